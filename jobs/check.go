@@ -1,0 +1,168 @@
+package jobs
+
+import (
+	"fmt"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// finish fills in what is derived (method, pattern) and lists everything that is out of bounds.
+func (j *Job) finish() []string {
+	if j.Method == "" {
+		j.Method = "GET"
+	}
+	var c checks
+	c.url(j.URL)
+	c.request(j)
+	c.times(j)
+	c.proxy(&j.Proxy)
+	c.ban(&j.Ban)
+	c.meta(j.Meta)
+	if j.Retry != nil {
+		for _, reason := range j.Retry.reasons() {
+			c.fail("retry.%s", reason)
+		}
+	}
+	c.ok(slices.Contains([]string{"", NoProxyWait, NoProxyFail}, j.WhenNoProxy), "when_no_proxy: %q is neither wait nor fail", clip(j.WhenNoProxy, 40))
+	c.ok(j.Redirects() >= 0 && j.Redirects() <= MaxFollowRedirects, "follow_redirects: %d is not between 0 and %d", j.Redirects(), MaxFollowRedirects)
+	c.ok(j.MaxBodyBytes >= 0, "max_body_bytes: %d is below zero", j.MaxBodyBytes)
+	return c.reasons
+}
+
+// checks gathers reasons.
+type checks struct{ reasons []string }
+
+func (c *checks) fail(format string, args ...any) {
+	c.reasons = append(c.reasons, fmt.Sprintf(format, args...))
+}
+
+func (c *checks) ok(ok bool, format string, args ...any) {
+	if !ok {
+		c.fail(format, args...)
+	}
+}
+
+// url never prints the URL: a query often holds a key.
+func (c *checks) url(text string) {
+	if text == "" {
+		c.fail("url: required")
+		return
+	}
+	if reason := URLReason(text); reason != "" {
+		c.fail("url: %s", reason)
+	}
+}
+
+// URLReason says why text is not a URL that a job or a redirect may name, or "" if it is one.
+func URLReason(text string) string {
+	if len(text) > MaxURLBytes {
+		return fmt.Sprintf("longer than %d bytes", MaxURLBytes)
+	}
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return "not a valid URL"
+	case u.Scheme != "http" && u.Scheme != "https":
+		return "not an absolute http or https URL"
+	case u.Hostname() == "" || u.Opaque != "":
+		return "no host"
+	case u.User != nil:
+		return "user information is not allowed in it: send an Authorization header"
+	case !validPort(u.Port()):
+		return "the port is not between 1 and 65535"
+	case !httpguts.ValidHostHeader(u.Host):
+		return "the host has characters that no host name has"
+	}
+	return ""
+}
+
+func validPort(port string) bool {
+	n, err := strconv.Atoi(port)
+	return port == "" || err == nil && n >= 1 && n <= 65535
+}
+
+func (c *checks) request(j *Job) {
+	c.ok(httpguts.ValidHeaderFieldName(j.Method), "method: %q is not a method name", clip(j.Method, 40))
+	c.ok(!strings.EqualFold(j.Method, "CONNECT"), "method: CONNECT cannot be fetched")
+	c.ok(j.Body == "" || j.BodyBase64 == nil, "body, body_base64: only one of the two can be given")
+	for name, values := range j.Headers {
+		shown := clip(strconv.Quote(name), 60)
+		if !httpguts.ValidHeaderFieldName(name) {
+			c.fail("headers: %s is not a header name", shown)
+		} else if forbiddenHeader(name) {
+			c.fail("headers: %s is set by the connection, not by a job", shown)
+		}
+		if !slices.ContainsFunc(values, invalidValue) {
+			continue
+		}
+		c.fail("headers: the value of %s has control characters", shown)
+	}
+	slices.Sort(c.reasons)
+}
+
+func invalidValue(v string) bool { return !httpguts.ValidHeaderFieldValue(v) }
+
+// forbiddenHeader tells the headers that belong to one connection (RFC 9110, 7.6.1) or that net/http writes itself.
+func forbiddenHeader(name string) bool {
+	lower := strings.ToLower(name)
+	return strings.HasPrefix(lower, "proxy-") || slices.Contains([]string{
+		"host", "content-length", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
+	}, lower)
+}
+
+func (c *checks) times(j *Job) {
+	c.ok(j.Timeout >= 0 && j.Timeout.Std() <= MaxAttemptTimeout, "timeout: %s is not between 0 and %s", j.Timeout, MaxAttemptTimeout)
+	for name, at := range map[string]int{"not_before": j.NotBefore.Year(), "deadline": j.Deadline.Year()} {
+		c.ok(at >= 1 && at <= 9999, "%s: the year is out of range", name)
+	}
+}
+
+func (c *checks) proxy(p *ProxyChoice) {
+	c.ok(len(p.Tags) <= 16, "proxy.tags: %d of them, at most 16 are allowed", len(p.Tags))
+	for _, tag := range p.Tags {
+		c.ok(plainText(tag, 64) && tag != "", "proxy.tags: %q is empty, longer than 64 bytes or has control characters", clip(tag, 40))
+	}
+	c.ok(plainText(p.Region, 64), "proxy.region: longer than 64 bytes, or has control characters")
+	c.ok(plainText(p.Session, 128), "proxy.session: longer than 128 bytes, or has control characters")
+	c.ok(p.ID == "" || ValidProxyID(p.ID), "proxy.id: %q does not match [A-Za-z0-9_-]{1,64}", clip(p.ID, 60))
+	c.ok(!p.RegionStrict || p.Region != "", "proxy.region_strict: given without a region")
+	others := len(p.Tags) > 0 || p.Region != "" || p.Session != "" || p.ID != ""
+	c.ok(!p.Direct || !others, "proxy.direct: cannot be combined with tags, region, session or id")
+}
+
+func (c *checks) ban(b *Ban) {
+	for _, code := range b.Statuses {
+		c.ok(validStatus(code), "ban.statuses: %d is not between 100 and 599", code)
+	}
+	if b.BodyRegexp == "" {
+		return
+	}
+	c.ok(len(b.BodyRegexp) <= 1024, "ban.body_regexp: longer than 1024 bytes")
+	pattern, err := regexp.Compile(b.BodyRegexp)
+	if err != nil {
+		c.fail("ban.body_regexp: %s", clip(err.Error(), 200))
+	}
+	b.pattern = pattern
+}
+
+// meta travels in the result's headers: what could not be stored there must not get in here.
+func (c *checks) meta(meta map[string]string) {
+	c.ok(len(meta) <= MaxMetaKeys, "meta: %d keys, at most %d are allowed", len(meta), MaxMetaKeys)
+	size := 0
+	for key, value := range meta {
+		size += len(key) + len(value)
+		c.ok(plain(key, 64, true), "meta: key %s does not match [A-Za-z0-9_-]{1,64}", clip(strconv.Quote(key), 80))
+		c.ok(plainText(value, MaxMetaBytes), "meta: the value of %s has control characters", clip(strconv.Quote(key), 80))
+	}
+	c.ok(size <= MaxMetaBytes, "meta: %d bytes, at most %d are allowed", size, MaxMetaBytes)
+}
+
+// plainText reports whether text has at most most bytes and no control characters.
+func plainText(text string, most int) bool {
+	return len(text) <= most && !strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r >= 0x7f && r < 0xa0 })
+}

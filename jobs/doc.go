@@ -1,0 +1,7 @@
+// Package jobs is the wire of gofer: what a publisher sends, what a subscriber receives, and the names of the
+// subjects and streams in between.
+//
+// The package knows no server and no proxy. It turns bytes into a checked Job and a Result into bytes, and refuses
+// at this door whatever could not be stored further on: a result that is too large for a header block cannot
+// exist, because the job that would ask for it is invalid.
+package jobs

@@ -1,0 +1,78 @@
+package jobs
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Duration is a time.Duration that is read as a Go string ("1.5s") or as a number of seconds, in JSON and in the
+// environment, and written as a number of seconds. The zero value is no time at all.
+type Duration time.Duration
+
+// Std is the standard library's view of d.
+func (d Duration) Std() time.Duration { return time.Duration(d) }
+
+// Seconds is d as a decimal number of seconds.
+func (d Duration) Seconds() float64 { return time.Duration(d).Seconds() }
+
+// String is the Go notation of d, such as "1.5s".
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// MarshalJSON writes d as a number of seconds.
+func (d Duration) MarshalJSON() ([]byte, error) {
+	return []byte(formatSeconds(time.Duration(d))), nil
+}
+
+// UnmarshalJSON reads a Go duration string or a number of seconds.
+func (d *Duration) UnmarshalJSON(data []byte) error {
+	text := string(data)
+	if len(data) > 0 && data[0] == '"' {
+		if err := json.Unmarshal(data, &text); err != nil {
+			return err
+		}
+	}
+	return d.UnmarshalText([]byte(text))
+}
+
+// UnmarshalText reads a Go duration string or a number of seconds.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := ParseDuration(string(text))
+	if err != nil {
+		return err
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// ParseDuration reads "1.5s", "2m" or "1.5", the last one in seconds.
+func ParseDuration(text string) (time.Duration, error) {
+	text = strings.TrimSpace(text)
+	if seconds, err := strconv.ParseFloat(text, 64); err == nil {
+		// The comparison is on the float: a product that overflows int64 would come out negative.
+		if math.IsNaN(seconds) || math.Abs(seconds) > math.MaxInt64/1e9 {
+			return 0, fmt.Errorf("duration %s is out of range", text)
+		}
+		return time.Duration(math.Round(seconds * 1e9)), nil
+	}
+	if v, err := time.ParseDuration(text); err == nil {
+		return v, nil
+	}
+	return 0, fmt.Errorf(`%q is not a duration: write "1.5s", "2m" or a number of seconds`, clip(text, 40))
+}
+
+// formatSeconds writes d in seconds, without trailing zeros and without an exponent.
+func formatSeconds(d time.Duration) string {
+	return strconv.FormatFloat(d.Seconds(), 'f', -1, 64)
+}
+
+// clip shortens text for an error message; input is quoted there and must stay readable.
+func clip(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return text[:most] + "…"
+}

@@ -1,0 +1,90 @@
+package jobs
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// The kinds of a retry.
+const (
+	RetryInline    = "inline"    // the worker waits
+	RetryScheduled = "scheduled" // the job went back to the stream until its time comes
+)
+
+// RetryEvent announces that a job will be tried again. It is published before the wait starts.
+type RetryEvent struct {
+	JobID string `json:"job_id"`
+	Queue string `json:"queue"`
+	// Attempt is the one that failed, counted from 1.
+	Attempt     int    `json:"attempt"`
+	MaxAttempts int    `json:"max_attempts"`
+	Proxy       string `json:"proxy"`
+	// Status is the target's answer, zero when there was none.
+	Status        int       `json:"status"`
+	Fault         Fault     `json:"fault"`
+	Error         string    `json:"error"`
+	Delay         Duration  `json:"delay"`
+	NextAttemptAt time.Time `json:"next_attempt_at"`
+	// Kind is RetryInline or RetryScheduled.
+	Kind   string    `json:"kind"`
+	Worker string    `json:"worker"`
+	At     time.Time `json:"at"`
+}
+
+// BreakerEvent tells that a proxy's breaker changed its state: "closed", "open", "half_open".
+type BreakerEvent struct {
+	ProxyID      string    `json:"proxy_id"`
+	FromState    string    `json:"from_state"`
+	ToState      string    `json:"to_state"`
+	Timestamp    time.Time `json:"timestamp"`
+	Reason       string    `json:"reason"`
+	FailureCount int       `json:"failure_count"`
+	// NextTestTime is when an open breaker lets a test through; null in the other states.
+	NextTestTime *time.Time `json:"next_test_time"`
+	Worker       string     `json:"worker"`
+}
+
+// DuplicateEvent tells that a job of a finished id was published again and stored nothing.
+type DuplicateEvent struct {
+	JobID string `json:"job_id"`
+	Queue string `json:"queue"`
+	// JobSeq is the sequence of the job that came too late, StoredSeq that of the job whose result is kept.
+	JobSeq    uint64    `json:"job_seq"`
+	StoredSeq uint64    `json:"stored_seq"`
+	Worker    string    `json:"worker"`
+	At        time.Time `json:"at"`
+}
+
+// Progress is what a waiting job takes along: whoever takes it up next goes on where the last one stopped. The zero
+// value is that of a fresh job.
+type Progress struct {
+	// JobSeq is the job's sequence in the job stream.
+	JobSeq uint64 `json:"job_seq,omitempty"`
+	// Attempts are those made so far.
+	Attempts []Attempt `json:"attempts,omitempty"`
+	// Bytes were received over proxies so far.
+	Bytes int64 `json:"bytes,omitempty"`
+	// Started is when the first attempt began, zero before that.
+	Started time.Time `json:"started,omitzero"`
+	// WaitingSince is when the job began to wait for any usable proxy, zero while it does not.
+	WaitingSince time.Time `json:"waiting_since,omitzero"`
+}
+
+// Encode writes the progress as a header value.
+func (p Progress) Encode() (string, error) {
+	data, err := json.Marshal(p)
+	if err != nil {
+		return "", fmt.Errorf("encode progress: %w", err)
+	}
+	return string(data), nil
+}
+
+// ParseProgress reads what Encode wrote.
+func ParseProgress(value string) (Progress, error) {
+	var p Progress
+	if err := json.Unmarshal([]byte(value), &p); err != nil {
+		return Progress{}, fmt.Errorf("read progress: %w", err)
+	}
+	return p, nil
+}

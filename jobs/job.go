@@ -1,0 +1,209 @@
+package jobs
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// The bounds of a job.
+const (
+	MaxJobBytes        = 768 << 10        // payload and headers together
+	MaxURLBytes        = 8 << 10          // redirect targets too
+	MaxAttemptTimeout  = 10 * time.Minute // of one attempt
+	MaxMetaKeys        = 32
+	MaxMetaBytes       = 8 << 10 // keys and values together
+	MaxFollowRedirects = 50
+	DefaultRedirects   = 10
+)
+
+// The choices of Job.WhenNoProxy.
+const (
+	NoProxyWait = "wait"
+	NoProxyFail = "fail"
+)
+
+// Job is one request that is to be fetched. Make one with Decode, or fill it in and let Encode check it. Queue and
+// ID are not part of the payload: they stand in the subject.
+type Job struct {
+	Queue string `json:"-"`
+	ID    string `json:"-"`
+
+	// URL is absolute, http or https, without user information.
+	URL string `json:"url"`
+	// Method is GET when empty.
+	Method string `json:"method,omitempty"`
+	// Headers are sent as they stand; hop-by-hop ones, Host and Content-Length are refused.
+	Headers Headers `json:"headers,omitempty"`
+	// Body and BodyBase64 are the request body as text or as bytes; one of the two.
+	Body       string `json:"body,omitempty"`
+	BodyBase64 []byte `json:"body_base64,omitempty"`
+	// Timeout bounds one attempt, at most MaxAttemptTimeout; zero means the worker's.
+	Timeout Duration `json:"timeout,omitempty"`
+	// NotBefore is the time before which the job waits; zero means now.
+	NotBefore time.Time `json:"not_before,omitzero"`
+	// Deadline is the time after which no attempt starts or goes on; zero means none.
+	Deadline time.Time `json:"deadline,omitzero"`
+	// Retry replaces fields of the fleet's policy; nil replaces none.
+	Retry *Override `json:"retry,omitempty"`
+	// Proxy narrows which proxies may be used.
+	Proxy ProxyChoice `json:"proxy,omitzero"`
+	// Ban names the answers that mean "this proxy is banned by this host".
+	Ban Ban `json:"ban,omitzero"`
+	// WhenNoProxy is NoProxyWait (also when empty) or NoProxyFail.
+	WhenNoProxy string `json:"when_no_proxy,omitempty"`
+	// FollowRedirects is how many redirects are followed; nil means DefaultRedirects, 0 returns the 3xx itself.
+	FollowRedirects *int `json:"follow_redirects,omitempty"`
+	// MaxBodyBytes bounds the decoded body; zero, or anything above the worker's own bound, means the worker's.
+	MaxBodyBytes int64 `json:"max_body_bytes,omitempty"`
+	// Meta is handed back in the result.
+	Meta map[string]string `json:"meta,omitempty"`
+}
+
+// ProxyChoice narrows the proxies that a job may use. The zero value allows all of them.
+type ProxyChoice struct {
+	// Tags must all be on the proxy.
+	Tags []string `json:"tags,omitempty"`
+	// Region is preferred, or demanded with RegionStrict.
+	Region       string `json:"region,omitempty"`
+	RegionStrict bool   `json:"region_strict,omitempty"`
+	// Session sends all jobs of one name through the same proxy while it works.
+	Session string `json:"session,omitempty"`
+	// ID names the only proxy allowed.
+	ID string `json:"id,omitempty"`
+	// Direct fetches without a proxy; invalid unless the worker allows it.
+	Direct bool `json:"direct,omitempty"`
+}
+
+// Ban is what an answer looks like that a host gives to a proxy it has banned. The zero value matches nothing.
+type Ban struct {
+	Statuses   []int  `json:"statuses,omitempty"`
+	BodyRegexp string `json:"body_regexp,omitempty"`
+
+	pattern *regexp.Regexp
+}
+
+// Pattern is the compiled BodyRegexp of a decoded job; nil when there is none.
+func (b *Ban) Pattern() *regexp.Regexp { return b.pattern }
+
+// Headers are request headers; in JSON a value is a string or a list of strings.
+type Headers map[string][]string
+
+// UnmarshalJSON reads an object whose values are strings or lists of strings.
+func (h *Headers) UnmarshalJSON(data []byte) error {
+	var raw map[string]json.RawMessage
+	if err := json.Unmarshal(data, &raw); err != nil {
+		return err
+	}
+	out := make(Headers, len(raw))
+	for name, value := range raw {
+		var one string
+		var list []string
+		if json.Unmarshal(value, &one) == nil {
+			list = []string{one}
+		} else if err := json.Unmarshal(value, &list); err != nil {
+			return fmt.Errorf("%s: neither a string nor a list of strings", clip(fmt.Sprintf("%q", name), 60))
+		}
+		out[name] = list
+	}
+	*h = out
+	return nil
+}
+
+// Content is the request body, however it was given.
+func (j *Job) Content() []byte {
+	if j.Body != "" {
+		return []byte(j.Body)
+	}
+	return j.BodyBase64
+}
+
+// Redirects is how many redirects are followed.
+func (j *Job) Redirects() int {
+	if j.FollowRedirects == nil {
+		return DefaultRedirects
+	}
+	return *j.FollowRedirects
+}
+
+// Decode reads a job's payload: a bare absolute URL, or a JSON object. The error is an *InvalidError that lists
+// everything that is wrong; the job that comes with it is as much as could be read, for the result that says so.
+func Decode(queue, id string, payload []byte) (Job, error) {
+	job := Job{Queue: queue, ID: id}
+	reasons := nameReasons(queue, id)
+	text := bytes.TrimSpace(payload)
+	switch {
+	case len(payload) > MaxJobBytes:
+		reasons = append(reasons, fmt.Sprintf("the job has %d bytes, at most %d are allowed", len(payload), MaxJobBytes))
+	case !utf8.Valid(text):
+		reasons = append(reasons, "the payload is not UTF-8 text")
+	case len(text) == 0:
+		reasons = append(reasons, "the payload is empty: send an absolute URL or a JSON object with a url")
+	case text[0] == '{':
+		reasons = append(reasons, job.decode(text)...)
+	case bytes.ContainsAny(text, " \t\r\n\"[") || !bytes.Contains(text, []byte("://")):
+		reasons = append(reasons, "the payload is neither an absolute URL nor a JSON object")
+	default:
+		job.URL = string(text)
+	}
+	if len(reasons) == 0 {
+		reasons = job.finish()
+	}
+	return job, asError(reasons)
+}
+
+// Encode checks the job as Decode does and writes its payload.
+func (j *Job) Encode() ([]byte, error) {
+	checked := *j
+	if err := asError(append(nameReasons(j.Queue, j.ID), checked.finish()...)); err != nil {
+		return nil, err
+	}
+	payload, err := json.Marshal(j)
+	if err != nil {
+		return nil, fmt.Errorf("encode job %s: %w", j.ID, err)
+	}
+	if len(payload) > MaxJobBytes {
+		return nil, &InvalidError{Reasons: []string{fmt.Sprintf("the job has %d bytes, at most %d are allowed", len(payload), MaxJobBytes)}}
+	}
+	return payload, nil
+}
+
+// UnmarshalJSON refuses unknown fields and names every field that it cannot read. It does not check their values:
+// Decode and Encode do.
+func (j *Job) UnmarshalJSON(data []byte) error { return asError(j.decode(data)) }
+
+// UnmarshalJSON refuses unknown fields.
+func (p *ProxyChoice) UnmarshalJSON(data []byte) error {
+	return asError(decodeObject(data, map[string]any{
+		"tags": &p.Tags, "region": &p.Region, "region_strict": &p.RegionStrict,
+		"session": &p.Session, "id": &p.ID, "direct": &p.Direct,
+	}))
+}
+
+// UnmarshalJSON refuses unknown fields.
+func (b *Ban) UnmarshalJSON(data []byte) error {
+	return asError(decodeObject(data, map[string]any{"statuses": &b.Statuses, "body_regexp": &b.BodyRegexp}))
+}
+
+func (j *Job) decode(data []byte) []string {
+	return decodeObject(data, map[string]any{
+		"url": &j.URL, "method": &j.Method, "headers": &j.Headers, "body": &j.Body, "body_base64": &j.BodyBase64,
+		"timeout": &j.Timeout, "not_before": &j.NotBefore, "deadline": &j.Deadline, "retry": &j.Retry,
+		"proxy": &j.Proxy, "ban": &j.Ban, "when_no_proxy": &j.WhenNoProxy, "follow_redirects": &j.FollowRedirects,
+		"max_body_bytes": &j.MaxBodyBytes, "meta": &j.Meta,
+	})
+}
+
+func nameReasons(queue, id string) (reasons []string) {
+	if !ValidQueue(queue) {
+		reasons = append(reasons, fmt.Sprintf("queue %q does not match [a-z0-9_-]{1,32}", clip(queue, 60)))
+	}
+	if !ValidID(id) {
+		reasons = append(reasons, fmt.Sprintf("job id %q does not match [A-Za-z0-9_-]{1,128}", clip(strings.ToValidUTF8(id, "?"), 60)))
+	}
+	return reasons
+}

@@ -1,0 +1,230 @@
+package jobs
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The backoff strategies: how the wait grows from one retry to the next.
+const (
+	Exponential = "exponential" // base × multiplier^(n−1)
+	Linear      = "linear"      // base × n
+	Fixed       = "fixed"       // base
+)
+
+// The bounds of a policy's fields.
+const (
+	MinBaseDelay       = 100 * time.Millisecond
+	MaxBaseDelay       = time.Minute
+	MinMaxBackoffDelay = time.Second
+	MaxMaxBackoffDelay = 5 * time.Minute
+	MaxMaxAttempts     = 10
+	MinMultiplier      = 1.1
+	MaxMultiplier      = 10
+)
+
+// Policy says when a job is tried again and after what wait. Every field is set: a fleet's policy has no gaps, a
+// job fills its own gaps from the fleet's (Override.Over). Start from DefaultPolicy.
+type Policy struct {
+	// MaxAttempts counts attempts, not retries: 1 to 10.
+	MaxAttempts int `json:"max_attempts"`
+	// BackoffStrategy is Exponential, Linear or Fixed.
+	BackoffStrategy string `json:"backoff_strategy"`
+	// BaseDelay is the first wait before jitter, 0.1 s to 60 s.
+	BaseDelay Duration `json:"base_delay"`
+	// Multiplier is the growth of an exponential backoff, 1.1 to 10.
+	Multiplier float64 `json:"multiplier"`
+	// MaxBackoffDelay caps every computed wait, 1 s to 300 s. A Retry-After may exceed it.
+	MaxBackoffDelay Duration `json:"max_backoff_delay"`
+	// Jitter draws each wait evenly from nothing to the computed one (full jitter).
+	Jitter bool `json:"jitter"`
+	// RetryStatusCodes are the answers that are tried again, 100 to 599; every other status is final.
+	RetryStatusCodes []int `json:"retry_status_codes"`
+	// Timeout bounds all attempts and waits together and cuts the running one; zero means no bound.
+	Timeout Duration `json:"timeout"`
+	// RetryNonIdempotent allows POST and PATCH to be sent again when the first request may have been received.
+	RetryNonIdempotent bool `json:"retry_non_idempotent"`
+}
+
+// DefaultPolicy is the policy of a fleet whose owner chose nothing.
+func DefaultPolicy() Policy {
+	return Policy{
+		MaxAttempts: 3, BackoffStrategy: Exponential, BaseDelay: Duration(time.Second), Multiplier: 2,
+		MaxBackoffDelay: Duration(30 * time.Second), Jitter: true, RetryStatusCodes: []int{408, 429, 502, 503, 504},
+	}
+}
+
+// Name is the policy's short name in statistics, such as "exponential/3".
+func (p Policy) Name() string { return p.BackoffStrategy + "/" + strconv.Itoa(p.MaxAttempts) }
+
+// Retryable reports whether an answer of this status is tried again.
+func (p Policy) Retryable(status int) bool { return slices.Contains(p.RetryStatusCodes, status) }
+
+// Reasons lists everything that is out of range; none means that the policy is valid.
+func (p Policy) Reasons() []string {
+	o := Override{
+		MaxAttempts: &p.MaxAttempts, BackoffStrategy: &p.BackoffStrategy, BaseDelay: &p.BaseDelay, Multiplier: &p.Multiplier,
+		MaxBackoffDelay: &p.MaxBackoffDelay, RetryStatusCodes: p.RetryStatusCodes,
+	}
+	if p.Timeout != 0 {
+		o.Timeout = &p.Timeout
+	}
+	return o.reasons()
+}
+
+// DecodePolicy reads a policy document; a field that is absent is taken from base. The error is an *InvalidError
+// that lists every reason.
+func DecodePolicy(data []byte, base Policy) (Policy, error) {
+	var o Override
+	if reasons := o.decode(data); len(reasons) > 0 {
+		return Policy{}, &InvalidError{Reasons: reasons}
+	}
+	p := o.Over(base)
+	if reasons := p.Reasons(); len(reasons) > 0 {
+		return Policy{}, &InvalidError{Reasons: reasons}
+	}
+	return p, nil
+}
+
+// Override is a job's own wishes: each field that is nil falls back to the fleet's policy.
+type Override struct {
+	MaxAttempts        *int      `json:"max_attempts,omitempty"`
+	BackoffStrategy    *string   `json:"backoff_strategy,omitempty"`
+	BaseDelay          *Duration `json:"base_delay,omitempty"`
+	Multiplier         *float64  `json:"multiplier,omitempty"`
+	MaxBackoffDelay    *Duration `json:"max_backoff_delay,omitempty"`
+	Jitter             *bool     `json:"jitter,omitempty"`
+	RetryStatusCodes   []int     `json:"retry_status_codes,omitzero"`
+	Timeout            *Duration `json:"timeout,omitempty"`
+	RetryNonIdempotent *bool     `json:"retry_non_idempotent,omitempty"`
+}
+
+// Over is base with the fields that o names replaced. A nil Override changes nothing.
+func (o *Override) Over(base Policy) Policy {
+	if o == nil {
+		return base
+	}
+	set(&base.MaxAttempts, o.MaxAttempts)
+	set(&base.BackoffStrategy, o.BackoffStrategy)
+	set(&base.BaseDelay, o.BaseDelay)
+	set(&base.Multiplier, o.Multiplier)
+	set(&base.MaxBackoffDelay, o.MaxBackoffDelay)
+	set(&base.Jitter, o.Jitter)
+	set(&base.Timeout, o.Timeout)
+	set(&base.RetryNonIdempotent, o.RetryNonIdempotent)
+	if o.RetryStatusCodes != nil {
+		base.RetryStatusCodes = o.RetryStatusCodes
+	}
+	return base
+}
+
+func set[T any](to *T, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+func (o *Override) decode(data []byte) []string {
+	return decodeObject(data, map[string]any{
+		"max_attempts": &o.MaxAttempts, "backoff_strategy": &o.BackoffStrategy, "base_delay": &o.BaseDelay,
+		"multiplier": &o.Multiplier, "max_backoff_delay": &o.MaxBackoffDelay, "jitter": &o.Jitter,
+		"retry_status_codes": &o.RetryStatusCodes, "timeout": &o.Timeout, "retry_non_idempotent": &o.RetryNonIdempotent,
+	})
+}
+
+// UnmarshalJSON refuses unknown fields and names every field that it cannot read.
+func (o *Override) UnmarshalJSON(data []byte) error { return asError(o.decode(data)) }
+
+func (o *Override) reasons() (reasons []string) {
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			reasons = append(reasons, fmt.Sprintf(format, args...))
+		}
+	}
+	if v := o.MaxAttempts; v != nil {
+		check(*v >= 1 && *v <= MaxMaxAttempts, "max_attempts: %d is not between 1 and %d", *v, MaxMaxAttempts)
+	}
+	if v := o.BackoffStrategy; v != nil {
+		check(slices.Contains([]string{Exponential, Linear, Fixed}, *v), "backoff_strategy: %q is none of exponential, linear, fixed", clip(*v, 40))
+	}
+	if v := o.BaseDelay; v != nil {
+		check(within(*v, MinBaseDelay, MaxBaseDelay), "base_delay: %s is not between %s and %s", *v, MinBaseDelay, MaxBaseDelay)
+	}
+	if v := o.Multiplier; v != nil {
+		check(*v >= MinMultiplier && *v <= MaxMultiplier, "multiplier: %v is not between %v and %v", *v, MinMultiplier, MaxMultiplier)
+	}
+	if v := o.MaxBackoffDelay; v != nil {
+		check(within(*v, MinMaxBackoffDelay, MaxMaxBackoffDelay), "max_backoff_delay: %s is not between %s and %s", *v, MinMaxBackoffDelay, MaxMaxBackoffDelay)
+	}
+	for _, code := range o.RetryStatusCodes {
+		check(validStatus(code), "retry_status_codes: %d is not between 100 and 599", code)
+	}
+	if v := o.Timeout; v != nil {
+		check(*v > 0, "timeout: %s is not above zero", *v)
+	}
+	return reasons
+}
+
+func within(d Duration, low, high time.Duration) bool { return d.Std() >= low && d.Std() <= high }
+
+func validStatus(code int) bool { return code >= 100 && code <= 599 }
+
+// InvalidError lists everything that is wrong with a job or a policy, so that its owner mends it in one go.
+type InvalidError struct{ Reasons []string }
+
+// Error joins the reasons in one line.
+func (e *InvalidError) Error() string { return strings.Join(e.Reasons, "; ") }
+
+func asError(reasons []string) error {
+	if len(reasons) == 0 {
+		return nil
+	}
+	return &InvalidError{Reasons: reasons}
+}
+
+// decodeObject reads a JSON object into the pointers named by fields and lists an unknown field, a wrong type and
+// whatever a field's own decoder refuses. encoding/json stops at the first of these and ignores the case of names.
+func decodeObject(data []byte, fields map[string]any) (reasons []string) {
+	var raw map[string]json.RawMessage
+	if err := json.Unmarshal(data, &raw); err != nil {
+		return []string{jsonReason(err)}
+	}
+	for name, value := range raw {
+		target, known := fields[name]
+		if !known {
+			reasons = append(reasons, fmt.Sprintf("%s: unknown field", clip(strconv.Quote(name), 60)))
+			continue
+		}
+		if err := json.Unmarshal(value, target); err != nil {
+			reasons = append(reasons, fieldReasons(name, err)...)
+		}
+	}
+	slices.Sort(reasons)
+	return reasons
+}
+
+func fieldReasons(name string, err error) []string {
+	var invalid *InvalidError
+	if !errors.As(err, &invalid) {
+		return []string{name + ": " + jsonReason(err)}
+	}
+	out := make([]string, len(invalid.Reasons))
+	for i, reason := range invalid.Reasons {
+		out[i] = name + "." + reason
+	}
+	return out
+}
+
+// jsonReason says in the words of JSON, not of Go, what was expected.
+func jsonReason(err error) string {
+	var kind *json.UnmarshalTypeError
+	if errors.As(err, &kind) {
+		return fmt.Sprintf("a JSON %s is not what belongs here", kind.Value)
+	}
+	return clip(err.Error(), 200)
+}

@@ -1,0 +1,298 @@
+package jobs
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The outcomes of a job.
+const (
+	Succeeded = "succeeded" // an HTTP answer that the policy takes as final, whatever its status
+	Failed    = "failed"
+	Cancelled = "cancelled"
+)
+
+// The errors of a job that did not succeed.
+const (
+	ErrInvalidJob        = "invalid_job"
+	ErrExpired           = "expired"
+	ErrTimedOut          = "timed_out"
+	ErrNoProxy           = "no_proxy"
+	ErrAttemptsExhausted = "attempts_exhausted"
+	ErrPermanent         = "permanent"
+	ErrBodyTooLarge      = "body_too_large"
+	ErrTooManyRedirects  = "too_many_redirects"
+	ErrTargetDenied      = "target_denied"
+	ErrCancelled         = "cancelled"
+)
+
+// Fault says whose doing a failed attempt was.
+type Fault string
+
+// The faults. An attempt that ended with an answer has none.
+const (
+	FaultNone    Fault = ""        // nobody's: an answer, a cancelled job, a bound of the job itself
+	FaultProxy   Fault = "proxy"   // the proxy did not do its work
+	FaultTarget  Fault = "target"  // the target did not
+	FaultPair    Fault = "pair"    // this target does not serve this proxy, or the other way round
+	FaultUnclear Fault = "unclear" // either of the two
+)
+
+// MaxInlineBody is the largest body that travels in the result message; a larger one goes to the object store.
+const MaxInlineBody = 512 << 10
+
+// maxHTTPHeader is how much of the response's headers a result carries.
+const maxHTTPHeader = 16 << 10
+
+// Attempt is one try of a job through one proxy.
+type Attempt struct {
+	// Attempt counts from 1.
+	Attempt int `json:"attempt"`
+	// Proxy is the proxy's id, empty when the fetch was direct.
+	Proxy     string    `json:"proxy"`
+	Region    string    `json:"region"`
+	StartedAt time.Time `json:"started_at"`
+	Duration  Duration  `json:"duration"`
+	// Status is the target's answer, zero when there was none.
+	Status int `json:"status"`
+	// Phase is how far the attempt came: "connect", "proxy", "tls", "send", "wait", "body", "done".
+	Phase string `json:"phase"`
+	Fault Fault  `json:"fault"`
+	// Error is a short sentence without credentials, at most 300 bytes.
+	Error string `json:"error"`
+}
+
+// Result is how a job ended. Exactly one is stored for every job.
+type Result struct {
+	Queue, ID string
+	Outcome   string
+	// Error is one of the Err… codes, empty when the job succeeded.
+	Error string
+	// Detail is a sentence for people and Reasons what is wrong with an invalid job; both travel in the payload of a
+	// job that did not succeed.
+	Detail  string
+	Reasons []string
+	// Status is the last status of the target, zero when it never answered. URL is the final one, after redirects.
+	Status int
+	URL    string
+	// Attempts are all attempts made; a result that was read back has them only if the job did not succeed.
+	Attempts []Attempt
+	// AttemptCount is how many attempts were made; Bytes how many bytes were received over proxies in all of them.
+	AttemptCount int
+	Bytes        int64
+	// Proxy is the id of the last proxy.
+	Proxy string
+	// Duration runs from the first attempt to the end.
+	Duration   time.Duration
+	Worker     string
+	FinishedAt time.Time
+	// Header is the response's; Body is its body after content decoding. Both only when the job succeeded.
+	Header    http.Header
+	Body      []byte
+	Truncated bool // some response headers did not fit
+	// Object is "bucket/name" when the body is in the object store, ObjectDigest its SHA-256; Body is empty then.
+	Object, ObjectDigest string
+	Meta                 map[string]string
+	// JobSeq is the job's sequence in the job stream. It tells a rerun after a crash from a second job of that name.
+	JobSeq uint64
+}
+
+// The headers of a result and of a dead letter.
+const (
+	HeaderJobID            = "Gofer-Job-Id"
+	HeaderQueue            = "Gofer-Queue"
+	HeaderOutcome          = "Gofer-Outcome"
+	HeaderError            = "Gofer-Error"
+	HeaderStatus           = "Gofer-Status"
+	HeaderURL              = "Gofer-Url"
+	HeaderAttempts         = "Gofer-Attempts"
+	HeaderBytes            = "Gofer-Bytes"
+	HeaderProxy            = "Gofer-Proxy"
+	HeaderDuration         = "Gofer-Duration"
+	HeaderWorker           = "Gofer-Worker"
+	HeaderFinishedAt       = "Gofer-Finished-At"
+	HeaderObject           = "Gofer-Object"
+	HeaderObjectDigest     = "Gofer-Object-Digest"
+	HeaderHeadersTruncated = "Gofer-Headers-Truncated"
+	HeaderJobSeq           = "Gofer-Job-Seq"
+	HeaderReason           = "Gofer-Reason"
+	HeaderReplayOf         = "Gofer-Replay-Of"
+	HeaderProgress         = "Gofer-Progress"
+	metaPrefix             = "Gofer-Meta-"
+	httpPrefix             = "Http-"
+	contentType            = "Content-Type"
+	problemType            = "application/problem+json"
+)
+
+// problem is the payload of a job that did not succeed (RFC 9457).
+type problem struct {
+	Type     string    `json:"type"`
+	Title    string    `json:"title"`
+	Detail   string    `json:"detail,omitempty"`
+	Error    string    `json:"error"`
+	Reasons  []string  `json:"reasons,omitempty"`
+	Attempts []Attempt `json:"attempts"`
+}
+
+// Message writes the result as the headers and the payload of a message. The header map has the shape of nats.Header.
+func (r *Result) Message() (header map[string][]string, payload []byte, err error) {
+	h := http.Header{}
+	put := func(name, value string) {
+		if value != "" {
+			h[name] = []string{value}
+		}
+	}
+	put(HeaderJobID, r.ID)
+	put(HeaderQueue, r.Queue)
+	put(HeaderOutcome, r.Outcome)
+	put(HeaderError, r.Error)
+	put(HeaderURL, r.URL)
+	put(HeaderProxy, r.Proxy)
+	put(HeaderWorker, r.Worker)
+	put(HeaderAttempts, strconv.Itoa(r.AttemptCount))
+	put(HeaderBytes, strconv.FormatInt(r.Bytes, 10))
+	put(HeaderDuration, formatSeconds(r.Duration))
+	put(HeaderFinishedAt, r.FinishedAt.UTC().Format(time.RFC3339Nano))
+	put(HeaderObject, r.Object)
+	put(HeaderObjectDigest, r.ObjectDigest)
+	if r.Status != 0 {
+		put(HeaderStatus, strconv.Itoa(r.Status))
+	}
+	if r.JobSeq != 0 {
+		put(HeaderJobSeq, strconv.FormatUint(r.JobSeq, 10))
+	}
+	for key, value := range r.Meta {
+		h[metaPrefix+key] = []string{value}
+	}
+	if r.Outcome == Succeeded {
+		r.addHTTP(h)
+		return h, r.Body, nil
+	}
+	put(contentType, problemType)
+	payload, err = json.Marshal(r.problem())
+	if err != nil {
+		return nil, nil, fmt.Errorf("encode result of job %s: %w", r.ID, err)
+	}
+	return h, payload, nil
+}
+
+func (r *Result) problem() problem {
+	p := problem{
+		Type: "urn:gofer:error:" + r.Error, Title: Title(r.Error), Detail: r.Detail,
+		Error: r.Error, Reasons: r.Reasons, Attempts: r.Attempts,
+	}
+	if p.Attempts == nil {
+		p.Attempts = []Attempt{}
+	}
+	return p
+}
+
+// addHTTP copies the response's headers up to maxHTTPHeader bytes. A header is copied whole or not at all, so that a
+// list is never cut in its middle.
+func (r *Result) addHTTP(h http.Header) {
+	left := maxHTTPHeader
+	truncated := r.Truncated
+	for name, values := range r.Header {
+		if skippedHeader(name) {
+			continue
+		}
+		size := 0
+		for _, v := range values {
+			size += len(httpPrefix) + len(name) + len(v) + 4
+		}
+		if size > left {
+			truncated = true
+			continue
+		}
+		left -= size
+		h[httpPrefix+http.CanonicalHeaderKey(name)] = values
+	}
+	if truncated {
+		h[HeaderHeadersTruncated] = []string{"true"}
+	}
+}
+
+// skippedHeader tells the response headers that end at the proxy.
+func skippedHeader(name string) bool {
+	return forbiddenHeader(name) && !strings.EqualFold(name, "Content-Length")
+}
+
+// Title is the sentence that goes with an error code.
+func Title(code string) string {
+	switch code {
+	case ErrInvalidJob:
+		return "The job is not valid"
+	case ErrExpired:
+		return "The job's deadline has passed"
+	case ErrTimedOut:
+		return "The attempts took longer than the retry timeout"
+	case ErrNoProxy:
+		return "No proxy could be used"
+	case ErrAttemptsExhausted:
+		return "Every allowed attempt failed"
+	case ErrPermanent:
+		return "The failure would not go away by trying again"
+	case ErrBodyTooLarge:
+		return "The response body is larger than allowed"
+	case ErrTooManyRedirects:
+		return "The target redirected too often"
+	case ErrTargetDenied:
+		return "The target may not be fetched"
+	case ErrCancelled:
+		return "The job was cancelled"
+	}
+	return "The job failed"
+}
+
+// ParseResult reads a result back from its message. It is lenient: a header that cannot be read is left at zero, for a
+// follower of results must not stop at one odd message.
+func ParseResult(header map[string][]string, payload []byte) Result {
+	get := func(name string) string {
+		if v := header[name]; len(v) > 0 {
+			return v[0]
+		}
+		return ""
+	}
+	r := Result{
+		Queue: get(HeaderQueue), ID: get(HeaderJobID), Outcome: get(HeaderOutcome), Error: get(HeaderError),
+		URL: get(HeaderURL), Proxy: get(HeaderProxy), Worker: get(HeaderWorker), Object: get(HeaderObject),
+		ObjectDigest: get(HeaderObjectDigest), Truncated: get(HeaderHeadersTruncated) == "true",
+	}
+	r.Status, _ = strconv.Atoi(get(HeaderStatus))
+	r.AttemptCount, _ = strconv.Atoi(get(HeaderAttempts))
+	r.Bytes, _ = strconv.ParseInt(get(HeaderBytes), 10, 64)
+	r.JobSeq, _ = strconv.ParseUint(get(HeaderJobSeq), 10, 64)
+	r.Duration, _ = ParseDuration(get(HeaderDuration))
+	r.FinishedAt, _ = time.Parse(time.RFC3339Nano, get(HeaderFinishedAt))
+	r.parsePrefixed(header)
+	if r.Outcome == Succeeded {
+		r.Body = payload
+		return r
+	}
+	var p problem
+	if json.Unmarshal(payload, &p) == nil {
+		r.Detail, r.Reasons, r.Attempts = p.Detail, p.Reasons, p.Attempts
+	}
+	return r
+}
+
+func (r *Result) parsePrefixed(header map[string][]string) {
+	for name, values := range header {
+		if key, ok := strings.CutPrefix(name, metaPrefix); ok && len(values) > 0 {
+			if r.Meta == nil {
+				r.Meta = map[string]string{}
+			}
+			r.Meta[key] = values[0]
+		}
+		if key, ok := strings.CutPrefix(name, httpPrefix); ok {
+			if r.Header == nil {
+				r.Header = http.Header{}
+			}
+			r.Header[key] = values
+		}
+	}
+}
