@@ -1,0 +1,68 @@
+package rollup_test
+
+import (
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/worker/rollup"
+)
+
+func heap() float64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc) / 1e6
+}
+
+func TestBookOfADayIsSmall(t *testing.T) {
+	before := heap()
+	b := rollup.New()
+	fill(b)
+	day := heap() - before
+	if day > 10 {
+		t.Errorf("a day of 10,000 requests an hour: got %.1f MB, want under 10", day)
+	}
+	for i := range 600_000 { // ten minutes of 1,000 a second
+		b.Attempt(rollup.AttemptFact{Proxy: "p1", Status: 200})
+		if i%5000 == 0 {
+			b.Done(b.Take().Seq)
+		}
+	}
+	if flood := heap() - before; flood > day*1.2 {
+		t.Errorf("after a flood: got %.1f MB, want no more than the day's %.1f", flood, day)
+	}
+	t.Logf("a day: %.1f MB", day)
+	runtime.KeepAlive(b)
+}
+
+func BenchmarkFacts(b *testing.B) {
+	book := rollup.New()
+	now := time.Now()
+	b.ReportAllocs()
+	for b.Loop() {
+		book.Attempt(rollup.AttemptFact{Queue: "default", Proxy: "p1", Attempt: 1, Status: 200, Duration: time.Second, Bytes: 9000, At: now})
+		book.Job(rollup.JobFact{Queue: "default", Outcome: jobs.Succeeded, Policy: "exponential/3", Attempts: 1, Duration: time.Second, At: now})
+	}
+}
+
+func BenchmarkDay(b *testing.B) {
+	before := heap()
+	book := rollup.New()
+	fill(book)
+	megabytes := heap() - before
+	for name, query := range map[string]func(){
+		"Series":   func() { book.Series(24) },
+		"ByProxy":  func() { book.ByProxy(24) },
+		"ByPolicy": func() { book.ByPolicy(24) },
+		"Retries":  func() { book.Retries() },
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				query()
+			}
+			b.ReportMetric(megabytes, "MB")
+		})
+	}
+}

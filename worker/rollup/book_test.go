@@ -1,0 +1,358 @@
+package rollup_test
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/worker/rollup"
+	"pgregory.net/rapid"
+)
+
+// answers is everything that a book can be asked for and that must not depend on order or on who counted.
+type answers struct {
+	Series   []rollup.Point
+	Proxies  []rollup.Proxy
+	Policies map[string]rollup.Policy
+	Retries  rollup.Retries
+	Errors   map[string]int64
+	Failures map[string]int64
+}
+
+func ask(b *rollup.Book) answers {
+	total := b.Total(rollup.RetentionHours)
+	return answers{
+		Series: b.Series(rollup.RetentionHours), Proxies: b.ByProxy(24), Policies: b.ByPolicy(24), Retries: b.Retries(),
+		Errors: total.Errors(), Failures: total.Failures(),
+	}
+}
+
+// fact is one call on a book.
+type fact func(*rollup.Book)
+
+func drawFact(t *rapid.T, now time.Time) fact {
+	at := now.Add(-time.Duration(rapid.IntRange(0, 200*3600).Draw(t, "ago")) * time.Second)
+	proxy := rapid.SampledFrom([]string{"", "p1", "p2", "p3", "no good", "a.b"}).Draw(t, "proxy")
+	took := time.Duration(rapid.Int64Range(0, int64(time.Hour)).Draw(t, "took"))
+	switch rapid.IntRange(0, 3).Draw(t, "kind") {
+	case 0:
+		f := rollup.AttemptFact{Proxy: proxy, Duration: took, At: at, Bytes: rapid.Int64Range(0, 1<<30).Draw(t, "bytes")}
+		f.Reason = rapid.SampledFrom([]string{"", "timeout", "connect", "never heard of"}).Draw(t, "reason")
+		f.Status = rapid.SampledFrom([]int{0, 200, 503}).Draw(t, "status")
+		return func(b *rollup.Book) { b.Attempt(f) }
+	case 1:
+		f := rollup.JobFact{Duration: took, At: at, Attempts: rapid.IntRange(0, 12).Draw(t, "attempts")}
+		f.Outcome = rapid.SampledFrom([]string{jobs.Succeeded, jobs.Failed, jobs.Cancelled}).Draw(t, "outcome")
+		f.Error = rapid.SampledFrom([]string{"", jobs.ErrNoProxy, "x.y"}).Draw(t, "error")
+		f.Policy = rapid.SampledFrom([]string{"exponential/3", "fixed/10", "mine/3", "linear/x", ""}).Draw(t, "policy")
+		return func(b *rollup.Book) { b.Job(f) }
+	case 2:
+		return func(b *rollup.Book) { b.Retry(jobs.RetryEvent{At: at}) }
+	}
+	e := jobs.BreakerEvent{ProxyID: proxy, ToState: rapid.SampledFrom([]string{"open", "closed", "?"}).Draw(t, "to"), Timestamp: at}
+	return func(b *rollup.Book) { b.Breaker(e) }
+}
+
+func drawFacts(t *rapid.T) []fact {
+	facts := make([]fact, rapid.IntRange(0, 60).Draw(t, "facts"))
+	for i := range facts {
+		facts[i] = drawFact(t, time.Now())
+	}
+	return facts
+}
+
+// stream is the other end of a flush: sums, and the names of increments that it took already.
+type stream struct {
+	sums map[string]int64
+	seen map[string]bool
+}
+
+func (s *stream) add(d rollup.Delta) {
+	for name, n := range d.Counts {
+		if id := d.MsgID(name); !s.seen[id] {
+			s.seen[id] = true
+			s.sums[name] += n
+		}
+	}
+}
+
+func (s *stream) book(t interface{ Fatal(...any) }) *rollup.Book {
+	b := rollup.New()
+	for name, sum := range s.sums {
+		if err := b.Set(name, sum); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b
+}
+
+func same(t *rapid.T, got, want answers) {
+	if !reflect.DeepEqual(got, want) {
+		t.Fatalf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+func TestAnyOrderOfFactsGivesTheSameAnswers(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rapid.SyncTest(t, func(t *rapid.T) {
+			facts := drawFacts(t)
+			one, other := rollup.New(), rollup.New()
+			for _, f := range facts {
+				f(one)
+			}
+			for _, f := range rapid.Permutation(facts).Draw(t, "order") {
+				f(other)
+			}
+			same(t, ask(other), ask(one))
+		})
+	})
+}
+
+func TestAnySplitOverWorkersAndAnyRepeatedFlushAddUpToTheSameAnswers(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rapid.SyncTest(t, func(t *rapid.T) {
+			one := rollup.New()
+			workers := []*rollup.Book{rollup.New(), rollup.New(), rollup.New()}
+			fleet := stream{map[string]int64{}, map[string]bool{}}
+			for _, f := range drawFacts(t) {
+				f(one)
+				w := rapid.SampledFrom(workers).Draw(t, "worker")
+				f(w)
+				for range rapid.IntRange(0, 2).Draw(t, "flushes") {
+					d := w.Take()
+					fleet.add(d)
+					if rapid.Bool().Draw(t, "acknowledged") {
+						w.Done(d.Seq)
+					}
+				}
+			}
+			for _, w := range workers {
+				for d := w.Take(); d.Seq != 0; d = w.Take() {
+					fleet.add(d)
+					w.Done(d.Seq)
+				}
+			}
+			same(t, ask(fleet.book(t)), ask(one))
+		})
+	})
+}
+
+func TestDeltaIsTheSameUntilItIsDone(t *testing.T) {
+	b := rollup.New()
+	if got := b.Take(); got.Seq != 0 || len(got.Counts) != 0 {
+		t.Errorf("delta of an empty book: got %+v, want none", got)
+	}
+	b.Retry(jobs.RetryEvent{})
+	first := b.Take()
+	b.Retry(jobs.RetryEvent{})
+	if got := b.Take(); !reflect.DeepEqual(got, first) {
+		t.Errorf("delta before it is done: got %+v, want %+v", got, first)
+	}
+	b.Done(first.Seq + 1)
+	b.Done(first.Seq)
+	second := b.Take()
+	if second.Seq != first.Seq+1 || second.Counts[slices.Collect(maps.Keys(second.Counts))[0]] != 1 {
+		t.Errorf("delta after that: got %+v, want one retry under Seq 2", second)
+	}
+	if first.MsgID("a") == second.MsgID("a") || first.MsgID("a") == (rollup.Delta{Book: "x", Seq: first.Seq}).MsgID("a") {
+		t.Error("two deltas share a message id")
+	}
+}
+
+func TestHourLeavesAfterItsWeek(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := rollup.New()
+		b.Job(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1})
+		time.Sleep((rollup.RetentionHours - 1) * time.Hour)
+		if got := b.Series(rollup.RetentionHours)[0].TotalRequests; got != 1 {
+			t.Errorf("jobs in the oldest hour: got %d, want 1", got)
+		}
+		time.Sleep(time.Hour)
+		total := b.Total(rollup.RetentionHours)
+		if got := total.Jobs(); got != 0 {
+			t.Errorf("jobs after a week: got %d, want 0", got)
+		}
+	})
+}
+
+func TestFactOfATimeLongGoneOrAheadDoesNoHarm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := rollup.New()
+		b.Job(rollup.JobFact{Outcome: jobs.Succeeded, At: time.Unix(-5000, 0)})
+		b.Attempt(rollup.AttemptFact{Proxy: "p", At: time.Unix(-5000, 0)})
+		b.Job(rollup.JobFact{Outcome: jobs.Succeeded, At: time.Now().Add(1000 * time.Hour)})
+		running := b.Hour(0)
+		if got := running.Jobs(); got != 1 {
+			t.Errorf("jobs of the running hour: got %d, want the one that came from ahead", got)
+		}
+		if got := b.ByProxy(24); len(got) != 0 {
+			t.Errorf("proxies: got %v, want none", got)
+		}
+	})
+}
+
+func TestNumbersAreWhatHappened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := rollup.New()
+		b.Attempt(rollup.AttemptFact{Proxy: "p1", Reason: "timeout", Fault: jobs.FaultProxy, Duration: 3 * time.Second, Bytes: 10})
+		b.Retry(jobs.RetryEvent{JobID: "j1"})
+		b.Attempt(rollup.AttemptFact{Proxy: "p1", Status: 200, Duration: time.Second, Bytes: 90})
+		b.Breaker(jobs.BreakerEvent{ProxyID: "p1", ToState: "open"})
+		b.Job(rollup.JobFact{ID: "j1", Outcome: jobs.Succeeded, Policy: "exponential/3", Attempts: 2, Duration: 4 * time.Second})
+		b.Job(rollup.JobFact{ID: "j2", Outcome: jobs.Failed, Error: jobs.ErrNoProxy, Policy: "exponential/3"})
+		p := b.Series(1)[0]
+		want := rollup.Point{
+			Timestamp: time.Now().UTC().Truncate(time.Hour), TotalRequests: 2, TotalRetries: 1, SuccessRate: 0.5,
+			AvgLatency: jobs.Duration(4 * time.Second), P50: p.P50, P95: p.P95, P99: p.P99, Attempts: 2, Bytes: 100, BreakerOpens: 1,
+		}
+		if p != want {
+			t.Errorf("point: got %+v, want %+v", p, want)
+		}
+		if off := p.P99.Seconds() - 4; off < -0.25 || off > 0.25 {
+			t.Errorf("p99 of one job of 4 s: got %v", p.P99)
+		}
+		wantProxy := rollup.Proxy{ProxyID: "p1", TotalAttempts: 2, SuccessCount: 1, FailureCount: 1, AvgLatency: jobs.Duration(2 * time.Second), Bytes: 100, Opens: 1}
+		if got := b.ByProxy(1); len(got) != 1 || got[0] != wantProxy {
+			t.Errorf("proxies: got %+v, want %+v", got, wantProxy)
+		}
+		if got := b.ByPolicy(1)["exponential/3"]; got != (rollup.Policy{TotalRequests: 2, SuccessRate: 0.5}) {
+			t.Errorf("policy: got %+v", got)
+		}
+		if got := b.Retries(); got.SuccessByAttempt["2"] != 1 || got.TotalRetries != 1 || got.BreakerEvents != 1 {
+			t.Errorf("retries: got %+v", got)
+		}
+		if got := b.LastFailures(5); len(got) != 1 || got[0].ID != "j2" {
+			t.Errorf("failures: got %+v, want j2", got)
+		}
+	})
+}
+
+func TestQuantileIsWithinItsBucket(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var h rollup.Histogram
+		values := rapid.SliceOfN(rapid.Int64Range(8, 1<<33), 1, 50).Draw(t, "µs")
+		for _, v := range values {
+			h.Observe(time.Duration(v) * time.Microsecond)
+		}
+		slices.Sort(values)
+		q := rapid.Float64Range(0.01, 1).Draw(t, "q")
+		exact := values[min(int(float64(len(values))*q+0.999999999), len(values))-1]
+		got := float64(h.Quantile(q).Microseconds())
+		if off := got/float64(exact) - 1; off < -0.07 || off > 0.07 {
+			t.Fatalf("quantile %v: got %v µs, want %v", q, got, exact)
+		}
+	})
+}
+
+func TestBusiestProxiesKeepTheirNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := rollup.New()
+		for i := range 3000 {
+			for range 1 + i/2000 { // the last thousand are the busiest
+				b.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%04d", i), Status: 200, Bytes: 1})
+			}
+		}
+		delta := b.Take()
+		time.Sleep(time.Hour)
+		got := b.ByProxy(24)
+		if len(got) != 1001 || got[1000].ProxyID != rollup.Other || got[1000].TotalAttempts != 2000 || got[1000].Bytes != 2000 {
+			t.Fatalf("proxies: got %d, the last %+v, want 1001 and the rest in other", len(got), got[len(got)-1])
+		}
+		if got[0].ProxyID != "p2000" || got[999].ProxyID != "p2999" {
+			t.Errorf("named: got %s to %s, want p2000 to p2999", got[0].ProxyID, got[999].ProxyID)
+		}
+		fleet := stream{map[string]int64{}, map[string]bool{}}
+		fleet.add(delta)
+		if !reflect.DeepEqual(fleet.book(t).ByProxy(24), got) {
+			t.Error("the fleet names other proxies than its only worker")
+		}
+	})
+}
+
+func TestRareFailureSurvivesAFloodOfSuccesses(t *testing.T) {
+	b := rollup.New()
+	b.Job(rollup.JobFact{ID: "bad", Outcome: jobs.Failed, Error: jobs.ErrNoProxy})
+	for range 20_000 {
+		b.Job(rollup.JobFact{Outcome: jobs.Succeeded})
+	}
+	if got := b.LastFailures(1); len(got) != 1 || got[0].ID != "bad" {
+		t.Errorf("last failure: got %v, want bad", got)
+	}
+	if got := len(b.Since(time.Time{}).Jobs); got != 10_000 {
+		t.Errorf("raw jobs: got %d, want the ring's 10000", got)
+	}
+}
+
+func TestRawEventsLastAnHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := rollup.New()
+		b.Retry(jobs.RetryEvent{JobID: "old"})
+		b.Breaker(jobs.BreakerEvent{ProxyID: "p1", ToState: "open"})
+		time.Sleep(61 * time.Minute)
+		b.Retry(jobs.RetryEvent{JobID: "new"})
+		e := b.Since(time.Time{})
+		if len(e.Retries) != 1 || e.Retries[0].JobID != "new" || len(e.Breakers) != 0 {
+			t.Errorf("raw events: got %+v, want the new retry alone", e)
+		}
+		if got := b.BreakerEvents(time.Now().Add(-2 * time.Hour)); len(got) != 1 {
+			t.Errorf("breaker events of two hours: got %d, want 1", len(got))
+		}
+	})
+}
+
+func TestSetRefusesWhatNoDeltaSays(t *testing.T) {
+	hour := time.Now().UTC().Format("2006010215")
+	for _, name := range []string{
+		"", "x", hour, hour + ".nothing", hour + ".job.nonsense", hour + ".latency.256", hour + ".latency.x", hour + ".policy.x-3",
+		hour + ".proxy.p1", hour + ".proxy.p1.colour", hour + ".proxy..bytes", hour + ".success_at.11", hour + ".attempts.x", "2999010100.attempts",
+	} {
+		if err := rollup.New().Set(name, 1); err == nil {
+			t.Errorf("Set(%q): got no error", name)
+		}
+	}
+	if err := rollup.New().Set("2001010100.attempts", 1); err != nil {
+		t.Errorf("an hour long gone: got %v, want it left out", err)
+	}
+}
+
+func TestRecentSecondsHaveNoGaps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := rollup.New()
+		b.Job(rollup.JobFact{Outcome: jobs.Succeeded})
+		time.Sleep(3 * time.Second)
+		got := b.Recent(5)
+		if len(got) != 5 || got[2].Succeeded != 1 || got[3].Jobs != 0 || got[4].At.Sub(got[0].At) != 4*time.Second {
+			t.Errorf("recent seconds: got %+v", got)
+		}
+		time.Sleep(10 * time.Minute)
+		if got := b.Recent(rollup.Seconds)[2]; got.Jobs != 0 {
+			t.Errorf("a slot of ten minutes ago is still shown: %+v", got)
+		}
+	})
+}
+
+// fill plays a day of 10,000 requests an hour over 1,000 proxies.
+func fill(b *rollup.Book) {
+	for i := range 240_000 {
+		at := time.Now().Add(-time.Duration(240_000-i) * 360 * time.Millisecond)
+		b.Attempt(rollup.AttemptFact{
+			Queue: "default", Proxy: fmt.Sprintf("p%04d", i%1000), Attempt: 1, Status: 200, Duration: time.Duration(rand.IntN(1e9)), Bytes: 9000, At: at,
+		})
+		b.Job(rollup.JobFact{
+			Queue: "default", ID: fmt.Sprintf("01J%023d", i), Outcome: jobs.Succeeded, Policy: "exponential/3", Attempts: 1, Duration: time.Duration(rand.IntN(1e9)), At: at,
+		})
+		if i%10 == 0 {
+			b.Retry(jobs.RetryEvent{JobID: fmt.Sprintf("01J%023d", i), Error: fmt.Sprintf("the proxy did not answer within %d s", i), At: at})
+		}
+		if i%1000 == 0 {
+			d := b.Take()
+			b.Done(d.Seq)
+		}
+	}
+}

@@ -1,0 +1,158 @@
+package rollup
+
+import (
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// The families of an hour's counters. Each but the unlabelled ones has a closed list of labels.
+const (
+	famAttempts = "attempts"   // every attempt
+	famRetries  = "retries"    // announced retries
+	famBytes    = "bytes"      // received over proxies and directly
+	famJob      = "job"        // ended jobs by code
+	famSuccess  = "success_at" // succeeded jobs by the number of their last attempt
+	famFailure  = "failure"    // failed attempts by reason
+	famPolicy   = "policy"     // ended jobs by policy
+	famPolicyOK = "policy_ok"  // succeeded jobs by policy
+	famBreaker  = "breaker"    // breaker changes by the state that was entered
+	famLatency  = "latency"    // ended jobs by bucket of their duration
+	famLatSum   = "latency_sum"
+	famProxy    = "proxy"
+)
+
+// key names one counter of an hour.
+type key struct{ family, label string }
+
+// Hour is what happened in one hour of UTC. Every number in it is a sum, so hours merge in any order. The zero value
+// is an hour in which nothing happened; it may be read by many goroutines as long as none merges into it.
+type Hour struct {
+	// Start is the hour's first instant, UTC; zero for a total over several hours.
+	Start time.Time
+	// Latency is over the ended jobs that made an attempt, from the first one to the end.
+	Latency Histogram
+	counts  map[key]int64
+}
+
+// Merge adds what o counted; Start stays.
+func (h *Hour) Merge(o *Hour) {
+	for k, n := range o.counts {
+		h.add(k, n)
+	}
+	h.Latency.Merge(&o.Latency)
+}
+
+// Attempts is the number of attempts.
+func (h *Hour) Attempts() int64 { return h.counts[key{famAttempts, ""}] }
+
+// Retries is the number of announced retries.
+func (h *Hour) Retries() int64 { return h.counts[key{famRetries, ""}] }
+
+// Bytes is how many bytes were received.
+func (h *Hour) Bytes() int64 { return h.counts[key{famBytes, ""}] }
+
+// BreakerOpens is how often a breaker opened.
+func (h *Hour) BreakerOpens() int64 { return h.counts[key{famBreaker, "open"}] }
+
+// BreakerChanges is how often a breaker changed its state.
+func (h *Hour) BreakerChanges() int64 { return h.total(famBreaker) }
+
+// Jobs is the number of ended jobs.
+func (h *Hour) Jobs() int64 { return h.total(famJob) }
+
+// Succeeded is the number of ended jobs that succeeded.
+func (h *Hour) Succeeded() int64 { return h.counts[key{famJob, jobs.Succeeded}] }
+
+// Cancelled is the number of ended jobs that were cancelled.
+func (h *Hour) Cancelled() int64 { return h.counts[key{famJob, jobs.ErrCancelled}] }
+
+// Failed is the number of ended jobs that failed.
+func (h *Hour) Failed() int64 { return h.Jobs() - h.Succeeded() - h.Cancelled() }
+
+// SuccessRate is the share of ended jobs that succeeded, zero when none ended.
+func (h *Hour) SuccessRate() float64 { return ratio(h.Succeeded(), h.Jobs()) }
+
+// Errors are the ended jobs that did not succeed by their code. The map is the caller's.
+func (h *Hour) Errors() map[string]int64 {
+	out := h.family(famJob)
+	delete(out, jobs.Succeeded)
+	return out
+}
+
+// Failures are the failed attempts by reason. The map is the caller's.
+func (h *Hour) Failures() map[string]int64 { return h.family(famFailure) }
+
+// SuccessByAttempt are the succeeded jobs by the number of their last attempt. The map is the caller's.
+func (h *Hour) SuccessByAttempt() map[string]int64 { return h.family(famSuccess) }
+
+func (h *Hour) add(k key, n int64) {
+	if n == 0 {
+		return
+	}
+	if h.counts == nil {
+		h.counts = map[key]int64{}
+	}
+	h.counts[k] += n
+}
+
+func (h *Hour) total(family string) (n int64) {
+	for k, v := range h.counts {
+		if k.family == family {
+			n += v
+		}
+	}
+	return n
+}
+
+func (h *Hour) family(family string) map[string]int64 {
+	out := map[string]int64{}
+	for k, v := range h.counts {
+		if k.family == family {
+			out[k.label] = v
+		}
+	}
+	return out
+}
+
+// attempt, job, retry and breaker are the fold.
+func (h *Hour) attempt(f AttemptFact) {
+	h.add(key{famAttempts, ""}, 1)
+	h.add(key{famBytes, ""}, f.Bytes)
+	if f.failed() {
+		h.add(key{famFailure, oneOf(Reasons(), f.Reason)}, 1)
+	}
+}
+
+func (h *Hour) job(f JobFact) {
+	code, policy := f.code(), policyLabel(f.Policy)
+	h.add(key{famJob, code}, 1)
+	h.add(key{famPolicy, policy}, 1)
+	if code == jobs.Succeeded {
+		h.add(key{famPolicyOK, policy}, 1)
+		h.add(key{famSuccess, attemptLabel(f.Attempts)}, 1)
+	}
+	if f.Attempts > 0 {
+		h.Latency.Observe(f.Duration)
+	}
+}
+
+func (h *Hour) retry() { h.add(key{famRetries, ""}, 1) }
+
+func (h *Hour) breaker(e jobs.BreakerEvent) {
+	h.add(key{famBreaker, breakerState(e.ToState)}, 1)
+}
+
+func breakerState(state string) string { return oneOf([]string{"closed", "open", "half_open"}, state) }
+
+func ratio(part, whole int64) float64 {
+	if whole == 0 {
+		return 0
+	}
+	return float64(part) / float64(whole)
+}
+
+// hourOf numbers the hours since 1970, so that a ring of them is indexed by a remainder.
+func hourOf(t time.Time) int64 { return t.Unix() / 3600 }
+
+func startOf(hour int64) time.Time { return time.Unix(hour*3600, 0).UTC() }

@@ -1,0 +1,182 @@
+package rollup
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// Point is one hour of a time series. Latencies are those of ended jobs, from the first attempt to the end.
+type Point struct {
+	// Timestamp is the hour's start.
+	Timestamp time.Time `json:"timestamp"`
+	// TotalRequests counts ended jobs, TotalRetries announced retries.
+	TotalRequests int64 `json:"total_requests"`
+	TotalRetries  int64 `json:"total_retries"`
+	// SuccessRate is a share of 1, zero when no job ended.
+	SuccessRate  float64       `json:"success_rate"`
+	AvgLatency   jobs.Duration `json:"avg_latency"`
+	P50          jobs.Duration `json:"p50_latency"`
+	P95          jobs.Duration `json:"p95_latency"`
+	P99          jobs.Duration `json:"p99_latency"`
+	Attempts     int64         `json:"attempts"`
+	Bytes        int64         `json:"bytes"`
+	BreakerOpens int64         `json:"circuit_breaker_opens"`
+}
+
+// Proxy is what one proxy did.
+type Proxy struct {
+	ProxyID string `json:"proxy_id"`
+	// TotalAttempts also counts those that ended with neither an answer nor a fault, such as cancelled ones.
+	TotalAttempts int64 `json:"total_attempts"`
+	SuccessCount  int64 `json:"success_count"`
+	FailureCount  int64 `json:"failure_count"`
+	// AvgLatency is that of an attempt.
+	AvgLatency jobs.Duration `json:"avg_latency"`
+	Bytes      int64         `json:"bytes"`
+	Opens      int64         `json:"circuit_breaker_opens"`
+}
+
+// Policy is what became of the jobs of one retry policy.
+type Policy struct {
+	TotalRequests int64   `json:"total_requests"`
+	SuccessRate   float64 `json:"success_rate"`
+}
+
+// Retries sums up the whole book.
+type Retries struct {
+	TotalRetries     int64            `json:"total_retries"`
+	SuccessByAttempt map[string]int64 `json:"success_by_attempt"`
+	BreakerEvents    int64            `json:"circuit_breaker_events_count"`
+	RetentionHours   int              `json:"retention_hours"`
+}
+
+// Hour is a copy of one hour: zero back is the running one, 1 the one before. An hour that is not kept is empty.
+func (b *Book) Hour(back int) Hour {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := hourOf(time.Now()) - int64(back)
+	h := Hour{Start: startOf(n)}
+	if kept := b.kept(n); kept != nil {
+		h.Merge(kept)
+	}
+	return h
+}
+
+// Total adds up the newest hours, the running one included.
+func (b *Book) Total(hours int) Hour {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var sum Hour
+	for _, n := range newest(hours) {
+		if h := b.kept(n); h != nil {
+			sum.Merge(h)
+		}
+	}
+	return sum
+}
+
+// Series is one point for each of the newest hours, oldest first, the running one last.
+func (b *Book) Series(hours int) []Point {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	points := make([]Point, 0, hours)
+	for _, n := range newest(hours) {
+		h := b.kept(n)
+		if h == nil {
+			h = &Hour{Start: startOf(n)}
+		}
+		points = append(points, h.point())
+	}
+	return points
+}
+
+func (h *Hour) point() Point {
+	return Point{
+		Timestamp: h.Start, TotalRequests: h.Jobs(), TotalRetries: h.Retries(), SuccessRate: h.SuccessRate(),
+		AvgLatency: jobs.Duration(h.Latency.Mean()), P50: jobs.Duration(h.Latency.Quantile(0.5)),
+		P95: jobs.Duration(h.Latency.Quantile(0.95)), P99: jobs.Duration(h.Latency.Quantile(0.99)),
+		Attempts: h.Attempts(), Bytes: h.Bytes(), BreakerOpens: h.BreakerOpens(),
+	}
+}
+
+// ByProxy is what each proxy did in the newest hours, most attempts first: the busiest 1,000, and Other for the rest
+// if there is one. Proxies are told apart for 24 hours.
+func (b *Book) ByProxy(hours int) []Proxy {
+	b.mu.Lock()
+	now := hourOf(time.Now())
+	b.proxies.roll(now, !b.loaded)
+	totals := b.proxies.totals(now-int64(hours)+1, now)
+	b.mu.Unlock()
+	rest, hasRest := totals[Other]
+	delete(totals, Other)
+	out := make([]Proxy, 0, len(totals)+1)
+	for id, c := range totals {
+		out = append(out, c.proxy(id))
+	}
+	slices.SortFunc(out, func(a, b Proxy) int {
+		return cmp.Or(cmp.Compare(b.TotalAttempts, a.TotalAttempts), cmp.Compare(a.ProxyID, b.ProxyID))
+	})
+	for _, p := range out[min(maxNamed, len(out)):] {
+		c := totals[p.ProxyID]
+		rest.merge(&c)
+		hasRest = true
+	}
+	out = out[:min(maxNamed, len(out))]
+	if hasRest {
+		out = append(out, rest.proxy(Other))
+	}
+	return out
+}
+
+func (c *proxyCounts) proxy(id string) Proxy {
+	p := Proxy{
+		ProxyID: id, TotalAttempts: c[proxyAttempts], SuccessCount: c[proxySucceeded], FailureCount: c[proxyFailed],
+		Bytes: c[proxyBytes], Opens: c[proxyOpens],
+	}
+	if p.TotalAttempts > 0 {
+		p.AvgLatency = jobs.Duration(time.Duration(c[proxyLatency]/p.TotalAttempts) * time.Microsecond)
+	}
+	return p
+}
+
+// ByPolicy is what became of the jobs ended in the newest hours, by policy name.
+func (b *Book) ByPolicy(hours int) map[string]Policy {
+	total := b.Total(hours)
+	succeeded := total.family(famPolicyOK)
+	out := map[string]Policy{}
+	for name, n := range total.family(famPolicy) {
+		out[name] = Policy{TotalRequests: n, SuccessRate: ratio(succeeded[name], n)}
+	}
+	return out
+}
+
+// Retries sums up all hours that are kept.
+func (b *Book) Retries() Retries {
+	total := b.Total(RetentionHours)
+	return Retries{
+		TotalRetries: total.Retries(), SuccessByAttempt: total.SuccessByAttempt(),
+		BreakerEvents: total.BreakerChanges(), RetentionHours: RetentionHours,
+	}
+}
+
+// kept is the hour if the book holds it, else nil.
+func (b *Book) kept(hour int64) *Hour {
+	h := &b.hours[hour%RetentionHours]
+	if hourOf(h.Start) != hour {
+		return nil
+	}
+	return h
+}
+
+// newest numbers the newest hours, oldest first.
+func newest(hours int) []int64 {
+	now := hourOf(time.Now())
+	out := make([]int64, 0, hours)
+	for n := now - int64(min(hours, RetentionHours)) + 1; n <= now; n++ {
+		out = append(out, n)
+	}
+	return out
+}
