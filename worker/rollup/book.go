@@ -20,7 +20,7 @@ const (
 	maxFailures = 512  // so that a flood of successes does not wash the failures away
 )
 
-// Book counts what happens, hour by hour. Make one with New; it may be shared by any number of goroutines. A book is
+// Book counts what happens, hour by hour. Make one with NewBook; it may be shared by any number of goroutines. A book is
 // fed in one of two ways: with facts, or with sums by Set.
 type Book struct {
 	id string
@@ -42,8 +42,8 @@ type Book struct {
 	seq     uint64
 }
 
-// New makes an empty book.
-func New() *Book {
+// NewBook makes an empty book.
+func NewBook() *Book {
 	return &Book{
 		id:       rand.Text(),
 		proxies:  table{rows: map[string][]cell{}},

@@ -83,7 +83,7 @@ func (s *stream) add(d rollup.Delta) {
 }
 
 func (s *stream) book(t interface{ Fatal(...any) }) *rollup.Book {
-	b := rollup.New()
+	b := rollup.NewBook()
 	for name, sum := range s.sums {
 		if err := b.Set(name, sum); err != nil {
 			t.Fatal(err)
@@ -102,7 +102,7 @@ func TestAnyOrderOfFactsGivesTheSameAnswers(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rapid.SyncTest(t, func(t *rapid.T) {
 			facts := drawFacts(t)
-			one, other := rollup.New(), rollup.New()
+			one, other := rollup.NewBook(), rollup.NewBook()
 			for _, f := range facts {
 				f(one)
 			}
@@ -117,8 +117,8 @@ func TestAnyOrderOfFactsGivesTheSameAnswers(t *testing.T) {
 func TestAnySplitOverWorkersAndAnyRepeatedFlushAddUpToTheSameAnswers(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rapid.SyncTest(t, func(t *rapid.T) {
-			one := rollup.New()
-			workers := []*rollup.Book{rollup.New(), rollup.New(), rollup.New()}
+			one := rollup.NewBook()
+			workers := []*rollup.Book{rollup.NewBook(), rollup.NewBook(), rollup.NewBook()}
 			fleet := stream{map[string]int64{}, map[string]bool{}}
 			for _, f := range drawFacts(t) {
 				f(one)
@@ -144,7 +144,7 @@ func TestAnySplitOverWorkersAndAnyRepeatedFlushAddUpToTheSameAnswers(t *testing.
 }
 
 func TestDeltaIsTheSameUntilItIsDone(t *testing.T) {
-	b := rollup.New()
+	b := rollup.NewBook()
 	if got := b.Take(); got.Seq != 0 || len(got.Counts) != 0 {
 		t.Errorf("delta of an empty book: got %+v, want none", got)
 	}
@@ -167,7 +167,7 @@ func TestDeltaIsTheSameUntilItIsDone(t *testing.T) {
 
 func TestHourLeavesAfterItsWeek(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := rollup.New()
+		b := rollup.NewBook()
 		b.Job(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1})
 		time.Sleep((rollup.RetentionHours - 1) * time.Hour)
 		if got := b.Series(rollup.RetentionHours)[0].TotalRequests; got != 1 {
@@ -183,7 +183,7 @@ func TestHourLeavesAfterItsWeek(t *testing.T) {
 
 func TestFactOfATimeLongGoneOrAheadDoesNoHarm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := rollup.New()
+		b := rollup.NewBook()
 		b.Job(rollup.JobFact{Outcome: jobs.Succeeded, At: time.Unix(-5000, 0)})
 		b.Attempt(rollup.AttemptFact{Proxy: "p", At: time.Unix(-5000, 0)})
 		b.Job(rollup.JobFact{Outcome: jobs.Succeeded, At: time.Now().Add(1000 * time.Hour)})
@@ -199,7 +199,7 @@ func TestFactOfATimeLongGoneOrAheadDoesNoHarm(t *testing.T) {
 
 func TestNumbersAreWhatHappened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := rollup.New()
+		b := rollup.NewBook()
 		b.Attempt(rollup.AttemptFact{Proxy: "p1", Reason: "timeout", Fault: jobs.FaultProxy, Duration: 3 * time.Second, Bytes: 10})
 		b.Retry(jobs.RetryEvent{JobID: "j1"})
 		b.Attempt(rollup.AttemptFact{Proxy: "p1", Status: 200, Duration: time.Second, Bytes: 90})
@@ -252,7 +252,7 @@ func TestQuantileIsWithinItsBucket(t *testing.T) {
 
 func TestBusiestProxiesKeepTheirNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := rollup.New()
+		b := rollup.NewBook()
 		for i := range 3000 {
 			for range 1 + i/2000 { // the last thousand are the busiest
 				b.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%04d", i), Status: 200, Bytes: 1})
@@ -276,7 +276,7 @@ func TestBusiestProxiesKeepTheirNames(t *testing.T) {
 }
 
 func TestRareFailureSurvivesAFloodOfSuccesses(t *testing.T) {
-	b := rollup.New()
+	b := rollup.NewBook()
 	b.Job(rollup.JobFact{ID: "bad", Outcome: jobs.Failed, Error: jobs.ErrNoProxy})
 	for range 20_000 {
 		b.Job(rollup.JobFact{Outcome: jobs.Succeeded})
@@ -291,7 +291,7 @@ func TestRareFailureSurvivesAFloodOfSuccesses(t *testing.T) {
 
 func TestRawEventsLastAnHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := rollup.New()
+		b := rollup.NewBook()
 		b.Retry(jobs.RetryEvent{JobID: "old"})
 		b.Breaker(jobs.BreakerEvent{ProxyID: "p1", ToState: "open"})
 		time.Sleep(61 * time.Minute)
@@ -312,18 +312,18 @@ func TestSetRefusesWhatNoDeltaSays(t *testing.T) {
 		"", "x", hour, hour + ".nothing", hour + ".job.nonsense", hour + ".latency.256", hour + ".latency.x", hour + ".policy.x-3",
 		hour + ".proxy.p1", hour + ".proxy.p1.colour", hour + ".proxy..bytes", hour + ".success_at.11", hour + ".attempts.x", "2999010100.attempts",
 	} {
-		if err := rollup.New().Set(name, 1); err == nil {
+		if err := rollup.NewBook().Set(name, 1); err == nil {
 			t.Errorf("Set(%q): got no error", name)
 		}
 	}
-	if err := rollup.New().Set("2001010100.attempts", 1); err != nil {
+	if err := rollup.NewBook().Set("2001010100.attempts", 1); err != nil {
 		t.Errorf("an hour long gone: got %v, want it left out", err)
 	}
 }
 
 func TestRecentSecondsHaveNoGaps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := rollup.New()
+		b := rollup.NewBook()
 		b.Job(rollup.JobFact{Outcome: jobs.Succeeded})
 		time.Sleep(3 * time.Second)
 		got := b.Recent(5)
