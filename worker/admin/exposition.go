@@ -1,0 +1,114 @@
+package admin
+
+import (
+	"bytes"
+	"math"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// page is a metrics page under construction in the Prometheus text format, version 0.0.4.
+type page struct {
+	families map[string]Family
+	out      []byte
+}
+
+// family writes the lines that stand before the first sample of a metric.
+func (p *page) family(name string) {
+	f := p.families[name]
+	p.out = append(p.out, "# HELP "+name+" "+f.Help+"\n# TYPE "+name+" "+f.Type+"\n"...)
+}
+
+// sample writes one line; labels are names and values in turn.
+func (p *page) sample(name string, value float64, labels ...string) {
+	p.out = append(p.out, name...)
+	for i := 0; i+1 < len(labels); i += 2 {
+		p.out = append(p.out, ",{"[b2i(i == 0)])
+		p.out = append(p.out, labels[i]...)
+		p.out = append(p.out, '=', '"')
+		p.out = appendLabel(p.out, labels[i+1])
+		p.out = append(p.out, '"')
+	}
+	if len(labels) > 1 {
+		p.out = append(p.out, '}')
+	}
+	p.out = append(p.out, ' ')
+	p.out = appendValue(p.out, value)
+	p.out = append(p.out, '\n')
+}
+
+// one writes a family of one sample without labels.
+func (p *page) one(name string, value float64) {
+	p.family(name)
+	p.sample(name, value)
+}
+
+// annotated takes over a page of the metrics library and adds the help and type lines that it has no text for. The
+// library writes the samples of a family one after the other.
+func (p *page) annotated(text []byte) {
+	last := ""
+	for line := range bytes.Lines(text) {
+		if line[0] == '#' {
+			continue
+		}
+		if name := p.familyOf(line); name != last {
+			p.family(name)
+			last = name
+		}
+		p.out = append(p.out, line...)
+	}
+}
+
+func (p *page) familyOf(line []byte) string {
+	name := string(line[:bytes.IndexAny(line, "{ ")])
+	for _, suffix := range []string{"_bucket", "_sum", "_count"} {
+		if base, ok := strings.CutSuffix(name, suffix); ok && p.families[base].Type == "histogram" {
+			return base
+		}
+	}
+	return name
+}
+
+func appendValue(out []byte, v float64) []byte {
+	if v == math.Trunc(v) && math.Abs(v) < 1<<53 {
+		return strconv.AppendInt(out, int64(v), 10)
+	}
+	return strconv.AppendFloat(out, v, 'g', -1, 64)
+}
+
+// appendLabel escapes exactly what the text format knows: backslash, quote and line feed. Go's %q would write \x and
+// \t, which readers of the format refuse or take literally; one byte that is no UTF-8 makes them refuse the page.
+func appendLabel(out []byte, value string) []byte {
+	if plain(value) {
+		return append(out, value...)
+	}
+	value = strings.ToValidUTF8(value, "\uFFFD")
+	for i := range len(value) {
+		switch c := value[i]; c {
+		case '\\', '"':
+			out = append(out, '\\', c)
+		case '\n':
+			out = append(out, '\\', 'n')
+		default:
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func plain(value string) bool {
+	for i := range len(value) {
+		if c := value[i]; c == '\\' || c == '"' || c == '\n' || c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,55 @@
+package admin
+
+// Family is one metric of the page: its name, its type and the sentence that goes with it.
+type Family struct{ Name, Type, Help string }
+
+// Families lists every metric that a page can have, so that dashboards, alert rules and documents can be compared
+// with it.
+func Families() []Family {
+	return []Family{
+		{"gofer_build_info", "gauge", "Always 1; the labels tell the version and the Go release it was built with."},
+		{"gofer_ready", "gauge", "1 while the worker is ready for jobs."},
+		{"gofer_draining", "gauge", "1 while the worker finishes its running jobs and takes no more."},
+		{"gofer_slots", "gauge", "Jobs that the worker may run at once."},
+		{"gofer_jobs_in_flight", "gauge", "Running jobs by queue."},
+		{"gofer_jobs_received_total", "counter", "Jobs taken from the streams, repeated deliveries included."},
+		{"gofer_job_redeliveries_total", "counter", "Jobs received that somebody had taken before."},
+		{"gofer_jobs_parked_total", "counter", "Jobs that went back to wait for their time or for a proxy."},
+		{"gofer_jobs_handed_back_total", "counter", "Jobs that went back untouched because the worker stops."},
+		{"gofer_leases_lost_total", "counter", "Jobs given up because their lease could not be kept."},
+		{"gofer_duplicate_results_total", "counter", "Results that were not stored because the job had one."},
+		{"gofer_dead_jobs_total", "counter", "Dead letters written."},
+		{"gofer_jobs_total", "counter", "Ended jobs by queue and outcome."},
+		{"gofer_job_errors_total", "counter", "Ended jobs that did not succeed by error code."},
+		{"gofer_job_duration_seconds", "histogram", "Time from a job's first attempt to its end, by outcome."},
+		{"gofer_attempts_per_job", "histogram", "Attempts that ended jobs have made."},
+		{"gofer_attempts_total", "counter", "Ended attempts by outcome and, for failed ones, by reason."},
+		{"gofer_attempt_duration_seconds", "histogram", "Time that an attempt took, by outcome."},
+		{"gofer_received_bytes_total", "counter", "Bytes received over proxies and directly."},
+		{"gofer_retries_total", "counter", "Announced retries: inline ones wait in the worker, scheduled ones in the stream."},
+		{"gofer_retry_delay_seconds", "histogram", "Announced waits before a retry."},
+		{"gofer_proxies", "gauge", "Proxies of the pool by the state of their breaker."},
+		{"gofer_breaker_transitions_total", "counter", "Breaker changes by the states left and entered."},
+		{"gofer_idle_connections", "gauge", "Open connections that wait for a next attempt."},
+		{"gofer_nats_connected", "gauge", "1 while the connection to NATS is up."},
+		{"gofer_nats_reconnects_total", "counter", "Times that the connection to NATS was made again."},
+		{"gofer_nats_async_errors_total", "counter", "Errors that NATS reported outside a call, by kind."},
+		{"gofer_heartbeats_total", "counter", "Lease renewals of running jobs by outcome."},
+		{"gofer_publishes_total", "counter", "Messages published by kind and outcome."},
+		{"gofer_consumer_pending", "gauge", "Jobs of a queue that no worker has taken yet. Every worker tells the same number: take the maximum."},
+		{"gofer_consumer_ack_pending", "gauge", "Jobs of a queue that workers hold. Every worker tells the same number: take the maximum."},
+		{"gofer_rollup_jobs", "gauge", "Jobs ended in the running or the previous hour, by outcome."},
+		{"gofer_rollup_attempts", "gauge", "Attempts ended in the hour."},
+		{"gofer_rollup_retries", "gauge", "Retries announced in the hour."},
+		{"gofer_rollup_bytes", "gauge", "Bytes received in the hour."},
+		{"gofer_rollup_breaker_opens", "gauge", "Times that a breaker opened in the hour."},
+		{"gofer_rollup_success_ratio", "gauge", "Share of the hour's ended jobs that succeeded; 0 when none ended."},
+		{"gofer_rollup_job_duration_seconds", "gauge", "Percentiles of the hour's job durations."},
+		{"gofer_rollup_start_timestamp_seconds", "gauge", "When the hour began."},
+		{"gofer_rollup_flushes_total", "counter", "Flushes of the hourly rollups to the fleet's stream by outcome."},
+		{"gofer_proxy_attempts_total", "counter", "Ended attempts by proxy; only with ?proxies."},
+		{"gofer_proxy_failures_total", "counter", "Failed attempts by proxy; only with ?proxies."},
+		{"gofer_proxy_received_bytes_total", "counter", "Bytes received by proxy; only with ?proxies."},
+		{"gofer_proxy_state", "gauge", "Breaker of the proxy: 0 closed, 1 half open, 2 open; only with ?proxies."},
+	}
+}

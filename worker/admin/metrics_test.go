@@ -1,0 +1,226 @@
+package admin_test
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"iter"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/worker/admin"
+	"github.com/gofer-mq/gofer/worker/rollup"
+)
+
+// everything has each gauge set, so that its page has every family.
+func everything(proxies int, queues ...string) admin.Gauges {
+	yes := func() bool { return true }
+	seven := func() int { return 7 }
+	ids := make([]string, proxies)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("p%05d", i)
+	}
+	return admin.Gauges{
+		Version: "1.2.3", Queues: queues, InFlight: func() map[string]int { return map[string]int{"default": 2, "lost": 1} },
+		Slots: seven, Ready: yes, Draining: yes, Connected: yes, IdleConns: seven,
+		Loop:        func() admin.Loop { return admin.Loop{Received: 9} },
+		ProxyStates: func() map[string]int { return map[string]int{"open": 3} },
+		EachProxy: func() iter.Seq2[string, string] {
+			return func(yield func(string, string) bool) {
+				for _, id := range ids {
+					if !yield(id, "closed") {
+						return
+					}
+				}
+			}
+		},
+		Backlog: func() map[string]admin.Backlog {
+			return map[string]admin.Backlog{"default": {Pending: 5, AckPending: 6}}
+		},
+		Book: rollup.NewBook(),
+	}
+}
+
+func TestEveryFamilyHasHelpTypeAndSamples(t *testing.T) {
+	page := string(admin.NewMetrics(everything(3, "default")).Write(10))
+	for _, f := range admin.Families() {
+		head := "# HELP " + f.Name + " " + f.Help + "\n# TYPE " + f.Name + " " + f.Type + "\n" + f.Name
+		if strings.Count(page, head) != 1 {
+			t.Errorf("%s: got %d times its help, type and first sample in a row, want once", f.Name, strings.Count(page, head))
+		}
+	}
+	if got, want := strings.Count(page, "# TYPE "), len(admin.Families()); got != want {
+		t.Errorf("families on the page: got %d, want %d", got, want)
+	}
+}
+
+func TestPromtoolAcceptsThePage(t *testing.T) {
+	promtool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Skip("promtool is not installed: the page is not checked with it")
+	}
+	m := admin.NewMetrics(everything(3, "default"))
+	flood(m, 100)
+	cmd := exec.Command(promtool, "check", "metrics")
+	cmd.Stdin = bytes.NewReader(m.Write(10))
+	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("promtool check metrics: %v\n%s", err, out)
+	}
+}
+
+// flood tells m of n jobs with labels that nobody foresaw.
+func flood(m *admin.Metrics, n int) {
+	for i := range n {
+		x := fmt.Sprintf("x%d\"\\\n{}\xff", i)
+		m.Attempt(rollup.AttemptFact{Queue: x, Proxy: x, Region: x, Reason: x, Fault: jobs.Fault(x), Duration: time.Second})
+		m.Job(rollup.JobFact{Queue: x, Outcome: x, Error: x, Policy: x, Attempts: i})
+		m.Retry(jobs.RetryEvent{Queue: x, Proxy: x, Kind: x})
+		m.Breaker(jobs.BreakerEvent{ProxyID: x, FromState: x, ToState: x, Reason: x})
+		m.Published(x, i%2 == 0)
+		m.AsyncError(x)
+	}
+}
+
+func TestPageStaysSmallUnderAFloodOfLabels(t *testing.T) {
+	queues := make([]string, 32)
+	for i := range queues {
+		queues[i] = fmt.Sprintf("queue-%d", i)
+	}
+	m := admin.NewMetrics(everything(10_000, queues...))
+	before := series(m.Write(0))
+	flood(m, 20_000)
+	if got := series(m.Write(0)); got != before || got > 500 {
+		t.Errorf("series: got %d after and %d before the flood, want the same and at most 500", got, before)
+	}
+}
+
+func series(page []byte) (n int) {
+	for line := range bytes.Lines(page) {
+		if line[0] != '#' {
+			n++
+		}
+	}
+	return n
+}
+
+func TestProxySeriesAreTheBusiest(t *testing.T) {
+	m := admin.NewMetrics(everything(1000))
+	for i := range 1000 {
+		m.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%05d", i), Status: 200, Bytes: 10})
+	}
+	m.Attempt(rollup.AttemptFact{Proxy: "p00777", Reason: "timeout", Bytes: 10})
+	m.Attempt(rollup.AttemptFact{Proxy: "gone", Reason: "timeout"})
+	page := string(m.Write(1))
+	for _, want := range []string{
+		`gofer_proxy_attempts_total{proxy="p00777"} 2`, `gofer_proxy_failures_total{proxy="p00777"} 1`,
+		`gofer_proxy_received_bytes_total{proxy="p00777"} 20`, `gofer_proxy_state{proxy="p00777"} 0`,
+	} {
+		if !strings.Contains(page, want+"\n") {
+			t.Errorf("page misses %s", want)
+		}
+	}
+	if got := strings.Count(page, "gofer_proxy_attempts_total{"); got != 1 {
+		t.Errorf("proxies named: got %d, want 1", got)
+	}
+	if strings.Contains(string(m.Write(0)), "gofer_proxy_attempts_total") {
+		t.Error("proxies are named without being asked for")
+	}
+}
+
+func TestNumbersOnThePageAreWhatHappened(t *testing.T) {
+	g := everything(0, "default")
+	m := admin.NewMetrics(g)
+	m.Attempt(rollup.AttemptFact{Reason: "timeout", Fault: jobs.FaultProxy, Duration: 2 * time.Second})
+	m.Attempt(rollup.AttemptFact{Status: 200, Bytes: 512})
+	m.Retry(jobs.RetryEvent{Kind: jobs.RetryInline, Delay: jobs.Duration(time.Second)})
+	m.Breaker(jobs.BreakerEvent{FromState: "closed", ToState: "open"})
+	fact := rollup.JobFact{Queue: "default", Outcome: jobs.Succeeded, Attempts: 2, Policy: "fixed/3", Duration: 3 * time.Second}
+	m.Job(fact)
+	g.Book.Job(fact)
+	m.Job(rollup.JobFact{Queue: "default", Outcome: jobs.Failed, Error: jobs.ErrNoProxy})
+	m.Heartbeat(true)
+	m.Flushed(false)
+	m.Reconnected()
+	m.Published("result", true)
+	page := string(m.Write(0))
+	for _, want := range []string{
+		`gofer_attempts_total{outcome="failed",reason="timeout"} 1`, `gofer_attempts_total{outcome="answered",reason="none"} 1`,
+		`gofer_attempt_duration_seconds_bucket{outcome="failed",le="2.5"} 1`, `gofer_received_bytes_total 512`,
+		`gofer_retries_total{kind="inline"} 1`, `gofer_retry_delay_seconds_sum 1`,
+		`gofer_breaker_transitions_total{from="closed",to="open"} 1`,
+		`gofer_jobs_total{queue="default",outcome="succeeded"} 1`, `gofer_job_errors_total{error="no_proxy"} 1`,
+		`gofer_attempts_per_job_count 2`, `gofer_heartbeats_total{outcome="ok"} 1`, `gofer_rollup_flushes_total{outcome="failed"} 1`,
+		`gofer_nats_reconnects_total 1`, `gofer_publishes_total{kind="result",outcome="ok"} 1`, `gofer_jobs_received_total 9`,
+		`gofer_jobs_in_flight{queue="default"} 2`, `gofer_jobs_in_flight{queue="other"} 1`, `gofer_consumer_pending{queue="default"} 5`,
+		`gofer_rollup_jobs{period="current",outcome="succeeded"} 1`, `gofer_rollup_success_ratio{period="current"} 1`,
+		`gofer_proxies{state="open"} 3`, `gofer_ready 1`, `gofer_slots 7`,
+	} {
+		if !strings.Contains(page, want+"\n") {
+			t.Errorf("page misses %s", want)
+		}
+	}
+}
+
+func TestProcessMetricsAreOnThePageOnlyIfAskedFor(t *testing.T) {
+	for _, asked := range []bool{true, false} {
+		page := string(admin.NewMetrics(admin.Gauges{Process: asked}).Write(0))
+		if got := strings.Contains(page, "go_goroutines"); got != asked {
+			t.Errorf("go_goroutines on the page: got %t, want %t", got, asked)
+		}
+	}
+}
+
+// FuzzLabel puts any text where a label's value comes from outside and reads it back as the text format says.
+func FuzzLabel(f *testing.F) {
+	for _, seed := range []string{"", "v1", `a"b`, `a\b`, "a\nb", "tab\there", "\xff\xfe", "é{}=,", "\r\n\\n\"", "\\"} {
+		f.Add(seed)
+	}
+	sample := regexp.MustCompile(`^gofer_build_info\{version="((?:[^"\\\n]|\\[\\"n])*)",go_version="[^"]*"\} 1$`)
+	f.Fuzz(func(t *testing.T, version string) {
+		page := admin.NewMetrics(admin.Gauges{Version: version}).Write(0)
+		if !utf8.Valid(page) {
+			t.Fatalf("the page for %q is not UTF-8", version)
+		}
+		lines := bufio.NewScanner(bytes.NewReader(page))
+		for range 3 {
+			lines.Scan()
+		}
+		found := sample.FindStringSubmatch(lines.Text())
+		if found == nil {
+			t.Fatalf("sample for %q: got %q", version, lines.Text())
+		}
+		got := strings.NewReplacer(`\\`, `\`, `\"`, `"`, `\n`, "\n").Replace(found[1])
+		if want := strings.ToValidUTF8(version, "\uFFFD"); got != want {
+			t.Fatalf("label: got %q, want %q", got, want)
+		}
+	})
+}
+
+func BenchmarkPage(b *testing.B) {
+	for _, proxies := range []int{0, 10_000} {
+		b.Run(fmt.Sprintf("proxies=%d", proxies), func(b *testing.B) {
+			m := admin.NewMetrics(everything(proxies, "default"))
+			for i := range proxies {
+				m.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%05d", i), Status: 200})
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				m.Write(proxies)
+			}
+			b.ReportMetric(float64(len(m.Write(proxies)))/1e6, "MB/page")
+		})
+	}
+}
+
+func BenchmarkAttemptCounted(b *testing.B) {
+	m := admin.NewMetrics(everything(10, "default"))
+	b.ReportAllocs()
+	for b.Loop() {
+		m.Attempt(rollup.AttemptFact{Queue: "default", Proxy: "p00001", Status: 200, Duration: time.Second, Bytes: 9000})
+	}
+}

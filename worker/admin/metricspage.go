@@ -1,0 +1,132 @@
+package admin
+
+import (
+	"bytes"
+	"iter"
+	"maps"
+	"runtime"
+	"strconv"
+
+	"github.com/VictoriaMetrics/metrics"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/worker/rollup"
+)
+
+// Write returns the page. Of proxies it names the busiest, at most that many; none by default.
+func (m *Metrics) Write(proxies int) []byte {
+	var buf bytes.Buffer
+	m.set.WritePrometheus(&buf)
+	p := page{families: m.families, out: make([]byte, 0, 2*buf.Len())}
+	p.family("gofer_build_info")
+	p.sample("gofer_build_info", 1, "version", m.gauges.Version, "go_version", runtime.Version())
+	p.annotated(buf.Bytes())
+	m.writeStates(&p)
+	m.writeLoop(&p)
+	m.writeQueues(&p)
+	m.writeRollups(&p)
+	if proxies > 0 {
+		m.writeProxies(&p, proxies)
+	}
+	if m.gauges.Process {
+		buf.Reset()
+		metrics.WriteProcessMetrics(&buf)
+		p.out = append(p.out, buf.Bytes()...)
+	}
+	return p.out
+}
+
+func (m *Metrics) writeStates(p *page) {
+	g := &m.gauges
+	for name, state := range map[string]func() bool{"gofer_ready": g.Ready, "gofer_draining": g.Draining, "gofer_nats_connected": g.Connected} {
+		if state != nil {
+			p.one(name, float64(b2i(state())))
+		}
+	}
+	for name, number := range map[string]func() int{"gofer_slots": g.Slots, "gofer_idle_connections": g.IdleConns} {
+		if number != nil {
+			p.one(name, float64(number()))
+		}
+	}
+	if g.ProxyStates != nil {
+		counts := g.ProxyStates()
+		p.family("gofer_proxies")
+		for _, state := range states() {
+			p.sample("gofer_proxies", float64(counts[state]), "state", state)
+		}
+	}
+}
+
+func (m *Metrics) writeLoop(p *page) {
+	if m.gauges.Loop == nil {
+		return
+	}
+	l := m.gauges.Loop()
+	p.one("gofer_jobs_received_total", float64(l.Received))
+	p.one("gofer_job_redeliveries_total", float64(l.Redelivered))
+	p.one("gofer_jobs_parked_total", float64(l.Parked))
+	p.one("gofer_jobs_handed_back_total", float64(l.HandedBack))
+	p.one("gofer_leases_lost_total", float64(l.Lost))
+	p.one("gofer_duplicate_results_total", float64(l.Duplicates))
+	p.one("gofer_dead_jobs_total", float64(l.Dead))
+}
+
+func (m *Metrics) writeQueues(p *page) {
+	if m.gauges.InFlight != nil {
+		inFlight := m.gauges.InFlight()
+		m.byQueue(p, "gofer_jobs_in_flight", maps.Keys(inFlight), func(queue string) int64 { return int64(inFlight[queue]) })
+	}
+	if m.gauges.Backlog != nil {
+		backlog := m.gauges.Backlog()
+		m.byQueue(p, "gofer_consumer_pending", maps.Keys(backlog), func(queue string) int64 { return backlog[queue].Pending })
+		m.byQueue(p, "gofer_consumer_ack_pending", maps.Keys(backlog), func(queue string) int64 { return backlog[queue].AckPending })
+	}
+}
+
+// byQueue writes a line for each queue served, and one for all others together.
+func (m *Metrics) byQueue(p *page, name string, queues iter.Seq[string], value func(string) int64) {
+	sums := map[string]int64{}
+	for queue := range queues {
+		sums[m.queue(queue)] += value(queue)
+	}
+	p.family(name)
+	for _, queue := range m.gauges.Queues {
+		p.sample(name, float64(sums[queue]), "queue", queue)
+	}
+}
+
+// writeRollups shows the running and the previous hour. The hour itself is no label: that would be new series for ever.
+func (m *Metrics) writeRollups(p *page) {
+	if m.gauges.Book == nil {
+		return
+	}
+	hours := [2]rollup.Hour{m.gauges.Book.Hour(0), m.gauges.Book.Hour(1)}
+	each := func(name string, value func(*rollup.Hour) float64) {
+		p.family(name)
+		for i, period := range periods() {
+			p.sample(name, value(&hours[i]), "period", period)
+		}
+	}
+	p.family("gofer_rollup_jobs")
+	for i, period := range periods() {
+		p.sample("gofer_rollup_jobs", float64(hours[i].Succeeded()), "period", period, "outcome", jobs.Succeeded)
+		p.sample("gofer_rollup_jobs", float64(hours[i].Failed()), "period", period, "outcome", jobs.Failed)
+		p.sample("gofer_rollup_jobs", float64(hours[i].Cancelled()), "period", period, "outcome", jobs.Cancelled)
+	}
+	each("gofer_rollup_attempts", func(h *rollup.Hour) float64 { return float64(h.Attempts()) })
+	each("gofer_rollup_retries", func(h *rollup.Hour) float64 { return float64(h.Retries()) })
+	each("gofer_rollup_bytes", func(h *rollup.Hour) float64 { return float64(h.Bytes()) })
+	each("gofer_rollup_breaker_opens", func(h *rollup.Hour) float64 { return float64(h.BreakerOpens()) })
+	each("gofer_rollup_success_ratio", (*rollup.Hour).SuccessRate)
+	each("gofer_rollup_start_timestamp_seconds", func(h *rollup.Hour) float64 { return float64(h.Start.Unix()) })
+	// Not "quantile": that label belongs to summaries.
+	p.family("gofer_rollup_job_duration_seconds")
+	for i, period := range periods() {
+		for _, percent := range []int{50, 95, 99} {
+			value := hours[i].Latency.Quantile(float64(percent) / 100).Seconds()
+			p.sample("gofer_rollup_job_duration_seconds", value, "period", period, "percentile", strconv.Itoa(percent))
+		}
+	}
+}
+
+func periods() []string { return []string{"current", "previous"} }

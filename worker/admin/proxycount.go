@@ -1,0 +1,131 @@
+package admin
+
+import (
+	"cmp"
+	"iter"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/gofer-mq/gofer/worker/rollup"
+)
+
+// maxProxySeries bounds the proxies that are counted by name. They cost memory even if no page ever asks for them.
+const maxProxySeries = 20_000
+
+// proxyCounters count by proxy for the pages that ask for it. The zero value is ready.
+type proxyCounters struct {
+	mu   sync.RWMutex
+	byID map[string]*proxyCounter
+}
+
+type proxyCounter struct{ attempts, failures, bytes atomic.Int64 }
+
+func (p *proxyCounters) attempt(f rollup.AttemptFact, failed bool) {
+	if f.Proxy == "" {
+		return
+	}
+	c := p.counter(f.Proxy)
+	c.attempts.Add(1)
+	c.failures.Add(int64(b2i(failed)))
+	c.bytes.Add(max(f.Bytes, 0))
+}
+
+func (p *proxyCounters) counter(id string) *proxyCounter {
+	p.mu.RLock()
+	c := p.byID[id]
+	p.mu.RUnlock()
+	if c != nil {
+		return c
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := p.byID[id]; c != nil {
+		return c
+	}
+	if p.byID == nil {
+		p.byID = map[string]*proxyCounter{}
+	}
+	c = &proxyCounter{}
+	if len(p.byID) < maxProxySeries {
+		p.byID[id] = c
+	}
+	return c
+}
+
+// proxyRow is one proxy of a page.
+type proxyRow struct {
+	id, state                 string
+	attempts, failures, bytes int64
+}
+
+func (m *Metrics) writeProxies(p *page, most int) {
+	if m.gauges.EachProxy == nil {
+		return
+	}
+	rows := m.proxyRows(most)
+	p.out = slices.Grow(p.out, len(rows)*4*64) // four lines each: growing bit by bit costs more than writing
+	column := func(name string, value func(*proxyRow) int64) {
+		p.family(name)
+		for i := range rows {
+			p.sample(name, float64(value(&rows[i])), "proxy", rows[i].id)
+		}
+	}
+	column("gofer_proxy_attempts_total", func(r *proxyRow) int64 { return r.attempts })
+	column("gofer_proxy_failures_total", func(r *proxyRow) int64 { return r.failures })
+	column("gofer_proxy_received_bytes_total", func(r *proxyRow) int64 { return r.bytes })
+	column("gofer_proxy_state", func(r *proxyRow) int64 { return stateNumber(r.state) })
+}
+
+// stateNumber makes an average or a maximum over proxies mean something.
+func stateNumber(state string) int64 {
+	switch state {
+	case "closed":
+		return 0
+	case "half_open":
+		return 1
+	}
+	return 2
+}
+
+// proxyRows are the busiest proxies of the pool, in the pool's order when all of them fit.
+func (m *Metrics) proxyRows(most int) []proxyRow {
+	rows := m.proxies.rows(m.gauges.EachProxy())
+	if len(rows) > most {
+		slices.SortFunc(rows, func(a, b proxyRow) int {
+			return cmp.Or(cmp.Compare(b.attempts, a.attempts), cmp.Compare(a.id, b.id))
+		})
+		rows = rows[:most]
+	}
+	return rows
+}
+
+// rows reads the counters of the pool's proxies and forgets those of the ones that left it.
+func (p *proxyCounters) rows(pool iter.Seq2[string, string]) []proxyRow {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	rows := make([]proxyRow, 0, len(p.byID))
+	found := 0
+	for id, state := range pool {
+		row := proxyRow{id: id, state: state}
+		if c := p.byID[id]; c != nil {
+			found++
+			row.attempts, row.failures, row.bytes = c.attempts.Load(), c.failures.Load(), c.bytes.Load()
+		}
+		rows = append(rows, row)
+	}
+	if found < len(p.byID) {
+		p.forget(rows)
+	}
+	return rows
+}
+
+func (p *proxyCounters) forget(pool []proxyRow) {
+	kept := make(map[string]*proxyCounter, len(pool))
+	for i := range pool {
+		if c := p.byID[pool[i].id]; c != nil {
+			kept[pool[i].id] = c
+		}
+	}
+	p.byID = kept
+}
