@@ -1,0 +1,101 @@
+package bus
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"hash"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// Body reads the response body of a result, wherever it is kept. The end of a body that is not the one that was stored
+// reads as ErrDigest. The reader belongs to ctx and to one goroutine; closing it is good manners and costs nothing.
+func (c *Client) Body(ctx context.Context, r jobs.Result) (io.ReadCloser, error) {
+	if r.Object == "" {
+		return io.NopCloser(bytes.NewReader(r.Body)), nil
+	}
+	bucket, name, ok := strings.Cut(r.Object, "/")
+	if !ok || !publishable(bucket) {
+		return nil, fmt.Errorf("read body of job %s: %q is not an object", r.ID, clip(r.Object))
+	}
+	stream := "OBJ_" + bucket
+	msg, err := c.last(ctx, stream, "$O."+bucket+".M."+base64.URLEncoding.EncodeToString([]byte(name)))
+	if err != nil {
+		return nil, c.explain("read body of job "+r.ID, err)
+	}
+	var info jetstream.ObjectInfo
+	if err := json.Unmarshal(msg.Data, &info); err != nil {
+		return nil, fmt.Errorf("read body of job %s: %w", r.ID, err)
+	}
+	if info.Deleted || !publishable(info.NUID) {
+		return nil, fmt.Errorf("read body of job %s: %w", r.ID, ErrNotFound)
+	}
+	return &objectReader{
+		ctx: ctx, client: c, stream: stream, subject: "$O." + bucket + ".C." + info.NUID,
+		chunks: info.Chunks, digest: sha256.New(), want: r.ObjectDigest,
+	}, nil
+}
+
+// objectReader reads an object chunk by chunk. The object store's own reader would create a consumer, which readers of
+// results must not be able to.
+type objectReader struct {
+	ctx             context.Context //nolint:containedctx // an io.Reader has nowhere else to take it from
+	client          *Client
+	stream, subject string
+	chunks          uint32 // still to come
+	seq             uint64
+	chunk           []byte
+	digest          hash.Hash
+	want            string
+}
+
+// Read fills p from the chunk at hand, and fetches the next one when there is none.
+func (o *objectReader) Read(p []byte) (int, error) {
+	for len(o.chunk) == 0 {
+		if o.chunks == 0 {
+			return 0, o.end()
+		}
+		if err := o.fetch(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, o.chunk)
+	o.chunk = o.chunk[n:]
+	return n, nil
+}
+
+func (o *objectReader) fetch() error {
+	msg, err := o.client.next(o.ctx, o.stream, o.subject, o.seq+1)
+	if err != nil {
+		return o.client.explain("read a chunk of a body", err)
+	}
+	if o.seq, err = strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64); err != nil {
+		return fmt.Errorf("read a chunk of a body: %w", err)
+	}
+	o.chunk = msg.Data
+	o.chunks--
+	_, _ = o.digest.Write(msg.Data) // a hash never fails
+	return nil
+}
+
+func (o *objectReader) end() error {
+	if digest(o.digest) != o.want {
+		return ErrDigest
+	}
+	return io.EOF
+}
+
+// Close frees nothing: a body is read by single requests.
+func (o *objectReader) Close() error { return nil }
+
+// digest writes a SHA-256 as the object store does.
+func digest(h hash.Hash) string { return "SHA-256=" + base64.URLEncoding.EncodeToString(h.Sum(nil)) }

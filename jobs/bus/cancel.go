@@ -1,0 +1,106 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// Cancel ends a job that is queued, waiting or running with a cancelled result. The result goes first, under the guard:
+// whatever a worker still does with the job, that result stands. Then the job is taken out of the streams, and the
+// workers are told to stop running it; by names who cancelled. Errors: ErrNotFound, ErrFinished.
+func (c *Client) Cancel(ctx context.Context, key Key, by string) error {
+	doing := "cancel job " + clip(key.String())
+	if !key.valid() {
+		return badKey(key)
+	}
+	seq, err := c.jobSeq(ctx, key)
+	if err != nil {
+		return c.explain(doing, err)
+	}
+	stored, err := c.StoreResult(ctx, &jobs.Result{
+		Queue: key.Queue, ID: key.ID, Outcome: jobs.Cancelled, Error: jobs.ErrCancelled, Worker: by,
+		FinishedAt: time.Now(), JobSeq: seq,
+	})
+	if err != nil {
+		return err
+	}
+	if !stored.Won {
+		return fmt.Errorf("%s: %w", doing, ErrFinished)
+	}
+	return c.explain(doing, c.remove(ctx, key))
+}
+
+// jobSeq finds an unfinished job and the sequence that it had in the job stream.
+func (c *Client) jobSeq(ctx context.Context, key Key) (uint64, error) {
+	if _, err := c.last(ctx, c.names.Stream("RESULTS"), c.names.Result(key.Queue, key.ID)); err == nil {
+		return 0, ErrFinished
+	}
+	for _, look := range []struct{ stream, subject, header string }{
+		{c.names.Stream("JOBS"), c.names.Job(key.Queue, key.ID), jetstream.SequenceHeader},
+		{c.names.Stream("RETRIES"), c.names.At(key.Queue, key.ID), jobs.HeaderJobSeq},
+		{c.names.Stream("RETRIES"), c.names.Due(key.Queue, key.ID), jobs.HeaderJobSeq},
+	} {
+		msg, err := c.last(ctx, look.stream, look.subject)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		seq, _ := strconv.ParseUint(msg.Header.Get(look.header), 10, 64) // absent reads as 0: unknown
+		return seq, nil
+	}
+	return 0, ErrNotFound
+}
+
+// remove takes a job out of the streams, in the order in which it would move through them, and tells the workers.
+func (c *Client) remove(ctx context.Context, key Key) error {
+	for _, at := range []struct{ stream, subject string }{
+		{c.names.Stream("JOBS"), c.names.Job(key.Queue, key.ID)},
+		{c.names.Stream("RETRIES"), c.names.At(key.Queue, key.ID)},
+		{c.names.Stream("RETRIES"), c.names.Due(key.Queue, key.ID)},
+	} {
+		if err := c.purge(ctx, at.stream, at.subject); err != nil {
+			return err
+		}
+	}
+	if err := c.nc.Publish(c.names.Cancel(key.Queue, key.ID), nil); err != nil {
+		return err
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	return c.nc.FlushWithContext(ctx)
+}
+
+// purge removes the messages of one subject. An empty subject would empty the stream.
+func (c *Client) purge(ctx context.Context, stream, subject string) error {
+	if !publishable(subject) {
+		return fmt.Errorf("%q is not one subject", clip(subject))
+	}
+	s, err := c.js.Stream(ctx, stream)
+	if err != nil {
+		return err
+	}
+	return s.Purge(ctx, jetstream.WithPurgeSubject(subject))
+}
+
+// OnCancel calls use for every job that somebody cancels, until stop is called. use must not block.
+func (c *Client) OnCancel(use func(queue, id string)) (stop func(), err error) {
+	sub, err := c.nc.Subscribe(c.names.Cancels(), func(msg *nats.Msg) {
+		if queue, id, ok := jobs.SplitSubject(msg.Subject); ok {
+			use(queue, id)
+		}
+	})
+	if err != nil {
+		return nil, c.explain("subscribe to cancel requests", err)
+	}
+	return func() { _ = sub.Unsubscribe() }, nil
+}

@@ -1,0 +1,172 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// Client speaks to one gofer installation. Make one with New; it may be shared by any number of goroutines and needs no
+// closing, only its connection does.
+type Client struct {
+	nc    *nats.Conn
+	js    jetstream.JetStream
+	names jobs.Names
+
+	mu     sync.Mutex
+	bodies jetstream.ObjectStore // bound at first use
+}
+
+// New makes a client on a connection, best one of Connect. It sends nothing.
+func New(nc *nats.Conn, names jobs.Names) (*Client, error) {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, fmt.Errorf("prepare JetStream: %w", err)
+	}
+	return &Client{nc: nc, js: js, names: names}, nil
+}
+
+// Key names a job: by queue and id together.
+type Key struct {
+	Queue string `json:"queue"`
+	ID    string `json:"id"`
+}
+
+// String is queue/id.
+func (k Key) String() string { return k.Queue + "/" + k.ID }
+
+// publish stores a message. Every message has an id, so that the server knows a repetition.
+func (c *Client) publish(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, error) {
+	if msg.Header == nil {
+		msg.Header = nats.Header{}
+	}
+	if msg.Header.Get(jetstream.MsgIDHeader) == "" {
+		msg.Header.Set(jetstream.MsgIDHeader, nuid.Next())
+	}
+	return c.js.PublishMsg(ctx, msg)
+}
+
+// guarded is a message that is stored only if its subject has none. It carries no id: a repetition that was known by its
+// id would be answered like a first one, and whose message is kept would be hidden.
+func (c *Client) guarded(ctx context.Context, msg *nats.Msg) error {
+	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, "0")
+	_, err := c.js.PublishMsg(ctx, msg)
+	return err
+}
+
+// last reads the newest message of a subject, or ErrNotFound. It goes round the consumers: any replica answers, which
+// may be a moment behind its leader.
+func (c *Client) last(ctx context.Context, stream, subject string) (*nats.Msg, error) {
+	return c.direct(ctx, stream+"."+subject, nil)
+}
+
+// next reads the first message of a filter at or after seq, or ErrNotFound.
+func (c *Client) next(ctx context.Context, stream, filter string, seq uint64) (*nats.Msg, error) {
+	return c.direct(ctx, stream, map[string]any{"seq": max(1, seq), "next_by_subj": filter})
+}
+
+func (c *Client) direct(ctx context.Context, target string, request map[string]any) (*nats.Msg, error) {
+	var body []byte
+	if request != nil {
+		var err error
+		if body, err = json.Marshal(request); err != nil {
+			return nil, err
+		}
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	msg, err := c.nc.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+target, body)
+	if err != nil {
+		return nil, err
+	}
+	switch status := msg.Header.Get("Status"); status {
+	case "":
+		return msg, nil
+	case "404":
+		return nil, ErrNotFound
+	default:
+		return nil, fmt.Errorf("NATS answers %s %s", status, msg.Header.Get("Description"))
+	}
+}
+
+// maxSubjects is how many the server looks up in one request.
+const maxSubjects = 512
+
+// lastOf reads the newest message of each subject that has one, at most maxSubjects of them. The server may cut the
+// answer short: what is missing then is asked for again.
+func (c *Client) lastOf(ctx context.Context, stream string, subjects []string, use func(*nats.Msg) error) error {
+	body, err := json.Marshal(map[string]any{"multi_last": subjects})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	sub, err := c.nc.SubscribeSync(c.nc.NewInbox())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	if err := c.nc.PublishRequest("$JS.API.DIRECT.GET."+stream, sub.Subject, body); err != nil {
+		return err
+	}
+	for {
+		msg, err := sub.NextMsgWithContext(ctx)
+		if err != nil {
+			return err
+		}
+		switch status := msg.Header.Get("Status"); status {
+		case "":
+			if err := use(msg); err != nil {
+				return err
+			}
+		case "204", "404": // the end of the answer; nothing
+			return nil
+		default:
+			return fmt.Errorf("NATS answers %s %s", status, msg.Header.Get("Description"))
+		}
+	}
+}
+
+// subjects counts the messages of every subject that matches filter.
+func (c *Client) subjects(ctx context.Context, stream, filter string) (map[string]uint64, error) {
+	s, err := c.js.Stream(ctx, stream)
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(filter))
+	if err != nil {
+		return nil, err
+	}
+	return info.State.Subjects, nil
+}
+
+// bounded gives ctx an end if it has none: a server that is away answers nothing at all.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, requestTimeout)
+}
+
+// publishable reports whether a message can be published to subject: an id of an invalid job may hold anything.
+func publishable(subject string) bool {
+	for token := range strings.SplitSeq(subject, ".") {
+		if token == "" || token == "*" || token == ">" || strings.ContainsAny(token, " \t\r\n\f\x00") {
+			return false
+		}
+	}
+	return true
+}
+
+func isNotFound(err error) bool {
+	return errors.Is(err, ErrNotFound) || errors.Is(err, jetstream.ErrMsgNotFound)
+}

@@ -1,0 +1,223 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+)
+
+// Dial says how NATS is reached. Only URL is required. It prints without its secrets.
+type Dial struct {
+	// URL is one server or more, comma separated; it may hold user information.
+	URL string
+	// Creds is the path of a credentials file. Nkey is a seed, or the path of a file that holds one.
+	Creds, Nkey           string
+	User, Password, Token string
+	// CA, Cert and Key are paths of PEM files: the authority that the server's certificate is checked against, and a
+	// client certificate with its key.
+	CA, Cert, Key string
+	// InboxPrefix keeps the answers meant for this user apart from those for others; empty means _INBOX.
+	InboxPrefix string
+	// Name is how the connection is shown by the server.
+	Name string
+	// Patient makes Connect go on trying until a server answers or ctx ends, and say so; else it tries once.
+	Patient bool
+}
+
+// Connect connects and keeps connected: a connection that breaks is mended for as long as it takes. What is published
+// while it is broken fails at once; buffered, an ack would look done and arrive when the job is somebody else's. What
+// happens to the connection is logged; neither an error nor a log line holds a secret. The caller closes it.
+//
+// Errors: ErrUnreachable, ErrCredentials, or one that names the field that is wrong and wraps ErrConfig.
+func Connect(ctx context.Context, d Dial, log *slog.Logger) (*nats.Conn, error) {
+	servers, err := d.servers()
+	if err != nil {
+		return nil, err
+	}
+	opts, err := d.options(log)
+	if err != nil {
+		return nil, err
+	}
+	for said := false; ; said = true {
+		nc, err := connectOnce(ctx, servers, opts)
+		if err == nil || !d.Patient || !errors.Is(err, ErrUnreachable) {
+			return nc, err
+		}
+		if !said {
+			log.Warn("NATS cannot be reached, waiting for it", "url", d.String())
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func connectOnce(ctx context.Context, servers string, opts []nats.Option) (*nats.Conn, error) {
+	limit := 5 * time.Second
+	if end, ok := ctx.Deadline(); ok {
+		limit = min(limit, max(time.Until(end), time.Millisecond))
+	}
+	nc, err := nats.Connect(servers, append(opts, nats.Timeout(limit))...)
+	switch {
+	case err == nil:
+		return nc, nil
+	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked),
+		errors.Is(err, nats.ErrAccountAuthExpired):
+		return nil, ErrCredentials
+	}
+	return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, redact(servers), withoutSecrets(err, servers))
+}
+
+// servers checks the URLs here: the parser's own error would repeat them, password included.
+func (d Dial) servers() (string, error) {
+	var out []string
+	for text := range strings.SplitSeq(d.URL, ",") {
+		text = strings.TrimSpace(text)
+		if !strings.Contains(text, "://") {
+			text = "nats://" + text
+		}
+		if u, err := url.Parse(text); err != nil || u.Hostname() == "" {
+			return "", fmt.Errorf("%w: GOFER_NATS_URL is not a list of URLs such as nats://127.0.0.1:4222", ErrConfig)
+		}
+		out = append(out, text)
+	}
+	return strings.Join(out, ","), nil
+}
+
+func (d Dial) options(log *slog.Logger) ([]nats.Option, error) {
+	opts := []nats.Option{
+		nats.Name(d.Name), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1), nats.ReconnectWait(250 * time.Millisecond),
+		nats.ReconnectJitter(250*time.Millisecond, time.Second), nats.PingInterval(3 * time.Second), nats.MaxPingsOutstanding(2),
+		// A server whose users are being changed refuses for a while; that must not end a worker.
+		nats.IgnoreAuthErrorAbort(),
+	}
+	if d.InboxPrefix != "" {
+		opts = append(opts, nats.CustomInboxPrefix(d.InboxPrefix))
+	}
+	credentials, err := d.credentials()
+	if err != nil {
+		return nil, err
+	}
+	return append(append(opts, credentials...), logging(log)...), nil
+}
+
+func (d Dial) credentials() (opts []nats.Option, err error) {
+	for name, path := range map[string]string{"CREDS": d.Creds, "CA": d.CA, "CERT": d.Cert, "KEY": d.Key} {
+		if path == "" {
+			continue
+		}
+		if _, err := os.Stat(path); err != nil {
+			return nil, fmt.Errorf("%w: GOFER_NATS_%s: %w", ErrConfig, name, err)
+		}
+	}
+	if d.Creds != "" {
+		opts = append(opts, nats.UserCredentials(d.Creds))
+	}
+	if d.User != "" {
+		opts = append(opts, nats.UserInfo(d.User, d.Password))
+	}
+	if d.Token != "" {
+		opts = append(opts, nats.Token(d.Token))
+	}
+	if d.CA != "" {
+		opts = append(opts, nats.RootCAs(d.CA))
+	}
+	if d.Cert != "" {
+		opts = append(opts, nats.ClientCert(d.Cert, d.Key))
+	}
+	if d.Nkey != "" {
+		key, err := nkey(d.Nkey)
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, key)
+	}
+	return opts, nil
+}
+
+// nkey takes a seed or the path of a file that holds one. Its errors never repeat the text: it may be the seed.
+func nkey(text string) (nats.Option, error) {
+	if data, err := os.ReadFile(text); err == nil {
+		text = string(data)
+	}
+	pair, err := nkeys.FromSeed([]byte(strings.TrimSpace(text)))
+	if err != nil {
+		return nil, fmt.Errorf("%w: GOFER_NATS_NKEY is neither a seed nor a file that holds one", ErrConfig)
+	}
+	public, err := pair.PublicKey()
+	if err != nil {
+		return nil, fmt.Errorf("%w: GOFER_NATS_NKEY: no public key belongs to this seed", ErrConfig)
+	}
+	return nats.Nkey(public, pair.Sign), nil
+}
+
+func logging(log *slog.Logger) []nats.Option {
+	return []nats.Option{
+		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
+			if !nc.IsClosed() && err != nil {
+				log.Warn("NATS connection lost, reconnecting", "error", err)
+			}
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) { log.Info("NATS connection is back", "url", nc.ConnectedUrlRedacted()) }),
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			subject := ""
+			if sub != nil {
+				subject = sub.Subject
+			}
+			if errors.Is(err, nats.ErrPermissionViolation) {
+				log.Error("NATS refuses this user something", "error", err)
+				return
+			}
+			log.Warn("NATS reports an error", "error", err, "subject", subject)
+		}),
+	}
+}
+
+// String is the servers without user information.
+func (d Dial) String() string { return redact(d.URL) }
+
+// Format prints String under every verb, so that no %+v and no %#v shows a secret.
+func (d Dial) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, d.String()) }
+
+// LogValue is String.
+func (d Dial) LogValue() slog.Value { return slog.StringValue(d.String()) }
+
+// MarshalText is String.
+func (d Dial) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// redact cuts everything before an @ out of each address.
+func redact(servers string) string {
+	var out []string
+	for text := range strings.SplitSeq(servers, ",") {
+		scheme, rest, ok := strings.Cut(strings.TrimSpace(text), "://")
+		if !ok {
+			scheme, rest = "nats", scheme
+		}
+		out = append(out, scheme+"://"+rest[strings.LastIndex(rest, "@")+1:])
+	}
+	return strings.Join(out, ",")
+}
+
+// withoutSecrets keeps the error's text only if no part of a URL's user information is in it.
+func withoutSecrets(err error, servers string) error {
+	text := err.Error()
+	for server := range strings.SplitSeq(servers, ",") {
+		if u, parseErr := url.Parse(server); parseErr == nil && u.User != nil {
+			if password, _ := u.User.Password(); password != "" && strings.Contains(text, password) || strings.Contains(text, u.User.Username()) {
+				return errors.New("it did not take the connection")
+			}
+		}
+	}
+	return errors.New(strings.TrimPrefix(text, "nats: "))
+}

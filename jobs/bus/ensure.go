@@ -1,0 +1,95 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// requestTimeout bounds one request whose caller set no deadline.
+const requestTimeout = 5 * time.Second
+
+// levelOfSchedules is the JetStream API level of nats-server 2.12, the first with scheduled messages and counters.
+const levelOfSchedules = 2
+
+// Ensure creates the streams, buckets and consumers that are missing, and leaves alone what is there, whatever its
+// settings: two versions of a worker must not change them to and fro. Any number of workers may call it at once.
+func (c *Client) Ensure(ctx context.Context, s Settings) error {
+	if err := c.checkServer(ctx); err != nil {
+		return err
+	}
+	s = s.withDefaults()
+	for _, want := range s.streams(c.names) {
+		if err := c.ensureStream(ctx, want); err != nil {
+			return err
+		}
+	}
+	for _, want := range s.durables(c.names) {
+		if _, err := c.ensureDurable(ctx, want); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// EnsureQueue creates the consumers of one queue that are missing.
+func (c *Client) EnsureQueue(ctx context.Context, queue string, s Settings) error {
+	s = s.withDefaults()
+	for _, due := range []bool{false, true} {
+		if _, err := c.ensureDurable(ctx, s.lane(c.names, queue, due)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Lane is the consumer of a queue's fresh jobs or, if due, of its jobs whose time has come. It is created if it is
+// missing, with the default ack wait; one that is there keeps its own.
+func (c *Client) Lane(ctx context.Context, queue string, due bool) (jetstream.Consumer, error) {
+	return c.ensureDurable(ctx, Settings{}.withDefaults().lane(c.names, queue, due))
+}
+
+// checkServer tells what no waiting cures: no JetStream, or a server that cannot schedule messages.
+func (c *Client) checkServer(ctx context.Context) error {
+	info, err := c.js.AccountInfo(ctx)
+	if err != nil {
+		return c.explain("ask NATS for JetStream", err)
+	}
+	if info.API.Level < levelOfSchedules {
+		return fmt.Errorf("%w, this one is %s", ErrServerTooOld, c.nc.ConnectedServerVersion())
+	}
+	return nil
+}
+
+func (c *Client) ensureStream(ctx context.Context, want jetstream.StreamConfig) error {
+	doing := "look for stream " + want.Name
+	_, err := c.js.Stream(ctx, want.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		doing = "create stream " + want.Name
+		_, err = c.js.CreateStream(ctx, want)
+	}
+	// Another worker was faster; its settings stand.
+	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		return nil
+	}
+	return c.explain(doing, err)
+}
+
+func (c *Client) ensureDurable(ctx context.Context, want durable) (jetstream.Consumer, error) {
+	doing := "look for consumer " + want.config.Durable + " of stream " + want.stream
+	consumer, err := c.js.Consumer(ctx, want.stream, want.config.Durable)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		doing = "create consumer " + want.config.Durable + " of stream " + want.stream
+		consumer, err = c.js.CreateConsumer(ctx, want.stream, want.config)
+	}
+	if code, _ := apiError(err); errors.Is(err, jetstream.ErrConsumerExists) || code == codeConsumerNameInUse {
+		consumer, err = c.js.Consumer(ctx, want.stream, want.config.Durable)
+	}
+	if err != nil {
+		return nil, c.explain(doing, err)
+	}
+	return consumer, nil
+}

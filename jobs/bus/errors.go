@@ -1,0 +1,176 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// ErrConfig is what every error wraps that waiting does not cure: the owner of the server or of the environment has to
+// change something.
+var ErrConfig = errors.New("NATS has to be set up differently")
+
+// The errors on which a caller may decide. They come wrapped: ask with errors.Is.
+var (
+	// ErrUnreachable: no NATS server answers.
+	ErrUnreachable = errors.New("NATS cannot be reached")
+	// ErrCredentials: the server refuses the user, the password, the token or the key. It is an ErrConfig.
+	ErrCredentials = &remedy{"NATS refuses these credentials: check GOFER_NATS_CREDS, _NKEY, _USER, _PASSWORD and _TOKEN"}
+	// ErrNoJetStream: the server runs without JetStream, or this account has none. It is an ErrConfig.
+	ErrNoJetStream = &remedy{`JetStream is switched off: start nats-server with -js, or add "jetstream {}" to its configuration`}
+	// ErrServerTooOld: the server cannot schedule messages. It is an ErrConfig.
+	ErrServerTooOld = &remedy{"nats-server 2.12 or newer is needed"}
+	// ErrPermission: this NATS user may not do that. It is an ErrConfig.
+	ErrPermission = &remedy{"this NATS user is not allowed to"}
+	// ErrNotSetUp: the streams are not there.
+	ErrNotSetUp = errors.New("the streams are missing: start a worker, or run gofer setup")
+
+	// ErrQueued: the id is queued or running, so a second job of that name is refused.
+	ErrQueued = errors.New("the id is queued or running")
+	// ErrQueueFull: the job stream takes no more jobs now.
+	ErrQueueFull = errors.New("the queue is full: try again later, or raise GOFER_JOBS_MAX_MSGS and run gofer setup")
+	// ErrFinished: a result of that id is kept, so another job of that name would store nothing.
+	ErrFinished = errors.New("the id is finished and its result is still kept")
+	// ErrNotFound: nothing of that name is there.
+	ErrNotFound = errors.New("not found")
+	// ErrReplayed: that dead letter was replayed before.
+	ErrReplayed = errors.New("the dead letter was replayed already")
+	// ErrTooLarge: the message is larger than the server takes.
+	ErrTooLarge = errors.New("too large for the server: its max_payload has to be 1 MiB or more")
+	// ErrResultsFull: there is no room for another result.
+	ErrResultsFull = errors.New("there is no room for results: raise GOFER_RESULTS_MAX_BYTES and run gofer setup, or free disk space")
+	// ErrDigest: a body from the object store is not the one that was stored.
+	ErrDigest = errors.New("the body does not match its digest")
+)
+
+// remedy is an error that its owner has to cure.
+type remedy struct{ text string }
+
+func (e *remedy) Error() string { return e.text }
+
+// Unwrap makes a remedy an ErrConfig.
+func (*remedy) Unwrap() error { return ErrConfig }
+
+// AmbiguousError tells that an id without a queue names more than one job.
+type AmbiguousError struct {
+	ID     string
+	Queues []string
+}
+
+// Error names the queues to choose from.
+func (e *AmbiguousError) Error() string {
+	return fmt.Sprintf("job %s is in more than one queue: write QUEUE/%s with one of %s", e.ID, e.ID, strings.Join(e.Queues, ", "))
+}
+
+// The server's error codes that mean something here; nats.go names the others.
+const (
+	codeStoreFailed         jetstream.ErrorCode = 10077 // a limit of the stream; the text tells which
+	codeTemporarily         jetstream.ErrorCode = 10008 // the cluster has no leader right now
+	codeResources           jetstream.ErrorCode = 10023
+	codeAccountResources    jetstream.ErrorCode = 10002
+	codeStorage             jetstream.ErrorCode = 10047
+	codeConsumerNameInUse   jetstream.ErrorCode = 10013
+	codeHeaderTooLarge      jetstream.ErrorCode = 10097
+	textPerSubject                              = "per subject"
+	textNoMoreRoom                              = "exceeded"
+	textInsufficientStorage                     = "insufficient"
+)
+
+func apiError(err error) (code jetstream.ErrorCode, text string) {
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		return api.ErrorCode, api.Description
+	}
+	return 0, ""
+}
+
+// isTaken tells a refusal because the subject already has its message: the guard's, or the stream's own limit.
+func isTaken(err error) bool {
+	code, text := apiError(err)
+	return code == jetstream.JSErrCodeStreamWrongLastSequence || code == codeStoreFailed && strings.Contains(text, textPerSubject)
+}
+
+// isRace tells the answer to a guard that met another write to the same subject still in flight. It proves nothing: that
+// write may fail.
+func isRace(err error) bool {
+	code, _ := apiError(err)
+	return code == jetstream.JSErrCodeStreamWrongLastSequenceConstant
+}
+
+// isFull tells that a stream, an account or a disk has no room.
+func isFull(err error) bool {
+	code, text := apiError(err)
+	switch code {
+	case codeStoreFailed:
+		return !strings.Contains(text, textPerSubject) && strings.Contains(text, textNoMoreRoom)
+	case codeStorage, codeAccountResources:
+		return true
+	case codeResources:
+		return strings.Contains(text, textInsufficientStorage)
+	}
+	return false
+}
+
+// isTransient tells an error after which the same publish may well succeed: no answer, a leader on its way, a
+// connection that is being mended.
+func isTransient(err error) bool {
+	code, _ := apiError(err)
+	if code == codeTemporarily || isRace(err) {
+		return true
+	}
+	for _, e := range []error{
+		context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, jetstream.ErrNoStreamResponse,
+		nats.ErrReconnectBufExceeded, nats.ErrDisconnected, nats.ErrStaleConnection, nats.ErrConnectionReconnecting,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// explain says what was being done and, where the cause can be told, what to do about it.
+func (c *Client) explain(doing string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
+		return fmt.Errorf("%s: %w", doing, ErrNoJetStream)
+	case errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(err, jetstream.ErrBucketNotFound):
+		return fmt.Errorf("%s: %w", doing, ErrNotSetUp)
+	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrNoStreamResponse):
+		return fmt.Errorf("%s: no stream answers (%w)", doing, ErrNotSetUp)
+	case errors.Is(err, nats.ErrMaxPayload):
+		return fmt.Errorf("%s: %w", doing, ErrTooLarge)
+	case errors.Is(err, nats.ErrPermissionViolation):
+		return c.refused(doing, err)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
+		// A refused publish is told of on the side, and its request runs into its time limit.
+		if last := c.nc.LastError(); errors.Is(last, nats.ErrPermissionViolation) {
+			return c.refused(doing, last)
+		}
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+func (c *Client) refused(doing string, err error) error {
+	text := err.Error()
+	if _, rest, ok := strings.Cut(text, "Permissions Violation for "); ok {
+		text = strings.ToLower(rest[:1]) + rest[1:]
+	}
+	return fmt.Errorf("%s: %w %s", doing, ErrPermission, text)
+}
+
+func badKey(k Key) error {
+	return fmt.Errorf("job %q: %w: a queue is [a-z0-9_-]{1,32}, an id [A-Za-z0-9_-]{1,128}", clip(k.String()), ErrNotFound)
+}
+
+func (k Key) valid() bool { return jobs.ValidQueue(k.Queue) && jobs.ValidID(k.ID) }
+
+func clip(text string) string { return strings.ToValidUTF8(text[:min(len(text), 200)], "?") }

@@ -1,0 +1,83 @@
+package bus
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// Place is where a job is.
+type Place string
+
+// The places of a job. Due covers running as well, once it has waited; Queued does before that.
+const (
+	Queued   Place = "queued"   // queued or running
+	Waiting  Place = "waiting"  // for its time: not_before, a retry, a proxy
+	Due      Place = "due"      // its time has come; queued or running
+	Finished Place = "finished" // its result is stored
+)
+
+// Found is a job that was found in some place.
+type Found struct {
+	Key
+	Place Place `json:"place"`
+}
+
+// Find lists where a job is, in all queues if queue is empty: the same id in two queues is two jobs. Nothing found is an
+// empty list.
+func (c *Client) Find(ctx context.Context, queue, id string) ([]Found, error) {
+	if queue != "" && !jobs.ValidQueue(queue) || !jobs.ValidID(id) {
+		return nil, badKey(Key{queue, id})
+	}
+	if queue == "" {
+		queue = "*"
+	}
+	var out []Found
+	for _, look := range []struct {
+		stream, subject string
+		place           Place
+	}{
+		{c.names.Stream("RESULTS"), c.names.Result(queue, id), Finished},
+		{c.names.Stream("JOBS"), c.names.Job(queue, id), Queued},
+		{c.names.Stream("RETRIES"), c.names.At(queue, id), Waiting},
+		{c.names.Stream("RETRIES"), c.names.Due(queue, id), Due},
+	} {
+		subjects, err := c.subjects(ctx, look.stream, look.subject)
+		if err != nil {
+			return nil, c.explain("look for job "+id, err)
+		}
+		for subject := range subjects {
+			if in, _, ok := jobs.SplitSubject(subject); ok {
+				out = append(out, Found{Key{in, id}, look.place})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b Found) int { return strings.Compare(a.Queue+string(a.Place), b.Queue+string(b.Place)) })
+	return out, nil
+}
+
+// Resolve reads "queue/id" or "id" and finds the job. Errors: ErrNotFound, *AmbiguousError.
+func (c *Client) Resolve(ctx context.Context, text string) (Key, error) {
+	queue, id, qualified := strings.Cut(text, "/")
+	if !qualified {
+		queue, id = "", text
+	}
+	found, err := c.Find(ctx, queue, id)
+	if err != nil {
+		return Key{}, err
+	}
+	var queues []string
+	for _, f := range found {
+		queues = append(queues, f.Queue)
+	}
+	switch queues = slices.Compact(queues); len(queues) {
+	case 0:
+		return Key{}, fmt.Errorf("job %s: %w", text, ErrNotFound)
+	case 1:
+		return Key{queues[0], id}, nil
+	}
+	return Key{}, &AmbiguousError{ID: id, Queues: queues}
+}

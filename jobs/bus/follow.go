@@ -1,0 +1,134 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// Filter says which results or events are followed. The zero value follows all of them from now on.
+type Filter struct {
+	// Queue narrows to one queue; empty means all. Breaker events belong to none.
+	Queue string
+	// All begins with the oldest one that is kept, Since with those stored at or after a time.
+	All   bool
+	Since time.Time
+	// UntilNow ends with the newest one that is stored already, instead of waiting for more.
+	UntilNow bool
+	// HeadersOnly leaves out the payloads: a result comes without body, detail and attempts.
+	HeadersOnly bool
+	// Durable reads with a consumer that is there, such as Reader, instead of one of its own: what this call has used is
+	// not given to anybody else, nor again. It decides by itself where it begins; Queue, All, Since and HeadersOnly must
+	// not be set. Users who may not create consumers need it.
+	Durable string
+}
+
+// Follow calls use for each result, in the order of storing, until use returns an error, which comes back, or ctx ends,
+// whose cause comes back. It outlives a server's restart, and brings nothing twice unless it reads with a durable.
+func (c *Client) Follow(ctx context.Context, f Filter, use func(jobs.Result) error) error {
+	stream := c.names.Stream("RESULTS")
+	return c.follow(ctx, stream, []string{c.names.Results(f.Queue)}, f, func(msg jetstream.Msg) error {
+		return use(jobs.ParseResult(msg.Headers(), msg.Data()))
+	})
+}
+
+// Event is one of the events, as it was stored.
+type Event struct {
+	// Kind is "retry", "breaker" or "duplicate"; the payload is the jobs.RetryEvent, jobs.BreakerEvent or
+	// jobs.DuplicateEvent in JSON.
+	Kind     string          `json:"kind"`
+	Subject  string          `json:"subject"`
+	StoredAt time.Time       `json:"stored_at"`
+	Payload  json.RawMessage `json:"payload"`
+}
+
+// Events is Follow for events.
+func (c *Client) Events(ctx context.Context, f Filter, use func(Event) error) error {
+	subjects := []string{c.names.Events()}
+	if f.Queue != "" {
+		subjects = []string{c.names.RetryEvent(f.Queue, "*"), c.names.DuplicateEvent(f.Queue, "*")}
+	}
+	return c.follow(ctx, c.names.Stream("EVENTS"), subjects, f, func(msg jetstream.Msg) error {
+		event := Event{Subject: msg.Subject(), Payload: msg.Data()}
+		if parts := strings.SplitN(event.Subject, ".", 4); len(parts) == 4 {
+			event.Kind = parts[2]
+		}
+		if meta, err := msg.Metadata(); err == nil {
+			event.StoredAt = meta.Timestamp
+		}
+		return use(event)
+	})
+}
+
+func (c *Client) follow(ctx context.Context, stream string, subjects []string, f Filter, use func(jetstream.Msg) error) error {
+	doing := "follow stream " + stream
+	if f.Queue != "" && !jobs.ValidQueue(f.Queue) {
+		return fmt.Errorf("%s: %q is not a queue", doing, clip(f.Queue))
+	}
+	consumer, err := c.follower(ctx, stream, subjects, f)
+	if err != nil {
+		return c.explain(doing, err)
+	}
+	if f.UntilNow && consumer.CachedInfo().NumPending == 0 {
+		return nil
+	}
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(100), jetstream.WithMessagesErrOnMissingHeartbeat(false))
+	if err != nil {
+		return c.explain(doing, err)
+	}
+	defer messages.Stop()
+	for {
+		msg, err := messages.Next(jetstream.NextContext(ctx))
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			return c.explain(doing, err)
+		}
+		more, err := pass(msg, f, use)
+		if err != nil || !more {
+			return err
+		}
+	}
+}
+
+// pass uses one message, and takes it off a durable only afterwards.
+func pass(msg jetstream.Msg, f Filter, use func(jetstream.Msg) error) (more bool, err error) {
+	if err := use(msg); err != nil {
+		return false, err
+	}
+	if f.Durable != "" {
+		if err := msg.Ack(); err != nil {
+			return false, fmt.Errorf("ack %s: %w", msg.Subject(), err)
+		}
+	}
+	meta, err := msg.Metadata()
+	return !f.UntilNow || err == nil && meta.NumPending > 0, err
+}
+
+func (c *Client) follower(ctx context.Context, stream string, subjects []string, f Filter) (jetstream.Consumer, error) {
+	if f.Durable != "" {
+		if f.Queue != "" || f.All || f.HeadersOnly || !f.Since.IsZero() {
+			return nil, errors.New("a durable consumer begins and filters by its own settings")
+		}
+		return c.js.Consumer(ctx, stream, f.Durable)
+	}
+	config := jetstream.OrderedConsumerConfig{
+		FilterSubjects: subjects, HeadersOnly: f.HeadersOnly, DeliverPolicy: jetstream.DeliverNewPolicy,
+		InactiveThreshold: time.Minute,
+	}
+	switch {
+	case f.All, f.UntilNow && f.Since.IsZero():
+		config.DeliverPolicy = jetstream.DeliverAllPolicy
+	case !f.Since.IsZero():
+		config.DeliverPolicy, config.OptStartTime = jetstream.DeliverByStartTimePolicy, &f.Since
+	}
+	return c.js.OrderedConsumer(ctx, stream, config)
+}

@@ -1,0 +1,60 @@
+package bus
+
+import (
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// AckWait is how long the server leaves a job to a worker that says nothing. With a heartbeat every third of it, the
+// jobs of a dead worker are back at work within 15 s. Not shorter: after a restart the server rounds such times to whole
+// seconds.
+const AckWait = 12 * time.Second
+
+const (
+	defaultResultsAge = 24 * time.Hour
+	eventsAge         = 24 * time.Hour
+	deadAge           = 14 * 24 * time.Hour
+	rollupsAge        = 168 * time.Hour
+	breakersAge       = time.Hour       // longer than a breaker stays open
+	bodiesLonger      = time.Hour       // a body outlives the result that names it
+	duplicates        = 2 * time.Minute // in which a repeated publish is known by its id
+	maxAckPending     = 50_000
+	maxWaiting        = 4096 // pulls of a whole fleet; the server's own bound of 512 refuses the rest
+)
+
+// Settings are what an owner may choose about the streams. The zero value means the defaults, in every field.
+type Settings struct {
+	// Replicas is how many copies of each stream a cluster keeps; zero means 1.
+	Replicas int
+	// ResultsMaxAge is how long results are kept, and thereby how long an id is known to be finished; zero means 24 h.
+	ResultsMaxAge time.Duration
+	// ResultsMaxBytes bounds the stored results; zero means no bound. When full, new results are refused.
+	ResultsMaxBytes int64
+	// JobsMaxMsgs bounds the jobs that are queued or running; zero means no bound. When full, publishers are refused.
+	JobsMaxMsgs int64
+	// Queues get their consumers; none means jobs.DefaultQueue.
+	Queues []string
+	// AckWait is for the consumers that are created; zero means the package's.
+	AckWait time.Duration
+}
+
+func (s Settings) withDefaults() Settings {
+	s.Replicas = max(1, s.Replicas)
+	if s.ResultsMaxAge <= 0 {
+		s.ResultsMaxAge = defaultResultsAge
+	}
+	if s.ResultsMaxBytes <= 0 {
+		s.ResultsMaxBytes = -1
+	}
+	if s.JobsMaxMsgs <= 0 {
+		s.JobsMaxMsgs = -1
+	}
+	if len(s.Queues) == 0 {
+		s.Queues = []string{jobs.DefaultQueue}
+	}
+	if s.AckWait <= 0 {
+		s.AckWait = AckWait
+	}
+	return s
+}

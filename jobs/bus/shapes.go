@@ -1,0 +1,122 @@
+package bus
+
+import (
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// RollupSubject is where a counter of the fleet's rollups is added up; name is the end of a subject.
+func RollupSubject(n jobs.Names, name string) string { return "_" + n.Prefix() + ".rollups." + name }
+
+// streams are all streams of an installation, those of its buckets included.
+func (s Settings) streams(n jobs.Names) []jetstream.StreamConfig {
+	return []jetstream.StreamConfig{
+		s.jobs(n), s.retries(n), s.results(n),
+		s.limited(n.Stream("EVENTS"), n.Events(), eventsAge, -1),
+		s.limited(n.Stream("DEAD"), n.AllDead(), deadAge, 1),
+		s.rollups(n),
+		s.bucket(n.Bucket("proxies"), 0), s.bucket(n.Bucket("policy"), 0), s.bucket(n.Bucket("deny"), 0),
+		s.bucket(n.Bucket("breakers"), breakersAge),
+		s.bodies(n),
+	}
+}
+
+// jobs holds one job per subject and refuses a second one while the first is queued or running. It has no age limit and
+// no message TTL: what they remove ends without a result, or reaches a second worker while the first still runs.
+func (s Settings) jobs(n jobs.Names) jetstream.StreamConfig {
+	c := s.limited(n.Stream("JOBS"), n.AllJobs(), 0, 1)
+	c.Retention, c.Discard, c.DiscardNewPerSubject = jetstream.WorkQueuePolicy, jetstream.DiscardNew, true
+	c.MaxMsgs, c.Duplicates = s.JobsMaxMsgs, duplicates
+	return c
+}
+
+// retries holds the jobs that wait and those whose time has come. The server forbids to refuse new messages where it
+// schedules, and so there is no limit here: it would drop waiting jobs in silence.
+func (s Settings) retries(n jobs.Names) jetstream.StreamConfig {
+	c := s.limited(n.Stream("RETRIES"), n.AllAt(), 0, 1)
+	c.Subjects = []string{n.AllAt(), n.AllDue()}
+	c.Retention, c.AllowMsgSchedules = jetstream.WorkQueuePolicy, true
+	return c
+}
+
+// results takes what workers send to the ingress subject, stores it under the public one, and republishes only what it
+// stored: a subscriber of the ingress would see every losing attempt. That a subject takes one message only backs up the
+// guard of the workers.
+func (s Settings) results(n jobs.Names) jetstream.StreamConfig {
+	c := s.limited(n.Stream("RESULTS"), n.ResultsIngress(), s.ResultsMaxAge, 1)
+	c.Discard, c.DiscardNewPerSubject, c.MaxBytes = jetstream.DiscardNew, true, s.ResultsMaxBytes
+	c.SubjectTransform = &jetstream.SubjectTransformConfig{Source: n.ResultsIngress(), Destination: n.Results("")}
+	c.RePublish = &jetstream.RePublish{Source: n.Results(""), Destination: n.Results("")}
+	return c
+}
+
+// rollups are counters: the server adds up what any number of workers count.
+func (s Settings) rollups(n jobs.Names) jetstream.StreamConfig {
+	c := s.limited(n.Stream("ROLLUPS"), RollupSubject(n, ">"), rollupsAge, 1)
+	c.AllowMsgCounter = true
+	return c
+}
+
+func (s Settings) limited(name, subject string, age time.Duration, perSubject int64) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: name, Subjects: []string{subject}, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld,
+		MaxAge: age, MaxMsgs: -1, MaxBytes: -1, MaxMsgsPerSubject: perSubject, MaxConsumers: -1,
+		Storage: jetstream.FileStorage, Replicas: s.Replicas, AllowDirect: true,
+	}
+}
+
+// bucket is the stream of a key-value bucket (NATS ADR-8).
+func (s Settings) bucket(name string, age time.Duration) jetstream.StreamConfig {
+	c := s.limited("KV_"+name, "$KV."+name+".>", age, 1)
+	c.Discard, c.AllowRollup, c.DenyDelete, c.Duplicates = jetstream.DiscardNew, true, true, duplicates
+	return c
+}
+
+// bodies is the stream of an object store (NATS ADR-20).
+func (s Settings) bodies(n jobs.Names) jetstream.StreamConfig {
+	name := n.Bucket("bodies")
+	c := s.limited("OBJ_"+name, "", s.ResultsMaxAge+bodiesLonger, -1)
+	c.Subjects = []string{"$O." + name + ".C.>", "$O." + name + ".M.>"}
+	c.Discard, c.AllowRollup = jetstream.DiscardNew, true
+	return c
+}
+
+// durable is a consumer and the stream that it reads.
+type durable struct {
+	stream string
+	config jetstream.ConsumerConfig
+}
+
+// durables are all consumers: two for each queue, since a work queue takes no two consumers whose subjects overlap, and
+// one on each stream for readers, who may not create any.
+func (s Settings) durables(n jobs.Names) []durable {
+	var out []durable
+	for _, queue := range s.Queues {
+		out = append(out, s.lane(n, queue, false), s.lane(n, queue, true))
+	}
+	for _, kind := range []string{"RESULTS", "EVENTS", "DEAD"} {
+		out = append(out, durable{n.Stream(kind), jetstream.ConsumerConfig{
+			Durable: Reader, AckPolicy: jetstream.AckExplicitPolicy, AckWait: 30 * time.Second, MaxDeliver: -1,
+			MaxAckPending: 1000, MaxWaiting: 512,
+		}})
+	}
+	return out
+}
+
+// Reader is the durable on results, events and dead letters that is there for users who may not create one. All who
+// read with it share what comes.
+const Reader = "reader"
+
+func (s Settings) lane(n jobs.Names, queue string, due bool) durable {
+	stream, name, filter := n.Stream("JOBS"), n.WorkerConsumer(queue), n.Jobs(queue)
+	if due {
+		stream, name, filter = n.Stream("RETRIES"), n.DueConsumer(queue), n.Dues(queue)
+	}
+	return durable{stream, jetstream.ConsumerConfig{
+		Durable: name, FilterSubject: filter, AckPolicy: jetstream.AckExplicitPolicy, AckWait: s.AckWait, MaxDeliver: -1,
+		MaxAckPending: maxAckPending, MaxWaiting: maxWaiting,
+	}}
+}

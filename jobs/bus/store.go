@@ -1,0 +1,205 @@
+package bus
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// chunkSize of an object: as few messages as fit well below the server's bound of 1 MiB.
+const chunkSize = 256 << 10
+
+// Stored tells how the storing of a result went.
+type Stored struct {
+	// Won reports whether the stored result is this one. If not, the job had its result before.
+	Won bool
+	// Previous is the result that is kept instead; zero if Won.
+	Previous jobs.Result
+}
+
+// StoreResult stores the one result of a job, unless it has one. A body above jobs.MaxInlineBody goes to the object store
+// first; r then names the object and has no body, so that storing the same r again does not put it twice. The object of
+// a result that lost is deleted.
+//
+// Errors: ErrResultsFull; any other one may pass, and storing the same r again is safe: a first try that was stored
+// without an answer is recognised as won.
+func (c *Client) StoreResult(ctx context.Context, r *jobs.Result) (Stored, error) {
+	doing := "store result of job " + r.Queue + "/" + clip(r.ID)
+	subject := c.names.ResultIngress(r.Queue, r.ID)
+	if !publishable(subject) {
+		return Stored{}, fmt.Errorf("%s: no message can be published under this name", doing)
+	}
+	if len(r.Body) > jobs.MaxInlineBody && r.Outcome == jobs.Succeeded {
+		if err := c.putBody(ctx, r); err != nil {
+			return Stored{}, c.storeError(doing, err)
+		}
+	}
+	header, payload, err := r.Message()
+	if err != nil {
+		return Stored{}, err
+	}
+	err = c.guarded(ctx, &nats.Msg{Subject: subject, Header: header, Data: payload})
+	switch {
+	case err == nil:
+		return Stored{Won: true}, nil
+	case isTaken(err), isRace(err):
+		return c.lost(ctx, doing, r)
+	}
+	return Stored{}, c.storeError(doing, err)
+}
+
+// lost reads the result that is there. It may be ours after all, stored by a try whose answer did not arrive.
+func (c *Client) lost(ctx context.Context, doing string, r *jobs.Result) (Stored, error) {
+	kept, err := c.kept(ctx, r)
+	if err != nil {
+		return Stored{}, c.explain(doing, err)
+	}
+	if kept.Worker == r.Worker && kept.JobSeq == r.JobSeq && kept.Object == r.Object && kept.FinishedAt.Equal(r.FinishedAt) {
+		return Stored{Won: true}, nil
+	}
+	if r.Object != "" {
+		c.deleteBody(ctx, r)
+	}
+	kept.Body = nil
+	return Stored{Previous: kept}, nil
+}
+
+// kept waits a little for a result that must be there: the replica that answers may be a moment behind.
+func (c *Client) kept(ctx context.Context, r *jobs.Result) (jobs.Result, error) {
+	for tries := 0; ; tries++ {
+		msg, err := c.last(ctx, c.names.Stream("RESULTS"), c.names.Result(r.Queue, r.ID))
+		if err == nil {
+			return jobs.ParseResult(msg.Header, msg.Data), nil
+		}
+		if !isNotFound(err) || tries == 20 {
+			return jobs.Result{}, err
+		}
+		select {
+		case <-ctx.Done():
+			return jobs.Result{}, context.Cause(ctx)
+		case <-time.After(25 * time.Millisecond):
+		}
+	}
+}
+
+func (c *Client) storeError(doing string, err error) error {
+	if isFull(err) {
+		return fmt.Errorf("%s: %w", doing, ErrResultsFull)
+	}
+	return c.explain(doing, err)
+}
+
+// putBody puts the body under a name that no other put has, so that a put cannot change what a stored result names.
+func (c *Client) putBody(ctx context.Context, r *jobs.Result) error {
+	store, err := c.objects(ctx)
+	if err != nil {
+		return err
+	}
+	name := r.ID + "/" + nuid.Next()
+	_, err = store.Put(ctx, jetstream.ObjectMeta{Name: name, Opts: &jetstream.ObjectMetaOptions{ChunkSize: chunkSize}}, bytes.NewReader(r.Body))
+	if err != nil {
+		c.forgetObjects()
+		return err
+	}
+	sum := sha256.New()
+	_, _ = sum.Write(r.Body) // a hash never fails
+	r.Object, r.ObjectDigest, r.Body = c.names.Bucket("bodies")+"/"+name, digest(sum), nil
+	return nil
+}
+
+// deleteBody is a courtesy: the bucket's age limit removes what it leaves behind.
+func (c *Client) deleteBody(ctx context.Context, r *jobs.Result) {
+	_, name, _ := strings.Cut(r.Object, "/")
+	if store, err := c.objects(ctx); err == nil {
+		if err := store.Delete(ctx, name); err != nil {
+			c.forgetObjects()
+		}
+	}
+}
+
+func (c *Client) objects(ctx context.Context) (jetstream.ObjectStore, error) {
+	c.mu.Lock()
+	bound := c.bodies
+	c.mu.Unlock()
+	if bound != nil {
+		return bound, nil
+	}
+	store, err := c.js.ObjectStore(ctx, c.names.Bucket("bodies"))
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bodies = store
+	return store, nil
+}
+
+// forgetObjects binds anew at the next use: the store may have been made anew.
+func (c *Client) forgetObjects() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bodies = nil
+}
+
+// Park stores a job until its time: never early, at most 300 ms late. It takes the progress along, so that whoever takes
+// the job up next goes on where this worker stopped. parked is false when a job of that name waits already: then this
+// one is its stale twin, and its worker has nothing to do but to ack.
+func (c *Client) Park(ctx context.Context, queue, id string, payload []byte, progress jobs.Progress, at time.Time) (parked bool, err error) {
+	doing := "park job " + queue + "/" + clip(id)
+	encoded, err := progress.Encode()
+	if err != nil {
+		return false, err
+	}
+	subject := c.names.At(queue, id)
+	if !publishable(subject) {
+		return false, fmt.Errorf("%s: no message can be published under this name", doing)
+	}
+	err = c.guarded(ctx, &nats.Msg{Subject: subject, Data: payload, Header: nats.Header{
+		// nats.go's own option cuts the time to whole seconds, which fires up to a second early.
+		jetstream.ScheduleHeader:       {"@at " + at.UTC().Format(time.RFC3339Nano)},
+		jetstream.ScheduleTargetHeader: {c.names.Due(queue, id)},
+		jobs.HeaderProgress:            {encoded},
+		jobs.HeaderJobSeq:              {fmt.Sprint(progress.JobSeq)},
+	}})
+	if isTaken(err) {
+		return false, nil
+	}
+	return err == nil, c.explain(doing, err)
+}
+
+// errNoReply: the message did not come from a consumer.
+var errNoReply = errors.New("the message cannot be answered")
+
+// Heartbeat tells the server that the job is being worked on, and returns when the server has said that it knows. That
+// says nothing about whose the job is: the server answers for a job that is gone, too.
+func (c *Client) Heartbeat(ctx context.Context, msg jetstream.Msg) error {
+	return c.answer(ctx, "heartbeat", msg, "+WPI")
+}
+
+// HandBack gives a job back, to be delivered to anybody at once, and returns when the server has said that it knows.
+func (c *Client) HandBack(ctx context.Context, msg jetstream.Msg) error {
+	return c.answer(ctx, "hand back job", msg, "-NAK")
+}
+
+// answer sends an ack of its own as a request: what nats.go sends for these two is not confirmed.
+func (c *Client) answer(ctx context.Context, doing string, msg jetstream.Msg, word string) error {
+	if msg.Reply() == "" {
+		return fmt.Errorf("%s: %w", doing, errNoReply)
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	if _, err := c.nc.RequestWithContext(ctx, msg.Reply(), []byte(word)); err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	return nil
+}

@@ -1,0 +1,152 @@
+package bus
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+	"github.com/oklog/ulid/v2"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+const (
+	publishTimeout = 3 * time.Second  // of one try
+	publishBudget  = 30 * time.Second // of all tries, when the caller set no deadline
+)
+
+// Ack is the server's word that it has a job: it ends in one result.
+type Ack struct {
+	Key
+	// Seq is the job's sequence in the job stream.
+	Seq uint64 `json:"seq"`
+}
+
+// Submit publishes a job and returns when the server has stored it. An empty queue means the default one; an empty id is
+// replaced by a new ULID. A publish that got no answer is repeated until ctx ends, for 30 s if ctx has no end; the
+// server knows the repetition and stores the job once.
+//
+// Errors: *jobs.InvalidError, ErrQueued, ErrFinished, ErrQueueFull, ErrTooLarge, ErrNotSetUp, ErrPermission, or the last
+// one of the connection. After such a last error the job may be stored or not; submitting the same id again is safe.
+func (c *Client) Submit(ctx context.Context, job jobs.Job) (Ack, error) {
+	if job.Queue == "" {
+		job.Queue = jobs.DefaultQueue
+	}
+	minted := job.ID == ""
+	if minted {
+		job.ID = newID()
+	}
+	payload, err := job.Encode()
+	if err != nil {
+		return Ack{}, err
+	}
+	key := Key{job.Queue, job.ID}
+	if !minted {
+		if err := c.unfinished(ctx, key); err != nil {
+			return Ack{}, err
+		}
+	}
+	return c.submit(ctx, key, &nats.Msg{
+		Subject: c.names.Job(key.Queue, key.ID), Data: payload, Header: nats.Header{jetstream.MsgIDHeader: {nuid.Next()}},
+	})
+}
+
+func newID() string {
+	return ulid.MustNew(ulid.Now(), rand.Reader).String() // fails only if rand.Reader does, which never does
+}
+
+// unfinished refuses a job beforehand whose result is kept. The guard on the result decides in any case, so a stream
+// that cannot be asked does not keep a job from being submitted.
+func (c *Client) unfinished(ctx context.Context, key Key) error {
+	_, err := c.last(ctx, c.names.Stream("RESULTS"), c.names.Result(key.Queue, key.ID))
+	if err == nil {
+		return fmt.Errorf("submit job %s: %w", key, ErrFinished)
+	}
+	return nil
+}
+
+func (c *Client) submit(ctx context.Context, key Key, msg *nats.Msg) (Ack, error) {
+	ack, err := c.insist(ctx, msg)
+	switch code, text := apiError(err); {
+	case err == nil && ack.Duplicate && msg.Header.Get(jobs.HeaderReplayOf) != "":
+		return Ack{}, fmt.Errorf("submit job %s: %w", key, ErrReplayed)
+	case err == nil:
+		return Ack{Key: key, Seq: ack.Sequence}, nil
+	case code == codeStoreFailed && strings.Contains(text, textPerSubject):
+		return Ack{}, fmt.Errorf("submit job %s: %w", key, ErrQueued)
+	case isFull(err):
+		return Ack{}, fmt.Errorf("submit job %s: %w", key, ErrQueueFull)
+	case code == jetstream.JSErrCodeStreamMessageExceedsMaximum, code == codeHeaderTooLarge:
+		return Ack{}, fmt.Errorf("submit job %s: %w", key, ErrTooLarge)
+	}
+	return Ack{}, c.explain("submit job "+key.String(), err)
+}
+
+// insist publishes until an answer comes that another try would not change.
+func (c *Client) insist(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, error) {
+	if _, ok := ctx.Deadline(); !ok {
+		limited, cancel := context.WithTimeout(ctx, publishBudget)
+		defer cancel()
+		ctx = limited
+	}
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		try, cancel := context.WithTimeout(ctx, publishTimeout)
+		ack, err := c.publish(try, msg)
+		cancel()
+		if err == nil || !isTransient(err) || c.hopeless(ctx, msg.Subject, err) {
+			return ack, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(wait):
+		}
+	}
+}
+
+// hopeless tells a silence that will not end: the stream does not exist, or the server refuses this user.
+func (c *Client) hopeless(ctx context.Context, subject string, err error) bool {
+	if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
+		_, err := c.js.Stream(ctx, c.names.Stream("JOBS"))
+		return errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, nats.ErrNoResponders) ||
+			errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount)
+	}
+	refusal := c.nc.LastError()
+	return errors.Is(refusal, nats.ErrPermissionViolation) && strings.Contains(refusal.Error(), subject)
+}
+
+// SubmitMany publishes the jobs of source, up to window of them in flight (zero means 256), and calls done for each as
+// its answer comes, in any order but never twice at once. It takes no more jobs when ctx ends, and returns its cause;
+// done has been called for every job taken.
+func (c *Client) SubmitMany(ctx context.Context, source iter.Seq[jobs.Job], window int, done func(jobs.Job, Ack, error)) error {
+	if window <= 0 {
+		window = 256
+	}
+	slots := make(chan struct{}, window)
+	var flying sync.WaitGroup
+	defer flying.Wait()
+	var mu sync.Mutex
+	for job := range source {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		flying.Go(func() {
+			defer func() { <-slots }()
+			ack, err := c.Submit(ctx, job)
+			mu.Lock()
+			defer mu.Unlock()
+			done(job, ack, err)
+		})
+	}
+	return nil
+}
