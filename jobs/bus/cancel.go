@@ -81,7 +81,7 @@ func (c *Client) remove(ctx context.Context, key Key) error {
 }
 
 // purge removes the messages of one subject. An empty subject would empty the stream.
-func (c *Client) purge(ctx context.Context, stream, subject string) error {
+func (c *Client) purge(ctx context.Context, stream, subject string, opts ...jetstream.StreamPurgeOpt) error {
 	if !publishable(subject) {
 		return fmt.Errorf("%q is not one subject", clip(subject))
 	}
@@ -89,7 +89,7 @@ func (c *Client) purge(ctx context.Context, stream, subject string) error {
 	if err != nil {
 		return err
 	}
-	return s.Purge(ctx, jetstream.WithPurgeSubject(subject))
+	return s.Purge(ctx, append(opts, jetstream.WithPurgeSubject(subject))...)
 }
 
 // OnCancel calls use for every job that somebody cancels, until stop is called. use must not block.
