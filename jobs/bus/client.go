@@ -35,6 +35,12 @@ func New(nc *nats.Conn, names jobs.Names) (*Client, error) {
 	return &Client{nc: nc, js: js, names: names}, nil
 }
 
+// JetStream is what the client works with, for the buckets that it does not cover.
+func (c *Client) JetStream() jetstream.JetStream { return c.js }
+
+// Names are those of the installation.
+func (c *Client) Names() jobs.Names { return c.names }
+
 // Key names a job: by queue and id together.
 type Key struct {
 	Queue string `json:"queue"`

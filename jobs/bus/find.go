@@ -26,6 +26,9 @@ type Found struct {
 	Place Place `json:"place"`
 }
 
+// String is the job and its place.
+func (f Found) String() string { return f.Key.String() + " is " + string(f.Place) }
+
 // Find lists where a job is, in all queues if queue is empty: the same id in two queues is two jobs. Nothing found is an
 // empty list.
 func (c *Client) Find(ctx context.Context, queue, id string) ([]Found, error) {
