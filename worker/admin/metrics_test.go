@@ -201,10 +201,26 @@ func FuzzLabel(f *testing.F) {
 	})
 }
 
+// BenchmarkPage is a scrape that names every proxy of a real pool.
 func BenchmarkPage(b *testing.B) {
 	for _, proxies := range []int{0, 10_000} {
 		b.Run(fmt.Sprintf("proxies=%d", proxies), func(b *testing.B) {
-			m := admin.NewMetrics(everything(proxies, "default"))
+			var lines strings.Builder
+			for i := range proxies {
+				fmt.Fprintf(&lines, "http://192.0.2.1:%d id=p%05d\n", i+1, i)
+			}
+			pool := newPool(b, lines.String())
+			g := everything(0, "default")
+			g.EachProxy = func() iter.Seq2[string, string] {
+				return func(yield func(string, string) bool) {
+					for _, s := range pool.Status() {
+						if !yield(s.ID, s.State.String()) {
+							return
+						}
+					}
+				}
+			}
+			m := admin.NewMetrics(g)
 			for i := range proxies {
 				m.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%05d", i), Status: 200})
 			}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"iter"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -68,7 +69,9 @@ func (m *Metrics) writeProxies(p *page, most int) {
 	column := func(name string, value func(*proxyRow) int64) {
 		p.family(name)
 		for i := range rows {
-			p.sample(name, float64(value(&rows[i])), "proxy", rows[i].id)
+			p.out = append(append(p.out, name...), `{proxy="`...)
+			p.out = append(appendLabel(p.out, rows[i].id), `"} `...)
+			p.out = append(strconv.AppendInt(p.out, value(&rows[i]), 10), '\n')
 		}
 	}
 	column("gofer_proxy_attempts_total", func(r *proxyRow) int64 { return r.attempts })

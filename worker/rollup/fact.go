@@ -48,10 +48,10 @@ type JobFact struct {
 
 // code is the label that the job is counted under: "succeeded" or its error, a closed list.
 func (f JobFact) code() string {
-	switch {
-	case f.Outcome == jobs.Succeeded:
+	switch f.Outcome {
+	case jobs.Succeeded:
 		return jobs.Succeeded
-	case f.Outcome == jobs.Cancelled:
+	case jobs.Cancelled:
 		return jobs.ErrCancelled
 	}
 	return oneOf(JobErrors(), f.Error)

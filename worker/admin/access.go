@@ -1,0 +1,138 @@
+package admin
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+)
+
+// access says who may use a route.
+type access int
+
+const (
+	anyone  access = iota // probes and scrapes carry no token
+	reader                // needs the token when the listener is reachable from elsewhere
+	changer               // needs the token, or without one a request that certainly comes from this machine's owner
+)
+
+// CheckBind refuses a listener that others can reach while there is no token.
+func CheckBind(addr, token string) error {
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		return fmt.Errorf("GOFER_HTTP_ADDR: %q is not a host and a port, such as 127.0.0.1:9090", addr)
+	}
+	if token == "" && !loopbackAddr(addr) {
+		return fmt.Errorf("GOFER_HTTP_ADDR: %s can be reached from other machines: set GOFER_ADMIN_TOKEN, or use 127.0.0.1", addr)
+	}
+	return nil
+}
+
+func (a *admin) allow(r *http.Request, needs access) error {
+	switch {
+	case needs == anyone, needs == reader && !a.remote:
+		return nil
+	case needs == reader:
+		return a.allowRead(r)
+	}
+	return a.allowChange(r)
+}
+
+// allowRead also takes the token as the password of Basic authentication: a browser asks for it and then sends it
+// along for the page, its parts and its live stream.
+func (a *admin) allowRead(r *http.Request) error {
+	if _, password, ok := r.BasicAuth(); ok && a.isToken(password) || a.isToken(bearer(r)) {
+		return nil
+	}
+	return unauthorized(strings.Contains(r.Header.Get("Accept"), "text/html"))
+}
+
+// allowChange never takes Basic credentials: a browser sends those by itself, also for somebody else's page.
+func (a *admin) allowChange(r *http.Request) error {
+	if err := http.NewCrossOriginProtection().Check(r); err != nil {
+		return forbidden("the request comes from another site's page")
+	}
+	if a.Token != "" {
+		if a.isToken(bearer(r)) {
+			return nil
+		}
+		return unauthorized(false)
+	}
+	if reason := notLocal(r); reason != "" {
+		return forbidden(reason + "; set GOFER_ADMIN_TOKEN and send it as a Bearer token")
+	}
+	return nil
+}
+
+// isToken compares digests: neither the content nor the length of the token shows in the time it takes.
+func (a *admin) isToken(given string) bool {
+	want, got := sha256.Sum256([]byte(a.Token)), sha256.Sum256([]byte(given))
+	return a.Token != "" && subtle.ConstantTimeCompare(want[:], got[:]) == 1
+}
+
+func bearer(r *http.Request) string {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
+}
+
+// notLocal says why a request may come from somewhere else than a program on this machine, or "". The Host is looked
+// at because a name that somebody else controls can point to 127.0.0.1 (DNS rebinding), the forwarding headers
+// because a reverse proxy on this machine makes every peer a local one.
+func notLocal(r *http.Request) string {
+	if !loopbackAddr(r.RemoteAddr) {
+		return "without a token, changes are taken only from this machine"
+	}
+	if !loopbackHost(r.Host) {
+		return "without a token, changes are taken only under a loopback host name"
+	}
+	for name := range r.Header {
+		if name == "Forwarded" || strings.HasPrefix(name, "X-Forwarded-") {
+			return "without a token, changes are not taken through a proxy"
+		}
+	}
+	return ""
+}
+
+func loopbackAddr(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	return err == nil && loopbackName(host)
+}
+
+// loopbackHost reads a Host header, whose port may be missing.
+func loopbackHost(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		return loopbackName(name)
+	}
+	return loopbackName(strings.Trim(host, "[]"))
+}
+
+func loopbackName(name string) bool {
+	if strings.EqualFold(name, "localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(name)
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
+func unauthorized(browser bool) error {
+	return failure{
+		status: http.StatusUnauthorized, code: "unauthorized", basic: browser,
+		message: "this needs the header Authorization: Bearer with the token of GOFER_ADMIN_TOKEN",
+	}
+}
+
+func forbidden(reason string) error {
+	return failure{status: http.StatusForbidden, code: "forbidden", message: reason}
+}
+
+// tooLarge reports whether a body ran into its bound.
+func tooLarge(err error) bool {
+	_, ok := errors.AsType[*http.MaxBytesError](err)
+	return ok
+}

@@ -1,0 +1,161 @@
+package admin
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/klauspost/compress/gzhttp"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/worker/rollup"
+)
+
+// Config is what a handler shows and changes. Everything but Pool, Book, Metrics and Policy may be left out.
+type Config struct {
+	// Addr is the address that the listener was asked for. An empty one counts as loopback.
+	Addr string
+	// Token is demanded for changes, and for reads too when Addr is not loopback. Empty: changes are taken only from
+	// this machine.
+	Token string
+	// Worker is the worker's name, Version that of the program.
+	Worker, Version string
+	Log             *slog.Logger // nil discards
+
+	// Ready lists what readiness depends on. It must not block.
+	Ready func() []Check
+	Pool  *rotation.Pool
+	// Book is this worker's; Cluster returns the one of the whole fleet, nil meaning that they are the same.
+	Book    *rollup.Book
+	Cluster func(context.Context) (*rollup.Book, error)
+	Metrics *Metrics
+
+	// Policy is the fleet's retry policy and since when it holds, zero for the one of the environment.
+	Policy func() (jobs.Policy, time.Time)
+	// SetPolicy replaces the fleet's policy, ResetPolicy removes it, ResetBreaker closes a proxy's breaker everywhere.
+	// One that is nil answers 501.
+	SetPolicy    func(context.Context, jobs.Policy) error
+	ResetPolicy  func(context.Context) error
+	ResetBreaker func(ctx context.Context, proxy string) error
+}
+
+// Check is one thing that readiness depends on. Detail says in words how it stands; it is public.
+type Check struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+}
+
+// admin is the handler.
+type admin struct {
+	Config
+	remote bool // the listener is reachable from elsewhere
+	live   live
+}
+
+// New makes the handler of all routes. Serve it with NewServer, or with limits of your own.
+func New(c Config) http.Handler {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	a := &admin{Config: c, remote: c.Addr != "" && !loopbackAddr(c.Addr)}
+	a.live.snapshot = a.snapshot
+	mux := http.NewServeMux()
+	methods := map[string]map[string]route{}
+	for _, r := range a.routes() {
+		if methods[r.path] == nil {
+			methods[r.path] = map[string]route{}
+		}
+		methods[r.path][r.method] = r
+	}
+	for path, routes := range methods {
+		handler := a.dispatch(routes)
+		if path != livePath { // a stream must not wait until it is worth compressing
+			handler = gzhttp.GzipHandler(handler)
+		}
+		mux.Handle(path, handler)
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		writeFailure(w, failure{status: http.StatusNotFound, code: "not_found", message: "there is nothing at this path"})
+	})
+	return mux
+}
+
+// NewServer has the bounds that keep a slow or greedy client from holding the worker, and ends live streams when it is
+// shut down.
+func NewServer(handler http.Handler, log *slog.Logger) *http.Server {
+	base, stop := context.WithCancel(context.Background())
+	s := &http.Server{
+		Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second,
+		IdleTimeout: time.Minute, MaxHeaderBytes: 32 << 10, BaseContext: func(net.Listener) context.Context { return base },
+	}
+	if log != nil {
+		s.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
+	}
+	s.RegisterOnShutdown(stop)
+	return s
+}
+
+// route is one verb at one path.
+type route struct {
+	method, path string
+	access       access
+	serve        func(http.ResponseWriter, *http.Request) error
+}
+
+func (a *admin) routes() []route {
+	get, put, post, del := http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete
+	return append(a.pageRoutes(), []route{
+		{get, "/livez", anyone, a.livez},
+		{get, "/readyz", anyone, a.readyz},
+		{get, "/metrics", anyone, a.metricsPage},
+		{get, "/api/v1/openapi.json", reader, a.openAPI},
+		{get, livePath, reader, a.live.serve},
+		{get, "/api/v1/retry/policy", reader, a.policy},
+		{put, "/api/v1/retry/policy", changer, a.setPolicy},
+		{del, "/api/v1/retry/policy", changer, a.resetPolicy},
+		{get, "/api/v1/circuit-breakers", reader, a.breakers},
+		{get, "/api/v1/circuit-breakers/metrics", reader, a.breakerEvents},
+		{get, "/api/v1/circuit-breakers/{id}", reader, a.breaker},
+		{post, "/api/v1/circuit-breakers/{id}/reset", changer, a.resetBreaker},
+		{get, "/api/v1/metrics/retries", reader, a.retries},
+		{get, "/api/v1/metrics/retries/timeseries", reader, a.series},
+		{get, "/api/v1/metrics/retries/by-proxy", reader, a.byProxy},
+		{get, "/api/v1/metrics/retries/by-policy", reader, a.byPolicy},
+	}...)
+}
+
+// dispatch finds the verb, asks whether it is allowed, and turns an error into its answer.
+func (a *admin) dispatch(routes map[string]route) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		setHeaders(w.Header())
+		method := r.Method
+		if method == http.MethodHead {
+			method = http.MethodGet
+		}
+		found, ok := routes[method]
+		if !ok {
+			writeNotAllowed(w, routes)
+			return
+		}
+		err := a.allow(r, found.access)
+		if err == nil {
+			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+			err = found.serve(w, r)
+		}
+		if err != nil {
+			a.fail(w, r, err)
+		}
+	})
+}
+
+// setHeaders keeps answers out of caches and pages out of frames.
+func setHeaders(h http.Header) {
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+}

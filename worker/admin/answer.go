@@ -1,0 +1,116 @@
+package admin
+
+import (
+	"encoding/json"
+	"errors"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/gofer-mq/gofer/worker/rollup"
+)
+
+// maxBody bounds a request's body: the largest one is a policy.
+const maxBody = 64 << 10
+
+// failure is an error with its answer.
+type failure struct {
+	status        int
+	code, message string
+	details       []string
+	basic         bool // offer a browser to ask for the token
+}
+
+// Error is the sentence that the client gets.
+func (f failure) Error() string { return f.message }
+
+func (a *admin) fail(w http.ResponseWriter, r *http.Request, err error) {
+	f, known := errors.AsType[failure](err)
+	if !known {
+		a.Log.Warn("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		f = failure{status: http.StatusServiceUnavailable, code: "unavailable", message: err.Error()}
+	}
+	writeFailure(w, f)
+}
+
+func writeFailure(w http.ResponseWriter, f failure) {
+	if f.status == http.StatusUnauthorized {
+		w.Header().Add("WWW-Authenticate", `Bearer realm="gofer"`)
+		if f.basic {
+			w.Header().Add("WWW-Authenticate", `Basic realm="gofer: any name, the token as password", charset="UTF-8"`)
+		}
+	}
+	if f.details == nil {
+		f.details = []string{}
+	}
+	writeJSON(w, f.status, struct {
+		Error   string   `json:"error"`
+		Message string   `json:"message"`
+		Details []string `json:"details"`
+	}{f.code, f.message, f.details})
+}
+
+func writeNotAllowed(w http.ResponseWriter, routes map[string]route) {
+	allowed := slices.Sorted(maps.Keys(routes))
+	if _, ok := routes[http.MethodGet]; ok {
+		allowed = append(allowed, http.MethodHead)
+	}
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	writeFailure(w, failure{status: http.StatusMethodNotAllowed, code: "method_not_allowed", message: "allowed here: " + strings.Join(allowed, ", ")})
+}
+
+// reply answers 200 with v.
+func reply(w http.ResponseWriter, v any) error {
+	writeJSON(w, http.StatusOK, v)
+	return nil
+}
+
+// writeJSON has nobody to tell when the client went away.
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(v)
+}
+
+// hoursOf reads the parameter hours.
+func hoursOf(r *http.Request) (int, error) {
+	text := r.URL.Query().Get("hours")
+	if text == "" && !r.URL.Query().Has("hours") {
+		return 24, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > rollup.RetentionHours {
+		return 0, badRequest("hours: " + strconv.Quote(clip(text)) + " is not a number from 1 to " + strconv.Itoa(rollup.RetentionHours))
+	}
+	return n, nil
+}
+
+// bookOf reads the parameter scope.
+func (a *admin) bookOf(r *http.Request) (*rollup.Book, error) {
+	switch scope := r.URL.Query().Get("scope"); {
+	case scope == "worker", scope == "cluster" && a.Cluster == nil, scope == "" && a.Cluster == nil:
+		return a.Book, nil
+	case scope == "cluster", scope == "":
+		book, err := a.Cluster(r.Context())
+		if err != nil {
+			a.Log.Warn("fleet's rollups not read", "error", err)
+			return nil, failure{
+				status: http.StatusServiceUnavailable, code: "unavailable",
+				message: "the fleet's numbers cannot be read now; scope=worker has this worker's", details: []string{err.Error()},
+			}
+		}
+		return book, nil
+	default:
+		return nil, badRequest("scope: " + strconv.Quote(clip(scope)) + " is neither cluster nor worker")
+	}
+}
+
+func badRequest(reasons ...string) error {
+	return failure{status: http.StatusBadRequest, code: "invalid_request", message: reasons[0], details: reasons}
+}
+
+func clip(text string) string { return text[:min(len(text), 40)] }

@@ -1,0 +1,203 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/worker/rollup"
+)
+
+// changeTimeout bounds a change, which is a round trip to NATS.
+const changeTimeout = 5 * time.Second
+
+// policyDocument is the policy and since when the fleet has it, null when it is that of the environment.
+type policyDocument struct {
+	jobs.Policy
+	UpdatedAt *time.Time `json:"updated_at"`
+}
+
+func (a *admin) policy(w http.ResponseWriter, _ *http.Request) error {
+	policy, at := a.Policy()
+	return reply(w, policyDocument{policy, timeOrNull(at)})
+}
+
+func (a *admin) setPolicy(w http.ResponseWriter, r *http.Request) error {
+	policy, err := readPolicy(r.Body)
+	if err != nil {
+		return err
+	}
+	if a.SetPolicy == nil {
+		return notHere("the policy cannot be changed here")
+	}
+	if err := change(r, func(ctx context.Context) error { return a.SetPolicy(ctx, policy) }); err != nil {
+		return fmt.Errorf("store policy: %w", err)
+	}
+	a.Log.Info("retry policy changed", "policy", policy.Name(), "peer", r.RemoteAddr)
+	now := time.Now()
+	return reply(w, policyDocument{policy, timeOrNull(now)})
+}
+
+// readPolicy takes the document that policy writes, too: its updated_at is not a wish.
+func readPolicy(body io.Reader) (jobs.Policy, error) {
+	data, err := io.ReadAll(body)
+	if tooLarge(err) {
+		return jobs.Policy{}, failure{status: http.StatusRequestEntityTooLarge, code: "too_large", message: fmt.Sprintf("the document is larger than %d bytes", maxBody)}
+	}
+	if err != nil {
+		return jobs.Policy{}, badRequest("the body could not be read")
+	}
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(data, &fields) == nil && fields["updated_at"] != nil {
+		delete(fields, "updated_at")
+		data, _ = json.Marshal(fields) // what was just read can be written
+	}
+	policy, err := jobs.DecodePolicy(data, jobs.DefaultPolicy())
+	if invalid, ok := errors.AsType[*jobs.InvalidError](err); ok {
+		return jobs.Policy{}, failure{status: http.StatusBadRequest, code: "invalid_policy", message: "the policy is not valid", details: invalid.Reasons}
+	}
+	return policy, err
+}
+
+func (a *admin) resetPolicy(w http.ResponseWriter, r *http.Request) error {
+	if a.ResetPolicy == nil {
+		return notHere("the policy cannot be changed here")
+	}
+	if err := change(r, a.ResetPolicy); err != nil {
+		return fmt.Errorf("remove policy: %w", err)
+	}
+	a.Log.Info("retry policy reset", "peer", r.RemoteAddr)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// Breaker is one proxy's breaker as the API shows it.
+type Breaker struct {
+	ProxyID          string        `json:"proxy_id"`
+	State            string        `json:"state"`
+	FailureCount     int           `json:"failure_count"`
+	FailureThreshold int           `json:"failure_threshold"`
+	WindowDuration   jobs.Duration `json:"window_duration"`
+	TimeoutDuration  jobs.Duration `json:"timeout_duration"`
+	// NextTestTime is null unless the breaker is open; LastStateChange until the first change.
+	NextTestTime    *time.Time `json:"next_test_time"`
+	LastStateChange *time.Time `json:"last_state_change"`
+}
+
+// BreakerOf is the view of a proxy's status.
+func BreakerOf(s rotation.Status) Breaker {
+	return Breaker{
+		ProxyID: s.ID, State: s.State.String(), FailureCount: s.Failures, FailureThreshold: s.Threshold,
+		WindowDuration: jobs.Duration(s.Window), TimeoutDuration: jobs.Duration(s.OpenTimeout),
+		NextTestTime: timeOrNull(s.NextTest), LastStateChange: timeOrNull(s.LastChange),
+	}
+}
+
+func (a *admin) breakers(w http.ResponseWriter, _ *http.Request) error {
+	status := a.Pool.Status()
+	list := make([]Breaker, len(status))
+	for i, s := range status {
+		list[i] = BreakerOf(s)
+	}
+	return reply(w, map[string]any{"circuit_breakers": list})
+}
+
+func (a *admin) breaker(w http.ResponseWriter, r *http.Request) error {
+	status, found := a.Pool.StatusOf(r.PathValue("id"))
+	if !found {
+		return unknownProxy()
+	}
+	return reply(w, BreakerOf(status))
+}
+
+func (a *admin) resetBreaker(w http.ResponseWriter, r *http.Request) error {
+	id := r.PathValue("id")
+	if _, found := a.Pool.StatusOf(id); !found {
+		return unknownProxy()
+	}
+	if a.ResetBreaker == nil {
+		return notHere("breakers cannot be reset here")
+	}
+	if err := change(r, func(ctx context.Context) error { return a.ResetBreaker(ctx, id) }); err != nil {
+		return fmt.Errorf("reset breaker of %s: %w", id, err)
+	}
+	a.Log.Info("circuit breaker reset", "proxy", id, "peer", r.RemoteAddr)
+	return a.breaker(w, r)
+}
+
+func (a *admin) breakerEvents(w http.ResponseWriter, r *http.Request) error {
+	return a.query(r, func(book *rollup.Book, hours int) error {
+		since := time.Now().Add(-time.Duration(hours) * time.Hour)
+		return reply(w, map[string]any{"events": book.BreakerEvents(since)})
+	})
+}
+
+func (a *admin) retries(w http.ResponseWriter, r *http.Request) error {
+	book, err := a.bookOf(r)
+	if err != nil {
+		return err
+	}
+	return reply(w, book.Retries())
+}
+
+func (a *admin) series(w http.ResponseWriter, r *http.Request) error {
+	return a.query(r, func(book *rollup.Book, hours int) error {
+		return reply(w, map[string]any{"data_points": book.Series(hours)})
+	})
+}
+
+func (a *admin) byProxy(w http.ResponseWriter, r *http.Request) error {
+	return a.query(r, func(book *rollup.Book, hours int) error {
+		proxies := map[string]rollup.Proxy{}
+		for _, p := range book.ByProxy(hours) {
+			proxies[p.ProxyID] = p
+		}
+		return reply(w, map[string]any{"proxies": proxies})
+	})
+}
+
+func (a *admin) byPolicy(w http.ResponseWriter, r *http.Request) error {
+	return a.query(r, func(book *rollup.Book, hours int) error {
+		return reply(w, map[string]any{"policies": book.ByPolicy(hours)})
+	})
+}
+
+func (a *admin) query(r *http.Request, answer func(*rollup.Book, int) error) error {
+	hours, err := hoursOf(r)
+	if err != nil {
+		return err
+	}
+	book, err := a.bookOf(r)
+	if err != nil {
+		return err
+	}
+	return answer(book, hours)
+}
+
+func change(r *http.Request, verb func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
+	defer cancel()
+	return verb(ctx)
+}
+
+func unknownProxy() error {
+	return failure{status: http.StatusNotFound, code: "unknown_proxy", message: "no proxy of the pool has this id"}
+}
+
+func notHere(message string) error {
+	return failure{status: http.StatusNotImplemented, code: "not_implemented", message: message}
+}
+
+func timeOrNull(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}

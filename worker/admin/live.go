@@ -1,0 +1,209 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/worker/rollup"
+)
+
+const (
+	livePath   = "/api/v1/live"
+	livePeriod = time.Second
+	// maxStreams bounds the pages that watch at once.
+	maxStreams = 64
+	// writeTimeout ends a stream whose reader takes nothing.
+	writeTimeout = 10 * time.Second
+)
+
+// live streams a snapshot a second as server-sent events. All streams share one snapshot.
+type live struct {
+	snapshot func(context.Context) Snapshot
+
+	mu    sync.Mutex
+	open  int
+	made  time.Time
+	bytes []byte
+}
+
+// Snapshot is what the page shows, whole at every event, so that a reader who missed some is not wrong.
+type Snapshot struct {
+	At      time.Time `json:"at"`
+	Worker  string    `json:"worker"`
+	Version string    `json:"version"`
+	// TokenNeeded tells whether changes need a token, or are taken from this machine without one.
+	TokenNeeded bool    `json:"token_needed"`
+	Ready       bool    `json:"ready"`
+	Checks      []Check `json:"checks"`
+	InFlight    int     `json:"in_flight"`
+	Slots       int     `json:"slots"`
+	// Seconds are the last two minutes of this worker.
+	Seconds []rollup.Second `json:"seconds"`
+	// Scope is whose hours these are: "cluster", or "worker" while the fleet's cannot be read.
+	Scope            string           `json:"scope"`
+	Hours            []rollup.Point   `json:"hours"`
+	SuccessByAttempt map[string]int64 `json:"success_by_attempt"`
+	// Breakers counts this worker's view by state, Resting lists those that are not closed.
+	Breakers map[string]int `json:"breakers"`
+	Resting  []Breaker      `json:"resting"`
+	// Worst are the proxies with the most failures in 24 hours.
+	Worst    []rollup.Proxy    `json:"worst"`
+	Failures []Failure         `json:"failures"`
+	Retries  []jobs.RetryEvent `json:"retries"`
+	Queues   []Queue           `json:"queues"`
+}
+
+// Failure is a job that failed.
+type Failure struct {
+	At       time.Time `json:"at"`
+	Queue    string    `json:"queue"`
+	JobID    string    `json:"job_id"`
+	Error    string    `json:"error"`
+	Attempts int       `json:"attempts"`
+}
+
+// Queue is one queue's depth.
+type Queue struct {
+	Name     string `json:"name"`
+	InFlight int    `json:"in_flight"`
+	Backlog
+}
+
+func (l *live) serve(w http.ResponseWriter, r *http.Request) error {
+	if !l.enter() {
+		return failure{status: http.StatusServiceUnavailable, code: "busy", message: "too many pages are watching"}
+	}
+	defer l.leave()
+	w.Header().Set("Content-Type", "text/event-stream")
+	if r.Method == http.MethodHead {
+		return nil
+	}
+	control := http.NewResponseController(w)
+	tick := time.NewTicker(livePeriod)
+	defer tick.Stop()
+	for {
+		_ = control.SetWriteDeadline(time.Now().Add(writeTimeout))
+		if _, err := fmt.Fprintf(w, "data: %s\n\n", l.current(r.Context())); err != nil {
+			return nil // the reader went away
+		}
+		if err := control.Flush(); err != nil {
+			return nil
+		}
+		select {
+		case <-r.Context().Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (l *live) enter() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open >= maxStreams {
+		return false
+	}
+	l.open++
+	return true
+}
+
+func (l *live) leave() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open--
+}
+
+// current makes a new snapshot when the last one is old. It is made under the lock: the others wait for it instead of
+// making their own.
+func (l *live) current(ctx context.Context) []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if time.Since(l.made) >= livePeriod/2 {
+		l.bytes, _ = json.Marshal(l.snapshot(ctx)) // plain data
+		l.made = time.Now()
+	}
+	return l.bytes
+}
+
+func (a *admin) snapshot(ctx context.Context) Snapshot {
+	s := Snapshot{
+		At: time.Now().UTC(), Worker: a.Worker, Version: a.Version, TokenNeeded: a.Token != "",
+		Seconds: a.Book.Recent(120), Retries: a.Book.LastRetries(20), Breakers: map[string]int{}, Resting: []Breaker{},
+		Failures: []Failure{}, Queues: a.queues(),
+	}
+	s.Ready, s.Checks = a.ready()
+	a.addHours(ctx, &s)
+	a.addProxies(&s)
+	for _, f := range a.Book.LastFailures(20) {
+		s.Failures = append(s.Failures, Failure{At: f.At, Queue: f.Queue, JobID: f.ID, Error: f.Error, Attempts: f.Attempts})
+	}
+	for _, q := range s.Queues {
+		s.InFlight += q.InFlight
+	}
+	if slots := a.Metrics.gauges.Slots; slots != nil {
+		s.Slots = slots()
+	}
+	return s
+}
+
+func (a *admin) addHours(ctx context.Context, s *Snapshot) {
+	book := a.Book
+	s.Scope = "worker"
+	if a.Cluster != nil {
+		if fleet, err := a.Cluster(ctx); err == nil {
+			book, s.Scope = fleet, "cluster"
+		}
+	}
+	total := book.Total(24)
+	s.Hours, s.SuccessByAttempt = book.Series(24), total.SuccessByAttempt()
+	s.Worst = book.ByProxy(24)
+	slices.SortStableFunc(s.Worst, func(a, b rollup.Proxy) int { return cmp.Compare(b.FailureCount, a.FailureCount) })
+	s.Worst = s.Worst[:min(len(s.Worst), 10)]
+}
+
+func (a *admin) addProxies(s *Snapshot) {
+	for _, status := range a.Pool.Status() {
+		b := BreakerOf(status)
+		s.Breakers[b.State]++
+		if b.State != "closed" {
+			s.Resting = append(s.Resting, b)
+		}
+	}
+	slices.SortFunc(s.Resting, func(a, b Breaker) int {
+		return cmp.Or(nextTest(a).Compare(nextTest(b)), cmp.Compare(a.ProxyID, b.ProxyID))
+	})
+	s.Resting = s.Resting[:min(len(s.Resting), 100)]
+}
+
+func nextTest(b Breaker) time.Time {
+	if b.NextTestTime == nil {
+		return time.Time{}
+	}
+	return *b.NextTestTime
+}
+
+func (a *admin) queues() []Queue {
+	byName := map[string]Queue{}
+	g := &a.Metrics.gauges
+	if g.Backlog != nil {
+		for name, backlog := range g.Backlog() {
+			byName[name] = Queue{Name: name, Backlog: backlog}
+		}
+	}
+	if g.InFlight != nil {
+		for name, n := range g.InFlight() {
+			q := byName[name]
+			q.Name, q.InFlight = name, n
+			byName[name] = q
+		}
+	}
+	return slices.SortedFunc(maps.Values(byName), func(a, b Queue) int { return cmp.Compare(a.Name, b.Name) })
+}

@@ -1,0 +1,134 @@
+package admin_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gofer-mq/gofer/worker/admin"
+)
+
+func TestLiveStreamSendsASnapshotASecondAndEndsWithItsReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorker(t, nil)
+		ctx, leave := context.WithCancel(t.Context())
+		rec := httptest.NewRecorder()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			w.ServeHTTP(rec, request("GET", "/api/v1/live", "", func(r *http.Request) { *r = *r.WithContext(ctx) }))
+		}()
+		time.Sleep(500 * time.Millisecond)
+		w.pool.ForceOpen("p1", time.Hour, "test")
+		time.Sleep(2 * time.Second)
+		leave()
+		<-done
+		events := strings.Split(strings.TrimSpace(rec.Body.String()), "\n\n")
+		if len(events) != 3 || rec.Header().Get("Content-Type") != "text/event-stream" || !rec.Flushed {
+			t.Fatalf("events in 2.5 s: got %d, want 3", len(events))
+		}
+		if !strings.Contains(events[0], `"resting":[]`) || !strings.Contains(events[2], `"resting":[{"proxy_id":"p1","state":"open"`) {
+			t.Errorf("the breaker that opened is not seen: %s", events[2])
+		}
+	})
+}
+
+func TestShutdownEndsLiveStreams(t *testing.T) {
+	server := httptest.NewUnstartedServer(nil)
+	server.Config = admin.NewServer(newWorker(t, nil), nil)
+	server.Start()
+	defer server.Close()
+	response := fetch(t, http.DefaultClient, server.URL+"/api/v1/live")
+	defer func() { _ = response.Body.Close() }()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := server.Config.Shutdown(ctx); err != nil {
+		t.Errorf("shutdown with an open stream: got %v", err)
+	}
+	if body, _ := io.ReadAll(response.Body); !strings.HasPrefix(string(body), "data: {") {
+		t.Errorf("stream: got %.40q, want a first event", body)
+	}
+}
+
+// pipes is a listener whose connections are in memory, so that a server with deadlines runs in a bubble.
+type pipes struct {
+	conns chan net.Conn
+	done  chan struct{}
+}
+
+func (p pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+func (p pipes) Close() error { close(p.done); return nil }
+func (pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+func (p pipes) dial(context.Context, string, string) (net.Conn, error) {
+	client, server := net.Pipe()
+	p.conns <- server
+	return client, nil
+}
+
+func TestLiveStreamOutlivesTheServersTimeouts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		listener := pipes{make(chan net.Conn), make(chan struct{})}
+		server := admin.NewServer(newWorker(t, nil), nil)
+		served := make(chan error)
+		go func() { served <- server.Serve(listener) }()
+		client := &http.Client{Transport: &http.Transport{DialContext: listener.dial}}
+		response := fetch(t, client, "http://worker/api/v1/live")
+		started, events := time.Now(), 0
+		lines := bufio.NewScanner(response.Body)
+		lines.Buffer(nil, 1<<20)
+		for time.Since(started) < 2*time.Minute && lines.Scan() {
+			events += strings.Count(lines.Text(), "data: {")
+		}
+		if events < 118 || events > 122 {
+			t.Errorf("events in two minutes: got %d, want about 120", events)
+		}
+		_ = response.Body.Close()
+		client.CloseIdleConnections()
+		_ = server.Close()
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Errorf("server ended with %v", err)
+		}
+	})
+}
+
+func TestLiveEventsAreWhatTheDocumentSays(t *testing.T) {
+	w := busyWorker(t, nil)
+	doc := readDocument(t, w)
+	server := httptest.NewServer(w)
+	defer server.Close()
+	response := fetch(t, http.DefaultClient, server.URL+"/api/v1/live")
+	defer func() { _ = response.Body.Close() }()
+	buf := make([]byte, len("data: "))
+	if _, err := response.Body.Read(buf); err != nil {
+		t.Fatal(err)
+	}
+	var v map[string]any
+	if err := json.NewDecoder(response.Body).Decode(&v); err != nil {
+		t.Fatal(err)
+	}
+	for _, wrong := range doc.check(map[string]any{"$ref": "#/components/schemas/Snapshot"}, v, "event") {
+		t.Error(wrong)
+	}
+	for _, list := range []string{"resting", "worst", "failures", "retries", "queues", "seconds", "hours", "checks"} {
+		if len(v[list].([]any)) == 0 {
+			t.Errorf("event: %s is empty, so nothing about it was compared", list)
+		}
+	}
+}

@@ -1,0 +1,320 @@
+"use strict";
+// The page of one worker. A snapshot arrives every second and is whole, so showing one never depends on an earlier
+// one; rows are kept by key only so that focus and a screen reader's place survive.
+
+const $ = (id) => document.getElementById(id);
+const number = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium", hourCycle: "h23" });
+const hour = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const share = (part, whole) => (whole ? number.format((100 * part) / whole) + " %" : "–");
+const time = (text) => clock.format(new Date(text));
+const sum = (list, field) => list.reduce((n, item) => n + item[field], 0);
+
+function seconds(s) {
+  if (!s) return "–";
+  return s < 1 ? Math.round(s * 1000) + " ms" : number.format(s) + " s";
+}
+
+function bytes(n) {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  let unit = 0;
+  for (; n >= 1000 && unit < units.length - 1; unit++) n /= 1000;
+  return number.format(n) + " " + units[unit];
+}
+
+function put(id, text, className) {
+  const node = $(id);
+  if (node.textContent !== text) node.textContent = text;
+  if (className !== undefined && node.className !== className) node.className = className;
+}
+
+// cell is [text or node, class].
+function fill(td, [content, className]) {
+  td.className = className || "";
+  if (content instanceof Node) {
+    if (td.firstChild !== content) td.replaceChildren(content);
+  } else if (td.textContent !== String(content)) {
+    td.textContent = content;
+  }
+}
+
+// rows makes the body's rows those of the list; the first cell heads its row.
+function rows(id, list, key, cells) {
+  const body = $(id);
+  const old = new Map([...body.children].map((tr) => [tr.dataset.key, tr]));
+  const next = list.map((item) => {
+    const name = key(item);
+    const tr = old.get(name) || document.createElement("tr");
+    tr.dataset.key = name;
+    cells(item, tr).forEach((content, i) => {
+      const td = tr.children[i] || tr.appendChild(document.createElement("td"));
+      fill(td, content);
+    });
+    return tr;
+  });
+  if (!next.length && body.dataset.empty) next.push(emptyRow(body, old.get("")));
+  if (next.length !== body.children.length || next.some((tr, i) => tr !== body.children[i])) body.replaceChildren(...next);
+}
+
+function emptyRow(body, old) {
+  const tr = old || document.createElement("tr");
+  tr.dataset.key = "";
+  const td = tr.children[0] || tr.appendChild(document.createElement("td"));
+  td.colSpan = body.parentElement.tHead.rows[0].cells.length;
+  fill(td, [body.dataset.empty, "quiet"]);
+  return tr;
+}
+
+// --- charts
+
+const charts = {};
+
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+function axis(format) {
+  const a = { stroke: colour("--quiet"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { stroke: colour("--grid"), width: 1 } };
+  if (format) a.values = (_, values) => values.map((v) => format.format(new Date(v * 1000)));
+  return a;
+}
+
+function draw(id, format, series, data) {
+  const box = $(id);
+  if (charts[id]) {
+    charts[id].setData(data);
+    return;
+  }
+  if (!box.clientWidth) return;
+  const options = {
+    width: box.clientWidth, height: box.clientHeight - 34, cursor: { drag: { x: false, y: false } }, legend: { live: false },
+    axes: [{ ...axis(format), space: 80 }, { ...axis(), size: 52 }], series: [{}, ...series],
+    scales: { y: { range: (_, low, high) => [0, Math.max(high, 1) * 1.1] } },
+  };
+  charts[id] = new uPlot(options, data, box);
+}
+
+function redraw() {
+  for (const id of Object.keys(charts)) {
+    charts[id].destroy();
+    delete charts[id];
+  }
+  if (last) show(last);
+}
+
+function drawNow(list) {
+  const at = list.map((s) => Date.parse(s.at) / 1000);
+  const bad = list.map((s) => s.jobs - s.succeeded);
+  const series = [
+    { label: "succeeded", stroke: colour("--good"), width: 2, points: { show: false } },
+    { label: "not succeeded", stroke: colour("--bad"), width: 2, dash: [6, 4], points: { show: false } },
+  ];
+  draw("chart-now", clock, series, [at, list.map((s) => s.succeeded), bad]);
+  $("chart-now").setAttribute("aria-label",
+    `Last two minutes: ${sum(list, "succeeded")} jobs succeeded, ${bad.reduce((a, b) => a + b, 0)} did not`);
+}
+
+// The bars stand behind one another, not on top: the whole hour first, then what did not succeed.
+function drawDay(list) {
+  const at = list.map((p) => Date.parse(p.timestamp) / 1000);
+  const bad = list.map((p) => Math.round(p.total_requests * (1 - p.success_rate)));
+  const bars = uPlot.paths.bars({ size: [0.7, 40] });
+  const series = [
+    { label: "jobs an hour", stroke: colour("--good"), fill: colour("--good"), paths: bars, points: { show: false } },
+    { label: "not succeeded", stroke: colour("--bad"), fill: colour("--bad"), paths: bars, points: { show: false } },
+  ];
+  draw("chart-day", hour, series, [at, list.map((p) => p.total_requests), bad]);
+  const total = sum(list, "total_requests");
+  $("chart-day").setAttribute("aria-label",
+    `Last 24 hours: ${total} jobs, ${bad.reduce((a, b) => a + b, 0)} did not succeed, ${sum(list, "total_retries")} retries`);
+}
+
+// --- what a snapshot shows
+
+let last = null;
+let token = "";
+let tokenNeeded = true;
+
+function show(s) {
+  last = s;
+  tokenNeeded = s.token_needed;
+  put("worker", s.worker);
+  put("version", "version " + s.version);
+  put("ready", s.ready ? "ready" : "not ready", "pill " + (s.ready ? "good" : "bad"));
+  showChecks(s.checks);
+  showTiles(s);
+  drawNow(s.seconds);
+  drawDay(s.hours);
+  put("scope", s.scope === "cluster" ? "whole fleet" : "this worker");
+  showTables(s);
+  showBreakers(s);
+  showControl();
+}
+
+function showChecks(checks) {
+  const failing = checks.filter((c) => !c.ok).map((c) => `${c.name}: ${c.detail}`);
+  const list = $("checks");
+  if (list.textContent !== failing.join("")) {
+    list.replaceChildren(...failing.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
+  }
+  list.hidden = !failing.length;
+}
+
+function showTiles(s) {
+  const recent = s.seconds.slice(-10);
+  const jobs = sum(s.seconds, "jobs");
+  put("rate", recent.length ? number.format(sum(recent, "jobs") / recent.length) : "–");
+  put("success", share(sum(s.seconds, "succeeded"), jobs));
+  put("inflight", s.slots ? `${s.in_flight} of ${s.slots}` : String(s.in_flight));
+  put("retryrate", String(sum(s.seconds.slice(-60), "retries")));
+  const all = Object.values(s.breakers).reduce((a, b) => a + b, 0);
+  put("open", `${all - (s.breakers.closed || 0)} of ${all}`);
+}
+
+function showTables(s) {
+  rows("hours", [...s.hours].reverse(), (p) => p.timestamp, (p) => [
+    [hour.format(new Date(p.timestamp)), "when"], [p.total_requests, "number"], [p.total_requests ? share(p.success_rate, 1) : "–", "number"],
+    [p.total_retries, "number"], [seconds(p.avg_latency), "number"], [seconds(p.p95_latency), "number"], [bytes(p.bytes), "number"], [p.circuit_breaker_opens, "number"],
+  ]);
+  const attempts = Object.entries(s.success_by_attempt).sort((a, b) => a[0] - b[0]);
+  const total = attempts.reduce((n, [, count]) => n + count, 0);
+  rows("attempts", attempts, ([n]) => n, ([n, count], tr) => [[n, "number"], [count, "number"], [meter(tr, count / total, `attempt ${n}: ${share(count, total)}`)]]);
+  rows("queues", s.queues, (q) => q.name, (q) => [[q.name, "id"], [q.pending, "number"], [q.ack_pending, "number"], [q.in_flight, "number"]]);
+  rows("worst", s.worst.filter((p) => p.failure_count), (p) => p.proxy_id, (p) => [
+    [p.proxy_id, "id"], [p.failure_count, "number"], [p.total_attempts, "number"], [share(p.failure_count, p.total_attempts), "number"],
+    [seconds(p.avg_latency), "number"], [bytes(p.bytes), "number"],
+  ]);
+  rows("failures", s.failures, (f) => f.at + f.queue + f.job_id, (f) => [
+    [time(f.at), "when"], [f.error.replaceAll("_", " "), "bad"], [f.attempts, "number"], [`${f.queue}/${f.job_id}`, "id"],
+  ]);
+  rows("retries", s.retries, (e) => e.at + e.queue + e.job_id + e.attempt, (e) => [
+    [time(e.at), "when"], [e.error || `status ${e.status}`, "says"], [e.proxy || "direct", "id"],
+    [`${e.attempt} of ${e.max_attempts}`, "number"], [seconds(e.delay), "number"], [`${e.queue}/${e.job_id}`, "id"],
+  ]);
+}
+
+function meter(tr, value, label) {
+  const bar = tr.querySelector("progress") || document.createElement("progress");
+  bar.max = 1;
+  bar.value = value || 0;
+  bar.setAttribute("aria-label", label);
+  return bar;
+}
+
+let known = null; // proxy id → state, to tell what changed
+
+function showBreakers(s) {
+  const counts = Object.entries(s.breakers).sort().map(([state, n]) => `${n} ${state.replace("_", " ")}`);
+  put("breakers", counts.join(", "));
+  rows("resting", s.resting, (b) => b.proxy_id, (b, tr) => [
+    [b.proxy_id, "id"], [b.state.replace("_", " "), b.state === "open" ? "bad" : "warn"], [`${b.failure_count} of ${b.failure_threshold}`, "number"],
+    [untilTest(b, s.at), "number"], [resetButton(tr, b.proxy_id)],
+  ]);
+  const now = new Map(s.resting.map((b) => [b.proxy_id, b.state]));
+  if (known) tell(known, now);
+  known = now;
+}
+
+// untilTest measures with the worker's clock: the reader's may be wrong.
+function untilTest(b, at) {
+  if (!b.next_test_time) return "now";
+  const left = Math.ceil((Date.parse(b.next_test_time) - Date.parse(at)) / 1000);
+  return left > 0 ? `in ${left} s` : "at the next job";
+}
+
+function tell(before, now) {
+  const opened = [...now].filter(([id, state]) => state === "open" && before.get(id) !== "open").map(([id]) => id);
+  const closed = [...before.keys()].filter((id) => !now.has(id));
+  const say = [];
+  if (opened.length) say.push(`Breaker opened: ${opened.slice(0, 5).join(", ")}`);
+  if (closed.length) say.push(`Breaker closed: ${closed.slice(0, 5).join(", ")}`);
+  if (say.length) put("news", say.join(". "));
+}
+
+// --- control
+
+const mayChange = () => !tokenNeeded || token !== "";
+
+function showControl() {
+  $("token-form").hidden = !tokenNeeded || token !== "";
+  put("control", mayChange()
+    ? "Breakers can be reset above, for the whole fleet."
+    : "This page only shows. With the admin token it can also reset breakers.");
+}
+
+function resetButton(tr, id) {
+  const button = tr.querySelector("button") || document.createElement("button");
+  if (button.type !== "button") {
+    button.type = "button";
+    button.textContent = "Reset";
+    button.setAttribute("aria-label", `Reset the breaker of ${id}`);
+    button.addEventListener("click", () => reset(id));
+  }
+  button.hidden = !mayChange();
+  return button;
+}
+
+async function reset(id) {
+  const headers = token ? { Authorization: "Bearer " + token } : {};
+  try {
+    const answer = await fetch(`api/v1/circuit-breakers/${encodeURIComponent(id)}/reset`, { method: "POST", headers });
+    if (answer.ok) {
+      put("outcome", `The breaker of ${id} was reset.`);
+      return;
+    }
+    if (answer.status === 401) token = "";
+    put("outcome", `The breaker of ${id} was not reset: ${(await answer.json()).message}`);
+  } catch {
+    put("outcome", `The breaker of ${id} was not reset: the worker did not answer.`);
+  }
+  showControl();
+}
+
+$("token-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  token = $("token").value.trim();
+  $("token").value = "";
+  if (last) show(last);
+  $("control").tabIndex = -1;
+  $("control").focus();
+});
+
+// --- the stream
+
+let stream = null;
+let heard = 0;
+
+function connect() {
+  if (stream) stream.close();
+  heard = Date.now();
+  stream = new EventSource("api/v1/live");
+  stream.onmessage = (event) => {
+    heard = Date.now();
+    put("link", "live");
+    show(JSON.parse(event.data));
+  };
+  stream.onerror = () => lost();
+}
+
+function lost() {
+  if ($("link").textContent === "live") put("news", "The connection to the worker is lost.");
+  put("link", "no connection, trying again");
+  put("ready", "unknown", "pill");
+}
+
+// A browser gives up a stream that was refused once, and does not notice one that went silent.
+setInterval(() => {
+  if (Date.now() - heard < 6000) return;
+  lost();
+  connect();
+}, 2000);
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+let width = 0;
+new ResizeObserver(() => {
+  if (document.body.clientWidth !== width) {
+    width = document.body.clientWidth;
+    redraw();
+  }
+}).observe(document.body);
+connect();
