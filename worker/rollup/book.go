@@ -116,11 +116,23 @@ func (b *Book) Recall(e jobs.BreakerEvent) {
 // not push kept hours out.
 func (b *Book) enter(at *time.Time) int64 {
 	now := time.Now()
-	b.proxies.roll(hourOf(now), !b.loaded)
+	b.roll(hourOf(now))
 	if at.IsZero() || at.After(now) {
 		*at = now
 	}
 	return hourOf(*at)
+}
+
+// roll ends hours. What is not flushed of them is folded like the hours themselves: it may have to wait for long.
+func (b *Book) roll(now int64) {
+	if !b.proxies.roll(now, !b.loaded) {
+		return
+	}
+	for hour, p := range b.pending {
+		if hour < now {
+			p.fold(b.proxies.names(hour))
+		}
+	}
 }
 
 // fold applies a fact to its hour and to what the next flush takes along. An hour that is no longer kept is left out

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -251,26 +252,47 @@ func TestQuantileIsWithinItsBucket(t *testing.T) {
 }
 
 func TestBusiestProxiesKeepTheirNames(t *testing.T) {
+	t.Run("flushed within the hour", func(t *testing.T) { busiest(t, true) })
+	t.Run("flushed after the hour", func(t *testing.T) { busiest(t, false) })
+}
+
+func takeInto(s *stream, b *rollup.Book) {
+	d := b.Take()
+	s.add(d)
+	b.Done(d.Seq)
+}
+
+func busiest(t *testing.T, flushed bool) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		b := rollup.NewBook()
+		fleet := stream{map[string]int64{}, map[string]bool{}}
 		for i := range 3000 {
 			for range 1 + i/2000 { // the last thousand are the busiest
 				b.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%04d", i), Status: 200, Bytes: 1})
 			}
 		}
-		delta := b.Take()
+		if flushed {
+			takeInto(&fleet, b)
+		}
 		time.Sleep(time.Hour)
 		got := b.ByProxy(24)
+		takeInto(&fleet, b)
 		if len(got) != 1001 || got[1000].ProxyID != rollup.Other || got[1000].TotalAttempts != 2000 || got[1000].Bytes != 2000 {
 			t.Fatalf("proxies: got %d, the last %+v, want 1001 and the rest in other", len(got), got[len(got)-1])
 		}
 		if got[0].ProxyID != "p2000" || got[999].ProxyID != "p2999" {
 			t.Errorf("named: got %s to %s, want p2000 to p2999", got[0].ProxyID, got[999].ProxyID)
 		}
-		fleet := stream{map[string]int64{}, map[string]bool{}}
-		fleet.add(delta)
 		if !reflect.DeepEqual(fleet.book(t).ByProxy(24), got) {
 			t.Error("the fleet names other proxies than its only worker")
+		}
+		named := 0
+		for name := range fleet.sums {
+			named += strings.Count(name, ".attempts") // one a proxy, and one of the hour
+		}
+		if named != 1002 {
+			t.Errorf("names in the fleet's sums: got %d, want 1000, other and the hour", named)
 		}
 	})
 }

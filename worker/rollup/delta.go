@@ -59,7 +59,8 @@ func (b *Book) Done(seq uint64) {
 func (b *Book) drain() map[string]int64 {
 	out := map[string]int64{}
 	for hour, p := range b.pending {
-		p.export(startOf(hour).Format(hourLayout), b.proxies.busiest(hour), out)
+		p.fold(b.proxies.names(hour))
+		p.export(startOf(hour).Format(hourLayout), out)
 	}
 	b.pending = map[int64]*part{}
 	return out
@@ -92,8 +93,18 @@ func (p *part) proxy(id string) *proxyCounts {
 	return c
 }
 
-// export writes the part's increments; named are the proxies that keep their name, nil for all.
-func (p *part) export(hour string, named map[string]bool, out map[string]int64) {
+// fold puts the proxies without a name into Other.
+func (p *part) fold(named func(id string) bool) {
+	for id, c := range p.proxies {
+		if id != Other && !named(id) {
+			delete(p.proxies, id)
+			p.proxy(Other).merge(c)
+		}
+	}
+}
+
+// export writes the part's increments.
+func (p *part) export(hour string, out map[string]int64) {
 	for k, n := range p.hour.counts {
 		name := hour + "." + k.family
 		if k.label != "" {
@@ -106,9 +117,6 @@ func (p *part) export(hour string, named map[string]bool, out map[string]int64) 
 	}
 	addTo(out, hour+"."+famLatSum, p.hour.Latency.sum)
 	for id, c := range p.proxies {
-		if named != nil && !named[id] {
-			id = Other
-		}
 		for i, field := range proxyFieldNames() {
 			addTo(out, hour+"."+famProxy+"."+id+"."+field, c[i])
 		}

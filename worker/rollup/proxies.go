@@ -81,10 +81,11 @@ func (t *table) at(id string, hour int64) *proxyCounts {
 	return &row[i].counts
 }
 
-// roll forgets what is older than proxyHours and, when hours have ended, folds all but their busiest proxies.
-func (t *table) roll(now int64, fold bool) {
+// roll forgets what is older than proxyHours and, when hours have ended, folds all but their busiest proxies. It
+// reports whether an hour has ended.
+func (t *table) roll(now int64, fold bool) bool {
 	if now <= t.current {
-		return
+		return false
 	}
 	t.current = now
 	for id, row := range t.rows {
@@ -93,6 +94,7 @@ func (t *table) roll(now int64, fold bool) {
 	for hour := now - proxyHours + 1; fold && hour < now; hour++ {
 		t.fold(hour)
 	}
+	return true
 }
 
 func (t *table) fold(hour int64) {
@@ -144,6 +146,17 @@ func (t *table) busiest(hour int64) map[string]bool {
 		named[r.id] = true
 	}
 	return named
+}
+
+// names tells which proxies keep their name in an hour. One that has no cell of its own was folded, or came when there
+// were too many.
+func (t *table) names(hour int64) func(id string) bool {
+	if busiest := t.busiest(hour); busiest != nil {
+		return func(id string) bool { return busiest[id] }
+	}
+	return func(id string) bool {
+		return slices.ContainsFunc(t.rows[id], func(c cell) bool { return c.hour == hour })
+	}
 }
 
 type ranked struct {

@@ -107,7 +107,7 @@ func (h *Hour) point() Point {
 func (b *Book) ByProxy(hours int) []Proxy {
 	b.mu.Lock()
 	now := hourOf(time.Now())
-	b.proxies.roll(now, !b.loaded)
+	b.roll(now)
 	totals := b.proxies.totals(now-int64(hours)+1, now)
 	b.mu.Unlock()
 	rest, hasRest := totals[Other]
