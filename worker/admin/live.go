@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
@@ -27,6 +29,8 @@ const (
 // live streams a snapshot a second as server-sent events. All streams share one snapshot.
 type live struct {
 	snapshot func(context.Context) Snapshot
+
+	making singleflight.Group
 
 	mu    sync.Mutex
 	open  int
@@ -121,16 +125,28 @@ func (l *live) leave() {
 	l.open--
 }
 
-// current makes a new snapshot when the last one is old. It is made under the lock: the others wait for it instead of
-// making their own.
+// current makes a new snapshot when the last one is old. Streams that ask meanwhile wait for that one.
 func (l *live) current(ctx context.Context) []byte {
+	if last, fresh := l.last(); fresh {
+		return last
+	}
+	made, _, _ := l.making.Do("", func() (any, error) {
+		// The others want it, too: the reader who happens to make it may leave.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), livePeriod)
+		defer cancel()
+		bytes, _ := json.Marshal(l.snapshot(ctx)) // plain data
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.bytes, l.made = bytes, time.Now()
+		return bytes, nil
+	})
+	return made.([]byte)
+}
+
+func (l *live) last() (bytes []byte, fresh bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if time.Since(l.made) >= livePeriod/2 {
-		l.bytes, _ = json.Marshal(l.snapshot(ctx)) // plain data
-		l.made = time.Now()
-	}
-	return l.bytes
+	return l.bytes, time.Since(l.made) < livePeriod/2
 }
 
 func (a *admin) snapshot(ctx context.Context) Snapshot {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -131,4 +132,24 @@ func TestLiveEventsAreWhatTheDocumentSays(t *testing.T) {
 			t.Errorf("event: %s is empty, so nothing about it was compared", list)
 		}
 	}
+}
+
+func TestPagesThatWatchAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		w := newWorker(t, func(c *admin.Config) { c.Ready = func() []admin.Check { asked++; return nil } })
+		ctx, leave := context.WithCancel(t.Context())
+		var pages sync.WaitGroup
+		watch := func(r *http.Request) { *r = *r.WithContext(ctx) }
+		for range 64 {
+			pages.Go(func() { w.do(request("GET", "/api/v1/live", "", watch)) })
+		}
+		synctest.Wait()
+		refusal(t, w.do(request("GET", "/api/v1/live", "", watch)), http.StatusServiceUnavailable)
+		if asked != 1 {
+			t.Errorf("snapshots made for 64 pages: got %d, want 1", asked)
+		}
+		leave()
+		pages.Wait()
+	})
 }
