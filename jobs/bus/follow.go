@@ -92,7 +92,7 @@ func (c *Client) follow(ctx context.Context, stream string, subjects []string, f
 		if err != nil {
 			return c.explain(doing, err)
 		}
-		more, err := pass(msg, f, use)
+		more, err := pass(ctx, msg, f, use)
 		if err != nil || !more {
 			return err
 		}
@@ -100,12 +100,12 @@ func (c *Client) follow(ctx context.Context, stream string, subjects []string, f
 }
 
 // pass uses one message, and takes it off a durable only afterwards.
-func pass(msg jetstream.Msg, f Filter, use func(jetstream.Msg) error) (more bool, err error) {
+func pass(ctx context.Context, msg jetstream.Msg, f Filter, use func(jetstream.Msg) error) (more bool, err error) {
 	if err := use(msg); err != nil {
 		return false, err
 	}
 	if f.Durable != "" {
-		if err := msg.Ack(); err != nil {
+		if err := msg.DoubleAck(ctx); err != nil {
 			return false, fmt.Errorf("ack %s: %w", msg.Subject(), err)
 		}
 	}

@@ -90,6 +90,10 @@ func (c *Client) submit(ctx context.Context, key Key, msg *nats.Msg) (Ack, error
 	return Ack{}, c.explain("submit job "+key.String(), err)
 }
 
+// patience is how long a server may be without a stream, or without JetStream, before that is believed: it answers so
+// while it starts, too.
+const patience = 2 * time.Second
+
 // insist publishes until an answer comes that another try would not change.
 func (c *Client) insist(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, error) {
 	if _, ok := ctx.Deadline(); !ok {
@@ -97,12 +101,21 @@ func (c *Client) insist(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, 
 		defer cancel()
 		ctx = limited
 	}
+	var missing time.Time // since when no stream has answered
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		try, cancel := context.WithTimeout(ctx, publishTimeout)
 		ack, err := c.publish(try, msg)
 		cancel()
-		if err == nil || !isTransient(err) || c.hopeless(ctx, msg.Subject, err) {
+		if err == nil || !isTransient(err) || c.isRefused(msg.Subject) {
 			return ack, err
+		}
+		switch {
+		case !isNobody(err) || !c.nc.IsConnected():
+			missing = time.Time{}
+		case missing.IsZero():
+			missing = time.Now()
+		case time.Since(missing) > patience && c.hasNoStream(ctx):
+			return nil, err
 		}
 		select {
 		case <-ctx.Done():
@@ -112,15 +125,23 @@ func (c *Client) insist(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, 
 	}
 }
 
-// hopeless tells a silence that will not end: the stream does not exist, or the server refuses this user.
-func (c *Client) hopeless(ctx context.Context, subject string, err error) bool {
-	if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
-		_, err := c.js.Stream(ctx, c.names.Stream("JOBS"))
-		return errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, nats.ErrNoResponders) ||
-			errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount)
-	}
-	refusal := c.nc.LastError()
-	return errors.Is(refusal, nats.ErrPermissionViolation) && strings.Contains(refusal.Error(), subject)
+// isRefused tells that the server does not let this user publish to subject. It says so on the side, and the publish runs
+// into its time limit.
+func (c *Client) isRefused(subject string) bool {
+	err := c.nc.LastError()
+	return errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), subject)
+}
+
+// isNobody tells that no stream took a message.
+func isNobody(err error) bool {
+	return errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders)
+}
+
+// hasNoStream tells a job stream that is not there from one that is looking for its leader.
+func (c *Client) hasNoStream(ctx context.Context) bool {
+	_, err := c.js.Stream(ctx, c.names.Stream("JOBS"))
+	return errors.Is(err, jetstream.ErrStreamNotFound) || isNobody(err) ||
+		errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount)
 }
 
 // SubmitMany publishes the jobs of source, up to window of them in flight (zero means 256), and calls done for each as

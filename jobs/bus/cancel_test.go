@@ -1,0 +1,244 @@
+package bus_test
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+func TestACancelledJobEndsInOneCancelledResultWhereverItIs(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	places := map[string]func(id string) uint64{
+		"queued": func(id string) uint64 {
+			ack, err := in.Submit(soon(t), job(id))
+			must(t, err)
+			return ack.Seq
+		},
+		"running": func(id string) uint64 {
+			ack, err := in.Submit(soon(t), job(id))
+			must(t, err)
+			lane, err := in.Lane(soon(t), "default", false)
+			must(t, err)
+			for taken := ""; taken != in.names.Job("default", id); {
+				msg, err := lane.Next()
+				must(t, err)
+				taken = msg.Subject()
+			}
+			return ack.Seq
+		},
+		"waiting": func(id string) uint64 {
+			_, err := in.Park(soon(t), "default", id, []byte("x"), jobs.Progress{JobSeq: 71}, time.Now().Add(time.Hour))
+			must(t, err)
+			return 71
+		},
+		"due": func(id string) uint64 {
+			_, err := in.Park(soon(t), "default", id, []byte("x"), jobs.Progress{JobSeq: 72}, time.Now())
+			must(t, err)
+			lane, err := in.Lane(soon(t), "default", true)
+			must(t, err)
+			_, err = lane.Next()
+			must(t, err)
+			return 72
+		},
+	}
+	var mu sync.Mutex
+	told := map[string]bool{}
+	stop, err := in.OnCancel(func(queue, id string) {
+		mu.Lock()
+		defer mu.Unlock()
+		told[queue+"/"+id] = true
+	})
+	must(t, err)
+	for id, place := range places {
+		seq := place(id)
+		must(t, in.Cancel(soon(t), key(id), "somebody"))
+		got, err := in.Result(soon(t), "default", id)
+		must(t, err)
+		if got.Outcome != jobs.Cancelled || got.Error != jobs.ErrCancelled || got.JobSeq != seq || got.Worker != "somebody" {
+			t.Errorf("%s: got result %+v, want it cancelled with job sequence %d", id, got, seq)
+		}
+		if found, err := in.Find(soon(t), "", id); err != nil || len(found) != 1 || found[0].Place != bus.Finished {
+			t.Errorf("%s: got %v, %v; want it finished and nowhere else", id, found, err)
+		}
+		isError(t, in.Cancel(soon(t), key(id), "somebody"), bus.ErrFinished)
+	}
+	must(t, in.nc.Flush())
+	stop()
+	mu.Lock()
+	defer mu.Unlock()
+	if len(told) != len(places) || !told["default/running"] {
+		t.Errorf("workers were told of %v, want all", told)
+	}
+}
+
+func TestWhatIsNotThereCannotBeCancelled(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	isError(t, in.Cancel(soon(t), key("a"), ""), bus.ErrNotFound)
+	_, err := in.Result(soon(t), "default", "a")
+	isError(t, err, bus.ErrNotFound)
+}
+
+func TestAResultThatIsStoredIsNotReplacedByACancel(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	_, err := in.Submit(soon(t), job("a"))
+	must(t, err)
+	in.store(t, "a", []byte("done"))
+	isError(t, in.Cancel(soon(t), key("a"), ""), bus.ErrFinished)
+	if got, err := in.Result(soon(t), "default", "a"); err != nil || got.Outcome != jobs.Succeeded {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func TestAPausedQueueGivesNoJobsUntilItIsResumed(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{Queues: []string{"default", "other"}})
+	for _, id := range []string{"a", "b"} {
+		_, err := in.Submit(soon(t), job(id))
+		must(t, err)
+	}
+	lane, err := in.Lane(soon(t), "default", false)
+	must(t, err)
+	running, err := lane.Next()
+	must(t, err)
+	must(t, in.Pause(soon(t), "default", time.Time{}))
+	if _, err := lane.Next(jetstream.FetchMaxWait(200 * time.Millisecond)); err == nil {
+		t.Error("a paused queue gave a job")
+	}
+	must(t, running.DoubleAck(soon(t)))
+	must(t, in.Resume(soon(t), "default"))
+	_, err = lane.Next()
+	must(t, err)
+	isError(t, in.Pause(soon(t), "nobody-serves-it", time.Time{}), bus.ErrNotFound)
+	isError(t, in.Resume(soon(t), "*"), bus.ErrNotFound)
+}
+
+func TestQueuesTellWhatWaitsWhere(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{Queues: []string{"default"}})
+	for _, id := range []string{"a", "b", "c"} {
+		_, err := in.Submit(soon(t), job(id))
+		must(t, err)
+	}
+	_, err := in.Submit(soon(t), jobs.Job{Queue: "mispelt", ID: "a", URL: "http://a.test/"})
+	must(t, err)
+	_, err = in.Park(soon(t), "default", "p", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
+	must(t, err)
+	lane, err := in.Lane(soon(t), "default", false)
+	must(t, err)
+	_, err = lane.Next()
+	must(t, err)
+	until := time.Now().Add(time.Hour).Truncate(time.Second)
+	must(t, in.Pause(soon(t), "default", until))
+	got, err := in.Queues(soon(t))
+	must(t, err)
+	if len(got) != 2 || !got[0].PausedUntil.Equal(until) {
+		t.Fatalf("got %+v, want two queues, the first one paused until %s", got, until)
+	}
+	got[0].PausedUntil, got[0].Pulls = time.Time{}, 0
+	want := []bus.QueueState{{Queue: "default", Queued: 2, Running: 1, Waiting: 1, Served: true}, {Queue: "mispelt", Queued: 1}}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Errorf("got %+v, want %+v", got[i], want[i])
+		}
+	}
+}
+
+func TestADeadLetterIsReplayedOnce(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	in.bury(t, "a", "b", "c")
+	letter, err := in.DeadOf(soon(t), key("b"))
+	must(t, err)
+	ack, err := in.Replay(soon(t), letter)
+	must(t, err)
+	if ack.ID != "replay-2" {
+		t.Errorf("got %s, want it to run as replay-2", ack)
+	}
+	_, err = in.Replay(soon(t), letter)
+	isError(t, err, bus.ErrReplayed)
+	if got := in.dead(t); got != "a c" {
+		t.Errorf("got letters %q left, want a and c", got)
+	}
+	lane, err := in.Lane(soon(t), "default", false)
+	must(t, err)
+	msg, err := lane.Next()
+	must(t, err)
+	if got := msg.Headers().Get(jobs.HeaderReplayOf); got != "default/b" || string(msg.Data()) != "http://b.test/" {
+		t.Errorf("got a replay of %q with %s", got, msg.Data())
+	}
+}
+
+func TestOfRacingReplaysOneRuns(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	in.bury(t, "a")
+	letter, err := in.DeadOf(soon(t), key("a"))
+	must(t, err)
+	outcomes := make(chan error, 8)
+	for range cap(outcomes) {
+		go func() {
+			_, err := in.Replay(soon(t), letter)
+			outcomes <- err
+		}()
+	}
+	ran := 0
+	for range cap(outcomes) {
+		if err := <-outcomes; err == nil {
+			ran++
+		} else {
+			isError(t, err, bus.ErrReplayed)
+		}
+	}
+	if ran != 1 {
+		t.Errorf("%d replays ran, want 1", ran)
+	}
+}
+
+func TestDroppingALetterSparesALaterOne(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	in.bury(t, "a")
+	old, err := in.DeadOf(soon(t), key("a"))
+	must(t, err)
+	in.bury(t, "a", "b")
+	must(t, in.DropDead(soon(t), old))
+	if got := in.dead(t); got != "a b" {
+		t.Errorf("got letters %q, want a and b", got)
+	}
+	must(t, in.PurgeDead(soon(t)))
+	if got := in.dead(t); got != "" {
+		t.Errorf("got letters %q after the purge", got)
+	}
+	_, err = in.DeadOf(soon(t), key("a"))
+	isError(t, err, bus.ErrNotFound)
+}
+
+// bury keeps dead letters.
+func (in *installation) bury(t *testing.T, ids ...string) {
+	t.Helper()
+	for _, id := range ids {
+		r := &jobs.Result{Queue: "default", ID: id, Outcome: jobs.Failed, Error: jobs.ErrPermanent, FinishedAt: time.Now()}
+		must(t, in.DeadLetter(soon(t), "default", id, []byte("http://"+id+".test/"), r))
+	}
+}
+
+// dead lists the ids of the letters.
+func (in *installation) dead(t *testing.T) (ids string) {
+	t.Helper()
+	must(t, in.Dead(soon(t), func(l bus.Letter) error {
+		if ids != "" {
+			ids += " "
+		}
+		ids += l.ID
+		return nil
+	}))
+	return ids
+}

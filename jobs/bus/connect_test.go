@@ -1,0 +1,153 @@
+package bus_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+const secret = "s3cr3t"
+
+func TestConnectionFailuresSayWhatIsWrongAndNoSecret(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, func(o *server.Options) { o.Username, o.Password = "u", "right" })
+	host := strings.TrimPrefix(srv.ClientURL(), "nats://")
+	file := filepath.Join(t.TempDir(), "seed")
+	must(t, os.WriteFile(file, []byte("SU"+secret), 0o600))
+	for name, c := range map[string]struct {
+		dial bus.Dial
+		want error
+	}{
+		"nobody there":         {bus.Dial{URL: "nats://u:" + secret + "@127.0.0.1:1"}, bus.ErrUnreachable},
+		"wrong password":       {bus.Dial{URL: srv.ClientURL(), User: "u", Password: secret}, bus.ErrCredentials},
+		"password in the URL":  {bus.Dial{URL: "nats://u:" + secret + "@" + host}, bus.ErrCredentials},
+		"wrong token":          {bus.Dial{URL: srv.ClientURL(), Token: secret}, bus.ErrCredentials},
+		"not a URL":            {bus.Dial{URL: "nats://u:" + secret + "@ho st:4222"}, bus.ErrConfig},
+		"no URL":               {bus.Dial{}, bus.ErrConfig},
+		"no such file":         {bus.Dial{URL: srv.ClientURL(), CA: "/nowhere/ca.pem"}, bus.ErrConfig},
+		"not a seed":           {bus.Dial{URL: srv.ClientURL(), Nkey: secret}, bus.ErrConfig},
+		"not a seed in a file": {bus.Dial{URL: srv.ClientURL(), Nkey: file}, bus.ErrConfig},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := bus.Connect(soon(t), c.dial, quiet())
+			isError(t, err, c.want)
+			if strings.Contains(err.Error(), secret) {
+				t.Errorf("the error holds the secret: %v", err)
+			}
+		})
+	}
+}
+
+func TestADialPrintsWithoutItsSecrets(t *testing.T) {
+	t.Parallel()
+	d := bus.Dial{URL: "nats://u:" + secret + "@one:4222,tls://two:4222", User: "u", Password: secret, Token: secret, Nkey: secret}
+	var log bytes.Buffer
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "dial", d)
+	data, err := json.Marshal(d)
+	must(t, err)
+	for _, got := range []string{d.String(), fmt.Sprintf("%v %+v %#v %s %q %v", d, d, d, d, d, &d), log.String(), string(data)} {
+		if strings.Contains(got, secret) || !strings.Contains(got, "nats://one:4222,tls://two:4222") {
+			t.Errorf("got %s, want the servers without user information", got)
+		}
+	}
+}
+
+func TestAPatientConnectWaitsForTheServerAndSaysSo(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	port := l.Addr().(*net.TCPAddr).Port
+	must(t, l.Close())
+	said := make(chan string, 1)
+	log := slog.New(slog.NewTextHandler(writer(func(line string) { said <- line }), nil))
+	var connected *nats.Conn
+	var connecting sync.WaitGroup
+	connecting.Go(func() {
+		connected, err = bus.Connect(soon(t), bus.Dial{URL: fmt.Sprintf("u:%s@127.0.0.1:%d", secret, port), Patient: true}, log)
+	})
+	if got := <-said; !strings.Contains(got, "waiting") || strings.Contains(got, secret) {
+		t.Errorf("got log line %q, want that it waits, and no secret", got)
+	}
+	startServer(t, func(o *server.Options) { o.Port = port })
+	connecting.Wait()
+	must(t, err)
+	connected.Close()
+}
+
+// writer hands the lines of a log to a function.
+type writer func(string)
+
+func (w writer) Write(p []byte) (int, error) {
+	w(string(p))
+	return len(p), nil
+}
+
+func TestAPatientConnectEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := bus.Connect(ctx, bus.Dial{URL: "127.0.0.1:1", Patient: true}, quiet())
+	isError(t, err, bus.ErrUnreachable)
+}
+
+func TestAnNkeyMayBeASeedOrAFile(t *testing.T) {
+	t.Parallel()
+	pair, err := nkeys.CreateUser()
+	must(t, err)
+	public, err := pair.PublicKey()
+	must(t, err)
+	seed, err := pair.Seed()
+	must(t, err)
+	file := filepath.Join(t.TempDir(), "seed")
+	must(t, os.WriteFile(file, append(seed, '\n'), 0o600))
+	srv := startServer(t, func(o *server.Options) { o.Nkeys = []*server.NkeyUser{{Nkey: public}} })
+	for _, given := range []string{string(seed), file} {
+		connect(t, bus.Dial{URL: srv.ClientURL(), Nkey: given})
+	}
+}
+
+// TestWhatIsSentWhileDisconnectedFailsAtOnce: an ack in a buffer would look done, and arrive when the job is another's.
+func TestWhatIsSentWhileDisconnectedFailsAtOnce(t *testing.T) {
+	t.Parallel()
+	in := bare(t)
+	lost := in.nc.StatusChanged(nats.RECONNECTING)
+	in.stop()
+	<-lost
+	if err := in.nc.Publish("x", nil); !errors.Is(err, nats.ErrReconnectBufExceeded) {
+		t.Errorf("got %v, want %v", err, nats.ErrReconnectBufExceeded)
+	}
+}
+
+func TestARefusedSubjectIsLogged(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Deny: []string{"no.>"}},
+		}}}
+	})
+	said := make(chan string, 1)
+	nc, err := bus.Connect(soon(t), bus.Dial{URL: srv.ClientURL(), User: "u", Password: "p"}, slog.New(slog.NewTextHandler(writer(func(line string) { said <- line }), nil)))
+	must(t, err)
+	defer nc.Close()
+	must(t, nc.Publish("no.way", nil))
+	if got := <-said; !strings.Contains(got, "no.way") || !strings.Contains(got, "level=ERROR") {
+		t.Errorf("got log line %q, want an error that names the subject", got)
+	}
+}

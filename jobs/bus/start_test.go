@@ -1,0 +1,160 @@
+package bus_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/url"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+// startServer runs a real server for one test; change, if given, alters its options.
+func startServer(t *testing.T, change func(*server.Options)) *server.Server {
+	t.Helper()
+	opts := &server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true}
+	if change != nil {
+		change(opts)
+	}
+	s, err := server.NewServer(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+	})
+	if !s.ReadyForConnections(10 * time.Second) {
+		t.Fatal("the server did not start")
+	}
+	return s
+}
+
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+func connect(t *testing.T, d bus.Dial) *nats.Conn {
+	t.Helper()
+	nc, err := bus.Connect(t.Context(), d, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+func names(t *testing.T) jobs.Names {
+	t.Helper()
+	n, err := jobs.NewNames("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// installation is a client on a server of its own.
+type installation struct {
+	server *server.Server
+	dir    string // of its streams
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	names  jobs.Names
+	*bus.Client
+}
+
+// on makes a client on a running server.
+func on(t *testing.T, s *server.Server, d bus.Dial) *installation {
+	t.Helper()
+	d.URL = s.ClientURL()
+	in := &installation{server: s, dir: strings.TrimSuffix(s.StoreDir(), "/jetstream"), nc: connect(t, d), names: names(t)}
+	var err error
+	if in.js, err = jetstream.New(in.nc); err != nil {
+		t.Fatal(err)
+	}
+	if in.Client, err = bus.New(in.nc, in.names); err != nil {
+		t.Fatal(err)
+	}
+	return in
+}
+
+// bare is an installation without its streams.
+func bare(t *testing.T) *installation {
+	t.Helper()
+	return on(t, startServer(t, nil), bus.Dial{})
+}
+
+func install(t *testing.T, s bus.Settings) *installation {
+	t.Helper()
+	in := bare(t)
+	if err := in.Ensure(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	return in
+}
+
+// stop ends the server; restart brings it back on its port with its streams.
+func (in *installation) stop() {
+	in.server.Shutdown()
+	in.server.WaitForShutdown()
+}
+
+func (in *installation) restart(t *testing.T) {
+	t.Helper()
+	u, err := url.Parse(in.server.ClientURL())
+	must(t, err)
+	port, err := strconv.Atoi(u.Port())
+	must(t, err)
+	in.stop()
+	in.server = startServer(t, func(o *server.Options) { o.Port, o.StoreDir = port, in.dir })
+}
+
+// store stores a succeeded result and expects it to win.
+func (in *installation) store(t *testing.T, id string, body []byte) {
+	t.Helper()
+	stored, err := in.StoreResult(t.Context(), success(id, body))
+	if err != nil || !stored.Won {
+		t.Fatalf("store result %s: won %v, %v", id, stored.Won, err)
+	}
+}
+
+func success(id string, body []byte) *jobs.Result {
+	return &jobs.Result{
+		Queue: "default", ID: id, Outcome: jobs.Succeeded, Status: 200, Body: body, Worker: "w1", FinishedAt: time.Now(), AttemptCount: 1,
+	}
+}
+
+// soon bounds what a test waits for.
+func soon(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func isError(t *testing.T, got, want error) {
+	t.Helper()
+	if !errors.Is(got, want) {
+		t.Fatalf("got error %v, want %v", got, want)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func job(id string) jobs.Job { return jobs.Job{ID: id, URL: "https://example.com/"} }
+
+func key(id string) bus.Key { return bus.Key{Queue: "default", ID: id} }

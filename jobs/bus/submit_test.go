@@ -1,0 +1,228 @@
+package bus_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/oklog/ulid/v2"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+func TestAJobWithoutIDGetsAULIDOnTheDefaultQueue(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	ack, err := in.Submit(soon(t), job(""))
+	must(t, err)
+	if _, err := ulid.ParseStrict(ack.ID); err != nil || ack.Queue != "default" || ack.Seq != 1 {
+		t.Errorf("got %+v, %v; want a ULID in the default queue", ack, err)
+	}
+}
+
+func TestASecondJobOfANameIsRefusedUntilTheFirstIsDone(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	_, err := in.Submit(soon(t), job("a"))
+	must(t, err)
+	_, err = in.Submit(soon(t), job("a"))
+	isError(t, err, bus.ErrQueued)
+
+	lane, err := in.Lane(soon(t), "default", false)
+	must(t, err)
+	msg, err := lane.Next()
+	must(t, err)
+	_, err = in.Submit(soon(t), job("a"))
+	isError(t, err, bus.ErrQueued)
+
+	in.store(t, "a", nil)
+	must(t, msg.DoubleAck(soon(t)))
+	_, err = in.Submit(soon(t), job("a"))
+	isError(t, err, bus.ErrFinished)
+}
+
+func TestAFullQueueIsToldFromATakenID(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{JobsMaxMsgs: 2})
+	for _, id := range []string{"a", "b"} {
+		_, err := in.Submit(soon(t), job(id))
+		must(t, err)
+	}
+	_, err := in.Submit(soon(t), job("c"))
+	isError(t, err, bus.ErrQueueFull)
+}
+
+func TestAnInvalidJobIsNotSent(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	var invalid *jobs.InvalidError
+	if _, err := in.Submit(soon(t), jobs.Job{ID: "a.b", URL: "ftp://x"}); !errors.As(err, &invalid) || len(invalid.Reasons) != 2 {
+		t.Errorf("got %v, want both reasons", err)
+	}
+}
+
+func TestATooLargeJobIsSaidToBe(t *testing.T) {
+	t.Parallel()
+	in := on(t, startServer(t, func(o *server.Options) { o.MaxPayload = 64 << 10 }), bus.Dial{})
+	must(t, in.Ensure(soon(t), bus.Settings{}))
+	_, err := in.Submit(soon(t), jobs.Job{ID: "a", URL: "http://a.test/", Body: strings.Repeat("x", 100<<10)})
+	isError(t, err, bus.ErrTooLarge)
+}
+
+func TestSubmitOutlivesARestartOfTheServer(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	in.stop()
+	done := make(chan error, 1)
+	go func() {
+		_, err := in.Submit(soon(t), job("a"))
+		done <- err
+	}()
+	in.restart(t)
+	must(t, <-done)
+}
+
+func TestSubmitGivesUpWithItsContext(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	in.stop()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := in.Submit(ctx, job("a")); err == nil {
+		t.Error("got no error from a server that is gone")
+	}
+}
+
+func TestSubmitManyTellsOfEachJob(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	const count = 3000
+	_, err := in.Submit(soon(t), job("j7"))
+	must(t, err)
+	source := func(yield func(jobs.Job) bool) {
+		for i := range count {
+			if !yield(job(fmt.Sprintf("j%d", i))) {
+				return
+			}
+		}
+	}
+	accepted, refused := map[string]bool{}, map[string]error{}
+	err = in.SubmitMany(soon(t), source, 0, func(job jobs.Job, ack bus.Ack, err error) {
+		if err != nil {
+			refused[job.ID] = err
+			return
+		}
+		accepted[ack.ID] = true
+	})
+	must(t, err)
+	if len(accepted) != count-1 || len(refused) != 1 {
+		t.Errorf("got %d accepted and %d refused, want %d and 1", len(accepted), len(refused), count-1)
+	}
+	isError(t, refused["j7"], bus.ErrQueued)
+}
+
+func TestSubmitManyStopsTakingJobsWhenItsContextEnds(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	enough := errors.New("enough")
+	taken, told := 0, 0
+	endless := func(yield func(jobs.Job) bool) {
+		for yield(job("")) {
+			if taken++; taken == 50 {
+				cancel(enough)
+			}
+		}
+	}
+	err := in.SubmitMany(ctx, endless, 4, func(jobs.Job, bus.Ack, error) { told++ })
+	isError(t, err, enough)
+	if told < taken || told > taken+1 {
+		t.Errorf("told of %d jobs, took %d", told, taken)
+	}
+}
+
+func TestFindSeesEveryPlaceOfAJob(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{Queues: []string{"default", "other"}})
+	_, err := in.Submit(soon(t), job("a"))
+	must(t, err)
+	in.store(t, "a", nil)
+	_, err = in.Park(soon(t), "other", "a", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
+	must(t, err)
+	got, err := in.Find(soon(t), "", "a")
+	must(t, err)
+	want := []bus.Found{
+		{Key: key("a"), Place: bus.Finished}, {Key: key("a"), Place: bus.Queued}, {Key: bus.Key{Queue: "other", ID: "a"}, Place: bus.Waiting},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if got, err = in.Find(soon(t), "other", "a"); err != nil || len(got) != 1 {
+		t.Errorf("got %v, %v in one queue, want one", got, err)
+	}
+}
+
+func TestAnIDInTwoQueuesIsAmbiguous(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	for _, queue := range []string{"one", "two"} {
+		_, err := in.Submit(soon(t), jobs.Job{Queue: queue, ID: "a", URL: "http://a.test/"})
+		must(t, err)
+	}
+	_, err := in.Resolve(soon(t), "a")
+	var ambiguous *bus.AmbiguousError
+	if !errors.As(err, &ambiguous) || !slices.Equal(ambiguous.Queues, []string{"one", "two"}) {
+		t.Errorf("got %v, want both queues named", err)
+	}
+	if got, err := in.Resolve(soon(t), "two/a"); err != nil || got != (bus.Key{Queue: "two", ID: "a"}) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	_, err = in.Resolve(soon(t), "b")
+	isError(t, err, bus.ErrNotFound)
+}
+
+// TestNoUncheckedNameReachesTheServer: a wildcard there would read, or purge, everything.
+func TestNoUncheckedNameReachesTheServer(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	_, err := in.Submit(soon(t), job("a"))
+	must(t, err)
+	for _, bad := range []bus.Key{{"default", "*"}, {"*", "a"}, {"default", ">"}, {"default", "a.b"}, {"", "a"}, {"default", ""}, {"default", "a b"}} {
+		_, result := in.Result(soon(t), bad.Queue, bad.ID)
+		_, wait := in.Wait(soon(t), bad.Queue, bad.ID)
+		_, dead := in.DeadOf(soon(t), bad)
+		_, resolve := in.Resolve(soon(t), bad.String())
+		for what, err := range map[string]error{"result": result, "wait": wait, "dead": dead, "cancel": in.Cancel(soon(t), bad, ""), "resolve": resolve} {
+			if bad.Queue == "" && what == "resolve" {
+				continue // "/a" asks for any queue
+			}
+			if !errors.Is(err, bus.ErrNotFound) {
+				t.Errorf("%s of %q: got %v, want %v", what, bad, err, bus.ErrNotFound)
+			}
+		}
+	}
+	if found, err := in.Find(soon(t), "", "a"); err != nil || len(found) != 1 {
+		t.Errorf("got %v, %v; want the job where it was", found, err)
+	}
+}
+
+func TestAJobsBytesArriveUnchanged(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	_, err := in.Submit(soon(t), job("a"))
+	must(t, err)
+	lane, err := in.Lane(soon(t), "default", false)
+	must(t, err)
+	msg, err := lane.Next()
+	must(t, err)
+	if got, want := msg.Data(), []byte(`{"url":"https://example.com/","method":"GET"}`); msg.Subject() != "gofer.jobs.default.a" || !bytes.HasPrefix(got, want[:20]) {
+		t.Errorf("got %s %s", msg.Subject(), got)
+	}
+}

@@ -1,0 +1,289 @@
+package bus_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+// deployed runs a server with the shipped configuration.
+func deployed(t *testing.T) *server.Server {
+	t.Helper()
+	for _, user := range []string{"WORKER", "ADMIN", "PUBLISHER", "READER"} {
+		t.Setenv("GOFER_"+user+"_PASSWORD", "p-"+user)
+	}
+	opts, err := server.ProcessConfigFile("../../deploy/nats/server.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return startServer(t, func(o *server.Options) {
+		dir := o.StoreDir
+		*o = *opts
+		o.Host, o.Port, o.StoreDir, o.NoLog, o.NoSigs = "127.0.0.1", server.RANDOM_PORT, dir, true, true
+	})
+}
+
+// as connects as one of the shipped users.
+func as(t *testing.T, s *server.Server, user, password string) *installation {
+	t.Helper()
+	nc := connect(t, bus.Dial{URL: s.ClientURL(), User: user, Password: password, InboxPrefix: "_INBOX_" + user})
+	in := &installation{server: s, nc: nc, names: names(t)}
+	var err error
+	if in.js, err = jetstream.New(nc); err != nil {
+		t.Fatal(err)
+	}
+	if in.Client, err = bus.New(nc, in.names); err != nil {
+		t.Fatal(err)
+	}
+	return in
+}
+
+// fleet is the shipped server with every user connected and the streams made by the worker.
+type fleet struct{ worker, admin, publisher, reader *installation }
+
+func deploy(t *testing.T) fleet {
+	t.Helper()
+	s := deployed(t)
+	f := fleet{
+		worker: as(t, s, "worker", "p-WORKER"), admin: as(t, s, "admin", "p-ADMIN"),
+		publisher: as(t, s, "publisher", "p-PUBLISHER"), reader: as(t, s, "reader", "p-READER"),
+	}
+	must(t, f.worker.Ensure(soon(t), bus.Settings{}))
+	return f
+}
+
+func TestEachShippedUserCanDoItsWork(t *testing.T) {
+	f := deploy(t)
+	body := make([]byte, jobs.MaxInlineBody+1)
+	ack, err := f.publisher.Submit(soon(t), job("a"))
+	must(t, err)
+	_, err = f.publisher.Submit(soon(t), job("a"))
+	isError(t, err, bus.ErrQueued)
+	if found, err := f.publisher.Find(soon(t), "", "a"); err != nil || len(found) != 1 {
+		t.Errorf("publisher: got %v, %v; want its job found", found, err)
+	}
+	waited := make(chan error, 1)
+	go func() {
+		r, err := f.publisher.Wait(soon(t), "default", "a")
+		if err == nil {
+			err = readBody(t, f.publisher, r, len(body))
+		}
+		waited <- err
+	}()
+	f.work(t, ack, body)
+	must(t, <-waited)
+
+	must(t, f.reader.Follow(soon(t), bus.Filter{Durable: bus.Reader, UntilNow: true}, func(r jobs.Result) error {
+		return readBody(t, f.reader, r, len(body))
+	}))
+	must(t, f.reader.Events(soon(t), bus.Filter{Durable: bus.Reader, UntilNow: true}, func(bus.Event) error { return nil }))
+	f.administer(t)
+}
+
+func readBody(t *testing.T, in *installation, r jobs.Result, want int) error {
+	t.Helper()
+	body, err := in.Body(soon(t), r)
+	if err != nil {
+		return err
+	}
+	got, err := io.ReadAll(body)
+	if err == nil && len(got) != want {
+		err = fmt.Errorf("got a body of %d bytes, want %d", len(got), want)
+	}
+	return err
+}
+
+// work is everything that a worker does to NATS.
+func (f fleet) work(t *testing.T, ack bus.Ack, body []byte) {
+	t.Helper()
+	lane, err := f.worker.Lane(soon(t), "default", false)
+	must(t, err)
+	msg, err := lane.Next()
+	must(t, err)
+	must(t, f.worker.Heartbeat(soon(t), msg))
+	must(t, f.worker.HandBack(soon(t), msg))
+	msg, err = lane.Next()
+	must(t, err)
+	_, err = f.worker.Park(soon(t), "default", "a", msg.Data(), jobs.Progress{JobSeq: ack.Seq}, time.Now())
+	must(t, err)
+	must(t, msg.DoubleAck(soon(t)))
+	due, err := f.worker.Lane(soon(t), "default", true)
+	must(t, err)
+	msg, err = due.Next()
+	must(t, err)
+	for _, won := range []bool{true, false} {
+		r := success("a", body)
+		r.Worker = fmt.Sprint(won)
+		stored, err := f.worker.StoreResult(soon(t), r)
+		if err != nil || stored.Won != won {
+			t.Errorf("worker: got %+v, %v", stored, err)
+		}
+	}
+	if got := f.admin.objects(t); got != 1 {
+		t.Errorf("worker: %d objects left, want that of the stored result", got)
+	}
+	must(t, msg.DoubleAck(soon(t)))
+	f.worker.bury(t, "dead")
+	must(t, f.worker.PublishRetry(soon(t), jobs.RetryEvent{Queue: "default", JobID: "a"}))
+	f.share(t)
+}
+
+// share is what the workers of a fleet tell one another.
+func (f fleet) share(t *testing.T) {
+	t.Helper()
+	proxies, err := f.admin.js.KeyValue(soon(t), "gofer-proxies")
+	must(t, err)
+	_, err = proxies.Put(soon(t), "p1", []byte("http://u:p@proxy.test:3128"))
+	must(t, err)
+	for _, bucket := range []string{"gofer-proxies", "gofer-policy", "gofer-deny", "gofer-breakers"} {
+		kv, err := f.worker.js.KeyValue(soon(t), bucket)
+		must(t, err)
+		watch, err := kv.WatchAll(soon(t))
+		must(t, err)
+		if entry := <-watch.Updates(); bucket == "gofer-proxies" && (entry == nil || entry.Key() != "p1") {
+			t.Errorf("worker: got %v from %s, want the proxy", entry, bucket)
+		}
+		must(t, watch.Stop())
+	}
+	breakers, err := f.worker.js.KeyValue(soon(t), "gofer-breakers")
+	must(t, err)
+	_, err = breakers.Create(soon(t), "p1", []byte("{}"))
+	must(t, err)
+}
+
+// administer is what an admin does.
+func (f fleet) administer(t *testing.T) {
+	t.Helper()
+	differences, err := f.admin.Apply(soon(t), bus.Settings{ResultsMaxAge: time.Hour})
+	if err != nil || len(differences) != 2 {
+		t.Errorf("admin: got %v, %v; want the two ages changed", differences, err)
+	}
+	_, err = f.publisher.Submit(soon(t), job("c"))
+	must(t, err)
+	must(t, f.admin.Cancel(soon(t), key("c"), "admin"))
+	must(t, f.admin.Pause(soon(t), "default", time.Time{}))
+	must(t, f.admin.Resume(soon(t), "default"))
+	if queues, err := f.admin.Queues(soon(t)); err != nil || len(queues) != 1 {
+		t.Errorf("admin: got queues %v, %v", queues, err)
+	}
+	letter, err := f.admin.DeadOf(soon(t), key("dead"))
+	must(t, err)
+	_, err = f.admin.Replay(soon(t), letter)
+	must(t, err)
+	must(t, f.admin.Follow(soon(t), bus.Filter{UntilNow: true}, func(jobs.Result) error { return nil }))
+}
+
+// TestWhatAUserMayNotDoIsRefused tries what would break the promise or give away secrets.
+func TestWhatAUserMayNotDoIsRefused(t *testing.T) {
+	f := deploy(t)
+	_, err := f.publisher.Submit(soon(t), job("a"))
+	must(t, err)
+	for _, c := range []struct {
+		user    string
+		in      *installation
+		subject string
+	}{
+		{"publisher forges a result", f.publisher, "_gofer.results.default.a"},
+		{"publisher forges a public result", f.publisher, "gofer.results.default.a"},
+		{"publisher forges a waiting job", f.publisher, "_gofer.at.default.a"},
+		{"publisher forges a due job", f.publisher, "_gofer.due.default.a"},
+		{"publisher cancels", f.publisher, "_gofer.cancel.default.a"},
+		{"publisher purges", f.publisher, "$JS.API.STREAM.PURGE.GOFER_JOBS"},
+		{"publisher deletes a job", f.publisher, "$JS.API.STREAM.MSG.DELETE.GOFER_JOBS"},
+		{"publisher acks a job", f.publisher, "$JS.ACK.GOFER_JOBS.worker-default.1.1.1.1.0"},
+		{"publisher takes a job", f.publisher, "$JS.API.CONSUMER.MSG.NEXT.GOFER_JOBS.worker-default"},
+		{"publisher creates a consumer", f.publisher, "$JS.API.CONSUMER.CREATE.GOFER_RESULTS.x"},
+		{"publisher reads proxies", f.publisher, "$JS.API.DIRECT.GET.KV_gofer-proxies.$KV.gofer-proxies.p1"},
+		{"publisher writes proxies", f.publisher, "$KV.gofer-proxies.p1"},
+		{"publisher deletes a stream", f.publisher, "$JS.API.STREAM.DELETE.GOFER_JOBS"},
+		{"reader publishes a job", f.reader, "gofer.jobs.default.x"},
+		{"reader reads jobs", f.reader, "$JS.API.DIRECT.GET.GOFER_JOBS.gofer.jobs.default.a"},
+		{"reader reads proxies", f.reader, "$JS.API.DIRECT.GET.KV_gofer-proxies.$KV.gofer-proxies.p1"},
+		{"reader creates a consumer", f.reader, "$JS.API.CONSUMER.CREATE.GOFER_RESULTS.x"},
+		{"reader forges a result", f.reader, "_gofer.results.default.a"},
+		{"worker publishes a job", f.worker, "gofer.jobs.default.x"},
+		{"worker forges a public result", f.worker, "gofer.results.default.x"},
+		{"worker writes proxies", f.worker, "$KV.gofer-proxies.p1"},
+		{"worker purges jobs", f.worker, "$JS.API.STREAM.PURGE.GOFER_JOBS"},
+		{"worker changes a stream", f.worker, "$JS.API.STREAM.UPDATE.GOFER_JOBS"},
+	} {
+		must(t, c.in.nc.Publish(c.subject, nil))
+		must(t, c.in.nc.Flush())
+		if got := c.in.nc.LastError(); !errors.Is(got, nats.ErrPermissionViolation) || !strings.Contains(got.Error(), `"`+c.subject+`"`) {
+			t.Errorf("%s: got %v, want it refused", c.user, got)
+		}
+	}
+	for user, in := range map[string]*installation{"publisher": f.publisher, "reader": f.reader, "worker": f.worker} {
+		for _, subject := range []string{"_INBOX.>", "_INBOX_admin.>", "$KV.>", "_gofer.results.>", ">"} {
+			sub, err := in.nc.SubscribeSync(subject)
+			must(t, err)
+			must(t, in.nc.Flush())
+			if got := in.nc.LastError(); !errors.Is(got, nats.ErrPermissionViolation) || !strings.Contains(got.Error(), `"`+subject+`"`) {
+				t.Errorf("%s subscribes to %s: got %v, want it refused", user, subject, got)
+			}
+			must(t, sub.Unsubscribe())
+		}
+	}
+}
+
+// TestAnAnswerCannotBeAddressedToAStream: a publish names the subject for its answer, which the server does not check.
+func TestAnAnswerCannotBeAddressedToAStream(t *testing.T) {
+	f := deploy(t)
+	_, err := f.worker.StoreResult(soon(t), success("page", []byte("http://evil.test:1")))
+	must(t, err)
+	requests := []string{"gofer.jobs.default.x", "$JS.API.DIRECT.GET.GOFER_RESULTS.gofer.results.default.page"}
+	answers := []string{"_gofer.results.default.victim", "_gofer.due.default.victim", "$KV.gofer-proxies.victim", "gofer.dead.default.victim"}
+	for _, in := range []*installation{f.publisher, f.reader} {
+		for _, request := range requests {
+			for _, answer := range answers {
+				must(t, in.nc.PublishRequest(request, answer, []byte("http://a.test/")))
+			}
+		}
+		must(t, in.nc.Flush())
+	}
+	// What was asked before has been answered when the next question has.
+	_, err = f.publisher.Submit(soon(t), job("y"))
+	must(t, err)
+	_, err = f.publisher.Result(soon(t), "default", "page")
+	must(t, err)
+	for _, name := range []string{"GOFER_RETRIES", "KV_gofer-proxies", "GOFER_DEAD"} {
+		stream, err := f.admin.js.Stream(soon(t), name)
+		must(t, err)
+		if got := stream.CachedInfo().State.LastSeq; got != 0 {
+			t.Errorf("%s: an answer was stored", name)
+		}
+	}
+	_, err = f.admin.Result(soon(t), "default", "victim")
+	isError(t, err, bus.ErrNotFound)
+}
+
+func TestWithoutItsPasswordsTheShippedServerDoesNotStart(t *testing.T) {
+	for _, user := range []string{"WORKER", "ADMIN", "PUBLISHER"} {
+		t.Setenv("GOFER_"+user+"_PASSWORD", "p")
+	}
+	if _, err := server.ProcessConfigFile("../../deploy/nats/server.conf"); err == nil || !strings.Contains(err.Error(), "GOFER_READER_PASSWORD") {
+		t.Errorf("got %v, want the missing variable named", err)
+	}
+}
+
+func TestAUserWithoutRightsIsToldSo(t *testing.T) {
+	f := deploy(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err := f.reader.Submit(ctx, job("a"))
+	isError(t, err, bus.ErrPermission)
+	if !strings.Contains(err.Error(), "gofer.jobs.default.a") {
+		t.Errorf("got %v, want the subject named", err)
+	}
+}
