@@ -48,7 +48,7 @@ func Families() []Family {
 		{"gofer_rollup_start_timestamp_seconds", "gauge", "When the hour began."},
 		{"gofer_rollup_flushes_total", "counter", "Flushes of the hourly rollups to the fleet's stream by outcome."},
 		{"gofer_proxy_attempts_total", "counter", "Ended attempts by proxy; only with ?proxies."},
-		{"gofer_proxy_failures_total", "counter", "Failed attempts by proxy; only with ?proxies."},
+		{"gofer_proxy_failures_total", "counter", "Attempts that were somebody's fault by proxy; only with ?proxies."},
 		{"gofer_proxy_received_bytes_total", "counter", "Bytes received by proxy; only with ?proxies."},
 		{"gofer_proxy_state", "gauge", "Breaker of the proxy: 0 closed, 1 half open, 2 open; only with ?proxies."},
 	}

@@ -141,7 +141,7 @@ func (m *Metrics) Attempt(f rollup.AttemptFact) {
 	pick(m.attempts, reason).Inc()
 	m.attemptTime[reason == "none"].Update(f.Duration.Seconds())
 	m.received.AddInt64(max(f.Bytes, 0))
-	m.proxies.attempt(f, reason != "none")
+	m.proxies.attempt(f)
 }
 
 // Job counts a job whose result was stored.

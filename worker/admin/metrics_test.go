@@ -113,7 +113,7 @@ func TestProxySeriesAreTheBusiest(t *testing.T) {
 	for i := range 1000 {
 		m.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%05d", i), Status: 200, Bytes: 10})
 	}
-	m.Attempt(rollup.AttemptFact{Proxy: "p00777", Reason: "timeout", Bytes: 10})
+	m.Attempt(rollup.AttemptFact{Proxy: "p00777", Reason: "timeout", Fault: jobs.FaultUnclear, Bytes: 10})
 	m.Attempt(rollup.AttemptFact{Proxy: "gone", Reason: "timeout"})
 	page := string(m.Write(1))
 	for _, want := range []string{

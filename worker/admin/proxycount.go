@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
@@ -22,13 +23,13 @@ type proxyCounters struct {
 
 type proxyCounter struct{ attempts, failures, bytes atomic.Int64 }
 
-func (p *proxyCounters) attempt(f rollup.AttemptFact, failed bool) {
+func (p *proxyCounters) attempt(f rollup.AttemptFact) {
 	if f.Proxy == "" {
 		return
 	}
 	c := p.counter(f.Proxy)
 	c.attempts.Add(1)
-	c.failures.Add(int64(b2i(failed)))
+	c.failures.Add(int64(b2i(f.Fault != jobs.FaultNone)))
 	c.bytes.Add(max(f.Bytes, 0))
 }
 

@@ -44,6 +44,7 @@ func drawFact(t *rapid.T, now time.Time) fact {
 	switch rapid.IntRange(0, 3).Draw(t, "kind") {
 	case 0:
 		f := rollup.AttemptFact{Proxy: proxy, Duration: took, At: at, Bytes: rapid.Int64Range(0, 1<<30).Draw(t, "bytes")}
+		f.Fault = rapid.SampledFrom([]jobs.Fault{jobs.FaultNone, jobs.FaultProxy, jobs.FaultTarget}).Draw(t, "fault")
 		f.Reason = rapid.SampledFrom([]string{"", "timeout", "connect", "never heard of"}).Draw(t, "reason")
 		f.Status = rapid.SampledFrom([]int{0, 200, 503}).Draw(t, "status")
 		return func(b *rollup.Book) { b.Attempt(f) }
@@ -204,13 +205,14 @@ func TestNumbersAreWhatHappened(t *testing.T) {
 		b.Attempt(rollup.AttemptFact{Proxy: "p1", Reason: "timeout", Fault: jobs.FaultProxy, Duration: 3 * time.Second, Bytes: 10})
 		b.Retry(jobs.RetryEvent{JobID: "j1"})
 		b.Attempt(rollup.AttemptFact{Proxy: "p1", Status: 200, Duration: time.Second, Bytes: 90})
+		b.Attempt(rollup.AttemptFact{Proxy: "p1", Reason: "cancelled", Duration: 2 * time.Second}) // nobody's fault
 		b.Breaker(jobs.BreakerEvent{ProxyID: "p1", ToState: "open"})
 		b.Job(rollup.JobFact{ID: "j1", Outcome: jobs.Succeeded, Policy: "exponential/3", Attempts: 2, Duration: 4 * time.Second})
 		b.Job(rollup.JobFact{ID: "j2", Outcome: jobs.Failed, Error: jobs.ErrNoProxy, Policy: "exponential/3"})
 		p := b.Series(1)[0]
 		want := rollup.Point{
 			Timestamp: time.Now().UTC().Truncate(time.Hour), TotalRequests: 2, TotalRetries: 1, SuccessRate: 0.5,
-			AvgLatency: jobs.Duration(4 * time.Second), P50: p.P50, P95: p.P95, P99: p.P99, Attempts: 2, Bytes: 100, BreakerOpens: 1,
+			AvgLatency: jobs.Duration(4 * time.Second), P50: p.P50, P95: p.P95, P99: p.P99, Attempts: 3, Bytes: 100, BreakerOpens: 1,
 		}
 		if p != want {
 			t.Errorf("point: got %+v, want %+v", p, want)
@@ -218,7 +220,7 @@ func TestNumbersAreWhatHappened(t *testing.T) {
 		if off := p.P99.Seconds() - 4; off < -0.25 || off > 0.25 {
 			t.Errorf("p99 of one job of 4 s: got %v", p.P99)
 		}
-		wantProxy := rollup.Proxy{ProxyID: "p1", TotalAttempts: 2, SuccessCount: 1, FailureCount: 1, AvgLatency: jobs.Duration(2 * time.Second), Bytes: 100, Opens: 1}
+		wantProxy := rollup.Proxy{ProxyID: "p1", TotalAttempts: 3, SuccessCount: 1, FailureCount: 1, AvgLatency: jobs.Duration(2 * time.Second), Bytes: 100, Opens: 1}
 		if got := b.ByProxy(1); len(got) != 1 || got[0] != wantProxy {
 			t.Errorf("proxies: got %+v, want %+v", got, wantProxy)
 		}

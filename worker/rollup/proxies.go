@@ -3,6 +3,8 @@ package rollup
 import (
 	"cmp"
 	"slices"
+
+	"github.com/gofer-mq/gofer/jobs"
 )
 
 const (
@@ -44,9 +46,9 @@ func (c *proxyCounts) attempt(f AttemptFact) {
 	c[proxyBytes] += f.Bytes
 	c[proxyLatency] += max(f.Duration.Microseconds(), 0)
 	switch {
-	case f.failed():
+	case f.Fault != jobs.FaultNone:
 		c[proxyFailed]++
-	case f.Status != 0:
+	case f.Status != 0: // also when the body was too large for the job: the proxy delivered
 		c[proxySucceeded]++
 	}
 }
