@@ -1,0 +1,138 @@
+package rotation
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// ParseLine reads "URL [key=value …]" with the keys id, tags, region, weight and max_inflight. Its error never repeats the
+// line, which may hold a password.
+func ParseLine(line string) (Proxy, error) {
+	fields := strings.Fields(line)
+	if len(fields) == 0 {
+		return Proxy{}, errors.New("no proxy URL")
+	}
+	u, err := parseURL(fields[0])
+	if err != nil {
+		return Proxy{}, err
+	}
+	p := Proxy{URL: u, ID: defaultID(u)}
+	seen := map[string]bool{}
+	for _, field := range fields[1:] {
+		key, value, found := strings.Cut(field, "=")
+		if !found || seen[key] {
+			return Proxy{}, errors.New("what follows the URL must be key=value, each key once: id, tags, region, weight, max_inflight")
+		}
+		seen[key] = true
+		if err := p.set(key, value); err != nil {
+			return Proxy{}, err
+		}
+	}
+	return p, nil
+}
+
+func parseURL(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	// The parser's error repeats the text, and of user:secret@host it takes the user for the scheme.
+	if err != nil || u.Opaque != "" || u.Scheme == "" {
+		return nil, errors.New("not a proxy URL: write scheme://[user:password@]host:port, reserved characters percent-encoded")
+	}
+	u.Scheme = strings.ToLower(u.Scheme)
+	ports := map[string]string{"http": "80", "https": "443", "socks5": "1080", "socks5h": "1080"}
+	port, known := ports[u.Scheme]
+	switch {
+	case !known:
+		return nil, errors.New("the scheme is none of http, https, socks5, socks5h")
+	case u.Hostname() == "":
+		return nil, errors.New("the URL has no host")
+	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
+		return nil, errors.New("the URL has a path, a query or a fragment")
+	}
+	if u.Port() != "" {
+		port = u.Port()
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+		return nil, errors.New("the port is not between 1 and 65535")
+	}
+	return &url.URL{Scheme: u.Scheme, User: u.User, Host: net.JoinHostPort(strings.ToLower(u.Hostname()), port)}, nil
+}
+
+// defaultID is "p" and 12 hex digits of SHA-256 over scheme, user, host and port, so that a password may change without the
+// proxy becoming another.
+func defaultID(u *url.URL) string {
+	sum := sha256.Sum256([]byte(u.Scheme + "\x00" + u.User.Username() + "\x00" + u.Hostname() + "\x00" + u.Port()))
+	return "p" + hex.EncodeToString(sum[:6])
+}
+
+func (p *Proxy) set(key, value string) (err error) {
+	switch key {
+	case "id":
+		p.ID = value
+		if !validName(value) {
+			return errors.New("id does not match [A-Za-z0-9_-]{1,64}")
+		}
+	case "tags":
+		p.Tags = strings.FieldsFunc(value, func(r rune) bool { return r == ',' })
+	case "region":
+		p.Region = value
+	case "weight":
+		p.Weight, err = number(key, value, 1, 1000)
+	case "max_inflight":
+		p.MaxInflight, err = number(key, value, 1, 1000000)
+	default:
+		return errors.New("a key is none of id, tags, region, weight, max_inflight")
+	}
+	return err
+}
+
+func number(key, value string, low, high int) (int, error) {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < low || n > high {
+		return 0, fmt.Errorf("%s is not a whole number between %d and %d", key, low, high)
+	}
+	return n, nil
+}
+
+func validName(name string) bool {
+	return name != "" && len(name) <= 64 && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-") == ""
+}
+
+// ParseList reads a proxy a line; empty lines and lines that begin with # are skipped. The error names every broken line by
+// its number, one a line, and never holds a line's text; the list is empty then.
+func ParseList(r io.Reader) ([]Proxy, error) {
+	var list []Proxy
+	var errs []error
+	lineOf := map[string]int{}
+	lines := bufio.NewScanner(r)
+	for n := 1; lines.Scan(); n++ {
+		line := strings.TrimSpace(lines.Text())
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		p, err := ParseLine(line)
+		if first := lineOf[p.ID]; err == nil && first > 0 {
+			err = fmt.Errorf("the same proxy as in line %d: give one of them another id", first)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("line %d: %w", n, err))
+			continue
+		}
+		lineOf[p.ID] = n
+		list = append(list, p)
+	}
+	if err := lines.Err(); err != nil {
+		errs = append(errs, fmt.Errorf("a line is too long: %w", err))
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return list, nil
+}

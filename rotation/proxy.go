@@ -1,0 +1,54 @@
+package rotation
+
+import (
+	"log/slog"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// Proxy is a forward proxy. It prints without its user information.
+type Proxy struct {
+	// ID names the proxy wherever people see it: [A-Za-z0-9_-]{1,64}.
+	ID string
+	// URL is where it is and how it is spoken to: http, https, socks5 or socks5h, with user information if it asks for it.
+	URL *url.URL
+	// Tags are what a job may ask for; all of those that it asks for must be here.
+	Tags []string
+	// Region is where the proxy is, in words of the owner's choice.
+	Region string
+	// Weight is the part that the weighted strategy gives it; zero means 1.
+	Weight int
+	// MaxInflight is how many attempts may be under way through it; zero means no limit.
+	MaxInflight int
+}
+
+// Addr is scheme, host and port, without user information.
+func (p Proxy) Addr() string { return p.URL.Scheme + "://" + p.URL.Host }
+
+// String is Addr.
+func (p Proxy) String() string { return p.Addr() }
+
+// GoString is Addr, so that no %#v shows a password.
+func (p Proxy) GoString() string { return p.Addr() }
+
+// LogValue is Addr.
+func (p Proxy) LogValue() slog.Value { return slog.StringValue(p.Addr()) }
+
+// Line is the proxy as a line of a proxies file. It holds the password.
+func (p Proxy) Line() string {
+	parts := []string{p.URL.String(), "id=" + p.ID}
+	if len(p.Tags) > 0 {
+		parts = append(parts, "tags="+strings.Join(p.Tags, ","))
+	}
+	if p.Region != "" {
+		parts = append(parts, "region="+p.Region)
+	}
+	if p.Weight > 0 {
+		parts = append(parts, "weight="+strconv.Itoa(p.Weight))
+	}
+	if p.MaxInflight > 0 {
+		parts = append(parts, "max_inflight="+strconv.Itoa(p.MaxInflight))
+	}
+	return strings.Join(parts, " ")
+}
