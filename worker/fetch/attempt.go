@@ -1,0 +1,151 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/rotation"
+)
+
+// attempt is one try and what is known of it.
+type attempt struct {
+	jobs.Attempt
+	blame      blame
+	retryAfter time.Duration // the least wait before the next try
+}
+
+// errAttemptTimeout ends an attempt that used up its own time.
+var errAttemptTimeout = errors.New("the attempt took longer than its timeout")
+
+// attempt picks a proxy, does one exchange through it, and sorts what came of it. again means that the policy decides
+// whether and when another one follows.
+func (r *run) attempt(ctx context.Context) (end Outcome, again bool) {
+	lease, err := r.pick()
+	if err != nil {
+		return r.withoutProxy(err), false
+	}
+	defer lease.Release()
+	r.progress.WaitingSince = time.Time{}
+	started := time.Now()
+	if r.progress.Started.IsZero() {
+		r.progress.Started = started
+	}
+	x := r.exchange(ctx, lease)
+	f := r.facts(ctx, x, lease)
+	b := judge(f)
+	r.f.cfg.OnBreaker(lease.Report(b.verdict(f)))
+	r.progress.Bytes += x.received
+	if f.stopped && !errors.Is(context.Cause(ctx), errExpired) && !errors.Is(context.Cause(ctx), errTimedOut) {
+		// The attempt was taken away from it and counts for nobody.
+		return r.stopped(ctx), false
+	}
+	a := r.book(started, x, f, b, lease)
+	r.f.cfg.OnAttempt(r.job.Queue, a.Attempt, x.received, b.reason)
+	if x.url != "" {
+		r.url = x.url
+	}
+	return r.sort(ctx, x, f, b)
+}
+
+// book appends the attempt to the job's history.
+func (r *run) book(started time.Time, x *exchange, f facts, b blame, lease *rotation.Lease) *attempt {
+	a := &attempt{blame: b, retryAfter: f.retryAfter, Attempt: jobs.Attempt{
+		Attempt: len(r.progress.Attempts) + 1, StartedAt: started.UTC(), Duration: jobs.Duration(time.Since(started)),
+		Status: x.status(), Phase: x.phase(), Fault: b.fault, Error: b.text,
+	}}
+	if proxy := lease.Proxy(); proxy != nil {
+		a.Proxy, a.Region = proxy.ID, proxy.Region
+	}
+	r.last = a
+	r.progress.Attempts = append(r.progress.Attempts, a.Attempt)
+	return a
+}
+
+// sort is the one place where an attempt becomes the job's end, or not.
+func (r *run) sort(ctx context.Context, x *exchange, f facts, b blame) (end Outcome, again bool) {
+	switch {
+	case f.stopped:
+		return r.stopped(ctx), false
+	case b.end == "" && b.answer:
+		return r.succeeded(x), false
+	case b.end != "":
+		return r.failed(b.end, b.text), false
+	case f.sent && r.nonIdempotent():
+		return r.failed(jobs.ErrAttemptsExhausted, b.text+"; the request may have been received, and retry_non_idempotent is not set"), false
+	}
+	return Outcome{}, true
+}
+
+// nonIdempotent reports whether sending the request again could do something twice.
+func (r *run) nonIdempotent() bool {
+	return (r.job.Method == "POST" || r.job.Method == "PATCH") && !r.policy.RetryNonIdempotent
+}
+
+func (r *run) succeeded(x *exchange) Outcome {
+	result := r.result()
+	result.Outcome, result.Status, result.Header, result.Body = jobs.Succeeded, x.status(), x.header, x.body
+	return Outcome{Kind: Finished, Result: result}
+}
+
+// pick takes a proxy that has not failed this job, while there is one; none for a direct fetch.
+func (r *run) pick() (*rotation.Lease, error) {
+	if r.job.Proxy.Direct {
+		return &rotation.Lease{}, nil
+	}
+	u, err := url.Parse(r.job.URL)
+	if err != nil {
+		return nil, errors.New("not a valid URL")
+	}
+	lease, events, err := r.f.cfg.Pool.Pick(rotation.Need{
+		Host: hostPort(u), Tags: r.job.Proxy.Tags, Region: r.job.Proxy.Region, RegionStrict: r.job.Proxy.RegionStrict,
+		Session: r.job.Proxy.Session, ID: r.job.Proxy.ID, Exclude: r.failedProxies(),
+	})
+	r.f.cfg.OnBreaker(events)
+	return &lease, err
+}
+
+func (r *run) failedProxies() (ids []string) {
+	for _, a := range r.progress.Attempts {
+		if a.Fault != jobs.FaultNone && a.Proxy != "" {
+			ids = append(ids, a.Proxy)
+		}
+	}
+	return ids
+}
+
+// The bounds of the time after which a job that found no proxy asks again.
+const (
+	askAgainSoonest = 200 * time.Millisecond
+	askAgainLatest  = 30 * time.Second
+	askAgainBlind   = 2 * time.Second
+)
+
+// withoutProxy ends or parks a job for which no proxy is usable. It never goes direct, and no attempt is counted.
+func (r *run) withoutProxy(err error) Outcome {
+	var none *rotation.NoProxyError
+	if !errors.As(err, &none) {
+		return r.failed(jobs.ErrInvalidJob, err.Error())
+	}
+	now := time.Now()
+	if none.Reason == rotation.Unmatched || r.job.WhenNoProxy == jobs.NoProxyFail {
+		return r.failed(jobs.ErrNoProxy, none.Error())
+	}
+	if r.progress.WaitingSince.IsZero() {
+		r.progress.WaitingSince = now
+	}
+	if now.Sub(r.progress.WaitingSince) >= r.f.cfg.MaxWait {
+		return r.failed(jobs.ErrNoProxy, none.Error()+", for "+r.f.cfg.MaxWait.String())
+	}
+	wait := askAgainBlind
+	if !none.RetryAt.IsZero() {
+		wait = min(max(none.RetryAt.Sub(now), askAgainSoonest), askAgainLatest)
+	}
+	at := now.Add(min(wait, max(askAgainSoonest, r.f.cfg.MaxWait-now.Sub(r.progress.WaitingSince))))
+	if cause := r.tooLate(at); cause != nil {
+		return r.cut(cause)
+	}
+	return Outcome{Kind: Later, At: at, Progress: r.progress, NoProxy: true}
+}

@@ -1,0 +1,258 @@
+package fetch
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	maxHeaderBytes = 256 << 10
+	userAgent      = "gofer"
+)
+
+// conns are the connections to proxies and, where a tunnel is needed, through them. Each belongs to one attempt at a time.
+// They come from one Transport by NewClientConn, whose deadline is the attempt's from the first dial on: a proxy that says
+// nothing cannot outlive it, which Transport.RoundTrip would allow (a minute for CONNECT, for ever with SOCKS).
+type conns struct {
+	transport  *http.Transport
+	max        int
+	perKey     int
+	timeout    time.Duration
+	allowInner bool
+
+	mu   sync.Mutex
+	idle map[string][]*conn
+	n    int
+	stop chan struct{}
+	done sync.WaitGroup
+}
+
+// conn is one connection.
+type conn struct {
+	*http.ClientConn
+	key   string
+	meter *meter
+	since time.Time // when it became idle
+}
+
+// meter counts what is received on a connection.
+type meter struct {
+	net.Conn
+	received atomic.Int64
+}
+
+// Read counts.
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.Conn.Read(p)
+	m.received.Add(int64(n))
+	return n, err
+}
+
+func newConns(cfg Config) *conns {
+	c := &conns{max: cfg.MaxIdle, perKey: cfg.IdlePerKey, timeout: cfg.IdleTimeout, allowInner: cfg.AllowPrivateTargets, idle: map[string][]*conn{}, stop: make(chan struct{})}
+	c.transport = &http.Transport{
+		Proxy:                  func(r *http.Request) (*url.URL, error) { return routeOf(r.Context()).proxy, nil },
+		DialContext:            c.dial,
+		TLSClientConfig:        &tls.Config{RootCAs: cfg.RootCAs, MinVersion: tls.VersionTLS12},
+		ForceAttemptHTTP2:      true,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxHeaderBytes,
+		ProxyConnectHeader:     http.Header{"User-Agent": {userAgent}},
+		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+			if resp.StatusCode == http.StatusOK {
+				return nil
+			}
+			return &connectRefused{status: resp.StatusCode, header: resp.Header}
+		},
+	}
+	c.done.Go(c.reap)
+	return c
+}
+
+// connectRefused is a proxy's answer to CONNECT that is not 200. net/http alone would keep only its text.
+type connectRefused struct {
+	status int
+	header http.Header
+}
+
+func (e *connectRefused) Error() string { return "the proxy refused CONNECT" }
+
+// route is what a dial has to know.
+type route struct {
+	proxy *url.URL // nil when direct
+	meter *meter
+}
+
+type routeKey struct{}
+
+func routeOf(ctx context.Context) *route {
+	r, _ := ctx.Value(routeKey{}).(*route)
+	if r == nil {
+		// No dial of ours is without one; this proxy leads nowhere.
+		return &route{proxy: &url.URL{Scheme: "http", Host: "127.0.0.1:0"}}
+	}
+	return r
+}
+
+// dial opens the connection to the proxy, or to the target of a direct fetch. Only of the latter the address is checked: it
+// is then known to what the name leads, whatever it led to before.
+func (c *conns) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	r := routeOf(ctx)
+	d := net.Dialer{KeepAlive: 30 * time.Second}
+	if r.proxy == nil && !c.allowInner {
+		d.Control = func(_, address string, _ syscall.RawConn) error {
+			host, _, _ := net.SplitHostPort(address)
+			if innerHost(host) {
+				return errInner
+			}
+			return nil
+		}
+	}
+	nc, err := d.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	r.meter = &meter{Conn: nc}
+	return r.meter, nil
+}
+
+var errInner = errors.New("the name leads to a private, loopback or link-local address")
+
+// take is a connection to u through proxy: an idle one, or a new one.
+func (c *conns) take(ctx context.Context, proxy *url.URL, u *url.URL) (cn *conn, reused bool, err error) {
+	key := connKey(proxy, u)
+	if cn := c.pop(key); cn != nil {
+		return cn, true, nil
+	}
+	cn, err = c.open(ctx, key, proxy, u)
+	return cn, false, err
+}
+
+func (c *conns) open(ctx context.Context, key string, proxy *url.URL, u *url.URL) (*conn, error) {
+	r := &route{proxy: proxy}
+	cc, err := c.transport.NewClientConn(context.WithValue(ctx, routeKey{}, r), u.Scheme, hostPort(u))
+	if err != nil {
+		return nil, err
+	}
+	return &conn{ClientConn: cc, key: key, meter: r.meter}, nil
+}
+
+// connKey names what a connection can be used for: the proxy with its user, and the target unless the proxy takes plain
+// HTTP requests for any of them.
+func connKey(proxy, u *url.URL) string {
+	if proxy == nil {
+		return u.Scheme + "://" + hostPort(u)
+	}
+	if u.Scheme == "http" && (proxy.Scheme == "http" || proxy.Scheme == "https") {
+		return proxy.String()
+	}
+	return proxy.String() + " " + u.Scheme + "://" + hostPort(u)
+}
+
+// pop is the youngest idle connection of that key that still stands.
+func (c *conns) pop(key string) *conn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list := c.idle[key]
+	for len(list) > 0 {
+		cn := list[len(list)-1]
+		list = list[:len(list)-1]
+		c.n--
+		if cn.Err() == nil {
+			c.keep(key, list)
+			return cn
+		}
+	}
+	c.keep(key, list)
+	return nil
+}
+
+func (c *conns) keep(key string, list []*conn) {
+	if len(list) == 0 {
+		delete(c.idle, key)
+		return
+	}
+	c.idle[key] = list
+}
+
+// put makes a connection idle, or closes it when there are enough.
+func (c *conns) put(cn *conn) {
+	c.mu.Lock()
+	full := c.n >= c.max || len(c.idle[cn.key]) >= c.perKey || c.closed()
+	if !full {
+		cn.since = time.Now()
+		c.idle[cn.key] = append(c.idle[cn.key], cn)
+		c.n++
+	}
+	c.mu.Unlock()
+	if full {
+		_ = cn.Close()
+	}
+}
+
+func (c *conns) closed() bool {
+	select {
+	case <-c.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+func (c *conns) idleCount() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.n
+}
+
+// reap closes the connections that have been idle for too long, until close.
+func (c *conns) reap() {
+	tick := time.NewTicker(max(c.timeout/4, time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-c.stop:
+			return
+		case now := <-tick.C:
+			c.expire(now.Add(-c.timeout))
+		}
+	}
+}
+
+// expire closes the connections that became idle before a time.
+func (c *conns) expire(before time.Time) {
+	var old []*conn
+	c.mu.Lock()
+	for key, list := range c.idle {
+		fresh := list[:0]
+		for _, cn := range list {
+			if cn.since.Before(before) || cn.Err() != nil {
+				old = append(old, cn)
+				continue
+			}
+			fresh = append(fresh, cn)
+		}
+		c.n -= len(list) - len(fresh)
+		c.keep(key, fresh)
+	}
+	c.mu.Unlock()
+	for _, cn := range old {
+		_ = cn.Close()
+	}
+}
+
+func (c *conns) close() {
+	c.mu.Lock()
+	close(c.stop)
+	c.mu.Unlock()
+	c.done.Wait()
+	c.expire(time.Now().Add(time.Hour))
+}

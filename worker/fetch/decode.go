@@ -1,0 +1,134 @@
+package fetch
+
+import (
+	"bufio"
+	"compress/flate"
+	"compress/zlib"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/andybalholm/brotli"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+const (
+	acceptEncoding = "gzip, deflate, br, zstd"
+	maxEncodings   = 2       // one on top of the other
+	maxZstdWindow  = 8 << 20 // what browsers accept (RFC 8878, 3.1.1.1.2)
+)
+
+// decoded reads a body without its content encodings. What a decoder says about bad input comes as errDecode.
+type decoded struct {
+	io.Reader
+	closers []func()
+}
+
+func (d *decoded) close() {
+	for _, c := range d.closers {
+		c()
+	}
+}
+
+// decode undoes the encodings that the header names and takes them out of it, with the length that is no longer true. An
+// encoding that is not known stays, and so does the body.
+func decode(h http.Header, body io.Reader) (*decoded, error) {
+	d := &decoded{Reader: body}
+	names := encodings(h)
+	if len(names) == 0 {
+		return d, nil
+	}
+	if len(names) > maxEncodings {
+		return nil, fmt.Errorf("%w: %d encodings on top of each other", errDecode, len(names))
+	}
+	for _, name := range names {
+		if !strings.Contains(" gzip x-gzip deflate br zstd ", " "+name+" ") {
+			return d, nil
+		}
+	}
+	// An empty body is none in any encoding: an answer to HEAD, a 304.
+	in := bufio.NewReader(body)
+	if _, err := in.Peek(1); errors.Is(err, io.EOF) {
+		return &decoded{Reader: in}, nil
+	}
+	d.Reader = in
+	for i := len(names) - 1; i >= 0; i-- {
+		if err := d.push(names[i]); err != nil {
+			d.close()
+			return nil, decodeError(err)
+		}
+	}
+	d.Reader = strict{d.Reader}
+	h.Del("Content-Encoding")
+	h.Del("Content-Length")
+	return d, nil
+}
+
+func encodings(h http.Header) (names []string) {
+	for _, value := range h["Content-Encoding"] {
+		for name := range strings.SplitSeq(value, ",") {
+			if name = strings.ToLower(strings.TrimSpace(name)); name != "" && name != "identity" {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+func (d *decoded) push(name string) error {
+	switch name {
+	case "gzip", "x-gzip":
+		r, err := gzip.NewReader(d.Reader)
+		if err != nil {
+			return err
+		}
+		d.Reader = r
+	case "deflate":
+		return d.pushDeflate()
+	case "br":
+		d.Reader = brotli.NewReader(d.Reader)
+	case "zstd":
+		r, err := zstd.NewReader(d.Reader, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderLowmem(true))
+		if err != nil {
+			return err
+		}
+		d.closers = append(d.closers, r.Close)
+		d.Reader = r
+	}
+	return nil
+}
+
+// pushDeflate reads what servers call deflate: zlib, as it should be, or the bare stream.
+func (d *decoded) pushDeflate() error {
+	in := bufio.NewReader(d.Reader)
+	head, err := in.Peek(2)
+	if err == nil && head[0]&0x0f == 8 && (uint(head[0])<<8|uint(head[1]))%31 == 0 {
+		r, err := zlib.NewReader(in)
+		d.Reader = r
+		return err
+	}
+	d.Reader = flate.NewReader(in)
+	return nil
+}
+
+// strict turns a decoder's errors into errDecode, unless they come from the connection.
+type strict struct{ io.Reader }
+
+// Read reads.
+func (s strict) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if err == nil || errors.Is(err, io.EOF) {
+		return n, err
+	}
+	return n, decodeError(err)
+}
+
+func decodeError(err error) error {
+	if isNetwork(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errDecode, err)
+}

@@ -1,0 +1,357 @@
+package fetch
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/rotation"
+)
+
+// stage is how far an attempt has come.
+type stage int32
+
+const (
+	connecting stage = iota // to the proxy, its TLS included
+	tunnelling              // CONNECT or SOCKS
+	securing                // TLS with the target
+	sending
+	waiting // for the first byte of the answer
+	reading
+	done
+)
+
+// String is the stage's name in an attempt's "phase".
+func (s stage) String() string {
+	return [...]string{"connect", "proxy", "tls", "send", "wait", "body", "done"}[s]
+}
+
+// What an exchange ends with when the answer is at fault.
+var (
+	errTooLarge  = errors.New("the body is larger than allowed")
+	errRedirects = errors.New("too many redirects")
+	errDecode    = errors.New("the body cannot be decoded")
+)
+
+// deniedError tells that a redirect leads to where no fetch may go.
+type deniedError struct{ reason string }
+
+func (e *deniedError) Error() string { return e.reason }
+
+// exchange is one request through one proxy, redirects included, and what came back.
+type exchange struct {
+	run   *run
+	proxy *url.URL // nil when direct
+
+	started  time.Time
+	stage    atomic.Int32
+	sent     atomic.Bool // a request, or a part of it, may have reached the target
+	received int64       // bytes on the wire
+	url      string      // the newest URL
+	resp     *http.Response
+	header   http.Header
+	body     []byte
+	err      error
+	cause    error // why the context ended, if it did
+}
+
+// exchange does one attempt. Everything it opens is closed, or idle and owned by the pool, when it returns.
+func (r *run) exchange(ctx context.Context, lease *rotation.Lease) *exchange {
+	timeout := r.job.Timeout.Std()
+	if timeout == 0 {
+		timeout = r.f.cfg.AttemptTimeout
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errAttemptTimeout)
+	defer cancel()
+	x := &exchange{run: r, started: time.Now()}
+	if p := lease.Proxy(); p != nil {
+		x.proxy = p.URL
+	}
+	x.err = x.follow(httptrace.WithClientTrace(ctx, x.trace()))
+	if ctx.Err() != nil {
+		x.cause = context.Cause(ctx)
+	}
+	return x
+}
+
+func (x *exchange) status() int {
+	if x.resp == nil {
+		return 0
+	}
+	return x.resp.StatusCode
+}
+
+func (x *exchange) phase() string { return stage(x.stage.Load()).String() }
+
+// at notes progress. Late calls of the trace (a dial that lost its race) never move it back.
+func (x *exchange) at(s stage) {
+	for {
+		old := x.stage.Load()
+		if int32(s) <= old || x.stage.CompareAndSwap(old, int32(s)) {
+			return
+		}
+	}
+}
+
+func (x *exchange) trace() *httptrace.ClientTrace {
+	secureProxy := x.proxy != nil && x.proxy.Scheme == "https"
+	return &httptrace.ClientTrace{
+		ConnectDone: func(_, _ string, err error) {
+			if err == nil && x.proxy != nil && !secureProxy {
+				x.at(tunnelling)
+			}
+		},
+		TLSHandshakeStart: func() {
+			if !secureProxy {
+				x.at(securing)
+			}
+		},
+		TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
+			if secureProxy && err == nil {
+				secureProxy = false
+				x.at(tunnelling)
+			}
+		},
+		WroteHeaders:         func() { x.sent.Store(true) },
+		WroteRequest:         func(httptrace.WroteRequestInfo) { x.at(waiting) },
+		GotFirstResponseByte: func() { x.at(reading) },
+	}
+}
+
+// follow does the request and the redirects that it leads to, all through the same proxy.
+func (x *exchange) follow(ctx context.Context) error {
+	req, err := x.first(ctx)
+	if err != nil {
+		return err
+	}
+	for hop := 0; ; hop++ {
+		x.url = req.URL.Redacted()
+		next, err := x.hop(ctx, req, hop)
+		if err != nil || next == nil {
+			return err
+		}
+		req = next
+		x.stage.Store(int32(connecting))
+	}
+}
+
+func (x *exchange) first(ctx context.Context) (*http.Request, error) {
+	job := &x.run.job
+	req, err := http.NewRequestWithContext(ctx, job.Method, job.URL, content(job))
+	if err != nil {
+		return nil, errors.New("the request cannot be built")
+	}
+	req.URL.Fragment, req.URL.RawFragment = "", ""
+	for name, values := range job.Headers {
+		req.Header[http.CanonicalHeaderKey(name)] = values
+	}
+	if _, own := req.Header["User-Agent"]; !own {
+		req.Header.Set("User-Agent", userAgent)
+	}
+	if _, own := req.Header["Accept-Encoding"]; !own {
+		req.Header.Set("Accept-Encoding", acceptEncoding)
+	}
+	return req, nil
+}
+
+func content(job *jobs.Job) io.Reader {
+	if body := job.Content(); len(body) > 0 {
+		return bytes.NewReader(body)
+	}
+	return http.NoBody
+}
+
+// hop does one request. It returns the next one when the answer is a redirect that is followed, else it keeps the answer.
+func (x *exchange) hop(ctx context.Context, req *http.Request, hop int) (*http.Request, error) {
+	cn, err := x.send(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	started := cn.received
+	defer func() { x.received += cn.meter.received.Load() - started }()
+	next, err := x.redirect(ctx, req, hop)
+	if err == nil && next == nil {
+		x.header = x.resp.Header
+		err = x.read()
+	}
+	x.giveBack(cn, err)
+	return next, err
+}
+
+// leased is a connection in use and what its meter showed before.
+type leased struct {
+	*conn
+	received int64
+}
+
+// send takes a connection and sends the request. An idle connection may have died unseen: then, if nothing was answered and
+// nothing can happen twice, the request is sent once more on a new connection through the same proxy.
+func (x *exchange) send(ctx context.Context, req *http.Request) (leased, error) {
+	cn, reused, err := x.run.f.conns.take(ctx, x.proxy, req.URL)
+	if err != nil {
+		return leased{}, err
+	}
+	l := leased{conn: cn, received: cn.meter.received.Load()}
+	if !reused {
+		l.received = 0
+	}
+	x.at(sending)
+	x.resp, err = cn.RoundTrip(req)
+	if err == nil {
+		return l, nil
+	}
+	_ = cn.Close()
+	x.received += cn.meter.received.Load() - l.received
+	stale := reused && ctx.Err() == nil && cn.meter.received.Load() == l.received && !(x.sent.Load() && x.run.nonIdempotent())
+	if !stale {
+		return leased{}, err
+	}
+	return x.resend(ctx, req)
+}
+
+func (x *exchange) resend(ctx context.Context, req *http.Request) (leased, error) {
+	if req.GetBody != nil {
+		body, err := req.GetBody()
+		if err != nil {
+			return leased{}, err
+		}
+		req.Body = body
+	}
+	x.stage.Store(int32(connecting))
+	cn, err := x.run.f.conns.open(ctx, connKey(x.proxy, req.URL), x.proxy, req.URL)
+	if err != nil {
+		return leased{}, err
+	}
+	x.at(sending)
+	if x.resp, err = cn.RoundTrip(req); err != nil {
+		_ = cn.Close()
+		x.received += cn.meter.received.Load()
+		return leased{}, err
+	}
+	return leased{conn: cn}, nil
+}
+
+// giveBack makes the connection idle again if its answer was read to the end, and closes it otherwise.
+func (x *exchange) giveBack(cn leased, err error) {
+	_ = x.resp.Body.Close()
+	if err != nil || x.resp.Close || cn.Err() != nil {
+		_ = cn.Close()
+		return
+	}
+	x.run.f.conns.put(cn.conn)
+}
+
+// maxDrained is how much of a redirect's body is read to keep its connection.
+const maxDrained = 64 << 10
+
+// redirect is the request that the answer asks for; nil when the answer is the one to keep.
+func (x *exchange) redirect(ctx context.Context, req *http.Request, hop int) (*http.Request, error) {
+	most := x.run.job.Redirects()
+	location := x.resp.Header.Get("Location")
+	if !isRedirect(x.resp.StatusCode) || location == "" || most == 0 {
+		return nil, nil
+	}
+	if hop >= most {
+		return nil, errRedirects
+	}
+	target, err := req.URL.Parse(location)
+	if err != nil {
+		return nil, &deniedError{"a redirect leads to something that is not a URL"}
+	}
+	target.Fragment, target.RawFragment = "", ""
+	if target.User != nil {
+		target.User = nil // never sent, never shown
+	}
+	if reason := x.run.f.refuses(target.String()); reason != "" {
+		return nil, &deniedError{"after a redirect: " + reason}
+	}
+	if n, err := io.Copy(io.Discard, io.LimitReader(x.resp.Body, maxDrained)); err != nil || n == maxDrained {
+		x.resp.Close = true
+	}
+	return redirected(ctx, req, target, x.resp.StatusCode)
+}
+
+func isRedirect(status int) bool {
+	switch status {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return true
+	}
+	return false
+}
+
+// redirected is the next request: 307 and 308 repeat method and body (RFC 9110, 15.4), the others become GET or stay HEAD.
+// Across origins only what says nothing about the user goes along.
+func redirected(ctx context.Context, req *http.Request, target *url.URL, status int) (*http.Request, error) {
+	method, body := req.Method, io.Reader(http.NoBody)
+	switch {
+	case status == http.StatusTemporaryRedirect || status == http.StatusPermanentRedirect:
+		if req.GetBody != nil {
+			again, err := req.GetBody()
+			if err != nil {
+				return nil, err
+			}
+			body = again
+		}
+	case method != http.MethodHead:
+		method = http.MethodGet
+	}
+	next, err := http.NewRequestWithContext(ctx, method, target.String(), body)
+	if err != nil {
+		return nil, &deniedError{"a redirect leads to something that is not a URL"}
+	}
+	if body != http.NoBody {
+		next.ContentLength, next.GetBody = req.ContentLength, req.GetBody
+	}
+	sameOrigin := req.URL.Scheme == target.Scheme && hostPort(req.URL) == hostPort(target)
+	for name, values := range req.Header {
+		if sameOrigin || name == "User-Agent" || strings.HasPrefix(name, "Accept") {
+			next.Header[name] = values
+		}
+	}
+	return next, nil
+}
+
+// read takes the whole body, decoded if the encoding was ours to ask for, and stops at the limit.
+func (x *exchange) read() error {
+	limit := x.run.f.cfg.MaxBodyBytes
+	if own := x.run.job.MaxBodyBytes; own > 0 {
+		limit = min(limit, own)
+	}
+	body := io.Reader(x.resp.Body)
+	_, own := x.run.job.Headers["Accept-Encoding"]
+	if !own && x.resp.Request.Method != http.MethodHead {
+		decoded, err := decode(x.resp.Header, body)
+		if err != nil {
+			return err
+		}
+		defer decoded.close()
+		body = decoded
+	}
+	var buf bytes.Buffer
+	if n := x.resp.ContentLength; n > 0 && n <= limit {
+		buf.Grow(int(n) + bytes.MinRead)
+	}
+	n, err := buf.ReadFrom(io.LimitReader(body, limit+1))
+	switch {
+	case n > limit:
+		return errTooLarge
+	case err != nil:
+		return err
+	}
+	// The connection is only free once its end was read; a decoder may stop before that.
+	if rest, err := io.Copy(io.Discard, io.LimitReader(x.resp.Body, maxDrained)); err != nil || rest == maxDrained {
+		x.resp.Close = true
+	}
+	x.at(done)
+	x.body = buf.Bytes()
+	return nil
+}

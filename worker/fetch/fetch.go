@@ -1,0 +1,242 @@
+// Package fetch takes one job from its first pick of a proxy to its end: exchange, blame, retry, wait.
+//
+// Each act has one home: policy.go decides when a job is tried again, exchange.go does one HTTP exchange through one proxy,
+// blame.go says whose fault a failure was. A connection belongs to one attempt at a time and leads through exactly the proxy
+// that was picked for it: nothing is retried, redialled through another proxy or redirected behind our back.
+package fetch
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/rotation"
+)
+
+// Config is what a Fetcher is made of. Pool and Policy are required.
+type Config struct {
+	// Pool is where the proxies come from.
+	Pool *rotation.Pool
+	// Policy is the fleet's retry policy; it is asked for at each job.
+	Policy func() jobs.Policy
+	// OnRetry is told of a retry before its wait starts, OnBreaker of changed breakers, OnAttempt of each attempt that
+	// ended, with the bytes it received and a short reason from a closed list if it failed. Nil is allowed.
+	OnRetry   func(jobs.RetryEvent)
+	OnBreaker func([]rotation.Event)
+	OnAttempt func(queue string, a jobs.Attempt, bytes int64, reason string)
+	// Denied reports whether the fleet's owner has stopped fetches from a host; nil stops none.
+	Denied func(host string) bool
+	// AttemptTimeout bounds one attempt of a job that names no timeout; zero means 30 s.
+	AttemptTimeout time.Duration
+	// MaxBodyBytes bounds every decoded body; zero means 8 MiB.
+	MaxBodyBytes int64
+	// MaxWait bounds how long a job waits for a usable proxy; zero means 24 h.
+	MaxWait time.Duration
+	// InlineWait is the longest wait that is spent here; a longer one ends as Later. Zero means 2 s.
+	InlineWait time.Duration
+	// AllowDirect lets jobs ask for no proxy, AllowPrivateTargets for private and loopback addresses.
+	AllowDirect, AllowPrivateTargets bool
+	// Worker is this worker's name in results and events.
+	Worker string
+	// MaxIdle bounds the connections that wait for a next attempt, IdlePerKey those that lead to one place; zero means 512
+	// and 16. IdleTimeout is how long one waits; zero means 60 s.
+	MaxIdle, IdlePerKey int
+	IdleTimeout         time.Duration
+	// RootCAs are the authorities that certificates are checked against; nil means the system's.
+	RootCAs *x509.CertPool
+	Log     *slog.Logger // nil discards
+}
+
+func (c Config) filled() Config {
+	orElse(&c.AttemptTimeout, 30*time.Second)
+	orElse(&c.MaxBodyBytes, 8<<20)
+	orElse(&c.MaxWait, 24*time.Hour)
+	orElse(&c.InlineWait, 2*time.Second)
+	orElse(&c.MaxIdle, 512)
+	orElse(&c.IdlePerKey, 16)
+	orElse(&c.IdleTimeout, time.Minute)
+	if c.OnRetry == nil {
+		c.OnRetry = func(jobs.RetryEvent) {}
+	}
+	if c.OnBreaker == nil {
+		c.OnBreaker = func([]rotation.Event) {}
+	}
+	if c.OnAttempt == nil {
+		c.OnAttempt = func(string, jobs.Attempt, int64, string) {}
+	}
+	if c.Denied == nil {
+		c.Denied = func(string) bool { return false }
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func orElse[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Kind says how a run of a job ended.
+type Kind uint8
+
+// The ends of a run.
+const (
+	Finished Kind = iota // Result is the job's result
+	Later                // the job waits until At, with Progress
+	Lost                 // the lease ran out: nothing may be said
+	Stopped              // the worker stops: the job goes back with Progress
+)
+
+// Outcome is what a run of a job came to.
+type Outcome struct {
+	Kind     Kind
+	Result   jobs.Result
+	At       time.Time
+	Progress jobs.Progress
+	// NoProxy tells that the job waits because no proxy was usable.
+	NoProxy bool
+}
+
+// Fetcher runs jobs. Make one with New; it may be shared between goroutines. Close it after the last Do has returned.
+type Fetcher struct {
+	cfg   Config
+	conns *conns
+}
+
+// New makes a fetcher.
+func New(cfg Config) *Fetcher {
+	cfg = cfg.filled()
+	return &Fetcher{cfg: cfg, conns: newConns(cfg)}
+}
+
+// Close closes the connections that wait for a next attempt.
+func (f *Fetcher) Close() { f.conns.close() }
+
+// Idle is the number of connections that wait for a next attempt.
+func (f *Fetcher) Idle() int { return f.conns.idleCount() }
+
+// Do runs a job that was decoded, from where its progress stands. It ends soon after ctx does; the cause of that, one of the
+// errors of package jobs, decides how.
+func (f *Fetcher) Do(ctx context.Context, job jobs.Job, progress jobs.Progress) (outcome Outcome) {
+	r := &run{f: f, job: job, progress: progress, policy: job.Retry.Over(f.cfg.Policy())}
+	defer func() {
+		if p := recover(); p != nil {
+			f.cfg.Log.Error("a job made gofer panic", "queue", job.Queue, "job", job.ID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			outcome = r.failed(jobs.ErrPermanent, "the worker could not process this job: an internal error was logged")
+		}
+	}()
+	if o, done := r.before(ctx); done {
+		return o
+	}
+	return r.attempts(ctx)
+}
+
+// run is one run of one job.
+type run struct {
+	f        *Fetcher
+	job      jobs.Job
+	policy   jobs.Policy
+	progress jobs.Progress
+
+	last    *attempt // the newest one that ended
+	url     string   // where it got to
+	waiting time.Time
+	noProxy bool
+	badCert int // proxies through which the target's certificate was refused
+}
+
+// What ends a run from within.
+var (
+	errExpired  = errors.New("the job's deadline has passed")
+	errTimedOut = errors.New("the attempts took longer than the retry timeout")
+)
+
+// before ends the jobs that need no attempt.
+func (r *run) before(ctx context.Context) (Outcome, bool) {
+	now := time.Now()
+	if wait := r.job.NotBefore.Sub(now); wait > r.f.cfg.InlineWait {
+		return Outcome{Kind: Later, At: r.job.NotBefore, Progress: r.progress}, true
+	} else if wait > 0 {
+		pause(ctx, wait)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return r.stopped(ctx), true
+	case !r.job.Deadline.IsZero() && !time.Now().Before(r.job.Deadline):
+		return r.failed(jobs.ErrExpired, "the deadline was "+r.job.Deadline.UTC().Format(time.RFC3339)), true
+	case r.job.Proxy.Direct && !r.f.cfg.AllowDirect:
+		o := r.failed(jobs.ErrInvalidJob, "proxy.direct is not allowed here: the worker's owner has to set GOFER_ALLOW_DIRECT")
+		o.Result.Reasons = []string{"proxy.direct: not allowed by this worker"}
+		return o, true
+	case len(r.progress.Attempts) >= r.policy.MaxAttempts:
+		return r.failed(jobs.ErrAttemptsExhausted, ""), true
+	}
+	if reason := r.f.refuses(r.job.URL); reason != "" {
+		return r.failed(jobs.ErrTargetDenied, reason), true
+	}
+	return Outcome{}, false
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// stopped sorts a run whose context ended, by the cause: stopping is not failing.
+func (r *run) stopped(ctx context.Context) Outcome {
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, jobs.ErrLeaseLost):
+		return Outcome{Kind: Lost}
+	case errors.Is(cause, jobs.ErrJobCancelled):
+		o := r.failed(jobs.ErrCancelled, "")
+		o.Result.Outcome = jobs.Cancelled
+		return o
+	case errors.Is(cause, errExpired):
+		return r.failed(jobs.ErrExpired, "the deadline was "+r.job.Deadline.UTC().Format(time.RFC3339))
+	case errors.Is(cause, errTimedOut):
+		return r.failed(jobs.ErrTimedOut, "retry.timeout is "+r.policy.Timeout.String())
+	}
+	return Outcome{Kind: Stopped, Progress: r.progress}
+}
+
+// failed is the outcome of a job that did not succeed.
+func (r *run) failed(code, detail string) Outcome {
+	result := r.result()
+	result.Outcome, result.Error, result.Detail, result.Attempts = jobs.Failed, code, detail, r.progress.Attempts
+	return Outcome{Kind: Finished, Result: result}
+}
+
+// result is what is true of the result however the job ended.
+func (r *run) result() jobs.Result {
+	now := time.Now()
+	result := jobs.Result{
+		Queue: r.job.Queue, ID: r.job.ID, URL: r.url, AttemptCount: len(r.progress.Attempts), Bytes: r.progress.Bytes,
+		Worker: r.f.cfg.Worker, FinishedAt: now, Meta: r.job.Meta, JobSeq: r.progress.JobSeq,
+	}
+	if !r.progress.Started.IsZero() {
+		result.Duration = max(0, now.Sub(r.progress.Started))
+	}
+	for _, a := range r.progress.Attempts {
+		result.Proxy = a.Proxy
+		if a.Status != 0 {
+			result.Status = a.Status
+		}
+	}
+	if result.URL == "" {
+		result.URL = r.job.URL
+	}
+	return result
+}

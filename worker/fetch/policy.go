@@ -1,0 +1,172 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"math"
+	"time"
+
+	"github.com/sethvargo/go-retry"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// errAgain is what an attempt returns that is to be tried again; the run knows the rest.
+var errAgain = errors.New("to be tried again")
+
+// attempts tries until the job has ended, or has to wait for longer than is spent here.
+func (r *run) attempts(ctx context.Context) Outcome {
+	ctx, cancel := r.bound(ctx)
+	defer cancel()
+	b := &backoff{run: r, ctx: ctx, curve: curve(r.policy, len(r.progress.Attempts))}
+	var end Outcome
+	err := retry.Do(ctx, b, func(ctx context.Context) error {
+		outcome, again := r.attempt(ctx)
+		if again {
+			return retry.RetryableError(errAgain)
+		}
+		end = outcome
+		return nil
+	})
+	switch {
+	case err == nil:
+		return end
+	case ctx.Err() != nil:
+		return r.stopped(ctx)
+	case !b.later.IsZero():
+		return Outcome{Kind: Later, At: b.later, Progress: r.progress}
+	case b.cut != nil:
+		return r.cut(b.cut)
+	}
+	return r.exhausted()
+}
+
+// bound limits ctx by the job's deadline and by the time for all attempts together, each with its cause.
+func (r *run) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if r.progress.Started.IsZero() && r.policy.Timeout > 0 {
+		r.progress.Started = time.Now()
+	}
+	cancels := make([]context.CancelFunc, 0, 2)
+	limit := func(at time.Time, cause error) {
+		bounded, cancel := context.WithDeadlineCause(ctx, at, cause)
+		ctx, cancels = bounded, append(cancels, cancel)
+	}
+	if !r.job.Deadline.IsZero() {
+		limit(r.job.Deadline, errExpired)
+	}
+	if r.policy.Timeout > 0 {
+		limit(r.progress.Started.Add(r.policy.Timeout.Std()), errTimedOut)
+	}
+	return ctx, func() {
+		for _, cancel := range cancels {
+			cancel()
+		}
+	}
+}
+
+// cut ends a job for whose next attempt no time is left.
+func (r *run) cut(cause error) Outcome {
+	if errors.Is(cause, errExpired) {
+		return r.failed(jobs.ErrExpired, "the next attempt could not start before the deadline "+r.job.Deadline.UTC().Format(time.RFC3339))
+	}
+	return r.failed(jobs.ErrTimedOut, "the next attempt could not start within retry.timeout "+r.policy.Timeout.String())
+}
+
+func (r *run) exhausted() Outcome {
+	detail := ""
+	if r.last != nil {
+		detail = r.last.Error
+	}
+	return r.failed(jobs.ErrAttemptsExhausted, detail)
+}
+
+// curve is the policy's waits after the attempts that were made already: growth, then the cap, then jitter inside it, then
+// the count. It has state and belongs to one run.
+func curve(p jobs.Policy, made int) retry.Backoff {
+	var n float64
+	b := retry.Backoff(retry.BackoffFunc(func() (time.Duration, bool) {
+		n++
+		return grow(p, n), false
+	}))
+	b = retry.WithCappedDuration(p.MaxBackoffDelay.Std(), b)
+	if p.Jitter {
+		b = retry.WithFullJitter(b)
+	}
+	left := max(0, p.MaxAttempts-1)
+	b = retry.WithMaxRetries(uint64(left), b)
+	for range made {
+		b.Next()
+	}
+	return b
+}
+
+// grow is the n-th wait, from 1, before the cap. It saturates far above any cap instead of overflowing.
+func grow(p jobs.Policy, n float64) time.Duration {
+	d := p.BaseDelay.Seconds()
+	switch p.BackoffStrategy {
+	case jobs.Linear:
+		d *= n
+	case jobs.Exponential:
+		d *= math.Pow(p.Multiplier, n-1)
+	}
+	return time.Duration(math.Min(d, 1e6) * float64(time.Second))
+}
+
+// backoff is the outermost wrap around the curve, and the only place that knows that a retry will happen, and after what
+// wait: so it is announced here. go-retry calls Next right after the attempt, on the same goroutine.
+type backoff struct {
+	run   *run
+	ctx   context.Context //nolint:containedctx // lives as long as one call of retry.Do
+	curve retry.Backoff
+
+	later time.Time // the wait is too long to be spent here
+	cut   error     // the wait would not end in time
+}
+
+// Next is the wait before the next attempt, or stop.
+func (b *backoff) Next() (time.Duration, bool) {
+	wait, stop := b.curve.Next()
+	if stop {
+		return 0, true
+	}
+	a := b.run.last
+	if a.blame.failover && b.run.anotherProxy() {
+		wait = 0
+	}
+	wait = max(wait, a.retryAfter)
+	at := time.Now().Add(wait)
+	if b.cut = b.run.tooLate(at); b.cut != nil {
+		return 0, true
+	}
+	kind := jobs.RetryInline
+	if wait > b.run.f.cfg.InlineWait {
+		kind, b.later = jobs.RetryScheduled, at
+	}
+	b.run.announce(kind, wait, at)
+	return wait, kind == jobs.RetryScheduled
+}
+
+// anotherProxy reports whether a proxy is left that has not failed this job.
+func (r *run) anotherProxy() bool {
+	return !r.job.Proxy.Direct && len(r.failedProxies()) < r.f.cfg.Pool.Len()
+}
+
+// tooLate is why no attempt may start at that time; nil when one may.
+func (r *run) tooLate(at time.Time) error {
+	switch {
+	case !r.job.Deadline.IsZero() && !at.Before(r.job.Deadline):
+		return errExpired
+	case r.policy.Timeout > 0 && !at.Before(r.progress.Started.Add(r.policy.Timeout.Std())):
+		return errTimedOut
+	}
+	return nil
+}
+
+func (r *run) announce(kind string, wait time.Duration, at time.Time) {
+	a := r.last
+	r.f.cfg.OnRetry(jobs.RetryEvent{
+		JobID: r.job.ID, Queue: r.job.Queue, Attempt: a.Attempt.Attempt, MaxAttempts: r.policy.MaxAttempts, Proxy: a.Proxy,
+		Status: a.Status, Fault: a.Fault, Error: a.Error, Delay: jobs.Duration(wait), NextAttemptAt: at.UTC(), Kind: kind,
+		Worker: r.f.cfg.Worker, At: time.Now().UTC(),
+	})
+}

@@ -1,0 +1,119 @@
+package fetch
+
+import (
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"golang.org/x/net/idna"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// refuses says why a URL may not be fetched, or "". It is asked before the first attempt and at every redirect.
+func (f *Fetcher) refuses(text string) string {
+	if reason := jobs.URLReason(text); reason != "" {
+		return "the URL cannot be fetched: " + reason
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return "the URL cannot be fetched"
+	}
+	host := plainHost(u.Hostname())
+	switch {
+	case f.cfg.Denied(host):
+		return "the host is on the fleet's deny list"
+	case !f.cfg.AllowPrivateTargets && innerHost(host):
+		return "private, loopback and link-local targets are not allowed here"
+	}
+	return ""
+}
+
+// plainHost is a host as a resolver would see it: lower case, ASCII, without a final dot.
+func plainHost(host string) string {
+	if ascii, err := idna.Lookup.ToASCII(host); err == nil {
+		host = ascii
+	}
+	return strings.TrimRight(strings.ToLower(host), ".")
+}
+
+// hostPort is the target of a URL with its port.
+func hostPort(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return net.JoinHostPort(plainHost(u.Hostname()), port)
+}
+
+// innerHost reports whether a host is a name or a literal, in any spelling, of this machine or of a network that is not
+// the public Internet.
+func innerHost(host string) bool {
+	host, _, _ = strings.Cut(host, "%") // a zone
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return innerAddr(addr)
+	}
+	if addr, ok := looseIPv4(host); ok {
+		return innerAddr(addr)
+	}
+	return false
+}
+
+// innerAddr follows the registries of special-purpose addresses (RFC 6890), through the forms in which IPv6 carries an
+// IPv4 address: mapped, compatible, NAT64 (RFC 6052) and 6to4 (RFC 3056).
+func innerAddr(a netip.Addr) bool {
+	a = a.Unmap()
+	if a.Is6() {
+		b := a.As16()
+		switch {
+		case netip.MustParsePrefix("64:ff9b::/96").Contains(a), netip.MustParsePrefix("::/96").Contains(a):
+			return innerAddr(netip.AddrFrom4([4]byte(b[12:16])))
+		case b[0] == 0x20 && b[1] == 0x02:
+			return innerAddr(netip.AddrFrom4([4]byte(b[2:6])))
+		}
+	}
+	if a.IsPrivate() || a.IsLoopback() || a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast() {
+		return true
+	}
+	if !a.Is4() {
+		return false
+	}
+	b := a.As4()
+	shared := b[0] == 100 && b[1]&0xc0 == 64 // carrier-grade NAT (RFC 6598)
+	return b[0] == 0 || b[0] >= 240 || shared
+}
+
+// looseIPv4 reads what inet_aton reads: one to four parts, decimal, octal or hexadecimal, the last one filling the rest.
+func looseIPv4(host string) (netip.Addr, bool) {
+	parts := strings.Split(host, ".")
+	if len(parts) > 4 {
+		return netip.Addr{}, false
+	}
+	var sum uint64
+	for i, part := range parts {
+		n, err := strconv.ParseUint(part, 0, 32)
+		if strings.HasPrefix(part, "0") && !strings.HasPrefix(strings.ToLower(part), "0x") && part != "0" {
+			n, err = strconv.ParseUint(part, 8, 32)
+		}
+		if err != nil || strings.Contains(part, "_") {
+			return netip.Addr{}, false
+		}
+		if i < len(parts)-1 {
+			if n > 255 {
+				return netip.Addr{}, false
+			}
+			sum |= n << (24 - 8*i)
+			continue
+		}
+		if n >= 1<<(8*(5-len(parts))) {
+			return netip.Addr{}, false
+		}
+		sum |= n
+	}
+	return netip.AddrFrom4([4]byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)}), true
+}
