@@ -1,0 +1,113 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// lane is one consumer that the worker pulls from: a queue's fresh jobs, or its jobs whose time has come.
+type lane struct {
+	w     *Worker
+	queue string
+	due   bool
+	share *share
+
+	consumer jetstream.Consumer
+	reached  atomic.Bool  // the last pull reached the consumer
+	pending  atomic.Int64 // what the last pull left behind
+}
+
+// pull takes slots and fills them with jobs until ctx ends; the jobs run under work. It never asks for more messages
+// than it has slots, so that no job's ack wait runs before its work starts.
+func (l *lane) pull(ctx, work context.Context) {
+	for ctx.Err() == nil {
+		l.w.holdBack(ctx)
+		c, ok := l.w.slots.take(ctx, l.share)
+		if !ok {
+			return
+		}
+		got, more, err := l.fetch(ctx, work, c)
+		l.w.slots.pulled(l.share, c.n-got, more)
+		if err != nil {
+			l.mend(ctx, err)
+		}
+	}
+}
+
+// fetch does one pull and starts what it brings. A pull is never cancelled: the server would hand jobs to an inbox that
+// nobody reads any more, and they would wait there for their ack wait to pass.
+func (l *lane) fetch(ctx, work context.Context, c claim) (got int, more bool, err error) {
+	if err := l.bind(ctx); err != nil {
+		return 0, false, err
+	}
+	l.reached.Store(true)
+	pulledAt := time.Now()
+	batch, err := l.ask(c)
+	if err != nil {
+		return 0, false, fmt.Errorf("pull jobs of queue %s: %w", l.queue, err)
+	}
+	for msg := range batch.Messages() {
+		got++
+		if meta, err := msg.Metadata(); err == nil {
+			more = meta.NumPending > 0
+			l.pending.Store(int64(meta.NumPending))
+		}
+		l.w.start(work, &task{lane: l, msg: msg, lease: newLease(pulledAt, l.w.cfg.AckWait)})
+	}
+	if err := batch.Error(); err != nil && !errors.Is(err, jetstream.ErrNoMessages) {
+		return got, false, fmt.Errorf("pull jobs of queue %s: %w", l.queue, err)
+	}
+	if got < c.n {
+		l.pending.Store(0)
+	}
+	return got, more, nil
+}
+
+func (l *lane) ask(c claim) (jetstream.MessageBatch, error) {
+	if c.wait == 0 {
+		return l.consumer.FetchNoWait(c.n)
+	}
+	return l.consumer.Fetch(c.n, jetstream.FetchMaxWait(c.wait))
+}
+
+func (l *lane) bind(ctx context.Context) (err error) {
+	if l.consumer == nil {
+		l.consumer, err = l.w.cfg.Client.Lane(ctx, l.queue, l.due)
+	}
+	return err
+}
+
+// mend waits a little after a failed pull and finds or makes the consumer anew: it may have been deleted, or the server
+// may be away. The error is logged when it is news.
+func (l *lane) mend(ctx context.Context, err error) {
+	if l.reached.Swap(false) {
+		l.w.cfg.Log.Warn("jobs cannot be pulled, trying again", "queue", l.queue, "due", l.due, "error", err)
+	}
+	l.consumer = nil
+	pause(ctx, 500*time.Millisecond)
+}
+
+// holdBack slows the taking of jobs while they could not be finished: no room for results, or no usable proxy.
+func (w *Worker) holdBack(ctx context.Context) {
+	for w.full.Load() && ctx.Err() == nil {
+		pause(ctx, 500*time.Millisecond)
+	}
+	if time.Since(time.Unix(0, w.noProxy.Load())) < time.Second {
+		// The limiter's error is ctx's end, which the caller sees for itself.
+		_ = w.idle.Wait(ctx)
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

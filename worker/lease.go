@@ -1,0 +1,66 @@
+package worker
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// lease is this worker's right to a job. An ack is no proof of it (the server takes one from anybody), so the time
+// until which the server keeps the job for us is counted here: from before the pull that brought the job, or before
+// the last heartbeat that the server confirmed. A worker that was frozen meanwhile sees that its time is over.
+type lease struct {
+	wait  time.Duration // the consumer's ack wait
+	until atomic.Int64  // nanoseconds after base
+	base  time.Time
+}
+
+func newLease(from time.Time, wait time.Duration) *lease {
+	l := &lease{wait: wait, base: from}
+	l.until.Store(int64(wait))
+	return l
+}
+
+// valid reports whether the job is still ours.
+func (l *lease) valid() bool { return l.left() > 0 }
+
+func (l *lease) left() time.Duration {
+	return time.Duration(l.until.Load()) - time.Since(l.base)
+}
+
+// keep confirms the lease every wait/3 by beat until ctx ends, and cancels the job when it could not.
+func (l *lease) keep(ctx context.Context, beat func(context.Context) error, cancel context.CancelCauseFunc) {
+	every := l.wait / 3
+	timer := time.NewTimer(every - time.Since(l.base))
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		next := every
+		if !l.renew(ctx, beat) {
+			next = every / 8
+		}
+		if !l.valid() {
+			cancel(jobs.ErrLeaseLost)
+			return
+		}
+		timer.Reset(min(next, l.left()))
+	}
+}
+
+// renew sends one heartbeat. The new lease runs from before it was sent: the server cannot have counted from earlier.
+func (l *lease) renew(ctx context.Context, beat func(context.Context) error) bool {
+	sent := time.Since(l.base)
+	ctx, stop := context.WithTimeout(ctx, min(l.wait/4, max(l.left(), time.Millisecond)))
+	defer stop()
+	if err := beat(ctx); err != nil {
+		return false
+	}
+	l.until.Store(int64(sent + l.wait))
+	return true
+}

@@ -1,0 +1,83 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+const ackWait = 12 * time.Second
+
+func TestConfirmedHeartbeatsKeepTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		beating, stop := context.WithCancel(t.Context())
+		l := newLease(time.Now(), ackWait)
+		beats := 0
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			l.keep(beating, func(context.Context) error { beats++; return nil }, cancel)
+		}()
+		time.Sleep(time.Minute)
+		if ctx.Err() != nil || !l.valid() {
+			t.Errorf("the lease ended although every heartbeat was confirmed")
+		}
+		if beats < 14 || beats > 16 {
+			t.Errorf("heartbeats in a minute = %d, want one every 4 s", beats)
+		}
+		stop()
+		<-done
+	})
+}
+
+func TestUnconfirmedLeaseCancelsTheJobBeforeTheServerGivesItAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		start := time.Now()
+		l := newLease(start, ackWait)
+		var ended time.Duration
+		context.AfterFunc(ctx, func() { ended = time.Since(start) })
+		l.keep(t.Context(), func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }, cancel)
+		synctest.Wait()
+		if !errors.Is(context.Cause(ctx), jobs.ErrLeaseLost) {
+			t.Errorf("cause = %v, want the lost lease", context.Cause(ctx))
+		}
+		if ended > ackWait+50*time.Millisecond || ended < ackWait-time.Second {
+			t.Errorf("the job was cancelled after %v, want about %v", ended, ackWait)
+		}
+	})
+}
+
+func TestFailedHeartbeatIsTriedAgainSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, cancel := context.WithCancelCause(t.Context())
+		beating, stop := context.WithTimeout(t.Context(), 30*time.Second)
+		defer stop()
+		l := newLease(time.Now(), ackWait)
+		calls := 0
+		l.keep(beating, func(context.Context) error {
+			if calls++; calls%3 != 0 {
+				return errors.New("no responders")
+			}
+			return nil
+		}, cancel)
+		if !l.valid() {
+			t.Errorf("the lease was lost although every third heartbeat was confirmed")
+		}
+	})
+}
+
+func TestFrozenWorkerSeesThatItsLeaseIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pulled := time.Now()
+		time.Sleep(20 * time.Second) // frozen between the pull and the message
+		if newLease(pulled, ackWait).valid() {
+			t.Errorf("a lease that began 20 s before its job was read is valid, want it over")
+		}
+	})
+}

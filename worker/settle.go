@@ -1,0 +1,130 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+// settle makes an outcome durable and reports whether the job may be acked. The order is what keeps the promise: the
+// result, or the waiting job, is stored before the ack, so that a death in between brings the job back.
+func (w *Worker) settle(t *task, outcome Outcome) bool {
+	switch outcome.Kind {
+	case Finished:
+		return w.finish(t, outcome.Result)
+	case Later:
+		return w.park(t, outcome.Progress, outcome.At)
+	case Stopped:
+		if len(outcome.Progress.Attempts) == len(t.progress.Attempts) {
+			w.handBack(t)
+			return false
+		}
+		return w.park(t, outcome.Progress, time.Now())
+	case Lost:
+	}
+	w.stats.lost.Add(1)
+	w.cfg.Log.Warn("lease lost, the job runs elsewhere", "queue", t.queue, "job", t.id)
+	return false
+}
+
+// finish stores the job's one result. Whoever stored first has won; then this job is done as well.
+func (w *Worker) finish(t *task, result jobs.Result) bool {
+	result.Queue, result.ID, result.JobSeq, result.Worker = t.queue, t.id, t.progress.JobSeq, w.cfg.Name
+	var stored bus.Stored
+	ok := w.insist(t, "store result", func(ctx context.Context) (err error) {
+		stored, err = w.cfg.Client.StoreResult(ctx, &result)
+		if full := errors.Is(err, bus.ErrResultsFull); full || err == nil {
+			w.full.Store(full)
+		}
+		return err
+	})
+	if !ok {
+		return false
+	}
+	if !stored.Won {
+		return w.second(t, result, stored.Previous)
+	}
+	if w.cfg.Ended != nil {
+		w.cfg.Ended(t.job, result)
+	}
+	return w.bury(t, result)
+}
+
+// second settles a job whose result was there already: a rerun after a crash, of the same job, finishes what the first
+// run may have left undone; a second job of that name is told about.
+func (w *Worker) second(t *task, ours, kept jobs.Result) bool {
+	if kept.JobSeq == ours.JobSeq {
+		return w.bury(t, kept)
+	}
+	w.stats.duplicates.Add(1)
+	if ours.Outcome == jobs.Cancelled || kept.Outcome == jobs.Cancelled && kept.JobSeq == 0 {
+		return true
+	}
+	return w.insist(t, "publish duplicate event", func(ctx context.Context) error {
+		return w.cfg.Client.PublishDuplicate(ctx, jobs.DuplicateEvent{
+			JobID: t.id, Queue: t.queue, JobSeq: ours.JobSeq, StoredSeq: kept.JobSeq, Worker: w.cfg.Name, At: time.Now().UTC(),
+		})
+	})
+}
+
+// bury keeps a failed job as a dead letter. A letter written twice is one letter: the stream keeps the last of an id.
+func (w *Worker) bury(t *task, result jobs.Result) bool {
+	if result.Outcome != jobs.Failed {
+		return true
+	}
+	w.stats.dead.Add(1)
+	return w.insist(t, "store dead letter", func(ctx context.Context) error {
+		return w.cfg.Client.DeadLetter(ctx, t.queue, t.id, t.msg.Data(), &result)
+	})
+}
+
+// park stores the job until its time. A refusal means that a twin of it waits there already: then there is nothing to
+// do but to ack.
+func (w *Worker) park(t *task, progress jobs.Progress, at time.Time) bool {
+	progress.JobSeq = t.progress.JobSeq
+	w.stats.parked.Add(1)
+	return w.insist(t, "store waiting job", func(ctx context.Context) error {
+		_, err := w.cfg.Client.Park(ctx, t.queue, t.id, t.msg.Data(), progress, at)
+		return err
+	})
+}
+
+// insist does act until it succeeds or the lease is over; the server may be away for a while.
+func (w *Worker) insist(t *task, what string, act func(context.Context) error) bool {
+	for wait := 100 * time.Millisecond; t.lease.valid(); wait = min(2*wait, time.Second) {
+		ctx, cancel := context.WithTimeout(context.Background(), min(5*time.Second, t.lease.left()))
+		err := act(ctx)
+		cancel()
+		if err == nil {
+			return true
+		}
+		w.cfg.Log.Warn("cannot settle the job, trying again", "step", what, "queue", t.queue, "job", t.id, "error", err)
+		pause(context.Background(), min(wait, max(0, t.lease.left())))
+	}
+	w.stats.lost.Add(1)
+	w.cfg.Log.Warn("lease lost before the job was settled, it will run again", "step", what, "queue", t.queue, "job", t.id)
+	return false
+}
+
+// ack tells the server that the job is done, and waits for the answer. Without one the job comes back, and the guard on
+// its result, or its waiting twin, ends it then.
+func (w *Worker) ack(t *task) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := t.msg.DoubleAck(ctx); err != nil {
+		w.cfg.Log.Warn("ack not confirmed, the job will be looked at again", "queue", t.queue, "job", t.id, "error", err)
+	}
+}
+
+// handBack returns an untouched job to the server, at once and for anybody.
+func (w *Worker) handBack(t *task) {
+	w.stats.handedBack.Add(1)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if err := w.cfg.Client.HandBack(ctx, t.msg); err != nil {
+		w.cfg.Log.Warn("job not handed back, it returns after its ack wait", "queue", t.queue, "job", t.id, "error", err)
+	}
+}

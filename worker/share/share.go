@@ -1,0 +1,250 @@
+// Package share keeps a worker in step with its fleet: the proxy pool, the retry policy and the list of denied hosts live
+// in key-value buckets, and a change there reaches every running worker within a second. A bucket that cannot be read
+// leaves what was last known in force.
+package share
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/rotation"
+)
+
+// PolicyKey is the key of the fleet's retry policy in its bucket.
+const PolicyKey = "retry"
+
+// Config is what a Share is made of; all fields are required.
+type Config struct {
+	// Pool receives the proxies.
+	Pool *rotation.Pool
+	// Policy is the environment's, in force while the bucket holds none.
+	Policy jobs.Policy
+	Log    *slog.Logger
+}
+
+// Share is this worker's copy of what the fleet agrees on. Its methods may be called from any goroutine.
+type Share struct {
+	cfg    Config
+	policy atomic.Pointer[policy]
+	denied atomic.Pointer[map[string]bool]
+
+	mu     sync.Mutex
+	listed []rotation.Proxy          // from the environment and the file
+	bucket map[string]rotation.Proxy // from the bucket, which wins
+}
+
+// policy is a policy and since when it is in force; the zero time means since the start.
+type policy struct {
+	jobs.Policy
+	updated time.Time
+}
+
+// New makes a Share in which the environment is in force; Run brings in the fleet.
+func New(cfg Config) *Share {
+	s := &Share{cfg: cfg, bucket: map[string]rotation.Proxy{}}
+	s.policy.Store(&policy{Policy: cfg.Policy})
+	s.denied.Store(&map[string]bool{})
+	return s
+}
+
+// Policy is the retry policy in force and when it was set; the zero time means that the environment's is.
+func (s *Share) Policy() (jobs.Policy, time.Time) {
+	p := s.policy.Load()
+	return p.Policy, p.updated
+}
+
+// Denied reports whether the fleet's owner has stopped fetches from host, a name without a port.
+func (s *Share) Denied(host string) bool {
+	denied := *s.denied.Load()
+	return len(denied) > 0 && denied[strings.ToLower(strings.TrimSuffix(host, "."))]
+}
+
+// List sets the proxies that the environment and the file name.
+func (s *Share) List(proxies []rotation.Proxy) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listed = proxies
+	s.replace()
+}
+
+// Run follows the installation's buckets until ctx ends.
+func (s *Share) Run(ctx context.Context, js jetstream.JetStream, names jobs.Names) {
+	var watches sync.WaitGroup
+	for kind, apply := range map[string]func(fresh bool, changes []change){"proxies": s.applyProxies, "policy": s.applyPolicy, "deny": s.applyDeny} {
+		watches.Go(func() { s.follow(ctx, js, names.Bucket(kind), apply) })
+	}
+	watches.Wait()
+}
+
+// change is a key that was set, or deleted when value is nil.
+type change struct {
+	key   string
+	value []byte
+	at    time.Time
+}
+
+// follow applies the bucket's keys, all at once and in place of what was known, then each change as it comes. A watch
+// that ends is begun again: keys may have gone meanwhile.
+func (s *Share) follow(ctx context.Context, js jetstream.JetStream, bucket string, apply func(fresh bool, changes []change)) {
+	for ctx.Err() == nil {
+		if err := s.watch(ctx, js, bucket, apply); err != nil && ctx.Err() == nil {
+			s.cfg.Log.Warn("bucket cannot be read, what was last known stays in force", "bucket", bucket, "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func (s *Share) watch(ctx context.Context, js jetstream.JetStream, bucket string, apply func(fresh bool, changes []change)) error {
+	kv, err := js.KeyValue(ctx, bucket)
+	if err != nil {
+		return err
+	}
+	watch, err := kv.WatchAll(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = watch.Stop() }()
+	var first []change
+	known := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case entry, open := <-watch.Updates():
+			switch {
+			case !open:
+				return errors.New("the watch ended")
+			case entry == nil: // every key that was there has been seen
+				apply(true, first)
+				first, known = nil, true
+			case known:
+				apply(false, []change{changeOf(entry)})
+			default:
+				first = append(first, changeOf(entry))
+			}
+		}
+	}
+}
+
+func changeOf(entry jetstream.KeyValueEntry) change {
+	c := change{key: entry.Key(), at: entry.Created()}
+	if entry.Operation() == jetstream.KeyValuePut {
+		c.value = entry.Value()
+	}
+	return c
+}
+
+func (s *Share) applyPolicy(fresh bool, changes []change) {
+	if fresh && len(changes) == 0 {
+		s.policy.Store(&policy{Policy: s.cfg.Policy})
+	}
+	for _, c := range changes {
+		if c.key != PolicyKey {
+			continue
+		}
+		if c.value == nil {
+			s.policy.Store(&policy{Policy: s.cfg.Policy})
+			continue
+		}
+		p, err := jobs.DecodePolicy(c.value, s.cfg.Policy)
+		if err != nil {
+			s.cfg.Log.Error("retry policy in the bucket is not valid, the last good one stays in force", "error", err)
+			continue
+		}
+		s.policy.Store(&policy{Policy: p, updated: c.at})
+	}
+}
+
+func (s *Share) applyDeny(fresh bool, changes []change) {
+	denied := map[string]bool{}
+	if !fresh {
+		maps.Copy(denied, *s.denied.Load())
+	}
+	for _, c := range changes {
+		host := DenyHost(c.key)
+		if c.value == nil {
+			delete(denied, host)
+		} else {
+			denied[host] = true
+		}
+	}
+	s.denied.Store(&denied)
+}
+
+// DenyKey is the key under which host stands in the bucket of denied hosts. A key cannot hold the colons of an IPv6
+// address.
+func DenyKey(host string) string {
+	return strings.ReplaceAll(strings.ToLower(strings.TrimSuffix(host, ".")), ":", "=")
+}
+
+// DenyHost is the host of a key.
+func DenyHost(key string) string { return strings.ReplaceAll(key, "=", ":") }
+
+func (s *Share) applyProxies(fresh bool, changes []change) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if fresh {
+		clear(s.bucket)
+	}
+	for _, c := range changes {
+		if c.value == nil {
+			delete(s.bucket, c.key)
+			continue
+		}
+		p, err := ParseEntry(c.key, string(c.value))
+		if err != nil {
+			// The line may hold a password: the parser's errors never do.
+			s.cfg.Log.Error("proxy in the bucket is not valid and is not used", "proxy", c.key, "error", err)
+			continue
+		}
+		s.bucket[c.key] = p
+	}
+	s.replace()
+}
+
+// ParseEntry reads a proxy of the bucket: a line as in the proxies file whose id, if it names one, is the key.
+func ParseEntry(key, line string) (rotation.Proxy, error) {
+	p, err := rotation.ParseLine(line)
+	if err != nil {
+		return rotation.Proxy{}, err
+	}
+	if strings.Contains(line, " id=") && p.ID != key {
+		return rotation.Proxy{}, fmt.Errorf("the line names the id %s", p.ID)
+	}
+	p.ID = key
+	return p, nil
+}
+
+// replace hands the pool environment ∪ file ∪ bucket, in the order of the lists. The lock is held, so that of two
+// changes the later one is the last to arrive.
+func (s *Share) replace() {
+	proxies := make([]rotation.Proxy, 0, len(s.listed)+len(s.bucket))
+	taken := make(map[string]bool, len(s.listed))
+	for _, p := range s.listed {
+		if better, ok := s.bucket[p.ID]; ok {
+			p = better
+		}
+		taken[p.ID] = true
+		proxies = append(proxies, p)
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.bucket)) {
+		if !taken[id] {
+			proxies = append(proxies, s.bucket[id])
+		}
+	}
+	s.cfg.Pool.Replace(proxies)
+}

@@ -1,0 +1,244 @@
+package worker
+
+import (
+	"context"
+	"math"
+	"sync"
+	"time"
+)
+
+const (
+	probeEvery = 200 * time.Millisecond // how often a lane that looked empty is looked at while others have work
+	idleWait   = 2 * time.Second        // how long a pull waits when no lane has work
+	mostPulled = 256                    // of one pull: a larger one would only delay the first of its messages
+)
+
+// slots shares a worker's slots among its lanes. A lane is hungry when its last pull left work behind. Hungry lanes
+// share the slots by the weight of their queue, and the lanes of one queue evenly: a storm of retries cannot starve
+// the fresh jobs of its queue, nor any queue another. A lane that looked empty gets one slot now and then to look
+// again, so what it lent out comes back at its next look.
+type slots struct {
+	mu    sync.Mutex
+	total int
+	free  int
+	lanes []*share
+	// weight is the sum over the queues that have a hungry lane.
+	weight float64
+}
+
+// queueShare is what the lanes of one queue have together.
+type queueShare struct {
+	weight float64
+	hungry int // how many of its lanes are
+}
+
+// share is one lane's part in slots.
+type share struct {
+	queue *queueShare
+	// grants receives what this lane may pull; it holds one, because a lane asks again only after it has taken that.
+	grants chan claim
+
+	used    int  // slots in a pull or busy with a job
+	hungry  bool // the last pull left work behind
+	waiting bool
+	looked  time.Time // when the last pull began
+	// credit is what fractions of slots add up to (smooth weighted round robin): with fewer slots than lanes a light
+	// lane would never get a whole one.
+	credit float64
+}
+
+// claim is the leave to pull n messages and to wait for the first of them; no wait means to take what is there.
+type claim struct {
+	n    int
+	wait time.Duration
+}
+
+func newSlots(total int) *slots { return &slots{total: total, free: total} }
+
+// add makes n lanes of one queue. All lanes are added before the first take.
+func (s *slots) add(weight, n int) []*share {
+	queue := &queueShare{weight: float64(weight)}
+	for range n {
+		s.lanes = append(s.lanes, &share{queue: queue, grants: make(chan claim, 1)})
+	}
+	return s.lanes[len(s.lanes)-n:]
+}
+
+// take waits until l may pull. ok is false when ctx ended first; then there is nothing to give back.
+func (s *slots) take(ctx context.Context, l *share) (c claim, ok bool) {
+	s.mu.Lock()
+	l.waiting = true
+	s.dispatch(time.Now())
+	s.mu.Unlock()
+	look := time.NewTicker(probeEvery)
+	defer look.Stop()
+	for {
+		select {
+		case c := <-l.grants:
+			return c, true
+		case now := <-look.C:
+			s.mu.Lock()
+			s.dispatch(now)
+			s.mu.Unlock()
+		case <-ctx.Done():
+			return claim{}, s.withdraw(l)
+		}
+	}
+}
+
+// withdraw ends l's waiting. A grant that came in the same moment is given back. It always returns false.
+func (s *slots) withdraw(l *share) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l.waiting = false
+	select {
+	case c := <-l.grants:
+		s.giveBack(l, c.n)
+	default:
+	}
+	return false
+}
+
+// pulled ends a pull: unused slots come back, and hungry tells whether work was left behind.
+func (s *slots) pulled(l *share, unused int, hungry bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.turn(l, hungry)
+	s.giveBack(l, unused)
+}
+
+// release gives back the slot of a job that has ended.
+func (s *slots) release(l *share) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.giveBack(l, 1)
+}
+
+func (s *slots) giveBack(l *share, n int) {
+	l.used -= n
+	s.free += n
+	s.dispatch(time.Now())
+}
+
+// busy is how many slots are taken, pulls included.
+func (s *slots) busy() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.total - s.free
+}
+
+// dispatch hands out free slots until nobody may have one.
+func (s *slots) dispatch(now time.Time) {
+	for s.free > 0 {
+		l, c := s.next(now)
+		if l == nil {
+			return
+		}
+		s.free -= c.n
+		l.used += c.n
+		l.waiting, l.looked = false, now
+		l.grants <- c
+	}
+}
+
+// next is the lane that gets the next slots: first one that is due for a look, then the neediest.
+func (s *slots) next(now time.Time) (*share, claim) {
+	contended := s.weight > 0
+	if l := s.nextLook(now, contended); l != nil {
+		return l, claim{n: 1, wait: s.lookFor(contended)}
+	}
+	if !contended {
+		return nil, claim{}
+	}
+	return s.nextHungry()
+}
+
+// nextLook is the waiting lane that has not been looked at for longest.
+func (s *slots) nextLook(now time.Time, contended bool) (oldest *share) {
+	for _, l := range s.lanes {
+		if !l.waiting || l.hungry || contended && now.Sub(l.looked) < probeEvery {
+			continue
+		}
+		if oldest == nil || l.looked.Before(oldest.looked) {
+			oldest = l
+		}
+	}
+	return oldest
+}
+
+// lookFor is how long a look may hold its slot: not at all while another lane wants it, and shortly when looks alone
+// could hold a good part of the slots.
+func (s *slots) lookFor(contended bool) time.Duration {
+	switch {
+	case contended:
+		return 0
+	case len(s.lanes)*4 > s.total:
+		return probeEvery
+	}
+	return idleWait
+}
+
+// nextHungry is the waiting hungry lane that is furthest below its share, and how many slots it may pull.
+func (s *slots) nextHungry() (*share, claim) {
+	var best *share
+	var bestNeed, bestMissing, promised float64
+	for _, l := range s.lanes {
+		if !l.hungry {
+			continue
+		}
+		missing := s.part(l)*float64(s.total) - float64(l.used)
+		if !l.waiting {
+			// It is in a pull that comes back at once: what it lacks is not there to be borrowed.
+			promised += math.Max(0, math.Floor(missing))
+			continue
+		}
+		if need := missing + l.credit; best == nil || need > bestNeed {
+			best, bestNeed, bestMissing = l, need, missing
+		}
+	}
+	if best == nil {
+		return nil, claim{}
+	}
+	n := min(max(1, int(math.Round(bestMissing))), s.free-int(promised), mostPulled)
+	if n < 1 {
+		return nil, claim{}
+	}
+	s.charge(best, n)
+	return best, claim{n: n}
+}
+
+// charge books n slots: every hungry lane earns its part of them, the one that gets them pays.
+func (s *slots) charge(to *share, n int) {
+	for _, l := range s.lanes {
+		if !l.hungry {
+			continue
+		}
+		l.credit += float64(n) * s.part(l)
+		if l == to {
+			l.credit -= float64(n)
+		}
+		l.credit = max(-1, min(1, l.credit))
+	}
+}
+
+// part is a hungry lane's part of all slots, between 0 and 1.
+func (s *slots) part(l *share) float64 {
+	return l.queue.weight / s.weight / float64(l.queue.hungry)
+}
+
+// turn makes a lane hungry or content and keeps the sums that part needs.
+func (s *slots) turn(l *share, hungry bool) {
+	if l.hungry == hungry {
+		return
+	}
+	l.hungry, l.credit = hungry, 0
+	if hungry {
+		if l.queue.hungry++; l.queue.hungry == 1 {
+			s.weight += l.queue.weight
+		}
+		return
+	}
+	if l.queue.hungry--; l.queue.hungry == 0 {
+		s.weight -= l.queue.weight
+	}
+}

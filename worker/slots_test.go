@@ -1,0 +1,208 @@
+package worker
+
+import (
+	"context"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// crowd is a set of lanes with work for the slots, in virtual time.
+type crowd struct {
+	slots   *slots
+	lanes   []*share
+	backlog []int           // jobs left in each lane; -1 is a backlog without end
+	busy    []time.Duration // slot time used by each lane
+	job     func() time.Duration
+	mu      sync.Mutex
+}
+
+// run pulls for every lane until ctx ends and all jobs are done.
+func (c *crowd) run(ctx context.Context) {
+	var pulls, work sync.WaitGroup
+	for i, l := range c.lanes {
+		pulls.Go(func() {
+			for {
+				claim, ok := c.slots.take(ctx, l)
+				if !ok {
+					return
+				}
+				got, more := c.pull(i, claim)
+				for range got {
+					work.Go(func() {
+						defer c.slots.release(l)
+						took := c.job()
+						time.Sleep(took)
+						c.mu.Lock()
+						defer c.mu.Unlock()
+						c.busy[i] += took
+					})
+				}
+				c.slots.pulled(l, claim.n-got, more)
+			}
+		})
+	}
+	pulls.Wait()
+	work.Wait()
+}
+
+// pull takes a millisecond, or as long as the claim may wait when there is nothing.
+func (c *crowd) pull(i int, claim claim) (got int, more bool) {
+	time.Sleep(time.Millisecond)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.backlog[i] < 0 {
+		return claim.n, true
+	}
+	got = min(claim.n, c.backlog[i])
+	c.backlog[i] -= got
+	if got == 0 && claim.wait > 0 {
+		c.mu.Unlock()
+		time.Sleep(claim.wait)
+		c.mu.Lock()
+	}
+	return got, c.backlog[i] > 0
+}
+
+func newCrowd(total int, job func() time.Duration) *crowd {
+	return &crowd{slots: newSlots(total), job: job}
+}
+
+func (c *crowd) queue(weight int, backlogs ...int) {
+	c.lanes = append(c.lanes, c.slots.add(weight, len(backlogs))...)
+	c.backlog = append(c.backlog, backlogs...)
+	c.busy = make([]time.Duration, len(c.lanes))
+}
+
+// part is the lanes' part of all slot time.
+func (c *crowd) part(lanes ...int) float64 {
+	var own, all time.Duration
+	for _, d := range c.busy {
+		all += d
+	}
+	for _, i := range lanes {
+		own += c.busy[i]
+	}
+	return float64(own) / float64(all)
+}
+
+func varied() time.Duration { return 20*time.Millisecond + rand.N(160*time.Millisecond) }
+
+func TestQueuesShareSlotsByWeight(t *testing.T) {
+	for _, total := range []int{1, 2, 4, 10, 64, 500} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCrowd(total, varied)
+			c.queue(6, -1, 0)
+			c.queue(3, -1, 0)
+			c.queue(1, -1, 0)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			c.run(ctx)
+			for i, want := range []float64{0.6, 0.3, 0.1} {
+				if got := c.part(2*i, 2*i+1); math.Abs(got-want) > want/10 {
+					t.Errorf("%d slots: part of queue %d = %.3f, want %.2f within 10 %%", total, i, got, want)
+				}
+			}
+		})
+	}
+}
+
+func TestRetryStormLeavesHalfToFreshJobs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(16, varied)
+		c.queue(1, -1, -1)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		c.run(ctx)
+		if got := c.part(0); math.Abs(got-0.5) > 0.05 {
+			t.Errorf("part of the fresh jobs = %.3f, want 0.5", got)
+		}
+	})
+}
+
+func TestLoneQueueGetsEverySlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(8, func() time.Duration { return time.Second })
+		c.queue(1, -1, 0)
+		c.queue(9, 0, 0)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		c.run(ctx)
+		// 8 slots for a minute, less what the looks at the three empty lanes take.
+		if got := c.busy[0]; got < 8*57*time.Second {
+			t.Errorf("slot time of the only busy lane = %v of 8 min, want at least 95 %%", got)
+		}
+	})
+}
+
+func TestIdleQueueIsServedAtOnceWhenWorkComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(4, func() time.Duration { return 10 * time.Millisecond })
+		c.queue(1, -1)
+		c.queue(1, 0)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		time.AfterFunc(3*time.Second, func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.backlog[1] = 1
+		})
+		var waited time.Duration
+		c.job = func() time.Duration {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if c.backlog[1] == 0 && waited == 0 && time.Since(started(ctx)) > 3*time.Second {
+				waited = time.Since(started(ctx)) - 3*time.Second
+			}
+			return 10 * time.Millisecond
+		}
+		c.run(ctx)
+		if waited == 0 || waited > 220*time.Millisecond {
+			t.Errorf("a job of a queue that was idle waited %v, want at most 220ms", waited)
+		}
+	})
+}
+
+// started is when a context with a timeout of 5 s was made.
+func started(ctx context.Context) time.Time {
+	deadline, _ := ctx.Deadline()
+	return deadline.Add(-5 * time.Second)
+}
+
+func TestSlotsAreNeverOversold(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rapid.SyncTest(t, func(t *rapid.T) {
+			total := rapid.IntRange(1, 20).Draw(t, "slots")
+			c := newCrowd(total, varied)
+			for range rapid.IntRange(1, 6).Draw(t, "queues") {
+				c.queue(rapid.IntRange(1, 10).Draw(t, "weight"), rapid.IntRange(-1, 50).Draw(t, "fresh"), rapid.IntRange(0, 20).Draw(t, "due"))
+			}
+			running := 0
+			inner := c.job
+			c.job = func() time.Duration {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				if running = c.slots.busy(); running > total {
+					t.Fatalf("%d slots in use, there are %d", running, total)
+				}
+				return inner()
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			c.run(ctx)
+			if got := c.slots.busy(); got != 0 {
+				t.Fatalf("slots in use after everything has ended = %d, want 0", got)
+			}
+			for i, left := range c.backlog {
+				if left > 0 && c.busy[i] == 0 {
+					t.Fatalf("lane %d was starved with %d jobs waiting", i, left)
+				}
+			}
+		})
+	})
+}

@@ -1,0 +1,142 @@
+package worker
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// task is one delivery of a job: the message, our right to it, and what is known of the job.
+type task struct {
+	lane  *lane
+	msg   jetstream.Msg
+	lease *lease
+
+	queue, id string // as in the subject; id is made safe to publish to
+	job       jobs.Job
+	progress  jobs.Progress
+	invalid   error // why the job cannot run
+	again     bool  // somebody may have worked on it before
+}
+
+// start runs t in a slot that its lane has taken; the slot is given back here and nowhere else.
+func (w *Worker) start(work context.Context, t *task) {
+	w.running.Go(func() {
+		defer w.slots.release(t.lane.share)
+		w.handle(work, t)
+	})
+}
+
+// handle is one job's journey: read it, keep the lease, run it, settle it.
+func (w *Worker) handle(work context.Context, t *task) {
+	w.stats.taken.Add(1)
+	t.read()
+	if w.draining.Load() {
+		w.handBack(t)
+		return
+	}
+	ctx, cancel := context.WithCancelCause(work)
+	defer cancel(nil)
+	w.jobs.add(t.queue, t.id, cancel)
+	defer w.jobs.remove(t.queue, t.id)
+
+	// The heartbeat goes on while the outcome is stored, and ends before the last ack.
+	beating, stop := context.WithCancel(context.WithoutCancel(work))
+	var beat sync.WaitGroup
+	beat.Go(func() {
+		t.lease.keep(beating, func(ctx context.Context) error { return w.cfg.Client.Heartbeat(ctx, t.msg) }, cancel)
+	})
+	settled := w.complete(ctx, t)
+	stop()
+	beat.Wait()
+	if settled {
+		w.ack(t)
+	}
+}
+
+// complete brings the job as far as it can be brought now and reports whether it may be acked.
+func (w *Worker) complete(ctx context.Context, t *task) bool {
+	if t.invalid != nil {
+		return w.finish(t, t.refusal())
+	}
+	if t.again {
+		w.stats.redelivered.Add(1)
+		// Only to save the fetch: the guard on the result decides in any case.
+		if kept, err := w.cfg.Client.Result(ctx, t.queue, t.id); err == nil {
+			return w.second(t, jobs.Result{JobSeq: t.progress.JobSeq}, kept)
+		}
+	}
+	outcome := w.cfg.Do(ctx, t.job, t.progress)
+	if outcome.NoProxy {
+		w.noProxy.Store(time.Now().UnixNano())
+	}
+	return w.settle(t, outcome)
+}
+
+// read decodes the message. What cannot be read makes the job invalid, never lost.
+func (t *task) read() {
+	queue, id, _ := jobs.SplitSubject(t.msg.Subject())
+	t.queue, t.id = queue, safeID(id)
+	if meta, err := t.msg.Metadata(); err == nil {
+		t.again = meta.NumDelivered > 1 || t.lane.due
+		t.progress.JobSeq = meta.Sequence.Stream
+	}
+	if t.lane.due {
+		progress, err := jobs.ParseProgress(t.msg.Headers().Get(jobs.HeaderProgress))
+		if err != nil {
+			t.invalid = &jobs.InvalidError{Reasons: []string{err.Error()}}
+		}
+		t.progress = progress
+	}
+	job, err := jobs.Decode(queue, id, t.msg.Data())
+	job.ID = t.id
+	t.job = job
+	if err != nil {
+		t.invalid = err
+	} else if size := messageSize(t.msg); !t.lane.due && size > jobs.MaxJobBytes {
+		t.invalid = &jobs.InvalidError{Reasons: []string{"the job and its headers are larger than 768 KiB"}}
+	}
+}
+
+// refusal is the result of a job that cannot run.
+func (t *task) refusal() jobs.Result {
+	result := jobs.Result{
+		Outcome: jobs.Failed, Error: jobs.ErrInvalidJob, FinishedAt: time.Now(),
+		Attempts: t.progress.Attempts, AttemptCount: len(t.progress.Attempts), Detail: t.invalid.Error(),
+	}
+	var invalid *jobs.InvalidError
+	if errors.As(t.invalid, &invalid) {
+		result.Reasons = invalid.Reasons
+	}
+	return result
+}
+
+func messageSize(msg jetstream.Msg) int {
+	size := len(msg.Data())
+	for name, values := range msg.Headers() {
+		for _, v := range values {
+			size += len(name) + len(v) + 4
+		}
+	}
+	return size
+}
+
+// safeID is id if a message can be published under it: an invalid job may carry anything, wildcards included, and gets
+// its result all the same.
+func safeID(id string) string {
+	for token := range strings.SplitSeq(id, ".") {
+		if token == "" || token == "*" || token == ">" || strings.ContainsAny(token, " \t\r\n\f\x00") {
+			sum := sha256.Sum256([]byte(id))
+			return "invalid-" + hex.EncodeToString(sum[:6])
+		}
+	}
+	return id
+}

@@ -1,0 +1,210 @@
+// Package worker takes jobs from their streams, has them run, and settles what comes of it: the loop of gofer.
+//
+// A job's right to be settled is a lease, not an ack: the server takes an ack from anybody. What makes a job end in
+// one result, whatever dies, is the order of the steps (store the result under a guard, then ack; or store the
+// waiting job, then ack) and a worker that falls silent when its lease ran out.
+package worker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+// MaxQueues is how many queues one worker serves.
+const MaxQueues = 32
+
+// Queue is a queue to serve and its weight against the others.
+type Queue struct {
+	Name   string
+	Weight int // zero means 1
+}
+
+// Kind says how a run of a job ended.
+type Kind uint8
+
+// The ends of a run.
+const (
+	Finished Kind = iota // Result is the job's result
+	Later                // the job waits until At, with Progress
+	Lost                 // the lease ran out: nothing may be said
+	Stopped              // the worker stops: the job goes back with Progress
+)
+
+// Outcome is what a run of a job came to.
+type Outcome struct {
+	Kind     Kind
+	Result   jobs.Result
+	At       time.Time
+	Progress jobs.Progress
+	// NoProxy tells that the job waits because no proxy was usable, not because it failed.
+	NoProxy bool
+}
+
+// Config is what a Worker is made of. Client, Queues, Do and Log are required.
+type Config struct {
+	Client *bus.Client
+	Queues []Queue
+	// Concurrency is how many jobs run at once; zero means 64.
+	Concurrency int
+	// Do runs one job. It ends soon after ctx does, and asks for the cause: one of the errors of package jobs.
+	Do func(ctx context.Context, job jobs.Job, progress jobs.Progress) Outcome
+	// AckWait is how long the server leaves a job to a silent worker, as the consumers were made with; zero means
+	// bus.AckWait.
+	AckWait time.Duration
+	// DrainTimeout bounds how long Run goes on after its context ended; zero means 30 s.
+	DrainTimeout time.Duration
+	// Ended is called once for each job that this worker ended, after its result was stored; nil means nobody counts.
+	Ended func(job jobs.Job, result jobs.Result)
+	Log   *slog.Logger
+	// Name is this worker's name in results and events.
+	Name string
+}
+
+// Worker runs jobs. Make one with New; its methods may be called from any goroutine.
+type Worker struct {
+	cfg     Config
+	slots   *slots
+	lanes   []*lane
+	running sync.WaitGroup
+	jobs    running
+
+	draining atomic.Bool
+	full     atomic.Bool // the result stream refused a result for want of room
+	stats    stats
+
+	// idle limits how fast jobs are taken while no proxy is usable: a million waiting jobs are not churned.
+	idle    *rate.Limiter
+	noProxy atomic.Int64 // when a job last found no usable proxy, in Unix nanoseconds
+}
+
+// New makes a worker; Run starts it.
+func New(cfg Config) (*Worker, error) {
+	if len(cfg.Queues) == 0 || len(cfg.Queues) > MaxQueues {
+		return nil, errors.New("a worker serves 1 to 32 queues")
+	}
+	if cfg.Concurrency == 0 {
+		cfg.Concurrency = 64
+	}
+	if cfg.AckWait == 0 {
+		cfg.AckWait = bus.AckWait
+	}
+	if cfg.DrainTimeout == 0 {
+		cfg.DrainTimeout = 30 * time.Second
+	}
+	w := &Worker{
+		cfg: cfg, slots: newSlots(cfg.Concurrency), jobs: newRunning(),
+		idle: rate.NewLimiter(rate.Limit(cfg.Concurrency), cfg.Concurrency),
+	}
+	for _, q := range cfg.Queues {
+		shares := w.slots.add(max(1, q.Weight), 2)
+		w.lanes = append(w.lanes, &lane{w: w, queue: q.Name, share: shares[0]}, &lane{w: w, queue: q.Name, due: true, share: shares[1]})
+	}
+	return w, nil
+}
+
+// Run takes and runs jobs until ctx ends, then drains: it takes no more, lets the running ones finish, and hands back
+// those that are not done in time. It returns when no job is left in its hands.
+func (w *Worker) Run(ctx context.Context) error {
+	// Jobs outlive ctx by the drain; cut ends them.
+	work, cut := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cut(nil)
+	stop, err := w.cfg.Client.OnCancel(func(queue, id string) { w.jobs.cancel(queue, id, jobs.ErrJobCancelled) })
+	if err != nil {
+		return err
+	}
+	defer stop()
+	var pulls sync.WaitGroup
+	for _, l := range w.lanes {
+		pulls.Go(func() { l.pull(ctx, work) })
+	}
+	<-ctx.Done()
+	w.draining.Store(true)
+	deadline := time.AfterFunc(w.patience(), func() { cut(jobs.ErrStopping) })
+	defer deadline.Stop()
+	pulls.Wait()
+	w.running.Wait()
+	return nil
+}
+
+// patience is how long running jobs may go on during a drain; the rest of the drain time is for handing them back.
+func (w *Worker) patience() time.Duration {
+	return w.cfg.DrainTimeout - min(2*time.Second, w.cfg.DrainTimeout/4)
+}
+
+// Draining reports whether the worker has stopped taking jobs for good.
+func (w *Worker) Draining() bool { return w.draining.Load() }
+
+// Storable reports whether the last result could be stored. While it is not, the worker takes no jobs: their results
+// would have nowhere to go.
+func (w *Worker) Storable() bool { return !w.full.Load() }
+
+// Slots are the slots in use and all of them.
+func (w *Worker) Slots() (busy, total int) { return w.slots.busy(), w.cfg.Concurrency }
+
+// Consuming reports whether every lane reached its consumer at its last pull.
+func (w *Worker) Consuming() bool {
+	for _, l := range w.lanes {
+		if !l.reached.Load() {
+			return false
+		}
+	}
+	return true
+}
+
+// Pending is how many jobs of each queue wait, as the last pulls have heard.
+func (w *Worker) Pending() map[string]int64 {
+	out := map[string]int64{}
+	for _, l := range w.lanes {
+		out[l.queue] += l.pending.Load()
+	}
+	return out
+}
+
+// running are the jobs in hand, by queue and id, so that they can be cancelled by name.
+type running struct {
+	mu   *sync.Mutex
+	jobs map[[2]string]context.CancelCauseFunc
+}
+
+func newRunning() running {
+	return running{mu: new(sync.Mutex), jobs: map[[2]string]context.CancelCauseFunc{}}
+}
+
+func (r running) add(queue, id string, cancel context.CancelCauseFunc) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.jobs[[2]string{queue, id}] = cancel
+}
+
+func (r running) remove(queue, id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.jobs, [2]string{queue, id})
+}
+
+func (r running) cancel(queue, id string, cause error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if cancel := r.jobs[[2]string{queue, id}]; cancel != nil {
+		cancel(cause)
+	}
+}
+
+func (r running) queues() map[string]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := map[string]int{}
+	for name := range r.jobs {
+		out[name[0]]++
+	}
+	return out
+}
