@@ -1,0 +1,340 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/kelseyhightower/envconfig"
+
+	"github.com/gofer-mq/gofer/breaker"
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/worker"
+	"github.com/gofer-mq/gofer/worker/admin"
+)
+
+// config is the environment. Every field bears its variable's full name: with a prefix, envconfig would also read the
+// name without it, and a stray LOG_LEVEL or PROXIES would change what gofer does.
+type config struct {
+	NATSURL         string `envconfig:"GOFER_NATS_URL" secret:"true" desc:"NATS server(s), comma separated; for the worker, unset means an embedded server"`
+	NATSCreds       string `envconfig:"GOFER_NATS_CREDS" desc:"credentials file (JWT and seed)"`
+	NATSNkey        string `envconfig:"GOFER_NATS_NKEY" secret:"true" desc:"nkey seed, or the path of a file with it"`
+	NATSUser        string `envconfig:"GOFER_NATS_USER" desc:"user name"`
+	NATSPassword    string `envconfig:"GOFER_NATS_PASSWORD" secret:"true" desc:"password"`
+	NATSToken       string `envconfig:"GOFER_NATS_TOKEN" secret:"true" desc:"token"`
+	NATSCA          string `envconfig:"GOFER_NATS_CA" desc:"CA certificate file"`
+	NATSCert        string `envconfig:"GOFER_NATS_CERT" desc:"client certificate file"`
+	NATSKey         string `envconfig:"GOFER_NATS_KEY" desc:"client key file"`
+	NATSInboxPrefix string `envconfig:"GOFER_NATS_INBOX_PREFIX" desc:"inbox prefix of this user; unset means _INBOX"`
+
+	EmbeddedAddr string `envconfig:"GOFER_EMBEDDED_ADDR" default:"127.0.0.1:4222" desc:"address of the embedded NATS server, loopback only"`
+	DataDir      string `envconfig:"GOFER_DATA_DIR" default:"./gofer-data" desc:"where the embedded server keeps its streams"`
+
+	Prefix string `envconfig:"GOFER_PREFIX" default:"gofer" desc:"first token of every subject, upper case in stream names"`
+
+	Queues      queueList `envconfig:"GOFER_QUEUES" default:"default" desc:"queues to serve, with weights: critical:6,default:3,low:1"`
+	Concurrency int       `envconfig:"GOFER_CONCURRENCY" default:"64" desc:"jobs that run at once"`
+	WorkerName  string    `envconfig:"GOFER_WORKER_NAME" desc:"name of this worker in results and events; unset means host name and a random part"`
+
+	Proxies     string `envconfig:"GOFER_PROXIES" secret:"true" desc:"proxies, comma separated, a line of the proxies file each"`
+	ProxiesFile string `envconfig:"GOFER_PROXIES_FILE" desc:"file with a proxy a line: URL [id=…] [tags=a,b] [region=…] [weight=…] [max_inflight=…]; reread when it changes"`
+	Strategy    string `envconfig:"GOFER_STRATEGY" default:"round_robin" desc:"round_robin, random, weighted, least_used or performance"`
+
+	AllowDirect         bool          `envconfig:"GOFER_ALLOW_DIRECT" default:"false" desc:"lets jobs ask for no proxy"`
+	AllowPrivateTargets bool          `envconfig:"GOFER_ALLOW_PRIVATE_TARGETS" default:"false" desc:"lets jobs fetch private and loopback addresses"`
+	AttemptTimeout      jobs.Duration `envconfig:"GOFER_ATTEMPT_TIMEOUT" default:"30s" desc:"one attempt, 0.1s to 10m"`
+	MaxBodyBytes        int64         `envconfig:"GOFER_MAX_BODY_BYTES" default:"8388608" desc:"largest body, after decoding"`
+	MaxWait             jobs.Duration `envconfig:"GOFER_MAX_WAIT" default:"24h" desc:"how long a job waits for a usable proxy"`
+
+	Retry   retryConfig
+	Breaker breakerConfig
+	Streams streamConfig
+
+	HTTPAddr     string        `envconfig:"GOFER_HTTP_ADDR" default:"127.0.0.1:9090" desc:"address of /metrics, /livez, /readyz and the API"`
+	AdminToken   string        `envconfig:"GOFER_ADMIN_TOKEN" secret:"true" desc:"bearer token of the API; needed to listen on more than loopback"`
+	DrainTimeout jobs.Duration `envconfig:"GOFER_DRAIN_TIMEOUT" default:"30s" desc:"how long running jobs may go on after SIGTERM, at least 1s"`
+	LogLevel     string        `envconfig:"GOFER_LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
+	LogFormat    string        `envconfig:"GOFER_LOG_FORMAT" desc:"text or json; unset means text on a terminal, else json"`
+}
+
+type retryConfig struct {
+	MaxAttempts     int           `envconfig:"GOFER_RETRY_MAX_ATTEMPTS" default:"3" desc:"attempts of a job, 1 to 10"`
+	BackoffStrategy string        `envconfig:"GOFER_RETRY_BACKOFF_STRATEGY" default:"exponential" desc:"exponential, linear or fixed"`
+	BaseDelay       jobs.Duration `envconfig:"GOFER_RETRY_BASE_DELAY" default:"1s" desc:"first wait, 0.1s to 60s"`
+	Multiplier      float64       `envconfig:"GOFER_RETRY_MULTIPLIER" default:"2" desc:"growth of an exponential wait, 1.1 to 10"`
+	MaxBackoffDelay jobs.Duration `envconfig:"GOFER_RETRY_MAX_BACKOFF_DELAY" default:"30s" desc:"longest computed wait, 1s to 300s"`
+	Jitter          bool          `envconfig:"GOFER_RETRY_JITTER" default:"true" desc:"draws each wait between nothing and the computed one"`
+	StatusCodes     []int         `envconfig:"GOFER_RETRY_STATUS_CODES" default:"408,429,502,503,504" desc:"answers that are tried again"`
+	Timeout         jobs.Duration `envconfig:"GOFER_RETRY_TIMEOUT" default:"0s" desc:"all attempts and waits together; 0 means no bound"`
+	NonIdempotent   bool          `envconfig:"GOFER_RETRY_NON_IDEMPOTENT" default:"false" desc:"tries POST and PATCH again although the first may have been received"`
+}
+
+type breakerConfig struct {
+	FailureThreshold int           `envconfig:"GOFER_BREAKER_FAILURE_THRESHOLD" default:"5" desc:"failures within the window that open a proxy's breaker, 1 to 1000"`
+	Window           jobs.Duration `envconfig:"GOFER_BREAKER_WINDOW" default:"60s" desc:"rolling window of the failures"`
+	Timeout          jobs.Duration `envconfig:"GOFER_BREAKER_TIMEOUT" default:"30s" desc:"first open time; doubles at each opening in a row"`
+	MaxTimeout       jobs.Duration `envconfig:"GOFER_BREAKER_MAX_TIMEOUT" default:"10m" desc:"longest open time"`
+}
+
+type streamConfig struct {
+	ResultsMaxAge   jobs.Duration `envconfig:"GOFER_RESULTS_MAX_AGE" default:"24h" desc:"how long results are kept; at creation and by gofer setup"`
+	ResultsMaxBytes int64         `envconfig:"GOFER_RESULTS_MAX_BYTES" default:"0" desc:"room for results, 0 means no bound; when full, workers stop taking jobs; at creation and by gofer setup"`
+	JobsMaxMsgs     int64         `envconfig:"GOFER_JOBS_MAX_MSGS" default:"0" desc:"jobs that may wait, 0 means no bound; when full, publishers are refused; at creation and by gofer setup"`
+	Replicas        int           `envconfig:"GOFER_REPLICAS" default:"1" desc:"copies of each stream, 1, 3 or 5; at creation and by gofer setup"`
+}
+
+// configError lists everything that is wrong with the environment.
+type configError struct{ reasons []string }
+
+func (e *configError) Error() string {
+	return "configuration: " + strings.Join(e.reasons, "\nconfiguration: ")
+}
+
+// loadConfig reads the environment and checks all of it. The error is a *configError; it never holds a value.
+func loadConfig() (config, error) {
+	var c config
+	reasons := misspelt(os.Environ())
+	reasons = append(reasons, readSecretFiles()...)
+	reasons = append(reasons, process(&c)...)
+	reasons = append(reasons, c.check()...)
+	if len(reasons) > 0 {
+		return c, &configError{reasons: reasons}
+	}
+	return c, nil
+}
+
+// process fills c. envconfig stops at the first bad value and prints it, so each bad one is noted without its value,
+// taken out, and the rest is read again. An empty variable counts as unset, as in the shell's ${VAR:-default}.
+func process(c *config) (reasons []string) {
+	for _, v := range variables() {
+		if value, set := os.LookupEnv(v.name); set && strings.TrimSpace(value) == "" {
+			_ = os.Unsetenv(v.name)
+		}
+	}
+	for range variables() {
+		err := envconfig.Process("", c)
+		if err == nil {
+			return reasons
+		}
+		var bad *envconfig.ParseError
+		if !errors.As(err, &bad) {
+			return append(reasons, err.Error())
+		}
+		reasons = append(reasons, bad.KeyName+": "+expectation(bad.TypeName))
+		_ = os.Unsetenv(bad.KeyName)
+	}
+	return reasons
+}
+
+// expectation says what a variable of a type looks like.
+func expectation(typeName string) string {
+	switch typeName {
+	case "jobs.Duration":
+		return `not a duration: write "1.5s", "2m" or a number of seconds`
+	case "bool":
+		return "neither true nor false"
+	case "float64":
+		return "not a number"
+	case "[]int":
+		return "not a comma separated list of whole numbers"
+	case "main.queueList":
+		return "not a list of queues such as critical:6,default:3,low:1 (names [a-z0-9_-]{1,32}, weights 1 to 1000, at most 32)"
+	}
+	return "not a whole number"
+}
+
+// variable is one line of the documentation.
+type variable struct {
+	name, fallback, desc string
+	secret               bool
+}
+
+// variables lists every variable in the order of the struct.
+func variables() []variable { return variablesOf(reflect.TypeFor[config]()) }
+
+func variablesOf(t reflect.Type) (out []variable) {
+	for field := range t.Fields() {
+		if name, ok := field.Tag.Lookup("envconfig"); ok {
+			out = append(out, variable{
+				name: name, fallback: field.Tag.Get("default"),
+				desc: field.Tag.Get("desc"), secret: field.Tag.Get("secret") == "true",
+			})
+			continue
+		}
+		out = append(out, variablesOf(field.Type)...)
+	}
+	return out
+}
+
+// readSecretFiles takes each secret whose …_FILE twin is set from that file.
+func readSecretFiles() (reasons []string) {
+	for _, v := range variables() {
+		twin := v.name + "_FILE"
+		path := os.Getenv(twin)
+		if !v.secret || path == "" || twin == "GOFER_PROXIES_FILE" {
+			continue
+		}
+		if os.Getenv(v.name) != "" {
+			reasons = append(reasons, v.name+", "+twin+": both are set, keep one")
+			continue
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			reasons = append(reasons, twin+": "+err.Error())
+			continue
+		}
+		_ = os.Setenv(v.name, strings.TrimSpace(string(data)))
+	}
+	return reasons
+}
+
+// check lists what is out of range. It stands behind process, so every value has its type.
+func (c *config) check() (reasons []string) {
+	bad := func(ok bool, name, format string, args ...any) {
+		if !ok {
+			reasons = append(reasons, name+": "+fmt.Sprintf(format, args...))
+		}
+	}
+	_, err := jobs.NewNames(c.Prefix)
+	bad(err == nil, "GOFER_PREFIX", "does not match [a-z][a-z0-9_-]{0,31}")
+	bad(c.Concurrency >= 1 && c.Concurrency <= 10000, "GOFER_CONCURRENCY", "not between 1 and 10000")
+	_, err = rotation.ParseStrategy(c.Strategy)
+	bad(err == nil, "GOFER_STRATEGY", "none of round_robin, random, weighted, least_used, performance")
+	bad(c.AttemptTimeout.Seconds() >= 0.1 && c.AttemptTimeout.Std() <= jobs.MaxAttemptTimeout, "GOFER_ATTEMPT_TIMEOUT", "not between 0.1s and 10m")
+	bad(c.MaxBodyBytes >= 1 && c.MaxBodyBytes <= 1<<30, "GOFER_MAX_BODY_BYTES", "not between 1 and 1073741824")
+	bad(c.MaxWait > 0, "GOFER_MAX_WAIT", "not above zero")
+	bad(c.DrainTimeout.Seconds() >= 1, "GOFER_DRAIN_TIMEOUT", "below 1s")
+	bad(slices.Contains([]string{"debug", "info", "warn", "error"}, strings.ToLower(c.LogLevel)), "GOFER_LOG_LEVEL", "none of debug, info, warn, error")
+	bad(slices.Contains([]string{"", "text", "json"}, c.LogFormat), "GOFER_LOG_FORMAT", "neither text nor json")
+	bad(c.WorkerName == "" || jobs.ValidID(c.WorkerName), "GOFER_WORKER_NAME", "does not match [A-Za-z0-9_-]{1,128}")
+	bad(loopback(c.EmbeddedAddr), "GOFER_EMBEDDED_ADDR", "not a loopback host and a port, such as 127.0.0.1:4222; run a nats-server of your own to serve others")
+	reasons = append(reasons, c.Breaker.check()...)
+	reasons = append(reasons, c.Streams.check()...)
+	for _, reason := range c.policy().Reasons() {
+		field, rest, _ := strings.Cut(reason, ":")
+		reasons = append(reasons, retryVariable(field)+":"+rest)
+	}
+	if err := admin.CheckBind(c.HTTPAddr, c.AdminToken); err != nil {
+		reasons = append(reasons, err.Error())
+	}
+	return reasons
+}
+
+func (b breakerConfig) check() (reasons []string) {
+	if b.FailureThreshold < 1 || b.FailureThreshold > 1000 {
+		reasons = append(reasons, "GOFER_BREAKER_FAILURE_THRESHOLD: not between 1 and 1000")
+	}
+	for name, d := range map[string]jobs.Duration{"WINDOW": b.Window, "TIMEOUT": b.Timeout, "MAX_TIMEOUT": b.MaxTimeout} {
+		if d.Seconds() < 0.1 || d.Seconds() > 86400 {
+			reasons = append(reasons, "GOFER_BREAKER_"+name+": not between 0.1s and 24h")
+		}
+	}
+	if b.MaxTimeout < b.Timeout {
+		reasons = append(reasons, "GOFER_BREAKER_MAX_TIMEOUT: below GOFER_BREAKER_TIMEOUT")
+	}
+	return reasons
+}
+
+func (s streamConfig) check() (reasons []string) {
+	if s.ResultsMaxAge.Seconds() < 60 {
+		reasons = append(reasons, "GOFER_RESULTS_MAX_AGE: below 60s")
+	}
+	if s.ResultsMaxBytes < 0 || s.JobsMaxMsgs < 0 {
+		reasons = append(reasons, "GOFER_RESULTS_MAX_BYTES, GOFER_JOBS_MAX_MSGS: below zero")
+	}
+	if !slices.Contains([]int{1, 3, 5}, s.Replicas) {
+		reasons = append(reasons, "GOFER_REPLICAS: none of 1, 3, 5")
+	}
+	return reasons
+}
+
+// retryVariable is the variable of a policy's field.
+func retryVariable(field string) string {
+	name := strings.TrimPrefix(strings.ToUpper(field), "RETRY_")
+	return "GOFER_RETRY_" + name
+}
+
+func loopback(addr string) bool {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	n, err := strconv.Atoi(port)
+	ip := net.ParseIP(host)
+	return err == nil && n >= 0 && n <= 65535 && (host == "localhost" || ip != nil && ip.IsLoopback())
+}
+
+// policy is the fleet's retry policy as the environment has it.
+func (c *config) policy() jobs.Policy {
+	return jobs.Policy{
+		MaxAttempts: c.Retry.MaxAttempts, BackoffStrategy: c.Retry.BackoffStrategy, BaseDelay: c.Retry.BaseDelay,
+		Multiplier: c.Retry.Multiplier, MaxBackoffDelay: c.Retry.MaxBackoffDelay, Jitter: c.Retry.Jitter,
+		RetryStatusCodes: c.Retry.StatusCodes, Timeout: c.Retry.Timeout, RetryNonIdempotent: c.Retry.NonIdempotent,
+	}
+}
+
+func (c *config) breaker() breaker.Config {
+	return breaker.Config{
+		FailureThreshold: c.Breaker.FailureThreshold, Window: c.Breaker.Window.Std(), OpenTimeout: c.Breaker.Timeout.Std(),
+		MaxOpenTimeout: c.Breaker.MaxTimeout.Std(), ProbeLease: c.AttemptTimeout.Std() + probeSlack,
+	}
+}
+
+func (c *config) settings() bus.Settings {
+	names := make([]string, len(c.Queues))
+	for i, q := range c.Queues {
+		names[i] = q.Name
+	}
+	return bus.Settings{
+		Replicas: c.Streams.Replicas, ResultsMaxAge: c.Streams.ResultsMaxAge.Std(),
+		ResultsMaxBytes: c.Streams.ResultsMaxBytes, JobsMaxMsgs: c.Streams.JobsMaxMsgs, Queues: names,
+	}
+}
+
+// dial is how NATS is reached; without a URL that is the address of the embedded server.
+func (c *config) dial(name string) bus.Dial {
+	url := c.NATSURL
+	if url == "" {
+		url = "nats://" + c.EmbeddedAddr
+	}
+	return bus.Dial{
+		URL: url, Creds: c.NATSCreds, Nkey: c.NATSNkey, User: c.NATSUser, Password: c.NATSPassword, Token: c.NATSToken,
+		CA: c.NATSCA, Cert: c.NATSCert, Key: c.NATSKey, InboxPrefix: c.NATSInboxPrefix, Name: name,
+	}
+}
+
+// queueList is GOFER_QUEUES: names with weights.
+type queueList []worker.Queue
+
+// UnmarshalText reads name[:weight], comma separated. It never repeats the text in its error.
+func (l *queueList) UnmarshalText(text []byte) error {
+	var out queueList
+	seen := map[string]bool{}
+	for part := range strings.SplitSeq(string(text), ",") {
+		name, weight, weighted := strings.Cut(strings.TrimSpace(part), ":")
+		n := 1
+		if weighted {
+			var err error
+			if n, err = strconv.Atoi(weight); err != nil || n < 1 || n > 1000 {
+				return errors.New("a weight is not between 1 and 1000")
+			}
+		}
+		if !jobs.ValidQueue(name) || seen[name] {
+			return errors.New("a name is not a queue's, or stands twice")
+		}
+		seen[name] = true
+		out = append(out, worker.Queue{Name: name, Weight: n})
+	}
+	if len(out) > worker.MaxQueues {
+		return fmt.Errorf("more than %d queues", worker.MaxQueues)
+	}
+	*l = out
+	return nil
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) configCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "config", Short: "Show and check the configuration", Args: args(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(
+		&cobra.Command{Use: "usage", Short: "List every environment variable", Args: args(cobra.NoArgs), RunE: func(*cobra.Command, []string) error { return a.configUsage() }},
+		&cobra.Command{Use: "check", Short: "Check the environment and name everything that is wrong", Args: args(cobra.NoArgs), RunE: func(*cobra.Command, []string) error { return a.configCheck() }},
+		&cobra.Command{Use: "show", Short: "Show the values in force, secrets masked", Args: args(cobra.NoArgs), RunE: func(*cobra.Command, []string) error { return a.configShow() }},
+	)
+	return cmd
+}
+
+func (a *app) configUsage() error {
+	type line struct {
+		Name    string `json:"name"`
+		Default string `json:"default"`
+		Meaning string `json:"meaning"`
+		Secret  bool   `json:"secret"`
+	}
+	var lines []line
+	var rows []table.Row
+	for _, v := range variables() {
+		desc := v.desc
+		if v.secret && v.name != "GOFER_PROXIES" {
+			desc += " (also " + v.name + "_FILE)"
+		}
+		lines = append(lines, line{v.name, v.fallback, desc, v.secret})
+		rows = append(rows, table.Row{v.name, v.fallback, desc})
+	}
+	if a.json {
+		return a.printJSON(lines)
+	}
+	a.printTable(table.Row{"variable", "default", "meaning"}, rows)
+	return nil
+}
+
+func (a *app) configCheck() error {
+	c, err := loadConfig()
+	if err != nil {
+		return err
+	}
+	if _, err := c.proxies(); err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(map[string]bool{"ok": true})
+	}
+	_, err = fmt.Fprintln(a.out, "The configuration is valid.")
+	return err
+}
+
+func (a *app) configShow() error {
+	if _, err := loadConfig(); err != nil {
+		return err
+	}
+	type line struct {
+		Name   string `json:"name"`
+		Value  string `json:"value"`
+		Source string `json:"source"`
+	}
+	var lines []line
+	var rows []table.Row
+	for _, v := range variables() {
+		value, source := v.fallback, "default"
+		if set := os.Getenv(v.name); set != "" {
+			value, source = set, "environment"
+			if v.secret {
+				value = "(set)"
+			}
+		}
+		lines = append(lines, line{v.name, value, source})
+		rows = append(rows, table.Row{v.name, value, source})
+	}
+	if a.json {
+		return a.printJSON(lines)
+	}
+	a.printTable(table.Row{"variable", "value", "source"}, rows)
+	return nil
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/worker/share"
+)
+
+func (a *app) denyCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "deny", Short: "Stop all fetches from a host, for the whole fleet", Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(
+		&cobra.Command{Use: "ls", Short: "List the denied hosts", Args: args(cobra.NoArgs), RunE: a.verb("deny ls", a.denyLs)},
+		&cobra.Command{Use: "add HOST…", Short: "Deny hosts; every running worker knows within a second", Args: args(cobra.MinimumNArgs(1)), RunE: a.verb("deny add", a.denyAdd)},
+		&cobra.Command{Use: "rm HOST…", Short: "Allow denied hosts again", Args: args(cobra.MinimumNArgs(1)), RunE: a.verb("deny rm", a.denyRm)},
+	)
+	return cmd
+}
+
+func (a *app) denyLs(ctx context.Context, s *session, _ []string) error {
+	kv, err := s.bucket(ctx, "deny")
+	if err != nil {
+		return err
+	}
+	keys, err := kv.Keys(ctx)
+	if err != nil && !errors.Is(err, jetstream.ErrNoKeysFound) {
+		return err
+	}
+	hosts := make([]string, len(keys))
+	for i, k := range keys {
+		hosts[i] = share.DenyHost(k)
+	}
+	slices.Sort(hosts)
+	if a.json {
+		return a.printJSON(hosts)
+	}
+	for _, h := range hosts {
+		fmt.Fprintln(a.out, h)
+	}
+	return nil
+}
+
+func (a *app) denyAdd(ctx context.Context, s *session, hosts []string) error {
+	return a.denyEach(ctx, s, hosts, true)
+}
+
+func (a *app) denyRm(ctx context.Context, s *session, hosts []string) error {
+	return a.denyEach(ctx, s, hosts, false)
+}
+
+func (a *app) denyEach(ctx context.Context, s *session, hosts []string, deny bool) error {
+	for _, h := range hosts {
+		if jobs.URLReason("http://"+h+"/") != "" && jobs.URLReason("http://["+h+"]/") != "" {
+			return usage("%q is not a host name or an address", h)
+		}
+	}
+	kv, err := s.bucket(ctx, "deny")
+	if err != nil {
+		return err
+	}
+	for _, h := range hosts {
+		if deny {
+			_, err = kv.PutString(ctx, share.DenyKey(h), "denied")
+		} else {
+			err = kv.Delete(ctx, share.DenyKey(h))
+		}
+		if err != nil {
+			return fmt.Errorf("host %s: %w", h, err)
+		}
+		if err := a.say(map[string]any{"host": h, "denied": deny}, "%s", h); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// finding is one thing that the doctor has looked at.
+type finding struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+}
+
+func (a *app) doctorCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "doctor",
+		Short: "Find out what is wrong: configuration, server, streams, queues that nobody serves",
+		Args:  args(cobra.NoArgs),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context()) },
+	}
+}
+
+func (a *app) doctor(ctx context.Context) error {
+	c, err := loadConfig()
+	if err != nil {
+		return err
+	}
+	list, err := a.examine(ctx, c)
+	if a.json {
+		if jsonErr := a.printJSON(list); jsonErr != nil {
+			return jsonErr
+		}
+	} else {
+		for _, f := range list {
+			mark := "ok  "
+			if !f.OK {
+				mark = "BAD "
+			}
+			fmt.Fprintf(a.out, "%s %-16s %s\n", mark, f.Name, f.Detail)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	for _, f := range list {
+		if !f.OK {
+			return errors.New("something needs your attention")
+		}
+	}
+	return nil
+}
+
+// examine looks at one thing after the other; an error ends it, for what follows would only repeat it.
+func (a *app) examine(ctx context.Context, c config) ([]finding, error) {
+	list := []finding{{"configuration", true, "every variable is known and in range"}}
+	proxies, err := c.proxies()
+	switch {
+	case err != nil:
+		list = append(list, finding{"proxies", false, err.Error()})
+	case len(proxies) == 0:
+		list = append(list, finding{"proxies", true, "none in this environment; workers may have theirs, or the bucket"})
+	default:
+		list = append(list, finding{"proxies", true, fmt.Sprintf("%d in this environment", len(proxies))})
+	}
+	s, err := a.connect(ctx, "doctor")
+	if err != nil {
+		return append(list, finding{"nats", false, err.Error()}), err
+	}
+	defer s.close()
+	list = append(list, s.server())
+	list = append(list, s.streams(ctx)...)
+	return append(list, s.queues(ctx)...), nil
+}
+
+func (s *session) server() finding {
+	rtt, err := s.nc.RTT()
+	if err != nil {
+		return finding{"nats", false, "the server does not answer a ping: " + err.Error()}
+	}
+	return finding{"nats", true, fmt.Sprintf("nats-server %s, round trip %s", s.nc.ConnectedServerVersion(), rtt.Round(10*time.Microsecond))}
+}
+
+func (s *session) streams(ctx context.Context) []finding {
+	differences, err := s.client.Plan(ctx, s.config.settings())
+	if err != nil {
+		return []finding{{"streams", false, err.Error()}}
+	}
+	if len(differences) == 0 {
+		return []finding{{"streams", true, "all there, and as this environment has them"}}
+	}
+	var list []finding
+	for _, d := range differences {
+		list = append(list, finding{"streams", false, d.String() + " (gofer setup mends it)"})
+	}
+	return list
+}
+
+func (s *session) queues(ctx context.Context) []finding {
+	queues, err := s.client.Queues(ctx)
+	if err != nil {
+		return []finding{{"queues", false, err.Error()}}
+	}
+	var list []finding
+	for _, q := range queues {
+		name := "queue " + q.Queue
+		waiting := q.Queued + q.Due
+		switch {
+		case !q.Served:
+			list = append(list, finding{name, false, fmt.Sprintf("%d jobs wait and no worker has ever served it: add it to GOFER_QUEUES, or is it misspelt?", waiting)})
+		case !q.PausedUntil.IsZero():
+			list = append(list, finding{name, false, fmt.Sprintf("paused until %s, %d jobs wait: gofer resume %s", q.PausedUntil.UTC().Format(time.RFC3339), waiting, q.Queue)})
+		case waiting > 0 && q.Pulls == 0 && q.Running == 0:
+			list = append(list, finding{name, false, fmt.Sprintf("%d jobs wait and no worker asks for them: start one", waiting)})
+		default:
+			list = append(list, finding{name, true, fmt.Sprintf("%d queued, %d running, %d waiting for their time", waiting, q.Running, q.Waiting)})
+		}
+	}
+	return list
+}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+func (a *app) eventsCommand() *cobra.Command {
+	var f bus.Filter
+	cmd := &cobra.Command{
+		Use:   "events",
+		Short: "Follow retries, breaker changes and duplicates as they come",
+		Args:  args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := a.connect(cmd.Context(), "events")
+			if err != nil {
+				return err
+			}
+			defer s.close()
+			return untilInterrupted(cmd.Context(), s.client.Events(cmd.Context(), f, a.printEvent))
+		},
+	}
+	cmd.Flags().StringVar(&f.Queue, "queue", "", "only events of this queue's jobs")
+	cmd.Flags().BoolVar(&f.All, "all", false, "begin with the events that are kept")
+	cmd.Flags().BoolVar(&f.UntilNow, "until-now", false, "end with the newest event that is kept, instead of waiting")
+	cmd.Flags().StringVar(&f.Durable, "durable", "", "follow with this prepared consumer, such as "+bus.Reader+", for users who may not create one")
+	return cmd
+}
+
+func (a *app) printEvent(e bus.Event) error {
+	if a.json {
+		return a.printJSON(e)
+	}
+	_, err := fmt.Fprintf(a.out, "%s  %-9s  %s\n", e.StoredAt.UTC().Format(time.RFC3339), e.Kind, eventLine(e))
+	return err
+}
+
+// eventLine is an event in words. One that cannot be read is shown as it is.
+func eventLine(e bus.Event) string {
+	switch e.Kind {
+	case "retry":
+		var r jobs.RetryEvent
+		if json.Unmarshal(e.Payload, &r) == nil {
+			return fmt.Sprintf("%s/%s attempt %d of %d via %s failed (%s: %s), again in %s", r.Queue, r.JobID, r.Attempt, r.MaxAttempts, r.Proxy, r.Fault, r.Error, r.Delay)
+		}
+	case "breaker":
+		var b jobs.BreakerEvent
+		if json.Unmarshal(e.Payload, &b) == nil {
+			return fmt.Sprintf("%s %s → %s (%s), seen by %s", b.ProxyID, b.FromState, b.ToState, b.Reason, b.Worker)
+		}
+	case "duplicate":
+		var d jobs.DuplicateEvent
+		if json.Unmarshal(e.Payload, &d) == nil {
+			return fmt.Sprintf("%s/%s was published again after its end and stored nothing", d.Queue, d.JobID)
+		}
+	}
+	return string(e.Payload)
+}

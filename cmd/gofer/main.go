@@ -1,0 +1,133 @@
+// Command gofer runs a worker of a fetch-job queue on NATS JetStream, and everything that goes with it: submitting jobs,
+// following results and events, setting up streams, finding out what is wrong.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+// The exit codes, as sysexits.h has the last two.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitSomeFailed  = 3
+	exitUnreachable = 69
+	exitConfig      = 78
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is the whole program with the operating system as its arguments. The first SIGINT or SIGTERM ends ctx, the second
+// one ends the process.
+func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	a := &app{in: in, out: out, err: errOut}
+	root := a.root()
+	root.SetArgs(args)
+	return a.report(root.ExecuteContext(ctx))
+}
+
+// app is what every verb gets: the three streams and the flags that all verbs have.
+type app struct {
+	in       io.Reader
+	out, err io.Writer
+	json     bool
+}
+
+// failure is an error that has its exit code.
+type failure struct {
+	code int
+	err  error
+}
+
+func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Unwrap() error { return f.err }
+
+func usage(format string, args ...any) error {
+	return &failure{code: exitUsage, err: fmt.Errorf(format, args...)}
+}
+
+// report prints err and turns it into an exit code: the one place where that is decided.
+func (a *app) report(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	code := exitCode(err)
+	if text := err.Error(); text != "" {
+		fmt.Fprintln(a.err, "gofer: "+text)
+	}
+	if code == exitUsage {
+		fmt.Fprintln(a.err, "Try 'gofer --help'.")
+	}
+	return code
+}
+
+func exitCode(err error) int {
+	var coded *failure
+	var config *configError
+	switch {
+	case errors.As(err, &coded):
+		return coded.code
+	case errors.As(err, &config):
+		return exitConfig
+	case errors.Is(err, bus.ErrUnreachable):
+		return exitUnreachable
+	}
+	return exitFailed
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "gofer",
+		Short: "Fetch jobs from NATS JetStream through rotating proxies",
+		Long: `gofer takes fetch jobs from NATS JetStream, runs them through a rotating pool of
+forward proxies, and publishes exactly one result a job.
+
+The environment configures it: 'gofer config usage' lists the variables.
+Exit codes: 0 ok, 1 failed, 2 usage, 3 some jobs failed, 69 NATS unreachable, 78 bad configuration.`,
+		SilenceUsage: true, SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usage("unknown command %q", args[0])
+		}
+		return nil
+	}
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("%w", err) })
+	root.AddCommand(
+		a.workerCommand(), a.submitCommand(), a.resultsCommand(), a.eventsCommand(), a.cancelCommand(),
+		a.queuesCommand(), a.pauseCommand(), a.resumeCommand(), a.proxiesCommand(), a.policyCommand(), a.denyCommand(),
+		a.deadCommand(), a.setupCommand(), a.doctorCommand(), a.configCommand(), a.versionCommand(),
+	)
+	return root
+}
+
+// args turns cobra's refusal of arguments into a usage error.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usage("%s: %w", cmd.CommandPath(), err)
+		}
+		return nil
+	}
+}

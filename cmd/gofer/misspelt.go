@@ -1,0 +1,68 @@
+package main
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// misspelt names every GOFER_ variable that gofer does not know, and the one that was probably meant. Kubernetes puts a
+// service's address into GOFER_…SERVICE_HOST and the like; those are not ours.
+func misspelt(environ []string) (reasons []string) {
+	known := knownNames()
+	serviceLink := regexp.MustCompile(`^GOFER_([A-Z0-9_]*_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[A-Z0-9_]+)?)$`)
+	for _, entry := range environ {
+		name, _, _ := strings.Cut(entry, "=")
+		if !strings.HasPrefix(name, "GOFER_") || slices.Contains(known, name) || serviceLink.MatchString(name) {
+			continue
+		}
+		reason := name + ": no such variable"
+		if near := nearest(name, known); near != "" {
+			reason += ", did you mean " + near + "?"
+		}
+		reasons = append(reasons, reason)
+	}
+	slices.Sort(reasons)
+	return reasons
+}
+
+func knownNames() (names []string) {
+	for _, v := range variables() {
+		names = append(names, v.name)
+		if v.secret {
+			names = append(names, v.name+"_FILE")
+		}
+	}
+	return append(names, "GOFER_PROXIES_FILE")
+}
+
+// nearest is the known name within four edits, or "".
+func nearest(name string, known []string) (best string) {
+	least := 5
+	for _, k := range known {
+		if d := distance(name, k); d < least {
+			least, best = d, k
+		}
+	}
+	return best
+}
+
+// distance is the Levenshtein distance of a and b.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		before := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			before, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, before+cost)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/worker/share"
+)
+
+func (a *app) policyCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "policy", Short: "Show and change the fleet's retry policy", Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(
+		&cobra.Command{Use: "show", Short: "Show the policy in force", Args: args(cobra.NoArgs), RunE: a.verb("policy show", a.policyShow)},
+		&cobra.Command{
+			Use: "set JSON|-", Short: "Replace the fleet's policy; a field that is absent takes its default",
+			Example: `  gofer policy set '{"max_attempts":5,"backoff_strategy":"linear"}'`,
+			Args:    args(cobra.ExactArgs(1)), RunE: a.verb("policy set", a.policySet),
+		},
+		&cobra.Command{Use: "reset", Short: "Return to the policy of the workers' environment", Args: args(cobra.NoArgs), RunE: a.verb("policy reset", a.policyReset)},
+	)
+	return cmd
+}
+
+func (a *app) policyShow(ctx context.Context, s *session, _ []string) error {
+	kv, err := s.bucket(ctx, "policy")
+	if err != nil {
+		return err
+	}
+	source, policy := "bucket", s.config.policy()
+	entry, err := kv.Get(ctx, share.PolicyKey)
+	switch {
+	case errors.Is(err, jetstream.ErrKeyNotFound):
+		source = "environment"
+	case err != nil:
+		return err
+	default:
+		if policy, err = jobs.DecodePolicy(entry.Value(), jobs.DefaultPolicy()); err != nil {
+			return fmt.Errorf("the policy in the bucket: %w", err)
+		}
+	}
+	if !a.json {
+		fmt.Fprintln(a.err, "source:", source)
+	}
+	return a.printJSON(policy)
+}
+
+func (a *app) policySet(ctx context.Context, s *session, args []string) error {
+	text := []byte(args[0])
+	if args[0] == "-" {
+		var err error
+		if text, err = io.ReadAll(io.LimitReader(a.in, 64<<10)); err != nil {
+			return err
+		}
+	}
+	policy, err := jobs.DecodePolicy(text, jobs.DefaultPolicy())
+	if err != nil {
+		return usage("policy: %w", err)
+	}
+	data, err := json.Marshal(policy)
+	if err != nil {
+		return err
+	}
+	kv, err := s.bucket(ctx, "policy")
+	if err != nil {
+		return err
+	}
+	if _, err := kv.Put(ctx, share.PolicyKey, data); err != nil {
+		return fmt.Errorf("set policy: %w", err)
+	}
+	return a.printJSON(policy)
+}
+
+func (a *app) policyReset(ctx context.Context, s *session, _ []string) error {
+	kv, err := s.bucket(ctx, "policy")
+	if err != nil {
+		return err
+	}
+	if err := kv.Delete(ctx, share.PolicyKey); err != nil {
+		return fmt.Errorf("reset policy: %w", err)
+	}
+	return a.say(map[string]any{"source": "environment"}, "The workers' environment is in force.")
+}

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"strings"
+
+	"github.com/gofer-mq/gofer/rotation"
+)
+
+// proxies reads GOFER_PROXIES and GOFER_PROXIES_FILE. The error is a *configError that names every broken line, and
+// holds no line's text.
+func (c *config) proxies() ([]rotation.Proxy, error) {
+	listed, err := parseProxies("GOFER_PROXIES", strings.ReplaceAll(c.Proxies, ",", "\n"))
+	filed, fileErr := c.filedProxies()
+	if err := errors.Join(err, fileErr); err != nil {
+		return nil, &configError{reasons: strings.Split(err.Error(), "\n")}
+	}
+	return union(listed, filed), nil
+}
+
+func (c *config) filedProxies() ([]rotation.Proxy, error) {
+	if c.ProxiesFile == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(c.ProxiesFile)
+	if err != nil {
+		return nil, errors.New("GOFER_PROXIES_FILE: " + err.Error())
+	}
+	return parseProxies("GOFER_PROXIES_FILE", string(data))
+}
+
+func parseProxies(source, text string) ([]rotation.Proxy, error) {
+	list, err := rotation.ParseList(strings.NewReader(text))
+	if err == nil {
+		return list, nil
+	}
+	lines := strings.Split(err.Error(), "\n")
+	for i := range lines {
+		lines[i] = source + ": " + lines[i]
+	}
+	return nil, errors.New(strings.Join(lines, "\n"))
+}
+
+// union is a followed by what b adds; where both name a proxy, b wins.
+func union(a, b []rotation.Proxy) []rotation.Proxy {
+	out := make([]rotation.Proxy, 0, len(a)+len(b))
+	at := make(map[string]int, len(a)+len(b))
+	for _, list := range [][]rotation.Proxy{a, b} {
+		for _, p := range list {
+			if i, known := at[p.ID]; known {
+				out[i] = p
+				continue
+			}
+			at[p.ID] = len(out)
+			out = append(out, p)
+		}
+	}
+	return out
+}

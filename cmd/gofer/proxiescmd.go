@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/worker/share"
+)
+
+func (a *app) proxiesCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "proxies", Short: "List, add and remove proxies", Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(
+		&cobra.Command{
+			Use: "ls", Short: "List the pool: the environment, the file and the fleet's bucket", Args: args(cobra.NoArgs),
+			RunE: func(cmd *cobra.Command, _ []string) error { return a.proxiesLs(cmd.Context()) },
+		},
+		&cobra.Command{
+			Use: "add LINE…", Short: "Add a proxy to the fleet's bucket, or replace it: URL [id=…] [tags=a,b] [region=…] [weight=…] [max_inflight=…]",
+			Long: `Adds a proxy to the fleet's bucket; every running worker has it within a second.
+With "-" the lines come from standard input, which keeps passwords out of the list of processes.`,
+			Args: args(cobra.MinimumNArgs(1)), RunE: a.verb("proxies add", a.proxiesAdd),
+		},
+		&cobra.Command{
+			Use: "rm ID…", Short: "Remove proxies from the fleet's bucket", Args: args(cobra.MinimumNArgs(1)),
+			RunE: a.verb("proxies rm", a.proxiesRm),
+		},
+	)
+	return cmd
+}
+
+// listedProxy is a proxy of the pool and where it is named; the address never holds user information.
+type listedProxy struct {
+	ID          string   `json:"id"`
+	Addr        string   `json:"addr"`
+	Tags        []string `json:"tags"`
+	Region      string   `json:"region"`
+	Weight      int      `json:"weight"`
+	MaxInflight int      `json:"max_inflight"`
+	Source      string   `json:"source"`
+}
+
+func listed(p rotation.Proxy, source string) listedProxy {
+	return listedProxy{ID: p.ID, Addr: p.Addr(), Tags: p.Tags, Region: p.Region, Weight: max(1, p.Weight), MaxInflight: p.MaxInflight, Source: source}
+}
+
+func (a *app) proxiesLs(ctx context.Context) error {
+	c, err := loadConfig()
+	if err != nil {
+		return err
+	}
+	own, err := c.proxies()
+	if err != nil {
+		return err
+	}
+	list := []listedProxy{}
+	shared, err := a.sharedProxies(ctx)
+	if err != nil {
+		fmt.Fprintln(a.err, "gofer: the fleet's bucket is not shown:", err)
+	}
+	for _, p := range own {
+		if _, better := shared[p.ID]; !better {
+			list = append(list, listed(p, "environment or file"))
+		}
+	}
+	for _, p := range shared {
+		list = append(list, listed(p, "bucket"))
+	}
+	if a.json {
+		return a.printJSON(list)
+	}
+	var rows []table.Row
+	for _, p := range list {
+		rows = append(rows, table.Row{p.ID, p.Addr, strings.Join(p.Tags, ","), p.Region, p.Weight, p.MaxInflight, p.Source})
+	}
+	a.printTable(table.Row{"id", "address", "tags", "region", "weight", "max in flight", "source"}, rows)
+	return nil
+}
+
+func (a *app) sharedProxies(ctx context.Context) (map[string]rotation.Proxy, error) {
+	s, err := a.connect(ctx, "proxies ls")
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	kv, err := s.bucket(ctx, "proxies")
+	if err != nil {
+		return nil, err
+	}
+	keys, err := kv.Keys(ctx)
+	if err != nil && !errors.Is(err, jetstream.ErrNoKeysFound) {
+		return nil, err
+	}
+	out := make(map[string]rotation.Proxy, len(keys))
+	for _, key := range keys {
+		entry, err := kv.Get(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		p, err := share.ParseEntry(key, string(entry.Value()))
+		if err != nil {
+			fmt.Fprintf(a.err, "gofer: proxy %s in the bucket is not valid: %v\n", key, err)
+			continue
+		}
+		out[key] = p
+	}
+	return out, nil
+}
+
+func (s *session) bucket(ctx context.Context, kind string) (jetstream.KeyValue, error) {
+	name := s.names.Bucket(kind)
+	kv, err := s.client.JetStream().KeyValue(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("bucket %s: %w (start a worker, or run gofer setup)", name, err)
+	}
+	return kv, nil
+}
+
+func (a *app) proxiesAdd(ctx context.Context, s *session, lines []string) error {
+	text := strings.Join(lines, " ")
+	var source string
+	if text == "-" {
+		source = "standard input"
+		var b strings.Builder
+		if err := eachLine(a.in, func(_ int, line []byte) error { b.Write(line); b.WriteByte('\n'); return nil }); err != nil {
+			return err
+		}
+		text = b.String()
+	} else {
+		source = "proxies add"
+	}
+	list, err := parseProxies(source, text)
+	if err != nil {
+		return usage("%w", err)
+	}
+	kv, err := s.bucket(ctx, "proxies")
+	if err != nil {
+		return err
+	}
+	for _, p := range list {
+		if _, err := kv.PutString(ctx, p.ID, p.Line()); err != nil {
+			return fmt.Errorf("add proxy %s: %w", p.ID, err)
+		}
+		if err := a.say(map[string]any{"id": p.ID, "added": true}, "%s", p.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) proxiesRm(ctx context.Context, s *session, ids []string) error {
+	kv, err := s.bucket(ctx, "proxies")
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if _, err := kv.Get(ctx, id); err != nil {
+			return fmt.Errorf("proxy %s in the bucket: %w", id, err)
+		}
+		if err := kv.Delete(ctx, id); err != nil {
+			return fmt.Errorf("remove proxy %s: %w", id, err)
+		}
+		if err := a.say(map[string]any{"id": id, "removed": true}, "%s", id); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+func (a *app) queuesCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "queues", Short: "List the queues and how they stand", Args: args(cobra.NoArgs),
+		RunE: a.verb("queues", func(ctx context.Context, s *session, _ []string) error {
+			list, err := s.client.Queues(ctx)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(list)
+			}
+			var rows []table.Row
+			for _, q := range list {
+				state := "served"
+				switch {
+				case !q.Served:
+					state = "not served by any worker"
+				case !q.PausedUntil.IsZero():
+					state = "paused"
+				}
+				rows = append(rows, table.Row{q.Queue, q.Queued, q.Due, q.Running, q.Waiting, state})
+			}
+			a.printTable(table.Row{"queue", "queued", "due", "running", "waiting", "state"}, rows)
+			return nil
+		}),
+	}
+}
+
+// verb is the frame of a verb that needs a connection.
+func (a *app) verb(name string, do func(ctx context.Context, s *session, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		s, err := a.connect(cmd.Context(), name)
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		return do(cmd.Context(), s, args)
+	}
+}
+
+// say prints that something was done.
+func (a *app) say(fields map[string]any, format string, args ...any) error {
+	if a.json {
+		return a.printJSON(fields)
+	}
+	_, err := fmt.Fprintf(a.out, format+"\n", args...)
+	return err
+}
+
+func (a *app) pauseCommand() *cobra.Command {
+	var length string
+	cmd := &cobra.Command{
+		Use: "pause QUEUE", Short: "Stop workers from taking jobs of a queue; running jobs end as usual", Args: args(cobra.ExactArgs(1)),
+	}
+	cmd.Flags().StringVar(&length, "for", "", "how long, such as 10m; unset means until gofer resume")
+	cmd.RunE = a.verb("pause", func(ctx context.Context, s *session, args []string) error {
+		if !jobs.ValidQueue(args[0]) {
+			return usage("%q is not the name of a queue", args[0])
+		}
+		var until time.Time
+		if length != "" {
+			d, err := jobs.ParseDuration(length)
+			if err != nil || d <= 0 {
+				return usage("--for: not a duration such as 10m")
+			}
+			until = time.Now().Add(d)
+		}
+		if err := s.client.Pause(ctx, args[0], until); err != nil {
+			return fmt.Errorf("queue %s: %w", args[0], err)
+		}
+		return a.say(map[string]any{"queue": args[0], "paused": true}, "Queue %s is paused.", args[0])
+	})
+	return cmd
+}
+
+func (a *app) resumeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "resume QUEUE", Short: "Let workers take jobs of a paused queue again", Args: args(cobra.ExactArgs(1)),
+		RunE: a.verb("resume", func(ctx context.Context, s *session, args []string) error {
+			if !jobs.ValidQueue(args[0]) {
+				return usage("%q is not the name of a queue", args[0])
+			}
+			if err := s.client.Resume(ctx, args[0]); err != nil {
+				return fmt.Errorf("queue %s: %w", args[0], err)
+			}
+			return a.say(map[string]any{"queue": args[0], "paused": false}, "Queue %s goes on.", args[0])
+		}),
+	}
+}
+
+func (a *app) cancelCommand() *cobra.Command {
+	var queue string
+	cmd := &cobra.Command{
+		Use: "cancel ID", Short: "End a queued, waiting or running job with a cancelled result", Args: args(cobra.ExactArgs(1)),
+		RunE: a.verb("cancel", func(ctx context.Context, s *session, args []string) error {
+			k, err := key(ctx, s, queue, args[0])
+			if err != nil {
+				return err
+			}
+			if err := s.client.Cancel(ctx, k, "gofer cancel"); err != nil {
+				return fmt.Errorf("job %s: %w", k, err)
+			}
+			return a.say(map[string]any{"queue": k.Queue, "id": k.ID, "outcome": jobs.Cancelled}, "Job %s is cancelled.", k)
+		}),
+	}
+	cmd.Flags().StringVar(&queue, "queue", "", "the job's queue")
+	return cmd
+}

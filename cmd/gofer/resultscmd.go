@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+func (a *app) resultsCommand() *cobra.Command {
+	var queue, durable string
+	var all, wait bool
+	cmd := &cobra.Command{
+		Use:   "results [ID]",
+		Short: "Show one result, or follow results as they come",
+		Long: `With an ID, or QUEUE/ID, prints the body of that job's result, and its facts on standard error.
+Without one, prints a line for each result as it comes, until interrupted; --all begins with those that are kept.`,
+		Args: args(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			s, err := a.connect(cmd.Context(), "results")
+			if err != nil {
+				return err
+			}
+			defer s.close()
+			if len(ids) == 1 {
+				return a.oneResult(cmd.Context(), s, queue, ids[0], wait)
+			}
+			return a.followResults(cmd.Context(), s, queue, durable, all)
+		},
+	}
+	cmd.Flags().StringVar(&queue, "queue", "", "only this queue")
+	cmd.Flags().StringVar(&durable, "durable", "", "follow with this prepared consumer, such as "+bus.Reader+", for users who may not create one")
+	cmd.Flags().BoolVar(&all, "all", false, "begin with the results that are kept")
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait for the result if it is not there yet")
+	return cmd
+}
+
+// oneResult prints the body of one result to standard output, so that it can be piped.
+func (a *app) oneResult(ctx context.Context, s *session, queue, name string, wait bool) error {
+	key, err := key(ctx, s, queue, name)
+	if err != nil {
+		return err
+	}
+	get := s.client.Result
+	if wait {
+		get = s.client.Wait
+	}
+	r, err := get(ctx, key.Queue, key.ID)
+	if err != nil {
+		return fmt.Errorf("result of %s: %w", key, err)
+	}
+	if a.json {
+		return a.printJSON(resultJSON(r))
+	}
+	fmt.Fprintln(a.err, resultLine(r))
+	if err := a.printBody(ctx, s, r); err != nil {
+		return err
+	}
+	if r.Outcome != jobs.Succeeded {
+		return &failure{code: exitSomeFailed, err: fmt.Errorf("the job %s", r.Outcome)}
+	}
+	return nil
+}
+
+// key is the job that name means: QUEUE/ID, or an ID that is looked for.
+func key(ctx context.Context, s *session, queue, name string) (bus.Key, error) {
+	q, id, named := strings.Cut(name, "/")
+	if !named {
+		q, id = queue, name
+	}
+	if !jobs.ValidID(id) || q != "" && !jobs.ValidQueue(q) {
+		return bus.Key{}, usage("%q is not the name of a job: an id is [A-Za-z0-9_-]{1,128}, perhaps with QUEUE/ before it", name)
+	}
+	if q != "" {
+		return bus.Key{Queue: q, ID: id}, nil
+	}
+	found, err := s.client.Resolve(ctx, id)
+	var ambiguous *bus.AmbiguousError
+	if errors.As(err, &ambiguous) {
+		return bus.Key{}, usage("%w", err)
+	}
+	if err != nil {
+		return bus.Key{}, fmt.Errorf("job %s: %w", id, err)
+	}
+	return found, nil
+}
+
+// followResults prints a line for each result until ctx ends.
+func (a *app) followResults(ctx context.Context, s *session, queue, durable string, all bool) error {
+	return untilInterrupted(ctx, s.client.Follow(ctx, bus.Filter{Queue: queue, All: all, HeadersOnly: durable == "", Durable: durable}, a.printResult))
+}
+
+// untilInterrupted is err unless the user has ended what would have gone on for ever.
+func untilInterrupted(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// printBody writes the body of a result, or the problem document of one that did not succeed.
+func (a *app) printBody(ctx context.Context, s *session, r jobs.Result) error {
+	if r.Outcome != jobs.Succeeded {
+		for _, attempt := range r.Attempts {
+			fmt.Fprintf(a.err, "  attempt %d  %s  %s\n", attempt.Attempt, attempt.Proxy, attempt.Error)
+		}
+		if r.Detail != "" {
+			fmt.Fprintln(a.err, "  "+r.Detail)
+		}
+		return nil
+	}
+	body, err := s.client.Body(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }()
+	_, err = io.Copy(a.out, body)
+	return err
+}
+
+// printResult writes one line about a result.
+func (a *app) printResult(r jobs.Result) error {
+	if a.json {
+		return a.printJSON(resultJSON(r))
+	}
+	_, err := fmt.Fprintln(a.out, resultLine(r))
+	return err
+}
+
+// resultLine is a result in one line for people.
+func resultLine(r jobs.Result) string {
+	line := fmt.Sprintf("%s/%s %s", r.Queue, r.ID, r.Outcome)
+	if r.Error != "" {
+		line += " " + r.Error
+	}
+	if r.Status != 0 {
+		line += fmt.Sprintf(" %d", r.Status)
+	}
+	if r.Proxy != "" {
+		line += " via " + r.Proxy
+	}
+	return line + fmt.Sprintf(" (attempts %d, %d bytes, %s) %s", r.AttemptCount, r.Bytes, r.Duration.Round(time.Millisecond), r.URL)
+}
+
+// resultFacts is a result in JSON: the facts, without the body.
+type resultFacts struct {
+	Queue      string              `json:"queue"`
+	ID         string              `json:"id"`
+	Outcome    string              `json:"outcome"`
+	Error      string              `json:"error,omitempty"`
+	Detail     string              `json:"detail,omitempty"`
+	Reasons    []string            `json:"reasons,omitempty"`
+	Status     int                 `json:"status,omitempty"`
+	URL        string              `json:"url,omitempty"`
+	Proxy      string              `json:"proxy,omitempty"`
+	Attempts   int                 `json:"attempts"`
+	Tries      []jobs.Attempt      `json:"tries,omitempty"`
+	Bytes      int64               `json:"bytes"`
+	Duration   jobs.Duration       `json:"duration"`
+	Worker     string              `json:"worker"`
+	FinishedAt time.Time           `json:"finished_at"`
+	BodyBytes  int                 `json:"body_bytes"`
+	Object     string              `json:"object,omitempty"`
+	Meta       map[string]string   `json:"meta,omitempty"`
+	Headers    map[string][]string `json:"headers,omitempty"`
+}
+
+func resultJSON(r jobs.Result) resultFacts {
+	return resultFacts{
+		Queue: r.Queue, ID: r.ID, Outcome: r.Outcome, Error: r.Error, Detail: r.Detail, Reasons: r.Reasons, Status: r.Status,
+		URL: r.URL, Proxy: r.Proxy, Attempts: r.AttemptCount, Tries: r.Attempts, Bytes: r.Bytes, Duration: jobs.Duration(r.Duration),
+		Worker: r.Worker, FinishedAt: r.FinishedAt, BodyBytes: len(r.Body), Object: r.Object, Meta: r.Meta, Headers: r.Header,
+	}
+}

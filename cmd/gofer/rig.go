@@ -1,0 +1,306 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/worker"
+	"github.com/gofer-mq/gofer/worker/admin"
+	"github.com/gofer-mq/gofer/worker/fetch"
+	"github.com/gofer-mq/gofer/worker/rollup"
+	"github.com/gofer-mq/gofer/worker/share"
+)
+
+// rig is every long-lived thing of a worker. What needs no server is built at once, so that /readyz can say what is
+// missing; the rest follows when the server answers.
+type rig struct {
+	config  config
+	names   jobs.Names
+	log     *slog.Logger
+	pool    *rotation.Pool
+	book    *rollup.Book
+	metrics *admin.Metrics
+	fetcher *fetch.Fetcher
+	share   *share.Share
+	outbox  chan func(context.Context) error
+
+	line atomic.Pointer[line]
+}
+
+// line is what there is once the server has answered.
+type line struct {
+	nc     *nats.Conn
+	client *bus.Client
+	worker *worker.Worker
+}
+
+func newRig(c config, proxies []rotation.Proxy, log *slog.Logger) (*rig, error) {
+	names, err := jobs.NewNames(c.Prefix)
+	if err != nil {
+		return nil, err
+	}
+	strategy, err := rotation.ParseStrategy(c.Strategy)
+	if err != nil {
+		return nil, err
+	}
+	r := &rig{config: c, names: names, log: log, book: rollup.NewBook(), outbox: make(chan func(context.Context) error, 1024)}
+	r.pool = rotation.New(rotation.Config{Strategy: strategy, Breaker: c.breaker()})
+	r.share = share.New(share.Config{Pool: r.pool, Policy: c.policy(), Log: log})
+	r.share.List(proxies)
+	r.metrics = admin.NewMetrics(r.gauges())
+	r.fetcher = fetch.New(r.fetchConfig())
+	return r, nil
+}
+
+// run serves and works until ctx ends, then drains. The HTTP side goes last, so that /readyz can say what happens.
+func (r *rig) run(ctx context.Context, listener net.Listener) error {
+	server := admin.NewServer(r.handler(listener.Addr().String()), r.log)
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			r.log.Error("HTTP stopped", "error", err)
+		}
+	})
+	defer serving.Wait()
+	defer func() { _ = server.Close() }()
+	r.log.Info("worker starting", "worker", r.config.WorkerName, "version", buildVersion(), "http", listener.Addr().String(), "proxies", r.pool.Len())
+	l, err := r.open(ctx)
+	if err != nil || l == nil {
+		return err
+	}
+	defer l.nc.Close()
+	return r.work(ctx, l)
+}
+
+// open waits for the server and creates what is missing there. It returns nothing when ctx ends first.
+func (r *rig) open(ctx context.Context) (*line, error) {
+	dial := r.config.dial("gofer worker " + r.config.WorkerName)
+	dial.Patient = true
+	nc, err := bus.Connect(ctx, dial, r.log)
+	if ctx.Err() != nil {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	l := &line{nc: nc}
+	if l.client, err = bus.New(nc, r.names); err != nil {
+		return nil, err
+	}
+	l.worker, err = worker.New(worker.Config{
+		Client: l.client, Queues: r.config.Queues, Concurrency: r.config.Concurrency, Do: r.do,
+		DrainTimeout: r.config.DrainTimeout.Std(), Ended: r.ended, Log: r.log, Name: r.config.WorkerName,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := r.prepare(ctx, l.client); err != nil || ctx.Err() != nil {
+		nc.Close()
+		return nil, err
+	}
+	r.line.Store(l)
+	return l, nil
+}
+
+// prepare creates streams and consumers, as soon as the server lets it.
+func (r *rig) prepare(ctx context.Context, client *bus.Client) error {
+	for said := false; ctx.Err() == nil; said = true {
+		err := client.Ensure(ctx, r.config.settings())
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		if errors.Is(err, bus.ErrConfig) {
+			return &failure{code: exitConfig, err: err}
+		}
+		if !said {
+			r.log.Warn("the streams cannot be set up yet, trying again", "error", err)
+		}
+		pause(ctx, time.Second)
+	}
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// work runs the worker and what stands beside it. The others end after it: its last jobs still need them.
+func (r *rig) work(ctx context.Context, l *line) error {
+	beside, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var parts sync.WaitGroup
+	parts.Go(func() { r.share.Run(beside, l.client.JetStream(), r.names) })
+	if r.config.ProxiesFile != "" {
+		parts.Go(func() { r.share.WatchFile(beside, r.config.ProxiesFile, r.config.proxies) })
+	}
+	parts.Go(r.post)
+	r.log.Info("worker started", "worker", r.config.WorkerName, "queues", len(r.config.Queues), "concurrency", r.config.Concurrency)
+	err := l.worker.Run(ctx)
+	stop()
+	close(r.outbox)
+	parts.Wait()
+	if flushErr := l.nc.FlushTimeout(2 * time.Second); flushErr != nil {
+		r.log.Warn("connection not flushed", "error", flushErr)
+	}
+	r.log.Info("worker stopped", "worker", r.config.WorkerName)
+	return err
+}
+
+// post publishes what the outbox brings until it is closed.
+func (r *rig) post() {
+	for publish := range r.outbox {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		if err := publish(ctx); err != nil {
+			r.log.Warn("event not published", "error", err)
+		}
+		cancel()
+	}
+}
+
+// do joins the loop and the fetcher, which do not know each other.
+func (r *rig) do(ctx context.Context, job jobs.Job, progress jobs.Progress) worker.Outcome {
+	o := r.fetcher.Do(ctx, job, progress)
+	return worker.Outcome{Kind: kindOf(o.Kind), Result: o.Result, At: o.At, Progress: o.Progress, NoProxy: o.NoProxy}
+}
+
+func kindOf(k fetch.Kind) worker.Kind {
+	switch k {
+	case fetch.Later:
+		return worker.Later
+	case fetch.Lost:
+		return worker.Lost
+	case fetch.Stopped:
+		return worker.Stopped
+	case fetch.Finished:
+	}
+	return worker.Finished
+}
+
+func (r *rig) fetchConfig() fetch.Config {
+	return fetch.Config{
+		Pool: r.pool, Policy: r.policy, OnRetry: r.retried, OnBreaker: r.breakersChanged, OnAttempt: r.attempted,
+		Denied: r.share.Denied, AttemptTimeout: r.config.AttemptTimeout.Std(), MaxBodyBytes: r.config.MaxBodyBytes,
+		MaxWait: r.config.MaxWait.Std(), AllowDirect: r.config.AllowDirect,
+		AllowPrivateTargets: r.config.AllowPrivateTargets, Worker: r.config.WorkerName,
+	}
+}
+
+func (r *rig) policy() jobs.Policy {
+	p, _ := r.share.Policy()
+	return p
+}
+
+// retried stores the announcement before the wait that it announces.
+func (r *rig) retried(e jobs.RetryEvent) {
+	r.book.Retry(e)
+	r.metrics.Retry(e)
+	r.log.Info("retry", "queue", e.Queue, "job", e.JobID, "attempt", e.Attempt, "proxy", e.Proxy, "fault", e.Fault, "error", e.Error, "delay", e.Delay.Std(), "kind", e.Kind)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if err := r.line.Load().client.PublishRetry(ctx, e); err != nil {
+		r.log.Warn("retry event not stored", "queue", e.Queue, "job", e.JobID, "error", err)
+	}
+}
+
+func (r *rig) breakersChanged(events []rotation.Event) {
+	for _, e := range events {
+		event := jobs.BreakerEvent{
+			ProxyID: e.ProxyID, FromState: e.From.String(), ToState: e.To.String(), Timestamp: e.At.UTC(), Reason: e.Reason,
+			FailureCount: e.Failures, Worker: r.config.WorkerName,
+		}
+		if !e.NextTest.IsZero() {
+			next := e.NextTest.UTC()
+			event.NextTestTime = &next
+		}
+		r.log.Warn("breaker changed", "proxy", e.ProxyID, "from", event.FromState, "to", event.ToState, "reason", e.Reason)
+		r.book.Breaker(event)
+		r.metrics.Breaker(event)
+		r.send(func(ctx context.Context) error { return r.line.Load().client.PublishBreaker(ctx, event) })
+	}
+}
+
+// send puts a message into the outbox; a full one loses it, with a word about it, rather than hold up a job.
+func (r *rig) send(publish func(context.Context) error) {
+	select {
+	case r.outbox <- publish:
+	default:
+		r.log.Warn("event dropped, too many wait to be published")
+	}
+}
+
+func (r *rig) attempted(queue string, a jobs.Attempt, bytes int64, reason string) {
+	fact := rollup.AttemptFact{
+		Queue: queue, Proxy: a.Proxy, Region: a.Region, Attempt: a.Attempt, Status: a.Status, Fault: a.Fault, Reason: reason,
+		Duration: a.Duration.Std(), Bytes: bytes,
+	}
+	r.book.Attempt(fact)
+	r.metrics.Attempt(fact)
+}
+
+func (r *rig) ended(job jobs.Job, result jobs.Result) {
+	fact := rollup.JobFact{
+		Queue: result.Queue, ID: result.ID, Outcome: result.Outcome, Error: result.Error, Policy: job.Retry.Over(r.policy()).Name(),
+		Attempts: result.AttemptCount, Duration: result.Duration, Bytes: result.Bytes,
+	}
+	r.book.Job(fact)
+	r.metrics.Job(fact)
+}
+
+func (r *rig) handler(addr string) http.Handler {
+	return admin.New(admin.Config{
+		Addr: addr, Token: r.config.AdminToken, Worker: r.config.WorkerName, Version: buildVersion(), Log: r.log,
+		Ready: r.ready, Pool: r.pool, Book: r.book, Metrics: r.metrics, Policy: r.share.Policy,
+	})
+}
+
+// ready lists what readiness depends on.
+func (r *rig) ready() []admin.Check {
+	l := r.line.Load()
+	if l == nil {
+		return []admin.Check{{Name: "nats", Detail: "not connected yet, or the streams are not set up"}, r.proxyCheck()}
+	}
+	check := func(name string, ok bool, good, bad string) admin.Check {
+		if ok {
+			return admin.Check{Name: name, OK: true, Detail: good}
+		}
+		return admin.Check{Name: name, Detail: bad}
+	}
+	return []admin.Check{
+		check("nats", l.nc.IsConnected(), "connected", "not connected, reconnecting"),
+		check("consuming", l.worker.Consuming(), "every queue is pulled from", "a queue cannot be pulled from"),
+		r.proxyCheck(),
+		check("draining", !l.worker.Draining(), "no", "draining: no new jobs are taken"),
+		check("results", l.worker.Storable(), "results are stored", bus.ErrResultsFull.Error()),
+	}
+}
+
+func (r *rig) proxyCheck() admin.Check {
+	c := admin.Check{Name: "proxies", OK: r.pool.Usable(), Detail: fmt.Sprintf("%d in the pool", r.pool.Len())}
+	switch {
+	case c.OK:
+	case r.config.AllowDirect:
+		c.OK = true
+		c.Detail += ", none usable; direct fetches are allowed"
+	case r.pool.Len() == 0:
+		c.Detail = "no proxy is configured: set GOFER_PROXIES or GOFER_PROXIES_FILE"
+	default:
+		c.Detail += ", none usable now: all breakers are open"
+	}
+	return c
+}

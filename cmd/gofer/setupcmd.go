@@ -1,0 +1,56 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+func (a *app) setupCommand() *cobra.Command {
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "setup",
+		Short: "Create and update streams, buckets and consumers",
+		Long: `Creates the streams, buckets and consumers that are missing and changes those that differ from the
+configuration (GOFER_REPLICAS, GOFER_RESULTS_MAX_AGE, GOFER_RESULTS_MAX_BYTES, GOFER_JOBS_MAX_MSGS, GOFER_QUEUES).
+Workers create what is missing too, but never change what is there.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := a.connect(cmd.Context(), "setup")
+			if err != nil {
+				return err
+			}
+			defer s.close()
+			act := s.client.Apply
+			if dryRun {
+				act = s.client.Plan
+			}
+			done, err := act(cmd.Context(), s.config.settings())
+			a.printDifferences(done, dryRun)
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only show what would be done")
+	return cmd
+}
+
+func (a *app) printDifferences(list []bus.Difference, dryRun bool) {
+	if a.json {
+		if list == nil {
+			list = []bus.Difference{}
+		}
+		_ = a.printJSON(map[string]any{"dry_run": dryRun, "differences": list})
+		return
+	}
+	for _, d := range list {
+		fmt.Fprintln(a.out, d)
+	}
+	switch {
+	case len(list) == 0:
+		fmt.Fprintln(a.out, "Everything is as configured.")
+	case dryRun:
+		fmt.Fprintln(a.out, "Nothing was changed (--dry-run).")
+	}
+}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// submitFlags are the flags of gofer submit.
+type submitFlags struct {
+	file, queue, id, at, output string
+	in                          string
+	wait                        bool
+	timeout                     time.Duration
+}
+
+func (a *app) submitCommand() *cobra.Command {
+	var f submitFlags
+	cmd := &cobra.Command{
+		Use:   "submit [URL…|-]",
+		Short: "Publish jobs, and wait for their results if asked",
+		Long: `Publishes a job for each URL, or for each line of a file or of standard input ("-").
+A line is a URL or a JSON job, which may carry "id" and "queue". The id of each accepted
+job is printed; with --wait, its outcome. Empty lines and lines that begin with # are skipped.`,
+		Example: `  gofer submit --wait https://example.com/
+  gofer submit --file urls.txt --wait --output bodies
+  echo '{"url":"https://example.com/","timeout":"5s"}' | gofer submit -`,
+		RunE: func(cmd *cobra.Command, urls []string) error { return a.submit(cmd.Context(), f, urls) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.file, "file", "", `file with a job a line, "-" for standard input`)
+	flags.StringVar(&f.queue, "queue", "", "queue (default \"default\")")
+	flags.StringVar(&f.id, "id", "", "id of the job; for a single one")
+	flags.StringVar(&f.in, "in", "", "wait this long before the job runs, such as 3s")
+	flags.StringVar(&f.at, "at", "", "do not run the job before this time (RFC 3339)")
+	flags.BoolVar(&f.wait, "wait", false, "wait for the results and print the outcomes")
+	flags.StringVar(&f.output, "output", "", "folder for the bodies, a file named by the id each; implies --wait")
+	flags.DurationVar(&f.timeout, "timeout", 0, "how long to wait for the results; 0 means as long as it takes")
+	return cmd
+}
+
+func (a *app) submit(ctx context.Context, f submitFlags, urls []string) error {
+	notBefore, err := f.notBefore(time.Now())
+	if err != nil {
+		return err
+	}
+	source, closeSource, err := a.lines(f.file, urls)
+	if err != nil {
+		return err
+	}
+	defer closeSource()
+	if f.id != "" && (len(urls) != 1 || f.file != "" || urls[0] == "-") {
+		return usage("--id needs exactly one URL")
+	}
+	if f.output != "" {
+		f.wait = true
+		if err := os.MkdirAll(f.output, 0o755); err != nil {
+			return err
+		}
+	}
+	s, err := a.connect(ctx, "submit")
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	return (&submission{app: a, session: s, flags: f, notBefore: notBefore}).run(ctx, source)
+}
+
+func (f *submitFlags) notBefore(now time.Time) (time.Time, error) {
+	switch {
+	case f.in != "" && f.at != "":
+		return time.Time{}, usage("--in and --at: only one of the two can be given")
+	case f.in != "":
+		d, err := jobs.ParseDuration(f.in)
+		if err != nil || d < 0 {
+			return time.Time{}, usage("--in: not a duration such as 3s")
+		}
+		return now.Add(d), nil
+	case f.at != "":
+		at, err := time.Parse(time.RFC3339, f.at)
+		if err != nil {
+			return time.Time{}, usage("--at: not a time such as 2026-01-02T15:04:05Z")
+		}
+		return at, nil
+	}
+	return time.Time{}, nil
+}
+
+// lines is where the jobs come from: the arguments, a file or standard input.
+func (a *app) lines(file string, urls []string) (io.Reader, func(), error) {
+	if file != "" && len(urls) > 0 {
+		return nil, nil, usage("--file and URLs: only one of the two can be given")
+	}
+	if len(urls) == 1 && urls[0] == "-" {
+		file = "-"
+	}
+	switch {
+	case file == "-":
+		return a.in, func() {}, nil
+	case file != "":
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, nil, usage("--file: %w", err)
+		}
+		return f, func() { _ = f.Close() }, nil
+	case len(urls) == 0:
+		return nil, nil, usage("submit: no URL given; name one, or --file, or - for standard input")
+	}
+	return strings.NewReader(strings.Join(urls, "\n")), func() {}, nil
+}
+
+// eachLine calls use for every line that holds a job, with its number.
+func eachLine(r io.Reader, use func(number int, line []byte) error) error {
+	scanner := bufio.NewScanner(r)
+	scanner.Buffer(make([]byte, 64<<10), 4<<20)
+	for number := 1; scanner.Scan(); number++ {
+		line := bytes.TrimSpace(scanner.Bytes())
+		if len(line) == 0 || line[0] == '#' {
+			continue
+		}
+		if err := use(number, line); err != nil {
+			return err
+		}
+	}
+	if errors.Is(scanner.Err(), bufio.ErrTooLong) {
+		return errors.New("a line is longer than 4 MiB: no job can be that large")
+	}
+	return scanner.Err()
+}
+
+// parseLine reads a line: a bare URL, or a JSON job that may carry id and queue.
+func parseLine(line []byte, f *submitFlags, notBefore time.Time) (jobs.Job, error) {
+	job := jobs.Job{URL: string(line)}
+	if line[0] == '{' {
+		var err error
+		if job, err = parseJSONLine(line); err != nil {
+			return jobs.Job{}, err
+		}
+	}
+	if job.Queue == "" {
+		job.Queue = f.queue
+	}
+	if job.ID == "" {
+		job.ID = f.id
+	}
+	if !notBefore.IsZero() {
+		job.NotBefore = notBefore
+	}
+	return job, nil
+}
+
+func parseJSONLine(line []byte) (job jobs.Job, err error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(line, &fields); err != nil {
+		return job, fmt.Errorf("not a JSON object: %w", err)
+	}
+	var name struct{ ID, Queue string }
+	for field, to := range map[string]*string{"id": &name.ID, "queue": &name.Queue} {
+		raw, given := fields[field]
+		if !given {
+			continue
+		}
+		if err := json.Unmarshal(raw, to); err != nil {
+			return job, fmt.Errorf("%s: not a string", field)
+		}
+		delete(fields, field)
+	}
+	rest, err := json.Marshal(fields)
+	if err != nil {
+		return job, err
+	}
+	if err := json.Unmarshal(rest, &job); err != nil {
+		return job, err
+	}
+	job.ID, job.Queue = name.ID, name.Queue
+	return job, nil
+}

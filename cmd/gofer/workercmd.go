@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// probeSlack is what a breaker's probe may take beyond the attempt's own timeout before its slot is given to another.
+const probeSlack = 5 * time.Second
+
+func (a *app) workerCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "worker",
+		Short: "Run a worker: take jobs, fetch them, publish results",
+		Long: `Takes jobs from NATS JetStream, fetches them through the proxies, and publishes one result each.
+Without GOFER_NATS_URL it starts an embedded JetStream server on GOFER_EMBEDDED_ADDR, with its data in GOFER_DATA_DIR.
+SIGTERM or the first Ctrl-C drains: no new jobs, the running ones end or go back. The second one ends it at once.
+'gofer config usage' lists the variables that configure it.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.work(cmd.Context()) },
+	}
+}
+
+// work builds a worker top to bottom and runs it until ctx ends.
+func (a *app) work(ctx context.Context) error {
+	c, err := loadConfig()
+	if err != nil {
+		return err
+	}
+	if c.WorkerName == "" {
+		c.WorkerName = workerName()
+	}
+	log := c.logger(a.err)
+	proxies, err := c.proxies()
+	if err != nil {
+		return err
+	}
+	listener, err := listen(c.HTTPAddr)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = listener.Close() }()
+	if c.NATSURL == "" {
+		server, err := startEmbedded(c.EmbeddedAddr, c.DataDir, log)
+		if err != nil {
+			return err
+		}
+		defer server.close()
+		c.NATSURL = server.url()
+		log.Info("embedded NATS server started", "addr", strings.TrimPrefix(server.url(), "nats://"), "data", c.DataDir)
+	}
+	r, err := newRig(c, proxies, log)
+	if err != nil {
+		return err
+	}
+	defer r.fetcher.Close()
+	return r.run(ctx, listener)
+}
+
+// workerName is unique enough to tell the workers of a fleet apart, and valid in a subject.
+func workerName() string {
+	host, _ := os.Hostname()
+	host = strings.Map(func(r rune) rune {
+		if r < 128 && jobs.ValidID(string(r)) {
+			return r
+		}
+		return '-'
+	}, host)
+	random := make([]byte, 4)
+	_, _ = rand.Read(random) // never fails (crypto/rand)
+	return strings.Trim(host[:min(len(host), 64)]+"-"+hex.EncodeToString(random), "-")
+}
+
+func listen(addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, &configError{reasons: []string{fmt.Sprintf("GOFER_HTTP_ADDR: cannot listen on %s (%v): choose another address, such as 127.0.0.1:0", addr, errors.Unwrap(err))}}
+	}
+	return l, nil
+}
