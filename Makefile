@@ -1,0 +1,52 @@
+# Everything that one does with this repository. 'make' alone lists it.
+
+GOLANGCI_LINT_VERSION := v2.15.0
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LINT := bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
+
+.PHONY: help build run test check static fmt lint bench fuzz chaos readme clean
+
+help: ## lists what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## builds bin/gofer
+	CGO_ENABLED=0 go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/gofer ./cmd/gofer
+
+run: build ## builds gofer and runs a worker; with no proxies named, in a playground with a dozen of them
+	go build -o bin/playground ./testenv/playground
+	bin/playground -gofer bin/gofer
+
+test: ## runs every test, with the race detector; nothing has to be installed or running
+	go test -race ./...
+
+check: static lint test ## is what a change has to pass: format, vet, tidy, lint, arrows, race
+
+static: ## checks format, vet and go.mod
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run 'make fmt'"; exit 1; }
+	go vet ./...
+	go mod tidy -diff
+
+fmt: ## formats the code
+	gofmt -w $$(git ls-files '*.go')
+
+lint: $(LINT) ## runs the linters
+	$(LINT) run ./...
+
+$(LINT):
+	@mkdir -p bin/tools
+	GOBIN=$(CURDIR)/bin/tools go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	mv bin/tools/golangci-lint $@
+
+bench: ## runs the benchmarks, last the whole program beside the fewest steps that do its work
+	go test -run '^$$' -bench . -benchmem $$(go list ./... | grep -v testenv/bench)
+	go test -run '^$$' -bench Throughput -benchtime 20000x ./testenv/bench
+
+fuzz: ## runs each fuzz target for 30 s
+	@for p in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+		echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime 30s $$p || exit 1; done; done
+
+readme: ## runs the commands of README.md as a newcomer would
+	go run ./testenv/readme README.md
+
+clean: ## removes what was built; the data of the embedded server stays
+	rm -rf bin

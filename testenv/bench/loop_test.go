@@ -1,0 +1,93 @@
+package bench_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// loop is the fewest steps in which jobs can be fetched through proxies at all: pull, http.Client with a Proxy func,
+// publish without waiting, ack without waiting. It keeps no promise: no retry, no breaker, no guard on the result, no
+// confirmed ack. It ends when it is killed.
+func loop() error {
+	nc, err := nats.Connect(os.Getenv("BENCH_NATS_URL"))
+	if err != nil {
+		return err
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	consumer, err := js.Consumer(ctx, "GOFER_JOBS", "worker-default")
+	if err != nil {
+		return err
+	}
+	client, err := proxied(strings.Split(os.Getenv("GOFER_PROXIES"), ","))
+	if err != nil {
+		return err
+	}
+	msgs := make(chan jetstream.Msg)
+	var workers sync.WaitGroup
+	for range concurrency {
+		workers.Go(func() {
+			for msg := range msgs {
+				if err := fetchOnce(js, client, msg); err != nil {
+					fmt.Fprintln(os.Stderr, "loop:", err)
+				}
+			}
+		})
+	}
+	for {
+		batch, err := consumer.Fetch(concurrency, jetstream.FetchMaxWait(time.Second))
+		if err != nil {
+			return err
+		}
+		for msg := range batch.Messages() {
+			msgs <- msg
+		}
+	}
+}
+
+func proxied(list []string) (*http.Client, error) {
+	proxies := make([]*url.URL, len(list))
+	for i, text := range list {
+		u, err := url.Parse(text)
+		if err != nil {
+			return nil, err
+		}
+		proxies[i] = u
+	}
+	var next atomic.Uint64
+	return &http.Client{Transport: &http.Transport{
+		Proxy:               func(*http.Request) (*url.URL, error) { return proxies[next.Add(1)%uint64(len(proxies))], nil },
+		MaxIdleConnsPerHost: concurrency,
+	}}, nil
+}
+
+func fetchOnce(js jetstream.JetStream, client *http.Client, msg jetstream.Msg) error {
+	resp, err := client.Get(string(msg.Data()))
+	if err != nil {
+		return err
+	}
+	body, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if err != nil {
+		return err
+	}
+	subject := "_gofer.results." + strings.TrimPrefix(msg.Subject(), "gofer.jobs.")
+	if _, err := js.PublishAsync(subject, body); err != nil {
+		return err
+	}
+	return msg.Ack()
+}

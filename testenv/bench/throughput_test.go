@@ -1,0 +1,216 @@
+// Package bench measures gofer as a whole: the built program, in a process of its own, beside the fewest steps that could do
+// the same work, on the same servers in the same run.
+package bench_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+const (
+	concurrency = 64
+	proxies     = 20
+	bodyBytes   = 1 << 10
+)
+
+// TestMain makes this binary the loop when it is started as that.
+func TestMain(m *testing.M) {
+	if os.Getenv("BENCH_NATS_URL") != "" {
+		if err := loop(); err != nil {
+			fmt.Fprintln(os.Stderr, "loop:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// BenchmarkThroughput fetches jobs of 1 KiB through 20 local proxies: b.N of them, so run it with -benchtime=20000x. The
+// jobs wait already when the worker starts. CPU and peak memory are those of the worker's process, as the kernel counts
+// them; the servers, the proxies and the origin run in this one.
+func BenchmarkThroughput(b *testing.B) {
+	b.Run("loop", func(b *testing.B) { measure(b, loopCommand) })
+	b.Run("gofer", func(b *testing.B) { measure(b, goferCommand(b)) })
+}
+
+// contender makes the command that works off the jobs.
+type contender func(ctx context.Context, nats string, proxies []string) *exec.Cmd
+
+func loopCommand(ctx context.Context, nats string, list []string) *exec.Cmd {
+	self, _ := os.Executable()
+	cmd := exec.CommandContext(ctx, self)
+	cmd.Env = append(os.Environ(), "BENCH_NATS_URL="+nats, "GOFER_PROXIES="+strings.Join(list, ","))
+	return cmd
+}
+
+func goferCommand(b *testing.B) contender {
+	b.Helper()
+	path := filepath.Join(b.TempDir(), "gofer")
+	build := exec.CommandContext(b.Context(), "go", "build", "-o", path, "github.com/gofer-mq/gofer/cmd/gofer")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		b.Fatal(err)
+	}
+	return func(ctx context.Context, nats string, list []string) *exec.Cmd {
+		cmd := exec.CommandContext(ctx, path, "worker")
+		cmd.Env = append(os.Environ(), "GOFER_NATS_URL="+nats, "GOFER_PROXIES="+strings.Join(list, ","), "GOFER_HTTP_ADDR=127.0.0.1:0",
+			"GOFER_ALLOW_PRIVATE_TARGETS=true", "GOFER_LOG_LEVEL=warn", fmt.Sprint("GOFER_CONCURRENCY=", concurrency))
+		if profile := os.Getenv("BENCH_CPU_PROFILE"); profile != "" {
+			cmd.Env = append(cmd.Env, "GOFER_CPU_PROFILE="+profile)
+		}
+		return cmd
+	}
+}
+
+func measure(b *testing.B, make contender) {
+	origin := serve(b, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(bytes.Repeat([]byte("x"), bodyBytes)) }))
+	list := forwardProxies(b)
+	url, js := startServer(b)
+	publish(b, js, "http://"+origin+"/")
+
+	ctx, cancel := context.WithTimeout(b.Context(), 10*time.Minute)
+	defer cancel()
+	cmd := make(ctx, url, list)
+	cmd.Stderr = os.Stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	first := await(ctx, b, js, 1)
+	last := await(ctx, b, js, uint64(b.N))
+	cancel()
+	_ = cmd.Wait()
+
+	usage := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	cpu := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	b.ReportMetric(float64(b.N-1)/last.Sub(first).Seconds(), "jobs/s")
+	b.ReportMetric(float64(cpu.Microseconds())/float64(b.N), "cpu-µs/job")
+	b.ReportMetric(float64(usage.Maxrss)/1024, "peak-MiB")
+	b.ReportMetric(0, "ns/op") // the time of b.N jobs together says nothing that jobs/s does not
+}
+
+// await polls until the result stream holds n results, and returns when it saw that.
+func await(ctx context.Context, b *testing.B, js jetstream.JetStream, n uint64) time.Time {
+	b.Helper()
+	for {
+		stream, err := js.Stream(ctx, "GOFER_RESULTS")
+		if err != nil {
+			b.Fatal(err)
+		}
+		if stream.CachedInfo().State.Msgs >= n {
+			return time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			b.Fatalf("%d of %d results in time", stream.CachedInfo().State.Msgs, n)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func publish(b *testing.B, js jetstream.JetStream, target string) {
+	b.Helper()
+	var last jetstream.PubAckFuture
+	for i := range b.N {
+		f, err := js.PublishAsync(fmt.Sprintf("gofer.jobs.default.job-%d", i), []byte(target))
+		if err != nil {
+			b.Fatal(err)
+		}
+		last = f
+	}
+	select {
+	case <-js.PublishAsyncComplete():
+	case err := <-last.Err():
+		b.Fatal(err)
+	case <-time.After(time.Minute):
+		b.Fatal("the jobs were not accepted within a minute")
+	}
+}
+
+func startServer(b *testing.B) (string, jetstream.JetStream) {
+	b.Helper()
+	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: b.TempDir(), NoSigs: true, NoLog: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	srv.Start()
+	b.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
+	nc, err := nats.Connect(srv.ClientURL())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(nc.Close)
+	names, err := jobs.NewNames("")
+	if err != nil {
+		b.Fatal(err)
+	}
+	client, err := bus.New(nc, names)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := client.Ensure(b.Context(), bus.Settings{}); err != nil {
+		b.Fatal(err)
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return srv.ClientURL(), js
+}
+
+func forwardProxies(b *testing.B) []string {
+	b.Helper()
+	out := make([]string, proxies)
+	for i := range out {
+		transport := &http.Transport{MaxIdleConnsPerHost: concurrency}
+		b.Cleanup(transport.CloseIdleConnections)
+		out[i] = "http://" + serve(b, forward(transport))
+	}
+	return out
+}
+
+// forward is a forward proxy for plain HTTP, and no more than that.
+func forward(transport *http.Transport) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.RequestURI = ""
+		resp, err := transport.RoundTrip(r)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer func() { _ = resp.Body.Close() }()
+		w.WriteHeader(resp.StatusCode)
+		_, _ = io.Copy(w, resp.Body)
+	})
+}
+
+func serve(b *testing.B, h http.Handler) string {
+	b.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = s.Serve(l) }()
+	b.Cleanup(func() { _ = s.Close(); <-done })
+	return l.Addr().String()
+}
