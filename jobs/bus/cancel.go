@@ -85,6 +85,8 @@ func (c *Client) purge(ctx context.Context, stream, subject string, opts ...jets
 	if !publishable(subject) {
 		return fmt.Errorf("%q is not one subject", clip(subject))
 	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	s, err := c.js.Stream(ctx, stream)
 	if err != nil {
 		return err

@@ -52,6 +52,8 @@ func (k Key) String() string { return k.Queue + "/" + k.ID }
 
 // publish stores a message. Every message has an id, so that the server knows a repetition.
 func (c *Client) publish(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	if msg.Header == nil {
 		msg.Header = nats.Header{}
 	}
@@ -64,6 +66,8 @@ func (c *Client) publish(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck,
 // guarded is a message that is stored only if its subject has none. It carries no id: a repetition that was known by its
 // id would be answered like a first one, and whose message is kept would be hidden.
 func (c *Client) guarded(ctx context.Context, msg *nats.Msg) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, "0")
 	_, err := c.js.PublishMsg(ctx, msg)
 	return err
@@ -104,18 +108,19 @@ func (c *Client) direct(ctx context.Context, target string, request map[string]a
 	}
 }
 
-// maxSubjects is how many the server looks up in one request.
-const maxSubjects = 512
+// maxSubjects is how many are looked up in one request, answerBytes about how much comes back.
+const (
+	maxSubjects = 512
+	answerBytes = 8 << 20
+)
 
 // lastOf reads the newest message of each subject that has one, at most maxSubjects of them. The server may cut the
 // answer short: what is missing then is asked for again.
 func (c *Client) lastOf(ctx context.Context, stream string, subjects []string, use func(*nats.Msg) error) error {
-	body, err := json.Marshal(map[string]any{"multi_last": subjects})
+	body, err := json.Marshal(map[string]any{"multi_last": subjects, "max_bytes": answerBytes})
 	if err != nil {
 		return err
 	}
-	ctx, cancel := bounded(ctx)
-	defer cancel()
 	sub, err := c.nc.SubscribeSync(c.nc.NewInbox())
 	if err != nil {
 		return err
@@ -125,7 +130,7 @@ func (c *Client) lastOf(ctx context.Context, stream string, subjects []string, u
 		return err
 	}
 	for {
-		msg, err := sub.NextMsgWithContext(ctx)
+		msg, err := nextMsg(ctx, sub)
 		if err != nil {
 			return err
 		}
@@ -142,6 +147,12 @@ func (c *Client) lastOf(ctx context.Context, stream string, subjects []string, u
 	}
 }
 
+func nextMsg(ctx context.Context, sub *nats.Subscription) (*nats.Msg, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	return sub.NextMsgWithContext(ctx)
+}
+
 // subjects counts the messages of every subject that matches filter.
 func (c *Client) subjects(ctx context.Context, stream, filter string) (map[string]uint64, error) {
 	s, err := c.js.Stream(ctx, stream)
@@ -155,11 +166,8 @@ func (c *Client) subjects(ctx context.Context, stream, filter string) (map[strin
 	return info.State.Subjects, nil
 }
 
-// bounded gives ctx an end if it has none: a server that is away answers nothing at all.
+// bounded is for one request: its answer is lost for good if the server dies, however long its caller would wait.
 func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok {
-		return ctx, func() {}
-	}
 	return context.WithTimeout(ctx, requestTimeout)
 }
 

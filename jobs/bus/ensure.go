@@ -9,7 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// requestTimeout bounds one request whose caller set no deadline.
+// requestTimeout bounds one request, or a few that go together.
 const requestTimeout = 5 * time.Second
 
 // levelOfSchedules is the JetStream API level of nats-server 2.12, the first with scheduled messages and counters.
@@ -54,6 +54,8 @@ func (c *Client) Lane(ctx context.Context, queue string, due bool) (jetstream.Co
 
 // checkServer tells what no waiting cures: no JetStream, or a server that cannot schedule messages.
 func (c *Client) checkServer(ctx context.Context) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	info, err := c.js.AccountInfo(ctx)
 	if err != nil {
 		return c.explain("ask NATS for JetStream", err)
@@ -65,6 +67,8 @@ func (c *Client) checkServer(ctx context.Context) error {
 }
 
 func (c *Client) ensureStream(ctx context.Context, want jetstream.StreamConfig) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	doing := "look for stream " + want.Name
 	_, err := c.js.Stream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -79,6 +83,8 @@ func (c *Client) ensureStream(ctx context.Context, want jetstream.StreamConfig) 
 }
 
 func (c *Client) ensureDurable(ctx context.Context, want durable) (jetstream.Consumer, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	doing := "look for consumer " + want.config.Durable + " of stream " + want.stream
 	consumer, err := c.js.Consumer(ctx, want.stream, want.config.Durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {

@@ -114,6 +114,8 @@ func pass(ctx context.Context, msg jetstream.Msg, f Filter, use func(jetstream.M
 }
 
 func (c *Client) follower(ctx context.Context, stream string, subjects []string, f Filter) (jetstream.Consumer, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	if f.Durable != "" {
 		if f.Queue != "" || f.All || f.HeadersOnly || !f.Since.IsZero() {
 			return nil, errors.New("a durable consumer begins and filters by its own settings")

@@ -66,6 +66,8 @@ func (c *Client) compare(ctx context.Context, s Settings, apply bool) (found []D
 }
 
 func (c *Client) compareStream(ctx context.Context, want jetstream.StreamConfig, apply bool) ([]Difference, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	name := "stream " + want.Name
 	stream, err := c.js.Stream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -89,6 +91,8 @@ func (c *Client) compareStream(ctx context.Context, want jetstream.StreamConfig,
 }
 
 func (c *Client) compareDurable(ctx context.Context, want durable, apply bool) ([]Difference, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	name := "consumer " + want.config.Durable + " of stream " + want.stream
 	consumer, err := c.js.Consumer(ctx, want.stream, want.config.Durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) && !apply {
@@ -115,7 +119,7 @@ func (c *Client) compareDurable(ctx context.Context, want durable, apply bool) (
 func streamFields() []string {
 	return []string{
 		"subjects", "retention", "discard", "discard_new_per_subject", "max_age", "max_msgs", "max_bytes",
-		"max_msgs_per_subject", "num_replicas", "allow_direct", "allow_msg_schedules", "allow_msg_counter",
+		"max_msgs_per_subject", "max_msg_size", "num_replicas", "allow_direct", "allow_msg_schedules", "allow_msg_counter",
 		"subject_transform", "republish",
 	}
 }

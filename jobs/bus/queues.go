@@ -148,6 +148,8 @@ func (c *Client) pause(ctx context.Context, doing, queue string, until time.Time
 	if !jobs.ValidQueue(queue) {
 		return badKey(Key{Queue: queue})
 	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	for stream, durable := range map[string]string{
 		c.names.Stream("JOBS"): c.names.WorkerConsumer(queue), c.names.Stream("RETRIES"): c.names.DueConsumer(queue),
 	} {

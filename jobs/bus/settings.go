@@ -19,6 +19,7 @@ const (
 	breakersAge       = time.Hour       // longer than a breaker stays open
 	bodiesLonger      = time.Hour       // a body outlives the result that names it
 	duplicates        = 2 * time.Minute // in which a repeated publish is known by its id
+	jobSlack          = 64 << 10        // between what a job may have and what is refused unseen
 	maxAckPending     = 50_000
 	maxWaiting        = 4096 // pulls of a whole fleet; the server's own bound of 512 refuses the rest
 )

@@ -25,11 +25,12 @@ func (s Settings) streams(n jobs.Names) []jetstream.StreamConfig {
 }
 
 // jobs holds one job per subject and refuses a second one while the first is queued or running. It has no age limit and
-// no message TTL: what they remove ends without a result, or reaches a second worker while the first still runs.
+// no message TTL: what they remove ends without a result, or reaches a second worker while the first still runs. Its
+// bound on a message leaves room for what a waiting job and a dead letter take along.
 func (s Settings) jobs(n jobs.Names) jetstream.StreamConfig {
 	c := s.limited(n.Stream("JOBS"), n.AllJobs(), 0, 1)
 	c.Retention, c.Discard, c.DiscardNewPerSubject = jetstream.WorkQueuePolicy, jetstream.DiscardNew, true
-	c.MaxMsgs, c.Duplicates = s.JobsMaxMsgs, duplicates
+	c.MaxMsgs, c.Duplicates, c.MaxMsgSize = s.JobsMaxMsgs, duplicates, jobs.MaxJobBytes+jobSlack
 	return c
 }
 
@@ -63,7 +64,7 @@ func (s Settings) rollups(n jobs.Names) jetstream.StreamConfig {
 func (s Settings) limited(name, subject string, age time.Duration, perSubject int64) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name: name, Subjects: []string{subject}, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld,
-		MaxAge: age, MaxMsgs: -1, MaxBytes: -1, MaxMsgsPerSubject: perSubject, MaxConsumers: -1,
+		MaxAge: age, MaxMsgs: -1, MaxBytes: -1, MaxMsgsPerSubject: perSubject, MaxConsumers: -1, MaxMsgSize: -1,
 		Storage: jetstream.FileStorage, Replicas: s.Replicas, AllowDirect: true,
 	}
 }

@@ -66,6 +66,8 @@ func newID() string {
 // unfinished refuses a job beforehand whose result is kept. The guard on the result decides in any case, so a stream
 // that cannot be asked does not keep a job from being submitted.
 func (c *Client) unfinished(ctx context.Context, key Key) error {
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
 	_, err := c.last(ctx, c.names.Stream("RESULTS"), c.names.Result(key.Queue, key.ID))
 	if err == nil {
 		return fmt.Errorf("submit job %s: %w", key, ErrFinished)

@@ -76,6 +76,22 @@ func TestATooLargeJobIsSaidToBe(t *testing.T) {
 	isError(t, err, bus.ErrTooLarge)
 }
 
+// TestAJobThatCouldNotBeParkedOrBuriedIsRefused publishes past the client, as other programs do.
+func TestAJobThatCouldNotBeParkedOrBuriedIsRefused(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	_, err := in.js.Publish(soon(t), in.names.Job("default", "a"), make([]byte, 900<<10))
+	if err == nil || !strings.Contains(err.Error(), "message size exceeds maximum allowed") {
+		t.Errorf("got %v, want it refused for its size", err)
+	}
+	largest := make([]byte, jobs.MaxJobBytes+60<<10)
+	_, err = in.js.Publish(soon(t), in.names.Job("default", "b"), largest)
+	must(t, err)
+	_, err = in.Park(soon(t), "default", "b", largest, jobs.Progress{Attempts: make([]jobs.Attempt, 10)}, time.Now())
+	must(t, err)
+	must(t, in.DeadLetter(soon(t), "default", "b", largest, &jobs.Result{Detail: strings.Repeat("x", 5000)}))
+}
+
 func TestSubmitOutlivesARestartOfTheServer(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
