@@ -82,7 +82,7 @@ func (c *Client) Replay(ctx context.Context, letter Letter) (Ack, error) {
 		return Ack{}, fmt.Errorf("%s: %w", doing, ErrReplayed)
 	}
 	ack, err := c.submit(ctx, key, &nats.Msg{Subject: c.names.Job(key.Queue, key.ID), Data: letter.Payload, Header: nats.Header{
-		jetstream.MsgIDHeader: {key.ID}, jobs.HeaderReplayOf: {letter.Key.String()},
+		jetstream.MsgIDHeader: {key.ID}, jobs.HeaderReplayOf: {letter.String()},
 	}})
 	if errors.Is(err, ErrQueued) {
 		return Ack{}, fmt.Errorf("%s: %w", doing, ErrReplayed)

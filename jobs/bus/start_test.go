@@ -20,7 +20,7 @@ import (
 )
 
 // startServer runs a real server for one test; change, if given, alters its options.
-func startServer(t *testing.T, change func(*server.Options)) *server.Server {
+func startServer(t testing.TB, change func(*server.Options)) *server.Server {
 	t.Helper()
 	opts := &server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true}
 	if change != nil {
@@ -43,7 +43,7 @@ func startServer(t *testing.T, change func(*server.Options)) *server.Server {
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
-func connect(t *testing.T, d bus.Dial) *nats.Conn {
+func connect(t testing.TB, d bus.Dial) *nats.Conn {
 	t.Helper()
 	nc, err := bus.Connect(t.Context(), d, quiet())
 	if err != nil {
@@ -53,7 +53,7 @@ func connect(t *testing.T, d bus.Dial) *nats.Conn {
 	return nc
 }
 
-func names(t *testing.T) jobs.Names {
+func names(t testing.TB) jobs.Names {
 	t.Helper()
 	n, err := jobs.NewNames("")
 	if err != nil {
@@ -73,7 +73,7 @@ type installation struct {
 }
 
 // on makes a client on a running server.
-func on(t *testing.T, s *server.Server, d bus.Dial) *installation {
+func on(t testing.TB, s *server.Server, d bus.Dial) *installation {
 	t.Helper()
 	d.URL = s.ClientURL()
 	in := &installation{server: s, dir: strings.TrimSuffix(s.StoreDir(), "/jetstream"), nc: connect(t, d), names: names(t)}
@@ -88,12 +88,12 @@ func on(t *testing.T, s *server.Server, d bus.Dial) *installation {
 }
 
 // bare is an installation without its streams.
-func bare(t *testing.T) *installation {
+func bare(t testing.TB) *installation {
 	t.Helper()
 	return on(t, startServer(t, nil), bus.Dial{})
 }
 
-func install(t *testing.T, s bus.Settings) *installation {
+func install(t testing.TB, s bus.Settings) *installation {
 	t.Helper()
 	in := bare(t)
 	if err := in.Ensure(t.Context(), s); err != nil {
@@ -108,7 +108,7 @@ func (in *installation) stop() {
 	in.server.WaitForShutdown()
 }
 
-func (in *installation) restart(t *testing.T) {
+func (in *installation) restart(t testing.TB) {
 	t.Helper()
 	u, err := url.Parse(in.server.ClientURL())
 	must(t, err)
@@ -119,7 +119,7 @@ func (in *installation) restart(t *testing.T) {
 }
 
 // store stores a succeeded result and expects it to win.
-func (in *installation) store(t *testing.T, id string, body []byte) {
+func (in *installation) store(t testing.TB, id string, body []byte) {
 	t.Helper()
 	stored, err := in.StoreResult(t.Context(), success(id, body))
 	if err != nil || !stored.Won {
@@ -134,21 +134,21 @@ func success(id string, body []byte) *jobs.Result {
 }
 
 // soon bounds what a test waits for.
-func soon(t *testing.T) context.Context {
+func soon(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-func isError(t *testing.T, got, want error) {
+func isError(t testing.TB, got, want error) {
 	t.Helper()
 	if !errors.Is(got, want) {
 		t.Fatalf("got error %v, want %v", got, want)
 	}
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

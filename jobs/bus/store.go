@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -149,57 +148,4 @@ func (c *Client) forgetObjects() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.bodies = nil
-}
-
-// Park stores a job until its time: never early, at most 300 ms late. It takes the progress along, so that whoever takes
-// the job up next goes on where this worker stopped. parked is false when a job of that name waits already: then this
-// one is its stale twin, and its worker has nothing to do but to ack.
-func (c *Client) Park(ctx context.Context, queue, id string, payload []byte, progress jobs.Progress, at time.Time) (parked bool, err error) {
-	doing := "park job " + queue + "/" + clip(id)
-	encoded, err := progress.Encode()
-	if err != nil {
-		return false, err
-	}
-	subject := c.names.At(queue, id)
-	if !publishable(subject) {
-		return false, fmt.Errorf("%s: no message can be published under this name", doing)
-	}
-	err = c.guarded(ctx, &nats.Msg{Subject: subject, Data: payload, Header: nats.Header{
-		// nats.go's own option cuts the time to whole seconds, which fires up to a second early.
-		jetstream.ScheduleHeader:       {"@at " + at.UTC().Format(time.RFC3339Nano)},
-		jetstream.ScheduleTargetHeader: {c.names.Due(queue, id)},
-		jobs.HeaderProgress:            {encoded},
-		jobs.HeaderJobSeq:              {fmt.Sprint(progress.JobSeq)},
-	}})
-	if isTaken(err) {
-		return false, nil
-	}
-	return err == nil, c.explain(doing, err)
-}
-
-// errNoReply: the message did not come from a consumer.
-var errNoReply = errors.New("the message cannot be answered")
-
-// Heartbeat tells the server that the job is being worked on, and returns when the server has said that it knows. That
-// says nothing about whose the job is: the server answers for a job that is gone, too.
-func (c *Client) Heartbeat(ctx context.Context, msg jetstream.Msg) error {
-	return c.answer(ctx, "heartbeat", msg, "+WPI")
-}
-
-// HandBack gives a job back, to be delivered to anybody at once, and returns when the server has said that it knows.
-func (c *Client) HandBack(ctx context.Context, msg jetstream.Msg) error {
-	return c.answer(ctx, "hand back job", msg, "-NAK")
-}
-
-// answer sends an ack of its own as a request: what nats.go sends for these two is not confirmed.
-func (c *Client) answer(ctx context.Context, doing string, msg jetstream.Msg, word string) error {
-	if msg.Reply() == "" {
-		return fmt.Errorf("%s: %w", doing, errNoReply)
-	}
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	if _, err := c.nc.RequestWithContext(ctx, msg.Reply(), []byte(word)); err != nil {
-		return fmt.Errorf("%s: %w", doing, err)
-	}
-	return nil
 }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
@@ -37,16 +36,7 @@ func deployed(t *testing.T) *server.Server {
 // as connects as one of the shipped users.
 func as(t *testing.T, s *server.Server, user, password string) *installation {
 	t.Helper()
-	nc := connect(t, bus.Dial{URL: s.ClientURL(), User: user, Password: password, InboxPrefix: "_INBOX_" + user})
-	in := &installation{server: s, nc: nc, names: names(t)}
-	var err error
-	if in.js, err = jetstream.New(nc); err != nil {
-		t.Fatal(err)
-	}
-	if in.Client, err = bus.New(nc, in.names); err != nil {
-		t.Fatal(err)
-	}
-	return in
+	return on(t, s, bus.Dial{User: user, Password: password, InboxPrefix: "_INBOX_" + user})
 }
 
 // fleet is the shipped server with every user connected and the streams made by the worker.

@@ -1,0 +1,75 @@
+package bus_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+// A program submits a job and waits for its result. The worker's part is played here by a call of StoreResult.
+func Example() {
+	url, stop := exampleServer()
+	defer stop()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+
+	nc, err := bus.Connect(ctx, bus.Dial{URL: url, Name: "example"}, slog.Default())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer nc.Close()
+	names, _ := jobs.NewNames("") // the empty prefix is valid: "gofer"
+	client, err := bus.New(nc, names)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if err := client.Ensure(ctx, bus.Settings{}); err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	ack, err := client.Submit(ctx, jobs.Job{ID: "front-page", URL: "https://example.com/"})
+	fmt.Println("accepted:", ack, err)
+	_, err = client.Submit(ctx, jobs.Job{ID: "front-page", URL: "https://example.com/"})
+	fmt.Println("again:", err)
+
+	stored, err := client.StoreResult(ctx, &jobs.Result{
+		Queue: ack.Queue, ID: ack.ID, Outcome: jobs.Succeeded, Status: 200, Body: []byte("hello"), FinishedAt: time.Now(),
+	})
+	fmt.Println("stored:", stored.Won, err)
+
+	result, err := client.Wait(ctx, ack.Queue, ack.ID)
+	fmt.Println("result:", result.Status, string(result.Body), err)
+	// Output:
+	// accepted: default/front-page <nil>
+	// again: submit job default/front-page: the id is queued or running
+	// stored: true <nil>
+	// result: 200 hello <nil>
+}
+
+func exampleServer() (url string, stop func()) {
+	dir, err := os.MkdirTemp("", "gofer-example-")
+	if err != nil {
+		panic(err)
+	}
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: dir, NoLog: true, NoSigs: true})
+	if err != nil {
+		panic(err)
+	}
+	s.Start()
+	s.ReadyForConnections(10 * time.Second)
+	return s.ClientURL(), func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+		_ = os.RemoveAll(dir)
+	}
+}
