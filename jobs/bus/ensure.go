@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -67,35 +68,50 @@ func (c *Client) checkServer(ctx context.Context) error {
 }
 
 func (c *Client) ensureStream(ctx context.Context, want jetstream.StreamConfig) error {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
 	doing := "look for stream " + want.Name
-	_, err := c.js.Stream(ctx, want.Name)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		doing = "create stream " + want.Name
-		_, err = c.js.CreateStream(ctx, want)
-	}
-	// Another worker was faster; its settings stand.
-	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-		return nil
-	}
+	err := c.again(ctx, func(ctx context.Context) error {
+		_, err := c.js.Stream(ctx, want.Name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			doing = "create stream " + want.Name
+			_, err = c.js.CreateStream(ctx, want)
+		}
+		// Another worker was faster; its settings stand.
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			return nil
+		}
+		return err
+	})
 	return c.explain(doing, err)
 }
 
-func (c *Client) ensureDurable(ctx context.Context, want durable) (jetstream.Consumer, error) {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
+func (c *Client) ensureDurable(ctx context.Context, want durable) (consumer jetstream.Consumer, err error) {
 	doing := "look for consumer " + want.config.Durable + " of stream " + want.stream
-	consumer, err := c.js.Consumer(ctx, want.stream, want.config.Durable)
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		doing = "create consumer " + want.config.Durable + " of stream " + want.stream
-		consumer, err = c.js.CreateConsumer(ctx, want.stream, want.config)
-	}
-	if code, _ := apiError(err); errors.Is(err, jetstream.ErrConsumerExists) || code == codeConsumerNameInUse {
+	err = c.again(ctx, func(ctx context.Context) (err error) {
 		consumer, err = c.js.Consumer(ctx, want.stream, want.config.Durable)
-	}
+		if errors.Is(err, jetstream.ErrConsumerNotFound) {
+			doing = "create consumer " + want.config.Durable + " of stream " + want.stream
+			consumer, err = c.js.CreateConsumer(ctx, want.stream, want.config)
+		}
+		if code, _ := apiError(err); errors.Is(err, jetstream.ErrConsumerExists) || code == codeConsumerNameInUse {
+			consumer, err = c.js.Consumer(ctx, want.stream, want.config.Durable)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, c.explain(doing, err)
 	}
 	return consumer, nil
+}
+
+// again repeats what got no answer: a cluster gives none while it chooses who leads what was just created.
+func (c *Client) again(ctx context.Context, try func(context.Context) error) (err error) {
+	for range 5 {
+		limited, cancel := context.WithTimeout(ctx, requestTimeout/2)
+		err = try(limited)
+		cancel()
+		if ctx.Err() != nil || !isTransient(err) || errors.Is(c.nc.LastError(), nats.ErrPermissionViolation) {
+			return err
+		}
+	}
+	return err
 }
