@@ -131,10 +131,14 @@ func TestQueuesTellWhatWaitsWhere(t *testing.T) {
 	must(t, err)
 	_, err = in.Park(soon(t), "default", "p", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
 	must(t, err)
-	lane, err := in.Lane(soon(t), "default", false)
+	_, err = in.Park(soon(t), "default", "q", []byte("x"), jobs.Progress{}, time.Now())
 	must(t, err)
-	_, err = lane.Next()
-	must(t, err)
+	for _, due := range []bool{false, true} {
+		lane, err := in.Lane(soon(t), "default", due)
+		must(t, err)
+		_, err = lane.Next()
+		must(t, err)
+	}
 	until := time.Now().Add(time.Hour).Truncate(time.Second)
 	must(t, in.Pause(soon(t), "default", until))
 	got, err := in.Queues(soon(t))
@@ -143,7 +147,7 @@ func TestQueuesTellWhatWaitsWhere(t *testing.T) {
 		t.Fatalf("got %+v, want two queues, the first one paused until %s", got, until)
 	}
 	got[0].PausedUntil, got[0].Pulls = time.Time{}, 0
-	want := []bus.QueueState{{Queue: "default", Queued: 2, Running: 1, Waiting: 1, Served: true}, {Queue: "mispelt", Queued: 1}}
+	want := []bus.QueueState{{Queue: "default", Queued: 2, Running: 2, Waiting: 1, Served: true}, {Queue: "mispelt", Queued: 1}}
 	for i := range want {
 		if got[i] != want[i] {
 			t.Errorf("got %+v, want %+v", got[i], want[i])

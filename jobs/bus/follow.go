@@ -79,7 +79,11 @@ func (c *Client) follow(ctx context.Context, stream string, subjects []string, f
 	if f.UntilNow && consumer.CachedInfo().NumPending == 0 {
 		return nil
 	}
-	messages, err := consumer.Messages(jetstream.PullMaxMessages(100), jetstream.WithMessagesErrOnMissingHeartbeat(false))
+	ahead := 100
+	if f.Durable != "" {
+		ahead = 1 // what is fetched ahead and not used would be kept from the other readers for the ack wait
+	}
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(ahead), jetstream.WithMessagesErrOnMissingHeartbeat(false))
 	if err != nil {
 		return c.explain(doing, err)
 	}
@@ -92,16 +96,20 @@ func (c *Client) follow(ctx context.Context, stream string, subjects []string, f
 		if err != nil {
 			return c.explain(doing, err)
 		}
-		more, err := pass(ctx, msg, f, use)
+		more, err := c.pass(ctx, msg, f, use)
 		if err != nil || !more {
 			return err
 		}
 	}
 }
 
-// pass uses one message, and takes it off a durable only afterwards.
-func pass(ctx context.Context, msg jetstream.Msg, f Filter, use func(jetstream.Msg) error) (more bool, err error) {
+// pass uses one message. It is taken off a durable afterwards, or handed back if it could not be used.
+func (c *Client) pass(ctx context.Context, msg jetstream.Msg, f Filter, use func(jetstream.Msg) error) (more bool, err error) {
 	if err := use(msg); err != nil {
+		if f.Durable != "" {
+			// If this fails, the message comes back after its ack wait.
+			_ = c.HandBack(context.WithoutCancel(ctx), msg)
+		}
 		return false, err
 	}
 	if f.Durable != "" {

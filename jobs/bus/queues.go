@@ -41,10 +41,11 @@ func (c *Client) Queues(ctx context.Context) ([]QueueState, error) {
 		}
 		return states[queue]
 	}
-	if err := c.addLanes(ctx, at); err != nil {
+	known, err := c.addLanes(ctx, at)
+	if err != nil {
 		return nil, c.explain("list queues", err)
 	}
-	if err := c.addUnserved(ctx, states, at); err != nil {
+	if err := c.addUnserved(ctx, known, at); err != nil {
 		return nil, c.explain("list queues", err)
 	}
 	waiting, err := c.subjects(ctx, c.names.Stream("RETRIES"), c.names.AllAt())
@@ -63,8 +64,8 @@ func (c *Client) Queues(ctx context.Context) ([]QueueState, error) {
 	return out, nil
 }
 
-// addLanes adds what the consumers know.
-func (c *Client) addLanes(ctx context.Context, at func(string) *QueueState) error {
+// addLanes adds what the consumers know, and counts the jobs of the job stream among it.
+func (c *Client) addLanes(ctx context.Context, at func(string) *QueueState) (known uint64, err error) {
 	for _, due := range []bool{false, true} {
 		kind, prefix := "JOBS", c.names.WorkerConsumer("")
 		if due {
@@ -72,7 +73,7 @@ func (c *Client) addLanes(ctx context.Context, at func(string) *QueueState) erro
 		}
 		stream, err := c.js.Stream(ctx, c.names.Stream(kind))
 		if err != nil {
-			return err
+			return 0, err
 		}
 		lister := stream.ListConsumers(ctx)
 		for info := range lister.Info() {
@@ -81,12 +82,15 @@ func (c *Client) addLanes(ctx context.Context, at func(string) *QueueState) erro
 				continue
 			}
 			addLane(at(queue), info, due)
+			if !due {
+				known += info.NumPending + uint64(max(0, info.NumAckPending))
+			}
 		}
 		if err := lister.Err(); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return nil
+	return known, nil
 }
 
 func addLane(s *QueueState, info *jetstream.ConsumerInfo, due bool) {
@@ -102,17 +106,13 @@ func addLane(s *QueueState, info *jetstream.ConsumerInfo, due bool) {
 	}
 }
 
-// addUnserved adds the jobs that no consumer counts, if there are any.
-func (c *Client) addUnserved(ctx context.Context, states map[string]*QueueState, at func(string) *QueueState) error {
+// addUnserved adds the jobs that no consumer knows, if there are any.
+func (c *Client) addUnserved(ctx context.Context, known uint64, at func(string) *QueueState) error {
 	stream, err := c.js.Stream(ctx, c.names.Stream("JOBS"))
 	if err != nil {
 		return err
 	}
-	counted := uint64(0)
-	for _, s := range states {
-		counted += s.Queued + uint64(max(0, s.Running))
-	}
-	if stream.CachedInfo().State.Msgs <= counted {
+	if stream.CachedInfo().State.Msgs <= known {
 		return nil
 	}
 	queued, err := c.subjects(ctx, c.names.Stream("JOBS"), c.names.AllJobs())

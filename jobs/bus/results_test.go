@@ -168,10 +168,15 @@ func TestADurableGoesOnWhereItStopped(t *testing.T) {
 		}
 		return nil
 	}), stop)
-	consumer, err := in.js.Consumer(soon(t), "GOFER_RESULTS", bus.Reader)
-	must(t, err)
-	if got := consumer.CachedInfo().AckFloor.Stream; got != 1 {
-		t.Errorf("got %d results acked, want the one that was used", got)
+	began := time.Now()
+	isError(t, in.Follow(soon(t), bus.Filter{Durable: bus.Reader}, func(r jobs.Result) error {
+		if r.ID != "b" {
+			t.Errorf("got %s again, want the one that was not used", r.ID)
+		}
+		return stop
+	}), stop)
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it came after %s, want it handed back at once", took)
 	}
 	if err := in.Follow(soon(t), bus.Filter{Durable: bus.Reader, All: true}, nil); err == nil {
 		t.Error("a durable took a beginning that it cannot have")
