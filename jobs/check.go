@@ -17,7 +17,7 @@ func (j *Job) finish() []string {
 		j.Method = "GET"
 	}
 	var c checks
-	c.url(j.URL)
+	j.target = c.url(j.URL)
 	c.request(j)
 	c.times(j)
 	c.proxy(&j.Proxy)
@@ -48,25 +48,31 @@ func (c *checks) ok(ok bool, format string, args ...any) {
 }
 
 // url never prints the URL: a query often holds a key.
-func (c *checks) url(text string) {
+func (c *checks) url(text string) *url.URL {
 	if text == "" {
 		c.fail("url: required")
-		return
+		return nil
 	}
-	if reason := URLReason(text); reason != "" {
-		c.fail("url: %s", reason)
-	}
+	u, reason := ParseURL(text)
+	c.ok(reason == "", "url: %s", reason)
+	return u
 }
 
-// URLReason says why text is not a URL that a job or a redirect may name, or "" if it is one.
-func URLReason(text string) string {
+// ParseURL reads a URL that a job or a redirect may name, or says why it is none.
+func ParseURL(text string) (u *url.URL, reason string) {
 	if len(text) > MaxURLBytes {
-		return fmt.Sprintf("longer than %d bytes", MaxURLBytes)
+		return nil, fmt.Sprintf("longer than %d bytes", MaxURLBytes)
 	}
 	u, err := url.Parse(text)
+	if err != nil {
+		return nil, "not a valid URL"
+	}
+	return u, URLReason(u)
+}
+
+// URLReason says why a job or a redirect may not name u, or "" if it may.
+func URLReason(u *url.URL) string {
 	switch {
-	case err != nil:
-		return "not a valid URL"
 	case u.Scheme != "http" && u.Scheme != "https":
 		return "not an absolute http or https URL"
 	case u.Hostname() == "" || u.Opaque != "":

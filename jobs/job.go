@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"regexp"
 	"strings"
 	"time"
@@ -62,7 +63,12 @@ type Job struct {
 	MaxBodyBytes int64 `json:"max_body_bytes,omitempty"`
 	// Meta is handed back in the result.
 	Meta map[string]string `json:"meta,omitempty"`
+
+	target *url.URL
 }
+
+// Target is the parsed URL of a decoded job. It is shared: do not change it.
+func (j *Job) Target() *url.URL { return j.target }
 
 // ProxyChoice narrows the proxies that a job may use. The zero value allows all of them.
 type ProxyChoice struct {

@@ -22,16 +22,16 @@ type lane struct {
 	pending  atomic.Int64 // what the last pull left behind
 }
 
-// pull takes slots and fills them with jobs until ctx ends; the jobs run under work. It never asks for more messages
+// pull takes slots and fills them with jobs until ctx ends. It never asks for more messages
 // than it has slots, so that no job's ack wait runs before its work starts.
-func (l *lane) pull(ctx, work context.Context) {
+func (l *lane) pull(ctx context.Context) {
 	for ctx.Err() == nil {
 		l.w.holdBack(ctx)
 		c, ok := l.w.slots.take(ctx, l.share)
 		if !ok {
 			return
 		}
-		got, more, err := l.fetch(ctx, work, c)
+		got, more, err := l.fetch(ctx, c)
 		l.w.slots.pulled(l.share, c.n-got, more)
 		if err != nil {
 			l.mend(ctx, err)
@@ -41,7 +41,7 @@ func (l *lane) pull(ctx, work context.Context) {
 
 // fetch does one pull and starts what it brings. A pull is never cancelled: the server would hand jobs to an inbox that
 // nobody reads any more, and they would wait there for their ack wait to pass.
-func (l *lane) fetch(ctx, work context.Context, c claim) (got int, more bool, err error) {
+func (l *lane) fetch(ctx context.Context, c claim) (got int, more bool, err error) {
 	if err := l.bind(ctx); err != nil {
 		return 0, false, err
 	}
@@ -53,11 +53,13 @@ func (l *lane) fetch(ctx, work context.Context, c claim) (got int, more bool, er
 	}
 	for msg := range batch.Messages() {
 		got++
-		if meta, err := msg.Metadata(); err == nil {
-			more = meta.NumPending > 0
-			l.pending.Store(int64(meta.NumPending))
+		meta, err := msg.Metadata()
+		if err != nil {
+			return got - 1, false, fmt.Errorf("pull jobs of queue %s: %w", l.queue, err)
 		}
-		l.w.start(work, &task{lane: l, msg: msg, lease: newLease(pulledAt, l.w.cfg.AckWait)})
+		more = meta.NumPending > 0
+		l.pending.Store(int64(meta.NumPending))
+		l.w.tasks <- &task{lane: l, msg: msg, meta: *meta, lease: newLease(pulledAt, l.w.cfg.AckWait)}
 	}
 	if err := batch.Error(); err != nil && !errors.Is(err, jetstream.ErrNoMessages) {
 		return got, false, fmt.Errorf("pull jobs of queue %s: %w", l.queue, err)

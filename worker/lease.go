@@ -30,26 +30,35 @@ func (l *lease) left() time.Duration {
 	return time.Duration(l.until.Load()) - time.Since(l.base)
 }
 
-// keep confirms the lease every wait/3 by beat until ctx ends, and cancels the job when it could not.
-func (l *lease) keep(ctx context.Context, beat func(context.Context) error, cancel context.CancelCauseFunc) {
-	every := l.wait / 3
-	timer := time.NewTimer(every - time.Since(l.base))
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
+// keep confirms the lease every wait/3 by beat until the returned function is called, which waits for a beat under way,
+// and cancels the job when the lease could not be kept. Most jobs end before the first beat and cost only a timer.
+func (l *lease) keep(beat func(context.Context) error, cancel context.CancelCauseFunc) (stop func()) {
+	ctx, end := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	first := time.AfterFunc(l.wait/3-time.Since(l.base), func() {
+		defer close(done)
+		l.beats(ctx, beat, cancel)
+	})
+	return func() {
+		end()
+		if !first.Stop() {
+			<-done
 		}
-		next := every
+	}
+}
+
+// beats confirms the lease, at once and then every wait/3; sooner after a beat that failed.
+func (l *lease) beats(ctx context.Context, beat func(context.Context) error, cancel context.CancelCauseFunc) {
+	for ctx.Err() == nil {
+		next := l.wait / 3
 		if !l.renew(ctx, beat) {
-			next = every / 8
+			next /= 8
 		}
 		if !l.valid() {
 			cancel(jobs.ErrLeaseLost)
 			return
 		}
-		timer.Reset(min(next, l.left()))
+		pause(ctx, min(next, l.left()))
 	}
 }
 

@@ -15,23 +15,17 @@ const ackWait = 12 * time.Second
 func TestConfirmedHeartbeatsKeepTheLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
-		beating, stop := context.WithCancel(t.Context())
 		l := newLease(time.Now(), ackWait)
 		beats := 0
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			l.keep(beating, func(context.Context) error { beats++; return nil }, cancel)
-		}()
+		stop := l.keep(func(context.Context) error { beats++; return nil }, cancel)
 		time.Sleep(time.Minute)
+		stop()
 		if ctx.Err() != nil || !l.valid() {
 			t.Errorf("the lease ended although every heartbeat was confirmed")
 		}
 		if beats < 14 || beats > 16 {
 			t.Errorf("heartbeats in a minute = %d, want one every 4 s", beats)
 		}
-		stop()
-		<-done
 	})
 }
 
@@ -42,7 +36,9 @@ func TestUnconfirmedLeaseCancelsTheJobBeforeTheServerGivesItAway(t *testing.T) {
 		l := newLease(start, ackWait)
 		var ended time.Duration
 		context.AfterFunc(ctx, func() { ended = time.Since(start) })
-		l.keep(t.Context(), func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }, cancel)
+		stop := l.keep(func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }, cancel)
+		<-ctx.Done()
+		stop()
 		synctest.Wait()
 		if !errors.Is(context.Cause(ctx), jobs.ErrLeaseLost) {
 			t.Errorf("cause = %v, want the lost lease", context.Cause(ctx))
@@ -56,16 +52,16 @@ func TestUnconfirmedLeaseCancelsTheJobBeforeTheServerGivesItAway(t *testing.T) {
 func TestFailedHeartbeatIsTriedAgainSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, cancel := context.WithCancelCause(t.Context())
-		beating, stop := context.WithTimeout(t.Context(), 30*time.Second)
-		defer stop()
 		l := newLease(time.Now(), ackWait)
 		calls := 0
-		l.keep(beating, func(context.Context) error {
+		stop := l.keep(func(context.Context) error {
 			if calls++; calls%3 != 0 {
 				return errors.New("no responders")
 			}
 			return nil
 		}, cancel)
+		time.Sleep(30 * time.Second)
+		stop()
 		if !l.valid() {
 			t.Errorf("the lease was lost although every third heartbeat was confirmed")
 		}

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -18,6 +17,7 @@ import (
 type task struct {
 	lane  *lane
 	msg   jetstream.Msg
+	meta  jetstream.MsgMetadata
 	lease *lease
 
 	queue, id string // as in the subject; id is made safe to publish to
@@ -27,12 +27,13 @@ type task struct {
 	again     bool  // somebody may have worked on it before
 }
 
-// start runs t in a slot that its lane has taken; the slot is given back here and nowhere else.
-func (w *Worker) start(work context.Context, t *task) {
-	w.running.Go(func() {
-		defer w.slots.release(t.lane.share)
+// runner runs one task after the other, each in a slot that its lane has taken; the slot is given back here and nowhere
+// else. A goroutine of its own for each job would grow its stack anew each time.
+func (w *Worker) runner(work context.Context) {
+	for t := range w.tasks {
 		w.handle(work, t)
-	})
+		w.slots.release(t.lane.share)
+	}
 }
 
 // handle is one job's journey: read it, keep the lease, run it, settle it.
@@ -49,14 +50,9 @@ func (w *Worker) handle(work context.Context, t *task) {
 	defer w.jobs.remove(t.queue, t.id)
 
 	// The heartbeat goes on while the outcome is stored, and ends before the last ack.
-	beating, stop := context.WithCancel(context.WithoutCancel(work))
-	var beat sync.WaitGroup
-	beat.Go(func() {
-		t.lease.keep(beating, func(ctx context.Context) error { return w.cfg.Client.Heartbeat(ctx, t.msg) }, cancel)
-	})
+	stop := t.lease.keep(func(ctx context.Context) error { return w.cfg.Client.Heartbeat(ctx, t.msg) }, cancel)
 	settled := w.complete(ctx, t)
 	stop()
-	beat.Wait()
 	if settled {
 		w.ack(t)
 	}
@@ -85,10 +81,8 @@ func (w *Worker) complete(ctx context.Context, t *task) bool {
 func (t *task) read() {
 	queue, id, _ := jobs.SplitSubject(t.msg.Subject())
 	t.queue, t.id = queue, safeID(id)
-	if meta, err := t.msg.Metadata(); err == nil {
-		t.again = meta.NumDelivered > 1 || t.lane.due
-		t.progress.JobSeq = meta.Sequence.Stream
-	}
+	t.again = t.meta.NumDelivered > 1 || t.lane.due
+	t.progress.JobSeq = t.meta.Sequence.Stream
 	if t.lane.due {
 		progress, err := jobs.ParseProgress(t.msg.Headers().Get(jobs.HeaderProgress))
 		if err != nil {

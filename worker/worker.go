@@ -71,11 +71,11 @@ type Config struct {
 
 // Worker runs jobs. Make one with New; its methods may be called from any goroutine.
 type Worker struct {
-	cfg     Config
-	slots   *slots
-	lanes   []*lane
-	running sync.WaitGroup
-	jobs    running
+	cfg   Config
+	slots *slots
+	lanes []*lane
+	tasks chan *task // from the lanes to the runners; there is a runner for each slot
+	jobs  running
 
 	draining atomic.Bool
 	full     atomic.Bool // the result stream refused a result for want of room
@@ -101,7 +101,7 @@ func New(cfg Config) (*Worker, error) {
 		cfg.DrainTimeout = 30 * time.Second
 	}
 	w := &Worker{
-		cfg: cfg, slots: newSlots(cfg.Concurrency), jobs: newRunning(),
+		cfg: cfg, tasks: make(chan *task), slots: newSlots(cfg.Concurrency), jobs: newRunning(),
 		idle: rate.NewLimiter(rate.Limit(cfg.Concurrency), cfg.Concurrency),
 	}
 	for _, q := range cfg.Queues {
@@ -122,16 +122,20 @@ func (w *Worker) Run(ctx context.Context) error {
 		return err
 	}
 	defer stop()
-	var pulls sync.WaitGroup
+	var pulls, runs sync.WaitGroup
+	for range w.cfg.Concurrency {
+		runs.Go(func() { w.runner(work) })
+	}
 	for _, l := range w.lanes {
-		pulls.Go(func() { l.pull(ctx, work) })
+		pulls.Go(func() { l.pull(ctx) })
 	}
 	<-ctx.Done()
 	w.draining.Store(true)
 	deadline := time.AfterFunc(w.patience(), func() { cut(jobs.ErrStopping) })
 	defer deadline.Stop()
 	pulls.Wait()
-	w.running.Wait()
+	close(w.tasks)
+	runs.Wait()
 	return nil
 }
 

@@ -59,7 +59,7 @@ func (a *app) denyRm(ctx context.Context, s *session, hosts []string) error {
 
 func (a *app) denyEach(ctx context.Context, s *session, hosts []string, deny bool) error {
 	for _, h := range hosts {
-		if jobs.URLReason("http://"+h+"/") != "" && jobs.URLReason("http://["+h+"]/") != "" {
+		if !isHost(h) {
 			return usage("%q is not a host name or an address", h)
 		}
 	}
@@ -81,4 +81,13 @@ func (a *app) denyEach(ctx context.Context, s *session, hosts []string, deny boo
 		}
 	}
 	return nil
+}
+
+func isHost(h string) bool {
+	for _, text := range []string{"http://" + h + "/", "http://[" + h + "]/"} {
+		if u, reason := jobs.ParseURL(text); reason == "" && u.Path == "/" && u.Port() == "" {
+			return true
+		}
+	}
+	return false
 }

@@ -29,6 +29,7 @@ const (
 	concurrency = 64
 	proxies     = 20
 	bodyBytes   = 1 << 10
+	httpAddr    = "127.0.0.1:19090"
 )
 
 // TestMain makes this binary the loop when it is started as that.
@@ -71,11 +72,8 @@ func goferCommand(b *testing.B) contender {
 	}
 	return func(ctx context.Context, nats string, list []string) *exec.Cmd {
 		cmd := exec.CommandContext(ctx, path, "worker")
-		cmd.Env = append(os.Environ(), "GOFER_NATS_URL="+nats, "GOFER_PROXIES="+strings.Join(list, ","), "GOFER_HTTP_ADDR=127.0.0.1:0",
+		cmd.Env = append(os.Environ(), "GOFER_NATS_URL="+nats, "GOFER_PROXIES="+strings.Join(list, ","), "GOFER_HTTP_ADDR="+httpAddr,
 			"GOFER_ALLOW_PRIVATE_TARGETS=true", "GOFER_LOG_LEVEL=warn", fmt.Sprint("GOFER_CONCURRENCY=", concurrency))
-		if profile := os.Getenv("BENCH_CPU_PROFILE"); profile != "" {
-			cmd.Env = append(cmd.Env, "GOFER_CPU_PROFILE="+profile)
-		}
 		return cmd
 	}
 }
@@ -95,7 +93,9 @@ func measure(b *testing.B, make contender) {
 		b.Fatal(err)
 	}
 	first := await(ctx, b, js, 1)
+	profiled := profile(ctx, b)
 	last := await(ctx, b, js, uint64(b.N))
+	profiled()
 	cancel()
 	_ = cmd.Wait()
 
@@ -105,6 +105,39 @@ func measure(b *testing.B, make contender) {
 	b.ReportMetric(float64(cpu.Microseconds())/float64(b.N), "cpu-µs/job")
 	b.ReportMetric(float64(usage.Maxrss)/1024, "peak-MiB")
 	b.ReportMetric(0, "ns/op") // the time of b.N jobs together says nothing that jobs/s does not
+}
+
+// profile takes a CPU profile of gofer while it works, and writes it to the file that BENCH_CPU_PROFILE names.
+func profile(ctx context.Context, b *testing.B) (wait func()) {
+	b.Helper()
+	path := os.Getenv("BENCH_CPU_PROFILE")
+	if path == "" || !strings.HasSuffix(b.Name(), "/gofer") {
+		return func() {}
+	}
+	done := make(chan error, 1)
+	go func() { done <- download(ctx, "http://"+httpAddr+"/debug/pprof/profile?seconds=4", path) }()
+	return func() {
+		if err := <-done; err != nil {
+			b.Error(err)
+		}
+	}
+}
+
+func download(ctx context.Context, url, path string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, data, 0o600)
 }
 
 // await polls until the result stream holds n results, and returns when it saw that.

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"time"
 
 	"github.com/klauspost/compress/gzhttp"
@@ -125,7 +126,19 @@ func (a *admin) routes() []route {
 		{get, "/api/v1/metrics/retries/timeseries", reader, a.series},
 		{get, "/api/v1/metrics/retries/by-proxy", reader, a.byProxy},
 		{get, "/api/v1/metrics/retries/by-policy", reader, a.byPolicy},
+		{get, "/debug/pprof/profile", changer, profile(pprof.Profile)},
+		{get, "/debug/pprof/heap", changer, profile(pprof.Handler("heap").ServeHTTP)},
+		{get, "/debug/pprof/goroutine", changer, profile(pprof.Handler("goroutine").ServeHTTP)},
 	}...)
+}
+
+// profile serves one of the runtime's own profiles: where the time, the memory and the goroutines are. They show how the
+// program is used, so they are for those who may change something.
+func profile(serve http.HandlerFunc) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		serve(w, r)
+		return nil
+	}
 }
 
 // dispatch finds the verb, asks whether it is allowed, and turns an error into its answer.

@@ -3,7 +3,6 @@ package fetch
 import (
 	"context"
 	"errors"
-	"net/url"
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -95,12 +94,8 @@ func (r *run) pick() (*rotation.Lease, error) {
 	if r.job.Proxy.Direct {
 		return &rotation.Lease{}, nil
 	}
-	u, err := url.Parse(r.job.URL)
-	if err != nil {
-		return nil, errors.New("not a valid URL")
-	}
 	lease, events, err := r.f.cfg.Pool.Pick(rotation.Need{
-		Host: hostPort(u), Tags: r.job.Proxy.Tags, Region: r.job.Proxy.Region, RegionStrict: r.job.Proxy.RegionStrict,
+		Host: hostPort(r.job.Target()), Tags: r.job.Proxy.Tags, Region: r.job.Proxy.Region, RegionStrict: r.job.Proxy.RegionStrict,
 		Session: r.job.Proxy.Session, ID: r.job.Proxy.ID, Exclude: r.failedProxies(),
 	})
 	r.f.cfg.OnBreaker(events)

@@ -146,11 +146,10 @@ func (x *exchange) follow(ctx context.Context) error {
 
 func (x *exchange) first(ctx context.Context) (*http.Request, error) {
 	job := &x.run.job
-	req, err := http.NewRequestWithContext(ctx, job.Method, job.URL, content(job))
+	req, err := request(ctx, job.Method, job.Target(), content(job))
 	if err != nil {
-		return nil, errors.New("the request cannot be built")
+		return nil, err
 	}
-	req.URL.Fragment, req.URL.RawFragment = "", ""
 	for name, values := range job.Headers {
 		req.Header[http.CanonicalHeaderKey(name)] = values
 	}
@@ -160,6 +159,18 @@ func (x *exchange) first(ctx context.Context) (*http.Request, error) {
 	if _, own := req.Header["Accept-Encoding"]; !own {
 		req.Header.Set("Accept-Encoding", acceptEncoding)
 	}
+	return req, nil
+}
+
+// request makes a request for a copy of u, without its fragment.
+func request(ctx context.Context, method string, u *url.URL, body io.Reader) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://target/", body)
+	if err != nil {
+		return nil, errors.New("the request cannot be built")
+	}
+	target := *u
+	target.Fragment, target.RawFragment = "", ""
+	req.URL, req.Host = &target, target.Host
 	return req, nil
 }
 
@@ -267,11 +278,11 @@ func (x *exchange) redirect(ctx context.Context, req *http.Request, hop int) (*h
 	if err != nil {
 		return nil, &deniedError{"a redirect leads to something that is not a URL"}
 	}
-	target.Fragment, target.RawFragment = "", ""
-	if target.User != nil {
-		target.User = nil // never sent, never shown
+	target.User = nil // never sent, never shown
+	if len(location) > jobs.MaxURLBytes || jobs.URLReason(target) != "" {
+		return nil, &deniedError{"a redirect leads to something that no job may name"}
 	}
-	if reason := x.run.f.refuses(target.String()); reason != "" {
+	if reason := x.run.f.refuses(target); reason != "" {
 		return nil, &deniedError{"after a redirect: " + reason}
 	}
 	if n, err := io.Copy(io.Discard, io.LimitReader(x.resp.Body, maxDrained)); err != nil || n == maxDrained {
@@ -304,9 +315,9 @@ func redirected(ctx context.Context, req *http.Request, target *url.URL, status 
 	case method != http.MethodHead:
 		method = http.MethodGet
 	}
-	next, err := http.NewRequestWithContext(ctx, method, target.String(), body)
+	next, err := request(ctx, method, target, body)
 	if err != nil {
-		return nil, &deniedError{"a redirect leads to something that is not a URL"}
+		return nil, err
 	}
 	if body != http.NoBody {
 		next.ContentLength, next.GetBody = req.ContentLength, req.GetBody

@@ -180,7 +180,7 @@ func (r *run) before(ctx context.Context) (Outcome, bool) {
 	case len(r.progress.Attempts) >= r.policy.MaxAttempts:
 		return r.failed(jobs.ErrAttemptsExhausted, ""), true
 	}
-	if reason := r.f.refuses(r.job.URL); reason != "" {
+	if reason := r.f.refuses(r.job.Target()); reason != "" {
 		return r.failed(jobs.ErrTargetDenied, reason), true
 	}
 	return Outcome{}, false

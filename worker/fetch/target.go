@@ -8,19 +8,10 @@ import (
 	"strings"
 
 	"golang.org/x/net/idna"
-
-	"github.com/gofer-mq/gofer/jobs"
 )
 
 // refuses says why a URL may not be fetched, or "". It is asked before the first attempt and at every redirect.
-func (f *Fetcher) refuses(text string) string {
-	if reason := jobs.URLReason(text); reason != "" {
-		return "the URL cannot be fetched: " + reason
-	}
-	u, err := url.Parse(text)
-	if err != nil {
-		return "the URL cannot be fetched"
-	}
+func (f *Fetcher) refuses(u *url.URL) string {
 	host := plainHost(u.Hostname())
 	switch {
 	case f.cfg.Denied(host):
@@ -33,10 +24,23 @@ func (f *Fetcher) refuses(text string) string {
 
 // plainHost is a host as a resolver would see it: lower case, ASCII, without a final dot.
 func plainHost(host string) string {
+	if plainASCII(host) {
+		return strings.TrimRight(host, ".")
+	}
 	if ascii, err := idna.Lookup.ToASCII(host); err == nil {
 		host = ascii
 	}
 	return strings.TrimRight(strings.ToLower(host), ".")
+}
+
+// plainASCII reports whether a host needs no mapping.
+func plainASCII(host string) bool {
+	for i := range len(host) {
+		if c := host[i]; c >= 0x80 || 'A' <= c && c <= 'Z' {
+			return false
+		}
+	}
+	return true
 }
 
 // hostPort is the target of a URL with its port.

@@ -1,0 +1,69 @@
+// Package testenv is the outside world for tests, the playground and benchmarks: NATS servers, forward proxies that behave
+// badly on demand, and a site behind them. Everything listens on loopback only and is gone when its owner closes it.
+package testenv
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+)
+
+// NATS is a JetStream server with a file store.
+type NATS struct {
+	tb   testing.TB
+	opts server.Options
+	srv  *server.Server
+}
+
+// StartNATS starts a server on a free port; the test's end stops it. change may alter its options; nil leaves them.
+func StartNATS(tb testing.TB, change func(*server.Options)) *NATS {
+	tb.Helper()
+	n := &NATS{tb: tb, opts: server.Options{
+		ServerName: "testenv", Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: tb.TempDir(), NoSigs: true, NoLog: true,
+	}}
+	if change != nil {
+		change(&n.opts)
+	}
+	n.Start()
+	tb.Cleanup(n.Stop)
+	return n
+}
+
+// Start starts the server again, on the port and with the store that it had.
+func (n *NATS) Start() {
+	n.tb.Helper()
+	opts := n.opts
+	srv, err := server.NewServer(&opts)
+	if err != nil {
+		n.tb.Fatalf("start nats-server: %v", err)
+	}
+	srv.Start()
+	if !srv.ReadyForConnections(10 * time.Second) {
+		n.tb.Fatal("nats-server is not ready after 10 s")
+	}
+	n.srv = srv
+	n.opts.Port = opts.Port
+}
+
+// Stop stops the server and waits for it. Stopping twice is nothing.
+func (n *NATS) Stop() {
+	n.srv.Shutdown()
+	n.srv.WaitForShutdown()
+}
+
+// URL is where the server listens.
+func (n *NATS) URL() string { return fmt.Sprintf("nats://127.0.0.1:%d", n.opts.Port) }
+
+// Connect connects to the server until the test ends.
+func (n *NATS) Connect() *nats.Conn {
+	n.tb.Helper()
+	nc, err := nats.Connect(n.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
+	if err != nil {
+		n.tb.Fatalf("connect to nats-server: %v", err)
+	}
+	n.tb.Cleanup(nc.Close)
+	return nc
+}
