@@ -20,14 +20,15 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 const secret = "s3cr3t"
 
 func TestConnectionFailuresSayWhatIsWrongAndNoSecret(t *testing.T) {
 	t.Parallel()
-	srv := startServer(t, func(o *server.Options) { o.Username, o.Password = "u", "right" })
-	host := strings.TrimPrefix(srv.ClientURL(), "nats://")
+	srv := testenv.StartNATS(t, func(o *server.Options) { o.Username, o.Password = "u", "right" })
+	host := strings.TrimPrefix(srv.URL(), "nats://")
 	file := filepath.Join(t.TempDir(), "seed")
 	must(t, os.WriteFile(file, []byte("SU"+secret), 0o600))
 	for name, c := range map[string]struct {
@@ -35,14 +36,14 @@ func TestConnectionFailuresSayWhatIsWrongAndNoSecret(t *testing.T) {
 		want error
 	}{
 		"nobody there":         {bus.Dial{URL: "nats://u:" + secret + "@127.0.0.1:1"}, bus.ErrUnreachable},
-		"wrong password":       {bus.Dial{URL: srv.ClientURL(), User: "u", Password: secret}, bus.ErrCredentials},
+		"wrong password":       {bus.Dial{URL: srv.URL(), User: "u", Password: secret}, bus.ErrCredentials},
 		"password in the URL":  {bus.Dial{URL: "nats://u:" + secret + "@" + host}, bus.ErrCredentials},
-		"wrong token":          {bus.Dial{URL: srv.ClientURL(), Token: secret}, bus.ErrCredentials},
+		"wrong token":          {bus.Dial{URL: srv.URL(), Token: secret}, bus.ErrCredentials},
 		"not a URL":            {bus.Dial{URL: "nats://u:" + secret + "@ho st:4222"}, bus.ErrConfig},
 		"no URL":               {bus.Dial{}, bus.ErrConfig},
-		"no such file":         {bus.Dial{URL: srv.ClientURL(), CA: "/nowhere/ca.pem"}, bus.ErrConfig},
-		"not a seed":           {bus.Dial{URL: srv.ClientURL(), Nkey: secret}, bus.ErrConfig},
-		"not a seed in a file": {bus.Dial{URL: srv.ClientURL(), Nkey: file}, bus.ErrConfig},
+		"no such file":         {bus.Dial{URL: srv.URL(), CA: "/nowhere/ca.pem"}, bus.ErrConfig},
+		"not a seed":           {bus.Dial{URL: srv.URL(), Nkey: secret}, bus.ErrConfig},
+		"not a seed in a file": {bus.Dial{URL: srv.URL(), Nkey: file}, bus.ErrConfig},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -85,7 +86,7 @@ func TestAPatientConnectWaitsForTheServerAndSaysSo(t *testing.T) {
 	if got := <-said; !strings.Contains(got, "waiting") || strings.Contains(got, secret) {
 		t.Errorf("got log line %q, want that it waits, and no secret", got)
 	}
-	startServer(t, func(o *server.Options) { o.Port = port })
+	testenv.StartNATS(t, func(o *server.Options) { o.Port = port })
 	connecting.Wait()
 	must(t, err)
 	connected.Close()
@@ -117,9 +118,9 @@ func TestAnNkeyMayBeASeedOrAFile(t *testing.T) {
 	must(t, err)
 	file := filepath.Join(t.TempDir(), "seed")
 	must(t, os.WriteFile(file, append(seed, '\n'), 0o600))
-	srv := startServer(t, func(o *server.Options) { o.Nkeys = []*server.NkeyUser{{Nkey: public}} })
+	srv := testenv.StartNATS(t, func(o *server.Options) { o.Nkeys = []*server.NkeyUser{{Nkey: public}} })
 	for _, given := range []string{string(seed), file} {
-		connect(t, bus.Dial{URL: srv.ClientURL(), Nkey: given})
+		connect(t, bus.Dial{URL: srv.URL(), Nkey: given})
 	}
 }
 
@@ -128,7 +129,7 @@ func TestWhatIsSentWhileDisconnectedFailsAtOnce(t *testing.T) {
 	t.Parallel()
 	in := bare(t)
 	lost := in.nc.StatusChanged(nats.RECONNECTING)
-	in.stop()
+	in.server.Stop()
 	<-lost
 	if err := in.nc.Publish("x", nil); !errors.Is(err, nats.ErrReconnectBufExceeded) {
 		t.Errorf("got %v, want %v", err, nats.ErrReconnectBufExceeded)
@@ -137,13 +138,13 @@ func TestWhatIsSentWhileDisconnectedFailsAtOnce(t *testing.T) {
 
 func TestARefusedSubjectIsLogged(t *testing.T) {
 	t.Parallel()
-	srv := startServer(t, func(o *server.Options) {
+	srv := testenv.StartNATS(t, func(o *server.Options) {
 		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
 			Publish: &server.SubjectPermission{Deny: []string{"no.>"}},
 		}}}
 	})
 	said := make(chan string, 1)
-	nc, err := bus.Connect(soon(t), bus.Dial{URL: srv.ClientURL(), User: "u", Password: "p"}, slog.New(slog.NewTextHandler(writer(func(line string) { said <- line }), nil)))
+	nc, err := bus.Connect(soon(t), bus.Dial{URL: srv.URL(), User: "u", Password: "p"}, slog.New(slog.NewTextHandler(writer(func(line string) { said <- line }), nil)))
 	must(t, err)
 	defer nc.Close()
 	must(t, nc.Publish("no.way", nil))

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 func TestEnsureLeavesNothingToPlan(t *testing.T) {
@@ -173,7 +174,7 @@ func TestADeletedLaneIsMadeAnew(t *testing.T) {
 
 func TestJetStreamSwitchedOffIsSaid(t *testing.T) {
 	t.Parallel()
-	in := on(t, startServer(t, func(o *server.Options) { o.JetStream = false }), bus.Dial{})
+	in := on(t, testenv.StartNATS(t, func(o *server.Options) { o.JetStream = false }), bus.Dial{})
 	err := in.Ensure(soon(t), bus.Settings{})
 	isError(t, err, bus.ErrNoJetStream)
 	isError(t, err, bus.ErrConfig)
@@ -185,7 +186,7 @@ func TestJetStreamSwitchedOffIsSaid(t *testing.T) {
 // TestAnOldServerIsNamed speaks to a server that says of itself what 2.11 says.
 func TestAnOldServerIsNamed(t *testing.T) {
 	t.Parallel()
-	in := on(t, startServer(t, func(o *server.Options) { o.JetStream = false }), bus.Dial{})
+	in := on(t, testenv.StartNATS(t, func(o *server.Options) { o.JetStream = false }), bus.Dial{})
 	_, err := in.nc.Subscribe("$JS.API.INFO", func(m *nats.Msg) {
 		_ = m.Respond([]byte(`{"type":"io.nats.jetstream.api.v1.account_info_response","api":{"level":1}}`))
 	})

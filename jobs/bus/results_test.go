@@ -114,12 +114,15 @@ func TestAWaiterFindsWhatItsSubscriptionLost(t *testing.T) {
 	config.RePublish = nil
 	_, err = in.js.UpdateStream(soon(t), config)
 	must(t, err)
+	_, err = in.Result(soon(t), "default", "a")
+	isError(t, err, bus.ErrNotFound)
 	came := make(chan error, 1)
+	before := in.nc.NumSubscriptions()
 	go func() {
 		_, err := in.Wait(soon(t), "default", "a")
 		came <- err
 	}()
-	for in.server.NumSubscriptions() == 0 {
+	for in.nc.NumSubscriptions() == before {
 		time.Sleep(time.Millisecond)
 	}
 	in.store(t, "a", nil)
@@ -199,7 +202,7 @@ func TestFollowOutlivesARestartAndRepeatsNothing(t *testing.T) {
 	if got := <-seen; got != "a" {
 		t.Fatalf("got %s first, want a", got)
 	}
-	in.restart(t)
+	in.restart()
 	writer := on(t, in.server, bus.Dial{})
 	writer.store(t, "b", nil)
 	if got := <-seen; got != "b" {

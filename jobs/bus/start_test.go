@@ -5,41 +5,16 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"net/url"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
 )
-
-// startServer runs a real server for one test; change, if given, alters its options.
-func startServer(t testing.TB, change func(*server.Options)) *server.Server {
-	t.Helper()
-	opts := &server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true}
-	if change != nil {
-		change(opts)
-	}
-	s, err := server.NewServer(opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	t.Cleanup(func() {
-		s.Shutdown()
-		s.WaitForShutdown()
-	})
-	if !s.ReadyForConnections(10 * time.Second) {
-		t.Fatal("the server did not start")
-	}
-	return s
-}
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
@@ -64,8 +39,7 @@ func names(t testing.TB) jobs.Names {
 
 // installation is a client on a server of its own.
 type installation struct {
-	server *server.Server
-	dir    string // of its streams
+	server *testenv.NATS
 	nc     *nats.Conn
 	js     jetstream.JetStream
 	names  jobs.Names
@@ -73,10 +47,10 @@ type installation struct {
 }
 
 // on makes a client on a running server.
-func on(t testing.TB, s *server.Server, d bus.Dial) *installation {
+func on(t testing.TB, s *testenv.NATS, d bus.Dial) *installation {
 	t.Helper()
-	d.URL = s.ClientURL()
-	in := &installation{server: s, dir: strings.TrimSuffix(s.StoreDir(), "/jetstream"), nc: connect(t, d), names: names(t)}
+	d.URL = s.URL()
+	in := &installation{server: s, nc: connect(t, d), names: names(t)}
 	var err error
 	if in.js, err = jetstream.New(in.nc); err != nil {
 		t.Fatal(err)
@@ -90,7 +64,7 @@ func on(t testing.TB, s *server.Server, d bus.Dial) *installation {
 // bare is an installation without its streams.
 func bare(t testing.TB) *installation {
 	t.Helper()
-	return on(t, startServer(t, nil), bus.Dial{})
+	return on(t, testenv.StartNATS(t, nil), bus.Dial{})
 }
 
 func install(t testing.TB, s bus.Settings) *installation {
@@ -102,20 +76,10 @@ func install(t testing.TB, s bus.Settings) *installation {
 	return in
 }
 
-// stop ends the server; restart brings it back on its port with its streams.
-func (in *installation) stop() {
-	in.server.Shutdown()
-	in.server.WaitForShutdown()
-}
-
-func (in *installation) restart(t testing.TB) {
-	t.Helper()
-	u, err := url.Parse(in.server.ClientURL())
-	must(t, err)
-	port, err := strconv.Atoi(u.Port())
-	must(t, err)
-	in.stop()
-	in.server = startServer(t, func(o *server.Options) { o.Port, o.StoreDir = port, in.dir })
+// restart ends the server and brings it back on its port with its streams.
+func (in *installation) restart() {
+	in.server.Stop()
+	in.server.Start()
 }
 
 // store stores a succeeded result and expects it to win.

@@ -45,11 +45,10 @@ func TestOfTwentyRacingResultsOneIsStoredAndSeen(t *testing.T) {
 			t.Errorf("%d bytes: %d results won, want 1", size, got)
 		}
 	}
-	must(t, in.nc.Flush())
+	drained := make(chan struct{})
+	sub.SetClosedHandler(func(string) { close(drained) })
 	must(t, sub.Drain())
-	for in.server.NumSubscriptions() > 0 && sub.IsValid() {
-		time.Sleep(time.Millisecond)
-	}
+	<-drained
 	if got := seen.Load(); got != 2 {
 		t.Errorf("a plain subscriber saw %d results of 2 jobs", got)
 	}
@@ -183,7 +182,7 @@ func TestAParkedJobOutlivesARestart(t *testing.T) {
 	at := time.Now().Add(time.Second)
 	_, err := in.Park(soon(t), "default", "a", []byte("x"), jobs.Progress{}, at)
 	must(t, err)
-	in.restart(t)
+	in.restart()
 	again := on(t, in.server, bus.Dial{})
 	lane, err := again.Lane(soon(t), "default", true)
 	must(t, err)

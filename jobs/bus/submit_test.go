@@ -15,6 +15,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 func TestAJobWithoutIDGetsAULIDOnTheDefaultQueue(t *testing.T) {
@@ -70,7 +71,7 @@ func TestAnInvalidJobIsNotSent(t *testing.T) {
 
 func TestATooLargeJobIsSaidToBe(t *testing.T) {
 	t.Parallel()
-	in := on(t, startServer(t, func(o *server.Options) { o.MaxPayload = 64 << 10 }), bus.Dial{})
+	in := on(t, testenv.StartNATS(t, func(o *server.Options) { o.MaxPayload = 64 << 10 }), bus.Dial{})
 	must(t, in.Ensure(soon(t), bus.Settings{}))
 	_, err := in.Submit(soon(t), jobs.Job{ID: "a", URL: "http://a.test/", Body: strings.Repeat("x", 100<<10)})
 	isError(t, err, bus.ErrTooLarge)
@@ -95,20 +96,20 @@ func TestAJobThatCouldNotBeParkedOrBuriedIsRefused(t *testing.T) {
 func TestSubmitOutlivesARestartOfTheServer(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	in.stop()
+	in.server.Stop()
 	done := make(chan error, 1)
 	go func() {
 		_, err := in.Submit(soon(t), job("a"))
 		done <- err
 	}()
-	in.restart(t)
+	in.restart()
 	must(t, <-done)
 }
 
 func TestSubmitGivesUpWithItsContext(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	in.stop()
+	in.server.Stop()
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if _, err := in.Submit(ctx, job("a")); err == nil {

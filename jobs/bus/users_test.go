@@ -14,10 +14,11 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 // deployed runs a server with the shipped configuration.
-func deployed(t *testing.T) *server.Server {
+func deployed(t *testing.T) *testenv.NATS {
 	t.Helper()
 	for _, user := range []string{"WORKER", "ADMIN", "PUBLISHER", "READER"} {
 		t.Setenv("GOFER_"+user+"_PASSWORD", "p-"+user)
@@ -26,7 +27,7 @@ func deployed(t *testing.T) *server.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return startServer(t, func(o *server.Options) {
+	return testenv.StartNATS(t, func(o *server.Options) {
 		dir := o.StoreDir
 		*o = *opts
 		o.Host, o.Port, o.StoreDir, o.NoLog, o.NoSigs = "127.0.0.1", server.RANDOM_PORT, dir, true, true
@@ -34,7 +35,7 @@ func deployed(t *testing.T) *server.Server {
 }
 
 // as connects as one of the shipped users.
-func as(t *testing.T, s *server.Server, user, password string) *installation {
+func as(t *testing.T, s *testenv.NATS, user, password string) *installation {
 	t.Helper()
 	return on(t, s, bus.Dial{User: user, Password: password, InboxPrefix: "_INBOX_" + user})
 }
