@@ -180,9 +180,16 @@ type InvalidError struct{ Reasons []string }
 // Error joins the reasons in one line.
 func (e *InvalidError) Error() string { return strings.Join(e.Reasons, "; ") }
 
+// maxReasons bounds what is said about one job: each reason quotes a little of it, and all of them together have to fit
+// into a result.
+const maxReasons = 50
+
 func asError(reasons []string) error {
 	if len(reasons) == 0 {
 		return nil
+	}
+	if more := len(reasons) - maxReasons; more > 0 {
+		reasons = append(slices.Clip(reasons[:maxReasons]), fmt.Sprintf("and %d more", more))
 	}
 	return &InvalidError{Reasons: reasons}
 }

@@ -18,6 +18,7 @@ type lane struct {
 	share *share
 
 	consumer jetstream.Consumer
+	ackWait  time.Duration
 	reached  atomic.Bool  // the last pull reached the consumer
 	pending  atomic.Int64 // what the last pull left behind
 }
@@ -59,7 +60,7 @@ func (l *lane) fetch(ctx context.Context, c claim) (got int, more bool, err erro
 		}
 		more = meta.NumPending > 0
 		l.pending.Store(int64(meta.NumPending))
-		l.w.tasks <- &task{lane: l, msg: msg, meta: *meta, lease: newLease(pulledAt, l.w.cfg.AckWait)}
+		l.w.tasks <- &task{lane: l, msg: msg, meta: *meta, lease: newLease(pulledAt, l.ackWait)}
 	}
 	if err := batch.Error(); err != nil && !errors.Is(err, jetstream.ErrNoMessages) {
 		return got, false, fmt.Errorf("pull jobs of queue %s: %w", l.queue, err)
@@ -78,10 +79,15 @@ func (l *lane) ask(c claim) (jetstream.MessageBatch, error) {
 }
 
 func (l *lane) bind(ctx context.Context) (err error) {
-	if l.consumer == nil {
-		l.consumer, err = l.w.cfg.Client.Lane(ctx, l.queue, l.due)
+	if l.consumer != nil {
+		return nil
 	}
-	return err
+	if l.consumer, err = l.w.cfg.Client.Lane(ctx, l.queue, l.due); err != nil {
+		return err
+	}
+	// A consumer that was there keeps the ack wait that it was made with.
+	l.ackWait = min(l.w.cfg.AckWait, l.consumer.CachedInfo().Config.AckWait)
+	return nil
 }
 
 // mend waits a little after a failed pull and finds or makes the consumer anew: it may have been deleted, or the server

@@ -9,7 +9,7 @@ import (
 
 const (
 	probeEvery = 200 * time.Millisecond // how often a lane that looked empty is looked at while others have work
-	idleWait   = 2 * time.Second        // how long a pull waits when no lane has work
+	idleWait   = time.Second            // how long a pull waits when no lane has work; a drain waits for its end
 	mostPulled = 256                    // of one pull: a larger one would only delay the first of its messages
 )
 

@@ -94,13 +94,13 @@ func (c *crowd) part(lanes ...int) float64 {
 func varied() time.Duration { return 20*time.Millisecond + rand.N(160*time.Millisecond) }
 
 func TestQueuesShareSlotsByWeight(t *testing.T) {
-	for _, total := range []int{1, 2, 4, 10, 64, 500} {
+	for _, total := range []int{1, 2, 4, 10, 64} {
 		synctest.Test(t, func(t *testing.T) {
 			c := newCrowd(total, varied)
 			c.queue(6, -1, 0)
 			c.queue(3, -1, 0)
 			c.queue(1, -1, 0)
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			c.run(ctx)
 			for i, want := range []float64{0.6, 0.3, 0.1} {

@@ -210,7 +210,7 @@ func (r *rig) policy() jobs.Policy {
 func (r *rig) retried(e jobs.RetryEvent) {
 	r.book.Retry(e)
 	r.metrics.Retry(e)
-	r.log.Info("retry", "queue", e.Queue, "job", e.JobID, "attempt", e.Attempt, "proxy", e.Proxy, "fault", e.Fault, "error", e.Error, "delay", e.Delay.Std(), "kind", e.Kind)
+	r.log.Info("retry", "queue", e.Queue, "job", e.JobID, "attempt", e.Attempt, "proxy", e.Proxy, "fault", e.Fault, "error", e.Error, "delay", e.Delay.String(), "kind", e.Kind)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	if err := r.line.Load().client.PublishRetry(ctx, e); err != nil {

@@ -1,0 +1,332 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
+)
+
+func TestPublishedURLComesBackAsItsBody(t *testing.T) {
+	w := newWorld(t, nil)
+	w.worker(freeAddr(t))
+	w.publish("j1", "http://shop.test/ok\n")
+	r := w.result("j1")
+	if r.Outcome != jobs.Succeeded || r.Status != http.StatusOK || string(r.Body) != "hello from shop.test/ok\n" {
+		t.Errorf("result = %s %d %q, want the body of the page", r.Outcome, r.Status, r.Body)
+	}
+	if r.Proxy != "good" || r.AttemptCount != 1 || r.URL != "http://shop.test/ok" || r.Header.Get("Content-Type") == "" {
+		t.Errorf("facts = proxy %q, attempts %d, url %q, header %v", r.Proxy, r.AttemptCount, r.URL, r.Header)
+	}
+}
+
+func TestPlainSubscriberSeesEachResultOnceAndWorkersShareTheJobs(t *testing.T) {
+	w := newWorld(t, nil)
+	w.worker(freeAddr(t))
+	w.worker(freeAddr(t))
+	seen := map[string]int{}
+	workers := map[string]bool{}
+	got := make(chan *nats.Msg, 1000)
+	if _, err := w.nc.ChanSubscribe("gofer.results.>", got); err != nil {
+		t.Fatal(err)
+	}
+	const n = 300
+	for i := range n {
+		w.publish(fmt.Sprint("j", i), job("/slow/20", nil))
+	}
+	for range n {
+		select {
+		case m := <-got:
+			seen[m.Subject]++
+			workers[m.Header.Get("Gofer-Worker")] = true
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%d of %d results came", len(seen), n)
+		}
+	}
+	if len(seen) != n || len(workers) != 2 {
+		t.Errorf("results of %d jobs by %d workers, want %d by 2", len(seen), len(workers), n)
+	}
+}
+
+func TestRetryGoesToAnotherProxyAndIsAnnounced(t *testing.T) {
+	w := newWorld(t, nil)
+	bad := w.startProxy(testenv.Refusing)
+	t.Setenv("GOFER_PROXIES", bad.URL("http")+" id=bad, "+w.proxy.URL("http")+" id=good")
+	w.worker(freeAddr(t))
+	var retried int
+	for i := range 4 {
+		id := fmt.Sprint("r", i)
+		w.publish(id, job("/ok", nil))
+		r := w.result(id)
+		if r.Outcome != jobs.Succeeded || r.Proxy != "good" {
+			t.Errorf("job %s = %s via %s, want success via good", id, r.Outcome, r.Proxy)
+		}
+		retried += r.AttemptCount - 1
+	}
+	var events int
+	err := w.client.Events(t.Context(), bus.Filter{All: true, UntilNow: true}, func(e bus.Event) error {
+		if e.Kind == "retry" && strings.Contains(string(e.Payload), `"proxy":"bad"`) && strings.Contains(string(e.Payload), `"fault":"proxy"`) {
+			events++
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if retried == 0 || events != retried {
+		t.Errorf("retries = %d, announced = %d; want as many, and some", retried, events)
+	}
+}
+
+func TestLongRetryWaitsInTheStreamAndCarriesItsAttempts(t *testing.T) {
+	w := newWorld(t, nil)
+	w.worker(freeAddr(t))
+	w.publish("late", job("/flaky/1", map[string]any{"retry": map[string]any{"backoff_strategy": "fixed", "base_delay": 2.5, "jitter": false}}))
+	eventually(t, "the job to wait in the stream", func() bool {
+		found, err := w.client.Find(t.Context(), "default", "late")
+		return err == nil && len(found) == 1 && w.origin.Count("/flaky/1") == 1
+	})
+	started := time.Now()
+	r := w.result("late")
+	if r.Outcome != jobs.Succeeded || r.AttemptCount != 2 || r.JobSeq == 0 {
+		t.Errorf("result = %s after %d attempts, job sequence %d; want success after 2", r.Outcome, r.AttemptCount, r.JobSeq)
+	}
+	if waited := time.Since(started); waited > 4*time.Second {
+		t.Errorf("the retry came %v after it began to wait, want about 2.5 s", waited)
+	}
+	if r.Duration < 2500*time.Millisecond {
+		t.Errorf("duration = %v, want it counted from the first attempt", r.Duration)
+	}
+}
+
+func TestLargeBodyGoesToTheObjectStore(t *testing.T) {
+	w := newWorld(t, nil)
+	w.worker(freeAddr(t))
+	w.publish("big", job("/bytes/700000", nil))
+	r := w.result("big")
+	if r.Object == "" || r.ObjectDigest == "" || len(r.Body) != 0 {
+		t.Fatalf("object %q, digest %q, %d bytes inline; want the body outside", r.Object, r.ObjectDigest, len(r.Body))
+	}
+	code, out, errOut := gofer(t, "", "results", "big")
+	if code != exitOK || len(out) != 700000 {
+		t.Errorf("gofer results: exit %d, %d bytes, want all 700000; %s", code, len(out), errOut)
+	}
+}
+
+func TestBadJobsEndInOneResultAndALetter(t *testing.T) {
+	w := newWorld(t, nil)
+	w.worker(freeAddr(t))
+	for id, c := range map[string]struct{ payload, code string }{
+		"text":    {"not json", jobs.ErrInvalidJob},
+		"unknown": {`{"url":"http://shop.test/","colour":"red"}`, jobs.ErrInvalidJob},
+		"file":    {"file:///etc/passwd", jobs.ErrInvalidJob},
+		"private": {"http://0x7f.1/", jobs.ErrTargetDenied},
+		"direct":  {job("/ok", map[string]any{"proxy": map[string]any{"direct": true}}), jobs.ErrInvalidJob},
+		"tagged":  {job("/ok", map[string]any{"proxy": map[string]any{"tags": []string{"none-has-this"}}}), jobs.ErrNoProxy},
+		"late":    {job("/ok", map[string]any{"deadline": "2001-01-01T00:00:00Z"}), jobs.ErrExpired},
+		"large":   {`{"url":"http://shop.test/","body":"` + strings.Repeat("x", 800<<10) + `"}`, jobs.ErrInvalidJob},
+	} {
+		w.publish(id, c.payload)
+		r := w.result(id)
+		if r.Outcome != jobs.Failed || r.Error != c.code {
+			t.Errorf("job %s = %s %s, want failed %s", id, r.Outcome, r.Error, c.code)
+		}
+		eventually(t, "the dead letter of "+id, func() bool {
+			letter, err := w.client.DeadOf(t.Context(), bus.Key{Queue: "default", ID: id})
+			return err == nil && string(letter.Payload) == c.payload
+		})
+	}
+}
+
+func TestJobWithABadIDStillEndsInAResult(t *testing.T) {
+	w := newWorld(t, nil)
+	w.worker(freeAddr(t))
+	for _, id := range []string{"a.b", "ünïcode", strings.Repeat("x", 200)} {
+		got, err := w.nc.SubscribeSync("gofer.results.default." + id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.publish(id, "http://shop.test/ok")
+		msg, err := got.NextMsg(10 * time.Second)
+		if err != nil {
+			t.Fatalf("result of the job with the id %q: %v", id, err)
+		}
+		if r := jobs.ParseResult(msg.Header, msg.Data); r.Error != jobs.ErrInvalidJob || len(r.Reasons) == 0 {
+			t.Errorf("job with the id %q = %s %s, want invalid_job with a reason", id, r.Outcome, r.Error)
+		}
+	}
+}
+
+func TestSecondJobOfAFinishedNameStoresNothingAndSaysSo(t *testing.T) {
+	w := newWorld(t, nil)
+	w.worker(freeAddr(t))
+	w.publish("once", job("/ok", nil))
+	first := w.result("once")
+	eventually(t, "the first job to be acked", func() bool {
+		found, err := w.client.Find(t.Context(), "default", "once")
+		return err == nil && len(found) == 1
+	})
+	w.publish("once", job("/bytes/3", nil))
+	eventually(t, "the duplicate event", func() bool {
+		n := 0
+		err := w.client.Events(t.Context(), bus.Filter{All: true, UntilNow: true}, func(e bus.Event) error {
+			if e.Kind == "duplicate" {
+				n++
+			}
+			return nil
+		})
+		return err == nil && n == 1
+	})
+	if again := w.result("once"); string(again.Body) != string(first.Body) || again.JobSeq != first.JobSeq {
+		t.Errorf("the kept result changed to %q", again.Body)
+	}
+	if code, _, errOut := gofer(t, "", "submit", "--id", "once", "http://shop.test/ok"); code == exitOK || !strings.Contains(errOut, "finished") {
+		t.Errorf("gofer submit of a finished id: exit %d, %q; want a refusal", code, errOut)
+	}
+}
+
+func TestDrainHandsBackWhatItCannotFinish(t *testing.T) {
+	w := newWorld(t, nil)
+	t.Setenv("GOFER_DRAIN_TIMEOUT", "1s")
+	first := w.worker(freeAddr(t))
+	w.publish("long", job("/slow/3000", nil))
+	eventually(t, "the fetch to begin", func() bool { return w.origin.Count("/slow/3000") == 1 })
+	began := time.Now()
+	if code := first.wait(t); code != exitOK {
+		t.Errorf("exit code of a drained worker = %d, want 0; it said:\n%s", code, first.log)
+	}
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("the drain took %v, want at most its timeout and a little", took)
+	}
+	w.worker(freeAddr(t))
+	if r := w.result("long"); r.Outcome != jobs.Succeeded {
+		t.Errorf("job handed back by a drained worker = %s %s, want success", r.Outcome, r.Error)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("the job came back after %v, want well before its ack wait of %v", took, bus.AckWait)
+	}
+}
+
+func TestRunningJobCanBeCancelled(t *testing.T) {
+	w := newWorld(t, nil)
+	w.worker(freeAddr(t))
+	w.publish("stop-me", job("/slow/20000", nil))
+	eventually(t, "the fetch to begin", func() bool { return w.origin.Count("/slow/20000") == 1 })
+	if code, out, errOut := gofer(t, "", "cancel", "stop-me"); code != exitOK {
+		t.Fatalf("gofer cancel: exit %d, %s%s", code, out, errOut)
+	}
+	if r := w.result("stop-me"); r.Outcome != jobs.Cancelled {
+		t.Errorf("outcome = %s, want cancelled", r.Outcome)
+	}
+	if code, _, _ := gofer(t, "", "cancel", "stop-me"); code != exitFailed {
+		t.Errorf("cancelling a finished job: exit %d, want %d", code, exitFailed)
+	}
+}
+
+func TestPoolPolicyAndDenyListChangeLive(t *testing.T) {
+	w := newWorld(t, nil)
+	addr := freeAddr(t)
+	w.worker(addr)
+	second := w.startProxy(testenv.Good)
+	if code, _, errOut := gofer(t, second.URL("http")+" id=second\n", "proxies", "add", "-"); code != exitOK {
+		t.Fatalf("gofer proxies add: exit %d, %s", code, errOut)
+	}
+	eventually(t, "the second proxy to be in the pool", func() bool {
+		status, _ := w.get("http://" + addr + "/api/v1/circuit-breakers/second")
+		return status == http.StatusOK
+	})
+	if code, _, errOut := gofer(t, "", "deny", "add", "shop.test"); code != exitOK {
+		t.Fatalf("gofer deny add: exit %d, %s", code, errOut)
+	}
+	if code, _, errOut := gofer(t, "", "policy", "set", `{"max_attempts":7}`); code != exitOK {
+		t.Fatalf("gofer policy set: exit %d, %s", code, errOut)
+	}
+	eventually(t, "the policy to be in force", func() bool {
+		_, body := w.get("http://" + addr + "/api/v1/retry/policy")
+		return strings.Contains(body, `"max_attempts":7`)
+	})
+	w.publish("denied", job("/ok", nil))
+	if r := w.result("denied"); r.Error != jobs.ErrTargetDenied {
+		t.Errorf("job for a denied host = %s %s, want %s", r.Outcome, r.Error, jobs.ErrTargetDenied)
+	}
+}
+
+func TestWorkerOutlivesItsServer(t *testing.T) {
+	w := newWorld(t, nil)
+	p := w.worker(freeAddr(t))
+	w.nats.Stop()
+	w.nats.Start()
+	eventually(t, "the job to be accepted", func() bool {
+		js, err := jetstream.New(w.nc)
+		if err != nil {
+			return false
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err = js.Publish(ctx, "gofer.jobs.default.after", []byte("http://shop.test/ok"))
+		return err == nil
+	})
+	if r := w.result("after"); r.Outcome != jobs.Succeeded {
+		t.Errorf("job after a restart of the server = %s %s, want success; the worker said:\n%s", r.Outcome, r.Error, p.log)
+	}
+}
+
+func TestDeletedConsumerIsMadeAnew(t *testing.T) {
+	w := newWorld(t, nil)
+	w.worker(freeAddr(t))
+	js, err := jetstream.New(w.nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := js.DeleteConsumer(t.Context(), "GOFER_JOBS", "worker-default"); err != nil {
+		t.Fatal(err)
+	}
+	w.publish("after", job("/ok", nil))
+	if r := w.result("after"); r.Outcome != jobs.Succeeded {
+		t.Errorf("job after its consumer was deleted = %s %s, want success", r.Outcome, r.Error)
+	}
+}
+
+func TestWorkerWaitsForAServerThatIsNotUpYet(t *testing.T) {
+	w := newWorld(t, nil)
+	w.nats.Stop()
+	addr := freeAddr(t)
+	t.Setenv("GOFER_HTTP_ADDR", addr)
+	w.start("worker")
+	eventually(t, "the worker to say that it is not ready", func() bool {
+		status, body := w.get("http://" + addr + "/readyz?verbose")
+		return status == http.StatusServiceUnavailable && strings.Contains(body, "nats")
+	})
+	if status, _ := w.get("http://" + addr + "/livez"); status != http.StatusOK {
+		t.Errorf("/livez without NATS = %d, want 200", status)
+	}
+	w.nats.Start()
+	eventually(t, "the worker to be ready", func() bool {
+		status, _ := w.get("http://" + addr + "/readyz")
+		return status == http.StatusOK
+	})
+}
+
+func TestJetStreamSwitchedOffIsSaidAndEndsTheWorker(t *testing.T) {
+	w := newWorld(t, func(o *server.Options) { o.JetStream = false })
+	p := w.start("worker")
+	select {
+	case code := <-p.code:
+		p.code <- code
+		if code != exitConfig || !strings.Contains(p.log.String(), "JetStream is switched off") {
+			t.Errorf("exit %d, it said %q; want 78 and what to do", code, p.log)
+		}
+	case <-time.After(15 * time.Second):
+		t.Fatalf("the worker goes on; it said:\n%s", p.log)
+	}
+}
