@@ -46,7 +46,7 @@ fuzz: ## runs each fuzz target for 30 s
 		echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime 30s $$p || exit 1; done; done
 
 readme: ## runs the commands of README.md as a newcomer would
-	go run ./testenv/readme README.md
+	GOFER_DATA_DIR=$$(mktemp -d) go run ./testenv/readme README.md
 
 clean: ## removes what was built; the data of the embedded server stays
 	rm -rf bin

@@ -263,7 +263,7 @@ func TestWithoutItsPasswordsTheShippedServerDoesNotStart(t *testing.T) {
 	for _, user := range []string{"WORKER", "ADMIN", "PUBLISHER"} {
 		t.Setenv("GOFER_"+user+"_PASSWORD", "p")
 	}
-	if _, err := server.ProcessConfigFile("../../deploy/nats/server.conf"); err == nil || !strings.Contains(err.Error(), "GOFER_READER_PASSWORD") {
+	if _, err := server.ProcessConfigFile("../../deploy/nats/server.conf"); err == nil || !strings.Contains(err.Error(), "NATS_READER_PASSWORD") {
 		t.Errorf("got %v, want the missing variable named", err)
 	}
 }

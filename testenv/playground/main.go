@@ -42,6 +42,10 @@ func run(gofer string) error {
 		}
 		defer stop()
 		environ = append(environ, "GOFER_PROXIES_FILE="+file)
+		if os.Getenv("GOFER_ATTEMPT_TIMEOUT") == "" {
+			// The silent proxy would hold its first jobs for the usual 30 s.
+			environ = append(environ, "GOFER_ATTEMPT_TIMEOUT=3s")
+		}
 	}
 	cmd := exec.Command(gofer, "worker")
 	cmd.Env, cmd.Stdout, cmd.Stderr = environ, os.Stdout, os.Stderr
@@ -117,6 +121,7 @@ In another terminal:
 
   ` + gofer + ` submit --wait http://shop.test/
   ` + gofer + ` submit --wait http://shop.test/flaky
+  echo '{"url":"http://shop.test/","ban":{"statuses":[403]}}' | ` + gofer + ` submit --wait -
   ` + gofer + ` events --all
   curl -s http://127.0.0.1:9090/api/v1/circuit-breakers
 
