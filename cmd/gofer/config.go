@@ -191,6 +191,7 @@ func readSecretFiles() (reasons []string) {
 			continue
 		}
 		_ = os.Setenv(v.name, strings.TrimSpace(string(data)))
+		_ = os.Unsetenv(twin)
 	}
 	return reasons
 }

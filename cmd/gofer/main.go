@@ -83,7 +83,7 @@ func exitCode(err error) int {
 	switch {
 	case errors.As(err, &coded):
 		return coded.code
-	case errors.As(err, &config):
+	case errors.As(err, &config), errors.Is(err, bus.ErrConfig):
 		return exitConfig
 	case errors.Is(err, bus.ErrUnreachable):
 		return exitUnreachable

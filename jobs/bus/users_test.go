@@ -21,7 +21,7 @@ import (
 func deployed(t *testing.T) *testenv.NATS {
 	t.Helper()
 	for _, user := range []string{"WORKER", "ADMIN", "PUBLISHER", "READER"} {
-		t.Setenv("GOFER_"+user+"_PASSWORD", "p-"+user)
+		t.Setenv("NATS_"+user+"_PASSWORD", "p-"+user)
 	}
 	opts, err := server.ProcessConfigFile("../../deploy/nats/server.conf")
 	if err != nil {
@@ -261,7 +261,7 @@ func TestAnAnswerCannotBeAddressedToAStream(t *testing.T) {
 
 func TestWithoutItsPasswordsTheShippedServerDoesNotStart(t *testing.T) {
 	for _, user := range []string{"WORKER", "ADMIN", "PUBLISHER"} {
-		t.Setenv("GOFER_"+user+"_PASSWORD", "p")
+		t.Setenv("NATS_"+user+"_PASSWORD", "p")
 	}
 	if _, err := server.ProcessConfigFile("../../deploy/nats/server.conf"); err == nil || !strings.Contains(err.Error(), "NATS_READER_PASSWORD") {
 		t.Errorf("got %v, want the missing variable named", err)

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestEveryBadVariableIsNamedAtOnceWithoutItsValue(t *testing.T) {
+	const secret = "hunter2-secret"
+	for name, value := range map[string]string{
+		"GOFER_CONCURRENCY": secret, "GOFER_ATTEMPT_TIMEOUT": "11m", "GOFER_QUEUES": "UPPER:" + secret, "GOFER_STRATEGY": "best",
+		"GOFER_RETRY_MAX_ATTEMPTS": "11", "GOFER_RETRY_JITTER": "maybe", "GOFER_BREAKER_WINDOW": "0", "GOFER_REPLICAS": "2",
+		"GOFER_HTTP_ADDR": "0.0.0.0:9090", "GOFER_EMBEDDED_ADDR": "10.0.0.1:4222", "GOFER_LOG_LEVEL": "loud", "GOFER_CONCURENCY": "5",
+		"GOFER_NATS_PASWORD": secret,
+	} {
+		t.Setenv(name, value)
+	}
+	code, _, errOut := gofer(t, "", "config", "check")
+	if code != exitConfig {
+		t.Errorf("exit code = %d, want %d", code, exitConfig)
+	}
+	for _, want := range []string{
+		"GOFER_CONCURRENCY:", "GOFER_ATTEMPT_TIMEOUT:", "GOFER_QUEUES:", "GOFER_STRATEGY:", "GOFER_RETRY_MAX_ATTEMPTS:",
+		"GOFER_RETRY_JITTER:", "GOFER_BREAKER_WINDOW:", "GOFER_REPLICAS:", "GOFER_HTTP_ADDR:", "GOFER_EMBEDDED_ADDR:", "GOFER_LOG_LEVEL:",
+		"GOFER_CONCURENCY: no such variable, did you mean GOFER_CONCURRENCY?", "did you mean GOFER_NATS_PASSWORD?",
+	} {
+		if !strings.Contains(errOut, want) {
+			t.Errorf("%q is not named in:\n%s", want, errOut)
+		}
+	}
+	if strings.Contains(errOut, secret) {
+		t.Errorf("a value was printed:\n%s", errOut)
+	}
+}
+
+func TestKubernetesServiceVariablesAreNotGofers(t *testing.T) {
+	for _, name := range []string{"GOFER_SERVICE_HOST", "GOFER_SERVICE_PORT", "GOFER_SERVICE_PORT_HTTP", "GOFER_PORT", "GOFER_PORT_9090_TCP", "GOFER_METRICS_SERVICE_HOST"} {
+		t.Setenv(name, "tcp://10.0.0.1:9090")
+	}
+	if code, _, errOut := gofer(t, "", "config", "check"); code != exitOK {
+		t.Errorf("exit code = %d, %s", code, errOut)
+	}
+}
+
+func TestStrayVariablesWithoutThePrefixChangeNothing(t *testing.T) {
+	t.Setenv("CONCURRENCY", "7")
+	t.Setenv("PREFIX", "other")
+	c, err := loadConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Concurrency != 64 || c.Prefix != "gofer" {
+		t.Errorf("concurrency %d, prefix %s; want the defaults", c.Concurrency, c.Prefix)
+	}
+}
+
+func TestDurationsAreReadAsTextOrAsSeconds(t *testing.T) {
+	t.Setenv("GOFER_ATTEMPT_TIMEOUT", "2.5")
+	t.Setenv("GOFER_RETRY_BASE_DELAY", "1500ms")
+	t.Setenv("GOFER_MAX_WAIT", "")
+	c, err := loadConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.AttemptTimeout.Seconds() != 2.5 || c.Retry.BaseDelay.Seconds() != 1.5 || c.MaxWait.Seconds() != 86400 {
+		t.Errorf("durations = %s, %s, %s; want 2.5s, 1.5s and the default of 24h", c.AttemptTimeout, c.Retry.BaseDelay, c.MaxWait)
+	}
+}
+
+func TestSecretsCanStandInFilesAndAreNeverShown(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte("from-the-file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GOFER_NATS_PASSWORD_FILE", file)
+	t.Setenv("GOFER_NATS_PASSWORD", "")
+	c, err := loadConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.NATSPassword != "from-the-file" {
+		t.Errorf("password = %q, want the file's", c.NATSPassword)
+	}
+	_, out, _ := gofer(t, "", "config", "show")
+	if strings.Contains(out, "from-the-file") || !strings.Contains(out, "GOFER_NATS_PASSWORD") {
+		t.Errorf("gofer config show printed a secret, or hid the variable:\n%s", out)
+	}
+}
+
+func TestEveryBrokenLineOfTheProxyListIsNamedWithoutItsText(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "proxies.txt")
+	list := "# good and bad\nhttp://user:s3cret@proxy.test:8080\nftp://user:s3cret@proxy.test\n\nuser:s3cret@proxy.test:8080\nhttp://proxy.test:8081 weight=many\n"
+	if err := os.WriteFile(file, []byte(list), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GOFER_PROXIES_FILE", file)
+	code, _, errOut := gofer(t, "", "config", "check")
+	if code != exitConfig {
+		t.Errorf("exit code = %d, want %d", code, exitConfig)
+	}
+	for _, want := range []string{"line 3", "line 5", "line 6"} {
+		if !strings.Contains(errOut, want) {
+			t.Errorf("%s is not named in:\n%s", want, errOut)
+		}
+	}
+	if strings.Contains(errOut, "s3cret") || strings.Contains(errOut, "line 2") {
+		t.Errorf("a password or a good line was printed:\n%s", errOut)
+	}
+}
+
+func TestTakenPortsAreNamedWithTheRemedy(t *testing.T) {
+	w := newWorld(t, nil)
+	taken := strings.TrimPrefix(w.nats.URL(), "nats://")
+	t.Setenv("GOFER_HTTP_ADDR", taken)
+	if code, _, errOut := gofer(t, "", "worker"); code != exitConfig || !strings.Contains(errOut, "GOFER_HTTP_ADDR") {
+		t.Errorf("taken HTTP port: exit %d, %s", code, errOut)
+	}
+	t.Setenv("GOFER_HTTP_ADDR", freeAddr(t))
+	t.Setenv("GOFER_NATS_URL", "")
+	t.Setenv("GOFER_EMBEDDED_ADDR", taken)
+	t.Setenv("GOFER_DATA_DIR", t.TempDir())
+	if code, _, errOut := gofer(t, "", "worker"); code != exitConfig || !strings.Contains(errOut, "GOFER_NATS_URL=nats://"+taken) {
+		t.Errorf("taken NATS port: exit %d, %s", code, errOut)
+	}
+}
+
+func TestUsageNamesEveryVariableOnce(t *testing.T) {
+	_, out, _ := gofer(t, "", "config", "usage")
+	for _, v := range variables() {
+		if n := strings.Count(out, " "+v.name+" "); n != 1 {
+			t.Errorf("%s stands %d times in the usage, want once", v.name, n)
+		}
+		if v.desc == "" {
+			t.Errorf("%s has no description", v.name)
+		}
+	}
+}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+func TestSubmitOfAFilePrintsOutcomesAndKeepsBodies(t *testing.T) {
+	w := newWorld(t, nil)
+	w.worker(freeAddr(t))
+	dir := t.TempDir()
+	file := filepath.Join(dir, "jobs.txt")
+	lines := "# two jobs\nhttp://shop.test/ok\n\n" + `{"id":"named","queue":"default","url":"http://shop.test/bytes/600000"}` + "\n"
+	if err := os.WriteFile(file, []byte(lines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(dir, "bodies")
+	code, stdout, errOut := gofer(t, "", "submit", "--file", file, "--output", out)
+	if code != exitOK || strings.Count(stdout, "succeeded 200") != 2 {
+		t.Fatalf("exit %d, printed %q, %q", code, stdout, errOut)
+	}
+	if strings.Contains(errOut, "%") {
+		t.Errorf("a progress bar was shown although nobody looks: %q", errOut)
+	}
+	body, err := os.ReadFile(filepath.Join(out, "named"))
+	if err != nil || len(body) != 600000 {
+		t.Errorf("the kept body has %d bytes, %v; want 600000", len(body), err)
+	}
+}
+
+func TestBadLinesAreNamedAndTheGoodOnesGo(t *testing.T) {
+	w := newWorld(t, nil)
+	w.worker(freeAddr(t))
+	in := "http://shop.test/ok\n/relative\n{\"url\":\"http://shop.test/ok\",\"coler\":1}\nfile:///etc/passwd\n"
+	code, stdout, errOut := gofer(t, in, "submit", "-")
+	if code != exitSomeFailed || len(strings.Fields(stdout)) != 1 {
+		t.Errorf("exit %d, accepted %q; want %d and one id", code, stdout, exitSomeFailed)
+	}
+	for _, want := range []string{"line 3", `"coler": unknown field`, "not an absolute http or https URL"} {
+		if !strings.Contains(errOut, want) {
+			t.Errorf("%q is not said in:\n%s", want, errOut)
+		}
+	}
+}
+
+func TestFailedJobsTurnTheExitCode(t *testing.T) {
+	w := newWorld(t, nil)
+	w.worker(freeAddr(t))
+	code, _, errOut := gofer(t, "", "submit", "--wait", "http://127.0.0.1/")
+	if code != exitSomeFailed || !strings.Contains(errOut, "target_denied") {
+		t.Errorf("exit %d, %q; want %d and the reason", code, errOut, exitSomeFailed)
+	}
+}
+
+func TestWrongCallsAreUsageErrors(t *testing.T) {
+	for _, args := range [][]string{
+		{"frobnicate"}, {"submit"}, {"submit", "--colour"}, {"submit", "--in", "soon", "http://a.test/"}, {"submit", "--at", "noon", "http://a.test/"},
+		{"submit", "--id", "x", "http://a.test/", "http://b.test/"}, {"results", "a.b"}, {"cancel"}, {"pause", "UPPER"}, {"dead", "replay"}, {"version", "extra"},
+	} {
+		w := strings.Join(args, " ")
+		t.Setenv("GOFER_NATS_URL", sharedServer(t))
+		if code, _, errOut := gofer(t, "", args...); code != exitUsage || errOut == "" {
+			t.Errorf("gofer %s: exit %d, %q; want %d and why", w, code, errOut, exitUsage)
+		}
+	}
+}
+
+// sharedServer is a server without streams.
+func sharedServer(t *testing.T) string {
+	t.Helper()
+	return newWorld(t, nil).nats.URL()
+}
+
+func TestUnreachableServerHasItsExitCode(t *testing.T) {
+	t.Setenv("GOFER_NATS_URL", "nats://user:s3cret@"+freeAddr(t))
+	for _, args := range [][]string{{"submit", "http://a.test/"}, {"results"}, {"doctor"}, {"queues"}} {
+		code, out, errOut := gofer(t, "", args...)
+		if code != exitUnreachable {
+			t.Errorf("gofer %s: exit %d, want %d", args[0], code, exitUnreachable)
+		}
+		if strings.Contains(out+errOut, "s3cret") {
+			t.Errorf("gofer %s printed the password: %s%s", args[0], out, errOut)
+		}
+	}
+}
+
+func TestFullQueueIsSaid(t *testing.T) {
+	w := newWorld(t, nil)
+	if err := w.client.Ensure(t.Context(), bus.Settings{JobsMaxMsgs: 2}); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, errOut := gofer(t, "", "submit", "http://a.test/1", "http://a.test/2", "http://a.test/3")
+	if code != exitSomeFailed || len(strings.Fields(stdout)) != 2 || !strings.Contains(errOut, "GOFER_JOBS_MAX_MSGS") {
+		t.Errorf("exit %d, accepted %q, said %q; want two accepted and what to do about the third", code, stdout, errOut)
+	}
+}
+
+func TestMissingStreamsAreSaid(t *testing.T) {
+	newWorld(t, nil)
+	if code, _, errOut := gofer(t, "", "submit", "http://a.test/"); code != exitFailed || !strings.Contains(errOut, "gofer setup") {
+		t.Errorf("exit %d, %q; want 1 and what to do", code, errOut)
+	}
+}
+
+func TestSetupShowsWhatItWouldDoThenDoesIt(t *testing.T) {
+	newWorld(t, nil)
+	code, out, _ := gofer(t, "", "setup", "--dry-run")
+	if code != exitOK || !strings.Contains(out, "GOFER_JOBS") || !strings.Contains(out, "Nothing was changed") {
+		t.Errorf("dry run: exit %d, %q", code, out)
+	}
+	if code, out, errOut := gofer(t, "", "setup"); code != exitOK {
+		t.Errorf("setup: exit %d, %q, %q", code, out, errOut)
+	}
+	if _, out, _ := gofer(t, "", "setup", "--dry-run"); !strings.Contains(out, "Everything is as configured.") {
+		t.Errorf("after setup there are differences: %q", out)
+	}
+	t.Setenv("GOFER_JOBS_MAX_MSGS", "1000")
+	if _, out, _ := gofer(t, "", "setup", "--dry-run"); !strings.Contains(out, "1000") {
+		t.Errorf("a changed setting is not shown: %q", out)
+	}
+}
+
+func TestDoctorNamesAQueueThatNobodyServes(t *testing.T) {
+	w := newWorld(t, nil)
+	w.worker(freeAddr(t))
+	if code, out, errOut := gofer(t, "", "doctor"); code != exitOK {
+		t.Errorf("doctor of a healthy fleet: exit %d, %q, %q", code, out, errOut)
+	}
+	if code, _, errOut := gofer(t, "", "submit", "--queue", "defualt", "http://a.test/"); code != exitOK {
+		t.Fatalf("submit to another queue: exit %d, %q", code, errOut)
+	}
+	if code, out, _ := gofer(t, "", "doctor"); code != exitFailed || !strings.Contains(out, "defualt") {
+		t.Errorf("doctor: exit %d, %q; want the queue named", code, out)
+	}
+}
+
+func TestDeadLetterIsReplayedOnceUnderANewID(t *testing.T) {
+	w := newWorld(t, nil)
+	w.worker(freeAddr(t))
+	w.publish("dead", job("/ok", map[string]any{"proxy": map[string]any{"region": "mars", "region_strict": true}}))
+	w.result("dead")
+	eventually(t, "the letter to be listed", func() bool {
+		_, out, _ := gofer(t, "", "dead", "ls", "--json")
+		return strings.Contains(out, `"id":"dead"`)
+	})
+	code, out, errOut := gofer(t, "", "dead", "replay", "dead")
+	if code != exitOK || !strings.Contains(out, "replay-") {
+		t.Fatalf("replay: exit %d, %q, %q", code, out, errOut)
+	}
+	if code, _, _ := gofer(t, "", "dead", "replay", "dead"); code == exitOK {
+		t.Errorf("a second replay of the same letter was accepted")
+	}
+}
+
+func TestNoJetStreamIsSaid(t *testing.T) {
+	newWorld(t, func(o *server.Options) { o.JetStream = false })
+	if code, _, errOut := gofer(t, "", "submit", "http://a.test/"); code != exitFailed || !strings.Contains(errOut, "gofer setup") {
+		t.Errorf("submit without JetStream: exit %d, %q; want it to send the user to gofer setup", code, errOut)
+	}
+	if code, _, errOut := gofer(t, "", "setup"); code != exitConfig || !strings.Contains(errOut, "JetStream is switched off") {
+		t.Errorf("setup without JetStream: exit %d, %q; want %d and what to do", code, errOut, exitConfig)
+	}
+}
