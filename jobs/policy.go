@@ -229,8 +229,7 @@ func fieldReasons(name string, err error) []string {
 
 // jsonReason says in the words of JSON, not of Go, what was expected.
 func jsonReason(err error) string {
-	var kind *json.UnmarshalTypeError
-	if errors.As(err, &kind) {
+	if kind, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return fmt.Sprintf("a JSON %s is not what belongs here", kind.Value)
 	}
 	return clip(err.Error(), 200)

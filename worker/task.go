@@ -106,8 +106,7 @@ func (t *task) refusal() jobs.Result {
 		Outcome: jobs.Failed, Error: jobs.ErrInvalidJob, FinishedAt: time.Now(),
 		Attempts: t.progress.Attempts, AttemptCount: len(t.progress.Attempts), Detail: t.invalid.Error(),
 	}
-	var invalid *jobs.InvalidError
-	if errors.As(t.invalid, &invalid) {
+	if invalid, ok := errors.AsType[*jobs.InvalidError](t.invalid); ok {
 		result.Reasons = invalid.Reasons
 	}
 	return result

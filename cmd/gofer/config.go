@@ -198,9 +198,9 @@ func readSecretFiles() (reasons []string) {
 
 // check lists what is out of range. It stands behind process, so every value has its type.
 func (c *config) check() (reasons []string) {
-	bad := func(ok bool, name, format string, args ...any) {
+	bad := func(ok bool, name, why string) {
 		if !ok {
-			reasons = append(reasons, name+": "+fmt.Sprintf(format, args...))
+			reasons = append(reasons, name+": "+why)
 		}
 	}
 	_, err := jobs.NewNames(c.Prefix)

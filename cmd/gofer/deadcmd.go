@@ -81,7 +81,7 @@ func letter(ctx context.Context, s *session, name string) (found bus.Letter, err
 			found, matches = l, 1
 			return enough
 		}
-		if l.ID == name || l.Key.String() == name {
+		if l.ID == name || l.String() == name {
 			found = l
 			matches++
 		}

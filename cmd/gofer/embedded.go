@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -16,12 +17,12 @@ type embedded struct{ srv *server.Server }
 
 // startEmbedded starts it with its streams in dir. A taken port or a folder that cannot be written is the owner's to mend
 // and comes as a *configError that says how.
-func startEmbedded(addr, dir string, log *slog.Logger) (*embedded, error) {
+func startEmbedded(ctx context.Context, addr, dir string, log *slog.Logger) (*embedded, error) {
 	host, portText, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err
 	}
-	if err := free(addr); err != nil {
+	if err := free(ctx, addr); err != nil {
 		return nil, &configError{reasons: []string{fmt.Sprintf(
 			"GOFER_EMBEDDED_ADDR: %s is taken: set GOFER_NATS_URL=nats://%s to join the server there, or choose another address", addr, addr)}}
 	}
@@ -54,8 +55,8 @@ func (e *embedded) close() {
 }
 
 // free reports whether addr can be listened on.
-func free(addr string) error {
-	l, err := net.Listen("tcp", addr)
+func free(ctx context.Context, addr string) error {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return err
 	}

@@ -82,8 +82,7 @@ func key(ctx context.Context, s *session, queue, name string) (bus.Key, error) {
 		return bus.Key{Queue: q, ID: id}, nil
 	}
 	found, err := s.client.Resolve(ctx, id)
-	var ambiguous *bus.AmbiguousError
-	if errors.As(err, &ambiguous) {
+	if _, ok := errors.AsType[*bus.AmbiguousError](err); ok {
 		return bus.Key{}, usage("%w", err)
 	}
 	if err != nil {

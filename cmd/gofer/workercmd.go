@@ -46,13 +46,13 @@ func (a *app) work(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	listener, err := listen(c.HTTPAddr)
+	listener, err := listen(ctx, c.HTTPAddr)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = listener.Close() }()
 	if c.NATSURL == "" {
-		server, err := startEmbedded(c.EmbeddedAddr, c.DataDir, log)
+		server, err := startEmbedded(ctx, c.EmbeddedAddr, c.DataDir, log)
 		if err != nil {
 			return err
 		}
@@ -82,8 +82,8 @@ func workerName() string {
 	return strings.Trim(host[:min(len(host), 64)]+"-"+hex.EncodeToString(random), "-")
 }
 
-func listen(addr string) (net.Listener, error) {
-	l, err := net.Listen("tcp", addr)
+func listen(ctx context.Context, addr string) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, &configError{reasons: []string{fmt.Sprintf("GOFER_HTTP_ADDR: cannot listen on %s (%v): choose another address, such as 127.0.0.1:0", addr, errors.Unwrap(err))}}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -201,9 +202,7 @@ func (w *world) result(id string) jobs.Result {
 // job is a JSON job for shop.test with more fields.
 func job(path string, fields map[string]any) string {
 	all := map[string]any{"url": "http://shop.test" + path}
-	for k, v := range fields {
-		all[k] = v
-	}
+	maps.Copy(all, fields)
 	data, err := json.Marshal(all)
 	if err != nil {
 		panic(fmt.Sprint("a job of this test: ", err))

@@ -83,8 +83,7 @@ const (
 )
 
 func apiError(err error) (code jetstream.ErrorCode, text string) {
-	var api *jetstream.APIError
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
 		return api.ErrorCode, api.Description
 	}
 	return 0, ""

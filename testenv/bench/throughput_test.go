@@ -78,7 +78,8 @@ func goferCommand(b *testing.B) contender {
 	}
 }
 
-func measure(b *testing.B, make contender) {
+func measure(b *testing.B, command contender) {
+	b.Helper()
 	origin := serve(b, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(bytes.Repeat([]byte("x"), bodyBytes)) }))
 	list := forwardProxies(b)
 	url, js := startServer(b)
@@ -86,7 +87,7 @@ func measure(b *testing.B, make contender) {
 
 	ctx, cancel := context.WithTimeout(b.Context(), 10*time.Minute)
 	defer cancel()
-	cmd := make(ctx, url, list)
+	cmd := command(ctx, url, list)
 	cmd.Stderr = os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	if err := cmd.Start(); err != nil {

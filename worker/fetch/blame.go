@@ -295,7 +295,7 @@ func judgeSocks(f facts, op *net.OpError) blame {
 func untrusted(err error) bool {
 	var cert *tls.CertificateVerificationError
 	var op *net.OpError
-	return errors.As(err, &cert) && !(errors.As(err, &op) && op.Op == "proxyconnect")
+	return errors.As(err, &cert) && (!errors.As(err, &op) || op.Op != "proxyconnect")
 }
 
 func isTLS(err error) bool {

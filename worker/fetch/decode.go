@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/andybalholm/brotli"
@@ -55,8 +56,8 @@ func decode(h http.Header, body io.Reader) (*decoded, error) {
 		return &decoded{Reader: in}, nil
 	}
 	d.Reader = in
-	for i := len(names) - 1; i >= 0; i-- {
-		if err := d.push(names[i]); err != nil {
+	for _, name := range slices.Backward(names) {
+		if err := d.push(name); err != nil {
 			d.close()
 			return nil, decodeError(err)
 		}

@@ -222,7 +222,7 @@ func (x *exchange) send(ctx context.Context, req *http.Request) (leased, error) 
 	}
 	_ = cn.Close()
 	x.received += cn.meter.received.Load() - l.received
-	stale := reused && ctx.Err() == nil && cn.meter.received.Load() == l.received && !(x.sent.Load() && x.run.nonIdempotent())
+	stale := reused && ctx.Err() == nil && cn.meter.received.Load() == l.received && (!x.sent.Load() || !x.run.nonIdempotent())
 	if !stale {
 		return leased{}, err
 	}

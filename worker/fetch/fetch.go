@@ -149,9 +149,7 @@ type run struct {
 
 	last    *attempt // the newest one that ended
 	url     string   // where it got to
-	waiting time.Time
-	noProxy bool
-	badCert int // proxies through which the target's certificate was refused
+	badCert int      // proxies through which the target's certificate was refused
 }
 
 // What ends a run from within.

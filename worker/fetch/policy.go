@@ -46,22 +46,16 @@ func (r *run) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	if r.progress.Started.IsZero() && r.policy.Timeout > 0 {
 		r.progress.Started = time.Now()
 	}
-	cancels := make([]context.CancelFunc, 0, 2)
-	limit := func(at time.Time, cause error) {
-		bounded, cancel := context.WithDeadlineCause(ctx, at, cause)
-		ctx, cancels = bounded, append(cancels, cancel)
-	}
-	if !r.job.Deadline.IsZero() {
-		limit(r.job.Deadline, errExpired)
-	}
+	deadline, cause := r.job.Deadline, errExpired
 	if r.policy.Timeout > 0 {
-		limit(r.progress.Started.Add(r.policy.Timeout.Std()), errTimedOut)
-	}
-	return ctx, func() {
-		for _, cancel := range cancels {
-			cancel()
+		if at := r.progress.Started.Add(r.policy.Timeout.Std()); deadline.IsZero() || at.Before(deadline) {
+			deadline, cause = at, errTimedOut
 		}
 	}
+	if deadline.IsZero() {
+		return ctx, func() {}
+	}
+	return context.WithDeadlineCause(ctx, deadline, cause)
 }
 
 // cut ends a job for whose next attempt no time is left.

@@ -1,0 +1,102 @@
+// Package arrows_test holds the imports of this module against the plan of its floors: arrows point down only.
+package arrows_test
+
+import (
+	"encoding/json"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/gofer-mq/gofer/"
+
+// floors says what each package may import of ours. A package that is not named here may not exist.
+func floors() map[string][]string {
+	return map[string][]string{
+		"jobs":           nil,
+		"breaker":        nil,
+		"rotation":       {"breaker"},
+		"jobs/bus":       {"jobs"},
+		"worker/rollup":  {"jobs"},
+		"worker/fetch":   {"jobs", "breaker", "rotation"},
+		"worker":         {"jobs", "jobs/bus", "worker/rollup"},
+		"worker/share":   {"jobs", "jobs/bus", "rotation", "breaker"},
+		"worker/admin":   {"jobs", "breaker", "rotation", "worker/rollup"},
+		"worker/control": {"jobs", "breaker", "rotation", "worker/rollup"},
+		// Everything but testenv.
+		"cmd/gofer": {
+			"jobs", "breaker", "rotation", "jobs/bus", "worker", "worker/rollup", "worker/fetch", "worker/share", "worker/admin",
+			"worker/control",
+		},
+		"testenv":            {"jobs", "jobs/bus"},
+		"testenv/bench":      {"jobs", "jobs/bus", "testenv"},
+		"testenv/chaos":      {"jobs", "jobs/bus", "testenv"},
+		"testenv/playground": {"testenv"},
+		"testenv/readme":     nil,
+		"testenv/interop":    nil,
+		"testenv/arrows":     nil,
+	}
+}
+
+// listed is a package as go list shows it.
+type listed struct {
+	ImportPath string
+	Imports    []string
+}
+
+func packages(t *testing.T) (out []listed) {
+	t.Helper()
+	data, err := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports", module+"...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	for dec := json.NewDecoder(strings.NewReader(string(data))); dec.More(); {
+		var p listed
+		if err := dec.Decode(&p); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+func TestArrowsPointDown(t *testing.T) {
+	plan := floors()
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		allowed, known := plan[name]
+		if !known {
+			t.Errorf("package %s has no place in the plan", name)
+		}
+		for _, path := range p.Imports {
+			if ours, ok := strings.CutPrefix(path, module); ok && !slices.Contains(allowed, ours) {
+				t.Errorf("%s imports %s, which the plan does not allow", name, ours)
+			}
+		}
+	}
+}
+
+func TestOnlyTheProgramAndTheTestsCarryAServer(t *testing.T) {
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		server := slices.ContainsFunc(p.Imports, func(path string) bool { return strings.HasPrefix(path, "github.com/nats-io/nats-server/") })
+		if server && name != "cmd/gofer" && !strings.HasPrefix(name, "testenv") {
+			t.Errorf("%s imports nats-server: whoever imports it would carry a whole server", name)
+		}
+	}
+}
+
+func TestTopLevelIsAsPlanned(t *testing.T) {
+	data, err := exec.CommandContext(t.Context(), "git", "-C", "../..", "ls-files").Output()
+	if err != nil {
+		t.Skipf("skipped: not a git checkout: %v", err)
+	}
+	plan := strings.Fields("go.mod go.sum cmd worker breaker rotation jobs deploy Makefile testenv README.md LICENSE CHANGELOG.md .golangci.yml .gitignore .ci")
+	for path := range strings.Lines(string(data)) {
+		top, _, _ := strings.Cut(strings.TrimSpace(path), "/")
+		if !slices.Contains(plan, top) {
+			t.Errorf("%s does not belong on the top level", top)
+		}
+	}
+}
