@@ -69,12 +69,29 @@ func (w *Worker) complete(ctx context.Context, t *task) bool {
 		if kept, err := w.cfg.Client.Result(ctx, t.queue, t.id); err == nil {
 			return w.second(t, jobs.Result{JobSeq: t.progress.JobSeq}, kept)
 		}
+		w.recall(ctx, t)
 	}
 	outcome := w.cfg.Do(ctx, t.job, t.progress)
 	if outcome.NoProxy {
 		w.noProxy.Store(time.Now().UnixNano())
 	}
 	return w.settle(t, outcome)
+}
+
+// recall counts the attempts of a worker that died with the job, as far as it announced what came after them. A job that
+// kills its workers thus comes to an end.
+func (w *Worker) recall(ctx context.Context, t *task) {
+	last, err := w.cfg.Client.LastRetry(ctx, t.queue, t.id)
+	// An older event is that of another job of this name, or of before the job's last wait.
+	if err != nil || !last.At.After(t.meta.Timestamp) || last.Attempt <= len(t.progress.Attempts) {
+		return
+	}
+	for n := len(t.progress.Attempts) + 1; n < last.Attempt; n++ {
+		t.progress.Attempts = append(t.progress.Attempts, jobs.Attempt{Attempt: n, Fault: jobs.FaultUnclear, Error: "made by a worker that died"})
+	}
+	t.progress.Attempts = append(t.progress.Attempts, jobs.Attempt{
+		Attempt: last.Attempt, Proxy: last.Proxy, Status: last.Status, Fault: last.Fault, Error: last.Error, StartedAt: last.At,
+	})
 }
 
 // read decodes the message. What cannot be read makes the job invalid, never lost.

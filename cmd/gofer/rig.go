@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
@@ -266,7 +268,38 @@ func (r *rig) handler(addr string) http.Handler {
 	return admin.New(admin.Config{
 		Addr: addr, Token: r.config.AdminToken, Worker: r.config.WorkerName, Version: buildVersion(), Log: r.log,
 		Ready: r.ready, Pool: r.pool, Book: r.book, Metrics: r.metrics, Policy: r.share.Policy,
+		SetPolicy: r.setPolicy, ResetPolicy: r.resetPolicy,
 	})
+}
+
+// setPolicy makes p the fleet's retry policy; every worker has it within a second.
+func (r *rig) setPolicy(ctx context.Context, p jobs.Policy) error {
+	data, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	kv, err := r.policies(ctx)
+	if err == nil {
+		_, err = kv.Put(ctx, share.PolicyKey, data)
+	}
+	return err
+}
+
+// resetPolicy returns to the policy of the workers' environment.
+func (r *rig) resetPolicy(ctx context.Context) error {
+	kv, err := r.policies(ctx)
+	if err == nil {
+		err = kv.Delete(ctx, share.PolicyKey)
+	}
+	return err
+}
+
+func (r *rig) policies(ctx context.Context) (jetstream.KeyValue, error) {
+	l := r.line.Load()
+	if l == nil {
+		return nil, bus.ErrUnreachable
+	}
+	return l.client.JetStream().KeyValue(ctx, r.names.Bucket("policy"))
 }
 
 // ready lists what readiness depends on.

@@ -330,3 +330,27 @@ func TestJetStreamSwitchedOffIsSaidAndEndsTheWorker(t *testing.T) {
 		t.Fatalf("the worker goes on; it said:\n%s", p.log)
 	}
 }
+
+func TestAttemptsOfADeadWorkerCountAsFarAsTheyWereAnnounced(t *testing.T) {
+	w := newWorld(t, nil)
+	if err := w.client.Ensure(t.Context(), bus.Settings{AckWait: 2 * time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	w.publish("killed", job("/status/503", map[string]any{"retry": map[string]any{"max_attempts": 3, "base_delay": 0.1, "jitter": false}}))
+	// A worker takes the job, announces a retry after its second attempt, and dies.
+	lane, err := w.client.Lane(t.Context(), "default", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lane.Next(jetstream.FetchMaxWait(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.client.PublishRetry(t.Context(), jobs.RetryEvent{JobID: "killed", Queue: "default", Attempt: 2, At: time.Now().UTC()}); err != nil {
+		t.Fatal(err)
+	}
+	w.worker(freeAddr(t))
+	r := w.result("killed")
+	if r.Error != jobs.ErrAttemptsExhausted || r.AttemptCount != 3 || w.origin.Count("/status/503") != 1 {
+		t.Errorf("result = %s after %d attempts, %d of them here; want the third one to be the last", r.Error, r.AttemptCount, w.origin.Count("/status/503"))
+	}
+}

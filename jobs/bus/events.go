@@ -18,6 +18,22 @@ func (c *Client) PublishRetry(ctx context.Context, e jobs.RetryEvent) error {
 	return c.event(ctx, c.names.RetryEvent(e.Queue, e.JobID), e)
 }
 
+// LastRetry is the newest announced retry of a job, or ErrNotFound.
+func (c *Client) LastRetry(ctx context.Context, queue, id string) (e jobs.RetryEvent, err error) {
+	key := Key{queue, id}
+	if !key.valid() {
+		return e, badKey(key)
+	}
+	msg, err := c.last(ctx, c.names.Stream("EVENTS"), c.names.RetryEvent(queue, id))
+	if err != nil {
+		return e, c.explain("read last retry of job "+key.String(), err)
+	}
+	if err := json.Unmarshal(msg.Data, &e); err != nil {
+		return e, fmt.Errorf("read last retry of job %s: %w", key, err)
+	}
+	return e, nil
+}
+
 // PublishBreaker stores that a proxy's breaker changed.
 func (c *Client) PublishBreaker(ctx context.Context, e jobs.BreakerEvent) error {
 	return c.event(ctx, c.names.BreakerEvent(e.ProxyID), e)
