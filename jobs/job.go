@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -156,10 +157,22 @@ func Decode(queue, id string, payload []byte) (Job, error) {
 	default:
 		job.URL = string(text)
 	}
-	if len(reasons) == 0 {
-		reasons = job.finish()
+	if job.URL != "" || len(reasons) == 0 || len(text) > 0 && text[0] == '{' {
+		reasons = merge(reasons, job.finish())
 	}
 	return job, asError(reasons)
+}
+
+// merge adds what the values say to what the shape said, unless the shape said something about that field already: one that
+// could not be read is empty only for that.
+func merge(shape, values []string) []string {
+	for _, reason := range values {
+		field, _, _ := strings.Cut(reason, ":")
+		if !slices.ContainsFunc(shape, func(r string) bool { return strings.HasPrefix(r, field) }) {
+			shape = append(shape, reason)
+		}
+	}
+	return shape
 }
 
 // Encode checks the job as Decode does and writes its payload.
