@@ -38,7 +38,7 @@ func fail(b *breaker.Breaker, n int) (last breaker.Event) {
 
 func wantState(t *testing.T, b *breaker.Breaker, want breaker.State) {
 	t.Helper()
-	if got := b.Status().State; got != want {
+	if got := b.Snapshot().State; got != want {
 		t.Errorf("state = %s, want %s", got, want)
 	}
 }
@@ -218,7 +218,7 @@ func TestPermitSettlesOnceWhateverHappens(t *testing.T) {
 		for range 5 {
 			p.Failure(0, "twice")
 		}
-		if got := b.Status().Failures; got != 1 {
+		if got := b.Snapshot().Failures; got != 1 {
 			t.Errorf("failures of one permit = %d, want 1", got)
 		}
 		fail(b, 4)
@@ -376,7 +376,7 @@ func model(t *rapid.T) {
 			}
 		},
 		"": func(t *rapid.T) {
-			if got := b.Status().State; got != state {
+			if got := b.Snapshot().State; got != state {
 				t.Fatalf("state = %s, the model says %s", got, state)
 			}
 			if ready, open := b.Ready(), state == breaker.Open && time.Now().Before(until); ready && open {

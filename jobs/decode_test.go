@@ -25,6 +25,12 @@ func TestBareURLIsAJob(t *testing.T) {
 	}
 }
 
+func TestBareURLMayNameAnIPv6Address(t *testing.T) {
+	if job, err := decode("http://[2001:db8::1]:8080/"); err != nil || job.Target().Port() != "8080" {
+		t.Errorf("%+v, %v", job, err)
+	}
+}
+
 func TestEveryFieldOfAJobIsRead(t *testing.T) {
 	job, err := decode(`{"url":"https://example.com/","method":"POST","headers":{"Accept":"text/html","X-Two":["a","b"]},"body":"hello",
 		"timeout":"1.5s","not_before":"2030-01-01T00:00:00Z","deadline":"2030-01-02T00:00:00Z",

@@ -152,7 +152,7 @@ func Decode(queue, id string, payload []byte) (Job, error) {
 		reasons = append(reasons, "the payload is empty: send an absolute URL or a JSON object with a url")
 	case text[0] == '{':
 		reasons = append(reasons, job.decode(text)...)
-	case bytes.ContainsAny(text, " \t\r\n\"[") || !bytes.Contains(text, []byte("://")):
+	case bytes.ContainsAny(text, " \t\r\n\"") || !bytes.Contains(text, []byte("://")):
 		reasons = append(reasons, "the payload is neither an absolute URL nor a JSON object")
 	default:
 		job.URL = string(text)

@@ -223,7 +223,7 @@ func (p *Pool) find(id string) *entry {
 }
 
 func (e *entry) status() Status {
-	b, proxy, cfg := e.breaker.Status(), e.proxy.Load(), e.breaker.Config()
+	b, proxy, cfg := e.breaker.Snapshot(), e.proxy.Load(), e.breaker.Group().Config()
 	return Status{
 		ID: proxy.ID, Addr: proxy.Addr(), Tags: proxy.Tags, Region: proxy.Region, State: b.State, Failures: b.Failures,
 		Threshold: cfg.FailureThreshold, Window: cfg.Window, OpenTimeout: cfg.OpenTimeout, NextTest: b.NextTest,

@@ -22,7 +22,7 @@ import (
 // Origin is a site that answers as it is asked to.
 //
 //	/ok /bytes/N /status/N /slow/MS /echo /headers/KiB        plain answers
-//	/gzip /deflate /br /zstd, each also as /bomb/…             encoded ones; a bomb is 64 MiB
+//	/gzip /deflate /br /zstd, each also as /bomb/…             encoded ones; a bomb is 16 MiB
 //	/redirect/N /redirect-to?url= /loop                        redirects
 //	/retry-after/V?status=                                     429, or the status, with that Retry-After
 //	/flaky/N?key=                                              fails N times with 503, then answers
@@ -81,7 +81,7 @@ func (o *Origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "gzip", "deflate", "br", "zstd":
 		encoded(w, name, []byte("encoded as "+name+"\n"))
 	case "bomb":
-		encoded(w, arg, make([]byte, 64<<20))
+		encoded(w, arg, make([]byte, 16<<20))
 	case "redirect":
 		redirect(w, r, number)
 	case "redirect-to":
@@ -153,7 +153,7 @@ func encoded(w http.ResponseWriter, name string, body []byte) {
 	case "deflate":
 		enc = zlib.NewWriter(w)
 	case "br":
-		enc = brotli.NewWriter(w)
+		enc = brotli.NewWriterLevel(w, brotli.BestSpeed)
 	case "zstd":
 		enc, _ = zstd.NewWriter(w)
 	}
