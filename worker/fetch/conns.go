@@ -61,6 +61,7 @@ func newConns(cfg Config) *conns {
 	c.transport = &http.Transport{
 		Proxy:                  func(r *http.Request) (*url.URL, error) { return routeOf(r.Context()).proxy, nil },
 		DialContext:            c.dial,
+		DialTLSContext:         c.dialTLS,
 		TLSClientConfig:        &tls.Config{RootCAs: cfg.RootCAs, MinVersion: tls.VersionTLS12},
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true,
@@ -126,23 +127,37 @@ func (c *conns) dial(ctx context.Context, network, addr string) (net.Conn, error
 
 var errInner = errors.New("the name leads to a private, loopback or link-local address")
 
-// take is a connection to u through proxy: an idle one, or a new one.
-func (c *conns) take(ctx context.Context, proxy *url.URL, u *url.URL) (cn *conn, reused bool, err error) {
-	key := connKey(proxy, u)
-	if cn := c.pop(key); cn != nil {
-		return cn, true, nil
-	}
-	cn, err = c.open(ctx, key, proxy, u)
-	return cn, false, err
-}
-
-func (c *conns) open(ctx context.Context, key string, proxy *url.URL, u *url.URL) (*conn, error) {
-	r := &route{proxy: proxy}
-	cc, err := c.transport.NewClientConn(context.WithValue(ctx, routeKey{}, r), u.Scheme, hostPort(u))
+// dialTLS is dial and the handshake with whom it reached. net/http would offer HTTP/2 to a proxy too, which a proxy that
+// speaks it accepts, and then send it a CONNECT of HTTP/1.1.
+func (c *conns) dialTLS(ctx context.Context, network, addr string) (net.Conn, error) {
+	nc, err := c.dial(ctx, network, addr)
 	if err != nil {
 		return nil, err
 	}
-	return &conn{ClientConn: cc, key: key, meter: r.meter}, nil
+	config := c.transport.TLSClientConfig.Clone()
+	config.ServerName, _, _ = net.SplitHostPort(addr)
+	if routeOf(ctx).proxy != nil {
+		config.NextProtos = []string{"http/1.1"}
+	}
+	secured := tls.Client(nc, config)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		_ = nc.Close()
+		return nil, err
+	}
+	return secured, nil
+}
+
+// open makes a connection to u through proxy. received is what came in before it failed.
+func (c *conns) open(ctx context.Context, proxy, u *url.URL) (cn *conn, received int64, err error) {
+	r := &route{proxy: proxy}
+	cc, err := c.transport.NewClientConn(context.WithValue(ctx, routeKey{}, r), u.Scheme, hostPort(u))
+	switch {
+	case err == nil:
+		return &conn{ClientConn: cc, key: connKey(proxy, u), meter: r.meter}, 0, nil
+	case r.meter != nil:
+		return nil, r.meter.received.Load(), err
+	}
+	return nil, 0, err
 }
 
 // connKey names what a connection can be used for: the proxy with its user, and the target unless the proxy takes plain

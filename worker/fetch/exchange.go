@@ -3,12 +3,12 @@ package fetch
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"os"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -77,6 +77,10 @@ func (r *run) exchange(ctx context.Context, lease *rotation.Lease) *exchange {
 		x.proxy = p.URL
 	}
 	x.err = x.follow(httptrace.WithClientTrace(ctx, x.trace()))
+	if errors.Is(x.err, os.ErrDeadlineExceeded) {
+		// A connection's deadline is ctx's own, and may strike a moment earlier than ctx knows of it.
+		<-ctx.Done()
+	}
 	if ctx.Err() != nil {
 		x.cause = context.Cause(ctx)
 	}
@@ -110,16 +114,13 @@ func (x *exchange) trace() *httptrace.ClientTrace {
 				x.at(tunnelling)
 			}
 		},
+		// The first handshake with a secure proxy is the proxy's own; it is reported when it is done.
 		TLSHandshakeStart: func() {
-			if !secureProxy {
-				x.at(securing)
-			}
-		},
-		TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
-			if secureProxy && err == nil {
-				secureProxy = false
+			if secureProxy && stage(x.stage.Load()) == connecting {
 				x.at(tunnelling)
+				return
 			}
+			x.at(securing)
 		},
 		WroteHeaders:         func() { x.sent.Store(true) },
 		WroteRequest:         func(httptrace.WroteRequestInfo) { x.at(waiting) },
@@ -182,83 +183,92 @@ func content(job *jobs.Job) io.Reader {
 }
 
 // hop does one request. It returns the next one when the answer is a redirect that is followed, else it keeps the answer.
-func (x *exchange) hop(ctx context.Context, req *http.Request, hop int) (*http.Request, error) {
+func (x *exchange) hop(ctx context.Context, req *http.Request, hop int) (next *http.Request, err error) {
 	cn, err := x.send(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	started := cn.received
-	defer func() { x.received += cn.meter.received.Load() - started }()
-	next, err := x.redirect(ctx, req, hop)
-	if err == nil && next == nil {
+	reusable := false
+	defer func() { x.giveBack(cn, reusable) }() // also when what came made us panic
+	if next, err = x.redirect(ctx, req, hop); err == nil && next == nil {
 		x.header = x.resp.Header
 		err = x.read()
 	}
-	x.giveBack(cn, err)
+	reusable = err == nil && !x.resp.Close
 	return next, err
 }
 
 // leased is a connection in use and what its meter showed before.
 type leased struct {
 	*conn
-	received int64
+	before int64
 }
 
-// send takes a connection and sends the request. An idle connection may have died unseen: then, if nothing was answered and
-// nothing can happen twice, the request is sent once more on a new connection through the same proxy.
+// send sends the request on an idle connection, or on a new one. An idle connection may have died unseen: then, if no answer
+// had begun, the request goes once more on a new connection through the same proxy. A request that may not be sent twice
+// never takes an idle one, because nobody could tell whether it arrived.
 func (x *exchange) send(ctx context.Context, req *http.Request) (leased, error) {
-	cn, reused, err := x.run.f.conns.take(ctx, x.proxy, req.URL)
-	if err != nil {
-		return leased{}, err
-	}
-	l := leased{conn: cn, received: cn.meter.received.Load()}
-	if !reused {
-		l.received = 0
-	}
-	x.at(sending)
-	x.resp, err = cn.RoundTrip(req)
-	if err == nil {
-		return l, nil
-	}
-	_ = cn.Close()
-	x.received += cn.meter.received.Load() - l.received
-	stale := reused && ctx.Err() == nil && cn.meter.received.Load() == l.received && (!x.sent.Load() || !x.run.nonIdempotent())
-	if !stale {
-		return leased{}, err
-	}
-	return x.resend(ctx, req)
-}
-
-func (x *exchange) resend(ctx context.Context, req *http.Request) (leased, error) {
-	if req.GetBody != nil {
-		body, err := req.GetBody()
-		if err != nil {
+	if cn := x.idle(req); cn != nil {
+		l := leased{conn: cn, before: cn.meter.received.Load()}
+		err := x.roundTrip(l, req)
+		if err == nil || ctx.Err() != nil || stage(x.stage.Load()) >= reading {
+			return l, err
+		}
+		if req, err = again(req); err != nil {
 			return leased{}, err
 		}
-		req.Body = body
+		x.stage.Store(int32(connecting))
 	}
-	x.stage.Store(int32(connecting))
-	cn, err := x.run.f.conns.open(ctx, connKey(x.proxy, req.URL), x.proxy, req.URL)
+	cn, received, err := x.run.f.conns.open(ctx, x.proxy, req.URL)
 	if err != nil {
+		x.received += received
 		return leased{}, err
 	}
-	x.at(sending)
-	if x.resp, err = cn.RoundTrip(req); err != nil {
-		_ = cn.Close()
-		x.received += cn.meter.received.Load()
-		return leased{}, err
-	}
-	return leased{conn: cn}, nil
+	l := leased{conn: cn}
+	return l, x.roundTrip(l, req)
 }
 
-// giveBack makes the connection idle again if its answer was read to the end, and closes it otherwise.
-func (x *exchange) giveBack(cn leased, err error) {
-	_ = x.resp.Body.Close()
-	if err != nil || x.resp.Close || cn.Err() != nil {
-		_ = cn.Close()
+func (x *exchange) idle(req *http.Request) *conn {
+	if x.run.nonIdempotent() {
+		return nil
+	}
+	return x.run.f.conns.pop(connKey(x.proxy, req.URL))
+}
+
+// roundTrip sends the request and waits for the answer's headers. When it fails the connection is closed.
+func (x *exchange) roundTrip(l leased, req *http.Request) (err error) {
+	x.at(sending)
+	if x.resp, err = l.RoundTrip(req); err != nil {
+		x.giveBack(l, false)
+	}
+	return err
+}
+
+// again is a request that was not answered, with its body from the beginning.
+func again(req *http.Request) (*http.Request, error) {
+	if req.GetBody == nil {
+		return req, nil
+	}
+	body, err := req.GetBody()
+	if err != nil {
+		return nil, err
+	}
+	fresh := req.WithContext(req.Context())
+	fresh.Body = body
+	return fresh, nil
+}
+
+// giveBack counts what was received, and makes the connection idle again or closes it.
+func (x *exchange) giveBack(l leased, reusable bool) {
+	if x.resp != nil {
+		_ = x.resp.Body.Close()
+	}
+	x.received += l.meter.received.Load() - l.before
+	if !reusable || l.Err() != nil {
+		_ = l.Close()
 		return
 	}
-	x.run.f.conns.put(cn.conn)
+	x.run.f.conns.put(l.conn)
 }
 
 // maxDrained is how much of a redirect's body is read to keep its connection.
