@@ -81,10 +81,16 @@ func URLReason(u *url.URL) string {
 		return "user information is not allowed in it: send an Authorization header"
 	case !validPort(u.Port()):
 		return "the port is not between 1 and 65535"
-	case !httpguts.ValidHostHeader(u.Host):
+	case !validHost(u.Host):
 		return "the host has characters that no host name has"
 	}
 	return ""
+}
+
+// validHost takes names of other scripts too, as they are looked up: in Punycode.
+func validHost(host string) bool {
+	ascii, err := httpguts.PunycodeHostPort(host)
+	return err == nil && httpguts.ValidHostHeader(ascii)
 }
 
 func validPort(port string) bool {

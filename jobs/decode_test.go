@@ -31,6 +31,12 @@ func TestBareURLMayNameAnIPv6Address(t *testing.T) {
 	}
 }
 
+func TestHostNamesOfOtherScriptsAreTaken(t *testing.T) {
+	if _, err := decode("http://b\u00fccher.test/"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestEveryFieldOfAJobIsRead(t *testing.T) {
 	job, err := decode(`{"url":"https://example.com/","method":"POST","headers":{"Accept":"text/html","X-Two":["a","b"]},"body":"hello",
 		"timeout":"1.5s","not_before":"2030-01-01T00:00:00Z","deadline":"2030-01-02T00:00:00Z",
