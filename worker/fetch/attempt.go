@@ -22,7 +22,7 @@ var errAttemptTimeout = errors.New("the attempt took longer than its timeout")
 // attempt picks a proxy, does one exchange through it, and sorts what came of it. again means that the policy decides
 // whether and when another one follows.
 func (r *run) attempt(ctx context.Context) (end Outcome, again bool) {
-	lease, err := r.pick()
+	lease, err := r.lease()
 	if err != nil {
 		return r.withoutProxy(err), false
 	}
@@ -35,7 +35,7 @@ func (r *run) attempt(ctx context.Context) (end Outcome, again bool) {
 	x := r.exchange(ctx, lease)
 	f := r.facts(ctx, x, lease)
 	b := judge(f)
-	r.f.cfg.OnBreaker(lease.Report(b.verdict(f)))
+	r.changed(lease.Report(b.verdict(f)))
 	r.progress.Bytes += x.received
 	if f.stopped && !errors.Is(context.Cause(ctx), errExpired) && !errors.Is(context.Cause(ctx), errTimedOut) {
 		// The attempt was taken away from it and counts for nobody.
@@ -69,6 +69,7 @@ func (r *run) sort(ctx context.Context, x *exchange, f facts, b blame) (end Outc
 	case f.stopped:
 		return r.stopped(ctx), false
 	case b.end == "" && b.answer:
+		r.accuse()
 		return r.succeeded(x), false
 	case b.end != "":
 		return r.failed(b.end, b.text), false
@@ -76,6 +77,15 @@ func (r *run) sort(ctx context.Context, x *exchange, f facts, b blame) (end Outc
 		return r.failed(jobs.ErrAttemptsExhausted, b.text+"; the request may have been received, and retry_non_idempotent is not set"), false
 	}
 	return Outcome{}, true
+}
+
+// accuse rests the proxies through which the target's certificate was refused: another one has now shown a good certificate,
+// so they put in their own.
+func (r *run) accuse() {
+	for _, id := range r.badCert {
+		events, _ := r.f.cfg.Pool.ForceOpen(id, restTrip, "intercepts")
+		r.changed(events)
+	}
 }
 
 // nonIdempotent reports whether sending the request again could do something twice.
@@ -98,8 +108,23 @@ func (r *run) pick() (*rotation.Lease, error) {
 		Host: hostPort(r.job.Target()), Tags: r.job.Proxy.Tags, Region: r.job.Proxy.Region, RegionStrict: r.job.Proxy.RegionStrict,
 		Session: r.job.Proxy.Session, ID: r.job.Proxy.ID, Exclude: r.failedProxies(),
 	})
-	r.f.cfg.OnBreaker(events)
+	r.changed(events)
 	return &lease, err
+}
+
+// lease is the one that was taken ahead, or a new one.
+func (r *run) lease() (*rotation.Lease, error) {
+	if lease := r.next; lease != nil {
+		r.next = nil
+		return lease, nil
+	}
+	return r.pick()
+}
+
+func (r *run) changed(events []rotation.Event) {
+	if len(events) > 0 {
+		r.f.cfg.OnBreaker(events)
+	}
 }
 
 func (r *run) failedProxies() (ids []string) {

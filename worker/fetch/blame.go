@@ -30,7 +30,7 @@ type facts struct {
 	sent      bool
 	ban       bool
 	retryable bool
-	badCert   int // proxies through which the target's certificate was refused so far
+	badCert   int // through how many proxies the target's certificate was refused so far
 	// retryAfter is the least wait that was asked for.
 	retryAfter time.Duration
 	latency    time.Duration
@@ -57,10 +57,10 @@ func (r *run) facts(ctx context.Context, x *exchange, lease *rotation.Lease) fac
 	if f.status == http.StatusTooManyRequests || f.status == http.StatusServiceUnavailable {
 		f.retryAfter = RetryAfter(f.header.Get("Retry-After"), time.Now())
 	}
-	if untrusted(x.err) {
-		r.badCert++
+	if untrusted(x.err) && !f.direct && !slices.Contains(r.badCert, lease.ID()) {
+		r.badCert = append(r.badCert, lease.ID())
 	}
-	f.badCert = r.badCert
+	f.badCert = len(r.badCert)
 	return f
 }
 
@@ -139,11 +139,13 @@ func judge(f facts) blame {
 func judgeAnswer(f facts) blame {
 	status := http.StatusText(f.status)
 	switch {
-	case f.status == http.StatusProxyAuthRequired && !f.direct:
-		// Only a proxy says 407, whoever it claims to speak for.
+	case f.status == http.StatusProxyAuthRequired && f.plain:
 		b := byProxy("proxy_auth", "the proxy wants other credentials (407)")
 		b.trip = restTrip
 		return b
+	case f.status == http.StatusProxyAuthRequired && !f.direct:
+		// It came through the tunnel, so the proxy we speak to did not say it: no target may shut a pool like that.
+		return byPair("proxy_auth", "a proxy in front of the target wants credentials (407)")
 	case f.ban && f.direct:
 		return byTarget("ban", "the answer matches the job's ban rule")
 	case f.ban:
@@ -181,10 +183,6 @@ func judgeDirect(f facts) blame {
 		return ends(jobs.ErrTargetDenied, "denied", "private, loopback and link-local targets are not allowed here")
 	case errors.As(f.err, &dns) && dns.IsNotFound:
 		b := byTarget("dns", "the host name does not exist")
-		b.end = jobs.ErrPermanent
-		return b
-	case untrusted(f.err) && f.badCert > 1:
-		b := byTarget("tls", "the target's certificate is not trusted")
 		b.end = jobs.ErrPermanent
 		return b
 	case untrusted(f.err):

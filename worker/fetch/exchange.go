@@ -53,6 +53,7 @@ type exchange struct {
 	proxy *url.URL // nil when direct
 
 	started  time.Time
+	decodes  bool // the encodings were ours to ask for
 	stage    atomic.Int32
 	sent     atomic.Bool // a request, or a part of it, may have reached the target
 	received int64       // bytes on the wire
@@ -152,12 +153,20 @@ func (x *exchange) first(ctx context.Context) (*http.Request, error) {
 		return nil, err
 	}
 	for name, values := range job.Headers {
-		req.Header[http.CanonicalHeaderKey(name)] = values
+		name = http.CanonicalHeaderKey(name)
+		req.Header[name] = append(req.Header[name], values...)
 	}
 	if _, own := req.Header["User-Agent"]; !own {
 		req.Header.Set("User-Agent", userAgent)
 	}
-	if _, own := req.Header["Accept-Encoding"]; !own {
+	_, own := req.Header["Accept-Encoding"]
+	_, part := req.Header["Range"] // a part of an encoded body cannot be decoded
+	switch {
+	case own:
+	case part:
+		req.Header.Set("Accept-Encoding", "identity")
+	default:
+		x.decodes = job.Method != http.MethodHead
 		req.Header.Set("Accept-Encoding", acceptEncoding)
 	}
 	return req, nil
@@ -289,7 +298,7 @@ func (x *exchange) redirect(ctx context.Context, req *http.Request, hop int) (*h
 		return nil, &deniedError{"a redirect leads to something that is not a URL"}
 	}
 	target.User = nil // never sent, never shown
-	if len(location) > jobs.MaxURLBytes || jobs.URLReason(target) != "" {
+	if len(target.String()) > jobs.MaxURLBytes || jobs.URLReason(target) != "" {
 		return nil, &deniedError{"a redirect leads to something that no job may name"}
 	}
 	if reason := x.run.f.refuses(target); reason != "" {
@@ -334,7 +343,8 @@ func redirected(ctx context.Context, req *http.Request, target *url.URL, status 
 	}
 	sameOrigin := req.URL.Scheme == target.Scheme && hostPort(req.URL) == hostPort(target)
 	for name, values := range req.Header {
-		if sameOrigin || name == "User-Agent" || strings.HasPrefix(name, "Accept") {
+		about := body == http.NoBody && strings.HasPrefix(name, "Content-") // a body that is not sent again
+		if sameOrigin && !about || name == "User-Agent" || strings.HasPrefix(name, "Accept") {
 			next.Header[name] = values
 		}
 	}
@@ -347,9 +357,15 @@ func (x *exchange) read() error {
 	if own := x.run.job.MaxBodyBytes; own > 0 {
 		limit = min(limit, own)
 	}
+	length := x.resp.ContentLength
+	if x.resp.Request.Method == http.MethodHead {
+		length = 0 // it is that of another answer
+	}
+	if length > limit && len(encodings(x.resp.Header)) == 0 {
+		return errTooLarge
+	}
 	body := io.Reader(x.resp.Body)
-	_, own := x.run.job.Headers["Accept-Encoding"]
-	if !own && x.resp.Request.Method != http.MethodHead {
+	if x.decodes {
 		decoded, err := decode(x.resp.Header, body)
 		if err != nil {
 			return err
@@ -358,8 +374,8 @@ func (x *exchange) read() error {
 		body = decoded
 	}
 	var buf bytes.Buffer
-	if n := x.resp.ContentLength; n > 0 && n <= limit {
-		buf.Grow(int(n) + bytes.MinRead)
+	if length > 0 && length <= limit {
+		buf.Grow(int(length) + bytes.MinRead)
 	}
 	n, err := buf.ReadFrom(io.LimitReader(body, limit+1))
 	switch {

@@ -127,17 +127,22 @@ func (f *Fetcher) Idle() int { return f.conns.idleCount() }
 // Do runs a job that was decoded, from where its progress stands. It ends soon after ctx does; the cause of that, one of the
 // errors of package jobs, decides how.
 func (f *Fetcher) Do(ctx context.Context, job jobs.Job, progress jobs.Progress) (outcome Outcome) {
-	r := &run{f: f, job: job, progress: progress, policy: job.Retry.Over(f.cfg.Policy())}
+	r := &run{f: f, job: job, progress: progress}
 	defer func() {
 		if p := recover(); p != nil {
 			f.cfg.Log.Error("a job made gofer panic", "queue", job.Queue, "job", job.ID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			outcome = r.failed(jobs.ErrPermanent, "the worker could not process this job: an internal error was logged")
 		}
 	}()
-	if o, done := r.before(ctx); done {
-		return o
+	r.policy = job.Retry.Over(f.cfg.Policy())
+	outcome, done := r.before(ctx)
+	if !done {
+		outcome = r.attempts(ctx)
 	}
-	return r.attempts(ctx)
+	if errors.Is(context.Cause(ctx), jobs.ErrLeaseLost) {
+		return Outcome{Kind: Lost}
+	}
+	return outcome
 }
 
 // run is one run of one job.
@@ -147,9 +152,10 @@ type run struct {
 	policy   jobs.Policy
 	progress jobs.Progress
 
-	last    *attempt // the newest one that ended
-	url     string   // where it got to
-	badCert int      // proxies through which the target's certificate was refused
+	last    *attempt        // the newest one that ended
+	url     string          // where it got to
+	next    *rotation.Lease // taken ahead for the next attempt
+	badCert []string        // the proxies through which the target's certificate was refused
 }
 
 // What ends a run from within.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/sethvargo/go-retry"
@@ -18,6 +19,11 @@ var errAgain = errors.New("to be tried again")
 func (r *run) attempts(ctx context.Context) Outcome {
 	ctx, cancel := r.bound(ctx)
 	defer cancel()
+	defer func() {
+		if r.next != nil { // a lease that was taken ahead, and the job stopped before its attempt
+			r.next.Release()
+		}
+	}()
 	b := &backoff{run: r, ctx: ctx, curve: curve(r.policy, len(r.progress.Attempts))}
 	var end Outcome
 	err := retry.Do(ctx, b, func(ctx context.Context) error {
@@ -43,12 +49,13 @@ func (r *run) attempts(ctx context.Context) Outcome {
 
 // bound limits ctx by the job's deadline and by the time for all attempts together, each with its cause.
 func (r *run) bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	if r.progress.Started.IsZero() && r.policy.Timeout > 0 {
-		r.progress.Started = time.Now()
-	}
 	deadline, cause := r.job.Deadline, errExpired
 	if r.policy.Timeout > 0 {
-		if at := r.progress.Started.Add(r.policy.Timeout.Std()); deadline.IsZero() || at.Before(deadline) {
+		started := r.progress.Started
+		if started.IsZero() {
+			started = time.Now() // the first attempt begins now, or the job goes back to wait for a proxy
+		}
+		if at := started.Add(r.policy.Timeout.Std()); deadline.IsZero() || at.Before(deadline) {
 			deadline, cause = at, errTimedOut
 		}
 	}
@@ -124,10 +131,11 @@ func (b *backoff) Next() (time.Duration, bool) {
 		return 0, true
 	}
 	a := b.run.last
-	if a.blame.failover && b.run.anotherProxy() {
+	if a.blame.failover && b.run.ahead() {
 		wait = 0
+	} else {
+		wait = max(wait, a.retryAfter)
 	}
-	wait = max(wait, a.retryAfter)
 	at := time.Now().Add(wait)
 	if b.cut = b.run.tooLate(at); b.cut != nil {
 		return 0, true
@@ -140,9 +148,21 @@ func (b *backoff) Next() (time.Duration, bool) {
 	return wait, kind == jobs.RetryScheduled
 }
 
-// anotherProxy reports whether a proxy is left that has not failed this job.
-func (r *run) anotherProxy() bool {
-	return !r.job.Proxy.Direct && len(r.failedProxies()) < r.f.cfg.Pool.Len()
+// ahead takes a proxy for the next attempt if one can be used now that has not failed this job: only then it needs no wait.
+func (r *run) ahead() bool {
+	if r.job.Proxy.Direct {
+		return false
+	}
+	lease, err := r.pick()
+	if err != nil {
+		return false
+	}
+	if slices.Contains(r.failedProxies(), lease.ID()) {
+		lease.Release()
+		return false
+	}
+	r.next = lease
+	return true
 }
 
 // tooLate is why no attempt may start at that time; nil when one may.
@@ -150,7 +170,7 @@ func (r *run) tooLate(at time.Time) error {
 	switch {
 	case !r.job.Deadline.IsZero() && !at.Before(r.job.Deadline):
 		return errExpired
-	case r.policy.Timeout > 0 && !at.Before(r.progress.Started.Add(r.policy.Timeout.Std())):
+	case r.policy.Timeout > 0 && !r.progress.Started.IsZero() && !at.Before(r.progress.Started.Add(r.policy.Timeout.Std())):
 		return errTimedOut
 	}
 	return nil
