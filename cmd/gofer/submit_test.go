@@ -132,10 +132,10 @@ func TestDoctorNamesAQueueThatNobodyServes(t *testing.T) {
 	if code, out, errOut := gofer(t, "", "doctor"); code != exitOK {
 		t.Errorf("doctor of a healthy fleet: exit %d, %q, %q", code, out, errOut)
 	}
-	if code, _, errOut := gofer(t, "", "submit", "--queue", "default", "http://a.test/"); code != exitOK {
+	if code, _, errOut := gofer(t, "", "submit", "--queue", "unserved", "http://a.test/"); code != exitOK {
 		t.Fatalf("submit to another queue: exit %d, %q", code, errOut)
 	}
-	if code, out, _ := gofer(t, "", "doctor"); code != exitFailed || !strings.Contains(out, "default") {
+	if code, out, _ := gofer(t, "", "doctor"); code != exitFailed || !strings.Contains(out, "queue unserved") {
 		t.Errorf("doctor: exit %d, %q; want the queue named", code, out)
 	}
 }

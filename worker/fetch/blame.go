@@ -262,7 +262,7 @@ func judgeFailure(f facts) blame {
 		return byProxy("proxy_protocol", "the proxy did not answer as a proxy should: "+brief(f.err))
 	case f.phase == reading:
 		return unclear("truncated", "the answer was cut off: "+brief(f.err))
-	case f.plain && f.phase == waiting:
+	case f.plain && (f.phase == sending || f.phase == waiting):
 		return byProxy("reset", "the proxy closed the connection without an answer")
 	}
 	return unclear("reset", "the connection broke in phase "+f.phase.String()+": "+brief(f.err))
