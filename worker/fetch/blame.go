@@ -49,15 +49,16 @@ func (r *run) facts(ctx context.Context, x *exchange, lease *rotation.Lease) fac
 	if x.proxy != nil {
 		f.plain = strings.HasPrefix(x.url, "http://") && strings.HasPrefix(x.proxy.Scheme, "http")
 	}
-	errors.As(x.err, &f.refused)
-	if x.err == nil {
+	if x.err != nil {
+		errors.As(x.err, &f.refused)
+	} else {
 		f.ban = r.banned(x)
 		f.retryable = r.policy.Retryable(f.status)
 	}
 	if f.status == http.StatusTooManyRequests || f.status == http.StatusServiceUnavailable {
 		f.retryAfter = RetryAfter(f.header.Get("Retry-After"), time.Now())
 	}
-	if untrusted(x.err) && !f.direct && !slices.Contains(r.badCert, lease.ID()) {
+	if x.err != nil && untrusted(x.err) && !f.direct && !slices.Contains(r.badCert, lease.ID()) {
 		r.badCert = append(r.badCert, lease.ID())
 	}
 	f.badCert = len(r.badCert)
@@ -115,6 +116,9 @@ func ends(code, reason, text string) blame {
 // judge names the fault: the one switch of this package that does. A breaker asks "did this proxy deliver what the target
 // said?", not "did the fetch succeed?", so a 403 or a 500 out of a tunnel speaks for the proxy.
 func judge(f facts) blame {
+	if f.err == nil {
+		return judgeAnswer(f)
+	}
 	var denied *deniedError
 	switch {
 	case f.stopped:
@@ -125,8 +129,6 @@ func judge(f facts) blame {
 		return ends(jobs.ErrBodyTooLarge, "body_too_large", "the response body is larger than allowed")
 	case errors.Is(f.err, errRedirects):
 		return ends(jobs.ErrTooManyRedirects, "redirects", "the target redirected more often than follow_redirects allows")
-	case f.err == nil:
-		return judgeAnswer(f)
 	case f.direct:
 		return judgeDirect(f)
 	case f.refused != nil:

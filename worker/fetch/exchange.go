@@ -174,7 +174,7 @@ func (x *exchange) first(ctx context.Context) (*http.Request, error) {
 
 // request makes a request for a copy of u, without its fragment.
 func request(ctx context.Context, method string, u *url.URL, body io.Reader) (*http.Request, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://target/", body)
+	req, err := http.NewRequestWithContext(ctx, method, "/", body)
 	if err != nil {
 		return nil, errors.New("the request cannot be built")
 	}

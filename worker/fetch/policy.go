@@ -24,7 +24,7 @@ func (r *run) attempts(ctx context.Context) Outcome {
 			r.next.Release()
 		}
 	}()
-	b := &backoff{run: r, ctx: ctx, curve: curve(r.policy, len(r.progress.Attempts))}
+	b := &backoff{run: r, made: len(r.progress.Attempts)}
 	var end Outcome
 	err := retry.Do(ctx, b, func(ctx context.Context) error {
 		outcome, again := r.attempt(ctx)
@@ -117,8 +117,8 @@ func grow(p jobs.Policy, n float64) time.Duration {
 // wait: so it is announced here. go-retry calls Next right after the attempt, on the same goroutine.
 type backoff struct {
 	run   *run
-	ctx   context.Context //nolint:containedctx // lives as long as one call of retry.Do
-	curve retry.Backoff
+	made  int           // attempts of earlier runs
+	curve retry.Backoff // nil until the first failure
 
 	later time.Time // the wait is too long to be spent here
 	cut   error     // the wait would not end in time
@@ -126,6 +126,9 @@ type backoff struct {
 
 // Next is the wait before the next attempt, or stop.
 func (b *backoff) Next() (time.Duration, bool) {
+	if b.curve == nil {
+		b.curve = curve(b.run.policy, b.made)
+	}
 	wait, stop := b.curve.Next()
 	if stop {
 		return 0, true
