@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/gzip"
@@ -21,6 +22,9 @@ const (
 	maxEncodings   = 2       // one on top of the other
 	maxZstdWindow  = 8 << 20 // what browsers accept (RFC 8878, 3.1.1.1.2)
 )
+
+// decoders are kept for the next body: each holds a window of 32 KiB or more.
+type decoders struct{ gzip, brotli, zstd sync.Pool }
 
 // decoded reads a body without its content encodings. What a decoder says about bad input comes as errDecode.
 type decoded struct {
@@ -36,7 +40,7 @@ func (d *decoded) close() {
 
 // decode undoes the encodings that the header names and takes them out of it, with the length that is no longer true. An
 // encoding that is not known stays, and so does the body.
-func decode(h http.Header, body io.Reader) (*decoded, error) {
+func (p *decoders) decode(h http.Header, body io.Reader) (*decoded, error) {
 	d := &decoded{Reader: body}
 	names := encodings(h)
 	if len(names) == 0 {
@@ -57,7 +61,7 @@ func decode(h http.Header, body io.Reader) (*decoded, error) {
 	}
 	d.Reader = in
 	for _, name := range slices.Backward(names) {
-		if err := d.push(name); err != nil {
+		if err := d.push(p, name); err != nil {
 			d.close()
 			return nil, decodeError(err)
 		}
@@ -79,27 +83,38 @@ func encodings(h http.Header) (names []string) {
 	return names
 }
 
-func (d *decoded) push(name string) error {
+// resetter is a decoder that can begin anew.
+type resetter interface {
+	io.Reader
+	Reset(from io.Reader) error
+}
+
+func (d *decoded) push(p *decoders, name string) error {
 	switch name {
 	case "gzip", "x-gzip":
-		r, err := gzip.NewReader(d.Reader)
-		if err != nil {
-			return err
-		}
-		d.Reader = r
-	case "deflate":
-		return d.pushDeflate()
+		return d.take(&p.gzip, func() (resetter, error) { return new(gzip.Reader), nil })
 	case "br":
-		d.Reader = brotli.NewReader(d.Reader)
+		return d.take(&p.brotli, func() (resetter, error) { return new(brotli.Reader), nil })
 	case "zstd":
-		r, err := zstd.NewReader(d.Reader, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderLowmem(true))
-		if err != nil {
+		return d.take(&p.zstd, func() (resetter, error) {
+			return zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderLowmem(true))
+		})
+	}
+	return d.pushDeflate()
+}
+
+// take puts a decoder out of the pool, or a new one, on top; close gives it back.
+func (d *decoded) take(pool *sync.Pool, fresh func() (resetter, error)) (err error) {
+	r, ok := pool.Get().(resetter)
+	if !ok {
+		if r, err = fresh(); err != nil {
 			return err
 		}
-		d.closers = append(d.closers, r.Close)
-		d.Reader = r
 	}
-	return nil
+	d.closers = append(d.closers, func() { pool.Put(r) })
+	err = r.Reset(d.Reader)
+	d.Reader = r
+	return err
 }
 
 // pushDeflate reads what servers call deflate: zlib, as it should be, or the bare stream.

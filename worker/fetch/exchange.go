@@ -366,7 +366,7 @@ func (x *exchange) read() error {
 	}
 	body := io.Reader(x.resp.Body)
 	if x.decodes {
-		decoded, err := decode(x.resp.Header, body)
+		decoded, err := x.run.f.decoders.decode(x.resp.Header, body)
 		if err != nil {
 			return err
 		}

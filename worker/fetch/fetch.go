@@ -108,8 +108,9 @@ type Outcome struct {
 
 // Fetcher runs jobs. Make one with New; it may be shared between goroutines. Close it after the last Do has returned.
 type Fetcher struct {
-	cfg   Config
-	conns *conns
+	cfg      Config
+	conns    *conns
+	decoders decoders
 }
 
 // New makes a fetcher.
