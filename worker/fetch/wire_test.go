@@ -359,3 +359,52 @@ func TestWaitingForAProxyUsesUpNoRetryTimeout(t *testing.T) {
 		t.Errorf("kind %d, started %v: want it to wait with its time untouched", o.Kind, o.Progress.Started)
 	}
 }
+
+func TestProxyTakenAheadIsGivenBackWhenTheJobStops(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	r := newRig(t, func(c *fetch.Config) { c.OnRetry = func(jobs.RetryEvent) { cancel(jobs.ErrStopping) } })
+	r.use(r.proxy(testenv.Refusing, nil).URL("http")+" id=a", r.proxy(testenv.Refusing, nil).URL("http")+" id=b")
+	if o := r.doWith(ctx, "http://shop.test/ok", jobs.Progress{}); o.Kind != fetch.Stopped || len(o.Progress.Attempts) != 1 {
+		t.Errorf("kind %d with %d attempts, want it to stop with the one it made", o.Kind, len(o.Progress.Attempts))
+	}
+	for _, s := range r.pool.Status() {
+		if s.Inflight != 0 {
+			t.Errorf("%s: %d in flight", s.ID, s.Inflight)
+		}
+	}
+}
+
+func TestManyJobsShareAPoolThatChanges(t *testing.T) {
+	r := newRig(t, func(c *fetch.Config) { c.MaxIdle, c.IdlePerKey, c.IdleTimeout = 8, 2, 50*time.Millisecond })
+	modes := []testenv.Mode{testenv.Good, testenv.Good, testenv.Refusing, testenv.Slow, testenv.Banned, testenv.Cutting}
+	var lines []string
+	for i := range 12 {
+		scheme := []string{"http", "socks5"}[i%2]
+		lines = append(lines, fmt.Sprintf("%s id=p%d", r.proxy(modes[i%len(modes)], nil).URL(scheme), i))
+	}
+	r.use(lines...)
+	var wg sync.WaitGroup
+	for i := range 16 {
+		wg.Go(func() {
+			target := []string{"http://shop.test/gzip", "https://example.com/br"}[i%2]
+			for range 10 {
+				o := r.do(`{"url":"` + target + `","timeout":2,"retry":{"max_attempts":4},"ban":{"statuses":[403]}}`)
+				if o.Kind == fetch.Finished && o.Result.Outcome == jobs.Succeeded && !strings.HasPrefix(string(o.Result.Body), "encoded as ") {
+					t.Errorf("%s answered %q", target, o.Result.Body)
+				}
+				if idle := r.f.Idle(); idle > 8 {
+					t.Errorf("%d idle connections, want at most 8", idle)
+				}
+			}
+		})
+	}
+	for n := range 20 {
+		r.use(lines[n%6:]...)
+	}
+	wg.Wait()
+	for _, s := range r.pool.Status() {
+		if s.Inflight != 0 {
+			t.Errorf("%s: %d in flight after all jobs", s.ID, s.Inflight)
+		}
+	}
+}
