@@ -408,3 +408,17 @@ func TestManyJobsShareAPoolThatChanges(t *testing.T) {
 		}
 	}
 }
+
+func TestDenyListAndRulesKnowOddSpellings(t *testing.T) {
+	r := newRig(t, func(c *fetch.Config) { c.Denied = func(host string) bool { return host == "198.51.100.7" } })
+	r.use(r.proxy(testenv.Good, nil).URL("http") + " id=p")
+	for _, host := range []string{
+		"0xc6336407", "198.51.25607", "0306.063.0144.07", "[::ffff:198.51.100.7]", // the one on the list
+		"010.0.0.1", "0127.0.0.1", // ten and 127 where a resolver reads decimals
+		"[::ffff:0:7f00:1]", "[64:ff9b:1::1]", "[fec0::1]", "192.0.0.192",
+	} {
+		if o := r.do("http://" + host + "/ok"); o.Result.Error != jobs.ErrTargetDenied || o.Result.AttemptCount != 0 {
+			t.Errorf("%s = %s %s after %d attempts, want %s", host, o.Result.Outcome, o.Result.Error, o.Result.AttemptCount, jobs.ErrTargetDenied)
+		}
+	}
+}
