@@ -4,7 +4,7 @@ GOLANGCI_LINT_VERSION := v2.15.0
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LINT := bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
-.PHONY: help build run test check static fmt lint bench fuzz chaos readme clean
+.PHONY: help build run test check static fmt lint bench fuzz readme clean
 
 help: ## lists what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,7 +39,9 @@ $(LINT):
 
 bench: ## runs the benchmarks, last the whole program beside the fewest steps that do its work
 	go test -run '^$$' -bench . -benchmem $$(go list ./... | grep -v testenv/bench)
-	go test -run '^$$' -bench Throughput -benchtime 20000x ./testenv/bench
+	@mkdir -p bin
+	BENCH_CPU_PROFILE=$(CURDIR)/bin/gofer.prof go test -run '^$$' -bench Throughput -benchtime 20000x ./testenv/bench
+	@echo "where gofer's time goes:" && go tool pprof -top -cum -nodecount 40 bin/gofer.prof
 
 fuzz: ## runs each fuzz target for 30 s
 	@for p in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \

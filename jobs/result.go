@@ -61,7 +61,9 @@ type Attempt struct {
 	Status int `json:"status"`
 	// Phase is how far the attempt came: "connect", "proxy", "tls", "send", "wait", "body", "done".
 	Phase string `json:"phase"`
-	Fault Fault  `json:"fault"`
+	// Phases is how long each phase took that was reached, all redirects together.
+	Phases map[string]Duration `json:"phases,omitempty"`
+	Fault  Fault               `json:"fault"`
 	// Error is a short sentence without credentials, at most 300 bytes.
 	Error string `json:"error"`
 }

@@ -55,9 +55,11 @@ type exchange struct {
 	started  time.Time
 	decodes  bool // the encodings were ours to ask for
 	stage    atomic.Int32
-	sent     atomic.Bool // a request, or a part of it, may have reached the target
-	received int64       // bytes on the wire
-	url      string      // the newest URL
+	changed  atomic.Int64           // when the stage changed last, since started
+	spent    [done + 1]atomic.Int64 // nanoseconds in each stage
+	sent     atomic.Bool            // a request, or a part of it, may have reached the target
+	received int64                  // bytes on the wire
+	url      string                 // the newest URL
 	resp     *http.Response
 	header   http.Header
 	body     []byte
@@ -101,10 +103,35 @@ func (x *exchange) phase() string { return stage(x.stage.Load()).String() }
 func (x *exchange) at(s stage) {
 	for {
 		old := x.stage.Load()
-		if int32(s) <= old || x.stage.CompareAndSwap(old, int32(s)) {
+		if int32(s) <= old {
+			return
+		}
+		if x.stage.CompareAndSwap(old, int32(s)) {
+			x.spend(stage(old))
 			return
 		}
 	}
+}
+
+// restart goes back to the first stage, for another hop or another connection.
+func (x *exchange) restart() { x.spend(stage(x.stage.Swap(int32(connecting)))) }
+
+// spend adds the time since the last change of stage to the one that ended.
+func (x *exchange) spend(ended stage) {
+	now := int64(time.Since(x.started))
+	x.spent[ended].Add(now - x.changed.Swap(now))
+}
+
+// phases is how long each stage took, all hops together.
+func (x *exchange) phases() map[string]jobs.Duration {
+	x.spend(stage(x.stage.Load()))
+	out := make(map[string]jobs.Duration, int(done))
+	for s := range done {
+		if d := x.spent[s].Load(); d > 0 {
+			out[s.String()] = jobs.Duration(d)
+		}
+	}
+	return out
 }
 
 func (x *exchange) trace() *httptrace.ClientTrace {
@@ -142,7 +169,7 @@ func (x *exchange) follow(ctx context.Context) error {
 			return err
 		}
 		req = next
-		x.stage.Store(int32(connecting))
+		x.restart()
 	}
 }
 
@@ -226,7 +253,7 @@ func (x *exchange) send(ctx context.Context, req *http.Request) (leased, error) 
 		if req, err = again(req); err != nil {
 			return leased{}, err
 		}
-		x.stage.Store(int32(connecting))
+		x.restart()
 	}
 	cn, received, err := x.run.f.conns.open(ctx, x.proxy, req.URL)
 	if err != nil {

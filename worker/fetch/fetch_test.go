@@ -289,6 +289,24 @@ func TestCertificateRefusedThroughTwoProxiesIsPermanent(t *testing.T) {
 	}
 }
 
+func TestEachPhaseIsTimed(t *testing.T) {
+	r := newRig(t, nil)
+	r.use(r.proxy(testenv.Slow, nil).URL("http") + " id=slow")
+	o := r.do(`{"url":"https://example.com/slow/150","ban":{"statuses":[200]},"retry":{"max_attempts":1}}`)
+	if len(o.Result.Attempts) != 1 {
+		t.Fatalf("attempts = %v", o.Result.Attempts)
+	}
+	a := o.Result.Attempts[0]
+	var sum jobs.Duration
+	for _, d := range a.Phases {
+		sum += d
+	}
+	// The proxy takes 200 ms for the tunnel, the target 150 ms for its answer.
+	if a.Phases["proxy"].Seconds() < 0.2 || a.Phases["wait"].Seconds() < 0.15 || a.Phases["tls"] == 0 || sum > a.Duration {
+		t.Errorf("phases = %v of %v", a.Phases, a.Duration)
+	}
+}
+
 func TestFinalAnswersAreFinal(t *testing.T) {
 	r := newRig(t, nil)
 	r.use(r.proxy(testenv.Good, nil).URL("http") + " id=p")
