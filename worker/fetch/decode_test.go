@@ -7,6 +7,7 @@ import (
 	"compress/zlib"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -99,5 +100,17 @@ func TestBombInsideAnEncodingStopsToo(t *testing.T) {
 	r.encoded("gzip, gzip", squeeze(t, strings.Repeat("0", 8<<20), "gzip", "gzip"))
 	if o := r.do("http://shop.test/"); o.Result.Error != jobs.ErrBodyTooLarge || o.Result.Bytes > 1<<20 {
 		t.Errorf("result = %s after %d bytes", o.Result.Error, o.Result.Bytes)
+	}
+}
+
+func TestBombTakesNoMoreMemoryThanTheLimit(t *testing.T) {
+	r := newRig(t, func(c *fetch.Config) { c.MaxBodyBytes = 1 << 20 })
+	r.encoded("gzip", squeeze(t, strings.Repeat("0", 16<<20), "gzip"))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	o := r.do("http://shop.test/")
+	runtime.ReadMemStats(&after)
+	if used := (after.TotalAlloc - before.TotalAlloc) >> 20; o.Result.Error != jobs.ErrBodyTooLarge || used > 12 {
+		t.Errorf("result = %s with %d MiB allocated for a limit of 1", o.Result.Error, used)
 	}
 }

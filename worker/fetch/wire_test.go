@@ -422,3 +422,63 @@ func TestDenyListAndRulesKnowOddSpellings(t *testing.T) {
 		}
 	}
 }
+
+func TestAnswerThatHasBegunIsNotAskedForAgain(t *testing.T) {
+	r := newRig(t, nil)
+	var requests atomic.Int64
+	addr := r.script(func(_ int64, c net.Conn) {
+		in := bufio.NewReader(c)
+		for _, answer := range []string{"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "HTTP/1.1 200 OK\r\nConte"} {
+			if _, err := http.ReadRequest(in); err != nil {
+				return
+			}
+			requests.Add(1)
+			_, _ = io.WriteString(c, answer)
+		}
+	})
+	r.use("http://" + addr.String() + " id=p")
+	wantBody(t, r.do("http://shop.test/"), "ok")
+	if a, reason := r.judged("http://shop.test/"); a.Fault != jobs.FaultUnclear || reason != "truncated" || requests.Load() != 2 {
+		t.Errorf("fault %q, reason %q after %d requests, want the second one to fail alone", a.Fault, reason, requests.Load())
+	}
+}
+
+func TestNothingIsSaidOnceTheLeaseIsLost(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	r := newRig(t, func(c *fetch.Config) {
+		c.OnAttempt = func(string, jobs.Attempt, int64, string) { cancel(jobs.ErrLeaseLost) }
+	})
+	r.use(r.proxy(testenv.Good, nil).URL("http") + " id=p")
+	if o := r.doWith(ctx, "http://shop.test/ok", jobs.Progress{}); o.Kind != fetch.Lost || o.Result.Outcome != "" {
+		t.Errorf("kind %d, %s: want it lost although the answer is there", o.Kind, o.Result.Outcome)
+	}
+}
+
+func TestPanicWithinAnExchangeLeavesNothingBehind(t *testing.T) {
+	r := newRig(t, func(c *fetch.Config) {
+		c.Denied = func(host string) bool {
+			if host == "boom.test" {
+				panic("in the middle of an exchange")
+			}
+			return false
+		}
+	})
+	p := r.proxy(testenv.Good, nil)
+	r.use(p.URL("http") + " id=p")
+	if o := r.do("http://shop.test/redirect-to?url=http://boom.test/"); o.Kind != fetch.Finished || o.Result.Outcome != jobs.Failed {
+		t.Errorf("kind %d, %s, want a failed job", o.Kind, o.Result.Outcome)
+	}
+	if s, _ := r.pool.StatusOf("p"); s.Inflight != 0 || r.f.Idle() != 0 {
+		t.Errorf("%d in flight, %d idle connections, want none", s.Inflight, r.f.Idle())
+	}
+}
+
+func TestAttemptEndsTheWaitForAProxy(t *testing.T) {
+	r := newRig(t, nil)
+	r.use(r.proxy(testenv.Good, nil).URL("http") + " id=p")
+	waited := jobs.Progress{WaitingSince: time.Now().Add(-time.Hour)}
+	o := r.doWith(t.Context(), `{"url":"http://shop.test/status/503","retry":{"base_delay":20}}`, waited)
+	if o.Kind != fetch.Later || !o.Progress.WaitingSince.IsZero() {
+		t.Errorf("kind %d, waiting since %v, want it to wait for its retry only", o.Kind, o.Progress.WaitingSince)
+	}
+}
