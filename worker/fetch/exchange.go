@@ -9,31 +9,12 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"os"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
 )
-
-// stage is how far an attempt has come.
-type stage int32
-
-const (
-	connecting stage = iota // to the proxy, its TLS included
-	tunnelling              // CONNECT or SOCKS
-	securing                // TLS with the target
-	sending
-	waiting // for the first byte of the answer
-	reading
-	done
-)
-
-// String is the stage's name in an attempt's "phase".
-func (s stage) String() string {
-	return [...]string{"connect", "proxy", "tls", "send", "wait", "body", "done"}[s]
-}
 
 // What an exchange ends with when the answer is at fault.
 var (
@@ -95,65 +76,6 @@ func (x *exchange) status() int {
 		return 0
 	}
 	return x.resp.StatusCode
-}
-
-func (x *exchange) phase() string { return stage(x.stage.Load()).String() }
-
-// at notes progress. Late calls of the trace (a dial that lost its race) never move it back.
-func (x *exchange) at(s stage) {
-	for {
-		old := x.stage.Load()
-		if int32(s) <= old {
-			return
-		}
-		if x.stage.CompareAndSwap(old, int32(s)) {
-			x.spend(stage(old))
-			return
-		}
-	}
-}
-
-// restart goes back to the first stage, for another hop or another connection.
-func (x *exchange) restart() { x.spend(stage(x.stage.Swap(int32(connecting)))) }
-
-// spend adds the time since the last change of stage to the one that ended.
-func (x *exchange) spend(ended stage) {
-	now := int64(time.Since(x.started))
-	x.spent[ended].Add(now - x.changed.Swap(now))
-}
-
-// phases is how long each stage took, all hops together.
-func (x *exchange) phases() map[string]jobs.Duration {
-	x.spend(stage(x.stage.Load()))
-	out := make(map[string]jobs.Duration, int(done))
-	for s := range done {
-		if d := x.spent[s].Load(); d > 0 {
-			out[s.String()] = jobs.Duration(d)
-		}
-	}
-	return out
-}
-
-func (x *exchange) trace() *httptrace.ClientTrace {
-	secureProxy := x.proxy != nil && x.proxy.Scheme == "https"
-	return &httptrace.ClientTrace{
-		ConnectDone: func(_, _ string, err error) {
-			if err == nil && x.proxy != nil && !secureProxy {
-				x.at(tunnelling)
-			}
-		},
-		// The first handshake with a secure proxy is the proxy's own; it is reported when it is done.
-		TLSHandshakeStart: func() {
-			if secureProxy && stage(x.stage.Load()) == connecting {
-				x.at(tunnelling)
-				return
-			}
-			x.at(securing)
-		},
-		WroteHeaders:         func() { x.sent.Store(true) },
-		WroteRequest:         func(httptrace.WroteRequestInfo) { x.at(waiting) },
-		GotFirstResponseByte: func() { x.at(reading) },
-	}
 }
 
 // follow does the request and the redirects that it leads to, all through the same proxy.
@@ -307,76 +229,8 @@ func (x *exchange) giveBack(l leased, reusable bool) {
 	x.run.f.conns.put(l.conn)
 }
 
-// maxDrained is how much of a redirect's body is read to keep its connection.
+// maxDrained is how much of a body that nobody wants is read to keep its connection.
 const maxDrained = 64 << 10
-
-// redirect is the request that the answer asks for; nil when the answer is the one to keep.
-func (x *exchange) redirect(ctx context.Context, req *http.Request, hop int) (*http.Request, error) {
-	most := x.run.job.Redirects()
-	location := x.resp.Header.Get("Location")
-	if !isRedirect(x.resp.StatusCode) || location == "" || most == 0 {
-		return nil, nil
-	}
-	if hop >= most {
-		return nil, errRedirects
-	}
-	target, err := req.URL.Parse(location)
-	if err != nil {
-		return nil, &deniedError{"a redirect leads to something that is not a URL"}
-	}
-	target.User = nil // never sent, never shown
-	if len(target.String()) > jobs.MaxURLBytes || jobs.URLReason(target) != "" {
-		return nil, &deniedError{"a redirect leads to something that no job may name"}
-	}
-	if reason := x.run.f.refuses(target); reason != "" {
-		return nil, &deniedError{"after a redirect: " + reason}
-	}
-	if n, err := io.Copy(io.Discard, io.LimitReader(x.resp.Body, maxDrained)); err != nil || n == maxDrained {
-		x.resp.Close = true
-	}
-	return redirected(ctx, req, target, x.resp.StatusCode)
-}
-
-func isRedirect(status int) bool {
-	switch status {
-	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
-		return true
-	}
-	return false
-}
-
-// redirected is the next request: 307 and 308 repeat method and body (RFC 9110, 15.4), the others become GET or stay HEAD.
-// Across origins only what says nothing about the user goes along.
-func redirected(ctx context.Context, req *http.Request, target *url.URL, status int) (*http.Request, error) {
-	method, body := req.Method, io.Reader(http.NoBody)
-	switch {
-	case status == http.StatusTemporaryRedirect || status == http.StatusPermanentRedirect:
-		if req.GetBody != nil {
-			again, err := req.GetBody()
-			if err != nil {
-				return nil, err
-			}
-			body = again
-		}
-	case method != http.MethodHead:
-		method = http.MethodGet
-	}
-	next, err := request(ctx, method, target, body)
-	if err != nil {
-		return nil, err
-	}
-	if body != http.NoBody {
-		next.ContentLength, next.GetBody = req.ContentLength, req.GetBody
-	}
-	sameOrigin := req.URL.Scheme == target.Scheme && hostPort(req.URL) == hostPort(target)
-	for name, values := range req.Header {
-		about := body == http.NoBody && strings.HasPrefix(name, "Content-") // a body that is not sent again
-		if sameOrigin && !about || name == "User-Agent" || strings.HasPrefix(name, "Accept") {
-			next.Header[name] = values
-		}
-	}
-	return next, nil
-}
 
 // read takes the whole body, decoded if the encoding was ours to ask for, and stops at the limit.
 func (x *exchange) read() error {

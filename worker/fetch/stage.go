@@ -1,0 +1,85 @@
+package fetch
+
+import (
+	"net/http/httptrace"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// stage is how far an attempt has come.
+type stage int32
+
+const (
+	connecting stage = iota // to the proxy, its TLS included
+	tunnelling              // CONNECT or SOCKS
+	securing                // TLS with the target
+	sending
+	waiting // for the first byte of the answer
+	reading
+	done
+)
+
+// String is the stage's name in an attempt's "phase".
+func (s stage) String() string {
+	return [...]string{"connect", "proxy", "tls", "send", "wait", "body", "done"}[s]
+}
+
+func (x *exchange) phase() string { return stage(x.stage.Load()).String() }
+
+// at notes progress. Late calls of the trace (a dial that lost its race) never move it back.
+func (x *exchange) at(s stage) {
+	for {
+		old := x.stage.Load()
+		if int32(s) <= old {
+			return
+		}
+		if x.stage.CompareAndSwap(old, int32(s)) {
+			x.spend(stage(old))
+			return
+		}
+	}
+}
+
+// restart goes back to the first stage, for another hop or another connection.
+func (x *exchange) restart() { x.spend(stage(x.stage.Swap(int32(connecting)))) }
+
+// spend adds the time since the last change of stage to the one that ended.
+func (x *exchange) spend(ended stage) {
+	now := int64(time.Since(x.started))
+	x.spent[ended].Add(now - x.changed.Swap(now))
+}
+
+// phases is how long each stage took, all hops together.
+func (x *exchange) phases() map[string]jobs.Duration {
+	x.spend(stage(x.stage.Load()))
+	out := make(map[string]jobs.Duration, int(done))
+	for s := range done {
+		if d := x.spent[s].Load(); d > 0 {
+			out[s.String()] = jobs.Duration(d)
+		}
+	}
+	return out
+}
+
+func (x *exchange) trace() *httptrace.ClientTrace {
+	secureProxy := x.proxy != nil && x.proxy.Scheme == "https"
+	return &httptrace.ClientTrace{
+		ConnectDone: func(_, _ string, err error) {
+			if err == nil && x.proxy != nil && !secureProxy {
+				x.at(tunnelling)
+			}
+		},
+		// The first handshake with a secure proxy is the proxy's own; it is reported when it is done.
+		TLSHandshakeStart: func() {
+			if secureProxy && stage(x.stage.Load()) == connecting {
+				x.at(tunnelling)
+				return
+			}
+			x.at(securing)
+		},
+		WroteHeaders:         func() { x.sent.Store(true) },
+		WroteRequest:         func(httptrace.WroteRequestInfo) { x.at(waiting) },
+		GotFirstResponseByte: func() { x.at(reading) },
+	}
+}
