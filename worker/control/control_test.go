@@ -1,0 +1,285 @@
+package control_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/testenv"
+	"github.com/gofer-mq/gofer/worker/control"
+	"github.com/gofer-mq/gofer/worker/rollup"
+)
+
+// fleet is a server, and what its workers were told.
+type fleet struct {
+	*testing.T
+	nats  *testenv.NATS
+	names jobs.Names
+	nc    *nats.Conn
+
+	mu   sync.Mutex
+	told []string
+}
+
+func newFleet(t *testing.T, workers ...string) *fleet {
+	t.Helper()
+	f := &fleet{T: t, nats: testenv.StartNATS(t, nil)}
+	var err error
+	if f.names, err = jobs.NewNames("shop"); err != nil {
+		t.Fatal(err)
+	}
+	f.nc = f.nats.Connect()
+	for _, name := range workers {
+		f.start(name, "v1.2.3")
+	}
+	return f
+}
+
+func (f *fleet) start(name, version string) *control.Service {
+	f.Helper()
+	nc := f.nats.Connect()
+	s, err := control.Start(nc, f.config(name, version))
+	if err != nil {
+		f.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		f.Fatal(err)
+	}
+	return s
+}
+
+func (f *fleet) config(name, version string) control.Config {
+	queue := func(verb string) func(context.Context, string) error {
+		return func(_ context.Context, queue string) error {
+			if queue == "missing" {
+				return errors.New("no such queue")
+			}
+			f.tell(verb + " " + queue)
+			return nil
+		}
+	}
+	return control.Config{
+		Names: f.names, Worker: name, Version: version,
+		Status: func() control.Status {
+			return control.Status{Slots: 8, InFlight: map[string]int{"default": 2, "low": 1}, Ready: true}
+		},
+		Breakers: func(most int) (any, int) { return []string{"one"}, most + 1 },
+		ResetBreaker: func(proxy string) int {
+			f.tell(name + " resets " + proxy)
+			return 1
+		},
+		Policy: func() (jobs.Policy, time.Time) { return jobs.DefaultPolicy(), time.Time{} },
+		Rollups: func(_ context.Context, scope string, hours int) ([]rollup.Point, error) {
+			f.tell(fmt.Sprint("rollups ", scope, " ", hours))
+			return rollup.NewBook().Series(hours), nil
+		},
+		Drain: func() { f.tell(name + " drains") },
+		Pause: queue("pause"), Resume: queue("resume"),
+	}
+}
+
+func (f *fleet) tell(what string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.told = append(f.told, what)
+}
+
+func (f *fleet) heard() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Sorted(slices.Values(f.told))
+}
+
+func ask[T any](f *fleet, verb string, request any, most int) ([]T, error) {
+	f.Helper()
+	return control.Ask[T](f.Context(), f.nc, control.Subject(f.names, verb), request, most)
+}
+
+func TestEveryWorkerTellsHowItStands(t *testing.T) {
+	f := newFleet(t, "a", "b", "c")
+	got, err := ask[control.Status](f, control.Workers, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, s := range got {
+		names = append(names, s.Worker)
+		if s.Version != "v1.2.3" || s.Slots != 8 || s.Running() != 3 || !s.Ready {
+			t.Errorf("worker %s = %+v, want its version, 8 slots, 3 running, ready", s.Worker, s)
+		}
+	}
+	slices.Sort(names)
+	if !slices.Equal(names, []string{"a", "b", "c"}) {
+		t.Errorf("answers of %v, want a, b and c", names)
+	}
+}
+
+func TestFleetIsSeenByToolsForMicroServices(t *testing.T) {
+	f := newFleet(t, "a")
+	f.start("b", "(devel)")
+	versions := map[string]string{}
+	infos, err := control.Ask[micro.Info](t.Context(), f.nc, "$SRV.INFO.shop", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, info := range infos {
+		versions[info.Metadata["worker"]] = info.Version
+		if len(info.Endpoints) != 8 {
+			t.Errorf("worker %s has %d endpoints, want 8", info.Metadata["worker"], len(info.Endpoints))
+		}
+		for _, e := range info.Endpoints {
+			if !strings.HasPrefix(e.Subject, "shop.ctl.") || e.Metadata["does"] == "" {
+				t.Errorf("endpoint %s at %s is described as %q", e.Name, e.Subject, e.Metadata["does"])
+			}
+		}
+	}
+	if len(versions) != 2 || versions["a"] != "1.2.3" || versions["b"] != "0.0.0" {
+		t.Errorf("versions = %v, want 1.2.3 of a, and 0.0.0 of b, which has no semantic one", versions)
+	}
+	stats, err := control.Ask[micro.Stats](t.Context(), f.nc, "$SRV.STATS.shop", nil, 0)
+	if err != nil || len(stats) != 2 {
+		t.Errorf("statistics of %d workers, %v; want both", len(stats), err)
+	}
+}
+
+func TestOnlyTheNamedWorkerDrains(t *testing.T) {
+	f := newFleet(t, "a", "b")
+	got, err := ask[control.Drained](f, control.Drain, control.DrainRequest{Worker: "b"}, 0)
+	if err != nil || len(got) != 1 || got[0] != (control.Drained{Worker: "b", Draining: true}) {
+		t.Errorf("drain = %v, %v; want b's answer alone", got, err)
+	}
+	if _, err := ask[control.Drained](f, control.Drain, control.DrainRequest{Worker: "nobody"}, 1); !errors.Is(err, control.ErrNoWorkers) {
+		t.Errorf("drain of a worker that is not there: %v, want %v", err, control.ErrNoWorkers)
+	}
+	if got := f.heard(); !slices.Equal(got, []string{"b drains"}) {
+		t.Errorf("the fleet did %v, want that b drains", got)
+	}
+}
+
+func TestEveryWorkerResetsBreakersAlsoWithoutBeingAskedForAnAnswer(t *testing.T) {
+	f := newFleet(t, "a", "b")
+	got, err := ask[control.Reset](f, control.ResetBreakers, control.ResetRequest{ProxyID: "p1"}, 0)
+	if err != nil || len(got) != 2 || got[0].Proxies != 1 {
+		t.Errorf("reset = %v, %v; want one proxy in each of 2 workers", got, err)
+	}
+	if err := f.nc.Publish("shop.ctl.breakers.reset", []byte(`{"proxy_id":"p2"}`)); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"a resets p1", "a resets p2", "b resets p1", "b resets p2"}
+	for deadline := time.Now().Add(10 * time.Second); !slices.Equal(f.heard(), want); {
+		if time.Now().After(deadline) {
+			t.Fatalf("the fleet did %v, want %v", f.heard(), want)
+		}
+		if _, err := ask[control.Status](f, control.Workers, nil, 2); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestBreakersAreBounded(t *testing.T) {
+	f := newFleet(t, "a")
+	type answer struct {
+		Worker   string   `json:"worker"`
+		Total    int      `json:"total"`
+		Breakers []string `json:"circuit_breakers"`
+	}
+	got, err := ask[answer](f, control.Breakers, nil, 0)
+	if err != nil || len(got) != 1 || got[0].Worker != "a" || got[0].Total != 2001 || len(got[0].Breakers) != 1 {
+		t.Errorf("breakers = %+v, %v; want a's list, at most 2000 of 2001", got, err)
+	}
+}
+
+func TestOneWorkerAnswersWhatIsTheSameEverywhere(t *testing.T) {
+	f := newFleet(t, "a", "b", "c")
+	hours, err := ask[control.Hours](f, control.Rollups, control.RollupRequest{}, 0)
+	if err != nil || len(hours) != 1 || len(hours[0].Points) != 24 || hours[0].Scope != control.ScopeCluster {
+		t.Errorf("rollups = %d answers, %v; want 24 hours of the cluster from one worker", len(hours), err)
+	}
+	if _, err := ask[control.Hours](f, control.Rollups, control.RollupRequest{Hours: 2, Scope: control.ScopeWorker}, 0); err != nil {
+		t.Error(err)
+	}
+	if got, err := ask[control.Paused](f, control.Pause, control.QueueRequest{Queue: "low"}, 0); err != nil || len(got) != 1 || !got[0].Paused {
+		t.Errorf("pause = %v, %v; want one answer", got, err)
+	}
+	if got, err := ask[control.Paused](f, control.Resume, control.QueueRequest{Queue: "low"}, 0); err != nil || len(got) != 1 || got[0].Paused {
+		t.Errorf("resume = %v, %v; want one answer", got, err)
+	}
+	if got, want := f.heard(), []string{"pause low", "resume low", "rollups cluster 24", "rollups worker 2"}; !slices.Equal(got, want) {
+		t.Errorf("the fleet did %v, want %v", got, want)
+	}
+	policies, err := ask[map[string]any](f, control.Policy, nil, 0)
+	if err != nil || len(policies) != 1 || policies[0]["max_attempts"] != 3.0 {
+		t.Fatalf("policy = %v, %v; want one with 3 attempts", policies, err)
+	}
+	if at, there := policies[0]["updated_at"]; !there || at != nil {
+		t.Errorf("updated_at = %v, want null for the policy of the environment", at)
+	}
+}
+
+func TestRequestsThatMakeNoSenseAreRefusedWithAReason(t *testing.T) {
+	f := newFleet(t, "a")
+	for _, c := range []struct{ verb, request, code, reason string }{
+		{control.ResetBreakers, `{"proxy_id":"a b"}`, "400", "proxy_id"},
+		{control.ResetBreakers, `{"proxy":"p1"}`, "400", "unknown field"},
+		{control.ResetBreakers, `{} {}`, "400", "something follows"},
+		{control.ResetBreakers, `p1`, "400", "not valid"},
+		{control.Drain, ``, "400", "worker is missing"},
+		{control.Rollups, `{"hours":169}`, "400", "1 to 168"},
+		{control.Rollups, `{"hours":-1}`, "400", "1 to 168"},
+		{control.Rollups, `{"scope":"moon"}`, "400", "scope"},
+		{control.Pause, `{"queue":"a.b"}`, "400", "queue"},
+		{control.Pause, `{"queue":"missing"}`, "500", "no such queue"},
+	} {
+		msg, err := f.nc.Request(control.Subject(f.names, c.verb), []byte(c.request), 5*time.Second)
+		if err != nil {
+			t.Fatalf("%s %s: %v", c.verb, c.request, err)
+		}
+		code, reason := msg.Header.Get(micro.ErrorCodeHeader), msg.Header.Get(micro.ErrorHeader)
+		if code != c.code || !strings.Contains(reason, c.reason) {
+			t.Errorf("%s %s is answered %s %q, want %s about %q", c.verb, c.request, code, reason, c.code, c.reason)
+		}
+	}
+	_, err := ask[any](f, control.Pause, control.QueueRequest{Queue: "missing"}, 1)
+	if refused, ok := errors.AsType[*control.RefusedError](err); !ok || refused.Code != "500" || refused.Reason != "no such queue" {
+		t.Errorf("a refusal reaches the caller as %v, want it with its code and reason", err)
+	}
+	if got := f.heard(); len(got) != 0 {
+		t.Errorf("the fleet did %v, want nothing", got)
+	}
+}
+
+func TestStoppedServiceAnswersNoMore(t *testing.T) {
+	f := newFleet(t)
+	s := f.start("a", "")
+	if _, err := ask[control.Status](f, control.Workers, nil, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		if _, err := ask[control.Status](f, control.Workers, nil, 1); errors.Is(err, control.ErrNoWorkers) {
+			return
+		}
+	}
+	t.Error("a stopped service still answers")
+}
+
+func TestAskEndsWithItsContext(t *testing.T) {
+	f := newFleet(t, "a")
+	cause := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	if _, err := control.Ask[control.Status](ctx, f.nc, "shop.ctl.workers", nil, 0); !errors.Is(err, cause) {
+		t.Errorf("ask after its end: %v, want %v", err, cause)
+	}
+}

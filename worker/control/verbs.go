@@ -1,0 +1,205 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/micro"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/worker/rollup"
+)
+
+// maxBreakers is how many breakers are in one answer: with ids of 64 letters they stay well below the megabyte that a
+// message may have.
+const maxBreakers = 2000
+
+// errSilent keeps a worker from answering what was meant for another one.
+var errSilent = errors.New("not for this worker")
+
+// invalid is a request that makes no sense; it is told to whoever sent it.
+type invalid struct{ reason string }
+
+func (e *invalid) Error() string { return e.reason }
+
+// verb is one endpoint. Only one worker answers it unless all do.
+type verb struct {
+	name, does string
+	all        bool
+	answer     func(data []byte) (any, error)
+}
+
+func (s *Service) verbs() []verb {
+	return []verb{
+		{Workers, "how each worker stands", true, s.workers},
+		{Breakers, "each worker's circuit breakers", true, s.breakers},
+		{ResetBreakers, `close the breaker of {"proxy_id"} in every worker, or all`, true, s.resetBreakers},
+		{Drain, `let {"worker"} finish its jobs and end`, true, s.drain},
+		{Policy, "the retry policy", false, s.policy},
+		{Rollups, `hours of {"hours", "scope"}`, false, s.rollups},
+		{Pause, `stop taking jobs of {"queue"}`, false, s.pause},
+		{Resume, `take jobs of {"queue"} again`, false, s.resume},
+	}
+}
+
+func (s *Service) addVerbs() error {
+	for _, v := range s.verbs() {
+		opts := []micro.EndpointOpt{
+			micro.WithEndpointSubject(Subject(s.cfg.Names, v.name)), micro.WithEndpointMetadata(map[string]string{"does": v.does}),
+		}
+		if v.all {
+			opts = append(opts, micro.WithEndpointQueueGroupDisabled())
+		}
+		// The name of an endpoint may hold no dot.
+		if err := s.micro.AddEndpoint(strings.ReplaceAll(v.name, ".", "-"), s.handler(v), opts...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// handler answers with JSON, or with the error headers that micro's clients know. What changes something may be
+// published without asking for an answer.
+func (s *Service) handler(v verb) micro.HandlerFunc {
+	return func(r micro.Request) {
+		answer, err := v.answer(r.Data())
+		switch {
+		case errors.Is(err, errSilent), err == nil && r.Reply() == "":
+			return
+		case err == nil:
+			err = r.RespondJSON(answer)
+		case r.Reply() != "":
+			err = r.Error(code(err), err.Error(), nil)
+		}
+		if err != nil {
+			s.cfg.Log.Warn("control request not answered", "verb", v.name, "error", err)
+		}
+	}
+}
+
+func code(err error) string {
+	if _, ok := errors.AsType[*invalid](err); ok {
+		return "400"
+	}
+	return "500"
+}
+
+// read takes a request's JSON; an empty request is one without fields.
+func read[T any](data []byte) (T, error) {
+	var out T
+	if len(bytes.TrimSpace(data)) == 0 {
+		return out, nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&out); err != nil {
+		return out, &invalid{"the request is not valid: " + err.Error()}
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return out, &invalid{"the request is not valid: something follows its JSON"}
+	}
+	return out, nil
+}
+
+func (s *Service) workers([]byte) (any, error) {
+	status := s.cfg.Status()
+	status.Worker, status.Version = s.cfg.Worker, s.cfg.Version
+	return status, nil
+}
+
+func (s *Service) breakers([]byte) (any, error) {
+	list, total := s.cfg.Breakers(maxBreakers)
+	return struct {
+		Worker   string `json:"worker"`
+		Total    int    `json:"total"`
+		Breakers any    `json:"circuit_breakers"`
+	}{s.cfg.Worker, total, list}, nil
+}
+
+func (s *Service) resetBreakers(data []byte) (any, error) {
+	r, err := read[ResetRequest](data)
+	if err != nil {
+		return nil, err
+	}
+	if r.ProxyID != "" && !jobs.ValidProxyID(r.ProxyID) {
+		return nil, &invalid{"proxy_id is not the id of a proxy"}
+	}
+	return Reset{Worker: s.cfg.Worker, Proxies: s.cfg.ResetBreaker(r.ProxyID)}, nil
+}
+
+func (s *Service) drain(data []byte) (any, error) {
+	r, err := read[DrainRequest](data)
+	if err != nil {
+		return nil, err
+	}
+	if r.Worker == "" {
+		return nil, &invalid{"worker is missing: the name of the one to drain"}
+	}
+	if r.Worker != s.cfg.Worker {
+		return nil, errSilent
+	}
+	s.cfg.Log.Info("drain was asked for over NATS")
+	s.cfg.Drain()
+	return Drained{Worker: s.cfg.Worker, Draining: true}, nil
+}
+
+func (s *Service) policy([]byte) (any, error) {
+	policy, at := s.cfg.Policy()
+	answer := struct {
+		jobs.Policy
+		UpdatedAt *time.Time `json:"updated_at"`
+	}{Policy: policy}
+	if !at.IsZero() {
+		at = at.UTC()
+		answer.UpdatedAt = &at
+	}
+	return answer, nil
+}
+
+func (s *Service) rollups(data []byte) (any, error) {
+	r, err := read[RollupRequest](data)
+	if err != nil {
+		return nil, err
+	}
+	if r.Hours == 0 {
+		r.Hours = 24
+	}
+	if r.Scope == "" {
+		r.Scope = ScopeCluster
+	}
+	if r.Hours < 1 || r.Hours > rollup.RetentionHours {
+		return nil, &invalid{"hours must be from 1 to 168"}
+	}
+	if r.Scope != ScopeCluster && r.Scope != ScopeWorker {
+		return nil, &invalid{"scope must be cluster or worker"}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), verbTimeout)
+	defer cancel()
+	points, err := s.cfg.Rollups(ctx, r.Scope, r.Hours)
+	return Hours{Worker: s.cfg.Worker, Scope: r.Scope, Points: points}, err
+}
+
+func (s *Service) pause(data []byte) (any, error)  { return s.setPaused(data, true) }
+func (s *Service) resume(data []byte) (any, error) { return s.setPaused(data, false) }
+
+func (s *Service) setPaused(data []byte, paused bool) (any, error) {
+	r, err := read[QueueRequest](data)
+	if err != nil {
+		return nil, err
+	}
+	if !jobs.ValidQueue(r.Queue) {
+		return nil, &invalid{"queue is not the name of a queue"}
+	}
+	act := s.cfg.Resume
+	if paused {
+		act = s.cfg.Pause
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), verbTimeout)
+	defer cancel()
+	return Paused{Queue: r.Queue, Paused: paused}, act(ctx, r.Queue)
+}

@@ -1,0 +1,87 @@
+package control
+
+import (
+	"time"
+
+	"github.com/gofer-mq/gofer/worker/rollup"
+)
+
+// Status is a worker's answer to Workers.
+type Status struct {
+	Worker    string    `json:"worker"`
+	Version   string    `json:"version"`
+	StartedAt time.Time `json:"started_at"`
+	// Slots is how many jobs it runs at once at most.
+	Slots int `json:"slots"`
+	// InFlight is the number of running jobs by queue; a queue without any may be missing.
+	InFlight map[string]int `json:"in_flight"`
+	Draining bool           `json:"draining"`
+	// Ready is what /readyz says; Reasons tell in words what is missing.
+	Ready   bool     `json:"ready"`
+	Reasons []string `json:"reasons,omitempty"`
+	// Proxies counts the pool by the state of the breaker: "closed", "open", "half_open".
+	Proxies map[string]int `json:"proxies"`
+	Queues  []Queue        `json:"queues"`
+}
+
+// Running is the number of jobs that the worker runs.
+func (s Status) Running() (n int) {
+	for _, count := range s.InFlight {
+		n += count
+	}
+	return n
+}
+
+// Queue is a queue that a worker serves, and what part of its slots it gets.
+type Queue struct {
+	Queue  string `json:"queue"`
+	Weight int    `json:"weight"`
+}
+
+// ResetRequest asks for ResetBreakers; without a proxy it means all.
+type ResetRequest struct {
+	ProxyID string `json:"proxy_id,omitempty"`
+}
+
+// Reset is a worker's answer to ResetBreakers: of how many proxies it closed the breaker.
+type Reset struct {
+	Worker  string `json:"worker"`
+	Proxies int    `json:"proxies"`
+}
+
+// DrainRequest asks for Drain.
+type DrainRequest struct {
+	Worker string `json:"worker"`
+}
+
+// Drained is the answer of the worker that began to drain.
+type Drained struct {
+	Worker   string `json:"worker"`
+	Draining bool   `json:"draining"`
+}
+
+// RollupRequest asks for Rollups.
+type RollupRequest struct {
+	// Hours is 1 to 168; zero means 24.
+	Hours int `json:"hours,omitempty"`
+	// Scope is ScopeCluster, also when empty, or ScopeWorker: those of the worker that happens to answer.
+	Scope string `json:"scope,omitempty"`
+}
+
+// Hours is the answer to Rollups: one point an hour, oldest first, the running hour last.
+type Hours struct {
+	Worker string         `json:"worker"`
+	Scope  string         `json:"scope"`
+	Points []rollup.Point `json:"data_points"`
+}
+
+// QueueRequest asks for Pause or Resume.
+type QueueRequest struct {
+	Queue string `json:"queue"`
+}
+
+// Paused is the answer to Pause and Resume.
+type Paused struct {
+	Queue  string `json:"queue"`
+	Paused bool   `json:"paused"`
+}
