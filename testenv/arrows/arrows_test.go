@@ -35,6 +35,7 @@ func floors() map[string][]string {
 		"testenv/playground": {"testenv"},
 		"testenv/readme":     nil,
 		"testenv/interop":    nil,
+		"testenv/browser":    nil,
 		"testenv/arrows":     nil,
 	}
 }

@@ -1,0 +1,148 @@
+// node check.mjs URL OUTDIR opens the dashboard at URL in Chromium and prints a line of JSON for each thing that it looked
+// at: {"fact": "what holds", "wrong": ["why it does not", …]}. The line {"break": "proxy"} asks the caller to break that
+// proxy. Screenshots go to OUTDIR. It ends with 0 when it could look at everything, whatever it saw.
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { chromium } from "playwright-core";
+import { walk } from "./keyboard.mjs";
+
+const [url, outDir] = process.argv.slice(2);
+const { BROWSER: executablePath = "/usr/bin/chromium", BROWSER_TOKEN: token, BROWSER_VICTIM: victim } = process.env;
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const looks = [
+  { scheme: "light", width: 1280, height: 900 }, { scheme: "light", width: 390, height: 844 },
+  { scheme: "dark", width: 1280, height: 900 }, { scheme: "dark", width: 390, height: 844 },
+];
+
+const say = (line) => console.log(JSON.stringify(line));
+const tell = (fact, wrong) => say({ fact, wrong });
+
+// Chromium's sandbox needs a user that is not root; the page under test is our own.
+const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
+try {
+  const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, colorScheme: "light" });
+  page.setDefaultTimeout(15_000);
+  const noise = listen(page);
+  await page.goto(url);
+  await page.evaluate(() => { window.sameDocument = true; });
+  tell("the page becomes live", await missing(page));
+  tell("a breaker is seen to open without a reload", await seeBreakerOpen(page));
+  tell("every panel shows its numbers", await emptyPanels(page));
+  for (const look of looks) await lookAt(page, look);
+  await page.setViewportSize({ width: 1280, height: 900 });
+  tell("every control is reached by Tab, with a visible focus", await walk(page));
+  tell("without the token nothing can be changed", await changeable(page));
+  tell("with the token a breaker is reset by keyboard", await resetByKeyboard(page));
+  tell("the console stays silent and nobody else is asked", noise);
+} finally {
+  await browser.close();
+}
+
+// listen collects what a healthy page never causes.
+function listen(page) {
+  const wrong = [];
+  const origin = new URL(url).origin;
+  page.on("console", (m) => { if (["error", "warning"].includes(m.type())) wrong.push(`console ${m.type()}: ${m.text()}`); });
+  page.on("pageerror", (e) => wrong.push(`page error: ${e.message}`));
+  page.on("request", (r) => {
+    const to = new URL(r.url());
+    if (to.origin !== origin && to.protocol !== "data:") wrong.push(`request to ${to.href}`);
+  });
+  page.on("requestfailed", (r) => wrong.push(`failed request: ${r.url()} ${r.failure()?.errorText}`));
+  return wrong;
+}
+
+// met waits for a condition in the page and returns what is wrong: nothing, or that it never came.
+async function met(page, what, condition, arg) {
+  try {
+    await page.waitForFunction(condition, arg);
+    return [];
+  } catch (e) {
+    return [`${what}: ${e.message.split("\n")[0]}`];
+  }
+}
+
+async function missing(page) {
+  return [
+    ...await met(page, "the stream is live", () => document.getElementById("link").textContent === "live"),
+    ...await met(page, "the worker is ready", () => document.getElementById("ready").textContent === "ready"),
+    ...await met(page, "jobs have succeeded", () => parseFloat(document.getElementById("rate").textContent) > 1),
+  ];
+}
+
+async function seeBreakerOpen(page) {
+  const rows = (id) => [...document.querySelectorAll("#resting tr")].filter((tr) => tr.cells[0].textContent === id);
+  const before = await page.evaluate(`(${rows})(${JSON.stringify(victim)}).length`);
+  const wrong = before ? [`${victim} rests before it was broken`] : [];
+  say({ break: victim });
+  wrong.push(...await met(page, `${victim} is shown as open, with the time to its test`, (id) => {
+    const row = [...document.querySelectorAll("#resting tr")].find((tr) => tr.cells[0].textContent === id);
+    return row && row.cells[1].textContent === "open" && /^in \d+ s$/.test(row.cells[3].textContent);
+  }, victim));
+  const news = await page.textContent("#news");
+  if (!news.includes(victim)) wrong.push(`a screen reader is told ${JSON.stringify(news)}, want ${victim} in it`);
+  if (!await page.evaluate(() => window.sameDocument)) wrong.push("the page was loaded again");
+  return wrong;
+}
+
+async function emptyPanels(page) {
+  const wrong = [];
+  for (const id of ["attempts", "queues", "worst", "failures", "retries", "hours"]) {
+    wrong.push(...await met(page, `rows in #${id}`, (id) => {
+      const row = document.querySelector(`#${id} tr`);
+      return row && row.cells.length > 1 && row.cells[0].textContent !== "";
+    }, id));
+  }
+  const hours = await page.locator("#hours tr").count();
+  if (hours !== 24) wrong.push(`${hours} hours in the table, want 24`);
+  for (const id of ["chart-now", "chart-day"]) wrong.push(...await met(page, `#${id} is drawn`, drawn, id));
+  return wrong;
+}
+
+// drawn tells whether a chart's canvas has a pixel that is not empty.
+function drawn(id) {
+  const canvas = document.querySelector(`#${id} canvas`);
+  if (!canvas) return false;
+  return canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value);
+}
+
+async function lookAt(page, { scheme, width, height }) {
+  await page.emulateMedia({ colorScheme: scheme });
+  await page.setViewportSize({ width, height });
+  await page.waitForFunction((width) => document.querySelector("#chart-now canvas")?.clientWidth < width, width);
+  await page.screenshot({ path: join(outDir, `dashboard-${scheme}-${width}.png`), fullPage: true });
+  tell(`in ${scheme} at ${width} px nothing needs a sideways scroll`, await tooWide(page));
+  tell(`in ${scheme} at ${width} px axe finds nothing serious`, await barriers(page));
+}
+
+function tooWide(page) {
+  return page.evaluate(() => {
+    const root = document.documentElement;
+    return root.scrollWidth > root.clientWidth ? [`the page is ${root.scrollWidth} px wide in a window of ${root.clientWidth}`] : [];
+  });
+}
+
+async function barriers(page) {
+  await page.evaluate(axe); // the page's policy holds for its own scripts, not for the debugger's
+  const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+  return violations.filter((v) => ["serious", "critical"].includes(v.impact))
+    .map((v) => `${v.impact} ${v.id}: ${v.help}: ${v.nodes.map((n) => n.html.slice(0, 120)).join(" | ")}`);
+}
+
+async function changeable(page) {
+  const n = await page.locator("#resting button:visible").count();
+  return n ? [`${n} reset buttons are shown`] : [];
+}
+
+async function resetByKeyboard(page) {
+  await page.focus("#token");
+  await page.keyboard.type(token);
+  await page.keyboard.press("Enter");
+  await page.locator("#resting button:visible").first().focus();
+  const label = await page.evaluate(() => document.activeElement.getAttribute("aria-label"));
+  await page.keyboard.press("Enter");
+  const wrong = await met(page, `the outcome of ${JSON.stringify(label)} is said`, () => document.getElementById("outcome").textContent.endsWith("was reset."));
+  if (await page.inputValue("#token")) wrong.push("the token stays in its field");
+  return wrong;
+}
