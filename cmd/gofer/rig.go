@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -37,6 +36,8 @@ type rig struct {
 	fetcher *fetch.Fetcher
 	share   *share.Share
 	outbox  chan func(context.Context) error
+	started time.Time
+	drain   context.CancelCauseFunc // does what SIGTERM does
 
 	line atomic.Pointer[line]
 }
@@ -57,7 +58,7 @@ func newRig(c config, proxies []rotation.Proxy, log *slog.Logger) (*rig, error) 
 	if err != nil {
 		return nil, err
 	}
-	r := &rig{config: c, names: names, log: log, book: rollup.NewBook(), outbox: make(chan func(context.Context) error, 1024)}
+	r := &rig{config: c, names: names, log: log, book: rollup.NewBook(), started: time.Now(), outbox: make(chan func(context.Context) error, 1024)}
 	r.pool = rotation.New(rotation.Config{Strategy: strategy, Breaker: c.breaker()})
 	r.share = share.New(share.Config{Pool: r.pool, Policy: c.policy(), Log: log})
 	r.share.List(proxies)
@@ -68,6 +69,8 @@ func newRig(c config, proxies []rotation.Proxy, log *slog.Logger) (*rig, error) 
 
 // run serves and works until ctx ends, then drains. The HTTP side goes last, so that /readyz can say what happens.
 func (r *rig) run(ctx context.Context, listener net.Listener) error {
+	ctx, r.drain = context.WithCancelCause(ctx)
+	defer r.drain(nil)
 	server := admin.NewServer(r.handler(listener.Addr().String()), r.log)
 	var serving sync.WaitGroup
 	serving.Go(func() {
@@ -151,11 +154,12 @@ func (r *rig) work(ctx context.Context, l *line) error {
 	if r.config.ProxiesFile != "" {
 		parts.Go(func() { r.share.WatchFile(beside, r.config.ProxiesFile, r.config.proxies) })
 	}
-	parts.Go(r.post)
+	parts.Go(func() { r.post(beside) })
+	silence := r.answer(l)
 	r.log.Info("worker started", "worker", r.config.WorkerName, "queues", len(r.config.Queues), "concurrency", r.config.Concurrency)
 	err := l.worker.Run(ctx)
+	silence()
 	stop()
-	close(r.outbox)
 	parts.Wait()
 	if flushErr := l.nc.FlushTimeout(2 * time.Second); flushErr != nil {
 		r.log.Warn("connection not flushed", "error", flushErr)
@@ -164,14 +168,27 @@ func (r *rig) work(ctx context.Context, l *line) error {
 	return err
 }
 
-// post publishes what the outbox brings until it is closed.
-func (r *rig) post() {
-	for publish := range r.outbox {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		if err := publish(ctx); err != nil {
-			r.log.Warn("event not published", "error", err)
+// post publishes what the outbox brings until ctx ends, and then what is in it. It is never closed: a request to reset
+// a breaker may still come in.
+func (r *rig) post(ctx context.Context) {
+	for {
+		select {
+		case publish := <-r.outbox:
+			r.publish(publish)
+		case <-ctx.Done():
+			for len(r.outbox) > 0 {
+				r.publish(<-r.outbox)
+			}
+			return
 		}
-		cancel()
+	}
+}
+
+func (r *rig) publish(message func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := message(ctx); err != nil {
+		r.log.Warn("event not published", "error", err)
 	}
 }
 
@@ -268,7 +285,7 @@ func (r *rig) handler(addr string) http.Handler {
 	return admin.New(admin.Config{
 		Addr: addr, Token: r.config.AdminToken, Worker: r.config.WorkerName, Version: buildVersion(), Log: r.log,
 		Ready: r.ready, Pool: r.pool, Book: r.book, Metrics: r.metrics, Policy: r.share.Policy,
-		SetPolicy: r.setPolicy, ResetPolicy: r.resetPolicy,
+		SetPolicy: r.setPolicy, ResetPolicy: r.resetPolicy, ResetBreaker: r.resetBreaker,
 	})
 }
 
@@ -300,40 +317,4 @@ func (r *rig) policies(ctx context.Context) (jetstream.KeyValue, error) {
 		return nil, bus.ErrUnreachable
 	}
 	return l.client.JetStream().KeyValue(ctx, r.names.Bucket("policy"))
-}
-
-// ready lists what readiness depends on.
-func (r *rig) ready() []admin.Check {
-	l := r.line.Load()
-	if l == nil {
-		return []admin.Check{{Name: "nats", Detail: "not connected yet, or the streams are not set up"}, r.proxyCheck()}
-	}
-	check := func(name string, ok bool, good, bad string) admin.Check {
-		if ok {
-			return admin.Check{Name: name, OK: true, Detail: good}
-		}
-		return admin.Check{Name: name, Detail: bad}
-	}
-	return []admin.Check{
-		check("nats", l.nc.IsConnected(), "connected", "not connected, reconnecting"),
-		check("consuming", l.worker.Consuming(), "every queue is pulled from", "a queue cannot be pulled from"),
-		r.proxyCheck(),
-		check("draining", !l.worker.Draining(), "no", "draining: no new jobs are taken"),
-		check("results", l.worker.Storable(), "results are stored", bus.ErrResultsFull.Error()),
-	}
-}
-
-func (r *rig) proxyCheck() admin.Check {
-	c := admin.Check{Name: "proxies", OK: r.pool.Usable(), Detail: fmt.Sprintf("%d in the pool", r.pool.Len())}
-	switch {
-	case c.OK:
-	case r.config.AllowDirect:
-		c.OK = true
-		c.Detail += ", none usable; direct fetches are allowed"
-	case r.pool.Len() == 0:
-		c.Detail = "no proxy is configured: set GOFER_PROXIES or GOFER_PROXIES_FILE"
-	default:
-		c.Detail += ", none usable now: all breakers are open"
-	}
-	return c
 }

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker/admin"
+)
+
+// ready lists what readiness depends on.
+func (r *rig) ready() []admin.Check {
+	l := r.line.Load()
+	if l == nil {
+		return []admin.Check{{Name: "nats", Detail: "not connected yet, or the streams are not set up"}, r.proxyCheck()}
+	}
+	check := func(name string, ok bool, good, bad string) admin.Check {
+		if ok {
+			return admin.Check{Name: name, OK: true, Detail: good}
+		}
+		return admin.Check{Name: name, Detail: bad}
+	}
+	return []admin.Check{
+		check("nats", l.nc.IsConnected(), "connected", "not connected, reconnecting"),
+		check("consuming", l.worker.Consuming(), "every queue is pulled from", "a queue cannot be pulled from"),
+		r.proxyCheck(),
+		check("draining", !l.worker.Draining(), "no", "draining: no new jobs are taken"),
+		check("results", l.worker.Storable(), "results are stored", bus.ErrResultsFull.Error()),
+	}
+}
+
+func (r *rig) proxyCheck() admin.Check {
+	c := admin.Check{Name: "proxies", OK: r.pool.Usable(), Detail: fmt.Sprintf("%d in the pool", r.pool.Len())}
+	switch {
+	case c.OK:
+	case r.config.AllowDirect:
+		c.OK = true
+		c.Detail += ", none usable; direct fetches are allowed"
+	case r.pool.Len() == 0:
+		c.Detail = "no proxy is configured: set GOFER_PROXIES or GOFER_PROXIES_FILE"
+	default:
+		c.Detail += ", none usable now: all breakers are open"
+	}
+	return c
+}
