@@ -1,0 +1,132 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/worker/admin"
+	"github.com/gofer-mq/gofer/worker/control"
+)
+
+func (a *app) breakersCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "breakers", Short: "List and reset the circuit breakers of the fleet", Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(
+		&cobra.Command{
+			Use: "ls", Short: "List each proxy's breaker, and in how many workers it is in which state", Args: args(cobra.NoArgs),
+			RunE: a.verb("breakers ls", a.breakersLs),
+		},
+		&cobra.Command{
+			Use: "reset [PROXY]", Short: "Close the breaker of a proxy, or of all, in every worker",
+			Args: args(cobra.MaximumNArgs(1)), RunE: a.verb("breakers reset", a.breakersReset),
+		},
+	)
+	return cmd
+}
+
+// workerBreakers is one worker's answer; total counts the breakers that the answer has no room for, too.
+type workerBreakers struct {
+	Worker   string          `json:"worker"`
+	Total    int             `json:"total"`
+	Breakers []admin.Breaker `json:"circuit_breakers"`
+}
+
+func (a *app) breakersLs(ctx context.Context, s *session, _ []string) error {
+	list, err := askFleet[workerBreakers](ctx, s, control.Breakers, nil, 0)
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(list, func(a, b workerBreakers) int { return cmp.Compare(a.Worker, b.Worker) })
+	for _, w := range list {
+		if w.Total > len(w.Breakers) {
+			fmt.Fprintf(a.err, "gofer: worker %s has %d breakers; those shown are %d, the ones that are not closed first\n", w.Worker, w.Total, len(w.Breakers))
+		}
+	}
+	if a.json {
+		return a.printJSON(list)
+	}
+	fleet := map[string]fleetBreaker{}
+	for _, w := range list {
+		for _, b := range w.Breakers {
+			fleet[b.ProxyID] = fleet[b.ProxyID].with(b)
+		}
+	}
+	var rows []table.Row
+	for _, id := range slices.Sorted(maps.Keys(fleet)) {
+		f := fleet[id]
+		rows = append(rows, table.Row{id, f.states["closed"], f.states["open"], f.states["half_open"], f.failures(), f.nextTest()})
+	}
+	a.printTable(table.Row{"proxy", "closed", "open", "half open", "failures", "next test"}, rows)
+	return nil
+}
+
+// fleetBreaker is what the workers say of one proxy: how many are in each state, and the one with the most failures.
+type fleetBreaker struct {
+	states map[string]int
+	worst  admin.Breaker
+	next   *time.Time // the first test that any of them has planned
+}
+
+func (f fleetBreaker) with(b admin.Breaker) fleetBreaker {
+	if f.states == nil {
+		f.states, f.worst = map[string]int{}, b
+	}
+	f.states[b.State]++
+	if b.FailureCount > f.worst.FailureCount {
+		f.worst = b
+	}
+	if b.NextTestTime != nil && (f.next == nil || b.NextTestTime.Before(*f.next)) {
+		f.next = b.NextTestTime
+	}
+	return f
+}
+
+func (f fleetBreaker) failures() string {
+	return fmt.Sprintf("%d of %d", f.worst.FailureCount, f.worst.FailureThreshold)
+}
+
+func (f fleetBreaker) nextTest() string {
+	if f.next == nil {
+		return ""
+	}
+	if wait := time.Until(*f.next).Round(time.Second); wait > 0 {
+		return "in " + wait.String()
+	}
+	return "now"
+}
+
+func (a *app) breakersReset(ctx context.Context, s *session, args []string) error {
+	var request control.ResetRequest
+	what := "every proxy"
+	if len(args) == 1 {
+		if !jobs.ValidProxyID(args[0]) {
+			return usage("%q is not the id of a proxy", args[0])
+		}
+		request.ProxyID, what = args[0], "proxy "+args[0]
+	}
+	list, err := askFleet[control.Reset](ctx, s, control.ResetBreakers, request, 0)
+	if err != nil {
+		return err
+	}
+	workers := 0
+	for _, answer := range list {
+		if answer.Proxies > 0 {
+			workers++
+		}
+	}
+	if workers == 0 && request.ProxyID != "" {
+		return fmt.Errorf("no worker has a proxy %s; see gofer breakers ls", request.ProxyID)
+	}
+	slices.SortFunc(list, func(a, b control.Reset) int { return cmp.Compare(a.Worker, b.Worker) })
+	return a.say(map[string]any{"proxy_id": request.ProxyID, "workers": list}, "The breaker of %s is closed in %d of %d workers.", what, workers, len(list))
+}

@@ -1,0 +1,224 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats.go/micro"
+
+	"github.com/gofer-mq/gofer/testenv"
+	"github.com/gofer-mq/gofer/worker/control"
+)
+
+// named starts a worker of that name, and tells where its HTTP side is.
+func (w *world) named(name string) (p *program, addr string) {
+	w.Helper()
+	w.Setenv("GOFER_WORKER_NAME", name)
+	addr = freeAddr(w.T)
+	return w.worker(addr), addr
+}
+
+// read runs a verb with --json and reads what it prints.
+func read[T any](t *testing.T, args ...string) (out T) {
+	t.Helper()
+	code, text, errOut := gofer(t, "", append(args, "--json")...)
+	if code != exitOK {
+		t.Fatalf("gofer %v: exit %d, %s", args, code, errOut)
+	}
+	if err := json.Unmarshal([]byte(text), &out); err != nil {
+		t.Fatalf("gofer %v printed %q: %v", args, text, err)
+	}
+	return out
+}
+
+func TestWorkersAreListedWithHowTheyStand(t *testing.T) {
+	w := newWorld(t, nil)
+	t.Setenv("GOFER_QUEUES", "critical:6,default:3")
+	t.Setenv("GOFER_CONCURRENCY", "5")
+	w.named("w2")
+	w.named("w1")
+	w.publish("slow", job("/slow/20000", nil))
+	eventually(t, "the fetch to begin", func() bool { return w.origin.Count("/slow/20000") == 1 })
+	list := read[[]control.Status](t, "workers")
+	if len(list) != 2 || list[0].Worker != "w1" || list[1].Worker != "w2" {
+		t.Fatalf("workers = %+v, want w1 and w2", list)
+	}
+	for _, s := range list {
+		if !s.Ready || s.Draining || s.Slots != 5 || s.Proxies["closed"] != 1 || s.StartedAt.IsZero() || s.Version != buildVersion() {
+			t.Errorf("worker %s = %+v, want it ready with 5 slots and one proxy", s.Worker, s)
+		}
+		if want := []control.Queue{{Queue: "critical", Weight: 6}, {Queue: "default", Weight: 3}}; !slices.Equal(s.Queues, want) {
+			t.Errorf("queues of %s = %v, want %v", s.Worker, s.Queues, want)
+		}
+	}
+	if running := list[0].InFlight["default"] + list[1].InFlight["default"]; running != 1 {
+		t.Errorf("jobs in flight = %d, want 1", running)
+	}
+	_, table, _ := gofer(t, "", "workers")
+	for _, want := range []string{"w1", "w2", "1/5", "0/5", "critical:6,default:3", "1 closed", "ready"} {
+		if !strings.Contains(table, want) {
+			t.Errorf("the table lacks %q:\n%s", want, table)
+		}
+	}
+	if code, _, errOut := gofer(t, "", "cancel", "slow"); code != exitOK {
+		t.Errorf("gofer cancel: exit %d, %s", code, errOut)
+	}
+}
+
+func TestWorkerThatCannotWorkSaysWhy(t *testing.T) {
+	w := newWorld(t, nil)
+	t.Setenv("GOFER_PROXIES", "")
+	t.Setenv("GOFER_HTTP_ADDR", freeAddr(t))
+	w.start("worker")
+	eventually(t, "the worker to be listed with its reason", func() bool {
+		code, out, _ := gofer(t, "", "workers")
+		return code == exitOK && strings.Contains(out, "no proxy is configured")
+	})
+}
+
+func TestDrainedWorkerEndsAndTheOthersGoOn(t *testing.T) {
+	w := newWorld(t, nil)
+	first, _ := w.named("w1")
+	w.named("w2")
+	if code, _, errOut := gofer(t, "", "drain", "nobody"); code != exitFailed || !strings.Contains(errOut, "no worker named nobody") {
+		t.Errorf("drain of nobody: exit %d, %q; want %d and why", code, errOut, exitFailed)
+	}
+	w.publish("last", job("/slow/500", nil))
+	if got := read[map[string]any](t, "drain", "w1"); got["worker"] != "w1" || got["draining"] != true {
+		t.Errorf("drain printed %v", got)
+	}
+	if code := <-first.code; code != exitOK {
+		t.Errorf("exit code of the drained worker = %d, want 0; it said:\n%s", code, first.log)
+	} else {
+		first.code <- code
+	}
+	if list := read[[]control.Status](t, "workers"); len(list) != 1 || list[0].Worker != "w2" {
+		t.Errorf("workers after the drain = %+v, want w2 alone", list)
+	}
+	w.result("last")
+}
+
+func TestBreakerIsResetInTheWholeFleet(t *testing.T) {
+	w := newWorld(t, nil)
+	bad := w.startProxy(testenv.Refusing)
+	t.Setenv("GOFER_PROXIES", bad.URL("http")+" id=bad, "+w.proxy.URL("http")+" id=good")
+	t.Setenv("GOFER_BREAKER_FAILURE_THRESHOLD", "1")
+	t.Setenv("GOFER_BREAKER_TIMEOUT", "10m")
+	t.Setenv("GOFER_ADMIN_TOKEN", "")
+	_, addr := w.named("w1")
+	w.named("w2")
+	jobs := 0
+	trip := func() {
+		t.Helper()
+		eventually(t, "both breakers to open", func() bool {
+			w.publish(fmt.Sprint("trip", jobs), job("/ok", nil))
+			w.result(fmt.Sprint("trip", jobs))
+			jobs++
+			return w.inState(t, "bad", "open") == 2
+		})
+	}
+	trip()
+	if _, table, _ := gofer(t, "", "breakers", "ls"); !strings.Contains(table, " in ") {
+		t.Errorf("the table does not say when the proxy is tested:\n%s", table)
+	}
+	resp, err := http.Post("http://"+addr+"/api/v1/circuit-breakers/bad/reset", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("reset over HTTP = %s, want 200", resp.Status)
+	}
+	eventually(t, "both breakers to be closed", func() bool { return w.inState(t, "bad", "closed") == 2 })
+	trip()
+	code, out, errOut := gofer(t, "", "breakers", "reset", "bad")
+	if code != exitOK || !strings.Contains(out, "closed in 2 of 2 workers") {
+		t.Errorf("breakers reset: exit %d, %s%s", code, out, errOut)
+	}
+	if got := w.inState(t, "bad", "closed"); got != 2 {
+		t.Errorf("the breaker is closed in %d workers, want 2", got)
+	}
+	trip()
+	if code, _, errOut := gofer(t, "", "breakers", "reset"); code != exitOK || w.inState(t, "bad", "closed") != 2 {
+		t.Errorf("breakers reset of all: exit %d, %s; want them closed", code, errOut)
+	}
+	if code, _, errOut := gofer(t, "", "breakers", "reset", "nothing"); code != exitFailed || !strings.Contains(errOut, "nothing") {
+		t.Errorf("reset of an unknown proxy: exit %d, %q; want %d and its name", code, errOut, exitFailed)
+	}
+}
+
+// inState counts the workers in which a proxy's breaker is in a state.
+func (w *world) inState(t *testing.T, proxy, state string) (n int) {
+	t.Helper()
+	for _, worker := range read[[]workerBreakers](t, "breakers", "ls") {
+		for _, b := range worker.Breakers {
+			if b.ProxyID == proxy && b.State == state {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func TestRollupsShowTheRunningHour(t *testing.T) {
+	w := newWorld(t, nil)
+	w.named("w1")
+	for i := range 3 {
+		w.publish(fmt.Sprint("j", i), job("/ok", nil))
+		w.result(fmt.Sprint("j", i))
+	}
+	eventually(t, "the jobs to be counted", func() bool {
+		hours := read[control.Hours](t, "rollups", "--hours", "2")
+		return len(hours.Points) == 2 && hours.Points[0].TotalRequests+hours.Points[1].TotalRequests == 3
+	})
+	_, table, _ := gofer(t, "", "rollups")
+	if !strings.Contains(table, "100.0 %") || !strings.Contains(table, "REQUESTS") {
+		t.Errorf("the table lacks the hour:\n%s", table)
+	}
+	for _, hours := range []string{"0", "169"} {
+		if code, _, _ := gofer(t, "", "rollups", "--hours", hours); code != exitUsage {
+			t.Errorf("rollups --hours %s: exit %d, want %d", hours, code, exitUsage)
+		}
+	}
+}
+
+func TestMicroServiceShowsTheFleetAndPausesAQueue(t *testing.T) {
+	w := newWorld(t, nil)
+	w.named("w1")
+	infos, err := control.Ask[micro.Info](t.Context(), w.nc, "$SRV.INFO.gofer", nil, 0)
+	if err != nil || len(infos) != 1 || infos[0].Metadata["worker"] != "w1" {
+		t.Fatalf("services = %+v, %v; want that of w1", infos, err)
+	}
+	for verb, paused := range map[string]bool{control.Pause: true, control.Resume: false} {
+		got, err := control.Ask[control.Paused](t.Context(), w.nc, "gofer.ctl."+verb, control.QueueRequest{Queue: "default"}, 1)
+		if err != nil || got[0].Paused != paused {
+			t.Errorf("%s = %v, %v", verb, got, err)
+		}
+	}
+	policy, err := control.Ask[map[string]any](t.Context(), w.nc, "gofer.ctl.policy", nil, 1)
+	if err != nil || policy[0]["max_attempts"] != 3.0 {
+		t.Errorf("policy = %v, %v; want the default", policy, err)
+	}
+}
+
+func TestVerbsForTheFleetSayWhenThereIsNone(t *testing.T) {
+	newWorld(t, nil)
+	for _, args := range [][]string{{"workers"}, {"breakers", "ls"}, {"breakers", "reset"}, {"rollups"}} {
+		code, out, errOut := gofer(t, "", args...)
+		if code != exitFailed || out != "" || !strings.Contains(errOut, "no worker answers") {
+			t.Errorf("gofer %v without workers: exit %d, %q, %q; want %d and why", args, code, out, errOut, exitFailed)
+		}
+	}
+	if code, _, errOut := gofer(t, "", "drain", "w1"); code != exitFailed || !strings.Contains(errOut, "w1") {
+		t.Errorf("gofer drain without workers: exit %d, %q", code, errOut)
+	}
+	for _, args := range [][]string{{"workers", "x"}, {"drain"}, {"drain", "a b"}, {"breakers", "reset", "a.b"}, {"rollups", "x"}} {
+		if code, _, _ := gofer(t, "", args...); code != exitUsage {
+			t.Errorf("gofer %v: exit %d, want %d", args, code, exitUsage)
+		}
+	}
+}

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/worker/control"
+	"github.com/gofer-mq/gofer/worker/rollup"
+)
+
+func (a *app) rollupsCommand() *cobra.Command {
+	request := control.RollupRequest{Scope: control.ScopeCluster}
+	cmd := &cobra.Command{
+		Use: "rollups", Short: "Show what the fleet did, hour by hour",
+		Long: `Prints a line for each hour of UTC, the running one last; hours before the first job are left out of the table.
+Requests are jobs that ended; p50 and p95 are over their durations, from the first attempt to the end.`,
+		Args: args(cobra.NoArgs),
+		RunE: a.verb("rollups", func(ctx context.Context, s *session, _ []string) error {
+			if request.Hours < 1 || request.Hours > rollup.RetentionHours {
+				return usage("--hours: must be from 1 to %d", rollup.RetentionHours)
+			}
+			answers, err := askFleet[control.Hours](ctx, s, control.Rollups, request, 1)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(answers[0])
+			}
+			a.printTable(
+				table.Row{"hour", "requests", "success", "retries", "attempts", "p50", "p95", "MB", "breaker opens"}, hourRows(answers[0].Points))
+			return nil
+		}),
+	}
+	cmd.Flags().IntVar(&request.Hours, "hours", 24, "how many hours, 1 to 168")
+	return cmd
+}
+
+// hourRows leaves out the hours before anything happened, but never the running one.
+func hourRows(points []rollup.Point) (rows []table.Row) {
+	for i, p := range points {
+		if len(rows) == 0 && p.TotalRequests+p.Attempts+p.TotalRetries+p.BreakerOpens == 0 && i < len(points)-1 {
+			continue
+		}
+		success := "-"
+		if p.TotalRequests > 0 {
+			success = fmt.Sprintf("%.1f %%", 100*p.SuccessRate)
+		}
+		rows = append(rows, table.Row{
+			p.Timestamp.UTC().Format("2006-01-02 15:04"), p.TotalRequests, success, p.TotalRetries, p.Attempts,
+			milliseconds(p.P50), milliseconds(p.P95), fmt.Sprintf("%.1f", float64(p.Bytes)/1e6), p.BreakerOpens,
+		})
+	}
+	return rows
+}
+
+func milliseconds(d jobs.Duration) time.Duration { return d.Std().Round(time.Millisecond) }
