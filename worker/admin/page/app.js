@@ -41,25 +41,36 @@ function fill(td, [content, className]) {
 // rows makes the body's rows those of the list; the first cell heads its row.
 function rows(id, list, key, cells) {
   const body = $(id);
+  const heads = [...body.parentElement.tHead.rows[0].cells].map((th) => th.textContent);
   const old = new Map([...body.children].map((tr) => [tr.dataset.key, tr]));
   const next = list.map((item) => {
     const name = key(item);
-    const tr = old.get(name) || document.createElement("tr");
-    tr.dataset.key = name;
-    cells(item, tr).forEach((content, i) => {
-      const td = tr.children[i] || tr.appendChild(document.createElement("td"));
-      fill(td, content);
-    });
+    const tr = old.get(name) || newRow(name);
+    cells(item, tr).forEach((content, i) => fill(tr.children[i] || newCell(tr, heads[i]), content));
     return tr;
   });
   if (!next.length && body.dataset.empty) next.push(emptyRow(body, old.get("")));
   if (next.length !== body.children.length || next.some((tr, i) => tr !== body.children[i])) body.replaceChildren(...next);
 }
 
+// The roles say again what the elements are: a phone's layout takes that from them in some browsers.
+function newRow(key) {
+  const tr = document.createElement("tr");
+  tr.setAttribute("role", "row");
+  tr.dataset.key = key;
+  return tr;
+}
+
+function newCell(tr, head) {
+  const td = tr.appendChild(document.createElement("td"));
+  td.setAttribute("role", "cell");
+  if (head) td.dataset.head = head;
+  return td;
+}
+
 function emptyRow(body, old) {
-  const tr = old || document.createElement("tr");
-  tr.dataset.key = "";
-  const td = tr.children[0] || tr.appendChild(document.createElement("td"));
+  const tr = old || newRow("");
+  const td = tr.children[0] || newCell(tr);
   td.colSpan = body.parentElement.tHead.rows[0].cells.length;
   fill(td, [body.dataset.empty, "quiet"]);
   return tr;
@@ -114,16 +125,17 @@ function drawNow(list) {
     `Last two minutes: ${sum(list, "succeeded")} jobs succeeded, ${bad.reduce((a, b) => a + b, 0)} did not`);
 }
 
-// The bars stand behind one another, not on top: the whole hour first, then what did not succeed.
+// The bars stand behind one another: the whole hour first, then what did not succeed, so that what is seen of the first
+// is what succeeded. An hour with nothing has no bar, not one of no height.
 function drawDay(list) {
   const at = list.map((p) => Date.parse(p.timestamp) / 1000);
   const bad = list.map((p) => Math.round(p.total_requests * (1 - p.success_rate)));
   const bars = uPlot.paths.bars({ size: [0.7, 40] });
   const series = [
-    { label: "jobs an hour", stroke: colour("--good"), fill: colour("--good"), paths: bars, points: { show: false } },
+    { label: "succeeded", stroke: colour("--good"), fill: colour("--good"), paths: bars, points: { show: false } },
     { label: "not succeeded", stroke: colour("--bad"), fill: colour("--bad"), paths: bars, points: { show: false } },
   ];
-  draw("chart-day", hour, series, [at, list.map((p) => p.total_requests), bad]);
+  draw("chart-day", hour, series, [at, list.map((p) => p.total_requests || null), bad.map((n) => n || null)]);
   const total = sum(list, "total_requests");
   $("chart-day").setAttribute("aria-label",
     `Last 24 hours: ${total} jobs, ${bad.reduce((a, b) => a + b, 0)} did not succeed, ${sum(list, "total_retries")} retries`);
@@ -238,7 +250,7 @@ const mayChange = () => !tokenNeeded || token !== "";
 function showControl() {
   $("token-form").hidden = !tokenNeeded || token !== "";
   put("control", mayChange()
-    ? "Breakers can be reset above, for the whole fleet."
+    ? "Breakers can be reset in their table, for the whole fleet."
     : "This page only shows. With the admin token it can also reset breakers.");
 }
 
