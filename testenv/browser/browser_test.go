@@ -18,12 +18,12 @@ import (
 	"github.com/gofer-mq/gofer/testenv"
 )
 
-// finding is a line that check.mjs prints: a fact about the page and what is wrong with it, or the wish to see the victim
-// break.
+// finding is a line that check.mjs prints: a fact about the page and what is wrong with it, or something that is to happen
+// to what the page shows.
 type finding struct {
 	Fact  string   `json:"fact"`
 	Wrong []string `json:"wrong"`
-	Break string   `json:"break"`
+	Ask   string   `json:"ask"`
 }
 
 func TestDashboardIsLiveAndReadableByEverybody(t *testing.T) {
@@ -32,12 +32,21 @@ func TestDashboardIsLiveAndReadableByEverybody(t *testing.T) {
 		t.Skip("skipped: testenv/browser/node_modules is missing (npm --prefix testenv/browser ci)")
 	}
 	w := newWorld(t)
-	w.submitUntilDone()
+	stopJobs := w.submitJobs()
+	happen := map[string]func(){
+		// The connections to it that are kept alive break, too.
+		"break a proxy": func() { w.victim.Set(testenv.BadGateway) },
+		"freeze the worker": func() {
+			stopJobs()
+			w.signal(syscall.SIGSTOP)
+		},
+		"wake the worker": func() { w.signal(syscall.SIGCONT) },
+	}
 
 	facts := 0
 	w.check(node, chromium, func(f finding) {
-		if f.Break != "" {
-			w.proxies[f.Break].Set(testenv.Refusing)
+		if f.Ask != "" {
+			happen[f.Ask]()
 			return
 		}
 		facts++
@@ -74,7 +83,7 @@ func (w *world) check(node, chromium string, use func(finding)) {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Env = append(os.Environ(), "BROWSER="+chromium, "BROWSER_TOKEN="+token, "BROWSER_VICTIM="+victim)
+	cmd.Env = append(os.Environ(), "BROWSER="+chromium, "BROWSER_TOKEN="+token, "BROWSER_VICTIM="+victimID)
 	cmd.Stderr = &errs
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -1,6 +1,5 @@
 // node check.mjs URL OUTDIR opens the dashboard at URL in Chromium and prints a line of JSON for each thing that it looked
-// at: {"fact": "what holds", "wrong": ["why it does not", …]}. The line {"break": "proxy"} asks the caller to break that
-// proxy. Screenshots go to OUTDIR. It ends with 0 when it could look at everything, whatever it saw.
+// at: {"fact": "what holds", "wrong": ["why it does not", …]}. The line {"ask": "break a proxy"} asks the caller to do that. Screenshots go to OUTDIR. It ends with 0 when it could look at everything, whatever it saw.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
@@ -30,11 +29,14 @@ try {
   tell("a breaker is seen to open without a reload", await seeBreakerOpen(page));
   tell("every panel shows its numbers", await emptyPanels(page));
   for (const look of looks) await lookAt(page, look);
+  await page.setViewportSize({ width: 320, height: 640 });
+  tell("at 320 px, which is 1280 at 400 %, nothing needs a sideways scroll", await tooWide(page));
   await page.setViewportSize({ width: 1280, height: 900 });
   tell("every control is reached by Tab, with a visible focus", await walk(page));
   tell("without the token nothing can be changed", await changeable(page));
   tell("with the token a breaker is reset by keyboard", await resetByKeyboard(page));
-  tell("the console stays silent and nobody else is asked", noise);
+  tell("the console stays silent and nobody else is asked", [...noise]);
+  tell("a worker that falls silent is said to be gone, and comes back", await seeSilence(page));
 } finally {
   await browser.close();
 }
@@ -75,7 +77,7 @@ async function seeBreakerOpen(page) {
   const rows = (id) => [...document.querySelectorAll("#resting tr")].filter((tr) => tr.cells[0].textContent === id);
   const before = await page.evaluate(`(${rows})(${JSON.stringify(victim)}).length`);
   const wrong = before ? [`${victim} rests before it was broken`] : [];
-  say({ break: victim });
+  say({ ask: "break a proxy" });
   wrong.push(...await met(page, `${victim} is shown as open, with the time to its test`, (id) => {
     const row = [...document.querySelectorAll("#resting tr")].find((tr) => tr.cells[0].textContent === id);
     return row && row.cells[1].textContent === "open" && /^in \d+ s$/.test(row.cells[3].textContent);
@@ -112,15 +114,17 @@ async function lookAt(page, { scheme, width, height }) {
   await page.setViewportSize({ width, height });
   await page.waitForFunction((width) => document.querySelector("#chart-now canvas")?.clientWidth < width, width);
   await page.screenshot({ path: join(outDir, `dashboard-${scheme}-${width}.png`), fullPage: true });
+  await page.locator("details").evaluate((details) => { details.open = true; });
   tell(`in ${scheme} at ${width} px nothing needs a sideways scroll`, await tooWide(page));
   tell(`in ${scheme} at ${width} px axe finds nothing serious`, await barriers(page));
+  await page.locator("details").evaluate((details) => { details.open = false; });
 }
 
+// tooWide looks at the page and at the parts that scroll within it.
 function tooWide(page) {
-  return page.evaluate(() => {
-    const root = document.documentElement;
-    return root.scrollWidth > root.clientWidth ? [`the page is ${root.scrollWidth} px wide in a window of ${root.clientWidth}`] : [];
-  });
+  return page.evaluate(() => [document.documentElement, ...document.querySelectorAll(".scroll")]
+    .filter((box) => box.scrollWidth > box.clientWidth)
+    .map((box) => `${box.getAttribute("aria-label") ?? "the page"} is ${box.scrollWidth} px wide in a room of ${box.clientWidth}`));
 }
 
 async function barriers(page) {
@@ -145,4 +149,14 @@ async function resetByKeyboard(page) {
   const wrong = await met(page, `the outcome of ${JSON.stringify(label)} is said`, () => document.getElementById("outcome").textContent.endsWith("was reset."));
   if (await page.inputValue("#token")) wrong.push("the token stays in its field");
   return wrong;
+}
+
+async function seeSilence(page) {
+  const link = (text) => met(page, `the link is said to be ${text}`, (text) => document.getElementById("link").textContent.startsWith(text), text);
+  say({ ask: "freeze the worker" });
+  const wrong = await link("no connection");
+  const news = await page.textContent("#news");
+  if (!news.includes("lost")) wrong.push(`a screen reader is told ${JSON.stringify(news)}`);
+  say({ ask: "wake the worker" });
+  return [...wrong, ...await link("live")];
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -25,27 +26,28 @@ import (
 
 const (
 	token = "a-token-of-this-test"
-	// victim is the proxy that is broken while the page is open.
-	victim = "frankfurt-1"
+	// victimID is the proxy that is broken while the page is open.
+	victimID = "frankfurt-1"
 )
 
 // world is a worker with an embedded server, its proxies, and what lies behind them.
 type world struct {
 	*testing.T
-	page    string
-	client  *bus.Client
-	proxies map[string]*testenv.Proxy
+	page   string
+	client *bus.Client
+	victim *testenv.Proxy
+	worker *os.Process
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{T: t, proxies: map[string]*testenv.Proxy{}}
+	w := &world{T: t}
 	list := w.startProxies()
 	natsAddr, httpAddr := freeAddr(t), freeAddr(t)
 	w.page = "http://" + httpAddr + "/"
-	w.start([]string{
+	w.worker = w.start([]string{
 		"GOFER_EMBEDDED_ADDR=" + natsAddr, "GOFER_DATA_DIR=" + t.TempDir(), "GOFER_HTTP_ADDR=" + httpAddr, "GOFER_ADMIN_TOKEN=" + token,
-		"GOFER_PROXIES=" + list, "GOFER_QUEUES=critical:6,default:3,low:1", "GOFER_CONCURRENCY=12", "GOFER_RETRY_BASE_DELAY=200ms",
+		"GOFER_PROXIES=" + list, "GOFER_QUEUES=critical:6,default:3,low:1", "GOFER_CONCURRENCY=12", "GOFER_RETRY_BASE_DELAY=200ms", "GOFER_RETRY_STATUS_CODES=500,502,503",
 		"GOFER_WORKER_NAME=worker-in-the-browser-test", "GOFER_LOG_LEVEL=error",
 	}, build(t), "worker")
 	w.awaitReady()
@@ -75,23 +77,18 @@ func build(t *testing.T) string {
 	return path
 }
 
-// startProxies starts them before two sites and returns them as the worker's environment names them.
+// startProxies starts them before the site and returns them as the worker's environment names them.
 func (w *world) startProxies() string {
 	w.Helper()
-	shop, broken := httptest.NewServer(testenv.Shop()), testenv.StartOrigin(w.T, false)
-	w.Cleanup(shop.Close)
-	resolve := func(target string) string {
-		if strings.HasPrefix(target, "broken.test:") {
-			return broken.Addr()
-		}
-		return shop.Listener.Addr().String()
-	}
+	site := httptest.NewServer(site())
+	w.Cleanup(site.Close)
+	resolve := func(string) string { return site.Listener.Addr().String() }
 	var list []string
 	for _, p := range []struct {
 		id   string
 		mode testenv.Mode
 	}{
-		{"amsterdam-1", testenv.Good}, {"amsterdam-2", testenv.Good}, {victim, testenv.Good}, {"helsinki-1", testenv.Slow},
+		{"amsterdam-1", testenv.Good}, {"amsterdam-2", testenv.Good}, {victimID, testenv.Good}, {"helsinki-1", testenv.Slow},
 		{"oslo-1", testenv.Refusing}, {"residential-provider-of-many-addresses-session_0000000042", testenv.BadGateway},
 	} {
 		proxy := &testenv.Proxy{Resolve: resolve, Delay: 300 * time.Millisecond}
@@ -100,17 +97,33 @@ func (w *world) startProxies() string {
 			w.Fatal(err)
 		}
 		w.Cleanup(proxy.Close)
-		w.proxies[p.id] = proxy
+		if p.id == victimID {
+			w.victim = proxy
+		}
 		list = append(list, proxy.URL("http")+" id="+p.id)
 	}
 	return strings.Join(list, ",")
 }
 
-// submitUntilDone keeps the worker busy, about 30 jobs a second, until the test ends.
-func (w *world) submitUntilDone() {
+// site answers every page; /flaky/ fails every second time and /broken/ always, with a status that clears the proxy.
+func site() http.Handler {
+	var visits atomic.Int64
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		kind, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+		if kind == "broken" || kind == "flaky" && visits.Add(1)%2 == 1 {
+			http.Error(w, "not now", http.StatusInternalServerError)
+			return
+		}
+		_, _ = fmt.Fprintf(w, "this is %s\n", r.URL.Path)
+	})
+}
+
+// submitJobs keeps the worker busy, about 30 jobs a second, until it is told to stop or the test ends.
+func (w *world) submitJobs() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
-	w.Cleanup(func() { cancel(); done.Wait() })
+	stop = func() { cancel(); done.Wait() }
+	w.Cleanup(stop)
 	done.Go(func() {
 		tick := time.NewTicker(33 * time.Millisecond)
 		defer tick.Stop()
@@ -126,24 +139,34 @@ func (w *world) submitUntilDone() {
 			}
 		}
 	})
+	return stop
 }
 
 // jobOf mixes what a worker gets: mostly pages, some that fail at first, a few that never work.
 func jobOf(n int) jobs.Job {
-	job := jobs.Job{Queue: []string{"default", "default", "low", "critical"}[n%4], URL: fmt.Sprintf("http://shop.test/products/%d", n)}
+	kind := "pages"
 	switch {
 	case n%31 == 7:
-		job.URL = "http://broken.test/status/503"
-	case n%37 == 11:
-		job.URL = "http://169.254.1.1/not-allowed"
+		kind = "broken"
 	case n%9 == 3:
-		job.URL = "http://shop.test/flaky"
+		kind = "flaky"
+	}
+	job := jobs.Job{Queue: []string{"default", "default", "low", "critical"}[n%4], URL: fmt.Sprintf("http://shop.test/%s/%d", kind, n)}
+	if n%37 == 11 {
+		job.URL = "http://169.254.1.1/not-allowed"
 	}
 	return job
 }
 
+// signal sends the worker a signal.
+func (w *world) signal(s syscall.Signal) {
+	if err := w.worker.Signal(s); err != nil {
+		w.Errorf("%v to the worker: %v", s, err)
+	}
+}
+
 // start runs a program until the test ends, in a group of its own so that its children end with it.
-func (w *world) start(environ []string, name string, args ...string) {
+func (w *world) start(environ []string, name string, args ...string) *os.Process {
 	w.Helper()
 	var log bytes.Buffer
 	cmd := exec.Command(name, args...)
@@ -155,6 +178,7 @@ func (w *world) start(environ []string, name string, args ...string) {
 	}
 	w.Cleanup(func() {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGCONT) // a frozen one takes no other signal
 		kill := time.AfterFunc(10*time.Second, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
 		_ = cmd.Wait()
 		kill.Stop()
@@ -162,6 +186,7 @@ func (w *world) start(environ []string, name string, args ...string) {
 			w.Logf("%s said:\n%s", filepath.Base(name), &log)
 		}
 	})
+	return cmd.Process
 }
 
 func (w *world) awaitReady() {
