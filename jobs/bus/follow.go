@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,6 +18,8 @@ import (
 type Filter struct {
 	// Queue narrows to one queue; empty means all. Breaker events belong to none.
 	Queue string
+	// ID narrows events to those of one job; its queue must be named, too.
+	ID string
 	// All begins with the oldest one that is kept, Since with those stored at or after a time.
 	All   bool
 	Since time.Time
@@ -53,7 +56,8 @@ type Event struct {
 func (c *Client) Events(ctx context.Context, f Filter, use func(Event) error) error {
 	subjects := []string{c.names.Events()}
 	if f.Queue != "" {
-		subjects = []string{c.names.RetryEvent(f.Queue, "*"), c.names.DuplicateEvent(f.Queue, "*")}
+		id := cmp.Or(f.ID, "*")
+		subjects = []string{c.names.RetryEvent(f.Queue, id), c.names.DuplicateEvent(f.Queue, id)}
 	}
 	return c.follow(ctx, c.names.Stream("EVENTS"), subjects, f, func(msg jetstream.Msg) error {
 		event := Event{Subject: msg.Subject(), Payload: msg.Data()}
@@ -71,6 +75,9 @@ func (c *Client) follow(ctx context.Context, stream string, subjects []string, f
 	doing := "follow stream " + stream
 	if f.Queue != "" && !jobs.ValidQueue(f.Queue) {
 		return fmt.Errorf("%s: %q is not a queue", doing, clip(f.Queue))
+	}
+	if key := (Key{f.Queue, f.ID}); f.ID != "" && !key.valid() {
+		return badKey(key)
 	}
 	consumer, err := c.follower(ctx, stream, subjects, f)
 	if err != nil {

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
+)
+
+// fixed is a retry policy whose waits are all alike.
+func fixed(delay float64, most int) map[string]any {
+	return map[string]any{"retry": map[string]any{"backoff_strategy": "fixed", "base_delay": delay, "jitter": false, "max_attempts": most}}
+}
+
+// whats are the kinds of a story's moments.
+func whats(t story) string {
+	var out []string
+	for _, m := range t.Moments {
+		out = append(out, m.What)
+	}
+	return strings.Join(out, " ")
+}
+
+func TestStoryOfASuccessTellsEachAttemptAndWait(t *testing.T) {
+	w := newWorld(t, nil)
+	w.named("w1")
+	w.publish("other", job("/flaky/1?other", fixed(0.1, 3)))
+	id := "01ARZ3NDEKTSV4RRFFQ69G5FAV" // the specification's example of a ULID, made in 2016
+	w.publish(id, job("/flaky/2", fixed(0.1, 3)))
+	w.result(id)
+	w.result("other")
+	got := read[story](t, "job", id)
+	if whats(got) != "queued attempt wait attempt wait attempt ended" {
+		t.Fatalf("story = %s, want three attempts with a wait between", whats(got))
+	}
+	queued, first, wait, last := got.Moments[0], got.Moments[1], got.Moments[2], got.Moments[5]
+	if queued.Source != "id" || queued.At.Year() != 2016 {
+		t.Errorf("queued = %+v, want the time in its id", queued)
+	}
+	if first.Attempt != 1 || first.MaxAttempts != 3 || first.Proxy != "good" || first.Status != 503 || first.Error == "" {
+		t.Errorf("first attempt = %+v, want number 1 of 3 via good: 503 and why", first)
+	}
+	if wait.Kind != jobs.RetryInline || wait.Worker != "w1" || !wait.Until.After(wait.At) {
+		t.Errorf("wait = %+v, want one in w1 with its end", wait)
+	}
+	if last.Attempt != 3 || last.Status != 200 || last.Error != "" {
+		t.Errorf("last attempt = %+v, want number 3: 200", last)
+	}
+	if got.Result == nil || got.Result.Outcome != jobs.Succeeded || got.Result.Attempts != 3 {
+		t.Errorf("result = %+v, want success after 3 attempts", got.Result)
+	}
+	_, text, _ := gofer(t, "", "job", "default/"+id)
+	for _, want := range []string{"job default/" + id + " is finished", "queued, as the job's id tells", "attempt 1 of 3 via good: 503", "waits for 100ms", "in worker w1", "attempt 3 via good: 200", "succeeded 200"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the story lacks %q:\n%s", want, text)
+		}
+	}
+}
+
+func TestStoryOfAFailureHasEveryAttemptInFullAndItsLetter(t *testing.T) {
+	w := newWorld(t, nil)
+	bad := w.startProxy(testenv.Refusing)
+	t.Setenv("GOFER_PROXIES", bad.URL("http")+" id=bad")
+	w.named("w1")
+	w.publish("f", job("/ok", fixed(0.1, 2)))
+	w.result("f")
+	var got story
+	eventually(t, "the dead letter to be in the story", func() bool {
+		got = read[story](t, "job", "f")
+		return got.DeadLetter != 0
+	})
+	if whats(got) != "attempt wait attempt ended" {
+		t.Fatalf("story = %s, want two attempts with a wait between", whats(got))
+	}
+	for _, m := range []moment{got.Moments[0], got.Moments[2]} {
+		if m.Proxy != "bad" || m.Fault != jobs.FaultProxy || m.Error == "" || m.Duration <= 0 {
+			t.Errorf("attempt = %+v, want it via bad, with fault, error and duration", m)
+		}
+	}
+	if got.Result == nil || got.Result.Error != jobs.ErrAttemptsExhausted {
+		t.Errorf("result = %+v, want %s", got.Result, jobs.ErrAttemptsExhausted)
+	}
+	_, text, _ := gofer(t, "", "job", "f")
+	for _, want := range []string{"(fault: proxy)", "failed, attempts_exhausted", "see gofer dead show"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the story lacks %q:\n%s", want, text)
+		}
+	}
+	for _, name := range []string{"GOFER_RESULTS", "GOFER_EVENTS"} {
+		stream, err := w.client.JetStream().Stream(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.Purge(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if code, text, errOut := gofer(t, "", "job", "f"); code != exitOK || !strings.Contains(text, "see gofer dead show") {
+		t.Errorf("a job of which the letter is left: exit %d, %q, %s; want its letter", code, text, errOut)
+	}
+}
+
+func TestStoryOfAJobThatIsNotDoneYet(t *testing.T) {
+	w := newWorld(t, nil)
+	stopped, _ := w.named("w1")
+	w.publish("waits", job("/flaky/9", fixed(60, 3)))
+	eventually(t, "the job to wait in the stream", func() bool {
+		found, err := w.client.Find(t.Context(), "default", "waits")
+		return err == nil && len(found) == 1 && found[0].Place == bus.Waiting
+	})
+	got := read[story](t, "job", "waits")
+	if whats(got) != "attempt wait" || got.Moments[1].Kind != jobs.RetryScheduled || got.Moments[0].Duration <= 0 {
+		t.Errorf("story = %s %+v, want the attempt in full and one wait in the stream", whats(got), got.Moments)
+	}
+	if stopped.wait(t) != exitOK {
+		t.Errorf("the worker said:\n%s", stopped.log)
+	}
+	w.publish("queued", job("/ok", nil))
+	if got := read[story](t, "job", "queued"); whats(got) != "queued" || got.Moments[0].Source != "" || got.Result != nil {
+		t.Errorf("story = %+v, want the job queued", got)
+	}
+	if _, text, _ := gofer(t, "", "job", "waits"); !strings.Contains(text, "is waiting") || !strings.Contains(text, "in the stream") {
+		t.Errorf("the story lacks where the job waits:\n%s", text)
+	}
+	if code, _, errOut := gofer(t, "", "cancel", "waits"); code != exitOK {
+		t.Fatalf("gofer cancel: exit %d, %s", code, errOut)
+	}
+	if _, text, _ := gofer(t, "", "job", "waits"); !strings.Contains(text, "cancelled") || !strings.Contains(text, "gofer cancel") {
+		t.Errorf("the story lacks its end:\n%s", text)
+	}
+}
+
+func TestStoryOfAnUnknownJobFails(t *testing.T) {
+	w := newWorld(t, nil)
+	w.named("w1")
+	for _, id := range []string{"nothing", "default/nothing"} {
+		if code, out, errOut := gofer(t, "", "job", id); code != exitFailed || out != "" || !strings.Contains(errOut, "not found") && !strings.Contains(errOut, "no such job") {
+			t.Errorf("gofer job %s: exit %d, %q, %q; want %d and that it is not there", id, code, out, errOut, exitFailed)
+		}
+	}
+	for _, args := range [][]string{{"job"}, {"job", "a.b"}} {
+		if code, _, _ := gofer(t, "", args...); code != exitUsage {
+			t.Errorf("gofer %v: exit %d, want %d", args, code, exitUsage)
+		}
+	}
+}

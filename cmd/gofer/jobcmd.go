@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+func (a *app) jobCommand() *cobra.Command {
+	var queue string
+	cmd := &cobra.Command{
+		Use: "job ID", Short: "Tell a job's whole story: queued, each attempt, waits, result",
+		Long: `ID may be QUEUE/ID. Tells what the streams still know of the job, in the order in which it happened: when it was queued,
+each attempt with its proxy and what went wrong, the waits, the result. Events are kept for 24 hours. When a finished job
+was queued is known only by an id that has a time in it, such as those that 'gofer submit' gives.`,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: a.verb("job", func(ctx context.Context, s *session, args []string) error {
+			k, err := jobKey(ctx, s, queue, args[0])
+			if err != nil {
+				return err
+			}
+			t, err := tell(ctx, s, k, a.err)
+			if err != nil {
+				return fmt.Errorf("job %s: %w", k, err)
+			}
+			if a.json {
+				return a.printJSON(t)
+			}
+			return a.printStory(t)
+		}),
+	}
+	cmd.Flags().StringVar(&queue, "queue", "", "the job's queue")
+	return cmd
+}
+
+// jobKey is key, but also finds a job of which only a dead letter is left.
+func jobKey(ctx context.Context, s *session, queue, name string) (bus.Key, error) {
+	k, err := key(ctx, s, queue, name)
+	if !errors.Is(err, bus.ErrNotFound) {
+		return k, err
+	}
+	stream, streamErr := s.client.JetStream().Stream(ctx, s.names.Stream("DEAD"))
+	if streamErr != nil {
+		return k, err
+	}
+	info, infoErr := stream.Info(ctx, jetstream.WithSubjectFilter(s.names.Dead("*", name)))
+	if infoErr != nil {
+		return k, err
+	}
+	var queues []string
+	for subject := range info.State.Subjects {
+		if in, _, ok := jobs.SplitSubject(subject); ok {
+			queues = append(queues, in)
+		}
+	}
+	switch len(queues) {
+	case 0:
+		return k, err
+	case 1:
+		return bus.Key{Queue: queues[0], ID: name}, nil
+	}
+	slices.Sort(queues)
+	return k, usage("%w", &bus.AmbiguousError{ID: name, Queues: queues})
+}
+
+func (a *app) printStory(t *story) error {
+	places := make([]string, len(t.Places))
+	for i, p := range t.Places {
+		places[i] = string(p)
+	}
+	if len(places) == 0 {
+		places = []string{"in no stream any more"}
+	}
+	lines := []string{fmt.Sprintf("job %s is %s", t.Key, strings.Join(places, " and "))}
+	for _, m := range t.Moments {
+		lines = append(lines, m.At.UTC().Format("2006-01-02T15:04:05.000Z")+"  "+t.sentence(m))
+	}
+	if t.DeadLetter != 0 {
+		lines = append(lines, fmt.Sprintf("dead letter %d: see gofer dead show %d", t.DeadLetter, t.DeadLetter))
+	}
+	_, err := fmt.Fprintln(a.out, strings.Join(lines, "\n"))
+	return err
+}
+
+// sentence is a moment in words.
+func (t *story) sentence(m moment) string {
+	switch m.What {
+	case momentQueued:
+		if m.Source != "" {
+			return "queued, as the job's id tells"
+		}
+		return "queued"
+	case momentAttempt:
+		return m.attempt()
+	case momentWait:
+		return m.wait()
+	case momentDue:
+		return "its time has come"
+	case momentDuplicate:
+		return "published again after its end, which stored nothing"
+	}
+	return t.end(m)
+}
+
+func (m moment) attempt() string {
+	text := fmt.Sprintf("attempt %d", m.Attempt)
+	if m.MaxAttempts > 0 {
+		text += fmt.Sprintf(" of %d", m.MaxAttempts)
+	}
+	if m.Proxy == "" {
+		text += " directly"
+	} else {
+		text += " via " + m.Proxy
+	}
+	if m.Status != 0 {
+		text += fmt.Sprintf(": %d", m.Status)
+	}
+	if m.Error != "" {
+		text += ": " + m.Error
+	}
+	if m.Fault != jobs.FaultNone {
+		text += fmt.Sprintf(" (fault: %s)", m.Fault)
+	}
+	if m.Duration > 0 {
+		text += ", took " + m.Duration.Std().Round(time.Millisecond).String()
+	}
+	return text
+}
+
+func (m moment) wait() string {
+	text := "waits"
+	if !m.Until.IsZero() {
+		text += fmt.Sprintf(" for %s, until %s", m.Until.Sub(m.At).Round(time.Millisecond), m.Until.UTC().Format("15:04:05.000Z"))
+	}
+	switch m.Kind {
+	case jobs.RetryInline:
+		text += ", in worker " + m.Worker
+	case jobs.RetryScheduled:
+		text += ", in the stream"
+	}
+	return text
+}
+
+func (t *story) end(m moment) string {
+	r := t.Result
+	text := r.Outcome
+	if r.Error != "" && r.Error != r.Outcome {
+		text += ", " + r.Error
+	}
+	if r.Status != 0 {
+		text += fmt.Sprintf(" %d", r.Status)
+	}
+	if r.Detail != "" {
+		text += ": " + r.Detail
+	}
+	return text + fmt.Sprintf(" (attempts %d, %d bytes, %s, by %s)", r.Attempts, r.Bytes, m.Duration.Std().Round(time.Millisecond), m.Worker)
+}
