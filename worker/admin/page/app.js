@@ -50,7 +50,19 @@ function rows(id, list, key, cells) {
     return tr;
   });
   if (!next.length && body.dataset.empty) next.push(emptyRow(body, old.get("")));
-  if (next.length !== body.children.length || next.some((tr, i) => tr !== body.children[i])) body.replaceChildren(...next);
+  arrange(body, next);
+}
+
+// arrange moves no row that is in its place already. The focus follows a row that moves, and stays at the table when its
+// row goes: else it would start again at the top of the page.
+function arrange(body, next) {
+  const held = body.contains(document.activeElement) ? document.activeElement : null;
+  const stays = new Set(next);
+  for (const tr of [...body.children]) if (!stays.has(tr)) tr.remove();
+  next.forEach((tr, i) => {
+    if (body.children[i] !== tr) body.insertBefore(tr, body.children[i] || null);
+  });
+  if (held && document.activeElement !== held) (held.isConnected ? held : body.closest(".scroll")).focus();
 }
 
 // The roles say again what the elements are: a phone's layout takes that from them in some browsers.
@@ -190,7 +202,7 @@ function showTables(s) {
   ]);
   const attempts = Object.entries(s.success_by_attempt).sort((a, b) => a[0] - b[0]);
   const total = attempts.reduce((n, [, count]) => n + count, 0);
-  rows("attempts", attempts, ([n]) => n, ([n, count], tr) => [[n, "number"], [count, "number"], [meter(tr, count / total, `attempt ${n}: ${share(count, total)}`)]]);
+  rows("attempts", attempts, ([n]) => n, ([n, count], tr) => [[n, "number"], [count, "number"], [meter(tr, count / total, `succeeded at attempt ${n}`)]]);
   rows("queues", s.queues, (q) => q.name, (q) => [[q.name, "id"], [q.pending, "number"], [q.ack_pending, "number"], [q.in_flight, "number"]]);
   rows("worst", s.worst.filter((p) => p.failure_count), (p) => p.proxy_id, (p) => [
     [p.proxy_id, "id"], [p.failure_count, "number"], [p.total_attempts, "number"], [share(p.failure_count, p.total_attempts), "number"],
@@ -206,11 +218,19 @@ function showTables(s) {
 }
 
 function meter(tr, value, label) {
-  const bar = tr.querySelector("progress") || document.createElement("progress");
-  bar.max = 1;
+  const box = tr.querySelector(".meter") || newMeter();
+  const [bar, text] = box.children;
   bar.value = value || 0;
   bar.setAttribute("aria-label", label);
-  return bar;
+  text.textContent = share(bar.value, 1);
+  return box;
+}
+
+function newMeter() {
+  const box = document.createElement("span");
+  box.className = "meter";
+  box.append(document.createElement("progress"), document.createElement("span"));
+  return box;
 }
 
 let known = null; // proxy id → state, to tell what changed
