@@ -35,7 +35,8 @@ func TestDashboardIsLiveAndReadableByEverybody(t *testing.T) {
 	stopJobs := w.submitJobs()
 	happen := map[string]func(){
 		// The connections to it that are kept alive break, too.
-		"break a proxy": func() { w.victim.Set(testenv.BadGateway) },
+		"break the proxy": func() { w.victim.Set(testenv.BadGateway) },
+		"mend the proxy":  func() { w.victim.Set(testenv.Good) },
 		"freeze the worker": func() {
 			stopJobs()
 			w.signal(syscall.SIGSTOP)

@@ -1,5 +1,5 @@
 // node check.mjs URL OUTDIR opens the dashboard at URL in Chromium and prints a line of JSON for each thing that it looked
-// at: {"fact": "what holds", "wrong": ["why it does not", …]}. The line {"ask": "break a proxy"} asks the caller to do that. Screenshots go to OUTDIR. It ends with 0 when it could look at everything, whatever it saw.
+// at: {"fact": "what holds", "wrong": ["why it does not", …]}. The line {"ask": "break the proxy"} asks the caller to do that. Screenshots go to OUTDIR. It ends with 0 when it could look at everything, whatever it saw.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
@@ -34,7 +34,10 @@ try {
   await page.setViewportSize({ width: 1280, height: 900 });
   tell("every control is reached by Tab, with a visible focus", await walk(page));
   tell("without the token nothing can be changed", await changeable(page));
-  tell("with the token a breaker is reset by keyboard", await resetByKeyboard(page));
+  tell("with the token a breaker is reset by keyboard, and the focus stays near", await resetByKeyboard(page));
+  await page.setViewportSize({ width: 390, height: 844 });
+  await page.screenshot({ path: join(outDir, "dashboard-token-390.png"), fullPage: true });
+  tell("with the token the phone's page stays in shape", [...await tooWide(page), ...await barriers(page), ...await walk(page)]);
   tell("the console stays silent and nobody else is asked", [...noise]);
   tell("a worker that falls silent is said to be gone, and comes back", await seeSilence(page));
 } finally {
@@ -77,7 +80,7 @@ async function seeBreakerOpen(page) {
   const rows = (id) => [...document.querySelectorAll("#resting tr")].filter((tr) => tr.cells[0].textContent === id);
   const before = await page.evaluate(`(${rows})(${JSON.stringify(victim)}).length`);
   const wrong = before ? [`${victim} rests before it was broken`] : [];
-  say({ ask: "break a proxy" });
+  say({ ask: "break the proxy" });
   wrong.push(...await met(page, `${victim} is shown as open, with the time to its test`, (id) => {
     const row = [...document.querySelectorAll("#resting tr")].find((tr) => tr.cells[0].textContent === id);
     return row && row.cells[1].textContent === "open" && /^in \d+ s$/.test(row.cells[3].textContent);
@@ -140,13 +143,19 @@ async function changeable(page) {
 }
 
 async function resetByKeyboard(page) {
+  say({ ask: "mend the proxy" });
   await page.focus("#token");
   await page.keyboard.type(token);
   await page.keyboard.press("Enter");
-  await page.locator("#resting button:visible").first().focus();
-  const label = await page.evaluate(() => document.activeElement.getAttribute("aria-label"));
+  await page.focus(`#resting tr[data-key="${victim}"] button:not([hidden])`);
   await page.keyboard.press("Enter");
-  const wrong = await met(page, `the outcome of ${JSON.stringify(label)} is said`, () => document.getElementById("outcome").textContent.endsWith("was reset."));
+  const wrong = [
+    ...await met(page, "the outcome is said", (id) => document.getElementById("outcome").textContent === `The breaker of ${id} was reset.`, victim),
+    ...await met(page, "the row is gone", (id) => !document.querySelector(`#resting tr[data-key="${id}"]`), victim),
+  ];
+  if (!await page.evaluate(() => document.activeElement.contains(document.getElementById("resting")) && document.activeElement !== document.body)) {
+    wrong.push("the focus is lost with the row that it was in");
+  }
   if (await page.inputValue("#token")) wrong.push("the token stays in its field");
   return wrong;
 }

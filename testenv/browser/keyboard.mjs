@@ -2,7 +2,7 @@
 // reached, or that do not show that they have the focus.
 export async function walk(page) {
   const controls = await page.evaluate(mark);
-  await page.evaluate(() => { document.activeElement.blur(); window.getSelection().removeAllRanges(); window.scrollTo(0, 0); });
+  await page.evaluate(toTop);
   const reached = new Set();
   const wrong = [];
   for (let n = 0; n <= controls.length; n++) {
@@ -15,6 +15,13 @@ export async function walk(page) {
   }
   wrong.push(...controls.filter((c) => !reached.has(c.key)).map((c) => `${c.name} is not reached`));
   return wrong;
+}
+
+// toTop gives the focus to the page itself: without that, Tab goes on from where the focus was last.
+function toTop() {
+  document.body.tabIndex = -1;
+  document.body.focus();
+  document.body.removeAttribute("tabindex");
 }
 
 // mark numbers every visible control, and lists them.
