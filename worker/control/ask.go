@@ -14,7 +14,7 @@ import (
 // How long the answers of a fleet are waited for. Nobody knows how many there will be: once the first one has come, a
 // while without another ends it. That while grows with the way to the fleet, which the first answer has measured.
 const (
-	firstAnswer = 2 * time.Second
+	firstAnswer = 3 * time.Second
 	quiet       = 300 * time.Millisecond
 )
 

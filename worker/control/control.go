@@ -74,8 +74,8 @@ type Service struct {
 	micro micro.Service
 }
 
-// verbTimeout bounds a verb that asks NATS.
-const verbTimeout = 5 * time.Second
+// verbTimeout bounds a verb that asks NATS: whoever asked for it must hear of it while it still listens.
+const verbTimeout = firstAnswer - 500*time.Millisecond
 
 // Start adds the service to a connection. Stop it before the connection is closed.
 func Start(nc *nats.Conn, cfg Config) (*Service, error) {
