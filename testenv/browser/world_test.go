@@ -106,9 +106,9 @@ func open(t *testing.T, names ...string) {
 // startProxies starts them before the site and returns them as the worker's environment names them.
 func (w *world) startProxies() string {
 	w.Helper()
-	site := httptest.NewServer(site())
-	w.Cleanup(site.Close)
-	resolve := func(string) string { return site.Listener.Addr().String() }
+	server := httptest.NewServer(site())
+	w.Cleanup(server.Close)
+	resolve := func(string) string { return server.Listener.Addr().String() }
 	var list []string
 	for _, p := range []struct {
 		id   string
@@ -146,7 +146,7 @@ func site() http.Handler {
 
 // submitJobs keeps the worker busy, about 30 jobs a second, until it is told to stop or the test ends.
 func (w *world) submitJobs() (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(w.Context())
 	var done sync.WaitGroup
 	stop = func() { cancel(); done.Wait() }
 	w.Cleanup(stop)
