@@ -87,6 +87,13 @@ func Start(nc *nats.Conn, cfg Config) (*Service, error) {
 	s.micro, err = micro.AddService(nc, micro.Config{
 		Name: cfg.Names.Prefix(), Version: semantic(cfg.Version), Description: "gofer workers: fetch jobs through rotating proxies",
 		Metadata: map[string]string{"worker": cfg.Worker},
+		// `nats micro stats` then knows how each worker stands without another question.
+		StatsHandler: func(e *micro.Endpoint) any {
+			if e.Name == Workers {
+				return s.status()
+			}
+			return nil
+		},
 		ErrorHandler: func(_ micro.Service, err *micro.NATSError) {
 			cfg.Log.Warn("control service", "subject", err.Subject, "error", err.Description)
 		},

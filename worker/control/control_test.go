@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -147,7 +148,11 @@ func TestFleetIsSeenByToolsForMicroServices(t *testing.T) {
 	}
 	stats, err := control.Ask[micro.Stats](t.Context(), f.nc, "$SRV.STATS.shop", nil, 0)
 	if err != nil || len(stats) != 2 {
-		t.Errorf("statistics of %d workers, %v; want both", len(stats), err)
+		t.Fatalf("statistics of %d workers, %v; want both", len(stats), err)
+	}
+	var status control.Status
+	if err := json.Unmarshal(stats[0].Endpoints[0].Data, &status); err != nil || status.Running() != 3 || status.Worker == "" {
+		t.Errorf("statistics say %s, %v; want how the worker stands", stats[0].Endpoints[0].Data, err)
 	}
 }
 

@@ -107,9 +107,13 @@ func read[T any](data []byte) (T, error) {
 }
 
 func (s *Service) workers([]byte) (any, error) {
+	return s.status(), nil
+}
+
+func (s *Service) status() Status {
 	status := s.cfg.Status()
 	status.Worker, status.Version = s.cfg.Worker, s.cfg.Version
-	return status, nil
+	return status
 }
 
 func (s *Service) breakers([]byte) (any, error) {
