@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -118,7 +120,7 @@ func TestBreakerIsResetInTheWholeFleet(t *testing.T) {
 			w.publish(fmt.Sprint("trip", jobs), job("/ok", nil))
 			w.result(fmt.Sprint("trip", jobs))
 			jobs++
-			return w.inState(t, "bad", "open") == 2
+			return badIn(t, "open") == 2
 		})
 	}
 	trip()
@@ -133,17 +135,17 @@ func TestBreakerIsResetInTheWholeFleet(t *testing.T) {
 	if resp.StatusCode != http.StatusOK {
 		t.Errorf("reset over HTTP = %s, want 200", resp.Status)
 	}
-	eventually(t, "both breakers to be closed", func() bool { return w.inState(t, "bad", "closed") == 2 })
+	eventually(t, "both breakers to be closed", func() bool { return badIn(t, "closed") == 2 })
 	trip()
 	code, out, errOut := gofer(t, "", "breakers", "reset", "bad")
 	if code != exitOK || !strings.Contains(out, "closed in 2 of 2 workers") {
 		t.Errorf("breakers reset: exit %d, %s%s", code, out, errOut)
 	}
-	if got := w.inState(t, "bad", "closed"); got != 2 {
+	if got := badIn(t, "closed"); got != 2 {
 		t.Errorf("the breaker is closed in %d workers, want 2", got)
 	}
 	trip()
-	if code, _, errOut := gofer(t, "", "breakers", "reset"); code != exitOK || w.inState(t, "bad", "closed") != 2 {
+	if code, _, errOut := gofer(t, "", "breakers", "reset"); code != exitOK || badIn(t, "closed") != 2 {
 		t.Errorf("breakers reset of all: exit %d, %s; want them closed", code, errOut)
 	}
 	if code, _, errOut := gofer(t, "", "breakers", "reset", "nothing"); code != exitFailed || !strings.Contains(errOut, "nothing") {
@@ -151,17 +153,49 @@ func TestBreakerIsResetInTheWholeFleet(t *testing.T) {
 	}
 }
 
-// inState counts the workers in which a proxy's breaker is in a state.
-func (w *world) inState(t *testing.T, proxy, state string) (n int) {
+// badIn counts the workers in which the breaker of the proxy bad is in a state.
+func badIn(t *testing.T, state string) (n int) {
 	t.Helper()
 	for _, worker := range read[[]workerBreakers](t, "breakers", "ls") {
 		for _, b := range worker.Breakers {
-			if b.ProxyID == proxy && b.State == state {
+			if b.ProxyID == "bad" && b.State == state {
 				n++
 			}
 		}
 	}
 	return n
+}
+
+func TestBreakersOfALargePoolFitIntoAnAnswer(t *testing.T) {
+	w := newWorld(t, nil)
+	var list strings.Builder
+	id := func(i int) string { return fmt.Sprintf("%s-%04d", strings.Repeat("p", 59), i) }
+	for i := range 2500 {
+		fmt.Fprintf(&list, "http://127.0.0.1:9 id=%s\n", id(i))
+	}
+	file := filepath.Join(t.TempDir(), "proxies")
+	if err := os.WriteFile(file, []byte(list.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GOFER_PROXIES", "")
+	t.Setenv("GOFER_PROXIES_FILE", file)
+	t.Setenv("GOFER_BREAKER_FAILURE_THRESHOLD", "1")
+	w.named("w1")
+	t.Setenv("GOFER_PROXIES_FILE", "")
+	last := id(2499)
+	w.publish("j", job("/ok", map[string]any{"proxy": map[string]any{"id": last}, "retry": map[string]any{"max_attempts": 1}}))
+	w.result("j")
+	code, out, errOut := gofer(t, "", "breakers", "ls", "--json")
+	var answers []workerBreakers
+	if err := json.Unmarshal([]byte(out), &answers); err != nil || code != exitOK {
+		t.Fatalf("breakers ls: exit %d, %v, %s", code, err, errOut)
+	}
+	if got := answers[0]; got.Total != 2500 || len(got.Breakers) != 2000 || got.Breakers[0].ProxyID != last || got.Breakers[0].State != "open" {
+		t.Errorf("answer = %d of %d, the first %+v; want 2000 of 2500, the open one first", len(got.Breakers), got.Total, got.Breakers[0])
+	}
+	if !strings.Contains(errOut, "2500") {
+		t.Errorf("standard error = %q, want a word on what is left out", errOut)
+	}
 }
 
 func TestRollupsShowTheRunningHour(t *testing.T) {

@@ -30,6 +30,7 @@ const (
 
 // moment is something that happened to a job. Which fields are set depends on what it was.
 type moment struct {
+	// At is when an attempt began if that is known, else when it ended.
 	At   time.Time `json:"at"`
 	What string    `json:"what"`
 
@@ -206,7 +207,11 @@ func (t *story) addAttempts() {
 		t.addWait(moment{At: r.At, What: momentWait, Until: r.NextAttemptAt, Kind: r.Kind, Worker: r.Worker})
 	}
 	if r := t.Result; r != nil && r.Outcome == jobs.Succeeded && !full[r.Attempts] {
-		t.add(moment{At: r.FinishedAt, What: momentAttempt, Attempt: r.Attempts, Proxy: r.Proxy, Status: r.Status, Worker: r.Worker})
+		m := moment{At: r.FinishedAt, What: momentAttempt, Attempt: r.Attempts, Proxy: r.Proxy, Status: r.Status, Worker: r.Worker}
+		if r.Attempts == 1 { // the job's duration is that of the attempt
+			m.At, m.Duration = r.FinishedAt.Add(-r.Duration.Std()), r.Duration
+		}
+		t.add(m)
 	}
 }
 
