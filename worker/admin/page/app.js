@@ -4,11 +4,20 @@
 
 const $ = (id) => document.getElementById(id);
 const number = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
+const compact = new Intl.NumberFormat(undefined, { notation: "compact" });
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium", hourCycle: "h23" });
 const hour = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-const share = (part, whole) => (whole ? number.format((100 * part) / whole) + " %" : "–");
 const time = (text) => clock.format(new Date(text));
 const sum = (list, field) => list.reduce((n, item) => n + item[field], 0);
+
+// share rounds neither a few to none nor almost all to all.
+function share(part, whole) {
+  if (!whole) return "–";
+  const percent = (100 * part) / whole;
+  if (percent > 0 && percent < 0.05) return "< 0.1 %";
+  if (percent < 100 && percent >= 99.95) return "> 99.9 %";
+  return number.format(percent) + " %";
+}
 
 function seconds(s) {
   if (!s) return "–";
@@ -96,23 +105,28 @@ function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-function axis(format) {
-  const a = { stroke: colour("--quiet"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { stroke: colour("--grid"), width: 1 } };
-  if (format) a.values = (_, values) => values.map((v) => format.format(new Date(v * 1000)));
-  return a;
+function axis(more) {
+  const line = { stroke: colour("--grid"), width: 1 };
+  return { stroke: colour("--quiet"), grid: line, ticks: line, ...more };
 }
 
-function draw(id, format, series, data) {
+// whole are the steps of an axis that counts: there is no half job.
+const whole = Array.from({ length: 13 }, (_, n) => [1, 2, 5].map((step) => step * 10 ** n)).flat();
+
+// draw shows data in a box; margin is how many seconds of room it has at both ends.
+function draw(id, format, margin, series, data) {
   const box = $(id);
   if (charts[id]) {
     charts[id].setData(data);
     return;
   }
   if (!box.clientWidth) return;
+  const times = (_, values) => values.map((v) => format.format(new Date(v * 1000)));
+  const counts = (_, values) => values.map((v) => compact.format(v));
   const options = {
     width: box.clientWidth, height: box.clientHeight - 34, cursor: { drag: { x: false, y: false } }, legend: { live: false },
-    axes: [{ ...axis(format), space: 80 }, { ...axis(), size: 52 }], series: [{}, ...series],
-    scales: { y: { range: (_, low, high) => [0, Math.max(high, 1) * 1.1] } },
+    axes: [axis({ values: times, space: 80 }), axis({ values: counts, incrs: whole, size: 52 })], series: [{}, ...series],
+    scales: { x: { range: (_, low, high) => [low - margin, high + margin] }, y: { range: (_, low, high) => [0, Math.max(high, 1) * 1.1] } },
   };
   charts[id] = new uPlot(options, data, box);
 }
@@ -132,9 +146,9 @@ function drawNow(list) {
     { label: "succeeded", stroke: colour("--good"), width: 2, points: { show: false } },
     { label: "not succeeded", stroke: colour("--bad"), width: 2, dash: [6, 4], points: { show: false } },
   ];
-  draw("chart-now", clock, series, [at, list.map((s) => s.succeeded), bad]);
+  draw("chart-now", clock, 0, series, [at, list.map((s) => s.succeeded), bad]);
   $("chart-now").setAttribute("aria-label",
-    `Last two minutes: ${sum(list, "succeeded")} jobs succeeded, ${bad.reduce((a, b) => a + b, 0)} did not`);
+    `Last two minutes: ${number.format(sum(list, "succeeded"))} jobs succeeded, ${number.format(bad.reduce((a, b) => a + b, 0))} did not`);
 }
 
 // The bars stand behind one another: the whole hour first, then what did not succeed, so that what is seen of the first
@@ -147,10 +161,10 @@ function drawDay(list) {
     { label: "succeeded", stroke: colour("--good"), fill: colour("--good"), paths: bars, points: { show: false } },
     { label: "not succeeded", stroke: colour("--bad"), fill: colour("--bad"), paths: bars, points: { show: false } },
   ];
-  draw("chart-day", hour, series, [at, list.map((p) => p.total_requests || null), bad.map((n) => n || null)]);
+  draw("chart-day", hour, 1800, series, [at, list.map((p) => p.total_requests || null), bad.map((n) => n || null)]);
   const total = sum(list, "total_requests");
   $("chart-day").setAttribute("aria-label",
-    `Last 24 hours: ${total} jobs, ${bad.reduce((a, b) => a + b, 0)} did not succeed, ${sum(list, "total_retries")} retries`);
+    `Last 24 hours: ${number.format(total)} jobs, ${number.format(bad.reduce((a, b) => a + b, 0))} did not succeed, ${number.format(sum(list, "total_retries"))} retries`);
 }
 
 // --- what a snapshot shows
@@ -190,22 +204,22 @@ function showTiles(s) {
   put("rate", recent.length ? number.format(sum(recent, "jobs") / recent.length) : "–");
   put("success", share(sum(s.seconds, "succeeded"), jobs));
   put("inflight", s.slots ? `${s.in_flight} of ${s.slots}` : String(s.in_flight));
-  put("retryrate", String(sum(s.seconds.slice(-60), "retries")));
+  put("retryrate", number.format(sum(s.seconds.slice(-60), "retries")));
   const all = Object.values(s.breakers).reduce((a, b) => a + b, 0);
-  put("open", `${all - (s.breakers.closed || 0)} of ${all}`);
+  put("open", `${number.format(all - (s.breakers.closed || 0))} of ${number.format(all)}`);
 }
 
 function showTables(s) {
   rows("hours", [...s.hours].reverse(), (p) => p.timestamp, (p) => [
-    [hour.format(new Date(p.timestamp)), "when"], [p.total_requests, "number"], [p.total_requests ? share(p.success_rate, 1) : "–", "number"],
-    [p.total_retries, "number"], [seconds(p.avg_latency), "number"], [seconds(p.p95_latency), "number"], [bytes(p.bytes), "number"], [p.circuit_breaker_opens, "number"],
+    [hour.format(new Date(p.timestamp)), "when"], [number.format(p.total_requests), "number"], [p.total_requests ? share(p.success_rate, 1) : "–", "number"],
+    [number.format(p.total_retries), "number"], [seconds(p.avg_latency), "number"], [seconds(p.p95_latency), "number"], [bytes(p.bytes), "number"], [number.format(p.circuit_breaker_opens), "number"],
   ]);
   const attempts = Object.entries(s.success_by_attempt).sort((a, b) => a[0] - b[0]);
   const total = attempts.reduce((n, [, count]) => n + count, 0);
-  rows("attempts", attempts, ([n]) => n, ([n, count], tr) => [[n, "number"], [count, "number"], [meter(tr, count / total, `succeeded at attempt ${n}`)]]);
-  rows("queues", s.queues, (q) => q.name, (q) => [[q.name, "id"], [q.pending, "number"], [q.ack_pending, "number"], [q.in_flight, "number"]]);
+  rows("attempts", attempts, ([n]) => n, ([n, count], tr) => [[n, "number"], [number.format(count), "number"], [meter(tr, count / total, `succeeded at attempt ${n}`)]]);
+  rows("queues", s.queues, (q) => q.name, (q) => [[q.name, "id"], [number.format(q.pending), "number"], [number.format(q.ack_pending), "number"], [number.format(q.in_flight), "number"]]);
   rows("worst", s.worst.filter((p) => p.failure_count), (p) => p.proxy_id, (p) => [
-    [p.proxy_id, "id"], [p.failure_count, "number"], [p.total_attempts, "number"], [share(p.failure_count, p.total_attempts), "number"],
+    [p.proxy_id, "id"], [number.format(p.failure_count), "number"], [number.format(p.total_attempts), "number"], [share(p.failure_count, p.total_attempts), "number"],
     [seconds(p.avg_latency), "number"], [bytes(p.bytes), "number"],
   ]);
   rows("failures", s.failures, (f) => f.at + f.queue + f.job_id, (f) => [
@@ -236,7 +250,7 @@ function newMeter() {
 let known = null; // proxy id → state, to tell what changed
 
 function showBreakers(s) {
-  const counts = Object.entries(s.breakers).sort().map(([state, n]) => `${n} ${state.replace("_", " ")}`);
+  const counts = Object.entries(s.breakers).sort().map(([state, n]) => `${number.format(n)} ${state.replace("_", " ")}`);
   put("breakers", counts.join(", "));
   rows("resting", s.resting, (b) => b.proxy_id, (b, tr) => [
     [b.proxy_id, "id"], [b.state.replace("_", " "), b.state === "open" ? "bad" : "warn"], [`${b.failure_count} of ${b.failure_threshold}`, "number"],
