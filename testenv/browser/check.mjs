@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
+import { fleet, play } from "./fleet.mjs";
 import { walk } from "./keyboard.mjs";
 
 const [url, outDir] = process.argv.slice(2);
@@ -29,8 +30,10 @@ try {
   tell("a breaker is seen to open without a reload", await seeBreakerOpen(page));
   tell("every panel shows its numbers", await emptyPanels(page));
   for (const look of looks) await lookAt(page, look);
-  await page.setViewportSize({ width: 320, height: 640 });
-  tell("at 320 px, which is 1280 at 400 %, nothing needs a sideways scroll", await tooWide(page));
+  for (const width of [768, 320]) { // a tablet, and 1280 px at 400 %
+    await page.setViewportSize({ width, height: 640 });
+    tell(`at ${width} px nothing needs a sideways scroll`, await tooWide(page));
+  }
   await page.setViewportSize({ width: 1280, height: 900 });
   tell("every control is reached by Tab, with a visible focus", await walk(page));
   tell("without the token nothing can be changed", await changeable(page));
@@ -39,6 +42,7 @@ try {
   await page.screenshot({ path: join(outDir, "dashboard-token-390.png"), fullPage: true });
   tell("with the token the phone's page stays in shape", [...await tooWide(page), ...await barriers(page), ...await walk(page)]);
   tell("the console stays silent and nobody else is asked", [...noise]);
+  for (const look of [looks[0], looks[3]]) await lookAtFleet(look);
   tell("a worker that falls silent is said to be gone, and comes back", await seeSilence(page));
 } finally {
   await browser.close();
@@ -121,6 +125,17 @@ async function lookAt(page, { scheme, width, height }) {
   tell(`in ${scheme} at ${width} px nothing needs a sideways scroll`, await tooWide(page));
   tell(`in ${scheme} at ${width} px axe finds nothing serious`, await barriers(page));
   await page.locator("details").evaluate((details) => { details.open = false; });
+}
+
+async function lookAtFleet({ scheme, width, height }) {
+  const page = await browser.newPage({ viewport: { width, height }, colorScheme: scheme });
+  await page.addInitScript(play, fleet());
+  await page.goto(url);
+  await page.waitForFunction(() => document.querySelectorAll("#failures tr").length === 20);
+  await page.locator("details").evaluate((details) => { details.open = true; });
+  await page.screenshot({ path: join(outDir, `fleet-${scheme}-${width}.png`), fullPage: true });
+  tell(`a large fleet's numbers fit in ${scheme} at ${width} px`, await tooWide(page));
+  await page.close();
 }
 
 // tooWide looks at the page and at the parts that scroll within it.
