@@ -30,7 +30,7 @@ try {
   tell("a breaker is seen to open without a reload", await seeBreakerOpen(page));
   tell("every panel shows its numbers", await emptyPanels(page));
   for (const look of looks) await lookAt(page, look);
-  for (const width of [768, 320]) { // a tablet, and 1280 px at 400 %
+  for (const width of [820, 768, 320]) { // tablets, and 1280 px at 400 %
     await page.setViewportSize({ width, height: 640 });
     tell(`at ${width} px nothing needs a sideways scroll`, await tooWide(page));
   }
