@@ -119,6 +119,7 @@ func (r *rig) resetBreaker(ctx context.Context, proxy string) error {
 	return l.nc.FlushWithContext(ctx)
 }
 
-func (r *rig) rollups(_ context.Context, _ string, hours int) ([]rollup.Point, error) {
-	return r.book.Series(hours), nil
+// rollups are this worker's hours, whatever was asked for: no worker knows the others'.
+func (r *rig) rollups(_ context.Context, _ string, hours int) (points []rollup.Point, has string, err error) {
+	return r.book.Series(hours), control.ScopeWorker, nil
 }

@@ -209,7 +209,10 @@ func TestRollupsShowTheRunningHour(t *testing.T) {
 		hours := read[control.Hours](t, "rollups", "--hours", "2")
 		return len(hours.Points) == 2 && hours.Points[0].TotalRequests+hours.Points[1].TotalRequests == 3
 	})
-	_, table, _ := gofer(t, "", "rollups")
+	_, table, errOut := gofer(t, "", "rollups")
+	if hours := read[control.Hours](t, "rollups"); hours.Worker != "w1" || hours.Scope == control.ScopeWorker && !strings.Contains(errOut, "of worker w1") {
+		t.Errorf("hours of %s, scope %s, are shown as %q; want it said when they are not the fleet's", hours.Worker, hours.Scope, errOut)
+	}
 	if !strings.Contains(table, "100.0 %") || !strings.Contains(table, "REQUESTS") {
 		t.Errorf("the table lacks the hour:\n%s", table)
 	}

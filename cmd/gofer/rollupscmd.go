@@ -28,6 +28,9 @@ Requests are jobs that ended; p50 and p95 are over their durations, from the fir
 			if err != nil {
 				return err
 			}
+			if got := answers[0]; got.Scope != request.Scope {
+				fmt.Fprintf(a.err, "gofer: these are the hours of worker %s since it started, not of the whole fleet\n", got.Worker)
+			}
 			if a.json {
 				return a.printJSON(answers[0])
 			}

@@ -60,8 +60,9 @@ type Config struct {
 	ResetBreaker func(proxy string) int
 	// Policy is the fleet's retry policy and since when it holds, zero for the one of the environment.
 	Policy func() (jobs.Policy, time.Time)
-	// Rollups are the newest hours, oldest first, of the fleet or of this worker.
-	Rollups func(ctx context.Context, scope string, hours int) ([]rollup.Point, error)
+	// Rollups are the newest hours, oldest first, of the scope asked for, and the scope that they have: a worker that
+	// knows only its own hours says so.
+	Rollups func(ctx context.Context, scope string, hours int) (points []rollup.Point, has string, err error)
 	// Drain begins what SIGTERM does, and returns at once.
 	Drain func()
 	// Pause and Resume stop and start a queue for the whole fleet.

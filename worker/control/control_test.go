@@ -79,9 +79,9 @@ func (f *fleet) config(name, version string) control.Config {
 			return 1
 		},
 		Policy: func() (jobs.Policy, time.Time) { return jobs.DefaultPolicy(), time.Time{} },
-		Rollups: func(_ context.Context, scope string, hours int) ([]rollup.Point, error) {
+		Rollups: func(_ context.Context, scope string, hours int) ([]rollup.Point, string, error) {
 			f.tell(fmt.Sprint("rollups ", scope, " ", hours))
-			return rollup.NewBook().Series(hours), nil
+			return rollup.NewBook().Series(hours), scope, nil
 		},
 		Drain: func() { f.tell(name + " drains") },
 		Pause: queue("pause"), Resume: queue("resume"),

@@ -184,8 +184,8 @@ func (s *Service) rollups(data []byte) (any, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), verbTimeout)
 	defer cancel()
-	points, err := s.cfg.Rollups(ctx, r.Scope, r.Hours)
-	return Hours{Worker: s.cfg.Worker, Scope: r.Scope, Points: points}, err
+	points, scope, err := s.cfg.Rollups(ctx, r.Scope, r.Hours)
+	return Hours{Worker: s.cfg.Worker, Scope: scope, Points: points}, err
 }
 
 func (s *Service) pause(data []byte) (any, error)  { return s.setPaused(data, true) }

@@ -68,7 +68,8 @@ type RollupRequest struct {
 	Scope string `json:"scope,omitempty"`
 }
 
-// Hours is the answer to Rollups: one point an hour, oldest first, the running hour last.
+// Hours is the answer to Rollups: one point an hour, oldest first, the running hour last. Scope is what they are of, which
+// is not what was asked for if the worker knows only its own.
 type Hours struct {
 	Worker string         `json:"worker"`
 	Scope  string         `json:"scope"`
