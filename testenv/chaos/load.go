@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+// publishers is how many publish at once, each one job after the other.
+const publishers = 16
+
+// publish publishes the jobs evenly over the load's time. A publisher tries a job again until the server has it: a
+// refusal as queued or finished tells that an earlier try got through and only its answer was lost.
+func (w *world) publish(ctx context.Context, acked *sync.Map) error {
+	start := time.Now()
+	var next atomic.Int64
+	var all sync.WaitGroup
+	var failed atomic.Pointer[error]
+	for range publishers {
+		all.Go(func() {
+			for {
+				n := int(next.Add(1)) - 1
+				if n >= w.jobs || ctx.Err() != nil {
+					return
+				}
+				sleep(ctx, time.Until(start.Add(w.pace.load*time.Duration(n)/time.Duration(w.jobs))))
+				id := fmt.Sprintf("j%06d", n)
+				if err := w.publishOne(ctx, id); err != nil {
+					failed.Store(&err)
+					return
+				}
+				acked.Store(id, time.Now())
+			}
+		})
+	}
+	all.Wait()
+	if err := failed.Load(); err != nil {
+		return *err
+	}
+	return ctx.Err()
+}
+
+func (w *world) publishOne(ctx context.Context, id string) (err error) {
+	for end := time.Now().Add(3 * time.Minute); time.Now().Before(end) && ctx.Err() == nil; sleep(ctx, 100*time.Millisecond) {
+		_, err = w.client.Submit(ctx, jobs.Job{ID: id, URL: w.origin.url(id)})
+		if err == nil || errors.Is(err, bus.ErrQueued) || errors.Is(err, bus.ErrFinished) {
+			return nil
+		}
+	}
+	return fmt.Errorf("job %s was not accepted within 3 minutes: %w", id, errors.Join(err, ctx.Err()))
+}
+
+// watcher is a plain subscriber of the results. It may miss some while its connection is broken; it must never see one twice.
+type watcher struct {
+	nc   *nats.Conn
+	mu   sync.Mutex
+	seen map[string]int
+}
+
+func (w *world) watch() (*watcher, error) {
+	nc, err := w.servers.connect()
+	if err != nil {
+		return nil, err
+	}
+	v := &watcher{nc: nc, seen: map[string]int{}}
+	_, err = nc.Subscribe("gofer.results.>", func(m *nats.Msg) {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.seen[m.Subject]++
+	})
+	if err != nil {
+		nc.Close()
+		return nil, err
+	}
+	return v, nc.FlushTimeout(10 * time.Second)
+}
+
+// seconds is how many results were shown again.
+func (v *watcher) seconds() (n int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, c := range v.seen {
+		n += c - 1
+	}
+	return n
+}
+
+func (v *watcher) subjects() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.seen)
+}
+
+// stored waits until the stream holds a result for each job, or no new one came for the limit, and reads when each was
+// stored, with a durable consumer of its own.
+func (w *world) stored(ctx context.Context, limit time.Duration) (at map[string]time.Time, seconds int, err error) {
+	js := w.client.JetStream()
+	last, since := uint64(0), time.Now()
+	for time.Since(since) < limit && ctx.Err() == nil {
+		ask, cancel := context.WithTimeout(ctx, 2*time.Second)
+		s, err := js.Stream(ask, "GOFER_RESULTS")
+		cancel()
+		if err == nil {
+			if n := s.CachedInfo().State.Msgs; n != last {
+				last, since = n, time.Now()
+			}
+		}
+		if last >= uint64(w.jobs) {
+			break
+		}
+		sleep(ctx, 100*time.Millisecond)
+	}
+	consumer, err := js.CreateConsumer(ctx, "GOFER_RESULTS", jetstream.ConsumerConfig{
+		Durable: "chaos", HeadersOnly: true, AckPolicy: jetstream.AckAllPolicy, DeliverPolicy: jetstream.DeliverAllPolicy,
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	return collect(consumer, last)
+}
+
+func collect(consumer jetstream.Consumer, n uint64) (at map[string]time.Time, seconds int, err error) {
+	at = map[string]time.Time{}
+	for read := uint64(0); read < n; {
+		batch, err := consumer.Fetch(500, jetstream.FetchMaxWait(5*time.Second))
+		if err != nil {
+			return nil, 0, err
+		}
+		before := read
+		for m := range batch.Messages() {
+			read++
+			id := m.Headers().Get(jobs.HeaderJobID)
+			if _, twice := at[id]; twice {
+				seconds++
+			}
+			meta, err := m.Metadata()
+			if err != nil {
+				return nil, 0, err
+			}
+			at[id] = meta.Timestamp
+			if read%500 == 0 || read == n {
+				_ = m.Ack()
+			}
+		}
+		if read == before {
+			return nil, 0, fmt.Errorf("read %d of %d results: %w", read, n, errors.Join(errors.New("no more came"), batch.Error()))
+		}
+	}
+	return at, seconds, nil
+}

@@ -1,0 +1,87 @@
+// Command chaos kills things under load and counts what came of the jobs: it runs the built gofer and nats-server as
+// processes of their own, breaks them as each scenario says, and prints one line a scenario. It exits with 1 when a job was lost
+// or a result was seen twice.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+)
+
+func main() {
+	if err := run(os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "chaos:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string, out, progress io.Writer) error {
+	flags := flag.NewFlagSet("chaos", flag.ContinueOnError)
+	jobs := flags.Int("jobs", 20_000, "jobs a scenario")
+	seed := flags.Uint64("seed", 1, "of the choice of victims")
+	only := flags.String("only", "", "comma list of the scenarios to run; empty means all")
+	keep := flags.String("logs", "", "folder that keeps the logs of all processes; empty means a temporary one, kept only after a failure")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	dir, err := workDir(*keep)
+	if err != nil {
+		return err
+	}
+	tools, err := build(ctx, dir)
+	if err != nil {
+		return err
+	}
+	var outcomes []outcome
+	var broken error
+	for _, s := range scenarios() {
+		if *only != "" && !strings.Contains(","+*only+",", ","+s.name+",") {
+			continue
+		}
+		fmt.Fprintf(progress, "%s …\n", s.name)
+		o, err := s.play(ctx, setting{tools: tools, dir: filepath.Join(dir, s.name), jobs: *jobs, seed: *seed, pace: full()})
+		if err != nil {
+			return fmt.Errorf("%s: %w (logs in %s)", s.name, err, dir)
+		}
+		outcomes = append(outcomes, o)
+		broken = errors.Join(broken, o.broken())
+	}
+	fmt.Fprintln(out, render(outcomes))
+	if broken != nil {
+		return fmt.Errorf("%w (logs in %s)", broken, dir)
+	}
+	if *keep == "" {
+		return os.RemoveAll(dir)
+	}
+	return nil
+}
+
+func workDir(keep string) (string, error) {
+	if keep == "" {
+		return os.MkdirTemp("", "gofer-chaos-")
+	}
+	return filepath.Abs(keep)
+}
+
+// render is the table of the README.
+func render(outcomes []outcome) string {
+	t := table.NewWriter()
+	t.AppendHeader(table.Row{"scenario", "what was done", "jobs", "results", "lost", "second results seen", "fetched more than once", "longest recovery"})
+	for _, o := range outcomes {
+		t.AppendRow(table.Row{o.name, o.done, o.jobs, o.results, o.lost, o.seconds, o.refetched, o.recovery.Round(100 * time.Millisecond)})
+	}
+	return t.RenderMarkdown()
+}

@@ -1,0 +1,266 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// scenario is what goes wrong while jobs run.
+type scenario struct {
+	name  string
+	nodes int
+	disk  bool // on a small disk
+	// wreck breaks things until the load ends, and says what it did.
+	wreck func(ctx context.Context, w *world) (string, error)
+}
+
+func scenarios() []scenario {
+	return []scenario{
+		{name: "worker-kill", nodes: 1, wreck: killWorkers},
+		{name: "worker-freeze", nodes: 1, wreck: freezeWorkers},
+		{name: "worker-cut", nodes: 1, wreck: cutWorkers},
+		{name: "server-kill", nodes: 1, wreck: killServer},
+		{name: "cluster", nodes: 3, wreck: shakeCluster},
+		{name: "disk-full", nodes: 1, disk: true, wreck: fillDisk},
+		{name: "rolling-restart", nodes: 1, wreck: rollWorkers},
+		{name: "all-together", nodes: 3, disk: true, wreck: everything},
+	}
+}
+
+// outcome is a line of the table.
+type outcome struct {
+	name, done                              string
+	jobs, results, lost, seconds, refetched int
+	recovery                                time.Duration // the longest time from a job's ack to its stored result
+}
+
+// broken is the error of a promise that was not kept.
+func (o outcome) broken() error {
+	if o.lost == 0 && o.seconds == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: %d jobs lost, %d second results", o.name, o.lost, o.seconds)
+}
+
+// play runs the scenario and counts.
+func (s scenario) play(ctx context.Context, set setting) (outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	w, err := newWorld(ctx, set, s.nodes, s.disk)
+	if err != nil {
+		return outcome{}, err
+	}
+	defer w.close()
+	watcher, err := w.watch()
+	if err != nil {
+		return outcome{}, err
+	}
+	defer watcher.nc.Close()
+
+	var acked sync.Map
+	published := make(chan error, 1)
+	loading, loaded := context.WithCancel(ctx)
+	go func() { defer loaded(); published <- w.publish(ctx, &acked) }()
+	done, err := s.wreck(loading, w)
+	w.heal()
+	if err = errors.Join(err, <-published); err != nil {
+		return outcome{}, err
+	}
+	o, err := w.count(ctx, watcher, &acked)
+	o.name, o.done = s.name, done
+	return o, err
+}
+
+// count waits for the results and compares them with what was acknowledged.
+func (w *world) count(ctx context.Context, v *watcher, acked *sync.Map) (o outcome, err error) {
+	at, twice, err := w.stored(ctx, 3*w.pace.ackWait+20*time.Second)
+	if err != nil {
+		return o, err
+	}
+	o.results = len(at)
+	acked.Range(func(id, since any) bool {
+		o.jobs++
+		if stored, ok := at[id.(string)]; ok {
+			o.recovery = max(o.recovery, stored.Sub(since.(time.Time)))
+		} else {
+			o.lost++
+		}
+		return true
+	})
+	o.seconds, o.refetched = v.seconds()+twice, w.origin.refetched()
+	if v.subjects() == 0 {
+		return o, errors.New("the plain subscriber saw nothing at all")
+	}
+	return o, nil
+}
+
+// killWorkers kills one and starts it again, as its supervisor would.
+func killWorkers(ctx context.Context, w *world) (string, error) {
+	n := 0
+	for ; ctx.Err() == nil; n++ {
+		sleep(ctx, w.pace.between)
+		p := w.victim()
+		p.kill()
+		if err := p.start(); err != nil {
+			return "", err
+		}
+	}
+	return fmt.Sprintf("a worker killed with -9 %d times", n), nil
+}
+
+// freezeWorkers stops a worker for longer than its lease lasts; it goes on as if nothing had happened.
+func freezeWorkers(ctx context.Context, w *world) (string, error) {
+	n := 0
+	for ; ctx.Err() == nil; n++ {
+		p := w.victim()
+		p.signal(syscall.SIGSTOP)
+		sleep(ctx, w.pace.freeze)
+		p.signal(syscall.SIGCONT)
+		sleep(ctx, time.Second)
+	}
+	return fmt.Sprintf("%d × a worker stopped for %s, then continued", n, w.pace.freeze), nil
+}
+
+// cutWorkers cuts one worker from its server, in both directions.
+func cutWorkers(ctx context.Context, w *world) (string, error) {
+	n, long := 0, w.pace.freeze*3/2
+	for ; ctx.Err() == nil; n++ {
+		k := w.links[w.rng.IntN(len(w.links))]
+		k.cut()
+		sleep(ctx, long)
+		k.join()
+		sleep(ctx, time.Second)
+	}
+	return fmt.Sprintf("%d × a worker cut from its server for %s", n, long), nil
+}
+
+func killServer(ctx context.Context, w *world) (string, error) {
+	for range w.pace.kills {
+		sleep(ctx, w.pace.load/time.Duration(w.pace.kills+1))
+		if err := w.servers.restart(ctx, 0, 200*time.Millisecond); err != nil {
+			return "", err
+		}
+	}
+	return fmt.Sprintf("the server killed with -9 %d times", w.pace.kills), nil
+}
+
+// shakeCluster moves the leaders and kills one node after the other.
+func shakeCluster(ctx context.Context, w *world) (string, error) {
+	steps, kills := 0, 0
+	for i := 0; ctx.Err() == nil; i++ {
+		sleep(ctx, w.pace.between)
+		w.stepDown(ctx)
+		steps++
+		if i%2 == 1 {
+			if err := w.servers.restart(ctx, i/2%len(w.servers.nodes), time.Second); err != nil {
+				return "", err
+			}
+			kills++
+			w.caughtUp(ctx)
+		}
+	}
+	return fmt.Sprintf("three nodes, R3: %d × all leaders moved, %d × a node killed with -9", steps, kills), nil
+}
+
+// stepDown makes the streams and the consumers choose other leaders. A refusal is no news: there may be none now.
+func (w *world) stepDown(ctx context.Context) {
+	for _, subject := range []string{
+		"STREAM.LEADER.STEPDOWN.GOFER_JOBS", "STREAM.LEADER.STEPDOWN.GOFER_RESULTS", "STREAM.LEADER.STEPDOWN.GOFER_RETRIES",
+		"CONSUMER.LEADER.STEPDOWN.GOFER_JOBS.default", "CONSUMER.LEADER.STEPDOWN.GOFER_RETRIES.default",
+	} {
+		ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		_, _ = w.nc.RequestWithContext(ask, "$JS.API."+subject, nil)
+		cancel()
+	}
+}
+
+// caughtUp waits until every stream has all its replicas, as a careful operator does between two restarts: two nodes of
+// three gone at once is a power cut.
+func (w *world) caughtUp(ctx context.Context) {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end) && ctx.Err() == nil; sleep(ctx, 200*time.Millisecond) {
+		if w.current(ctx) {
+			return
+		}
+	}
+}
+
+func (w *world) current(ctx context.Context) bool {
+	ask, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	for _, name := range []string{"GOFER_JOBS", "GOFER_RESULTS", "GOFER_RETRIES"} {
+		s, err := w.client.JetStream().Stream(ask, name)
+		if err != nil || s.CachedInfo().Cluster == nil || len(s.CachedInfo().Cluster.Replicas) < 2 {
+			return false
+		}
+		for _, r := range s.CachedInfo().Cluster.Replicas {
+			if !r.Current || r.Offline {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// fillDisk fills the server's disk, makes room again and restarts the server, as its owner has to: a server that could
+// not write may have switched JetStream off.
+func fillDisk(ctx context.Context, w *world) (string, error) {
+	sleep(ctx, w.pace.load/4)
+	if err := w.fullFor(ctx, 0, w.pace.load/4); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("the server's disk full for %s, then room made and the server restarted", w.pace.load/4), nil
+}
+
+func (w *world) fullFor(ctx context.Context, node int, d time.Duration) error {
+	if err := w.servers.disks[node].fill(); err != nil {
+		return err
+	}
+	sleep(ctx, d)
+	if err := w.servers.disks[node].free(); err != nil {
+		return err
+	}
+	return w.servers.restart(ctx, node, 200*time.Millisecond)
+}
+
+// rollWorkers restarts one worker after the other with SIGTERM, as a deployment does.
+func rollWorkers(ctx context.Context, w *world) (string, error) {
+	n := 0
+	for i := 0; ctx.Err() == nil; i++ {
+		p := w.workers[i%len(w.workers)]
+		p.signal(syscall.SIGTERM)
+		if !p.wait(12 * time.Second) {
+			return "", fmt.Errorf("%s did not end within its drain timeout", p.name)
+		}
+		if err := p.start(); err != nil {
+			return "", err
+		}
+		n++
+		sleep(ctx, w.pace.between/2)
+	}
+	return fmt.Sprintf("%d × a worker ended with SIGTERM and started again", n), nil
+}
+
+// everything goes wrong at once, except that of three nodes two are always there.
+func everything(ctx context.Context, w *world) (string, error) {
+	nodes := func(ctx context.Context, w *world) (string, error) {
+		if err := w.fullFor(ctx, 2, w.pace.load/4); err != nil {
+			return "", err
+		}
+		w.caughtUp(ctx)
+		return shakeCluster(ctx, w)
+	}
+	parts := []func(context.Context, *world) (string, error){killWorkers, freezeWorkers, cutWorkers, nodes}
+	errs := make([]error, len(parts))
+	var all sync.WaitGroup
+	for i, part := range parts {
+		mine := *w // draws of its own, so that the order of the others does not matter
+		mine.rng = newRand(w.seed, uint64(i))
+		all.Go(func() { _, errs[i] = part(ctx, &mine) })
+	}
+	all.Wait()
+	return "all of the above at once, R3", errors.Join(errs...)
+}
