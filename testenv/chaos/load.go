@@ -49,6 +49,13 @@ func (w *world) publish(ctx context.Context, acked *sync.Map) error {
 	return ctx.Err()
 }
 
+// tell says every ten seconds how far the jobs are.
+func (w *world) tell(ctx context.Context) {
+	for sleep(ctx, 10*time.Second); ctx.Err() == nil; sleep(ctx, 10*time.Second) {
+		fmt.Fprintf(w.progress, "  %d of %d jobs asked for by the fleet\n", w.origin.asked(), w.jobs)
+	}
+}
+
 func (w *world) publishOne(ctx context.Context, id string) (err error) {
 	for end := time.Now().Add(3 * time.Minute); time.Now().Before(end) && ctx.Err() == nil; sleep(ctx, 100*time.Millisecond) {
 		_, err = w.client.Submit(ctx, jobs.Job{ID: id, URL: w.origin.url(id)})
@@ -119,41 +126,55 @@ func (w *world) stored(ctx context.Context, limit time.Duration) (at map[string]
 		}
 		sleep(ctx, 100*time.Millisecond)
 	}
-	consumer, err := js.CreateConsumer(ctx, "GOFER_RESULTS", jetstream.ConsumerConfig{
-		Durable: "chaos", HeadersOnly: true, AckPolicy: jetstream.AckAllPolicy, DeliverPolicy: jetstream.DeliverAllPolicy,
-	})
-	if err != nil {
-		return nil, 0, err
-	}
-	return collect(consumer, last)
+	return w.collect(ctx, last)
 }
 
-func collect(consumer jetstream.Consumer, n uint64) (at map[string]time.Time, seconds int, err error) {
+// collect reads n results. A cluster that has just been healed may still be choosing leaders, so it asks again for a while.
+func (w *world) collect(ctx context.Context, n uint64) (at map[string]time.Time, seconds int, err error) {
 	at = map[string]time.Time{}
-	for read := uint64(0); read < n; {
-		batch, err := consumer.Fetch(500, jetstream.FetchMaxWait(5*time.Second))
-		if err != nil {
-			return nil, 0, err
+	read := map[uint64]bool{} // by the place in the stream: what is delivered again was not stored again
+	for end := time.Now().Add(time.Minute); uint64(len(read)) < n; sleep(ctx, 200*time.Millisecond) {
+		if ctx.Err() != nil || time.Now().After(end) {
+			return nil, 0, fmt.Errorf("read %d of %d results: %w", len(read), n, errors.Join(err, ctx.Err()))
 		}
-		before := read
-		for m := range batch.Messages() {
-			read++
-			id := m.Headers().Get(jobs.HeaderJobID)
-			if _, twice := at[id]; twice {
-				seconds++
-			}
-			meta, err := m.Metadata()
-			if err != nil {
-				return nil, 0, err
-			}
-			at[id] = meta.Timestamp
-			if read%500 == 0 || read == n {
-				_ = m.Ack()
-			}
-		}
-		if read == before {
-			return nil, 0, fmt.Errorf("read %d of %d results: %w", read, n, errors.Join(errors.New("no more came"), batch.Error()))
+		var consumer jetstream.Consumer
+		consumer, err = w.client.JetStream().CreateOrUpdateConsumer(ctx, "GOFER_RESULTS", jetstream.ConsumerConfig{
+			Durable: "chaos", HeadersOnly: true, AckPolicy: jetstream.AckAllPolicy, DeliverPolicy: jetstream.DeliverAllPolicy,
+		})
+		for before := -1; err == nil && len(read) > before && uint64(len(read)) < n; {
+			before = len(read)
+			var twice int
+			twice, err = batch(consumer, at, read)
+			seconds += twice
 		}
 	}
 	return at, seconds, nil
+}
+
+func batch(consumer jetstream.Consumer, at map[string]time.Time, read map[uint64]bool) (seconds int, err error) {
+	b, err := consumer.Fetch(500, jetstream.FetchMaxWait(2*time.Second))
+	if err != nil {
+		return 0, err
+	}
+	var last jetstream.Msg
+	for m := range b.Messages() {
+		last = m
+		meta, err := m.Metadata()
+		if err != nil {
+			return seconds, err
+		}
+		if read[meta.Sequence.Stream] {
+			continue
+		}
+		read[meta.Sequence.Stream] = true
+		id := m.Headers().Get(jobs.HeaderJobID)
+		if _, twice := at[id]; twice {
+			seconds++
+		}
+		at[id] = meta.Timestamp
+	}
+	if last != nil {
+		err = last.Ack()
+	}
+	return seconds, errors.Join(err, b.Error())
 }

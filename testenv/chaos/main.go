@@ -52,7 +52,7 @@ func run(args []string, out, progress io.Writer) error {
 			continue
 		}
 		fmt.Fprintf(progress, "%s …\n", s.name)
-		o, err := s.play(ctx, setting{tools: tools, dir: filepath.Join(dir, s.name), jobs: *jobs, seed: *seed, pace: full()})
+		o, err := s.play(ctx, setting{tools: tools, dir: filepath.Join(dir, s.name), jobs: *jobs, seed: *seed, pace: full(), progress: progress})
 		if err != nil {
 			return fmt.Errorf("%s: %w (logs in %s)", s.name, err, dir)
 		}

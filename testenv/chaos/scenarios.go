@@ -65,6 +65,7 @@ func (s scenario) play(ctx context.Context, set setting) (outcome, error) {
 	published := make(chan error, 1)
 	loading, loaded := context.WithCancel(ctx)
 	go func() { defer loaded(); published <- w.publish(ctx, &acked) }()
+	go w.tell(ctx)
 	done, err := s.wreck(loading, w)
 	w.heal()
 	if err = errors.Join(err, <-published); err != nil {
@@ -178,10 +179,10 @@ func (w *world) stepDown(ctx context.Context) {
 	}
 }
 
-// caughtUp waits until every stream has all its replicas, as a careful operator does between two restarts: two nodes of
-// three gone at once is a power cut.
+// caughtUp waits until every stream has all its replicas or the load ends, as a careful operator does between two
+// restarts: two nodes of three gone at once is a power cut.
 func (w *world) caughtUp(ctx context.Context) {
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end) && ctx.Err() == nil; sleep(ctx, 200*time.Millisecond) {
+	for ; ctx.Err() == nil; sleep(ctx, 200*time.Millisecond) {
 		if w.current(ctx) {
 			return
 		}

@@ -28,6 +28,8 @@ type setting struct {
 	jobs  int
 	seed  uint64
 	pace  pace
+	// progress is where to say how far the jobs are.
+	progress io.Writer
 }
 
 // pace is how long things take: as in life, or shortened for the tests.
@@ -225,6 +227,13 @@ func (o *origin) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	o.mu.Unlock()
 	time.Sleep(20*time.Millisecond + rand.N(40*time.Millisecond))
 	_, _ = io.WriteString(rw, r.URL.Path)
+}
+
+// asked is how many paths were asked for.
+func (o *origin) asked() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.counts)
 }
 
 // refetched is how many paths were asked for more than once.
