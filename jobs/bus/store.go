@@ -98,8 +98,13 @@ func (c *Client) storeError(doing string, err error) error {
 	return c.explain(doing, err)
 }
 
+// bodyTimeout bounds the storing of one body: an answer that a dying server swallowed is not waited for.
+const bodyTimeout = 30 * time.Second
+
 // putBody puts the body under a name that no other put has, so that a put cannot change what a stored result names.
 func (c *Client) putBody(ctx context.Context, r *jobs.Result) error {
+	ctx, cancel := context.WithTimeout(ctx, bodyTimeout)
+	defer cancel()
 	store, err := c.objects(ctx)
 	if err != nil {
 		return err

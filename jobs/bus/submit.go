@@ -141,6 +141,8 @@ func isNobody(err error) bool {
 
 // hasNoStream tells a job stream that is not there from one that is looking for its leader.
 func (c *Client) hasNoStream(ctx context.Context) bool {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	_, err := c.js.Stream(ctx, c.names.Stream("JOBS"))
 	return errors.Is(err, jetstream.ErrStreamNotFound) || isNobody(err) ||
 		errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/oklog/ulid/v2"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -104,6 +105,30 @@ func TestSubmitOutlivesARestartOfTheServer(t *testing.T) {
 	}()
 	in.restart()
 	must(t, <-done)
+}
+
+func TestSubmitDoesNotWaitForAnAnswerThatADyingServerSwallowed(t *testing.T) {
+	t.Parallel()
+	plain := testenv.StartNATS(t, func(o *server.Options) { o.JetStream, o.StoreDir = false, "" })
+	stand := plain.Connect()
+	// Stands in for a cluster without a leader: it takes the question for the stream and dies, and then another leads.
+	_, err := stand.Subscribe("$JS.API.STREAM.INFO.GOFER_JOBS", func(*nats.Msg) {
+		_, err := stand.Subscribe("gofer.jobs.>", func(m *nats.Msg) { _ = m.Respond([]byte(`{"stream":"GOFER_JOBS","seq":1}`)) })
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	must(t, err)
+	must(t, stand.Flush())
+	names, err := jobs.NewNames("")
+	must(t, err)
+	client, err := bus.New(plain.Connect(), names)
+	must(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if ack, err := client.Submit(ctx, job("")); err != nil || ack.Seq != 1 {
+		t.Errorf("got %+v, %v; want the answer of the new leader", ack, err)
+	}
 }
 
 func TestSubmitGivesUpWithItsContext(t *testing.T) {
