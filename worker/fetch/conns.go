@@ -27,6 +27,7 @@ type conns struct {
 	perKey     int
 	timeout    time.Duration
 	allowInner bool
+	proxyDial  func(ctx context.Context, network, addr string) (net.Conn, error) // nil means the network
 
 	mu   sync.Mutex
 	idle map[string][]*conn
@@ -57,7 +58,7 @@ func (m *meter) Read(p []byte) (int, error) {
 }
 
 func newConns(cfg Config) *conns {
-	c := &conns{max: cfg.MaxIdle, perKey: cfg.IdlePerKey, timeout: cfg.IdleTimeout, allowInner: cfg.AllowPrivateTargets, idle: map[string][]*conn{}, stop: make(chan struct{})}
+	c := &conns{max: cfg.MaxIdle, perKey: cfg.IdlePerKey, timeout: cfg.IdleTimeout, allowInner: cfg.AllowPrivateTargets, proxyDial: cfg.Dial, idle: map[string][]*conn{}, stop: make(chan struct{})}
 	c.transport = &http.Transport{
 		Proxy:                  func(r *http.Request) (*url.URL, error) { return routeOf(r.Context()).proxy, nil },
 		DialContext:            c.dial,
@@ -107,6 +108,18 @@ func routeOf(ctx context.Context) *route {
 // is then known to what the name leads, whatever it led to before.
 func (c *conns) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	r := routeOf(ctx)
+	nc, err := c.reach(ctx, r, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	r.meter = &meter{Conn: nc}
+	return r.meter, nil
+}
+
+func (c *conns) reach(ctx context.Context, r *route, network, addr string) (net.Conn, error) {
+	if r.proxy != nil && c.proxyDial != nil {
+		return c.proxyDial(ctx, network, addr)
+	}
 	d := net.Dialer{KeepAlive: 30 * time.Second}
 	if r.proxy == nil && !c.allowInner {
 		d.Control = func(_, address string, _ syscall.RawConn) error {
@@ -117,12 +130,7 @@ func (c *conns) dial(ctx context.Context, network, addr string) (net.Conn, error
 			return nil
 		}
 	}
-	nc, err := d.DialContext(ctx, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	r.meter = &meter{Conn: nc}
-	return r.meter, nil
+	return d.DialContext(ctx, network, addr)
 }
 
 var errInner = errors.New("the name leads to a private, loopback or link-local address")

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"runtime/debug"
 	"time"
 
@@ -47,6 +48,9 @@ type Config struct {
 	// and 16. IdleTimeout is how long one waits; zero means 60 s.
 	MaxIdle, IdlePerKey int
 	IdleTimeout         time.Duration
+	// Dial opens the connections to proxies, so that they may be elsewhere than on the network; nil means the network. A
+	// direct fetch does not use it.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// RootCAs are the authorities that certificates are checked against; nil means the system's.
 	RootCAs *x509.CertPool
 	Log     *slog.Logger // nil discards
