@@ -4,10 +4,10 @@ GOLANGCI_LINT_VERSION := v2.15.0
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LINT := bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
-.PHONY: help build run test check static fmt lint bench chaos fuzz readme clean
+.PHONY: help build run test check static fmt lint bench experiments chaos fuzz readme clean
 
 help: ## lists what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## builds bin/gofer
 	CGO_ENABLED=0 go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/gofer ./cmd/gofer
@@ -42,6 +42,9 @@ bench: ## runs the benchmarks, last the whole program beside the fewest steps th
 	@mkdir -p bin
 	BENCH_CPU_PROFILE=$(CURDIR)/bin/gofer.prof go test -run '^$$' -bench Throughput -benchtime 20000x ./testenv/bench
 	@echo "where gofer's time goes:" && go tool pprof -top -cum -nodecount 40 bin/gofer.prof
+
+experiments: ## measures ten aims, each beside a baseline of the same run: what retries, breakers and the choice of proxies are worth
+	EXPERIMENTS=full go test -count=1 -timeout 15m -run Experiments -v ./testenv/experiments
 
 chaos: ## kills, freezes, cuts and fills real processes under load, and counts what came of the jobs; about ten minutes
 	go run ./testenv/chaos

@@ -29,14 +29,15 @@ func floors() map[string][]string {
 			"jobs", "breaker", "rotation", "jobs/bus", "worker", "worker/rollup", "worker/fetch", "worker/share", "worker/admin",
 			"worker/control",
 		},
-		"testenv":            {"jobs", "jobs/bus"},
-		"testenv/bench":      {"jobs", "jobs/bus", "testenv"},
-		"testenv/chaos":      {"jobs", "jobs/bus", "testenv"},
-		"testenv/playground": {"testenv"},
-		"testenv/readme":     nil,
-		"testenv/interop":    nil,
-		"testenv/browser":    nil,
-		"testenv/arrows":     nil,
+		"testenv":             {"jobs", "jobs/bus"},
+		"testenv/bench":       {"jobs", "jobs/bus", "testenv"},
+		"testenv/chaos":       {"jobs", "jobs/bus", "testenv"},
+		"testenv/experiments": nil,
+		"testenv/playground":  {"testenv"},
+		"testenv/readme":      nil,
+		"testenv/interop":     nil,
+		"testenv/browser":     nil,
+		"testenv/arrows":      nil,
 	}
 }
 
