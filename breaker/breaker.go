@@ -72,7 +72,9 @@ type Breaker struct {
 
 	// word is generation and state in one, so that a call through a closed breaker needs one load.
 	word atomic.Uint64
-	// until is what a peek reads: 0 while closed, else when Allow may say yes again; never when forced open.
+	// until is all that a look reads: 0 while closed, else when Allow may say yes again, below zero while half-open; never
+	// when forced open. A change stores it once, after word when it opens and before word when it closes: a look and a call
+	// that take no lock then agree on which of them came first.
 	until atomic.Int64
 
 	mu        sync.Mutex
@@ -112,7 +114,7 @@ func (b *Breaker) Group() *Group { return b.group }
 
 // Until is when Allow may say yes again, on the group's clock: 0 while the breaker is closed, the end of the open time while
 // it is open, and the end of the first lease while every probe is under way. It changes nothing and takes no lock.
-func (b *Breaker) Until() time.Duration { return time.Duration(b.until.Load()) }
+func (b *Breaker) Until() time.Duration { return time.Duration(b.until.Load()).Abs() }
 
 // Ready reports whether Allow would let a call through. It changes nothing, takes no lock, and knows that an open time is
 // over without anybody having asked: a filter may call it for every candidate.
@@ -123,11 +125,13 @@ func (b *Breaker) Ready() bool {
 
 // Peek is the state that a call would meet now: an open breaker whose time is over is half-open. It changes nothing.
 func (b *Breaker) Peek() State {
-	state := stateOf(b.word.Load())
-	if state == Open && b.Ready() {
+	switch until := time.Duration(b.until.Load()); {
+	case until == 0:
+		return Closed
+	case until < 0 || until <= b.group.Now():
 		return HalfOpen
 	}
-	return state
+	return Open
 }
 
 // Remaining is how long the breaker goes on to refuse; zero when a call may be tried.

@@ -63,6 +63,7 @@ func (p *Permit) Success() Event {
 		return Event{}
 	}
 	if b.successes++; b.successes < b.group.cfg.Successes {
+		b.publish(now)
 		return Event{}
 	}
 	return b.become(Closed, now, "probe succeeded")
@@ -97,7 +98,9 @@ func (p *Permit) Ignore() {
 	now := b.group.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.settle(gen, id, now)
+	if b.settle(gen, id, now) {
+		b.publish(now)
+	}
 }
 
 // Release is Ignore for a permit that nothing has settled; it is for defer.
@@ -110,7 +113,7 @@ func (p *Permit) take() (b *Breaker, gen, probe uint64) {
 }
 
 // settle reports whether a result may count: its generation goes on and, for a probe, its lease too. The probe's place is
-// free afterwards.
+// free afterwards; whoever asked publishes that, when it is known what else changes.
 func (b *Breaker) settle(gen, id uint64, now time.Duration) bool {
 	if gen != b.generation() || b.forced {
 		return false
@@ -122,7 +125,6 @@ func (b *Breaker) settle(gen, id uint64, now time.Duration) bool {
 	for i, p := range b.probes {
 		if p.id == id {
 			b.probes = append(b.probes[:i], b.probes[i+1:]...)
-			b.publish(now)
 			return true
 		}
 	}
@@ -140,13 +142,13 @@ func (b *Breaker) endLeases(now time.Duration) {
 	b.probes = kept
 }
 
-// publish lets a peek see when the next probe may go: now, or when the first lease ends.
+// publish lets a look see that the breaker is half-open and when the next probe may go: now, or when the first lease ends.
 func (b *Breaker) publish(now time.Duration) {
 	until := max(now, 1) // 0 would say closed
 	if len(b.probes) == b.group.cfg.Probes {
 		until = b.probes[0].expires // probes are in the order of their beginning
 	}
-	b.until.Store(int64(until))
+	b.until.Store(-int64(until))
 }
 
 // tripped reports whether enough failures lie in the window, from enough targets.
@@ -176,16 +178,17 @@ func (b *Breaker) rest(now, d time.Duration) { b.until.Store(int64(now + min(d, 
 
 func (b *Breaker) generation() uint64 { return generationOf(b.word.Load()) }
 
-// become starts the next generation. Opening keeps the failures for whoever asks what happened.
+// become starts the next generation. Opening keeps the failures for whoever asks what happened, and leaves it to the caller
+// to say until when.
 func (b *Breaker) become(to State, now time.Duration, reason string) Event {
 	word := b.word.Load()
 	e := Event{Generation: generationOf(word) + 1, From: stateOf(word), To: to, At: b.group.Time(now), Reason: reason}
 	e.Failures, _ = b.failures.recent(now - b.group.cfg.Window)
-	b.word.Store(e.Generation<<stateBits | uint64(to))
 	b.changed, b.successes, b.probes = now, 0, b.probes[:0]
 	if to == Closed {
 		b.failures.clear()
 		b.until.Store(0)
 	}
+	b.word.Store(e.Generation<<stateBits | uint64(to))
 	return e
 }
