@@ -3,12 +3,9 @@ package breaker_test
 import (
 	"fmt"
 	"runtime"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"pgregory.net/rapid"
 
 	"github.com/gofer-mq/gofer/breaker"
 )
@@ -145,19 +142,6 @@ func TestOpenTimeDoublesToTheCapAndForgets(t *testing.T) {
 	})
 }
 
-func TestJitterOnlyMakesLonger(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		rapid.SyncTest(t, func(t *rapid.T) {
-			j := rapid.Float64Range(0.01, 1).Draw(t, "jitter")
-			b := breaker.New(breaker.Config{OpenTimeout: rest, Jitter: j, DistinctTargets: 1})
-			fail(b, 5)
-			if got := b.Remaining(); got < rest || float64(got) > float64(rest)*(1+j) {
-				t.Fatalf("open time %v with jitter %v of %v", got, j, rest)
-			}
-		})
-	})
-}
-
 func TestLateAnswersOfAnEarlierGenerationChangeNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := plain()
@@ -285,134 +269,6 @@ func TestForcedStatesIgnoreResults(t *testing.T) {
 			t.Errorf("trip: %+v, remaining %v", e, b.Remaining())
 		}
 	})
-}
-
-// TestModel drives a breaker and a naive model of the rules side by side, with pauses from the edges of every time.
-func TestModel(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) { rapid.SyncTest(t, model) })
-}
-
-func model(t *rapid.T) {
-	b := plain()
-	type call struct {
-		permit breaker.Permit
-		gen    int
-		probe  bool
-		begun  time.Time
-	}
-	var calls []call
-	var failures []time.Time
-	state, gen, openings := breaker.Closed, 0, 0
-	var until, changed time.Time
-	changed = time.Now()
-	become := func(s breaker.State) { state, gen, changed, failures = s, gen+1, time.Now(), nil }
-	open := func() {
-		if state == breaker.Closed {
-			openings = max(0, openings-int(time.Since(changed)/window))
-		}
-		d := min(rest<<openings, 15*time.Second)
-		openings++
-		become(breaker.Open)
-		until = time.Now().Add(d)
-	}
-	probing := func() bool {
-		for _, c := range calls {
-			if c.probe && c.gen == gen && time.Since(c.begun) < lease {
-				return true
-			}
-		}
-		return false
-	}
-	pauses := []time.Duration{0, 1, time.Second, lease - 1, lease, rest - 1, rest, rest + 1, 2 * rest, window - 1, window, window + 1}
-	t.Repeat(map[string]func(*rapid.T){
-		"pause": func(t *rapid.T) { time.Sleep(rapid.SampledFrom(pauses).Draw(t, "pause")) },
-		"allow": func(t *rapid.T) {
-			p, _, ok := b.Allow()
-			want := state == breaker.Closed
-			if state == breaker.Open && !time.Now().Before(until) {
-				become(breaker.HalfOpen)
-			}
-			if state == breaker.HalfOpen {
-				want = !probing()
-			}
-			if ok != want {
-				t.Fatalf("allowed = %v in %s, the model says %v", ok, state, want)
-			}
-			if ok {
-				calls = append(calls, call{p, gen, state == breaker.HalfOpen, time.Now()})
-			}
-		},
-		"settle": func(t *rapid.T) {
-			if len(calls) == 0 {
-				return
-			}
-			i := rapid.IntRange(0, len(calls)-1).Draw(t, "call")
-			c := calls[i]
-			calls = append(calls[:i], calls[i+1:]...)
-			counts := c.gen == gen && (!c.probe || time.Since(c.begun) < lease)
-			switch rapid.SampledFrom([]string{"success", "failure", "ignore"}).Draw(t, "how") {
-			case "success":
-				c.permit.Success()
-				if counts && c.probe {
-					become(breaker.Closed)
-				}
-			case "failure":
-				c.permit.Failure(0, "model")
-				if !counts {
-					break
-				}
-				failures = append(failures, time.Now())
-				recent := 0
-				for _, at := range failures {
-					if time.Since(at) < window {
-						recent++
-					}
-				}
-				if c.probe || recent >= 5 {
-					open()
-				}
-			case "ignore":
-				c.permit.Ignore()
-			}
-		},
-		"": func(t *rapid.T) {
-			if got := b.Snapshot().State; got != state {
-				t.Fatalf("state = %s, the model says %s", got, state)
-			}
-			if ready, open := b.Ready(), state == breaker.Open && time.Now().Before(until); ready && open {
-				t.Fatalf("ready although open for another %v", time.Until(until))
-			}
-		},
-	})
-}
-
-func TestTenThousandGoroutinesNeverExceedTheProbes(t *testing.T) {
-	b := breaker.New(breaker.Config{OpenTimeout: time.Nanosecond, MaxOpenTimeout: time.Nanosecond, Jitter: -1, DistinctTargets: 1, Probes: 2, Successes: 1000000})
-	fail(b, 5)
-	var mu sync.Mutex
-	probing, most := 0, 0
-	var wg sync.WaitGroup
-	for range 10000 {
-		wg.Go(func() {
-			p, _, ok := b.Allow()
-			if !ok {
-				return
-			}
-			mu.Lock()
-			probing++
-			most = max(most, probing)
-			mu.Unlock()
-			runtime.Gosched()
-			mu.Lock()
-			probing--
-			mu.Unlock()
-			p.Success()
-		})
-	}
-	wg.Wait()
-	if most > 2 || most == 0 {
-		t.Errorf("probes under way at once = %d, want 1 or 2", most)
-	}
 }
 
 func ExampleBreaker() {

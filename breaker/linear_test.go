@@ -30,7 +30,7 @@ func TestEveryConcurrentHistoryHasAnOrderThatTheLawAllows(t *testing.T) {
 			t.Fatalf("no order of history %d is allowed by the law:\n%s", seed, describe(history))
 		}
 	}
-	if overlaps == 0 {
+	if overlaps == 0 && runtime.GOMAXPROCS(0) > 1 {
 		t.Error("no two calls overlapped, so nothing was concurrent")
 	}
 	t.Logf("%d pairs of calls overlapped", overlaps)
