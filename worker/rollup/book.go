@@ -38,7 +38,7 @@ type Book struct {
 	breakers ring[jobs.BreakerEvent]
 
 	pending map[int64]*part
-	taken   *Delta
+	taken   []Delta // drained and not done, the oldest first
 	seq     uint64
 }
 

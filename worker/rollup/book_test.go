@@ -3,6 +3,7 @@ package rollup_test
 import (
 	"fmt"
 	"maps"
+	"math/big"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -71,23 +72,33 @@ func drawFacts(t *rapid.T) []fact {
 
 // stream is the other end of a flush: sums, and the names of increments that it took already.
 type stream struct {
-	sums map[string]int64
+	sums map[string]*big.Int
 	seen map[string]bool
 }
 
+func newStream() stream { return stream{map[string]*big.Int{}, map[string]bool{}} }
+
 func (s *stream) add(d rollup.Delta) {
-	for name, n := range d.Counts {
-		if id := d.MsgID(name); !s.seen[id] {
-			s.seen[id] = true
-			s.sums[name] += n
+	if s.seen[d.ID()] {
+		return
+	}
+	s.seen[d.ID()] = true
+	for name, text := range d.Counts {
+		n, ok := new(big.Int).SetString(text, 10)
+		if !ok {
+			panic("not an increment: " + text)
 		}
+		if sum := s.sums[name]; sum != nil {
+			n.Add(n, sum)
+		}
+		s.sums[name] = n
 	}
 }
 
 func (s *stream) book(t interface{ Fatal(...any) }) *rollup.Book {
 	b := rollup.NewBook()
 	for name, sum := range s.sums {
-		if err := b.Set(name, sum); err != nil {
+		if err := b.Set(name, sum.String()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -121,13 +132,13 @@ func TestAnySplitOverWorkersAndAnyRepeatedFlushAddUpToTheSameAnswers(t *testing.
 		rapid.SyncTest(t, func(t *rapid.T) {
 			one := rollup.NewBook()
 			workers := []*rollup.Book{rollup.NewBook(), rollup.NewBook(), rollup.NewBook()}
-			fleet := stream{map[string]int64{}, map[string]bool{}}
+			fleet := newStream()
 			for _, f := range drawFacts(t) {
 				f(one)
 				w := rapid.SampledFrom(workers).Draw(t, "worker")
 				f(w)
 				for range rapid.IntRange(0, 2).Draw(t, "flushes") {
-					d := w.Take()
+					d := w.Take(rapid.Bool().Draw(t, "all"))
 					fleet.add(d)
 					if rapid.Bool().Draw(t, "acknowledged") {
 						w.Done(d.Seq)
@@ -135,7 +146,7 @@ func TestAnySplitOverWorkersAndAnyRepeatedFlushAddUpToTheSameAnswers(t *testing.
 				}
 			}
 			for _, w := range workers {
-				for d := w.Take(); d.Seq != 0; d = w.Take() {
+				for d := w.Take(true); d.Seq != 0; d = w.Take(true) {
 					fleet.add(d)
 					w.Done(d.Seq)
 				}
@@ -147,23 +158,23 @@ func TestAnySplitOverWorkersAndAnyRepeatedFlushAddUpToTheSameAnswers(t *testing.
 
 func TestDeltaIsTheSameUntilItIsDone(t *testing.T) {
 	b := rollup.NewBook()
-	if got := b.Take(); got.Seq != 0 || len(got.Counts) != 0 {
+	if got := b.Take(true); got.Seq != 0 || len(got.Counts) != 0 {
 		t.Errorf("delta of an empty book: got %+v, want none", got)
 	}
 	b.Retry(jobs.RetryEvent{})
-	first := b.Take()
+	first := b.Take(true)
 	b.Retry(jobs.RetryEvent{})
-	if got := b.Take(); !reflect.DeepEqual(got, first) {
+	if got := b.Take(true); !reflect.DeepEqual(got, first) {
 		t.Errorf("delta before it is done: got %+v, want %+v", got, first)
 	}
 	b.Done(first.Seq + 1)
 	b.Done(first.Seq)
-	second := b.Take()
-	if second.Seq != first.Seq+1 || second.Counts[slices.Collect(maps.Keys(second.Counts))[0]] != 1 {
+	second := b.Take(true)
+	if second.Seq != first.Seq+1 || second.Counts[slices.Collect(maps.Keys(second.Counts))[0]] != "1" {
 		t.Errorf("delta after that: got %+v, want one retry under Seq 2", second)
 	}
-	if first.MsgID("a") == second.MsgID("a") || first.MsgID("a") == (rollup.Delta{Book: "x", Seq: first.Seq}).MsgID("a") {
-		t.Error("two deltas share a message id")
+	if first.ID() == second.ID() || first.ID() == (rollup.Delta{Book: "x", Seq: first.Seq}).ID() {
+		t.Error("two deltas share an id")
 	}
 }
 
@@ -259,16 +270,19 @@ func TestBusiestProxiesKeepTheirNames(t *testing.T) {
 }
 
 func takeInto(s *stream, b *rollup.Book) {
-	d := b.Take()
-	s.add(d)
-	b.Done(d.Seq)
+	for more := true; more; {
+		d := b.Take(true)
+		s.add(d)
+		b.Done(d.Seq)
+		more = d.More
+	}
 }
 
 func busiest(t *testing.T, flushed bool) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		b := rollup.NewBook()
-		fleet := stream{map[string]int64{}, map[string]bool{}}
+		fleet := newStream()
 		for i := range 3000 {
 			for range 1 + i/2000 { // the last thousand are the busiest
 				b.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%04d", i), Status: 200, Bytes: 1})
@@ -291,10 +305,10 @@ func busiest(t *testing.T, flushed bool) {
 		}
 		named := 0
 		for name := range fleet.sums {
-			named += strings.Count(name, ".attempts") // one a proxy, and one of the hour
+			named += strings.Count(name, "proxy.")
 		}
-		if named != 1002 {
-			t.Errorf("names in the fleet's sums: got %d, want 1000, other and the hour", named)
+		if named != 1001 {
+			t.Errorf("names in the fleet's sums: got %d, want 1000 and other", named)
 		}
 	})
 }
@@ -331,17 +345,69 @@ func TestRawEventsLastAnHour(t *testing.T) {
 }
 
 func TestSetRefusesWhatNoDeltaSays(t *testing.T) {
-	hour := time.Now().UTC().Format("2006010215")
+	now := time.Now().UTC().Format("2006010215")
+	hour, proxy := "hour."+now, "proxy."+now
 	for _, name := range []string{
-		"", "x", hour, hour + ".nothing", hour + ".job.nonsense", hour + ".latency.256", hour + ".latency.x", hour + ".policy.x-3",
-		hour + ".proxy.p1", hour + ".proxy.p1.colour", hour + ".proxy..bytes", hour + ".success_at.11", hour + ".attempts.x", "2999010100.attempts",
+		"", "x", "x." + now, hour, hour + ".nothing", hour + ".job.nonsense", hour + ".latency.256", hour + ".latency.x", hour + ".policy.x-3",
+		proxy, proxy + ".p1.bytes", proxy + ".", hour + ".success_at.11", hour + ".attempts.x", "hour.2999010100.attempts",
 	} {
-		if err := rollup.NewBook().Set(name, 1); err == nil {
+		if err := rollup.NewBook().Set(name, "1"); err == nil {
 			t.Errorf("Set(%q): got no error", name)
 		}
 	}
-	if err := rollup.NewBook().Set("2001010100.attempts", 1); err != nil {
-		t.Errorf("an hour long gone: got %v, want it left out", err)
+	for _, total := range []string{"", "-1", "x", "1e3", strings.Repeat("9", 200), "-" + strings.Repeat("0", 100)} {
+		for _, name := range []string{hour + ".attempts", proxy + ".p1"} {
+			if err := rollup.NewBook().Set(name, total); err == nil {
+				t.Errorf("Set(%q, %q): got no error", name, total)
+			}
+		}
+	}
+	for _, name := range []string{"hour.2001010100.attempts", "proxy.2001010100.p1", rollup.NewBook().Take(true).Mark()} {
+		if err := rollup.NewBook().Set(name, "1"); err != nil {
+			t.Errorf("Set(%q): got %v, want it left out", name, err)
+		}
+	}
+}
+
+func TestRowsOfManyProxiesWaitUntilAllIsAskedFor(t *testing.T) {
+	for proxies, want := range map[int]bool{100: true, 101: false} {
+		b := rollup.NewBook()
+		for i := range proxies {
+			b.Attempt(rollup.AttemptFact{Proxy: fmt.Sprint("p", i), Status: 200})
+		}
+		d := b.Take(false)
+		b.Done(d.Seq)
+		rows := 0
+		for name := range d.Counts {
+			rows += strings.Count(name, "proxy.")
+		}
+		if attempts := slices.Collect(maps.Keys(d.Counts)); len(attempts) == 0 || (rows == proxies) != want {
+			t.Errorf("first delta of %d proxies: %d names, %d of them rows; want the rows in it: %v", proxies, len(attempts), rows, want)
+		}
+		if rest := b.Take(true); (len(rest.Counts) == proxies) == want {
+			t.Errorf("then of %d proxies: %d names", proxies, len(rest.Counts))
+		}
+	}
+}
+
+func TestNoDeltaIsTooLargeForTheServer(t *testing.T) {
+	b := rollup.NewBook()
+	for i := range 1000 {
+		b.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%04d", i), Status: 200, Bytes: 1 << 40})
+	}
+	fleet := newStream()
+	deltas := 0
+	for more := true; more; deltas++ {
+		d := b.Take(true)
+		if len(d.Counts) > 500 {
+			t.Fatalf("delta %d: %d increments, want at most 500", d.Seq, len(d.Counts))
+		}
+		fleet.add(d)
+		b.Done(d.Seq)
+		more = d.More
+	}
+	if deltas != 3 || b.Take(true).Seq != 0 || !reflect.DeepEqual(fleet.book(t).ByProxy(24), b.ByProxy(24)) {
+		t.Errorf("got %d deltas that do not add up to the book, want 3 that do", deltas)
 	}
 }
 
@@ -375,7 +441,7 @@ func fill(b *rollup.Book) {
 			b.Retry(jobs.RetryEvent{JobID: fmt.Sprintf("01J%023d", i), Error: fmt.Sprintf("the proxy did not answer within %d s", i), At: at})
 		}
 		if i%1000 == 0 {
-			d := b.Take()
+			d := b.Take(true)
 			b.Done(d.Seq)
 		}
 	}

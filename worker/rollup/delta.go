@@ -1,8 +1,11 @@
 package rollup
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,53 +19,79 @@ const hourLayout = "2006010215"
 // ErrTooManyProxies is returned by Set for a proxy beyond those that a book holds.
 var ErrTooManyProxies = errors.New("too many proxies in the rollups")
 
-// Delta is what was added to a book since the last flush: named increments, to be added to sums that live elsewhere.
-// Names are ends of subjects, such as "2026112319.job.succeeded". Its maker hands out the same Delta until it is
-// told that this one was stored, so whoever stores it makes the pair of Book and Seq, or MsgID, the guard against
-// counting it twice.
+// maxIncrements is how many increments a delta has at most: the server takes no more than 1,000 messages at once, and
+// one is the mark's.
+const maxIncrements = 500
+
+// fewRows is how many proxies of an hour every delta takes along. More of them wait until all is asked for.
+const fewRows = 100
+
+// Delta is a part of what was added to a book since the last flush: named increments, to be added to sums that live
+// elsewhere, all of them or none. Names are ends of subjects, such as "hour.2026112319.job.succeeded"; increments are
+// whole decimal numbers. Its maker hands out the same Delta until it is told that this one was stored, so whoever
+// stores it stores its ID along with it, under Mark, as the guard against counting it twice.
 type Delta struct {
 	// Book is unique to one book of one process; Seq counts its deltas from 1, zero for a Delta without increments.
 	Book   string
 	Seq    uint64
-	Counts map[string]int64
+	Counts map[string]string
+	// More tells that the next Delta belongs to the same flush: there was too much for one.
+	More bool
 }
 
-// MsgID names one increment of the delta: the same at every repetition, and never that of another one.
-func (d Delta) MsgID(name string) string {
-	return d.Book + "." + strconv.FormatUint(d.Seq, 10) + "." + name
-}
+// ID names the delta: the same at every repetition, and never that of another one.
+func (d Delta) ID() string { return d.Book + "." + strconv.FormatUint(d.Seq, 10) }
+
+// Mark is the name of a counter that nobody but this book's owner increments.
+func (d Delta) Mark() string { return famMark + "." + d.Book }
 
 // Take returns what was added since the last delta that is done. Until Done is called with its Seq it returns that
-// same delta again, whatever was added in the meantime.
-func (b *Book) Take() Delta {
+// same delta again, whatever was added in the meantime. Rows of proxies are left for later when they are many, unless
+// all is set.
+func (b *Book) Take(all bool) Delta {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.taken == nil && len(b.pending) > 0 {
-		b.seq++
-		b.taken = &Delta{Book: b.id, Seq: b.seq, Counts: b.drain()}
+	if len(b.taken) == 0 {
+		b.taken = b.drain(all)
 	}
-	if b.taken == nil {
+	if len(b.taken) == 0 {
 		return Delta{Book: b.id}
 	}
-	return *b.taken
+	return b.taken[0]
 }
 
 // Done tells that the delta of that Seq is stored; another Seq changes nothing.
 func (b *Book) Done(seq uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.taken != nil && b.taken.Seq == seq {
-		b.taken = nil
+	if len(b.taken) > 0 && b.taken[0].Seq == seq {
+		b.taken = b.taken[1:]
 	}
 }
 
-func (b *Book) drain() map[string]int64 {
-	out := map[string]int64{}
+func (b *Book) drain(all bool) (out []Delta) {
+	counts := map[string]string{}
 	for hour, p := range b.pending {
-		p.fold(b.proxies.names(hour))
-		p.export(startOf(hour).Format(hourLayout), out)
+		name := startOf(hour).Format(hourLayout)
+		p.hour.export(famHour+"."+name+".", counts)
+		p.hour = Hour{}
+		if all || len(p.proxies) <= fewRows {
+			p.fold(b.proxies.names(hour))
+			p.exportRows(famProxy+"."+name+".", counts)
+			delete(b.pending, hour)
+		}
 	}
-	b.pending = map[int64]*part{}
+	for names := range slices.Chunk(slices.Sorted(maps.Keys(counts)), maxIncrements) {
+		b.seq++
+		d := Delta{Book: b.id, Seq: b.seq, Counts: make(map[string]string, len(names)), More: true}
+		for _, name := range names {
+			d.Counts[name] = counts[name]
+		}
+		out = append(out, d)
+	}
+	if len(out) > 0 {
+		out[len(out)-1].More = false
+	}
 	return out
 }
 
@@ -103,48 +132,85 @@ func (p *part) fold(named func(id string) bool) {
 	}
 }
 
-// export writes the part's increments.
-func (p *part) export(hour string, out map[string]int64) {
-	for k, n := range p.hour.counts {
-		name := hour + "." + k.family
+// export writes the hour's increments under names with that prefix.
+func (h *Hour) export(prefix string, out map[string]string) {
+	for k, n := range h.counts {
+		name := prefix + k.family
 		if k.label != "" {
 			name += "." + strings.ReplaceAll(k.label, "/", "-")
 		}
-		out[name] += n
+		addTo(out, name, n)
 	}
-	for i, n := range p.hour.Latency.counts {
-		addTo(out, hour+"."+famLatency+"."+strconv.Itoa(i), n)
+	for i, n := range h.Latency.counts {
+		addTo(out, prefix+famLatency+"."+strconv.Itoa(i), n)
 	}
-	addTo(out, hour+"."+famLatSum, p.hour.Latency.sum)
+	addTo(out, prefix+famLatSum, h.Latency.sum)
+}
+
+func (p *part) exportRows(prefix string, out map[string]string) {
 	for id, c := range p.proxies {
-		for i, field := range proxyFieldNames() {
-			addTo(out, hour+"."+famProxy+"."+id+"."+field, c[i])
-		}
+		out[prefix+id] = c.pack()
 	}
 }
 
-func addTo(out map[string]int64, name string, n int64) {
+func addTo(out map[string]string, name string, n int64) {
 	if n != 0 {
-		out[name] += n
+		out[name] = strconv.FormatInt(n, 10)
 	}
 }
 
-// Set puts the sum of that name to total: what a flush of any number of books added up to. To set a sum again, also
-// to an older value, is harmless. A name that no Delta has is an error; an hour that is no longer kept is left out.
-func (b *Book) Set(name string, total int64) error {
-	token, rest, _ := strings.Cut(name, ".")
+// fieldDigits is the width of one field in a packed row. No sum of an hour comes near to a number of 18 digits, and
+// each of those fits into 63 bits.
+const fieldDigits = 18
+
+// pack writes all fields as one decimal number, side by side: numbers of any length can be added up, and a row of one
+// counter costs the server a sixth of what six cost. No field may be negative.
+func (c *proxyCounts) pack() string {
+	var out strings.Builder
+	for _, n := range slices.Backward(c[:]) {
+		fmt.Fprintf(&out, "%0*d", fieldDigits, max(n, 0))
+	}
+	return cmp.Or(strings.TrimLeft(out.String(), "0"), "0")
+}
+
+func (c *proxyCounts) unpack(text string) error {
+	if text == "" || len(text) > proxyFields*fieldDigits {
+		return errNumber
+	}
+	for i := range c {
+		cut := max(0, len(text)-fieldDigits)
+		n, err := strconv.ParseUint(cmp.Or(text[cut:], "0"), 10, 63)
+		if err != nil {
+			return errNumber
+		}
+		c[i], text = int64(n), text[:cut]
+	}
+	return nil
+}
+
+// Set puts the sum of that name to total, a decimal number: what a flush of any number of books added up to. To set a
+// sum again, also to an older value, is harmless. A name that no Delta has is an error; the mark of a book, and an hour
+// that is no longer kept, are left out.
+func (b *Book) Set(name, total string) error {
+	kind, rest, _ := strings.Cut(name, ".")
+	if kind == famMark {
+		return nil
+	}
+	token, rest, _ := strings.Cut(rest, ".")
 	start, err := time.Parse(hourLayout, token)
 	if err != nil || start.After(time.Now().Add(2*time.Hour)) {
 		return fmt.Errorf("rollup %.80q: no hour of now", name)
 	}
-	family, label, _ := strings.Cut(rest, ".")
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.loaded = true
-	if family == famProxy {
-		err = b.setProxy(hourOf(start), label, total)
-	} else if h := b.hour(hourOf(start)); h != nil {
-		err = h.set(family, label, total)
+	switch kind {
+	case famProxy:
+		err = b.setProxy(hourOf(start), rest, total)
+	case famHour:
+		err = b.setHour(hourOf(start), rest, total)
+	default:
+		err = errUnknown
 	}
 	if err != nil {
 		return fmt.Errorf("rollup %.80q: %w", name, err)
@@ -152,25 +218,41 @@ func (b *Book) Set(name string, total int64) error {
 	return nil
 }
 
-var errUnknown = errors.New("unknown name")
+var (
+	errUnknown = errors.New("unknown name")
+	errNumber  = errors.New("not a sum")
+)
 
-func (b *Book) setProxy(hour int64, label string, total int64) error {
+func (b *Book) setProxy(hour int64, id, total string) error {
 	now := hourOf(time.Now())
 	b.proxies.roll(now, false)
-	id, name, _ := strings.Cut(label, ".")
+	if !jobs.ValidProxyID(id) {
+		return errUnknown
+	}
+	var counts proxyCounts
+	if err := counts.unpack(total); err != nil {
+		return err
+	}
 	if hour <= now-proxyHours {
 		return nil
 	}
 	if b.proxies.rows[id] == nil && len(b.proxies.rows) >= maxTracks {
 		return ErrTooManyProxies // to add it to Other would count it twice when it is set again
 	}
-	for i, field := range proxyFieldNames() {
-		if field == name && jobs.ValidProxyID(id) {
-			b.proxies.at(id, hour)[i] = total
-			return nil
-		}
+	*b.proxies.at(id, hour) = counts
+	return nil
+}
+
+func (b *Book) setHour(hour int64, name, total string) error {
+	n, err := strconv.ParseUint(total, 10, 63)
+	if err != nil {
+		return errNumber
 	}
-	return errUnknown
+	family, label, _ := strings.Cut(name, ".")
+	if h := b.hour(hour); h != nil {
+		return h.set(family, label, int64(n))
+	}
+	return nil
 }
 
 func (h *Hour) set(family, label string, total int64) error {

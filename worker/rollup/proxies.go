@@ -27,11 +27,6 @@ const (
 	proxyFields
 )
 
-// proxyFieldNames are the fields' names in an increment.
-func proxyFieldNames() [proxyFields]string {
-	return [proxyFields]string{"attempts", "succeeded", "failed", "opens", "bytes", "latency"}
-}
-
 // proxyCounts are the sums of one proxy.
 type proxyCounts [proxyFields]int64
 
