@@ -101,12 +101,19 @@ func New(cfg Config) *Breaker { return NewGroup(cfg).New() }
 
 // New makes a closed breaker of the group.
 func (g *Group) New() *Breaker {
-	b := &Breaker{group: g, failures: window{ring: make([]failure, 0, g.cfg.FailureThreshold)}}
+	b := new(Breaker)
+	g.Init(b)
+	return b
+}
+
+// Init makes b, a zero Breaker that is part of something larger, a closed one of the group. So a breaker can stand beside
+// what it guards, in memory that is read anyway.
+func (g *Group) Init(b *Breaker) {
+	b.group, b.failures.ring = g, make([]failure, 0, g.cfg.FailureThreshold)
 	b.probes = b.onlyProbe[:0]
 	if g.cfg.Probes > 1 {
 		b.probes = make([]probe, 0, g.cfg.Probes)
 	}
-	return b
 }
 
 // Group is what the breaker was made by.

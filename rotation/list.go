@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// ParseLine reads "URL [key=value …]" with the keys id, tags, region, weight and max_inflight. Its error never repeats the
+// ParseLine reads "URL [key=value …]" with the keys id, tags, region, weight, max_inflight and rate. Its error never repeats the
 // line, which may hold a password.
 func ParseLine(line string) (Proxy, error) {
 	fields := strings.Fields(line)
@@ -29,7 +29,7 @@ func ParseLine(line string) (Proxy, error) {
 	for _, field := range fields[1:] {
 		key, value, found := strings.Cut(field, "=")
 		if !found || seen[key] {
-			return Proxy{}, errors.New("what follows the URL must be key=value, each key once: id, tags, region, weight, max_inflight")
+			return Proxy{}, errors.New("what follows the URL must be key=value, each key once: id, tags, region, weight, max_inflight, rate")
 		}
 		seen[key] = true
 		if err := p.set(key, value); err != nil {
@@ -87,8 +87,13 @@ func (p *Proxy) set(key, value string) (err error) {
 		p.Weight, err = number(key, value, 1, 1000)
 	case "max_inflight":
 		p.MaxInflight, err = number(key, value, 1, 1000000)
+	case "rate":
+		p.Rate, err = strconv.ParseFloat(value, 64)
+		if err != nil || !(p.Rate >= 0.001 && p.Rate <= 1e6) {
+			return errors.New("rate is not a number of attempts a second between 0.001 and 1000000")
+		}
 	default:
-		return errors.New("a key is none of id, tags, region, weight, max_inflight")
+		return errors.New("a key is none of id, tags, region, weight, max_inflight, rate")
 	}
 	return err
 }

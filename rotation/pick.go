@@ -1,320 +1,293 @@
 package rotation
 
 import (
-	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
-
-	"github.com/gofer-mq/gofer/breaker"
 )
+
+// Need is what a pick asks for. The zero value takes any proxy.
+type Need struct {
+	// Host is the target's "host:port".
+	Host string
+	// Tags must all be on the proxy.
+	Tags []string
+	// Region is preferred, and demanded with RegionStrict.
+	Region       string
+	RegionStrict bool
+	// Session sends picks of one name to one proxy while it works.
+	Session string
+	// ID names the only proxy allowed.
+	ID string
+	// Exclude are the ids of proxies that are taken only when no other is left.
+	Exclude []string
+}
+
+// Reason is why no proxy could be picked.
+type Reason string
+
+// The reasons.
+const (
+	Empty     Reason = "empty"     // the pool has no proxies
+	Unmatched Reason = "unmatched" // no proxy of the pool can meet the need
+	Resting   Reason = "resting"   // those that could are open, cooling or busy
+)
+
+// NoProxyError tells that no proxy could be picked, and when it may be tried again.
+type NoProxyError struct {
+	Reason Reason
+	// RetryAt is zero when that is not known.
+	RetryAt time.Time
+}
+
+// Error says it in words.
+func (e *NoProxyError) Error() string {
+	switch e.Reason {
+	case Empty:
+		return "the pool has no proxies"
+	case Unmatched:
+		return "no proxy of the pool matches what the job asks for"
+	case Resting:
+	}
+	return "every proxy that could be used is resting or busy"
+}
 
 // Pick takes a proxy for one attempt. The events are breakers that became half-open by it. The error is a *NoProxyError.
 func (p *Pool) Pick(need Need) (Lease, []Event, error) {
-	entries := *p.entries.Load()
-	if len(entries) == 0 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.group.Now()
+	p.picks++
+	p.wake(now, wakeups)
+	p.endRests(now)
+	if p.slots[0].size == 0 {
 		return Lease{}, nil, &NoProxyError{Reason: Empty}
 	}
-	// A preference is given up before the wish for another proxy: a job that failed through one goes to another region
-	// rather than to the same proxy again.
-	for _, s := range need.searches() {
-		if lease, events, ok := p.choose(entries, s); ok {
+	if lease, events, ok := p.search(need, now); ok {
+		return lease, events, nil
+	}
+	if len(p.line) > 0 && p.line[0].at <= now {
+		// So many times came at once that not all were looked at.
+		p.wake(now, len(p.line))
+		if lease, events, ok := p.search(need, now); ok {
 			return lease, events, nil
 		}
 	}
-	return Lease{}, nil, p.none(entries, need)
+	return Lease{}, nil, p.none(need, now)
 }
 
-// search is a need with its preferences made strict or given up.
-type search struct {
-	Need
-	region  bool
-	exclude bool
-	now     time.Time
-}
-
-func (n Need) searches() []search {
-	now := time.Now()
-	all := make([]search, 0, 4)
-	for _, exclude := range []bool{true, false} {
-		if exclude && len(n.Exclude) == 0 {
-			continue
+// endRests lets proxies back to the hosts that they rested for, and forgets rests beyond the bound.
+func (p *Pool) endRests(now time.Duration) {
+	for range wakeups {
+		e, h, more := p.rests.end(now)
+		if !more {
+			return
 		}
-		if n.Region != "" {
-			all = append(all, search{Need: n, region: true, exclude: exclude, now: now})
-		}
-		if n.Region == "" || !n.RegionStrict {
-			all = append(all, search{Need: n, exclude: exclude, now: now})
+		if e != nil && h.asked {
+			p.refresh(e, now)
 		}
 	}
-	return all
 }
 
-// matches reports whether a proxy could ever serve the need.
-func (s *search) matches(proxy *Proxy) bool {
-	if s.ID != "" && proxy.ID != s.ID || (s.region || s.RegionStrict) && proxy.Region != s.Region {
+// search looks for a proxy, and gives preferences up one after the other. The region goes before the wish for another
+// proxy: a job that failed through one goes to another region rather than to the same proxy again.
+func (p *Pool) search(need Need, now time.Duration) (Lease, []Event, bool) {
+	f := skips{exclude: need.Exclude, rests: p.rests.of(need.Host)}
+	if need.ID != "" {
+		return p.only(need, f, now)
+	}
+	for {
+		for _, region := range [2]bool{true, false} {
+			if region && need.Region == "" || !region && need.Region != "" && need.RegionStrict {
+				continue
+			}
+			if lease, events, ok := p.choose(need, p.narrow(need, f, region), f, now); ok {
+				return lease, events, true
+			}
+		}
+		if len(f.exclude) == 0 {
+			return Lease{}, nil, false
+		}
+		f.exclude = nil
+	}
+}
+
+// narrow is the filter of a need. A host for which most of the proxies rest gets a set of its own, without them.
+func (p *Pool) narrow(need Need, f skips, region bool) filter {
+	var out filter
+	switch len(need.Tags) {
+	case 0:
+	case 1:
+		out.tags = need.Tags[0]
+	default:
+		out.tags = strings.Join(need.Tags, ",")
+	}
+	if region {
+		out.region = need.Region
+	}
+	if f.rests != nil && len(f.rests.until) > 2*draws && 2*len(f.rests.until) > p.slots[0].size {
+		out.host = need.Host
+	}
+	return out
+}
+
+// only takes the one proxy that the need names.
+func (p *Pool) only(need Need, f skips, now time.Duration) (Lease, []Event, bool) {
+	e := p.byID[need.ID]
+	if e == nil || f.rests.has(e) || !p.fits(need, e.proxy) {
+		return Lease{}, nil, false
+	}
+	if c, _ := e.class(now); c == out {
+		return Lease{}, nil, false
+	}
+	return p.take(e, need, now)
+}
+
+// fits reports whether a proxy could ever serve the need.
+func (p *Pool) fits(need Need, proxy *Proxy) bool {
+	if need.ID != "" && proxy.ID != need.ID || need.RegionStrict && proxy.Region != need.Region {
 		return false
 	}
-	for _, tag := range s.Tags {
-		if !slices.Contains(proxy.Tags, tag) {
-			return false
-		}
+	return !slices.ContainsFunc(need.Tags, func(tag string) bool { return !slices.Contains(proxy.Tags, tag) })
+}
+
+// choose picks from a set and takes the permit.
+func (p *Pool) choose(need Need, from filter, f skips, now time.Duration) (Lease, []Event, bool) {
+	s, slot := p.setOf(from)
+	if need.Session != "" && (s.table == nil || s.table.version != p.version) {
+		p.makeTable(s)
 	}
-	return true
-}
-
-// usable reports whether e may serve the search now. It changes nothing.
-func (p *Pool) usable(e *entry, s *search) bool {
-	proxy := e.proxy.Load()
-	return e.breaker.Ready() && s.matches(proxy) &&
-		(!s.exclude || !slices.Contains(s.Exclude, proxy.ID)) &&
-		(proxy.MaxInflight == 0 || e.inflight.Load() < int64(proxy.MaxInflight)) &&
-		!p.cool.resting(proxy.ID, s.Host, s.now)
-}
-
-// choose picks by strategy and takes the permit. A race for the last permit that is lost goes to the next choice.
-func (p *Pool) choose(entries []*entry, s search) (Lease, []Event, bool) {
 	for range 4 {
-		e := p.strike(entries, &s)
+		e := p.candidate(s, slot, need, f, now)
 		if e == nil {
 			return Lease{}, nil, false
 		}
-		permit, change, ok := e.breaker.Allow()
-		if !ok {
-			continue
+		if lease, events, ok := p.take(e, need, now); ok {
+			return lease, events, true
 		}
-		e.inflight.Add(1)
-		e.used.Add(1)
-		proxy := e.proxy.Load()
-		return Lease{pool: p, entry: e, proxy: proxy, permit: permit, host: s.Host, probe: permit.Probe()}, event(proxy.ID, change), true
+		p.refresh(e, now)
 	}
 	return Lease{}, nil, false
 }
 
-// strike is the strategy's choice among the usable proxies; nil when there is none.
-func (p *Pool) strike(entries []*entry, s *search) *entry {
-	if s.Session != "" {
-		return p.sticky(entries, s)
+func (p *Pool) candidate(s *set, slot int, need Need, f skips, now time.Duration) *entry {
+	if need.Session != "" {
+		return p.sticky(s, slot, need.Session, f, now)
 	}
-	switch *p.strategy.Load() {
-	case Random:
-		return p.from(entries, s, rand.IntN(len(entries)))
-	case Weighted:
-		return p.heaviest(entries, s)
-	case LeastUsed:
-		return p.least(entries, s)
-	case Performance:
-		return p.better(entries, s)
-	case RoundRobin:
-	}
-	return p.from(entries, s, int(p.cursor.Add(1)%uint64(len(entries))))
-}
-
-// from is the first usable proxy at or after start, around the list.
-func (p *Pool) from(entries []*entry, s *search, start int) *entry {
-	for i := range entries {
-		if e := entries[(start+i)%len(entries)]; p.usable(e, s) {
+	if p.probes(s, need) {
+		if e := s.probe(f); e != nil {
+			p.probing--
 			return e
 		}
 	}
-	return nil
+	if e := s.ready.pick(f); e != nil {
+		return e
+	}
+	return s.probe(f)
 }
 
-// sticky sends a session to the usable proxy with the highest hash of session and proxy (rendezvous hashing): the same one
-// on every worker, another one only while the first cannot be used.
-func (p *Pool) sticky(entries []*entry, s *search) (best *entry) {
-	var highest uint64
-	for _, e := range entries {
-		if h := hash(s.Session, e.proxy.Load().ID); (best == nil || h > highest) && p.usable(e, s) {
-			best, highest = e, h
-		}
-	}
-	return best
-}
-
-// heaviest is smooth weighted round robin: each usable proxy earns its weight, the richest is chosen and pays the sum.
-func (p *Pool) heaviest(entries []*entry, s *search) (best *entry) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var sum int64
-	for _, e := range entries {
-		if !p.usable(e, s) {
-			continue
-		}
-		weight := int64(max(1, e.proxy.Load().Weight))
-		e.credit += weight
-		sum += weight
-		if best == nil || e.credit > best.credit {
-			best = e
-		}
-	}
-	if best != nil {
-		best.credit -= sum
-	}
-	return best
-}
-
-func (p *Pool) least(entries []*entry, s *search) (best *entry) {
-	var inflight, used int64
-	for _, e := range entries {
-		i, u := e.inflight.Load(), e.used.Load()
-		if (best == nil || i < inflight || i == inflight && u < used) && p.usable(e, s) {
-			best, inflight, used = e, i, u
-		}
-	}
-	return best
-}
-
-// better is the cheaper of two usable proxies at random: the best of all would get everything at once.
-func (p *Pool) better(entries []*entry, s *search) *entry {
-	a := p.from(entries, s, rand.IntN(len(entries)))
-	b := p.from(entries, s, rand.IntN(len(entries)))
-	if a == nil || b == nil {
-		return a
-	}
-	if cost(b) < cost(a) {
-		return b
-	}
-	return a
-}
-
-func cost(e *entry) int64 { return (e.inflight.Load() + 1) * max(1, e.score.Load()) }
-
-// none says why nothing was picked, and when something may be.
-func (p *Pool) none(entries []*entry, need Need) *NoProxyError {
-	s := search{Need: need, now: time.Now()}
-	matched := false
-	var soonest time.Time
-	for _, e := range entries {
-		proxy := e.proxy.Load()
-		if !s.matches(proxy) {
-			continue
-		}
-		matched = true
-		at := s.now.Add(e.breaker.Remaining())
-		if until := p.cool.until(proxy.ID, s.Host); until.After(at) {
-			at = until
-		}
-		if soonest.IsZero() || at.Before(soonest) {
-			soonest = at
-		}
-	}
-	if !matched {
-		return &NoProxyError{Reason: Unmatched}
-	}
-	return &NoProxyError{Reason: Resting, RetryAt: soonest}
-}
-
-// Kind is what an attempt says about its proxy.
-type Kind uint8
-
-// The kinds of a verdict.
+// The part of the picks that test proxies whose open time is over: what they are of all, within bounds. So a few that may
+// have recovered are found out soon, and many that died together do not take over the traffic.
 const (
-	Neutral     Kind = iota // nothing
-	Delivered               // the proxy did its work, whatever the target said
-	ProxyFault              // the proxy did not
-	Unclear                 // proxy or target: counts unless the target is known to fail through others too
-	TargetFault             // the target did not answer as it should; the proxy is not to blame
-	PairFault               // this host does not serve this proxy
+	leastProbing = 0.1
+	mostProbing  = 0.25
 )
 
-// Verdict is what became of an attempt.
-type Verdict struct {
-	Kind Kind
-	// CoolDown rests the pair of proxy and host; zero with PairFault means 5 min.
-	CoolDown time.Duration
-	// Trip opens the breaker at once for this long.
-	Trip    time.Duration
-	Latency time.Duration
-	Reason  string
+// probes reports whether this pick should test one that is due. A job that failed before is not used for that.
+func (p *Pool) probes(s *set, need Need) bool {
+	part := leastProbing
+	if len(s.due) > 0 {
+		part = min(max(part, float64(len(s.due))/float64(len(s.due)+s.ready.len())), mostProbing)
+	}
+	p.probing = min(1, p.probing+part)
+	return p.probing >= 1 && len(s.due) > 0 && len(need.Exclude) == 0
 }
 
-// Lease is a proxy taken for one attempt. Report settles it; a deferred Release settles it as neutral when nothing else did.
-// The zero value is settled.
-type Lease struct {
-	pool   *Pool
-	entry  *entry
-	proxy  *Proxy
-	permit breaker.Permit
-	host   string
-	probe  bool
+// take gets the permit and starts the lease.
+func (p *Pool) take(e *entry, need Need, now time.Duration) (Lease, []Event, bool) {
+	permit, change, ok := e.breaker.Allow()
+	if !ok {
+		return Lease{}, nil, false
+	}
+	spent := e.start(now, p.picks)
+	probe := permit.Probe()
+	p.moved(e, now, spent || probe || change.Changed())
+	return Lease{pool: p, entry: e, proxy: e.proxy, permit: permit, host: need.Host, probe: probe}, event(e.proxy, change), true
 }
 
-// Proxy is the proxy that was taken.
-func (l *Lease) Proxy() *Proxy { return l.proxy }
-
-// ID is its id.
-func (l *Lease) ID() string { return l.proxy.ID }
-
-// Probe reports whether the attempt decides about a half-open breaker.
-func (l *Lease) Probe() bool { return l.probe }
-
-// Release settles the lease as neutral, unless it is settled.
-func (l *Lease) Release() { l.Report(Verdict{}) }
-
-// Report settles the lease and returns what changed. A second call does nothing.
-func (l *Lease) Report(v Verdict) []Event {
-	if l.entry == nil {
-		return nil
+// moved tells the sets of a change of e's load, and of its class if that may have changed.
+func (p *Pool) moved(e *entry, now time.Duration, class bool) {
+	if class {
+		p.refresh(e, now)
 	}
-	e, pool := l.entry, l.pool
-	l.entry = nil
-	e.inflight.Add(-1)
-	e.learn(v)
-	if v.Kind == PairFault && v.CoolDown == 0 {
-		v.CoolDown = 5 * time.Minute
+	if p.strategy != LeastUsed && (p.strategy != Performance || e.record.n != provenFrom) {
+		return // nothing that the order goes by
 	}
-	if v.CoolDown > 0 {
-		pool.cool.rest(l.proxy.ID, l.host, v.CoolDown)
-	}
-	if v.Trip > 0 {
-		l.permit.Release()
-		return event(l.proxy.ID, e.breaker.Trip(v.Trip, v.Reason))
-	}
-	return event(l.proxy.ID, l.settle(v))
-}
-
-func (l *Lease) settle(v Verdict) breaker.Event {
-	target := hash(l.host, "")
-	switch v.Kind {
-	case Delivered:
-		l.pool.targets.succeeded(target)
-		return l.permit.Success()
-	case ProxyFault:
-		return l.permit.Failure(0, v.Reason)
-	case Unclear:
-		switch l.pool.targets.failed(target, l.proxy.ID, l.pool.Len()) {
-		case suspect:
-			l.permit.Release()
-		case healthy:
-			return l.permit.Failure(0, v.Reason)
-		case unknown:
-			return l.permit.Failure(target, v.Reason)
+	for slot := range e.places {
+		if s := p.slots[slot]; s != nil && e.places[slot].set == s.id && e.places[slot].at >= 0 {
+			s.ready.touch(e)
 		}
-	case TargetFault, PairFault:
-		// The proxy delivered what the target said, or it was not asked for more than this host.
-		if l.probe && v.Kind == TargetFault {
-			return l.permit.Success()
-		}
-		l.permit.Release()
-	case Neutral:
-		l.permit.Release()
 	}
-	return breaker.Event{}
 }
 
-// learn keeps the moving cost of an attempt; a failure costs ten seconds, however fast it was.
-func (e *entry) learn(v Verdict) {
-	sample := v.Latency
-	switch v.Kind {
-	case ProxyFault, Unclear, PairFault:
-		sample = 10 * time.Second
-	case Neutral:
+// makeTable makes the set's table of sessions beside the lock, which is held before and after.
+func (p *Pool) makeTable(s *set) {
+	for s.table == nil || s.table.version != p.version {
+		p.mu.Unlock()
+		p.buildTable(s)
+		p.mu.Lock()
+	}
+}
+
+func (p *Pool) buildTable(s *set) {
+	p.build.Lock()
+	defer p.build.Unlock()
+	if s.table != nil && s.table.version == p.version { // both change under build only
 		return
-	case Delivered, TargetFault:
 	}
-	old := e.score.Load()
-	if old == 0 {
-		old = int64(sample)
+	var members []*entry
+	names := map[*entry]uint64{}
+	for _, e := range p.list {
+		if s.matches(e.proxy) {
+			members = append(members, e)
+			names[e] = hash(e.proxy.ID, "")
+		}
 	}
-	e.score.Store(old + (int64(sample)-old)/8)
+	t := newTable(p.version, members, names)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.table = t
+}
+
+// none says why nothing was picked, and when something may be.
+func (p *Pool) none(need Need, now time.Duration) *NoProxyError {
+	matched := false
+	soonest := never
+	f := p.rests.of(need.Host)
+	for part := range slices.Chunk(p.list, step) {
+		for _, e := range part {
+			if !p.fits(need, e.proxy) {
+				continue
+			}
+			matched = true
+			c, at := e.class(now)
+			if c != out {
+				at = now // it rests for the host, or comes back this moment
+			}
+			if f.has(e) {
+				at = max(at, f.until[e])
+			}
+			soonest = min(soonest, at)
+		}
+		// Whoever waits for the lock gets it between two parts.
+		p.mu.Unlock()
+		p.mu.Lock()
+	}
+	switch {
+	case !matched:
+		return &NoProxyError{Reason: Unmatched}
+	case soonest == never:
+		return &NoProxyError{Reason: Resting}
+	}
+	return &NoProxyError{Reason: Resting, RetryAt: p.group.Time(soonest)}
 }

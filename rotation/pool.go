@@ -7,9 +7,9 @@ package rotation
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/gofer-mq/gofer/breaker"
@@ -23,8 +23,8 @@ const (
 	RoundRobin  Strategy = "round_robin" // one after the other
 	Random      Strategy = "random"      // any of them
 	Weighted    Strategy = "weighted"    // by weight, spread evenly
-	LeastUsed   Strategy = "least_used"  // the one with the fewest attempts under way, then the fewest at all
-	Performance Strategy = "performance" // the better of two at random
+	LeastUsed   Strategy = "least_used"  // the one with the fewest attempts under way, then the one unused for longest
+	Performance Strategy = "performance" // the better of two at random, by success and latency; strangers get 2 to 10 %
 )
 
 // ParseStrategy reads a strategy's name; an empty one is RoundRobin.
@@ -45,135 +45,199 @@ type Config struct {
 	Strategy Strategy
 	// Breaker is how each proxy is judged.
 	Breaker breaker.Config
+	// SessionTTL is how long a session that had to move stays where it moved to after its last use; zero means 10 min.
+	SessionTTL time.Duration
 }
 
 // Pool is the proxies and their state. Make one with New; it may be shared between goroutines.
+//
+// What each operation costs hardly grows with the number of proxies: those that can be used stand in
+// sets without gaps, one for all and one for each filter that jobs ask for, and a proxy whose state changes moves between
+// classes of the sets that it is in. One lock guards all of it and is held for a few hundred nanoseconds; what takes longer,
+// such as a new list, is done in small steps.
 type Pool struct {
-	cfg      Config
-	strategy atomic.Pointer[Strategy]
-	entries  atomic.Pointer[[]*entry]
-	cursor   atomic.Uint64
-	cool     *coolDowns
-	targets  *targets
+	cfg   Config
+	group *breaker.Group
 
-	mu   sync.Mutex // for Replace, the weighted strategy and byID
-	byID map[string]*entry
-}
+	// build is held while a set or a list is made, before mu.
+	build sync.Mutex
 
-// entry is one proxy and what is known of it.
-type entry struct {
-	proxy    atomic.Pointer[Proxy]
-	breaker  *breaker.Breaker
-	inflight atomic.Int64
-	used     atomic.Int64
-	credit   int64        // of the weighted strategy
-	score    atomic.Int64 // of the performance strategy: expected cost of an attempt, in nanoseconds
+	mu       sync.Mutex
+	strategy Strategy
+	list     []*entry // as given; a new one with each Replace
+	version  uint64   // of list
+	byID     map[string]*entry
+	slots    [maxSets]*set // slot 0 is of all proxies
+	sets     map[filter]*set
+	setIDs   uint32
+	line     line // of those that become usable by themselves
+	rests    rests
+	targets  targets
+	pins     aged[pin]
+	picks    uint64
+	probing  float64 // the part of a probe that the picks since the last one have earned
+	pace     float64 // mean latency of good attempts, in nanoseconds
+	troubled int     // proxies that are open or on probation
 }
 
 // New makes an empty pool.
 func New(cfg Config) *Pool {
-	p := &Pool{cfg: cfg, cool: newCoolDowns(), targets: newTargets(), byID: map[string]*entry{}}
-	p.SetStrategy(cfg.Strategy)
-	p.entries.Store(new([]*entry))
+	if cfg.SessionTTL <= 0 {
+		cfg.SessionTTL = 10 * time.Minute
+	}
+	p := &Pool{
+		cfg: cfg, group: breaker.NewGroup(cfg.Breaker), strategy: RoundRobin, byID: map[string]*entry{}, sets: map[filter]*set{},
+		rests: rests{byHost: map[string]*hostRests{}}, probing: 1,
+	}
+	if cfg.Strategy != "" {
+		p.strategy = cfg.Strategy
+	}
+	p.sets[filter{}] = p.newSet(filter{}, 0)
 	return p
 }
 
-// SetStrategy changes the strategy from the next pick on.
+// SetStrategy changes the strategy from the next pick on. What is known of the proxies stays.
 func (p *Pool) SetStrategy(s Strategy) {
 	if s == "" {
 		s = RoundRobin
 	}
-	p.strategy.Store(&s)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s == p.strategy {
+		return
+	}
+	p.strategy = s
+	for slot, set := range p.slots {
+		if set == nil {
+			continue
+		}
+		old := set.ready
+		set.ready = newOrder(s, slot, p)
+		for _, e := range old.all() {
+			e.places[slot].at = nowhere
+			set.ready.add(e)
+		}
+	}
 }
 
 // Change says what Replace did.
 type Change struct{ Added, Removed, Changed int }
 
+// step is how many proxies are put in place under one hold of the lock.
+const step = 128
+
 // Replace makes proxies the pool. A proxy whose id stays keeps its state, whatever else changes about it; of two proxies
-// with one id the first counts.
+// with one id the first counts. Picks go on meanwhile.
 func (p *Pool) Replace(proxies []Proxy) (c Change) {
+	p.build.Lock()
+	defer p.build.Unlock()
+	list, byID, todo, fresh := p.sort(proxies, &c)
+	for part := range slices.Chunk(todo, step) {
+		p.settle(part, fresh)
+		runtime.Gosched() // whoever waits for the lock comes before the next part
+	}
+	for part := range slices.Chunk(p.missing(byID), step) {
+		p.retire(part)
+		c.Removed += len(part)
+		runtime.Gosched()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	list := make([]*entry, 0, len(proxies))
-	byID := make(map[string]*entry, len(proxies))
-	for _, proxy := range proxies {
+	p.list, p.byID = list, byID
+	p.version++
+	return c
+}
+
+// sort finds out which proxies are known, and which there is something to do about. The entries of new ones are made here,
+// beside the lock; fresh is the new word about known ones. Only Replace writes the list, byID and what an entry's proxy is, so
+// they may be read without the lock here.
+func (p *Pool) sort(proxies []Proxy, c *Change) (list []*entry, byID map[string]*entry, todo []*entry, fresh map[*entry]*Proxy) {
+	list, byID, fresh = make([]*entry, 0, len(proxies)), make(map[string]*entry, len(proxies)), map[*entry]*Proxy{}
+	for i := range min(len(proxies), maxPool) {
+		proxy := proxies[i]
 		if byID[proxy.ID] != nil {
 			continue
 		}
 		e := p.byID[proxy.ID]
 		switch {
 		case e == nil:
-			e = &entry{breaker: breaker.New(p.cfg.Breaker)}
+			e = newEntry(&proxy, p.group)
+			todo = append(todo, e)
 			c.Added++
-		case e.proxy.Load().Line() != proxy.Line():
+		case !e.proxy.same(&proxy):
+			todo, fresh[e] = append(todo, e), &proxy
 			c.Changed++
 		}
-		e.proxy.Store(&proxy)
 		byID[proxy.ID] = e
 		list = append(list, e)
 	}
-	for id := range p.byID {
-		if byID[id] == nil {
-			c.Removed++
+	return list, byID, todo, fresh
+}
+
+// settle puts new and changed proxies into the sets.
+func (p *Pool) settle(part []*entry, fresh map[*entry]*Proxy) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.group.Now()
+	for _, e := range part {
+		if proxy := fresh[e]; proxy != nil {
+			p.leave(e)
+			e.describe(proxy)
+		}
+		for slot, s := range p.slots {
+			if s != nil {
+				s.join(e, slot, now)
+			}
+		}
+		p.refresh(e, now)
+	}
+}
+
+// missing is those of the present list that are not in byID.
+func (p *Pool) missing(byID map[string]*entry) (out []*entry) {
+	for _, e := range p.list {
+		if byID[e.proxy.ID] != e {
+			out = append(out, e)
 		}
 	}
-	p.byID = byID
-	p.entries.Store(&list)
-	return c
+	return out
+}
+
+// retire takes proxies out for good. Leases of them go on and count nowhere.
+func (p *Pool) retire(part []*entry) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range part {
+		e.gone = true
+		p.leave(e)
+		p.count(e)
+	}
+}
+
+// leave takes a proxy out of every set.
+func (p *Pool) leave(e *entry) {
+	for slot := range e.places {
+		if s := p.slots[slot]; s != nil && e.places[slot].set == s.id {
+			s.move(e, slot, out)
+			s.size--
+			e.places[slot] = place{}
+		}
+	}
 }
 
 // Len is how many proxies there are.
-func (p *Pool) Len() int { return len(*p.entries.Load()) }
+func (p *Pool) Len() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.list)
+}
 
 // Usable reports whether some proxy might be picked now.
 func (p *Pool) Usable() bool {
-	return slices.ContainsFunc(*p.entries.Load(), func(e *entry) bool { return e.breaker.Ready() })
-}
-
-// Need is what a pick asks for. The zero value takes any proxy.
-type Need struct {
-	// Host is the target's "host:port".
-	Host string
-	// Tags must all be on the proxy.
-	Tags []string
-	// Region is preferred, and demanded with RegionStrict.
-	Region       string
-	RegionStrict bool
-	// Session sends picks of one name to one proxy while it works.
-	Session string
-	// ID names the only proxy allowed.
-	ID string
-	// Exclude are the ids of proxies that are taken only when no other is left.
-	Exclude []string
-}
-
-// Reason is why no proxy could be picked.
-type Reason string
-
-// The reasons.
-const (
-	Empty     Reason = "empty"     // the pool has no proxies
-	Unmatched Reason = "unmatched" // no proxy of the pool can meet the need
-	Resting   Reason = "resting"   // those that could are open, cooling or busy
-)
-
-// NoProxyError tells that no proxy could be picked, and when it may be tried again.
-type NoProxyError struct {
-	Reason Reason
-	// RetryAt is zero when that is not known.
-	RetryAt time.Time
-}
-
-// Error says it in words.
-func (e *NoProxyError) Error() string {
-	switch e.Reason {
-	case Empty:
-		return "the pool has no proxies"
-	case Unmatched:
-		return "no proxy of the pool matches what the job asks for"
-	case Resting:
-	}
-	return "every proxy that could be used is resting or busy"
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wake(p.group.Now(), len(p.line))
+	return p.slots[0].ready.len()+len(p.slots[0].due) > 0
 }
 
 // Event is a change of a proxy's breaker.
@@ -194,64 +258,89 @@ type Status struct {
 	OpenTimeout time.Duration
 	// NextTest is zero unless the breaker is open; LastChange is zero when it never changed.
 	NextTest, LastChange time.Time
-	Inflight             int
+	// AvoidedUntil is until when the word of another worker keeps it from being picked; zero when none does.
+	AvoidedUntil time.Time
+	Inflight     int
 }
 
 // Status reads every proxy, in the order of the list.
 func (p *Pool) Status() []Status {
-	entries := *p.entries.Load()
-	out := make([]Status, len(entries))
-	for i, e := range entries {
-		out[i] = e.status()
+	p.mu.Lock()
+	list := p.list
+	p.mu.Unlock()
+	out := make([]Status, 0, len(list))
+	for part := range slices.Chunk(list, step) {
+		p.mu.Lock()
+		for _, e := range part {
+			out = append(out, p.status(e))
+		}
+		p.mu.Unlock()
 	}
 	return out
 }
 
 // StatusOf reads one proxy.
 func (p *Pool) StatusOf(id string) (Status, bool) {
-	e := p.find(id)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.byID[id]
 	if e == nil {
 		return Status{}, false
 	}
-	return e.status(), true
+	return p.status(e), true
 }
 
-func (p *Pool) find(id string) *entry {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.byID[id]
-}
-
-func (e *entry) status() Status {
-	b, proxy, cfg := e.breaker.Snapshot(), e.proxy.Load(), e.breaker.Group().Config()
-	return Status{
-		ID: proxy.ID, Addr: proxy.Addr(), Tags: proxy.Tags, Region: proxy.Region, State: b.State, Failures: b.Failures,
+func (p *Pool) status(e *entry) Status {
+	b, cfg := e.breaker.Snapshot(), p.group.Config()
+	s := Status{
+		ID: e.proxy.ID, Addr: e.proxy.Addr(), Tags: e.proxy.Tags, Region: e.proxy.Region, State: b.State, Failures: b.Failures,
 		Threshold: cfg.FailureThreshold, Window: cfg.Window, OpenTimeout: cfg.OpenTimeout, NextTest: b.NextTest,
-		LastChange: b.LastChange, Inflight: int(e.inflight.Load()),
+		LastChange: b.LastChange, Inflight: int(e.inflight),
 	}
+	if e.avoid > p.group.Now() {
+		s.AvoidedUntil = p.group.Time(e.avoid)
+	}
+	return s
 }
 
-// Reset closes a proxy's breaker; false means that there is no such proxy.
+// Reset closes a proxy's breaker and forgets what other workers said; false means that there is no such proxy.
 func (p *Pool) Reset(id string) ([]Event, bool) {
-	e := p.find(id)
-	if e == nil {
-		return nil, false
-	}
-	return event(id, e.breaker.Reset("reset")), true
+	return p.change(id, func(e *entry) breaker.Event {
+		e.avoid = 0
+		return e.breaker.Reset("reset")
+	})
 }
 
 // ForceOpen opens a proxy's breaker at once for rest; false means that there is no such proxy.
 func (p *Pool) ForceOpen(id string, rest time.Duration, reason string) ([]Event, bool) {
-	e := p.find(id)
+	return p.change(id, func(e *entry) breaker.Event { return e.breaker.Trip(rest, reason) })
+}
+
+// Avoid keeps a proxy from being picked until a time, because another worker found it dead; a time that is past ends that.
+// Its breaker is not asked and does not change. False means that there is no such proxy.
+func (p *Pool) Avoid(id string, until time.Time) bool {
+	_, known := p.change(id, func(e *entry) breaker.Event {
+		e.avoid = p.group.Now() + time.Until(until)
+		return breaker.Event{}
+	})
+	return known
+}
+
+func (p *Pool) change(id string, act func(*entry) breaker.Event) ([]Event, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.byID[id]
 	if e == nil {
 		return nil, false
 	}
-	return event(id, e.breaker.Trip(rest, reason)), true
+	changed := act(e)
+	p.refresh(e, p.group.Now())
+	return event(e.proxy, changed), true
 }
 
-func event(id string, e breaker.Event) []Event {
+func event(proxy *Proxy, e breaker.Event) []Event {
 	if !e.Changed() {
 		return nil
 	}
-	return []Event{{ProxyID: id, Event: e}}
+	return []Event{{ProxyID: proxy.ID, Event: e}}
 }

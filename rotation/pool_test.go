@@ -347,28 +347,3 @@ func FuzzParseList(f *testing.F) {
 		}
 	})
 }
-
-func BenchmarkSelect(b *testing.B) {
-	for _, s := range []rotation.Strategy{rotation.RoundRobin, rotation.Random, rotation.Weighted, rotation.LeastUsed, rotation.Performance} {
-		for _, n := range []int{1000, 100000} {
-			p := pool(b, s, n, nil)
-			for _, open := range []int{0, 50, 99} {
-				for i := range n {
-					if i%100 < open {
-						spoil(p, fmt.Sprint("p", i))
-					}
-				}
-				b.Run(fmt.Sprintf("%s/n=%d/open=%d", s, n, open), func(b *testing.B) {
-					b.ReportAllocs()
-					for b.Loop() {
-						l, _, err := p.Pick(rotation.Need{Host: "a.test:443"})
-						if err != nil {
-							b.Fatal(err)
-						}
-						l.Report(rotation.Verdict{Kind: rotation.Delivered, Latency: time.Millisecond})
-					}
-				})
-			}
-		}
-	}
-}

@@ -3,6 +3,7 @@ package rotation
 import (
 	"log/slog"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -21,6 +22,8 @@ type Proxy struct {
 	Weight int
 	// MaxInflight is how many attempts may be under way through it; zero means no limit.
 	MaxInflight int
+	// Rate is how many attempts a second may start through it, evenly apart; zero means no limit.
+	Rate float64
 }
 
 // Addr is scheme, host and port, without user information.
@@ -50,5 +53,21 @@ func (p Proxy) Line() string {
 	if p.MaxInflight > 0 {
 		parts = append(parts, "max_inflight="+strconv.Itoa(p.MaxInflight))
 	}
+	if p.Rate > 0 {
+		parts = append(parts, "rate="+strconv.FormatFloat(p.Rate, 'g', -1, 64))
+	}
 	return strings.Join(parts, " ")
+}
+
+// same reports whether nothing about the proxy differs.
+func (p *Proxy) same(q *Proxy) bool {
+	if p.ID != q.ID || p.Region != q.Region || p.Weight != q.Weight || p.MaxInflight != q.MaxInflight || p.Rate != q.Rate {
+		return false
+	}
+	if p.URL.Scheme != q.URL.Scheme || p.URL.Host != q.URL.Host || !slices.Equal(p.Tags, q.Tags) {
+		return false
+	}
+	password, set := p.URL.User.Password()
+	other, alsoSet := q.URL.User.Password()
+	return p.URL.User.Username() == q.URL.User.Username() && password == other && set == alsoSet
 }

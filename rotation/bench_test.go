@@ -1,0 +1,201 @@
+package rotation_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gofer-mq/gofer/breaker"
+	"github.com/gofer-mq/gofer/rotation"
+)
+
+const many = 100_000
+
+func strategies() []rotation.Strategy {
+	return []rotation.Strategy{rotation.RoundRobin, rotation.Random, rotation.Weighted, rotation.LeastUsed, rotation.Performance}
+}
+
+// limited is a line's words with everything that a pick has to look at.
+func limited(i int) string { return fmt.Sprintf("weight=%d max_inflight=4 rate=100000", 1+i%7) }
+
+// weather opens the breakers of the first permille of every thousand, a few of them with a time that ends meanwhile, and
+// lets a few proxies rest for the host.
+func weather(b *testing.B, p *rotation.Pool, permille int) {
+	b.Helper()
+	for i := range many {
+		id := fmt.Sprint("p", i)
+		switch {
+		case i%1000 < permille && i%300 == 0:
+			p.ForceOpen(id, 100*time.Millisecond+time.Duration(i)*time.Microsecond, "test")
+		case i%1000 < permille:
+			p.ForceOpen(id, time.Hour, "test")
+		}
+	}
+	for range 50 {
+		if l, _, err := p.Pick(rotation.Need{Host: "a.test:443"}); err == nil {
+			l.Report(rotation.Verdict{Kind: rotation.PairFault, CoolDown: time.Hour})
+		}
+	}
+}
+
+func use(b *testing.B, p *rotation.Pool, need rotation.Need) {
+	l, _, err := p.Pick(need)
+	if err != nil {
+		b.Helper() // costs more than a pick
+		b.Fatal(err)
+	}
+	l.Report(rotation.Verdict{Kind: rotation.Delivered, Latency: time.Millisecond})
+}
+
+// BenchmarkSelect is a whole pick among 100,000 proxies and the verdict on it, with open breakers, those whose time is over,
+// caps, rates, and proxies that rest for the host. Beside it stands what a filter over all of them costs.
+func BenchmarkSelect(b *testing.B) {
+	list := proxies(b, many, limited)
+	for _, s := range strategies() {
+		for _, open := range []int{0, 500, 900, 990, 999} {
+			b.Run(fmt.Sprintf("%s/open=%v", s, float64(open)/10), func(b *testing.B) {
+				p := rotation.New(rotation.Config{Strategy: s})
+				p.Replace(list)
+				weather(b, p, open)
+				need := rotation.Need{Host: "a.test:443"}
+				b.ReportAllocs()
+				b.ResetTimer()
+				b.RunParallel(func(pb *testing.PB) {
+					for pb.Next() {
+						use(b, p, need)
+					}
+				})
+			})
+		}
+	}
+	for _, open := range []int{0, 999} {
+		b.Run(fmt.Sprintf("filter_everything/open=%v", float64(open)/10), func(b *testing.B) {
+			group := breaker.NewGroup(breaker.Config{})
+			all := make([]*breaker.Breaker, many)
+			for i := range all {
+				all[i] = group.New()
+				if i%1000 < open {
+					all[i].Trip(time.Hour, "test")
+				}
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				var usable []*breaker.Breaker
+				for _, x := range all {
+					if x.Ready() {
+						usable = append(usable, x)
+					}
+				}
+				permit, _, _ := usable[rand.IntN(len(usable))].Allow()
+				permit.Success()
+			}
+		})
+	}
+}
+
+// BenchmarkVerdict is the booking of a result, with the pick taken away.
+func BenchmarkVerdict(b *testing.B) {
+	for name, v := range map[string]rotation.Verdict{
+		"delivered":    {Kind: rotation.Delivered, Latency: time.Millisecond},
+		"target_fault": {Kind: rotation.TargetFault},
+		"proxy_fault":  {Kind: rotation.ProxyFault, Reason: "test"},
+	} {
+		b.Run(name, func(b *testing.B) {
+			p := rotation.New(rotation.Config{Breaker: breaker.Config{Window: time.Microsecond}})
+			p.Replace(proxies(b, many, nil))
+			leases := make([]rotation.Lease, 1024)
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := 0; i < b.N; i += len(leases) {
+				b.StopTimer()
+				for j := range leases {
+					leases[j], _, _ = p.Pick(rotation.Need{Host: "a.test:443"})
+				}
+				b.StartTimer()
+				for j := range leases {
+					leases[j].Report(v)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkSticky is a pick for one of 10,000 sessions.
+func BenchmarkSticky(b *testing.B) {
+	sessions := make([]string, 10_000)
+	for i := range sessions {
+		sessions[i] = fmt.Sprint("session-", i)
+	}
+	for _, open := range []int{0, 500, 990} {
+		b.Run(fmt.Sprintf("open=%v", float64(open)/10), func(b *testing.B) {
+			p := rotation.New(rotation.Config{})
+			p.Replace(proxies(b, many, nil))
+			weather(b, p, open)
+			i := 0
+			use(b, p, rotation.Need{Session: "first", Host: "a.test:443"})
+			b.ReportAllocs()
+			for b.Loop() {
+				use(b, p, rotation.Need{Session: sessions[i%len(sessions)], Host: "a.test:443"})
+				i++
+			}
+		})
+	}
+}
+
+// BenchmarkReload replaces 100,000 proxies of which one in a hundred is new, while others pick; the slowest pick meanwhile
+// is slowest-ms.
+func BenchmarkReload(b *testing.B) {
+	even, odd := proxies(b, many, nil), proxies(b, many+many/100, nil)[many/100:]
+	p := rotation.New(rotation.Config{})
+	p.Replace(even)
+	for b.Loop() {
+		p.Replace(odd)
+		even, odd = odd, even
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(slowest(b, p, func() { p.Replace(odd) }))/1e6, "slowest-ms")
+}
+
+// slowest is how long the slowest pick took while act ran.
+func slowest(b *testing.B, p *rotation.Pool, act func()) (most time.Duration) {
+	b.Helper()
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			start := time.Now()
+			use(b, p, rotation.Need{Host: "a.test:443"})
+			most = max(most, time.Since(start))
+			runtime.Gosched()
+		}
+	})
+	act()
+	close(done)
+	wg.Wait()
+	return most
+}
+
+// BenchmarkMemory is the bytes of a known proxy.
+func BenchmarkMemory(b *testing.B) {
+	for b.Loop() {
+		list := proxies(b, many, limited)
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		p := rotation.New(rotation.Config{})
+		p.Replace(list)
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/many, "B/proxy")
+		runtime.KeepAlive(p)
+		runtime.KeepAlive(list)
+	}
+}

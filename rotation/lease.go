@@ -1,0 +1,121 @@
+package rotation
+
+import (
+	"time"
+
+	"github.com/gofer-mq/gofer/breaker"
+)
+
+// Kind is what an attempt says about its proxy.
+type Kind uint8
+
+// The kinds of a verdict.
+const (
+	Neutral     Kind = iota // nothing
+	Delivered               // the proxy did its work, whatever the target said
+	ProxyFault              // the proxy did not
+	Unclear                 // proxy or target: counts unless the target is known to fail through others too
+	TargetFault             // the target did not answer as it should; the proxy is not to blame
+	PairFault               // this host does not serve this proxy
+)
+
+// Verdict is what became of an attempt.
+type Verdict struct {
+	Kind Kind
+	// CoolDown rests the pair of proxy and host; zero with PairFault means 5 min.
+	CoolDown time.Duration
+	// Trip opens the breaker at once for this long.
+	Trip    time.Duration
+	Latency time.Duration
+	Reason  string
+}
+
+// Lease is a proxy taken for one attempt. Report settles it; a deferred Release settles it as neutral when nothing else did.
+// The zero value is settled.
+type Lease struct {
+	pool   *Pool
+	entry  *entry
+	proxy  *Proxy
+	permit breaker.Permit
+	host   string
+	probe  bool
+}
+
+// Proxy is the proxy that was taken.
+func (l *Lease) Proxy() *Proxy { return l.proxy }
+
+// ID is its id.
+func (l *Lease) ID() string { return l.proxy.ID }
+
+// Probe reports whether the attempt decides about a half-open breaker.
+func (l *Lease) Probe() bool { return l.probe }
+
+// Release settles the lease as neutral, unless it is settled.
+func (l *Lease) Release() { l.Report(Verdict{}) }
+
+// Report settles the lease and returns what changed. A second call does nothing.
+func (l *Lease) Report(v Verdict) []Event {
+	if l.entry == nil {
+		return nil
+	}
+	e, p := l.entry, l.pool
+	l.entry = nil
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.group.Now()
+	full := e.inflight >= e.most
+	e.inflight--
+	if v.Kind == PairFault && v.CoolDown == 0 {
+		v.CoolDown = 5 * time.Minute
+	}
+	rested := v.CoolDown > 0 && p.rests.begin(e, l.host, now+v.CoolDown).asked
+	changed := l.settle(e, v, now)
+	p.moved(e, now, full || l.probe || rested || changed.Changed())
+	return event(l.proxy, changed)
+}
+
+// settle books the verdict with the breaker, the target and the record.
+func (l *Lease) settle(e *entry, v Verdict, now time.Duration) breaker.Event {
+	if v.Trip > 0 {
+		e.record.add(false, 0)
+		l.permit.Release()
+		return e.breaker.Trip(v.Trip, v.Reason)
+	}
+	switch v.Kind {
+	case Delivered:
+		l.pool.targets.succeeded(hash(l.host, ""), now)
+		e.record.add(true, v.Latency)
+		l.pool.pace = mix(l.pool.pace, v.Latency)
+		return l.permit.Success()
+	case ProxyFault:
+		e.record.add(false, 0)
+		return l.permit.Failure(0, v.Reason)
+	case Unclear:
+		return l.unclear(e, v, now)
+	case PairFault:
+		e.record.add(false, 0)
+	case TargetFault:
+		// The proxy delivered what the target said.
+		if l.probe {
+			return l.permit.Success()
+		}
+	case Neutral:
+	}
+	l.permit.Release()
+	return breaker.Event{}
+}
+
+// unclear asks what is known of the target before it blames the proxy.
+func (l *Lease) unclear(e *entry, v Verdict, now time.Duration) breaker.Event {
+	target := hash(l.host, "")
+	switch l.pool.targets.failed(target, e, len(l.pool.list), now) {
+	case suspect:
+		l.permit.Release()
+		return breaker.Event{}
+	case healthy:
+		target = 0 // the failure stands for itself
+	case unknown:
+	}
+	e.record.add(false, 0)
+	return l.permit.Failure(target, v.Reason)
+}

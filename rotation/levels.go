@@ -1,0 +1,119 @@
+package rotation
+
+import "math/rand/v2"
+
+// levels keeps the proxies in one row for each number of attempts under way, whoever came into the row first in front. So the
+// first of the lowest row is the least used, and of equals the one that has been so for longest; every change costs the same,
+// where a heap would wait for memory once a level.
+type levels struct {
+	dense
+	nodes  []node // beside dense's list
+	rows   []row
+	lowest int // no row below holds anything
+}
+
+// node links a proxy to its neighbours in its row, by their places.
+type node struct{ prev, next, row int32 }
+
+type row struct{ head, tail int32 }
+
+func (l *levels) add(e *entry) {
+	l.dense.add(e)
+	l.nodes = append(l.nodes, node{})
+	l.link(int32(len(l.list)-1), e.inflight)
+}
+
+func (l *levels) remove(e *entry) {
+	i, last := e.places[l.slot].at, int32(len(l.list)-1)
+	l.unlink(i)
+	if i != last {
+		// The last one moves into the gap, as it does in dense.
+		n := l.nodes[last]
+		l.nodes[i] = n
+		*l.before(n) = i
+		*l.after(n) = i
+	}
+	l.nodes = l.nodes[:last]
+	l.dense.remove(e)
+}
+
+func (l *levels) touch(e *entry) {
+	if i := e.places[l.slot].at; l.nodes[i].row != e.inflight {
+		l.unlink(i)
+		l.link(i, e.inflight)
+	}
+}
+
+// link puts place i at the end of a row.
+func (l *levels) link(i, level int32) {
+	for len(l.rows) <= int(level) {
+		l.rows = append(l.rows, row{nowhere, nowhere})
+	}
+	r := &l.rows[level]
+	n := node{prev: r.tail, next: nowhere, row: level}
+	l.nodes[i] = n
+	*l.before(n) = i
+	r.tail = i
+	l.lowest = min(l.lowest, int(level))
+}
+
+func (l *levels) unlink(i int32) {
+	n := l.nodes[i]
+	*l.before(n) = n.next
+	*l.after(n) = n.prev
+}
+
+// before is what points at n from in front, after what does from behind.
+func (l *levels) before(n node) *int32 {
+	if n.prev == nowhere {
+		return &l.rows[n.row].head
+	}
+	return &l.nodes[n.prev].next
+}
+
+func (l *levels) after(n node) *int32 {
+	if n.next == nowhere {
+		return &l.rows[n.row].tail
+	}
+	return &l.nodes[n.next].prev
+}
+
+// pick is the first that is not skipped. Those that are go to the end of their row, so that the next pick does not meet them
+// again at once.
+func (l *levels) pick(f skips) *entry {
+	for l.lowest < len(l.rows) && l.rows[l.lowest].head == nowhere {
+		l.lowest++
+	}
+	tries := draws
+	for level := l.lowest; level < len(l.rows); level++ {
+		last := l.rows[level].tail
+		for i := l.rows[level].head; i != nowhere; i = l.rows[level].head {
+			if tries == 0 {
+				return l.sample(f)
+			}
+			if e := l.list[i]; !f.skip(e) {
+				return e
+			}
+			tries--
+			l.unlink(i)
+			l.link(i, int32(level))
+			if i == last {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// sample is the least used of a few at random.
+func (l *levels) sample(f skips) (best *entry) {
+	for range draws {
+		if e := l.list[rand.IntN(len(l.list))]; (best == nil || e.inflight < best.inflight) && !f.skip(e) {
+			best = e
+		}
+	}
+	if best == nil {
+		return l.scan(f)
+	}
+	return best
+}

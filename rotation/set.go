@@ -1,0 +1,257 @@
+package rotation
+
+import (
+	"math"
+	"runtime"
+	"slices"
+	"time"
+)
+
+// filter is what a set's members have in common. The zero value takes every proxy.
+type filter struct {
+	tags   string // joined by commas, in the order of the job
+	region string
+	host   string // those that do not rest for this host; empty asks for none
+}
+
+// set is the proxies that pass a filter, sorted by what can be done with them now: those that are ready stand in an order of
+// their own, those due for a probe in a list, the others nowhere. A change of one proxy costs the same however many there are.
+type set struct {
+	id     uint32
+	slot   int
+	filter filter
+	rests  *hostRests // of the filter's host
+	size   int        // members, whatever their class
+	used   uint64     // when it was asked for last, in picks
+	ready  order
+	due    []*entry
+	turn   int // in due
+	table  *table
+}
+
+// class is what can be done with a proxy now.
+type class uint8
+
+const (
+	out   class = iota // nothing: open, full, resting
+	due                // a probe
+	ready              // an attempt
+)
+
+// place is where a proxy stands in a set. It counts only while the set's id is the same, so that a set that is dropped need
+// not visit its members.
+type place struct {
+	set uint32
+	at  int32 // ≥ 0 in the order, nowhere, ≤ -2 in due
+}
+
+const nowhere = -1
+
+func dueAt(i int) int32    { return int32(-2 - i) }
+func dueIndex(p int32) int { return int(-2 - p) }
+
+// matches reports whether a proxy passes the filter, whatever its state.
+func (s *set) matches(p *Proxy) bool {
+	if s.filter.region != "" && p.Region != s.filter.region {
+		return false
+	}
+	for rest := s.filter.tags; rest != ""; {
+		tag := rest
+		rest = ""
+		for i := range len(tag) {
+			if tag[i] == ',' {
+				tag, rest = tag[:i], tag[i+1:]
+				break
+			}
+		}
+		if !slices.Contains(p.Tags, tag) {
+			return false
+		}
+	}
+	return true
+}
+
+// dense is an array without gaps of proxies that know their places in it.
+type dense struct {
+	slot int
+	list []*entry
+}
+
+func (d *dense) put(i int, e *entry) {
+	d.list[i] = e
+	e.places[d.slot].at = int32(i)
+}
+
+func (d *dense) len() int { return len(d.list) }
+
+func (d *dense) add(e *entry) {
+	d.list = append(d.list, e)
+	d.put(len(d.list)-1, e)
+}
+
+// remove moves the last one into the gap.
+func (d *dense) remove(e *entry) {
+	i, last := int(e.places[d.slot].at), len(d.list)-1
+	d.put(i, d.list[last])
+	d.list[last] = nil
+	d.list = d.list[:last]
+	e.places[d.slot].at = nowhere
+}
+
+// newSet makes an empty set in a slot.
+func (p *Pool) newSet(f filter, slot int) *set {
+	p.setIDs++
+	s := &set{id: p.setIDs, filter: f, ready: newOrder(p.strategy, slot, p)}
+	if f.host != "" {
+		s.rests = p.rests.ask(f.host)
+		s.rests.asked = true
+	}
+	p.slots[slot] = s
+	return s
+}
+
+// join makes a proxy a member if it passes the filter and is not one yet.
+func (s *set) join(e *entry, slot int, now time.Duration) {
+	if e.gone || slot < len(e.places) && e.places[slot].set == s.id || !s.matches(e.proxy) {
+		return
+	}
+	for len(e.places) <= slot {
+		e.places = append(e.places, place{})
+	}
+	e.places[slot] = place{set: s.id, at: nowhere}
+	s.size++
+	c, _ := e.class(now)
+	s.move(e, slot, c)
+}
+
+// setOf is the set of a filter. The pool's lock is held, and given up meanwhile if the set has to be made.
+func (p *Pool) setOf(f filter) (*set, int) {
+	for {
+		if s := p.sets[f]; s != nil {
+			s.used = p.picks
+			return s, s.slot
+		}
+		p.mu.Unlock()
+		p.makeSet(f)
+		p.mu.Lock()
+	}
+}
+
+// makeSet makes a set in small steps. It takes part in every change from its first moment on, and is asked only when it is
+// complete.
+func (p *Pool) makeSet(f filter) {
+	p.build.Lock()
+	defer p.build.Unlock()
+	p.mu.Lock()
+	if p.sets[f] != nil {
+		p.mu.Unlock()
+		return
+	}
+	slot := p.freeSlot()
+	s := p.newSet(f, slot)
+	s.slot = slot
+	list := p.list
+	p.mu.Unlock()
+	for part := range slices.Chunk(list, step) {
+		p.mu.Lock()
+		now := p.group.Now()
+		for _, e := range part {
+			s.join(e, slot, now)
+		}
+		p.mu.Unlock()
+		runtime.Gosched()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.used = p.picks
+	p.sets[f] = s
+}
+
+// freeSlot is an empty slot, or that of the set unused for longest. Slot 0 is never free.
+func (p *Pool) freeSlot() int {
+	oldest := 1
+	for slot := 1; slot < maxSets; slot++ {
+		s := p.slots[slot]
+		if s == nil {
+			return slot
+		}
+		if s.used < p.slots[oldest].used {
+			oldest = slot
+		}
+	}
+	s := p.slots[oldest]
+	delete(p.sets, s.filter)
+	p.slots[oldest] = nil
+	if s.rests != nil && !p.isAsked(s.rests) {
+		s.rests.asked = false
+		p.rests.tidy(s.rests)
+	}
+	return oldest
+}
+
+// isAsked reports whether a set leaves out those that rest for the host.
+func (p *Pool) isAsked(h *hostRests) bool {
+	return slices.ContainsFunc(p.slots[:], func(s *set) bool { return s != nil && s.rests == h })
+}
+
+// move puts e, which is a member in slot, where c belongs.
+func (s *set) move(e *entry, slot int, c class) {
+	at := e.places[slot].at
+	if c != out && s.rests.has(e) {
+		c = out
+	}
+	switch {
+	case at >= 0 && c != ready:
+		s.ready.remove(e)
+	case at <= dueAt(0) && c != due:
+		s.undue(e, slot)
+	}
+	at = e.places[slot].at
+	switch {
+	case at == nowhere && c == ready:
+		s.ready.add(e)
+	case at == nowhere && c == due:
+		s.due = append(s.due, e)
+		e.places[slot].at = dueAt(len(s.due) - 1)
+	}
+}
+
+func (s *set) undue(e *entry, slot int) {
+	i, last := dueIndex(e.places[slot].at), len(s.due)-1
+	moved := s.due[last]
+	s.due[i] = moved
+	moved.places[slot].at = dueAt(i)
+	s.due[last] = nil
+	s.due = s.due[:last]
+	e.places[slot].at = nowhere
+}
+
+// probe is the next of those that are due, around the list.
+func (s *set) probe(f skips) *entry {
+	for range s.due {
+		s.turn++
+		if s.turn >= len(s.due) {
+			s.turn = 0
+		}
+		if e := s.due[s.turn]; !f.skip(e) {
+			return e
+		}
+	}
+	return nil
+}
+
+// skips is what one pick leaves out although it is ready: the proxies that failed the job, and those that rest for its host.
+type skips struct {
+	exclude []string
+	rests   *hostRests
+}
+
+func (f skips) skip(e *entry) bool {
+	return f.rests.has(e) || len(f.exclude) > 0 && slices.Contains(f.exclude, e.proxy.ID)
+}
+
+// maxSets bounds the filters that are kept at once; the one unused for longest makes room.
+const maxSets = 64
+
+// maxPool keeps indexes within int32.
+const maxPool = math.MaxInt32 / 2

@@ -1,0 +1,117 @@
+package rotation
+
+import "math/bits"
+
+// wheel gives each proxy its weight's part, evenly spread. Proxies whose weights have the same number of binary digits share a
+// spoke. The spokes take turns by smooth weighted round robin, as in nginx; within a spoke they take turns one after the
+// other, and a turn is used as often as the weight is of the spoke's greatest, which is half of the time at least. So a pick
+// looks at two proxies or fewer, however many there are and whatever their weights.
+type wheel struct {
+	slot   int
+	spokes [10]spoke // weights are 1 to 1000
+}
+
+type spoke struct {
+	dense
+	sum    int64 // of the weights
+	credit int64
+	next   int
+}
+
+func newWheel(slot int) *wheel {
+	w := &wheel{slot: slot}
+	for i := range w.spokes {
+		w.spokes[i].slot = slot
+	}
+	return w
+}
+
+func (w *wheel) spoke(e *entry) *spoke {
+	return &w.spokes[min(bits.Len32(uint32(e.weight))-1, len(w.spokes)-1)]
+}
+
+func (w *wheel) len() (n int) {
+	for i := range w.spokes {
+		n += len(w.spokes[i].list)
+	}
+	return n
+}
+
+func (w *wheel) all() (list []*entry) {
+	for i := range w.spokes {
+		list = append(list, w.spokes[i].list...)
+	}
+	return list
+}
+
+func (w *wheel) add(e *entry) {
+	s := w.spoke(e)
+	s.add(e)
+	s.sum += int64(e.weight)
+}
+
+func (w *wheel) remove(e *entry) {
+	s := w.spoke(e)
+	s.remove(e)
+	s.sum -= int64(e.weight)
+}
+
+func (w *wheel) touch(*entry) {}
+
+func (w *wheel) pick(f skips) *entry {
+	for range draws {
+		i := w.turn()
+		if i < 0 {
+			return nil
+		}
+		if e := w.spokes[i].pick(i, f); e != nil {
+			return e
+		}
+	}
+	for i := range w.spokes {
+		if e := w.spokes[i].scan(f); e != nil {
+			return e
+		}
+	}
+	return nil
+}
+
+// turn is the spoke whose turn it is; below zero when all are empty.
+func (w *wheel) turn() int {
+	best, sum := -1, int64(0)
+	for i := range w.spokes {
+		s := &w.spokes[i]
+		if len(s.list) == 0 {
+			continue
+		}
+		s.credit += s.sum
+		sum += s.sum
+		if best < 0 || s.credit > w.spokes[best].credit {
+			best = i
+		}
+	}
+	if best >= 0 {
+		w.spokes[best].credit -= sum
+	}
+	return best
+}
+
+// pick goes on from turn to turn until one is used.
+func (s *spoke) pick(digits int, f skips) *entry {
+	most := int32(2<<digits - 1)
+	for range 2 * draws {
+		if s.next >= len(s.list) {
+			s.next = 0
+		}
+		e := s.list[s.next]
+		s.next++
+		if e.credit += e.weight; e.credit < most {
+			continue
+		}
+		e.credit -= most
+		if !f.skip(e) {
+			return e
+		}
+	}
+	return nil
+}
