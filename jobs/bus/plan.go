@@ -120,7 +120,7 @@ func streamFields() []string {
 	return []string{
 		"subjects", "retention", "discard", "discard_new_per_subject", "max_age", "max_msgs", "max_bytes",
 		"max_msgs_per_subject", "max_msg_size", "num_replicas", "allow_direct", "allow_msg_schedules", "allow_msg_counter",
-		"subject_transform", "republish",
+		"allow_atomic", "subject_transform", "republish",
 	}
 }
 

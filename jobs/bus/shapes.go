@@ -54,10 +54,10 @@ func (s Settings) results(n jobs.Names) jetstream.StreamConfig {
 	return c
 }
 
-// rollups are counters: the server adds up what any number of workers count.
+// rollups are counters: the server adds up what any number of workers count, a flush whole or not at all.
 func (s Settings) rollups(n jobs.Names) jetstream.StreamConfig {
 	c := s.limited(n.Stream("ROLLUPS"), RollupSubject(n, ">"), rollupsAge, 1)
-	c.AllowMsgCounter = true
+	c.AllowMsgCounter, c.AllowAtomicPublish = true, true
 	return c
 }
 

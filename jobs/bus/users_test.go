@@ -151,6 +151,22 @@ func (f fleet) share(t *testing.T) {
 	must(t, err)
 	_, err = breakers.Create(soon(t), "p1", []byte("{}"))
 	must(t, err)
+	f.addUp(t)
+}
+
+// addUp is what the workers do to their rollups.
+func (f fleet) addUp(t *testing.T) {
+	t.Helper()
+	inc := flush("a", 1, map[string]string{"hour.2026010100.attempts": "1"})
+	must(t, f.worker.AddRollups(soon(t), inc))
+	inc.Repeated = true
+	must(t, f.worker.AddRollups(soon(t), inc))
+	if got := f.worker.sums(t); got["hour.2026010100.attempts"] != "1" {
+		t.Errorf("worker: got sums %v", got)
+	}
+	must(t, f.worker.PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: "p1", ToState: "open"}))
+	ctx, stop := context.WithCancelCause(soon(t))
+	isError(t, f.worker.Breakers(ctx, func(jobs.BreakerEvent) { stop(errEnough) }), errEnough)
 }
 
 // administer is what an admin does.
