@@ -37,6 +37,7 @@ func floors() map[string][]string {
 		"testenv/readme":      nil,
 		"testenv/interop":     nil,
 		"testenv/browser":     nil,
+		"testenv/monitoring":  nil,
 		"testenv/arrows":      nil,
 	}
 }

@@ -1,0 +1,212 @@
+package monitoring_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/gofer-mq/gofer/testenv"
+)
+
+func TestMonitoringFitsWhatAWorkerServes(t *testing.T) {
+	w := newWorld(t)
+	t.Run("EachNameIsServedAndEachFamilyIsNamed", func(t *testing.T) { checkNames(t, w.metrics()) })
+	t.Run("EachReasonOfAFailureHasOneFault", func(t *testing.T) { checkFaults(t, w.metrics()) })
+	t.Run("PromtoolFindsNothingToSayOfTheLivePage", func(t *testing.T) { checkPage(t, w.metrics()) })
+	t.Run("PrometheusAnswersEachExpressionAndAlerts", func(t *testing.T) { checkLive(t, w) })
+}
+
+func TestPromtoolAcceptsTheRulesAndTheirTests(t *testing.T) {
+	promtool := need(t, "promtool")
+	text(t, "gofer.rules.yml") // read here so that go test knows of them
+	text(t, "gofer.rules_test.yml")
+	text(t, "prometheus.yml")
+	for _, args := range [][]string{
+		{"check", "rules", "gofer.rules.yml"}, {"test", "rules", "gofer.rules_test.yml"}, {"check", "config", "prometheus.yml"},
+	} {
+		cmd := exec.CommandContext(t.Context(), promtool, args...)
+		cmd.Dir = deploy
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+}
+
+// checkPage leaves out the metrics of the Go runtime and of the process, which are not ours.
+func checkPage(t *testing.T, page string) {
+	promtool := need(t, "promtool")
+	var ours strings.Builder
+	for line := range strings.Lines(page) {
+		if strings.Contains(line, "gofer_") {
+			ours.WriteString(line)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), promtool, "check", "metrics")
+	cmd.Stdin = strings.NewReader(ours.String())
+	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("promtool check metrics: %v\n%s", err, out)
+	}
+}
+
+// checkLive lets a Prometheus watch how a worker gets busy while one of its proxies breaks.
+func checkLive(t *testing.T, w *world) {
+	p := startPrometheus(t, w.addr)
+	// Counters have to be seen before they move: an increase needs a first value.
+	eventually(t, "the first scrape", func() bool { return p.has(t, "gofer_ready == 1") })
+	w.victim.Set(testenv.Refusing)
+	w.work()
+
+	for _, v := range readDashboard(t).Templating.List {
+		if v.Definition == "" {
+			continue
+		}
+		eventually(t, "choices of the variable "+v.Name, func() bool { return p.has(t, labelValues(t, v.Definition)) })
+	}
+	for _, panel := range readDashboard(t).Panels {
+		for _, target := range panel.Targets {
+			what := fmt.Sprintf("panel %q, %s: %s", panel.Title, target.RefID, target.Expr)
+			eventually(t, what, func() bool { return p.has(t, target.Expr) })
+		}
+	}
+	for _, record := range groups(recordRE, text(t, "gofer.rules.yml")) {
+		eventually(t, "the recorded series "+record, func() bool { return p.has(t, record) })
+	}
+	eventually(t, "the alert of dead letters", func() bool { return p.has(t, `ALERTS{alertname="GoferDeadLetters", alertstate="firing"}`) })
+	p.checkAlerts(t)
+}
+
+// labelValues is the expression in label_values(expression, label), by which Grafana lists what can be chosen.
+func labelValues(t *testing.T, definition string) string {
+	t.Helper()
+	m := regexp.MustCompile(`^label_values\((.+), \w+\)$`).FindStringSubmatch(definition)
+	if m == nil {
+		t.Fatalf("variable definition %q is not label_values(expression, label)", definition)
+	}
+	return m[1]
+}
+
+// prometheus is a running one, at the address of its API.
+type prometheus struct{ api string }
+
+func startPrometheus(t *testing.T, target string) prometheus {
+	t.Helper()
+	path := need(t, "prometheus")
+	rules, err := filepath.Abs(deploy + "gofer.rules.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := fmt.Sprintf(`
+global: {scrape_interval: 1s, evaluation_interval: 1s}
+rule_files: [%q]
+scrape_configs:
+  - {job_name: gofer, static_configs: [{targets: [%q]}]}
+`, rules, target)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "prometheus.yml"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	addr := freeAddr(t)
+	start(t, path, nil, "--config.file="+filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+addr, "--log.level=warn")
+	eventually(t, "Prometheus to be ready", func() bool { _, err := get("http://" + addr + "/-/ready"); return err == nil })
+	return prometheus{api: "http://" + addr + "/api/v1/"}
+}
+
+// ask reads an answer of the API into out.
+func (p prometheus) ask(t *testing.T, path string, out any) {
+	t.Helper()
+	body, err := get(p.api + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(body), out); err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+}
+
+// has reports whether an expression has a sample that is a number, with Grafana's variables replaced.
+func (p prometheus) has(t *testing.T, expr string) bool {
+	t.Helper()
+	expr = strings.NewReplacer("$job", ".*", "$instance", ".*", "$__rate_interval", "1m", "$__range", "1m").Replace(expr)
+	var answer struct {
+		Data struct {
+			Result []struct {
+				Value [2]any `json:"value"`
+			} `json:"result"`
+		} `json:"data"`
+	}
+	p.ask(t, "query?query="+url.QueryEscape(expr), &answer)
+	return slices.ContainsFunc(answer.Data.Result, func(r struct {
+		Value [2]any `json:"value"`
+	},
+	) bool {
+		value, err := strconv.ParseFloat(fmt.Sprint(r.Value[1]), 64)
+		return err == nil && !math.IsNaN(value)
+	})
+}
+
+// checkAlerts looks at the rules as Prometheus has loaded them, and at what those that fire tell people.
+func (p prometheus) checkAlerts(t *testing.T) {
+	t.Helper()
+	var answer struct {
+		Data struct {
+			Groups []struct {
+				Rules []rule `json:"rules"`
+			} `json:"groups"`
+		} `json:"data"`
+	}
+	p.ask(t, "rules", &answer)
+	for _, group := range answer.Data.Groups {
+		for _, r := range group.Rules {
+			r.check(t)
+		}
+	}
+}
+
+// rule is a rule as Prometheus tells it.
+type rule struct {
+	Name        string            `json:"name"`
+	Type        string            `json:"type"`
+	Health      string            `json:"health"`
+	LastError   string            `json:"lastError"`
+	Labels      map[string]string `json:"labels"`
+	Annotations map[string]string `json:"annotations"`
+	Alerts      []struct {
+		State       string            `json:"state"`
+		Annotations map[string]string `json:"annotations"`
+	} `json:"alerts"`
+}
+
+func (r rule) check(t *testing.T) {
+	t.Helper()
+	if r.Health != "ok" {
+		t.Errorf("rule %s is %s: %s", r.Name, r.Health, r.LastError)
+	}
+	if r.Type != "alerting" {
+		return
+	}
+	if s := r.Labels["severity"]; s != "critical" && s != "warning" {
+		t.Errorf("alert %s has the severity %q", r.Name, s)
+	}
+	if r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
+		t.Errorf("alert %s lacks a summary or a description", r.Name)
+	}
+	for _, alert := range r.Alerts {
+		for name, told := range alert.Annotations {
+			if strings.Contains(told, "<error") || strings.Contains(told, "<no value>") {
+				t.Errorf("%s of %s is told as %q", name, r.Name, told)
+			}
+		}
+		if strings.HasSuffix(r.Name, "Unreachable") || strings.HasSuffix(r.Name, "NotStored") {
+			t.Errorf("%s is %s while all is well with the worker", r.Name, alert.State)
+		}
+	}
+}
