@@ -35,7 +35,7 @@ func (r *rig) answer(l *line) (stop func()) {
 func (r *rig) controlConfig(l *line) control.Config {
 	return control.Config{
 		Names: r.names, Worker: r.config.WorkerName, Version: buildVersion(), Log: r.log,
-		Status: r.status, Breakers: r.breakers, ResetBreaker: r.resetHere, Policy: r.share.Policy, Rollups: r.rollups,
+		Status: r.status, Breakers: r.breakers, ResetBreaker: r.resetHere, Policy: r.share.Policy, Rollups: r.hours,
 		Drain: func() { r.drain(errDrainAsked) },
 		Pause: func(ctx context.Context, queue string) error { return l.client.Pause(ctx, queue, time.Time{}) },
 		Resume: func(ctx context.Context, queue string) error {
@@ -119,7 +119,16 @@ func (r *rig) resetBreaker(ctx context.Context, proxy string) error {
 	return l.nc.FlushWithContext(ctx)
 }
 
-// rollups are this worker's hours, whatever was asked for: no worker knows the others'.
-func (r *rig) rollups(_ context.Context, _ string, hours int) (points []rollup.Point, has string, err error) {
-	return r.book.Series(hours), control.ScopeWorker, nil
+// hours are the newest ones of the fleet, or of this worker if that is asked for or the fleet's are not read yet.
+func (r *rig) hours(_ context.Context, scope string, hours int) (points []rollup.Point, has string, err error) {
+	book, known := r.rollups.Fleet()
+	if scope == control.ScopeWorker || !known {
+		return r.book.Series(hours), control.ScopeWorker, nil
+	}
+	return book.Series(hours), control.ScopeCluster, nil
+}
+
+func (r *rig) clusterBook(context.Context) (*rollup.Book, error) {
+	book, _ := r.rollups.Fleet()
+	return book, nil
 }

@@ -35,6 +35,7 @@ type rig struct {
 	metrics *admin.Metrics
 	fetcher *fetch.Fetcher
 	share   *share.Share
+	rollups *share.Rollups
 	outbox  chan func(context.Context) error
 	started time.Time
 	drain   context.CancelCauseFunc // does what SIGTERM does
@@ -63,6 +64,7 @@ func newRig(c config, proxies []rotation.Proxy, log *slog.Logger) (*rig, error) 
 	r.share = share.New(share.Config{Pool: r.pool, Policy: c.policy(), Log: log})
 	r.share.List(proxies)
 	r.metrics = admin.NewMetrics(r.gauges())
+	r.rollups = share.NewRollups(share.RollupsConfig{Book: r.book, Flushed: r.metrics.Flushed, Log: log})
 	r.fetcher = fetch.New(r.fetchConfig())
 	return r, nil
 }
@@ -155,6 +157,7 @@ func (r *rig) work(ctx context.Context, l *line) error {
 		parts.Go(func() { r.share.WatchFile(beside, r.config.ProxiesFile, r.config.proxies) })
 	}
 	parts.Go(func() { r.post(beside) })
+	parts.Go(func() { r.rollups.Run(beside, l.client) })
 	silence := r.answer(l)
 	r.log.Info("worker started", "worker", r.config.WorkerName, "queues", len(r.config.Queues), "concurrency", r.config.Concurrency)
 	err := l.worker.Run(ctx)
@@ -284,7 +287,7 @@ func (r *rig) ended(job jobs.Job, result jobs.Result) {
 func (r *rig) handler(addr string) http.Handler {
 	return admin.New(admin.Config{
 		Addr: addr, Token: r.config.AdminToken, Worker: r.config.WorkerName, Version: buildVersion(), Log: r.log,
-		Ready: r.ready, Pool: r.pool, Book: r.book, Metrics: r.metrics, Policy: r.share.Policy,
+		Ready: r.ready, Pool: r.pool, Book: r.book, Cluster: r.clusterBook, Metrics: r.metrics, Policy: r.share.Policy,
 		SetPolicy: r.setPolicy, ResetPolicy: r.resetPolicy, ResetBreaker: r.resetBreaker,
 	})
 }

@@ -155,14 +155,16 @@ func (c *Client) Rollups(ctx context.Context, prefix string, since time.Time, us
 	}
 }
 
-// Breakers calls use for the breaker events of the whole fleet, those that are kept first, until ctx ends, whose cause
-// comes back.
-func (c *Client) Breakers(ctx context.Context, use func(jobs.BreakerEvent)) error {
+// Breakers calls use for the breaker events of the whole fleet that were stored since a time, zero meaning all that are
+// kept, and then for each new one, until ctx ends, whose cause comes back.
+func (c *Client) Breakers(ctx context.Context, since time.Time, use func(stored time.Time, e jobs.BreakerEvent)) error {
 	subjects := []string{c.names.BreakerEvent("*")}
-	return c.follow(ctx, c.names.Stream("EVENTS"), subjects, Filter{All: true}, func(msg jetstream.Msg) error {
+	f := Filter{All: since.IsZero(), Since: since}
+	return c.follow(ctx, c.names.Stream("EVENTS"), subjects, f, func(msg jetstream.Msg) error {
 		var e jobs.BreakerEvent
-		if err := json.Unmarshal(msg.Data(), &e); err == nil { // whoever may publish events may publish nonsense
-			use(e)
+		meta, err := msg.Metadata()
+		if err == nil && json.Unmarshal(msg.Data(), &e) == nil { // whoever may publish events may publish nonsense
+			use(meta.Timestamp, e)
 		}
 		return nil
 	})

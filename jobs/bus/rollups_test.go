@@ -165,9 +165,19 @@ func TestBreakerEventsOfTheFleetAreFollowed(t *testing.T) {
 	must(t, in.PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: "p3", ToState: "open"}))
 	ctx, stop := context.WithCancelCause(soon(t))
 	var got []string
-	err := in.Breakers(ctx, func(e jobs.BreakerEvent) {
+	var first time.Time
+	err := in.Breakers(ctx, time.Time{}, func(stored time.Time, e jobs.BreakerEvent) {
 		if got = append(got, e.ProxyID); e.ProxyID == "p3" {
 			stop(errEnough)
+			return
+		}
+		first = stored
+	})
+	isError(t, err, errEnough)
+	ctx, stop = context.WithCancelCause(soon(t))
+	err = in.Breakers(ctx, first.Add(1), func(_ time.Time, e jobs.BreakerEvent) {
+		if stop(errEnough); e.ProxyID != "p3" {
+			t.Errorf("got %s again, want those after it", e.ProxyID)
 		}
 	})
 	isError(t, err, errEnough)
@@ -257,7 +267,6 @@ func BenchmarkFlush(b *testing.B) {
 		})
 	}
 }
-
 
 // eventually asks again and again until a condition holds.
 func eventually(t testing.TB, holds func() bool) {

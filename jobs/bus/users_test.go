@@ -166,7 +166,7 @@ func (f fleet) addUp(t *testing.T) {
 	}
 	must(t, f.worker.PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: "p1", ToState: "open"}))
 	ctx, stop := context.WithCancelCause(soon(t))
-	isError(t, f.worker.Breakers(ctx, func(jobs.BreakerEvent) { stop(errEnough) }), errEnough)
+	isError(t, f.worker.Breakers(ctx, time.Time{}, func(time.Time, jobs.BreakerEvent) { stop(errEnough) }), errEnough)
 }
 
 // administer is what an admin does.

@@ -21,7 +21,7 @@ func floors() map[string][]string {
 		"worker/rollup":  {"jobs"},
 		"worker/fetch":   {"jobs", "breaker", "rotation"},
 		"worker":         {"jobs", "jobs/bus", "worker/rollup"},
-		"worker/share":   {"jobs", "jobs/bus", "rotation", "breaker"},
+		"worker/share":   {"jobs", "jobs/bus", "rotation", "breaker", "worker/rollup"},
 		"worker/admin":   {"jobs", "breaker", "rotation", "worker/rollup"},
 		"worker/control": {"jobs", "breaker", "rotation", "worker/rollup"},
 		// Everything but testenv.

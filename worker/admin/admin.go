@@ -29,7 +29,8 @@ type Config struct {
 	// Ready lists what readiness depends on. It must not block.
 	Ready func() []Check
 	Pool  *rotation.Pool
-	// Book is this worker's; Cluster returns the one of the whole fleet, nil meaning that they are the same.
+	// Book is this worker's; Cluster returns the one of the whole fleet, or Book while that is all that is known. A
+	// Cluster that is nil means that they are the same.
 	Book    *rollup.Book
 	Cluster func(context.Context) (*rollup.Book, error)
 	Metrics *Metrics

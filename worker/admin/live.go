@@ -174,7 +174,7 @@ func (a *admin) addHours(ctx context.Context, s *Snapshot) {
 	book := a.Book
 	s.Scope = "worker"
 	if a.Cluster != nil {
-		if fleet, err := a.Cluster(ctx); err == nil {
+		if fleet, err := a.Cluster(ctx); err == nil && fleet != a.Book {
 			book, s.Scope = fleet, "cluster"
 		}
 	}
