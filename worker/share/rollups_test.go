@@ -1,0 +1,268 @@
+package share_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker/rollup"
+	"github.com/gofer-mq/gofer/worker/share"
+)
+
+// counters are the fleet's sums in memory. They know a repetition as the server does: by the mark if the caller says that
+// it may be one, and not at all otherwise.
+type counters struct {
+	slow time.Duration
+	// fails says what becomes of a call: it is stored or not, and whether the answer comes.
+	fails func() (stored, answered bool)
+
+	mu       sync.Mutex
+	sums     map[string]*big.Int
+	marks    map[string]string
+	calls    int
+	breakers []jobs.BreakerEvent
+}
+
+func newCounters() *counters {
+	return &counters{sums: map[string]*big.Int{}, marks: map[string]string{}, fails: func() (bool, bool) { return true, true }}
+}
+
+func (c *counters) AddRollups(ctx context.Context, inc bus.Increments) error {
+	select {
+	case <-time.After(c.slow):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls++
+	if inc.Repeated && c.marks[inc.Mark] == inc.ID {
+		return nil
+	}
+	stored, answered := c.fails()
+	if stored {
+		c.marks[inc.Mark] = inc.ID
+		for name, text := range inc.Counts {
+			n, _ := new(big.Int).SetString(text, 10)
+			if sum := c.sums[name]; sum != nil {
+				n.Add(n, sum)
+			}
+			c.sums[name] = n
+		}
+	}
+	if !stored || !answered {
+		return errors.New("no answer")
+	}
+	return nil
+}
+
+func (c *counters) Rollups(ctx context.Context, prefix string, _ time.Time, use func(name, sum string), known func()) error {
+	for name, sum := range c.all(prefix) {
+		use(name, sum)
+	}
+	known()
+	for ctx.Err() == nil {
+		for name, sum := range c.all(prefix) {
+			use(name, sum)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+	return context.Cause(ctx)
+}
+
+func (c *counters) all(prefix string) map[string]string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := map[string]string{}
+	for name, sum := range c.sums {
+		if strings.HasPrefix(name, prefix+".") {
+			out[name] = sum.String()
+		}
+	}
+	return out
+}
+
+// Breakers ends at once, as if the connection were bad, and must be asked for nothing twice.
+func (c *counters) Breakers(_ context.Context, since time.Time, use func(time.Time, jobs.BreakerEvent)) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range c.breakers {
+		if !e.Timestamp.Before(since) {
+			use(e.Timestamp, e)
+		}
+	}
+	return errors.New("the stream ended")
+}
+
+// book is what a fleet's book says of these sums.
+func (c *counters) book(t interface{ Fatal(...any) }) *rollup.Book {
+	b := rollup.NewBook()
+	for _, prefix := range []string{"hour", "proxy"} {
+		for name, sum := range c.all(prefix) {
+			if err := b.Set(name, sum); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return b
+}
+
+func (c *counters) jobs(t interface{ Fatal(...any) }) int64 {
+	total := c.book(t).Total(rollup.RetentionHours)
+	return total.Jobs()
+}
+
+func newRollups(book *rollup.Book, flushed func(bool)) *share.Rollups {
+	return share.NewRollups(share.RollupsConfig{Book: book, Flushed: flushed, Log: slog.New(slog.DiscardHandler)})
+}
+
+func anyway(bool) {}
+
+func TestKilledWorkerLosesAtMostItsLastFiveSeconds(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rapid.SyncTest(t, func(t *rapid.T) {
+			fleet, book := newCounters(), rollup.NewBook()
+			fleet.slow = time.Duration(rapid.IntRange(0, 900).Draw(t, "storing takes ms")) * time.Millisecond
+			ctx, end := context.WithCancel(context.Background())
+			var running sync.WaitGroup
+			running.Go(func() { newRollups(book, anyway).Run(ctx, fleet) })
+			killedAt := time.Now().Add(time.Duration(rapid.IntRange(0, 30_000).Draw(t, "killed after ms")) * time.Millisecond)
+			old := int64(0)
+			for time.Now().Before(killedAt) {
+				book.Job(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1})
+				if time.Until(killedAt) > 5*time.Second {
+					old++
+				}
+				time.Sleep(250 * time.Millisecond)
+			}
+			if got := fleet.jobs(t); got < old {
+				t.Fatalf("the fleet has %d jobs, want at least the %d that ended more than 5 s before", got, old)
+			}
+			end()
+			running.Wait()
+		})
+	})
+}
+
+func TestDrainedWorkerLosesNothingAndNothingCountsTwice(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rapid.SyncTest(t, func(t *rapid.T) {
+			fleet := newCounters()
+			fleet.slow = 10 * time.Millisecond
+			trouble := rapid.SliceOfN(rapid.IntRange(0, 2), 0, 8).Draw(t, "trouble")
+			fleet.fails = func() (bool, bool) {
+				if len(trouble) == 0 {
+					return true, true
+				}
+				next := trouble[0]
+				trouble = trouble[1:]
+				return next > 0, next > 1
+			}
+			one := rollup.NewBook()
+			ctx, end := context.WithCancel(context.Background())
+			var running sync.WaitGroup
+			for range rapid.IntRange(1, 3).Draw(t, "workers") {
+				book := rollup.NewBook()
+				running.Go(func() { newRollups(book, anyway).Run(ctx, fleet) })
+				for range rapid.IntRange(0, 300).Draw(t, "facts") {
+					f := rollup.AttemptFact{Proxy: fmt.Sprint("p", rapid.IntRange(1, 200).Draw(t, "proxy")), Status: 200, Duration: time.Second, Bytes: 9, At: time.Now()}
+					book.Attempt(f)
+					one.Attempt(f)
+					if rapid.IntRange(0, 20).Draw(t, "pause") == 0 {
+						time.Sleep(time.Second)
+					}
+				}
+			}
+			end()
+			running.Wait()
+			got, want := fleet.book(t), one
+			if got, want := fmt.Sprint(got.Series(24), got.ByProxy(24)), fmt.Sprint(want.Series(24), want.ByProxy(24)); got != want {
+				t.Fatalf("got  %s\nwant %s", got, want)
+			}
+		})
+	})
+}
+
+func TestFleetBookIsTheSumOfAllWorkers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fleet := newCounters()
+		fleet.breakers = []jobs.BreakerEvent{{ProxyID: "p1", ToState: "open", Timestamp: time.Now()}}
+		ctx, end := context.WithCancel(context.Background())
+		var running sync.WaitGroup
+		defer running.Wait()
+		defer end()
+		own, other := rollup.NewBook(), rollup.NewBook()
+		one := newRollups(own, anyway)
+		if book, known := one.Fleet(); known || book != own {
+			t.Error("before anything was read: got another book than the worker's own")
+		}
+		running.Go(func() { one.Run(ctx, fleet) })
+		running.Go(func() { newRollups(other, anyway).Run(ctx, fleet) })
+		for _, b := range []*rollup.Book{own, other} {
+			b.Job(rollup.JobFact{Outcome: jobs.Succeeded})
+			b.Attempt(rollup.AttemptFact{Proxy: "p1", Status: 200})
+		}
+		time.Sleep(5 * time.Second)
+		book, known := one.Fleet()
+		hour := book.Hour(0)
+		if proxies := book.ByProxy(24); !known || hour.Jobs() != 2 || len(proxies) != 1 || proxies[0].TotalAttempts != 2 {
+			t.Errorf("after 5 s: known %v, %d jobs, proxies %+v; want those of both workers", known, hour.Jobs(), proxies)
+		}
+		if got := book.BreakerEvents(time.Now().Add(-time.Hour)); len(got) != 1 || hour.BreakerChanges() != 0 {
+			t.Errorf("breaker events after several reads: got %+v, counted %d; want it recalled once", got, hour.BreakerChanges())
+		}
+	})
+}
+
+func TestEachFlushIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fleet, book := newCounters(), rollup.NewBook()
+		down := true
+		fleet.fails = func() (bool, bool) { return !down, !down }
+		var told []bool
+		ctx, end := context.WithCancel(context.Background())
+		var running sync.WaitGroup
+		running.Go(func() { newRollups(book, func(ok bool) { told = append(told, ok) }).Run(ctx, fleet) })
+		book.Job(rollup.JobFact{Outcome: jobs.Succeeded})
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		fleet.mu.Lock()
+		down = false
+		fleet.mu.Unlock()
+		time.Sleep(time.Minute)
+		end()
+		running.Wait()
+		if fmt.Sprint(told) != "[false true]" {
+			t.Errorf("told %v, want the one that failed and the one that did not, and nothing while nothing happens", told)
+		}
+	})
+}
+
+func TestDrainWithoutAServerEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fleet, book := newCounters(), rollup.NewBook()
+		fleet.fails = func() (bool, bool) { return false, false }
+		book.Job(rollup.JobFact{Outcome: jobs.Succeeded})
+		ctx, end := context.WithCancel(context.Background())
+		end()
+		began := time.Now()
+		newRollups(book, anyway).Run(ctx, fleet)
+		if took := time.Since(began); took > 9*time.Second || fleet.calls < 5 {
+			t.Errorf("gave up after %v and %d tries, want some tries and at most 8 s", took, fleet.calls)
+		}
+	})
+}
