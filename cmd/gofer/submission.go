@@ -8,6 +8,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -16,7 +17,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// submission is one run of gofer submit. Its parts run one after another, so nothing in it is locked.
+// submission is one run of gofer submit. Lines are read while earlier jobs are answered; what both of them touch is locked.
 type submission struct {
 	app       *app
 	session   *session
@@ -27,6 +28,8 @@ type submission struct {
 	invalid  int // lines that are no job
 	refused  int // jobs that the server did not take
 	failed   int // jobs that did not succeed
+
+	said sync.Mutex // held while a message is written
 }
 
 // run publishes every job and, if asked, waits for their results.
@@ -48,7 +51,7 @@ func (s *submission) publish(ctx context.Context, source io.Reader) error {
 	err := s.session.client.SubmitMany(ctx, s.jobs(source, &readErr), 0, func(job jobs.Job, ack bus.Ack, err error) {
 		if err != nil {
 			s.refused++
-			fmt.Fprintf(s.app.err, "gofer: %s: %v\n", shortName(job), err)
+			s.say(shortName(job), err)
 			return
 		}
 		s.accepted = append(s.accepted, ack.Key)
@@ -67,7 +70,7 @@ func (s *submission) jobs(source io.Reader, readErr *error) iter.Seq[jobs.Job] {
 			job, err := parseLine(line, &s.flags, s.notBefore)
 			if err != nil {
 				s.invalid++
-				fmt.Fprintf(s.app.err, "gofer: line %d: %v\n", number, err)
+				s.say(fmt.Sprintf("line %d", number), err)
 				return nil
 			}
 			if !yield(job) {
@@ -79,6 +82,13 @@ func (s *submission) jobs(source io.Reader, readErr *error) iter.Seq[jobs.Job] {
 			*readErr = err
 		}
 	}
+}
+
+// say tells what is wrong with a job.
+func (s *submission) say(which string, err error) {
+	s.said.Lock()
+	defer s.said.Unlock()
+	fmt.Fprintf(s.app.err, "gofer: %s: %v\n", which, err)
 }
 
 // shortName names a job in a message; a URL may hold secrets.

@@ -149,8 +149,8 @@ func (c *Client) hasNoStream(ctx context.Context) bool {
 }
 
 // SubmitMany publishes the jobs of source, up to window of them in flight (zero means 256), and calls done for each as
-// its answer comes, in any order but never twice at once. It takes no more jobs when ctx ends, and returns its cause;
-// done has been called for every job taken.
+// its answer comes, in any order and never twice at once, but also while source is asked for the next job. It takes no more
+// jobs when ctx ends, and returns its cause; done has been called for every job taken.
 func (c *Client) SubmitMany(ctx context.Context, source iter.Seq[jobs.Job], window int, done func(jobs.Job, Ack, error)) error {
 	if window <= 0 {
 		window = 256
