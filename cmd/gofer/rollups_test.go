@@ -1,0 +1,112 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+
+	"github.com/gofer-mq/gofer/worker/control"
+	"github.com/gofer-mq/gofer/worker/rollup"
+)
+
+// retries asks a worker for its sums.
+func (w *world) retries(addr, scope string) (sums rollup.Retries, ended, attempts int64) {
+	w.Helper()
+	ask := func(path string, into any) {
+		status, body := w.get("http://" + addr + "/api/v1/metrics/retries" + path + "?hours=2&scope=" + scope)
+		if err := json.Unmarshal([]byte(body), into); status != 200 || err != nil {
+			w.Fatalf("GET %s: %d, %v, %s", path, status, err, body)
+		}
+	}
+	var series struct {
+		Points []rollup.Point `json:"data_points"`
+	}
+	var proxies struct {
+		Proxies map[string]rollup.Proxy `json:"proxies"`
+	}
+	ask("", &sums)
+	ask("/timeseries", &series)
+	ask("/by-proxy", &proxies)
+	for _, p := range series.Points {
+		ended += p.TotalRequests
+	}
+	for _, p := range proxies.Proxies {
+		attempts += p.TotalAttempts
+	}
+	return sums, ended, attempts
+}
+
+func TestDrainedWorkerLosesNothing(t *testing.T) {
+	w := newWorld(t, nil)
+	first, second := freeAddr(t), freeAddr(t)
+	drained := w.worker(first)
+	w.worker(second)
+	const n = 60
+	for i := range n {
+		w.publish(fmt.Sprint("j", i), job("/slow/20", nil))
+	}
+	for i := range n {
+		w.result(fmt.Sprint("j", i))
+	}
+	// A job's result is seen a moment before it is counted.
+	var own [2]int64
+	eventually(t, "both workers to count their jobs", func() bool {
+		_, own[0], _ = w.retries(first, "worker")
+		_, own[1], _ = w.retries(second, "worker")
+		return own[0]+own[1] == n
+	})
+	if own[0] == 0 || own[1] == 0 {
+		t.Fatalf("jobs by worker: %v, want some by each", own)
+	}
+	if code := drained.wait(t); code != exitOK {
+		t.Fatalf("drain: exit %d; it said:\n%s", code, drained.log)
+	}
+	eventually(t, "the other worker to tell all jobs of the fleet", func() bool {
+		sums, ended, attempts := w.retries(second, "cluster")
+		if ended > n || attempts > n {
+			t.Fatalf("the fleet has %d jobs and %d attempts, want never more than %d", ended, attempts, n)
+		}
+		return ended == n && attempts == n && sums.SuccessByAttempt["1"] == n
+	})
+	if _, ended, _ := w.retries(second, "worker"); ended != own[1] {
+		t.Errorf("scope worker: got %d jobs, want the worker's own %d", ended, own[1])
+	}
+	if hours := read[control.Hours](t, "rollups", "--hours", "2"); hours.Scope != control.ScopeCluster || hours.Points[0].TotalRequests+hours.Points[1].TotalRequests != n {
+		t.Errorf("gofer rollups: got %+v, want %d jobs of the cluster", hours, n)
+	}
+	asked, err := control.Ask[control.Hours](t.Context(), w.nc, "gofer.ctl.rollups", control.RollupRequest{Hours: 2, Scope: control.ScopeWorker}, 1)
+	if err != nil || asked[0].Scope != control.ScopeWorker || asked[0].Points[0].TotalRequests+asked[0].Points[1].TotalRequests != own[1] {
+		t.Errorf("rollups of scope worker: got %+v, %v; want the worker's own %d jobs", asked, err, own[1])
+	}
+}
+
+// TestRollupsSurviveARestart restarts the server under a worker, and then the worker.
+func TestRollupsSurviveARestart(t *testing.T) {
+	w := newWorld(t, nil)
+	addr := freeAddr(t)
+	before := w.worker(addr)
+	do := func(id string) {
+		w.publish(id, job("/ok", nil))
+		w.result(id)
+	}
+	do("j1")
+	eventually(t, "the first job to be counted", func() bool { _, ended, _ := w.retries(addr, "cluster"); return ended == 1 })
+	w.nats.Stop()
+	w.nats.Start()
+	eventually(t, "the worker to be ready again", func() bool { status, _ := w.get("http://" + addr + "/readyz"); return status == 200 })
+	eventually(t, "the test's own connection", w.nc.IsConnected)
+	do("j2")
+	eventually(t, "the second job to be counted", func() bool { _, ended, _ := w.retries(addr, "cluster"); return ended == 2 })
+	before.wait(t)
+	addr = freeAddr(t)
+	w.worker(addr)
+	eventually(t, "the next worker to tell what was before it", func() bool {
+		sums, ended, attempts := w.retries(addr, "cluster")
+		return ended == 2 && attempts == 2 && sums.SuccessByAttempt["1"] == 2
+	})
+	if _, ended, _ := w.retries(addr, "worker"); ended != 0 {
+		t.Errorf("scope worker of a new worker: got %d jobs, want none", ended)
+	}
+	do("j3")
+	eventually(t, "its own job to be added", func() bool { _, ended, _ := w.retries(addr, "cluster"); return ended == 3 })
+}
