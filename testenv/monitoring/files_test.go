@@ -51,6 +51,7 @@ var (
 	alertRE  = regexp.MustCompile(`- alert: (\S+)`)
 	helpRE   = regexp.MustCompile(`(?m)^# TYPE (gofer_\S+) (\S+)$`)
 	reasonRE = regexp.MustCompile(`(?m)^gofer_attempts_total\{outcome="failed",reason="([^"]+)"\}`)
+	legendRE = regexp.MustCompile(`\{\{(\w+)\}\}`)
 	chosenRE = regexp.MustCompile(`reason=~"([^"]+)"`)
 )
 
@@ -102,6 +103,8 @@ type panel struct {
 	Targets []struct {
 		RefID string `json:"refId"`
 		Expr  string `json:"expr"`
+		// Legend may show labels: {{label}}.
+		Legend string `json:"legendFormat"`
 	} `json:"targets"`
 }
 

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gofer-mq/gofer/testenv"
 )
@@ -43,6 +44,7 @@ func TestPromtoolAcceptsTheRulesAndTheirTests(t *testing.T) {
 
 // checkPage leaves out the metrics of the Go runtime and of the process, which are not ours.
 func checkPage(t *testing.T, page string) {
+	t.Helper()
 	promtool := need(t, "promtool")
 	var ours strings.Builder
 	for line := range strings.Lines(page) {
@@ -59,39 +61,59 @@ func checkPage(t *testing.T, page string) {
 
 // checkLive lets a Prometheus watch how a worker gets busy while one of its proxies breaks.
 func checkLive(t *testing.T, w *world) {
+	t.Helper()
 	p := startPrometheus(t, w.addr)
 	// Counters have to be seen before they move: an increase needs a first value.
-	eventually(t, "the first scrape", func() bool { return p.has(t, "gofer_ready == 1") })
+	await(t, "the first scrape", func() bool { return p.has(t, question{expr: "gofer_ready == 1"}) })
 	w.victim.Set(testenv.Refusing)
 	w.work()
 
-	for _, v := range readDashboard(t).Templating.List {
-		if v.Definition == "" {
-			continue
+	// One bound for all of them, so that a failure names every expression without an answer.
+	end := time.Now().Add(24 * time.Second)
+	for what, q := range questions(t) {
+		if !within(end, func() bool { return p.has(t, q) }) {
+			t.Errorf("%s has no answer with the labels %q to %s", what, q.labels, q.expr)
 		}
-		eventually(t, "choices of the variable "+v.Name, func() bool { return p.has(t, labelValues(t, v.Definition)) })
 	}
-	for _, panel := range readDashboard(t).Panels {
+	p.checkRules(t)
+}
+
+// question is an expression, and the labels that have to be on the answer because the legend shows them.
+type question struct {
+	expr   string
+	labels []string
+}
+
+// questions are those of the dashboard and of its variables, the recorded series, and an alert, by whose they are.
+func questions(t *testing.T) map[string]question {
+	t.Helper()
+	out := map[string]question{"the alert": {expr: `ALERTS{alertname="GoferDeadLetters", alertstate="firing"}`}}
+	d := readDashboard(t)
+	for _, v := range d.Templating.List {
+		if v.Definition != "" {
+			out["the variable "+v.Name] = labelValues(t, v.Definition)
+		}
+	}
+	for _, panel := range d.Panels {
 		for _, target := range panel.Targets {
-			what := fmt.Sprintf("panel %q, %s: %s", panel.Title, target.RefID, target.Expr)
-			eventually(t, what, func() bool { return p.has(t, target.Expr) })
+			what := fmt.Sprintf("panel %d, %q, %s", panel.ID, panel.Title, target.RefID)
+			out[what] = question{expr: target.Expr, labels: groups(legendRE, target.Legend)}
 		}
 	}
 	for _, record := range groups(recordRE, text(t, "gofer.rules.yml")) {
-		eventually(t, "the recorded series "+record, func() bool { return p.has(t, record) })
+		out["the recorded series "+record] = question{expr: record}
 	}
-	eventually(t, "the alert of dead letters", func() bool { return p.has(t, `ALERTS{alertname="GoferDeadLetters", alertstate="firing"}`) })
-	p.checkAlerts(t)
+	return out
 }
 
-// labelValues is the expression in label_values(expression, label), by which Grafana lists what can be chosen.
-func labelValues(t *testing.T, definition string) string {
+// labelValues takes label_values(expression, label) apart, by which Grafana lists what can be chosen.
+func labelValues(t *testing.T, definition string) question {
 	t.Helper()
-	m := regexp.MustCompile(`^label_values\((.+), \w+\)$`).FindStringSubmatch(definition)
+	m := regexp.MustCompile(`^label_values\((.+), (\w+)\)$`).FindStringSubmatch(definition)
 	if m == nil {
 		t.Fatalf("variable definition %q is not label_values(expression, label)", definition)
 	}
-	return m[1]
+	return question{expr: m[1], labels: m[2:]}
 }
 
 // prometheus is a running one, at the address of its API.
@@ -116,7 +138,7 @@ scrape_configs:
 	}
 	addr := freeAddr(t)
 	start(t, path, nil, "--config.file="+filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+addr, "--log.level=warn")
-	eventually(t, "Prometheus to be ready", func() bool { _, err := get("http://" + addr + "/-/ready"); return err == nil })
+	await(t, "Prometheus to be ready", func() bool { _, err := get("http://" + addr + "/-/ready"); return err == nil })
 	return prometheus{api: "http://" + addr + "/api/v1/"}
 }
 
@@ -132,29 +154,34 @@ func (p prometheus) ask(t *testing.T, path string, out any) {
 	}
 }
 
-// has reports whether an expression has a sample that is a number, with Grafana's variables replaced.
-func (p prometheus) has(t *testing.T, expr string) bool {
+// has reports whether the answer to a question has a number with its labels; Grafana's variables are replaced.
+func (p prometheus) has(t *testing.T, q question) bool {
 	t.Helper()
-	expr = strings.NewReplacer("$job", ".*", "$instance", ".*", "$__rate_interval", "1m", "$__range", "1m").Replace(expr)
+	expr := strings.NewReplacer("$job", ".*", "$instance", ".*", "$__rate_interval", "1m", "$__range", "1m").Replace(q.expr)
 	var answer struct {
 		Data struct {
-			Result []struct {
-				Value [2]any `json:"value"`
-			} `json:"result"`
+			Result []sample `json:"result"`
 		} `json:"data"`
 	}
 	p.ask(t, "query?query="+url.QueryEscape(expr), &answer)
-	return slices.ContainsFunc(answer.Data.Result, func(r struct {
-		Value [2]any `json:"value"`
-	},
-	) bool {
-		value, err := strconv.ParseFloat(fmt.Sprint(r.Value[1]), 64)
-		return err == nil && !math.IsNaN(value)
+	return slices.ContainsFunc(answer.Data.Result, func(s sample) bool {
+		return s.isNumber() && !slices.ContainsFunc(q.labels, func(label string) bool { return s.Metric[label] == "" })
 	})
 }
 
-// checkAlerts looks at the rules as Prometheus has loaded them, and at what those that fire tell people.
-func (p prometheus) checkAlerts(t *testing.T) {
+// sample is a series with its value: the time and the number as a text.
+type sample struct {
+	Metric map[string]string `json:"metric"`
+	Value  [2]any            `json:"value"`
+}
+
+func (s sample) isNumber() bool {
+	value, err := strconv.ParseFloat(fmt.Sprint(s.Value[1]), 64)
+	return err == nil && !math.IsNaN(value)
+}
+
+// checkRules looks at the rules as Prometheus has loaded them, and at what those that fire tell people.
+func (p prometheus) checkRules(t *testing.T) {
 	t.Helper()
 	var answer struct {
 		Data struct {
@@ -205,8 +232,8 @@ func (r rule) check(t *testing.T) {
 				t.Errorf("%s of %s is told as %q", name, r.Name, told)
 			}
 		}
-		if strings.HasSuffix(r.Name, "Unreachable") || strings.HasSuffix(r.Name, "NotStored") {
-			t.Errorf("%s is %s while all is well with the worker", r.Name, alert.State)
+		if slices.Contains([]string{"GoferUnreachable", "GoferNATSLost", "GoferDrainsForLong"}, r.Name) {
+			t.Errorf("%s is %s, although nothing of the kind has happened", r.Name, alert.State)
 		}
 	}
 }

@@ -23,9 +23,6 @@ import (
 	"github.com/gofer-mq/gofer/testenv"
 )
 
-// limit bounds everything that is waited for.
-const limit = 45 * time.Second
-
 // world is a worker in a process of its own, the server it gets its jobs from, three proxies and the site behind them.
 type world struct {
 	*testing.T
@@ -49,7 +46,7 @@ func newWorld(t *testing.T) *world {
 		"GOFER_NATS_URL=" + server.URL(), "GOFER_HTTP_ADDR=" + w.addr, "GOFER_PROXIES=" + w.startProxies(), "GOFER_CONCURRENCY=8",
 		"GOFER_RETRY_BASE_DELAY=100ms", "GOFER_BREAKER_TIMEOUT=1s", "GOFER_LOG_LEVEL=error",
 	}, "worker")
-	eventually(t, "the worker to be ready", func() bool { _, err := get("http://" + w.addr + "/readyz"); return err == nil })
+	await(t, "the worker to be ready", func() bool { _, err := get("http://" + w.addr + "/readyz"); return err == nil })
 	return w
 }
 
@@ -183,16 +180,25 @@ func get(url string) (string, error) {
 	return string(body), err
 }
 
-func eventually(t *testing.T, what string, holds func() bool) {
+// await waits for at most 12 s.
+func await(t *testing.T, what string, holds func() bool) {
 	t.Helper()
+	if !within(time.Now().Add(12*time.Second), holds) {
+		t.Fatalf("waited in vain for %s", what)
+	}
+}
+
+// within asks until a condition holds or the end has come, once at least, and reports whether it held.
+func within(end time.Time, holds func() bool) bool {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(limit); time.Now().Before(end); <-tick.C {
-		if holds() {
-			return
+	for !holds() {
+		if time.Now().After(end) {
+			return false
 		}
+		<-tick.C
 	}
-	t.Fatalf("waited %v in vain for %s", limit, what)
+	return true
 }
 
 func freeAddr(t *testing.T) string {
