@@ -16,9 +16,16 @@ import (
 
 // arm is one way to run the jobs of an experiment.
 type arm struct {
-	attempts int // most of a job
+	bad      float64 // the share of hopeless proxies
+	attempts int     // most of a job
 	breakers bool
 	strategy rotation.Strategy
+	timeout  time.Duration // of an attempt
+}
+
+func (a arm) with(attempts int, breakers bool) arm {
+	a.attempts, a.breakers = attempts, breakers
+	return a
 }
 
 // tally is what became of an arm's jobs.
@@ -34,7 +41,7 @@ type tally struct {
 func (a arm) run(t *testing.T, seed uint64, count int) (sum tally) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(seed)
+		w := newWorld(seed, a.bad)
 		var mu sync.Mutex
 		f := a.fetcher(w, func(tried jobs.Attempt) {
 			mu.Lock()
@@ -71,7 +78,7 @@ func (a arm) fetcher(w *world, tried func(jobs.Attempt)) *fetch.Fetcher {
 	policy := jobs.DefaultPolicy()
 	policy.MaxAttempts, policy.Jitter = a.attempts, false
 	return fetch.New(fetch.Config{
-		Pool: pool, Policy: func() jobs.Policy { return policy }, Dial: w.dial, AttemptTimeout: 3 * time.Second, Worker: "w",
+		Pool: pool, Policy: func() jobs.Policy { return policy }, Dial: w.dial, AttemptTimeout: a.timeout, Worker: "w",
 		OnAttempt: func(_ string, a jobs.Attempt, _ int64, _ string) { tried(a) },
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofer-mq/gofer/rotation"
@@ -49,16 +50,20 @@ type world struct {
 	mu    sync.Mutex
 	tries map[string]int // requests by job
 	wg    sync.WaitGroup
+
+	hold    int           // requests that wait for each other before the first is answered; zero means none
+	gate    chan struct{} // closed when they are all there
+	arrived atomic.Int64
 }
 
-// newWorld has a hundred proxies: one in four fails 71 to 100 of 100 requests, the rest up to 10. One answer of a site in
-// fifty is 503.
-func newWorld(seed uint64) *world {
-	w := &world{seed: seed, proxies: map[string]*proxy{}, tries: map[string]int{}}
+// newWorld has a hundred proxies: the bad ones fail 71 to 100 of 100 requests, the rest up to 10. One answer of a site in fifty
+// is 503.
+func newWorld(seed uint64, bad float64) *world {
+	w := &world{seed: seed, proxies: map[string]*proxy{}, tries: map[string]int{}, gate: make(chan struct{})}
 	for i := range 100 {
 		r := w.luck("proxy", i)
 		p := &proxy{id: fmt.Sprintf("p%02d", i), failing: 0.1 * r.Float64(), habit: habit(r.IntN(int(habits)))}
-		if r.Float64() < 0.25 {
+		if r.Float64() < bad {
 			p.failing = 0.71 + 0.29*r.Float64()
 		}
 		p.latency = 50*time.Millisecond + time.Duration(r.Int64N(int64(450*time.Millisecond)))
@@ -104,6 +109,7 @@ func (w *world) serve(p *proxy, c net.Conn, in *bufio.Reader) bool {
 	if err != nil {
 		return false
 	}
+	w.wait()
 	r := w.luck(p.id, req.URL.Path, w.try(req.URL.Path))
 	if r.Float64() < p.failing {
 		return p.fail(c)
@@ -113,6 +119,16 @@ func (w *world) serve(p *proxy, c net.Conn, in *bufio.Reader) bool {
 		return answer(c, "503 Service Unavailable")
 	}
 	return answer(c, "200 OK")
+}
+
+// wait returns when the requests that wait for each other are all there.
+func (w *world) wait() {
+	if w.arrived.Add(1) == int64(w.hold) {
+		close(w.gate)
+	}
+	if w.hold > 0 {
+		<-w.gate
+	}
 }
 
 // try counts the requests of a job from 1.
