@@ -193,6 +193,7 @@ func (c court) settle(l *law, d deed) (e breaker.Event) {
 		if p.probe || c.tripped(l, d.now) {
 			return c.open(l, d.now, 0)
 		}
+	default: // the others settle nothing
 	}
 	return e
 }
@@ -255,11 +256,11 @@ func (c court) command(l *law, d deed) (e breaker.Event) {
 		}
 	case d.do == trip:
 		return c.open(l, d.now, d.rest)
-	case d.do == forceOpen && !(l.forced && l.state == breaker.Open):
+	case d.do == forceOpen && (!l.forced || l.state != breaker.Open):
 		l.forced = true
 		e = c.become(l, breaker.Open, d.now, "")
 		l.until = never
-	case d.do == forceClosed && !(l.forced && l.state == breaker.Closed):
+	case d.do == forceClosed && (!l.forced || l.state != breaker.Closed):
 		l.forced = true
 		e = c.become(l, breaker.Closed, d.now, "")
 	case d.do == auto && l.forced:

@@ -170,6 +170,7 @@ func (a answer) said(do verb) string {
 		return fmt.Sprint(a.ok)
 	case remaining:
 		return fmt.Sprint(a.remaining)
+	default: // the others may have an event to tell
 	}
 	text := fmt.Sprint(a.ok, " ", a.probe)
 	if a.event.Changed() {

@@ -19,9 +19,6 @@ type table struct {
 	spots   []int32
 }
 
-// primes are the sizes of tables: at least ten spots a proxy keep the parts alike within a tenth.
-var primes = [...]int{251, 1021, 4093, 16381, 65521, 262139, 1048573, 4194301}
-
 func newTable(version uint64, members []*entry, names map[*entry]uint64) *table {
 	slices.SortFunc(members, func(a, b *entry) int {
 		switch x, y := names[a], names[b]; {
@@ -32,6 +29,8 @@ func newTable(version uint64, members []*entry, names map[*entry]uint64) *table 
 		}
 		return 0
 	})
+	// The sizes of tables are primes: at least ten spots a proxy keep the parts alike within a tenth.
+	primes := [...]int{251, 1021, 4093, 16381, 65521, 262139, 1048573, 4194301}
 	size := primes[len(primes)-1]
 	for _, prime := range primes {
 		if prime >= 10*len(members) {

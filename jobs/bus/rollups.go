@@ -31,7 +31,7 @@ const (
 	codeBatchesDuplicate jetstream.ErrorCode = 10201
 )
 
-// ErrNoBatches: the stream of the rollups was made by an older version, and takes no batches.
+// ErrNoBatches says that the stream of the rollups was made by an older version and takes no batches.
 var ErrNoBatches = errors.New("the stream takes no batches: run gofer setup")
 
 // Increments are added to the fleet's counters, all of them or none.

@@ -20,12 +20,12 @@ import (
 )
 
 // sums reads all counters that are stored now, without the marks.
-func (in *installation) sums(t testing.TB) map[string]string {
-	t.Helper()
+func (in *installation) sums(tb testing.TB) map[string]string {
+	tb.Helper()
 	out := map[string]string{}
 	for _, prefix := range []string{"hour", "proxy"} {
-		eventually(t, func() bool { // the server may be on its way back
-			ctx, stop := context.WithCancelCause(soon(t))
+		eventually(tb, func() bool { // the server may be on its way back
+			ctx, stop := context.WithCancelCause(soon(tb))
 			err := in.Rollups(ctx, prefix, time.Time{}, func(name, sum string) { out[name] = sum }, func() { stop(errEnough) })
 			return errors.Is(err, errEnough)
 		})
@@ -269,8 +269,8 @@ func BenchmarkFlush(b *testing.B) {
 }
 
 // eventually asks again and again until a condition holds.
-func eventually(t testing.TB, holds func() bool) {
-	t.Helper()
+func eventually(tb testing.TB, holds func() bool) {
+	tb.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-tick.C {
@@ -278,5 +278,5 @@ func eventually(t testing.TB, holds func() bool) {
 			return
 		}
 	}
-	t.Fatal("waited 20 s in vain")
+	tb.Fatal("waited 20 s in vain")
 }

@@ -130,7 +130,7 @@ func track(t *testing.T) {
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}
-	for _, dir := range strings.Fields(string(out)) {
+	for dir := range strings.FieldsSeq(string(out)) {
 		f, err := os.Open(dir)
 		if err != nil {
 			t.Fatal(err)
