@@ -138,9 +138,7 @@ func (w *world) collect(ctx context.Context, n uint64) (at map[string]time.Time,
 			return nil, 0, fmt.Errorf("read %d of %d results: %w", len(read), n, errors.Join(err, ctx.Err()))
 		}
 		var consumer jetstream.Consumer
-		consumer, err = w.client.JetStream().CreateOrUpdateConsumer(ctx, "GOFER_RESULTS", jetstream.ConsumerConfig{
-			Durable: "chaos", HeadersOnly: true, AckPolicy: jetstream.AckAllPolicy, DeliverPolicy: jetstream.DeliverAllPolicy,
-		})
+		consumer, err = w.reader(ctx)
 		for before := -1; err == nil && len(read) > before && uint64(len(read)) < n; {
 			before = len(read)
 			var twice int
@@ -149,6 +147,15 @@ func (w *world) collect(ctx context.Context, n uint64) (at map[string]time.Time,
 		}
 	}
 	return at, seconds, nil
+}
+
+// reader is the durable consumer that reads the results. A leader that is on its way out may swallow the question.
+func (w *world) reader(ctx context.Context) (jetstream.Consumer, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return w.client.JetStream().CreateOrUpdateConsumer(ctx, "GOFER_RESULTS", jetstream.ConsumerConfig{
+		Durable: "chaos", HeadersOnly: true, AckPolicy: jetstream.AckAllPolicy, DeliverPolicy: jetstream.DeliverAllPolicy,
+	})
 }
 
 func batch(consumer jetstream.Consumer, at map[string]time.Time, read map[uint64]bool) (seconds int, err error) {
