@@ -18,7 +18,7 @@ import (
 
 // loop is the fewest steps in which jobs can be fetched through proxies at all: pull, http.Client with a Proxy func,
 // publish without waiting, ack without waiting. It keeps no promise: no retry, no breaker, no guard on the result, no
-// confirmed ack. It ends when it is killed.
+// confirmed ack; with BENCH_GUARDED, the last two. It ends when it is killed.
 func loop() error {
 	nc, err := nats.Connect(os.Getenv("BENCH_NATS_URL"))
 	if err != nil {
@@ -86,8 +86,21 @@ func fetchOnce(js jetstream.JetStream, client *http.Client, msg jetstream.Msg) e
 		return err
 	}
 	subject := "_gofer.results." + strings.TrimPrefix(msg.Subject(), "gofer.jobs.")
+	if os.Getenv("BENCH_GUARDED") != "" {
+		return settleGuarded(js, msg, subject, body)
+	}
 	if _, err := js.PublishAsync(subject, body); err != nil {
 		return err
 	}
 	return msg.Ack()
+}
+
+// settleGuarded stores the result unless there is one, and only then acks the job, and waits to hear that it is acked.
+func settleGuarded(js jetstream.JetStream, msg jetstream.Msg, subject string, body []byte) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if _, err := js.Publish(ctx, subject, body, jetstream.WithExpectLastSequencePerSubject(0)); err != nil {
+		return err
+	}
+	return msg.DoubleAck(ctx)
 }
