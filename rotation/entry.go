@@ -24,10 +24,11 @@ type entry struct {
 	record   record
 	breaker  breaker.Breaker
 
-	home     [2]place
-	avoid    time.Duration // until when another worker's judgement keeps it out
-	wake     time.Duration // when it is looked at again; zero when it is not in line for that
-	interval time.Duration // between two attempts; zero without a rate
+	home      [2]place
+	delivered time.Duration // when it last reached a target; zero: never
+	avoid     time.Duration // until when another worker's judgement keeps it out
+	wake      time.Duration // when it is looked at again; zero when it is not in line for that
+	interval  time.Duration // between two attempts; zero without a rate
 }
 
 func newEntry(proxy *Proxy, group *breaker.Group) *entry {

@@ -22,6 +22,8 @@ const (
 // Verdict is what became of an attempt.
 type Verdict struct {
 	Kind Kind
+	// Answered tells of an Unclear one that there was an answer, the target's or one in its place.
+	Answered bool
 	// CoolDown rests the pair of proxy and host; zero with PairFault means 5 min.
 	CoolDown time.Duration
 	// Trip opens the breaker at once for this long.
@@ -69,53 +71,70 @@ func (l *Lease) Report(v Verdict) []Event {
 		v.CoolDown = 5 * time.Minute
 	}
 	rested := v.CoolDown > 0 && p.rests.begin(e, l.host, now+v.CoolDown).asked
-	changed := l.settle(e, v, now)
+	changed, whole := l.settle(e, v, now)
 	p.moved(e, now, full || l.probe || rested || changed.Changed())
-	return event(l.proxy, changed)
+	return append(event(l.proxy, changed), whole...)
 }
 
-// settle books the verdict with the breaker, the target and the record.
-func (l *Lease) settle(e *entry, v Verdict, now time.Duration) breaker.Event {
+// settle books the verdict with the breaker, the target, the record and the watch over the whole pool.
+func (l *Lease) settle(e *entry, v Verdict, now time.Duration) (changed breaker.Event, whole []Event) {
 	if v.Trip > 0 {
 		e.record.add(false, 0)
 		l.permit.Release()
-		return e.breaker.Trip(v.Trip, v.Reason)
+		return e.breaker.Trip(v.Trip, v.Reason), nil
 	}
 	switch v.Kind {
 	case Delivered:
 		l.pool.targets.succeeded(hash(l.host, ""), now)
 		e.record.add(true, v.Latency)
 		l.pool.pace = mix(l.pool.pace, v.Latency)
-		return l.permit.Success()
+		return l.permit.Success(), l.pool.worked(e, now)
 	case ProxyFault:
-		e.record.add(false, 0)
-		return l.permit.Failure(0, v.Reason)
+		return l.fault(e, 0, v, now)
 	case Unclear:
 		return l.unclear(e, v, now)
 	case PairFault:
 		e.record.add(false, 0)
+		whole = l.pool.worked(e, now)
 	case TargetFault:
 		// The proxy delivered what the target said.
+		whole = l.pool.worked(e, now)
 		if l.probe {
-			return l.permit.Success()
+			return l.permit.Success(), whole
 		}
 	case Neutral:
 	}
 	l.permit.Release()
-	return breaker.Event{}
+	return breaker.Event{}, whole
 }
 
 // unclear asks what is known of the target before it blames the proxy.
-func (l *Lease) unclear(e *entry, v Verdict, now time.Duration) breaker.Event {
+func (l *Lease) unclear(e *entry, v Verdict, now time.Duration) (breaker.Event, []Event) {
 	target := hash(l.host, "")
 	switch l.pool.targets.failed(target, e, len(l.pool.list), now) {
 	case suspect:
 		l.permit.Release()
-		return breaker.Event{}
+		return breaker.Event{}, nil
 	case healthy:
 		target = 0 // the failure stands for itself
+		if v.Answered && !e.record.failing() {
+			// A part of the target may be down while the rest answers: then good proxies fetch an error now and then.
+			e.record.add(false, 0)
+			l.permit.Release()
+			return breaker.Event{}, nil
+		}
 	case unknown:
 	}
+	return l.fault(e, target, v, now)
+}
+
+// fault blames the proxy, unless the whole pool fails.
+func (l *Lease) fault(e *entry, target uint64, v Verdict, now time.Duration) (breaker.Event, []Event) {
+	whole, blame := l.pool.faulty(e, now)
+	if !blame {
+		l.permit.Release()
+		return breaker.Event{}, whole
+	}
 	e.record.add(false, 0)
-	return l.permit.Failure(target, v.Reason)
+	return l.permit.Failure(target, v.Reason), whole
 }

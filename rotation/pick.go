@@ -31,6 +31,7 @@ const (
 	Empty     Reason = "empty"     // the pool has no proxies
 	Unmatched Reason = "unmatched" // no proxy of the pool can meet the need
 	Resting   Reason = "resting"   // those that could are open, cooling or busy
+	Failing   Reason = "failing"   // the pool fails as a whole
 )
 
 // NoProxyError tells that no proxy could be picked, and when it may be tried again.
@@ -47,6 +48,8 @@ func (e *NoProxyError) Error() string {
 		return "the pool has no proxies"
 	case Unmatched:
 		return "no proxy of the pool matches what the job asks for"
+	case Failing:
+		return "the pool fails as a whole: the network of this worker, or what all of the proxies stand behind, is down"
 	case Resting:
 	}
 	return "every proxy that could be used is resting or busy"
@@ -62,6 +65,9 @@ func (p *Pool) Pick(need Need) (Lease, []Event, error) {
 	p.endRests(now)
 	if p.slots[0].size == 0 {
 		return Lease{}, nil, &NoProxyError{Reason: Empty}
+	}
+	if !p.outage.testing(now) {
+		return Lease{}, nil, &NoProxyError{Reason: Failing, RetryAt: p.group.Time(p.outage.test)}
 	}
 	if lease, events, ok := p.search(need, now); ok {
 		return lease, events, nil

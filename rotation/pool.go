@@ -76,6 +76,7 @@ type Pool struct {
 	pins     aged[pin]
 	picks    uint64
 	probing  float64 // the part of a probe that the picks since the last one have earned
+	outage   outage
 	pace     float64 // mean latency of good attempts, in nanoseconds
 	troubled int     // proxies that are open or on probation
 }
@@ -240,7 +241,8 @@ func (p *Pool) Usable() bool {
 	return p.slots[0].ready.len()+len(p.slots[0].due) > 0
 }
 
-// Event is a change of a proxy's breaker.
+// Event is a change of a proxy's breaker. Without a ProxyID it is the pool's as a whole, which is open while the pool fails;
+// such events are not numbered.
 type Event struct {
 	ProxyID string
 	breaker.Event

@@ -32,6 +32,21 @@ func (r *record) add(good bool, latency time.Duration) {
 	r.n = min(r.n+1, recorded)
 }
 
+// failing reports whether, with one more failure, three in four of the last attempts are failures: of the last nine, or of
+// all.
+func (r *record) failing() bool {
+	const few = 8
+	n := min(r.n, few)
+	bad := 1
+	for i := range n {
+		at := (r.next + recorded - 1 - i) % recorded
+		if r.ends[at/64]>>(at%64)&1 == 0 {
+			bad++
+		}
+	}
+	return 4*bad > 3*int(n)
+}
+
 // mix moves a mean an eighth of the way.
 func mix(mean float64, sample time.Duration) float64 {
 	if mean == 0 {

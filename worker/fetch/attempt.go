@@ -20,13 +20,15 @@ type attempt struct {
 var errAttemptTimeout = errors.New("the attempt took longer than its timeout")
 
 // attempt picks a proxy, does one exchange through it, and sorts what came of it. again means that the policy decides
-// whether and when another one follows.
+// whether and when another one follows. An attempt that failed because the whole pool fails is not counted: the job waits
+// for a proxy.
 func (r *run) attempt(ctx context.Context) (end Outcome, again bool) {
 	lease, err := r.lease()
 	if err != nil {
 		return r.withoutProxy(err), false
 	}
 	defer lease.Release()
+	waiting := r.progress.WaitingSince
 	r.progress.WaitingSince = time.Time{}
 	started := time.Now()
 	if r.progress.Started.IsZero() {
@@ -46,7 +48,13 @@ func (r *run) attempt(ctx context.Context) (end Outcome, again bool) {
 	if x.url != "" {
 		r.url = x.url
 	}
-	return r.sort(ctx, x, f, b)
+	end, again = r.sort(ctx, x, f, b)
+	if again && b.ofProxy() && r.f.cfg.Pool.Doubtful() {
+		r.progress.Attempts = r.progress.Attempts[:len(r.progress.Attempts)-1]
+		r.progress.WaitingSince = waiting
+		return r.withoutProxy(&rotation.NoProxyError{Reason: rotation.Failing}), false
+	}
+	return end, again
 }
 
 // book appends the attempt to the job's history.

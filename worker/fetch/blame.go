@@ -89,7 +89,12 @@ type blame struct {
 const restTrip = 10 * time.Minute
 
 func (b blame) verdict(f facts) rotation.Verdict {
-	return rotation.Verdict{Kind: b.kind, CoolDown: f.retryAfter, Trip: b.trip, Latency: f.latency, Reason: b.reason}
+	return rotation.Verdict{Kind: b.kind, Answered: f.err == nil, CoolDown: f.retryAfter, Trip: b.trip, Latency: f.latency, Reason: b.reason}
+}
+
+// ofProxy reports whether the failure may be the proxy's, and heal by itself.
+func (b blame) ofProxy() bool {
+	return b.trip == 0 && (b.kind == rotation.ProxyFault || b.kind == rotation.Unclear)
 }
 
 func byProxy(reason, text string) blame {

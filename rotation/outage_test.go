@@ -1,0 +1,165 @@
+package rotation_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gofer-mq/gofer/breaker"
+	"github.com/gofer-mq/gofer/rotation"
+)
+
+// attempt is a pick, a hundredth of a second, and its end.
+func attempt(p *rotation.Pool, host string, kind func(id string) rotation.Kind) ([]rotation.Event, error) {
+	l, events, err := p.Pick(rotation.Need{Host: host})
+	if err != nil {
+		return events, err
+	}
+	time.Sleep(10 * time.Millisecond)
+	return append(events, l.Report(rotation.Verdict{Kind: kind(l.ID()), Reason: "connect"})...), nil
+}
+
+func always(k rotation.Kind) func(string) rotation.Kind { return func(string) rotation.Kind { return k } }
+
+func states(p *rotation.Pool) map[breaker.State]int {
+	got := map[breaker.State]int{}
+	for _, s := range p.Status() {
+		got[s.State]++
+	}
+	return got
+}
+
+func TestWhenTheWholePoolFailsNoProxyIsBlamedAndPicksPause(t *testing.T) {
+	for _, n := range []int{5, 50, 500} {
+		synctest.Test(t, func(t *testing.T) {
+			p := pool(t, rotation.RoundRobin, n, nil)
+			for range 2 * n {
+				if _, err := attempt(p, "a.test:80", always(rotation.Delivered)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var events []rotation.Event
+			attempts := 0
+			for begin := time.Now(); time.Since(begin) < time.Minute; {
+				changed, err := attempt(p, fmt.Sprintf("%d.test:80", attempts), always(rotation.ProxyFault))
+				events = append(events, changed...)
+				var none *rotation.NoProxyError
+				if errors.As(err, &none) {
+					if none.Reason != rotation.Failing || none.RetryAt.Sub(time.Now()) > time.Second {
+						t.Fatalf("pick while the pool fails: %+v, want the reason failing and a time within a second", none)
+					}
+					time.Sleep(100 * time.Millisecond)
+					continue
+				}
+				attempts++
+			}
+			if got := states(p); got[breaker.Closed] != n {
+				t.Errorf("%d proxies: states after a minute without a network: %v, want all closed", n, got)
+			}
+			if attempts > 60+20 {
+				t.Errorf("%d proxies: %d attempts in a minute without a network, want about one a second", n, attempts)
+			}
+			if since, failing := p.Failing(); !failing || time.Since(since) < 50*time.Second || !p.Doubtful() {
+				t.Errorf("%d proxies: failing since %v: %v", n, since, failing)
+			}
+			if len(events) != 1 || events[0].ProxyID != "" || events[0].To != breaker.Open {
+				t.Fatalf("%d proxies: events %+v, want one of the pool as a whole", n, events)
+			}
+			time.Sleep(time.Second)
+			events, err := attempt(p, "a.test:80", always(rotation.Delivered))
+			if err != nil || len(events) != 1 || events[0].ProxyID != "" || events[0].To != breaker.Closed {
+				t.Errorf("%d proxies: the first delivery: %+v, %v; want the end of it", n, events, err)
+			}
+			if _, failing := p.Failing(); failing || p.Doubtful() {
+				t.Errorf("%d proxies: still failing after a delivery", n)
+			}
+		})
+	}
+}
+
+func TestProxiesThatNeverWorkedAreNoOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pool(t, rotation.RoundRobin, 20, nil)
+		for range 100 {
+			if _, err := attempt(p, "a.test:80", always(rotation.ProxyFault)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, failing := p.Failing(); failing || p.Doubtful() {
+			t.Error("a list of dead proxies counts as an outage")
+		}
+		if got := states(p); got[breaker.Open] != 20 {
+			t.Errorf("states: %v, want all open", got)
+		}
+	})
+}
+
+func TestAPoolThatWasAlwaysBadIsNotInOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		// Every fourth attempt delivers, whoever makes it: ten faults in a row are nothing new here.
+		p := rotation.New(rotation.Config{Breaker: breaker.Config{FailureThreshold: 1000}})
+		p.Replace(proxies(t, 40, nil))
+		for i := range 4000 {
+			kind := rotation.ProxyFault
+			if i%40 < 10 {
+				kind = rotation.Delivered
+			}
+			events, err := attempt(p, "a.test:80", always(kind))
+			if err != nil || len(events) > 0 {
+				t.Fatalf("attempt %d: %v %v", i, events, err)
+			}
+		}
+	})
+}
+
+func TestAFewProxiesThatDieAreTheirOwnFault(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pool(t, rotation.RoundRobin, 20, nil)
+		for range 100 {
+			if _, err := attempt(p, "a.test:80", always(rotation.Delivered)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		dead := map[string]bool{"p3": true, "p4": true, "p5": true, "p6": true}
+		for range 400 {
+			_, err := attempt(p, "a.test:80", func(id string) rotation.Kind {
+				if dead[id] {
+					return rotation.ProxyFault
+				}
+				return rotation.Delivered
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := states(p); got[breaker.Open] != 4 || got[breaker.Closed] != 16 {
+			t.Errorf("states: %v, want the four dead ones open", got)
+		}
+	})
+}
+
+// A site of which a part is down answers 502 there, through every proxy, without a tunnel.
+func TestAFailingPartOfASiteOpensNoGoodProxy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pool(t, rotation.Random, 20, nil)
+		for i := range 10_000 {
+			l, _, err := p.Pick(rotation.Need{Host: "shop.test:80"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Millisecond)
+			v := rotation.Verdict{Kind: rotation.Delivered}
+			if l.ID() == "p7" || i%5 == 0 {
+				v = rotation.Verdict{Kind: rotation.Unclear, Answered: true, Reason: "status_5xx"}
+			}
+			l.Report(v)
+		}
+		for _, s := range p.Status() {
+			if open := s.State != breaker.Closed; open != (s.ID == "p7") {
+				t.Errorf("%s, which answers like the others but for p7: %s", s.ID, s.State)
+			}
+		}
+	})
+}
