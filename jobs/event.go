@@ -45,6 +45,14 @@ type BreakerEvent struct {
 	Worker       string     `json:"worker"`
 }
 
+// PoolEvent tells that the proxies of a worker began to fail all at once, or that one of them delivered again.
+type PoolEvent struct {
+	Worker    string    `json:"worker"`
+	Failing   bool      `json:"failing"`
+	Timestamp time.Time `json:"timestamp"`
+	Reason    string    `json:"reason"`
+}
+
 // DuplicateEvent tells that a job of a finished id was published again and stored nothing.
 type DuplicateEvent struct {
 	JobID string `json:"job_id"`

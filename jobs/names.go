@@ -83,6 +83,9 @@ func (n Names) RetryEvent(queue, id string) string {
 // BreakerEvent is the subject of a proxy's breaker changes.
 func (n Names) BreakerEvent(proxy string) string { return n.prefix + ".events.breaker." + proxy }
 
+// PoolEvent is the subject of what becomes of a worker's pool as a whole.
+func (n Names) PoolEvent(worker string) string { return n.prefix + ".events.pool." + worker }
+
 // DuplicateEvent is the subject that tells that a finished id was published again.
 func (n Names) DuplicateEvent(queue, id string) string {
 	return n.prefix + ".events.duplicate." + queue + "." + id

@@ -21,7 +21,9 @@ func attempt(p *rotation.Pool, host string, kind func(id string) rotation.Kind) 
 	return append(events, l.Report(rotation.Verdict{Kind: kind(l.ID()), Reason: "connect"})...), nil
 }
 
-func always(k rotation.Kind) func(string) rotation.Kind { return func(string) rotation.Kind { return k } }
+func always(k rotation.Kind) func(string) rotation.Kind {
+	return func(string) rotation.Kind { return k }
+}
 
 func states(p *rotation.Pool) map[breaker.State]int {
 	got := map[breaker.State]int{}

@@ -15,7 +15,7 @@ func (a *app) eventsCommand() *cobra.Command {
 	var f bus.Filter
 	cmd := &cobra.Command{
 		Use:   "events",
-		Short: "Follow retries, breaker changes and duplicates as they come",
+		Short: "Follow retries, changes of breakers and pools, and duplicates as they come",
 		Args:  args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := a.connect(cmd.Context(), "events")
@@ -53,6 +53,11 @@ func eventLine(e bus.Event) string {
 		var b jobs.BreakerEvent
 		if json.Unmarshal(e.Payload, &b) == nil {
 			return fmt.Sprintf("%s %s → %s (%s), seen by %s", b.ProxyID, b.FromState, b.ToState, b.Reason, b.Worker)
+		}
+	case "pool":
+		var p jobs.PoolEvent
+		if json.Unmarshal(e.Payload, &p) == nil {
+			return fmt.Sprintf("of %s %s: %s", p.Worker, map[bool]string{true: "fails as a whole", false: "works again"}[p.Failing], p.Reason)
 		}
 	case "duplicate":
 		var d jobs.DuplicateEvent

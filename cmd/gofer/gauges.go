@@ -20,6 +20,7 @@ func (r *rig) gauges() admin.Gauges {
 		Draining:    func() bool { l := r.line.Load(); return l != nil && l.worker.Draining() },
 		Connected:   func() bool { l := r.line.Load(); return l != nil && l.nc.IsConnected() },
 		Loop:        r.loop,
+		PoolFailing: func() bool { _, failing := r.pool.Failing(); return failing },
 		ProxyStates: r.proxyStates, EachProxy: r.eachProxy,
 		IdleConns: func() int { return r.fetcher.Idle() },
 		Backlog:   r.backlog,

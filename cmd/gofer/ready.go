@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/worker/admin"
@@ -30,7 +31,11 @@ func (r *rig) ready() []admin.Check {
 
 func (r *rig) proxyCheck() admin.Check {
 	c := admin.Check{Name: "proxies", OK: r.pool.Usable(), Detail: fmt.Sprintf("%d in the pool", r.pool.Len())}
+	since, failing := r.pool.Failing()
 	switch {
+	case failing && !r.config.AllowDirect:
+		c.OK = false
+		c.Detail += fmt.Sprintf(", and all fail at once since %s: look at this machine's network and at their provider", since.UTC().Format(time.RFC3339))
 	case c.OK:
 	case r.config.AllowDirect:
 		c.OK = true

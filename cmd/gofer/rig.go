@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/gofer-mq/gofer/breaker"
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/rotation"
@@ -242,6 +243,10 @@ func (r *rig) retried(e jobs.RetryEvent) {
 
 func (r *rig) breakersChanged(events []rotation.Event) {
 	for _, e := range events {
+		if e.ProxyID == "" {
+			r.poolChanged(e)
+			continue
+		}
 		event := jobs.BreakerEvent{
 			ProxyID: e.ProxyID, FromState: e.From.String(), ToState: e.To.String(), Timestamp: e.At.UTC(), Reason: e.Reason,
 			FailureCount: e.Failures, Worker: r.config.WorkerName,
@@ -255,6 +260,13 @@ func (r *rig) breakersChanged(events []rotation.Event) {
 		r.metrics.Breaker(event)
 		r.send(func(ctx context.Context) error { return r.line.Load().client.PublishBreaker(ctx, event) })
 	}
+}
+
+// poolChanged tells that the pool fails as a whole, or no longer does.
+func (r *rig) poolChanged(e rotation.Event) {
+	event := jobs.PoolEvent{Worker: r.config.WorkerName, Failing: e.To != breaker.Closed, Timestamp: e.At.UTC(), Reason: e.Reason}
+	r.log.Warn("pool changed", "failing", event.Failing, "reason", event.Reason)
+	r.send(func(ctx context.Context) error { return r.line.Load().client.PublishPool(ctx, event) })
 }
 
 // send puts a message into the outbox; a full one loses it, with a word about it, rather than hold up a job.

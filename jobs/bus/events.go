@@ -39,6 +39,11 @@ func (c *Client) PublishBreaker(ctx context.Context, e jobs.BreakerEvent) error 
 	return c.event(ctx, c.names.BreakerEvent(e.ProxyID), e)
 }
 
+// PublishPool stores that a worker's pool fails as a whole, or no longer does.
+func (c *Client) PublishPool(ctx context.Context, e jobs.PoolEvent) error {
+	return c.event(ctx, c.names.PoolEvent(e.Worker), e)
+}
+
 // PublishDuplicate stores that a finished id was published again.
 func (c *Client) PublishDuplicate(ctx context.Context, e jobs.DuplicateEvent) error {
 	return c.event(ctx, c.names.DuplicateEvent(e.Queue, e.JobID), e)

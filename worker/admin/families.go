@@ -29,6 +29,7 @@ func Families() []Family {
 		{"gofer_retries_total", "counter", "Announced retries: inline ones wait in the worker, scheduled ones in the stream."},
 		{"gofer_retry_delay_seconds", "histogram", "Announced waits before a retry."},
 		{"gofer_proxies", "gauge", "Proxies of the pool by the state of their breaker."},
+		{"gofer_pool_failing", "gauge", "1 while proxies that worked all fail at once."},
 		{"gofer_breaker_transitions_total", "counter", "Breaker changes by the states left and entered."},
 		{"gofer_idle_connections", "gauge", "Open connections that wait for a next attempt."},
 		{"gofer_nats_connected", "gauge", "1 while the connection to NATS is up."},

@@ -27,6 +27,8 @@ type Gauges struct {
 	// a page with ?proxies.
 	ProxyStates func() map[string]int
 	EachProxy   func() iter.Seq2[string, string]
+	// PoolFailing reports whether the pool fails as a whole.
+	PoolFailing func() bool
 	// IdleConns is the number of open connections that wait for a next attempt.
 	IdleConns func() int
 	// Backlog is what the streams hold by queue, as last heard: it must not ask the server.

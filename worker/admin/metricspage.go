@@ -38,7 +38,7 @@ func (m *Metrics) Write(proxies int) []byte {
 
 func (m *Metrics) writeStates(p *page) {
 	g := &m.gauges
-	for name, state := range map[string]func() bool{"gofer_ready": g.Ready, "gofer_draining": g.Draining, "gofer_nats_connected": g.Connected} {
+	for name, state := range map[string]func() bool{"gofer_ready": g.Ready, "gofer_draining": g.Draining, "gofer_nats_connected": g.Connected, "gofer_pool_failing": g.PoolFailing} {
 		if state != nil {
 			p.one(name, float64(b2i(state())))
 		}
