@@ -3,6 +3,7 @@ package rotation
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/gofer-mq/gofer/breaker"
@@ -71,13 +72,8 @@ func (o *outage) failed(e *entry, sound int, now time.Duration) (began bool) {
 
 // witness remembers a proxy that worked before it failed.
 func (o *outage) witness(e *entry, now time.Duration) {
-	if o.n == witnesses || e.delivered == 0 || now-e.delivered > working {
+	if o.n == witnesses || e.delivered == 0 || now-e.delivered > working || slices.Contains(o.by[:o.n], e) {
 		return
-	}
-	for _, known := range o.by[:o.n] {
-		if known == e {
-			return
-		}
 	}
 	o.by[o.n] = e
 	o.n++

@@ -47,9 +47,8 @@ func TestWhenTheWholePoolFailsNoProxyIsBlamedAndPicksPause(t *testing.T) {
 			for begin := time.Now(); time.Since(begin) < time.Minute; {
 				changed, err := attempt(p, fmt.Sprintf("%d.test:80", attempts), always(rotation.ProxyFault))
 				events = append(events, changed...)
-				var none *rotation.NoProxyError
-				if errors.As(err, &none) {
-					if none.Reason != rotation.Failing || none.RetryAt.Sub(time.Now()) > time.Second {
+				if none, ok := errors.AsType[*rotation.NoProxyError](err); ok {
+					if none.Reason != rotation.Failing || time.Until(none.RetryAt) > time.Second {
 						t.Fatalf("pick while the pool fails: %+v, want the reason failing and a time within a second", none)
 					}
 					time.Sleep(100 * time.Millisecond)

@@ -131,6 +131,9 @@ func (l *live) current(ctx context.Context) []byte {
 		return last
 	}
 	made, _, _ := l.making.Do("", func() (any, error) {
+		if last, fresh := l.last(); fresh {
+			return last, nil // it was made between the look above and now
+		}
 		// The others want it, too: the reader who happens to make it may leave.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), livePeriod)
 		defer cancel()
