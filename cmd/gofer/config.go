@@ -73,6 +73,7 @@ type retryConfig struct {
 	Jitter          bool          `envconfig:"GOFER_RETRY_JITTER" default:"true" desc:"draws each wait between nothing and the computed one"`
 	StatusCodes     []int         `envconfig:"GOFER_RETRY_STATUS_CODES" default:"408,429,502,503,504" desc:"answers that are tried again"`
 	Timeout         jobs.Duration `envconfig:"GOFER_RETRY_TIMEOUT" default:"0s" desc:"all attempts and waits together; 0 means no bound"`
+	Budget          float64       `envconfig:"GOFER_RETRY_BUDGET" default:"0.5" desc:"retries of a worker for each first attempt, besides one a second for each slot; more of them wait up to a minute for their turn; 0 means no bound"`
 	NonIdempotent   bool          `envconfig:"GOFER_RETRY_NON_IDEMPOTENT" default:"false" desc:"tries POST and PATCH again although the first may have been received"`
 }
 
@@ -216,6 +217,7 @@ func (c *config) check() (reasons []string) {
 	bad(slices.Contains([]string{"", "text", "json"}, c.LogFormat), "GOFER_LOG_FORMAT", "neither text nor json")
 	bad(c.WorkerName == "" || jobs.ValidID(c.WorkerName), "GOFER_WORKER_NAME", "does not match [A-Za-z0-9_-]{1,128}")
 	bad(loopback(c.EmbeddedAddr), "GOFER_EMBEDDED_ADDR", "not a loopback host and a port, such as 127.0.0.1:4222; run a nats-server of your own to serve others")
+	bad(c.Retry.Budget >= 0 && c.Retry.Budget <= 10, "GOFER_RETRY_BUDGET", "not between 0 and 10")
 	reasons = append(reasons, c.Breaker.check()...)
 	reasons = append(reasons, c.Streams.check()...)
 	for _, reason := range c.policy().Reasons() {
@@ -279,6 +281,14 @@ func (c *config) policy() jobs.Policy {
 		Multiplier: c.Retry.Multiplier, MaxBackoffDelay: c.Retry.MaxBackoffDelay, Jitter: c.Retry.Jitter,
 		RetryStatusCodes: c.Retry.StatusCodes, Timeout: c.Retry.Timeout, RetryNonIdempotent: c.Retry.NonIdempotent,
 	}
+}
+
+// retryBudget is the budget as a fetcher wants it, to which zero is the default.
+func (c *config) retryBudget() float64 {
+	if c.Retry.Budget == 0 {
+		return -1
+	}
+	return c.Retry.Budget
 }
 
 func (c *config) breaker() breaker.Config {

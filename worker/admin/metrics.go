@@ -29,6 +29,8 @@ type Gauges struct {
 	EachProxy   func() iter.Seq2[string, string]
 	// PoolFailing reports whether the pool fails as a whole.
 	PoolFailing func() bool
+	// RetriesHeld is how many retries waited longer because the retry budget was used up.
+	RetriesHeld func() int64
 	// IdleConns is the number of open connections that wait for a next attempt.
 	IdleConns func() int
 	// Backlog is what the streams hold by queue, as last heard: it must not ask the server.

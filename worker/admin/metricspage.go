@@ -48,6 +48,9 @@ func (m *Metrics) writeStates(p *page) {
 			p.one(name, float64(number()))
 		}
 	}
+	if g.RetriesHeld != nil {
+		p.one("gofer_retries_held_total", float64(g.RetriesHeld()))
+	}
 	if g.ProxyStates != nil {
 		counts := g.ProxyStates()
 		p.family("gofer_proxies")

@@ -33,6 +33,7 @@ func (r *run) attempt(ctx context.Context) (end Outcome, again bool) {
 	started := time.Now()
 	if r.progress.Started.IsZero() {
 		r.progress.Started = started
+		r.f.budget.first()
 	}
 	x := r.exchange(ctx, lease)
 	f := r.facts(ctx, x, lease)

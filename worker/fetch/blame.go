@@ -97,6 +97,14 @@ func (b blame) ofProxy() bool {
 	return b.trip == 0 && (b.kind == rotation.ProxyFault || b.kind == rotation.Unclear)
 }
 
+// cost is what a retry after it takes out of the budget.
+func (b blame) cost() float64 {
+	if b.failover {
+		return costOfFailover
+	}
+	return costOfRetry
+}
+
 func byProxy(reason, text string) blame {
 	return blame{fault: jobs.FaultProxy, kind: rotation.ProxyFault, reason: reason, text: text, failover: true}
 }

@@ -40,6 +40,10 @@ type Config struct {
 	MaxWait time.Duration
 	// InlineWait is the longest wait that is spent here; a longer one ends as Later. Zero means 2 s.
 	InlineWait time.Duration
+	// RetryBudget is how many retries there may be for each first attempt, besides RetryFloor a second; more of them wait for
+	// their turn, a minute at most. A retry through another proxy after a proxy's failure counts a third. Zero means 0.5
+	// and 64; a negative budget sets no bound.
+	RetryBudget, RetryFloor float64
 	// AllowDirect lets jobs ask for no proxy, AllowPrivateTargets for private and loopback addresses.
 	AllowDirect, AllowPrivateTargets bool
 	// Worker is this worker's name in results and events.
@@ -61,6 +65,8 @@ func (c Config) filled() Config {
 	orElse(&c.MaxBodyBytes, 8<<20)
 	orElse(&c.MaxWait, 24*time.Hour)
 	orElse(&c.InlineWait, 2*time.Second)
+	orElse(&c.RetryBudget, 0.5)
+	orElse(&c.RetryFloor, 64)
 	orElse(&c.MaxIdle, 512)
 	orElse(&c.IdlePerKey, 16)
 	orElse(&c.IdleTimeout, time.Minute)
@@ -114,13 +120,14 @@ type Outcome struct {
 type Fetcher struct {
 	cfg      Config
 	conns    *conns
+	budget   *budget
 	decoders decoders
 }
 
 // New makes a fetcher.
 func New(cfg Config) *Fetcher {
 	cfg = cfg.filled()
-	return &Fetcher{cfg: cfg, conns: newConns(cfg)}
+	return &Fetcher{cfg: cfg, conns: newConns(cfg), budget: newBudget(cfg.RetryBudget, cfg.RetryFloor)}
 }
 
 // Close closes the connections that wait for a next attempt.

@@ -134,13 +134,16 @@ func (b *backoff) Next() (time.Duration, bool) {
 		return 0, true
 	}
 	a := b.run.last
-	if a.blame.failover && b.run.ahead() {
+	cost := a.blame.cost()
+	turn := b.run.f.budget.retry(cost)
+	if turn == 0 && a.blame.failover && b.run.ahead() {
 		wait = 0
 	} else {
-		wait = max(wait, a.retryAfter)
+		wait = max(wait, a.retryAfter, turn)
 	}
 	at := time.Now().Add(wait)
 	if b.cut = b.run.tooLate(at); b.cut != nil {
+		b.run.f.budget.giveBack(cost)
 		return 0, true
 	}
 	kind := jobs.RetryInline
