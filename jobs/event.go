@@ -77,6 +77,8 @@ type Progress struct {
 	Started time.Time `json:"started,omitzero"`
 	// WaitingSince is when the job began to wait for any usable proxy, zero while it does not.
 	WaitingSince time.Time `json:"waiting_since,omitzero"`
+	// Turn is when the job may ask its site, if it was told to wait for that.
+	Turn time.Time `json:"turn,omitzero"`
 }
 
 // Encode writes the progress as a header value.

@@ -53,6 +53,9 @@ type config struct {
 	MaxBodyBytes        int64         `envconfig:"GOFER_MAX_BODY_BYTES" default:"8388608" desc:"largest body, after decoding"`
 	MaxWait             jobs.Duration `envconfig:"GOFER_MAX_WAIT" default:"24h" desc:"how long a job waits for a usable proxy"`
 
+	HostRate        float64 `envconfig:"GOFER_HOST_RATE" default:"0" desc:"attempts a second that a worker makes at one site (all hosts of a registrable domain), such as 0.5; 0 means no bound"`
+	HostConcurrency int     `envconfig:"GOFER_HOST_CONCURRENCY" default:"0" desc:"attempts at once that a worker makes at one site; 0 means no bound"`
+
 	Retry   retryConfig
 	Breaker breakerConfig
 	Streams streamConfig
@@ -217,6 +220,8 @@ func (c *config) check() (reasons []string) {
 	bad(slices.Contains([]string{"", "text", "json"}, c.LogFormat), "GOFER_LOG_FORMAT", "neither text nor json")
 	bad(c.WorkerName == "" || jobs.ValidID(c.WorkerName), "GOFER_WORKER_NAME", "does not match [A-Za-z0-9_-]{1,128}")
 	bad(loopback(c.EmbeddedAddr), "GOFER_EMBEDDED_ADDR", "not a loopback host and a port, such as 127.0.0.1:4222; run a nats-server of your own to serve others")
+	bad(c.HostRate == 0 || c.HostRate >= 0.001 && c.HostRate <= 1e6, "GOFER_HOST_RATE", "neither 0 nor between 0.001 and 1000000")
+	bad(c.HostConcurrency >= 0 && c.HostConcurrency <= 10000, "GOFER_HOST_CONCURRENCY", "not between 0 and 10000")
 	bad(c.Retry.Budget >= 0 && c.Retry.Budget <= 10, "GOFER_RETRY_BUDGET", "not between 0 and 10")
 	reasons = append(reasons, c.Breaker.check()...)
 	reasons = append(reasons, c.Streams.check()...)

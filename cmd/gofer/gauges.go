@@ -22,6 +22,7 @@ func (r *rig) gauges() admin.Gauges {
 		Loop:        r.loop,
 		PoolFailing: func() bool { _, failing := r.pool.Failing(); return failing },
 		ProxyStates: r.proxyStates, EachProxy: r.eachProxy,
+		HostWaits:   func() int64 { return r.fetcher.Waited() },
 		RetriesHeld: func() int64 { return r.fetcher.Held() },
 		IdleConns:   func() int { return r.fetcher.Idle() },
 		Backlog:     r.backlog,

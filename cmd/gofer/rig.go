@@ -219,6 +219,7 @@ func (r *rig) fetchConfig() fetch.Config {
 	return fetch.Config{
 		Pool: r.pool, Policy: r.policy, OnRetry: r.retried, OnBreaker: r.breakersChanged, OnAttempt: r.attempted,
 		Denied: r.share.Denied, AttemptTimeout: r.config.AttemptTimeout.Std(), MaxBodyBytes: r.config.MaxBodyBytes,
+		HostRate: r.config.HostRate, HostConcurrency: r.config.HostConcurrency,
 		RetryBudget: r.config.retryBudget(), RetryFloor: float64(r.config.Concurrency),
 		MaxWait: r.config.MaxWait.Std(), AllowDirect: r.config.AllowDirect,
 		AllowPrivateTargets: r.config.AllowPrivateTargets, Worker: r.config.WorkerName,

@@ -28,6 +28,7 @@ func Families() []Family {
 		{"gofer_received_bytes_total", "counter", "Bytes received over proxies and directly."},
 		{"gofer_retries_total", "counter", "Announced retries: inline ones wait in the worker, scheduled ones in the stream."},
 		{"gofer_retries_held_total", "counter", "Retries that waited longer because the retry budget was used up."},
+		{"gofer_host_waits_total", "counter", "Times that a job had to wait for its turn at a site."},
 		{"gofer_retry_delay_seconds", "histogram", "Announced waits before a retry."},
 		{"gofer_proxies", "gauge", "Proxies of the pool by the state of their breaker."},
 		{"gofer_pool_failing", "gauge", "1 while proxies that worked all fail at once."},

@@ -29,6 +29,8 @@ type Gauges struct {
 	EachProxy   func() iter.Seq2[string, string]
 	// PoolFailing reports whether the pool fails as a whole.
 	PoolFailing func() bool
+	// HostWaits is how many times a job had to wait for its turn at a site.
+	HostWaits func() int64
 	// RetriesHeld is how many retries waited longer because the retry budget was used up.
 	RetriesHeld func() int64
 	// IdleConns is the number of open connections that wait for a next attempt.

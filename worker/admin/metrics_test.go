@@ -29,6 +29,7 @@ func everything(proxies int, queues ...string) admin.Gauges {
 		Version: "1.2.3", Queues: queues, InFlight: func() map[string]int { return map[string]int{"default": 2, "lost": 1} },
 		Slots: seven, Ready: yes, Draining: yes, Connected: yes, IdleConns: seven,
 		Loop:        func() admin.Loop { return admin.Loop{Received: 9} },
+		HostWaits:   func() int64 { return 5 },
 		RetriesHeld: func() int64 { return 7 },
 		PoolFailing: func() bool { return true },
 		ProxyStates: func() map[string]int { return map[string]int{"open": 3} },

@@ -48,8 +48,10 @@ func (m *Metrics) writeStates(p *page) {
 			p.one(name, float64(number()))
 		}
 	}
-	if g.RetriesHeld != nil {
-		p.one("gofer_retries_held_total", float64(g.RetriesHeld()))
+	for name, number := range map[string]func() int64{"gofer_retries_held_total": g.RetriesHeld, "gofer_host_waits_total": g.HostWaits} {
+		if number != nil {
+			p.one(name, float64(number()))
+		}
 	}
 	if g.ProxyStates != nil {
 		counts := g.ProxyStates()

@@ -23,6 +23,11 @@ var errAttemptTimeout = errors.New("the attempt took longer than its timeout")
 // whether and when another one follows. An attempt that failed because the whole pool fails is not counted: the job waits
 // for a proxy.
 func (r *run) attempt(ctx context.Context) (end Outcome, again bool) {
+	leave, end, entered := r.enter(ctx)
+	if !entered {
+		return end, false
+	}
+	defer leave()
 	lease, err := r.lease()
 	if err != nil {
 		return r.withoutProxy(err), false

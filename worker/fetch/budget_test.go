@@ -95,6 +95,7 @@ func TestRetriesKeepToTheirBudgetAndEachHasItsTurn(t *testing.T) {
 
 // toTheEnd runs a job to its end; as the queue does, it brings it back when its time has come.
 func toTheEnd(t *testing.T, f *fetch.Fetcher, job jobs.Job) jobs.Result {
+	t.Helper()
 	var progress jobs.Progress
 	for {
 		o := f.Do(t.Context(), job, progress)

@@ -44,6 +44,10 @@ type Config struct {
 	// their turn, a minute at most. A retry through another proxy after a proxy's failure counts a third. Zero means 0.5
 	// and 64; a negative budget sets no bound.
 	RetryBudget, RetryFloor float64
+	// HostRate is how many attempts a second, and HostConcurrency how many at once, one site gets from this worker: all hosts
+	// of one registrable domain. Redirects are not counted. Zero sets no bound.
+	HostRate        float64
+	HostConcurrency int
 	// AllowDirect lets jobs ask for no proxy, AllowPrivateTargets for private and loopback addresses.
 	AllowDirect, AllowPrivateTargets bool
 	// Worker is this worker's name in results and events.
@@ -121,13 +125,14 @@ type Fetcher struct {
 	cfg      Config
 	conns    *conns
 	budget   *budget
+	sites    *sites
 	decoders decoders
 }
 
 // New makes a fetcher.
 func New(cfg Config) *Fetcher {
 	cfg = cfg.filled()
-	return &Fetcher{cfg: cfg, conns: newConns(cfg), budget: newBudget(cfg.RetryBudget, cfg.RetryFloor)}
+	return &Fetcher{cfg: cfg, conns: newConns(cfg), budget: newBudget(cfg.RetryBudget, cfg.RetryFloor), sites: newSites(cfg.HostRate, cfg.HostConcurrency)}
 }
 
 // Close closes the connections that wait for a next attempt.
