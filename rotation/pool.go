@@ -97,15 +97,17 @@ func New(cfg Config) *Pool {
 	return p
 }
 
-// SetStrategy changes the strategy from the next pick on. What is known of the proxies stays.
-func (p *Pool) SetStrategy(s Strategy) {
+// SetStrategy changes the strategy from the next pick on, an empty one to RoundRobin, and returns the one before. What is
+// known of the proxies stays.
+func (p *Pool) SetStrategy(s Strategy) (before Strategy) {
 	if s == "" {
 		s = RoundRobin
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s == p.strategy {
-		return
+	before = p.strategy
+	if s == before {
+		return before
 	}
 	p.strategy = s
 	for slot, set := range p.slots {
@@ -119,6 +121,7 @@ func (p *Pool) SetStrategy(s Strategy) {
 			set.ready.add(e)
 		}
 	}
+	return before
 }
 
 // Change says what Replace did.

@@ -25,7 +25,7 @@ func (a *app) proxiesCommand() *cobra.Command {
 			RunE: func(cmd *cobra.Command, _ []string) error { return a.proxiesLs(cmd.Context()) },
 		},
 		&cobra.Command{
-			Use: "add LINE…", Short: "Add a proxy to the fleet's bucket, or replace it: URL [id=…] [tags=a,b] [region=…] [weight=…] [max_inflight=…]",
+			Use: "add LINE…", Short: "Add a proxy to the fleet's bucket, or replace it: URL [id=…] [tags=a,b] [region=…] [weight=…] [max_inflight=…] [rate=…]",
 			Long: `Adds a proxy to the fleet's bucket; every running worker has it within a second.
 With "-" the lines come from standard input, which keeps passwords out of the list of processes.`,
 			Args: args(cobra.MinimumNArgs(1)), RunE: a.verb("proxies add", a.proxiesAdd),
@@ -33,6 +33,12 @@ With "-" the lines come from standard input, which keeps passwords out of the li
 		&cobra.Command{
 			Use: "rm ID…", Short: "Remove proxies from the fleet's bucket", Args: args(cobra.MinimumNArgs(1)),
 			RunE: a.verb("proxies rm", a.proxiesRm),
+		},
+		&cobra.Command{
+			Use: "strategy [NAME|reset]", Short: "Show or change how the fleet chooses proxies",
+			Long: `Shows how the fleet chooses among its proxies, or changes it: round_robin, random, weighted, least_used or performance.
+Every running worker follows within a second; what is known of the proxies stays. "reset" returns to GOFER_STRATEGY of each worker.`,
+			Args: args(cobra.MaximumNArgs(1)), RunE: a.verb("proxies strategy", a.proxiesStrategy),
 		},
 	)
 	return cmd
@@ -46,11 +52,12 @@ type listedProxy struct {
 	Region      string   `json:"region"`
 	Weight      int      `json:"weight"`
 	MaxInflight int      `json:"max_inflight"`
+	Rate        float64  `json:"rate"`
 	Source      string   `json:"source"`
 }
 
 func listed(p rotation.Proxy, source string) listedProxy {
-	return listedProxy{ID: p.ID, Addr: p.Addr(), Tags: p.Tags, Region: p.Region, Weight: max(1, p.Weight), MaxInflight: p.MaxInflight, Source: source}
+	return listedProxy{ID: p.ID, Addr: p.Addr(), Tags: p.Tags, Region: p.Region, Weight: max(1, p.Weight), MaxInflight: p.MaxInflight, Rate: p.Rate, Source: source}
 }
 
 func (a *app) proxiesLs(ctx context.Context) error {
@@ -80,9 +87,9 @@ func (a *app) proxiesLs(ctx context.Context) error {
 	}
 	var rows []table.Row
 	for _, p := range list {
-		rows = append(rows, table.Row{p.ID, p.Addr, strings.Join(p.Tags, ","), p.Region, p.Weight, p.MaxInflight, p.Source})
+		rows = append(rows, table.Row{p.ID, p.Addr, strings.Join(p.Tags, ","), p.Region, p.Weight, p.MaxInflight, p.Rate, p.Source})
 	}
-	a.printTable(table.Row{"id", "address", "tags", "region", "weight", "max in flight", "source"}, rows)
+	a.printTable(table.Row{"id", "address", "tags", "region", "weight", "max in flight", "rate", "source"}, rows)
 	return nil
 }
 

@@ -62,7 +62,7 @@ func newRig(c config, proxies []rotation.Proxy, log *slog.Logger) (*rig, error) 
 	}
 	r := &rig{config: c, names: names, log: log, book: rollup.NewBook(), started: time.Now(), outbox: make(chan func(context.Context) error, 1024)}
 	r.pool = rotation.New(rotation.Config{Strategy: strategy, Breaker: c.breaker()})
-	r.share = share.New(share.Config{Pool: r.pool, Policy: c.policy(), Log: log})
+	r.share = share.New(share.Config{Pool: r.pool, Policy: c.policy(), Strategy: strategy, Log: log})
 	r.share.List(proxies)
 	r.metrics = admin.NewMetrics(r.gauges())
 	r.rollups = share.NewRollups(share.RollupsConfig{Book: r.book, Flushed: r.metrics.Flushed, Log: log})

@@ -21,8 +21,11 @@ import (
 	"github.com/gofer-mq/gofer/rotation"
 )
 
-// PolicyKey is the key of the fleet's retry policy in its bucket.
-const PolicyKey = "retry"
+// PolicyKey is the key of the fleet's retry policy in its bucket, StrategyKey that of its way to choose proxies.
+const (
+	PolicyKey   = "retry"
+	StrategyKey = "strategy"
+)
 
 // Config is what a Share is made of; all fields are required.
 type Config struct {
@@ -30,7 +33,9 @@ type Config struct {
 	Pool *rotation.Pool
 	// Policy is the environment's, in force while the bucket holds none.
 	Policy jobs.Policy
-	Log    *slog.Logger
+	// Strategy is the environment's, as Policy.
+	Strategy rotation.Strategy
+	Log      *slog.Logger
 }
 
 // Share is this worker's copy of what the fleet agrees on. Its methods may be called from any goroutine.
@@ -149,23 +154,46 @@ func changeOf(entry jetstream.KeyValueEntry) change {
 }
 
 func (s *Share) applyPolicy(fresh bool, changes []change) {
-	if fresh && len(changes) == 0 {
-		s.policy.Store(&policy{Policy: s.cfg.Policy})
+	for key, set := range map[string]func(change){PolicyKey: s.setPolicy, StrategyKey: s.setStrategy} {
+		known := false
+		for _, c := range changes {
+			if c.key == key {
+				known = true
+				set(c)
+			}
+		}
+		if fresh && !known {
+			set(change{})
+		}
 	}
-	for _, c := range changes {
-		if c.key != PolicyKey {
-			continue
+}
+
+// setPolicy takes over a policy; none is the environment's.
+func (s *Share) setPolicy(c change) {
+	if c.value == nil {
+		s.policy.Store(&policy{Policy: s.cfg.Policy})
+		return
+	}
+	p, err := jobs.DecodePolicy(c.value, s.cfg.Policy)
+	if err != nil {
+		s.cfg.Log.Error("retry policy in the bucket is not valid, the last good one stays in force", "error", err)
+		return
+	}
+	s.policy.Store(&policy{Policy: p, updated: c.at})
+}
+
+// setStrategy takes over a strategy; none is the environment's.
+func (s *Share) setStrategy(c change) {
+	strategy := s.cfg.Strategy
+	if c.value != nil {
+		var err error
+		if strategy, err = rotation.ParseStrategy(string(c.value)); err != nil {
+			s.cfg.Log.Error("strategy in the bucket is not valid, the last good one stays in force", "error", err)
+			return
 		}
-		if c.value == nil {
-			s.policy.Store(&policy{Policy: s.cfg.Policy})
-			continue
-		}
-		p, err := jobs.DecodePolicy(c.value, s.cfg.Policy)
-		if err != nil {
-			s.cfg.Log.Error("retry policy in the bucket is not valid, the last good one stays in force", "error", err)
-			continue
-		}
-		s.policy.Store(&policy{Policy: p, updated: c.at})
+	}
+	if old := s.cfg.Pool.SetStrategy(strategy); old != strategy {
+		s.cfg.Log.Info("strategy changed", "from", old, "to", strategy)
 	}
 }
 

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/worker/share"
+)
+
+func (a *app) proxiesStrategy(ctx context.Context, s *session, args []string) error {
+	if len(args) == 1 && args[0] != "reset" {
+		if _, err := rotation.ParseStrategy(args[0]); err != nil {
+			return usage("proxies strategy: %w", err)
+		}
+	}
+	kv, err := s.bucket(ctx, "policy")
+	if err != nil {
+		return err
+	}
+	switch {
+	case len(args) == 0:
+		name, source, err := strategyOf(ctx, kv, s.config.Strategy)
+		if err != nil {
+			return err
+		}
+		return a.say(map[string]any{"strategy": name, "source": source}, "%s (%s)", name, source)
+	case args[0] == "reset":
+		if err := kv.Delete(ctx, share.StrategyKey); err != nil {
+			return fmt.Errorf("reset strategy: %w", err)
+		}
+		return a.say(map[string]any{"source": "environment"}, "The workers' environment is in force.")
+	}
+	if _, err := kv.PutString(ctx, share.StrategyKey, args[0]); err != nil {
+		return fmt.Errorf("set strategy: %w", err)
+	}
+	return a.say(map[string]any{"strategy": args[0], "source": "bucket"}, "%s is the fleet's strategy.", args[0])
+}
+
+// strategyOf is the fleet's strategy, or that of the environment, and which of the two.
+func strategyOf(ctx context.Context, kv jetstream.KeyValue, own string) (name, source string, err error) {
+	entry, err := kv.Get(ctx, share.StrategyKey)
+	switch {
+	case errors.Is(err, jetstream.ErrKeyNotFound):
+		return own, "environment", nil
+	case err != nil:
+		return "", "", err
+	}
+	return string(entry.Value()), "bucket", nil
+}
