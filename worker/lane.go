@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -62,6 +63,7 @@ func (l *lane) fetch(ctx context.Context, c claim) (got int, more bool, err erro
 		l.pending.Store(int64(meta.NumPending))
 		l.w.tasks <- &task{lane: l, msg: msg, meta: *meta, lease: newLease(pulledAt, l.ackWait)}
 	}
+	l.w.taken(got)
 	if err := batch.Error(); err != nil && !errors.Is(err, jetstream.ErrNoMessages) {
 		return got, false, fmt.Errorf("pull jobs of queue %s: %w", l.queue, err)
 	}
@@ -105,10 +107,45 @@ func (w *Worker) holdBack(ctx context.Context) {
 	for w.full.Load() && ctx.Err() == nil {
 		pause(ctx, 500*time.Millisecond)
 	}
-	if time.Since(time.Unix(0, w.noProxy.Load())) < time.Second {
+	if w.idles() {
 		// The limiter's error is ctx's end, which the caller sees for itself.
 		_ = w.idle.Wait(ctx)
 	}
+}
+
+// taken counts the jobs of a pull; the first one has been waited for.
+func (w *Worker) taken(n int) {
+	if n > 1 && w.idles() {
+		w.idle.ReserveN(time.Now(), n-1)
+	}
+}
+
+// idles reports whether most of the latest jobs found no usable proxy.
+func (w *Worker) idles() bool { return w.drought.now() }
+
+// drought watches how many of the jobs find no usable proxy. A few that ask for a proxy that rests hold up nobody else.
+type drought struct {
+	mu    sync.Mutex
+	share float64 // a moving mean over some sixteen jobs
+	at    time.Time
+}
+
+func (d *drought) note(noProxy bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	found := 0.0
+	if noProxy {
+		found = 1
+	}
+	d.share += (found - d.share) / 16
+	d.at = time.Now()
+}
+
+// now reports whether there is one; a job that was long ago says nothing.
+func (d *drought) now() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.share > 0.5 && time.Since(d.at) < time.Second
 }
 
 func pause(ctx context.Context, d time.Duration) {

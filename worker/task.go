@@ -72,9 +72,7 @@ func (w *Worker) complete(ctx context.Context, t *task) bool {
 		w.recall(ctx, t)
 	}
 	outcome := w.cfg.Do(ctx, t.job, t.progress)
-	if outcome.NoProxy {
-		w.noProxy.Store(time.Now().UnixNano())
-	}
+	w.drought.note(outcome.NoProxy)
 	return w.settle(t, outcome)
 }
 

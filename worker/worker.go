@@ -83,7 +83,7 @@ type Worker struct {
 
 	// idle limits how fast jobs are taken while no proxy is usable: a million waiting jobs are not churned.
 	idle    *rate.Limiter
-	noProxy atomic.Int64 // when a job last found no usable proxy, in Unix nanoseconds
+	drought drought
 }
 
 // New makes a worker; Run starts it.
