@@ -100,6 +100,9 @@ type waiting struct {
 	e  *entry
 }
 
+// late reports whether somebody's time has come.
+func (l line) late(now time.Duration) bool { return len(l) > 0 && l[0].at <= now }
+
 func (l *line) push(w waiting) {
 	*l = append(*l, w)
 	q := *l
@@ -168,7 +171,7 @@ const wakeups = 32
 
 // wake looks at those whose time has come.
 func (p *Pool) wake(now time.Duration, most int) {
-	for ; most > 0 && len(p.line) > 0 && p.line[0].at <= now; most-- {
+	for ; most > 0 && p.line.late(now); most-- {
 		e := p.line.pop()
 		e.wake = 0
 		p.refresh(e, now)

@@ -72,7 +72,7 @@ func (l *Lease) Report(v Verdict) []Event {
 	}
 	rested := v.CoolDown > 0 && p.rests.begin(e, l.host, now+v.CoolDown).asked
 	changed, whole := l.settle(e, v, now)
-	p.moved(e, now, full || l.probe || rested || changed.Changed())
+	p.moved(e, now, full || l.probe || rested || v.Trip > 0 || changed.Changed()) // a trip may lengthen a rest, and that is no change
 	return append(event(l.proxy, changed), whole...)
 }
 

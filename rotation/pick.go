@@ -62,7 +62,7 @@ func (p *Pool) Pick(need Need) (Lease, []Event, error) {
 	now := p.group.Now()
 	p.picks++
 	p.wake(now, wakeups)
-	p.endRests(now)
+	p.endRests(now, wakeups)
 	if p.slots[0].size == 0 {
 		return Lease{}, nil, &NoProxyError{Reason: Empty}
 	}
@@ -72,9 +72,10 @@ func (p *Pool) Pick(need Need) (Lease, []Event, error) {
 	if lease, events, ok := p.search(need, now); ok {
 		return lease, events, nil
 	}
-	if len(p.line) > 0 && p.line[0].at <= now {
+	if p.line.late(now) || p.rests.late(now) {
 		// So many times came at once that not all were looked at.
 		p.wake(now, len(p.line))
+		p.endRests(now, len(p.rests.line))
 		if lease, events, ok := p.search(need, now); ok {
 			return lease, events, nil
 		}
@@ -82,9 +83,9 @@ func (p *Pool) Pick(need Need) (Lease, []Event, error) {
 	return Lease{}, nil, p.none(need, now)
 }
 
-// endRests lets proxies back to the hosts that they rested for, and forgets rests beyond the bound.
-func (p *Pool) endRests(now time.Duration) {
-	for range wakeups {
+// endRests lets proxies back to the hosts that they rested for, and forgets rests beyond the bound; at most so many.
+func (p *Pool) endRests(now time.Duration, most int) {
+	for range most {
 		e, h, more := p.rests.end(now)
 		if !more {
 			return
@@ -151,7 +152,7 @@ func (p *Pool) only(need Need, f skips, now time.Duration) (Lease, []Event, bool
 
 // fits reports whether a proxy could ever serve the need.
 func (p *Pool) fits(need Need, proxy *Proxy) bool {
-	if need.ID != "" && proxy.ID != need.ID || need.RegionStrict && proxy.Region != need.Region {
+	if need.ID != "" && proxy.ID != need.ID || need.RegionStrict && need.Region != "" && proxy.Region != need.Region {
 		return false
 	}
 	return !slices.ContainsFunc(need.Tags, func(tag string) bool { return !slices.Contains(proxy.Tags, tag) })

@@ -64,6 +64,9 @@ func (r *rests) ask(host string) *hostRests {
 	return h
 }
 
+// late reports whether somebody's rest is over.
+func (r *rests) late(now time.Duration) bool { return len(r.line) > 0 && r.line[0].at <= now }
+
 // end takes one whose rest is over, or that has to make room; ok is false when there is none, or only one that was put off.
 func (r *rests) end(now time.Duration) (e *entry, h *hostRests, more bool) {
 	if len(r.line) == 0 || r.line[0].at > now && r.n <= most {
