@@ -1,0 +1,291 @@
+package rotation_test
+
+import (
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/gofer-mq/gofer/breaker"
+	"github.com/gofer-mq/gofer/rotation"
+)
+
+// plain is a pool as its documentation tells it, without a thought of speed: one list, gone through from its beginning to its
+// end for every question. The breakers are real ones, for they are tested by themselves. What a failure of the pool as a whole
+// is, it lets the real pool say.
+type plain struct {
+	group   *breaker.Group
+	list    []*member
+	rests   map[rest]time.Duration // until when
+	targets map[string]*told
+	failing bool
+	test    time.Duration // when an attempt may find out whether the pool still fails
+}
+
+// member is one proxy.
+type member struct {
+	rotation.Proxy
+	breaker     *breaker.Breaker
+	inflight    int
+	free, avoid time.Duration
+	ends        []bool // of the attempts that speak for or against it
+}
+
+type rest struct {
+	m    *member
+	host string
+}
+
+// told is what is known of a target.
+type told struct {
+	failedBy []*member // since it answered last
+	answered time.Duration
+	name     uint64
+}
+
+// ticket is a lease, seen from the plain pool.
+type ticket struct {
+	m      *member
+	permit breaker.Permit
+	host   string
+	probe  bool
+}
+
+func newPlain(cfg breaker.Config) *plain {
+	return &plain{group: breaker.NewGroup(cfg), rests: map[rest]time.Duration{}, targets: map[string]*told{}}
+}
+
+func (p *plain) get(id string) *member {
+	for _, m := range p.list {
+		if m.ID == id {
+			return m
+		}
+	}
+	return nil
+}
+
+// replace keeps the members that stay.
+func (p *plain) replace(proxies []rotation.Proxy) (c rotation.Change) {
+	var list []*member
+	for _, proxy := range proxies {
+		if slices.ContainsFunc(list, func(m *member) bool { return m.ID == proxy.ID }) {
+			continue
+		}
+		m := p.get(proxy.ID)
+		switch {
+		case m == nil:
+			m = &member{breaker: p.group.New()}
+			c.Added++
+		case !reflect.DeepEqual(m.Proxy, proxy):
+			c.Changed++
+		}
+		m.Proxy = proxy
+		list = append(list, m)
+	}
+	c.Removed = len(p.list) + c.Added - len(list)
+	p.list = list
+	return c
+}
+
+// at is from when on a member may be picked, by itself; never when it is full.
+func (m *member) at() time.Duration {
+	if m.MaxInflight > 0 && m.inflight >= m.MaxInflight {
+		return never
+	}
+	return max(m.breaker.Until(), m.free, m.avoid)
+}
+
+// nextFor is from when on a member may be picked for a host.
+func (p *plain) nextFor(m *member, host string) time.Duration {
+	return max(m.at(), p.rests[rest{m, host}])
+}
+
+const never = time.Duration(1<<63 - 1)
+
+// fits reports whether a member may ever serve a need.
+func (m *member) fits(need rotation.Need) bool {
+	for _, tag := range need.Tags {
+		if !slices.Contains(m.Tags, tag) {
+			return false
+		}
+	}
+	return (need.ID == "" || need.ID == m.ID) && (!need.RegionStrict || need.Region == "" || need.Region == m.Region)
+}
+
+// usable are the members that may serve a need now.
+func (p *plain) usable(need rotation.Need) []*member {
+	now := p.group.Now()
+	return pick(p.list, func(m *member) bool { return m.fits(need) && p.nextFor(m, need.Host) <= now })
+}
+
+// offered are the usable ones that meet the most of the need's wishes: another proxy before the region, as long as any has
+// both or the first.
+func (p *plain) offered(need rotation.Need) []*member {
+	usable := p.usable(need)
+	if need.ID != "" {
+		return usable
+	}
+	fresh := pick(usable, func(m *member) bool { return !slices.Contains(need.Exclude, m.ID) })
+	for _, some := range [][]*member{fresh, usable} {
+		near := pick(some, func(m *member) bool { return need.Region == "" || m.Region == need.Region })
+		if len(near) > 0 {
+			return near
+		}
+		if len(some) > 0 {
+			return some
+		}
+	}
+	return nil
+}
+
+func pick(list []*member, keep func(*member) bool) (out []*member) {
+	for _, m := range list {
+		if keep(m) {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// refuse is why a pick gets nothing, and when it may be tried again; nil when it gets something. The attempt that finds out
+// whether the pool still fails is taken even if it then finds no proxy.
+func (p *plain) refuse(need rotation.Need) *rotation.NoProxyError {
+	now := p.group.Now()
+	if len(p.list) == 0 {
+		return &rotation.NoProxyError{Reason: rotation.Empty}
+	}
+	if p.failing && now < p.test {
+		return &rotation.NoProxyError{Reason: rotation.Failing, RetryAt: p.group.Time(p.test)}
+	}
+	p.test = now + time.Second
+	if len(p.offered(need)) > 0 {
+		return nil
+	}
+	fitting := pick(p.list, func(m *member) bool { return m.fits(need) })
+	if len(fitting) == 0 {
+		return &rotation.NoProxyError{Reason: rotation.Unmatched}
+	}
+	soonest := never
+	for _, m := range fitting {
+		soonest = min(soonest, p.nextFor(m, need.Host))
+	}
+	if soonest == never {
+		return &rotation.NoProxyError{Reason: rotation.Resting}
+	}
+	return &rotation.NoProxyError{Reason: rotation.Resting, RetryAt: p.group.Time(soonest)}
+}
+
+// take begins an attempt.
+func (p *plain) take(m *member, host string) (*ticket, breaker.Event) {
+	permit, e, _ := m.breaker.Allow()
+	now := p.group.Now()
+	m.inflight++
+	if m.Rate > 0 {
+		interval := time.Duration(float64(time.Second) / m.Rate)
+		// A proxy may be a tenth of a second ahead of its rate, unless that is less than one attempt.
+		if m.free = max(m.free, now-100*time.Millisecond) + interval; interval >= 100*time.Millisecond {
+			m.free = now + interval
+		}
+	}
+	return &ticket{m, permit, host, permit.Probe()}, e
+}
+
+// settle ends an attempt. failing says whether the pool fails as a whole, this attempt included: then nobody is to blame.
+func (p *plain) settle(t *ticket, v rotation.Verdict, failing bool) breaker.Event {
+	m, now := t.m, p.group.Now()
+	defer t.permit.Release()
+	m.inflight--
+	if v.Kind == rotation.PairFault && v.CoolDown == 0 {
+		v.CoolDown = 5 * time.Minute
+	}
+	if v.CoolDown > 0 {
+		key := rest{m, t.host}
+		p.rests[key] = max(p.rests[key], now+v.CoolDown)
+	}
+	if failing && !p.failing {
+		p.test = now
+	}
+	p.failing = failing
+	if v.Trip > 0 {
+		t.permit.Release()
+		m.ends = append(m.ends, false)
+		return m.breaker.Trip(v.Trip, v.Reason)
+	}
+	target := p.target(t.host)
+	switch v.Kind {
+	case rotation.Delivered:
+		m.ends = append(m.ends, true)
+		target.failedBy, target.answered = nil, now
+		return t.permit.Success()
+	case rotation.TargetFault:
+		if t.probe {
+			return t.permit.Success()
+		}
+	case rotation.PairFault:
+		m.ends = append(m.ends, false)
+	case rotation.ProxyFault:
+		return p.blame(t, 0, v.Reason)
+	case rotation.Unclear:
+		return p.unclear(t, target, v)
+	case rotation.Neutral:
+	}
+	return breaker.Event{}
+}
+
+func (p *plain) target(host string) *told {
+	if p.targets[host] == nil {
+		p.targets[host] = &told{answered: -time.Minute, name: uint64(len(p.targets) + 1)}
+	}
+	return p.targets[host]
+}
+
+// unclear blames the target if it failed through three proxies, or all of two, and the proxy otherwise.
+func (p *plain) unclear(t *ticket, target *told, v rotation.Verdict) breaker.Event {
+	if !slices.Contains(target.failedBy, t.m) {
+		target.failedBy = append(target.failedBy, t.m)
+	}
+	name := target.name
+	switch now := p.group.Now(); {
+	case len(target.failedBy) >= 3 || len(target.failedBy) == 2 && len(p.list) <= 2:
+		return breaker.Event{}
+	case now-target.answered < time.Minute:
+		if v.Answered && !t.m.failsMostly() {
+			t.m.ends = append(t.m.ends, false)
+			return breaker.Event{}
+		}
+		name = 0
+	}
+	return p.blame(t, name, v.Reason)
+}
+
+// failsMostly reports whether this failure makes three in four of the last nine.
+func (m *member) failsMostly() bool {
+	last := m.ends[max(0, len(m.ends)-8):]
+	bad := 1
+	for _, good := range last {
+		if !good {
+			bad++
+		}
+	}
+	return 4*bad > 3*len(last)
+}
+
+func (p *plain) blame(t *ticket, target uint64, reason string) breaker.Event {
+	if p.failing {
+		return breaker.Event{}
+	}
+	t.m.ends = append(t.m.ends, false)
+	return t.permit.Failure(target, reason)
+}
+
+// status is what the pool should say of a member.
+func (p *plain) status(m *member) rotation.Status {
+	b, cfg := m.breaker.Snapshot(), p.group.Config()
+	s := rotation.Status{
+		ID: m.ID, Addr: m.Addr(), Tags: m.Tags, Region: m.Region, State: b.State, Failures: b.Failures, Threshold: cfg.FailureThreshold,
+		Window: cfg.Window, OpenTimeout: cfg.OpenTimeout, NextTest: b.NextTest, LastChange: b.LastChange, Inflight: m.inflight,
+	}
+	if m.avoid > p.group.Now() {
+		s.AvoidedUntil = p.group.Time(m.avoid)
+	}
+	return s
+}
