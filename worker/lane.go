@@ -21,7 +21,21 @@ type lane struct {
 	consumer jetstream.Consumer
 	ackWait  time.Duration
 	reached  atomic.Bool  // the last pull reached the consumer
-	pending  atomic.Int64 // what the last pull left behind
+	pending  atomic.Int64 // what the last pull left behind, or was there when it was looked at since
+	held     atomic.Int64 // what all workers held when it was looked at
+}
+
+// watchEvery is how often a worker looks at what each of its lanes holds.
+const watchEvery = 5 * time.Second
+
+// watch keeps the lane's backlog known, also while no slot is free to pull. When the server does not say, it stays.
+func (l *lane) watch(ctx context.Context) {
+	for ; ctx.Err() == nil; pause(ctx, watchEvery) {
+		if pending, held, err := l.w.cfg.Client.Backlog(ctx, l.queue, l.due); err == nil {
+			l.pending.Store(pending)
+			l.held.Store(held)
+		}
+	}
 }
 
 // pull takes slots and fills them with jobs until ctx ends. It never asks for more messages

@@ -34,7 +34,7 @@ func (w *Worker) settle(t *task, outcome Outcome) bool {
 func (w *Worker) finish(t *task, result jobs.Result) bool {
 	result.Queue, result.ID, result.JobSeq, result.Worker = t.queue, t.id, t.progress.JobSeq, w.cfg.Name
 	var stored bus.Stored
-	ok := w.insist(t, "store result", func(ctx context.Context) (err error) {
+	ok := w.insist(t, "result", "store result", func(ctx context.Context) (err error) {
 		stored, err = w.cfg.Client.StoreResult(ctx, &result)
 		if full := errors.Is(err, bus.ErrResultsFull); full || err == nil {
 			w.full.Store(full)
@@ -63,7 +63,7 @@ func (w *Worker) second(t *task, ours, kept jobs.Result) bool {
 	if ours.Outcome == jobs.Cancelled || kept.Outcome == jobs.Cancelled && kept.JobSeq == 0 {
 		return true
 	}
-	return w.insist(t, "publish duplicate event", func(ctx context.Context) error {
+	return w.insist(t, "event", "publish duplicate event", func(ctx context.Context) error {
 		return w.cfg.Client.PublishDuplicate(ctx, jobs.DuplicateEvent{
 			JobID: t.id, Queue: t.queue, JobSeq: ours.JobSeq, StoredSeq: kept.JobSeq, Worker: w.cfg.Name, At: time.Now().UTC(),
 		})
@@ -76,7 +76,7 @@ func (w *Worker) bury(t *task, result jobs.Result) bool {
 		return true
 	}
 	w.stats.dead.Add(1)
-	return w.insist(t, "store dead letter", func(ctx context.Context) error {
+	return w.insist(t, "dead", "store dead letter", func(ctx context.Context) error {
 		return w.cfg.Client.DeadLetter(ctx, t.queue, t.id, t.msg.Data(), &result)
 	})
 }
@@ -86,18 +86,20 @@ func (w *Worker) bury(t *task, result jobs.Result) bool {
 func (w *Worker) park(t *task, progress jobs.Progress, at time.Time) bool {
 	progress.JobSeq = t.progress.JobSeq
 	w.stats.parked.Add(1)
-	return w.insist(t, "store waiting job", func(ctx context.Context) error {
+	return w.insist(t, "retry", "store waiting job", func(ctx context.Context) error {
 		_, err := w.cfg.Client.Park(ctx, t.queue, t.id, t.msg.Data(), progress, at)
 		return err
 	})
 }
 
-// insist does act until it succeeds or the lease is over; the server may be away for a while.
-func (w *Worker) insist(t *task, what string, act func(context.Context) error) bool {
+// insist does act, which publishes a message of some kind, until it succeeds or the lease is over; the server may be away
+// for a while.
+func (w *Worker) insist(t *task, kind, what string, act func(context.Context) error) bool {
 	for wait := 100 * time.Millisecond; t.lease.valid(); wait = min(2*wait, time.Second) {
 		ctx, cancel := context.WithTimeout(context.Background(), min(5*time.Second, t.lease.left()))
 		err := act(ctx)
 		cancel()
+		w.cfg.Published(kind, err == nil)
 		if err == nil {
 			return true
 		}

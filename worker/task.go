@@ -50,7 +50,11 @@ func (w *Worker) handle(work context.Context, t *task) {
 	defer w.jobs.remove(t.queue, t.id)
 
 	// The heartbeat goes on while the outcome is stored, and ends before the last ack.
-	stop := t.lease.keep(func(ctx context.Context) error { return w.cfg.Client.Heartbeat(ctx, t.msg) }, cancel)
+	stop := t.lease.keep(func(ctx context.Context) error {
+		err := w.cfg.Client.Heartbeat(ctx, t.msg)
+		w.cfg.Heartbeat(err == nil)
+		return err
+	}, cancel)
 	settled := w.complete(ctx, t)
 	stop()
 	if settled {

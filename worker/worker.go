@@ -64,7 +64,11 @@ type Config struct {
 	DrainTimeout time.Duration
 	// Ended is called once for each job that this worker ended, after its result was stored; nil means nobody counts.
 	Ended func(job jobs.Job, result jobs.Result)
-	Log   *slog.Logger
+	// Published is told of each message stored or refused, "result", "retry" (a waiting job), "dead" or "event", and
+	// Heartbeat of each lease that was confirmed, or was not; nil means nobody counts.
+	Published func(kind string, ok bool)
+	Heartbeat func(ok bool)
+	Log       *slog.Logger
 	// Name is this worker's name in results and events.
 	Name string
 }
@@ -100,6 +104,12 @@ func New(cfg Config) (*Worker, error) {
 	if cfg.DrainTimeout == 0 {
 		cfg.DrainTimeout = 30 * time.Second
 	}
+	if cfg.Published == nil {
+		cfg.Published = func(string, bool) {}
+	}
+	if cfg.Heartbeat == nil {
+		cfg.Heartbeat = func(bool) {}
+	}
 	w := &Worker{
 		cfg: cfg, tasks: make(chan *task), slots: newSlots(cfg.Concurrency), jobs: newRunning(),
 		idle: rate.NewLimiter(rate.Limit(cfg.Concurrency), cfg.Concurrency),
@@ -128,6 +138,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	for _, l := range w.lanes {
 		pulls.Go(func() { l.pull(ctx) })
+		pulls.Go(func() { l.watch(ctx) })
 	}
 	<-ctx.Done()
 	w.draining.Store(true)
@@ -164,11 +175,20 @@ func (w *Worker) Consuming() bool {
 	return true
 }
 
-// Pending is how many jobs of each queue wait, as the last pulls have heard.
-func (w *Worker) Pending() map[string]int64 {
-	out := map[string]int64{}
+// Backlog is what a queue's consumers hold.
+type Backlog struct {
+	Pending int64 // jobs that nobody has taken
+	Held    int64 // jobs that workers hold
+}
+
+// Backlog is that of each queue, a few seconds old.
+func (w *Worker) Backlog() map[string]Backlog {
+	out := map[string]Backlog{}
 	for _, l := range w.lanes {
-		out[l.queue] += l.pending.Load()
+		b := out[l.queue]
+		b.Pending += l.pending.Load()
+		b.Held += l.held.Load()
+		out[l.queue] = b
 	}
 	return out
 }

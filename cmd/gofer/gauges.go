@@ -71,12 +71,12 @@ func (r *rig) eachProxy() iter.Seq2[string, string] {
 	}
 }
 
-// backlog is what the lanes' last pulls left behind.
+// backlog is what the queues held a few seconds ago.
 func (r *rig) backlog() map[string]admin.Backlog {
 	out := map[string]admin.Backlog{}
 	if l := r.line.Load(); l != nil {
-		for queue, pending := range l.worker.Pending() {
-			out[queue] = admin.Backlog{Pending: pending}
+		for queue, b := range l.worker.Backlog() {
+			out[queue] = admin.Backlog{Pending: b.Pending, AckPending: b.Held}
 		}
 	}
 	return out

@@ -65,7 +65,7 @@ func newRig(c config, proxies []rotation.Proxy, log *slog.Logger) (*rig, error) 
 	r.share = share.New(share.Config{Pool: r.pool, Policy: c.policy(), Strategy: strategy, Log: log})
 	r.share.List(proxies)
 	r.metrics = admin.NewMetrics(r.gauges())
-	r.rollups = share.NewRollups(share.RollupsConfig{Book: r.book, Flushed: r.metrics.Flushed, Log: log})
+	r.rollups = share.NewRollups(share.RollupsConfig{Book: r.book, Flushed: r.flushed, Log: log})
 	r.fetcher = fetch.New(r.fetchConfig())
 	return r, nil
 }
@@ -95,7 +95,7 @@ func (r *rig) run(ctx context.Context, listener net.Listener) error {
 // open waits for the server and creates what is missing there. It returns nothing when ctx ends first.
 func (r *rig) open(ctx context.Context) (*line, error) {
 	dial := r.config.dial("gofer worker " + r.config.WorkerName)
-	dial.Patient = true
+	dial.Patient, dial.Reconnected, dial.Failed = true, r.metrics.Reconnected, r.metrics.AsyncError
 	nc, err := bus.Connect(ctx, dial, r.log)
 	if ctx.Err() != nil {
 		return nil, nil
@@ -110,6 +110,7 @@ func (r *rig) open(ctx context.Context) (*line, error) {
 	l.worker, err = worker.New(worker.Config{
 		Client: l.client, Queues: r.config.Queues, Concurrency: r.config.Concurrency, Do: r.do,
 		DrainTimeout: r.config.DrainTimeout.Std(), Ended: r.ended, Log: r.log, Name: r.config.WorkerName,
+		Published: r.metrics.Published, Heartbeat: r.metrics.Heartbeat,
 	})
 	if err != nil {
 		return nil, err
@@ -191,9 +192,17 @@ func (r *rig) post(ctx context.Context) {
 func (r *rig) publish(message func(context.Context) error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if err := message(ctx); err != nil {
+	err := message(ctx)
+	r.metrics.Published("event", err == nil)
+	if err != nil {
 		r.log.Warn("event not published", "error", err)
 	}
+}
+
+// flushed counts a flush of the rollups, which is a message, too.
+func (r *rig) flushed(ok bool) {
+	r.metrics.Flushed(ok)
+	r.metrics.Published("rollup", ok)
 }
 
 // do joins the loop and the fetcher, which do not know each other.
@@ -238,7 +247,9 @@ func (r *rig) retried(e jobs.RetryEvent) {
 	r.log.Info("retry", "queue", e.Queue, "job", e.JobID, "attempt", e.Attempt, "proxy", e.Proxy, "fault", e.Fault, "error", e.Error, "delay", e.Delay.String(), "kind", e.Kind)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	if err := r.line.Load().client.PublishRetry(ctx, e); err != nil {
+	err := r.line.Load().client.PublishRetry(ctx, e)
+	r.metrics.Published("event", err == nil)
+	if err != nil {
 		r.log.Warn("retry event not stored", "queue", e.Queue, "job", e.JobID, "error", err)
 	}
 }

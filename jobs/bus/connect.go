@@ -29,16 +29,24 @@ type Dial struct {
 	InboxPrefix string
 	// Name is how the connection is shown by the server.
 	Name string
+	// Reconnected is called when a connection that broke is back, and Failed when NATS reports an error outside a call, with
+	// its kind: "permission", "slow_consumer" or "other". Nil is allowed.
+	Reconnected func()
+	Failed      func(kind string)
 	// Patient makes Connect go on trying until a server answers or ctx ends, and say so; else it tries once.
 	Patient bool
 }
 
 // Connect connects and keeps connected: a connection that breaks is mended for as long as it takes. What is published
 // while it is broken fails at once; buffered, an ack would look done and arrive when the job is somebody else's. What
-// happens to the connection is logged; neither an error nor a log line holds a secret. The caller closes it.
+// happens to the connection is logged, unless log is nil; neither an error nor a log line holds a secret. The caller
+// closes it.
 //
 // Errors: ErrUnreachable, ErrCredentials, or one that names the field that is wrong and wraps ErrConfig.
 func Connect(ctx context.Context, d Dial, log *slog.Logger) (*nats.Conn, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
 	servers, err := d.servers()
 	if err != nil {
 		return nil, err
@@ -109,7 +117,7 @@ func (d Dial) options(log *slog.Logger) ([]nats.Option, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(append(opts, credentials...), logging(log)...), nil
+	return append(append(opts, credentials...), d.handlers(log)...), nil
 }
 
 func (d Dial) credentials() (opts []nats.Option, err error) {
@@ -162,15 +170,24 @@ func nkey(text string) (nats.Option, error) {
 	return nats.Nkey(public, pair.Sign), nil
 }
 
-func logging(log *slog.Logger) []nats.Option {
+// handlers tell what happens to the connection.
+func (d Dial) handlers(log *slog.Logger) []nats.Option {
 	return []nats.Option{
 		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
 			if !nc.IsClosed() && err != nil {
 				log.Warn("NATS connection lost, reconnecting", "error", err)
 			}
 		}),
-		nats.ReconnectHandler(func(nc *nats.Conn) { log.Info("NATS connection is back", "url", nc.ConnectedUrlRedacted()) }),
+		nats.ReconnectHandler(func(nc *nats.Conn) {
+			log.Info("NATS connection is back", "url", nc.ConnectedUrlRedacted())
+			if d.Reconnected != nil {
+				d.Reconnected()
+			}
+		}),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			if d.Failed != nil {
+				d.Failed(kindOf(err))
+			}
 			subject := ""
 			if sub != nil {
 				subject = sub.Subject
@@ -182,6 +199,17 @@ func logging(log *slog.Logger) []nats.Option {
 			log.Warn("NATS reports an error", "error", err, "subject", subject)
 		}),
 	}
+}
+
+// kindOf sorts an error that NATS reports outside a call.
+func kindOf(err error) string {
+	switch {
+	case errors.Is(err, nats.ErrPermissionViolation):
+		return "permission"
+	case errors.Is(err, nats.ErrSlowConsumer):
+		return "slow_consumer"
+	}
+	return "other"
 }
 
 // String is the servers without user information.

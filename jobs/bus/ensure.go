@@ -53,6 +53,19 @@ func (c *Client) Lane(ctx context.Context, queue string, due bool) (jetstream.Co
 	return c.ensureDurable(ctx, Settings{}.withDefaults().lane(c.names, queue, due))
 }
 
+// Backlog is how many jobs of a lane nobody has taken, and how many workers hold. It is one question to the server.
+func (c *Client) Backlog(ctx context.Context, queue string, due bool) (pending, held int64, err error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	lane := Settings{}.withDefaults().lane(c.names, queue, due)
+	consumer, err := c.js.Consumer(ctx, lane.stream, lane.config.Durable)
+	if err != nil {
+		return 0, 0, c.explain("ask for the backlog of queue "+queue, err)
+	}
+	info := consumer.CachedInfo()
+	return int64(info.NumPending), int64(info.NumAckPending), nil
+}
+
 // checkServer tells what no waiting cures: no JetStream, or a server that cannot schedule messages.
 func (c *Client) checkServer(ctx context.Context) error {
 	ctx, cancel := bounded(ctx)

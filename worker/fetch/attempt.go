@@ -56,11 +56,19 @@ func (r *run) attempt(ctx context.Context) (end Outcome, again bool) {
 	}
 	end, again = r.sort(ctx, x, f, b)
 	if again && b.ofProxy() && r.f.cfg.Pool.Doubtful() {
-		r.progress.Attempts = r.progress.Attempts[:len(r.progress.Attempts)-1]
-		r.progress.WaitingSince = waiting
+		r.forget(waiting)
 		return r.withoutProxy(&rotation.NoProxyError{Reason: rotation.Failing}), false
 	}
 	return end, again
+}
+
+// forget takes the last attempt back: the job goes on waiting, since when it did.
+func (r *run) forget(waiting time.Time) {
+	r.progress.Attempts = r.progress.Attempts[:len(r.progress.Attempts)-1]
+	r.progress.WaitingSince = waiting
+	if len(r.progress.Attempts) == 0 {
+		r.progress.Started = time.Time{}
+	}
 }
 
 // book appends the attempt to the job's history.

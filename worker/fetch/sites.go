@@ -111,7 +111,9 @@ func (s *sites) leave(x *site, took time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x.busy--
-	x.mean += (took - x.mean) / 4
+	if took > time.Millisecond { // else it found no proxy and never began
+		x.mean += (took - x.mean) / 4
+	}
 }
 
 func (s *sites) get(name string) *site {
