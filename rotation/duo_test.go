@@ -53,10 +53,11 @@ func (d *duo) pick(t *rapid.T, need rotation.Need) bool {
 
 // choice checks what the session or the strategy promises about the choice.
 func (d *duo) choice(t *rapid.T, need rotation.Need, m *member, offered []*member, probe bool) {
-	ready := pick(offered, func(m *member) bool { return m.breaker.Until() == 0 })
+	now := d.plain.group.Now()
+	ready := pick(offered, func(m *member) bool { return m.breaker.Until() == 0 && m.avoid <= now })
 	if need.Session != "" {
 		where := place(need)
-		now, last := d.plain.group.Now(), d.sessions[where]
+		last := d.sessions[where]
 		if last.list == d.lists && slices.Contains(offered, last.m) && now-last.at <= sessionTTL && m != last.m {
 			t.Fatalf("session %s: got %s, want %s as before, which can be used", where, m.ID, last.m.ID)
 		}
@@ -126,11 +127,11 @@ func (d *duo) command(t *rapid.T) {
 			want = wrap(id, m.breaker.Trip(wait, "test"))
 		}
 	case 2:
-		if known = d.Avoid(id, time.Now().Add(wait)); m != nil {
-			m.avoid = now + wait
+		if known = d.Avoid(id, time.Now().Add(wait), "w2"); m != nil {
+			m.avoid, m.by = now+wait, "w2"
 		}
 	default:
-		if known = d.Avoid(id, time.Now()); m != nil {
+		if known = d.Avoid(id, time.Now(), ""); m != nil {
 			m.avoid = now
 		}
 	}

@@ -26,9 +26,10 @@ type entry struct {
 
 	home      [2]place
 	delivered time.Duration // when it last reached a target; zero: never
-	avoid     time.Duration // until when another worker's judgement keeps it out
+	avoid     time.Duration // until when it is spare, by another worker's judgement
 	wake      time.Duration // when it is looked at again; zero when it is not in line for that
 	interval  time.Duration // between two attempts; zero without a rate
+	avoidedBy string        // the worker
 }
 
 func newEntry(proxy *Proxy, group *breaker.Group) *entry {
@@ -60,9 +61,11 @@ func (e *entry) class(now time.Duration) (c class, at time.Duration) {
 		return out, never
 	}
 	until := e.breaker.Until()
-	switch at = max(until, e.free, e.avoid); {
+	switch at = max(until, e.free); {
 	case at > now:
 		return out, at
+	case e.avoid > now:
+		return spare, e.avoid
 	case until == 0:
 		return ready, never
 	}

@@ -33,7 +33,7 @@ func edges() []time.Duration {
 
 // TestPoolOffersWhatAPlainListWould drives a pool and a plain list of proxies side by side. Whatever happens to them, a pick
 // gets a proxy if and only if one of the list can be used: one whose breaker does not rest, below its number in flight and its
-// rate, not avoided and not resting for the host. It is one that meets the most of the job's wishes. Else it is told why not,
+// rate, and not resting for the host. It is one that meets the most of the job's wishes, and avoided only if all such are. Else it is told why not,
 // and exactly when the first one comes back. Looks change nothing, a removed proxy's late results neither, one that comes
 // again is new, and there are never more than were listed.
 func TestPoolOffersWhatAPlainListWould(t *testing.T) {

@@ -96,13 +96,23 @@ func (p *Pool) endRests(now time.Duration, most int) {
 	}
 }
 
-// search looks for a proxy, and gives preferences up one after the other. The region goes before the wish for another
-// proxy: a job that failed through one goes to another region rather than to the same proxy again.
+// search looks for a proxy; those that another worker found dead come last.
 func (p *Pool) search(need Need, now time.Duration) (Lease, []Event, bool) {
 	f := skips{exclude: need.Exclude, rests: p.rests.of(need.Host)}
 	if need.ID != "" {
 		return p.only(need, f, now)
 	}
+	lease, events, ok := p.seek(need, f, now)
+	if ok || len(p.slots[0].spare.list) == 0 {
+		return lease, events, ok
+	}
+	f.spare = true
+	return p.seek(need, f, now)
+}
+
+// seek gives preferences up one after the other. The region goes before the wish for another proxy: a job that failed
+// through one goes to another region rather than to the same proxy again.
+func (p *Pool) seek(need Need, f skips, now time.Duration) (Lease, []Event, bool) {
 	for {
 		for _, region := range [2]bool{true, false} {
 			if region && need.Region == "" || !region && need.Region != "" && need.RegionStrict {
@@ -182,15 +192,23 @@ func (p *Pool) candidate(s *set, slot int, need Need, f skips, now time.Duration
 		return p.sticky(s, slot, need.Session, f, now)
 	}
 	if p.probes(s, need) {
-		if e := s.probe(f); e != nil {
+		if e := s.due.pick(f); e != nil {
 			p.probing--
 			return e
 		}
 	}
+	return s.any(f)
+}
+
+// any is a proxy of the best class that has one.
+func (s *set) any(f skips) *entry {
 	if e := s.ready.pick(f); e != nil {
 		return e
 	}
-	return s.probe(f)
+	if e := s.due.pick(f); e != nil || !f.spare {
+		return e
+	}
+	return s.spare.pick(f)
 }
 
 // The part of the picks that test proxies whose open time is over: what they are of all, within bounds. So a few that may
@@ -203,11 +221,12 @@ const (
 // probes reports whether this pick should test one that is due. A job that failed before is not used for that.
 func (p *Pool) probes(s *set, need Need) bool {
 	part := leastProbing
-	if len(s.due) > 0 {
-		part = min(max(part, float64(len(s.due))/float64(len(s.due)+s.ready.len())), mostProbing)
+	waiting := len(s.due.list)
+	if waiting > 0 {
+		part = min(max(part, float64(waiting)/float64(waiting+s.ready.len())), mostProbing)
 	}
 	p.probing = min(1, p.probing+part)
-	return p.probing >= 1 && len(s.due) > 0 && len(need.Exclude) == 0
+	return p.probing >= 1 && waiting > 0 && len(need.Exclude) == 0
 }
 
 // take gets the permit and starts the lease.

@@ -24,10 +24,12 @@ type plain struct {
 // member is one proxy.
 type member struct {
 	rotation.Proxy
-	breaker     *breaker.Breaker
-	inflight    int
-	free, avoid time.Duration
-	ends        []bool // of the attempts that speak for or against it
+	breaker  *breaker.Breaker
+	inflight int
+	free     time.Duration
+	avoid    time.Duration // until when it is the last resort
+	by       string        // the worker that said so
+	ends     []bool        // of the attempts that speak for or against it
 }
 
 type rest struct {
@@ -91,7 +93,7 @@ func (m *member) at() time.Duration {
 	if m.MaxInflight > 0 && m.inflight >= m.MaxInflight {
 		return never
 	}
-	return max(m.breaker.Until(), m.free, m.avoid)
+	return max(m.breaker.Until(), m.free)
 }
 
 // nextFor is from when on a member may be picked for a host.
@@ -117,12 +119,15 @@ func (p *plain) usable(need rotation.Need) []*member {
 	return pick(p.list, func(m *member) bool { return m.fits(need) && p.nextFor(m, need.Host) <= now })
 }
 
-// offered are the usable ones that meet the most of the need's wishes: another proxy before the region, as long as any has
-// both or the first.
+// offered are the usable ones that meet the most of the need's wishes: one that no worker found dead before another proxy
+// before the region.
 func (p *plain) offered(need rotation.Need) []*member {
 	usable := p.usable(need)
 	if need.ID != "" {
 		return usable
+	}
+	if trusted := pick(usable, func(m *member) bool { return m.avoid <= p.group.Now() }); len(trusted) > 0 {
+		usable = trusted
 	}
 	fresh := pick(usable, func(m *member) bool { return !slices.Contains(need.Exclude, m.ID) })
 	for _, some := range [][]*member{fresh, usable} {
@@ -285,7 +290,7 @@ func (p *plain) status(m *member) rotation.Status {
 		Window: cfg.Window, OpenTimeout: cfg.OpenTimeout, NextTest: b.NextTest, LastChange: b.LastChange, Inflight: m.inflight,
 	}
 	if m.avoid > p.group.Now() {
-		s.AvoidedUntil = p.group.Time(m.avoid)
+		s.AvoidedUntil, s.AvoidedBy = p.group.Time(m.avoid), m.by
 	}
 	return s
 }

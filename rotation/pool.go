@@ -241,7 +241,8 @@ func (p *Pool) Usable() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.wake(p.group.Now(), len(p.line))
-	return p.slots[0].ready.len()+len(p.slots[0].due) > 0
+	s := p.slots[0]
+	return s.ready.len()+len(s.due.list)+len(s.spare.list) > 0
 }
 
 // Event is a change of a proxy's breaker. Without a ProxyID it is the pool's as a whole, which is open while the pool fails;
@@ -263,8 +264,9 @@ type Status struct {
 	OpenTimeout time.Duration
 	// NextTest is zero unless the breaker is open; LastChange is zero when it never changed.
 	NextTest, LastChange time.Time
-	// AvoidedUntil is until when the word of another worker keeps it from being picked; zero when none does.
+	// AvoidedUntil is until when the word of the worker AvoidedBy makes it the last resort; zero when none does.
 	AvoidedUntil time.Time
+	AvoidedBy    string
 	Inflight     int
 }
 
@@ -303,49 +305,7 @@ func (p *Pool) status(e *entry) Status {
 		LastChange: b.LastChange, Inflight: int(e.inflight),
 	}
 	if e.avoid > p.group.Now() {
-		s.AvoidedUntil = p.group.Time(e.avoid)
+		s.AvoidedUntil, s.AvoidedBy = p.group.Time(e.avoid), e.avoidedBy
 	}
 	return s
-}
-
-// Reset closes a proxy's breaker and forgets what other workers said; false means that there is no such proxy.
-func (p *Pool) Reset(id string) ([]Event, bool) {
-	return p.change(id, func(e *entry) breaker.Event {
-		e.avoid = 0
-		return e.breaker.Reset("reset")
-	})
-}
-
-// ForceOpen opens a proxy's breaker at once for rest; false means that there is no such proxy.
-func (p *Pool) ForceOpen(id string, rest time.Duration, reason string) ([]Event, bool) {
-	return p.change(id, func(e *entry) breaker.Event { return e.breaker.Trip(rest, reason) })
-}
-
-// Avoid keeps a proxy from being picked until a time, because another worker found it dead; a time that is past ends that.
-// Its breaker is not asked and does not change. False means that there is no such proxy.
-func (p *Pool) Avoid(id string, until time.Time) bool {
-	_, known := p.change(id, func(e *entry) breaker.Event {
-		e.avoid = p.group.Now() + time.Until(until)
-		return breaker.Event{}
-	})
-	return known
-}
-
-func (p *Pool) change(id string, act func(*entry) breaker.Event) ([]Event, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	e := p.byID[id]
-	if e == nil {
-		return nil, false
-	}
-	changed := act(e)
-	p.refresh(e, p.group.Now())
-	return event(e.proxy, changed), true
-}
-
-func event(proxy *Proxy, e breaker.Event) []Event {
-	if !e.Changed() {
-		return nil
-	}
-	return []Event{{ProxyID: proxy.ID, Event: e}}
 }

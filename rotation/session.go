@@ -85,38 +85,37 @@ func (p *Pool) sticky(s *set, slot int, session string, f skips, now time.Durati
 			return nil
 		}
 		e := t.members[t.spots[h%uint64(len(t.spots))]]
-		if s.usable(e, slot) && !f.skip(e) {
+		if s.usable(e, slot, f) && !f.skip(e) {
 			if try > 0 {
 				p.pins.put(name, pin{e, now + p.cfg.SessionTTL})
+			} else {
+				p.pins.drop(name)
 			}
 			return e
 		}
 		h = spread(h + 1)
 	}
-	e := s.ready.pick(f)
-	if e == nil {
-		e = s.probe(f)
-	}
-	if e != nil {
+	if e := s.any(f); e != nil {
 		p.pins.put(name, pin{e, now + p.cfg.SessionTTL})
+		return e
 	}
-	return e
+	return nil
 }
 
+// pinned is where the session moved to. If that cannot be used the pin stays until the session has found something else: with
+// spare proxies allowed it may be the one after all.
 func (p *Pool) pinned(s *set, slot int, name uint64, f skips, now time.Duration) *entry {
 	pinned, ok := p.pins.get(name)
 	if !ok {
 		return nil
 	}
-	if pinned.until < now || !s.usable(pinned.e, slot) || f.skip(pinned.e) {
+	if pinned.until < now {
 		p.pins.drop(name)
+		return nil
+	}
+	if !s.usable(pinned.e, slot, f) || f.skip(pinned.e) {
 		return nil
 	}
 	p.pins.put(name, pin{pinned.e, now + p.cfg.SessionTTL})
 	return pinned.e
-}
-
-// usable reports whether a member may be picked now.
-func (s *set) usable(e *entry, slot int) bool {
-	return !e.gone && slot < len(e.places) && e.places[slot].set == s.id && e.places[slot].at != nowhere
 }

@@ -15,7 +15,8 @@ type filter struct {
 }
 
 // set is the proxies that pass a filter, sorted by what can be done with them now: those that are ready stand in an order of
-// their own, those due for a probe in a list, the others nowhere. A change of one proxy costs the same however many there are.
+// their own, those due for a probe and the spare ones in lists, the others nowhere. A change of one proxy costs the same
+// however many there are.
 type set struct {
 	id     uint32
 	slot   int
@@ -24,8 +25,8 @@ type set struct {
 	size   int        // members, whatever their class
 	used   uint64     // when it was asked for last, in picks
 	ready  order
-	due    []*entry
-	turn   int // in due
+	due    turns
+	spare  turns
 	table  *table
 }
 
@@ -35,6 +36,7 @@ type class uint8
 const (
 	out   class = iota // nothing: open, full, resting
 	due                // a probe
+	spare              // an attempt, if nothing else is left: another worker found it dead
 	ready              // an attempt
 )
 
@@ -42,13 +44,18 @@ const (
 // not visit its members.
 type place struct {
 	set uint32
-	at  int32 // ≥ 0 in the order, nowhere, ≤ -2 in due
+	at  int32 // ≥ 0 in the order, nowhere, ≤ -2 in due or spare
 }
 
 const nowhere = -1
 
-func dueAt(i int) int32    { return int32(-2 - i) }
-func dueIndex(p int32) int { return int(-2 - p) }
+// turnAt is the place number i of due or spare, which share the numbers below nowhere; turnOf is what it stands for.
+func turnAt(c class, i int) int32 { return int32(-2 - 2*i - int(c-due)) }
+
+func turnOf(at int32) (c class, i int) {
+	n := int(-2 - at)
+	return due + class(n%2), n / 2
+}
 
 // matches reports whether a proxy passes the filter, whatever its state.
 func (s *set) matches(p *Proxy) bool {
@@ -203,47 +210,83 @@ func (s *set) move(e *entry, slot int, c class) {
 	switch {
 	case at >= 0 && c != ready:
 		s.ready.remove(e)
-	case at <= dueAt(0) && c != due:
-		s.undue(e, slot)
-	}
-	at = e.places[slot].at
-	switch {
-	case at == nowhere && c == ready:
-		s.ready.add(e)
-	case at == nowhere && c == due:
-		s.due = append(s.due, e)
-		e.places[slot].at = dueAt(len(s.due) - 1)
-	}
-}
-
-func (s *set) undue(e *entry, slot int) {
-	i, last := dueIndex(e.places[slot].at), len(s.due)-1
-	moved := s.due[last]
-	s.due[i] = moved
-	moved.places[slot].at = dueAt(i)
-	s.due[last] = nil
-	s.due = s.due[:last]
-	e.places[slot].at = nowhere
-}
-
-// probe is the next of those that are due, around the list.
-func (s *set) probe(f skips) *entry {
-	for range s.due {
-		s.turn++
-		if s.turn >= len(s.due) {
-			s.turn = 0
+	case at < nowhere:
+		if was, i := turnOf(at); was != c {
+			s.turns(was).remove(i, was, slot)
+			e.places[slot].at = nowhere
 		}
-		if e := s.due[s.turn]; !f.skip(e) {
+	}
+	if e.places[slot].at != nowhere {
+		return
+	}
+	switch c {
+	case ready:
+		s.ready.add(e)
+	case due, spare:
+		s.turns(c).add(e, c, slot)
+	case out:
+	}
+}
+
+func (s *set) turns(c class) *turns {
+	if c == spare {
+		return &s.spare
+	}
+	return &s.due
+}
+
+// usable reports whether a member may be picked now.
+func (s *set) usable(e *entry, slot int, f skips) bool {
+	if e.gone || slot >= len(e.places) || e.places[slot].set != s.id {
+		return false
+	}
+	at := e.places[slot].at
+	if at >= 0 || at == nowhere {
+		return at != nowhere
+	}
+	c, _ := turnOf(at)
+	return c == due || f.spare
+}
+
+// turns is proxies that are taken around, without regard to the strategy.
+type turns struct {
+	list []*entry
+	next int
+}
+
+func (t *turns) add(e *entry, c class, slot int) {
+	t.list = append(t.list, e)
+	e.places[slot].at = turnAt(c, len(t.list)-1)
+}
+
+// remove moves the last one into the gap.
+func (t *turns) remove(i int, c class, slot int) {
+	last := len(t.list) - 1
+	t.list[i] = t.list[last]
+	t.list[i].places[slot].at = turnAt(c, i)
+	t.list[last] = nil
+	t.list = t.list[:last]
+}
+
+func (t *turns) pick(f skips) *entry {
+	for range t.list {
+		t.next++
+		if t.next >= len(t.list) {
+			t.next = 0
+		}
+		if e := t.list[t.next]; !f.skip(e) {
 			return e
 		}
 	}
 	return nil
 }
 
-// skips is what one pick leaves out although it is ready: the proxies that failed the job, and those that rest for its host.
+// skips is what one pick leaves out although it is ready: the proxies that failed the job, those that rest for its host and,
+// without spare, those that another worker found dead.
 type skips struct {
 	exclude []string
 	rests   *hostRests
+	spare   bool
 }
 
 func (f skips) skip(e *entry) bool {

@@ -1,0 +1,50 @@
+package rotation
+
+import (
+	"time"
+
+	"github.com/gofer-mq/gofer/breaker"
+)
+
+// Reset closes a proxy's breaker and forgets what other workers said; false means that there is no such proxy.
+func (p *Pool) Reset(id string) ([]Event, bool) {
+	return p.change(id, func(e *entry) breaker.Event {
+		e.avoid, e.avoidedBy = 0, ""
+		return e.breaker.Reset("reset")
+	})
+}
+
+// ForceOpen opens a proxy's breaker at once for rest; false means that there is no such proxy.
+func (p *Pool) ForceOpen(id string, rest time.Duration, reason string) ([]Event, bool) {
+	return p.change(id, func(e *entry) breaker.Event { return e.breaker.Trip(rest, reason) })
+}
+
+// Avoid makes a proxy the last resort until a time, because the worker by found it dead; a time that is past ends that. It
+// is picked only when no other proxy can be, so that a worker that is wrong about all of them takes none away. Its breaker
+// is not asked and does not change. False means that there is no such proxy.
+func (p *Pool) Avoid(id string, until time.Time, by string) bool {
+	_, known := p.change(id, func(e *entry) breaker.Event {
+		e.avoid, e.avoidedBy = p.group.Now()+time.Until(until), by
+		return breaker.Event{}
+	})
+	return known
+}
+
+func (p *Pool) change(id string, act func(*entry) breaker.Event) ([]Event, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.byID[id]
+	if e == nil {
+		return nil, false
+	}
+	changed := act(e)
+	p.refresh(e, p.group.Now())
+	return event(e.proxy, changed), true
+}
+
+func event(proxy *Proxy, e breaker.Event) []Event {
+	if !e.Changed() {
+		return nil
+	}
+	return []Event{{ProxyID: proxy.ID, Event: e}}
+}
