@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/url"
 	"reflect"
 	"slices"
 	"strings"
@@ -147,7 +146,7 @@ func (d *duo) replace(t *rapid.T) {
 	list := make([]rotation.Proxy, 0, n)
 	for _, i := range luck.Perm(d.most)[:n] {
 		list = append(list, rotation.Proxy{
-			ID: fmt.Sprint("p", i), URL: &url.URL{Scheme: "http", Host: fmt.Sprintf("192.0.2.%d:80", i)}, Tags: [][]string{nil, {"x"}, {"x", "y"}, {"y"}}[luck.IntN(4)],
+			ID: fmt.Sprint("p", i), URL: address(i), Tags: [][]string{nil, {"x"}, {"x", "y"}, {"y"}}[luck.IntN(4)],
 			Region: []string{"", "eu", "us"}[luck.IntN(3)], Weight: luck.IntN(6), MaxInflight: max(0, luck.IntN(7)-4), Rate: []float64{0, 0, 0, 2, 10, 20}[luck.IntN(6)],
 		})
 	}

@@ -33,9 +33,9 @@ func edges() []time.Duration {
 
 // TestPoolOffersWhatAPlainListWould drives a pool and a plain list of proxies side by side. Whatever happens to them, a pick
 // gets a proxy if and only if one of the list can be used: one whose breaker does not rest, below its number in flight and its
-// rate, and not resting for the host. It is one that meets the most of the job's wishes, and avoided only if all such are. Else it is told why not,
-// and exactly when the first one comes back. Looks change nothing, a removed proxy's late results neither, one that comes
-// again is new, and there are never more than were listed.
+// rate, and not resting for the host. It is one that meets the most of the job's wishes, and avoided only if all such are.
+// Else it is told why not, and exactly when the first one comes back. Looks change nothing, a removed proxy's late results
+// neither, one that comes again is new, and there are never more than were listed.
 func TestPoolOffersWhatAPlainListWould(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) { rapid.SyncTest(t, func(t *rapid.T) { newDuo(t, 6).run(t) }) })
 }

@@ -1,0 +1,116 @@
+package rotation_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/gofer-mq/gofer/rotation"
+)
+
+// homes is where each of n sessions is.
+func homes(t rapid.TB, p *rotation.Pool, n int) []string {
+	t.Helper()
+	at := make([]string, n)
+	for i := range at {
+		l := take(t, p, rotation.Need{Session: fmt.Sprint("s", i)})
+		at[i] = l.ID()
+		l.Release()
+	}
+	return at
+}
+
+// TestEveryWorkerSendsASessionToTheSameProxy: the order of the list does not matter, nor the strategy, nor what the pool went
+// through before.
+func TestEveryWorkerSendsASessionToTheSameProxy(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		list := drawList(rapid.IntRange(1, 60).Draw(t, "proxies"), nil)
+		one := rotation.New(rotation.Config{Strategy: rapid.SampledFrom(strategies()).Draw(t, "one")})
+		other := rotation.New(rotation.Config{Strategy: rapid.SampledFrom(strategies()).Draw(t, "other")})
+		one.Replace(list)
+		other.Replace(list[:1])
+		homes(t, other, 5)
+		rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+		other.Replace(list)
+		want := homes(t, one, 50)
+		for i, got := range homes(t, other, 50) {
+			if got != want[i] {
+				t.Fatalf("session %d: got %s, want %s as elsewhere", i, got, want[i])
+			}
+		}
+	})
+}
+
+// TestSessionsAreSpreadEvenlyAndFewMove: each proxy gets its part of them, and when one leaves those of the others stay.
+func TestSessionsAreSpreadEvenlyAndFewMove(t *testing.T) {
+	const n, sessions = 50, 5000
+	list := drawList(n, nil)
+	p := rotation.New(rotation.Config{})
+	p.Replace(list)
+	before, parts := homes(t, p, sessions), map[string]int{}
+	for _, id := range before {
+		parts[id]++
+	}
+	for _, proxy := range list {
+		if got := parts[proxy.ID]; got < sessions/n/2 || got > sessions/n*2 {
+			t.Errorf("%s has %d of %d sessions, want about %d", proxy.ID, got, sessions, sessions/n)
+		}
+	}
+	p.Replace(list[1:])
+	moved := 0
+	for i, id := range homes(t, p, sessions) {
+		if before[i] != id && before[i] != list[0].ID {
+			moved++
+		}
+	}
+	if moved > sessions/10 {
+		t.Errorf("%d of %d sessions left a proxy that stays, want a few", moved, sessions)
+	}
+}
+
+// TestSessionComesBackAfterItsTime: it stays where it had to move to for as long as it is used there often enough, although
+// its own proxy recovers, and goes back when it was not used for longer.
+func TestSessionComesBackAfterItsTime(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) { rapid.SyncTest(t, sessionComesBack) })
+}
+
+func sessionComesBack(t *rapid.T) {
+	p := drawPool(rapid.SampledFrom(strategies()).Draw(t, "strategy"), rapid.IntRange(2, 60).Draw(t, "proxies"), nil)
+	need := rotation.Need{Session: rapid.StringN(1, 8, -1).Draw(t, "session")}
+	home := take(t, p, need).ID()
+	p.ForceOpen(home, time.Second, "test")
+	away := take(t, p, need).ID()
+	if away == home {
+		t.Fatalf("the session went to %s, which is open", home)
+	}
+	p.Reset(home)
+	for range 3 {
+		time.Sleep(rapid.SampledFrom([]time.Duration{0, sessionTTL - 1, sessionTTL}).Draw(t, "pause"))
+		if got := take(t, p, need).ID(); got != away {
+			t.Fatalf("the session went to %s, want %s while its time is not over", got, away)
+		}
+	}
+	time.Sleep(sessionTTL + 1)
+	if got := take(t, p, need).ID(); got != home {
+		t.Fatalf("the session went to %s, want %s, its own", got, home)
+	}
+}
+
+func TestSessionFindsTheLastUsableOfMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 1000
+		p := pool(t, rotation.RoundRobin, n, nil)
+		for i := range n - 1 {
+			spoil(p, fmt.Sprint("p", i))
+		}
+		for range 3 {
+			if got := take(t, p, rotation.Need{Session: "s"}).ID(); got != fmt.Sprint("p", n-1) {
+				t.Errorf("got %s, want the only one that is left", got)
+			}
+		}
+	})
+}
