@@ -15,6 +15,7 @@ import (
 // breach kills proxies under load, one after the other. The time runs from the kill, so it holds the failures that have to
 // come first as well.
 func breach(t *testing.T, s size) row {
+	t.Helper()
 	f := startFleet(t, 20)
 	opened := make(chan string, 100)
 	fetcher := f.fetcher(t, fetch.Config{OnBreaker: func(events []rotation.Event) {

@@ -11,6 +11,7 @@ import (
 // choices are the experiments about what is chosen and when, in virtual time. What draws at random (the strategies of experiment
 // 5) draws without a seed, so that row moves a little from run to run; the others come out the same on every machine.
 func choices(t *testing.T, s size, bad float64) []row {
+	t.Helper()
 	base := arm{bad: bad, timeout: 3 * time.Second, strategy: rotation.RoundRobin}
 	single := s.sum(t, base.with(1, false))
 	blind, gofer := s.sum(t, base.with(3, false)), s.sum(t, base.with(3, true))

@@ -12,6 +12,7 @@ import (
 
 // crowd is ten thousand jobs at once under the race detector, in a process of its own: the detector would slow the rest.
 func crowd(t *testing.T) row {
+	t.Helper()
 	from := time.Now()
 	out, err := exec.CommandContext(t.Context(), "go", "test", "-race", "-count=1", "-timeout=4m", "-run=^TestJobsAtOnceEnd$", ".").CombinedOutput()
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 // overhead is how much longer a job takes than the same request through a bare http.Transport and the same proxies, both many
 // at once, in turns. The site answers after a second.
 func overhead(t *testing.T, s size) row {
+	t.Helper()
 	f := startFleet(t, 20)
 	fetcher := f.fetcher(t, fetch.Config{})
 	job := decode(t, "http://shop.test/slow/1000")
@@ -73,6 +74,7 @@ func bare(t *testing.T, proxies []*url.URL) *http.Client {
 }
 
 func get(t *testing.T, client *http.Client, target string) bool {
+	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, target, http.NoBody)
 	if err != nil {
 		return false

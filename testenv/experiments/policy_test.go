@@ -26,6 +26,7 @@ type ran struct {
 // policy changes the fleet's policy from two attempts to three under load, by way of NATS as its owner would. The time runs
 // from the write to the start of the last job that still went by the old policy.
 func policy(t *testing.T, s size) row {
+	t.Helper()
 	f := startFleet(t, 4)
 	before := jobs.DefaultPolicy()
 	before.MaxAttempts, before.BaseDelay, before.Jitter = 2, jobs.Duration(jobs.MinBaseDelay), false

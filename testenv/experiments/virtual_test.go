@@ -85,6 +85,7 @@ func (a arm) fetcher(w *world, tried func(jobs.Attempt)) *fetch.Fetcher {
 
 // job is for one of twenty sites.
 func job(t *testing.T, i int) jobs.Job {
+	t.Helper()
 	job, err := jobs.Decode("default", fmt.Sprint(i), fmt.Appendf(nil, "http://site%d.test/%d", i%20, i))
 	if err != nil {
 		t.Error(err)
@@ -94,6 +95,7 @@ func job(t *testing.T, i int) jobs.Job {
 
 // finish runs a job to its end; as the queue does, it brings it back when its time has come.
 func finish(t *testing.T, f *fetch.Fetcher, job jobs.Job) jobs.Result {
+	t.Helper()
 	var progress jobs.Progress
 	for {
 		switch o := f.Do(t.Context(), job, progress); o.Kind {

@@ -97,7 +97,9 @@ func (w *world) dial(_ context.Context, _, addr string) (net.Conn, error) {
 	client, server := net.Pipe()
 	w.wg.Go(func() {
 		defer func() { _ = server.Close() }()
-		for in := bufio.NewReader(server); w.serve(p, server, in); {
+		in, more := bufio.NewReader(server), true
+		for more {
+			more = w.serve(p, server, in)
 		}
 	})
 	return client, nil
@@ -145,6 +147,7 @@ func (p *proxy) fail(c net.Conn) bool {
 		return answer(c, "502 Bad Gateway")
 	case silent:
 		_, _ = io.Copy(io.Discard, c)
+	case hangsUp, habits:
 	}
 	return false
 }
