@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -16,7 +18,7 @@ import (
 
 func (a *app) proxiesCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "proxies", Short: "List, add and remove proxies", Args: args(cobra.NoArgs),
+		Use: "proxies", Short: "List, check, add and remove proxies", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(
@@ -24,6 +26,7 @@ func (a *app) proxiesCommand() *cobra.Command {
 			Use: "ls", Short: "List the pool: the environment, the file and the fleet's bucket", Args: args(cobra.NoArgs),
 			RunE: func(cmd *cobra.Command, _ []string) error { return a.proxiesLs(cmd.Context()) },
 		},
+		a.proxiesCheckCommand(),
 		&cobra.Command{
 			Use: "add LINE…", Short: "Add a proxy to the fleet's bucket, or replace it: URL [id=…] [tags=a,b] [region=…] [weight=…] [max_inflight=…] [rate=…]",
 			Long: `Adds a proxy to the fleet's bucket; every running worker has it within a second.
@@ -56,8 +59,14 @@ type listedProxy struct {
 	Source      string   `json:"source"`
 }
 
-func listed(p rotation.Proxy, source string) listedProxy {
-	return listedProxy{ID: p.ID, Addr: p.Addr(), Tags: p.Tags, Region: p.Region, Weight: max(1, p.Weight), MaxInflight: p.MaxInflight, Rate: p.Rate, Source: source}
+// sourced is a proxy of the pool and where it is named.
+type sourced struct {
+	rotation.Proxy
+	source string
+}
+
+func listed(p sourced) listedProxy {
+	return listedProxy{ID: p.ID, Addr: p.Addr(), Tags: p.Tags, Region: p.Region, Weight: max(1, p.Weight), MaxInflight: p.MaxInflight, Rate: p.Rate, Source: p.source}
 }
 
 func (a *app) proxiesLs(ctx context.Context) error {
@@ -65,22 +74,13 @@ func (a *app) proxiesLs(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	own, err := c.proxies()
+	pool, err := a.wholePool(ctx, &c, "proxies ls")
 	if err != nil {
 		return err
 	}
 	list := []listedProxy{}
-	shared, err := a.sharedProxies(ctx)
-	if err != nil {
-		fmt.Fprintln(a.err, "gofer: the fleet's bucket is not shown:", err)
-	}
-	for _, p := range own {
-		if _, better := shared[p.ID]; !better {
-			list = append(list, listed(p, "environment or file"))
-		}
-	}
-	for _, p := range shared {
-		list = append(list, listed(p, "bucket"))
+	for _, p := range pool {
+		list = append(list, listed(p))
 	}
 	if a.json {
 		return a.printJSON(list)
@@ -93,8 +93,30 @@ func (a *app) proxiesLs(ctx context.Context) error {
 	return nil
 }
 
-func (a *app) sharedProxies(ctx context.Context) (map[string]rotation.Proxy, error) {
-	s, err := a.connect(ctx, "proxies ls")
+// wholePool is the pool of a worker that has this environment. Without a server it is the environment's and the file's part.
+func (a *app) wholePool(ctx context.Context, c *config, verb string) ([]sourced, error) {
+	own, err := c.proxies()
+	if err != nil {
+		return nil, err
+	}
+	shared, err := a.sharedProxies(ctx, verb)
+	if err != nil {
+		fmt.Fprintln(a.err, "gofer: the fleet's bucket is left out:", err)
+	}
+	var pool []sourced
+	for _, p := range own {
+		if _, better := shared[p.ID]; !better {
+			pool = append(pool, sourced{p, "environment or file"})
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(shared)) {
+		pool = append(pool, sourced{shared[id], "bucket"})
+	}
+	return pool, nil
+}
+
+func (a *app) sharedProxies(ctx context.Context, verb string) (map[string]rotation.Proxy, error) {
+	s, err := a.connect(ctx, verb)
 	if err != nil {
 		return nil, err
 	}

@@ -114,7 +114,7 @@ func (s *submission) await(ctx context.Context) error {
 		ctx, cancel = context.WithTimeoutCause(ctx, s.flags.timeout, fmt.Errorf("no result within %s: the jobs go on, see gofer results", s.flags.timeout))
 		defer cancel()
 	}
-	bar := s.app.progress(len(s.accepted))
+	bar := s.app.progress(len(s.accepted), "jobs")
 	err := s.session.client.WaitMany(ctx, s.accepted, func(r jobs.Result) error {
 		if r.Outcome != jobs.Succeeded {
 			s.failed++
@@ -171,11 +171,11 @@ func (s *submission) verdict() error {
 }
 
 // progress is a bar with counts, rate and remaining time on a terminal, and nothing elsewhere.
-func (a *app) progress(total int) *progressbar.ProgressBar {
+func (a *app) progress(total int, what string) *progressbar.ProgressBar {
 	if !isTerminal(a.err) || total < 2 {
 		return progressbar.NewOptions(total, progressbar.OptionSetWriter(io.Discard), progressbar.OptionSetVisibility(false))
 	}
 	return progressbar.NewOptions(total, progressbar.OptionSetWriter(a.err), progressbar.OptionShowCount(), progressbar.OptionShowIts(),
-		progressbar.OptionSetItsString("jobs"), progressbar.OptionSetPredictTime(true), progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionSetItsString(what), progressbar.OptionSetPredictTime(true), progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionClearOnFinish(), progressbar.OptionFullWidth())
 }

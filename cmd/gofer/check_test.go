@@ -1,0 +1,172 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
+)
+
+// outcomes reads what gofer proxies check --json printed, by id; a proxy that is printed twice fails the test.
+func outcomes(t *testing.T, out string) map[string]checked {
+	t.Helper()
+	all := map[string]checked{}
+	for line := range strings.Lines(out) {
+		var r checked
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatalf("not a JSON object: %q", line)
+		}
+		if _, twice := all[r.ID]; twice {
+			t.Errorf("proxy %s was printed twice", r.ID)
+		}
+		all[r.ID] = r
+	}
+	return all
+}
+
+func TestCheckSaysWhichProxiesWorkAndWhyOthersDoNot(t *testing.T) {
+	w := newWorld(t, nil)
+	locked := w.startProxy(testenv.Good)
+	locked.User, locked.Password = "user", "s3cret"
+	wrong := strings.Replace(locked.URL("http"), "s3cret", "0ther-s3cret", 1)
+	gateway := w.startProxy(testenv.BadGateway)
+	lines := strings.Join([]string{
+		w.proxy.URL("http") + " id=good",
+		locked.URL("socks5") + " id=socks",
+		locked.URL("http") + " id=login",
+		wrong + " id=wrong-login",
+		w.startProxy(testenv.Refusing).URL("http") + " id=refusing",
+		"http://" + freeAddr(t) + " id=nobody",
+		w.startProxy(testenv.Silent).URL("http") + " id=silent",
+		w.startProxy(testenv.Banned).URL("http") + " id=banned",
+		gateway.URL("http") + " id=gateway",
+	}, "\n")
+	file := filepath.Join(t.TempDir(), "proxies.txt")
+	if err := os.WriteFile(file, []byte(lines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, out, errOut := gofer(t, "", "proxies", "check", "--json", "--target", "http://shop.test/ok", "--timeout", "700ms", file)
+	if code != exitSomeFailed || !strings.Contains(errOut, "gofer: 3 ok, 6 failed, median time ") {
+		t.Errorf("exit %d, said %q; want %d and 3 ok, 6 failed", code, errOut, exitSomeFailed)
+	}
+	if strings.Contains(out+errOut, "s3cret") || strings.Contains(out+errOut, "user:") {
+		t.Errorf("credentials were printed:\n%s%s", out, errOut)
+	}
+	got := outcomes(t, out)
+	for _, want := range []checked{
+		{ID: "good", OK: true, Status: 200}, {ID: "socks", OK: true, Status: 200}, {ID: "login", OK: true, Status: 200},
+		{ID: "wrong-login", Status: 407, Fault: jobs.FaultProxy, Error: "the proxy wants other credentials"},
+		{ID: "refusing", Fault: jobs.FaultProxy, Error: "the proxy closed the connection"},
+		{ID: "nobody", Fault: jobs.FaultProxy, Error: "connection refused"},
+		{ID: "silent", Fault: jobs.FaultUnclear, Error: "no complete answer in time"},
+		{ID: "banned", Status: 403, Fault: jobs.FaultTarget, Error: "403 Forbidden"},
+		{ID: "gateway", Status: 502, Fault: jobs.FaultUnclear, Error: "502 Bad Gateway"},
+	} {
+		r := got[want.ID]
+		if r.OK != want.OK || r.Status != want.Status || r.Fault != want.Fault || !strings.Contains(r.Error, want.Error) || r.OK != (r.Error == "") {
+			t.Errorf("%s = %+v, want %+v", want.ID, r, want)
+		}
+		if !strings.HasPrefix(r.Addr, "http://127.0.0.1:") && !strings.HasPrefix(r.Addr, "socks5://127.0.0.1:") || r.Duration <= 0 {
+			t.Errorf("%s has the address %q and the time %s", want.ID, r.Addr, r.Duration)
+		}
+	}
+	if n, tries := w.origin.Count("/ok"), gateway.Requests.Load(); n != 3 || tries != 1 {
+		t.Errorf("the target was asked %d times and a bad proxy %d times, want once by each proxy that works and 1", n, tries)
+	}
+}
+
+func TestCheckWithoutAFileTakesEnvironmentAndBucket(t *testing.T) {
+	w := newWorld(t, nil)
+	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errOut := gofer(t, w.startProxy(testenv.Good).URL("socks5")+" id=shared\n", "proxies", "add", "-"); code != exitOK {
+		t.Fatalf("gofer proxies add: exit %d, %s", code, errOut)
+	}
+	code, out, errOut := gofer(t, "", "proxies", "check", "--target", "http://shop.test/ok")
+	if code != exitOK || !strings.HasPrefix(errOut, "gofer: 2 ok, 0 failed, median time ") {
+		t.Errorf("exit %d, said %q; want 0 and 2 ok", code, errOut)
+	}
+	if strings.Count(out, "\n") != 2 || !strings.Contains(out, "good   http://127") || !strings.Contains(out, "shared socks5://127") || strings.Count(out, " ok     200 ") != 2 {
+		t.Errorf("printed\n%swant a line for good and one for shared", out)
+	}
+	code, out, _ = gofer(t, "", "proxies", "check", "--via", "shared", "--target", "http://shop.test/ok")
+	if code != exitOK || !strings.HasPrefix(out, "shared ") || strings.Count(out, "\n") != 1 {
+		t.Errorf("--via shared: exit %d, printed %q; want only that one", code, out)
+	}
+}
+
+func TestCheckOfALongListAsksEachProxyOnce(t *testing.T) {
+	w := newWorld(t, nil)
+	gone := freeAddr(t)
+	var lines strings.Builder
+	for i := range 200 {
+		if i%20 == 0 {
+			fmt.Fprintf(&lines, "http://%s id=gone-%d\n", gone, i)
+			continue
+		}
+		fmt.Fprintf(&lines, "%s id=good-%d\n", w.proxy.URL("http"), i)
+	}
+	code, out, errOut := gofer(t, lines.String(), "proxies", "check", "--json", "--target", "http://shop.test/ok", "-")
+	if code != exitSomeFailed || !strings.Contains(errOut, "190 ok, 10 failed") || strings.Contains(errOut, "%") {
+		t.Errorf("exit %d, said %q; want %d, 190 ok, 10 failed and no progress bar", code, errOut, exitSomeFailed)
+	}
+	all := outcomes(t, out)
+	for id, r := range all {
+		if r.OK != strings.HasPrefix(id, "good-") {
+			t.Errorf("%s: ok = %t, %s", id, r.OK, r.Error)
+		}
+	}
+	if len(all) != 200 || w.proxy.Requests.Load() != 190 {
+		t.Errorf("%d proxies printed, %d requests; want 200 and 190", len(all), w.proxy.Requests.Load())
+	}
+}
+
+func TestInterruptedCheckSaysWhatIsKnown(t *testing.T) {
+	w := newWorld(t, nil)
+	silent := w.startProxy(testenv.Silent)
+	t.Setenv("GOFER_PROXIES", "")
+	t.Setenv("GOFER_PROXIES_FILE", filepath.Join(t.TempDir(), "proxies.txt"))
+	lines := w.proxy.URL("http") + " id=good\n" + silent.URL("http") + " id=silent\n"
+	if err := os.WriteFile(os.Getenv("GOFER_PROXIES_FILE"), []byte(lines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := w.start("proxies", "check", "--target", "http://shop.test/ok", "--timeout", "10m")
+	eventually(t, "the good proxy to be printed and the silent one to be asked", func() bool {
+		return strings.Contains(p.log.String(), "good ") && silent.Conns.Load() == 1
+	})
+	if code := p.wait(t); code != exitFailed || !strings.Contains(p.log.String(), "interrupted: 1 ok, 0 failed") || !strings.Contains(p.log.String(), "1 not checked") {
+		t.Errorf("exit %d, said:\n%swant %d and what is known", code, p.log, exitFailed)
+	}
+}
+
+func TestWrongChecksAreUsageErrors(t *testing.T) {
+	const line = "http://user:s3cret@192.0.2.1:8080\n"
+	for _, c := range []struct {
+		in, want string
+		args     []string
+	}{
+		{line, "--target", []string{"--target", "shop.test", "-"}},
+		{line, "GOFER_ALLOW_PRIVATE_TARGETS", []string{"--target", "http://127.0.0.1:1/", "-"}},
+		{line, "--timeout", []string{"--timeout", "0s", "-"}},
+		{line, "--parallel", []string{"--parallel", "0", "-"}},
+		{line, `no proxy "mars"`, []string{"--via", "mars", "-"}},
+		{line + "user:s3cret@nowhere\n", "standard input: line 2", []string{"-"}},
+		{line, "no such file", []string{filepath.Join(t.TempDir(), "none")}},
+		{line, "at most 1 arg", []string{"a", "b"}},
+	} {
+		code, out, errOut := gofer(t, c.in, append([]string{"proxies", "check"}, c.args...)...)
+		if code != exitUsage || out != "" || !strings.Contains(errOut, c.want) || strings.Contains(errOut, "s3cret") {
+			t.Errorf("gofer proxies check %s: exit %d, %q, %q; want %d and %q", c.args, code, out, errOut, exitUsage, c.want)
+		}
+	}
+	if code, _, errOut := gofer(t, "# none\n", "proxies", "check", "-"); code != exitFailed || !strings.Contains(errOut, "no proxies to check") {
+		t.Errorf("an empty list: exit %d, %q; want %d and that there is nothing to check", code, errOut, exitFailed)
+	}
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/rotation"
+)
+
+// defaultTarget is there for everybody to fetch (RFC 2606), and https makes a proxy show that it opens tunnels.
+const defaultTarget = "https://example.com/"
+
+// checkFlags are the flags of gofer proxies check.
+type checkFlags struct {
+	target   string
+	timeout  time.Duration
+	parallel int
+	via      []string
+}
+
+func (a *app) proxiesCheckCommand() *cobra.Command {
+	var f checkFlags
+	cmd := &cobra.Command{
+		Use:   "check [FILE|-]",
+		Short: "Fetch a page through each proxy and say which ones work",
+		Long: `Fetches one page once through each proxy, many at a time, and prints a line for each as it is done: whether it
+worked, the answer's status, the time it took and, when it failed, whose fault that was and why. An answer of 400
+or more is a failure, too. Breakers and statistics of the workers are not touched.
+
+The proxies are those of the pool, as "gofer proxies ls" shows them, or the lines of a file or of standard input
+("-"), written as in the proxies file. Exit code 0 says that every proxy works, 3 that some do not.`,
+		Example: `  gofer proxies check
+  gofer proxies check --target http://example.com/ --timeout 5s bought.txt
+  gofer proxies check --json - < bought.txt | jq -r 'select(.ok) | .id'`,
+		Args: args(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, files []string) error { return a.proxiesCheck(cmd.Context(), f, files) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.target, "target", defaultTarget, "page to fetch; private addresses need GOFER_ALLOW_PRIVATE_TARGETS")
+	flags.DurationVar(&f.timeout, "timeout", 10*time.Second, "how long a proxy may take, 0.1s to 10m")
+	flags.IntVar(&f.parallel, "parallel", 64, "proxies at a time, 1 to 10000")
+	flags.StringSliceVar(&f.via, "via", nil, "check only the proxies of these ids")
+	return cmd
+}
+
+func (f *checkFlags) check() error {
+	switch {
+	case f.timeout < 100*time.Millisecond || f.timeout > jobs.MaxAttemptTimeout:
+		return usage("--timeout: not between 0.1s and 10m")
+	case f.parallel < 1 || f.parallel > 10000:
+		return usage("--parallel: not between 1 and 10000")
+	}
+	return nil
+}
+
+func (a *app) proxiesCheck(ctx context.Context, f checkFlags, files []string) error {
+	if err := f.check(); err != nil {
+		return err
+	}
+	c, err := loadConfig()
+	if err != nil {
+		return err
+	}
+	list, err := a.proxiesToCheck(ctx, &c, f, files)
+	if err != nil {
+		return err
+	}
+	k, err := a.newCheck(ctx, &c, f, list)
+	if err != nil {
+		return err
+	}
+	defer k.fetcher.Close()
+	return k.run(ctx, f.parallel)
+}
+
+// proxiesToCheck is the pool, or what the file lists, or of either those that --via names.
+func (a *app) proxiesToCheck(ctx context.Context, c *config, f checkFlags, files []string) ([]rotation.Proxy, error) {
+	list, err := a.listToCheck(ctx, c, files)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range f.via {
+		if !slices.ContainsFunc(list, func(p rotation.Proxy) bool { return p.ID == id }) {
+			return nil, usage("--via: there is no proxy %q", id)
+		}
+	}
+	if len(f.via) > 0 {
+		list = slices.DeleteFunc(list, func(p rotation.Proxy) bool { return !slices.Contains(f.via, p.ID) })
+	}
+	if len(list) == 0 {
+		return nil, errors.New("there are no proxies to check: name a file, or set GOFER_PROXIES_FILE")
+	}
+	return list, nil
+}
+
+func (a *app) listToCheck(ctx context.Context, c *config, files []string) ([]rotation.Proxy, error) {
+	if len(files) > 0 {
+		return a.listedProxies(files[0])
+	}
+	pool, err := a.wholePool(ctx, c, "proxies check")
+	if err != nil {
+		return nil, err
+	}
+	list := make([]rotation.Proxy, len(pool))
+	for i, p := range pool {
+		list[i] = p.Proxy
+	}
+	return list, nil
+}
+
+// listedProxies is what a file, or with "-" the standard input, lists.
+func (a *app) listedProxies(file string) ([]rotation.Proxy, error) {
+	read, source := func() ([]byte, error) { return os.ReadFile(file) }, file
+	if file == "-" {
+		read, source = func() ([]byte, error) { return io.ReadAll(a.in) }, "standard input"
+	}
+	data, err := read()
+	if err != nil {
+		return nil, usage("proxies check: %w", err)
+	}
+	list, err := parseProxies(source, string(data))
+	if err != nil {
+		return nil, usage("%w", err)
+	}
+	return list, nil
+}
