@@ -50,16 +50,21 @@ func (w *Worker) handle(work context.Context, t *task) {
 	defer w.jobs.remove(t.queue, t.id)
 
 	// The heartbeat goes on while the outcome is stored, and ends before the last ack.
-	stop := t.lease.keep(func(ctx context.Context) error {
-		err := w.cfg.Client.Heartbeat(ctx, t.msg)
-		w.cfg.Heartbeat(err == nil)
-		return err
-	}, cancel)
+	stop := t.lease.keep(func(ctx context.Context) error { return w.beat(ctx, t) }, cancel)
 	settled := w.complete(ctx, t)
 	stop()
 	if settled {
 		w.ack(t)
 	}
+}
+
+// beat renews the lease. One that the job's end cuts short says nothing about the server.
+func (w *Worker) beat(ctx context.Context, t *task) error {
+	err := w.cfg.Client.Heartbeat(ctx, t.msg)
+	if err == nil || !errors.Is(ctx.Err(), context.Canceled) {
+		w.cfg.Heartbeat(err == nil)
+	}
+	return err
 }
 
 // complete brings the job as far as it can be brought now and reports whether it may be acked.

@@ -287,6 +287,7 @@ func (r *rig) send(publish func(context.Context) error) {
 	select {
 	case r.outbox <- publish:
 	default:
+		r.metrics.Published("event", false)
 		r.log.Warn("event dropped, too many wait to be published")
 	}
 }

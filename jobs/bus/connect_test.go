@@ -136,6 +136,29 @@ func TestWhatIsSentWhileDisconnectedFailsAtOnce(t *testing.T) {
 	}
 }
 
+func TestWhatHappensToTheConnectionIsTold(t *testing.T) {
+	t.Parallel()
+	srv := testenv.StartNATS(t, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Deny: []string{"no.>"}},
+		}}}
+	})
+	reconnected, failed := make(chan struct{}, 1), make(chan string, 1)
+	nc, err := bus.Connect(soon(t), bus.Dial{
+		URL: srv.URL(), User: "u", Password: "p",
+		Reconnected: func() { reconnected <- struct{}{} }, Failed: func(kind string) { failed <- kind },
+	}, nil)
+	must(t, err)
+	defer nc.Close()
+	must(t, nc.Publish("no.way", nil))
+	if kind := <-failed; kind != "permission" {
+		t.Errorf("error of kind %q, want permission", kind)
+	}
+	srv.Stop()
+	srv.Start()
+	<-reconnected
+}
+
 func TestARefusedSubjectIsLogged(t *testing.T) {
 	t.Parallel()
 	srv := testenv.StartNATS(t, func(o *server.Options) {

@@ -38,7 +38,7 @@ func Families() []Family {
 		{"gofer_nats_reconnects_total", "counter", "Times that the connection to NATS was made again."},
 		{"gofer_nats_async_errors_total", "counter", "Errors that NATS reported outside a call, by kind."},
 		{"gofer_heartbeats_total", "counter", "Lease renewals of running jobs by outcome."},
-		{"gofer_publishes_total", "counter", "Messages published by kind and outcome."},
+		{"gofer_publishes_total", "counter", "Messages by kind and outcome: stored results, jobs stored to wait (retry), dead letters, events, rollups."},
 		{"gofer_consumer_pending", "gauge", "Jobs of a queue that no worker has taken yet. Every worker tells the same number: take the maximum."},
 		{"gofer_consumer_ack_pending", "gauge", "Jobs of a queue that workers hold. Every worker tells the same number: take the maximum."},
 		{"gofer_rollup_jobs", "gauge", "Jobs ended in the running or the previous hour, by outcome."},

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
+	"github.com/gofer-mq/gofer/worker/admin"
+)
+
+// scrapes compares the pages of a worker with the first one.
+type scrapes struct {
+	w     *world
+	url   string
+	first map[string]float64
+	moved map[string]bool // samples that had another value at some time
+}
+
+func (w *world) scrape(addr string) *scrapes {
+	s := &scrapes{w: w, url: "http://" + addr + "/metrics?proxies=all", moved: map[string]bool{}}
+	s.first = s.read()
+	return s
+}
+
+func (s *scrapes) read() map[string]float64 {
+	s.w.Helper()
+	samples := map[string]float64{}
+	_, page := s.w.get(s.url)
+	for lines := bufio.NewScanner(strings.NewReader(page)); lines.Scan(); {
+		name, text, _ := strings.Cut(lines.Text(), " ")
+		if value, err := strconv.ParseFloat(text, 64); err == nil {
+			samples[name] = value
+		}
+	}
+	return samples
+}
+
+// until scrapes until all these samples have moved.
+func (s *scrapes) until(samples ...string) {
+	s.w.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); len(samples) > 0; <-tick.C {
+		if time.Now().After(deadline) {
+			s.w.Fatalf("these have not moved in 20 s: %q", samples)
+		}
+		for name, value := range s.read() {
+			s.moved[name] = s.moved[name] || value != s.first[name]
+		}
+		samples = slices.DeleteFunc(samples, func(name string) bool { return s.moved[name] })
+	}
+}
+
+func (s *scrapes) familyMoved(family string) bool {
+	for sample, moved := range s.moved {
+		name, _, _ := strings.Cut(sample, "{")
+		if moved && (name == family || name == family+"_count") {
+			return true
+		}
+	}
+	return false
+}
+
+// TestEveryMetricMoves leads a worker through good and bad times. What it cannot lead to in seconds is named at the end.
+func TestEveryMetricMoves(t *testing.T) {
+	w := newWorld(t, func(o *server.Options) {
+		o.NoAuthUser = "anybody"
+		o.Users = []*server.User{{Username: "anybody"}, {Username: "limited", Password: "p", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Deny: []string{"gofer.events.breaker.refusing"}},
+		}}}
+	})
+	if err := w.client.Ensure(t.Context(), bus.Settings{AckWait: 2 * time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range map[string]string{
+		"NATS_USER": "limited", "NATS_PASSWORD": "p", "CONCURRENCY": "2", "HOST_RATE": "50", "DRAIN_TIMEOUT": "2s",
+		"PROXIES": w.proxy.URL("http") + " id=good, " + w.startProxy(testenv.Refusing).URL("http") + " id=refusing",
+	} {
+		t.Setenv("GOFER_"+name, value)
+	}
+	addr := freeAddr(t)
+	p := w.worker(addr)
+	s := w.scrape(addr)
+
+	// A good and a bad proxy: the breaker of the bad one opens, which this user may not tell the fleet.
+	for i := range 12 {
+		w.publish(fmt.Sprint("ok", i), job("/ok", nil))
+	}
+	w.publish("twice", job("/flaky/1", map[string]any{"retry": map[string]any{"base_delay": 0.1, "jitter": false}}))
+	w.publish("later", job("/flaky/2", map[string]any{"retry": map[string]any{"backoff_strategy": "fixed", "base_delay": 2.1, "jitter": false}}))
+	w.publish("bad", "not json")
+	s.until(`gofer_nats_async_errors_total{kind="permission"}`, `gofer_publishes_total{kind="event",outcome="failed"}`,
+		`gofer_publishes_total{kind="event",outcome="ok"}`, `gofer_publishes_total{kind="dead",outcome="ok"}`,
+		`gofer_publishes_total{kind="retry",outcome="ok"}`, `gofer_publishes_total{kind="result",outcome="ok"}`,
+		`gofer_publishes_total{kind="rollup",outcome="ok"}`, `gofer_rollup_flushes_total{outcome="ok"}`,
+		`gofer_proxies{state="open"}`, `gofer_rollup_breaker_opens{period="current"}`, `gofer_retries_total{kind="scheduled"}`)
+	w.publish("ok0", job("/ok", nil))
+
+	// Both slots are busy and one job waits; then the server goes away for longer than the jobs' lease.
+	w.publish("slow", job("/slow/20000", nil))
+	w.publish("slow-too", job("/slow/20000", nil))
+	w.publish("waiting", job("/ok", nil))
+	s.until("gofer_duplicate_results_total", `gofer_heartbeats_total{outcome="ok"}`, `gofer_consumer_ack_pending{queue="default"}`,
+		`gofer_consumer_pending{queue="default"}`, `gofer_jobs_in_flight{queue="default"}`)
+	w.nats.Stop()
+	s.until(`gofer_heartbeats_total{outcome="failed"}`, "gofer_leases_lost_total", "gofer_nats_connected", "gofer_ready")
+	w.nats.Start()
+	s.until("gofer_nats_reconnects_total")
+	eventually(t, "the jobs to come back", func() bool { return s.read()[`gofer_jobs_in_flight{queue="default"}`] == 2 })
+	p.stop()
+	s.until("gofer_draining")
+
+	still := []string{
+		"gofer_build_info", "gofer_slots", "gofer_rollup_start_timestamp_seconds", "gofer_pool_failing", "gofer_retries_held_total",
+		"gofer_jobs_handed_back_total",
+	}
+	for _, f := range admin.Families() {
+		if moved := s.familyMoved(f.Name); moved == slices.Contains(still, f.Name) {
+			t.Errorf("%s moved: %t", f.Name, moved)
+		}
+	}
+}
