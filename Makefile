@@ -2,7 +2,7 @@
 
 GOLANGCI_LINT_VERSION := v2.15.0
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LINT := bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
+LINT := $(CURDIR)/bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
 .PHONY: help build run test check static fmt lint bench experiments chaos fuzz readme clean
 
@@ -18,6 +18,7 @@ run: build ## builds gofer and runs a worker; with no proxies named, in a playgr
 
 test: ## runs every test, with the race detector; nothing has to be installed or running
 	go test -race ./...
+	cd testenv/peers && go test ./...
 
 check: static lint test ## is what a change has to pass: format, vet, tidy, lint, arrows, race
 
@@ -25,26 +26,30 @@ static: ## checks format, vet and go.mod
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run 'make fmt'"; exit 1; }
 	go vet ./...
 	go mod tidy -diff
+	cd testenv/peers && go vet ./... && go mod tidy -diff
 
 fmt: ## formats the code
 	gofmt -w $$(git ls-files '*.go')
 
 lint: $(LINT) ## runs the linters
 	$(LINT) run ./...
+	cd testenv/peers && $(LINT) run --config ../../.golangci.yml ./...
 
 $(LINT):
 	@mkdir -p bin/tools
 	GOBIN=$(CURDIR)/bin/tools go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 	mv bin/tools/golangci-lint $@
 
-bench: ## runs the benchmarks, last the whole program beside the fewest steps that do its work
+bench: ## runs the benchmarks, those of other libraries beside them, last the whole program beside the fewest steps that do its work
 	go test -run '^$$' -bench . -benchmem $$(go list ./... | grep -v testenv/bench)
+	cd testenv/peers && go test -run '^$$' -bench .
 	@mkdir -p bin
 	BENCH_CPU_PROFILE=$(CURDIR)/bin/gofer.prof go test -run '^$$' -bench Throughput -benchtime 20000x ./testenv/bench
 	@echo "where gofer's time goes:" && go tool pprof -top -cum -nodecount 40 bin/gofer.prof
 
 experiments: ## measures ten aims, each beside a baseline of the same run: what retries, breakers and the choice of proxies are worth
 	EXPERIMENTS=full go test -count=1 -timeout 15m -run Experiments -v ./testenv/experiments
+	cd testenv/peers && go test -count=1 -run DeadTarget -v .
 
 chaos: ## kills, freezes, cuts and fills real processes under load, and counts what came of the jobs; about ten minutes
 	go run ./testenv/chaos

@@ -98,7 +98,7 @@ func joined(t *testing.T, f *fleet, policy jobs.Policy) (*share.Share, jetstream
 	return shared, kv
 }
 
-// put writes the policy and returns when the server had it.
+// put writes the policy and returns when that began.
 func put(t *testing.T, kv jetstream.KeyValue, p jobs.Policy, attempts int) time.Time {
 	t.Helper()
 	p.MaxAttempts = attempts
@@ -106,8 +106,9 @@ func put(t *testing.T, kv jetstream.KeyValue, p jobs.Policy, attempts int) time.
 	if err != nil {
 		t.Fatal(err)
 	}
+	begun := time.Now()
 	if _, err := kv.Put(t.Context(), share.PolicyKey, data); err != nil {
 		t.Fatal(err)
 	}
-	return time.Now()
+	return begun
 }

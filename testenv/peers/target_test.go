@@ -1,0 +1,221 @@
+package peers_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"text/tabwriter"
+	"time"
+
+	"github.com/gofer-mq/gofer/rotation"
+)
+
+// trace is an hour of jobs in virtual time, each proxy's share being one in five seconds, for twenty sites of which one is
+// dead, through proxies of which a few are dead. All that a worker sees of a failure is that no answer came: it cannot tell a dead site from a dead proxy.
+type trace struct {
+	seed    uint64
+	proxies int
+	dead    int     // the first ones
+	share   float64 // of the jobs that are for the dead site
+}
+
+const (
+	sites    = 20
+	attempts = 3
+	hour     = 720 // jobs a proxy
+	pause    = 5 * time.Second
+	flaky    = 0.01 // of the attempts through a good proxy to a good site fail
+)
+
+// chooser picks a proxy that is not among those that failed this job, or none.
+type chooser interface {
+	pick(host string, failed []int) (proxy int, settle func(ok bool), found bool)
+	open(proxy int) bool
+}
+
+// plain takes the proxies in turn, behind a breaker each.
+type plain struct {
+	judges []judge
+	next   int
+}
+
+func (p *plain) pick(_ string, failed []int) (int, func(bool), bool) {
+	for range p.judges {
+		p.next = (p.next + 1) % len(p.judges)
+		if slices.Contains(failed, p.next) {
+			continue
+		}
+		if settle, admitted := p.judges[p.next].allow(); admitted {
+			return p.next, settle, true
+		}
+	}
+	return 0, nil, false
+}
+
+func (p *plain) open(proxy int) bool { return p.judges[proxy].open() }
+
+// gofer is the rotation of this module as it comes.
+type gofer struct{ pool *rotation.Pool }
+
+func newGofer(n int) gofer {
+	g := gofer{rotation.New(rotation.Config{})}
+	list := make([]rotation.Proxy, n)
+	for i := range list {
+		list[i] = rotation.Proxy{ID: fmt.Sprint(i), URL: &url.URL{Scheme: "http", Host: fmt.Sprintf("p%d.test:80", i)}}
+	}
+	g.pool.Replace(list)
+	return g
+}
+
+func (g gofer) pick(host string, failed []int) (proxy int, settle func(bool), found bool) {
+	var names []string
+	for _, i := range failed {
+		names = append(names, fmt.Sprint(i))
+	}
+	lease, _, err := g.pool.Pick(rotation.Need{Host: host, Exclude: names})
+	if err != nil {
+		return 0, nil, false
+	}
+	_, _ = fmt.Sscan(lease.ID(), &proxy)
+	return proxy, func(ok bool) {
+		kind := rotation.Unclear
+		if ok {
+			kind = rotation.Delivered
+		}
+		lease.Report(rotation.Verdict{Kind: kind, Reason: "timeout"})
+	}, true
+}
+
+func (g gofer) open(proxy int) bool {
+	s, _ := g.pool.StatusOf(fmt.Sprint(proxy))
+	return time.Until(s.NextTest) > 0
+}
+
+// tally is what came of a trace.
+type tally struct {
+	wrong, worst float64 // the share of good proxies that were open: of the time, and at the worst moment
+	found        float64 // the share of the time that dead proxies were open
+	lost, good   int     // jobs for good sites
+	wasted       int     // attempts through dead proxies
+}
+
+func (tr trace) run(t *testing.T, way func() chooser) (sum tally) {
+	t.Helper()
+	synctest.Test(t, func(*testing.T) {
+		c := way()
+		looks := 0
+		for n := range hour * tr.proxies {
+			time.Sleep(pause / time.Duration(tr.proxies))
+			tr.job(c, n, &sum)
+			if n%tr.proxies == 0 {
+				looks++
+				tr.look(c, &sum)
+			}
+		}
+		sum.wrong /= float64(looks)
+		sum.found /= float64(looks)
+	})
+	return sum
+}
+
+// luck is the same for everyone who chooses: it goes by the job, and by the proxy that an attempt is made through.
+func (tr trace) luck(job, proxy int) *rand.Rand {
+	return rand.New(rand.NewPCG(tr.seed, uint64(job)<<32|uint64(proxy)))
+}
+
+func (tr trace) job(c chooser, n int, sum *tally) {
+	const itself = 1 << 31
+	luck := tr.luck(n, itself)
+	host, good := fmt.Sprintf("site%d.test:443", 1+luck.IntN(sites-1)), true
+	if luck.Float64() < tr.share {
+		host, good = "dead.test:443", false
+	}
+	if good {
+		sum.good++
+	}
+	var failed []int
+	for range attempts {
+		proxy, settle, found := c.pick(host, failed)
+		if !found {
+			break
+		}
+		dead := proxy < tr.dead
+		if dead {
+			sum.wasted++
+		}
+		ok := good && !dead && tr.luck(n, proxy).Float64() >= flaky
+		settle(ok)
+		if ok {
+			return
+		}
+		failed = append(failed, proxy)
+	}
+	if good {
+		sum.lost++
+	}
+}
+
+func (tr trace) look(c chooser, sum *tally) {
+	wrong, found := 0, 0
+	for i := range tr.proxies {
+		switch open := c.open(i); {
+		case open && i < tr.dead:
+			found++
+		case open:
+			wrong++
+		}
+	}
+	share := float64(wrong) / float64(tr.proxies-tr.dead)
+	sum.wrong += share
+	sum.worst = max(sum.worst, share)
+	sum.found += float64(found) / float64(max(1, tr.dead))
+}
+
+// TestOneDeadTargetOpensNoHealthyProxy prints how many good proxies each way to judge takes out because of one dead site, and
+// holds gofer to 1 % of them and no lost job, while it still finds the dead proxies.
+func TestOneDeadTargetOpensNoHealthyProxy(t *testing.T) {
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "proxies\tdead\tjobs for the dead site\tjudged by\tgood proxies open\tat worst\tdead proxies open\tattempts through those\tjobs for good sites lost")
+	for _, tr := range []trace{{1, 50, 0, 0.2}, {1, 50, 5, 0.2}, {2, 200, 20, 0.2}, {3, 50, 5, 0.5}} {
+		ways := map[string]func() chooser{"gofer": func() chooser { return newGofer(tr.proxies) }}
+		names := []string{"gofer"}
+		for _, lib := range libraries() {
+			if lib.make == nil {
+				continue
+			}
+			name := map[string]string{"gofer": "plain rule"}[lib.name]
+			if name == "" {
+				name = lib.name
+			}
+			names = append(names, name)
+			ways[name] = func() chooser {
+				p := new(plain)
+				for range tr.proxies {
+					p.judges = append(p.judges, lib.make())
+				}
+				return p
+			}
+		}
+		for _, name := range names {
+			got := tr.run(t, ways[name])
+			_, _ = fmt.Fprintf(w, "%d\t%d\t%.0f %%\t%s\t%.2f %%\t%.0f %%\t%.0f %%\t%d\t%d of %d\n", tr.proxies, tr.dead, 100*tr.share, name,
+				100*got.wrong, 100*got.worst, 100*got.found, got.wasted, got.lost, got.good)
+			if name != "gofer" {
+				continue
+			}
+			if got.wrong > 0.01 || tr.dead == 0 && got.lost > 0 {
+				t.Errorf("%+v: %.2f %% of the good proxies open, %d jobs for good sites lost; want at most 1 %%, and none", tr, 100*got.wrong, got.lost)
+			}
+			if tr.dead > 0 && got.found < 0.9 {
+				t.Errorf("%+v: dead proxies open %.0f %% of the time, want nearly all of it", tr, 100*got.found)
+			}
+		}
+	}
+	_ = w.Flush()
+	t.Logf("\n%s", text.String())
+}
