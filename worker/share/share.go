@@ -1,11 +1,10 @@
-// Package share keeps a worker in step with its fleet: the proxy pool, the retry policy and the list of denied hosts live
-// in key-value buckets, and a change there reaches every running worker within a second. A bucket that cannot be read
-// leaves what was last known in force.
+// Package share keeps a worker in step with its fleet: the proxy pool, the retry policy, the list of denied hosts and the
+// proxies found dead live in key-value buckets, and a change there reaches every running worker within a second. A bucket
+// that cannot be read leaves what was last known in force.
 package share
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -87,70 +86,9 @@ func (s *Share) List(proxies []rotation.Proxy) {
 func (s *Share) Run(ctx context.Context, js jetstream.JetStream, names jobs.Names) {
 	var watches sync.WaitGroup
 	for kind, apply := range map[string]func(fresh bool, changes []change){"proxies": s.applyProxies, "policy": s.applyPolicy, "deny": s.applyDeny} {
-		watches.Go(func() { s.follow(ctx, js, names.Bucket(kind), apply) })
+		watches.Go(func() { follow(ctx, js, names.Bucket(kind), s.cfg.Log, apply) })
 	}
 	watches.Wait()
-}
-
-// change is a key that was set, or deleted when value is nil.
-type change struct {
-	key   string
-	value []byte
-	at    time.Time
-}
-
-// follow applies the bucket's keys, all at once and in place of what was known, then each change as it comes. A watch
-// that ends is begun again: keys may have gone meanwhile.
-func (s *Share) follow(ctx context.Context, js jetstream.JetStream, bucket string, apply func(fresh bool, changes []change)) {
-	for ctx.Err() == nil {
-		if err := s.watch(ctx, js, bucket, apply); err != nil && ctx.Err() == nil {
-			s.cfg.Log.Warn("bucket cannot be read, what was last known stays in force", "bucket", bucket, "error", err)
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Second):
-		}
-	}
-}
-
-func (s *Share) watch(ctx context.Context, js jetstream.JetStream, bucket string, apply func(fresh bool, changes []change)) error {
-	kv, err := js.KeyValue(ctx, bucket)
-	if err != nil {
-		return err
-	}
-	watch, err := kv.WatchAll(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = watch.Stop() }()
-	var first []change
-	known := false
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case entry, open := <-watch.Updates():
-			switch {
-			case !open:
-				return errors.New("the watch ended")
-			case entry == nil: // every key that was there has been seen
-				apply(true, first)
-				first, known = nil, true
-			case known:
-				apply(false, []change{changeOf(entry)})
-			default:
-				first = append(first, changeOf(entry))
-			}
-		}
-	}
-}
-
-func changeOf(entry jetstream.KeyValueEntry) change {
-	c := change{key: entry.Key(), at: entry.Created()}
-	if entry.Operation() == jetstream.KeyValuePut {
-		c.value = entry.Value()
-	}
-	return c
 }
 
 func (s *Share) applyPolicy(fresh bool, changes []change) {
