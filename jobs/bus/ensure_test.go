@@ -228,3 +228,22 @@ func TestStreamsHaveNoSilentLimits(t *testing.T) {
 		}
 	}
 }
+
+func TestBucketOfBreakersIsBoundedAndForgets(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	stream, err := in.js.Stream(soon(t), "KV_gofer-breakers")
+	must(t, err)
+	if c := stream.CachedInfo().Config; c.MaxBytes <= 0 || c.MaxAge <= 12*time.Minute || c.MaxMsgsPerSubject != 1 {
+		t.Errorf("got %d bytes, age %s, %d a proxy; want a bound, an age above the longest open time, and one", c.MaxBytes, c.MaxAge, c.MaxMsgsPerSubject)
+	}
+	config := stream.CachedInfo().Config
+	config.MaxBytes = -1
+	_, err = in.js.UpdateStream(soon(t), config)
+	must(t, err)
+	planned, err := in.Plan(soon(t), bus.Settings{})
+	must(t, err)
+	if got, want := lines(planned), "stream KV_gofer-breakers: max_bytes is unlimited, 33554432 is wanted"; got != want {
+		t.Errorf("got plan %q, want %q", got, want)
+	}
+}

@@ -19,7 +19,7 @@ func (s Settings) streams(n jobs.Names) []jetstream.StreamConfig {
 		s.limited(n.Stream("DEAD"), n.AllDead(), deadAge, 1),
 		s.rollups(n),
 		s.bucket(n.Bucket("proxies"), 0), s.bucket(n.Bucket("policy"), 0), s.bucket(n.Bucket("deny"), 0),
-		s.bucket(n.Bucket("breakers"), breakersAge),
+		s.breakers(n),
 		s.bodies(n),
 	}
 }
@@ -73,6 +73,14 @@ func (s Settings) limited(name, subject string, age time.Duration, perSubject in
 func (s Settings) bucket(name string, age time.Duration) jetstream.StreamConfig {
 	c := s.limited("KV_"+name, "$KV."+name+".>", age, 1)
 	c.Discard, c.AllowRollup, c.DenyDelete, c.Duplicates = jetstream.DiscardNew, true, true, duplicates
+	return c
+}
+
+// breakers is the bucket of the proxies that a worker found dead. An entry is true for minutes and may be lost, but it is
+// kept in files as everything else is: an account need not be allowed to use the server's memory.
+func (s Settings) breakers(n jobs.Names) jetstream.StreamConfig {
+	c := s.bucket(n.Bucket("breakers"), breakersAge)
+	c.MaxBytes = breakersBytes
 	return c
 }
 
