@@ -1,0 +1,440 @@
+package share_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/breaker"
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/testenv"
+	"github.com/gofer-mq/gofer/worker/share"
+)
+
+// fleet is a server with the installation's buckets.
+type fleet struct {
+	*testing.T
+	nats  *testenv.NATS
+	names jobs.Names
+	kv    jetstream.KeyValue
+}
+
+func newFleet(t *testing.T) *fleet {
+	t.Helper()
+	f := &fleet{T: t, nats: testenv.StartNATS(t, nil)}
+	var err error
+	if f.names, err = jobs.NewNames(""); err != nil {
+		t.Fatal(err)
+	}
+	client, err := bus.New(f.nats.Connect(), f.names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Ensure(t.Context(), bus.Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	if f.kv, err = client.JetStream().KeyValue(t.Context(), f.names.Bucket("breakers")); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// member is a worker as far as breakers go.
+type member struct {
+	*share.Breakers
+	t    *testing.T
+	pool *rotation.Pool
+	log  *lockedBuffer
+}
+
+const (
+	openTime = 30 * time.Second
+	slack    = 10 * time.Second
+	longest  = time.Minute
+)
+
+// newMember makes a worker whose pool has the proxies p0, p1, …; its breakers open at the first failure.
+func newMember(t *testing.T, name string, proxies int) *member {
+	t.Helper()
+	m := &member{t: t, log: new(lockedBuffer)}
+	m.pool = rotation.New(rotation.Config{Breaker: breaker.Config{FailureThreshold: 1, OpenTimeout: openTime, Jitter: -1}})
+	m.list(proxies)
+	m.Breakers = share.NewBreakers(share.BreakersConfig{
+		Pool: m.pool, Worker: name, Slack: slack, Longest: longest, Log: slog.New(slog.NewTextHandler(m.log, nil)),
+	})
+	return m
+}
+
+func (m *member) list(proxies int) {
+	m.t.Helper()
+	var lines strings.Builder
+	for i := range proxies {
+		fmt.Fprintf(&lines, "http://192.0.2.1:%d id=p%d\n", 1000+i, i)
+	}
+	list, err := rotation.ParseList(strings.NewReader(lines.String()))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.pool.Replace(list)
+}
+
+// join makes a worker and runs its breakers until the test ends.
+func (f *fleet) join(name string, proxies int) *member {
+	f.Helper()
+	m := newMember(f.T, name, proxies)
+	f.run(m)
+	return m
+}
+
+// run returns what ends the worker.
+func (f *fleet) run(m *member) (end func()) {
+	f.Helper()
+	js, err := jetstream.New(f.nats.Connect())
+	if err != nil {
+		f.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { m.Run(ctx, js, f.names) })
+	end = func() { cancel(); running.Wait() }
+	f.Cleanup(end)
+	return end
+}
+
+// attempt makes one through a proxy and tells the fleet what changed.
+func (m *member) attempt(id string, kind rotation.Kind) {
+	m.t.Helper()
+	l, events, err := m.pool.Pick(rotation.Need{ID: id})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for _, e := range append(events, l.Report(rotation.Verdict{Kind: kind, Reason: "refused"})...) {
+		m.Changed(e)
+	}
+}
+
+func (m *member) status(id string) rotation.Status {
+	m.t.Helper()
+	s, found := m.pool.StatusOf(id)
+	if !found {
+		m.t.Fatalf("no proxy %s", id)
+	}
+	return s
+}
+
+func (m *member) avoids(id string) bool { return !m.status(id).AvoidedUntil.IsZero() }
+
+// avoided is which proxies the worker avoids.
+func (m *member) avoided() (ids []string) {
+	for _, s := range m.pool.Status() {
+		if !s.AvoidedUntil.IsZero() {
+			ids = append(ids, s.ID)
+		}
+	}
+	return ids
+}
+
+// tell writes a finding as another worker would.
+func (f *fleet) tell(proxy string, what share.Finding) {
+	f.Helper()
+	data, err := json.Marshal(what)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.put(proxy, data)
+}
+
+func (f *fleet) put(proxy string, data []byte) {
+	f.Helper()
+	if _, err := f.kv.Put(f.Context(), proxy, data); err != nil {
+		f.Fatal(err)
+	}
+}
+
+func finding(worker string, d time.Duration) share.Finding {
+	return share.Finding{Worker: worker, Duration: jobs.Duration(d)}
+}
+
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-tick.C {
+		if holds() {
+			return
+		}
+	}
+	t.Fatalf("waited 20 s in vain for %s", what)
+}
+
+// lockedBuffer is a buffer that is written and read at once.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func TestProxyThatOneWorkerFoundDeadIsAvoidedByAllUntilItsProbeSucceeds(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	// Without the jitter and with a short open time, so that the probe comes soon.
+	a := newMember(t, "a", 4)
+	a.pool = rotation.New(rotation.Config{Breaker: breaker.Config{FailureThreshold: 1, OpenTimeout: 300 * time.Millisecond, Jitter: -1}})
+	a.list(4)
+	a.Breakers = share.NewBreakers(share.BreakersConfig{Pool: a.pool, Worker: "a", Slack: slack, Longest: longest, Log: slog.New(slog.DiscardHandler)})
+	f.run(a)
+	b, c := f.join("b", 4), f.join("c", 4)
+	a.attempt("p0", rotation.ProxyFault)
+	eventually(t, "b and c to avoid the proxy", func() bool { return b.avoids("p0") && c.avoids("p0") })
+	s := b.status("p0")
+	if left := time.Until(s.AvoidedUntil); s.AvoidedBy != "a" || s.State != breaker.Closed || left > slack+300*time.Millisecond || left <= 0 {
+		t.Errorf("b: %+v, want it closed and avoided by the word of a for the open time and the slack", s)
+	}
+	if a.avoids("p0") {
+		t.Error("a avoids what it found itself")
+	}
+	eventually(t, "the open time to end", func() bool { return a.status("p0").NextTest.Before(time.Now()) })
+	a.attempt("p0", rotation.Delivered)
+	eventually(t, "b and c to use the proxy again", func() bool { return !b.avoids("p0") && !c.avoids("p0") })
+	if s := b.status("p0"); s.LastChange != (time.Time{}) {
+		t.Errorf("b: %+v, want its own breaker untouched", s)
+	}
+}
+
+func TestWorkerThatStartsHonoursWhatTheFleetFound(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	old := newMember(t, "a", 4)
+	end := f.run(old)
+	old.attempt("p0", rotation.ProxyFault)
+	eventually(t, "the finding to be stored", func() bool { _, err := f.kv.Get(t.Context(), "p0"); return err == nil })
+	end()
+	again := f.join("a", 4)
+	eventually(t, "the next run of the same worker to avoid the proxy", func() bool { return again.avoids("p0") })
+	if s := again.status("p0"); s.State != breaker.Closed {
+		t.Errorf("breaker %s, want it closed after a restart", s.State)
+	}
+	again.list(1)
+	again.list(4)
+	late := f.join("late", 0)
+	eventually(t, "the watch to be up", func() bool { return strings.Contains(late.log.String(), "proxy=p0") })
+	late.list(4)
+	eventually(t, "a proxy that comes into the pool later to be avoided", func() bool { return late.avoids("p0") })
+}
+
+func TestFindingThatIsOldOrNotValidIsIgnored(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	f.tell("p0", finding("a", time.Millisecond))
+	f.put("p1", []byte("{"))
+	f.put("p2", []byte(`{"worker": "a", "duration": -5}`))
+	f.put("p3", []byte(`{"worker": "a", "duration": 0.000001}`))
+	f.put("p4", []byte(`{"duration": 60}`))
+	f.tell("p5", finding("a", 24*time.Hour))
+	b := f.join("b", 20)
+	eventually(t, "the last one to be honoured", func() bool { return b.avoids("p5") })
+	if got := b.avoided(); len(got) != 1 || strings.Contains(b.log.String(), "avoided, another worker found it dead\" proxy=p0") {
+		t.Errorf("avoided %v, want only p5 ever; it said:\n%s", got, b.log)
+	}
+	if left := time.Until(b.status("p5").AvoidedUntil); left > longest {
+		t.Errorf("avoided for %s, want at most %s", left, longest)
+	}
+	f.put("p5", []byte("nonsense"))
+	f.tell("p6", finding("a", longest))
+	eventually(t, "the next finding", func() bool { return b.avoids("p6") })
+	if b.avoids("p5") {
+		t.Error("p5 is avoided after its finding was replaced by nonsense")
+	}
+}
+
+func TestWorkerThatFindsMostOfThePoolDeadIsNotFollowed(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	b := f.join("b", 10)
+	f.tell("p9", finding("sane", longest))
+	for i := range 6 {
+		f.tell(fmt.Sprint("p", i), finding("mad", longest))
+	}
+	eventually(t, "the mad worker's word to be dropped", func() bool {
+		return strings.Contains(b.log.String(), "not followed") && len(b.avoided()) == 1
+	})
+	f.tell("p6", finding("mad", longest))
+	f.tell("p8", finding("sane", longest))
+	eventually(t, "the sane worker's next finding", func() bool { return b.avoids("p8") })
+	if got := fmt.Sprint(b.avoided()); got != "[p8 p9]" {
+		t.Errorf("avoided %s, want the sane worker's two", got)
+	}
+	for _, id := range []string{"p0", "p1"} {
+		if err := f.kv.Delete(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the worker to be followed again", func() bool { return fmt.Sprint(b.avoided()) == "[p2 p3 p4 p5 p6 p8 p9]" })
+}
+
+func TestResetTakesTheFindingAwayForAll(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	b, c := f.join("b", 4), f.join("c", 4)
+	f.tell("p0", finding("a", longest))
+	eventually(t, "b and c to avoid the proxy", func() bool { return b.avoids("p0") && c.avoids("p0") })
+	b.pool.Reset("p0")
+	b.Reset("p0")
+	b.Reset("p1")
+	eventually(t, "c to use it again", func() bool { return !c.avoids("p0") })
+	if keys, err := f.kv.ListKeys(t.Context()); err != nil {
+		t.Error(err)
+	} else if id, some := <-keys.Keys(); some {
+		t.Errorf("%s is still in the bucket", id)
+	}
+	info, err := f.kv.Status(t.Context())
+	if err != nil || info.Values() != 1 {
+		t.Errorf("%d messages, %v; want the deletion of p0 alone", info.Values(), err)
+	}
+}
+
+func TestOpeningThatSaysNothingAboutTheProxyIsNotShared(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	a, b := f.join("a", 20), f.join("b", 20)
+	a.Changed(rotation.Event{Event: breaker.Event{To: breaker.Open, NextTest: time.Now().Add(longest)}})
+	a.Changed(rotation.Event{ProxyID: "p0", Event: breaker.Event{To: breaker.Open}})
+	a.Changed(rotation.Event{ProxyID: "p1", Event: breaker.Event{To: breaker.HalfOpen}})
+	a.Changed(rotation.Event{ProxyID: "p2", Event: breaker.Event{To: breaker.Open, NextTest: time.Now().Add(-time.Minute)}})
+	a.attempt("p3", rotation.ProxyFault)
+	eventually(t, "the fourth to be avoided", func() bool { return b.avoids("p3") })
+	if got := b.avoided(); len(got) != 1 {
+		t.Errorf("avoided %v, want only p3: the pool, a forced one, a test and one whose time is over say nothing", got)
+	}
+	// All that worked fails: from the third on it is doubtful whose fault that is.
+	for i := range 20 {
+		if i != 3 {
+			a.attempt(fmt.Sprint("p", i), rotation.Delivered)
+		}
+	}
+	for i := 4; i < 9; i++ {
+		a.attempt(fmt.Sprint("p", i), rotation.ProxyFault)
+	}
+	a.attempt("p10", rotation.Delivered)
+	a.attempt("p10", rotation.ProxyFault)
+	eventually(t, "the one that fails alone to be avoided", func() bool { return b.avoids("p10") })
+	if b.avoids("p7") || b.avoids("p8") || a.status("p7").State != breaker.Open {
+		t.Errorf("avoided %v, want none that failed while the whole pool did", b.avoided())
+	}
+}
+
+func TestWithoutAServerEachWorkerJudgesForItselfAndLosesNoTime(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	a, b := f.join("a", 4), f.join("b", 4)
+	a.attempt("p0", rotation.ProxyFault)
+	eventually(t, "b to avoid the proxy", func() bool { return b.avoids("p0") })
+	f.nats.Stop()
+	a.attempt("p1", rotation.ProxyFault)
+	b.attempt("p2", rotation.ProxyFault)
+	if !b.avoids("p0") || b.avoids("p1") || b.status("p2").State != breaker.Open {
+		t.Errorf("b avoids %v, want what it knew, and p2 open by its own judgement", b.avoided())
+	}
+	l, _, err := b.pool.Pick(rotation.Need{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Release()
+	f.nats.Start()
+	eventually(t, "what was found meanwhile to be told", func() bool { return b.avoids("p1") && a.avoids("p2") })
+}
+
+func TestChangesThatNobodyTakesAreBoundedAndHoldNobodyUp(t *testing.T) {
+	t.Parallel()
+	a := newMember(t, "a", 0) // and it does not run
+	flood := func() {
+		for i := range 10_000 {
+			a.Changed(rotation.Event{ProxyID: fmt.Sprint("p", i), Event: breaker.Event{To: breaker.Closed}})
+		}
+	}
+	flood()
+	if got := strings.Count(a.log.String(), "too many"); got != 1 {
+		t.Errorf("said %d times that changes are dropped, want once", got)
+	}
+	f := newFleet(t)
+	f.run(a)
+	stored := func() uint64 {
+		s, err := f.kv.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Values()
+	}
+	eventually(t, "what was kept to be written", func() bool { return stored() == 4096 })
+	a.Changed(rotation.Event{ProxyID: "next", Event: breaker.Event{To: breaker.Closed}})
+	eventually(t, "the next one to be written", func() bool { return stored() == 4097 })
+	f.nats.Stop()
+	flood()
+	if got := strings.Count(a.log.String(), "too many"); got != 2 {
+		t.Errorf("said %d times that changes are dropped, want once more", got)
+	}
+}
+
+func TestWordThatComesWhileAnOlderOneIsWrittenIsNotLost(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	a := f.join("a", 0)
+	const proxies = 20
+	for i := range proxies {
+		for range 20 {
+			a.Changed(rotation.Event{ProxyID: fmt.Sprint("p", i), Event: breaker.Event{To: breaker.Closed}})
+			runtime.Gosched()
+		}
+		a.Changed(rotation.Event{ProxyID: fmt.Sprint("p", i), Event: breaker.Event{To: breaker.Open, NextTest: time.Now().Add(longest)}})
+	}
+	for i := range proxies {
+		eventually(t, "the last word to be stored", func() bool { _, err := f.kv.Get(t.Context(), fmt.Sprint("p", i)); return err == nil })
+	}
+}
+
+func TestOnlyTheLastWordAboutAProxyIsWritten(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	a := newMember(t, "a", 0)
+	for range 100 {
+		a.Changed(rotation.Event{ProxyID: "p0", Event: breaker.Event{To: breaker.Open, NextTest: time.Now().Add(longest)}})
+		a.Changed(rotation.Event{ProxyID: "p0", Event: breaker.Event{To: breaker.Closed}})
+	}
+	a.Changed(rotation.Event{ProxyID: "p1", Event: breaker.Event{To: breaker.Open, NextTest: time.Now().Add(longest), Reason: "refused"}})
+	f.run(a)
+	var entry jetstream.KeyValueEntry
+	eventually(t, "the finding to be stored", func() (stored bool) {
+		var err error
+		entry, err = f.kv.Get(t.Context(), "p1")
+		return err == nil
+	})
+	if entry.Revision() != 2 {
+		t.Errorf("it is message %d, want one about p0 before it", entry.Revision())
+	}
+	var got share.Finding
+	if err := json.Unmarshal(entry.Value(), &got); err != nil || got.Worker != "a" || got.Reason != "refused" || got.Duration.Std() > longest+slack || got.Duration.Std() < longest {
+		t.Errorf("got %s, want the worker, the reason and the time with the slack", entry.Value())
+	}
+}

@@ -1,0 +1,137 @@
+package share
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+const (
+	// mostWords bounds what waits to be written: a pool of that many proxies that die at once.
+	mostWords = 4096
+	// writeTimeout bounds one write; what it did not answer is written again.
+	writeTimeout = 2 * time.Second
+)
+
+// word is what is to be written about a proxy: that it is dead until a time or, without one, that it is not.
+type word struct {
+	until  time.Time
+	reason string
+}
+
+// outgoing is the words that wait to be written, at most one for each proxy, in the order of the first one about it.
+type outgoing struct {
+	wake chan struct{}
+
+	mu    sync.Mutex
+	words map[string]word
+	order []string
+	full  bool // and that was told
+}
+
+// put never waits. It returns false when a word is dropped because too many wait, once until all of those are written.
+func (o *outgoing) put(id string, w word) (ok bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, waits := o.words[id]; !waits {
+		if len(o.order) >= mostWords {
+			told := o.full
+			o.full = true
+			return told
+		}
+		o.order = append(o.order, id)
+	}
+	o.words[id] = w
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+// first is the word that waits for longest.
+func (o *outgoing) first() (id string, w word, ok bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.order) == 0 {
+		o.full = false
+		return "", word{}, false
+	}
+	id = o.order[0]
+	return id, o.words[id], true
+}
+
+// done takes the first word off, unless there is a newer one about its proxy by now.
+func (o *outgoing) done(w word) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if id := o.order[0]; o.words[id] == w {
+		o.order = o.order[1:]
+		delete(o.words, id)
+	}
+}
+
+// write writes the words one by one until ctx ends. What the server refuses is dropped, what gets no answer is tried again:
+// it is told when NATS is back, unless its time is over by then.
+func (b *Breakers) write(ctx context.Context, js jetstream.JetStream, bucket string) {
+	var kv jetstream.KeyValue
+	for failing := false; ctx.Err() == nil; {
+		id, w, ok := b.outgoing.first()
+		if !ok {
+			select {
+			case <-ctx.Done():
+			case <-b.outgoing.wake:
+			}
+			continue
+		}
+		err := nats.ErrDisconnected
+		// A client that is cut off would keep the message and send it later, when it is no longer true.
+		if js.Conn().IsConnected() {
+			kv, err = b.writeWord(ctx, js, bucket, kv, id, w)
+		}
+		_, refused := errors.AsType[*jetstream.APIError](err)
+		if err == nil || refused {
+			b.outgoing.done(w)
+		}
+		if err != nil && !failing && ctx.Err() == nil {
+			b.cfg.Log.Warn("breakers not shared, the other workers judge by themselves", "error", err)
+		}
+		if failing = err != nil; failing && !refused {
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	}
+}
+
+// writeWord returns the bucket for the next word; nil as the bucket means that it has to be looked for.
+func (b *Breakers) writeWord(ctx context.Context, js jetstream.JetStream, bucket string, kv jetstream.KeyValue, id string, w word) (jetstream.KeyValue, error) {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	if kv == nil {
+		var err error
+		if kv, err = js.KeyValue(ctx, bucket); err != nil {
+			return nil, err
+		}
+	}
+	left := time.Until(w.until)
+	switch {
+	case w.until.IsZero():
+		return kv, kv.Delete(ctx, id)
+	case left <= 0:
+		return kv, nil
+	}
+	data, err := json.Marshal(Finding{Worker: b.cfg.Worker, Instance: b.instance, Duration: jobs.Duration(left.Round(time.Millisecond)), Reason: w.reason})
+	if err == nil {
+		_, err = kv.Put(ctx, id, data)
+	}
+	return kv, err
+}
