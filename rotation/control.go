@@ -30,6 +30,26 @@ func (p *Pool) Avoid(id string, until time.Time, by string) bool {
 	return known
 }
 
+// LeaveTests says whether somebody else finds out if proxies whose open time is over work again. Then a pick takes such a
+// proxy only when it names it, or when no other is left.
+func (p *Pool) LeaveTests(leave bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.leaveTests = leave
+}
+
+// Due is the ids of the proxies whose open time is over and that nobody tests now. A pick that names one tests it.
+func (p *Pool) Due() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wake(p.group.Now(), len(p.line))
+	ids := make([]string, 0, len(p.slots[0].due.list))
+	for _, e := range p.slots[0].due.list {
+		ids = append(ids, e.proxy.ID)
+	}
+	return ids
+}
+
 func (p *Pool) change(id string, act func(*entry) breaker.Event) ([]Event, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

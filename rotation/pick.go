@@ -98,7 +98,7 @@ func (p *Pool) endRests(now time.Duration, most int) {
 
 // search looks for a proxy; those that another worker found dead come last.
 func (p *Pool) search(need Need, now time.Duration) (Lease, []Event, bool) {
-	f := skips{exclude: need.Exclude, rests: p.rests.of(need.Host)}
+	f := skips{exclude: need.Exclude, rests: p.rests.of(need.Host), due: p.leaveTests}
 	if need.ID != "" {
 		return p.only(need, f, now)
 	}
@@ -191,7 +191,7 @@ func (p *Pool) candidate(s *set, slot int, need Need, f skips, now time.Duration
 	if need.Session != "" {
 		return p.sticky(s, slot, need.Session, f, now)
 	}
-	if p.probes(s, need) {
+	if !p.leaveTests && p.probes(s, need) {
 		if e := s.due.pick(f); e != nil {
 			p.probing--
 			return e

@@ -79,6 +79,8 @@ type Pool struct {
 	outage   outage
 	pace     float64 // mean latency of good attempts, in nanoseconds
 	troubled int     // proxies that are open or on probation
+
+	leaveTests bool // picks leave those that are due for a probe to others
 }
 
 // New makes an empty pool.

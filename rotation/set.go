@@ -245,7 +245,7 @@ func (s *set) usable(e *entry, slot int, f skips) bool {
 		return at != nowhere
 	}
 	c, _ := turnOf(at)
-	return c == due || f.spare
+	return c == due && !f.due || f.spare
 }
 
 // turns is proxies that are taken around, without regard to the strategy.
@@ -287,6 +287,7 @@ type skips struct {
 	exclude []string
 	rests   *hostRests
 	spare   bool
+	due     bool // sessions leave out those that are due for a probe
 }
 
 func (f skips) skip(e *entry) bool {
