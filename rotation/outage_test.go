@@ -141,7 +141,49 @@ func TestAFewProxiesThatDieAreTheirOwnFault(t *testing.T) {
 	})
 }
 
+func TestAPoolThatOftenFailsIsNotInOutageAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 10
+		p := pool(t, rotation.RoundRobin, n, nil)
+		for round := range 20 {
+			// All of them fail, then all of them deliver: as often as not, so ten failures in a row are no wonder.
+			for i := range n {
+				kind := []rotation.Kind{rotation.ProxyFault, rotation.Delivered}[round%2]
+				take(t, p, rotation.Need{ID: fmt.Sprint("p", i)}).Report(rotation.Verdict{Kind: kind, Reason: "connect"})
+			}
+			if _, failing := p.Failing(); failing {
+				t.Fatalf("round %d: bad luck is taken for a failure of the pool", round)
+			}
+			time.Sleep(15 * time.Second)
+		}
+	})
+}
+
 // A site of which a part is down answers 502 there, through every proxy, without a tunnel.
+func TestManyFailuresOfOneProxyAreItsOwnFault(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pool(t, rotation.RoundRobin, 20, nil)
+		for range 200 {
+			if _, err := attempt(p, "a.test:80", always(rotation.Delivered)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var leases []*rotation.Lease
+		for range 50 {
+			leases = append(leases, take(t, p, rotation.Need{ID: "p0"}))
+		}
+		for _, l := range leases {
+			l.Report(rotation.Verdict{Kind: rotation.ProxyFault, Reason: "connect"})
+		}
+		if _, failing := p.Failing(); failing {
+			t.Error("50 failures of one proxy are taken for a failure of the pool")
+		}
+		if got := states(p); got[breaker.Open] != 1 || got[breaker.Closed] != 19 {
+			t.Errorf("states: %v, want one open", got)
+		}
+	})
+}
+
 func TestAFailingPartOfASiteOpensNoGoodProxy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pool(t, rotation.Random, 20, nil)

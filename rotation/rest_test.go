@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/gofer-mq/gofer/rotation"
 )
 
@@ -27,6 +29,72 @@ func TestManyRestsThatEndAtOnceAreAllOver(t *testing.T) {
 			t.Errorf("pick after every rest: %v, want the proxy", err)
 		}
 	})
+}
+
+func TestManyThatComeBackAtOnceAreAllOffered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 200
+		p := pool(t, rotation.RoundRobin, n, func(i int) string { return map[bool]string{true: "tags=last"}[i == n-1] })
+		need := rotation.Need{Tags: []string{"last"}}
+		take(t, p, need).Release()
+		for i := range n {
+			p.ForceOpen(fmt.Sprint("p", i), time.Minute-time.Duration(n-i), "test") // the last one at last
+		}
+		time.Sleep(time.Minute)
+		if err := refusal(p, need); err != nil {
+			t.Errorf("pick when all of them are due: %v, want the one with the tag", err)
+		}
+	})
+}
+
+// TestRestsEndInTheirOrder lets each proxy rest for a time of its own. Then, moment by moment, the host gets those back whose
+// rest is over, and no others.
+func TestRestsEndInTheirOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) { rapid.SyncTest(t, restsEndInTheirOrder) })
+}
+
+func restsEndInTheirOrder(t *rapid.T) {
+	long := rapid.SliceOfN(rapid.IntRange(1, 20), 1, 80).Draw(t, "rests, in seconds")
+	p := drawPool(rapid.SampledFrom(strategies()).Draw(t, "strategy"), len(long), nil)
+	for i, seconds := range long {
+		need := rotation.Need{ID: fmt.Sprint("p", i), Host: "a.test:80"}
+		take(t, p, need).Report(rotation.Verdict{Kind: rotation.Delivered, CoolDown: time.Duration(seconds) * time.Second})
+	}
+	for now := 1; now <= 20; now++ {
+		time.Sleep(time.Second)
+		for i, seconds := range long {
+			need := rotation.Need{ID: fmt.Sprint("p", i), Host: "a.test:80"}
+			if err := refusal(p, need); (err == nil) != (seconds <= now) {
+				t.Fatalf("p%d, which rests for %d s, after %d s: %v", i, seconds, now, err)
+			}
+		}
+	}
+}
+
+func TestLongestOfARestCounts(t *testing.T) {
+	for _, minutes := range [][]time.Duration{{3, 1, 2}, {1, 3, 2}, {1, 2, 3}, {3, 3, 1}} {
+		synctest.Test(t, func(t *testing.T) {
+			p := pool(t, rotation.RoundRobin, 1, nil)
+			need := rotation.Need{Host: "a.test:80"}
+			var leases []*rotation.Lease
+			for range minutes {
+				leases = append(leases, take(t, p, need))
+			}
+			for i, l := range leases {
+				l.Report(rotation.Verdict{Kind: rotation.Delivered, CoolDown: minutes[i] * time.Minute})
+			}
+			for left := 3 * time.Minute; left > 0; left -= time.Minute {
+				none, ok := errors.AsType[*rotation.NoProxyError](refusal(p, need))
+				if !ok || time.Until(none.RetryAt) != left {
+					t.Errorf("rests of %d minutes: %+v, want a refusal for %v", minutes, none, left)
+				}
+				time.Sleep(time.Minute)
+			}
+			if err := refusal(p, need); err != nil {
+				t.Errorf("rests of %d minutes: %v after the longest", minutes, err)
+			}
+		})
+	}
 }
 
 func TestLateTripOfARestedProxyIsSeen(t *testing.T) {
@@ -64,4 +132,21 @@ func TestStrictRegionWithoutARegionDemandsNothing(t *testing.T) {
 func refusal(p *rotation.Pool, need rotation.Need) error {
 	_, _, err := p.Pick(need)
 	return err
+}
+
+func TestMoreFiltersThanAreKeptStillFindTheRightProxies(t *testing.T) {
+	const n = 100
+	p := pool(t, rotation.RoundRobin, 2*n, func(i int) string { return fmt.Sprint("tags=t", i/2) })
+	for round := range 4 {
+		for i := range n {
+			p.Reset(fmt.Sprint("p", 2*i+round%2))
+			spoil(p, fmt.Sprint("p", 2*i+1-round%2))
+		}
+		for i := range n {
+			need := rotation.Need{Tags: []string{fmt.Sprint("t", i)}}
+			if got, want := take(t, p, need).ID(), fmt.Sprint("p", 2*i+round%2); got != want {
+				t.Fatalf("round %d, tag t%d: got %s, want %s, the one that is closed", round, i, got, want)
+			}
+		}
+	}
 }
