@@ -4,7 +4,7 @@ GOLANGCI_LINT_VERSION := v2.15.0
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LINT := $(CURDIR)/bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
-.PHONY: help build run test check static fmt lint bench experiments chaos fuzz readme clean
+.PHONY: help build run test check static fmt lint bench experiments chaos fuzz mutants readme clean
 
 help: ## lists what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ chaos: ## kills, freezes, cuts and fills real processes under load, and counts w
 fuzz: ## runs each fuzz target for 30 s
 	@for p in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
 		echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime 30s $$p || exit 1; done; done
+
+mutants: ## breaks breaker, rotation and retry on purpose, one place at a time, and names the test that notices; five minutes
+	go run ./testenv/mutants
 
 readme: ## runs the commands of README.md as a newcomer would
 	GOFER_DATA_DIR=$$(mktemp -d) go run ./testenv/readme README.md

@@ -34,6 +34,7 @@ func floors() map[string][]string {
 		"testenv/chaos":       {"jobs", "jobs/bus", "testenv"},
 		"testenv/experiments": nil,
 		"testenv/playground":  {"testenv"},
+		"testenv/mutants":     nil,
 		"testenv/readme":      nil,
 		"testenv/interop":     nil,
 		"testenv/browser":     nil,

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strings"
+)
+
+// moduleRoot is the folder of go.mod.
+func moduleRoot(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env GOMOD: %w", err)
+	}
+	return filepath.Dir(strings.TrimSpace(string(out))), nil
+}
+
+func readAll(dir string) (all []mutant, err error) {
+	paths, err := filepath.Glob(filepath.Join(dir, "*.txt"))
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range paths {
+		data, err := os.ReadFile(p)
+		if err != nil {
+			return nil, err
+		}
+		for part := range strings.SplitSeq(strings.Trim(string(data), "\n"), "\n\n") {
+			m, err := parse(part)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %q: %w", filepath.Base(p), part, err)
+			}
+			all = append(all, m)
+		}
+	}
+	return all, nil
+}
+
+func parse(text string) (m mutant, err error) {
+	lines := strings.Split(text, "\n")
+	if len(lines) < 3 {
+		return m, errors.New("want what is broken, the file, and the change")
+	}
+	m.what, m.file = lines[0], lines[1]
+	for _, line := range lines[2:] {
+		switch rest := line[min(1, len(line)):] + "\n"; {
+		case strings.HasPrefix(line, "-"):
+			m.old += rest
+		case strings.HasPrefix(line, "+"):
+			m.new += rest
+		default:
+			return m, fmt.Errorf("line %q begins with neither - nor +", line)
+		}
+	}
+	if m.old == "" || m.old == m.new {
+		return m, errors.New("nothing goes")
+	}
+	return m, nil
+}
+
+// source is the mutated file.
+func (m mutant) source(root string) ([]byte, error) {
+	source, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(m.file)))
+	if err != nil {
+		return nil, err
+	}
+	if n := bytes.Count(source, []byte("\n"+m.old)); n != 1 {
+		return nil, fmt.Errorf("%s: %s: the text that goes is in the file %d times, want once:\n%s", m.file, m.what, n, m.old)
+	}
+	return bytes.Replace(source, []byte("\n"+m.old), []byte("\n"+m.new), 1), nil
+}
+
+// test runs the tests of the mutant's package, and returns the name of the first that fails; empty when none does. The tree is
+// left alone: the go command is told to read the mutated file, in dir, instead of the true one.
+func (m mutant) test(ctx context.Context, root, dir string) (killer string, err error) {
+	source, err := m.source(root)
+	if err != nil {
+		return "", err
+	}
+	mutated, overlay := filepath.Join(dir, "mutated.go"), filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(mutated, source, 0o600); err != nil {
+		return "", err
+	}
+	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{filepath.Join(root, filepath.FromSlash(m.file)): mutated}})
+	if err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(overlay, replace, 0o600); err != nil {
+		return "", err
+	}
+	// A mutant may wait for ever. Rapid need not look long for the shortest history, nor keep it.
+	cmd := exec.CommandContext(ctx, "go", "test", "-overlay", overlay, "-vet=off", "-count=1", "-failfast", "-timeout=60s",
+		"./"+path.Dir(m.file), "-rapid.nofailfile", "-rapid.shrinktime=1s")
+	cmd.Dir = root
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		return "", nil
+	}
+	return firstFailure(out)
+}
+
+// firstFailure reads the go command's words about tests that failed.
+func firstFailure(out []byte) (string, error) {
+	panicked := ""
+	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
+		line := lines.Text()
+		switch name, failed := strings.CutPrefix(line, "--- FAIL: "); {
+		case failed:
+			return strings.Fields(name)[0], nil
+		case strings.Contains(line, "[build failed]"), strings.Contains(line, "[setup failed]"):
+			return "", fmt.Errorf("it cannot be built:\n%s", out)
+		case strings.HasPrefix(line, "panic: test timed out"), strings.HasPrefix(line, "panic: "), strings.HasPrefix(line, "fatal error: "):
+			panicked = line
+		case panicked != "" && strings.HasPrefix(line, "\tTest"):
+			return strings.Fields(line)[0] + ", by its time limit", nil
+		}
+	}
+	if panicked != "" {
+		return panicked, nil
+	}
+	return "", fmt.Errorf("the tests failed, but none is named:\n%s", out)
+}
