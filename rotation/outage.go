@@ -105,15 +105,13 @@ func (p *Pool) Doubtful() bool {
 }
 
 // testing reports whether a pick may go on: always, but in an outage only once a second.
-func (o *outage) testing(now time.Duration) bool {
-	if !o.on {
-		return true
+func (o *outage) testing(now time.Duration) bool { return !o.on || now >= o.test }
+
+// tested notes that a pick that went on got a proxy; one that found none leaves the test to others.
+func (o *outage) tested(now time.Duration) {
+	if o.on {
+		o.test = now + testEvery
 	}
-	if now < o.test {
-		return false
-	}
-	o.test = now + testEvery
-	return true
 }
 
 // worked books that a proxy reached its target; the event is the end of an outage.

@@ -206,3 +206,54 @@ func TestAFailingPartOfASiteOpensNoGoodProxy(t *testing.T) {
 		}
 	})
 }
+
+// failing brings a pool that works into an outage.
+func failing(t *testing.T, n int) *rotation.Pool {
+	t.Helper()
+	p := pool(t, rotation.RoundRobin, n, nil)
+	for _, kind := range []rotation.Kind{rotation.Delivered, rotation.ProxyFault} {
+		for range 2 * n {
+			if _, failing := p.Failing(); failing {
+				return p
+			}
+			if _, err := attempt(p, "a.test:80", always(kind)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Fatal("no outage")
+	return nil
+}
+
+func TestJobsThatFindNoProxyDoNotTakeTheTestOfAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := failing(t, 20)
+		p.ForceOpen("p3", time.Hour, "test")
+		time.Sleep(time.Second)
+		for range 10 {
+			_, _, err := p.Pick(rotation.Need{Host: "a.test:80", ID: "p3"})
+			if _, ok := errors.AsType[*rotation.NoProxyError](err); !ok {
+				t.Fatalf("pick of a proxy that rests: %v", err)
+			}
+			l, _, err := p.Pick(rotation.Need{Host: "a.test:80"})
+			if err != nil {
+				t.Fatalf("the test of this second: %v", err)
+			}
+			l.Report(rotation.Verdict{Kind: rotation.ProxyFault})
+			time.Sleep(time.Second)
+		}
+	})
+}
+
+func TestANeedThatNoProxyCanMeetIsToldSoDuringAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := failing(t, 20)
+		for range 3 {
+			_, _, err := p.Pick(rotation.Need{Host: "a.test:80", Tags: []string{"nobody"}})
+			none, ok := errors.AsType[*rotation.NoProxyError](err)
+			if !ok || none.Reason != rotation.Unmatched {
+				t.Errorf("pick of a tag that no proxy has: %+v, want unmatched", err)
+			}
+		}
+	})
+}

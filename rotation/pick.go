@@ -67,20 +67,30 @@ func (p *Pool) Pick(need Need) (Lease, []Event, error) {
 		return Lease{}, nil, &NoProxyError{Reason: Empty}
 	}
 	if !p.outage.testing(now) {
-		return Lease{}, nil, &NoProxyError{Reason: Failing, RetryAt: p.group.Time(p.outage.test)}
+		return Lease{}, nil, p.paused(need, now)
 	}
-	if lease, events, ok := p.search(need, now); ok {
-		return lease, events, nil
-	}
-	if p.line.late(now) || p.rests.late(now) {
+	lease, events, ok := p.search(need, now)
+	if !ok && (p.line.late(now) || p.rests.late(now)) {
 		// So many times came at once that not all were looked at.
 		p.wake(now, len(p.line))
 		p.endRests(now, len(p.rests.line))
-		if lease, events, ok := p.search(need, now); ok {
-			return lease, events, nil
+		lease, events, ok = p.search(need, now)
+	}
+	if !ok {
+		return Lease{}, nil, p.none(need, now)
+	}
+	p.outage.tested(now)
+	return lease, events, nil
+}
+
+// paused is why nothing is picked between two tests of an outage. A need that no proxy can meet is told so all the same.
+func (p *Pool) paused(need Need, now time.Duration) *NoProxyError {
+	if need.ID != "" || len(need.Tags) > 0 || need.RegionStrict {
+		if none := p.none(need, now); none.Reason == Unmatched {
+			return none
 		}
 	}
-	return Lease{}, nil, p.none(need, now)
+	return &NoProxyError{Reason: Failing, RetryAt: p.group.Time(p.outage.test)}
 }
 
 // endRests lets proxies back to the hosts that they rested for, and forgets rests beyond the bound; at most so many.

@@ -151,23 +151,23 @@ func pick(list []*member, keep func(*member) bool) (out []*member) {
 	return out
 }
 
-// refuse is why a pick gets nothing, and when it may be tried again; nil when it gets something. The attempt that finds out
-// whether the pool still fails is taken even if it then finds no proxy.
+// refuse is why a pick gets nothing, and when it may be tried again; nil when it gets something. Only a pick that gets a
+// proxy is the attempt that finds out whether the pool still fails.
 func (p *plain) refuse(need rotation.Need) *rotation.NoProxyError {
 	now := p.group.Now()
 	if len(p.list) == 0 {
 		return &rotation.NoProxyError{Reason: rotation.Empty}
 	}
-	if p.failing && now < p.test {
-		return &rotation.NoProxyError{Reason: rotation.Failing, RetryAt: p.group.Time(p.test)}
-	}
-	p.test = now + time.Second
-	if len(p.offered(need)) > 0 {
-		return nil
-	}
 	fitting := pick(p.list, func(m *member) bool { return m.fits(need) })
 	if len(fitting) == 0 {
 		return &rotation.NoProxyError{Reason: rotation.Unmatched}
+	}
+	if p.failing && now < p.test {
+		return &rotation.NoProxyError{Reason: rotation.Failing, RetryAt: p.group.Time(p.test)}
+	}
+	if len(p.offered(need)) > 0 {
+		p.test = now + time.Second
+		return nil
 	}
 	soonest := never
 	for _, m := range fitting {
