@@ -130,6 +130,9 @@ func (b *Breaker) Ready() bool {
 	return until == 0 || until <= b.group.Now()
 }
 
+// State is the state that the last event left behind, as Snapshot has it. It takes no lock.
+func (b *Breaker) State() State { return stateOf(b.word.Load()) }
+
 // Peek is the state that a call would meet now: an open breaker whose time is over is half-open. It changes nothing.
 func (b *Breaker) Peek() State {
 	switch until := time.Duration(b.until.Load()); {

@@ -68,6 +68,9 @@ func disturb(p *rotation.Pool, luck *rand.Rand, list []rotation.Proxy) {
 		p.Avoid(id, time.Now().Add(time.Minute), "w2")
 	case 5:
 		p.Status()
+		for range p.States() {
+			_ = p.Len() // no lock is held
+		}
 	case 6:
 		p.SetStrategy(strategies()[luck.IntN(5)])
 	}

@@ -55,16 +55,16 @@ func (r *rig) loop() admin.Loop {
 
 func (r *rig) proxyStates() map[string]int {
 	out := map[string]int{}
-	for _, s := range r.pool.Status() {
-		out[s.State.String()]++
+	for _, state := range r.pool.States() {
+		out[state.String()]++
 	}
 	return out
 }
 
 func (r *rig) eachProxy() iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
-		for _, s := range r.pool.Status() {
-			if !yield(s.ID, s.State.String()) {
+		for id, state := range r.pool.States() {
+			if !yield(id, state.String()) {
 				return
 			}
 		}

@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -308,16 +308,21 @@ func TestNoAnswerShowsACredential(t *testing.T) {
 	}
 }
 
+// BenchmarkDayOverHTTP asks for 24 hours of 10,000 requests an hour through 1,000 proxies.
 func BenchmarkDayOverHTTP(b *testing.B) {
 	w := newWorker(b, nil)
-	for i := range 200_000 {
-		w.book.Job(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1, Policy: "exponential/3", At: time.Now().Add(-time.Duration(i) * 400 * time.Millisecond)})
+	for i := range 240_000 {
+		at := time.Now().Add(-time.Duration(240_000-i) * 360 * time.Millisecond)
+		w.book.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%04d", i%1000), Status: 200, Duration: time.Second, At: at})
+		w.book.Job(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1, Policy: "exponential/3", At: at})
 	}
 	server := httptest.NewServer(w)
 	defer server.Close()
-	for b.Loop() {
-		response := fetch(b, http.DefaultClient, server.URL+"/api/v1/metrics/retries/timeseries?hours=24")
-		_, _ = io.Copy(io.Discard, response.Body)
-		_ = response.Body.Close()
+	for _, query := range []string{"retries", "retries/timeseries?hours=24", "retries/by-proxy?hours=24", "retries/by-policy?hours=24"} {
+		b.Run(query, func(b *testing.B) {
+			for b.Loop() {
+				read(b, server.URL+"/api/v1/metrics/"+query, "identity")
+			}
+		})
 	}
 }

@@ -4,7 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"iter"
+	"net/http"
+	"net/http/httptest"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -204,29 +207,12 @@ func FuzzLabel(f *testing.F) {
 	})
 }
 
-// BenchmarkPage is a scrape that names every proxy of a real pool.
+// BenchmarkPage is the making of a page that names every proxy of a real pool.
 func BenchmarkPage(b *testing.B) {
 	for _, proxies := range []int{0, 10_000} {
 		b.Run(fmt.Sprintf("proxies=%d", proxies), func(b *testing.B) {
-			var lines strings.Builder
-			for i := range proxies {
-				fmt.Fprintf(&lines, "http://192.0.2.1:%d id=p%05d\n", i+1, i)
-			}
-			pool := newPool(b, lines.String())
-			g := everything(0, "default")
-			g.EachProxy = func() iter.Seq2[string, string] {
-				return func(yield func(string, string) bool) {
-					for _, s := range pool.Status() {
-						if !yield(s.ID, s.State.String()) {
-							return
-						}
-					}
-				}
-			}
-			m := admin.NewMetrics(g)
-			for i := range proxies {
-				m.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%05d", i), Status: 200})
-			}
+			m := admin.NewMetrics(crowded(b, proxies))
+			countEach(m, proxies)
 			b.ReportAllocs()
 			for b.Loop() {
 				m.Write(proxies)
@@ -234,6 +220,81 @@ func BenchmarkPage(b *testing.B) {
 			b.ReportMetric(float64(len(m.Write(proxies)))/1e6, "MB/page")
 		})
 	}
+}
+
+// crowded are gauges over a real pool, read as the program reads them.
+func crowded(tb testing.TB, proxies int) admin.Gauges {
+	tb.Helper()
+	var lines strings.Builder
+	for i := range proxies {
+		fmt.Fprintf(&lines, "http://192.0.2.1:%d id=p%05d\n", i+1, i)
+	}
+	pool := newPool(tb, lines.String())
+	g := everything(0, "default")
+	g.ProxyStates = func() map[string]int {
+		out := map[string]int{}
+		for _, state := range pool.States() {
+			out[state.String()]++
+		}
+		return out
+	}
+	g.EachProxy = func() iter.Seq2[string, string] {
+		return func(yield func(string, string) bool) {
+			for id, state := range pool.States() {
+				if !yield(id, state.String()) {
+					return
+				}
+			}
+		}
+	}
+	return g
+}
+
+func countEach(m *admin.Metrics, proxies int) {
+	for i := range proxies {
+		m.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%05d", i), Status: 200, Bytes: int64(i * i)})
+	}
+}
+
+// BenchmarkScrape is a scrape of a worker with 10,000 proxies over HTTP, plain and compressed.
+func BenchmarkScrape(b *testing.B) {
+	const proxies = 10_000
+	metrics := admin.NewMetrics(crowded(b, proxies))
+	countEach(metrics, proxies)
+	w := newWorker(b, func(c *admin.Config) { c.Metrics = metrics })
+	server := httptest.NewServer(w)
+	defer server.Close()
+	for _, query := range []string{"", "?proxies=top", "?proxies=all"} {
+		for _, encoding := range []string{"identity", "gzip"} {
+			b.Run("metrics"+query+"/"+encoding, func(b *testing.B) {
+				var size int64
+				for b.Loop() {
+					size = read(b, server.URL+"/metrics"+query, encoding)
+				}
+				b.ReportMetric(float64(size)/1e3, "kB/scrape")
+			})
+		}
+	}
+}
+
+// read asks for a page, takes it as it comes and returns its size.
+func read(b *testing.B, url, encoding string) int64 {
+	b.Helper()
+	r, err := http.NewRequestWithContext(b.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	r.Header.Set("Accept-Encoding", encoding) // which keeps the client from unpacking
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	size, err := io.Copy(io.Discard, response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		b.Fatalf("GET %s: %s, %v", url, response.Status, err)
+	}
+	return size
 }
 
 func BenchmarkAttemptCounted(b *testing.B) {
