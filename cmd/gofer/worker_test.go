@@ -233,69 +233,6 @@ func TestRunningJobCanBeCancelled(t *testing.T) {
 	}
 }
 
-func TestPoolPolicyAndDenyListChangeLive(t *testing.T) {
-	w := newWorld(t, nil)
-	addr := freeAddr(t)
-	w.worker(addr)
-	second := w.startProxy(testenv.Good)
-	if code, _, errOut := gofer(t, second.URL("http")+" id=second\n", "proxies", "add", "-"); code != exitOK {
-		t.Fatalf("gofer proxies add: exit %d, %s", code, errOut)
-	}
-	eventually(t, "the second proxy to be in the pool", func() bool {
-		status, _ := w.get("http://" + addr + "/api/v1/circuit-breakers/second")
-		return status == http.StatusOK
-	})
-	if code, _, errOut := gofer(t, "", "deny", "add", "shop.test"); code != exitOK {
-		t.Fatalf("gofer deny add: exit %d, %s", code, errOut)
-	}
-	if code, _, errOut := gofer(t, "", "policy", "set", `{"max_attempts":7}`); code != exitOK {
-		t.Fatalf("gofer policy set: exit %d, %s", code, errOut)
-	}
-	eventually(t, "the policy to be in force", func() bool {
-		_, body := w.get("http://" + addr + "/api/v1/retry/policy")
-		return strings.Contains(body, `"max_attempts":7`)
-	})
-	w.publish("denied", job("/ok", nil))
-	if r := w.result("denied"); r.Error != jobs.ErrTargetDenied {
-		t.Errorf("job for a denied host = %s %s, want %s", r.Outcome, r.Error, jobs.ErrTargetDenied)
-	}
-}
-
-func TestStrategyChangesLive(t *testing.T) {
-	w := newWorld(t, nil)
-	t.Setenv("GOFER_PROXIES", w.proxy.URL("http")+" id=light,"+w.startProxy(testenv.Good).URL("http")+" id=heavy weight=9")
-	w.worker(freeAddr(t))
-	jobsDone := 0
-	share := func(id string) (n int) { // of ten jobs
-		first := jobsDone
-		for ; jobsDone < first+10; jobsDone++ {
-			w.publish(fmt.Sprint("j", jobsDone), job("/ok", nil))
-			if w.result(fmt.Sprint("j", jobsDone)).Proxy == id {
-				n++
-			}
-		}
-		return n
-	}
-	if got := share("heavy"); got != 5 {
-		t.Errorf("round robin: %d of 10 jobs through one of two proxies, want 5", got)
-	}
-	for _, step := range []struct {
-		name string
-		want int
-	}{{"weighted", 9}, {"reset", 5}} {
-		if code, _, errOut := gofer(t, "", "proxies", "strategy", step.name); code != exitOK {
-			t.Fatalf("gofer proxies strategy %s: exit %d, %s", step.name, code, errOut)
-		}
-		eventually(t, "the strategy "+step.name, func() bool { return share("heavy") == step.want })
-	}
-	if got := read[map[string]string](t, "proxies", "strategy"); got["strategy"] != "round_robin" || got["source"] != "environment" {
-		t.Errorf("gofer proxies strategy: %v, want the environment's", got)
-	}
-	if code, _, _ := gofer(t, "", "proxies", "strategy", "cheapest"); code != exitUsage {
-		t.Errorf("an unknown strategy: exit %d, want %d", code, exitUsage)
-	}
-}
-
 func TestWorkerOutlivesItsServer(t *testing.T) {
 	w := newWorld(t, nil)
 	p := w.worker(freeAddr(t))
