@@ -93,15 +93,44 @@ func flood(m *admin.Metrics, n int) {
 }
 
 func TestPageStaysSmallUnderAFloodOfLabels(t *testing.T) {
-	queues := make([]string, 32)
-	for i := range queues {
-		queues[i] = fmt.Sprintf("queue-%d", i)
+	most := make([]string, 32)
+	for i := range most {
+		most[i] = fmt.Sprintf("queue-%d", i)
 	}
-	m := admin.NewMetrics(everything(10_000, queues...))
-	before := series(m.Write(0))
-	flood(m, 20_000)
-	if got := series(m.Write(0)); got != before || got > 500 {
-		t.Errorf("series: got %d after and %d before the flood, want the same and at most 500", got, before)
+	for name, g := range map[string]admin.Gauges{"one queue": everything(10_000, "default"), "32 queues": everything(10_000, most...)} {
+		g.Process = len(g.Queues) == 1 // some 130 series of the runtime, always the same ones
+		m := admin.NewMetrics(g)
+		before := series(m.Write(0))
+		flood(m, 20_000)
+		if got := series(m.Write(0)); got != before || got > 500 {
+			t.Errorf("series with %s: got %d after and %d before the flood, want the same and at most 500", name, got, before)
+		}
+	}
+}
+
+// TestEveryLineIsWellFormedWhateverLabelsHold: one line that is not makes readers refuse the page.
+func TestEveryLineIsWellFormedWhateverLabelsHold(t *testing.T) {
+	hostile := "x\"\\\n} 1\ngofer_ready{\xff\t\r"
+	g := everything(0, hostile)
+	g.Version = hostile
+	g.EachProxy = func() iter.Seq2[string, string] {
+		return func(yield func(string, string) bool) { yield(hostile, hostile) }
+	}
+	m := admin.NewMetrics(g)
+	flood(m, 10)
+	line := regexp.MustCompile(`^(# (HELP|TYPE) [a-z_]+ .+|[a-z_]+(\{([a-z_]+="([^"\\\n]|\\[\\"n])*",?)+\})? [0-9.e+-]+(Inf)?)$`)
+	seen := map[string]bool{}
+	page := m.Write(10)
+	for got := range bytes.Lines(page) {
+		text := strings.TrimSuffix(string(got), "\n")
+		name := text[:strings.LastIndex(text, " ")]
+		if !line.MatchString(text) || seen[name] {
+			t.Errorf("line %q: not well formed, or there twice", text)
+		}
+		seen[name] = true
+	}
+	if !utf8.Valid(page) || !strings.Contains(string(page), `gofer_proxy_state{proxy="x\"\\\n} 1\ngofer_ready{`+"\uFFFD\t\r\"} 2\n") {
+		t.Errorf("the page is not UTF-8, or misses the proxy with the hostile name:\n%s", page)
 	}
 }
 
