@@ -64,9 +64,9 @@ func (a *app) breakersLs(ctx context.Context, s *session, _ []string) error {
 	var rows []table.Row
 	for _, id := range slices.Sorted(maps.Keys(fleet)) {
 		f := fleet[id]
-		rows = append(rows, table.Row{id, f.states["closed"], f.states["open"], f.states["half_open"], f.failures(), f.nextTest()})
+		rows = append(rows, table.Row{id, f.states["closed"], f.states["open"], f.states["half_open"], f.failures(), f.nextTest(), f.avoided()})
 	}
-	a.printTable(table.Row{"proxy", "closed", "open", "half open", "failures", "next test"}, rows)
+	a.printTable(table.Row{"proxy", "closed", "open", "half open", "failures", "next test", "avoided"}, rows)
 	return nil
 }
 
@@ -74,7 +74,8 @@ func (a *app) breakersLs(ctx context.Context, s *session, _ []string) error {
 type fleetBreaker struct {
 	states map[string]int
 	worst  admin.Breaker
-	next   *time.Time // the first test that any of them has planned
+	next   *time.Time    // the first test that any of them has planned
+	avoid  admin.Breaker // the one that is avoided for longest
 }
 
 func (f fleetBreaker) with(b admin.Breaker) fleetBreaker {
@@ -87,6 +88,9 @@ func (f fleetBreaker) with(b admin.Breaker) fleetBreaker {
 	}
 	if b.NextTestTime != nil && (f.next == nil || b.NextTestTime.Before(*f.next)) {
 		f.next = b.NextTestTime
+	}
+	if b.AvoidedUntil != nil && (f.avoid.AvoidedUntil == nil || f.avoid.AvoidedUntil.Before(*b.AvoidedUntil)) {
+		f.avoid = b
 	}
 	return f
 }
@@ -103,6 +107,14 @@ func (f fleetBreaker) nextTest() string {
 		return "in " + wait.String()
 	}
 	return "now"
+}
+
+// avoided says for how long some workers use the proxy only as a last resort.
+func (f fleetBreaker) avoided() string {
+	if f.avoid.AvoidedUntil == nil {
+		return ""
+	}
+	return fmt.Sprintf("for %s (found dead by %s)", max(0, time.Until(*f.avoid.AvoidedUntil)).Round(time.Second), f.avoid.AvoidedBy)
 }
 
 func (a *app) breakersReset(ctx context.Context, s *session, args []string) error {

@@ -2,15 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"slices"
 	"time"
 
-	"github.com/gofer-mq/gofer/breaker"
-	"github.com/gofer-mq/gofer/jobs/bus"
-	"github.com/gofer-mq/gofer/rotation"
-	"github.com/gofer-mq/gofer/worker/admin"
 	"github.com/gofer-mq/gofer/worker/control"
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
@@ -62,61 +56,6 @@ func (r *rig) status() control.Status {
 		s.Queues = append(s.Queues, control.Queue{Queue: q.Name, Weight: max(1, q.Weight)})
 	}
 	return s
-}
-
-// breakers lists the first most breakers, those that are not closed before the others.
-func (r *rig) breakers(most int) (list any, total int) {
-	status := r.pool.Status()
-	closed := func(s rotation.Status) int {
-		if s.State == breaker.Closed {
-			return 1
-		}
-		return 0
-	}
-	slices.SortStableFunc(status, func(a, b rotation.Status) int { return closed(a) - closed(b) })
-	shown := make([]admin.Breaker, min(most, len(status)))
-	for i := range shown {
-		shown[i] = admin.BreakerOf(status[i])
-	}
-	return shown, len(status)
-}
-
-// resetHere closes the breaker of one proxy in this worker, or all if proxy is empty, and returns how many those were.
-func (r *rig) resetHere(proxy string) (reset int) {
-	ids := []string{proxy}
-	if proxy == "" {
-		ids = ids[:0]
-		for _, s := range r.pool.Status() {
-			ids = append(ids, s.ID)
-		}
-	}
-	for _, id := range ids {
-		events, found := r.pool.Reset(id)
-		if !found {
-			continue
-		}
-		reset++
-		r.breakersChanged(events)
-	}
-	return reset
-}
-
-// resetBreaker closes a proxy's breaker in every worker. This one comes first, and does nothing when its own message
-// reaches it.
-func (r *rig) resetBreaker(ctx context.Context, proxy string) error {
-	r.resetHere(proxy)
-	l := r.line.Load()
-	if l == nil {
-		return bus.ErrUnreachable
-	}
-	request, err := json.Marshal(control.ResetRequest{ProxyID: proxy})
-	if err != nil {
-		return err
-	}
-	if err := l.nc.Publish(control.Subject(r.names, control.ResetBreakers), request); err != nil {
-		return err
-	}
-	return l.nc.FlushWithContext(ctx)
 }
 
 // hours are the newest ones of the fleet, or of this worker if that is asked for or the fleet's are not read yet.

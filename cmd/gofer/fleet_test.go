@@ -110,6 +110,7 @@ func TestBreakerIsResetInTheWholeFleet(t *testing.T) {
 	t.Setenv("GOFER_PROXIES", bad.URL("http")+" id=bad, "+w.proxy.URL("http")+" id=good")
 	t.Setenv("GOFER_BREAKER_FAILURE_THRESHOLD", "1")
 	t.Setenv("GOFER_BREAKER_TIMEOUT", "10m")
+	t.Setenv("GOFER_BREAKER_SHARE", "false") // or only one of them would meet the proxy
 	t.Setenv("GOFER_ADMIN_TOKEN", "")
 	_, addr := w.named("w1")
 	w.named("w2")

@@ -14,7 +14,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/gofer-mq/gofer/breaker"
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/rotation"
@@ -36,6 +35,7 @@ type rig struct {
 	metrics *admin.Metrics
 	fetcher *fetch.Fetcher
 	share   *share.Share
+	fleet   *share.Breakers // nil when breakers are not shared
 	rollups *share.Rollups
 	outbox  chan func(context.Context) error
 	started time.Time
@@ -64,6 +64,7 @@ func newRig(c config, proxies []rotation.Proxy, log *slog.Logger) (*rig, error) 
 	r.pool = rotation.New(rotation.Config{Strategy: strategy, Breaker: c.breaker()})
 	r.share = share.New(share.Config{Pool: r.pool, Policy: c.policy(), Strategy: strategy, Log: log})
 	r.share.List(proxies)
+	r.fleet = r.fleetBreakers()
 	r.metrics = admin.NewMetrics(r.gauges())
 	r.rollups = share.NewRollups(share.RollupsConfig{Book: r.book, Flushed: r.flushed, Log: log})
 	r.fetcher = fetch.New(r.fetchConfig())
@@ -155,6 +156,9 @@ func (r *rig) work(ctx context.Context, l *line) error {
 	beside, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var parts sync.WaitGroup
 	parts.Go(func() { r.share.Run(beside, l.client.JetStream(), r.names) })
+	if r.fleet != nil {
+		parts.Go(func() { r.fleet.Run(beside, l.client.JetStream(), r.names) })
+	}
 	if r.config.ProxiesFile != "" {
 		parts.Go(func() { r.share.WatchFile(beside, r.config.ProxiesFile, r.config.proxies) })
 	}
@@ -252,34 +256,6 @@ func (r *rig) retried(e jobs.RetryEvent) {
 	if err != nil {
 		r.log.Warn("retry event not stored", "queue", e.Queue, "job", e.JobID, "error", err)
 	}
-}
-
-func (r *rig) breakersChanged(events []rotation.Event) {
-	for _, e := range events {
-		if e.ProxyID == "" {
-			r.poolChanged(e)
-			continue
-		}
-		event := jobs.BreakerEvent{
-			ProxyID: e.ProxyID, FromState: e.From.String(), ToState: e.To.String(), Timestamp: e.At.UTC(), Reason: e.Reason,
-			FailureCount: e.Failures, Worker: r.config.WorkerName,
-		}
-		if !e.NextTest.IsZero() {
-			next := e.NextTest.UTC()
-			event.NextTestTime = &next
-		}
-		r.log.Warn("breaker changed", "proxy", e.ProxyID, "from", event.FromState, "to", event.ToState, "reason", e.Reason)
-		r.book.Breaker(event)
-		r.metrics.Breaker(event)
-		r.send(func(ctx context.Context) error { return r.line.Load().client.PublishBreaker(ctx, event) })
-	}
-}
-
-// poolChanged tells that the pool fails as a whole, or no longer does.
-func (r *rig) poolChanged(e rotation.Event) {
-	event := jobs.PoolEvent{Worker: r.config.WorkerName, Failing: e.To != breaker.Closed, Timestamp: e.At.UTC(), Reason: e.Reason}
-	r.log.Warn("pool changed", "failing", event.Failing, "reason", event.Reason)
-	r.send(func(ctx context.Context) error { return r.line.Load().client.PublishPool(ctx, event) })
 }
 
 // send puts a message into the outbox; a full one loses it, with a word about it, rather than hold up a job.

@@ -149,8 +149,9 @@ func (f fleet) share(t *testing.T) {
 	}
 	breakers, err := f.worker.js.KeyValue(soon(t), "gofer-breakers")
 	must(t, err)
-	_, err = breakers.Create(soon(t), "p1", []byte("{}"))
+	_, err = breakers.Put(soon(t), "p1", []byte("{}"))
 	must(t, err)
+	must(t, breakers.Delete(soon(t), "p1"))
 	f.addUp(t)
 }
 
@@ -213,16 +214,19 @@ func TestWhatAUserMayNotDoIsRefused(t *testing.T) {
 		{"publisher creates a consumer", f.publisher, "$JS.API.CONSUMER.CREATE.GOFER_RESULTS.x"},
 		{"publisher reads proxies", f.publisher, "$JS.API.DIRECT.GET.KV_gofer-proxies.$KV.gofer-proxies.p1"},
 		{"publisher writes proxies", f.publisher, "$KV.gofer-proxies.p1"},
+		{"publisher writes breakers", f.publisher, "$KV.gofer-breakers.p1"},
 		{"publisher deletes a stream", f.publisher, "$JS.API.STREAM.DELETE.GOFER_JOBS"},
 		{"reader publishes a job", f.reader, "gofer.jobs.default.x"},
 		{"reader reads jobs", f.reader, "$JS.API.DIRECT.GET.GOFER_JOBS.gofer.jobs.default.a"},
 		{"reader reads proxies", f.reader, "$JS.API.DIRECT.GET.KV_gofer-proxies.$KV.gofer-proxies.p1"},
+		{"reader writes breakers", f.reader, "$KV.gofer-breakers.p1"},
 		{"reader creates a consumer", f.reader, "$JS.API.CONSUMER.CREATE.GOFER_RESULTS.x"},
 		{"reader forges a result", f.reader, "_gofer.results.default.a"},
 		{"worker publishes a job", f.worker, "gofer.jobs.default.x"},
 		{"worker forges a public result", f.worker, "gofer.results.default.x"},
 		{"worker writes proxies", f.worker, "$KV.gofer-proxies.p1"},
 		{"worker purges jobs", f.worker, "$JS.API.STREAM.PURGE.GOFER_JOBS"},
+		{"worker purges breakers", f.worker, "$JS.API.STREAM.PURGE.KV_gofer-breakers"},
 		{"worker changes a stream", f.worker, "$JS.API.STREAM.UPDATE.GOFER_JOBS"},
 	} {
 		must(t, c.in.nc.Publish(c.subject, nil))

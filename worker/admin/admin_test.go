@@ -181,6 +181,20 @@ func TestBreakersAreListedAndReset(t *testing.T) {
 	refusal(t, w.do(request("POST", "/api/v1/circuit-breakers/nobody/reset", "")), http.StatusNotFound)
 }
 
+func TestBreakerTellsWhoFoundItsProxyDead(t *testing.T) {
+	w := newWorker(t, nil)
+	w.pool.Avoid("p2", time.Now().Add(time.Minute), "w2")
+	var avoided, other map[string]any
+	w.get(t, "/api/v1/circuit-breakers/p2", &avoided)
+	w.get(t, "/api/v1/circuit-breakers/p1", &other)
+	if avoided["avoided_until"] == nil || avoided["avoided_by"] != "w2" || avoided["state"] != "closed" {
+		t.Errorf("got %v, want it closed and avoided until a time by the word of w2", avoided)
+	}
+	if len(other) != 8 {
+		t.Errorf("got %v, want no word of who avoids it", other)
+	}
+}
+
 func TestStatisticsAreThoseOfTheBook(t *testing.T) {
 	w := newWorker(t, nil)
 	w.book.Attempt(rollup.AttemptFact{Proxy: "p1", Reason: "timeout", Fault: jobs.FaultProxy, Duration: time.Second, Bytes: 7})

@@ -88,6 +88,9 @@ type Breaker struct {
 	// NextTestTime is null unless the breaker is open; LastStateChange until the first change.
 	NextTestTime    *time.Time `json:"next_test_time"`
 	LastStateChange *time.Time `json:"last_state_change"`
+	// AvoidedUntil and AvoidedBy are there while another worker's word makes the proxy the last resort: until when, and who.
+	AvoidedUntil *time.Time `json:"avoided_until,omitempty"`
+	AvoidedBy    string     `json:"avoided_by,omitempty"`
 }
 
 // BreakerOf is the view of a proxy's status.
@@ -96,6 +99,7 @@ func BreakerOf(s rotation.Status) Breaker {
 		ProxyID: s.ID, State: s.State.String(), FailureCount: s.Failures, FailureThreshold: s.Threshold,
 		WindowDuration: jobs.Duration(s.Window), TimeoutDuration: jobs.Duration(s.OpenTimeout),
 		NextTestTime: timeOrNull(s.NextTest), LastStateChange: timeOrNull(s.LastChange),
+		AvoidedUntil: timeOrNull(s.AvoidedUntil), AvoidedBy: s.AvoidedBy,
 	}
 }
 

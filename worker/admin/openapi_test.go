@@ -163,6 +163,7 @@ func busyWorker(t *testing.T, change func(*admin.Config)) *worker {
 	t.Helper()
 	w := newWorker(t, change)
 	w.pool.ForceOpen("p1", time.Minute, "test")
+	w.pool.Avoid("p2", time.Now().Add(time.Minute), "w2")
 	at := time.Now().Add(time.Minute)
 	w.book.Attempt(rollup.AttemptFact{Proxy: "p1", Reason: "timeout", Fault: jobs.FaultProxy, Duration: time.Second, Bytes: 7})
 	w.book.Retry(jobs.RetryEvent{JobID: "j1", Queue: "default", Kind: jobs.RetryInline, Delay: jobs.Duration(1500 * time.Millisecond)})
