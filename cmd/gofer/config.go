@@ -132,8 +132,10 @@ func process(c *config) (reasons []string) {
 		if !errors.As(err, &bad) {
 			return append(reasons, err.Error())
 		}
-		reasons = append(reasons, bad.KeyName+": "+expectation(bad.TypeName))
-		_ = os.Unsetenv(bad.KeyName)
+		// Within a struct in the struct, envconfig puts the outer field's name in front.
+		name := bad.KeyName[strings.Index(bad.KeyName, "GOFER_"):]
+		reasons = append(reasons, name+": "+expectation(bad.TypeName))
+		_ = os.Unsetenv(name)
 	}
 	return reasons
 }

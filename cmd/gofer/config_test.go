@@ -30,6 +30,12 @@ func TestEveryBadVariableIsNamedAtOnceWithoutItsValue(t *testing.T) {
 			t.Errorf("%q is not named in:\n%s", want, errOut)
 		}
 	}
+	if lines := strings.Count(errOut, "\n"); lines != 13 {
+		t.Errorf("%d lines, want one for each of the 13 variables:\n%s", lines, errOut)
+	}
+	if strings.Contains(errOut, "_GOFER_") {
+		t.Errorf("a variable bears a name that nobody can set:\n%s", errOut)
+	}
 	if strings.Contains(errOut, secret) {
 		t.Errorf("a value was printed:\n%s", errOut)
 	}
