@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ type submission struct {
 	session   *session
 	flags     submitFlags
 	notBefore time.Time
+	unit      string // what holds a job: a line or a URL
 
 	accepted []bus.Key
 	invalid  int // lines that are no job
@@ -51,7 +53,7 @@ func (s *submission) publish(ctx context.Context, source io.Reader) error {
 	err := s.session.client.SubmitMany(ctx, s.jobs(source, &readErr), 0, func(job jobs.Job, ack bus.Ack, err error) {
 		if err != nil {
 			s.refused++
-			s.say(shortName(job), err)
+			s.say(err.Error())
 			return
 		}
 		s.accepted = append(s.accepted, ack.Key)
@@ -68,9 +70,12 @@ func (s *submission) jobs(source io.Reader, readErr *error) iter.Seq[jobs.Job] {
 	return func(yield func(jobs.Job) bool) {
 		err := eachLine(source, func(number int, line []byte) error {
 			job, err := parseLine(line, &s.flags, s.notBefore)
+			if err == nil {
+				err = sound(job)
+			}
 			if err != nil {
 				s.invalid++
-				s.say(fmt.Sprintf("line %d", number), err)
+				s.say(fmt.Sprintf("%s %d: %v", s.unit, number, err))
 				return nil
 			}
 			if !yield(job) {
@@ -84,19 +89,19 @@ func (s *submission) jobs(source io.Reader, readErr *error) iter.Seq[jobs.Job] {
 	}
 }
 
-// say tells what is wrong with a job.
-func (s *submission) say(which string, err error) {
-	s.said.Lock()
-	defer s.said.Unlock()
-	fmt.Fprintf(s.app.err, "gofer: %s: %v\n", which, err)
+// sound refuses a job that no server would be asked to take, while its line is known.
+func sound(job jobs.Job) error {
+	job.Queue = cmp.Or(job.Queue, jobs.DefaultQueue)
+	job.ID = cmp.Or(job.ID, "unnamed")
+	_, err := job.Encode()
+	return err
 }
 
-// shortName names a job in a message; a URL may hold secrets.
-func shortName(job jobs.Job) string {
-	if job.ID == "" {
-		return "job"
-	}
-	return "job " + job.ID
+// say tells what is wrong with a job. It names the line or the id: a URL may hold secrets.
+func (s *submission) say(text string) {
+	s.said.Lock()
+	defer s.said.Unlock()
+	fmt.Fprintln(s.app.err, "gofer: "+text)
 }
 
 func (s *submission) printAck(ack bus.Ack) {

@@ -74,7 +74,11 @@ func (a *app) submit(ctx context.Context, f submitFlags, urls []string) error {
 		return err
 	}
 	defer s.close()
-	return (&submission{app: a, session: s, flags: f, notBefore: notBefore}).run(ctx, source)
+	unit := "line"
+	if f.file == "" && urls[0] != "-" {
+		unit = "URL"
+	}
+	return (&submission{app: a, session: s, flags: f, notBefore: notBefore, unit: unit}).run(ctx, source)
 }
 
 func (f *submitFlags) notBefore(now time.Time) (time.Time, error) {

@@ -42,7 +42,7 @@ func TestBadLinesAreNamedAndTheGoodOnesGo(t *testing.T) {
 	if code != exitSomeFailed || len(strings.Fields(stdout)) != 1 {
 		t.Errorf("exit %d, accepted %q; want %d and one id", code, stdout, exitSomeFailed)
 	}
-	for _, want := range []string{"line 3", `"coler": unknown field`, "not an absolute http or https URL"} {
+	for _, want := range []string{"line 2: url: not an absolute http or https URL", `line 3: "coler": unknown field`, "line 4: url: not"} {
 		if !strings.Contains(errOut, want) {
 			t.Errorf("%q is not said in:\n%s", want, errOut)
 		}
