@@ -199,7 +199,7 @@ func asError(reasons []string) error {
 func decodeObject(data []byte, fields map[string]any) (reasons []string) {
 	var raw map[string]json.RawMessage
 	if err := json.Unmarshal(data, &raw); err != nil {
-		return []string{jsonReason(err)}
+		return []string{"not a JSON object: " + jsonReason(err)}
 	}
 	for name, value := range raw {
 		target, known := fields[name]

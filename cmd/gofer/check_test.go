@@ -159,7 +159,7 @@ func TestWrongChecksAreUsageErrors(t *testing.T) {
 		{line, `no proxy "mars"`, []string{"--via", "mars", "-"}},
 		{line + "user:s3cret@nowhere\n", "standard input: line 2", []string{"-"}},
 		{line, "no such file", []string{filepath.Join(t.TempDir(), "none")}},
-		{line, "at most 1 arg", []string{"a", "b"}},
+		{line, "too many arguments", []string{"a", "b"}},
 	} {
 		code, out, errOut := gofer(t, c.in, append([]string{"proxies", "check"}, c.args...)...)
 		if code != exitUsage || out != "" || !strings.Contains(errOut, c.want) || strings.Contains(errOut, "s3cret") {

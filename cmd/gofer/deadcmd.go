@@ -91,7 +91,7 @@ func letter(ctx context.Context, s *session, name string) (found bus.Letter, err
 	case err != nil && !errors.Is(err, enough):
 		return bus.Letter{}, err
 	case matches == 0:
-		return bus.Letter{}, fmt.Errorf("dead letter of %s: %w", name, bus.ErrNotFound)
+		return bus.Letter{}, fmt.Errorf("dead letter %s: %w", name, bus.ErrNotFound)
 	case matches > 1:
 		return bus.Letter{}, usage("%s names %d dead letters: name one as QUEUE/ID", name, matches)
 	}

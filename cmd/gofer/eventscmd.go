@@ -47,7 +47,7 @@ func eventLine(e bus.Event) string {
 	case "retry":
 		var r jobs.RetryEvent
 		if json.Unmarshal(e.Payload, &r) == nil {
-			return fmt.Sprintf("%s/%s attempt %d of %d via %s failed (%s: %s), again in %s", r.Queue, r.JobID, r.Attempt, r.MaxAttempts, r.Proxy, r.Fault, r.Error, r.Delay)
+			return fmt.Sprintf("%s/%s attempt %d of %d via %s failed (%s: %s), again in %s", r.Queue, r.JobID, r.Attempt, r.MaxAttempts, r.Proxy, r.Fault, r.Error, r.Delay.Std().Round(time.Millisecond))
 		}
 	case "breaker":
 		var b jobs.BreakerEvent

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -39,7 +40,8 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	a := &app{in: in, out: out, err: errOut}
 	root := a.root()
 	root.SetArgs(args)
-	return a.report(root.ExecuteContext(ctx))
+	cmd, err := root.ExecuteContextC(ctx)
+	return a.report(cmd.CommandPath(), err)
 }
 
 // app is what every verb gets: the three streams and the flags that all verbs have.
@@ -62,8 +64,8 @@ func usage(format string, args ...any) error {
 	return &failure{code: exitUsage, err: fmt.Errorf(format, args...)}
 }
 
-// report prints err and turns it into an exit code: the one place where that is decided.
-func (a *app) report(err error) int {
+// report prints what came of verb and turns it into an exit code: the one place where that is decided.
+func (a *app) report(verb string, err error) int {
 	if err == nil {
 		return exitOK
 	}
@@ -72,7 +74,7 @@ func (a *app) report(err error) int {
 		fmt.Fprintln(a.err, "gofer: "+text)
 	}
 	if code == exitUsage {
-		fmt.Fprintln(a.err, "Try 'gofer --help'.")
+		fmt.Fprintf(a.err, "Try '%s --help'.\n", verb)
 	}
 	return code
 }
@@ -103,12 +105,9 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 some jobs failed, 69 NATS unreachable, 78
 		SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.Args = func(_ *cobra.Command, args []string) error {
-		if len(args) > 0 {
-			return usage("unknown command %q", args[0])
-		}
-		return nil
-	}
+	root.Version = buildVersion()
+	root.SetVersionTemplate("gofer {{.Version}}\n")
+	root.Args = args(cobra.NoArgs)
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
@@ -123,12 +122,24 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 some jobs failed, 69 NATS unreachable, 78
 	return root
 }
 
-// args turns cobra's refusal of arguments into a usage error.
+// args turns cobra's refusal of arguments into a usage error. Of a verb with verbs below it, the first argument was meant
+// as one of them.
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return usage("%s: %w", cmd.CommandPath(), err)
+		err := check(cmd, args)
+		switch {
+		case err == nil:
+			return nil
+		case cmd.HasSubCommands():
+			cmd.SuggestionsMinimumDistance = 2
+			text := fmt.Sprintf("%s has no verb %q", cmd.CommandPath(), args[0])
+			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+				text += ", did you mean " + strings.Join(near, " or ") + "?"
+			}
+			return usage("%s", text)
+		case len(args) == 0:
+			return usage("too few arguments: %s", cmd.UseLine())
 		}
-		return nil
+		return usage("too many arguments: %s", cmd.UseLine())
 	}
 }

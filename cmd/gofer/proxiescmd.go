@@ -24,12 +24,16 @@ func (a *app) proxiesCommand() *cobra.Command {
 	cmd.AddCommand(
 		&cobra.Command{
 			Use: "ls", Short: "List the pool: the environment, the file and the fleet's bucket", Args: args(cobra.NoArgs),
+			Long: `Lists the proxies that this environment, its file and the fleet's bucket name: the pool of a worker started here.
+Running workers may have others in their own environment: 'gofer breakers ls' lists those.`,
 			RunE: func(cmd *cobra.Command, _ []string) error { return a.proxiesLs(cmd.Context()) },
 		},
 		a.proxiesCheckCommand(),
 		&cobra.Command{
-			Use: "add LINE…", Short: "Add a proxy to the fleet's bucket, or replace it: URL [id=…] [tags=a,b] [region=…] [weight=…] [max_inflight=…] [rate=…]",
-			Long: `Adds a proxy to the fleet's bucket; every running worker has it within a second.
+			Use: "add LINE…", Short: "Add a proxy to the fleet's bucket, or replace it",
+			Example: `  gofer proxies add http://192.0.2.9:3128 id=paris-1 region=eu max_inflight=20`,
+			Long: `Adds a proxy to the fleet's bucket; every running worker has it within a second. A proxy is written as in a proxies file:
+URL [id=…] [tags=a,b] [region=…] [weight=…] [max_inflight=…] [rate=…]. One with the same id is replaced.
 With "-" the lines come from standard input, which keeps passwords out of the list of processes.`,
 			Args: args(cobra.MinimumNArgs(1)), RunE: a.verb("proxies add", a.proxiesAdd),
 		},
@@ -192,7 +196,9 @@ func (a *app) proxiesRm(ctx context.Context, s *session, ids []string) error {
 		return err
 	}
 	for _, id := range ids {
-		if _, err := kv.Get(ctx, id); err != nil {
+		if _, err := kv.Get(ctx, id); errors.Is(err, jetstream.ErrKeyNotFound) {
+			return fmt.Errorf("proxy %s is not in the fleet's bucket; one that a worker's environment or file names is removed there", id)
+		} else if err != nil {
 			return fmt.Errorf("proxy %s in the bucket: %w", id, err)
 		}
 		if err := kv.Delete(ctx, id); err != nil {

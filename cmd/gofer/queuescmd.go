@@ -111,7 +111,7 @@ func (a *app) cancelCommand() *cobra.Command {
 				return err
 			}
 			if err := s.client.Cancel(ctx, k, "gofer cancel"); err != nil {
-				return fmt.Errorf("job %s: %w", k, err)
+				return err
 			}
 			return a.say(map[string]any{"queue": k.Queue, "id": k.ID, "outcome": jobs.Cancelled}, "Job %s is cancelled.", k)
 		}),

@@ -54,7 +54,7 @@ func (a *app) oneResult(ctx context.Context, s *session, queue, name string, wai
 	}
 	r, err := get(ctx, key.Queue, key.ID)
 	if err != nil {
-		return fmt.Errorf("result of %s: %w", key, err)
+		return err
 	}
 	if a.json {
 		return a.printJSON(resultJSON(r))
@@ -64,7 +64,7 @@ func (a *app) oneResult(ctx context.Context, s *session, queue, name string, wai
 		return err
 	}
 	if r.Outcome != jobs.Succeeded {
-		return &failure{code: exitSomeFailed, err: fmt.Errorf("the job %s", r.Outcome)}
+		return &failure{code: exitSomeFailed, err: fmt.Errorf("the job's outcome is %s", r.Outcome)}
 	}
 	return nil
 }
@@ -86,7 +86,7 @@ func key(ctx context.Context, s *session, queue, name string) (bus.Key, error) {
 		return bus.Key{}, usage("%w", err)
 	}
 	if err != nil {
-		return bus.Key{}, fmt.Errorf("job %s: %w", id, err)
+		return bus.Key{}, err
 	}
 	return found, nil
 }
@@ -136,7 +136,7 @@ func (a *app) printResult(r jobs.Result) error {
 // resultLine is a result in one line for people.
 func resultLine(r jobs.Result) string {
 	line := fmt.Sprintf("%s/%s %s", r.Queue, r.ID, r.Outcome)
-	if r.Error != "" {
+	if r.Error != "" && r.Error != r.Outcome {
 		line += " " + r.Error
 	}
 	if r.Status != 0 {
@@ -145,7 +145,11 @@ func resultLine(r jobs.Result) string {
 	if r.Proxy != "" {
 		line += " via " + r.Proxy
 	}
-	return line + fmt.Sprintf(" (attempts %d, %d bytes, %s) %s", r.AttemptCount, r.Bytes, r.Duration.Round(time.Millisecond), r.URL)
+	line += fmt.Sprintf(" (attempts %d, %d bytes, %s)", r.AttemptCount, r.Bytes, r.Duration.Round(time.Millisecond))
+	if r.URL != "" { // a job that was cancelled before its first attempt has none
+		line += " " + r.URL
+	}
+	return line
 }
 
 // resultFacts is a result in JSON: the facts, without the body.

@@ -71,6 +71,20 @@ func TestWrongCallsAreUsageErrors(t *testing.T) {
 	}
 }
 
+func TestMisspeltVerbsAreGuessed(t *testing.T) {
+	for _, c := range []struct{ args, want string }{
+		{"sumbit http://a.test/", `gofer has no verb "sumbit", did you mean submit?`},
+		{"proxies lst", "did you mean ls?\nTry 'gofer proxies --help'."},
+		{"frobnicate", "gofer has no verb \"frobnicate\"\n"},
+		{"job", "too few arguments: gofer job ID"},
+		{"queues extra", "too many arguments: gofer queues"},
+	} {
+		if code, _, errOut := gofer(t, "", strings.Fields(c.args)...); code != exitUsage || !strings.Contains(errOut, c.want) {
+			t.Errorf("gofer %s: exit %d, %q; want %d and %q", c.args, code, errOut, exitUsage, c.want)
+		}
+	}
+}
+
 // sharedServer is a server without streams.
 func sharedServer(t *testing.T) string {
 	t.Helper()
