@@ -279,7 +279,7 @@ func (r *rig) attempted(queue string, a jobs.Attempt, bytes int64, reason string
 
 func (r *rig) ended(job jobs.Job, result jobs.Result) {
 	fact := rollup.JobFact{
-		Queue: result.Queue, ID: result.ID, Outcome: result.Outcome, Error: result.Error, Policy: job.Retry.Over(r.policy()).Name(),
+		Queue: result.Queue, ID: result.ID, Outcome: result.Outcome, Error: result.Error, Detail: result.Detail, Policy: job.Retry.Over(r.policy()).Name(),
 		Attempts: result.AttemptCount, Duration: result.Duration, Bytes: result.Bytes,
 	}
 	r.book.Job(fact)

@@ -17,7 +17,7 @@ export function fleet() {
       next_test_time: i < 2 ? null : at(now + i * 60_000),
     })),
     worst: many(10, (i) => ({ proxy_id: id(i), failure_count: 9_123_456, total_attempts: 91_234_567, avg_latency: 123.4, bytes: 1.2e14 })),
-    failures: many(20, (i) => ({ at: at(now - i * 1000), queue: "critical", job_id: "j".repeat(64) + i, error: "too_many_redirects", attempts: 10 })),
+    failures: many(20, (i) => ({ at: at(now - i * 1000), queue: "critical", job_id: "j".repeat(64) + i, error: "too_many_redirects", detail: "the 11th redirect leads to http://shop.test/" + "x".repeat(120), attempts: 10 })),
     retries: many(20, (i) => ({
       at: at(now - i * 1000), queue: "critical", job_id: "j".repeat(64) + i, attempt: 9, max_attempts: 10, proxy: id(i), delay: 899.9,
       error: "the target failed in phase tls: remote error: handshake failure: " + "x".repeat(80),

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -58,7 +59,7 @@ type Snapshot struct {
 	// Breakers counts this worker's view by state, Resting lists those that are not closed.
 	Breakers map[string]int `json:"breakers"`
 	Resting  []Breaker      `json:"resting"`
-	// Worst are the proxies with the most failures in 24 hours.
+	// Worst are the proxies with the largest shares of failures in 24 hours, of those with 5 attempts or more.
 	Worst    []rollup.Proxy    `json:"worst"`
 	Failures []Failure         `json:"failures"`
 	Retries  []jobs.RetryEvent `json:"retries"`
@@ -71,6 +72,7 @@ type Failure struct {
 	Queue    string    `json:"queue"`
 	JobID    string    `json:"job_id"`
 	Error    string    `json:"error"`
+	Detail   string    `json:"detail"` // may be empty; at most 300 bytes
 	Attempts int       `json:"attempts"`
 }
 
@@ -162,7 +164,7 @@ func (a *admin) snapshot(ctx context.Context) Snapshot {
 	a.addHours(ctx, &s)
 	a.addProxies(&s)
 	for _, f := range a.Book.LastFailures(20) {
-		s.Failures = append(s.Failures, Failure{At: f.At, Queue: f.Queue, JobID: f.ID, Error: f.Error, Attempts: f.Attempts})
+		s.Failures = append(s.Failures, Failure{At: f.At, Queue: f.Queue, JobID: f.ID, Error: f.Error, Detail: short(f.Detail), Attempts: f.Attempts})
 	}
 	for _, q := range s.Queues {
 		s.InFlight += q.InFlight
@@ -183,9 +185,30 @@ func (a *admin) addHours(ctx context.Context, s *Snapshot) {
 	}
 	total := book.Total(24)
 	s.Hours, s.SuccessByAttempt = book.Series(24), total.SuccessByAttempt()
-	s.Worst = book.ByProxy(24)
-	slices.SortStableFunc(s.Worst, func(a, b rollup.Proxy) int { return cmp.Compare(b.FailureCount, a.FailureCount) })
-	s.Worst = s.Worst[:min(len(s.Worst), 10)]
+	s.Worst = worst(book.ByProxy(24))
+}
+
+// leastAttempts is how many attempts make a proxy's share of failures mean something. One that never works gets hardly
+// more: its breaker opens at the fifth failure.
+const leastAttempts = 5
+
+// worst are up to ten proxies that failed, the largest share of failures first.
+func worst(proxies []rollup.Proxy) []rollup.Proxy {
+	proxies = slices.DeleteFunc(proxies, func(p rollup.Proxy) bool {
+		return p.FailureCount == 0 || p.TotalAttempts < leastAttempts || p.ProxyID == rollup.Other
+	})
+	share := func(p rollup.Proxy) float64 { return float64(p.FailureCount) / float64(p.TotalAttempts) }
+	slices.SortStableFunc(proxies, func(a, b rollup.Proxy) int {
+		return cmp.Or(cmp.Compare(share(b), share(a)), cmp.Compare(b.FailureCount, a.FailureCount))
+	})
+	return proxies[:min(len(proxies), 10)]
+}
+
+func short(text string) string {
+	if len(text) <= 300 {
+		return text
+	}
+	return strings.ToValidUTF8(text[:297], "") + "…"
 }
 
 func (a *admin) addProxies(s *Snapshot) {

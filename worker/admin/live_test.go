@@ -9,13 +9,17 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/worker/admin"
+	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
 func TestLiveStreamSendsASnapshotASecondAndEndsWithItsReader(t *testing.T) {
@@ -109,9 +113,9 @@ func TestLiveStreamOutlivesTheServersTimeouts(t *testing.T) {
 	})
 }
 
-func TestLiveEventsAreWhatTheDocumentSays(t *testing.T) {
-	w := busyWorker(t, nil)
-	doc := readDocument(t, w)
+// event decodes the first event of a live stream.
+func (w *worker) event(t *testing.T, into any) {
+	t.Helper()
 	server := httptest.NewServer(w)
 	defer server.Close()
 	response := fetch(t, http.DefaultClient, server.URL+"/api/v1/live")
@@ -120,10 +124,16 @@ func TestLiveEventsAreWhatTheDocumentSays(t *testing.T) {
 	if _, err := response.Body.Read(buf); err != nil {
 		t.Fatal(err)
 	}
-	var v map[string]any
-	if err := json.NewDecoder(response.Body).Decode(&v); err != nil {
+	if err := json.NewDecoder(response.Body).Decode(into); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestLiveEventsAreWhatTheDocumentSays(t *testing.T) {
+	w := busyWorker(t, nil)
+	doc := readDocument(t, w)
+	var v map[string]any
+	w.event(t, &v)
 	for _, wrong := range doc.check(map[string]any{"$ref": "#/components/schemas/Snapshot"}, v, "event") {
 		t.Error(wrong)
 	}
@@ -131,6 +141,44 @@ func TestLiveEventsAreWhatTheDocumentSays(t *testing.T) {
 		if len(v[list].([]any)) == 0 {
 			t.Errorf("event: %s is empty, so nothing about it was compared", list)
 		}
+	}
+}
+
+func TestWorstProxiesAreThoseWithTheLargestShareOfFailures(t *testing.T) {
+	w := newWorker(t, nil)
+	for id, n := range map[string][2]int{ // attempts and failures
+		"busy": {1000, 50}, "never-works": {5, 5}, "half": {6, 3}, "half-and-more-of-it": {60, 30}, "hardly-tried": {4, 4}, "good": {100, 0}, rollup.Other: {50, 50},
+	} {
+		for i := range n[0] {
+			f := rollup.AttemptFact{Proxy: id, Status: 200}
+			if i < n[1] {
+				f.Fault = jobs.FaultProxy
+			}
+			w.book.Attempt(f)
+		}
+	}
+	var s admin.Snapshot
+	w.event(t, &s)
+	var got []string
+	for _, p := range s.Worst {
+		got = append(got, p.ProxyID)
+	}
+	if want := []string{"never-works", "half-and-more-of-it", "half", "busy"}; !slices.Equal(got, want) {
+		t.Errorf("worst proxies: got %v, want %v", got, want)
+	}
+}
+
+func TestFailedJobsAreShownWithTheReason(t *testing.T) {
+	w := newWorker(t, nil)
+	w.book.Job(rollup.JobFact{ID: "j1", Outcome: jobs.Failed, Error: jobs.ErrNoProxy, Detail: "no proxy has the tag de"})
+	w.book.Job(rollup.JobFact{ID: "j2", Outcome: jobs.Failed, Error: jobs.ErrInvalidJob, Detail: strings.Repeat("é", 1000)})
+	var s admin.Snapshot
+	w.event(t, &s)
+	if len(s.Failures) != 2 || s.Failures[1].Detail != "no proxy has the tag de" {
+		t.Errorf("failures: got %+v, want both jobs with the reason", s.Failures)
+	}
+	if got := s.Failures[0].Detail; len(got) > 300 || !strings.HasSuffix(got, "é…") || !utf8.ValidString(got) {
+		t.Errorf("long reason: got %d bytes, %q", len(got), got)
 	}
 }
 

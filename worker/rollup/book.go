@@ -74,10 +74,11 @@ func (b *Book) Job(f JobFact) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	hour := b.enter(&f.At)
-	b.ended.add(f)
 	if f.Outcome == jobs.Failed {
 		b.failures.add(f)
 	}
+	f.Detail = "" // thousands of ended jobs are kept
+	b.ended.add(f)
 	b.second(f.At).job(f)
 	b.fold(hour, func(h *Hour) { h.job(f) })
 }

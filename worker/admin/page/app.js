@@ -30,8 +30,8 @@ function bytes(n) {
   return number.format(n) + " " + units[unit];
 }
 
-function put(id, text, className) {
-  const node = $(id);
+function put(at, text, className) {
+  const node = at instanceof Node ? at : $(at);
   if (node.textContent !== text) node.textContent = text;
   if (className !== undefined && node.className !== className) node.className = className;
 }
@@ -112,7 +112,7 @@ function show(s) {
   showTiles(s);
   drawNow(s.seconds);
   drawDay(s.hours);
-  put("scope", s.scope === "cluster" ? "whole fleet" : "this worker");
+  for (const node of document.querySelectorAll(".scope")) put(node, s.scope === "cluster" ? "whole fleet" : "this worker");
   showTables(s);
   showBreakers(s);
   showControl();
@@ -147,18 +147,20 @@ function showTables(s) {
   const total = attempts.reduce((n, [, count]) => n + count, 0);
   rows("attempts", attempts, ([n]) => n, ([n, count], tr) => [[n, "number"], [number.format(count), "number"], [meter(tr, count / total, `succeeded at attempt ${n}`)]]);
   rows("queues", s.queues, (q) => q.name, (q) => [[q.name, "id"], [number.format(q.pending), "number"], [number.format(q.ack_pending), "number"], [number.format(q.in_flight), "number"]]);
-  rows("worst", s.worst.filter((p) => p.failure_count), (p) => p.proxy_id, (p) => [
-    [p.proxy_id, "id"], [number.format(p.failure_count), "number"], [number.format(p.total_attempts), "number"], [share(p.failure_count, p.total_attempts), "number"],
+  rows("worst", s.worst, (p) => p.proxy_id, (p) => [
+    [p.proxy_id, "id"], [share(p.failure_count, p.total_attempts), "number"], [number.format(p.failure_count), "number"], [number.format(p.total_attempts), "number"],
     [seconds(p.avg_latency), "number"], [bytes(p.bytes), "number"],
   ]);
   rows("failures", s.failures, (f) => f.at + f.queue + f.job_id, (f) => [
-    [time(f.at), "when"], [f.error.replaceAll("_", " "), "bad"], [f.attempts, "number"], [`${f.queue}/${f.job_id}`, "id"],
+    [time(f.at), "when"], [whyFailed(f), "says bad"], [f.attempts, "number"], [`${f.queue}/${f.job_id}`, "id"],
   ]);
   rows("retries", s.retries, (e) => e.at + e.queue + e.job_id + e.attempt, (e) => [
     [time(e.at), "when"], [e.error || `status ${e.status}`, "says"], [e.proxy || "direct", "id"],
     [`${e.attempt} of ${e.max_attempts}`, "number"], [seconds(e.delay), "number"], [`${e.queue}/${e.job_id}`, "id"],
   ]);
 }
+
+const whyFailed = (f) => f.error.replaceAll("_", " ") + (f.detail ? ": " + f.detail : "");
 
 function meter(tr, value, label) {
   const box = tr.querySelector(".meter") || newMeter();
