@@ -104,6 +104,15 @@ func (p *Pool) Doubtful() bool {
 	return p.outage.on || p.outage.doubtful()
 }
 
+// Answered reports whether a host, "host:port", is known to have answered through some proxy. A failure at one that never
+// did may be the host's own, however the pool fares.
+func (p *Pool) Answered(host string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	x, known := p.targets.byHost.get(hash(host, ""))
+	return known && x.answered > 0
+}
+
 // testing reports whether a pick may go on: always, but in an outage only once a second.
 func (o *outage) testing(now time.Duration) bool { return !o.on || now >= o.test }
 

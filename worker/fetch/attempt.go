@@ -55,11 +55,23 @@ func (r *run) attempt(ctx context.Context) (end Outcome, again bool) {
 		r.url = x.url
 	}
 	end, again = r.sort(ctx, x, f, b)
-	if again && b.ofProxy() && r.f.cfg.Pool.Doubtful() {
+	if again && r.doubts(b) {
 		r.forget(waiting)
 		return r.withoutProxy(&rotation.NoProxyError{Reason: rotation.Failing}), false
 	}
 	return end, again
+}
+
+// doubts reports whether the failure is rather the whole pool's. What may be the target's fault is doubted only where the
+// target has answered before: jobs for dead sites come to an end. A job that does not wait for a proxy goes on by its policy
+// until the pool is known to fail: other proxies may deliver.
+func (r *run) doubts(b blame) bool {
+	pool := r.f.cfg.Pool
+	if !b.ofProxy() || !pool.Doubtful() || b.kind == rotation.Unclear && !pool.Answered(hostPort(r.job.Target())) {
+		return false
+	}
+	_, failing := pool.Failing()
+	return failing || r.job.WhenNoProxy != jobs.NoProxyFail
 }
 
 // forget takes the last attempt back: the job goes on waiting, since when it did.
