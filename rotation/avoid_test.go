@@ -178,3 +178,35 @@ func mustPickRightly(t *rapid.T, p *rotation.Pool) {
 		t.Fatalf("picked %s, which is avoided, with %d others free", l.ID(), free)
 	}
 }
+
+func TestSessionThatMovedStaysThereWhenEveryProxyIsAvoided(t *testing.T) {
+	p := pool(t, rotation.RoundRobin, 6, nil)
+	for i := range 10 {
+		need := rotation.Need{Session: fmt.Sprint("s", i)}
+		home := only(t, picks(t, p, 1, need))
+		spoil(p, home)
+		moved := only(t, picks(t, p, 1, need))
+		p.Reset(home)
+		for j := range 6 {
+			avoid(p, fmt.Sprint("p", j), time.Hour)
+		}
+		if got := only(t, picks(t, p, 5, need)); got != moved {
+			t.Errorf("the session went to %s, want %s as before", got, moved)
+		}
+		for j := range 6 {
+			p.Reset(fmt.Sprint("p", j))
+		}
+	}
+}
+
+// only is the one proxy that was picked.
+func only(t *testing.T, picked map[string]int) string {
+	t.Helper()
+	if len(picked) != 1 {
+		t.Fatalf("picked %v, want one proxy", picked)
+	}
+	for id := range picked {
+		return id
+	}
+	return ""
+}

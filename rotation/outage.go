@@ -16,7 +16,8 @@ type outage struct {
 	rated  float64 // how many attempts the mean is of, up to ratedMost
 	streak int     // faults since a proxy delivered last
 	by     [witnesses]*entry
-	n      int // the proxies of the streak that had lately delivered: by[:n]
+	n      int           // the proxies of the streak that had lately delivered: by[:n]
+	last   time.Duration // when any proxy delivered last; zero: never
 	on     bool
 	since  time.Duration
 	test   time.Duration // when the next attempt may find out whether it is over
@@ -38,6 +39,7 @@ const (
 // delivered notes that a proxy reached its target, and reports whether that ended an outage.
 func (o *outage) delivered(e *entry, now time.Duration) (ended bool) {
 	e.delivered = max(now, 1)
+	o.last = e.delivered
 	ended = o.on
 	if !ended {
 		for range min(o.streak, ratedMost) {
@@ -111,6 +113,14 @@ func (p *Pool) Answered(host string) bool {
 	defer p.mu.Unlock()
 	x, known := p.targets.byHost.get(hash(host, ""))
 	return known && x.answered > 0
+}
+
+// Delivering reports whether any proxy reached its target within the last ten minutes. If none did, what fails may be
+// anything between here and there.
+func (p *Pool) Delivering() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.outage.last != 0 && p.group.Now()-p.outage.last <= working
 }
 
 // testing reports whether a pick may go on: always, but in an outage only once a second.

@@ -33,6 +33,32 @@ func states(p *rotation.Pool) map[breaker.State]int {
 	return got
 }
 
+func TestPoolIsDeliveringForTenMinutesAfterADelivery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pool(t, rotation.RoundRobin, 2, nil)
+		end := func(k rotation.Kind) {
+			t.Helper()
+			if _, err := attempt(p, "a.test:80", always(k)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		end(rotation.ProxyFault)
+		if p.Delivering() {
+			t.Error("delivering before anything was delivered")
+		}
+		end(rotation.Delivered)
+		time.Sleep(10 * time.Minute)
+		if !p.Delivering() {
+			t.Error("not delivering ten minutes after a delivery")
+		}
+		time.Sleep(time.Nanosecond)
+		end(rotation.ProxyFault)
+		if p.Delivering() {
+			t.Error("delivering more than ten minutes after the last delivery")
+		}
+	})
+}
+
 func TestWhenTheWholePoolFailsNoProxyIsBlamedAndPicksPause(t *testing.T) {
 	for _, n := range []int{5, 50, 500} {
 		synctest.Test(t, func(t *testing.T) {

@@ -74,7 +74,7 @@ func NewBreakers(cfg BreakersConfig) *Breakers {
 
 // Changed tells the fleet of a breaker of this worker that opened or closed. It returns at once, whatever NATS does. An
 // opening without an end was forced by somebody, and one while proxies that worked fail one after the other may be this
-// worker's own trouble: neither is told.
+// worker's own trouble: neither is told. While nothing gets through at all an opening waits until something does.
 func (b *Breakers) Changed(e rotation.Event) {
 	switch {
 	case e.ProxyID == "" || e.To == breaker.HalfOpen:

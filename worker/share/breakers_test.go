@@ -76,6 +76,7 @@ func newMember(t *testing.T, name string, proxies int) *member {
 	return m
 }
 
+// list makes the pool of that many proxies. The last one has delivered something.
 func (m *member) list(proxies int) {
 	m.t.Helper()
 	var lines strings.Builder
@@ -87,6 +88,19 @@ func (m *member) list(proxies int) {
 		m.t.Fatal(err)
 	}
 	m.pool.Replace(list)
+	if proxies > 0 {
+		m.settle(fmt.Sprint("p", proxies-1), rotation.Delivered)
+	}
+}
+
+// settle makes an attempt through a proxy.
+func (m *member) settle(id string, kind rotation.Kind) []rotation.Event {
+	m.t.Helper()
+	l, events, err := m.pool.Pick(rotation.Need{ID: id})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return append(events, l.Report(rotation.Verdict{Kind: kind, Reason: "refused"})...)
 }
 
 // join makes a worker and runs its breakers until the test ends.
@@ -115,11 +129,7 @@ func (f *fleet) run(m *member) (end func()) {
 // attempt makes one through a proxy and tells the fleet what changed.
 func (m *member) attempt(id string, kind rotation.Kind) {
 	m.t.Helper()
-	l, events, err := m.pool.Pick(rotation.Need{ID: id})
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	for _, e := range append(events, l.Report(rotation.Verdict{Kind: kind, Reason: "refused"})...) {
+	for _, e := range m.settle(id, kind) {
 		m.Changed(e)
 	}
 }
@@ -345,6 +355,31 @@ func TestOpeningThatSaysNothingAboutTheProxyIsNotShared(t *testing.T) {
 	}
 }
 
+func TestWorkerThatGetsNothingThroughWaitsWithItsFindings(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	a, b := newMember(t, "a", 0), f.join("b", 20)
+	list := "http://192.0.2.1:1 id=p0\nhttp://192.0.2.1:2 id=p1\nhttp://192.0.2.1:3 id=p2"
+	proxies, err := rotation.ParseList(strings.NewReader(list))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.pool.Replace(proxies)
+	f.run(a)
+	a.attempt("p0", rotation.ProxyFault)
+	a.attempt("p1", rotation.ProxyFault)
+	a.Changed(rotation.Event{ProxyID: "p2", Event: breaker.Event{To: breaker.Closed}})
+	eventually(t, "the word that does not wait", func() bool {
+		s, err := f.kv.Status(t.Context())
+		return err == nil && s.Values() == 1
+	})
+	if got := b.avoided(); len(got) > 0 {
+		t.Errorf("avoided %v by the word of a worker that has not delivered anything", got)
+	}
+	a.attempt("p2", rotation.Delivered)
+	eventually(t, "the findings to be told", func() bool { return b.avoids("p0") && b.avoids("p1") })
+}
+
 func TestWithoutAServerEachWorkerJudgesForItselfAndLosesNoTime(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
@@ -400,8 +435,8 @@ func TestChangesThatNobodyTakesAreBoundedAndHoldNobodyUp(t *testing.T) {
 func TestWordThatComesWhileAnOlderOneIsWrittenIsNotLost(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
-	a := f.join("a", 0)
 	const proxies = 20
+	a := f.join("a", proxies)
 	for i := range proxies {
 		for range 20 {
 			a.Changed(rotation.Event{ProxyID: fmt.Sprint("p", i), Event: breaker.Event{To: breaker.Closed}})
@@ -417,7 +452,7 @@ func TestWordThatComesWhileAnOlderOneIsWrittenIsNotLost(t *testing.T) {
 func TestOnlyTheLastWordAboutAProxyIsWritten(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
-	a := newMember(t, "a", 0)
+	a := newMember(t, "a", 2)
 	for range 100 {
 		a.Changed(rotation.Event{ProxyID: "p0", Event: breaker.Event{To: breaker.Open, NextTest: time.Now().Add(longest)}})
 		a.Changed(rotation.Event{ProxyID: "p0", Event: breaker.Event{To: breaker.Closed}})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -56,24 +57,25 @@ func (o *outgoing) put(id string, w word) (ok bool) {
 	return true
 }
 
-// first is the word that waits for longest.
-func (o *outgoing) first() (id string, w word, ok bool) {
+// first is the word that waits for longest; without deaths, of those that a proxy is not dead.
+func (o *outgoing) first(deaths bool) (id string, w word, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.order) == 0 {
-		o.full = false
-		return "", word{}, false
+	o.full = o.full && len(o.order) > 0
+	for _, id := range o.order {
+		if w := o.words[id]; deaths || w.until.IsZero() {
+			return id, w, true
+		}
 	}
-	id = o.order[0]
-	return id, o.words[id], true
+	return "", word{}, false
 }
 
-// done takes the first word off, unless there is a newer one about its proxy by now.
-func (o *outgoing) done(w word) {
+// done takes a word off, unless there is a newer one about the proxy by now.
+func (o *outgoing) done(id string, w word) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if id := o.order[0]; o.words[id] == w {
-		o.order = o.order[1:]
+	if i := slices.Index(o.order, id); o.words[id] == w {
+		o.order = slices.Delete(o.order, i, i+1)
 		delete(o.words, id)
 	}
 }
@@ -83,11 +85,12 @@ func (o *outgoing) done(w word) {
 func (b *Breakers) write(ctx context.Context, js jetstream.JetStream, bucket string) {
 	var kv jetstream.KeyValue
 	for failing := false; ctx.Err() == nil; {
-		id, w, ok := b.outgoing.first()
+		id, w, ok := b.outgoing.first(b.cfg.Pool.Delivering())
 		if !ok {
 			select {
 			case <-ctx.Done():
 			case <-b.outgoing.wake:
+			case <-time.After(time.Second): // something may have got through
 			}
 			continue
 		}
@@ -98,7 +101,7 @@ func (b *Breakers) write(ctx context.Context, js jetstream.JetStream, bucket str
 		}
 		_, refused := errors.AsType[*jetstream.APIError](err)
 		if err == nil || refused {
-			b.outgoing.done(w)
+			b.outgoing.done(id, w)
 		}
 		if err != nil && !failing && ctx.Err() == nil {
 			b.cfg.Log.Warn("breakers not shared, the other workers judge by themselves", "error", err)
