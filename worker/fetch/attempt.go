@@ -27,11 +27,16 @@ func (r *run) attempt(ctx context.Context) (end Outcome, again bool) {
 	if !entered {
 		return end, false
 	}
-	defer leave()
+	began := false
+	defer func() { leave(began) }()
 	lease, err := r.lease()
 	if err != nil {
+		if r.f.sites.bounded() {
+			r.progress.Turn = time.Now() // it keeps its turn
+		}
 		return r.withoutProxy(err), false
 	}
+	began = true
 	defer lease.Release()
 	waiting := r.progress.WaitingSince
 	r.progress.WaitingSince = time.Time{}

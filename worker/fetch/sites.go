@@ -15,8 +15,6 @@ const (
 	maxSites = 1 << 15
 	// turnAhead is how far ahead turns are given; a job that finds none asks again at about that time.
 	turnAhead = 10 * time.Minute
-	// turnLate is how late a job may come for its turn before it needs another one.
-	turnLate = time.Minute
 	// leastGap is what a job waits at least for one of a site's running attempts to end.
 	leastGap = 50 * time.Millisecond
 )
@@ -34,6 +32,8 @@ type sites struct {
 
 type site struct {
 	next time.Time // the first turn that is not given away
+	late time.Time // the same, of those who came for their turn in vain: they go ahead of those who had none
+	free time.Time // when the rate lets the next attempt start
 	busy int
 	mean time.Duration // of an attempt; a second to begin with
 }
@@ -48,8 +48,9 @@ func newSites(rate float64, most int) *sites {
 
 func (s *sites) bounded() bool { return s.interval > 0 || s.most > 0 }
 
-// siteOf is the registrable domain of a host: a.shop.example.co.uk and b.example.co.uk are one site. An address is its own.
+// siteOf is the registrable domain of a host, however it is spelt: a.shop.example.co.uk and b.example.co.uk are one site. An address is its own.
 func siteOf(host string) string {
+	host = plainHost(host)
 	if _, err := netip.ParseAddr(host); err == nil {
 		return host
 	}
@@ -60,35 +61,35 @@ func siteOf(host string) string {
 }
 
 // enter begins an attempt at a site, or says when that may be asked for again: at turn if that is not zero, and that is kept
-// free. held is the turn that the job was given before.
+// free. held is the turn that the job was given before; it counts however late the job comes for it, or a busy worker's jobs
+// would never have theirs. But the pace holds for those who come late, too.
 func (s *sites) enter(name string, held, now time.Time) (in *site, turn time.Time, wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x := s.get(name)
-	hasTurn := !held.IsZero() && now.Sub(held).Abs() < turnLate
-	full := s.most > 0 && x.busy >= s.most
-	switch {
-	case full && hasTurn:
-		// The attempts before it take longer than they used to.
-		turn = now.Add(s.gap(x))
-	case full || !hasTurn && x.next.After(now):
-		if turn = latest(x.next, now); full && turn.Equal(now) {
-			turn = now.Add(s.gap(x))
-		}
-		if turn.Sub(now) > turnAhead {
-			s.waited++
-			return nil, time.Time{}, turnAhead/2 + rand.N(turnAhead/2)
-		}
-		x.next = turn.Add(s.gap(x))
-	default:
-		if !hasTurn {
-			x.next = now.Add(s.interval)
-		}
+	line, start := &x.late, latest(x.free, now)
+	if held.IsZero() {
+		line, start = &x.next, latest(start, latest(x.next, x.late))
+	}
+	if s.most > 0 && x.busy >= s.most {
+		start = latest(start, now.Add(s.gap(x)))
+	}
+	if !start.After(now) {
 		x.busy++
+		x.free = now.Add(s.interval)
 		return x, time.Time{}, 0
 	}
 	s.waited++
-	return nil, turn, turn.Sub(now)
+	turn = latest(start, *line)
+	if turn.Sub(now) <= turnAhead {
+		*line = turn.Add(s.gap(x))
+		return nil, turn, turn.Sub(now)
+	}
+	wait = turnAhead/2 + rand.N(turnAhead/2)
+	if held.IsZero() {
+		return nil, time.Time{}, wait
+	}
+	return nil, now.Add(wait), wait
 }
 
 // gap is how far apart turns are given.
@@ -106,14 +107,16 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// leave ends an attempt.
-func (s *sites) leave(x *site, took time.Duration) {
+// leave ends an attempt, or one that found no proxy and never began.
+func (s *sites) leave(x *site, took time.Duration, began bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x.busy--
-	if took > time.Millisecond { // else it found no proxy and never began
-		x.mean += (took - x.mean) / 4
+	if !began {
+		x.free = time.Time{}
+		return
 	}
+	x.mean += (took - x.mean) / 4
 }
 
 func (s *sites) get(name string) *site {
@@ -139,10 +142,10 @@ func (f *Fetcher) Waited() int64 {
 }
 
 // enter waits for the job's turn at its site while that is near, and parks the job otherwise.
-func (r *run) enter(ctx context.Context) (leave func(), end Outcome, entered bool) {
+func (r *run) enter(ctx context.Context) (leave func(began bool), end Outcome, entered bool) {
 	s := r.f.sites
 	if !s.bounded() {
-		return func() {}, Outcome{}, true
+		return func(bool) {}, Outcome{}, true
 	}
 	name := siteOf(r.job.Target().Hostname())
 	held := r.progress.Turn
@@ -151,12 +154,14 @@ func (r *run) enter(ctx context.Context) (leave func(), end Outcome, entered boo
 		now := time.Now()
 		in, turn, wait := s.enter(name, held, now)
 		if in != nil {
-			return func() { s.leave(in, time.Since(now)) }, Outcome{}, true
+			return func(began bool) { s.leave(in, time.Since(now), began) }, Outcome{}, true
 		}
 		if cause := r.tooLate(now.Add(wait)); cause != nil {
 			return nil, r.cut(cause), false
 		}
-		if spent += wait; spent > r.f.cfg.InlineWait {
+		// The time for all attempts runs from the first one, and not while the job waits for that.
+		ownTime := r.policy.Timeout > 0 && r.progress.Started.IsZero()
+		if spent += wait; spent > r.f.cfg.InlineWait || ownTime {
 			r.progress.Turn = turn
 			return nil, Outcome{Kind: Later, At: now.Add(wait), Progress: r.progress}, false
 		}
