@@ -158,7 +158,7 @@ func (b *Breakers) take(c change) {
 	}
 	now := &found{worker: f.Worker, until: time.Now().Add(left)}
 	if b.found[c.key] == nil {
-		b.cfg.Log.Info("proxy avoided, another worker found it dead", "proxy", c.key, "worker", f.Worker, "reason", f.Reason, "for", left.String())
+		b.cfg.Log.Debug("proxy avoided, another worker found it dead", "proxy", c.key, "worker", f.Worker, "reason", f.Reason, "for", left.String())
 	}
 	b.found[c.key] = now
 	b.heed(c.key, now, !b.doubted[f.Worker])

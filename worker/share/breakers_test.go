@@ -71,7 +71,7 @@ func newMember(t *testing.T, name string, proxies int) *member {
 	m.pool = rotation.New(rotation.Config{Breaker: breaker.Config{FailureThreshold: 1, OpenTimeout: openTime, Jitter: -1}})
 	m.list(proxies)
 	m.Breakers = share.NewBreakers(share.BreakersConfig{
-		Pool: m.pool, Worker: name, Slack: slack, Longest: longest, Log: slog.New(slog.NewTextHandler(m.log, nil)),
+		Pool: m.pool, Worker: name, Slack: slack, Longest: longest, Log: slog.New(slog.NewTextHandler(m.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	return m
 }
