@@ -16,6 +16,8 @@ run: build ## builds gofer and runs a worker; with no proxies named, in a playgr
 	go build -o bin/playground ./testenv/playground
 	bin/playground -gofer bin/gofer
 
+# Tests that run programs from elsewhere are run again when another one is installed.
+test: export PEERS = $(shell ls -lL $$(command -v squid tinyproxy microsocks node chromium promtool prometheus nats) 2>/dev/null | cksum)
 test: ## runs every test, with the race detector; nothing has to be installed or running
 	go test -race ./...
 	cd testenv/peers && go test ./...

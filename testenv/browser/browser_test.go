@@ -27,7 +27,7 @@ type finding struct {
 }
 
 func TestDashboardIsLiveAndReadableByEverybody(t *testing.T) {
-	node, chromium := need(t, "node"), need(t, "chromium")
+	node, chromium := testenv.Need(t, "node"), testenv.Need(t, "chromium")
 	if _, err := os.Stat("node_modules/playwright-core"); err != nil {
 		t.Skip("skipped: testenv/browser/node_modules is missing (npm --prefix testenv/browser ci)")
 	}
@@ -60,16 +60,6 @@ func TestDashboardIsLiveAndReadableByEverybody(t *testing.T) {
 	if facts == 0 {
 		t.Error("the browser found out nothing")
 	}
-}
-
-// need is the path of a program, or the end of the test.
-func need(t *testing.T, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		t.Skipf("skipped: %s is not installed (.ci/run installs it)", name)
-	}
-	return path
 }
 
 // check runs check.mjs to its end, at most 60 s, and hands over what it finds while it runs.

@@ -41,6 +41,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	testenv.DependOn(t, ".") // the scripts
 	w := &world{T: t}
 	list := w.startProxies()
 	natsAddr, httpAddr := freeAddr(t), freeAddr(t)
@@ -49,7 +50,7 @@ func newWorld(t *testing.T) *world {
 		"GOFER_EMBEDDED_ADDR=" + natsAddr, "GOFER_DATA_DIR=" + t.TempDir(), "GOFER_HTTP_ADDR=" + httpAddr, "GOFER_ADMIN_TOKEN=" + token,
 		"GOFER_PROXIES=" + list, "GOFER_QUEUES=critical:6,default:3,low:1", "GOFER_CONCURRENCY=12", "GOFER_RETRY_BASE_DELAY=200ms", "GOFER_RETRY_STATUS_CODES=500,502,503",
 		"GOFER_WORKER_NAME=worker-in-the-browser-test", "GOFER_LOG_LEVEL=error",
-	}, build(t), "worker")
+	}, testenv.Build(t), "worker")
 	w.awaitReady()
 	nc, err := nats.Connect("nats://" + natsAddr)
 	if err != nil {
@@ -64,43 +65,6 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	return w
-}
-
-// build makes the program, so that what is tested is what ships.
-func build(t *testing.T) string {
-	t.Helper()
-	open(t, ".") // the scripts
-	open(t, sources(t)...)
-	path := filepath.Join(t.TempDir(), "gofer")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", path, "github.com/gofer-mq/gofer/cmd/gofer")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build gofer: %v\n%s", err, out)
-	}
-	return path
-}
-
-// sources are the folders and the embedded files that the program is made of.
-func sources(t *testing.T) []string {
-	t.Helper()
-	list := `{{if and .Module .Module.Main}}{{$dir := .Dir}}{{$dir}}{{"\n"}}{{range .EmbedFiles}}{{$dir}}/{{.}}{{"\n"}}{{end}}{{end}}`
-	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", list, "github.com/gofer-mq/gofer/cmd/gofer").Output()
-	if err != nil {
-		t.Fatalf("go list: %v", err)
-	}
-	return strings.Fields(string(out))
-}
-
-// open opens and closes files and folders: go test then knows that the result depends on them, which this package's
-// imports do not tell, and runs the test again when they have changed.
-func open(t *testing.T, names ...string) {
-	t.Helper()
-	for _, name := range names {
-		f, err := os.Open(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = f.Close()
-	}
 }
 
 // startProxies starts them before the site and returns them as the worker's environment names them.

@@ -48,18 +48,6 @@ func build(m *testing.M) int {
 	return m.Run()
 }
 
-// need is the path of a program, or the end of the test.
-func need(t *testing.T, name string, elsewhere ...string) string {
-	t.Helper()
-	for _, candidate := range append([]string{name}, elsewhere...) {
-		if path, err := exec.LookPath(candidate); err == nil {
-			return path
-		}
-	}
-	t.Skipf("skipped: %s is not installed (.ci/run installs it)", name)
-	return ""
-}
-
 // output is what a program has said, readable while it speaks.
 type output struct {
 	mu   sync.Mutex
@@ -135,6 +123,7 @@ type fleet struct {
 
 func startFleet(t *testing.T, proxies string, environ ...string) *fleet {
 	t.Helper()
+	testenv.DependOnProgram(t)
 	f := &fleet{nats: testenv.StartNATS(t, nil)}
 	names, err := jobs.NewNames("")
 	if err != nil {
@@ -217,7 +206,7 @@ func exchange(t *testing.T, scheme, user, addr string) {
 }
 
 func TestSquid(t *testing.T) {
-	squid := need(t, "squid", "/usr/sbin/squid")
+	squid := testenv.Need(t, "squid", "/usr/sbin/squid")
 	for _, auth := range []bool{false, true} {
 		t.Run(fmt.Sprintf("auth=%v", auth), func(t *testing.T) {
 			dir := t.TempDir()
@@ -258,7 +247,7 @@ func writeFile(t *testing.T, path, text string, mode os.FileMode) {
 }
 
 func TestTinyproxy(t *testing.T) {
-	tinyproxy := need(t, "tinyproxy", "/usr/bin/tinyproxy")
+	tinyproxy := testenv.Need(t, "tinyproxy", "/usr/bin/tinyproxy")
 	for _, user := range []string{"", "fetcher"} {
 		t.Run("user="+user, func(t *testing.T) {
 			addr := freeAddr(t)
@@ -277,7 +266,7 @@ func TestTinyproxy(t *testing.T) {
 }
 
 func TestMicrosocks(t *testing.T) {
-	microsocks := need(t, "microsocks")
+	microsocks := testenv.Need(t, "microsocks")
 	for _, user := range []string{"", "fetcher"} {
 		t.Run("user="+user, func(t *testing.T) {
 			addr := freeAddr(t)
@@ -316,7 +305,7 @@ func say(t *testing.T, name string, args ...string) (string, error) {
 }
 
 func TestNatsCommand(t *testing.T) {
-	nats := need(t, "nats", "../../bin/tools/nats", filepath.Join(os.Getenv("HOME"), "go/bin/nats"))
+	nats := testenv.Need(t, "nats", "../../bin/tools/nats", filepath.Join(os.Getenv("HOME"), "go/bin/nats"))
 	f := shop(t)
 	if out, err := say(t, nats, "-s", f.nats.URL(), "pub", "-J", "gofer.jobs.default.cli", "http://shop.test/from-the-cli"); err != nil {
 		t.Fatalf("nats pub -J: %v\n%s", err, out)
@@ -344,10 +333,11 @@ func TestNatsCommand(t *testing.T) {
 }
 
 func TestNatsJS(t *testing.T) {
-	node := need(t, "node")
+	node := testenv.Need(t, "node")
 	if _, err := os.Stat("node/node_modules/@nats-io/transport-node"); err != nil {
 		t.Skip("skipped: nats.js is not installed: npm --prefix testenv/interop/node ci")
 	}
+	testenv.DependOn(t, "node")
 	f := shop(t)
 	out, err := say(t, node, "node/fetch.mjs", f.nats.URL(), "js1", `{"url":"http://shop.test/from-js","meta":{"origin":"node"}}`)
 	if err != nil {

@@ -27,7 +27,7 @@ func TestMonitoringFitsWhatAWorkerServes(t *testing.T) {
 }
 
 func TestPromtoolAcceptsTheRulesAndTheirTests(t *testing.T) {
-	promtool := need(t, "promtool")
+	promtool := testenv.Need(t, "promtool")
 	text(t, "gofer.rules.yml") // read here so that go test knows of them
 	text(t, "gofer.rules_test.yml")
 	text(t, "prometheus.yml")
@@ -45,7 +45,7 @@ func TestPromtoolAcceptsTheRulesAndTheirTests(t *testing.T) {
 // checkPage leaves out the metrics of the Go runtime and of the process, which are not ours.
 func checkPage(t *testing.T, page string) {
 	t.Helper()
-	promtool := need(t, "promtool")
+	promtool := testenv.Need(t, "promtool")
 	var ours strings.Builder
 	for line := range strings.Lines(page) {
 		if strings.Contains(line, "gofer_") {
@@ -121,7 +121,7 @@ type prometheus struct{ api string }
 
 func startPrometheus(t *testing.T, target string) prometheus {
 	t.Helper()
-	path := need(t, "prometheus")
+	path := testenv.Need(t, "prometheus")
 	rules, err := filepath.Abs(deploy + "gofer.rules.yml")
 	if err != nil {
 		t.Fatal(err)

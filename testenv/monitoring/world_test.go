@@ -42,7 +42,7 @@ func newWorld(t *testing.T) *world {
 	if w.client, err = bus.New(server.Connect(), names); err != nil {
 		t.Fatal(err)
 	}
-	start(t, build(t), []string{
+	start(t, testenv.Build(t), []string{
 		"GOFER_NATS_URL=" + server.URL(), "GOFER_HTTP_ADDR=" + w.addr, "GOFER_PROXIES=" + w.startProxies(), "GOFER_CONCURRENCY=8",
 		"GOFER_RETRY_BASE_DELAY=100ms", "GOFER_BREAKER_TIMEOUT=1s", "GOFER_LOG_LEVEL=error",
 	}, "worker")
@@ -107,36 +107,6 @@ func job(n int) jobs.Job {
 		path = "cut"
 	}
 	return jobs.Job{Queue: "default", URL: fmt.Sprintf("http://shop.test/%s?n=%d", path, n)}
-}
-
-// build makes the program, so that what is tested is what ships.
-func build(t *testing.T) string {
-	t.Helper()
-	track(t)
-	path := filepath.Join(t.TempDir(), "gofer")
-	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, "github.com/gofer-mq/gofer/cmd/gofer").CombinedOutput()
-	if err != nil {
-		t.Fatalf("build gofer: %v\n%s", err, out)
-	}
-	return path
-}
-
-// track opens the folders that the program is made of: go test then knows that its result depends on them, which this
-// package's imports do not tell.
-func track(t *testing.T) {
-	t.Helper()
-	list := "{{if and .Module .Module.Main}}{{.Dir}}{{end}}"
-	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", list, "github.com/gofer-mq/gofer/cmd/gofer").Output()
-	if err != nil {
-		t.Fatalf("go list: %v", err)
-	}
-	for dir := range strings.FieldsSeq(string(out)) {
-		f, err := os.Open(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = f.Close()
-	}
 }
 
 // start runs a program until the test ends, without the variables of a gofer that its owner may have set.
@@ -209,14 +179,4 @@ func freeAddr(t *testing.T) string {
 	}
 	defer func() { _ = l.Close() }()
 	return l.Addr().String()
-}
-
-// need is the path of a program, or the end of the test.
-func need(t *testing.T, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		t.Skipf("skipped: %s is not installed (.ci/run installs it)", name)
-	}
-	return path
 }
