@@ -6,13 +6,14 @@
 //	-	if gen != b.generation() || b.forced {
 //	+	if b.forced {
 //
-// A mutant is a line that says what is broken, one that names the file, the lines that go and those that come; an empty line
-// ends it. The text that goes has to be in the file exactly once. Words as arguments run only the mutants that have all
-// of them in their first two lines; -check runs none and only looks whether each can still be made.
+// A mutant is a line that says what is broken, one that names the file, the text that goes and the text that comes, each part
+// of a line or several; an empty line ends it. The text that goes has to be in the file exactly once. Words as arguments run
+// only the mutants that have all of them in their first two lines; -check runs none and only looks whether each can be made.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -51,13 +52,11 @@ func run(ctx context.Context, check bool, words []string) error {
 		return err
 	}
 	for _, m := range mutants {
-		if _, err := m.source(root); err != nil {
-			return err
-		}
+		_, broken := m.source(root)
+		err = errors.Join(err, broken)
 	}
-	if check {
-		fmt.Printf("%d mutants can be made\n", len(mutants))
-		return nil
+	if err != nil || check {
+		return err
 	}
 	return runAll(ctx, root, chosen(mutants, words))
 }

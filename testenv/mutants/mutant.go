@@ -50,17 +50,21 @@ func parse(text string) (m mutant, err error) {
 		return m, errors.New("want what is broken, the file, and the change")
 	}
 	m.what, m.file = lines[0], lines[1]
+	var goes, comes []string
 	for _, line := range lines[2:] {
-		switch rest := line[min(1, len(line)):] + "\n"; {
-		case strings.HasPrefix(line, "-"):
-			m.old += rest
-		case strings.HasPrefix(line, "+"):
-			m.new += rest
+		old, isOld := strings.CutPrefix(line, "-")
+		fresh, isNew := strings.CutPrefix(line, "+")
+		switch {
+		case isOld:
+			goes = append(goes, old)
+		case isNew:
+			comes = append(comes, fresh)
 		default:
 			return m, fmt.Errorf("line %q begins with neither - nor +", line)
 		}
 	}
-	if m.old == "" || m.old == m.new {
+	m.old, m.new = strings.Join(goes, "\n"), strings.Join(comes, "\n")
+	if strings.TrimSpace(m.old) == "" || m.old == m.new {
 		return m, errors.New("nothing goes")
 	}
 	return m, nil
@@ -72,10 +76,10 @@ func (m mutant) source(root string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n := bytes.Count(source, []byte("\n"+m.old)); n != 1 {
+	if n := bytes.Count(source, []byte(m.old)); n != 1 {
 		return nil, fmt.Errorf("%s: %s: the text that goes is in the file %d times, want once:\n%s", m.file, m.what, n, m.old)
 	}
-	return bytes.Replace(source, []byte("\n"+m.old), []byte("\n"+m.new), 1), nil
+	return bytes.Replace(source, []byte(m.old), []byte(m.new), 1), nil
 }
 
 // test runs the tests of the mutant's package, and returns the name of the first that fails; empty when none does. The tree is

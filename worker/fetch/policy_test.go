@@ -25,41 +25,6 @@ func (r *rig) delays() (out []int64) {
 	return out
 }
 
-func TestWaitsFollowTheStrategy(t *testing.T) {
-	for retry, want := range map[string][]int64{
-		`"backoff_strategy":"exponential","multiplier":2`:                        {100, 200, 400, 800},
-		`"backoff_strategy":"exponential","multiplier":10,"max_backoff_delay":1`: {100, 1000, 1000, 1000},
-		`"backoff_strategy":"linear"`:                                            {100, 200, 300, 400},
-		`"backoff_strategy":"fixed"`:                                             {100, 100, 100, 100},
-	} {
-		r := newRig(t, nil)
-		r.use(r.proxy(testenv.Good, nil).URL("http") + " id=p")
-		o := r.do(`{"url":"http://shop.test/status/503","retry":{"max_attempts":5,` + retry + `}}`)
-		if o.Result.Error != jobs.ErrAttemptsExhausted || o.Result.Status != 503 || o.Result.AttemptCount != 5 {
-			t.Errorf("%s: %s %d after %d attempts", retry, o.Result.Error, o.Result.Status, o.Result.AttemptCount)
-		}
-		if got := r.delays(); !slices.Equal(got, want) {
-			t.Errorf("%s: waits %v, want %v", retry, got, want)
-		}
-	}
-}
-
-func TestFullJitterStaysBelowTheWait(t *testing.T) {
-	r := newRig(t, nil)
-	r.use(r.proxy(testenv.Good, nil).URL("http") + " id=p")
-	r.do(`{"url":"http://shop.test/status/503","retry":{"max_attempts":10,"backoff_strategy":"fixed","jitter":true}}`)
-	distinct := map[int64]bool{}
-	for _, d := range r.delays() {
-		distinct[d] = true
-		if d < 0 || d > 100 {
-			t.Errorf("a wait of %d ms, want it between 0 and 100", d)
-		}
-	}
-	if len(distinct) < 3 {
-		t.Errorf("waits %v show no jitter", r.delays())
-	}
-}
-
 func TestProxyFaultFailsOverAtOnceAndNeverBack(t *testing.T) {
 	r := newRig(t, nil)
 	r.use(r.proxy(testenv.Refusing, nil).URL("http")+" id=bad1", r.proxy(testenv.Refusing, nil).URL("http")+" id=bad2", r.proxy(testenv.Good, nil).URL("http")+" id=good")

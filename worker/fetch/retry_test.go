@@ -45,7 +45,7 @@ func newTrial(t *rapid.T) *trial {
 	for range c.policy.MaxAttempts {
 		c.acts = append(c.acts, act{
 			do: rapid.SampledFrom([]deed{
-				refuses, refuses, hangsUp, silent, banned, timedOut, tooMany, tooMany, noAnswer, busy, busy, good, notFound, broken, around, large,
+				refuses, refuses, hangsUp, hangsUp, silent, banned, timedOut, timedOut, tooMany, tooMany, tooMany, noAnswer, noAnswer, busy, busy, busy, good, notFound, broken, around, large,
 			}).Draw(t, "act"),
 			after:      rapid.SampledFrom([]time.Duration{0, 70 * time.Millisecond, 20 * time.Second}).Draw(t, "after"),
 			retryAfter: rapid.SampledFrom([]string{"", "0", "-1", "soon", "1", "2", "3", "120", "86400"}).Draw(t, "Retry-After"),

@@ -18,6 +18,77 @@ import (
 	"github.com/gofer-mq/gofer/worker/fetch"
 )
 
+// waits runs a job that fails each time and returns what it waited between its attempts.
+func waits(t *testing.T, policy jobs.Policy) (out []time.Duration) {
+	t.Helper()
+	s := &script{acts: slices.Repeat([]act{{do: noAnswer}}, policy.MaxAttempts)}
+	f, _ := s.fetcher(1, rotation.RoundRobin, policy)
+	defer s.wg.Wait()
+	defer f.Close()
+	job, err := jobs.Decode("default", "j", []byte("http://shop.test/"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := toTheEnd(t, f, job); r.Error != jobs.ErrAttemptsExhausted || r.Status != 502 || r.AttemptCount != policy.MaxAttempts {
+		t.Errorf("ended as %s with %d after %d attempts", r.Error, r.Status, r.AttemptCount)
+	}
+	for _, e := range s.events {
+		out = append(out, e.Delay.Std())
+	}
+	return out
+}
+
+func TestWaitsFollowTheStrategy(t *testing.T) {
+	for _, c := range []struct {
+		strategy   string
+		multiplier float64
+		cap        time.Duration
+		want       []time.Duration // in units of the first wait
+	}{
+		{jobs.Exponential, 2, time.Minute, []time.Duration{1, 2, 4, 8}},
+		{jobs.Exponential, 10, time.Second, []time.Duration{1, 10, 10, 10}},
+		{jobs.Exponential, 10, 5 * time.Minute, []time.Duration{1, 10, 100, 1000}},
+		{jobs.Linear, 2, time.Minute, []time.Duration{1, 2, 3, 4}},
+		{jobs.Fixed, 2, time.Minute, []time.Duration{1, 1, 1, 1}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := jobs.DefaultPolicy()
+			p.MaxAttempts, p.Jitter, p.BaseDelay = 5, false, jobs.Duration(100*time.Millisecond)
+			p.BackoffStrategy, p.Multiplier, p.MaxBackoffDelay = c.strategy, c.multiplier, jobs.Duration(c.cap)
+			got := waits(t, p)
+			for i := range got {
+				got[i] /= 100 * time.Millisecond
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("%s by %v: waits %d, want %d", c.strategy, c.multiplier, got, c.want)
+			}
+		})
+	}
+}
+
+func TestFullJitterDrawsEvenlyBelowTheWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := jobs.DefaultPolicy()
+		p.MaxAttempts, p.BackoffStrategy, p.BaseDelay = 10, jobs.Fixed, jobs.Duration(time.Second)
+		const n = 100
+		tenths, all := map[time.Duration]int{}, 0
+		for range n {
+			for _, d := range waits(t, p) {
+				tenths[d/(100*time.Millisecond)]++
+				all++
+			}
+		}
+		for tenth := range time.Duration(10) {
+			if got := tenths[tenth]; got < all/20 || got > all/5 {
+				t.Errorf("%d of %d waits between %d and %d tenths of the computed one, want about %d", got, all, tenth, tenth+1, all/10)
+			}
+		}
+		if len(tenths) > 10 {
+			t.Errorf("waits by tenths: %v, want none at or beyond the computed one", tenths)
+		}
+	})
+}
+
 // TestStopEndsAWaitAtOnce stops a job at any moment. It ends at that moment, by the cause of the stop, with what it has done
 // so far, and every proxy is given back and not blamed for that.
 func TestStopEndsAWaitAtOnce(t *testing.T) {
