@@ -65,7 +65,7 @@ func (o *outage) weigh(good float64) {
 func (o *outage) failed(e *entry, sound int, now time.Duration) (began bool) {
 	o.streak++
 	o.witness(e, now)
-	if o.on || !o.doubtful() || o.n < max(outageFrom, min(witnesses, sound/2)) {
+	if o.on || !o.doubtful() || o.n < max(outageFrom, min(witnesses, sound*3/4)) {
 		return false
 	}
 	o.on, o.since, o.test = true, now, now

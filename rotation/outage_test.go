@@ -283,3 +283,32 @@ func TestANeedThatNoProxyCanMeetIsToldSoDuringAnOutage(t *testing.T) {
 		}
 	})
 }
+
+func TestHalfOfThePoolThatFailsFastIsNotAllOfIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pool(t, rotation.RoundRobin, 10, nil)
+		for range 50 {
+			if _, err := attempt(p, "a.test:80", always(rotation.Delivered)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var slow []rotation.Lease
+		for range 10 {
+			l, _, err := p.Pick(rotation.Need{Host: "a.test:80"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(l.ID()) == 2 && l.ID() < "p5" {
+				l.Report(rotation.Verdict{Kind: rotation.ProxyFault, Reason: "connect"})
+			} else {
+				slow = append(slow, l)
+			}
+		}
+		if _, failing := p.Failing(); failing {
+			t.Error("the pool is said to fail while half of it has yet to answer")
+		}
+		for _, l := range slow {
+			l.Report(rotation.Verdict{Kind: rotation.Delivered})
+		}
+	})
+}
