@@ -96,7 +96,8 @@ func TestCheckWithoutAFileTakesEnvironmentAndBucket(t *testing.T) {
 	if strings.Count(out, "\n") != 2 || !strings.Contains(out, "good   http://127") || !strings.Contains(out, "shared socks5://127") || strings.Count(out, " ok     200 ") != 2 {
 		t.Errorf("printed\n%swant a line for good and one for shared", out)
 	}
-	code, out, _ = gofer(t, "", "proxies", "check", "--via", "shared", "--target", "http://shop.test/ok")
+	t.Setenv("GOFER_HEALTH_CHECK_URL", "http://shop.test/ok")
+	code, out, _ = gofer(t, "", "proxies", "check", "--via", "shared")
 	if code != exitOK || !strings.HasPrefix(out, "shared ") || strings.Count(out, "\n") != 1 {
 		t.Errorf("--via shared: exit %d, printed %q; want only that one", code, out)
 	}

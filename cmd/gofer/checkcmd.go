@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -43,7 +44,7 @@ The proxies are those of the pool, as "gofer proxies ls" shows them, or the line
 		RunE: func(cmd *cobra.Command, files []string) error { return a.proxiesCheck(cmd.Context(), f, files) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.target, "target", defaultTarget, "page to fetch; private addresses need GOFER_ALLOW_PRIVATE_TARGETS")
+	flags.StringVar(&f.target, "target", "", "page to fetch (default GOFER_HEALTH_CHECK_URL, or else "+defaultTarget+"); private addresses need GOFER_ALLOW_PRIVATE_TARGETS")
 	flags.DurationVar(&f.timeout, "timeout", 10*time.Second, "how long a proxy may take, 0.1s to 10m")
 	flags.IntVar(&f.parallel, "parallel", 64, "proxies at a time, 1 to 10000")
 	flags.StringSliceVar(&f.via, "via", nil, "check only the proxies of these ids")
@@ -68,6 +69,7 @@ func (a *app) proxiesCheck(ctx context.Context, f checkFlags, files []string) er
 	if err != nil {
 		return err
 	}
+	f.target = cmp.Or(f.target, c.Health.URL, defaultTarget)
 	list, err := a.proxiesToCheck(ctx, &c, f, files)
 	if err != nil {
 		return err

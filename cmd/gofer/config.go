@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"reflect"
@@ -16,7 +15,6 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/rotation"
-	"github.com/gofer-mq/gofer/worker"
 	"github.com/gofer-mq/gofer/worker/admin"
 )
 
@@ -58,6 +56,7 @@ type config struct {
 
 	Retry   retryConfig
 	Breaker breakerConfig
+	Health  healthConfig
 	Streams streamConfig
 
 	HTTPAddr     string        `envconfig:"GOFER_HTTP_ADDR" default:"127.0.0.1:9090" desc:"address of /metrics, /livez, /readyz and the API"`
@@ -227,6 +226,7 @@ func (c *config) check() (reasons []string) {
 	bad(c.HostConcurrency >= 0 && c.HostConcurrency <= 10000, "GOFER_HOST_CONCURRENCY", "not between 0 and 10000")
 	bad(c.Retry.Budget >= 0 && c.Retry.Budget <= 10, "GOFER_RETRY_BUDGET", "not between 0 and 10")
 	reasons = append(reasons, c.Breaker.check()...)
+	reasons = append(reasons, c.Health.check()...)
 	reasons = append(reasons, c.Streams.check()...)
 	for _, reason := range c.policy().Reasons() {
 		field, rest, _ := strings.Cut(reason, ":")
@@ -327,33 +327,4 @@ func (c *config) dial(name string) bus.Dial {
 		URL: url, Creds: c.NATSCreds, Nkey: c.NATSNkey, User: c.NATSUser, Password: c.NATSPassword, Token: c.NATSToken,
 		CA: c.NATSCA, Cert: c.NATSCert, Key: c.NATSKey, InboxPrefix: c.NATSInboxPrefix, Name: name,
 	}
-}
-
-// queueList is GOFER_QUEUES: names with weights.
-type queueList []worker.Queue
-
-// UnmarshalText reads name[:weight], comma separated. It never repeats the text in its error.
-func (l *queueList) UnmarshalText(text []byte) error {
-	var out queueList
-	seen := map[string]bool{}
-	for part := range strings.SplitSeq(string(text), ",") {
-		name, weight, weighted := strings.Cut(strings.TrimSpace(part), ":")
-		n := 1
-		if weighted {
-			var err error
-			if n, err = strconv.Atoi(weight); err != nil || n < 1 || n > 1000 {
-				return errors.New("a weight is not between 1 and 1000")
-			}
-		}
-		if !jobs.ValidQueue(name) || seen[name] {
-			return errors.New("a name is not a queue's, or stands twice")
-		}
-		seen[name] = true
-		out = append(out, worker.Queue{Name: name, Weight: n})
-	}
-	if len(out) > worker.MaxQueues {
-		return fmt.Errorf("more than %d queues", worker.MaxQueues)
-	}
-	*l = out
-	return nil
 }

@@ -13,7 +13,7 @@ func TestEveryBadVariableIsNamedAtOnceWithoutItsValue(t *testing.T) {
 		"GOFER_CONCURRENCY": secret, "GOFER_ATTEMPT_TIMEOUT": "11m", "GOFER_QUEUES": "UPPER:" + secret, "GOFER_STRATEGY": "best",
 		"GOFER_RETRY_MAX_ATTEMPTS": "11", "GOFER_RETRY_JITTER": "maybe", "GOFER_BREAKER_WINDOW": "0", "GOFER_REPLICAS": "2",
 		"GOFER_HTTP_ADDR": "0.0.0.0:9090", "GOFER_EMBEDDED_ADDR": "10.0.0.1:4222", "GOFER_LOG_LEVEL": "loud", "GOFER_CONCURENCY": "5",
-		"GOFER_NATS_PASWORD": secret,
+		"GOFER_NATS_PASWORD": secret, "GOFER_HEALTH_CHECK_URL": "http://user:" + secret + "@a.test/", "GOFER_HEALTH_CHECK_INTERVAL": "0",
 	} {
 		t.Setenv(name, value)
 	}
@@ -24,14 +24,15 @@ func TestEveryBadVariableIsNamedAtOnceWithoutItsValue(t *testing.T) {
 	for _, want := range []string{
 		"GOFER_CONCURRENCY:", "GOFER_ATTEMPT_TIMEOUT:", "GOFER_QUEUES:", "GOFER_STRATEGY:", "GOFER_RETRY_MAX_ATTEMPTS:",
 		"GOFER_RETRY_JITTER:", "GOFER_BREAKER_WINDOW:", "GOFER_REPLICAS:", "GOFER_HTTP_ADDR:", "GOFER_EMBEDDED_ADDR:", "GOFER_LOG_LEVEL:",
+		"GOFER_HEALTH_CHECK_URL:", "GOFER_HEALTH_CHECK_INTERVAL:",
 		"GOFER_CONCURENCY: no such variable, did you mean GOFER_CONCURRENCY?", "did you mean GOFER_NATS_PASSWORD?",
 	} {
 		if !strings.Contains(errOut, want) {
 			t.Errorf("%q is not named in:\n%s", want, errOut)
 		}
 	}
-	if lines := strings.Count(errOut, "\n"); lines != 13 {
-		t.Errorf("%d lines, want one for each of the 13 variables:\n%s", lines, errOut)
+	if lines := strings.Count(errOut, "\n"); lines != 15 {
+		t.Errorf("%d lines, want one for each of the 15 variables:\n%s", lines, errOut)
 	}
 	if strings.Contains(errOut, "_GOFER_") {
 		t.Errorf("a variable bears a name that nobody can set:\n%s", errOut)

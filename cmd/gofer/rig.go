@@ -162,6 +162,7 @@ func (r *rig) work(ctx context.Context, l *line) error {
 	if r.config.ProxiesFile != "" {
 		parts.Go(func() { r.share.WatchFile(beside, r.config.ProxiesFile, r.config.proxies) })
 	}
+	parts.Go(func() { r.checkHealth(beside) })
 	parts.Go(func() { r.post(beside) })
 	parts.Go(func() { r.rollups.Run(beside, l.client) })
 	silence := r.answer(l)

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/worker/fetch"
+)
+
+type healthConfig struct {
+	URL      string        `envconfig:"GOFER_HEALTH_CHECK_URL" desc:"page that a worker fetches itself to find out whether a proxy works again whose open time is over, so that no job is spent on that; such fetches are not counted; unset means that jobs find out"`
+	Interval jobs.Duration `envconfig:"GOFER_HEALTH_CHECK_INTERVAL" default:"30s" desc:"pause between two such looks at the proxies, 0.1s to 24h"`
+}
+
+func (h healthConfig) check() (reasons []string) {
+	if _, err := pageJob(h.URL); h.URL != "" && err != nil {
+		reasons = append(reasons, "GOFER_HEALTH_CHECK_URL: not an absolute http or https URL without user information")
+	}
+	if h.Interval.Seconds() < 0.1 || h.Interval.Seconds() > 86400 {
+		reasons = append(reasons, "GOFER_HEALTH_CHECK_INTERVAL: not between 0.1s and 24h")
+	}
+	return reasons
+}
+
+// longestTest bounds one test of a proxy: one that takes longer for a page made for that is of little use.
+const longestTest = 10 * time.Second
+
+// health finds out whether proxies whose open time is over work again, by fetches of its own.
+type health struct {
+	pool    *rotation.Pool
+	fetcher *fetch.Fetcher
+	page    jobs.Job
+	lanes   int
+	log     *slog.Logger
+}
+
+// checkHealth looks at the proxies at every interval until ctx ends, if the owner has named a page for that.
+func (r *rig) checkHealth(ctx context.Context) {
+	if r.config.Health.URL == "" {
+		return
+	}
+	page, err := pageJob(r.config.Health.URL)
+	if err != nil {
+		r.log.Error("proxies are not tested", "error", err) // the configuration was checked
+		return
+	}
+	// A fetcher of its own, because tests are no attempts: they count nowhere, and take nothing from any budget.
+	h := &health{pool: r.pool, page: page, log: r.log, lanes: max(1, r.config.Concurrency/4), fetcher: fetch.New(fetch.Config{
+		Pool: r.pool, Policy: jobs.DefaultPolicy, OnBreaker: r.breakersChanged, Denied: r.share.Denied,
+		AttemptTimeout: min(r.config.AttemptTimeout.Std(), longestTest), MaxBodyBytes: r.config.MaxBodyBytes,
+		AllowPrivateTargets: r.config.AllowPrivateTargets, Worker: r.config.WorkerName,
+	})}
+	defer h.fetcher.Close()
+	h.pool.LeaveTests(true)
+	defer h.pool.LeaveTests(false)
+	for ctx.Err() == nil {
+		h.look(ctx)
+		pause(ctx, r.config.Health.Interval.Std())
+	}
+}
+
+// look tests each proxy that is due. If the page itself does not come through a proxy that works, a test would show nothing
+// about the others: then jobs find out, as they do without health checks.
+func (h *health) look(ctx context.Context) {
+	due := h.pool.Due()
+	if len(due) == 0 {
+		return
+	}
+	h.pool.LeaveTests(true)
+	if o := h.fetch(ctx, "", 2); o.Result.Outcome != jobs.Succeeded && ctx.Err() == nil {
+		h.log.Warn("proxies are not tested: GOFER_HEALTH_CHECK_URL cannot be fetched", "error", o.Result.Error, "detail", o.Result.Detail)
+		h.pool.LeaveTests(false)
+		return
+	}
+	todo := make(chan string)
+	var lanes sync.WaitGroup
+	for range min(h.lanes, len(due)) {
+		lanes.Go(func() {
+			for id := range todo {
+				h.fetch(ctx, id, 1)
+			}
+		})
+	}
+	for i := 0; i < len(due) && ctx.Err() == nil; i++ {
+		todo <- due[i]
+	}
+	close(todo)
+	lanes.Wait()
+}
+
+// fetch fetches the page through one proxy, or through any. The fetcher judges the proxy by it and tells of its breaker.
+func (h *health) fetch(ctx context.Context, proxy string, attempts int) fetch.Outcome {
+	job, soon := h.page, jobs.Duration(jobs.MinBaseDelay)
+	job.Proxy.ID = proxy
+	job.Retry = &jobs.Override{MaxAttempts: &attempts, BaseDelay: &soon}
+	return h.fetcher.Do(ctx, job, jobs.Progress{})
+}
