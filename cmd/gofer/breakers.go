@@ -27,6 +27,14 @@ func (r *rig) fleetBreakers() *share.Breakers {
 	})
 }
 
+// avoided counts the proxies that other workers found dead.
+func (r *rig) avoided() int {
+	if r.fleet == nil {
+		return 0
+	}
+	return r.fleet.Avoided()
+}
+
 func (r *rig) breakersChanged(events []rotation.Event) {
 	for _, e := range events {
 		if e.ProxyID == "" {

@@ -82,6 +82,9 @@ func TestDeadProxyIsPaidForByOneWorkerOfTheFleet(t *testing.T) {
 			t.Errorf("job of w2 = %s after %d attempts, want none through the dead proxy", r.Outcome, r.AttemptCount)
 		}
 	}
+	if _, page := p.get("http://" + p.addr["w2"] + "/metrics"); !strings.Contains(page, "\ngofer_proxies_avoided 1\n") {
+		t.Errorf("the metrics of w2 do not count the avoided proxy:\n%s", page)
+	}
 	if code, table, errOut := gofer(t, "", "breakers", "ls"); code != exitOK || !strings.Contains(table, "(found dead by w1)") {
 		t.Errorf("breakers ls: exit %d, %s%s; want who found the proxy dead", code, table, errOut)
 	}

@@ -21,7 +21,7 @@ func (r *rig) gauges() admin.Gauges {
 		Connected:   func() bool { l := r.line.Load(); return l != nil && l.nc.IsConnected() },
 		Loop:        r.loop,
 		PoolFailing: func() bool { _, failing := r.pool.Failing(); return failing },
-		ProxyStates: r.proxyStates, EachProxy: r.eachProxy,
+		ProxyStates: r.proxyStates, EachProxy: r.eachProxy, ProxiesAvoided: r.avoided,
 		HostWaits:   func() int64 { return r.fetcher.Waited() },
 		RetriesHeld: func() int64 { return r.fetcher.Held() },
 		IdleConns:   func() int { return r.fetcher.Idle() },

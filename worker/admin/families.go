@@ -31,6 +31,7 @@ func Families() []Family {
 		{"gofer_host_waits_total", "counter", "Times that a job had to wait for its turn at a site."},
 		{"gofer_retry_delay_seconds", "histogram", "Announced waits before a retry."},
 		{"gofer_proxies", "gauge", "Proxies of the pool by the state of their breaker."},
+		{"gofer_proxies_avoided", "gauge", "Proxies that are a last resort because other workers found them dead."},
 		{"gofer_pool_failing", "gauge", "1 while proxies that worked all fail at once."},
 		{"gofer_breaker_transitions_total", "counter", "Breaker changes by the states left and entered."},
 		{"gofer_idle_connections", "gauge", "Open connections that wait for a next attempt."},

@@ -27,6 +27,8 @@ type Gauges struct {
 	// a page with ?proxies.
 	ProxyStates func() map[string]int
 	EachProxy   func() iter.Seq2[string, string]
+	// ProxiesAvoided counts those that other workers found dead.
+	ProxiesAvoided func() int
 	// PoolFailing reports whether the pool fails as a whole.
 	PoolFailing func() bool
 	// HostWaits is how many times a job had to wait for its turn at a site.

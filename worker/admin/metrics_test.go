@@ -34,7 +34,7 @@ func everything(proxies int, queues ...string) admin.Gauges {
 		Loop:        func() admin.Loop { return admin.Loop{Received: 9} },
 		HostWaits:   func() int64 { return 5 },
 		RetriesHeld: func() int64 { return 7 },
-		PoolFailing: func() bool { return true },
+		PoolFailing: func() bool { return true }, ProxiesAvoided: seven,
 		ProxyStates: func() map[string]int { return map[string]int{"open": 3} },
 		EachProxy: func() iter.Seq2[string, string] {
 			return func(yield func(string, string) bool) {

@@ -43,7 +43,7 @@ func (m *Metrics) writeStates(p *page) {
 			p.one(name, float64(b2i(state())))
 		}
 	}
-	for name, number := range map[string]func() int{"gofer_slots": g.Slots, "gofer_idle_connections": g.IdleConns} {
+	for name, number := range map[string]func() int{"gofer_slots": g.Slots, "gofer_idle_connections": g.IdleConns, "gofer_proxies_avoided": g.ProxiesAvoided} {
 		if number != nil {
 			p.one(name, float64(number()))
 		}

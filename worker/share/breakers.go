@@ -96,6 +96,18 @@ func (b *Breakers) Reset(proxy string) {
 	}
 }
 
+// Avoided is how many proxies of the pool this worker avoids by the word of others.
+func (b *Breakers) Avoided() (n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, f := range b.found {
+		if f.known && f.heeded && time.Until(f.until) > 0 {
+			n++
+		}
+	}
+	return n
+}
+
 func (b *Breakers) send(proxy string, w word) {
 	if !b.outgoing.put(proxy, w) {
 		b.cfg.Log.Warn("breakers not shared, too many changes wait to be published")

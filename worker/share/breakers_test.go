@@ -293,8 +293,9 @@ func TestWorkerThatFindsMostOfThePoolDeadIsNotFollowed(t *testing.T) {
 	f.tell("p6", finding("mad", longest))
 	f.tell("p8", finding("sane", longest))
 	eventually(t, "the sane worker's next finding", func() bool { return b.avoids("p8") })
-	if got := fmt.Sprint(b.avoided()); got != "[p8 p9]" {
-		t.Errorf("avoided %s, want the sane worker's two", got)
+	f.tell("elsewhere", finding("sane", longest))
+	if got := fmt.Sprint(b.avoided()); got != "[p8 p9]" || b.Avoided() != 2 {
+		t.Errorf("avoided %s, %d of them, want the sane worker's two", got, b.Avoided())
 	}
 	for _, id := range []string{"p0", "p1"} {
 		if err := f.kv.Delete(t.Context(), id); err != nil {
