@@ -81,12 +81,10 @@ func (p Policy) Reasons() []string {
 // that lists every reason.
 func DecodePolicy(data []byte, base Policy) (Policy, error) {
 	var o Override
-	if reasons := o.decode(data); len(reasons) > 0 {
-		return Policy{}, &InvalidError{Reasons: reasons}
-	}
+	shape := o.decode(data)
 	p := o.Over(base)
-	if reasons := p.Reasons(); len(reasons) > 0 {
-		return Policy{}, &InvalidError{Reasons: reasons}
+	if err := asError(merge(shape, p.Reasons())); err != nil {
+		return Policy{}, err
 	}
 	return p, nil
 }

@@ -2,6 +2,7 @@ package jobs_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -174,14 +175,15 @@ func TestPolicyNamesAndBounds(t *testing.T) {
 	if reasons := p.Reasons(); len(reasons) != 0 || p.Name() != "exponential/3" || !p.Retryable(503) || p.Retryable(500) {
 		t.Errorf("default policy %s: %q", p.Name(), reasons)
 	}
-	_, err := jobs.DecodePolicy([]byte(`{"max_attempts":0,"backoff_strategy":"hope","colour":1,"multiplier":0.5}`), p)
-	for _, want := range []string{"colour"} {
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%v does not name %s", err, want)
-		}
+	_, err := jobs.DecodePolicy([]byte(`{"max_attempts":0,"backoff_strategy":"hope","colour":1,"multiplier":"two","base_delay":"1h"}`), p)
+	invalid, ok := errors.AsType[*jobs.InvalidError](err)
+	if !ok || len(invalid.Reasons) != 5 {
+		t.Fatalf("%v, want five reasons", err)
 	}
-	if _, err := jobs.DecodePolicy([]byte(`{"max_attempts":0,"backoff_strategy":"hope","multiplier":0.5}`), p); err == nil || strings.Count(err.Error(), ";") != 2 {
-		t.Errorf("%v, want three reasons", err)
+	for _, want := range []string{`"colour": unknown`, "max_attempts: 0 ", "backoff_strategy: ", "multiplier: a JSON string ", "base_delay: 1h"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not say %s", err, want)
+		}
 	}
 }
 

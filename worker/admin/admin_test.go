@@ -142,9 +142,9 @@ func TestPolicyIsReadReplacedWholeAndReset(t *testing.T) {
 
 func TestInvalidPolicyIsRefusedWithEveryReason(t *testing.T) {
 	w := newWorker(t, nil)
-	rec := w.do(request("PUT", "/api/v1/retry/policy", `{"max_attempts":11,"backoff_strategy":"quadratic"}`))
-	if p := refusal(t, rec, http.StatusBadRequest); len(p.Details) != 2 {
-		t.Errorf("details: got %q, want two", p.Details)
+	rec := w.do(request("PUT", "/api/v1/retry/policy", `{"max_attempts":11,"backoff_strategy":"quadratic","colour":"red"}`))
+	if p := refusal(t, rec, http.StatusBadRequest); len(p.Details) != 3 {
+		t.Errorf("details: got %q, want three", p.Details)
 	}
 	for _, body := range []string{"", "no", "[]", `{"x":1}`, `{"updated_at":1,"x":1}`} {
 		refusal(t, w.do(request("PUT", "/api/v1/retry/policy", body)), http.StatusBadRequest)
