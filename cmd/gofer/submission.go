@@ -50,7 +50,7 @@ func (s *submission) run(ctx context.Context, source io.Reader) error {
 // publish sends the jobs of all lines. A line that is no job, or that is refused, is told about; the others go on.
 func (s *submission) publish(ctx context.Context, source io.Reader) error {
 	var readErr error
-	err := s.session.client.SubmitMany(ctx, s.jobs(source, &readErr), 0, func(job jobs.Job, ack bus.Ack, err error) {
+	err := s.session.client.SubmitMany(ctx, s.jobs(source, &readErr), 0, func(_ jobs.Job, ack bus.Ack, err error) {
 		if err != nil {
 			s.refused++
 			s.say(err.Error())
