@@ -121,11 +121,15 @@ func (w *Worker) holdBack(ctx context.Context) {
 	for w.full.Load() && ctx.Err() == nil {
 		pause(ctx, 500*time.Millisecond)
 	}
-	if w.idles() {
-		// The limiter's error is ctx's end, which the caller sees for itself.
-		_ = w.idle.Wait(ctx)
+	// It asks again and again instead of standing in the limiter's line: many lanes of a few slots would stand there long
+	// after proxies are back.
+	for w.idles() && !w.idle.Allow() && ctx.Err() == nil {
+		pause(ctx, holdStep)
 	}
 }
+
+// holdStep is how often a lane that is held back looks whether it may go on.
+const holdStep = 50 * time.Millisecond
 
 // taken counts the jobs of a pull; the first one has been waited for.
 func (w *Worker) taken(n int) {
