@@ -223,7 +223,8 @@ func judgeRefusal(f facts) blame {
 		b := byProxy("proxy_refused", text)
 		b.trip = max(time.Second, RetryAfter(f.refused.header.Get("Retry-After"), time.Now()))
 		return b
-	case status >= 502 && status <= 504:
+	case status == http.StatusInternalServerError, status >= 502 && status <= 504:
+		// By 500 tinyproxy says that it cannot reach the target.
 		if fault, known := proxyStatus(f.refused.header); known {
 			return fault
 		}

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/gofer-mq/gofer/breaker"
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
 	"github.com/gofer-mq/gofer/worker/fetch"
@@ -123,6 +124,30 @@ func TestAJobThatDoesNotWaitHasItsAttemptsWhileOthersMayDeliver(t *testing.T) {
 		}
 		if _, failing := pool.Failing(); failing {
 			t.Error("the pool is said to fail")
+		}
+	})
+}
+
+// A site that no proxy can reach, through proxies that say so as tinyproxy does.
+func TestADeadSiteOpensNoProxyThatAnswers500(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, pool, done := crowd(t, 10, func(_, host string) string {
+			if host == "dead.test" {
+				return "500 Unable to connect"
+			}
+			return "200 OK"
+		})
+		defer done()
+		for range 30 {
+			toTheEnd(t, f, decode(t, "https://dead.test/"))
+		}
+		for _, s := range pool.Status() {
+			if s.State != breaker.Closed {
+				t.Errorf("%s is %s because of one dead site", s.ID, s.State)
+			}
+		}
+		if _, failing := pool.Failing(); failing {
+			t.Error("the pool is said to fail because of one dead site")
 		}
 	})
 }

@@ -86,6 +86,7 @@ func TestWhatAProxySaysOfItselfDecides(t *testing.T) {
 		"RFC 9209, its own fault":  {"500 Oh\r\nProxy-Status: p; error=proxy_internal_error", jobs.FaultProxy, "proxy_refused"},
 		"RFC 9209, at its limit":   {"503 Busy\r\nProxy-Status: p; error=connection_limit_reached", jobs.FaultProxy, "proxy_refused"},
 		"says nothing":             {"504 Gateway Timeout", jobs.FaultUnclear, "proxy_refused"},
+		"tinyproxy, no target":     {"500 Unable to connect", jobs.FaultUnclear, "proxy_refused"},
 		"method not allowed":       {"405 Method Not Allowed", jobs.FaultPair, "proxy_refused"},
 		"another success":          {"204 No Content", jobs.FaultProxy, "proxy_refused"},
 		"unauthorized":             {"401 Unauthorized", jobs.FaultProxy, "proxy_auth"},
