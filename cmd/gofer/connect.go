@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -34,6 +36,9 @@ func (a *app) connect(ctx context.Context, verb string) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	nc, err := bus.Connect(ctx, c.dial("gofer "+verb), c.logger(a.err))
+	if errors.Is(err, bus.ErrUnreachable) && c.NATSURL == "" {
+		return nil, fmt.Errorf("%w (start a server with gofer worker, or name yours in GOFER_NATS_URL)", err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -68,12 +68,7 @@ func (a *app) denyEach(ctx context.Context, s *session, hosts []string, deny boo
 		return err
 	}
 	for _, h := range hosts {
-		if deny {
-			_, err = kv.PutString(ctx, share.DenyKey(h), "denied")
-		} else {
-			err = kv.Delete(ctx, share.DenyKey(h))
-		}
-		if err != nil {
+		if err := denyOne(ctx, kv, h, deny); err != nil {
 			return fmt.Errorf("host %s: %w", h, err)
 		}
 		if err := a.say(map[string]any{"host": h, "denied": deny}, "%s", h); err != nil {
@@ -81,6 +76,20 @@ func (a *app) denyEach(ctx context.Context, s *session, hosts []string, deny boo
 		}
 	}
 	return nil
+}
+
+func denyOne(ctx context.Context, kv jetstream.KeyValue, host string, deny bool) error {
+	key := share.DenyKey(host)
+	if deny {
+		_, err := kv.PutString(ctx, key, "denied")
+		return err
+	}
+	if _, err := kv.Get(ctx, key); errors.Is(err, jetstream.ErrKeyNotFound) {
+		return errors.New("it is not denied")
+	} else if err != nil {
+		return err
+	}
+	return kv.Delete(ctx, key)
 }
 
 func isHost(h string) bool {

@@ -111,11 +111,11 @@ func (s *session) queues(ctx context.Context) []finding {
 		waiting := q.Queued + q.Due
 		switch {
 		case !q.Served:
-			list = append(list, finding{name, false, fmt.Sprintf("%d jobs wait and no worker has ever served it: add it to GOFER_QUEUES, or is it misspelt?", waiting)})
+			list = append(list, finding{name, false, fmt.Sprintf("jobs wait (%d) and no worker has ever served it: add it to GOFER_QUEUES, or is it misspelt?", waiting)})
 		case !q.PausedUntil.IsZero():
-			list = append(list, finding{name, false, fmt.Sprintf("paused until %s, %d jobs wait: gofer resume %s", q.PausedUntil.UTC().Format(time.RFC3339), waiting, q.Queue)})
+			list = append(list, finding{name, false, fmt.Sprintf("paused until %s, jobs wait (%d): gofer resume %s", q.PausedUntil.UTC().Format(time.RFC3339), waiting, q.Queue)})
 		case waiting > 0 && q.Pulls == 0 && q.Running == 0:
-			list = append(list, finding{name, false, fmt.Sprintf("%d jobs wait and no worker asks for them: start one", waiting)})
+			list = append(list, finding{name, false, fmt.Sprintf("jobs wait (%d) and no worker asks for them: start one", waiting)})
 		default:
 			list = append(list, finding{name, true, fmt.Sprintf("%d queued, %d running, %d waiting for their time", waiting, q.Running, q.Waiting)})
 		}

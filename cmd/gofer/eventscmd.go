@@ -41,13 +41,21 @@ func (a *app) printEvent(e bus.Event) error {
 	return err
 }
 
+// soon is a wait in words.
+func soon(wait time.Duration) string {
+	if wait <= 0 {
+		return "at once"
+	}
+	return "in " + brief(wait).String()
+}
+
 // eventLine is an event in words. One that cannot be read is shown as it is.
 func eventLine(e bus.Event) string {
 	switch e.Kind {
 	case "retry":
 		var r jobs.RetryEvent
 		if json.Unmarshal(e.Payload, &r) == nil {
-			return fmt.Sprintf("%s/%s attempt %d of %d via %s failed (%s: %s), again in %s", r.Queue, r.JobID, r.Attempt, r.MaxAttempts, r.Proxy, r.Fault, r.Error, r.Delay.Std().Round(time.Millisecond))
+			return fmt.Sprintf("%s/%s attempt %d of %d via %s failed (%s: %s), again %s", r.Queue, r.JobID, r.Attempt, r.MaxAttempts, r.Proxy, r.Fault, r.Error, soon(r.Delay.Std()))
 		}
 	case "breaker":
 		var b jobs.BreakerEvent

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
@@ -131,15 +130,19 @@ func (m moment) attempt() string {
 		text += fmt.Sprintf(" (fault: %s)", m.Fault)
 	}
 	if m.Duration > 0 {
-		text += ", took " + m.Duration.Std().Round(time.Millisecond).String()
+		text += ", took " + brief(m.Duration.Std()).String()
 	}
 	return text
 }
 
 func (m moment) wait() string {
 	text := "waits"
-	if !m.Until.IsZero() {
-		text += fmt.Sprintf(" for %s, until %s", m.Until.Sub(m.At).Round(time.Millisecond), m.Until.UTC().Format("15:04:05.000Z"))
+	switch d := m.Until.Sub(m.At); {
+	case m.Until.IsZero():
+	case d <= 0:
+		text = "is tried again at once"
+	default:
+		text += fmt.Sprintf(" for %s, until %s", brief(d), m.Until.UTC().Format("15:04:05.000Z"))
 	}
 	switch m.Kind {
 	case jobs.RetryInline:
@@ -162,5 +165,5 @@ func (t *story) end(m moment) string {
 	if r.Detail != "" {
 		text += ": " + r.Detail
 	}
-	return text + fmt.Sprintf(" (attempts %d, %d bytes, %s, by %s)", r.Attempts, r.Bytes, m.Duration.Std().Round(time.Millisecond), m.Worker)
+	return text + fmt.Sprintf(" (attempts %d, %d bytes, %s, by %s)", r.Attempts, r.Bytes, brief(m.Duration.Std()), m.Worker)
 }

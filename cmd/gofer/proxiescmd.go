@@ -89,6 +89,10 @@ func (a *app) proxiesLs(ctx context.Context) error {
 	if a.json {
 		return a.printJSON(list)
 	}
+	if len(list) == 0 {
+		fmt.Fprintln(a.err, "No proxy is named here or in the fleet's bucket; gofer breakers ls lists those of the running workers.")
+		return nil
+	}
 	var rows []table.Row
 	for _, p := range list {
 		rows = append(rows, table.Row{p.ID, p.Addr, strings.Join(p.Tags, ","), p.Region, p.Weight, p.MaxInflight, p.Rate, p.Source})

@@ -81,7 +81,11 @@ func (a *app) pauseCommand() *cobra.Command {
 		if err := s.client.Pause(ctx, args[0], until); err != nil {
 			return fmt.Errorf("queue %s: %w", args[0], err)
 		}
-		return a.say(map[string]any{"queue": args[0], "paused": true}, "Queue %s is paused.", args[0])
+		if until.IsZero() {
+			return a.say(map[string]any{"queue": args[0], "paused": true}, "Queue %s is paused.", args[0])
+		}
+		stamp := until.UTC().Format(time.RFC3339)
+		return a.say(map[string]any{"queue": args[0], "paused": true, "paused_until": stamp}, "Queue %s is paused until %s.", args[0], stamp)
 	})
 	return cmd
 }

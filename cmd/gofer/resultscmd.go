@@ -110,9 +110,6 @@ func (a *app) printBody(ctx context.Context, s *session, r jobs.Result) error {
 		for _, attempt := range r.Attempts {
 			fmt.Fprintf(a.err, "  attempt %d  %s  %s\n", attempt.Attempt, attempt.Proxy, attempt.Error)
 		}
-		if r.Detail != "" {
-			fmt.Fprintln(a.err, "  "+r.Detail)
-		}
 		return nil
 	}
 	body, err := s.client.Body(ctx, r)
@@ -145,11 +142,22 @@ func resultLine(r jobs.Result) string {
 	if r.Proxy != "" {
 		line += " via " + r.Proxy
 	}
-	line += fmt.Sprintf(" (attempts %d, %d bytes, %s)", r.AttemptCount, r.Bytes, r.Duration.Round(time.Millisecond))
+	line += fmt.Sprintf(" (attempts %d, %d bytes, %s)", r.AttemptCount, r.Bytes, brief(r.Duration))
 	if r.URL != "" { // a job that was cancelled before its first attempt has none
 		line += " " + r.URL
 	}
+	if r.Detail != "" && r.Outcome == jobs.Failed {
+		line += ": " + r.Detail
+	}
 	return line
+}
+
+// brief is a duration as people read it: to the millisecond, and short ones to the tenth of one.
+func brief(d time.Duration) time.Duration {
+	if d < 10*time.Millisecond {
+		return d.Round(100 * time.Microsecond)
+	}
+	return d.Round(time.Millisecond)
 }
 
 // resultFacts is a result in JSON: the facts, without the body.

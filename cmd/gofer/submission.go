@@ -9,6 +9,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -114,13 +115,18 @@ func (s *submission) printAck(ack bus.Ack) {
 
 // await prints an outcome for each accepted job, and shows on a terminal how far it is.
 func (s *submission) await(ctx context.Context) error {
+	interrupted := ctx
 	if s.flags.timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, s.flags.timeout, fmt.Errorf("no result within %s: the jobs go on, see gofer results", s.flags.timeout))
 		defer cancel()
 	}
+	hint := time.AfterFunc(hintAfter, func() { s.hint(ctx) })
+	defer hint.Stop()
 	bar := s.app.progress(len(s.accepted), "jobs")
 	err := s.session.client.WaitMany(ctx, s.accepted, func(r jobs.Result) error {
+		s.said.Lock()
+		defer s.said.Unlock()
 		if r.Outcome != jobs.Succeeded {
 			s.failed++
 		}
@@ -130,7 +136,33 @@ func (s *submission) await(ctx context.Context) error {
 		return errors.Join(err, bar.Add(1))
 	})
 	_ = bar.Exit()
+	if interrupted.Err() != nil {
+		return errors.New("interrupted: the jobs go on, see gofer results")
+	}
 	return err
+}
+
+// hintAfter is how long nothing is said about jobs that nobody takes.
+const hintAfter = 5 * time.Second
+
+// hint tells of queues that no worker serves; who may not look at the queues is told nothing.
+func (s *submission) hint(ctx context.Context) {
+	queues, err := s.session.client.Queues(ctx)
+	if err != nil {
+		return
+	}
+	for _, q := range queues {
+		ours := slices.ContainsFunc(s.accepted, func(k bus.Key) bool { return k.Queue == q.Queue })
+		switch {
+		case !ours:
+		case !q.Served:
+			s.say("queue " + q.Queue + ": no worker has ever served it, so its jobs wait: add it to GOFER_QUEUES, or is it misspelt?")
+		case !q.PausedUntil.IsZero():
+			s.say("queue " + q.Queue + " is paused, so its jobs wait: gofer resume " + q.Queue)
+		case q.Pulls == 0 && q.Running == 0:
+			s.say("queue " + q.Queue + ": no worker asks for its jobs: start one")
+		}
+	}
 }
 
 // outcome prints one result and keeps its body if asked.
@@ -170,7 +202,7 @@ func (s *submission) verdict() error {
 	case bad+s.failed > 0 && s.flags.wait && len(s.accepted) == 1 && bad == 0:
 		return &failure{code: exitSomeFailed, err: errors.New("the job failed")}
 	case bad+s.failed > 0:
-		return &failure{code: exitSomeFailed, err: fmt.Errorf("%d jobs accepted, %d refused, %d failed", len(s.accepted), bad, s.failed)}
+		return &failure{code: exitSomeFailed, err: fmt.Errorf("jobs accepted: %d, refused: %d, failed: %d", len(s.accepted), bad, s.failed)}
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ job is printed; with --wait, its outcome. Empty lines and lines that begin with 
 	flags.StringVar(&f.at, "at", "", "do not run the job before this time (RFC 3339)")
 	flags.BoolVar(&f.wait, "wait", false, "wait for the results and print the outcomes")
 	flags.StringVar(&f.output, "output", "", "folder for the bodies, a file named by the id each; implies --wait")
-	flags.DurationVar(&f.timeout, "timeout", 0, "how long to wait for the results; 0 means as long as it takes")
+	flags.Var((*durationFlag)(&f.timeout), "timeout", "how long to wait for the results; 0 means as long as it takes")
 	return cmd
 }
 

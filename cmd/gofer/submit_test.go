@@ -58,6 +58,15 @@ func TestFailedJobsTurnTheExitCode(t *testing.T) {
 	}
 }
 
+func TestJobsThatNobodyTakesAreSaidWhileWaiting(t *testing.T) {
+	w := newWorld(t, nil)
+	w.worker(freeAddr(t))
+	code, _, errOut := gofer(t, "", "submit", "--wait", "--timeout", "7", "--queue", "nosuch", "http://shop.test/ok")
+	if code != exitFailed || !strings.Contains(errOut, "queue nosuch: no worker has ever served it") || !strings.Contains(errOut, "no result within 7s") {
+		t.Errorf("exit %d, %q; want %d, and what the job waits for", code, errOut, exitFailed)
+	}
+}
+
 func TestWrongCallsAreUsageErrors(t *testing.T) {
 	for _, args := range [][]string{
 		{"frobnicate"}, {"submit"}, {"submit", "--colour"}, {"submit", "--in", "soon", "http://a.test/"}, {"submit", "--at", "noon", "http://a.test/"},
