@@ -8,7 +8,8 @@
 //
 // A mutant is a line that says what is broken, one that names the file, the text that goes and the text that comes, each part
 // of a line or several; an empty line ends it. The text that goes has to be in the file exactly once. Words as arguments run
-// only the mutants that have all of them in their first two lines; -check runs none and only looks whether each can be made.
+// only the mutants that have all of them in their first two lines; -check runs none, but looks whether each can be made and
+// names the files.
 package main
 
 import (
@@ -54,6 +55,9 @@ func run(ctx context.Context, check bool, words []string) error {
 	for _, m := range mutants {
 		_, broken := m.source(root)
 		err = errors.Join(err, broken)
+		if check {
+			fmt.Println(m.file)
+		}
 	}
 	if err != nil || check {
 		return err

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -91,6 +93,79 @@ func TestRetriesKeepToTheirBudgetAndEachHasItsTurn(t *testing.T) {
 			served.Wait()
 		})
 	}
+}
+
+// failing is a fetcher all of whose attempts end with 500, and what its jobs wait between two of them.
+func failing(t *testing.T, floor float64) (run func(payload string), waits func() []time.Duration, f *fetch.Fetcher) {
+	t.Helper()
+	var served sync.WaitGroup
+	var mu sync.Mutex
+	var seen []time.Duration
+	pool := rotation.New(rotation.Config{})
+	pool.Replace([]rotation.Proxy{{ID: "p", URL: &url.URL{Scheme: "http", Host: "p.test:80"}}})
+	policy := jobs.DefaultPolicy()
+	policy.MaxAttempts, policy.Jitter, policy.RetryStatusCodes = 2, false, []int{500}
+	f = fetch.New(fetch.Config{
+		Pool: pool, Policy: func() jobs.Policy { return policy }, Dial: answering("500 Internal Server Error", &served), RetryBudget: 1e-9, RetryFloor: floor,
+		OnRetry: func(e jobs.RetryEvent) {
+			mu.Lock()
+			defer mu.Unlock()
+			seen = append(seen, e.Delay.Std())
+		},
+	})
+	t.Cleanup(func() {
+		f.Close()
+		served.Wait()
+	})
+	run = func(payload string) {
+		job, err := jobs.Decode("default", "j", []byte(payload))
+		if err != nil {
+			t.Error(err)
+		}
+		toTheEnd(t, f, job)
+	}
+	waits = func() []time.Duration {
+		mu.Lock()
+		defer mu.Unlock()
+		return seen
+	}
+	return run, waits, f
+}
+
+func TestRetriesThatAreNotMadeUseUpNoBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		run, waits, f := failing(t, 1)
+		for range 100 {
+			run(`{"url":"http://shop.test/","retry":{"timeout":0.5}}`)
+		}
+		if got := waits(); len(got) != 0 || f.Held() != 0 {
+			t.Fatalf("waits %v, %d held; want none, for no job has the time", got, f.Held())
+		}
+		run(`{"url":"http://shop.test/"}`)
+		if got := waits(); len(got) != 1 || got[0] != time.Second {
+			t.Errorf("waits %v, want the policy's second", got)
+		}
+	})
+}
+
+func TestDebtOfRetriesIsPaidWithinAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		run, waits, _ := failing(t, 1)
+		const n = 300
+		var wg sync.WaitGroup
+		for range n {
+			wg.Go(func() { run(`{"url":"http://shop.test/"}`) })
+		}
+		wg.Wait()
+		if got := waits(); len(got) != n || slices.Max(got) != time.Minute {
+			t.Fatalf("%d waits, %v at most; want %d, a minute at most", len(got), slices.Max(got), n)
+		}
+		time.Sleep(time.Minute)
+		run(`{"url":"http://shop.test/"}`)
+		if last := waits()[n]; last != time.Second {
+			t.Errorf("after a quiet minute a retry waits %v, want the policy's second", last)
+		}
+	})
 }
 
 // toTheEnd runs a job to its end; as the queue does, it brings it back when its time has come.

@@ -21,7 +21,11 @@ import (
 // used again while another one can be; no attempt starts early, and none after the deadline or the job's time; and each
 // retry is announced, with its true wait.
 func TestRetriesKeepToThePolicy(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) { rapid.SyncTest(t, func(t *rapid.T) { newTrial(t).run(t) }) })
+	rapid.Check(t, func(t *rapid.T) {
+		for range 10 {
+			rapid.SyncTest(t, func(t *rapid.T) { newTrial(t).run(t) })
+		}
+	})
 }
 
 // trial is a job, the policy that it meets, and the network that plays its attempts.

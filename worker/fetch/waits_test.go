@@ -89,6 +89,26 @@ func TestFullJitterDrawsEvenlyBelowTheWait(t *testing.T) {
 	})
 }
 
+func TestTimeOfAllAttemptsGoesOnWhileTheJobIsParked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		policy := jobs.DefaultPolicy()
+		policy.Timeout = jobs.Duration(10 * time.Second)
+		s := &script{acts: []act{{do: busy, retryAfter: "3"}, {do: silent}}}
+		f, _ := s.fetcher(1, rotation.RoundRobin, policy)
+		job, err := jobs.Decode("default", "j", []byte("http://shop.test/"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		r := toTheEnd(t, f, job)
+		if took := time.Since(began); r.Error != jobs.ErrTimedOut || r.AttemptCount != 2 || took != 10*time.Second {
+			t.Errorf("ended as %q after %d attempts and %v, want timed_out after 2 and 10 s", r.Error, r.AttemptCount, took)
+		}
+		f.Close()
+		s.wg.Wait()
+	})
+}
+
 // TestStopEndsAWaitAtOnce stops a job at any moment. It ends at that moment, by the cause of the stop, with what it has done
 // so far, and every proxy is given back and not blamed for that.
 func TestStopEndsAWaitAtOnce(t *testing.T) {
