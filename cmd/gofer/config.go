@@ -235,6 +235,18 @@ func (c *config) check() (reasons []string) {
 	if err := admin.CheckBind(c.HTTPAddr, c.AdminToken); err != nil {
 		reasons = append(reasons, err.Error())
 	}
+	return append(reasons, c.checkNATS()...)
+}
+
+func (c *config) checkNATS() (reasons []string) {
+	if c.NATSURL == "" && !loopback(c.EmbeddedAddr) {
+		return nil // the address that stands in for the URL is named already
+	}
+	if err := c.dial("").Check(); err != nil {
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			reasons = append(reasons, strings.TrimPrefix(line, bus.ErrConfig.Error()+": "))
+		}
+	}
 	return reasons
 }
 

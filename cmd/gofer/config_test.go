@@ -14,6 +14,8 @@ func TestEveryBadVariableIsNamedAtOnceWithoutItsValue(t *testing.T) {
 		"GOFER_RETRY_MAX_ATTEMPTS": "11", "GOFER_RETRY_JITTER": "maybe", "GOFER_BREAKER_WINDOW": "0", "GOFER_REPLICAS": "2",
 		"GOFER_HTTP_ADDR": "0.0.0.0:9090", "GOFER_EMBEDDED_ADDR": "10.0.0.1:4222", "GOFER_LOG_LEVEL": "loud", "GOFER_CONCURENCY": "5",
 		"GOFER_NATS_PASWORD": secret, "GOFER_HEALTH_CHECK_URL": "http://user:" + secret + "@a.test/", "GOFER_HEALTH_CHECK_INTERVAL": "0",
+		"GOFER_NATS_URL": "nats://u:" + secret + "@[::1", "GOFER_NATS_NKEY": secret, "GOFER_NATS_CA": "/nowhere/ca.pem", "GOFER_NATS_CREDS": "/nowhere/creds",
+		"GOFER_PROXIES": "http://a.test:1, ftp://u:" + secret + "@b.test",
 	} {
 		t.Setenv(name, value)
 	}
@@ -24,15 +26,16 @@ func TestEveryBadVariableIsNamedAtOnceWithoutItsValue(t *testing.T) {
 	for _, want := range []string{
 		"GOFER_CONCURRENCY:", "GOFER_ATTEMPT_TIMEOUT:", "GOFER_QUEUES:", "GOFER_STRATEGY:", "GOFER_RETRY_MAX_ATTEMPTS:",
 		"GOFER_RETRY_JITTER:", "GOFER_BREAKER_WINDOW:", "GOFER_REPLICAS:", "GOFER_HTTP_ADDR:", "GOFER_EMBEDDED_ADDR:", "GOFER_LOG_LEVEL:",
-		"GOFER_HEALTH_CHECK_URL:", "GOFER_HEALTH_CHECK_INTERVAL:",
+		"GOFER_HEALTH_CHECK_URL:", "GOFER_HEALTH_CHECK_INTERVAL:", "GOFER_NATS_URL:", "GOFER_NATS_NKEY:", "GOFER_NATS_CA:", "GOFER_NATS_CREDS:",
+		"GOFER_PROXIES: line 2:",
 		"GOFER_CONCURENCY: no such variable, did you mean GOFER_CONCURRENCY?", "did you mean GOFER_NATS_PASSWORD?",
 	} {
 		if !strings.Contains(errOut, want) {
 			t.Errorf("%q is not named in:\n%s", want, errOut)
 		}
 	}
-	if lines := strings.Count(errOut, "\n"); lines != 15 {
-		t.Errorf("%d lines, want one for each of the 15 variables:\n%s", lines, errOut)
+	if lines := strings.Count(errOut, "\n"); lines != 20 {
+		t.Errorf("%d lines, want one for each of the 20 variables:\n%s", lines, errOut)
 	}
 	if strings.Contains(errOut, "_GOFER_") {
 		t.Errorf("a variable bears a name that nobody can set:\n%s", errOut)

@@ -43,17 +43,13 @@ func (a *app) configUsage() error {
 }
 
 func (a *app) configCheck() error {
-	c, err := loadConfig()
-	if err != nil {
-		return err
-	}
-	if _, err := c.proxies(); err != nil {
+	if _, _, err := loadWorkerConfig(); err != nil {
 		return err
 	}
 	if a.json {
 		return a.printJSON(map[string]bool{"ok": true})
 	}
-	_, err = fmt.Fprintln(a.out, "The configuration is valid.")
+	_, err := fmt.Fprintln(a.out, "The configuration is valid.")
 	return err
 }
 

@@ -8,6 +8,23 @@ import (
 	"github.com/gofer-mq/gofer/rotation"
 )
 
+// loadWorkerConfig also reads the proxies. The *configError names what is wrong with either, so that all of it can be
+// mended in one go.
+func loadWorkerConfig() (config, []rotation.Proxy, error) {
+	c, err := loadConfig()
+	proxies, proxiesErr := c.proxies()
+	var reasons []string
+	for _, err := range []error{err, proxiesErr} {
+		if bad, ok := errors.AsType[*configError](err); ok {
+			reasons = append(reasons, bad.reasons...)
+		}
+	}
+	if len(reasons) > 0 {
+		return c, nil, &configError{reasons: reasons}
+	}
+	return c, proxies, nil
+}
+
 // proxies reads GOFER_PROXIES and GOFER_PROXIES_FILE. The error is a *configError that names every broken line, and
 // holds no line's text.
 func (c *config) proxies() ([]rotation.Proxy, error) {

@@ -34,7 +34,7 @@ SIGTERM or the first Ctrl-C drains: no new jobs, the running ones end or go back
 
 // work builds a worker top to bottom and runs it until ctx ends.
 func (a *app) work(ctx context.Context) error {
-	c, err := loadConfig()
+	c, proxies, err := loadWorkerConfig()
 	if err != nil {
 		return err
 	}
@@ -42,10 +42,6 @@ func (a *app) work(ctx context.Context) error {
 		c.WorkerName = workerName()
 	}
 	log := c.logger(a.err)
-	proxies, err := c.proxies()
-	if err != nil {
-		return err
-	}
 	listener, err := listen(ctx, c.HTTPAddr)
 	if err != nil {
 		return err

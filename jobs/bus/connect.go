@@ -87,6 +87,14 @@ func connectOnce(ctx context.Context, servers string, opts []nats.Option) (*nats
 	return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, redact(servers), withoutSecrets(err, servers))
 }
 
+// Check names everything that is wrong with d, as far as it can be told without a server: an error each, on lines of their
+// own, that names the variable and wraps ErrConfig.
+func (d Dial) Check() error {
+	_, err := d.servers()
+	_, credentialsErr := d.credentials()
+	return errors.Join(err, credentialsErr)
+}
+
 // servers checks the URLs here: the parser's own error would repeat them, password included.
 func (d Dial) servers() (string, error) {
 	var out []string
@@ -96,7 +104,7 @@ func (d Dial) servers() (string, error) {
 			text = "nats://" + text
 		}
 		if u, err := url.Parse(text); err != nil || u.Hostname() == "" {
-			return "", fmt.Errorf("%w: GOFER_NATS_URL is not a list of URLs such as nats://127.0.0.1:4222", ErrConfig)
+			return "", fmt.Errorf("%w: GOFER_NATS_URL: not a list of URLs such as nats://127.0.0.1:4222", ErrConfig)
 		}
 		out = append(out, text)
 	}
@@ -121,12 +129,12 @@ func (d Dial) options(log *slog.Logger) ([]nats.Option, error) {
 }
 
 func (d Dial) credentials() (opts []nats.Option, err error) {
-	for name, path := range map[string]string{"CREDS": d.Creds, "CA": d.CA, "CERT": d.Cert, "KEY": d.Key} {
-		if path == "" {
-			continue
-		}
-		if _, err := os.Stat(path); err != nil {
-			return nil, fmt.Errorf("%w: GOFER_NATS_%s: %w", ErrConfig, name, err)
+	var wrong []error
+	for _, file := range [][2]string{{"CREDS", d.Creds}, {"CA", d.CA}, {"CERT", d.Cert}, {"KEY", d.Key}} {
+		if name, path := file[0], file[1]; path != "" {
+			if _, err := os.Stat(path); err != nil {
+				wrong = append(wrong, fmt.Errorf("%w: GOFER_NATS_%s: %w", ErrConfig, name, err))
+			}
 		}
 	}
 	if d.Creds != "" {
@@ -147,11 +155,11 @@ func (d Dial) credentials() (opts []nats.Option, err error) {
 	if d.Nkey != "" {
 		key, err := nkey(d.Nkey)
 		if err != nil {
-			return nil, err
+			wrong = append(wrong, err)
 		}
 		opts = append(opts, key)
 	}
-	return opts, nil
+	return opts, errors.Join(wrong...)
 }
 
 // nkey takes a seed or the path of a file that holds one. Its errors never repeat the text: it may be the seed.
@@ -161,7 +169,7 @@ func nkey(text string) (nats.Option, error) {
 	}
 	pair, err := nkeys.FromSeed([]byte(strings.TrimSpace(text)))
 	if err != nil {
-		return nil, fmt.Errorf("%w: GOFER_NATS_NKEY is neither a seed nor a file that holds one", ErrConfig)
+		return nil, fmt.Errorf("%w: GOFER_NATS_NKEY: neither a seed nor a file that holds one", ErrConfig)
 	}
 	public, err := pair.PublicKey()
 	if err != nil {
