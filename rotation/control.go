@@ -10,7 +10,7 @@ import (
 func (p *Pool) Reset(id string) ([]Event, bool) {
 	return p.change(id, func(e *entry) breaker.Event {
 		e.avoid, e.avoidedBy = 0, ""
-		return e.breaker.Reset("reset")
+		return e.breaker.Reset("reset by hand")
 	})
 }
 

@@ -119,7 +119,7 @@ func (d *duo) command(t *rapid.T) {
 	case 0:
 		if got, known = d.Reset(id); m != nil {
 			m.avoid = 0
-			want = wrap(id, m.breaker.Reset("reset"))
+			want = wrap(id, m.breaker.Reset("reset by hand"))
 		}
 	case 1:
 		if got, known = d.ForceOpen(id, wait, "test"); m != nil {
