@@ -134,16 +134,22 @@ func TestInterruptedCheckSaysWhatIsKnown(t *testing.T) {
 	silent := w.startProxy(testenv.Silent)
 	t.Setenv("GOFER_PROXIES", "")
 	t.Setenv("GOFER_PROXIES_FILE", filepath.Join(t.TempDir(), "proxies.txt"))
-	lines := w.proxy.URL("http") + " id=good\n" + silent.URL("http") + " id=silent\n"
+	lines := w.proxy.URL("http") + " id=good\n"
+	for i := range 12 {
+		lines += silent.URL("http") + fmt.Sprintf(" id=silent-%d\n", i)
+	}
 	if err := os.WriteFile(os.Getenv("GOFER_PROXIES_FILE"), []byte(lines), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := w.start("proxies", "check", "--target", "http://shop.test/ok", "--timeout", "10m")
-	eventually(t, "the good proxy to be printed and the silent one to be asked", func() bool {
-		return strings.Contains(p.log.String(), "good ") && silent.Conns.Load() == 1
+	p := w.start("proxies", "check", "--target", "http://shop.test/ok", "--timeout", "10m", "--parallel", "3")
+	eventually(t, "the good proxy to be printed and three silent ones to be asked", func() bool {
+		return strings.Contains(p.log.String(), "good ") && silent.Conns.Load() >= 3
 	})
-	if code := p.wait(t); code != exitFailed || !strings.Contains(p.log.String(), "interrupted: 1 ok, 0 failed") || !strings.Contains(p.log.String(), "1 not checked") {
+	if code := p.wait(t); code != exitFailed || !strings.Contains(p.log.String(), "interrupted: 1 ok, 0 failed") || !strings.Contains(p.log.String(), "12 not checked") {
 		t.Errorf("exit %d, said:\n%swant %d and what is known", code, p.log, exitFailed)
+	}
+	if n := silent.Conns.Load(); n != 3 {
+		t.Errorf("%d silent proxies were asked, want no more than --parallel 3 at a time", n)
 	}
 }
 
