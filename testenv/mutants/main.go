@@ -98,7 +98,7 @@ func runAll(ctx context.Context, root string, mutants []mutant) error {
 			alive++
 			killer = "SURVIVED"
 		}
-		fmt.Printf("%-22s %-76s %4.1fs  %s\n", m.file, m.what, time.Since(began).Seconds(), killer)
+		fmt.Printf("%-26s %-72s %4.1fs  %s\n", m.file, m.what, time.Since(began).Seconds(), killer)
 	}
 	fmt.Printf("%d mutants, %d killed\n", len(mutants), len(mutants)-alive)
 	if alive > 0 {
