@@ -20,6 +20,7 @@ type outage struct {
 	last   time.Duration // when any proxy delivered last; zero: never
 	on     bool
 	since  time.Duration
+	fault  time.Duration // the latest
 	test   time.Duration // when the next attempt may find out whether it is over
 }
 
@@ -32,6 +33,8 @@ const (
 	chance = 1e-5
 	// From so many proxies on a failure is not taken to be each job's own, and from so many it is the pool's.
 	doubtFrom, outageFrom = 3, 5
+	// quiet is how long after the latest fault the pool is said to fail: without jobs nobody finds out that it no longer does.
+	quiet = time.Minute
 	// testEvery is how often an attempt is let through while the pool fails.
 	testEvery = time.Second
 )
@@ -64,6 +67,7 @@ func (o *outage) weigh(good float64) {
 // breaker is closed.
 func (o *outage) failed(e *entry, sound int, now time.Duration) (began bool) {
 	o.streak++
+	o.fault = now
 	o.witness(e, now)
 	if o.on || !o.doubtful() || o.n < max(outageFrom, min(witnesses, sound*3/4)) {
 		return false
@@ -88,11 +92,12 @@ func (o *outage) doubtful() bool {
 }
 
 // Failing reports whether the pool fails as a whole, and since when. Meanwhile an attempt a second finds out whether that
-// is over, other picks get a NoProxyError with the reason Failing, and no failure counts against a proxy.
+// is over, other picks get a NoProxyError with the reason Failing, and no failure counts against a proxy. A minute after the
+// latest failure, when nothing is asked for any more, nobody knows, and it is not said.
 func (p *Pool) Failing() (since time.Time, failing bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.outage.on {
+	if !p.outage.on || p.group.Now()-p.outage.fault > quiet {
 		return time.Time{}, false
 	}
 	return p.group.Time(p.outage.since), true

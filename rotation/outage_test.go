@@ -94,7 +94,10 @@ func TestWhenTheWholePoolFailsNoProxyIsBlamedAndPicksPause(t *testing.T) {
 			if len(events) != 1 || events[0].ProxyID != "" || events[0].To != breaker.Open {
 				t.Fatalf("%d proxies: events %+v, want one of the pool as a whole", n, events)
 			}
-			time.Sleep(time.Second)
+			time.Sleep(2 * time.Minute)
+			if since, failing := p.Failing(); failing {
+				t.Errorf("%d proxies: failing since %v is still said when nothing was tried for two minutes", n, since)
+			}
 			events, err := attempt(p, "a.test:80", always(rotation.Delivered))
 			if err != nil || len(events) != 1 || events[0].ProxyID != "" || events[0].To != breaker.Closed {
 				t.Errorf("%d proxies: the first delivery: %+v, %v; want the end of it", n, events, err)
