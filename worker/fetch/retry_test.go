@@ -109,8 +109,8 @@ func (c *trial) audit(t *rapid.T, r jobs.Result) {
 			c.rests[a.Proxy] = until
 		}
 		code, wait := c.sentence(i, end)
-		if code == again && i == len(c.events) && !end.Add(wait[1]).Before(c.bound()) && (r.Error == jobs.ErrExpired || r.Error == jobs.ErrTimedOut) {
-			code = r.Error // jitter drew a wait that would have been too long
+		if i == len(c.events) && wait[0] < wait[1] && c.late(end.Add(wait[1])) != "" && (r.Error == jobs.ErrExpired || r.Error == jobs.ErrTimedOut) {
+			code = r.Error // jitter drew a wait that would have been too long, perhaps for both bounds
 		}
 		if code != again {
 			c.mustEnd(t, i, r, code, end)
