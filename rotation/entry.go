@@ -14,22 +14,23 @@ type entry struct {
 	proxy    *Proxy
 	places   []place       // by slot; in home while there are few
 	free     time.Duration // when its rate lets the next attempt start
+	interval time.Duration // between two attempts; zero without a rate
 	used     uint64        // when it was picked last, in picks
 	inflight int32
 	most     int32 // in flight at once
-	weight   int32
-	credit   int32 // of the weighted strategy
-	gone     bool  // no longer of the pool
-	troubled bool  // counted among the pool's troubled
-	record   record
-	breaker  breaker.Breaker
+
+	record    record
+	delivered time.Duration // when it last reached a target; zero: never
+	gone      bool          // no longer of the pool
+	troubled  bool          // counted among the pool's troubled
+	breaker   breaker.Breaker
 
 	home      [2]place
-	delivered time.Duration // when it last reached a target; zero: never
 	avoid     time.Duration // until when it is spare, by another worker's judgement
 	wake      time.Duration // when it is looked at again; zero when it is not in line for that
-	interval  time.Duration // between two attempts; zero without a rate
-	avoidedBy string        // the worker
+	weight    int32
+	credit    int32  // of the weighted strategy
+	avoidedBy string // the worker
 }
 
 func newEntry(proxy *Proxy, group *breaker.Group) *entry {
