@@ -89,6 +89,25 @@ func TestFullJitterDrawsEvenlyBelowTheWait(t *testing.T) {
 	})
 }
 
+func TestAnswersOf429SpeakForTheProxy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		policy := jobs.DefaultPolicy()
+		policy.MaxAttempts = 10
+		s := &script{acts: slices.Repeat([]act{{do: tooMany}}, policy.MaxAttempts)}
+		f, pool := s.fetcher(1, rotation.RoundRobin, policy)
+		job, err := jobs.Decode("default", "j", []byte("http://shop.test/"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		toTheEnd(t, f, job)
+		if p, _ := pool.StatusOf("p0"); p.Failures != 0 || !pool.Delivering() {
+			t.Errorf("after ten answers of 429 the proxy has %d failures, delivering %v; want none and true", p.Failures, pool.Delivering())
+		}
+		f.Close()
+		s.wg.Wait()
+	})
+}
+
 func TestTimeOfAllAttemptsGoesOnWhileTheJobIsParked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		policy := jobs.DefaultPolicy()
