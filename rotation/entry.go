@@ -11,19 +11,20 @@ import (
 // its beginning, the breaker's own first words included: among 100,000 proxies a pick waits for memory more than for
 // anything else.
 type entry struct {
-	proxy    *Proxy
-	places   []place       // by slot; in home while there are few
-	free     time.Duration // when its rate lets the next attempt start
-	interval time.Duration // between two attempts; zero without a rate
-	used     uint64        // when it was picked last, in picks
+	proxy     *Proxy
+	places    []place       // by slot; in home while there are few
+	free      time.Duration // when its rate lets the next attempt start
+	interval  time.Duration // between two attempts; zero without a rate
+	used      uint64        // when it was picked last, in picks
+	delivered time.Duration // when it last reached a target; zero: never
+
+	// What two proxies are compared by.
+	record   record
 	inflight int32
 	most     int32 // in flight at once
-
-	record    record
-	delivered time.Duration // when it last reached a target; zero: never
-	gone      bool          // no longer of the pool
-	troubled  bool          // counted among the pool's troubled
-	breaker   breaker.Breaker
+	gone     bool  // no longer of the pool
+	troubled bool  // counted among the pool's troubled
+	breaker  breaker.Breaker
 
 	home      [2]place
 	avoid     time.Duration // until when it is spare, by another worker's judgement
