@@ -8,12 +8,15 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 // The scenarios of the program, each with fewer jobs and shorter faults, all at once.
 func TestNothingIsLostAndNothingComesTwiceWhateverDies(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
+	testenv.DependOnProgram(t)
 	dir := t.TempDir()
 	tools, err := build(ctx, dir)
 	if err != nil {
