@@ -2,10 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 
 	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
 	"golang.org/x/term"
 )
 
@@ -16,15 +18,46 @@ func (a *app) printJSON(v any) error {
 	return enc.Encode(v)
 }
 
-// printTable writes rows under a header to standard output.
+// printTable writes rows under a header to standard output; on a terminal, the last column is wrapped to fit.
 func (a *app) printTable(header table.Row, rows []table.Row) {
 	t := table.NewWriter()
 	t.SetStyle(table.StyleLight)
 	t.Style().Options = table.OptionsNoBordersAndSeparators
 	t.AppendHeader(header)
 	t.AppendRows(rows)
+	if width := terminalWidth(a.out); width > 0 {
+		t.SetColumnConfigs([]table.ColumnConfig{{Number: len(header), WidthMax: roomForLast(append(rows, header), width), WidthMaxEnforcer: text.WrapSoft}})
+	}
 	t.SetOutputMirror(a.out)
 	t.Render()
+}
+
+// roomForLast is how wide the last column of a table may be, twenty at least, so that a line is no longer than width.
+func roomForLast(rows []table.Row, width int) int {
+	widest := map[int]int{}
+	for _, row := range rows {
+		for i, cell := range row[:len(row)-1] {
+			widest[i] = max(widest[i], text.StringWidth(fmt.Sprint(cell)))
+		}
+	}
+	const around = 2 // a space on each side of a cell
+	room := width - around
+	for _, w := range widest {
+		room -= w + around
+	}
+	return max(room, 20)
+}
+
+// terminalWidth is how many columns a person sees of w; zero when nobody looks.
+func terminalWidth(w io.Writer) int {
+	if !isTerminal(w) {
+		return 0
+	}
+	width, _, err := term.GetSize(int(w.(*os.File).Fd()))
+	if err != nil {
+		return 0
+	}
+	return width
 }
 
 // isTerminal reports whether a person looks at w.
