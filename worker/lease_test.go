@@ -77,3 +77,22 @@ func TestFrozenWorkerSeesThatItsLeaseIsOver(t *testing.T) {
 		}
 	})
 }
+
+func TestALaterDeliveryLengthensTheLeaseAndAnEarlierOneDoesNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		early := newLease(time.Now(), ackWait)
+		time.Sleep(3 * time.Second)
+		l := newLease(time.Now(), ackWait)
+		time.Sleep(4 * time.Second)
+		later := newLease(time.Now(), ackWait)
+		for _, step := range []struct {
+			joined *lease
+			left   time.Duration
+		}{{early, 8 * time.Second}, {later, 12 * time.Second}, {early, 12 * time.Second}} {
+			l.join(step.joined)
+			if got := l.left(); got != step.left {
+				t.Errorf("left = %v, want %v", got, step.left)
+			}
+		}
+	})
+}

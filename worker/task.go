@@ -25,6 +25,10 @@ type task struct {
 	progress  jobs.Progress
 	invalid   error // why the job cannot run
 	again     bool  // somebody may have worked on it before
+
+	// As one of the running.
+	cancel context.CancelCauseFunc
+	next   *task // another run under this name
 }
 
 // runner runs one task after the other, each in a slot that its lane has taken; the slot is given back here and nowhere
@@ -40,14 +44,18 @@ func (w *Worker) runner(work context.Context) {
 func (w *Worker) handle(work context.Context, t *task) {
 	w.stats.taken.Add(1)
 	t.read()
+	ctx, cancel := context.WithCancelCause(work)
+	defer cancel(nil)
+	if !w.jobs.add(t, cancel) {
+		w.stats.redelivered.Add(1)
+		w.cfg.Log.Info("job delivered again while it runs here, its run goes on", "queue", t.queue, "job", t.id)
+		return
+	}
+	defer w.jobs.remove(t)
 	if w.draining.Load() {
 		w.handBack(t)
 		return
 	}
-	ctx, cancel := context.WithCancelCause(work)
-	defer cancel(nil)
-	w.jobs.add(t.queue, t.id, cancel)
-	defer w.jobs.remove(t.queue, t.id)
 
 	// The heartbeat goes on while the outcome is stored, and ends before the last ack.
 	stop := t.lease.keep(func(ctx context.Context) error { return w.beat(ctx, t) }, cancel)
@@ -56,6 +64,11 @@ func (w *Worker) handle(work context.Context, t *task) {
 	if settled {
 		w.ack(t)
 	}
+}
+
+// same reports whether both are deliveries of one message.
+func (t *task) same(other *task) bool {
+	return t.lane == other.lane && t.meta.Sequence.Stream == other.meta.Sequence.Stream
 }
 
 // beat renews the lease. One that the job's end cuts short says nothing about the server.

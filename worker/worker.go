@@ -111,7 +111,7 @@ func New(cfg Config) (*Worker, error) {
 		cfg.Heartbeat = func(bool) {}
 	}
 	w := &Worker{
-		cfg: cfg, tasks: make(chan *task), slots: newSlots(cfg.Concurrency), jobs: newRunning(),
+		cfg: cfg, tasks: make(chan *task), slots: newSlots(cfg.Concurrency), jobs: running{tasks: map[name]*task{}},
 		idle: rate.NewLimiter(rate.Limit(cfg.Concurrency), cfg.Concurrency),
 	}
 	for _, q := range cfg.Queues {
@@ -189,46 +189,6 @@ func (w *Worker) Backlog() map[string]Backlog {
 		b.Pending += l.pending.Load()
 		b.Held += l.held.Load()
 		out[l.queue] = b
-	}
-	return out
-}
-
-// running are the jobs in hand, by queue and id, so that they can be cancelled by name.
-type running struct {
-	mu   *sync.Mutex
-	jobs map[[2]string]context.CancelCauseFunc
-}
-
-func newRunning() running {
-	return running{mu: new(sync.Mutex), jobs: map[[2]string]context.CancelCauseFunc{}}
-}
-
-func (r running) add(queue, id string, cancel context.CancelCauseFunc) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.jobs[[2]string{queue, id}] = cancel
-}
-
-func (r running) remove(queue, id string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.jobs, [2]string{queue, id})
-}
-
-func (r running) cancel(queue, id string, cause error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if cancel := r.jobs[[2]string{queue, id}]; cancel != nil {
-		cancel(cause)
-	}
-}
-
-func (r running) queues() map[string]int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	out := map[string]int{}
-	for name := range r.jobs {
-		out[name[0]]++
 	}
 	return out
 }
