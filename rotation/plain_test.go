@@ -30,6 +30,7 @@ type member struct {
 	avoid    time.Duration // until when it is the last resort
 	by       string        // the worker that said so
 	ends     []bool        // of the attempts that speak for or against it
+	worked   time.Duration // when it last reached a target; zero: never
 }
 
 type rest struct {
@@ -206,10 +207,13 @@ func (p *plain) settle(t *ticket, v rotation.Verdict, failing bool) breaker.Even
 		key := rest{m, t.host}
 		p.rests[key] = max(p.rests[key], now+v.CoolDown)
 	}
-	if failing && !p.failing {
-		p.test = now
+	switch {
+	case failing && !p.failing:
+		p.failing, p.test = true, now
+	case v.Trip == 0 && slices.Contains([]rotation.Kind{rotation.Delivered, rotation.TargetFault, rotation.PairFault}, v.Kind):
+		m.worked = max(now, 1)
+		p.failing = false // anything else leaves it open, even when the pool no longer says so
 	}
-	p.failing = failing
 	if v.Trip > 0 {
 		t.permit.Release()
 		m.ends = append(m.ends, false)
@@ -260,6 +264,11 @@ func (p *plain) unclear(t *ticket, target *told, v rotation.Verdict) breaker.Eve
 		name = 0
 	}
 	return p.blame(t, name, v.Reason)
+}
+
+// sound reports whether the member reached its target at its latest attempt that counts, not long ago.
+func (p *plain) sound(m *member) bool {
+	return m.worked > 0 && p.group.Now()-m.worked <= 10*time.Minute && len(m.ends) > 0 && m.ends[len(m.ends)-1]
 }
 
 // failsMostly reports whether this failure makes three in four of the last nine.
