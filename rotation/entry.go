@@ -74,6 +74,11 @@ func (e *entry) class(now time.Duration) (c class, at time.Duration) {
 	return due, never
 }
 
+// sound reports whether the proxy worked lately, at its latest attempt included.
+func (e *entry) sound(now time.Duration) bool {
+	return e.delivered != 0 && now-e.delivered <= working && e.record.last()
+}
+
 // cost orders two proxies: what the score lacks, times the attempts that would be under way.
 func (e *entry) cost(pace float64) float64 {
 	return float64(e.inflight+1) * (1.1 - e.record.score(pace))

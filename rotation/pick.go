@@ -19,7 +19,8 @@ type Need struct {
 	Session string
 	// ID names the only proxy allowed.
 	ID string
-	// Exclude are the ids of proxies that are taken only when no other is left.
+	// Exclude are the ids of proxies that are taken only when no other is left: those that failed the job. A job that has
+	// some is not spent on finding out about others: proxies that delivered at their latest attempt are preferred.
 	Exclude []string
 }
 
@@ -204,6 +205,11 @@ func (p *Pool) candidate(s *set, slot int, need Need, f skips, now time.Duration
 	if !p.leaveTests && p.probes(s, need) {
 		if e := s.due.pick(f); e != nil {
 			p.probing--
+			return e
+		}
+	}
+	if len(need.Exclude) > 0 {
+		if e := s.ready.pick(f.onlySound(now)); e != nil {
 			return e
 		}
 	}

@@ -32,6 +32,12 @@ func (r *record) add(good bool, latency time.Duration) {
 	r.n = min(r.n+1, recorded)
 }
 
+// last reports whether the latest attempt ended well.
+func (r *record) last() bool {
+	at := (r.next + recorded - 1) % recorded
+	return r.ends[at/64]>>(at%64)&1 == 1
+}
+
 // failing reports whether, with one more failure, three in four of the last attempts are failures: of the last nine, or of
 // all.
 func (r *record) failing() bool {

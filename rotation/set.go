@@ -287,11 +287,18 @@ type skips struct {
 	exclude []string
 	rests   *hostRests
 	spare   bool
-	due     bool // sessions leave out those that are due for a probe
+	due     bool          // sessions leave out those that are due for a probe
+	sound   time.Duration // leaves out those that are not sound at this time; zero does not ask
 }
 
 func (f skips) skip(e *entry) bool {
-	return f.rests.has(e) || len(f.exclude) > 0 && slices.Contains(f.exclude, e.proxy.ID)
+	return f.rests.has(e) || len(f.exclude) > 0 && slices.Contains(f.exclude, e.proxy.ID) || f.sound > 0 && !e.sound(f.sound)
+}
+
+// onlySound leaves out those that are not sound, too.
+func (f skips) onlySound(now time.Duration) skips {
+	f.sound = max(now, 1)
+	return f
 }
 
 // maxSets bounds the filters that are kept at once; the one unused for longest makes room.
