@@ -130,7 +130,7 @@ func forbiddenHeader(name string) bool {
 func (c *checks) times(j *Job) {
 	c.ok(j.Timeout >= 0 && j.Timeout.Std() <= MaxAttemptTimeout, "timeout: %s is not between 0 and %s", j.Timeout, MaxAttemptTimeout)
 	for name, at := range map[string]int{"not_before": j.NotBefore.Year(), "deadline": j.Deadline.Year()} {
-		c.ok(at >= 1 && at <= 9999, "%s: the year is out of range", name)
+		c.ok(at >= 1 && at <= MaxYear, "%s: the year is not between 1 and %d", name, MaxYear)
 	}
 }
 

@@ -21,6 +21,7 @@ const (
 	MaxMetaBytes       = 8 << 10 // keys and values together
 	MaxFollowRedirects = 50
 	DefaultRedirects   = 10
+	MaxYear            = 2261 // of a time: the server counts nanoseconds, and what overflows would come at once
 )
 
 // The choices of Job.WhenNoProxy.

@@ -57,8 +57,8 @@ func (n Names) Job(queue, id string) string { return n.prefix + ".jobs." + queue
 // instead of waiting for ever.
 func (n Names) Jobs(queue string) string { return n.prefix + ".jobs." + queue + ".>" }
 
-// AllJobs is the subject of every job.
-func (n Names) AllJobs() string { return n.prefix + ".jobs.>" }
+// AllJobs is the subject of every job. A message without an id is none: nobody would ever take it.
+func (n Names) AllJobs() string { return n.prefix + ".jobs.*.>" }
 
 // Result is the subject that a subscriber listens to.
 func (n Names) Result(queue, id string) string { return n.prefix + ".results." + queue + "." + id }

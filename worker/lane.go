@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
 // lane is one consumer that the worker pulls from: a queue's fresh jobs, or its jobs whose time has come.
@@ -113,6 +115,9 @@ func (l *lane) mend(ctx context.Context, err error) {
 		l.w.cfg.Log.Warn("jobs cannot be pulled, trying again", "queue", l.queue, "due", l.due, "error", err)
 	}
 	l.consumer = nil
+	if errors.Is(err, bus.ErrNotSetUp) || errors.Is(err, jetstream.ErrStreamNotFound) {
+		l.w.restore(ctx)
+	}
 	pause(ctx, 500*time.Millisecond)
 }
 

@@ -11,18 +11,18 @@ import (
 
 // settle makes an outcome durable and reports whether the job may be acked. The order is what keeps the promise: the
 // result, or the waiting job, is stored before the ack, so that a death in between brings the job back.
-func (w *Worker) settle(t *task, outcome Outcome) bool {
+func (w *Worker) settle(ctx context.Context, t *task, outcome Outcome) bool {
 	switch outcome.Kind {
 	case Finished:
-		return w.finish(t, outcome.Result)
+		return w.finish(ctx, t, outcome.Result)
 	case Later:
-		return w.park(t, outcome.Progress, outcome.At)
+		return w.park(ctx, t, outcome.Progress, outcome.At)
 	case Stopped:
 		if len(outcome.Progress.Attempts) == len(t.progress.Attempts) {
 			w.handBack(t)
 			return false
 		}
-		return w.park(t, outcome.Progress, time.Now())
+		return w.park(ctx, t, outcome.Progress, time.Now())
 	case Lost:
 	}
 	w.stats.lost.Add(1)
@@ -31,10 +31,10 @@ func (w *Worker) settle(t *task, outcome Outcome) bool {
 }
 
 // finish stores the job's one result. Whoever stored first has won; then this job is done as well.
-func (w *Worker) finish(t *task, result jobs.Result) bool {
+func (w *Worker) finish(ctx context.Context, t *task, result jobs.Result) bool {
 	result.Queue, result.ID, result.JobSeq, result.Worker = t.queue, t.id, t.progress.JobSeq, w.cfg.Name
 	var stored bus.Stored
-	ok := w.insist(t, "result", "store result", func(ctx context.Context) (err error) {
+	ok := w.insist(ctx, t, "result", "store result", func(ctx context.Context) (err error) {
 		stored, err = w.cfg.Client.StoreResult(ctx, &result)
 		if full := errors.Is(err, bus.ErrResultsFull); full || err == nil {
 			w.full.Store(full)
@@ -42,28 +42,29 @@ func (w *Worker) finish(t *task, result jobs.Result) bool {
 		return err
 	})
 	if !ok {
+		w.full.Store(false) // whether there is room by now, the next result finds out
 		return false
 	}
 	if !stored.Won {
-		return w.second(t, result, stored.Previous)
+		return w.second(ctx, t, result, stored.Previous)
 	}
 	if w.cfg.Ended != nil {
 		w.cfg.Ended(t.job, result)
 	}
-	return w.bury(t, result)
+	return w.bury(ctx, t, result)
 }
 
 // second settles a job whose result was there already: a rerun after a crash, of the same job, finishes what the first
 // run may have left undone; a second job of that name is told about.
-func (w *Worker) second(t *task, ours, kept jobs.Result) bool {
+func (w *Worker) second(ctx context.Context, t *task, ours, kept jobs.Result) bool {
 	if kept.JobSeq == ours.JobSeq {
-		return w.bury(t, kept)
+		return w.bury(ctx, t, kept)
 	}
 	w.stats.duplicates.Add(1)
 	if ours.Outcome == jobs.Cancelled || kept.Outcome == jobs.Cancelled && kept.JobSeq == 0 {
 		return true
 	}
-	return w.insist(t, "event", "publish duplicate event", func(ctx context.Context) error {
+	return w.insist(ctx, t, "event", "publish duplicate event", func(ctx context.Context) error {
 		return w.cfg.Client.PublishDuplicate(ctx, jobs.DuplicateEvent{
 			JobID: t.id, Queue: t.queue, JobSeq: ours.JobSeq, StoredSeq: kept.JobSeq, Worker: w.cfg.Name, At: time.Now().UTC(),
 		})
@@ -71,40 +72,61 @@ func (w *Worker) second(t *task, ours, kept jobs.Result) bool {
 }
 
 // bury keeps a failed job as a dead letter. A letter written twice is one letter: the stream keeps the last of an id.
-func (w *Worker) bury(t *task, result jobs.Result) bool {
+func (w *Worker) bury(ctx context.Context, t *task, result jobs.Result) bool {
 	if result.Outcome != jobs.Failed {
 		return true
 	}
 	w.stats.dead.Add(1)
-	return w.insist(t, "dead", "store dead letter", func(ctx context.Context) error {
+	return w.insist(ctx, t, "dead", "store dead letter", func(ctx context.Context) error {
 		return w.cfg.Client.DeadLetter(ctx, t.queue, t.id, t.msg.Data(), &result)
 	})
 }
 
 // park stores the job until its time. A refusal means that a twin of it waits there already: then there is nothing to
 // do but to ack.
-func (w *Worker) park(t *task, progress jobs.Progress, at time.Time) bool {
+func (w *Worker) park(ctx context.Context, t *task, progress jobs.Progress, at time.Time) bool {
 	progress.JobSeq = t.progress.JobSeq
 	w.stats.parked.Add(1)
-	return w.insist(t, "retry", "store waiting job", func(ctx context.Context) error {
+	return w.insist(ctx, t, "retry", "store waiting job", func(ctx context.Context) error {
 		_, err := w.cfg.Client.Park(ctx, t.queue, t.id, t.msg.Data(), progress, at)
 		return err
 	})
 }
 
-// insist does act, which publishes a message of some kind, until it succeeds or the lease is over; the server may be away
-// for a while.
-func (w *Worker) insist(t *task, kind, what string, act func(context.Context) error) bool {
-	for wait := 100 * time.Millisecond; t.lease.valid(); wait = min(2*wait, time.Second) {
-		ctx, cancel := context.WithTimeout(context.Background(), min(5*time.Second, t.lease.left()))
-		err := act(ctx)
+// unpark takes a cancelled job out of those that wait. When that fails it is found out at its time, as long as its result is
+// kept.
+func (w *Worker) unpark(ctx context.Context, t *task) {
+	if err := w.cfg.Client.Unpark(ctx, t.queue, t.id); err != nil {
+		w.cfg.Log.Warn("cancelled job still waits", "queue", t.queue, "job", t.id, "error", err)
+	}
+}
+
+// insist does act, which publishes a message of some kind, until it succeeds or the lease is over or a drain ends ctx; the
+// server may be away for a while.
+func (w *Worker) insist(ctx context.Context, t *task, kind, what string, act func(context.Context) error) bool {
+	tries := 0
+	for wait := 100 * time.Millisecond; t.lease.valid() && ctx.Err() == nil; wait = min(2*wait, time.Second) {
+		try, cancel := context.WithTimeout(ctx, min(5*time.Second, t.lease.left()))
+		err := act(try)
 		cancel()
 		w.cfg.Published(kind, err == nil)
 		if err == nil {
 			return true
 		}
 		w.cfg.Log.Warn("cannot settle the job, trying again", "step", what, "queue", t.queue, "job", t.id, "error", err)
-		pause(context.Background(), min(wait, max(0, t.lease.left())))
+		if tries++; tries == 1 {
+			defer w.unsettled.leave()
+			w.unsettled.enter()
+		}
+		w.unsettled.say(err)
+		if errors.Is(err, bus.ErrNotSetUp) {
+			w.restore(ctx)
+		}
+		pause(ctx, min(wait, max(0, t.lease.left())))
+	}
+	if t.lease.valid() {
+		w.cfg.Log.Warn("drained before the job was settled, it will run again", "step", what, "queue", t.queue, "job", t.id)
+		return false
 	}
 	w.stats.lost.Add(1)
 	w.cfg.Log.Warn("lease lost before the job was settled, it will run again", "step", what, "queue", t.queue, "job", t.id)
@@ -121,8 +143,9 @@ func (w *Worker) ack(t *task) {
 	}
 }
 
-// handBack returns an untouched job to the server, at once and for anybody.
+// handBack returns a job to the server, at once and for anybody.
 func (w *Worker) handBack(t *task) {
+	t.handedBack = true
 	w.stats.handedBack.Add(1)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()

@@ -27,21 +27,22 @@ type task struct {
 	again     bool  // somebody may have worked on it before
 
 	// As one of the running.
-	cancel context.CancelCauseFunc
-	next   *task // another run under this name
+	cancel     context.CancelCauseFunc
+	next       *task // another run under this name
+	handedBack bool
 }
 
 // runner runs one task after the other, each in a slot that its lane has taken; the slot is given back here and nowhere
 // else. A goroutine of its own for each job would grow its stack anew each time.
-func (w *Worker) runner(work context.Context) {
+func (w *Worker) runner(work, settling context.Context) {
 	for t := range w.tasks {
-		w.handle(work, t)
+		w.handle(work, settling, t)
 		w.slots.release(t.lane.share)
 	}
 }
 
-// handle is one job's journey: read it, keep the lease, run it, settle it.
-func (w *Worker) handle(work context.Context, t *task) {
+// handle is one job's journey: read it, keep the lease, run it, settle it. A drain ends work before settling.
+func (w *Worker) handle(work, settling context.Context, t *task) {
 	w.stats.taken.Add(1)
 	t.read()
 	ctx, cancel := context.WithCancelCause(work)
@@ -59,10 +60,13 @@ func (w *Worker) handle(work context.Context, t *task) {
 
 	// The heartbeat goes on while the outcome is stored, and ends before the last ack.
 	stop := t.lease.keep(func(ctx context.Context) error { return w.beat(ctx, t) }, cancel)
-	settled := w.complete(ctx, t)
+	settled := w.complete(ctx, settling, t)
 	stop()
-	if settled {
+	switch {
+	case settled:
 		w.ack(t)
+	case settling.Err() != nil && t.lease.valid() && !t.handedBack:
+		w.handBack(t) // the drain was over before it could be settled
 	}
 }
 
@@ -81,21 +85,28 @@ func (w *Worker) beat(ctx context.Context, t *task) error {
 }
 
 // complete brings the job as far as it can be brought now and reports whether it may be acked.
-func (w *Worker) complete(ctx context.Context, t *task) bool {
+func (w *Worker) complete(ctx, settling context.Context, t *task) bool {
 	if t.invalid != nil {
-		return w.finish(t, t.refusal())
+		return w.finish(settling, t, t.refusal())
 	}
 	if t.again {
 		w.stats.redelivered.Add(1)
 		// Only to save the fetch: the guard on the result decides in any case.
 		if kept, err := w.cfg.Client.Result(ctx, t.queue, t.id); err == nil {
-			return w.second(t, jobs.Result{JobSeq: t.progress.JobSeq}, kept)
+			return w.second(settling, t, jobs.Result{JobSeq: t.progress.JobSeq}, kept)
 		}
 		w.recall(ctx, t)
 	}
 	outcome := w.cfg.Do(ctx, t.job, t.progress)
 	w.drought.note(outcome.NoProxy)
-	return w.settle(t, outcome)
+	if !w.settle(settling, t, outcome) {
+		return false
+	}
+	if outcome.Kind == Later && errors.Is(context.Cause(ctx), jobs.ErrJobCancelled) {
+		// Whoever cancelled it looked for it among the waiting before it was there; its result is stored.
+		w.unpark(settling, t)
+	}
+	return true
 }
 
 // recall counts the attempts of a worker that died with the job, as far as it announced what came after them. A job that
@@ -129,6 +140,9 @@ func (t *task) read() {
 	}
 	job, err := jobs.Decode(queue, id, t.msg.Data())
 	job.ID = t.id
+	if !t.meta.Timestamp.Before(job.NotBefore) {
+		job.NotBefore = time.Time{} // its time has come by the server's clock, which counts for all workers
+	}
 	t.job = job
 	if err != nil {
 		t.invalid = err
@@ -159,14 +173,25 @@ func messageSize(msg jetstream.Msg) int {
 	return size
 }
 
+// longestID is of an id that a result is published under, bad as it may be: a server closes the connection of whoever
+// publishes to a subject beyond 4 KiB.
+const longestID = 512
+
 // safeID is id if a message can be published under it: an invalid job may carry anything, wildcards included, and gets
 // its result all the same.
 func safeID(id string) string {
+	if len(id) > longestID {
+		return hashedID(id)
+	}
 	for token := range strings.SplitSeq(id, ".") {
 		if token == "" || token == "*" || token == ">" || strings.ContainsAny(token, " \t\r\n\f\x00") {
-			sum := sha256.Sum256([]byte(id))
-			return "invalid-" + hex.EncodeToString(sum[:6])
+			return hashedID(id)
 		}
 	}
 	return id
+}
+
+func hashedID(id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return "invalid-" + hex.EncodeToString(sum[:6])
 }

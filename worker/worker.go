@@ -68,7 +68,10 @@ type Config struct {
 	// Heartbeat of each lease that was confirmed, or was not; nil means nobody counts.
 	Published func(kind string, ok bool)
 	Heartbeat func(ok bool)
-	Log       *slog.Logger
+	// Restore makes the streams that are missing anew: somebody may have deleted one while the worker runs. Nil leaves that to
+	// others, and jobs that need the stream wait for it.
+	Restore func(context.Context) error
+	Log     *slog.Logger
 	// Name is this worker's name in results and events.
 	Name string
 }
@@ -81,9 +84,11 @@ type Worker struct {
 	tasks chan *task // from the lanes to the runners; there is a runner for each slot
 	jobs  running
 
-	draining atomic.Bool
-	full     atomic.Bool // the result stream refused a result for want of room
-	stats    stats
+	draining  atomic.Bool
+	full      atomic.Bool // the result stream refused a result for want of room
+	unsettled unsettled
+	restoring restoring
+	stats     stats
 
 	// idle limits how fast jobs are taken while no proxy is usable: a million waiting jobs are not churned.
 	idle    *rate.Limiter
@@ -124,9 +129,11 @@ func New(cfg Config) (*Worker, error) {
 // Run takes and runs jobs until ctx ends, then drains: it takes no more, lets the running ones finish, and hands back
 // those that are not done in time. It returns when no job is left in its hands.
 func (w *Worker) Run(ctx context.Context) error {
-	// Jobs outlive ctx by the drain; cut ends them.
+	// Jobs outlive ctx by the drain; cut ends them, and end what is done to settle them.
 	work, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cut(nil)
+	settling, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer end(nil)
 	stop, err := w.cfg.Client.OnCancel(func(queue, id string) { w.jobs.cancel(queue, id, jobs.ErrJobCancelled) })
 	if err != nil {
 		return err
@@ -134,7 +141,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer stop()
 	var pulls, runs sync.WaitGroup
 	for range w.cfg.Concurrency {
-		runs.Go(func() { w.runner(work) })
+		runs.Go(func() { w.runner(work, settling) })
 	}
 	for _, l := range w.lanes {
 		pulls.Go(func() { l.pull(ctx) })
@@ -142,25 +149,29 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	w.draining.Store(true)
-	deadline := time.AfterFunc(w.patience(), func() { cut(jobs.ErrStopping) })
-	defer deadline.Stop()
+	spare := w.spare()
+	defer time.AfterFunc(w.cfg.DrainTimeout-spare, func() { cut(jobs.ErrStopping) }).Stop()
+	defer time.AfterFunc(w.cfg.DrainTimeout-spare/4, func() { end(jobs.ErrStopping) }).Stop()
 	pulls.Wait()
 	close(w.tasks)
 	runs.Wait()
 	return nil
 }
 
-// patience is how long running jobs may go on during a drain; the rest of the drain time is for handing them back.
-func (w *Worker) patience() time.Duration {
-	return w.cfg.DrainTimeout - min(2*time.Second, w.cfg.DrainTimeout/4)
-}
+// spare is the end of the drain time: jobs that still run then are cut, and settled or handed back.
+func (w *Worker) spare() time.Duration { return min(2*time.Second, w.cfg.DrainTimeout/4) }
 
 // Draining reports whether the worker has stopped taking jobs for good.
 func (w *Worker) Draining() bool { return w.draining.Load() }
 
-// Storable reports whether the last result could be stored. While it is not, the worker takes no jobs: their results
-// would have nowhere to go.
-func (w *Worker) Storable() bool { return !w.full.Load() }
+// Storable reports whether what becomes of jobs can be stored, and if not, why. While there is no room for results the worker
+// takes no jobs.
+func (w *Worker) Storable() (why string, ok bool) {
+	if w.full.Load() {
+		return bus.ErrResultsFull.Error(), false
+	}
+	return w.unsettled.why()
+}
 
 // Slots are the slots in use and all of them.
 func (w *Worker) Slots() (busy, total int) { return w.slots.busy(), w.cfg.Concurrency }

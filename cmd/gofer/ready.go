@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/worker/admin"
 )
 
@@ -20,12 +19,13 @@ func (r *rig) ready() []admin.Check {
 		}
 		return admin.Check{Name: name, Detail: bad}
 	}
+	why, storable := l.worker.Storable()
 	return []admin.Check{
 		check("nats", l.nc.IsConnected(), "connected", "not connected, reconnecting"),
 		check("consuming", l.worker.Consuming(), "every queue is pulled from", "a queue cannot be pulled from"),
 		r.proxyCheck(),
 		check("draining", !l.worker.Draining(), "no", "draining: no new jobs are taken"),
-		check("results", l.worker.Storable(), "results are stored", bus.ErrResultsFull.Error()),
+		check("results", storable, "results are stored", why),
 	}
 }
 

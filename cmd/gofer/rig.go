@@ -112,6 +112,7 @@ func (r *rig) open(ctx context.Context) (*line, error) {
 		Client: l.client, Queues: r.config.Queues, Concurrency: r.config.Concurrency, Do: r.do,
 		DrainTimeout: r.config.DrainTimeout.Std(), Ended: r.ended, Log: r.log, Name: r.config.WorkerName,
 		Published: r.metrics.Published, Heartbeat: r.metrics.Heartbeat,
+		Restore: func(ctx context.Context) error { return l.client.Ensure(ctx, r.config.settings()) },
 	})
 	if err != nil {
 		return nil, err

@@ -15,7 +15,8 @@ import (
 
 // Cancel ends a job that is queued, waiting or running with a cancelled result. The result goes first, under the guard:
 // whatever a worker still does with the job, that result stands. Then the job is taken out of the streams, and the
-// workers are told to stop running it; by names who cancelled. Errors: ErrNotFound, ErrFinished.
+// workers are told to stop running it; by names who cancelled. A cancel that was broken off between these steps is finished
+// by the next one. Errors: ErrNotFound, ErrFinished.
 func (c *Client) Cancel(ctx context.Context, key Key, by string) error {
 	doing := "cancel job " + clip(key.String())
 	if !key.valid() {
@@ -24,6 +25,12 @@ func (c *Client) Cancel(ctx context.Context, key Key, by string) error {
 	seq, err := c.jobSeq(ctx, key)
 	if err != nil {
 		return c.explain(doing, err)
+	}
+	switch begun, err := c.cancelBegun(ctx, key, seq); {
+	case err != nil:
+		return c.explain(doing, err)
+	case begun:
+		return c.explain(doing, c.remove(ctx, key))
 	}
 	stored, err := c.StoreResult(ctx, &jobs.Result{
 		Queue: key.Queue, ID: key.ID, Outcome: jobs.Cancelled, Error: jobs.ErrCancelled, Worker: by,
@@ -38,11 +45,22 @@ func (c *Client) Cancel(ctx context.Context, key Key, by string) error {
 	return c.explain(doing, c.remove(ctx, key))
 }
 
-// jobSeq finds an unfinished job and the sequence that it had in the job stream.
-func (c *Client) jobSeq(ctx context.Context, key Key) (uint64, error) {
-	if _, err := c.last(ctx, c.names.Stream("RESULTS"), c.names.Result(key.Queue, key.ID)); err == nil {
-		return 0, ErrFinished
+// cancelBegun reports whether the job that is there has a cancelled result already. Any other result is an ErrFinished.
+func (c *Client) cancelBegun(ctx context.Context, key Key, seq uint64) (bool, error) {
+	kept, err := c.Result(ctx, key.Queue, key.ID)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return false, nil
+	case err != nil:
+		return false, err
+	case kept.Outcome == jobs.Cancelled && (kept.JobSeq == seq || kept.JobSeq == 0):
+		return true, nil
 	}
+	return false, ErrFinished
+}
+
+// jobSeq finds a job and the sequence that it had in the job stream. One that is nowhere is an ErrFinished if it has a result.
+func (c *Client) jobSeq(ctx context.Context, key Key) (uint64, error) {
 	for _, look := range []struct{ stream, subject, header string }{
 		{c.names.Stream("JOBS"), c.names.Job(key.Queue, key.ID), jetstream.SequenceHeader},
 		{c.names.Stream("RETRIES"), c.names.At(key.Queue, key.ID), jobs.HeaderJobSeq},
@@ -57,6 +75,9 @@ func (c *Client) jobSeq(ctx context.Context, key Key) (uint64, error) {
 		}
 		seq, _ := strconv.ParseUint(msg.Header.Get(look.header), 10, 64) // absent reads as 0: unknown
 		return seq, nil
+	}
+	if _, err := c.Result(ctx, key.Queue, key.ID); err == nil {
+		return 0, ErrFinished
 	}
 	return 0, ErrNotFound
 }
@@ -78,6 +99,16 @@ func (c *Client) remove(ctx context.Context, key Key) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	return c.nc.FlushWithContext(ctx)
+}
+
+// Unpark takes a job out of those that wait for their time, and of those whose time has come.
+func (c *Client) Unpark(ctx context.Context, queue, id string) error {
+	for _, subject := range []string{c.names.At(queue, id), c.names.Due(queue, id)} {
+		if err := c.purge(ctx, c.names.Stream("RETRIES"), subject); err != nil {
+			return c.explain("take job "+queue+"/"+clip(id)+" out of the waiting", err)
+		}
+	}
+	return nil
 }
 
 // purge removes the messages of one subject. An empty subject would empty the stream.

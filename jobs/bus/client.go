@@ -171,8 +171,15 @@ func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, requestTimeout)
 }
 
+// longestSubject keeps what is sent to a server within its control line of 4 KiB, with the subject of the answer and what is
+// put in front of a subject that is asked for; beyond it the server closes the connection.
+const longestSubject = 1024
+
 // publishable reports whether a message can be published to subject: an id of an invalid job may hold anything.
 func publishable(subject string) bool {
+	if len(subject) > longestSubject {
+		return false
+	}
 	for token := range strings.SplitSeq(subject, ".") {
 		if token == "" || token == "*" || token == ">" || strings.ContainsAny(token, " \t\r\n\f\x00") {
 			return false

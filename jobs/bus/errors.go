@@ -76,6 +76,7 @@ const (
 	codeAccountResources    jetstream.ErrorCode = 10002
 	codeStorage             jetstream.ErrorCode = 10047
 	codeConsumerNameInUse   jetstream.ErrorCode = 10013
+	codeInProcess           jetstream.ErrorCode = 10158 // the first try of this publish has not been decided yet
 	codeHeaderTooLarge      jetstream.ErrorCode = 10097
 	textPerSubject                              = "per subject"
 	textNoMoreRoom                              = "exceeded"
@@ -120,7 +121,7 @@ func isFull(err error) bool {
 // connection that is being mended.
 func isTransient(err error) bool {
 	code, _ := apiError(err)
-	if code == codeTemporarily || isRace(err) {
+	if code == codeTemporarily || code == codeInProcess || isRace(err) {
 		return true
 	}
 	for _, e := range []error{

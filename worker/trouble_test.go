@@ -1,0 +1,159 @@
+package worker_test
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker"
+)
+
+// fills is the outcome of a job whose result does not fit into 64 KiB.
+func fills() worker.Outcome { return finished(jobs.Succeeded, "", make([]byte, 100<<10)) }
+
+func TestThatResultsWereFullIsForgottenWithTheLeaseOfTheJobThatSawIt(t *testing.T) {
+	w := newWorld(t, bus.Settings{ResultsMaxBytes: 64 << 10})
+	w.start(func(_ context.Context, job jobs.Job) worker.Outcome {
+		if job.ID == "big" {
+			return fills()
+		}
+		return finished(jobs.Succeeded, "", nil)
+	})
+	w.publish("big", page)
+	w.until("the results to be full", func() bool { return !w.storable() })
+	w.nats.Stop()
+	w.until("the lease to be lost", func() bool { return w.worker.Stats().Lost > 0 })
+	w.nats.Start()
+	w.set.ResultsMaxBytes = 1 << 20
+	w.until("room", func() bool {
+		_, err := w.client.Apply(t.Context(), w.set)
+		return err == nil
+	})
+	w.publish("small", page)
+	w.until("the worker to go on", func() bool { return w.hasResult("small")() && w.hasResult("big")() && w.storable() })
+}
+
+func TestADrainEndsInTimeAlthoughResultsAreFullAndHandsTheJobBack(t *testing.T) {
+	w := newWorld(t, bus.Settings{ResultsMaxBytes: 64 << 10})
+	w.start(func(context.Context, jobs.Job) worker.Outcome { return fills() })
+	w.publish("big", page)
+	w.until("the results to be full", func() bool { return !w.storable() })
+	if took := w.stop(); took > w.drain {
+		t.Errorf("the drain took %v, want at most %v", took, w.drain)
+	}
+	w.until("the job to be anybody's", func() bool {
+		pending, held, err := w.client.Backlog(t.Context(), "default", false)
+		return err == nil && (pending == 1 || held == 1) && w.worker.Stats().HandedBack == 1
+	})
+}
+
+func TestAStreamThatSomebodyDeletedIsMadeAnew(t *testing.T) {
+	for stream, outcome := range map[string]worker.Outcome{
+		"GOFER_JOBS":       finished(jobs.Succeeded, "", nil),
+		"GOFER_RESULTS":    finished(jobs.Succeeded, "", nil),
+		"GOFER_DEAD":       finished(jobs.Failed, jobs.ErrPermanent, nil),
+		"OBJ_gofer-bodies": finished(jobs.Succeeded, "", make([]byte, jobs.MaxInlineBody+1)),
+		"GOFER_RETRIES":    {Kind: worker.Later},
+	} {
+		t.Run(stream, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, bus.Settings{})
+			w.start(func(_ context.Context, job jobs.Job) worker.Outcome {
+				if outcome.Kind == worker.Later && job.ID == "before" {
+					return finished(jobs.Succeeded, "", nil)
+				}
+				o := outcome
+				o.At, o.Result.FinishedAt = time.Now().Add(time.Hour), time.Now()
+				return o
+			})
+			w.publish("before", page)
+			w.until("the first job to end", w.hasResult("before"))
+			if err := w.client.JetStream().DeleteStream(t.Context(), stream); err != nil {
+				t.Fatal(err)
+			}
+			w.until("the job to be taken in", func() bool {
+				_, err := w.client.JetStream().Publish(t.Context(), "gofer.jobs.default.after", []byte(page))
+				return err == nil
+			})
+			w.until("the next job to end", func() bool {
+				found, err := w.client.Find(t.Context(), "default", "after")
+				return err == nil && len(found) == 1 && (found[0].Place == bus.Finished || found[0].Place == bus.Waiting) &&
+					w.worker.Stats().InFlight["default"] == 0
+			})
+			if !w.storable() {
+				t.Error("the worker says that outcomes cannot be stored, want it to see that they can again")
+			}
+		})
+	}
+}
+
+func TestAWorkerSaysThatOutcomesCannotBeStored(t *testing.T) {
+	w := newWorld(t, bus.Settings{})
+	w.start(func(context.Context, jobs.Job) worker.Outcome { return finished(jobs.Succeeded, "", nil) })
+	if err := w.client.JetStream().DeleteStream(t.Context(), "GOFER_RESULTS"); err != nil {
+		t.Fatal(err)
+	}
+	w.set.Replicas = 3 // which this server refuses
+	w.publish("j1", page)
+	w.until("the worker to say so", func() bool {
+		why, ok := w.worker.Storable()
+		return !ok && strings.Contains(why, "streams are missing")
+	})
+}
+
+// TestAJobOfAnImpossibleNameEndsAndHurtsNoOther takes an id that fits into a publish of its client, and not into what a worker
+// would send: the server closes the connection of whoever sends that.
+func TestAJobOfAnImpossibleNameEndsAndHurtsNoOther(t *testing.T) {
+	w := newWorld(t, bus.Settings{})
+	w.start(func(context.Context, jobs.Job) worker.Outcome { return finished(jobs.Succeeded, "", nil) })
+	for _, id := range []string{strings.Repeat("a", 129), strings.Repeat("b", 600), strings.Repeat("c", 3900), strings.Repeat("d.", 1900) + "d"} {
+		w.publish(id, page)
+	}
+	w.publish("good", page)
+	w.until("the good job to end", w.hasResult("good"))
+	w.until("the bad ones to end", func() bool { return w.worker.Stats().Dead == 4 && w.worker.Stats().InFlight["default"] == 0 })
+	if lost := w.worker.Stats().Lost; lost != 0 {
+		t.Errorf("%d leases lost, want none", lost)
+	}
+}
+
+func TestAJobWhoseTimeHasComeByTheServersClockIsRun(t *testing.T) {
+	w := newWorld(t, bus.Settings{})
+	var early, runs atomic.Int32
+	w.start(func(_ context.Context, job jobs.Job) worker.Outcome {
+		runs.Add(1)
+		if !job.NotBefore.IsZero() && job.ID == "past" {
+			early.Add(1)
+		}
+		if job.ID == "future" && job.NotBefore.IsZero() {
+			early.Add(1)
+		}
+		return finished(jobs.Succeeded, "", nil)
+	})
+	w.publish("past", `{"url": "`+page+`", "not_before": "`+time.Now().UTC().Add(-time.Second).Format(time.RFC3339Nano)+`"}`)
+	w.publish("future", `{"url": "`+page+`", "not_before": "`+time.Now().UTC().Add(time.Hour).Format(time.RFC3339Nano)+`"}`)
+	w.until("both to be run", func() bool { return runs.Load() == 2 })
+	if early.Load() != 0 {
+		t.Error("a worker is asked to wait for a time that has passed at the server, or not for one that has not")
+	}
+}
+
+func TestAJobThatIsCancelledWhileItIsParkedDoesNotWait(t *testing.T) {
+	w := newWorld(t, bus.Settings{})
+	w.start(func(_ context.Context, job jobs.Job) worker.Outcome {
+		if err := w.client.Cancel(t.Context(), bus.Key{Queue: "default", ID: job.ID}, "test"); err != nil {
+			t.Error(err)
+		}
+		return worker.Outcome{Kind: worker.Later, At: time.Now().Add(time.Hour)}
+	})
+	w.publish("j1", page)
+	w.until("the run to end", func() bool { s := w.worker.Stats(); return s.Parked == 1 && s.InFlight["default"] == 0 })
+	found, err := w.client.Find(t.Context(), "default", "j1")
+	if err != nil || len(found) != 1 || found[0].Place != bus.Finished {
+		t.Errorf("found %v, %v; want the job finished and nowhere else", found, err)
+	}
+}

@@ -1,0 +1,130 @@
+package worker_test
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
+	"github.com/gofer-mq/gofer/worker"
+)
+
+const shortWait = 2 * time.Second
+
+// world is a server with its streams, and a worker of two slots that may be started on it.
+type world struct {
+	*testing.T
+	nats   *testenv.NATS
+	nc     *nats.Conn // of the test
+	client *bus.Client
+	set    bus.Settings
+	drain  time.Duration // the worker's; zero means a second
+	worker *worker.Worker
+	stop   func() (took time.Duration) // drains the worker
+}
+
+func newWorld(t *testing.T, set bus.Settings) *world {
+	t.Helper()
+	set.AckWait = shortWait
+	w := &world{T: t, nats: testenv.StartNATS(t, nil), set: set, drain: time.Second}
+	w.nc, w.client = w.connect()
+	if err := w.client.Ensure(t.Context(), set); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func (w *world) connect() (*nats.Conn, *bus.Client) {
+	w.Helper()
+	nc, err := bus.Connect(w.Context(), bus.Dial{URL: w.nats.URL()}, nil)
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(nc.Close)
+	names, err := jobs.NewNames("")
+	if err != nil {
+		w.Fatal(err)
+	}
+	client, err := bus.New(nc, names)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return nc, client
+}
+
+// start runs a worker until the test ends.
+func (w *world) start(do func(context.Context, jobs.Job) worker.Outcome) {
+	w.Helper()
+	_, client := w.connect()
+	var err error
+	w.worker, err = worker.New(worker.Config{
+		Client: client, Queues: []worker.Queue{{Name: "default"}}, Concurrency: 2, AckWait: shortWait, DrainTimeout: w.drain,
+		Log: slog.New(slog.DiscardHandler), Name: "w1",
+		Do:      func(ctx context.Context, job jobs.Job, _ jobs.Progress) worker.Outcome { return do(ctx, job) },
+		Restore: func(ctx context.Context) error { return client.Ensure(ctx, w.set) },
+	})
+	if err != nil {
+		w.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := w.worker.Run(ctx); err != nil {
+			w.Error(err)
+		}
+	})
+	w.stop = func() time.Duration {
+		begin := time.Now()
+		cancel()
+		running.Wait()
+		return time.Since(begin)
+	}
+	w.Cleanup(func() { w.stop() })
+}
+
+func (w *world) publish(id, payload string) {
+	w.Helper()
+	js, err := jetstream.New(w.nc)
+	if err != nil {
+		w.Fatal(err)
+	}
+	if _, err := js.Publish(w.Context(), "gofer.jobs.default."+id, []byte(payload)); err != nil {
+		w.Fatalf("publish %s: %v", id, err)
+	}
+}
+
+func (w *world) until(what string, holds func() bool) {
+	w.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); !holds(); <-tick.C {
+		if time.Now().After(deadline) {
+			w.Fatalf("waited 20 s in vain for %s", what)
+		}
+	}
+}
+
+func (w *world) hasResult(id string) func() bool {
+	return func() bool {
+		_, err := w.client.Result(w.Context(), "default", id)
+		return err == nil
+	}
+}
+
+func (w *world) storable() bool {
+	_, ok := w.worker.Storable()
+	return ok
+}
+
+func finished(outcome, code string, body []byte) worker.Outcome {
+	return worker.Outcome{Result: jobs.Result{Outcome: outcome, Error: code, Body: body, FinishedAt: time.Now()}}
+}
+
+const page = "http://shop.test/"
