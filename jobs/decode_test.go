@@ -97,6 +97,15 @@ func TestBadJobsAreRefusedWithTheReason(t *testing.T) {
 		`{"url":"http://a.test/","meta":{"a b":"c"}}`:                          "meta: key",
 		`{"url":"http://a.test/","meta":{"a":"b\nc"}}`:                         "control characters",
 		`{"url":"http://a.test/","meta":{"a":7}}`:                              "meta",
+		`{"url":"http://a.test/","meta":{"a":null}}`:                           "not a string",
+		`{"url":"http://a.test/","meta":{"a":"b","a":"c"}}`:                    "more than once",
+		`{"url":"http://a.test/","url":"http://b.test/"}`:                      "more than once",
+		`{"url":"http://a.test/","retry":{"jitter":true,"jitter":false}}`:      `retry."jitter": given more than once`,
+		`{"url":"http://a.test/","retry":7}`:                                   "retry: not a JSON object",
+		`{"url":"http://a.test/","headers":{"A":"b","A":"c"}}`:                 "more than once",
+		`{"url":"http://a.test/","headers":{"A":null}}`:                        "neither a string nor a list",
+		`{"url":"http://a.test/","headers":{"A":["b",null]}}`:                  "neither a string nor a list",
+		`{"url":"http://a.test/","not_before":"2262-01-01T00:00:00Z"}`:         "not_before: the year",
 		`{"url":"http://a.test/","proxy":{"direct":true,"id":"p"}}`:            "proxy.direct",
 		`{"url":"http://a.test/","proxy":{"region_strict":true}}`:              "proxy.region_strict",
 		`{"url":"http://a.test/","body":"` + strings.Repeat("x", 1<<20) + `"}`: "at most 786432",
@@ -134,6 +143,31 @@ func TestEveryReasonIsListedAtOnceAndNoSecretIsPrinted(t *testing.T) {
 	}
 	if strings.Contains(err.Error(), secret) {
 		t.Errorf("a secret was printed: %v", err)
+	}
+}
+
+func TestEachFaultOfAFieldHasItsReason(t *testing.T) {
+	_, err := decode(`{"url":"http://a.test/","headers":{"Host":"a","Te":"b","X Y":"c"},"meta":{"a b":"","c d":""}}`)
+	var invalid *jobs.InvalidError
+	if !errors.As(err, &invalid) || len(invalid.Reasons) != 5 {
+		t.Errorf("got %v, want the three headers and the two keys", err)
+	}
+}
+
+func TestNothingIsSaidOfTheFieldsOfWhatCannotBeRead(t *testing.T) {
+	for _, payload := range []string{"{", `{"url":"http://a.test/"} {}`, "{\"url\":\"\xff\"}", `{"body":"` + strings.Repeat("x", 1<<20) + `"}`} {
+		_, err := decode(payload)
+		var invalid *jobs.InvalidError
+		if !errors.As(err, &invalid) || len(invalid.Reasons) != 1 {
+			t.Errorf("%.40q: got %v, want one reason", payload, err)
+		}
+	}
+}
+
+func TestNullIsAsGoodAsAbsent(t *testing.T) {
+	job, err := decode(`{"url":"http://a.test/","timeout":null,"headers":null,"retry":{"base_delay":null},"meta":null,"deadline":null}`)
+	if err != nil || job.Timeout != 0 || job.Retry.BaseDelay != nil || !job.Deadline.IsZero() {
+		t.Errorf("got %+v, %v; want the defaults", job, err)
 	}
 }
 

@@ -101,25 +101,37 @@ func (b *Ban) Pattern() *regexp.Regexp { return b.pattern }
 // Headers are request headers; in JSON a value is a string or a list of strings.
 type Headers map[string][]string
 
-// UnmarshalJSON reads an object whose values are strings or lists of strings.
+// UnmarshalJSON reads an object whose values are strings or lists of strings, each name once.
 func (h *Headers) UnmarshalJSON(data []byte) error {
-	var raw map[string]json.RawMessage
-	if err := json.Unmarshal(data, &raw); err != nil {
-		return err
-	}
-	out := make(Headers, len(raw))
-	for name, value := range raw {
-		var one string
-		var list []string
-		if json.Unmarshal(value, &one) == nil {
-			list = []string{one}
-		} else if err := json.Unmarshal(value, &list); err != nil {
-			return fmt.Errorf("%s: neither a string nor a list of strings", clip(fmt.Sprintf("%q", name), 60))
+	out := Headers{}
+	reasons := members(data, func(name string, value json.RawMessage) []string {
+		list, ok := stringOrList(value)
+		if !ok {
+			return []string{quoted(name) + ": neither a string nor a list of strings"}
 		}
 		out[name] = list
-	}
+		return nil
+	})
 	*h = out
-	return nil
+	return asError(reasons)
+}
+
+func stringOrList(value json.RawMessage) (list []string, ok bool) {
+	var one *string
+	if json.Unmarshal(value, &one) == nil {
+		if one == nil {
+			return nil, false
+		}
+		return []string{*one}, true
+	}
+	var many []*string
+	if json.Unmarshal(value, &many) != nil || slices.Contains(many, nil) {
+		return nil, false
+	}
+	for _, text := range many {
+		list = append(list, *text)
+	}
+	return list, true
 }
 
 // Content is the request body, however it was given.
@@ -158,22 +170,29 @@ func Decode(queue, id string, payload []byte) (Job, error) {
 	default:
 		job.URL = string(text)
 	}
-	if job.URL != "" || len(reasons) == 0 || len(text) > 0 && text[0] == '{' {
+	if job.URL != "" || isObject(text, reasons) {
 		reasons = merge(reasons, job.finish())
 	}
 	return job, asError(reasons)
 }
 
+// isObject reports whether text was read as an object, of whose fields it can be said what they lack.
+func isObject(text []byte, reasons []string) bool {
+	return len(text) > 0 && text[0] == '{' && len(text) <= MaxJobBytes && utf8.Valid(text) &&
+		!slices.ContainsFunc(reasons, func(r string) bool { return strings.HasPrefix(r, notObject) })
+}
+
 // merge adds what the values say to what the shape said, unless the shape said something about that field already: one that
 // could not be read is empty only for that.
 func merge(shape, values []string) []string {
+	all := slices.Clip(shape)
 	for _, reason := range values {
 		field, _, _ := strings.Cut(reason, ":")
 		if !slices.ContainsFunc(shape, func(r string) bool { return strings.HasPrefix(r, field) }) {
-			shape = append(shape, reason)
+			all = append(all, reason)
 		}
 	}
-	return shape
+	return all
 }
 
 // Encode checks the job as Decode does and writes its payload.
@@ -214,7 +233,7 @@ func (j *Job) decode(data []byte) []string {
 		"url": &j.URL, "method": &j.Method, "headers": &j.Headers, "body": &j.Body, "body_base64": &j.BodyBase64,
 		"timeout": &j.Timeout, "not_before": &j.NotBefore, "deadline": &j.Deadline, "retry": &j.Retry,
 		"proxy": &j.Proxy, "ban": &j.Ban, "when_no_proxy": &j.WhenNoProxy, "follow_redirects": &j.FollowRedirects,
-		"max_body_bytes": &j.MaxBodyBytes, "meta": &j.Meta,
+		"max_body_bytes": &j.MaxBodyBytes, "meta": (*texts)(&j.Meta),
 	})
 }
 

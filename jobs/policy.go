@@ -1,8 +1,6 @@
 package jobs
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -190,45 +188,4 @@ func asError(reasons []string) error {
 		reasons = append(slices.Clip(reasons[:maxReasons]), fmt.Sprintf("and %d more", more))
 	}
 	return &InvalidError{Reasons: reasons}
-}
-
-// decodeObject reads a JSON object into the pointers named by fields and lists an unknown field, a wrong type and
-// whatever a field's own decoder refuses. encoding/json stops at the first of these and ignores the case of names.
-func decodeObject(data []byte, fields map[string]any) (reasons []string) {
-	var raw map[string]json.RawMessage
-	if err := json.Unmarshal(data, &raw); err != nil {
-		return []string{"not a JSON object: " + jsonReason(err)}
-	}
-	for name, value := range raw {
-		target, known := fields[name]
-		if !known {
-			reasons = append(reasons, fmt.Sprintf("%s: unknown field", clip(strconv.Quote(name), 60)))
-			continue
-		}
-		if err := json.Unmarshal(value, target); err != nil {
-			reasons = append(reasons, fieldReasons(name, err)...)
-		}
-	}
-	slices.Sort(reasons)
-	return reasons
-}
-
-func fieldReasons(name string, err error) []string {
-	var invalid *InvalidError
-	if !errors.As(err, &invalid) {
-		return []string{name + ": " + jsonReason(err)}
-	}
-	out := make([]string, len(invalid.Reasons))
-	for i, reason := range invalid.Reasons {
-		out[i] = name + "." + reason
-	}
-	return out
-}
-
-// jsonReason says in the words of JSON, not of Go, what was expected.
-func jsonReason(err error) string {
-	if kind, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fmt.Sprintf("a JSON %s is not what belongs here", kind.Value)
-	}
-	return clip(err.Error(), 200)
 }

@@ -1,0 +1,140 @@
+package jobs
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// notObject begins the reason of what cannot be read as an object at all; nothing is said of its fields then.
+const notObject = "not a JSON object"
+
+// decodeObject reads a JSON object into the pointers named by fields and lists an unknown field, a field that comes twice, a
+// wrong type and whatever a field's own decoder refuses. encoding/json stops at the first of these, ignores the case of names
+// and lets the last of two win. Null is as good as absent.
+func decodeObject(data []byte, fields map[string]any) []string {
+	return members(data, func(name string, value json.RawMessage) []string {
+		target, known := fields[name]
+		if !known {
+			return []string{quoted(name) + ": unknown field"}
+		}
+		if isNull(value) {
+			return nil
+		}
+		if err := json.Unmarshal(value, target); err != nil {
+			return fieldReasons(name, err)
+		}
+		return nil
+	})
+}
+
+// members reads a JSON object, has use take each of its members, and sorts what is wrong with them.
+func members(data []byte, use func(name string, value json.RawMessage) []string) (reasons []string) {
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(data, &all); err != nil {
+		return []string{notObject + ": " + jsonReason(err)}
+	}
+	if count(data) > len(all) {
+		reasons = repeated(data)
+	}
+	for name, value := range all {
+		reasons = append(reasons, use(name, value)...)
+	}
+	slices.Sort(reasons)
+	return reasons
+}
+
+// count is how many members a valid JSON object has, those that come twice counted twice. It costs far less than to read
+// them once more.
+func count(object []byte) (n int) {
+	depth, text, empty := 0, false, true
+	for i := 0; i < len(object); i++ {
+		switch c := object[i]; {
+		case text && c == '\\':
+			i++
+		case c == '"':
+			text, empty = !text, false
+		case text:
+		case c == '{' || c == '[':
+			depth++
+		case c == '}' || c == ']':
+			depth--
+		case c == ',' && depth == 1:
+			n++
+		}
+	}
+	if empty {
+		return 0
+	}
+	return n + 1
+}
+
+// repeated names the members that come more than once.
+func repeated(object []byte) (reasons []string) {
+	d := json.NewDecoder(bytes.NewReader(object))
+	seen := map[string]int{}
+	_, err := d.Token() // the brace
+	for err == nil && d.More() {
+		var name json.Token
+		var value json.RawMessage
+		if name, err = d.Token(); err == nil {
+			err = d.Decode(&value)
+		}
+		if text, ok := name.(string); ok {
+			if seen[text]++; seen[text] == 2 {
+				reasons = append(reasons, quoted(text)+": given more than once")
+			}
+		}
+	}
+	return reasons
+}
+
+func isNull(value json.RawMessage) bool { return string(value) == "null" }
+
+func quoted(name string) string { return clip(strconv.Quote(name), 60) }
+
+func fieldReasons(name string, err error) []string {
+	var invalid *InvalidError
+	if !errors.As(err, &invalid) {
+		return []string{name + ": " + jsonReason(err)}
+	}
+	out := make([]string, len(invalid.Reasons))
+	for i, reason := range invalid.Reasons {
+		joint := "."
+		if strings.HasPrefix(reason, notObject) {
+			joint = ": "
+		}
+		out[i] = name + joint + reason
+	}
+	return out
+}
+
+// jsonReason says in the words of JSON, not of Go, what was expected.
+func jsonReason(err error) string {
+	if kind, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return fmt.Sprintf("a JSON %s is not what belongs here", kind.Value)
+	}
+	return clip(err.Error(), 200)
+}
+
+// texts is an object whose values are strings.
+type texts map[string]string
+
+// UnmarshalJSON refuses a name that comes twice and a value that is no string.
+func (t *texts) UnmarshalJSON(data []byte) error {
+	out := texts{}
+	reasons := members(data, func(name string, value json.RawMessage) []string {
+		var text string
+		if isNull(value) || json.Unmarshal(value, &text) != nil {
+			return []string{quoted(name) + ": not a string"}
+		}
+		out[name] = text
+		return nil
+	})
+	*t = out
+	return asError(reasons)
+}
