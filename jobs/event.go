@@ -98,3 +98,21 @@ func ParseProgress(value string) (Progress, error) {
 	}
 	return p, nil
 }
+
+// Result is what is true of a job's result at this time however the job ends.
+func (p Progress) Result(job Job, now time.Time) Result {
+	r := Result{
+		Queue: job.Queue, ID: job.ID, URL: job.URL, Attempts: p.Attempts, AttemptCount: len(p.Attempts), Bytes: p.Bytes, Meta: job.Meta,
+		JobSeq: p.JobSeq, FinishedAt: now,
+	}
+	if !p.Started.IsZero() {
+		r.Duration = max(0, now.Sub(p.Started))
+	}
+	for _, a := range p.Attempts {
+		r.Proxy = a.Proxy
+		if a.Status != 0 && a.Fault != FaultProxy { // a 407 is never the target's
+			r.Status = a.Status
+		}
+	}
+	return r
+}

@@ -22,20 +22,18 @@ func (c *Client) Cancel(ctx context.Context, key Key, by string) error {
 	if !key.valid() {
 		return badKey(key)
 	}
-	seq, err := c.jobSeq(ctx, key)
+	result, err := c.unended(ctx, key)
 	if err != nil {
 		return c.explain(doing, err)
 	}
-	switch begun, err := c.cancelBegun(ctx, key, seq); {
+	switch begun, err := c.cancelBegun(ctx, key, result.JobSeq); {
 	case err != nil:
 		return c.explain(doing, err)
 	case begun:
 		return c.explain(doing, c.remove(ctx, key))
 	}
-	stored, err := c.StoreResult(ctx, &jobs.Result{
-		Queue: key.Queue, ID: key.ID, Outcome: jobs.Cancelled, Error: jobs.ErrCancelled, Worker: by,
-		FinishedAt: time.Now(), JobSeq: seq,
-	})
+	result.Outcome, result.Error, result.Worker = jobs.Cancelled, jobs.ErrCancelled, by
+	stored, err := c.StoreResult(ctx, &result)
 	if err != nil {
 		return err
 	}
@@ -59,27 +57,65 @@ func (c *Client) cancelBegun(ctx context.Context, key Key, seq uint64) (bool, er
 	return false, ErrFinished
 }
 
-// jobSeq finds a job and the sequence that it had in the job stream. One that is nowhere is an ErrFinished if it has a result.
-func (c *Client) jobSeq(ctx context.Context, key Key) (uint64, error) {
-	for _, look := range []struct{ stream, subject, header string }{
-		{c.names.Stream("JOBS"), c.names.Job(key.Queue, key.ID), jetstream.SequenceHeader},
-		{c.names.Stream("RETRIES"), c.names.At(key.Queue, key.ID), jobs.HeaderJobSeq},
-		{c.names.Stream("RETRIES"), c.names.Due(key.Queue, key.ID), jobs.HeaderJobSeq},
+// A job is looked for a few times before it is believed to be nowhere: the replica that answers may be a moment behind, and
+// the job may be on its way from one stream to another.
+const (
+	looks     = 4
+	lookAgain = 100 * time.Millisecond
+)
+
+// unended finds a job, and returns its result as far as it can be told before it has ended. One that is nowhere is an
+// ErrFinished if it has a result.
+func (c *Client) unended(ctx context.Context, key Key) (jobs.Result, error) {
+	for range looks {
+		result, err := c.whereverItIs(ctx, key)
+		if !errors.Is(err, ErrNotFound) {
+			return result, err
+		}
+		if _, err := c.Result(ctx, key.Queue, key.ID); err == nil {
+			return jobs.Result{}, ErrFinished
+		}
+		select {
+		case <-ctx.Done():
+			return jobs.Result{}, context.Cause(ctx)
+		case <-time.After(lookAgain):
+		}
+	}
+	return jobs.Result{}, ErrNotFound
+}
+
+func (c *Client) whereverItIs(ctx context.Context, key Key) (jobs.Result, error) {
+	for _, look := range []struct{ stream, subject string }{
+		{c.names.Stream("JOBS"), c.names.Job(key.Queue, key.ID)},
+		{c.names.Stream("RETRIES"), c.names.At(key.Queue, key.ID)},
+		{c.names.Stream("RETRIES"), c.names.Due(key.Queue, key.ID)},
 	} {
 		msg, err := c.last(ctx, look.stream, look.subject)
 		if errors.Is(err, ErrNotFound) {
 			continue
 		}
 		if err != nil {
-			return 0, err
+			return jobs.Result{}, err
 		}
-		seq, _ := strconv.ParseUint(msg.Header.Get(look.header), 10, 64) // absent reads as 0: unknown
-		return seq, nil
+		return unendedResult(key, msg), nil
 	}
-	if _, err := c.Result(ctx, key.Queue, key.ID); err == nil {
-		return 0, ErrFinished
+	return jobs.Result{}, ErrNotFound
+}
+
+// unendedResult reads a job in the streams. What cannot be read is left out: the job ends all the same.
+func unendedResult(key Key, msg *nats.Msg) jobs.Result {
+	var progress jobs.Progress
+	if text := msg.Header.Get(jobs.HeaderProgress); text != "" {
+		progress, _ = jobs.ParseProgress(text)
+		progress.JobSeq, _ = strconv.ParseUint(msg.Header.Get(jobs.HeaderJobSeq), 10, 64) // absent reads as 0: unknown
+	} else {
+		progress.JobSeq, _ = strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
 	}
-	return 0, ErrNotFound
+	job, err := jobs.Decode(key.Queue, key.ID, msg.Data)
+	if err != nil {
+		job = jobs.Job{Queue: key.Queue, ID: key.ID}
+	}
+	return progress.Result(job, time.Now())
 }
 
 // remove takes a job out of the streams, in the order in which it would move through them, and tells the workers.

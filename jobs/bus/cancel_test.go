@@ -97,6 +97,47 @@ func TestAResultThatIsStoredIsNotReplacedByACancel(t *testing.T) {
 	}
 }
 
+func TestACancelThatWasBrokenOffIsFinishedByTheNext(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	_, err := in.Park(soon(t), "default", "a", []byte("http://a.test/"), jobs.Progress{JobSeq: 7}, time.Now().Add(time.Hour))
+	must(t, err)
+	cancelled := success("a", nil)
+	cancelled.Outcome, cancelled.Error, cancelled.JobSeq = jobs.Cancelled, jobs.ErrCancelled, 7
+	_, err = in.StoreResult(soon(t), cancelled)
+	must(t, err)
+	must(t, in.Cancel(soon(t), key("a"), "again"))
+	if found, err := in.Find(soon(t), "", "a"); err != nil || len(found) != 1 || found[0].Place != bus.Finished {
+		t.Errorf("got %v, %v; want it finished and nowhere else", found, err)
+	}
+}
+
+func TestACancelThatCannotBeStoredLeavesTheJobWhereItIs(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{ResultsMaxBytes: 1})
+	_, err := in.Submit(soon(t), job("a"))
+	must(t, err)
+	isError(t, in.Cancel(soon(t), key("a"), ""), bus.ErrResultsFull)
+	if found, err := in.Find(soon(t), "", "a"); err != nil || len(found) != 1 || found[0].Place == bus.Finished {
+		t.Errorf("got %v, %v; want it queued", found, err)
+	}
+}
+
+func TestACancelledJobKeepsWhatIsKnownOfIt(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	payload := []byte(`{"url": "http://a.test/", "meta": {"for": "monday"}}`)
+	tried := jobs.Progress{JobSeq: 7, Bytes: 99, Started: time.Now(), Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1", Status: 503}}}
+	_, err := in.Park(soon(t), "default", "a", payload, tried, time.Now().Add(time.Hour))
+	must(t, err)
+	must(t, in.Cancel(soon(t), key("a"), ""))
+	r, err := in.Result(soon(t), "default", "a")
+	must(t, err)
+	if r.Meta["for"] != "monday" || r.AttemptCount != 1 || r.Status != 503 || r.Proxy != "p1" || r.Bytes != 99 || r.URL != "http://a.test/" || r.JobSeq != 7 {
+		t.Errorf("got %+v, want meta, attempts and what they came to", r)
+	}
+}
+
 func TestAPausedQueueGivesNoJobsUntilItIsResumed(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{Queues: []string{"default", "other"}})

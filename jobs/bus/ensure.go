@@ -57,6 +57,19 @@ func (c *Client) Lane(ctx context.Context, queue string, due bool) (jetstream.Co
 	return c.ensureDurable(ctx, Settings{}.withDefaults().lane(c.names, queue, due))
 }
 
+// LaneMade is when the stream of fresh jobs or, if due, of those whose time has come was made. Another one under its name
+// counts from 1 again, and takes an ack meant for the one before.
+func (c *Client) LaneMade(ctx context.Context, due bool) (time.Time, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	name := Settings{}.lane(c.names, "", due).stream
+	stream, err := c.js.Stream(ctx, name)
+	if err != nil {
+		return time.Time{}, c.explain("look for stream "+name, err)
+	}
+	return stream.CachedInfo().Created, nil
+}
+
 // Backlog is how many jobs of a lane nobody has taken, and how many workers hold. It is one question to the server.
 func (c *Client) Backlog(ctx context.Context, queue string, due bool) (pending, held int64, err error) {
 	ctx, cancel := bounded(ctx)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -18,20 +19,23 @@ func (c *Client) PublishRetry(ctx context.Context, e jobs.RetryEvent) error {
 	return c.event(ctx, c.names.RetryEvent(e.Queue, e.JobID), e)
 }
 
-// LastRetry is the newest announced retry of a job, or ErrNotFound.
-func (c *Client) LastRetry(ctx context.Context, queue, id string) (e jobs.RetryEvent, err error) {
+// LastRetry is the newest announced retry of a job and when the server stored it, or ErrNotFound.
+func (c *Client) LastRetry(ctx context.Context, queue, id string) (e jobs.RetryEvent, stored time.Time, err error) {
 	key := Key{queue, id}
 	if !key.valid() {
-		return e, badKey(key)
+		return e, stored, badKey(key)
 	}
 	msg, err := c.last(ctx, c.names.Stream("EVENTS"), c.names.RetryEvent(queue, id))
 	if err != nil {
-		return e, c.explain("read last retry of job "+key.String(), err)
+		return e, stored, c.explain("read last retry of job "+key.String(), err)
 	}
-	if err := json.Unmarshal(msg.Data, &e); err != nil {
-		return e, fmt.Errorf("read last retry of job %s: %w", key, err)
+	if err = json.Unmarshal(msg.Data, &e); err == nil {
+		stored, err = time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer))
 	}
-	return e, nil
+	if err != nil {
+		return e, stored, fmt.Errorf("read last retry of job %s: %w", key, err)
+	}
+	return e, stored, nil
 }
 
 // PublishBreaker stores that a proxy's breaker changed.
