@@ -20,7 +20,7 @@ func TestAJobDeliveredAgainToItsWorkerIsNotRunTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	var runs atomic.Int32
-	w.start(func(ctx context.Context, _ jobs.Job) worker.Outcome {
+	w.start(func(ctx context.Context, _ jobs.Job, _ jobs.Progress) worker.Outcome {
 		runs.Add(1)
 		<-ctx.Done()
 		if errors.Is(context.Cause(ctx), jobs.ErrJobCancelled) {

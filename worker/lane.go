@@ -22,6 +22,7 @@ type lane struct {
 
 	consumer jetstream.Consumer
 	ackWait  time.Duration
+	made     atomic.Int64 // when the stream was made, in nanoseconds
 	reached  atomic.Bool  // the last pull reached the consumer
 	pending  atomic.Int64 // what the last pull left behind, or was there when it was looked at since
 	held     atomic.Int64 // what all workers held when it was looked at
@@ -30,12 +31,16 @@ type lane struct {
 // watchEvery is how often a worker looks at what each of its lanes holds.
 const watchEvery = 5 * time.Second
 
-// watch keeps the lane's backlog known, also while no slot is free to pull. When the server does not say, it stays.
+// watch keeps the lane's backlog known, and whether its stream is still the same, also while no slot is free to pull. When the
+// server does not say, it stays.
 func (l *lane) watch(ctx context.Context) {
 	for ; ctx.Err() == nil; pause(ctx, watchEvery) {
 		if pending, held, err := l.w.cfg.Client.Backlog(ctx, l.queue, l.due); err == nil {
 			l.pending.Store(pending)
 			l.held.Store(held)
+		}
+		if made, err := l.w.cfg.Client.LaneMade(ctx, l.due); err == nil {
+			l.made.Store(made.UnixNano())
 		}
 	}
 }
@@ -49,44 +54,52 @@ func (l *lane) pull(ctx context.Context) {
 		if !ok {
 			return
 		}
-		got, more, err := l.fetch(ctx, c)
-		l.w.slots.pulled(l.share, c.n-got, more)
+		unused, more, err := l.fetch(ctx, c)
+		l.w.slots.pulled(l.share, unused, more)
 		if err != nil {
 			l.mend(ctx, err)
 		}
 	}
 }
 
-// fetch does one pull and starts what it brings. A pull is never cancelled: the server would hand jobs to an inbox that
-// nobody reads any more, and they would wait there for their ack wait to pass.
-func (l *lane) fetch(ctx context.Context, c claim) (got int, more bool, err error) {
+// fetch does one pull, starts what it brings, and returns the slots that it did not need. A pull is never cancelled: the
+// server would hand jobs to an inbox that nobody reads any more, and they would wait there for their ack wait to pass.
+func (l *lane) fetch(ctx context.Context, c claim) (unused int, more bool, err error) {
+	unused = c.held()
 	if err := l.bind(ctx); err != nil {
-		return 0, false, err
+		return unused, false, err
 	}
 	l.reached.Store(true)
 	pulledAt := time.Now()
 	batch, err := l.ask(c)
 	if err != nil {
-		return 0, false, fmt.Errorf("pull jobs of queue %s: %w", l.queue, err)
+		return unused, false, fmt.Errorf("pull jobs of queue %s: %w", l.queue, err)
 	}
+	got := 0
 	for msg := range batch.Messages() {
-		got++
 		meta, err := msg.Metadata()
 		if err != nil {
-			return got - 1, false, fmt.Errorf("pull jobs of queue %s: %w", l.queue, err)
+			return unused, false, fmt.Errorf("pull jobs of queue %s: %w", l.queue, err)
 		}
+		t := &task{lane: l, msg: msg, meta: *meta, lease: newLease(pulledAt, l.ackWait), made: l.made.Load()}
 		more = meta.NumPending > 0
 		l.pending.Store(int64(meta.NumPending))
-		l.w.tasks <- &task{lane: l, msg: msg, meta: *meta, lease: newLease(pulledAt, l.ackWait)}
+		if unused == 0 && !l.w.slots.cover(l.share) {
+			l.w.handBack(t, handBackWait) // it comes again when this lane gets a slot, or another worker has one
+			return 0, true, nil
+		}
+		unused = max(0, unused-1)
+		got++
+		l.w.tasks <- t
 	}
 	l.w.taken(got)
 	if err := batch.Error(); err != nil && !errors.Is(err, jetstream.ErrNoMessages) {
-		return got, false, fmt.Errorf("pull jobs of queue %s: %w", l.queue, err)
+		return unused, false, fmt.Errorf("pull jobs of queue %s: %w", l.queue, err)
 	}
 	if got < c.n {
 		l.pending.Store(0)
 	}
-	return got, more, nil
+	return unused, more, nil
 }
 
 func (l *lane) ask(c claim) (jetstream.MessageBatch, error) {
@@ -100,9 +113,14 @@ func (l *lane) bind(ctx context.Context) (err error) {
 	if l.consumer != nil {
 		return nil
 	}
+	made, err := l.w.cfg.Client.LaneMade(ctx, l.due)
+	if err != nil {
+		return err
+	}
 	if l.consumer, err = l.w.cfg.Client.Lane(ctx, l.queue, l.due); err != nil {
 		return err
 	}
+	l.made.Store(made.UnixNano())
 	// A consumer that was there keeps the ack wait that it was made with.
 	l.ackWait = min(l.w.cfg.AckWait, l.consumer.CachedInfo().Config.AckWait)
 	return nil

@@ -47,18 +47,18 @@ func (l *lease) keep(beat func(context.Context) error, cancel context.CancelCaus
 	}
 }
 
-// beats confirms the lease, at once and then every wait/3; sooner after a beat that failed.
+// beats confirms the lease, at once and then every wait/3; sooner after a beat that failed. A lease that is over stays over:
+// the server would confirm a heartbeat all the same, and keep the job from whoever has it now.
 func (l *lease) beats(ctx context.Context, beat func(context.Context) error, cancel context.CancelCauseFunc) {
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && l.valid() {
 		next := l.wait / 3
 		if !l.renew(ctx, beat) {
 			next /= 8
 		}
-		if !l.valid() {
-			cancel(jobs.ErrLeaseLost)
-			return
-		}
 		pause(ctx, min(next, l.left()))
+	}
+	if !l.valid() {
+		cancel(jobs.ErrLeaseLost)
 	}
 }
 

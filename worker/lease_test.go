@@ -96,3 +96,18 @@ func TestALaterDeliveryLengthensTheLeaseAndAnEarlierOneDoesNot(t *testing.T) {
 		}
 	})
 }
+
+func TestALeaseThatIsOverIsNotRevived(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		l := newLease(time.Now(), ackWait)
+		time.Sleep(ackWait + time.Second) // frozen after the pull
+		beats := 0
+		stop := l.keep(func(context.Context) error { beats++; return nil }, cancel)
+		<-ctx.Done()
+		stop()
+		if beats > 0 || l.valid() || !errors.Is(context.Cause(ctx), jobs.ErrLeaseLost) {
+			t.Errorf("%d heartbeats of a lease that was over, valid: %v, cause %v; want it to stay over", beats, l.valid(), context.Cause(ctx))
+		}
+	})
+}

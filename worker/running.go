@@ -22,7 +22,7 @@ func (r *running) add(t *task, cancel context.CancelCauseFunc) bool {
 	defer r.mu.Unlock()
 	key := name{t.queue, t.id}
 	for other := r.tasks[key]; other != nil; other = other.next {
-		if other.progress.JobSeq == t.progress.JobSeq && other.lease.valid() {
+		if other.progress.JobSeq == t.progress.JobSeq && other.ours() {
 			if other.same(t) {
 				other.lease.join(t.lease)
 			}

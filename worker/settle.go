@@ -19,15 +19,19 @@ func (w *Worker) settle(ctx context.Context, t *task, outcome Outcome) bool {
 		return w.park(ctx, t, outcome.Progress, outcome.At)
 	case Stopped:
 		if len(outcome.Progress.Attempts) == len(t.progress.Attempts) {
-			w.handBack(t)
+			w.handBack(t, handBackWait)
 			return false
 		}
 		return w.park(ctx, t, outcome.Progress, time.Now())
 	case Lost:
 	}
+	w.lost(t)
+	return false
+}
+
+func (w *Worker) lost(t *task) {
 	w.stats.lost.Add(1)
 	w.cfg.Log.Warn("lease lost, the job runs elsewhere", "queue", t.queue, "job", t.id)
-	return false
 }
 
 // finish stores the job's one result. Whoever stored first has won; then this job is done as well.
@@ -135,19 +139,28 @@ func (w *Worker) insist(ctx context.Context, t *task, kind, what string, act fun
 
 // ack tells the server that the job is done, and waits for the answer. Without one the job comes back, and the guard on
 // its result, or its waiting twin, ends it then.
-func (w *Worker) ack(t *task) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+func (w *Worker) ack(ctx context.Context, t *task) {
+	if !t.ours() {
+		return // somebody else's by now; it finds the result, or the waiting twin
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	if err := t.msg.DoubleAck(ctx); err != nil {
 		w.cfg.Log.Warn("ack not confirmed, the job will be looked at again", "queue", t.queue, "job", t.id, "error", err)
 	}
 }
 
+// handBackWait is how long a server may take to confirm that it has a job back.
+const handBackWait = 2 * time.Second
+
 // handBack returns a job to the server, at once and for anybody.
-func (w *Worker) handBack(t *task) {
+func (w *Worker) handBack(t *task, patience time.Duration) {
 	t.handedBack = true
+	if !t.ours() {
+		return
+	}
 	w.stats.handedBack.Add(1)
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := w.cfg.Client.HandBack(ctx, t.msg); err != nil {
 		w.cfg.Log.Warn("job not handed back, it returns after its ack wait", "queue", t.queue, "job", t.id, "error", err)

@@ -15,8 +15,8 @@ const (
 
 // slots shares a worker's slots among its lanes. A lane is hungry when its last pull left work behind. Hungry lanes
 // share the slots by the weight of their queue, and the lanes of one queue evenly: a storm of retries cannot starve
-// the fresh jobs of its queue, nor any queue another. A lane that looked empty gets one slot now and then to look
-// again, so what it lent out comes back at its next look.
+// the fresh jobs of its queue, nor any queue another. A lane that looked empty looks again: while no lane has work it waits
+// for some without a slot, and else it gets one slot now and then, so what it lent out comes back at its next look.
 type slots struct {
 	mu    sync.Mutex
 	total int
@@ -24,6 +24,9 @@ type slots struct {
 	lanes []*share
 	// weight is the sum over the queues that have a hungry lane.
 	weight float64
+	// looking is how many slots are held by looks while others have work, and lookedLast whether the last slot went to one.
+	looking    int
+	lookedLast bool
 }
 
 // queueShare is what the lanes of one queue have together.
@@ -41,16 +44,26 @@ type share struct {
 	used    int  // slots in a pull or busy with a job
 	hungry  bool // the last pull left work behind
 	waiting bool
+	looking bool      // its pull is one of slots.looking
 	looked  time.Time // when the last pull began
 	// credit is what fractions of slots add up to (smooth weighted round robin): with fewer slots than lanes a light
 	// lane would never get a whole one.
 	credit float64
 }
 
-// claim is the leave to pull n messages and to wait for the first of them; no wait means to take what is there.
+// claim is the leave to pull n messages into as many slots; with a wait, which means to wait for one without a slot: what comes
+// needs a cover.
 type claim struct {
 	n    int
 	wait time.Duration
+}
+
+// held is how many slots the claim holds.
+func (c claim) held() int {
+	if c.wait > 0 {
+		return 0
+	}
+	return c.n
 }
 
 func newSlots(total int) *slots { return &slots{total: total, free: total} }
@@ -93,18 +106,41 @@ func (s *slots) withdraw(l *share) bool {
 	l.waiting = false
 	select {
 	case c := <-l.grants:
-		s.giveBack(l, c.n)
+		s.looked(l)
+		s.giveBack(l, c.held())
 	default:
 	}
 	return false
+}
+
+// cover takes a slot for a message that was waited for without one. If it reports false all slots have been given out
+// meanwhile.
+func (s *slots) cover(l *share) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.free == 0 {
+		return false
+	}
+	s.free--
+	l.used++
+	return true
 }
 
 // pulled ends a pull: unused slots come back, and hungry tells whether work was left behind.
 func (s *slots) pulled(l *share, unused int, hungry bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.looked(l)
 	s.turn(l, hungry)
 	s.giveBack(l, unused)
+}
+
+// looked ends a look.
+func (s *slots) looked(l *share) {
+	if l.looking {
+		l.looking = false
+		s.looking--
+	}
 }
 
 // release gives back the slot of a job that has ended.
@@ -134,29 +170,41 @@ func (s *slots) dispatch(now time.Time) {
 		if l == nil {
 			return
 		}
-		s.free -= c.n
-		l.used += c.n
+		s.free -= c.held()
+		l.used += c.held()
 		l.waiting, l.looked = false, now
 		l.grants <- c
 	}
 }
 
-// next is the lane that gets the next slots: first one that is due for a look, then the neediest.
+// next is the lane that gets the next slots: one that is due for a look, or the neediest. While there is work, looks take
+// turns with it and hold few slots: they must not eat up what they look for, however long the way to the server is.
 func (s *slots) next(now time.Time) (*share, claim) {
-	contended := s.weight > 0
-	if l := s.nextLook(now, contended); l != nil {
-		return l, claim{n: 1, wait: s.lookFor(contended)}
+	if s.weight == 0 {
+		return s.nextLook(now, idleWait), claim{n: 1, wait: idleWait}
 	}
-	if !contended {
-		return nil, claim{}
+	mayLook := s.looking < max(1, s.total/8)
+	if s.lookedLast || !mayLook {
+		if l, c := s.nextHungry(); l != nil {
+			s.lookedLast = false
+			return l, c
+		}
 	}
+	if l := s.nextLook(now, 0); l != nil && mayLook {
+		l.looking = true
+		s.looking++
+		s.lookedLast = true
+		return l, claim{n: 1}
+	}
+	s.lookedLast = false
 	return s.nextHungry()
 }
 
-// nextLook is the waiting lane that has not been looked at for longest.
-func (s *slots) nextLook(now time.Time, contended bool) (oldest *share) {
+// nextLook is the waiting lane that has not been looked at for longest. One that will not wait for work is not looked at too
+// often.
+func (s *slots) nextLook(now time.Time, wait time.Duration) (oldest *share) {
 	for _, l := range s.lanes {
-		if !l.waiting || l.hungry || contended && now.Sub(l.looked) < probeEvery {
+		if !l.waiting || l.hungry || wait == 0 && now.Sub(l.looked) < probeEvery {
 			continue
 		}
 		if oldest == nil || l.looked.Before(oldest.looked) {
@@ -164,18 +212,6 @@ func (s *slots) nextLook(now time.Time, contended bool) (oldest *share) {
 		}
 	}
 	return oldest
-}
-
-// lookFor is how long a look may hold its slot: not at all while another lane wants it, and shortly when looks alone
-// could hold a good part of the slots.
-func (s *slots) lookFor(contended bool) time.Duration {
-	switch {
-	case contended:
-		return 0
-	case len(s.lanes)*4 > s.total:
-		return probeEvery
-	}
-	return idleWait
 }
 
 // nextHungry is the waiting hungry lane that is furthest below its share, and how many slots it may pull.

@@ -19,6 +19,7 @@ type crowd struct {
 	backlog []int           // jobs left in each lane; -1 is a backlog without end
 	busy    []time.Duration // slot time used by each lane
 	job     func() time.Duration
+	rtt     time.Duration // of a pull; zero means 1 ms
 	mu      sync.Mutex
 }
 
@@ -33,6 +34,11 @@ func (c *crowd) run(ctx context.Context) {
 					return
 				}
 				got, more := c.pull(i, claim)
+				unused := max(0, claim.held()-got)
+				if claim.wait > 0 && got > 0 && !c.slots.cover(l) {
+					c.handBack(i)
+					got, more = 0, true
+				}
 				for range got {
 					work.Go(func() {
 						defer c.slots.release(l)
@@ -43,7 +49,7 @@ func (c *crowd) run(ctx context.Context) {
 						c.busy[i] += took
 					})
 				}
-				c.slots.pulled(l, claim.n-got, more)
+				c.slots.pulled(l, unused, more)
 			}
 		})
 	}
@@ -51,22 +57,34 @@ func (c *crowd) run(ctx context.Context) {
 	work.Wait()
 }
 
-// pull takes a millisecond, or as long as the claim may wait when there is nothing.
+// pull takes a round trip, or up to as long as the claim may wait when there is nothing.
 func (c *crowd) pull(i int, claim claim) (got int, more bool) {
-	time.Sleep(time.Millisecond)
+	time.Sleep(max(c.rtt, time.Millisecond))
+	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
+		c.mu.Lock()
+		got, more = c.take(i, claim.n)
+		c.mu.Unlock()
+		if got > 0 || time.Since(begin) >= claim.wait {
+			return got, more
+		}
+	}
+}
+
+func (c *crowd) take(i, n int) (got int, more bool) {
+	if c.backlog[i] < 0 {
+		return n, true
+	}
+	got = min(n, c.backlog[i])
+	c.backlog[i] -= got
+	return got, c.backlog[i] > 0
+}
+
+func (c *crowd) handBack(i int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.backlog[i] < 0 {
-		return claim.n, true
+	if c.backlog[i] >= 0 {
+		c.backlog[i]++
 	}
-	got = min(claim.n, c.backlog[i])
-	c.backlog[i] -= got
-	if got == 0 && claim.wait > 0 {
-		c.mu.Unlock()
-		time.Sleep(claim.wait)
-		c.mu.Lock()
-	}
-	return got, c.backlog[i] > 0
 }
 
 func newCrowd(total int, job func() time.Duration) *crowd {
@@ -206,4 +224,69 @@ func TestSlotsAreNeverOversold(t *testing.T) {
 			}
 		})
 	})
+}
+
+// TestLooksLeaveTheSlotsToTheBusyQueue has a far server: a look costs as long as the way there and back.
+func TestLooksLeaveTheSlotsToTheBusyQueue(t *testing.T) {
+	for _, size := range []struct{ slots, queues int }{{1, 2}, {2, 8}, {4, 32}, {16, 32}} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCrowd(size.slots, varied)
+			c.rtt = 20 * time.Millisecond
+			c.queue(1, -1, 0)
+			for range size.queues - 1 {
+				c.queue(1, 0, 0)
+			}
+			const length = 10 * time.Second
+			ctx, cancel := context.WithTimeout(t.Context(), length)
+			defer cancel()
+			c.run(ctx)
+			// Its own pulls take a fifth of a slot's time.
+			if part := float64(c.busy[0]) / float64(length) / float64(size.slots); part < 0.6 {
+				t.Errorf("%d slots, %d queues: the only busy one uses %.0f %% of the slots, want at least 60 %%", size.slots, size.queues, 100*part)
+			}
+		})
+	}
+}
+
+// TestAnIdleWorkerTakesAJobAtOnce has more lanes than slots, each waiting for work.
+func TestAnIdleWorkerTakesAJobAtOnce(t *testing.T) {
+	for _, size := range []struct{ slots, queues int }{{1, 1}, {2, 8}, {4, 32}} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCrowd(size.slots, func() time.Duration { return time.Millisecond })
+			for range size.queues {
+				c.queue(1, 0, 0)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			var worst time.Duration
+			var feeding sync.WaitGroup
+			feeding.Go(func() {
+				for n := range 100 {
+					worst = max(worst, c.feed(n*7%len(c.lanes)))
+					time.Sleep(time.Duration(n%13) * 31 * time.Millisecond)
+				}
+				cancel()
+			})
+			c.run(ctx)
+			feeding.Wait()
+			if worst > 10*time.Millisecond {
+				t.Errorf("%d slots, %d queues: a job waited %v, want no more than the way to the server takes", size.slots, size.queues, worst)
+			}
+		})
+	}
+}
+
+// feed gives a lane a job and returns how long it took until that was taken.
+func (c *crowd) feed(i int) time.Duration {
+	c.mu.Lock()
+	c.backlog[i] = 1
+	c.mu.Unlock()
+	begin := time.Now()
+	for gone := false; !gone; {
+		time.Sleep(time.Millisecond)
+		c.mu.Lock()
+		gone = c.backlog[i] == 0
+		c.mu.Unlock()
+	}
+	return time.Since(begin)
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,6 +20,7 @@ type task struct {
 	msg   jetstream.Msg
 	meta  jetstream.MsgMetadata
 	lease *lease
+	made  int64 // of the lane, when it was pulled
 
 	queue, id string // as in the subject; id is made safe to publish to
 	job       jobs.Job
@@ -41,42 +43,60 @@ func (w *Worker) runner(work, settling context.Context) {
 	}
 }
 
-// handle is one job's journey: read it, keep the lease, run it, settle it. A drain ends work before settling.
+// handle is one job's journey: read it, run it, settle it, ack it. A drain ends work before settling. When the ack is sent the
+// job is no longer in hand: should that be lost, its next delivery has to find out what became of it.
 func (w *Worker) handle(work, settling context.Context, t *task) {
 	w.stats.taken.Add(1)
 	t.read()
+	if w.run(work, settling, t) {
+		w.ack(settling, t)
+	}
+}
+
+// run keeps the lease while the job runs and its outcome is stored, and reports whether it may be acked.
+func (w *Worker) run(work, settling context.Context, t *task) (settled bool) {
 	ctx, cancel := context.WithCancelCause(work)
 	defer cancel(nil)
 	if !w.jobs.add(t, cancel) {
 		w.stats.redelivered.Add(1)
 		w.cfg.Log.Info("job delivered again while it runs here, its run goes on", "queue", t.queue, "job", t.id)
-		return
+		return false
 	}
 	defer w.jobs.remove(t)
-	if w.draining.Load() {
-		w.handBack(t)
-		return
-	}
-
-	// The heartbeat goes on while the outcome is stored, and ends before the last ack.
-	stop := t.lease.keep(func(ctx context.Context) error { return w.beat(ctx, t) }, cancel)
-	settled := w.complete(ctx, settling, t)
-	stop()
 	switch {
-	case settled:
-		w.ack(t)
-	case settling.Err() != nil && t.lease.valid() && !t.handedBack:
-		w.handBack(t) // the drain was over before it could be settled
+	case !t.ours():
+		w.lost(t)
+		return false
+	case w.draining.Load():
+		w.handBack(t, handBackWait)
+		return false
 	}
+	stop := t.lease.keep(func(ctx context.Context) error { return w.beat(ctx, t) }, cancel)
+	settled = w.complete(ctx, settling, t)
+	stop()
+	if !settled && settling.Err() != nil && !t.handedBack {
+		w.handBack(t, w.spare()/4) // the drain was over before it could be settled
+	}
+	return settled
 }
+
+// ours reports whether anything may still be said about this delivery: its lease is not over, and its stream is the one that
+// it came from.
+func (t *task) ours() bool { return t.lease.valid() && t.lane.made.Load() == t.made }
 
 // same reports whether both are deliveries of one message.
 func (t *task) same(other *task) bool {
 	return t.lane == other.lane && t.meta.Sequence.Stream == other.meta.Sequence.Stream
 }
 
+// errStreamGone: the job stream was made anew, and the job was of the one before.
+var errStreamGone = errors.New("the stream that the job came from is gone")
+
 // beat renews the lease. One that the job's end cuts short says nothing about the server.
 func (w *Worker) beat(ctx context.Context, t *task) error {
+	if !t.ours() {
+		return errStreamGone
+	}
 	err := w.cfg.Client.Heartbeat(ctx, t.msg)
 	if err == nil || !errors.Is(ctx.Err(), context.Canceled) {
 		w.cfg.Heartbeat(err == nil)
@@ -112,9 +132,9 @@ func (w *Worker) complete(ctx, settling context.Context, t *task) bool {
 // recall counts the attempts of a worker that died with the job, as far as it announced what came after them. A job that
 // kills its workers thus comes to an end.
 func (w *Worker) recall(ctx context.Context, t *task) {
-	last, err := w.cfg.Client.LastRetry(ctx, t.queue, t.id)
+	last, stored, err := w.cfg.Client.LastRetry(ctx, t.queue, t.id)
 	// An older event is that of another job of this name, or of before the job's last wait.
-	if err != nil || !last.At.After(t.meta.Timestamp) || last.Attempt <= len(t.progress.Attempts) {
+	if err != nil || !stored.After(t.meta.Timestamp) || last.Attempt <= len(t.progress.Attempts) {
 		return
 	}
 	for n := len(t.progress.Attempts) + 1; n < last.Attempt; n++ {
@@ -153,12 +173,14 @@ func (t *task) read() {
 
 // refusal is the result of a job that cannot run.
 func (t *task) refusal() jobs.Result {
-	result := jobs.Result{
-		Outcome: jobs.Failed, Error: jobs.ErrInvalidJob, FinishedAt: time.Now(),
-		Attempts: t.progress.Attempts, AttemptCount: len(t.progress.Attempts), Detail: t.invalid.Error(),
-	}
+	result := t.progress.Result(t.job, time.Now())
+	result.Outcome, result.Error, result.Detail = jobs.Failed, jobs.ErrInvalidJob, t.invalid.Error()
 	if invalid, ok := errors.AsType[*jobs.InvalidError](t.invalid); ok {
 		result.Reasons = invalid.Reasons
+	}
+	result.URL = "" // it may be anything, with a password in it
+	if slices.ContainsFunc(result.Reasons, func(r string) bool { return strings.HasPrefix(r, "meta") }) {
+		result.Meta = nil // it may hold what no header can
 	}
 	return result
 }

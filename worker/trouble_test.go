@@ -17,7 +17,7 @@ func fills() worker.Outcome { return finished(jobs.Succeeded, "", make([]byte, 1
 
 func TestThatResultsWereFullIsForgottenWithTheLeaseOfTheJobThatSawIt(t *testing.T) {
 	w := newWorld(t, bus.Settings{ResultsMaxBytes: 64 << 10})
-	w.start(func(_ context.Context, job jobs.Job) worker.Outcome {
+	w.start(func(_ context.Context, job jobs.Job, _ jobs.Progress) worker.Outcome {
 		if job.ID == "big" {
 			return fills()
 		}
@@ -39,7 +39,7 @@ func TestThatResultsWereFullIsForgottenWithTheLeaseOfTheJobThatSawIt(t *testing.
 
 func TestADrainEndsInTimeAlthoughResultsAreFullAndHandsTheJobBack(t *testing.T) {
 	w := newWorld(t, bus.Settings{ResultsMaxBytes: 64 << 10})
-	w.start(func(context.Context, jobs.Job) worker.Outcome { return fills() })
+	w.start(func(context.Context, jobs.Job, jobs.Progress) worker.Outcome { return fills() })
 	w.publish("big", page)
 	w.until("the results to be full", func() bool { return !w.storable() })
 	if took := w.stop(); took > w.drain {
@@ -47,7 +47,7 @@ func TestADrainEndsInTimeAlthoughResultsAreFullAndHandsTheJobBack(t *testing.T) 
 	}
 	w.until("the job to be anybody's", func() bool {
 		pending, held, err := w.client.Backlog(t.Context(), "default", false)
-		return err == nil && (pending == 1 || held == 1) && w.worker.Stats().HandedBack == 1
+		return err == nil && (pending == 1 || held == 1) && w.worker.Stats().HandedBack > 0
 	})
 }
 
@@ -62,7 +62,7 @@ func TestAStreamThatSomebodyDeletedIsMadeAnew(t *testing.T) {
 		t.Run(stream, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, bus.Settings{})
-			w.start(func(_ context.Context, job jobs.Job) worker.Outcome {
+			w.start(func(_ context.Context, job jobs.Job, _ jobs.Progress) worker.Outcome {
 				if outcome.Kind == worker.Later && job.ID == "before" {
 					return finished(jobs.Succeeded, "", nil)
 				}
@@ -93,7 +93,9 @@ func TestAStreamThatSomebodyDeletedIsMadeAnew(t *testing.T) {
 
 func TestAWorkerSaysThatOutcomesCannotBeStored(t *testing.T) {
 	w := newWorld(t, bus.Settings{})
-	w.start(func(context.Context, jobs.Job) worker.Outcome { return finished(jobs.Succeeded, "", nil) })
+	w.start(func(context.Context, jobs.Job, jobs.Progress) worker.Outcome {
+		return finished(jobs.Succeeded, "", nil)
+	})
 	if err := w.client.JetStream().DeleteStream(t.Context(), "GOFER_RESULTS"); err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +111,9 @@ func TestAWorkerSaysThatOutcomesCannotBeStored(t *testing.T) {
 // would send: the server closes the connection of whoever sends that.
 func TestAJobOfAnImpossibleNameEndsAndHurtsNoOther(t *testing.T) {
 	w := newWorld(t, bus.Settings{})
-	w.start(func(context.Context, jobs.Job) worker.Outcome { return finished(jobs.Succeeded, "", nil) })
+	w.start(func(context.Context, jobs.Job, jobs.Progress) worker.Outcome {
+		return finished(jobs.Succeeded, "", nil)
+	})
 	for _, id := range []string{strings.Repeat("a", 129), strings.Repeat("b", 600), strings.Repeat("c", 3900), strings.Repeat("d.", 1900) + "d"} {
 		w.publish(id, page)
 	}
@@ -124,7 +128,7 @@ func TestAJobOfAnImpossibleNameEndsAndHurtsNoOther(t *testing.T) {
 func TestAJobWhoseTimeHasComeByTheServersClockIsRun(t *testing.T) {
 	w := newWorld(t, bus.Settings{})
 	var early, runs atomic.Int32
-	w.start(func(_ context.Context, job jobs.Job) worker.Outcome {
+	w.start(func(_ context.Context, job jobs.Job, _ jobs.Progress) worker.Outcome {
 		runs.Add(1)
 		if !job.NotBefore.IsZero() && job.ID == "past" {
 			early.Add(1)
@@ -144,7 +148,7 @@ func TestAJobWhoseTimeHasComeByTheServersClockIsRun(t *testing.T) {
 
 func TestAJobThatIsCancelledWhileItIsParkedDoesNotWait(t *testing.T) {
 	w := newWorld(t, bus.Settings{})
-	w.start(func(_ context.Context, job jobs.Job) worker.Outcome {
+	w.start(func(_ context.Context, job jobs.Job, _ jobs.Progress) worker.Outcome {
 		if err := w.client.Cancel(t.Context(), bus.Key{Queue: "default", ID: job.ID}, "test"); err != nil {
 			t.Error(err)
 		}

@@ -60,14 +60,14 @@ func (w *world) connect() (*nats.Conn, *bus.Client) {
 }
 
 // start runs a worker until the test ends.
-func (w *world) start(do func(context.Context, jobs.Job) worker.Outcome) {
+func (w *world) start(do func(context.Context, jobs.Job, jobs.Progress) worker.Outcome) {
 	w.Helper()
 	_, client := w.connect()
 	var err error
 	w.worker, err = worker.New(worker.Config{
 		Client: client, Queues: []worker.Queue{{Name: "default"}}, Concurrency: 2, AckWait: shortWait, DrainTimeout: w.drain,
 		Log: slog.New(slog.DiscardHandler), Name: "w1",
-		Do:      func(ctx context.Context, job jobs.Job, _ jobs.Progress) worker.Outcome { return do(ctx, job) },
+		Do:      do,
 		Restore: func(ctx context.Context) error { return client.Ensure(ctx, w.set) },
 	})
 	if err != nil {

@@ -1,0 +1,90 @@
+package worker_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker"
+)
+
+func TestAWaitCarriesTheAttemptsAndTheSequenceOfTheJob(t *testing.T) {
+	w := newWorld(t, bus.Settings{})
+	w.publish("a", page)
+	w.publish("b", page) // so that the sequences of the two streams differ
+	tried := jobs.Progress{Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1"}}}
+	w.start(func(_ context.Context, job jobs.Job, progress jobs.Progress) worker.Outcome {
+		if job.ID == "b" && len(progress.Attempts) == 0 {
+			return worker.Outcome{Kind: worker.Later, At: time.Now(), Progress: tried}
+		}
+		o := finished(jobs.Succeeded, "", nil)
+		o.Result.AttemptCount = len(progress.Attempts)
+		return o
+	})
+	w.until("the job to end", w.hasResult("b"))
+	r, err := w.client.Result(t.Context(), "default", "b")
+	if err != nil || r.JobSeq != 2 || r.AttemptCount != 1 {
+		t.Errorf("got job sequence %d, %d attempts, %v; want sequence 2 and the attempt before the wait", r.JobSeq, r.AttemptCount, err)
+	}
+}
+
+func TestAttemptsMadeBeforeADrainAreKept(t *testing.T) {
+	w := newWorld(t, bus.Settings{})
+	w.publish("a", page)
+	started := make(chan struct{})
+	tried := jobs.Progress{Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1"}}}
+	w.start(func(ctx context.Context, _ jobs.Job, _ jobs.Progress) worker.Outcome {
+		close(started)
+		<-ctx.Done()
+		return worker.Outcome{Kind: worker.Stopped, Progress: tried}
+	})
+	<-started
+	w.stop()
+	made := make(chan int, 1)
+	w.start(func(_ context.Context, _ jobs.Job, progress jobs.Progress) worker.Outcome {
+		made <- len(progress.Attempts)
+		return finished(jobs.Succeeded, "", nil)
+	})
+	if got := <-made; got != 1 {
+		t.Errorf("the next worker knows of %d attempts, want 1", got)
+	}
+}
+
+// TestALetterThatACrashLeftUnwrittenIsWritten has the result of a worker that died before it wrote the dead letter.
+func TestALetterThatACrashLeftUnwrittenIsWritten(t *testing.T) {
+	w := newWorld(t, bus.Settings{})
+	w.publish("a", page)
+	r := jobs.Result{Queue: "default", ID: "a", Outcome: jobs.Failed, Error: jobs.ErrPermanent, Worker: "dead", JobSeq: 1, FinishedAt: time.Now()}
+	if _, err := w.client.StoreResult(t.Context(), &r); err != nil {
+		t.Fatal(err)
+	}
+	w.start(func(context.Context, jobs.Job, jobs.Progress) worker.Outcome {
+		return finished(jobs.Succeeded, "", nil)
+	})
+	w.until("the dead letter", func() bool {
+		letter, err := w.client.DeadOf(t.Context(), bus.Key{Queue: "default", ID: "a"})
+		return err == nil && string(letter.Payload) == page
+	})
+}
+
+func TestAnOutcomeIsStoredAsSoonAsThereIsRoomAndTheJobIsNotRunAgain(t *testing.T) {
+	w := newWorld(t, bus.Settings{ResultsMaxBytes: 64 << 10})
+	var runs atomic.Int32
+	w.start(func(context.Context, jobs.Job, jobs.Progress) worker.Outcome {
+		runs.Add(1)
+		return fills()
+	})
+	w.publish("big", page)
+	w.until("the results to be full", func() bool { return !w.storable() })
+	w.set.ResultsMaxBytes = 1 << 20
+	if _, err := w.client.Apply(t.Context(), w.set); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the result", func() bool { return w.hasResult("big")() && w.storable() })
+	if s := w.worker.Stats(); runs.Load() != 1 || s.Redelivered != 0 || s.Lost != 0 {
+		t.Errorf("%d runs, %d redelivered, %d leases lost; want one run", runs.Load(), s.Redelivered, s.Lost)
+	}
+}
