@@ -33,12 +33,13 @@ func (w *world) publish(ctx context.Context, acked *sync.Map) error {
 					return
 				}
 				sleep(ctx, time.Until(start.Add(w.pace.load*time.Duration(n)/time.Duration(w.jobs))))
-				id := fmt.Sprintf("j%06d", n)
-				if err := w.publishOne(ctx, id); err != nil {
+				k := kindOf(n)
+				id := k.id(n)
+				if err := w.publishOne(ctx, k, id); err != nil {
 					failed.Store(&err)
 					return
 				}
-				acked.Store(id, time.Now())
+				acked.Store(id, time.Now().Add(k.waits))
 			}
 		})
 	}
@@ -56,10 +57,15 @@ func (w *world) tell(ctx context.Context) {
 	}
 }
 
-func (w *world) publishOne(ctx context.Context, id string) (err error) {
+func (w *world) publishOne(ctx context.Context, k kind, id string) (err error) {
+	job := k.job(id, w.origin.url(id))
 	for end := time.Now().Add(3 * time.Minute); time.Now().Before(end) && ctx.Err() == nil; sleep(ctx, 100*time.Millisecond) {
-		_, err = w.client.Submit(ctx, jobs.Job{ID: id, URL: w.origin.url(id)})
+		_, err = w.client.Submit(ctx, job)
 		if err == nil || errors.Is(err, bus.ErrQueued) || errors.Is(err, bus.ErrFinished) {
+			if k.cancelled {
+				// It may come too late, or not at all: the job ends in one result all the same.
+				_ = w.client.Cancel(ctx, bus.Key{Queue: jobs.DefaultQueue, ID: id}, "chaos")
+			}
 			return nil
 		}
 	}
@@ -107,9 +113,15 @@ func (v *watcher) subjects() int {
 	return len(v.seen)
 }
 
-// stored waits until the stream holds a result for each job, or no new one came for the limit, and reads when each was
+// stored is a result.
+type stored struct {
+	at     time.Time
+	failed bool
+}
+
+// settled waits until the stream holds a result for each job, or no new one came for the limit, and reads when each was
 // stored, with a durable consumer of its own.
-func (w *world) stored(ctx context.Context, limit time.Duration) (at map[string]time.Time, seconds int, err error) {
+func (w *world) settled(ctx context.Context, limit time.Duration) (at map[string]stored, seconds int, err error) {
 	js := w.client.JetStream()
 	last, since := uint64(0), time.Now()
 	for time.Since(since) < limit && ctx.Err() == nil {
@@ -130,8 +142,8 @@ func (w *world) stored(ctx context.Context, limit time.Duration) (at map[string]
 }
 
 // collect reads n results. A cluster that has just been healed may still be choosing leaders, so it asks again for a while.
-func (w *world) collect(ctx context.Context, n uint64) (at map[string]time.Time, seconds int, err error) {
-	at = map[string]time.Time{}
+func (w *world) collect(ctx context.Context, n uint64) (at map[string]stored, seconds int, err error) {
+	at = map[string]stored{}
 	read := map[uint64]bool{} // by the place in the stream: what is delivered again was not stored again
 	for end := time.Now().Add(time.Minute); uint64(len(read)) < n; sleep(ctx, 200*time.Millisecond) {
 		if ctx.Err() != nil || time.Now().After(end) {
@@ -158,7 +170,7 @@ func (w *world) reader(ctx context.Context) (jetstream.Consumer, error) {
 	})
 }
 
-func batch(consumer jetstream.Consumer, at map[string]time.Time, read map[uint64]bool) (seconds int, err error) {
+func batch(consumer jetstream.Consumer, at map[string]stored, read map[uint64]bool) (seconds int, err error) {
 	b, err := consumer.Fetch(500, jetstream.FetchMaxWait(2*time.Second))
 	if err != nil {
 		return 0, err
@@ -178,10 +190,25 @@ func batch(consumer jetstream.Consumer, at map[string]time.Time, read map[uint64
 		if _, twice := at[id]; twice {
 			seconds++
 		}
-		at[id] = meta.Timestamp
+		at[id] = stored{meta.Timestamp, m.Headers().Get(jobs.HeaderOutcome) == jobs.Failed}
 	}
 	if last != nil {
 		err = last.Ack()
 	}
 	return seconds, errors.Join(err, b.Error())
+}
+
+// letters is how many dead letters there are, after a while in which the last ones may be written.
+func (w *world) letters(ctx context.Context, want int) (n int, err error) {
+	for end := time.Now().Add(3 * w.pace.ackWait); ; sleep(ctx, 200*time.Millisecond) {
+		ask, cancel := context.WithTimeout(ctx, 2*time.Second)
+		s, err := w.client.JetStream().Stream(ask, "GOFER_DEAD")
+		cancel()
+		if err == nil {
+			n = int(s.CachedInfo().State.Msgs)
+		}
+		if err == nil && n >= want || ctx.Err() != nil || time.Now().After(end) {
+			return n, err
+		}
+	}
 }

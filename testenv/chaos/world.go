@@ -220,13 +220,21 @@ func (o *origin) close() {
 
 func (o *origin) url(id string) string { return "http://" + o.listener.Addr().String() + "/" + id }
 
-// ServeHTTP answers with the path.
+// ServeHTTP answers with the path, or as the kind of the job asks for.
 func (o *origin) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	o.mu.Lock()
 	o.counts[r.URL.Path]++
+	first := o.counts[r.URL.Path] == 1
 	o.mu.Unlock()
 	time.Sleep(20*time.Millisecond + rand.N(40*time.Millisecond))
-	_, _ = io.WriteString(rw, r.URL.Path)
+	switch path := r.URL.Path; {
+	case isKind(path, kindFails), isKind(path, kindFlaky) && first:
+		rw.WriteHeader(http.StatusServiceUnavailable)
+	case isKind(path, kindLarge):
+		_, _ = rw.Write(make([]byte, jobs.MaxInlineBody+1))
+	default:
+		_, _ = io.WriteString(rw, path)
+	}
 }
 
 // asked is how many paths were asked for.
@@ -236,12 +244,16 @@ func (o *origin) asked() int {
 	return len(o.counts)
 }
 
-// refetched is how many paths were asked for more than once.
+// refetched is how many paths were asked for more often than their jobs tried.
 func (o *origin) refetched() (n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, c := range o.counts {
-		if c > 1 {
+	for path, c := range o.counts {
+		planned := 1
+		if isKind(path, kindFlaky) || isKind(path, kindFails) {
+			planned = 2
+		}
+		if c > planned {
 			n++
 		}
 	}

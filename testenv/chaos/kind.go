@@ -1,0 +1,65 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// kind is what is asked of a job. Most are plain; the others go through every stream that a job can be in.
+type kind struct {
+	name      string
+	every     int           // one job in so many
+	waits     time.Duration // what the job has to wait for at least
+	cancelled bool
+	job       func(id, url string) jobs.Job
+}
+
+func plainJob(id, url string) jobs.Job { return jobs.Job{ID: id, URL: url} }
+
+// delayed is a job that waits in the stream for its time.
+func delayed(id, url string) jobs.Job {
+	return jobs.Job{ID: id, URL: url, NotBefore: time.Now().Add(3 * time.Second)}
+}
+
+// tried is a job with retries of its own.
+func tried(attempts int, delay time.Duration) func(id, url string) jobs.Job {
+	return func(id, url string) jobs.Job {
+		fixed, jitter, base := jobs.Fixed, false, jobs.Duration(delay)
+		return jobs.Job{ID: id, URL: url, Retry: &jobs.Override{MaxAttempts: &attempts, BackoffStrategy: &fixed, BaseDelay: &base, Jitter: &jitter}}
+	}
+}
+
+// The origin tells by its name how to answer: see ServeHTTP.
+const (
+	kindFlaky = "flaky" // 503 at first
+	kindLarge = "large" // a body for the object store
+	kindFails = "fails" // always 503
+)
+
+func kinds() []kind {
+	return []kind{
+		{name: "delayed", every: 20, waits: 3 * time.Second, job: delayed},
+		{name: kindFlaky, every: 30, waits: 3 * time.Second, job: tried(8, 3*time.Second)}, // too long to be waited for in a slot
+		{name: kindFails, every: 70, job: tried(2, 100*time.Millisecond)},
+		{name: "cancelled", every: 90, waits: 3 * time.Second, cancelled: true, job: delayed},
+		{name: kindLarge, every: 400, job: plainJob},
+	}
+}
+
+// kindOf is that of the n-th job.
+func kindOf(n int) kind {
+	for _, k := range kinds() {
+		if n%k.every == k.every-1 {
+			return k
+		}
+	}
+	return kind{name: "plain", job: plainJob}
+}
+
+func (k kind) id(n int) string { return fmt.Sprintf("%s-%06d", k.name, n) }
+
+// isKind reports whether an id, or the path that it is asked for by, is of a kind.
+func isKind(id, name string) bool { return strings.HasPrefix(strings.TrimPrefix(id, "/"), name+"-") }
