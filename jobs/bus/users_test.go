@@ -125,6 +125,7 @@ func (f fleet) work(t *testing.T, ack bus.Ack, body []byte) {
 		t.Errorf("worker: %d objects left, want that of the stored result", got)
 	}
 	must(t, msg.DoubleAck(soon(t)))
+	must(t, f.worker.Unpark(soon(t), "default", "cancelled"))
 	f.worker.bury(t, "dead")
 	must(t, f.worker.PublishRetry(soon(t), jobs.RetryEvent{Queue: "default", JobID: "a"}))
 	f.share(t)
