@@ -127,13 +127,31 @@ func TestTakenPortsAreNamedWithTheRemedy(t *testing.T) {
 	if code, _, errOut := gofer(t, "", "worker"); code != exitConfig || !strings.Contains(errOut, "GOFER_HTTP_ADDR") {
 		t.Errorf("taken HTTP port: exit %d, %s", code, errOut)
 	}
-	t.Setenv("GOFER_HTTP_ADDR", freeAddr(t))
 	t.Setenv("GOFER_NATS_URL", "")
 	t.Setenv("GOFER_EMBEDDED_ADDR", taken)
 	t.Setenv("GOFER_DATA_DIR", t.TempDir())
+	if code, _, errOut := gofer(t, "", "worker"); code != exitConfig || !strings.Contains(errOut, "GOFER_HTTP_ADDR") || !strings.Contains(errOut, "GOFER_EMBEDDED_ADDR") {
+		t.Errorf("both ports taken: exit %d, %s; want both named", code, errOut)
+	}
+	t.Setenv("GOFER_HTTP_ADDR", freeAddr(t))
 	if code, _, errOut := gofer(t, "", "worker"); code != exitConfig || !strings.Contains(errOut, "GOFER_NATS_URL=nats://"+taken) {
 		t.Errorf("taken NATS port: exit %d, %s", code, errOut)
 	}
+}
+
+func TestTwoWorkersNeverShareADataFolder(t *testing.T) {
+	w := newWorld(t, nil)
+	t.Setenv("GOFER_NATS_URL", "")
+	t.Setenv("GOFER_DATA_DIR", t.TempDir())
+	t.Setenv("GOFER_EMBEDDED_ADDR", freeAddr(t))
+	first := w.worker(freeAddr(t))
+	t.Setenv("GOFER_EMBEDDED_ADDR", freeAddr(t))
+	t.Setenv("GOFER_HTTP_ADDR", freeAddr(t))
+	if code, _, errOut := gofer(t, "", "worker"); code != exitConfig || !strings.Contains(errOut, "GOFER_DATA_DIR") || !strings.Contains(errOut, "GOFER_NATS_URL") {
+		t.Errorf("a second worker on the folder: exit %d, %s; want %d and what to do", code, errOut, exitConfig)
+	}
+	first.wait(t)
+	w.worker(freeAddr(t)) // the folder is free again
 }
 
 func TestUsageNamesEveryVariableOnce(t *testing.T) {

@@ -24,7 +24,8 @@ func (a *app) workerCommand() *cobra.Command {
 		Use:   "worker",
 		Short: "Run a worker: take jobs, fetch them, publish results",
 		Long: `Takes jobs from NATS JetStream, fetches them through the proxies, and publishes one result each.
-Without GOFER_NATS_URL it starts an embedded JetStream server on GOFER_EMBEDDED_ADDR, with its data in GOFER_DATA_DIR.
+Without GOFER_NATS_URL it starts an embedded JetStream server on GOFER_EMBEDDED_ADDR, with its data in GOFER_DATA_DIR,
+which one worker at a time may use; the others on this machine join that server by GOFER_NATS_URL.
 SIGTERM or the first Ctrl-C drains: no new jobs, the running ones end or go back. The second one ends it at once.
 'gofer config usage' lists the variables that configure it.`,
 		Args: args(cobra.NoArgs),
@@ -43,6 +44,9 @@ func (a *app) work(ctx context.Context) error {
 	}
 	log := c.logger(a.err)
 	listener, err := listen(ctx, c.HTTPAddr)
+	if err != nil && c.NATSURL == "" {
+		err = errors.Join(err, free(ctx, c.EmbeddedAddr)) // both at once
+	}
 	if err != nil {
 		return err
 	}
