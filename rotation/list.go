@@ -79,6 +79,9 @@ func (p *Proxy) set(key, value string) (err error) {
 		if !validName(value) {
 			return errors.New("id does not match [A-Za-z0-9_-]{1,64}")
 		}
+		if value == "metrics" {
+			return errors.New("id metrics is taken: /api/v1/circuit-breakers/metrics is the breakers' history, choose another")
+		}
 	case "tags":
 		p.Tags = strings.FieldsFunc(value, func(r rune) bool { return r == ',' })
 	case "region":
