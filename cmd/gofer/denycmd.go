@@ -4,18 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/worker/fetch"
 	"github.com/gofer-mq/gofer/worker/share"
 )
 
 func (a *app) denyCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "deny", Short: "Stop all fetches from a host, for the whole fleet", Args: args(cobra.NoArgs),
+		Use: "deny", Short: "Stop all fetches from a host, for the whole fleet",
+		Long: `Stops fetches from hosts, redirects to them included. A host is a name or an address, in any spelling; subdomains are
+hosts of their own, and there are no patterns. If one of those named is none, nothing is changed.`,
+		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(
@@ -58,10 +64,12 @@ func (a *app) denyRm(ctx context.Context, s *session, hosts []string) error {
 }
 
 func (a *app) denyEach(ctx context.Context, s *session, hosts []string, deny bool) error {
-	for _, h := range hosts {
-		if !isHost(h) {
-			return usage("%q is not a host name or an address", h)
+	for i, text := range hosts {
+		host, ok := deniedHost(text)
+		if !ok {
+			return usage("%q is not a host name or an address", text)
 		}
+		hosts[i] = host
 	}
 	kv, err := s.bucket(ctx, "deny")
 	if err != nil {
@@ -92,11 +100,16 @@ func denyOne(ctx context.Context, kv jetstream.KeyValue, host string, deny bool)
 	return kv.Delete(ctx, key)
 }
 
-func isHost(h string) bool {
-	for _, text := range []string{"http://" + h + "/", "http://[" + h + "]/"} {
-		if u, reason := jobs.ParseURL(text); reason == "" && u.Path == "/" && u.Port() == "" {
-			return true
-		}
+// deniedHost is a host in the spelling that workers look for, and whether it is one that the bucket can hold.
+func deniedHost(text string) (host string, ok bool) {
+	if addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(text, "["), "]")); err == nil {
+		return fetch.CanonicalHost(addr.String()), true
 	}
-	return false
+	u, reason := jobs.ParseURL("http://" + text + "/")
+	if reason != "" || u.Path != "/" || u.Port() != "" || u.Hostname() != u.Host || u.RawQuery != "" || u.Fragment != "" {
+		return "", false
+	}
+	host = fetch.CanonicalHost(u.Host)
+	known := strings.Trim(host, "abcdefghijklmnopqrstuvwxyz0123456789-_.") == ""
+	return host, known && host != "" && host[0] != '.' && !strings.Contains(host, "..")
 }

@@ -22,6 +22,9 @@ func (f *Fetcher) refuses(u *url.URL) string {
 	return ""
 }
 
+// CanonicalHost is the spelling of a host under which Config.Denied is asked for it, whatever spelling a job uses.
+func CanonicalHost(host string) string { return canonical(plainHost(host)) }
+
 // plainHost is a host as a resolver would see it: lower case, ASCII, without a final dot.
 func plainHost(host string) string {
 	if plainASCII(host) {

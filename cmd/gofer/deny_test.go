@@ -1,0 +1,33 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+func TestHostsAreDeniedInTheSpellingThatWorkersLookFor(t *testing.T) {
+	w := newWorld(t, nil)
+	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	for given, want := range map[string]string{
+		"2001:DB8:0::1": "2001:db8::1", "[2001:db8::2]": "2001:db8::2", "::ffff:192.0.2.1": "192.0.2.1", "0xc0.0.2.3": "192.0.2.3",
+		"BÜCHER.test.": "xn--bcher-kva.test", "Shop.TEST": "shop.test",
+	} {
+		if code, out, errOut := gofer(t, "", "deny", "add", given); code != exitOK || out != want+"\n" {
+			t.Errorf("deny add %s: exit %d, %q, %q; want %s", given, code, out, errOut, want)
+		}
+		if code, _, errOut := gofer(t, "", "deny", "rm", given); code != exitOK {
+			t.Errorf("deny rm %s: exit %d, %q", given, code, errOut)
+		}
+	}
+	for _, bad := range []string{"*.foo.test", "a.test:80", "a.test/x", "a..test", "a b", "", "user@a.test", "a.test?x"} {
+		if code, _, _ := gofer(t, "", "deny", "add", "good.test", bad); code != exitUsage {
+			t.Errorf("deny add %q: exit %d, want %d", bad, code, exitUsage)
+		}
+	}
+	if _, out, _ := gofer(t, "", "deny", "ls"); out != "" {
+		t.Errorf("denied are %q, want none: a call with a bad host changes nothing", out)
+	}
+}
