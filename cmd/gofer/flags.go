@@ -4,6 +4,9 @@ import (
 	"errors"
 	"time"
 
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
 	"github.com/gofer-mq/gofer/jobs"
 )
 
@@ -24,4 +27,22 @@ func (d *durationFlag) Set(text string) error {
 	}
 	*d = durationFlag(v)
 	return nil
+}
+
+// checkFlagTexts refuses flags that no verb can use. An empty one is a shell variable that is not set: taken for a flag
+// that was not given, it would make the verb do something else.
+func checkFlagTexts(cmd *cobra.Command, _ []string) (err error) {
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		text := f.Value.String()
+		switch {
+		case f.Value.Type() != "string":
+		case text == "":
+			err = usage("--%s: empty", f.Name)
+		case f.Name == "queue" && !jobs.ValidQueue(text):
+			err = usage("--queue: %q is not the name of a queue, [a-z0-9_-]{1,32}", text)
+		case f.Name == "id" && !jobs.ValidID(text):
+			err = usage("--id: %q is not an id, [A-Za-z0-9_-]{1,128}", text)
+		}
+	})
+	return err
 }

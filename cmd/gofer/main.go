@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -25,23 +26,55 @@ const (
 	exitSomeFailed  = 3
 	exitUnreachable = 69
 	exitConfig      = 78
+	exitSignalled   = 130 // as a shell has it
 )
 
 func main() {
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
-// run is the whole program with the operating system as its arguments. The first SIGINT or SIGTERM ends ctx, the second
-// one ends the process.
+// run is the whole program with the operating system as its arguments.
 func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilSignalled(ctx)
 	defer stop()
-	context.AfterFunc(ctx, stop)
-	a := &app{in: in, out: out, err: errOut}
+	output := &output{Writer: out}
+	a := &app{in: in, out: output, err: errOut}
 	root := a.root()
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
+	if output.err != nil && !errors.Is(err, output.err) {
+		err = &failure{code: exitFailed, err: errors.Join(err, output.err)}
+	}
 	return a.report(cmd.CommandPath(), err)
+}
+
+// untilSignalled is ctx until the first SIGINT or SIGTERM; the second one ends the process. Left to the system, a second one
+// would do nothing in a process that was started with the signal ignored, as a shell does in the background of a script.
+func untilSignalled(ctx context.Context) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	done := make(chan struct{})
+	var waiting sync.WaitGroup
+	waiting.Go(func() {
+		for range 2 {
+			select {
+			case <-signals:
+			case <-done:
+				return
+			}
+			if ctx.Err() != nil {
+				os.Exit(exitSignalled)
+			}
+			cancel()
+		}
+	})
+	return ctx, func() {
+		signal.Stop(signals)
+		close(done)
+		waiting.Wait()
+		cancel()
+	}
 }
 
 // app is what every verb gets: the three streams and the flags that all verbs have.
@@ -68,6 +101,9 @@ func usage(format string, args ...any) error {
 func (a *app) report(verb string, err error) int {
 	if err == nil {
 		return exitOK
+	}
+	if errors.Is(err, syscall.EPIPE) {
+		return exitFailed // whoever read has seen enough
 	}
 	code := exitCode(err)
 	if text := err.Error(); text != "" {
@@ -112,6 +148,8 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 some jobs failed, 69 NATS unreachable, 78
 	root.SetOut(a.out)
 	root.SetErr(a.err)
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
+	root.PersistentPreRunE = checkFlagTexts
+	root.SetHelpCommand(helpCommand())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("%w", err) })
 	root.AddCommand(
 		a.workerCommand(), a.submitCommand(), a.resultsCommand(), a.eventsCommand(), a.jobCommand(), a.cancelCommand(),
@@ -141,5 +179,20 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 			return usage("too few arguments: %s", cmd.UseLine())
 		}
 		return usage("too many arguments: %s", cmd.UseLine())
+	}
+}
+
+// helpCommand is help for any verb; cobra's own takes one that there is not for a question about all.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [VERB]", Short: "Help about any verb",
+		RunE: func(cmd *cobra.Command, verbs []string) error {
+			found, rest, err := cmd.Root().Find(verbs)
+			if err != nil || len(rest) > 0 {
+				return usage("gofer has no verb %q", strings.Join(verbs, " "))
+			}
+			found.InitDefaultHelpFlag()
+			return found.Help()
+		},
 	}
 }

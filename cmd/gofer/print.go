@@ -11,6 +11,21 @@ import (
 	"golang.org/x/term"
 )
 
+// output is standard output. It keeps the first error of a write, so that no verb succeeds whose answer was lost.
+type output struct {
+	io.Writer
+	err error
+}
+
+// Write writes to what is wrapped.
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.Writer.Write(p)
+	if err != nil && o.err == nil {
+		o.err = err
+	}
+	return n, err
+}
+
 // printJSON writes one value as a line of JSON to standard output.
 func (a *app) printJSON(v any) error {
 	enc := json.NewEncoder(a.out)
@@ -53,7 +68,7 @@ func terminalWidth(w io.Writer) int {
 	if !isTerminal(w) {
 		return 0
 	}
-	width, _, err := term.GetSize(int(w.(*os.File).Fd()))
+	width, _, err := term.GetSize(int(file(w).Fd()))
 	if err != nil {
 		return 0
 	}
@@ -62,6 +77,15 @@ func terminalWidth(w io.Writer) int {
 
 // isTerminal reports whether a person looks at w.
 func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
+	f := file(w)
+	return f != nil && term.IsTerminal(int(f.Fd()))
+}
+
+// file is the file that w writes to, if it is one.
+func file(w io.Writer) *os.File {
+	if o, ok := w.(*output); ok {
+		w = o.Writer
+	}
+	f, _ := w.(*os.File)
+	return f
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
 	"github.com/gofer-mq/gofer/worker/share"
 )
@@ -101,13 +102,17 @@ func (a *app) proxiesLs(ctx context.Context) error {
 	return nil
 }
 
-// wholePool is the pool of a worker that has this environment. Without a server it is the environment's and the file's part.
+// wholePool is the pool of a worker that has this environment. Without a server it is the environment's and
+// the file's part, if they have any.
 func (a *app) wholePool(ctx context.Context, c *config, verb string) ([]sourced, error) {
 	own, err := c.proxies()
 	if err != nil {
 		return nil, err
 	}
 	shared, err := a.sharedProxies(ctx, verb)
+	if err != nil && len(own) == 0 {
+		return nil, err
+	}
 	if err != nil {
 		fmt.Fprintln(a.err, "gofer: the fleet's bucket is left out:", err)
 	}
@@ -195,6 +200,11 @@ func (a *app) proxiesAdd(ctx context.Context, s *session, lines []string) error 
 }
 
 func (a *app) proxiesRm(ctx context.Context, s *session, ids []string) error {
+	for _, id := range ids {
+		if !jobs.ValidProxyID(id) {
+			return usage("%q is not the id of a proxy", id)
+		}
+	}
 	kv, err := s.bucket(ctx, "proxies")
 	if err != nil {
 		return err

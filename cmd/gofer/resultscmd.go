@@ -75,6 +75,9 @@ func key(ctx context.Context, s *session, queue, name string) (bus.Key, error) {
 	if !named {
 		q, id = queue, name
 	}
+	if queue != "" && q != queue {
+		return bus.Key{}, usage("--queue %s contradicts %s", queue, name)
+	}
 	if !jobs.ValidID(id) || q != "" && !jobs.ValidQueue(q) {
 		return bus.Key{}, usage("%q is not the name of a job: an id is [A-Za-z0-9_-]{1,128}, perhaps with QUEUE/ before it", name)
 	}

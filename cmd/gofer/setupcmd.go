@@ -28,7 +28,9 @@ Workers create what is missing too, but never change what is there.`,
 				act = s.client.Plan
 			}
 			done, err := act(cmd.Context(), s.config.settings())
-			a.printDifferences(done, dryRun)
+			if err == nil || len(done) > 0 {
+				a.printDifferences(done, dryRun)
+			}
 			return err
 		},
 	}

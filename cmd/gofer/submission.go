@@ -6,9 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
+	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -26,24 +27,40 @@ type submission struct {
 	flags     submitFlags
 	notBefore time.Time
 	unit      string // what holds a job: a line or a URL
+	single    bool   // there is one URL, so nothing has to tell jobs apart
 
 	accepted []bus.Key
-	invalid  int // lines that are no job
-	refused  int // jobs that the server did not take
-	failed   int // jobs that did not succeed
+	open     map[bus.Key]ackFacts // accepted jobs whose results are waited for
+	invalid  int                  // lines that are no job
+	refused  int                  // jobs that the server did not take
+	failed   int                  // jobs that did not succeed, or whose body could not be kept
 
-	said sync.Mutex // held while a message is written
+	mu    sync.Mutex     // held while a message is written, and for taken
+	taken map[int]origin // of each job on its way to the server, by its index
 }
 
-// run publishes every job and, if asked, waits for their results.
+// origin is where a job was read: the line's number, or the argument's.
+type origin struct {
+	number int
+	url    string
+}
+
+// ackFacts is an accepted job in JSON.
+type ackFacts struct {
+	bus.Ack
+	Line int    `json:"line"`
+	URL  string `json:"url"`
+}
+
+// run publishes every job and, if asked, waits for their results. Whatever ends it early, no accepted job goes unnamed.
 func (s *submission) run(ctx context.Context, source io.Reader) error {
-	if err := s.publish(ctx, source); err != nil {
-		return err
+	s.open, s.taken = map[bus.Key]ackFacts{}, map[int]origin{}
+	err := s.publish(ctx, source)
+	if err == nil && s.flags.wait && len(s.accepted) > 0 {
+		err = s.await(ctx)
 	}
-	if s.flags.wait && len(s.accepted) > 0 {
-		if err := s.await(ctx); err != nil {
-			return err
-		}
+	if err != nil {
+		return errors.Join(err, s.nameOpen())
 	}
 	return s.verdict()
 }
@@ -51,23 +68,44 @@ func (s *submission) run(ctx context.Context, source io.Reader) error {
 // publish sends the jobs of all lines. A line that is no job, or that is refused, is told about; the others go on.
 func (s *submission) publish(ctx context.Context, source io.Reader) error {
 	var readErr error
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	err := s.session.client.SubmitMany(ctx, s.jobs(source, &readErr), 0, func(_ jobs.Job, ack bus.Ack, err error) {
+		from := s.landed(ack.Index)
 		if err != nil {
 			s.refused++
-			s.say(err.Error())
+			s.say(fmt.Sprintf("%s %d: %v", s.unit, from.number, err))
 			return
 		}
 		s.accepted = append(s.accepted, ack.Key)
-		if !s.flags.wait {
-			s.printAck(ack)
+		facts := ackFacts{Ack: ack, Line: from.number, URL: from.url}
+		if s.flags.wait {
+			s.open[ack.Key] = facts
+		} else if err := s.printAck(facts); err != nil {
+			stop(err) // jobs whose ids nobody learns are of no use
 		}
 	})
 	return errors.Join(err, readErr)
 }
 
+// took notes where the next job was read; landed is that of the job of an index.
+func (s *submission) took(index int, from origin) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken[index] = from
+}
+
+func (s *submission) landed(index int) origin {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer delete(s.taken, index)
+	return s.taken[index]
+}
+
 // jobs yields the job of each line and counts the lines that hold none.
 func (s *submission) jobs(source io.Reader, readErr *error) iter.Seq[jobs.Job] {
 	stop := errors.New("enough")
+	index := 0
 	return func(yield func(jobs.Job) bool) {
 		err := eachLine(source, func(number int, line []byte) error {
 			job, err := parseLine(line, &s.flags, s.notBefore)
@@ -79,6 +117,8 @@ func (s *submission) jobs(source io.Reader, readErr *error) iter.Seq[jobs.Job] {
 				s.say(fmt.Sprintf("%s %d: %v", s.unit, number, err))
 				return nil
 			}
+			s.took(index, origin{number, job.URL})
+			index++
 			if !yield(job) {
 				return stop
 			}
@@ -100,17 +140,35 @@ func sound(job jobs.Job) error {
 
 // say tells what is wrong with a job. It names the line or the id: a URL may hold secrets.
 func (s *submission) say(text string) {
-	s.said.Lock()
-	defer s.said.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	fmt.Fprintln(s.app.err, "gofer: "+text)
 }
 
-func (s *submission) printAck(ack bus.Ack) {
+// printAck prints the id first; acks come in any order, so what tells the jobs apart follows where there are several.
+func (s *submission) printAck(ack ackFacts) error {
 	if s.app.json {
-		_ = s.app.printJSON(ack)
-		return
+		return s.app.printJSON(ack)
 	}
-	fmt.Fprintln(s.app.out, ack.ID)
+	line := ack.ID
+	if !s.single {
+		line += fmt.Sprintf("\t%d\t%s", ack.Line, ack.URL)
+	}
+	_, err := fmt.Fprintln(s.app.out, line)
+	return err
+}
+
+// nameOpen names the jobs that go on without anybody waiting: with --json on standard output, as accepted ones.
+func (s *submission) nameOpen() error {
+	left := slices.SortedFunc(maps.Values(s.open), func(a, b ackFacts) int { return a.Line - b.Line })
+	for _, ack := range left {
+		if !s.app.json {
+			s.say(fmt.Sprintf("no result yet: %s (%s %d)", ack.Key, s.unit, ack.Line))
+		} else if err := s.app.printJSON(ack); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // await prints an outcome for each accepted job, and shows on a terminal how far it is.
@@ -125,14 +183,14 @@ func (s *submission) await(ctx context.Context) error {
 	defer hint.Stop()
 	bar := s.app.progress(len(s.accepted), "jobs")
 	err := s.session.client.WaitMany(ctx, s.accepted, func(r jobs.Result) error {
-		s.said.Lock()
-		defer s.said.Unlock()
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		if r.Outcome != jobs.Succeeded {
 			s.failed++
 		}
-		bar.Describe(fmt.Sprintf("%d failed", s.failed))
 		_ = bar.Clear()
 		err := s.outcome(ctx, r)
+		bar.Describe(fmt.Sprintf("%d failed", s.failed))
 		return errors.Join(err, bar.Add(1))
 	})
 	_ = bar.Exit()
@@ -165,33 +223,56 @@ func (s *submission) hint(ctx context.Context) {
 	}
 }
 
-// outcome prints one result and keeps its body if asked.
+// outcome prints one result and keeps its body if asked. A body that cannot be kept is its job's failure; the others go on.
 func (s *submission) outcome(ctx context.Context, r jobs.Result) error {
+	key := bus.Key{Queue: r.Queue, ID: r.ID}
+	from := s.open[key]
+	delete(s.open, key)
 	if s.flags.output != "" && r.Outcome == jobs.Succeeded {
 		if err := s.save(ctx, r); err != nil {
-			return err
+			s.failed++
+			fmt.Fprintf(s.app.err, "gofer: the body of job %s is not kept: %v\n", key, err)
 		}
 	}
-	if len(s.accepted) == 1 && s.flags.output == "" && !s.app.json {
+	switch {
+	case s.app.json:
+		return s.app.printJSON(struct {
+			resultFacts
+			Line int `json:"line"`
+		}{resultJSON(r), from.Line})
+	case len(s.accepted) == 1 && s.flags.output == "":
 		fmt.Fprintln(s.app.err, resultLine(r))
 		return s.app.printBody(ctx, s.session, r)
 	}
 	return s.app.printResult(r)
 }
 
-// save writes the body to a file named by the job's id, which is safe as a file name.
+// save writes the body to the file QUEUE/ID below the folder: two jobs never share one, and both names are safe there. It
+// neither replaces a file nor leaves the folder through a link.
 func (s *submission) save(ctx context.Context, r jobs.Result) error {
 	body, err := s.session.client.Body(ctx, r)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = body.Close() }()
-	f, err := os.Create(filepath.Join(s.flags.output, r.ID))
+	folder, err := os.OpenRoot(s.flags.output)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = folder.Close() }()
+	if err := folder.Mkdir(r.Queue, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	name := r.Queue + "/" + r.ID
+	f, err := folder.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}
 	_, err = io.Copy(f, body)
-	return errors.Join(err, f.Close())
+	if err = errors.Join(err, f.Close()); err != nil {
+		_ = folder.Remove(name) // half a body would look like a whole one
+	}
+	return err
 }
 
 // verdict is how the whole submission went, as an exit code.

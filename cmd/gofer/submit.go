@@ -31,8 +31,14 @@ func (a *app) submitCommand() *cobra.Command {
 		Use:   "submit [URL…|-]",
 		Short: "Publish jobs, and wait for their results if asked",
 		Long: `Publishes a job for each URL, or for each line of a file or of standard input ("-").
-A line is a URL or a JSON job, which may carry "id" and "queue". The id of each accepted
-job is printed; with --wait, its outcome. Empty lines and lines that begin with # are skipped.`,
+A line is a URL or a JSON job, which may carry "id" and "queue". Empty lines and lines that begin with # are skipped.
+
+The id of each accepted job is printed as soon as the server has it and, unless there is a single URL, the number of its
+line (or of the URL) and its URL, separated by tabs. With --wait it is the outcome of each instead; what is still without
+one when the waiting ends early is named on standard error.
+
+--output DIR keeps each body in the file DIR/QUEUE/ID. No file there is ever replaced: if it exists, or cannot be written,
+its job counts as failed.`,
 		Example: `  gofer submit --wait https://example.com/
   gofer submit --file urls.txt --wait --output bodies
   echo '{"url":"https://example.com/","timeout":"5s"}' | gofer submit -`,
@@ -45,7 +51,7 @@ job is printed; with --wait, its outcome. Empty lines and lines that begin with 
 	flags.StringVar(&f.in, "in", "", "wait this long before the job runs, such as 3s")
 	flags.StringVar(&f.at, "at", "", "do not run the job before this time (RFC 3339)")
 	flags.BoolVar(&f.wait, "wait", false, "wait for the results and print the outcomes")
-	flags.StringVar(&f.output, "output", "", "folder for the bodies, a file named by the id each; implies --wait")
+	flags.StringVar(&f.output, "output", "", "folder for the bodies, a file QUEUE/ID each, none of them replaced; implies --wait")
 	flags.Var((*durationFlag)(&f.timeout), "timeout", "how long to wait for the results; 0 means as long as it takes")
 	return cmd
 }
@@ -63,6 +69,9 @@ func (a *app) submit(ctx context.Context, f submitFlags, urls []string) error {
 	if f.id != "" && (len(urls) != 1 || f.file != "" || urls[0] == "-") {
 		return usage("--id needs exactly one URL")
 	}
+	if err := checkURLs(urls); err != nil {
+		return err
+	}
 	if f.output != "" {
 		f.wait = true
 		if err := os.MkdirAll(f.output, 0o755); err != nil {
@@ -74,11 +83,21 @@ func (a *app) submit(ctx context.Context, f submitFlags, urls []string) error {
 		return err
 	}
 	defer s.close()
-	unit := "line"
+	todo := &submission{app: a, session: s, flags: f, notBefore: notBefore, unit: "line"}
 	if f.file == "" && urls[0] != "-" {
-		unit = "URL"
+		todo.unit, todo.single = "URL", len(urls) == 1
 	}
-	return (&submission{app: a, session: s, flags: f, notBefore: notBefore, unit: unit}).run(ctx, source)
+	return todo.run(ctx, source)
+}
+
+// checkURLs refuses what would be skipped as a line of a file: as an argument it is a shell variable that is not set.
+func checkURLs(urls []string) error {
+	for i, u := range urls {
+		if u = strings.TrimSpace(u); u == "" || u[0] == '#' || strings.Contains(u, "\n") {
+			return usage("URL %d: empty, a comment, or of several lines", i+1)
+		}
+	}
+	return nil
 }
 
 func (f *submitFlags) notBefore(now time.Time) (time.Time, error) {

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -28,9 +30,84 @@ func TestSubmitOfAFilePrintsOutcomesAndKeepsBodies(t *testing.T) {
 	if strings.Contains(errOut, "%") {
 		t.Errorf("a progress bar was shown although nobody looks: %q", errOut)
 	}
-	body, err := os.ReadFile(filepath.Join(out, "named"))
+	body, err := os.ReadFile(filepath.Join(out, "default", "named"))
 	if err != nil || len(body) != 600000 {
 		t.Errorf("the kept body has %d bytes, %v; want 600000", len(body), err)
+	}
+}
+
+func TestKeptBodiesNeverShareOrReplaceAFile(t *testing.T) {
+	w := newWorld(t, nil)
+	t.Setenv("GOFER_QUEUES", "default,second")
+	w.worker(freeAddr(t))
+	dir, outside := t.TempDir(), t.TempDir()
+	for _, err := range []error{
+		os.Mkdir(filepath.Join(dir, "default"), 0o750),
+		os.WriteFile(filepath.Join(dir, "default", "there"), []byte("mine"), 0o600),
+		os.Symlink(filepath.Join(outside, "victim"), filepath.Join(dir, "default", "link")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	in := ""
+	for _, name := range []string{"default/same", "second/same", "default/there", "default/link"} {
+		queue, id, _ := strings.Cut(name, "/")
+		in += job("/ok?"+queue, map[string]any{"id": id, "queue": queue}) + "\n"
+	}
+	code, stdout, errOut := gofer(t, in, "submit", "--output", dir, "-")
+	if code != exitSomeFailed || strings.Count(stdout, "succeeded") != 4 || !strings.Contains(errOut, "refused: 0, failed: 2") {
+		t.Errorf("exit %d, %q, %q; want %d and two failures", code, stdout, errOut, exitSomeFailed)
+	}
+	for name, mine := range map[string]bool{"default/same": false, "second/same": false, "default/there": true} {
+		if body, err := os.ReadFile(filepath.Join(dir, name)); err != nil || (string(body) == "mine") != mine {
+			t.Errorf("%s holds %q, %v", name, body, err)
+		}
+	}
+	if list, _ := os.ReadDir(outside); len(list) != 0 {
+		t.Errorf("a link was followed out of the folder")
+	}
+}
+
+func TestEveryAcceptedJobIsTiedToItsLine(t *testing.T) {
+	w := newWorld(t, nil)
+	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	in := "# one\nhttp://a.test/1\n/broken\nhttp://a.test/2\n"
+	_, stdout, _ := gofer(t, in, "submit", "--json", "-")
+	for _, want := range []string{`"line":2,"url":"http://a.test/1"`, `"line":4,"url":"http://a.test/2"`} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("%s is not in %q", want, stdout)
+		}
+	}
+	if _, stdout, _ := gofer(t, "", "submit", "--id", "only", "http://a.test/"); stdout != "only\n" {
+		t.Errorf("a single URL: printed %q, want the id alone", stdout)
+	}
+	code, stdout, _ := gofer(t, "", "submit", "--wait", "--json", "--timeout", "0.1", "http://a.test/1", "http://a.test/2")
+	if code != exitFailed || strings.Count(stdout, `"line":`) != 2 {
+		t.Errorf("exit %d, printed %q; want the two that go on", code, stdout)
+	}
+}
+
+// fullDisk takes nothing.
+type fullDisk struct{ err error }
+
+func (d fullDisk) Write([]byte) (int, error) { return 0, d.err }
+
+func TestAnAnswerThatIsLostIsAFailure(t *testing.T) {
+	w := newWorld(t, nil)
+	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range []string{"submit http://a.test/", "queues", "dead ls", "config usage", "config show", "setup", "doctor", "--help", "version", "policy show"} {
+		for _, cause := range []error{syscall.ENOSPC, syscall.EPIPE} {
+			var errOut bytes.Buffer
+			code := run(t.Context(), strings.Fields(args), strings.NewReader(""), fullDisk{cause}, &errOut)
+			if said := strings.Contains(errOut.String(), cause.Error()); code != exitFailed || said == (cause == syscall.EPIPE) {
+				t.Errorf("gofer %s, %v: exit %d, said %q", args, cause, code, &errOut)
+			}
+		}
 	}
 }
 
@@ -39,8 +116,8 @@ func TestBadLinesAreNamedAndTheGoodOnesGo(t *testing.T) {
 	w.worker(freeAddr(t))
 	in := "http://shop.test/ok\n/relative\n{\"url\":\"http://shop.test/ok\",\"coler\":1}\nfile:///etc/passwd\n"
 	code, stdout, errOut := gofer(t, in, "submit", "-")
-	if code != exitSomeFailed || len(strings.Fields(stdout)) != 1 {
-		t.Errorf("exit %d, accepted %q; want %d and one id", code, stdout, exitSomeFailed)
+	if code != exitSomeFailed || !strings.HasSuffix(stdout, "\t1\thttp://shop.test/ok\n") || strings.Count(stdout, "\n") != 1 {
+		t.Errorf("exit %d, accepted %q; want %d and one id with its line and URL", code, stdout, exitSomeFailed)
 	}
 	for _, want := range []string{"line 2: url: not an absolute http or https URL", `line 3: "coler": unknown field`, "line 4: url: not"} {
 		if !strings.Contains(errOut, want) {
@@ -62,18 +139,25 @@ func TestJobsThatNobodyTakesAreSaidWhileWaiting(t *testing.T) {
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
 	code, _, errOut := gofer(t, "", "submit", "--wait", "--timeout", "7", "--queue", "nosuch", "http://shop.test/ok")
+	if !strings.Contains(errOut, "no result yet: nosuch/0") {
+		t.Errorf("the job that goes on is not named: %q", errOut)
+	}
 	if code != exitFailed || !strings.Contains(errOut, "queue nosuch: no worker has ever served it") || !strings.Contains(errOut, "no result within 7s") {
 		t.Errorf("exit %d, %q; want %d, and what the job waits for", code, errOut, exitFailed)
 	}
 }
 
 func TestWrongCallsAreUsageErrors(t *testing.T) {
+	newWorld(t, nil) // a server without streams
 	for _, args := range [][]string{
 		{"frobnicate"}, {"submit"}, {"submit", "--colour"}, {"submit", "--in", "soon", "http://a.test/"}, {"submit", "--at", "noon", "http://a.test/"},
 		{"submit", "--id", "x", "http://a.test/", "http://b.test/"}, {"results", "a.b"}, {"cancel"}, {"pause", "UPPER"}, {"dead", "replay"}, {"version", "extra"},
+		{"submit", ""}, {"submit", "# x", "http://a.test/"}, {"submit", "--queue", "", "http://a.test/"}, {"submit", "--output", "", "http://a.test/"},
+		{"submit", "--id", "a b", "http://a.test/"}, {"submit", "--queue", "A", "http://a.test/"}, {"events", "--queue", "A B"}, {"results", "--queue", "A B", "x"},
+		{"cancel", "--queue", "default", "other/x"}, {"results", "--queue", "default", "other/x"}, {"job", "--queue", "default", "other/x"},
+		{"proxies", "rm", "good", "a b"}, {"deny", "add", "a.test", "*.b.test"}, {"deny", "rm", "a.test:80"}, {"help", "bogus"}, {"proxies", "add", "http://a.test:1", "id=metrics"},
 	} {
 		w := strings.Join(args, " ")
-		t.Setenv("GOFER_NATS_URL", sharedServer(t))
 		if code, _, errOut := gofer(t, "", args...); code != exitUsage || errOut == "" {
 			t.Errorf("gofer %s: exit %d, %q; want %d and why", w, code, errOut, exitUsage)
 		}
@@ -92,12 +176,6 @@ func TestMisspeltVerbsAreGuessed(t *testing.T) {
 			t.Errorf("gofer %s: exit %d, %q; want %d and %q", c.args, code, errOut, exitUsage, c.want)
 		}
 	}
-}
-
-// sharedServer is a server without streams.
-func sharedServer(t *testing.T) string {
-	t.Helper()
-	return newWorld(t, nil).nats.URL()
 }
 
 func TestUnreachableServerHasItsExitCode(t *testing.T) {
@@ -119,7 +197,7 @@ func TestFullQueueIsSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, stdout, errOut := gofer(t, "", "submit", "http://a.test/1", "http://a.test/2", "http://a.test/3")
-	if code != exitSomeFailed || len(strings.Fields(stdout)) != 2 || !strings.Contains(errOut, "GOFER_JOBS_MAX_MSGS") {
+	if code != exitSomeFailed || strings.Count(stdout, "\n") != 2 || !strings.Contains(errOut, "GOFER_JOBS_MAX_MSGS") {
 		t.Errorf("exit %d, accepted %q, said %q; want two accepted and what to do about the third", code, stdout, errOut)
 	}
 }

@@ -28,6 +28,8 @@ type Ack struct {
 	Key
 	// Seq is the job's sequence in the job stream.
 	Seq uint64 `json:"seq"`
+	// Index counts the jobs that SubmitMany took before this one; it is set for a refused one, too.
+	Index int `json:"-"`
 }
 
 // Submit publishes a job and returns when the server has stored it. An empty queue means the default one; an empty id is
@@ -159,15 +161,19 @@ func (c *Client) SubmitMany(ctx context.Context, source iter.Seq[jobs.Job], wind
 	var flying sync.WaitGroup
 	defer flying.Wait()
 	var mu sync.Mutex
+	index := -1
 	for job := range source {
+		index++
 		select {
 		case slots <- struct{}{}:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+		index := index
 		flying.Go(func() {
 			defer func() { <-slots }()
 			ack, err := c.Submit(ctx, job)
+			ack.Index = index
 			mu.Lock()
 			defer mu.Unlock()
 			done(job, ack, err)
