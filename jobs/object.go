@@ -38,6 +38,9 @@ func members(data []byte, use func(name string, value json.RawMessage) []string)
 	if err := json.Unmarshal(data, &all); err != nil {
 		return []string{notObject + ": " + jsonReason(err)}
 	}
+	if all == nil { // null, which encoding/json takes for an object without members
+		return []string{notObject}
+	}
 	if count(data) > len(all) {
 		reasons = repeated(data)
 	}

@@ -170,6 +170,14 @@ func TestProgressTravelsInAHeader(t *testing.T) {
 	}
 }
 
+func TestAPolicyIsAnObject(t *testing.T) {
+	for _, text := range []string{"null", " null\n", "[]", "3", `"x"`, ""} {
+		if p, err := jobs.DecodePolicy([]byte(text), jobs.DefaultPolicy()); err == nil || !strings.Contains(err.Error(), "not a JSON object") {
+			t.Errorf("%q: got %v, %v; want it refused", text, p, err)
+		}
+	}
+}
+
 func TestPolicyNamesAndBounds(t *testing.T) {
 	p := jobs.DefaultPolicy()
 	if reasons := p.Reasons(); len(reasons) != 0 || p.Name() != "exponential/3" || !p.Retryable(503) || p.Retryable(500) {
