@@ -111,7 +111,7 @@ func (r *rig) resetHere(proxy string) (reset int) {
 func (r *rig) resetBreaker(ctx context.Context, proxy string) error {
 	r.resetHere(proxy)
 	l := r.line.Load()
-	if l == nil {
+	if l == nil || !l.nc.IsConnected() {
 		return bus.ErrUnreachable
 	}
 	request, err := json.Marshal(control.ResetRequest{ProxyID: proxy})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"os"
@@ -196,6 +197,10 @@ func readSecretFiles() (reasons []string) {
 			reasons = append(reasons, twin+": "+err.Error())
 			continue
 		}
+		if len(bytes.TrimSpace(data)) == 0 {
+			reasons = append(reasons, twin+": the file is empty")
+			continue
+		}
 		_ = os.Setenv(v.name, strings.TrimSpace(string(data)))
 		_ = os.Unsetenv(twin)
 	}
@@ -235,6 +240,13 @@ func (c *config) check() (reasons []string) {
 	if err := admin.CheckBind(c.HTTPAddr, c.AdminToken); err != nil {
 		reasons = append(reasons, err.Error())
 	}
+	if _, port, err := net.SplitHostPort(c.HTTPAddr); err == nil {
+		n, err := strconv.Atoi(port)
+		bad(err != nil || n >= 0 && n <= 65535, "GOFER_HTTP_ADDR", "the port is not between 0 and 65535")
+	}
+	unsendable := func(r rune) bool { return r <= ' ' || r >= 0x7f }
+	bad(len(c.AdminToken) <= 1024 && !strings.ContainsFunc(c.AdminToken, unsendable), "GOFER_ADMIN_TOKEN",
+		"longer than 1024 bytes, or with characters that no header can carry: blanks, line ends, others than ASCII")
 	return append(reasons, c.checkNATS()...)
 }
 

@@ -84,6 +84,7 @@ func TestSecretsCanStandInFilesAndAreNeverShown(t *testing.T) {
 	if err := os.WriteFile(file, []byte("from-the-file\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	t.Setenv("GOFER_NATS_USER", "u")
 	t.Setenv("GOFER_NATS_PASSWORD_FILE", file)
 	t.Setenv("GOFER_NATS_PASSWORD", "")
 	c, err := loadConfig()
@@ -117,6 +118,56 @@ func TestEveryBrokenLineOfTheProxyListIsNamedWithoutItsText(t *testing.T) {
 	}
 	if strings.Contains(errOut, "s3cret") || strings.Contains(errOut, "line 2") {
 		t.Errorf("a password or a good line was printed:\n%s", errOut)
+	}
+}
+
+func TestBadCredentialsAndSecretsAreNamedBeforeTheyAreUsed(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	junk, empty := file("junk", "hunter2"), file("empty", " \n")
+	for _, c := range []struct{ set, want string }{
+		{"NATS_CA=" + junk, "GOFER_NATS_CA: no PEM file"},
+		{"NATS_CA=" + dir, "GOFER_NATS_CA: "},
+		{"NATS_CREDS=" + junk, "GOFER_NATS_CREDS: no credentials file"},
+		{"NATS_CREDS=" + dir, "GOFER_NATS_CREDS: "},
+		{"NATS_CERT=" + junk, "GOFER_NATS_CERT: given without GOFER_NATS_KEY"},
+		{"NATS_KEY=" + junk, "GOFER_NATS_KEY: given without GOFER_NATS_CERT"},
+		{"NATS_CERT=" + junk + " NATS_KEY=" + junk, "GOFER_NATS_CERT, GOFER_NATS_KEY: "},
+		{"NATS_PASSWORD=x", "GOFER_NATS_PASSWORD: given without GOFER_NATS_USER"},
+		{"NATS_TOKEN=x NATS_USER=y", "GOFER_NATS_TOKEN: given beside GOFER_NATS_USER"},
+		{"NATS_CREDS_FILE=" + junk, "did you mean GOFER_NATS_CREDS?"},
+		{"NATS_USER_FILE=" + junk, "did you mean GOFER_NATS_USER?"},
+		{"ADMIN_TOKEN_FILE=" + empty, "GOFER_ADMIN_TOKEN_FILE: the file is empty"},
+		{"ADMIN_TOKEN_FILE=" + file("two", "one\ntwo"), "GOFER_ADMIN_TOKEN: "},
+		{"ADMIN_TOKEN_FILE=" + file("long", strings.Repeat("x", 1025)), "GOFER_ADMIN_TOKEN: "},
+		{"HTTP_ADDR=127.0.0.1:70000", "GOFER_HTTP_ADDR: the port"},
+	} {
+		t.Run(c.set, func(t *testing.T) {
+			t.Setenv("GOFER_ADMIN_TOKEN", "") // the program sets it to what the file holds
+			for pair := range strings.FieldsSeq(c.set) {
+				name, value, _ := strings.Cut(pair, "=")
+				t.Setenv("GOFER_"+name, value)
+			}
+			code, out, errOut := gofer(t, "", "config", "check", "--json")
+			if code != exitConfig || strings.Count(errOut, "\n") != 1 || !strings.Contains(errOut, c.want) || strings.Contains(errOut, "hunter2") {
+				t.Errorf("exit %d, %q; want %d and %q alone", code, errOut, exitConfig, c.want)
+			}
+			if !strings.HasPrefix(out, `{"ok":false,"reasons":["`) {
+				t.Errorf("printed %q, want the reasons as JSON", out)
+			}
+		})
+	}
+	for _, verb := range []string{"config show", "doctor"} {
+		t.Setenv("GOFER_CONCURRENCY", "many")
+		if code, out, _ := gofer(t, "", append(strings.Fields(verb), "--json")...); code != exitConfig || !strings.Contains(out, `"ok":false`) || !strings.Contains(out, "GOFER_CONCURRENCY: ") {
+			t.Errorf("%s --json: exit %d, printed %q", verb, code, out)
+		}
 	}
 }
 

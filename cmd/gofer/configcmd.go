@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -44,7 +45,7 @@ func (a *app) configUsage() error {
 
 func (a *app) configCheck() error {
 	if _, _, err := loadWorkerConfig(); err != nil {
-		return err
+		return a.refused(err)
 	}
 	if a.json {
 		return a.printJSON(map[string]bool{"ok": true})
@@ -53,9 +54,18 @@ func (a *app) configCheck() error {
 	return err
 }
 
+// refused also prints the reasons of a bad configuration as JSON, if that is asked for.
+func (a *app) refused(err error) error {
+	bad, ok := errors.AsType[*configError](err)
+	if !ok || !a.json {
+		return err
+	}
+	return errors.Join(err, a.printJSON(map[string]any{"ok": false, "reasons": bad.reasons}))
+}
+
 func (a *app) configShow() error {
 	if _, err := loadConfig(); err != nil {
-		return err
+		return a.refused(err)
 	}
 	type line struct {
 		Name   string `json:"name"`

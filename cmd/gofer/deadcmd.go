@@ -101,7 +101,13 @@ func letter(ctx context.Context, s *session, name string) (found bus.Letter, err
 func (a *app) deadReplayCommand() *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
-		Use: "replay [ID]", Short: "Publish a failed job again, under the id replay-<letter>", Args: args(cobra.MaximumNArgs(1)),
+		Use: "replay [ID]", Short: "Publish a failed job again, under the id replay-<letter>",
+		Long: `Publishes the job of a dead letter again, unchanged, under the id replay-LETTER, which is printed; LETTER is the number
+that 'gofer dead ls' shows. ID may be that number, the job's id, or QUEUE/ID. The dead letter is removed: a replay that fails
+leaves one of its own, and a second replay finds nothing.
+
+The letter of a job whose id is none, such as one with a dot, has an id made by the worker: invalid-HASH.`,
+		Args: args(cobra.MaximumNArgs(1)),
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "replay every dead letter")
 	cmd.RunE = a.verb("dead replay", func(ctx context.Context, s *session, args []string) error {

@@ -27,6 +27,13 @@ func (a *app) doctorCommand() *cobra.Command {
 
 func (a *app) doctor(ctx context.Context) error {
 	c, err := loadConfig()
+	if bad, ok := errors.AsType[*configError](err); ok && a.json {
+		var list []finding
+		for _, reason := range bad.reasons {
+			list = append(list, finding{"configuration", false, reason})
+		}
+		return errors.Join(err, a.printJSON(list))
+	}
 	if err != nil {
 		return err
 	}
@@ -73,6 +80,7 @@ func (a *app) examine(ctx context.Context, c config) ([]finding, error) {
 	}
 	defer s.close()
 	list = append(list, s.server())
+	list = append(list, s.clock(ctx)...)
 	list = append(list, s.streams(ctx)...)
 	return append(list, s.queues(ctx)...), nil
 }
@@ -83,6 +91,35 @@ func (s *session) server() finding {
 		return finding{"nats", false, "the server does not answer a ping: " + err.Error()}
 	}
 	return finding{"nats", true, fmt.Sprintf("nats-server %s, round trip %s", s.nc.ConnectedServerVersion(), rtt.Round(10*time.Microsecond))}
+}
+
+// clock compares the server's clock, by which waits end, with this machine's. Workers judge deadlines by their own.
+func (s *session) clock(ctx context.Context) []finding {
+	asked := time.Now()
+	stream, err := s.client.JetStream().Stream(ctx, s.names.Stream("JOBS"))
+	if err != nil || stream.CachedInfo().TimeStamp.IsZero() {
+		return nil // said with the streams
+	}
+	off := clockError(asked, time.Now(), stream.CachedInfo().TimeStamp)
+	if off.Abs() <= time.Second {
+		return []finding{{"clock", true, "the server's and this machine's agree"}}
+	}
+	way := "ahead of"
+	if off < 0 {
+		way = "behind"
+	}
+	return []finding{{"clock", false, fmt.Sprintf("the server's is %s %s this machine's: not_before, deadline and waits are off by as much; set both by NTP", brief(off.Abs()), way)}}
+}
+
+// clockError is how far a server's clock is ahead at least, which told its time between asked and answered.
+func clockError(asked, answered, told time.Time) time.Duration {
+	switch {
+	case told.After(answered):
+		return told.Sub(answered)
+	case told.Before(asked):
+		return told.Sub(asked)
+	}
+	return 0
 }
 
 func (s *session) streams(ctx context.Context) []finding {

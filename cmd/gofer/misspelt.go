@@ -36,8 +36,11 @@ func knownNames() (names []string) {
 	return append(names, "GOFER_PROXIES_FILE")
 }
 
-// nearest is the known name within four edits, or "".
+// nearest is the known name within four edits, or "". Of a file's name for what is a file's name already, it is that.
 func nearest(name string, known []string) (best string) {
+	if base, filed := strings.CutSuffix(name, "_FILE"); filed && slices.Contains(known, base) {
+		return base
+	}
 	least := 5
 	for _, k := range known {
 		if d := distance(name, k); d < least {

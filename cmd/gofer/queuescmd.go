@@ -79,7 +79,7 @@ func (a *app) pauseCommand() *cobra.Command {
 			until = time.Now().Add(d)
 		}
 		if err := s.client.Pause(ctx, args[0], until); err != nil {
-			return fmt.Errorf("queue %s: %w", args[0], err)
+			return err
 		}
 		if until.IsZero() {
 			return a.say(map[string]any{"queue": args[0], "paused": true}, "Queue %s is paused.", args[0])
@@ -98,7 +98,7 @@ func (a *app) resumeCommand() *cobra.Command {
 				return usage("%q is not the name of a queue", args[0])
 			}
 			if err := s.client.Resume(ctx, args[0]); err != nil {
-				return fmt.Errorf("queue %s: %w", args[0], err)
+				return err
 			}
 			return a.say(map[string]any{"queue": args[0], "paused": false}, "Queue %s goes on.", args[0])
 		}),

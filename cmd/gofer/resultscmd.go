@@ -96,7 +96,14 @@ func key(ctx context.Context, s *session, queue, name string) (bus.Key, error) {
 
 // followResults prints a line for each result until ctx ends.
 func (a *app) followResults(ctx context.Context, s *session, queue, durable string, all bool) error {
-	return untilInterrupted(ctx, s.client.Follow(ctx, bus.Filter{Queue: queue, All: all, HeadersOnly: durable == "", Durable: durable}, a.printResult))
+	f := bus.Filter{Queue: queue, All: all, HeadersOnly: durable == "", Durable: durable}
+	return untilInterrupted(ctx, s.client.Follow(ctx, f, func(r jobs.Result) error {
+		if facts := resultJSON(r); a.json && f.HeadersOnly {
+			facts.BodyBytes = nil
+			return a.printJSON(facts)
+		}
+		return a.printResult(r)
+	}))
 }
 
 // untilInterrupted is err unless the user has ended what would have gone on for ever.
@@ -180,16 +187,20 @@ type resultFacts struct {
 	Duration   jobs.Duration       `json:"duration"`
 	Worker     string              `json:"worker"`
 	FinishedAt time.Time           `json:"finished_at"`
-	BodyBytes  int                 `json:"body_bytes"`
+	BodyBytes  *int                `json:"body_bytes,omitempty"` // not known where only headers are read, nor of an object
 	Object     string              `json:"object,omitempty"`
 	Meta       map[string]string   `json:"meta,omitempty"`
 	Headers    map[string][]string `json:"headers,omitempty"`
 }
 
 func resultJSON(r jobs.Result) resultFacts {
+	var size *int
+	if n := len(r.Body); r.Object == "" {
+		size = &n
+	}
 	return resultFacts{
 		Queue: r.Queue, ID: r.ID, Outcome: r.Outcome, Error: r.Error, Detail: r.Detail, Reasons: r.Reasons, Status: r.Status,
 		URL: r.URL, Proxy: r.Proxy, Attempts: r.AttemptCount, Tries: r.Attempts, Bytes: r.Bytes, Duration: jobs.Duration(r.Duration),
-		Worker: r.Worker, FinishedAt: r.FinishedAt, BodyBytes: len(r.Body), Object: r.Object, Meta: r.Meta, Headers: r.Header,
+		Worker: r.Worker, FinishedAt: r.FinishedAt, BodyBytes: size, Object: r.Object, Meta: r.Meta, Headers: r.Header,
 	}
 }

@@ -320,7 +320,7 @@ func (r *rig) resetPolicy(ctx context.Context) error {
 
 func (r *rig) policies(ctx context.Context) (jetstream.KeyValue, error) {
 	l := r.line.Load()
-	if l == nil {
+	if l == nil || !l.nc.IsConnected() {
 		return nil, bus.ErrUnreachable
 	}
 	return l.client.JetStream().KeyValue(ctx, r.names.Bucket("policy"))

@@ -2,6 +2,8 @@ package bus
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -55,13 +57,16 @@ func Connect(ctx context.Context, d Dial, log *slog.Logger) (*nats.Conn, error) 
 	if err != nil {
 		return nil, err
 	}
-	for said := false; ; said = true {
+	var said time.Time // when the reason was last told: another one may be behind it, or it differs by a port each time
+	var reason string
+	for {
 		nc, err := connectOnce(ctx, servers, opts)
 		if err == nil || !d.Patient || !errors.Is(err, ErrUnreachable) {
 			return nc, err
 		}
-		if !said {
-			log.Warn("NATS cannot be reached, waiting for it", "url", d.String())
+		if why := err.Error(); why != reason && time.Since(said) > 30*time.Second {
+			log.Warn("NATS cannot be reached, waiting for it", "url", d.String(), "error", why)
+			said, reason = time.Now(), why
 		}
 		select {
 		case <-ctx.Done():
@@ -129,13 +134,12 @@ func (d Dial) options(log *slog.Logger) ([]nats.Option, error) {
 }
 
 func (d Dial) credentials() (opts []nats.Option, err error) {
-	var wrong []error
-	for _, file := range [][2]string{{"CREDS", d.Creds}, {"CA", d.CA}, {"CERT", d.Cert}, {"KEY", d.Key}} {
-		if name, path := file[0], file[1]; path != "" {
-			if _, err := os.Stat(path); err != nil {
-				wrong = append(wrong, fmt.Errorf("%w: GOFER_NATS_%s: %w", ErrConfig, name, err))
-			}
-		}
+	wrong := d.wrongFiles()
+	if d.Password != "" && d.User == "" {
+		wrong = append(wrong, fmt.Errorf("%w: GOFER_NATS_PASSWORD: given without GOFER_NATS_USER", ErrConfig))
+	}
+	if d.Token != "" && d.User != "" {
+		wrong = append(wrong, fmt.Errorf("%w: GOFER_NATS_TOKEN: given beside GOFER_NATS_USER, keep one", ErrConfig))
 	}
 	if d.Creds != "" {
 		opts = append(opts, nats.UserCredentials(d.Creds))
@@ -160,6 +164,50 @@ func (d Dial) credentials() (opts []nats.Option, err error) {
 		opts = append(opts, key)
 	}
 	return opts, errors.Join(wrong...)
+}
+
+// wrongFiles reads each file as a connection would: one that is no certificate, key or credentials keeps a worker from a
+// server that is up, and the server's answer does not tell why. The errors hold nothing of the contents.
+func (d Dial) wrongFiles() (wrong []error) {
+	bad := func(variable string, err error) {
+		if err != nil {
+			wrong = append(wrong, fmt.Errorf("%w: GOFER_NATS_%s: %w", ErrConfig, variable, err))
+		}
+	}
+	bad("CREDS", checkFile(d.Creds, func(data []byte) bool {
+		jwt, jwtErr := nkeys.ParseDecoratedJWT(data)
+		_, seedErr := nkeys.ParseDecoratedNKey(data)
+		return jwtErr == nil && jwt != string(data) && seedErr == nil // what holds no JWT comes back whole
+	}, "no credentials file, which holds a JWT and a seed"))
+	bad("CA", checkFile(d.CA, x509.NewCertPool().AppendCertsFromPEM, "no PEM file with a certificate"))
+	switch {
+	case d.Cert == "" && d.Key == "":
+	case d.Cert == "":
+		bad("KEY", errors.New("given without GOFER_NATS_CERT"))
+	case d.Key == "":
+		bad("CERT", errors.New("given without GOFER_NATS_KEY"))
+	default:
+		before := len(wrong)
+		readable := func([]byte) bool { return true }
+		bad("CERT", checkFile(d.Cert, readable, ""))
+		bad("KEY", checkFile(d.Key, readable, ""))
+		if _, err := tls.LoadX509KeyPair(d.Cert, d.Key); err != nil && len(wrong) == before {
+			bad("CERT, GOFER_NATS_KEY", err)
+		}
+	}
+	return wrong
+}
+
+// checkFile reads a file, if one is named, and has good look at it.
+func checkFile(path string, good func([]byte) bool, otherwise string) error {
+	if path == "" {
+		return nil
+	}
+	data, err := os.ReadFile(path)
+	if err == nil && !good(data) {
+		err = errors.New(otherwise)
+	}
+	return err
 }
 
 // nkey takes a seed or the path of a file that holds one. Its errors never repeat the text: it may be the seed.
