@@ -116,16 +116,27 @@ func (l *Lease) unclear(e *entry, v Verdict, now time.Duration) (breaker.Event, 
 		l.permit.Release()
 		return breaker.Event{}, nil
 	case healthy:
-		target = 0 // the failure stands for itself
-		if v.Answered && !e.record.failing() {
-			// A part of the target may be down while the rest answers: then good proxies fetch an error now and then.
-			e.record.add(false, 0)
-			l.permit.Release()
-			return breaker.Event{}, nil
+		if !e.record.failing() {
+			return breaker.Event{}, l.pardon(e, v, now)
 		}
+		target = 0 // the failure stands for itself
 	case unknown:
 	}
 	return l.fault(e, target, v, now)
+}
+
+// pardon books a failure at a target that answers others, of a proxy that does not fail most of the time. A part of the target
+// may be down or hang while the rest answers, and good proxies meet that now and then. Silence may still be the whole pool's.
+func (l *Lease) pardon(e *entry, v Verdict, now time.Duration) (whole []Event) {
+	blame := true
+	if !v.Answered {
+		whole, blame = l.pool.faulty(e, now)
+	}
+	if blame {
+		e.record.add(false, 0)
+	}
+	l.permit.Release()
+	return whole
 }
 
 // fault blames the proxy, unless the whole pool fails.

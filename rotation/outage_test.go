@@ -188,7 +188,6 @@ func TestAPoolThatOftenFailsIsNotInOutageAgain(t *testing.T) {
 	})
 }
 
-// A site of which a part is down answers 502 there, through every proxy, without a tunnel.
 func TestManyFailuresOfOneProxyAreItsOwnFault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pool(t, rotation.RoundRobin, 20, nil)
@@ -209,29 +208,6 @@ func TestManyFailuresOfOneProxyAreItsOwnFault(t *testing.T) {
 		}
 		if got := states(p); got[breaker.Open] != 1 || got[breaker.Closed] != 19 {
 			t.Errorf("states: %v, want one open", got)
-		}
-	})
-}
-
-func TestAFailingPartOfASiteOpensNoGoodProxy(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := pool(t, rotation.Random, 20, nil)
-		for i := range 10_000 {
-			l, _, err := p.Pick(rotation.Need{Host: "shop.test:80"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(10 * time.Millisecond)
-			v := rotation.Verdict{Kind: rotation.Delivered}
-			if l.ID() == "p7" || i%5 == 0 {
-				v = rotation.Verdict{Kind: rotation.Unclear, Answered: true, Reason: "status_5xx"}
-			}
-			l.Report(v)
-		}
-		for _, s := range p.Status() {
-			if open := s.State != breaker.Closed; open != (s.ID == "p7") {
-				t.Errorf("%s, which answers like the others but for p7: %s", s.ID, s.State)
-			}
 		}
 	})
 }

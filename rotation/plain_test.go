@@ -257,8 +257,10 @@ func (p *plain) unclear(t *ticket, target *told, v rotation.Verdict) breaker.Eve
 	case len(target.failedBy) >= 3 || len(target.failedBy) == 2 && len(p.list) <= 2:
 		return breaker.Event{}
 	case now-target.answered < time.Minute:
-		if v.Answered && !t.m.failsMostly() {
-			t.m.ends = append(t.m.ends, false)
+		if !t.m.failsMostly() {
+			if v.Answered || !p.failing {
+				t.m.ends = append(t.m.ends, false)
+			}
 			return breaker.Event{}
 		}
 		name = 0

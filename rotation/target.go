@@ -12,7 +12,8 @@ const (
 )
 
 // targets remembers through which proxies a target failed since it last answered. A target that failed through three is held
-// to blame: its failures open no breaker. One that lately answered through another proxy is not: the failure is the proxy's.
+// to blame: its failures open no breaker. One that lately answered through another proxy is not, as a whole: the failure is the
+// proxy's, if the proxy fails most of the time.
 type targets struct{ byHost aged[*target] }
 
 type target struct {

@@ -15,12 +15,14 @@ import (
 )
 
 // trace is an hour of jobs in virtual time, each proxy's share being one in five seconds, for twenty sites of which one is
-// dead, through proxies of which a few are dead. All that a worker sees of a failure is that no answer came: it cannot tell a dead site from a dead proxy.
+// dead and one may hang on some of its paths, through proxies of which a few are dead. All that a worker sees of a failure is
+// that no answer came: it cannot tell a dead site from a dead proxy.
 type trace struct {
 	seed    uint64
 	proxies int
 	dead    int     // the first ones
 	share   float64 // of the jobs that are for the dead site
+	hangs   float64 // of the jobs that are for a path that hangs; as many more are for another path of that site, which answers
 }
 
 const (
@@ -131,8 +133,11 @@ func (tr trace) job(c chooser, n int, sum *tally) {
 	const itself = 1 << 31
 	luck := tr.luck(n, itself)
 	host, good := fmt.Sprintf("site%d.test:443", 1+luck.IntN(sites-1)), true
-	if luck.Float64() < tr.share {
+	switch kind := luck.Float64(); {
+	case kind < tr.share:
 		host, good = "dead.test:443", false
+	case kind < tr.share+2*tr.hangs:
+		host, good = "half.test:443", kind < tr.share+tr.hangs
 	}
 	if good {
 		sum.good++
@@ -180,8 +185,8 @@ func (tr trace) look(c chooser, sum *tally) {
 func TestOneDeadTargetOpensNoHealthyProxy(t *testing.T) {
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "proxies\tdead\tjobs for the dead site\tjudged by\tgood proxies open\tat worst\tdead proxies open\tattempts through those\tjobs for good sites lost")
-	for _, tr := range []trace{{1, 50, 0, 0.2}, {1, 50, 5, 0.2}, {2, 200, 20, 0.2}, {3, 50, 5, 0.5}} {
+	_, _ = fmt.Fprintln(w, "proxies\tdead\tjobs for the dead site\tfor a path that hangs\tjudged by\tgood proxies open\tat worst\tdead proxies open\tattempts through those\tjobs for good sites lost")
+	for _, tr := range []trace{{1, 50, 0, 0.2, 0}, {1, 50, 5, 0.2, 0}, {2, 200, 20, 0.2, 0}, {3, 50, 5, 0.5, 0}, {4, 50, 0, 0, 0.2}, {5, 50, 5, 0.2, 0.1}} {
 		ways := map[string]func() chooser{"gofer": func() chooser { return newGofer(tr.proxies) }}
 		names := []string{"gofer"}
 		for _, lib := range libraries() {
@@ -203,7 +208,7 @@ func TestOneDeadTargetOpensNoHealthyProxy(t *testing.T) {
 		}
 		for _, name := range names {
 			got := tr.run(t, ways[name])
-			_, _ = fmt.Fprintf(w, "%d\t%d\t%.0f %%\t%s\t%.2f %%\t%.0f %%\t%.0f %%\t%d\t%d of %d\n", tr.proxies, tr.dead, 100*tr.share, name,
+			_, _ = fmt.Fprintf(w, "%d\t%d\t%.0f %%\t%.0f %%\t%s\t%.2f %%\t%.0f %%\t%.0f %%\t%d\t%d of %d\n", tr.proxies, tr.dead, 100*tr.share, 100*tr.hangs, name,
 				100*got.wrong, 100*got.worst, 100*got.found, got.wasted, got.lost, got.good)
 			if name != "gofer" {
 				continue

@@ -1,0 +1,108 @@
+package rotation_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gofer-mq/gofer/breaker"
+	"github.com/gofer-mq/gofer/rotation"
+)
+
+// A site of which a part is down answers 502 there, through every proxy, without a tunnel.
+func TestAFailingPartOfASiteOpensNoGoodProxy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pool(t, rotation.Random, 20, nil)
+		for i := range 10_000 {
+			l, _, err := p.Pick(rotation.Need{Host: "shop.test:80"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Millisecond)
+			v := rotation.Verdict{Kind: rotation.Delivered}
+			if l.ID() == "p7" || i%5 == 0 {
+				v = rotation.Verdict{Kind: rotation.Unclear, Answered: true, Reason: "status_5xx"}
+			}
+			l.Report(v)
+		}
+		for _, s := range p.Status() {
+			if open := s.State != breaker.Closed; open != (s.ID == "p7") {
+				t.Errorf("%s, which answers like the others but for p7: %s", s.ID, s.State)
+			}
+		}
+	})
+}
+
+// A site of twenty hangs on some of its paths, through every proxy, and answers on the others.
+func TestASiteWithAPathThatHangsOpensNoGoodProxy(t *testing.T) {
+	for _, share := range []float64{0.02, 0.1, 0.2, 0.4} { // of the jobs, of which half hang
+		t.Run(fmt.Sprint(share), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { aPathHangs(t, share) })
+		})
+	}
+}
+
+func aPathHangs(t *testing.T, share float64) {
+	t.Helper()
+	const n, jobs = 50, 20_000
+	p := pool(t, rotation.RoundRobin, n, nil)
+	luck := rand.New(rand.NewPCG(1, 2))
+	lost, open := 0, 0
+	for range jobs {
+		time.Sleep(100 * time.Millisecond)
+		host, hangs := fmt.Sprintf("site%d.test:443", luck.IntN(20)), false
+		if luck.Float64() < share {
+			host, hangs = "half.test:443", luck.IntN(2) == 0
+		}
+		if !fetched(p, host, hangs) && !hangs {
+			lost++
+		}
+		open += n - states(p)[breaker.Closed]
+	}
+	if part := 100 * float64(open) / n / jobs; lost > 0 || part > 1 {
+		t.Errorf("%d jobs for what answers found no proxy, and %.1f %% of the good proxies were not closed; want none, and 1 %% at most", lost, part)
+	}
+}
+
+// fetched is a job of up to three attempts, which all get no answer if it hangs.
+func fetched(p *rotation.Pool, host string, hangs bool) bool {
+	var failed []string
+	for range 3 {
+		l, _, err := p.Pick(rotation.Need{Host: host, Exclude: failed})
+		switch {
+		case err != nil:
+			return false
+		case !hangs:
+			l.Report(rotation.Verdict{Kind: rotation.Delivered})
+			return true
+		}
+		l.Report(rotation.Verdict{Kind: rotation.Unclear, Reason: "timeout"})
+		failed = append(failed, l.ID())
+	}
+	return false
+}
+
+func TestSilenceOfSitesThatAnsweredIsAnOutageAndTheirErrorsAreNot(t *testing.T) {
+	for _, answered := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			const n = 20
+			p := pool(t, rotation.RoundRobin, n, nil)
+			time.Sleep(time.Second)
+			for _, v := range []rotation.Verdict{{Kind: rotation.Delivered}, {Kind: rotation.Unclear, Answered: answered}} {
+				for i := range 2 * n {
+					if l, _, err := p.Pick(rotation.Need{Host: fmt.Sprintf("site%d.test:443", i)}); err == nil {
+						l.Report(v)
+					}
+				}
+			}
+			if _, failing := p.Failing(); failing == answered {
+				t.Errorf("every site fails, with an answer: %v; the pool is said to fail: %v", answered, failing)
+			}
+			if got := states(p); got[breaker.Closed] != n {
+				t.Errorf("states: %v, want all closed", got)
+			}
+		})
+	}
+}
