@@ -79,7 +79,7 @@ func (d *duel) side() (low, high int) {
 }
 
 func (d *duel) fight(f skips, low, high int) (best *entry) {
-	for range f.draws() {
+	for range draws {
 		e := d.list[low+rand.IntN(high-low)]
 		switch {
 		case e == best || f.skip(e):

@@ -84,7 +84,7 @@ func (l *levels) pick(f skips) *entry {
 	for l.lowest < len(l.rows) && l.rows[l.lowest].head == nowhere {
 		l.lowest++
 	}
-	tries := f.draws()
+	tries := draws
 	for level := l.lowest; level < len(l.rows); level++ {
 		last := l.rows[level].tail
 		for i := l.rows[level].head; i != nowhere; i = l.rows[level].head {
@@ -107,7 +107,7 @@ func (l *levels) pick(f skips) *entry {
 
 // sample is the least used of a few at random.
 func (l *levels) sample(f skips) (best *entry) {
-	for range f.draws() {
+	for range draws {
 		if e := l.list[rand.IntN(len(l.list))]; (best == nil || e.inflight < best.inflight) && !f.skip(e) {
 			best = e
 		}

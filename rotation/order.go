@@ -31,25 +31,15 @@ func newOrder(s Strategy, slot int, p *Pool) order {
 	return &ring{dense: d}
 }
 
-// draws is how often a strategy draws again before every proxy is looked at in turn. For a sound one it draws a few times
-// only: there may be none among very many.
-const (
-	draws      = 16
-	soundDraws = 4
-)
-
-func (f skips) draws() int {
-	if f.sound > 0 {
-		return soundDraws
-	}
-	return draws
-}
+// draws is how often a strategy draws again before every proxy is looked at in turn. Sound ones it does not look for further:
+// there may be none among very many.
+const draws = 16
 
 func (d *dense) all() []*entry { return d.list }
 
 func (d *dense) touch(*entry) {}
 
-// scan is any proxy that is not skipped. It does not look for sound ones.
+// scan is any proxy that is not skipped; none if only a sound one is wanted.
 func (d *dense) scan(f skips) *entry {
 	if len(d.list) == 0 || f.sound > 0 {
 		return nil
@@ -72,7 +62,7 @@ type ring struct {
 }
 
 func (r *ring) pick(f skips) *entry {
-	for range min(f.draws(), len(r.list)) {
+	for range min(draws, len(r.list)) {
 		if r.next >= len(r.list) {
 			r.next = 0
 		}
@@ -92,7 +82,7 @@ func (l *lottery) pick(f skips) *entry {
 	if len(l.list) == 0 {
 		return nil
 	}
-	for range f.draws() {
+	for range draws {
 		if e := l.list[rand.IntN(len(l.list))]; !f.skip(e) {
 			return e
 		}

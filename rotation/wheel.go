@@ -59,7 +59,7 @@ func (w *wheel) remove(e *entry) {
 func (w *wheel) touch(*entry) {}
 
 func (w *wheel) pick(f skips) *entry {
-	for range f.draws() {
+	for range draws {
 		i := w.turn()
 		if i < 0 {
 			return nil
