@@ -67,6 +67,10 @@ func (l *Lease) Report(v Verdict) []Event {
 	now := p.group.Now()
 	full := e.inflight >= e.most
 	e.inflight--
+	if e.gone {
+		l.permit.Release() // what became of it says nothing of the pool that is there now
+		return nil
+	}
 	if v.Kind == PairFault && v.CoolDown == 0 {
 		v.CoolDown = 5 * time.Minute
 	}

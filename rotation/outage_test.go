@@ -291,3 +291,25 @@ func TestHalfOfThePoolThatFailsFastIsNotAllOfIt(t *testing.T) {
 		}
 	})
 }
+
+func TestLateResultsOfRemovedProxiesSayNothingOfThePool(t *testing.T) {
+	const n = 20
+	p := pool(t, rotation.RoundRobin, n, nil)
+	for range 5 * n {
+		take(t, p, rotation.Need{Host: "a.test:80"}).Report(rotation.Verdict{Kind: rotation.Delivered})
+	}
+	var leases []*rotation.Lease
+	for range 2 * n {
+		leases = append(leases, take(t, p, rotation.Need{Host: "a.test:80"}))
+	}
+	p.Replace(proxies(t, 2*n, nil)[n:]) // the provider died, here is another one
+	for i, l := range leases {
+		v := []rotation.Verdict{{Kind: rotation.ProxyFault}, {Kind: rotation.Unclear}, {Kind: rotation.ProxyFault, Trip: time.Hour}}[i%3]
+		if events := l.Report(v); events != nil {
+			t.Errorf("late result %d: got %+v, want nothing said of it", i, events)
+		}
+	}
+	if _, failing := p.Failing(); failing || p.Doubtful() {
+		t.Error("a pool of which nothing was asked yet is said to fail")
+	}
+}

@@ -200,6 +200,9 @@ func (p *plain) settle(t *ticket, v rotation.Verdict, failing bool) breaker.Even
 	m, now := t.m, p.group.Now()
 	defer t.permit.Release()
 	m.inflight--
+	if !slices.Contains(p.list, m) {
+		return breaker.Event{}
+	}
 	if v.Kind == rotation.PairFault && v.CoolDown == 0 {
 		v.CoolDown = 5 * time.Minute
 	}
