@@ -56,11 +56,18 @@ func (d *duo) choice(t *rapid.T, need rotation.Need, m *member, offered []*membe
 	ready := pick(offered, func(m *member) bool { return m.breaker.Until() == 0 && m.avoid <= now })
 	if need.Session != "" {
 		where := place(need)
-		last := d.sessions[where]
-		if last.list == d.lists && slices.Contains(offered, last.m) && now-last.at <= sessionTTL && m != last.m {
+		last, here := d.sessions[where]
+		here = here && last.list == d.lists && now-last.at <= sessionTTL
+		busy := pick(d.plain.list, func(other *member) bool { return d.plain.onlyBusy(other, m, need) })
+		switch {
+		case here && slices.Contains(offered, last.m) && m != last.m:
 			t.Fatalf("session %s: got %s, want %s as before, which can be used", where, m.ID, last.m.ID)
+		case here && slices.Contains(busy, last.m): // it comes back
+		case len(busy) > 0:
+			delete(d.sessions, where) // perhaps to one of them
+		default:
+			d.sessions[where] = stay{m, now, d.lists}
 		}
-		d.sessions[where] = stay{m, now, d.lists}
 		return
 	}
 	if probe && len(need.Exclude) > 0 && len(ready) > 0 {

@@ -15,7 +15,7 @@ type Need struct {
 	// Region is preferred, and demanded with RegionStrict.
 	Region       string
 	RegionStrict bool
-	// Session sends picks of one name to one proxy while it works.
+	// Session sends picks of one name to one proxy while it works, but for those that find it full or ahead of its rate.
 	Session string
 	// ID names the only proxy allowed.
 	ID string

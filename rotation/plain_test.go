@@ -104,6 +104,15 @@ func (p *plain) nextFor(m *member, host string) time.Duration {
 
 const never = time.Duration(1<<63 - 1)
 
+// onlyBusy reports whether a need that was given m would have been given the other one, too, if that were not full or ahead of
+// its rate.
+func (p *plain) onlyBusy(other, m *member, need rotation.Need) bool {
+	now := p.group.Now()
+	excluded := func(m *member) bool { return slices.Contains(need.Exclude, m.ID) }
+	return other.fits(need) && other.at() > now && other.breaker.Until() == 0 && p.rests[rest{other, need.Host}] <= now &&
+		(other.avoid <= now || m.avoid > now) && (!excluded(other) || excluded(m))
+}
+
 // fits reports whether a member may ever serve a need.
 func (m *member) fits(need rotation.Need) bool {
 	for _, tag := range need.Tags {

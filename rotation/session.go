@@ -70,12 +70,19 @@ func (t *table) fill(names map[*entry]uint64) {
 const failovers = 32
 
 // sticky is the session's proxy: the one that it moved to, or else the usable one that its name leads to first. Whoever
-// has to go elsewhere is pinned there, so that it does not move back and forth.
+// has to go elsewhere is pinned there, so that it does not move back and forth; not a session whose proxy works and is only
+// busy, for that comes back in a moment.
 func (p *Pool) sticky(s *set, slot int, session string, f skips, now time.Duration) *entry {
 	name := hash(session, s.filter.tags+s.filter.region)
-	if p.pins.len() > 0 {
-		if e := p.pinned(s, slot, name, f, now); e != nil {
-			return e
+	stays := false
+	if pinned := p.pinned(name, now); pinned != nil {
+		usable := s.usable(pinned, slot, f) && !f.skip(pinned)
+		stays = usable || s.busy(pinned, slot, f, now)
+		if stays {
+			p.pins.put(name, pin{pinned, now + p.cfg.SessionTTL})
+		}
+		if usable {
+			return pinned
 		}
 	}
 	h := name
@@ -86,36 +93,40 @@ func (p *Pool) sticky(s *set, slot int, session string, f skips, now time.Durati
 		}
 		e := t.members[t.spots[h%uint64(len(t.spots))]]
 		if s.usable(e, slot, f) && !f.skip(e) {
-			if try > 0 {
-				p.pins.put(name, pin{e, now + p.cfg.SessionTTL})
-			} else {
-				p.pins.drop(name)
-			}
+			p.move(name, e, try == 0, stays, now)
 			return e
 		}
+		stays = stays || try == 0 && s.busy(e, slot, f, now)
 		h = spread(h + 1)
 	}
-	if e := s.any(f); e != nil {
-		p.pins.put(name, pin{e, now + p.cfg.SessionTTL})
-		return e
+	e := s.any(f)
+	if e != nil {
+		p.move(name, e, false, stays, now)
 	}
-	return nil
+	return e
 }
 
-// pinned is where the session moved to. If that cannot be used the pin stays until the session has found something else: with
-// spare proxies allowed it may be the one after all.
-func (p *Pool) pinned(s *set, slot int, name uint64, f skips, now time.Duration) *entry {
-	pinned, ok := p.pins.get(name)
-	if !ok {
+// move notes where a session goes: to its own proxy, or elsewhere. It stays where it is if this is only for once.
+func (p *Pool) move(session uint64, e *entry, own, stays bool, now time.Duration) {
+	switch {
+	case stays:
+	case own:
+		p.pins.drop(session)
+	default:
+		p.pins.put(session, pin{e, now + p.cfg.SessionTTL})
+	}
+}
+
+// pinned is where the session moved to, if that was used lately. While it cannot be used the pin stays until the session has
+// found something else: with spare proxies allowed it may be the one after all.
+func (p *Pool) pinned(session uint64, now time.Duration) *entry {
+	if p.pins.len() == 0 {
 		return nil
 	}
-	if pinned.until < now {
-		p.pins.drop(name)
+	pinned, ok := p.pins.get(session)
+	if ok && pinned.until < now {
+		p.pins.drop(session)
 		return nil
 	}
-	if !s.usable(pinned.e, slot, f) || f.skip(pinned.e) {
-		return nil
-	}
-	p.pins.put(name, pin{pinned.e, now + p.cfg.SessionTTL})
 	return pinned.e
 }

@@ -114,3 +114,43 @@ func TestSessionFindsTheLastUsableOfMany(t *testing.T) {
 		}
 	})
 }
+
+// TestSessionComesBackToAProxyThatWasOnlyBusy: what is full or ahead of its rate works, so picks that go past it take the session
+// with them neither from its own proxy nor from where it moved to.
+func TestSessionComesBackToAProxyThatWasOnlyBusy(t *testing.T) {
+	busy := map[string]func(*rotation.Proxy){
+		"full":              func(p *rotation.Proxy) { p.MaxInflight = 1 },
+		"ahead of its rate": func(p *rotation.Proxy) { p.Rate = 1 },
+	}
+	for name, limit := range busy {
+		for _, moved := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, moved %v", name, moved), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					p := drawPool(rotation.RoundRobin, 20, func(_ int, p *rotation.Proxy) { limit(p) })
+					need := rotation.Need{Session: "s"}
+					visit := func(at time.Duration) string {
+						l := take(t, p, need)
+						time.AfterFunc(at, l.Release)
+						return l.ID()
+					}
+					place := visit(time.Second)
+					time.Sleep(2 * time.Second)
+					if moved {
+						p.ForceOpen(place, time.Minute, "test")
+						own := place
+						place = visit(time.Second)
+						time.Sleep(2 * time.Second)
+						p.Reset(own)
+					}
+					for range 3 {
+						first, second := visit(time.Second), visit(time.Second)
+						if first != place || second == place {
+							t.Errorf("got %s and, while it is busy, %s; want %s and another one", first, second, place)
+						}
+						time.Sleep(2 * time.Second)
+					}
+				})
+			})
+		}
+	}
+}

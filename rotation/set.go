@@ -235,9 +235,19 @@ func (s *set) turns(c class) *turns {
 	return &s.due
 }
 
+// has reports whether a proxy is a member.
+func (s *set) has(e *entry, slot int) bool {
+	return !e.gone && slot < len(e.places) && e.places[slot].set == s.id
+}
+
+// busy reports whether a member works and is only full or ahead of its rate.
+func (s *set) busy(e *entry, slot int, f skips, now time.Duration) bool {
+	return s.has(e, slot) && !f.skip(e) && (e.inflight >= e.most || e.free > now) && e.breaker.Until() == 0 && (f.spare || e.avoid <= now)
+}
+
 // usable reports whether a member may be picked now.
 func (s *set) usable(e *entry, slot int, f skips) bool {
-	if e.gone || slot >= len(e.places) || e.places[slot].set != s.id {
+	if !s.has(e, slot) {
 		return false
 	}
 	at := e.places[slot].at
