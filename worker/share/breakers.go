@@ -89,7 +89,8 @@ func (b *Breakers) Changed(e rotation.Event) {
 // Reset takes the fleet's finding about a proxy away, if there is one.
 func (b *Breakers) Reset(proxy string) {
 	b.mu.Lock()
-	_, known := b.found[proxy]
+	known := b.found[proxy] != nil
+	b.forget(proxy) // what waits to be written holds here already
 	b.mu.Unlock()
 	if known {
 		b.send(proxy, word{})
@@ -191,7 +192,7 @@ func (b *Breakers) forget(id string) {
 	}
 }
 
-// review drops what is over and judges the workers. A proxy may also come into the pool after the word about it.
+// review drops what is over and judges the workers. A proxy may also come into the pool after the word about it, or again.
 func (b *Breakers) review() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -201,8 +202,10 @@ func (b *Breakers) review() {
 			delete(b.found, id) // the pool keeps the time itself
 			continue
 		}
-		if !f.known {
-			b.heed(id, f, f.heeded)
+		var s rotation.Status
+		s, f.known = b.cfg.Pool.StatusOf(id)
+		if f.known && f.heeded && s.AvoidedUntil.IsZero() {
+			b.heed(id, f, true)
 		}
 		if f.known {
 			reports[f.worker]++

@@ -115,6 +115,21 @@ func TestWorkerThatFindsMostOfThePoolDeadIsNotFollowed(t *testing.T) {
 	eventually(t, "the worker to be followed again", func() bool { return fmt.Sprint(b.avoided()) == "[p2 p3 p4 p5 p6 p8 p9]" })
 }
 
+func TestFindingHoldsForAProxyThatLeavesTheListAndComesBack(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	b := f.join("b", 4)
+	f.tell("p3", finding("a", longest))
+	eventually(t, "the proxy to be avoided", func() bool { return b.avoids("p3") })
+	b.list(3)
+	eventually(t, "it to be counted no longer", func() bool { return b.Avoided() == 0 })
+	b.list(4)
+	eventually(t, "it to be avoided again", func() bool { return b.avoids("p3") && b.Avoided() == 1 })
+	b.list(3)
+	b.list(4)
+	eventually(t, "it to be avoided after it was gone for a moment", func() bool { return b.avoids("p3") })
+}
+
 func TestResetTakesTheFindingAwayForAll(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
@@ -124,6 +139,9 @@ func TestResetTakesTheFindingAwayForAll(t *testing.T) {
 	b.pool.Reset("p0")
 	b.Reset("p0")
 	b.Reset("p1")
+	if b.avoids("p0") || b.Avoided() > 0 {
+		t.Error("b avoids the proxy until the bucket says so, too")
+	}
 	eventually(t, "c to use it again", func() bool { return !c.avoids("p0") })
 	if keys, err := f.kv.ListKeys(t.Context()); err != nil {
 		t.Error(err)
