@@ -39,7 +39,7 @@ type Increments struct {
 	// ID names them, the same at every repetition. Mark names a counter that nobody else increments: the ID that is
 	// stored with it is that of the last increments which were stored.
 	ID, Mark string
-	// Counts are whole decimal numbers by the name of their counter, at most 999.
+	// Counts are whole decimal numbers by the name of their counter, at most 999; without any, the mark alone is stored.
 	Counts map[string]string
 	// Repeated says that they may be stored already: a try before this one got no answer, or an error.
 	Repeated bool
@@ -56,9 +56,9 @@ func (c *Client) AddRollups(ctx context.Context, inc Increments) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	if inc.Repeated {
-		stored, err := c.hasMark(ctx, inc)
-		if err != nil || stored {
-			return c.explain(doing, err)
+		stored, err := c.RollupMark(ctx, inc.Mark)
+		if err != nil || stored == inc.ID {
+			return err
 		}
 	}
 	err := c.batch(ctx, inc)
@@ -71,12 +71,17 @@ func (c *Client) AddRollups(ctx context.Context, inc Increments) error {
 	return c.explain(doing, err)
 }
 
-func (c *Client) hasMark(ctx context.Context, inc Increments) (bool, error) {
-	msg, err := c.last(ctx, c.names.Stream("ROLLUPS"), RollupSubject(c.names, inc.Mark))
+// RollupMark is the ID of the last increments that were stored under a mark, empty if none were, or if the counters were
+// deleted since.
+func (c *Client) RollupMark(ctx context.Context, mark string) (id string, err error) {
+	msg, err := c.last(ctx, c.names.Stream("ROLLUPS"), RollupSubject(c.names, mark))
 	if isNotFound(err) {
-		return false, nil
+		return "", nil
 	}
-	return err == nil && msg.Header.Get(jetstream.MsgIDHeader) == inc.ID, err
+	if err != nil {
+		return "", c.explain("read a mark of the rollups", err)
+	}
+	return msg.Header.Get(jetstream.MsgIDHeader), nil
 }
 
 // batch publishes the increments and waits for the answer to the last message, the mark's, which commits all. What the

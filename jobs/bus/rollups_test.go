@@ -96,6 +96,33 @@ func TestMarkOutlivesTheDuplicateWindow(t *testing.T) {
 	}
 }
 
+func TestMarkGoesWithTheCounters(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	expect := func(when, want string) {
+		t.Helper()
+		if got, err := in.RollupMark(soon(t), "book.a"); err != nil || got != want {
+			t.Errorf("mark %s: got %q, %v; want %q", when, got, err, want)
+		}
+	}
+	expect("of nobody", "")
+	must(t, in.AddRollups(soon(t), flush("a", 0, nil)))
+	expect("alone", "a.0")
+	must(t, in.AddRollups(soon(t), flush("a", 1, map[string]string{"hour.2026010100.attempts": "1"})))
+	expect("with counters", "a.1")
+	stream, err := in.js.Stream(soon(t), "GOFER_ROLLUPS")
+	must(t, err)
+	must(t, stream.Purge(soon(t)))
+	expect("after a purge", "")
+	must(t, in.AddRollups(soon(t), flush("a", 2, nil)))
+	must(t, in.js.DeleteStream(soon(t), "GOFER_ROLLUPS"))
+	_, err = in.RollupMark(soon(t), "book.a")
+	isError(t, err, bus.ErrNotSetUp)
+	_, err = in.Apply(soon(t), bus.Settings{})
+	must(t, err)
+	expect("in a new stream", "")
+}
+
 func TestFlushIsStoredWholeOrNotAtAll(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
@@ -257,7 +284,7 @@ func BenchmarkFlush(b *testing.B) {
 				}
 				for i := range rows {
 					counts[fmt.Sprintf("proxy.2026010100.p%04d", i)] = "7000000000000009000000000000000000000000000000000001000000000000000001"
-					if len(counts) == 500 {
+					if len(counts) == 999 {
 						add(counts)
 						counts = map[string]string{}
 					}
