@@ -195,7 +195,7 @@ const leastAttempts = 5
 // worst are up to ten proxies that failed, the largest share of failures first.
 func worst(proxies []rollup.Proxy) []rollup.Proxy {
 	proxies = slices.DeleteFunc(proxies, func(p rollup.Proxy) bool {
-		return p.FailureCount == 0 || p.TotalAttempts < leastAttempts || p.ProxyID == rollup.Other
+		return p.FailureCount == 0 || p.TotalAttempts < leastAttempts || p.ProxyID == rollup.Rest
 	})
 	share := func(p rollup.Proxy) float64 { return float64(p.FailureCount) / float64(p.TotalAttempts) }
 	slices.SortStableFunc(proxies, func(a, b rollup.Proxy) int {

@@ -147,7 +147,7 @@ func TestLiveEventsAreWhatTheDocumentSays(t *testing.T) {
 func TestWorstProxiesAreThoseWithTheLargestShareOfFailures(t *testing.T) {
 	w := newWorker(t, nil)
 	for id, n := range map[string][2]int{ // attempts and failures
-		"busy": {1000, 50}, "never-works": {5, 5}, "half": {6, 3}, "half-and-more-of-it": {60, 30}, "hardly-tried": {4, 4}, "good": {100, 0}, rollup.Other: {50, 50},
+		"busy": {1000, 50}, "never-works": {5, 5}, "half": {6, 3}, "half-and-more-of-it": {60, 30}, "hardly-tried": {4, 4}, "good": {100, 0}, rollup.Rest: {50, 50},
 	} {
 		for i := range n[0] {
 			f := rollup.AttemptFact{Proxy: id, Status: 200}

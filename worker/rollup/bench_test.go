@@ -1,6 +1,7 @@
 package rollup_test
 
 import (
+	"fmt"
 	"runtime"
 	"testing"
 	"time"
@@ -27,7 +28,7 @@ func TestBookOfADayIsSmall(t *testing.T) {
 	for i := range 300_000 { // five minutes of 1,000 a second
 		b.Attempt(rollup.AttemptFact{Proxy: "p1", Status: 200})
 		if i%5000 == 0 {
-			b.Done(b.Take(true).Seq)
+			b.Done(b.Take().Seq)
 		}
 	}
 	if flood := heap() - before; flood > day*1.2 {
@@ -64,5 +65,28 @@ func BenchmarkDay(b *testing.B) {
 			}
 			b.ReportMetric(megabytes, "MB")
 		})
+	}
+}
+
+// BenchmarkByProxy asks a fleet of that many proxies, each of them used in each hour. With as many attempts each they are
+// told apart by id alone, which takes longest.
+func BenchmarkByProxy(b *testing.B) {
+	for _, proxies := range []int{1000, 9000} {
+		book := rollup.NewBook()
+		for hour := range 24 {
+			name := "proxy." + time.Now().Add(-time.Duration(hour)*time.Hour).UTC().Format("2006010215") + "."
+			for i := range proxies {
+				if err := book.Set(fmt.Sprintf("%sp%04d", name, i), "7000000000000009000000000000000000000000000000000001000000000000000001"); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+		for _, hours := range []int{1, 12, 24} {
+			b.Run(fmt.Sprintf("proxies=%d/hours=%d", proxies, hours), func(b *testing.B) {
+				for b.Loop() {
+					book.ByProxy(hours)
+				}
+			})
+		}
 	}
 }

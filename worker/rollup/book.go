@@ -11,6 +11,9 @@ import (
 // RetentionHours is how many hours a Book keeps, the running one included.
 const RetentionHours = 168
 
+// aheadHours is how far ahead of this clock that of another worker may be.
+const aheadHours = 2
+
 // How many raw events a Book keeps at most, of each kind. They last an hour at 10,000 requests an hour, and less when
 // more happens: memory stays flat.
 const (
@@ -28,6 +31,7 @@ type Book struct {
 	mu      sync.Mutex
 	hours   [RetentionHours]Hour // the hour n is at n modulo their number
 	proxies table
+	answer  answer
 	seconds [Seconds]Second
 	loaded  bool // fed by Set: its proxies may change after their hour
 
@@ -46,7 +50,7 @@ type Book struct {
 func NewBook() *Book {
 	return &Book{
 		id:       rand.Text(),
-		proxies:  table{rows: map[string][]cell{}},
+		proxies:  table{rows: map[string]*row{}},
 		attempts: ring[AttemptFact]{most: maxRaw},
 		ended:    ring[JobFact]{most: maxRaw},
 		failures: ring[JobFact]{most: maxFailures},
@@ -65,7 +69,7 @@ func (b *Book) Attempt(f AttemptFact) {
 	b.second(f.At).attempt(f)
 	b.fold(hour, func(h *Hour) { h.attempt(f) })
 	if f.Proxy != "" {
-		b.foldProxy(hour, f.Proxy, func(c *proxyCounts) { c.attempt(f) })
+		b.foldProxy(hour, f.Proxy, countAttempt(f))
 	}
 }
 
@@ -101,16 +105,8 @@ func (b *Book) Breaker(e jobs.BreakerEvent) {
 	b.breakers.add(e)
 	b.fold(hour, func(h *Hour) { h.breaker(e) })
 	if e.ToState == "open" {
-		b.foldProxy(hour, e.ProxyID, func(c *proxyCounts) { c[proxyOpens]++ })
+		b.foldProxy(hour, e.ProxyID, proxyCounts{proxyOpens: 1})
 	}
-}
-
-// Recall keeps a breaker event for BreakerEvents without counting it: the sums of a book that is fed by Set know it
-// already.
-func (b *Book) Recall(e jobs.BreakerEvent) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.breakers.add(e)
 }
 
 // enter puts a time that is missing or ahead of the clock to now, and returns its hour. A clock that is ahead must
@@ -147,27 +143,35 @@ func (b *Book) fold(hour int64, fact func(*Hour)) {
 	fact(&b.part(hour).hour)
 }
 
-func (b *Book) foldProxy(hour int64, id string, fact func(*proxyCounts)) {
+// foldProxy leaves a proxy without a name if its id cannot be part of a subject.
+func (b *Book) foldProxy(hour int64, id string, c proxyCounts) {
 	if hour <= b.proxies.current-proxyHours {
 		return
 	}
+	p := b.part(hour)
+	p.every.merge(&c)
+	b.proxies.every.add(hour, &c)
 	if !jobs.ValidProxyID(id) {
-		id = Other // it becomes a part of a subject
+		return
 	}
-	fact(b.proxies.at(id, hour))
-	fact(b.part(hour).proxy(id))
+	p.add(id, &c)
+	if r := b.proxies.row(id); r != nil {
+		r.add(hour, &c)
+	}
 }
 
-// hour is the slot of that hour, emptied if it still holds an older one; nil when the hour is no longer kept.
+// hour is the slot of that hour, emptied if it still holds an older one, or one that a clock which stood ahead left
+// there; nil when the hour is no longer kept.
 func (b *Book) hour(hour int64) *Hour {
-	if hour <= hourOf(time.Now())-RetentionHours {
+	now := hourOf(time.Now())
+	if hour <= now-RetentionHours {
 		return nil
 	}
 	h := &b.hours[hour%RetentionHours]
 	switch held := hourOf(h.Start); {
-	case held > hour:
+	case held > hour && held <= now+aheadHours:
 		return nil
-	case held < hour:
+	case held != hour:
 		*h = Hour{Start: startOf(hour)}
 	}
 	return h

@@ -138,7 +138,7 @@ func TestAnySplitOverWorkersAndAnyRepeatedFlushAddUpToTheSameAnswers(t *testing.
 				w := rapid.SampledFrom(workers).Draw(t, "worker")
 				f(w)
 				for range rapid.IntRange(0, 2).Draw(t, "flushes") {
-					d := w.Take(rapid.Bool().Draw(t, "all"))
+					d := w.Take()
 					fleet.add(d)
 					if rapid.Bool().Draw(t, "acknowledged") {
 						w.Done(d.Seq)
@@ -146,7 +146,7 @@ func TestAnySplitOverWorkersAndAnyRepeatedFlushAddUpToTheSameAnswers(t *testing.
 				}
 			}
 			for _, w := range workers {
-				for d := w.Take(true); d.Seq != 0; d = w.Take(true) {
+				for d := w.Take(); d.Seq != 0; d = w.Take() {
 					fleet.add(d)
 					w.Done(d.Seq)
 				}
@@ -158,18 +158,18 @@ func TestAnySplitOverWorkersAndAnyRepeatedFlushAddUpToTheSameAnswers(t *testing.
 
 func TestDeltaIsTheSameUntilItIsDone(t *testing.T) {
 	b := rollup.NewBook()
-	if got := b.Take(true); got.Seq != 0 || len(got.Counts) != 0 {
+	if got := b.Take(); got.Seq != 0 || len(got.Counts) != 0 {
 		t.Errorf("delta of an empty book: got %+v, want none", got)
 	}
 	b.Retry(jobs.RetryEvent{})
-	first := b.Take(true)
+	first := b.Take()
 	b.Retry(jobs.RetryEvent{})
-	if got := b.Take(true); !reflect.DeepEqual(got, first) {
+	if got := b.Take(); !reflect.DeepEqual(got, first) {
 		t.Errorf("delta before it is done: got %+v, want %+v", got, first)
 	}
 	b.Done(first.Seq + 1)
 	b.Done(first.Seq)
-	second := b.Take(true)
+	second := b.Take()
 	if second.Seq != first.Seq+1 || second.Counts[slices.Collect(maps.Keys(second.Counts))[0]] != "1" {
 		t.Errorf("delta after that: got %+v, want one retry under Seq 2", second)
 	}
@@ -282,7 +282,7 @@ func TestSetRefusesWhatNoDeltaSays(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"hour.2001010100.attempts", "proxy.2001010100.p1", rollup.NewBook().Take(true).Mark()} {
+	for _, name := range []string{"hour.2001010100.attempts", "proxy.2001010100.p1", rollup.NewBook().Take().Mark()} {
 		if err := rollup.NewBook().Set(name, "1"); err != nil {
 			t.Errorf("Set(%q): got %v, want it left out", name, err)
 		}
@@ -319,7 +319,7 @@ func fill(b *rollup.Book) {
 			b.Retry(jobs.RetryEvent{JobID: fmt.Sprintf("01J%023d", i), Error: fmt.Sprintf("the proxy did not answer within %d s", i), At: at})
 		}
 		if i%1000 == 0 {
-			d := b.Take(true)
+			d := b.Take()
 			b.Done(d.Seq)
 		}
 	}

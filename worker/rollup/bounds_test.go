@@ -2,13 +2,12 @@ package rollup_test
 
 import (
 	"fmt"
-	"maps"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/worker/rollup"
@@ -21,7 +20,7 @@ func TestBusiestProxiesKeepTheirNames(t *testing.T) {
 
 func takeInto(s *stream, b *rollup.Book) {
 	for more := true; more; {
-		d := b.Take(true)
+		d := b.Take()
 		s.add(d)
 		b.Done(d.Seq)
 		more = d.More
@@ -44,8 +43,8 @@ func busiest(t *testing.T, flushed bool) {
 		time.Sleep(time.Hour)
 		got := b.ByProxy(24)
 		takeInto(&fleet, b)
-		if len(got) != 1001 || got[1000].ProxyID != rollup.Other || got[1000].TotalAttempts != 2000 || got[1000].Bytes != 2000 {
-			t.Fatalf("proxies: got %d, the last %+v, want 1001 and the rest in other", len(got), got[len(got)-1])
+		if len(got) != 1001 || got[1000].ProxyID != rollup.Rest || got[1000].TotalAttempts != 2000 || got[1000].Bytes != 2000 {
+			t.Fatalf("proxies: got %d, the last %+v, want 1001 and the rest in the rest", len(got), got[len(got)-1])
 		}
 		if got[0].ProxyID != "p2000" || got[999].ProxyID != "p2999" {
 			t.Errorf("named: got %s to %s, want p2000 to p2999", got[0].ProxyID, got[999].ProxyID)
@@ -58,7 +57,7 @@ func busiest(t *testing.T, flushed bool) {
 			named += strings.Count(name, "proxy.")
 		}
 		if named != 1001 {
-			t.Errorf("names in the fleet's sums: got %d, want 1000 and other", named)
+			t.Errorf("names in the fleet's sums: got %d, want 1000 and their sum", named)
 		}
 	})
 }
@@ -94,44 +93,202 @@ func TestRawEventsLastAnHour(t *testing.T) {
 	})
 }
 
-func TestRowsOfManyProxiesWaitUntilAllIsAskedFor(t *testing.T) {
-	for proxies, want := range map[int]bool{100: true, 101: false} {
-		b := rollup.NewBook()
-		for i := range proxies {
-			b.Attempt(rollup.AttemptFact{Proxy: fmt.Sprint("p", i), Status: 200})
-		}
-		d := b.Take(false)
-		b.Done(d.Seq)
-		rows := 0
-		for name := range d.Counts {
-			rows += strings.Count(name, "proxy.")
-		}
-		if attempts := slices.Collect(maps.Keys(d.Counts)); len(attempts) == 0 || (rows == proxies) != want {
-			t.Errorf("first delta of %d proxies: %d names, %d of them rows; want the rows in it: %v", proxies, len(attempts), rows, want)
-		}
-		if rest := b.Take(true); (len(rest.Counts) == proxies) == want {
-			t.Errorf("then of %d proxies: %d names", proxies, len(rest.Counts))
+// byProxy adds up what a book tells of its proxies, the rest included.
+func byProxy(b *rollup.Book) (attempts, bytes int64) {
+	for _, p := range b.ByProxy(24) {
+		attempts += p.TotalAttempts
+		bytes += p.Bytes
+	}
+	return attempts, bytes
+}
+
+func TestProxiesBeyondThoseThatAreToldApartAreInTheRest(t *testing.T) {
+	worker := rollup.NewBook()
+	for i := range 10_002 {
+		worker.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%05d", i), Status: 200, Bytes: 7})
+	}
+	sums := newStream()
+	takeInto(&sums, worker)
+	for name, b := range map[string]*rollup.Book{"worker": worker, "fleet": sums.book(t)} {
+		if attempts, bytes := byProxy(b); attempts != 10_002 || bytes != 7*10_002 {
+			t.Errorf("%s by proxy: got %d attempts and %d bytes, want 10002 and 7 each", name, attempts, bytes)
 		}
 	}
 }
 
+// TestFleetWithMoreProxiesThanItCanNameLosesNothing has two workers whose proxies are other ones each hour.
+func TestFleetWithMoreProxiesThanItCanNameLosesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sums, fleet := newStream(), rollup.NewBook()
+		workers := []*rollup.Book{rollup.NewBook(), rollup.NewBook()}
+		for hour := range 12 {
+			for w, b := range workers {
+				for i := range 1200 {
+					b.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("w%dh%02dp%05d", w, hour, i), Status: 200, Bytes: 10})
+				}
+				takeInto(&sums, b)
+			}
+			for range 2 { // a sum may be set again
+				for name, sum := range sums.sums {
+					if err := fleet.Set(name, sum.String()); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			time.Sleep(time.Hour)
+		}
+		total := fleet.Total(24)
+		if attempts, bytes := byProxy(fleet); attempts != total.Attempts() || bytes != total.Bytes() {
+			t.Errorf("fleet by proxy: got %d attempts and %d bytes, want the %d and %d of all", attempts, bytes, total.Attempts(), total.Bytes())
+		}
+	})
+}
+
+func TestNoProxyIsTakenForTheRest(t *testing.T) {
+	worker := rollup.NewBook()
+	worker.Attempt(rollup.AttemptFact{Proxy: "other", Status: 200, Bytes: 7})
+	worker.Attempt(rollup.AttemptFact{Proxy: "no good", Status: 200, Bytes: 100}) // has no row
+	sums := newStream()
+	takeInto(&sums, worker)
+	for name, b := range map[string]*rollup.Book{"worker": worker, "fleet": sums.book(t)} {
+		if got := b.ByProxy(24); len(got) != 2 || got[0].ProxyID != "other" || got[0].Bytes != 7 || got[1].ProxyID != rollup.Rest || got[1].Bytes != 100 {
+			t.Errorf("%s: got %+v, want the proxy with 7 bytes and the rest with 100", name, got)
+		}
+	}
+	if jobs.ValidProxyID(rollup.Rest) {
+		t.Errorf("%s is a proxy's id", rollup.Rest)
+	}
+}
+
+// TestFewerHoursThanTheDayAreAddedUp asks for fewer hours than the day, whose sum is kept.
+func TestFewerHoursThanTheDayAreAddedUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := rollup.NewBook()
+		for range 30 {
+			b.Attempt(rollup.AttemptFact{Proxy: "p1", Status: 200})
+			time.Sleep(time.Hour)
+		}
+		for hours, want := range map[int]int64{1: 0, 2: 1, 12: 11, 23: 22, 24: 23, 168: 23} {
+			var got int64
+			for _, p := range b.ByProxy(hours) {
+				got += p.TotalAttempts
+			}
+			if got != want {
+				t.Errorf("%d hours: got %d attempts, want %d", hours, got, want)
+			}
+		}
+	})
+}
+
 func TestNoDeltaIsTooLargeForTheServer(t *testing.T) {
 	b := rollup.NewBook()
-	for i := range 1000 {
+	for i := range 1100 {
 		b.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%04d", i), Status: 200, Bytes: 1 << 40})
 	}
 	fleet := newStream()
 	deltas := 0
 	for more := true; more; deltas++ {
-		d := b.Take(true)
-		if len(d.Counts) > 500 {
-			t.Fatalf("delta %d: %d increments, want at most 500", d.Seq, len(d.Counts))
+		d := b.Take()
+		if len(d.Counts) > 999 {
+			t.Fatalf("delta %d: %d increments, want at most 999", d.Seq, len(d.Counts))
 		}
 		fleet.add(d)
 		b.Done(d.Seq)
+		if got := fleet.book(t).ByProxy(24); !d.More && !reflect.DeepEqual(got, b.ByProxy(24)) {
+			t.Error("the deltas do not add up to the book")
+		} else if d.More && (len(got) == 0 || got[len(got)-1].ProxyID == rollup.Rest) {
+			t.Errorf("after delta %d: %d rows and a rest, want rows that make up their sum", d.Seq, len(got))
+		}
 		more = d.More
 	}
-	if deltas != 3 || b.Take(true).Seq != 0 || !reflect.DeepEqual(fleet.book(t).ByProxy(24), b.ByProxy(24)) {
-		t.Errorf("got %d deltas that do not add up to the book, want 3 that do", deltas)
+	if deltas != 2 || b.Take().Seq != 0 {
+		t.Errorf("got %d deltas, want 2", deltas)
+	}
+}
+
+// TestClockThatStoodAheadIsForgotten plays it with the clocks of two bubbles, which both begin in the year 2000.
+func TestClockThatStoodAheadIsForgotten(t *testing.T) {
+	for name, ahead := range map[string]time.Duration{"an hour": time.Hour, "two days": 48 * time.Hour, "a year": 365 * 24 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			b := rollup.NewBook()
+			fact := rollup.AttemptFact{Proxy: "p1", Status: 200, Bytes: 5}
+			synctest.Test(t, func(*testing.T) {
+				time.Sleep(ahead)
+				b.Attempt(fact)
+				b.Done(b.Take().Seq)
+			})
+			synctest.Test(t, func(t *testing.T) {
+				for range 48 {
+					b.Attempt(fact)
+					if rows := strings.Count(fmt.Sprint(b.Take().Counts), "proxy."); rows != 2 {
+						t.Fatalf("to be flushed: got %d rows, want the proxy's and the sum", rows)
+					}
+					b.Done(b.Take().Seq)
+					time.Sleep(time.Second)
+					got, live, hour := b.ByProxy(1), b.Recent(1)[0], b.Hour(0)
+					if len(got) != 1 || got[0].ProxyID != "p1" || live.Attempts != 1 || hour.Attempts() == 0 {
+						t.Fatalf("%v after the clock was set back: by proxy %+v, in a second %d, in the hour %d", time.Now(), got, live.Attempts, hour.Attempts())
+					}
+					time.Sleep(time.Hour - time.Second)
+				}
+			})
+		})
+	}
+}
+
+func TestBreakerEventsOfOthersAreChecked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(1000 * time.Hour)
+		now := time.Now()
+		good := jobs.BreakerEvent{ProxyID: "p1", FromState: "closed", ToState: "open", Timestamp: now.Add(-time.Minute), Reason: "timeout", Worker: "w1"}
+		with := func(change func(*jobs.BreakerEvent)) jobs.BreakerEvent {
+			e := good
+			change(&e)
+			return e
+		}
+		for name, e := range map[string]jobs.BreakerEvent{
+			"no id": with(func(e *jobs.BreakerEvent) { e.ProxyID = "" }), "no such id": with(func(e *jobs.BreakerEvent) { e.ProxyID = "a.b" }),
+			"no state": with(func(e *jobs.BreakerEvent) { e.FromState = "" }), "no such state": with(func(e *jobs.BreakerEvent) { e.ToState = "?" }),
+		} {
+			if err := rollup.NewBook().Recall(e, now); err == nil {
+				t.Errorf("%s: got no error", name)
+			}
+		}
+		const week = rollup.RetentionHours * time.Hour
+		for name, c := range map[string]struct{ at, stored, want time.Time }{
+			"its own":                   {now.Add(-time.Minute), now, now.Add(-time.Minute)},
+			"ahead":                     {now.AddDate(1000, 0, 0), now.Add(-time.Hour), now.Add(-time.Hour)},
+			"none":                      {time.Time{}, now, now},
+			"a week before its storing": {now.Add(-week - time.Hour), now, now},
+			"kept no longer":            {now.Add(-week - time.Hour), now.Add(-week), time.Time{}},
+			"stored too long ago":       {now, now.Add(-week - time.Hour), time.Time{}},
+		} {
+			b := rollup.NewBook()
+			if err := b.Recall(with(func(e *jobs.BreakerEvent) { e.Timestamp = c.at }), c.stored); err != nil {
+				t.Error(err)
+			}
+			got := append(b.BreakerEvents(time.Time{}), jobs.BreakerEvent{})[0]
+			if !got.Timestamp.Equal(c.want) {
+				t.Errorf("time %s: got %v, want %v", name, got.Timestamp, c.want)
+			}
+		}
+	})
+}
+
+func TestLongTextsOfBreakerEventsAreNotKept(t *testing.T) {
+	b, before := rollup.NewBook(), heap()
+	for range 100 {
+		long := strings.Repeat("é", 250_000)
+		if err := b.Recall(jobs.BreakerEvent{ProxyID: "p1", FromState: "closed", ToState: "open", Reason: long, Worker: long[1:]}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if grown := heap() - before; grown > 1 {
+		t.Errorf("100 events of a megabyte take %.1f MB, want less than one", grown)
+	}
+	for _, e := range b.BreakerEvents(time.Time{}) {
+		if len(e.Reason) > 300 || len(e.Worker) > 300 || !utf8.ValidString(e.Reason+e.Worker) || !strings.HasPrefix(e.Reason, "éé") {
+			t.Fatalf("got a reason of %d and a worker of %d bytes, want 300 at most", len(e.Reason), len(e.Worker))
+		}
 	}
 }

@@ -16,15 +16,9 @@ import (
 // hourLayout writes an hour as one token of a subject, in the order of time.
 const hourLayout = "2006010215"
 
-// ErrTooManyProxies is returned by Set for a proxy beyond those that a book holds.
-var ErrTooManyProxies = errors.New("too many proxies in the rollups")
-
 // maxIncrements is how many increments a delta has at most: the server takes no more than 1,000 messages at once, and
 // one is the mark's.
-const maxIncrements = 500
-
-// fewRows is how many proxies of an hour every delta takes along. More of them wait until all is asked for.
-const fewRows = 100
+const maxIncrements = 999
 
 // Delta is a part of what was added to a book since the last flush: named increments, to be added to sums that live
 // elsewhere, all of them or none. Names are ends of subjects, such as "hour.2026112319.job.succeeded"; increments are
@@ -46,13 +40,12 @@ func (d Delta) ID() string { return d.Book + "." + strconv.FormatUint(d.Seq, 10)
 func (d Delta) Mark() string { return famMark + "." + d.Book }
 
 // Take returns what was added since the last delta that is done. Until Done is called with its Seq it returns that
-// same delta again, whatever was added in the meantime. Rows of proxies are left for later when they are many, unless
-// all is set.
-func (b *Book) Take(all bool) Delta {
+// same delta again, whatever was added in the meantime.
+func (b *Book) Take() Delta {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.taken) == 0 {
-		b.taken = b.drain(all)
+		b.taken = b.drain()
 	}
 	if len(b.taken) == 0 {
 		return Delta{Book: b.id}
@@ -69,35 +62,46 @@ func (b *Book) Done(seq uint64) {
 	}
 }
 
-func (b *Book) drain(all bool) (out []Delta) {
-	counts := map[string]string{}
+func (b *Book) drain() []Delta {
+	var c cutter
 	for hour, p := range b.pending {
 		name := startOf(hour).Format(hourLayout)
-		p.hour.export(famHour+"."+name+".", counts)
-		p.hour = Hour{}
-		if all || len(p.proxies) <= fewRows {
-			p.fold(b.proxies.names(hour))
-			p.exportRows(famProxy+"."+name+".", counts)
-			delete(b.pending, hour)
-		}
+		p.hour.export(famHour+"."+name+".", &c)
+		p.fold(b.proxies.names(hour))
+		p.exportRows(famProxy+"."+name+".", &c)
 	}
-	for names := range slices.Chunk(slices.Sorted(maps.Keys(counts)), maxIncrements) {
+	clear(b.pending)
+	out := make([]Delta, len(c.counts))
+	for i, counts := range c.counts {
 		b.seq++
-		d := Delta{Book: b.id, Seq: b.seq, Counts: make(map[string]string, len(names)), More: true}
-		for _, name := range names {
-			d.Counts[name] = counts[name]
-		}
-		out = append(out, d)
-	}
-	if len(out) > 0 {
-		out[len(out)-1].More = false
+		out[i] = Delta{Book: b.id, Seq: b.seq, Counts: counts, More: i < len(out)-1}
 	}
 	return out
+}
+
+// cutter cuts increments into as few deltas as the server takes.
+type cutter struct{ counts []map[string]string }
+
+// room is the newest delta's increments, or a new one's if that one has no room for n more.
+func (c *cutter) room(n int) map[string]string {
+	if last := len(c.counts) - 1; last >= 0 && len(c.counts[last])+n <= maxIncrements {
+		return c.counts[last]
+	}
+	counts := map[string]string{}
+	c.counts = append(c.counts, counts)
+	return counts
+}
+
+func (c *cutter) put(name string, n int64) {
+	if n != 0 {
+		c.room(1)[name] = strconv.FormatInt(n, 10)
+	}
 }
 
 // part is what was added to one hour and is not flushed yet.
 type part struct {
 	hour    Hour
+	every   proxyCounts // of all proxies, those without a row included
 	proxies map[string]*proxyCounts
 }
 
@@ -110,52 +114,58 @@ func (b *Book) part(hour int64) *part {
 	return p
 }
 
-func (p *part) proxy(id string) *proxyCounts {
-	c := p.proxies[id]
-	if c == nil && len(p.proxies) >= maxTracks {
-		return p.proxy(Other)
+func (p *part) add(id string, c *proxyCounts) {
+	held := p.proxies[id]
+	if held == nil && len(p.proxies) < maxTracks {
+		held = &proxyCounts{}
+		p.proxies[id] = held
 	}
-	if c == nil {
-		c = &proxyCounts{}
-		p.proxies[id] = c
+	if held != nil {
+		held.merge(c)
 	}
-	return c
 }
 
-// fold puts the proxies without a name into Other.
+// fold takes their rows from the proxies without a name.
 func (p *part) fold(named func(id string) bool) {
-	for id, c := range p.proxies {
-		if id != Other && !named(id) {
+	for id := range p.proxies {
+		if !named(id) {
 			delete(p.proxies, id)
-			p.proxy(Other).merge(c)
 		}
 	}
 }
 
 // export writes the hour's increments under names with that prefix.
-func (h *Hour) export(prefix string, out map[string]string) {
+func (h *Hour) export(prefix string, c *cutter) {
 	for k, n := range h.counts {
 		name := prefix + k.family
 		if k.label != "" {
 			name += "." + strings.ReplaceAll(k.label, "/", "-")
 		}
-		addTo(out, name, n)
+		c.put(name, n)
 	}
 	for i, n := range h.Latency.counts {
-		addTo(out, prefix+famLatency+"."+strconv.Itoa(i), n)
+		c.put(prefix+famLatency+"."+strconv.Itoa(i), n)
 	}
-	addTo(out, prefix+famLatSum, h.Latency.sum)
+	c.put(prefix+famLatSum, h.Latency.sum)
 }
 
-func (p *part) exportRows(prefix string, out map[string]string) {
-	for id, c := range p.proxies {
-		out[prefix+id] = c.pack()
-	}
-}
-
-func addTo(out map[string]string, name string, n int64) {
-	if n != 0 {
-		out[name] = strconv.FormatInt(n, 10)
+// exportRows writes the rows and, with those of each delta, their sum: a worker that is killed between two deltas leaves
+// none that disagrees with its rows. What has no row goes with the last ones.
+func (p *part) exportRows(prefix string, c *cutter) {
+	ids := slices.Sorted(maps.Keys(p.proxies))
+	for left := p.every; left != (proxyCounts{}); {
+		counts := c.room(2)
+		n := min(len(ids), maxIncrements-len(counts)-1)
+		var sum proxyCounts
+		for _, id := range ids[:n] {
+			counts[prefix+id] = p.proxies[id].pack()
+			sum.merge(p.proxies[id])
+		}
+		if ids = ids[n:]; len(ids) == 0 {
+			sum = left
+		}
+		counts[prefix+everyProxy] = sum.pack()
+		left.less(&sum)
 	}
 }
 
@@ -198,7 +208,7 @@ func (b *Book) Set(name, total string) error {
 	}
 	token, rest, _ := strings.Cut(rest, ".")
 	start, err := time.Parse(hourLayout, token)
-	if err != nil || start.After(time.Now().Add(2*time.Hour)) {
+	if err != nil || start.After(time.Now().Add(aheadHours*time.Hour)) {
 		return fmt.Errorf("rollup %.80q: no hour of now", name)
 	}
 	b.mu.Lock()
@@ -223,10 +233,11 @@ var (
 	errNumber  = errors.New("not a sum")
 )
 
+// setProxy leaves out the row of a proxy when there are too many: it is in the sum of all.
 func (b *Book) setProxy(hour int64, id, total string) error {
 	now := hourOf(time.Now())
 	b.proxies.roll(now, false)
-	if !jobs.ValidProxyID(id) {
+	if id != everyProxy && !jobs.ValidProxyID(id) {
 		return errUnknown
 	}
 	var counts proxyCounts
@@ -236,10 +247,9 @@ func (b *Book) setProxy(hour int64, id, total string) error {
 	if hour <= now-proxyHours {
 		return nil
 	}
-	if b.proxies.rows[id] == nil && len(b.proxies.rows) >= maxTracks {
-		return ErrTooManyProxies // to add it to Other would count it twice when it is set again
+	if r := b.proxies.row(id); r != nil {
+		r.set(hour, &counts)
 	}
-	*b.proxies.at(id, hour) = counts
 	return nil
 }
 

@@ -1,7 +1,9 @@
 package rollup
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -42,6 +44,36 @@ func (b *Book) BreakerEvents(since time.Time) []jobs.BreakerEvent {
 	events := b.breakers.newest(maxBreakers, func(e *jobs.BreakerEvent) bool { return e.Timestamp.After(since) })
 	slices.Reverse(events)
 	return events
+}
+
+// Recall keeps a breaker event of the fleet that was stored at a time for BreakerEvents, without counting it: the sums of
+// a book that is fed by Set know it already. Whoever may publish events may publish anything: one of no proxy or of an
+// unknown state is an error; long texts are cut; and a time that cannot be, after the storing or RetentionHours before it,
+// is that of the storing. An event older than RetentionHours is left out.
+func (b *Book) Recall(e jobs.BreakerEvent, stored time.Time) error {
+	if !jobs.ValidProxyID(e.ProxyID) || breakerState(e.FromState) == Other || breakerState(e.ToState) == Other {
+		return fmt.Errorf("breaker event of proxy %.80q from %.20q to %.20q: no such proxy or state", e.ProxyID, e.FromState, e.ToState)
+	}
+	const retention = RetentionHours * time.Hour
+	if e.Timestamp.After(stored) || e.Timestamp.Before(stored.Add(-retention)) {
+		e.Timestamp = stored
+	}
+	if time.Since(e.Timestamp) > retention {
+		return nil
+	}
+	e.Reason, e.Worker = clip(e.Reason), clip(e.Worker)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.breakers.add(e)
+	return nil
+}
+
+// clip copies what is left, which would otherwise hold on to the whole text.
+func clip(text string) string {
+	if len(text) <= 300 {
+		return text
+	}
+	return strings.Clone(strings.ToValidUTF8(text[:300], ""))
 }
 
 // LastFailures returns up to most failed jobs, newest first; never nil.
@@ -87,16 +119,17 @@ func (s *Second) job(f JobFact) {
 	}
 }
 
-// second is the slot of a second. One that is too old is counted in a slot that nobody reads.
+// second is the slot of a second. One that is too old is counted in a slot that nobody reads. A slot that is ahead of
+// the clock was left by one that stood ahead.
 func (b *Book) second(at time.Time) *Second {
 	if at.Unix() < 0 {
 		return &Second{}
 	}
 	s := &b.seconds[at.Unix()%Seconds]
 	switch held := s.At.Unix(); {
-	case held > at.Unix():
+	case held > at.Unix() && held <= time.Now().Unix():
 		return &Second{}
-	case held < at.Unix():
+	case held != at.Unix():
 		*s = Second{At: time.Unix(at.Unix(), 0).UTC()}
 	}
 	return s

@@ -16,7 +16,7 @@ func ExampleBook() {
 		worker := rollup.NewBook()
 		worker.Attempt(rollup.AttemptFact{Proxy: "p1", Status: 200, Duration: time.Second, Bytes: 512})
 		worker.Job(rollup.JobFact{Outcome: jobs.Succeeded, Policy: "exponential/3", Attempts: 1, Duration: time.Second})
-		delta := worker.Take(true)
+		delta := worker.Take()
 		for name, text := range delta.Counts { // a real one stores delta.ID() along with them, so that a repetition is recognised
 			n, _ := new(big.Int).SetString(text, 10)
 			if sum := sums[name]; sum != nil {

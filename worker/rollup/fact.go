@@ -59,8 +59,11 @@ func (f JobFact) code() string {
 	return oneOf(JobErrors(), f.Error)
 }
 
-// Other is the label of whatever is not on a closed list, and of the proxies that are not among the busiest.
+// Other is the label of whatever is not on a closed list.
 const Other = "other"
+
+// Rest stands for all proxies that are not named. No proxy can have that id.
+const Rest = "(other)"
 
 // Reasons is the closed list of why an attempt failed.
 func Reasons() []string {

@@ -14,6 +14,9 @@ const (
 	maxNamed = 1000
 	// maxTracks bounds the proxies of a running hour: only at its end is it known which were the busiest.
 	maxTracks = 10_000
+	// everyProxy stands where an id does, for all proxies together. It is no id, and sorts behind every one: whoever reads
+	// one row after the other never has a sum to which rows are missing.
+	everyProxy = "~"
 )
 
 // The fields of proxyCounts.
@@ -30,21 +33,28 @@ const (
 // proxyCounts are the sums of one proxy.
 type proxyCounts [proxyFields]int64
 
+func countAttempt(f AttemptFact) (c proxyCounts) {
+	c[proxyAttempts] = 1
+	c[proxyBytes] = f.Bytes
+	c[proxyLatency] = max(f.Duration.Microseconds(), 0)
+	switch {
+	case f.Fault != jobs.FaultNone:
+		c[proxyFailed] = 1
+	case f.Status != 0: // also when the body was too large for the job: the proxy delivered
+		c[proxySucceeded] = 1
+	}
+	return c
+}
+
 func (c *proxyCounts) merge(o *proxyCounts) {
 	for i, n := range o {
 		c[i] += n
 	}
 }
 
-func (c *proxyCounts) attempt(f AttemptFact) {
-	c[proxyAttempts]++
-	c[proxyBytes] += f.Bytes
-	c[proxyLatency] += max(f.Duration.Microseconds(), 0)
-	switch {
-	case f.Fault != jobs.FaultNone:
-		c[proxyFailed]++
-	case f.Status != 0: // also when the body was too large for the job: the proxy delivered
-		c[proxySucceeded]++
+func (c *proxyCounts) less(o *proxyCounts) {
+	for i, n := range o {
+		c[i] -= n
 	}
 }
 
@@ -54,40 +64,98 @@ type cell struct {
 	counts proxyCounts
 }
 
-// table holds the cells of every proxy, newest last.
-type table struct {
-	rows    map[string][]cell
-	current int64 // the newest hour seen
+// row is the hours of one proxy, newest last, and their sum, so that nobody who asks for the day has to add them up.
+type row struct {
+	cells []cell
+	total proxyCounts
 }
 
-// at is the proxy's cell of that hour. When there are too many proxies it is that of Other.
-func (t *table) at(id string, hour int64) *proxyCounts {
-	row, known := t.rows[id]
-	if !known && len(t.rows) >= maxTracks {
-		id, row = Other, t.rows[Other]
-	}
-	i := len(row) - 1
-	for i >= 0 && row[i].hour > hour {
+func (r *row) add(hour int64, c *proxyCounts) {
+	r.at(hour).merge(c)
+	r.total.merge(c)
+}
+
+func (r *row) set(hour int64, c *proxyCounts) {
+	held := r.at(hour)
+	r.total.less(held)
+	r.total.merge(c)
+	*held = *c
+}
+
+func (r *row) at(hour int64) *proxyCounts {
+	i := len(r.cells) - 1
+	for i >= 0 && r.cells[i].hour > hour {
 		i--
 	}
-	if i < 0 || row[i].hour != hour {
+	if i < 0 || r.cells[i].hour != hour {
 		i++
-		row = slices.Insert(row, i, cell{hour: hour})
-		t.rows[id] = row
+		r.cells = slices.Insert(r.cells, i, cell{hour: hour})
 	}
-	return &row[i].counts
+	return &r.cells[i].counts
+}
+
+// find is the cell of that hour, nil if there is none.
+func (r *row) find(hour int64) *proxyCounts {
+	for i := len(r.cells) - 1; i >= 0 && r.cells[i].hour >= hour; i-- {
+		if r.cells[i].hour == hour {
+			return &r.cells[i].counts
+		}
+	}
+	return nil
+}
+
+func (r *row) keep(keep func(hour int64) bool) {
+	r.cells = slices.DeleteFunc(r.cells, func(c cell) bool {
+		if keep(c.hour) {
+			return false
+		}
+		r.total.less(&c.counts)
+		return true
+	})
+}
+
+// since sums the hours from first on.
+func (r *row) since(first int64) proxyCounts {
+	if len(r.cells) == 0 || r.cells[0].hour >= first {
+		return r.total
+	}
+	var sum proxyCounts
+	for i := len(r.cells) - 1; r.cells[i].hour >= first; i-- {
+		sum.merge(&r.cells[i].counts)
+	}
+	return sum
+}
+
+// table holds a row for each proxy that it names, and one for all proxies, named or not: what the rest did is what is
+// left of that, however many there are.
+type table struct {
+	rows    map[string]*row
+	every   row
+	current int64 // the hour of the clock when it was last looked at
+}
+
+// row is the proxy's row, nil when there are too many.
+func (t *table) row(id string) *row {
+	if id == everyProxy {
+		return &t.every
+	}
+	r := t.rows[id]
+	if r == nil && len(t.rows) < maxTracks {
+		r = &row{}
+		t.rows[id] = r
+	}
+	return r
 }
 
 // roll forgets what is older than proxyHours and, when hours have ended, folds all but their busiest proxies. It
-// reports whether an hour has ended.
+// reports whether the hour is another one. That may be an earlier one: then the clock stood ahead, and what it counted
+// there is forgotten.
 func (t *table) roll(now int64, fold bool) bool {
-	if now <= t.current {
+	if now == t.current {
 		return false
 	}
 	t.current = now
-	for id, row := range t.rows {
-		t.keep(id, row, func(c cell) bool { return c.hour > now-proxyHours })
-	}
+	t.keep(func(_ string, hour int64) bool { return hour > now-proxyHours && hour <= now+aheadHours })
 	for hour := now - proxyHours + 1; fold && hour < now; hour++ {
 		t.fold(hour)
 	}
@@ -95,51 +163,35 @@ func (t *table) roll(now int64, fold bool) bool {
 }
 
 func (t *table) fold(hour int64) {
-	named := t.busiest(hour)
-	if named == nil {
-		return
+	if named := t.busiest(hour); named != nil {
+		t.keep(func(id string, h int64) bool { return h != hour || named[id] || id == everyProxy })
 	}
-	rest := proxyCounts{}
-	for id, row := range t.rows {
-		if named[id] {
-			continue
+}
+
+func (t *table) keep(keep func(id string, hour int64) bool) {
+	t.every.keep(func(hour int64) bool { return keep(everyProxy, hour) })
+	for id, r := range t.rows {
+		if r.keep(func(hour int64) bool { return keep(id, hour) }); len(r.cells) == 0 {
+			delete(t.rows, id)
 		}
-		t.keep(id, row, func(c cell) bool {
-			if c.hour == hour {
-				rest.merge(&c.counts)
-			}
-			return c.hour != hour
-		})
 	}
-	t.at(Other, hour).merge(&rest)
 }
 
-func (t *table) keep(id string, row []cell, keep func(cell) bool) {
-	row = slices.DeleteFunc(row, func(c cell) bool { return !keep(c) })
-	if len(row) == 0 {
-		delete(t.rows, id)
-		return
-	}
-	t.rows[id] = row
-}
-
-// busiest names the proxies with the most attempts of an hour, nil when there are few enough to name all. Equal ones
-// are told apart by id, so that workers that share a pool evenly come to the same names.
+// busiest names the proxies with the most attempts of an hour, nil when there are few enough to name all.
 func (t *table) busiest(hour int64) map[string]bool {
-	var of []ranked
-	for id, row := range t.rows {
-		for _, c := range row {
-			if c.hour == hour && id != Other {
-				of = append(of, ranked{id, c.counts[proxyAttempts]})
-			}
+	var list ranking
+	seen := 0
+	for id, r := range t.rows {
+		if c := r.find(hour); c != nil {
+			list.offer(id, c)
+			seen++
 		}
 	}
-	if len(of) <= maxNamed {
+	if seen <= maxNamed {
 		return nil
 	}
-	slices.SortFunc(of, ranked.compare)
 	named := make(map[string]bool, maxNamed)
-	for _, r := range of[:maxNamed] {
+	for _, r := range list.cut() {
 		named[r.id] = true
 	}
 	return named
@@ -151,35 +203,63 @@ func (t *table) names(hour int64) func(id string) bool {
 	if busiest := t.busiest(hour); busiest != nil {
 		return func(id string) bool { return busiest[id] }
 	}
-	return func(id string) bool {
-		return slices.ContainsFunc(t.rows[id], func(c cell) bool { return c.hour == hour })
+	return func(id string) bool { return t.rows[id] != nil && t.rows[id].find(hour) != nil }
+}
+
+// since ranks the busiest proxies from an hour on; rest is what the others did.
+func (t *table) since(first int64) (busiest []ranked, rest proxyCounts) {
+	var list ranking
+	day := first <= t.current-proxyHours+1
+	for id, r := range t.rows {
+		sum := r.total
+		if !day {
+			sum = r.since(first)
+		}
+		if sum != (proxyCounts{}) {
+			list.offer(id, &sum)
+		}
 	}
+	busiest, rest = list.cut(), t.every.since(first)
+	for i := range busiest {
+		rest.less(&busiest[i].counts)
+	}
+	for i, n := range rest {
+		rest[i] = max(n, 0) // a row is read before the sum that has it
+	}
+	return busiest, rest
+}
+
+// ranking finds the busiest of the proxies that it is offered.
+type ranking struct {
+	list []ranked
+	full bool // the first maxNamed of the list are in order, and there is no place for what is behind them
 }
 
 type ranked struct {
-	id       string
-	attempts int64
+	id     string
+	counts proxyCounts
 }
 
-func (a ranked) compare(b ranked) int {
-	return cmp.Or(cmp.Compare(b.attempts, a.attempts), cmp.Compare(a.id, b.id))
-}
-
-// totals sums the hours from first to last, both included.
-func (t *table) totals(first, last int64) map[string]proxyCounts {
-	out := make(map[string]proxyCounts, len(t.rows))
-	for id, row := range t.rows {
-		var sum proxyCounts
-		found := false
-		for i := range row {
-			if row[i].hour >= first && row[i].hour <= last {
-				sum.merge(&row[i].counts)
-				found = true
-			}
-		}
-		if found {
-			out[id] = sum
-		}
+// compare tells equal ones apart by id, so that workers that share a pool evenly come to the same names.
+func (a *ranked) compare(b *ranked) int {
+	if more := cmp.Compare(b.counts[proxyAttempts], a.counts[proxyAttempts]); more != 0 {
+		return more
 	}
-	return out
+	return cmp.Compare(a.id, b.id)
+}
+
+func (l *ranking) offer(id string, c *proxyCounts) {
+	r := ranked{id, *c}
+	if l.full && r.compare(&l.list[maxNamed-1]) > 0 {
+		return
+	}
+	if l.list = append(l.list, r); len(l.list) == 2*maxNamed {
+		l.list, l.full = l.cut(), true
+	}
+}
+
+// cut is the maxNamed busiest, in order.
+func (l *ranking) cut() []ranked {
+	slices.SortFunc(l.list, func(a, b ranked) int { return a.compare(&b) })
+	return l.list[:min(maxNamed, len(l.list))]
 }

@@ -15,9 +15,6 @@ import (
 const (
 	// flushEvery leaves a second for the storing: what a killed worker loses is not older than 5 s.
 	flushEvery = 4 * time.Second
-	// rowsEvery is for the rows of proxies when they are many: 1,000 of them cost the server 60 messages in the time in
-	// which the totals cost one.
-	rowsEvery = time.Minute
 	// lastFlush bounds the flush of a worker that drains.
 	lastFlush = 8 * time.Second
 	// rowsFor is how far back the rows of proxies are read: they are kept for a day.
@@ -27,6 +24,7 @@ const (
 // Counters are the fleet's sums; *bus.Client has them.
 type Counters interface {
 	AddRollups(ctx context.Context, inc bus.Increments) error
+	RollupMark(ctx context.Context, mark string) (id string, err error)
 	Rollups(ctx context.Context, prefix string, since time.Time, use func(name, sum string), known func()) error
 	Breakers(ctx context.Context, since time.Time, use func(stored time.Time, e jobs.BreakerEvent)) error
 }
@@ -43,26 +41,26 @@ type RollupsConfig struct {
 // Rollups add what this worker counts to the sums of the fleet, and keep a book of those sums. Make them with NewRollups;
 // they may be shared by any number of goroutines.
 type Rollups struct {
-	cfg   RollupsConfig
-	fleet *rollup.Book
+	cfg     RollupsConfig
+	fleet   atomic.Pointer[rollup.Book] // nil before it was read for the first time
+	anew    chan struct{}               // the fleet's sums were deleted
+	strange atomic.Bool                 // something that the book does not take was logged
 
-	hoursKnown, rowsKnown atomic.Bool
-	strange               atomic.Bool // a sum that the book does not take was logged
-
-	tried uint64 // the delta that was tried last; only the flushing goroutine has it
+	// The ids of the deltas that were tried and stored last; only the flushing goroutine has them.
+	tried, stored string
 }
 
 // NewRollups makes Rollups; Run feeds them.
 func NewRollups(cfg RollupsConfig) *Rollups {
-	return &Rollups{cfg: cfg, fleet: rollup.NewBook()}
+	return &Rollups{cfg: cfg, anew: make(chan struct{}, 1)}
 }
 
 // Fleet is the book of the whole fleet: what all workers have flushed, this one included, so that its newest numbers are
-// up to 5 s old and none is in it twice. While NATS is away it stays as it was. Until it has been read for the first time
-// it is this worker's own book, and known is false.
+// up to 5 s old and none is in it twice. While NATS is away it stays as it was; when the sums were deleted it is another
+// book soon. Until it has been read for the first time it is this worker's own book, and known is false.
 func (r *Rollups) Fleet() (book *rollup.Book, known bool) {
-	if r.hoursKnown.Load() && r.rowsKnown.Load() {
-		return r.fleet, true
+	if book := r.fleet.Load(); book != nil {
+		return book, true
 	}
 	return r.cfg.Book, false
 }
@@ -70,27 +68,51 @@ func (r *Rollups) Fleet() (book *rollup.Book, known bool) {
 // Run flushes and reads until ctx ends, and then flushes what is left, which takes 8 s at most. What counts must have
 // ended before ctx does.
 func (r *Rollups) Run(ctx context.Context, c Counters) {
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		for ctx.Err() == nil {
+			r.read(ctx, c)
+		}
+	})
+	r.keepFlushing(ctx, c)
+	reading.Wait()
+}
+
+// read fills a new book, shows it as soon as it has all sums, and keeps it up to date until ctx ends or the sums begin
+// anew: readers who wait for what follows in the old stream would wait for days.
+func (r *Rollups) read(ctx context.Context, c Counters) {
+	ctx, stop := context.WithCancel(ctx)
+	book := rollup.NewBook()
+	set := func(name, sum string) { r.leftOut(book.Set(name, sum)) }
+	var known [2]atomic.Bool
+	part := func(i int) func() {
+		return func() {
+			if known[i].Store(true); known[1-i].Load() {
+				r.fleet.Store(book)
+			}
+		}
+	}
 	var parts sync.WaitGroup
 	parts.Go(func() {
-		r.again(ctx, "hours", func() error {
-			return c.Rollups(ctx, "hour", time.Time{}, r.set, func() { r.hoursKnown.Store(true) })
-		})
+		r.again(ctx, "hours", func() error { return c.Rollups(ctx, "hour", time.Time{}, set, part(0)) })
 	})
 	parts.Go(func() {
-		r.again(ctx, "proxies", func() error {
-			return c.Rollups(ctx, "proxy", time.Now().Add(-rowsFor), r.set, func() { r.rowsKnown.Store(true) })
-		})
+		r.again(ctx, "proxies", func() error { return c.Rollups(ctx, "proxy", time.Now().Add(-rowsFor), set, part(1)) })
 	})
 	parts.Go(func() {
 		var since time.Time
 		r.again(ctx, "breakers", func() error {
 			return c.Breakers(ctx, since, func(stored time.Time, e jobs.BreakerEvent) {
 				since = stored.Add(1)
-				r.fleet.Recall(e)
+				r.leftOut(book.Recall(e, stored))
 			})
 		})
 	})
-	r.keepFlushing(ctx, c)
+	select {
+	case <-ctx.Done():
+	case <-r.anew:
+	}
+	stop()
 	parts.Wait()
 }
 
@@ -108,8 +130,8 @@ func (r *Rollups) again(ctx context.Context, what string, read func() error) {
 	}
 }
 
-func (r *Rollups) set(name, sum string) {
-	if err := r.fleet.Set(name, sum); err != nil && r.strange.CompareAndSwap(false, true) {
+func (r *Rollups) leftOut(err error) {
+	if err != nil && r.strange.CompareAndSwap(false, true) {
 		r.cfg.Log.Warn("some of the fleet's rollups are left out", "error", err)
 	}
 }
@@ -117,7 +139,7 @@ func (r *Rollups) set(name, sum string) {
 func (r *Rollups) keepFlushing(ctx context.Context, c Counters) {
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
-	rows, failing := time.Now(), false
+	failing := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -125,10 +147,9 @@ func (r *Rollups) keepFlushing(ctx context.Context, c Counters) {
 			return
 		case <-tick.C:
 		}
-		all := time.Since(rows) >= rowsEvery
-		err := r.flush(ctx, c, all)
-		if err == nil && all {
-			rows = time.Now()
+		err := r.look(ctx, c)
+		if err == nil {
+			err = r.flush(ctx, c)
 		}
 		if err != nil && !failing && ctx.Err() == nil {
 			r.cfg.Log.Warn("rollups not flushed, they wait for the next time", "error", err)
@@ -137,19 +158,46 @@ func (r *Rollups) keepFlushing(ctx context.Context, c Counters) {
 	}
 }
 
+// look finds out whether the fleet's sums are still those that this worker added to: a stream that was deleted or purged
+// no longer has this worker's mark. One that has counted nothing yet stores its mark for that alone.
+func (r *Rollups) look(ctx context.Context, c Counters) error {
+	next := r.cfg.Book.Take()
+	id, err := c.RollupMark(ctx, next.Mark())
+	if err != nil || id != "" && (id == r.stored || id == r.tried) {
+		return err
+	}
+	if r.stored != "" {
+		r.cfg.Log.Warn("the fleet's rollups were deleted, they are read anew")
+		select {
+		case r.anew <- struct{}{}:
+		default:
+		}
+	}
+	r.stored = ""
+	if next.Seq != 0 {
+		return nil // its mark comes with it
+	}
+	if err := c.AddRollups(ctx, bus.Increments{ID: next.ID(), Mark: next.Mark()}); err != nil {
+		return err
+	}
+	r.stored = next.ID()
+	return nil
+}
+
 // flush stores one delta after the other, so that the mark of the last one tells of all before it.
-func (r *Rollups) flush(ctx context.Context, c Counters, all bool) error {
+func (r *Rollups) flush(ctx context.Context, c Counters) error {
 	for {
-		d := r.cfg.Book.Take(all)
+		d := r.cfg.Book.Take()
 		if d.Seq == 0 {
 			return nil
 		}
-		err := c.AddRollups(ctx, bus.Increments{ID: d.ID(), Mark: d.Mark(), Counts: d.Counts, Repeated: d.Seq == r.tried})
-		r.tried = d.Seq
+		err := c.AddRollups(ctx, bus.Increments{ID: d.ID(), Mark: d.Mark(), Counts: d.Counts, Repeated: d.ID() == r.tried})
+		r.tried = d.ID()
 		r.cfg.Flushed(err == nil)
 		if err != nil {
 			return err
 		}
+		r.stored = d.ID()
 		r.cfg.Book.Done(d.Seq)
 		if !d.More {
 			return nil
@@ -162,8 +210,8 @@ func (r *Rollups) flushLast(ctx context.Context, c Counters) {
 	ctx, cancel := context.WithTimeout(ctx, lastFlush)
 	defer cancel()
 	var failed error
-	for r.cfg.Book.Take(true).Seq != 0 {
-		err := r.flush(ctx, c, true)
+	for r.cfg.Book.Take().Seq != 0 {
+		err := r.flush(ctx, c)
 		if err == nil {
 			continue
 		}
@@ -176,7 +224,7 @@ func (r *Rollups) flushLast(ctx context.Context, c Counters) {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	if r.cfg.Book.Take(true).Seq != 0 {
+	if r.cfg.Book.Take().Seq != 0 {
 		r.cfg.Log.Error("rollups of the last seconds are lost", "error", failed)
 	}
 }

@@ -31,6 +31,7 @@ type counters struct {
 	sums     map[string]*big.Int
 	marks    map[string]string
 	calls    int
+	streams  int // how many streams were deleted
 	breakers []jobs.BreakerEvent
 }
 
@@ -67,14 +68,37 @@ func (c *counters) AddRollups(ctx context.Context, inc bus.Increments) error {
 	return nil
 }
 
+func (c *counters) RollupMark(_ context.Context, mark string) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.marks[mark], nil
+}
+
+// remake deletes the stream and makes it anew. Who reads the old one waits for what follows in it.
+func (c *counters) remake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.sums)
+	clear(c.marks)
+	c.streams++
+}
+
+func (c *counters) stream() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.streams
+}
+
 func (c *counters) Rollups(ctx context.Context, prefix string, _ time.Time, use func(name, sum string), known func()) error {
 	for name, sum := range c.all(prefix) {
 		use(name, sum)
 	}
 	known()
-	for ctx.Err() == nil {
+	for stream := c.stream(); ctx.Err() == nil; {
 		for name, sum := range c.all(prefix) {
-			use(name, sum)
+			if stream == c.stream() {
+				use(name, sum)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -141,9 +165,12 @@ func TestKilledWorkerLosesAtMostItsLastFiveSeconds(t *testing.T) {
 			var running sync.WaitGroup
 			running.Go(func() { newRollups(book, anyway).Run(ctx, fleet) })
 			killedAt := time.Now().Add(time.Duration(rapid.IntRange(0, 30_000).Draw(t, "killed after ms")) * time.Millisecond)
-			old := int64(0)
+			old, proxies := int64(0), rapid.IntRange(1, 300).Draw(t, "proxies")
 			for time.Now().Before(killedAt) {
 				book.Job(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1})
+				for i := range proxies {
+					book.Attempt(rollup.AttemptFact{Proxy: fmt.Sprint("p", i), Status: 200, Bytes: 1})
+				}
 				if time.Until(killedAt) > 5*time.Second {
 					old++
 				}
@@ -151,6 +178,14 @@ func TestKilledWorkerLosesAtMostItsLastFiveSeconds(t *testing.T) {
 			}
 			if got := fleet.jobs(t); got < old {
 				t.Fatalf("the fleet has %d jobs, want at least the %d that ended more than 5 s before", got, old)
+			}
+			for _, p := range fleet.book(t).ByProxy(24) {
+				if p.TotalAttempts < old || p.Bytes < old {
+					t.Fatalf("of proxy %s of %d the fleet has %+v, want at least the %d attempts that ended more than 5 s before", p.ProxyID, proxies, p, old)
+				}
+			}
+			if got := len(fleet.book(t).ByProxy(24)); old > 0 && got != proxies {
+				t.Fatalf("the fleet has %d proxies, want %d", got, proxies)
 			}
 			end()
 			running.Wait()
@@ -200,7 +235,7 @@ func TestDrainedWorkerLosesNothingAndNothingCountsTwice(t *testing.T) {
 func TestFleetBookIsTheSumOfAllWorkers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fleet := newCounters()
-		fleet.breakers = []jobs.BreakerEvent{{ProxyID: "p1", ToState: "open", Timestamp: time.Now()}}
+		fleet.breakers = []jobs.BreakerEvent{{ProxyID: "p1", FromState: "closed", ToState: "open", Timestamp: time.Now()}}
 		ctx, end := context.WithCancel(context.Background())
 		var running sync.WaitGroup
 		defer running.Wait()
@@ -224,6 +259,41 @@ func TestFleetBookIsTheSumOfAllWorkers(t *testing.T) {
 		}
 		if got := book.BreakerEvents(time.Now().Add(-time.Hour)); len(got) != 1 || hour.BreakerChanges() != 0 {
 			t.Errorf("breaker events after several reads: got %+v, counted %d; want it recalled once", got, hour.BreakerChanges())
+		}
+	})
+}
+
+// TestDeletedSumsAreReadAnew deletes the stream under a worker that counts on and one that counts nothing.
+func TestDeletedSumsAreReadAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fleet := newCounters()
+		fleet.breakers = []jobs.BreakerEvent{{ProxyID: "p1", FromState: "closed", ToState: "open", Timestamp: time.Now()}}
+		ctx, end := context.WithCancel(context.Background())
+		var running sync.WaitGroup
+		defer running.Wait()
+		defer end()
+		busy := rollup.NewBook()
+		workers := []*share.Rollups{newRollups(busy, anyway), newRollups(rollup.NewBook(), anyway)}
+		for _, r := range workers {
+			running.Go(func() { r.Run(ctx, fleet) })
+		}
+		count := func(n int, proxy string) {
+			for range n {
+				busy.Attempt(rollup.AttemptFact{Proxy: proxy, Status: 200})
+			}
+			time.Sleep(10 * time.Second)
+		}
+		count(5, "p1")
+		for round := range 2 {
+			fleet.remake()
+			count(2, "p2")
+			for i, r := range workers {
+				book, known := r.Fleet()
+				hour, proxies := book.Hour(0), book.ByProxy(24)
+				if !known || hour.Attempts() != 2 || len(proxies) != 1 || proxies[0].ProxyID != "p2" || len(book.BreakerEvents(time.Time{})) != 1 {
+					t.Errorf("round %d, worker %d: known %v, %d attempts, proxies %+v, want the 2 of the new stream", round, i, known, hour.Attempts(), proxies)
+				}
+			}
 		}
 	})
 }
