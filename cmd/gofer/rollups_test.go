@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/gofer-mq/gofer/worker/control"
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
@@ -109,4 +111,53 @@ func TestRollupsSurviveARestart(t *testing.T) {
 	}
 	do("j3")
 	eventually(t, "its own job to be added", func() bool { _, ended, _ := w.retries(addr, "cluster"); return ended == 3 })
+}
+
+// TestSumsBeginAnewWithTheirStream deletes the stream under two workers, one of which counts nothing afterwards.
+func TestSumsBeginAnewWithTheirStream(t *testing.T) {
+	w := newWorld(t, nil)
+	addrs := []string{freeAddr(t), freeAddr(t)}
+	for _, addr := range addrs {
+		w.worker(addr)
+	}
+	js, err := jetstream.New(w.nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	do := func(id string) {
+		w.publish(id, job("/ok", nil))
+		w.result(id)
+	}
+	expect := func(when string, n int64) {
+		for _, addr := range addrs {
+			eventually(t, fmt.Sprint(n, " jobs ", when), func() bool {
+				_, ended, attempts := w.retries(addr, "cluster")
+				return ended == n && attempts == n
+			})
+		}
+	}
+	eventually(t, "each worker to leave its mark", func() bool {
+		s, err := js.Stream(t.Context(), "GOFER_ROLLUPS")
+		return err == nil && s.CachedInfo().State.Msgs >= 2
+	})
+	for i := range 3 {
+		do(fmt.Sprint("old", i))
+	}
+	expect("before", 3)
+	if err := js.DeleteStream(t.Context(), "GOFER_ROLLUPS"); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errOut := gofer(t, "", "setup"); code != exitOK {
+		t.Fatalf("setup: exit %d, %s", code, errOut)
+	}
+	do("new")
+	expect("in the new stream", 1)
+	s, err := js.Stream(t.Context(), "GOFER_ROLLUPS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	expect("after a purge", 0)
 }
