@@ -14,7 +14,8 @@ import (
 // none may block, for it delays the whole page.
 type Gauges struct {
 	Version string
-	// Queues are those that the worker serves, at most 32; another one is shown as "other".
+	// Queues are those that the worker serves, at most 32; any other one is counted as "other", together with one that
+	// bears this name.
 	Queues []string
 	// InFlight is the number of running jobs by queue, Slots how many there may be.
 	InFlight func() map[string]int
@@ -85,7 +86,7 @@ func NewMetrics(g Gauges) *Metrics {
 	for _, f := range Families() {
 		m.families[f.Name] = f
 	}
-	m.gauges.Queues = append(slices.Clone(g.Queues[:min(len(g.Queues), 32)]), rollup.Other)
+	m.gauges.Queues = queueLabels(g.Queues)
 	m.makeJobs()
 	m.makeAttempts()
 	m.makeNATS()
@@ -197,6 +198,17 @@ func (m *Metrics) Published(kind string, ok bool) {
 		kind = rollup.Other
 	}
 	m.publishes[[2]string{kind, map[bool]string{true: "ok", false: "failed"}[ok]}].Inc()
+}
+
+// queueLabels are the queues served, at most 32, and the one label for all others, which is a valid name of a queue, too.
+func queueLabels(served []string) []string {
+	labels := []string{rollup.Other}
+	for _, queue := range served[:min(len(served), 32)] {
+		if !slices.Contains(labels, queue) {
+			labels = append(labels, queue)
+		}
+	}
+	return labels
 }
 
 func (m *Metrics) queue(name string) string {

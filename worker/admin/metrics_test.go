@@ -108,6 +108,15 @@ func TestPageStaysSmallUnderAFloodOfLabels(t *testing.T) {
 	}
 }
 
+func TestQueueMayBearTheNameOfTheRest(t *testing.T) {
+	m := admin.NewMetrics(everything(0, "default", "other", "default"))
+	m.Job(rollup.JobFact{Queue: "other", Outcome: jobs.Succeeded})
+	m.Job(rollup.JobFact{Queue: "nobody's", Outcome: jobs.Succeeded})
+	if page := string(m.Write(0)); strings.Count(page, `gofer_jobs_total{queue="other",outcome="succeeded"} 2`+"\n") != 1 {
+		t.Errorf("jobs of the queue other: want 2, once, in\n%s", page)
+	}
+}
+
 // TestEveryLineIsWellFormedWhateverLabelsHold: one line that is not makes readers refuse the page.
 func TestEveryLineIsWellFormedWhateverLabelsHold(t *testing.T) {
 	hostile := "x\"\\\n} 1\ngofer_ready{\xff\t\r"
