@@ -28,13 +28,16 @@ const (
 	Performance Strategy = "performance" // the better of two at random, by success and latency; strangers get 2 to 10 %
 )
 
+// Strategies are all of them.
+func Strategies() []Strategy { return []Strategy{RoundRobin, Random, Weighted, LeastUsed, Performance} }
+
 // ParseStrategy reads a strategy's name; an empty one is RoundRobin.
 func ParseStrategy(name string) (Strategy, error) {
 	s := Strategy(name)
 	if name == "" {
 		return RoundRobin, nil
 	}
-	if slices.Contains([]Strategy{RoundRobin, Random, Weighted, LeastUsed, Performance}, s) {
+	if slices.Contains(Strategies(), s) {
 		return s, nil
 	}
 	return "", fmt.Errorf("strategy %q is none of round_robin, random, weighted, least_used, performance", name)
@@ -125,6 +128,13 @@ func (p *Pool) SetStrategy(s Strategy) (before Strategy) {
 		}
 	}
 	return before
+}
+
+// Strategy is the one in force.
+func (p *Pool) Strategy() Strategy {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.strategy
 }
 
 // Change says what Replace did.

@@ -25,7 +25,7 @@ type lane struct {
 	made     atomic.Int64 // when the stream was made, in nanoseconds
 	reached  atomic.Bool  // the last pull reached the consumer
 	pending  atomic.Int64 // what the last pull left behind, or was there when it was looked at since
-	held     atomic.Int64 // what all workers held when it was looked at
+	looked   atomic.Pointer[bus.Backlog]
 }
 
 // watchEvery is how often a worker looks at what each of its lanes holds.
@@ -35,14 +35,23 @@ const watchEvery = 5 * time.Second
 // server does not say, it stays.
 func (l *lane) watch(ctx context.Context) {
 	for ; ctx.Err() == nil; pause(ctx, watchEvery) {
-		if pending, held, err := l.w.cfg.Client.Backlog(ctx, l.queue, l.due); err == nil {
-			l.pending.Store(pending)
-			l.held.Store(held)
+		if b, err := l.w.cfg.Client.Backlog(ctx, l.queue, l.due); err == nil {
+			l.pending.Store(b.Pending)
+			l.looked.Store(&b)
 		}
 		if made, err := l.w.cfg.Client.LaneMade(ctx, l.due); err == nil {
 			l.made.Store(made.UnixNano())
 		}
 	}
+}
+
+// backlog is what the lane held when it was looked at; a pull since then knows better how many jobs nobody has taken.
+func (l *lane) backlog() (b bus.Backlog) {
+	if looked := l.looked.Load(); looked != nil {
+		b = *looked
+	}
+	b.Pending = l.pending.Load()
+	return b
 }
 
 // pull takes slots and fills them with jobs until ctx ends. It never asks for more messages

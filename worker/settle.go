@@ -81,6 +81,7 @@ func (w *Worker) bury(ctx context.Context, t *task, result jobs.Result) bool {
 		return true
 	}
 	w.stats.dead.Add(1)
+	w.cfg.Counted.Buried(result.Error)
 	return w.insist(ctx, t, "dead", "store dead letter", func(ctx context.Context) error {
 		return w.cfg.Client.DeadLetter(ctx, t.queue, t.id, t.msg.Data(), &result)
 	})
@@ -111,9 +112,10 @@ func (w *Worker) insist(ctx context.Context, t *task, kind, what string, act fun
 	tries := 0
 	for wait := 100 * time.Millisecond; t.lease.valid() && ctx.Err() == nil; wait = min(2*wait, time.Second) {
 		try, cancel := context.WithTimeout(ctx, min(5*time.Second, t.lease.left()))
+		began := time.Now()
 		err := act(try)
 		cancel()
-		w.cfg.Published(kind, err == nil)
+		w.cfg.Counted.Published(kind, err == nil, time.Since(began))
 		if err == nil {
 			return true
 		}
@@ -145,7 +147,9 @@ func (w *Worker) ack(ctx context.Context, t *task) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if err := t.msg.DoubleAck(ctx); err != nil {
+	err := t.msg.DoubleAck(ctx)
+	w.cfg.Counted.Acked("ack", err == nil)
+	if err != nil {
 		w.cfg.Log.Warn("ack not confirmed, the job will be looked at again", "queue", t.queue, "job", t.id, "error", err)
 	}
 }
@@ -162,7 +166,9 @@ func (w *Worker) handBack(t *task, patience time.Duration) {
 	w.stats.handedBack.Add(1)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if err := w.cfg.Client.HandBack(ctx, t.msg); err != nil {
+	err := w.cfg.Client.HandBack(ctx, t.msg)
+	w.cfg.Counted.Acked("hand_back", err == nil)
+	if err != nil {
 		w.cfg.Log.Warn("job not handed back, it returns after its ack wait", "queue", t.queue, "job", t.id, "error", err)
 	}
 }

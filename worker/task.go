@@ -46,7 +46,6 @@ func (w *Worker) runner(work, settling context.Context) {
 // handle is one job's journey: read it, run it, settle it, ack it. A drain ends work before settling. When the ack is sent the
 // job is no longer in hand: should that be lost, its next delivery has to find out what became of it.
 func (w *Worker) handle(work, settling context.Context, t *task) {
-	w.stats.taken.Add(1)
 	t.read()
 	if w.run(work, settling, t) {
 		w.ack(settling, t)
@@ -57,8 +56,9 @@ func (w *Worker) handle(work, settling context.Context, t *task) {
 func (w *Worker) run(work, settling context.Context, t *task) (settled bool) {
 	ctx, cancel := context.WithCancelCause(work)
 	defer cancel(nil)
-	if !w.jobs.add(t, cancel) {
-		w.stats.redelivered.Add(1)
+	added := w.jobs.add(t, cancel)
+	w.took(t, !added || t.meta.NumDelivered > 1)
+	if !added {
 		w.cfg.Log.Info("job delivered again while it runs here, its run goes on", "queue", t.queue, "job", t.id)
 		return false
 	}
@@ -84,6 +84,15 @@ func (w *Worker) run(work, settling context.Context, t *task) (settled bool) {
 // it came from.
 func (t *task) ours() bool { return t.lease.valid() && t.lane.made.Load() == t.made }
 
+// took counts a job. The clock of the server, which stored it, may be ahead.
+func (w *Worker) took(t *task, again bool) {
+	w.stats.taken.Add(1)
+	if again {
+		w.stats.redelivered.Add(1)
+	}
+	w.cfg.Counted.Taken(t.queue, max(0, time.Since(t.meta.Timestamp)), again)
+}
+
 // same reports whether both are deliveries of one message.
 func (t *task) same(other *task) bool {
 	return t.lane == other.lane && t.meta.Sequence.Stream == other.meta.Sequence.Stream
@@ -99,7 +108,7 @@ func (w *Worker) beat(ctx context.Context, t *task) error {
 	}
 	err := w.cfg.Client.Heartbeat(ctx, t.msg)
 	if err == nil || !errors.Is(ctx.Err(), context.Canceled) {
-		w.cfg.Heartbeat(err == nil)
+		w.cfg.Counted.Acked("heartbeat", err == nil)
 	}
 	return err
 }
@@ -110,7 +119,6 @@ func (w *Worker) complete(ctx, settling context.Context, t *task) bool {
 		return w.finish(settling, t, t.refusal())
 	}
 	if t.again {
-		w.stats.redelivered.Add(1)
 		// Only to save the fetch: the guard on the result decides in any case.
 		if kept, err := w.cfg.Client.Result(ctx, t.queue, t.id); err == nil {
 			return w.second(settling, t, jobs.Result{JobSeq: t.progress.JobSeq}, kept)

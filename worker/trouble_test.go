@@ -46,8 +46,8 @@ func TestADrainEndsInTimeAlthoughResultsAreFullAndHandsTheJobBack(t *testing.T) 
 		t.Errorf("the drain took %v, want at most %v", took, w.drain)
 	}
 	w.until("the job to be anybody's", func() bool {
-		pending, held, err := w.client.Backlog(t.Context(), "default", false)
-		return err == nil && (pending == 1 || held == 1) && w.worker.Stats().HandedBack > 0
+		b, err := w.client.Backlog(t.Context(), "default", false)
+		return err == nil && (b.Pending == 1 || b.Held == 1) && w.worker.Stats().HandedBack > 0
 	})
 }
 

@@ -64,16 +64,44 @@ type Config struct {
 	DrainTimeout time.Duration
 	// Ended is called once for each job that this worker ended, after its result was stored; nil means nobody counts.
 	Ended func(job jobs.Job, result jobs.Result)
-	// Published is told of each message stored or refused, "result", "retry" (a waiting job), "dead" or "event", and
-	// Heartbeat of each lease that was confirmed, or was not; nil means nobody counts.
-	Published func(kind string, ok bool)
-	Heartbeat func(ok bool)
+	// Counted is told of what the worker does.
+	Counted Counted
 	// Restore makes the streams that are missing anew: somebody may have deleted one while the worker runs. Nil leaves that to
 	// others, and jobs that need the stream wait for it.
 	Restore func(context.Context) error
 	Log     *slog.Logger
 	// Name is this worker's name in results and events.
 	Name string
+}
+
+// Counted are functions that count; one that is nil does not. They may be called from any goroutine and must not block.
+type Counted struct {
+	// Taken is told of each job that was taken: how long it had waited since it was stored or its time came, and again of
+	// one that somebody had taken before, whose wait says nothing.
+	Taken func(queue string, waited time.Duration, again bool)
+	// Published is told of each message stored or refused, "result", "retry" (a waiting job), "dead" or "event", and how
+	// long that took.
+	Published func(kind string, ok bool, took time.Duration)
+	// Acked is told of each answer about a job that the server confirmed, or did not: "heartbeat", "ack" or "hand_back".
+	Acked func(kind string, ok bool)
+	// Buried is told of each dead letter, by the job's error code.
+	Buried func(reason string)
+}
+
+func (c Counted) filled() Counted {
+	if c.Taken == nil {
+		c.Taken = func(string, time.Duration, bool) {}
+	}
+	if c.Published == nil {
+		c.Published = func(string, bool, time.Duration) {}
+	}
+	if c.Acked == nil {
+		c.Acked = func(string, bool) {}
+	}
+	if c.Buried == nil {
+		c.Buried = func(string) {}
+	}
+	return c
 }
 
 // Worker runs jobs. Make one with New; its methods may be called from any goroutine.
@@ -109,12 +137,7 @@ func New(cfg Config) (*Worker, error) {
 	if cfg.DrainTimeout == 0 {
 		cfg.DrainTimeout = 30 * time.Second
 	}
-	if cfg.Published == nil {
-		cfg.Published = func(string, bool) {}
-	}
-	if cfg.Heartbeat == nil {
-		cfg.Heartbeat = func(bool) {}
-	}
+	cfg.Counted = cfg.Counted.filled()
 	w := &Worker{
 		cfg: cfg, tasks: make(chan *task), slots: newSlots(cfg.Concurrency), jobs: running{tasks: map[name]*task{}},
 		idle: rate.NewLimiter(rate.Limit(cfg.Concurrency), cfg.Concurrency),
@@ -186,20 +209,11 @@ func (w *Worker) Consuming() bool {
 	return true
 }
 
-// Backlog is what a queue's consumers hold.
-type Backlog struct {
-	Pending int64 // jobs that nobody has taken
-	Held    int64 // jobs that workers hold
-}
-
 // Backlog is that of each queue, a few seconds old.
-func (w *Worker) Backlog() map[string]Backlog {
-	out := map[string]Backlog{}
+func (w *Worker) Backlog() map[string]bus.Backlog {
+	out := map[string]bus.Backlog{}
 	for _, l := range w.lanes {
-		b := out[l.queue]
-		b.Pending += l.pending.Load()
-		b.Held += l.held.Load()
-		out[l.queue] = b
+		out[l.queue] = out[l.queue].Plus(l.backlog())
 	}
 	return out
 }

@@ -163,6 +163,18 @@ type variable struct {
 	secret               bool
 }
 
+// effective is the value in force and where it comes from; of a secret it tells only that it is set.
+func (v variable) effective() (value, source string) {
+	switch set := os.Getenv(v.name); {
+	case set == "":
+		return v.fallback, "default"
+	case v.secret:
+		return "(set)", "environment"
+	default:
+		return set, "environment"
+	}
+}
+
 // variables lists every variable in the order of the struct.
 func variables() []variable { return variablesOf(reflect.TypeFor[config]()) }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
@@ -75,13 +74,7 @@ func (a *app) configShow() error {
 	var lines []line
 	var rows []table.Row
 	for _, v := range variables() {
-		value, source := v.fallback, "default"
-		if set := os.Getenv(v.name); set != "" {
-			value, source = set, "environment"
-			if v.secret {
-				value = "(set)"
-			}
-		}
+		value, source := v.effective()
 		lines = append(lines, line{v.name, value, source})
 		rows = append(rows, table.Row{v.name, value, source})
 	}

@@ -1,10 +1,19 @@
 package main
 
 import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"iter"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/gofer-mq/gofer/worker"
 	"github.com/gofer-mq/gofer/worker/admin"
+	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
 // gauges are what the metrics page reads at each scrape. Before the server has answered they are zero.
@@ -14,7 +23,10 @@ func (r *rig) gauges() admin.Gauges {
 		queues[i] = q.Name
 	}
 	return admin.Gauges{
-		Version: buildVersion(), Queues: queues, Slots: func() int { return r.config.Concurrency }, Book: r.book, Process: true,
+		Version: buildVersion(), Revision: buildRevision(), ConfigHash: configHash(), Queues: queues, Process: true,
+		Slots:       func() int { return r.config.Concurrency },
+		Book:        func() *rollup.Book { book, _ := r.rollups.Fleet(); return book },
+		RTT:         func() time.Duration { return time.Duration(r.rtt.Load()) },
 		InFlight:    func() map[string]int { return r.stats().InFlight },
 		Ready:       r.isReady,
 		Draining:    func() bool { l := r.line.Load(); return l != nil && l.worker.Draining() },
@@ -47,10 +59,7 @@ func (r *rig) isReady() bool {
 
 func (r *rig) loop() admin.Loop {
 	s := r.stats()
-	return admin.Loop{
-		Received: s.Taken, Redelivered: s.Redelivered, Parked: s.Parked, HandedBack: s.HandedBack, Lost: s.Lost,
-		Duplicates: s.Duplicates, Dead: s.Dead,
-	}
+	return admin.Loop{Parked: s.Parked, HandedBack: s.HandedBack, Lost: s.Lost, Duplicates: s.Duplicates}
 }
 
 func (r *rig) proxyStates() map[string]int {
@@ -71,12 +80,50 @@ func (r *rig) eachProxy() iter.Seq2[string, string] {
 	}
 }
 
+// rttEvery is how often the way to the server is measured.
+const rttEvery = 5 * time.Second
+
+// measure keeps the time that the way to the server and back takes, until ctx ends.
+func (r *rig) measure(ctx context.Context, nc *nats.Conn) {
+	for ; ctx.Err() == nil; pause(ctx, rttEvery) {
+		bounded, cancel := context.WithTimeout(ctx, rttEvery)
+		began := time.Now()
+		if nc.FlushWithContext(bounded) == nil {
+			r.rtt.Store(int64(time.Since(began)))
+		}
+		cancel()
+	}
+}
+
+// counted joins the loop's counters with the metrics.
+func (r *rig) counted() worker.Counted {
+	return worker.Counted{Taken: r.metrics.Taken, Published: r.metrics.Published, Acked: r.metrics.Acked, Buried: r.metrics.Buried}
+}
+
+func (r *rig) picked(took time.Duration, err error) { r.metrics.Picked(r.pool.Strategy(), took, err) }
+
+// ownByMachine are the variables that the workers of one fleet have different values of.
+var ownByMachine = []string{"GOFER_WORKER_NAME", "GOFER_HTTP_ADDR", "GOFER_EMBEDDED_ADDR", "GOFER_DATA_DIR"}
+
+// configHash tells two configurations apart. It holds nothing of a secret, for short ones could be guessed from it.
+func configHash() string {
+	sum := sha256.New()
+	for _, v := range variables() {
+		if value, _ := v.effective(); !slices.Contains(ownByMachine, v.name) {
+			fmt.Fprintf(sum, "%s=%q\n", v.name, value)
+		}
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:6])
+}
+
 // backlog is what the queues held a few seconds ago.
 func (r *rig) backlog() map[string]admin.Backlog {
 	out := map[string]admin.Backlog{}
 	if l := r.line.Load(); l != nil {
 		for queue, b := range l.worker.Backlog() {
-			out[queue] = admin.Backlog{Pending: b.Pending, AckPending: b.Held}
+			out[queue] = admin.Backlog{
+				Pending: b.Pending, AckPending: b.Held, Paused: b.Paused, Redelivered: b.Redelivered, Waiting: b.Pulls,
+			}
 		}
 	}
 	return out

@@ -97,30 +97,33 @@ func TestEveryMetricMoves(t *testing.T) {
 	w.publish("twice", job("/flaky/1", map[string]any{"retry": map[string]any{"base_delay": 0.1, "jitter": false}}))
 	w.publish("later", job("/flaky/2", map[string]any{"retry": map[string]any{"backoff_strategy": "fixed", "base_delay": 2.1, "jitter": false}}))
 	w.publish("bad", "not json")
+	w.publish("nobody", job("/ok", map[string]any{"proxy": map[string]any{"tags": []string{"none"}}}))
 	s.until(`gofer_nats_async_errors_total{kind="permission"}`, `gofer_publishes_total{kind="event",outcome="failed"}`,
 		`gofer_publishes_total{kind="event",outcome="ok"}`, `gofer_publishes_total{kind="dead",outcome="ok"}`,
 		`gofer_publishes_total{kind="retry",outcome="ok"}`, `gofer_publishes_total{kind="result",outcome="ok"}`,
 		`gofer_publishes_total{kind="rollup",outcome="ok"}`, `gofer_rollup_flushes_total{outcome="ok"}`,
-		`gofer_proxies{state="open"}`, `gofer_rollup_breaker_opens{period="current"}`, `gofer_retries_total{kind="scheduled"}`)
+		`gofer_proxies{state="open"}`, `gofer_rollup_breaker_opens{period="current"}`, `gofer_retries_total{kind="scheduled",fault="unclear"}`, `gofer_retries_total{kind="inline",fault="unclear"}`,
+		`gofer_consumer_waiting`, `gofer_proxy_exhausted_total{reason="unmatched"}`)
 	w.publish("ok0", job("/ok", nil))
 
 	// Both slots are busy and one job waits; then the server goes away for longer than the jobs' lease.
 	w.publish("slow", job("/slow/20000", nil))
 	w.publish("slow-too", job("/slow/20000", nil))
 	w.publish("waiting", job("/ok", nil))
-	s.until("gofer_duplicate_results_total", `gofer_heartbeats_total{outcome="ok"}`, `gofer_consumer_ack_pending{queue="default"}`,
+	s.until("gofer_duplicate_results_total", `gofer_acks_total{kind="heartbeat",outcome="ok"}`, `gofer_consumer_ack_pending{queue="default"}`,
 		`gofer_consumer_pending{queue="default"}`, `gofer_jobs_in_flight{queue="default"}`)
 	w.nats.Stop()
-	s.until(`gofer_heartbeats_total{outcome="failed"}`, "gofer_leases_lost_total", "gofer_nats_connected", "gofer_ready")
+	s.until(`gofer_acks_total{kind="heartbeat",outcome="failed"}`, "gofer_leases_lost_total", "gofer_nats_connected", "gofer_ready")
 	w.nats.Start()
 	s.until("gofer_nats_reconnects_total")
 	eventually(t, "the jobs to come back", func() bool { return s.read()[`gofer_jobs_in_flight{queue="default"}`] == 2 })
+	s.until("gofer_consumer_redelivered")
 	p.stop()
 	s.until("gofer_draining")
 
 	still := []string{
 		"gofer_build_info", "gofer_slots", "gofer_rollup_start_timestamp_seconds", "gofer_pool_failing", "gofer_retries_held_total",
-		"gofer_jobs_handed_back_total", "gofer_proxies_avoided",
+		"gofer_jobs_handed_back_total", "gofer_proxies_avoided", "gofer_config_hash_info",
 	}
 	for _, f := range admin.Families() {
 		if moved := s.familyMoved(f.Name); moved == slices.Contains(still, f.Name) {

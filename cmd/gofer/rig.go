@@ -39,6 +39,7 @@ type rig struct {
 	rollups *share.Rollups
 	outbox  chan func(context.Context) error
 	started time.Time
+	rtt     atomic.Int64            // of the way to the server and back, in nanoseconds
 	drain   context.CancelCauseFunc // does what SIGTERM does
 
 	line atomic.Pointer[line]
@@ -111,7 +112,7 @@ func (r *rig) open(ctx context.Context) (*line, error) {
 	l.worker, err = worker.New(worker.Config{
 		Client: l.client, Queues: r.config.Queues, Concurrency: r.config.Concurrency, Do: r.do,
 		DrainTimeout: r.config.DrainTimeout.Std(), Ended: r.ended, Log: r.log, Name: r.config.WorkerName,
-		Published: r.metrics.Published, Heartbeat: r.metrics.Heartbeat,
+		Counted: r.counted(),
 		Restore: func(ctx context.Context) error { return l.client.Ensure(ctx, r.config.settings()) },
 	})
 	if err != nil {
@@ -165,6 +166,7 @@ func (r *rig) work(ctx context.Context, l *line) error {
 	}
 	parts.Go(func() { r.checkHealth(beside) })
 	parts.Go(func() { r.post(beside) })
+	parts.Go(func() { r.measure(beside, l.nc) })
 	parts.Go(func() { r.rollups.Run(beside, l.client) })
 	silence := r.answer(l)
 	r.log.Info("worker started", "worker", r.config.WorkerName, "queues", len(r.config.Queues), "concurrency", r.config.Concurrency)
@@ -198,8 +200,9 @@ func (r *rig) post(ctx context.Context) {
 func (r *rig) publish(message func(context.Context) error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
+	began := time.Now()
 	err := message(ctx)
-	r.metrics.Published("event", err == nil)
+	r.metrics.Published("event", err == nil, time.Since(began))
 	if err != nil {
 		r.log.Warn("event not published", "error", err)
 	}
@@ -208,7 +211,7 @@ func (r *rig) publish(message func(context.Context) error) {
 // flushed counts a flush of the rollups, which is a message, too.
 func (r *rig) flushed(ok bool) {
 	r.metrics.Flushed(ok)
-	r.metrics.Published("rollup", ok)
+	r.metrics.Published("rollup", ok, 0)
 }
 
 // do joins the loop and the fetcher, which do not know each other.
@@ -232,7 +235,7 @@ func kindOf(k fetch.Kind) worker.Kind {
 
 func (r *rig) fetchConfig() fetch.Config {
 	return fetch.Config{
-		Pool: r.pool, Policy: r.policy, OnRetry: r.retried, OnBreaker: r.breakersChanged, OnAttempt: r.attempted,
+		Pool: r.pool, Policy: r.policy, OnRetry: r.retried, OnBreaker: r.breakersChanged, OnAttempt: r.attempted, OnPick: r.picked,
 		Denied: r.share.Denied, AttemptTimeout: r.config.AttemptTimeout.Std(), MaxBodyBytes: r.config.MaxBodyBytes,
 		HostRate: r.config.HostRate, HostConcurrency: r.config.HostConcurrency,
 		RetryBudget: r.config.retryBudget(), RetryFloor: float64(r.config.Concurrency),
@@ -253,8 +256,9 @@ func (r *rig) retried(e jobs.RetryEvent) {
 	r.log.Info("retry", "queue", e.Queue, "job", e.JobID, "attempt", e.Attempt, "proxy", e.Proxy, "fault", e.Fault, "error", e.Error, "delay", e.Delay.String(), "kind", e.Kind)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
+	began := time.Now()
 	err := r.line.Load().client.PublishRetry(ctx, e)
-	r.metrics.Published("event", err == nil)
+	r.metrics.Published("event", err == nil, time.Since(began))
 	if err != nil {
 		r.log.Warn("retry event not stored", "queue", e.Queue, "job", e.JobID, "error", err)
 	}
@@ -265,7 +269,7 @@ func (r *rig) send(publish func(context.Context) error) {
 	select {
 	case r.outbox <- publish:
 	default:
-		r.metrics.Published("event", false)
+		r.metrics.Published("event", false, 0)
 		r.log.Warn("event dropped, too many wait to be published")
 	}
 }

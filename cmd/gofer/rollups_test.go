@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -38,6 +39,17 @@ func (w *world) retries(addr, scope string) (sums rollup.Retries, ended, attempt
 	return sums, ended, attempts
 }
 
+// rollupJobs is what the metrics page tells of the two hours.
+func (w *world) rollupJobs(addr string) (n float64) {
+	w.Helper()
+	for name, value := range w.scrape(addr).first {
+		if strings.HasPrefix(name, "gofer_rollup_jobs{") {
+			n += value
+		}
+	}
+	return n
+}
+
 func TestDrainedWorkerLosesNothing(t *testing.T) {
 	w := newWorld(t, nil)
 	first, second := freeAddr(t), freeAddr(t)
@@ -70,6 +82,9 @@ func TestDrainedWorkerLosesNothing(t *testing.T) {
 		}
 		return ended == n && attempts == n && sums.SuccessByAttempt["1"] == n
 	})
+	if got := w.rollupJobs(second); got != n {
+		t.Errorf("gofer_rollup_jobs: got %v, want the %d of the fleet, as in the API", got, n)
+	}
 	if _, ended, _ := w.retries(second, "worker"); ended != own[1] {
 		t.Errorf("scope worker: got %d jobs, want the worker's own %d", ended, own[1])
 	}
@@ -106,6 +121,9 @@ func TestRollupsSurviveARestart(t *testing.T) {
 		sums, ended, attempts := w.retries(addr, "cluster")
 		return ended == 2 && attempts == 2 && sums.SuccessByAttempt["1"] == 2
 	})
+	if got := w.rollupJobs(addr); got != 2 {
+		t.Errorf("gofer_rollup_jobs of a new worker: got %v, want the 2 of before it", got)
+	}
 	if _, ended, _ := w.retries(addr, "worker"); ended != 0 {
 		t.Errorf("scope worker of a new worker: got %d jobs, want none", ended)
 	}

@@ -21,6 +21,22 @@ func buildVersion() string {
 	return "unknown"
 }
 
+// buildRevision is that of the source, if it was built from a checkout.
+func buildRevision() string {
+	revision, changed := "unknown", ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			switch {
+			case s.Key == "vcs.revision":
+				revision = s.Value
+			case s.Key == "vcs.modified" && s.Value == "true":
+				changed = "-changed"
+			}
+		}
+	}
+	return revision + changed
+}
+
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: args(cobra.NoArgs),

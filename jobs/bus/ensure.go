@@ -70,17 +70,38 @@ func (c *Client) LaneMade(ctx context.Context, due bool) (time.Time, error) {
 	return stream.CachedInfo().Created, nil
 }
 
-// Backlog is how many jobs of a lane nobody has taken, and how many workers hold. It is one question to the server.
-func (c *Client) Backlog(ctx context.Context, queue string, due bool) (pending, held int64, err error) {
+// Backlog is what a queue's consumers hold.
+type Backlog struct {
+	Pending int64 // jobs that nobody has taken
+	Held    int64 // jobs that workers hold
+	// Redelivered are those of the held ones that were given out more than once.
+	Redelivered int64
+	Pulls       int64 // open requests for jobs
+	Paused      bool
+}
+
+// Plus is both together.
+func (b Backlog) Plus(o Backlog) Backlog {
+	return Backlog{
+		Pending: b.Pending + o.Pending, Held: b.Held + o.Held, Redelivered: b.Redelivered + o.Redelivered, Pulls: b.Pulls + o.Pulls,
+		Paused: b.Paused || o.Paused,
+	}
+}
+
+// Backlog is that of one of a queue's lanes. It is one question to the server.
+func (c *Client) Backlog(ctx context.Context, queue string, due bool) (Backlog, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	lane := Settings{}.withDefaults().lane(c.names, queue, due)
 	consumer, err := c.js.Consumer(ctx, lane.stream, lane.config.Durable)
 	if err != nil {
-		return 0, 0, c.explain("ask for the backlog of queue "+queue, err)
+		return Backlog{}, c.explain("ask for the backlog of queue "+queue, err)
 	}
 	info := consumer.CachedInfo()
-	return int64(info.NumPending), int64(info.NumAckPending), nil
+	return Backlog{
+		Pending: int64(info.NumPending), Held: int64(info.NumAckPending), Redelivered: int64(info.NumRedelivered),
+		Pulls: int64(info.NumWaiting), Paused: info.Paused,
+	}, nil
 }
 
 // checkServer tells what no waiting cures: no JetStream, or a server that cannot schedule messages.

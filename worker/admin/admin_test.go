@@ -33,7 +33,7 @@ func newWorker(tb testing.TB, change func(*admin.Config)) *worker {
 	tb.Helper()
 	w := &worker{book: rollup.NewBook(), policy: jobs.DefaultPolicy(), pool: newPool(tb, "http://192.0.2.1:3128 id=p1\nhttp://user:secret@192.0.2.2:3128 id=p2\n")}
 	gauges := everything(2, "default")
-	gauges.Book = w.book
+	gauges.Book = func() *rollup.Book { return w.book }
 	c := admin.Config{
 		Addr: "127.0.0.1:9090", Worker: "w1", Version: "1.2.3", Pool: w.pool, Book: w.book, Metrics: admin.NewMetrics(gauges),
 		Ready:        func() []admin.Check { return []admin.Check{{Name: "nats", OK: true, Detail: "connected"}} },

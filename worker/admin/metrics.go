@@ -1,19 +1,23 @@
 package admin
 
 import (
+	"errors"
 	"iter"
 	"slices"
+	"time"
 
 	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/rotation"
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
 // Gauges are what a metrics page reads at the moment it is asked for. A function that is nil leaves its metric out;
 // none may block, for it delays the whole page.
 type Gauges struct {
-	Version string
+	// Version and Revision are those of the program, ConfigHash tells configurations apart.
+	Version, Revision, ConfigHash string
 	// Queues are those that the worker serves, at most 32; any other one is counted as "other", together with one that
 	// bears this name.
 	Queues []string
@@ -40,19 +44,26 @@ type Gauges struct {
 	IdleConns func() int
 	// Backlog is what the streams hold by queue, as last heard: it must not ask the server.
 	Backlog func() map[string]Backlog
-	// Book is where the rollup gauges are read.
-	Book *rollup.Book
+	// RTT is how long the way to the server and back took when it was measured last; zero when it never was.
+	RTT func() time.Duration
+	// Book is where the rollup gauges are read: the same hours that the API shows by default.
+	Book func() *rollup.Book
 	// Process adds the metrics of the Go runtime and of the process.
 	Process bool
 }
 
 // Loop are the counters of the worker's loop since its start.
-type Loop struct{ Received, Redelivered, Parked, HandedBack, Lost, Duplicates, Dead int64 }
+type Loop struct{ Parked, HandedBack, Lost, Duplicates int64 }
 
-// Backlog is what a queue's consumers hold: jobs that nobody has taken, and jobs that workers hold.
+// Backlog is what a queue's consumers hold: jobs that nobody has taken, and jobs that workers hold. No worker gets jobs of
+// a paused queue.
 type Backlog struct {
 	Pending    int64 `json:"pending"`
 	AckPending int64 `json:"ack_pending"`
+	Paused     bool  `json:"paused"`
+	// Redelivered of those that workers hold were given out more than once; Waiting is the number of open pulls.
+	Redelivered int64 `json:"-"`
+	Waiting     int64 `json:"-"`
 }
 
 // Metrics counts what happens and writes it as a Prometheus page. Make one with NewMetrics; it may be shared by any
@@ -63,20 +74,28 @@ type Metrics struct {
 	set      *metrics.Set
 	proxies  proxyCounters
 
+	taken       map[string]*metrics.Counter
+	again       map[string]*metrics.Counter
+	queueWait   *metrics.PrometheusHistogram
 	jobs        map[[2]string]*metrics.Counter // queue, outcome
-	errors      map[string]*metrics.Counter
+	dead        map[string]*metrics.Counter
 	durations   map[string]*metrics.PrometheusHistogram
 	perJob      *metrics.PrometheusHistogram
 	attempts    map[string]*metrics.Counter // by reason, "none" when there is an answer
 	attemptTime map[bool]*metrics.PrometheusHistogram
-	received    *metrics.Counter
-	retries     map[string]*metrics.Counter
+	bytes       *metrics.Counter
+	size        *metrics.PrometheusHistogram
+	selections  map[string]*metrics.Counter
+	exhausted   map[string]*metrics.Counter
+	pickTime    *metrics.PrometheusHistogram
+	retries     map[[2]string]*metrics.Counter // kind, fault
 	retryDelay  *metrics.PrometheusHistogram
 	transitions map[[2]string]*metrics.Counter
 	reconnects  *metrics.Counter
 	asyncErrors map[string]*metrics.Counter
-	heartbeats  map[bool]*metrics.Counter
-	publishes   map[[2]string]*metrics.Counter
+	acks        map[string]map[bool]*metrics.Counter
+	publishes   map[string]map[bool]*metrics.Counter
+	publishTime *metrics.PrometheusHistogram
 	flushes     map[bool]*metrics.Counter
 }
 
@@ -94,16 +113,21 @@ func NewMetrics(g Gauges) *Metrics {
 }
 
 func (m *Metrics) makeJobs() {
+	m.taken = m.counters("gofer_jobs_received_total", "queue", m.gauges.Queues)
+	m.again = m.counters("gofer_job_redeliveries_total", "queue", m.gauges.Queues)
+	m.queueWait = m.histogram("gofer_job_queue_wait_seconds", []float64{0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200})
 	m.jobs = map[[2]string]*metrics.Counter{}
 	m.durations = map[string]*metrics.PrometheusHistogram{}
 	for _, outcome := range outcomes() {
 		for _, queue := range m.gauges.Queues {
 			m.jobs[[2]string{queue, outcome}] = m.counter("gofer_jobs_total", "queue", queue, "outcome", outcome)
 		}
+	}
+	for _, outcome := range []string{jobs.Succeeded, jobs.Failed} { // a cancelled job's says nothing
 		m.durations[outcome] = m.histogram("gofer_job_duration_seconds", seconds(), "outcome", outcome)
 	}
-	m.errors = m.counters("gofer_job_errors_total", "error", rollup.JobErrors())
-	m.perJob = m.histogram("gofer_attempts_per_job", metrics.LinearBuckets(0, 1, jobs.MaxMaxAttempts+1))
+	m.dead = m.counters("gofer_dead_jobs_total", "reason", deadReasons())
+	m.perJob = m.histogram("gofer_attempts_per_job", []float64{0, 1, 2, 3, 5, jobs.MaxMaxAttempts})
 }
 
 func (m *Metrics) makeAttempts() {
@@ -115,9 +139,22 @@ func (m *Metrics) makeAttempts() {
 		true:  m.histogram("gofer_attempt_duration_seconds", seconds(), "outcome", "answered"),
 		false: m.histogram("gofer_attempt_duration_seconds", seconds(), "outcome", "failed"),
 	}
-	m.received = m.counter("gofer_received_bytes_total")
-	m.retries = m.counters("gofer_retries_total", "kind", []string{jobs.RetryInline, jobs.RetryScheduled, rollup.Other})
-	m.retryDelay = m.histogram("gofer_retry_delay_seconds", seconds())
+	m.bytes = m.counter("gofer_response_bytes_total")
+	m.size = m.histogram("gofer_response_size_bytes", []float64{1e3, 1e4, 1e5, 1e6, 1e7})
+	m.retries = map[[2]string]*metrics.Counter{}
+	for _, kind := range retryKinds() {
+		for _, fault := range faults() {
+			m.retries[[2]string{kind, fault}] = m.counter("gofer_retries_total", "kind", kind, "fault", fault)
+		}
+	}
+	m.retryDelay = m.histogram("gofer_retry_delay_seconds", []float64{0.1, 0.5, 1, 5, 30, 120})
+	m.makeRotation()
+}
+
+func (m *Metrics) makeRotation() {
+	m.selections = m.counters("gofer_proxy_selections_total", "strategy", strategies())
+	m.exhausted = m.counters("gofer_proxy_exhausted_total", "reason", exhaustions())
+	m.pickTime = m.histogram("gofer_proxy_selection_duration_seconds", []float64{1e-6, 1e-5, 1e-4, 1e-3, 1e-2})
 	m.transitions = map[[2]string]*metrics.Counter{}
 	for _, from := range states() {
 		for _, to := range states() {
@@ -131,13 +168,38 @@ func (m *Metrics) makeAttempts() {
 func (m *Metrics) makeNATS() {
 	m.reconnects = m.counter("gofer_nats_reconnects_total")
 	m.asyncErrors = m.counters("gofer_nats_async_errors_total", "kind", asyncKinds())
-	m.heartbeats = m.byOutcome("gofer_heartbeats_total")
-	m.flushes = m.byOutcome("gofer_rollup_flushes_total")
-	m.publishes = map[[2]string]*metrics.Counter{}
+	m.acks = map[string]map[bool]*metrics.Counter{}
+	for _, kind := range ackKinds() {
+		m.acks[kind] = m.byOutcome("gofer_acks_total", "kind", kind)
+	}
+	m.publishes = map[string]map[bool]*metrics.Counter{}
 	for _, kind := range publishKinds() {
-		for _, outcome := range []string{"ok", "failed"} {
-			m.publishes[[2]string{kind, outcome}] = m.counter("gofer_publishes_total", "kind", kind, "outcome", outcome)
-		}
+		m.publishes[kind] = m.byOutcome("gofer_publishes_total", "kind", kind)
+	}
+	m.publishTime = m.histogram("gofer_publish_duration_seconds", []float64{0.001, 0.005, 0.02, 0.1, 0.5, 2})
+	m.flushes = m.byOutcome("gofer_rollup_flushes_total")
+}
+
+// Taken counts a job that was taken after a wait. That of one that somebody had taken before is not measured.
+func (m *Metrics) Taken(queue string, waited time.Duration, again bool) {
+	queue = m.queue(queue)
+	m.taken[queue].Inc()
+	if again {
+		m.again[queue].Inc()
+		return
+	}
+	m.queueWait.Update(waited.Seconds())
+}
+
+// Picked counts a pick of a proxy, and why none was to be had.
+func (m *Metrics) Picked(strategy rotation.Strategy, took time.Duration, err error) {
+	m.pickTime.Update(took.Seconds())
+	counter := m.selections[string(strategy)]
+	if none, ok := errors.AsType[*rotation.NoProxyError](err); ok {
+		counter = m.exhausted[string(none.Reason)]
+	}
+	if counter != nil {
+		counter.Inc()
 	}
 }
 
@@ -149,7 +211,10 @@ func (m *Metrics) Attempt(f rollup.AttemptFact) {
 	}
 	pick(m.attempts, reason).Inc()
 	m.attemptTime[reason == "none"].Update(f.Duration.Seconds())
-	m.received.AddInt64(max(f.Bytes, 0))
+	m.bytes.AddInt64(max(f.Bytes, 0))
+	if reason == "none" {
+		m.size.Update(float64(f.Bytes))
+	}
 	m.proxies.attempt(f)
 }
 
@@ -160,16 +225,25 @@ func (m *Metrics) Job(f rollup.JobFact) {
 		outcome = jobs.Failed
 	}
 	m.jobs[[2]string{m.queue(f.Queue), outcome}].Inc()
-	m.durations[outcome].Update(f.Duration.Seconds())
-	m.perJob.Update(float64(f.Attempts))
-	if outcome != jobs.Succeeded {
-		pick(m.errors, f.Error).Inc()
+	if d := m.durations[outcome]; d != nil {
+		d.Update(f.Duration.Seconds())
 	}
+	m.perJob.Update(float64(f.Attempts))
 }
+
+// Buried counts a dead letter by the job's error code.
+func (m *Metrics) Buried(reason string) { pick(m.dead, reason).Inc() }
 
 // Retry counts an announced retry.
 func (m *Metrics) Retry(e jobs.RetryEvent) {
-	pick(m.retries, e.Kind).Inc()
+	kind, fault := e.Kind, string(e.Fault)
+	if kind != jobs.RetryInline {
+		kind = jobs.RetryScheduled
+	}
+	if !slices.Contains(faults(), fault) {
+		fault = rollup.Other
+	}
+	m.retries[[2]string{kind, fault}].Inc()
 	m.retryDelay.Update(e.Delay.Seconds())
 }
 
@@ -186,18 +260,23 @@ func (m *Metrics) Reconnected() { m.reconnects.Inc() }
 // AsyncError counts an error that NATS reported outside a call: "permission", "slow_consumer"; anything else is "other".
 func (m *Metrics) AsyncError(kind string) { pick(m.asyncErrors, kind).Inc() }
 
-// Heartbeat counts a lease renewal that was confirmed, or was not.
-func (m *Metrics) Heartbeat(ok bool) { m.heartbeats[ok].Inc() }
+// Acked counts an answer about a job that the server confirmed, or did not: "heartbeat", "ack" or "hand_back".
+func (m *Metrics) Acked(kind string, ok bool) {
+	if list := m.acks[kind]; list != nil {
+		list[ok].Inc()
+	}
+}
 
 // Flushed counts a flush of the rollups.
 func (m *Metrics) Flushed(ok bool) { m.flushes[ok].Inc() }
 
-// Published counts a message: "result", "retry", "dead", "event", "rollup"; anything else is "other".
-func (m *Metrics) Published(kind string, ok bool) {
-	if !slices.Contains(publishKinds(), kind) {
-		kind = rollup.Other
+// Published counts a message: "result", "retry", "dead", "event", "rollup"; anything else is "other". Took is zero when
+// nobody measured it.
+func (m *Metrics) Published(kind string, ok bool, took time.Duration) {
+	pick(m.publishes, kind)[ok].Inc()
+	if ok && took > 0 {
+		m.publishTime.Update(took.Seconds())
 	}
-	m.publishes[[2]string{kind, map[bool]string{true: "ok", false: "failed"}[ok]}].Inc()
 }
 
 // queueLabels are the queues served, at most 32, and the one label for all others, which is a valid name of a queue, too.
@@ -230,8 +309,11 @@ func (m *Metrics) counters(name, label string, values []string) map[string]*metr
 	return out
 }
 
-func (m *Metrics) byOutcome(name string) map[bool]*metrics.Counter {
-	return map[bool]*metrics.Counter{true: m.counter(name, "outcome", "ok"), false: m.counter(name, "outcome", "failed")}
+func (m *Metrics) byOutcome(name string, labels ...string) map[bool]*metrics.Counter {
+	return map[bool]*metrics.Counter{
+		true:  m.counter(name, append(slices.Clone(labels), "outcome", "ok")...),
+		false: m.counter(name, append(slices.Clone(labels), "outcome", "failed")...),
+	}
 }
 
 func (m *Metrics) histogram(name string, bounds []float64, labels ...string) *metrics.PrometheusHistogram {
@@ -253,6 +335,7 @@ func labelText(labels []string) string {
 	return string(append(text, '}'))
 }
 
+// pick is that of the label, or of the rest.
 func pick[V any](list map[string]V, label string) V {
 	if v, ok := list[label]; ok {
 		return v
@@ -260,14 +343,34 @@ func pick[V any](list map[string]V, label string) V {
 	return list[rollup.Other]
 }
 
-// seconds are the buckets of every duration: a proxied fetch takes from some tens of milliseconds to minutes.
-func seconds() []float64 {
-	return []float64{0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600}
-}
+// seconds are the buckets of attempts and jobs: a proxied fetch takes from a tenth of a second to minutes. Each bucket is
+// a series of every histogram, and a page with 32 queues has to stay below 500 of them.
+func seconds() []float64 { return []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300} }
 
 func outcomes() []string   { return []string{jobs.Succeeded, jobs.Failed, jobs.Cancelled} }
 func states() []string     { return []string{"closed", "half_open", "open"} }
 func asyncKinds() []string { return []string{"permission", "slow_consumer", rollup.Other} }
+func ackKinds() []string   { return []string{"heartbeat", "ack", "hand_back"} }
+func retryKinds() []string { return []string{jobs.RetryInline, jobs.RetryScheduled} }
+func faults() []string {
+	return []string{string(jobs.FaultProxy), string(jobs.FaultTarget), string(jobs.FaultPair), string(jobs.FaultUnclear), rollup.Other}
+}
+
+// deadReasons are the codes of jobs that failed: a cancelled one gets no dead letter.
+func deadReasons() []string {
+	return slices.DeleteFunc(rollup.JobErrors(), func(code string) bool { return code == jobs.ErrCancelled })
+}
+
+func strategies() (out []string) {
+	for _, s := range rotation.Strategies() {
+		out = append(out, string(s))
+	}
+	return out
+}
+
+func exhaustions() []string {
+	return []string{string(rotation.Empty), string(rotation.Unmatched), string(rotation.Resting), string(rotation.Failing)}
+}
 func publishKinds() []string {
 	return []string{"result", "retry", "dead", "event", "rollup", rollup.Other}
 }

@@ -11,11 +11,13 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode/utf8"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/rotation"
 	"github.com/gofer-mq/gofer/worker/admin"
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
@@ -29,9 +31,10 @@ func everything(proxies int, queues ...string) admin.Gauges {
 		ids[i] = fmt.Sprintf("p%05d", i)
 	}
 	return admin.Gauges{
-		Version: "1.2.3", Queues: queues, InFlight: func() map[string]int { return map[string]int{"default": 2, "lost": 1} },
+		Version: "1.2.3", Revision: "abc", ConfigHash: "123", Queues: queues, InFlight: func() map[string]int { return map[string]int{"default": 2, "lost": 1} },
 		Slots: seven, Ready: yes, Draining: yes, Connected: yes, IdleConns: seven,
-		Loop:        func() admin.Loop { return admin.Loop{Received: 9} },
+		Loop:        func() admin.Loop { return admin.Loop{Parked: 9} },
+		RTT:         func() time.Duration { return 2 * time.Millisecond },
 		HostWaits:   func() int64 { return 5 },
 		RetriesHeld: func() int64 { return 7 },
 		PoolFailing: func() bool { return true }, ProxiesAvoided: seven,
@@ -46,9 +49,9 @@ func everything(proxies int, queues ...string) admin.Gauges {
 			}
 		},
 		Backlog: func() map[string]admin.Backlog {
-			return map[string]admin.Backlog{"default": {Pending: 5, AckPending: 6}}
+			return map[string]admin.Backlog{"default": {Pending: 5, AckPending: 6, Redelivered: 3, Waiting: 4}}
 		},
-		Book: rollup.NewBook(),
+		Book: sync.OnceValue(rollup.NewBook),
 	}
 }
 
@@ -87,7 +90,10 @@ func flood(m *admin.Metrics, n int) {
 		m.Job(rollup.JobFact{Queue: x, Outcome: x, Error: x, Policy: x, Attempts: i})
 		m.Retry(jobs.RetryEvent{Queue: x, Proxy: x, Kind: x})
 		m.Breaker(jobs.BreakerEvent{ProxyID: x, FromState: x, ToState: x, Reason: x})
-		m.Published(x, i%2 == 0)
+		m.Taken(x, time.Second, i%2 == 0)
+		m.Buried(x)
+		m.Acked(x, i%2 == 0)
+		m.Published(x, i%2 == 0, time.Second)
 		m.AsyncError(x)
 	}
 }
@@ -155,14 +161,15 @@ func series(page []byte) (n int) {
 func TestProxySeriesAreTheBusiest(t *testing.T) {
 	m := admin.NewMetrics(everything(1000))
 	for i := range 1000 {
-		m.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%05d", i), Status: 200, Bytes: 10})
+		m.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%05d", i), Status: 200, Bytes: 10, Duration: 2 * time.Second})
 	}
-	m.Attempt(rollup.AttemptFact{Proxy: "p00777", Reason: "timeout", Fault: jobs.FaultUnclear, Bytes: 10})
+	m.Attempt(rollup.AttemptFact{Proxy: "p00777", Reason: "timeout", Fault: jobs.FaultUnclear, Bytes: 10, Duration: 4 * time.Second})
 	m.Attempt(rollup.AttemptFact{Proxy: "gone", Reason: "timeout"})
 	page := string(m.Write(1))
 	for _, want := range []string{
 		`gofer_proxy_attempts_total{proxy="p00777"} 2`, `gofer_proxy_failures_total{proxy="p00777"} 1`,
 		`gofer_proxy_received_bytes_total{proxy="p00777"} 20`, `gofer_proxy_state{proxy="p00777"} 0`,
+		`gofer_proxy_latency_seconds{proxy="p00777"} 2.25`,
 	} {
 		if !strings.Contains(page, want+"\n") {
 			t.Errorf("page misses %s", want)
@@ -181,25 +188,35 @@ func TestNumbersOnThePageAreWhatHappened(t *testing.T) {
 	m := admin.NewMetrics(g)
 	m.Attempt(rollup.AttemptFact{Reason: "timeout", Fault: jobs.FaultProxy, Duration: 2 * time.Second})
 	m.Attempt(rollup.AttemptFact{Status: 200, Bytes: 512})
-	m.Retry(jobs.RetryEvent{Kind: jobs.RetryInline, Delay: jobs.Duration(time.Second)})
+	m.Retry(jobs.RetryEvent{Kind: jobs.RetryInline, Fault: jobs.FaultProxy, Delay: jobs.Duration(time.Second)})
 	m.Breaker(jobs.BreakerEvent{FromState: "closed", ToState: "open"})
 	fact := rollup.JobFact{Queue: "default", Outcome: jobs.Succeeded, Attempts: 2, Policy: "fixed/3", Duration: 3 * time.Second}
 	m.Job(fact)
-	g.Book.Job(fact)
+	g.Book().Job(fact)
 	m.Job(rollup.JobFact{Queue: "default", Outcome: jobs.Failed, Error: jobs.ErrNoProxy})
-	m.Heartbeat(true)
+	m.Buried(jobs.ErrNoProxy)
+	m.Taken("default", 3*time.Second, false)
+	m.Taken("default", 3*time.Second, true)
+	m.Picked(rotation.Weighted, time.Millisecond, nil)
+	m.Picked(rotation.Weighted, time.Millisecond, &rotation.NoProxyError{Reason: rotation.Resting})
+	m.Acked("heartbeat", true)
 	m.Flushed(false)
 	m.Reconnected()
-	m.Published("result", true)
+	m.Published("result", true, 30*time.Millisecond)
+	m.Published("rollup", true, 0)
 	page := string(m.Write(0))
 	for _, want := range []string{
 		`gofer_attempts_total{outcome="failed",reason="timeout"} 1`, `gofer_attempts_total{outcome="answered",reason="none"} 1`,
-		`gofer_attempt_duration_seconds_bucket{outcome="failed",le="2.5"} 1`, `gofer_received_bytes_total 512`,
-		`gofer_retries_total{kind="inline"} 1`, `gofer_retry_delay_seconds_sum 1`,
+		`gofer_attempt_duration_seconds_bucket{outcome="failed",le="2.5"} 1`, `gofer_response_bytes_total 512`, `gofer_response_size_bytes_bucket{le="1000"} 1`,
+		`gofer_retries_total{kind="inline",fault="proxy"} 1`, `gofer_retry_delay_seconds_sum 1`,
 		`gofer_breaker_transitions_total{from="closed",to="open"} 1`,
-		`gofer_jobs_total{queue="default",outcome="succeeded"} 1`, `gofer_job_errors_total{error="no_proxy"} 1`,
-		`gofer_attempts_per_job_count 2`, `gofer_heartbeats_total{outcome="ok"} 1`, `gofer_rollup_flushes_total{outcome="failed"} 1`,
-		`gofer_nats_reconnects_total 1`, `gofer_publishes_total{kind="result",outcome="ok"} 1`, `gofer_jobs_received_total 9`,
+		`gofer_jobs_total{queue="default",outcome="succeeded"} 1`, `gofer_dead_jobs_total{reason="no_proxy"} 1`,
+		`gofer_attempts_per_job_count 2`, `gofer_acks_total{kind="heartbeat",outcome="ok"} 1`, `gofer_rollup_flushes_total{outcome="failed"} 1`,
+		`gofer_nats_reconnects_total 1`, `gofer_publishes_total{kind="result",outcome="ok"} 1`, `gofer_jobs_parked_total 9`,
+		`gofer_jobs_received_total{queue="default"} 2`, `gofer_job_redeliveries_total{queue="default"} 1`, `gofer_job_queue_wait_seconds_count 1`,
+		`gofer_proxy_selections_total{strategy="weighted"} 1`, `gofer_proxy_exhausted_total{reason="resting"} 1`, `gofer_proxy_selection_duration_seconds_count 2`,
+		`gofer_publish_duration_seconds_count 1`, `gofer_nats_rtt_seconds 0.002`, `gofer_consumer_redelivered 3`, `gofer_consumer_waiting 4`,
+		`gofer_config_hash_info{hash="123"} 1`,
 		`gofer_jobs_in_flight{queue="default"} 2`, `gofer_jobs_in_flight{queue="other"} 1`, `gofer_consumer_pending{queue="default"} 5`,
 		`gofer_rollup_jobs{period="current",outcome="succeeded"} 1`, `gofer_rollup_success_ratio{period="current"} 1`,
 		`gofer_proxies{state="open"} 3`, `gofer_ready 1`, `gofer_slots 7`,
@@ -224,7 +241,7 @@ func FuzzLabel(f *testing.F) {
 	for _, seed := range []string{"", "v1", `a"b`, `a\b`, "a\nb", "tab\there", "\xff\xfe", "é{}=,", "\r\n\\n\"", "\\"} {
 		f.Add(seed)
 	}
-	sample := regexp.MustCompile(`^gofer_build_info\{version="((?:[^"\\\n]|\\[\\"n])*)",go_version="[^"]*"\} 1$`)
+	sample := regexp.MustCompile(`^gofer_build_info\{version="((?:[^"\\\n]|\\[\\"n])*)",revision="",go_version="[^"]*"\} 1$`)
 	f.Fuzz(func(t *testing.T, version string) {
 		page := admin.NewMetrics(admin.Gauges{Version: version}).Write(0)
 		if !utf8.Valid(page) {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"runtime"
 	"strconv"
+	"time"
 
 	"github.com/VictoriaMetrics/metrics"
 
@@ -15,11 +16,14 @@ import (
 
 // Write returns the page. Of proxies it names the busiest, at most that many; none by default.
 func (m *Metrics) Write(proxies int) []byte {
+	began := time.Now()
 	var buf bytes.Buffer
 	m.set.WritePrometheus(&buf)
 	p := page{families: m.families, out: make([]byte, 0, 2*buf.Len())}
 	p.family("gofer_build_info")
-	p.sample("gofer_build_info", 1, "version", m.gauges.Version, "go_version", runtime.Version())
+	p.sample("gofer_build_info", 1, "version", m.gauges.Version, "revision", m.gauges.Revision, "go_version", runtime.Version())
+	p.family("gofer_config_hash_info")
+	p.sample("gofer_config_hash_info", 1, "hash", m.gauges.ConfigHash)
 	p.annotated(buf.Bytes())
 	m.writeStates(&p)
 	m.writeLoop(&p)
@@ -33,6 +37,7 @@ func (m *Metrics) Write(proxies int) []byte {
 		metrics.WriteProcessMetrics(&buf)
 		p.out = append(p.out, buf.Bytes()...)
 	}
+	p.one("gofer_scrape_duration_seconds", time.Since(began).Seconds())
 	return p.out
 }
 
@@ -53,6 +58,9 @@ func (m *Metrics) writeStates(p *page) {
 			p.one(name, float64(number()))
 		}
 	}
+	if g.RTT != nil {
+		p.one("gofer_nats_rtt_seconds", g.RTT().Seconds())
+	}
 	if g.ProxyStates != nil {
 		counts := g.ProxyStates()
 		p.family("gofer_proxies")
@@ -67,13 +75,10 @@ func (m *Metrics) writeLoop(p *page) {
 		return
 	}
 	l := m.gauges.Loop()
-	p.one("gofer_jobs_received_total", float64(l.Received))
-	p.one("gofer_job_redeliveries_total", float64(l.Redelivered))
 	p.one("gofer_jobs_parked_total", float64(l.Parked))
 	p.one("gofer_jobs_handed_back_total", float64(l.HandedBack))
 	p.one("gofer_leases_lost_total", float64(l.Lost))
 	p.one("gofer_duplicate_results_total", float64(l.Duplicates))
-	p.one("gofer_dead_jobs_total", float64(l.Dead))
 }
 
 func (m *Metrics) writeQueues(p *page) {
@@ -85,6 +90,13 @@ func (m *Metrics) writeQueues(p *page) {
 		backlog := m.gauges.Backlog()
 		m.byQueue(p, "gofer_consumer_pending", maps.Keys(backlog), func(queue string) int64 { return backlog[queue].Pending })
 		m.byQueue(p, "gofer_consumer_ack_pending", maps.Keys(backlog), func(queue string) int64 { return backlog[queue].AckPending })
+		var all Backlog
+		for _, b := range backlog {
+			all.Redelivered += b.Redelivered
+			all.Waiting += b.Waiting
+		}
+		p.one("gofer_consumer_redelivered", float64(all.Redelivered))
+		p.one("gofer_consumer_waiting", float64(all.Waiting))
 	}
 }
 
@@ -105,7 +117,8 @@ func (m *Metrics) writeRollups(p *page) {
 	if m.gauges.Book == nil {
 		return
 	}
-	hours := [2]rollup.Hour{m.gauges.Book.Hour(0), m.gauges.Book.Hour(1)}
+	book := m.gauges.Book()
+	hours := [2]rollup.Hour{book.Hour(0), book.Hour(1)}
 	each := func(name string, value func(*rollup.Hour) float64) {
 		p.family(name)
 		for i, period := range periods() {

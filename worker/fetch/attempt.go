@@ -143,10 +143,13 @@ func (r *run) pick() (*rotation.Lease, error) {
 	if r.job.Proxy.Direct {
 		return &rotation.Lease{}, nil
 	}
-	lease, events, err := r.f.cfg.Pool.Pick(rotation.Need{
+	need := rotation.Need{
 		Host: hostPort(r.job.Target()), Tags: r.job.Proxy.Tags, Region: r.job.Proxy.Region, RegionStrict: r.job.Proxy.RegionStrict,
 		Session: r.job.Proxy.Session, ID: r.job.Proxy.ID, Exclude: r.failedProxies(),
-	})
+	}
+	began := time.Now()
+	lease, events, err := r.f.cfg.Pool.Pick(need)
+	r.f.cfg.OnPick(time.Since(began), err)
 	r.changed(events)
 	return &lease, err
 }

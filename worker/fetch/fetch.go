@@ -26,10 +26,12 @@ type Config struct {
 	// Policy is the fleet's retry policy; it is asked for at each job.
 	Policy func() jobs.Policy
 	// OnRetry is told of a retry before its wait starts, OnBreaker of changed breakers, OnAttempt of each attempt that
-	// ended, with the bytes it received and a short reason from a closed list if it failed. Nil is allowed.
+	// ended, with the bytes it received and a short reason from a closed list if it failed, OnPick of how long a pick of a
+	// proxy took and of the *rotation.NoProxyError it ended with. Nil is allowed.
 	OnRetry   func(jobs.RetryEvent)
 	OnBreaker func([]rotation.Event)
 	OnAttempt func(queue string, a jobs.Attempt, bytes int64, reason string)
+	OnPick    func(took time.Duration, err error)
 	// Denied reports whether the fleet's owner has stopped fetches from a host; nil stops none.
 	Denied func(host string) bool
 	// AttemptTimeout bounds one attempt of a job that names no timeout; zero means 30 s.
@@ -82,6 +84,9 @@ func (c Config) filled() Config {
 	}
 	if c.OnAttempt == nil {
 		c.OnAttempt = func(string, jobs.Attempt, int64, string) {}
+	}
+	if c.OnPick == nil {
+		c.OnPick = func(time.Duration, error) {}
 	}
 	if c.Denied == nil {
 		c.Denied = func(string) bool { return false }
