@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/worker/control"
 )
 
 // finding is one thing that the doctor has looked at.
@@ -82,7 +86,29 @@ func (a *app) examine(ctx context.Context, c config) ([]finding, error) {
 	list = append(list, s.server())
 	list = append(list, s.clock(ctx)...)
 	list = append(list, s.streams(ctx)...)
-	return append(list, s.queues(ctx)...), nil
+	list = append(list, s.queues(ctx)...)
+	return append(list, s.workers(ctx)), nil
+}
+
+// workers looks for names that several workers bear: results, events and gofer drain cannot tell those apart.
+func (s *session) workers(ctx context.Context) finding {
+	list, err := askFleet[control.Status](ctx, s, control.Workers, nil, 0)
+	if errors.Is(err, control.ErrNoWorkers) {
+		return finding{"workers", true, "none answers"}
+	}
+	if err != nil {
+		return finding{"workers", false, err.Error()}
+	}
+	named := map[string]int{}
+	for _, w := range list {
+		named[w.Worker]++
+	}
+	for _, name := range slices.Sorted(maps.Keys(named)) {
+		if n := named[name]; n > 1 {
+			return finding{"workers", false, fmt.Sprintf("%d are named %s: give each its own GOFER_WORKER_NAME", n, name)}
+		}
+	}
+	return finding{"workers", true, fmt.Sprintf("%d answer, each by a name of its own", len(list))}
 }
 
 func (s *session) server() finding {

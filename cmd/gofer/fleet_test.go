@@ -71,6 +71,30 @@ func TestWorkersAreListedWithHowTheyStand(t *testing.T) {
 	}
 }
 
+func TestWorkersOfOneNameAreDrainedOnlyTogether(t *testing.T) {
+	w := newWorld(t, nil)
+	first, _ := w.named("w1")
+	second, _ := w.named("w1")
+	if code, out, _ := gofer(t, "", "doctor"); code != exitFailed || !strings.Contains(out, "2 are named w1") {
+		t.Errorf("doctor: exit %d, %q; want it to name the workers of one name", code, out)
+	}
+	if code, _, errOut := gofer(t, "", "drain", "w1"); code != exitFailed || !strings.Contains(errOut, "2 workers are named w1") {
+		t.Errorf("drain: exit %d, %q; want it to say that two bear the name", code, errOut)
+	}
+	if list := read[[]control.Status](t, "workers"); len(list) != 2 || list[0].Draining || list[1].Draining {
+		t.Errorf("workers after the refusal = %+v, want both to go on", list)
+	}
+	if got := read[map[string]any](t, "drain", "w1", "--all"); got["workers"] != 2.0 {
+		t.Errorf("drain --all printed %v, want 2 workers", got)
+	}
+	for _, p := range []*program{first, second} {
+		code := <-p.code
+		if p.code <- code; code != exitOK {
+			t.Errorf("exit code of a drained worker = %d, want 0", code)
+		}
+	}
+}
+
 func TestWorkerThatCannotWorkSaysWhy(t *testing.T) {
 	w := newWorld(t, nil)
 	t.Setenv("GOFER_PROXIES", "")

@@ -70,23 +70,52 @@ func stateOf(w control.Status) string {
 }
 
 func (a *app) drainCommand() *cobra.Command {
-	return &cobra.Command{
+	var all bool
+	cmd := &cobra.Command{
 		Use: "drain WORKER", Short: "Let one worker finish its jobs and end, as SIGTERM does",
 		Long: `The worker takes no more jobs, lets the running ones end or hands them back, and exits with 0.
-It answers before it does so; 'gofer workers' lists it until it is gone. Whatever restarts your workers will start it again.`,
+It answers before it does so; 'gofer workers' lists it until it is gone. Whatever restarts your workers will start it again.
+If several workers bear the name, it takes --all to drain them.`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: a.verb("drain", func(ctx context.Context, s *session, args []string) error {
 			if !jobs.ValidID(args[0]) {
 				return usage("%q is not the name of a worker; see gofer workers", args[0])
 			}
-			_, err := askFleet[control.Drained](ctx, s, control.Drain, control.DrainRequest{Worker: args[0]}, 1)
+			same, err := s.workersNamed(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if same > 1 && !all {
+				return fmt.Errorf("%d workers are named %s: --all drains them all; give each its own GOFER_WORKER_NAME", same, args[0])
+			}
+			drained, err := askFleet[control.Drained](ctx, s, control.Drain, control.DrainRequest{Worker: args[0]}, max(1, same))
 			if errors.Is(err, control.ErrNoWorkers) {
 				return fmt.Errorf("no worker named %s answers; see gofer workers", args[0])
 			}
 			if err != nil {
 				return err
 			}
-			return a.say(map[string]any{"worker": args[0], "draining": true}, "Worker %s drains.", args[0])
+			answer := map[string]any{"worker": args[0], "draining": true, "workers": len(drained)}
+			if len(drained) > 1 {
+				return a.say(answer, "%d workers named %s drain.", len(drained), args[0])
+			}
+			return a.say(answer, "Worker %s drains.", args[0])
 		}),
 	}
+	cmd.Flags().BoolVar(&all, "all", false, "drain all workers of that name")
+	return cmd
+}
+
+// workersNamed is how many workers answer that bear a name.
+func (s *session) workersNamed(ctx context.Context, name string) (n int, err error) {
+	list, err := askFleet[control.Status](ctx, s, control.Workers, nil, 0)
+	if errors.Is(err, control.ErrNoWorkers) {
+		return 0, nil
+	}
+	for _, w := range list {
+		if w.Worker == name {
+			n++
+		}
+	}
+	return n, err
 }
