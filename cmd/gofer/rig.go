@@ -307,10 +307,20 @@ func (r *rig) setPolicy(ctx context.Context, p jobs.Policy) error {
 		return err
 	}
 	kv, err := r.policies(ctx)
-	if err == nil {
-		_, err = kv.Put(ctx, share.PolicyKey, data)
+	if err != nil {
+		return err
 	}
-	return err
+	_, before := r.share.Policy()
+	if _, err := kv.Put(ctx, share.PolicyKey, data); err != nil {
+		return err
+	}
+	// Whoever asks this worker next shall find it; if the watch is being made anew, that takes a second.
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end) && ctx.Err() == nil; pause(ctx, 5*time.Millisecond) {
+		if _, now := r.share.Policy(); !now.Equal(before) {
+			break
+		}
+	}
+	return nil
 }
 
 // resetPolicy returns to the policy of the workers' environment.

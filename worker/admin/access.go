@@ -52,7 +52,7 @@ func (a *admin) allowRead(r *http.Request) error {
 
 // allowChange never takes Basic credentials: a browser sends those by itself, also for somebody else's page.
 func (a *admin) allowChange(r *http.Request) error {
-	if err := http.NewCrossOriginProtection().Check(r); err != nil {
+	if err := http.NewCrossOriginProtection().Check(r); err != nil || fromElsewhere(r) {
 		return forbidden("the request comes from another site's page")
 	}
 	if a.Token != "" {
@@ -65,6 +65,13 @@ func (a *admin) allowChange(r *http.Request) error {
 		return forbidden(reason + "; set GOFER_ADMIN_TOKEN and send it as a Bearer token")
 	}
 	return nil
+}
+
+// fromElsewhere reports whether another site's page asks. That check lets every GET pass, and a page may have one sent by
+// an image.
+func fromElsewhere(r *http.Request) bool {
+	site := r.Header.Get("Sec-Fetch-Site")
+	return site != "" && site != "none" && site != "same-origin"
 }
 
 // isToken compares digests: neither the content nor the length of the token shows in the time it takes.

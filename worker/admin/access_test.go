@@ -50,6 +50,15 @@ func TestChangeWithoutATokenIsTakenOnlyFromThisMachine(t *testing.T) {
 	}
 }
 
+func TestProfileIsNotTakenForAnotherSitesPage(t *testing.T) {
+	for site, want := range map[string]int{"": 200, "none": 200, "same-origin": 200, "same-site": 403, "cross-site": 403} {
+		got := newWorker(t, nil).do(request("GET", "/debug/pprof/goroutine", "", header("Sec-Fetch-Site", site)))
+		if got.Code != want {
+			t.Errorf("profile for a page of %q: got %d, want %d", site, got.Code, want)
+		}
+	}
+}
+
 func TestChangeNeedsTheTokenThatIsSet(t *testing.T) {
 	w := newWorker(t, func(c *admin.Config) { c.Token = "s3cret" })
 	for name, c := range map[string]struct {

@@ -39,7 +39,7 @@ type Config struct {
 	// Policy is the fleet's retry policy and since when it holds, zero for the one of the environment.
 	Policy func() (jobs.Policy, time.Time)
 	// SetPolicy replaces the fleet's policy, ResetPolicy removes it, ResetBreaker closes a proxy's breaker everywhere.
-	// One that is nil answers 501.
+	// SetPolicy returns when Policy tells the new one. One that is nil answers 501.
 	SetPolicy    func(context.Context, jobs.Policy) error
 	ResetPolicy  func(context.Context) error
 	ResetBreaker func(ctx context.Context, proxy string) error
@@ -84,6 +84,7 @@ func New(c Config) http.Handler {
 		mux.Handle(path, handler)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		setHeaders(w.Header())
 		writeFailure(w, failure{status: http.StatusNotFound, code: "not_found", message: "there is nothing at this path"})
 	})
 	return mux
@@ -96,6 +97,7 @@ func NewServer(handler http.Handler, log *slog.Logger) *http.Server {
 	s := &http.Server{
 		Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second,
 		IdleTimeout: time.Minute, MaxHeaderBytes: 32 << 10, BaseContext: func(net.Listener) context.Context { return base },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 	}
 	if log != nil {
 		s.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
@@ -103,6 +105,9 @@ func NewServer(handler http.Handler, log *slog.Logger) *http.Server {
 	s.RegisterOnShutdown(stop)
 	return s
 }
+
+// connKey is under which a request's context holds its connection.
+type connKey struct{}
 
 // route is one verb at one path.
 type route struct {

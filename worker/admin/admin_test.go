@@ -132,6 +132,9 @@ func TestPolicyIsReadReplacedWholeAndReset(t *testing.T) {
 		t.Errorf("PUT: got %d %s and policy %+v, want fixed, 1.5 s, the rest by default", rec.Code, rec.Body, w.policy)
 	}
 	read := w.do(request("GET", "/api/v1/retry/policy", "")).Body.String()
+	if rec.Body.String() != read {
+		t.Errorf("PUT answered %s, a GET afterwards %s", rec.Body, read)
+	}
 	if again := w.do(request("PUT", "/api/v1/retry/policy", read)); again.Code != http.StatusOK {
 		t.Errorf("PUT of what GET gave: got %d %s", again.Code, again.Body)
 	}
@@ -146,7 +149,7 @@ func TestInvalidPolicyIsRefusedWithEveryReason(t *testing.T) {
 	if p := refusal(t, rec, http.StatusBadRequest); len(p.Details) != 3 {
 		t.Errorf("details: got %q, want three", p.Details)
 	}
-	for _, body := range []string{"", "no", "[]", `{"x":1}`, `{"updated_at":1,"x":1}`} {
+	for _, body := range []string{"", "no", "[]", "null", " null\n", `{"x":1}`, `{"updated_at":1,"x":1}`} {
 		refusal(t, w.do(request("PUT", "/api/v1/retry/policy", body)), http.StatusBadRequest)
 	}
 	refusal(t, w.do(request("PUT", "/api/v1/retry/policy", strings.Repeat(" ", 70_000))), http.StatusRequestEntityTooLarge)
@@ -273,7 +276,13 @@ func TestOtherVerbsAndPathsAreRefusedInJSON(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"/nothing", "/api/v1/nothing", "/page/nothing.js", "/page/..%2fadmin.go", "/api/v1/circuit-breakers/p1/nothing"} {
-		refusal(t, w.do(request("GET", path, "")), http.StatusNotFound)
+		rec := w.do(request("GET", path, ""))
+		refusal(t, rec, http.StatusNotFound)
+		for _, name := range []string{"X-Content-Type-Options", "Content-Security-Policy", "Cache-Control", "Referrer-Policy"} {
+			if rec.Header().Get(name) == "" {
+				t.Errorf("GET %s: the answer lacks %s", path, name)
+			}
+		}
 	}
 }
 

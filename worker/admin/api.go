@@ -40,8 +40,7 @@ func (a *admin) setPolicy(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("store policy: %w", err)
 	}
 	a.Log.Info("retry policy changed", "policy", policy.Name(), "peer", r.RemoteAddr)
-	now := time.Now()
-	return reply(w, policyDocument{policy, timeOrNull(now)})
+	return a.policy(w, r)
 }
 
 // readPolicy takes the document that policy writes, too: its updated_at is not a wish.
@@ -54,7 +53,11 @@ func readPolicy(body io.Reader) (jobs.Policy, error) {
 		return jobs.Policy{}, badRequest("the body could not be read")
 	}
 	var fields map[string]json.RawMessage
-	if json.Unmarshal(data, &fields) == nil && fields["updated_at"] != nil {
+	isObject := json.Unmarshal(data, &fields) == nil
+	if isObject && fields == nil {
+		return jobs.Policy{}, badRequest("null is no policy; DELETE returns to the one of the environment")
+	}
+	if isObject && fields["updated_at"] != nil {
 		delete(fields, "updated_at")
 		data, _ = json.Marshal(fields) // what was just read can be written
 	}
@@ -91,6 +94,8 @@ type Breaker struct {
 	// AvoidedUntil and AvoidedBy are there while another worker's word makes the proxy the last resort: until when, and who.
 	AvoidedUntil *time.Time `json:"avoided_until,omitempty"`
 	AvoidedBy    string     `json:"avoided_by,omitempty"`
+	// Reason is why it left the closed state, as far as this worker remembers; only live snapshots tell it.
+	Reason string `json:"reason,omitempty"`
 }
 
 // BreakerOf is the view of a proxy's status.

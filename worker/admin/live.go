@@ -14,7 +14,9 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
+	"github.com/gofer-mq/gofer/breaker"
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/rotation"
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
@@ -24,7 +26,9 @@ const (
 	// maxStreams bounds the pages that watch at once.
 	maxStreams = 64
 	// writeTimeout ends a stream whose reader takes nothing.
-	writeTimeout = 10 * time.Second
+	writeTimeout = 3 * time.Second
+	// writeBuffer is what the system keeps for such a reader: by default it would be megabytes, which take minutes to fill.
+	writeBuffer = 64 << 10
 )
 
 // live streams a snapshot a second as server-sent events. All streams share one snapshot.
@@ -32,6 +36,7 @@ type live struct {
 	snapshot func(context.Context) Snapshot
 
 	making singleflight.Group
+	worst  lastWorst
 
 	mu    sync.Mutex
 	open  int
@@ -56,7 +61,7 @@ type Snapshot struct {
 	Scope            string           `json:"scope"`
 	Hours            []rollup.Point   `json:"hours"`
 	SuccessByAttempt map[string]int64 `json:"success_by_attempt"`
-	// Breakers counts this worker's view by state, Resting lists those that are not closed.
+	// Breakers counts this worker's view by state, Resting lists up to 100 of those that are not closed, next test first.
 	Breakers map[string]int `json:"breakers"`
 	Resting  []Breaker      `json:"resting"`
 	// Worst are the proxies with the largest shares of failures in 24 hours, of those with 5 attempts or more.
@@ -91,6 +96,9 @@ func (l *live) serve(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "text/event-stream")
 	if r.Method == http.MethodHead {
 		return nil
+	}
+	if conn, ok := r.Context().Value(connKey{}).(interface{ SetWriteBuffer(bytes int) error }); ok {
+		_ = conn.SetWriteBuffer(writeBuffer) // without it, it only takes longer
 	}
 	control := http.NewResponseController(w)
 	tick := time.NewTicker(livePeriod)
@@ -185,7 +193,25 @@ func (a *admin) addHours(ctx context.Context, s *Snapshot) {
 	}
 	total := book.Total(24)
 	s.Hours, s.SuccessByAttempt = book.Series(24), total.SuccessByAttempt()
-	s.Worst = worst(book.ByProxy(24))
+	s.Worst = a.live.worst.of(book)
+}
+
+// worstEvery is how often the worst proxies are looked for: among thousands that takes a while, and the fleet's numbers are
+// some seconds old anyway.
+const worstEvery = 5 * time.Second
+
+// lastWorst keeps the worst proxies of a book. Only one snapshot is made at a time.
+type lastWorst struct {
+	book *rollup.Book
+	at   time.Time
+	list []rollup.Proxy
+}
+
+func (w *lastWorst) of(book *rollup.Book) []rollup.Proxy {
+	if w.book != book || time.Since(w.at) >= worstEvery {
+		w.list, w.book, w.at = worst(book.ByProxy(24)), book, time.Now()
+	}
+	return w.list
 }
 
 // leastAttempts is how many attempts make a proxy's share of failures mean something. One that never works gets hardly
@@ -211,25 +237,44 @@ func short(text string) string {
 	return strings.ToValidUTF8(text[:297], "") + "…"
 }
 
+// maxResting bounds the breakers that a snapshot lists.
+const maxResting = 100
+
+// addProxies reads the whole of only those that rest.
 func (a *admin) addProxies(s *Snapshot) {
-	for _, status := range a.Pool.Status() {
-		b := BreakerOf(status)
-		s.Breakers[b.State]++
-		if b.State != "closed" {
-			s.Resting = append(s.Resting, b)
+	var resting []rotation.Status
+	for id, state := range a.Pool.States() {
+		s.Breakers[state.String()]++
+		if state == breaker.Closed {
+			continue
+		}
+		if status, found := a.Pool.StatusOf(id); found && status.State != breaker.Closed {
+			resting = append(resting, status)
 		}
 	}
-	slices.SortFunc(s.Resting, func(a, b Breaker) int {
-		return cmp.Or(nextTest(a).Compare(nextTest(b)), cmp.Compare(a.ProxyID, b.ProxyID))
+	slices.SortFunc(resting, func(a, b rotation.Status) int {
+		return cmp.Or(a.NextTest.Compare(b.NextTest), cmp.Compare(a.ID, b.ID))
 	})
-	s.Resting = s.Resting[:min(len(s.Resting), 100)]
+	for _, status := range resting[:min(len(resting), maxResting)] {
+		s.Resting = append(s.Resting, BreakerOf(status))
+	}
+	a.addReasons(s.Resting)
 }
 
-func nextTest(b Breaker) time.Time {
-	if b.NextTestTime == nil {
-		return time.Time{}
+// addReasons tells of each breaker why it opened last.
+func (a *admin) addReasons(resting []Breaker) {
+	if len(resting) == 0 {
+		return
 	}
-	return *b.NextTestTime
+	reasons := map[string]string{}
+	for _, e := range a.Book.BreakerEvents(time.Now().Add(-24 * time.Hour)) {
+		if e.ToState == "open" {
+			reasons[e.ProxyID] = e.Reason
+		}
+	}
+	for i := range resting {
+		resting[i].Reason = short(reasons[resting[i].ProxyID])
+	}
 }
 
 func (a *admin) queues() []Queue {

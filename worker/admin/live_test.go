@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -168,6 +169,34 @@ func TestWorstProxiesAreThoseWithTheLargestShareOfFailures(t *testing.T) {
 	}
 }
 
+func TestRestingBreakersAreShownWithTheReasonAndPausedQueuesAsSuch(t *testing.T) {
+	var lines strings.Builder
+	for i := range 150 {
+		fmt.Fprintf(&lines, "http://192.0.2.1:%d id=p%03d\n", i+1, i)
+	}
+	gauges := everything(0, "default")
+	gauges.Backlog = func() map[string]admin.Backlog { return map[string]admin.Backlog{"low": {Paused: true}} }
+	w := newWorker(t, func(c *admin.Config) {
+		c.Pool, c.Metrics = newPool(t, lines.String()), admin.NewMetrics(gauges)
+		for i := range 120 {
+			c.Pool.ForceOpen(fmt.Sprintf("p%03d", i), time.Duration(i+1)*time.Minute, "test")
+		}
+	})
+	w.book.Breaker(jobs.BreakerEvent{ProxyID: "p000", FromState: "closed", ToState: "open", Reason: "five attempts failed"})
+	w.book.Breaker(jobs.BreakerEvent{ProxyID: "p000", FromState: "open", ToState: "half_open", Reason: "a test begins"})
+	var s admin.Snapshot
+	w.event(t, &s)
+	if len(s.Resting) != 100 || s.Breakers["open"] != 120 || s.Breakers["closed"] != 30 {
+		t.Fatalf("resting: got %d of %v, want 100 of 120 open ones", len(s.Resting), s.Breakers)
+	}
+	if b := s.Resting[0]; b.ProxyID != "p000" || b.Reason != "five attempts failed" || b.LastStateChange == nil {
+		t.Errorf("first to be tested: got %+v, want p000, since when and why it is open", b)
+	}
+	if !s.Queues[2].Paused || s.Queues[2].Name != "low" || s.Queues[0].Paused {
+		t.Errorf("queues: got %+v, want low paused and no other", s.Queues)
+	}
+}
+
 func TestFailedJobsAreShownWithTheReason(t *testing.T) {
 	w := newWorker(t, nil)
 	w.book.Job(rollup.JobFact{ID: "j1", Outcome: jobs.Failed, Error: jobs.ErrNoProxy, Detail: "no proxy has the tag de"})
@@ -179,6 +208,40 @@ func TestFailedJobsAreShownWithTheReason(t *testing.T) {
 	}
 	if got := s.Failures[0].Detail; len(got) > 300 || !strings.HasSuffix(got, "é…") || !utf8.ValidString(got) {
 		t.Errorf("long reason: got %d bytes, %q", len(got), got)
+	}
+}
+
+func TestReadersThatTakeNothingAreEndedSoon(t *testing.T) {
+	server := httptest.NewUnstartedServer(nil)
+	// Large snapshots fill the buffers between the two soon.
+	server.Config = admin.NewServer(newWorker(t, func(c *admin.Config) { c.Worker = strings.Repeat("w", 1<<18) }), nil)
+	server.Start()
+	defer server.Close()
+	for range 64 {
+		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+		if _, err := io.WriteString(conn, "GET /api/v1/live HTTP/1.1\r\nHost: w\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		// It is let in before it stops to read.
+		if _, err := io.ReadFull(conn, make([]byte, len("HTTP/1.1 200 OK"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	watch := func() int {
+		response := fetch(t, http.DefaultClient, server.URL+"/api/v1/live")
+		defer func() { _ = response.Body.Close() }()
+		return response.StatusCode
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(8 * time.Second); watch() != http.StatusOK; <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatal("pages were refused for 8 s because of readers that take nothing")
+		}
 	}
 }
 
