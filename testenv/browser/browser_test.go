@@ -62,10 +62,10 @@ func TestDashboardIsLiveAndReadableByEverybody(t *testing.T) {
 	}
 }
 
-// check runs check.mjs to its end, at most 60 s, and hands over what it finds while it runs.
+// check runs check.mjs to its end, at most two minutes, and hands over what it finds while it runs.
 func (w *world) check(node, chromium string, use func(finding)) {
 	w.Helper()
-	ctx, cancel := context.WithTimeout(w.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(w.Context(), 2*time.Minute)
 	defer cancel()
 	var errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, node, "check.mjs", w.page, outDir(w.T))

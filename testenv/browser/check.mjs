@@ -43,6 +43,7 @@ try {
   tell("with the token the phone's page stays in shape", [...await tooWide(page), ...await barriers(page), ...await walk(page)]);
   tell("the console stays silent and nobody else is asked", [...noise]);
   for (const look of [looks[0], looks[3]]) await lookAtFleet(look);
+  tell("a page that is refused says why", await seeRefusal());
   tell("a worker that falls silent is said to be gone, and comes back", await seeSilence(page));
 } finally {
   await browser.close();
@@ -134,8 +135,29 @@ async function lookAtFleet({ scheme, width, height }) {
   await page.waitForFunction(() => document.querySelectorAll("#failures tr").length === 20);
   await page.locator("details").evaluate((details) => { details.open = true; });
   await page.screenshot({ path: join(outDir, `fleet-${scheme}-${width}.png`), fullPage: true });
+  tell(`what a large fleet has more of is told in ${scheme} at ${width} px`, await leftOut(page));
   tell(`a large fleet's numbers fit in ${scheme} at ${width} px`, await tooWide(page));
   await page.close();
+}
+
+// leftOut looks at what the lists do not show, and at what is said when they shift.
+async function leftOut(page) {
+  const got = await page.evaluate(() => ({
+    more: document.getElementById("more").textContent, news: document.getElementById("news").textContent, title: document.title,
+    why: document.querySelector("#resting tr").cells[2].textContent, state: document.querySelector("#queues tr").cells[1].textContent,
+  }));
+  const good = got.more.startsWith("and 90 more") && got.news === "" && got.title.endsWith("not ready – gofer") && got.why.includes("refused") && got.state === "paused";
+  return good ? [] : [`the page says ${JSON.stringify(got)}`];
+}
+
+// seeRefusal has the stream answered as by a worker that too many pages watch.
+async function seeRefusal() {
+  const page = await browser.newPage();
+  await page.route("**/api/v1/live", (route) => route.fulfill({ status: 503, contentType: "application/json", body: '{"error":"busy","message":"too many pages are watching","details":[]}' }));
+  await page.goto(url);
+  const wrong = await met(page, "the reason is shown", () => document.getElementById("link").textContent.startsWith("too many pages are watching"));
+  await page.close();
+  return wrong;
 }
 
 // tooWide looks at the page and at the parts that scroll within it.
@@ -181,6 +203,8 @@ async function seeSilence(page) {
   const wrong = await link("no connection");
   const news = await page.textContent("#news");
   if (!news.includes("lost")) wrong.push(`a screen reader is told ${JSON.stringify(news)}`);
+  const stale = await page.evaluate(() => ({ link: document.getElementById("link").textContent, title: document.title, faded: document.querySelector("main").className }));
+  if (!/numbers of \d/.test(stale.link) || !/^\S+: no connection/.test(stale.title) || stale.faded !== "stale") wrong.push(`old numbers look like new ones: ${JSON.stringify(stale)}`);
   say({ ask: "wake the worker" });
   return [...wrong, ...await link("live")];
 }

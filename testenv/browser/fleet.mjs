@@ -15,6 +15,7 @@ export function fleet() {
     resting: many(10, (i) => ({
       proxy_id: id(i), state: i < 2 ? "half_open" : "open", failure_count: 1000, failure_threshold: 1000,
       next_test_time: i < 2 ? null : at(now + i * 60_000),
+      last_state_change: at(now - i * 60_000), reason: "5 failures within 1m0s, the last one: connection refused",
     })),
     worst: many(10, (i) => ({ proxy_id: id(i), failure_count: 9_123_456, total_attempts: 91_234_567, avg_latency: 123.4, bytes: 1.2e14 })),
     failures: many(20, (i) => ({ at: at(now - i * 1000), queue: "critical", job_id: "j".repeat(64) + i, error: "too_many_redirects", detail: "the 11th redirect leads to http://shop.test/" + "x".repeat(120), attempts: 10 })),
@@ -22,7 +23,7 @@ export function fleet() {
       at: at(now - i * 1000), queue: "critical", job_id: "j".repeat(64) + i, attempt: 9, max_attempts: 10, proxy: id(i), delay: 899.9,
       error: "the target failed in phase tls: remote error: handshake failure: " + "x".repeat(80),
     })),
-    queues: many(8, (i) => ({ name: "a-queue-with-quite-a-long-name-" + i, pending: 123_456_789, ack_pending: 65_536, in_flight: 1024 })),
+    queues: many(8, (i) => ({ name: "a-queue-with-quite-a-long-name-" + i, paused: i === 0, pending: 123_456_789, ack_pending: 65_536, in_flight: 1024 })),
   };
 }
 

@@ -104,6 +104,7 @@ let tokenNeeded = true;
 
 function show(s) {
   last = s;
+  document.title = `${s.worker}: ${s.ready ? "ready" : "not ready"} – gofer`;
   tokenNeeded = s.token_needed;
   put("worker", s.worker);
   put("version", "version " + s.version);
@@ -146,7 +147,7 @@ function showTables(s) {
   const attempts = Object.entries(s.success_by_attempt).sort((a, b) => a[0] - b[0]);
   const total = attempts.reduce((n, [, count]) => n + count, 0);
   rows("attempts", attempts, ([n]) => n, ([n, count], tr) => [[n, "number"], [number.format(count), "number"], [meter(tr, count / total, `succeeded at attempt ${n}`)]]);
-  rows("queues", s.queues, (q) => q.name, (q) => [[q.name, "id"], [number.format(q.pending), "number"], [number.format(q.ack_pending), "number"], [number.format(q.in_flight), "number"]]);
+  rows("queues", s.queues, (q) => q.name, (q) => [[q.name, "id"], [q.paused ? "paused" : "open", q.paused ? "warn" : "quiet"], [number.format(q.pending), "number"], [number.format(q.ack_pending), "number"], [number.format(q.in_flight), "number"]]);
   rows("worst", s.worst, (p) => p.proxy_id, (p) => [
     [p.proxy_id, "id"], [share(p.failure_count, p.total_attempts), "number"], [number.format(p.failure_count), "number"], [number.format(p.total_attempts), "number"],
     [seconds(p.avg_latency), "number"], [bytes(p.bytes), "number"],
@@ -178,18 +179,26 @@ function newMeter() {
   return box;
 }
 
-let known = null; // proxy id → state, to tell what changed
+let known = null; // what rested, to tell what changed
 
 function showBreakers(s) {
   const counts = Object.entries(s.breakers).sort().map(([state, n]) => `${number.format(n)} ${state.replace("_", " ")}`);
   put("breakers", counts.join(", "));
   rows("resting", s.resting, (b) => b.proxy_id, (b, tr) => [
-    [b.proxy_id, "id"], [b.state.replace("_", " "), b.state === "open" ? "bad" : "warn"], [`${b.failure_count} of ${b.failure_threshold}`, "number"],
+    [b.proxy_id, "id"], [b.state.replace("_", " "), b.state === "open" ? "bad" : "warn"], [sinceAndWhy(b), "says"],
     [untilTest(b, s.at), "number"], [resetButton(tr, b.proxy_id)],
   ]);
-  const now = new Map(s.resting.map((b) => [b.proxy_id, b.state]));
+  const resting = Object.entries(s.breakers).reduce((n, [state, count]) => n + (state === "closed" ? 0 : count), 0);
+  const more = resting - s.resting.length;
+  $("more").hidden = more <= 0;
+  put("more", more > 0 ? `and ${number.format(more)} more that are not shown; their tests come later` : "");
+  const now = { states: new Map(s.resting.map((b) => [b.proxy_id, b.state])), whole: more <= 0, resting };
   if (known) tell(known, now);
   known = now;
+}
+
+function sinceAndWhy(b) {
+  return [b.last_state_change ? time(b.last_state_change) : "", b.reason].filter(Boolean).join(": ") || "–";
 }
 
 // untilTest measures with the worker's clock: the reader's may be wrong.
@@ -199,9 +208,14 @@ function untilTest(b, at) {
   return left > 0 ? `in ${left} s` : "at the next job";
 }
 
+// tell names breakers only when all of them are listed: one that leaves a part of the list has not closed for that.
 function tell(before, now) {
-  const opened = [...now].filter(([id, state]) => state === "open" && before.get(id) !== "open").map(([id]) => id);
-  const closed = [...before.keys()].filter((id) => !now.has(id));
+  if (!before.whole || !now.whole) {
+    if (before.resting !== now.resting) put("news", `${number.format(now.resting)} breakers are not closed`);
+    return;
+  }
+  const opened = [...now.states].filter(([id, state]) => state === "open" && before.states.get(id) !== "open").map(([id]) => id);
+  const closed = [...before.states.keys()].filter((id) => !now.states.has(id));
   const say = [];
   if (opened.length) say.push(`Breaker opened: ${opened.slice(0, 5).join(", ")}`);
   if (closed.length) say.push(`Breaker closed: ${closed.slice(0, 5).join(", ")}`);
@@ -260,6 +274,8 @@ $("token-form").addEventListener("submit", (event) => {
 
 let stream = null;
 let heard = 0;
+let shown = null; // when the last snapshot came
+let refusal = ""; // why the worker does not let this page watch
 
 function connect() {
   if (stream) stream.close();
@@ -267,16 +283,43 @@ function connect() {
   stream = new EventSource("api/v1/live");
   stream.onmessage = (event) => {
     heard = Date.now();
+    shown = new Date();
+    refusal = "";
     put("link", "live");
+    $("main").classList.remove("stale");
     show(JSON.parse(event.data));
   };
-  stream.onerror = () => lost();
+  stream.onerror = () => {
+    lost();
+    if (stream.readyState === EventSource.CLOSED) askWhy();
+  };
+}
+
+// askWhy asks once more, for a stream does not tell its page why it was refused.
+async function askWhy() {
+  const stop = new AbortController();
+  try {
+    const answer = await fetch("api/v1/live", { signal: stop.signal });
+    refusal = answer.ok ? "" : await refused(answer);
+  } catch {
+    refusal = "";
+  }
+  stop.abort();
+  if ($("link").textContent !== "live") lost();
+}
+
+async function refused(answer) {
+  if (answer.status === 401) return "the token is no longer taken: load the page again";
+  return (await answer.json()).message;
 }
 
 function lost() {
   if ($("link").textContent === "live") put("news", "The connection to the worker is lost.");
-  put("link", "no connection, trying again");
+  const age = shown ? `, numbers of ${clock.format(shown)}` : "";
+  put("link", `${refusal || "no connection"}${age}, trying again`);
   put("ready", "unknown", "pill");
+  $("main").classList.toggle("stale", shown !== null);
+  document.title = `${last ? last.worker : "worker"}: ${refusal ? "refused" : "no connection"} – gofer`;
 }
 
 // A browser gives up a stream that was refused once, and does not notice one that went silent.
@@ -286,6 +329,7 @@ setInterval(() => {
   connect();
 }, 2000);
 
+put("zone", "times in " + Intl.DateTimeFormat().resolvedOptions().timeZone);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 let width = 0;
 new ResizeObserver(() => {
