@@ -274,6 +274,8 @@ func judgeFailure(f facts) blame {
 		return unclear("timeout", "no complete answer in time, in phase "+f.phase.String())
 	case errors.Is(f.err, errDecode):
 		return unclear("decode", "the body cannot be decoded")
+	case errors.Is(f.err, errNoAnswer):
+		return unclear("proxy_protocol", brief(f.err)+": "+code(f.status))
 	case f.phase == tunnelling:
 		return byProxy("proxy_protocol", "the proxy did not answer as a proxy should: "+brief(f.err))
 	case f.phase == reading:
@@ -344,6 +346,8 @@ func brief(err error) string {
 		return "connection closed"
 	case isTLS(err):
 		return "TLS failed"
+	case errors.Is(err, errNoAnswer):
+		return err.Error()
 	}
 	return "the exchange broke off"
 }

@@ -21,6 +21,7 @@ var (
 	errTooLarge  = errors.New("the body is larger than allowed")
 	errRedirects = errors.New("too many redirects")
 	errDecode    = errors.New("the body cannot be decoded")
+	errNoAnswer  = errors.New("the status is that of no answer")
 )
 
 // deniedError tells that a redirect leads to where no fetch may go.
@@ -148,6 +149,10 @@ func (x *exchange) hop(ctx context.Context, req *http.Request, hop int) (next *h
 	}
 	reusable := false
 	defer func() { x.giveBack(cn, reusable) }() // also when what came made us panic
+	if x.resp.StatusCode < http.StatusOK {
+		// After a 101 net/http leaves the connection to its caller: reading would outlive ctx.
+		return nil, errNoAnswer
+	}
 	if next, err = x.redirect(ctx, req, hop); err == nil && next == nil {
 		x.header = x.resp.Header
 		err = x.read()
