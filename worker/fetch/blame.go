@@ -113,6 +113,13 @@ func unclear(reason, text string) blame {
 	return blame{fault: jobs.FaultUnclear, kind: rotation.Unclear, reason: reason, text: text}
 }
 
+// either is unclear, and worth another proxy at once: proxies have many ways to say that a target cannot be reached.
+func either(reason, text string) blame {
+	b := unclear(reason, text)
+	b.failover = true
+	return b
+}
+
 func byTarget(reason, text string) blame {
 	return blame{fault: jobs.FaultTarget, kind: rotation.TargetFault, reason: reason, text: text}
 }
@@ -170,8 +177,9 @@ func judgeAnswer(f facts) blame {
 	case f.status == http.StatusTooManyRequests:
 		return blame{fault: jobs.FaultPair, kind: rotation.Delivered, reason: "status_429", text: "the target answered 429 " + status}
 	case f.plain && f.status >= 502 && f.status <= 504:
-		if fault, known := proxyStatus(f.header); known {
-			return fault
+		// The target may have a proxy of its own that says it (RFC 9209, 2): then it accuses that one and not ours.
+		if said, known := proxyStatus(f.header); known && said.fault == jobs.FaultTarget {
+			return said
 		}
 		return unclear("status_5xx", "the target or the proxy answered "+code(f.status))
 	case f.status >= 500:
@@ -229,6 +237,9 @@ func judgeRefusal(f facts) blame {
 			return fault
 		}
 		return unclear("proxy_refused", text)
+	case status >= http.StatusBadRequest:
+		// Each proxy has its own words for a target that it cannot reach: privoxy's are 404.
+		return either("proxy_refused", text)
 	}
 	return byProxy("proxy_refused", text)
 }
@@ -267,21 +278,21 @@ func judgeFailure(f facts) blame {
 		b.end = jobs.ErrPermanent
 		return b
 	case untrusted(f.err):
-		b := unclear("tls", "the target's certificate is not trusted, or the proxy put in its own")
-		b.failover = true
-		return b
+		return either("tls", "the target's certificate is not trusted, or the proxy put in its own")
 	case f.timeout:
 		return unclear("timeout", "no complete answer in time, in phase "+f.phase.String())
 	case errors.Is(f.err, errDecode):
 		return unclear("decode", "the body cannot be decoded")
 	case errors.Is(f.err, errNoAnswer):
 		return unclear("proxy_protocol", brief(f.err)+": "+code(f.status))
+	case f.phase == tunnelling && hungUp(f.err):
+		return either("proxy_protocol", "the proxy hung up instead of opening a tunnel")
 	case f.phase == tunnelling:
 		return byProxy("proxy_protocol", "the proxy did not answer as a proxy should: "+brief(f.err))
 	case f.phase == reading:
 		return unclear("truncated", "the answer was cut off: "+brief(f.err))
 	case f.plain && (f.phase == sending || f.phase == waiting):
-		return byProxy("reset", "the proxy closed the connection without an answer")
+		return either("reset", "the proxy closed the connection without an answer")
 	}
 	return unclear("reset", "the connection broke in phase "+f.phase.String()+": "+brief(f.err))
 }
@@ -303,6 +314,9 @@ func judgeSocks(f facts, op *net.OpError) blame {
 		return b
 	case strings.Contains(text, "not allowed"):
 		return byPair("proxy_refused", "the SOCKS proxy does not allow this target")
+	case strings.Contains(text, "general"), strings.Contains(text, "address type"), hungUp(op.Err):
+		// A general failure is microsocks' word for a name that does not exist.
+		return either("proxy_protocol", "the SOCKS proxy failed, or cannot reach the target")
 	}
 	return byProxy("proxy_protocol", "the SOCKS proxy failed")
 }
@@ -319,6 +333,11 @@ func isTLS(err error) bool {
 	var record tls.RecordHeaderError
 	var alert tls.AlertError
 	return errors.As(err, &cert) || errors.As(err, &record) || errors.As(err, &alert)
+}
+
+// hungUp reports whether the other end closed the connection, rather than say what we cannot read.
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // isNetwork reports whether err comes from a connection rather than from what was read on it.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"sync"
 	"sync/atomic"
@@ -118,7 +119,11 @@ func (c *conns) dial(ctx context.Context, network, addr string) (net.Conn, error
 
 func (c *conns) reach(ctx context.Context, r *route, network, addr string) (net.Conn, error) {
 	if r.proxy != nil && c.proxyDial != nil {
-		return c.proxyDial(ctx, network, addr)
+		nc, err := c.proxyDial(ctx, network, addr)
+		if trace := httptrace.ContextClientTrace(ctx); trace != nil {
+			trace.ConnectDone(network, addr, err) // as net.Dialer does
+		}
+		return nc, err
 	}
 	d := net.Dialer{KeepAlive: 30 * time.Second}
 	if r.proxy == nil && !c.allowInner {

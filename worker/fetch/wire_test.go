@@ -88,6 +88,7 @@ func TestWhatAProxySaysOfItselfDecides(t *testing.T) {
 		"says nothing":             {"504 Gateway Timeout", jobs.FaultUnclear, "proxy_refused"},
 		"tinyproxy, no target":     {"500 Unable to connect", jobs.FaultUnclear, "proxy_refused"},
 		"method not allowed":       {"405 Method Not Allowed", jobs.FaultPair, "proxy_refused"},
+		"privoxy, no such name":    {"404 No such domain", jobs.FaultUnclear, "proxy_refused"},
 		"another success":          {"204 No Content", jobs.FaultProxy, "proxy_refused"},
 		"unauthorized":             {"401 Unauthorized", jobs.FaultProxy, "proxy_auth"},
 	} {
@@ -114,9 +115,9 @@ func TestSocksRepliesAreSorted(t *testing.T) {
 		fault  jobs.Fault
 		reason string
 	}{
-		1: {jobs.FaultProxy, "proxy_protocol"}, 2: {jobs.FaultPair, "proxy_refused"}, 3: {jobs.FaultTarget, "connect"},
+		1: {jobs.FaultUnclear, "proxy_protocol"}, 2: {jobs.FaultPair, "proxy_refused"}, 3: {jobs.FaultTarget, "connect"},
 		4: {jobs.FaultTarget, "connect"}, 5: {jobs.FaultTarget, "connect"}, 6: {jobs.FaultTarget, "connect"},
-		7: {jobs.FaultProxy, "proxy_protocol"}, 8: {jobs.FaultProxy, "proxy_protocol"},
+		7: {jobs.FaultProxy, "proxy_protocol"}, 8: {jobs.FaultUnclear, "proxy_protocol"},
 	} {
 		r := newRig(t, nil)
 		addr := r.script(func(_ int64, c net.Conn) {
