@@ -17,14 +17,19 @@ const (
 	Unclear                 // proxy or target: counts unless the target is known to fail through others too
 	TargetFault             // the target did not answer as it should; the proxy is not to blame
 	PairFault               // this host does not serve this proxy
+	Refused                 // this proxy does not serve this host: counts once it refuses most of what it is asked for
 )
 
 // Verdict is what became of an attempt.
 type Verdict struct {
 	Kind Kind
+	// Host is the one that the attempt ended at, "host:port"; empty means the lease's.
+	Host string
 	// Answered tells of an Unclear one that there was an answer, the target's or one in its place.
 	Answered bool
-	// CoolDown rests the pair of proxy and host; zero with PairFault means 5 min.
+	// Hurried tells that the job's own time was over, before the attempt's: that counts only if a proxy could have been faster.
+	Hurried bool
+	// CoolDown rests the pair of proxy and host; zero with PairFault and Refused means 5 min.
 	CoolDown time.Duration
 	// Trip opens the breaker at once for this long.
 	Trip    time.Duration
@@ -52,6 +57,13 @@ func (l *Lease) ID() string { return l.proxy.ID }
 // Probe reports whether the attempt decides about a half-open breaker.
 func (l *Lease) Probe() bool { return l.probe }
 
+// Works reports whether the proxy reached a target within the last ten minutes.
+func (l *Lease) Works() bool {
+	l.pool.mu.Lock()
+	defer l.pool.mu.Unlock()
+	return l.entry.delivered != 0 && l.pool.group.Now()-l.entry.delivered <= working
+}
+
 // Release settles the lease as neutral, unless it is settled.
 func (l *Lease) Release() { l.Report(Verdict{}) }
 
@@ -71,8 +83,11 @@ func (l *Lease) Report(v Verdict) []Event {
 		l.permit.Release() // what became of it says nothing of the pool that is there now
 		return nil
 	}
-	if v.Kind == PairFault && v.CoolDown == 0 {
+	if (v.Kind == PairFault || v.Kind == Refused) && v.CoolDown == 0 {
 		v.CoolDown = 5 * time.Minute
+	}
+	if v.Host != "" {
+		l.host = v.Host
 	}
 	rested := v.CoolDown > 0 && p.rests.begin(e, l.host, now+v.CoolDown).asked
 	changed, whole := l.settle(e, v, now)
@@ -87,6 +102,9 @@ func (l *Lease) settle(e *entry, v Verdict, now time.Duration) (changed breaker.
 		l.permit.Release()
 		return e.breaker.Trip(v.Trip, v.Reason), nil
 	}
+	if v.Hurried && v.Latency < max(time.Second, time.Duration(8*l.pool.pace)) {
+		v.Kind = Neutral
+	}
 	switch v.Kind {
 	case Delivered:
 		l.pool.targets.succeeded(hash(l.host, ""), now)
@@ -100,6 +118,13 @@ func (l *Lease) settle(e *entry, v Verdict, now time.Duration) (changed breaker.
 	case PairFault:
 		e.record.add(false, 0)
 		whole = l.pool.worked(e, now)
+	case Refused:
+		// That a proxy works for others is said by what it delivers to them, not by this.
+		failing := e.record.failing()
+		e.record.add(false, 0)
+		if failing {
+			return l.permit.Failure(hash(l.host, ""), v.Reason), nil
+		}
 	case TargetFault:
 		// The proxy delivered what the target said.
 		whole = l.pool.worked(e, now)

@@ -50,7 +50,7 @@ func (r *run) attempt(ctx context.Context) (end Outcome, again bool) {
 	b := judge(f)
 	r.changed(lease.Report(b.verdict(f)))
 	r.progress.Bytes += x.received
-	if f.stopped && !errors.Is(context.Cause(ctx), errExpired) && !errors.Is(context.Cause(ctx), errTimedOut) {
+	if f.stopped && !f.timeout {
 		// The attempt was taken away from it and counts for nobody.
 		return r.stopped(ctx), false
 	}
@@ -60,7 +60,7 @@ func (r *run) attempt(ctx context.Context) (end Outcome, again bool) {
 		r.url = x.url
 	}
 	end, again = r.sort(ctx, x, f, b)
-	if again && r.doubts(b) {
+	if again && r.doubts(b, f.host) {
 		r.forget(waiting)
 		return r.withoutProxy(&rotation.NoProxyError{Reason: rotation.Failing}), false
 	}
@@ -70,9 +70,15 @@ func (r *run) attempt(ctx context.Context) (end Outcome, again bool) {
 // doubts reports whether the failure is rather the whole pool's. What may be the target's fault is doubted only where the
 // target has answered before: jobs for dead sites come to an end. A job that does not wait for a proxy goes on by its policy
 // until the pool is known to fail: other proxies may deliver.
-func (r *run) doubts(b blame) bool {
+func (r *run) doubts(b blame, host string) bool {
 	pool := r.f.cfg.Pool
-	if !b.ofProxy() || !pool.Doubtful() || b.kind == rotation.Unclear && !pool.Answered(hostPort(r.job.Target())) {
+	if !b.ofProxy() || !pool.Doubtful() {
+		return false
+	}
+	if host == "" {
+		host = hostPort(r.job.Target())
+	}
+	if b.kind == rotation.Unclear && !pool.Answered(host) {
 		return false
 	}
 	_, failing := pool.Failing()
@@ -112,7 +118,7 @@ func (r *run) sort(ctx context.Context, x *exchange, f facts, b blame) (end Outc
 		return r.succeeded(x), false
 	case b.end != "":
 		return r.failed(b.end, b.text), false
-	case f.sent && r.nonIdempotent():
+	case f.sent && !b.unsent && r.nonIdempotent():
 		return r.failed(jobs.ErrAttemptsExhausted, b.text+"; the request may have been received, and retry_non_idempotent is not set"), false
 	}
 	return Outcome{}, true

@@ -19,14 +19,18 @@ import (
 // facts are what is known of an attempt that ended; judge decides by them alone.
 type facts struct {
 	err       error
+	answered  bool // there is an answer, though perhaps too large a one
 	stopped   bool // the job was stopped, or its time was over
-	timeout   bool // the attempt's own time was over
+	timeout   bool // the attempt's time was over, or the job's
+	hurried   bool // it was the job's, and the attempt had not had all of its own
 	phase     stage
+	host      string // where redirects led to; empty without one
 	status    int
 	header    http.Header
 	refused   *connectRefused
 	direct    bool
 	plain     bool // no tunnel: what answers may be the proxy itself
+	works     bool // although it says that it wants other credentials, the proxy reached a target lately
 	sent      bool
 	ban       bool
 	retryable bool
@@ -39,9 +43,15 @@ type facts struct {
 // facts gathers them.
 func (r *run) facts(ctx context.Context, x *exchange, lease *rotation.Lease) facts {
 	f := facts{
-		err: x.err, phase: stage(x.stage.Load()), status: x.status(), direct: lease.Proxy() == nil, sent: x.sent.Load(),
-		stopped: ctx.Err() != nil && x.err != nil, timeout: errors.Is(x.cause, errAttemptTimeout),
-		latency: time.Since(x.started),
+		err: x.err, phase: stage(x.stage.Load()), host: x.host, status: x.status(), direct: lease.Proxy() == nil, sent: x.sent.Load(),
+		answered: x.err == nil || errors.Is(x.err, errTooLarge),
+		stopped:  ctx.Err() != nil && x.err != nil, latency: time.Since(x.started),
+	}
+	switch own := r.job.Timeout.Std(); x.cause {
+	case errAttemptTimeout:
+		f.timeout, f.hurried = true, own > 0 && own < r.f.cfg.AttemptTimeout
+	case errExpired, errTimedOut:
+		f.timeout, f.hurried = true, true
 	}
 	if x.resp != nil {
 		f.header = x.resp.Header
@@ -49,12 +59,13 @@ func (r *run) facts(ctx context.Context, x *exchange, lease *rotation.Lease) fac
 	if x.proxy != nil {
 		f.plain = strings.HasPrefix(x.url, "http://") && strings.HasPrefix(x.proxy.Scheme, "http")
 	}
-	if x.err != nil {
-		errors.As(x.err, &f.refused)
-	} else {
+	if f.answered {
 		f.ban = r.banned(x)
 		f.retryable = r.policy.Retryable(f.status)
+	} else {
+		errors.As(x.err, &f.refused)
 	}
+	f.works = f.plain && f.status == http.StatusProxyAuthRequired && lease.Works()
 	if f.status == http.StatusTooManyRequests || f.status == http.StatusServiceUnavailable {
 		f.retryAfter = RetryAfter(f.header.Get("Retry-After"), time.Now())
 	}
@@ -70,7 +81,7 @@ func (r *run) banned(x *exchange) bool {
 		return true
 	}
 	pattern := r.job.Ban.Pattern()
-	return pattern != nil && pattern.Match(x.body)
+	return pattern != nil && x.err == nil && pattern.Match(x.body)
 }
 
 // blame is the judgement of an attempt.
@@ -83,13 +94,20 @@ type blame struct {
 	end      string // the job ends with this error code
 	failover bool   // another proxy may be tried at once
 	trip     time.Duration
+	unsent   bool // the proxy kept the request to itself
 }
 
 // restTrip is how long a proxy rests that will not mend by itself, such as one that refuses our credentials.
 const restTrip = 10 * time.Minute
 
 func (b blame) verdict(f facts) rotation.Verdict {
-	return rotation.Verdict{Kind: b.kind, Answered: f.err == nil, CoolDown: f.retryAfter, Trip: b.trip, Latency: f.latency, Reason: b.reason}
+	v := rotation.Verdict{
+		Kind: b.kind, Host: f.host, Answered: f.answered, Hurried: f.hurried, CoolDown: f.retryAfter, Trip: b.trip, Latency: f.latency, Reason: b.reason,
+	}
+	if f.ban {
+		v.Host = "" // the rule is the job's, and so is the host for which another proxy has to be picked
+	}
+	return v
 }
 
 // ofProxy reports whether the failure may be the proxy's, and heal by itself.
@@ -128,6 +146,10 @@ func byPair(reason, text string) blame {
 	return blame{fault: jobs.FaultPair, kind: rotation.PairFault, reason: reason, text: text, failover: true}
 }
 
+func refused(reason, text string) blame {
+	return blame{fault: jobs.FaultPair, kind: rotation.Refused, reason: reason, text: text, failover: true}
+}
+
 // ends is a failure of nobody's that ends the job; the proxy delivered.
 func ends(code, reason, text string) blame {
 	return blame{kind: rotation.Delivered, reason: reason, text: text, end: code}
@@ -141,11 +163,14 @@ func judge(f facts) blame {
 	}
 	var denied *deniedError
 	switch {
-	case f.stopped:
+	case f.stopped && !f.timeout:
 		return blame{reason: "cancelled", text: "the attempt was cut short"}
 	case errors.As(f.err, &denied):
 		return ends(jobs.ErrTargetDenied, "denied", denied.reason)
 	case errors.Is(f.err, errTooLarge):
+		if b := judgeAnswer(f); !b.answer {
+			return b // its status says enough
+		}
 		return ends(jobs.ErrBodyTooLarge, "body_too_large", "the response body is larger than allowed")
 	case errors.Is(f.err, errRedirects):
 		return ends(jobs.ErrTooManyRedirects, "redirects", "the target redirected more often than follow_redirects allows")
@@ -161,9 +186,12 @@ func judge(f facts) blame {
 func judgeAnswer(f facts) blame {
 	status := http.StatusText(f.status)
 	switch {
+	case f.status == http.StatusProxyAuthRequired && f.works:
+		// Most proxies hand on a 407 of the target's: only one that reaches no target may be taken at its word.
+		return refused("proxy_auth", "the proxy, which works for others, wants other credentials (407)")
 	case f.status == http.StatusProxyAuthRequired && f.plain:
 		b := byProxy("proxy_auth", "the proxy wants other credentials (407)")
-		b.trip = restTrip
+		b.trip, b.unsent = restTrip, f.host == ""
 		return b
 	case f.status == http.StatusProxyAuthRequired && !f.direct:
 		// It came through the tunnel, so the proxy we speak to did not say it: no target may shut a pool like that.
@@ -225,7 +253,7 @@ func judgeRefusal(f facts) blame {
 		b.trip = restTrip
 		return b
 	case status == http.StatusForbidden || status == http.StatusMethodNotAllowed:
-		return byPair("proxy_refused", text)
+		return refused("proxy_refused", text)
 	case status == http.StatusTooManyRequests:
 		// Said by the proxy itself: no tunnel stands yet.
 		b := byProxy("proxy_refused", text)
@@ -313,7 +341,7 @@ func judgeSocks(f facts, op *net.OpError) blame {
 		b.trip = restTrip
 		return b
 	case strings.Contains(text, "not allowed"):
-		return byPair("proxy_refused", "the SOCKS proxy does not allow this target")
+		return refused("proxy_refused", "the SOCKS proxy does not allow this target")
 	case strings.Contains(text, "general"), strings.Contains(text, "address type"), hungUp(op.Err):
 		// A general failure is microsocks' word for a name that does not exist.
 		return either("proxy_protocol", "the SOCKS proxy failed, or cannot reach the target")

@@ -42,6 +42,7 @@ type exchange struct {
 	sent     atomic.Bool            // a request, or a part of it, may have reached the target
 	received int64                  // bytes on the wire
 	url      string                 // the newest URL
+	host     string                 // its host and port, once a redirect led there
 	resp     *http.Response
 	header   http.Header
 	body     []byte
@@ -87,6 +88,9 @@ func (x *exchange) follow(ctx context.Context) error {
 	}
 	for hop := 0; ; hop++ {
 		x.url = req.URL.Redacted()
+		if hop > 0 {
+			x.host = hostPort(req.URL)
+		}
 		next, err := x.hop(ctx, req, hop)
 		if err != nil || next == nil {
 			return err

@@ -1,0 +1,217 @@
+package fetch_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gofer-mq/gofer/breaker"
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/testenv"
+	"github.com/gofer-mq/gofer/worker/fetch"
+)
+
+func TestATargetThatSays407OpensNoProxyThatWorks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, pool, done := crowd(t, 6, func(_, host string) string {
+			if host == "odd.test" {
+				return "407 Proxy Authentication Required"
+			}
+			return "200 OK"
+		})
+		defer done()
+		for range 2 {
+			if o := f.Do(t.Context(), decode(t, "http://odd.test/"), jobs.Progress{}); o.Result.Outcome == jobs.Succeeded {
+				t.Error("a 407 was the job's answer")
+			}
+		}
+		wantClosed(t, pool, 6)
+		r := f.Do(t.Context(), decode(t, `{"url":"http://odder.test/","method":"POST"}`), jobs.Progress{}).Result
+		if r.Outcome != jobs.Succeeded {
+			t.Errorf("a job for another site: %s %s", r.Outcome, r.Error)
+		}
+	})
+}
+
+func TestAPostWhose407MayBeTheTargetsIsNotSentAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var posts atomic.Int64
+		f, _, done := crowd(t, 6, func(_, host string) string {
+			if host == "odd.test" {
+				posts.Add(1)
+				return "407 Proxy Authentication Required"
+			}
+			return "200 OK"
+		})
+		defer done()
+		r := toTheEnd(t, f, decode(t, `{"url":"http://odd.test/","method":"POST"}`))
+		if r.Error != jobs.ErrAttemptsExhausted || posts.Load() != 1 {
+			t.Errorf("ended as %q, sent %d times, want attempts_exhausted after one", r.Error, posts.Load())
+		}
+	})
+}
+
+func TestAPostThatAProxyRefusedGoesToAnother(t *testing.T) {
+	for _, target := range []string{"http://shop.test", "https://example.com"} {
+		r := newRig(t, nil)
+		r.use(r.proxy(testenv.Unauthorized, nil).URL("http")+" id=a", r.proxy(testenv.Good, nil).URL("http")+" id=b")
+		for range 2 {
+			if o := r.do(`{"url":"` + target + `/echo","method":"POST","body":"x"}`); o.Result.Outcome != jobs.Succeeded {
+				t.Errorf("%s: %s %s after %d attempts (%s)", target, o.Result.Outcome, o.Result.Error, o.Result.AttemptCount, o.Result.Detail)
+			}
+		}
+	}
+}
+
+// A plan has run out, credentials have: the proxy worked until now and refuses everything.
+func TestAProxyThatRefusesEveryHostOpens(t *testing.T) {
+	for _, c := range []struct{ target, says string }{
+		{"https://site%d.test/", "403 Forbidden"},
+		{"https://site%d.test/", "405 Method Not Allowed"},
+		{"http://site%d.test/", "407 Proxy Authentication Required"},
+	} {
+		t.Run(c.says, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, pool, done := crowd(t, 1, func(_, host string) string {
+					if strings.HasPrefix(host, "site") {
+						return c.says
+					}
+					return "200 OK"
+				})
+				defer done()
+				for i := range 30 {
+					f.Do(t.Context(), decode(t, fmt.Sprintf(`{"url":"`+c.target+`","retry":{"max_attempts":1}}`, i)), jobs.Progress{})
+				}
+				if s, _ := pool.StatusOf("p0"); s.State != breaker.Open {
+					t.Errorf("after it refused 30 hosts of 30 it is %s with %d failures", s.State, s.Failures)
+				}
+			})
+		})
+	}
+}
+
+func TestAProxyThatRefusesSomeHostsStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, pool, done := crowd(t, 1, func(_, host string) string {
+			if strings.HasPrefix(host, "site") {
+				return "403 Forbidden"
+			}
+			return "200 OK"
+		})
+		defer done()
+		for i := range 60 {
+			toTheEnd(t, f, decode(t, fmt.Sprintf(`{"url":"https://site%d.test/","retry":{"max_attempts":1}}`, i)))
+			toTheEnd(t, f, decode(t, "http://good.test/"))
+		}
+		wantClosed(t, pool, 1)
+	})
+}
+
+func TestWhatARedirectsTargetAsksForIsItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, _, done := crowd(t, 1, func(_, host string) string {
+			switch host {
+			case "short.test":
+				return "302 Found\r\nLocation: http://shop.test/"
+			case "shop.test":
+				return "429 Too Many Requests\r\nRetry-After: 800"
+			}
+			return "200 OK"
+		})
+		defer done()
+		if o := f.Do(t.Context(), decode(t, "http://short.test/"), jobs.Progress{}); o.Kind != fetch.Later || len(o.Progress.Attempts) != 1 {
+			t.Fatalf("kind %d, %+v, want it to wait for its retry", o.Kind, o.Progress.Attempts)
+		}
+		o := f.Do(t.Context(), decode(t, `{"url":"http://short.test/","follow_redirects":0}`), jobs.Progress{})
+		if o.Result.Status != http.StatusFound {
+			t.Errorf("the site that redirected, and asked for nothing: kind %d, %s", o.Kind, o.Result.Error)
+		}
+		if o := f.Do(t.Context(), decode(t, "http://shop.test/"), jobs.Progress{}); o.Kind != fetch.Later || !o.NoProxy {
+			t.Errorf("the site that asked for 800 s was fetched: kind %d, %d", o.Kind, o.Result.Status)
+		}
+	})
+}
+
+func TestADeadSiteBehindAShortenerOpensNoProxy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, pool, done := crowd(t, 6, func(_, host string) string {
+			switch host {
+			case "short.test":
+				return "302 Found\r\nLocation: https://dead.test/"
+			case "dead.test":
+				return "502 Bad Gateway"
+			}
+			return "200 OK"
+		})
+		defer done()
+		for range 120 {
+			toTheEnd(t, f, decode(t, `{"url":"http://short.test/","retry":{"max_attempts":1}}`))
+			toTheEnd(t, f, decode(t, `{"url":"http://short.test/","follow_redirects":0}`))
+			toTheEnd(t, f, decode(t, "http://good.test/"))
+		}
+		wantClosed(t, pool, 6)
+	})
+}
+
+func TestASilentProxyOpensThoughJobsAreInAHurry(t *testing.T) {
+	for name, bound := range map[string]string{"retry.timeout": `"retry":{"timeout":3}`, "timeout": `"timeout":3`} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var broken atomic.Bool
+				f, pool, done := crowd(t, 2, func(proxy, host string) string {
+					if broken.Load() && proxy == "p0" && host != "" {
+						time.Sleep(time.Hour)
+					}
+					return "200 OK"
+				})
+				defer done()
+				broken.Store(true)
+				for range 40 {
+					f.Do(t.Context(), decode(t, `{"url":"http://good.test/",`+bound+`}`), jobs.Progress{})
+				}
+				if s, _ := pool.StatusOf("p0"); s.State != breaker.Open {
+					t.Errorf("it is %s with %d failures", s.State, s.Failures)
+				}
+			})
+		})
+	}
+}
+
+func TestAJobWhoseTimeNoProxyCanMeetOpensNone(t *testing.T) {
+	for name, bound := range map[string]string{"retry.timeout": `"retry":{"timeout":0.1}`, "timeout": `"timeout":0.1`} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, pool, done := crowd(t, 4, func(_, host string) string {
+					if host == "" {
+						time.Sleep(150 * time.Millisecond) // the way to the proxy
+					}
+					return "200 OK"
+				})
+				defer done()
+				for range 20 {
+					f.Do(t.Context(), decode(t, `{"url":"https://good.test/",`+bound+`}`), jobs.Progress{})
+					toTheEnd(t, f, decode(t, "http://good.test/"))
+				}
+				wantClosed(t, pool, 4)
+			})
+		})
+	}
+}
+
+func TestALargePageDoesNotHideWhatItsStatusSays(t *testing.T) {
+	page := "\r\nContent-Length: 5000\r\n\r\n" + strings.Repeat("x", 5000)
+	for _, says := range []string{"503 Busy", "403 Forbidden", "407 Proxy Authentication Required"} {
+		r := newRig(t, nil)
+		r.use(r.replies("HTTP/1.1 "+says+page)+" id=a", r.replies("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")+" id=b")
+		for range 2 {
+			o := r.do(`{"url":"http://shop.test/","max_body_bytes":1000,"ban":{"statuses":[403]}}`)
+			if o.Result.Outcome != jobs.Succeeded {
+				t.Errorf("%s: %s %s after %d attempts, want the other proxy to be tried", says, o.Result.Outcome, o.Result.Error, o.Result.AttemptCount)
+			}
+		}
+	}
+}
