@@ -68,7 +68,7 @@ func (p *Pool) Pick(need Need) (Lease, []Event, error) {
 		return Lease{}, nil, &NoProxyError{Reason: Empty}
 	}
 	if !p.outage.testing(now) {
-		return Lease{}, nil, p.paused(need, now)
+		return Lease{}, nil, p.paused(need)
 	}
 	lease, events, ok := p.search(need, now)
 	if !ok && (p.line.late(now) || p.rests.late(now)) {
@@ -85,11 +85,17 @@ func (p *Pool) Pick(need Need) (Lease, []Event, error) {
 }
 
 // paused is why nothing is picked between two tests of an outage. A need that no proxy can meet is told so all the same.
-func (p *Pool) paused(need Need, now time.Duration) *NoProxyError {
-	if need.ID != "" || len(need.Tags) > 0 || need.RegionStrict {
-		if none := p.none(need, now); none.Reason == Unmatched {
-			return none
-		}
+func (p *Pool) paused(need Need) *NoProxyError {
+	fits := false
+	if need.ID != "" {
+		e := p.byID[need.ID]
+		fits = e != nil && p.fits(need, e.proxy)
+	} else {
+		s, _ := p.setOf(p.narrow(need, nil, need.RegionStrict))
+		fits = s != nil && s.size > 0
+	}
+	if !fits {
+		return &NoProxyError{Reason: Unmatched}
 	}
 	return &NoProxyError{Reason: Failing, RetryAt: p.group.Time(p.outage.test)}
 }
@@ -129,7 +135,7 @@ func (p *Pool) seek(need Need, f skips, now time.Duration) (Lease, []Event, bool
 			if region && need.Region == "" || !region && need.Region != "" && need.RegionStrict {
 				continue
 			}
-			if lease, events, ok := p.choose(need, p.narrow(need, f, region), f, now); ok {
+			if lease, events, ok := p.choose(need, p.narrow(need, f.rests, region), f, now); ok {
 				return lease, events, true
 			}
 		}
@@ -141,7 +147,7 @@ func (p *Pool) seek(need Need, f skips, now time.Duration) (Lease, []Event, bool
 }
 
 // narrow is the filter of a need. A host for which most of the proxies rest gets a set of its own, without them.
-func (p *Pool) narrow(need Need, f skips, region bool) filter {
+func (p *Pool) narrow(need Need, rests *hostRests, region bool) filter {
 	var out filter
 	switch len(need.Tags) {
 	case 0:
@@ -153,7 +159,7 @@ func (p *Pool) narrow(need Need, f skips, region bool) filter {
 	if region {
 		out.region = need.Region
 	}
-	if f.rests != nil && len(f.rests.until) > 2*draws && 2*len(f.rests.until) > p.slots[0].size {
+	if rests != nil && len(rests.until) > 2*draws && 2*len(rests.until) > p.slots[0].size {
 		out.host = need.Host
 	}
 	return out
@@ -182,6 +188,9 @@ func (p *Pool) fits(need Need, proxy *Proxy) bool {
 // choose picks from a set and takes the permit.
 func (p *Pool) choose(need Need, from filter, f skips, now time.Duration) (Lease, []Event, bool) {
 	s, slot := p.setOf(from)
+	if s == nil {
+		return Lease{}, nil, false
+	}
 	if need.Session != "" && (s.table == nil || s.table.version != p.version) {
 		p.makeTable(s)
 	}
@@ -287,13 +296,10 @@ func (p *Pool) buildTable(s *set) {
 	if s.table != nil && s.table.version == p.version { // both change under build only
 		return
 	}
-	var members []*entry
+	members := p.words.members(s.filter)
 	names := map[*entry]uint64{}
-	for _, e := range p.list {
-		if s.matches(e.proxy) {
-			members = append(members, e)
-			names[e] = hash(e.proxy.ID, "")
-		}
+	for _, e := range members {
+		names[e] = hash(e.proxy.ID, "")
 	}
 	t := newTable(p.version, members, names)
 	p.mu.Lock()
@@ -306,7 +312,7 @@ func (p *Pool) none(need Need, now time.Duration) *NoProxyError {
 	matched := false
 	soonest := never
 	f := p.rests.of(need.Host)
-	for part := range slices.Chunk(p.list, step) {
+	for part := range slices.Chunk(p.candidates(need), step) {
 		for _, e := range part {
 			if !p.fits(need, e.proxy) {
 				continue

@@ -71,6 +71,7 @@ type Pool struct {
 	list     []*entry // as given; a new one with each Replace
 	version  uint64   // of list
 	byID     map[string]*entry
+	words    *words        // of list; nil while Replace changes it
 	slots    [maxSets]*set // slot 0 is of all proxies
 	sets     map[filter]*set
 	setIDs   uint32
@@ -94,7 +95,7 @@ func New(cfg Config) *Pool {
 	}
 	p := &Pool{
 		cfg: cfg, group: breaker.NewGroup(cfg.Breaker), strategy: RoundRobin, byID: map[string]*entry{}, sets: map[filter]*set{},
-		rests: rests{byHost: map[string]*hostRests{}}, probing: 1,
+		rests: rests{byHost: map[string]*hostRests{}}, probing: 1, words: newWords(nil),
 	}
 	if cfg.Strategy != "" {
 		p.strategy = cfg.Strategy
@@ -149,6 +150,9 @@ func (p *Pool) Replace(proxies []Proxy) (c Change) {
 	p.build.Lock()
 	defer p.build.Unlock()
 	list, byID, todo, fresh := p.sort(proxies, &c)
+	p.mu.Lock()
+	p.words = nil
+	p.mu.Unlock()
 	for part := range slices.Chunk(todo, step) {
 		p.settle(part, fresh)
 		runtime.Gosched() // whoever waits for the lock comes before the next part
@@ -158,9 +162,10 @@ func (p *Pool) Replace(proxies []Proxy) (c Change) {
 		c.Removed += len(part)
 		runtime.Gosched()
 	}
+	w := newWords(list)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.list, p.byID = list, byID
+	p.list, p.byID, p.words = list, byID, w
 	p.version++
 	return c
 }

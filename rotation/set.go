@@ -57,27 +57,6 @@ func turnOf(at int32) (c class, i int) {
 	return due + class(n%2), n / 2
 }
 
-// matches reports whether a proxy passes the filter, whatever its state.
-func (s *set) matches(p *Proxy) bool {
-	if s.filter.region != "" && p.Region != s.filter.region {
-		return false
-	}
-	for rest := s.filter.tags; rest != ""; {
-		tag := rest
-		rest = ""
-		for i := range len(tag) {
-			if tag[i] == ',' {
-				tag, rest = tag[:i], tag[i+1:]
-				break
-			}
-		}
-		if !slices.Contains(p.Tags, tag) {
-			return false
-		}
-	}
-	return true
-}
-
 // dense is an array without gaps of proxies that know their places in it.
 type dense struct {
 	slot int
@@ -119,11 +98,11 @@ func (p *Pool) newSet(f filter, slot int) *set {
 
 // join makes a proxy a member if it passes the filter and is not one yet.
 func (s *set) join(e *entry, slot int, now time.Duration) {
-	if e.gone || slot < len(e.places) && e.places[slot].set == s.id || !s.matches(e.proxy) {
+	if e.gone || slot < len(e.places) && e.places[slot].set == s.id || !s.filter.matches(e.proxy) {
 		return
 	}
-	for len(e.places) <= slot {
-		e.places = append(e.places, place{})
+	if missing := slot + 1 - len(e.places); missing > 0 {
+		e.places = append(e.places, make([]place, missing)...)
 	}
 	e.places[slot] = place{set: s.id, at: nowhere}
 	s.size++
@@ -131,12 +110,16 @@ func (s *set) join(e *entry, slot int, now time.Duration) {
 	s.move(e, slot, c)
 }
 
-// setOf is the set of a filter. The pool's lock is held, and given up meanwhile if the set has to be made.
+// setOf is the set of a filter; nil if no proxy passes it. The pool's lock is held, and given up meanwhile if the set has to be
+// made.
 func (p *Pool) setOf(f filter) (*set, int) {
 	for {
 		if s := p.sets[f]; s != nil {
 			s.used = p.picks
 			return s, s.slot
+		}
+		if p.words != nil && p.words.lacks(f) {
+			return nil, 0
 		}
 		p.mu.Unlock()
 		p.makeSet(f)
@@ -149,17 +132,20 @@ func (p *Pool) setOf(f filter) (*set, int) {
 func (p *Pool) makeSet(f filter) {
 	p.build.Lock()
 	defer p.build.Unlock()
+	members := p.words.members(f) // these change under build only
 	p.mu.Lock()
-	if p.sets[f] != nil {
+	if len(members) == 0 {
+		p.words.isVoid(f)
+	}
+	if p.sets[f] != nil || len(members) == 0 {
 		p.mu.Unlock()
 		return
 	}
 	slot := p.freeSlot()
 	s := p.newSet(f, slot)
 	s.slot = slot
-	list := p.list
 	p.mu.Unlock()
-	for part := range slices.Chunk(list, step) {
+	for part := range slices.Chunk(members, step) {
 		p.mu.Lock()
 		now := p.group.Now()
 		for _, e := range part {
