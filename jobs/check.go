@@ -9,12 +9,20 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+	"golang.org/x/net/idna"
 )
+
+// methods are those whose names are written in capitals (RFC 9110, 9.3; RFC 5789), however a job writes them: what is known
+// of them, such as that a POST may not be sent twice, must not depend on that.
+var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"}
 
 // finish fills in what is derived (method, pattern) and lists everything that is out of bounds.
 func (j *Job) finish() []string {
 	if j.Method == "" {
 		j.Method = "GET"
+	}
+	if upper := strings.ToUpper(j.Method); slices.Contains(methods, upper) {
+		j.Method = upper
 	}
 	var c checks
 	j.target = c.url(j.URL)
@@ -84,13 +92,32 @@ func URLReason(u *url.URL) string {
 	case !validHost(u.Host):
 		return "the host has characters that no host name has"
 	}
+	ascii, err := ASCIIHost(u.Hostname())
+	switch {
+	case err != nil || ascii == "":
+		return "the host is no name of any script (IDNA)"
+	case len(strings.TrimSuffix(ascii, ".")) > maxHostBytes:
+		return fmt.Sprintf("the host is longer than %d bytes", maxHostBytes)
+	}
 	return ""
 }
 
-// validHost takes names of other scripts too, as they are looked up: in Punycode.
+// maxHostBytes is the longest name that can be looked up (RFC 1035, 2.3.4).
+const maxHostBytes = 253
+
+// validHost is for the characters of host and port; names of other scripts are looked up in Punycode.
 func validHost(host string) bool {
 	ascii, err := httpguts.PunycodeHostPort(host)
 	return err == nil && httpguts.ValidHostHeader(ascii)
+}
+
+// ASCIIHost is a host as it is looked up: a name of another script is mapped and written in Punycode (IDNA), and an error
+// tells that it cannot be. One in ASCII stays as it is, for hosts have names that IDNA would refuse, such as a_b.test.
+func ASCIIHost(host string) (string, error) {
+	if !strings.ContainsFunc(host, func(r rune) bool { return r >= 0x80 }) {
+		return host, nil
+	}
+	return idna.Lookup.ToASCII(host)
 }
 
 func validPort(port string) bool {

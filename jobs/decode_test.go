@@ -120,6 +120,26 @@ func TestBadJobsAreRefusedWithTheReason(t *testing.T) {
 	}
 }
 
+func TestHostsThatCannotBeLookedUpMakeAJobInvalid(t *testing.T) {
+	for host, valid := range map[string]bool{
+		strings.Repeat("a.", 124) + "test": true, strings.Repeat("a.", 124) + "test.": true, strings.Repeat("a.", 125) + "test": false,
+		"a_b.test": true, "b\u00fccher.test": true, "a_b.\u24dbocalhost": false, "\u200d.test": false, "\u00ad": false,
+	} {
+		if _, err := jobs.Decode("q", "a", []byte("http://"+host+"/")); (err == nil) != valid {
+			t.Errorf("%.40q with %d bytes: %v, want valid %v", host, len(host), err, valid)
+		}
+	}
+}
+
+func TestMethodsAreInCapitalsHoweverTheyAreWritten(t *testing.T) {
+	for method, want := range map[string]string{"": "GET", "post": "POST", "Patch": "PATCH", "delete": "DELETE", "purge": "purge"} {
+		job, err := decode(`{"url":"http://a.test/","method":"` + method + `"}`)
+		if err != nil || job.Method != want {
+			t.Errorf("%q is %q, %v; want %q", method, job.Method, err, want)
+		}
+	}
+}
+
 func TestNamesThatCannotStandInASubjectMakeAJobInvalid(t *testing.T) {
 	for _, name := range [][2]string{{"UPPER", "a"}, {"q", "a.b"}, {"q", "a*"}, {"q", ""}, {"", "a"}, {"q", strings.Repeat("x", 129)}, {strings.Repeat("q", 33), "a"}} {
 		if _, err := jobs.Decode(name[0], name[1], []byte("http://a.test/")); err == nil {

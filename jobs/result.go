@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // The outcomes of a job.
@@ -199,7 +201,7 @@ func (r *Result) addHTTP(h http.Header) {
 	left := maxHTTPHeader
 	truncated := r.Truncated
 	for name, values := range r.Header {
-		if skippedHeader(name) {
+		if skippedHeader(name) || httpguts.HeaderValuesContainsToken(r.Header["Connection"], name) {
 			continue
 		}
 		size := 0
@@ -218,7 +220,7 @@ func (r *Result) addHTTP(h http.Header) {
 	}
 }
 
-// skippedHeader tells the response headers that end at the proxy.
+// skippedHeader tells the response headers that end at the proxy, besides those that its Connection names.
 func skippedHeader(name string) bool {
 	return forbiddenHeader(name) && !strings.EqualFold(name, "Content-Length")
 }

@@ -204,3 +204,11 @@ func ExampleDecode() {
 	// GET https://example.com/ 5s <nil>
 	// url: not an absolute http or https URL; timeout: 11m0s is not between 0 and 10m0s
 }
+
+func TestHeadersThatAConnectionNamesEndThere(t *testing.T) {
+	r := jobs.Result{Queue: "q", ID: "j", Outcome: jobs.Succeeded, Header: http.Header{"Connection": {"close, X-Hop"}, "X-Hop": {"1"}, "X-End": {"2"}}}
+	h, _, err := r.Message()
+	if err != nil || h["Http-X-Hop"] != nil || h["Http-Connection"] != nil || len(h["Http-X-End"]) != 1 {
+		t.Errorf("headers %v, %v", h, err)
+	}
+}
