@@ -175,9 +175,11 @@ func (r *run) changed(events []rotation.Event) {
 	}
 }
 
+// failedProxies are those that failed the job. A session stays with its proxy when it was the target that failed.
 func (r *run) failedProxies() (ids []string) {
 	for _, a := range r.progress.Attempts {
-		if a.Fault != jobs.FaultNone && a.Proxy != "" {
+		stays := r.job.Proxy.Session != "" && a.Fault == jobs.FaultTarget
+		if a.Fault != jobs.FaultNone && a.Proxy != "" && !stays {
 			ids = append(ids, a.Proxy)
 		}
 	}

@@ -310,7 +310,7 @@ func judgeFailure(f facts) blame {
 	case f.timeout:
 		return unclear("timeout", "no complete answer in time, in phase "+f.phase.String())
 	case errors.Is(f.err, errDecode):
-		return unclear("decode", "the body cannot be decoded")
+		return unclear("decode", "the body is not what its Content-Encoding says")
 	case errors.Is(f.err, errNoAnswer):
 		return unclear("proxy_protocol", brief(f.err)+": "+code(f.status))
 	case f.phase == tunnelling && hungUp(f.err):
@@ -366,13 +366,6 @@ func isTLS(err error) bool {
 // hungUp reports whether the other end closed the connection, rather than say what we cannot read.
 func hungUp(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
-}
-
-// isNetwork reports whether err comes from a connection rather than from what was read on it.
-func isNetwork(err error) bool {
-	var network net.Error
-	return errors.As(err, &network) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) ||
-		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // brief is what kind of error it was, in words of ours: the library's may hold a URL, and with it a password or a key.

@@ -173,16 +173,14 @@ func (c *conns) open(ctx context.Context, proxy, u *url.URL) (cn *conn, received
 	return nil, 0, err
 }
 
-// connKey names what a connection can be used for: the proxy with its user, and the target unless the proxy takes plain
-// HTTP requests for any of them.
+// connKey names what a connection can be used for: the proxy with its user, and the target. A proxy takes plain requests for
+// any target on one connection, but what one site sends late, or a proxy that only copies bytes, would answer for another.
 func connKey(proxy, u *url.URL) string {
+	target := u.Scheme + "://" + hostPort(u)
 	if proxy == nil {
-		return u.Scheme + "://" + hostPort(u)
+		return target
 	}
-	if u.Scheme == "http" && (proxy.Scheme == "http" || proxy.Scheme == "https") {
-		return proxy.String()
-	}
-	return proxy.String() + " " + u.Scheme + "://" + hostPort(u)
+	return proxy.String() + " " + target
 }
 
 // pop is the youngest idle connection of that key that still stands.

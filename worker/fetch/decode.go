@@ -30,6 +30,8 @@ type decoders struct{ gzip, brotli, zstd sync.Pool }
 type decoded struct {
 	io.Reader
 	closers []func()
+	wire    *bounded
+	limit   int64
 }
 
 func (d *decoded) close() {
@@ -39,9 +41,10 @@ func (d *decoded) close() {
 }
 
 // decode undoes the encodings that the header names and takes them out of it, with the length that is no longer true. An
-// encoding that is not known stays, and so does the body.
-func (p *decoders) decode(h http.Header, body io.Reader) (*decoded, error) {
-	d := &decoded{Reader: body}
+// encoding that is not known stays, and so does the body. limit is that of the decoded body; what a decoder reads may be
+// a little larger: without a bound of its own it could go on for ever and come to nothing.
+func (p *decoders) decode(h http.Header, body io.Reader, limit int64) (*decoded, error) {
+	d := &decoded{Reader: body, limit: limit + overhead}
 	names := encodings(h)
 	if len(names) == 0 {
 		return d, nil
@@ -55,7 +58,8 @@ func (p *decoders) decode(h http.Header, body io.Reader) (*decoded, error) {
 		}
 	}
 	// An empty body is none in any encoding: an answer to HEAD, a 304.
-	in := bufio.NewReader(body)
+	d.wire = &bounded{Reader: body, left: d.limit}
+	in := bufio.NewReader(d.wire)
 	if _, err := in.Peek(1); errors.Is(err, io.EOF) {
 		return &decoded{Reader: in}, nil
 	}
@@ -63,10 +67,11 @@ func (p *decoders) decode(h http.Header, body io.Reader) (*decoded, error) {
 	for _, name := range slices.Backward(names) {
 		if err := d.push(p, name); err != nil {
 			d.close()
-			return nil, decodeError(err)
+			return nil, d.sorted(err)
 		}
+		d.Reader = &bounded{Reader: d.Reader, left: d.limit}
 	}
-	d.Reader = strict{d.Reader}
+	d.Reader = strict{d.Reader, d}
 	h.Del("Content-Encoding")
 	h.Del("Content-Length")
 	return d, nil
@@ -130,8 +135,35 @@ func (d *decoded) pushDeflate() error {
 	return nil
 }
 
-// strict turns a decoder's errors into errDecode, unless they come from the connection.
-type strict struct{ io.Reader }
+// overhead is by how much an encoded body may be larger than the decoded one.
+const overhead = 64 << 10
+
+// bounded reads no more than left, and remembers the error with which what it read from ended.
+type bounded struct {
+	io.Reader
+	left int64
+	err  error
+}
+
+// Read reads.
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		b.err = errTooLarge
+		return 0, b.err
+	}
+	n, err := b.Reader.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.err = err
+	}
+	return n, err
+}
+
+// strict turns a decoder's errors into errDecode, unless they come from the connection or from a bound.
+type strict struct {
+	io.Reader
+	of *decoded
+}
 
 // Read reads.
 func (s strict) Read(p []byte) (int, error) {
@@ -139,12 +171,16 @@ func (s strict) Read(p []byte) (int, error) {
 	if err == nil || errors.Is(err, io.EOF) {
 		return n, err
 	}
-	return n, decodeError(err)
+	return n, s.of.sorted(err)
 }
 
-func decodeError(err error) error {
-	if isNetwork(err) {
-		return err
+// sorted asks the wire what happened: to a decoder the end of a body that came whole may be an unexpected one.
+func (d *decoded) sorted(err error) error {
+	switch {
+	case d.wire.err != nil:
+		return d.wire.err
+	case errors.Is(err, errTooLarge):
+		return errTooLarge
 	}
 	return fmt.Errorf("%w: %w", errDecode, err)
 }

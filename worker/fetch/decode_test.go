@@ -84,7 +84,7 @@ func TestBodyThatCannotBeDecodedIsNobodysAnswer(t *testing.T) {
 	} {
 		r.encoded(encoding, body)
 		a, reason := r.judged("http://shop.test/")
-		if a.Fault != jobs.FaultUnclear || a.Phase != "body" || reason != "decode" && reason != "truncated" {
+		if a.Fault != jobs.FaultUnclear || a.Phase != "body" || reason != "decode" {
 			t.Errorf("%s: fault %q, reason %q in phase %q", encoding, a.Fault, reason, a.Phase)
 		}
 	}
@@ -112,5 +112,32 @@ func TestBombTakesNoMoreMemoryThanTheLimit(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if used := (after.TotalAlloc - before.TotalAlloc) >> 20; o.Result.Error != jobs.ErrBodyTooLarge || used > 12 {
 		t.Errorf("result = %s with %d MiB allocated for a limit of 1", o.Result.Error, used)
+	}
+}
+
+func TestAnEncodedBodyThatComesToNothingHasABound(t *testing.T) {
+	nothing := squeeze(t, "", "gzip")
+	for encoding, body := range map[string]string{
+		"gzip":       strings.Repeat(nothing, 2<<20/len(nothing)),
+		"gzip, gzip": squeeze(t, strings.Repeat(nothing, 2<<20/len(nothing)), "gzip"),
+	} {
+		r := newRig(t, func(c *fetch.Config) { c.MaxBodyBytes = 1 << 20 })
+		r.encoded(encoding, body)
+		if o := r.do("http://shop.test/"); o.Result.Error != jobs.ErrBodyTooLarge || o.Result.Bytes > 1<<20+200<<10 {
+			t.Errorf("%s: %s %s after %d bytes", encoding, o.Result.Outcome, o.Result.Error, o.Result.Bytes)
+		}
+	}
+}
+
+func TestACutBodyIsToldFromACorruptOne(t *testing.T) {
+	r := newRig(t, nil)
+	body := squeeze(t, strings.Repeat("text ", 1000), "gzip")
+	r.encoded("gzip", body[:20]) // all that was announced
+	if a, reason := r.judged("http://shop.test/"); reason != "decode" || !strings.Contains(a.Error, "Content-Encoding") {
+		t.Errorf("a body that came whole: %q, %q", reason, a.Error)
+	}
+	r.use(r.replies(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%s", len(body), body[:20])) + " id=q")
+	if a, reason := r.judged("http://shop.test/"); reason != "truncated" {
+		t.Errorf("a body that was cut: %q, %q", reason, a.Error)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -126,7 +127,8 @@ func (x *exchange) first(ctx context.Context) (*http.Request, error) {
 	return req, nil
 }
 
-// request makes a request for a copy of u, without its fragment.
+// request makes a request for a copy of u, without its fragment and with its host in ASCII: as it is looked up, and as the
+// rules for hosts know it, whatever a proxy makes of other scripts.
 func request(ctx context.Context, method string, u *url.URL, body io.Reader) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "/", body)
 	if err != nil {
@@ -134,6 +136,9 @@ func request(ctx context.Context, method string, u *url.URL, body io.Reader) (*h
 	}
 	target := *u
 	target.Fragment, target.RawFragment = "", ""
+	if host, err := jobs.ASCIIHost(u.Hostname()); err == nil && host != u.Hostname() {
+		target.Host = strings.Replace(u.Host, u.Hostname(), host, 1)
+	}
 	req.URL, req.Host = &target, target.Host
 	return req, nil
 }
@@ -241,6 +246,9 @@ func (x *exchange) giveBack(l leased, reusable bool) {
 // maxDrained is how much of a body that nobody wants is read to keep its connection.
 const maxDrained = 64 << 10
 
+// maxGrown is how much room is made at once for a body that has not come yet.
+const maxGrown = 256 << 10
+
 // read takes the whole body, decoded if the encoding was ours to ask for, and stops at the limit.
 func (x *exchange) read() error {
 	limit := x.run.f.cfg.MaxBodyBytes
@@ -256,7 +264,7 @@ func (x *exchange) read() error {
 	}
 	body := io.Reader(x.resp.Body)
 	if x.decodes {
-		decoded, err := x.run.f.decoders.decode(x.resp.Header, body)
+		decoded, err := x.run.f.decoders.decode(x.resp.Header, body, limit)
 		if err != nil {
 			return err
 		}
@@ -265,7 +273,7 @@ func (x *exchange) read() error {
 	}
 	var buf bytes.Buffer
 	if length > 0 && length <= limit {
-		buf.Grow(int(length) + bytes.MinRead)
+		buf.Grow(int(min(length, maxGrown)) + bytes.MinRead) // what is announced need not come
 	}
 	n, err := buf.ReadFrom(io.LimitReader(body, limit+1))
 	switch {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -13,8 +14,8 @@ import (
 // redirect is the request that the answer asks for; nil when the answer is the one to keep.
 func (x *exchange) redirect(ctx context.Context, req *http.Request, hop int) (*http.Request, error) {
 	most := x.run.job.Redirects()
-	location := x.resp.Header.Get("Location")
-	if !isRedirect(x.resp.StatusCode) || location == "" || most == 0 {
+	status, location := x.resp.StatusCode, x.resp.Header.Get("Location")
+	if !isRedirect(status) || location == "" || most == 0 || slices.Contains(x.run.job.Ban.Statuses, status) {
 		return nil, nil
 	}
 	if hop >= most {
@@ -24,9 +25,11 @@ func (x *exchange) redirect(ctx context.Context, req *http.Request, hop int) (*h
 	if err != nil {
 		return nil, &deniedError{"a redirect leads to something that is not a URL"}
 	}
-	target.User = nil // never sent, never shown
-	if len(target.String()) > jobs.MaxURLBytes || jobs.URLReason(target) != "" {
-		return nil, &deniedError{"a redirect leads to something that no job may name"}
+	if len(target.String()) > jobs.MaxURLBytes {
+		return nil, &deniedError{"a redirect leads to a URL that is too long"}
+	}
+	if reason := jobs.URLReason(target); reason != "" {
+		return nil, &deniedError{"a redirect leads to a URL that no job may name: " + reason}
 	}
 	if reason := x.run.f.refuses(target); reason != "" {
 		return nil, &deniedError{"after a redirect: " + reason}
@@ -34,7 +37,7 @@ func (x *exchange) redirect(ctx context.Context, req *http.Request, hop int) (*h
 	if n, err := io.Copy(io.Discard, io.LimitReader(x.resp.Body, maxDrained)); err != nil || n == maxDrained {
 		x.resp.Close = true
 	}
-	return redirected(ctx, req, target, x.resp.StatusCode)
+	return redirected(ctx, req, target, status)
 }
 
 func isRedirect(status int) bool {
@@ -45,21 +48,20 @@ func isRedirect(status int) bool {
 	return false
 }
 
-// redirected is the next request: 307 and 308 repeat method and body (RFC 9110, 15.4), the others become GET or stay HEAD.
+// redirected is the next request (RFC 9110, 15.4): after a 303 it is a GET, or stays a HEAD; after a 301 or a 302 a POST becomes
+// a GET, as it does everywhere. Anything else repeats method and body.
 // Across origins only what says nothing about the user goes along.
 func redirected(ctx context.Context, req *http.Request, target *url.URL, status int) (*http.Request, error) {
 	method, body := req.Method, io.Reader(http.NoBody)
 	switch {
-	case status == http.StatusTemporaryRedirect || status == http.StatusPermanentRedirect:
-		if req.GetBody != nil {
-			again, err := req.GetBody()
-			if err != nil {
-				return nil, err
-			}
-			body = again
-		}
-	case method != http.MethodHead:
+	case status == http.StatusSeeOther && method != http.MethodHead, method == http.MethodPost && status <= http.StatusFound:
 		method = http.MethodGet
+	case req.GetBody != nil:
+		again, err := req.GetBody()
+		if err != nil {
+			return nil, err
+		}
+		body = again
 	}
 	next, err := request(ctx, method, target, body)
 	if err != nil {

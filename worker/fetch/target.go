@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/net/idna"
+	"github.com/gofer-mq/gofer/jobs"
 )
 
 // refuses says why a URL may not be fetched, or "". It is asked before the first attempt and at every redirect.
@@ -30,7 +30,7 @@ func plainHost(host string) string {
 	if plainASCII(host) {
 		return strings.TrimRight(host, ".")
 	}
-	if ascii, err := idna.Lookup.ToASCII(host); err == nil {
+	if ascii, err := jobs.ASCIIHost(host); err == nil {
 		host = ascii
 	}
 	return strings.TrimRight(strings.ToLower(host), ".")
