@@ -214,7 +214,12 @@ func (r *run) withoutProxy(err error) Outcome {
 		wait = min(max(none.RetryAt.Sub(now), askAgainSoonest), askAgainLatest)
 	}
 	at := now.Add(min(wait, max(askAgainSoonest, r.f.cfg.MaxWait-now.Sub(r.progress.WaitingSince))))
-	if cause := r.tooLate(at); cause != nil {
+	cause := r.tooLate(at)
+	if left := r.job.Deadline.Sub(now); errors.Is(cause, errExpired) && left > 0 {
+		// It has not expired yet, and a proxy may come before the time that is known for one.
+		at, cause = now.Add(max(left/2, min(left, askAgainSoonest))), nil
+	}
+	if cause != nil {
 		return r.cut(cause)
 	}
 	return Outcome{Kind: Later, At: at, Progress: r.progress, NoProxy: true}

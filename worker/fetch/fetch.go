@@ -188,9 +188,9 @@ var (
 
 // before ends the jobs that need no attempt.
 func (r *run) before(ctx context.Context) (Outcome, bool) {
-	now := time.Now()
-	if wait := r.job.NotBefore.Sub(now); wait > r.f.cfg.InlineWait {
-		return Outcome{Kind: Later, At: r.job.NotBefore, Progress: r.progress}, true
+	at := r.byDeadline(r.job.NotBefore)
+	if wait := time.Until(at); wait > r.f.cfg.InlineWait {
+		return Outcome{Kind: Later, At: at, Progress: r.progress}, true
 	} else if wait > 0 {
 		pause(ctx, wait)
 	}
@@ -210,6 +210,14 @@ func (r *run) before(ctx context.Context) (Outcome, bool) {
 		return r.failed(jobs.ErrTargetDenied, reason), true
 	}
 	return Outcome{}, false
+}
+
+// byDeadline is a time until which the job waits: not beyond its deadline, at which it has expired.
+func (r *run) byDeadline(at time.Time) time.Time {
+	if d := r.job.Deadline; !d.IsZero() && d.Before(at) {
+		return d
+	}
+	return at
 }
 
 func pause(ctx context.Context, d time.Duration) {
