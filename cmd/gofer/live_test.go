@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -35,6 +36,35 @@ func TestPoolPolicyAndDenyListChangeLive(t *testing.T) {
 	w.publish("denied", job("/ok", nil))
 	if r := w.result("denied"); r.Error != jobs.ErrTargetDenied {
 		t.Errorf("job for a denied host = %s %s, want %s", r.Outcome, r.Error, jobs.ErrTargetDenied)
+	}
+}
+
+func TestALostServerIsSaidAndNotGuessedAround(t *testing.T) {
+	w := newWorld(t, nil)
+	addr := freeAddr(t)
+	w.worker(addr)
+	if _, _, errOut := gofer(t, "", "pause", "nosuch"); errOut != "gofer: pause queue nosuch: not found\n" {
+		t.Errorf("pause of an unknown queue says %q", errOut)
+	}
+	w.nats.Stop()
+	eventually(t, "a change to be refused with the cause", func() bool {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+addr+"/api/v1/retry/policy", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		body, _ := io.ReadAll(resp.Body)
+		return resp.StatusCode == http.StatusServiceUnavailable && strings.Contains(string(body), "NATS cannot be reached")
+	})
+	t.Setenv("GOFER_PROXIES", "")
+	for _, verb := range []string{"ls", "check"} {
+		if code, _, errOut := gofer(t, "", "proxies", verb); code != exitUnreachable || strings.Contains(errOut, "No proxy is named") {
+			t.Errorf("proxies %s: exit %d, %q; want %d", verb, code, errOut, exitUnreachable)
+		}
 	}
 }
 

@@ -34,6 +34,9 @@ func TestSubmitOfAFilePrintsOutcomesAndKeepsBodies(t *testing.T) {
 	if err != nil || len(body) != 600000 {
 		t.Errorf("the kept body has %d bytes, %v; want 600000", len(body), err)
 	}
+	if _, facts, _ := gofer(t, "", "results", "--json", "named"); strings.Contains(facts, "body_bytes") {
+		t.Errorf("a length is claimed of a body in the object store: %s", facts)
+	}
 }
 
 func TestKeptBodiesNeverShareOrReplaceAFile(t *testing.T) {

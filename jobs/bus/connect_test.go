@@ -83,8 +83,8 @@ func TestAPatientConnectWaitsForTheServerAndSaysSo(t *testing.T) {
 	connecting.Go(func() {
 		connected, err = bus.Connect(soon(t), bus.Dial{URL: fmt.Sprintf("u:%s@127.0.0.1:%d", secret, port), Patient: true}, log)
 	})
-	if got := <-said; !strings.Contains(got, "waiting") || strings.Contains(got, secret) {
-		t.Errorf("got log line %q, want that it waits, and no secret", got)
+	if got := <-said; !strings.Contains(got, "waiting") || !strings.Contains(got, "error=") || strings.Contains(got, secret) {
+		t.Errorf("got log line %q, want that it waits and why, and no secret", got)
 	}
 	testenv.StartNATS(t, func(o *server.Options) { o.Port = port })
 	connecting.Wait()
