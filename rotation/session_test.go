@@ -154,3 +154,17 @@ func TestSessionComesBackToAProxyThatWasOnlyBusy(t *testing.T) {
 		}
 	}
 }
+
+func TestSessionLeavesABusyProxyThatDoesNotWork(t *testing.T) {
+	p := drawPool(rotation.RoundRobin, 20, func(_ int, p *rotation.Proxy) { p.MaxInflight = 1 })
+	need := rotation.Need{Session: "s"}
+	held := take(t, p, need)
+	p.ForceOpen(held.ID(), time.Minute, "test")
+	l := take(t, p, need)
+	l.Release()
+	held.Release()
+	p.Reset(held.ID())
+	if got := take(t, p, need).ID(); got != l.ID() {
+		t.Errorf("got %s, want %s, where the session moved to", got, l.ID())
+	}
+}
