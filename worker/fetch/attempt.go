@@ -3,6 +3,7 @@ package fetch
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -114,7 +115,7 @@ func (r *run) sort(ctx context.Context, x *exchange, f facts, b blame) (end Outc
 	case f.stopped:
 		return r.stopped(ctx), false
 	case b.end == "" && b.answer:
-		r.accuse()
+		r.accuse(x)
 		return r.succeeded(x), false
 	case b.end != "":
 		return r.failed(b.end, b.text), false
@@ -124,12 +125,17 @@ func (r *run) sort(ctx context.Context, x *exchange, f facts, b blame) (end Outc
 	return Outcome{}, true
 }
 
-// accuse rests the proxies through which the target's certificate was refused: another one has now shown a good certificate,
-// so they put in their own.
-func (r *run) accuse() {
+// accuse rests the proxies through which the certificates of two targets were refused that are good through others: they put
+// in their own. One target alone may have a bad certificate on one of its servers.
+func (r *run) accuse(x *exchange) {
+	if strings.HasPrefix(x.url, "https://") {
+		r.f.forgers.acquit(r.last.Proxy)
+	}
 	for _, id := range r.badCert {
-		events, _ := r.f.cfg.Pool.ForceOpen(id, restTrip, "intercepts")
-		r.changed(events)
+		if id != r.last.Proxy && r.f.forgers.accuse(id, hostPort(r.job.Target())) {
+			events, _ := r.f.cfg.Pool.ForceOpen(id, restTrip, "intercepts")
+			r.changed(events)
+		}
 	}
 }
 

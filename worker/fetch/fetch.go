@@ -131,6 +131,7 @@ type Fetcher struct {
 	conns    *conns
 	budget   *budget
 	sites    *sites
+	forgers  forgers
 	decoders decoders
 }
 

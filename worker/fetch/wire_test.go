@@ -218,8 +218,8 @@ func TestProxyThatPutsInItsOwnCertificateRests(t *testing.T) {
 	fake := r.script(func(_ int64, c net.Conn) { _ = tls.Server(c, forged).HandshakeContext(t.Context()) })
 	evil := r.proxy(testenv.Good, func(p *testenv.Proxy) { p.Resolve = func(string) string { return fake.String() } })
 	r.use(evil.URL("http")+" id=evil", r.proxy(testenv.Good, nil).URL("http")+" id=good")
-	for range 2 {
-		wantBody(t, r.do("https://example.com/ok"), "hello from example.com/ok\n")
+	for _, site := range []string{"example.com", "example.com", "example.com:8443", "example.com:8443"} {
+		wantBody(t, r.do("https://"+site+"/ok"), "hello from "+site+"/ok\n")
 	}
 	if s, _ := r.pool.StatusOf("evil"); s.State != breaker.Open || time.Until(s.NextTest) < 5*time.Minute {
 		t.Errorf("it is %v for %v, want open for long", s.State, time.Until(s.NextTest))
@@ -227,6 +227,27 @@ func TestProxyThatPutsInItsOwnCertificateRests(t *testing.T) {
 	if s, _ := r.pool.StatusOf("good"); s.State != breaker.Closed {
 		t.Errorf("the honest proxy is %v", s.State)
 	}
+}
+
+func TestASiteWithOneBadCertificateOfTwoOpensNoProxy(t *testing.T) {
+	r := newRig(t, nil)
+	certificates := []tls.Certificate{selfSigned(t), r.secure.TLS.Certificates[0]}
+	balancer := r.script(func(n int64, c net.Conn) {
+		s := tls.Server(c, &tls.Config{Certificates: certificates[n%2 : n%2+1]})
+		if _, err := http.ReadRequest(bufio.NewReader(s)); err == nil {
+			_, _ = io.WriteString(s, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+		}
+	})
+	var lines []string
+	for i := range 6 {
+		p := r.proxy(testenv.Good, func(p *testenv.Proxy) { p.Resolve = func(string) string { return balancer.String() } })
+		lines = append(lines, fmt.Sprintf("%s id=p%d", p.URL("http"), i))
+	}
+	r.use(lines...)
+	for range 5 {
+		r.do("https://example.com/")
+	}
+	wantClosed(t, r.pool, 6)
 }
 
 // selfSigned is a certificate for example.com that nobody trusts.
