@@ -50,7 +50,8 @@ type Increments struct {
 // first try is still under way then, the server knows the second one by its id.
 //
 // One call costs the server about 4 ms of its processor and two syncs of a disk; with the rows of 1,000 proxies, which take
-// two calls, it is four times that (BenchmarkFlush). After an error they may be stored or not. Errors: ErrNoBatches, ErrPermission, ErrNotSetUp; any other one may pass.
+// two calls, it is four times that (BenchmarkFlush). After an error they may be stored or not. Errors: ErrNoBatches,
+// ErrPermission, ErrNotSetUp; any other one may pass.
 func (c *Client) AddRollups(ctx context.Context, inc Increments) error {
 	const doing = "add up rollups"
 	ctx, cancel := bounded(ctx)
