@@ -14,14 +14,16 @@ import (
 
 // methods are those whose names are written in capitals (RFC 9110, 9.3; RFC 5789), however a job writes them: what is known
 // of them, such as that a POST may not be sent twice, must not depend on that.
-var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"}
+func methods() []string {
+	return []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"}
+}
 
 // finish fills in what is derived (method, pattern) and lists everything that is out of bounds.
 func (j *Job) finish() []string {
 	if j.Method == "" {
 		j.Method = "GET"
 	}
-	if upper := strings.ToUpper(j.Method); slices.Contains(methods, upper) {
+	if upper := strings.ToUpper(j.Method); slices.Contains(methods(), upper) {
 		j.Method = upper
 	}
 	var c checks

@@ -86,7 +86,7 @@ func (p *Pool) Pick(need Need) (Lease, []Event, error) {
 
 // paused is why nothing is picked between two tests of an outage. A need that no proxy can meet is told so all the same.
 func (p *Pool) paused(need Need) *NoProxyError {
-	fits := false
+	var fits bool
 	if need.ID != "" {
 		e := p.byID[need.ID]
 		fits = e != nil && p.fits(need, e.proxy)

@@ -247,7 +247,7 @@ func (p *plain) settle(t *ticket, v rotation.Verdict, failing bool) breaker.Even
 		return p.blame(t, 0, v.Reason)
 	case rotation.Unclear:
 		return p.unclear(t, target, v)
-	case rotation.Neutral:
+	case rotation.Neutral, rotation.Refused: // the histories have no refusals
 	}
 	return breaker.Event{}
 }

@@ -94,7 +94,7 @@ func (l *lane) fetch(ctx context.Context, c claim) (unused int, more bool, err e
 		more = meta.NumPending > 0
 		l.pending.Store(int64(meta.NumPending))
 		if unused == 0 && !l.w.slots.cover(l.share) {
-			l.w.handBack(t, handBackWait) // it comes again when this lane gets a slot, or another worker has one
+			l.w.handBack(ctx, t, handBackWait) // it comes again when this lane gets a slot, or another worker has one
 			return 0, true, nil
 		}
 		unused = max(0, unused-1)

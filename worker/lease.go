@@ -81,6 +81,9 @@ func (l *lease) join(other *lease) {
 
 // raise makes the lease last until so long after its base, unless it lasts longer.
 func (l *lease) raise(until time.Duration) {
-	for old := l.until.Load(); int64(until) > old && !l.until.CompareAndSwap(old, int64(until)); old = l.until.Load() {
+	for old := l.until.Load(); int64(until) > old; old = l.until.Load() {
+		if l.until.CompareAndSwap(old, int64(until)) {
+			return
+		}
 	}
 }

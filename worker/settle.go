@@ -19,7 +19,7 @@ func (w *Worker) settle(ctx context.Context, t *task, outcome Outcome) bool {
 		return w.park(ctx, t, outcome.Progress, outcome.At)
 	case Stopped:
 		if len(outcome.Progress.Attempts) == len(t.progress.Attempts) {
-			w.handBack(t, handBackWait)
+			w.handBack(ctx, t, handBackWait)
 			return false
 		}
 		return w.park(ctx, t, outcome.Progress, time.Now())
@@ -158,13 +158,13 @@ func (w *Worker) ack(ctx context.Context, t *task) {
 const handBackWait = 2 * time.Second
 
 // handBack returns a job to the server, at once and for anybody.
-func (w *Worker) handBack(t *task, patience time.Duration) {
+func (w *Worker) handBack(ctx context.Context, t *task, patience time.Duration) {
 	t.handedBack = true
 	if !t.ours() {
 		return
 	}
 	w.stats.handedBack.Add(1)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience) // a drain may have ended it
 	defer cancel()
 	err := w.cfg.Client.HandBack(ctx, t.msg)
 	w.cfg.Counted.Acked("hand_back", err == nil)

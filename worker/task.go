@@ -68,14 +68,14 @@ func (w *Worker) run(work, settling context.Context, t *task) (settled bool) {
 		w.lost(t)
 		return false
 	case w.draining.Load():
-		w.handBack(t, handBackWait)
+		w.handBack(settling, t, handBackWait)
 		return false
 	}
 	stop := t.lease.keep(func(ctx context.Context) error { return w.beat(ctx, t) }, cancel)
 	settled = w.complete(ctx, settling, t)
 	stop()
 	if !settled && settling.Err() != nil && !t.handedBack {
-		w.handBack(t, w.spare()/4) // the drain was over before it could be settled
+		w.handBack(settling, t, w.spare()/4) // the drain was over before it could be settled
 	}
 	return settled
 }

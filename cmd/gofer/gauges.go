@@ -103,13 +103,15 @@ func (r *rig) counted() worker.Counted {
 func (r *rig) picked(took time.Duration, err error) { r.metrics.Picked(r.pool.Strategy(), took, err) }
 
 // ownByMachine are the variables that the workers of one fleet have different values of.
-var ownByMachine = []string{"GOFER_WORKER_NAME", "GOFER_HTTP_ADDR", "GOFER_EMBEDDED_ADDR", "GOFER_DATA_DIR"}
+func ownByMachine() []string {
+	return []string{"GOFER_WORKER_NAME", "GOFER_HTTP_ADDR", "GOFER_EMBEDDED_ADDR", "GOFER_DATA_DIR"}
+}
 
 // configHash tells two configurations apart. It holds nothing of a secret, for short ones could be guessed from it.
 func configHash() string {
 	sum := sha256.New()
 	for _, v := range variables() {
-		if value, _ := v.effective(); !slices.Contains(ownByMachine, v.name) {
+		if value, _ := v.effective(); !slices.Contains(ownByMachine(), v.name) {
 			fmt.Fprintf(sum, "%s=%q\n", v.name, value)
 		}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -107,7 +108,7 @@ func TestAnAnswerThatIsLostIsAFailure(t *testing.T) {
 		for _, cause := range []error{syscall.ENOSPC, syscall.EPIPE} {
 			var errOut bytes.Buffer
 			code := run(t.Context(), strings.Fields(args), strings.NewReader(""), fullDisk{cause}, &errOut)
-			if said := strings.Contains(errOut.String(), cause.Error()); code != exitFailed || said == (cause == syscall.EPIPE) {
+			if said := strings.Contains(errOut.String(), cause.Error()); code != exitFailed || said == errors.Is(cause, syscall.EPIPE) {
 				t.Errorf("gofer %s, %v: exit %d, said %q", args, cause, code, &errOut)
 			}
 		}

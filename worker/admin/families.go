@@ -1,11 +1,16 @@
 package admin
 
+import "slices"
+
 // Family is one metric of the page: its name, its type and the sentence that goes with it.
 type Family struct{ Name, Type, Help string }
 
 // Families lists every metric that a page can have, so that dashboards, alert rules and documents can be compared
 // with it.
-func Families() []Family {
+func Families() []Family { return slices.Concat(workFamilies(), poolFamilies(), fleetFamilies()) }
+
+// workFamilies are of the worker, its jobs and their attempts.
+func workFamilies() []Family {
 	return []Family{
 		{"gofer_build_info", "gauge", "Always 1; the labels tell the version, the revision of the source and the Go release it was built with."},
 		{"gofer_config_hash_info", "gauge", "Always 1; workers with the same hash have the same configuration, apart from credentials and what differs by machine."},
@@ -33,6 +38,12 @@ func Families() []Family {
 		{"gofer_retries_held_total", "counter", "Retries that waited longer because the retry budget was used up."},
 		{"gofer_host_waits_total", "counter", "Times that a job had to wait for its turn at a site."},
 		{"gofer_retry_delay_seconds", "histogram", "Announced waits before a retry."},
+	}
+}
+
+// poolFamilies are of the proxies.
+func poolFamilies() []Family {
+	return []Family{
 		{"gofer_proxies", "gauge", "Proxies of the pool by the state of their breaker."},
 		{"gofer_proxies_avoided", "gauge", "Proxies that are a last resort because other workers found them dead."},
 		{"gofer_pool_failing", "gauge", "1 while proxies that worked all fail at once."},
@@ -41,6 +52,12 @@ func Families() []Family {
 		{"gofer_proxy_exhausted_total", "counter", "Picks that found no proxy: none in the pool, none that matches, all of them resting, or the pool fails as a whole."},
 		{"gofer_breaker_transitions_total", "counter", "Breaker changes by the states left and entered."},
 		{"gofer_idle_connections", "gauge", "Open connections that wait for a next attempt."},
+	}
+}
+
+// fleetFamilies are of NATS, the fleet's hours and, on demand, the single proxies.
+func fleetFamilies() []Family {
+	return []Family{
 		{"gofer_nats_connected", "gauge", "1 while the connection to NATS is up."},
 		{"gofer_nats_reconnects_total", "counter", "Times that the connection to NATS was made again."},
 		{"gofer_nats_async_errors_total", "counter", "Errors that NATS reported outside a call, by kind."},

@@ -47,10 +47,10 @@ func (r *run) facts(ctx context.Context, x *exchange, lease *rotation.Lease) fac
 		answered: x.err == nil || errors.Is(x.err, errTooLarge),
 		stopped:  ctx.Err() != nil && x.err != nil, latency: time.Since(x.started),
 	}
-	switch own := r.job.Timeout.Std(); x.cause {
-	case errAttemptTimeout:
+	switch own := r.job.Timeout.Std(); {
+	case errors.Is(x.cause, errAttemptTimeout):
 		f.timeout, f.hurried = true, own > 0 && own < r.f.cfg.AttemptTimeout
-	case errExpired, errTimedOut:
+	case errors.Is(x.cause, errExpired), errors.Is(x.cause, errTimedOut):
 		f.timeout, f.hurried = true, true
 	}
 	if x.resp != nil {
