@@ -88,7 +88,10 @@ func (l *levels) pick(f skips) *entry {
 	for level := l.lowest; level < len(l.rows); level++ {
 		last := l.rows[level].tail
 		for i := l.rows[level].head; i != nowhere; i = l.rows[level].head {
-			if tries == 0 {
+			switch {
+			case tries == 0 && f.sound > 0:
+				return nil // there may be no sound one
+			case tries == 0:
 				return l.sample(f)
 			}
 			if e := l.list[i]; !f.skip(e) {
