@@ -54,9 +54,9 @@ func TestABacklogIsNotChurnedWhileNoProxyIsUsable(t *testing.T) {
 	eventually(t, "the worker to begin", func() bool { status, _ := w.get("http://" + addr + "/livez"); return status == 200 })
 	w.backlog(2000)
 	eventually(t, "the worker to find no proxy usable", func() bool { return w.counter(addr, "gofer_jobs_parked_total") > 0 })
-	begin, before := time.Now(), w.counter(addr, "gofer_jobs_received_total")
-	eventually(t, "it to take some more", func() bool { return w.counter(addr, "gofer_jobs_received_total") > before+4*slots })
-	taken, took := w.counter(addr, "gofer_jobs_received_total")-before, time.Since(begin)
+	begin, before := time.Now(), w.counter(addr, `gofer_jobs_received_total{queue="default"}`)
+	eventually(t, "it to take some more", func() bool { return w.counter(addr, `gofer_jobs_received_total{queue="default"}`) > before+4*slots })
+	taken, took := w.counter(addr, `gofer_jobs_received_total{queue="default"}`)-before, time.Since(begin)
 	// A second's worth is let through at once, and those in hand are there already.
 	if most := slots*took.Seconds() + 3*slots; float64(taken) > most {
 		t.Errorf("%d jobs were taken in %v while no proxy was usable, want at most %.0f", taken, took, most)
