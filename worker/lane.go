@@ -195,7 +195,7 @@ func (d *drought) note(noProxy bool) {
 func (d *drought) now() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.share > 0.5 && time.Since(d.at) < time.Second
+	return d.share > 0.5 && time.Since(d.at) < 5*time.Second // longer than the largest pulls of two lanes are paid for
 }
 
 func pause(ctx context.Context, d time.Duration) {
