@@ -223,9 +223,10 @@ func (r *run) withoutProxy(err error) Outcome {
 	cause := r.tooLate(at)
 	if left := r.job.Deadline.Sub(now); errors.Is(cause, errExpired) && left > 0 {
 		// It has not expired yet, and a proxy may come before the time that is known for one.
-		at, cause = now.Add(max(left/2, min(left, askAgainSoonest))), nil
+		at = now.Add(max(left/2, min(left, askAgainSoonest)))
+		cause = r.tooLate(at)
 	}
-	if cause != nil {
+	if cause != nil && (errors.Is(cause, errTimedOut) || !now.Before(r.job.Deadline)) {
 		return r.cut(cause)
 	}
 	return Outcome{Kind: Later, At: at, Progress: r.progress, NoProxy: true}
