@@ -250,28 +250,16 @@ func (r *run) stopped(ctx context.Context) Outcome {
 // failed is the outcome of a job that did not succeed.
 func (r *run) failed(code, detail string) Outcome {
 	result := r.result()
-	result.Outcome, result.Error, result.Detail, result.Attempts = jobs.Failed, code, detail, r.progress.Attempts
+	result.Outcome, result.Error, result.Detail = jobs.Failed, code, detail
 	return Outcome{Kind: Finished, Result: result}
 }
 
 // result is what is true of the result however the job ended.
 func (r *run) result() jobs.Result {
-	now := time.Now()
-	result := jobs.Result{
-		Queue: r.job.Queue, ID: r.job.ID, URL: r.url, AttemptCount: len(r.progress.Attempts), Bytes: r.progress.Bytes,
-		Worker: r.f.cfg.Worker, FinishedAt: now, Meta: r.job.Meta, JobSeq: r.progress.JobSeq,
-	}
-	if !r.progress.Started.IsZero() {
-		result.Duration = max(0, now.Sub(r.progress.Started))
-	}
-	for _, a := range r.progress.Attempts {
-		result.Proxy = a.Proxy
-		if a.Status != 0 {
-			result.Status = a.Status
-		}
-	}
-	if result.URL == "" {
-		result.URL = r.job.URL
+	result := r.progress.Result(r.job, time.Now())
+	result.Worker = r.f.cfg.Worker
+	if r.url != "" {
+		result.URL = r.url
 	}
 	return result
 }
