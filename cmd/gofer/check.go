@@ -121,12 +121,12 @@ func (k *check) through(ctx context.Context, p rotation.Proxy) (r checked, known
 		return r, false
 	}
 	r = checked{
-		ID: p.ID, Addr: p.Addr(), OK: o.Result.Outcome == jobs.Succeeded, Status: o.Result.Status,
+		ID: p.ID, Addr: p.Addr(), OK: o.Result.Outcome == jobs.Succeeded,
 		Duration: jobs.Duration(o.Result.Duration), Error: o.Result.Detail,
 	}
 	if n := len(o.Result.Attempts); n > 0 {
 		last := o.Result.Attempts[n-1]
-		r.Duration, r.Fault, r.Error = last.Duration, last.Fault, last.Error
+		r.Status, r.Duration, r.Fault, r.Error = last.Status, last.Duration, last.Fault, last.Error
 	}
 	return r, true
 }

