@@ -106,3 +106,27 @@ func TestSilenceOfSitesThatAnsweredIsAnOutageAndTheirErrorsAreNot(t *testing.T) 
 		})
 	}
 }
+
+// A proxy that refuses every host it is asked for is found; one that refuses a few is not held to be broken.
+func TestAProxyThatRefusesEveryHostIsFoundAndOneThatRefusesSomeIsNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pool(t, rotation.RoundRobin, 3, nil)
+		for i := range 60 {
+			l, _, err := p.Pick(rotation.Need{Host: fmt.Sprintf("site%d.test:443", i)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(100 * time.Millisecond)
+			v := rotation.Verdict{Kind: rotation.Delivered}
+			if l.ID() == "p0" || l.ID() == "p1" && i%4 == 0 {
+				v = rotation.Verdict{Kind: rotation.Refused, Reason: "proxy_refused"}
+			}
+			l.Report(v)
+		}
+		for _, s := range p.Status() {
+			if open := s.State != breaker.Closed; open != (s.ID == "p0") {
+				t.Errorf("%s is %s, want p0 open and the others closed", s.ID, s.State)
+			}
+		}
+	})
+}

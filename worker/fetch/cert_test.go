@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -56,6 +57,34 @@ func TestASiteWithOneBadCertificateOfTwoOpensNoProxy(t *testing.T) {
 		r.do("https://example.com/")
 	}
 	wantClosed(t, r.pool, 6)
+}
+
+// TestAGoodCertificateAcquitsAProxy has two targets with a bad server each; in between the proxy shows that it forges nothing.
+func TestAGoodCertificateAcquitsAProxy(t *testing.T) {
+	r := newRig(t, nil)
+	bad := &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}}
+	server := r.script(func(_ int64, c net.Conn) { _ = tls.Server(c, bad).HandshakeContext(t.Context()) })
+	var broken atomic.Bool
+	unlucky := r.proxy(testenv.Good, func(p *testenv.Proxy) {
+		real := p.Resolve
+		p.Resolve = func(target string) string {
+			if broken.Load() {
+				return server.String()
+			}
+			return real(target)
+		}
+	})
+	r.use(unlucky.URL("http")+" id=unlucky", r.proxy(testenv.Good, nil).URL("http")+" id=lucky")
+	for _, phase := range []struct {
+		site   string
+		broken bool
+	}{{"example.com", true}, {"example.com:8444", false}, {"example.com:8443", true}} {
+		broken.Store(phase.broken)
+		for range 2 { // one of them begins with the unlucky proxy
+			wantBody(t, r.do("https://"+phase.site+"/ok"), "hello from "+phase.site+"/ok\n")
+		}
+	}
+	wantClosed(t, r.pool, 2)
 }
 
 // selfSigned is a certificate for example.com that nobody trusts.
