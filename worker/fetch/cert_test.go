@@ -66,12 +66,12 @@ func TestAGoodCertificateAcquitsAProxy(t *testing.T) {
 	server := r.script(func(_ int64, c net.Conn) { _ = tls.Server(c, bad).HandshakeContext(t.Context()) })
 	var broken atomic.Bool
 	unlucky := r.proxy(testenv.Good, func(p *testenv.Proxy) {
-		real := p.Resolve
+		inner := p.Resolve
 		p.Resolve = func(target string) string {
 			if broken.Load() {
 				return server.String()
 			}
-			return real(target)
+			return inner(target)
 		}
 	})
 	r.use(unlucky.URL("http")+" id=unlucky", r.proxy(testenv.Good, nil).URL("http")+" id=lucky")

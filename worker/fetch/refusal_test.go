@@ -192,8 +192,8 @@ func TestAJobWhoseTimeNoProxyCanMeetOpensNone(t *testing.T) {
 					return "200 OK"
 				})
 				defer done()
-				for range 20 {
-					f.Do(t.Context(), decode(t, `{"url":"https://good.test/",`+bound+`}`), jobs.Progress{})
+				for i := range 20 { // sites that nobody has heard of: a failure there would be held against the proxy
+					f.Do(t.Context(), decode(t, fmt.Sprintf(`{"url":"https://site%d.test/",%s}`, i, bound)), jobs.Progress{})
 					toTheEnd(t, f, decode(t, "http://good.test/"))
 				}
 				wantClosed(t, pool, 4)
