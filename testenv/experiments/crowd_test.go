@@ -35,7 +35,7 @@ func TestJobsAtOnceEnd(t *testing.T) {
 			p.habit = hangsUp // the time-out has to be long, and is not to be waited for
 		}
 	}
-	f := arm{attempts: 3, breakers: true, strategy: rotation.Performance, timeout: time.Minute}.fetcher(w, func(jobs.Attempt) {})
+	f := arm{attempts: 3, breakers: true, strategy: rotation.Performance, timeout: time.Minute}.fetcher(w, 0, func(jobs.Attempt) {})
 	results := make([]jobs.Result, width)
 	var wg sync.WaitGroup
 	for i := range width {

@@ -14,7 +14,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/fetch"
 )
 
-// arm is one way to run the jobs of an experiment.
+// arm is one way to run the jobs of an experiment. Without breakers nothing is learnt: each job has a pool of its own, the list of
+// which begins with the next proxy.
 type arm struct {
 	bad      float64 // the share of hopeless proxies
 	attempts int     // most of a job
@@ -43,16 +44,22 @@ func (a arm) run(t *testing.T, seed uint64, count int) (sum tally) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(seed, a.bad)
 		var mu sync.Mutex
-		f := a.fetcher(w, func(tried jobs.Attempt) {
+		tried := func(tried jobs.Attempt) {
 			mu.Lock()
 			defer mu.Unlock()
 			sum.attempt(w, tried)
-		})
+		}
+		shared := a.fetcher(w, 0, tried)
 		var wg sync.WaitGroup
 		for i := range count {
 			// No two jobs move at one instant, so nothing is left to the scheduler.
 			time.Sleep(time.Duration(w.luck("arrival", i).Int64N(int64(100 * time.Millisecond))))
 			wg.Go(func() {
+				f := shared
+				if !a.breakers {
+					f = a.fetcher(w, i, tried)
+					defer f.Close()
+				}
 				result := finish(t, f, job(t, i))
 				mu.Lock()
 				defer mu.Unlock()
@@ -60,21 +67,23 @@ func (a arm) run(t *testing.T, seed uint64, count int) (sum tally) {
 			})
 		}
 		wg.Wait()
-		f.Close()
+		shared.Close()
 		w.wg.Wait()
 	})
 	slices.Sort(sum.retried)
 	return sum
 }
 
-func (a arm) fetcher(w *world, tried func(jobs.Attempt)) *fetch.Fetcher {
+func (a arm) fetcher(w *world, first int, tried func(jobs.Attempt)) *fetch.Fetcher {
 	// Jitter would be drawn from a source without a seed.
 	judge := breaker.Config{Jitter: -1}
 	if !a.breakers {
 		judge.Window = time.Nanosecond
 	}
 	pool := rotation.New(rotation.Config{Strategy: a.strategy, Breaker: judge})
-	pool.Replace(w.list())
+	list := w.list()
+	first %= len(list)
+	pool.Replace(slices.Concat(list[first:], list[:first]))
 	policy := jobs.DefaultPolicy()
 	policy.MaxAttempts, policy.Jitter = a.attempts, false
 	return fetch.New(fetch.Config{
