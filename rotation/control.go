@@ -9,7 +9,7 @@ import (
 // Reset closes a proxy's breaker and forgets what other workers said; false means that there is no such proxy.
 func (p *Pool) Reset(id string) ([]Event, bool) {
 	return p.change(id, func(e *entry) breaker.Event {
-		e.avoid, e.avoidedBy = 0, ""
+		e.avoided, e.avoid, e.avoidedBy = false, 0, ""
 		return e.breaker.Reset("reset by hand")
 	})
 }
@@ -24,7 +24,7 @@ func (p *Pool) ForceOpen(id string, rest time.Duration, reason string) ([]Event,
 // is not asked and does not change. False means that there is no such proxy.
 func (p *Pool) Avoid(id string, until time.Time, by string) bool {
 	_, known := p.change(id, func(e *entry) breaker.Event {
-		e.avoid, e.avoidedBy = p.group.Now()+time.Until(until), by
+		e.avoided, e.avoid, e.avoidedBy = true, p.group.Now()+time.Until(until), by
 		return breaker.Event{}
 	})
 	return known
@@ -58,6 +58,7 @@ func (p *Pool) change(id string, act func(*entry) breaker.Event) ([]Event, bool)
 		return nil, false
 	}
 	changed := act(e)
+	p.noteChange(e, changed)
 	p.refresh(e, p.group.Now())
 	return event(e.proxy, changed), true
 }

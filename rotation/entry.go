@@ -7,35 +7,47 @@ import (
 	"github.com/gofer-mq/gofer/breaker"
 )
 
-// entry is one proxy and what is known of it. The pool's lock guards it. What every pick and verdict reads stands together at
-// its beginning, the breaker's own first words included: among 100,000 proxies a pick waits for memory more than for
-// anything else.
+// entry is one proxy and what is known of it. The pool's lock guards it. It is what an attempt through a proxy that works
+// reads and writes, in 64 bytes, a line of a processor's cache: among 100,000 proxies a pick waits for memory more than for
+// anything else, and what is near is found sooner.
 type entry struct {
+	*seldom
 	proxy     *Proxy
-	places    []place       // by slot; in home while there are few
 	free      time.Duration // when its rate lets the next attempt start
-	interval  time.Duration // between two attempts; zero without a rate
-	used      uint64        // when it was picked last, in picks
-	delivered time.Duration // when it last reached a target; zero: never
+	record    record
+	interval  float32 // between two attempts, in nanoseconds; zero without a rate
+	delivered seconds // when it last reached a target
+	inflight  uint16
+	most      uint16 // in flight at once
+	gone      bool   // no longer of the pool
+	troubled  bool   // its breaker is not closed
+	avoided   bool   // another worker found it dead, until avoid
+}
 
-	// What two proxies are compared by.
-	record   record
-	inflight int32
-	most     int32 // in flight at once
-	gone     bool  // no longer of the pool
-	troubled bool  // counted among the pool's troubled
-	breaker  breaker.Breaker
-
-	home      [2]place
+// seldom is what is needed when a proxy changes its class.
+type seldom struct {
+	breaker   breaker.Breaker
+	changed   uint64        // the number of the last lease before the breaker's state changed last
+	places    []place       // by slot; in home while there are few
 	avoid     time.Duration // until when it is spare, by another worker's judgement
 	wake      time.Duration // when it is looked at again; zero when it is not in line for that
+	avoidedBy string        // the worker
 	weight    int32
-	credit    int32  // of the weighted strategy
-	avoidedBy string // the worker
+	home      [2]place
+}
+
+// seconds is a time of the group's clock in seconds, plus one; zero is never.
+type seconds uint32
+
+func secondsOf(at time.Duration) seconds { return seconds(at/time.Second) + 1 }
+
+// within reports whether the time is at most so long ago, to a second.
+func (s seconds) within(d, now time.Duration) bool {
+	return s != 0 && now-time.Duration(s)*time.Second <= d
 }
 
 func newEntry(proxy *Proxy, group *breaker.Group) *entry {
-	e := new(entry)
+	e := &entry{seldom: new(seldom)}
 	group.Init(&e.breaker)
 	e.places = e.home[:0]
 	e.describe(proxy)
@@ -45,12 +57,12 @@ func newEntry(proxy *Proxy, group *breaker.Group) *entry {
 // describe takes the word of the list about the proxy.
 func (e *entry) describe(proxy *Proxy) {
 	e.proxy = proxy
-	e.most, e.interval, e.weight, e.credit = math.MaxInt32, 0, int32(max(1, min(proxy.Weight, 1000))), 0
+	e.most, e.interval, e.weight = math.MaxUint16, 0, int32(max(1, min(proxy.Weight, 1000)))
 	if proxy.MaxInflight > 0 {
-		e.most = int32(min(proxy.MaxInflight, math.MaxInt32))
+		e.most = uint16(min(proxy.MaxInflight, math.MaxUint16))
 	}
 	if proxy.Rate > 0 {
-		e.interval = time.Duration(float64(time.Second) / proxy.Rate)
+		e.interval = float32(float64(time.Second) / proxy.Rate)
 	}
 }
 
@@ -62,11 +74,14 @@ func (e *entry) class(now time.Duration) (c class, at time.Duration) {
 	if e.gone || e.inflight >= e.most {
 		return out, never
 	}
-	until := e.breaker.Until()
+	var until time.Duration
+	if e.troubled {
+		until = e.breaker.Until()
+	}
 	switch at = max(until, e.free); {
 	case at > now:
 		return out, at
-	case e.avoid > now:
+	case e.isAvoided(now):
 		return spare, e.avoid
 	case until == 0:
 		return ready, never
@@ -76,8 +91,11 @@ func (e *entry) class(now time.Duration) (c class, at time.Duration) {
 
 // sound reports whether the proxy worked lately, at its latest attempt included.
 func (e *entry) sound(now time.Duration) bool {
-	return e.delivered != 0 && now-e.delivered <= working && e.record.last()
+	return e.delivered.within(working, now) && e.record.last()
 }
+
+// isAvoided reports whether another worker's judgement makes it spare.
+func (e *entry) isAvoided(now time.Duration) bool { return e.avoided && e.avoid > now }
 
 // cost orders two proxies: what the score lacks, times the attempts that would be under way.
 func (e *entry) cost(pace float64) float64 {
@@ -89,13 +107,12 @@ const burst = 100 * time.Millisecond
 
 // start counts an attempt that begins now, by GCRA (ITU-T I.371): free is the theoretical arrival time less the burst. It
 // reports whether the proxy cannot take another one now.
-func (e *entry) start(now time.Duration, pick uint64) (spent bool) {
+func (e *entry) start(now time.Duration) (spent bool) {
 	e.inflight++
-	e.used = pick
-	if e.interval > 0 {
-		e.free = max(now-burst, e.free) + e.interval
-		if e.interval >= burst {
-			e.free = now + e.interval
+	if interval := time.Duration(e.interval); interval > 0 {
+		e.free = max(now-burst, e.free) + interval
+		if interval >= burst {
+			e.free = now + interval
 		}
 	}
 	return e.inflight >= e.most || e.free > now
@@ -151,6 +168,7 @@ func (l *line) pop() *entry {
 
 // refresh puts the proxy where it belongs now.
 func (p *Pool) refresh(e *entry, now time.Duration) {
+	p.count(e)
 	c, at := e.class(now)
 	for slot := range e.places {
 		if s := p.slots[slot]; s != nil && e.places[slot].set == s.id {
@@ -161,19 +179,18 @@ func (p *Pool) refresh(e *entry, now time.Duration) {
 		e.wake = at
 		p.line.push(waiting{at, e})
 	}
-	p.count(e)
 }
 
-// count keeps the number of proxies that are open or on probation.
+// count notes whether the proxy is open or on probation, and how many are.
 func (p *Pool) count(e *entry) {
-	troubled := !e.gone && e.breaker.Until() != 0
+	before := e.troubled
+	e.troubled = !e.gone && e.breaker.Until() != 0
 	switch {
-	case troubled && !e.troubled:
+	case e.troubled && !before:
 		p.troubled++
-	case !troubled && e.troubled:
+	case before && !e.troubled:
 		p.troubled--
 	}
-	e.troubled = troubled
 }
 
 // wakeups bounds how many proxies one pick looks at because their time has come; the next pick goes on.

@@ -43,9 +43,9 @@ type Lease struct {
 	pool   *Pool
 	entry  *entry
 	proxy  *Proxy
-	permit breaker.Permit
 	host   string
-	probe  bool
+	number uint64         // of the pool's leases
+	permit breaker.Permit // of a probe; settled for a proxy whose breaker was closed
 }
 
 // Proxy is the proxy that was taken.
@@ -55,13 +55,13 @@ func (l *Lease) Proxy() *Proxy { return l.proxy }
 func (l *Lease) ID() string { return l.proxy.ID }
 
 // Probe reports whether the attempt decides about a half-open breaker.
-func (l *Lease) Probe() bool { return l.probe }
+func (l *Lease) Probe() bool { return l.permit.Probe() }
 
 // Works reports whether the proxy reached a target within the last ten minutes.
 func (l *Lease) Works() bool {
 	l.pool.mu.Lock()
 	defer l.pool.mu.Unlock()
-	return l.entry.delivered != 0 && l.pool.group.Now()-l.entry.delivered <= working
+	return l.entry.delivered.within(working, l.pool.group.Now())
 }
 
 // Release settles the lease as neutral, unless it is settled.
@@ -90,8 +90,10 @@ func (l *Lease) Report(v Verdict) []Event {
 		l.host = v.Host
 	}
 	rested := v.CoolDown > 0 && p.rests.begin(e, l.host, now+v.CoolDown).asked
+	probe := l.Probe()
 	changed, whole := l.settle(e, v, now)
-	p.moved(e, now, full || l.probe || rested || v.Trip > 0 || changed.Changed()) // a trip may lengthen a rest, and that is no change
+	p.noteChange(e, changed)
+	p.moved(e, now, full || probe || rested || v.Trip > 0 || changed.Changed()) // a trip may lengthen a rest, and that is no change
 	return append(event(l.proxy, changed), whole...)
 }
 
@@ -123,12 +125,12 @@ func (l *Lease) settle(e *entry, v Verdict, now time.Duration) (changed breaker.
 		failing := e.record.failing()
 		e.record.add(false, 0)
 		if failing {
-			return l.permit.Failure(hash(l.host, ""), v.Reason), nil
+			return l.failure(e, hash(l.host, ""), v.Reason), nil
 		}
 	case TargetFault:
 		// The proxy delivered what the target said.
 		whole = l.pool.worked(e, now)
-		if l.probe {
+		if l.Probe() {
 			return l.permit.Success(), whole
 		}
 	case Neutral:
@@ -176,5 +178,17 @@ func (l *Lease) fault(e *entry, target uint64, v Verdict, now time.Duration) (br
 		return breaker.Event{}, whole
 	}
 	e.record.add(false, 0)
-	return l.permit.Failure(target, v.Reason), whole
+	return l.failure(e, target, v.Reason), whole
+}
+
+// failure counts a failure against the proxy, unless its breaker has changed its state since it was picked. A closed breaker
+// counts nothing else, so that only now a permit is needed for one.
+func (l *Lease) failure(e *entry, target uint64, reason string) breaker.Event {
+	if !l.Probe() {
+		if e.changed >= l.number {
+			return breaker.Event{}
+		}
+		l.permit, _, _ = e.breaker.Allow()
+	}
+	return l.permit.Failure(target, reason)
 }

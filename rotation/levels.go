@@ -20,7 +20,7 @@ type row struct{ head, tail int32 }
 func (l *levels) add(e *entry) {
 	l.dense.add(e)
 	l.nodes = append(l.nodes, node{})
-	l.link(int32(len(l.list)-1), e.inflight)
+	l.link(int32(len(l.list)-1), int32(e.inflight))
 }
 
 func (l *levels) remove(e *entry) {
@@ -38,9 +38,10 @@ func (l *levels) remove(e *entry) {
 }
 
 func (l *levels) touch(e *entry) {
-	if i := e.places[l.slot].at; l.nodes[i].row != e.inflight {
+	i, level := e.places[l.slot].at, int32(e.inflight)
+	if l.nodes[i].row != level {
 		l.unlink(i)
-		l.link(i, e.inflight)
+		l.link(i, level)
 	}
 }
 

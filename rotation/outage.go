@@ -41,8 +41,7 @@ const (
 
 // delivered notes that a proxy reached its target, and reports whether that ended an outage.
 func (o *outage) delivered(e *entry, now time.Duration) (ended bool) {
-	e.delivered = max(now, 1)
-	o.last = e.delivered
+	e.delivered, o.last = secondsOf(now), max(now, 1)
 	ended = o.on
 	if !ended {
 		for range min(o.streak, ratedMost) {
@@ -78,7 +77,7 @@ func (o *outage) failed(e *entry, sound int, now time.Duration) (began bool) {
 
 // witness remembers a proxy that worked before it failed.
 func (o *outage) witness(e *entry, now time.Duration) {
-	if o.n == witnesses || e.delivered == 0 || now-e.delivered > working || slices.Contains(o.by[:o.n], e) {
+	if o.n == witnesses || !e.delivered.within(working, now) || slices.Contains(o.by[:o.n], e) {
 		return
 	}
 	o.by[o.n] = e

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/gofer-mq/gofer/breaker"
 )
 
 // Need is what a pick asks for. The zero value takes any proxy.
@@ -70,12 +72,13 @@ func (p *Pool) Pick(need Need) (Lease, []Event, error) {
 	if !p.outage.testing(now) {
 		return Lease{}, nil, p.paused(need)
 	}
-	lease, events, ok := p.search(need, now)
+	var lease Lease
+	events, ok := p.search(&need, now, &lease)
 	if !ok && (p.line.late(now) || p.rests.late(now)) {
 		// So many times came at once that not all were looked at.
 		p.wake(now, len(p.line))
 		p.endRests(now, len(p.rests.line))
-		lease, events, ok = p.search(need, now)
+		events, ok = p.search(&need, now, &lease)
 	}
 	if !ok {
 		return Lease{}, nil, p.none(need, now)
@@ -91,7 +94,7 @@ func (p *Pool) paused(need Need) *NoProxyError {
 		e := p.byID[need.ID]
 		fits = e != nil && p.fits(need, e.proxy)
 	} else {
-		s, _ := p.setOf(p.narrow(need, nil, need.RegionStrict))
+		s, _ := p.setOf(p.narrow(&need, nil, need.RegionStrict))
 		fits = s != nil && s.size > 0
 	}
 	if !fits {
@@ -114,40 +117,40 @@ func (p *Pool) endRests(now time.Duration, most int) {
 }
 
 // search looks for a proxy; those that another worker found dead come last.
-func (p *Pool) search(need Need, now time.Duration) (Lease, []Event, bool) {
+func (p *Pool) search(need *Need, now time.Duration, lease *Lease) (events []Event, ok bool) {
 	f := skips{exclude: need.Exclude, rests: p.rests.of(need.Host), due: p.leaveTests}
 	if need.ID != "" {
-		return p.only(need, f, now)
+		return p.only(need, &f, now, lease)
 	}
-	lease, events, ok := p.seek(need, f, now)
+	events, ok = p.seek(need, &f, now, lease)
 	if ok || len(p.slots[0].spare.list) == 0 {
-		return lease, events, ok
+		return events, ok
 	}
-	f.spare = true
-	return p.seek(need, f, now)
+	f.spare, f.exclude = true, need.Exclude
+	return p.seek(need, &f, now, lease)
 }
 
 // seek gives preferences up one after the other. The region goes before the wish for another proxy: a job that failed
 // through one goes to another region rather than to the same proxy again.
-func (p *Pool) seek(need Need, f skips, now time.Duration) (Lease, []Event, bool) {
+func (p *Pool) seek(need *Need, f *skips, now time.Duration, lease *Lease) (events []Event, ok bool) {
 	for {
 		for _, region := range [2]bool{true, false} {
 			if region && need.Region == "" || !region && need.Region != "" && need.RegionStrict {
 				continue
 			}
-			if lease, events, ok := p.choose(need, p.narrow(need, f.rests, region), f, now); ok {
-				return lease, events, true
+			if events, ok = p.choose(need, p.narrow(need, f.rests, region), f, now, lease); ok {
+				return events, true
 			}
 		}
 		if len(f.exclude) == 0 {
-			return Lease{}, nil, false
+			return nil, false
 		}
 		f.exclude = nil
 	}
 }
 
 // narrow is the filter of a need. A host for which most of the proxies rest gets a set of its own, without them.
-func (p *Pool) narrow(need Need, rests *hostRests, region bool) filter {
+func (p *Pool) narrow(need *Need, rests *hostRests, region bool) filter {
 	var out filter
 	switch len(need.Tags) {
 	case 0:
@@ -166,15 +169,15 @@ func (p *Pool) narrow(need Need, rests *hostRests, region bool) filter {
 }
 
 // only takes the one proxy that the need names.
-func (p *Pool) only(need Need, f skips, now time.Duration) (Lease, []Event, bool) {
+func (p *Pool) only(need *Need, f *skips, now time.Duration, lease *Lease) (events []Event, ok bool) {
 	e := p.byID[need.ID]
-	if e == nil || f.rests.has(e) || !p.fits(need, e.proxy) {
-		return Lease{}, nil, false
+	if e == nil || f.rests.has(e) || !p.fits(*need, e.proxy) {
+		return nil, false
 	}
 	if c, _ := e.class(now); c == out {
-		return Lease{}, nil, false
+		return nil, false
 	}
-	return p.take(e, need, now)
+	return p.take(e, need, now, lease)
 }
 
 // fits reports whether a proxy could ever serve the need.
@@ -186,28 +189,28 @@ func (p *Pool) fits(need Need, proxy *Proxy) bool {
 }
 
 // choose picks from a set and takes the permit.
-func (p *Pool) choose(need Need, from filter, f skips, now time.Duration) (Lease, []Event, bool) {
+func (p *Pool) choose(need *Need, from filter, f *skips, now time.Duration, lease *Lease) (events []Event, ok bool) {
 	s, slot := p.setOf(from)
 	if s == nil {
-		return Lease{}, nil, false
+		return nil, false
 	}
 	if need.Session != "" && (s.table == nil || s.table.version != p.version) {
 		p.makeTable(s)
 	}
 	for range 4 {
-		e := p.candidate(s, slot, need, f, now)
+		e := p.candidate(s, slot, need, *f, now)
 		if e == nil {
-			return Lease{}, nil, false
+			return nil, false
 		}
-		if lease, events, ok := p.take(e, need, now); ok {
-			return lease, events, true
+		if events, ok = p.take(e, need, now, lease); ok {
+			return events, true
 		}
 		p.refresh(e, now)
 	}
-	return Lease{}, nil, false
+	return nil, false
 }
 
-func (p *Pool) candidate(s *set, slot int, need Need, f skips, now time.Duration) *entry {
+func (p *Pool) candidate(s *set, slot int, need *Need, f skips, now time.Duration) *entry {
 	if need.Session != "" {
 		return p.sticky(s, slot, need.Session, f, now)
 	}
@@ -244,7 +247,7 @@ const (
 )
 
 // probes reports whether this pick should test one that is due. A job that failed before is not used for that.
-func (p *Pool) probes(s *set, need Need) bool {
+func (p *Pool) probes(s *set, need *Need) bool {
 	part := leastProbing
 	waiting := len(s.due.list)
 	if waiting > 0 {
@@ -255,15 +258,26 @@ func (p *Pool) probes(s *set, need Need) bool {
 }
 
 // take gets the permit and starts the lease.
-func (p *Pool) take(e *entry, need Need, now time.Duration) (Lease, []Event, bool) {
-	permit, change, ok := e.breaker.Allow()
-	if !ok {
-		return Lease{}, nil, false
+func (p *Pool) take(e *entry, need *Need, now time.Duration, lease *Lease) (events []Event, ok bool) {
+	p.leases++
+	*lease = Lease{pool: p, entry: e, proxy: e.proxy, host: need.Host, number: p.leases}
+	if e.troubled {
+		permit, change, ok := e.breaker.Allow()
+		if !ok {
+			return nil, false
+		}
+		p.noteChange(e, change)
+		lease.permit, events = permit, event(e.proxy, change)
 	}
-	spent := e.start(now, p.picks)
-	probe := permit.Probe()
-	p.moved(e, now, spent || probe || change.Changed())
-	return Lease{pool: p, entry: e, proxy: e.proxy, permit: permit, host: need.Host, probe: probe}, event(e.proxy, change), true
+	p.moved(e, now, e.start(now) || e.troubled)
+	return events, true
+}
+
+// noteChange remembers when the state of a proxy's breaker changed.
+func (p *Pool) noteChange(e *entry, change breaker.Event) {
+	if change.Changed() {
+		e.changed = p.leases
+	}
 }
 
 // moved tells the sets of a change of e's load, and of its class if that may have changed.

@@ -80,6 +80,7 @@ type Pool struct {
 	targets  targets
 	pins     aged[pin]
 	picks    uint64
+	leases   uint64  // that were started
 	probing  float64 // the part of a probe that the picks since the last one have earned
 	outage   outage
 	pace     float64 // mean latency of good attempts, in nanoseconds
@@ -344,7 +345,7 @@ func (p *Pool) status(e *entry) Status {
 		Threshold: cfg.FailureThreshold, Window: cfg.Window, OpenTimeout: cfg.OpenTimeout, NextTest: b.NextTest,
 		LastChange: b.LastChange, Inflight: int(e.inflight),
 	}
-	if e.avoid > p.group.Now() {
+	if e.isAvoided(p.group.Now()) {
 		s.AvoidedUntil, s.AvoidedBy = p.group.Time(e.avoid), e.avoidedBy
 	}
 	return s

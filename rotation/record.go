@@ -8,10 +8,10 @@ import (
 // record is what the performance strategy knows of a proxy: how its last 100 attempts ended, and how long answers take.
 type record struct {
 	ends [2]uint64 // a bit an attempt, 1 for a good end
-	next uint8     // the bit of the next one
-	n    uint8     // up to recorded
 	// latency is a moving mean of good ends, in nanoseconds; zero while there is none.
-	latency float64
+	latency float32
+	next    uint8 // the bit of the next one
+	n       uint8 // up to recorded
 }
 
 const (
@@ -26,7 +26,7 @@ func (r *record) add(good bool, latency time.Duration) {
 	*word &^= bit
 	if good {
 		*word |= bit
-		r.latency = mix(r.latency, latency)
+		r.latency = float32(mix(float64(r.latency), latency))
 	}
 	r.next = (r.next + 1) % recorded
 	r.n = min(r.n+1, recorded)
@@ -65,7 +65,7 @@ func mix(mean float64, sample time.Duration) float64 {
 // the pool's pace; the latency is normalised against that pace, at which it counts a half.
 func (r *record) score(pace float64) float64 {
 	good := bits.OnesCount64(r.ends[0]) + bits.OnesCount64(r.ends[1])
-	latency := r.latency
+	latency := float64(r.latency)
 	if latency == 0 {
 		latency = pace
 	}

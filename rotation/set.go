@@ -113,6 +113,9 @@ func (s *set) join(e *entry, slot int, now time.Duration) {
 // setOf is the set of a filter; nil if no proxy passes it. The pool's lock is held, and given up meanwhile if the set has to be
 // made.
 func (p *Pool) setOf(f filter) (*set, int) {
+	if f == (filter{}) {
+		return p.slots[0], 0
+	}
 	for {
 		if s := p.sets[f]; s != nil {
 			s.used = p.picks
@@ -228,7 +231,7 @@ func (s *set) has(e *entry, slot int) bool {
 
 // busy reports whether a member works and is only full or ahead of its rate.
 func (s *set) busy(e *entry, slot int, f skips, now time.Duration) bool {
-	return s.has(e, slot) && !f.skip(e) && (e.inflight >= e.most || e.free > now) && e.breaker.Until() == 0 && (f.spare || e.avoid <= now)
+	return s.has(e, slot) && !f.skip(e) && (e.inflight >= e.most || e.free > now) && !e.troubled && (f.spare || !e.isAvoided(now))
 }
 
 // usable reports whether a member may be picked now.

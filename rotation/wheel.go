@@ -13,10 +13,14 @@ type wheel struct {
 
 type spoke struct {
 	dense
-	sum    int64 // of the weights
+	shares []share // beside dense's list
+	sum    int64   // of the weights
 	credit int64
 	next   int
 }
+
+// share is what a proxy may have, and what it has had less or more than that.
+type share struct{ weight, credit int32 }
 
 func newWheel(slot int) *wheel {
 	w := &wheel{slot: slot}
@@ -47,11 +51,15 @@ func (w *wheel) all() (list []*entry) {
 func (w *wheel) add(e *entry) {
 	s := w.spoke(e)
 	s.add(e)
+	s.shares = append(s.shares, share{weight: e.weight})
 	s.sum += int64(e.weight)
 }
 
 func (w *wheel) remove(e *entry) {
 	s := w.spoke(e)
+	i, last := e.places[s.slot].at, len(s.shares)-1
+	s.shares[i] = s.shares[last] // as dense does
+	s.shares = s.shares[:last]
 	s.remove(e)
 	s.sum -= int64(e.weight)
 }
@@ -103,12 +111,12 @@ func (s *spoke) pick(digits int, f skips) *entry {
 		if s.next >= len(s.list) {
 			s.next = 0
 		}
-		e := s.list[s.next]
+		e, share := s.list[s.next], &s.shares[s.next]
 		s.next++
-		if e.credit += e.weight; e.credit < most {
+		if share.credit += share.weight; share.credit < most {
 			continue
 		}
-		e.credit -= most
+		share.credit -= most
 		if !f.skip(e) {
 			return e
 		}

@@ -102,7 +102,7 @@ func (p *Pool) candidates(need Need) []*entry {
 		}
 		return nil
 	}
-	f := p.narrow(need, nil, need.RegionStrict)
+	f := p.narrow(&need, nil, need.RegionStrict)
 	switch {
 	case p.words == nil:
 		return p.list
