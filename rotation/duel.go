@@ -79,19 +79,22 @@ func (d *duel) side() (low, high int) {
 }
 
 func (d *duel) fight(f skips, low, high int) (best *entry) {
-	for range draws {
-		e := d.list[low+rand.IntN(high-low)]
-		switch {
-		case e == best || f.skip(e):
-			continue
-		case best == nil:
-			best = e
-			if high-low == 1 {
-				return best
+	among := d.list[low:high]
+	for range draws / 2 {
+		// Both are read from memory at once.
+		a, b := among[rand.IntN(len(among))], among[rand.IntN(len(among))]
+		switch skipA, skipB := f.skip(a), f.skip(b); {
+		case !skipA && !skipB && a != b:
+			if b.cost(d.pool.pace) < a.cost(d.pool.pace) {
+				return b
 			}
-		case e.cost(d.pool.pace) < best.cost(d.pool.pace):
-			return e
-		default:
+			return a
+		case !skipA:
+			best = a
+		case !skipB:
+			best = b
+		}
+		if best != nil && len(among) == 1 {
 			return best
 		}
 	}

@@ -22,6 +22,7 @@ type entry struct {
 	gone      bool   // no longer of the pool
 	troubled  bool   // its breaker is not closed
 	avoided   bool   // another worker found it dead, until avoid
+	resting   bool   // for some host, or more
 }
 
 // seldom is what is needed when a proxy changes its class.
@@ -33,6 +34,7 @@ type seldom struct {
 	wake      time.Duration // when it is looked at again; zero when it is not in line for that
 	avoidedBy string        // the worker
 	weight    int32
+	hosts     int32 // that it rests for
 	home      [2]place
 }
 

@@ -74,9 +74,9 @@ func (l *Lease) Report(v Verdict) []Event {
 	}
 	e, p := l.entry, l.pool
 	l.entry = nil
+	now := p.group.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := p.group.Now()
 	full := e.inflight >= e.most
 	e.inflight--
 	if e.gone {

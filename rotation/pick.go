@@ -60,9 +60,9 @@ func (e *NoProxyError) Error() string {
 
 // Pick takes a proxy for one attempt. The events are breakers that became half-open by it. The error is a *NoProxyError.
 func (p *Pool) Pick(need Need) (Lease, []Event, error) {
+	now := p.group.Now() // beside the lock: the clock is read in a tenth of the time of a pick
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := p.group.Now()
 	p.picks++
 	p.wake(now, wakeups)
 	p.endRests(now, wakeups)

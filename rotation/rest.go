@@ -11,7 +11,7 @@ type hostRests struct {
 
 // has may be asked of nil.
 func (h *hostRests) has(e *entry) bool {
-	if h == nil || len(h.until) == 0 {
+	if h == nil || !e.resting {
 		return false
 	}
 	_, resting := h.until[e]
@@ -47,7 +47,7 @@ func (r *rests) begin(e *entry, host string, at time.Duration) *hostRests {
 		return h
 	}
 	if !resting {
-		r.n++
+		r.count(e, 1)
 	}
 	h.until[e] = at
 	r.push(pause{at, e, h})
@@ -78,9 +78,16 @@ func (r *rests) end(now time.Duration) (e *entry, h *hostRests, more bool) {
 		return nil, nil, true
 	}
 	delete(first.h.until, first.e)
-	r.n--
+	r.count(first.e, -1)
 	r.tidy(first.h)
 	return first.e, first.h, true
+}
+
+// count keeps how many pairs there are, and of which proxies.
+func (r *rests) count(e *entry, more int32) {
+	r.n += int(more)
+	e.hosts += more
+	e.resting = e.hosts > 0
 }
 
 func (r *rests) tidy(h *hostRests) {

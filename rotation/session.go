@@ -76,7 +76,7 @@ func (p *Pool) sticky(s *set, slot int, session string, f skips, now time.Durati
 	name := hash(session, s.filter.tags+s.filter.region)
 	stays := false
 	if pinned := p.pinned(name, now); pinned != nil {
-		usable := s.usable(pinned, slot, f) && !f.skip(pinned)
+		usable := s.has(pinned, slot) && f.take(pinned, now)
 		stays = usable || s.busy(pinned, slot, f, now)
 		if stays {
 			p.pins.put(name, pin{pinned, now + p.cfg.SessionTTL})
@@ -85,14 +85,15 @@ func (p *Pool) sticky(s *set, slot int, session string, f skips, now time.Durati
 			return pinned
 		}
 	}
+	t := s.table
+	if len(t.members) == 0 {
+		return nil
+	}
+	listed := p.words != nil // unless the list is just changing, those of the table are members
 	h := name
 	for try := range failovers {
-		t := s.table
-		if len(t.members) == 0 {
-			return nil
-		}
 		e := t.members[t.spots[h%uint64(len(t.spots))]]
-		if s.usable(e, slot, f) && !f.skip(e) {
+		if (listed || s.has(e, slot)) && f.take(e, now) {
 			p.move(name, e, try == 0, stays, now)
 			return e
 		}

@@ -234,19 +234,6 @@ func (s *set) busy(e *entry, slot int, f skips, now time.Duration) bool {
 	return s.has(e, slot) && !f.skip(e) && (e.inflight >= e.most || e.free > now) && !e.troubled && (f.spare || !e.isAvoided(now))
 }
 
-// usable reports whether a member may be picked now.
-func (s *set) usable(e *entry, slot int, f skips) bool {
-	if !s.has(e, slot) {
-		return false
-	}
-	at := e.places[slot].at
-	if at >= 0 || at == nowhere {
-		return at != nowhere
-	}
-	c, _ := turnOf(at)
-	return c == due && !f.due || f.spare
-}
-
 // turns is proxies that are taken around, without regard to the strategy.
 type turns struct {
 	list []*entry
@@ -292,6 +279,12 @@ type skips struct {
 
 func (f skips) skip(e *entry) bool {
 	return f.rests.has(e) || len(f.exclude) > 0 && slices.Contains(f.exclude, e.proxy.ID) || f.sound > 0 && !e.sound(f.sound)
+}
+
+// take reports whether a proxy that is asked for by itself can be taken now.
+func (f skips) take(e *entry, now time.Duration) bool {
+	c, _ := e.class(now)
+	return (c == ready || c == due && !f.due || c != out && f.spare) && !f.skip(e)
 }
 
 // onlySound leaves out those that are not sound, too.
