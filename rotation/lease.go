@@ -91,14 +91,14 @@ func (l *Lease) Report(v Verdict) []Event {
 	}
 	rested := v.CoolDown > 0 && p.rests.begin(e, l.host, now+v.CoolDown).asked
 	probe := l.Probe()
-	changed, whole := l.settle(e, v, now)
+	changed, whole := l.settle(e, &v, now)
 	p.noteChange(e, changed)
 	p.moved(e, now, full || probe || rested || v.Trip > 0 || changed.Changed()) // a trip may lengthen a rest, and that is no change
 	return append(event(l.proxy, changed), whole...)
 }
 
 // settle books the verdict with the breaker, the target, the record and the watch over the whole pool.
-func (l *Lease) settle(e *entry, v Verdict, now time.Duration) (changed breaker.Event, whole []Event) {
+func (l *Lease) settle(e *entry, v *Verdict, now time.Duration) (changed breaker.Event, whole []Event) {
 	if v.Trip > 0 {
 		e.record.add(false, 0)
 		l.permit.Release()
@@ -140,7 +140,7 @@ func (l *Lease) settle(e *entry, v Verdict, now time.Duration) (changed breaker.
 }
 
 // unclear asks what is known of the target before it blames the proxy.
-func (l *Lease) unclear(e *entry, v Verdict, now time.Duration) (breaker.Event, []Event) {
+func (l *Lease) unclear(e *entry, v *Verdict, now time.Duration) (breaker.Event, []Event) {
 	target := hash(l.host, "")
 	switch l.pool.targets.failed(target, e, len(l.pool.list), now) {
 	case suspect:
@@ -158,7 +158,7 @@ func (l *Lease) unclear(e *entry, v Verdict, now time.Duration) (breaker.Event, 
 
 // pardon books a failure at a target that answers others, of a proxy that does not fail most of the time. A part of the target
 // may be down or hang while the rest answers, and good proxies meet that now and then. Silence may still be the whole pool's.
-func (l *Lease) pardon(e *entry, v Verdict, now time.Duration) (whole []Event) {
+func (l *Lease) pardon(e *entry, v *Verdict, now time.Duration) (whole []Event) {
 	blame := true
 	if !v.Answered {
 		whole, blame = l.pool.faulty(e, now)
@@ -171,7 +171,7 @@ func (l *Lease) pardon(e *entry, v Verdict, now time.Duration) (whole []Event) {
 }
 
 // fault blames the proxy, unless the whole pool fails.
-func (l *Lease) fault(e *entry, target uint64, v Verdict, now time.Duration) (breaker.Event, []Event) {
+func (l *Lease) fault(e *entry, target uint64, v *Verdict, now time.Duration) (breaker.Event, []Event) {
 	whole, blame := l.pool.faulty(e, now)
 	if !blame {
 		l.permit.Release()
