@@ -26,7 +26,7 @@ func (d *duel) remove(e *entry) {
 
 // demote moves e behind those that are proven.
 func (d *duel) demote(e *entry) {
-	if i := int(e.places[d.slot].at); i < d.proven {
+	if i := int(e.in(d.set).at); i < d.proven {
 		d.proven--
 		d.swap(i, d.proven)
 	}
@@ -39,7 +39,7 @@ func (d *duel) swap(i, j int) {
 }
 
 func (d *duel) touch(e *entry) {
-	i := int(e.places[d.slot].at)
+	i := int(e.in(d.set).at)
 	if i >= d.proven && e.record.proven() {
 		d.swap(i, d.proven)
 		d.proven++

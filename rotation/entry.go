@@ -29,7 +29,7 @@ type entry struct {
 type seldom struct {
 	breaker   breaker.Breaker
 	changed   uint64        // the number of the last lease before the breaker's state changed last
-	places    []place       // by slot; in home while there are few
+	places    []place       // one for each set, and some of sets that are no more; in home while there are few
 	avoid     time.Duration // until when it is spare, by another worker's judgement
 	wake      time.Duration // when it is looked at again; zero when it is not in line for that
 	avoidedBy string        // the worker
@@ -101,7 +101,7 @@ func (e *entry) isAvoided(now time.Duration) bool { return e.avoided && e.avoid 
 
 // cost orders two proxies: what the score lacks, times the attempts that would be under way.
 func (e *entry) cost(pace float64) float64 {
-	return float64(e.inflight+1) * (1.1 - e.record.score(pace))
+	return (float64(e.inflight) + 1) * (1.1 - e.record.score(pace))
 }
 
 // burst is how far ahead of its rate a proxy may be used: rates below ten a second are kept one by one.
@@ -168,13 +168,23 @@ func (l *line) pop() *entry {
 	}
 }
 
+// in is the place in a set; nil if the proxy is no member.
+func (e *entry) in(set uint64) *place {
+	for i := range e.places {
+		if e.places[i].set == set {
+			return &e.places[i]
+		}
+	}
+	return nil
+}
+
 // refresh puts the proxy where it belongs now.
 func (p *Pool) refresh(e *entry, now time.Duration) {
 	p.count(e)
 	c, at := e.class(now)
-	for slot := range e.places {
-		if s := p.slots[slot]; s != nil && e.places[slot].set == s.id {
-			s.move(e, slot, c)
+	for i := range e.places {
+		if s := p.live(e.places[i].set); s != nil {
+			s.move(e, &e.places[i], c)
 		}
 	}
 	if at != never && (e.wake == 0 || at < e.wake) {

@@ -24,7 +24,7 @@ func (l *levels) add(e *entry) {
 }
 
 func (l *levels) remove(e *entry) {
-	i, last := e.places[l.slot].at, int32(len(l.list)-1)
+	i, last := e.in(l.set).at, int32(len(l.list)-1)
 	l.unlink(i)
 	if i != last {
 		// The last one moves into the gap, as it does in dense.
@@ -38,7 +38,7 @@ func (l *levels) remove(e *entry) {
 }
 
 func (l *levels) touch(e *entry) {
-	i, level := e.places[l.slot].at, int32(e.inflight)
+	i, level := e.in(l.set).at, int32(e.inflight)
 	if l.nodes[i].row != level {
 		l.unlink(i)
 		l.link(i, level)

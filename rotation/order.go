@@ -15,13 +15,13 @@ type order interface {
 	pick(f skips) *entry
 }
 
-func newOrder(s Strategy, slot int, p *Pool) order {
-	d := dense{slot: slot}
+func newOrder(s Strategy, set uint64, p *Pool) order {
+	d := dense{set: set}
 	switch s {
 	case Random:
 		return &lottery{dense: d}
 	case Weighted:
-		return newWheel(slot)
+		return newWheel(set)
 	case LeastUsed:
 		return &levels{dense: d}
 	case Performance:

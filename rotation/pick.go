@@ -94,7 +94,7 @@ func (p *Pool) paused(need Need) *NoProxyError {
 		e := p.byID[need.ID]
 		fits = e != nil && p.fits(need, e.proxy)
 	} else {
-		s, _ := p.setOf(p.narrow(&need, nil, need.RegionStrict))
+		s := p.setOf(p.narrow(&need, nil, need.RegionStrict))
 		fits = s != nil && s.size > 0
 	}
 	if !fits {
@@ -190,7 +190,7 @@ func (p *Pool) fits(need Need, proxy *Proxy) bool {
 
 // choose picks from a set and takes the permit.
 func (p *Pool) choose(need *Need, from filter, f *skips, now time.Duration, lease *Lease) (events []Event, ok bool) {
-	s, slot := p.setOf(from)
+	s := p.setOf(from)
 	if s == nil {
 		return nil, false
 	}
@@ -198,7 +198,7 @@ func (p *Pool) choose(need *Need, from filter, f *skips, now time.Duration, leas
 		p.makeTable(s)
 	}
 	for range 4 {
-		e := p.candidate(s, slot, need, *f, now)
+		e := p.candidate(s, need, *f, now)
 		if e == nil {
 			return nil, false
 		}
@@ -210,9 +210,9 @@ func (p *Pool) choose(need *Need, from filter, f *skips, now time.Duration, leas
 	return nil, false
 }
 
-func (p *Pool) candidate(s *set, slot int, need *Need, f skips, now time.Duration) *entry {
+func (p *Pool) candidate(s *set, need *Need, f skips, now time.Duration) *entry {
 	if need.Session != "" {
-		return p.sticky(s, slot, need.Session, f, now)
+		return p.sticky(s, need.Session, f, now)
 	}
 	if !p.leaveTests && p.probes(s, need) {
 		if e := s.due.pick(f); e != nil {
@@ -288,8 +288,8 @@ func (p *Pool) moved(e *entry, now time.Duration, class bool) {
 	if p.strategy != LeastUsed && (p.strategy != Performance || e.record.n != provenFrom) {
 		return // nothing that the order goes by
 	}
-	for slot := range e.places {
-		if s := p.slots[slot]; s != nil && e.places[slot].set == s.id && e.places[slot].at >= 0 {
+	for _, at := range e.places {
+		if s := p.live(at.set); s != nil && at.at >= 0 {
 			s.ready.touch(e)
 		}
 	}

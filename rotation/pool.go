@@ -74,7 +74,7 @@ type Pool struct {
 	words    *words        // of list; nil while Replace changes it
 	slots    [maxSets]*set // slot 0 is of all proxies
 	sets     map[filter]*set
-	setIDs   uint32
+	setIDs   uint64
 	line     line // of those that become usable by themselves
 	rests    rests
 	targets  targets
@@ -118,14 +118,14 @@ func (p *Pool) SetStrategy(s Strategy) (before Strategy) {
 		return before
 	}
 	p.strategy = s
-	for slot, set := range p.slots {
+	for _, set := range p.slots {
 		if set == nil {
 			continue
 		}
 		old := set.ready
-		set.ready = newOrder(s, slot, p)
+		set.ready = newOrder(s, set.id, p)
 		for _, e := range old.all() {
-			e.places[slot].at = nowhere
+			e.in(set.id).at = nowhere
 			set.ready.add(e)
 		}
 	}
@@ -207,9 +207,9 @@ func (p *Pool) settle(part []*entry, fresh map[*entry]*Proxy) {
 			p.leave(e)
 			e.describe(proxy)
 		}
-		for slot, s := range p.slots {
+		for _, s := range p.slots {
 			if s != nil {
-				s.join(e, slot, now)
+				p.join(s, e, now)
 			}
 		}
 		p.refresh(e, now)
@@ -239,13 +239,13 @@ func (p *Pool) retire(part []*entry) {
 
 // leave takes a proxy out of every set.
 func (p *Pool) leave(e *entry) {
-	for slot := range e.places {
-		if s := p.slots[slot]; s != nil && e.places[slot].set == s.id {
-			s.move(e, slot, out)
+	for i := range e.places {
+		if s := p.live(e.places[i].set); s != nil {
+			s.move(e, &e.places[i], out)
 			s.size--
-			e.places[slot] = place{}
 		}
 	}
+	e.places = e.places[:0]
 }
 
 // Len is how many proxies there are.

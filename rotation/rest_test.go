@@ -135,7 +135,7 @@ func refusal(p *rotation.Pool, need rotation.Need) error {
 }
 
 func TestMoreFiltersThanAreKeptStillFindTheRightProxies(t *testing.T) {
-	const n = 100
+	const n = 400
 	p := pool(t, rotation.RoundRobin, 2*n, func(i int) string { return fmt.Sprint("tags=t", i/2) })
 	for round := range 4 {
 		for i := range n {

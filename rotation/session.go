@@ -72,12 +72,12 @@ const failovers = 32
 // sticky is the session's proxy: the one that it moved to, or else the usable one that its name leads to first. Whoever
 // has to go elsewhere is pinned there, so that it does not move back and forth; not a session whose proxy works and is only
 // busy, for that comes back in a moment.
-func (p *Pool) sticky(s *set, slot int, session string, f skips, now time.Duration) *entry {
+func (p *Pool) sticky(s *set, session string, f skips, now time.Duration) *entry {
 	name := hash(session, s.filter.tags+s.filter.region)
 	stays := false
 	if pinned := p.pinned(name, now); pinned != nil {
-		usable := s.has(pinned, slot) && f.take(pinned, now)
-		stays = usable || s.busy(pinned, slot, f, now)
+		usable := s.has(pinned) && f.take(pinned, now)
+		stays = usable || s.busy(pinned, f, now)
 		if stays {
 			p.pins.put(name, pin{pinned, now + p.cfg.SessionTTL})
 		}
@@ -93,11 +93,11 @@ func (p *Pool) sticky(s *set, slot int, session string, f skips, now time.Durati
 	h := name
 	for try := range failovers {
 		e := t.members[t.spots[h%uint64(len(t.spots))]]
-		if (listed || s.has(e, slot)) && f.take(e, now) {
+		if (listed || s.has(e)) && f.take(e, now) {
 			p.move(name, e, try == 0, stays, now)
 			return e
 		}
-		stays = stays || try == 0 && s.busy(e, slot, f, now)
+		stays = stays || try == 0 && s.busy(e, f, now)
 		h = spread(h + 1)
 	}
 	e := s.any(f)

@@ -18,8 +18,7 @@ type filter struct {
 // their own, those due for a probe and the spare ones in lists, the others nowhere. A change of one proxy costs the same
 // however many there are.
 type set struct {
-	id     uint32
-	slot   int
+	id     uint64 // its slot, and a number of its own above that
 	filter filter
 	rests  *hostRests // of the filter's host
 	size   int        // members, whatever their class
@@ -40,11 +39,11 @@ const (
 	ready              // an attempt
 )
 
-// place is where a proxy stands in a set. It counts only while the set's id is the same, so that a set that is dropped need
-// not visit its members.
+// place is where a proxy stands in a set. It counts only while the set is live, so that a set that is dropped need not visit
+// its members.
 type place struct {
-	set uint32
-	at  int32 // ≥ 0 in the order, nowhere, ≤ -2 in due or spare
+	set uint64 // its id
+	at  int32  // ≥ 0 in the order, nowhere, ≤ -2 in due or spare
 }
 
 const nowhere = -1
@@ -59,13 +58,13 @@ func turnOf(at int32) (c class, i int) {
 
 // dense is an array without gaps of proxies that know their places in it.
 type dense struct {
-	slot int
+	set  uint64
 	list []*entry
 }
 
 func (d *dense) put(i int, e *entry) {
 	d.list[i] = e
-	e.places[d.slot].at = int32(i)
+	e.in(d.set).at = int32(i)
 }
 
 func (d *dense) len() int { return len(d.list) }
@@ -77,17 +76,18 @@ func (d *dense) add(e *entry) {
 
 // remove moves the last one into the gap.
 func (d *dense) remove(e *entry) {
-	i, last := int(e.places[d.slot].at), len(d.list)-1
-	d.put(i, d.list[last])
+	at, last := e.in(d.set), len(d.list)-1
+	d.put(int(at.at), d.list[last])
 	d.list[last] = nil
 	d.list = d.list[:last]
-	e.places[d.slot].at = nowhere
+	at.at = nowhere
 }
 
 // newSet makes an empty set in a slot.
 func (p *Pool) newSet(f filter, slot int) *set {
 	p.setIDs++
-	s := &set{id: p.setIDs, filter: f, ready: newOrder(p.strategy, slot, p)}
+	id := p.setIDs*maxSets + uint64(slot)
+	s := &set{id: id, filter: f, ready: newOrder(p.strategy, id, p)}
 	if f.host != "" {
 		s.rests = p.rests.ask(f.host)
 		s.rests.asked = true
@@ -96,33 +96,43 @@ func (p *Pool) newSet(f filter, slot int) *set {
 	return s
 }
 
+// live is the set of an id; nil if it was dropped.
+func (p *Pool) live(id uint64) *set {
+	if s := p.slots[id%maxSets]; s != nil && s.id == id {
+		return s
+	}
+	return nil
+}
+
 // join makes a proxy a member if it passes the filter and is not one yet.
-func (s *set) join(e *entry, slot int, now time.Duration) {
-	if e.gone || slot < len(e.places) && e.places[slot].set == s.id || !s.filter.matches(e.proxy) {
+func (p *Pool) join(s *set, e *entry, now time.Duration) {
+	if e.gone || e.in(s.id) != nil || !s.filter.matches(e.proxy) {
 		return
 	}
-	if missing := slot + 1 - len(e.places); missing > 0 {
-		e.places = append(e.places, make([]place, missing)...)
+	i := slices.IndexFunc(e.places, func(at place) bool { return p.live(at.set) == nil })
+	if i < 0 {
+		i = len(e.places)
+		e.places = append(e.places, place{})
 	}
-	e.places[slot] = place{set: s.id, at: nowhere}
+	e.places[i] = place{set: s.id, at: nowhere}
 	s.size++
 	c, _ := e.class(now)
-	s.move(e, slot, c)
+	s.move(e, &e.places[i], c)
 }
 
 // setOf is the set of a filter; nil if no proxy passes it. The pool's lock is held, and given up meanwhile if the set has to be
 // made.
-func (p *Pool) setOf(f filter) (*set, int) {
+func (p *Pool) setOf(f filter) *set {
 	if f == (filter{}) {
-		return p.slots[0], 0
+		return p.slots[0]
 	}
 	for {
 		if s := p.sets[f]; s != nil {
 			s.used = p.picks
-			return s, s.slot
+			return s
 		}
 		if p.words != nil && p.words.lacks(f) {
-			return nil, 0
+			return nil
 		}
 		p.mu.Unlock()
 		p.makeSet(f)
@@ -144,15 +154,13 @@ func (p *Pool) makeSet(f filter) {
 		p.mu.Unlock()
 		return
 	}
-	slot := p.freeSlot()
-	s := p.newSet(f, slot)
-	s.slot = slot
+	s := p.newSet(f, p.freeSlot())
 	p.mu.Unlock()
 	for part := range slices.Chunk(members, step) {
 		p.mu.Lock()
 		now := p.group.Now()
 		for _, e := range part {
-			s.join(e, slot, now)
+			p.join(s, e, now)
 		}
 		p.mu.Unlock()
 		runtime.Gosched()
@@ -190,9 +198,9 @@ func (p *Pool) isAsked(h *hostRests) bool {
 	return slices.ContainsFunc(p.slots[:], func(s *set) bool { return s != nil && s.rests == h })
 }
 
-// move puts e, which is a member in slot, where c belongs.
-func (s *set) move(e *entry, slot int, c class) {
-	at := e.places[slot].at
+// move puts a member, whose place is given, where c belongs.
+func (s *set) move(e *entry, in *place, c class) {
+	at := in.at
 	if c != out && s.rests.has(e) {
 		c = out
 	}
@@ -201,18 +209,18 @@ func (s *set) move(e *entry, slot int, c class) {
 		s.ready.remove(e)
 	case at < nowhere:
 		if was, i := turnOf(at); was != c {
-			s.turns(was).remove(i, was, slot)
-			e.places[slot].at = nowhere
+			s.turns(was).remove(i, was, s.id)
+			in.at = nowhere
 		}
 	}
-	if e.places[slot].at != nowhere {
+	if in.at != nowhere {
 		return
 	}
 	switch c {
 	case ready:
 		s.ready.add(e)
 	case due, spare:
-		s.turns(c).add(e, c, slot)
+		in.at = s.turns(c).add(e, c)
 	case out:
 	}
 }
@@ -225,13 +233,13 @@ func (s *set) turns(c class) *turns {
 }
 
 // has reports whether a proxy is a member.
-func (s *set) has(e *entry, slot int) bool {
-	return !e.gone && slot < len(e.places) && e.places[slot].set == s.id
+func (s *set) has(e *entry) bool {
+	return !e.gone && e.in(s.id) != nil
 }
 
 // busy reports whether a member works and is only full or ahead of its rate.
-func (s *set) busy(e *entry, slot int, f skips, now time.Duration) bool {
-	return s.has(e, slot) && !f.skip(e) && (e.inflight >= e.most || e.free > now) && !e.troubled && (f.spare || !e.isAvoided(now))
+func (s *set) busy(e *entry, f skips, now time.Duration) bool {
+	return s.has(e) && !f.skip(e) && (e.inflight >= e.most || e.free > now) && !e.troubled && (f.spare || !e.isAvoided(now))
 }
 
 // turns is proxies that are taken around, without regard to the strategy.
@@ -240,16 +248,17 @@ type turns struct {
 	next int
 }
 
-func (t *turns) add(e *entry, c class, slot int) {
+// add returns the place.
+func (t *turns) add(e *entry, c class) (at int32) {
 	t.list = append(t.list, e)
-	e.places[slot].at = turnAt(c, len(t.list)-1)
+	return turnAt(c, len(t.list)-1)
 }
 
 // remove moves the last one into the gap.
-func (t *turns) remove(i int, c class, slot int) {
+func (t *turns) remove(i int, c class, set uint64) {
 	last := len(t.list) - 1
 	t.list[i] = t.list[last]
-	t.list[i].places[slot].at = turnAt(c, i)
+	t.list[i].in(set).at = turnAt(c, i)
 	t.list[last] = nil
 	t.list = t.list[:last]
 }
@@ -294,7 +303,7 @@ func (f skips) onlySound(now time.Duration) skips {
 }
 
 // maxSets bounds the filters that are kept at once; the one unused for longest makes room.
-const maxSets = 64
+const maxSets = 256
 
 // maxPool keeps indexes within int32.
 const maxPool = math.MaxInt32 / 2

@@ -7,7 +7,6 @@ import "math/bits"
 // other, and a turn is used as often as the weight is of the spoke's greatest, which is half of the time at least. So a pick
 // looks at two proxies or fewer, however many there are and whatever their weights.
 type wheel struct {
-	slot   int
 	spokes [10]spoke // weights are 1 to 1000
 }
 
@@ -22,10 +21,10 @@ type spoke struct {
 // share is what a proxy may have, and what it has had less or more than that.
 type share struct{ weight, credit int32 }
 
-func newWheel(slot int) *wheel {
-	w := &wheel{slot: slot}
+func newWheel(set uint64) *wheel {
+	w := new(wheel)
 	for i := range w.spokes {
-		w.spokes[i].slot = slot
+		w.spokes[i].set = set
 	}
 	return w
 }
@@ -57,7 +56,7 @@ func (w *wheel) add(e *entry) {
 
 func (w *wheel) remove(e *entry) {
 	s := w.spoke(e)
-	i, last := e.places[s.slot].at, len(s.shares)-1
+	i, last := e.in(s.set).at, len(s.shares)-1
 	s.shares[i] = s.shares[last] // as dense does
 	s.shares = s.shares[:last]
 	s.remove(e)

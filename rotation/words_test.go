@@ -11,7 +11,7 @@ import (
 
 // worded are a list's proxies of which every other one has the tag odd, the others even, each a country, and each a tag of its own.
 func worded(i int) string {
-	return fmt.Sprintf("tags=%s,own%d region=c%d", []string{"even", "odd"}[i%2], i, i%200)
+	return fmt.Sprintf("tags=%s,own%d region=c%d", []string{"even", "odd"}[i%2], i, i%400)
 }
 
 // foreign are needs of ever new words that no proxy has, or none together with the others.
@@ -81,12 +81,14 @@ func TestWhatNoProxyHadIsFoundInTheNextList(t *testing.T) {
 	}
 }
 
-// BenchmarkWords is a pick among 100,000 proxies by words that no proxy has, or none together, and by each of 200 regions, which
-// are more than there are sets for.
+// BenchmarkWords is a pick among 100,000 proxies by words that no proxy has, or none together, by each of 200 regions, and by
+// each of 400, which are more than there are sets for.
 func BenchmarkWords(b *testing.B) {
 	p := pool(b, rotation.RoundRobin, many, worded)
 	needs := foreign()
-	needs["any of 200 regions"] = func(i int) rotation.Need { return rotation.Need{Region: fmt.Sprint("c", i%200)} }
+	for _, n := range []int{200, 400} {
+		needs[fmt.Sprintf("any of %d regions", n)] = func(i int) rotation.Need { return rotation.Need{Region: fmt.Sprint("c", i%n)} }
+	}
 	needs["one region"] = func(int) rotation.Need { return rotation.Need{Region: "c7"} }
 	for name, need := range needs {
 		b.Run(name, func(b *testing.B) {
