@@ -109,10 +109,9 @@ func (l *Lease) settle(e *entry, v *Verdict, now time.Duration) (changed breaker
 	}
 	switch v.Kind {
 	case Delivered:
-		l.pool.targets.succeeded(hash(l.host, ""), now)
 		e.record.add(true, v.Latency)
 		l.pool.pace = mix(l.pool.pace, v.Latency)
-		return l.permit.Success(), l.pool.worked(e, now)
+		return l.permit.Success(), append(l.pool.worked(e, now), l.pool.cleared(hash(l.host, ""), e, now)...)
 	case ProxyFault:
 		return l.fault(e, 0, v, now)
 	case Unclear:
@@ -142,25 +141,31 @@ func (l *Lease) settle(e *entry, v *Verdict, now time.Duration) (changed breaker
 // unclear asks what is known of the target before it blames the proxy.
 func (l *Lease) unclear(e *entry, v *Verdict, now time.Duration) (breaker.Event, []Event) {
 	target := hash(l.host, "")
-	switch l.pool.targets.failed(target, e, len(l.pool.list), now) {
+	failed, standing := l.pool.targets.failed(target, e, len(l.pool.list), now)
+	switch standing {
 	case suspect:
 		l.permit.Release()
 		return breaker.Event{}, nil
 	case healthy:
 		if !e.record.failing() {
-			return breaker.Event{}, l.pardon(e, v, now)
+			// A part of the target may be down or hang while the rest answers, and good proxies meet that now and then. Silence may
+			// still be the whole pool's.
+			return breaker.Event{}, l.pardon(e, !v.Answered, now)
 		}
 		target = 0 // the failure stands for itself
 	case unknown:
+		if !l.Probe() && !l.pool.outage.unlikely(e.record.streak()+1) {
+			failed.open = l.number // it is the proxy's if the target answers through another one soon; see cleared
+			return breaker.Event{}, l.pardon(e, true, now)
+		}
 	}
 	return l.fault(e, target, v, now)
 }
 
-// pardon books a failure at a target that answers others, of a proxy that does not fail most of the time. A part of the target
-// may be down or hang while the rest answers, and good proxies meet that now and then. Silence may still be the whole pool's.
-func (l *Lease) pardon(e *entry, v *Verdict, now time.Duration) (whole []Event) {
+// pardon books a failure that does not count against the proxy, or not yet; silent ones may be the whole pool's.
+func (l *Lease) pardon(e *entry, silent bool, now time.Duration) (whole []Event) {
 	blame := true
-	if !v.Answered {
+	if silent {
 		whole, blame = l.pool.faulty(e, now)
 	}
 	if blame {
@@ -168,6 +173,29 @@ func (l *Lease) pardon(e *entry, v *Verdict, now time.Duration) (whole []Event) 
 	}
 	l.permit.Release()
 	return whole
+}
+
+// cleared books that a target answered through a proxy: others that failed there a moment ago are to blame for it, if they
+// fail most of the time.
+func (p *Pool) cleared(target uint64, through *entry, now time.Duration) (opened []Event) {
+	failed, some := p.targets.succeeded(target, now)
+	if !some {
+		return nil
+	}
+	for _, f := range failed {
+		e := f.by
+		stale := now-f.at >= lately || f.at <= p.outage.over
+		if e == nil || e == through || e.gone || e.troubled || e.changed >= f.open || stale || !e.record.failing() {
+			continue
+		}
+		permit, _, _ := e.breaker.Allow()
+		if change := permit.Failure(target, "failed where another proxy delivers"); change.Changed() {
+			p.noteChange(e, change)
+			p.refresh(e, now)
+			opened = append(opened, event(e.proxy, change)...)
+		}
+	}
+	return opened
 }
 
 // fault blames the proxy, unless the whole pool fails.

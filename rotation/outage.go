@@ -21,6 +21,7 @@ type outage struct {
 	on     bool
 	since  time.Duration
 	fault  time.Duration // the latest
+	over   time.Duration // when the latest outage ended
 	test   time.Duration // when the next attempt may find out whether it is over
 }
 
@@ -42,8 +43,9 @@ const (
 // delivered notes that a proxy reached its target, and reports whether that ended an outage.
 func (o *outage) delivered(e *entry, now time.Duration) (ended bool) {
 	e.delivered, o.last = secondsOf(now), max(now, 1)
-	ended = o.on
-	if !ended {
+	if ended = o.on; ended {
+		o.over = now
+	} else {
 		for range min(o.streak, ratedMost) {
 			o.weigh(0)
 		}
@@ -86,8 +88,14 @@ func (o *outage) witness(e *entry, now time.Duration) {
 
 // doubtful reports whether the faults since the last delivery are more than bad luck of those who met them.
 func (o *outage) doubtful() bool {
+	return o.n >= doubtFrom && o.unlikely(o.streak)
+}
+
+// unlikely reports whether so many failures in a row are more than bad luck, at the rate at which attempts deliver. Where
+// nothing has delivered yet there is no rate, and nobody's luck is to blame.
+func (o *outage) unlikely(streak int) bool {
 	failing := 1 - min(max(o.rate, 0.01), 0.99)
-	return o.n >= doubtFrom && math.Pow(failing, float64(o.streak)) < chance
+	return o.rated == 0 || math.Pow(failing, float64(streak)) < chance
 }
 
 // Failing reports whether the pool fails as a whole, and since when. Meanwhile an attempt a second finds out whether that

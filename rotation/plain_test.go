@@ -1,6 +1,7 @@
 package rotation_test
 
 import (
+	"math"
 	"reflect"
 	"slices"
 	"time"
@@ -19,6 +20,13 @@ type plain struct {
 	targets map[string]*told
 	failing bool
 	test    time.Duration // when an attempt may find out whether the pool still fails
+	over    time.Duration // when it failed last
+
+	// How many attempts in a hundred deliver, of the latest 64 or so, and the faults since one did.
+	rate, rated float64
+	streak      int
+
+	opened []rotation.Event // of others than whose attempt ended
 }
 
 // member is one proxy.
@@ -40,9 +48,16 @@ type rest struct {
 
 // told is what is known of a target.
 type told struct {
-	failedBy []*member // since it answered last
+	failedBy []charge // since it answered last
 	answered time.Duration
 	name     uint64
+}
+
+// charge is a failure that may turn out to be the proxy's.
+type charge struct {
+	*ticket
+	at   time.Duration
+	open bool
 }
 
 // ticket is a lease, seen from the plain pool.
@@ -207,7 +222,9 @@ func (p *plain) take(m *member, host string) (*ticket, breaker.Event) {
 // settle ends an attempt. failing says whether the pool fails as a whole, this attempt included: then nobody is to blame.
 func (p *plain) settle(t *ticket, v rotation.Verdict, failing bool) breaker.Event {
 	m, now := t.m, p.group.Now()
-	defer t.permit.Release()
+	if t.probe {
+		defer t.permit.Release()
+	}
 	m.inflight--
 	if !slices.Contains(p.list, m) {
 		return breaker.Event{}
@@ -224,7 +241,7 @@ func (p *plain) settle(t *ticket, v rotation.Verdict, failing bool) breaker.Even
 		p.failing, p.test = true, now
 	case v.Trip == 0 && slices.Contains([]rotation.Kind{rotation.Delivered, rotation.TargetFault, rotation.PairFault}, v.Kind):
 		m.worked = max(now, 1)
-		p.failing = false // anything else leaves it open, even when the pool no longer says so
+		p.delivered(now)
 	}
 	if v.Trip > 0 {
 		t.permit.Release()
@@ -235,7 +252,7 @@ func (p *plain) settle(t *ticket, v rotation.Verdict, failing bool) breaker.Even
 	switch v.Kind {
 	case rotation.Delivered:
 		m.ends = append(m.ends, true)
-		target.failedBy, target.answered = nil, now
+		p.clear(target, t)
 		return t.permit.Success()
 	case rotation.TargetFault:
 		if t.probe {
@@ -261,23 +278,82 @@ func (p *plain) target(host string) *told {
 
 // unclear blames the target if it failed through three proxies, or all of two, and the proxy otherwise.
 func (p *plain) unclear(t *ticket, target *told, v rotation.Verdict) breaker.Event {
-	if !slices.Contains(target.failedBy, t.m) {
-		target.failedBy = append(target.failedBy, t.m)
+	now := p.group.Now()
+	i := slices.IndexFunc(target.failedBy, func(c charge) bool { return c.m == t.m })
+	switch {
+	case i >= 0 && i < 3:
+		target.failedBy[i] = charge{t, now, false}
+	case i < 0:
+		i = len(target.failedBy)
+		target.failedBy = append(target.failedBy, charge{t, now, false})
 	}
 	name := target.name
-	switch now := p.group.Now(); {
+	switch {
 	case len(target.failedBy) >= 3 || len(target.failedBy) == 2 && len(p.list) <= 2:
 		return breaker.Event{}
 	case now-target.answered < time.Minute:
 		if !t.m.failsMostly() {
+			if !v.Answered {
+				p.streak++
+			}
 			if v.Answered || !p.failing {
 				t.m.ends = append(t.m.ends, false)
 			}
 			return breaker.Event{}
 		}
 		name = 0
+	case !t.probe && !p.unlikely(t.m.streak()+1):
+		p.streak++
+		if !p.failing {
+			t.m.ends = append(t.m.ends, false)
+		}
+		target.failedBy[i].open = true
+		return breaker.Event{}
 	}
 	return p.blame(t, name, v.Reason)
+}
+
+// clear blames those for a failure who failed where a proxy delivers now, a moment ago and not in an outage, and who fail most of
+// the time.
+func (p *plain) clear(target *told, t *ticket) {
+	now := p.group.Now()
+	for _, c := range target.failedBy[:min(3, len(target.failedBy))] {
+		if c.open && c.m != t.m && slices.Contains(p.list, c.m) && now-c.at < time.Minute && c.at > p.over && c.m.failsMostly() && c.m.breaker.Until() == 0 {
+			p.opened = append(p.opened, wrap(c.m.ID, c.permit.Failure(target.name, "failed where another proxy delivers"))...)
+		}
+	}
+	target.failedBy, target.answered = nil, now
+}
+
+// delivered takes the faults since the last delivery, unless they were an outage's, and this delivery into the mean.
+func (p *plain) delivered(now time.Duration) {
+	mix := func(good float64) {
+		p.rated = min(p.rated+1, 64)
+		p.rate += (good - p.rate) / p.rated
+	}
+	if p.failing {
+		p.over = now
+	} else {
+		for range min(p.streak, 64) {
+			mix(0)
+		}
+	}
+	mix(1)
+	p.streak = 0
+	p.failing = false // anything else leaves it open, even when the pool no longer says so
+}
+
+// unlikely reports whether so many failures in a row happen by chance less than once in a hundred thousand times.
+func (p *plain) unlikely(streak int) bool {
+	return p.rated == 0 || math.Pow(1-min(max(p.rate, 0.01), 0.99), float64(streak)) < 1e-5
+}
+
+// streak is how many of its latest attempts failed, one after the other, of a hundred at most.
+func (m *member) streak() (n int) {
+	for n < min(100, len(m.ends)) && !m.ends[len(m.ends)-1-n] {
+		n++
+	}
+	return n
 }
 
 // sound reports whether the member reached its target at its latest attempt that counts, not long ago.
@@ -298,6 +374,7 @@ func (m *member) failsMostly() bool {
 }
 
 func (p *plain) blame(t *ticket, target uint64, reason string) breaker.Event {
+	p.streak++
 	if p.failing {
 		return breaker.Event{}
 	}

@@ -34,23 +34,33 @@ func (r *record) add(good bool, latency time.Duration) {
 
 // last reports whether the latest attempt ended well.
 func (r *record) last() bool {
-	at := (r.next + recorded - 1) % recorded
-	return r.ends[at/64]>>(at%64)&1 == 1
+	return r.end(0) == 1
+}
+
+// streak is how many of the latest attempts ended badly, one after the other.
+func (r *record) streak() (n int) {
+	for n < int(r.n) && r.end(n) == 0 {
+		n++
+	}
+	return n
+}
+
+// end is 1 if the attempt so many before the latest one ended well.
+func (r *record) end(back int) uint64 {
+	at := (int(r.next) + 2*recorded - 1 - back) % recorded
+	return r.ends[at/64] >> (at % 64) & 1
 }
 
 // failing reports whether, with one more failure, three in four of the last attempts are failures: of the last nine, or of
 // all.
 func (r *record) failing() bool {
 	const few = 8
-	n := min(r.n, few)
+	n := min(int(r.n), few)
 	bad := 1
 	for i := range n {
-		at := (r.next + recorded - 1 - i) % recorded
-		if r.ends[at/64]>>(at%64)&1 == 0 {
-			bad++
-		}
+		bad += int(1 - r.end(i))
 	}
-	return 4*bad > 3*int(n)
+	return 4*bad > 3*n
 }
 
 // mix moves a mean an eighth of the way.

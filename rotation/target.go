@@ -13,12 +13,19 @@ const (
 
 // targets remembers through which proxies a target failed since it last answered. A target that failed through three is held
 // to blame: its failures open no breaker. One that lately answered through another proxy is not, as a whole: the failure is the
-// proxy's, if the proxy fails most of the time.
+// proxy's, if the proxy fails most of the time. So it is when the answer comes after the failure.
 type targets struct{ byHost aged[*target] }
 
 type target struct {
-	failedBy [3]*entry
+	failed   [3]failure
 	answered time.Duration // zero: never
+}
+
+// failure is the latest one through a proxy.
+type failure struct {
+	by   *entry
+	at   time.Duration
+	open uint64 // the number of the lease if it is not known yet who is to blame; zero: it is
 }
 
 // lately is how long an answer speaks for a target.
@@ -33,31 +40,35 @@ func (t *targets) get(host uint64) *target {
 	return x
 }
 
-func (t *targets) succeeded(host uint64, now time.Duration) {
+// succeeded notes an answer; the failures are those that were not the target's.
+func (t *targets) succeeded(host uint64, now time.Duration) (failed [3]failure, some bool) {
 	x := t.get(host)
-	if x.failedBy[0] != nil {
-		x.failedBy = [3]*entry{}
+	if some = x.failed[0].by != nil; some {
+		failed, x.failed = x.failed, failed
 	}
 	x.answered = now
+	return failed, some
 }
 
-func (t *targets) failed(host uint64, e *entry, pool int, now time.Duration) standing {
+// failed notes a failure through a proxy, and returns the note unless there were too many before.
+func (t *targets) failed(host uint64, by *entry, pool int, now time.Duration) (f *failure, s standing) {
 	x := t.get(host)
 	n := 0
-	for n < len(x.failedBy) && x.failedBy[n] != nil && x.failedBy[n] != e {
+	for n < len(x.failed) && x.failed[n].by != nil && x.failed[n].by != by {
 		n++
 	}
-	if n < len(x.failedBy) {
-		x.failedBy[n] = e
+	if n < len(x.failed) {
+		f = &x.failed[n]
+		*f = failure{by: by, at: now}
 	}
-	for n < len(x.failedBy) && x.failedBy[n] != nil {
+	for n < len(x.failed) && x.failed[n].by != nil {
 		n++
 	}
 	switch {
-	case n >= min(len(x.failedBy), max(2, pool)):
-		return suspect
+	case n >= min(len(x.failed), max(2, pool)):
+		return f, suspect
 	case x.answered > 0 && now-x.answered < lately:
-		return healthy
+		return f, healthy
 	}
-	return unknown
+	return f, unknown
 }

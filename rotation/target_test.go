@@ -130,3 +130,93 @@ func TestAProxyThatRefusesEveryHostIsFoundAndOneThatRefusesSomeIsNot(t *testing.
 		}
 	})
 }
+
+// A crawl meets each site once, and some are dead: nothing is known of a site beforehand, and the proxies that are dead, too, fail
+// at ever new ones.
+func TestACrawlOfManyDeadSitesOpensTheDeadProxiesOnly(t *testing.T) {
+	for _, attempts := range []int{1, 2, 3, 5} {
+		for _, share := range []float64{0.02, 0.1, 0.3} { // of the sites
+			t.Run(fmt.Sprintf("%d attempts, %.0f %% dead", attempts, 100*share), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { crawlsDeadSites(t, attempts, share) })
+			})
+		}
+	}
+}
+
+func crawlsDeadSites(t *testing.T, attempts int, share float64) {
+	t.Helper()
+	const n, dead, jobs, looks = 40, 4, 40_000, 400
+	p := pool(t, rotation.RoundRobin, n, nil)
+	deadProxy := map[string]bool{"p0": true, "p1": true, "p2": true, "p3": true}
+	luck := rand.New(rand.NewPCG(uint64(attempts), uint64(1000*share)))
+	wrong, found := 0, 0
+	for i := range jobs {
+		time.Sleep(25 * time.Millisecond)
+		host, answers := fmt.Sprintf("site%d.test:443", i), luck.Float64() >= share
+		var failed []string
+		for delivered := false; !delivered && len(failed) < attempts; {
+			l := take(t, p, rotation.Need{Host: host, Exclude: failed})
+			failed = append(failed, l.ID())
+			delivered = answers && !deadProxy[l.ID()]
+			end(l, delivered)
+		}
+		if i%(jobs/looks) > 0 {
+			continue
+		}
+		for _, s := range p.Status() {
+			switch open := s.State != breaker.Closed; {
+			case open && deadProxy[s.ID]:
+				found++
+			case open:
+				wrong++
+			}
+		}
+	}
+	if part := float64(wrong) / looks / (n - dead); part > 0.01 {
+		t.Errorf("good proxies were not closed %.2f %% of the time, want 1 %% at most", 100*part)
+	}
+	if part := float64(found) / looks / dead; part < 0.95 {
+		t.Errorf("dead proxies were closed %.1f %% of the time, want 5 %% at most", 100*(1-part))
+	}
+}
+
+// end says whether an attempt got an answer.
+func end(l *rotation.Lease, answer bool) []rotation.Event {
+	if answer {
+		return l.Report(rotation.Verdict{Kind: rotation.Delivered})
+	}
+	return l.Report(rotation.Verdict{Kind: rotation.Unclear, Reason: "timeout"})
+}
+
+// Where most sites are dead a row of failures says little of a proxy. That others deliver what it could not says more.
+func TestAProxyThatFailsWhereAnotherDeliversOpens(t *testing.T) {
+	for _, late := range []time.Duration{time.Second, 2 * time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			p := pool(t, rotation.RoundRobin, 10, nil)
+			site := 0
+			at := func(id string, answer bool) []rotation.Event {
+				l := take(t, p, rotation.Need{ID: id, Host: fmt.Sprintf("site%d.test:443", site)})
+				return end(l, answer)
+			}
+			for range 100 {
+				site++
+				at("p1", site%3 == 0)
+				time.Sleep(time.Second)
+			}
+			opened := 0
+			for i := range 16 {
+				site++
+				at("p0", false)
+				time.Sleep(late)
+				if e := at("p1", true); len(e) > 0 && e[0].ProxyID == "p0" && e[0].To == breaker.Open {
+					opened = i + 1
+					break
+				}
+			}
+			// Nine or so show that it fails most of the time, and five of those count.
+			if soon := late < time.Minute; soon != (opened > 0) || soon && opened < 5 {
+				t.Errorf("opened after %d failures, each %v before another delivers", opened, late)
+			}
+		})
+	}
+}

@@ -23,6 +23,7 @@ type trace struct {
 	dead    int     // the first ones
 	share   float64 // of the jobs that are for the dead site
 	hangs   float64 // of the jobs that are for a path that hangs; as many more are for another path of that site, which answers
+	crawl   bool    // every job is for a site of its own, and ten times as many come in the time
 }
 
 const (
@@ -109,9 +110,13 @@ func (tr trace) run(t *testing.T, way func() chooser) (sum tally) {
 	t.Helper()
 	synctest.Test(t, func(*testing.T) {
 		c := way()
-		looks := 0
-		for n := range hour * tr.proxies {
-			time.Sleep(pause / time.Duration(tr.proxies))
+		looks := 0 // one as long as a proxy's share takes
+		jobs := hour * tr.proxies
+		if tr.crawl {
+			jobs *= 10
+		}
+		for n := range jobs {
+			time.Sleep(hour * pause / time.Duration(jobs))
 			tr.job(c, n, &sum)
 			if n%tr.proxies == 0 {
 				looks++
@@ -134,6 +139,8 @@ func (tr trace) job(c chooser, n int, sum *tally) {
 	luck := tr.luck(n, itself)
 	host, good := fmt.Sprintf("site%d.test:443", 1+luck.IntN(sites-1)), true
 	switch kind := luck.Float64(); {
+	case tr.crawl:
+		host, good = fmt.Sprintf("page%d.test:443", n), kind >= tr.share
 	case kind < tr.share:
 		host, good = "dead.test:443", false
 	case kind < tr.share+2*tr.hangs:
@@ -186,7 +193,9 @@ func TestOneDeadTargetOpensNoHealthyProxy(t *testing.T) {
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "proxies\tdead\tjobs for the dead site\tfor a path that hangs\tjudged by\tgood proxies open\tat worst\tdead proxies open\tattempts through those\tjobs for good sites lost")
-	for _, tr := range []trace{{1, 50, 0, 0.2, 0}, {1, 50, 5, 0.2, 0}, {2, 200, 20, 0.2, 0}, {3, 50, 5, 0.5, 0}, {4, 50, 0, 0, 0.2}, {5, 50, 5, 0.2, 0.1}} {
+	for _, tr := range []trace{
+		{1, 50, 0, 0.2, 0, false}, {1, 50, 5, 0.2, 0, false}, {2, 200, 20, 0.2, 0, false}, {3, 50, 5, 0.5, 0, false}, {4, 50, 0, 0, 0.2, false}, {5, 50, 5, 0.2, 0.1, false},
+		{6, 50, 0, 0.1, 0, true}, {7, 50, 5, 0.1, 0, true}, {8, 50, 5, 0.2, 0, true}, {9, 50, 5, 0.3, 0, true}} {
 		ways := map[string]func() chooser{"gofer": func() chooser { return newGofer(tr.proxies) }}
 		names := []string{"gofer"}
 		for _, lib := range libraries() {
