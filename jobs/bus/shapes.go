@@ -54,9 +54,10 @@ func (s Settings) results(n jobs.Names) jetstream.StreamConfig {
 	return c
 }
 
-// rollups are counters: the server adds up what any number of workers count, a flush whole or not at all.
+// rollups are counters: the server adds up what any number of workers count, a flush whole or not at all. Two messages of
+// each are kept, so that one that the server breaks (see Broken) does not take the place of the sum before it.
 func (s Settings) rollups(n jobs.Names) jetstream.StreamConfig {
-	c := s.limited(n.Stream("ROLLUPS"), RollupSubject(n, ">"), rollupsAge, 1)
+	c := s.limited(n.Stream("ROLLUPS"), RollupSubject(n, ">"), rollupsAge, 2)
 	c.AllowMsgCounter, c.AllowAtomicPublish = true, true
 	return c
 }

@@ -1,6 +1,7 @@
 package share
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -24,8 +25,9 @@ const (
 // Counters are the fleet's sums; *bus.Client has them.
 type Counters interface {
 	AddRollups(ctx context.Context, inc bus.Increments) error
-	RollupMark(ctx context.Context, mark string) (id string, err error)
-	Rollups(ctx context.Context, prefix string, since time.Time, use func(name, sum string), known func()) error
+	RollupMark(ctx context.Context, mark string) (id string, broken bool, err error)
+	MendRollups(ctx context.Context, broken []bus.Broken) error
+	Rollups(ctx context.Context, prefix string, since time.Time, use func(name, sum string), broken func(bus.Broken), known func()) error
 	Breakers(ctx context.Context, since time.Time, use func(stored time.Time, e jobs.BreakerEvent)) error
 }
 
@@ -46,13 +48,19 @@ type Rollups struct {
 	anew    chan struct{}               // the fleet's sums were deleted
 	strange atomic.Bool                 // something that the book does not take was logged
 
-	// The ids of the deltas that were tried and stored last; only the flushing goroutine has them.
+	mu     sync.Mutex
+	broken map[bus.Broken]bool // read and not mended yet
+
+	// Only the flushing goroutine has these: the ids of the deltas that were tried and stored last, how many of its marks were
+	// broken, and when it was refused to mend, if it was.
 	tried, stored string
+	left          int
+	refused       time.Time
 }
 
 // NewRollups makes Rollups; Run feeds them.
 func NewRollups(cfg RollupsConfig) *Rollups {
-	return &Rollups{cfg: cfg, anew: make(chan struct{}, 1)}
+	return &Rollups{cfg: cfg, anew: make(chan struct{}, 1), broken: map[bus.Broken]bool{}}
 }
 
 // Fleet is the book of the whole fleet: what all workers have flushed, this one included, so that its newest numbers are
@@ -66,16 +74,18 @@ func (r *Rollups) Fleet() (book *rollup.Book, known bool) {
 }
 
 // Run flushes and reads until ctx ends, and then flushes what is left, which takes 8 s at most. What counts must have
-// ended before ctx does.
+// ended before ctx does. It mends what a restart of the server broke of the fleet's sums.
 func (r *Rollups) Run(ctx context.Context, c Counters) {
-	var reading sync.WaitGroup
-	reading.Go(func() {
-		for ctx.Err() == nil {
-			r.read(ctx, c)
+	reading, stop := context.WithCancel(context.WithoutCancel(ctx)) // the last flush may need to know what is broken
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		for reading.Err() == nil {
+			r.read(reading, c)
 		}
 	})
 	r.keepFlushing(ctx, c)
-	reading.Wait()
+	stop()
+	reader.Wait()
 }
 
 // read fills a new book, shows it as soon as it has all sums, and keeps it up to date until ctx ends or the sums begin
@@ -94,10 +104,10 @@ func (r *Rollups) read(ctx context.Context, c Counters) {
 	}
 	var parts sync.WaitGroup
 	parts.Go(func() {
-		r.again(ctx, "hours", func() error { return c.Rollups(ctx, "hour", time.Time{}, set, part(0)) })
+		r.again(ctx, "hours", func() error { return c.Rollups(ctx, "hour", time.Time{}, set, r.foundBroken, part(0)) })
 	})
 	parts.Go(func() {
-		r.again(ctx, "proxies", func() error { return c.Rollups(ctx, "proxy", time.Now().Add(-rowsFor), set, part(1)) })
+		r.again(ctx, "proxies", func() error { return c.Rollups(ctx, "proxy", time.Now().Add(-rowsFor), set, r.foundBroken, part(1)) })
 	})
 	parts.Go(func() {
 		var since time.Time
@@ -147,10 +157,7 @@ func (r *Rollups) keepFlushing(ctx context.Context, c Counters) {
 			return
 		case <-tick.C:
 		}
-		err := r.look(ctx, c)
-		if err == nil {
-			err = r.flush(ctx, c)
-		}
+		err := r.turn(ctx, c)
 		if err != nil && !failing && ctx.Err() == nil {
 			r.cfg.Log.Warn("rollups not flushed, they wait for the next time", "error", err)
 		}
@@ -158,30 +165,49 @@ func (r *Rollups) keepFlushing(ctx context.Context, c Counters) {
 	}
 }
 
+func (r *Rollups) turn(ctx context.Context, c Counters) error {
+	if err := r.look(ctx, c); err != nil {
+		return err
+	}
+	unmended := r.mend(ctx, c)
+	return cmp.Or(r.flush(ctx, c), unmended)
+}
+
 // look finds out whether the fleet's sums are still those that this worker added to: a stream that was deleted or purged
 // no longer has this worker's mark. One that has counted nothing yet stores its mark for that alone.
 func (r *Rollups) look(ctx context.Context, c Counters) error {
 	next := r.cfg.Book.Take()
-	id, err := c.RollupMark(ctx, next.Mark())
-	if err != nil || id != "" && (id == r.stored || id == r.tried) {
+	id, broken, err := c.RollupMark(ctx, r.mark(next))
+	switch {
+	case err != nil:
 		return err
-	}
-	if r.stored != "" {
-		r.cfg.Log.Warn("the fleet's rollups were deleted, they are read anew")
-		select {
-		case r.anew <- struct{}{}:
-		default:
-		}
+	case broken:
+		next = r.leave(next, id)
+	case id != "" && (id == r.stored || id == r.tried):
+		return nil
+	case r.stored != "":
+		r.begin()
 	}
 	r.stored = ""
 	if next.Seq != 0 {
 		return nil // its mark comes with it
 	}
-	if err := c.AddRollups(ctx, bus.Increments{ID: next.ID(), Mark: next.Mark()}); err != nil {
+	mark := r.mark(next)
+	if err := c.AddRollups(ctx, bus.Increments{ID: mark, Mark: mark}); err != nil {
 		return err
 	}
-	r.stored = next.ID()
+	r.stored = mark
 	return nil
+}
+
+// begin forgets what was known of sums that were deleted.
+func (r *Rollups) begin() {
+	r.cfg.Log.Warn("the fleet's rollups were deleted, they are read anew")
+	r.forgetBroken(r.toMend())
+	select {
+	case r.anew <- struct{}{}:
+	default:
+	}
 }
 
 // flush stores one delta after the other, so that the mark of the last one tells of all before it.
@@ -191,7 +217,7 @@ func (r *Rollups) flush(ctx context.Context, c Counters) error {
 		if d.Seq == 0 {
 			return nil
 		}
-		err := c.AddRollups(ctx, bus.Increments{ID: d.ID(), Mark: d.Mark(), Counts: d.Counts, Repeated: d.ID() == r.tried})
+		err := c.AddRollups(ctx, bus.Increments{ID: d.ID(), Mark: r.mark(d), Counts: d.Counts, Repeated: d.ID() == r.tried})
 		r.tried = d.ID()
 		r.cfg.Flushed(err == nil)
 		if err != nil {
@@ -211,7 +237,7 @@ func (r *Rollups) flushLast(ctx context.Context, c Counters) {
 	defer cancel()
 	var failed error
 	for r.cfg.Book.Take().Seq != 0 {
-		err := r.flush(ctx, c)
+		err := r.turn(ctx, c)
 		if err == nil {
 			continue
 		}

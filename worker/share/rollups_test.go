@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/big"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,17 +28,27 @@ type counters struct {
 	slow time.Duration
 	// fails says what becomes of a call: it is stored or not, and whether the answer comes.
 	fails func() (stored, answered bool)
+	// torn says whether the server restarts in the midst of the call, which breaks one half of what it should store.
+	torn func() bool
+	// refused is what becomes of mending.
+	refused error
 
 	mu       sync.Mutex
 	sums     map[string]*big.Int
 	marks    map[string]string
+	broken   map[string]bus.Broken // by counter or mark
 	calls    int
-	streams  int // how many streams were deleted
+	mends    int
+	seq      uint64 // of the last broken one
+	streams  int    // how many streams were deleted
 	breakers []jobs.BreakerEvent
 }
 
 func newCounters() *counters {
-	return &counters{sums: map[string]*big.Int{}, marks: map[string]string{}, fails: func() (bool, bool) { return true, true }}
+	return &counters{
+		sums: map[string]*big.Int{}, marks: map[string]string{}, broken: map[string]bus.Broken{},
+		fails: func() (bool, bool) { return true, true }, torn: func() bool { return false },
+	}
 }
 
 func (c *counters) AddRollups(ctx context.Context, inc bus.Increments) error {
@@ -51,27 +63,88 @@ func (c *counters) AddRollups(ctx context.Context, inc bus.Increments) error {
 	if inc.Repeated && c.marks[inc.Mark] == inc.ID {
 		return nil
 	}
-	stored, answered := c.fails()
-	if stored {
-		c.marks[inc.Mark] = inc.ID
-		for name, text := range inc.Counts {
-			n, _ := new(big.Int).SetString(text, 10)
-			if sum := c.sums[name]; sum != nil {
-				n.Add(n, sum)
-			}
-			c.sums[name] = n
+	for name := range c.broken {
+		if _, mine := inc.Counts[name]; mine || name == inc.Mark {
+			return errors.New("message counter is broken")
 		}
 	}
-	if !stored || !answered {
+	stored, answered := c.fails()
+	torn := c.torn()
+	if stored {
+		c.store(inc, torn)
+	}
+	if !stored || !answered || torn {
 		return errors.New("no answer")
 	}
 	return nil
 }
 
-func (c *counters) RollupMark(_ context.Context, mark string) (string, error) {
+func (c *counters) store(inc bus.Increments, torn bool) {
+	c.marks[inc.Mark] = inc.ID
+	for i, name := range slices.Sorted(maps.Keys(inc.Counts)) {
+		if torn && i >= len(inc.Counts)/2 {
+			c.breaks(name, inc.Counts[name])
+			continue
+		}
+		c.add(name, inc.Counts[name])
+	}
+	if torn {
+		c.breaks(inc.Mark, "1")
+	}
+}
+
+func (c *counters) breaks(name, increment string) {
+	c.seq++
+	c.broken[name] = bus.Broken{Name: name, Increment: increment, ID: fmt.Sprint("batch.", c.seq), Seq: c.seq}
+}
+
+func (c *counters) add(name, text string) {
+	n, _ := new(big.Int).SetString(text, 10)
+	if sum := c.sums[name]; sum != nil {
+		n.Add(n, sum)
+	}
+	c.sums[name] = n
+}
+
+func (c *counters) RollupMark(_ context.Context, mark string) (id string, broken bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.marks[mark], nil
+	_, broken = c.broken[mark]
+	return c.marks[mark], broken, nil
+}
+
+func (c *counters) MendRollups(_ context.Context, broken []bus.Broken) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mends++
+	if c.refused != nil {
+		return c.refused
+	}
+	for _, b := range broken {
+		if c.broken[b.Name] == b {
+			delete(c.broken, b.Name)
+			c.add(b.Name, b.Increment)
+		}
+	}
+	return nil
+}
+
+// mayMend answers whoever mends from now on.
+func (c *counters) mayMend(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refused = err
+}
+
+// tearNext lets the server restart in the midst of the next call.
+func (c *counters) tearNext() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next := true
+	c.torn = func() (torn bool) {
+		torn, next = next, false
+		return torn
+	}
 }
 
 // remake deletes the stream and makes it anew. Who reads the old one waits for what follows in it.
@@ -80,6 +153,7 @@ func (c *counters) remake() {
 	defer c.mu.Unlock()
 	clear(c.sums)
 	clear(c.marks)
+	clear(c.broken)
 	c.streams++
 }
 
@@ -89,7 +163,10 @@ func (c *counters) stream() int {
 	return c.streams
 }
 
-func (c *counters) Rollups(ctx context.Context, prefix string, _ time.Time, use func(name, sum string), known func()) error {
+func (c *counters) Rollups(
+	ctx context.Context, prefix string, _ time.Time, use func(name, sum string), broken func(bus.Broken), known func(),
+) error {
+	last := uint64(0)
 	for name, sum := range c.all(prefix) {
 		use(name, sum)
 	}
@@ -100,12 +177,28 @@ func (c *counters) Rollups(ctx context.Context, prefix string, _ time.Time, use 
 				use(name, sum)
 			}
 		}
+		for _, b := range c.brokenSince(prefix, &last) {
+			broken(b)
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(500 * time.Millisecond):
 		}
 	}
 	return context.Cause(ctx)
+}
+
+// brokenSince are told once, as those of a stream are.
+func (c *counters) brokenSince(prefix string, last *uint64) (out []bus.Broken) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, b := range c.broken {
+		if b.Seq > *last && strings.HasPrefix(name, prefix+".") {
+			out = append(out, b)
+		}
+	}
+	*last = c.seq
+	return out
 }
 
 func (c *counters) all(prefix string) map[string]string {
@@ -198,15 +291,15 @@ func TestDrainedWorkerLosesNothingAndNothingCountsTwice(t *testing.T) {
 		rapid.SyncTest(t, func(t *rapid.T) {
 			fleet := newCounters()
 			fleet.slow = 10 * time.Millisecond
-			trouble := rapid.SliceOfN(rapid.IntRange(0, 2), 0, 8).Draw(t, "trouble")
+			trouble := rapid.SliceOfN(rapid.IntRange(0, 3), 0, 8).Draw(t, "trouble")
+			next := 2
 			fleet.fails = func() (bool, bool) {
-				if len(trouble) == 0 {
-					return true, true
+				if next = 2; len(trouble) > 0 {
+					next, trouble = trouble[0], trouble[1:]
 				}
-				next := trouble[0]
-				trouble = trouble[1:]
 				return next > 0, next > 1
 			}
+			fleet.torn = func() bool { return next == 3 }
 			one := rollup.NewBook()
 			ctx, end := context.WithCancel(context.Background())
 			var running sync.WaitGroup
@@ -224,6 +317,10 @@ func TestDrainedWorkerLosesNothingAndNothingCountsTwice(t *testing.T) {
 			}
 			end()
 			running.Wait()
+			next, trouble = 2, nil // of what the last restarts broke, the next worker reads
+			ctx, end = context.WithTimeout(context.Background(), 10*time.Second)
+			defer end()
+			newRollups(rollup.NewBook(), anyway).Run(ctx, fleet)
 			got, want := fleet.book(t), one
 			if got, want := fmt.Sprint(got.Series(24), got.ByProxy(24)), fmt.Sprint(want.Series(24), want.ByProxy(24)); got != want {
 				t.Fatalf("got  %s\nwant %s", got, want)
@@ -318,6 +415,61 @@ func TestEachFlushIsTold(t *testing.T) {
 		running.Wait()
 		if fmt.Sprint(told) != "[false true]" {
 			t.Errorf("told %v, want the one that failed and the one that did not, and nothing while nothing happens", told)
+		}
+	})
+}
+
+// TestCountersThatARestartBrokeAreMended has two workers at the time of a restart, which may not mend, and one that comes
+// later and may.
+func TestCountersThatARestartBrokeAreMended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fleet := newCounters()
+		ctx, end := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		defer running.Wait()
+		defer end()
+		var logs []*lockedBuffer
+		start := func() *rollup.Book {
+			log, book := new(lockedBuffer), rollup.NewBook()
+			logs = append(logs, log)
+			r := share.NewRollups(share.RollupsConfig{Book: book, Flushed: anyway, Log: slog.New(slog.NewTextHandler(log, nil))})
+			running.Go(func() { r.Run(ctx, fleet) })
+			return book
+		}
+		count := func(books ...*rollup.Book) {
+			for _, b := range books {
+				b.Job(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1})
+			}
+			time.Sleep(5 * time.Second)
+			synctest.Wait()
+		}
+		one, other := start(), start()
+		count(one, other)
+		fleet.mayMend(fmt.Errorf("mend rollups: %w", bus.ErrPermission))
+		fleet.tearNext()
+		count(one)
+		count(one, other)
+		time.Sleep(80 * time.Second)
+		synctest.Wait()
+		if got := fleet.jobs(t); got > 3 || fleet.mends != 4 {
+			t.Errorf("without the permission the fleet has %d jobs after %d tries, want what comes later to wait, and one try of each worker a minute", got, fleet.mends)
+		}
+		fleet.mayMend(nil)
+		count(start())
+		if got := fleet.jobs(t); got < 4 {
+			t.Errorf("the fleet has %d jobs when a worker came that may mend, want at least the 3 before the refusal and its own", got)
+		}
+		count(one, other)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := fleet.jobs(t); got != 8 || len(fleet.broken) != 1 {
+			t.Errorf("the fleet has %d jobs and %v broken, want all 8, and nothing broken but a mark", got, fleet.broken)
+		}
+		for i, log := range logs {
+			refused, mended := strings.Count(log.String(), "may not mend them"), strings.Count(log.String(), "they are mended")
+			if wantRefused := 1 - i/2; refused != wantRefused || mended != 1 {
+				t.Errorf("worker %d said %d times that it may not mend and %d times that it did, want %d and 1: %s", i, refused, mended, wantRefused, log)
+			}
 		}
 	})
 }
