@@ -166,6 +166,13 @@ func (f fleet) addUp(t *testing.T) {
 	if got := f.worker.sums(t); got["hour.2026010100.attempts"] != "1" {
 		t.Errorf("worker: got sums %v", got)
 	}
+	stream, err := f.worker.js.Stream(soon(t), "GOFER_ROLLUPS")
+	must(t, err)
+	must(t, stream.DeleteMsg(soon(t), 1)) // as it mends
+	must(t, f.worker.MendRollups(soon(t), []bus.Broken{{Name: "hour.2026010100.attempts", Increment: "1", ID: "a.1", Seq: 1}}))
+	if got := f.worker.sums(t); got["hour.2026010100.attempts"] != "1" {
+		t.Errorf("worker: got sums %v after it mended", got)
+	}
 	must(t, f.worker.PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: "p1", ToState: "open"}))
 	ctx, stop := context.WithCancelCause(soon(t))
 	isError(t, f.worker.Breakers(ctx, time.Time{}, func(time.Time, jobs.BreakerEvent) { stop(errEnough) }), errEnough)
@@ -228,6 +235,9 @@ func TestWhatAUserMayNotDoIsRefused(t *testing.T) {
 		{"worker writes proxies", f.worker, "$KV.gofer-proxies.p1"},
 		{"worker purges jobs", f.worker, "$JS.API.STREAM.PURGE.GOFER_JOBS"},
 		{"worker purges breakers", f.worker, "$JS.API.STREAM.PURGE.KV_gofer-breakers"},
+		{"worker deletes a job", f.worker, "$JS.API.STREAM.MSG.DELETE.GOFER_JOBS"},
+		{"worker deletes a result", f.worker, "$JS.API.STREAM.MSG.DELETE.GOFER_RESULTS"},
+		{"worker purges rollups", f.worker, "$JS.API.STREAM.PURGE.GOFER_ROLLUPS"},
 		{"worker changes a stream", f.worker, "$JS.API.STREAM.UPDATE.GOFER_JOBS"},
 	} {
 		must(t, c.in.nc.Publish(c.subject, nil))
