@@ -51,7 +51,7 @@ bench: ## runs the benchmarks, those of other libraries beside them, last the wh
 
 experiments: ## measures ten aims, each beside a baseline of the same run: what retries, breakers and the choice of proxies are worth
 	EXPERIMENTS=full go test -count=1 -timeout 15m -run Experiments -v ./testenv/experiments
-	cd testenv/peers && go test -count=1 -run DeadTarget -v .
+	cd testenv/peers && go test -count=1 -run DeadTargets -v .
 
 chaos: ## kills, freezes, cuts and fills real processes under load, and counts what came of the jobs; about ten minutes
 	go run ./testenv/chaos

@@ -113,7 +113,7 @@ func (l *Lease) settle(e *entry, v *Verdict, now time.Duration) (changed breaker
 		l.pool.pace = mix(l.pool.pace, v.Latency)
 		return l.permit.Success(), append(l.pool.worked(e, now), l.pool.cleared(hash(l.host, ""), e, now)...)
 	case ProxyFault:
-		return l.fault(e, 0, v, now)
+		return l.fault(e, 0, v, true, now)
 	case Unclear:
 		return l.unclear(e, v, now)
 	case PairFault:
@@ -139,40 +139,36 @@ func (l *Lease) settle(e *entry, v *Verdict, now time.Duration) (changed breaker
 }
 
 // unclear asks what is known of the target before it blames the proxy.
-func (l *Lease) unclear(e *entry, v *Verdict, now time.Duration) (breaker.Event, []Event) {
-	target := hash(l.host, "")
-	failed, standing := l.pool.targets.failed(target, e, len(l.pool.list), now)
+func (l *Lease) unclear(e *entry, v *Verdict, now time.Duration) (changed breaker.Event, whole []Event) {
+	p, target := l.pool, hash(l.host, "")
+	failed, standing := p.targets.failed(target, e, len(p.list), now)
+	blame := true
 	switch standing {
 	case suspect:
 		l.permit.Release()
 		return breaker.Event{}, nil
 	case healthy:
-		if !e.record.failing() {
-			// A part of the target may be down or hang while the rest answers, and good proxies meet that now and then. Silence may
-			// still be the whole pool's.
-			return breaker.Event{}, l.pardon(e, !v.Answered, now)
+		if e.record.failing() {
+			return l.fault(e, 0, v, true, now) // the failure stands for itself
 		}
-		target = 0 // the failure stands for itself
-	case unknown:
-		if !l.Probe() && !l.pool.outage.unlikely(e.record.streak()+1) {
-			failed.open = l.number // it is the proxy's if the target answers through another one soon; see cleared
-			return breaker.Event{}, l.pardon(e, true, now)
+		// A part of the target may be down or hang while the rest answers, and good proxies meet that now and then. Silence may
+		// still be the whole pool's.
+		if !v.Answered {
+			whole, blame = p.faulty(e, true, now)
 		}
-	}
-	return l.fault(e, target, v, now)
-}
-
-// pardon books a failure that does not count against the proxy, or not yet; silent ones may be the whole pool's.
-func (l *Lease) pardon(e *entry, silent bool, now time.Duration) (whole []Event) {
-	blame := true
-	if silent {
-		whole, blame = l.pool.faulty(e, now)
+	case unknown, doubted:
+		news := standing == unknown // that a second proxy fails there, too, says nothing new of the pool
+		if l.Probe() || p.outage.unlikely(e.record.streak()+1) {
+			return l.fault(e, target, v, news, now)
+		}
+		failed.open = l.number // it is the proxy's if the target answers through another one soon; see cleared
+		whole, blame = p.faulty(e, news, now)
 	}
 	if blame {
 		e.record.add(false, 0)
 	}
 	l.permit.Release()
-	return whole
+	return breaker.Event{}, whole
 }
 
 // cleared books that a target answered through a proxy: others that failed there a moment ago are to blame for it, if they
@@ -199,8 +195,8 @@ func (p *Pool) cleared(target uint64, through *entry, now time.Duration) (opened
 }
 
 // fault blames the proxy, unless the whole pool fails.
-func (l *Lease) fault(e *entry, target uint64, v *Verdict, now time.Duration) (breaker.Event, []Event) {
-	whole, blame := l.pool.faulty(e, now)
+func (l *Lease) fault(e *entry, target uint64, v *Verdict, news bool, now time.Duration) (breaker.Event, []Event) {
+	whole, blame := l.pool.faulty(e, news, now)
 	if !blame {
 		l.permit.Release()
 		return breaker.Event{}, whole

@@ -14,7 +14,8 @@ import (
 type outage struct {
 	rate   float64 // the share of attempts that deliver, a moving mean; those of an outage do not count
 	rated  float64 // how many attempts the mean is of, up to ratedMost
-	streak int     // faults since a proxy delivered last
+	faults int     // since a proxy delivered last
+	streak int     // those of them that say more than the one before
 	by     [witnesses]*entry
 	n      int           // the proxies of the streak that had lately delivered: by[:n]
 	last   time.Duration // when any proxy delivered last; zero: never
@@ -30,8 +31,9 @@ const (
 	ratedMost = 64
 	// working is how long a delivery shows that a proxy works.
 	working = 10 * time.Minute
-	// chance is how improbable a streak has to be, at the rate at which attempts delivered before, to be no accident.
-	chance = 1e-5
+	// How improbable a streak has to be, at the rate at which attempts delivered before, to be no accident: one of a proxy, and
+	// one of the whole pool, which makes many times as many attempts.
+	chance, poolChance = 1e-5, 1e-7
 	// From so many proxies on a failure is not taken to be each job's own, and from so many it is the pool's.
 	doubtFrom, outageFrom = 3, 5
 	// quiet is how long after the latest fault the pool is said to fail: without jobs nobody finds out that it no longer does.
@@ -46,12 +48,12 @@ func (o *outage) delivered(e *entry, now time.Duration) (ended bool) {
 	if ended = o.on; ended {
 		o.over = now
 	} else {
-		for range min(o.streak, ratedMost) {
+		for range min(o.faults, ratedMost) {
 			o.weigh(0)
 		}
 	}
 	o.weigh(1)
-	o.streak, o.on = 0, false
+	o.faults, o.streak, o.on = 0, 0, false
 	if o.n > 0 {
 		o.by, o.n = [witnesses]*entry{}, 0
 	}
@@ -64,12 +66,15 @@ func (o *outage) weigh(good float64) {
 	o.rate += (good - o.rate) / o.rated
 }
 
-// failed notes a fault of a proxy, and reports whether an outage began with it. sound is how many proxies there are whose
-// breaker is closed.
-func (o *outage) failed(e *entry, sound int, now time.Duration) (began bool) {
-	o.streak++
+// failed notes a fault of a proxy, and reports whether an outage began with it. That a target fails through a second proxy is no
+// news of the pool. sound is how many proxies there are whose breaker is closed.
+func (o *outage) failed(e *entry, news bool, sound int, now time.Duration) (began bool) {
+	o.faults++
 	o.fault = now
-	o.witness(e, now)
+	if news {
+		o.streak++
+		o.witness(e, now)
+	}
 	if o.on || !o.doubtful() || o.n < max(outageFrom, min(witnesses, sound*3/4)) {
 		return false
 	}
@@ -88,14 +93,16 @@ func (o *outage) witness(e *entry, now time.Duration) {
 
 // doubtful reports whether the faults since the last delivery are more than bad luck of those who met them.
 func (o *outage) doubtful() bool {
-	return o.n >= doubtFrom && o.unlikely(o.streak)
+	return o.n >= doubtFrom && o.luck(o.streak) < poolChance
 }
 
-// unlikely reports whether so many failures in a row are more than bad luck, at the rate at which attempts deliver. Where
-// nothing has delivered yet there is no rate, and nobody's luck is to blame.
-func (o *outage) unlikely(streak int) bool {
-	failing := 1 - min(max(o.rate, 0.01), 0.99)
-	return o.rated == 0 || math.Pow(failing, float64(streak)) < chance
+// unlikely reports whether so many failures in a row are more than bad luck of a proxy. Where nothing has delivered yet nothing
+// is known of luck.
+func (o *outage) unlikely(streak int) bool { return o.rated == 0 || o.luck(streak) < chance }
+
+// luck is how probable so many failures in a row are at the rate at which attempts deliver.
+func (o *outage) luck(streak int) float64 {
+	return math.Pow(1-min(max(o.rate, 0.01), 0.99), float64(streak))
 }
 
 // Failing reports whether the pool fails as a whole, and since when. Meanwhile an attempt a second finds out whether that
@@ -155,15 +162,15 @@ func (p *Pool) worked(e *entry, now time.Duration) []Event {
 }
 
 // faulty books a proxy's fault; the event is the beginning of an outage. While there is one, nobody is to blame.
-func (p *Pool) faulty(e *entry, now time.Duration) (began []Event, blame bool) {
-	if p.outage.failed(e, len(p.list)-p.troubled, now) {
+func (p *Pool) faulty(e *entry, news bool, now time.Duration) (began []Event, blame bool) {
+	if p.outage.failed(e, news, len(p.list)-p.troubled, now) {
 		began = []Event{p.whole(breaker.Closed, breaker.Open, now,
-			fmt.Sprintf("%d attempts in a row failed, and %d proxies that had worked", p.outage.streak, p.outage.n))}
+			fmt.Sprintf("%d attempts in a row failed, and %d proxies that had worked", p.outage.faults, p.outage.n))}
 	}
 	return began, !p.outage.on
 }
 
 // whole is an event of the pool as a whole.
 func (p *Pool) whole(from, to breaker.State, now time.Duration, reason string) Event {
-	return Event{Event: breaker.Event{From: from, To: to, At: p.group.Time(now), Reason: reason, Failures: p.outage.streak}}
+	return Event{Event: breaker.Event{From: from, To: to, At: p.group.Time(now), Reason: reason, Failures: p.outage.faults}}
 }

@@ -7,8 +7,9 @@ type standing uint8
 
 const (
 	unknown standing = iota
+	doubted          // it fails through another proxy too
 	healthy          // it answers through other proxies
-	suspect          // it fails through other proxies too
+	suspect          // it fails through so many that it is to blame
 )
 
 // targets remembers through which proxies a target failed since it last answered. A target that failed through three is held
@@ -69,6 +70,8 @@ func (t *targets) failed(host uint64, by *entry, pool int, now time.Duration) (f
 		return f, suspect
 	case x.answered > 0 && now-x.answered < lately:
 		return f, healthy
+	case n > 1:
+		return f, doubted
 	}
 	return f, unknown
 }
