@@ -313,3 +313,27 @@ func TestLateResultsOfRemovedProxiesSayNothingOfThePool(t *testing.T) {
 		t.Error("a pool of which nothing was asked yet is said to fail")
 	}
 }
+
+func TestAProxyWorksForTenMinutesAfterADelivery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pool(t, rotation.RoundRobin, 1, nil)
+		works := func() bool {
+			l := take(t, p, rotation.Need{})
+			defer l.Release()
+			return l.Works()
+		}
+		if works() {
+			t.Error("it works before it delivered anything")
+		}
+		take(t, p, rotation.Need{}).Report(rotation.Verdict{Kind: rotation.Delivered})
+		for _, c := range []struct {
+			later time.Duration
+			want  bool
+		}{{0, true}, {9*time.Minute + 59*time.Second, true}, {3 * time.Second, false}} {
+			time.Sleep(c.later)
+			if got := works(); got != c.want {
+				t.Errorf("%v later it works: %v", c.later, got)
+			}
+		}
+	})
+}

@@ -3,6 +3,8 @@ package rotation_test
 import (
 	"errors"
 	"fmt"
+	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -132,6 +134,37 @@ func TestStrictRegionWithoutARegionDemandsNothing(t *testing.T) {
 func refusal(p *rotation.Pool, need rotation.Need) error {
 	_, _, err := p.Pick(need)
 	return err
+}
+
+// Of every need that is another's no longer, a place in its set would stay with each proxy.
+func TestMemoryDoesNotGrowWithTheFilters(t *testing.T) {
+	const tags = 40
+	all := make([]string, tags)
+	for i := range all {
+		all[i] = fmt.Sprint("t", i)
+	}
+	p := pool(t, rotation.RoundRobin, 300, func(int) string { return "tags=" + strings.Join(all, ",") })
+	ask := func(from, to int) {
+		for i := range all[from:to] {
+			for j := range all {
+				take(t, p, rotation.Need{Tags: []string{all[from+i], all[j]}}).Release()
+			}
+		}
+	}
+	ask(0, 10) // more than there are sets for
+	before := heap()
+	ask(10, tags)
+	if more := heap() - before; more > 4<<20 {
+		t.Errorf("%d needs took %d KiB of memory, want what %d took", tags*tags, more>>10, 10*tags)
+	}
+	runtime.KeepAlive(p)
+}
+
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
 
 func TestMoreFiltersThanAreKeptStillFindTheRightProxies(t *testing.T) {

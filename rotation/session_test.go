@@ -3,6 +3,7 @@ package rotation_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -166,5 +167,35 @@ func TestSessionLeavesABusyProxyThatDoesNotWork(t *testing.T) {
 	p.Reset(held.ID())
 	if got := take(t, p, need).ID(); got != l.ID() {
 		t.Errorf("got %s, want %s, where the session moved to", got, l.ID())
+	}
+}
+
+// A list is put in place in small steps, and picks go on meanwhile.
+func TestASessionGetsNoProxyThatTheChangingListTookTheTagFrom(t *testing.T) {
+	const n = 10_000
+	tags := func(odd string) []rotation.Proxy {
+		return proxies(t, n, func(i int) string { return []string{"tags=a", odd}[i%2] })
+	}
+	lists := [][]rotation.Proxy{tags("tags=b"), tags("tags=a")}
+	p := rotation.New(rotation.Config{})
+	p.Replace(lists[1])
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range 10 {
+			p.Replace(lists[i%2])
+		}
+	}()
+	for i := 0; ; i++ {
+		select {
+		case <-done:
+			return
+		default:
+		}
+		l := take(t, p, rotation.Need{Session: fmt.Sprint("s", i%1000), Tags: []string{"a"}})
+		if got := l.Proxy().Tags; !slices.Equal(got, []string{"a"}) {
+			t.Fatalf("got a proxy with the tags %v, want a", got)
+		}
+		l.Release()
 	}
 }

@@ -104,9 +104,9 @@ func (p *Pool) live(id uint64) *set {
 	return nil
 }
 
-// join makes a proxy a member if it passes the filter and is not one yet.
+// join makes a proxy that is none yet a member if it passes the filter.
 func (p *Pool) join(s *set, e *entry, now time.Duration) {
-	if e.gone || e.in(s.id) != nil || !s.filter.matches(e.proxy) {
+	if e.gone || !s.filter.matches(e.proxy) {
 		return
 	}
 	i := slices.IndexFunc(e.places, func(at place) bool { return p.live(at.set) == nil })

@@ -79,6 +79,34 @@ func TestWeightsAreExactOverACycle(t *testing.T) {
 	})
 }
 
+// TestWeightsStayWhereTheyBelong takes proxies out and puts them back, so that others take their places.
+func TestWeightsStayWhereTheyBelong(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		weights := rapid.SliceOfN(rapid.IntRange(4, 7), 3, 12).Draw(t, "weights")
+		p := drawPool(rotation.Weighted, len(weights), func(i int, p *rotation.Proxy) { p.Weight = weights[i] })
+		cycle := 0
+		for i, weight := range weights {
+			if rapid.Bool().Draw(t, "goes for a while") {
+				spoil(p, fmt.Sprint("p", i))
+				p.Reset(fmt.Sprint("p", i))
+			}
+			cycle += weight
+		}
+		// Each comes back with nothing to its credit, so a cycle may be off by one.
+		got := make([]int, len(weights))
+		for range 10 * cycle {
+			l := take(t, p, rotation.Need{})
+			got[number(t, l)]++
+			l.Release()
+		}
+		for i, weight := range weights {
+			if off := got[i] - 10*weight; off < -1 || off > 1 {
+				t.Fatalf("got %v picks in ten cycles, want ten times the weights %v", got, weights)
+			}
+		}
+	})
+}
+
 // TestTurnsGoRoundAndLoadsStayLevel: one after the other never meets a proxy again before it has met all others, and the
 // least used never differ by more than one attempt under way.
 func TestTurnsGoRoundAndLoadsStayLevel(t *testing.T) {
