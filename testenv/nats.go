@@ -54,6 +54,17 @@ func (n *NATS) Stop() {
 	n.srv.WaitForShutdown()
 }
 
+// Reload changes options of the running server, as an edit of its configuration and a SIGHUP do. Clients that gave a user are
+// looked at anew, and may have to connect again.
+func (n *NATS) Reload(change func(*server.Options)) {
+	n.tb.Helper()
+	change(&n.opts)
+	opts := n.opts
+	if err := n.srv.ReloadOptions(&opts); err != nil {
+		n.tb.Fatalf("reload nats-server: %v", err)
+	}
+}
+
 // URL is where the server listens.
 func (n *NATS) URL() string { return fmt.Sprintf("nats://127.0.0.1:%d", n.opts.Port) }
 

@@ -150,7 +150,8 @@ func New(cfg Config) (*Worker, error) {
 }
 
 // Run takes and runs jobs until ctx ends, then drains: it takes no more, lets the running ones finish, and hands back
-// those that are not done in time. It returns when no job is left in its hands.
+// those that are not done in time. If bus.ErrUnreachable is the cause of ctx's end, nothing can be stored or handed back any
+// more: it breaks the running ones off at once, and the server gives them to others. It returns when no job is left in its hands.
 func (w *Worker) Run(ctx context.Context) error {
 	// Jobs outlive ctx by the drain; cut ends them, and end what is done to settle them.
 	work, cut := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -172,9 +173,12 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	w.draining.Store(true)
-	spare := w.spare()
-	defer time.AfterFunc(w.cfg.DrainTimeout-spare, func() { cut(jobs.ErrStopping) }).Stop()
-	defer time.AfterFunc(w.cfg.DrainTimeout-spare/4, func() { end(jobs.ErrStopping) }).Stop()
+	spare, limit := w.spare(), w.cfg.DrainTimeout
+	if errors.Is(context.Cause(ctx), bus.ErrUnreachable) {
+		limit = 0
+	}
+	defer time.AfterFunc(limit-spare, func() { cut(jobs.ErrStopping) }).Stop()
+	defer time.AfterFunc(limit-spare/4, func() { end(jobs.ErrStopping) }).Stop()
 	pulls.Wait()
 	close(w.tasks)
 	runs.Wait()

@@ -72,7 +72,8 @@ func newRig(c config, proxies []rotation.Proxy, log *slog.Logger) (*rig, error) 
 	return r, nil
 }
 
-// run serves and works until ctx ends, then drains. The HTTP side goes last, so that /readyz can say what happens.
+// run serves and works until ctx ends or the connection is closed for good, then drains. The HTTP side goes last, so that
+// /readyz can say what happens.
 func (r *rig) run(ctx context.Context, listener net.Listener) error {
 	ctx, r.drain = context.WithCancelCause(ctx)
 	defer r.drain(nil)
@@ -87,17 +88,21 @@ func (r *rig) run(ctx context.Context, listener net.Listener) error {
 	defer func() { _ = server.Close() }()
 	r.log.Info("worker starting", "worker", r.config.WorkerName, "version", buildVersion(), "http", listener.Addr().String(), "proxies", r.pool.Len())
 	l, err := r.open(ctx)
-	if err != nil || l == nil {
-		return err
+	if l != nil {
+		defer l.nc.Close()
+		err = r.work(ctx, l)
 	}
-	defer l.nc.Close()
-	return r.work(ctx, l)
+	if gone := context.Cause(ctx); err == nil && errors.Is(gone, bus.ErrUnreachable) {
+		err = gone
+	}
+	return err
 }
 
 // open waits for the server and creates what is missing there. It returns nothing when ctx ends first.
 func (r *rig) open(ctx context.Context) (*line, error) {
 	dial := r.config.dial("gofer worker " + r.config.WorkerName)
 	dial.Patient, dial.Reconnected, dial.Failed = true, r.metrics.Reconnected, r.metrics.AsyncError
+	dial.Closed = func(reason error) { r.drain(reason) } // a new process connects anew
 	nc, err := bus.Connect(ctx, dial, r.log)
 	if ctx.Err() != nil {
 		return nil, nil
@@ -174,7 +179,7 @@ func (r *rig) work(ctx context.Context, l *line) error {
 	silence()
 	stop()
 	parts.Wait()
-	if flushErr := l.nc.FlushTimeout(2 * time.Second); flushErr != nil {
+	if flushErr := l.nc.FlushTimeout(2 * time.Second); flushErr != nil && !l.nc.IsClosed() {
 		r.log.Warn("connection not flushed", "error", flushErr)
 	}
 	r.log.Info("worker stopped", "worker", r.config.WorkerName)

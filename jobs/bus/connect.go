@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -35,14 +36,18 @@ type Dial struct {
 	// its kind: "permission", "slow_consumer" or "other". Nil is allowed.
 	Reconnected func()
 	Failed      func(kind string)
+	// Closed is called once if the connection ends for good and not by its owner's Close: the server may break it off with a
+	// word that nats.go never connects again after, such as that a message was too large for a limit that was lowered. The
+	// reason wraps ErrUnreachable and holds no secret. Credentials that are refused end nothing. Nil is allowed.
+	Closed func(reason error)
 	// Patient makes Connect go on trying until a server answers or ctx ends, and say so; else it tries once.
 	Patient bool
 }
 
-// Connect connects and keeps connected: a connection that breaks is mended for as long as it takes. What is published
-// while it is broken fails at once; buffered, an ack would look done and arrive when the job is somebody else's. What
-// happens to the connection is logged, unless log is nil; neither an error nor a log line holds a secret. The caller
-// closes it.
+// Connect connects and keeps connected: a connection that breaks is mended for as long as it takes, also while the server
+// refuses the user; only what Dial.Closed is told of ends it. What is published while it is broken fails at once; buffered,
+// an ack would look done and arrive when the job is somebody else's. What happens to the connection is logged, unless log
+// is nil; neither an error nor a log line holds a secret. The caller closes it.
 //
 // Errors: ErrUnreachable, ErrCredentials, or one that names the field that is wrong and wraps ErrConfig.
 func Connect(ctx context.Context, d Dial, log *slog.Logger) (*nats.Conn, error) {
@@ -122,6 +127,7 @@ func (d Dial) options(log *slog.Logger) ([]nats.Option, error) {
 		nats.ReconnectJitter(250*time.Millisecond, time.Second), nats.PingInterval(3 * time.Second), nats.MaxPingsOutstanding(2),
 		// A server whose users are being changed refuses for a while; that must not end a worker.
 		nats.IgnoreAuthErrorAbort(),
+		nats.NoCallbacksAfterClientClose(), // whoever closes the connection knows of it
 	}
 	if d.InboxPrefix != "" {
 		opts = append(opts, nats.CustomInboxPrefix(d.InboxPrefix))
@@ -130,7 +136,8 @@ func (d Dial) options(log *slog.Logger) ([]nats.Option, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(append(opts, credentials...), d.handlers(log)...), nil
+	opts = append(append(opts, credentials...), d.handlers(log)...)
+	return append(opts, d.closedHandler(log)), nil
 }
 
 func (d Dial) credentials() (opts []nats.Option, err error) {
@@ -255,6 +262,23 @@ func (d Dial) handlers(log *slog.Logger) []nats.Option {
 			log.Warn("NATS reports an error", "error", err, "subject", subject)
 		}),
 	}
+}
+
+func (d Dial) closedHandler(log *slog.Logger) nats.Option {
+	return nats.ClosedHandler(func(nc *nats.Conn) {
+		servers, _ := d.servers() // with a scheme, so that their secrets are seen
+		reason := gone(nc, servers)
+		log.Error("NATS connection closed for good", "error", reason)
+		if d.Closed != nil {
+			d.Closed(reason)
+		}
+	})
+}
+
+// gone says that a connection is closed, and why.
+func gone(nc *nats.Conn, servers string) error {
+	why := cmp.Or(nc.LastError(), nats.ErrConnectionClosed)
+	return fmt.Errorf("%w: the connection is closed for good: %w", ErrUnreachable, withoutSecrets(why, servers))
 }
 
 // kindOf sorts an error that NATS reports outside a call.

@@ -19,6 +19,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/testenv"
 )
@@ -174,4 +175,55 @@ func TestARefusedSubjectIsLogged(t *testing.T) {
 	if got := <-said; !strings.Contains(got, "no.way") || !strings.Contains(got, "level=ERROR") {
 		t.Errorf("got log line %q, want an error that names the subject", got)
 	}
+}
+
+// TestAConnectionThatIsClosedForGoodIsToldOf: nats.go does not connect again after an error of the server that it does not know
+// as one that passes.
+func TestAConnectionThatIsClosedForGoodIsToldOf(t *testing.T) {
+	t.Parallel()
+	srv := testenv.StartNATS(t, nil)
+	said, closed := make(chan string, 10), make(chan error, 10)
+	log := slog.New(slog.NewTextHandler(writer(func(line string) { said <- line }), nil))
+	nc, err := bus.Connect(soon(t), bus.Dial{URL: srv.URL(), Closed: func(reason error) { closed <- reason }}, log)
+	must(t, err)
+	client, err := bus.New(nc, names(t))
+	must(t, err)
+	srv.Reload(func(o *server.Options) { o.MaxPayload = 10 })
+	must(t, nc.Publish("x", []byte("more than ten bytes")))
+	reason := next(t, closed)
+	isError(t, reason, bus.ErrUnreachable)
+	if text := reason.Error() + next(t, said); strings.Count(text, "Maximum Payload Violation") != 2 {
+		t.Errorf("told and logged %s, want the server's words twice", text)
+	}
+	isError(t, client.Follow(soon(t), bus.Filter{}, func(jobs.Result) error { return nil }), bus.ErrUnreachable)
+}
+
+// TestAUserWhoIsRefusedForAWhileStaysConnected changes the password under a connection, and back.
+func TestAUserWhoIsRefusedForAWhileStaysConnected(t *testing.T) {
+	t.Parallel()
+	srv := testenv.StartNATS(t, func(o *server.Options) { o.Username, o.Password = "u", "p" })
+	back, refused := make(chan struct{}, 1), make(chan struct{}, 100)
+	nc, err := bus.Connect(soon(t), bus.Dial{
+		URL: srv.URL(), User: "u", Password: "p", Reconnected: func() { back <- struct{}{} }, Failed: func(string) { refused <- struct{}{} },
+		Closed: func(reason error) { t.Error(reason) },
+	}, quiet())
+	must(t, err)
+	defer nc.Close()
+	srv.Reload(func(o *server.Options) { o.Password = "another" })
+	for range 4 { // nats.go would end the connection at the second
+		next(t, refused)
+	}
+	srv.Reload(func(o *server.Options) { o.Password = "p" })
+	next(t, back)
+}
+
+// next is what comes next over a channel.
+func next[T any](t *testing.T, from <-chan T) (what T) {
+	t.Helper()
+	select {
+	case what = <-from:
+	case <-soon(t).Done():
+		t.Fatal("waited 20 s in vain")
+	}
+	return what
 }

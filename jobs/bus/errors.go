@@ -18,7 +18,7 @@ var ErrConfig = errors.New("NATS has to be set up differently")
 
 // The errors on which a caller may decide. They come wrapped: ask with errors.Is.
 var (
-	// ErrUnreachable: no NATS server answers.
+	// ErrUnreachable: no NATS server answers, or the connection is closed for good.
 	ErrUnreachable = errors.New("NATS cannot be reached")
 	// ErrCredentials: the server refuses the user, the password, the token or the key. It is an ErrConfig.
 	ErrCredentials = &remedy{"NATS refuses these credentials: check GOFER_NATS_CREDS, _NKEY, _USER, _PASSWORD and _TOKEN"}
@@ -146,6 +146,8 @@ func (c *Client) explain(doing string, err error) error {
 		return fmt.Errorf("%s: %w", doing, ErrNotSetUp)
 	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrNoStreamResponse):
 		return fmt.Errorf("%s: no stream answers (%w)", doing, ErrNotSetUp)
+	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, jetstream.ErrConnectionClosed):
+		return fmt.Errorf("%s: %w", doing, gone(c.nc, ""))
 	case errors.Is(err, nats.ErrMaxPayload):
 		return fmt.Errorf("%s: %w", doing, ErrTooLarge)
 	case errors.Is(err, nats.ErrPermissionViolation):

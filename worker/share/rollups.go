@@ -3,6 +3,7 @@ package share
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -245,6 +246,9 @@ func (r *Rollups) flushLast(ctx context.Context, c Counters) {
 			break
 		}
 		failed = err
+		if errors.Is(err, bus.ErrUnreachable) {
+			break // the connection is closed for good
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(100 * time.Millisecond):

@@ -488,3 +488,24 @@ func TestDrainWithoutAServerEnds(t *testing.T) {
 		}
 	})
 }
+
+// closed are counters behind a connection that is closed for good.
+type closed struct{ *counters }
+
+func (closed) AddRollups(context.Context, bus.Increments) error {
+	return fmt.Errorf("add up rollups: %w", bus.ErrUnreachable)
+}
+
+func TestDrainOnAClosedConnectionEndsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		book := rollup.NewBook()
+		book.Job(rollup.JobFact{Outcome: jobs.Succeeded})
+		ctx, end := context.WithCancel(context.Background())
+		end()
+		began := time.Now()
+		newRollups(book, anyway).Run(ctx, closed{newCounters()})
+		if took := time.Since(began); took != 0 {
+			t.Errorf("gave up after %v, want at once", took)
+		}
+	})
+}
