@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/worker/control"
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
@@ -178,4 +181,71 @@ func TestSumsBeginAnewWithTheirStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("after a purge", 0)
+}
+
+// TestSumsBeginAnewAfterAPurgeOfSomeOfThem leaves the workers' marks in the stream.
+func TestSumsBeginAnewAfterAPurgeOfSomeOfThem(t *testing.T) {
+	w := newWorld(t, nil)
+	addr := freeAddr(t)
+	w.worker(addr)
+	js, err := jetstream.New(w.nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		w.publish(fmt.Sprint("j", i), job("/ok", nil))
+		w.result(fmt.Sprint("j", i))
+	}
+	expect := func(when string, jobs, byProxy int64) {
+		eventually(t, fmt.Sprintf("%d jobs and %d attempts %s", jobs, byProxy, when), func() bool {
+			_, ended, attempts := w.retries(addr, "cluster")
+			return ended == jobs && attempts == byProxy
+		})
+	}
+	expect("before", 3, 3)
+	s, err := js.Stream(t.Context(), "GOFER_ROLLUPS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Purge(t.Context(), jetstream.WithPurgeSubject("_gofer.rollups.hour.>")); err != nil {
+		t.Fatal(err)
+	}
+	expect("after a purge of the hours", 0, 3)
+}
+
+// TestEventsOfANewStreamAreShown deletes the stream that the breakers' events are read from, and no other.
+func TestEventsOfANewStreamAreShown(t *testing.T) {
+	w := newWorld(t, nil)
+	addr := freeAddr(t)
+	w.worker(addr)
+	js, err := jetstream.New(w.nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tell := func(proxies ...string) {
+		t.Helper()
+		for _, p := range proxies {
+			e := jobs.BreakerEvent{ProxyID: p, FromState: "closed", ToState: "open", Timestamp: time.Now().UTC()}
+			if err := w.client.PublishBreaker(t.Context(), e); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	shown := func(proxy string) {
+		t.Helper()
+		eventually(t, "the event of "+proxy, func() bool {
+			_, body := w.get("http://" + addr + "/api/v1/circuit-breakers/metrics?scope=cluster")
+			return strings.Contains(body, proxy)
+		})
+	}
+	tell("old1", "old2", "old3")
+	shown("old3")
+	if err := js.DeleteStream(t.Context(), "GOFER_EVENTS"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	tell("new1")
+	shown("new1")
 }

@@ -60,9 +60,12 @@ func (c *Client) Lane(ctx context.Context, queue string, due bool) (jetstream.Co
 // LaneMade is when the stream of fresh jobs or, if due, of those whose time has come was made. Another one under its name
 // counts from 1 again, and takes an ack meant for the one before.
 func (c *Client) LaneMade(ctx context.Context, due bool) (time.Time, error) {
+	return c.made(ctx, Settings{}.lane(c.names, "", due).stream)
+}
+
+func (c *Client) made(ctx context.Context, name string) (time.Time, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	name := Settings{}.lane(c.names, "", due).stream
 	stream, err := c.js.Stream(ctx, name)
 	if err != nil {
 		return time.Time{}, c.explain("look for stream "+name, err)

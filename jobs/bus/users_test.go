@@ -173,6 +173,13 @@ func (f fleet) addUp(t *testing.T) {
 	if got := f.worker.sums(t); got["hour.2026010100.attempts"] != "1" {
 		t.Errorf("worker: got sums %v after it mended", got)
 	}
+	sums, err := f.worker.RollupSums(soon(t), []string{"hour.2026010100.attempts", "hour.2026010100.nothing"})
+	if err != nil || len(sums) != 1 || sums["hour.2026010100.attempts"] != "1" {
+		t.Errorf("worker: got sums %v, %v; want that of the one counter that there is", sums, err)
+	}
+	if made, err := f.worker.EventsMade(soon(t)); err != nil || time.Since(made) > time.Hour {
+		t.Errorf("worker: got events made at %v, %v", made, err)
+	}
 	must(t, f.worker.PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: "p1", ToState: "open"}))
 	ctx, stop := context.WithCancelCause(soon(t))
 	isError(t, f.worker.Breakers(ctx, time.Time{}, func(time.Time, jobs.BreakerEvent) { stop(errEnough) }), errEnough)

@@ -29,7 +29,9 @@ type Counters interface {
 	RollupMark(ctx context.Context, mark string) (id string, broken bool, err error)
 	MendRollups(ctx context.Context, broken []bus.Broken) error
 	Rollups(ctx context.Context, prefix string, since time.Time, use func(name, sum string), broken func(bus.Broken), known func()) error
+	RollupSums(ctx context.Context, names []string) (map[string]string, error)
 	Breakers(ctx context.Context, since time.Time, use func(stored time.Time, e jobs.BreakerEvent)) error
+	EventsMade(ctx context.Context) (time.Time, error)
 }
 
 // RollupsConfig is what Rollups are made of; all fields are required.
@@ -57,6 +59,13 @@ type Rollups struct {
 	tried, stored string
 	left          int
 	refused       time.Time
+
+	// Of what is read, to find out whether it is still there. Only the flushing goroutine has what was asked for last, and was
+	// known then.
+	witnesses  atomic.Pointer[witnesses]
+	eventsMade atomic.Pointer[time.Time]
+	asked      *witnesses
+	known      map[string]string
 }
 
 // NewRollups makes Rollups; Run feeds them.
@@ -65,8 +74,8 @@ func NewRollups(cfg RollupsConfig) *Rollups {
 }
 
 // Fleet is the book of the whole fleet: what all workers have flushed, this one included, so that its newest numbers are
-// up to 5 s old and none is in it twice. While NATS is away it stays as it was; when the sums were deleted it is another
-// book soon. Until it has been read for the first time it is this worker's own book, and known is false.
+// up to 5 s old and none is in it twice. While NATS is away it stays as it was; when sums were deleted or purged it is
+// another book soon. Until it has been read for the first time it is this worker's own book, and known is false.
 func (r *Rollups) Fleet() (book *rollup.Book, known bool) {
 	if book := r.fleet.Load(); book != nil {
 		return book, true
@@ -89,12 +98,17 @@ func (r *Rollups) Run(ctx context.Context, c Counters) {
 	reader.Wait()
 }
 
-// read fills a new book, shows it as soon as it has all sums, and keeps it up to date until ctx ends or the sums begin
-// anew: readers who wait for what follows in the old stream would wait for days.
+// read fills a new book, shows it as soon as it has all sums, and keeps it up to date until ctx ends or what it has read is
+// no longer there: readers who wait for what follows in the old stream would wait for days.
 func (r *Rollups) read(ctx context.Context, c Counters) {
 	ctx, stop := context.WithCancel(ctx)
-	book := rollup.NewBook()
-	set := func(name, sum string) { r.leftOut(book.Set(name, sum)) }
+	book, seen := rollup.NewBook(), newWitnesses()
+	r.witnesses.Store(seen)
+	r.eventsMade.Store(nil)
+	set := func(name, sum string) {
+		seen.saw(name, sum)
+		r.leftOut(book.Set(name, sum))
+	}
 	var known [2]atomic.Bool
 	part := func(i int) func() {
 		return func() {
@@ -110,21 +124,30 @@ func (r *Rollups) read(ctx context.Context, c Counters) {
 	parts.Go(func() {
 		r.again(ctx, "proxies", func() error { return c.Rollups(ctx, "proxy", time.Now().Add(-rowsFor), set, r.foundBroken, part(1)) })
 	})
-	parts.Go(func() {
-		var since time.Time
-		r.again(ctx, "breakers", func() error {
-			return c.Breakers(ctx, since, func(stored time.Time, e jobs.BreakerEvent) {
-				since = stored.Add(1)
-				r.leftOut(book.Recall(e, stored))
-			})
-		})
-	})
+	parts.Go(func() { r.readBreakers(ctx, c, book) })
 	select {
 	case <-ctx.Done():
 	case <-r.anew:
 	}
 	stop()
 	parts.Wait()
+}
+
+func (r *Rollups) readBreakers(ctx context.Context, c Counters, book *rollup.Book) {
+	var since time.Time
+	r.again(ctx, "breakers", func() error {
+		if r.eventsMade.Load() == nil {
+			made, err := c.EventsMade(ctx)
+			if err != nil {
+				return err
+			}
+			r.eventsMade.Store(&made)
+		}
+		return c.Breakers(ctx, since, func(stored time.Time, e jobs.BreakerEvent) {
+			since = stored.Add(1)
+			r.leftOut(book.Recall(e, stored))
+		})
+	})
 }
 
 // again reads until ctx ends; it says once when it cannot.
@@ -159,6 +182,9 @@ func (r *Rollups) keepFlushing(ctx context.Context, c Counters) {
 		case <-tick.C:
 		}
 		err := r.turn(ctx, c)
+		if err == nil {
+			r.verify(ctx, c)
+		}
 		if err != nil && !failing && ctx.Err() == nil {
 			r.cfg.Log.Warn("rollups not flushed, they wait for the next time", "error", err)
 		}
@@ -187,7 +213,7 @@ func (r *Rollups) look(ctx context.Context, c Counters) error {
 	case id != "" && (id == r.stored || id == r.tried):
 		return nil
 	case r.stored != "":
-		r.begin()
+		r.begin("they were deleted")
 	}
 	r.stored = ""
 	if next.Seq != 0 {
@@ -199,16 +225,6 @@ func (r *Rollups) look(ctx context.Context, c Counters) error {
 	}
 	r.stored = mark
 	return nil
-}
-
-// begin forgets what was known of sums that were deleted.
-func (r *Rollups) begin() {
-	r.cfg.Log.Warn("the fleet's rollups were deleted, they are read anew")
-	r.forgetBroken(r.toMend())
-	select {
-	case r.anew <- struct{}{}:
-	default:
-	}
 }
 
 // flush stores one delta after the other, so that the mark of the last one tells of all before it.
