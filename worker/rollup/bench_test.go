@@ -2,6 +2,7 @@ package rollup_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"testing"
 	"time"
@@ -68,25 +69,37 @@ func BenchmarkDay(b *testing.B) {
 	}
 }
 
-// BenchmarkByProxy asks a fleet of that many proxies, each of them used in each hour. With as many attempts each they are
-// told apart by id alone, which takes longest. It turns between two numbers of hours, so that no answer is given twice.
+// BenchmarkByProxy asks a fleet of that many proxies, each of them used in each hour: equally, at random, or the more the later its
+// id. It turns between two numbers of hours, so that no answer is given twice.
 func BenchmarkByProxy(b *testing.B) {
 	for _, proxies := range []int{1000, 9000} {
-		book := rollup.NewBook()
-		for hour := range 24 {
-			name := "proxy." + time.Now().Add(-time.Duration(hour)*time.Hour).UTC().Format("2006010215") + "."
-			for i := range proxies {
-				if err := book.Set(fmt.Sprintf("%sp%04d", name, i), "7000000000000009000000000000000000000000000000000001000000000000000001"); err != nil {
-					b.Fatal(err)
-				}
+		for _, loads := range []string{"equal", "random", "rising"} {
+			book := loaded(b, proxies, map[string]func(int) int{
+				"equal": func(int) int { return 1 }, "random": func(int) int { return rand.IntN(1e6) }, "rising": func(i int) int { return i },
+			}[loads])
+			for _, hours := range []int{1, 12, 24} {
+				b.Run(fmt.Sprintf("proxies=%d/loads=%s/hours=%d", proxies, loads, hours), func(b *testing.B) {
+					for turn := 0; b.Loop(); turn = 1 - turn {
+						book.ByProxy(hours + turn)
+					}
+				})
 			}
 		}
-		for _, hours := range []int{1, 12, 24} {
-			b.Run(fmt.Sprintf("proxies=%d/hours=%d", proxies, hours), func(b *testing.B) {
-				for turn := 0; b.Loop(); turn = 1 - turn {
-					book.ByProxy(hours + turn)
-				}
-			})
+	}
+}
+
+// loaded is a fleet's book of a day.
+func loaded(b *testing.B, proxies int, attempts func(i int) int) *rollup.Book {
+	b.Helper()
+	book := rollup.NewBook()
+	for hour := range 24 {
+		name := "proxy." + time.Now().Add(-time.Duration(hour)*time.Hour).UTC().Format("2006010215") + "."
+		for i := range proxies {
+			sum := fmt.Sprintf("7000000000000009000000000000000000000000000000000001%018d", attempts(i))
+			if err := book.Set(fmt.Sprintf("%sp%04d", name, i), sum); err != nil {
+				b.Fatal(err)
+			}
 		}
 	}
+	return book
 }

@@ -1,8 +1,11 @@
 package rollup_test
 
 import (
+	"cmp"
 	"fmt"
+	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -11,6 +14,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/worker/rollup"
+	"pgregory.net/rapid"
 )
 
 func TestBusiestProxiesKeepTheirNames(t *testing.T) {
@@ -178,6 +182,74 @@ func TestFewerHoursThanTheDayAreAddedUp(t *testing.T) {
 			}
 		}
 	})
+}
+
+// plain adds up and ranks the sums of the newest hours without any of the book's means.
+func plain(sums map[int64]map[string]int64, hours int64) (out []rollup.Proxy) {
+	byID := map[string]int64{}
+	now := time.Now().Unix() / 3600
+	for hour, proxies := range sums {
+		for id, n := range proxies {
+			if hour > now-min(hours, 24) {
+				byID[id] += n
+			}
+		}
+	}
+	for id, n := range byID {
+		out = append(out, rollup.Proxy{ProxyID: id, TotalAttempts: n})
+	}
+	slices.SortFunc(out, func(a, b rollup.Proxy) int {
+		return cmp.Or(cmp.Compare(b.TotalAttempts, a.TotalAttempts), cmp.Compare(a.ProxyID, b.ProxyID))
+	})
+	if len(out) <= 1000 {
+		return out
+	}
+	rest := rollup.Proxy{ProxyID: rollup.Rest}
+	for _, p := range out[1000:] {
+		rest.TotalAttempts += p.TotalAttempts
+	}
+	return append(out[:1000], rest)
+}
+
+// TestProxiesAreRankedAsInThePlainWay sets sums of proxies that come, go and come back, some of them with equal ones.
+func TestProxiesAreRankedAsInThePlainWay(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rapid.SyncTest(t, func(t *rapid.T) {
+			random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+			proxies := rapid.SampledFrom([]int{3, 1000, 1001, 4000}).Draw(t, "proxies")
+			most := rapid.SampledFrom([]int64{1, 3, 1e6}).Draw(t, "most attempts")
+			fleet, sums := rollup.NewBook(), map[int64]map[string]int64{}
+			for range rapid.IntRange(1, 6).Draw(t, "rounds") {
+				hour := time.Now().Unix()/3600 - int64(rapid.IntRange(0, 23).Draw(t, "hours ago"))
+				if sums[hour] == nil {
+					sums[hour] = map[string]int64{}
+				}
+				prefix := "proxy." + time.Unix(hour*3600, 0).UTC().Format("2006010215") + "."
+				for range proxies {
+					id, n := fmt.Sprint("p", random.IntN(2*proxies)), 1+random.Int64N(most)
+					sums[hour][id] = n
+					set(t, fleet, prefix+id, n)
+				}
+				every := int64(0)
+				for _, n := range sums[hour] {
+					every += n
+				}
+				set(t, fleet, prefix+"~", every)
+				time.Sleep(time.Duration(rapid.IntRange(2, 20*3600).Draw(t, "seconds")) * time.Second)
+				for _, hours := range []int{1, 2, 23, 24, 168} {
+					if got, want := fleet.ByProxy(hours), plain(sums, int64(hours)); !slices.Equal(got, want) {
+						t.Fatalf("%d hours: got %d rows, want %d: %v\n%v", hours, len(got), len(want), got[:min(3, len(got))], want[:min(3, len(want))])
+					}
+				}
+			}
+		})
+	})
+}
+
+func set(t *rapid.T, b *rollup.Book, name string, attempts int64) {
+	if err := b.Set(name, fmt.Sprint(attempts)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestNoDeltaIsTooLargeForTheServer(t *testing.T) {

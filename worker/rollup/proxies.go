@@ -2,6 +2,7 @@ package rollup
 
 import (
 	"cmp"
+	"math"
 	"slices"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -66,8 +67,9 @@ type cell struct {
 
 // row is the hours of one proxy, newest last, and their sum, so that nobody who asks for the day has to add them up.
 type row struct {
-	cells []cell
+	id    string
 	total proxyCounts
+	cells []cell
 }
 
 func (r *row) add(hour int64, c *proxyCounts) {
@@ -116,7 +118,7 @@ func (r *row) keep(keep func(hour int64) bool) {
 
 // since sums the hours from first on.
 func (r *row) since(first int64) proxyCounts {
-	if len(r.cells) == 0 || r.cells[0].hour >= first {
+	if first == math.MinInt64 || len(r.cells) == 0 || r.cells[0].hour >= first {
 		return r.total
 	}
 	var sum proxyCounts
@@ -130,8 +132,12 @@ func (r *row) since(first int64) proxyCounts {
 // left of that, however many there are.
 type table struct {
 	rows    map[string]*row
+	order   []*row // the same by id, so that to rank them compares no ids
 	every   row
 	current int64 // the hour of the clock when it was last looked at
+	// floor is what the last of the busiest had the last time that those of the day were ranked. As long as enough proxies
+	// have as many attempts, none with fewer is among the busiest: few are left to rank.
+	floor int64
 }
 
 // row is the proxy's row, nil when there are too many.
@@ -141,8 +147,10 @@ func (t *table) row(id string) *row {
 	}
 	r := t.rows[id]
 	if r == nil && len(t.rows) < maxTracks {
-		r = &row{}
+		r = &row{id: id}
 		t.rows[id] = r
+		at, _ := slices.BinarySearchFunc(t.order, id, func(r *row, id string) int { return cmp.Compare(r.id, id) })
+		t.order = slices.Insert(t.order, at, r)
 	}
 	return r
 }
@@ -170,20 +178,23 @@ func (t *table) fold(hour int64) {
 
 func (t *table) keep(keep func(id string, hour int64) bool) {
 	t.every.keep(func(hour int64) bool { return keep(everyProxy, hour) })
-	for id, r := range t.rows {
-		if r.keep(func(hour int64) bool { return keep(id, hour) }); len(r.cells) == 0 {
-			delete(t.rows, id)
+	t.order = slices.DeleteFunc(t.order, func(r *row) bool {
+		r.keep(func(hour int64) bool { return keep(r.id, hour) })
+		if len(r.cells) > 0 {
+			return false
 		}
-	}
+		delete(t.rows, r.id)
+		return true
+	})
 }
 
 // busiest names the proxies with the most attempts of an hour, nil when there are few enough to name all.
 func (t *table) busiest(hour int64) map[string]bool {
 	var list ranking
 	seen := 0
-	for id, r := range t.rows {
+	for at, r := range t.order {
 		if c := r.find(hour); c != nil {
-			list.offer(id, c)
+			list.offer(at, c[proxyAttempts])
 			seen++
 		}
 	}
@@ -191,8 +202,8 @@ func (t *table) busiest(hour int64) map[string]bool {
 		return nil
 	}
 	named := make(map[string]bool, maxNamed)
-	for _, r := range list.cut() {
-		named[r.id] = true
+	for _, rank := range list.cut() {
+		named[t.order[rank.at].id] = true
 	}
 	return named
 }
@@ -206,22 +217,33 @@ func (t *table) names(hour int64) func(id string) bool {
 	return func(id string) bool { return t.rows[id] != nil && t.rows[id].find(hour) != nil }
 }
 
-// since ranks the busiest proxies from an hour on; rest is what the others did.
-func (t *table) since(first int64) (busiest []ranked, rest proxyCounts) {
-	var list ranking
-	day := first <= t.current-proxyHours+1
-	for id, r := range t.rows {
-		sum := r.total
-		if !day {
-			sum = r.since(first)
+// proxySum is what one proxy did.
+type proxySum struct {
+	id     string
+	counts proxyCounts
+}
+
+// since tells of the busiest proxies from an hour on; rest is what the others did.
+func (t *table) since(first int64) (busiest []proxySum, rest proxyCounts) {
+	var ranks []rank
+	if first <= t.current-proxyHours+1 {
+		first = math.MinInt64 // all that is kept
+		if ranks = t.rank(first, t.floor); len(ranks) < maxNamed {
+			ranks = t.rank(first, 0)
 		}
-		if sum != (proxyCounts{}) {
-			list.offer(id, &sum)
+		t.floor = 0
+		if len(ranks) == maxNamed {
+			t.floor = ranks[maxNamed-1].attempts
 		}
+	} else {
+		ranks = t.rank(first, 0)
 	}
-	busiest, rest = list.cut(), t.every.since(first)
-	for i := range busiest {
-		rest.less(&busiest[i].counts)
+	busiest, rest = make([]proxySum, 0, len(ranks)), t.every.since(first)
+	for _, rank := range ranks {
+		r := t.order[rank.at]
+		sum := r.since(first)
+		busiest = append(busiest, proxySum{r.id, sum})
+		rest.less(&sum)
 	}
 	for i, n := range rest {
 		rest[i] = max(n, 0) // a row is read before the sum that has it
@@ -229,37 +251,46 @@ func (t *table) since(first int64) (busiest []ranked, rest proxyCounts) {
 	return busiest, rest
 }
 
-// ranking finds the busiest of the proxies that it is offered.
+// rank is the order of the busiest proxies from an hour on that have at least so many attempts.
+func (t *table) rank(first, least int64) []rank {
+	list := ranking{list: make([]rank, 0, min(len(t.order), 2*maxNamed))}
+	for at, r := range t.order {
+		if sum := r.since(first); sum[proxyAttempts] >= least && sum != (proxyCounts{}) {
+			list.offer(at, sum[proxyAttempts])
+		}
+	}
+	return list.cut()
+}
+
+// ranking finds the busiest of the proxies that it is offered in the order of their ids. Equal ones stay in that order, so
+// that workers that share a pool evenly come to the same names.
 type ranking struct {
-	list []ranked
+	list []rank
 	full bool // the first maxNamed of the list are in order, and there is no place for what is behind them
 }
 
-type ranked struct {
-	id     string
-	counts proxyCounts
+// rank is a place in the order of ids, and the attempts that decide.
+type rank struct {
+	at       int
+	attempts int64
 }
 
-// compare tells equal ones apart by id, so that workers that share a pool evenly come to the same names.
-func (a *ranked) compare(b *ranked) int {
-	if more := cmp.Compare(b.counts[proxyAttempts], a.counts[proxyAttempts]); more != 0 {
-		return more
-	}
-	return cmp.Compare(a.id, b.id)
-}
-
-func (l *ranking) offer(id string, c *proxyCounts) {
-	r := ranked{id, *c}
-	if l.full && r.compare(&l.list[maxNamed-1]) > 0 {
+func (l *ranking) offer(at int, attempts int64) {
+	if l.full && attempts <= l.list[maxNamed-1].attempts {
 		return
 	}
-	if l.list = append(l.list, r); len(l.list) == 2*maxNamed {
+	if l.list = append(l.list, rank{at, attempts}); len(l.list) == 2*maxNamed {
 		l.list, l.full = l.cut(), true
 	}
 }
 
 // cut is the maxNamed busiest, in order.
-func (l *ranking) cut() []ranked {
-	slices.SortFunc(l.list, func(a, b ranked) int { return a.compare(&b) })
+func (l *ranking) cut() []rank {
+	slices.SortFunc(l.list, func(a, b rank) int {
+		if a.attempts != b.attempts {
+			return cmp.Compare(b.attempts, a.attempts)
+		}
+		return cmp.Compare(a.at, b.at)
+	})
 	return l.list[:min(maxNamed, len(l.list))]
 }
