@@ -31,9 +31,8 @@ const (
 	ratedMost = 64
 	// working is how long a delivery shows that a proxy works.
 	working = 10 * time.Minute
-	// How improbable a streak has to be, at the rate at which attempts delivered before, to be no accident: one of a proxy, and
-	// one of the whole pool, which makes many times as many attempts.
-	chance, poolChance = 1e-5, 1e-7
+	// chance is how improbable a streak has to be, at the rate at which attempts delivered before, to be no accident.
+	chance = 1e-5
 	// From so many proxies on a failure is not taken to be each job's own, and from so many it is the pool's.
 	doubtFrom, outageFrom = 3, 5
 	// quiet is how long after the latest fault the pool is said to fail: without jobs nobody finds out that it no longer does.
@@ -93,7 +92,7 @@ func (o *outage) witness(e *entry, now time.Duration) {
 
 // doubtful reports whether the faults since the last delivery are more than bad luck of those who met them.
 func (o *outage) doubtful() bool {
-	return o.n >= doubtFrom && o.luck(o.streak) < poolChance
+	return o.n >= doubtFrom && o.luck(o.streak) < chance
 }
 
 // unlikely reports whether so many failures in a row are more than bad luck of a proxy. Where nothing has delivered yet nothing
