@@ -187,36 +187,3 @@ func end(l *rotation.Lease, answer bool) []rotation.Event {
 	}
 	return l.Report(rotation.Verdict{Kind: rotation.Unclear, Reason: "timeout"})
 }
-
-// Where most sites are dead a row of failures says little of a proxy. That others deliver what it could not says more.
-func TestAProxyThatFailsWhereAnotherDeliversOpens(t *testing.T) {
-	for _, late := range []time.Duration{time.Second, 2 * time.Minute} {
-		synctest.Test(t, func(t *testing.T) {
-			p := pool(t, rotation.RoundRobin, 10, nil)
-			site := 0
-			at := func(id string, answer bool) []rotation.Event {
-				l := take(t, p, rotation.Need{ID: id, Host: fmt.Sprintf("site%d.test:443", site)})
-				return end(l, answer)
-			}
-			for range 100 {
-				site++
-				at("p1", site%3 == 0)
-				time.Sleep(time.Second)
-			}
-			opened := 0
-			for i := range 16 {
-				site++
-				at("p0", false)
-				time.Sleep(late)
-				if e := at("p1", true); len(e) > 0 && e[0].ProxyID == "p0" && e[0].To == breaker.Open {
-					opened = i + 1
-					break
-				}
-			}
-			// Nine or so show that it fails most of the time, and five of those count.
-			if soon := late < time.Minute; soon != (opened > 0) || soon && opened < 5 {
-				t.Errorf("opened after %d failures, each %v before another delivers", opened, late)
-			}
-		})
-	}
-}
