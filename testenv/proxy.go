@@ -155,10 +155,7 @@ func (p *Proxy) http(c net.Conn, in *bufio.Reader) bool {
 		p.pause()
 	}
 	if req.Method == http.MethodConnect {
-		p.tunnel(c, in, req.Host, func() error {
-			_, err := io.WriteString(c, "HTTP/1.1 200 Connection established\r\n\r\n")
-			return err
-		})
+		p.tunnel(c, in, req.Host, "HTTP/1.1 200 Connection established\r\n\r\n", "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
 		return false
 	}
 	return p.forward(c, req, mode)
@@ -214,20 +211,20 @@ func (p *Proxy) forward(c net.Conn, req *http.Request, mode Mode) bool {
 	return resp.Write(c) == nil && !resp.Close
 }
 
-// tunnel joins c with the target, after established has told the client.
-func (p *Proxy) tunnel(c net.Conn, in io.Reader, target string, established func() error) {
+// tunnel joins c with the target after it has said yes to the client, or says no.
+func (p *Proxy) tunnel(c net.Conn, in io.Reader, target, yes, no string) {
 	if Mode(p.mode.Load()) == SilentAfter {
-		_ = established()
+		_, _ = io.WriteString(c, yes)
 		p.silence(c)
 		return
 	}
 	up, err := p.dial(target)
 	if err != nil {
-		_, _ = io.WriteString(c, "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+		_, _ = io.WriteString(c, no)
 		return
 	}
 	defer func() { _ = up.Close() }()
-	if established() != nil {
+	if _, err := io.WriteString(c, yes); err != nil {
 		return
 	}
 	var wg sync.WaitGroup
@@ -271,10 +268,8 @@ func (p *Proxy) socks(c net.Conn, in *bufio.Reader) {
 	if Mode(p.mode.Load()) == Slow {
 		p.pause()
 	}
-	p.tunnel(c, in, target, func() error {
-		_, err := c.Write([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0})
-		return err
-	})
+	const tail = "\x00\x01\x00\x00\x00\x00\x00\x00" // the address that it was bound to, which nobody needs
+	p.tunnel(c, in, target, "\x05\x00"+tail, "\x05\x01"+tail)
 }
 
 var errSocks = errors.New("not a SOCKS5 request")

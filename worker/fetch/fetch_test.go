@@ -239,6 +239,7 @@ func TestBlame(t *testing.T) {
 		"429":                   {url: "https://example.com/status/429", want: want{jobs.FaultPair, "done", "status_429"}},
 		"no HTTP":               {mode: testenv.Garbage, url: "https://example.com/ok", want: want{jobs.FaultProxy, "proxy", "proxy_protocol"}},
 		"cut body":              {mode: testenv.Cutting, url: "http://shop.test/ok", want: want{jobs.FaultUnclear, "body", "truncated"}},
+		"no target for SOCKS":   {scheme: "socks5", url: "http://shop.test/ok", change: func(p *testenv.Proxy) { p.Resolve = toNobody }, want: want{jobs.FaultUnclear, "proxy", "proxy_protocol"}},
 		"wrong SOCKS password":  {scheme: "socks5", url: "http://shop.test/ok", change: func(p *testenv.Proxy) { p.User, p.Password = "u", "other" }, want: want{jobs.FaultProxy, "proxy", "proxy_auth"}},
 		"wrong password":        {url: "http://shop.test/ok", change: func(p *testenv.Proxy) { p.User, p.Password = "u", "other" }, want: want{jobs.FaultProxy, "done", "proxy_auth"}},
 		"wrong certificate":     {url: "https://wrong.test/ok", change: func(p *testenv.Proxy) { p.Resolve = toExample(p.Resolve) }, want: want{jobs.FaultUnclear, "tls", "tls"}},
@@ -278,6 +279,9 @@ func TestBlame(t *testing.T) {
 func toExample(resolve func(string) string) func(string) string {
 	return func(target string) string { return resolve(strings.Replace(target, "wrong.test", "example.com", 1)) }
 }
+
+// toNobody leads every target to a port that nothing listens on.
+func toNobody(string) string { return "127.0.0.1:1" }
 
 func TestCertificateRefusedThroughTwoProxiesIsPermanent(t *testing.T) {
 	r := newRig(t, nil)
