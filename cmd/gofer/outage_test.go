@@ -36,7 +36,7 @@ func TestJobsOutliveTheFailureOfAllProxiesAtOnce(t *testing.T) {
 	eventually(t, "the worker to say that the whole pool fails", func() bool {
 		status, why := w.get("http://" + addr + "/readyz?verbose")
 		_, page := w.get("http://" + addr + "/metrics")
-		return status == 503 && strings.Contains(why, "all fail at once") && strings.Contains(page, "gofer_pool_failing 1")
+		return status == 503 && strings.Contains(why, "all fail at once") && strings.Contains(page, "\ngofer_pool_failing 1\n")
 	})
 	for _, p := range proxies {
 		if err := p.Start(p.Addr()); err != nil {

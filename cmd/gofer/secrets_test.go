@@ -49,7 +49,7 @@ func TestNothingThatAWorkerSaysHoldsACredential(t *testing.T) {
 	w.nats.Start()
 	eventually(t, "the worker to be connected again", func() bool {
 		_, page := w.get("http://" + addr + "/metrics")
-		return strings.Contains(page, "gofer_nats_reconnects_total 1") && strings.Contains(page, "gofer_ready 1")
+		return strings.Contains(page, "gofer_nats_reconnects_total 1") && strings.Contains(page, "\ngofer_ready 1\n")
 	})
 	run("after")
 	said := map[string]string{}
