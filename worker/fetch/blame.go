@@ -280,7 +280,8 @@ func proxyStatus(h http.Header) (blame, bool) {
 			return byTarget("connect", "the proxy says that the target cannot be reached"), true
 		}
 	}
-	for _, word := range []string{"proxy_internal_", "proxy_configuration_", "connection_limit_reached", "err_cannot_forward"} {
+	// ERR_CANNOT_FORWARD is not among them: by that squid 5 says also that the target's name does not exist.
+	for _, word := range []string{"proxy_internal_", "proxy_configuration_", "connection_limit_reached"} {
 		if strings.Contains(said, word) {
 			return byProxy("proxy_refused", "the proxy says that it has failed itself"), true
 		}

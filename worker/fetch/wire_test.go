@@ -76,6 +76,7 @@ func TestWhatAProxySaysOfItselfDecides(t *testing.T) {
 		reason string
 	}{
 		"squid cannot resolve":     {"503 Service Unavailable\r\nX-Squid-Error: ERR_DNS_FAIL 0", jobs.FaultTarget, "connect"},
+		"squid 5, no such name":    {"500 Internal Server Error\r\nX-Squid-Error: ERR_CANNOT_FORWARD 0", jobs.FaultUnclear, "proxy_refused"},
 		"RFC 9209, target refused": {"502 Bad Gateway\r\nProxy-Status: p; error=connection_refused", jobs.FaultTarget, "connect"},
 		"RFC 9209, its own fault":  {"500 Oh\r\nProxy-Status: p; error=proxy_internal_error", jobs.FaultProxy, "proxy_refused"},
 		"RFC 9209, at its limit":   {"503 Busy\r\nProxy-Status: p; error=connection_limit_reached", jobs.FaultProxy, "proxy_refused"},
