@@ -34,7 +34,9 @@ type seldom struct {
 	wake      time.Duration // when it is looked at again; zero when it is not in line for that
 	avoidedBy string        // the worker
 	weight    int32
-	hosts     int32 // that it rests for
+	hosts     int32   // that it rests for
+	rowOf     seconds // when it had delivered before its row began
+	row       uint16  // of failures at sites that nobody knows
 	home      [2]place
 }
 
@@ -94,6 +96,19 @@ func (e *entry) class(now time.Duration) (c class, at time.Duration) {
 // sound reports whether the proxy worked lately, at its latest attempt included.
 func (e *entry) sound(now time.Duration) bool {
 	return e.delivered.within(working, now) && e.record.last()
+}
+
+// inRow counts a failure at a site that nobody knows, and returns how many there were since the proxy delivered last. One of an
+// attempt that began before that is none of them.
+func (e *entry) inRow(begun time.Duration) int {
+	if begun < time.Duration(e.delivered)*time.Second {
+		return 0
+	}
+	if e.rowOf != e.delivered {
+		e.row, e.rowOf = 0, e.delivered
+	}
+	e.row = min(e.row, math.MaxUint16-1) + 1
+	return int(e.row)
 }
 
 // isAvoided reports whether another worker's judgement makes it spare.

@@ -157,8 +157,11 @@ func (l *Lease) unclear(e *entry, v *Verdict, now time.Duration) (changed breake
 			whole, blame = p.faulty(e, true, now)
 		}
 	case unknown, doubted:
-		news := standing == unknown // that a second proxy fails there, too, says nothing new of the pool
-		if l.Probe() || p.outage.unlikely(e.record.streak()+1) {
+		// That it fails again, through a second proxy or the same one, says little of either. An attempt that began before the
+		// latest delivery says nothing of the time since: what hangs is given up late, and with others that hang.
+		first, begun := standing == unknown, max(0, now-v.Latency)
+		news := first && begun >= p.outage.last
+		if l.convicts(e, first, begun) {
 			return l.fault(e, target, v, news, now)
 		}
 		failed.open = l.number // it is the proxy's if the target answers through another one soon; see cleared
@@ -169,6 +172,18 @@ func (l *Lease) unclear(e *entry, v *Verdict, now time.Duration) (changed breake
 	}
 	l.permit.Release()
 	return breaker.Event{}, whole
+}
+
+// convicts reports whether a failure at a site that nobody knows is one too many to be bad luck of the proxy.
+func (l *Lease) convicts(e *entry, first bool, begun time.Duration) bool {
+	o, n := &l.pool.outage, 0
+	if l.Probe() {
+		return true
+	}
+	if first {
+		n = e.inRow(begun)
+	}
+	return o.unlikely(n)
 }
 
 // cleared books that a target answered through a proxy: others that failed there a moment ago are to blame for it, if they

@@ -273,10 +273,10 @@ func (p *Pool) take(e *entry, need *Need, now time.Duration, lease *Lease) (even
 	return events, true
 }
 
-// noteChange remembers when the state of a proxy's breaker changed.
+// noteChange remembers when the state of a proxy's breaker changed. What failed before says nothing afterwards.
 func (p *Pool) noteChange(e *entry, change breaker.Event) {
 	if change.Changed() {
-		e.changed = p.leases
+		e.changed, e.row = p.leases, 0
 	}
 }
 

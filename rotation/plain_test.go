@@ -39,6 +39,8 @@ type member struct {
 	by       string        // the worker that said so
 	ends     []bool        // of the attempts that speak for or against it
 	worked   time.Duration // when it last reached a target; zero: never
+	row      int           // of failures at targets that nobody knew, since then
+	since    uint64        // the breaker's generation that it is of
 }
 
 type rest struct {
@@ -240,7 +242,7 @@ func (p *plain) settle(t *ticket, v rotation.Verdict, failing bool) breaker.Even
 	case failing && !p.failing:
 		p.failing, p.test = true, now
 	case v.Trip == 0 && slices.Contains([]rotation.Kind{rotation.Delivered, rotation.TargetFault, rotation.PairFault}, v.Kind):
-		m.worked = max(now, 1)
+		m.worked, m.row = max(now, 1), 0
 		p.delivered(now)
 	}
 	if v.Trip > 0 {
@@ -280,6 +282,7 @@ func (p *plain) target(host string) *told {
 func (p *plain) unclear(t *ticket, target *told, v rotation.Verdict) breaker.Event {
 	now := p.group.Now()
 	i := slices.IndexFunc(target.failedBy, func(c charge) bool { return c.m == t.m })
+	first := len(target.failedBy) == 0
 	switch {
 	case i >= 0 && i < 3:
 		target.failedBy[i] = charge{t, now, false}
@@ -302,7 +305,7 @@ func (p *plain) unclear(t *ticket, target *told, v rotation.Verdict) breaker.Eve
 			return breaker.Event{}
 		}
 		name = 0
-	case !t.probe && !p.unlikely(t.m.streak()+1):
+	case !p.convicts(t, first, now-v.Latency):
 		p.streak++
 		if !p.failing {
 			t.m.ends = append(t.m.ends, false)
@@ -343,17 +346,27 @@ func (p *plain) delivered(now time.Duration) {
 	p.failing = false // anything else leaves it open, even when the pool no longer says so
 }
 
+// convicts reports whether a failure at a target that nobody knows is the proxy's: in a test, or if it is one too many. Others
+// than tests count if the target failed
+// nobody before, and the attempt began in a later second than that in which the proxy delivered last.
+func (p *plain) convicts(t *ticket, first bool, begun time.Duration) bool {
+	if g := t.m.breaker.Snapshot().Generation; g != t.m.since {
+		t.m.row, t.m.since = 0, g
+	}
+	if t.probe {
+		return true
+	}
+	n := 0
+	if first && (t.m.worked == 0 || begun >= t.m.worked.Truncate(time.Second)+time.Second) {
+		t.m.row++
+		n = t.m.row
+	}
+	return p.unlikely(n)
+}
+
 // unlikely reports whether so many failures in a row happen by chance less than once in a hundred thousand times.
 func (p *plain) unlikely(streak int) bool {
 	return p.rated == 0 || math.Pow(1-min(max(p.rate, 0.01), 0.99), float64(streak)) < 1e-5
-}
-
-// streak is how many of its latest attempts failed, one after the other, of a hundred at most.
-func (m *member) streak() (n int) {
-	for n < min(100, len(m.ends)) && !m.ends[len(m.ends)-1-n] {
-		n++
-	}
-	return n
 }
 
 // sound reports whether the member reached its target at its latest attempt that counts, not long ago.

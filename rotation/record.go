@@ -37,14 +37,6 @@ func (r *record) last() bool {
 	return r.end(0) == 1
 }
 
-// streak is how many of the latest attempts ended badly, one after the other.
-func (r *record) streak() (n int) {
-	for n < int(r.n) && r.end(n) == 0 {
-		n++
-	}
-	return n
-}
-
 // end is 1 if the attempt so many before the latest one ended well.
 func (r *record) end(back int) uint64 {
 	at := (int(r.next) + 2*recorded - 1 - back) % recorded

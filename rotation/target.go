@@ -7,7 +7,7 @@ type standing uint8
 
 const (
 	unknown standing = iota
-	doubted          // it fails through another proxy too
+	doubted          // it failed before, through this proxy or another one
 	healthy          // it answers through other proxies
 	suspect          // it fails through so many that it is to blame
 )
@@ -58,8 +58,10 @@ func (t *targets) failed(host uint64, by *entry, pool int, now time.Duration) (f
 	for n < len(x.failed) && x.failed[n].by != nil && x.failed[n].by != by {
 		n++
 	}
+	again := false
 	if n < len(x.failed) {
 		f = &x.failed[n]
+		again = f.by == by
 		*f = failure{by: by, at: now}
 	}
 	for n < len(x.failed) && x.failed[n].by != nil {
@@ -70,7 +72,7 @@ func (t *targets) failed(host uint64, by *entry, pool int, now time.Duration) (f
 		return f, suspect
 	case x.answered > 0 && now-x.answered < lately:
 		return f, healthy
-	case n > 1:
+	case n > 1 || again:
 		return f, doubted
 	}
 	return f, unknown

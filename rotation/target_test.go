@@ -187,3 +187,40 @@ func end(l *rotation.Lease, answer bool) []rotation.Event {
 	}
 	return l.Report(rotation.Verdict{Kind: rotation.Unclear, Reason: "timeout"})
 }
+
+// twoInFive is a pool in which two in five attempts deliver.
+func twoInFive(t *testing.T) (p *rotation.Pool, fail func(id string) breaker.State) {
+	t.Helper()
+	p = pool(t, rotation.RoundRobin, 10, nil)
+	site := 0
+	at := func(id string, answer bool) {
+		site++
+		end(take(t, p, rotation.Need{ID: id, Host: fmt.Sprintf("site%d.test:443", site)}), answer)
+		time.Sleep(time.Second)
+	}
+	for i := range 100 {
+		at("p1", i%5 == 1 || i%5 == 3)
+	}
+	return p, func(id string) breaker.State {
+		at(id, false)
+		s, _ := p.StatusOf(id)
+		return s.State
+	}
+}
+
+func TestAProxyThatWasResetIsJudgedAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, fail := twoInFive(t)
+		var took [2]int
+		for round := range took {
+			for state := breaker.Closed; state == breaker.Closed; took[round]++ {
+				state = fail("p0")
+			}
+			p.Reset("p0")
+		}
+		// Of the first 22 in a row each may be bad luck.
+		if took != [2]int{27, 27} {
+			t.Errorf("opened after %v failures at sites that nobody knows, want 27 both times", took)
+		}
+	})
+}
