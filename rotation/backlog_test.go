@@ -168,3 +168,29 @@ func TestANetworkThatFallsSilentInACrawlOfDeadSitesIsFoundToFail(t *testing.T) {
 		})
 	}
 }
+
+// Tests of a proxy that works again meet dead sites, and each opening takes twice as long as the one before.
+func TestAProxyThatWorksAgainIsSoonBackInACrawlOfDeadSites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rounds = 100
+		var sum time.Duration
+		for round := range rounds {
+			p, luck := pool(t, rotation.RoundRobin, 10, nil), rand.New(rand.NewPCG(3, uint64(round)))
+			began := time.Time{}
+			for i := 0; ; i++ {
+				if i == 200 {
+					began = time.Now()
+					p.ForceOpen("p0", time.Second, "test")
+				} else if s, _ := p.StatusOf("p0"); i > 200 && s.State == breaker.Closed {
+					sum += time.Since(began)
+					break
+				}
+				time.Sleep(100 * time.Millisecond)
+				end(take(t, p, rotation.Need{Host: fmt.Sprintf("site%d.test:443", i)}), luck.Float64() >= 0.3)
+			}
+		}
+		if mean := sum / rounds; mean > 10*time.Second {
+			t.Errorf("a proxy that works again after a second is back after %v in the mean, want 10 s at most", mean)
+		}
+	})
+}

@@ -37,6 +37,7 @@ type seldom struct {
 	hosts     int32   // that it rests for
 	rowOf     seconds // when it had delivered before its row began
 	row       uint16  // of failures at sites that nobody knows
+	tests     uint8   // that failed at such sites since its breaker was last open
 	home      [2]place
 }
 

@@ -178,12 +178,13 @@ func (l *Lease) unclear(e *entry, v *Verdict, now time.Duration) (changed breake
 func (l *Lease) convicts(e *entry, first bool, begun time.Duration) bool {
 	o, n := &l.pool.outage, 0
 	if l.Probe() {
-		return true
+		e.tests++
+		return e.tests >= mostTests || o.unlikely(int(e.tests), doubt)
 	}
 	if first {
 		n = e.inRow(begun)
 	}
-	return o.unlikely(n)
+	return o.unlikely(n, chance)
 }
 
 // cleared books that a target answered through a proxy: others that failed there a moment ago are to blame for it, if they

@@ -33,6 +33,8 @@ const (
 	working = 10 * time.Minute
 	// chance is how improbable a streak has to be, at the rate at which attempts delivered before, to be no accident.
 	chance = 1e-5
+	// doubt is the same for tests of one proxy that fail, of which so many are enough however probable they are.
+	doubt, mostTests = 0.05, 3
 	// From so many proxies on a failure is not taken to be each job's own, and from so many it is the pool's.
 	doubtFrom, outageFrom = 3, 5
 	// quiet is how long after the latest fault the pool is said to fail: without jobs nobody finds out that it no longer does.
@@ -95,9 +97,11 @@ func (o *outage) doubtful() bool {
 	return o.n >= doubtFrom && o.luck(o.streak) < chance
 }
 
-// unlikely reports whether so many failures in a row are more than bad luck of a proxy. Where nothing has delivered yet nothing
-// is known of luck.
-func (o *outage) unlikely(streak int) bool { return o.rated == 0 || o.luck(streak) < chance }
+// unlikely reports whether so many failures in a row are less probable than that. Where nothing has delivered yet nothing is
+// known of luck.
+func (o *outage) unlikely(streak int, than float64) bool {
+	return o.rated == 0 || o.luck(streak) < than
+}
 
 // luck is how probable so many failures in a row are at the rate at which attempts deliver.
 func (o *outage) luck(streak int) float64 {

@@ -276,7 +276,7 @@ func (p *Pool) take(e *entry, need *Need, now time.Duration, lease *Lease) (even
 // noteChange remembers when the state of a proxy's breaker changed. What failed before says nothing afterwards.
 func (p *Pool) noteChange(e *entry, change breaker.Event) {
 	if change.Changed() {
-		e.changed, e.row = p.leases, 0
+		e.changed, e.row, e.tests = p.leases, 0, 0
 	}
 }
 

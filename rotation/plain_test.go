@@ -40,7 +40,8 @@ type member struct {
 	ends     []bool        // of the attempts that speak for or against it
 	worked   time.Duration // when it last reached a target; zero: never
 	row      int           // of failures at targets that nobody knew, since then
-	since    uint64        // the breaker's generation that it is of
+	tests    int           // that failed at such targets
+	since    uint64        // the breaker's generation that these two are of
 }
 
 type rest struct {
@@ -346,27 +347,28 @@ func (p *plain) delivered(now time.Duration) {
 	p.failing = false // anything else leaves it open, even when the pool no longer says so
 }
 
-// convicts reports whether a failure at a target that nobody knows is the proxy's: in a test, or if it is one too many. Others
-// than tests count if the target failed
+// convicts reports whether a failure at a target that nobody knows is the proxy's: the third in a test, or one that happens by
+// chance less than once in a hundred thousand times, in a test once in twenty. Others than tests count if the target failed
 // nobody before, and the attempt began in a later second than that in which the proxy delivered last.
 func (p *plain) convicts(t *ticket, first bool, begun time.Duration) bool {
 	if g := t.m.breaker.Snapshot().Generation; g != t.m.since {
-		t.m.row, t.m.since = 0, g
+		t.m.row, t.m.tests, t.m.since = 0, 0, g
 	}
 	if t.probe {
-		return true
+		t.m.tests++
+		return t.m.tests >= 3 || p.unlikely(t.m.tests, 0.05)
 	}
 	n := 0
 	if first && (t.m.worked == 0 || begun >= t.m.worked.Truncate(time.Second)+time.Second) {
 		t.m.row++
 		n = t.m.row
 	}
-	return p.unlikely(n)
+	return p.unlikely(n, 1e-5)
 }
 
-// unlikely reports whether so many failures in a row happen by chance less than once in a hundred thousand times.
-func (p *plain) unlikely(streak int) bool {
-	return p.rated == 0 || math.Pow(1-min(max(p.rate, 0.01), 0.99), float64(streak)) < 1e-5
+// unlikely reports whether so many failures in a row are less probable than that.
+func (p *plain) unlikely(streak int, than float64) bool {
+	return p.rated == 0 || math.Pow(1-min(max(p.rate, 0.01), 0.99), float64(streak)) < than
 }
 
 // sound reports whether the member reached its target at its latest attempt that counts, not long ago.

@@ -224,3 +224,23 @@ func TestAProxyThatWasResetIsJudgedAnew(t *testing.T) {
 		}
 	})
 }
+
+func TestTheThirdTestThatFailsOpensABreakerWhereMostSitesAreDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, fail := twoInFive(t)
+		p.ForceOpen("p0", time.Second, "test")
+		for round := range 3 {
+			s, _ := p.StatusOf("p0")
+			time.Sleep(time.Until(s.NextTest))
+			for test := range 3 {
+				want := breaker.HalfOpen
+				if test == 2 {
+					want = breaker.Open
+				}
+				if got := fail("p0"); got != want {
+					t.Fatalf("round %d, after test %d: %s, want %s", round, test, got, want)
+				}
+			}
+		}
+	})
+}
