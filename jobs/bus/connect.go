@@ -49,7 +49,7 @@ type Dial struct {
 // an ack would look done and arrive when the job is somebody else's. What happens to the connection is logged, unless log
 // is nil; neither an error nor a log line holds a secret. The caller closes it.
 //
-// Errors: ErrUnreachable, ErrCredentials, or one that names the field that is wrong and wraps ErrConfig.
+// Errors: ErrUnreachable, ErrCredentials, ErrPermission if the user may not hear answers, or one that names the field that is wrong and wraps ErrConfig.
 func Connect(ctx context.Context, d Dial, log *slog.Logger) (*nats.Conn, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -89,12 +89,29 @@ func connectOnce(ctx context.Context, servers string, opts []nats.Option) (*nats
 	nc, err := nats.Connect(servers, append(opts, nats.Timeout(limit))...)
 	switch {
 	case err == nil:
-		return nc, nil
+		return answerable(nc, limit)
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked),
 		errors.Is(err, nats.ErrAccountAuthExpired):
 		return nil, ErrCredentials
 	}
 	return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, redact(servers), withoutSecrets(err, servers))
+}
+
+// answerable refuses a connection whose user may not hear answers: each question would run into its time limit, and a job
+// that was stored would look refused.
+func answerable(nc *nats.Conn, limit time.Duration) (*nats.Conn, error) {
+	inbox := nc.NewInbox()
+	sub, err := nc.SubscribeSync(inbox)
+	if err != nil {
+		return nc, nil // it broke already, and is mended
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	_ = nc.FlushTimeout(limit) // a refusal comes before the answer to the flush
+	if last := nc.LastError(); errors.Is(last, nats.ErrPermissionViolation) && strings.Contains(last.Error(), inbox) {
+		nc.Close()
+		return nil, fmt.Errorf("%w subscribe to %q, where answers arrive: set GOFER_NATS_INBOX_PREFIX to the user's own prefix", ErrPermission, inbox)
+	}
+	return nc, nil
 }
 
 // Check names everything that is wrong with d, as far as it can be told without a server: an error each, on lines of their

@@ -164,7 +164,7 @@ func (c *Client) explain(doing string, err error) error {
 func (c *Client) refused(doing string, err error) error {
 	text := err.Error()
 	if _, rest, ok := strings.Cut(text, "Permissions Violation for "); ok {
-		text = strings.ToLower(rest[:1]) + rest[1:]
+		text = strings.Replace(strings.ToLower(rest[:1])+rest[1:], "subscription to", "subscribe to", 1)
 	}
 	return fmt.Errorf("%s: %w %s", doing, ErrPermission, text)
 }

@@ -316,3 +316,15 @@ func TestAUserWithoutRightsIsToldSo(t *testing.T) {
 		t.Errorf("got %v, want the subject named", err)
 	}
 }
+
+// TestAUserWithoutItsInboxPrefixIsToldSoAtOnce: its jobs would be stored, run, and be called refused.
+func TestAUserWithoutItsInboxPrefixIsToldSoAtOnce(t *testing.T) {
+	s := deployed(t)
+	for _, prefix := range []string{"", "_INBOX_admin"} {
+		_, err := bus.Connect(soon(t), bus.Dial{URL: s.URL(), User: "publisher", Password: "p-PUBLISHER", InboxPrefix: prefix}, quiet())
+		isError(t, err, bus.ErrPermission)
+		if !strings.Contains(err.Error(), "GOFER_NATS_INBOX_PREFIX") {
+			t.Errorf("prefix %q: got %v, want the variable named", prefix, err)
+		}
+	}
+}
