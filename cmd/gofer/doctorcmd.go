@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/worker/control"
@@ -94,6 +96,10 @@ func (a *app) examine(ctx context.Context, c config) ([]finding, error) {
 func (s *session) workers(ctx context.Context) finding {
 	list, err := askFleet[control.Status](ctx, s, control.Workers, nil, 0)
 	if errors.Is(err, control.ErrNoWorkers) {
+		// A refusal is told of on the side, and the question runs into its time limit.
+		if last := s.nc.LastError(); errors.Is(last, nats.ErrPermissionViolation) && strings.Contains(last.Error(), control.Subject(s.names, control.Workers)) {
+			return finding{"workers", false, "this NATS user is not allowed to ask them"}
+		}
 		return finding{"workers", true, "none answers"}
 	}
 	if err != nil {
@@ -163,6 +169,14 @@ func (s *session) streams(ctx context.Context) []finding {
 	return list
 }
 
+// until is the end of a pause that has one: a pause without is one of a century.
+func until(end time.Time) string {
+	if time.Until(end) > 10*365*24*time.Hour {
+		return ""
+	}
+	return " until " + end.UTC().Format(time.RFC3339)
+}
+
 func (s *session) queues(ctx context.Context) []finding {
 	queues, err := s.client.Queues(ctx)
 	if err != nil {
@@ -176,7 +190,7 @@ func (s *session) queues(ctx context.Context) []finding {
 		case !q.Served:
 			list = append(list, finding{name, false, fmt.Sprintf("jobs wait (%d) and no worker has ever served it: add it to GOFER_QUEUES, or is it misspelt?", waiting)})
 		case !q.PausedUntil.IsZero():
-			list = append(list, finding{name, false, fmt.Sprintf("paused until %s, jobs wait (%d): gofer resume %s", q.PausedUntil.UTC().Format(time.RFC3339), waiting, q.Queue)})
+			list = append(list, finding{name, false, fmt.Sprintf("paused%s, jobs wait (%d): gofer resume %s", until(q.PausedUntil), waiting, q.Queue)})
 		case waiting > 0 && q.Pulls == 0 && q.Running == 0:
 			list = append(list, finding{name, false, fmt.Sprintf("jobs wait (%d) and no worker asks for them: start one", waiting)})
 		default:

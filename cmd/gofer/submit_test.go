@@ -243,6 +243,12 @@ func TestDoctorNamesAQueueThatNobodyServes(t *testing.T) {
 	if code, out, _ := gofer(t, "", "doctor"); code != exitFailed || !strings.Contains(out, "queue unserved") {
 		t.Errorf("doctor: exit %d, %q; want the queue named", code, out)
 	}
+	if code, _, errOut := gofer(t, "", "pause", "default"); code != exitOK {
+		t.Fatalf("pause: exit %d, %q", code, errOut)
+	}
+	if _, out, _ := gofer(t, "", "doctor"); !strings.Contains(out, "paused, jobs wait (0): gofer resume default") {
+		t.Errorf("doctor: %q; want the pause without an end", out)
+	}
 }
 
 func TestDeadLetterIsReplayedOnceUnderANewID(t *testing.T) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -103,6 +104,15 @@ func TestPublisherMayNotSteerTheFleet(t *testing.T) {
 	defer nc.Close()
 	if _, err := control.Ask[control.Drained](t.Context(), nc, "gofer.ctl.drain", control.DrainRequest{Worker: "w1"}, 1); !errors.Is(err, control.ErrNoWorkers) {
 		t.Errorf("drain by a publisher: %v, want no answer", err)
+	}
+	w.as("publisher")
+	s, err := (&app{err: io.Discard}).connect(t.Context(), "doctor")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	if found := s.workers(t.Context()); found.OK || !strings.Contains(found.Detail, "not allowed") {
+		t.Errorf("the doctor on the workers, as a publisher: %+v, want it said that they may not be asked", found)
 	}
 	w.as("admin")
 	if list := read[[]control.Status](t, "workers"); len(list) != 1 || list[0].Draining {
