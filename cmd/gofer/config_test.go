@@ -188,6 +188,9 @@ func TestTakenPortsAreNamedWithTheRemedy(t *testing.T) {
 	if code, _, errOut := gofer(t, "", "worker"); code != exitConfig || !strings.Contains(errOut, "GOFER_NATS_URL=nats://"+taken) {
 		t.Errorf("taken NATS port: exit %d, %s", code, errOut)
 	}
+	if err := free(t.Context(), "192.0.2.1:4222"); err == nil || strings.Contains(err.Error(), "taken") || !strings.Contains(err.Error(), "GOFER_EMBEDDED_ADDR: cannot listen") {
+		t.Errorf("address of another machine: %v, want it told from a taken one", err)
+	}
 }
 
 func TestTwoWorkersNeverShareADataFolder(t *testing.T) {

@@ -96,11 +96,14 @@ func (e *embedded) close() {
 // free refuses an address of the embedded server that cannot be listened on.
 func free(ctx context.Context, addr string) error {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
-	if err != nil {
+	switch {
+	case err == nil:
+		return l.Close()
+	case errors.Is(err, syscall.EADDRINUSE):
 		return &configError{reasons: []string{fmt.Sprintf("GOFER_EMBEDDED_ADDR: %s is taken: set GOFER_NATS_URL=nats://%s to join the server there, "+
 			"or choose another address and another GOFER_DATA_DIR", addr, addr)}}
 	}
-	return l.Close()
+	return &configError{reasons: []string{fmt.Sprintf("GOFER_EMBEDDED_ADDR: cannot listen on %s (%v): choose another address, such as 127.0.0.1:0", addr, errors.Unwrap(err))}}
 }
 
 // serverLog passes on what the embedded server complains about. Its notices are of no use to who runs a worker.
