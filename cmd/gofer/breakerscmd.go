@@ -23,7 +23,10 @@ func (a *app) breakersCommand() *cobra.Command {
 	}
 	cmd.AddCommand(
 		&cobra.Command{
-			Use: "ls", Short: "List each proxy's breaker, and in how many workers it is in which state", Args: args(cobra.NoArgs),
+			Use: "ls", Short: "List each proxy's breaker, and in how many workers it is in which state",
+			Long: `Lists each proxy's breaker, and in how many workers it is in which state. Avoided says for how long a proxy
+that one worker found dead is the last resort of others.`,
+			Args: args(cobra.NoArgs),
 			RunE: a.verb("breakers ls", a.breakersLs),
 		},
 		&cobra.Command{

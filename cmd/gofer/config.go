@@ -62,7 +62,7 @@ type config struct {
 
 	HTTPAddr     string        `envconfig:"GOFER_HTTP_ADDR" default:"127.0.0.1:9090" desc:"address of /metrics, /livez, /readyz and the API"`
 	AdminToken   string        `envconfig:"GOFER_ADMIN_TOKEN" secret:"true" desc:"bearer token of the API; needed to listen on more than loopback"`
-	DrainTimeout jobs.Duration `envconfig:"GOFER_DRAIN_TIMEOUT" default:"30s" desc:"how long running jobs may go on after SIGTERM, at least 1s"`
+	DrainTimeout jobs.Duration `envconfig:"GOFER_DRAIN_TIMEOUT" default:"30s" desc:"how long a worker may take to end after SIGTERM, at least 1s; jobs that run until shortly before its end are handed back"`
 	LogLevel     string        `envconfig:"GOFER_LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
 	LogFormat    string        `envconfig:"GOFER_LOG_FORMAT" desc:"text or json; unset means text on a terminal, else json"`
 }

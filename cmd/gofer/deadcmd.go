@@ -106,7 +106,8 @@ func (a *app) deadReplayCommand() *cobra.Command {
 that 'gofer dead ls' shows. ID may be that number, the job's id, or QUEUE/ID. The dead letter is removed: a replay that fails
 leaves one of its own, and a second replay finds nothing.
 
-The letter of a job whose id is none, such as one with a dot, has an id made by the worker: invalid-HASH.`,
+A job whose id is none leaves a letter under that id, such as a.b, or under one made by the worker, invalid-HASH, if no
+message can bear it.`,
 		Args: args(cobra.MaximumNArgs(1)),
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "replay every dead letter")

@@ -13,7 +13,10 @@ import (
 
 func (a *app) queuesCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "queues", Short: "List the queues and how they stand", Args: args(cobra.NoArgs),
+		Use: "queues", Short: "List the queues and how they stand",
+		Long: `Lists the queues and how many jobs of each are queued, due (they waited, and their time has come), running, or waiting
+for their time, a retry or a proxy.`,
+		Args: args(cobra.NoArgs),
 		RunE: a.verb("queues", func(ctx context.Context, s *session, _ []string) error {
 			list, err := s.client.Queues(ctx)
 			if err != nil {
