@@ -179,7 +179,7 @@ func (l *Lease) convicts(e *entry, first bool, begun time.Duration) bool {
 	o, n := &l.pool.outage, 0
 	if l.Probe() {
 		e.tests++
-		return e.tests >= mostTests || o.unlikely(int(e.tests), doubt)
+		return e.tests >= MostTests || o.unlikely(int(e.tests), doubt)
 	}
 	if first {
 		n = e.inRow(begun)

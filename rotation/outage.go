@@ -33,8 +33,8 @@ const (
 	working = 10 * time.Minute
 	// chance is how improbable a streak has to be, at the rate at which attempts delivered before, to be no accident.
 	chance = 1e-5
-	// doubt is the same for tests of one proxy that fail, of which so many are enough however probable they are.
-	doubt, mostTests = 0.05, 3
+	// doubt is the same for tests of one proxy that fail; MostTests are enough however probable they are.
+	doubt = 0.05
 	// From so many proxies on a failure is not taken to be each job's own, and from so many it is the pool's.
 	doubtFrom, outageFrom = 3, 5
 	// quiet is how long after the latest fault the pool is said to fail: without jobs nobody finds out that it no longer does.
@@ -42,6 +42,9 @@ const (
 	// testEvery is how often an attempt is let through while the pool fails.
 	testEvery = time.Second
 )
+
+// MostTests is how many tests of a proxy may fail, at sites that nobody knows, before its breaker opens again.
+const MostTests = 3
 
 // delivered notes that a proxy reached its target, and reports whether that ended an outage.
 func (o *outage) delivered(e *entry, now time.Duration) (ended bool) {

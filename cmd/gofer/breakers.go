@@ -20,10 +20,11 @@ func (r *rig) fleetBreakers() *share.Breakers {
 		return nil
 	}
 	b := r.config.breaker()
+	slack := rotation.MostTests * b.ProbeLease
 	// An open time is up to a fifth longer than the longest, by its jitter.
-	longest := b.MaxOpenTimeout + b.MaxOpenTimeout/5 + b.ProbeLease
+	longest := b.MaxOpenTimeout + b.MaxOpenTimeout/5 + slack
 	return share.NewBreakers(share.BreakersConfig{
-		Pool: r.pool, Worker: r.config.WorkerName, Slack: b.ProbeLease, Longest: longest, Log: r.log,
+		Pool: r.pool, Worker: r.config.WorkerName, Slack: slack, Longest: longest, Log: r.log,
 	})
 }
 

@@ -71,11 +71,14 @@ func (p *pair) trip(worker string) {
 
 func TestDeadProxyIsPaidForByOneWorkerOfTheFleet(t *testing.T) {
 	t.Setenv("GOFER_BREAKER_TIMEOUT", "1s")
+	t.Setenv("GOFER_ATTEMPT_TIMEOUT", "2s")
 	p := newPair(t)
 	p.trip("w1")
 	eventually(t, "the other worker to hear of it", func() bool { return p.breaker("w2").AvoidedBy == "w1" })
 	if b := p.breaker("w2"); b.State != "closed" || b.AvoidedUntil == nil {
 		t.Errorf("breaker in w2 = %+v, want it closed, and the proxy avoided until a time", b)
+	} else if left := time.Until(*b.AvoidedUntil); left < 15*time.Second {
+		t.Errorf("w2 avoids the proxy for %v, want until w1 may have tested it three times, each in 2 s and 5 s more", left)
 	}
 	for range 10 {
 		if r := p.fetch("w2"); r.Outcome != jobs.Succeeded || r.AttemptCount != 1 {

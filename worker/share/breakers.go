@@ -31,8 +31,8 @@ type BreakersConfig struct {
 	Pool *rotation.Pool
 	// Worker is this worker's name.
 	Worker string
-	// Slack is how much longer than its finder the others avoid a proxy: as long as a probe may take, so that one probe
-	// speaks for the fleet.
+	// Slack is how much longer than its finder the others avoid a proxy: as long as the tests of a proxy may take, so that
+	// those of one worker speak for the fleet.
 	Slack time.Duration
 	// Longest bounds the time of another worker's finding.
 	Longest time.Duration
