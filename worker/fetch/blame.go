@@ -102,7 +102,7 @@ const restTrip = 10 * time.Minute
 
 func (b blame) verdict(f facts) rotation.Verdict {
 	v := rotation.Verdict{
-		Kind: b.kind, Host: f.host, Answered: f.answered, Hurried: f.hurried, CoolDown: f.retryAfter, Trip: b.trip, Latency: f.latency, Reason: b.reason,
+		Kind: b.kind, Host: f.host, Answered: f.answered || b.fault == jobs.FaultTarget, Hurried: f.hurried, CoolDown: f.retryAfter, Trip: b.trip, Latency: f.latency, Reason: b.reason,
 	}
 	if f.ban {
 		v.Host = "" // the rule is the job's, and so is the host for which another proxy has to be picked
@@ -140,6 +140,13 @@ func either(reason, text string) blame {
 
 func byTarget(reason, text string) blame {
 	return blame{fault: jobs.FaultTarget, kind: rotation.TargetFault, reason: reason, text: text}
+}
+
+// told is what a proxy says of a target that it cannot reach. A proxy that has lost its own network says so of every one.
+func told(text string) blame {
+	b := byTarget("connect", text)
+	b.kind = rotation.Unclear
+	return b
 }
 
 func byPair(reason, text string) blame {
@@ -277,7 +284,7 @@ func proxyStatus(h http.Header) (blame, bool) {
 	said := strings.ToLower(h.Get("Proxy-Status") + " " + h.Get("X-Squid-Error"))
 	for _, word := range []string{"dns_", "destination_", "connection_refused", "connection_timeout", "connection_terminated", "err_dns_fail", "err_connect_fail", "err_read_timeout", "http_response_"} {
 		if strings.Contains(said, word) {
-			return byTarget("connect", "the proxy says that the target cannot be reached"), true
+			return told("the proxy says that the target cannot be reached"), true
 		}
 	}
 	// ERR_CANNOT_FORWARD is not among them: by that squid 5 says also that the target's name does not exist.
@@ -331,7 +338,7 @@ func judgeSocks(f facts, op *net.OpError) blame {
 	text := op.Err.Error()
 	for _, word := range []string{"network unreachable", "host unreachable", "connection refused", "TTL expired"} {
 		if strings.Contains(text, word) {
-			return byTarget("connect", "the SOCKS proxy says: "+word)
+			return told("the SOCKS proxy says: " + word)
 		}
 	}
 	switch {
