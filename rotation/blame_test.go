@@ -133,3 +133,21 @@ func TestAttemptsOfTheSameJobsAreNoOutage(t *testing.T) {
 		}
 	})
 }
+
+// A proxy that failed where the target is to blame is as good for another job as before.
+func TestATargetToBlameLeavesNoMarkOnItsProxies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := &trial{t, pool(t, rotation.RoundRobin, 10, nil), 0}
+		for i := range 3 {
+			tr.at(fmt.Sprint("p", 1+i), "dead.test:443", false)
+		}
+		tr.at("p0", "good.test:443", true)
+		tr.at("p0", "dead.test:443", false)
+		for range 20 {
+			l := take(t, tr.Pool, rotation.Need{Exclude: []string{"p9"}})
+			if l.Release(); l.ID() != "p0" {
+				t.Fatalf("a job that failed was given %s, want p0, which alone has delivered", l.ID())
+			}
+		}
+	})
+}
