@@ -2,7 +2,9 @@
 //
 // Proxies whose breaker rests are left out before the strategy chooses, by a look that changes nothing; only the chosen one
 // gives a permit. A pick is a Lease that is settled once with a Verdict. Bans and Retry-After cool a pair of proxy and host
-// without touching the breaker, and a target that fails through several proxies is held to blame itself.
+// without touching the breaker, and a target that fails through several proxies is held to blame itself. A failure at a target
+// that nobody knows is held against the proxy when another one delivers from there, or when there are too many in a row to be bad
+// luck.
 package rotation
 
 import (

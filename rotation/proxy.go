@@ -20,7 +20,7 @@ type Proxy struct {
 	Region string
 	// Weight is the part that the weighted strategy gives it; zero means 1.
 	Weight int
-	// MaxInflight is how many attempts may be under way through it; zero means no limit.
+	// MaxInflight is how many attempts may be under way through it; zero and more than 65,535 mean that many.
 	MaxInflight int
 	// Rate is how many attempts a second may start through it, evenly apart; zero means no limit.
 	Rate float64
