@@ -51,7 +51,8 @@ func use(b *testing.B, p *rotation.Pool, need rotation.Need) { //nolint:thelper 
 }
 
 // BenchmarkSelect is a whole pick among 100,000 proxies and the verdict on it, with open breakers, those whose time is over,
-// caps, rates, and proxies that rest for the host. Beside it stands what a filter over all of them costs.
+// caps, rates, and proxies that rest for the host; pick-ns is the pick alone, on one goroutine. Beside it stands what a filter
+// over all of them costs.
 func BenchmarkSelect(b *testing.B) {
 	list := proxies(b, many, limited)
 	for _, s := range strategies() {
@@ -68,6 +69,8 @@ func BenchmarkSelect(b *testing.B) {
 						use(b, p, need)
 					}
 				})
+				b.StopTimer()
+				b.ReportMetric(pickAlone(b, p, func(int) rotation.Need { return need }), "pick-ns")
 			})
 		}
 	}
@@ -94,6 +97,28 @@ func BenchmarkSelect(b *testing.B) {
 			}
 		})
 	}
+}
+
+// pickAlone is the mean of picks whose verdicts are not timed, in nanoseconds.
+func pickAlone(b *testing.B, p *rotation.Pool, need func(i int) rotation.Need) float64 {
+	b.Helper()
+	const rounds = 4000
+	var leases [32]rotation.Lease
+	var sum time.Duration
+	for round := range rounds {
+		start := time.Now()
+		for i := range leases {
+			var err error
+			if leases[i], _, err = p.Pick(need(round*len(leases) + i)); err != nil {
+				b.Fatal(err)
+			}
+		}
+		sum += time.Since(start)
+		for i := range leases {
+			leases[i].Report(rotation.Verdict{Kind: rotation.Delivered, Latency: time.Millisecond})
+		}
+	}
+	return float64(sum.Nanoseconds()) / rounds / float64(len(leases))
 }
 
 // BenchmarkVerdict is the booking of a result, with the pick taken away.
@@ -123,7 +148,7 @@ func BenchmarkVerdict(b *testing.B) {
 	}
 }
 
-// BenchmarkSticky is a pick for one of 10,000 sessions.
+// BenchmarkSticky is a pick for one of 10,000 sessions and the verdict on it; pick-ns is the pick alone.
 func BenchmarkSticky(b *testing.B) {
 	sessions := make([]string, 10_000)
 	for i := range sessions {
@@ -134,13 +159,15 @@ func BenchmarkSticky(b *testing.B) {
 			p := rotation.New(rotation.Config{})
 			p.Replace(proxies(b, many, nil))
 			weather(b, p, open)
+			need := func(i int) rotation.Need { return rotation.Need{Session: sessions[i%len(sessions)], Host: "a.test:443"} }
 			i := 0
-			use(b, p, rotation.Need{Session: "first", Host: "a.test:443"})
+			use(b, p, need(0))
 			b.ReportAllocs()
 			for b.Loop() {
-				use(b, p, rotation.Need{Session: sessions[i%len(sessions)], Host: "a.test:443"})
+				use(b, p, need(i))
 				i++
 			}
+			b.ReportMetric(pickAlone(b, p, need), "pick-ns")
 		})
 	}
 }
