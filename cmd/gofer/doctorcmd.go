@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/worker/control"
 )
 
@@ -187,6 +188,8 @@ func (s *session) queues(ctx context.Context) []finding {
 		name := "queue " + q.Queue
 		waiting := q.Queued + q.Due
 		switch {
+		case !q.Served && !jobs.ValidQueue(q.Queue):
+			list = append(list, finding{fmt.Sprintf("queue %+q", q.Queue), false, fmt.Sprintf("jobs wait (%d) and none will ever be taken, for no queue can bear that name: %s", waiting, s.riddance(q.Queue))})
 		case !q.Served:
 			list = append(list, finding{name, false, fmt.Sprintf("jobs wait (%d) and no worker has ever served it: add it to GOFER_QUEUES, or is it misspelt?", waiting)})
 		case !q.PausedUntil.IsZero():
@@ -198,4 +201,14 @@ func (s *session) queues(ctx context.Context) []finding {
 		}
 	}
 	return list
+}
+
+// riddance is how to get rid of the jobs in a queue whose name is none. A name that may hold anything must not make a command
+// that empties other queues, or that a shell takes for more than one word.
+func (s *session) riddance(queue string) string {
+	stream := s.names.Stream("JOBS")
+	if strings.ContainsFunc(queue, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("*>'", r) }) {
+		return fmt.Sprintf("find them with nats stream view %s and delete each with nats stream rmm %[1]s SEQUENCE", stream)
+	}
+	return fmt.Sprintf("nats stream purge %s --subject '%s'", stream, s.names.Jobs(queue))
 }
