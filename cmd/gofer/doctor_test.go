@@ -6,6 +6,9 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
 func TestAClockIsWrongByWhatTheRoundTripCannotExplain(t *testing.T) {
@@ -54,5 +57,50 @@ func TestDoctorSaysHowToGetRidOfJobsInAQueueThatCannotBeServed(t *testing.T) {
 	}
 	if _, out, _ := gofer(t, "", "doctor"); strings.Contains(out, "NOPE") {
 		t.Errorf("after the purge the queue is still named:\n%s", out)
+	}
+}
+
+func TestDoctorMissesAWorkerWhereJobsAreNotDone(t *testing.T) {
+	w := newWorld(t, nil)
+	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	look := func() (int, string) {
+		t.Helper()
+		code, out, _ := gofer(t, "", "doctor")
+		return code, out[strings.Index(out, "workers"):]
+	}
+	if code, out := look(); code != exitOK || out != "workers          none answers\n" {
+		t.Errorf("without a job: exit %d, %q; want nothing missed", code, out)
+	}
+	w.publish("held", "http://shop.test/ok")
+	lane, err := w.client.Lane(t.Context(), "default", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	msg, err := lane.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, out := look(); code != exitFailed || !strings.Contains(out, "none answers, and jobs are not done (1): start one") {
+		t.Errorf("with a running job: exit %d, %q; want the worker missed", code, out)
+	}
+	if _, err := w.client.Park(t.Context(), "default", "held", msg.Data(), jobs.Progress{}, time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if err := msg.DoubleAck(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if code, out := look(); code != exitFailed || !strings.Contains(out, "jobs are not done (1)") {
+		t.Errorf("with a job that waits: exit %d, %q; want the worker missed", code, out)
+	}
+	if _, err := lane.Fetch(1, jetstream.FetchMaxWait(20*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if code, out := look(); code != exitFailed || !strings.Contains(out, "let its NATS user subscribe to gofer.ctl.>") {
+		t.Errorf("with a worker that is not heard: exit %d, %q; want it told from one that is not there", code, out)
 	}
 }

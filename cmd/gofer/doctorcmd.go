@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/worker/control"
 )
 
@@ -89,19 +90,24 @@ func (a *app) examine(ctx context.Context, c config) ([]finding, error) {
 	list = append(list, s.server())
 	list = append(list, s.clock(ctx)...)
 	list = append(list, s.streams(ctx)...)
-	list = append(list, s.queues(ctx)...)
-	return append(list, s.workers(ctx)), nil
+	queues, err := s.client.Queues(ctx)
+	if err != nil {
+		list = append(list, finding{"queues", false, err.Error()})
+	}
+	list = append(list, s.queues(queues)...)
+	return append(list, s.workers(ctx, queues)), nil
 }
 
-// workers looks for names that several workers bear: results, events and gofer drain cannot tell those apart.
-func (s *session) workers(ctx context.Context) finding {
+// workers looks for jobs that nobody works on, and for names that several workers bear: results, events and gofer drain
+// cannot tell those apart.
+func (s *session) workers(ctx context.Context, queues []bus.QueueState) finding {
 	list, err := askFleet[control.Status](ctx, s, control.Workers, nil, 0)
 	if errors.Is(err, control.ErrNoWorkers) {
 		// A refusal is told of on the side, and the question runs into its time limit.
 		if last := s.nc.LastError(); errors.Is(last, nats.ErrPermissionViolation) && strings.Contains(last.Error(), control.Subject(s.names, control.Workers)) {
 			return finding{"workers", false, "this NATS user is not allowed to ask them"}
 		}
-		return finding{"workers", true, "none answers"}
+		return nobody(s.names, queues)
 	}
 	if err != nil {
 		return finding{"workers", false, err.Error()}
@@ -116,6 +122,24 @@ func (s *session) workers(ctx context.Context) finding {
 		}
 	}
 	return finding{"workers", true, fmt.Sprintf("%d answer, each by a name of its own", len(list))}
+}
+
+// nobody is said when no worker answers. A job of a worker that was killed counts as running until its ack wait is over.
+func nobody(names jobs.Names, queues []bus.QueueState) finding {
+	var open, pulls int
+	for _, q := range queues {
+		if jobs.ValidQueue(q.Queue) { // a worker would not help the others
+			open += int(q.Queued+q.Due+q.Waiting) + q.Running
+			pulls += q.Pulls
+		}
+	}
+	switch {
+	case open == 0:
+		return finding{"workers", true, "none answers"}
+	case pulls > 0:
+		return finding{"workers", false, fmt.Sprintf("none answers, though one asks for jobs (%d are not done): let its NATS user subscribe to %s", open, control.Subject(names, ">"))}
+	}
+	return finding{"workers", false, fmt.Sprintf("none answers, and jobs are not done (%d): start one with gofer worker; what a killed one held is taken anew within %s", open, bus.AckWait)}
 }
 
 func (s *session) server() finding {
@@ -178,11 +202,7 @@ func until(end time.Time) string {
 	return " until " + end.UTC().Format(time.RFC3339)
 }
 
-func (s *session) queues(ctx context.Context) []finding {
-	queues, err := s.client.Queues(ctx)
-	if err != nil {
-		return []finding{{"queues", false, err.Error()}}
-	}
+func (s *session) queues(queues []bus.QueueState) []finding {
 	var list []finding
 	for _, q := range queues {
 		name := "queue " + q.Queue
