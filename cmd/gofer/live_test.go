@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -101,4 +104,39 @@ func TestStrategyChangesLive(t *testing.T) {
 	if code, _, _ := gofer(t, "", "proxies", "strategy", "cheapest"); code != exitUsage {
 		t.Errorf("an unknown strategy: exit %d, want %d", code, exitUsage)
 	}
+}
+
+func TestReadinessSaysThatTheProxiesFileIsBrokenUntilItIsMended(t *testing.T) {
+	w := newWorld(t, nil)
+	addr, file := freeAddr(t), filepath.Join(t.TempDir(), "proxies.txt")
+	write := func(lines string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(lines), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	good := "http://192.0.2.7:8080 id=a\nhttp://192.0.2.8:8080 id=b\n"
+	write(good)
+	t.Setenv("GOFER_PROXIES_FILE", file)
+	w.worker(addr)
+	said := func(want ...string) func() bool {
+		return func() bool {
+			status, text := w.get("http://" + addr + "/readyz?verbose")
+			if strings.Contains(text, "s3cret") {
+				t.Fatalf("a line's text is told:\n%s", text)
+			}
+			return status == http.StatusOK && !slices.ContainsFunc(want, func(part string) bool { return !strings.Contains(text, part) })
+		}
+	}
+	eventually(t, "the good file to be in force", said("[+] proxies: 3 in the pool\n"))
+	write(good + "u:s3cret@192.0.2.9\n")
+	eventually(t, "the broken line to be told", said("[+] proxies: 3 in the pool; GOFER_PROXIES_FILE cannot be read since 2", "Z: line 3: not a proxy URL", "encoded\n"))
+	write(good + "u:s3cret@192.0.2.9\nu:s3cret@192.0.2.10\n")
+	eventually(t, "the number of broken lines to be told", said("line 3: ", " (and 1 more)\n"))
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the missing file to be told", said("[+] proxies: 3 in the pool; ", "no such file"))
+	write("http://192.0.2.7:8080 id=a\n")
+	eventually(t, "the mended file to be in force", said("[+] proxies: 2 in the pool\n"))
 }

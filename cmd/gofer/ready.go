@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/gofer-mq/gofer/worker/admin"
@@ -45,5 +47,23 @@ func (r *rig) proxyCheck() admin.Check {
 	default:
 		c.Detail += ", none usable now: all breakers are open"
 	}
+	c.Detail += r.fileTrouble()
 	return c
+}
+
+// fileTrouble says that the proxies file is not the pool's. That does not make a worker unready: the last good list works.
+func (r *rig) fileTrouble() string {
+	since, err := r.share.FileTrouble()
+	if err == nil {
+		return ""
+	}
+	reasons := []string{err.Error()}
+	if bad, ok := errors.AsType[*configError](err); ok {
+		reasons = bad.reasons
+	}
+	text := fmt.Sprintf("; GOFER_PROXIES_FILE cannot be read since %s: %s", since.UTC().Format(time.RFC3339), strings.TrimPrefix(reasons[0], "GOFER_PROXIES_FILE: "))
+	if more := len(reasons) - 1; more > 0 {
+		text += fmt.Sprintf(" (and %d more)", more)
+	}
+	return text
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // WatchFile calls read once a second when the file at path has changed, until ctx ends, and lists what it returns. A file
-// that cannot be read or has a broken line is logged, and the last good list stays.
+// that cannot be read or has a broken line is logged and told by FileTrouble, and the last good list stays.
 func (s *Share) WatchFile(ctx context.Context, path string, read func() ([]rotation.Proxy, error)) {
 	last := stamp(path)
 	tick := time.NewTicker(time.Second)
@@ -26,6 +26,7 @@ func (s *Share) WatchFile(ctx context.Context, path string, read func() ([]rotat
 		}
 		last = now
 		proxies, err := read()
+		s.noteFile(err)
 		if err != nil {
 			s.cfg.Log.Error("proxies file not taken over, the last good list stays in force", "error", err)
 			continue
@@ -33,6 +34,33 @@ func (s *Share) WatchFile(ctx context.Context, path string, read func() ([]rotat
 		s.List(proxies)
 		s.cfg.Log.Info("proxies file taken over", "proxies", len(proxies))
 	}
+}
+
+// fileTrouble is why the proxies file is not taken over, and since when.
+type fileTrouble struct {
+	since time.Time
+	err   error
+}
+
+func (s *Share) noteFile(err error) {
+	if err == nil {
+		s.trouble.Store(nil)
+		return
+	}
+	since := time.Now()
+	if before := s.trouble.Load(); before != nil {
+		since = before.since
+	}
+	s.trouble.Store(&fileTrouble{since, err})
+}
+
+// FileTrouble is why the file that WatchFile looks at could not be taken over the last time that it had changed, and since
+// when none was; a nil error means that the list in force is the file's.
+func (s *Share) FileTrouble() (since time.Time, err error) {
+	if t := s.trouble.Load(); t != nil {
+		return t.since, t.err
+	}
+	return time.Time{}, nil
 }
 
 // fileStamp is what changes when a file does. A mounted secret is a link that is turned to another file, so the size and

@@ -39,9 +39,10 @@ type Config struct {
 
 // Share is this worker's copy of what the fleet agrees on. Its methods may be called from any goroutine.
 type Share struct {
-	cfg    Config
-	policy atomic.Pointer[policy]
-	denied atomic.Pointer[map[string]bool]
+	cfg     Config
+	policy  atomic.Pointer[policy]
+	denied  atomic.Pointer[map[string]bool]
+	trouble atomic.Pointer[fileTrouble] // nil while the proxies file is taken over
 
 	mu     sync.Mutex
 	listed []rotation.Proxy          // from the environment and the file
