@@ -18,6 +18,9 @@ func (a *app) eventsCommand() *cobra.Command {
 		Short: "Follow retries, changes of breakers and pools, and duplicates as they come",
 		Args:  args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkDurable(f.Durable, f.Queue, f.All); err != nil {
+				return err
+			}
 			s, err := a.connect(cmd.Context(), "events")
 			if err != nil {
 				return err

@@ -24,12 +24,22 @@ func (a *app) resultsCommand() *cobra.Command {
 Without one, prints a line for each result as it comes, until interrupted; --all begins with those that are kept.`,
 		Args: args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, ids []string) error {
+			one := len(ids) == 1
+			switch {
+			case wait && !one:
+				return usage("--wait needs an ID: without one, results are followed as they come")
+			case one && (all || durable != ""):
+				return usage("--all and --durable follow results: leave out the ID")
+			}
+			if err := checkDurable(durable, queue, all); err != nil {
+				return err
+			}
 			s, err := a.connect(cmd.Context(), "results")
 			if err != nil {
 				return err
 			}
 			defer s.close()
-			if len(ids) == 1 {
+			if one {
 				return a.oneResult(cmd.Context(), s, queue, ids[0], wait)
 			}
 			return a.followResults(cmd.Context(), s, queue, durable, all)
@@ -37,9 +47,17 @@ Without one, prints a line for each result as it comes, until interrupted; --all
 	}
 	cmd.Flags().StringVar(&queue, "queue", "", "only this queue")
 	cmd.Flags().StringVar(&durable, "durable", "", "follow with this prepared consumer, such as "+bus.Reader+", for users who may not create one")
-	cmd.Flags().BoolVar(&all, "all", false, "begin with the results that are kept")
-	cmd.Flags().BoolVar(&wait, "wait", false, "wait for the result if it is not there yet")
+	cmd.Flags().BoolVar(&all, "all", false, "begin with the results that are kept; without an ID")
+	cmd.Flags().BoolVar(&wait, "wait", false, "with an ID: wait for the result if it is not there yet")
 	return cmd
+}
+
+// checkDurable refuses what a prepared consumer decides by itself.
+func checkDurable(durable, queue string, all bool) error {
+	if durable != "" && (queue != "" || all) {
+		return usage("--durable goes with neither --queue nor --all: the prepared consumer has its own filter and beginning")
+	}
+	return nil
 }
 
 // oneResult prints the body of one result to standard output, so that it can be piped.

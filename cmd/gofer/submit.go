@@ -42,7 +42,12 @@ its job counts as failed.`,
 		Example: `  gofer submit --wait https://example.com/
   gofer submit --file urls.txt --wait --output bodies
   echo '{"url":"https://example.com/","timeout":"5s"}' | gofer submit -`,
-		RunE: func(cmd *cobra.Command, urls []string) error { return a.submit(cmd.Context(), f, urls) },
+		RunE: func(cmd *cobra.Command, urls []string) error {
+			if cmd.Flags().Changed("timeout") && !f.wait && f.output == "" {
+				return usage("--timeout needs --wait or --output: without them no result is waited for; a job's own limit is its \"timeout\" in JSON")
+			}
+			return a.submit(cmd.Context(), f, urls)
+		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.file, "file", "", `file with a job a line, "-" for standard input`)
@@ -52,7 +57,7 @@ its job counts as failed.`,
 	flags.StringVar(&f.at, "at", "", "do not run the job before this time (RFC 3339)")
 	flags.BoolVar(&f.wait, "wait", false, "wait for the results and print the outcomes")
 	flags.StringVar(&f.output, "output", "", "folder for the bodies, a file QUEUE/ID each, none of them replaced; implies --wait")
-	flags.Var((*durationFlag)(&f.timeout), "timeout", "how long to wait for the results; 0 means as long as it takes")
+	flags.Var((*durationFlag)(&f.timeout), "timeout", "with --wait or --output: how long to wait for the results; 0 means as long as it takes")
 	return cmd
 }
 

@@ -168,6 +168,25 @@ func TestWrongCallsAreUsageErrors(t *testing.T) {
 	}
 }
 
+func TestFlagsThatWouldBeIgnoredAreUsageErrors(t *testing.T) {
+	newWorld(t, nil) // a server without streams
+	for _, c := range []struct{ args, want string }{
+		{"submit --timeout 5s http://a.test/", "--timeout needs --wait or --output"},
+		{"submit --timeout 0 http://a.test/", "--timeout needs --wait or --output"},
+		{"results --wait", "--wait needs an ID"},
+		{"results x --all", "leave out the ID"},
+		{"results x --durable reader", "leave out the ID"},
+		{"results --durable reader --all", "--durable goes with neither --queue nor --all"},
+		{"results --durable reader --queue default", "--durable goes with neither --queue nor --all"},
+		{"events --durable reader --all", "--durable goes with neither --queue nor --all"},
+		{"events --durable reader --queue default", "--durable goes with neither --queue nor --all"},
+	} {
+		if code, _, errOut := gofer(t, "", strings.Fields(c.args)...); code != exitUsage || !strings.Contains(errOut, c.want) {
+			t.Errorf("gofer %s: exit %d, %q; want %d and %q", c.args, code, errOut, exitUsage, c.want)
+		}
+	}
+}
+
 func TestMisspeltVerbsAreGuessed(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"sumbit http://a.test/", `gofer has no verb "sumbit", did you mean submit?`},
