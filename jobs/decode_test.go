@@ -213,10 +213,13 @@ func TestDurationsAreTextOrSeconds(t *testing.T) {
 			t.Errorf("%s = %v, %v; want %v", text, d, err, want)
 		}
 	}
-	for _, text := range []string{"1e300", `"9999999999999999"`, `"soon"`, "true", `"NaN"`, `""`} {
+	for text, tooLong := range map[string]bool{
+		"1e300": true, `"1e999"`: true, `"9999999999999999"`: true, `"2562048h"`: true, `"-9999999999999999999999h1m"`: true, `"Inf"`: true,
+		`"soon"`: false, `"9999999999999999999999x"`: false, "true": false, `"NaN"`: false, `""`: false,
+	} {
 		var d jobs.Duration
-		if err := json.Unmarshal([]byte(text), &d); err == nil {
-			t.Errorf("%s was read as %v, want a refusal", text, d)
+		if err := json.Unmarshal([]byte(text), &d); err == nil || errors.Is(err, jobs.ErrTooLong) != tooLong {
+			t.Errorf("%s was read as %v, %v; want a refusal, for its length: %v", text, d, err, tooLong)
 		}
 	}
 	if out, err := json.Marshal(jobs.Duration(1500 * time.Millisecond)); err != nil || string(out) != "1.5" {

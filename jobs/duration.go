@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -48,18 +49,31 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// ParseDuration reads "1.5s", "2m" or "1.5", the last one in seconds.
+// ErrTooLong is what ParseDuration's error wraps when the text is a duration that no time.Duration can hold.
+var ErrTooLong = errors.New("too long: the longest duration is 2562047h, 292 years")
+
+// ParseDuration reads "1.5s", "2m" or "1.5", the last one in seconds. Errors: ErrTooLong, or one that says how to write it.
 func ParseDuration(text string) (time.Duration, error) {
 	text = strings.TrimSpace(text)
-	if seconds, err := strconv.ParseFloat(text, 64); err == nil {
+	if seconds, err := strconv.ParseFloat(text, 64); err == nil && !math.IsNaN(seconds) || errors.Is(err, strconv.ErrRange) {
 		// The comparison is on the float: a product that overflows int64 would come out negative.
-		if math.IsNaN(seconds) || math.Abs(seconds) > math.MaxInt64/1e9 {
-			return 0, fmt.Errorf("duration %s is out of range", text)
+		if math.Abs(seconds) > math.MaxInt64/1e9 {
+			return 0, fmt.Errorf("%q is %w", clip(text, 40), ErrTooLong)
 		}
 		return time.Duration(math.Round(seconds * 1e9)), nil
 	}
 	if v, err := time.ParseDuration(text); err == nil {
 		return v, nil
+	}
+	// The parser's error does not tell; with zeros for digits only what is not a duration is refused again.
+	zeros := strings.Map(func(r rune) rune {
+		if '0' <= r && r <= '9' {
+			return '0'
+		}
+		return r
+	}, text)
+	if _, err := time.ParseDuration(zeros); err == nil {
+		return 0, fmt.Errorf("%q is %w", clip(text, 40), ErrTooLong)
 	}
 	return 0, fmt.Errorf(`%q is not a duration: write "1.5s", "2m" or a number of seconds`, clip(text, 40))
 }

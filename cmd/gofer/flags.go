@@ -22,6 +22,9 @@ func (d *durationFlag) Type() string { return "duration" }
 // Set reads the flag.
 func (d *durationFlag) Set(text string) error {
 	v, err := jobs.ParseDuration(text)
+	if errors.Is(err, jobs.ErrTooLong) {
+		return err
+	}
 	if err != nil || v < 0 {
 		return errors.New(`not a duration: write "1.5s", "2m" or a number of seconds`)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -76,6 +77,9 @@ func (a *app) pauseCommand() *cobra.Command {
 		var until time.Time
 		if length != "" {
 			d, err := jobs.ParseDuration(length)
+			if errors.Is(err, jobs.ErrTooLong) {
+				return usage("--for: %w", err)
+			}
 			if err != nil || d <= 0 {
 				return usage("--for: not a duration such as 10m")
 			}

@@ -65,6 +65,14 @@ func (s *submission) run(ctx context.Context, source io.Reader) error {
 	return s.verdict()
 }
 
+// sourceName is where the lines come from, in words.
+func (s *submission) sourceName() string {
+	if s.flags.file == "" || s.flags.file == "-" {
+		return "standard input"
+	}
+	return s.flags.file
+}
+
 // publish sends the jobs of all lines. A line that is no job, or that is refused, is told about; the others go on.
 func (s *submission) publish(ctx context.Context, source io.Reader) error {
 	var readErr error
@@ -278,6 +286,8 @@ func (s *submission) save(ctx context.Context, r jobs.Result) error {
 // verdict is how the whole submission went, as an exit code.
 func (s *submission) verdict() error {
 	switch bad := s.invalid + s.refused; {
+	case bad+len(s.accepted) == 0:
+		return usage("no jobs in %s", s.sourceName())
 	case bad > 0 && len(s.accepted) == 0:
 		return fmt.Errorf("no job was accepted, %d refused", bad)
 	case bad+s.failed > 0 && s.flags.wait && len(s.accepted) == 1 && bad == 0:

@@ -31,7 +31,8 @@ func (a *app) submitCommand() *cobra.Command {
 		Use:   "submit [URL…|-]",
 		Short: "Publish jobs, and wait for their results if asked",
 		Long: `Publishes a job for each URL, or for each line of a file or of standard input ("-").
-A line is a URL or a JSON job, which may carry "id" and "queue". Empty lines and lines that begin with # are skipped.
+A line is a URL or a JSON job, which may carry "id" and "queue". Empty lines and lines that begin with # are skipped; a file of
+nothing else is a usage error.
 
 The id of each accepted job is printed as soon as the server has it and, unless there is a single URL, the number of its
 line (or of the URL) and its URL, separated by tabs. With --wait it is the outcome of each instead; what is still without
@@ -111,7 +112,11 @@ func (f *submitFlags) notBefore(now time.Time) (time.Time, error) {
 		return time.Time{}, usage("--in and --at: only one of the two can be given")
 	case f.in != "":
 		d, err := jobs.ParseDuration(f.in)
-		if err != nil || d < 0 {
+		longest := time.Date(jobs.MaxYear+1, 1, 1, 0, 0, 0, 0, time.UTC).Sub(now)
+		switch {
+		case errors.Is(err, jobs.ErrTooLong), d >= longest:
+			return time.Time{}, usage("--in: too long: no job waits beyond the year %d, that is %dh at most", jobs.MaxYear, int(longest.Hours()))
+		case err != nil || d < 0:
 			return time.Time{}, usage("--in: not a duration such as 3s")
 		}
 		return now.Add(d), nil

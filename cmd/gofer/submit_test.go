@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -183,6 +184,50 @@ func TestFlagsThatWouldBeIgnoredAreUsageErrors(t *testing.T) {
 	} {
 		if code, _, errOut := gofer(t, "", strings.Fields(c.args)...); code != exitUsage || !strings.Contains(errOut, c.want) {
 			t.Errorf("gofer %s: exit %d, %q; want %d and %q", c.args, code, errOut, exitUsage, c.want)
+		}
+	}
+}
+
+func TestAFileWithoutJobsIsSaid(t *testing.T) {
+	newWorld(t, nil)
+	file := filepath.Join(t.TempDir(), "jobs.txt")
+	if err := os.WriteFile(file, []byte("\n# nothing yet\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ args, want string }{
+		{"submit --file " + file, "gofer: no jobs in " + file + "\n"}, {"submit --wait --json -", "gofer: no jobs in standard input\n"},
+		{"submit --file -", "gofer: no jobs in standard input\n"},
+	} {
+		if code, out, errOut := gofer(t, "", strings.Fields(c.args)...); code != exitUsage || out != "" || !strings.HasPrefix(errOut, c.want) {
+			t.Errorf("gofer %s: exit %d, %q, %q; want %d and %q", c.args, code, out, errOut, exitUsage, c.want)
+		}
+	}
+}
+
+func TestAWaitThatIsTooLongIsToldFromOneThatIsNone(t *testing.T) {
+	newWorld(t, nil)
+	_, _, errOut := gofer(t, "", "submit", "--in", "2562048h", "http://a.test/")
+	var hours int
+	_, rest, _ := strings.Cut(errOut, "no job waits beyond the year 2261, that is ")
+	if _, err := fmt.Sscanf(rest, "%dh at most", &hours); err != nil {
+		t.Fatalf("said %q, want the longest wait: %v", errOut, err)
+	}
+	for _, c := range []struct {
+		wait, want string
+		code       int
+	}{
+		{fmt.Sprintf("%dh", hours), "no stream answers", exitFailed}, // the job itself is sound
+		{fmt.Sprintf("%dh", hours+1), "too long", exitUsage},
+		{"99999999999", "too long", exitUsage},
+		{"soon", "not a duration such as 3s", exitUsage},
+	} {
+		if code, _, errOut := gofer(t, "", "submit", "--in", c.wait, "http://a.test/"); code != c.code || !strings.Contains(errOut, c.want) {
+			t.Errorf("--in %s: exit %d, %q; want %d and %q", c.wait, code, errOut, c.code, c.want)
+		}
+	}
+	for _, args := range []string{"submit --wait --timeout 2562048h http://a.test/", "pause default --for 2562048h"} {
+		if code, _, errOut := gofer(t, "", strings.Fields(args)...); code != exitUsage || !strings.Contains(errOut, "the longest duration is 2562047h") {
+			t.Errorf("gofer %s: exit %d, %q; want the longest duration", args, code, errOut)
 		}
 	}
 }
