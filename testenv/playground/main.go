@@ -4,9 +4,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -24,13 +26,13 @@ import (
 func main() {
 	gofer := flag.String("gofer", "bin/gofer", "the gofer program to run")
 	flag.Parse()
-	if err := run(*gofer); err != nil {
+	if err := run(*gofer, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "playground:", err)
 		os.Exit(1)
 	}
 }
 
-func run(gofer string) error {
+func run(gofer string, out io.Writer) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	environ := os.Environ()
@@ -47,6 +49,10 @@ func run(gofer string) error {
 			environ = append(environ, "GOFER_ATTEMPT_TIMEOUT=3s")
 		}
 	}
+	addr, page, free := door()
+	if free {
+		environ = append(environ, "GOFER_HTTP_ADDR="+addr)
+	}
 	cmd := exec.Command(gofer, "worker")
 	cmd.Env, cmd.Stdout, cmd.Stderr = environ, os.Stdout, os.Stderr
 	// A group of its own: a Ctrl-C of the terminal reaches the worker through us, once.
@@ -58,8 +64,9 @@ func run(gofer string) error {
 	var helpers sync.WaitGroup
 	helpers.Go(func() { pass(ctx, signals, cmd.Process) })
 	helpers.Go(func() {
-		if ready(ctx) {
-			fmt.Print(next(gofer, !named))
+		// Whoever else listens there may be ready, too; the worker will say that it cannot.
+		if free && ready(ctx, page) {
+			_, _ = fmt.Fprint(out, next(gofer, page, !named))
 		}
 	})
 	err := cmd.Wait()
@@ -80,14 +87,25 @@ func pass(ctx context.Context, signals <-chan os.Signal, worker *os.Process) {
 	}
 }
 
-// ready waits until the worker takes jobs.
-func ready(ctx context.Context) bool {
-	addr := os.Getenv("GOFER_HTTP_ADDR")
-	if addr == "" {
-		addr = "127.0.0.1:9090"
+// door is where the worker will listen, with a port in place of 0, how a browser gets there, and whether nobody does yet.
+func door() (addr, page string, free bool) {
+	l, err := net.Listen("tcp", cmp.Or(os.Getenv("GOFER_HTTP_ADDR"), "127.0.0.1:9090"))
+	if err != nil {
+		return "", "", false
 	}
+	defer func() { _ = l.Close() }()
+	at := *l.Addr().(*net.TCPAddr)
+	addr = at.String()
+	if at.IP.IsUnspecified() {
+		at.IP = net.IPv4(127, 0, 0, 1)
+	}
+	return addr, "http://" + at.String(), true
+}
+
+// ready waits until the worker takes jobs.
+func ready(ctx context.Context, page string) bool {
 	for ctx.Err() == nil {
-		resp, err := http.Get("http://" + addr + "/readyz")
+		resp, err := http.Get(page + "/readyz")
 		if err == nil {
 			_ = resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
@@ -102,7 +120,7 @@ func ready(ctx context.Context) bool {
 	return false
 }
 
-func next(gofer string, playing bool) string {
+func next(gofer, page string, playing bool) string {
 	text := `
 The worker is ready. In another terminal:
 
@@ -110,7 +128,7 @@ The worker is ready. In another terminal:
   ` + gofer + ` events
   ` + gofer + ` --help
 
-Ctrl-C ends it.
+The dashboard is at ` + page + `/. Ctrl-C ends it.
 `
 	if !playing {
 		return text
@@ -123,9 +141,9 @@ In another terminal:
   ` + gofer + ` submit --wait http://shop.test/flaky
   echo '{"url":"http://shop.test/","ban":{"statuses":[403]}}' | ` + gofer + ` submit --wait -
   ` + gofer + ` events --all
-  curl -s http://127.0.0.1:9090/api/v1/circuit-breakers
+  curl -s ` + page + `/api/v1/circuit-breakers
 
-The dashboard is at http://127.0.0.1:9090/. Ctrl-C ends all of it.
+The dashboard is at ` + page + `/. Ctrl-C ends all of it.
 `
 }
 
