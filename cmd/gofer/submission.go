@@ -286,8 +286,8 @@ func (s *submission) save(ctx context.Context, r jobs.Result) error {
 // verdict is how the whole submission went, as an exit code.
 func (s *submission) verdict() error {
 	switch bad := s.invalid + s.refused; {
-	case bad+len(s.accepted) == 0:
-		return usage("no jobs in %s", s.sourceName())
+	case bad+len(s.accepted) == 0: // nothing failed
+		s.say("no jobs in " + s.sourceName())
 	case bad > 0 && len(s.accepted) == 0:
 		return fmt.Errorf("no job was accepted, %d refused", bad)
 	case bad+s.failed > 0 && s.flags.wait && len(s.accepted) == 1 && bad == 0:

@@ -31,8 +31,7 @@ func (a *app) submitCommand() *cobra.Command {
 		Use:   "submit [URL…|-]",
 		Short: "Publish jobs, and wait for their results if asked",
 		Long: `Publishes a job for each URL, or for each line of a file or of standard input ("-").
-A line is a URL or a JSON job, which may carry "id" and "queue". Empty lines and lines that begin with # are skipped; a file of
-nothing else is a usage error.
+A line is a URL or a JSON job, which may carry "id" and "queue". Empty lines and lines that begin with # are skipped.
 
 The id of each accepted job is printed as soon as the server has it and, unless there is a single URL, the number of its
 line (or of the URL) and its URL, separated by tabs. With --wait it is the outcome of each instead; what is still without

@@ -198,8 +198,8 @@ func TestAFileWithoutJobsIsSaid(t *testing.T) {
 		{"submit --file " + file, "gofer: no jobs in " + file + "\n"}, {"submit --wait --json -", "gofer: no jobs in standard input\n"},
 		{"submit --file -", "gofer: no jobs in standard input\n"},
 	} {
-		if code, out, errOut := gofer(t, "", strings.Fields(c.args)...); code != exitUsage || out != "" || !strings.HasPrefix(errOut, c.want) {
-			t.Errorf("gofer %s: exit %d, %q, %q; want %d and %q", c.args, code, out, errOut, exitUsage, c.want)
+		if code, out, errOut := gofer(t, "", strings.Fields(c.args)...); code != exitOK || out != "" || errOut != c.want {
+			t.Errorf("gofer %s: exit %d, %q, %q; want %d and %q", c.args, code, out, errOut, exitOK, c.want)
 		}
 	}
 }
