@@ -8,10 +8,11 @@ import (
 	"github.com/gofer-mq/gofer/rotation"
 )
 
-// WatchFile calls read once a second when the file at path has changed, until ctx ends, and lists what it returns. A file
-// that cannot be read or has a broken line is logged and told by FileTrouble, and the last good list stays.
+// WatchFile calls read after a second and then, once a second, when the file at path has changed, until ctx ends, and lists
+// what it returns: the file may have changed between the start, when somebody read it, and now. A file that cannot be read or
+// has a broken line is logged and told by FileTrouble, and the last good list stays.
 func (s *Share) WatchFile(ctx context.Context, path string, read func() ([]rotation.Proxy, error)) {
-	last := stamp(path)
+	last := fileStamp{size: -1} // no file's
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -63,11 +64,12 @@ func (s *Share) FileTrouble() (since time.Time, err error) {
 	return time.Time{}, nil
 }
 
-// fileStamp is what changes when a file does. A mounted secret is a link that is turned to another file, so the size and
-// the time are those behind the link.
+// fileStamp is what changes when a file does, or when it may be read by others. A mounted secret is a link that is turned to
+// another file, so this is of what is behind the link.
 type fileStamp struct {
 	size int64
 	time time.Time
+	mode os.FileMode
 }
 
 func stamp(path string) fileStamp {
@@ -75,5 +77,5 @@ func stamp(path string) fileStamp {
 	if err != nil {
 		return fileStamp{}
 	}
-	return fileStamp{size: info.Size(), time: info.ModTime()}
+	return fileStamp{size: info.Size(), time: info.ModTime(), mode: info.Mode()}
 }
