@@ -159,7 +159,9 @@ func BenchmarkSticky(b *testing.B) {
 			p := rotation.New(rotation.Config{})
 			p.Replace(proxies(b, many, nil))
 			weather(b, p, open)
-			need := func(i int) rotation.Need { return rotation.Need{Session: sessions[i%len(sessions)], Host: "a.test:443"} }
+			need := func(i int) rotation.Need {
+				return rotation.Need{Session: sessions[i%len(sessions)], Host: "a.test:443"}
+			}
 			i := 0
 			use(b, p, need(0))
 			b.ReportAllocs()
