@@ -14,9 +14,8 @@ type pin struct {
 // table sends a session to a proxy by Maglev hashing (Eisenbud and others, NSDI 2016): the same on every worker, and when a
 // few proxies come or go nearly every session stays where it is.
 type table struct {
-	version uint64 // of the pool's list
-	members []*entry
-	spots   []int32
+	version uint64   // of the pool's list
+	spots   []*entry // each a member; none without members
 }
 
 func newTable(version uint64, members []*entry, names map[*entry]uint64) *table {
@@ -38,27 +37,27 @@ func newTable(version uint64, members []*entry, names map[*entry]uint64) *table 
 			break
 		}
 	}
-	t := &table{version: version, members: members, spots: make([]int32, size)}
-	t.fill(names)
+	t := &table{version: version}
+	if len(members) > 0 {
+		t.spots = make([]*entry, size)
+		t.fill(members, names)
+	}
 	return t
 }
 
 // fill lets the members take turns, each taking the first free spot of its own walk through the table.
-func (t *table) fill(names map[*entry]uint64) {
-	for i := range t.spots {
-		t.spots[i] = nowhere
-	}
+func (t *table) fill(members []*entry, names map[*entry]uint64) {
 	size := uint64(len(t.spots))
-	at, step := make([]uint64, len(t.members)), make([]uint64, len(t.members))
-	for i, e := range t.members {
+	at, step := make([]uint64, len(members)), make([]uint64, len(members))
+	for i, e := range members {
 		at[i], step[i] = names[e]%size, 1+spread(names[e]+1)%(size-1)
 	}
-	for filled := 0; len(t.members) > 0; {
-		for i := range t.members {
-			for t.spots[at[i]] != nowhere {
+	for filled := 0; ; {
+		for i, e := range members {
+			for t.spots[at[i]] != nil {
 				at[i] = (at[i] + step[i]) % size
 			}
-			t.spots[at[i]] = int32(i)
+			t.spots[at[i]] = e
 			if filled++; filled == len(t.spots) {
 				return
 			}
@@ -86,13 +85,13 @@ func (p *Pool) sticky(s *set, session string, f skips, now time.Duration) *entry
 		}
 	}
 	t := s.table
-	if len(t.members) == 0 {
+	if len(t.spots) == 0 {
 		return nil
 	}
 	listed := p.words != nil // unless the list is just changing, those of the table are members
 	h := name
 	for try := range failovers {
-		e := t.members[t.spots[h%uint64(len(t.spots))]]
+		e := t.spots[h%uint64(len(t.spots))]
 		if (listed || s.has(e)) && f.take(e, now) {
 			p.move(name, e, try == 0, stays, now)
 			return e
