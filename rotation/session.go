@@ -9,6 +9,7 @@ import (
 type pin struct {
 	e     *entry
 	until time.Duration
+	list  uint64 // the version of the pool's list in which the proxy was a member of the session's set; zero: look
 }
 
 // table sends a session to a proxy by Maglev hashing (Eisenbud and others, NSDI 2016): the same on every worker, and when a
@@ -73,26 +74,29 @@ const failovers = 32
 // busy, for that comes back in a moment.
 func (p *Pool) sticky(s *set, session string, f skips, now time.Duration) *entry {
 	name := hash(session, s.filter.tags+s.filter.region)
+	list := p.version
+	if p.words == nil {
+		list = 0 // it is just changing
+	}
 	stays := false
-	if pinned := p.pinned(name, now); pinned != nil {
-		usable := s.has(pinned) && f.take(pinned, now)
-		stays = usable || s.busy(pinned, f, now)
+	if pinned := p.pinned(name, now); pinned.e != nil {
+		usable := (list > 0 && pinned.list == list || s.has(pinned.e)) && f.take(pinned.e, now)
+		stays = usable || s.busy(pinned.e, f, now)
 		if stays {
-			p.pins.put(name, pin{pinned, now + p.cfg.SessionTTL})
+			p.pins.put(name, pin{pinned.e, now + p.cfg.SessionTTL, list})
 		}
 		if usable {
-			return pinned
+			return pinned.e
 		}
 	}
 	t := s.table
 	if len(t.spots) == 0 {
 		return nil
 	}
-	listed := p.words != nil // unless the list is just changing, those of the table are members
 	h := name
 	for try := range failovers {
 		e := t.spots[h%uint64(len(t.spots))]
-		if (listed || s.has(e)) && f.take(e, now) {
+		if (list > 0 || s.has(e)) && f.take(e, now) { // the table is of the same list
 			p.move(name, e, try == 0, stays, now)
 			return e
 		}
@@ -113,20 +117,20 @@ func (p *Pool) move(session uint64, e *entry, own, stays bool, now time.Duration
 	case own:
 		p.pins.drop(session)
 	default:
-		p.pins.put(session, pin{e, now + p.cfg.SessionTTL})
+		p.pins.put(session, pin{e: e, until: now + p.cfg.SessionTTL})
 	}
 }
 
 // pinned is where the session moved to, if that was used lately. While it cannot be used the pin stays until the session has
 // found something else: with spare proxies allowed it may be the one after all.
-func (p *Pool) pinned(session uint64, now time.Duration) *entry {
+func (p *Pool) pinned(session uint64, now time.Duration) pin {
 	if p.pins.len() == 0 {
-		return nil
+		return pin{}
 	}
 	pinned, ok := p.pins.get(session)
 	if ok && pinned.until < now {
 		p.pins.drop(session)
-		return nil
+		return pin{}
 	}
-	return pinned.e
+	return pinned
 }
