@@ -199,3 +199,25 @@ func TestASessionGetsNoProxyThatTheChangingListTookTheTagFrom(t *testing.T) {
 		l.Release()
 	}
 }
+
+func TestASessionThatMovedLeavesAProxyThatTheNextListTookTheTagFrom(t *testing.T) {
+	tags := []string{"a", "a", "a"}
+	list := func() []rotation.Proxy { return proxies(t, 3, func(i int) string { return "tags=" + tags[i] }) }
+	p := rotation.New(rotation.Config{})
+	p.Replace(list())
+	pick := func() int {
+		l := take(t, p, rotation.Need{Session: "s", Tags: []string{"a"}})
+		defer l.Release()
+		return number(t, l)
+	}
+	spoil(p, fmt.Sprint("p", pick()))
+	moved := pick()
+	if again := pick(); again != moved {
+		t.Fatalf("moved to p%d and then to p%d", moved, again)
+	}
+	tags[moved] = "b"
+	p.Replace(list())
+	if got := pick(); got == moved {
+		t.Errorf("got p%d, which has the tag no longer", got)
+	}
+}
