@@ -166,8 +166,29 @@ func (x *exchange) hop(ctx context.Context, req *http.Request, hop int) (next *h
 		x.header = x.resp.Header
 		err = x.read()
 	}
-	reusable = err == nil && !x.resp.Close
+	reusable = err == nil && !x.resp.Close && surelyEnded(req, x.resp)
 	return next, err
+}
+
+// surelyEnded reports whether no byte of this exchange can be taken for an answer to the next request on its connection. A
+// server may send a body where there is none by rule, or read the body of a request that it should ignore as another request
+// (RFC 9110, 9.3 and 15). HTTP/2 keeps exchanges apart.
+func surelyEnded(req *http.Request, resp *http.Response) bool {
+	if resp.ProtoMajor == 2 {
+		return true
+	}
+	switch req.Method {
+	case http.MethodHead:
+		return false
+	case http.MethodPost, http.MethodPut, http.MethodPatch:
+	default:
+		if req.ContentLength != 0 {
+			return false
+		}
+	}
+	announced := resp.Header.Get("Content-Length")
+	return resp.StatusCode != http.StatusNoContent && resp.StatusCode != http.StatusNotModified ||
+		(announced == "" || announced == "0") && len(resp.TransferEncoding) == 0
 }
 
 // leased is a connection in use and what its meter showed before.
