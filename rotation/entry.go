@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/gofer-mq/gofer/breaker"
+	"github.com/gofer-mq/gofer/rotation/outlier"
 )
 
 // entry is one proxy and what is known of it. The pool's lock guards it. It is what an attempt through a proxy that works
@@ -12,17 +13,17 @@ import (
 // anything else, and what is near is found sooner.
 type entry struct {
 	*seldom
-	proxy     *Proxy
-	free      time.Duration // when its rate lets the next attempt start
-	record    record
-	interval  float32 // between two attempts, in nanoseconds; zero without a rate
-	delivered seconds // when it last reached a target
-	inflight  uint16
-	most      uint16 // in flight at once
-	gone      bool   // no longer of the pool
-	troubled  bool   // its breaker is not closed
-	avoided   bool   // another worker found it dead, until avoid
-	resting   bool   // for some host, or more
+	proxy    *Proxy
+	free     time.Duration // when its rate lets the next attempt start
+	record   record
+	interval float32       // between two attempts, in nanoseconds; zero without a rate
+	index    outlier.Proxy // of the evidence about it
+	inflight uint16
+	most     uint16 // in flight at once
+	gone     bool   // no longer of the pool
+	troubled bool   // its breaker is not closed
+	avoided  bool   // another worker found it dead, until avoid
+	resting  bool   // for some host, or more
 }
 
 // seldom is what is needed when a proxy changes its class.
@@ -34,21 +35,8 @@ type seldom struct {
 	wake      time.Duration // when it is looked at again; zero when it is not in line for that
 	avoidedBy string        // the worker
 	weight    int32
-	hosts     int32   // that it rests for
-	rowOf     seconds // when it had delivered before its row began
-	row       uint16  // of failures at sites that nobody knows
-	tests     uint8   // that failed at such sites since its breaker was last open
+	hosts     int32 // that it rests for
 	home      [2]place
-}
-
-// seconds is a time of the group's clock in seconds, plus one; zero is never.
-type seconds uint32
-
-func secondsOf(at time.Duration) seconds { return seconds(at/time.Second) + 1 }
-
-// within reports whether the time is at most so long ago, to a second.
-func (s seconds) within(d, now time.Duration) bool {
-	return s != 0 && now-time.Duration(s)*time.Second <= d
 }
 
 func newEntry(proxy *Proxy, group *breaker.Group) *entry {
@@ -92,24 +80,6 @@ func (e *entry) class(now time.Duration) (c class, at time.Duration) {
 		return ready, never
 	}
 	return due, never
-}
-
-// sound reports whether the proxy worked lately, at its latest attempt included.
-func (e *entry) sound(now time.Duration) bool {
-	return e.delivered.within(working, now) && e.record.last()
-}
-
-// inRow counts a failure at a site that nobody knows, and returns how many there were since the proxy delivered last. One of an
-// attempt that began before that is none of them.
-func (e *entry) inRow(begun time.Duration) int {
-	if begun < time.Duration(e.delivered)*time.Second {
-		return 0
-	}
-	if e.rowOf != e.delivered {
-		e.row, e.rowOf = 0, e.delivered
-	}
-	e.row = min(e.row, math.MaxUint16-1) + 1
-	return int(e.row)
 }
 
 // isAvoided reports whether another worker's judgement makes it spare.

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/gofer-mq/gofer/breaker"
+	"github.com/gofer-mq/gofer/rotation/outlier"
 )
 
 // Kind is what an attempt says about its proxy.
@@ -61,7 +62,7 @@ func (l *Lease) Probe() bool { return l.permit.Probe() }
 func (l *Lease) Works() bool {
 	l.pool.mu.Lock()
 	defer l.pool.mu.Unlock()
-	return l.entry.delivered.within(working, l.pool.group.Now())
+	return !l.entry.gone && l.pool.judge.Healthy(l.entry.index, l.pool.group.Now())
 }
 
 // Release settles the lease as neutral, unless it is settled.
@@ -91,134 +92,64 @@ func (l *Lease) Report(v Verdict) []Event {
 	}
 	rested := v.CoolDown > 0 && p.rests.begin(e, l.host, now+v.CoolDown).asked
 	probe := l.Probe()
-	changed, whole := l.settle(e, &v, now)
+	changed, outage := l.apply(e, &v, now)
 	p.noteChange(e, changed)
 	p.moved(e, now, full || probe || rested || v.Trip > 0 || changed.Changed()) // a trip may lengthen a rest, and that is no change
-	return append(event(l.proxy, changed), whole...)
+	return append(event(l.proxy, changed), outage...)
 }
 
-// settle books the verdict with the breaker, the target, the record and the watch over the whole pool.
-func (l *Lease) settle(e *entry, v *Verdict, now time.Duration) (changed breaker.Event, whole []Event) {
+// apply takes the verdict into the evidence, and into the breaker if the evidence says so.
+func (l *Lease) apply(e *entry, v *Verdict, now time.Duration) (changed breaker.Event, outage []Event) {
+	p := l.pool
+	if v.Hurried && v.Latency < max(time.Second, time.Duration(8*p.pace)) {
+		v.Kind = Neutral
+	}
 	if v.Trip > 0 {
+		p.judge.Failed(e.index)
 		e.record.add(false, 0)
 		l.permit.Release()
 		return e.breaker.Trip(v.Trip, v.Reason), nil
 	}
-	if v.Hurried && v.Latency < max(time.Second, time.Duration(8*l.pool.pace)) {
-		v.Kind = Neutral
-	}
+	a := l.attempt(e, v, now)
+	var ruling outlier.Ruling
 	switch v.Kind {
 	case Delivered:
 		e.record.add(true, v.Latency)
-		l.pool.pace = mix(l.pool.pace, v.Latency)
-		return l.permit.Success(), append(l.pool.worked(e, now), l.pool.cleared(hash(l.host, ""), e, now)...)
+		p.pace = mix(p.pace, v.Latency)
+		ruling = p.judge.Relayed(a)
+		changed = l.permit.Success()
 	case ProxyFault:
-		return l.fault(e, 0, v, true, now)
+		ruling = p.judge.ProxyFailed(a)
 	case Unclear:
-		return l.unclear(e, v, now)
+		ruling = p.judge.Unclear(a)
 	case PairFault:
-		e.record.add(false, 0)
-		whole = l.pool.worked(e, now)
+		ruling = p.judge.Banned(a)
 	case Refused:
-		// That a proxy works for others is said by what it delivers to them, not by this.
-		failing := e.record.failing()
-		e.record.add(false, 0)
-		if failing {
-			return l.failure(e, hash(l.host, ""), v.Reason), nil
-		}
+		// Whether the proxy works for others is known from what it relays to them, not from this.
+		ruling = p.judge.Refused(a)
 	case TargetFault:
-		// The proxy delivered what the target said.
-		whole = l.pool.worked(e, now)
-		if l.Probe() {
-			return l.permit.Success(), whole
+		// The proxy relayed what the target said.
+		if ruling = p.judge.Reached(a); l.Probe() {
+			changed = l.permit.Success()
 		}
 	case Neutral:
 	}
-	l.permit.Release()
-	return breaker.Event{}, whole
-}
-
-// unclear asks what is known of the target before it blames the proxy.
-func (l *Lease) unclear(e *entry, v *Verdict, now time.Duration) (changed breaker.Event, whole []Event) {
-	p, target := l.pool, hash(l.host, "")
-	failed, standing := p.targets.failed(target, e, len(p.list), now)
-	blame := true
-	switch standing {
-	case suspect:
-		l.permit.Release()
-		return breaker.Event{}, nil
-	case healthy:
-		if e.record.failing() {
-			return l.fault(e, 0, v, true, now) // the failure stands for itself
-		}
-		// A part of the target may be down or hang while the rest answers, and good proxies meet that now and then. Silence may
-		// still be the whole pool's.
-		if !v.Answered {
-			whole, blame = p.faulty(e, true, now)
-		}
-	case unknown, doubted:
-		// That it fails again, through a second proxy or the same one, says little of either. An attempt that began before the
-		// latest delivery says nothing of the time since: what hangs is given up late, and with others that hang.
-		first, begun := standing == unknown, max(0, now-v.Latency)
-		news := first && begun >= p.outage.last
-		if l.convicts(e, first, begun) {
-			return l.fault(e, target, v, news, now)
-		}
-		failed.open = l.number // it is the proxy's if the target answers through another one soon; see cleared
-		whole, blame = p.faulty(e, news, now)
-	}
-	if blame {
+	if ruling.Failed {
 		e.record.add(false, 0)
 	}
+	if ruling.Counts {
+		changed = l.failure(e, uint64(ruling.Site), v.Reason)
+	}
 	l.permit.Release()
-	return breaker.Event{}, whole
+	return changed, append(p.outageEvents(ruling.Outage, now), p.lateFailures(ruling.Late, now)...)
 }
 
-// convicts reports whether a failure at a site that nobody knows is one too many to be bad luck of the proxy.
-func (l *Lease) convicts(e *entry, first bool, begun time.Duration) bool {
-	o, n := &l.pool.outage, 0
-	if l.Probe() {
-		e.tests++
-		return e.tests >= MostTests || o.unlikely(int(e.tests), doubt)
+// attempt is what the evidence is told of the lease.
+func (l *Lease) attempt(e *entry, v *Verdict, now time.Duration) outlier.Attempt {
+	return outlier.Attempt{
+		Proxy: e.index, Site: siteOf(l.host), Began: max(0, now-v.Latency), Ended: now, Number: l.number, Probe: l.Probe(),
+		Answered: v.Answered, Closed: len(l.pool.list) - l.pool.troubled,
 	}
-	if first {
-		n = e.inRow(begun)
-	}
-	return o.unlikely(n, chance)
-}
-
-// cleared books that a target answered through a proxy: others that failed there a moment ago are to blame for it, if they
-// fail most of the time.
-func (p *Pool) cleared(target uint64, through *entry, now time.Duration) (opened []Event) {
-	failed, some := p.targets.succeeded(target, now)
-	if !some {
-		return nil
-	}
-	for _, f := range failed {
-		e := f.by
-		stale := now-f.at >= lately || f.at <= p.outage.over
-		if e == nil || e == through || e.gone || e.troubled || e.changed >= f.open || stale || !e.record.failing() {
-			continue
-		}
-		permit, _, _ := e.breaker.Allow()
-		if change := permit.Failure(target, "failed where another proxy delivers"); change.Changed() {
-			p.noteChange(e, change)
-			p.refresh(e, now)
-			opened = append(opened, event(e.proxy, change)...)
-		}
-	}
-	return opened
-}
-
-// fault blames the proxy, unless the whole pool fails.
-func (l *Lease) fault(e *entry, target uint64, v *Verdict, news bool, now time.Duration) (breaker.Event, []Event) {
-	whole, blame := l.pool.faulty(e, news, now)
-	if !blame {
-		l.permit.Release()
-		return breaker.Event{}, whole
-	}
-	e.record.add(false, 0)
-	return l.failure(e, target, v.Reason), whole
 }
 
 // failure counts a failure against the proxy, unless its breaker has changed its state since it was picked. A closed breaker

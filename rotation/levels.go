@@ -90,8 +90,8 @@ func (l *levels) pick(f skips) *entry {
 		last := l.rows[level].tail
 		for i := l.rows[level].head; i != nowhere; i = l.rows[level].head {
 			switch {
-			case tries == 0 && f.sound > 0:
-				return nil // there may be no sound one
+			case tries == 0 && f.judge != nil:
+				return nil // there may be no reliable one
 			case tries == 0:
 				return l.sample(f)
 			}

@@ -31,7 +31,7 @@ func newOrder(s Strategy, set uint64, p *Pool) order {
 	return &ring{dense: d}
 }
 
-// draws is how often a strategy draws again before every proxy is looked at in turn. Sound ones it does not look for further:
+// draws is how often a strategy draws again before every proxy is looked at in turn. Reliable ones it does not look for further:
 // there may be none among very many.
 const draws = 16
 
@@ -39,9 +39,9 @@ func (d *dense) all() []*entry { return d.list }
 
 func (d *dense) touch(*entry) {}
 
-// scan is any proxy that is not skipped; none if only a sound one is wanted.
+// scan is any proxy that is not skipped; none if only a reliable one is wanted.
 func (d *dense) scan(f skips) *entry {
-	if len(d.list) == 0 || f.sound > 0 {
+	if len(d.list) == 0 || f.judge != nil {
 		return nil
 	}
 	start := rand.IntN(len(d.list))

@@ -69,7 +69,7 @@ func (p *Pool) Pick(need Need) (Lease, []Event, error) {
 	if p.slots[0].size == 0 {
 		return Lease{}, nil, &NoProxyError{Reason: Empty}
 	}
-	if !p.outage.testing(now) {
+	if !p.judge.MayStart(now) {
 		return Lease{}, nil, p.paused(need)
 	}
 	var lease Lease
@@ -83,7 +83,7 @@ func (p *Pool) Pick(need Need) (Lease, []Event, error) {
 	if !ok {
 		return Lease{}, nil, p.none(need, now)
 	}
-	p.outage.tested(now)
+	p.judge.Started(now)
 	return lease, events, nil
 }
 
@@ -100,7 +100,7 @@ func (p *Pool) paused(need Need) *NoProxyError {
 	if !fits {
 		return &NoProxyError{Reason: Unmatched}
 	}
-	return &NoProxyError{Reason: Failing, RetryAt: p.group.Time(p.outage.test)}
+	return &NoProxyError{Reason: Failing, RetryAt: p.group.Time(p.judge.NextTest())}
 }
 
 // endRests lets proxies back to the hosts that they rested for, and forgets rests beyond the bound; at most so many.
@@ -221,7 +221,7 @@ func (p *Pool) candidate(s *set, need *Need, f skips, now time.Duration) *entry 
 		}
 	}
 	if len(need.Exclude) > 0 {
-		if e := s.ready.pick(f.onlySound(now)); e != nil {
+		if e := s.ready.pick(f.onlyReliable(&p.judge, now)); e != nil {
 			return e
 		}
 	}
@@ -276,7 +276,8 @@ func (p *Pool) take(e *entry, need *Need, now time.Duration, lease *Lease) (even
 // noteChange remembers when the state of a proxy's breaker changed. What failed before says nothing afterwards.
 func (p *Pool) noteChange(e *entry, change breaker.Event) {
 	if change.Changed() {
-		e.changed, e.row, e.tests = p.leases, 0, 0
+		e.changed = p.leases
+		p.judge.BreakerChanged(e.index)
 	}
 }
 

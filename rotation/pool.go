@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/gofer-mq/gofer/breaker"
+	"github.com/gofer-mq/gofer/rotation/outlier"
 )
 
 // Strategy is how one of the usable proxies is chosen.
@@ -79,12 +80,12 @@ type Pool struct {
 	setIDs   uint64
 	line     line // of those that become usable by themselves
 	rests    rests
-	targets  targets
+	judge    outlier.Judge // whether a failure counts
+	entries  []*entry      // by index of the judge
 	pins     aged[pin]
 	picks    uint64
 	leases   uint64  // that were started
 	probing  float64 // the part of a probe that the picks since the last one have earned
-	outage   outage
 	pace     float64 // mean latency of good attempts, in nanoseconds
 	troubled int     // proxies that are open or on probation
 
@@ -208,6 +209,8 @@ func (p *Pool) settle(part []*entry, fresh map[*entry]*Proxy) {
 		if proxy := fresh[e]; proxy != nil {
 			p.leave(e)
 			e.describe(proxy)
+		} else {
+			p.enroll(e)
 		}
 		for _, s := range p.slots {
 			if s != nil {
@@ -216,6 +219,15 @@ func (p *Pool) settle(part []*entry, fresh map[*entry]*Proxy) {
 		}
 		p.refresh(e, now)
 	}
+}
+
+// enroll gives a new proxy its place in the evidence.
+func (p *Pool) enroll(e *entry) {
+	e.index = p.judge.Add()
+	if int(e.index) == len(p.entries) {
+		p.entries = append(p.entries, nil)
+	}
+	p.entries[e.index] = e
 }
 
 // missing is those of the present list that are not in byID.
@@ -236,6 +248,8 @@ func (p *Pool) retire(part []*entry) {
 		e.gone = true
 		p.leave(e)
 		p.count(e)
+		p.judge.Remove(e.index)
+		p.entries[e.index] = nil
 	}
 }
 

@@ -32,29 +32,6 @@ func (r *record) add(good bool, latency time.Duration) {
 	r.n = min(r.n+1, recorded)
 }
 
-// last reports whether the latest attempt ended well.
-func (r *record) last() bool {
-	return r.end(0) == 1
-}
-
-// end is 1 if the attempt so many before the latest one ended well.
-func (r *record) end(back int) uint64 {
-	at := (int(r.next) + 2*recorded - 1 - back) % recorded
-	return r.ends[at/64] >> (at % 64) & 1
-}
-
-// failing reports whether, with one more failure, three in four of the last attempts are failures: of the last nine, or of
-// all.
-func (r *record) failing() bool {
-	const few = 8
-	n := min(int(r.n), few)
-	bad := 1
-	for i := range n {
-		bad += int(1 - r.end(i))
-	}
-	return 4*bad > 3*n
-}
-
 // mix moves a mean an eighth of the way.
 func mix(mean float64, sample time.Duration) float64 {
 	if mean == 0 {

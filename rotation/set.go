@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"slices"
 	"time"
+
+	"github.com/gofer-mq/gofer/rotation/outlier"
 )
 
 // filter is what a set's members have in common. The zero value takes every proxy.
@@ -282,12 +284,13 @@ type skips struct {
 	exclude []string
 	rests   *hostRests
 	spare   bool
-	due     bool          // sessions leave out those that are due for a probe
-	sound   time.Duration // leaves out those that are not sound at this time; zero does not ask
+	due     bool // sessions leave out those that are due for a probe
+	now     time.Duration
+	judge   *outlier.Judge // leaves out the proxies that are not reliable now; nil leaves out none
 }
 
 func (f skips) skip(e *entry) bool {
-	return f.rests.has(e) || len(f.exclude) > 0 && slices.Contains(f.exclude, e.proxy.ID) || f.sound > 0 && !e.sound(f.sound)
+	return f.rests.has(e) || len(f.exclude) > 0 && slices.Contains(f.exclude, e.proxy.ID) || f.judge != nil && !f.judge.Reliable(e.index, f.now)
 }
 
 // take reports whether a proxy that is asked for by itself can be taken now.
@@ -296,9 +299,9 @@ func (f skips) take(e *entry, now time.Duration) bool {
 	return (c == ready || c == due && !f.due || c != out && f.spare) && !f.skip(e)
 }
 
-// onlySound leaves out those that are not sound, too.
-func (f skips) onlySound(now time.Duration) skips {
-	f.sound = max(now, 1)
+// onlyReliable also leaves out the proxies whose latest attempt failed, or that relayed no response lately.
+func (f skips) onlyReliable(judge *outlier.Judge, now time.Duration) skips {
+	f.judge, f.now = judge, now
 	return f
 }
 

@@ -20,7 +20,7 @@ func (r *rig) fleetBreakers() *share.Breakers {
 		return nil
 	}
 	b := r.config.breaker()
-	slack := rotation.MostTests * b.ProbeLease
+	slack := rotation.MaxFailedProbes * b.ProbeLease
 	// An open time is up to a fifth longer than the longest, by its jitter.
 	longest := b.MaxOpenTimeout + b.MaxOpenTimeout/5 + slack
 	return share.NewBreakers(share.BreakersConfig{

@@ -101,14 +101,23 @@ func (m mutant) test(ctx context.Context, root, dir string) (killer string, err 
 		return "", err
 	}
 	// A mutant may wait for ever. Rapid need not look long for the shortest history, nor keep it.
-	cmd := exec.CommandContext(ctx, "go", "test", "-overlay", overlay, "-vet=off", "-count=1", "-failfast", "-timeout=60s",
-		"./"+path.Dir(m.file), "-rapid.nofailfile", "-rapid.shrinktime=1s")
+	args := append([]string{"test", "-overlay", overlay, "-vet=off", "-count=1", "-failfast", "-timeout=60s"}, m.packages()...)
+	cmd := exec.CommandContext(ctx, "go", append(args, "-rapid.nofailfile", "-rapid.shrinktime=1s")...)
 	cmd.Dir = root
 	out, err := cmd.CombinedOutput()
 	if err == nil {
 		return "", nil
 	}
 	return firstFailure(out)
+}
+
+// packages are those whose tests guard the mutant's file: its own, and rotation for the parts of rotation.
+func (m mutant) packages() []string {
+	dir := "./" + path.Dir(m.file)
+	if parent := path.Dir(dir); parent == "rotation" {
+		return []string{dir, "./" + parent}
+	}
+	return []string{dir}
 }
 
 // firstFailure reads the go command's words about tests that failed.

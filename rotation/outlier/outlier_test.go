@@ -1,0 +1,142 @@
+package outlier_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/gofer-mq/gofer/rotation/outlier"
+)
+
+// history feeds a judge with attempts of one second each, one after the other.
+type history struct {
+	outlier.Judge
+	now    time.Duration
+	number uint64
+}
+
+// attempt is the next attempt, through a proxy at a site.
+func (h *history) attempt(p outlier.Proxy, s outlier.Site) outlier.Attempt {
+	h.number++
+	h.now += time.Second
+	return outlier.Attempt{
+		Proxy: p, Site: s, Began: h.now - time.Second, Ended: h.now, Number: h.number, Closed: 5,
+	}
+}
+
+// pool adds n proxies, each of which relays one response of the site.
+func (h *history) pool(n int, s outlier.Site) (proxies []outlier.Proxy) {
+	for range n {
+		p := h.Add()
+		h.Relayed(h.attempt(p, s))
+		proxies = append(proxies, p)
+	}
+	return proxies
+}
+
+const shop outlier.Site = 1
+
+func TestAnIndexThatIsUsedAgainKnowsNothingOfTheProxyBefore(t *testing.T) {
+	var h history
+	proxies := h.pool(2, shop)
+	old, other := proxies[0], proxies[1]
+	for range 8 {
+		h.Failed(old)
+	}
+	h.Unclear(h.attempt(old, 2))
+	h.Remove(old)
+	fresh := h.Add()
+	if fresh != old {
+		t.Fatalf("Add() = %d, want the index %d, which is free", fresh, old)
+	}
+	if h.Healthy(fresh, h.now) || h.Reliable(fresh, h.now) {
+		t.Error("the new proxy is healthy before its first attempt, want not")
+	}
+	for range 8 {
+		h.Failed(fresh) // so that it fails most of the time, too
+	}
+	if late := h.Relayed(h.attempt(other, 2)).Late; len(late) != 0 {
+		t.Errorf("a response of the site counts %v against the new proxy, want nothing", late)
+	}
+}
+
+func TestARemovedProxyIsNoPartOfAnOutage(t *testing.T) {
+	var h history
+	proxies := h.pool(5, shop)
+	for i, p := range proxies[:4] {
+		for range 3 {
+			h.ProxyFailed(h.attempt(p, outlier.Site(10+i)))
+		}
+	}
+	h.Remove(proxies[0])
+	ruling := h.ProxyFailed(h.attempt(proxies[4], 20))
+	if ruling.Outage.Began {
+		t.Errorf("an outage began with %d proxies, want none with four that are left", ruling.Outage.Proxies)
+	}
+	if p := h.Add(); p != proxies[0] {
+		t.Fatalf("Add() = %d, want %d", p, proxies[0])
+	}
+	h.Relayed(h.attempt(proxies[0], shop))
+	for i, p := range proxies {
+		ruling = h.ProxyFailed(h.attempt(p, outlier.Site(30+i)))
+	}
+	for range 60 {
+		if since, ongoing := h.Outage(h.now); ongoing {
+			if since == 0 {
+				t.Error("the outage has no beginning")
+			}
+			return
+		}
+		ruling = h.ProxyFailed(h.attempt(proxies[0], shop))
+	}
+	t.Errorf("no outage although all five proxies fail; the last ruling is %+v", ruling)
+}
+
+// In any history, a failure that counts is one of the proxy that failed, and none counts during an outage.
+func TestNoFailureCountsDuringAnOutage(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var h history
+		proxies := h.pool(rapid.IntRange(1, 12).Draw(t, "proxies"), shop)
+		for range rapid.IntRange(1, 200).Draw(t, "attempts") {
+			a := h.attempt(rapid.SampledFrom(proxies).Draw(t, "proxy"), outlier.Site(rapid.IntRange(1, 30).Draw(t, "site")))
+			_, before := h.Outage(h.now)
+			var ruling outlier.Ruling
+			switch rapid.IntRange(0, 9).Draw(t, "end") {
+			case 0:
+				ruling = h.Relayed(a)
+			case 1, 2, 3:
+				ruling = h.Unclear(a)
+			default:
+				ruling = h.ProxyFailed(a)
+			}
+			_, after := h.Outage(h.now)
+			if before && after && (ruling.Counts || len(ruling.Late) > 0) {
+				t.Fatalf("attempt %d counts during an outage: %+v", a.Number, ruling)
+			}
+			if ruling.Outage.Began && before || ruling.Outage.Ended && !before {
+				t.Fatalf("attempt %d: %+v, but the outage was ongoing before: %v", a.Number, ruling.Outage, before)
+			}
+		}
+	})
+}
+
+func ExampleJudge() {
+	var judge outlier.Judge
+	good, bad := judge.Add(), judge.Add()
+	number, now := uint64(0), time.Duration(0)
+	attempt := func(p outlier.Proxy) outlier.Attempt {
+		number, now = number+1, now+time.Second
+		return outlier.Attempt{Proxy: p, Site: 7, Began: now - time.Second, Ended: now, Number: number, Closed: 2}
+	}
+	for range 4 {
+		judge.Relayed(attempt(good))
+		fmt.Println(judge.Unclear(attempt(bad)).Counts)
+	}
+	// Output:
+	// true
+	// true
+	// true
+	// true
+}
