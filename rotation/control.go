@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/gofer-mq/gofer/breaker"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
 // Reset closes a proxy's breaker and forgets what other workers said; false means that there is no such proxy.
@@ -63,7 +64,7 @@ func (p *Pool) change(id string, act func(*entry) breaker.Event) ([]Event, bool)
 	return event(e.proxy, changed), true
 }
 
-func event(proxy *Proxy, e breaker.Event) []Event {
+func event(proxy *proxylist.Proxy, e breaker.Event) []Event {
 	if !e.Changed() {
 		return nil
 	}

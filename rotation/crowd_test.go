@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
 // crowd is how many goroutines use a pool at once.
@@ -24,7 +25,7 @@ func TestCrowdLosesNothing(t *testing.T) { synctest.Test(t, crowdLosesNothing) }
 
 func crowdLosesNothing(t *testing.T) {
 	const n, most = 50, 7
-	cap7 := func(_ int, p *rotation.Proxy) { p.MaxInflight = most }
+	cap7 := func(_ int, p *proxylist.Proxy) { p.MaxInflight = most }
 	p := drawPool(rotation.RoundRobin, n, cap7)
 	list := drawList(n, cap7)
 	var under [n]atomic.Int64
@@ -55,7 +56,7 @@ func crowdLosesNothing(t *testing.T) {
 
 // disturb now and then does something to the pool. The first half of the proxies stays in every list, so that what is under
 // way through them can be counted.
-func disturb(p *rotation.Pool, luck *rand.Rand, list []rotation.Proxy) {
+func disturb(p *rotation.Pool, luck *rand.Rand, list []proxylist.Proxy) {
 	id := list[luck.IntN(len(list))].ID
 	switch luck.IntN(200) {
 	case 0:

@@ -13,6 +13,7 @@ import (
 
 	"github.com/gofer-mq/gofer/breaker"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
 // pick asks both for a proxy, and reports whether there was one.
@@ -152,9 +153,9 @@ func (d *duo) command(t *rapid.T) {
 func (d *duo) replace(t *rapid.T) {
 	luck := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "proxies"), 0))
 	n := rapid.IntRange(d.most/10*7, d.most).Draw(t, "how many")
-	list := make([]rotation.Proxy, 0, n)
+	list := make([]proxylist.Proxy, 0, n)
 	for _, i := range luck.Perm(d.most)[:n] {
-		list = append(list, rotation.Proxy{
+		list = append(list, proxylist.Proxy{
 			ID: fmt.Sprint("p", i), URL: address(i), Tags: [][]string{nil, {"x"}, {"x", "y"}, {"y"}}[luck.IntN(4)],
 			Region: []string{"", "eu", "us"}[luck.IntN(3)], Weight: luck.IntN(6), MaxInflight: max(0, luck.IntN(7)-4), Rate: []float64{0, 0, 0, 2, 10, 20}[luck.IntN(6)],
 		})

@@ -6,6 +6,7 @@ import (
 
 	"github.com/gofer-mq/gofer/breaker"
 	"github.com/gofer-mq/gofer/rotation/outlier"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
 // entry is one proxy and what is known of it. The pool's lock guards it. It is what an attempt through a proxy that works
@@ -13,7 +14,7 @@ import (
 // anything else, and what is near is found sooner.
 type entry struct {
 	*seldom
-	proxy    *Proxy
+	proxy    *proxylist.Proxy
 	free     time.Duration // when its rate lets the next attempt start
 	record   record
 	interval float32       // between two attempts, in nanoseconds; zero without a rate
@@ -39,7 +40,7 @@ type seldom struct {
 	home      [2]place
 }
 
-func newEntry(proxy *Proxy, group *breaker.Group) *entry {
+func newEntry(proxy *proxylist.Proxy, group *breaker.Group) *entry {
 	e := &entry{seldom: new(seldom)}
 	group.Init(&e.breaker)
 	e.places = e.home[:0]
@@ -48,7 +49,7 @@ func newEntry(proxy *Proxy, group *breaker.Group) *entry {
 }
 
 // describe takes the word of the list about the proxy.
-func (e *entry) describe(proxy *Proxy) {
+func (e *entry) describe(proxy *proxylist.Proxy) {
 	e.proxy = proxy
 	e.most, e.interval, e.weight = math.MaxUint16, 0, int32(max(1, min(proxy.Weight, 1000)))
 	if proxy.MaxInflight > 0 {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/gofer-mq/gofer/breaker"
 	"github.com/gofer-mq/gofer/rotation/outlier"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
 // Kind is what an attempt says about its proxy.
@@ -43,14 +44,14 @@ type Verdict struct {
 type Lease struct {
 	pool   *Pool
 	entry  *entry
-	proxy  *Proxy
+	proxy  *proxylist.Proxy
 	host   string
 	number uint64         // of the pool's leases
 	permit breaker.Permit // of a probe; settled for a proxy whose breaker was closed
 }
 
 // Proxy is the proxy that was taken.
-func (l *Lease) Proxy() *Proxy { return l.proxy }
+func (l *Lease) Proxy() *proxylist.Proxy { return l.proxy }
 
 // ID is its id.
 func (l *Lease) ID() string { return l.proxy.ID }

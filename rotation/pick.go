@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/gofer-mq/gofer/breaker"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
 // Need is what a pick asks for. The zero value takes any proxy.
@@ -181,7 +182,7 @@ func (p *Pool) only(need *Need, f *skips, now time.Duration, lease *Lease) (even
 }
 
 // fits reports whether a proxy could ever serve the need.
-func (p *Pool) fits(need Need, proxy *Proxy) bool {
+func (p *Pool) fits(need Need, proxy *proxylist.Proxy) bool {
 	if need.ID != "" && proxy.ID != need.ID || need.RegionStrict && need.Region != "" && proxy.Region != need.Region {
 		return false
 	}

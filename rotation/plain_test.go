@@ -8,6 +8,7 @@ import (
 
 	"github.com/gofer-mq/gofer/breaker"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
 // plain is a pool as its documentation tells it, without a thought of speed: one list, gone through from its beginning to its
@@ -31,7 +32,7 @@ type plain struct {
 
 // member is one proxy.
 type member struct {
-	rotation.Proxy
+	proxylist.Proxy
 	breaker  *breaker.Breaker
 	inflight int
 	free     time.Duration
@@ -85,7 +86,7 @@ func (p *plain) get(id string) *member {
 }
 
 // replace keeps the members that stay.
-func (p *plain) replace(proxies []rotation.Proxy) (c rotation.Change) {
+func (p *plain) replace(proxies []proxylist.Proxy) (c rotation.Change) {
 	var list []*member
 	for _, proxy := range proxies {
 		if slices.ContainsFunc(list, func(m *member) bool { return m.ID == proxy.ID }) {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/gofer-mq/gofer/breaker"
 	"github.com/gofer-mq/gofer/rotation/outlier"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
 // Strategy is how one of the usable proxies is chosen.
@@ -150,7 +151,7 @@ const step = 128
 
 // Replace makes proxies the pool. A proxy whose id stays keeps its state, whatever else changes about it; of two proxies
 // with one id the first counts. Picks go on meanwhile.
-func (p *Pool) Replace(proxies []Proxy) (c Change) {
+func (p *Pool) Replace(proxies []proxylist.Proxy) (c Change) {
 	p.build.Lock()
 	defer p.build.Unlock()
 	list, byID, todo, fresh := p.sort(proxies, &c)
@@ -177,8 +178,8 @@ func (p *Pool) Replace(proxies []Proxy) (c Change) {
 // sort finds out which proxies are known, and which there is something to do about. The entries of new ones are made here,
 // beside the lock; fresh is the new word about known ones. Only Replace writes the list, byID and what an entry's proxy is, so
 // they may be read without the lock here.
-func (p *Pool) sort(proxies []Proxy, c *Change) (list []*entry, byID map[string]*entry, todo []*entry, fresh map[*entry]*Proxy) {
-	list, byID, fresh = make([]*entry, 0, len(proxies)), make(map[string]*entry, len(proxies)), map[*entry]*Proxy{}
+func (p *Pool) sort(proxies []proxylist.Proxy, c *Change) (list []*entry, byID map[string]*entry, todo []*entry, fresh map[*entry]*proxylist.Proxy) {
+	list, byID, fresh = make([]*entry, 0, len(proxies)), make(map[string]*entry, len(proxies)), map[*entry]*proxylist.Proxy{}
 	for i := range min(len(proxies), maxPool) {
 		proxy := proxies[i]
 		if byID[proxy.ID] != nil {
@@ -190,7 +191,7 @@ func (p *Pool) sort(proxies []Proxy, c *Change) (list []*entry, byID map[string]
 			e = newEntry(&proxy, p.group)
 			todo = append(todo, e)
 			c.Added++
-		case !e.proxy.same(&proxy):
+		case !e.proxy.Equal(&proxy):
 			todo, fresh[e] = append(todo, e), &proxy
 			c.Changed++
 		}
@@ -201,7 +202,7 @@ func (p *Pool) sort(proxies []Proxy, c *Change) (list []*entry, byID map[string]
 }
 
 // settle puts new and changed proxies into the sets.
-func (p *Pool) settle(part []*entry, fresh map[*entry]*Proxy) {
+func (p *Pool) settle(part []*entry, fresh map[*entry]*proxylist.Proxy) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.group.Now()

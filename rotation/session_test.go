@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
 // homes is where each of n sessions is.
@@ -119,15 +120,15 @@ func TestSessionFindsTheLastUsableOfMany(t *testing.T) {
 // TestSessionComesBackToAProxyThatWasOnlyBusy: what is full or ahead of its rate works, so picks that go past it take the session
 // with them neither from its own proxy nor from where it moved to.
 func TestSessionComesBackToAProxyThatWasOnlyBusy(t *testing.T) {
-	busy := map[string]func(*rotation.Proxy){
-		"full":              func(p *rotation.Proxy) { p.MaxInflight = 1 },
-		"ahead of its rate": func(p *rotation.Proxy) { p.Rate = 1 },
+	busy := map[string]func(*proxylist.Proxy){
+		"full":              func(p *proxylist.Proxy) { p.MaxInflight = 1 },
+		"ahead of its rate": func(p *proxylist.Proxy) { p.Rate = 1 },
 	}
 	for name, limit := range busy {
 		for _, moved := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, moved %v", name, moved), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					p := drawPool(rotation.RoundRobin, 20, func(_ int, p *rotation.Proxy) { limit(p) })
+					p := drawPool(rotation.RoundRobin, 20, func(_ int, p *proxylist.Proxy) { limit(p) })
 					need := rotation.Need{Session: "s"}
 					visit := func(at time.Duration) string {
 						l := take(t, p, need)
@@ -157,7 +158,7 @@ func TestSessionComesBackToAProxyThatWasOnlyBusy(t *testing.T) {
 }
 
 func TestSessionLeavesABusyProxyThatDoesNotWork(t *testing.T) {
-	p := drawPool(rotation.RoundRobin, 20, func(_ int, p *rotation.Proxy) { p.MaxInflight = 1 })
+	p := drawPool(rotation.RoundRobin, 20, func(_ int, p *proxylist.Proxy) { p.MaxInflight = 1 })
 	need := rotation.Need{Session: "s"}
 	held := take(t, p, need)
 	p.ForceOpen(held.ID(), time.Minute, "test")
@@ -173,10 +174,10 @@ func TestSessionLeavesABusyProxyThatDoesNotWork(t *testing.T) {
 // A list is put in place in small steps, and picks go on meanwhile.
 func TestASessionGetsNoProxyThatTheChangingListTookTheTagFrom(t *testing.T) {
 	const n = 10_000
-	tags := func(odd string) []rotation.Proxy {
+	tags := func(odd string) []proxylist.Proxy {
 		return proxies(t, n, func(i int) string { return []string{"tags=a", odd}[i%2] })
 	}
-	lists := [][]rotation.Proxy{tags("tags=b"), tags("tags=a")}
+	lists := [][]proxylist.Proxy{tags("tags=b"), tags("tags=a")}
 	p := rotation.New(rotation.Config{})
 	p.Replace(lists[1])
 	done := make(chan struct{})
@@ -202,7 +203,7 @@ func TestASessionGetsNoProxyThatTheChangingListTookTheTagFrom(t *testing.T) {
 
 func TestASessionThatMovedLeavesAProxyThatTheNextListTookTheTagFrom(t *testing.T) {
 	tags := []string{"a", "a", "a"}
-	list := func() []rotation.Proxy { return proxies(t, 3, func(i int) string { return "tags=" + tags[i] }) }
+	list := func() []proxylist.Proxy { return proxies(t, 3, func(i int) string { return "tags=" + tags[i] }) }
 	p := rotation.New(rotation.Config{})
 	p.Replace(list())
 	pick := func() int {

@@ -14,19 +14,20 @@ import (
 
 	"github.com/gofer-mq/gofer/breaker"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
 // drawPool is a pool of so many proxies of a strategy.
-func drawPool(s rotation.Strategy, n int, change func(i int, p *rotation.Proxy)) *rotation.Pool {
+func drawPool(s rotation.Strategy, n int, change func(i int, p *proxylist.Proxy)) *rotation.Pool {
 	p := rotation.New(rotation.Config{Strategy: s, Breaker: judge(), SessionTTL: sessionTTL})
 	p.Replace(drawList(n, change))
 	return p
 }
 
-func drawList(n int, change func(i int, p *rotation.Proxy)) []rotation.Proxy {
-	list := make([]rotation.Proxy, n)
+func drawList(n int, change func(i int, p *proxylist.Proxy)) []proxylist.Proxy {
+	list := make([]proxylist.Proxy, n)
 	for i := range list {
-		list[i] = rotation.Proxy{ID: fmt.Sprint("p", i), URL: address(i)}
+		list[i] = proxylist.Proxy{ID: fmt.Sprint("p", i), URL: address(i)}
 		if change != nil {
 			change(i, &list[i])
 		}
@@ -61,7 +62,7 @@ func TestWeightsAreExactOverACycle(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		weights := rapid.SliceOfN(rapid.SampledFrom([]int{1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 100, 1000}), 1, 30).Draw(t, "weights")
 		cycle := 0
-		p := drawPool(rotation.Weighted, len(weights), func(i int, p *rotation.Proxy) {
+		p := drawPool(rotation.Weighted, len(weights), func(i int, p *proxylist.Proxy) {
 			p.Weight = weights[i]
 			cycle += weights[i]
 		})
@@ -83,7 +84,7 @@ func TestWeightsAreExactOverACycle(t *testing.T) {
 func TestWeightsStayWhereTheyBelong(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		weights := rapid.SliceOfN(rapid.IntRange(4, 7), 3, 12).Draw(t, "weights")
-		p := drawPool(rotation.Weighted, len(weights), func(i int, p *rotation.Proxy) { p.Weight = weights[i] })
+		p := drawPool(rotation.Weighted, len(weights), func(i int, p *proxylist.Proxy) { p.Weight = weights[i] })
 		cycle := 0
 		for i, weight := range weights {
 			if rapid.Bool().Draw(t, "goes for a while") {
@@ -139,7 +140,7 @@ func ratesHold(t *rapid.T) {
 	if interval >= ahead {
 		ahead = 0
 	}
-	p := drawPool(rotation.RoundRobin, 1, func(_ int, p *rotation.Proxy) { p.Rate = rate })
+	p := drawPool(rotation.RoundRobin, 1, func(_ int, p *proxylist.Proxy) { p.Rate = rate })
 	began := time.Now()
 	var starts []time.Duration
 	pauses := rapid.SampledFrom([]time.Duration{0, 0, 1, time.Millisecond, ahead, interval - 1, interval, interval + 1, 3 * interval})

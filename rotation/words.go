@@ -3,6 +3,8 @@ package rotation
 import (
 	"slices"
 	"strings"
+
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
 // words says which proxies of a list have a tag or are in a region. So what no proxy has is told at once, and a set is made from
@@ -79,7 +81,7 @@ func (w *words) isVoid(f filter) {
 }
 
 // matches reports whether a proxy passes the filter, whatever its state.
-func (f filter) matches(p *Proxy) bool {
+func (f filter) matches(p *proxylist.Proxy) bool {
 	if f.region != "" && p.Region != f.region {
 		return false
 	}

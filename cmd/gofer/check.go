@@ -12,13 +12,14 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/worker/fetch"
 )
 
 // check is one run of gofer proxies check.
 type check struct {
 	app     *app
-	list    []rotation.Proxy
+	list    []proxylist.Proxy
 	fetcher *fetch.Fetcher
 	job     jobs.Job // for any proxy
 	bar     *progressbar.ProgressBar
@@ -30,7 +31,7 @@ type check struct {
 }
 
 // newCheck makes a check of a list. The caller closes its fetcher.
-func (a *app) newCheck(ctx context.Context, c *config, f checkFlags, list []rotation.Proxy) (*check, error) {
+func (a *app) newCheck(ctx context.Context, c *config, f checkFlags, list []proxylist.Proxy) (*check, error) {
 	job, err := pageJob(f.target)
 	if err != nil {
 		return nil, usage("--target: %w", err)
@@ -87,7 +88,7 @@ type checked struct {
 func (k *check) run(ctx context.Context, parallel int) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	todo := make(chan rotation.Proxy)
+	todo := make(chan proxylist.Proxy)
 	var lanes sync.WaitGroup
 	for range min(parallel, len(k.list)) {
 		lanes.Go(func() {
@@ -113,7 +114,7 @@ func (k *check) run(ctx context.Context, parallel int) error {
 }
 
 // through fetches the page through one proxy; known is false when ctx ended first.
-func (k *check) through(ctx context.Context, p rotation.Proxy) (r checked, known bool) {
+func (k *check) through(ctx context.Context, p proxylist.Proxy) (r checked, known bool) {
 	job := k.job
 	job.Proxy.ID = p.ID
 	o := k.fetcher.Do(ctx, job, jobs.Progress{})

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs"
-	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
 // defaultTarget is there for everybody to fetch (RFC 2606), and https makes a proxy show that it opens tunnels.
@@ -84,18 +84,18 @@ func (a *app) proxiesCheck(ctx context.Context, f checkFlags, files []string) er
 }
 
 // proxiesToCheck is the pool, or what the file lists, or of either those that --via names.
-func (a *app) proxiesToCheck(ctx context.Context, c *config, f checkFlags, files []string) ([]rotation.Proxy, error) {
+func (a *app) proxiesToCheck(ctx context.Context, c *config, f checkFlags, files []string) ([]proxylist.Proxy, error) {
 	list, err := a.listToCheck(ctx, c, files)
 	if err != nil {
 		return nil, err
 	}
 	for _, id := range f.via {
-		if !slices.ContainsFunc(list, func(p rotation.Proxy) bool { return p.ID == id }) {
+		if !slices.ContainsFunc(list, func(p proxylist.Proxy) bool { return p.ID == id }) {
 			return nil, usage("--via: there is no proxy %q", id)
 		}
 	}
 	if len(f.via) > 0 {
-		list = slices.DeleteFunc(list, func(p rotation.Proxy) bool { return !slices.Contains(f.via, p.ID) })
+		list = slices.DeleteFunc(list, func(p proxylist.Proxy) bool { return !slices.Contains(f.via, p.ID) })
 	}
 	if len(list) == 0 {
 		return nil, errors.New("there are no proxies to check: name a file, or set GOFER_PROXIES_FILE")
@@ -103,7 +103,7 @@ func (a *app) proxiesToCheck(ctx context.Context, c *config, f checkFlags, files
 	return list, nil
 }
 
-func (a *app) listToCheck(ctx context.Context, c *config, files []string) ([]rotation.Proxy, error) {
+func (a *app) listToCheck(ctx context.Context, c *config, files []string) ([]proxylist.Proxy, error) {
 	if len(files) > 0 {
 		return a.listedProxies(files[0])
 	}
@@ -111,7 +111,7 @@ func (a *app) listToCheck(ctx context.Context, c *config, files []string) ([]rot
 	if err != nil {
 		return nil, err
 	}
-	list := make([]rotation.Proxy, len(pool))
+	list := make([]proxylist.Proxy, len(pool))
 	for i, p := range pool {
 		list[i] = p.Proxy
 	}
@@ -119,7 +119,7 @@ func (a *app) listToCheck(ctx context.Context, c *config, files []string) ([]rot
 }
 
 // listedProxies is what a file, or with "-" the standard input, lists.
-func (a *app) listedProxies(file string) ([]rotation.Proxy, error) {
+func (a *app) listedProxies(file string) ([]proxylist.Proxy, error) {
 	read, source := func() ([]byte, error) { return os.ReadFile(file) }, file
 	if file == "-" {
 		read, source = func() ([]byte, error) { return io.ReadAll(a.in) }, "standard input"

@@ -5,12 +5,12 @@ import (
 	"os"
 	"strings"
 
-	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
 // loadWorkerConfig also reads the proxies. The *configError names what is wrong with either, so that all of it can be
 // mended in one go.
-func loadWorkerConfig() (config, []rotation.Proxy, error) {
+func loadWorkerConfig() (config, []proxylist.Proxy, error) {
 	c, err := loadConfig()
 	proxies, proxiesErr := c.proxies()
 	var reasons []string
@@ -27,7 +27,7 @@ func loadWorkerConfig() (config, []rotation.Proxy, error) {
 
 // proxies reads GOFER_PROXIES and GOFER_PROXIES_FILE. The error is a *configError that names every broken line, and
 // holds no line's text.
-func (c *config) proxies() ([]rotation.Proxy, error) {
+func (c *config) proxies() ([]proxylist.Proxy, error) {
 	listed, err := parseProxies("GOFER_PROXIES", strings.ReplaceAll(c.Proxies, ",", "\n"))
 	filed, fileErr := c.filedProxies()
 	if err := errors.Join(err, fileErr); err != nil {
@@ -36,7 +36,7 @@ func (c *config) proxies() ([]rotation.Proxy, error) {
 	return union(listed, filed), nil
 }
 
-func (c *config) filedProxies() ([]rotation.Proxy, error) {
+func (c *config) filedProxies() ([]proxylist.Proxy, error) {
 	if c.ProxiesFile == "" {
 		return nil, nil
 	}
@@ -47,8 +47,8 @@ func (c *config) filedProxies() ([]rotation.Proxy, error) {
 	return parseProxies("GOFER_PROXIES_FILE", string(data))
 }
 
-func parseProxies(source, text string) ([]rotation.Proxy, error) {
-	list, err := rotation.ParseList(strings.NewReader(text))
+func parseProxies(source, text string) ([]proxylist.Proxy, error) {
+	list, err := proxylist.ParseList(strings.NewReader(text))
 	if err == nil {
 		return list, nil
 	}
@@ -60,10 +60,10 @@ func parseProxies(source, text string) ([]rotation.Proxy, error) {
 }
 
 // union is a followed by what b adds; where both name a proxy, b wins.
-func union(a, b []rotation.Proxy) []rotation.Proxy {
-	out := make([]rotation.Proxy, 0, len(a)+len(b))
+func union(a, b []proxylist.Proxy) []proxylist.Proxy {
+	out := make([]proxylist.Proxy, 0, len(a)+len(b))
 	at := make(map[string]int, len(a)+len(b))
-	for _, list := range [][]rotation.Proxy{a, b} {
+	for _, list := range [][]proxylist.Proxy{a, b} {
 		for _, p := range list {
 			if i, known := at[p.ID]; known {
 				out[i] = p

@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs"
-	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/worker/share"
 )
 
@@ -66,7 +66,7 @@ type listedProxy struct {
 
 // sourced is a proxy of the pool and where it is named.
 type sourced struct {
-	rotation.Proxy
+	proxylist.Proxy
 	source string
 }
 
@@ -128,7 +128,7 @@ func (a *app) wholePool(ctx context.Context, c *config, verb string) ([]sourced,
 	return pool, nil
 }
 
-func (a *app) sharedProxies(ctx context.Context, verb string) (map[string]rotation.Proxy, error) {
+func (a *app) sharedProxies(ctx context.Context, verb string) (map[string]proxylist.Proxy, error) {
 	s, err := a.connect(ctx, verb)
 	if err != nil {
 		return nil, err
@@ -142,7 +142,7 @@ func (a *app) sharedProxies(ctx context.Context, verb string) (map[string]rotati
 	if err != nil && !errors.Is(err, jetstream.ErrNoKeysFound) {
 		return nil, err
 	}
-	out := make(map[string]rotation.Proxy, len(keys))
+	out := make(map[string]proxylist.Proxy, len(keys))
 	for _, key := range keys {
 		entry, err := kv.Get(ctx, key)
 		if err != nil {

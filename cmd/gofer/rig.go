@@ -17,6 +17,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/worker"
 	"github.com/gofer-mq/gofer/worker/admin"
 	"github.com/gofer-mq/gofer/worker/fetch"
@@ -52,7 +53,7 @@ type line struct {
 	worker *worker.Worker
 }
 
-func newRig(c config, proxies []rotation.Proxy, log *slog.Logger) (*rig, error) {
+func newRig(c config, proxies []proxylist.Proxy, log *slog.Logger) (*rig, error) {
 	names, err := jobs.NewNames(c.Prefix)
 	if err != nil {
 		return nil, err

@@ -14,20 +14,21 @@ const module = "github.com/gofer-mq/gofer/"
 // floors says what each package may import of ours. A package that is not named here may not exist.
 func floors() map[string][]string {
 	return map[string][]string{
-		"jobs":             nil,
-		"breaker":          nil,
-		"rotation/outlier": nil,
-		"rotation":         {"breaker", "rotation/outlier"},
-		"jobs/bus":         {"jobs"},
-		"worker/rollup":    {"jobs"},
-		"worker/fetch":     {"jobs", "breaker", "rotation"},
-		"worker":           {"jobs", "jobs/bus", "worker/rollup"},
-		"worker/share":     {"jobs", "jobs/bus", "rotation", "breaker", "worker/rollup"},
-		"worker/admin":     {"jobs", "breaker", "rotation", "worker/rollup"},
-		"worker/control":   {"jobs", "breaker", "rotation", "worker/rollup"},
+		"jobs":               nil,
+		"breaker":            nil,
+		"rotation/proxylist": nil,
+		"rotation/outlier":   nil,
+		"rotation":           {"breaker", "rotation/proxylist", "rotation/outlier"},
+		"jobs/bus":           {"jobs"},
+		"worker/rollup":      {"jobs"},
+		"worker/fetch":       {"jobs", "breaker", "rotation"},
+		"worker":             {"jobs", "jobs/bus", "worker/rollup"},
+		"worker/share":       {"jobs", "jobs/bus", "rotation", "rotation/proxylist", "breaker", "worker/rollup"},
+		"worker/admin":       {"jobs", "breaker", "rotation", "worker/rollup"},
+		"worker/control":     {"jobs", "breaker", "rotation", "worker/rollup"},
 		// Everything but testenv.
 		"cmd/gofer": {
-			"jobs", "breaker", "rotation", "jobs/bus", "worker", "worker/rollup", "worker/fetch", "worker/share", "worker/admin",
+			"jobs", "breaker", "rotation", "rotation/proxylist", "jobs/bus", "worker", "worker/rollup", "worker/fetch", "worker/share", "worker/admin",
 			"worker/control",
 		},
 		"testenv":             {"jobs", "jobs/bus"},

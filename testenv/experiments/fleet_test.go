@@ -7,6 +7,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/fetch"
 )
@@ -14,7 +15,7 @@ import (
 // fleet is real proxies on loopback, and a site behind them.
 type fleet struct {
 	proxies []*testenv.Proxy
-	list    []rotation.Proxy
+	list    []proxylist.Proxy
 	pool    *rotation.Pool
 }
 
@@ -32,7 +33,7 @@ func startFleet(t *testing.T, size int) *fleet {
 		f.proxies = append(f.proxies, p)
 		lines = append(lines, p.URL("http"))
 	}
-	list, err := rotation.ParseList(strings.NewReader(strings.Join(lines, "\n")))
+	list, err := proxylist.ParseList(strings.NewReader(strings.Join(lines, "\n")))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
 // habit is how a proxy fails when it does.
@@ -80,10 +80,10 @@ func (w *world) luck(about ...any) *rand.Rand {
 }
 
 // list is the proxies in the order of their names.
-func (w *world) list() (list []rotation.Proxy) {
+func (w *world) list() (list []proxylist.Proxy) {
 	for i := range len(w.proxies) {
 		host := fmt.Sprintf("p%02d.test:80", i)
-		list = append(list, rotation.Proxy{ID: w.proxies[host].id, URL: &url.URL{Scheme: "http", Host: host}})
+		list = append(list, proxylist.Proxy{ID: w.proxies[host].id, URL: &url.URL{Scheme: "http", Host: host}})
 	}
 	return list
 }

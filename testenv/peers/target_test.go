@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
 // trace is an hour of jobs in virtual time, each proxy's share being one in five seconds, for twenty sites of which one is
@@ -67,9 +68,9 @@ type gofer struct{ pool *rotation.Pool }
 
 func newGofer(n int) gofer {
 	g := gofer{rotation.New(rotation.Config{})}
-	list := make([]rotation.Proxy, n)
+	list := make([]proxylist.Proxy, n)
 	for i := range list {
-		list[i] = rotation.Proxy{ID: fmt.Sprint(i), URL: &url.URL{Scheme: "http", Host: fmt.Sprintf("p%d.test:80", i)}}
+		list[i] = proxylist.Proxy{ID: fmt.Sprint(i), URL: &url.URL{Scheme: "http", Host: fmt.Sprintf("p%d.test:80", i)}}
 	}
 	g.pool.Replace(list)
 	return g

@@ -14,6 +14,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/worker/admin"
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
@@ -51,7 +52,7 @@ func newWorker(tb testing.TB, change func(*admin.Config)) *worker {
 
 func newPool(tb testing.TB, lines string) *rotation.Pool {
 	tb.Helper()
-	list, err := rotation.ParseList(strings.NewReader(lines))
+	list, err := proxylist.ParseList(strings.NewReader(lines))
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/fetch"
 )
@@ -48,7 +49,7 @@ func benchmarkProxy(b *testing.B) (proxy string, roots *x509.CertPool) {
 func benchmarkGofer(b *testing.B, target string) {
 	b.Helper()
 	line, roots := benchmarkProxy(b)
-	list, err := rotation.ParseList(strings.NewReader(line))
+	list, err := proxylist.ParseList(strings.NewReader(line))
 	if err != nil {
 		b.Fatal(err)
 	}

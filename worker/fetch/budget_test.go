@@ -17,6 +17,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/worker/fetch"
 )
 
@@ -49,7 +50,7 @@ func TestRetriesKeepToTheirBudgetAndEachHasItsTurn(t *testing.T) {
 			var mu sync.Mutex
 			first, retries := 0, 0
 			pool := rotation.New(rotation.Config{})
-			list, err := rotation.ParseList(strings.NewReader("http://p1.test:80 id=p1\nhttp://p2.test:80 id=p2"))
+			list, err := proxylist.ParseList(strings.NewReader("http://p1.test:80 id=p1\nhttp://p2.test:80 id=p2"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -102,7 +103,7 @@ func failing(t *testing.T, floor float64) (run func(payload string), waits func(
 	var mu sync.Mutex
 	var seen []time.Duration
 	pool := rotation.New(rotation.Config{})
-	pool.Replace([]rotation.Proxy{{ID: "p", URL: &url.URL{Scheme: "http", Host: "p.test:80"}}})
+	pool.Replace([]proxylist.Proxy{{ID: "p", URL: &url.URL{Scheme: "http", Host: "p.test:80"}}})
 	policy := jobs.DefaultPolicy()
 	policy.MaxAttempts, policy.Jitter, policy.RetryStatusCodes = 2, false, []int{500}
 	f = fetch.New(fetch.Config{

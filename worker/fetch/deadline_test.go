@@ -10,6 +10,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/worker/fetch"
 )
 
@@ -19,7 +20,7 @@ func bare(t *testing.T) (f *fetch.Fetcher, pool *rotation.Pool, fill, done func(
 	var served sync.WaitGroup
 	pool = rotation.New(rotation.Config{})
 	f = fetch.New(fetch.Config{Pool: pool, Policy: jobs.DefaultPolicy, Dial: answering("200 OK", &served)})
-	fill = func() { pool.Replace([]rotation.Proxy{{ID: "p", URL: &url.URL{Scheme: "http", Host: "p.test:80"}}}) }
+	fill = func() { pool.Replace([]proxylist.Proxy{{ID: "p", URL: &url.URL{Scheme: "http", Host: "p.test:80"}}}) }
 	return f, pool, fill, func() { f.Close(); served.Wait() }
 }
 
@@ -48,7 +49,7 @@ func TestAProxyThatComesBeforeTheDeadlineIsUsed(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f, pool, fill, done := bare(t)
 			defer done()
-			pool.Replace([]rotation.Proxy{{ID: "rests", URL: &url.URL{Scheme: "http", Host: "p.test:80"}}})
+			pool.Replace([]proxylist.Proxy{{ID: "rests", URL: &url.URL{Scheme: "http", Host: "p.test:80"}}})
 			pool.ForceOpen("rests", time.Hour, "test")
 			time.AfterFunc(left*3/4, fill)
 			r := toTheEnd(t, f, decode(t, fmt.Sprintf(`{"url":"http://shop.test/","deadline":%q}`, time.Now().Add(left).Format(time.RFC3339Nano))))

@@ -18,6 +18,7 @@ import (
 	"github.com/gofer-mq/gofer/breaker"
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/worker/fetch"
 )
 
@@ -94,7 +95,7 @@ func crowdOf(t *testing.T, scheme string, n int, status func(proxy, host string)
 	for i := range n {
 		fmt.Fprintf(&lines, "%s://p%d.test:80 id=p%d\n", scheme, i, i)
 	}
-	list, err := rotation.ParseList(strings.NewReader(lines.String()))
+	list, err := proxylist.ParseList(strings.NewReader(lines.String()))
 	if err != nil {
 		t.Fatal(err)
 	}

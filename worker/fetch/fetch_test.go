@@ -16,6 +16,7 @@ import (
 	"github.com/gofer-mq/gofer/breaker"
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/fetch"
 )
@@ -86,7 +87,7 @@ func (r *rig) proxy(m testenv.Mode, change func(*testenv.Proxy)) *testenv.Proxy 
 // use makes lines of a proxies file the pool.
 func (r *rig) use(lines ...string) {
 	r.Helper()
-	list, err := rotation.ParseList(strings.NewReader(strings.Join(lines, "\n")))
+	list, err := proxylist.ParseList(strings.NewReader(strings.Join(lines, "\n")))
 	if err != nil {
 		r.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/worker/fetch"
 )
 
@@ -21,7 +22,7 @@ import (
 func saying(text string) (f *fetch.Fetcher, done func()) {
 	var served sync.WaitGroup
 	pool := rotation.New(rotation.Config{})
-	pool.Replace([]rotation.Proxy{{ID: "p", URL: &url.URL{Scheme: "http", Host: "p.test:80"}}})
+	pool.Replace([]proxylist.Proxy{{ID: "p", URL: &url.URL{Scheme: "http", Host: "p.test:80"}}})
 	f = fetch.New(fetch.Config{Pool: pool, Policy: jobs.DefaultPolicy, Dial: func(context.Context, string, string) (net.Conn, error) {
 		client, server := net.Pipe()
 		served.Go(func() {

@@ -18,6 +18,7 @@ import (
 	"github.com/gofer-mq/gofer/breaker"
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/worker/fetch"
 )
 
@@ -143,9 +144,9 @@ func (s *script) serve(c net.Conn, in *bufio.Reader) bool {
 // fetcher runs jobs in the script, through n proxies whose breakers never open by what they count.
 func (s *script) fetcher(n int, strategy rotation.Strategy, policy jobs.Policy) (*fetch.Fetcher, *rotation.Pool) {
 	pool := rotation.New(rotation.Config{Strategy: strategy, Breaker: breaker.Config{FailureThreshold: 1000}})
-	var list []rotation.Proxy
+	var list []proxylist.Proxy
 	for i := range n {
-		list = append(list, rotation.Proxy{ID: fmt.Sprint("p", i), URL: &url.URL{Scheme: "http", Host: fmt.Sprintf("p%d.test:80", i)}})
+		list = append(list, proxylist.Proxy{ID: fmt.Sprint("p", i), URL: &url.URL{Scheme: "http", Host: fmt.Sprintf("p%d.test:80", i)}})
 	}
 	pool.Replace(list)
 	return fetch.New(fetch.Config{

@@ -16,6 +16,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/worker/fetch"
 )
 
@@ -66,7 +67,7 @@ func (w *watched) ask(t *testing.T, n int, change func(*fetch.Config), hosts ...
 	t.Helper()
 	w.starts, w.now, w.most = map[string][]time.Time{}, map[string]int{}, map[string]int{}
 	pool := rotation.New(rotation.Config{})
-	list, err := rotation.ParseList(strings.NewReader("http://p1.test:80 id=p1\nhttp://p2.test:80 id=p2"))
+	list, err := proxylist.ParseList(strings.NewReader("http://p1.test:80 id=p1\nhttp://p2.test:80 id=p2"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +155,7 @@ func TestWaitForASiteEndsWithTheDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &watched{starts: map[string][]time.Time{}, now: map[string]int{}, most: map[string]int{}}
 		pool := rotation.New(rotation.Config{})
-		list, err := rotation.ParseList(strings.NewReader("http://p1.test:80 id=p1"))
+		list, err := proxylist.ParseList(strings.NewReader("http://p1.test:80 id=p1"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/worker/fetch"
 )
 
@@ -18,7 +19,7 @@ import (
 func asked(t *testing.T, takes time.Duration, change func(*fetch.Config)) (*watched, *fetch.Fetcher, func()) {
 	t.Helper()
 	w := &watched{takes: takes, starts: map[string][]time.Time{}, now: map[string]int{}, most: map[string]int{}}
-	list, err := rotation.ParseList(strings.NewReader("http://p1.test:80 id=p1"))
+	list, err := proxylist.ParseList(strings.NewReader("http://p1.test:80 id=p1"))
 	if err != nil {
 		t.Fatal(err)
 	}

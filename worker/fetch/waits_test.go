@@ -15,6 +15,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/worker/fetch"
 )
 
@@ -181,7 +182,7 @@ func TestJobsShareNoBackoff(t *testing.T) {
 		var mu sync.Mutex
 		waits := map[string][]time.Duration{}
 		pool := rotation.New(rotation.Config{})
-		pool.Replace([]rotation.Proxy{{ID: "p", URL: &url.URL{Scheme: "http", Host: "p.test:80"}}})
+		pool.Replace([]proxylist.Proxy{{ID: "p", URL: &url.URL{Scheme: "http", Host: "p.test:80"}}})
 		f := fetch.New(fetch.Config{
 			Pool: pool, Policy: func() jobs.Policy { return policy }, Dial: answering("500 Internal Server Error", &wg), InlineWait: time.Minute,
 			OnRetry: func(e jobs.RetryEvent) {

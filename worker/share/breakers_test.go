@@ -13,6 +13,7 @@ import (
 
 	"github.com/gofer-mq/gofer/breaker"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/worker/share"
 )
 
@@ -189,7 +190,7 @@ func TestWorkerThatGetsNothingThroughWaitsWithItsFindings(t *testing.T) {
 	f := newFleet(t)
 	a, b := newMember(t, "a", 0), f.join("b", 20)
 	list := "http://192.0.2.1:1 id=p0\nhttp://192.0.2.1:2 id=p1\nhttp://192.0.2.1:3 id=p2"
-	proxies, err := rotation.ParseList(strings.NewReader(list))
+	proxies, err := proxylist.ParseList(strings.NewReader(list))
 	if err != nil {
 		t.Fatal(err)
 	}

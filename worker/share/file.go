@@ -5,13 +5,13 @@ import (
 	"os"
 	"time"
 
-	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
 // WatchFile calls read after a second and then, once a second, when the file at path has changed, until ctx ends, and lists
 // what it returns: the file may have changed between the start, when somebody read it, and now. A file that cannot be read or
 // has a broken line is logged and told by FileTrouble, and the last good list stays.
-func (s *Share) WatchFile(ctx context.Context, path string, read func() ([]rotation.Proxy, error)) {
+func (s *Share) WatchFile(ctx context.Context, path string, read func() ([]proxylist.Proxy, error)) {
 	last := fileStamp{size: -1} // no file's
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

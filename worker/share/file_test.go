@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/worker/share"
 )
 
@@ -29,7 +30,7 @@ func TestFileIsReadWhenItHasChanged(t *testing.T) {
 		defer stop()
 		var reads atomic.Int64
 		s := share.New(share.Config{Pool: rotation.New(rotation.Config{}), Log: slog.New(slog.DiscardHandler)})
-		go s.WatchFile(ctx, file, func() ([]rotation.Proxy, error) {
+		go s.WatchFile(ctx, file, func() ([]proxylist.Proxy, error) {
 			reads.Add(1)
 			return nil, nil
 		})

@@ -17,6 +17,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/share"
 )
@@ -82,7 +83,7 @@ func (m *member) list(proxies int) {
 	for i := range proxies {
 		fmt.Fprintf(&lines, "http://192.0.2.1:%d id=p%d\n", 1000+i, i)
 	}
-	list, err := rotation.ParseList(strings.NewReader(lines.String()))
+	list, err := proxylist.ParseList(strings.NewReader(lines.String()))
 	if err != nil {
 		m.t.Fatal(err)
 	}

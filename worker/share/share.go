@@ -18,6 +18,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
 // PolicyKey is the key of the fleet's retry policy in its bucket, StrategyKey that of its way to choose proxies.
@@ -45,8 +46,8 @@ type Share struct {
 	trouble atomic.Pointer[fileTrouble] // nil while the proxies file is taken over
 
 	mu     sync.Mutex
-	listed []rotation.Proxy          // from the environment and the file
-	bucket map[string]rotation.Proxy // from the bucket, which wins
+	listed []proxylist.Proxy          // from the environment and the file
+	bucket map[string]proxylist.Proxy // from the bucket, which wins
 }
 
 // policy is a policy and since when it is in force; the zero time means since the start.
@@ -57,7 +58,7 @@ type policy struct {
 
 // New makes a Share in which the environment is in force; Run brings in the fleet.
 func New(cfg Config) *Share {
-	s := &Share{cfg: cfg, bucket: map[string]rotation.Proxy{}}
+	s := &Share{cfg: cfg, bucket: map[string]proxylist.Proxy{}}
 	s.policy.Store(&policy{Policy: cfg.Policy})
 	s.denied.Store(&map[string]bool{})
 	return s
@@ -76,7 +77,7 @@ func (s *Share) Denied(host string) bool {
 }
 
 // List sets the proxies that the environment and the file name.
-func (s *Share) List(proxies []rotation.Proxy) {
+func (s *Share) List(proxies []proxylist.Proxy) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.listed = proxies
@@ -184,13 +185,13 @@ func (s *Share) applyProxies(fresh bool, changes []change) {
 }
 
 // ParseEntry reads a proxy of the bucket: a line as in the proxies file whose id, if it names one, is the key.
-func ParseEntry(key, line string) (rotation.Proxy, error) {
-	p, err := rotation.ParseLine(line)
+func ParseEntry(key, line string) (proxylist.Proxy, error) {
+	p, err := proxylist.ParseLine(line)
 	if err != nil {
-		return rotation.Proxy{}, err
+		return proxylist.Proxy{}, err
 	}
 	if strings.Contains(line, " id=") && p.ID != key {
-		return rotation.Proxy{}, fmt.Errorf("the line names the id %s", p.ID)
+		return proxylist.Proxy{}, fmt.Errorf("the line names the id %s", p.ID)
 	}
 	p.ID = key
 	return p, nil
@@ -199,7 +200,7 @@ func ParseEntry(key, line string) (rotation.Proxy, error) {
 // replace hands the pool environment ∪ file ∪ bucket, in the order of the lists. The lock is held, so that of two
 // changes the later one is the last to arrive.
 func (s *Share) replace() {
-	proxies := make([]rotation.Proxy, 0, len(s.listed)+len(s.bucket))
+	proxies := make([]proxylist.Proxy, 0, len(s.listed)+len(s.bucket))
 	taken := make(map[string]bool, len(s.listed))
 	for _, p := range s.listed {
 		if better, ok := s.bucket[p.ID]; ok {

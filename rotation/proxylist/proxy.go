@@ -1,4 +1,4 @@
-package rotation
+package proxylist
 
 import (
 	"log/slog"
@@ -59,8 +59,8 @@ func (p Proxy) Line() string {
 	return strings.Join(parts, " ")
 }
 
-// same reports whether nothing about the proxy differs.
-func (p *Proxy) same(q *Proxy) bool {
+// Equal reports whether nothing about the two proxies differs, passwords included.
+func (p *Proxy) Equal(q *Proxy) bool {
 	if p.ID != q.ID || p.Region != q.Region || p.Weight != q.Weight || p.MaxInflight != q.MaxInflight || p.Rate != q.Rate {
 		return false
 	}

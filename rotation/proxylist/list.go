@@ -1,4 +1,4 @@
-package rotation
+package proxylist
 
 import (
 	"bufio"
