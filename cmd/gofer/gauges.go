@@ -12,17 +12,17 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/gofer-mq/gofer/worker"
-	"github.com/gofer-mq/gofer/worker/admin"
+	"github.com/gofer-mq/gofer/worker/metrics"
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
 // gauges are what the metrics page reads at each scrape. Before the server has answered they are zero.
-func (r *rig) gauges() admin.Gauges {
+func (r *rig) gauges() metrics.Gauges {
 	queues := make([]string, len(r.config.Queues))
 	for i, q := range r.config.Queues {
 		queues[i] = q.Name
 	}
-	return admin.Gauges{
+	return metrics.Gauges{
 		Version: buildVersion(), Revision: buildRevision(), ConfigHash: configHash(), Queues: queues, Process: true,
 		Slots:       func() int { return r.config.Concurrency },
 		Book:        func() *rollup.Book { book, _ := r.rollups.Fleet(); return book },
@@ -57,9 +57,9 @@ func (r *rig) isReady() bool {
 	return true
 }
 
-func (r *rig) loop() admin.Loop {
+func (r *rig) loop() metrics.Loop {
 	s := r.stats()
-	return admin.Loop{Parked: s.Parked, HandedBack: s.HandedBack, Lost: s.Lost, Duplicates: s.Duplicates}
+	return metrics.Loop{Parked: s.Parked, HandedBack: s.HandedBack, Lost: s.Lost, Duplicates: s.Duplicates}
 }
 
 func (r *rig) proxyStates() map[string]int {
@@ -119,11 +119,11 @@ func configHash() string {
 }
 
 // backlog is what the queues held a few seconds ago.
-func (r *rig) backlog() map[string]admin.Backlog {
-	out := map[string]admin.Backlog{}
+func (r *rig) backlog() map[string]metrics.Backlog {
+	out := map[string]metrics.Backlog{}
 	if l := r.line.Load(); l != nil {
 		for queue, b := range l.worker.Backlog() {
-			out[queue] = admin.Backlog{
+			out[queue] = metrics.Backlog{
 				Pending: b.Pending, AckPending: b.Held, Paused: b.Paused, Redelivered: b.Redelivered, Waiting: b.Pulls,
 			}
 		}

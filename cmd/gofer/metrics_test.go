@@ -13,7 +13,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/testenv"
-	"github.com/gofer-mq/gofer/worker/admin"
+	"github.com/gofer-mq/gofer/worker/metrics"
 )
 
 // scrapes compares the pages of a worker with the first one.
@@ -129,7 +129,7 @@ func TestEveryMetricMoves(t *testing.T) {
 	if time.Now().Truncate(time.Hour).Before(begin) { // else a new hour has begun meanwhile
 		still = append(still, "gofer_rollup_start_timestamp_seconds")
 	}
-	for _, f := range admin.Families() {
+	for _, f := range metrics.Families() {
 		if moved := s.familyMoved(f.Name); moved == slices.Contains(still, f.Name) {
 			t.Errorf("%s moved: %t", f.Name, moved)
 		}

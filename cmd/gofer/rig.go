@@ -21,6 +21,7 @@ import (
 	"github.com/gofer-mq/gofer/worker"
 	"github.com/gofer-mq/gofer/worker/admin"
 	"github.com/gofer-mq/gofer/worker/fetch"
+	"github.com/gofer-mq/gofer/worker/metrics"
 	"github.com/gofer-mq/gofer/worker/rollup"
 	"github.com/gofer-mq/gofer/worker/share"
 )
@@ -33,7 +34,7 @@ type rig struct {
 	log     *slog.Logger
 	pool    *rotation.Pool
 	book    *rollup.Book
-	metrics *admin.Metrics
+	metrics *metrics.Registry
 	fetcher *fetch.Fetcher
 	share   *share.Share
 	fleet   *share.Breakers // nil when breakers are not shared
@@ -67,7 +68,7 @@ func newRig(c config, proxies []proxylist.Proxy, log *slog.Logger) (*rig, error)
 	r.share = share.New(share.Config{Pool: r.pool, Policy: c.policy(), Strategy: strategy, Log: log})
 	r.share.List(proxies)
 	r.fleet = r.fleetBreakers()
-	r.metrics = admin.NewMetrics(r.gauges())
+	r.metrics = metrics.New(r.gauges())
 	r.rollups = share.NewRollups(share.RollupsConfig{Book: r.book, Flushed: r.flushed, Log: log})
 	r.fetcher = fetch.New(r.fetchConfig())
 	return r, nil

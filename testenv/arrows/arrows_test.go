@@ -24,11 +24,13 @@ func floors() map[string][]string {
 		"worker/fetch":       {"jobs", "breaker", "rotation"},
 		"worker":             {"jobs", "jobs/bus", "worker/rollup"},
 		"worker/share":       {"jobs", "jobs/bus", "rotation", "rotation/proxylist", "breaker", "worker/rollup"},
-		"worker/admin":       {"jobs", "breaker", "rotation", "worker/rollup"},
+		"worker/metrics":     {"jobs", "rotation", "worker/rollup"},
+		"worker/admin":       {"worker/metrics", "jobs", "breaker", "rotation", "worker/rollup"},
 		"worker/control":     {"jobs", "breaker", "rotation", "worker/rollup"},
 		// Everything but testenv.
 		"cmd/gofer": {
 			"jobs", "breaker", "rotation", "rotation/proxylist", "jobs/bus", "worker", "worker/rollup", "worker/fetch", "worker/share", "worker/admin",
+			"worker/metrics",
 			"worker/control",
 		},
 		"testenv":             {"jobs", "jobs/bus"},

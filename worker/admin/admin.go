@@ -13,6 +13,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/worker/metrics"
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
@@ -34,7 +35,7 @@ type Config struct {
 	// Cluster that is nil means that they are the same.
 	Book    *rollup.Book
 	Cluster func(context.Context) (*rollup.Book, error)
-	Metrics *Metrics
+	Metrics *metrics.Registry
 
 	// Policy is the fleet's retry policy and since when it holds, zero for the one of the environment.
 	Policy func() (jobs.Policy, time.Time)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"github.com/gofer-mq/gofer/rotation"
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/worker/admin"
+	"github.com/gofer-mq/gofer/worker/metrics"
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
@@ -33,10 +35,10 @@ type worker struct {
 func newWorker(tb testing.TB, change func(*admin.Config)) *worker {
 	tb.Helper()
 	w := &worker{book: rollup.NewBook(), policy: jobs.DefaultPolicy(), pool: newPool(tb, "http://192.0.2.1:3128 id=p1\nhttp://user:secret@192.0.2.2:3128 id=p2\n")}
-	gauges := everything(2, "default")
+	gauges := someGauges()
 	gauges.Book = func() *rollup.Book { return w.book }
 	c := admin.Config{
-		Addr: "127.0.0.1:9090", Worker: "w1", Version: "1.2.3", Pool: w.pool, Book: w.book, Metrics: admin.NewMetrics(gauges),
+		Addr: "127.0.0.1:9090", Worker: "w1", Version: "1.2.3", Pool: w.pool, Book: w.book, Metrics: metrics.New(gauges),
 		Ready:        func() []admin.Check { return []admin.Check{{Name: "nats", OK: true, Detail: "connected"}} },
 		Policy:       func() (jobs.Policy, time.Time) { return w.policy, w.since },
 		SetPolicy:    func(_ context.Context, p jobs.Policy) error { w.policy, w.since = p, time.Now(); return nil },
@@ -59,6 +61,20 @@ func newPool(tb testing.TB, lines string) *rotation.Pool {
 	pool := rotation.New(rotation.Config{})
 	pool.Replace(list)
 	return pool
+}
+
+// someGauges are those of a worker with seven slots that runs two jobs.
+func someGauges() metrics.Gauges {
+	return metrics.Gauges{
+		Slots:    func() int { return 7 },
+		InFlight: func() map[string]int { return map[string]int{"default": 2, "lost": 1} },
+		EachProxy: func() iter.Seq2[string, string] {
+			return func(yield func(string, string) bool) { _ = yield("p00000", "closed") && yield("p00001", "closed") }
+		},
+		Backlog: func() map[string]metrics.Backlog {
+			return map[string]metrics.Backlog{"default": {Pending: 5, AckPending: 6}}
+		},
+	}
 }
 
 // request is one from a local program; edit makes it another one.

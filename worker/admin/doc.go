@@ -1,5 +1,5 @@
 // Package admin is the HTTP face of a worker: health, metrics, the JSON API and the page that shows it all.
 //
-// It holds no state of its own but the counters of Metrics. Whatever it shows or changes comes through the values
-// and functions of Config, so the same verbs can be offered elsewhere.
+// It holds no state of its own. Whatever it shows or changes comes through the values and functions of Config, so the same
+// verbs can be offered elsewhere.
 package admin

@@ -17,6 +17,7 @@ import (
 	"github.com/gofer-mq/gofer/breaker"
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/worker/metrics"
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
@@ -85,7 +86,7 @@ type Failure struct {
 type Queue struct {
 	Name     string `json:"name"`
 	InFlight int    `json:"in_flight"`
-	Backlog
+	metrics.Backlog
 }
 
 func (l *live) serve(w http.ResponseWriter, r *http.Request) error {
@@ -177,7 +178,7 @@ func (a *admin) snapshot(ctx context.Context) Snapshot {
 	for _, q := range s.Queues {
 		s.InFlight += q.InFlight
 	}
-	if slots := a.Metrics.gauges.Slots; slots != nil {
+	if slots := a.Metrics.Gauges().Slots; slots != nil {
 		s.Slots = slots()
 	}
 	return s
@@ -279,7 +280,7 @@ func (a *admin) addReasons(resting []Breaker) {
 
 func (a *admin) queues() []Queue {
 	byName := map[string]Queue{}
-	g := &a.Metrics.gauges
+	g := a.Metrics.Gauges()
 	if g.Backlog != nil {
 		for name, backlog := range g.Backlog() {
 			byName[name] = Queue{Name: name, Backlog: backlog}

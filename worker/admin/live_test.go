@@ -20,6 +20,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/worker/admin"
+	"github.com/gofer-mq/gofer/worker/metrics"
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
@@ -174,10 +175,10 @@ func TestRestingBreakersAreShownWithTheReasonAndPausedQueuesAsSuch(t *testing.T)
 	for i := range 150 {
 		fmt.Fprintf(&lines, "http://192.0.2.1:%d id=p%03d\n", i+1, i)
 	}
-	gauges := everything(0, "default")
-	gauges.Backlog = func() map[string]admin.Backlog { return map[string]admin.Backlog{"low": {Paused: true}} }
+	gauges := someGauges()
+	gauges.Backlog = func() map[string]metrics.Backlog { return map[string]metrics.Backlog{"low": {Paused: true}} }
 	w := newWorker(t, func(c *admin.Config) {
-		c.Pool, c.Metrics = newPool(t, lines.String()), admin.NewMetrics(gauges)
+		c.Pool, c.Metrics = newPool(t, lines.String()), metrics.New(gauges)
 		for i := range 120 {
 			c.Pool.ForceOpen(fmt.Sprintf("p%03d", i), time.Duration(i+1)*time.Minute, "test")
 		}

@@ -1,13 +1,10 @@
-package admin_test
+package metrics_test
 
 import (
 	"bufio"
 	"bytes"
 	"fmt"
-	"io"
 	"iter"
-	"net/http"
-	"net/http/httptest"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -18,22 +15,23 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
-	"github.com/gofer-mq/gofer/worker/admin"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
+	"github.com/gofer-mq/gofer/worker/metrics"
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
 // everything has each gauge set, so that its page has every family.
-func everything(proxies int, queues ...string) admin.Gauges {
+func everything(proxies int, queues ...string) metrics.Gauges {
 	yes := func() bool { return true }
 	seven := func() int { return 7 }
 	ids := make([]string, proxies)
 	for i := range ids {
 		ids[i] = fmt.Sprintf("p%05d", i)
 	}
-	return admin.Gauges{
+	return metrics.Gauges{
 		Version: "1.2.3", Revision: "abc", ConfigHash: "123", Queues: queues, InFlight: func() map[string]int { return map[string]int{"default": 2, "lost": 1} },
 		Slots: seven, Ready: yes, Draining: yes, Connected: yes, IdleConns: seven,
-		Loop:        func() admin.Loop { return admin.Loop{Parked: 9} },
+		Loop:        func() metrics.Loop { return metrics.Loop{Parked: 9} },
 		RTT:         func() time.Duration { return 2 * time.Millisecond },
 		HostWaits:   func() int64 { return 5 },
 		RetriesHeld: func() int64 { return 7 },
@@ -48,22 +46,22 @@ func everything(proxies int, queues ...string) admin.Gauges {
 				}
 			}
 		},
-		Backlog: func() map[string]admin.Backlog {
-			return map[string]admin.Backlog{"default": {Pending: 5, AckPending: 6, Redelivered: 3, Waiting: 4}}
+		Backlog: func() map[string]metrics.Backlog {
+			return map[string]metrics.Backlog{"default": {Pending: 5, AckPending: 6, Redelivered: 3, Waiting: 4}}
 		},
 		Book: sync.OnceValue(rollup.NewBook),
 	}
 }
 
 func TestEveryFamilyHasHelpTypeAndSamples(t *testing.T) {
-	page := string(admin.NewMetrics(everything(3, "default")).Write(10))
-	for _, f := range admin.Families() {
+	page := string(metrics.New(everything(3, "default")).Write(10))
+	for _, f := range metrics.Families() {
 		head := "# HELP " + f.Name + " " + f.Help + "\n# TYPE " + f.Name + " " + f.Type + "\n" + f.Name
 		if strings.Count(page, head) != 1 {
 			t.Errorf("%s: got %d times its help, type and first sample in a row, want once", f.Name, strings.Count(page, head))
 		}
 	}
-	if got, want := strings.Count(page, "# TYPE "), len(admin.Families()); got != want {
+	if got, want := strings.Count(page, "# TYPE "), len(metrics.Families()); got != want {
 		t.Errorf("families on the page: got %d, want %d", got, want)
 	}
 }
@@ -73,7 +71,7 @@ func TestPromtoolAcceptsThePage(t *testing.T) {
 	if err != nil {
 		t.Skip("promtool is not installed: the page is not checked with it")
 	}
-	m := admin.NewMetrics(everything(3, "default"))
+	m := metrics.New(everything(3, "default"))
 	flood(m, 100)
 	cmd := exec.Command(promtool, "check", "metrics")
 	cmd.Stdin = bytes.NewReader(m.Write(10))
@@ -83,7 +81,7 @@ func TestPromtoolAcceptsThePage(t *testing.T) {
 }
 
 // flood tells m of n jobs with labels that nobody foresaw.
-func flood(m *admin.Metrics, n int) {
+func flood(m *metrics.Registry, n int) {
 	for i := range n {
 		x := fmt.Sprintf("x%d\"\\\n{}\xff", i)
 		m.Attempt(rollup.AttemptFact{Queue: x, Proxy: x, Region: x, Reason: x, Fault: jobs.Fault(x), Duration: time.Second})
@@ -103,9 +101,9 @@ func TestPageStaysSmallUnderAFloodOfLabels(t *testing.T) {
 	for i := range most {
 		most[i] = fmt.Sprintf("queue-%d", i)
 	}
-	for name, g := range map[string]admin.Gauges{"one queue": everything(10_000, "default"), "32 queues": everything(10_000, most...)} {
+	for name, g := range map[string]metrics.Gauges{"one queue": everything(10_000, "default"), "32 queues": everything(10_000, most...)} {
 		g.Process = len(g.Queues) == 1 // some 130 series of the runtime, always the same ones
-		m := admin.NewMetrics(g)
+		m := metrics.New(g)
 		before := series(m.Write(0))
 		flood(m, 20_000)
 		if got := series(m.Write(0)); got != before || got > 500 {
@@ -115,7 +113,7 @@ func TestPageStaysSmallUnderAFloodOfLabels(t *testing.T) {
 }
 
 func TestQueueMayBearTheNameOfTheRest(t *testing.T) {
-	m := admin.NewMetrics(everything(0, "default", "other", "default"))
+	m := metrics.New(everything(0, "default", "other", "default"))
 	m.Job(rollup.JobFact{Queue: "other", Outcome: jobs.Succeeded})
 	m.Job(rollup.JobFact{Queue: "nobody's", Outcome: jobs.Succeeded})
 	if page := string(m.Write(0)); strings.Count(page, `gofer_jobs_total{queue="other",outcome="succeeded"} 2`+"\n") != 1 {
@@ -131,7 +129,7 @@ func TestEveryLineIsWellFormedWhateverLabelsHold(t *testing.T) {
 	g.EachProxy = func() iter.Seq2[string, string] {
 		return func(yield func(string, string) bool) { yield(hostile, hostile) }
 	}
-	m := admin.NewMetrics(g)
+	m := metrics.New(g)
 	flood(m, 10)
 	line := regexp.MustCompile(`^(# (HELP|TYPE) [a-z_]+ .+|[a-z_]+(\{([a-z_]+="([^"\\\n]|\\[\\"n])*",?)+\})? [0-9.e+-]+(Inf)?)$`)
 	seen := map[string]bool{}
@@ -159,7 +157,7 @@ func series(page []byte) (n int) {
 }
 
 func TestProxySeriesAreTheBusiest(t *testing.T) {
-	m := admin.NewMetrics(everything(1000))
+	m := metrics.New(everything(1000))
 	for i := range 1000 {
 		m.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%05d", i), Status: 200, Bytes: 10, Duration: 2 * time.Second})
 	}
@@ -185,7 +183,7 @@ func TestProxySeriesAreTheBusiest(t *testing.T) {
 
 func TestNumbersOnThePageAreWhatHappened(t *testing.T) {
 	g := everything(0, "default")
-	m := admin.NewMetrics(g)
+	m := metrics.New(g)
 	m.Attempt(rollup.AttemptFact{Reason: "timeout", Fault: jobs.FaultProxy, Duration: 2 * time.Second})
 	m.Attempt(rollup.AttemptFact{Status: 200, Bytes: 512})
 	m.Retry(jobs.RetryEvent{Kind: jobs.RetryInline, Fault: jobs.FaultProxy, Delay: jobs.Duration(time.Second)})
@@ -229,7 +227,7 @@ func TestNumbersOnThePageAreWhatHappened(t *testing.T) {
 
 func TestProcessMetricsAreOnThePageOnlyIfAskedFor(t *testing.T) {
 	for _, asked := range []bool{true, false} {
-		page := string(admin.NewMetrics(admin.Gauges{Process: asked}).Write(0))
+		page := string(metrics.New(metrics.Gauges{Process: asked}).Write(0))
 		if got := strings.Contains(page, "go_goroutines"); got != asked {
 			t.Errorf("go_goroutines on the page: got %t, want %t", got, asked)
 		}
@@ -243,7 +241,7 @@ func FuzzLabel(f *testing.F) {
 	}
 	sample := regexp.MustCompile(`^gofer_build_info\{version="((?:[^"\\\n]|\\[\\"n])*)",revision="",go_version="[^"]*"\} 1$`)
 	f.Fuzz(func(t *testing.T, version string) {
-		page := admin.NewMetrics(admin.Gauges{Version: version}).Write(0)
+		page := metrics.New(metrics.Gauges{Version: version}).Write(0)
 		if !utf8.Valid(page) {
 			t.Fatalf("the page for %q is not UTF-8", version)
 		}
@@ -266,7 +264,7 @@ func FuzzLabel(f *testing.F) {
 func BenchmarkPage(b *testing.B) {
 	for _, proxies := range []int{0, 10_000} {
 		b.Run(fmt.Sprintf("proxies=%d", proxies), func(b *testing.B) {
-			m := admin.NewMetrics(crowded(b, proxies))
+			m := metrics.New(crowded(b, proxies))
 			countEach(m, proxies)
 			b.ReportAllocs()
 			for b.Loop() {
@@ -278,13 +276,18 @@ func BenchmarkPage(b *testing.B) {
 }
 
 // crowded are gauges over a real pool, read as the program reads them.
-func crowded(tb testing.TB, proxies int) admin.Gauges {
+func crowded(tb testing.TB, proxies int) metrics.Gauges {
 	tb.Helper()
 	var lines strings.Builder
 	for i := range proxies {
 		fmt.Fprintf(&lines, "http://192.0.2.1:%d id=p%05d\n", i+1, i)
 	}
-	pool := newPool(tb, lines.String())
+	list, err := proxylist.ParseList(strings.NewReader(lines.String()))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	pool := rotation.New(rotation.Config{})
+	pool.Replace(list)
 	g := everything(0, "default")
 	g.ProxyStates = func() map[string]int {
 		out := map[string]int{}
@@ -305,55 +308,14 @@ func crowded(tb testing.TB, proxies int) admin.Gauges {
 	return g
 }
 
-func countEach(m *admin.Metrics, proxies int) {
+func countEach(m *metrics.Registry, proxies int) {
 	for i := range proxies {
 		m.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%05d", i), Status: 200, Bytes: int64(i * i)})
 	}
 }
 
-// BenchmarkScrape is a scrape of a worker with 10,000 proxies over HTTP, plain and compressed.
-func BenchmarkScrape(b *testing.B) {
-	const proxies = 10_000
-	metrics := admin.NewMetrics(crowded(b, proxies))
-	countEach(metrics, proxies)
-	w := newWorker(b, func(c *admin.Config) { c.Metrics = metrics })
-	server := httptest.NewServer(w)
-	defer server.Close()
-	for _, query := range []string{"", "?proxies=top", "?proxies=all"} {
-		for _, encoding := range []string{"identity", "gzip"} {
-			b.Run("metrics"+query+"/"+encoding, func(b *testing.B) {
-				var size int64
-				for b.Loop() {
-					size = read(b, server.URL+"/metrics"+query, encoding)
-				}
-				b.ReportMetric(float64(size)/1e3, "kB/scrape")
-			})
-		}
-	}
-}
-
-// read asks for a page, takes it as it comes and returns its size.
-func read(b *testing.B, url, encoding string) int64 {
-	b.Helper()
-	r, err := http.NewRequestWithContext(b.Context(), http.MethodGet, url, nil)
-	if err != nil {
-		b.Fatal(err)
-	}
-	r.Header.Set("Accept-Encoding", encoding) // which keeps the client from unpacking
-	response, err := http.DefaultClient.Do(r)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	size, err := io.Copy(io.Discard, response.Body)
-	if err != nil || response.StatusCode != http.StatusOK {
-		b.Fatalf("GET %s: %s, %v", url, response.Status, err)
-	}
-	return size
-}
-
 func BenchmarkAttemptCounted(b *testing.B) {
-	m := admin.NewMetrics(everything(10, "default"))
+	m := metrics.New(everything(10, "default"))
 	b.ReportAllocs()
 	for b.Loop() {
 		m.Attempt(rollup.AttemptFact{Queue: "default", Proxy: "p00001", Status: 200, Duration: time.Second, Bytes: 9000})

@@ -1,4 +1,4 @@
-package admin
+package metrics
 
 import (
 	"cmp"
@@ -73,7 +73,7 @@ type proxyRow struct {
 	latency                   time.Duration
 }
 
-func (m *Metrics) writeProxies(p *page, most int) {
+func (m *Registry) writeProxies(p *page, most int) {
 	if m.gauges.EachProxy == nil {
 		return
 	}
@@ -106,7 +106,7 @@ func stateNumber(state string) float64 {
 }
 
 // proxyRows are the busiest proxies of the pool, in the pool's order when all of them fit.
-func (m *Metrics) proxyRows(most int) []proxyRow {
+func (m *Registry) proxyRows(most int) []proxyRow {
 	rows := m.proxies.rows(m.gauges.EachProxy())
 	if len(rows) > most {
 		slices.SortFunc(rows, func(a, b proxyRow) int {

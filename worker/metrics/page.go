@@ -1,4 +1,4 @@
-package admin
+package metrics
 
 import (
 	"bytes"
@@ -8,14 +8,14 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/VictoriaMetrics/metrics"
+	vm "github.com/VictoriaMetrics/metrics"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
 // Write returns the page. Of proxies it names the busiest, at most that many; none by default.
-func (m *Metrics) Write(proxies int) []byte {
+func (m *Registry) Write(proxies int) []byte {
 	began := time.Now()
 	var buf bytes.Buffer
 	m.set.WritePrometheus(&buf)
@@ -34,14 +34,14 @@ func (m *Metrics) Write(proxies int) []byte {
 	}
 	if m.gauges.Process {
 		buf.Reset()
-		metrics.WriteProcessMetrics(&buf)
+		vm.WriteProcessMetrics(&buf)
 		p.out = append(p.out, buf.Bytes()...)
 	}
 	p.one("gofer_scrape_duration_seconds", time.Since(began).Seconds())
 	return p.out
 }
 
-func (m *Metrics) writeStates(p *page) {
+func (m *Registry) writeStates(p *page) {
 	g := &m.gauges
 	for name, state := range map[string]func() bool{"gofer_ready": g.Ready, "gofer_draining": g.Draining, "gofer_nats_connected": g.Connected, "gofer_pool_failing": g.PoolFailing} {
 		if state != nil {
@@ -70,7 +70,7 @@ func (m *Metrics) writeStates(p *page) {
 	}
 }
 
-func (m *Metrics) writeLoop(p *page) {
+func (m *Registry) writeLoop(p *page) {
 	if m.gauges.Loop == nil {
 		return
 	}
@@ -81,7 +81,7 @@ func (m *Metrics) writeLoop(p *page) {
 	p.one("gofer_duplicate_results_total", float64(l.Duplicates))
 }
 
-func (m *Metrics) writeQueues(p *page) {
+func (m *Registry) writeQueues(p *page) {
 	if m.gauges.InFlight != nil {
 		inFlight := m.gauges.InFlight()
 		m.byQueue(p, "gofer_jobs_in_flight", maps.Keys(inFlight), func(queue string) int64 { return int64(inFlight[queue]) })
@@ -101,7 +101,7 @@ func (m *Metrics) writeQueues(p *page) {
 }
 
 // byQueue writes a line for each queue served, and one for all others together.
-func (m *Metrics) byQueue(p *page, name string, queues iter.Seq[string], value func(string) int64) {
+func (m *Registry) byQueue(p *page, name string, queues iter.Seq[string], value func(string) int64) {
 	sums := map[string]int64{}
 	for queue := range queues {
 		sums[m.queue(queue)] += value(queue)
@@ -113,7 +113,7 @@ func (m *Metrics) byQueue(p *page, name string, queues iter.Seq[string], value f
 }
 
 // writeRollups shows the running and the previous hour. The hour itself is no label: that would be new series for ever.
-func (m *Metrics) writeRollups(p *page) {
+func (m *Registry) writeRollups(p *page) {
 	if m.gauges.Book == nil {
 		return
 	}

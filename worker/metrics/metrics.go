@@ -1,4 +1,5 @@
-package admin
+// Package metrics counts what a worker does and writes it as a page in the Prometheus text format.
+package metrics
 
 import (
 	"errors"
@@ -6,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/VictoriaMetrics/metrics"
+	vm "github.com/VictoriaMetrics/metrics"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
@@ -66,42 +67,42 @@ type Backlog struct {
 	Waiting     int64 `json:"-"`
 }
 
-// Metrics counts what happens and writes it as a Prometheus page. Make one with NewMetrics; it may be shared by any
+// Registry counts what happens and writes it as a Prometheus page. Make one with New; it may be shared by any
 // number of goroutines. Labels come from closed lists, so the page keeps its size whatever jobs say.
-type Metrics struct {
+type Registry struct {
 	gauges   Gauges
 	families map[string]Family
-	set      *metrics.Set
+	set      *vm.Set
 	proxies  proxyCounters
 
-	taken       map[string]*metrics.Counter
-	again       map[string]*metrics.Counter
-	queueWait   *metrics.PrometheusHistogram
-	jobs        map[[2]string]*metrics.Counter // queue, outcome
-	dead        map[string]*metrics.Counter
-	durations   map[string]*metrics.PrometheusHistogram
-	perJob      *metrics.PrometheusHistogram
-	attempts    map[string]*metrics.Counter // by reason, "none" when there is an answer
-	attemptTime map[bool]*metrics.PrometheusHistogram
-	bytes       *metrics.Counter
-	size        *metrics.PrometheusHistogram
-	selections  map[string]*metrics.Counter
-	exhausted   map[string]*metrics.Counter
-	pickTime    *metrics.PrometheusHistogram
-	retries     map[[2]string]*metrics.Counter // kind, fault
-	retryDelay  *metrics.PrometheusHistogram
-	transitions map[[2]string]*metrics.Counter
-	reconnects  *metrics.Counter
-	asyncErrors map[string]*metrics.Counter
-	acks        map[string]map[bool]*metrics.Counter
-	publishes   map[string]map[bool]*metrics.Counter
-	publishTime *metrics.PrometheusHistogram
-	flushes     map[bool]*metrics.Counter
+	taken       map[string]*vm.Counter
+	again       map[string]*vm.Counter
+	queueWait   *vm.PrometheusHistogram
+	jobs        map[[2]string]*vm.Counter // queue, outcome
+	dead        map[string]*vm.Counter
+	durations   map[string]*vm.PrometheusHistogram
+	perJob      *vm.PrometheusHistogram
+	attempts    map[string]*vm.Counter // by reason, "none" when there is an answer
+	attemptTime map[bool]*vm.PrometheusHistogram
+	bytes       *vm.Counter
+	size        *vm.PrometheusHistogram
+	selections  map[string]*vm.Counter
+	exhausted   map[string]*vm.Counter
+	pickTime    *vm.PrometheusHistogram
+	retries     map[[2]string]*vm.Counter // kind, fault
+	retryDelay  *vm.PrometheusHistogram
+	transitions map[[2]string]*vm.Counter
+	reconnects  *vm.Counter
+	asyncErrors map[string]*vm.Counter
+	acks        map[string]map[bool]*vm.Counter
+	publishes   map[string]map[bool]*vm.Counter
+	publishTime *vm.PrometheusHistogram
+	flushes     map[bool]*vm.Counter
 }
 
-// NewMetrics makes the counters, all at zero, so that a rate is right from the first event on.
-func NewMetrics(g Gauges) *Metrics {
-	m := &Metrics{gauges: g, families: map[string]Family{}, set: metrics.NewSet()}
+// New makes the counters, all at zero, so that a rate is right from the first event on.
+func New(g Gauges) *Registry {
+	m := &Registry{gauges: g, families: map[string]Family{}, set: vm.NewSet()}
 	for _, f := range Families() {
 		m.families[f.Name] = f
 	}
@@ -112,12 +113,15 @@ func NewMetrics(g Gauges) *Metrics {
 	return m
 }
 
-func (m *Metrics) makeJobs() {
+// Gauges are the functions that the page reads. Nobody may change them.
+func (m *Registry) Gauges() *Gauges { return &m.gauges }
+
+func (m *Registry) makeJobs() {
 	m.taken = m.counters("gofer_jobs_received_total", "queue", m.gauges.Queues)
 	m.again = m.counters("gofer_job_redeliveries_total", "queue", m.gauges.Queues)
 	m.queueWait = m.histogram("gofer_job_queue_wait_seconds", []float64{0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200})
-	m.jobs = map[[2]string]*metrics.Counter{}
-	m.durations = map[string]*metrics.PrometheusHistogram{}
+	m.jobs = map[[2]string]*vm.Counter{}
+	m.durations = map[string]*vm.PrometheusHistogram{}
 	for _, outcome := range outcomes() {
 		for _, queue := range m.gauges.Queues {
 			m.jobs[[2]string{queue, outcome}] = m.counter("gofer_jobs_total", "queue", queue, "outcome", outcome)
@@ -130,18 +134,18 @@ func (m *Metrics) makeJobs() {
 	m.perJob = m.histogram("gofer_attempts_per_job", []float64{0, 1, 2, 3, 5, jobs.MaxMaxAttempts})
 }
 
-func (m *Metrics) makeAttempts() {
-	m.attempts = map[string]*metrics.Counter{"none": m.counter("gofer_attempts_total", "outcome", "answered", "reason", "none")}
+func (m *Registry) makeAttempts() {
+	m.attempts = map[string]*vm.Counter{"none": m.counter("gofer_attempts_total", "outcome", "answered", "reason", "none")}
 	for _, reason := range rollup.Reasons() {
 		m.attempts[reason] = m.counter("gofer_attempts_total", "outcome", "failed", "reason", reason)
 	}
-	m.attemptTime = map[bool]*metrics.PrometheusHistogram{
+	m.attemptTime = map[bool]*vm.PrometheusHistogram{
 		true:  m.histogram("gofer_attempt_duration_seconds", seconds(), "outcome", "answered"),
 		false: m.histogram("gofer_attempt_duration_seconds", seconds(), "outcome", "failed"),
 	}
 	m.bytes = m.counter("gofer_response_bytes_total")
 	m.size = m.histogram("gofer_response_size_bytes", []float64{1e3, 1e4, 1e5, 1e6, 1e7})
-	m.retries = map[[2]string]*metrics.Counter{}
+	m.retries = map[[2]string]*vm.Counter{}
 	for _, kind := range retryKinds() {
 		for _, fault := range faults() {
 			m.retries[[2]string{kind, fault}] = m.counter("gofer_retries_total", "kind", kind, "fault", fault)
@@ -151,11 +155,11 @@ func (m *Metrics) makeAttempts() {
 	m.makeRotation()
 }
 
-func (m *Metrics) makeRotation() {
+func (m *Registry) makeRotation() {
 	m.selections = m.counters("gofer_proxy_selections_total", "strategy", strategies())
 	m.exhausted = m.counters("gofer_proxy_exhausted_total", "reason", exhaustions())
 	m.pickTime = m.histogram("gofer_proxy_selection_duration_seconds", []float64{1e-6, 1e-5, 1e-4, 1e-3, 1e-2})
-	m.transitions = map[[2]string]*metrics.Counter{}
+	m.transitions = map[[2]string]*vm.Counter{}
 	for _, from := range states() {
 		for _, to := range states() {
 			if from != to {
@@ -165,14 +169,14 @@ func (m *Metrics) makeRotation() {
 	}
 }
 
-func (m *Metrics) makeNATS() {
+func (m *Registry) makeNATS() {
 	m.reconnects = m.counter("gofer_nats_reconnects_total")
 	m.asyncErrors = m.counters("gofer_nats_async_errors_total", "kind", asyncKinds())
-	m.acks = map[string]map[bool]*metrics.Counter{}
+	m.acks = map[string]map[bool]*vm.Counter{}
 	for _, kind := range ackKinds() {
 		m.acks[kind] = m.byOutcome("gofer_acks_total", "kind", kind)
 	}
-	m.publishes = map[string]map[bool]*metrics.Counter{}
+	m.publishes = map[string]map[bool]*vm.Counter{}
 	for _, kind := range publishKinds() {
 		m.publishes[kind] = m.byOutcome("gofer_publishes_total", "kind", kind)
 	}
@@ -181,7 +185,7 @@ func (m *Metrics) makeNATS() {
 }
 
 // Taken counts a job that was taken after a wait. That of one that somebody had taken before is not measured.
-func (m *Metrics) Taken(queue string, waited time.Duration, again bool) {
+func (m *Registry) Taken(queue string, waited time.Duration, again bool) {
 	queue = m.queue(queue)
 	m.taken[queue].Inc()
 	if again {
@@ -192,7 +196,7 @@ func (m *Metrics) Taken(queue string, waited time.Duration, again bool) {
 }
 
 // Picked counts a pick of a proxy, and why none was to be had.
-func (m *Metrics) Picked(strategy rotation.Strategy, took time.Duration, err error) {
+func (m *Registry) Picked(strategy rotation.Strategy, took time.Duration, err error) {
 	m.pickTime.Update(took.Seconds())
 	counter := m.selections[string(strategy)]
 	if none, ok := errors.AsType[*rotation.NoProxyError](err); ok {
@@ -204,7 +208,7 @@ func (m *Metrics) Picked(strategy rotation.Strategy, took time.Duration, err err
 }
 
 // Attempt counts an attempt that ended.
-func (m *Metrics) Attempt(f rollup.AttemptFact) {
+func (m *Registry) Attempt(f rollup.AttemptFact) {
 	reason := f.Reason
 	if reason == "" && f.Fault == jobs.FaultNone {
 		reason = "none"
@@ -219,7 +223,7 @@ func (m *Metrics) Attempt(f rollup.AttemptFact) {
 }
 
 // Job counts a job whose result was stored.
-func (m *Metrics) Job(f rollup.JobFact) {
+func (m *Registry) Job(f rollup.JobFact) {
 	outcome := f.Outcome
 	if !slices.Contains(outcomes(), outcome) {
 		outcome = jobs.Failed
@@ -232,10 +236,10 @@ func (m *Metrics) Job(f rollup.JobFact) {
 }
 
 // Buried counts a dead letter by the job's error code.
-func (m *Metrics) Buried(reason string) { pick(m.dead, reason).Inc() }
+func (m *Registry) Buried(reason string) { pick(m.dead, reason).Inc() }
 
 // Retry counts an announced retry.
-func (m *Metrics) Retry(e jobs.RetryEvent) {
+func (m *Registry) Retry(e jobs.RetryEvent) {
 	kind, fault := e.Kind, string(e.Fault)
 	if kind != jobs.RetryInline {
 		kind = jobs.RetryScheduled
@@ -248,31 +252,31 @@ func (m *Metrics) Retry(e jobs.RetryEvent) {
 }
 
 // Breaker counts a breaker that changed its state.
-func (m *Metrics) Breaker(e jobs.BreakerEvent) {
+func (m *Registry) Breaker(e jobs.BreakerEvent) {
 	if c := m.transitions[[2]string{e.FromState, e.ToState}]; c != nil {
 		c.Inc()
 	}
 }
 
 // Reconnected counts that the connection to NATS was made again.
-func (m *Metrics) Reconnected() { m.reconnects.Inc() }
+func (m *Registry) Reconnected() { m.reconnects.Inc() }
 
 // AsyncError counts an error that NATS reported outside a call: "permission", "slow_consumer"; anything else is "other".
-func (m *Metrics) AsyncError(kind string) { pick(m.asyncErrors, kind).Inc() }
+func (m *Registry) AsyncError(kind string) { pick(m.asyncErrors, kind).Inc() }
 
 // Acked counts an answer about a job that the server confirmed, or did not: "heartbeat", "ack" or "hand_back".
-func (m *Metrics) Acked(kind string, ok bool) {
+func (m *Registry) Acked(kind string, ok bool) {
 	if list := m.acks[kind]; list != nil {
 		list[ok].Inc()
 	}
 }
 
 // Flushed counts a flush of the rollups.
-func (m *Metrics) Flushed(ok bool) { m.flushes[ok].Inc() }
+func (m *Registry) Flushed(ok bool) { m.flushes[ok].Inc() }
 
 // Published counts a message: "result", "retry", "dead", "event", "rollup"; anything else is "other". Took is zero when
 // nobody measured it.
-func (m *Metrics) Published(kind string, ok bool, took time.Duration) {
+func (m *Registry) Published(kind string, ok bool, took time.Duration) {
 	pick(m.publishes, kind)[ok].Inc()
 	if ok && took > 0 {
 		m.publishTime.Update(took.Seconds())
@@ -290,33 +294,33 @@ func queueLabels(served []string) []string {
 	return labels
 }
 
-func (m *Metrics) queue(name string) string {
+func (m *Registry) queue(name string) string {
 	if slices.Contains(m.gauges.Queues, name) {
 		return name
 	}
 	return rollup.Other
 }
 
-func (m *Metrics) counter(name string, labels ...string) *metrics.Counter {
+func (m *Registry) counter(name string, labels ...string) *vm.Counter {
 	return m.set.NewCounter(name + labelText(labels))
 }
 
-func (m *Metrics) counters(name, label string, values []string) map[string]*metrics.Counter {
-	out := map[string]*metrics.Counter{}
+func (m *Registry) counters(name, label string, values []string) map[string]*vm.Counter {
+	out := map[string]*vm.Counter{}
 	for _, v := range values {
 		out[v] = m.counter(name, label, v)
 	}
 	return out
 }
 
-func (m *Metrics) byOutcome(name string, labels ...string) map[bool]*metrics.Counter {
-	return map[bool]*metrics.Counter{
+func (m *Registry) byOutcome(name string, labels ...string) map[bool]*vm.Counter {
+	return map[bool]*vm.Counter{
 		true:  m.counter(name, append(slices.Clone(labels), "outcome", "ok")...),
 		false: m.counter(name, append(slices.Clone(labels), "outcome", "failed")...),
 	}
 }
 
-func (m *Metrics) histogram(name string, bounds []float64, labels ...string) *metrics.PrometheusHistogram {
+func (m *Registry) histogram(name string, bounds []float64, labels ...string) *vm.PrometheusHistogram {
 	return m.set.NewPrometheusHistogramExt(name+labelText(labels), bounds)
 }
 
