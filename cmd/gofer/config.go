@@ -32,6 +32,7 @@ type config struct {
 	NATSCert        string `envconfig:"GOFER_NATS_CERT" desc:"client certificate file"`
 	NATSKey         string `envconfig:"GOFER_NATS_KEY" desc:"client key file"`
 	NATSInboxPrefix string `envconfig:"GOFER_NATS_INBOX_PREFIX" desc:"inbox prefix of this user; unset means _INBOX"`
+	NATSTLSFirst    bool   `envconfig:"GOFER_NATS_TLS_FIRST" default:"false" desc:"makes the TLS handshake before the server's greeting, for a server with handshake_first"`
 
 	EmbeddedAddr string `envconfig:"GOFER_EMBEDDED_ADDR" default:"127.0.0.1:4222" desc:"address of the embedded NATS server, loopback only"`
 	DataDir      string `envconfig:"GOFER_DATA_DIR" default:"./gofer-data" desc:"where the embedded server keeps its streams"`
@@ -361,6 +362,6 @@ func (c *config) dial(name string) bus.Dial {
 	}
 	return bus.Dial{
 		URL: url, Creds: c.NATSCreds, Nkey: c.NATSNkey, User: c.NATSUser, Password: c.NATSPassword, Token: c.NATSToken,
-		CA: c.NATSCA, Cert: c.NATSCert, Key: c.NATSKey, InboxPrefix: c.NATSInboxPrefix, Name: name,
+		CA: c.NATSCA, Cert: c.NATSCert, Key: c.NATSKey, InboxPrefix: c.NATSInboxPrefix, TLSFirst: c.NATSTLSFirst, Name: name,
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/url"
 	"os"
 	"strings"
@@ -28,6 +29,8 @@ type Dial struct {
 	// CA, Cert and Key are paths of PEM files: the authority that the server's certificate is checked against, and a
 	// client certificate with its key.
 	CA, Cert, Key string
+	// TLSFirst makes the TLS handshake before the server's greeting, as a server with handshake_first expects it.
+	TLSFirst bool
 	// InboxPrefix keeps the answers meant for this user apart from those for others; empty means _INBOX.
 	InboxPrefix string
 	// Name is how the connection is shown by the server.
@@ -54,8 +57,7 @@ func Connect(ctx context.Context, d Dial, log *slog.Logger) (*nats.Conn, error) 
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	servers, err := d.servers()
-	if err != nil {
+	if _, err := d.servers(); err != nil {
 		return nil, err
 	}
 	opts, err := d.options(log)
@@ -65,7 +67,7 @@ func Connect(ctx context.Context, d Dial, log *slog.Logger) (*nats.Conn, error) 
 	var said time.Time // when the reason was last told: another one may be behind it, or it differs by a port each time
 	var reason string
 	for {
-		nc, err := connectOnce(ctx, servers, opts)
+		nc, err := d.connectOnce(ctx, opts)
 		if err == nil || !d.Patient || !errors.Is(err, ErrUnreachable) {
 			return nc, err
 		}
@@ -81,7 +83,11 @@ func Connect(ctx context.Context, d Dial, log *slog.Logger) (*nats.Conn, error) 
 	}
 }
 
-func connectOnce(ctx context.Context, servers string, opts []nats.Option) (*nats.Conn, error) {
+func (d Dial) connectOnce(ctx context.Context, opts []nats.Option) (*nats.Conn, error) {
+	servers, err := d.servers()
+	if err != nil {
+		return nil, err
+	}
 	limit := 5 * time.Second
 	if end, ok := ctx.Deadline(); ok {
 		limit = min(limit, max(time.Until(end), time.Millisecond))
@@ -94,7 +100,20 @@ func connectOnce(ctx context.Context, servers string, opts []nats.Option) (*nats
 		errors.Is(err, nats.ErrAccountAuthExpired):
 		return nil, ErrCredentials
 	}
-	return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, redact(servers), withoutSecrets(err, servers))
+	return nil, fmt.Errorf("%w at %s: %w%s", ErrUnreachable, redact(servers), d.withoutSecrets(err), d.hint(err))
+}
+
+// hint says which setting fits an error that a wrong order of greeting and TLS handshake causes. Such a server, and a
+// client that expects one, wait for each other until one of them gives up.
+func (d Dial) hint(err error) string {
+	silent, _ := errors.AsType[net.Error](err)
+	switch {
+	case d.TLSFirst && (silent != nil && silent.Timeout() || strings.Contains(err.Error(), "first record does not look like a TLS handshake")):
+		return " (GOFER_NATS_TLS_FIRST is set: unset it if the server has no handshake_first)"
+	case !d.TLSFirst && (errors.Is(err, io.EOF) || errors.Is(err, nats.ErrTimeout) || silent != nil && silent.Timeout()):
+		return " (if the server has handshake_first in its tls block, set GOFER_NATS_TLS_FIRST=true)"
+	}
+	return ""
 }
 
 // answerable refuses a connection whose user may not hear answers: each question would run into its time limit, and a job
@@ -125,18 +144,26 @@ func (d Dial) Check() error {
 // servers checks the URLs here: the parser's own error would repeat them, password included.
 func (d Dial) servers() (string, error) {
 	var out []string
+	scheme, user := false, false // what an earlier URL has
 	for text := range strings.SplitSeq(d.URL, ",") {
 		text = strings.TrimSpace(text)
-		if !strings.Contains(text, "://") {
-			text = "nats://" + text
+		if strings.Contains(text, "://") {
+			scheme, user = true, user || strings.Contains(text, "@")
+		} else if text = "nats://" + text; scheme && !user && strings.Contains(text, "@") {
+			return "", errURL // the end of a password with a comma, whose beginning was taken for a port
 		}
-		if u, err := url.Parse(text); err != nil || u.Hostname() == "" {
-			return "", fmt.Errorf("%w: GOFER_NATS_URL: not a list of URLs such as nats://127.0.0.1:4222", ErrConfig)
+		u, err := url.Parse(text)
+		if err != nil || u.Hostname() == "" || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
+			return "", errURL
 		}
 		out = append(out, text)
 	}
 	return strings.Join(out, ","), nil
 }
+
+// errURL says what a list of URLs looks like. It cannot say what is wrong without repeating part of a password.
+var errURL = fmt.Errorf("%w: GOFER_NATS_URL: not a list of URLs such as nats://127.0.0.1:4222; in a user name or password write commas and "+
+	"other special characters percent-encoded, such as %%2C for a comma and %%23 for #, or use GOFER_NATS_USER and GOFER_NATS_PASSWORD", ErrConfig)
 
 func (d Dial) options(log *slog.Logger) ([]nats.Option, error) {
 	opts := []nats.Option{
@@ -148,6 +175,9 @@ func (d Dial) options(log *slog.Logger) ([]nats.Option, error) {
 	}
 	if d.InboxPrefix != "" {
 		opts = append(opts, nats.CustomInboxPrefix(d.InboxPrefix))
+	}
+	if d.TLSFirst {
+		opts = append(opts, nats.Secure(), nats.TLSHandshakeFirst())
 	}
 	credentials, err := d.credentials()
 	if err != nil {
@@ -283,8 +313,7 @@ func (d Dial) handlers(log *slog.Logger) []nats.Option {
 
 func (d Dial) closedHandler(log *slog.Logger) nats.Option {
 	return nats.ClosedHandler(func(nc *nats.Conn) {
-		servers, _ := d.servers() // with a scheme, so that their secrets are seen
-		reason := gone(nc, servers)
+		reason := fmt.Errorf("%w: the connection is closed for good: %w", ErrUnreachable, d.withoutSecrets(closedBy(nc)))
 		log.Error("NATS connection closed for good", "error", reason)
 		if d.Closed != nil {
 			d.Closed(reason)
@@ -292,11 +321,8 @@ func (d Dial) closedHandler(log *slog.Logger) nats.Option {
 	})
 }
 
-// gone says that a connection is closed, and why.
-func gone(nc *nats.Conn, servers string) error {
-	why := cmp.Or(nc.LastError(), nats.ErrConnectionClosed)
-	return fmt.Errorf("%w: the connection is closed for good: %w", ErrUnreachable, withoutSecrets(why, servers))
-}
+// closedBy is why a connection is closed for good.
+func closedBy(nc *nats.Conn) error { return cmp.Or(nc.LastError(), nats.ErrConnectionClosed) }
 
 // kindOf sorts an error that NATS reports outside a call.
 func kindOf(err error) string {
@@ -307,42 +333,4 @@ func kindOf(err error) string {
 		return "slow_consumer"
 	}
 	return "other"
-}
-
-// String is the servers without user information.
-func (d Dial) String() string { return redact(d.URL) }
-
-// Format prints String under every verb, so that no %+v and no %#v shows a secret.
-func (d Dial) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, d.String()) }
-
-// LogValue is String.
-func (d Dial) LogValue() slog.Value { return slog.StringValue(d.String()) }
-
-// MarshalText is String.
-func (d Dial) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
-
-// redact cuts everything before an @ out of each address.
-func redact(servers string) string {
-	var out []string
-	for text := range strings.SplitSeq(servers, ",") {
-		scheme, rest, ok := strings.Cut(strings.TrimSpace(text), "://")
-		if !ok {
-			scheme, rest = "nats", scheme
-		}
-		out = append(out, scheme+"://"+rest[strings.LastIndex(rest, "@")+1:])
-	}
-	return strings.Join(out, ",")
-}
-
-// withoutSecrets keeps the error's text only if no part of a URL's user information is in it.
-func withoutSecrets(err error, servers string) error {
-	text := err.Error()
-	for server := range strings.SplitSeq(servers, ",") {
-		if u, parseErr := url.Parse(server); parseErr == nil && u.User != nil {
-			if password, _ := u.User.Password(); password != "" && strings.Contains(text, password) || strings.Contains(text, u.User.Username()) {
-				return errors.New("it did not take the connection")
-			}
-		}
-	}
-	return errors.New(strings.TrimPrefix(text, "nats: "))
 }

@@ -147,7 +147,7 @@ func (c *Client) explain(doing string, err error) error {
 	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrNoStreamResponse):
 		return fmt.Errorf("%s: no stream answers (%w)", doing, ErrNotSetUp)
 	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, jetstream.ErrConnectionClosed):
-		return fmt.Errorf("%s: %w", doing, gone(c.nc, ""))
+		return fmt.Errorf("%s: %w: the connection is closed for good: %w", doing, ErrUnreachable, closedBy(c.nc))
 	case errors.Is(err, nats.ErrMaxPayload):
 		return fmt.Errorf("%s: %w", doing, ErrTooLarge)
 	case errors.Is(err, nats.ErrPermissionViolation):
