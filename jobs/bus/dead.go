@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
 
 	"github.com/gofer-mq/gofer/jobs"
 )
@@ -82,7 +83,7 @@ func (c *Client) Replay(ctx context.Context, letter Letter) (Ack, error) {
 		return Ack{}, fmt.Errorf("%s: %w", doing, ErrReplayed)
 	}
 	ack, err := c.submit(ctx, key, &nats.Msg{Subject: c.names.Job(key.Queue, key.ID), Data: letter.Payload, Header: nats.Header{
-		jetstream.MsgIDHeader: {key.ID}, jobs.HeaderReplayOf: {letter.String()},
+		jetstream.MsgIDHeader: {nuid.Next()}, jobs.HeaderReplayOf: {letter.String()},
 	}})
 	if errors.Is(err, ErrQueued) {
 		return Ack{}, fmt.Errorf("%s: %w", doing, ErrReplayed)

@@ -83,6 +83,25 @@ func TestPlanSaysInWordsWhatApplyChanges(t *testing.T) {
 	}
 }
 
+func TestApplyShortensTheDuplicateWindowOfAnExistingStream(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	stream, err := in.js.Stream(soon(t), "GOFER_JOBS")
+	must(t, err)
+	config := stream.CachedInfo().Config
+	if config.Duplicates != 100*time.Millisecond {
+		t.Errorf("a new stream has a window of %s, want 100ms", config.Duplicates)
+	}
+	config.Duplicates = 2 * time.Minute
+	_, err = in.js.UpdateStream(soon(t), config)
+	must(t, err)
+	applied, err := in.Apply(soon(t), bus.Settings{})
+	must(t, err)
+	if got, want := lines(applied), "stream GOFER_JOBS: duplicate_window is 2m0s, 100ms is wanted"; got != want {
+		t.Errorf("applied %q, want %q", got, want)
+	}
+}
+
 func lines(differences []bus.Difference) string {
 	var out []string
 	for _, d := range differences {

@@ -119,7 +119,7 @@ func (c *Client) compareDurable(ctx context.Context, want durable, apply bool) (
 func streamFields() []string {
 	return []string{
 		"subjects", "retention", "discard", "discard_new_per_subject", "max_age", "max_msgs", "max_bytes",
-		"max_msgs_per_subject", "max_msg_size", "num_replicas", "allow_direct", "allow_msg_schedules", "allow_msg_counter",
+		"max_msgs_per_subject", "max_msg_size", "duplicate_window", "num_replicas", "allow_direct", "allow_msg_schedules", "allow_msg_counter",
 		"allow_atomic", "subject_transform", "republish",
 	}
 }
@@ -137,8 +137,8 @@ func merge(name string, have, want any, fields func() []string, merged any) ([]D
 	var out []Difference
 	changed := maps.Clone(haveMap)
 	for _, field := range fields() {
-		if reflect.DeepEqual(haveMap[field], wantMap[field]) {
-			continue
+		if _, wanted := wantMap[field]; field == "duplicate_window" && !wanted || reflect.DeepEqual(haveMap[field], wantMap[field]) {
+			continue // a window that is not set is the server's default
 		}
 		out = append(out, Difference{Name: name, Field: field, Have: words(field, haveMap[field]), Want: words(field, wantMap[field])})
 		if value, given := wantMap[field]; given {
@@ -173,7 +173,7 @@ func words(field string, value any) string {
 	switch {
 	case value == nil:
 		return "not set"
-	case isNumber && slices.Contains([]string{"max_age", "ack_wait"}, field):
+	case isNumber && slices.Contains([]string{"max_age", "ack_wait", "duplicate_window"}, field):
 		return time.Duration(number).String()
 	case isNumber && number == -1:
 		return "unlimited"

@@ -16,11 +16,11 @@ const (
 	eventsAge         = 24 * time.Hour
 	deadAge           = 14 * 24 * time.Hour
 	rollupsAge        = 168 * time.Hour
-	breakersAge       = time.Hour       // longer than a breaker stays open, unless the owner wants it so
-	breakersBytes     = 32 << 20        // of 100,000 proxies
-	bodiesLonger      = time.Hour       // a body outlives the result that names it
-	duplicates        = 2 * time.Minute // in which a repeated publish is known by its id
-	jobSlack          = 64 << 10        // between what a job may have and what is refused unseen
+	breakersAge       = time.Hour              // longer than a breaker stays open, unless the owner wants it so
+	breakersBytes     = 32 << 20               // of 100,000 proxies
+	bodiesLonger      = time.Hour              // a body outlives the result that names it
+	duplicates        = 100 * time.Millisecond // the server's minimum: within it, two jobs of one Nats-Msg-Id are one
+	jobSlack          = 64 << 10               // between what a job may have and what is refused unseen
 	maxAckPending     = 50_000
 	maxWaiting        = 4096 // pulls of a whole fleet; the server's own bound of 512 refuses the rest
 )

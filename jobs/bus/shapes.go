@@ -73,7 +73,7 @@ func (s Settings) limited(name, subject string, age time.Duration, perSubject in
 // bucket is the stream of a key-value bucket (NATS ADR-8).
 func (s Settings) bucket(name string, age time.Duration) jetstream.StreamConfig {
 	c := s.limited("KV_"+name, "$KV."+name+".>", age, 1)
-	c.Discard, c.AllowRollup, c.DenyDelete, c.Duplicates = jetstream.DiscardNew, true, true, duplicates
+	c.Discard, c.AllowRollup, c.DenyDelete = jetstream.DiscardNew, true, true
 	return c
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -26,7 +27,7 @@ const (
 // Ack is the server's word that it has a job: it ends in one result.
 type Ack struct {
 	Key
-	// Seq is the job's sequence in the job stream.
+	// Seq is the job's sequence in the job stream; zero if the answer was lost and this user may not ask for it.
 	Seq uint64 `json:"seq"`
 	// Index counts the jobs that SubmitMany took before this one; it is set for a refused one, too.
 	Index int `json:"-"`
@@ -34,7 +35,7 @@ type Ack struct {
 
 // Submit publishes a job and returns when the server has stored it. An empty queue means the default one; an empty id is
 // replaced by a new ULID. A publish that got no answer is repeated until ctx ends, for 30 s if ctx has no end; the
-// server knows the repetition and stores the job once.
+// server stores the job once.
 //
 // Errors: *jobs.InvalidError, ErrQueued, ErrFinished, ErrQueueFull, ErrTooLarge, ErrNotSetUp, ErrPermission, or the last
 // one of the connection. After such a last error the job may be stored or not; submitting the same id again is safe.
@@ -78,13 +79,14 @@ func (c *Client) unfinished(ctx context.Context, key Key) error {
 }
 
 func (c *Client) submit(ctx context.Context, key Key, msg *nats.Msg) (Ack, error) {
-	ack, err := c.insist(ctx, msg)
+	ack, repeated, err := c.insist(ctx, msg)
 	switch code, text := apiError(err); {
-	case err == nil && ack.Duplicate && msg.Header.Get(jobs.HeaderReplayOf) != "":
-		return Ack{}, fmt.Errorf("submit job %s: %w", key, ErrReplayed)
 	case err == nil:
 		return Ack{Key: key, Seq: ack.Sequence}, nil
 	case code == codeStoreFailed && strings.Contains(text, textPerSubject):
+		if repeated {
+			return c.firstTry(ctx, key, msg)
+		}
 		return Ack{}, fmt.Errorf("submit job %s: %w", key, ErrQueued)
 	case isFull(err):
 		return Ack{}, fmt.Errorf("submit job %s: %w", key, ErrQueueFull)
@@ -94,12 +96,28 @@ func (c *Client) submit(ctx context.Context, key Key, msg *nats.Msg) (Ack, error
 	return Ack{}, c.explain("submit job "+key.String(), err)
 }
 
+// firstTry tells whether the job that is queued is the one that an earlier try of this publish stored without an answer.
+// If this user may not read the stream, it is taken for that: no other job of the id was there before the first try.
+func (c *Client) firstTry(ctx context.Context, key Key, msg *nats.Msg) (Ack, error) {
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	stored, err := c.last(ctx, c.names.Stream("JOBS"), msg.Subject)
+	if err != nil {
+		return Ack{Key: key}, nil
+	}
+	if stored.Header.Get(jetstream.MsgIDHeader) != msg.Header.Get(jetstream.MsgIDHeader) {
+		return Ack{}, fmt.Errorf("submit job %s: %w", key, ErrQueued)
+	}
+	seq, _ := strconv.ParseUint(stored.Header.Get(jetstream.SequenceHeader), 10, 64)
+	return Ack{Key: key, Seq: seq}, nil
+}
+
 // patience is how long a server may be without a stream, or without JetStream, before that is believed: it answers so
 // while it starts, too.
 const patience = 2 * time.Second
 
-// insist publishes until an answer comes that another try would not change.
-func (c *Client) insist(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, error) {
+// insist publishes until an answer comes that another try would not change. repeated tells that an earlier try got none.
+func (c *Client) insist(ctx context.Context, msg *nats.Msg) (ack *jetstream.PubAck, repeated bool, err error) {
 	if _, ok := ctx.Deadline(); !ok {
 		limited, cancel := context.WithTimeout(ctx, publishBudget)
 		defer cancel()
@@ -108,22 +126,23 @@ func (c *Client) insist(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, 
 	var missing time.Time // since when no stream has answered
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		try, cancel := context.WithTimeout(ctx, publishTimeout)
-		ack, err := c.publish(try, msg)
+		ack, err = c.publish(try, msg)
 		cancel()
 		if err == nil || !isTransient(err) || c.isRefused(msg.Subject) {
-			return ack, err
+			return ack, repeated, err
 		}
+		repeated = true
 		switch {
 		case !isNobody(err) || !c.nc.IsConnected():
 			missing = time.Time{}
 		case missing.IsZero():
 			missing = time.Now()
 		case time.Since(missing) > patience && c.hasNoStream(ctx):
-			return nil, err
+			return nil, repeated, err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, err
+			return nil, repeated, err
 		case <-time.After(wait):
 		}
 	}

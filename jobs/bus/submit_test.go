@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/oklog/ulid/v2"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -93,6 +94,81 @@ func TestAJobThatCouldNotBeParkedOrBuriedIsRefused(t *testing.T) {
 	_, err = in.Park(soon(t), "default", "b", largest, jobs.Progress{Attempts: make([]jobs.Attempt, 10)}, time.Now())
 	must(t, err)
 	must(t, in.DeadLetter(soon(t), "default", "b", largest, &jobs.Result{Detail: strings.Repeat("x", 5000)}))
+}
+
+// silence makes the job stream store without an answer, or answer again.
+func (in *installation) silence(t *testing.T, noAck bool) {
+	t.Helper()
+	stream, err := in.js.Stream(soon(t), "GOFER_JOBS")
+	must(t, err)
+	config := stream.CachedInfo().Config
+	config.NoAck = noAck
+	_, err = in.js.UpdateStream(soon(t), config)
+	must(t, err)
+}
+
+func (in *installation) queued(t *testing.T, n uint64) {
+	t.Helper()
+	for ctx := soon(t); ; {
+		stream, err := in.js.Stream(ctx, "GOFER_JOBS")
+		must(t, err)
+		if stream.CachedInfo().State.Msgs == n {
+			return
+		}
+	}
+}
+
+func TestJobWhoseAnswerWasLostIsTakenForSubmitted(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	must(t, in.DeadLetter(soon(t), "default", "dead", []byte("http://a.test/"), &jobs.Result{Error: jobs.ErrPermanent}))
+	letter, err := in.DeadOf(soon(t), key("dead"))
+	must(t, err)
+	in.silence(t, true)
+	results := make(chan error, 2)
+	var seq uint64
+	go func() {
+		ack, err := in.Submit(soon(t), job("a"))
+		seq = ack.Seq
+		results <- err
+	}()
+	go func() {
+		_, err := in.Replay(soon(t), letter)
+		results <- err
+	}()
+	in.queued(t, 2)
+	in.silence(t, false)
+	must(t, <-results)
+	must(t, <-results)
+	if stored, err := in.js.Stream(soon(t), "GOFER_JOBS"); err == nil {
+		msg, err := stored.GetLastMsgForSubject(soon(t), in.names.Job("default", "a"))
+		must(t, err)
+		if msg.Sequence != seq {
+			t.Errorf("got sequence %d, want %d", seq, msg.Sequence)
+		}
+	}
+	if _, err := in.DeadOf(soon(t), key("dead")); !errors.Is(err, bus.ErrNotFound) {
+		t.Errorf("the replayed letter: got %v, want it removed", err)
+	}
+	_, err = in.Submit(soon(t), job("a"))
+	isError(t, err, bus.ErrQueued)
+}
+
+// TestTwoJobsOfOneMessageIDAreBothStored is about an id that a publisher took for two jobs, such as that of an order.
+func TestTwoJobsOfOneMessageIDAreBothStored(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	publish := func(id string) *jetstream.PubAck {
+		ack, err := in.js.Publish(soon(t), in.names.Job("default", id), []byte("http://a.test/"), jetstream.WithMsgID("order-7"))
+		must(t, err)
+		return ack
+	}
+	publish("a")
+	for begin := time.Now(); publish("b").Duplicate; {
+		if waited := time.Since(begin); waited > 10*time.Second {
+			t.Fatalf("after %s the second job is still dropped as a duplicate, want it stored after 100 ms", waited)
+		}
+	}
 }
 
 func TestSubmitOutlivesARestartOfTheServer(t *testing.T) {
