@@ -192,7 +192,10 @@ func helpCommand() *cobra.Command {
 				return usage("gofer has no verb %q", strings.Join(verbs, " "))
 			}
 			found.InitDefaultHelpFlag()
-			return found.Help()
+			if err := found.Help(); err != nil || found.Name() != "job" {
+				return err
+			}
+			return printFields(cmd.OutOrStdout())
 		},
 	}
 }

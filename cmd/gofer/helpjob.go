@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// printFields prints the members of a job, for 'gofer help job'.
+func printFields(out io.Writer) error {
+	var text strings.Builder
+	text.WriteString("\nA job's payload is a URL or a JSON object with these fields:\n")
+	for _, part := range []struct {
+		title  string
+		fields []jobs.Field
+	}{
+		{"", jobs.JobFields()},
+		{"proxy", jobs.ProxyFields()},
+		{"ban", jobs.BanFields()},
+		{"retry", jobs.PolicyFields()},
+	} {
+		if part.title != "" {
+			fmt.Fprintf(&text, "\nFields of %s:\n", part.title)
+		}
+		for _, f := range part.fields {
+			fmt.Fprintf(&text, "  %-20s %s\n", f.Name, plainField(f))
+		}
+	}
+	text.WriteString("\nDurations are strings such as \"1.5s\" or numbers of seconds. Times are RFC 3339.\n")
+	_, err := io.WriteString(out, text.String())
+	return err
+}
+
+// plainField is a field's description without the marks of Markdown.
+func plainField(f jobs.Field) string {
+	parts := []string{f.Type}
+	if f.Default != "required" {
+		parts = append(parts, "default "+f.Default)
+	} else {
+		parts = append(parts, f.Default)
+	}
+	if f.Bounds != "" {
+		parts = append(parts, f.Bounds)
+	}
+	return strings.ReplaceAll(f.Meaning+" ("+strings.Join(parts, "; ")+")", "`", "")
+}

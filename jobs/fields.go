@@ -1,0 +1,69 @@
+package jobs
+
+// Field describes one member of a JSON document to people. Help texts and documents are made from it.
+type Field struct {
+	Name string
+	// Type is the JSON type: "string", "integer", "duration", "time", "list of strings", …
+	Type string
+	// Default is what an absent member means.
+	Default string
+	// Bounds are the values that are allowed; empty means all of the type.
+	Bounds  string
+	Meaning string
+}
+
+// JobFields describes the members of a job.
+func JobFields() []Field {
+	return []Field{
+		{"url", "string", "required", "8 KiB", "absolute `http` or `https` URL without user information"},
+		{"method", "string", "`GET`", "a method name, not `CONNECT`", "the request's method"},
+		{"headers", "object: string or list of strings", "none", "not `Host`, `Content-Length`, hop-by-hop, `Proxy-*`", "request headers, sent as they are"},
+		{"body", "string", "none", "not with `body_base64`", "request body as text"},
+		{"body_base64", "string", "none", "not with `body`", "request body as base64"},
+		{"timeout", "duration", "`GOFER_ATTEMPT_TIMEOUT`", "at most 10 m", "bounds one attempt, redirects included"},
+		{"not_before", "time", "now", "year at most 2261", "the job waits for this time without a slot"},
+		{"deadline", "time", "none", "year at most 2261", "no attempt starts or goes on after it: `expired`"},
+		{"retry", "object", "the fleet's policy", "see Retry policy", "replaces members of the fleet's policy"},
+		{"proxy", "object", "any proxy", "see Proxy", "which proxies may be used"},
+		{"ban", "object", "none", "see Ban", "which answers mean that the site has banned the proxy"},
+		{"when_no_proxy", "string", "`wait`", "`wait`, `fail`", "what the job does while no proxy can be used"},
+		{"follow_redirects", "integer", "10", "0–50", "how many redirects are followed; 0 returns the 3xx itself"},
+		{"max_body_bytes", "integer", "`GOFER_MAX_BODY_BYTES`", "at most the default", "a larger decoded body is `body_too_large`"},
+		{"meta", "object of strings", "none", "32 keys `[A-Za-z0-9_-]{1,64}`, 8 KiB together, no control characters", "handed back in the result"},
+	}
+}
+
+// ProxyFields describes the members of a job's proxy.
+func ProxyFields() []Field {
+	return []Field{
+		{"tags", "list of strings", "none", "16, each 1–64 bytes, no comma", "the proxy must have all of them"},
+		{"region", "string", "none", "64 bytes", "preferred region"},
+		{"region_strict", "boolean", "false", "needs `region`", "demands the region"},
+		{"session", "string", "none", "128 bytes", "all jobs of one session use the same proxy while it works"},
+		{"id", "string", "none", "`[A-Za-z0-9_-]{1,64}`", "only this proxy"},
+		{"direct", "boolean", "false", "alone; needs `GOFER_ALLOW_DIRECT`", "no proxy"},
+	}
+}
+
+// BanFields describes the members of a job's ban.
+func BanFields() []Field {
+	return []Field{
+		{"statuses", "list of integers", "none", "100–999", "an answer with one of these statuses is a ban"},
+		{"body_regexp", "Go regexp", "none", "512 bytes", "an answer whose decoded body matches is a ban"},
+	}
+}
+
+// PolicyFields describes the members of a retry policy.
+func PolicyFields() []Field {
+	return []Field{
+		{"max_attempts", "integer", "3", "1–10", "attempts, not retries"},
+		{"backoff_strategy", "string", "`exponential`", "`exponential`, `linear`, `fixed`", "how the delay grows"},
+		{"base_delay", "duration", "1 s", "0.1–60 s", "first delay, before jitter"},
+		{"multiplier", "number", "2", "1.1–10", "growth of an exponential delay"},
+		{"max_backoff_delay", "duration", "30 s", "1–300 s", "longest computed delay"},
+		{"jitter", "boolean", "true", "", "draws each delay evenly from zero to the computed one"},
+		{"retry_status_codes", "list of integers", "408, 429, 502, 503, 504", "100–599", "answers with these statuses are tried again"},
+		{"timeout", "duration", "none", "above 0", "bounds all attempts and delays together: `timed_out`"},
+		{"retry_non_idempotent", "boolean", "false", "", "tries POST and PATCH again although the target may have received them"},
+	}
+}
