@@ -1,9 +1,7 @@
 package fetch
 
 import (
-	"bufio"
-	"compress/flate"
-	"compress/zlib"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,174 +11,194 @@ import (
 	"sync"
 
 	"github.com/andybalholm/brotli"
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
 )
 
 const (
 	acceptEncoding = "gzip, deflate, br, zstd"
-	maxEncodings   = 2       // one on top of the other
-	maxZstdWindow  = 8 << 20 // what browsers accept (RFC 8878, 3.1.1.1.2)
+	// maxCodings is how many codings may lie on top of each other, as many as curl undoes.
+	maxCodings = 5
+	// overhead is by how much an encoded body may be larger than the largest decoded one. Without a bound of its own a
+	// decoder could read for ever and come to nothing.
+	overhead = 64 << 10
+	// maxRead is how much one read may take, so that ctx is asked in between.
+	maxRead = 64 << 10
 )
 
-// decoders are kept for the next body: each holds a window of 32 KiB or more.
-type decoders struct{ gzip, brotli, zstd sync.Pool }
+// errCutOff ends a body whose coding has not come to its end, where nothing else would show that the connection broke.
+var errCutOff = fmt.Errorf("the body ends within its content coding: %w", io.ErrUnexpectedEOF)
 
-// decoded reads a body without its content encodings. What a decoder says about bad input comes as errDecode.
+// decoders are kept for the next body: each holds a window of 32 KiB or more.
+type decoders struct{ inflaters, brotlis, zstds sync.Pool }
+
+// decoder undoes one content coding. Its Read returns io.ErrUnexpectedEOF when the input ends too early.
+type decoder interface {
+	io.Reader
+	reset(from io.Reader) error
+	// complete reports whether all data has been read and only the checksum behind it is missing.
+	complete() bool
+}
+
+// decoded reads a response body without its content codings. Close it when no more is read.
 type decoded struct {
 	io.Reader
-	closers []func()
-	wire    *bounded
-	limit   int64
+	encoded bool
+	release []func()
 }
 
 func (d *decoded) close() {
-	for _, c := range d.closers {
-		c()
+	for _, release := range d.release {
+		release()
 	}
 }
 
-// decode undoes the encodings that the header names and takes them out of it, with the length that is no longer true. An
-// encoding that is not known stays, and so does the body. limit is that of the decoded body; what a decoder reads may be
-// a little larger: without a bound of its own it could go on for ever and come to nothing.
-func (p *decoders) decode(h http.Header, body io.Reader, limit int64) (*decoded, error) {
-	d := &decoded{Reader: body, limit: limit + overhead}
-	names := encodings(h)
+// decode undoes the content codings that the response names, whoever asked for them, and takes them out of its header with
+// the length that is no longer true. A part of a body (206) and a body in a coding that is not known stay as they are. limit
+// is that of the decoded body: a larger one ends with errTooLarge. Errors in the data are errDecode.
+func (p *decoders) decode(ctx context.Context, resp *http.Response, limit int64) (*decoded, error) {
+	names := codings(resp)
 	if len(names) == 0 {
-		return d, nil
+		return &decoded{Reader: &source{ctx: ctx, from: resp.Body, left: limit + 1}}, nil
 	}
-	if len(names) > maxEncodings {
-		return nil, fmt.Errorf("%w: %d encodings on top of each other", errDecode, len(names))
+	wire := &source{ctx: ctx, from: resp.Body, left: limit + overhead}
+	if len(names) > maxCodings {
+		return nil, fmt.Errorf("%w: %d codings on top of each other", errDecode, len(names))
 	}
-	for _, name := range names {
-		if !strings.Contains(" gzip x-gzip deflate br zstd ", " "+name+" ") {
-			return d, nil
-		}
+	first := make([]byte, 1)
+	if _, err := io.ReadFull(wire, first); errors.Is(err, io.EOF) {
+		return &decoded{Reader: http.NoBody}, nil // an empty body is empty in any coding
+	} else if err != nil {
+		return nil, err
 	}
-	// An empty body is none in any encoding: an answer to HEAD, a 304.
-	d.wire = &bounded{Reader: body, left: d.limit}
-	in := bufio.NewReader(d.wire)
-	if _, err := in.Peek(1); errors.Is(err, io.EOF) {
-		return &decoded{Reader: in}, nil
-	}
-	d.Reader = in
+	wire.from = io.MultiReader(strings.NewReader(string(first)), resp.Body)
+	d, framed := &decoded{encoded: true}, isFramed(resp)
 	for _, name := range slices.Backward(names) {
-		if err := d.push(p, name); err != nil {
+		dec, release := p.take(name)
+		d.release = append(d.release, release)
+		if err := dec.reset(wire); err != nil {
 			d.close()
-			return nil, d.sorted(err)
+			return nil, fmt.Errorf("%w: %w", errDecode, err)
 		}
-		d.Reader = &bounded{Reader: d.Reader, left: d.limit}
+		d.Reader = &layer{decoder: dec, in: wire, framed: framed}
+		wire = &source{ctx: ctx, from: d.Reader, left: limit + overhead}
+		framed = true // the inner coding lies in an outer one that came whole
 	}
-	d.Reader = strict{d.Reader, d}
-	h.Del("Content-Encoding")
-	h.Del("Content-Length")
+	wire.left = limit + 1
+	d.Reader = wire
+	resp.Header.Del("Content-Encoding")
+	resp.Header.Del("Content-Length")
 	return d, nil
 }
 
-func encodings(h http.Header) (names []string) {
-	for _, value := range h["Content-Encoding"] {
+// codings are the content codings that are undone, in the order in which the server applied them.
+func codings(resp *http.Response) (names []string) {
+	if resp.StatusCode == http.StatusPartialContent {
+		return nil
+	}
+	for _, value := range resp.Header["Content-Encoding"] {
 		for name := range strings.SplitSeq(value, ",") {
-			if name = strings.ToLower(strings.TrimSpace(name)); name != "" && name != "identity" {
+			switch name = strings.ToLower(strings.TrimSpace(name)); name {
+			case "", "identity":
+			case "gzip", "x-gzip", "deflate", "br", "zstd":
 				names = append(names, name)
+			default:
+				return nil
 			}
 		}
 	}
 	return names
 }
 
-// resetter is a decoder that can begin anew.
-type resetter interface {
-	io.Reader
-	Reset(from io.Reader) error
+// isFramed reports whether the end of the body is announced: by a length, by chunks, or by HTTP/2. Otherwise the body ends
+// where the connection does, for whatever reason that ended.
+func isFramed(resp *http.Response) bool {
+	return resp.ContentLength >= 0 || len(resp.TransferEncoding) > 0 || resp.ProtoMajor >= 2
 }
 
-func (d *decoded) push(p *decoders, name string) error {
+// take is a decoder of a coding, out of its pool if one is there, and what puts it back.
+func (p *decoders) take(name string) (d decoder, release func()) {
+	pool, fresh := &p.inflaters, func() decoder { return newInflater() }
 	switch name {
-	case "gzip", "x-gzip":
-		return d.take(&p.gzip, func() (resetter, error) { return new(gzip.Reader), nil })
 	case "br":
-		return d.take(&p.brotli, func() (resetter, error) { return new(brotli.Reader), nil })
+		pool, fresh = &p.brotlis, func() decoder { return new(unbrotli) }
 	case "zstd":
-		return d.take(&p.zstd, func() (resetter, error) {
-			return zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderLowmem(true))
-		})
+		pool, fresh = &p.zstds, func() decoder { return new(unzstd) }
 	}
-	return d.pushDeflate()
-}
-
-// take puts a decoder out of the pool, or a new one, on top; close gives it back.
-func (d *decoded) take(pool *sync.Pool, fresh func() (resetter, error)) (err error) {
-	r, ok := pool.Get().(resetter)
+	d, ok := pool.Get().(decoder)
 	if !ok {
-		if r, err = fresh(); err != nil {
-			return err
-		}
+		d = fresh()
 	}
-	d.closers = append(d.closers, func() { pool.Put(r) })
-	err = r.Reset(d.Reader)
-	d.Reader = r
-	return err
+	if i, ok := d.(*inflater); ok {
+		i.bare = name == "deflate"
+	}
+	return d, func() { pool.Put(d) }
 }
 
-// pushDeflate reads what servers call deflate: zlib, as it should be, or the bare stream.
-func (d *decoded) pushDeflate() error {
-	in := bufio.NewReader(d.Reader)
-	head, err := in.Peek(2)
-	if err == nil && head[0]&0x0f == 8 && (uint(head[0])<<8|uint(head[1]))%31 == 0 {
-		r, err := zlib.NewReader(in)
-		d.Reader = r
-		return err
+// unbrotli reads a brotli stream (RFC 7932) and leaves alone what follows it.
+type unbrotli struct{ brotli.Reader }
+
+func (u *unbrotli) reset(from io.Reader) error { return u.Reset(from) }
+
+func (u *unbrotli) complete() bool { return false } // there is no checksum
+
+// Read reads.
+func (u *unbrotli) Read(p []byte) (int, error) {
+	n, err := u.Reader.Read(p)
+	if err != nil && err.Error() == "brotli: excessive input" { // the library has no name for it
+		err = io.EOF
 	}
-	d.Reader = flate.NewReader(in)
-	return nil
+	return n, err
 }
 
-// overhead is by how much an encoded body may be larger than the decoded one.
-const overhead = 64 << 10
+// layer is one coding of a body. A body whose message came whole is taken for whole, even if the data in it ends too early:
+// browsers and curl show such pages. Where only the end of the connection ends the message, the data has to be complete.
+type layer struct {
+	decoder
+	in     *source
+	framed bool
+}
 
-// bounded reads no more than left, and remembers the error with which what it read from ended.
-type bounded struct {
-	io.Reader
+// Read reads.
+func (l *layer) Read(p []byte) (int, error) {
+	n, err := l.decoder.Read(p)
+	switch {
+	case err == nil || errors.Is(err, io.EOF):
+		return n, err
+	case l.in.err != nil:
+		return n, l.in.err
+	case !errors.Is(err, io.ErrUnexpectedEOF):
+		return n, fmt.Errorf("%w: %w", errDecode, err)
+	case !l.framed && !l.complete():
+		return n, errCutOff
+	case n > 0:
+		return n, nil // the next read has no more
+	}
+	return 0, io.EOF
+}
+
+// source reads until left is used up or ctx ends, and remembers the error with which that ended: to a decoder it may look
+// like an error in the data.
+type source struct {
+	ctx  context.Context // an io.Reader has no other way to it
+	from io.Reader
 	left int64
 	err  error
 }
 
 // Read reads.
-func (b *bounded) Read(p []byte) (int, error) {
-	if b.left <= 0 {
-		b.err = errTooLarge
-		return 0, b.err
+func (s *source) Read(p []byte) (int, error) {
+	if s.err == nil {
+		s.err = s.ctx.Err()
 	}
-	n, err := b.Reader.Read(p[:min(int64(len(p)), b.left)])
-	b.left -= int64(n)
+	if s.err == nil && s.left <= 0 {
+		s.err = errTooLarge
+	}
+	if s.err != nil {
+		return 0, s.err
+	}
+	n, err := s.from.Read(p[:min(int64(len(p)), s.left, maxRead)])
+	s.left -= int64(n)
 	if err != nil && !errors.Is(err, io.EOF) {
-		b.err = err
+		s.err = err
 	}
 	return n, err
-}
-
-// strict turns a decoder's errors into errDecode, unless they come from the connection or from a bound.
-type strict struct {
-	io.Reader
-	of *decoded
-}
-
-// Read reads.
-func (s strict) Read(p []byte) (int, error) {
-	n, err := s.Reader.Read(p)
-	if err == nil || errors.Is(err, io.EOF) {
-		return n, err
-	}
-	return n, s.of.sorted(err)
-}
-
-// sorted asks the wire what happened: to a decoder the end of a body that came whole may be an unexpected one.
-func (d *decoded) sorted(err error) error {
-	switch {
-	case d.wire.err != nil:
-		return d.wire.err
-	case errors.Is(err, errTooLarge):
-		return errTooLarge
-	}
-	return fmt.Errorf("%w: %w", errDecode, err)
 }

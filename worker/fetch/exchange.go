@@ -36,7 +36,6 @@ type exchange struct {
 	proxy *url.URL // nil when direct
 
 	started  time.Time
-	decodes  bool // the encodings were ours to ask for
 	stage    atomic.Int32
 	changed  atomic.Int64           // when the stage changed last, since started
 	spent    [done + 1]atomic.Int64 // nanoseconds in each stage
@@ -114,15 +113,11 @@ func (x *exchange) first(ctx context.Context) (*http.Request, error) {
 	if _, own := req.Header["User-Agent"]; !own {
 		req.Header.Set("User-Agent", userAgent)
 	}
-	_, own := req.Header["Accept-Encoding"]
-	_, part := req.Header["Range"] // a part of an encoded body cannot be decoded
-	switch {
-	case own:
-	case part:
-		req.Header.Set("Accept-Encoding", "identity")
-	default:
-		x.decodes = job.Method != http.MethodHead
+	if _, own := req.Header["Accept-Encoding"]; !own {
 		req.Header.Set("Accept-Encoding", acceptEncoding)
+		if _, part := req.Header["Range"]; part { // a part of an encoded body cannot be decoded
+			req.Header.Set("Accept-Encoding", "identity")
+		}
 	}
 	return req, nil
 }
@@ -164,7 +159,7 @@ func (x *exchange) hop(ctx context.Context, req *http.Request, hop int) (next *h
 	}
 	if next, err = x.redirect(ctx, req, hop); err == nil && next == nil {
 		x.header = x.resp.Header
-		err = x.read()
+		err = x.read(ctx)
 	}
 	reusable = err == nil && !x.resp.Close && surelyEnded(req, x.resp)
 	return next, err
@@ -270,8 +265,8 @@ const maxDrained = 64 << 10
 // maxGrown is how much room is made at once for a body that has not come yet.
 const maxGrown = 256 << 10
 
-// read takes the whole body, decoded if the encoding was ours to ask for, and stops at the limit.
-func (x *exchange) read() error {
+// read takes the whole body, decoded, and stops at the limit.
+func (x *exchange) read(ctx context.Context) error {
 	limit := x.run.f.cfg.MaxBodyBytes
 	if own := x.run.job.MaxBodyBytes; own > 0 {
 		limit = min(limit, own)
@@ -280,31 +275,28 @@ func (x *exchange) read() error {
 	if x.resp.Request.Method == http.MethodHead {
 		length = 0 // it is that of another answer
 	}
-	if length > limit && len(encodings(x.resp.Header)) == 0 {
-		return errTooLarge
+	body, err := x.run.f.decoders.decode(ctx, x.resp, limit)
+	if err != nil {
+		return err
 	}
-	body := io.Reader(x.resp.Body)
-	if x.decodes {
-		decoded, err := x.run.f.decoders.decode(x.resp.Header, body, limit)
-		if err != nil {
-			return err
-		}
-		defer decoded.close()
-		body = decoded
+	defer body.close()
+	if length > limit && !body.encoded {
+		return errTooLarge
 	}
 	var buf bytes.Buffer
 	if length > 0 && length <= limit {
 		buf.Grow(int(min(length, maxGrown)) + bytes.MinRead) // what is announced need not come
 	}
-	n, err := buf.ReadFrom(io.LimitReader(body, limit+1))
-	switch {
-	case n > limit:
-		return errTooLarge
-	case err != nil:
+	if _, err := buf.ReadFrom(body); err != nil {
 		return err
 	}
-	// The connection is only free once its end was read; a decoder may stop before that.
-	if rest, err := io.Copy(io.Discard, io.LimitReader(x.resp.Body, maxDrained)); err != nil || rest == maxDrained {
+	// A decoder may stop before the end of the message: only there it is known that nothing was cut off, and that the
+	// connection is free.
+	rest, err := io.Copy(io.Discard, io.LimitReader(x.resp.Body, maxDrained))
+	if err != nil {
+		return err
+	}
+	if rest == maxDrained {
 		x.resp.Close = true
 	}
 	x.at(done)

@@ -178,10 +178,6 @@ func TestEncodingsAreDecodedAndBombsStop(t *testing.T) {
 			t.Errorf("bomb in %s = %s %s, want %s", name, o.Result.Outcome, o.Result.Error, jobs.ErrBodyTooLarge)
 		}
 	}
-	own := r.do(`{"url":"http://shop.test/gzip","headers":{"Accept-Encoding":"gzip"}}`)
-	if own.Result.Header.Get("Content-Encoding") != "gzip" || strings.Contains(string(own.Result.Body), "encoded") {
-		t.Errorf("a job that asks for an encoding itself got its body decoded")
-	}
 }
 
 func TestRedirects(t *testing.T) {

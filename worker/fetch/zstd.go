@@ -1,0 +1,127 @@
+package fetch
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"io"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// maxZstdWindow is the largest window that browsers accept (RFC 8878, 3.1.1.1.2; RFC 9659).
+const maxZstdWindow = 8 << 20
+
+// unzstd reads zstd frames one after the other (RFC 8878) and ends before what begins none.
+type unzstd struct {
+	zstdFrames
+	data *zstd.Decoder
+}
+
+func (u *unzstd) reset(from io.Reader) (err error) {
+	if u.data == nil {
+		u.in = bufio.NewReader(nil)
+		u.data, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderLowmem(true))
+		if err != nil {
+			return err
+		}
+	}
+	u.in.Reset(from)
+	u.zstdFrames = zstdFrames{in: u.in, next: (*zstdFrames).frame}
+	return u.data.Reset(&u.zstdFrames)
+}
+
+func (u *unzstd) complete() bool { return u.ended }
+
+// Read reads. The decoder may have data left although it has met the end of its input.
+func (u *unzstd) Read(p []byte) (int, error) {
+	n, err := u.data.Read(p)
+	if n == 0 && errors.Is(err, io.ErrUnexpectedEOF) {
+		n, _ = u.data.Read(p)
+	}
+	return n, err
+}
+
+// zstdFrames passes on the frames of a body and knows which part of them comes next. The decoder would take what follows
+// the last frame for a broken one, and does not say whether only a checksum is missing.
+type zstdFrames struct {
+	in       *bufio.Reader
+	left     int64 // bytes of the part under way
+	checksum bool  // the frame has one
+	begun    bool  // a first frame was there
+	ended    bool  // the data of a frame has come to its end, and no other one has begun
+	next     func(*zstdFrames) error
+}
+
+// Read reads.
+func (z *zstdFrames) Read(p []byte) (int, error) {
+	for z.left == 0 {
+		if err := z.next(z); err != nil {
+			return 0, err
+		}
+	}
+	n, err := z.in.Read(p[:min(int64(len(p)), z.left)])
+	z.left -= int64(n)
+	return n, err
+}
+
+// frame is for the head of a frame (RFC 8878, 3.1.1.1), or a whole frame that is skipped (3.1.2).
+func (z *zstdFrames) frame() error {
+	magic, err := z.in.Peek(4)
+	switch {
+	case err == nil && magic[0]&0xf0 == 0x50 && string(magic[1:]) == "\x2a\x4d\x18":
+		return z.skippable()
+	case err == nil && string(magic) == "\x28\xb5\x2f\xfd":
+	case z.begun:
+		return io.EOF
+	case err != nil:
+		return io.ErrUnexpectedEOF
+	default:
+		return errFormat
+	}
+	head, err := z.in.Peek(5)
+	if err != nil {
+		return io.ErrUnexpectedEOF
+	}
+	descriptor := head[4]
+	single := descriptor & 0x20 >> 5
+	sizes := [4]int64{int64(single), 2, 4, 8}
+	z.left = 5 + int64(1-single) + [4]int64{0, 1, 2, 4}[descriptor&3] + sizes[descriptor>>6]
+	z.checksum, z.begun, z.ended, z.next = descriptor&4 != 0, true, false, (*zstdFrames).block
+	return nil
+}
+
+func (z *zstdFrames) skippable() error {
+	head, err := z.in.Peek(8)
+	if err != nil {
+		return io.ErrUnexpectedEOF
+	}
+	z.left, z.begun = 8+int64(binary.LittleEndian.Uint32(head[4:])), true
+	return nil
+}
+
+// block is for a block (RFC 8878, 3.1.1.2).
+func (z *zstdFrames) block() error {
+	head, err := z.in.Peek(3)
+	if err != nil {
+		return io.ErrUnexpectedEOF
+	}
+	bits := uint32(head[0]) | uint32(head[1])<<8 | uint32(head[2])<<16
+	z.left = 3 + int64(bits>>3)
+	if bits>>1&3 == 1 {
+		z.left = 3 + 1 // one byte that is repeated
+	}
+	if bits&1 != 0 {
+		z.next = (*zstdFrames).tail
+	}
+	return nil
+}
+
+// tail is for the checksum behind the last block.
+func (z *zstdFrames) tail() error {
+	z.ended, z.next = true, (*zstdFrames).frame
+	if z.checksum {
+		z.left = 4
+	}
+	return nil
+}
