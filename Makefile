@@ -63,8 +63,8 @@ fuzz: ## runs each fuzz target for 30 s
 mutants: ## breaks breaker, rotation and retry on purpose, one place at a time, and names the test that notices; ten minutes
 	go run ./testenv/mutants
 
-readme: ## runs the commands of README.md as a newcomer would
-	GOFER_DATA_DIR=$$(mktemp -d) go run ./testenv/readme README.md
+readme: ## runs the commands of README.md and of the other documents as a newcomer would
+	GOFER_DATA_DIR=$$(mktemp -d) go run ./testenv/readme $$(git ls-files "*.md")
 
 clean: ## removes what was built; the data of the embedded server stays
 	rm -rf bin

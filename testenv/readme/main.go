@@ -1,5 +1,5 @@
-// Command readme runs the commands of a Markdown file as a newcomer would: each block marked sh, in order, from the folder
-// that it is started in. A comment on the line before a block says what is special about it:
+// Command readme runs the commands of Markdown files as a newcomer would: each block marked sh, in order, from the folder
+// that the command is started in. A comment on the line before a block says what is special about it:
 //
 //	<!-- background: http://127.0.0.1:9090/readyz -->  the block goes on while the others run, which begin when that answers
 //	<!-- not run: why -->                              the block is left out, and the reason printed
@@ -21,9 +21,12 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1]); err != nil {
-		fmt.Fprintln(os.Stderr, "readme:", err)
-		os.Exit(1)
+	for _, path := range os.Args[1:] {
+		if err := run(ctx, path); err != nil {
+			stop()
+			fmt.Fprintf(os.Stderr, "readme: %s: %v\n", path, err)
+			os.Exit(1)
+		}
 	}
 }
 
@@ -59,7 +62,7 @@ func run(ctx context.Context, path string) error {
 		}
 		done++
 	}
-	fmt.Printf("%d passed, 0 failed\n", done)
+	fmt.Printf("%s: %d passed, 0 failed\n", path, done)
 	return nil
 }
 
