@@ -16,7 +16,7 @@ type access int
 
 const (
 	anyone  access = iota // probes and scrapes carry no token
-	reader                // needs the token when the listener is reachable from elsewhere
+	reader                // needs the token, but not on a loopback listener under a loopback host name
 	changer               // needs the token, or without one a request that certainly comes from this machine's owner
 )
 
@@ -33,7 +33,7 @@ func CheckBind(addr, token string) error {
 
 func (a *admin) allow(r *http.Request, needs access) error {
 	switch {
-	case needs == anyone, needs == reader && !a.remote:
+	case needs == anyone, needs == reader && !a.remote && loopbackHost(r.Host):
 		return nil
 	case needs == reader:
 		return a.allowRead(r)
@@ -42,8 +42,12 @@ func (a *admin) allow(r *http.Request, needs access) error {
 }
 
 // allowRead also takes the token as the password of Basic authentication: a browser asks for it and then sends it
-// along for the page, its parts and its live stream.
+// along for the page, its parts and its live stream. Without a token there is nothing to send: the listener is a loopback
+// one, and a name that is not may be another site's that points here (DNS rebinding).
 func (a *admin) allowRead(r *http.Request) error {
+	if a.Token == "" {
+		return forbidden("without a token, reads are answered only under a loopback host name, such as 127.0.0.1; set GOFER_ADMIN_TOKEN to read under another")
+	}
 	if _, password, ok := r.BasicAuth(); ok && a.isToken(password) || a.isToken(bearer(r)) {
 		return nil
 	}

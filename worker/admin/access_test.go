@@ -1,6 +1,7 @@
 package admin_test
 
 import (
+	"context"
 	"encoding/base64"
 	"net/http"
 	"strings"
@@ -113,6 +114,42 @@ func TestReadsNeedTheTokenOnlyWhereOthersReachTheWorker(t *testing.T) {
 		}
 		if strings.Contains(got.Body.String(), "s3cret") {
 			t.Errorf("%s: the answer holds the token", name)
+		}
+	}
+}
+
+// TestReadsOnALoopbackListenerNeedALoopbackHost guards against DNS rebinding, whether a token is set or not.
+func TestReadsOnALoopbackListenerNeedALoopbackHost(t *testing.T) {
+	none := func(*http.Request) {}
+	for name, c := range map[string]struct {
+		token, path, host string
+		edit              func(*http.Request)
+		want              int
+	}{
+		"address":                      {"", "/api/v1/retry/policy", "127.0.0.1:9090", none, 200},
+		"another loopback address":     {"", "/api/v1/retry/policy", "127.9.9.9", none, 200},
+		"localhost":                    {"", "/", "LocalHost:9090", none, 200},
+		"IPv6":                         {"", "/", "[::1]:9090", none, 200},
+		"rebound name":                 {"", "/api/v1/retry/policy", "evil.test:9090", none, 403},
+		"rebound name, page":           {"", "/", "evil.test:9090", none, 403},
+		"rebound name, part of a page": {"", "/page/app.js", "evil.test", none, 403},
+		"rebound name, live":           {"", "/api/v1/live", "evil.test:9090", none, 403},
+		"localhost of somebody":        {"", "/", "localhost.evil.test", none, 403},
+		"no host":                      {"", "/", "", none, 403},
+		"rebound name, liveness":       {"", "/livez", "evil.test:9090", none, 200},
+		"rebound name, metrics":        {"", "/metrics", "evil.test:9090", none, 200},
+		"token, address":               {"s3cret", "/", "127.0.0.1:9090", none, 200},
+		"token, rebound name":          {"s3cret", "/", "evil.test:9090", none, 401},
+		"token given, rebound name":    {"s3cret", "/", "gofer.example:9090", header("Authorization", "Bearer s3cret"), 200},
+		"password given, rebound name": {"s3cret", "/", "gofer.example:9090", basic("s3cret"), 200},
+		"no token set, an empty given": {"", "/", "evil.test", header("Authorization", "Bearer "), 403},
+	} {
+		w := newWorker(t, func(cfg *admin.Config) { cfg.Token = c.token })
+		over, end := context.WithCancel(t.Context())
+		end() // a live stream that is let in sends one event
+		asked := func(r *http.Request) { *r = *r.WithContext(over) }
+		if got := w.do(request("GET", c.path, "", asked, host(c.host), c.edit)); got.Code != c.want {
+			t.Errorf("%s: got %d %s, want %d", name, got.Code, got.Body, c.want)
 		}
 	}
 }

@@ -96,7 +96,7 @@ func TestLiveStreamOutlivesTheServersTimeouts(t *testing.T) {
 		served := make(chan error)
 		go func() { served <- server.Serve(listener) }()
 		client := &http.Client{Transport: &http.Transport{DialContext: listener.dial}}
-		response := fetch(t, client, "http://worker/api/v1/live")
+		response := fetch(t, client, "http://127.0.0.1/api/v1/live")
 		started, events := time.Now(), 0
 		lines := bufio.NewScanner(response.Body)
 		lines.Buffer(nil, 1<<20)
