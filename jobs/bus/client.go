@@ -94,19 +94,19 @@ func (c *Client) direct(ctx context.Context, target string, request map[string]a
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	msg, err := c.nc.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+target, body)
+	msg, err := c.nc.RequestWithContext(ctx, directGet+target, body)
 	if err != nil {
 		return nil, err
 	}
-	switch status := msg.Header.Get("Status"); status {
-	case "":
-		return msg, nil
-	case "404":
-		return nil, ErrNotFound
-	default:
-		return nil, fmt.Errorf("NATS answers %s %s", status, msg.Header.Get("Description"))
+	found, err := isMessage(msg)
+	if err == nil && !found {
+		err = ErrNotFound
 	}
+	return msg, err
 }
+
+// directGet begins the subject of a request that any replica of a stream answers.
+const directGet = "$JS.API.DIRECT.GET."
 
 // maxSubjects is how many are looked up in one request, answerBytes about how much comes back.
 const (
@@ -121,12 +121,17 @@ func (c *Client) lastOf(ctx context.Context, stream string, subjects []string, u
 	if err != nil {
 		return err
 	}
+	return c.readBatch(ctx, stream, body, use)
+}
+
+// readBatch sends a request for several messages and calls use for each message of the answer.
+func (c *Client) readBatch(ctx context.Context, stream string, request []byte, use func(*nats.Msg) error) error {
 	sub, err := c.nc.SubscribeSync(c.nc.NewInbox())
 	if err != nil {
 		return err
 	}
 	defer func() { _ = sub.Unsubscribe() }()
-	if err := c.nc.PublishRequest("$JS.API.DIRECT.GET."+stream, sub.Subject, body); err != nil {
+	if err := c.nc.PublishRequest(directGet+stream, sub.Subject, request); err != nil {
 		return err
 	}
 	for {
@@ -134,16 +139,28 @@ func (c *Client) lastOf(ctx context.Context, stream string, subjects []string, u
 		if err != nil {
 			return err
 		}
-		switch status := msg.Header.Get("Status"); status {
-		case "":
-			if err := use(msg); err != nil {
-				return err
-			}
-		case "204", "404": // the end of the answer; nothing
+		switch found, err := isMessage(msg); {
+		case err != nil:
+			return err
+		case !found: // the end of the answer
 			return nil
-		default:
-			return fmt.Errorf("NATS answers %s %s", status, msg.Header.Get("Description"))
 		}
+		if err := use(msg); err != nil {
+			return err
+		}
+	}
+}
+
+// isMessage reports whether the answer to a direct get is a message: the other answers say that there is none, or that a
+// batch is complete.
+func isMessage(msg *nats.Msg) (bool, error) {
+	switch status := msg.Header.Get("Status"); status {
+	case "":
+		return true, nil
+	case "204", "404":
+		return false, nil
+	default:
+		return false, fmt.Errorf("NATS answers %s %s", status, msg.Header.Get("Description"))
 	}
 }
 

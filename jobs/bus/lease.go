@@ -25,17 +25,22 @@ func (c *Client) Park(ctx context.Context, queue, id string, payload []byte, pro
 	if !publishable(subject) {
 		return false, fmt.Errorf("%s: no message can be published under this name", doing)
 	}
-	err = c.guarded(ctx, &nats.Msg{Subject: subject, Data: payload, Header: nats.Header{
-		// nats.go's own option cuts the time to whole seconds, which fires up to a second early.
-		jetstream.ScheduleHeader:       {"@at " + at.UTC().Format(time.RFC3339Nano)},
-		jetstream.ScheduleTargetHeader: {c.names.Due(queue, id)},
-		jobs.HeaderProgress:            {encoded},
-		jobs.HeaderJobSeq:              {fmt.Sprint(progress.JobSeq)},
-	}})
+	msg := &nats.Msg{Subject: subject, Data: payload, Header: nats.Header{
+		jobs.HeaderProgress: {encoded}, jobs.HeaderJobSeq: {fmt.Sprint(progress.JobSeq)},
+	}}
+	schedule(msg, c.names.Due(queue, id), at)
+	err = c.guarded(ctx, msg)
 	if isTaken(err) {
 		return false, nil
 	}
 	return err == nil, c.explain(doing, err)
+}
+
+// schedule lets the server move a message to target at a time. It does not use nats.go's own option, which cuts the time to
+// whole seconds: the server would release the message up to a second early.
+func schedule(msg *nats.Msg, target string, at time.Time) {
+	msg.Header.Set(jetstream.ScheduleHeader, scheduleAt+at.UTC().Format(time.RFC3339Nano))
+	msg.Header.Set(jetstream.ScheduleTargetHeader, target)
 }
 
 // errNoReply: the message did not come from a consumer.

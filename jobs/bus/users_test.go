@@ -126,9 +126,29 @@ func (f fleet) work(t *testing.T, ack bus.Ack, body []byte) {
 	}
 	must(t, msg.DoubleAck(soon(t)))
 	must(t, f.worker.Unpark(soon(t), "default", "cancelled"))
+	f.release(t)
 	f.worker.bury(t, "dead")
 	must(t, f.worker.PublishRetry(soon(t), jobs.RetryEvent{Queue: "default", JobID: "a"}))
 	f.share(t)
+}
+
+// release is what a worker does about overdue jobs.
+func (f fleet) release(t *testing.T) {
+	t.Helper()
+	f.worker.park(t, "overdue", time.Now().Add(time.Hour))
+	var waiting []bus.WaitingJob
+	_, err := f.worker.WaitingPage(soon(t), 0, func(job bus.WaitingJob) { waiting = append(waiting, job) })
+	must(t, err)
+	for _, job := range waiting {
+		must(t, f.worker.StillWaiting(soon(t), []uint64{job.Seq}, func(bus.WaitingJob) {}))
+		if released, err := f.worker.Release(soon(t), job); err != nil || !released {
+			t.Errorf("worker: released %t, %v", released, err)
+		}
+	}
+	if len(waiting) != 1 {
+		t.Errorf("worker: got %d waiting jobs, want 1", len(waiting))
+	}
+	f.worker.takeDue(t, "overdue")
 }
 
 // share is what the workers of a fleet tell one another.

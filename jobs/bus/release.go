@@ -1,0 +1,50 @@
+package bus
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// schedulePurge lets the server remove a waiting job together with the storing of the due one.
+const schedulePurge = "purge"
+
+// Release makes a waiting job a due one, as the server does when its time has come. The server does both steps or none,
+// and only while the waiting job is the one that was read: a job that was released, cancelled or scheduled again meanwhile
+// stays as it is, and released is false. Attempts and headers are kept.
+//
+// A message without a readable time is scheduled for the time when it was stored instead, under the same guard: the
+// server lets nobody release what it has not scheduled.
+//
+// Errors: ErrNotSetUp, ErrPermission; any other one may pass.
+func (c *Client) Release(ctx context.Context, job WaitingJob) (released bool, err error) {
+	doing := "release overdue job " + job.Queue + "/" + clip(job.ID)
+	msg := &nats.Msg{Subject: c.names.Due(job.Queue, job.ID), Data: job.msg.Data, Header: nats.Header{}}
+	at := c.names.At(job.Queue, job.ID)
+	maps.Copy(msg.Header, job.msg.Header)
+	maps.DeleteFunc(msg.Header, func(name string, _ []string) bool { return strings.HasPrefix(name, "Nats-") }) // the server's
+	if _, ok := scheduledAt(job.msg.Header); ok {
+		msg.Header.Set(jetstream.SchedulerHeader, at)
+		msg.Header.Set(jetstream.ScheduleNextHeader, schedulePurge)
+	} else {
+		msg.Subject = at
+		schedule(msg, c.names.Due(job.Queue, job.ID), job.Until)
+	}
+	if !publishable(msg.Subject) {
+		return false, fmt.Errorf("%s: no message can be published under this name", doing)
+	}
+	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(job.Seq, 10))
+	msg.Header.Set(jetstream.ExpectedLastSubjSeqSubjHeader, at)
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	_, err = c.js.PublishMsg(ctx, msg)
+	if isTaken(err) {
+		return false, nil
+	}
+	return err == nil, c.explain(doing, err)
+}

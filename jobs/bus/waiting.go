@@ -1,0 +1,189 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// The size of a page of waiting jobs. The server counts what follows each page, which takes 35 ms among a million jobs: large
+// pages are cheap pages. A page in memory stays far below the 64 MiB at which nats.go drops messages.
+const (
+	pageJobs  = 16_384
+	pageBytes = 8 << 20
+)
+
+// WaitingJob is a job that waits for its time.
+type WaitingJob struct {
+	Key
+	// Seq is the sequence of its message. A job that is scheduled again gets another one.
+	Seq uint64
+	// Until is its time. A message without a readable time counts as if that had been the time when it was stored.
+	Until time.Time
+
+	msg *nats.Msg
+}
+
+// WaitingState describes all waiting jobs together.
+type WaitingState struct {
+	// Now is the time by the clock of the stream's leader, which releases the jobs.
+	Now time.Time
+	// LastSeq is the stream's last sequence. At most Messages jobs wait.
+	LastSeq, Messages uint64
+	// Created and Leader identify who counts the sequences: after a change of either, what was read before may be void.
+	Created time.Time
+	Leader  string
+}
+
+// WaitingState asks for the state of the waiting jobs. That is cheap, however many there are.
+//
+// Errors: ErrNotSetUp, ErrPermission; any other one may pass.
+func (c *Client) WaitingState(ctx context.Context) (WaitingState, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	stream, err := c.js.Stream(ctx, c.names.Stream("RETRIES"))
+	if err != nil {
+		return WaitingState{}, c.explain("look for waiting jobs", err)
+	}
+	info := stream.CachedInfo()
+	state := WaitingState{Now: info.TimeStamp, LastSeq: info.State.LastSeq, Messages: info.State.Msgs, Created: info.Created}
+	if info.Cluster != nil {
+		state.Leader = info.Cluster.Leader
+	}
+	return state, nil
+}
+
+// Overdue calls use for each waiting job whose time had passed by more than grace, by the server's clock, when Overdue was
+// called: the server has not released it. Overdue reads every waiting job, which takes 20 s for a million of them.
+//
+// Errors: ErrNotSetUp, ErrPermission; any other one may pass.
+func (c *Client) Overdue(ctx context.Context, grace time.Duration, use func(WaitingJob)) error {
+	state, err := c.WaitingState(ctx)
+	if err != nil {
+		return err
+	}
+	limit := state.Now.Add(-grace)
+	for after := uint64(0); after < state.LastSeq; {
+		after, err = c.WaitingPage(ctx, after, func(job WaitingJob) {
+			if job.Until.Before(limit) {
+				use(job)
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// WaitingPage calls use for the waiting jobs that follow the sequence after, in order, as many as fit into one answer of the
+// server. It returns the sequence after which the next page begins: math.MaxUint64 after the last page.
+//
+// Errors: ErrNotSetUp, ErrPermission; any other one may pass.
+func (c *Client) WaitingPage(ctx context.Context, after uint64, use func(WaitingJob)) (last uint64, err error) {
+	request, err := json.Marshal(map[string]any{
+		"seq": after + 1, "next_by_subj": c.names.AllAt(), "batch": pageJobs, "max_bytes": pageBytes,
+	})
+	if err != nil {
+		return after, err
+	}
+	last = after
+	err = c.readBatch(ctx, c.names.Stream("RETRIES"), request, func(msg *nats.Msg) error {
+		seq, err := sequenceOf(msg)
+		if err != nil {
+			return err
+		}
+		last = seq
+		if job, ok := c.waitingJob(seq, msg); ok {
+			use(job)
+		}
+		return nil
+	})
+	if err != nil {
+		return last, c.explain("read waiting jobs", err)
+	}
+	if last == after {
+		last = math.MaxUint64
+	}
+	return last, nil
+}
+
+// StillWaiting calls use for those jobs with the given sequences that still wait. It sends all requests at once, so ask for a
+// few hundred at a time. A job that is gone costs a quarter of one that is there.
+//
+// Errors: ErrNotSetUp, ErrPermission; any other one may pass.
+func (c *Client) StillWaiting(ctx context.Context, seqs []uint64, use func(WaitingJob)) error {
+	const doing = "look whether jobs still wait"
+	sub, err := c.nc.SubscribeSync(c.nc.NewInbox())
+	if err != nil {
+		return c.explain(doing, err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	for _, seq := range seqs {
+		request := fmt.Appendf(nil, `{"seq":%d}`, seq)
+		if err := c.nc.PublishRequest(directGet+c.names.Stream("RETRIES"), sub.Subject, request); err != nil {
+			return c.explain(doing, err)
+		}
+	}
+	for range seqs {
+		msg, err := nextMsg(ctx, sub)
+		if err != nil {
+			return c.explain(doing, err)
+		}
+		found, err := isMessage(msg)
+		if err != nil {
+			return c.explain(doing, err)
+		}
+		if !found {
+			continue
+		}
+		seq, err := sequenceOf(msg)
+		if err != nil {
+			return c.explain(doing, err)
+		}
+		if job, ok := c.waitingJob(seq, msg); ok {
+			use(job)
+		}
+	}
+	return nil
+}
+
+// sequenceOf reads the sequence of a message that answers a direct get.
+func sequenceOf(msg *nats.Msg) (uint64, error) {
+	return strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
+}
+
+// waitingJob reads a message. It reports false for a message that is no waiting job.
+func (c *Client) waitingJob(seq uint64, msg *nats.Msg) (WaitingJob, bool) {
+	subject := msg.Header.Get(jetstream.SubjectHeader)
+	queue, id, ok := jobs.SplitSubject(subject)
+	if !ok || !strings.HasPrefix(subject, strings.TrimSuffix(c.names.AllAt(), ">")) {
+		return WaitingJob{}, false
+	}
+	until, ok := scheduledAt(msg.Header)
+	if !ok {
+		until, _ = time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer)) // the server always sets it
+	}
+	return WaitingJob{Key: Key{queue, id}, Seq: seq, Until: until, msg: msg}, true
+}
+
+const scheduleAt = "@at "
+
+// scheduledAt is the time at which the server is to release a message.
+func scheduledAt(h nats.Header) (at time.Time, ok bool) {
+	text, ok := strings.CutPrefix(h.Get(jetstream.ScheduleHeader), scheduleAt)
+	if !ok {
+		return time.Time{}, false
+	}
+	at, err := time.Parse(time.RFC3339Nano, text)
+	return at, err == nil
+}
