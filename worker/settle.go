@@ -22,11 +22,18 @@ func (w *Worker) settle(ctx context.Context, t *task, outcome Outcome) bool {
 			w.handBack(ctx, t, handBackWait)
 			return false
 		}
-		return w.park(ctx, t, outcome.Progress, time.Now())
+		return w.park(ctx, t, outcome.Progress, latest(outcome.At, time.Now()))
 	case Lost:
 	}
 	w.lost(t)
 	return false
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 func (w *Worker) lost(t *task) {

@@ -53,6 +53,58 @@ func TestAttemptsMadeBeforeADrainAreKept(t *testing.T) {
 	}
 }
 
+// waiting is the time of the one job that waits; zero if none does.
+func (w *world) waiting() (until time.Time) {
+	w.Helper()
+	if _, err := w.client.WaitingPage(w.Context(), 0, func(job bus.WaitingJob) { until = job.Until }); err != nil {
+		w.Fatal(err)
+	}
+	return until
+}
+
+func TestStoppedJobWaitsForTheAnnouncedTime(t *testing.T) {
+	w := newWorld(t, bus.Settings{})
+	w.publish("a", page)
+	started := make(chan struct{})
+	at := time.Now().Add(time.Hour).Truncate(time.Millisecond)
+	w.start(func(ctx context.Context, _ jobs.Job, _ jobs.Progress) worker.Outcome {
+		close(started)
+		<-ctx.Done()
+		return worker.Outcome{Kind: worker.Stopped, At: at, Progress: jobs.Progress{Attempts: []jobs.Attempt{{Attempt: 1}}}}
+	})
+	<-started
+	w.stop()
+	if got := w.waiting(); !got.Equal(at) {
+		t.Errorf("the job waits until %s, want %s", got, at)
+	}
+}
+
+// TestAnnouncedTimeOutlivesTheWorker has a worker that announces a retry and dies before it parks the job.
+func TestAnnouncedTimeOutlivesTheWorker(t *testing.T) {
+	w := newWorld(t, bus.Settings{})
+	w.publish("a", page)
+	lane, err := w.client.Lane(t.Context(), "default", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lane.Next(); err != nil {
+		t.Fatal(err)
+	}
+	at := time.Now().Add(time.Hour).Truncate(time.Millisecond).UTC()
+	e := jobs.RetryEvent{JobID: "a", Queue: "default", Attempt: 1, At: time.Now().UTC(), NextAttemptAt: at, Kind: jobs.RetryScheduled}
+	if err := w.client.PublishRetry(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	w.start(func(context.Context, jobs.Job, jobs.Progress) worker.Outcome {
+		t.Error("the job runs before the announced time")
+		return finished(jobs.Succeeded, "", nil)
+	})
+	w.until("the job to be settled", func() bool { return w.hasResult("a")() || !w.waiting().IsZero() })
+	if got := w.waiting(); !got.Equal(at) {
+		t.Errorf("the job waits until %s, want %s", got, at)
+	}
+}
+
 // TestALetterThatACrashLeftUnwrittenIsWritten has the result of a worker that died before it wrote the dead letter.
 func TestALetterThatACrashLeftUnwrittenIsWritten(t *testing.T) {
 	w := newWorld(t, bus.Settings{})

@@ -118,15 +118,19 @@ func (w *Worker) complete(ctx, settling context.Context, t *task) bool {
 	if t.invalid != nil {
 		return w.finish(settling, t, t.refusal())
 	}
+	var next time.Time
 	if t.again {
 		// Only to save the fetch: the guard on the result decides in any case.
 		if kept, err := w.cfg.Client.Result(ctx, t.queue, t.id); err == nil {
 			return w.second(settling, t, jobs.Result{JobSeq: t.progress.JobSeq}, kept)
 		}
-		w.recall(ctx, t)
+		next = w.recall(ctx, t)
 	}
-	outcome := w.cfg.Do(ctx, t.job, t.progress)
-	w.drought.note(outcome.NoProxy)
+	outcome := Outcome{Kind: Later, At: next, Progress: t.progress}
+	if time.Until(next) <= 0 {
+		outcome = w.cfg.Do(ctx, t.job, t.progress)
+		w.drought.note(outcome.NoProxy)
+	}
 	if !w.settle(settling, t, outcome) {
 		return false
 	}
@@ -138,12 +142,13 @@ func (w *Worker) complete(ctx, settling context.Context, t *task) bool {
 }
 
 // recall counts the attempts of a worker that died with the job, as far as it announced what came after them. A job that
-// kills its workers thus comes to an end.
-func (w *Worker) recall(ctx context.Context, t *task) {
+// kills its workers thus comes to an end. It returns the announced time of the next attempt, which stands: that worker could
+// not store the waiting job any more.
+func (w *Worker) recall(ctx context.Context, t *task) (next time.Time) {
 	last, stored, err := w.cfg.Client.LastRetry(ctx, t.queue, t.id)
 	// An older event is that of another job of this name, or of before the job's last wait.
 	if err != nil || !stored.After(t.meta.Timestamp) || last.Attempt <= len(t.progress.Attempts) {
-		return
+		return time.Time{}
 	}
 	for n := len(t.progress.Attempts) + 1; n < last.Attempt; n++ {
 		t.progress.Attempts = append(t.progress.Attempts, jobs.Attempt{Attempt: n, Fault: jobs.FaultUnclear, Error: "made by a worker that died"})
@@ -151,6 +156,7 @@ func (w *Worker) recall(ctx context.Context, t *task) {
 	t.progress.Attempts = append(t.progress.Attempts, jobs.Attempt{
 		Attempt: last.Attempt, Proxy: last.Proxy, Status: last.Status, Fault: last.Fault, Error: last.Error, StartedAt: last.At,
 	})
+	return last.NextAttemptAt
 }
 
 // read decodes the message. What cannot be read makes the job invalid, never lost.

@@ -112,7 +112,7 @@ const (
 	Finished Kind = iota // Result is the job's result
 	Later                // the job waits until At, with Progress
 	Lost                 // the lease ran out: nothing may be said
-	Stopped              // the worker stops: the job goes back with Progress
+	Stopped              // the worker stops: the job goes back with Progress, and waits until At if that is set
 )
 
 // Outcome is what a run of a job came to.

@@ -38,7 +38,11 @@ func (r *run) attempts(ctx context.Context) Outcome {
 	case err == nil:
 		return end
 	case ctx.Err() != nil:
-		return r.stopped(ctx)
+		end = r.stopped(ctx)
+		if end.Kind == Stopped {
+			end.At = b.next // whoever runs the job next keeps what was announced
+		}
+		return end
 	case !b.later.IsZero():
 		return Outcome{Kind: Later, At: b.later, Progress: r.progress}
 	case b.cut != nil:
@@ -120,6 +124,7 @@ type backoff struct {
 	made  int           // attempts of earlier runs
 	curve retry.Backoff // nil until the first failure
 
+	next  time.Time // the announced time of the next attempt
 	later time.Time // the wait is too long to be spent here
 	cut   error     // the wait would not end in time
 }
@@ -150,6 +155,7 @@ func (b *backoff) Next() (time.Duration, bool) {
 	if wait > b.run.f.cfg.InlineWait {
 		kind, b.later = jobs.RetryScheduled, at
 	}
+	b.next = at
 	b.run.announce(kind, wait, at)
 	return wait, kind == jobs.RetryScheduled
 }

@@ -54,6 +54,24 @@ func TestRetryAfterIsTheLeastWaitAndLongOnesGoBack(t *testing.T) {
 	}
 }
 
+func TestStoppedJobKeepsTheAnnouncedTime(t *testing.T) {
+	for path, kind := range map[string]string{"/retry-after/1": jobs.RetryInline, "/retry-after/7": jobs.RetryScheduled} {
+		ctx, stop := context.WithCancelCause(t.Context())
+		var announced jobs.RetryEvent
+		r := newRig(t, func(c *fetch.Config) {
+			c.OnRetry = func(e jobs.RetryEvent) {
+				announced = e
+				stop(jobs.ErrStopping)
+			}
+		})
+		r.use(r.proxy(testenv.Good, nil).URL("http") + " id=p")
+		o := r.doWith(ctx, "http://shop.test"+path, jobs.Progress{})
+		if o.Kind != fetch.Stopped || announced.Kind != kind || !o.At.Equal(announced.NextAttemptAt) {
+			t.Errorf("%s: kind %d until %s, announced %s at %s; want it stopped until the announced time", path, o.Kind, o.At, announced.Kind, announced.NextAttemptAt)
+		}
+	}
+}
+
 func TestResumedJobGoesOnWhereItStopped(t *testing.T) {
 	r := newRig(t, nil)
 	r.use(r.proxy(testenv.Good, nil).URL("http") + " id=p")
