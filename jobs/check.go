@@ -2,14 +2,12 @@ package jobs
 
 import (
 	"fmt"
-	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
-	"golang.org/x/net/idna"
 )
 
 // methods are those whose names are written in capitals (RFC 9110, 9.3; RFC 5789), however a job writes them: what is known
@@ -58,73 +56,14 @@ func (c *checks) ok(ok bool, format string, args ...any) {
 }
 
 // url never prints the URL: a query often holds a key.
-func (c *checks) url(text string) *url.URL {
+func (c *checks) url(text string) URL {
 	if text == "" {
 		c.fail("url: required")
-		return nil
+		return URL{}
 	}
-	u, reason := ParseURL(text)
-	c.ok(reason == "", "url: %s", reason)
+	u, err := ParseURL(text)
+	c.ok(err == nil, "url: %v", err)
 	return u
-}
-
-// ParseURL reads a URL that a job or a redirect may name, or says why it is none.
-func ParseURL(text string) (u *url.URL, reason string) {
-	if len(text) > MaxURLBytes {
-		return nil, fmt.Sprintf("longer than %d bytes", MaxURLBytes)
-	}
-	u, err := url.Parse(text)
-	if err != nil {
-		return nil, "not a valid URL"
-	}
-	return u, URLReason(u)
-}
-
-// URLReason says why a job or a redirect may not name u, or "" if it may.
-func URLReason(u *url.URL) string {
-	switch {
-	case u.Scheme != "http" && u.Scheme != "https":
-		return "not an absolute http or https URL"
-	case u.Hostname() == "" || u.Opaque != "":
-		return "no host"
-	case u.User != nil:
-		return "user information is not allowed in it: send an Authorization header"
-	case !validPort(u.Port()):
-		return "the port is not between 1 and 65535"
-	case !validHost(u.Host):
-		return "the host has characters that no host name has"
-	}
-	ascii, err := ASCIIHost(u.Hostname())
-	switch {
-	case err != nil || ascii == "":
-		return "the host is no name of any script (IDNA)"
-	case len(strings.TrimSuffix(ascii, ".")) > maxHostBytes:
-		return fmt.Sprintf("the host is longer than %d bytes", maxHostBytes)
-	}
-	return ""
-}
-
-// maxHostBytes is the longest name that can be looked up (RFC 1035, 2.3.4).
-const maxHostBytes = 253
-
-// validHost is for the characters of host and port; names of other scripts are looked up in Punycode.
-func validHost(host string) bool {
-	ascii, err := httpguts.PunycodeHostPort(host)
-	return err == nil && httpguts.ValidHostHeader(ascii)
-}
-
-// ASCIIHost is a host as it is looked up: a name of another script is mapped and written in Punycode (IDNA), and an error
-// tells that it cannot be. One in ASCII stays as it is, for hosts have names that IDNA would refuse, such as a_b.test.
-func ASCIIHost(host string) (string, error) {
-	if !strings.ContainsFunc(host, func(r rune) bool { return r >= 0x80 }) {
-		return host, nil
-	}
-	return idna.Lookup.ToASCII(host)
-}
-
-func validPort(port string) bool {
-	n, err := strconv.Atoi(port)
-	return port == "" || err == nil && n >= 1 && n <= 65535
 }
 
 func (c *checks) request(j *Job) {
@@ -167,6 +106,7 @@ func (c *checks) proxy(p *ProxyChoice) {
 	c.ok(len(p.Tags) <= 16, "proxy.tags: %d of them, at most 16 are allowed", len(p.Tags))
 	for _, tag := range p.Tags {
 		c.ok(plainText(tag, 64) && tag != "", "proxy.tags: %q is empty, longer than 64 bytes or has control characters", clip(tag, 40))
+		c.ok(!strings.Contains(tag, ","), "proxy.tags: %q has a comma: write a list of tags", clip(tag, 40))
 	}
 	c.ok(plainText(p.Region, 64), "proxy.region: longer than 64 bytes, or has control characters")
 	c.ok(plainText(p.Session, 128), "proxy.session: longer than 128 bytes, or has control characters")

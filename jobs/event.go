@@ -105,6 +105,9 @@ func (p Progress) Result(job Job, now time.Time) Result {
 		Queue: job.Queue, ID: job.ID, URL: job.URL, Attempts: p.Attempts, AttemptCount: len(p.Attempts), Bytes: p.Bytes, Meta: job.Meta,
 		JobSeq: p.JobSeq, FinishedAt: now,
 	}
+	if !job.target.IsZero() {
+		r.URL = job.target.String()
+	}
 	if !p.Started.IsZero() {
 		r.Duration = max(0, now.Sub(p.Started))
 	}

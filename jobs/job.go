@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -66,11 +65,11 @@ type Job struct {
 	// Meta is handed back in the result.
 	Meta map[string]string `json:"meta,omitempty"`
 
-	target *url.URL
+	target URL
 }
 
-// Target is the parsed URL of a decoded job. It is shared: do not change it.
-func (j *Job) Target() *url.URL { return j.target }
+// Target is the URL of a decoded job in its normal form; the zero value if the job's URL is invalid.
+func (j *Job) Target() URL { return j.target }
 
 // ProxyChoice narrows the proxies that a job may use. The zero value allows all of them.
 type ProxyChoice struct {
@@ -165,7 +164,7 @@ func Decode(queue, id string, payload []byte) (Job, error) {
 		reasons = append(reasons, "the payload is empty: send an absolute URL or a JSON object with a url")
 	case text[0] == '{':
 		reasons = append(reasons, job.decode(text)...)
-	case bytes.ContainsAny(text, " \t\r\n\"") || !bytes.Contains(text, []byte("://")):
+	case !hasScheme(text):
 		reasons = append(reasons, "the payload is neither an absolute URL nor a JSON object")
 	default:
 		job.URL = string(text)
@@ -174,6 +173,11 @@ func Decode(queue, id string, payload []byte) (Job, error) {
 		reasons = merge(reasons, job.finish())
 	}
 	return job, asError(reasons)
+}
+
+func hasScheme(text []byte) bool {
+	scheme, _ := cutScheme(string(text))
+	return scheme != ""
 }
 
 // isObject reports whether text was read as an object, of whose fields it can be said what they lack.

@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs"
-	"github.com/gofer-mq/gofer/worker/fetch"
 	"github.com/gofer-mq/gofer/worker/share"
 )
 
@@ -102,14 +99,6 @@ func denyOne(ctx context.Context, kv jetstream.KeyValue, host string, deny bool)
 
 // deniedHost is a host in the spelling that workers look for, and whether it is one that the bucket can hold.
 func deniedHost(text string) (host string, ok bool) {
-	if addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(text, "["), "]")); err == nil {
-		return fetch.CanonicalHost(addr.String()), true
-	}
-	u, reason := jobs.ParseURL("http://" + text + "/")
-	if reason != "" || u.Path != "/" || u.Port() != "" || u.Hostname() != u.Host || u.RawQuery != "" || u.Fragment != "" {
-		return "", false
-	}
-	host = fetch.CanonicalHost(u.Host)
-	known := strings.Trim(host, "abcdefghijklmnopqrstuvwxyz0123456789-_.") == ""
-	return host, known && host != "" && host[0] != '.' && !strings.Contains(host, "..")
+	host, err := jobs.CanonicalHost(text)
+	return host, err == nil
 }

@@ -169,11 +169,14 @@ func judge(f facts) blame {
 		return judgeAnswer(f)
 	}
 	var denied *deniedError
+	var location *locationError
 	switch {
 	case f.stopped && !f.timeout:
 		return blame{reason: "cancelled", text: "the attempt was cut short"}
 	case errors.As(f.err, &denied):
 		return ends(jobs.ErrTargetDenied, "denied", denied.reason)
+	case errors.As(f.err, &location):
+		return byTarget("location", "the target redirects to a Location that is no URL: "+location.reason)
 	case errors.Is(f.err, errTooLarge):
 		if b := judgeAnswer(f); !b.answer {
 			return b // its status says enough

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
 )
 
 const (
@@ -128,8 +130,8 @@ func (c *conns) reach(ctx context.Context, r *route, network, addr string) (net.
 	d := net.Dialer{KeepAlive: 30 * time.Second}
 	if r.proxy == nil && !c.allowInner {
 		d.Control = func(_, address string, _ syscall.RawConn) error {
-			host, _, _ := net.SplitHostPort(address)
-			if innerHost(host) {
+			host, _, err := net.SplitHostPort(address)
+			if err != nil || jobs.ClassifyHost(host) != jobs.PublicAddress {
 				return errInner
 			}
 			return nil
@@ -161,9 +163,9 @@ func (c *conns) dialTLS(ctx context.Context, network, addr string) (net.Conn, er
 }
 
 // open makes a connection to u through proxy. received is what came in before it failed.
-func (c *conns) open(ctx context.Context, proxy, u *url.URL) (cn *conn, received int64, err error) {
+func (c *conns) open(ctx context.Context, proxy *url.URL, u jobs.URL) (cn *conn, received int64, err error) {
 	r := &route{proxy: proxy}
-	cc, err := c.transport.NewClientConn(context.WithValue(ctx, routeKey{}, r), u.Scheme, hostPort(u))
+	cc, err := c.transport.NewClientConn(context.WithValue(ctx, routeKey{}, r), u.Scheme(), u.HostPort())
 	switch {
 	case err == nil:
 		return &conn{ClientConn: cc, key: connKey(proxy, u), meter: r.meter}, 0, nil
@@ -175,8 +177,8 @@ func (c *conns) open(ctx context.Context, proxy, u *url.URL) (cn *conn, received
 
 // connKey names what a connection can be used for: the proxy with its user, and the target. A proxy takes plain requests for
 // any target on one connection, but what one site sends late, or a proxy that only copies bytes, would answer for another.
-func connKey(proxy, u *url.URL) string {
-	target := u.Scheme + "://" + hostPort(u)
+func connKey(proxy *url.URL, u jobs.URL) string {
+	target := u.Scheme() + "://" + u.HostPort()
 	if proxy == nil {
 		return target
 	}

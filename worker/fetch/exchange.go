@@ -30,6 +30,11 @@ type deniedError struct{ reason string }
 
 func (e *deniedError) Error() string { return e.reason }
 
+// locationError tells that the Location of a redirect is no URL.
+type locationError struct{ reason string }
+
+func (e *locationError) Error() string { return e.reason }
+
 // exchange is one request through one proxy, redirects included, and what came back.
 type exchange struct {
 	run   *run
@@ -41,7 +46,8 @@ type exchange struct {
 	spent    [done + 1]atomic.Int64 // nanoseconds in each stage
 	sent     atomic.Bool            // a request, or a part of it, may have reached the target
 	received int64                  // bytes on the wire
-	url      string                 // the newest URL
+	target   jobs.URL               // of the newest request
+	url      string                 // the same, as text
 	host     string                 // its host and port, once a redirect led there
 	resp     *http.Response
 	header   http.Header
@@ -87,9 +93,9 @@ func (x *exchange) follow(ctx context.Context) error {
 		return err
 	}
 	for hop := 0; ; hop++ {
-		x.url = req.URL.Redacted()
+		x.url = x.target.String()
 		if hop > 0 {
-			x.host = hostPort(req.URL)
+			x.host = hostPort(x.target)
 		}
 		next, err := x.hop(ctx, req, hop)
 		if err != nil || next == nil {
@@ -102,7 +108,8 @@ func (x *exchange) follow(ctx context.Context) error {
 
 func (x *exchange) first(ctx context.Context) (*http.Request, error) {
 	job := &x.run.job
-	req, err := request(ctx, job.Method, job.Target(), content(job))
+	x.target = job.Target()
+	req, err := x.request(ctx, job.Method, content(job))
 	if err != nil {
 		return nil, err
 	}
@@ -122,19 +129,14 @@ func (x *exchange) first(ctx context.Context) (*http.Request, error) {
 	return req, nil
 }
 
-// request makes a request for a copy of u, without its fragment and with its host in ASCII: as it is looked up, and as the
-// rules for hosts know it, whatever a proxy makes of other scripts.
-func request(ctx context.Context, method string, u *url.URL, body io.Reader) (*http.Request, error) {
+// request makes a request for the newest target.
+func (x *exchange) request(ctx context.Context, method string, body io.Reader) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "/", body)
 	if err != nil {
 		return nil, errors.New("the request cannot be built")
 	}
-	target := *u
-	target.Fragment, target.RawFragment = "", ""
-	if host, err := jobs.ASCIIHost(u.Hostname()); err == nil && host != u.Hostname() {
-		target.Host = strings.Replace(u.Host, u.Hostname(), host, 1)
-	}
-	req.URL, req.Host = &target, target.Host
+	absolute := x.proxy != nil && strings.HasPrefix(x.proxy.Scheme, "http") && x.target.Scheme() == "http"
+	req.URL, req.Host = wireURL(x.target, absolute), x.target.Authority()
 	return req, nil
 }
 
@@ -196,7 +198,7 @@ type leased struct {
 // had begun, the request goes once more on a new connection through the same proxy. A request that may not be sent twice
 // never takes an idle one, because nobody could tell whether it arrived.
 func (x *exchange) send(ctx context.Context, req *http.Request) (leased, error) {
-	if cn := x.idle(req); cn != nil {
+	if cn := x.idle(); cn != nil {
 		l := leased{conn: cn, before: cn.meter.received.Load()}
 		err := x.roundTrip(l, req)
 		if err == nil || ctx.Err() != nil || stage(x.stage.Load()) >= reading {
@@ -207,7 +209,7 @@ func (x *exchange) send(ctx context.Context, req *http.Request) (leased, error) 
 		}
 		x.restart()
 	}
-	cn, received, err := x.run.f.conns.open(ctx, x.proxy, req.URL)
+	cn, received, err := x.run.f.conns.open(ctx, x.proxy, x.target)
 	if err != nil {
 		x.received += received
 		return leased{}, err
@@ -216,11 +218,11 @@ func (x *exchange) send(ctx context.Context, req *http.Request) (leased, error) 
 	return l, x.roundTrip(l, req)
 }
 
-func (x *exchange) idle(req *http.Request) *conn {
+func (x *exchange) idle() *conn {
 	if x.run.nonIdempotent() {
 		return nil
 	}
-	return x.run.f.conns.pop(connKey(x.proxy, req.URL))
+	return x.run.f.conns.pop(connKey(x.proxy, x.target))
 }
 
 // roundTrip sends the request and waits for the answer's headers. When it fails the connection is closed.

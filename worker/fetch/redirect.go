@@ -2,9 +2,9 @@ package fetch
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -21,23 +21,31 @@ func (x *exchange) redirect(ctx context.Context, req *http.Request, hop int) (*h
 	if hop >= most {
 		return nil, errRedirects
 	}
-	target, err := req.URL.Parse(location)
+	target, err := x.locate(location)
 	if err != nil {
-		return nil, &deniedError{"a redirect leads to something that is not a URL"}
-	}
-	if len(target.String()) > jobs.MaxURLBytes {
-		return nil, &deniedError{"a redirect leads to a URL that is too long"}
-	}
-	if reason := jobs.URLReason(target); reason != "" {
-		return nil, &deniedError{"a redirect leads to a URL that no job may name: " + reason}
-	}
-	if reason := x.run.f.refuses(target); reason != "" {
-		return nil, &deniedError{"after a redirect: " + reason}
+		return nil, err
 	}
 	if n, err := io.Copy(io.Discard, io.LimitReader(x.resp.Body, maxDrained)); err != nil || n == maxDrained {
 		x.resp.Close = true
 	}
-	return redirected(ctx, req, target, status)
+	sameOrigin := x.target.SameOrigin(target)
+	x.target = target
+	return x.redirected(ctx, req, sameOrigin)
+}
+
+// locate is where a Location leads to.
+func (x *exchange) locate(location string) (jobs.URL, error) {
+	target, err := x.target.Resolve(location)
+	if bad := (*jobs.URLError)(nil); errors.As(err, &bad) && bad.Malformed {
+		return jobs.URL{}, &locationError{bad.Reason}
+	}
+	if err != nil {
+		return jobs.URL{}, &deniedError{"a redirect leads to a URL that no job may name: " + err.Error()}
+	}
+	if reason := x.run.f.refuses(target); reason != "" {
+		return jobs.URL{}, &deniedError{"after a redirect: " + reason}
+	}
+	return target, nil
 }
 
 func isRedirect(status int) bool {
@@ -48,11 +56,11 @@ func isRedirect(status int) bool {
 	return false
 }
 
-// redirected is the next request (RFC 9110, 15.4): after a 303 it is a GET, or stays a HEAD; after a 301 or a 302 a POST becomes
+// redirected is the request for the new target (RFC 9110, 15.4): after a 303 it is a GET, or stays a HEAD; after a 301 or a 302 a POST becomes
 // a GET, as it does everywhere. Anything else repeats method and body.
 // Across origins only what says nothing about the user goes along.
-func redirected(ctx context.Context, req *http.Request, target *url.URL, status int) (*http.Request, error) {
-	method, body := req.Method, io.Reader(http.NoBody)
+func (x *exchange) redirected(ctx context.Context, req *http.Request, sameOrigin bool) (*http.Request, error) {
+	status, method, body := x.resp.StatusCode, req.Method, io.Reader(http.NoBody)
 	switch {
 	case status == http.StatusSeeOther && method != http.MethodHead, method == http.MethodPost && status <= http.StatusFound:
 		method = http.MethodGet
@@ -63,14 +71,13 @@ func redirected(ctx context.Context, req *http.Request, target *url.URL, status 
 		}
 		body = again
 	}
-	next, err := request(ctx, method, target, body)
+	next, err := x.request(ctx, method, body)
 	if err != nil {
 		return nil, err
 	}
 	if body != http.NoBody {
 		next.ContentLength, next.GetBody = req.ContentLength, req.GetBody
 	}
-	sameOrigin := req.URL.Scheme == target.Scheme && hostPort(req.URL) == hostPort(target)
 	for name, values := range req.Header {
 		about := body == http.NoBody && strings.HasPrefix(name, "Content-") // a body that is not sent again
 		if sameOrigin && !about || name == "User-Agent" || strings.HasPrefix(name, "Accept") {

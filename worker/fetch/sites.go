@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -48,10 +49,10 @@ func newSites(rate float64, most int) *sites {
 
 func (s *sites) bounded() bool { return s.interval > 0 || s.most > 0 }
 
-// siteOf is the registrable domain of a host, however it is spelt: a.shop.example.co.uk and b.example.co.uk are one site. An
+// siteOf is the registrable domain of a host: a.shop.example.co.uk and b.example.co.uk are one site. An
 // address is its own.
 func siteOf(host string) string {
-	host = plainHost(host)
+	host = strings.TrimSuffix(host, ".")
 	if _, err := netip.ParseAddr(host); err == nil {
 		return host
 	}

@@ -254,62 +254,12 @@ func TestRequestHeadersOfTheJobGoAsTheyAre(t *testing.T) {
 	}
 }
 
-func TestRedirectThatRepeatsTheRequestKeepsItsBody(t *testing.T) {
-	r := newRig(t, nil)
-	// The playground's origin only knows 302.
-	addr := r.script(func(_ int64, c net.Conn) {
-		in := bufio.NewReader(c)
-		for {
-			req, err := http.ReadRequest(in)
-			if err != nil {
-				return
-			}
-			body, _ := io.ReadAll(req.Body)
-			head := "200 OK"
-			switch req.URL.Path {
-			case "/301", "/302", "/303", "/307":
-				head = req.URL.Path[1:] + " Moved\r\nLocation: /end"
-			}
-			said := req.Method + " " + string(body) + " " + req.Header.Get("Content-Type")
-			_, _ = fmt.Fprintf(c, "HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s", head, len(said), said)
-		}
-	})
-	r.use("http://" + addr.String() + " id=p")
-	const kept, get = " thing text/x", "GET  "
-	for method, want := range map[string][4]string{ // after 301, 302, 303, 307
-		"POST":   {get, get, get, "POST" + kept},
-		"PUT":    {"PUT" + kept, "PUT" + kept, get, "PUT" + kept},
-		"DELETE": {"DELETE" + kept, "DELETE" + kept, get, "DELETE" + kept},
-	} {
-		for i, path := range []string{"/301", "/302", "/303", "/307"} {
-			o := r.do(`{"url":"http://shop.test` + path + `","method":"` + method + `","body":"thing","headers":{"Content-Type":"text/x"}}`)
-			wantBody(t, o, want[i])
-		}
-	}
-}
-
 func TestABanOfARedirectIsABan(t *testing.T) {
 	r := newRig(t, nil)
 	banned := r.replies("HTTP/1.1 302 Found\r\nLocation: http://shop.test/captcha\r\nContent-Length: 0\r\n\r\n")
 	r.use(banned+" id=a", r.replies("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")+" id=b")
 	for range 2 {
 		wantBody(t, r.do(`{"url":"http://shop.test/","ban":{"statuses":[302]}}`), "ok")
-	}
-}
-
-func TestARedirectWhereNoJobMayGoIsDeniedAndSaysWhy(t *testing.T) {
-	for location, want := range map[string]string{
-		"http://user:s3cret@shop.test/":                "user information",
-		"http://a_b.\u24dbocalhost/":                   "IDNA",
-		"http://" + strings.Repeat("a.", 130) + "test": "longer than 253 bytes",
-		"ftp://shop.test/":                             "http or https",
-	} {
-		r := newRig(t, nil)
-		r.use(r.replies("HTTP/1.1 302 Found\r\nLocation: "+location+"\r\nContent-Length: 0\r\n\r\n") + " id=a")
-		o := r.do("http://shop.test/")
-		if o.Result.Error != jobs.ErrTargetDenied || !strings.Contains(o.Result.Detail, want) || strings.Contains(o.Result.Detail, "s3cret") {
-			t.Errorf("%s: %s, %q, want target_denied with %q", location, o.Result.Error, o.Result.Detail, want)
-		}
 	}
 }
 

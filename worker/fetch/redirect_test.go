@@ -1,0 +1,87 @@
+package fetch_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+func TestRedirectThatRepeatsTheRequestKeepsItsBody(t *testing.T) {
+	r := newRig(t, nil)
+	// The playground's origin only knows 302.
+	addr := r.script(func(_ int64, c net.Conn) {
+		in := bufio.NewReader(c)
+		for {
+			req, err := http.ReadRequest(in)
+			if err != nil {
+				return
+			}
+			body, _ := io.ReadAll(req.Body)
+			head := "200 OK"
+			switch req.URL.Path {
+			case "/301", "/302", "/303", "/307":
+				head = req.URL.Path[1:] + " Moved\r\nLocation: /end"
+			}
+			said := req.Method + " " + string(body) + " " + req.Header.Get("Content-Type")
+			_, _ = fmt.Fprintf(c, "HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s", head, len(said), said)
+		}
+	})
+	r.use("http://" + addr.String() + " id=p")
+	const kept, get = " thing text/x", "GET  "
+	for method, want := range map[string][4]string{ // after 301, 302, 303, 307
+		"POST":   {get, get, get, "POST" + kept},
+		"PUT":    {"PUT" + kept, "PUT" + kept, get, "PUT" + kept},
+		"DELETE": {"DELETE" + kept, "DELETE" + kept, get, "DELETE" + kept},
+	} {
+		for i, path := range []string{"/301", "/302", "/303", "/307"} {
+			o := r.do(`{"url":"http://shop.test` + path + `","method":"` + method + `","body":"thing","headers":{"Content-Type":"text/x"}}`)
+			wantBody(t, o, want[i])
+		}
+	}
+}
+
+func TestARedirectWhereNoJobMayGoIsDeniedAndSaysWhy(t *testing.T) {
+	for location, want := range map[string]string{
+		"http://user:s3cret@shop.test/":      "user information",
+		"http://a_b.\u24dbocalhost/":         "loopback",
+		"//.:9090/":                          "no host",
+		"//:9090/":                           "no host",
+		"//*:9090/":                          "label",
+		"//127.0.0.257/":                     "IPv4",
+		"//[fe80::1%25eth0]/":                "link-local",
+		"/" + strings.Repeat("s3cret", 1500): "longer than 8192 bytes",
+		"http://" + strings.Repeat("a.", 130) + "test": "longer than 253 bytes",
+		"ftp://shop.test/": "http or https",
+	} {
+		r := newRig(t, nil)
+		r.use(r.replies("HTTP/1.1 302 Found\r\nLocation: "+location+"\r\nContent-Length: 0\r\n\r\n") + " id=a")
+		o := r.do("http://shop.test/")
+		if o.Result.Error != jobs.ErrTargetDenied || !strings.Contains(o.Result.Detail, want) || strings.Contains(o.Result.Detail, "s3cret") {
+			t.Errorf("%s: %s, %q, want target_denied with %q", location, o.Result.Error, o.Result.Detail, want)
+		}
+	}
+}
+
+func TestALocationThatIsNoURLIsTheTargetsFault(t *testing.T) {
+	for location, want := range map[string]string{
+		"http://[::1/s3cret":         "IPv6",
+		"http://shop.test:s3cret/":   "port",
+		"http://shop.test:99999/":    "port",
+		"http://s3cret shop.test/":   "characters",
+		"http://s3cret%00.shop.test": "characters",
+		"http://\xffs3cret.test/":    "IDNA",
+	} {
+		r := newRig(t, nil)
+		r.use(r.replies("HTTP/1.1 302 Found\r\nLocation: "+location+"\r\nContent-Length: 0\r\n\r\n") + " id=a")
+		a, reason := r.judged("http://shop.test/")
+		if a.Fault != jobs.FaultTarget || reason != "location" || !strings.Contains(a.Error, want) || strings.Contains(a.Error, "s3cret") || !strings.Contains(a.Error, "Location") {
+			t.Errorf("%q: fault %q, reason %q (%s); want the target's, with %q", location, a.Fault, reason, a.Error, want)
+		}
+	}
+}
