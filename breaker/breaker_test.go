@@ -248,25 +248,17 @@ func TestOneTargetAloneDoesNotOpenWhenTwoAreAskedFor(t *testing.T) {
 	})
 }
 
-func TestForcedStatesIgnoreResults(t *testing.T) {
+func TestTripOpensAndResetCloses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := plain()
-		b.ForceOpen("by hand")
-		time.Sleep(24 * time.Hour)
-		if _, _, ok := b.Allow(); ok || b.Ready() {
-			t.Errorf("a breaker that was forced open let a call through")
-		}
-		b.ForceClosed("by hand")
-		fail(b, 50)
-		wantState(t, b, breaker.Closed)
-		b.Auto("done")
-		fail(b, 5)
-		wantState(t, b, breaker.Open)
-		if e := b.Reset("by hand"); e.To != breaker.Closed || !b.Ready() {
-			t.Errorf("reset: %+v", e)
-		}
 		if e := b.Trip(time.Minute, "credentials"); e.To != breaker.Open || b.Remaining() != time.Minute {
-			t.Errorf("trip: %+v, remaining %v", e, b.Remaining())
+			t.Errorf("trip: got %+v, remaining %v, want open for a minute", e, b.Remaining())
+		}
+		if e := b.Trip(time.Second, "again"); e.Changed() || b.Remaining() != time.Minute {
+			t.Errorf("a shorter trip: got %+v, remaining %v, want no change", e, b.Remaining())
+		}
+		if e := b.Reset("by hand"); e.To != breaker.Closed || !b.Ready() {
+			t.Errorf("reset: got %+v, want closed", e)
 		}
 	})
 }

@@ -6,32 +6,31 @@ import (
 	"time"
 )
 
-// Config is how a breaker judges. The zero value is usable.
+// Config says when a breaker opens and for how long. The zero value is usable.
 type Config struct {
-	// FailureThreshold is how many failures within Window open the breaker; zero means 5.
+	// FailureThreshold is the number of failures within Window that open the breaker; zero means 5.
 	FailureThreshold int
 	// Window is how long a failure counts; zero means 60 s.
 	Window time.Duration
-	// OpenTimeout is how long the first opening lasts; zero means 30 s. It doubles with each opening in a row, and a window
-	// spent closed takes one doubling back.
+	// OpenTimeout is the first open time; zero means 30 s. It doubles with each opening in a row. Each Window that the breaker is
+	// closed undoes one doubling.
 	OpenTimeout time.Duration
-	// MaxOpenTimeout caps the doubling; zero means 10 min.
+	// MaxOpenTimeout is the longest open time, before jitter; zero means 10 min.
 	MaxOpenTimeout time.Duration
-	// Jitter is the part of the open time that is added at random, so that breakers that opened together are not probed
-	// together; zero means 0.2, below zero none. It never makes an open time shorter.
+	// Jitter is the largest share of the open time that is added at random, so that breakers that opened together are not
+	// probed together. Zero means 0.2, a negative value means none. Jitter never shortens an open time.
 	Jitter float64
-	// Probes is how many calls may be under way while half-open, Successes how many of them close the breaker; zero
-	// means 1.
+	// Probes is how many probes may run at once, Successes how many must succeed to close the breaker; zero means 1.
 	Probes, Successes int
-	// ProbeLease is how long a probe may take before its place is given to another; zero means 35 s.
+	// ProbeLease is how long a probe may run before another one gets its place; zero means 35 s.
 	ProbeLease time.Duration
-	// DistinctTargets is from how many different targets the failures in the window must come; zero means 2, and it is never
-	// more than FailureThreshold. A failure without a target counts as one of its own. It keeps one dead target from opening
-	// everything that leads to it.
+	// DistinctTargets is how many different targets the failures in the window must have; zero means 2, and FailureThreshold
+	// is the upper bound. A failure without a target counts as a target of its own. So one dead target does not open the
+	// breaker of everything that leads to it.
 	DistinctTargets int
 }
 
-func (c Config) filled() Config {
+func (c Config) withDefaults() Config {
 	c.FailureThreshold = positive(c.FailureThreshold, 5)
 	c.Window = positive(c.Window, time.Minute)
 	c.OpenTimeout = positive(c.OpenTimeout, 30*time.Second)
@@ -51,11 +50,11 @@ func positive[T int | time.Duration](value, fallback T) T {
 	return fallback
 }
 
-// openTime is how long an opening lasts that follows so many in a row.
+// openTime returns the open time after a number of openings in a row.
 func (c *Config) openTime(openings int) time.Duration {
 	d := c.OpenTimeout
 	for range openings {
-		// Halving the cap rather than doubling the time cannot overflow.
+		// Half of the cap is compared, because twice the time might overflow.
 		if d > c.MaxOpenTimeout/2 {
 			d = c.MaxOpenTimeout
 			break

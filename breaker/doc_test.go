@@ -27,8 +27,8 @@
 //	        TestJitterSpreadsOpenTimes TestEachWindowClosedTakesOneDoublingBack TestEndlessTimesDoNotOverflow
 //	B11 There is one event a change, numbered without a gap; together they tell the state.
 //	        TestCrowdsEventsTellTheStory TestBreakerDoesWhatTheLawSays
-//	B12 Forced states admit all or none and ignore results; leaving them begins a generation.
-//	        TestForcedStatesIgnoreResults TestBreakerDoesWhatTheLawSays
+//	B12 Trip opens at once and never shortens an open time; Reset closes and forgets.
+//	        TestTripOpensAndResetCloses TestBreakerDoesWhatTheLawSays
 //	B13 A step of the wall clock changes nothing.
 //	        TestTimesAreMonotonic
 //	B14 Nothing is counted twice or lost.

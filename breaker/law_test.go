@@ -20,7 +20,6 @@ type law struct {
 // standing is the part of a law that can be compared.
 type standing struct {
 	state          breaker.State
-	forced         bool
 	gen            uint64
 	changed, until time.Duration
 	openings       int // in a row
@@ -60,19 +59,15 @@ type deed struct {
 type verb string
 
 const (
-	allow       verb = "allow"
-	success     verb = "success"
-	failure     verb = "failure"
-	ignore      verb = "ignore"
-	trip        verb = "trip"
-	forceOpen   verb = "force open"
-	forceClosed verb = "force closed"
-	auto        verb = "auto"
-	reset       verb = "reset"
-	snapshot    verb = "snapshot"
-	peek        verb = "peek"
-	ready       verb = "ready"
-	remaining   verb = "remaining"
+	allow     verb = "allow"
+	success   verb = "success"
+	failure   verb = "failure"
+	ignore    verb = "ignore"
+	trip      verb = "trip"
+	reset     verb = "reset"
+	snapshot  verb = "snapshot"
+	ready     verb = "ready"
+	remaining verb = "remaining"
 )
 
 // answer is everything that a breaker says to a deed.
@@ -80,7 +75,6 @@ type answer struct {
 	ok, probe bool
 	event     breaker.Event
 	snapshot  breaker.Snapshot
-	state     breaker.State
 	remaining time.Duration
 }
 
@@ -101,25 +95,17 @@ func (c court) step(l law, d deed) (law, answer) {
 		a = c.allow(&l, d)
 	case success, failure, ignore:
 		a.event = c.settle(&l, d)
-	case trip, forceOpen, forceClosed, auto, reset:
+	case trip, reset:
 		a.event = c.command(&l, d)
 	case snapshot:
 		a.snapshot = c.snapshot(&l, d.now)
-	case peek:
-		if a.state = l.state; l.state == breaker.Open && l.until <= d.now {
-			a.state = breaker.HalfOpen
-		}
 	case ready:
 		a.ok = c.nextTry(&l, d.now) <= d.now
 	case remaining:
-		if a.remaining = c.nextTry(&l, d.now); a.remaining != never {
-			a.remaining = max(0, a.remaining-d.now)
-		}
+		a.remaining = max(0, c.nextTry(&l, d.now)-d.now)
 	}
 	return l, a
 }
-
-const never = time.Duration(1<<63 - 1)
 
 // nextTry is from when on a call may go through.
 func (c court) nextTry(l *law, now time.Duration) time.Duration {
@@ -169,7 +155,7 @@ func (c court) settle(l *law, d deed) (e breaker.Event) {
 	}
 	p := l.permits[i]
 	l.permits = slices.Delete(l.permits, i, i+1)
-	if p.gen != l.gen || l.forced {
+	if p.gen != l.gen {
 		return e
 	}
 	if p.probe {
@@ -250,24 +236,12 @@ func (c court) become(l *law, to breaker.State, now time.Duration, reason string
 
 func (c court) command(l *law, d deed) (e breaker.Event) {
 	switch {
-	case d.do == trip && (l.forced || l.state == breaker.Open):
-		if !l.forced {
-			l.until = max(l.until, d.now+d.rest)
-		}
+	case d.do == trip && l.state == breaker.Open:
+		l.until = max(l.until, d.now+d.rest)
 	case d.do == trip:
 		return c.open(l, d.now, d.rest)
-	case d.do == forceOpen && (!l.forced || l.state != breaker.Open):
-		l.forced = true
-		e = c.become(l, breaker.Open, d.now, "")
-		l.until = never
-	case d.do == forceClosed && (!l.forced || l.state != breaker.Closed):
-		l.forced = true
-		e = c.become(l, breaker.Closed, d.now, "")
-	case d.do == auto && l.forced:
-		l.forced = false
-		e = c.become(l, breaker.Closed, d.now, "")
-	case d.do == reset && (l.forced || l.state != breaker.Closed):
-		l.forced, l.openings = false, 0
+	case d.do == reset && l.state != breaker.Closed:
+		l.openings = 0
 		e = c.become(l, breaker.Closed, d.now, "")
 	case d.do == reset:
 		l.openings, l.failures = 0, nil
@@ -276,11 +250,11 @@ func (c court) command(l *law, d deed) (e breaker.Event) {
 }
 
 func (c court) snapshot(l *law, now time.Duration) breaker.Snapshot {
-	s := breaker.Snapshot{State: l.state, Forced: l.forced, Generation: l.gen, Failures: len(c.recent(l, now))}
+	s := breaker.Snapshot{State: l.state, Generation: l.gen, Failures: len(c.recent(l, now))}
 	if l.gen > 0 {
 		s.LastChange = c.time(l.changed)
 	}
-	if l.state == breaker.Open && !l.forced {
+	if l.state == breaker.Open {
 		s.NextTest = c.time(l.until)
 	}
 	return s
@@ -311,18 +285,10 @@ func (b *bench) do(d deed) (a answer) {
 		p.Ignore()
 	case trip:
 		a.event = b.Trip(d.rest, "")
-	case forceOpen:
-		a.event = b.ForceOpen("")
-	case forceClosed:
-		a.event = b.ForceClosed("")
-	case auto:
-		a.event = b.Auto("")
 	case reset:
 		a.event = b.Reset("")
 	case snapshot:
 		a.snapshot = b.Snapshot()
-	case peek:
-		a.state = b.Peek()
 	case ready:
 		a.ok = b.Ready()
 	case remaining:

@@ -116,9 +116,9 @@ func (c *clerk) next() deed {
 		d.do = pickOne(c.luck, success, failure, failure, failure, ignore)
 		d.call, d.target = c.oldest(), c.luck.Uint64N(3)
 	case n < 96:
-		d.do = pickOne(c.luck, snapshot, peek, peek, ready, remaining)
+		d.do = pickOne(c.luck, snapshot, ready, ready, remaining)
 	default:
-		d.do, d.rest = pickOne(c.luck, trip, forceOpen, forceClosed, auto, reset), pickOne(c.luck, 0, rest, 2*rest)
+		d.do, d.rest = pickOne(c.luck, trip, trip, reset), pickOne(c.luck, 0, rest, 2*rest)
 	}
 	return d
 }
@@ -164,8 +164,6 @@ func (a answer) said(do verb) string {
 	switch do {
 	case snapshot:
 		return fmt.Sprintf("%+v", a.snapshot)
-	case peek:
-		return a.state.String()
 	case ready:
 		return fmt.Sprint(a.ok)
 	case remaining:

@@ -23,7 +23,7 @@ func TestNothingIsAllocatedHoweverLongABreakerLives(t *testing.T) {
 			if e := settled(&p, i); e.Changed() {
 				changes++
 			}
-			b.Peek()
+			b.State()
 			b.Snapshot()
 		}
 	})

@@ -52,11 +52,11 @@ func sideBySide(t *rapid.T) {
 			}
 		},
 		"command": func(t *rapid.T) {
-			v := rapid.SampledFrom([]verb{trip, trip, forceOpen, forceClosed, auto, reset}).Draw(t, "command")
+			v := rapid.SampledFrom([]verb{trip, trip, reset}).Draw(t, "command")
 			do(t, deed{do: v, call: -1, rest: rapid.SampledFrom([]time.Duration{-1, 0, 1, rest, 4 * rest}).Draw(t, "rest")})
 		},
 		"": func(t *rapid.T) {
-			for _, v := range []verb{snapshot, peek, ready, remaining} {
+			for _, v := range []verb{snapshot, ready, remaining} {
 				do(t, deed{do: v, call: -1})
 			}
 		},
@@ -74,12 +74,8 @@ func drawn(t *rapid.T) *breaker.Breaker {
 	})
 }
 
-// leaveTime is liveness: from wherever the history ended, a call goes through after the longest of the times, unless the
-// breaker is open by force.
+// leaveTime is liveness: from wherever the history ended, a call goes through after the longest of the times.
 func leaveTime(t *rapid.T, b *bench, do func(*rapid.T, deed)) {
-	if s := b.Snapshot(); s.Forced && s.State == breaker.Open {
-		return
-	}
 	time.Sleep(slices.Max([]time.Duration{4 * rest, lease, window}))
 	if !b.Ready() || b.Remaining() != 0 {
 		t.Fatalf("after a long time: got %v to wait, want none", b.Remaining())

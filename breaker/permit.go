@@ -1,10 +1,13 @@
 package breaker
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
-// Permit is the leave to make one call. Settle it once with Success, Failure or Ignore; a deferred Release settles it as
-// ignored when nothing else did, also in a panic. The zero value is settled. It belongs to one goroutine at a time and may be
-// handed on, but only one of its copies may be settled.
+// Permit allows one call. Report the end of the call once with Success, Failure or Ignore. A deferred Release reports it as
+// ignored if nothing else did, also in a panic. The zero value is a permit whose call has ended. A permit belongs to one
+// goroutine at a time. It may be passed on, but only one of its copies may be used.
 type Permit struct {
 	b   *Breaker
 	gen uint64
@@ -12,10 +15,11 @@ type Permit struct {
 	probe uint64
 }
 
-// Probe reports whether the call decides about a half-open breaker.
+// Probe reports whether the call is a probe of a half-open breaker.
 func (p *Permit) Probe() bool { return p.probe != 0 }
 
-// Allow asks to make one call. The event is the step from open to half-open if this call took it.
+// Allow asks for a permit for one call. A closed breaker answers without a lock. The event is the change from open to half-open,
+// if this call caused it.
 func (b *Breaker) Allow() (p Permit, e Event, ok bool) {
 	if word := b.word.Load(); stateOf(word) == Closed {
 		return Permit{b: b, gen: generationOf(word)}, e, true
@@ -35,7 +39,7 @@ func (b *Breaker) allow(now time.Duration) (p Permit, e Event, ok bool) {
 			return p, e, false
 		}
 		e = b.become(HalfOpen, now, "open time over")
-		// The failures that opened it are in the event; the generation of the probes starts with none.
+		// The event has the failures that opened the breaker. The generation of the probes starts without any.
 		b.failures.clear()
 	case HalfOpen:
 	}
@@ -49,17 +53,17 @@ func (b *Breaker) allow(now time.Duration) (p Permit, e Event, ok bool) {
 	return Permit{b: b, gen: b.generation(), probe: b.lastProbe}, e, true
 }
 
-// Success settles the permit: the call went well.
+// Success reports that the call succeeded.
 func (p *Permit) Success() Event {
 	b, gen, id := p.take()
-	// A closed breaker counts no successes, so there is nothing to lock for.
+	// A closed breaker counts no successes, so it needs no lock.
 	if b == nil || id == 0 {
 		return Event{}
 	}
 	now := b.group.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.settle(gen, id, now) {
+	if !b.consume(gen, id, now) {
 		return Event{}
 	}
 	if b.successes++; b.successes < b.group.cfg.Successes {
@@ -69,8 +73,8 @@ func (p *Permit) Success() Event {
 	return b.become(Closed, now, "probe succeeded")
 }
 
-// Failure settles the permit: the call failed. A target other than zero names what the call was for; reason is what the
-// event says if this failure opens the breaker.
+// Failure reports that the call failed. A target other than zero identifies what the call was for, see
+// Config.DistinctTargets. The event has the reason if this failure opens the breaker.
 func (p *Permit) Failure(target uint64, reason string) Event {
 	b, gen, id := p.take()
 	if b == nil {
@@ -79,7 +83,7 @@ func (p *Permit) Failure(target uint64, reason string) Event {
 	now := b.group.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.settle(gen, id, now) {
+	if !b.consume(gen, id, now) {
 		return Event{}
 	}
 	b.failures.add(now, target)
@@ -89,7 +93,7 @@ func (p *Permit) Failure(target uint64, reason string) Event {
 	return b.open(now, 0, reason)
 }
 
-// Ignore settles the permit: the call says nothing. A probe's place is free again.
+// Ignore reports that the call says nothing about the guarded thing. The place of a probe is free again.
 func (p *Permit) Ignore() {
 	b, gen, id := p.take()
 	if b == nil || id == 0 {
@@ -98,12 +102,12 @@ func (p *Permit) Ignore() {
 	now := b.group.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.settle(gen, id, now) {
+	if b.consume(gen, id, now) {
 		b.publish(now)
 	}
 }
 
-// Release is Ignore for a permit that nothing has settled; it is for defer.
+// Release is Ignore, for use with defer. It does nothing if the end of the call was reported.
 func (p *Permit) Release() { p.Ignore() }
 
 func (p *Permit) take() (b *Breaker, gen, probe uint64) {
@@ -112,10 +116,10 @@ func (p *Permit) take() (b *Breaker, gen, probe uint64) {
 	return b, gen, probe
 }
 
-// settle reports whether a result may count: its generation goes on and, for a probe, its lease too. The probe's place is
-// free afterwards; whoever asked publishes that, when it is known what else changes.
-func (b *Breaker) settle(gen, id uint64, now time.Duration) bool {
-	if gen != b.generation() || b.forced {
+// consume reports whether a result still counts: the generation of its permit is the current one, and a probe's lease is not
+// over. It frees the place of the probe. The caller then publishes the new deadline, because it knows what else changes.
+func (b *Breaker) consume(gen, id uint64, now time.Duration) bool {
+	if gen != b.generation() {
 		return false
 	}
 	if id == 0 {
@@ -131,7 +135,7 @@ func (b *Breaker) settle(gen, id uint64, now time.Duration) bool {
 	return false
 }
 
-// endLeases drops the probes whose lease is over; their results will be void.
+// endLeases drops the probes whose lease is over. Their results no longer count.
 func (b *Breaker) endLeases(now time.Duration) {
 	kept := b.probes[:0]
 	for _, p := range b.probes {
@@ -142,44 +146,47 @@ func (b *Breaker) endLeases(now time.Duration) {
 	b.probes = kept
 }
 
-// publish lets a look see that the breaker is half-open and when the next probe may go: now, or when the first lease ends.
+// publish stores the lock-free deadline of a half-open breaker: when the next probe may start. That is now, or, while every
+// place is taken, when the first lease ends.
 func (b *Breaker) publish(now time.Duration) {
-	until := max(now, 1) // 0 would say closed
+	until := max(now, 1) // zero would mean closed
 	if len(b.probes) == b.group.cfg.Probes {
-		until = b.probes[0].expires // probes are in the order of their beginning
+		until = b.probes[0].expires // probes are in the order of their start
 	}
 	b.until.Store(-int64(until))
 }
 
-// tripped reports whether enough failures lie in the window, from enough targets.
+// tripped reports whether the window holds enough failures, from enough targets.
 func (b *Breaker) tripped(now time.Duration) bool {
 	recent, distinct := b.failures.recent(now - b.group.cfg.Window)
 	return recent >= b.group.cfg.FailureThreshold && distinct >= b.group.cfg.DistinctTargets
 }
 
-// open rests for rest, or for as long as the openings in a row ask for.
-func (b *Breaker) open(now, rest time.Duration, reason string) Event {
+// open opens the breaker for openTime; zero means a time that doubles with each opening in a row.
+func (b *Breaker) open(now, openTime time.Duration, reason string) Event {
 	if stateOf(b.word.Load()) == Closed {
 		healthy := (now - b.changed) / b.group.cfg.Window
 		b.openings = int(max(0, time.Duration(b.openings)-healthy))
 	}
-	if rest <= 0 {
-		rest = b.group.cfg.openTime(b.openings)
+	if openTime <= 0 {
+		openTime = b.group.cfg.openTime(b.openings)
 	}
 	b.openings++
 	e := b.become(Open, now, reason)
-	b.rest(now, rest)
+	b.refuseFor(now, openTime)
 	e.NextTest = b.group.Time(b.Until())
 	return e
 }
 
-// rest keeps an open breaker open for d from now, and d is bounded so that the sum does not overflow.
-func (b *Breaker) rest(now, d time.Duration) { b.until.Store(int64(now + min(d, never-now-1))) }
+// refuseFor sets the deadline of an open breaker. The sum does not overflow.
+func (b *Breaker) refuseFor(now, d time.Duration) {
+	b.until.Store(int64(now + min(d, math.MaxInt64-now)))
+}
 
 func (b *Breaker) generation() uint64 { return generationOf(b.word.Load()) }
 
-// become starts the next generation. Opening keeps the failures for whoever asks what happened, and leaves it to the caller
-// to say until when.
+// become starts the next generation and returns its event. A breaker that opens keeps its failures, so that a reading shows
+// them, and its caller sets the deadline.
 func (b *Breaker) become(to State, now time.Duration, reason string) Event {
 	word := b.word.Load()
 	e := Event{Generation: generationOf(word) + 1, From: stateOf(word), To: to, At: b.group.Time(now), Reason: reason}

@@ -2,14 +2,14 @@ package breaker
 
 import "time"
 
-// window is the last failures of a generation: a ring of as many as open the breaker. An older one can never be among the
-// threshold's worth that are recent, so nothing is lost by forgetting it, and the memory is constant.
+// window holds the last failures of a generation in a ring with room for FailureThreshold of them. An older failure can never
+// be among the recent ones that open the breaker, so the memory is constant.
 type window struct {
 	ring []failure
-	next int // the oldest once the ring is full
+	next int // index of the oldest failure, once the ring is full
 }
 
-// failure is one that was counted, at the end of its call.
+// failure is a failure that counts, and when its call ended.
 type failure struct {
 	at     time.Duration
 	target uint64
@@ -27,7 +27,7 @@ func (w *window) add(at time.Duration, target uint64) {
 
 func (w *window) clear() { w.ring, w.next = w.ring[:0], 0 }
 
-// recent counts the failures later than after, and the targets that they came from.
+// recent returns the number of failures later than after, and of their targets.
 func (w *window) recent(after time.Duration) (n, distinct int) {
 	for i, f := range w.ring {
 		if f.at <= after {
@@ -41,7 +41,7 @@ func (w *window) recent(after time.Duration) (n, distinct int) {
 	return n, distinct
 }
 
-// seen reports whether one of the failures before index i, later than after, was at the same target.
+// seen reports whether a failure before index i, later than after, has the same target.
 func (w *window) seen(target uint64, i int, after time.Duration) bool {
 	for _, f := range w.ring[:i] {
 		if f.target == target && f.at > after {

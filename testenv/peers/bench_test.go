@@ -101,7 +101,7 @@ func (o ours) allow() (func(bool), bool) {
 	}, admitted
 }
 
-func (o ours) open() bool { return o.b.Peek() == breaker.Open }
+func (o ours) open() bool { return !o.b.Ready() }
 
 type sony struct {
 	b *gobreaker.TwoStepCircuitBreaker[any]
