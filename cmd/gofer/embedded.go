@@ -43,6 +43,7 @@ func startEmbedded(ctx context.Context, addr, dir string, log *slog.Logger) (*em
 	srv, err := server.NewServer(&server.Options{
 		ServerName: "gofer-embedded", Host: host, Port: port, JetStream: true, StoreDir: dir, NoSigs: true,
 		NoSystemAccount: false, DontListen: false,
+		MaxConn: connectionLimit(), PingInterval: 10 * time.Second, // idle sockets neither use up descriptors nor stay for minutes
 	})
 	if err != nil {
 		_ = lock.Close()

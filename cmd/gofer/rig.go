@@ -82,7 +82,7 @@ func (r *rig) run(ctx context.Context, listener net.Listener) error {
 	server := admin.NewServer(r.handler(listener.Addr().String()), r.log)
 	var serving sync.WaitGroup
 	serving.Go(func() {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Serve(admin.Limit(listener, connectionLimit())); !errors.Is(err, http.ErrServerClosed) {
 			r.log.Error("HTTP stopped", "error", err)
 		}
 	})
@@ -302,7 +302,7 @@ func (r *rig) ended(job jobs.Job, result jobs.Result) {
 func (r *rig) handler(addr string) http.Handler {
 	return admin.New(admin.Config{
 		Addr: addr, Token: r.config.AdminToken, Worker: r.config.WorkerName, Version: buildVersion(), Log: r.log,
-		Ready: r.ready, Pool: r.pool, Book: r.book, Cluster: r.clusterBook, Metrics: r.metrics, Policy: r.share.Policy,
+		MaxStreams: min(64, connectionLimit()/2), Ready: r.ready, Pool: r.pool, Book: r.book, Cluster: r.clusterBook, Metrics: r.metrics, Policy: r.share.Policy,
 		SetPolicy: r.setPolicy, ResetPolicy: r.resetPolicy, ResetBreaker: r.resetBreaker,
 	})
 }

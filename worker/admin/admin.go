@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net"
@@ -27,6 +28,8 @@ type Config struct {
 	// Worker is the worker's name, Version that of the program.
 	Worker, Version string
 	Log             *slog.Logger // nil discards
+	// MaxStreams bounds the live streams that are open at once; zero means 64. It leaves room within the bound of Limit.
+	MaxStreams int
 
 	// Ready lists what readiness depends on. It must not block.
 	Ready func() []Check
@@ -66,7 +69,7 @@ func New(c Config) http.Handler {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &admin{Config: c, remote: c.Addr != "" && !loopbackAddr(c.Addr)}
-	a.live.snapshot = a.snapshot
+	a.live.snapshot, a.live.most = a.snapshot, cmp.Or(c.MaxStreams, maxStreams)
 	mux := http.NewServeMux()
 	// The fastest level makes a long metrics page in half the time of the usual one. The error is about bad options.
 	compress, _ := gzhttp.NewWrapper(gzhttp.CompressionLevel(gzip.BestSpeed))
@@ -92,11 +95,11 @@ func New(c Config) http.Handler {
 }
 
 // NewServer has the bounds that keep a slow or greedy client from holding the worker, and ends live streams when it is
-// shut down.
+// shut down. A listener of Limit also bounds the connections.
 func NewServer(handler http.Handler, log *slog.Logger) *http.Server {
 	base, stop := context.WithCancel(context.Background())
 	s := &http.Server{
-		Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second,
+		Handler: reportBusy(handler), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second,
 		IdleTimeout: time.Minute, MaxHeaderBytes: 32 << 10, BaseContext: func(net.Listener) context.Context { return base },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 	}
@@ -109,6 +112,17 @@ func NewServer(handler http.Handler, log *slog.Logger) *http.Server {
 
 // connKey is under which a request's context holds its connection.
 type connKey struct{}
+
+// reportBusy reports to a listener of Limit which connections have a request.
+func reportBusy(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c, ok := r.Context().Value(connKey{}).(*limitedConn); ok {
+			c.setBusy(true)
+			defer c.setBusy(false)
+		}
+		handler.ServeHTTP(w, r)
+	})
+}
 
 // route is one verb at one path.
 type route struct {

@@ -24,7 +24,7 @@ import (
 const (
 	livePath   = "/api/v1/live"
 	livePeriod = time.Second
-	// maxStreams bounds the pages that watch at once.
+	// maxStreams bounds the pages that watch at once, unless Config.MaxStreams does.
 	maxStreams = 64
 	// writeTimeout ends a stream whose reader takes nothing.
 	writeTimeout = 3 * time.Second
@@ -35,6 +35,7 @@ const (
 // live streams a snapshot a second as server-sent events. All streams share one snapshot.
 type live struct {
 	snapshot func(context.Context) Snapshot
+	most     int // streams that may be open at once
 
 	making singleflight.Group
 	worst  lastWorst
@@ -123,7 +124,7 @@ func (l *live) serve(w http.ResponseWriter, r *http.Request) error {
 func (l *live) enter() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open >= maxStreams {
+	if l.open >= l.most {
 		return false
 	}
 	l.open++

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"io"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+)
+
+// asProgram is the variable that makes this test binary the program.
+const asProgram = "RUN_AS_THE_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// child is the program in a process of its own.
+type child struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	out  *lockedBuffer // standard output
+	err  *lockedBuffer // standard error
+	done chan struct{} // closed at its end
+}
+
+// command prepares the program. It has the environment of this test; shell, if it is not empty, runs first.
+func command(t *testing.T, shell string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	if shell != "" {
+		cmd = exec.CommandContext(t.Context(), "sh", append([]string{"-c", shell + `; exec "$0" "$@"`, os.Args[0]}, args...)...)
+	}
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	return cmd
+}
+
+// launch starts cmd. If it is still there when the test ends, it is killed.
+func launch(t *testing.T, cmd *exec.Cmd, in io.Reader) *child {
+	t.Helper()
+	p := &child{t: t, cmd: cmd, out: new(lockedBuffer), err: new(lockedBuffer), done: make(chan struct{})}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, p.out, p.err
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { defer close(p.done); _ = cmd.Wait() }()
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGCONT)
+		_ = cmd.Process.Kill()
+		<-p.done
+	})
+	return p
+}

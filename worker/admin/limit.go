@@ -1,0 +1,111 @@
+package admin
+
+import (
+	"container/list"
+	"net"
+	"sync"
+)
+
+// Limit bounds the connections of a listener to most, so that clients of the HTTP port cannot use up the descriptors that
+// jobs need. Accept never waits for room: beyond the bound, the connection that has been without a request for longest is
+// closed for the new one, and the new one if all others have a request. Serve it with a server of NewServer, which reports
+// the requests.
+func Limit(l net.Listener, most int) net.Listener {
+	return &limited{Listener: l, most: most}
+}
+
+// limited is a listener with a bound.
+type limited struct {
+	net.Listener
+	most int
+
+	mu    sync.Mutex
+	idle  list.List // of the *limitedConn without a request, the one that has been so for longest in front
+	conns int       // idle or not
+}
+
+// Accept returns the next connection that there is room for.
+func (l *limited) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		c := &limitedConn{Conn: conn, limit: l}
+		surplus := l.add(c)
+		if surplus == nil {
+			return c, nil
+		}
+		_ = surplus.Conn.Close()
+		if surplus != c {
+			return c, nil
+		}
+	}
+}
+
+// add counts a connection and returns the one to close for it, which is no longer counted.
+func (l *limited) add(c *limitedConn) (surplus *limitedConn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conns >= l.most {
+		front := l.idle.Front()
+		if front == nil {
+			return c
+		}
+		surplus = front.Value.(*limitedConn)
+		l.drop(surplus)
+	}
+	l.conns++
+	c.place = l.idle.PushBack(c)
+	return surplus
+}
+
+// drop stops counting a connection. The lock is held.
+func (l *limited) drop(c *limitedConn) {
+	if c.place != nil {
+		l.idle.Remove(c.place)
+		c.place = nil
+	}
+	c.dropped = true
+	l.conns--
+}
+
+// limitedConn is a connection that counts. The listener's lock guards its fields.
+type limitedConn struct {
+	net.Conn
+	limit   *limited
+	place   *list.Element // among the idle ones; nil while a request runs
+	dropped bool          // it counts no longer
+}
+
+// setBusy reports that a request begins, or that it has ended.
+func (c *limitedConn) setBusy(busy bool) {
+	c.limit.mu.Lock()
+	defer c.limit.mu.Unlock()
+	switch {
+	case c.dropped:
+	case busy && c.place != nil:
+		c.limit.idle.Remove(c.place)
+		c.place = nil
+	case !busy && c.place == nil:
+		c.place = c.limit.idle.PushBack(c)
+	}
+}
+
+// Close closes the connection and makes room for another.
+func (c *limitedConn) Close() error {
+	c.limit.mu.Lock()
+	if !c.dropped {
+		c.limit.drop(c)
+	}
+	c.limit.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// SetWriteBuffer is that of a TCP connection; other ones are left as they are.
+func (c *limitedConn) SetWriteBuffer(bytes int) error {
+	if conn, ok := c.Conn.(interface{ SetWriteBuffer(bytes int) error }); ok {
+		return conn.SetWriteBuffer(bytes)
+	}
+	return nil
+}
