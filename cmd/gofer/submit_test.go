@@ -216,7 +216,7 @@ func TestAWaitThatIsTooLongIsToldFromOneThatIsNone(t *testing.T) {
 		wait, want string
 		code       int
 	}{
-		{fmt.Sprintf("%dh", hours), "no stream answers", exitFailed}, // the job itself is sound
+		{fmt.Sprintf("%dh", hours), "the streams are missing", exitFailed}, // the job itself is sound
 		{fmt.Sprintf("%dh", hours+1), "too long", exitUsage},
 		{"99999999999", "too long", exitUsage},
 		{"soon", "not a duration such as 3s", exitUsage},

@@ -158,7 +158,9 @@ func (c *Client) purge(ctx context.Context, stream, subject string, opts ...jets
 	if err != nil {
 		return err
 	}
-	return s.Purge(ctx, append(opts, jetstream.WithPurgeSubject(subject))...)
+	return c.refusals.watch(ctx, func(ctx context.Context) error {
+		return s.Purge(ctx, append(opts, jetstream.WithPurgeSubject(subject))...)
+	}, api+"STREAM.PURGE."+stream)
 }
 
 // OnCancel calls use for every job that somebody cancels, until stop is called. use must not block.

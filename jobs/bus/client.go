@@ -18,9 +18,10 @@ import (
 // Client speaks to one gofer installation. Make one with New; it may be shared by any number of goroutines and needs no
 // closing, only its connection does.
 type Client struct {
-	nc    *nats.Conn
-	js    jetstream.JetStream
-	names jobs.Names
+	nc       *nats.Conn
+	js       watched
+	names    jobs.Names
+	refusals *refusals
 
 	mu     sync.Mutex
 	bodies jetstream.ObjectStore // bound at first use
@@ -32,11 +33,12 @@ func New(nc *nats.Conn, names jobs.Names) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare JetStream: %w", err)
 	}
-	return &Client{nc: nc, js: js, names: names}, nil
+	refusals := watchRefusals(nc)
+	return &Client{nc: nc, js: watched{js, refusals}, names: names, refusals: refusals}, nil
 }
 
 // JetStream is what the client works with, for the buckets that it does not cover.
-func (c *Client) JetStream() jetstream.JetStream { return c.js }
+func (c *Client) JetStream() jetstream.JetStream { return c.js.JetStream }
 
 // Names are those of the installation.
 func (c *Client) Names() jobs.Names { return c.names }
@@ -52,7 +54,7 @@ func (k Key) String() string { return k.Queue + "/" + k.ID }
 
 // publish stores a message. Every message has an id, so that the server knows a repetition.
 func (c *Client) publish(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	if msg.Header == nil {
 		msg.Header = nats.Header{}
@@ -66,7 +68,7 @@ func (c *Client) publish(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck,
 // guarded is a message that is stored only if its subject has none. It carries no id: a repetition that was known by its
 // id would be answered like a first one, and whose message is kept would be hidden.
 func (c *Client) guarded(ctx context.Context, msg *nats.Msg) error {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, "0")
 	_, err := c.js.PublishMsg(ctx, msg)
@@ -94,7 +96,7 @@ func (c *Client) direct(ctx context.Context, target string, request map[string]a
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	msg, err := c.nc.RequestWithContext(ctx, directGet+target, body)
+	msg, err := c.request(ctx, &nats.Msg{Subject: directGet + target, Data: body})
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +108,7 @@ func (c *Client) direct(ctx context.Context, target string, request map[string]a
 }
 
 // directGet begins the subject of a request that any replica of a stream answers.
-const directGet = "$JS.API.DIRECT.GET."
+const directGet = api + "DIRECT.GET."
 
 // maxSubjects is how many are looked up in one request, answerBytes about how much comes back.
 const (
@@ -131,9 +133,17 @@ func (c *Client) readBatch(ctx context.Context, stream string, request []byte, u
 		return err
 	}
 	defer func() { _ = sub.Unsubscribe() }()
-	if err := c.nc.PublishRequest(directGet+stream, sub.Subject, request); err != nil {
-		return err
-	}
+	subject := directGet + stream
+	return c.refusals.watch(ctx, func(ctx context.Context) error {
+		if err := c.nc.PublishRequest(subject, sub.Subject, request); err != nil {
+			return err
+		}
+		return readLast(ctx, sub, use)
+	}, subject)
+}
+
+// readLast uses the messages of an answer until its end.
+func readLast(ctx context.Context, sub *nats.Subscription, use func(*nats.Msg) error) error {
 	for {
 		msg, err := nextMsg(ctx, sub)
 		if err != nil {
@@ -164,6 +174,11 @@ func isMessage(msg *nats.Msg) (bool, error) {
 	}
 }
 
+// request sends a message and waits for its answer, which may be that this user may not send it.
+func (c *Client) request(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
+	return call(ctx, c.refusals, func(ctx context.Context) (*nats.Msg, error) { return c.nc.RequestMsgWithContext(ctx, msg) }, msg.Subject)
+}
+
 func nextMsg(ctx context.Context, sub *nats.Subscription) (*nats.Msg, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -176,7 +191,9 @@ func (c *Client) subjects(ctx context.Context, stream, filter string) (map[strin
 	if err != nil {
 		return nil, err
 	}
-	info, err := s.Info(ctx, jetstream.WithSubjectFilter(filter))
+	info, err := call(ctx, c.refusals, func(ctx context.Context) (*jetstream.StreamInfo, error) {
+		return s.Info(ctx, jetstream.WithSubjectFilter(filter))
+	}, api+"STREAM.INFO."+stream)
 	if err != nil {
 		return nil, err
 	}

@@ -102,9 +102,10 @@ func (c *Client) DropDead(ctx context.Context, letter Letter) error {
 
 // PurgeDead removes all dead letters.
 func (c *Client) PurgeDead(ctx context.Context) error {
-	stream, err := c.js.Stream(ctx, c.names.Stream("DEAD"))
-	if err != nil {
-		return c.explain("purge dead letters", err)
+	name := c.names.Stream("DEAD")
+	stream, err := c.js.Stream(ctx, name)
+	if err == nil {
+		err = c.refusals.watch(ctx, func(ctx context.Context) error { return stream.Purge(ctx) }, api+"STREAM.PURGE."+name)
 	}
-	return c.explain("purge dead letters", stream.Purge(ctx))
+	return c.explain("purge dead letters", err)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -166,7 +165,7 @@ func (c *Client) again(ctx context.Context, try func(context.Context) error) (er
 		limited, cancel := context.WithTimeout(ctx, requestTimeout/2)
 		err = try(limited)
 		cancel()
-		if ctx.Err() != nil || !isTransient(err) || errors.Is(c.nc.LastError(), nats.ErrPermissionViolation) {
+		if ctx.Err() != nil || !isTransient(err) {
 			return err
 		}
 	}

@@ -30,6 +30,11 @@ var (
 	ErrPermission = &remedy{"this NATS user is not allowed to"}
 	// ErrNotSetUp: the streams are not there.
 	ErrNotSetUp = errors.New("the streams are missing: start a worker, or run gofer setup")
+	// ErrNoLeader: too few servers of a cluster run for a stream, or for JetStream as a whole, to have a leader.
+	ErrNoLeader = errors.New("the stream has no leader: look at the servers of the NATS cluster, more than half of a stream's replicas have to run")
+
+	// errNoSubject: no message can be published under the name.
+	errNoSubject = errors.New("no message can be published under this name")
 
 	// ErrQueued: the id is queued or running, so a second job of that name is refused.
 	ErrQueued = errors.New("the id is queued or running")
@@ -71,16 +76,19 @@ func (e *AmbiguousError) Error() string {
 // The server's error codes that mean something here; nats.go names the others.
 const (
 	codeStoreFailed         jetstream.ErrorCode = 10077 // a limit of the stream; the text tells which
-	codeTemporarily         jetstream.ErrorCode = 10008 // the cluster has no leader right now
+	codeNotAvailable        jetstream.ErrorCode = 10008 // JetStream as a whole, or the stream, has no leader
+	codeNotLeader           jetstream.ErrorCode = 10009
+	codeStreamOffline       jetstream.ErrorCode = 10118
+	codeInProcess           jetstream.ErrorCode = 10158 // the first try of this publish has not been decided yet
 	codeResources           jetstream.ErrorCode = 10023
 	codeAccountResources    jetstream.ErrorCode = 10002
 	codeStorage             jetstream.ErrorCode = 10047
 	codeConsumerNameInUse   jetstream.ErrorCode = 10013
-	codeInProcess           jetstream.ErrorCode = 10158 // the first try of this publish has not been decided yet
 	codeHeaderTooLarge      jetstream.ErrorCode = 10097
 	textPerSubject                              = "per subject"
 	textNoMoreRoom                              = "exceeded"
 	textInsufficientStorage                     = "insufficient"
+	textTooLarge                                = "too large"
 )
 
 func apiError(err error) (code jetstream.ErrorCode, text string) {
@@ -118,14 +126,13 @@ func isFull(err error) bool {
 }
 
 // isTransient tells an error after which the same publish may well succeed: no answer, a leader on its way, a
-// connection that is being mended.
+// connection that is being made again.
 func isTransient(err error) bool {
-	code, _ := apiError(err)
-	if code == codeTemporarily || code == codeInProcess || isRace(err) {
+	if classOf(err) == Temporary {
 		return true
 	}
 	for _, e := range []error{
-		context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, jetstream.ErrNoStreamResponse,
+		context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, jetstream.ErrNoStreamResponse, ErrNoLeader,
 		nats.ErrReconnectBufExceeded, nats.ErrDisconnected, nats.ErrStaleConnection, nats.ErrConnectionReconnecting,
 	} {
 		if errors.Is(err, e) {
@@ -135,38 +142,92 @@ func isTransient(err error) bool {
 	return false
 }
 
-// explain says what was being done and, where the cause can be told, what to do about it.
+// isNobody tells that no stream took a message.
+func isNobody(err error) bool {
+	return errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders)
+}
+
+// isUndecided tells the answer to a publish whose first try the stream has not decided yet.
+func isUndecided(err error) bool {
+	code, _ := apiError(err)
+	return code == codeInProcess
+}
+
+func isTimeout(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout)
+}
+
+// isLeaderless tells that a stream, or JetStream as a whole, has no leader.
+func isLeaderless(err error) bool {
+	switch code, _ := apiError(err); code {
+	case codeNotAvailable, codeNotLeader, codeStreamOffline:
+		return true
+	}
+	return false
+}
+
+// explainPublish is explain for a message that was meant for a stream: if the message got no answer, the server is asked
+// for the stream.
+func (c *Client) explainPublish(ctx context.Context, doing, stream string, err error) error {
+	if (isNobody(err) || isTimeout(err)) && ctx.Err() == nil {
+		err = c.whyNobody(ctx, stream, err)
+	}
+	return c.explain(doing, err)
+}
+
+// whyNobody says why a stream took no message, if that can be found out: a stream that is missing is told from one that
+// has no leader. Otherwise it returns err.
+func (c *Client) whyNobody(ctx context.Context, name string, err error) error {
+	asking, cancel := context.WithTimeout(ctx, requestTimeout/2)
+	defer cancel()
+	stream, infoErr := c.js.Stream(asking, name)
+	switch {
+	case infoErr == nil:
+		if cluster := stream.CachedInfo().Cluster; cluster == nil || cluster.Leader != "" {
+			return err // the stream takes messages again
+		}
+		infoErr = ErrNoLeader
+	case isNobody(infoErr): // JetStream itself does not answer
+		infoErr = fmt.Errorf("%w (%s)", ErrNotSetUp, infoErr.Error())
+	case isTimeout(infoErr) && ctx.Err() == nil && c.nc.IsConnected(): // a single server would answer
+		infoErr = ErrNoLeader
+	case isLeaderless(infoErr):
+		infoErr = fmt.Errorf("%w (%w)", ErrNoLeader, infoErr)
+	case errors.Is(infoErr, jetstream.ErrStreamNotFound), errors.Is(infoErr, jetstream.ErrJetStreamNotEnabled),
+		errors.Is(infoErr, jetstream.ErrJetStreamNotEnabledForAccount):
+	default:
+		return err
+	}
+	return infoErr
+}
+
+// explain says what was being done and, where the cause can be told, what to do about it. The server's own words stay in
+// the error.
 func (c *Client) explain(doing string, err error) error {
+	var meaning error
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, ErrNoLeader), errors.Is(err, ErrNotSetUp), errors.Is(err, ErrConfig): // explained already
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
-		return fmt.Errorf("%s: %w", doing, ErrNoJetStream)
-	case errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(err, jetstream.ErrBucketNotFound):
-		return fmt.Errorf("%s: %w", doing, ErrNotSetUp)
-	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrNoStreamResponse):
+		meaning = ErrNoJetStream
+	case isLeaderless(err):
+		meaning = ErrNoLeader
+	case isNobody(err):
 		return fmt.Errorf("%s: no stream answers (%w)", doing, ErrNotSetUp)
+	case errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(err, jetstream.ErrBucketNotFound):
+		meaning = ErrNotSetUp
 	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, jetstream.ErrConnectionClosed):
 		return fmt.Errorf("%s: %w: the connection is closed for good: %w", doing, ErrUnreachable, closedBy(c.nc))
 	case errors.Is(err, nats.ErrMaxPayload):
 		return fmt.Errorf("%s: %w", doing, ErrTooLarge)
 	case errors.Is(err, nats.ErrPermissionViolation):
-		return c.refused(doing, err)
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
-		// A refused publish is told of on the side, and its request runs into its time limit.
-		if last := c.nc.LastError(); errors.Is(last, nats.ErrPermissionViolation) {
-			return c.refused(doing, last)
-		}
+		return refused(doing, err)
 	}
-	return fmt.Errorf("%s: %w", doing, err)
-}
-
-func (c *Client) refused(doing string, err error) error {
-	text := err.Error()
-	if _, rest, ok := strings.Cut(text, "Permissions Violation for "); ok {
-		text = strings.Replace(strings.ToLower(rest[:1])+rest[1:], "subscription to", "subscribe to", 1)
+	if meaning == nil {
+		return fmt.Errorf("%s: %w", doing, err)
 	}
-	return fmt.Errorf("%s: %w %s", doing, ErrPermission, text)
+	return fmt.Errorf("%s: %w (%w)", doing, meaning, err)
 }
 
 func badKey(k Key) error {

@@ -55,14 +55,14 @@ func (c *Client) PublishDuplicate(ctx context.Context, e jobs.DuplicateEvent) er
 
 func (c *Client) event(ctx context.Context, subject string, event any) error {
 	if !publishable(subject) {
-		return fmt.Errorf("publish event: %q is not a subject", clip(subject))
+		return fmt.Errorf("publish event to %q: %w", clip(subject), errNoSubject)
 	}
 	payload, err := json.Marshal(event)
 	if err != nil {
 		return fmt.Errorf("encode event: %w", err)
 	}
 	_, err = c.publish(ctx, &nats.Msg{Subject: subject, Data: payload})
-	return c.explain("publish event "+subject, err)
+	return c.explainPublish(ctx, "publish event "+subject, c.names.Stream("EVENTS"), err)
 }
 
 // DeadLetter keeps the bytes of a failed job, with the reason in Gofer-* headers. A letter that is written twice is one
@@ -71,7 +71,7 @@ func (c *Client) DeadLetter(ctx context.Context, queue, id string, payload []byt
 	doing := "store dead letter of job " + queue + "/" + clip(id)
 	subject := c.names.Dead(queue, id)
 	if !publishable(subject) {
-		return fmt.Errorf("%s: no message can be published under this name", doing)
+		return fmt.Errorf("%s: %w", doing, errNoSubject)
 	}
 	facts := *r
 	facts.Meta, facts.Header = nil, nil
@@ -85,7 +85,7 @@ func (c *Client) DeadLetter(ctx context.Context, queue, id string, payload []byt
 		header[jetstream.MsgIDHeader] = []string{"dead-" + queue + "-" + strconv.FormatUint(r.JobSeq, 10)}
 	}
 	_, err = c.publish(ctx, &nats.Msg{Subject: subject, Data: payload, Header: header})
-	return c.explain(doing, err)
+	return c.explainPublish(ctx, doing, c.names.Stream("DEAD"), err)
 }
 
 // reason is a sentence that fits in a header: one line, and not longer than a person reads.

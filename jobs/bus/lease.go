@@ -23,7 +23,7 @@ func (c *Client) Park(ctx context.Context, queue, id string, payload []byte, pro
 	}
 	subject := c.names.At(queue, id)
 	if !publishable(subject) {
-		return false, fmt.Errorf("%s: no message can be published under this name", doing)
+		return false, fmt.Errorf("%s: %w", doing, errNoSubject)
 	}
 	msg := &nats.Msg{Subject: subject, Data: payload, Header: nats.Header{
 		jobs.HeaderProgress: {encoded}, jobs.HeaderJobSeq: {fmt.Sprint(progress.JobSeq)},
@@ -33,7 +33,7 @@ func (c *Client) Park(ctx context.Context, queue, id string, payload []byte, pro
 	if isTaken(err) {
 		return false, nil
 	}
-	return err == nil, c.explain(doing, err)
+	return err == nil, c.explainPublish(ctx, doing, c.names.Stream("RETRIES"), err)
 }
 
 // schedule lets the server move a message to target at a time. It does not use nats.go's own option, which cuts the time to
@@ -64,7 +64,7 @@ func (c *Client) answer(ctx context.Context, doing string, msg jetstream.Msg, wo
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	if _, err := c.nc.RequestWithContext(ctx, msg.Reply(), []byte(word)); err != nil {
+	if _, err := c.request(ctx, &nats.Msg{Subject: msg.Reply(), Data: []byte(word)}); err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 	return nil

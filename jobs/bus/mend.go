@@ -132,7 +132,7 @@ func (c *Client) dropBroken(ctx context.Context, b Broken) (gone bool, err error
 	defer cancel()
 	// An error in the answer says that another worker was faster; if it says anything else, the server refuses what is added
 	// next.
-	_, err = c.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.DELETE."+stream, request)
+	_, err = c.request(ctx, &nats.Msg{Subject: api + "STREAM.MSG.DELETE." + stream, Data: request})
 	return err == nil, err
 }
 

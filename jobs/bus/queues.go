@@ -71,26 +71,36 @@ func (c *Client) addLanes(ctx context.Context, at func(string) *QueueState) (kno
 		if due {
 			kind, prefix = "RETRIES", c.names.DueConsumer("")
 		}
-		stream, err := c.js.Stream(ctx, c.names.Stream(kind))
-		if err != nil {
-			return 0, err
-		}
-		lister := stream.ListConsumers(ctx)
-		for info := range lister.Info() {
+		err := c.consumers(ctx, c.names.Stream(kind), func(info *jetstream.ConsumerInfo) {
 			queue, ours := strings.CutPrefix(info.Name, prefix)
 			if !ours {
-				continue
+				return
 			}
 			addLane(at(queue), info, due)
 			if !due {
 				known += info.NumPending + uint64(max(0, info.NumAckPending))
 			}
-		}
-		if err := lister.Err(); err != nil {
+		})
+		if err != nil {
 			return 0, err
 		}
 	}
 	return known, nil
+}
+
+// consumers calls use for each consumer of a stream.
+func (c *Client) consumers(ctx context.Context, name string, use func(*jetstream.ConsumerInfo)) error {
+	stream, err := c.js.Stream(ctx, name)
+	if err != nil {
+		return err
+	}
+	return c.refusals.watch(ctx, func(ctx context.Context) error {
+		lister := stream.ListConsumers(ctx)
+		for info := range lister.Info() {
+			use(info)
+		}
+		return lister.Err()
+	}, api+"CONSUMER.LIST."+name)
 }
 
 func addLane(s *QueueState, info *jetstream.ConsumerInfo, due bool) {

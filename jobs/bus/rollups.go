@@ -119,7 +119,7 @@ func (c *Client) batch(ctx context.Context, all []increment) error {
 			continue
 		}
 		msg.Header.Set(headerBatchCommit, "1")
-		reply, err := c.nc.RequestMsgWithContext(ctx, msg)
+		reply, err := c.request(ctx, msg)
 		if err != nil {
 			return err
 		}

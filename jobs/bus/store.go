@@ -36,11 +36,11 @@ func (c *Client) StoreResult(ctx context.Context, r *jobs.Result) (Stored, error
 	doing := "store result of job " + r.Queue + "/" + clip(r.ID)
 	subject := c.names.ResultIngress(r.Queue, r.ID)
 	if !publishable(subject) {
-		return Stored{}, fmt.Errorf("%s: no message can be published under this name", doing)
+		return Stored{}, fmt.Errorf("%s: %w", doing, errNoSubject)
 	}
 	if len(r.Body) > jobs.MaxInlineBody && r.Outcome == jobs.Succeeded {
 		if err := c.putBody(ctx, r); err != nil {
-			return Stored{}, c.storeError(doing, err)
+			return Stored{}, c.storeError(ctx, doing, err)
 		}
 	}
 	header, payload, err := r.Message()
@@ -54,7 +54,7 @@ func (c *Client) StoreResult(ctx context.Context, r *jobs.Result) (Stored, error
 	case isTaken(err), isRace(err):
 		return c.lost(ctx, doing, r)
 	}
-	return Stored{}, c.storeError(doing, err)
+	return Stored{}, c.storeError(ctx, doing, err)
 }
 
 // lost reads the result that is there. It may be ours after all, stored by a try whose answer did not arrive.
@@ -91,11 +91,11 @@ func (c *Client) kept(ctx context.Context, r *jobs.Result) (jobs.Result, error) 
 	}
 }
 
-func (c *Client) storeError(doing string, err error) error {
+func (c *Client) storeError(ctx context.Context, doing string, err error) error {
 	if isFull(err) {
 		return fmt.Errorf("%s: %w", doing, ErrResultsFull)
 	}
-	return c.explain(doing, err)
+	return c.explainPublish(ctx, doing, c.names.Stream("RESULTS"), err)
 }
 
 // bodyTimeout bounds the storing of one body: an answer that a dying server swallowed is not waited for.

@@ -1,9 +1,9 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"iter"
 	"strconv"
@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	publishTimeout = 3 * time.Second  // of one try
+	publishTimeout = 3 * time.Second  // of one try; shorter than requestTimeout, so that there is time to ask why it failed
 	publishBudget  = 30 * time.Second // of all tries, when the caller set no deadline
 )
 
@@ -79,7 +79,7 @@ func (c *Client) unfinished(ctx context.Context, key Key) error {
 }
 
 func (c *Client) submit(ctx context.Context, key Key, msg *nats.Msg) (Ack, error) {
-	ack, repeated, err := c.insist(ctx, msg)
+	ack, repeated, err := c.publishUntilAnswered(ctx, msg)
 	switch code, text := apiError(err); {
 	case err == nil:
 		return Ack{Key: key, Seq: ack.Sequence}, nil
@@ -116,28 +116,24 @@ func (c *Client) firstTry(ctx context.Context, key Key, msg *nats.Msg) (Ack, err
 // while it starts, too.
 const patience = 2 * time.Second
 
-// insist publishes until an answer comes that another try would not change. repeated tells that an earlier try got none.
-func (c *Client) insist(ctx context.Context, msg *nats.Msg) (ack *jetstream.PubAck, repeated bool, err error) {
+// publishUntilAnswered publishes until an answer comes that another try would not change. repeated tells that an earlier
+// try got none.
+func (c *Client) publishUntilAnswered(ctx context.Context, msg *nats.Msg) (ack *jetstream.PubAck, repeated bool, err error) {
 	if _, ok := ctx.Deadline(); !ok {
 		limited, cancel := context.WithTimeout(ctx, publishBudget)
 		defer cancel()
 		ctx = limited
 	}
-	var missing time.Time // since when no stream has answered
+	var quiet silence
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		try, cancel := context.WithTimeout(ctx, publishTimeout)
 		ack, err = c.publish(try, msg)
 		cancel()
-		if err == nil || !isTransient(err) || c.isRefused(msg.Subject) {
+		if err == nil || !isTransient(err) {
 			return ack, repeated, err
 		}
 		repeated = true
-		switch {
-		case !isNobody(err) || !c.nc.IsConnected():
-			missing = time.Time{}
-		case missing.IsZero():
-			missing = time.Now()
-		case time.Since(missing) > patience && c.hasNoStream(ctx):
+		if err = c.explainSilence(ctx, &quiet, err); !isTransient(err) {
 			return nil, repeated, err
 		}
 		select {
@@ -148,25 +144,29 @@ func (c *Client) insist(ctx context.Context, msg *nats.Msg) (ack *jetstream.PubA
 	}
 }
 
-// isRefused tells that the server does not let this user publish to subject. It says so on the side, and the publish runs
-// into its time limit.
-func (c *Client) isRefused(subject string) bool {
-	err := c.nc.LastError()
-	return errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), subject)
+// silence is a time in which no publish was decided, although the server is connected.
+type silence struct {
+	since time.Time
+	why   error // known since the first question that was answered
 }
 
-// isNobody tells that no stream took a message.
-func isNobody(err error) bool {
-	return errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders)
-}
-
-// hasNoStream tells a job stream that is not there from one that is looking for its leader.
-func (c *Client) hasNoStream(ctx context.Context) bool {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	_, err := c.js.Stream(ctx, c.names.Stream("JOBS"))
-	return errors.Is(err, jetstream.ErrStreamNotFound) || isNobody(err) ||
-		errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount)
+// explainSilence says why the job stream has decided nothing for longer than patience, if that is so and can be found out;
+// otherwise it returns err.
+func (c *Client) explainSilence(ctx context.Context, s *silence, err error) error {
+	switch {
+	case !c.nc.IsConnected():
+		*s = silence{}
+	case s.since.IsZero():
+		s.since = time.Now()
+	case time.Since(s.since) < patience:
+	case isUndecided(err): // a leader without its followers does not know yet that it is none
+		s.why = fmt.Errorf("%w (%w)", ErrNoLeader, err)
+	default:
+		if why := c.whyNobody(ctx, c.names.Stream("JOBS"), err); why != err { //nolint:errorlint // the same if nothing was found out
+			s.why = why
+		}
+	}
+	return cmp.Or(s.why, err)
 }
 
 // SubmitMany publishes the jobs of source, up to window of them in flight (zero means 256), and calls done for each as

@@ -1,0 +1,103 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+)
+
+// refusals finds the request that a permission violation is about. The server reports a violation on the connection and
+// not as the answer to the request, which would run into its time limit. nats.Conn.LastError keeps the last violation
+// until the connection is made again, so it says nothing about a later request.
+type refusals struct {
+	mu      sync.Mutex
+	waiting map[*request]struct{}
+}
+
+// request is what waits for an answer. Its subjects are those that it may publish to, or what they begin with.
+type request struct {
+	subjects []string
+	refuse   context.CancelCauseFunc
+}
+
+// watchRefusals begins to watch a connection. The connection's own error handler is called as before.
+func watchRefusals(nc *nats.Conn) *refusals {
+	r := &refusals{waiting: map[*request]struct{}{}}
+	next := nc.ErrorHandler()
+	nc.SetErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) {
+		if subject, ok := refusedSubject(err); ok {
+			r.refuse(subject, err)
+		}
+		if next != nil {
+			next(nc, sub, err)
+		}
+	})
+	return r
+}
+
+// refusedSubject reads the subject of a refused publish.
+func refusedSubject(err error) (subject string, ok bool) {
+	if !errors.Is(err, nats.ErrPermissionViolation) {
+		return "", false
+	}
+	_, rest, ok := strings.Cut(err.Error(), ` for Publish to "`)
+	if !ok {
+		return "", false
+	}
+	subject, _, ok = strings.Cut(rest, `"`)
+	return subject, ok
+}
+
+func (r *refusals) refuse(subject string, err error) {
+	subject = plainSubject(subject)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for request := range r.waiting {
+		for _, own := range request.subjects {
+			if subject == own || strings.HasPrefix(subject, own+".") {
+				request.refuse(err)
+			}
+		}
+	}
+}
+
+// plainSubject is a subject of the JetStream API without the prefix, which differs between domains; any other subject
+// stays.
+func plainSubject(subject string) string {
+	if _, rest, ok := strings.Cut(subject, ".API."); ok && strings.HasPrefix(subject, "$JS.") {
+		return "$JS.API." + rest
+	}
+	return subject
+}
+
+// watch runs do, which sends to one of the subjects or to what begins with them. A refusal by the server ends do's ctx at
+// once and is returned; it wraps nats.ErrPermissionViolation.
+func (r *refusals) watch(ctx context.Context, do func(context.Context) error, subjects ...string) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	own := &request{subjects: subjects, refuse: cancel}
+	r.mu.Lock()
+	r.waiting[own] = struct{}{}
+	r.mu.Unlock()
+	err := do(ctx)
+	r.mu.Lock()
+	delete(r.waiting, own)
+	r.mu.Unlock()
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, nats.ErrPermissionViolation) {
+		return cause
+	}
+	return err
+}
+
+// refused says what this user may not do, in the server's words.
+func refused(doing string, err error) error {
+	text := err.Error()
+	if _, rest, ok := strings.Cut(text, "Permissions Violation for "); ok {
+		text = strings.Replace(strings.ToLower(rest[:1])+rest[1:], "subscription to", "subscribe to", 1)
+	}
+	return fmt.Errorf("%s: %w %s", doing, ErrPermission, text)
+}

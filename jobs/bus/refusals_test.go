@@ -1,0 +1,108 @@
+package bus_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
+)
+
+// mute is a server that answers nothing and lets nobody publish events.
+func mute(t *testing.T) *bus.Client {
+	t.Helper()
+	nats := testenv.StartNATS(t, func(o *server.Options) {
+		o.JetStream, o.StoreDir = false, ""
+		o.Users = []*server.User{
+			{Username: "silent", Password: "x"},
+			{Username: "u", Password: "x", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"gofer.events.>"}}}},
+		}
+	})
+	connect := func(user string) *bus.Client {
+		nc, err := bus.Connect(t.Context(), bus.Dial{URL: nats.URL(), User: user, Password: "x"}, nil)
+		must(t, err)
+		t.Cleanup(nc.Close)
+		if user == "silent" { // hears each request and never answers
+			_, err := nc.SubscribeSync("$JS.API.>")
+			must(t, err)
+			must(t, nc.Flush())
+		}
+		names, err := jobs.NewNames("")
+		must(t, err)
+		client, err := bus.New(nc, names)
+		must(t, err)
+		return client
+	}
+	connect("silent")
+	return connect("u")
+}
+
+func TestARefusedPublishIsNotTheCauseOfAnotherTimeOut(t *testing.T) {
+	t.Parallel()
+	client := mute(t)
+	refuse := func() error { return client.PublishPool(t.Context(), jobs.PoolEvent{Worker: "w"}) }
+	isError(t, refuse(), bus.ErrPermission)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	during := make(chan error, 1)
+	go func() { during <- refuse() }()
+	_, err := client.Result(ctx, "default", "a")
+	if errors.Is(err, bus.ErrConfig) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want a time-out", err)
+	}
+	err = <-during
+	isError(t, err, bus.ErrPermission)
+	if !strings.Contains(err.Error(), `publish to "gofer.events.pool.w"`) {
+		t.Errorf("got %v, want the subject that is refused", err)
+	}
+}
+
+func TestAStreamWithoutALeaderIsNotCalledMissing(t *testing.T) {
+	t.Parallel()
+	cluster := testenv.StartCluster(t)
+	names, err := jobs.NewNames("")
+	must(t, err)
+	client, err := bus.New(cluster.Connect(0), names)
+	must(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	must(t, client.Ensure(ctx, bus.Settings{Replicas: 3}))
+	cluster.Kill(1)
+	cluster.Kill(2)
+	var asking sync.WaitGroup
+	for what, ask := range map[string]func() error{
+		"submit": func() error {
+			short, cancel := context.WithTimeout(ctx, 8*time.Second)
+			defer cancel()
+			_, err := client.Submit(short, job(""))
+			return err
+		},
+		"plan": func() error {
+			_, err := client.Plan(ctx, bus.Settings{Replicas: 3})
+			return err
+		},
+		"event": func() error { return client.PublishPool(ctx, jobs.PoolEvent{Worker: "w"}) },
+		"result": func() error {
+			_, err := client.StoreResult(ctx, success("a", nil))
+			return err
+		},
+	} {
+		asking.Go(func() {
+			// The servers need some seconds to notice that they are too few.
+			for err := ask(); !errors.Is(err, bus.ErrNoLeader); err = ask() {
+				if err == nil || errors.Is(err, bus.ErrNotSetUp) || ctx.Err() != nil {
+					t.Errorf("%s: got %v, want %v", what, err, bus.ErrNoLeader)
+					break
+				}
+			}
+		})
+	}
+	asking.Wait()
+}
