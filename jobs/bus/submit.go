@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"iter"
 	"strconv"
@@ -102,14 +103,34 @@ func (c *Client) firstTry(ctx context.Context, key Key, msg *nats.Msg) (Ack, err
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	stored, err := c.last(ctx, c.names.Stream("JOBS"), msg.Subject)
-	if err != nil {
+	switch {
+	case errors.Is(err, nats.ErrPermissionViolation):
 		return Ack{Key: key}, nil
+	case err != nil:
+		return c.movedOn(ctx, key, err)
 	}
 	if stored.Header.Get(jetstream.MsgIDHeader) != msg.Header.Get(jetstream.MsgIDHeader) {
 		return Ack{}, fmt.Errorf("submit job %s: %w", key, ErrQueued)
 	}
 	seq, _ := strconv.ParseUint(stored.Header.Get(jetstream.SequenceHeader), 10, 64)
 	return Ack{Key: key, Seq: seq}, nil
+}
+
+// movedOn looks for a job that is no longer in its stream. A replicated stream refuses a second message of a subject also
+// while it cannot decide about the first one: a job that is nowhere was not accepted.
+func (c *Client) movedOn(ctx context.Context, key Key, err error) (Ack, error) {
+	doing := "submit job " + key.String()
+	if !errors.Is(err, ErrNotFound) {
+		return Ack{}, c.explainPublish(ctx, doing, c.names.Stream("JOBS"), err)
+	}
+	found, err := c.Find(ctx, key.Queue, key.ID)
+	switch {
+	case len(found) > 0, errors.Is(err, ErrPermission):
+		return Ack{Key: key}, nil
+	case err != nil:
+		return Ack{}, err
+	}
+	return Ack{}, fmt.Errorf("%s: %w", doing, ErrNoLeader)
 }
 
 // patience is how long a server may be without a stream, or without JetStream, before that is believed: it answers so
