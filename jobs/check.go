@@ -131,7 +131,7 @@ func (c *checks) ban(b *Ban) {
 	b.pattern = pattern
 }
 
-// meta travels in the result's headers: what could not be stored there must not get in here.
+// meta travels in the result's headers: what could not be stored there must not get in here. Readers of headers strip blanks.
 func (c *checks) meta(meta map[string]string) {
 	c.ok(len(meta) <= MaxMetaKeys, "meta: %d keys, at most %d are allowed", len(meta), MaxMetaKeys)
 	size := 0
@@ -139,6 +139,7 @@ func (c *checks) meta(meta map[string]string) {
 		size += len(key) + len(value)
 		c.ok(plain(key, 64, true), "meta: key %s does not match [A-Za-z0-9_-]{1,64}", clip(strconv.Quote(key), 80))
 		c.ok(plainText(value, MaxMetaBytes), "meta: the value of %s has control characters", clip(strconv.Quote(key), 80))
+		c.ok(strings.Trim(value, " ") == value, "meta: the value of %s begins or ends with a blank, which the result cannot carry", clip(strconv.Quote(key), 80))
 	}
 	c.ok(size <= MaxMetaBytes, "meta: %d bytes, at most %d are allowed", size, MaxMetaBytes)
 }

@@ -154,7 +154,7 @@ func (j *Job) Redirects() int {
 func Decode(queue, id string, payload []byte) (Job, error) {
 	job := Job{Queue: queue, ID: id}
 	reasons := nameReasons(queue, id)
-	text := bytes.TrimSpace(payload)
+	text := bytes.Trim(payload, " \t\r\n")
 	switch {
 	case len(payload) > MaxJobBytes:
 		reasons = append(reasons, fmt.Sprintf("the job has %d bytes, at most %d are allowed", len(payload), MaxJobBytes))
@@ -164,6 +164,9 @@ func Decode(queue, id string, payload []byte) (Job, error) {
 		reasons = append(reasons, "the payload is empty: send an absolute URL or a JSON object with a url")
 	case text[0] == '{':
 		reasons = append(reasons, job.decode(text)...)
+		if hasLoneSurrogate(text) {
+			reasons = append(reasons, `the payload escapes half of a character, a \ud800 to \udfff that is not one of a pair`)
+		}
 	case !hasScheme(text):
 		reasons = append(reasons, "the payload is neither an absolute URL nor a JSON object")
 	default:

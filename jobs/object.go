@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // notObject begins the reason of what cannot be read as an object at all; nothing is said of its fields then.
@@ -94,6 +96,36 @@ func repeated(object []byte) (reasons []string) {
 		}
 	}
 	return reasons
+}
+
+// hasLoneSurrogate reports whether a JSON text escapes one half of a surrogate pair (RFC 8259, 8.2). encoding/json would put
+// U+FFFD in its place without an error.
+func hasLoneSurrogate(text []byte) bool {
+	for i := 0; i < len(text); i++ {
+		if text[i] != '\\' {
+			continue
+		}
+		if char := escapedUnit(text[i:]); utf16.IsSurrogate(char) {
+			if utf16.DecodeRune(char, escapedUnit(text[i+6:])) == utf8.RuneError {
+				return true
+			}
+			i += 6 // a pair
+		}
+		i++ // the escaped character may be a backslash
+	}
+	return false
+}
+
+// escapedUnit is the UTF-16 code unit that a \u escape at the beginning of text stands for; -1 without one.
+func escapedUnit(text []byte) rune {
+	if len(text) < 6 || text[1] != 'u' || text[0] != '\\' {
+		return -1
+	}
+	unit, err := strconv.ParseUint(string(text[2:6]), 16, 16)
+	if err != nil {
+		return -1
+	}
+	return rune(unit)
 }
 
 func isNull(value json.RawMessage) bool { return string(value) == "null" }
