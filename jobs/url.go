@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"strconv"
@@ -72,7 +73,7 @@ func (u URL) Resolve(location string) (URL, error) {
 		if empty, after, found := strings.Cut(authority, "@"); found && (empty == "" || empty == ":") {
 			authority = after // no user information
 		}
-		next, err = newURL(orElse(scheme, u.scheme), authority, encodePath(removeDots(path))+encodeQuery(query))
+		next, err = newURL(cmp.Or(scheme, u.scheme), authority, encodePath(removeDots(path))+encodeQuery(query))
 	default: // "http:page" is relative to an http URL
 		next.target = u.resolveTarget(hierarchy, query)
 	}
@@ -166,7 +167,7 @@ func (u URL) Port() string { return u.port }
 
 // HostPort is the address to connect to, always with a port.
 func (u URL) HostPort() string {
-	return net.JoinHostPort(u.host, orElse(u.port, defaultPort(u.scheme)))
+	return net.JoinHostPort(u.host, cmp.Or(u.port, defaultPort(u.scheme)))
 }
 
 // Authority is the value of the Host header.
@@ -203,13 +204,6 @@ func (u URL) SameOrigin(v URL) bool {
 }
 
 func isWeb(scheme string) bool { return scheme == "http" || scheme == "https" }
-
-func orElse(text, otherwise string) string {
-	if text == "" {
-		return otherwise
-	}
-	return text
-}
 
 // cutScheme cuts off the scheme and its colon. The scheme is in lower case, and empty if there is none (RFC 3986, 3.1).
 func cutScheme(text string) (scheme, rest string) {
@@ -268,7 +262,7 @@ func removeDots(path string) string {
 // encodePath percent-encodes the path percent-encode set of the WHATWG URL standard and nothing else: existing escapes and a
 // lone percent sign stay.
 func encodePath(path string) string {
-	return encode(orElse(path, "/"), "\"#<>?^`{}")
+	return encode(cmp.Or(path, "/"), "\"#<>?^`{}")
 }
 
 // encodeQuery percent-encodes the query percent-encode set of http and https URLs. query is empty, or begins with its

@@ -48,6 +48,8 @@ type exchange struct {
 	received int64                  // bytes on the wire
 	target   jobs.URL               // of the newest request
 	url      string                 // the same, as text
+	cookies  cookies                // of redirects
+	crossed  bool                   // a redirect led to another origin
 	host     string                 // its host and port, once a redirect led there
 	resp     *http.Response
 	header   http.Header
@@ -113,19 +115,7 @@ func (x *exchange) first(ctx context.Context) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	for name, values := range job.Headers {
-		name = http.CanonicalHeaderKey(name)
-		req.Header[name] = append(req.Header[name], values...)
-	}
-	if _, own := req.Header["User-Agent"]; !own {
-		req.Header.Set("User-Agent", userAgent)
-	}
-	if _, own := req.Header["Accept-Encoding"]; !own {
-		req.Header.Set("Accept-Encoding", acceptEncoding)
-		if _, part := req.Header["Range"]; part { // a part of an encoded body cannot be decoded
-			req.Header.Set("Accept-Encoding", "identity")
-		}
-	}
+	setHeader(req.Header, job.Headers)
 	return req, nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/gofer-mq/gofer/jobs"
 )
@@ -28,6 +27,7 @@ func (x *exchange) redirect(ctx context.Context, req *http.Request, hop int) (*h
 	if n, err := io.Copy(io.Discard, io.LimitReader(x.resp.Body, maxDrained)); err != nil || n == maxDrained {
 		x.resp.Close = true
 	}
+	x.cookies.store(x.target, x.resp)
 	sameOrigin := x.target.SameOrigin(target)
 	x.target = target
 	return x.redirected(ctx, req, sameOrigin)
@@ -56,9 +56,8 @@ func isRedirect(status int) bool {
 	return false
 }
 
-// redirected is the request for the new target (RFC 9110, 15.4): after a 303 it is a GET, or stays a HEAD; after a 301 or a 302 a POST becomes
-// a GET, as it does everywhere. Anything else repeats method and body.
-// Across origins only what says nothing about the user goes along.
+// redirected is the request for the new target (RFC 9110, 15.4): after a 303 it is a GET, or stays a HEAD; after a 301 or a 302 a
+// POST becomes a GET, as it does everywhere. Anything else repeats method and body.
 func (x *exchange) redirected(ctx context.Context, req *http.Request, sameOrigin bool) (*http.Request, error) {
 	status, method, body := x.resp.StatusCode, req.Method, io.Reader(http.NoBody)
 	switch {
@@ -78,11 +77,6 @@ func (x *exchange) redirected(ctx context.Context, req *http.Request, sameOrigin
 	if body != http.NoBody {
 		next.ContentLength, next.GetBody = req.ContentLength, req.GetBody
 	}
-	for name, values := range req.Header {
-		about := body == http.NoBody && strings.HasPrefix(name, "Content-") // a body that is not sent again
-		if sameOrigin && !about || name == "User-Agent" || strings.HasPrefix(name, "Accept") {
-			next.Header[name] = values
-		}
-	}
+	x.keepHeader(next, req, sameOrigin)
 	return next, nil
 }

@@ -1,0 +1,79 @@
+package fetch
+
+import (
+	"cmp"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/net/publicsuffix"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// The bounds of what one attempt remembers.
+const (
+	maxCookies     = 50
+	maxCookieBytes = 4 << 10 // name and value (RFC 6265bis, 5.7)
+)
+
+// cookies are those that the redirects of one attempt set. The zero value has none.
+type cookies struct {
+	jar  *cookiejar.Jar
+	kept map[cookieID]struct{} // at most maxCookies
+}
+
+// cookieID distinguishes cookies (RFC 6265, 5.3).
+type cookieID struct{ name, domain, path string }
+
+// store takes the cookies of an answer to u that are within the bounds. Those that came first stay.
+func (c *cookies) store(u jobs.URL, answer *http.Response) {
+	for _, cookie := range answer.Cookies() {
+		id := cookieID{cookie.Name, cmp.Or(strings.ToLower(cookie.Domain), u.Hostname()), cmp.Or(cookie.Path, u.Path())}
+		_, known := c.kept[id]
+		if len(cookie.Name)+len(cookie.Value) > maxCookieBytes || !known && len(c.kept) >= maxCookies {
+			continue
+		}
+		if c.jar == nil {
+			c.jar, _ = cookiejar.New(&cookiejar.Options{PublicSuffixList: publicsuffix.List}) // it never fails
+			c.kept = map[cookieID]struct{}{}
+		}
+		c.jar.SetCookies(cookieURL(u), []*http.Cookie{cookie})
+		c.kept[id] = struct{}{}
+		if cookie.MaxAge < 0 || cookie.MaxAge == 0 && !cookie.Expires.IsZero() && cookie.Expires.Before(time.Now()) {
+			delete(c.kept, id)
+		}
+	}
+}
+
+// values are the values of the Cookie header of a request for u, if own are those that the job gives it. A cookie of a
+// redirect replaces the job's of the same name. Without one the job's values stay as they are.
+func (c *cookies) values(u jobs.URL, own []string) []string {
+	if c.jar == nil {
+		return own
+	}
+	stored := c.jar.Cookies(cookieURL(u))
+	if len(stored) == 0 {
+		return own
+	}
+	var pairs []string
+	for pair := range strings.SplitSeq(strings.Join(own, ";"), ";") {
+		name, _, _ := strings.Cut(pair, "=")
+		replaced := slices.ContainsFunc(stored, func(cookie *http.Cookie) bool { return cookie.Name == strings.TrimSpace(name) })
+		if pair = strings.TrimSpace(pair); pair != "" && !replaced {
+			pairs = append(pairs, pair)
+		}
+	}
+	for _, cookie := range stored {
+		pairs = append(pairs, cookie.String())
+	}
+	return []string{strings.Join(pairs, "; ")}
+}
+
+// cookieURL is what the jar has to know of a URL.
+func cookieURL(u jobs.URL) *url.URL {
+	return &url.URL{Scheme: u.Scheme(), Host: u.Authority(), Path: u.Path()}
+}

@@ -1,0 +1,131 @@
+package fetch_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// hops serves requests through a proxy that plays every site: each is answered by the next head, the last one by its own cookies.
+func (r *rig) hops(heads ...string) string {
+	var requests atomic.Int64
+	return "http://" + r.script(func(_ int64, c net.Conn) {
+		for in := bufio.NewReader(c); ; {
+			req, err := http.ReadRequest(in)
+			if err != nil {
+				return
+			}
+			if n := int(requests.Add(1)) - 1; n < len(heads) {
+				_, _ = fmt.Fprintf(c, "HTTP/1.1 %s\r\nContent-Length: 0\r\n\r\n", heads[n])
+				continue
+			}
+			said := strings.Join(req.Header["Cookie"], "|")
+			_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(said), said)
+			return
+		}
+	}).String() + " id=hops"
+}
+
+// found is a redirect that sets cookies.
+func found(location string, cookies ...string) string {
+	head := "302 Found\r\nLocation: " + location
+	for _, cookie := range cookies {
+		head += "\r\nSet-Cookie: " + cookie
+	}
+	return head
+}
+
+func TestACookieOfARedirectIsSentWhereItBelongs(t *testing.T) {
+	many := make([]string, 60)
+	for i := range many {
+		many[i] = fmt.Sprintf("c%d=v", i)
+	}
+	for name, c := range map[string]struct {
+		own  string // the job's Cookie
+		want string
+		hops []string
+	}{
+		"to the same host":          {want: "seen=1", hops: []string{found("/", "seen=1; Path=/")}},
+		"to its path only":          {want: "b=2", hops: []string{found("/x/y", "a=1; Path=/elsewhere", "b=2; Path=/x")}},
+		"to its domain":             {want: "a=1", hops: []string{found("http://sub.shop.test/", "a=1; Domain=shop.test", "b=2")}},
+		"to no other domain":        {want: "", hops: []string{found("http://other.test/", "a=1; Domain=shop.test", "b=2; Domain=other.test")}},
+		"to no public suffix":       {want: "", hops: []string{found("http://other.test/", "a=1; Domain=test")}},
+		"to no plain URL if secure": {want: "b=2", hops: []string{found("/", "a=1; Secure", "b=2")}},
+		"over several hops":         {want: "a=2; b=3", hops: []string{found("/", "a=1", "b=3"), found("/", "a=2"), found("/")}},
+		"until it expires":          {want: "b=2", hops: []string{found("/", "a=1", "b=2"), found("/", "a=; Max-Age=0")}},
+		"beside the job's own":      {own: "x=1; y=2", want: "x=1; y=2; a=3", hops: []string{found("/", "a=3")}},
+		"in place of the job's own": {own: "a=1;b=2 ;  A=3", want: "b=2; A=3; a=4", hops: []string{found("/", "a=4")}},
+		"the job's own alone":       {own: "a=1;b=2 ;  A=3", want: "a=1;b=2 ;  A=3", hops: []string{found("/", "a=4; Path=/elsewhere")}},
+		"the job's own nowhere else": {own: "secret=1", want: "a=2",
+			hops: []string{found("http://other.test/"), found("/", "a=2")}},
+		"the job's own not again": {own: "secret=1", want: "a=2",
+			hops: []string{found("http://other.test/", "a=2"), found("http://shop.test/")}},
+		"up to fifty of them": {want: strings.Join(many[:50], "; "), hops: []string{found("/", many...)}},
+		"up to 4 KiB":         {want: "b=" + strings.Repeat("v", 4095), hops: []string{found("/", "a="+strings.Repeat("v", 4096), "b="+strings.Repeat("v", 4095))}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil)
+			r.use(r.hops(c.hops...))
+			o := r.do(fmt.Sprintf(`{"url":"http://shop.test/start","headers":{"Cookie":%q}}`, c.own))
+			wantBody(t, o, c.want)
+		})
+	}
+}
+
+func TestCookiesAreForgottenAfterTheAttempt(t *testing.T) {
+	r := newRig(t, nil)
+	r.use("http://" + r.script(func(_ int64, c net.Conn) {
+		in := bufio.NewReader(c)
+		for {
+			req, err := http.ReadRequest(in)
+			if err != nil {
+				return
+			}
+			head := found("/end", "a=1")
+			if req.URL.Path == "/end" {
+				head = "503 Service Unavailable"
+			}
+			if req.URL.Path == "/start" && req.Header["Cookie"] != nil {
+				head = "200 OK"
+			}
+			_, _ = io.WriteString(c, "HTTP/1.1 "+head+"\r\nContent-Length: 0\r\n\r\n")
+		}
+	}).String() + " id=p")
+	for range 2 {
+		if o := r.do("http://shop.test/start"); o.Result.Status != http.StatusServiceUnavailable || o.Result.AttemptCount != 3 {
+			t.Errorf("%d after %d attempts, want no attempt to begin with the cookies of another", o.Result.Status, o.Result.AttemptCount)
+		}
+	}
+}
+
+func TestHeadersKeepTheirSpelling(t *testing.T) {
+	r := newRig(t, nil)
+	heads := make(chan string, 2)
+	r.use("http://" + r.script(func(_ int64, c net.Conn) {
+		in := bufio.NewReader(c)
+		for _, answer := range []string{found("/next", "seen=1"), "200 OK"} {
+			head := ""
+			for !strings.HasSuffix(head, "\r\n\r\n") {
+				line, err := in.ReadString('\n')
+				if err != nil {
+					return
+				}
+				head += line
+			}
+			heads <- head
+			_, _ = io.WriteString(c, "HTTP/1.1 "+answer+"\r\nContent-Length: 0\r\n\r\n")
+		}
+	}).String() + " id=p")
+	r.do(`{"url":"http://shop.test/","headers":{"user-agent":"ua","ACCEPT-encoding":"gzip","x-ONE":["a","b"],"X-One":"c","cookie":"own=1"}}`)
+	for _, cookies := range []string{"own=1", "own=1; seen=1"} {
+		want := "\r\nACCEPT-encoding: gzip\r\nX-One: c\r\ncookie: " + cookies + "\r\nuser-agent: ua\r\nx-ONE: a\r\nx-ONE: b\r\n\r\n"
+		if head := <-heads; !strings.HasSuffix(head, "Host: shop.test"+want) {
+			t.Errorf("got %q, want it to end in %q", head, want)
+		}
+	}
+}
