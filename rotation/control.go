@@ -7,45 +7,46 @@ import (
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
-// Reset closes a proxy's breaker and forgets what other workers said; false means that there is no such proxy.
+// Reset closes a proxy's breaker and forgets the findings of other workers. It reports false if there is no such proxy.
 func (p *Pool) Reset(id string) ([]Event, bool) {
 	return p.change(id, func(e *entry) breaker.Event {
-		e.avoided, e.avoid, e.avoidedBy = false, 0, ""
+		e.avoided, e.avoidedUntil, e.avoidedBy = false, 0, ""
 		return e.breaker.Reset("reset by hand")
 	})
 }
 
-// ForceOpen opens a proxy's breaker at once for rest; false means that there is no such proxy.
-func (p *Pool) ForceOpen(id string, rest time.Duration, reason string) ([]Event, bool) {
-	return p.change(id, func(e *entry) breaker.Event { return e.breaker.Trip(rest, reason) })
+// ForceOpen opens a proxy's breaker at once for openTime. It reports false if there is no such proxy.
+func (p *Pool) ForceOpen(id string, openTime time.Duration, reason string) ([]Event, bool) {
+	return p.change(id, func(e *entry) breaker.Event { return e.breaker.Trip(openTime, reason) })
 }
 
-// Avoid makes a proxy the last resort until a time, because the worker by found it dead; a time that is past ends that. It
-// is picked only when no other proxy can be, so that a worker that is wrong about all of them takes none away. Its breaker
-// is not asked and does not change. False means that there is no such proxy.
+// Avoid makes a proxy the last resort until a time, because the worker by found it dead. A time in the past ends that. The
+// proxy is picked only if no other proxy can be, so a worker that is wrong about all proxies makes none unusable. The breaker
+// does not change. Avoid reports false if there is no such proxy.
 func (p *Pool) Avoid(id string, until time.Time, by string) bool {
 	_, known := p.change(id, func(e *entry) breaker.Event {
-		e.avoided, e.avoid, e.avoidedBy = true, p.group.Now()+time.Until(until), by
+		e.avoided, e.avoidedUntil, e.avoidedBy = true, p.group.Now()+time.Until(until), by
 		return breaker.Event{}
 	})
 	return known
 }
 
-// LeaveTests says whether somebody else finds out if proxies whose open time is over work again. Then a pick takes such a
-// proxy only when it names it, or when no other is left.
+// LeaveTests says whether a health checker probes the proxies whose open time is over. Then a pick takes such a proxy only if
+// the pick names it, or if no other is left.
 func (p *Pool) LeaveTests(leave bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.leaveTests = leave
 }
 
-// Due is the ids of the proxies whose open time is over and that nobody tests now. A pick that names one tests it.
+// Due returns the ids of the probeable proxies: their open time is over and no probe is running. A pick that names one probes
+// it.
 func (p *Pool) Due() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.wake(p.group.Now(), len(p.line))
-	ids := make([]string, 0, len(p.slots[0].due.list))
-	for _, e := range p.slots[0].due.list {
+	p.wake(p.group.Now(), len(p.timers))
+	ids := make([]string, 0, len(p.slots[0].probeable.list))
+	for _, e := range p.slots[0].probeable.list {
 		ids = append(ids, e.proxy.ID)
 	}
 	return ids

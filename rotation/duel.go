@@ -2,9 +2,9 @@ package rotation
 
 import "math/rand/v2"
 
-// duel takes the better of two that are drawn at random: the best of all would get everything at once (Mitzenmacher, "The
-// power of two choices", 2001). Those that have proven themselves stand in front of those that have not, so that strangers
-// get a bounded part of the draws.
+// duel picks the better of two random proxies: the best of all would get all traffic at once (Mitzenmacher, "The power of two
+// choices in randomized load balancing", 2001). Proven proxies, which have a long enough record, come first in the list, so
+// that unproven ones get a bounded share of the draws.
 type duel struct {
 	dense
 	pool   *Pool
@@ -24,9 +24,9 @@ func (d *duel) remove(e *entry) {
 	d.dense.remove(e)
 }
 
-// demote moves e behind those that are proven.
+// demote moves e behind the proven proxies.
 func (d *duel) demote(e *entry) {
-	if i := int(e.in(d.set).at); i < d.proven {
+	if i := int(e.placeIn(d.set).at); i < d.proven {
 		d.proven--
 		d.swap(i, d.proven)
 	}
@@ -39,7 +39,7 @@ func (d *duel) swap(i, j int) {
 }
 
 func (d *duel) touch(e *entry) {
-	i := int(e.in(d.set).at)
+	i := int(e.placeIn(d.set).at)
 	if i >= d.proven && e.record.proven() {
 		d.swap(i, d.proven)
 		d.proven++
@@ -53,21 +53,21 @@ func (d *duel) pick(f skips) *entry {
 	if len(d.list) == 0 {
 		return nil
 	}
-	low, high := d.side()
-	if first := d.fight(f, low, high); first != nil {
+	low, high := d.bounds()
+	if first := d.drawTwo(f, low, high); first != nil {
 		return first
 	}
 	return d.scan(f)
 }
 
-// side is the bounds of those to draw from. While strangers are the fewer they get 2 to 10 % of the draws; where nearly
-// all are strangers they have to be used.
-func (d *duel) side() (low, high int) {
-	strangers := len(d.list) - d.proven
-	if strangers == 0 || d.proven == 0 {
+// bounds returns the part of the list to draw from. While unproven proxies are the minority, they get 2 to 10 % of the draws. If
+// nearly all are unproven, they have to be used.
+func (d *duel) bounds() (low, high int) {
+	unproven := len(d.list) - d.proven
+	if unproven == 0 || d.proven == 0 {
 		return 0, len(d.list)
 	}
-	part := float64(strangers) / float64(len(d.list))
+	part := float64(unproven) / float64(len(d.list))
 	share := 0.02 + 0.16*part
 	if part > 0.5 {
 		share = 0.1 + 1.8*(part-0.5)
@@ -78,10 +78,11 @@ func (d *duel) side() (low, high int) {
 	return 0, d.proven
 }
 
-func (d *duel) fight(f skips, low, high int) (best *entry) {
+// drawTwo draws pairs from a part of the list until one of a pair is not skipped.
+func (d *duel) drawTwo(f skips, low, high int) (best *entry) {
 	among := d.list[low:high]
 	for range draws / 2 {
-		// Both are read from memory at once.
+		// Both are loaded before either is used, so that the processor waits for memory once.
 		a, b := among[rand.IntN(len(among))], among[rand.IntN(len(among))]
 		switch skipA, skipB := f.skip(a), f.skip(b); {
 		case !skipA && !skipB && a != b:

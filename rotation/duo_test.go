@@ -19,7 +19,7 @@ import (
 // pick asks both for a proxy, and reports whether there was one.
 func (d *duo) pick(t *rapid.T, need rotation.Need) bool {
 	offered := d.plain.offered(need)
-	if d.most > wakeups {
+	if d.most > maxWakeups {
 		offered = d.plain.usable(need)
 	}
 	want := d.plain.refuse(need)
@@ -40,7 +40,7 @@ func (d *duo) pick(t *rapid.T, need rotation.Need) bool {
 		t.Fatalf("pick %+v: got %s, want one of %s", need, lease.ID(), names(offered))
 	}
 	m := offered[i]
-	if need.ID == "" && d.most <= wakeups {
+	if need.ID == "" && d.most <= maxWakeups {
 		d.choice(t, need, m, offered, lease.Probe())
 	}
 	ticket, event := d.plain.take(m, need.Host)

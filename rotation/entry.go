@@ -9,93 +9,94 @@ import (
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
-// entry is one proxy and what is known of it. The pool's lock guards it. It is what an attempt through a proxy that works
-// reads and writes, in 64 bytes, a line of a processor's cache: among 100,000 proxies a pick waits for memory more than for
-// anything else, and what is near is found sooner.
+// entry is one proxy of the pool and its state. The pool's lock guards it.
+//
+// The fields of entry are what an attempt through a healthy proxy reads and writes. They fill one cache line of 64 bytes: with
+// 100,000 proxies, a pick waits for memory more than for anything else.
 type entry struct {
-	*seldom
-	proxy    *proxylist.Proxy
-	free     time.Duration // when its rate lets the next attempt start
-	record   record
-	interval float32       // between two attempts, in nanoseconds; zero without a rate
-	index    outlier.Proxy // of the evidence about it
-	inflight uint16
-	most     uint16 // in flight at once
-	gone     bool   // no longer of the pool
-	troubled bool   // its breaker is not closed
-	avoided  bool   // another worker found it dead, until avoid
-	resting  bool   // for some host, or more
+	*coldState
+	proxy       *proxylist.Proxy
+	free        time.Duration // when the proxy's rate allows the next attempt
+	record      record
+	interval    float32       // between two attempts, in nanoseconds; zero without a rate
+	index       outlier.Proxy // of the evidence about the proxy
+	inflight    uint16        // attempts in flight
+	maxInflight uint16
+	gone        bool // the proxy left the pool; results of its leases do not count
+	notClosed   bool // the breaker is open or half-open
+	avoided     bool // another worker found the proxy dead; see avoidedUntil
+	cooling     bool // the proxy has a cooldown for at least one host
 }
 
-// seldom is what is needed when a proxy changes its class.
-type seldom struct {
-	breaker   breaker.Breaker
-	changed   uint64        // the number of the last lease before the breaker's state changed last
-	places    []place       // one for each set, and some of sets that are no more; in home while there are few
-	avoid     time.Duration // until when it is spare, by another worker's judgement
-	wake      time.Duration // when it is looked at again; zero when it is not in line for that
-	avoidedBy string        // the worker
-	weight    int32
-	hosts     int32 // that it rests for
-	home      [2]place
+// coldState is what is needed only when a proxy changes its class.
+type coldState struct {
+	breaker      breaker.Breaker
+	changed      uint64        // the number of the last lease before the breaker's state changed
+	places       []place       // one for each set, and stale ones of dropped sets
+	avoidedUntil time.Duration // the end of another worker's finding
+	wakesAt      time.Duration // when the class is checked again; zero without a timer
+	avoidedBy    string        // the worker whose finding it is
+	weight       int32
+	cooldowns    int32    // hosts for which the proxy cools down
+	home         [2]place // the memory of places while they are few
 }
 
 func newEntry(proxy *proxylist.Proxy, group *breaker.Group) *entry {
-	e := &entry{seldom: new(seldom)}
+	e := &entry{coldState: new(coldState)}
 	group.Init(&e.breaker)
 	e.places = e.home[:0]
 	e.describe(proxy)
 	return e
 }
 
-// describe takes the word of the list about the proxy.
+// describe sets what the list says about the proxy.
 func (e *entry) describe(proxy *proxylist.Proxy) {
 	e.proxy = proxy
-	e.most, e.interval, e.weight = math.MaxUint16, 0, int32(max(1, min(proxy.Weight, 1000)))
+	e.maxInflight, e.interval, e.weight = math.MaxUint16, 0, int32(max(1, min(proxy.Weight, 1000)))
 	if proxy.MaxInflight > 0 {
-		e.most = uint16(min(proxy.MaxInflight, math.MaxUint16))
+		e.maxInflight = uint16(min(proxy.MaxInflight, math.MaxUint16))
 	}
 	if proxy.Rate > 0 {
 		e.interval = float32(float64(time.Second) / proxy.Rate)
 	}
 }
 
-// never is the time of what does not come by itself.
+// never is the time of an event that does not happen by itself.
 const never = time.Duration(1<<63 - 1)
 
-// class is what can be done with the proxy now, and when that may change by itself.
+// class returns what a pick may do with the proxy now, and when that may change by itself.
 func (e *entry) class(now time.Duration) (c class, at time.Duration) {
-	if e.gone || e.inflight >= e.most {
-		return out, never
+	if e.gone || e.inflight >= e.maxInflight {
+		return unavailable, never
 	}
 	var until time.Duration
-	if e.troubled {
+	if e.notClosed {
 		until = e.breaker.Until()
 	}
 	switch at = max(until, e.free); {
 	case at > now:
-		return out, at
+		return unavailable, at
 	case e.isAvoided(now):
-		return spare, e.avoid
+		return avoided, e.avoidedUntil
 	case until == 0:
-		return ready, never
+		return available, never
 	}
-	return due, never
+	return probeable, never
 }
 
-// isAvoided reports whether another worker's judgement makes it spare.
-func (e *entry) isAvoided(now time.Duration) bool { return e.avoided && e.avoid > now }
+// isAvoided reports whether another worker's finding holds.
+func (e *entry) isAvoided(now time.Duration) bool { return e.avoided && e.avoidedUntil > now }
 
-// cost orders two proxies: what the score lacks, times the attempts that would be under way.
+// cost orders two proxies for the performance strategy: what the score lacks, times the attempts that would be in flight.
 func (e *entry) cost(pace float64) float64 {
 	return (float64(e.inflight) + 1) * (1.1 - e.record.score(pace))
 }
 
-// burst is how far ahead of its rate a proxy may be used: rates below ten a second are kept one by one.
+// burst is how far ahead of its rate a proxy may be used. Rates below ten a second have no burst.
 const burst = 100 * time.Millisecond
 
-// start counts an attempt that begins now, by GCRA (ITU-T I.371): free is the theoretical arrival time less the burst. It
-// reports whether the proxy cannot take another one now.
+// start counts an attempt that begins now. It reports whether the proxy can take no other attempt now. The rate is limited
+// by GCRA (ITU-T I.371): free is the theoretical arrival time less the burst.
 func (e *entry) start(now time.Duration) (spent bool) {
 	e.inflight++
 	if interval := time.Duration(e.interval); interval > 0 {
@@ -104,59 +105,11 @@ func (e *entry) start(now time.Duration) (spent bool) {
 			e.free = now + interval
 		}
 	}
-	return e.inflight >= e.most || e.free > now
+	return e.inflight >= e.maxInflight || e.free > now
 }
 
-// line is the proxies that become usable by themselves, the next one first. An entry stands in it at most once for each time
-// that it was found to be earlier than known before; what is outdated is found out when its time comes.
-type line []waiting
-
-type waiting struct {
-	at time.Duration
-	e  *entry
-}
-
-// late reports whether somebody's time has come.
-func (l line) late(now time.Duration) bool { return len(l) > 0 && l[0].at <= now }
-
-func (l *line) push(w waiting) {
-	*l = append(*l, w)
-	q := *l
-	for i := len(q) - 1; i > 0; {
-		parent := (i - 1) / 2
-		if q[parent].at <= q[i].at {
-			return
-		}
-		q[i], q[parent] = q[parent], q[i]
-		i = parent
-	}
-}
-
-func (l *line) pop() *entry {
-	q := *l
-	first, last := q[0].e, len(q)-1
-	q[0] = q[last]
-	q[last] = waiting{}
-	q = q[:last]
-	*l = q
-	for i := 0; ; {
-		child := 2*i + 1
-		if child >= last {
-			return first
-		}
-		if child+1 < last && q[child+1].at < q[child].at {
-			child++
-		}
-		if q[i].at <= q[child].at {
-			return first
-		}
-		q[i], q[child] = q[child], q[i]
-		i = child
-	}
-}
-
-// in is the place in a set; nil if the proxy is no member.
-func (e *entry) in(set uint64) *place {
+// placeIn returns the place in a set; nil if the proxy is no member.
+func (e *entry) placeIn(set uint64) *place {
 	for i := range e.places {
 		if e.places[i].set == set {
 			return &e.places[i]
@@ -165,41 +118,41 @@ func (e *entry) in(set uint64) *place {
 	return nil
 }
 
-// refresh puts the proxy where it belongs now.
+// refresh moves the proxy to its present class in every set, and sets a timer for the next change.
 func (p *Pool) refresh(e *entry, now time.Duration) {
-	p.count(e)
+	p.countUnhealthy(e)
 	c, at := e.class(now)
 	for i := range e.places {
-		if s := p.live(e.places[i].set); s != nil {
-			s.move(e, &e.places[i], c)
+		if s := p.liveSet(e.places[i].set); s != nil {
+			s.place(e, &e.places[i], c)
 		}
 	}
-	if at != never && (e.wake == 0 || at < e.wake) {
-		e.wake = at
-		p.line.push(waiting{at, e})
+	if at != never && (e.wakesAt == 0 || at < e.wakesAt) {
+		e.wakesAt = at
+		p.timers.push(at, e)
 	}
 }
 
-// count notes whether the proxy is open or on probation, and how many are.
-func (p *Pool) count(e *entry) {
-	before := e.troubled
-	e.troubled = !e.gone && e.breaker.Until() != 0
+// countUnhealthy keeps notClosed, and the pool's count of proxies whose breaker is not closed.
+func (p *Pool) countUnhealthy(e *entry) {
+	before := e.notClosed
+	e.notClosed = !e.gone && e.breaker.Until() != 0
 	switch {
-	case e.troubled && !before:
-		p.troubled++
-	case before && !e.troubled:
-		p.troubled--
+	case e.notClosed && !before:
+		p.unhealthy++
+	case before && !e.notClosed:
+		p.unhealthy--
 	}
 }
 
-// wakeups bounds how many proxies one pick looks at because their time has come; the next pick goes on.
-const wakeups = 32
+// maxWakeups bounds how many expired timers one pick handles. The next pick handles the rest.
+const maxWakeups = 32
 
-// wake looks at those whose time has come.
-func (p *Pool) wake(now time.Duration, most int) {
-	for ; most > 0 && p.line.late(now); most-- {
-		e := p.line.pop()
-		e.wake = 0
+// wake refreshes proxies whose timer has expired, at most limit.
+func (p *Pool) wake(now time.Duration, limit int) {
+	for ; limit > 0 && p.timers.expired(now); limit-- {
+		e := p.timers.pop().value
+		e.wakesAt = 0
 		p.refresh(e, now)
 	}
 }

@@ -1,6 +1,6 @@
 package rotation
 
-// hash is FNV-1a over a and b, with the bits spread afterwards: the same on every worker.
+// hash is FNV-1a over a and b, with the bits spread afterwards. It is the same on every worker.
 func hash(a, b string) uint64 {
 	h := uint64(14695981039346656037)
 	for _, s := range [2]string{a, b} {
@@ -12,18 +12,18 @@ func hash(a, b string) uint64 {
 	return spread(h)
 }
 
-// spread is a step of MurmurHash3: FNV leaves the high bits of short texts alike.
+// spread is a step of MurmurHash3: FNV leaves the high bits of short strings alike.
 func spread(h uint64) uint64 {
 	h ^= h >> 33
 	h *= 0xff51afd7ed558ccd
 	return h ^ h>>33
 }
 
-// aged is a map that forgets by age: when its young half is full, the old half goes. A key that is asked for is young again.
+// aged is a bounded map with two halves: when the young half is full, the old half is dropped. A key that is read becomes young.
 type aged[V any] struct{ young, old map[uint64]V }
 
-// most bounds what is remembered of targets, sessions, and pairs of proxy and host.
-const most = 1 << 16
+// maxRemembered bounds the moved sessions and the pairs of proxy and host that are remembered.
+const maxRemembered = 1 << 16
 
 func (a *aged[V]) get(key uint64) (v V, ok bool) {
 	if v, ok = a.young[key]; ok {
@@ -37,7 +37,7 @@ func (a *aged[V]) get(key uint64) (v V, ok bool) {
 }
 
 func (a *aged[V]) put(key uint64, v V) {
-	if a.young == nil || len(a.young) >= most/2 {
+	if a.young == nil || len(a.young) >= maxRemembered/2 {
 		a.young, a.old = map[uint64]V{}, a.young
 	}
 	a.young[key] = v

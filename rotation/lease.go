@@ -8,68 +8,69 @@ import (
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
-// Kind is what an attempt says about its proxy.
+// Kind classifies what an attempt says about its proxy.
 type Kind uint8
 
 // The kinds of a verdict.
 const (
 	Neutral     Kind = iota // nothing
-	Delivered               // the proxy did its work, whatever the target said
-	ProxyFault              // the proxy did not
-	Unclear                 // proxy or target: counts unless the target is known to fail through others too
-	TargetFault             // the target did not answer as it should; the proxy is not to blame
-	PairFault               // this host does not serve this proxy
-	Refused                 // this proxy does not serve this host: counts once it refuses most of what it is asked for
+	Delivered               // the proxy relayed a response, whatever its status
+	ProxyFault              // the proxy failed
+	Unclear                 // the proxy or the target failed; package outlier decides whether it counts
+	TargetFault             // the target failed, and the proxy reached it
+	PairFault               // this host bans this proxy
+	Refused                 // this proxy refuses this host; it counts once the proxy fails most of the time
 )
 
-// Verdict is what became of an attempt.
+// Verdict is what an attempt reports about its proxy.
 type Verdict struct {
 	Kind Kind
-	// Host is the one that the attempt ended at, "host:port"; empty means the lease's.
+	// Host is where the attempt ended, "host:port", after redirects; empty means the host of the pick.
 	Host string
-	// Answered tells of an Unclear one that there was an answer, the target's or one in its place.
+	// Answered says of an Unclear verdict that a response came, from the target or from somebody in its place.
 	Answered bool
-	// Hurried tells that the job's own time was over, before the attempt's: that counts only if a proxy could have been faster.
+	// Hurried says that the job's own time was over before the attempt's. The verdict counts only if a proxy could have been
+	// faster.
 	Hurried bool
-	// CoolDown rests the pair of proxy and host; zero with PairFault and Refused means 5 min.
+	// CoolDown is how long the proxy is not used for this host. With PairFault and Refused, zero means 5 min.
 	CoolDown time.Duration
-	// Trip opens the breaker at once for this long.
+	// Trip opens the breaker at once, for this long; zero means that it does not.
 	Trip    time.Duration
 	Latency time.Duration
 	Reason  string
 }
 
-// Lease is a proxy taken for one attempt. Report settles it; a deferred Release settles it as neutral when nothing else did.
-// The zero value is settled.
+// Lease is one attempt's claim on a proxy. Report ends it. A deferred Release ends it without evidence if nothing else did. The
+// zero value is a lease that has ended. A lease belongs to one goroutine at a time.
 type Lease struct {
 	pool   *Pool
 	entry  *entry
 	proxy  *proxylist.Proxy
 	host   string
-	number uint64         // of the pool's leases
-	permit breaker.Permit // of a probe; settled for a proxy whose breaker was closed
+	number uint64         // orders the leases of a pool
+	permit breaker.Permit // of a probe; the zero value if the breaker was closed
 }
 
-// Proxy is the proxy that was taken.
+// Proxy returns the proxy.
 func (l *Lease) Proxy() *proxylist.Proxy { return l.proxy }
 
-// ID is its id.
+// ID returns the proxy's id.
 func (l *Lease) ID() string { return l.proxy.ID }
 
-// Probe reports whether the attempt decides about a half-open breaker.
+// Probe reports whether the attempt probes a half-open breaker.
 func (l *Lease) Probe() bool { return l.permit.Probe() }
 
-// Works reports whether the proxy reached a target within the last ten minutes.
+// Works reports whether the proxy is healthy: it relayed a response within the last ten minutes.
 func (l *Lease) Works() bool {
 	l.pool.mu.Lock()
 	defer l.pool.mu.Unlock()
 	return !l.entry.gone && l.pool.judge.Healthy(l.entry.index, l.pool.group.Now())
 }
 
-// Release settles the lease as neutral, unless it is settled.
+// Release ends the lease without evidence, unless it has ended.
 func (l *Lease) Release() { l.Report(Verdict{}) }
 
-// Report settles the lease and returns what changed. A second call does nothing.
+// Report ends the lease and returns the breaker events that the verdict caused. A second call does nothing.
 func (l *Lease) Report(v Verdict) []Event {
 	if l.entry == nil {
 		return nil
@@ -79,10 +80,10 @@ func (l *Lease) Report(v Verdict) []Event {
 	now := p.group.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	full := e.inflight >= e.most
+	full := e.inflight >= e.maxInflight
 	e.inflight--
 	if e.gone {
-		l.permit.Release() // what became of it says nothing of the pool that is there now
+		l.permit.Release() // the proxy left the pool: the verdict says nothing about the present one
 		return nil
 	}
 	if (v.Kind == PairFault || v.Kind == Refused) && v.CoolDown == 0 {
@@ -91,11 +92,11 @@ func (l *Lease) Report(v Verdict) []Event {
 	if v.Host != "" {
 		l.host = v.Host
 	}
-	rested := v.CoolDown > 0 && p.rests.begin(e, l.host, now+v.CoolDown).asked
+	leftSet := v.CoolDown > 0 && p.cooldowns.start(e, l.host, now+v.CoolDown).hasSet
 	probe := l.Probe()
 	changed, outage := l.apply(e, &v, now)
 	p.noteChange(e, changed)
-	p.moved(e, now, full || probe || rested || v.Trip > 0 || changed.Changed()) // a trip may lengthen a rest, and that is no change
+	p.updatePlaces(e, now, full || probe || leftSet || v.Trip > 0 || changed.Changed()) // a trip may lengthen an open time without a change of state
 	return append(event(l.proxy, changed), outage...)
 }
 
@@ -145,16 +146,16 @@ func (l *Lease) apply(e *entry, v *Verdict, now time.Duration) (changed breaker.
 	return changed, append(p.outageEvents(ruling.Outage, now), p.lateFailures(ruling.Late, now)...)
 }
 
-// attempt is what the evidence is told of the lease.
+// attempt returns the facts of the lease for the judge.
 func (l *Lease) attempt(e *entry, v *Verdict, now time.Duration) outlier.Attempt {
 	return outlier.Attempt{
 		Proxy: e.index, Site: siteOf(l.host), Began: max(0, now-v.Latency), Ended: now, Number: l.number, Probe: l.Probe(),
-		Answered: v.Answered, Closed: len(l.pool.list) - l.pool.troubled,
+		Answered: v.Answered, Closed: len(l.pool.list) - l.pool.unhealthy,
 	}
 }
 
-// failure counts a failure against the proxy, unless its breaker has changed its state since it was picked. A closed breaker
-// counts nothing else, so that only now a permit is needed for one.
+// failure counts a failure against the proxy, unless the breaker's state has changed since the pick. A closed breaker counts
+// nothing but failures, so a permit is taken only here.
 func (l *Lease) failure(e *entry, target uint64, reason string) breaker.Event {
 	if !l.Probe() {
 		if e.changed >= l.number {

@@ -2,17 +2,16 @@ package rotation
 
 import "math/rand/v2"
 
-// levels keeps the proxies in one row for each number of attempts under way, whoever came into the row first in front. So the
-// first of the lowest row is the least used, and of equals the one that has been so for longest; every change costs the same,
-// where a heap would wait for memory once a level.
+// levels is a bucket queue of proxies, ordered by attempts in flight. Ties go to the proxy that entered its row first. The head
+// of the lowest row is the least used. Every change costs O(1), where a heap would miss the cache once a level.
 type levels struct {
 	dense
-	nodes  []node // beside dense's list
-	rows   []row
-	lowest int // no row below holds anything
+	nodes  []node // parallel to the list of dense
+	rows   []row  // by attempts in flight
+	lowest int    // all rows below are empty
 }
 
-// node links a proxy to its neighbours in its row, by their places.
+// node links a proxy to its neighbours in its row, by their indexes.
 type node struct{ prev, next, row int32 }
 
 type row struct{ head, tail int32 }
@@ -24,10 +23,10 @@ func (l *levels) add(e *entry) {
 }
 
 func (l *levels) remove(e *entry) {
-	i, last := e.in(l.set).at, int32(len(l.list)-1)
+	i, last := e.placeIn(l.set).at, int32(len(l.list)-1)
 	l.unlink(i)
 	if i != last {
-		// The last one moves into the gap, as it does in dense.
+		// The last proxy moves into the gap, as in dense.
 		n := l.nodes[last]
 		l.nodes[i] = n
 		*l.before(n) = i
@@ -38,14 +37,14 @@ func (l *levels) remove(e *entry) {
 }
 
 func (l *levels) touch(e *entry) {
-	i, level := e.in(l.set).at, int32(e.inflight)
+	i, level := e.placeIn(l.set).at, int32(e.inflight)
 	if l.nodes[i].row != level {
 		l.unlink(i)
 		l.link(i, level)
 	}
 }
 
-// link puts place i at the end of a row.
+// link puts index i at the end of a row.
 func (l *levels) link(i, level int32) {
 	for len(l.rows) <= int(level) {
 		l.rows = append(l.rows, row{nowhere, nowhere})
@@ -64,7 +63,7 @@ func (l *levels) unlink(i int32) {
 	*l.after(n) = n.prev
 }
 
-// before is what points at n from in front, after what does from behind.
+// before returns the link that points forward to n, after the one that points back to n.
 func (l *levels) before(n node) *int32 {
 	if n.prev == nowhere {
 		return &l.rows[n.row].head
@@ -79,8 +78,8 @@ func (l *levels) after(n node) *int32 {
 	return &l.nodes[n.next].prev
 }
 
-// pick is the first that is not skipped. Those that are go to the end of their row, so that the next pick does not meet them
-// again at once.
+// pick returns the first proxy that is not skipped. Skipped ones go to the end of their row, so that the next pick does not meet
+// them at once.
 func (l *levels) pick(f skips) *entry {
 	for l.lowest < len(l.rows) && l.rows[l.lowest].head == nowhere {
 		l.lowest++
@@ -109,7 +108,7 @@ func (l *levels) pick(f skips) *entry {
 	return nil
 }
 
-// sample is the least used of a few at random.
+// sample returns the least used of a few random proxies.
 func (l *levels) sample(f skips) (best *entry) {
 	for range draws {
 		if e := l.list[rand.IntN(len(l.list))]; (best == nil || e.inflight < best.inflight) && !f.skip(e) {

@@ -65,7 +65,7 @@ type stay struct {
 }
 
 // wakeups is how many proxies a pick looks at because their time has come: with more of them it need not find the best.
-const wakeups = 32
+const maxWakeups = 32
 
 func newDuo(t *rapid.T, most int) *duo {
 	d := &duo{strategy: rapid.SampledFrom(strategies()).Draw(t, "strategy"), most: most, sessions: map[string]stay{}}

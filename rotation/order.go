@@ -2,16 +2,16 @@ package rotation
 
 import "math/rand/v2"
 
-// order is one strategy's arrangement of the proxies that are ready. No operation costs more the
-// more there are; pick only does when it has to skip nearly all of them.
+// order arranges the available proxies of a set for one strategy. The cost of an operation does not grow with their number,
+// except for a pick that has to skip nearly all of them.
 type order interface {
 	len() int
 	all() []*entry
 	add(e *entry)
 	remove(e *entry)
-	// touch tells that what the order judges by has changed: load, record or weight.
+	// touch updates the order after a change of the proxy's load or record.
 	touch(e *entry)
-	// pick is the strategy's choice; nil when every one is skipped.
+	// pick returns the strategy's choice; nil if every proxy is skipped.
 	pick(f skips) *entry
 }
 
@@ -31,7 +31,7 @@ func newOrder(s Strategy, set uint64, p *Pool) order {
 	return &ring{dense: d}
 }
 
-// draws is how often a strategy draws again before every proxy is looked at in turn. Reliable ones it does not look for further:
+// draws is how often a strategy draws before it checks every proxy in turn. A pick that wants only reliable proxies stops there:
 // there may be none among very many.
 const draws = 16
 
@@ -39,7 +39,7 @@ func (d *dense) all() []*entry { return d.list }
 
 func (d *dense) touch(*entry) {}
 
-// scan is any proxy that is not skipped; none if only a reliable one is wanted.
+// scan returns any proxy that is not skipped; nil if only a reliable one is wanted.
 func (d *dense) scan(f skips) *entry {
 	if len(d.list) == 0 || f.judge != nil {
 		return nil
@@ -55,7 +55,7 @@ func (d *dense) scan(f skips) *entry {
 	return nil
 }
 
-// ring takes one after the other.
+// ring picks one proxy after the other.
 type ring struct {
 	dense
 	next int
@@ -75,7 +75,7 @@ func (r *ring) pick(f skips) *entry {
 	return r.scan(f)
 }
 
-// lottery takes any.
+// lottery picks any proxy.
 type lottery struct{ dense }
 
 func (l *lottery) pick(f skips) *entry {

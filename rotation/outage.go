@@ -72,7 +72,7 @@ func (p *Pool) outageEvents(c outlier.OutageChange, now time.Duration) []Event {
 func (p *Pool) lateFailures(late []outlier.LateFailure, now time.Duration) (opened []Event) {
 	for _, f := range late {
 		e := p.entries[f.Proxy]
-		if e.troubled || e.changed >= f.Number {
+		if e.notClosed || e.changed >= f.Number {
 			continue
 		}
 		permit, _, _ := e.breaker.Allow()

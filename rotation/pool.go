@@ -1,15 +1,12 @@
 // Package rotation chooses the proxy for the next attempt.
 //
-// Proxies whose breaker rests are left out before the strategy chooses, by a look that changes nothing; only the chosen one
-// gives a permit. A pick is a Lease that is settled once with a Verdict. Bans and Retry-After cool a pair of proxy and host
-// without touching the breaker, and a target that fails through several proxies is held to blame itself. A failure at a target
-// that nobody knows is held against the proxy when another one delivers from there, or when there are too many in a row to be bad
-// luck.
+// A Pick filters the proxies by the state of their breakers without locking a breaker, asks the strategy, and takes a permit only
+// from the chosen proxy. It returns a Lease, which ends with one Verdict. The package outlier decides whether a failure
+// counts against the proxy, and the proxy's breaker counts it. A ban and a Retry-After cool down a pair of proxy and host, and the
+// breaker does not change.
 package rotation
 
 import (
-	"fmt"
-	"iter"
 	"runtime"
 	"slices"
 	"sync"
@@ -20,77 +17,50 @@ import (
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
-// Strategy is how one of the usable proxies is chosen.
-type Strategy string
-
-// The strategies.
-const (
-	RoundRobin  Strategy = "round_robin" // one after the other
-	Random      Strategy = "random"      // any of them
-	Weighted    Strategy = "weighted"    // by weight, spread evenly
-	LeastUsed   Strategy = "least_used"  // the one with the fewest attempts under way, then the one unused for longest
-	Performance Strategy = "performance" // the better of two at random, by success and latency; strangers get 2 to 10 %
-)
-
-// Strategies are all of them.
-func Strategies() []Strategy { return []Strategy{RoundRobin, Random, Weighted, LeastUsed, Performance} }
-
-// ParseStrategy reads a strategy's name; an empty one is RoundRobin.
-func ParseStrategy(name string) (Strategy, error) {
-	s := Strategy(name)
-	if name == "" {
-		return RoundRobin, nil
-	}
-	if slices.Contains(Strategies(), s) {
-		return s, nil
-	}
-	return "", fmt.Errorf("strategy %q is none of round_robin, random, weighted, least_used, performance", name)
-}
-
-// Config is what a Pool is made of. The zero value is usable.
+// Config configures a Pool. The zero value is usable.
 type Config struct {
-	// Strategy is RoundRobin when empty.
+	// Strategy is the first strategy; empty means RoundRobin.
 	Strategy Strategy
-	// Breaker is how each proxy is judged.
+	// Breaker configures the breaker of each proxy.
 	Breaker breaker.Config
-	// SessionTTL is how long a session that had to move stays where it moved to after its last use; zero means 10 min.
+	// SessionTTL is how long a session that had to move stays with its new proxy after its last use; zero means 10 min.
 	SessionTTL time.Duration
 }
 
-// Pool is the proxies and their state. Make one with New; it may be shared between goroutines.
+// Pool holds proxies and their state. Make one with New. It may be shared between goroutines.
 //
-// What each operation costs hardly grows with the number of proxies: those that can be used stand in
-// sets without gaps, one for all and one for each filter that jobs ask for, and a proxy whose state changes moves between
-// classes of the sets that it is in. One lock guards all of it and is held for a few hundred nanoseconds; what takes longer,
-// such as a new list, is done in small steps.
+// The cost of an operation hardly grows with the number of proxies. Sets index the proxies by what a pick may do with them now:
+// one set for all proxies, and one for each filter that jobs ask for. A proxy whose state changes moves within its sets. One
+// lock guards everything. It is held for a few hundred nanoseconds: longer work, such as a new list, is done in batches.
 type Pool struct {
 	cfg   Config
 	group *breaker.Group
 
-	// build is held while a set or a list is made, before mu.
+	// build serialises the making of sets, tables and lists. It is locked before mu.
 	build sync.Mutex
 
-	mu       sync.Mutex
-	strategy Strategy
-	list     []*entry // as given; a new one with each Replace
-	version  uint64   // of list
-	byID     map[string]*entry
-	words    *words        // of list; nil while Replace changes it
-	slots    [maxSets]*set // slot 0 is of all proxies
-	sets     map[filter]*set
-	setIDs   uint64
-	line     line // of those that become usable by themselves
-	rests    rests
-	judge    outlier.Judge // whether a failure counts
-	entries  []*entry      // by index of the judge
-	pins     aged[pin]
-	picks    uint64
-	leases   uint64  // that were started
-	probing  float64 // the part of a probe that the picks since the last one have earned
-	pace     float64 // mean latency of good attempts, in nanoseconds
-	troubled int     // proxies that are open or on probation
+	// mu guards all fields below and the state of every entry.
+	mu          sync.Mutex
+	strategy    Strategy
+	list        []*entry // in the order given; Replace makes a new one
+	version     uint64   // of list
+	byID        map[string]*entry
+	index       *tagIndex       // of list; nil while Replace changes it
+	slots       [maxSets]*set   // slot 0 holds the set of all proxies
+	sets        map[filter]*set // of all filters but the empty one
+	setIDs      uint64
+	timers      timers[*entry] // of proxies that become available by themselves
+	cooldowns   cooldowns
+	judge       outlier.Judge // decides whether a failure counts
+	entries     []*entry      // by the judge's index
+	pins        aged[pin]
+	picks       uint64  // so far
+	leases      uint64  // started so far
+	probeCredit float64 // the share of a probe that picks have earned since the last probe
+	pace        float64 // mean latency of good attempts, in nanoseconds
+	unhealthy   int     // proxies whose breaker is not closed
 
-	leaveTests bool // picks leave those that are due for a probe to others
+	leaveTests bool // picks leave probes to a health checker
 }
 
 // New makes an empty pool.
@@ -100,7 +70,7 @@ func New(cfg Config) *Pool {
 	}
 	p := &Pool{
 		cfg: cfg, group: breaker.NewGroup(cfg.Breaker), strategy: RoundRobin, byID: map[string]*entry{}, sets: map[filter]*set{},
-		rests: rests{byHost: map[string]*hostRests{}}, probing: 1, words: newWords(nil),
+		cooldowns: cooldowns{byHost: map[string]*hostCooldowns{}}, probeCredit: 1, index: newTagIndex(nil),
 	}
 	if cfg.Strategy != "" {
 		p.strategy = cfg.Strategy
@@ -109,76 +79,42 @@ func New(cfg Config) *Pool {
 	return p
 }
 
-// SetStrategy changes the strategy from the next pick on, an empty one to RoundRobin, and returns the one before. What is
-// known of the proxies stays.
-func (p *Pool) SetStrategy(s Strategy) (before Strategy) {
-	if s == "" {
-		s = RoundRobin
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	before = p.strategy
-	if s == before {
-		return before
-	}
-	p.strategy = s
-	for _, set := range p.slots {
-		if set == nil {
-			continue
-		}
-		old := set.ready
-		set.ready = newOrder(s, set.id, p)
-		for _, e := range old.all() {
-			e.in(set.id).at = nowhere
-			set.ready.add(e)
-		}
-	}
-	return before
-}
-
-// Strategy is the one in force.
-func (p *Pool) Strategy() Strategy {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.strategy
-}
-
-// Change says what Replace did.
+// Change counts what Replace did.
 type Change struct{ Added, Removed, Changed int }
 
-// step is how many proxies are put in place under one hold of the lock.
-const step = 128
+// batchSize is how many proxies are handled while the lock is held once.
+const batchSize = 128
 
-// Replace makes proxies the pool. A proxy whose id stays keeps its state, whatever else changes about it; of two proxies
-// with one id the first counts. Picks go on meanwhile.
+// Replace makes proxies the list of the pool. A proxy whose id stays keeps its state, whatever else changes about it. Of two
+// proxies with the same id the first one counts. Picks go on meanwhile.
 func (p *Pool) Replace(proxies []proxylist.Proxy) (c Change) {
 	p.build.Lock()
 	defer p.build.Unlock()
-	list, byID, todo, fresh := p.sort(proxies, &c)
+	list, byID, todo, fresh := p.compare(proxies, &c)
 	p.mu.Lock()
-	p.words = nil
+	p.index = nil
 	p.mu.Unlock()
-	for part := range slices.Chunk(todo, step) {
-		p.settle(part, fresh)
-		runtime.Gosched() // whoever waits for the lock comes before the next part
+	for part := range slices.Chunk(todo, batchSize) {
+		p.install(part, fresh)
+		runtime.Gosched() // a waiting pick gets the lock before the next batch
 	}
-	for part := range slices.Chunk(p.missing(byID), step) {
+	for part := range slices.Chunk(p.removed(byID), batchSize) {
 		p.retire(part)
 		c.Removed += len(part)
 		runtime.Gosched()
 	}
-	w := newWords(list)
+	w := newTagIndex(list)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.list, p.byID, p.words = list, byID, w
+	p.list, p.byID, p.index = list, byID, w
 	p.version++
 	return c
 }
 
-// sort finds out which proxies are known, and which there is something to do about. The entries of new ones are made here,
-// beside the lock; fresh is the new word about known ones. Only Replace writes the list, byID and what an entry's proxy is, so
-// they may be read without the lock here.
-func (p *Pool) sort(proxies []proxylist.Proxy, c *Change) (list []*entry, byID map[string]*entry, todo []*entry, fresh map[*entry]*proxylist.Proxy) {
+// compare compares a new list with the pool. It makes the entries of new proxies, and returns what is to be installed: new
+// entries, and known ones whose description changed; fresh has the new descriptions. It runs without the lock: only Replace
+// writes list, byID and the descriptions, and build serialises Replace.
+func (p *Pool) compare(proxies []proxylist.Proxy, c *Change) (list []*entry, byID map[string]*entry, todo []*entry, fresh map[*entry]*proxylist.Proxy) {
 	list, byID, fresh = make([]*entry, 0, len(proxies)), make(map[string]*entry, len(proxies)), map[*entry]*proxylist.Proxy{}
 	for i := range min(len(proxies), maxPool) {
 		proxy := proxies[i]
@@ -201,8 +137,8 @@ func (p *Pool) sort(proxies []proxylist.Proxy, c *Change) (list []*entry, byID m
 	return list, byID, todo, fresh
 }
 
-// settle puts new and changed proxies into the sets.
-func (p *Pool) settle(part []*entry, fresh map[*entry]*proxylist.Proxy) {
+// install puts new and changed proxies into the sets.
+func (p *Pool) install(part []*entry, fresh map[*entry]*proxylist.Proxy) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.group.Now()
@@ -222,7 +158,7 @@ func (p *Pool) settle(part []*entry, fresh map[*entry]*proxylist.Proxy) {
 	}
 }
 
-// enroll gives a new proxy its place in the evidence.
+// enroll gives a new proxy its index of the judge.
 func (p *Pool) enroll(e *entry) {
 	e.index = p.judge.Add()
 	if int(e.index) == len(p.entries) {
@@ -231,8 +167,8 @@ func (p *Pool) enroll(e *entry) {
 	p.entries[e.index] = e
 }
 
-// missing is those of the present list that are not in byID.
-func (p *Pool) missing(byID map[string]*entry) (out []*entry) {
+// removed returns the proxies of the current list that are not in byID.
+func (p *Pool) removed(byID map[string]*entry) (out []*entry) {
 	for _, e := range p.list {
 		if byID[e.proxy.ID] != e {
 			out = append(out, e)
@@ -241,14 +177,14 @@ func (p *Pool) missing(byID map[string]*entry) (out []*entry) {
 	return out
 }
 
-// retire takes proxies out for good. Leases of them go on and count nowhere.
+// retire takes proxies out of the pool. Their leases go on, and the verdicts count nowhere.
 func (p *Pool) retire(part []*entry) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, e := range part {
 		e.gone = true
 		p.leave(e)
-		p.count(e)
+		p.countUnhealthy(e)
 		p.judge.Remove(e.index)
 		p.entries[e.index] = nil
 	}
@@ -257,113 +193,26 @@ func (p *Pool) retire(part []*entry) {
 // leave takes a proxy out of every set.
 func (p *Pool) leave(e *entry) {
 	for i := range e.places {
-		if s := p.live(e.places[i].set); s != nil {
-			s.move(e, &e.places[i], out)
+		if s := p.liveSet(e.places[i].set); s != nil {
+			s.place(e, &e.places[i], unavailable)
 			s.size--
 		}
 	}
 	e.places = e.places[:0]
 }
 
-// Len is how many proxies there are.
+// Len returns the number of proxies.
 func (p *Pool) Len() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.list)
 }
 
-// Usable reports whether some proxy might be picked now.
+// Usable reports whether a pick without special needs could find a proxy now.
 func (p *Pool) Usable() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.wake(p.group.Now(), len(p.line))
+	p.wake(p.group.Now(), len(p.timers))
 	s := p.slots[0]
-	return s.ready.len()+len(s.due.list)+len(s.spare.list) > 0
-}
-
-// Event is a change of a proxy's breaker. Without a ProxyID it is the pool's as a whole, which is open while the pool fails;
-// such events are not numbered.
-type Event struct {
-	ProxyID string
-	breaker.Event
-}
-
-// Status is a reading of one proxy.
-type Status struct {
-	ID, Addr    string
-	Tags        []string
-	Region      string
-	State       breaker.State
-	Failures    int
-	Threshold   int
-	Window      time.Duration
-	OpenTimeout time.Duration
-	// NextTest is zero unless the breaker is open; LastChange is zero when it never changed.
-	NextTest, LastChange time.Time
-	// AvoidedUntil is until when the word of the worker AvoidedBy makes it the last resort; zero when none does.
-	AvoidedUntil time.Time
-	AvoidedBy    string
-	Inflight     int
-}
-
-// Status reads every proxy, in the order of the list.
-func (p *Pool) Status() []Status {
-	p.mu.Lock()
-	list := p.list
-	p.mu.Unlock()
-	out := make([]Status, 0, len(list))
-	for part := range slices.Chunk(list, step) {
-		p.mu.Lock()
-		for _, e := range part {
-			out = append(out, p.status(e))
-		}
-		p.mu.Unlock()
-	}
-	return out
-}
-
-// States walks the proxies in the order of the list: id and state of the breaker. It costs a fraction of Status.
-func (p *Pool) States() iter.Seq2[string, breaker.State] {
-	return func(yield func(string, breaker.State) bool) {
-		p.mu.Lock()
-		list := p.list
-		p.mu.Unlock()
-		var ids [step]string
-		for part := range slices.Chunk(list, step) {
-			p.mu.Lock()
-			for i, e := range part {
-				ids[i] = e.proxy.ID
-			}
-			p.mu.Unlock()
-			for i, e := range part {
-				if !yield(ids[i], e.breaker.State()) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// StatusOf reads one proxy.
-func (p *Pool) StatusOf(id string) (Status, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	e := p.byID[id]
-	if e == nil {
-		return Status{}, false
-	}
-	return p.status(e), true
-}
-
-func (p *Pool) status(e *entry) Status {
-	b, cfg := e.breaker.Snapshot(), p.group.Config()
-	s := Status{
-		ID: e.proxy.ID, Addr: e.proxy.Addr(), Tags: e.proxy.Tags, Region: e.proxy.Region, State: b.State, Failures: b.Failures,
-		Threshold: cfg.FailureThreshold, Window: cfg.Window, OpenTimeout: cfg.OpenTimeout, NextTest: b.NextTest,
-		LastChange: b.LastChange, Inflight: int(e.inflight),
-	}
-	if e.isAvoided(p.group.Now()) {
-		s.AvoidedUntil, s.AvoidedBy = p.group.Time(e.avoid), e.avoidedBy
-	}
-	return s
+	return s.available.len()+len(s.probeable.list)+len(s.avoided.list) > 0
 }

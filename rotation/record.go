@@ -5,13 +5,12 @@ import (
 	"time"
 )
 
-// record is what the performance strategy knows of a proxy: how its last 100 attempts ended, and how long answers take.
+// record is what the performance strategy knows about a proxy: how its last 100 attempts ended, and how long responses took.
 type record struct {
-	ends [2]uint64 // a bit an attempt, 1 for a good end
-	// latency is a moving mean of good ends, in nanoseconds; zero while there is none.
-	latency float32
-	next    uint8 // the bit of the next one
-	n       uint8 // up to recorded
+	ends    [2]uint64 // one bit an attempt, 1 for a good end
+	latency float32   // moving mean of good attempts, in nanoseconds; zero without one
+	next    uint8     // the bit of the next attempt
+	n       uint8     // attempts, at most recorded
 }
 
 const (
@@ -32,7 +31,7 @@ func (r *record) add(good bool, latency time.Duration) {
 	r.n = min(r.n+1, recorded)
 }
 
-// mix moves a mean an eighth of the way.
+// mix moves a mean an eighth of the way to a sample.
 func mix(mean float64, sample time.Duration) float64 {
 	if mean == 0 {
 		return float64(sample)
@@ -40,8 +39,8 @@ func mix(mean float64, sample time.Duration) float64 {
 	return mean + (float64(sample)-mean)/8
 }
 
-// score is 0.7 × success rate + 0.3 × (1 − normalised latency), from 0 to 1. A proxy without a history counts as good and of
-// the pool's pace; the latency is normalised against that pace, at which it counts a half.
+// score is 0.7 × success rate + 0.3 × (1 − normalised latency), from 0 to 1. The latency is normalised against the pool's pace,
+// where it counts a half. A proxy without a record counts as good and as fast as the pool.
 func (r *record) score(pace float64) float64 {
 	good := bits.OnesCount64(r.ends[0]) + bits.OnesCount64(r.ends[1])
 	latency := float64(r.latency)

@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// pin keeps a session with the proxy that it moved to.
+// pin keeps a session at the proxy that it moved to.
 type pin struct {
 	e     *entry
 	until time.Duration
-	list  uint64 // the version of the pool's list in which the proxy was a member of the session's set; zero: look
+	list  uint64 // the version of the pool's list in which the proxy was a member of the session's set; zero: unknown
 }
 
-// table sends a session to a proxy by Maglev hashing (Eisenbud and others, NSDI 2016): the same on every worker, and when a
-// few proxies come or go nearly every session stays where it is.
+// table maps a session to a proxy by Maglev hashing (Eisenbud and others, NSDI 2016). Every worker has the same table, and when
+// a few proxies come or go, nearly every session stays at its proxy.
 type table struct {
 	version uint64   // of the pool's list
 	spots   []*entry // each a member; none without members
@@ -29,7 +29,7 @@ func newTable(version uint64, members []*entry, names map[*entry]uint64) *table 
 		}
 		return 0
 	})
-	// The sizes of tables are primes: at least ten spots a proxy keep the parts alike within a tenth.
+	// The size of a table is a prime. At least ten spots for each proxy keep the shares equal within a tenth.
 	primes := [...]int{251, 1021, 4093, 16381, 65521, 262139, 1048573, 4194301}
 	size := primes[len(primes)-1]
 	for _, prime := range primes {
@@ -46,7 +46,7 @@ func newTable(version uint64, members []*entry, names map[*entry]uint64) *table 
 	return t
 }
 
-// fill lets the members take turns, each taking the first free spot of its own walk through the table.
+// fill gives spots to the members in turn. Each takes the first free spot of its own permutation of the table.
 func (t *table) fill(members []*entry, names map[*entry]uint64) {
 	size := uint64(len(t.spots))
 	at, step := make([]uint64, len(members)), make([]uint64, len(members))
@@ -69,19 +69,19 @@ func (t *table) fill(members []*entry, names map[*entry]uint64) {
 // failovers is how many spots a session tries before it takes any proxy.
 const failovers = 32
 
-// sticky is the session's proxy: the one that it moved to, or else the usable one that its name leads to first. Whoever
-// has to go elsewhere is pinned there, so that it does not move back and forth; not a session whose proxy works and is only
-// busy, for that comes back in a moment.
+// sticky returns the session's proxy: the one that it moved to, else the first one on its way through the table that can be
+// used. A session that has to move is pinned to its new proxy, so that it does not move back and forth. A session whose proxy
+// is only busy is not pinned: that proxy is free again in a moment.
 func (p *Pool) sticky(s *set, session string, f skips, now time.Duration) *entry {
 	name := hash(session, s.filter.tags+s.filter.region)
 	list := p.version
-	if p.words == nil {
-		list = 0 // it is just changing
+	if p.index == nil {
+		list = 0 // the list is being changed
 	}
 	stays := false
 	if pinned := p.pinned(name, now); pinned.e != nil {
-		usable := (list > 0 && pinned.list == list || s.has(pinned.e)) && f.take(pinned.e, now)
-		stays = usable || s.busy(pinned.e, f, now)
+		usable := (list > 0 && pinned.list == list || s.has(pinned.e)) && f.canTake(pinned.e, now)
+		stays = usable || s.isBusy(pinned.e, f, now)
 		if stays {
 			p.pins.put(name, pin{pinned.e, now + p.cfg.SessionTTL, list})
 		}
@@ -96,21 +96,21 @@ func (p *Pool) sticky(s *set, session string, f skips, now time.Duration) *entry
 	h := name
 	for try := range failovers {
 		e := t.spots[h%uint64(len(t.spots))]
-		if (list > 0 || s.has(e)) && f.take(e, now) { // the table is of the same list
+		if (list > 0 || s.has(e)) && f.canTake(e, now) { // the table was made of the same list
 			p.move(name, e, try == 0, stays, now)
 			return e
 		}
-		stays = stays || try == 0 && s.busy(e, f, now)
+		stays = stays || try == 0 && s.isBusy(e, f, now)
 		h = spread(h + 1)
 	}
-	e := s.any(f)
+	e := s.bestOf(f)
 	if e != nil {
 		p.move(name, e, false, stays, now)
 	}
 	return e
 }
 
-// move notes where a session goes: to its own proxy, or elsewhere. It stays where it is if this is only for once.
+// move notes where a session goes: to its own proxy, or to another one. If it stays, only this pick goes elsewhere.
 func (p *Pool) move(session uint64, e *entry, own, stays bool, now time.Duration) {
 	switch {
 	case stays:
@@ -121,8 +121,8 @@ func (p *Pool) move(session uint64, e *entry, own, stays bool, now time.Duration
 	}
 }
 
-// pinned is where the session moved to, if that was used lately. While it cannot be used the pin stays until the session has
-// found something else: with spare proxies allowed it may be the one after all.
+// pinned returns the pin of a session that was used within the TTL. A pin whose proxy cannot be used stays until the session
+// has found another proxy: a second search that allows avoided proxies may choose it.
 func (p *Pool) pinned(session uint64, now time.Duration) pin {
 	if p.pins.len() == 0 {
 		return pin{}

@@ -9,56 +9,55 @@ import (
 	"github.com/gofer-mq/gofer/rotation/outlier"
 )
 
-// filter is what a set's members have in common. The zero value takes every proxy.
+// filter is what the members of a set have in common. The zero value accepts every proxy.
 type filter struct {
 	tags   string // joined by commas, in the order of the job
 	region string
-	host   string // those that do not rest for this host; empty asks for none
+	host   string // the members do not cool down for this host; empty means any
 }
 
-// set is the proxies that pass a filter, sorted by what can be done with them now: those that are ready stand in an order of
-// their own, those due for a probe and the spare ones in lists, the others nowhere. A change of one proxy costs the same
-// however many there are.
+// set indexes the proxies that match a filter by their class. Available ones are in the order of the strategy, probeable and
+// avoided ones in cycles, unavailable ones nowhere. Moving a proxy costs the same however many there are.
 type set struct {
-	id     uint64 // its slot, and a number of its own above that
-	filter filter
-	rests  *hostRests // of the filter's host
-	size   int        // members, whatever their class
-	used   uint64     // when it was asked for last, in picks
-	ready  order
-	due    turns
-	spare  turns
-	table  *table
+	id        uint64 // unique; its slot is id modulo maxSets
+	filter    filter
+	cooldowns *hostCooldowns // of the filter's host
+	size      int            // members, whatever their class
+	lastUsed  uint64         // when it was asked for last, in picks
+	available order
+	probeable cycle
+	avoided   cycle
+	table     *table
 }
 
-// class is what can be done with a proxy now.
+// class is what a pick may do with a proxy now.
 type class uint8
 
 const (
-	out   class = iota // nothing: open, full, resting
-	due                // a probe
-	spare              // an attempt, if nothing else is left: another worker found it dead
-	ready              // an attempt
+	unavailable class = iota // nothing: open, full, ahead of its rate
+	probeable                // probe it
+	avoided                  // use it if no other is left: another worker found it dead
+	available                // use it
 )
 
-// place is where a proxy stands in a set. It counts only while the set is live, so that a set that is dropped need not visit
-// its members.
+// place is the position of a proxy in a set. It is stale once the set is dropped, so that dropping a set need not visit its
+// members.
 type place struct {
-	set uint64 // its id
-	at  int32  // ≥ 0 in the order, nowhere, ≤ -2 in due or spare
+	set uint64 // the id of the set
+	at  int32  // at least 0: in the order; nowhere; at most -2: in a cycle
 }
 
 const nowhere = -1
 
-// turnAt is the place number i of due or spare, which share the numbers below nowhere; turnOf is what it stands for.
-func turnAt(c class, i int) int32 { return int32(-2 - 2*i - int(c-due)) }
+// cyclePlace encodes index i of the cycle of a class. The two cycles share the numbers below nowhere. cyclePosition decodes it.
+func cyclePlace(c class, i int) int32 { return int32(-2 - 2*i - int(c-probeable)) }
 
-func turnOf(at int32) (c class, i int) {
+func cyclePosition(at int32) (c class, i int) {
 	n := int(-2 - at)
-	return due + class(n%2), n / 2
+	return probeable + class(n%2), n / 2
 }
 
-// dense is an array without gaps of proxies that know their places in it.
+// dense is an array without gaps. Each proxy in it knows its index.
 type dense struct {
 	set  uint64
 	list []*entry
@@ -66,7 +65,7 @@ type dense struct {
 
 func (d *dense) put(i int, e *entry) {
 	d.list[i] = e
-	e.in(d.set).at = int32(i)
+	e.placeIn(d.set).at = int32(i)
 }
 
 func (d *dense) len() int { return len(d.list) }
@@ -76,9 +75,9 @@ func (d *dense) add(e *entry) {
 	d.put(len(d.list)-1, e)
 }
 
-// remove moves the last one into the gap.
+// remove moves the last proxy into the gap.
 func (d *dense) remove(e *entry) {
-	at, last := e.in(d.set), len(d.list)-1
+	at, last := e.placeIn(d.set), len(d.list)-1
 	d.put(int(at.at), d.list[last])
 	d.list[last] = nil
 	d.list = d.list[:last]
@@ -89,29 +88,29 @@ func (d *dense) remove(e *entry) {
 func (p *Pool) newSet(f filter, slot int) *set {
 	p.setIDs++
 	id := p.setIDs*maxSets + uint64(slot)
-	s := &set{id: id, filter: f, ready: newOrder(p.strategy, id, p)}
+	s := &set{id: id, filter: f, available: newOrder(p.strategy, id, p)}
 	if f.host != "" {
-		s.rests = p.rests.ask(f.host)
-		s.rests.asked = true
+		s.cooldowns = p.cooldowns.ensure(f.host)
+		s.cooldowns.hasSet = true
 	}
 	p.slots[slot] = s
 	return s
 }
 
-// live is the set of an id; nil if it was dropped.
-func (p *Pool) live(id uint64) *set {
+// liveSet returns the set of an id; nil if it was dropped.
+func (p *Pool) liveSet(id uint64) *set {
 	if s := p.slots[id%maxSets]; s != nil && s.id == id {
 		return s
 	}
 	return nil
 }
 
-// join makes a proxy that is none yet a member if it passes the filter.
+// join makes a proxy a member if it matches the filter. It must not be one yet.
 func (p *Pool) join(s *set, e *entry, now time.Duration) {
 	if e.gone || !s.filter.matches(e.proxy) {
 		return
 	}
-	i := slices.IndexFunc(e.places, func(at place) bool { return p.live(at.set) == nil })
+	i := slices.IndexFunc(e.places, func(at place) bool { return p.liveSet(at.set) == nil })
 	if i < 0 {
 		i = len(e.places)
 		e.places = append(e.places, place{})
@@ -119,10 +118,10 @@ func (p *Pool) join(s *set, e *entry, now time.Duration) {
 	e.places[i] = place{set: s.id, at: nowhere}
 	s.size++
 	c, _ := e.class(now)
-	s.move(e, &e.places[i], c)
+	s.place(e, &e.places[i], c)
 }
 
-// setOf is the set of a filter; nil if no proxy passes it. The pool's lock is held, and given up meanwhile if the set has to be
+// setOf returns the set of a filter; nil if no proxy matches. The pool's lock is held before and after, but not while a set is
 // made.
 func (p *Pool) setOf(f filter) *set {
 	if f == (filter{}) {
@@ -130,10 +129,10 @@ func (p *Pool) setOf(f filter) *set {
 	}
 	for {
 		if s := p.sets[f]; s != nil {
-			s.used = p.picks
+			s.lastUsed = p.picks
 			return s
 		}
-		if p.words != nil && p.words.lacks(f) {
+		if p.index != nil && p.index.matchesNone(f) {
 			return nil
 		}
 		p.mu.Unlock()
@@ -142,15 +141,14 @@ func (p *Pool) setOf(f filter) *set {
 	}
 }
 
-// makeSet makes a set in small steps. It takes part in every change from its first moment on, and is asked only when it is
-// complete.
+// makeSet makes a set in batches. The set follows every change from the start, and picks use it only when it is complete.
 func (p *Pool) makeSet(f filter) {
 	p.build.Lock()
 	defer p.build.Unlock()
-	members := p.words.members(f) // these change under build only
+	members := p.index.members(f) // the index changes only while build is locked
 	p.mu.Lock()
 	if len(members) == 0 {
-		p.words.isVoid(f)
+		p.index.noteUnmatched(f)
 	}
 	if p.sets[f] != nil || len(members) == 0 {
 		p.mu.Unlock()
@@ -158,7 +156,7 @@ func (p *Pool) makeSet(f filter) {
 	}
 	s := p.newSet(f, p.freeSlot())
 	p.mu.Unlock()
-	for part := range slices.Chunk(members, step) {
+	for part := range slices.Chunk(members, batchSize) {
 		p.mu.Lock()
 		now := p.group.Now()
 		for _, e := range part {
@@ -169,11 +167,11 @@ func (p *Pool) makeSet(f filter) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s.used = p.picks
+	s.lastUsed = p.picks
 	p.sets[f] = s
 }
 
-// freeSlot is an empty slot, or that of the set unused for longest. Slot 0 is never free.
+// freeSlot returns an empty slot, or drops the set that was unused for the longest time. Slot 0 is never free.
 func (p *Pool) freeSlot() int {
 	oldest := 1
 	for slot := 1; slot < maxSets; slot++ {
@@ -181,37 +179,37 @@ func (p *Pool) freeSlot() int {
 		if s == nil {
 			return slot
 		}
-		if s.used < p.slots[oldest].used {
+		if s.lastUsed < p.slots[oldest].lastUsed {
 			oldest = slot
 		}
 	}
 	s := p.slots[oldest]
 	delete(p.sets, s.filter)
 	p.slots[oldest] = nil
-	if s.rests != nil && !p.isAsked(s.rests) {
-		s.rests.asked = false
-		p.rests.tidy(s.rests)
+	if s.cooldowns != nil && !p.hasSetFor(s.cooldowns) {
+		s.cooldowns.hasSet = false
+		p.cooldowns.dropIfEmpty(s.cooldowns)
 	}
 	return oldest
 }
 
-// isAsked reports whether a set leaves out those that rest for the host.
-func (p *Pool) isAsked(h *hostRests) bool {
-	return slices.ContainsFunc(p.slots[:], func(s *set) bool { return s != nil && s.rests == h })
+// hasSetFor reports whether a set leaves out the proxies that cool down for a host.
+func (p *Pool) hasSetFor(h *hostCooldowns) bool {
+	return slices.ContainsFunc(p.slots[:], func(s *set) bool { return s != nil && s.cooldowns == h })
 }
 
-// move puts a member, whose place is given, where c belongs.
-func (s *set) move(e *entry, in *place, c class) {
+// place moves a member, whose place is given, to class c.
+func (s *set) place(e *entry, in *place, c class) {
 	at := in.at
-	if c != out && s.rests.has(e) {
-		c = out
+	if c != unavailable && s.cooldowns.has(e) {
+		c = unavailable
 	}
 	switch {
-	case at >= 0 && c != ready:
-		s.ready.remove(e)
+	case at >= 0 && c != available:
+		s.available.remove(e)
 	case at < nowhere:
-		if was, i := turnOf(at); was != c {
-			s.turns(was).remove(i, was, s.id)
+		if was, i := cyclePosition(at); was != c {
+			s.cycleOf(was).remove(i, was, s.id)
 			in.at = nowhere
 		}
 	}
@@ -219,53 +217,53 @@ func (s *set) move(e *entry, in *place, c class) {
 		return
 	}
 	switch c {
-	case ready:
-		s.ready.add(e)
-	case due, spare:
-		in.at = s.turns(c).add(e, c)
-	case out:
+	case available:
+		s.available.add(e)
+	case probeable, avoided:
+		in.at = s.cycleOf(c).add(e, c)
+	case unavailable:
 	}
 }
 
-func (s *set) turns(c class) *turns {
-	if c == spare {
-		return &s.spare
+func (s *set) cycleOf(c class) *cycle {
+	if c == avoided {
+		return &s.avoided
 	}
-	return &s.due
+	return &s.probeable
 }
 
 // has reports whether a proxy is a member.
 func (s *set) has(e *entry) bool {
-	return !e.gone && e.in(s.id) != nil
+	return !e.gone && e.placeIn(s.id) != nil
 }
 
-// busy reports whether a member works and is only full or ahead of its rate.
-func (s *set) busy(e *entry, f skips, now time.Duration) bool {
-	return s.has(e) && !f.skip(e) && (e.inflight >= e.most || e.free > now) && !e.troubled && (f.spare || !e.isAvoided(now))
+// isBusy reports whether a member works and is only full or ahead of its rate.
+func (s *set) isBusy(e *entry, f skips, now time.Duration) bool {
+	return s.has(e) && !f.skip(e) && (e.inflight >= e.maxInflight || e.free > now) && !e.notClosed && (f.useAvoided || !e.isAvoided(now))
 }
 
-// turns is proxies that are taken around, without regard to the strategy.
-type turns struct {
+// cycle holds proxies that are picked in turn, whatever the strategy.
+type cycle struct {
 	list []*entry
 	next int
 }
 
-// add returns the place.
-func (t *turns) add(e *entry, c class) (at int32) {
+// add returns the place of the proxy.
+func (t *cycle) add(e *entry, c class) (at int32) {
 	t.list = append(t.list, e)
-	return turnAt(c, len(t.list)-1)
+	return cyclePlace(c, len(t.list)-1)
 }
 
-// remove moves the last one into the gap.
-func (t *turns) remove(i int, c class, set uint64) {
+// remove moves the last proxy into the gap.
+func (t *cycle) remove(i int, c class, set uint64) {
 	last := len(t.list) - 1
 	t.list[i] = t.list[last]
-	t.list[i].in(set).at = turnAt(c, i)
+	t.list[i].placeIn(set).at = cyclePlace(c, i)
 	t.list[last] = nil
 	t.list = t.list[:last]
 }
 
-func (t *turns) pick(f skips) *entry {
+func (t *cycle) pick(f skips) *entry {
 	for range t.list {
 		t.next++
 		if t.next >= len(t.list) {
@@ -278,25 +276,25 @@ func (t *turns) pick(f skips) *entry {
 	return nil
 }
 
-// skips is what one pick leaves out although it is ready: the proxies that failed the job, those that rest for its host and,
-// without spare, those that another worker found dead.
+// skips is what one pick leaves out although it is available: the proxies that failed the job, those that cool down for its host
+// and, unless useAvoided, those that another worker found dead.
 type skips struct {
-	exclude []string
-	rests   *hostRests
-	spare   bool
-	due     bool // sessions leave out those that are due for a probe
-	now     time.Duration
-	judge   *outlier.Judge // leaves out the proxies that are not reliable now; nil leaves out none
+	exclude       []string
+	cooldowns     *hostCooldowns
+	useAvoided    bool
+	skipProbeable bool // sessions leave out probeable proxies
+	now           time.Duration
+	judge         *outlier.Judge // leaves out the proxies that are not reliable now; nil leaves out none
 }
 
 func (f skips) skip(e *entry) bool {
-	return f.rests.has(e) || len(f.exclude) > 0 && slices.Contains(f.exclude, e.proxy.ID) || f.judge != nil && !f.judge.Reliable(e.index, f.now)
+	return f.cooldowns.has(e) || len(f.exclude) > 0 && slices.Contains(f.exclude, e.proxy.ID) || f.judge != nil && !f.judge.Reliable(e.index, f.now)
 }
 
-// take reports whether a proxy that is asked for by itself can be taken now.
-func (f skips) take(e *entry, now time.Duration) bool {
+// canTake reports whether a session's proxy can be taken now.
+func (f skips) canTake(e *entry, now time.Duration) bool {
 	c, _ := e.class(now)
-	return (c == ready || c == due && !f.due || c != out && f.spare) && !f.skip(e)
+	return (c == available || c == probeable && !f.skipProbeable || c != unavailable && f.useAvoided) && !f.skip(e)
 }
 
 // onlyReliable also leaves out the proxies whose latest attempt failed, or that relayed no response lately.
@@ -305,7 +303,7 @@ func (f skips) onlyReliable(judge *outlier.Judge, now time.Duration) skips {
 	return f
 }
 
-// maxSets bounds the filters that are kept at once; the one unused for longest makes room.
+// maxSets bounds the filters whose sets are kept. The one that was unused for the longest time makes room.
 const maxSets = 256
 
 // maxPool keeps indexes within int32.

@@ -2,24 +2,24 @@ package rotation
 
 import "math/bits"
 
-// wheel gives each proxy its weight's part, evenly spread. Proxies whose weights have the same number of binary digits share a
-// spoke. The spokes take turns by smooth weighted round robin, as in nginx; within a spoke they take turns one after the
-// other, and a turn is used as often as the weight is of the spoke's greatest, which is half of the time at least. So a pick
-// looks at two proxies or fewer, however many there are and whatever their weights.
+// wheel gives each proxy its share by weight, evenly spread. Proxies whose weights have the same number of binary digits share a
+// spoke. Spokes are chosen by smooth weighted round robin, as in nginx. Within a spoke the proxies take turns, and a proxy uses
+// its turn in proportion to its weight: at least half of the time. So a pick visits two proxies on average, however many there
+// are and whatever their weights.
 type wheel struct {
 	spokes [10]spoke // weights are 1 to 1000
 }
 
 type spoke struct {
 	dense
-	shares []share // beside dense's list
-	sum    int64   // of the weights
-	credit int64
-	next   int
+	credits []credit // parallel to the list of dense
+	sum     int64    // of the weights
+	credit  int64
+	next    int
 }
 
-// share is what a proxy may have, and what it has had less or more than that.
-type share struct{ weight, credit int32 }
+// credit is a proxy's weight, and what it has earned by its turns and not used yet.
+type credit struct{ weight, balance int32 }
 
 func newWheel(set uint64) *wheel {
 	w := new(wheel)
@@ -29,7 +29,7 @@ func newWheel(set uint64) *wheel {
 	return w
 }
 
-func (w *wheel) spoke(e *entry) *spoke {
+func (w *wheel) spokeOf(e *entry) *spoke {
 	return &w.spokes[min(bits.Len32(uint32(e.weight))-1, len(w.spokes)-1)]
 }
 
@@ -48,17 +48,17 @@ func (w *wheel) all() (list []*entry) {
 }
 
 func (w *wheel) add(e *entry) {
-	s := w.spoke(e)
+	s := w.spokeOf(e)
 	s.add(e)
-	s.shares = append(s.shares, share{weight: e.weight})
+	s.credits = append(s.credits, credit{weight: e.weight})
 	s.sum += int64(e.weight)
 }
 
 func (w *wheel) remove(e *entry) {
-	s := w.spoke(e)
-	i, last := e.in(s.set).at, len(s.shares)-1
-	s.shares[i] = s.shares[last] // as dense does
-	s.shares = s.shares[:last]
+	s := w.spokeOf(e)
+	i, last := e.placeIn(s.set).at, len(s.credits)-1
+	s.credits[i] = s.credits[last] // as dense does
+	s.credits = s.credits[:last]
 	s.remove(e)
 	s.sum -= int64(e.weight)
 }
@@ -67,7 +67,7 @@ func (w *wheel) touch(*entry) {}
 
 func (w *wheel) pick(f skips) *entry {
 	for range draws {
-		i := w.turn()
+		i := w.nextSpoke()
 		if i < 0 {
 			return nil
 		}
@@ -83,8 +83,8 @@ func (w *wheel) pick(f skips) *entry {
 	return nil
 }
 
-// turn is the spoke whose turn it is; below zero when all are empty.
-func (w *wheel) turn() int {
+// nextSpoke returns the spoke whose turn it is; -1 if all are empty.
+func (w *wheel) nextSpoke() int {
 	best, sum := -1, int64(0)
 	for i := range w.spokes {
 		s := &w.spokes[i]
@@ -103,19 +103,19 @@ func (w *wheel) turn() int {
 	return best
 }
 
-// pick goes on from turn to turn until one is used.
+// pick goes from turn to turn until a proxy uses its turn.
 func (s *spoke) pick(digits int, f skips) *entry {
-	most := int32(2<<digits - 1)
+	maxWeight := int32(2<<digits - 1)
 	for range 2 * draws {
 		if s.next >= len(s.list) {
 			s.next = 0
 		}
-		e, share := s.list[s.next], &s.shares[s.next]
+		e, c := s.list[s.next], &s.credits[s.next]
 		s.next++
-		if share.credit += share.weight; share.credit < most {
+		if c.balance += c.weight; c.balance < maxWeight {
 			continue
 		}
-		share.credit -= most
+		c.balance -= maxWeight
 		if !f.skip(e) {
 			return e
 		}

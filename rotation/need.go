@@ -1,0 +1,53 @@
+package rotation
+
+import "time"
+
+// Need is what a pick asks for. The zero value accepts any proxy.
+type Need struct {
+	// Host is the target's "host:port".
+	Host string
+	// Tags must all be on the proxy.
+	Tags []string
+	// Region is preferred. With RegionStrict it is required.
+	Region       string
+	RegionStrict bool
+	// Session sends all picks of one name to the same proxy while it works. A pick that finds the proxy busy uses another one.
+	Session string
+	// ID names the only proxy that is accepted.
+	ID string
+	// Exclude are the ids of proxies that failed the job. They are used only if no other proxy is left. A pick with excluded
+	// proxies is no probe, and prefers proxies whose latest attempt succeeded.
+	Exclude []string
+}
+
+// Reason is why no proxy could be picked. Metrics use it as a label.
+type Reason string
+
+// The reasons.
+const (
+	Empty     Reason = "empty"     // the pool has no proxies
+	Unmatched Reason = "unmatched" // no proxy of the pool can ever meet the need
+	Resting   Reason = "resting"   // those that can are open, cooling down or busy
+	Failing   Reason = "failing"   // an outage: all proxies fail
+)
+
+// NoProxyError says that no proxy could be picked, and when to try again.
+type NoProxyError struct {
+	Reason Reason
+	// RetryAt is zero if that time is unknown.
+	RetryAt time.Time
+}
+
+// Error is a sentence for people.
+func (e *NoProxyError) Error() string {
+	switch e.Reason {
+	case Empty:
+		return "the pool has no proxies"
+	case Unmatched:
+		return "no proxy of the pool matches what the job asks for"
+	case Failing:
+		return "all proxies of the pool fail: the network of this worker, or what all proxies depend on, is down"
+	case Resting:
+	}
+	return "every proxy that can be used has an open breaker, cools down for this site or is busy"
+}

@@ -1,0 +1,97 @@
+package rotation
+
+import (
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/gofer-mq/gofer/breaker"
+)
+
+// Event is a change of a proxy's breaker. Without a ProxyID it is an outage of the pool: to Open when the outage begins, to
+// Closed when it ends. Events of outages have no generation.
+type Event struct {
+	ProxyID string
+	breaker.Event
+}
+
+// Status is the state of one proxy at one time.
+type Status struct {
+	ID, Addr    string
+	Tags        []string
+	Region      string
+	State       breaker.State
+	Failures    int
+	Threshold   int
+	Window      time.Duration
+	OpenTimeout time.Duration
+	// NextTest is zero unless the breaker is open. LastChange is zero if the state never changed.
+	NextTest, LastChange time.Time
+	// AvoidedUntil is when the finding of the worker AvoidedBy ends: until then the proxy is the last resort. Zero means that
+	// no finding holds.
+	AvoidedUntil time.Time
+	AvoidedBy    string
+	Inflight     int
+}
+
+// Status returns the state of every proxy, in the order of the list.
+func (p *Pool) Status() []Status {
+	p.mu.Lock()
+	list := p.list
+	p.mu.Unlock()
+	out := make([]Status, 0, len(list))
+	for part := range slices.Chunk(list, batchSize) {
+		p.mu.Lock()
+		for _, e := range part {
+			out = append(out, p.status(e))
+		}
+		p.mu.Unlock()
+	}
+	return out
+}
+
+// States iterates over the proxies in the order of the list: id and state of the breaker. It costs a fraction of Status.
+func (p *Pool) States() iter.Seq2[string, breaker.State] {
+	return func(yield func(string, breaker.State) bool) {
+		p.mu.Lock()
+		list := p.list
+		p.mu.Unlock()
+		var ids [batchSize]string
+		for part := range slices.Chunk(list, batchSize) {
+			p.mu.Lock()
+			for i, e := range part {
+				ids[i] = e.proxy.ID
+			}
+			p.mu.Unlock()
+			for i, e := range part {
+				if !yield(ids[i], e.breaker.State()) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// StatusOf returns the state of one proxy. It reports false if there is no such proxy.
+func (p *Pool) StatusOf(id string) (Status, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.byID[id]
+	if e == nil {
+		return Status{}, false
+	}
+	return p.status(e), true
+}
+
+func (p *Pool) status(e *entry) Status {
+	b, cfg := e.breaker.Snapshot(), p.group.Config()
+	s := Status{
+		ID: e.proxy.ID, Addr: e.proxy.Addr(), Tags: e.proxy.Tags, Region: e.proxy.Region, State: b.State, Failures: b.Failures,
+		Threshold: cfg.FailureThreshold, Window: cfg.Window, OpenTimeout: cfg.OpenTimeout, NextTest: b.NextTest,
+		LastChange: b.LastChange, Inflight: int(e.inflight),
+	}
+	if e.isAvoided(p.group.Now()) {
+		s.AvoidedUntil, s.AvoidedBy = p.group.Time(e.avoidedUntil), e.avoidedBy
+	}
+	return s
+}

@@ -1,0 +1,115 @@
+package rotation
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/gofer-mq/gofer/rotation/proxylist"
+)
+
+// tagIndex is an inverted index: which proxies of a list have a tag or are in a region. So a filter that no proxy matches is
+// found at once, and a set is made from few candidates. Jobs add nothing to it but unmatched filters, up to maxUnmatched.
+type tagIndex struct {
+	all           []*entry
+	tags, regions map[string][]*entry
+	unmatched     map[filter]struct{} // filters whose tags and region exist, but on no proxy together
+}
+
+// maxUnmatched bounds the unmatched filters that are remembered. Beyond it, all are forgotten.
+const maxUnmatched = 1024
+
+func newTagIndex(list []*entry) *tagIndex {
+	w := &tagIndex{all: list, tags: map[string][]*entry{}, regions: map[string][]*entry{}, unmatched: map[filter]struct{}{}}
+	for _, e := range list {
+		for _, tag := range e.proxy.Tags {
+			w.tags[tag] = append(w.tags[tag], e)
+		}
+		if region := e.proxy.Region; region != "" {
+			w.regions[region] = append(w.regions[region], e)
+		}
+	}
+	return w
+}
+
+// rarest returns the proxies that have the rarest tag or region of a filter.
+func (w *tagIndex) rarest(f filter) []*entry {
+	candidates := w.all
+	if f.region != "" {
+		candidates = w.regions[f.region]
+	}
+	if f.tags == "" {
+		return candidates
+	}
+	for tag := range strings.SplitSeq(f.tags, ",") {
+		if some := w.tags[tag]; len(some) < len(candidates) {
+			candidates = some
+		}
+	}
+	return candidates
+}
+
+// members returns the proxies that match a filter, whatever their state.
+func (w *tagIndex) members(f filter) (list []*entry) {
+	for _, e := range w.rarest(f) {
+		if f.matches(e.proxy) {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// matchesNone reports whether it is known that no proxy matches a filter.
+func (w *tagIndex) matchesNone(f filter) bool {
+	f.host = ""
+	if len(w.rarest(f)) == 0 {
+		return true
+	}
+	_, void := w.unmatched[f]
+	return void
+}
+
+// noteUnmatched remembers that no proxy matches a filter.
+func (w *tagIndex) noteUnmatched(f filter) {
+	if w.matchesNone(f) {
+		return
+	}
+	if len(w.unmatched) >= maxUnmatched {
+		clear(w.unmatched)
+	}
+	f.host = ""
+	w.unmatched[f] = struct{}{}
+}
+
+// matches reports whether a proxy matches the filter, whatever its state.
+func (f filter) matches(p *proxylist.Proxy) bool {
+	if f.region != "" && p.Region != f.region {
+		return false
+	}
+	if f.tags == "" {
+		return true
+	}
+	for tag := range strings.SplitSeq(f.tags, ",") {
+		if !slices.Contains(p.Tags, tag) {
+			return false
+		}
+	}
+	return true
+}
+
+// candidates returns all proxies that can meet a need, and perhaps others.
+func (p *Pool) candidates(need Need) []*entry {
+	if need.ID != "" {
+		if e := p.byID[need.ID]; e != nil {
+			return []*entry{e}
+		}
+		return nil
+	}
+	f := p.filterFor(&need, nil, need.RegionStrict)
+	switch {
+	case p.index == nil:
+		return p.list
+	case p.index.matchesNone(f):
+		return nil
+	}
+	return p.index.rarest(f)
+}
