@@ -4,6 +4,7 @@ package testenv
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -77,4 +78,21 @@ func (n *NATS) Connect() *nats.Conn {
 	}
 	n.tb.Cleanup(nc.Close)
 	return nc
+}
+
+// Swallow lets the next request on a subject go without an answer, as a cluster does that has not chosen a leader yet. The
+// subject may end in ">".
+func (n *NATS) Swallow(subject string) {
+	n.tb.Helper()
+	nowhere := "testenv.swallowed"
+	if strings.HasSuffix(subject, ">") {
+		nowhere += ".>"
+	}
+	account := n.srv.GlobalAccount()
+	if _, err := n.Connect().Subscribe(nowhere, func(*nats.Msg) { account.RemoveMapping(subject) }); err != nil {
+		n.tb.Fatalf("subscribe to what is swallowed: %v", err)
+	}
+	if err := account.AddMapping(subject, nowhere); err != nil {
+		n.tb.Fatalf("swallow %s: %v", subject, err)
+	}
 }

@@ -189,7 +189,11 @@ func (s *session) streams(ctx context.Context) []finding {
 	}
 	var list []finding
 	for _, d := range differences {
-		list = append(list, finding{"streams", false, d.String() + " (gofer setup mends it)"})
+		detail := d.String()
+		if d.Refused == "" {
+			detail += " (gofer setup mends it)"
+		}
+		list = append(list, finding{"streams", false, detail})
 	}
 	return list
 }

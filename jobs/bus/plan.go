@@ -21,6 +21,8 @@ type Difference struct {
 	Field string `json:"field,omitempty"`
 	Have  string `json:"have,omitempty"`
 	Want  string `json:"want,omitempty"`
+	// Refused says why Apply leaves it so and what to do about that; empty where Apply changes it.
+	Refused string `json:"refused,omitempty"`
 }
 
 // String says it in words.
@@ -28,7 +30,11 @@ func (d Difference) String() string {
 	if d.Field == "" {
 		return d.Name + " is missing"
 	}
-	return fmt.Sprintf("%s: %s is %s, %s is wanted", d.Name, d.Field, d.Have, d.Want)
+	text := fmt.Sprintf("%s: %s is %s, %s is wanted", d.Name, d.Field, d.Have, d.Want)
+	if d.Refused != "" {
+		text += ", but " + d.Refused
+	}
+	return text
 }
 
 // Plan lists what is missing and what differs from the settings, and changes nothing. Settings that gofer does not care
@@ -38,9 +44,17 @@ func (c *Client) Plan(ctx context.Context, s Settings) ([]Difference, error) {
 }
 
 // Apply creates what is missing and changes what differs. It returns what it did before an error, if one came: the
-// server refuses some changes, such as that of a stream's retention.
-func (c *Client) Apply(ctx context.Context, s Settings) ([]Difference, error) {
-	return c.compare(ctx, s, true)
+// server refuses some changes, such as that of a stream's retention, and Apply refuses those that would lose jobs.
+func (c *Client) Apply(ctx context.Context, s Settings) (done []Difference, err error) {
+	found, err := c.compare(ctx, s, true)
+	for _, d := range found {
+		if d.Refused != "" {
+			err = errors.Join(err, errors.New(d.String()))
+		} else {
+			done = append(done, d)
+		}
+	}
+	return done, err
 }
 
 func (c *Client) compare(ctx context.Context, s Settings, apply bool) (found []Difference, err error) {
@@ -66,10 +80,8 @@ func (c *Client) compare(ctx context.Context, s Settings, apply bool) (found []D
 }
 
 func (c *Client) compareStream(ctx context.Context, want jetstream.StreamConfig, apply bool) ([]Difference, error) {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
 	name := "stream " + want.Name
-	stream, err := c.js.Stream(ctx, want.Name)
+	info, err := c.lookForStream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		if apply {
 			err = c.ensureStream(ctx, want)
@@ -82,19 +94,42 @@ func (c *Client) compareStream(ctx context.Context, want jetstream.StreamConfig,
 		return nil, c.explain("look for "+name, err)
 	}
 	var merged jetstream.StreamConfig
-	differences, err := merge(name, stream.CachedInfo().Config, want, streamFields, &merged)
-	if err != nil || len(differences) == 0 || !apply {
-		return differences, err
+	differences, err := merge(name, info.Config, want, streamFields, &merged)
+	if err != nil {
+		return nil, err
 	}
-	_, err = c.js.UpdateStream(ctx, merged)
+	c.refuseReplicas(info, differences, &merged)
+	if !apply || !slices.ContainsFunc(differences, func(d Difference) bool { return d.Refused == "" }) {
+		return differences, nil
+	}
+	err = c.repeat(ctx, func(ctx context.Context) error {
+		_, err := c.js.UpdateStream(ctx, merged)
+		return err
+	})
 	return differences, c.explain("change "+name, err)
 }
 
+func (c *Client) lookForStream(ctx context.Context, name string) (info *jetstream.StreamInfo, err error) {
+	err = c.repeat(ctx, func(ctx context.Context) error {
+		stream, err := c.js.Stream(ctx, name)
+		if err == nil {
+			info = stream.CachedInfo()
+		}
+		return err
+	})
+	return info, err
+}
+
 func (c *Client) compareDurable(ctx context.Context, want durable, apply bool) ([]Difference, error) {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
 	name := "consumer " + want.config.Durable + " of stream " + want.stream
-	consumer, err := c.js.Consumer(ctx, want.stream, want.config.Durable)
+	var have jetstream.ConsumerConfig
+	err := c.repeat(ctx, func(ctx context.Context) error {
+		consumer, err := c.js.Consumer(ctx, want.stream, want.config.Durable)
+		if err == nil {
+			have = consumer.CachedInfo().Config
+		}
+		return err
+	})
 	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) && !apply {
 		err = nil
 		if apply {
@@ -106,11 +141,14 @@ func (c *Client) compareDurable(ctx context.Context, want durable, apply bool) (
 		return nil, c.explain("look for "+name, err)
 	}
 	var merged jetstream.ConsumerConfig
-	differences, err := merge(name, consumer.CachedInfo().Config, want.config, durableFields, &merged)
+	differences, err := merge(name, have, want.config, durableFields, &merged)
 	if err != nil || len(differences) == 0 || !apply {
 		return differences, err
 	}
-	_, err = c.js.UpdateConsumer(ctx, want.stream, merged)
+	err = c.repeat(ctx, func(ctx context.Context) error {
+		_, err := c.js.UpdateConsumer(ctx, want.stream, merged)
+		return err
+	})
 	return differences, c.explain("change "+name, err)
 }
 
