@@ -100,7 +100,7 @@ func TestTopLevelIsAsPlanned(t *testing.T) {
 	if err != nil {
 		t.Skipf("skipped: not a git checkout: %v", err)
 	}
-	plan := strings.Fields("go.mod go.sum cmd worker breaker rotation jobs deploy Makefile testenv README.md LICENSE CHANGELOG.md .golangci.yml .gitignore .ci")
+	plan := strings.Fields("go.mod go.sum cmd worker breaker rotation jobs deploy Makefile testenv README.md LICENSE CHANGELOG.md .golangci.yml .gitignore .ci .github")
 	for path := range strings.Lines(string(data)) {
 		top, _, _ := strings.Cut(strings.TrimSpace(path), "/")
 		if !slices.Contains(plan, top) {
