@@ -14,22 +14,23 @@ const module = "github.com/gofer-mq/gofer/"
 // floors says what each package may import of ours. A package that is not named here may not exist.
 func floors() map[string][]string {
 	return map[string][]string{
-		"jobs":               nil,
+		"jobs/text":          nil,
+		"jobs":               {"jobs/text"},
 		"breaker":            nil,
-		"rotation/proxylist": nil,
+		"rotation/proxylist": {"jobs/text"},
 		"rotation/outlier":   nil,
 		"rotation":           {"breaker", "rotation/proxylist", "rotation/outlier"},
-		"jobs/bus":           {"jobs"},
+		"jobs/bus":           {"jobs", "jobs/text"},
 		"worker/rollup":      {"jobs"},
 		"worker/fetch":       {"jobs", "breaker", "rotation"},
-		"worker":             {"jobs", "jobs/bus", "worker/rollup"},
-		"worker/share":       {"jobs", "jobs/bus", "rotation", "rotation/proxylist", "breaker", "worker/rollup"},
-		"worker/metrics":     {"jobs", "rotation", "worker/rollup"},
-		"worker/admin":       {"worker/metrics", "jobs", "breaker", "rotation", "worker/rollup"},
+		"worker":             {"jobs", "jobs/bus", "jobs/text", "worker/rollup"},
+		"worker/share":       {"jobs", "jobs/bus", "jobs/text", "rotation", "rotation/proxylist", "breaker", "worker/rollup"},
+		"worker/metrics":     {"jobs", "jobs/text", "rotation", "worker/rollup"},
+		"worker/admin":       {"worker/metrics", "jobs", "jobs/text", "breaker", "rotation", "worker/rollup"},
 		"worker/control":     {"jobs", "breaker", "rotation", "worker/rollup"},
 		// Everything but testenv.
 		"cmd/gofer": {
-			"jobs", "breaker", "rotation", "rotation/proxylist", "jobs/bus", "worker", "worker/rollup", "worker/fetch", "worker/share", "worker/admin",
+			"jobs", "jobs/text", "breaker", "rotation", "rotation/proxylist", "jobs/bus", "worker", "worker/rollup", "worker/fetch", "worker/share", "worker/admin",
 			"worker/metrics",
 			"worker/control",
 		},
