@@ -1,7 +1,6 @@
 package proxylist
 
 import (
-	"bufio"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -11,14 +10,19 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/gofer-mq/gofer/jobs/text"
 )
 
 // ParseLine reads "URL [key=value …]" with the keys id, tags, region, weight, max_inflight and rate. Its error never repeats the
 // line, which may hold a password.
 func ParseLine(line string) (Proxy, error) {
 	fields := strings.Fields(line)
-	if len(fields) == 0 {
+	switch {
+	case len(fields) == 0:
 		return Proxy{}, errors.New("no proxy URL")
+	case text.Printable(strings.Join(fields, " ")) != strings.Join(fields, " "):
+		return Proxy{}, errors.New("it has characters that cannot be seen, or is not UTF-8: type it anew")
 	}
 	u, err := parseURL(fields[0])
 	if err != nil {
@@ -83,7 +87,7 @@ func (p *Proxy) set(key, value string) (err error) {
 			return errors.New("id metrics is taken: /api/v1/circuit-breakers/metrics is the breakers' history, choose another")
 		}
 	case "tags":
-		p.Tags = strings.FieldsFunc(value, func(r rune) bool { return r == ',' })
+		p.Tags = text.Items(value)
 	case "region":
 		p.Region = value
 	case "weight":
@@ -91,7 +95,7 @@ func (p *Proxy) set(key, value string) (err error) {
 	case "max_inflight":
 		p.MaxInflight, err = number(key, value, 1, 1000000)
 	case "rate":
-		p.Rate, err = strconv.ParseFloat(value, 64)
+		p.Rate, err = text.Float(value)
 		if err != nil || !(p.Rate >= 0.001 && p.Rate <= 1e6) {
 			return errors.New("rate is not a number of attempts a second between 0.001 and 1000000")
 		}
@@ -102,45 +106,69 @@ func (p *Proxy) set(key, value string) (err error) {
 }
 
 func number(key, value string, low, high int) (int, error) {
-	n, err := strconv.Atoi(value)
-	if err != nil || n < low || n > high {
+	n, err := text.Int(value)
+	if err != nil || n < int64(low) || n > int64(high) {
 		return 0, fmt.Errorf("%s is not a whole number between %d and %d", key, low, high)
 	}
-	return n, nil
+	return int(n), nil
 }
 
 func validName(name string) bool {
 	return name != "" && len(name) <= 64 && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-") == ""
 }
 
-// ParseList reads a proxy a line; empty lines and lines that begin with # are skipped. The error names every broken line by
-// its number, one a line, and never holds a line's text; the list is empty then.
+// maxLine bounds a line of a proxies file, in bytes.
+const maxLine = 64 << 10
+
+// ParseList reads a proxy a line, as text.Lines finds them. The error names every broken line by its number, an error each
+// (errors.Join), and never holds a line's text; the list is empty then.
 func ParseList(r io.Reader) ([]Proxy, error) {
-	var list []Proxy
-	var errs []error
-	lineOf := map[string]int{}
-	lines := bufio.NewScanner(r)
-	for n := 1; lines.Scan(); n++ {
-		line := strings.TrimSpace(lines.Text())
-		if line == "" || line[0] == '#' {
-			continue
-		}
-		p, err := ParseLine(line)
-		if first := lineOf[p.ID]; err == nil && first > 0 {
-			err = fmt.Errorf("the same proxy as in line %d: give one of them another id", first)
-		}
+	var l list
+	for line, err := range text.Lines(r, maxLine) {
 		if err != nil {
-			errs = append(errs, fmt.Errorf("line %d: %w", n, err))
-			continue
+			l.errs = append(l.errs, err)
+			break
 		}
-		lineOf[p.ID] = n
-		list = append(list, p)
+		l.add(fmt.Sprintf("line %d", line.Number), string(line.Text))
 	}
-	if err := lines.Err(); err != nil {
-		errs = append(errs, fmt.Errorf("a line is too long: %w", err))
+	return l.all()
+}
+
+// ParseEntries is ParseList for lines that stand in an enumeration; its errors count the entries from 1.
+func ParseEntries(entries []string) ([]Proxy, error) {
+	var l list
+	for i, entry := range entries {
+		l.add(fmt.Sprintf("entry %d", i+1), entry)
 	}
-	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
+	return l.all()
+}
+
+// list is what was read so far.
+type list struct {
+	proxies []Proxy
+	place   map[string]string // where each id stands
+	errs    []error
+}
+
+func (l *list) add(place, line string) {
+	p, err := ParseLine(line)
+	if first, twice := l.place[p.ID]; err == nil && twice {
+		err = fmt.Errorf("the same proxy as in %s: give one of them another id", first)
 	}
-	return list, nil
+	if err != nil {
+		l.errs = append(l.errs, fmt.Errorf("%s: %w", place, err))
+		return
+	}
+	if l.place == nil {
+		l.place = map[string]string{}
+	}
+	l.place[p.ID] = place
+	l.proxies = append(l.proxies, p)
+}
+
+func (l *list) all() ([]Proxy, error) {
+	if len(l.errs) > 0 {
+		return nil, errors.Join(l.errs...)
+	}
+	return l.proxies, nil
 }
