@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/gofer-mq/gofer/jobs/text"
 )
 
 // methods are those whose names are written in capitals (RFC 9110, 9.3; RFC 5789), however a job writes them: what is known
@@ -126,7 +128,7 @@ func (c *checks) ban(b *Ban) {
 	c.ok(len(b.BodyRegexp) <= 1024, "ban.body_regexp: longer than 1024 bytes")
 	pattern, err := regexp.Compile(b.BodyRegexp)
 	if err != nil {
-		c.fail("ban.body_regexp: %s", clip(err.Error(), 200))
+		c.fail("ban.body_regexp: %s", clip(text.Printable(err.Error()), 200))
 	}
 	b.pattern = pattern
 }

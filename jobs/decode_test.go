@@ -222,7 +222,9 @@ func TestDurationsAreTextOrSeconds(t *testing.T) {
 		}
 	}
 	for text, tooLong := range map[string]bool{
-		"1e300": true, `"1e999"`: true, `"9999999999999999"`: true, `"2562048h"`: true, `"-9999999999999999999999h1m"`: true, `"Inf"`: true,
+		"1e300": true, `"1e999"`: true, `"9999999999999999"`: true, `"2562048h"`: true, `"-9999999999999999999999h1m"`: true,
+		"9223372036.854776": true, "-9223372036.854776": true, `"9223372036.8547758079"`: true, "9.223372036854776e9": true,
+		`"Inf"`: false, `"-infinity"`: false, `"0x1p4"`: false, `"1_0"`: false,
 		`"soon"`: false, `"9999999999999999999999x"`: false, "true": false, `"NaN"`: false, `""`: false,
 	} {
 		var d jobs.Duration

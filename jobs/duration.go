@@ -8,6 +8,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
+
+	"github.com/gofer-mq/gofer/jobs/text"
 )
 
 // Duration is a time.Duration that is read as a Go string ("1.5s") or as a number of seconds, in JSON and in the
@@ -30,18 +33,18 @@ func (d Duration) MarshalJSON() ([]byte, error) {
 
 // UnmarshalJSON reads a Go duration string or a number of seconds.
 func (d *Duration) UnmarshalJSON(data []byte) error {
-	text := string(data)
+	written := string(data)
 	if len(data) > 0 && data[0] == '"' {
-		if err := json.Unmarshal(data, &text); err != nil {
+		if err := json.Unmarshal(data, &written); err != nil {
 			return err
 		}
 	}
-	return d.UnmarshalText([]byte(text))
+	return d.UnmarshalText([]byte(written))
 }
 
 // UnmarshalText reads a Go duration string or a number of seconds.
-func (d *Duration) UnmarshalText(text []byte) error {
-	v, err := ParseDuration(string(text))
+func (d *Duration) UnmarshalText(written []byte) error {
+	v, err := ParseDuration(string(written))
 	if err != nil {
 		return err
 	}
@@ -53,16 +56,17 @@ func (d *Duration) UnmarshalText(text []byte) error {
 var ErrTooLong = errors.New("too long: the longest duration is 2562047h, 292 years")
 
 // ParseDuration reads "1.5s", "2m" or "1.5", the last one in seconds. Errors: ErrTooLong, or one that says how to write it.
-func ParseDuration(text string) (time.Duration, error) {
-	text = strings.TrimSpace(text)
-	if seconds, err := strconv.ParseFloat(text, 64); err == nil && !math.IsNaN(seconds) || errors.Is(err, strconv.ErrRange) {
-		// The comparison is on the float: a product that overflows int64 would come out negative.
-		if math.Abs(seconds) > math.MaxInt64/1e9 {
-			return 0, fmt.Errorf("%q is %w", clip(text, 40), ErrTooLong)
+func ParseDuration(written string) (time.Duration, error) {
+	written = strings.TrimSpace(written)
+	if seconds, err := text.Float(written); err == nil || errors.Is(err, strconv.ErrRange) {
+		nanoseconds := math.Round(seconds * 1e9)
+		// 2⁶³ is the first float that int64 cannot hold; converted, it would come out negative.
+		if err != nil || math.Abs(nanoseconds) >= 1<<63 {
+			return 0, fmt.Errorf("%q is %w", clip(written, 40), ErrTooLong)
 		}
-		return time.Duration(math.Round(seconds * 1e9)), nil
+		return time.Duration(nanoseconds), nil
 	}
-	if v, err := time.ParseDuration(text); err == nil {
+	if v, err := time.ParseDuration(written); err == nil {
 		return v, nil
 	}
 	// The parser's error does not tell; with zeros for digits only what is not a duration is refused again.
@@ -71,11 +75,11 @@ func ParseDuration(text string) (time.Duration, error) {
 			return '0'
 		}
 		return r
-	}, text)
+	}, written)
 	if _, err := time.ParseDuration(zeros); err == nil {
-		return 0, fmt.Errorf("%q is %w", clip(text, 40), ErrTooLong)
+		return 0, fmt.Errorf("%q is %w", clip(written, 40), ErrTooLong)
 	}
-	return 0, fmt.Errorf(`%q is not a duration: write "1.5s", "2m" or a number of seconds`, clip(text, 40))
+	return 0, fmt.Errorf(`%q is not a duration: write "1.5s", "2m" or a number of seconds`, clip(written, 40))
 }
 
 // formatSeconds writes d in seconds, without trailing zeros and without an exponent.
@@ -83,10 +87,13 @@ func formatSeconds(d time.Duration) string {
 	return strconv.FormatFloat(d.Seconds(), 'f', -1, 64)
 }
 
-// clip shortens text for an error message; input is quoted there and must stay readable.
-func clip(text string, most int) string {
-	if len(text) <= most {
-		return text
+// clip shortens a text for an error message; input is quoted there and must stay readable.
+func clip(long string, most int) string {
+	if len(long) <= most {
+		return long
 	}
-	return text[:most] + "…"
+	for most > 0 && !utf8.RuneStart(long[most]) {
+		most--
+	}
+	return long[:most] + "…"
 }

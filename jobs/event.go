@@ -81,8 +81,9 @@ type Progress struct {
 	Turn time.Time `json:"turn,omitzero"`
 }
 
-// Encode writes the progress as a header value.
+// Encode writes the progress as a header value, times in UTC.
 func (p Progress) Encode() (string, error) {
+	p.Started, p.WaitingSince, p.Turn = p.Started.UTC(), p.WaitingSince.UTC(), p.Turn.UTC()
 	data, err := json.Marshal(p)
 	if err != nil {
 		return "", fmt.Errorf("encode progress: %w", err)

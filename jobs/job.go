@@ -154,7 +154,7 @@ func (j *Job) Redirects() int {
 func Decode(queue, id string, payload []byte) (Job, error) {
 	job := Job{Queue: queue, ID: id}
 	reasons := nameReasons(queue, id)
-	text := bytes.Trim(payload, " \t\r\n")
+	text := bytes.Trim(bytes.TrimPrefix(payload, []byte("\ufeff")), " \t\r\n") // the mark is of an editor that begins UTF-8 with it
 	switch {
 	case len(payload) > MaxJobBytes:
 		reasons = append(reasons, fmt.Sprintf("the job has %d bytes, at most %d are allowed", len(payload), MaxJobBytes))
@@ -202,13 +202,15 @@ func merge(shape, values []string) []string {
 	return all
 }
 
-// Encode checks the job as Decode does and writes its payload.
+// Encode checks the job as Decode does and writes its payload, times in UTC.
 func (j *Job) Encode() ([]byte, error) {
 	checked := *j
 	if err := asError(append(nameReasons(j.Queue, j.ID), checked.finish()...)); err != nil {
 		return nil, err
 	}
-	payload, err := json.Marshal(j)
+	utc := *j
+	utc.NotBefore, utc.Deadline = j.NotBefore.UTC(), j.Deadline.UTC()
+	payload, err := json.Marshal(&utc)
 	if err != nil {
 		return nil, fmt.Errorf("encode job %s: %w", j.ID, err)
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/gofer-mq/gofer/jobs/text"
 )
 
 // notObject begins the reason of what cannot be read as an object at all; nothing is said of its fields then.
@@ -153,7 +155,7 @@ func jsonReason(err error) string {
 	if kind, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return fmt.Sprintf("a JSON %s is not what belongs here", kind.Value)
 	}
-	return clip(err.Error(), 200)
+	return clip(text.Printable(err.Error()), 200)
 }
 
 // texts is an object whose values are strings.
@@ -163,11 +165,11 @@ type texts map[string]string
 func (t *texts) UnmarshalJSON(data []byte) error {
 	out := texts{}
 	reasons := members(data, func(name string, value json.RawMessage) []string {
-		var text string
-		if isNull(value) || json.Unmarshal(value, &text) != nil {
+		var one string
+		if isNull(value) || json.Unmarshal(value, &one) != nil {
 			return []string{quoted(name) + ": not a string"}
 		}
-		out[name] = text
+		out[name] = one
 		return nil
 	})
 	*t = out

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/gofer-mq/gofer/jobs/text"
 )
 
 // The backoff strategies: how the wait grows from one retry to the next.
@@ -75,9 +77,13 @@ func (p Policy) Reasons() []string {
 	return o.reasons()
 }
 
-// DecodePolicy reads a policy document; a field that is absent is taken from base. The error is an *InvalidError
-// that lists every reason.
+// DecodePolicy reads a policy document, as text.Document does; a field that is absent is taken from base. The error is an
+// *InvalidError that lists every reason.
 func DecodePolicy(data []byte, base Policy) (Policy, error) {
+	data, err := text.Document(data)
+	if err != nil {
+		return Policy{}, &InvalidError{Reasons: []string{err.Error()}}
+	}
 	var o Override
 	shape := o.decode(data)
 	p := o.Over(base)

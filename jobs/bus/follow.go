@@ -65,7 +65,7 @@ func (c *Client) Events(ctx context.Context, f Filter, use func(Event) error) er
 			event.Kind = parts[2]
 		}
 		if meta, err := msg.Metadata(); err == nil {
-			event.StoredAt = meta.Timestamp
+			event.StoredAt = meta.Timestamp.UTC()
 		}
 		return use(event)
 	})
