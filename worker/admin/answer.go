@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/gofer-mq/gofer/jobs/text"
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
@@ -71,7 +72,7 @@ func reply(w http.ResponseWriter, v any) error {
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	encoder := json.NewEncoder(w)
+	encoder := json.NewEncoder(text.NewJSONWriter(w))
 	encoder.SetEscapeHTML(false)
 	_ = encoder.Encode(v)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/text"
 	"github.com/gofer-mq/gofer/rotation"
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
@@ -51,6 +52,9 @@ func readPolicy(body io.Reader) (jobs.Policy, error) {
 	}
 	if err != nil {
 		return jobs.Policy{}, badRequest("the body could not be read")
+	}
+	if data, err = text.Document(data); err != nil {
+		return jobs.Policy{}, badRequest(err.Error())
 	}
 	var fields map[string]json.RawMessage
 	isObject := json.Unmarshal(data, &fields) == nil

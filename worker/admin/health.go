@@ -6,12 +6,14 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+
+	"github.com/gofer-mq/gofer/jobs/text"
 )
 
 // livez answers as long as the process serves at all. It must not depend on NATS: to restart every worker while the
 // servers are away would only add to it.
 func (a *admin) livez(w http.ResponseWriter, _ *http.Request) error {
-	return text(w, http.StatusOK, "ok\n")
+	return writeText(w, http.StatusOK, "ok\n")
 }
 
 func (a *admin) readyz(w http.ResponseWriter, r *http.Request) error {
@@ -27,10 +29,10 @@ func (a *admin) readyz(w http.ResponseWriter, r *http.Request) error {
 	var out strings.Builder
 	for _, c := range checks {
 		if r.URL.Query().Has("verbose") {
-			fmt.Fprintf(&out, "[%s] %s: %s\n", map[bool]string{true: "+", false: "-"}[c.OK], c.Name, c.Detail)
+			fmt.Fprintf(&out, "[%s] %s: %s\n", map[bool]string{true: "+", false: "-"}[c.OK], c.Name, text.Printable(c.Detail))
 		}
 	}
-	return text(w, status, out.String()+map[bool]string{true: "ready\n", false: "not ready\n"}[ready])
+	return writeText(w, status, out.String()+map[bool]string{true: "ready\n", false: "not ready\n"}[ready])
 }
 
 type readiness struct {
@@ -75,7 +77,7 @@ func (a *admin) metricsPage(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func text(w http.ResponseWriter, status int, body string) error {
+func writeText(w http.ResponseWriter, status int, body string) error {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
 	_, _ = w.Write([]byte(body)) // nobody to tell when the client went away

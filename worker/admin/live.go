@@ -16,6 +16,7 @@ import (
 
 	"github.com/gofer-mq/gofer/breaker"
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/text"
 	"github.com/gofer-mq/gofer/rotation"
 	"github.com/gofer-mq/gofer/worker/metrics"
 	"github.com/gofer-mq/gofer/worker/rollup"
@@ -150,6 +151,7 @@ func (l *live) current(ctx context.Context) []byte {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), livePeriod)
 		defer cancel()
 		bytes, _ := json.Marshal(l.snapshot(ctx)) // plain data
+		bytes = text.JSON(bytes)
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.bytes, l.made = bytes, time.Now()

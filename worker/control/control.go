@@ -60,6 +60,8 @@ type Config struct {
 	ResetBreaker func(proxy string) int
 	// Policy is the fleet's retry policy and since when it holds, zero for the one of the environment.
 	Policy func() (jobs.Policy, time.Time)
+	// Environment is the policy of this worker's environment, which fills in what a document in the bucket lacks.
+	Environment jobs.Policy
 	// Rollups are the newest hours, oldest first, of the scope asked for, and the scope that they have: a worker that
 	// knows only its own hours says so.
 	Rollups func(ctx context.Context, scope string, hours int) (points []rollup.Point, has string, err error)

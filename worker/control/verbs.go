@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/nats-io/nats.go/micro"
 
@@ -154,10 +153,7 @@ func (s *Service) drain(data []byte) (any, error) {
 
 func (s *Service) policy([]byte) (any, error) {
 	policy, at := s.cfg.Policy()
-	answer := struct {
-		jobs.Policy
-		UpdatedAt *time.Time `json:"updated_at"`
-	}{Policy: policy}
+	answer := PolicyAnswer{Policy: policy, Environment: &s.cfg.Environment}
 	if !at.IsZero() {
 		at = at.UTC()
 		answer.UpdatedAt = &at

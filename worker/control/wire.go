@@ -3,6 +3,7 @@ package control
 import (
 	"time"
 
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
@@ -58,6 +59,15 @@ type DrainRequest struct {
 type Drained struct {
 	Worker   string `json:"worker"`
 	Draining bool   `json:"draining"`
+}
+
+// PolicyAnswer is the answer to Policy: the retry policy in force, and since when the fleet has it; nil for the one of the
+// environment.
+type PolicyAnswer struct {
+	jobs.Policy
+	UpdatedAt *time.Time `json:"updated_at"`
+	// Environment is the policy of the worker's environment; older workers do not report it.
+	Environment *jobs.Policy `json:"environment,omitempty"`
 }
 
 // RollupRequest asks for Rollups.

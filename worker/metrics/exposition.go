@@ -5,7 +5,8 @@ import (
 	"math"
 	"strconv"
 	"strings"
-	"unicode/utf8"
+
+	"github.com/gofer-mq/gofer/jobs/text"
 )
 
 // page is a metrics page under construction in the Prometheus text format, version 0.0.4.
@@ -46,9 +47,9 @@ func (p *page) one(name string, value float64) {
 
 // annotated takes over a page of the metrics library and adds the help and type lines that it has no text for. The
 // library writes the samples of a family one after the other.
-func (p *page) annotated(text []byte) {
+func (p *page) annotated(samples []byte) {
 	last := ""
-	for line := range bytes.Lines(text) {
+	for line := range bytes.Lines(samples) {
 		if line[0] == '#' {
 			continue
 		}
@@ -77,33 +78,17 @@ func appendValue(out []byte, v float64) []byte {
 	return strconv.AppendFloat(out, v, 'g', -1, 64)
 }
 
-// appendLabel escapes exactly what the text format knows: backslash, quote and line feed. Go's %q would write \x and
-// \t, which readers of the format refuse or take literally; one byte that is no UTF-8 makes them refuse the page.
+// appendLabel writes a value as text.Printable has it, and escapes what the text format knows: backslash and quote. The
+// format has no escape for a control character, and one byte that is no UTF-8 makes its readers refuse the page.
 func appendLabel(out []byte, value string) []byte {
-	if plain(value) {
-		return append(out, value...)
-	}
-	value = strings.ToValidUTF8(value, "\uFFFD")
+	value = text.Printable(value)
 	for i := range len(value) {
-		switch c := value[i]; c {
-		case '\\', '"':
-			out = append(out, '\\', c)
-		case '\n':
-			out = append(out, '\\', 'n')
-		default:
-			out = append(out, c)
+		if c := value[i]; c == '\\' || c == '"' {
+			out = append(out, '\\')
 		}
+		out = append(out, value[i])
 	}
 	return out
-}
-
-func plain(value string) bool {
-	for i := range len(value) {
-		if c := value[i]; c == '\\' || c == '"' || c == '\n' || c >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
 }
 
 func b2i(b bool) int {

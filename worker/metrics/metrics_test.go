@@ -11,9 +11,9 @@ import (
 	"sync"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/text"
 	"github.com/gofer-mq/gofer/rotation"
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/worker/metrics"
@@ -135,15 +135,16 @@ func TestEveryLineIsWellFormedWhateverLabelsHold(t *testing.T) {
 	seen := map[string]bool{}
 	page := m.Write(10)
 	for got := range bytes.Lines(page) {
-		text := strings.TrimSuffix(string(got), "\n")
-		name := text[:strings.LastIndex(text, " ")]
-		if !line.MatchString(text) || seen[name] {
-			t.Errorf("line %q: not well formed, or there twice", text)
+		sample := strings.TrimSuffix(string(got), "\n")
+		name := sample[:strings.LastIndex(sample, " ")]
+		if !line.MatchString(sample) || seen[name] {
+			t.Errorf("line %q: not well formed, or there twice", sample)
 		}
 		seen[name] = true
 	}
-	if !utf8.Valid(page) || !strings.Contains(string(page), `gofer_proxy_state{proxy="x\"\\\n} 1\ngofer_ready{`+"\uFFFD\t\r\"} 2\n") {
-		t.Errorf("the page is not UTF-8, or misses the proxy with the hostile name:\n%s", page)
+	sample := `gofer_proxy_state{proxy="x\"\\\\n} 1\\ngofer_ready{\\xff\\t\\r"} 2` + "\n"
+	if string(page) != text.Block(string(page)) || !strings.Contains(string(page), sample) {
+		t.Errorf("the page has what a terminal obeys, or misses the proxy with the hostile name:\n%s", page)
 	}
 }
 
@@ -242,8 +243,8 @@ func FuzzLabel(f *testing.F) {
 	sample := regexp.MustCompile(`^gofer_build_info\{version="((?:[^"\\\n]|\\[\\"n])*)",revision="",go_version="[^"]*"\} 1$`)
 	f.Fuzz(func(t *testing.T, version string) {
 		page := metrics.New(metrics.Gauges{Version: version}).Write(0)
-		if !utf8.Valid(page) {
-			t.Fatalf("the page for %q is not UTF-8", version)
+		if string(page) != text.Block(string(page)) {
+			t.Fatalf("the page for %q has what a terminal obeys, or is not UTF-8", version)
 		}
 		lines := bufio.NewScanner(bytes.NewReader(page))
 		for range 3 {
@@ -254,7 +255,7 @@ func FuzzLabel(f *testing.F) {
 			t.Fatalf("sample for %q: got %q", version, lines.Text())
 		}
 		got := strings.NewReplacer(`\\`, `\`, `\"`, `"`, `\n`, "\n").Replace(found[1])
-		if want := strings.ToValidUTF8(version, "\uFFFD"); got != want {
+		if want := text.Printable(version); got != want {
 			t.Fatalf("label: got %q, want %q", got, want)
 		}
 	})

@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/text"
 	"github.com/gofer-mq/gofer/rotation"
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
@@ -186,11 +187,16 @@ func (s *Share) applyProxies(fresh bool, changes []change) {
 
 // ParseEntry reads a proxy of the bucket: a line as in the proxies file whose id, if it names one, is the key.
 func ParseEntry(key, line string) (proxylist.Proxy, error) {
-	p, err := proxylist.ParseLine(line)
+	value, err := text.Document([]byte(line))
 	if err != nil {
 		return proxylist.Proxy{}, err
 	}
-	if strings.Contains(line, " id=") && p.ID != key {
+	p, err := proxylist.ParseLine(string(value))
+	if err != nil {
+		return proxylist.Proxy{}, err
+	}
+	named := slices.ContainsFunc(strings.Fields(line), func(field string) bool { return strings.HasPrefix(field, "id=") })
+	if named && p.ID != key {
 		return proxylist.Proxy{}, fmt.Errorf("the line names the id %s", p.ID)
 	}
 	p.ID = key
