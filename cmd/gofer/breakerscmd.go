@@ -52,7 +52,7 @@ func (a *app) breakersLs(ctx context.Context, s *session, _ []string) error {
 	slices.SortFunc(list, func(a, b workerBreakers) int { return cmp.Compare(a.Worker, b.Worker) })
 	for _, w := range list {
 		if w.Total > len(w.Breakers) {
-			fmt.Fprintf(a.err, "gofer: worker %s has %d breakers; those shown are %d, the ones that are not closed first\n", w.Worker, w.Total, len(w.Breakers))
+			a.note("worker %s has %d breakers; those shown are %d, the ones that are not closed first", w.Worker, w.Total, len(w.Breakers))
 		}
 	}
 	if a.json {
@@ -69,8 +69,7 @@ func (a *app) breakersLs(ctx context.Context, s *session, _ []string) error {
 		f := fleet[id]
 		rows = append(rows, table.Row{id, f.states["closed"], f.states["open"], f.states["half_open"], f.failures(), f.nextTest(), f.avoided()})
 	}
-	a.printTable(table.Row{"proxy", "closed", "open", "half open", "failures", "next test", "avoided"}, rows)
-	return nil
+	return a.out.table(table.Row{"proxy", "closed", "open", "half open", "failures", "next test", "avoided"}, rows)
 }
 
 // fleetBreaker is what the workers say of one proxy: how many are in each state, and the one with the most failures.

@@ -160,8 +160,7 @@ func (k *check) print(r checked) error {
 	if r.Fault != jobs.FaultNone {
 		why = " " + string(r.Fault) + ": " + r.Error
 	}
-	_, err := fmt.Fprintf(k.app.out, "%-*s %-*s %-6s %3s %s%s\n", k.widths[0], r.ID, k.widths[1], r.Addr, word, status, milliseconds(r.Duration), why)
-	return err
+	return k.app.out.line("%-*s %-*s %-6s %3s %s%s", k.widths[0], r.ID, k.widths[1], r.Addr, word, status, milliseconds(r.Duration), why)
 }
 
 // verdict sums up: a word on standard error, and the exit code.
@@ -180,6 +179,6 @@ func (k *check) verdict(stopped error) error {
 	case k.failed > 0:
 		return &failure{code: exitSomeFailed, err: errors.New(text)}
 	}
-	fmt.Fprintln(k.app.err, "gofer: "+text)
+	k.app.note("%s", text)
 	return nil
 }

@@ -1,10 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
-	"io"
 	"os"
 	"slices"
 	"time"
@@ -120,17 +120,14 @@ func (a *app) listToCheck(ctx context.Context, c *config, files []string) ([]pro
 
 // listedProxies is what a file, or with "-" the standard input, lists.
 func (a *app) listedProxies(file string) ([]proxylist.Proxy, error) {
-	read, source := func() ([]byte, error) { return os.ReadFile(file) }, file
 	if file == "-" {
-		read, source = func() ([]byte, error) { return io.ReadAll(a.in) }, "standard input"
+		list, err := proxylist.ParseList(a.in)
+		return list, asUsage(named("standard input", err))
 	}
-	data, err := read()
+	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, usage("proxies check: %w", err)
 	}
-	list, err := parseProxies(source, string(data))
-	if err != nil {
-		return nil, usage("%w", err)
-	}
-	return list, nil
+	list, err := proxylist.ParseList(bytes.NewReader(data))
+	return list, asUsage(named(file, err))
 }

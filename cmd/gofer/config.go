@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bytes"
+	"encoding"
 	"errors"
 	"net"
 	"os"
@@ -15,6 +15,7 @@ import (
 	"github.com/gofer-mq/gofer/breaker"
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/text"
 	"github.com/gofer-mq/gofer/rotation"
 	"github.com/gofer-mq/gofer/worker/admin"
 )
@@ -75,7 +76,7 @@ type retryConfig struct {
 	Multiplier      float64       `envconfig:"GOFER_RETRY_MULTIPLIER" default:"2" desc:"growth of an exponential wait, 1.1 to 10"`
 	MaxBackoffDelay jobs.Duration `envconfig:"GOFER_RETRY_MAX_BACKOFF_DELAY" default:"30s" desc:"longest computed wait, 1s to 300s"`
 	Jitter          bool          `envconfig:"GOFER_RETRY_JITTER" default:"true" desc:"draws each wait between nothing and the computed one"`
-	StatusCodes     []int         `envconfig:"GOFER_RETRY_STATUS_CODES" default:"408,429,502,503,504" desc:"answers that are tried again"`
+	StatusCodes     statusList    `envconfig:"GOFER_RETRY_STATUS_CODES" default:"408,429,502,503,504" desc:"answers that are tried again"`
 	Timeout         jobs.Duration `envconfig:"GOFER_RETRY_TIMEOUT" default:"0s" desc:"all attempts and waits together; 0 means no bound"`
 	Budget          float64       `envconfig:"GOFER_RETRY_BUDGET" default:"0.5" desc:"retries of a worker for each first attempt, besides one a second for each slot; more of them wait up to a minute for their turn; 0 means no bound"`
 	NonIdempotent   bool          `envconfig:"GOFER_RETRY_NON_IDEMPOTENT" default:"false" desc:"tries POST and PATCH again although the first may have been received"`
@@ -99,15 +100,23 @@ type streamConfig struct {
 // configError lists everything that is wrong with the environment.
 type configError struct{ reasons []string }
 
-func (e *configError) Error() string {
-	return "configuration: " + strings.Join(e.reasons, "\nconfiguration: ")
+func (e *configError) Error() string { return strings.Join(e.lines(), "\n") }
+
+func (e *configError) lines() []string {
+	lines := make([]string, len(e.reasons))
+	for i, reason := range e.reasons {
+		lines[i] = "configuration: " + reason
+	}
+	return lines
 }
 
 // loadConfig reads the environment and checks all of it. The error is a *configError; it never holds a value.
 func loadConfig() (config, error) {
 	var c config
 	reasons := misspelt(os.Environ())
+	tidy()
 	reasons = append(reasons, readSecretFiles()...)
+	reasons = append(reasons, notDecimal()...)
 	reasons = append(reasons, process(&c)...)
 	reasons = append(reasons, c.check()...)
 	if len(reasons) > 0 {
@@ -116,14 +125,44 @@ func loadConfig() (config, error) {
 	return c, nil
 }
 
-// process fills c. envconfig stops at the first bad value and prints it, so each bad one is noted without its value,
-// taken out, and the rest is read again. An empty variable counts as unset, as in the shell's ${VAR:-default}.
-func process(c *config) (reasons []string) {
+// tidy takes blanks off around values, secrets excepted. An empty variable counts as unset, as in the shell's
+// ${VAR:-default}.
+func tidy() {
 	for _, v := range variables() {
-		if value, set := os.LookupEnv(v.name); set && strings.TrimSpace(value) == "" {
+		value, set := os.LookupEnv(v.name)
+		switch trimmed := strings.TrimSpace(value); {
+		case set && trimmed == "":
+			_ = os.Unsetenv(v.name)
+		case trimmed != value && !v.secret:
+			_ = os.Setenv(v.name, trimmed)
+		}
+	}
+}
+
+// notDecimal takes out the numbers that are no decimal ones: envconfig would read 010 as eight.
+func notDecimal() (reasons []string) {
+	for _, v := range variables() {
+		value := os.Getenv(v.name)
+		var err error
+		switch v.kind {
+		case reflect.Int, reflect.Int64:
+			_, err = text.Int(value)
+		case reflect.Float64:
+			_, err = text.Float(value)
+		default:
+			continue
+		}
+		if value != "" && err != nil {
+			reasons = append(reasons, v.name+": "+expectation(v.kind.String()))
 			_ = os.Unsetenv(v.name)
 		}
 	}
+	return reasons
+}
+
+// process fills c. envconfig stops at the first bad value and prints it, so each bad one is noted without its value,
+// taken out, and the rest is read again.
+func process(c *config) (reasons []string) {
 	for range variables() {
 		err := envconfig.Process("", c)
 		if err == nil {
@@ -149,19 +188,20 @@ func expectation(typeName string) string {
 	case "bool":
 		return "neither true nor false"
 	case "float64":
-		return "not a number"
-	case "[]int":
+		return "not a decimal number"
+	case "main.statusList":
 		return "not a comma separated list of whole numbers"
 	case "main.queueList":
 		return "not a list of queues such as critical:6,default:3,low:1 (names [a-z0-9_-]{1,32}, weights 1 to 1000, at most 32)"
 	}
-	return "not a whole number"
+	return "not a whole number, in decimal digits"
 }
 
 // variable is one line of the documentation.
 type variable struct {
 	name, fallback, desc string
 	secret               bool
+	kind                 reflect.Kind // what its text is read as; Invalid if the type reads it by itself
 }
 
 // effective is the value in force and where it comes from; of a secret it tells only that it is set.
@@ -182,10 +222,14 @@ func variables() []variable { return variablesOf(reflect.TypeFor[config]()) }
 func variablesOf(t reflect.Type) (out []variable) {
 	for field := range t.Fields() {
 		if name, ok := field.Tag.Lookup("envconfig"); ok {
-			out = append(out, variable{
+			v := variable{
 				name: name, fallback: field.Tag.Get("default"),
 				desc: field.Tag.Get("desc"), secret: field.Tag.Get("secret") == "true",
-			})
+			}
+			if !reflect.PointerTo(field.Type).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
+				v.kind = field.Type.Kind()
+			}
+			out = append(out, v)
 			continue
 		}
 		out = append(out, variablesOf(field.Type)...)
@@ -197,7 +241,7 @@ func variablesOf(t reflect.Type) (out []variable) {
 func readSecretFiles() (reasons []string) {
 	for _, v := range variables() {
 		twin := v.name + "_FILE"
-		path := os.Getenv(twin)
+		path := strings.TrimSpace(os.Getenv(twin))
 		if !v.secret || path == "" || twin == "GOFER_PROXIES_FILE" {
 			continue
 		}
@@ -206,15 +250,17 @@ func readSecretFiles() (reasons []string) {
 			continue
 		}
 		data, err := os.ReadFile(path)
+		if err == nil {
+			data, err = text.Document(data)
+		}
+		if err == nil && len(data) == 0 {
+			err = errors.New("the file is empty")
+		}
 		if err != nil {
 			reasons = append(reasons, twin+": "+err.Error())
 			continue
 		}
-		if len(bytes.TrimSpace(data)) == 0 {
-			reasons = append(reasons, twin+": the file is empty")
-			continue
-		}
-		_ = os.Setenv(v.name, strings.TrimSpace(string(data)))
+		_ = os.Setenv(v.name, string(data))
 		_ = os.Unsetenv(twin)
 	}
 	return reasons
@@ -268,7 +314,7 @@ func (c *config) checkNATS() (reasons []string) {
 		return nil // the address that stands in for the URL is named already
 	}
 	if err := c.dial("").Check(); err != nil {
-		for line := range strings.SplitSeq(err.Error(), "\n") {
+		for _, line := range errorLines(err) {
 			reasons = append(reasons, strings.TrimPrefix(line, bus.ErrConfig.Error()+": "))
 		}
 	}
@@ -291,8 +337,8 @@ func (b breakerConfig) check() (reasons []string) {
 }
 
 func (s streamConfig) check() (reasons []string) {
-	if s.ResultsMaxAge.Seconds() < 60 {
-		reasons = append(reasons, "GOFER_RESULTS_MAX_AGE: below 60s")
+	if s.ResultsMaxAge.Seconds() < 60 || s.ResultsMaxAge.Std().Hours() > 876000 {
+		reasons = append(reasons, "GOFER_RESULTS_MAX_AGE: not between 60s and 876000h, 100 years")
 	}
 	if s.ResultsMaxBytes < 0 || s.JobsMaxMsgs < 0 {
 		reasons = append(reasons, "GOFER_RESULTS_MAX_BYTES, GOFER_JOBS_MAX_MSGS: below zero")

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -27,7 +29,7 @@ func TestEveryBadVariableIsNamedAtOnceWithoutItsValue(t *testing.T) {
 		"GOFER_CONCURRENCY:", "GOFER_ATTEMPT_TIMEOUT:", "GOFER_QUEUES:", "GOFER_STRATEGY:", "GOFER_RETRY_MAX_ATTEMPTS:",
 		"GOFER_RETRY_JITTER:", "GOFER_BREAKER_WINDOW:", "GOFER_REPLICAS:", "GOFER_HTTP_ADDR:", "GOFER_EMBEDDED_ADDR:", "GOFER_LOG_LEVEL:",
 		"GOFER_HEALTH_CHECK_URL:", "GOFER_HEALTH_CHECK_INTERVAL:", "GOFER_NATS_URL:", "GOFER_NATS_NKEY:", "GOFER_NATS_CA:", "GOFER_NATS_CREDS:",
-		"GOFER_PROXIES: line 2:",
+		"GOFER_PROXIES: entry 2:",
 		"GOFER_CONCURENCY: no such variable, did you mean GOFER_CONCURRENCY?", "did you mean GOFER_NATS_PASSWORD?",
 	} {
 		if !strings.Contains(errOut, want) {
@@ -216,6 +218,66 @@ func TestUsageNamesEveryVariableOnce(t *testing.T) {
 		}
 		if v.desc == "" {
 			t.Errorf("%s has no description", v.name)
+		}
+	}
+}
+
+func TestListsAndNumbersAreReadAsWritten(t *testing.T) {
+	for name, value := range map[string]string{
+		"GOFER_QUEUES": " critical : 6 , low:1,", "GOFER_RETRY_STATUS_CODES": "429, 503 ", "GOFER_CONCURRENCY": " 8 ", "GOFER_STRATEGY": " random\n",
+		"GOFER_PROXIES":  "http://a:1 id=a tags=x,y, http://b:2 id=b,http://u:p,w@c:3 id=c,\n# none\nhttp://d:4 id=d",
+		"GOFER_NATS_URL": "nats://127.0.0.1:1 , nats://127.0.0.1:2",
+	} {
+		t.Setenv(name, value)
+	}
+	c, proxies, err := loadWorkerConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(c.Queues, c.Retry.StatusCodes, c.Concurrency, c.Strategy); got != "[{critical 6} {low 1}] [429 503] 8random" {
+		t.Errorf("read %s", got)
+	}
+	var got []string
+	for _, p := range proxies {
+		password, _ := p.URL.User.Password()
+		got = append(got, p.ID+password+strings.Join(p.Tags, "+"))
+	}
+	if !slices.Equal(got, []string{"ax+y", "b", "cp,w", "d"}) {
+		t.Errorf("proxies = %q, want a with the tags x and y, b, c with the password p,w, and d", got)
+	}
+}
+
+func TestNumbersThatPeopleDoNotMeanAreRefused(t *testing.T) {
+	for _, set := range []string{
+		"CONCURRENCY=010", "CONCURRENCY=0x40", "CONCURRENCY=1_0", "CONCURRENCY=1e1", "MAX_BODY_BYTES=99999999999999999999", "REPLICAS=3.0", "HOST_RATE=0x1p-1",
+		"HOST_RATE=NaN", "HOST_RATE=-1", "HOST_RATE=1e400", "RETRY_MULTIPLIER=Inf", "RETRY_BUDGET=-0.1", "RETRY_STATUS_CODES=0429", "RETRY_STATUS_CODES=429;503",
+		"RETRY_STATUS_CODES=,", "RETRY_STATUS_CODES=99999999999999999999", "QUEUES=a:01", "QUEUES=a:1e2", "QUEUES=,", "ATTEMPT_TIMEOUT=-5s", "ATTEMPT_TIMEOUT=0x1p4",
+		"MAX_WAIT=9223372036.854776", "MAX_WAIT=-1", "MAX_WAIT=NaN", "RETRY_TIMEOUT=-1ns", "RESULTS_MAX_BYTES=-1", "DRAIN_TIMEOUT=1e-3", "RESULTS_MAX_AGE=2562047h",
+		"BREAKER_WINDOW=1e300", "JOBS_MAX_MSGS=-1", "RETRY_BASE_DELAY=Infinity",
+	} {
+		t.Run(set, func(t *testing.T) {
+			name, value, _ := strings.Cut("GOFER_"+set, "=")
+			t.Setenv(name, value)
+			if code, _, errOut := gofer(t, "", "config", "check"); code != exitConfig || !strings.Contains(errOut, name) || strings.Count(errOut, "\n") != 1 {
+				t.Errorf("exit %d, %s; want %d and %s alone", code, errOut, exitConfig, name)
+			}
+		})
+	}
+}
+
+func TestSecretsInFilesAreReadAsEditorsWriteThem(t *testing.T) {
+	dir := t.TempDir()
+	for name, c := range map[string]struct{ text, want string }{
+		"mark": {"\ufefftoken\r\n", "token"}, "utf16": {"\xff\xfet\x00", "UTF-16"}, "latin1": {"tok\xe9n", "not UTF-8"},
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("GOFER_ADMIN_TOKEN", " ")
+		t.Setenv("GOFER_ADMIN_TOKEN_FILE", path)
+		if got, err := loadConfig(); got.AdminToken != c.want && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: token %q, %v; want %q", name, got.AdminToken, err, c.want)
 		}
 	}
 }

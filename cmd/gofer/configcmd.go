@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
@@ -38,8 +37,7 @@ func (a *app) configUsage() error {
 	if a.json {
 		return a.printJSON(lines)
 	}
-	a.printTable(table.Row{"variable", "default", "meaning"}, rows)
-	return nil
+	return a.out.table(table.Row{"variable", "default", "meaning"}, rows)
 }
 
 func (a *app) configCheck() error {
@@ -49,8 +47,7 @@ func (a *app) configCheck() error {
 	if a.json {
 		return a.printJSON(map[string]bool{"ok": true})
 	}
-	_, err := fmt.Fprintln(a.out, "The configuration is valid.")
-	return err
+	return a.out.line("The configuration is valid.")
 }
 
 // refused also prints the reasons of a bad configuration as JSON, if that is asked for.
@@ -81,6 +78,5 @@ func (a *app) configShow() error {
 	if a.json {
 		return a.printJSON(lines)
 	}
-	a.printTable(table.Row{"variable", "value", "source"}, rows)
-	return nil
+	return a.out.table(table.Row{"variable", "value", "source"}, rows)
 }

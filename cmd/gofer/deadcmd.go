@@ -47,8 +47,7 @@ func (a *app) deadLsCommand() *cobra.Command {
 			if a.json {
 				return a.printJSON(list)
 			}
-			a.printTable(table.Row{"letter", "job", "since", "error", "reason"}, rows)
-			return nil
+			return a.out.table(table.Row{"letter", "job", "since", "error", "reason"}, rows)
 		}),
 	}
 }
@@ -64,9 +63,8 @@ func (a *app) deadShowCommand() *cobra.Command {
 			if a.json {
 				return a.printJSON(letterFacts{Letter: l, Error: l.Result.Error, Attempts: l.Result.AttemptCount, Payload: string(l.Payload)})
 			}
-			fmt.Fprintf(a.err, "letter %d, job %s, since %s: %s %s\n", l.Seq, l.Key, l.StoredAt.UTC().Format(time.RFC3339), l.Result.Error, l.Reason)
-			_, err = fmt.Fprintln(a.out, string(l.Payload))
-			return err
+			_ = a.err.line("letter %d, job %s, since %s: %s %s", l.Seq, l.Key, l.StoredAt.UTC().Format(time.RFC3339), l.Result.Error, l.Reason)
+			return a.out.block(string(l.Payload))
 		}),
 	}
 }

@@ -47,7 +47,9 @@ func (a *app) denyLs(ctx context.Context, s *session, _ []string) error {
 		return a.printJSON(hosts)
 	}
 	for _, h := range hosts {
-		fmt.Fprintln(a.out, h)
+		if err := a.out.line("%s", h); err != nil {
+			return err
+		}
 	}
 	return nil
 }

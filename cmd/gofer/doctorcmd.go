@@ -56,7 +56,7 @@ func (a *app) doctor(ctx context.Context) error {
 			if !f.OK {
 				mark = "BAD "
 			}
-			fmt.Fprintf(a.out, "%s %-16s %s\n", mark, f.Name, f.Detail)
+			_ = a.out.line("%s %-16s %s", mark, f.Name, f.Detail)
 		}
 	}
 	if err != nil {

@@ -40,8 +40,7 @@ func (a *app) printEvent(e bus.Event) error {
 	if a.json {
 		return a.printJSON(e)
 	}
-	_, err := fmt.Fprintf(a.out, "%s  %-9s  %s\n", e.StoredAt.UTC().Format(time.RFC3339), e.Kind, eventLine(e))
-	return err
+	return a.out.line("%s  %-9s  %s", e.StoredAt.UTC().Format(time.RFC3339), e.Kind, eventLine(e))
 }
 
 // soon is a wait in words.

@@ -27,7 +27,7 @@ was queued is known only by an id that has a time in it, such as those that 'gof
 			if err != nil {
 				return err
 			}
-			t, err := tell(ctx, s, k, a.err)
+			t, err := tell(ctx, s, k, a.note)
 			if err != nil {
 				return fmt.Errorf("job %s: %w", k, err)
 			}
@@ -86,8 +86,12 @@ func (a *app) printStory(t *story) error {
 	if t.DeadLetter != 0 {
 		lines = append(lines, fmt.Sprintf("dead letter %d: see gofer dead show %d", t.DeadLetter, t.DeadLetter))
 	}
-	_, err := fmt.Fprintln(a.out, strings.Join(lines, "\n"))
-	return err
+	for _, line := range lines {
+		if err := a.out.line("%s", line); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sentence is a moment in words.

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -64,9 +63,9 @@ type story struct {
 	retries  []jobs.RetryEvent
 }
 
-// tell gathers a job's story. What this user may not read is left out, with a word about it on notes. Errors:
-// bus.ErrNotFound if nothing is known.
-func tell(ctx context.Context, s *session, key bus.Key, notes io.Writer) (*story, error) {
+// tell gathers a job's story. What this user may not read is left out, which note is told of. Errors: bus.ErrNotFound if
+// nothing is known.
+func tell(ctx context.Context, s *session, key bus.Key, note func(format string, args ...any)) (*story, error) {
 	t := &story{Key: key, Places: []bus.Place{}, Moments: []moment{}}
 	found, err := s.client.Find(ctx, key.Queue, key.ID)
 	if err != nil {
@@ -80,7 +79,7 @@ func tell(ctx context.Context, s *session, key bus.Key, notes io.Writer) (*story
 		read func(context.Context, *session) error
 	}{{"result", t.readResult}, {"stored copy", t.readStored}, {"story in the events", t.readEvents}, {"dead letter", t.readLetter}} {
 		if err := part.read(ctx, s); err != nil && !errors.Is(err, bus.ErrNotFound) {
-			fmt.Fprintf(notes, "gofer: the job's %s cannot be read: %v\n", part.what, err)
+			note("the job's %s cannot be read: %v", part.what, err)
 		}
 	}
 	t.addAttempts()

@@ -1,18 +1,23 @@
 package main
 
-import (
-	"io"
-	"log/slog"
-)
+import "log/slog"
 
-// logger writes to w as the configuration says: for people on a terminal, for machines elsewhere.
-func (c *config) logger(w io.Writer) *slog.Logger {
+// logger writes to a stream as the configuration says: for people on a terminal, for machines elsewhere.
+func (c *config) logger(to *stream) *slog.Logger {
 	var level slog.Level
 	// The level was checked with the rest of the configuration.
 	_ = level.UnmarshalText([]byte(c.LogLevel))
-	options := &slog.HandlerOptions{Level: level}
-	if c.LogFormat == "text" || c.LogFormat == "" && isTerminal(w) {
-		return slog.New(slog.NewTextHandler(w, options))
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: inUTC}
+	if c.LogFormat == "text" || c.LogFormat == "" && to.isTerminal() {
+		return slog.New(slog.NewTextHandler(to.writer(), options))
 	}
-	return slog.New(slog.NewJSONHandler(w, options))
+	return slog.New(slog.NewJSONHandler(to.jsonWriter(), options))
+}
+
+// inUTC writes all times in UTC, wherever the machine stands.
+func inUTC(_ []string, attr slog.Attr) slog.Attr {
+	if attr.Value.Kind() == slog.KindTime {
+		attr.Value = slog.TimeValue(attr.Value.Time().UTC())
+	}
+	return attr
 }

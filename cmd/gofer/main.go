@@ -37,13 +37,12 @@ func main() {
 func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
 	ctx, stop := untilSignalled(ctx)
 	defer stop()
-	output := &output{Writer: out}
-	a := &app{in: in, out: output, err: errOut}
+	a := &app{in: in, out: &stream{to: out}, err: &stream{to: errOut}}
 	root := a.root()
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
-	if output.err != nil && !errors.Is(err, output.err) {
-		err = &failure{code: exitFailed, err: errors.Join(err, output.err)}
+	if lost := a.out.failed(); lost != nil && !errors.Is(err, lost) {
+		err = &failure{code: exitFailed, err: errors.Join(err, lost)}
 	}
 	return a.report(cmd.CommandPath(), err)
 }
@@ -80,7 +79,7 @@ func untilSignalled(ctx context.Context) (_ context.Context, stop func()) {
 // app is what every verb gets: the three streams and the flags that all verbs have.
 type app struct {
 	in       io.Reader
-	out, err io.Writer
+	out, err *stream
 	json     bool
 }
 
@@ -97,6 +96,14 @@ func usage(format string, args ...any) error {
 	return &failure{code: exitUsage, err: fmt.Errorf(format, args...)}
 }
 
+// asUsage is err, if it is one, as a mistake in what the user wrote.
+func asUsage(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &failure{code: exitUsage, err: err}
+}
+
 // report prints what came of verb and turns it into an exit code: the one place where that is decided.
 func (a *app) report(verb string, err error) int {
 	if err == nil {
@@ -106,13 +113,46 @@ func (a *app) report(verb string, err error) int {
 		return exitFailed // whoever read has seen enough
 	}
 	code := exitCode(err)
-	if text := err.Error(); text != "" {
-		fmt.Fprintln(a.err, "gofer: "+text)
+	for _, line := range errorLines(err) {
+		a.note("%s", line)
 	}
 	if code == exitUsage {
-		fmt.Fprintf(a.err, "Try '%s --help'.\n", verb)
+		_ = a.err.line("Try '%s --help'.", verb)
 	}
 	return code
+}
+
+// errorLines are the lines of an error: those of each error that was joined, and each reason of a configuration. A line end
+// within an error's text comes from a stranger, and is no end of a line.
+func errorLines(err error) (lines []string) {
+	if err == nil {
+		return nil
+	}
+	var parts []error
+	switch e := any(err).(type) { // of this error, not of one that it wraps
+	case *configError:
+		return e.lines()
+	case interface{ Unwrap() []error }:
+		parts = e.Unwrap()
+	case interface{ Unwrap() error }:
+		parts = []error{e.Unwrap()}
+	}
+	var texts []string
+	for _, part := range parts {
+		if part == nil {
+			continue
+		}
+		texts = append(texts, part.Error())
+		lines = append(lines, errorLines(part)...)
+	}
+	switch text := err.Error(); {
+	case len(texts) > 0 && text == strings.Join(texts, "\n"):
+		return lines
+	case text == "":
+		return nil
+	default:
+		return []string{text}
+	}
 }
 
 func exitCode(err error) int {
@@ -145,8 +185,8 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 some jobs failed, 69 NATS unreachable, 78
 	root.SetVersionTemplate("gofer {{.Version}}\n")
 	root.Args = args(cobra.NoArgs)
 	root.SetIn(a.in)
-	root.SetOut(a.out)
-	root.SetErr(a.err)
+	root.SetOut(a.out.writer())
+	root.SetErr(a.err.writer())
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
 	root.PersistentPreRunE = checkFlagTexts
 	root.SetHelpCommand(helpCommand())

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/worker/control"
 	"github.com/gofer-mq/gofer/worker/share"
 )
 
@@ -20,7 +21,7 @@ func (a *app) policyCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(
-		&cobra.Command{Use: "show", Short: "Show the policy in force", Args: args(cobra.NoArgs), RunE: a.verb("policy show", a.policyShow)},
+		&cobra.Command{Use: "show", Short: "Show the policy that workers use: what the bucket holds, and for the rest their environment", Args: args(cobra.NoArgs), RunE: a.verb("policy show", a.policyShow)},
 		&cobra.Command{
 			Use: "set JSON|-", Short: "Replace the fleet's policy; a field that is absent takes its default",
 			Example: `  gofer policy set '{"max_attempts":5,"backoff_strategy":"linear"}'`,
@@ -31,12 +32,20 @@ func (a *app) policyCommand() *cobra.Command {
 	return cmd
 }
 
+// maxPolicy bounds a policy that is read, in bytes.
+const maxPolicy = 64 << 10
+
 func (a *app) policyShow(ctx context.Context, s *session, _ []string) error {
 	kv, err := s.bucket(ctx, "policy")
 	if err != nil {
 		return err
 	}
-	source, policy := "bucket", s.config.policy()
+	own, err := s.workersPolicy(ctx)
+	if err != nil {
+		return err
+	}
+	source, policy := "bucket", *own.Environment
+	var invalid error
 	entry, err := kv.Get(ctx, share.PolicyKey)
 	switch {
 	case errors.Is(err, jetstream.ErrKeyNotFound):
@@ -44,22 +53,44 @@ func (a *app) policyShow(ctx context.Context, s *session, _ []string) error {
 	case err != nil:
 		return err
 	default:
-		if policy, err = jobs.DecodePolicy(entry.Value(), jobs.DefaultPolicy()); err != nil {
-			return fmt.Errorf("the policy in the bucket: %w", err)
+		if policy, err = jobs.DecodePolicy(entry.Value(), policy); err != nil {
+			invalid = fmt.Errorf("the policy in the bucket is not valid, and workers keep the last good one: %w", err)
+			policy = own.Policy
 		}
 	}
 	if !a.json {
-		fmt.Fprintln(a.err, "source:", source)
+		_ = a.err.line("source: %s", source)
 	}
-	return a.printJSON(policy)
+	return errors.Join(invalid, a.printJSON(policy))
+}
+
+// workersPolicy is a worker's policy, and the one of its environment: what a document in the bucket lacks comes from there.
+// If no worker answers, it is that of a worker that has this environment.
+func (s *session) workersPolicy(ctx context.Context) (control.PolicyAnswer, error) {
+	own := s.config.policy()
+	answers, err := askFleet[control.PolicyAnswer](ctx, s, control.Policy, nil, 1)
+	if errors.Is(err, control.ErrNoWorkers) {
+		return control.PolicyAnswer{Policy: own, Environment: &own}, nil
+	}
+	if err != nil {
+		return control.PolicyAnswer{}, err
+	}
+	answer := answers[0]
+	if answer.Environment == nil {
+		answer.Environment = &own
+	}
+	return answer, nil
 }
 
 func (a *app) policySet(ctx context.Context, s *session, args []string) error {
 	text := []byte(args[0])
 	if args[0] == "-" {
 		var err error
-		if text, err = io.ReadAll(io.LimitReader(a.in, 64<<10)); err != nil {
+		if text, err = io.ReadAll(io.LimitReader(a.in, maxPolicy+1)); err != nil {
 			return err
+		}
+		if len(text) > maxPolicy {
+			return usage("policy: longer than %d bytes", maxPolicy)
 		}
 	}
 	policy, err := jobs.DecodePolicy(text, jobs.DefaultPolicy())

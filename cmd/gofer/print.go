@@ -1,58 +1,118 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"strings"
+	"sync"
+	"unicode/utf8"
 
 	"github.com/jedib0t/go-pretty/v6/table"
-	"github.com/jedib0t/go-pretty/v6/text"
+	wrap "github.com/jedib0t/go-pretty/v6/text"
 	"golang.org/x/term"
+
+	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// output is standard output. It keeps the first error of a write, so that no verb succeeds whose answer was lost.
-type output struct {
-	io.Writer
-	err error
+// stream is standard output or standard error, and the only way to either. It is no io.Writer: ids, URLs, reasons and bodies
+// come from strangers, so what a verb prints goes through a method that lets no terminal obey it.
+type stream struct {
+	mu  sync.Mutex // a verb and the log write at once
+	to  io.Writer
+	err error // the first error of a write, so that no verb succeeds whose answer was lost
 }
 
-// Write writes to what is wrapped.
-func (o *output) Write(p []byte) (int, error) {
-	n, err := o.Writer.Write(p)
-	if err != nil && o.err == nil {
-		o.err = err
+// raw writes to a stream what was made safe, or is not meant for a terminal.
+type raw struct{ s *stream }
+
+// Write writes p in one piece.
+func (w raw) Write(p []byte) (int, error) {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	n, err := w.s.to.Write(p)
+	if err != nil && w.s.err == nil {
+		w.s.err = err
 	}
 	return n, err
 }
 
-// printJSON writes one value as a line of JSON to standard output.
-func (a *app) printJSON(v any) error {
-	enc := json.NewEncoder(a.out)
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
+// failed is the first error of a write.
+func (s *stream) failed() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
 }
 
-// printTable writes rows under a header to standard output; on a terminal, the last column is wrapped to fit.
-func (a *app) printTable(header table.Row, rows []table.Row) {
+// line prints one line. Whatever the arguments hold, it stays one.
+func (s *stream) line(format string, args ...any) error {
+	return s.print(text.Printable(fmt.Sprintf(format, args...)) + "\n")
+}
+
+// fields prints a line of fields that tabs separate; no field holds one.
+func (s *stream) fields(fields ...string) error {
+	for i := range fields {
+		fields[i] = text.Printable(fields[i])
+	}
+	return s.print(strings.Join(fields, "\t") + "\n")
+}
+
+// block prints text of several lines as it stands, but for what a terminal would obey.
+func (s *stream) block(lines string) error { return s.print(text.Block(lines) + "\n") }
+
+func (s *stream) print(safe string) error {
+	_, err := raw{s}.Write([]byte(safe))
+	return err
+}
+
+// json prints one value as a line of JSON.
+func (s *stream) json(v any) error {
+	var line bytes.Buffer
+	enc := json.NewEncoder(&line)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	return s.print(string(text.JSON(line.Bytes())))
+}
+
+// table prints rows under a header; on a terminal, the last column is wrapped to fit.
+func (s *stream) table(header table.Row, rows []table.Row) error {
 	t := table.NewWriter()
 	t.SetStyle(table.StyleLight)
 	t.Style().Options = table.OptionsNoBordersAndSeparators
 	t.AppendHeader(header)
-	t.AppendRows(rows)
-	if width := terminalWidth(a.out); width > 0 {
-		t.SetColumnConfigs([]table.ColumnConfig{{Number: len(header), WidthMax: roomForLast(append(rows, header), width), WidthMaxEnforcer: text.WrapSoft}})
+	for _, row := range rows {
+		t.AppendRow(printableRow(row))
 	}
-	t.SetOutputMirror(a.out)
-	t.Render()
+	if width := s.width(); width > 0 {
+		t.SetColumnConfigs([]table.ColumnConfig{{Number: len(header), WidthMax: roomForLast(append(rows, header), width), WidthMaxEnforcer: wrap.WrapSoft}})
+	}
+	return s.print(t.Render() + "\n")
+}
+
+// printableRow leaves numbers as they are, which are aligned by their type.
+func printableRow(row table.Row) table.Row {
+	out := make(table.Row, len(row))
+	for i, cell := range row {
+		switch cell.(type) {
+		case int, int64, uint64, float64, bool:
+			out[i] = cell
+		default:
+			out[i] = text.Printable(fmt.Sprint(cell))
+		}
+	}
+	return out
 }
 
 // roomForLast is how wide the last column of a table may be, twenty at least, so that a line is no longer than width.
 func roomForLast(rows []table.Row, width int) int {
 	widest := map[int]int{}
 	for _, row := range rows {
-		for i, cell := range row[:len(row)-1] {
-			widest[i] = max(widest[i], text.StringWidth(fmt.Sprint(cell)))
+		for i, cell := range printableRow(row[:len(row)-1]) {
+			widest[i] = max(widest[i], wrap.StringWidth(fmt.Sprint(cell)))
 		}
 	}
 	const around = 2 // a space on each side of a cell
@@ -63,29 +123,81 @@ func roomForLast(rows []table.Row, width int) int {
 	return max(room, 20)
 }
 
-// terminalWidth is how many columns a person sees of w; zero when nobody looks.
-func terminalWidth(w io.Writer) int {
-	if !isTerminal(w) {
+// errBinary is what curl says of a body that no terminal can show.
+const errBinary = "the body is binary and is not shown on a terminal: send standard output to a file"
+
+// body prints a response body: unchanged to a file or a pipe. On a terminal it is text of several lines, and refused if it is
+// binary.
+func (s *stream) body(from io.Reader) error {
+	if !s.isTerminal() {
+		_, err := io.Copy(raw{s}, from)
+		return err
+	}
+	buf := make([]byte, 32<<10)
+	held := 0 // bytes of buf that belong to the next piece
+	for {
+		n, err := from.Read(buf[held:])
+		piece := buf[:held+n]
+		if bytes.IndexByte(piece, 0) >= 0 {
+			return fmt.Errorf("%s", errBinary)
+		}
+		cut := len(piece)
+		if err == nil {
+			cut -= unfinished(piece)
+		}
+		if err := s.print(text.Block(strings.ReplaceAll(string(piece[:cut]), "\r\n", "\n"))); err != nil {
+			return err
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		held = copy(buf, piece[cut:])
+	}
+}
+
+// unfinished is how many bytes at the end may be the beginning of a character or of a line end.
+func unfinished(piece []byte) int {
+	for n := 1; n <= min(len(piece), utf8.UTFMax-1); n++ {
+		if last := piece[len(piece)-n:]; utf8.RuneStart(last[0]) {
+			if !utf8.FullRune(last) || last[0] == '\r' && n == 1 {
+				return n
+			}
+			return 0
+		}
+	}
+	return 0
+}
+
+// writer is for what prints by itself: help, completion and the text log.
+func (s *stream) writer() io.Writer { return text.NewWriter(raw{s}) }
+
+// jsonWriter is for the JSON log.
+func (s *stream) jsonWriter() io.Writer { return text.NewJSONWriter(raw{s}) }
+
+// width is how many columns a person sees; zero when nobody looks.
+func (s *stream) width() int {
+	f, _ := s.to.(*os.File)
+	if !s.isTerminal() {
 		return 0
 	}
-	width, _, err := term.GetSize(int(file(w).Fd()))
+	width, _, err := term.GetSize(int(f.Fd()))
 	if err != nil {
 		return 0
 	}
 	return width
 }
 
-// isTerminal reports whether a person looks at w.
-func isTerminal(w io.Writer) bool {
-	f := file(w)
-	return f != nil && term.IsTerminal(int(f.Fd()))
+// isTerminal reports whether a person looks.
+func (s *stream) isTerminal() bool {
+	f, isFile := s.to.(*os.File)
+	return isFile && term.IsTerminal(int(f.Fd()))
 }
 
-// file is the file that w writes to, if it is one.
-func file(w io.Writer) *os.File {
-	if o, ok := w.(*output); ok {
-		w = o.Writer
-	}
-	f, _ := w.(*os.File)
-	return f
-}
+// note says something beside the answer.
+func (a *app) note(format string, args ...any) { _ = a.err.line("gofer: "+format, args...) }
+
+// printJSON prints one value as a line of JSON to standard output.
+func (a *app) printJSON(v any) error { return a.out.json(v) }

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/gofer-mq/gofer/rotation/proxylist"
@@ -28,12 +31,25 @@ func loadWorkerConfig() (config, []proxylist.Proxy, error) {
 // proxies reads GOFER_PROXIES and GOFER_PROXIES_FILE. The error is a *configError that names every broken line, and
 // holds no line's text.
 func (c *config) proxies() ([]proxylist.Proxy, error) {
-	listed, err := parseProxies("GOFER_PROXIES", strings.ReplaceAll(c.Proxies, ",", "\n"))
+	listed, err := proxylist.ParseEntries(splitProxies(c.Proxies))
 	filed, fileErr := c.filedProxies()
-	if err := errors.Join(err, fileErr); err != nil {
-		return nil, &configError{reasons: strings.Split(err.Error(), "\n")}
+	reasons := append(errorLines(named("GOFER_PROXIES", err)), errorLines(named("GOFER_PROXIES_FILE", fileErr))...)
+	if len(reasons) > 0 {
+		return nil, &configError{reasons: reasons}
 	}
 	return union(listed, filed), nil
+}
+
+// splitProxies takes a list of proxies apart: at line ends, and at commas before the scheme of the next one, because tags and
+// passwords may hold commas.
+func splitProxies(list string) (entries []string) {
+	ends := regexp.MustCompile(`,\s*([A-Za-z][A-Za-z0-9+.-]*://)`)
+	for line := range strings.Lines(ends.ReplaceAllString(list, "\n$1")) {
+		if entry := strings.TrimSpace(strings.TrimRight(line, ", \t\r\n")); entry != "" && entry[0] != '#' {
+			entries = append(entries, entry)
+		}
+	}
+	return entries
 }
 
 func (c *config) filedProxies() ([]proxylist.Proxy, error) {
@@ -42,21 +58,18 @@ func (c *config) filedProxies() ([]proxylist.Proxy, error) {
 	}
 	data, err := os.ReadFile(c.ProxiesFile)
 	if err != nil {
-		return nil, errors.New("GOFER_PROXIES_FILE: " + err.Error())
+		return nil, err
 	}
-	return parseProxies("GOFER_PROXIES_FILE", string(data))
+	return proxylist.ParseList(bytes.NewReader(data))
 }
 
-func parseProxies(source, text string) ([]proxylist.Proxy, error) {
-	list, err := proxylist.ParseList(strings.NewReader(text))
-	if err == nil {
-		return list, nil
+// named is err with the name of a source before each of its lines.
+func named(source string, err error) error {
+	var errs []error
+	for _, line := range errorLines(err) {
+		errs = append(errs, fmt.Errorf("%s: %s", source, line))
 	}
-	lines := strings.Split(err.Error(), "\n")
-	for i := range lines {
-		lines[i] = source + ": " + lines[i]
-	}
-	return nil, errors.New(strings.Join(lines, "\n"))
+	return errors.Join(errs...)
 }
 
 // union is a followed by what b adds; where both name a proxy, b wins.

@@ -91,15 +91,13 @@ func (a *app) proxiesLs(ctx context.Context) error {
 		return a.printJSON(list)
 	}
 	if len(list) == 0 {
-		fmt.Fprintln(a.err, "No proxy is named here or in the fleet's bucket; gofer breakers ls lists those of the running workers.")
-		return nil
+		return a.err.line("No proxy is named here or in the fleet's bucket; gofer breakers ls lists those of the running workers.")
 	}
 	var rows []table.Row
 	for _, p := range list {
 		rows = append(rows, table.Row{p.ID, p.Addr, strings.Join(p.Tags, ","), p.Region, p.Weight, p.MaxInflight, p.Rate, p.Source})
 	}
-	a.printTable(table.Row{"id", "address", "tags", "region", "weight", "max in flight", "rate", "source"}, rows)
-	return nil
+	return a.out.table(table.Row{"id", "address", "tags", "region", "weight", "max in flight", "rate", "source"}, rows)
 }
 
 // wholePool is the pool of a worker that has this environment. Without a server it is the environment's and
@@ -114,7 +112,7 @@ func (a *app) wholePool(ctx context.Context, c *config, verb string) ([]sourced,
 		return nil, err
 	}
 	if err != nil {
-		fmt.Fprintln(a.err, "gofer: the fleet's bucket is left out:", err)
+		a.note("the fleet's bucket is left out: %v", err)
 	}
 	var pool []sourced
 	for _, p := range own {
@@ -150,7 +148,7 @@ func (a *app) sharedProxies(ctx context.Context, verb string) (map[string]proxyl
 		}
 		p, err := share.ParseEntry(key, string(entry.Value()))
 		if err != nil {
-			fmt.Fprintf(a.err, "gofer: proxy %s in the bucket is not valid: %v\n", key, err)
+			a.note("proxy %s in the bucket is not valid: %v", key, err)
 			continue
 		}
 		out[key] = p
@@ -168,21 +166,9 @@ func (s *session) bucket(ctx context.Context, kind string) (jetstream.KeyValue, 
 }
 
 func (a *app) proxiesAdd(ctx context.Context, s *session, lines []string) error {
-	text := strings.Join(lines, " ")
-	var source string
-	if text == "-" {
-		source = "standard input"
-		var b strings.Builder
-		if err := eachLine(a.in, func(_ int, line []byte) error { b.Write(line); b.WriteByte('\n'); return nil }); err != nil {
-			return err
-		}
-		text = b.String()
-	} else {
-		source = "proxies add"
-	}
-	list, err := parseProxies(source, text)
+	list, err := a.proxiesToAdd(lines)
 	if err != nil {
-		return usage("%w", err)
+		return asUsage(err)
 	}
 	kv, err := s.bucket(ctx, "proxies")
 	if err != nil {
@@ -197,6 +183,16 @@ func (a *app) proxiesAdd(ctx context.Context, s *session, lines []string) error 
 		}
 	}
 	return nil
+}
+
+// proxiesToAdd is the one proxy that the arguments name, or what standard input lists.
+func (a *app) proxiesToAdd(args []string) ([]proxylist.Proxy, error) {
+	if len(args) == 1 && args[0] == "-" {
+		list, err := proxylist.ParseList(a.in)
+		return list, named("standard input", err)
+	}
+	p, err := proxylist.ParseLine(strings.Join(args, " "))
+	return []proxylist.Proxy{p}, named("proxies add", err)
 }
 
 func (a *app) proxiesRm(ctx context.Context, s *session, ids []string) error {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -37,8 +36,7 @@ for their time, a retry or a proxy.`,
 				}
 				rows = append(rows, table.Row{q.Queue, q.Queued, q.Due, q.Running, q.Waiting, state})
 			}
-			a.printTable(table.Row{"queue", "queued", "due", "running", "waiting", "state"}, rows)
-			return nil
+			return a.out.table(table.Row{"queue", "queued", "due", "running", "waiting", "state"}, rows)
 		}),
 	}
 }
@@ -60,8 +58,7 @@ func (a *app) say(fields map[string]any, format string, args ...any) error {
 	if a.json {
 		return a.printJSON(fields)
 	}
-	_, err := fmt.Fprintf(a.out, format+"\n", args...)
-	return err
+	return a.out.line(format, args...)
 }
 
 func (a *app) pauseCommand() *cobra.Command {

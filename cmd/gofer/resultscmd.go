@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -77,7 +76,7 @@ func (a *app) oneResult(ctx context.Context, s *session, queue, name string, wai
 	if a.json {
 		return a.printJSON(resultJSON(r))
 	}
-	fmt.Fprintln(a.err, resultLine(r))
+	_ = a.err.line("%s", resultLine(r))
 	if err := a.printBody(ctx, s, r); err != nil {
 		return err
 	}
@@ -136,7 +135,7 @@ func untilInterrupted(ctx context.Context, err error) error {
 func (a *app) printBody(ctx context.Context, s *session, r jobs.Result) error {
 	if r.Outcome != jobs.Succeeded {
 		for _, attempt := range r.Attempts {
-			fmt.Fprintf(a.err, "  attempt %d  %s  %s\n", attempt.Attempt, attempt.Proxy, attempt.Error)
+			_ = a.err.line("  attempt %d  %s  %s", attempt.Attempt, attempt.Proxy, attempt.Error)
 		}
 		return nil
 	}
@@ -145,8 +144,7 @@ func (a *app) printBody(ctx context.Context, s *session, r jobs.Result) error {
 		return err
 	}
 	defer func() { _ = body.Close() }()
-	_, err = io.Copy(a.out, body)
-	return err
+	return a.out.body(body)
 }
 
 // printResult writes one line about a result.
@@ -154,8 +152,7 @@ func (a *app) printResult(r jobs.Result) error {
 	if a.json {
 		return a.printJSON(resultJSON(r))
 	}
-	_, err := fmt.Fprintln(a.out, resultLine(r))
-	return err
+	return a.out.line("%s", resultLine(r))
 }
 
 // resultLine is a result in one line for people.

@@ -29,14 +29,13 @@ Requests are jobs that ended; p50 and p95 are over their durations, from the fir
 				return err
 			}
 			if got := answers[0]; got.Scope != request.Scope {
-				fmt.Fprintf(a.err, "gofer: these are the hours of worker %s since it started, not of the whole fleet\n", got.Worker)
+				a.note("these are the hours of worker %s since it started, not of the whole fleet", got.Worker)
 			}
 			if a.json {
 				return a.printJSON(answers[0])
 			}
-			a.printTable(
-				table.Row{"hour", "requests", "success", "retries", "attempts", "p50", "p95", "MB", "breaker opens"}, hourRows(answers[0].Points))
-			return nil
+			header := table.Row{"hour", "requests", "success", "retries", "attempts", "p50", "p95", "MB", "breaker opens"}
+			return a.out.table(header, hourRows(answers[0].Points))
 		}),
 	}
 	cmd.Flags().IntVar(&request.Hours, "hours", 24, "how many hours, 1 to 168")

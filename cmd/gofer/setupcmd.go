@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs/bus"
@@ -47,12 +45,12 @@ func (a *app) printDifferences(list []bus.Difference, dryRun bool) {
 		return
 	}
 	for _, d := range list {
-		fmt.Fprintln(a.out, d)
+		_ = a.out.line("%s", d)
 	}
 	switch {
 	case len(list) == 0:
-		fmt.Fprintln(a.out, "Everything is as configured.")
+		_ = a.out.line("Everything is as configured.")
 	case dryRun:
-		fmt.Fprintln(a.out, "Nothing was changed (--dry-run).")
+		_ = a.out.line("Nothing was changed (--dry-run).")
 	}
 }

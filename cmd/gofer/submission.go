@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -150,7 +151,7 @@ func sound(job jobs.Job) error {
 func (s *submission) say(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	fmt.Fprintln(s.app.err, "gofer: "+text)
+	s.app.note("%s", text)
 }
 
 // printAck prints the id first; acks come in any order, so what tells the jobs apart follows where there are several.
@@ -158,12 +159,10 @@ func (s *submission) printAck(ack ackFacts) error {
 	if s.app.json {
 		return s.app.printJSON(ack)
 	}
-	line := ack.ID
-	if !s.single {
-		line += fmt.Sprintf("\t%d\t%s", ack.Line, ack.URL)
+	if s.single {
+		return s.app.out.fields(ack.ID)
 	}
-	_, err := fmt.Fprintln(s.app.out, line)
-	return err
+	return s.app.out.fields(ack.ID, strconv.Itoa(ack.Line), ack.URL)
 }
 
 // nameOpen names the jobs that go on without anybody waiting: with --json on standard output, as accepted ones.
@@ -239,7 +238,7 @@ func (s *submission) outcome(ctx context.Context, r jobs.Result) error {
 	if s.flags.output != "" && r.Outcome == jobs.Succeeded {
 		if err := s.save(ctx, r); err != nil {
 			s.failed++
-			fmt.Fprintf(s.app.err, "gofer: the body of job %s is not kept: %v\n", key, err)
+			s.app.note("the body of job %s is not kept: %v", key, err)
 		}
 	}
 	switch {
@@ -249,7 +248,7 @@ func (s *submission) outcome(ctx context.Context, r jobs.Result) error {
 			Line int `json:"line"`
 		}{resultJSON(r), from.Line})
 	case len(s.accepted) == 1 && s.flags.output == "":
-		fmt.Fprintln(s.app.err, resultLine(r))
+		_ = s.app.err.line("%s", resultLine(r))
 		return s.app.printBody(ctx, s.session, r)
 	}
 	return s.app.printResult(r)
@@ -300,10 +299,10 @@ func (s *submission) verdict() error {
 
 // progress is a bar with counts, rate and remaining time on a terminal, and nothing elsewhere.
 func (a *app) progress(total int, what string) *progressbar.ProgressBar {
-	if !isTerminal(a.err) || total < 2 {
+	if !a.err.isTerminal() || total < 2 {
 		return progressbar.NewOptions(total, progressbar.OptionSetWriter(io.Discard), progressbar.OptionSetVisibility(false))
 	}
-	return progressbar.NewOptions(total, progressbar.OptionSetWriter(a.err), progressbar.OptionShowCount(), progressbar.OptionShowIts(),
+	return progressbar.NewOptions(total, progressbar.OptionSetWriter(raw{a.err}), progressbar.OptionShowCount(), progressbar.OptionShowIts(),
 		progressbar.OptionSetItsString(what), progressbar.OptionSetPredictTime(true), progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionClearOnFinish(), progressbar.OptionFullWidth())
 }

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,10 +9,12 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/text"
 )
 
 // submitFlags are the flags of gofer submit.
@@ -152,27 +152,27 @@ func (a *app) lines(file string, urls []string) (io.Reader, func(), error) {
 	return strings.NewReader(strings.Join(urls, "\n")), func() {}, nil
 }
 
+// maxJobLine bounds a line that holds a job, in bytes; no job is as large.
+const maxJobLine = 4 << 20
+
 // eachLine calls use for every line that holds a job, with its number.
 func eachLine(r io.Reader, use func(number int, line []byte) error) error {
-	scanner := bufio.NewScanner(r)
-	scanner.Buffer(make([]byte, 64<<10), 4<<20)
-	for number := 1; scanner.Scan(); number++ {
-		line := bytes.TrimSpace(scanner.Bytes())
-		if len(line) == 0 || line[0] == '#' {
-			continue
+	for line, err := range text.Lines(r, maxJobLine) {
+		if err == nil {
+			err = use(line.Number, line.Text)
 		}
-		if err := use(number, line); err != nil {
+		if err != nil {
 			return err
 		}
 	}
-	if errors.Is(scanner.Err(), bufio.ErrTooLong) {
-		return errors.New("a line is longer than 4 MiB: no job can be that large")
-	}
-	return scanner.Err()
+	return nil
 }
 
 // parseLine reads a line: a bare URL, or a JSON job that may carry id and queue.
 func parseLine(line []byte, f *submitFlags, notBefore time.Time) (jobs.Job, error) {
+	if !utf8.Valid(line) {
+		return jobs.Job{}, errors.New("not UTF-8 text")
+	}
 	job := jobs.Job{URL: string(line)}
 	if line[0] == '{' {
 		var err error

@@ -106,7 +106,7 @@ func TestPublisherMayNotSteerTheFleet(t *testing.T) {
 		t.Errorf("drain by a publisher: %v, want no answer", err)
 	}
 	w.as("publisher")
-	s, err := (&app{err: io.Discard}).connect(t.Context(), "doctor")
+	s, err := (&app{err: &stream{to: io.Discard}}).connect(t.Context(), "doctor")
 	if err != nil {
 		t.Fatal(err)
 	}

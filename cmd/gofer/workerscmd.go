@@ -36,8 +36,7 @@ func (a *app) workersCommand() *cobra.Command {
 					weights(w.Queues), counts(w.Proxies), stateOf(w),
 				})
 			}
-			a.printTable(table.Row{"worker", "version", "up", "jobs", "queues", "proxies", "state"}, rows)
-			return nil
+			return a.out.table(table.Row{"worker", "version", "up", "jobs", "queues", "proxies", "state"}, rows)
 		}),
 	}
 }

@@ -1,4 +1,4 @@
-package rotation_test
+package proxylist_test
 
 import (
 	"reflect"
@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
 func TestListIsReadAsEditorsWriteIt(t *testing.T) {
@@ -16,19 +16,19 @@ func TestListIsReadAsEditorsWriteIt(t *testing.T) {
 		"no last newline": "http://a.test:1 id=a\nhttp://b.test:2 id=b",
 		"blanks":          " \thttp://a.test:1\tid=a \u00a0\n\n  # none\nhttp://b.test:2   id=b\n",
 	} {
-		got, err := rotation.ParseList(strings.NewReader(list))
+		got, err := proxylist.ParseList(strings.NewReader(list))
 		if err != nil || len(got) != 2 || got[0].ID != "a" || got[1].ID != "b" {
 			t.Errorf("%s: read %v, %v; want a and b", name, got, err)
 		}
 	}
-	if _, err := rotation.ParseList(strings.NewReader("\xff\xfeh\x00t\x00t\x00p\x00")); err == nil || !strings.Contains(err.Error(), "UTF-16") {
+	if _, err := proxylist.ParseList(strings.NewReader("\xff\xfeh\x00t\x00t\x00p\x00")); err == nil || !strings.Contains(err.Error(), "UTF-16") {
 		t.Errorf("UTF-16: %v, want it named", err)
 	}
 }
 
 func TestCharactersThatCannotBeSeenAreNoPartOfAProxy(t *testing.T) {
 	for _, line := range []string{"http://a\u200b.test:1", "http://a.test:1 region=e\u202eu", "http://a.test:1 tags=x\x1b[31m", "http://a.test:1 region=\xff"} {
-		if p, err := rotation.ParseLine(line); err == nil {
+		if p, err := proxylist.ParseLine(line); err == nil {
 			t.Errorf("%q is proxy %s, want an error", line, p)
 		}
 	}
@@ -36,14 +36,14 @@ func TestCharactersThatCannotBeSeenAreNoPartOfAProxy(t *testing.T) {
 
 func TestNumbersOfAProxyAreDecimal(t *testing.T) {
 	for _, field := range []string{"weight=0x10", "weight=010", "max_inflight=1_000", "max_inflight=1e3", "rate=0x1p4", "rate=NaN", "rate=Inf", "rate=1e400", "rate=-1", "weight=99999999999999999999"} {
-		if p, err := rotation.ParseLine("http://a.test:1 " + field); err == nil {
+		if p, err := proxylist.ParseLine("http://a.test:1 " + field); err == nil {
 			t.Errorf("%s is read as weight %d, max_inflight %d, rate %v; want an error", field, p.Weight, p.MaxInflight, p.Rate)
 		}
 	}
 }
 
 func TestEntriesAreNamedAsEntries(t *testing.T) {
-	_, err := rotation.ParseEntries([]string{"http://a.test:1", "foo", "http://a.test:1"})
+	_, err := proxylist.ParseEntries([]string{"http://a.test:1", "foo", "http://a.test:1"})
 	want := []string{"entry 2: not a proxy URL", "entry 3: the same proxy as in entry 1"}
 	if err == nil || !slices.EqualFunc(strings.Split(err.Error(), "\n"), want, strings.HasPrefix) {
 		t.Errorf("errors: %v\nwant %q", err, want)
@@ -62,14 +62,14 @@ func FuzzParseLine(f *testing.F) {
 	const secret = "s3cr3tZq"
 	f.Fuzz(func(t *testing.T, before, after string) {
 		line := before + secret + after
-		p, err := rotation.ParseLine(line)
+		p, err := proxylist.ParseLine(line)
 		if err != nil {
 			if strings.Contains(strings.ToLower(err.Error()), strings.ToLower(secret)) {
 				t.Fatalf("the error of %q repeats a part of it: %v", line, err)
 			}
 			return
 		}
-		again, err := rotation.ParseLine(p.Line())
+		again, err := proxylist.ParseLine(p.Line())
 		if err != nil {
 			t.Fatalf("%q was written as %q, which is not read: %v", line, p.Line(), err)
 		}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/text"
+	"github.com/gofer-mq/gofer/worker"
+)
+
+// queueList is GOFER_QUEUES: names with weights.
+type queueList []worker.Queue
+
+// UnmarshalText reads name[:weight], comma separated. It never repeats the text in its error.
+func (l *queueList) UnmarshalText(list []byte) error {
+	var out queueList
+	seen := map[string]bool{}
+	for _, item := range text.Items(string(list)) {
+		name, weight, weighted := strings.Cut(item, ":")
+		name, n := strings.TrimSpace(name), int64(1)
+		if weighted {
+			var err error
+			if n, err = text.Int(strings.TrimSpace(weight)); err != nil || n < 1 || n > 1000 {
+				return errors.New("a weight is not between 1 and 1000")
+			}
+		}
+		if !jobs.ValidQueue(name) || seen[name] {
+			return errors.New("a name is not a queue's, or stands twice")
+		}
+		seen[name] = true
+		out = append(out, worker.Queue{Name: name, Weight: int(n)})
+	}
+	switch {
+	case len(out) == 0:
+		return errors.New("no queue is named")
+	case len(out) > worker.MaxQueues:
+		return fmt.Errorf("more than %d queues", worker.MaxQueues)
+	}
+	*l = out
+	return nil
+}
+
+// statusList is a list of HTTP statuses.
+type statusList []int
+
+// UnmarshalText reads statuses, comma separated. It never repeats the text in its error.
+func (l *statusList) UnmarshalText(list []byte) error {
+	var out statusList
+	for _, item := range text.Items(string(list)) {
+		n, err := text.Int(item)
+		if err != nil || n < 0 || n > math.MaxInt32 {
+			return errors.New("a status is not a whole number")
+		}
+		out = append(out, int(n))
+	}
+	if len(out) == 0 {
+		return errors.New("no status is named")
+	}
+	*l = out
+	return nil
+}
