@@ -44,6 +44,9 @@ type Proxy struct {
 	Resolve func(hostPort string) string
 	// TLS makes it a proxy that is spoken to over TLS.
 	TLS *tls.Config
+	// Raw makes it copy what a target sends to a plain request, byte by byte, and what the client sends afterwards. Without it
+	// only valid messages pass.
+	Raw bool
 
 	mode     atomic.Int32
 	Requests atomic.Int64 // plain requests and tunnels
@@ -158,7 +161,7 @@ func (p *Proxy) http(c net.Conn, in *bufio.Reader) bool {
 		p.tunnel(c, in, req.Host, "HTTP/1.1 200 Connection established\r\n\r\n", "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
 		return false
 	}
-	return p.forward(c, req, mode)
+	return p.forward(c, in, req, mode)
 }
 
 func (p *Proxy) pause() {
@@ -187,7 +190,7 @@ func answer(c net.Conn, req *http.Request, status int, text string) bool {
 }
 
 // forward does one plain request on a connection of its own to the target.
-func (p *Proxy) forward(c net.Conn, req *http.Request, mode Mode) bool {
+func (p *Proxy) forward(c net.Conn, in io.Reader, req *http.Request, mode Mode) bool {
 	up, err := p.dial(hostPort(req.URL.Host, "80"))
 	if err != nil {
 		return answer(c, req, http.StatusBadGateway, "the target cannot be reached\n")
@@ -195,6 +198,10 @@ func (p *Proxy) forward(c net.Conn, req *http.Request, mode Mode) bool {
 	defer func() { _ = up.Close() }()
 	req.Header.Del("Proxy-Authorization")
 	if err := req.Write(up); err != nil {
+		return false
+	}
+	if p.Raw {
+		p.join(c, in, up)
 		return false
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(up), req)
@@ -227,13 +234,17 @@ func (p *Proxy) tunnel(c net.Conn, in io.Reader, target, yes, no string) {
 	if _, err := io.WriteString(c, yes); err != nil {
 		return
 	}
+	p.join(c, in, up)
+}
+
+// join copies bytes both ways until one side ends.
+func (p *Proxy) join(c net.Conn, in io.Reader, up net.Conn) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		_, _ = io.Copy(up, in)
 		_ = up.Close()
 	})
-	_, _ = io.Copy(c, up)
-	_ = c.Close()
+	relay(c, up)
 	wg.Wait()
 }
 
