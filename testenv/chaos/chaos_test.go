@@ -12,9 +12,12 @@ import (
 	"github.com/gofer-mq/gofer/testenv"
 )
 
-// The scenarios of the program, each with fewer jobs and shorter faults, all at once.
-func TestNothingIsLostAndNothingComesTwiceWhateverDies(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+func TestNothingIsLostAndNothingComesTwiceWhateverDies(t *testing.T) { playAll(t, false, 300) }
+
+// playAll plays the scenarios of the program, each with fewer jobs and shorter faults, all at once.
+func playAll(t *testing.T, hostile bool, jobs int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	testenv.DependOnProgram(t)
 	dir := t.TempDir()
@@ -25,15 +28,18 @@ func TestNothingIsLostAndNothingComesTwiceWhateverDies(t *testing.T) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for _, s := range scenarios() {
+		if s.hostile != hostile {
+			continue
+		}
 		wg.Go(func() {
-			o, err := s.play(ctx, setting{tools: tools, dir: filepath.Join(dir, s.name), jobs: 300, seed: 1, pace: short(), progress: io.Discard})
+			o, err := s.play(ctx, setting{tools: tools, dir: filepath.Join(dir, s.name), jobs: jobs, seed: 1, pace: short(), progress: io.Discard})
 			switch {
 			case errors.Is(err, errNoDisk):
 				t.Logf("%s is left out: %v", s.name, err)
 			case err != nil:
 				t.Errorf("%s: %v", s.name, err)
-			case o.jobs != 300 || o.broken() != nil:
-				t.Errorf("%s: %d of 300 jobs, %v", s.name, o.jobs, o.broken())
+			case o.jobs+o.refused != jobs || o.broken() != nil:
+				t.Errorf("%s: %d of %d jobs, %v", s.name, o.jobs, jobs, o.broken())
 			default:
 				t.Logf("%s: %s; fetched more than once %d, longest recovery %s", s.name, o.done, o.refetched, o.recovery)
 			}

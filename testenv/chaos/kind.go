@@ -5,8 +5,24 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/gofer-mq/gofer/jobs"
 )
+
+// order is a job to be published, and what is expected of it.
+type order struct {
+	id        string        // under which its result is published
+	job       jobs.Job      // is published by the client, unless raw is there
+	raw       *nats.Msg     // is published as it is: the server may refuse it, and then it is no job
+	waits     time.Duration // what the job has to wait for at least
+	cancelled bool
+	twice     bool // is published again when it may have ended
+	sound     bool // succeeds, with the job's own token as its body
+}
+
+// mix is the n-th job of a load.
+type mix func(w *world, n int) order
 
 // kind is what is asked of a job. Most are plain; the others go through every stream that a job can be in.
 type kind struct {
@@ -14,6 +30,7 @@ type kind struct {
 	every     int           // one job in so many
 	waits     time.Duration // what the job has to wait for at least
 	cancelled bool
+	sound     bool
 	job       func(id, url string) jobs.Job
 }
 
@@ -41,11 +58,11 @@ const (
 
 func kinds() []kind {
 	return []kind{
-		{name: "delayed", every: 20, waits: 3 * time.Second, job: delayed},
-		{name: kindFlaky, every: 30, waits: 3 * time.Second, job: tried(8, 3*time.Second)}, // too long to be waited for in a slot
+		{name: "delayed", every: 20, waits: 3 * time.Second, sound: true, job: delayed},
+		{name: kindFlaky, every: 30, waits: 3 * time.Second, sound: true, job: tried(8, 3*time.Second)}, // too long to be waited for in a slot
 		{name: kindFails, every: 70, job: tried(2, 100*time.Millisecond)},
 		{name: "cancelled", every: 90, waits: 3 * time.Second, cancelled: true, job: delayed},
-		{name: kindLarge, every: 400, job: plainJob},
+		{name: kindLarge, every: 400, sound: true, job: plainJob},
 	}
 }
 
@@ -56,10 +73,14 @@ func kindOf(n int) kind {
 			return k
 		}
 	}
-	return kind{name: "plain", job: plainJob}
+	return kind{name: "plain", sound: true, job: plainJob}
 }
 
-func (k kind) id(n int) string { return fmt.Sprintf("%s-%06d", k.name, n) }
+func plainOrder(w *world, n int) order {
+	k := kindOf(n)
+	id := fmt.Sprintf("%s-%06d", k.name, n)
+	return order{id: id, job: k.job(id, w.origin.url(id)), waits: k.waits, cancelled: k.cancelled, sound: k.sound}
+}
 
 // isKind reports whether an id, or the path that it is asked for by, is of a kind.
 func isKind(id, name string) bool { return strings.HasPrefix(strings.TrimPrefix(id, "/"), name+"-") }

@@ -31,6 +31,7 @@ func run(args []string, out, progress io.Writer) error {
 	jobs := flags.Int("jobs", 20_000, "jobs a scenario")
 	seed := flags.Uint64("seed", 1, "of the choice of victims")
 	only := flags.String("only", "", "comma list of the scenarios to run; empty means all")
+	quick := flags.Bool("quick", false, "the short faults of the tests")
 	keep := flags.String("logs", "", "folder that keeps the logs of all processes; empty means a temporary one, kept only after a failure")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -45,6 +46,10 @@ func run(args []string, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
+	tempo := full()
+	if *quick {
+		tempo = short()
+	}
 	var outcomes []outcome
 	var broken error
 	for _, s := range scenarios() {
@@ -52,9 +57,12 @@ func run(args []string, out, progress io.Writer) error {
 			continue
 		}
 		fmt.Fprintf(progress, "%s …\n", s.name)
-		o, err := s.play(ctx, setting{tools: tools, dir: filepath.Join(dir, s.name), jobs: *jobs, seed: *seed, pace: full(), progress: progress})
+		o, err := s.play(ctx, setting{tools: tools, dir: filepath.Join(dir, s.name), jobs: *jobs, seed: *seed, pace: tempo, progress: progress})
 		if err != nil {
 			return fmt.Errorf("%s: %w (logs in %s)", s.name, err, dir)
+		}
+		if s.hostile {
+			fmt.Fprintf(progress, "  %d jobs refused, %d were in a stream that was deleted, %d sound ones did not succeed\n", o.refused, o.given, o.unsound)
 		}
 		outcomes = append(outcomes, o)
 		broken = errors.Join(broken, o.broken())
@@ -76,12 +84,20 @@ func workDir(keep string) (string, error) {
 	return filepath.Abs(keep)
 }
 
+// mebibytes is a size in words, or nothing for one that was not measured.
+func mebibytes(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d MiB", n>>20)
+}
+
 // render is the table of the README.
 func render(outcomes []outcome) string {
 	t := table.NewWriter()
-	t.AppendHeader(table.Row{"scenario", "what was done", "jobs", "results", "lost", "second results seen", "fetched more than once", "longest recovery"})
+	t.AppendHeader(table.Row{"scenario", "what was done", "jobs", "results", "lost", "second results seen", "fetched more than once", "longest recovery", "largest worker"})
 	for _, o := range outcomes {
-		t.AppendRow(table.Row{o.name, o.done, o.jobs, o.results, o.lost, o.seconds, o.refetched, o.recovery.Round(100 * time.Millisecond)})
+		t.AppendRow(table.Row{o.name, o.done, o.jobs, o.results, o.lost, o.seconds, o.refetched, o.recovery.Round(100 * time.Millisecond), mebibytes(o.largest)})
 	}
 	return t.RenderMarkdown()
 }

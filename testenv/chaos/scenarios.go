@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync"
+	"strings"
 	"syscall"
 	"time"
 
@@ -14,9 +14,11 @@ import (
 
 // scenario is what goes wrong while jobs run.
 type scenario struct {
-	name  string
-	nodes int
-	disk  bool // on a small disk
+	name     string
+	nodes    int
+	replicas int  // of the streams at first; zero means one for each node
+	disk     bool // on a small disk
+	hostile  bool // sites and publishers attack, and the disk is small only where one can be mounted
 	// wreck breaks things until the load ends, and says what it did.
 	wreck func(ctx context.Context, w *world) (string, error)
 }
@@ -31,6 +33,9 @@ func scenarios() []scenario {
 		{name: "disk-full", nodes: 1, disk: true, wreck: fillDisk},
 		{name: "rolling-restart", nodes: 1, wreck: rollWorkers},
 		{name: "all-together", nodes: 3, disk: true, wreck: everything},
+		{name: "hostile-answers", nodes: 1, disk: true, hostile: true, wreck: disturb},
+		{name: "hostile-owner", nodes: 1, hostile: true, wreck: disturbAndOwn},
+		{name: "hostile-growth", nodes: 3, replicas: 1, hostile: true, wreck: grow},
 	}
 }
 
@@ -38,23 +43,28 @@ func scenarios() []scenario {
 type outcome struct {
 	name, done                              string
 	jobs, results, lost, seconds, refetched int
-	failed, letters                         int           // failed results, and dead letters
+	refused                                 int           // jobs that the server did not take
+	given                                   int           // jobs that were in a stream which was deleted
+	letters                                 int           // dead letters that are missing
 	recovery                                time.Duration // the longest time from a job's ack to its stored result
+	unsound                                 int           // sound jobs that did not succeed
+	largest                                 int64         // bytes of the largest worker
+	faults                                  []string      // whatever else must not be
 }
 
 // broken is the error of a promise that was not kept.
 func (o outcome) broken() error {
-	if o.lost == 0 && o.seconds == 0 && o.failed == o.letters {
+	if o.lost == 0 && o.seconds == 0 && o.letters == 0 && len(o.faults) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%s: %d jobs lost, %d second results, %d dead letters of %d failed jobs", o.name, o.lost, o.seconds, o.letters, o.failed)
+	return fmt.Errorf("%s: %d jobs lost, %d second results, %d dead letters missing; %s", o.name, o.lost, o.seconds, o.letters, strings.Join(o.faults, "; "))
 }
 
 // play runs the scenario and counts.
 func (s scenario) play(ctx context.Context, set setting) (outcome, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
 	defer cancel()
-	w, err := newWorld(ctx, set, s.nodes, s.disk)
+	w, err := newWorld(ctx, set, s)
 	if err != nil {
 		return outcome{}, err
 	}
@@ -65,50 +75,75 @@ func (s scenario) play(ctx context.Context, set setting) (outcome, error) {
 	}
 	defer watcher.nc.Close()
 
-	var acked sync.Map
+	orders := plainOrder
+	if s.hostile {
+		orders = hostileOrder
+	}
 	published := make(chan error, 1)
 	loading, loaded := context.WithCancel(ctx)
-	go func() { defer loaded(); published <- w.publish(ctx, &acked) }()
+	go func() { defer loaded(); published <- w.publish(ctx, orders) }()
 	go w.tell(ctx)
 	done, err := s.wreck(loading, w)
 	w.heal()
 	if err = errors.Join(err, <-published); err != nil {
 		return outcome{}, err
 	}
-	o, err := w.count(ctx, watcher, &acked)
+	o, err := w.verdict(ctx, s, watcher)
 	o.name, o.done = s.name, done
 	return o, err
 }
 
-// count waits for the results and compares them with what was acknowledged.
-func (w *world) count(ctx context.Context, v *watcher, acked *sync.Map) (o outcome, err error) {
-	at, twice, err := w.settled(ctx, 3*w.pace.ackWait+20*time.Second)
-	if err != nil {
+// verdict waits for the results and compares them with what was acknowledged.
+func (w *world) verdict(ctx context.Context, s scenario, v *watcher) (o outcome, err error) {
+	limit := 3*w.pace.ackWait + 20*time.Second
+	if s.hostile {
+		limit = w.pace.patience
+	}
+	if err := w.settled(ctx, limit); err != nil {
 		return o, err
 	}
-	o.results = len(at)
-	for _, r := range at {
-		if r.failed {
-			o.failed++
-		}
-	}
-	acked.Range(func(id, since any) bool {
-		o.jobs++
-		if stored, ok := at[id.(string)]; ok {
-			o.recovery = max(o.recovery, stored.at.Sub(since.(time.Time)))
-		} else {
-			o.lost++
-		}
-		return true
-	})
-	o.seconds, o.refetched = v.seconds()+twice, w.origin.refetched()
-	if o.letters, err = w.letters(ctx, o.failed); err != nil {
+	l := w.ledger
+	lost := l.lost()
+	o.jobs, o.results, o.lost, o.given, o.refused = len(l.jobs), len(l.results), len(lost), len(l.mayLose), l.refused
+	o.recovery, o.seconds, o.refetched = l.recovery(), l.seconds(v.all()), w.origin.refetched()
+	if o.letters, err = w.letters(ctx); err != nil {
 		return o, err
 	}
-	if v.subjects() == 0 {
+	if len(v.all()) == 0 {
 		return o, errors.New("the plain subscriber saw nothing at all")
 	}
-	return o, nil
+	if len(lost) > 0 {
+		o.faults = append(o.faults, fmt.Sprintf("lost: %.500q", lost))
+	}
+	for why, n := range l.unsound {
+		o.unsound += n
+		fmt.Fprintf(w.progress, "  %d sound jobs: %s\n", n, why)
+	}
+	return o, w.inspect(ctx, s, &o)
+}
+
+// inspect looks for whatever must not be, results apart.
+func (w *world) inspect(ctx context.Context, s scenario, o *outcome) error {
+	for _, text := range w.ledger.foreign {
+		o.faults = append(o.faults, "foreign bytes: "+text)
+	}
+	if n := w.canary.Load(); n > 0 {
+		o.faults = append(o.faults, fmt.Sprintf("%d requests reached a denied target", n))
+	}
+	late, err := w.overdue(ctx)
+	if err != nil {
+		return err
+	}
+	if len(late) > 0 {
+		o.faults = append(o.faults, fmt.Sprintf("overdue: %.500q", late))
+	}
+	if !s.hostile {
+		return nil
+	}
+	leaking, err := w.leaks(ctx)
+	o.faults = append(o.faults, leaking...)
+	o.largest = w.largest.Load()
+	return err
 }
 
 // killWorkers kills one and starts it again, as its supervisor would.
@@ -261,25 +296,4 @@ func rollWorkers(ctx context.Context, w *world) (string, error) {
 		sleep(ctx, w.pace.between/2)
 	}
 	return fmt.Sprintf("%d × a worker ended with SIGTERM and started again", n), nil
-}
-
-// everything goes wrong at once, except that of three nodes two are always there.
-func everything(ctx context.Context, w *world) (string, error) {
-	nodes := func(ctx context.Context, w *world) (string, error) {
-		if err := w.fullFor(ctx, 2, w.pace.load/4); err != nil {
-			return "", err
-		}
-		w.caughtUp(ctx)
-		return shakeCluster(ctx, w)
-	}
-	parts := []func(context.Context, *world) (string, error){killWorkers, freezeWorkers, cutWorkers, nodes}
-	errs := make([]error, len(parts))
-	var all sync.WaitGroup
-	for i, part := range parts {
-		mine := *w // draws of its own, so that the order of the others does not matter
-		mine.rng = newRand(w.seed, uint64(i))
-		all.Go(func() { _, errs[i] = part(ctx, &mine) })
-	}
-	all.Wait()
-	return "all of the above at once, R3", errors.Join(errs...)
 }

@@ -1,16 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -39,15 +41,17 @@ type pace struct {
 	freeze  time.Duration // how long a worker is stopped, or cut from its server; longer than the ack wait
 	between time.Duration // from one kill to the next
 	kills   int           // of a server
+	// patience is how long a result may take after the last one of a hostile load.
+	patience time.Duration
 }
 
 func full() pace {
-	return pace{load: 40 * time.Second, ackWait: bus.AckWait, freeze: 20 * time.Second, between: 2 * time.Second, kills: 10}
+	return pace{load: 40 * time.Second, ackWait: bus.AckWait, freeze: 20 * time.Second, between: 2 * time.Second, kills: 10, patience: 3 * time.Minute}
 }
 
 // short is for the tests: the same faults, fewer, with shorter leases.
 func short() pace {
-	return pace{load: 8 * time.Second, ackWait: 3 * time.Second, freeze: 5 * time.Second, between: time.Second, kills: 3}
+	return pace{load: 8 * time.Second, ackWait: 3 * time.Second, freeze: 5 * time.Second, between: time.Second, kills: 3, patience: time.Minute}
 }
 
 // fleet is how many workers a scenario runs, and how many jobs each runs at once.
@@ -56,36 +60,63 @@ const (
 	concurrency = 32
 )
 
-// world is everything that a scenario runs: servers, workers each behind a link of its own, proxies, an origin.
+// world is everything that a scenario runs: servers, workers each behind a link of its own, proxies, sites.
 type world struct {
 	setting
-	rng     *rand.Rand
-	servers *servers
-	workers []*process
-	links   []*link
-	origin  *origin
-	proxies []*testenv.Proxy
-	nc      *nats.Conn
-	client  *bus.Client
+	scenario scenario
+	settings bus.Settings
+	rng      *rand.Rand
+	servers  *servers
+	workers  []*process
+	links    []*link
+	origin   *origin
+	evil     *testenv.Hostile
+	trap     net.Listener // stands for every host that no request may reach
+	proxies  []*testenv.Proxy
+	nc       *nats.Conn
+	client   *bus.Client
+	ledger   *ledger
+	fresh    int // goroutines of a worker that has just started
+	stop     context.CancelFunc
+	*shared
 }
 
-func newWorld(ctx context.Context, s setting, nodes int, smallDisk bool) (*world, error) {
-	w := &world{setting: s, rng: newRand(s.seed, 0)}
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+// shared is what the parts of a scenario have in common although each has draws of its own.
+type shared struct {
+	gate     sync.RWMutex    // held by who publishes; whoever holds it alone knows that nobody does
+	hands    sync.Mutex      // held while a worker gets a signal or is started; whoever holds it keeps all workers as they are
+	canary   atomic.Int64    // requests that reached the trap
+	largest  atomic.Int64    // bytes of the largest worker so far
+	read     map[uint64]bool // the results in the stream that were written down
+	watching sync.WaitGroup
+}
+
+func newWorld(ctx context.Context, set setting, s scenario) (*world, error) {
+	w := &world{setting: set, scenario: s, rng: newRand(set.seed, 0), ledger: newLedger(), shared: &shared{read: map[uint64]bool{}}}
+	if err := os.MkdirAll(set.dir, 0o700); err != nil {
 		return nil, err
 	}
-	if err := w.build(ctx, nodes, smallDisk); err != nil {
+	if err := w.build(ctx); err != nil {
 		w.close()
 		return nil, err
 	}
 	return w, nil
 }
 
-func (w *world) build(ctx context.Context, nodes int, smallDisk bool) (err error) {
-	if w.servers, err = startServers(ctx, w.tools, w.dir, nodes, smallDisk); err != nil {
-		return err
+// drawing is the same world with draws of its own.
+func (w *world) drawing(stream uint64) *world {
+	mine := *w
+	mine.rng = newRand(w.seed, stream)
+	return &mine
+}
+
+func (w *world) build(ctx context.Context) (err error) {
+	s := w.scenario
+	w.servers, err = startServers(ctx, w.tools, w.dir, s.nodes, s.disk)
+	if errors.Is(err, errNoDisk) && s.hostile {
+		w.servers, err = startServers(ctx, w.tools, w.dir, s.nodes, false)
 	}
-	if w.origin, err = startOrigin(); err != nil {
+	if err != nil {
 		return err
 	}
 	if w.nc, err = w.servers.connect(); err != nil {
@@ -99,26 +130,62 @@ func (w *world) build(ctx context.Context, nodes int, smallDisk bool) (err error
 		return err
 	}
 	// Here, so that the consumers have the pace's ack wait; workers leave alone what is there.
-	settings := bus.Settings{AckWait: w.pace.ackWait, Replicas: nodes, Queues: []string{"default"}}
-	for end := time.Now().Add(30 * time.Second); ; sleep(ctx, 200*time.Millisecond) {
-		if err = w.client.Ensure(ctx, settings); err == nil || time.Now().After(end) {
-			break
-		}
+	w.settings = bus.Settings{AckWait: w.pace.ackWait, Replicas: cmp.Or(s.replicas, s.nodes), Queues: []string{jobs.DefaultQueue}}
+	limited, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if err := until(limited, func(ctx context.Context) error { return w.client.Ensure(ctx, w.settings) }); err != nil {
+		return err
 	}
-	if err != nil {
+	if err := w.startSites(); err != nil {
 		return err
 	}
 	list, err := w.startProxies()
 	if err != nil {
 		return err
 	}
-	return w.startWorkers(ctx, list, nodes)
+	return w.startWorkers(ctx, list)
+}
+
+// startSites starts the sound origin, the hostile one, and the trap.
+func (w *world) startSites() (err error) {
+	if w.origin, err = startOrigin(); err != nil {
+		return err
+	}
+	if w.trap, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		return err
+	}
+	w.watching.Go(func() {
+		for {
+			c, err := w.trap.Accept()
+			if err != nil {
+				return
+			}
+			w.canary.Add(1)
+			_ = c.Close()
+		}
+	})
+	_, port, _ := net.SplitHostPort(w.trap.Addr().String())
+	w.evil = &testenv.Hostile{Denied: deniedURLs(port)}
+	return w.evil.Start("127.0.0.1:0")
+}
+
+// resolve is where the proxies find a site. Nothing but the sites is anywhere.
+func (w *world) resolve(hostPort string) string {
+	switch host, _, _ := net.SplitHostPort(hostPort); host {
+	case soundSite:
+		return w.origin.listener.Addr().String()
+	case mixedSite, evilSite:
+		return w.evil.Addr()
+	case deadSite:
+		return "127.0.0.1:1"
+	}
+	return w.trap.Addr().String()
 }
 
 // startProxies starts eight good proxies, one that refuses every connection and one that answers 502.
 func (w *world) startProxies() (urls []string, err error) {
 	for i := range 10 {
-		p := &testenv.Proxy{}
+		p := &testenv.Proxy{Raw: w.scenario.hostile, Resolve: w.resolve}
 		if err := p.Start("127.0.0.1:0"); err != nil {
 			return nil, err
 		}
@@ -129,12 +196,16 @@ func (w *world) startProxies() (urls []string, err error) {
 			p.Set(testenv.BadGateway)
 		}
 		w.proxies = append(w.proxies, p)
-		urls = append(urls, p.URL("http"))
+		scheme := "http"
+		if w.scenario.hostile && i%2 == 1 {
+			scheme = "socks5"
+		}
+		urls = append(urls, p.URL(scheme))
 	}
 	return urls, nil
 }
 
-func (w *world) startWorkers(ctx context.Context, proxies []string, replicas int) error {
+func (w *world) startWorkers(ctx context.Context, proxies []string) error {
 	for i := range fleet {
 		k, err := newLink(w.servers.addrs)
 		if err != nil {
@@ -143,7 +214,7 @@ func (w *world) startWorkers(ctx context.Context, proxies []string, replicas int
 		name := fmt.Sprintf("w%d", i)
 		p := &process{name: "worker " + name, log: filepath.Join(w.dir, name+".log"), path: w.tools.gofer, args: []string{"worker"}, env: []string{
 			"GOFER_NATS_URL=nats://" + k.addr(), "GOFER_PROXIES=" + strings.Join(proxies, ","), "GOFER_HTTP_ADDR=127.0.0.1:0",
-			"GOFER_ALLOW_PRIVATE_TARGETS=true", "GOFER_WORKER_NAME=" + name, fmt.Sprint("GOFER_CONCURRENCY=", concurrency), fmt.Sprint("GOFER_REPLICAS=", replicas),
+			"GOFER_WORKER_NAME=" + name, fmt.Sprint("GOFER_CONCURRENCY=", concurrency), fmt.Sprint("GOFER_REPLICAS=", w.settings.Replicas),
 			"GOFER_RETRY_MAX_ATTEMPTS=8", "GOFER_RETRY_BASE_DELAY=0.1s", "GOFER_ATTEMPT_TIMEOUT=5s", "GOFER_DRAIN_TIMEOUT=10s",
 		}}
 		w.links, w.workers = append(w.links, k), append(w.workers, p)
@@ -156,7 +227,12 @@ func (w *world) startWorkers(ctx context.Context, proxies []string, replicas int
 			return err
 		}
 	}
-	return nil
+	var weighing context.Context
+	weighing, w.stop = context.WithCancel(ctx)
+	w.watching.Go(func() { w.weigh(weighing) })
+	var err error
+	w.fresh, _, err = w.workers[0].goroutines(ctx)
+	return err
 }
 
 // victim is a worker drawn by the seed.
@@ -191,73 +267,16 @@ func (w *world) close() {
 	if w.origin != nil {
 		w.origin.close()
 	}
-}
-
-// origin is a site that takes 20 to 60 ms for an answer and counts the requests of each path.
-type origin struct {
-	server   *http.Server
-	listener net.Listener
-	done     sync.WaitGroup
-	mu       sync.Mutex
-	counts   map[string]int
-}
-
-func startOrigin() (*origin, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
+	if w.evil != nil {
+		w.evil.Close()
 	}
-	o := &origin{listener: l, counts: map[string]int{}}
-	o.server = &http.Server{Handler: o, ReadHeaderTimeout: time.Minute}
-	o.done.Go(func() { _ = o.server.Serve(l) })
-	return o, nil
-}
-
-func (o *origin) close() {
-	_ = o.server.Close()
-	o.done.Wait()
-}
-
-func (o *origin) url(id string) string { return "http://" + o.listener.Addr().String() + "/" + id }
-
-// ServeHTTP answers with the path, or as the kind of the job asks for.
-func (o *origin) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	o.mu.Lock()
-	o.counts[r.URL.Path]++
-	first := o.counts[r.URL.Path] == 1
-	o.mu.Unlock()
-	time.Sleep(20*time.Millisecond + rand.N(40*time.Millisecond))
-	switch path := r.URL.Path; {
-	case isKind(path, kindFails), isKind(path, kindFlaky) && first:
-		rw.WriteHeader(http.StatusServiceUnavailable)
-	case isKind(path, kindLarge):
-		_, _ = rw.Write(make([]byte, jobs.MaxInlineBody+1))
-	default:
-		_, _ = io.WriteString(rw, path)
+	if w.trap != nil {
+		_ = w.trap.Close()
 	}
-}
-
-// asked is how many paths were asked for.
-func (o *origin) asked() int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return len(o.counts)
-}
-
-// refetched is how many paths were asked for more often than their jobs tried.
-func (o *origin) refetched() (n int) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for path, c := range o.counts {
-		planned := 1
-		if isKind(path, kindFlaky) || isKind(path, kindFails) {
-			planned = 2
-		}
-		if c > planned {
-			n++
-		}
+	if w.stop != nil {
+		w.stop()
 	}
-	return n
+	w.watching.Wait()
 }
 
 // newRand draws the same for the same seed and stream.

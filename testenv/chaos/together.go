@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// everything goes wrong at once, except that of three nodes two are always there.
+func everything(ctx context.Context, w *world) (string, error) {
+	nodes := func(ctx context.Context, w *world) (string, error) {
+		if err := w.fullFor(ctx, 2, w.pace.load/4); err != nil {
+			return "", err
+		}
+		w.caughtUp(ctx)
+		return shakeCluster(ctx, w)
+	}
+	_, err := together(ctx, w, killWorkers, freezeWorkers, cutWorkers, nodes)
+	return "all of the above at once, R3", err
+}
+
+// together does the parts at once, each with draws of its own, so that the order of the others does not matter.
+func together(ctx context.Context, w *world, parts ...func(context.Context, *world) (string, error)) (done []string, err error) {
+	done, errs := make([]string, len(parts)), make([]error, len(parts))
+	var all sync.WaitGroup
+	for i, part := range parts {
+		all.Go(func() { done[i], errs[i] = part(ctx, w.drawing(uint64(i))) })
+	}
+	all.Wait()
+	return done, errors.Join(errs...)
+}
+
+// disturb kills, ends and stops workers in turn, and fills the disk if it is a small one.
+func disturb(ctx context.Context, w *world) (string, error) {
+	done, err := together(ctx, w, harmWorkers, func(ctx context.Context, w *world) (string, error) {
+		if !w.servers.disks[0].mounted {
+			return "no disk filled", nil
+		}
+		return fillDisk(ctx, w)
+	})
+	return strings.Join(done, "; "), err
+}
+
+// disturbAndOwn does so while the owner of the streams edits and deletes.
+func disturbAndOwn(ctx context.Context, w *world) (string, error) {
+	done, err := together(ctx, w, harmWorkers, own)
+	return strings.Join(done, "; "), err
+}
+
+// harmWorkers does what a supervisor, an operator and a laptop's lid do, to one worker after the other.
+func harmWorkers(ctx context.Context, w *world) (string, error) {
+	n := 0
+	for ; ctx.Err() == nil; n++ {
+		sleep(ctx, w.pace.between)
+		p := w.victim()
+		switch w.rng.IntN(3) {
+		case 0:
+			w.signal(p, syscall.SIGKILL)
+		case 1:
+			w.signal(p, syscall.SIGTERM)
+		case 2:
+			w.signal(p, syscall.SIGSTOP)
+			sleep(ctx, w.pace.freeze)
+			w.signal(p, syscall.SIGCONT)
+			continue
+		}
+		if !p.wait(15 * time.Second) {
+			return "", fmt.Errorf("%s did not end within its drain timeout", p.name)
+		}
+		w.hands.Lock()
+		err := p.start()
+		w.hands.Unlock()
+		if err != nil {
+			return "", err
+		}
+	}
+	return fmt.Sprintf("a worker killed, ended or stopped %d times", n), nil
+}
+
+// signal sends a signal, unless the workers have to stand still.
+func (w *world) signal(p *process, s syscall.Signal) {
+	w.hands.Lock()
+	defer w.hands.Unlock()
+	p.signal(s)
+}
+
+// grow gives every stream three replicas in the midst of the load, while workers die and leaders move.
+func grow(ctx context.Context, w *world) (string, error) {
+	_, err := together(ctx, w, harmWorkers, func(ctx context.Context, w *world) (string, error) {
+		sleep(ctx, w.pace.load/4)
+		grown := w.settings
+		grown.Replicas = 3
+		err := until(context.WithoutCancel(ctx), func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+			defer cancel()
+			_, err := w.client.Apply(ctx, grown)
+			return err
+		})
+		if err != nil {
+			return "", err
+		}
+		w.caughtUp(ctx)
+		return shakeCluster(ctx, w)
+	})
+	return "from one replica to three while jobs wait, then leaders moved and nodes killed; workers killed, ended and stopped", err
+}
