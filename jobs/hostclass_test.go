@@ -116,13 +116,11 @@ func TestHostsOfThisMachineAndOfPrivateNetworksAreRefusedInEverySpelling(t *test
 		if addr.Is4() && rapid.Bool().Draw(t, "as IPv6") {
 			addr = carry(t, addr)
 		}
-		host := ""
+		spell := spellIPv6
 		if addr.Is4() {
-			host = spellIPv4(t, addr)
-		} else {
-			host = spellIPv6(t, addr)
+			spell = spellIPv4
 		}
-		host = disguise(t, host)
+		host := disguise(t, spell(t, addr))
 		if got := classes(host); slices.ContainsFunc(got, func(c jobs.HostClass) bool { return c != jobs.HostRefused }) {
 			t.Errorf("%s (%s): got %v, want it refused", host, addr, got)
 		}
@@ -146,7 +144,8 @@ func TestNamesOfThisMachineAndEmptyHostsAreRefusedInEverySpelling(t *testing.T) 
 func TestPublicHostsAreKnownInEverySpelling(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		addr := netip.MustParseAddr(rapid.SampledFrom([]string{"8.8.8.8", "1.1.1.1", "93.184.215.14", "2606:4700::1111", "2a00:1450:4001:82a::200e"}).Draw(t, "address"))
-		host, class := addr.String(), jobs.PublicAddress
+		var host string
+		class := jobs.PublicAddress
 		switch {
 		case addr.Is6():
 			host = "[" + addr.StringExpanded() + "]"

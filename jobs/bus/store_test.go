@@ -2,6 +2,7 @@ package bus_test
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -237,5 +238,31 @@ func TestADeadLetterKeepsTheJobAndSaysWhy(t *testing.T) {
 	}
 	if !strings.HasPrefix(got.Reason, "two  lines") || len(got.Reason) > 2000 {
 		t.Errorf("got reason %.30q of %d bytes, want one line of at most 2000", got.Reason, len(got.Reason))
+	}
+}
+
+// Every value that a job may have comes back byte for byte, whoever reads the headers.
+func TestMetaComesBackAsItWasGiven(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	meta := map[string]string{
+		"empty": "", "case": "a", "CASE": "b", "colon": ": a: b:", "inner": "a  b", "quotes": `"a" 'b' \r\n`, "umlaut": "\u00fc", "wide": "\u00a0a\u2003",
+		"lines": "\u2028a\u2029", "mark": "\ufeffa", "emoji": "\U0001f600", "comma": ",a,,b,", "-_9": "=?utf-8?q?a?=", "percent": "%0d%0aGofer-Outcome: failed",
+		"long": strings.Repeat("m", 7000),
+	}
+	given := job("meta")
+	given.Queue, given.Meta = "default", meta
+	payload, err := given.Encode()
+	must(t, err)
+	arrived, err := jobs.Decode("default", "meta", payload)
+	must(t, err)
+	r := success("meta", nil)
+	r.Meta = arrived.Meta
+	_, err = in.StoreResult(soon(t), r)
+	must(t, err)
+	read, err := in.Result(soon(t), "default", "meta")
+	must(t, err)
+	if !maps.Equal(read.Meta, meta) {
+		t.Errorf("got %q, want %q", read.Meta, meta)
 	}
 }
