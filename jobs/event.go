@@ -100,6 +100,11 @@ func ParseProgress(value string) (Progress, error) {
 	if err := json.Unmarshal([]byte(value), &p); err != nil {
 		return Progress{}, fmt.Errorf("read progress: %w", err)
 	}
+	for _, at := range []time.Time{p.Started, p.WaitingSince, p.Turn} {
+		if year := at.UTC().Year(); year < 1 || year > MaxYear {
+			return Progress{}, fmt.Errorf("read progress: the year of a time is not between 1 and %d", MaxYear)
+		}
+	}
 	return p, nil
 }
 

@@ -324,6 +324,8 @@ func FuzzProgress(f *testing.F) {
 		f.Add(value)
 	}
 	f.Add(`{"attempts":[{"started_at":"9999-12-31T23:59:59-23:59","duration":"-2562047h"}],"started":"0000-01-01T00:00:00Z"}`)
+	f.Add(`{"started":"9999-12-31T23:59:59-23:59"}`)
+	f.Add(`{"started":"0000-01-01T00:00:00+23:59"}`)
 	f.Add(`{"attempts":null,"turn":null}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		p, err := jobs.ParseProgress(text)
