@@ -20,35 +20,57 @@ type lane struct {
 	due   bool
 	share *share
 
-	consumer jetstream.Consumer
-	ackWait  time.Duration
-	made     atomic.Int64 // when the stream was made, in nanoseconds
-	reached  atomic.Bool  // the last pull reached the consumer
-	pending  atomic.Int64 // what the last pull left behind, or was there when it was looked at since
-	looked   atomic.Pointer[bus.Backlog]
+	consumer jetstream.Consumer // only the pulling goroutine has it
+	made     atomic.Int64       // when the stream was made, in nanoseconds
+	pending  atomic.Int64       // what the last pull left behind, or was there when it was looked at since
+	info     atomic.Pointer[bus.LaneInfo]
+	trouble  trouble
 }
 
-// watchEvery is how often a worker looks at what each of its lanes holds.
+// watchEvery is how often a worker looks at its consumers and streams.
 const watchEvery = 5 * time.Second
 
-// watch keeps the lane's backlog known, and whether its stream is still the same, also while no slot is free to pull. When the
-// server does not say, it stays.
+// watch keeps known how the consumer stands, also while no slot is free to pull.
 func (l *lane) watch(ctx context.Context) {
 	for ; ctx.Err() == nil; pause(ctx, watchEvery) {
-		if b, err := l.w.cfg.Client.Backlog(ctx, l.queue, l.due); err == nil {
-			l.pending.Store(b.Pending)
-			l.looked.Store(&b)
-		}
-		if made, err := l.w.cfg.Client.LaneMade(ctx, l.due); err == nil {
-			l.made.Store(made.UnixNano())
-		}
+		_ = l.look(ctx) // when the server does not say, what was known stays
 	}
+}
+
+// look asks how the consumer stands: somebody may have edited it.
+func (l *lane) look(ctx context.Context) error {
+	info, err := l.w.cfg.Client.LaneInfo(ctx, l.queue, l.due)
+	if err != nil {
+		return err
+	}
+	l.pending.Store(info.Pending)
+	l.info.Store(&info)
+	if err := info.Unusable(); err != nil && l.trouble.set(err) {
+		l.w.cfg.Log.Error("no jobs are taken from this consumer until it is repaired", "queue", l.queue, "due", l.due, "error", err)
+	}
+	return nil
+}
+
+// unusable is why no job of the consumer may be taken; nil if it may.
+func (l *lane) unusable() error {
+	if info := l.info.Load(); info != nil {
+		return info.Unusable()
+	}
+	return nil
+}
+
+// ackWait is how long the server leaves a job to a silent worker. A consumer keeps the ack wait that it was made with.
+func (l *lane) ackWait() time.Duration {
+	if info := l.info.Load(); info != nil && info.AckWait > 0 {
+		return min(l.w.cfg.AckWait, info.AckWait)
+	}
+	return l.w.cfg.AckWait
 }
 
 // backlog is what the lane held when it was looked at; a pull since then knows better how many jobs nobody has taken.
 func (l *lane) backlog() (b bus.Backlog) {
-	if looked := l.looked.Load(); looked != nil {
-		b = *looked
+	if info := l.info.Load(); info != nil {
+		b = info.Backlog
 	}
 	b.Pending = l.pending.Load()
 	return b
@@ -58,7 +80,7 @@ func (l *lane) backlog() (b bus.Backlog) {
 // than it has slots, so that no job's ack wait runs before its work starts.
 func (l *lane) pull(ctx context.Context) {
 	for ctx.Err() == nil {
-		l.w.holdBack(ctx)
+		l.holdBack(ctx)
 		c, ok := l.w.slots.take(ctx, l.share)
 		if !ok {
 			return
@@ -78,9 +100,9 @@ func (l *lane) fetch(ctx context.Context, c claim) (unused int, more bool, err e
 	if err := l.bind(ctx); err != nil {
 		return unused, false, err
 	}
-	l.reached.Store(true)
+	n, wait := l.bounds(c)
 	pulledAt := time.Now()
-	batch, err := l.ask(c)
+	batch, err := l.ask(n, wait)
 	if err != nil {
 		return unused, false, fmt.Errorf("pull jobs of queue %s: %w", l.queue, err)
 	}
@@ -90,7 +112,7 @@ func (l *lane) fetch(ctx context.Context, c claim) (unused int, more bool, err e
 		if err != nil {
 			return unused, false, fmt.Errorf("pull jobs of queue %s: %w", l.queue, err)
 		}
-		t := &task{lane: l, msg: msg, meta: *meta, lease: newLease(pulledAt, l.ackWait), made: l.made.Load()}
+		t := &task{lane: l, msg: msg, meta: *meta, lease: newLease(pulledAt, l.ackWait()), made: l.made.Load()}
 		more = meta.NumPending > 0
 		l.pending.Store(int64(meta.NumPending))
 		if unused == 0 && !l.w.slots.cover(l.share) {
@@ -105,40 +127,68 @@ func (l *lane) fetch(ctx context.Context, c claim) (unused int, more bool, err e
 	if err := batch.Error(); err != nil && !errors.Is(err, jetstream.ErrNoMessages) {
 		return unused, false, fmt.Errorf("pull jobs of queue %s: %w", l.queue, err)
 	}
-	if got < c.n {
+	l.trouble.end()
+	if got < n {
 		l.pending.Store(0)
+	}
+	if got == 0 && wait > 0 && wait < c.wait {
+		pause(ctx, min(c.wait, probeEvery)-wait) // it would ask without end
 	}
 	return unused, more, nil
 }
 
-func (l *lane) ask(c claim) (jetstream.MessageBatch, error) {
-	if c.wait == 0 {
-		return l.consumer.FetchNoWait(c.n)
+// bounds are the size of a pull and how long it may wait, as the consumer's owner bounds them.
+func (l *lane) bounds(c claim) (n int, wait time.Duration) {
+	n, wait = c.n, c.wait
+	info := l.info.Load()
+	if info.MaxBatch > 0 {
+		n = min(n, info.MaxBatch)
 	}
-	return l.consumer.Fetch(c.n, jetstream.FetchMaxWait(c.wait))
+	if info.MaxExpires > 0 {
+		wait = min(wait, info.MaxExpires)
+	}
+	return n, wait
 }
 
-func (l *lane) bind(ctx context.Context) (err error) {
+func (l *lane) ask(n int, wait time.Duration) (jetstream.MessageBatch, error) {
+	if wait == 0 {
+		return l.consumer.FetchNoWait(n)
+	}
+	return l.consumer.Fetch(n, jetstream.FetchMaxWait(wait))
+}
+
+// bind finds the consumer, or creates it if it is missing.
+func (l *lane) bind(ctx context.Context) error {
 	if l.consumer != nil {
-		return nil
+		return l.unusable()
 	}
 	made, err := l.w.cfg.Client.LaneMade(ctx, l.due)
 	if err != nil {
 		return err
 	}
-	if l.consumer, err = l.w.cfg.Client.Lane(ctx, l.queue, l.due); err != nil {
+	if err = l.look(ctx); err == nil {
+		err = l.unusable()
+	}
+	if err != nil && !errors.Is(err, bus.ErrNotFound) {
+		return err
+	}
+	consumer, err := l.w.cfg.Client.Lane(ctx, l.queue, l.due)
+	if err != nil {
+		return err
+	}
+	if err := l.look(ctx); err != nil {
 		return err
 	}
 	l.made.Store(made.UnixNano())
-	// A consumer that was there keeps the ack wait that it was made with.
-	l.ackWait = min(l.w.cfg.AckWait, l.consumer.CachedInfo().Config.AckWait)
-	return nil
+	l.consumer = consumer
+	l.trouble.begin()
+	return l.unusable()
 }
 
 // mend waits a little after a failed pull and finds or makes the consumer anew: it may have been deleted, or the server
 // may be away. The error is logged when it is news.
 func (l *lane) mend(ctx context.Context, err error) {
-	if l.reached.Swap(false) {
+	if l.trouble.set(err) {
 		l.w.cfg.Log.Warn("jobs cannot be pulled, trying again", "queue", l.queue, "due", l.due, "error", err)
 	}
 	l.consumer = nil
@@ -148,11 +198,21 @@ func (l *lane) mend(ctx context.Context, err error) {
 	pause(ctx, 500*time.Millisecond)
 }
 
-// holdBack slows the taking of jobs while they could not be finished: no room for results, or no usable proxy.
-func (w *Worker) holdBack(ctx context.Context) {
-	for w.full.Load() && ctx.Err() == nil {
+// holdBack waits while jobs of the lane may not be taken, or could not be finished or kept: the consumer or a stream is unusable,
+// or there is no room. Jobs whose time has come are taken also while there is no room for other ones that wait.
+func (l *lane) holdBack(ctx context.Context) {
+	w := l.w
+	held := func() bool {
+		return w.full.Load() || l.unusable() != nil || w.streams.unusable() != nil || !l.due && w.streams.crowded()
+	}
+	for held() && ctx.Err() == nil {
 		pause(ctx, 500*time.Millisecond)
 	}
+	w.holdBack(ctx)
+}
+
+// holdBack slows the taking of jobs while no proxy is usable.
+func (w *Worker) holdBack(ctx context.Context) {
 	// It asks again and again instead of standing in the limiter's line: many lanes of a few slots would stand there long
 	// after proxies are back.
 	for w.idles() && !w.idle.Allow() && ctx.Err() == nil {

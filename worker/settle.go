@@ -100,6 +100,9 @@ func (w *Worker) park(ctx context.Context, t *task, progress jobs.Progress, at t
 	progress.JobSeq = t.progress.JobSeq
 	w.stats.parked.Add(1)
 	return w.insist(ctx, t, "retry", "store waiting job", func(ctx context.Context) error {
+		if err := w.roomToWait(ctx, t); err != nil {
+			return err
+		}
 		_, err := w.cfg.Client.Park(ctx, t.queue, t.id, t.msg.Data(), progress, at)
 		return err
 	})

@@ -12,7 +12,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
-	"github.com/gofer-mq/gofer/jobs/text"
 )
 
 // task is one delivery of a job: the message, our right to it, and what is known of the job.
@@ -71,6 +70,9 @@ func (w *Worker) run(work, settling context.Context, t *task) (settled bool) {
 	case w.draining.Load():
 		w.handBack(settling, t, handBackWait)
 		return false
+	case !w.isWhole(settling, t):
+		w.handBack(settling, t, handBackWait)
+		return false
 	}
 	stop := t.lease.keep(func(ctx context.Context) error { return w.beat(ctx, t) }, cancel)
 	settled = w.complete(ctx, settling, t)
@@ -79,6 +81,20 @@ func (w *Worker) run(work, settling context.Context, t *task) (settled bool) {
 		w.handBack(settling, t, w.spare()/4) // the drain was over before it could be settled
 	}
 	return settled
+}
+
+// isWhole reports whether the message is the job as it was published. A consumer that somebody told to leave out the payloads
+// delivers what looks like an invalid job; then the worker looks at the consumer at once, and pulls from it no longer.
+func (w *Worker) isWhole(ctx context.Context, t *task) bool {
+	whole, err := w.cfg.Client.IsWhole(ctx, t.msg, t.lane.queue, t.lane.due)
+	if whole && err == nil {
+		return true
+	}
+	if err == nil {
+		err = t.lane.look(ctx)
+	}
+	w.cfg.Log.Error("job arrived without its payload, handing it back", "queue", t.queue, "job", t.id, "error", err)
+	return false
 }
 
 // ours reports whether anything may still be said about this delivery: its lease is not over, and its stream is the one that
@@ -214,10 +230,10 @@ func messageSize(msg jetstream.Msg) int {
 // publishes to a subject beyond 4 KiB.
 const longestID = 512
 
-// safeID is id if a message can be published under it, and if whoever reads the message can show it: an invalid job may carry
-// anything, wildcards and escape sequences included, and gets its result all the same.
+// safeID is id if a message can be published under it: an invalid job may carry anything, wildcards included, and gets
+// its result all the same.
 func safeID(id string) string {
-	if len(id) > longestID || text.Printable(id) != id {
+	if len(id) > longestID {
 		return hashedID(id)
 	}
 	for token := range strings.SplitSeq(id, ".") {

@@ -46,7 +46,7 @@ func TestADrainEndsInTimeAlthoughResultsAreFullAndHandsTheJobBack(t *testing.T) 
 		t.Errorf("the drain took %v, want at most %v", took, w.drain)
 	}
 	w.until("the job to be anybody's", func() bool {
-		b, err := w.client.Backlog(t.Context(), "default", false)
+		b, err := w.client.LaneInfo(t.Context(), "default", false)
 		return err == nil && (b.Pending == 1 || b.Held == 1) && w.worker.Stats().HandedBack > 0
 	})
 }

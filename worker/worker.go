@@ -69,6 +69,8 @@ type Config struct {
 	// Restore makes the streams that are missing anew: somebody may have deleted one while the worker runs. Nil leaves that to
 	// others, and jobs that need the stream wait for it.
 	Restore func(context.Context) error
+	// Inspect looks at the streams; nil means with the default settings.
+	Inspect func(context.Context) (bus.Streams, error)
 	Log     *slog.Logger
 	// Name is this worker's name in results and events.
 	Name string
@@ -116,6 +118,7 @@ type Worker struct {
 	full      atomic.Bool // the result stream refused a result for want of room
 	unsettled unsettled
 	restoring restoring
+	streams   streams
 	stats     stats
 
 	// idle limits how fast jobs are taken while no proxy is usable: a million waiting jobs are not churned.
@@ -137,14 +140,18 @@ func New(cfg Config) (*Worker, error) {
 	if cfg.DrainTimeout == 0 {
 		cfg.DrainTimeout = 30 * time.Second
 	}
+	if cfg.Inspect == nil {
+		cfg.Inspect = func(ctx context.Context) (bus.Streams, error) { return cfg.Client.InspectStreams(ctx, bus.Settings{}) }
+	}
 	cfg.Counted = cfg.Counted.filled()
 	w := &Worker{
 		cfg: cfg, tasks: make(chan *task), slots: newSlots(cfg.Concurrency), jobs: running{tasks: map[name]*task{}},
 		idle: rate.NewLimiter(rate.Limit(cfg.Concurrency), cfg.Concurrency),
 	}
 	for _, q := range cfg.Queues {
-		shares := w.slots.add(max(1, q.Weight), 2)
-		w.lanes = append(w.lanes, &lane{w: w, queue: q.Name, share: shares[0]}, &lane{w: w, queue: q.Name, due: true, share: shares[1]})
+		for i, share := range w.slots.add(max(1, q.Weight), 2) {
+			w.lanes = append(w.lanes, &lane{w: w, queue: q.Name, due: i == 1, share: share, trouble: trouble{err: errNotPulled}})
+		}
 	}
 	return w, nil
 }
@@ -167,6 +174,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	for range w.cfg.Concurrency {
 		runs.Go(func() { w.runner(work, settling) })
 	}
+	pulls.Go(func() { w.watchStreams(ctx) })
 	for _, l := range w.lanes {
 		pulls.Go(func() { l.pull(ctx) })
 		pulls.Go(func() { l.watch(ctx) })
@@ -202,16 +210,6 @@ func (w *Worker) Storable() (why string, ok bool) {
 
 // Slots are the slots in use and all of them.
 func (w *Worker) Slots() (busy, total int) { return w.slots.busy(), w.cfg.Concurrency }
-
-// Consuming reports whether every lane reached its consumer at its last pull.
-func (w *Worker) Consuming() bool {
-	for _, l := range w.lanes {
-		if !l.reached.Load() {
-			return false
-		}
-	}
-	return true
-}
 
 // Backlog is that of each queue, a few seconds old.
 func (w *Worker) Backlog() map[string]bus.Backlog {

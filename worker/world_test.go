@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"sync"
@@ -26,6 +27,9 @@ type world struct {
 	client *bus.Client
 	set    bus.Settings
 	drain  time.Duration // the worker's; zero means a second
+	queues []worker.Queue
+	slots  int
+	logged lockedBuffer // by the worker
 	worker *worker.Worker
 	stop   func() (took time.Duration) // drains the worker
 }
@@ -33,7 +37,7 @@ type world struct {
 func newWorld(t *testing.T, set bus.Settings) *world {
 	t.Helper()
 	set.AckWait = shortWait
-	w := &world{T: t, nats: testenv.StartNATS(t, nil), set: set, drain: time.Second}
+	w := &world{T: t, nats: testenv.StartNATS(t, nil), set: set, drain: time.Second, queues: []worker.Queue{{Name: "default"}}, slots: 2}
 	w.nc, w.client = w.connect()
 	if err := w.client.Ensure(t.Context(), set); err != nil {
 		t.Fatal(err)
@@ -65,10 +69,11 @@ func (w *world) start(do func(context.Context, jobs.Job, jobs.Progress) worker.O
 	_, client := w.connect()
 	var err error
 	w.worker, err = worker.New(worker.Config{
-		Client: client, Queues: []worker.Queue{{Name: "default"}}, Concurrency: 2, AckWait: shortWait, DrainTimeout: w.drain,
-		Log: slog.New(slog.DiscardHandler), Name: "w1",
+		Client: client, Queues: w.queues, Concurrency: w.slots, AckWait: shortWait, DrainTimeout: w.drain,
+		Log: slog.New(slog.NewTextHandler(&w.logged, nil)), Name: "w1",
 		Do:      do,
 		Restore: func(ctx context.Context) error { return client.Ensure(ctx, w.set) },
+		Inspect: func(ctx context.Context) (bus.Streams, error) { return client.InspectStreams(ctx, w.set) },
 	})
 	if err != nil {
 		w.Fatal(err)
@@ -87,6 +92,24 @@ func (w *world) start(do func(context.Context, jobs.Job, jobs.Progress) worker.O
 		return time.Since(begin)
 	}
 	w.Cleanup(func() { w.stop() })
+}
+
+// lockedBuffer is a buffer that is written and read at once.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
 }
 
 func (w *world) publish(id, payload string) {

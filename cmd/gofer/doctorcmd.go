@@ -180,22 +180,40 @@ func clockError(asked, answered, told time.Time) time.Duration {
 }
 
 func (s *session) streams(ctx context.Context) []finding {
-	differences, err := s.client.Plan(ctx, s.config.settings())
+	differences, err := s.client.Inspect(ctx, s.config.settings())
 	if err != nil {
-		return []finding{{"streams", false, err.Error()}}
-	}
-	if len(differences) == 0 {
-		return []finding{{"streams", true, "all there, and as this environment has them"}}
+		return []finding{{"streams", false, withRemedy(err)}}
 	}
 	var list []finding
+	bad := false
 	for _, d := range differences {
-		detail := d.String()
-		if d.Refused == "" {
-			detail += " (gofer setup mends it)"
+		if d.Repair == bus.OwnersChoice && d.Use == bus.Obeyed {
+			list = append(list, finding{"streams", true, fmt.Sprintf("%s: %s is %s, which workers keep to", d.Name, d.Field, d.Have)})
+			continue
+		}
+		bad = true
+		detail := d.String() + consequence(d.Use)
+		if repair := repairOf(d); repair != "" {
+			detail += " (" + repair + ")"
 		}
 		list = append(list, finding{"streams", false, detail})
 	}
+	if !bad {
+		list = append(list, finding{"streams", true, "all there, and as this environment has them"})
+	}
 	return list
+}
+
+// consequence is what workers make of a setting, if it is more than a difference.
+func consequence(use bus.Use) string {
+	switch use {
+	case bus.Unusable:
+		return ", and workers take no jobs while it is so"
+	case bus.Lossy:
+		return ", and the server may lose or refuse messages"
+	case bus.Obeyed, bus.Harmless:
+	}
+	return ""
 }
 
 // until is the end of a pause that has one: a pause without is one of a century.

@@ -123,7 +123,8 @@ func (a *app) report(verb string, err error) int {
 }
 
 // errorLines are the lines of an error: those of each error that was joined, and each reason of a configuration. A line end
-// within an error's text comes from a stranger, and is no end of a line.
+// within an error's text comes from a stranger, and is no end of a line. Where a setting of gofer or of the server cures the
+// error, its line says what to do.
 func errorLines(err error) (lines []string) {
 	if err == nil {
 		return nil
@@ -151,6 +152,9 @@ func errorLines(err error) (lines []string) {
 	case text == "":
 		return nil
 	default:
+		if remedy := remedyOf(err); remedy != "" {
+			text += ": " + remedy
+		}
 		return []string{text}
 	}
 }

@@ -143,13 +143,10 @@ func (a *app) sharedProxies(ctx context.Context, verb string) (map[string]proxyl
 	out := make(map[string]proxylist.Proxy, len(keys))
 	for _, key := range keys {
 		entry, err := kv.Get(ctx, key)
-		if err != nil && !errors.Is(err, jetstream.ErrInvalidKey) {
+		if err != nil {
 			return nil, err
 		}
-		var p proxylist.Proxy
-		if err == nil {
-			p, err = share.ParseEntry(key, string(entry.Value()))
-		}
+		p, err := share.ParseEntry(key, string(entry.Value()))
 		if err != nil {
 			a.note("proxy %s in the bucket is not valid: %v", key, err)
 			continue

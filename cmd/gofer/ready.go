@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/worker/admin"
 )
 
@@ -13,7 +14,7 @@ import (
 func (r *rig) ready() []admin.Check {
 	l := r.line.Load()
 	if l == nil {
-		return []admin.Check{{Name: "nats", Detail: "not connected yet, or the streams are not set up"}, r.proxyCheck()}
+		return []admin.Check{{Name: "nats", Detail: r.starting()}, r.proxyCheck()}
 	}
 	check := func(name string, ok bool, good, bad string) admin.Check {
 		if ok {
@@ -24,11 +25,36 @@ func (r *rig) ready() []admin.Check {
 	why, storable := l.worker.Storable()
 	return []admin.Check{
 		check("nats", l.nc.IsConnected(), "connected", "not connected, reconnecting"),
-		check("consuming", l.worker.Consuming(), "every queue is pulled from", "a queue cannot be pulled from"),
+		healthy("consuming", l.worker.Consuming(), "every queue is pulled from"+obeyed(l.worker.Obeyed())),
+		healthy("streams", l.worker.Streams(), "all there, and as gofer needs them"),
 		r.proxyCheck(),
 		check("draining", !l.worker.Draining(), "no", "draining: no new jobs are taken"),
 		check("results", storable, "results are stored", why),
 	}
+}
+
+// healthy is a check that fails with err, and with what to do about it.
+func healthy(name string, err error, good string) admin.Check {
+	if err == nil {
+		return admin.Check{Name: name, OK: true, Detail: good}
+	}
+	return admin.Check{Name: name, Detail: withRemedy(err)}
+}
+
+// obeyed names the settings that somebody gave a consumer and that the worker keeps to.
+func obeyed(list []bus.Difference) (text string) {
+	for _, d := range list {
+		text += fmt.Sprintf("; the %s of %s is kept to: %s", d.Field, d.Name, d.Have)
+	}
+	return text
+}
+
+// starting says what keeps a worker from its streams.
+func (r *rig) starting() string {
+	if why := r.obstacle.Load(); why != nil {
+		return *why
+	}
+	return "not connected yet, or the streams are not set up"
 }
 
 func (r *rig) proxyCheck() admin.Check {

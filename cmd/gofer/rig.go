@@ -44,7 +44,8 @@ type rig struct {
 	rtt     atomic.Int64            // of the way to the server and back, in nanoseconds
 	drain   context.CancelCauseFunc // does what SIGTERM does
 
-	line atomic.Pointer[line]
+	line     atomic.Pointer[line]
+	obstacle atomic.Pointer[string] // what keeps a worker that starts from its streams
 }
 
 // line is what there is once the server has answered.
@@ -105,27 +106,22 @@ func (r *rig) open(ctx context.Context) (*line, error) {
 	dial := r.config.dial("gofer worker " + r.config.WorkerName)
 	dial.Patient, dial.Reconnected, dial.Failed = true, r.metrics.Reconnected, r.metrics.AsyncError
 	dial.Closed = func(reason error) { r.drain(reason) } // a new process connects anew
+	dial.Waiting = r.obstructed
 	nc, err := bus.Connect(ctx, dial, r.log)
 	if ctx.Err() != nil {
+		if nc != nil {
+			nc.Close()
+		}
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	l := &line{nc: nc}
-	if l.client, err = bus.New(nc, r.names); err != nil {
-		return nil, err
+	l, err := r.build(nc)
+	if err == nil {
+		err = r.prepare(ctx, l.client)
 	}
-	l.worker, err = worker.New(worker.Config{
-		Client: l.client, Queues: r.config.Queues, Concurrency: r.config.Concurrency, Do: r.do,
-		DrainTimeout: r.config.DrainTimeout.Std(), Ended: r.ended, Log: r.log, Name: r.config.WorkerName,
-		Counted: r.counted(),
-		Restore: func(ctx context.Context) error { return l.client.Ensure(ctx, r.config.settings()) },
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := r.prepare(ctx, l.client); err != nil || ctx.Err() != nil {
+	if err != nil || ctx.Err() != nil {
 		nc.Close()
 		return nil, err
 	}
@@ -133,9 +129,32 @@ func (r *rig) open(ctx context.Context) (*line, error) {
 	return l, nil
 }
 
-// prepare creates streams and consumers, as soon as the server lets it.
+// build makes what works on a connection. Nothing runs yet.
+func (r *rig) build(nc *nats.Conn) (*line, error) {
+	client, err := bus.New(nc, r.names)
+	if err != nil {
+		return nil, err
+	}
+	w, err := worker.New(worker.Config{
+		Client: client, Queues: r.config.Queues, Concurrency: r.config.Concurrency, Do: r.do,
+		DrainTimeout: r.config.DrainTimeout.Std(), Ended: r.ended, Log: r.log, Name: r.config.WorkerName,
+		Counted: r.counted(),
+		Restore: func(ctx context.Context) error { return client.Ensure(ctx, r.config.settings()) },
+		Inspect: func(ctx context.Context) (bus.Streams, error) { return client.InspectStreams(ctx, r.config.settings()) },
+	})
+	return &line{nc: nc, client: client, worker: w}, err
+}
+
+// obstructed keeps for /readyz what a worker that starts waits for.
+func (r *rig) obstructed(reason error) {
+	text := withRemedy(reason)
+	r.obstacle.Store(&text)
+}
+
+// prepare creates streams and consumers, as soon as the server lets it. What waiting cannot cure ends it.
 func (r *rig) prepare(ctx context.Context, client *bus.Client) error {
-	for said := false; ctx.Err() == nil; said = true {
+	said := ""
+	for ; ctx.Err() == nil; pause(ctx, time.Second) {
 		err := client.Ensure(ctx, r.config.settings())
 		if err == nil || ctx.Err() != nil {
 			return nil
@@ -143,10 +162,11 @@ func (r *rig) prepare(ctx context.Context, client *bus.Client) error {
 		if errors.Is(err, bus.ErrConfig) {
 			return &failure{code: exitConfig, err: err}
 		}
-		if !said {
-			r.log.Warn("the streams cannot be set up yet, trying again", "error", err)
+		r.obstructed(err)
+		if text := withRemedy(err); text != said {
+			r.log.Warn("the streams cannot be set up yet, trying again", "error", text)
+			said = text
 		}
-		pause(ctx, time.Second)
 	}
 	return nil
 }

@@ -117,8 +117,12 @@ func IsPermanent(err error) bool {
 }
 
 // CuredByWaiting reports whether a set-up that failed with err may succeed later without a change to the server, the
-// account, the streams or the environment. A new stream for which there is no room needs larger limits.
-func CuredByWaiting(err error) bool { return !IsPermanent(err) && classOf(err) != Full }
+// account, the streams or the environment. A new stream for which there is no room needs larger limits;
+// a cluster with too few servers for it says so with code 10023.
+func CuredByWaiting(err error) bool {
+	code, _ := apiError(err)
+	return !IsPermanent(err) && (classOf(err) != Full || code == codeResources)
+}
 
 // IsUnstorable reports whether an error is about the message and not about where it goes: its size, its headers or its
 // subject. A smaller or simpler message may be accepted.

@@ -43,8 +43,10 @@ type Dial struct {
 	// word that nats.go never connects again after, such as that a message was too large for a limit that was lowered. The
 	// reason wraps ErrUnreachable and holds no secret. Credentials that are refused end nothing. Nil is allowed.
 	Closed func(reason error)
-	// Patient makes Connect go on trying until a server answers or ctx ends, and say so; else it tries once.
+	// Patient makes Connect go on trying until a server answers or ctx ends, and say so; else it tries once. Waiting is told
+	// why after each try that failed; nil is allowed.
 	Patient bool
+	Waiting func(reason error)
 }
 
 // Connect connects and keeps connected: a connection that breaks is mended for as long as it takes, also while the server
@@ -70,6 +72,9 @@ func Connect(ctx context.Context, d Dial, log *slog.Logger) (*nats.Conn, error) 
 		nc, err := d.connectOnce(ctx, opts)
 		if err == nil || !d.Patient || !errors.Is(err, ErrUnreachable) {
 			return nc, err
+		}
+		if d.Waiting != nil {
+			d.Waiting(err)
 		}
 		if why := err.Error(); why != reason && time.Since(said) > 30*time.Second {
 			log.Warn("NATS cannot be reached, waiting for it", "url", d.String(), "error", why)

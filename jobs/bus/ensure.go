@@ -32,7 +32,8 @@ func (c *Client) Ensure(ctx context.Context, s Settings) error {
 		}
 	}
 	for _, want := range s.durables(c.names) {
-		if _, err := c.ensureDurable(ctx, want); err != nil {
+		// A consumer of another kind is there, too.
+		if _, err := c.ensureDurable(ctx, want); err != nil && !errors.Is(err, jetstream.ErrNotPullConsumer) {
 			return err
 		}
 	}
@@ -56,55 +57,13 @@ func (c *Client) Lane(ctx context.Context, queue string, due bool) (jetstream.Co
 	return c.ensureDurable(ctx, Settings{}.withDefaults().lane(c.names, queue, due))
 }
 
-// LaneMade is when the stream of fresh jobs or, if due, of those whose time has come was made. Another one under its name
-// counts from 1 again, and takes an ack meant for the one before.
+// LaneMade is when the stream of fresh jobs or, if due, of those whose time has come was made: see Streams.Made.
 func (c *Client) LaneMade(ctx context.Context, due bool) (time.Time, error) {
-	return c.made(ctx, Settings{}.lane(c.names, "", due).stream)
+	return c.made(ctx, c.LaneStream(due))
 }
 
-func (c *Client) made(ctx context.Context, name string) (time.Time, error) {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	stream, err := c.js.Stream(ctx, name)
-	if err != nil {
-		return time.Time{}, c.explain("look for stream "+name, err)
-	}
-	return stream.CachedInfo().Created, nil
-}
-
-// Backlog is what a queue's consumers hold.
-type Backlog struct {
-	Pending int64 // jobs that nobody has taken
-	Held    int64 // jobs that workers hold
-	// Redelivered are those of the held ones that were given out more than once.
-	Redelivered int64
-	Pulls       int64 // open requests for jobs
-	Paused      bool
-}
-
-// Plus is both together.
-func (b Backlog) Plus(o Backlog) Backlog {
-	return Backlog{
-		Pending: b.Pending + o.Pending, Held: b.Held + o.Held, Redelivered: b.Redelivered + o.Redelivered, Pulls: b.Pulls + o.Pulls,
-		Paused: b.Paused || o.Paused,
-	}
-}
-
-// Backlog is that of one of a queue's lanes. It is one question to the server.
-func (c *Client) Backlog(ctx context.Context, queue string, due bool) (Backlog, error) {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	lane := Settings{}.withDefaults().lane(c.names, queue, due)
-	consumer, err := c.js.Consumer(ctx, lane.stream, lane.config.Durable)
-	if err != nil {
-		return Backlog{}, c.explain("ask for the backlog of queue "+queue, err)
-	}
-	info := consumer.CachedInfo()
-	return Backlog{
-		Pending: int64(info.NumPending), Held: int64(info.NumAckPending), Redelivered: int64(info.NumRedelivered),
-		Pulls: int64(info.NumWaiting), Paused: info.Paused,
-	}, nil
-}
+// LaneStream is the stream of fresh jobs or, if due, of those whose time has come.
+func (c *Client) LaneStream(due bool) string { return Settings{}.lane(c.names, "", due).stream }
 
 // checkServer tells what no waiting cures: no JetStream, or a server that cannot schedule messages.
 func (c *Client) checkServer(ctx context.Context) error {
@@ -137,26 +96,46 @@ func (c *Client) ensureStream(ctx context.Context, want jetstream.StreamConfig) 
 		}
 		return err
 	})
-	return c.explain(doing, err)
+	return c.setupError(doing, err, func() string {
+		if code, _ := apiError(err); code != codeSubjectsOverlap {
+			return ""
+		}
+		return c.otherStream(ctx, want)
+	})
 }
 
 func (c *Client) ensureDurable(ctx context.Context, want durable) (consumer jetstream.Consumer, err error) {
-	doing := "look for consumer " + want.config.Durable + " of stream " + want.stream
+	doing := "look for " + want.String()
 	err = c.again(ctx, func(ctx context.Context) (err error) {
 		consumer, err = c.js.Consumer(ctx, want.stream, want.config.Durable)
 		if errors.Is(err, jetstream.ErrConsumerNotFound) {
-			doing = "create consumer " + want.config.Durable + " of stream " + want.stream
-			consumer, err = c.js.CreateConsumer(ctx, want.stream, want.config)
+			doing = "create " + want.String()
+			consumer, err = c.createDurable(ctx, want)
 		}
 		if code, _ := apiError(err); errors.Is(err, jetstream.ErrConsumerExists) || code == codeConsumerNameInUse {
 			consumer, err = c.js.Consumer(ctx, want.stream, want.config.Durable)
 		}
 		return err
 	})
-	if err != nil {
-		return nil, c.explain(doing, err)
+	if err == nil {
+		return consumer, nil
 	}
-	return consumer, nil
+	return nil, c.setupError(doing, err, func() string {
+		if code, _ := apiError(err); code != codeWQNotUnique && code != codeWQUnfiltered {
+			return ""
+		}
+		return c.otherConsumers(ctx, want)
+	})
+}
+
+// createDurable leaves the number of jobs in hand to a server or account that allows fewer.
+func (c *Client) createDurable(ctx context.Context, want durable) (jetstream.Consumer, error) {
+	consumer, err := c.js.CreateConsumer(ctx, want.stream, want.config)
+	if code, _ := apiError(err); code == codeAckPendingExceeded {
+		want.config.MaxAckPending = 0
+		consumer, err = c.js.CreateConsumer(ctx, want.stream, want.config)
+	}
+	return consumer, err
 }
 
 // again repeats what got no answer: a cluster gives none while it chooses who leads what was just created.

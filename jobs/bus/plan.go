@@ -2,75 +2,41 @@ package bus
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"maps"
-	"reflect"
 	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Difference is one thing that is not as the settings want it.
-type Difference struct {
-	// Name is what differs, such as "stream GOFER_JOBS".
-	Name string `json:"name"`
-	// Field is the setting, named as the nats command names it; empty when the whole thing is missing.
-	Field string `json:"field,omitempty"`
-	Have  string `json:"have,omitempty"`
-	Want  string `json:"want,omitempty"`
-	// Refused says why Apply leaves it so and what to do about that; empty where Apply changes it.
-	Refused string `json:"refused,omitempty"`
-}
-
-// String says it in words.
-func (d Difference) String() string {
-	if d.Field == "" {
-		return d.Name + " is missing"
-	}
-	text := fmt.Sprintf("%s: %s is %s, %s is wanted", d.Name, d.Field, d.Have, d.Want)
-	if d.Refused != "" {
-		text += ", but " + d.Refused
-	}
-	return text
-}
-
-// Plan lists what is missing and what differs from the settings, and changes nothing. Settings that gofer does not care
-// about (placement, descriptions, limits on consumers) are the owner's and never differ.
+// Plan lists what gofer setup would create or change, and what it cannot change, and changes nothing. Settings that are the
+// owner's (placement, descriptions, limits on pulls) are not in it.
 func (c *Client) Plan(ctx context.Context, s Settings) ([]Difference, error) {
-	return c.compare(ctx, s, false)
-}
-
-// Apply creates what is missing and changes what differs. It returns what it did before an error, if one came: the
-// server refuses some changes, such as that of a stream's retention, and Apply refuses those that would lose jobs.
-func (c *Client) Apply(ctx context.Context, s Settings) (done []Difference, err error) {
-	found, err := c.compare(ctx, s, true)
-	for _, d := range found {
-		if d.Refused != "" {
-			err = errors.Join(err, errors.New(d.String()))
-		} else {
-			done = append(done, d)
+	all, err := c.Inspect(ctx, s)
+	var out []Difference
+	for _, d := range all {
+		if d.Repair != OwnersChoice {
+			out = append(out, d)
 		}
 	}
-	return done, err
+	return out, err
 }
 
-func (c *Client) compare(ctx context.Context, s Settings, apply bool) (found []Difference, err error) {
+// Inspect lists all that is missing and every setting that is not as gofer creates it, unless nothing depends on it.
+func (c *Client) Inspect(ctx context.Context, s Settings) (found []Difference, err error) {
 	if err := c.checkServer(ctx); err != nil {
 		return nil, err
 	}
-	s = s.withDefaults()
-	for _, want := range s.streams(c.names) {
-		differences, err := c.compareStream(ctx, want, apply)
-		if err != nil {
-			return found, err
-		}
-		found = append(found, differences...)
+	streams, err := c.InspectStreams(ctx, s)
+	if err != nil {
+		return nil, err
 	}
-	for _, want := range s.durables(c.names) {
-		differences, err := c.compareDurable(ctx, want, apply)
+	found = streams.Differences
+	for _, want := range s.withDefaults().durables(c.names) {
+		if !want.isLane() {
+			continue // with the streams
+		}
+		_, differences, err := c.inspectDurable(ctx, want)
 		if err != nil {
 			return found, err
 		}
@@ -79,146 +45,224 @@ func (c *Client) compare(ctx context.Context, s Settings, apply bool) (found []D
 	return found, nil
 }
 
-func (c *Client) compareStream(ctx context.Context, want jetstream.StreamConfig, apply bool) ([]Difference, error) {
-	name := "stream " + want.Name
-	info, err := c.lookForStream(ctx, want.Name)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		if apply {
-			err = c.ensureStream(ctx, want)
-		} else {
-			err = nil
+// Streams is what InspectStreams finds.
+type Streams struct {
+	// Differences are those of the streams, buckets and readers' consumers, as Inspect lists them.
+	Differences []Difference
+	// Made is when each stream was created, by its name. Another stream under the same name counts from 1 again, and takes an
+	// ack that is meant for the one before.
+	Made map[string]time.Time
+	// Waiting is how full the stream of waiting jobs is.
+	Waiting Fill
+}
+
+// InspectStreams looks at all streams and buckets, and at the consumers for readers. It asks the server once for each.
+func (c *Client) InspectStreams(ctx context.Context, s Settings) (Streams, error) {
+	out := Streams{Made: map[string]time.Time{}}
+	s = s.withDefaults()
+	for _, want := range s.streams(c.names) {
+		info, differences, err := c.inspectStream(ctx, want)
+		if err != nil {
+			return out, err
 		}
-		return []Difference{{Name: name}}, err
+		out.Differences = append(out.Differences, differences...)
+		if info != nil {
+			out.Made[want.Name] = info.Created
+		}
+		if want.AllowMsgSchedules && info != nil {
+			out.Waiting = fillOf(info)
+		}
+	}
+	for _, want := range s.durables(c.names) {
+		if want.isLane() {
+			continue
+		}
+		_, differences, err := c.inspectDurable(ctx, want)
+		if err != nil {
+			return out, err
+		}
+		out.Differences = append(out.Differences, differences...)
+	}
+	return out, nil
+}
+
+// Apply creates what is missing and changes what differs. It returns what it did, also if something else failed: the error
+// names everything that the server refuses, as it does with a change of a stream's retention.
+func (c *Client) Apply(ctx context.Context, s Settings) (done []Difference, err error) {
+	if err := c.checkServer(ctx); err != nil {
+		return nil, err
+	}
+	s = s.withDefaults()
+	var failed []error
+	add := func(differences []Difference, err error) {
+		if err != nil {
+			failed = append(failed, err)
+		}
+		done = append(done, differences...)
+	}
+	for _, want := range s.streams(c.names) {
+		add(c.applyStream(ctx, want))
+	}
+	for _, want := range s.durables(c.names) {
+		add(c.applyDurable(ctx, want))
+	}
+	return done, errors.Join(failed...)
+}
+
+// inspectStream returns nil if the stream is missing.
+func (c *Client) inspectStream(ctx context.Context, want streamConfig) (info *jetstream.StreamInfo, found []Difference, err error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	name := "stream " + want.Name
+	stream, err := c.js.Stream(ctx, want.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, []Difference{{Name: name, Repair: ByCreation}}, nil
 	}
 	if err != nil {
-		return nil, c.explain("look for "+name, err)
+		return nil, nil, c.explain("look for "+name, err)
 	}
-	var merged jetstream.StreamConfig
-	differences, err := merge(name, info.Config, want, streamFields, &merged)
+	info = stream.CachedInfo()
+	found = StreamDifferences(info.Config, want)
+	for i := range found {
+		found[i].Essential = c.isEssential(want.Name)
+	}
+	c.refuseReplicas(info, found)
+	return info, found, nil
+}
+
+// isEssential reports whether jobs are taken from the stream, or end in it.
+func (c *Client) isEssential(stream string) bool {
+	n := c.names
+	return slices.Contains([]string{n.Stream("JOBS"), n.Stream("RETRIES"), n.Stream("RESULTS"), n.Stream("DEAD"), "OBJ_" + n.Bucket("bodies")}, stream)
+}
+
+func (c *Client) applyStream(ctx context.Context, want streamConfig) (done []Difference, err error) {
+	var info *jetstream.StreamInfo
+	var found []Difference
+	err = c.repeat(ctx, func(ctx context.Context) (err error) {
+		info, found, err = c.inspectStream(ctx, want)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	c.refuseReplicas(info, differences, &merged)
-	if !apply || !slices.ContainsFunc(differences, func(d Difference) bool { return d.Refused == "" }) {
-		return differences, nil
+	if info == nil {
+		if err := c.ensureStream(ctx, want); err != nil {
+			return nil, err
+		}
+		return found, nil
+	}
+	change, failed := changes(found)
+	if len(change) == 0 {
+		return nil, failed
+	}
+	merged, err := merge(info.Config, want, change)
+	if err != nil {
+		return nil, err
 	}
 	err = c.repeat(ctx, func(ctx context.Context) error {
 		_, err := c.js.UpdateStream(ctx, merged)
 		return err
 	})
-	return differences, c.explain("change "+name, err)
+	if err != nil {
+		return nil, errors.Join(failed, c.setupError("change stream "+want.Name, err, nil))
+	}
+	return change, failed
 }
 
-func (c *Client) lookForStream(ctx context.Context, name string) (info *jetstream.StreamInfo, err error) {
-	err = c.repeat(ctx, func(ctx context.Context) error {
-		stream, err := c.js.Stream(ctx, name)
-		if err == nil {
-			info = stream.CachedInfo()
+// changes are the differences that a change repairs, and an error for each other one that is not the owner's choice.
+func changes(found []Difference) (change []Difference, failed error) {
+	for _, d := range found {
+		switch {
+		case d.Repair == OwnersChoice:
+		case d.Repair == ByOwner || d.Refused != "":
+			failed = errors.Join(failed, &UnchangeableError{d})
+		default:
+			change = append(change, d)
 		}
-		return err
-	})
-	return info, err
+	}
+	return change, failed
 }
 
-func (c *Client) compareDurable(ctx context.Context, want durable, apply bool) ([]Difference, error) {
-	name := "consumer " + want.config.Durable + " of stream " + want.stream
-	var have jetstream.ConsumerConfig
-	err := c.repeat(ctx, func(ctx context.Context) error {
-		consumer, err := c.js.Consumer(ctx, want.stream, want.config.Durable)
-		if err == nil {
-			have = consumer.CachedInfo().Config
-		}
-		return err
-	})
-	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) && !apply {
-		err = nil
-		if apply {
-			_, err = c.ensureDurable(ctx, want)
-		}
-		return []Difference{{Name: name}}, err
+// consumerInfo looks for a consumer of any kind; ErrConsumerNotFound or ErrStreamNotFound.
+func (c *Client) consumerInfo(ctx context.Context, stream, name string) (*jetstream.ConsumerInfo, error) {
+	consumer, err := c.js.Consumer(ctx, stream, name)
+	if err == nil {
+		return consumer.CachedInfo(), nil
+	}
+	if !errors.Is(err, jetstream.ErrNotPullConsumer) {
+		return nil, err
+	}
+	push, err := c.js.PushConsumer(ctx, stream, name)
+	if err != nil {
+		return nil, err
+	}
+	return push.CachedInfo(), nil
+}
+
+// inspectDurable returns the consumer's settings, nil if the consumer or its stream is missing.
+func (c *Client) inspectDurable(ctx context.Context, want durable) (have *consumerConfig, found []Difference, err error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	name := want.String()
+	info, err := c.consumerInfo(ctx, want.stream, want.config.Durable)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, []Difference{{Name: name, Repair: ByCreation}}, nil
 	}
 	if err != nil {
-		return nil, c.explain("look for "+name, err)
+		return nil, nil, c.explain("look for "+name, err)
 	}
-	var merged jetstream.ConsumerConfig
-	differences, err := merge(name, have, want.config, durableFields, &merged)
-	if err != nil || len(differences) == 0 || !apply {
-		return differences, err
+	return &info.Config, want.differences(info.Config), nil
+}
+
+func (c *Client) applyDurable(ctx context.Context, want durable) (done []Difference, err error) {
+	var have *consumerConfig
+	var found []Difference
+	err = c.repeat(ctx, func(ctx context.Context) (err error) {
+		have, found, err = c.inspectDurable(ctx, want)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if have == nil {
+		if _, err := c.ensureDurable(ctx, want); err != nil {
+			return nil, err
+		}
+		return found, nil
+	}
+	change, failed := changes(found)
+	if len(change) == 0 {
+		return nil, failed
+	}
+	if err := c.changeDurable(ctx, want, *have, change); err != nil {
+		return nil, errors.Join(failed, err)
+	}
+	return change, failed
+}
+
+func (c *Client) changeDurable(ctx context.Context, want durable, have consumerConfig, change []Difference) error {
+	if slices.ContainsFunc(change, func(d Difference) bool { return d.Repair == ByRecreation }) {
+		return c.recreate(ctx, want)
+	}
+	merged, err := merge(have, want.config, change)
+	if err != nil {
+		return err
 	}
 	err = c.repeat(ctx, func(ctx context.Context) error {
 		_, err := c.js.UpdateConsumer(ctx, want.stream, merged)
 		return err
 	})
-	return differences, c.explain("change "+name, err)
+	return c.setupError("change "+want.String(), err, nil)
 }
 
-// streamFields and durableFields list, in the order in which they are told, the settings that gofer relies on. Rollups
-// are not among a stream's: the server switches them on by itself where it schedules messages.
-func streamFields() []string {
-	return []string{
-		"subjects", "retention", "discard", "discard_new_per_subject", "max_age", "max_msgs", "max_bytes",
-		"max_msgs_per_subject", "max_msg_size", "duplicate_window", "num_replicas", "allow_direct", "allow_msg_schedules", "allow_msg_counter",
-		"allow_atomic", "subject_transform", "republish",
+// recreate deletes a consumer and creates it as it is wanted. A worker may be faster.
+func (c *Client) recreate(ctx context.Context, want durable) error {
+	deleting, cancel := bounded(ctx)
+	defer cancel()
+	if err := c.js.DeleteConsumer(deleting, want.stream, want.config.Durable); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return c.setupError("delete "+want.String(), err, nil)
 	}
-}
-
-func durableFields() []string {
-	return []string{"filter_subject", "ack_policy", "ack_wait", "max_deliver", "max_ack_pending", "max_waiting"}
-}
-
-// merge compares two settings by the names of their fields on the wire and writes have with want's fields to merged.
-func merge(name string, have, want any, fields func() []string, merged any) ([]Difference, error) {
-	haveMap, wantMap, err := bothMaps(have, want)
-	if err != nil {
-		return nil, err
-	}
-	var out []Difference
-	changed := maps.Clone(haveMap)
-	for _, field := range fields() {
-		if _, wanted := wantMap[field]; field == "duplicate_window" && !wanted || reflect.DeepEqual(haveMap[field], wantMap[field]) {
-			continue // a window that is not set is the server's default
-		}
-		out = append(out, Difference{Name: name, Field: field, Have: words(field, haveMap[field]), Want: words(field, wantMap[field])})
-		if value, given := wantMap[field]; given {
-			changed[field] = value
-		} else {
-			delete(changed, field)
-		}
-	}
-	data, err := json.Marshal(changed)
-	if err != nil {
-		return nil, err
-	}
-	return out, json.Unmarshal(data, merged)
-}
-
-func bothMaps(have, want any) (h, w map[string]any, err error) {
-	for value, to := range map[any]*map[string]any{&have: &h, &want: &w} {
-		data, err := json.Marshal(value)
-		if err != nil {
-			return nil, nil, err
-		}
-		if err := json.Unmarshal(data, to); err != nil {
-			return nil, nil, err
-		}
-	}
-	return h, w, nil
-}
-
-// words writes a setting for people: durations as such, what is absent as "not set".
-func words(field string, value any) string {
-	number, isNumber := value.(float64)
-	switch {
-	case value == nil:
-		return "not set"
-	case isNumber && slices.Contains([]string{"max_age", "ack_wait", "duplicate_window"}, field):
-		return time.Duration(number).String()
-	case isNumber && number == -1:
-		return "unlimited"
-	}
-	data, err := json.Marshal(value)
-	if err != nil {
-		return fmt.Sprint(value)
-	}
-	return string(data)
+	_, err := c.ensureDurable(ctx, want)
+	return err
 }

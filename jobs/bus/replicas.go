@@ -2,11 +2,9 @@ package bus
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -15,7 +13,7 @@ const metadataVersion = "_nats.ver"
 
 // refuseReplicas leaves the replicas of a stream with scheduled messages as they are on a server that would forget when to
 // release them. It knows the versions of two servers: the stream's leader and the one that it is connected to.
-func (c *Client) refuseReplicas(info *jetstream.StreamInfo, differences []Difference, merged *jetstream.StreamConfig) {
+func (c *Client) refuseReplicas(info *jetstream.StreamInfo, differences []Difference) {
 	if !info.Config.AllowMsgSchedules || info.State.Msgs == 0 {
 		return
 	}
@@ -25,7 +23,6 @@ func (c *Client) refuseReplicas(info *jetstream.StreamInfo, differences []Differ
 		}
 		for i, d := range differences {
 			if d.Field == "num_replicas" {
-				merged.Replicas = info.Config.Replicas
 				differences[i].Refused = fmt.Sprintf("the stream holds jobs (%d), and nats-server %s forgets the times of waiting jobs when the "+
 					"replicas change: upgrade all servers to 2.14.10, 2.15.3 or newer first, or wait until no job waits", info.State.Msgs, version)
 			}
@@ -64,7 +61,7 @@ func (c *Client) repeat(ctx context.Context, try func(context.Context) error) er
 		limited, cancel := bounded(ctx)
 		err := try(limited)
 		cancel()
-		if !isTransient(err) || errors.Is(c.nc.LastError(), nats.ErrPermissionViolation) || time.Now().After(end) {
+		if !isTransient(err) || time.Now().After(end) {
 			return err
 		}
 		select {

@@ -39,7 +39,7 @@ func (s Settings) jobs(n jobs.Names) jetstream.StreamConfig {
 func (s Settings) retries(n jobs.Names) jetstream.StreamConfig {
 	c := s.limited(n.Stream("RETRIES"), n.AllAt(), 0, 1)
 	c.Subjects = []string{n.AllAt(), n.AllDue()}
-	c.Retention, c.AllowMsgSchedules = jetstream.WorkQueuePolicy, true
+	c.Retention, c.AllowMsgSchedules, c.AllowRollup = jetstream.WorkQueuePolicy, true, true // schedules need roll-ups
 	return c
 }
 
@@ -99,6 +99,12 @@ type durable struct {
 	stream string
 	config jetstream.ConsumerConfig
 }
+
+// String names the consumer.
+func (d durable) String() string { return "consumer " + d.config.Durable + " of stream " + d.stream }
+
+// isLane reports whether workers take jobs from the consumer.
+func (d durable) isLane() bool { return d.config.Durable != Reader }
 
 // durables are all consumers: two for each queue, since a work queue takes no two consumers whose subjects overlap, and
 // one on each stream for readers, who may not create any.

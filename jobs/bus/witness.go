@@ -44,3 +44,13 @@ func (c *Client) RollupSums(ctx context.Context, names []string) (map[string]str
 func (c *Client) EventsMade(ctx context.Context) (time.Time, error) {
 	return c.made(ctx, c.names.Stream("EVENTS"))
 }
+
+func (c *Client) made(ctx context.Context, name string) (time.Time, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	stream, err := c.js.Stream(ctx, name)
+	if err != nil {
+		return time.Time{}, c.explain("look for stream "+name, err)
+	}
+	return stream.CachedInfo().Created, nil
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker"
+)
+
+// withRemedy is an error on one line and, where a setting of gofer or of the server cures it, what to do.
+func withRemedy(err error) string { return strings.Join(errorLines(err), "; ") }
+
+// remedyOf is what to do about an error; empty if that is not known, or if the error says it.
+func remedyOf(err error) string {
+	if setup, ok := errors.AsType[*bus.SetupError](err); ok {
+		return setupRemedy(setup)
+	}
+	if bad, ok := errors.AsType[*bus.UnchangeableError](err); ok {
+		return repairOf(bad.Difference)
+	}
+	if bad, ok := errors.AsType[*bus.UnusableError](err); ok {
+		return repairs(bad.Differences)
+	}
+	if bad, ok := errors.AsType[*worker.StreamsError](err); ok {
+		return repairs(bad.Differences)
+	}
+	if errors.Is(err, worker.ErrCrowded) {
+		return "raise GOFER_JOBS_MAX_BYTES and run gofer setup, or wait until jobs have ended"
+	}
+	return ""
+}
+
+// setupRemedy is what to do when the server refuses a stream or a consumer.
+func setupRemedy(e *bus.SetupError) string {
+	switch e.Code {
+	case 10113:
+		return "set GOFER_JOBS_MAX_BYTES and GOFER_RESULTS_MAX_BYTES, so that every stream has a limit"
+	case 10122:
+		return "lower GOFER_JOBS_MAX_BYTES and GOFER_RESULTS_MAX_BYTES, or raise the account's max_stream_bytes"
+	case 10002, 10028, 10047:
+		return "lower GOFER_JOBS_MAX_BYTES and GOFER_RESULTS_MAX_BYTES, or raise max_file of the account or max_file_store of the server"
+	case 10027:
+		return "raise the account's max_streams: gofer needs 11"
+	case 10026:
+		return "raise max_consumers of the account or the stream, or serve fewer queues: GOFER_QUEUES"
+	case 10074:
+		return "set GOFER_REPLICAS=1, or run a cluster of nats-server"
+	case 10005, 10023:
+		return "are as many servers up as GOFER_REPLICAS says, and have they room?"
+	case 10120:
+		return "give the account limits for streams of as many replicas as GOFER_REPLICAS says, or change that"
+	case 10099, 10100:
+		return "delete it with nats consumer rm, for one consumer alone may take a queue's jobs"
+	case 10065:
+		return "take the subject from it, or choose another GOFER_PREFIX"
+	}
+	return ""
+}
+
+// repairs says how to repair all of them.
+func repairs(differences []bus.Difference) string {
+	var out []string
+	seen := map[string]bool{}
+	for _, d := range differences {
+		if text := repairOf(d); text != "" && !seen[text] {
+			seen[text] = true
+			out = append(out, text)
+		}
+	}
+	return strings.Join(out, "; ")
+}
+
+// repairOf says how to repair one difference. It promises nothing of gofer setup that the server refuses.
+func repairOf(d bus.Difference) string {
+	if d.Refused != "" {
+		return "" // said with the difference
+	}
+	switch d.Repair {
+	case bus.ByCreation:
+		return "a worker or gofer setup creates it"
+	case bus.ByUpdate:
+		return "gofer setup changes it"
+	case bus.ByRecreation:
+		return "gofer setup deletes the consumer and creates it again, and the jobs that run then are fetched again"
+	case bus.ByOwner:
+		if kind, name, ok := strings.Cut(d.Name, " "); ok && kind == "stream" {
+			return fmt.Sprintf("the server never changes that: save what is in it with nats stream backup %[1]s DIR, delete it with nats stream rm %[1]s, and run gofer setup", name)
+		}
+		return "the server never changes that: delete the consumer with nats consumer rm, and run gofer setup; its readers begin again with the oldest message"
+	case bus.OwnersChoice:
+	}
+	return ""
+}

@@ -1,0 +1,170 @@
+package bus
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"time"
+)
+
+// Difference is one thing that is not as the settings want it.
+type Difference struct {
+	// Name is what differs, such as "stream GOFER_JOBS".
+	Name string `json:"name"`
+	// Field is the setting, named as the nats command names it; empty when the whole thing is missing.
+	Field string `json:"field,omitempty"`
+	Have  string `json:"have,omitempty"`
+	Want  string `json:"want,omitempty"`
+	// Use is what workers make of it; zero for what is missing.
+	Use    Use    `json:"use,omitempty"`
+	Repair Repair `json:"repair"`
+	// Refused says why Apply leaves it so and what to do about that; empty where Apply changes it.
+	Refused string `json:"refused,omitempty"`
+	// Essential tells that no job ends without it: workers do without the other streams for a while.
+	Essential bool `json:"-"`
+}
+
+// String says it in words.
+func (d Difference) String() string {
+	if d.Field == "" {
+		return d.Name + " is missing"
+	}
+	text := fmt.Sprintf("%s: %s is %s, %s is wanted", d.Name, d.Field, d.Have, d.Want)
+	if d.Refused != "" {
+		text += ", but " + d.Refused
+	}
+	return text
+}
+
+// UnchangeableError is a difference that Apply leaves: the server never changes the setting, or jobs would be lost. It is an
+// ErrConfig.
+type UnchangeableError struct{ Difference }
+
+// Error says what differs.
+func (e *UnchangeableError) Error() string { return e.String() }
+
+// Unwrap is ErrConfig.
+func (*UnchangeableError) Unwrap() error { return ErrConfig }
+
+// StreamDifferences judges the settings of a stream that gofer would create as want. Settings on which nothing depends are
+// left out, and so is what goes with being sealed.
+func StreamDifferences(have, want streamConfig) []Difference {
+	found := differences("stream "+want.Name, have, want, streamRules())
+	if i := slices.IndexFunc(found, func(d Difference) bool { return d.Field == "sealed" }); i >= 0 && have.Sealed {
+		return found[i : i+1]
+	}
+	for i, d := range found {
+		if keptBy(d.Field, have, want) {
+			found[i].Repair = ByOwner
+		}
+	}
+	return found
+}
+
+// keptBy reports whether a setting stays because another one does that the server never changes.
+func keptBy(field string, have, want streamConfig) bool {
+	switch field {
+	case "discard", "discard_new_per_subject":
+		return have.AllowMsgSchedules && !want.AllowMsgSchedules
+	case "allow_rollup_hdrs":
+		return have.AllowMsgSchedules && !want.AllowMsgSchedules || have.DenyPurge && !want.DenyPurge
+	}
+	return false
+}
+
+// differences judges the consumer's settings. A consumer that readers have to themselves may not be created again: they would
+// read everything once more.
+func (d durable) differences(have consumerConfig) []Difference {
+	found := differences(d.String(), have, d.config, consumerRules())
+	if d.isLane() {
+		return found
+	}
+	found = slices.DeleteFunc(found, func(d Difference) bool { return d.Repair == OwnersChoice })
+	for i := range found {
+		found[i].Use = Harmless
+		if found[i].Repair == ByRecreation {
+			found[i].Repair = ByOwner
+		}
+	}
+	return found
+}
+
+func differences[C any](name string, have, want C, rules map[string]rule[C]) (out []Difference) {
+	haveMap, wantMap := onWire(have), onWire(want)
+	for _, field := range fieldNames[C]() {
+		h, w := haveMap[field], wantMap[field]
+		// A duplicate window that is not set is the server's default.
+		if reflect.DeepEqual(h, w) || field == "duplicate_window" && w == nil {
+			continue
+		}
+		rule, ok := rules[field]
+		if !ok {
+			continue // a test would have failed
+		}
+		d := Difference{Name: name, Field: field, Have: words(field, h), Want: words(field, w), Use: rule.use(&have, &want), Repair: rule.repair(&have, &want)}
+		if d.Repair != OwnersChoice || d.Use != Harmless {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// fieldNames are the names of a configuration's settings on the wire, in the order in which nats.go has them.
+func fieldNames[C any]() (names []string) {
+	for field := range reflect.TypeFor[C]().Fields() {
+		names = append(names, wireName(field))
+	}
+	return names
+}
+
+// merge is have with want's settings where they are to be changed.
+func merge[C any](have, want C, change []Difference) (merged C, err error) {
+	haveMap, wantMap := onWire(have), onWire(want)
+	changed := maps.Clone(haveMap)
+	for _, d := range change {
+		if value, given := wantMap[d.Field]; given {
+			changed[d.Field] = value
+		} else {
+			delete(changed, d.Field)
+		}
+	}
+	data, err := json.Marshal(changed)
+	if err != nil {
+		return merged, err
+	}
+	return merged, json.Unmarshal(data, &merged)
+}
+
+// onWire is a configuration by the names of its settings on the wire.
+func onWire(config any) (out map[string]any) {
+	data, err := json.Marshal(config)
+	if err == nil {
+		err = json.Unmarshal(data, &out)
+	}
+	if err != nil {
+		panic(fmt.Sprint("a configuration of nats.go that JSON cannot hold: ", err))
+	}
+	return out
+}
+
+// words writes a setting for people: durations as such, what is absent as "not set".
+func words(field string, value any) string {
+	number, isNumber := value.(float64)
+	switch {
+	case value == nil:
+		return "not set"
+	case isNumber && slices.Contains([]string{"max_age", "ack_wait", "duplicate_window", "max_expires", "inactive_threshold"}, field):
+		return time.Duration(number).String()
+	case isNumber && number == -1:
+		return "unlimited"
+	case isNumber:
+		return fmt.Sprint(int64(number))
+	}
+	data, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Sprint(value)
+	}
+	return string(data)
+}

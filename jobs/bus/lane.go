@@ -1,0 +1,140 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Backlog is what a queue's consumers hold.
+type Backlog struct {
+	Pending int64 // jobs that nobody has taken
+	Held    int64 // jobs that workers hold
+	// Redelivered are those of the held ones that were given out more than once.
+	Redelivered int64
+	Pulls       int64 // open requests for jobs
+	Paused      bool
+}
+
+// Plus is both together.
+func (b Backlog) Plus(o Backlog) Backlog {
+	return Backlog{
+		Pending: b.Pending + o.Pending, Held: b.Held + o.Held, Redelivered: b.Redelivered + o.Redelivered, Pulls: b.Pulls + o.Pulls,
+		Paused: b.Paused || o.Paused,
+	}
+}
+
+// LaneInfo is how one of a queue's consumers stands.
+type LaneInfo struct {
+	Backlog
+	// AckWait is the shortest time that the server waits for an ack.
+	AckWait time.Duration
+	// MaxBatch and MaxExpires bound a pull; zero means no bound.
+	MaxBatch   int
+	MaxExpires time.Duration
+	// Differences are the settings that are not as gofer creates them, unless nothing depends on them.
+	Differences []Difference
+}
+
+// Unusable is an *UnusableError if no job of the consumer may be taken.
+func (l LaneInfo) Unusable() error { return unusable(l.Differences) }
+
+// UnusableError names what makes a stream or consumer unusable. It is an ErrConfig.
+type UnusableError struct{ Differences []Difference }
+
+func unusable(differences []Difference) error {
+	bad := slices.DeleteFunc(slices.Clone(differences), func(d Difference) bool { return d.Use != Unusable })
+	if len(bad) == 0 {
+		return nil
+	}
+	return &UnusableError{bad}
+}
+
+// Error says what is wrong.
+func (e *UnusableError) Error() string {
+	texts := make([]string, len(e.Differences))
+	for i, d := range e.Differences {
+		texts[i] = d.String()
+	}
+	return strings.Join(texts, "; ")
+}
+
+// Unwrap is ErrConfig.
+func (*UnusableError) Unwrap() error { return ErrConfig }
+
+// LaneInfo asks how one of a queue's consumers stands. It is one question to the server. Errors: ErrNotFound if there is no
+// such consumer.
+func (c *Client) LaneInfo(ctx context.Context, queue string, due bool) (LaneInfo, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	lane := Settings{}.withDefaults().lane(c.names, queue, due)
+	info, err := c.consumerInfo(ctx, lane.stream, lane.config.Durable)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
+		return LaneInfo{}, ErrNotFound
+	}
+	if err != nil {
+		return LaneInfo{}, c.explain("look for "+lane.String(), err)
+	}
+	return LaneInfo{
+		Backlog: Backlog{
+			Pending: int64(info.NumPending), Held: int64(info.NumAckPending), Redelivered: int64(info.NumRedelivered),
+			Pulls: int64(info.NumWaiting), Paused: info.Paused,
+		},
+		AckWait: ackWait(&info.Config), MaxBatch: info.Config.MaxRequestBatch, MaxExpires: info.Config.MaxRequestExpires,
+		Differences: lane.differences(info.Config),
+	}, nil
+}
+
+// headerSize is what a consumer that leaves out payloads says about each.
+const headerSize = "Nats-Msg-Size"
+
+// IsWhole reports whether a delivered job has the payload that was published. Consumers may be told to leave payloads out, and
+// whoever publishes a job may claim that: the stored message decides or, if this user may not read it, the consumer.
+func (c *Client) IsWhole(ctx context.Context, msg jetstream.Msg, queue string, due bool) (bool, error) {
+	if len(msg.Data()) > 0 || msg.Headers().Get(headerSize) == "" {
+		return true, nil
+	}
+	meta, err := msg.Metadata()
+	if err != nil {
+		return false, err
+	}
+	stored, err := c.direct(ctx, meta.Stream, map[string]any{"seq": meta.Sequence.Stream})
+	if err == nil {
+		return len(stored.Data) == 0, nil
+	}
+	if isNotFound(err) {
+		return false, nil
+	}
+	info, err := c.LaneInfo(ctx, queue, due)
+	return !slices.ContainsFunc(info.Differences, func(d Difference) bool { return d.Field == "headers_only" }), err
+}
+
+// Waiting asks how full the stream of waiting jobs is.
+func (c *Client) Waiting(ctx context.Context) (Fill, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	stream, err := c.js.Stream(ctx, c.LaneStream(true))
+	if err != nil {
+		return Fill{}, c.explain("look for the waiting jobs", err)
+	}
+	return fillOf(stream.CachedInfo()), nil
+}
+
+// Fill is how much of a stream's limits is used. A limit of zero is none.
+type Fill struct{ Bytes, MaxBytes, Msgs, MaxMsgs int64 }
+
+func fillOf(info *jetstream.StreamInfo) Fill {
+	return Fill{
+		Bytes: int64(info.State.Bytes), MaxBytes: max(0, info.Config.MaxBytes),
+		Msgs: int64(info.State.Msgs), MaxMsgs: max(0, info.Config.MaxMsgs),
+	}
+}
+
+// Above reports whether more than a part, between 0 and 1, of a limit is used.
+func (f Fill) Above(part float64) bool {
+	return f.MaxBytes > 0 && float64(f.Bytes) > part*float64(f.MaxBytes) || f.MaxMsgs > 0 && float64(f.Msgs) > part*float64(f.MaxMsgs)
+}

@@ -1,0 +1,202 @@
+package worker_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker"
+)
+
+// consumerEdit is what somebody does to the consumer of a queue under a worker.
+type consumerEdit struct {
+	change func(*jetstream.ConsumerConfig)
+	// anew: the server refuses the change, so the consumer is deleted and created with it.
+	anew bool
+	// named is the setting that makes the consumer unusable; empty if jobs go on.
+	named string
+}
+
+func consumerEdits() map[string]consumerEdit {
+	type config = *jetstream.ConsumerConfig
+	return map[string]consumerEdit{
+		"description":     {change: func(c config) { c.Description = "ours" }},
+		"metadata":        {change: func(c config) { c.Metadata = map[string]string{"team": "x"} }},
+		"sample":          {change: func(c config) { c.SampleFrequency = "100" }},
+		"batch":           {change: func(c config) { c.MaxRequestBatch = 1 }},
+		"expires":         {change: func(c config) { c.MaxRequestExpires = time.Millisecond }},
+		"bytes":           {change: func(c config) { c.MaxRequestMaxBytes = 1 }},
+		"ack_pending":     {change: func(c config) { c.MaxAckPending = 1 }},
+		"threshold":       {change: func(c config) { c.InactiveThreshold = 100 * time.Millisecond }},
+		"wait":            {change: func(c config) { c.AckWait = 1100 * time.Millisecond }},
+		"backoff":         {change: func(c config) { c.BackOff = []time.Duration{1500 * time.Millisecond, 1100 * time.Millisecond} }},
+		"waiting":         {change: func(c config) { c.MaxWaiting = 1 }, anew: true},
+		"memory":          {change: func(c config) { c.MemoryStorage = true }, anew: true},
+		"short_wait":      {change: func(c config) { c.AckWait = 50 * time.Millisecond }, named: "ack_wait"},
+		"short_backoff":   {change: func(c config) { c.BackOff = []time.Duration{2 * time.Second, time.Millisecond} }, named: "backoff"},
+		"headers":         {change: func(c config) { c.HeadersOnly = true }, named: "headers_only"},
+		"deliver":         {change: func(c config) { c.MaxDeliver = 1 }, named: "max_deliver"},
+		"narrow":          {change: func(c config) { c.FilterSubject += ">"; c.FilterSubject = "gofer.jobs.narrow.x9" }, named: "filter_subject"},
+		"several":         {change: severalFilters, named: "filter_subject"},
+		"pinned":          {change: priority(jetstream.PriorityPolicyPinned), named: "priority_policy"},
+		"overflow":        {change: priority(jetstream.PriorityPolicyOverflow), named: "priority_policy"},
+		"prioritized":     {change: priority(jetstream.PriorityPolicyPrioritized), named: "priority_policy"},
+		"replay":          {change: func(c config) { c.ReplayPolicy = jetstream.ReplayOriginalPolicy }, anew: true, named: "replay_policy"},
+		"push":            {change: func(c config) { c.DeliverSubject, c.MaxWaiting = "nobody.listens", 0 }, anew: true, named: "deliver_subject"},
+		"push_to_a_group": {change: pushToGroup, anew: true, named: "deliver_group"},
+	}
+}
+
+func severalFilters(c *jetstream.ConsumerConfig) {
+	c.FilterSubject, c.FilterSubjects = "", []string{"gofer.jobs.several.x1", "gofer.jobs.several.x2"}
+}
+
+func priority(policy jetstream.PriorityPolicy) func(*jetstream.ConsumerConfig) {
+	return func(c *jetstream.ConsumerConfig) { c.PriorityPolicy, c.PriorityGroups = policy, []string{"g"} }
+}
+
+func pushToGroup(c *jetstream.ConsumerConfig) {
+	c.DeliverSubject, c.DeliverGroup, c.MaxWaiting = "nobody.listens", "g", 0
+	c.FlowControl, c.IdleHeartbeat = true, time.Second
+}
+
+// TestEditedConsumerCostsNoJob edits the consumers of many queues under a worker while jobs come. Those whose edit can be obeyed go
+// on. From the others no job is taken, the worker says why, and all of them end once gofer setup has repaired the consumer.
+func TestEditedConsumerCostsNoJob(t *testing.T) {
+	t.Parallel()
+	edits := consumerEdits()
+	queues := slices.Sorted(maps.Keys(edits))
+	w := newWorld(t, bus.Settings{Queues: queues})
+	w.serve(queues)
+	const each = 12
+	publish := func(from int) {
+		for _, queue := range queues {
+			for i := from; i < from+each/2; i++ {
+				w.publishTo(queue, fmt.Sprint("x", i))
+			}
+		}
+	}
+	publish(0)
+	for _, queue := range queues {
+		w.editConsumer(queue, edits[queue])
+	}
+	publish(each / 2)
+	for _, queue := range queues {
+		if named := edits[queue].named; named == "" {
+			w.untilEnded(queue, each)
+		} else {
+			w.until("the worker to name "+named+" of queue "+queue, func() bool {
+				err := w.worker.Consuming()
+				return err != nil && strings.Contains(err.Error(), "consumer worker-"+queue+" of stream GOFER_JOBS: "+named)
+			})
+		}
+	}
+	if _, err := w.client.Apply(t.Context(), w.set); err != nil {
+		t.Fatal(err)
+	}
+	for _, queue := range queues {
+		w.untilEnded(queue, each)
+	}
+	w.until("the worker to see that all are repaired", func() bool { return w.worker.Consuming() == nil })
+}
+
+// TestBoundsOfPullsAreObeyed counts what the worker logs: it may meet the bound once, and obeys it from then on.
+func TestBoundsOfPullsAreObeyed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, bus.Settings{Queues: []string{"bounded"}})
+	w.serve([]string{"bounded"})
+	w.editConsumer("bounded", consumerEdit{change: func(c *jetstream.ConsumerConfig) {
+		c.MaxRequestBatch, c.MaxRequestExpires = 3, 10*time.Millisecond
+	}})
+	for i := range 300 {
+		w.publishTo("bounded", fmt.Sprint("x", i))
+	}
+	w.untilEnded("bounded", 300)
+	if n := strings.Count(w.logged.String(), "jobs cannot be pulled"); n > 1 {
+		t.Errorf("pulls were refused %d times, want once at most:\n%s", n, w.logged.String())
+	}
+	w.until("the worker to say which bounds it keeps to", func() bool {
+		said := fmt.Sprint(w.worker.Obeyed())
+		return strings.Contains(said, "max_batch is 3") && strings.Contains(said, "max_expires is 10ms") && w.worker.Consuming() == nil
+	})
+}
+
+// serve runs a worker for queues whose jobs all succeed.
+func (w *world) serve(queues []string) {
+	w.Helper()
+	var list []worker.Queue
+	for _, queue := range queues {
+		list = append(list, worker.Queue{Name: queue})
+	}
+	w.queues, w.slots = list, 32
+	w.start(func(context.Context, jobs.Job, jobs.Progress) worker.Outcome {
+		return finished(jobs.Succeeded, "", nil)
+	})
+	w.until("the worker to reach its consumers", func() bool { return w.worker.Consuming() == nil })
+}
+
+func (w *world) publishTo(queue, id string) {
+	w.Helper()
+	js := w.client.JetStream()
+	if _, err := js.Publish(w.Context(), "gofer.jobs."+queue+"."+id, []byte(page)); err != nil {
+		w.Fatalf("publish %s/%s: %v", queue, id, err)
+	}
+}
+
+func (w *world) editConsumer(queue string, edit consumerEdit) {
+	w.Helper()
+	js, name := w.client.JetStream(), "worker-"+queue
+	consumer, err := js.Consumer(w.Context(), "GOFER_JOBS", name)
+	if err != nil {
+		w.Fatal(err)
+	}
+	config := consumer.CachedInfo().Config
+	edit.change(&config)
+	if !edit.anew {
+		_, err = js.UpdateConsumer(w.Context(), "GOFER_JOBS", config)
+		if err != nil {
+			w.Fatalf("edit of queue %s: %v", queue, err)
+		}
+		return
+	}
+	// The worker creates what is missing, so this may have to be quick more than once.
+	w.until("the consumer of "+queue+" to be another one", func() bool {
+		_ = js.DeleteConsumer(w.Context(), "GOFER_JOBS", name)
+		if config.DeliverSubject != "" {
+			_, err = js.CreatePushConsumer(w.Context(), "GOFER_JOBS", config)
+		} else {
+			_, err = js.CreateConsumer(w.Context(), "GOFER_JOBS", config)
+		}
+		return err == nil
+	})
+}
+
+// untilEnded waits until n jobs of the queue have ended, all of them well.
+func (w *world) untilEnded(queue string, n int) {
+	w.Helper()
+	var mu sync.Mutex
+	results := map[string]jobs.Result{}
+	w.until(fmt.Sprintf("%d jobs of queue %s to end", n, queue), func() bool {
+		_ = w.client.Follow(w.Context(), bus.Filter{Queue: queue, All: true, UntilNow: true}, func(r jobs.Result) error {
+			mu.Lock()
+			defer mu.Unlock()
+			results[r.ID] = r
+			return nil
+		})
+		return len(results) == n
+	})
+	for id, r := range results {
+		if r.Outcome != jobs.Succeeded {
+			w.Errorf("job %s/%s ended as %s %s: %s", queue, id, r.Outcome, r.Error, r.Detail)
+		}
+	}
+}
