@@ -3,6 +3,7 @@ package jobs
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -69,10 +70,10 @@ func asciiName(text string) (string, error) {
 		return "", unsupported(fmt.Sprintf("the host is longer than %d bytes", maxHostBytes))
 	}
 	name := strings.ToLower(text)
-	if strings.ContainsFunc(text, func(r rune) bool { return r >= utf8.RuneSelf }) {
+	if !isASCII(text) {
 		// Newer tables than those of the idna package map the capital sharp s to the small one, and not to ss.
 		mapped, err := domainProfile().ToASCII(strings.ReplaceAll(text, "\u1e9e", "\u00df"))
-		if err != nil || !utf8.ValidString(text) {
+		if err != nil || !utf8.ValidString(text) || hasEmptyPunycode(name) {
 			return "", malformed("the host is no name of any script (IDNA)")
 		}
 		name = mapped
@@ -81,6 +82,16 @@ func asciiName(text string) (string, error) {
 		return "", malformed("the host has characters that no host name has")
 	}
 	return name, nil
+}
+
+// hasEmptyPunycode reports whether a label is marked as Punycode and empty, which the idna package drops.
+func hasEmptyPunycode(name string) bool {
+	labels := strings.FieldsFunc(name, func(r rune) bool { return strings.ContainsRune(".\u3002\uff0e\uff61", r) })
+	return slices.Contains(labels, "xn--")
+}
+
+func isASCII(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool { return r >= utf8.RuneSelf })
 }
 
 // domainProfile is how the URL standard processes names: without the rules for hyphens, for lengths and for ASCII.

@@ -255,6 +255,7 @@ func TestURLErrorsSayWhatIsWrongAndRepeatNothing(t *testing.T) {
 		"http://s3cret%00/":          "characters",
 		"http://s3cret%/":            "characters",
 		"http://s3cret\u200d/":       "IDNA",
+		"http://s3cret\u00fc.xn--/":  "IDNA",
 		"http://s3cret\xff/":         "IDNA",
 		"http://s3cret" + strings.Repeat("a.", 130) + "test": "longer than 253 bytes",
 		"http://a.test/s3cret" + strings.Repeat("a", 8192):   "longer than 8192 bytes",
