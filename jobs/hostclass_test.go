@@ -127,14 +127,23 @@ func TestHostsOfThisMachineAndOfPrivateNetworksAreRefusedInEverySpelling(t *test
 	})
 }
 
+// notPublic are names of this machine, and what is no host.
+func notPublic() []string {
+	return []string{
+		"localhost", "a.localhost", "localhost.", "localhost.localdomain", "a.b.localhost", "ip6-localhost", "ip6-loopback", "localhost4",
+		"localhost6", "_gateway", "_outbound", "", ".", "..", "a..test", ".test", "*", "*.test", "a.*", "a.test..", "0x", "0x.", "a.0x", "1.2.3.4.5",
+		"127.0.0.257", "256.256.256.256", "6425673729", "0xffffffffff", "08", "a.09", "1..2",
+	}
+}
+
 func TestNamesOfThisMachineAndEmptyHostsAreRefusedInEverySpelling(t *testing.T) {
+	for _, host := range append(notPublic(), "[2606:4700::1111%25eth0]", "2606:4700::1111%eth0", "[3fff::1", "4000::1", "a b", "a\x00") {
+		if got := classes(host); slices.ContainsFunc(got, func(c jobs.HostClass) bool { return c != jobs.HostRefused }) {
+			t.Errorf("%q: got %v, want it refused", host, got)
+		}
+	}
 	rapid.Check(t, func(t *rapid.T) {
-		host := rapid.SampledFrom([]string{
-			"localhost", "a.localhost", "localhost.", "localhost.localdomain", "a.b.localhost", "ip6-localhost", "ip6-loopback", "localhost4",
-			"localhost6", "_gateway", "", ".", "..", "a..test", ".test", "*", "*.test", "a.*", "a.test..", "0x", "0x.", "a.0x", "1.2.3.4.5",
-			"127.0.0.257", "256.256.256.256", "6425673729", "0xffffffffff", "08", "a.09", "1..2",
-		}).Draw(t, "host")
-		host = disguise(t, host)
+		host := disguise(t, rapid.SampledFrom(notPublic()).Draw(t, "host"))
 		if got := classes(host); slices.ContainsFunc(got, func(c jobs.HostClass) bool { return c != jobs.HostRefused }) {
 			t.Errorf("%q: got %v, want it refused", host, got)
 		}

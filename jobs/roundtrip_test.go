@@ -108,3 +108,9 @@ func TestEscapesOfAJSONStringAreCharacters(t *testing.T) {
 		}
 	})
 }
+
+func TestABackslashBeforeALetterUIsNoEscapeOfACharacter(t *testing.T) {
+	if job, err := decode(`{"url":"http://a.test/","body":"\\ud83d \\\\ude00"}`); err != nil || job.Body != `\ud83d \\ude00` {
+		t.Errorf("got %q, %v", job.Body, err)
+	}
+}

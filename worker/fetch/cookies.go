@@ -32,7 +32,7 @@ type cookieID struct{ name, domain, path string }
 // store takes the cookies of an answer to u that are within the bounds. Those that came first stay.
 func (c *cookies) store(u jobs.URL, answer *http.Response) {
 	for _, cookie := range answer.Cookies() {
-		id := cookieID{cookie.Name, cmp.Or(strings.ToLower(cookie.Domain), u.Hostname()), cmp.Or(cookie.Path, u.Path())}
+		id := identify(cookie, u)
 		_, known := c.kept[id]
 		if len(cookie.Name)+len(cookie.Value) > maxCookieBytes || !known && len(c.kept) >= maxCookies {
 			continue
@@ -47,6 +47,16 @@ func (c *cookies) store(u jobs.URL, answer *http.Response) {
 			delete(c.kept, id)
 		}
 	}
+}
+
+// identify is the identity of a cookie that an answer to u sets. The default path is the directory (RFC 6265, 5.1.4).
+func identify(cookie *http.Cookie, u jobs.URL) cookieID {
+	path := cookie.Path
+	if !strings.HasPrefix(path, "/") {
+		path = u.Path()[:max(1, strings.LastIndexByte(u.Path(), '/'))]
+	}
+	domain := strings.TrimPrefix(strings.ToLower(cookie.Domain), ".")
+	return cookieID{cookie.Name, cmp.Or(domain, u.Hostname()), path}
 }
 
 // values are the values of the Cookie header of a request for u, if own are those that the job gives it. A cookie of a

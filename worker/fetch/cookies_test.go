@@ -55,6 +55,7 @@ func TestACookieOfARedirectIsSentWhereItBelongs(t *testing.T) {
 		"to its domain":             {want: "a=1", hops: []string{found("http://sub.shop.test/", "a=1; Domain=shop.test", "b=2")}},
 		"to no other domain":        {want: "", hops: []string{found("http://other.test/", "a=1; Domain=shop.test", "b=2; Domain=other.test")}},
 		"to no public suffix":       {want: "", hops: []string{found("http://other.test/", "a=1; Domain=test")}},
+		"to no other public suffix": {want: "", hops: []string{found("http://a.co.uk/"), found("http://b.co.uk/", "a=1; Domain=co.uk")}},
 		"to no plain URL if secure": {want: "b=2", hops: []string{found("/", "a=1; Secure", "b=2")}},
 		"over several hops":         {want: "a=2; b=3", hops: []string{found("/", "a=1", "b=3"), found("/", "a=2"), found("/")}},
 		"until it expires":          {want: "b=2", hops: []string{found("/", "a=1", "b=2"), found("/", "a=; Max-Age=0")}},
@@ -66,7 +67,9 @@ func TestACookieOfARedirectIsSentWhereItBelongs(t *testing.T) {
 		"the job's own not again": {own: "secret=1", want: "a=2",
 			hops: []string{found("http://other.test/", "a=2"), found("http://shop.test/")}},
 		"up to fifty of them": {want: strings.Join(many[:50], "; "), hops: []string{found("/", many...)}},
-		"up to 4 KiB":         {want: "b=" + strings.Repeat("v", 4095), hops: []string{found("/", "a="+strings.Repeat("v", 4096), "b="+strings.Repeat("v", 4095))}},
+		"in the room of expired ones": {want: strings.Join(append(many[1:50:50], "new=1"), "; "),
+			hops: []string{found("/", many...), found("/", "late=1", "c0=; Max-Age=0", "new=1")}},
+		"up to 4 KiB": {want: "b=" + strings.Repeat("v", 4095), hops: []string{found("/", "a="+strings.Repeat("v", 4096), "b="+strings.Repeat("v", 4095))}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, nil)

@@ -46,6 +46,27 @@ func TestRedirectThatRepeatsTheRequestKeepsItsBody(t *testing.T) {
 	}
 }
 
+func TestARedirectToAnotherOriginRepeatsTheBodyWithoutItsDescription(t *testing.T) {
+	r := newRig(t, nil)
+	for _, location := range []string{"http://other.test/", "http://shop.test:8080/", "//shop.test.:80/"} {
+		r.use("http://" + r.script(func(n int64, c net.Conn) {
+			req, err := http.ReadRequest(bufio.NewReader(c))
+			if err != nil {
+				return
+			}
+			body, _ := io.ReadAll(req.Body)
+			head := "307 Moved\r\nLocation: " + location
+			if n > 1 {
+				head = "200 OK"
+			}
+			said := fmt.Sprintf("%s %s %q %q", req.Method, body, req.Header["Content-Type"], req.Header["Accept"])
+			_, _ = fmt.Fprintf(c, "HTTP/1.1 %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", head, len(said), said)
+		}).String() + " id=a")
+		o := r.do(`{"url":"http://shop.test/","method":"PUT","body":"thing","headers":{"content-type":"text/x","accept":"text/y"}}`)
+		wantBody(t, o, `PUT thing [] ["text/y"]`)
+	}
+}
+
 func TestARedirectWhereNoJobMayGoIsDeniedAndSaysWhy(t *testing.T) {
 	for location, want := range map[string]string{
 		"http://user:s3cret@shop.test/":      "user information",

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -241,6 +242,19 @@ func TestAFinalDotIsSent(t *testing.T) {
 	r.do("https://root.test./")
 	if want := (seen{connect: "root.test.:443", host: "root.test.", sni: "root.test", target: "/", spaces: 2}); len(w.seen) != 1 || w.seen[0] != want {
 		t.Errorf("got %+v, want %+v", w.seen, want)
+	}
+}
+
+func TestANameIsTheSameSiteWithAFinalDot(t *testing.T) {
+	r := newRig(t, func(c *fetch.Config) { c.Denied = func(host string) bool { return host == "denied.test" } })
+	r.tap("http/1.1", func(int) string { return "429 Too Many Requests\r\nRetry-After: 60" })
+	r.do("http://root.test./")
+	var none *rotation.NoProxyError
+	if _, _, err := r.pool.Pick(rotation.Need{Host: "root.test:80"}); !errors.As(err, &none) {
+		t.Errorf("the proxy can be picked for the site although it asked for a minute: %v", err)
+	}
+	if o := r.do("http://Denied.test./a b#c"); o.Result.Error != jobs.ErrTargetDenied || o.Result.URL != "http://denied.test./a%20b" {
+		t.Errorf("got %s for %s, want it denied", o.Result.Error, o.Result.URL)
 	}
 }
 
