@@ -2,10 +2,12 @@ package jobs
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/net/http/httpguts"
 
@@ -99,9 +101,12 @@ func forbiddenHeader(name string) bool {
 
 func (c *checks) times(j *Job) {
 	c.ok(j.Timeout >= 0 && j.Timeout.Std() <= MaxAttemptTimeout, "timeout: %s is not between 0 and %s", j.Timeout, MaxAttemptTimeout)
-	for name, at := range map[string]int{"not_before": j.NotBefore.Year(), "deadline": j.Deadline.Year()} {
-		c.ok(at >= 1 && at <= MaxYear, "%s: the year is not between 1 and %d", name, MaxYear)
-	}
+	c.year("not_before", j.NotBefore)
+	c.year("deadline", j.Deadline)
+}
+
+func (c *checks) year(name string, at time.Time) {
+	c.ok(at.Year() >= 1 && at.Year() <= MaxYear, "%s: the year is not between 1 and %d", name, MaxYear)
 }
 
 func (c *checks) proxy(p *ProxyChoice) {
@@ -137,7 +142,8 @@ func (c *checks) ban(b *Ban) {
 func (c *checks) meta(meta map[string]string) {
 	c.ok(len(meta) <= MaxMetaKeys, "meta: %d keys, at most %d are allowed", len(meta), MaxMetaKeys)
 	size := 0
-	for key, value := range meta {
+	for _, key := range slices.Sorted(maps.Keys(meta)) {
+		value := meta[key]
 		size += len(key) + len(value)
 		c.ok(plain(key, 64, true), "meta: key %s does not match [A-Za-z0-9_-]{1,64}", clip(strconv.Quote(key), 80))
 		c.ok(plainText(value, MaxMetaBytes), "meta: the value of %s has control characters", clip(strconv.Quote(key), 80))

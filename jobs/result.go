@@ -2,13 +2,10 @@ package jobs
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/net/http/httpguts"
 )
 
 // The outcomes of a job.
@@ -46,9 +43,6 @@ const (
 
 // MaxInlineBody is the largest body that travels in the result message; a larger one goes to the object store.
 const MaxInlineBody = 512 << 10
-
-// maxHTTPHeader is how much of the response's headers a result carries.
-const maxHTTPHeader = 16 << 10
 
 // Attempt is one try of a job through one proxy.
 type Attempt struct {
@@ -94,10 +88,15 @@ type Result struct {
 	Duration   time.Duration
 	Worker     string
 	FinishedAt time.Time
-	// Header is the response's; Body is its body after content decoding. Both only when the job succeeded.
+	// Body is the response's body after content decoding; only when the job succeeded.
+	Body []byte
+	// Fields are the response's header fields in the order in which they came. Header is the same without an order; it is
+	// used if there are no Fields, and it is what a result that was read back has. Both only when the job succeeded.
+	Fields    []HeaderField
 	Header    http.Header
-	Body      []byte
-	Truncated bool // some response headers did not fit
+	Truncated bool // some response headers were left out
+	// Omitted names what no message could carry and was left out: "headers", "attempts", "meta", "url", "body".
+	Omitted []string
 	// Object is "bucket/name" when the body is in the object store, ObjectDigest its SHA-256; Body is empty then.
 	Object, ObjectDigest string
 	Meta                 map[string]string
@@ -122,108 +121,14 @@ const (
 	HeaderObject           = "Gofer-Object"
 	HeaderObjectDigest     = "Gofer-Object-Digest"
 	HeaderHeadersTruncated = "Gofer-Headers-Truncated"
+	HeaderOmitted          = "Gofer-Omitted"
 	HeaderJobSeq           = "Gofer-Job-Seq"
 	HeaderReason           = "Gofer-Reason"
 	HeaderReplayOf         = "Gofer-Replay-Of"
 	HeaderProgress         = "Gofer-Progress"
 	metaPrefix             = "Gofer-Meta-"
 	httpPrefix             = "Http-"
-	contentType            = "Content-Type"
-	problemType            = "application/problem+json"
 )
-
-// problem is the payload of a job that did not succeed (RFC 9457).
-type problem struct {
-	Type     string    `json:"type"`
-	Title    string    `json:"title"`
-	Detail   string    `json:"detail,omitempty"`
-	Error    string    `json:"error"`
-	Reasons  []string  `json:"reasons,omitempty"`
-	Attempts []Attempt `json:"attempts"`
-}
-
-// Message writes the result as the headers and the payload of a message. The header map has the shape of nats.Header.
-func (r *Result) Message() (header map[string][]string, payload []byte, err error) {
-	h := http.Header{}
-	put := func(name, value string) {
-		if value != "" {
-			h[name] = []string{value}
-		}
-	}
-	put(HeaderJobID, r.ID)
-	put(HeaderQueue, r.Queue)
-	put(HeaderOutcome, r.Outcome)
-	put(HeaderError, r.Error)
-	put(HeaderURL, r.URL)
-	put(HeaderProxy, r.Proxy)
-	put(HeaderWorker, r.Worker)
-	put(HeaderAttempts, strconv.Itoa(r.AttemptCount))
-	put(HeaderBytes, strconv.FormatInt(r.Bytes, 10))
-	put(HeaderDuration, formatSeconds(r.Duration))
-	put(HeaderFinishedAt, r.FinishedAt.UTC().Format(time.RFC3339Nano))
-	put(HeaderObject, r.Object)
-	put(HeaderObjectDigest, r.ObjectDigest)
-	if r.Status != 0 {
-		put(HeaderStatus, strconv.Itoa(r.Status))
-	}
-	if r.JobSeq != 0 {
-		put(HeaderJobSeq, strconv.FormatUint(r.JobSeq, 10))
-	}
-	for key, value := range r.Meta {
-		h[metaPrefix+key] = []string{value}
-	}
-	if r.Outcome == Succeeded {
-		r.addHTTP(h)
-		return h, r.Body, nil
-	}
-	put(contentType, problemType)
-	payload, err = json.Marshal(r.problem())
-	if err != nil {
-		return nil, nil, fmt.Errorf("encode result of job %s: %w", r.ID, err)
-	}
-	return h, payload, nil
-}
-
-func (r *Result) problem() problem {
-	p := problem{
-		Type: "urn:gofer:error:" + r.Error, Title: Title(r.Error), Detail: r.Detail,
-		Error: r.Error, Reasons: r.Reasons, Attempts: r.Attempts,
-	}
-	if p.Attempts == nil {
-		p.Attempts = []Attempt{}
-	}
-	return p
-}
-
-// addHTTP copies the response's headers up to maxHTTPHeader bytes. A header is copied whole or not at all, so that a
-// list is never cut in its middle.
-func (r *Result) addHTTP(h http.Header) {
-	left := maxHTTPHeader
-	truncated := r.Truncated
-	for name, values := range r.Header {
-		if skippedHeader(name) || httpguts.HeaderValuesContainsToken(r.Header["Connection"], name) {
-			continue
-		}
-		size := 0
-		for _, v := range values {
-			size += len(httpPrefix) + len(name) + len(v) + 4
-		}
-		if size > left {
-			truncated = true
-			continue
-		}
-		left -= size
-		h[httpPrefix+http.CanonicalHeaderKey(name)] = values
-	}
-	if truncated {
-		h[HeaderHeadersTruncated] = []string{"true"}
-	}
-}
-
-// skippedHeader tells the response headers that end at the proxy, besides those that its Connection names.
-func skippedHeader(name string) bool {
-	return forbiddenHeader(name) && !strings.EqualFold(name, "Content-Length")
-}
 
 // Title is the sentence that goes with an error code.
 func Title(code string) string {
@@ -265,6 +170,9 @@ func ParseResult(header map[string][]string, payload []byte) Result {
 		Queue: get(HeaderQueue), ID: get(HeaderJobID), Outcome: get(HeaderOutcome), Error: get(HeaderError),
 		URL: get(HeaderURL), Proxy: get(HeaderProxy), Worker: get(HeaderWorker), Object: get(HeaderObject),
 		ObjectDigest: get(HeaderObjectDigest), Truncated: get(HeaderHeadersTruncated) == "true",
+	}
+	if omitted := get(HeaderOmitted); omitted != "" {
+		r.Omitted = strings.Split(omitted, ",")
 	}
 	r.Status, _ = strconv.Atoi(get(HeaderStatus))
 	r.AttemptCount, _ = strconv.Atoi(get(HeaderAttempts))

@@ -56,10 +56,11 @@ func TestAttemptsMadeBeforeADrainAreKept(t *testing.T) {
 // waiting is the time of the one job that waits; zero if none does.
 func (w *world) waiting() (until time.Time) {
 	w.Helper()
-	if _, err := w.client.WaitingPage(w.Context(), 0, func(job bus.WaitingJob) { until = job.Until }); err != nil {
+	job, _, err := w.client.NextWaiting(w.Context(), 0)
+	if err != nil {
 		w.Fatal(err)
 	}
-	return until
+	return job.Until
 }
 
 func TestStoppedJobWaitsForTheAnnouncedTime(t *testing.T) {

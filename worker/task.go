@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/text"
 )
 
 // task is one delivery of a job: the message, our right to it, and what is known of the job.
@@ -230,10 +231,10 @@ func messageSize(msg jetstream.Msg) int {
 // publishes to a subject beyond 4 KiB.
 const longestID = 512
 
-// safeID is id if a message can be published under it: an invalid job may carry anything, wildcards included, and gets
-// its result all the same.
+// safeID is id if a message can be published under it, and if whoever reads the message can show it: an invalid job may carry
+// anything, wildcards and escape sequences included, and gets its result all the same.
 func safeID(id string) string {
-	if len(id) > longestID {
+	if len(id) > longestID || text.Printable(id) != id {
 		return hashedID(id)
 	}
 	for token := range strings.SplitSeq(id, ".") {

@@ -143,10 +143,13 @@ func (a *app) sharedProxies(ctx context.Context, verb string) (map[string]proxyl
 	out := make(map[string]proxylist.Proxy, len(keys))
 	for _, key := range keys {
 		entry, err := kv.Get(ctx, key)
-		if err != nil {
+		if err != nil && !errors.Is(err, jetstream.ErrInvalidKey) {
 			return nil, err
 		}
-		p, err := share.ParseEntry(key, string(entry.Value()))
+		var p proxylist.Proxy
+		if err == nil {
+			p, err = share.ParseEntry(key, string(entry.Value()))
+		}
 		if err != nil {
 			a.note("proxy %s in the bucket is not valid: %v", key, err)
 			continue

@@ -25,7 +25,7 @@ func (r *rig) ready() []admin.Check {
 	why, storable := l.worker.Storable()
 	return []admin.Check{
 		check("nats", l.nc.IsConnected(), "connected", "not connected, reconnecting"),
-		healthy("consuming", l.worker.Consuming(), "every queue is pulled from"+obeyed(l.worker.Obeyed())),
+		healthy("consuming", l.worker.Consuming(), "every queue is pulled from"+keptSettings(l.worker.Obeyed())),
 		healthy("streams", l.worker.Streams(), "all there, and as gofer needs them"),
 		r.proxyCheck(),
 		check("draining", !l.worker.Draining(), "no", "draining: no new jobs are taken"),
@@ -41,8 +41,8 @@ func healthy(name string, err error, good string) admin.Check {
 	return admin.Check{Name: name, Detail: withRemedy(err)}
 }
 
-// obeyed names the settings that somebody gave a consumer and that the worker keeps to.
-func obeyed(list []bus.Difference) (text string) {
+// keptSettings names the settings that somebody gave a consumer and that the worker keeps to.
+func keptSettings(list []bus.Difference) (text string) {
 	for _, d := range list {
 		text += fmt.Sprintf("; the %s of %s is kept to: %s", d.Field, d.Name, d.Have)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/text"
 	"github.com/gofer-mq/gofer/testenv"
 )
 
@@ -166,6 +167,34 @@ func TestJobWithABadIDStillEndsInAResult(t *testing.T) {
 		if r := jobs.ParseResult(msg.Header, msg.Data); r.Error != jobs.ErrInvalidJob || len(r.Reasons) == 0 {
 			t.Errorf("job with the id %q = %s %s, want invalid_job with a reason", id, r.Outcome, r.Error)
 		}
+	}
+}
+
+func TestIDThatATerminalObeysIsReplacedInEveryMessage(t *testing.T) {
+	w := newWorld(t, nil)
+	p := w.worker(freeAddr(t))
+	for _, id := range []string{"id\x1b]0;pwned\a\x1b[31m", "id\u009b31m", "id\u202efoo", "id\xff"} {
+		got, err := w.nc.SubscribeSync("gofer.results.default.>")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.publish(id, "http://shop.test/ok")
+		msg, err := got.NextMsg(10 * time.Second)
+		if err != nil {
+			t.Fatalf("result of the job with the id %q: %v %s", id, err, p.log)
+		}
+		_ = got.Unsubscribe()
+		r := jobs.ParseResult(msg.Header, msg.Data)
+		if !jobs.ValidID(r.ID) || !strings.HasPrefix(r.ID, "invalid-") || msg.Subject != "gofer.results.default."+r.ID || r.Error != jobs.ErrInvalidJob {
+			t.Errorf("job with the id %q ended as %s of job %q on %q, want invalid_job of invalid-…", id, r.Error, r.ID, msg.Subject)
+		}
+		if whole := fmt.Sprint(msg.Header, string(msg.Data)); whole != text.Block(whole) {
+			t.Errorf("the result of job %q holds what a terminal obeys: %q", id, whole)
+		}
+		eventually(t, "the dead letter of "+r.ID, func() bool {
+			_, err := w.client.DeadOf(t.Context(), bus.Key{Queue: "default", ID: r.ID})
+			return err == nil
+		})
 	}
 }
 

@@ -166,6 +166,39 @@ func TestAParkedJobTakesItsProgressAlong(t *testing.T) {
 	}
 }
 
+// TestTextOfATargetHidesNoHeaderFromTheServer has a target send the name of a header that the server reads, twice in a row.
+func TestTextOfATargetHidesNoHeaderFromTheServer(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	lane, err := in.Lane(soon(t), "default", true)
+	must(t, err)
+	const text = "Nats-ScheduleNats-Schedule Nats-Expected-Last-Subject-SequenceNats-Expected-Last-Subject-Sequence"
+	const count = 20 // the client puts the headers in another order each time
+	for i := range count {
+		id := fmt.Sprint("p", i)
+		for try, want := range []bool{true, false} {
+			parked, err := in.Park(soon(t), "default", id, []byte(id), jobs.Progress{Attempts: []jobs.Attempt{{Error: text}}}, time.Now().Add(3*time.Second))
+			if err != nil || parked != want {
+				t.Fatalf("%s, try %d: got %v, %v; want %v", id, try, parked, err, want)
+			}
+		}
+		for try, want := range []bool{true, false} {
+			r := success(id, []byte("x"))
+			r.Worker, r.Header = fmt.Sprint("w", try), map[string][]string{"X": {text}}
+			if stored, err := in.StoreResult(soon(t), r); err != nil || stored.Won != want {
+				t.Fatalf("%s, result %d: got %v, %v; want %v", id, try, stored.Won, err, want)
+			}
+		}
+	}
+	for range count {
+		msg, err := lane.Next(jetstream.FetchMaxWait(10 * time.Second))
+		if err != nil {
+			t.Fatalf("a waiting job is lost: %v", err)
+		}
+		must(t, msg.DoubleAck(soon(t)))
+	}
+}
+
 func TestATwinIsNotParked(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})

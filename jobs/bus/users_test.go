@@ -137,7 +137,7 @@ func (f fleet) release(t *testing.T) {
 	t.Helper()
 	f.worker.park(t, "overdue", time.Now().Add(time.Hour))
 	var waiting []bus.WaitingJob
-	_, err := f.worker.WaitingPage(soon(t), 0, func(job bus.WaitingJob) { waiting = append(waiting, job) })
+	_, _, err := f.worker.WaitingPage(soon(t), 0, 100, func(job bus.WaitingJob) { waiting = append(waiting, job) })
 	must(t, err)
 	for _, job := range waiting {
 		must(t, f.worker.StillWaiting(soon(t), []uint64{job.Seq}, func(bus.WaitingJob) {}))

@@ -3,8 +3,8 @@ package bus
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -15,11 +15,11 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// The size of a page of waiting jobs. The server counts what follows each page, which takes 35 ms among a million jobs: large
-// pages are cheap pages. A page in memory stays far below the 64 MiB at which nats.go drops messages.
+// WaitingPageSize is the largest page of waiting jobs. The server counts what follows each page, which takes 35 ms among a million
+// jobs: large pages are cheap pages. pageBytes keeps a page in memory far below the 64 MiB at which nats.go drops messages.
 const (
-	pageJobs  = 16_384
-	pageBytes = 8 << 20
+	WaitingPageSize = 16_384
+	pageBytes       = 8 << 20
 )
 
 // WaitingJob is a job that waits for its time.
@@ -39,9 +39,9 @@ type WaitingState struct {
 	Now time.Time
 	// LastSeq is the stream's last sequence. At most Messages jobs wait.
 	LastSeq, Messages uint64
-	// Created and Leader identify who counts the sequences: after a change of either, what was read before may be void.
-	Created time.Time
-	Leader  string
+	// Epoch changes when the sequences that were read before may name other messages, or the server may have forgotten
+	// something: with the stream, its leader, or the connection.
+	Epoch string
 }
 
 // WaitingState asks for the state of the waiting jobs. That is cheap, however many there are.
@@ -50,16 +50,20 @@ type WaitingState struct {
 func (c *Client) WaitingState(ctx context.Context) (WaitingState, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
+	connection := c.nc.Stats().Reconnects
 	stream, err := c.js.Stream(ctx, c.names.Stream("RETRIES"))
 	if err != nil {
 		return WaitingState{}, c.explain("look for waiting jobs", err)
 	}
 	info := stream.CachedInfo()
-	state := WaitingState{Now: info.TimeStamp, LastSeq: info.State.LastSeq, Messages: info.State.Msgs, Created: info.Created}
+	leader := ""
 	if info.Cluster != nil {
-		state.Leader = info.Cluster.Leader
+		leader = info.Cluster.Leader
 	}
-	return state, nil
+	return WaitingState{
+		Now: info.TimeStamp, LastSeq: info.State.LastSeq, Messages: info.State.Msgs,
+		Epoch: fmt.Sprint(info.Created.UnixNano(), " ", leader, " ", info.Config.Replicas, " ", connection),
+	}, nil
 }
 
 // Overdue calls use for each waiting job whose time had passed by more than grace, by the server's clock, when Overdue was
@@ -72,8 +76,8 @@ func (c *Client) Overdue(ctx context.Context, grace time.Duration, use func(Wait
 		return err
 	}
 	limit := state.Now.Add(-grace)
-	for after := uint64(0); after < state.LastSeq; {
-		after, err = c.WaitingPage(ctx, after, func(job WaitingJob) {
+	for after, more := uint64(0), true; more && after < state.LastSeq; {
+		after, more, err = c.WaitingPage(ctx, after, WaitingPageSize, func(job WaitingJob) {
 			if job.Until.Before(limit) {
 				use(job)
 			}
@@ -85,16 +89,16 @@ func (c *Client) Overdue(ctx context.Context, grace time.Duration, use func(Wait
 	return nil
 }
 
-// WaitingPage calls use for the waiting jobs that follow the sequence after, in order, as many as fit into one answer of the
-// server. It returns the sequence after which the next page begins: math.MaxUint64 after the last page.
+// WaitingPage calls use for at most limit of the waiting jobs that follow the sequence after, in order: as many as fit into one
+// answer of the server. It returns the sequence after which the next page begins, and whether there is one.
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
-func (c *Client) WaitingPage(ctx context.Context, after uint64, use func(WaitingJob)) (last uint64, err error) {
+func (c *Client) WaitingPage(ctx context.Context, after uint64, limit int, use func(WaitingJob)) (last uint64, more bool, err error) {
 	request, err := json.Marshal(map[string]any{
-		"seq": after + 1, "next_by_subj": c.names.AllAt(), "batch": pageJobs, "max_bytes": pageBytes,
+		"seq": after + 1, "next_by_subj": c.names.AllAt(), "batch": limit, "max_bytes": pageBytes,
 	})
 	if err != nil {
-		return after, err
+		return after, false, err
 	}
 	last = after
 	err = c.readBatch(ctx, c.names.Stream("RETRIES"), request, func(msg *nats.Msg) error {
@@ -102,20 +106,40 @@ func (c *Client) WaitingPage(ctx context.Context, after uint64, use func(Waiting
 		if err != nil {
 			return err
 		}
-		last = seq
+		last, more = seq, msg.Header.Get(numPending) != "0"
 		if job, ok := c.waitingJob(seq, msg); ok {
 			use(job)
 		}
 		return nil
 	})
-	if err != nil {
-		return last, c.explain("read waiting jobs", err)
-	}
-	if last == after {
-		last = math.MaxUint64
-	}
-	return last, nil
+	return last, more, c.explain("read waiting jobs", err)
 }
+
+// NextWaiting is the first waiting job that follows the sequence after.
+// It is cheaper than a page where many jobs wait and few of them follow.
+//
+// Errors: ErrNotSetUp, ErrPermission; any other one may pass.
+func (c *Client) NextWaiting(ctx context.Context, after uint64) (job WaitingJob, found bool, err error) {
+	const doing = "read waiting jobs"
+	for {
+		msg, err := c.next(ctx, c.names.Stream("RETRIES"), c.names.AllAt(), after+1)
+		if errors.Is(err, ErrNotFound) {
+			return WaitingJob{}, false, nil
+		}
+		if err == nil {
+			after, err = sequenceOf(msg)
+		}
+		if err != nil {
+			return WaitingJob{}, false, c.explain(doing, err)
+		}
+		if job, ok := c.waitingJob(after, msg); ok {
+			return job, true, nil
+		}
+	}
+}
+
+// numPending is the header that says how many messages of a batch's filter follow a message.
+const numPending = "Nats-Num-Pending"
 
 // StillWaiting calls use for those jobs with the given sequences that still wait. It sends all requests at once, so ask for a
 // few hundred at a time. A job that is gone costs a quarter of one that is there.

@@ -2,7 +2,6 @@ package bus_test
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"testing"
 	"time"
@@ -24,48 +23,49 @@ func (in *installation) park(t *testing.T, id string, at time.Time) {
 	}
 }
 
-// forgotten is an installation whose server has lost the timers of jobs whose time has passed.
-func forgotten(t *testing.T, ids ...string) *installation {
+// overdue are the jobs that will be overdue in an hour if the server forgets them.
+func (in *installation) overdue(t *testing.T) (list []bus.WaitingJob) {
 	t.Helper()
-	in := install(t, bus.Settings{})
-	in.park(t, "later", time.Now().Add(time.Hour))
-	for _, id := range ids {
-		in.park(t, id, time.Now().Add(200*time.Millisecond))
-	}
-	in.server.ForgetTimers("GOFER_RETRIES")
-	eventually(t, in.nc.IsConnected)
-	return in
+	must(t, in.Overdue(soon(t), -time.Hour, func(job bus.WaitingJob) { list = append(list, job) }))
+	return list
 }
 
-// overdue waits until n jobs are overdue, and returns them.
-func (in *installation) overdue(t *testing.T, n int) (list []bus.WaitingJob) {
+// waiting is an installation with a job that waits, and the job.
+func waiting(t *testing.T) (*installation, bus.WaitingJob) {
 	t.Helper()
-	eventually(t, func() bool {
-		list = nil
-		must(t, in.Overdue(soon(t), 0, func(job bus.WaitingJob) { list = append(list, job) }))
-		return len(list) >= n
-	})
-	if len(list) != n {
-		t.Fatalf("got %d overdue jobs, want %d", len(list), n)
+	in := install(t, bus.Settings{})
+	in.park(t, "a", time.Now().Add(time.Minute))
+	list := in.overdue(t)
+	if len(list) != 1 {
+		t.Fatalf("got %v, want one job", list)
 	}
-	return list
+	return in, list[0]
 }
 
 func TestJobsThatTheServerForgotAreOverdue(t *testing.T) {
 	t.Parallel()
-	in := forgotten(t, "a", "b")
-	list := in.overdue(t, 2)
-	slices.SortFunc(list, func(a, b bus.WaitingJob) int { return int(a.Seq) - int(b.Seq) })
-	if list[0].Key != key("a") || list[1].Key != key("b") || time.Since(list[0].Until).Abs() > time.Minute {
-		t.Errorf("got %v and %v until %s, want a and b and their time", list[0].Key, list[1].Key, list[0].Until)
+	in := install(t, bus.Settings{})
+	in.park(t, "later", time.Now().Add(time.Hour))
+	at := time.Now().Add(3 * time.Second).Truncate(time.Millisecond)
+	in.park(t, "a", at)
+	in.park(t, "b", at)
+	in.server.ForgetTimers("GOFER_RETRIES")
+	eventually(t, in.nc.IsConnected)
+	var list []bus.WaitingJob
+	eventually(t, func() bool {
+		list = nil
+		must(t, in.Overdue(soon(t), 0, func(job bus.WaitingJob) { list = append(list, job) }))
+		return len(list) > 0
+	})
+	if len(list) != 2 || list[0].Key != key("a") || list[1].Key != key("b") || !list[0].Until.Equal(at) {
+		t.Errorf("got %v, want a and b and their time", list)
 	}
 	must(t, in.Overdue(soon(t), time.Minute, func(job bus.WaitingJob) { t.Errorf("%s is not overdue by a minute", job.ID) }))
 }
 
 func TestReleasedJobIsDueWithItsAttemptsAndHeaders(t *testing.T) {
 	t.Parallel()
-	in := forgotten(t, "a")
-	job := in.overdue(t, 1)[0]
+	in, job := waiting(t)
 	released, err := in.Release(soon(t), job)
 	must(t, err)
 	if !released {
@@ -103,8 +103,7 @@ func TestReleaseLeavesAloneWhatIsNoLongerTheJobThatWasRead(t *testing.T) {
 	for name, change := range changes {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			in := forgotten(t, "a")
-			job := in.overdue(t, 1)[0]
+			in, job := waiting(t)
 			must(t, change(in, job))
 			released, err := in.Release(soon(t), job)
 			if err != nil || released {
@@ -136,7 +135,7 @@ func TestMessageWithoutATimeIsScheduledForWhenItWasStored(t *testing.T) {
 	in := install(t, bus.Settings{})
 	_, err := in.js.PublishMsg(soon(t), &nats.Msg{Subject: "_gofer.at.default.a", Data: []byte("https://example.com/a"), Header: nats.Header{"Gofer-Job-Seq": {"7"}}})
 	must(t, err)
-	job := in.overdue(t, 1)[0]
+	job := in.overdue(t)[0]
 	if age := time.Since(job.Until); age.Abs() > time.Minute {
 		t.Errorf("its time is %s ago, want that when it was stored", age)
 	}
@@ -162,6 +161,21 @@ func TestStillWaitingKnowsWhichJobsAreGone(t *testing.T) {
 	}
 }
 
+func TestNextWaitingJobIsTheFirstAfterASequence(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	for _, id := range []string{"a", "b", "c"} {
+		in.park(t, id, time.Now().Add(time.Hour))
+	}
+	must(t, in.Unpark(soon(t), "default", "b"))
+	for after, want := range map[uint64]string{0: "a", 1: "c", 2: "c", 3: ""} {
+		got, found, err := in.NextWaiting(soon(t), after)
+		if err != nil || found != (want != "") || got.ID != want {
+			t.Errorf("after %d: got %q, %t, %v; want %q", after, got.ID, found, err, want)
+		}
+	}
+}
+
 func TestPagesHoldEveryWaitingJobOnce(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
@@ -172,9 +186,9 @@ func TestPagesHoldEveryWaitingJobOnce(t *testing.T) {
 		must(t, err)
 	}
 	seen, pages := map[uint64]bool{}, 0
-	for after := uint64(0); after < math.MaxUint64; pages++ {
+	for after, more := uint64(0), true; more; pages++ {
 		var err error
-		after, err = in.WaitingPage(soon(t), after, func(job bus.WaitingJob) {
+		after, more, err = in.WaitingPage(soon(t), after, 30, func(job bus.WaitingJob) {
 			if seen[job.Seq] {
 				t.Errorf("sequence %d comes twice", job.Seq)
 			}
@@ -182,7 +196,7 @@ func TestPagesHoldEveryWaitingJobOnce(t *testing.T) {
 		})
 		must(t, err)
 	}
-	if len(seen) != n || pages < 3 {
-		t.Errorf("got %d jobs on %d pages, want %d on more than two and an empty one", len(seen), pages, n)
+	if len(seen) != n || pages != 3 {
+		t.Errorf("got %d jobs on %d pages, want %d on 3", len(seen), pages, n)
 	}
 }

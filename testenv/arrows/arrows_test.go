@@ -25,6 +25,7 @@ func floors() map[string][]string {
 		"worker/fetch":       {"jobs", "breaker", "rotation"},
 		"worker":             {"jobs", "jobs/bus", "jobs/text", "worker/rollup"},
 		"worker/share":       {"jobs", "jobs/bus", "jobs/text", "rotation", "rotation/proxylist", "breaker", "worker/rollup"},
+		"worker/overdue":     {"jobs", "jobs/bus"},
 		"worker/metrics":     {"jobs", "jobs/text", "rotation", "worker/rollup"},
 		"worker/admin":       {"worker/metrics", "jobs", "jobs/text", "breaker", "rotation", "worker/rollup"},
 		"worker/control":     {"jobs", "breaker", "rotation", "worker/rollup"},

@@ -176,7 +176,7 @@ func (a *admin) snapshot(ctx context.Context) Snapshot {
 	a.addHours(ctx, &s)
 	a.addProxies(&s)
 	for _, f := range a.Book.LastFailures(20) {
-		s.Failures = append(s.Failures, Failure{At: f.At, Queue: f.Queue, JobID: f.ID, Error: f.Error, Detail: short(f.Detail), Attempts: f.Attempts})
+		s.Failures = append(s.Failures, Failure{At: f.At.UTC(), Queue: f.Queue, JobID: f.ID, Error: f.Error, Detail: short(f.Detail), Attempts: f.Attempts})
 	}
 	for _, q := range s.Queues {
 		s.InFlight += q.InFlight

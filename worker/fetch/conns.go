@@ -72,7 +72,8 @@ func newConns(cfg Config) *conns {
 		MaxResponseHeaderBytes: maxHeaderBytes,
 		ProxyConnectHeader:     http.Header{"User-Agent": {userAgent}},
 		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
-			if resp.StatusCode == http.StatusOK {
+			if resp.StatusCode/100 == 2 { // RFC 9110, 9.3.6; net/http wants the first of them
+				resp.StatusCode = http.StatusOK
 				return nil
 			}
 			return &connectRefused{status: resp.StatusCode, header: resp.Header}
@@ -82,7 +83,7 @@ func newConns(cfg Config) *conns {
 	return c
 }
 
-// connectRefused is a proxy's answer to CONNECT that is not 200. net/http alone would keep only its text.
+// connectRefused is a proxy's answer to CONNECT that opens no tunnel. net/http alone would keep only its text.
 type connectRefused struct {
 	status int
 	header http.Header

@@ -44,14 +44,15 @@ type exchange struct {
 	stage    atomic.Int32
 	changed  atomic.Int64           // when the stage changed last, since started
 	spent    [done + 1]atomic.Int64 // nanoseconds in each stage
-	sent     atomic.Bool            // a request, or a part of it, may have reached the target
-	received int64                  // bytes on the wire
-	target   jobs.URL               // of the newest request
-	url      string                 // the same, as text
-	cookies  cookies                // of redirects
-	crossed  bool                   // a redirect led to another origin
-	host     string                 // its host and port, once a redirect led there
-	resp     *http.Response
+	lookups  lookups
+	sent     atomic.Bool    // a request, or a part of it, may have reached the target
+	received int64          // bytes on the wire
+	target   jobs.URL       // of the newest request
+	url      string         // the same, as text
+	cookies  cookies        // of redirects
+	crossed  bool           // a redirect led to another origin
+	host     string         // its host and port, once a redirect led there
+	resp     *http.Response // the newest hop's
 	header   http.Header
 	body     []byte
 	err      error
@@ -99,6 +100,7 @@ func (x *exchange) follow(ctx context.Context) error {
 		if hop > 0 {
 			x.host = hostPort(x.target)
 		}
+		x.resp = nil
 		next, err := x.hop(ctx, req, hop)
 		if err != nil || next == nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
 )
@@ -24,13 +25,24 @@ func (x *exchange) redirect(ctx context.Context, req *http.Request, hop int) (*h
 	if err != nil {
 		return nil, err
 	}
-	if n, err := io.Copy(io.Discard, io.LimitReader(x.resp.Body, maxDrained)); err != nil || n == maxDrained {
-		x.resp.Close = true
-	}
+	x.skipBody()
 	x.cookies.store(x.target, x.resp)
 	sameOrigin := x.target.SameOrigin(target)
 	x.target = target
 	return x.redirected(ctx, req, sameOrigin)
+}
+
+// redirectWait is how long the rest of a redirect is waited for. Its head says where to go.
+const redirectWait = 100 * time.Millisecond
+
+// skipBody reads the body that nobody wants, to keep its connection, if the whole of it is there or nearly so.
+func (x *exchange) skipBody() {
+	body := x.resp.Body
+	timer := time.AfterFunc(redirectWait, func() { _ = body.Close() })
+	n, err := io.Copy(io.Discard, io.LimitReader(body, maxDrained))
+	if !timer.Stop() || err != nil || n == maxDrained {
+		x.resp.Close = true
+	}
 }
 
 // locate is where a Location leads to.

@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"net/http/httptrace"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -50,21 +51,45 @@ func (x *exchange) spend(ended stage) {
 	x.spent[ended].Add(now - x.changed.Swap(now))
 }
 
-// phases is how long each stage took, all hops together.
-func (x *exchange) phases() map[string]jobs.Duration {
+// took is how long a stage took, all hops together.
+func (x *exchange) took(s stage) time.Duration {
 	x.spend(stage(x.stage.Load()))
+	return time.Duration(x.spent[s].Load())
+}
+
+// phases is how long each stage took that was reached.
+func (x *exchange) phases() map[string]jobs.Duration {
 	out := make(map[string]jobs.Duration, int(done))
 	for s := range done {
-		if d := x.spent[s].Load(); d > 0 {
+		if d := x.took(s); d > 0 {
 			out[s.String()] = jobs.Duration(d)
 		}
 	}
 	return out
 }
 
+// lookups is the time that the resolver took, in nanoseconds since the exchange started; began is zero between lookups.
+type lookups struct{ began, took atomic.Int64 }
+
+func (x *exchange) lookUp() { x.lookups.began.Store(max(1, int64(time.Since(x.started)))) }
+
+func (x *exchange) lookedUp() {
+	if began := x.lookups.began.Swap(0); began > 0 {
+		x.lookups.took.Add(int64(time.Since(x.started)) - began)
+	}
+}
+
+// resolving is the time that the resolver took, the lookup that is under way included.
+func (x *exchange) resolving() time.Duration {
+	x.lookedUp()
+	return time.Duration(x.lookups.took.Load())
+}
+
 func (x *exchange) trace() *httptrace.ClientTrace {
 	secureProxy := x.proxy != nil && x.proxy.Scheme == "https"
 	return &httptrace.ClientTrace{
+		DNSStart: func(httptrace.DNSStartInfo) { x.lookUp() },
+		DNSDone:  func(httptrace.DNSDoneInfo) { x.lookedUp() },
 		ConnectDone: func(_, _ string, err error) {
 			if err == nil && x.proxy != nil && !secureProxy {
 				x.at(tunnelling)

@@ -84,7 +84,6 @@ func TestWhatAProxySaysOfItselfDecides(t *testing.T) {
 		"tinyproxy, no target":     {"500 Unable to connect", jobs.FaultUnclear, "proxy_refused"},
 		"method not allowed":       {"405 Method Not Allowed", jobs.FaultPair, "proxy_refused"},
 		"privoxy, no such name":    {"404 No such domain", jobs.FaultUnclear, "proxy_refused"},
-		"another success":          {"204 No Content", jobs.FaultProxy, "proxy_refused"},
 		"unauthorized":             {"401 Unauthorized", jobs.FaultProxy, "proxy_auth"},
 	} {
 		r := newRig(t, nil)

@@ -1,0 +1,196 @@
+package jobs
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// HeaderField is one header field of a response.
+type HeaderField struct{ Name, Value string }
+
+// maxHTTPHeader bounds the response's header fields in a result, each counted as a message carries it.
+const maxHTTPHeader = 16 << 10
+
+const (
+	contentType = "Content-Type"
+	problemType = "application/problem+json"
+)
+
+// problem is the payload of a job that did not succeed (RFC 9457).
+type problem struct {
+	Type     string    `json:"type"`
+	Title    string    `json:"title"`
+	Detail   string    `json:"detail,omitempty"`
+	Error    string    `json:"error"`
+	Reasons  []string  `json:"reasons,omitempty"`
+	Attempts []Attempt `json:"attempts"`
+}
+
+// Message writes the result as the headers and the payload of a message. The header map has the shape of nats.Header and
+// holds only what a NATS client encodes and decodes unchanged. The same result always gives the same message.
+func (r *Result) Message() (header map[string][]string, payload []byte, err error) {
+	h := r.Facts()
+	for key, value := range r.Meta {
+		put(h, metaPrefix+key, value)
+	}
+	if r.Outcome == Succeeded {
+		if truncated := r.addFields(h); truncated || r.Truncated {
+			put(h, HeaderHeadersTruncated, "true")
+		}
+		return h, r.Body, nil
+	}
+	put(h, contentType, problemType)
+	payload, err = json.Marshal(r.problem())
+	if err != nil {
+		return nil, nil, fmt.Errorf("encode result of job %s: %w", r.ID, err)
+	}
+	return h, payload, nil
+}
+
+// Facts are the headers of the result's message without those of the response and without meta.
+func (r *Result) Facts() map[string][]string {
+	h := map[string][]string{}
+	put(h, HeaderJobID, r.ID)
+	put(h, HeaderQueue, r.Queue)
+	put(h, HeaderOutcome, r.Outcome)
+	put(h, HeaderError, r.Error)
+	put(h, HeaderURL, r.URL)
+	put(h, HeaderProxy, r.Proxy)
+	put(h, HeaderWorker, r.Worker)
+	put(h, HeaderAttempts, strconv.Itoa(r.AttemptCount))
+	put(h, HeaderBytes, strconv.FormatInt(r.Bytes, 10))
+	put(h, HeaderDuration, formatSeconds(r.Duration))
+	put(h, HeaderFinishedAt, r.FinishedAt.UTC().Format(time.RFC3339Nano))
+	put(h, HeaderObject, r.Object)
+	put(h, HeaderObjectDigest, r.ObjectDigest)
+	put(h, HeaderOmitted, strings.Join(r.Omitted, ","))
+	if r.Status != 0 {
+		put(h, HeaderStatus, strconv.Itoa(r.Status))
+	}
+	if r.JobSeq != 0 {
+		put(h, HeaderJobSeq, strconv.FormatUint(r.JobSeq, 10))
+	}
+	return h
+}
+
+// put adds a header that has a value, unless no message can carry the header.
+func put(h map[string][]string, name, value string) {
+	if value = trimBlanks(value); value != "" && isCarriable(name, value) {
+		h[name] = []string{value}
+	}
+}
+
+// isCarriable reports whether a NATS client encodes and decodes a header unchanged (NATS ADR-4): the name is a token as
+// in HTTP, and the value has no line ends. Clients cut off the blanks around a value.
+func isCarriable(name, value string) bool {
+	return httpguts.ValidHeaderFieldName(name) && !strings.ContainsAny(value, "\r\n")
+}
+
+// trimBlanks cuts off the blanks that are not part of a field's name or value (RFC 9110, 5.5; RFC 9112, 5.1).
+func trimBlanks(text string) string { return strings.Trim(text, " \t") }
+
+func (r *Result) problem() problem {
+	p := problem{
+		Type: "urn:gofer:error:" + r.Error, Title: Title(r.Error), Detail: r.Detail,
+		Error: r.Error, Reasons: r.Reasons, Attempts: r.Attempts,
+	}
+	if p.Attempts == nil {
+		p.Attempts = []Attempt{}
+	}
+	return p
+}
+
+// addFields copies the response's header fields in their order until maxHTTPHeader is reached, and reports whether it left
+// out one that does not end at the proxy. A single field larger than the bound does not keep out those after it. The cost
+// is linear in the size of all fields.
+func (r *Result) addFields(h map[string][]string) (truncated bool) {
+	fields := r.fields()
+	ends := connectionOptions(fields)
+	left := maxHTTPHeader
+	for _, field := range fields {
+		name, value := http.CanonicalHeaderKey(trimBlanks(field.Name)), trimBlanks(field.Value)
+		size := len(httpPrefix) + len(name) + len(": \r\n") + len(value)
+		switch {
+		case isHopByHop(name) || ends[strings.ToLower(name)]:
+		case size > maxHTTPHeader || !isCarriable(name, value):
+			truncated = true
+		case size > left:
+			return true
+		default:
+			left -= size
+			h[httpPrefix+name] = append(h[httpPrefix+name], value)
+		}
+	}
+	return truncated
+}
+
+// fields are the header fields in the order in which they came or, if that is not known, in the order of their names.
+func (r *Result) fields() []HeaderField {
+	if len(r.Fields) > 0 {
+		return r.Fields
+	}
+	var fields []HeaderField
+	for _, name := range slices.Sorted(maps.Keys(r.Header)) {
+		for _, value := range r.Header[name] {
+			fields = append(fields, HeaderField{name, value})
+		}
+	}
+	return fields
+}
+
+// connectionOptions are the names of the fields that end at the proxy because Connection says so, in lower case.
+func connectionOptions(fields []HeaderField) map[string]bool {
+	var options map[string]bool
+	for _, field := range fields {
+		if !strings.EqualFold(trimBlanks(field.Name), "Connection") {
+			continue
+		}
+		for option := range strings.SplitSeq(field.Value, ",") {
+			if options == nil {
+				options = map[string]bool{}
+			}
+			options[strings.ToLower(trimBlanks(option))] = true
+		}
+	}
+	return options
+}
+
+// isHopByHop tells the response headers that always end at the proxy.
+func isHopByHop(name string) bool {
+	return forbiddenHeader(name) && !strings.EqualFold(name, "Content-Length")
+}
+
+// Omit leaves out the part of the result that its reader misses least, and reports whether there was one. The facts
+// (outcome, error, status, attempts, bytes, times) stay.
+func (r *Result) Omit() bool {
+	switch {
+	case len(r.Fields) > 0 || len(r.Header) > 0:
+		r.Fields, r.Header, r.Truncated = nil, nil, true
+		r.omitted("headers")
+	case len(r.Attempts) > 0 || len(r.Reasons) > 0:
+		r.Attempts, r.Reasons = nil, nil
+		r.omitted("attempts")
+	case len(r.Meta) > 0:
+		r.Meta = nil
+		r.omitted("meta")
+	case r.URL != "" || r.Detail != "":
+		r.URL, r.Detail = "", ""
+		r.omitted("url")
+	case len(r.Body) > 0:
+		r.Body = nil
+		r.omitted("body")
+	default:
+		return false
+	}
+	return true
+}
+
+func (r *Result) omitted(part string) { r.Omitted = append(slices.Clip(r.Omitted), part) }

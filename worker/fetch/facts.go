@@ -1,0 +1,88 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gofer-mq/gofer/rotation"
+)
+
+// facts are what is known of an attempt that ended; judge decides by them alone.
+type facts struct {
+	err       error
+	answered  bool // there is an answer, though perhaps too large a one
+	stopped   bool // the job was stopped, or its time was over
+	timeout   bool // the attempt's time was over, or the job's
+	hurried   bool // it was the job's, and the attempt had not had all of its own
+	phase     stage
+	host      string // where redirects led to; empty without one
+	status    int
+	header    http.Header
+	refused   *connectRefused
+	direct    bool
+	plain     bool // no tunnel: what answers may be the proxy itself
+	works     bool // although it says that it wants other credentials, the proxy reached a target lately or at an earlier hop
+	sent      bool
+	ban       bool
+	retryable bool
+	badCert   int // through how many proxies the target's certificate was refused so far
+	// retryAfter is the least wait that was asked for.
+	retryAfter time.Duration
+	latency    time.Duration
+	// dialling and resolving are the parts of latency that it took to reach the proxy, or the target of a direct fetch, and to
+	// look up its name, over all hops.
+	dialling, resolving time.Duration
+}
+
+// facts gathers them.
+func (r *run) facts(ctx context.Context, x *exchange, lease *rotation.Lease) facts {
+	f := facts{
+		err: x.err, phase: stage(x.stage.Load()), host: x.host, status: x.status(), direct: lease.Proxy() == nil, sent: x.sent.Load(),
+		answered: x.err == nil || errors.Is(x.err, errTooLarge),
+		stopped:  ctx.Err() != nil && x.err != nil, latency: time.Since(x.started),
+	}
+	switch own := r.job.Timeout.Std(); {
+	case errors.Is(x.cause, errAttemptTimeout):
+		f.timeout, f.hurried = true, own > 0 && own < r.f.cfg.AttemptTimeout
+	case errors.Is(x.cause, errExpired), errors.Is(x.cause, errTimedOut):
+		f.timeout, f.hurried = true, true
+	}
+	f.resolving = x.resolving()
+	f.dialling = x.took(connecting) - f.resolving
+	if x.resp != nil {
+		f.header = x.resp.Header
+	}
+	if x.proxy != nil {
+		f.plain = strings.HasPrefix(x.url, "http://") && strings.HasPrefix(x.proxy.Scheme, "http")
+	}
+	if f.answered {
+		f.ban = r.banned(x)
+		f.retryable = r.policy.Retryable(f.status)
+	} else {
+		errors.As(x.err, &f.refused)
+	}
+	f.works = f.plain && f.status == http.StatusProxyAuthRequired && (x.host != "" || lease.Works())
+	if f.status == http.StatusTooManyRequests || f.status == http.StatusServiceUnavailable {
+		f.retryAfter = RetryAfter(f.header.Get("Retry-After"), time.Now())
+	}
+	if x.err != nil && untrusted(x.err) && !f.direct && !slices.Contains(r.badCert, lease.ID()) {
+		r.badCert = append(r.badCert, lease.ID())
+	}
+	f.badCert = len(r.badCert)
+	return f
+}
+
+func (r *run) banned(x *exchange) bool {
+	if slices.Contains(r.job.Ban.Statuses, x.status()) {
+		return true
+	}
+	pattern := r.job.Ban.Pattern()
+	return pattern != nil && x.err == nil && pattern.Match(x.body)
+}
+
+// mostOf reports whether a part of an attempt took more than half of its time.
+func (f facts) mostOf(part time.Duration) bool { return part > f.latency/2 }

@@ -1,0 +1,234 @@
+package fetch
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/rotation"
+)
+
+// judgeDirect is for a failure without a proxy: there is nobody else to blame.
+func judgeDirect(f facts) blame {
+	var dns *net.DNSError
+	switch {
+	case errors.Is(f.err, errInner):
+		return ends(jobs.ErrTargetDenied, "denied", "private, loopback and link-local targets are not allowed here")
+	case errors.As(f.err, &dns) && dns.IsNotFound:
+		b := byTarget("dns", "the host name does not exist")
+		b.end = jobs.ErrPermanent
+		return b
+	case untrusted(f.err):
+		return byTarget("tls", "the target's certificate is not trusted")
+	case f.outOfTime():
+		return byTarget("timeout", "no complete answer in time, in phase "+f.phase.String())
+	}
+	return byTarget("connect", "the target failed in phase "+f.phase.String()+": "+brief(f.err))
+}
+
+// judgeLocal is for what this host failed in, and neither the proxy nor the target.
+func judgeLocal(f facts) blame {
+	b := blame{kind: rotation.Neutral, reason: "local", failover: true, local: true}
+	var dns *net.DNSError
+	switch {
+	case f.outOfTime():
+		b.reason, b.local, b.text = "timeout", false, "no complete answer in time: the resolver of this worker took most of it"
+	case errors.As(f.err, &dns):
+		b.text = "the resolver of this worker does not work"
+	default:
+		b.text = "this worker cannot open a connection: " + brief(f.err)
+	}
+	return b
+}
+
+// isLocal reports whether this host failed: it had no descriptor, memory, address or port left, its resolver did not work, or
+// most of the time was spent on that.
+func (f facts) isLocal() bool {
+	var dns *net.DNSError
+	switch {
+	case f.outOfTime():
+		return f.mostOf(f.resolving)
+	case errors.As(f.err, &dns):
+		return !dns.IsNotFound
+	}
+	return slices.ContainsFunc(shortages(), func(e syscall.Errno) bool { return errors.Is(f.err, e) })
+}
+
+// shortages are the errors of a host that has something used up. EAGAIN is what Linux says when all ports are in use.
+func shortages() []syscall.Errno {
+	return []syscall.Errno{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ENOSPC, syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EAGAIN,
+	}
+}
+
+// outOfTime reports whether the failure is that time ran out: the attempt's, the job's, or the library's for a CONNECT.
+func (f facts) outOfTime() bool {
+	return f.timeout || errors.Is(f.err, context.DeadlineExceeded) || errors.Is(f.err, os.ErrDeadlineExceeded)
+}
+
+// judgeTimeout goes by the time that each party took, and not by the phase in which it ran out: a proxy that takes a
+// connection at once has no part in what targets do, over however many redirects.
+func judgeTimeout(f facts) blame {
+	if f.mostOf(f.dialling) {
+		return byProxy("connect", "the proxy cannot be reached: timeout")
+	}
+	return unclear("timeout", "no complete answer in time, in phase "+f.phase.String())
+}
+
+// judgeRefusal is for an answer to CONNECT other than 200.
+func judgeRefusal(f facts) blame {
+	status, text := f.refused.status, "the proxy answered CONNECT with "+code(f.refused.status)
+	switch {
+	case status == http.StatusProxyAuthRequired || status == http.StatusUnauthorized:
+		b := byProxy("proxy_auth", text)
+		b.trip = restTrip
+		return b
+	case status == http.StatusForbidden || status == http.StatusMethodNotAllowed:
+		return refused("proxy_refused", text)
+	case status == http.StatusTooManyRequests:
+		// Said by the proxy itself: no tunnel stands yet.
+		b := byProxy("proxy_refused", text)
+		b.trip = max(time.Second, RetryAfter(f.refused.header.Get("Retry-After"), time.Now()))
+		return b
+	case status == http.StatusInternalServerError, status >= 502 && status <= 504:
+		// By 500 tinyproxy says that it cannot reach the target.
+		if fault, known := proxyStatus(f.refused.header); known {
+			return fault
+		}
+		return unclear("proxy_refused", text)
+	case status >= http.StatusBadRequest:
+		// Each proxy has its own words for a target that it cannot reach: privoxy's are 404.
+		return either("proxy_refused", text)
+	}
+	return byProxy("proxy_refused", text)
+}
+
+// proxyStatus reads what a proxy says about its own failure (RFC 9209, and squid's header).
+func proxyStatus(h http.Header) (blame, bool) {
+	said := strings.ToLower(h.Get("Proxy-Status") + " " + h.Get("X-Squid-Error"))
+	for _, word := range []string{"dns_", "destination_", "connection_refused", "connection_timeout", "connection_terminated", "err_dns_fail", "err_connect_fail", "err_read_timeout", "http_response_"} {
+		if strings.Contains(said, word) {
+			return told("the proxy says that the target cannot be reached"), true
+		}
+	}
+	// ERR_CANNOT_FORWARD is not among them: by that squid 5 says also that the target's name does not exist.
+	for _, word := range []string{"proxy_internal_", "proxy_configuration_", "connection_limit_reached"} {
+		if strings.Contains(said, word) {
+			return byProxy("proxy_refused", "the proxy says that it has failed itself"), true
+		}
+	}
+	return blame{}, false
+}
+
+// judgeFailure is for what broke on the way through a proxy.
+func judgeFailure(f facts) blame {
+	var op *net.OpError
+	dialled := errors.As(f.err, &op) && op.Op == "proxyconnect"
+	switch {
+	case dialled && isTLS(f.err):
+		b := byProxy("proxy_tls", "TLS with the proxy failed: "+brief(f.err))
+		b.trip = restTrip
+		return b
+	case dialled && !f.outOfTime():
+		return byProxy("connect", "the proxy cannot be reached: "+brief(f.err))
+	case op != nil && op.Op == "socks connect":
+		return judgeSocks(f, op)
+	case untrusted(f.err) && f.badCert > 1:
+		b := byTarget("tls", "the target's certificate is not trusted, through two proxies")
+		b.end = jobs.ErrPermanent
+		return b
+	case untrusted(f.err):
+		return either("tls", "the target's certificate is not trusted, or the proxy put in its own")
+	case f.outOfTime():
+		return judgeTimeout(f)
+	case errors.Is(f.err, errDecode):
+		return unclear("decode", "the body is not what its Content-Encoding says")
+	case errors.Is(f.err, errNoAnswer):
+		return unclear("proxy_protocol", brief(f.err)+": "+code(f.status))
+	case f.phase == tunnelling && hungUp(f.err):
+		return either("proxy_protocol", "the proxy hung up instead of opening a tunnel")
+	case f.phase == tunnelling:
+		return byProxy("proxy_protocol", "the proxy did not answer as a proxy should: "+brief(f.err))
+	case f.phase == reading:
+		return unclear("truncated", "the answer was cut off: "+brief(f.err))
+	case f.plain && (f.phase == sending || f.phase == waiting):
+		return either("reset", "the proxy closed the connection without an answer")
+	}
+	return unclear("reset", "the connection broke in phase "+f.phase.String()+": "+brief(f.err))
+}
+
+// judgeSocks reads the reply of a SOCKS proxy (RFC 1928, 6) out of the text that is all that net/http keeps of it.
+func judgeSocks(f facts, op *net.OpError) blame {
+	text := op.Err.Error()
+	for _, word := range []string{"network unreachable", "host unreachable", "connection refused", "TTL expired"} {
+		if strings.Contains(text, word) {
+			return told("the SOCKS proxy says: " + word)
+		}
+	}
+	switch {
+	case f.outOfTime():
+		return judgeTimeout(f)
+	case strings.Contains(text, "authentication"):
+		b := byProxy("proxy_auth", "the SOCKS proxy wants other credentials")
+		b.trip = restTrip
+		return b
+	case strings.Contains(text, "not allowed"):
+		return refused("proxy_refused", "the SOCKS proxy does not allow this target")
+	case strings.Contains(text, "general"), strings.Contains(text, "address type"), hungUp(op.Err):
+		// A general failure is microsocks' word for a name that does not exist.
+		return either("proxy_protocol", "the SOCKS proxy failed, or cannot reach the target")
+	}
+	return byProxy("proxy_protocol", "the SOCKS proxy failed")
+}
+
+// untrusted reports whether the target's certificate was refused.
+func untrusted(err error) bool {
+	var cert *tls.CertificateVerificationError
+	var op *net.OpError
+	return errors.As(err, &cert) && (!errors.As(err, &op) || op.Op != "proxyconnect")
+}
+
+func isTLS(err error) bool {
+	var cert *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	var alert tls.AlertError
+	return errors.As(err, &cert) || errors.As(err, &record) || errors.As(err, &alert)
+}
+
+// hungUp reports whether the other end closed the connection, rather than say what we cannot read.
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// brief is what kind of error it was, in words of ours: the library's may hold a URL, and with it a password or a key.
+func brief(err error) string {
+	var dns *net.DNSError
+	switch {
+	case errors.As(err, &dns):
+		return "its name cannot be resolved"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "connection refused"
+	case errors.Is(err, syscall.ECONNRESET):
+		return "connection reset"
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return "no route to it"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "timeout"
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
+		return "connection closed"
+	case isTLS(err):
+		return "TLS failed"
+	case errors.Is(err, errNoAnswer):
+		return err.Error()
+	}
+	return "the exchange broke off"
+}
