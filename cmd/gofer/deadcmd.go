@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
@@ -28,6 +29,8 @@ type letterFacts struct {
 	Error    string `json:"error"`
 	Attempts int    `json:"attempts"`
 	Payload  string `json:"payload,omitempty"`
+	// PayloadBase64 is a payload that no JSON string can hold unchanged.
+	PayloadBase64 []byte `json:"payload_base64,omitempty"`
 }
 
 func (a *app) deadLsCommand() *cobra.Command {
@@ -55,13 +58,19 @@ func (a *app) deadLsCommand() *cobra.Command {
 func (a *app) deadShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "show ID", Short: "Show one dead letter: the reason, and the job as it was published", Args: args(cobra.ExactArgs(1)),
+		Long: `Shows why the job failed on standard error, and the job as it was published on standard output. What a terminal would obey is
+shown in Go's notation (\x1b). With --json the job is "payload", or "payload_base64" if it is not UTF-8 text.`,
 		RunE: a.verb("dead show", func(ctx context.Context, s *session, args []string) error {
 			l, err := letter(ctx, s, args[0])
 			if err != nil {
 				return err
 			}
 			if a.json {
-				return a.printJSON(letterFacts{Letter: l, Error: l.Result.Error, Attempts: l.Result.AttemptCount, Payload: string(l.Payload)})
+				facts := letterFacts{Letter: l, Error: l.Result.Error, Attempts: l.Result.AttemptCount, Payload: string(l.Payload)}
+				if !utf8.Valid(l.Payload) {
+					facts.Payload, facts.PayloadBase64 = "", l.Payload
+				}
+				return a.printJSON(facts)
 			}
 			_ = a.err.line("letter %d, job %s, since %s: %s %s", l.Seq, l.Key, l.StoredAt.UTC().Format(time.RFC3339), l.Result.Error, l.Reason)
 			return a.out.block(string(l.Payload))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/gofer-mq/gofer/jobs/bus"
@@ -26,6 +27,16 @@ func TestHostsAreDeniedInTheSpellingThatWorkersLookFor(t *testing.T) {
 		if code, _, _ := gofer(t, "", "deny", "add", "good.test", bad); code != exitUsage {
 			t.Errorf("deny add %q: exit %d, want %d", bad, code, exitUsage)
 		}
+	}
+	list := "\ufeff# hosts\r\n\r\n Shop.test \r\nb.test"
+	if code, out, errOut := gofer(t, list, "deny", "add", "-"); code != exitOK || out != "shop.test\nb.test\n" {
+		t.Errorf("deny add -: exit %d, %q, %q; want both hosts of the list", code, out, errOut)
+	}
+	if code, _, errOut := gofer(t, list+"\n\nno host\n", "deny", "rm", "-"); code != exitUsage || !strings.Contains(errOut, "line 6") {
+		t.Errorf("deny rm -: exit %d, %q; want line 6 named", code, errOut)
+	}
+	if code, _, errOut := gofer(t, list, "deny", "rm", "-"); code != exitOK {
+		t.Errorf("deny rm -: exit %d, %q", code, errOut)
 	}
 	if _, out, _ := gofer(t, "", "deny", "ls"); out != "" {
 		t.Errorf("denied are %q, want none: a call with a bad host changes nothing", out)

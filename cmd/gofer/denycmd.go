@@ -17,14 +17,15 @@ func (a *app) denyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "deny", Short: "Stop all fetches from a host, for the whole fleet",
 		Long: `Stops fetches from hosts, redirects to them included. A host is a name or an address, in any spelling; subdomains are
-hosts of their own, and there are no patterns. If one of those named is none, nothing is changed.`,
+hosts of their own, and there are no patterns. If one of those named is none, nothing is changed. With "-" add and rm read
+the hosts from standard input, one a line; empty lines and lines that begin with # are skipped.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(
 		&cobra.Command{Use: "ls", Short: "List the denied hosts", Args: args(cobra.NoArgs), RunE: a.verb("deny ls", a.denyLs)},
-		&cobra.Command{Use: "add HOST…", Short: "Deny hosts; every running worker knows within a second", Args: args(cobra.MinimumNArgs(1)), RunE: a.verb("deny add", a.denyAdd)},
-		&cobra.Command{Use: "rm HOST…", Short: "Allow denied hosts again", Args: args(cobra.MinimumNArgs(1)), RunE: a.verb("deny rm", a.denyRm)},
+		&cobra.Command{Use: "add HOST…|-", Short: "Deny hosts; every running worker knows within a second", Args: args(cobra.MinimumNArgs(1)), RunE: a.verb("deny add", a.denyAdd)},
+		&cobra.Command{Use: "rm HOST…|-", Short: "Allow denied hosts again", Args: args(cobra.MinimumNArgs(1)), RunE: a.verb("deny rm", a.denyRm)},
 	)
 	return cmd
 }
@@ -63,12 +64,9 @@ func (a *app) denyRm(ctx context.Context, s *session, hosts []string) error {
 }
 
 func (a *app) denyEach(ctx context.Context, s *session, hosts []string, deny bool) error {
-	for i, text := range hosts {
-		host, ok := deniedHost(text)
-		if !ok {
-			return usage("%q is not a host name or an address", text)
-		}
-		hosts[i] = host
+	hosts, err := a.hostsToDeny(hosts)
+	if err != nil {
+		return asUsage(err)
 	}
 	kv, err := s.bucket(ctx, "deny")
 	if err != nil {
@@ -83,6 +81,29 @@ func (a *app) denyEach(ctx context.Context, s *session, hosts []string, deny boo
 		}
 	}
 	return nil
+}
+
+// hostsToDeny are the hosts that the arguments name, or the lines of standard input, in the spelling that workers look for.
+func (a *app) hostsToDeny(args []string) (hosts []string, err error) {
+	if len(args) == 1 && args[0] == "-" {
+		err := eachLine(a.in, func(number int, line []byte) error {
+			host, ok := deniedHost(string(line))
+			if !ok {
+				return fmt.Errorf("standard input: line %d: %q is not a host name or an address", number, line)
+			}
+			hosts = append(hosts, host)
+			return nil
+		})
+		return hosts, err
+	}
+	for _, arg := range args {
+		host, ok := deniedHost(arg)
+		if !ok {
+			return nil, fmt.Errorf("%q is not a host name or an address", arg)
+		}
+		hosts = append(hosts, host)
+	}
+	return hosts, nil
 }
 
 func denyOne(ctx context.Context, kv jetstream.KeyValue, host string, deny bool) error {

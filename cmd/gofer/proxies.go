@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/gofer-mq/gofer/jobs/text"
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
@@ -31,7 +32,11 @@ func loadWorkerConfig() (config, []proxylist.Proxy, error) {
 // proxies reads GOFER_PROXIES and GOFER_PROXIES_FILE. The error is a *configError that names every broken line, and
 // holds no line's text.
 func (c *config) proxies() ([]proxylist.Proxy, error) {
-	listed, err := proxylist.ParseEntries(splitProxies(c.Proxies))
+	entries, err := splitProxies(c.Proxies)
+	if err != nil {
+		return nil, &configError{reasons: errorLines(named("GOFER_PROXIES", err))}
+	}
+	listed, err := proxylist.ParseEntries(entries)
 	filed, fileErr := c.filedProxies()
 	reasons := append(errorLines(named("GOFER_PROXIES", err)), errorLines(named("GOFER_PROXIES_FILE", fileErr))...)
 	if len(reasons) > 0 {
@@ -42,15 +47,21 @@ func (c *config) proxies() ([]proxylist.Proxy, error) {
 
 // splitProxies takes a list of proxies apart: at line ends, and at commas before the scheme of the next one, because tags and
 // passwords may hold commas.
-func splitProxies(list string) (entries []string) {
+func splitProxies(list string) (entries []string, err error) {
 	ends := regexp.MustCompile(`,\s*([A-Za-z][A-Za-z0-9+.-]*://)`)
-	for line := range strings.Lines(ends.ReplaceAllString(list, "\n$1")) {
-		if entry := strings.TrimSpace(strings.TrimRight(line, ", \t\r\n")); entry != "" && entry[0] != '#' {
+	for line, err := range text.Lines(strings.NewReader(ends.ReplaceAllString(list, "\n$1")), maxEntry) {
+		if err != nil {
+			return nil, err
+		}
+		if entry := strings.TrimRight(string(line.Text), ", \t"); entry != "" {
 			entries = append(entries, entry)
 		}
 	}
-	return entries
+	return entries, nil
 }
+
+// maxEntry bounds one entry of GOFER_PROXIES, in bytes.
+const maxEntry = 64 << 10
 
 func (c *config) filedProxies() ([]proxylist.Proxy, error) {
 	if c.ProxiesFile == "" {

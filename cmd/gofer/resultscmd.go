@@ -20,7 +20,10 @@ func (a *app) resultsCommand() *cobra.Command {
 		Use:   "results [ID]",
 		Short: "Show one result, or follow results as they come",
 		Long: `With an ID, or QUEUE/ID, prints the body of that job's result, and its facts on standard error.
-Without one, prints a line for each result as it comes, until interrupted; --all begins with those that are kept.`,
+Without one, prints a line for each result as it comes, until interrupted; --all begins with those that are kept.
+
+A body reaches a file or a pipe unchanged. On a terminal what it would obey is shown in Go's notation (\x1b), and a binary body
+is refused. Everything else that strangers wrote, such as URLs and reasons, is always shown so.`,
 		Args: args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			one := len(ids) == 1

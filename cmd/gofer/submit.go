@@ -37,6 +37,8 @@ The id of each accepted job is printed as soon as the server has it and, unless 
 line (or of the URL) and its URL, separated by tabs. With --wait it is the outcome of each instead; what is still without
 one when the waiting ends early is named on standard error.
 
+With a single URL, --wait prints the body: unchanged to a file or a pipe, and on a terminal as 'gofer results' does.
+
 --output DIR keeps each body in the file DIR/QUEUE/ID. No file there is ever replaced: if it exists, or cannot be written,
 its job counts as failed.`,
 		Example: `  gofer submit --wait https://example.com/
@@ -155,7 +157,7 @@ func (a *app) lines(file string, urls []string) (io.Reader, func(), error) {
 // maxJobLine bounds a line that holds a job, in bytes; no job is as large.
 const maxJobLine = 4 << 20
 
-// eachLine calls use for every line that holds a job, with its number.
+// eachLine calls use for every line that is neither empty nor a comment, with its number.
 func eachLine(r io.Reader, use func(number int, line []byte) error) error {
 	for line, err := range text.Lines(r, maxJobLine) {
 		if err == nil {

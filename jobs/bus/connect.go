@@ -17,6 +17,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
+
+	"github.com/gofer-mq/gofer/jobs/text"
 )
 
 // Dial says how NATS is reached. Only URL is required. It prints without its secrets.
@@ -150,18 +152,20 @@ func (d Dial) Check() error {
 func (d Dial) servers() (string, error) {
 	var out []string
 	scheme, user := false, false // what an earlier URL has
-	for text := range strings.SplitSeq(d.URL, ",") {
-		text = strings.TrimSpace(text)
-		if strings.Contains(text, "://") {
-			scheme, user = true, user || strings.Contains(text, "@")
-		} else if text = "nats://" + text; scheme && !user && strings.Contains(text, "@") {
+	for _, server := range text.Items(d.URL) {
+		if strings.Contains(server, "://") {
+			scheme, user = true, user || strings.Contains(server, "@")
+		} else if server = "nats://" + server; scheme && !user && strings.Contains(server, "@") {
 			return "", errURL // the end of a password with a comma, whose beginning was taken for a port
 		}
-		u, err := url.Parse(text)
+		u, err := url.Parse(server)
 		if err != nil || u.Hostname() == "" || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
 			return "", errURL
 		}
-		out = append(out, text)
+		out = append(out, server)
+	}
+	if len(out) == 0 {
+		return "", errURL
 	}
 	return strings.Join(out, ","), nil
 }
@@ -270,11 +274,13 @@ func checkFile(path string, good func([]byte) bool, otherwise string) error {
 }
 
 // nkey takes a seed or the path of a file that holds one. Its errors never repeat the text: it may be the seed.
-func nkey(text string) (nats.Option, error) {
-	if data, err := os.ReadFile(text); err == nil {
-		text = string(data)
+func nkey(written string) (nats.Option, error) {
+	seed := []byte(written)
+	if data, err := os.ReadFile(written); err == nil {
+		seed = data
 	}
-	pair, err := nkeys.FromSeed([]byte(strings.TrimSpace(text)))
+	seed, _ = text.Document(seed) // of what is no text, nothing is left
+	pair, err := nkeys.FromSeed(seed)
 	if err != nil {
 		return nil, fmt.Errorf("%w: GOFER_NATS_NKEY: neither a seed nor a file that holds one", ErrConfig)
 	}

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// TestPolicyShowPrintsWhatWorkersUse: what a document in the bucket lacks comes from the worker's environment, not from that of
+// whoever asks.
+func TestPolicyShowPrintsWhatWorkersUse(t *testing.T) {
+	w := newWorld(t, nil)
+	t.Setenv("GOFER_RETRY_BASE_DELAY", "7s")
+	addr := freeAddr(t)
+	p := w.worker(addr)
+	t.Setenv("GOFER_RETRY_BASE_DELAY", "9s")
+	js, err := jetstream.New(w.nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(document string) {
+		t.Helper()
+		if _, err := js.Publish(t.Context(), "$KV.gofer-policy.retry", []byte(document)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	show := func(base float64, attempts int) {
+		t.Helper()
+		got := read[jobs.Policy](t, "policy", "show")
+		if got.BaseDelay.Seconds() != base || got.MaxAttempts != attempts {
+			t.Errorf("shown are %d attempts with %s, want %d with %v s", got.MaxAttempts, got.BaseDelay, attempts, base)
+		}
+	}
+	show(7, 3)
+	put("\ufeff{\"max_attempts\":5}\r\n")
+	show(7, 5)
+	eventually(t, "the worker to have the policy", func() bool {
+		_, body := w.get("http://" + addr + "/api/v1/retry/policy")
+		return strings.Contains(body, `"max_attempts":5`) && strings.Contains(body, `"base_delay":7`)
+	})
+	put(`{"max_attempts":99}`)
+	code, out, errOut := gofer(t, "", "policy", "show")
+	if code != exitFailed || !strings.Contains(out, `"max_attempts":5`) || !strings.Contains(errOut, "99 is not between 1 and 10") {
+		t.Errorf("policy show of an invalid document: exit %d, %s, %s; want the last good policy and the reason", code, out, errOut)
+	}
+	put(`{"max_attempts":4}`)
+	p.wait(t)
+	show(9, 4) // as a worker would have it that starts here
+}
