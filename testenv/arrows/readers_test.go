@@ -20,6 +20,7 @@ func otherReaders() map[string]string {
 		"cmd/gofer/config.go":          "hands the file to text.Document",
 		"jobs/bus/connect.go":          "reads certificates and credentials, which have formats of their own",
 		"jobs/bus/redact.go":           "takes the addresses apart that text.Items found",
+		"jobs/host.go":                 "splits a host",
 		"jobs/message.go":              "reads a header field",
 		"jobs/result.go":               "reads a list that gofer wrote",
 		"rotation/tagindex.go":         "takes a filter apart that gofer put together",
