@@ -60,7 +60,7 @@ type Job struct {
 	WhenNoProxy string `json:"when_no_proxy,omitempty"`
 	// FollowRedirects is how many redirects are followed; nil means DefaultRedirects, 0 returns the 3xx itself.
 	FollowRedirects *int `json:"follow_redirects,omitempty"`
-	// MaxBodyBytes bounds the decoded body; zero, or anything above the worker's own bound, means the worker's.
+	// MaxBodyBytes bounds the decoded body; zero means the worker's own bound, and a worker refuses more than that.
 	MaxBodyBytes int64 `json:"max_body_bytes,omitempty"`
 	// Meta is handed back in the result.
 	Meta map[string]string `json:"meta,omitempty"`

@@ -201,9 +201,10 @@ func (r *run) before(ctx context.Context) (Outcome, bool) {
 	case !r.job.Deadline.IsZero() && !time.Now().Before(r.job.Deadline):
 		return r.failed(jobs.ErrExpired, "the deadline was "+r.job.Deadline.UTC().Format(time.RFC3339)), true
 	case r.job.Proxy.Direct && !r.f.cfg.AllowDirect:
-		o := r.failed(jobs.ErrInvalidJob, "proxy.direct is not allowed here: the worker's owner has to set GOFER_ALLOW_DIRECT")
-		o.Result.Reasons = []string{"proxy.direct: not allowed by this worker"}
-		return o, true
+		return r.invalid("proxy.direct is not allowed here: the worker's owner has to set GOFER_ALLOW_DIRECT", "proxy.direct: not allowed by this worker"), true
+	case r.job.MaxBodyBytes > r.f.cfg.MaxBodyBytes:
+		reason := fmt.Sprintf("max_body_bytes: this worker allows at most %d", r.f.cfg.MaxBodyBytes)
+		return r.invalid(reason, reason), true
 	case len(r.progress.Attempts) >= r.policy.MaxAttempts:
 		return r.failed(jobs.ErrAttemptsExhausted, ""), true
 	}
@@ -245,6 +246,13 @@ func (r *run) stopped(ctx context.Context) Outcome {
 		return r.failed(jobs.ErrTimedOut, "retry.timeout is "+r.policy.Timeout.String())
 	}
 	return Outcome{Kind: Stopped, Progress: r.progress}
+}
+
+// invalid is the outcome of a job that asks for what this worker does not allow.
+func (r *run) invalid(detail, reason string) Outcome {
+	o := r.failed(jobs.ErrInvalidJob, detail)
+	o.Result.Reasons = []string{reason}
+	return o
 }
 
 // failed is the outcome of a job that did not succeed.

@@ -231,6 +231,9 @@ func TestBodyThatAnnouncesItsSizeIsNotRead(t *testing.T) {
 		t.Errorf("HEAD = %s %s %v", o.Result.Outcome, o.Result.Error, o.Result.Header)
 	}
 	r.use(r.proxy(testenv.Good, nil).URL("http") + " id=q")
+	if o := r.do(`{"url":"http://shop.test/bytes/3","max_body_bytes":1001}`); o.Result.Error != jobs.ErrInvalidJob || len(o.Result.Reasons) != 1 {
+		t.Errorf("a bound above the worker's: %s %q, want it refused", o.Result.Error, o.Result.Reasons)
+	}
 	if o := r.do(`{"url":"http://shop.test/bytes/100","max_body_bytes":99}`); o.Result.Error != jobs.ErrBodyTooLarge {
 		t.Errorf("a job's own bound: %s", o.Result.Error)
 	}
