@@ -12,9 +12,8 @@ help: ## lists what can be made
 build: ## builds bin/gofer
 	CGO_ENABLED=0 go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/gofer ./cmd/gofer
 
-run: build ## builds gofer and runs a worker; with no proxies named, in a playground with a dozen of them
-	go build -o bin/playground ./testenv/playground
-	bin/playground -gofer bin/gofer
+run: build ## builds gofer, which takes minutes for the first time, and runs it in a playground with a dozen proxies
+	bin/gofer playground
 
 # Tests that run programs from elsewhere are run again when another one is installed.
 test: export PEERS = $(shell ls -lL $$(command -v squid tinyproxy microsocks node chromium promtool prometheus nats) 2>/dev/null | cksum)

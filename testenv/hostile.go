@@ -3,7 +3,6 @@ package testenv
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"io"
@@ -14,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -156,22 +154,6 @@ func plainAnswer(_ *Hostile, c net.Conn, _ *http.Request, id string) bool {
 func send(c net.Conn, text string) bool {
 	_, err := io.WriteString(c, text)
 	return err == nil
-}
-
-// reset ends a connection by a reset instead of an orderly end.
-func reset(c net.Conn) {
-	if tcp, ok := c.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0)
-	}
-	_ = c.Close()
-}
-
-// relay copies bytes, and passes a reset on as one.
-func relay(to, from net.Conn) {
-	if _, err := io.Copy(to, from); errors.Is(err, syscall.ECONNRESET) {
-		reset(to)
-	}
-	_ = to.Close()
 }
 
 // drawn are random numbers that depend on the id alone.

@@ -14,6 +14,8 @@ import (
 
 	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/gofer-mq/gofer/cmd/gofer/playground"
 )
 
 // Answers after which a body that nobody asked for comes late.
@@ -139,7 +141,7 @@ func hostileTexts() map[string]hostileAnswer {
 			out["reset-"+strings.TrimPrefix(name, "cut-")] = func(h *Hostile, c net.Conn, _ *http.Request, id string) bool {
 				send(c, strings.ReplaceAll(text, "@", Token(id)))
 				h.pause(time.Millisecond) // so that the bytes arrive before the reset overtakes them
-				reset(c)
+				playground.Reset(c)
 				return false
 			}
 		}

@@ -196,7 +196,7 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 some jobs failed, 69 NATS unreachable, 78
 	root.SetHelpCommand(helpCommand())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("%w", err) })
 	root.AddCommand(
-		a.workerCommand(), a.submitCommand(), a.resultsCommand(), a.eventsCommand(), a.jobCommand(), a.cancelCommand(),
+		a.workerCommand(), a.playgroundCommand(), a.submitCommand(), a.resultsCommand(), a.eventsCommand(), a.jobCommand(), a.cancelCommand(),
 		a.queuesCommand(), a.pauseCommand(), a.resumeCommand(), a.proxiesCommand(), a.policyCommand(), a.denyCommand(),
 		a.deadCommand(), a.workersCommand(), a.drainCommand(), a.breakersCommand(), a.rollupsCommand(),
 		a.setupCommand(), a.doctorCommand(), a.configCommand(), a.versionCommand(),

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
 // probeSlack is what a breaker's probe may take beyond the attempt's own timeout before its slot is given to another.
@@ -34,12 +35,17 @@ A connection to NATS that breaks is mended; one that the server ends for good en
 	}
 }
 
-// work builds a worker top to bottom and runs it until ctx ends.
+// work runs a worker until ctx ends.
 func (a *app) work(ctx context.Context) error {
 	c, proxies, err := loadWorkerConfig()
 	if err != nil {
 		return err
 	}
+	return a.runWorker(ctx, c, proxies, func(net.Addr) {})
+}
+
+// runWorker builds a worker and runs it until ctx ends. It calls listening once with the address of the HTTP port.
+func (a *app) runWorker(ctx context.Context, c config, proxies []proxylist.Proxy, listening func(net.Addr)) error {
 	if c.WorkerName == "" {
 		c.WorkerName = workerName()
 	}
@@ -52,6 +58,7 @@ func (a *app) work(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = listener.Close() }()
+	listening(listener.Addr())
 	if c.NATSURL == "" {
 		server, err := startEmbedded(ctx, c.EmbeddedAddr, c.DataDir, log)
 		if err != nil {

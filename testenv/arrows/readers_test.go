@@ -14,21 +14,22 @@ import (
 // otherReaders are the files that take a text apart, or read one whole, beside jobs/text, and why they may.
 func otherReaders() map[string]string {
 	return map[string]string{
-		"cmd/gofer/checkcmd.go":        "hands the file to proxylist.ParseList",
-		"cmd/gofer/proxies.go":         "hands the file to proxylist.ParseList",
-		"cmd/gofer/policycmd.go":       "hands standard input to jobs.DecodePolicy, which reads a text.Document",
-		"cmd/gofer/config.go":          "hands the file to text.Document",
-		"jobs/bus/connect.go":          "reads certificates and credentials, which have formats of their own",
-		"jobs/bus/redact.go":           "takes the addresses apart that text.Items found",
-		"jobs/host.go":                 "splits a host",
-		"jobs/message.go":              "reads a header field",
-		"jobs/result.go":               "reads a list that gofer wrote",
-		"rotation/tagindex.go":         "takes a filter apart that gofer put together",
-		"worker/admin/api.go":          "hands the body to text.Document",
-		"worker/fetch/decode.go":       "reads a header field",
-		"worker/fetch/inflate.go":      "reads a body",
-		"worker/fetch/zstd.go":         "reads a body",
-		"worker/metrics/exposition.go": "reads samples that a library wrote",
+		"cmd/gofer/checkcmd.go":         "hands the file to proxylist.ParseList",
+		"cmd/gofer/proxies.go":          "hands the file to proxylist.ParseList",
+		"cmd/gofer/policycmd.go":        "hands standard input to jobs.DecodePolicy, which reads a text.Document",
+		"cmd/gofer/config.go":           "hands the file to text.Document",
+		"cmd/gofer/playground/proxy.go": "takes apart what clients of a proxy send",
+		"jobs/bus/connect.go":           "reads certificates and credentials, which have formats of their own",
+		"jobs/bus/redact.go":            "takes the addresses apart that text.Items found",
+		"jobs/host.go":                  "splits a host",
+		"jobs/message.go":               "reads a header field",
+		"jobs/result.go":                "reads a list that gofer wrote",
+		"rotation/tagindex.go":          "takes a filter apart that gofer put together",
+		"worker/admin/api.go":           "hands the body to text.Document",
+		"worker/fetch/decode.go":        "reads a header field",
+		"worker/fetch/inflate.go":       "reads a body",
+		"worker/fetch/zstd.go":          "reads a body",
+		"worker/metrics/exposition.go":  "reads samples that a library wrote",
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 
 func TestRedirectThatRepeatsTheRequestKeepsItsBody(t *testing.T) {
 	r := newRig(t, nil)
-	// The playground's origin only knows 302.
+	// The origin of testenv only knows 302.
 	addr := r.script(func(_ int64, c net.Conn) {
 		in := bufio.NewReader(c)
 		for {

@@ -1,0 +1,384 @@
+package playground
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Mode is how a proxy behaves. It can be changed while the proxy runs.
+type Mode int32
+
+// The modes.
+const (
+	Good         Mode = iota // does its work
+	Slow                     // does it after Delay
+	Refusing                 // closes every connection with a reset
+	Silent                   // accepts and says nothing
+	SilentAfter              // accepts the CONNECT, then says nothing
+	Banned                   // answers 403 with a page of its own instead of the site's
+	Unauthorized             // answers 407
+	BadGateway               // answers 502
+	Garbage                  // does not speak HTTP
+	Cutting                  // cuts the body in its middle
+)
+
+// Proxy is a forward proxy: plain HTTP in absolute form, CONNECT, and SOCKS5 on the same port.
+type Proxy struct {
+	// User and Password are demanded when User is not empty.
+	User, Password string
+	// Delay is that of Slow.
+	Delay time.Duration
+	// Resolve turns the name and port of a target into an address; nil, or "", means the target's own.
+	Resolve func(hostPort string) string
+	// TLS makes it a proxy that is spoken to over TLS.
+	TLS *tls.Config
+	// Raw makes it copy what a target sends to a plain request, byte by byte, and what the client sends afterwards. Without it
+	// only valid messages pass.
+	Raw bool
+
+	mode     atomic.Int32
+	Requests atomic.Int64 // plain requests and tunnels
+	Conns    atomic.Int64 // connections accepted
+
+	listener net.Listener
+	ctx      context.Context
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup
+}
+
+// Start listens on addr ("127.0.0.1:0" for a free port) until Close.
+func (p *Proxy) Start(addr string) error {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("start proxy: %w", err)
+	}
+	p.listener = l
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.wg.Go(p.accept)
+	return nil
+}
+
+// Addr is where it listens.
+func (p *Proxy) Addr() string { return p.listener.Addr().String() }
+
+// URL is its proxy URL of a scheme, with the credentials it demands.
+func (p *Proxy) URL(scheme string) string {
+	if p.User == "" {
+		return scheme + "://" + p.Addr()
+	}
+	return scheme + "://" + p.User + ":" + p.Password + "@" + p.Addr()
+}
+
+// Set changes how the proxy behaves from the next connection or request on.
+func (p *Proxy) Set(m Mode) { p.mode.Store(int32(m)) }
+
+// Close ends every connection and waits for all of it.
+func (p *Proxy) Close() {
+	p.cancel()
+	_ = p.listener.Close()
+	p.wg.Wait()
+}
+
+func (p *Proxy) accept() {
+	for {
+		c, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		p.Conns.Add(1)
+		p.wg.Go(func() {
+			stop := context.AfterFunc(p.ctx, func() { _ = c.Close() })
+			defer stop()
+			defer func() { _ = c.Close() }()
+			p.serve(c)
+		})
+	}
+}
+
+func (p *Proxy) serve(c net.Conn) {
+	switch Mode(p.mode.Load()) {
+	case Refusing:
+		if tcp, ok := c.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0)
+		}
+		return
+	case Silent:
+		p.silence(c)
+		return
+	case Garbage:
+		_, _ = io.WriteString(c, "+OK this is no HTTP\r\n")
+		return
+	}
+	if p.TLS != nil {
+		c = tls.Server(c, p.TLS)
+		defer func() { _ = c.Close() }()
+	}
+	in := bufio.NewReader(c)
+	if first, err := in.Peek(1); err != nil {
+		return
+	} else if first[0] == 5 {
+		p.socks(c, in)
+		return
+	}
+	for p.http(c, in) {
+	}
+}
+
+// silence reads until the peer goes.
+func (p *Proxy) silence(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
+
+// http serves one request and reports whether another one may follow.
+func (p *Proxy) http(c net.Conn, in *bufio.Reader) bool {
+	req, err := http.ReadRequest(in)
+	if err != nil {
+		return false
+	}
+	p.Requests.Add(1)
+	mode := Mode(p.mode.Load())
+	switch {
+	case mode == Unauthorized || !p.authorized(req.Header.Get("Proxy-Authorization")):
+		return answer(c, req, http.StatusProxyAuthRequired, "credentials wanted\n")
+	case mode == BadGateway:
+		return answer(c, req, http.StatusBadGateway, "the proxy cannot reach the target\n")
+	case mode == Banned:
+		return answer(c, req, http.StatusForbidden, "Access denied: your address has been banned.\n")
+	case mode == Slow:
+		p.pause()
+	}
+	if req.Method == http.MethodConnect {
+		p.tunnel(c, in, req.Host, "HTTP/1.1 200 Connection established\r\n\r\n", "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+		return false
+	}
+	return p.forward(c, in, req, mode)
+}
+
+func (p *Proxy) pause() {
+	t := time.NewTimer(p.Delay)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-p.ctx.Done():
+	}
+}
+
+func (p *Proxy) authorized(header string) bool {
+	if p.User == "" {
+		return true
+	}
+	return header == "Basic "+base64.StdEncoding.EncodeToString([]byte(p.User+":"+p.Password))
+}
+
+func answer(c net.Conn, req *http.Request, status int, text string) bool {
+	_, _ = io.Copy(io.Discard, req.Body)
+	resp := &http.Response{StatusCode: status, ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{"Content-Type": {"text/plain"}}, Body: io.NopCloser(strings.NewReader(text)), ContentLength: int64(len(text)), Request: req}
+	if req.Method == http.MethodConnect {
+		resp.Request = nil
+	}
+	return resp.Write(c) == nil
+}
+
+// forward does one plain request on a connection of its own to the target.
+func (p *Proxy) forward(c net.Conn, in io.Reader, req *http.Request, mode Mode) bool {
+	up, err := p.dial(hostPort(req.URL.Host, "80"))
+	if err != nil {
+		return answer(c, req, http.StatusBadGateway, "the target cannot be reached\n")
+	}
+	defer func() { _ = up.Close() }()
+	req.Header.Del("Proxy-Authorization")
+	if err := req.Write(up); err != nil {
+		return false
+	}
+	if p.Raw {
+		p.join(c, in, up)
+		return false
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(up), req)
+	if err != nil {
+		return answer(c, req, http.StatusBadGateway, "the target answered badly\n")
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if mode == Cutting {
+		resp.ContentLength = -1
+		resp.TransferEncoding = nil
+		_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nonly this")
+		return false
+	}
+	return resp.Write(c) == nil && !resp.Close
+}
+
+// tunnel joins c with the target after it has said yes to the client, or says no.
+func (p *Proxy) tunnel(c net.Conn, in io.Reader, target, yes, no string) {
+	if Mode(p.mode.Load()) == SilentAfter {
+		_, _ = io.WriteString(c, yes)
+		p.silence(c)
+		return
+	}
+	up, err := p.dial(target)
+	if err != nil {
+		_, _ = io.WriteString(c, no)
+		return
+	}
+	defer func() { _ = up.Close() }()
+	if _, err := io.WriteString(c, yes); err != nil {
+		return
+	}
+	p.join(c, in, up)
+}
+
+// join copies bytes both ways until one side ends.
+func (p *Proxy) join(c net.Conn, in io.Reader, up net.Conn) {
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_, _ = io.Copy(up, in)
+		_ = up.Close()
+	})
+	relay(c, up)
+	wg.Wait()
+}
+
+func (p *Proxy) dial(target string) (net.Conn, error) {
+	if p.Resolve != nil {
+		if addr := p.Resolve(target); addr != "" {
+			target = addr
+		}
+	}
+	d := net.Dialer{Timeout: 5 * time.Second}
+	c, err := d.DialContext(p.ctx, "tcp", target)
+	if err == nil {
+		context.AfterFunc(p.ctx, func() { _ = c.Close() })
+	}
+	return c, err
+}
+
+func hostPort(host, port string) string {
+	if _, _, err := net.SplitHostPort(host); err == nil {
+		return host
+	}
+	return net.JoinHostPort(strings.Trim(host, "[]"), port)
+}
+
+// socks serves one SOCKS5 CONNECT (RFC 1928, RFC 1929).
+func (p *Proxy) socks(c net.Conn, in *bufio.Reader) {
+	p.Requests.Add(1)
+	target, err := p.greet(c, in)
+	if err != nil {
+		return
+	}
+	if Mode(p.mode.Load()) == Slow {
+		p.pause()
+	}
+	const tail = "\x00\x01\x00\x00\x00\x00\x00\x00" // the address that it was bound to, which nobody needs
+	p.tunnel(c, in, target, "\x05\x00"+tail, "\x05\x01"+tail)
+}
+
+var errSocks = errors.New("not a SOCKS5 request")
+
+func (p *Proxy) greet(c net.Conn, in *bufio.Reader) (string, error) {
+	head := make([]byte, 2)
+	if _, err := io.ReadFull(in, head); err != nil {
+		return "", err
+	}
+	if _, err := in.Discard(int(head[1])); err != nil {
+		return "", err
+	}
+	if p.User != "" {
+		if err := p.login(c, in); err != nil {
+			return "", err
+		}
+	} else if _, err := c.Write([]byte{5, 0}); err != nil {
+		return "", err
+	}
+	return destination(in)
+}
+
+func (p *Proxy) login(c net.Conn, in *bufio.Reader) error {
+	if _, err := c.Write([]byte{5, 2}); err != nil {
+		return err
+	}
+	if _, err := in.Discard(1); err != nil {
+		return err
+	}
+	user, err := short(in)
+	if err != nil {
+		return err
+	}
+	password, err := short(in)
+	if err != nil {
+		return err
+	}
+	if user != p.User || password != p.Password {
+		_, _ = c.Write([]byte{1, 1})
+		return errSocks
+	}
+	_, err = c.Write([]byte{1, 0})
+	return err
+}
+
+// short is a text behind a byte with its length.
+func short(in *bufio.Reader) (string, error) {
+	n, err := in.ReadByte()
+	if err != nil {
+		return "", err
+	}
+	text := make([]byte, n)
+	_, err = io.ReadFull(in, text)
+	return string(text), err
+}
+
+func destination(in *bufio.Reader) (string, error) {
+	head := make([]byte, 4)
+	if _, err := io.ReadFull(in, head); err != nil {
+		return "", err
+	}
+	var host string
+	switch head[3] {
+	case 1, 4:
+		ip := make(net.IP, map[byte]int{1: 4, 4: 16}[head[3]])
+		if _, err := io.ReadFull(in, ip); err != nil {
+			return "", err
+		}
+		host = ip.String()
+	case 3:
+		name, err := short(in)
+		if err != nil {
+			return "", err
+		}
+		host = name
+	default:
+		return "", errSocks
+	}
+	port := make([]byte, 2)
+	if _, err := io.ReadFull(in, port); err != nil {
+		return "", err
+	}
+	return net.JoinHostPort(host, fmt.Sprint(binary.BigEndian.Uint16(port))), nil
+}
+
+// Reset closes a connection with a reset instead of an orderly end.
+func Reset(c net.Conn) {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = c.Close()
+}
+
+// relay copies bytes, and passes a reset on as one.
+func relay(to, from net.Conn) {
+	if _, err := io.Copy(to, from); errors.Is(err, syscall.ECONNRESET) {
+		Reset(to)
+	}
+	_ = to.Close()
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/cmd/gofer/playground"
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
+)
+
+func (a *app) playgroundCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "playground",
+		Short: "Run a worker with proxies and a site on loopback, to try gofer",
+		Long: `Runs a worker in a world of its own: a dozen forward proxies on loopback, some of them slow, refusing, silent or
+banned, and a small site, http://shop.test/, that only these proxies can resolve. If the environment names proxies, the worker
+uses those, and nothing else is started. Ctrl-C ends everything.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.play(cmd.Context()) },
+	}
+}
+
+// play runs a worker in the playground until ctx ends.
+func (a *app) play(ctx context.Context) error {
+	c, proxies, err := loadWorkerConfig()
+	if err != nil {
+		return err
+	}
+	hint := hintOfOwnProxies
+	if c.Proxies == "" && c.ProxiesFile == "" {
+		world, err := playground.Start()
+		if err != nil {
+			return err
+		}
+		defer world.Close()
+		if proxies, err = proxylist.ParseList(strings.NewReader(strings.Join(world.Lines(), "\n"))); err != nil {
+			return err
+		}
+		if os.Getenv("GOFER_ATTEMPT_TIMEOUT") == "" {
+			c.AttemptTimeout = jobs.Duration(playground.AttemptTimeout)
+		}
+		hint = fmt.Sprintf(hintOfWorld, world)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
+	defer cancel()
+	return a.runWorker(ctx, c, proxies, func(addr net.Addr) {
+		waiting.Go(func() { printWhenReady(ctx, a.err, pageOf(addr), hint) })
+	})
+}
+
+const hintOfOwnProxies = `
+The worker is ready. In another terminal:
+
+  %[1]s submit --wait URL
+  %[1]s events
+  %[1]s --help
+
+The dashboard is at %[2]s/. Ctrl-C ends it.
+`
+
+const hintOfWorld = `
+The worker is ready, with %s.
+In another terminal:
+
+  %%[1]s submit --wait http://shop.test/
+  %%[1]s submit --wait http://shop.test/flaky
+  echo '{"url":"http://shop.test/","ban":{"statuses":[403]}}' | %%[1]s submit --wait -
+  %%[1]s events --all
+  curl -s %%[2]s/api/v1/circuit-breakers
+
+The dashboard is at %%[2]s/. Ctrl-C ends all of it.
+`
+
+// pageOf is the URL of the dashboard for a browser on this machine.
+func pageOf(addr net.Addr) string {
+	at := *addr.(*net.TCPAddr)
+	if at.IP.IsUnspecified() {
+		at.IP = net.IPv4(127, 0, 0, 1)
+	}
+	return "http://" + at.String()
+}
+
+// printWhenReady prints hint once the worker is ready, unless ctx ends before.
+func printWhenReady(ctx context.Context, out *stream, page, hint string) {
+	for !isReady(ctx, page) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	_ = out.block(fmt.Sprintf(hint, os.Args[0], page)) // a terminal that is gone needs no hint
+}
+
+func isReady(ctx context.Context, page string) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, page+"/readyz", http.NoBody)
+	if err != nil {
+		return false
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
