@@ -27,7 +27,6 @@ func anyOrder() map[string]string {
 		"jobs.members":           "its reasons are sorted",
 		"jobs.parsePrefixed":     "fills a map",
 		"jobs/bus.Find":          "what was found is sorted",
-		"jobs/bus.bothMaps":      "fills two maps",
 		"jobs/bus.Queues":        "fills a map",
 		"jobs/bus.addUnserved":   "fills a map",
 		"jobs/bus.pause":         "two requests that do not depend on each other",
