@@ -1,0 +1,177 @@
+package bus_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+// waiting is a WaitEach that runs.
+type waiting struct {
+	keys    chan bus.Key
+	results chan jobs.Result
+	ended   chan error
+}
+
+// waitEach starts a WaitEach whose use first calls hold.
+func (in *installation) waitEach(t *testing.T, hold func(jobs.Result)) *waiting {
+	t.Helper()
+	w := &waiting{make(chan bus.Key), make(chan jobs.Result, 1000), make(chan error, 1)}
+	go func() {
+		w.ended <- in.WaitEach(soon(t), w.keys, func(r jobs.Result) error {
+			hold(r)
+			w.results <- r
+			return nil
+		})
+	}()
+	return w
+}
+
+func (w *waiting) isNext(t *testing.T, id string) {
+	t.Helper()
+	select {
+	case r := <-w.results:
+		if r.ID != id {
+			t.Fatalf("got the result of %s, want that of %s", r.ID, id)
+		}
+	case err := <-w.ended:
+		t.Fatalf("ended with %v, want the result of %s", err, id)
+	}
+}
+
+func holdNothing(jobs.Result) {}
+
+func TestWaitEachBringsResultsWhileKeysCome(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	w := in.waitEach(t, holdNothing)
+	for i := range 100 { // more than are subscribed to one by one
+		id := fmt.Sprint("j", i)
+		if i%2 == 0 {
+			in.store(t, id, nil)
+		}
+		w.keys <- key(id)
+		if i%2 == 1 {
+			in.store(t, id, nil)
+		}
+		w.isNext(t, id)
+	}
+	for i := range 100 {
+		w.keys <- key(fmt.Sprint("k", i))
+	}
+	w.keys <- key("k0") // twice is once
+	close(w.keys)
+	for i := range 100 {
+		in.store(t, fmt.Sprint("k", i), nil)
+		w.isNext(t, fmt.Sprint("k", i))
+	}
+	must(t, <-w.ended)
+}
+
+func TestWaitEachReturnsTheErrorOfItsUser(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	in.store(t, "a", nil)
+	for _, stop := range []error{errors.New("stop"), nats.ErrTimeout} { // the waiter's own time-outs pass
+		keys := make(chan bus.Key, 1)
+		keys <- key("a")
+		isError(t, in.WaitEach(soon(t), keys, func(jobs.Result) error { return stop }), stop)
+	}
+	keys := make(chan bus.Key, 1)
+	keys <- bus.Key{Queue: "default", ID: "*"}
+	isError(t, in.WaitEach(soon(t), keys, nil), bus.ErrNotFound)
+}
+
+// muteResults takes the republishing away, so that no subscriber hears of any result.
+func (in *installation) muteResults(t *testing.T) {
+	t.Helper()
+	stream, err := in.js.Stream(soon(t), "GOFER_RESULTS")
+	must(t, err)
+	config := stream.CachedInfo().Config
+	config.RePublish = nil
+	_, err = in.js.UpdateStream(soon(t), config)
+	must(t, err)
+}
+
+// lookUps receives when a waiter looks results up.
+func (in *installation) lookUps(t *testing.T) <-chan *nats.Msg {
+	t.Helper()
+	seen := make(chan *nats.Msg, 100)
+	nc := in.server.Connect()
+	_, err := nc.ChanSubscribe("$JS.API.DIRECT.GET.GOFER_RESULTS", seen)
+	must(t, err)
+	must(t, nc.Flush())
+	return seen
+}
+
+// TestAWaiterLooksAtOnceAfterAReconnect: what came while the connection was broken reached no subscription.
+func TestAWaiterLooksAtOnceAfterAReconnect(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	in.muteResults(t)
+	other := on(t, in.server, bus.Dial{})
+	looked := in.lookUps(t)
+	w := in.waitEach(t, holdNothing)
+	w.keys <- key("a")
+	close(w.keys)
+	<-looked
+	began := time.Now()
+	other.store(t, "a", nil)
+	must(t, in.nc.ForceReconnect())
+	w.isNext(t, "a")
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("the result was found after %s, as the next sweep would have", took)
+	}
+	must(t, <-w.ended)
+}
+
+// TestAWaiterLooksAtOnceAfterADrop has more results come, while the first one is used, than a subscription keeps.
+func TestAWaiterLooksAtOnceAfterADrop(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	looked := in.lookUps(t)
+	used, release := make(chan bool, 1), make(chan bool)
+	w := in.waitEach(t, func(r jobs.Result) {
+		if r.ID == "first" {
+			used <- true
+			<-release
+		}
+	})
+	for i := range 70 { // so many that the waiter subscribes to the queue
+		w.keys <- key(fmt.Sprint("open", i))
+	}
+	w.keys <- key("first")
+	w.keys <- key("lost")
+	for !bytes.Contains((<-looked).Data, []byte(".lost")) {
+		continue
+	}
+	other := on(t, in.server, bus.Dial{})
+	other.store(t, "first", nil)
+	<-used
+	began := time.Now()
+	const size = 64 << 10
+	for range 70 << 20 / size {
+		must(t, other.nc.Publish("gofer.results.default.unknown", make([]byte, size)))
+	}
+	other.store(t, "lost", make([]byte, 2*size)) // larger than the room that is left
+	for subs := 0; subs == 0; time.Sleep(time.Millisecond) { // until the server has sent all of it
+		must(t, in.nc.Flush())
+		if in.nc.LastError() != nil {
+			subs++
+		}
+	}
+	isError(t, in.nc.LastError(), nats.ErrSlowConsumer)
+	close(release)
+	w.isNext(t, "first")
+	w.isNext(t, "lost")
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("the lost result was found after %s, as the next sweep would have", took)
+	}
+}
