@@ -69,6 +69,9 @@ func (n *NATS) Reload(change func(*server.Options)) {
 // URL is where the server listens.
 func (n *NATS) URL() string { return fmt.Sprintf("nats://127.0.0.1:%d", n.opts.Port) }
 
+// Port is where the server listens on 127.0.0.1. It stays the same through Stop and Start.
+func (n *NATS) Port() int { return n.opts.Port }
+
 // Connect connects to the server until the test ends.
 func (n *NATS) Connect() *nats.Conn {
 	n.tb.Helper()

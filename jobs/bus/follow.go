@@ -83,49 +83,49 @@ func (c *Client) follow(ctx context.Context, stream string, subjects []string, f
 	if err != nil {
 		return c.explain(doing, err)
 	}
-	if f.UntilNow && consumer.CachedInfo().NumPending == 0 {
-		return nil
-	}
 	ahead := 100
 	if f.Durable != "" {
 		ahead = 1 // what is fetched ahead and not used would be kept from the other readers for the ack wait
 	}
-	messages, err := consumer.Messages(jetstream.PullMaxMessages(ahead), jetstream.WithMessagesErrOnMissingHeartbeat(false))
+	r, err := c.read(consumer, ahead)
 	if err != nil {
 		return c.explain(doing, err)
 	}
-	defer messages.Stop()
+	defer r.close()
+	next := r.next
+	if f.UntilNow {
+		next = (&untilNow{reader: r, consumer: consumer, left: consumer.CachedInfo().NumPending}).next
+	}
 	for {
-		msg, err := messages.Next(jetstream.NextContext(ctx))
-		if ctx.Err() != nil {
+		msg, err := next(ctx)
+		switch {
+		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		}
-		if err != nil {
+		case errors.Is(err, errNoMore):
+			return nil
+		case err != nil:
 			return c.explain(doing, err)
 		}
-		more, err := c.pass(ctx, msg, f, use)
-		if err != nil || !more {
+		if err := c.pass(ctx, msg, f, use); err != nil {
 			return err
 		}
 	}
 }
 
 // pass uses one message. It is taken off a durable afterwards, or handed back if it could not be used.
-func (c *Client) pass(ctx context.Context, msg jetstream.Msg, f Filter, use func(jetstream.Msg) error) (more bool, err error) {
-	if err := use(msg); err != nil {
-		if f.Durable != "" {
-			// If this fails, the message comes back after its ack wait.
-			_ = c.HandBack(context.WithoutCancel(ctx), msg)
-		}
-		return false, err
-	}
-	if f.Durable != "" {
+func (c *Client) pass(ctx context.Context, msg jetstream.Msg, f Filter, use func(jetstream.Msg) error) error {
+	err := use(msg)
+	switch {
+	case f.Durable == "":
+	case err != nil:
+		// If this fails, the message comes back after its ack wait.
+		_ = c.HandBack(context.WithoutCancel(ctx), msg)
+	default:
 		if err := msg.DoubleAck(ctx); err != nil {
-			return false, fmt.Errorf("ack %s: %w", msg.Subject(), err)
+			return fmt.Errorf("ack %s: %w", msg.Subject(), err)
 		}
 	}
-	meta, err := msg.Metadata()
-	return !f.UntilNow || err == nil && meta.NumPending > 0, err
+	return err
 }
 
 func (c *Client) follower(ctx context.Context, stream string, subjects []string, f Filter) (jetstream.Consumer, error) {

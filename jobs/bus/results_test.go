@@ -12,10 +12,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 func TestAResultIsReadBackByName(t *testing.T) {
@@ -155,6 +158,81 @@ func TestFollowBeginsWhereItIsTold(t *testing.T) {
 		if strings.Join(got, " ") != c.want {
 			t.Errorf("%s: got %v, want %s", name, got, c.want)
 		}
+	}
+}
+
+// TestUntilNowEndsThoughTheRestIsGone purges the stream under a reader, as its age limit does.
+func TestUntilNowEndsThoughTheRestIsGone(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	stream, err := in.js.Stream(soon(t), "GOFER_EVENTS")
+	must(t, err)
+	for name, c := range map[string]struct {
+		filter bus.Filter
+		events int // more than are read ahead
+	}{"own consumer": {bus.Filter{UntilNow: true}, 150}, "durable": {bus.Filter{UntilNow: true, Durable: bus.Reader}, 5}} {
+		for i := range c.events {
+			must(t, in.PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: fmt.Sprint("p", i)}))
+		}
+		used := 0
+		must(t, in.Events(soon(t), c.filter, func(bus.Event) error {
+			used++
+			return stream.Purge(soon(t))
+		}))
+		if used == 0 || used >= c.events {
+			t.Errorf("%s: used %d events, want some of %d", name, used, c.events)
+		}
+	}
+}
+
+// TestUntilNowEndsBesideAWriter has a new event come for each that is read.
+func TestUntilNowEndsBesideAWriter(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	publish := func(id string) error { return in.PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: id}) }
+	for i := range 10 {
+		must(t, publish(fmt.Sprint("p", i)))
+	}
+	used := 0
+	must(t, in.Events(soon(t), bus.Filter{UntilNow: true, Durable: bus.Reader}, func(bus.Event) error {
+		used++
+		return publish(fmt.Sprint("q", used))
+	}))
+	if used != 10 {
+		t.Errorf("used %d events, want the 10 that were there", used)
+	}
+}
+
+func TestFollowEndsWithItsContextWhileItsConsumerIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	in.store(t, "a", nil)
+	stop := errors.New("stop")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	ended := make(chan error, 1)
+	used := make(chan bool, 1)
+	go func() {
+		ended <- in.Follow(ctx, bus.Filter{All: true}, func(jobs.Result) error {
+			used <- true
+			return nil
+		})
+	}()
+	<-used
+	in.server.Stop()
+	// Another server, on which JetStream takes requests and never answers.
+	silent := testenv.StartNATS(t, func(o *server.Options) { o.JetStream, o.StoreDir, o.Port = false, "", in.server.Port() })
+	asked := make(chan *nats.Msg, 10)
+	_, err := silent.Connect().ChanSubscribe("$JS.API.>", asked)
+	must(t, err)
+	for !strings.Contains((<-asked).Subject, "CONSUMER.CREATE") {
+		continue
+	}
+	cancel(stop)
+	select {
+	case err := <-ended:
+		isError(t, err, stop)
+	case <-time.After(5 * time.Second): // it would be tried for ten
+		t.Error("the reader goes on after its context has ended")
 	}
 }
 

@@ -160,13 +160,13 @@ func (c *Client) Rollups(
 		known()
 		known = nil
 	}
-	messages, err := consumer.Messages(jetstream.WithMessagesErrOnMissingHeartbeat(false))
+	r, err := c.read(consumer, jetstream.DefaultMaxMessages)
 	if err != nil {
 		return c.explain(doing, err)
 	}
-	defer messages.Stop()
+	defer r.close()
 	for {
-		msg, err := messages.Next(jetstream.NextContext(ctx))
+		msg, err := r.next(ctx)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

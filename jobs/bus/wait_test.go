@@ -160,7 +160,7 @@ func TestAWaiterLooksAtOnceAfterADrop(t *testing.T) {
 	for range 70 << 20 / size {
 		must(t, other.nc.Publish("gofer.results.default.unknown", make([]byte, size)))
 	}
-	other.store(t, "lost", make([]byte, 2*size)) // larger than the room that is left
+	other.store(t, "lost", make([]byte, 2*size))             // larger than the room that is left
 	for subs := 0; subs == 0; time.Sleep(time.Millisecond) { // until the server has sent all of it
 		must(t, in.nc.Flush())
 		if in.nc.LastError() != nil {

@@ -1,0 +1,129 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// reader reads the messages of a consumer, one at a time. One goroutine uses it, and closes it.
+type reader struct {
+	messages jetstream.MessagesContext
+	asked    bool // a read runs whose message nobody has taken yet
+	came     chan read
+}
+
+// read is what a read brought.
+type read struct {
+	msg jetstream.Msg
+	err error
+}
+
+// read begins to read from consumer, up to ahead messages in advance.
+func (c *Client) read(consumer jetstream.Consumer, ahead int) (*reader, error) {
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(ahead), jetstream.WithMessagesErrOnMissingHeartbeat(false))
+	return &reader{messages: messages, came: make(chan read, 1)}, err
+}
+
+// next is the next message, or ctx's cause as soon as ctx ends; then a later call brings the message. nats.go asks a context
+// only between its tries to create a lost consumer again, which take up to 20 s: they go on beside.
+func (r *reader) next(ctx context.Context) (jetstream.Msg, error) {
+	if !r.asked {
+		r.asked = true
+		go func() {
+			msg, err := r.messages.Next()
+			r.came <- read{msg, err}
+		}()
+	}
+	select {
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case got := <-r.came:
+		r.asked = false
+		return got.msg, got.err
+	}
+}
+
+// close ends the reading. It does not wait for a try to create a consumer.
+func (r *reader) close() { go r.messages.Stop() }
+
+const (
+	pendingCheck = time.Second      // how long no message comes before a reader that ends with the newest asks for the rest
+	pendingLimit = 30 * time.Second // how long that question may stay without an answer
+)
+
+// errNoMore is the end of what was stored when the reading began.
+var errNoMore = errors.New("no more messages")
+
+// untilNow reads what a consumer had to deliver when the reading began.
+type untilNow struct {
+	*reader
+	consumer jetstream.Consumer
+	left     uint64 // at most so many messages
+	empty    bool   // the consumer had nothing left when it was last asked
+}
+
+// next is the next message, or errNoMore. Messages may expire, or be purged, before they are delivered; then the consumer's
+// count says that none is left. Messages that are on their way may not be counted, so the count must be zero twice.
+func (u *untilNow) next(ctx context.Context) (jetstream.Msg, error) {
+	for asked := time.Now(); u.left > 0; {
+		patience, cancel := context.WithTimeout(ctx, pendingCheck)
+		msg, err := u.reader.next(patience)
+		silent := patience.Err() != nil && err != nil
+		cancel()
+		if ctx.Err() != nil || !silent {
+			u.count(msg)
+			return msg, err
+		}
+		pending, err := u.pending(ctx)
+		switch {
+		case err != nil && time.Since(asked) > pendingLimit:
+			return nil, err
+		case err != nil:
+			continue
+		case pending == 0 && u.empty:
+			return nil, errNoMore
+		}
+		u.empty, asked = pending == 0, time.Now()
+	}
+	return nil, errNoMore
+}
+
+// count takes note of a message that has come.
+func (u *untilNow) count(msg jetstream.Msg) {
+	u.left--
+	u.empty = false
+	if msg == nil {
+		return
+	}
+	if meta, err := msg.Metadata(); err == nil {
+		u.left = min(u.left, meta.NumPending)
+	}
+}
+
+// pending is how many messages the consumer has to deliver. nats.go may wait for a lock that the making of a consumer
+// holds, whatever ctx says.
+func (u *untilNow) pending(ctx context.Context) (n uint64, err error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	type answer struct {
+		info *jetstream.ConsumerInfo
+		err  error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		info, err := u.consumer.Info(ctx)
+		answered <- answer{info, err}
+	}()
+	select {
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	case a := <-answered:
+		if a.err != nil {
+			return 0, a.err
+		}
+		return a.info.NumPending, nil
+	}
+}
