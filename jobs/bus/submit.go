@@ -39,7 +39,8 @@ type Ack struct {
 // server stores the job once.
 //
 // Errors: *jobs.InvalidError, ErrQueued, ErrFinished, ErrQueueFull, ErrTooLarge, ErrNotSetUp, ErrPermission, or the last
-// one of the connection. After such a last error the job may be stored or not; submitting the same id again is safe.
+// one of the connection. After such a last error the job may be stored or not; submitting the same id again is safe. The Ack
+// names the job whatever the error.
 func (c *Client) Submit(ctx context.Context, job jobs.Job) (Ack, error) {
 	if job.Queue == "" {
 		job.Queue = jobs.DefaultQueue
@@ -48,19 +49,19 @@ func (c *Client) Submit(ctx context.Context, job jobs.Job) (Ack, error) {
 	if minted {
 		job.ID = newID()
 	}
-	payload, err := job.Encode()
-	if err != nil {
-		return Ack{}, err
-	}
 	key := Key{job.Queue, job.ID}
-	if !minted {
-		if err := c.unfinished(ctx, key); err != nil {
-			return Ack{}, err
-		}
+	payload, err := job.Encode()
+	if err == nil && !minted {
+		err = c.unfinished(ctx, key)
 	}
-	return c.submit(ctx, key, &nats.Msg{
+	if err != nil {
+		return Ack{Key: key}, err
+	}
+	ack, err := c.submit(ctx, key, &nats.Msg{
 		Subject: c.names.Job(key.Queue, key.ID), Data: payload, Header: nats.Header{jetstream.MsgIDHeader: {nuid.Next()}},
 	})
+	ack.Key = key
+	return ack, err
 }
 
 func newID() string {
@@ -190,34 +191,61 @@ func (c *Client) explainSilence(ctx context.Context, s *silence, err error) erro
 	return cmp.Or(s.why, err)
 }
 
+// lastAnswers is how long the jobs in flight may still be answered when SubmitMany is told to end: most answers are on
+// their way.
+const lastAnswers = 250 * time.Millisecond
+
 // SubmitMany publishes the jobs of source, up to window of them in flight (zero means 256), and calls done for each as
 // its answer comes, in any order and never twice at once, but also while source is asked for the next job. It takes no more
-// jobs when ctx ends, and returns its cause; done has been called for every job taken.
+// jobs when ctx ends, and returns its cause. done has been called for every job taken, with ctx's cause for one that was not
+// published, and with an error and its key for one without an answer.
 func (c *Client) SubmitMany(ctx context.Context, source iter.Seq[jobs.Job], window int, done func(jobs.Job, Ack, error)) error {
 	if window <= 0 {
 		window = 256
 	}
+	publishing, cancel := outlive(ctx, lastAnswers)
+	defer cancel()
 	slots := make(chan struct{}, window)
 	var flying sync.WaitGroup
 	defer flying.Wait()
 	var mu sync.Mutex
+	report := func(index int, job jobs.Job, ack Ack, err error) {
+		ack.Index = index
+		mu.Lock()
+		defer mu.Unlock()
+		done(job, ack, err)
+	}
 	index := -1
 	for job := range source {
 		index++
 		select {
 		case slots <- struct{}{}:
 		case <-ctx.Done():
+			report(index, job, Ack{Key: Key{job.Queue, job.ID}}, context.Cause(ctx))
 			return context.Cause(ctx)
 		}
 		index := index
 		flying.Go(func() {
 			defer func() { <-slots }()
-			ack, err := c.Submit(ctx, job)
-			ack.Index = index
-			mu.Lock()
-			defer mu.Unlock()
-			done(job, ack, err)
+			ack, err := c.Submit(publishing, job)
+			report(index, job, ack, err)
 		})
 	}
-	return nil
+	flying.Wait()
+	return context.Cause(ctx)
+}
+
+// outlive is a context that ends d after ctx, with the same cause. The caller calls cancel.
+func outlive(ctx context.Context, d time.Duration) (out context.Context, cancel context.CancelFunc) {
+	out, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			end(context.Cause(ctx))
+		case <-out.Done():
+		}
+	})
+	return out, func() { stop(); end(nil) }
 }

@@ -254,16 +254,56 @@ func TestSubmitManyStopsTakingJobsWhenItsContextEnds(t *testing.T) {
 	enough := errors.New("enough")
 	taken, told := 0, 0
 	endless := func(yield func(jobs.Job) bool) {
-		for yield(job("")) {
-			if taken++; taken == 50 {
+		for taken++; yield(job("")); taken++ {
+			if taken == 50 {
 				cancel(enough)
 			}
 		}
 	}
 	err := in.SubmitMany(ctx, endless, 4, func(jobs.Job, bus.Ack, error) { told++ })
 	isError(t, err, enough)
-	if told < taken || told > taken+1 {
+	if told != taken {
 		t.Errorf("told of %d jobs, took %d", told, taken)
+	}
+}
+
+// silent is a client of a server on which nobody answers a publish.
+func silent(t *testing.T) *installation {
+	t.Helper()
+	in := on(t, testenv.StartNATS(t, func(o *server.Options) { o.JetStream, o.StoreDir = false, "" }), bus.Dial{})
+	nc := in.server.Connect()
+	_, err := nc.Subscribe(">", func(*nats.Msg) {})
+	must(t, err)
+	must(t, nc.Flush())
+	return in
+}
+
+// TestSubmitManyTellsOfJobsWithoutAnAnswer ends it while its window is full.
+func TestSubmitManyTellsOfJobsWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	in := silent(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	enough := errors.New("enough")
+	const window = 4
+	source := func(yield func(jobs.Job) bool) {
+		for i := range window {
+			if !yield(job(fmt.Sprint("flying", i))) {
+				return
+			}
+		}
+		time.AfterFunc(10*time.Millisecond, func() { cancel(enough) })
+		yield(job("not-published"))
+	}
+	told := map[string]error{}
+	isError(t, in.SubmitMany(ctx, source, window, func(_ jobs.Job, ack bus.Ack, err error) { told[ack.ID] = err }), enough)
+	for i := range window {
+		if err := told[fmt.Sprint("flying", i)]; err == nil {
+			t.Errorf("job %d in flight: got %v, want an error", i, err)
+		}
+	}
+	isError(t, told["not-published"], enough)
+	if len(told) != window+1 {
+		t.Errorf("told of %d jobs, want %d", len(told), window+1)
 	}
 }
 
