@@ -90,14 +90,11 @@ func Connect(ctx context.Context, d Dial, log *slog.Logger) (*nats.Conn, error) 
 	}
 }
 
-func (d Dial) connectOnce(ctx context.Context, opts []nats.Option) (*nats.Conn, error) {
+// try connects within limit for each server.
+func (d Dial) try(limit time.Duration, opts []nats.Option) (*nats.Conn, error) {
 	servers, err := d.servers()
 	if err != nil {
 		return nil, err
-	}
-	limit := 5 * time.Second
-	if end, ok := ctx.Deadline(); ok {
-		limit = min(limit, max(time.Until(end), time.Millisecond))
 	}
 	nc, err := nats.Connect(servers, append(opts, nats.Timeout(limit))...)
 	switch {
@@ -178,6 +175,8 @@ func (d Dial) options(log *slog.Logger) ([]nats.Option, error) {
 	opts := []nats.Option{
 		nats.Name(d.Name), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1), nats.ReconnectWait(250 * time.Millisecond),
 		nats.ReconnectJitter(250*time.Millisecond, time.Second), nats.PingInterval(3 * time.Second), nats.MaxPingsOutstanding(2),
+		// A server that takes no bytes holds every call up: it is given up as soon as one that answers no ping.
+		nats.FlusherTimeout(9 * time.Second),
 		// A server whose users are being changed refuses for a while; that must not end a worker.
 		nats.IgnoreAuthErrorAbort(),
 		nats.NoCallbacksAfterClientClose(), // whoever closes the connection knows of it

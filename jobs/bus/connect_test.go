@@ -71,6 +71,36 @@ func TestADialPrintsWithoutItsSecrets(t *testing.T) {
 	}
 }
 
+// mute is the address of a listener that takes connections and says nothing.
+func mute(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	return l.Addr().String()
+}
+
+func TestConnectEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	servers := "nats://" + mute(t) + ",nats://" + mute(t)
+	stop := errors.New("stop")
+	for _, patient := range []bool{false, true} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(20*time.Millisecond, func() { cancel(stop) })
+		began := time.Now()
+		_, err := bus.Connect(ctx, bus.Dial{URL: servers, Patient: patient}, quiet())
+		isError(t, err, stop)
+		if took := time.Since(began); took > 3*time.Second { // a server has five
+			t.Errorf("patient %v: ended after %s", patient, took)
+		}
+	}
+	// A deadline holds for all servers together.
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, err := bus.Connect(ctx, bus.Dial{URL: strings.Repeat(servers+",", 10) + servers}, quiet())
+	isError(t, err, bus.ErrUnreachable)
+}
+
 func TestAPatientConnectWaitsForTheServerAndSaysSo(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

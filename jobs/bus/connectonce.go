@@ -1,0 +1,54 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+const (
+	tryLimit = 5 * time.Second // of one server
+	// reasonWait is how long after ctx's deadline the reason of a try is waited for, which has the same deadline.
+	reasonWait = 250 * time.Millisecond
+)
+
+// connectOnce tries once, until ctx ends. nats.go takes no context here: a try that is given up goes on to its own limit, and
+// what it opens then is closed.
+func (d Dial) connectOnce(ctx context.Context, opts []nats.Option) (*nats.Conn, error) {
+	limit := tryLimit
+	if end, ok := ctx.Deadline(); ok {
+		limit = min(limit, max(time.Until(end), time.Millisecond))
+	}
+	type try struct {
+		nc  *nats.Conn
+		err error
+	}
+	tried := make(chan try, 1)
+	go func() {
+		nc, err := d.try(limit, opts)
+		tried <- try{nc, err}
+	}()
+	select {
+	case t := <-tried:
+		return t.nc, t.err
+	case <-ctx.Done():
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		select {
+		case t := <-tried:
+			return t.nc, t.err
+		case <-time.After(reasonWait):
+		}
+	}
+	go func() {
+		t := <-tried
+		t.nc.Close() // nil is allowed
+	}()
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return nil, fmt.Errorf("%w at %s: no server answers in time", ErrUnreachable, d)
+	}
+	return nil, context.Cause(ctx)
+}
