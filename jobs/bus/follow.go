@@ -94,7 +94,7 @@ func (c *Client) follow(ctx context.Context, stream string, subjects []string, f
 	defer r.close()
 	next := r.next
 	if f.UntilNow {
-		next = (&untilNow{reader: r, consumer: consumer, left: consumer.CachedInfo().NumPending}).next
+		next = newUntilNow(r, consumer).next
 	}
 	for {
 		msg, err := next(ctx)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -33,7 +34,10 @@ func (r *reader) next(ctx context.Context) (jetstream.Msg, error) {
 	if !r.asked {
 		r.asked = true
 		go func() {
-			msg, err := r.messages.Next()
+			msg, err := r.messages.Next(jetstream.NextMaxWait(pullCheck))
+			if errors.Is(err, nats.ErrTimeout) {
+				msg, err = r.messages.Next()
+			}
 			r.came <- read{msg, err}
 		}()
 	}
@@ -50,6 +54,9 @@ func (r *reader) next(ctx context.Context) (jetstream.Msg, error) {
 func (r *reader) close() { go r.messages.Stop() }
 
 const (
+	// pullCheck is when Next is called again for a message: nats.go sends no pull request while another one is being sent,
+	// and looks again only in the next call, or after half a minute.
+	pullCheck    = 500 * time.Millisecond
 	pendingCheck = time.Second      // how long no message comes before a reader that ends with the newest asks for the rest
 	pendingLimit = 30 * time.Second // how long that question may stay without an answer
 )
@@ -57,18 +64,26 @@ const (
 // errNoMore is the end of what was stored when the reading began.
 var errNoMore = errors.New("no more messages")
 
-// untilNow reads what a consumer had to deliver when the reading began.
+// untilNow reads what was stored when the reading began, and perhaps a message more.
 type untilNow struct {
 	*reader
 	consumer jetstream.Consumer
-	left     uint64 // at most so many messages
-	empty    bool   // the consumer had nothing left when it was last asked
+	began    time.Time // by the clock of the server that has the consumer
+	left     uint64    // at least so many messages are to come; the server may not have counted the latest
+	last     bool      // the latest message was the last one that the server has counted
+	later    bool      // the latest message is none of those that were stored before
+	empty    bool      // no message came, and the consumer had none
+}
+
+func newUntilNow(r *reader, consumer jetstream.Consumer) *untilNow {
+	info := consumer.CachedInfo()
+	return &untilNow{reader: r, consumer: consumer, began: info.TimeStamp, left: info.NumPending, last: info.NumPending == 0}
 }
 
 // next is the next message, or errNoMore. Messages may expire, or be purged, before they are delivered; then the consumer's
 // count says that none is left. Messages that are on their way may not be counted, so the count must be zero twice.
 func (u *untilNow) next(ctx context.Context) (jetstream.Msg, error) {
-	for asked := time.Now(); u.left > 0; {
+	for asked := time.Now(); !u.ended(ctx); {
 		patience, cancel := context.WithTimeout(ctx, pendingCheck)
 		msg, err := u.reader.next(patience)
 		silent := patience.Err() != nil && err != nil
@@ -91,16 +106,32 @@ func (u *untilNow) next(ctx context.Context) (jetstream.Msg, error) {
 	return nil, errNoMore
 }
 
+// ended reports whether the latest message was the last one. The count that comes with a message may lag behind what is
+// stored, so the consumer is asked as well.
+func (u *untilNow) ended(ctx context.Context) bool {
+	if u.later || !u.last {
+		return u.later
+	}
+	pending, err := u.pending(ctx)
+	u.last = err != nil || pending == 0
+	return u.last
+}
+
 // count takes note of a message that has come.
 func (u *untilNow) count(msg jetstream.Msg) {
-	u.left--
 	u.empty = false
 	if msg == nil {
 		return
 	}
-	if meta, err := msg.Metadata(); err == nil {
-		u.left = min(u.left, meta.NumPending)
+	meta, err := msg.Metadata()
+	if err != nil {
+		return
 	}
+	if u.left > 0 {
+		u.left--
+	}
+	u.last = meta.NumPending == 0
+	u.later = u.left == 0 && meta.Timestamp.After(u.began)
 }
 
 // pending is how many messages the consumer has to deliver. nats.go may wait for a lock that the making of a consumer

@@ -155,7 +155,6 @@ func TestAWaiterLooksAtOnceAfterADrop(t *testing.T) {
 	other := on(t, in.server, bus.Dial{})
 	other.store(t, "first", nil)
 	<-used
-	began := time.Now()
 	const size = 64 << 10
 	for range 70 << 20 / size {
 		must(t, other.nc.Publish("gofer.results.default.unknown", make([]byte, size)))
@@ -168,6 +167,7 @@ func TestAWaiterLooksAtOnceAfterADrop(t *testing.T) {
 		}
 	}
 	isError(t, in.nc.LastError(), nats.ErrSlowConsumer)
+	began := time.Now()
 	close(release)
 	w.isNext(t, "first")
 	w.isNext(t, "lost")
