@@ -16,16 +16,17 @@ import (
 // waiting is a WaitEach that runs.
 type waiting struct {
 	keys    chan bus.Key
-	results chan jobs.Result
-	ended   chan error
+	results chan jobs.Result // closed at its end
+	err     error            // of its end
 }
 
 // waitEach starts a WaitEach whose use first calls hold.
 func (in *installation) waitEach(t *testing.T, hold func(jobs.Result)) *waiting {
 	t.Helper()
-	w := &waiting{make(chan bus.Key), make(chan jobs.Result, 1000), make(chan error, 1)}
+	w := &waiting{keys: make(chan bus.Key), results: make(chan jobs.Result, 1000)}
 	go func() {
-		w.ended <- in.WaitEach(soon(t), w.keys, func(r jobs.Result) error {
+		defer close(w.results)
+		w.err = in.WaitEach(soon(t), w.keys, func(r jobs.Result) error {
 			hold(r)
 			w.results <- r
 			return nil
@@ -36,14 +37,22 @@ func (in *installation) waitEach(t *testing.T, hold func(jobs.Result)) *waiting 
 
 func (w *waiting) isNext(t *testing.T, id string) {
 	t.Helper()
-	select {
-	case r := <-w.results:
-		if r.ID != id {
-			t.Fatalf("got the result of %s, want that of %s", r.ID, id)
-		}
-	case err := <-w.ended:
-		t.Fatalf("ended with %v, want the result of %s", err, id)
+	r, more := <-w.results
+	if !more {
+		t.Fatalf("ended with %v, want the result of %s", w.err, id)
 	}
+	if r.ID != id {
+		t.Fatalf("got the result of %s, want that of %s", r.ID, id)
+	}
+}
+
+// isOver waits for the end.
+func (w *waiting) isOver(t *testing.T) {
+	t.Helper()
+	if r, more := <-w.results; more {
+		t.Fatalf("got the result of %s, want the end", r.ID)
+	}
+	must(t, w.err)
 }
 
 func holdNothing(jobs.Result) {}
@@ -72,7 +81,7 @@ func TestWaitEachBringsResultsWhileKeysCome(t *testing.T) {
 		in.store(t, fmt.Sprint("k", i), nil)
 		w.isNext(t, fmt.Sprint("k", i))
 	}
-	must(t, <-w.ended)
+	w.isOver(t)
 }
 
 func TestWaitEachReturnsTheErrorOfItsUser(t *testing.T) {
@@ -129,7 +138,7 @@ func TestAWaiterLooksAtOnceAfterAReconnect(t *testing.T) {
 	if took := time.Since(began); took > 4*time.Second {
 		t.Errorf("the result was found after %s, as the next sweep would have", took)
 	}
-	must(t, <-w.ended)
+	w.isOver(t)
 }
 
 // TestAWaiterLooksAtOnceAfterADrop has more results come, while the first one is used, than a subscription keeps.
