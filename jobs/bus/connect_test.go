@@ -71,8 +71,8 @@ func TestADialPrintsWithoutItsSecrets(t *testing.T) {
 	}
 }
 
-// mute is the address of a listener that takes connections and says nothing.
-func mute(t *testing.T) string {
+// muteListener is the address of a listener that takes connections and says nothing.
+func muteListener(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
@@ -82,7 +82,7 @@ func mute(t *testing.T) string {
 
 func TestConnectEndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	servers := "nats://" + mute(t) + ",nats://" + mute(t)
+	servers := "nats://" + muteListener(t) + ",nats://" + muteListener(t)
 	stop := errors.New("stop")
 	for _, patient := range []bool{false, true} {
 		ctx, cancel := context.WithCancelCause(t.Context())

@@ -13,17 +13,17 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// waiting is a WaitEach that runs.
-type waiting struct {
+// eachWait is a WaitEach that runs.
+type eachWait struct {
 	keys    chan bus.Key
 	results chan jobs.Result // closed at its end
 	err     error            // of its end
 }
 
 // waitEach starts a WaitEach whose use first calls hold.
-func (in *installation) waitEach(t *testing.T, hold func(jobs.Result)) *waiting {
+func (in *installation) waitEach(t *testing.T, hold func(jobs.Result)) *eachWait {
 	t.Helper()
-	w := &waiting{keys: make(chan bus.Key), results: make(chan jobs.Result, 1000)}
+	w := &eachWait{keys: make(chan bus.Key), results: make(chan jobs.Result, 1000)}
 	go func() {
 		defer close(w.results)
 		w.err = in.WaitEach(soon(t), w.keys, func(r jobs.Result) error {
@@ -35,7 +35,7 @@ func (in *installation) waitEach(t *testing.T, hold func(jobs.Result)) *waiting 
 	return w
 }
 
-func (w *waiting) isNext(t *testing.T, id string) {
+func (w *eachWait) isNext(t *testing.T, id string) {
 	t.Helper()
 	r, more := <-w.results
 	if !more {
@@ -47,7 +47,7 @@ func (w *waiting) isNext(t *testing.T, id string) {
 }
 
 // isOver waits for the end.
-func (w *waiting) isOver(t *testing.T) {
+func (w *eachWait) isOver(t *testing.T) {
 	t.Helper()
 	if r, more := <-w.results; more {
 		t.Fatalf("got the result of %s, want the end", r.ID)
