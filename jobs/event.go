@@ -3,6 +3,7 @@ package jobs
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -80,6 +81,15 @@ type Progress struct {
 	WaitingSince time.Time `json:"waiting_since,omitzero"`
 	// Turn is when the job may ask its site, if it was told to wait for that.
 	Turn time.Time `json:"turn,omitzero"`
+}
+
+// Brief is the progress without what only people read.
+func (p Progress) Brief() Progress {
+	p.Attempts = slices.Clone(p.Attempts)
+	for i := range p.Attempts {
+		p.Attempts[i].Error, p.Attempts[i].Region, p.Attempts[i].Phases = "", "", nil
+	}
+	return p
 }
 
 // Encode writes the progress as a header value, with times in UTC. The value never contains the name of a header that the server reads:

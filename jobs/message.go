@@ -39,7 +39,7 @@ type problem struct {
 func (r *Result) Message() (header map[string][]string, payload []byte, err error) {
 	h := r.Facts()
 	for key, value := range r.Meta {
-		put(h, metaPrefix+key, value)
+		setHeader(h, metaPrefix+key, value)
 	}
 	if r.Outcome == Succeeded {
 		if truncated := r.addFields(h); truncated || r.Truncated {
@@ -81,9 +81,16 @@ func (r *Result) Facts() map[string][]string {
 	return h
 }
 
-// put adds a header that has a value, unless no message can carry the header.
+// put adds a header that has a value.
 func put(h map[string][]string, name, value string) {
-	if value = trimBlanks(value); value != "" && isCarriable(name, value) {
+	if value != "" {
+		setHeader(h, name, value)
+	}
+}
+
+// setHeader adds a header, unless no message can carry the header.
+func setHeader(h map[string][]string, name, value string) {
+	if value = trimBlanks(value); isCarriable(name, value) {
 		h[name] = []string{value}
 	}
 }
@@ -184,12 +191,20 @@ func (r *Result) Omit() bool {
 	case r.URL != "" || r.Detail != "":
 		r.URL, r.Detail = "", ""
 		r.omitted("url")
-	case len(r.Body) > 0:
-		r.Body = nil
-		r.omitted("body")
 	default:
+		return r.OmitBody()
+	}
+	return true
+}
+
+// OmitBody leaves out the response's body, and reports whether there was one. An empty body that the target sent is never
+// among what was omitted.
+func (r *Result) OmitBody() bool {
+	if len(r.Body) == 0 {
 		return false
 	}
+	r.Body = nil
+	r.omitted("body")
 	return true
 }
 

@@ -34,6 +34,8 @@ func anyOrder() map[string]string {
 		"jobs/bus.subscribe":     "subscriptions do not depend on each other",
 		"jobs/bus.subjects":      "fills a map",
 		"jobs/bus.sweep":         "results are looked up, and used as they come",
+		"worker.blocks":          "any of them",
+		"worker.list":            "the list is sorted",
 		"worker.queues":          "fills a map",
 		"worker.messageSize":     "adds up",
 		"worker/control.Running": "adds up",

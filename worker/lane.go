@@ -203,7 +203,7 @@ func (l *lane) mend(ctx context.Context, err error) {
 func (l *lane) holdBack(ctx context.Context) {
 	w := l.w
 	held := func() bool {
-		return w.full.Load() || l.unusable() != nil || w.streams.unusable() != nil || !l.due && w.streams.crowded()
+		return w.full.Load() || w.unsettled.blocks(l.queue) || l.unusable() != nil || w.streams.unusable() != nil || !l.due && w.streams.crowded()
 	}
 	for held() && ctx.Err() == nil {
 		pause(ctx, 500*time.Millisecond)

@@ -6,41 +6,6 @@ import (
 	"time"
 )
 
-// unsettled counts the jobs whose outcome could not be stored at first, and keeps why.
-type unsettled struct {
-	mu   sync.Mutex
-	jobs int
-	last string
-}
-
-func (u *unsettled) enter() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.jobs++
-}
-
-func (u *unsettled) leave() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.jobs--
-}
-
-func (u *unsettled) say(err error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.last = err.Error()
-}
-
-// why is the latest reason; ok when there is no such job.
-func (u *unsettled) why() (why string, ok bool) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.jobs == 0 {
-		return "", true
-	}
-	return u.last, false
-}
-
 // restoring keeps the lanes and jobs that miss a stream from all making it anew at once.
 type restoring struct {
 	mu sync.Mutex

@@ -16,13 +16,20 @@ func (w *Worker) settle(ctx context.Context, t *task, outcome Outcome) bool {
 	case Finished:
 		return w.finish(ctx, t, outcome.Result)
 	case Later:
-		return w.park(ctx, t, outcome.Progress, outcome.At)
-	case Stopped:
-		if len(outcome.Progress.Attempts) == len(t.progress.Attempts) {
-			w.handBack(ctx, t, handBackWait)
-			return false
+		ok, refusal := w.park(ctx, t, outcome.Progress, outcome.At)
+		if refusal != nil {
+			return w.finish(ctx, t, unparkable(t.job, outcome.Progress, refusal))
 		}
-		return w.park(ctx, t, outcome.Progress, latest(outcome.At, time.Now()))
+		return ok
+	case Stopped:
+		if len(outcome.Progress.Attempts) > len(t.progress.Attempts) {
+			ok, refusal := w.park(ctx, t, outcome.Progress, latest(outcome.At, time.Now()))
+			if refusal == nil {
+				return ok
+			}
+		}
+		w.handBack(ctx, t, handBackWait)
+		return false
 	case Lost:
 	}
 	w.lost(t)
@@ -44,9 +51,10 @@ func (w *Worker) lost(t *task) {
 // finish stores the job's one result. Whoever stored first has won; then this job is done as well.
 func (w *Worker) finish(ctx context.Context, t *task, result jobs.Result) bool {
 	result.Queue, result.ID, result.JobSeq, result.Worker = t.queue, t.id, t.progress.JobSeq, w.cfg.Name
+	pending := w.cfg.Client.Pending(result)
 	var stored bus.Stored
-	ok := w.insist(ctx, t, "result", "store result", func(ctx context.Context) (err error) {
-		stored, err = w.cfg.Client.StoreResult(ctx, &result)
+	ok, _ := w.retryUntilSettled(ctx, t, step{kind: "result", doing: "store result"}, func(ctx context.Context) (err error) {
+		stored, err = pending.Store(ctx)
 		if full := errors.Is(err, bus.ErrResultsFull); full || err == nil {
 			w.full.Store(full)
 		}
@@ -55,6 +63,9 @@ func (w *Worker) finish(ctx context.Context, t *task, result jobs.Result) bool {
 	if !ok {
 		w.full.Store(false) // whether there is room by now, the next result finds out
 		return false
+	}
+	if len(stored.Omitted) > 0 {
+		w.cfg.Log.Error("a part of the result could not be stored", "queue", t.queue, "job", t.id, "omitted", stored.Omitted, "error", stored.Refusal)
 	}
 	if !stored.Won {
 		return w.second(ctx, t, result, stored.Previous)
@@ -75,7 +86,8 @@ func (w *Worker) second(ctx context.Context, t *task, ours, kept jobs.Result) bo
 	if ours.Outcome == jobs.Cancelled || kept.Outcome == jobs.Cancelled && kept.JobSeq == 0 {
 		return true
 	}
-	return w.insist(ctx, t, "event", "publish duplicate event", func(ctx context.Context) error {
+	// The event only informs: a stream that takes none holds up no job.
+	return w.settleOrReport(ctx, t, step{kind: "event", doing: "publish duplicate event", hopeless: bus.IsPermanent}, func(ctx context.Context) error {
 		return w.cfg.Client.PublishDuplicate(ctx, jobs.DuplicateEvent{
 			JobID: t.id, Queue: t.queue, JobSeq: ours.JobSeq, StoredSeq: kept.JobSeq, Worker: w.cfg.Name, At: time.Now().UTC(),
 		})
@@ -89,23 +101,47 @@ func (w *Worker) bury(ctx context.Context, t *task, result jobs.Result) bool {
 	}
 	w.stats.dead.Add(1)
 	w.cfg.Counted.Buried(result.Error)
-	return w.insist(ctx, t, "dead", "store dead letter", func(ctx context.Context) error {
+	return w.settleOrReport(ctx, t, step{kind: "dead", doing: "store dead letter", hopeless: bus.IsUnstorable}, func(ctx context.Context) error {
 		return w.cfg.Client.DeadLetter(ctx, t.queue, t.id, t.msg.Data(), &result)
 	})
 }
 
-// park stores the job until its time. A refusal means that a twin of it waits there already: then there is nothing to
-// do but to ack.
-func (w *Worker) park(ctx context.Context, t *task, progress jobs.Progress, at time.Time) bool {
+// settleOrReport is retryUntilSettled for what a job can end without, once its result is stored.
+func (w *Worker) settleOrReport(ctx context.Context, t *task, s step, act func(context.Context) error) bool {
+	ok, refusal := w.retryUntilSettled(ctx, t, s, act)
+	if refusal != nil {
+		w.cfg.Log.Error("the job ends without this", "step", s.doing, "queue", t.queue, "job", t.id, "error", refusal)
+	}
+	return ok || refusal != nil
+}
+
+// park stores the job until its time. A twin of it that waits there already is as good. refusal tells that the job cannot be
+// stored while it waits.
+func (w *Worker) park(ctx context.Context, t *task, progress jobs.Progress, at time.Time) (ok bool, refusal error) {
 	progress.JobSeq = t.progress.JobSeq
 	w.stats.parked.Add(1)
-	return w.insist(ctx, t, "retry", "store waiting job", func(ctx context.Context) error {
-		if err := w.roomToWait(ctx, t); err != nil {
+	s := step{kind: "retry", doing: "store waiting job", hopeless: bus.IsUnstorable}
+	for _, p := range []jobs.Progress{progress, progress.Brief()} {
+		ok, refusal = w.retryUntilSettled(ctx, t, s, func(ctx context.Context) error {
+			if err := w.roomToWait(ctx, t); err != nil {
+				return err
+			}
+			_, err := w.cfg.Client.Park(ctx, t.queue, t.id, t.msg.Data(), p, at)
 			return err
+		})
+		if refusal == nil {
+			break
 		}
-		_, err := w.cfg.Client.Park(ctx, t.queue, t.id, t.msg.Data(), progress, at)
-		return err
-	})
+	}
+	return ok, refusal
+}
+
+// unparkable is the result of a job that has to wait and cannot be stored meanwhile: it would wait in a slot.
+func unparkable(job jobs.Job, progress jobs.Progress, refusal error) jobs.Result {
+	result := progress.Result(job, time.Now())
+	result.Outcome, result.Error = jobs.Failed, jobs.ErrPermanent
+	result.Detail = "the job cannot be stored while it waits: " + refusal.Error()
+	return result
 }
 
 // unpark takes a cancelled job out of those that wait. When that fails it is found out at its time, as long as its result is
@@ -116,37 +152,58 @@ func (w *Worker) unpark(ctx context.Context, t *task) {
 	}
 }
 
-// insist does act, which publishes a message of some kind, until it succeeds or the lease is over or a drain ends ctx; the
-// server may be away for a while.
-func (w *Worker) insist(ctx context.Context, t *task, kind, what string, act func(context.Context) error) bool {
-	tries := 0
+// step is one thing that has to be stored before a job may be acked.
+type step struct {
+	kind  string // of the message, as Counted.Published has it
+	doing string
+	// hopeless tells errors after which the step is not tried again. Nil means that the job cannot end without the step.
+	hopeless func(error) bool
+}
+
+// permanentWait is how long a step rests that is refused until somebody changes the server, the account or a stream.
+const permanentWait = 5 * time.Second
+
+// retryUntilSettled does act, which publishes a message, until act succeeds, fails for good, the lease is over or a drain
+// ends ctx. The server may be away for a while. refusal is the error of a step that is hopeless.
+func (w *Worker) retryUntilSettled(ctx context.Context, t *task, s step, act func(context.Context) error) (ok bool, refusal error) {
+	defer w.unsettled.remove(t)
 	for wait := 100 * time.Millisecond; t.lease.valid() && ctx.Err() == nil; wait = min(2*wait, time.Second) {
-		try, cancel := context.WithTimeout(ctx, min(5*time.Second, t.lease.left()))
-		began := time.Now()
-		err := act(try)
-		cancel()
-		w.cfg.Counted.Published(kind, err == nil, time.Since(began))
-		if err == nil {
-			return true
+		err := w.trySettle(ctx, t, s.kind, act)
+		switch {
+		case err == nil:
+			return true, nil
+		case s.hopeless != nil && s.hopeless(err):
+			return false, err
 		}
-		w.cfg.Log.Warn("cannot settle the job, trying again", "step", what, "queue", t.queue, "job", t.id, "error", err)
-		if tries++; tries == 1 {
-			defer w.unsettled.leave()
-			w.unsettled.enter()
+		permanent := bus.IsPermanent(err)
+		if w.unsettled.add(t, s.doing, err, permanent) {
+			w.cfg.Log.Warn("cannot settle the job, trying again", "step", s.doing, "queue", t.queue, "job", t.id, "permanent", permanent, "error", err)
 		}
-		w.unsettled.say(err)
 		if errors.Is(err, bus.ErrNotSetUp) {
 			w.restore(ctx)
 		}
+		if permanent {
+			wait = permanentWait
+		}
 		pause(ctx, min(wait, max(0, t.lease.left())))
 	}
-	if t.lease.valid() {
-		w.cfg.Log.Warn("drained before the job was settled, it will run again", "step", what, "queue", t.queue, "job", t.id)
-		return false
+	why := "drained before the job was settled, it will run again"
+	if !t.lease.valid() {
+		w.stats.lost.Add(1)
+		why = "lease lost before the job was settled, it will run again"
 	}
-	w.stats.lost.Add(1)
-	w.cfg.Log.Warn("lease lost before the job was settled, it will run again", "step", what, "queue", t.queue, "job", t.id)
-	return false
+	w.cfg.Log.Warn(why, "step", s.doing, "queue", t.queue, "job", t.id)
+	return false, nil
+}
+
+// trySettle does act once, in bounded time.
+func (w *Worker) trySettle(ctx context.Context, t *task, kind string, act func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, min(5*time.Second, t.lease.left()))
+	defer cancel()
+	began := time.Now()
+	err := act(ctx)
+	w.cfg.Counted.Published(kind, err == nil, time.Since(began))
+	return err
 }
 
 // ack tells the server that the job is done, and waits for the answer. Without one the job comes back, and the guard on

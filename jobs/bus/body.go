@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,6 +21,9 @@ import (
 // Body reads the response body of a result, wherever it is kept. The end of a body that is not the one that was stored
 // reads as ErrDigest. The reader belongs to ctx and to one goroutine; closing it is good manners and costs nothing.
 func (c *Client) Body(ctx context.Context, r jobs.Result) (io.ReadCloser, error) {
+	if slices.Contains(r.Omitted, "body") {
+		return nil, fmt.Errorf("read body of job %s: %w", r.ID, ErrNoBody)
+	}
 	if r.Object == "" {
 		return io.NopCloser(bytes.NewReader(r.Body)), nil
 	}

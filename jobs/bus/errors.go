@@ -50,6 +50,8 @@ var (
 	ErrTooLarge = errors.New("too large for the server: its max_payload has to be 1 MiB or more")
 	// ErrResultsFull: there is no room for another result.
 	ErrResultsFull = errors.New("there is no room for results: raise GOFER_RESULTS_MAX_BYTES and run gofer setup, or free disk space")
+	// ErrNoBody: the body could not be stored with its result.
+	ErrNoBody = errors.New("the body could not be stored with the result")
 	// ErrDigest: a body from the object store is not the one that was stored.
 	ErrDigest = errors.New("the body does not match its digest")
 )

@@ -73,18 +73,12 @@ func (c *Client) DeadLetter(ctx context.Context, queue, id string, payload []byt
 	if !publishable(subject) {
 		return fmt.Errorf("%s: %w", doing, errNoSubject)
 	}
-	facts := *r
-	facts.Meta, facts.Header = nil, nil
-	header, _, err := facts.Message()
-	if err != nil {
-		return err
-	}
-	delete(header, "Content-Type")
+	header := r.Facts()
 	header[jobs.HeaderReason] = []string{reason(r)}
 	if r.JobSeq != 0 {
 		header[jetstream.MsgIDHeader] = []string{"dead-" + queue + "-" + strconv.FormatUint(r.JobSeq, 10)}
 	}
-	_, err = c.publish(ctx, &nats.Msg{Subject: subject, Data: payload, Header: header})
+	_, err := c.publish(ctx, &nats.Msg{Subject: subject, Data: payload, Header: header})
 	return c.explainPublish(ctx, doing, c.names.Stream("DEAD"), err)
 }
 

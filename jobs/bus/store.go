@@ -15,8 +15,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// chunkSize of an object: as few messages as fit well below the server's bound of 1 MiB.
-const chunkSize = 256 << 10
+// maxChunkSize is for an object: as few messages as fit well below the server's bound of 1 MiB.
+const maxChunkSize = 256 << 10
 
 // Stored tells how the storing of a result went.
 type Stored struct {
@@ -24,30 +24,90 @@ type Stored struct {
 	Won bool
 	// Previous is the result that is kept instead; zero if Won.
 	Previous jobs.Result
+	// Omitted is what had to be left out of the result, as in jobs.Result, and Refusal why. Both are empty otherwise.
+	Omitted []string
+	Refusal error
 }
 
-// StoreResult stores the one result of a job, unless it has one. A body above jobs.MaxInlineBody goes to the object store
-// first; r then names the object and has no body, so that storing the same r again does not put it twice. The object of
-// a result that lost is deleted.
-//
-// Errors: ErrResultsFull; any other one may pass, and storing the same r again is safe: a first try that was stored
-// without an answer is recognised as won.
+// PendingResult is a result on its way into its stream. Its message is built once, however often Store is called. It
+// belongs to one goroutine.
+type PendingResult struct {
+	client  *Client
+	result  jobs.Result
+	msg     *nats.Msg // nil before it is built
+	outside bool      // the body belongs into the object store
+	refusal error     // why something was left out
+}
+
+// Pending prepares to store the one result of a job.
+func (c *Client) Pending(r jobs.Result) *PendingResult {
+	return &PendingResult{client: c, result: r, outside: len(r.Body) > jobs.MaxInlineBody && r.Outcome == jobs.Succeeded}
+}
+
+// StoreResult stores the one result of a job, unless it has one. It is Store of a pending result that is tried once. r then
+// is what was stored: it names the object that has its body.
 func (c *Client) StoreResult(ctx context.Context, r *jobs.Result) (Stored, error) {
-	doing := "store result of job " + r.Queue + "/" + clip(r.ID)
-	subject := c.names.ResultIngress(r.Queue, r.ID)
-	if !publishable(subject) {
+	p := c.Pending(*r)
+	stored, err := p.Store(ctx)
+	*r = p.result
+	return stored, err
+}
+
+// Store stores the result, unless the job has one. A body above jobs.MaxInlineBody goes to the object store first. The
+// object of a result that lost is deleted. What no message can carry, or the stream refuses for its size, is left out: a
+// smaller body goes to the object store as well; then what the reader misses least goes, until the facts alone are left.
+//
+// Errors: ErrResultsFull; one that IsPermanent; any other one may pass. Storing again is safe: a first try that was stored
+// without an answer is recognised as won.
+func (p *PendingResult) Store(ctx context.Context) (Stored, error) {
+	doing := "store result of job " + p.result.Queue + "/" + clip(p.result.ID)
+	if subject := p.client.names.ResultIngress(p.result.Queue, p.result.ID); !publishable(subject) {
 		return Stored{}, fmt.Errorf("%s: %w", doing, errNoSubject)
 	}
-	if len(r.Body) > jobs.MaxInlineBody && r.Outcome == jobs.Succeeded {
+	for {
+		stored, err := p.store(ctx, doing)
+		if IsUnstorable(err) && p.reduce() {
+			p.refusal = err
+			continue
+		}
+		if len(p.result.Omitted) > 0 {
+			stored.Omitted, stored.Refusal = p.result.Omitted, p.refusal
+		}
+		return stored, err
+	}
+}
+
+// reduce makes the message smaller, and reports whether that was possible.
+func (p *PendingResult) reduce() bool {
+	p.msg = nil
+	switch {
+	case p.outside && len(p.result.Body) > 0: // the object store refuses the body
+		p.outside = false
+		p.result.OmitBody()
+		return true
+	case len(p.result.Body) > 0 && p.result.Outcome == jobs.Succeeded:
+		p.outside = true
+		return true
+	}
+	return p.result.Omit()
+}
+
+func (p *PendingResult) store(ctx context.Context, doing string) (Stored, error) {
+	c, r := p.client, &p.result
+	if p.outside && len(r.Body) > 0 {
 		if err := c.putBody(ctx, r); err != nil {
 			return Stored{}, c.storeError(ctx, doing, err)
 		}
+		p.msg = nil
 	}
-	header, payload, err := r.Message()
-	if err != nil {
-		return Stored{}, err
+	if p.msg == nil {
+		header, payload, err := r.Message()
+		if err != nil {
+			return Stored{}, err
+		}
+		p.msg = &nats.Msg{Subject: c.names.ResultIngress(r.Queue, r.ID), Header: header, Data: payload}
 	}
-	err = c.guarded(ctx, &nats.Msg{Subject: subject, Header: header, Data: payload})
+	err := c.guarded(ctx, p.msg)
 	switch {
 	case err == nil:
 		return Stored{Won: true}, nil
@@ -93,7 +153,7 @@ func (c *Client) kept(ctx context.Context, r *jobs.Result) (jobs.Result, error) 
 
 func (c *Client) storeError(ctx context.Context, doing string, err error) error {
 	if isFull(err) {
-		return fmt.Errorf("%s: %w", doing, ErrResultsFull)
+		return fmt.Errorf("%s: %w (%w)", doing, ErrResultsFull, err)
 	}
 	return c.explainPublish(ctx, doing, c.names.Stream("RESULTS"), err)
 }
@@ -110,16 +170,23 @@ func (c *Client) putBody(ctx context.Context, r *jobs.Result) error {
 		return err
 	}
 	name := r.ID + "/" + nuid.Next()
-	_, err = store.Put(ctx, jetstream.ObjectMeta{Name: name, Opts: &jetstream.ObjectMetaOptions{ChunkSize: chunkSize}}, bytes.NewReader(r.Body))
+	bucket := c.names.Bucket("bodies")
+	meta := jetstream.ObjectMeta{Name: name, Opts: &jetstream.ObjectMetaOptions{ChunkSize: c.chunkSize()}}
+	err = c.refusals.watch(ctx, func(ctx context.Context) error {
+		_, err := store.Put(ctx, meta, bytes.NewReader(r.Body))
+		return err
+	}, "$O."+bucket, api+"STREAM.PURGE.OBJ_"+bucket)
 	if err != nil {
 		c.forgetObjects()
 		return err
 	}
 	sum := sha256.New()
 	_, _ = sum.Write(r.Body) // a hash never fails
-	r.Object, r.ObjectDigest, r.Body = c.names.Bucket("bodies")+"/"+name, digest(sum), nil
+	r.Object, r.ObjectDigest, r.Body = bucket+"/"+name, digest(sum), nil
 	return nil
 }
+
+func (c *Client) chunkSize() uint32 { return uint32(max(1, min(maxChunkSize, c.nc.MaxPayload()/2))) }
 
 // deleteBody is a courtesy: the bucket's age limit removes what it leaves behind.
 func (c *Client) deleteBody(ctx context.Context, r *jobs.Result) {

@@ -1,0 +1,159 @@
+package bus_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
+)
+
+// refusing is a client of a server whose stream of results is a stand-in: answer says what it has against a message.
+func refusing(t *testing.T, answer func(*nats.Msg) *server.ApiError) *bus.Client {
+	t.Helper()
+	plain := testenv.StartNATS(t, func(o *server.Options) { o.JetStream, o.StoreDir = false, "" })
+	_, err := plain.Connect().Subscribe("_gofer.results.>", func(msg *nats.Msg) {
+		reply := map[string]any{"stream": "GOFER_RESULTS", "seq": 1}
+		if refusal := answer(msg); refusal != nil {
+			reply["error"] = refusal
+		}
+		data, err := json.Marshal(reply)
+		if err != nil {
+			t.Error(err)
+		}
+		_ = msg.Respond(data)
+	})
+	must(t, err)
+	names, err := jobs.NewNames("")
+	must(t, err)
+	client, err := bus.New(plain.Connect(), names)
+	must(t, err)
+	return client
+}
+
+// TestAResultThatIsRefusedForGoodIsStoredSmallerOnTheFirstTry has the stream refuse a result with each error of the server.
+func TestAResultThatIsRefusedForGoodIsStoredSmallerOnTheFirstTry(t *testing.T) {
+	t.Parallel()
+	var refusal atomic.Pointer[server.ApiError]
+	client := refusing(t, func(*nats.Msg) *server.ApiError { return refusal.Swap(nil) })
+	for _, documented := range server.ApiErrors {
+		r := success("a", nil)
+		r.Header = map[string][]string{"X": {"y"}}
+		refusal.Store(documented)
+		stored, err := client.StoreResult(soon(t), r)
+		switch class := bus.Classify(jetstream.ErrorCode(documented.ErrCode)); {
+		case documented.ErrCode == 10071 || documented.ErrCode == 10164: // another result is there, which cannot be read here
+		case class == bus.Refused:
+			if err != nil || !stored.Won || !slices.Equal(stored.Omitted, []string{"headers"}) || stored.Refusal == nil {
+				t.Errorf("code %d (%s): got %+v, %v; want the result without its headers", documented.ErrCode, documented.Description, stored, err)
+			}
+		case err == nil || bus.IsPermanent(err) != (class == bus.Misconfigured) || !strings.Contains(err.Error(), documented.Description):
+			t.Errorf("code %d (%s): got %v; want that error, permanent: %v", documented.ErrCode, documented.Description, err, class == bus.Misconfigured)
+		}
+	}
+}
+
+func TestTheFactsOfAResultAreStoredIfNothingElseCanBe(t *testing.T) {
+	t.Parallel()
+	client := refusing(t, func(msg *nats.Msg) *server.ApiError {
+		if len(msg.Data) > 500 || len(msg.Header) > 14 || msg.Header.Get("Gofer-Url") != "" {
+			return server.ApiErrors[server.JSStreamMessageExceedsMaximumErr]
+		}
+		return nil
+	})
+	r := &jobs.Result{
+		Queue: "default", ID: "a", Outcome: jobs.Failed, Error: jobs.ErrAttemptsExhausted, Status: 503, URL: "http://a.test/", Detail: strings.Repeat("d", 500),
+		Attempts: []jobs.Attempt{{Attempt: 1, Error: strings.Repeat("e", 500)}}, AttemptCount: 1, Meta: map[string]string{"a": "1", "b": "2", "c": "3", "d": "4"},
+		Worker: "w",
+	}
+	stored, err := client.StoreResult(soon(t), r)
+	if want := []string{"attempts", "meta", "url"}; err != nil || !stored.Won || !slices.Equal(stored.Omitted, want) {
+		t.Errorf("got %+v, %v; want %q omitted", stored, err, want)
+	}
+}
+
+func TestAResultThatIsTooLargeForItsStreamKeepsItsBody(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	limit(t, in, "GOFER_RESULTS", 2000)
+	body := bytes.Repeat([]byte("b"), 100<<10)
+	r := success("a", body)
+	r.Header, r.Meta = map[string][]string{"X": {strings.Repeat("h", 5000)}}, map[string]string{"order": "4711"}
+	stored, err := in.StoreResult(soon(t), r)
+	if err != nil || !stored.Won || !slices.Equal(stored.Omitted, []string{"headers"}) {
+		t.Fatalf("got %+v, %v; want it stored without headers", stored, err)
+	}
+	kept, err := in.Result(soon(t), "default", "a")
+	must(t, err)
+	reader, err := in.Body(soon(t), kept)
+	must(t, err)
+	got, err := io.ReadAll(reader)
+	if err != nil || !bytes.Equal(got, body) || kept.Outcome != jobs.Succeeded || !kept.Truncated || kept.Meta["order"] != "4711" {
+		t.Errorf("got %+v with %d bytes, %v; want the body and meta", kept, len(got), err)
+	}
+}
+
+func TestABodyThatTheObjectStoreRefusesIsLeftOutAndSaid(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	limit(t, in, "OBJ_gofer-bodies", 1000)
+	r := success("a", make([]byte, jobs.MaxInlineBody+1))
+	stored, err := in.StoreResult(soon(t), r)
+	if err != nil || !stored.Won || !slices.Equal(stored.Omitted, []string{"body"}) {
+		t.Fatalf("got %+v, %v; want it stored without its body", stored, err)
+	}
+	kept, err := in.Result(soon(t), "default", "a")
+	must(t, err)
+	_, err = in.Body(soon(t), kept)
+	isError(t, err, bus.ErrNoBody)
+	if kept.Outcome != jobs.Succeeded || kept.Status != r.Status {
+		t.Errorf("got %+v, want the facts", kept)
+	}
+}
+
+// limit bounds the messages of a stream, as an owner may do.
+func limit(t *testing.T, in *installation, stream string, size int32) {
+	t.Helper()
+	s, err := in.js.Stream(soon(t), stream)
+	must(t, err)
+	config := s.CachedInfo().Config
+	config.MaxMsgSize = size
+	_, err = in.js.UpdateStream(soon(t), config)
+	must(t, err)
+}
+
+// TestTheMessageOfAResultIsBuiltOnce changes a result between two tries, which shows in a message that is built again.
+func TestTheMessageOfAResultIsBuiltOnce(t *testing.T) {
+	t.Parallel()
+	var tries, late atomic.Int32
+	client := refusing(t, func(msg *nats.Msg) *server.ApiError {
+		if msg.Header.Get("Http-Late") != "" {
+			late.Add(1)
+		}
+		if tries.Add(1) == 1 {
+			return server.ApiErrors[server.JSClusterNotAvailErr]
+		}
+		return nil
+	})
+	r := success("a", nil)
+	r.Header = map[string][]string{"X": {"y"}}
+	p := client.Pending(*r)
+	if _, err := p.Store(soon(t)); err == nil {
+		t.Error("the first try is stored, want it refused")
+	}
+	r.Header["Late"] = []string{"z"}
+	stored, err := p.Store(soon(t))
+	if err != nil || !stored.Won || tries.Load() != 2 || late.Load() != 0 {
+		t.Errorf("got %+v, %v after %d tries, %d of them built later; want the first message again", stored, err, tries.Load(), late.Load())
+	}
+}

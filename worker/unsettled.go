@@ -1,0 +1,89 @@
+package worker
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Unsettled is a job that the worker holds although its run has ended: what became of it cannot be stored.
+type Unsettled struct {
+	Queue, ID string
+	// Since is when it could not be stored for the first time.
+	Since time.Time
+	// Step is what fails, such as "store result", and Reason the latest error.
+	Step, Reason string
+	// Permanent tells that somebody has to change the server, the account or a stream.
+	Permanent bool
+}
+
+// unsettled are the jobs whose outcome could not be stored at first.
+type unsettled struct {
+	mu   sync.Mutex
+	jobs map[*task]*Unsettled
+	last string // the latest reason of any of them
+}
+
+// add notes why a job cannot be settled now, and reports whether that is news.
+func (u *unsettled) add(t *task, step string, err error, permanent bool) (news bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.jobs == nil {
+		u.jobs = map[*task]*Unsettled{}
+	}
+	job := u.jobs[t]
+	if job == nil {
+		job = &Unsettled{Queue: t.queue, ID: t.id, Since: time.Now()}
+		u.jobs[t] = job
+	}
+	u.last = err.Error()
+	news = job.Step != step || job.Reason != u.last
+	job.Step, job.Reason, job.Permanent = step, u.last, permanent
+	return news
+}
+
+func (u *unsettled) remove(t *task) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.jobs, t)
+}
+
+// why is the latest reason; ok when there is no such job.
+func (u *unsettled) why() (why string, ok bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.jobs) == 0 {
+		return "", true
+	}
+	return u.last, false
+}
+
+// blocks reports whether a job of the queue waits for somebody to change something: more jobs would end like that.
+func (u *unsettled) blocks(queue string) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, job := range u.jobs {
+		if job.Queue == queue && job.Permanent {
+			return true
+		}
+	}
+	return false
+}
+
+func (u *unsettled) list() []Unsettled {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	out := make([]Unsettled, 0, len(u.jobs))
+	for _, job := range u.jobs {
+		out = append(out, *job)
+	}
+	slices.SortFunc(out, func(a, b Unsettled) int {
+		return cmp.Or(a.Since.Compare(b.Since), strings.Compare(a.Queue, b.Queue), strings.Compare(a.ID, b.ID))
+	})
+	return out
+}
+
+// Unsettled lists the jobs that the worker holds and cannot settle, those first that it holds for longest.
+func (w *Worker) Unsettled() []Unsettled { return w.unsettled.list() }

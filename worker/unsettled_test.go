@@ -1,0 +1,153 @@
+package worker_test
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker"
+)
+
+// change edits a stream as an owner may do.
+func (w *world) change(stream string, edit func(*jetstream.StreamConfig)) {
+	w.Helper()
+	s, err := w.client.JetStream().Stream(w.Context(), stream)
+	if err != nil {
+		w.Fatal(err)
+	}
+	config := s.CachedInfo().Config
+	edit(&config)
+	if _, err := w.client.JetStream().UpdateStream(w.Context(), config); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// gone reports whether a job is in no stream but that of the results.
+func (w *world) gone(id string) func() bool {
+	return func() bool {
+		found, err := w.client.Find(w.Context(), "default", id)
+		return err == nil && len(found) == 1 && found[0].Place == bus.Finished && w.worker.Stats().InFlight["default"] == 0
+	}
+}
+
+func TestAJobThatCannotBeStoredWhileItWaitsFails(t *testing.T) {
+	w := newWorld(t, bus.Settings{})
+	w.change("GOFER_RETRIES", func(c *jetstream.StreamConfig) { c.MaxMsgSize = 100 })
+	var runs atomic.Int32
+	w.start(func(context.Context, jobs.Job, jobs.Progress) worker.Outcome {
+		runs.Add(1)
+		return worker.Outcome{Kind: worker.Later, At: time.Now().Add(time.Hour), Progress: jobs.Progress{Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1"}}}}
+	})
+	w.publish("a", page)
+	w.until("the job to end", w.gone("a"))
+	r, err := w.client.Result(t.Context(), "default", "a")
+	if err != nil || r.Outcome != jobs.Failed || r.Error != jobs.ErrPermanent || !strings.Contains(r.Detail, "message size exceeds maximum") || len(r.Attempts) != 1 {
+		t.Errorf("got %+v, %v; want it failed with the server's reason and its attempt", r, err)
+	}
+	if runs.Load() != 1 {
+		t.Errorf("%d runs, want 1", runs.Load())
+	}
+}
+
+// TestAWaitingJobGoesOnWithoutWhatOnlyPeopleRead has a stream that takes the attempts of a waiting job, and not their texts.
+func TestAWaitingJobGoesOnWithoutWhatOnlyPeopleRead(t *testing.T) {
+	w := newWorld(t, bus.Settings{})
+	w.change("GOFER_RETRIES", func(c *jetstream.StreamConfig) { c.MaxMsgSize = 1500 })
+	w.start(func(_ context.Context, _ jobs.Job, progress jobs.Progress) worker.Outcome {
+		if len(progress.Attempts) == 0 {
+			tried := []jobs.Attempt{{Attempt: 1, Proxy: "p1", Status: 503, Error: strings.Repeat("e", 2000)}}
+			return worker.Outcome{Kind: worker.Later, At: time.Now(), Progress: jobs.Progress{Attempts: tried}}
+		}
+		o := finished(jobs.Failed, jobs.ErrPermanent, nil)
+		o.Result.Attempts = progress.Attempts
+		return o
+	})
+	w.publish("a", page)
+	w.until("the job to end", w.gone("a"))
+	r, err := w.client.Result(t.Context(), "default", "a")
+	if err != nil || len(r.Attempts) != 1 || r.Attempts[0].Proxy != "p1" || r.Attempts[0].Status != 503 || r.Attempts[0].Error != "" {
+		t.Errorf("got %+v, %v; want the attempt without its text", r.Attempts, err)
+	}
+}
+
+func TestAJobEndsWithoutADeadLetterThatCannotBeStored(t *testing.T) {
+	w := newWorld(t, bus.Settings{})
+	w.change("GOFER_DEAD", func(c *jetstream.StreamConfig) { c.MaxMsgSize = 100 })
+	w.start(func(context.Context, jobs.Job, jobs.Progress) worker.Outcome {
+		return finished(jobs.Failed, jobs.ErrPermanent, nil)
+	})
+	w.publish("a", page)
+	w.until("the job to end", w.gone("a"))
+}
+
+func TestADuplicateEndsThoughItsEventIsRefusedForGood(t *testing.T) {
+	w := newWorld(t, bus.Settings{})
+	w.change("GOFER_EVENTS", func(c *jetstream.StreamConfig) { c.Sealed = true })
+	var runs atomic.Int32
+	w.start(func(context.Context, jobs.Job, jobs.Progress) worker.Outcome {
+		runs.Add(1)
+		return finished(jobs.Succeeded, "", nil)
+	})
+	for range 2 {
+		w.publish("a", page)
+		w.until("the job to end", w.gone("a"))
+	}
+	if s := w.worker.Stats(); runs.Load() != 2 || s.Duplicates != 1 {
+		t.Errorf("%d runs, %d duplicates; want 2 and 1", runs.Load(), s.Duplicates)
+	}
+}
+
+func TestAJobWhoseResultIsRefusedForGoodIsHeldAndShown(t *testing.T) {
+	w := newWorld(t, bus.Settings{})
+	var runs atomic.Int32
+	w.start(func(context.Context, jobs.Job, jobs.Progress) worker.Outcome {
+		runs.Add(1)
+		return finished(jobs.Succeeded, "", nil)
+	})
+	w.publish("before", page)
+	w.until("the first job to end", w.gone("before"))
+	w.change("GOFER_RESULTS", func(c *jetstream.StreamConfig) { c.Sealed = true })
+	w.publish("a", page)
+	w.until("the job to be held", func() bool { return len(w.worker.Unsettled()) == 1 })
+	held := w.worker.Unsettled()[0]
+	if held.Queue != "default" || held.ID != "a" || held.Step != "store result" || !held.Permanent || !strings.Contains(held.Reason, "sealed stream") || held.Since.IsZero() {
+		t.Errorf("got %+v, want the job with the server's reason", held)
+	}
+	if why, ok := w.worker.Storable(); ok || why != held.Reason {
+		t.Errorf("storable: got %q, %v; want the same reason", why, ok)
+	}
+	if err := w.client.JetStream().DeleteStream(t.Context(), "GOFER_RESULTS"); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the job to end", func() bool { return w.hasResult("a")() && len(w.worker.Unsettled()) == 0 && w.storable() })
+	if runs.Load() != 2 {
+		t.Errorf("%d runs, want one of each job", runs.Load())
+	}
+}
+
+func TestNoMoreJobsAreTakenThatWouldBeHeld(t *testing.T) {
+	w := newWorld(t, bus.Settings{})
+	w.change("GOFER_RESULTS", func(c *jetstream.StreamConfig) { c.Sealed = true })
+	w.start(func(context.Context, jobs.Job, jobs.Progress) worker.Outcome {
+		return finished(jobs.Succeeded, "", nil)
+	})
+	w.publish("a", page)
+	w.until("the job to be held", func() bool { return len(w.worker.Unsettled()) == 1 })
+	w.until("the open pulls to end", func() bool {
+		c, err := w.client.JetStream().Consumer(t.Context(), "GOFER_JOBS", "worker-default")
+		return err == nil && c.CachedInfo().NumWaiting == 0
+	})
+	for _, id := range []string{"b", "c", "d", "e"} {
+		w.publish(id, page)
+	}
+	w.until("heartbeats to have kept the job", func() bool { return time.Since(w.worker.Unsettled()[0].Since) > 2*shortWait })
+	if s := w.worker.Stats(); s.Taken != 1 || s.Lost != 0 {
+		t.Errorf("%d jobs are taken, %d leases lost; want 1 and none", s.Taken, s.Lost)
+	}
+}
