@@ -187,12 +187,11 @@ func (w *Worker) retryUntilSettled(ctx context.Context, t *task, s step, act fun
 		}
 		pause(ctx, min(wait, max(0, t.lease.left())))
 	}
-	why := "drained before the job was settled, it will run again"
-	if !t.lease.valid() {
+	drained := t.lease.valid()
+	if !drained {
 		w.stats.lost.Add(1)
-		why = "lease lost before the job was settled, it will run again"
 	}
-	w.cfg.Log.Warn(why, "step", s.doing, "queue", t.queue, "job", t.id)
+	w.cfg.Log.Warn("the job was not settled in time, it will run again", "step", s.doing, "queue", t.queue, "job", t.id, "drained", drained)
 	return false, nil
 }
 
