@@ -7,17 +7,42 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is set by the build (-ldflags -X main.version=…); a plain go build takes it from the module.
+// version is set by the build (-ldflags -X main.version=…); a plain go build takes it from the module or its checkout.
 var version string
+
+// noVersion is a build from files that nobody versioned. It is a semantic version, for NATS shows no other one.
+const noVersion = "v0.0.0-devel"
 
 func buildVersion() string {
 	if version != "" {
 		return version
 	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return noVersion
 	}
-	return "unknown"
+	return versionOf(info)
+}
+
+// versionOf is the module's version: that of a release, or the time and revision of a checkout, as go build writes it. A build
+// with -buildvcs=false, or from files without a repository, has none.
+func versionOf(info *debug.BuildInfo) string {
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	settings := map[string]string{}
+	for _, s := range info.Settings {
+		settings[s.Key] = s.Value
+	}
+	revision := settings["vcs.revision"]
+	if revision == "" {
+		return noVersion
+	}
+	v := "v0.0.0-" + revision[:min(len(revision), 12)]
+	if settings["vcs.modified"] == "true" {
+		v += "+dirty"
+	}
+	return v
 }
 
 // buildRevision is that of the source, if it was built from a checkout.
