@@ -142,11 +142,14 @@ func (p *Pool) canServe(need Need, proxy *proxylist.Proxy) bool {
 // choose picks from the set of a filter and takes the permit.
 func (p *Pool) choose(need *Need, from filter, f *skips, now time.Duration, lease *Lease) (events []Event, ok bool) {
 	s := p.setOf(from)
+	// The lock is given up while a table is made. Meanwhile the set may be dropped, and then nobody keeps it up to date: its
+	// proxies may be full, or gone. So the set is asked for again.
+	for s != nil && need.Session != "" && !p.hasTable(s) {
+		p.makeTable(s)
+		s, now, f.cooldowns = p.setOf(from), p.group.Now(), p.cooldowns.forHost(need.Host)
+	}
 	if s == nil {
 		return nil, false
-	}
-	if need.Session != "" && (s.table == nil || s.table.version != p.version) {
-		p.makeTable(s)
 	}
 	for range 4 {
 		e := p.candidate(s, need, *f, now)
@@ -248,19 +251,20 @@ func (p *Pool) updatePlaces(e *entry, now time.Duration, class bool) {
 	}
 }
 
+// hasTable reports whether the set has a table of sessions of the present list.
+func (p *Pool) hasTable(s *set) bool { return s.table != nil && s.table.version == p.version }
+
 // makeTable makes the set's table of sessions. The lock is held before and after, but not meanwhile.
 func (p *Pool) makeTable(s *set) {
-	for s.table == nil || s.table.version != p.version {
-		p.mu.Unlock()
-		p.buildTable(s)
-		p.mu.Lock()
-	}
+	p.mu.Unlock()
+	p.buildTable(s)
+	p.mu.Lock()
 }
 
 func (p *Pool) buildTable(s *set) {
 	p.build.Lock()
 	defer p.build.Unlock()
-	if s.table != nil && s.table.version == p.version { // both change only while build is locked
+	if p.hasTable(s) { // it changes only while build is locked
 		return
 	}
 	members := p.index.members(s.filter)
