@@ -22,6 +22,7 @@ func TestBoundsHoldWhileSetsAreMadeAndDropped(t *testing.T) {
 }
 
 func testBounds(t *testing.T, strategy rotation.Strategy) {
+	t.Helper()
 	const filters, proxies, maxInflight, picks = 400, 24, 2, 25
 	list := make([]proxylist.Proxy, proxies)
 	running := map[string]*atomic.Int32{}
