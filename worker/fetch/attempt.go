@@ -3,6 +3,7 @@ package fetch
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,10 +21,24 @@ type attempt struct {
 // errAttemptTimeout ends an attempt that used up its own time.
 var errAttemptTimeout = errors.New("the attempt took longer than its timeout")
 
-// attempt picks a proxy, does one exchange through it, and sorts what came of it. again means that the policy decides
-// whether and when another one follows. An attempt that failed because the whole pool fails is not counted: the job waits
-// for a proxy.
+// attempt does one attempt and sorts what came of it. again means that the policy decides whether and when another one
+// follows. What fails on this host is not counted: another proxy is tried at once, and then the job waits for one.
 func (r *run) attempt(ctx context.Context) (end Outcome, again bool) {
+	for range maxLocal {
+		if end, again = r.try(ctx); !again || !r.last.blame.local {
+			return end, again
+		}
+		r.local = append(r.local, r.last.Proxy)
+	}
+	return r.waitForProxy(r.last.Error, time.Time{}), false
+}
+
+// maxLocal is how many proxies a job tries one after the other that this host cannot open a connection to.
+const maxLocal = 3
+
+// try picks a proxy and does one exchange through it. An attempt that failed because the whole pool fails is not counted: the
+// job waits for a proxy.
+func (r *run) try(ctx context.Context) (end Outcome, again bool) {
 	leave, end, entered := r.enter(ctx)
 	if !entered {
 		return end, false
@@ -39,6 +54,9 @@ func (r *run) attempt(ctx context.Context) (end Outcome, again bool) {
 	}
 	began = true
 	defer lease.Release()
+	if len(r.local) > 0 && slices.Contains(r.local, lease.ID()) {
+		return r.waitForProxy(r.last.Error, time.Time{}), false // there is no other
+	}
 	waiting := r.progress.WaitingSince
 	r.progress.WaitingSince = time.Time{}
 	started := time.Now()
@@ -61,11 +79,20 @@ func (r *run) attempt(ctx context.Context) (end Outcome, again bool) {
 		r.url = x.url
 	}
 	end, again = r.sort(ctx, x, f, b)
-	if again && r.doubts(b, f.host) {
+	switch {
+	case again && b.local:
+		r.f.warnOfLocal(b.text)
+		r.forget(waiting)
+	case again && r.doubts(b, f.host):
 		r.forget(waiting)
 		return r.withoutProxy(&rotation.NoProxyError{Reason: rotation.Failing}), false
 	}
 	return end, again
+}
+
+// warnOfLocal logs that this host opens no connections, once a minute.
+func (f *Fetcher) warnOfLocal(text string) {
+	f.warned.Do(func() { f.cfg.Log.Warn("attempts fail on this host", "error", text) })
 }
 
 // doubts reports whether the failure is rather the whole pool's. What may be the target's fault is doubted only where the
@@ -157,7 +184,7 @@ func (r *run) pick() (*rotation.Lease, error) {
 	}
 	need := rotation.Need{
 		Host: hostPort(r.job.Target()), Tags: r.job.Proxy.Tags, Region: r.job.Proxy.Region, RegionStrict: r.job.Proxy.RegionStrict,
-		Session: r.job.Proxy.Session, ID: r.job.Proxy.ID, Exclude: r.failedProxies(),
+		Session: r.job.Proxy.Session, ID: r.job.Proxy.ID, Exclude: append(r.failedProxies(), r.local...),
 	}
 	began := time.Now()
 	lease, events, err := r.f.cfg.Pool.Pick(need)
@@ -185,7 +212,7 @@ func (r *run) changed(events []rotation.Event) {
 func (r *run) failedProxies() (ids []string) {
 	for _, a := range r.progress.Attempts {
 		stays := r.job.Proxy.Session != "" && a.Fault == jobs.FaultTarget
-		if a.Fault != jobs.FaultNone && a.Proxy != "" && !stays {
+		if a.Proxy != "" && !stays {
 			ids = append(ids, a.Proxy)
 		}
 	}
@@ -199,25 +226,34 @@ const (
 	askAgainBlind   = 2 * time.Second
 )
 
-// withoutProxy ends or parks a job for which no proxy is usable. It never goes direct, and no attempt is counted.
+// withoutProxy ends or parks a job for which the pool has no proxy.
 func (r *run) withoutProxy(err error) Outcome {
 	var none *rotation.NoProxyError
-	if !errors.As(err, &none) {
+	switch {
+	case !errors.As(err, &none):
 		return r.failed(jobs.ErrInvalidJob, err.Error())
-	}
-	now := time.Now()
-	if none.Reason == rotation.Unmatched || r.job.WhenNoProxy == jobs.NoProxyFail {
+	case none.Reason == rotation.Unmatched:
 		return r.failed(jobs.ErrNoProxy, none.Error())
+	}
+	return r.waitForProxy(none.Error(), none.RetryAt)
+}
+
+// waitForProxy parks a job until a proxy may be usable, at a time that is zero if it is not known; or ends it if it does not
+// wait. It never goes direct, and no attempt is counted.
+func (r *run) waitForProxy(why string, retryAt time.Time) Outcome {
+	now := time.Now()
+	if r.job.WhenNoProxy == jobs.NoProxyFail {
+		return r.failed(jobs.ErrNoProxy, why)
 	}
 	if r.progress.WaitingSince.IsZero() {
 		r.progress.WaitingSince = now
 	}
 	if now.Sub(r.progress.WaitingSince) >= r.f.cfg.MaxWait {
-		return r.failed(jobs.ErrNoProxy, none.Error()+", for "+r.f.cfg.MaxWait.String())
+		return r.failed(jobs.ErrNoProxy, why+", for "+r.f.cfg.MaxWait.String())
 	}
 	wait := askAgainBlind
-	if !none.RetryAt.IsZero() {
-		wait = min(max(none.RetryAt.Sub(now), askAgainSoonest), askAgainLatest)
+	if !retryAt.IsZero() {
+		wait = min(max(retryAt.Sub(now), askAgainSoonest), askAgainLatest)
 	}
 	at := now.Add(min(wait, max(askAgainSoonest, r.f.cfg.MaxWait-now.Sub(r.progress.WaitingSince))))
 	cause := r.tooLate(at)

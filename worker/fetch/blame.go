@@ -20,7 +20,7 @@ type blame struct {
 	failover bool   // another proxy may be tried at once
 	trip     time.Duration
 	unsent   bool // the proxy kept the request to itself
-	local    bool // this host failed, and the attempt counts for nobody
+	local    bool // this host failed before anything was sent, and the attempt is not counted
 }
 
 // restTrip is how long a proxy rests that will not mend by itself, such as one that refuses our credentials.

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -37,7 +36,7 @@ func judgeDirect(f facts) blame {
 
 // judgeLocal is for what this host failed in, and neither the proxy nor the target.
 func judgeLocal(f facts) blame {
-	b := blame{kind: rotation.Neutral, reason: "local", failover: true, local: true}
+	b := blame{kind: rotation.Neutral, reason: "local", failover: true, local: !f.direct && !f.sent}
 	var dns *net.DNSError
 	switch {
 	case f.outOfTime():
@@ -45,7 +44,7 @@ func judgeLocal(f facts) blame {
 	case errors.As(f.err, &dns):
 		b.text = "the resolver of this worker does not work"
 	default:
-		b.text = "this worker cannot open a connection: " + brief(f.err)
+		b.text = "this worker cannot open a connection: " + shortage(f.err).Error()
 	}
 	return b
 }
@@ -60,14 +59,19 @@ func (f facts) isLocal() bool {
 	case errors.As(f.err, &dns):
 		return !dns.IsNotFound
 	}
-	return slices.ContainsFunc(shortages(), func(e syscall.Errno) bool { return errors.Is(f.err, e) })
+	return shortage(f.err) != 0
 }
 
-// shortages are the errors of a host that has something used up. EAGAIN is what Linux says when all ports are in use.
-func shortages() []syscall.Errno {
-	return []syscall.Errno{
+// shortage is what a host has used up; zero for any other error. EAGAIN is what Linux says when all ports are in use.
+func shortage(err error) syscall.Errno {
+	for _, errno := range []syscall.Errno{
 		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ENOSPC, syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EAGAIN,
+	} {
+		if errors.Is(err, errno) {
+			return errno
+		}
 	}
+	return 0
 }
 
 // outOfTime reports whether the failure is that time ran out: the attempt's, the job's, or the library's for a CONNECT.

@@ -15,6 +15,8 @@ import (
 	"runtime/debug"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
 )
@@ -133,12 +135,16 @@ type Fetcher struct {
 	sites    *sites
 	forgers  forgers
 	decoders decoders
+	warned   rate.Sometimes // of what fails on this host
 }
 
 // New makes a fetcher.
 func New(cfg Config) *Fetcher {
 	cfg = cfg.filled()
-	return &Fetcher{cfg: cfg, conns: newConns(cfg), budget: newBudget(cfg.RetryBudget, cfg.RetryFloor), sites: newSites(cfg.HostRate, cfg.HostConcurrency)}
+	return &Fetcher{
+		cfg: cfg, conns: newConns(cfg), budget: newBudget(cfg.RetryBudget, cfg.RetryFloor), sites: newSites(cfg.HostRate, cfg.HostConcurrency),
+		warned: rate.Sometimes{Interval: time.Minute},
+	}
 }
 
 // Close closes the connections that wait for a next attempt.
@@ -178,6 +184,7 @@ type run struct {
 	last    *attempt        // the newest one that ended
 	url     string          // where it got to
 	next    *rotation.Lease // taken ahead for the next attempt
+	local   []string        // the proxies that this host could not open a connection to
 	badCert []string        // the proxies through which the target's certificate was refused
 }
 

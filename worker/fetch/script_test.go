@@ -83,7 +83,8 @@ type script struct {
 	mu       sync.Mutex
 	attempts []jobs.Attempt
 	events   []jobs.RetryEvent
-	posts    atomic.Int64 // requests
+	onRetry  func(jobs.RetryEvent) // nil does nothing
+	posts    atomic.Int64          // requests
 	wg       sync.WaitGroup
 }
 
@@ -153,8 +154,11 @@ func (s *script) fetcher(n int, strategy rotation.Strategy, policy jobs.Policy) 
 		Pool: pool, Policy: func() jobs.Policy { return policy }, Dial: s.dial, RetryBudget: -1, Worker: "w",
 		OnRetry: func(e jobs.RetryEvent) {
 			s.mu.Lock()
-			defer s.mu.Unlock()
 			s.events = append(s.events, e)
+			s.mu.Unlock()
+			if s.onRetry != nil {
+				s.onRetry(e)
+			}
 		},
 		OnAttempt: func(_ string, a jobs.Attempt, _ int64, _ string) {
 			s.mu.Lock()

@@ -1,0 +1,147 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// attempts runs attempts until the job ends or its next delay is too long to wait here. An announced delay holds, even if
+// ctx has ended since.
+func (r *run) attempts(ctx context.Context) Outcome {
+	ctx, cancel := r.bound(ctx)
+	defer cancel()
+	defer func() {
+		if r.next != nil { // a lease that was taken ahead, and the job stopped before its attempt
+			r.next.Release()
+		}
+	}()
+	delays := newBackoff(r.policy, len(r.progress.Attempts))
+	var announced time.Time
+	for ctx.Err() == nil {
+		outcome, again := r.attempt(ctx)
+		if !again {
+			return outcome
+		}
+		delay, stop := delays.Next()
+		if stop {
+			return r.exhausted()
+		}
+		retry := r.plan(delay)
+		if cause := r.tooLate(retry.at); cause != nil {
+			r.f.budget.giveBack(retry.cost)
+			return r.cut(cause)
+		}
+		r.announce(retry)
+		announced = retry.at
+		if retry.kind == jobs.RetryScheduled && ctx.Err() == nil {
+			return Outcome{Kind: Later, At: retry.at, Progress: r.progress}
+		}
+		pause(ctx, time.Until(retry.at))
+	}
+	outcome := r.stopped(ctx)
+	if outcome.Kind == Stopped {
+		outcome.At = announced // whoever runs the job next keeps it
+	}
+	return outcome
+}
+
+// plannedRetry is when and how the next attempt comes.
+type plannedRetry struct {
+	kind  string // inline or scheduled
+	delay time.Duration
+	at    time.Time
+	cost  float64 // taken from the retry budget
+}
+
+// plan lets the next attempt come at once if another proxy may be tried; else after the policy's delay, what the target asked
+// for, or what the retry budget demands, whichever is longest.
+func (r *run) plan(delay time.Duration) plannedRetry {
+	last := r.last
+	retry := plannedRetry{kind: jobs.RetryInline, cost: last.blame.cost()}
+	held := r.f.budget.retry(retry.cost)
+	if held == 0 && last.blame.failover && r.ahead() {
+		delay = 0
+	} else {
+		delay = max(delay, last.retryAfter, held)
+	}
+	if delay > r.f.cfg.InlineWait {
+		retry.kind = jobs.RetryScheduled
+	}
+	retry.delay, retry.at = delay, time.Now().Add(delay)
+	return retry
+}
+
+// ahead takes a proxy for the next attempt if one can be used now that has not failed this job: only then it needs no wait.
+func (r *run) ahead() bool {
+	if r.job.Proxy.Direct {
+		return false
+	}
+	lease, err := r.pick()
+	if err != nil {
+		return false
+	}
+	if slices.Contains(r.failedProxies(), lease.ID()) {
+		lease.Release()
+		return false
+	}
+	r.next = lease
+	return true
+}
+
+// tooLate is why no attempt may start at that time; nil when one may.
+func (r *run) tooLate(at time.Time) error {
+	switch {
+	case !r.job.Deadline.IsZero() && !at.Before(r.job.Deadline):
+		return errExpired
+	case r.policy.Timeout > 0 && !r.progress.Started.IsZero() && !at.Before(r.progress.Started.Add(r.policy.Timeout.Std())):
+		return errTimedOut
+	}
+	return nil
+}
+
+func (r *run) announce(retry plannedRetry) {
+	a := r.last
+	r.f.cfg.OnRetry(jobs.RetryEvent{
+		JobID: r.job.ID, Queue: r.job.Queue, Attempt: a.Attempt.Attempt, MaxAttempts: r.policy.MaxAttempts, Proxy: a.Proxy,
+		Status: a.Status, Fault: a.Fault, Error: a.Error, Delay: jobs.Duration(retry.delay), NextAttemptAt: retry.at.UTC(), Kind: retry.kind,
+		Worker: r.f.cfg.Worker, At: time.Now().UTC(),
+	})
+}
+
+// bound limits ctx by the job's deadline and by the time for all attempts together, each with its cause.
+func (r *run) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, cause := r.job.Deadline, errExpired
+	if r.policy.Timeout > 0 {
+		started := r.progress.Started
+		if started.IsZero() {
+			started = time.Now() // the first attempt begins now, or the job goes back to wait for a proxy
+		}
+		if at := started.Add(r.policy.Timeout.Std()); deadline.IsZero() || at.Before(deadline) {
+			deadline, cause = at, errTimedOut
+		}
+	}
+	if deadline.IsZero() {
+		return ctx, func() {}
+	}
+	return context.WithDeadlineCause(ctx, deadline, cause)
+}
+
+// cut ends a job for whose next attempt no time is left.
+func (r *run) cut(cause error) Outcome {
+	if errors.Is(cause, errExpired) {
+		return r.failed(jobs.ErrExpired, "the next attempt could not start before the deadline "+r.job.Deadline.UTC().Format(time.RFC3339))
+	}
+	return r.failed(jobs.ErrTimedOut, "the next attempt could not start within retry.timeout "+r.policy.Timeout.String())
+}
+
+func (r *run) exhausted() Outcome {
+	detail := ""
+	if r.last != nil {
+		detail = r.last.Error
+	}
+	return r.failed(jobs.ErrAttemptsExhausted, detail)
+}
