@@ -107,6 +107,7 @@ func trials(dir string) map[string][]trial {
 			{args: "submit --queue fake --output " + filepath.Join(dir, "out"+inKey) + " --file " + file}, {args: "submit --file " + dir},
 		},
 		"worker":                {{args: "worker", env: unknown}},
+		"playground":            {{args: "playground", env: unknown}},
 		"help":                  one("help MARK"),
 		"completion bash":       quiet,
 		"completion zsh":        quiet,
