@@ -47,6 +47,12 @@ func newModel(t *testing.T, seed uint64) *model {
 	return &model{T: t, ahead: time.Hour, page: 7, luck: rand.New(rand.NewPCG(seed, 0)), jobs: map[uint64]*job{}}
 }
 
+func (m *model) locked(act func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	act()
+}
+
 // now is the server's time.
 func (m *model) now() time.Time { return time.Now().Add(m.ahead) }
 
@@ -141,12 +147,17 @@ func (m *model) WaitingPage(_ context.Context, after uint64, limit int, use func
 func (m *model) NextWaiting(_ context.Context, after uint64) (bus.WaitingJob, bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	following := m.following(after)
-	if len(following) == 0 || m.answer() != nil {
+	var next *job
+	for seq, j := range m.jobs {
+		if seq > after && seq != m.hidden && (next == nil || seq < next.Seq) {
+			next = j
+		}
+	}
+	if next == nil || m.answer() != nil {
 		return bus.WaitingJob{}, false, m.answer()
 	}
 	m.reads++
-	return m.jobs[following[0]].WaitingJob, true, nil
+	return next.WaitingJob, true, nil
 }
 
 // following are the sequences after one, in order.
@@ -162,8 +173,10 @@ func (m *model) following(after uint64) []uint64 {
 }
 
 func (m *model) StillWaiting(_ context.Context, seqs []uint64, use func(bus.WaitingJob)) error {
-	if m.asked != nil {
-		m.asked()
+	var asked func()
+	m.locked(func() { asked, m.asked = m.asked, nil })
+	if asked != nil {
+		asked()
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -196,6 +209,8 @@ func (m *model) Release(_ context.Context, w bus.WaitingJob) (bool, error) {
 // check expects each of the forgotten jobs to be released within two minutes after its time, or after it was forgotten.
 func (m *model) check(forgotten []*job, at time.Time) {
 	m.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for _, j := range forgotten {
 		from := j.Until
 		if at.After(from) {
@@ -233,9 +248,7 @@ func shake(m *model) {
 			case 0, 1:
 				forgotten = append(forgotten, memory{m.forget(), m.now()})
 			case 2:
-				m.mu.Lock()
-				m.epoch++
-				m.mu.Unlock()
+				m.locked(func() { m.epoch++ })
 			case 3:
 				m.mu.Lock()
 				if m.now().Sub(m.away) > 2*time.Minute {
@@ -320,11 +333,12 @@ func TestSequenceOfAnotherJobIsNotReleased(t *testing.T) {
 		m.run(func() {
 			m.park(time.Minute)
 			m.forget()
-			m.asked = func() {
-				m.asked = nil
-				m.recreate()
-				m.park(8 * time.Minute)
-			}
+			m.locked(func() {
+				m.asked = func() {
+					m.recreate()
+					m.park(8 * time.Minute)
+				}
+			})
 		})
 		if len(m.released) != 0 {
 			t.Errorf("%d jobs were released, want the server to do it", len(m.released))
@@ -341,14 +355,16 @@ func TestJobThatAReplicaDidNotHaveIsFoundWithinAnHour(t *testing.T) {
 		m.run(func() {
 			m.park(time.Minute)
 			hidden := m.park(2 * time.Minute)
-			m.hidden = hidden.Seq
+			m.locked(func() { m.hidden = hidden.Seq })
 			m.forget()
 			time.Sleep(5 * time.Minute)
-			m.hidden = 0
+			m.locked(func() { m.hidden = 0 })
 			time.Sleep(time.Hour)
-			if hidden.released.IsZero() {
-				t.Error("the job still waits")
-			}
+			m.locked(func() {
+				if hidden.released.IsZero() {
+					t.Error("the job still waits")
+				}
+			})
 		})
 	})
 }
@@ -361,16 +377,19 @@ func TestCancelledJobsAreForgottenLongBeforeTheirTime(t *testing.T) {
 			for range n {
 				m.park(10_000 * time.Hour)
 			}
-			m.page = n
+			m.locked(func() { m.page = n })
 			time.Sleep(5 * time.Minute)
 			for seq := range uint64(n) {
 				m.remove(seq)
 			}
-			before := m.reads
+			var before int
+			m.locked(func() { before = m.reads })
 			time.Sleep(5 * time.Minute)
-			if m.reads != before+1 {
-				t.Errorf("%d jobs were read again, want the one that is left: what is known takes memory", m.reads-before)
-			}
+			m.locked(func() {
+				if m.reads != before+1 {
+					t.Errorf("%d jobs were read again, want the one that is left: what is known takes memory", m.reads-before)
+				}
+			})
 		})
 	})
 }
