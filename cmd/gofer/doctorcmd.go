@@ -95,6 +95,7 @@ func (a *app) examine(ctx context.Context, c config) ([]finding, error) {
 		list = append(list, finding{"queues", false, err.Error()})
 	}
 	list = append(list, s.queues(queues)...)
+	list = append(list, s.overdue(ctx, queues))
 	return append(list, s.workers(ctx, queues)), nil
 }
 

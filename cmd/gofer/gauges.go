@@ -59,7 +59,7 @@ func (r *rig) isReady() bool {
 
 func (r *rig) loop() metrics.Loop {
 	s := r.stats()
-	return metrics.Loop{Parked: s.Parked, HandedBack: s.HandedBack, Lost: s.Lost, Duplicates: s.Duplicates}
+	return metrics.Loop{Parked: s.Parked, HandedBack: s.HandedBack, Lost: s.Lost, Duplicates: s.Duplicates, Overdue: r.overdue.Load()}
 }
 
 func (r *rig) proxyStates() map[string]int {

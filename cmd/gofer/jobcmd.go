@@ -154,6 +154,9 @@ func (m moment) wait() string {
 	case jobs.RetryScheduled:
 		text += ", in the stream"
 	}
+	if !m.Overdue.IsZero() {
+		text += fmt.Sprintf(", overdue since %s: the server has not released it, a worker does within two minutes", m.Overdue.UTC().Format("15:04:05.000Z"))
+	}
 	return text
 }
 

@@ -43,9 +43,11 @@ type moment struct {
 	Duration    jobs.Duration `json:"duration,omitempty"`
 
 	// Until is when a wait ends; Kind is jobs.RetryInline or jobs.RetryScheduled.
-	Until  time.Time `json:"until,omitzero"`
-	Kind   string    `json:"kind,omitempty"`
-	Worker string    `json:"worker,omitempty"`
+	Until time.Time `json:"until,omitzero"`
+	Kind  string    `json:"kind,omitempty"`
+	// Overdue is when a wait ended although the job still waits: the server has not released it.
+	Overdue time.Time `json:"overdue_since,omitzero"`
+	Worker  string    `json:"worker,omitempty"`
 	// Source tells where else than from the streams this is known.
 	Source string `json:"source,omitempty"`
 }
@@ -149,6 +151,13 @@ func (t *story) addStored(what string, msg *jetstream.RawStreamMsg) {
 	if what == momentWait {
 		m.Until, _ = time.Parse(time.RFC3339Nano, strings.TrimPrefix(msg.Header.Get(jetstream.ScheduleHeader), "@at "))
 		m.Kind = jobs.RetryScheduled
+		end := m.Until
+		if end.IsZero() {
+			end = m.At // nobody but a stranger stores a job without its time
+		}
+		if time.Since(end) > bus.OverdueAfter {
+			m.Overdue = end
+		}
 	}
 	t.add(m)
 	if what == momentQueued {
@@ -217,7 +226,11 @@ func (t *story) addAttempts() {
 // addWait adds an announced wait, in place of the stored job that waits just so.
 func (t *story) addWait(m moment) {
 	t.Moments = slices.DeleteFunc(t.Moments, func(o moment) bool {
-		return o.What == momentWait && o.Worker == "" && o.Kind == m.Kind && o.Until.Sub(m.Until).Abs() < time.Second
+		same := o.What == momentWait && o.Worker == "" && o.Kind == m.Kind && o.Until.Sub(m.Until).Abs() < time.Second
+		if same {
+			m.Overdue = o.Overdue
+		}
+		return same
 	})
 	t.add(m)
 }

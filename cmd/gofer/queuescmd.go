@@ -15,12 +15,16 @@ func (a *app) queuesCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "queues", Short: "List the queues and how they stand",
 		Long: `Lists the queues and how many jobs of each are queued, due (they waited, and their time has come), running, or waiting
-for their time, a retry or a proxy.`,
+for their time, a retry or a proxy. Overdue jobs wait although their time has passed, because the server has not released them; a worker
+does so within two minutes.`,
 		Args: args(cobra.NoArgs),
 		RunE: a.verb("queues", func(ctx context.Context, s *session, _ []string) error {
 			list, err := s.client.Queues(ctx)
 			if err != nil {
 				return err
+			}
+			if err := s.client.CountOverdue(ctx, list); err != nil {
+				a.note("overdue jobs are not counted: %v", err)
 			}
 			if a.json {
 				return a.printJSON(list)
@@ -34,9 +38,9 @@ for their time, a retry or a proxy.`,
 				case !q.PausedUntil.IsZero():
 					state = "paused"
 				}
-				rows = append(rows, table.Row{q.Queue, q.Queued, q.Due, q.Running, q.Waiting, state})
+				rows = append(rows, table.Row{q.Queue, q.Queued, q.Due, q.Running, q.Waiting, q.Overdue, state})
 			}
-			return a.out.table(table.Row{"queue", "queued", "due", "running", "waiting", "state"}, rows)
+			return a.out.table(table.Row{"queue", "queued", "due", "running", "waiting", "overdue", "state"}, rows)
 		}),
 	}
 }

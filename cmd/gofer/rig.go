@@ -41,6 +41,7 @@ type rig struct {
 	rollups *share.Rollups
 	outbox  chan func(context.Context) error
 	started time.Time
+	overdue atomic.Int64            // waiting jobs that this worker released because the server had not
 	rtt     atomic.Int64            // of the way to the server and back, in nanoseconds
 	drain   context.CancelCauseFunc // does what SIGTERM does
 
@@ -195,6 +196,7 @@ func (r *rig) work(ctx context.Context, l *line) error {
 	parts.Go(func() { r.post(beside) })
 	parts.Go(func() { r.measure(beside, l.nc) })
 	parts.Go(func() { r.rollups.Run(beside, l.client) })
+	parts.Go(func() { r.findOverdue(beside, l.client) })
 	silence := r.answer(l)
 	r.log.Info("worker started", "worker", r.config.WorkerName, "queues", len(r.config.Queues), "concurrency", r.config.Concurrency)
 	err := l.worker.Run(ctx)

@@ -23,6 +23,8 @@ type QueueState struct {
 	Running int `json:"running"`
 	// Waiting jobs wait for their time.
 	Waiting uint64 `json:"waiting"`
+	// Overdue jobs are those of the waiting ones that the server has not released at their time; CountOverdue sets it.
+	Overdue uint64 `json:"overdue"`
 	// Pulls are the requests of workers for jobs that are open right now.
 	Pulls int `json:"pulls"`
 	// PausedUntil is when the queue goes on; zero means it is not paused.

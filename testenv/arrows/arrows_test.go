@@ -33,7 +33,7 @@ func floors() map[string][]string {
 		// Everything but testenv.
 		"cmd/gofer": {
 			"jobs", "jobs/text", "breaker", "rotation", "rotation/proxylist", "jobs/bus", "worker", "worker/rollup", "worker/fetch", "worker/share", "worker/admin",
-			"worker/metrics", "cmd/gofer/playground",
+			"worker/metrics", "worker/overdue", "cmd/gofer/playground",
 			"worker/control",
 		},
 		"testenv":             {"jobs", "jobs/bus", "cmd/gofer/playground"},

@@ -23,6 +23,7 @@ func workFamilies() []Family {
 		{"gofer_job_queue_wait_seconds", "histogram", "Time that a job waited for a worker since it was stored or, if it had to wait, since its time came; without repeated deliveries."},
 		{"gofer_job_redeliveries_total", "counter", "Jobs received that somebody had taken before and not ended, by queue."},
 		{"gofer_jobs_parked_total", "counter", "Jobs that went back to wait for their time or for a proxy."},
+		{"gofer_jobs_overdue_total", "counter", "Waiting jobs that the server had not released at their time and that this worker released."},
 		{"gofer_jobs_handed_back_total", "counter", "Jobs that went back untouched because the worker stops."},
 		{"gofer_leases_lost_total", "counter", "Jobs given up because their lease could not be kept."},
 		{"gofer_duplicate_results_total", "counter", "Results that were not stored because the job had one."},

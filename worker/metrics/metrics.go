@@ -53,8 +53,9 @@ type Gauges struct {
 	Process bool
 }
 
-// Loop are the counters of the worker's loop since its start.
-type Loop struct{ Parked, HandedBack, Lost, Duplicates int64 }
+// Loop are the counters of the worker's loop since its start. Overdue are the waiting jobs that it released because the server
+// had not.
+type Loop struct{ Parked, HandedBack, Lost, Duplicates, Overdue int64 }
 
 // Backlog is what a queue's consumers hold: jobs that nobody has taken, and jobs that workers hold. No worker gets jobs of
 // a paused queue.

@@ -76,6 +76,7 @@ func (m *Registry) writeLoop(p *page) {
 	}
 	l := m.gauges.Loop()
 	p.one("gofer_jobs_parked_total", float64(l.Parked))
+	p.one("gofer_jobs_overdue_total", float64(l.Overdue))
 	p.one("gofer_jobs_handed_back_total", float64(l.HandedBack))
 	p.one("gofer_leases_lost_total", float64(l.Lost))
 	p.one("gofer_duplicate_results_total", float64(l.Duplicates))

@@ -55,13 +55,13 @@ type leadership struct {
 }
 
 // NewLeader makes a Leader.
-func NewLeader(cfg LeaderConfig) (*Leader, error) {
+func NewLeader(cfg LeaderConfig) *Leader {
 	if cfg.Renew == 0 {
 		cfg.Renew = defaultRenew
 	}
 	own := rand.Text()
-	value, err := json.Marshal(leadership{Worker: cfg.Worker, Instance: own})
-	return &Leader{cfg: cfg, value: value, own: own}, err
+	value, _ := json.Marshal(leadership{Worker: cfg.Worker, Instance: own}) // two texts never fail
+	return &Leader{cfg: cfg, value: value, own: own}
 }
 
 // Run calls lead whenever this worker is the leader, until ctx ends. The context of lead ends when the leadership does, and

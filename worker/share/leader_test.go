@@ -140,10 +140,7 @@ func elect(t *testing.T, luck *rand.Rand) {
 	stops := make([]context.CancelFunc, 3)
 	start := func(i int) {
 		ways[i] = &policyKey{sharedKey: key, luck: rand.New(rand.NewPCG(luck.Uint64(), 0))}
-		l, err := share.NewLeader(share.LeaderConfig{Task: "test", Worker: fmt.Sprint("w", i), Log: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
+		l := share.NewLeader(share.LeaderConfig{Task: "test", Worker: fmt.Sprint("w", i), Log: slog.New(slog.DiscardHandler)})
 		ctx, stop := context.WithCancel(t.Context())
 		stops[i] = stop
 		all.Go(func() { l.Run(ctx, bucketOf{key: ways[i]}, names, lead) })
@@ -204,10 +201,7 @@ func TestLeadershipPassesOnOverNATS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l, err := share.NewLeader(share.LeaderConfig{Task: "test", Worker: fmt.Sprint("w", i), Renew: 40 * time.Millisecond, Log: slog.New(slog.NewTextHandler(&m.log, nil))})
-		if err != nil {
-			t.Fatal(err)
-		}
+		l := share.NewLeader(share.LeaderConfig{Task: "test", Worker: fmt.Sprint("w", i), Renew: 40 * time.Millisecond, Log: slog.New(slog.NewTextHandler(&m.log, nil))})
 		ctx, stop := context.WithCancel(t.Context())
 		m.stop = stop
 		all.Go(func() {
@@ -258,10 +252,7 @@ func TestLeadershipOfAnotherWorkerIsNotGivenUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := share.NewLeader(share.LeaderConfig{Task: "test", Worker: "w", Renew: 40 * time.Millisecond, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := share.NewLeader(share.LeaderConfig{Task: "test", Worker: "w", Renew: 40 * time.Millisecond, Log: slog.New(slog.DiscardHandler)})
 	kv := f.policies()
 	ctx, stop := context.WithCancel(t.Context())
 	l.Run(ctx, js, f.names, func(leading context.Context) {
