@@ -46,6 +46,7 @@ func (r *rig) status() control.Status {
 	}
 	if l := r.line.Load(); l != nil {
 		s.Draining = l.worker.Draining()
+		s.Unsettled, s.UnsettledJobs = unsettledOf(l.worker)
 	}
 	for _, check := range r.ready() {
 		if !check.OK {

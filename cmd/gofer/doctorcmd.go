@@ -96,23 +96,27 @@ func (a *app) examine(ctx context.Context, c config) ([]finding, error) {
 	}
 	list = append(list, s.queues(queues)...)
 	list = append(list, s.overdue(ctx, queues))
-	return append(list, s.workers(ctx, queues)), nil
+	return append(list, s.workers(ctx, queues)...), nil
 }
 
-// workers looks for jobs that nobody works on, and for names that several workers bear: results, events and gofer drain
-// cannot tell those apart.
-func (s *session) workers(ctx context.Context, queues []bus.QueueState) finding {
+// workers looks for jobs that nobody works on or that a worker cannot settle, and for names that several workers bear:
+// results, events and gofer drain cannot tell those apart.
+func (s *session) workers(ctx context.Context, queues []bus.QueueState) []finding {
 	list, err := askFleet[control.Status](ctx, s, control.Workers, nil, 0)
 	if errors.Is(err, control.ErrNoWorkers) {
 		// A refusal is told of on the side, and the question runs into its time limit.
 		if last := s.nc.LastError(); errors.Is(last, nats.ErrPermissionViolation) && strings.Contains(last.Error(), control.Subject(s.names, control.Workers)) {
-			return finding{"workers", false, "this NATS user is not allowed to ask them"}
+			return []finding{{"workers", false, "this NATS user is not allowed to ask them"}}
 		}
-		return nobody(s.names, queues)
+		return []finding{nobody(s.names, queues)}
 	}
 	if err != nil {
-		return finding{"workers", false, err.Error()}
+		return []finding{{"workers", false, err.Error()}}
 	}
+	return append([]finding{names(list)}, unsettledFindings(list)...)
+}
+
+func names(list []control.Status) finding {
 	named := map[string]int{}
 	for _, w := range list {
 		named[w.Worker]++

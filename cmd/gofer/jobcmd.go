@@ -83,6 +83,9 @@ func (a *app) printStory(t *story) error {
 	for _, m := range t.Moments {
 		lines = append(lines, m.At.UTC().Format("2006-01-02T15:04:05.000Z")+"  "+t.sentence(m))
 	}
+	for _, h := range t.Unsettled {
+		lines = append(lines, h.String())
+	}
 	if t.DeadLetter != 0 {
 		lines = append(lines, fmt.Sprintf("dead letter %d: see gofer dead show %d", t.DeadLetter, t.DeadLetter))
 	}

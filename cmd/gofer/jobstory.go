@@ -60,6 +60,8 @@ type story struct {
 	Result  *resultFacts `json:"result,omitempty"`
 	// DeadLetter is the sequence of its dead letter.
 	DeadLetter uint64 `json:"dead_letter,omitempty"`
+	// Unsettled are the workers that hold the job and cannot settle it.
+	Unsettled []holder `json:"unsettled,omitempty"`
 
 	attempts []jobs.Attempt // those that are known in full
 	retries  []jobs.RetryEvent
@@ -84,6 +86,7 @@ func tell(ctx context.Context, s *session, key bus.Key, note func(format string,
 			note("the job's %s cannot be read: %v", part.what, err)
 		}
 	}
+	t.readHolders(ctx, s)
 	t.addAttempts()
 	if len(t.Places) == 0 && len(t.Moments) == 0 && t.DeadLetter == 0 {
 		return nil, bus.ErrNotFound

@@ -111,7 +111,7 @@ func TestPublisherMayNotSteerTheFleet(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.close()
-	if found := s.workers(t.Context(), nil); found.OK || !strings.Contains(found.Detail, "not allowed") {
+	if found := s.workers(t.Context(), nil); len(found) != 1 || found[0].OK || !strings.Contains(found[0].Detail, "not allowed") {
 		t.Errorf("the doctor on the workers, as a publisher: %+v, want it said that they may not be asked", found)
 	}
 	w.as("admin")

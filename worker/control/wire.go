@@ -23,6 +23,24 @@ type Status struct {
 	// Proxies counts the pool by the state of the breaker: "closed", "open", "half_open".
 	Proxies map[string]int `json:"proxies"`
 	Queues  []Queue        `json:"queues"`
+	// Unsettled are jobs that the worker holds and cannot settle, at most MaxUnsettled; UnsettledJobs counts all of them.
+	Unsettled     []Unsettled `json:"unsettled,omitempty"`
+	UnsettledJobs int         `json:"unsettled_jobs,omitempty"`
+}
+
+// MaxUnsettled is how many unsettled jobs are in one answer.
+const MaxUnsettled = 100
+
+// Unsettled is a job whose run has ended and whose result, or what else has to be stored of it, cannot be stored.
+type Unsettled struct {
+	Queue string    `json:"queue"`
+	ID    string    `json:"id"`
+	Since time.Time `json:"since"`
+	// Step is what fails, such as "store result", and Reason why.
+	Step   string `json:"step"`
+	Reason string `json:"reason"`
+	// Permanent tells that somebody has to change the server, the account or a stream.
+	Permanent bool `json:"permanent"`
 }
 
 // Running is the number of jobs that the worker runs.

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker"
+	"github.com/gofer-mq/gofer/worker/control"
+)
+
+// unsettledOf is what a worker tells of the jobs that it cannot settle.
+func unsettledOf(w *worker.Worker) (list []control.Unsettled, count int) {
+	held := w.Unsettled()
+	for _, job := range held[:min(len(held), control.MaxUnsettled)] {
+		list = append(list, control.Unsettled{
+			Queue: job.Queue, ID: job.ID, Since: job.Since.UTC(), Step: job.Step, Reason: job.Reason, Permanent: job.Permanent,
+		})
+	}
+	return list, len(held)
+}
+
+// holder is a worker that holds a job and cannot settle it.
+type holder struct {
+	Worker    string    `json:"worker"`
+	Since     time.Time `json:"since"`
+	Step      string    `json:"step"`
+	Reason    string    `json:"reason"`
+	Permanent bool      `json:"permanent"`
+}
+
+// String says it in words.
+func (h holder) String() string {
+	text := fmt.Sprintf("worker %s holds it, and has failed to %s since %s: %s", h.Worker, h.Step, h.Since.UTC().Format(time.RFC3339), h.Reason)
+	if h.Permanent {
+		text += " (this lasts until somebody changes it)"
+	}
+	return text
+}
+
+// readHolders asks the workers whether one of them holds the job and cannot settle it. If no worker answers, nothing is
+// known about that.
+func (t *story) readHolders(ctx context.Context, s *session) {
+	if !slices.Contains(t.Places, bus.Queued) && !slices.Contains(t.Places, bus.Due) {
+		return
+	}
+	workers, err := askFleet[control.Status](ctx, s, control.Workers, nil, 0)
+	if err != nil {
+		return
+	}
+	for _, w := range workers {
+		for _, job := range w.Unsettled {
+			if job.Queue == t.Queue && job.ID == t.ID {
+				t.Unsettled = append(t.Unsettled, holder{w.Worker, job.Since, job.Step, job.Reason, job.Permanent})
+			}
+		}
+	}
+}
+
+// unsettledFindings names each worker that holds jobs and cannot settle them, with the job that it holds for longest.
+func unsettledFindings(workers []control.Status) (list []finding) {
+	for _, w := range workers {
+		if len(w.Unsettled) == 0 {
+			continue
+		}
+		oldest := w.Unsettled[0]
+		list = append(list, finding{"worker " + w.Worker, false, fmt.Sprintf(
+			"jobs held that cannot be settled: %d, since %s; job %s/%s: %s: %s",
+			w.UnsettledJobs, oldest.Since.UTC().Format(time.RFC3339), oldest.Queue, oldest.ID, oldest.Step, oldest.Reason,
+		)})
+	}
+	return list
+}
