@@ -6,14 +6,19 @@ import (
 	"log/slog"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/breaker"
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
 	"github.com/gofer-mq/gofer/rotation/proxylist"
+	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/share"
 )
 
@@ -301,5 +306,43 @@ func TestOnlyTheLastWordAboutAProxyIsWritten(t *testing.T) {
 	var got share.Finding
 	if err := json.Unmarshal(entry.Value(), &got); err != nil || got.Worker != "a" || got.Reason != "refused" || got.Duration.Std() > longest+slack || got.Duration.Std() < longest {
 		t.Errorf("got %s, want the worker, the reason and the time with the slack", entry.Value())
+	}
+}
+
+// TestOnlyATemporaryRefusalIsTriedAgain has a stand-in for the bucket refuse the first word about each proxy.
+func TestOnlyATemporaryRefusalIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	names, err := jobs.NewNames("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fleet{T: t, names: names, nats: testenv.StartNATS(t, func(o *server.Options) { o.JetStream, o.StoreDir = false, "" })}
+	stand := f.nats.Connect()
+	answer := func(subject string, answers ...string) (asked *atomic.Int32) {
+		asked = new(atomic.Int32)
+		if _, err := stand.Subscribe(subject, func(msg *nats.Msg) {
+			n := int(asked.Add(1)) - 1
+			_ = msg.Respond([]byte(answers[min(n, len(answers)-1)]))
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return asked
+	}
+	answer("$JS.API.STREAM.INFO.KV_gofer-breakers", `{"config":{"name":"KV_gofer-breakers","max_msgs_per_subject":1},"state":{}}`)
+	const ack = `{"stream":"KV_gofer-breakers","seq":1}`
+	full := answer("$KV.gofer-breakers.p0", `{"error":{"code":503,"err_code":10077,"description":"maximum bytes exceeded"}}`, ack)
+	sealed := answer("$KV.gofer-breakers.p1", `{"error":{"code":400,"err_code":10109,"description":"invalid operation on sealed stream"}}`, ack)
+	leaderless := answer("$KV.gofer-breakers.p2", `{"error":{"code":503,"err_code":10008,"description":"JetStream system temporarily unavailable"}}`, ack)
+	if err := stand.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	a := newMember(t, "a", 3)
+	for i := range 3 {
+		a.Changed(rotation.Event{ProxyID: fmt.Sprint("p", i), Event: breaker.Event{To: breaker.Open, NextTest: time.Now().Add(longest), Reason: "refused"}})
+	}
+	f.run(a)
+	eventually(t, "the word that met no leader to be stored", func() bool { return leaderless.Load() == 2 })
+	if full.Load() != 1 || sealed.Load() != 1 {
+		t.Errorf("the other words are tried %d and %d times, want once", full.Load(), sealed.Load())
 	}
 }

@@ -3,7 +3,6 @@ package share
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
 const (
@@ -80,8 +80,8 @@ func (o *outgoing) done(id string, w word) {
 	}
 }
 
-// write writes the words one by one until ctx ends. What the server refuses is dropped, what gets no answer is tried again:
-// it is told when NATS is back, unless its time is over by then.
+// write writes the words one by one until ctx ends. What the server refuses for good, or has no room for, is dropped. What
+// gets no answer, or a temporary refusal, is tried again: it is told when NATS is back, unless its time is over by then.
 func (b *Breakers) write(ctx context.Context, js jetstream.JetStream, bucket string) {
 	var kv jetstream.KeyValue
 	for failing := false; ctx.Err() == nil; {
@@ -99,7 +99,7 @@ func (b *Breakers) write(ctx context.Context, js jetstream.JetStream, bucket str
 		if js.Conn().IsConnected() {
 			kv, err = b.writeWord(ctx, js, bucket, kv, id, w)
 		}
-		_, refused := errors.AsType[*jetstream.APIError](err)
+		refused := err != nil && !bus.CuredByWaiting(err)
 		if err == nil || refused {
 			b.outgoing.done(id, w)
 		}
