@@ -14,6 +14,8 @@ import (
 
 func TestNothingIsLostAndNothingComesTwiceWhateverDies(t *testing.T) { playAll(t, false, 300) }
 
+func TestHostileSitesPublishersAndOwnersCostNoOtherJob(t *testing.T) { playAll(t, true, 500) }
+
 // playAll plays the scenarios of the program, each with fewer jobs and shorter faults, all at once.
 func playAll(t *testing.T, hostile bool, jobs int) {
 	t.Helper()

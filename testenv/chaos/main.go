@@ -62,7 +62,7 @@ func run(args []string, out, progress io.Writer) error {
 			return fmt.Errorf("%s: %w (logs in %s)", s.name, err, dir)
 		}
 		if s.hostile {
-			fmt.Fprintf(progress, "  %d jobs refused, %d were in a stream that was deleted, %d sound ones did not succeed\n", o.refused, o.given, o.unsound)
+			fmt.Fprintf(progress, "  %d jobs refused, %d were in a stream that was deleted\n", o.refused, o.given)
 		}
 		outcomes = append(outcomes, o)
 		broken = errors.Join(broken, o.broken())

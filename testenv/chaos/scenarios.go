@@ -47,7 +47,6 @@ type outcome struct {
 	given                                   int           // jobs that were in a stream which was deleted
 	letters                                 int           // dead letters that are missing
 	recovery                                time.Duration // the longest time from a job's ack to its stored result
-	unsound                                 int           // sound jobs that did not succeed
 	largest                                 int64         // bytes of the largest worker
 	faults                                  []string      // whatever else must not be
 }
@@ -116,8 +115,7 @@ func (w *world) verdict(ctx context.Context, s scenario, v *watcher) (o outcome,
 		o.faults = append(o.faults, fmt.Sprintf("lost: %.500q", lost))
 	}
 	for why, n := range l.unsound {
-		o.unsound += n
-		fmt.Fprintf(w.progress, "  %d sound jobs: %s\n", n, why)
+		o.faults = append(o.faults, fmt.Sprintf("%d sound jobs: %s", n, why))
 	}
 	return o, w.inspect(ctx, s, &o)
 }
