@@ -70,20 +70,6 @@ func (l *lease) renew(ctx context.Context, beat func(context.Context) error) boo
 	if err := beat(ctx); err != nil {
 		return false
 	}
-	l.raise(sent + l.wait)
+	l.until.Store(int64(sent + l.wait))
 	return true
-}
-
-// join adds what another delivery of the same message is worth: the server counts from the latest.
-func (l *lease) join(other *lease) {
-	l.raise(other.base.Sub(l.base) + time.Duration(other.until.Load()))
-}
-
-// raise makes the lease last until so long after its base, unless it lasts longer.
-func (l *lease) raise(until time.Duration) {
-	for old := l.until.Load(); int64(until) > old; old = l.until.Load() {
-		if l.until.CompareAndSwap(old, int64(until)) {
-			return
-		}
-	}
 }

@@ -78,21 +78,56 @@ func TestFrozenWorkerSeesThatItsLeaseIsOver(t *testing.T) {
 	})
 }
 
-func TestALaterDeliveryLengthensTheLeaseAndAnEarlierOneDoesNot(t *testing.T) {
+func TestTheFirstHeartbeatComesAThirdOfTheAckWaitAfterThePull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		early := newLease(time.Now(), ackWait)
-		time.Sleep(3 * time.Second)
-		l := newLease(time.Now(), ackWait)
-		time.Sleep(4 * time.Second)
-		later := newLease(time.Now(), ackWait)
-		for _, step := range []struct {
-			joined *lease
-			left   time.Duration
-		}{{early, 8 * time.Second}, {later, 12 * time.Second}, {early, 12 * time.Second}} {
-			l.join(step.joined)
-			if got := l.left(); got != step.left {
-				t.Errorf("left = %v, want %v", got, step.left)
+		_, cancel := context.WithCancelCause(t.Context())
+		pulled := time.Now()
+		time.Sleep(3 * time.Second) // between the pull and the run
+		var first time.Duration
+		stop := newLease(pulled, ackWait).keep(func(context.Context) error {
+			if first == 0 {
+				first = time.Since(pulled)
 			}
+			return nil
+		}, cancel)
+		time.Sleep(10 * time.Second)
+		stop()
+		if first != ackWait/3 {
+			t.Errorf("first heartbeat %v after the pull, want %v", first, ackWait/3)
+		}
+	})
+}
+
+func TestARenewedLeaseCountsFromBeforeItsHeartbeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, cancel := context.WithCancelCause(t.Context())
+		l := newLease(time.Now(), ackWait)
+		stop := l.keep(func(context.Context) error { time.Sleep(2 * time.Second); return nil }, cancel)
+		time.Sleep(ackWait/3 + 2*time.Second)
+		synctest.Wait()
+		if got, want := l.left(), ackWait-2*time.Second; got != want {
+			t.Errorf("left when the answer came after 2 s = %v, want %v", got, want)
+		}
+		stop()
+	})
+}
+
+// A heartbeat that arrives after the ack would be one of a message that is gone, or of another run.
+func TestNoHeartbeatIsUnderWayOnceTheLeaseIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, cancel := context.WithCancelCause(t.Context())
+		begun, ended := false, false
+		stop := newLease(time.Now(), ackWait).keep(func(ctx context.Context) error {
+			begun = true
+			<-ctx.Done()
+			time.Sleep(time.Second) // what it takes to notice
+			ended = true
+			return ctx.Err()
+		}, cancel)
+		time.Sleep(ackWait/3 + time.Second)
+		stop()
+		if !begun || !ended {
+			t.Errorf("heartbeat begun: %v, ended: %v; want it to have ended before the lease is given up", begun, ended)
 		}
 	})
 }

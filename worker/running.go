@@ -15,17 +15,14 @@ type running struct {
 	tasks map[name]*task // the first of a name; the others hang on it by next
 }
 
-// add takes t in hand, with what cancels it. It reports false when a run of the same job is in hand whose lease is valid;
-// that run goes on, and the server's patience with this delivery is its own.
+// add takes t in hand, with what cancels it. It reports false when a run of the same job is in hand whose lease is valid: that
+// run goes on, and its heartbeats hold for this delivery too, since the server counts by message.
 func (r *running) add(t *task, cancel context.CancelCauseFunc) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	key := name{t.queue, t.id}
 	for other := r.tasks[key]; other != nil; other = other.next {
 		if other.progress.JobSeq == t.progress.JobSeq && other.ours() {
-			if other.same(t) {
-				other.lease.join(t.lease)
-			}
 			return false
 		}
 	}

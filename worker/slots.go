@@ -83,19 +83,11 @@ func (s *slots) take(ctx context.Context, l *share) (c claim, ok bool) {
 	l.waiting = true
 	s.dispatch(time.Now())
 	s.mu.Unlock()
-	look := time.NewTicker(probeEvery)
-	defer look.Stop()
-	for {
-		select {
-		case c := <-l.grants:
-			return c, true
-		case now := <-look.C:
-			s.mu.Lock()
-			s.dispatch(now)
-			s.mu.Unlock()
-		case <-ctx.Done():
-			return claim{}, s.withdraw(l)
-		}
+	select {
+	case c := <-l.grants:
+		return c, true
+	case <-ctx.Done():
+		return claim{}, s.withdraw(l)
 	}
 }
 
@@ -106,7 +98,6 @@ func (s *slots) withdraw(l *share) bool {
 	l.waiting = false
 	select {
 	case c := <-l.grants:
-		s.looked(l)
 		s.giveBack(l, c.held())
 	default:
 	}
@@ -267,7 +258,7 @@ func (s *slots) turn(l *share, hungry bool) {
 	if l.hungry == hungry {
 		return
 	}
-	l.hungry, l.credit = hungry, 0
+	l.hungry = hungry
 	if hungry {
 		if l.queue.hungry++; l.queue.hungry == 1 {
 			s.weight += l.queue.weight

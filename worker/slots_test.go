@@ -18,8 +18,10 @@ type crowd struct {
 	lanes   []*share
 	backlog []int           // jobs left in each lane; -1 is a backlog without end
 	busy    []time.Duration // slot time used by each lane
+	pulls   []int           // made by each lane
 	job     func() time.Duration
-	rtt     time.Duration // of a pull; zero means 1 ms
+	jobOf   func(lane int) time.Duration // instead of job, if it is there
+	rtt     time.Duration                // of a pull; zero means 1 ms
 	mu      sync.Mutex
 }
 
@@ -42,7 +44,7 @@ func (c *crowd) run(ctx context.Context) {
 				for range got {
 					work.Go(func() {
 						defer c.slots.release(l)
-						took := c.job()
+						took := c.takes(i)
 						time.Sleep(took)
 						c.mu.Lock()
 						defer c.mu.Unlock()
@@ -57,12 +59,23 @@ func (c *crowd) run(ctx context.Context) {
 	work.Wait()
 }
 
+// takes is how long the lane's next job takes.
+func (c *crowd) takes(lane int) time.Duration {
+	if c.jobOf != nil {
+		return c.jobOf(lane)
+	}
+	return c.job()
+}
+
 // pull takes a round trip, or up to as long as the claim may wait when there is nothing.
 func (c *crowd) pull(i int, claim claim) (got int, more bool) {
 	time.Sleep(max(c.rtt, time.Millisecond))
 	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
 		c.mu.Lock()
 		got, more = c.take(i, claim.n)
+		if time.Since(begin) == 0 {
+			c.pulls[i]++
+		}
 		c.mu.Unlock()
 		if got > 0 || time.Since(begin) >= claim.wait {
 			return got, more
@@ -94,7 +107,7 @@ func newCrowd(total int, job func() time.Duration) *crowd {
 func (c *crowd) queue(weight int, backlogs ...int) {
 	c.lanes = append(c.lanes, c.slots.add(weight, len(backlogs))...)
 	c.backlog = append(c.backlog, backlogs...)
-	c.busy = make([]time.Duration, len(c.lanes))
+	c.busy, c.pulls = make([]time.Duration, len(c.lanes)), make([]int, len(c.lanes))
 }
 
 // part is the lanes' part of all slot time.
@@ -224,6 +237,68 @@ func TestSlotsAreNeverOversold(t *testing.T) {
 			}
 		})
 	})
+}
+
+func TestLongJobsDoNotTakeTheSlotsOfShortOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(16, nil)
+		c.jobOf = func(lane int) time.Duration { return []time.Duration{10 * time.Millisecond, 5 * time.Second}[lane] }
+		c.queue(1, -1)
+		c.queue(1, -1)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		c.run(ctx)
+		if got := c.part(0); math.Abs(got-0.5) > 0.1 {
+			t.Errorf("part of the short jobs = %.2f, want half of the slots' time", got)
+		}
+	})
+}
+
+func TestAnEmptyLaneIsLookedAtNowAndThenWhileOthersHaveWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(64, varied)
+		c.queue(1, -1)
+		c.queue(1, 0)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		c.run(ctx)
+		if most := int(10*time.Second/probeEvery) + 1; c.pulls[1] > most || c.pulls[1] < most/2 {
+			t.Errorf("pulls of the empty lane in 10 s = %d, want at most %d and no fewer than half of it", c.pulls[1], most)
+		}
+	})
+}
+
+func TestEveryEmptyLaneHasItsLook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(1, varied)
+		c.queue(1, -1)
+		for range 31 {
+			c.queue(1, 0)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		c.run(ctx)
+		for i, n := range c.pulls {
+			if n == 0 {
+				t.Errorf("lane %d was never looked at in 20 s", i)
+			}
+		}
+	})
+}
+
+func TestWhenAllLanesAreEmptyTheyWaitForWorkWithoutASlot(t *testing.T) {
+	s := newSlots(4)
+	lanes := s.add(1, 2)
+	for _, more := range []bool{true, false} {
+		for _, l := range lanes {
+			s.pulled(l, 0, more)
+		}
+	}
+	for _, l := range lanes {
+		if c, ok := s.take(t.Context(), l); !ok || c.wait != idleWait || c.held() != 0 {
+			t.Errorf("claim %+v, want one that waits without a slot", c)
+		}
+	}
 }
 
 // TestLooksLeaveTheSlotsToTheBusyQueue has a far server: a look costs as long as the way there and back.

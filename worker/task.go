@@ -111,11 +111,6 @@ func (w *Worker) took(t *task, again bool) {
 	w.cfg.Counted.Taken(t.queue, max(0, time.Since(t.meta.Timestamp)), again)
 }
 
-// same reports whether both are deliveries of one message.
-func (t *task) same(other *task) bool {
-	return t.lane == other.lane && t.meta.Sequence.Stream == other.meta.Sequence.Stream
-}
-
 // errStreamGone: the job stream was made anew, and the job was of the one before.
 var errStreamGone = errors.New("the stream that the job came from is gone")
 
