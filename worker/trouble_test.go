@@ -148,10 +148,11 @@ func TestAJobWhoseTimeHasComeByTheServersClockIsRun(t *testing.T) {
 
 func TestAJobThatIsCancelledWhileItIsParkedDoesNotWait(t *testing.T) {
 	w := newWorld(t, bus.Settings{})
-	w.start(func(_ context.Context, job jobs.Job, _ jobs.Progress) worker.Outcome {
+	w.start(func(ctx context.Context, job jobs.Job, _ jobs.Progress) worker.Outcome {
 		if err := w.client.Cancel(t.Context(), bus.Key{Queue: "default", ID: job.ID}, "test"); err != nil {
 			t.Error(err)
 		}
+		<-ctx.Done() // the worker has heard of it
 		return worker.Outcome{Kind: worker.Later, At: time.Now().Add(time.Hour)}
 	})
 	w.publish("j1", page)
