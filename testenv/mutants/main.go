@@ -52,6 +52,7 @@ func run(ctx context.Context, check bool, words []string) error {
 	if err != nil {
 		return err
 	}
+	mutants = chosen(mutants, words)
 	for _, m := range mutants {
 		_, broken := m.source(root)
 		err = errors.Join(err, broken)
@@ -62,7 +63,7 @@ func run(ctx context.Context, check bool, words []string) error {
 	if err != nil || check {
 		return err
 	}
-	return runAll(ctx, root, chosen(mutants, words))
+	return runAll(ctx, root, mutants)
 }
 
 func chosen(mutants []mutant, words []string) (out []mutant) {

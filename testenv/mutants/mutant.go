@@ -101,7 +101,7 @@ func (m mutant) test(ctx context.Context, root, dir string) (killer string, err 
 		return "", err
 	}
 	// A mutant may wait for ever. Rapid need not look long for the shortest history, nor keep it.
-	args := append([]string{"test", "-overlay", overlay, "-vet=off", "-count=1", "-failfast", "-timeout=60s"}, m.packages()...)
+	args := append([]string{"test", "-overlay", overlay, "-vet=off", "-count=1", "-failfast", "-timeout=" + m.patience()}, m.packages()...)
 	cmd := exec.CommandContext(ctx, "go", append(args, "-rapid.nofailfile", "-rapid.shrinktime=1s")...)
 	cmd.Dir = root
 	out, err := cmd.CombinedOutput()
@@ -118,6 +118,15 @@ func (m mutant) packages() []string {
 		return []string{dir, "./" + parent}
 	}
 	return []string{dir}
+}
+
+// patience is how long the tests may take: those that start servers take longer.
+func (m mutant) patience() string {
+	switch path.Dir(m.file) {
+	case "worker", "worker/share", "jobs/bus":
+		return "180s"
+	}
+	return "60s"
 }
 
 // firstFailure reads the go command's words about tests that failed.
