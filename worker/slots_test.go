@@ -279,8 +279,8 @@ func TestEveryEmptyLaneHasItsLook(t *testing.T) {
 		defer cancel()
 		c.run(ctx)
 		for i, n := range c.pulls {
-			if n == 0 {
-				t.Errorf("lane %d was never looked at in 20 s", i)
+			if n < 3 { // one before it was known that there is work
+				t.Errorf("lane %d was looked at %d times in 20 s, want each to have its turn", i, n)
 			}
 		}
 	})
