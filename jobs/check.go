@@ -3,15 +3,12 @@ package jobs
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
-
-	"github.com/gofer-mq/gofer/jobs/text"
 )
 
 // methods are those whose names are written in capitals (RFC 9110, 9.3; RFC 5789), however a job writes them: what is known
@@ -121,21 +118,6 @@ func (c *checks) proxy(p *ProxyChoice) {
 	c.ok(!p.RegionStrict || p.Region != "", "proxy.region_strict: given without a region")
 	others := len(p.Tags) > 0 || p.Region != "" || p.Session != "" || p.ID != ""
 	c.ok(!p.Direct || !others, "proxy.direct: cannot be combined with tags, region, session or id")
-}
-
-func (c *checks) ban(b *Ban) {
-	for _, code := range b.Statuses {
-		c.ok(validStatus(code), "ban.statuses: %d is not between 100 and 599", code)
-	}
-	if b.BodyRegexp == "" {
-		return
-	}
-	c.ok(len(b.BodyRegexp) <= 1024, "ban.body_regexp: longer than 1024 bytes")
-	pattern, err := regexp.Compile(b.BodyRegexp)
-	if err != nil {
-		c.fail("ban.body_regexp: %s", clip(text.Printable(err.Error()), 200))
-	}
-	b.pattern = pattern
 }
 
 // meta travels in the result's headers: what could not be stored there must not get in here. Readers of headers strip blanks.

@@ -55,7 +55,7 @@ func TestEveryFieldOfAJobIsRead(t *testing.T) {
 	if !reflect.DeepEqual(p, want) {
 		t.Errorf("policy = %+v, want %+v", p, want)
 	}
-	if string(job.Content()) != "hello" || job.Timeout.Seconds() != 1.5 || job.Redirects() != 0 || job.Ban.Pattern() == nil || job.Headers["X-Two"][1] != "b" {
+	if string(job.Content()) != "hello" || job.Timeout.Seconds() != 1.5 || job.Redirects() != 0 || job.Ban.BodyRegexp != "banned" || job.Headers["X-Two"][1] != "b" {
 		t.Errorf("job = %+v", job)
 	}
 }

@@ -49,7 +49,7 @@ func ProxyFields() []Field {
 func BanFields() []Field {
 	return []Field{
 		{"statuses", "list of integers", "none", "100–999", "an answer with one of these statuses is a ban"},
-		{"body_regexp", "Go regexp", "none", "512 bytes", "an answer whose decoded body matches is a ban"},
+		{"body_regexp", "Go regexp", "none", "512 bytes; about 2,000 instructions once compiled", "an answer whose decoded body matches in its first 1 MiB is a ban"},
 	}
 }
 

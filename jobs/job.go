@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -85,17 +84,6 @@ type ProxyChoice struct {
 	// Direct fetches without a proxy; invalid unless the worker allows it.
 	Direct bool `json:"direct,omitempty"`
 }
-
-// Ban is what an answer looks like that a host gives to a proxy it has banned. The zero value matches nothing.
-type Ban struct {
-	Statuses   []int  `json:"statuses,omitempty"`
-	BodyRegexp string `json:"body_regexp,omitempty"`
-
-	pattern *regexp.Regexp
-}
-
-// Pattern is the compiled BodyRegexp of a decoded job; nil when there is none.
-func (b *Ban) Pattern() *regexp.Regexp { return b.pattern }
 
 // Headers are request headers; in JSON a value is a string or a list of strings.
 type Headers map[string][]string
@@ -230,11 +218,6 @@ func (p *ProxyChoice) UnmarshalJSON(data []byte) error {
 		"tags": &p.Tags, "region": &p.Region, "region_strict": &p.RegionStrict,
 		"session": &p.Session, "id": &p.ID, "direct": &p.Direct,
 	}))
-}
-
-// UnmarshalJSON refuses unknown fields.
-func (b *Ban) UnmarshalJSON(data []byte) error {
-	return asError(decodeObject(data, map[string]any{"statuses": &b.Statuses, "body_regexp": &b.BodyRegexp}))
 }
 
 func (j *Job) decode(data []byte) []string {

@@ -37,7 +37,7 @@ func drawJob(t *rapid.T) jobs.Job {
 			Tags: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) string { return drawText(t, 1, 16, "tag") }), 1, 16).Draw(t, "tags"), Region: drawText(t, 1, 16, "region"),
 			RegionStrict: true, Session: drawText(t, 1, 32, "session"), ID: "p-1",
 		},
-		Ban:             jobs.Ban{Statuses: []int{rapid.IntRange(100, 599).Draw(t, "status")}, BodyRegexp: "(?i)captcha|\\x{fc}"},
+		Ban:             jobs.Ban{Statuses: []int{rapid.IntRange(100, 999).Draw(t, "status")}, BodyRegexp: "(?i)captcha|\\x{fc}"},
 		WhenNoProxy:     jobs.NoProxyFail,
 		FollowRedirects: new(rapid.IntRange(0, 50).Draw(t, "redirects")),
 		MaxBodyBytes:    rapid.Int64Range(1, 1<<40).Draw(t, "bytes"),

@@ -267,3 +267,16 @@ func TestEveryFieldOfAGzipHeaderIsSkipped(t *testing.T) {
 		}
 	}
 }
+
+func TestAnAnswerWithoutABodyIsNotJudgedByItsBody(t *testing.T) {
+	r := newRig(t, nil)
+	for status, heads := range map[int][2]bool{200: {true, false}, 204: {false, false}, 304: {false, false}, 404: {true, false}} {
+		r.use(r.replies(fmt.Sprintf("HTTP/1.1 %d Any\r\nContent-Length: 0\r\n\r\n", status)) + fmt.Sprintf(" id=p%d", status))
+		for i, method := range []string{"GET", "HEAD"} {
+			r.do(fmt.Sprintf(`{"url":"http://shop%d.test/","method":%q,"ban":{"body_regexp":"^$"},"retry":{"max_attempts":1}}`, i, method))
+			if ban := r.reasons[len(r.reasons)-1] == "ban"; ban != heads[i] {
+				t.Errorf("%s with %d: a ban %v, want %v", method, status, ban, heads[i])
+			}
+		}
+	}
+}

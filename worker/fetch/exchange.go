@@ -55,6 +55,7 @@ type exchange struct {
 	resp     *http.Response // the newest hop's
 	header   http.Header
 	body     []byte
+	matched  bool // the body matches the pattern of the job's ban
 	err      error
 	cause    error // why the context ended, if it did
 }
@@ -293,7 +294,17 @@ func (x *exchange) read(ctx context.Context) error {
 	if rest == maxDrained {
 		x.resp.Close = true
 	}
-	x.at(done)
 	x.body = buf.Bytes()
+	if x.hasBody() {
+		if x.matched, err = x.run.job.Ban.MatchBody(ctx, x.body); err != nil {
+			return err
+		}
+	}
+	x.at(done)
 	return nil
+}
+
+// hasBody reports whether the response has a body by rule, even an empty one (RFC 9110, 6.4.1).
+func (x *exchange) hasBody() bool {
+	return x.resp.Request.Method != http.MethodHead && x.resp.StatusCode != http.StatusNoContent && x.resp.StatusCode != http.StatusNotModified
 }

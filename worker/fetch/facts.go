@@ -60,7 +60,7 @@ func (r *run) facts(ctx context.Context, x *exchange, lease *rotation.Lease) fac
 		f.plain = strings.HasPrefix(x.url, "http://") && strings.HasPrefix(x.proxy.Scheme, "http")
 	}
 	if f.answered {
-		f.ban = r.banned(x)
+		f.ban = x.matched || slices.Contains(r.job.Ban.Statuses, f.status)
 		f.retryable = r.policy.Retryable(f.status)
 	} else {
 		errors.As(x.err, &f.refused)
@@ -74,14 +74,6 @@ func (r *run) facts(ctx context.Context, x *exchange, lease *rotation.Lease) fac
 	}
 	f.badCert = len(r.badCert)
 	return f
-}
-
-func (r *run) banned(x *exchange) bool {
-	if slices.Contains(r.job.Ban.Statuses, x.status()) {
-		return true
-	}
-	pattern := r.job.Ban.Pattern()
-	return pattern != nil && x.err == nil && pattern.Match(x.body)
 }
 
 // mostOf reports whether a part of an attempt took more than half of its time.

@@ -1,0 +1,142 @@
+package jobs
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"regexp"
+	"regexp/syntax"
+	"unicode/utf8"
+
+	"github.com/gofer-mq/gofer/jobs/text"
+)
+
+// The bounds of a job's ban.
+const (
+	MaxBanStatus    = 999 // some sites answer 999 to whom they have banned
+	MaxPatternBytes = 512
+	// MaxPatternSize is how many instructions a pattern may have once it is compiled. The time of a match grows with it.
+	MaxPatternSize = 2000
+	// MaxMatchedBytes is how much of a body a pattern examines.
+	MaxMatchedBytes = 1 << 20
+)
+
+// Ban is what an answer looks like that a host gives to a proxy it has banned. The zero value matches nothing.
+type Ban struct {
+	Statuses   []int  `json:"statuses,omitempty"`
+	BodyRegexp string `json:"body_regexp,omitempty"`
+
+	pattern pattern
+}
+
+// UnmarshalJSON refuses unknown fields.
+func (b *Ban) UnmarshalJSON(data []byte) error {
+	return asError(decodeObject(data, map[string]any{"statuses": &b.Statuses, "body_regexp": &b.BodyRegexp}))
+}
+
+// MatchBody reports whether the body of a decoded job's answer matches BodyRegexp. The error is ctx's.
+func (b *Ban) MatchBody(ctx context.Context, body []byte) (bool, error) {
+	return b.pattern.match(ctx, body[:min(len(body), MaxMatchedBytes)])
+}
+
+func (c *checks) ban(b *Ban) {
+	for _, code := range b.Statuses {
+		c.ok(code >= 100 && code <= MaxBanStatus, "ban.statuses: %d is not between 100 and %d", code, MaxBanStatus)
+	}
+	var reason string
+	if b.pattern, reason = compile(b.BodyRegexp); reason != "" {
+		c.fail("ban.body_regexp: %s", reason)
+	}
+}
+
+// pattern is a regular expression and about how many instructions it has. The zero value matches nothing.
+type pattern struct {
+	*regexp.Regexp
+	size int
+}
+
+// compile compiles an expression, or says why it may not be used. Its size is known before: a few bytes can stand for millions
+// of instructions.
+func compile(expr string) (p pattern, reason string) {
+	if expr == "" {
+		return pattern{}, ""
+	}
+	if len(expr) > MaxPatternBytes {
+		return pattern{}, fmt.Sprintf("longer than %d bytes", MaxPatternBytes)
+	}
+	tree, err := syntax.Parse(expr, syntax.Perl)
+	if err != nil {
+		return pattern{}, clip(text.Printable(err.Error()), 200)
+	}
+	if p.size = instructions(tree); p.size > MaxPatternSize {
+		return pattern{}, fmt.Sprintf("compiles to more than %d instructions: use smaller repetitions", MaxPatternSize)
+	}
+	if p.Regexp, err = regexp.Compile(expr); err != nil {
+		return pattern{}, clip(text.Printable(err.Error()), 200)
+	}
+	return p, ""
+}
+
+// instructions is about how many of them regexp/syntax makes of an expression. It stops counting some way above
+// MaxPatternSize.
+func instructions(re *syntax.Regexp) int {
+	sum := 0
+	for _, sub := range re.Sub {
+		sum += instructions(sub)
+	}
+	switch re.Op {
+	case syntax.OpLiteral:
+		sum = len(re.Rune)
+	case syntax.OpRepeat:
+		times := max(re.Min, re.Max, 1)
+		sum = (sum + 1) * times
+	case syntax.OpAlternate:
+		sum += len(re.Sub) - 1
+	case syntax.OpCapture, syntax.OpStar:
+		sum += 2
+	default:
+		sum++
+	}
+	return min(sum, 100*MaxPatternSize)
+}
+
+// cheapMatch is how many steps, of one instruction at one byte, are surely made within a fraction of a second.
+const cheapMatch = 4 << 20
+
+// match reports whether the body matches. What may take long asks ctx in between, which is slower: the library then reads
+// the body rune by rune.
+func (p pattern) match(ctx context.Context, body []byte) (bool, error) {
+	switch {
+	case p.Regexp == nil:
+		return false, nil
+	case p.size*len(body) <= cheapMatch:
+		return p.Match(body), nil
+	}
+	in := &runes{ctx: ctx, left: body}
+	found := p.MatchReader(in)
+	return found && in.err == nil, in.err
+}
+
+// runes reads a body until ctx ends.
+type runes struct {
+	ctx  context.Context // a RuneReader has no other way to it
+	left []byte
+	read int
+	err  error
+}
+
+// ReadRune reads a rune.
+func (r *runes) ReadRune() (c rune, size int, err error) {
+	if r.read++; r.read%256 == 0 && r.err == nil {
+		r.err = r.ctx.Err()
+	}
+	switch {
+	case r.err != nil:
+		return 0, 0, r.err
+	case len(r.left) == 0:
+		return 0, 0, io.EOF
+	}
+	c, size = utf8.DecodeRune(r.left)
+	r.left = r.left[size:]
+	return c, size, nil
+}
