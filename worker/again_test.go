@@ -10,7 +10,6 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
-	"github.com/gofer-mq/gofer/worker"
 )
 
 func TestAJobDeliveredAgainToItsWorkerIsNotRunTwice(t *testing.T) {
@@ -20,13 +19,13 @@ func TestAJobDeliveredAgainToItsWorkerIsNotRunTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	var runs atomic.Int32
-	w.start(func(ctx context.Context, _ jobs.Job, _ jobs.Progress) worker.Outcome {
+	w.start(func(ctx context.Context, _ jobs.Job, _ jobs.Progress) jobs.RunOutcome {
 		runs.Add(1)
 		<-ctx.Done()
 		if errors.Is(context.Cause(ctx), jobs.ErrJobCancelled) {
 			return finished(jobs.Cancelled, jobs.ErrCancelled, nil)
 		}
-		return worker.Outcome{Kind: worker.Lost}
+		return jobs.RunOutcome{Kind: jobs.RunLeaseLost}
 	})
 	w.publish("j1", page)
 

@@ -138,7 +138,7 @@ func (w *world) serve(queues []string) {
 		list = append(list, worker.Queue{Name: queue})
 	}
 	w.queues, w.slots = list, 32
-	w.start(func(context.Context, jobs.Job, jobs.Progress) worker.Outcome {
+	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
 		return finished(jobs.Succeeded, "", nil)
 	})
 	w.until("the worker to reach its consumers", func() bool { return w.worker.Consuming() == nil })

@@ -12,7 +12,6 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
-	"github.com/gofer-mq/gofer/worker"
 )
 
 // remakeJobs deletes the stream of jobs and, when the worker has noticed, creates it again. Its sequences begin anew, and it takes
@@ -41,14 +40,14 @@ func TestAJobOfADeletedStreamRemovesNoneFromTheNextOne(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	running, release := make(chan string, 8), make(chan struct{})
-	w.start(func(ctx context.Context, job jobs.Job, _ jobs.Progress) worker.Outcome {
+	w.start(func(ctx context.Context, job jobs.Job, _ jobs.Progress) jobs.RunOutcome {
 		running <- job.ID
 		if job.ID == "old" {
 			<-release
 			return finished(jobs.Succeeded, "", nil)
 		}
 		<-ctx.Done()
-		return worker.Outcome{Kind: worker.Lost}
+		return jobs.RunOutcome{Kind: jobs.RunLeaseLost}
 	})
 	w.publish("old", page)
 	<-running
@@ -72,13 +71,13 @@ func TestJobsAreGivenUpWhenTheirStreamIsAnotherOne(t *testing.T) {
 	begun.Add(2)
 	lost.Add(2)
 	causes := make(chan error, 8)
-	w.start(func(ctx context.Context, job jobs.Job, _ jobs.Progress) worker.Outcome {
+	w.start(func(ctx context.Context, job jobs.Job, _ jobs.Progress) jobs.RunOutcome {
 		if job.ID == "old1" || job.ID == "old2" {
 			begun.Done()
 			<-ctx.Done()
 			causes <- context.Cause(ctx)
 		}
-		return worker.Outcome{Kind: worker.Lost}
+		return jobs.RunOutcome{Kind: jobs.RunLeaseLost}
 	})
 	w.publish("old1", page)
 	w.publish("old2", page)
@@ -123,7 +122,7 @@ func (w *world) taken(id string, announced ...jobs.RetryEvent) {
 func (w *world) progressOf(id string) jobs.Progress {
 	w.Helper()
 	got := make(chan jobs.Progress, 8)
-	w.start(func(_ context.Context, job jobs.Job, progress jobs.Progress) worker.Outcome {
+	w.start(func(_ context.Context, job jobs.Job, progress jobs.Progress) jobs.RunOutcome {
 		if job.ID == id {
 			got <- progress
 		}

@@ -11,17 +11,17 @@ import (
 
 // settle makes an outcome durable and reports whether the job may be acked. The order is what keeps the promise: the
 // result, or the waiting job, is stored before the ack, so that a death in between brings the job back.
-func (w *Worker) settle(ctx context.Context, t *task, outcome Outcome) bool {
+func (w *Worker) settle(ctx context.Context, t *task, outcome jobs.RunOutcome) bool {
 	switch outcome.Kind {
-	case Finished:
+	case jobs.RunFinished:
 		return w.finish(ctx, t, outcome.Result)
-	case Later:
+	case jobs.RunScheduled:
 		ok, refusal := w.park(ctx, t, outcome.Progress, outcome.At)
 		if refusal != nil {
 			return w.finish(ctx, t, unparkable(t.job, outcome.Progress, refusal))
 		}
 		return ok
-	case Stopped:
+	case jobs.RunStopped:
 		if len(outcome.Progress.Attempts) > len(t.progress.Attempts) {
 			ok, refusal := w.park(ctx, t, outcome.Progress, latest(outcome.At, time.Now()))
 			if refusal == nil {
@@ -30,9 +30,12 @@ func (w *Worker) settle(ctx context.Context, t *task, outcome Outcome) bool {
 		}
 		w.handBack(ctx, t, handBackWait)
 		return false
-	case Lost:
+	case jobs.RunLeaseLost:
+		w.lost(t)
+		return false
 	}
-	w.lost(t)
+	w.cfg.Log.Error("a run ended without an outcome, the job goes back", "queue", t.job.Queue, "job", t.job.ID, "kind", outcome.Kind.String())
+	w.handBack(ctx, t, handBackWait)
 	return false
 }
 

@@ -8,7 +8,6 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
-	"github.com/gofer-mq/gofer/worker"
 )
 
 func TestAWaitCarriesTheAttemptsAndTheSequenceOfTheJob(t *testing.T) {
@@ -16,9 +15,9 @@ func TestAWaitCarriesTheAttemptsAndTheSequenceOfTheJob(t *testing.T) {
 	w.publish("a", page)
 	w.publish("b", page) // so that the sequences of the two streams differ
 	tried := jobs.Progress{Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1"}}}
-	w.start(func(_ context.Context, job jobs.Job, progress jobs.Progress) worker.Outcome {
+	w.start(func(_ context.Context, job jobs.Job, progress jobs.Progress) jobs.RunOutcome {
 		if job.ID == "b" && len(progress.Attempts) == 0 {
-			return worker.Outcome{Kind: worker.Later, At: time.Now(), Progress: tried}
+			return jobs.RunOutcome{Kind: jobs.RunScheduled, At: time.Now(), Progress: tried}
 		}
 		o := finished(jobs.Succeeded, "", nil)
 		o.Result.AttemptCount = len(progress.Attempts)
@@ -36,15 +35,15 @@ func TestAttemptsMadeBeforeADrainAreKept(t *testing.T) {
 	w.publish("a", page)
 	started := make(chan struct{})
 	tried := jobs.Progress{Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1"}}}
-	w.start(func(ctx context.Context, _ jobs.Job, _ jobs.Progress) worker.Outcome {
+	w.start(func(ctx context.Context, _ jobs.Job, _ jobs.Progress) jobs.RunOutcome {
 		close(started)
 		<-ctx.Done()
-		return worker.Outcome{Kind: worker.Stopped, Progress: tried}
+		return jobs.RunOutcome{Kind: jobs.RunStopped, Progress: tried}
 	})
 	<-started
 	w.stop()
 	made := make(chan int, 1)
-	w.start(func(_ context.Context, _ jobs.Job, progress jobs.Progress) worker.Outcome {
+	w.start(func(_ context.Context, _ jobs.Job, progress jobs.Progress) jobs.RunOutcome {
 		made <- len(progress.Attempts)
 		return finished(jobs.Succeeded, "", nil)
 	})
@@ -68,10 +67,10 @@ func TestStoppedJobWaitsForTheAnnouncedTime(t *testing.T) {
 	w.publish("a", page)
 	started := make(chan struct{})
 	at := time.Now().Add(time.Hour).Truncate(time.Millisecond)
-	w.start(func(ctx context.Context, _ jobs.Job, _ jobs.Progress) worker.Outcome {
+	w.start(func(ctx context.Context, _ jobs.Job, _ jobs.Progress) jobs.RunOutcome {
 		close(started)
 		<-ctx.Done()
-		return worker.Outcome{Kind: worker.Stopped, At: at, Progress: jobs.Progress{Attempts: []jobs.Attempt{{Attempt: 1}}}}
+		return jobs.RunOutcome{Kind: jobs.RunStopped, At: at, Progress: jobs.Progress{Attempts: []jobs.Attempt{{Attempt: 1}}}}
 	})
 	<-started
 	w.stop()
@@ -96,7 +95,7 @@ func TestAnnouncedTimeOutlivesTheWorker(t *testing.T) {
 	if err := w.client.PublishRetry(t.Context(), e); err != nil {
 		t.Fatal(err)
 	}
-	w.start(func(context.Context, jobs.Job, jobs.Progress) worker.Outcome {
+	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
 		t.Error("the job runs before the announced time")
 		return finished(jobs.Succeeded, "", nil)
 	})
@@ -114,7 +113,7 @@ func TestALetterThatACrashLeftUnwrittenIsWritten(t *testing.T) {
 	if _, err := w.client.StoreResult(t.Context(), &r); err != nil {
 		t.Fatal(err)
 	}
-	w.start(func(context.Context, jobs.Job, jobs.Progress) worker.Outcome {
+	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
 		return finished(jobs.Succeeded, "", nil)
 	})
 	w.until("the dead letter", func() bool {
@@ -126,7 +125,7 @@ func TestALetterThatACrashLeftUnwrittenIsWritten(t *testing.T) {
 func TestAnOutcomeIsStoredAsSoonAsThereIsRoomAndTheJobIsNotRunAgain(t *testing.T) {
 	w := newWorld(t, bus.Settings{ResultsMaxBytes: 64 << 10})
 	var runs atomic.Int32
-	w.start(func(context.Context, jobs.Job, jobs.Progress) worker.Outcome {
+	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
 		runs.Add(1)
 		return fills()
 	})

@@ -139,7 +139,7 @@ func (w *Worker) complete(ctx, settling context.Context, t *task) bool {
 		}
 		next = w.recall(ctx, t)
 	}
-	outcome := Outcome{Kind: Later, At: next, Progress: t.progress}
+	outcome := jobs.RunOutcome{Kind: jobs.RunScheduled, At: next, Progress: t.progress}
 	if time.Until(next) <= 0 {
 		outcome = w.cfg.Do(ctx, t.job, t.progress)
 		w.drought.note(outcome.NoProxy)
@@ -147,7 +147,7 @@ func (w *Worker) complete(ctx, settling context.Context, t *task) bool {
 	if !w.settle(settling, t, outcome) {
 		return false
 	}
-	if outcome.Kind == Later && errors.Is(context.Cause(ctx), jobs.ErrJobCancelled) {
+	if outcome.Kind == jobs.RunScheduled && errors.Is(context.Cause(ctx), jobs.ErrJobCancelled) {
 		// Whoever cancelled it looked for it among the waiting before it was there; its result is stored.
 		w.unpark(settling, t)
 	}

@@ -9,15 +9,14 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
-	"github.com/gofer-mq/gofer/worker"
 )
 
 // fills is the outcome of a job whose result does not fit into 64 KiB.
-func fills() worker.Outcome { return finished(jobs.Succeeded, "", make([]byte, 100<<10)) }
+func fills() jobs.RunOutcome { return finished(jobs.Succeeded, "", make([]byte, 100<<10)) }
 
 func TestThatResultsWereFullIsForgottenWithTheLeaseOfTheJobThatSawIt(t *testing.T) {
 	w := newWorld(t, bus.Settings{ResultsMaxBytes: 64 << 10})
-	w.start(func(_ context.Context, job jobs.Job, _ jobs.Progress) worker.Outcome {
+	w.start(func(_ context.Context, job jobs.Job, _ jobs.Progress) jobs.RunOutcome {
 		if job.ID == "big" {
 			return fills()
 		}
@@ -39,7 +38,7 @@ func TestThatResultsWereFullIsForgottenWithTheLeaseOfTheJobThatSawIt(t *testing.
 
 func TestADrainEndsInTimeAlthoughResultsAreFullAndHandsTheJobBack(t *testing.T) {
 	w := newWorld(t, bus.Settings{ResultsMaxBytes: 64 << 10})
-	w.start(func(context.Context, jobs.Job, jobs.Progress) worker.Outcome { return fills() })
+	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome { return fills() })
 	w.publish("big", page)
 	w.until("the results to be full", func() bool { return !w.storable() })
 	if took := w.stop(); took > w.drain {
@@ -52,18 +51,18 @@ func TestADrainEndsInTimeAlthoughResultsAreFullAndHandsTheJobBack(t *testing.T) 
 }
 
 func TestAStreamThatSomebodyDeletedIsMadeAnew(t *testing.T) {
-	for stream, outcome := range map[string]worker.Outcome{
+	for stream, outcome := range map[string]jobs.RunOutcome{
 		"GOFER_JOBS":       finished(jobs.Succeeded, "", nil),
 		"GOFER_RESULTS":    finished(jobs.Succeeded, "", nil),
 		"GOFER_DEAD":       finished(jobs.Failed, jobs.ErrPermanent, nil),
 		"OBJ_gofer-bodies": finished(jobs.Succeeded, "", make([]byte, jobs.MaxInlineBody+1)),
-		"GOFER_RETRIES":    {Kind: worker.Later},
+		"GOFER_RETRIES":    {Kind: jobs.RunScheduled},
 	} {
 		t.Run(stream, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, bus.Settings{})
-			w.start(func(_ context.Context, job jobs.Job, _ jobs.Progress) worker.Outcome {
-				if outcome.Kind == worker.Later && job.ID == "before" {
+			w.start(func(_ context.Context, job jobs.Job, _ jobs.Progress) jobs.RunOutcome {
+				if outcome.Kind == jobs.RunScheduled && job.ID == "before" {
 					return finished(jobs.Succeeded, "", nil)
 				}
 				o := outcome
@@ -93,7 +92,7 @@ func TestAStreamThatSomebodyDeletedIsMadeAnew(t *testing.T) {
 
 func TestAWorkerSaysThatOutcomesCannotBeStored(t *testing.T) {
 	w := newWorld(t, bus.Settings{})
-	w.start(func(context.Context, jobs.Job, jobs.Progress) worker.Outcome {
+	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
 		return finished(jobs.Succeeded, "", nil)
 	})
 	if err := w.client.JetStream().DeleteStream(t.Context(), "GOFER_RESULTS"); err != nil {
@@ -111,7 +110,7 @@ func TestAWorkerSaysThatOutcomesCannotBeStored(t *testing.T) {
 // would send: the server closes the connection of whoever sends that.
 func TestAJobOfAnImpossibleNameEndsAndHurtsNoOther(t *testing.T) {
 	w := newWorld(t, bus.Settings{})
-	w.start(func(context.Context, jobs.Job, jobs.Progress) worker.Outcome {
+	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
 		return finished(jobs.Succeeded, "", nil)
 	})
 	for _, id := range []string{strings.Repeat("a", 129), strings.Repeat("b", 600), strings.Repeat("c", 3900), strings.Repeat("d.", 1900) + "d"} {
@@ -128,7 +127,7 @@ func TestAJobOfAnImpossibleNameEndsAndHurtsNoOther(t *testing.T) {
 func TestAJobWhoseTimeHasComeByTheServersClockIsRun(t *testing.T) {
 	w := newWorld(t, bus.Settings{})
 	var early, runs atomic.Int32
-	w.start(func(_ context.Context, job jobs.Job, _ jobs.Progress) worker.Outcome {
+	w.start(func(_ context.Context, job jobs.Job, _ jobs.Progress) jobs.RunOutcome {
 		runs.Add(1)
 		if !job.NotBefore.IsZero() && job.ID == "past" {
 			early.Add(1)
@@ -148,12 +147,12 @@ func TestAJobWhoseTimeHasComeByTheServersClockIsRun(t *testing.T) {
 
 func TestAJobThatIsCancelledWhileItIsParkedDoesNotWait(t *testing.T) {
 	w := newWorld(t, bus.Settings{})
-	w.start(func(ctx context.Context, job jobs.Job, _ jobs.Progress) worker.Outcome {
+	w.start(func(ctx context.Context, job jobs.Job, _ jobs.Progress) jobs.RunOutcome {
 		if err := w.client.Cancel(t.Context(), bus.Key{Queue: "default", ID: job.ID}, "test"); err != nil {
 			t.Error(err)
 		}
 		<-ctx.Done() // the worker has heard of it
-		return worker.Outcome{Kind: worker.Later, At: time.Now().Add(time.Hour)}
+		return jobs.RunOutcome{Kind: jobs.RunScheduled, At: time.Now().Add(time.Hour)}
 	})
 	w.publish("j1", page)
 	w.until("the run to end", func() bool { s := w.worker.Stats(); return s.Parked == 1 && s.InFlight["default"] == 0 })

@@ -11,7 +11,6 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
-	"github.com/gofer-mq/gofer/worker"
 )
 
 // change edits a stream as an owner may do.
@@ -40,9 +39,9 @@ func TestAJobThatCannotBeStoredWhileItWaitsFails(t *testing.T) {
 	w := newWorld(t, bus.Settings{})
 	w.change("GOFER_RETRIES", func(c *jetstream.StreamConfig) { c.MaxMsgSize = 100 })
 	var runs atomic.Int32
-	w.start(func(context.Context, jobs.Job, jobs.Progress) worker.Outcome {
+	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
 		runs.Add(1)
-		return worker.Outcome{Kind: worker.Later, At: time.Now().Add(time.Hour), Progress: jobs.Progress{Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1"}}}}
+		return jobs.RunOutcome{Kind: jobs.RunScheduled, At: time.Now().Add(time.Hour), Progress: jobs.Progress{Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1"}}}}
 	})
 	w.publish("a", page)
 	w.until("the job to end", w.gone("a"))
@@ -59,10 +58,10 @@ func TestAJobThatCannotBeStoredWhileItWaitsFails(t *testing.T) {
 func TestAWaitingJobGoesOnWithoutWhatOnlyPeopleRead(t *testing.T) {
 	w := newWorld(t, bus.Settings{})
 	w.change("GOFER_RETRIES", func(c *jetstream.StreamConfig) { c.MaxMsgSize = 1500 })
-	w.start(func(_ context.Context, _ jobs.Job, progress jobs.Progress) worker.Outcome {
+	w.start(func(_ context.Context, _ jobs.Job, progress jobs.Progress) jobs.RunOutcome {
 		if len(progress.Attempts) == 0 {
 			tried := []jobs.Attempt{{Attempt: 1, Proxy: "p1", Status: 503, Error: strings.Repeat("e", 2000)}}
-			return worker.Outcome{Kind: worker.Later, At: time.Now(), Progress: jobs.Progress{Attempts: tried}}
+			return jobs.RunOutcome{Kind: jobs.RunScheduled, At: time.Now(), Progress: jobs.Progress{Attempts: tried}}
 		}
 		o := finished(jobs.Failed, jobs.ErrPermanent, nil)
 		o.Result.Attempts = progress.Attempts
@@ -79,7 +78,7 @@ func TestAWaitingJobGoesOnWithoutWhatOnlyPeopleRead(t *testing.T) {
 func TestAJobEndsWithoutADeadLetterThatCannotBeStored(t *testing.T) {
 	w := newWorld(t, bus.Settings{})
 	w.change("GOFER_DEAD", func(c *jetstream.StreamConfig) { c.MaxMsgSize = 100 })
-	w.start(func(context.Context, jobs.Job, jobs.Progress) worker.Outcome {
+	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
 		return finished(jobs.Failed, jobs.ErrPermanent, nil)
 	})
 	w.publish("a", page)
@@ -90,7 +89,7 @@ func TestADuplicateEndsThoughItsEventIsRefusedForGood(t *testing.T) {
 	w := newWorld(t, bus.Settings{})
 	w.change("GOFER_EVENTS", func(c *jetstream.StreamConfig) { c.Sealed = true })
 	var runs atomic.Int32
-	w.start(func(context.Context, jobs.Job, jobs.Progress) worker.Outcome {
+	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
 		runs.Add(1)
 		return finished(jobs.Succeeded, "", nil)
 	})
@@ -106,7 +105,7 @@ func TestADuplicateEndsThoughItsEventIsRefusedForGood(t *testing.T) {
 func TestAJobWhoseResultIsRefusedForGoodIsHeldAndShown(t *testing.T) {
 	w := newWorld(t, bus.Settings{})
 	var runs atomic.Int32
-	w.start(func(context.Context, jobs.Job, jobs.Progress) worker.Outcome {
+	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
 		runs.Add(1)
 		return finished(jobs.Succeeded, "", nil)
 	})
@@ -134,7 +133,7 @@ func TestAJobWhoseResultIsRefusedForGoodIsHeldAndShown(t *testing.T) {
 func TestNoMoreJobsAreTakenThatWouldBeHeld(t *testing.T) {
 	w := newWorld(t, bus.Settings{})
 	w.change("GOFER_RESULTS", func(c *jetstream.StreamConfig) { c.Sealed = true })
-	w.start(func(context.Context, jobs.Job, jobs.Progress) worker.Outcome {
+	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
 		return finished(jobs.Succeeded, "", nil)
 	})
 	w.publish("a", page)

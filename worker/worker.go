@@ -28,27 +28,6 @@ type Queue struct {
 	Weight int // zero means 1
 }
 
-// Kind says how a run of a job ended.
-type Kind uint8
-
-// The ends of a run.
-const (
-	Finished Kind = iota // Result is the job's result
-	Later                // the job waits until At, with Progress
-	Lost                 // the lease ran out: nothing may be said
-	Stopped              // the worker stops: the job goes back with Progress, and waits until At if that is set
-)
-
-// Outcome is what a run of a job came to.
-type Outcome struct {
-	Kind     Kind
-	Result   jobs.Result
-	At       time.Time
-	Progress jobs.Progress
-	// NoProxy tells that the job waits because no proxy was usable, not because it failed.
-	NoProxy bool
-}
-
 // Config is what a Worker is made of. Client, Queues, Do and Log are required.
 type Config struct {
 	Client *bus.Client
@@ -56,7 +35,7 @@ type Config struct {
 	// Concurrency is how many jobs run at once; zero means 64.
 	Concurrency int
 	// Do runs one job. It ends soon after ctx does, and asks for the cause: one of the errors of package jobs.
-	Do func(ctx context.Context, job jobs.Job, progress jobs.Progress) Outcome
+	Do func(ctx context.Context, job jobs.Job, progress jobs.Progress) jobs.RunOutcome
 	// AckWait is how long the server leaves a job to a silent worker, as the consumers were made with; zero means
 	// bus.AckWait.
 	AckWait time.Duration

@@ -64,7 +64,7 @@ func (w *world) connect() (*nats.Conn, *bus.Client) {
 }
 
 // start runs a worker until the test ends.
-func (w *world) start(do func(context.Context, jobs.Job, jobs.Progress) worker.Outcome) {
+func (w *world) start(do func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome) {
 	w.Helper()
 	_, client := w.connect()
 	var err error
@@ -146,8 +146,8 @@ func (w *world) storable() bool {
 	return ok
 }
 
-func finished(outcome, code string, body []byte) worker.Outcome {
-	return worker.Outcome{Result: jobs.Result{Outcome: outcome, Error: code, Body: body, FinishedAt: time.Now()}}
+func finished(outcome, code string, body []byte) jobs.RunOutcome {
+	return jobs.RunOutcome{Result: jobs.Result{Outcome: outcome, Error: code, Body: body, FinishedAt: time.Now()}}
 }
 
 const page = "http://shop.test/"

@@ -118,7 +118,7 @@ func (k *check) through(ctx context.Context, p proxylist.Proxy) (r checked, know
 	job := k.job
 	job.Proxy.ID = p.ID
 	o := k.fetcher.Do(ctx, job, jobs.Progress{})
-	if o.Kind != fetch.Finished {
+	if o.Kind != jobs.RunFinished {
 		return r, false
 	}
 	r = checked{

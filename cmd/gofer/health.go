@@ -93,7 +93,7 @@ func (h *health) look(ctx context.Context) {
 }
 
 // fetch fetches the page through one proxy, or through any. The fetcher judges the proxy by it and tells of its breaker.
-func (h *health) fetch(ctx context.Context, proxy string, attempts int) fetch.Outcome {
+func (h *health) fetch(ctx context.Context, proxy string, attempts int) jobs.RunOutcome {
 	job, soon := h.page, jobs.Duration(jobs.MinBaseDelay)
 	job.Proxy.ID = proxy
 	job.Retry = &jobs.Override{MaxAttempts: &attempts, BaseDelay: &soon}

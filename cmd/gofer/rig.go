@@ -137,7 +137,7 @@ func (r *rig) build(nc *nats.Conn) (*line, error) {
 		return nil, err
 	}
 	w, err := worker.New(worker.Config{
-		Client: client, Queues: r.config.Queues, Concurrency: r.config.Concurrency, Do: r.do,
+		Client: client, Queues: r.config.Queues, Concurrency: r.config.Concurrency, Do: r.fetcher.Do,
 		DrainTimeout: r.config.DrainTimeout.Std(), Ended: r.ended, Log: r.log, Name: r.config.WorkerName,
 		Counted: r.counted(),
 		Restore: func(ctx context.Context) error { return client.Ensure(ctx, r.config.settings()) },
@@ -241,25 +241,6 @@ func (r *rig) publish(message func(context.Context) error) {
 func (r *rig) flushed(ok bool) {
 	r.metrics.Flushed(ok)
 	r.metrics.Published("rollup", ok, 0)
-}
-
-// do joins the loop and the fetcher, which do not know each other.
-func (r *rig) do(ctx context.Context, job jobs.Job, progress jobs.Progress) worker.Outcome {
-	o := r.fetcher.Do(ctx, job, progress)
-	return worker.Outcome{Kind: kindOf(o.Kind), Result: o.Result, At: o.At, Progress: o.Progress, NoProxy: o.NoProxy}
-}
-
-func kindOf(k fetch.Kind) worker.Kind {
-	switch k {
-	case fetch.Later:
-		return worker.Later
-	case fetch.Lost:
-		return worker.Lost
-	case fetch.Stopped:
-		return worker.Stopped
-	case fetch.Finished:
-	}
-	return worker.Finished
 }
 
 func (r *rig) fetchConfig() fetch.Config {

@@ -108,12 +108,12 @@ func finish(t *testing.T, f *fetch.Fetcher, job jobs.Job) jobs.Result {
 	var progress jobs.Progress
 	for {
 		switch o := f.Do(t.Context(), job, progress); o.Kind {
-		case fetch.Finished:
+		case jobs.RunFinished:
 			return o.Result
-		case fetch.Later:
+		case jobs.RunScheduled:
 			progress = o.Progress
 			time.Sleep(time.Until(o.At))
-		case fetch.Lost, fetch.Stopped:
+		case jobs.RunLeaseLost, jobs.RunStopped:
 			t.Errorf("job %s: got the end %d, want a result", job.ID, o.Kind)
 			return jobs.Result{}
 		}

@@ -23,7 +23,7 @@ var errAttemptTimeout = errors.New("the attempt took longer than its timeout")
 
 // attempt does one attempt and sorts what came of it. again means that the policy decides whether and when another one
 // follows. What fails on this host is not counted: another proxy is tried at once, and then the job waits for one.
-func (r *run) attempt(ctx context.Context) (end Outcome, again bool) {
+func (r *run) attempt(ctx context.Context) (end jobs.RunOutcome, again bool) {
 	for range maxLocal {
 		if end, again = r.try(ctx); !again || !r.last.blame.local {
 			return end, again
@@ -38,7 +38,7 @@ const maxLocal = 3
 
 // try picks a proxy and does one exchange through it. An attempt that failed because the whole pool fails is not counted: the
 // job waits for a proxy.
-func (r *run) try(ctx context.Context) (end Outcome, again bool) {
+func (r *run) try(ctx context.Context) (end jobs.RunOutcome, again bool) {
 	leave, end, entered := r.enter(ctx)
 	if !entered {
 		return end, false
@@ -137,7 +137,7 @@ func (r *run) book(started time.Time, x *exchange, f facts, b blame, lease *rota
 }
 
 // sort is the one place where an attempt becomes the job's end, or not.
-func (r *run) sort(ctx context.Context, x *exchange, f facts, b blame) (end Outcome, again bool) {
+func (r *run) sort(ctx context.Context, x *exchange, f facts, b blame) (end jobs.RunOutcome, again bool) {
 	switch {
 	case f.stopped:
 		return r.stopped(ctx), false
@@ -149,7 +149,7 @@ func (r *run) sort(ctx context.Context, x *exchange, f facts, b blame) (end Outc
 	case f.sent && !b.unsent && r.nonIdempotent():
 		return r.failed(jobs.ErrAttemptsExhausted, b.text+"; the request may have been received, and retry_non_idempotent is not set"), false
 	}
-	return Outcome{}, true
+	return jobs.RunOutcome{}, true
 }
 
 // accuse rests the proxies through which the certificates of two targets were refused that are good through others: they put
@@ -171,10 +171,10 @@ func (r *run) nonIdempotent() bool {
 	return (r.job.Method == "POST" || r.job.Method == "PATCH") && !r.policy.RetryNonIdempotent
 }
 
-func (r *run) succeeded(x *exchange) Outcome {
+func (r *run) succeeded(x *exchange) jobs.RunOutcome {
 	result := r.result()
 	result.Outcome, result.Status, result.Header, result.Body = jobs.Succeeded, x.status(), x.header, x.body
-	return Outcome{Kind: Finished, Result: result}
+	return jobs.RunOutcome{Kind: jobs.RunFinished, Result: result}
 }
 
 // pick takes a proxy that has not failed this job, while there is one; none for a direct fetch.
@@ -227,7 +227,7 @@ const (
 )
 
 // withoutProxy ends or parks a job for which the pool has no proxy.
-func (r *run) withoutProxy(err error) Outcome {
+func (r *run) withoutProxy(err error) jobs.RunOutcome {
 	var none *rotation.NoProxyError
 	switch {
 	case !errors.As(err, &none):
@@ -240,7 +240,7 @@ func (r *run) withoutProxy(err error) Outcome {
 
 // waitForProxy parks a job until a proxy may be usable, at a time that is zero if it is not known; or ends it if it does not
 // wait. It never goes direct, and no attempt is counted.
-func (r *run) waitForProxy(why string, retryAt time.Time) Outcome {
+func (r *run) waitForProxy(why string, retryAt time.Time) jobs.RunOutcome {
 	now := time.Now()
 	if r.job.WhenNoProxy == jobs.NoProxyFail {
 		return r.failed(jobs.ErrNoProxy, why)
@@ -265,5 +265,5 @@ func (r *run) waitForProxy(why string, retryAt time.Time) Outcome {
 	if cause != nil && (errors.Is(cause, errTimedOut) || !now.Before(r.job.Deadline)) {
 		return r.cut(cause)
 	}
-	return Outcome{Kind: Later, At: at, Progress: r.progress, NoProxy: true}
+	return jobs.RunOutcome{Kind: jobs.RunScheduled, At: at, Progress: r.progress, NoProxy: true}
 }

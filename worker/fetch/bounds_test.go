@@ -64,15 +64,15 @@ func TestEveryBoundHoldsInEveryStage(t *testing.T) {
 		for name, b := range map[string]struct {
 			job   string
 			cause error
-			kind  fetch.Kind
+			kind  jobs.RunKind
 			err   string
 		}{
 			"timeout":       {job: `"timeout":0.1,"retry":{"max_attempts":1}`, err: jobs.ErrAttemptsExhausted},
 			"retry.timeout": {job: `"retry":{"timeout":0.1}`, err: jobs.ErrTimedOut},
 			"deadline":      {job: `"deadline":"` + time.Now().Add(time.Hour).Format(time.RFC3339Nano) + `"`, err: jobs.ErrExpired},
 			"cancel":        {cause: jobs.ErrJobCancelled, err: jobs.ErrCancelled},
-			"drain":         {cause: jobs.ErrStopping, kind: fetch.Stopped},
-			"lost lease":    {cause: jobs.ErrLeaseLost, kind: fetch.Lost},
+			"drain":         {cause: jobs.ErrStopping, kind: jobs.RunStopped},
+			"lost lease":    {cause: jobs.ErrLeaseLost, kind: jobs.RunLeaseLost},
 		} {
 			t.Run(stage+", "+name, func(t *testing.T) {
 				r := newRig(t, func(cfg *fetch.Config) {

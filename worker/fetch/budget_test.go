@@ -175,7 +175,7 @@ func toTheEnd(t *testing.T, f *fetch.Fetcher, job jobs.Job) jobs.Result {
 	var progress jobs.Progress
 	for {
 		o := f.Do(t.Context(), job, progress)
-		if o.Kind != fetch.Later {
+		if o.Kind != jobs.RunScheduled {
 			return o.Result
 		}
 		progress = o.Progress

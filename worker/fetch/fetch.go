@@ -42,7 +42,7 @@ type Config struct {
 	MaxBodyBytes int64
 	// MaxWait bounds how long a job waits for a usable proxy; zero means 24 h.
 	MaxWait time.Duration
-	// InlineWait is the longest wait that is spent here; a longer one ends as Later. Zero means 2 s.
+	// InlineWait is the longest wait that is spent here; after a longer one the run ends as scheduled. Zero means 2 s.
 	InlineWait time.Duration
 	// RetryBudget is how many retries there may be for each first attempt, besides RetryFloor a second; more of them wait for
 	// their turn, a minute at most. A retry through another proxy after a proxy's failure counts a third. Zero means 0.5
@@ -106,27 +106,6 @@ func orElse[T comparable](field *T, value T) {
 	}
 }
 
-// Kind says how a run of a job ended.
-type Kind uint8
-
-// The ends of a run.
-const (
-	Finished Kind = iota // Result is the job's result
-	Later                // the job waits until At, with Progress
-	Lost                 // the lease ran out: nothing may be said
-	Stopped              // the worker stops: the job goes back with Progress, and waits until At if that is set
-)
-
-// Outcome is what a run of a job came to.
-type Outcome struct {
-	Kind     Kind
-	Result   jobs.Result
-	At       time.Time
-	Progress jobs.Progress
-	// NoProxy tells that the job waits because no proxy was usable.
-	NoProxy bool
-}
-
 // Fetcher runs jobs. Make one with New; it may be shared between goroutines. Close it after the last Do has returned.
 type Fetcher struct {
 	cfg      Config
@@ -155,7 +134,7 @@ func (f *Fetcher) Idle() int { return f.conns.idleCount() }
 
 // Do runs a job that was decoded, from where its progress stands. It ends soon after ctx does; the cause of that, one of the
 // errors of package jobs, decides how.
-func (f *Fetcher) Do(ctx context.Context, job jobs.Job, progress jobs.Progress) (outcome Outcome) {
+func (f *Fetcher) Do(ctx context.Context, job jobs.Job, progress jobs.Progress) (outcome jobs.RunOutcome) {
 	r := &run{f: f, job: job, progress: progress}
 	defer func() {
 		if p := recover(); p != nil {
@@ -169,7 +148,7 @@ func (f *Fetcher) Do(ctx context.Context, job jobs.Job, progress jobs.Progress) 
 		outcome = r.attempts(ctx)
 	}
 	if errors.Is(context.Cause(ctx), jobs.ErrLeaseLost) {
-		return Outcome{Kind: Lost}
+		return jobs.RunOutcome{Kind: jobs.RunLeaseLost}
 	}
 	return outcome
 }
@@ -195,10 +174,10 @@ var (
 )
 
 // before ends the jobs that need no attempt.
-func (r *run) before(ctx context.Context) (Outcome, bool) {
+func (r *run) before(ctx context.Context) (jobs.RunOutcome, bool) {
 	at := r.byDeadline(r.job.NotBefore)
 	if wait := time.Until(at); wait > r.f.cfg.InlineWait {
-		return Outcome{Kind: Later, At: at, Progress: r.progress}, true
+		return jobs.RunOutcome{Kind: jobs.RunScheduled, At: at, Progress: r.progress}, true
 	} else if wait > 0 {
 		pause(ctx, wait)
 	}
@@ -218,7 +197,7 @@ func (r *run) before(ctx context.Context) (Outcome, bool) {
 	if reason := r.f.refuses(r.job.Target()); reason != "" {
 		return r.failed(jobs.ErrTargetDenied, reason), true
 	}
-	return Outcome{}, false
+	return jobs.RunOutcome{}, false
 }
 
 // byDeadline is a time until which the job waits: not beyond its deadline, at which it has expired.
@@ -239,10 +218,10 @@ func pause(ctx context.Context, d time.Duration) {
 }
 
 // stopped sorts a run whose context ended, by the cause: stopping is not failing.
-func (r *run) stopped(ctx context.Context) Outcome {
+func (r *run) stopped(ctx context.Context) jobs.RunOutcome {
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, jobs.ErrLeaseLost):
-		return Outcome{Kind: Lost}
+		return jobs.RunOutcome{Kind: jobs.RunLeaseLost}
 	case errors.Is(cause, jobs.ErrJobCancelled):
 		o := r.failed(jobs.ErrCancelled, "")
 		o.Result.Outcome = jobs.Cancelled
@@ -252,21 +231,21 @@ func (r *run) stopped(ctx context.Context) Outcome {
 	case errors.Is(cause, errTimedOut):
 		return r.failed(jobs.ErrTimedOut, "retry.timeout is "+r.policy.Timeout.String())
 	}
-	return Outcome{Kind: Stopped, Progress: r.progress}
+	return jobs.RunOutcome{Kind: jobs.RunStopped, Progress: r.progress}
 }
 
 // invalid is the outcome of a job that asks for what this worker does not allow.
-func (r *run) invalid(detail, reason string) Outcome {
+func (r *run) invalid(detail, reason string) jobs.RunOutcome {
 	o := r.failed(jobs.ErrInvalidJob, detail)
 	o.Result.Reasons = []string{reason}
 	return o
 }
 
 // failed is the outcome of a job that did not succeed.
-func (r *run) failed(code, detail string) Outcome {
+func (r *run) failed(code, detail string) jobs.RunOutcome {
 	result := r.result()
 	result.Outcome, result.Error, result.Detail = jobs.Failed, code, detail
-	return Outcome{Kind: Finished, Result: result}
+	return jobs.RunOutcome{Kind: jobs.RunFinished, Result: result}
 }
 
 // result is what is true of the result however the job ended.

@@ -95,12 +95,12 @@ func (r *rig) use(lines ...string) {
 }
 
 // do decodes a job and runs it.
-func (r *rig) do(payload string) fetch.Outcome {
+func (r *rig) do(payload string) jobs.RunOutcome {
 	r.Helper()
 	return r.doWith(r.Context(), payload, jobs.Progress{})
 }
 
-func (r *rig) doWith(ctx context.Context, payload string, p jobs.Progress) fetch.Outcome {
+func (r *rig) doWith(ctx context.Context, payload string, p jobs.Progress) jobs.RunOutcome {
 	r.Helper()
 	job, err := jobs.Decode("default", "j", []byte(payload))
 	if err != nil {
@@ -109,9 +109,9 @@ func (r *rig) doWith(ctx context.Context, payload string, p jobs.Progress) fetch
 	return r.f.Do(ctx, job, p)
 }
 
-func wantBody(t *testing.T, o fetch.Outcome, want string) {
+func wantBody(t *testing.T, o jobs.RunOutcome, want string) {
 	t.Helper()
-	if o.Kind != fetch.Finished || o.Result.Outcome != jobs.Succeeded || string(o.Result.Body) != want {
+	if o.Kind != jobs.RunFinished || o.Result.Outcome != jobs.Succeeded || string(o.Result.Body) != want {
 		t.Errorf("outcome = %d %s %s %d %q %v, want success with %q", o.Kind, o.Result.Outcome, o.Result.Error, o.Result.Status, o.Result.Body, o.Result.Attempts, want)
 	}
 }

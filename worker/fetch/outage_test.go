@@ -6,7 +6,6 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/testenv"
-	"github.com/gofer-mq/gofer/worker/fetch"
 )
 
 func TestJobsPayNothingWhenTheWholePoolFails(t *testing.T) {
@@ -27,7 +26,7 @@ func TestJobsPayNothingWhenTheWholePoolFails(t *testing.T) {
 	}
 	for range 20 {
 		o := r.do("http://shop.test/ok")
-		if o.Kind != fetch.Later || !o.NoProxy || len(o.Progress.Attempts) > 2 || o.Progress.WaitingSince.IsZero() {
+		if o.Kind != jobs.RunScheduled || !o.NoProxy || len(o.Progress.Attempts) > 2 || o.Progress.WaitingSince.IsZero() {
 			t.Fatalf("a job while all proxies are away: %+v, want that it waits, with attempts left", o)
 		}
 	}
@@ -38,7 +37,7 @@ func TestJobsPayNothingWhenTheWholePoolFails(t *testing.T) {
 		t.Errorf("events: %+v, want one of the pool as a whole", r.breakers)
 	}
 	o := r.do(`{"url":"http://shop.test/ok","when_no_proxy":"fail"}`)
-	if o.Kind != fetch.Finished || o.Result.Error != jobs.ErrNoProxy {
+	if o.Kind != jobs.RunFinished || o.Result.Error != jobs.ErrNoProxy {
 		t.Errorf("a job that does not wait: %+v, want no_proxy", o)
 	}
 }

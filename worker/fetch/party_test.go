@@ -174,7 +174,7 @@ func (s *stretch) serve(c net.Conn, hop int) {
 }
 
 // run does one attempt and returns it, with what became of the proxy's breaker and the job.
-func (s *stretch) run(extra string) (jobs.Attempt, rotation.Status, fetch.Outcome) {
+func (s *stretch) run(extra string) (jobs.Attempt, rotation.Status, jobs.RunOutcome) {
 	pool := rotation.New(rotation.Config{Breaker: breaker.Config{}})
 	pool.Replace([]proxylist.Proxy{{ID: "p", URL: &url.URL{Scheme: "http", Host: "p.test:80"}}})
 	var last jobs.Attempt

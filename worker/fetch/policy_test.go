@@ -42,12 +42,12 @@ func TestProxyFaultFailsOverAtOnceAndNeverBack(t *testing.T) {
 func TestRetryAfterIsTheLeastWaitAndLongOnesGoBack(t *testing.T) {
 	r := newRig(t, nil)
 	r.use(r.proxy(testenv.Good, nil).URL("http")+" id=a", r.proxy(testenv.Good, nil).URL("http")+" id=b")
-	if o := r.do("http://shop.test/retry-after/1"); o.Kind != fetch.Finished || r.delays()[0] != 1000 {
+	if o := r.do("http://shop.test/retry-after/1"); o.Kind != jobs.RunFinished || r.delays()[0] != 1000 {
 		t.Errorf("Retry-After 1: %d, waits %v", o.Kind, r.delays())
 	}
 	before := time.Now()
 	o := r.do(`{"url":"http://shop.test/retry-after/7?status=503"}`)
-	if wait := o.At.Sub(before); o.Kind != fetch.Later || wait < 7*time.Second || wait > 8*time.Second || len(o.Progress.Attempts) != 1 {
+	if wait := o.At.Sub(before); o.Kind != jobs.RunScheduled || wait < 7*time.Second || wait > 8*time.Second || len(o.Progress.Attempts) != 1 {
 		t.Errorf("Retry-After 7: kind %d, in %v, %d attempts; want it parked for 7 s with its attempt", o.Kind, wait, len(o.Progress.Attempts))
 	}
 	last := r.retries[len(r.retries)-1]
@@ -68,7 +68,7 @@ func TestStoppedJobKeepsTheAnnouncedTime(t *testing.T) {
 		})
 		r.use(r.proxy(testenv.Good, nil).URL("http") + " id=p")
 		o := r.doWith(ctx, "http://shop.test"+path, jobs.Progress{})
-		if o.Kind != fetch.Stopped || announced.Kind != kind || !o.At.Equal(announced.NextAttemptAt) {
+		if o.Kind != jobs.RunStopped || announced.Kind != kind || !o.At.Equal(announced.NextAttemptAt) {
 			t.Errorf("%s: kind %d until %s, announced %s at %s; want it stopped until the announced time", path, o.Kind, o.At, announced.Kind, announced.NextAttemptAt)
 		}
 	}
@@ -106,7 +106,7 @@ func TestTimeBounds(t *testing.T) {
 		}
 	}
 	at := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
-	if o := r.do(`{"url":"http://shop.test/ok","not_before":"` + at.Format(time.RFC3339) + `"}`); o.Kind != fetch.Later || !o.At.Equal(at) {
+	if o := r.do(`{"url":"http://shop.test/ok","not_before":"` + at.Format(time.RFC3339) + `"}`); o.Kind != jobs.RunScheduled || !o.At.Equal(at) {
 		t.Errorf("not_before: kind %d at %v, want it to wait until %v", o.Kind, o.At, at)
 	}
 }
@@ -136,7 +136,7 @@ func TestPostIsNotSentTwiceUnlessAllowed(t *testing.T) {
 
 func TestNoProxyWaitsOrFailsAndNeverGoesDirect(t *testing.T) {
 	r := newRig(t, func(c *fetch.Config) { c.MaxWait = time.Minute })
-	if o := r.do("http://shop.test/ok"); o.Kind != fetch.Later || !o.NoProxy || len(o.Progress.Attempts) != 0 || o.Progress.WaitingSince.IsZero() {
+	if o := r.do("http://shop.test/ok"); o.Kind != jobs.RunScheduled || !o.NoProxy || len(o.Progress.Attempts) != 0 || o.Progress.WaitingSince.IsZero() {
 		t.Errorf("empty pool: %+v, want it to wait without an attempt", o)
 	}
 	if o := r.do(`{"url":"http://shop.test/ok","when_no_proxy":"fail"}`); o.Result.Error != jobs.ErrNoProxy {
@@ -144,7 +144,7 @@ func TestNoProxyWaitsOrFailsAndNeverGoesDirect(t *testing.T) {
 	}
 	r.use("http://192.0.2.1:1 id=p tags=x")
 	r.pool.ForceOpen("p", 20*time.Second, "test")
-	if o := r.do("http://shop.test/ok"); o.Kind != fetch.Later || time.Until(o.At) > 21*time.Second || time.Until(o.At) < 15*time.Second {
+	if o := r.do("http://shop.test/ok"); o.Kind != jobs.RunScheduled || time.Until(o.At) > 21*time.Second || time.Until(o.At) < 15*time.Second {
 		t.Errorf("open pool: kind %d in %v, want the proxy's next test", o.Kind, time.Until(o.At))
 	}
 	if o := r.do(`{"url":"http://shop.test/ok","proxy":{"tags":["y"]}}`); o.Result.Error != jobs.ErrNoProxy {
@@ -185,7 +185,7 @@ func TestDirectFetchChecksWhereTheNameLeads(t *testing.T) {
 }
 
 func TestTheCauseOfAStopDecides(t *testing.T) {
-	for cause, want := range map[error]fetch.Kind{jobs.ErrLeaseLost: fetch.Lost, jobs.ErrJobCancelled: fetch.Finished, jobs.ErrStopping: fetch.Stopped} {
+	for cause, want := range map[error]jobs.RunKind{jobs.ErrLeaseLost: jobs.RunLeaseLost, jobs.ErrJobCancelled: jobs.RunFinished, jobs.ErrStopping: jobs.RunStopped} {
 		r := newRig(t, nil)
 		r.use(r.proxy(testenv.Good, nil).URL("http") + " id=p")
 		ctx, cancel := context.WithCancelCause(t.Context())
@@ -208,7 +208,7 @@ func TestPanicEndsTheJobAndReleasesTheProxy(t *testing.T) {
 		c.OnAttempt = func(string, jobs.Attempt, int64, string) { panic("in a callback") }
 	})
 	r.use(r.proxy(testenv.Good, nil).URL("http") + " id=p")
-	if o := r.do("http://shop.test/ok"); o.Kind != fetch.Finished || o.Result.Outcome != jobs.Failed {
+	if o := r.do("http://shop.test/ok"); o.Kind != jobs.RunFinished || o.Result.Outcome != jobs.Failed {
 		t.Errorf("outcome = %+v, want a failed job", o)
 	}
 	if s, _ := r.pool.StatusOf("p"); s.Inflight != 0 {

@@ -12,7 +12,6 @@ import (
 	"github.com/gofer-mq/gofer/breaker"
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/testenv"
-	"github.com/gofer-mq/gofer/worker/fetch"
 )
 
 func TestATargetThatSays407OpensNoProxyThatWorks(t *testing.T) {
@@ -123,14 +122,14 @@ func TestWhatARedirectsTargetAsksForIsItsOwn(t *testing.T) {
 			return "200 OK"
 		})
 		defer done()
-		if o := f.Do(t.Context(), decode(t, "http://short.test/"), jobs.Progress{}); o.Kind != fetch.Later || len(o.Progress.Attempts) != 1 {
+		if o := f.Do(t.Context(), decode(t, "http://short.test/"), jobs.Progress{}); o.Kind != jobs.RunScheduled || len(o.Progress.Attempts) != 1 {
 			t.Fatalf("kind %d, %+v, want it to wait for its retry", o.Kind, o.Progress.Attempts)
 		}
 		o := f.Do(t.Context(), decode(t, `{"url":"http://short.test/","follow_redirects":0}`), jobs.Progress{})
 		if o.Result.Status != http.StatusFound {
 			t.Errorf("the site that redirected, and asked for nothing: kind %d, %s", o.Kind, o.Result.Error)
 		}
-		if o := f.Do(t.Context(), decode(t, "http://shop.test/"), jobs.Progress{}); o.Kind != fetch.Later || !o.NoProxy {
+		if o := f.Do(t.Context(), decode(t, "http://shop.test/"), jobs.Progress{}); o.Kind != jobs.RunScheduled || !o.NoProxy {
 			t.Errorf("the site that asked for 800 s was fetched: kind %d, %d", o.Kind, o.Result.Status)
 		}
 	})

@@ -11,7 +11,7 @@ import (
 
 // attempts runs attempts until the job ends or its next delay is too long to wait here. An announced delay holds, even if
 // ctx has ended since.
-func (r *run) attempts(ctx context.Context) Outcome {
+func (r *run) attempts(ctx context.Context) jobs.RunOutcome {
 	ctx, cancel := r.bound(ctx)
 	defer cancel()
 	defer func() {
@@ -38,12 +38,12 @@ func (r *run) attempts(ctx context.Context) Outcome {
 		r.announce(retry)
 		announced = retry.at
 		if retry.kind == jobs.RetryScheduled && ctx.Err() == nil {
-			return Outcome{Kind: Later, At: retry.at, Progress: r.progress}
+			return jobs.RunOutcome{Kind: jobs.RunScheduled, At: retry.at, Progress: r.progress}
 		}
 		pause(ctx, time.Until(retry.at))
 	}
 	outcome := r.stopped(ctx)
-	if outcome.Kind == Stopped {
+	if outcome.Kind == jobs.RunStopped {
 		outcome.At = announced // whoever runs the job next keeps it
 	}
 	return outcome
@@ -131,14 +131,14 @@ func (r *run) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 }
 
 // cut ends a job for whose next attempt no time is left.
-func (r *run) cut(cause error) Outcome {
+func (r *run) cut(cause error) jobs.RunOutcome {
 	if errors.Is(cause, errExpired) {
 		return r.failed(jobs.ErrExpired, "the next attempt could not start before the deadline "+r.job.Deadline.UTC().Format(time.RFC3339))
 	}
 	return r.failed(jobs.ErrTimedOut, "the next attempt could not start within retry.timeout "+r.policy.Timeout.String())
 }
 
-func (r *run) exhausted() Outcome {
+func (r *run) exhausted() jobs.RunOutcome {
 	detail := ""
 	if r.last != nil {
 		detail = r.last.Error

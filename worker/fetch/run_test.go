@@ -21,7 +21,7 @@ import (
 func TestWaitingForAProxyUsesUpNoRetryTimeout(t *testing.T) {
 	r := newRig(t, nil)
 	o := r.do(`{"url":"http://shop.test/ok","retry":{"timeout":0.1}}`)
-	if o.Kind != fetch.Later || !o.Progress.Started.IsZero() {
+	if o.Kind != jobs.RunScheduled || !o.Progress.Started.IsZero() {
 		t.Errorf("kind %d, started %v: want it to wait with its time untouched", o.Kind, o.Progress.Started)
 	}
 }
@@ -30,7 +30,7 @@ func TestProxyTakenAheadIsGivenBackWhenTheJobStops(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	r := newRig(t, func(c *fetch.Config) { c.OnRetry = func(jobs.RetryEvent) { cancel(jobs.ErrStopping) } })
 	r.use(r.proxy(testenv.Refusing, nil).URL("http")+" id=a", r.proxy(testenv.Refusing, nil).URL("http")+" id=b")
-	if o := r.doWith(ctx, "http://shop.test/ok", jobs.Progress{}); o.Kind != fetch.Stopped || len(o.Progress.Attempts) != 1 {
+	if o := r.doWith(ctx, "http://shop.test/ok", jobs.Progress{}); o.Kind != jobs.RunStopped || len(o.Progress.Attempts) != 1 {
 		t.Errorf("kind %d with %d attempts, want it to stop with the one it made", o.Kind, len(o.Progress.Attempts))
 	}
 	for _, s := range r.pool.Status() {
@@ -55,7 +55,7 @@ func TestManyJobsShareAPoolThatChanges(t *testing.T) {
 			target := []string{"http://shop.test/gzip", "https://example.com/br"}[i%2]
 			for range 10 {
 				o := r.do(`{"url":"` + target + `","timeout":2,"retry":{"max_attempts":4},"ban":{"statuses":[403]}}`)
-				if o.Kind == fetch.Finished && o.Result.Outcome == jobs.Succeeded && !strings.HasPrefix(string(o.Result.Body), "encoded as ") {
+				if o.Kind == jobs.RunFinished && o.Result.Outcome == jobs.Succeeded && !strings.HasPrefix(string(o.Result.Body), "encoded as ") {
 					t.Errorf("%s answered %q", target, o.Result.Body)
 				}
 				if idle := r.f.Idle(); idle > 8 {
@@ -116,7 +116,7 @@ func TestNothingIsSaidOnceTheLeaseIsLost(t *testing.T) {
 		c.OnAttempt = func(string, jobs.Attempt, int64, string) { cancel(jobs.ErrLeaseLost) }
 	})
 	r.use(r.proxy(testenv.Good, nil).URL("http") + " id=p")
-	if o := r.doWith(ctx, "http://shop.test/ok", jobs.Progress{}); o.Kind != fetch.Lost || o.Result.Outcome != "" {
+	if o := r.doWith(ctx, "http://shop.test/ok", jobs.Progress{}); o.Kind != jobs.RunLeaseLost || o.Result.Outcome != "" {
 		t.Errorf("kind %d, %s: want it lost although the answer is there", o.Kind, o.Result.Outcome)
 	}
 }
@@ -132,7 +132,7 @@ func TestPanicWithinAnExchangeLeavesNothingBehind(t *testing.T) {
 	})
 	p := r.proxy(testenv.Good, nil)
 	r.use(p.URL("http") + " id=p")
-	if o := r.do("http://shop.test/redirect-to?url=http://boom.test/"); o.Kind != fetch.Finished || o.Result.Outcome != jobs.Failed {
+	if o := r.do("http://shop.test/redirect-to?url=http://boom.test/"); o.Kind != jobs.RunFinished || o.Result.Outcome != jobs.Failed {
 		t.Errorf("kind %d, %s, want a failed job", o.Kind, o.Result.Outcome)
 	}
 	if s, _ := r.pool.StatusOf("p"); s.Inflight != 0 || r.f.Idle() != 0 {
@@ -145,7 +145,7 @@ func TestAttemptEndsTheWaitForAProxy(t *testing.T) {
 	r.use(r.proxy(testenv.Good, nil).URL("http") + " id=p")
 	waited := jobs.Progress{WaitingSince: time.Now().Add(-time.Hour)}
 	o := r.doWith(t.Context(), `{"url":"http://shop.test/status/503","retry":{"base_delay":20}}`, waited)
-	if o.Kind != fetch.Later || !o.Progress.WaitingSince.IsZero() {
+	if o.Kind != jobs.RunScheduled || !o.Progress.WaitingSince.IsZero() {
 		t.Errorf("kind %d, waiting since %v, want it to wait for its retry only", o.Kind, o.Progress.WaitingSince)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/net/publicsuffix"
+
+	"github.com/gofer-mq/gofer/jobs"
 )
 
 const (
@@ -144,10 +146,10 @@ func (f *Fetcher) Waited() int64 {
 }
 
 // enter waits for the job's turn at its site while that is near, and parks the job otherwise.
-func (r *run) enter(ctx context.Context) (leave func(began bool), end Outcome, entered bool) {
+func (r *run) enter(ctx context.Context) (leave func(began bool), end jobs.RunOutcome, entered bool) {
 	s := r.f.sites
 	if !s.bounded() {
-		return func(bool) {}, Outcome{}, true
+		return func(bool) {}, jobs.RunOutcome{}, true
 	}
 	name := siteOf(r.job.Target().Hostname())
 	held := r.progress.Turn
@@ -156,7 +158,7 @@ func (r *run) enter(ctx context.Context) (leave func(began bool), end Outcome, e
 		now := time.Now()
 		in, turn, wait := s.enter(name, held, now)
 		if in != nil {
-			return func(began bool) { s.leave(in, time.Since(now), began) }, Outcome{}, true
+			return func(began bool) { s.leave(in, time.Since(now), began) }, jobs.RunOutcome{}, true
 		}
 		if cause := r.tooLate(now.Add(wait)); cause != nil {
 			return nil, r.cut(cause), false
@@ -165,7 +167,7 @@ func (r *run) enter(ctx context.Context) (leave func(began bool), end Outcome, e
 		ownTime := r.policy.Timeout > 0 && r.progress.Started.IsZero()
 		if spent += wait; spent > r.f.cfg.InlineWait || ownTime {
 			r.progress.Turn = turn
-			return nil, Outcome{Kind: Later, At: now.Add(wait), Progress: r.progress}, false
+			return nil, jobs.RunOutcome{Kind: jobs.RunScheduled, At: now.Add(wait), Progress: r.progress}, false
 		}
 		if pause(ctx, wait); ctx.Err() != nil {
 			return nil, r.stopped(ctx), false

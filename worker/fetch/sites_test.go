@@ -87,7 +87,7 @@ func (w *watched) ask(t *testing.T, n int, change func(*fetch.Config), hosts ...
 				var progress jobs.Progress
 				for {
 					o := f.Do(t.Context(), job, progress)
-					if o.Kind == fetch.Later {
+					if o.Kind == jobs.RunScheduled {
 						mu.Lock()
 						parked++
 						mu.Unlock()
@@ -163,7 +163,7 @@ func TestWaitForASiteEndsWithTheDeadline(t *testing.T) {
 		f := fetch.New(fetch.Config{Pool: pool, Policy: jobs.DefaultPolicy, Dial: w.dial, HostRate: 0.01})
 		defer w.serves.Wait()
 		defer f.Close()
-		do := func() fetch.Outcome {
+		do := func() jobs.RunOutcome {
 			payload := fmt.Appendf(nil, `{"url":"http://www.shop.test/","deadline":%q}`, time.Now().Add(time.Minute).Format(time.RFC3339))
 			job, err := jobs.Decode("default", "j", payload)
 			if err != nil {
@@ -174,7 +174,7 @@ func TestWaitForASiteEndsWithTheDeadline(t *testing.T) {
 		if o := do(); o.Result.Outcome != jobs.Succeeded {
 			t.Errorf("the first job: %+v, want success", o)
 		}
-		if o := do(); o.Kind != fetch.Finished || o.Result.Error != jobs.ErrExpired {
+		if o := do(); o.Kind != jobs.RunFinished || o.Result.Error != jobs.ErrExpired {
 			t.Errorf("a job whose turn comes after its deadline: %+v, want that it is expired at once", o)
 		}
 	})

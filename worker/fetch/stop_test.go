@@ -10,7 +10,6 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
-	"github.com/gofer-mq/gofer/worker/fetch"
 )
 
 // TestNoStopBringsAnAnnouncedAttemptForward stops jobs at any moment, within the announcement of a retry too, and lets another
@@ -50,7 +49,7 @@ func stopAndGoOn(t *rapid.T) {
 		o := f.Do(ctx, job, progress)
 		timer.Stop()
 		stop(nil)
-		if o.Kind == fetch.Finished {
+		if o.Kind == jobs.RunFinished {
 			break
 		}
 		progress = o.Progress

@@ -53,7 +53,7 @@ func late(t *testing.T, f *fetch.Fetcher, n int, by time.Duration) (parked []int
 			job, progress := decode(t, fmt.Sprintf("http://www.shop.test/%d", i)), jobs.Progress{}
 			for parked[i] < 100 {
 				o := f.Do(t.Context(), job, progress)
-				if o.Kind == fetch.Finished {
+				if o.Kind == jobs.RunFinished {
 					return
 				}
 				parked[i]++
@@ -79,7 +79,7 @@ func TestJobsThatComeLateForTheirTurnsKeepThePace(t *testing.T) {
 				job, progress := decode(t, fmt.Sprintf("http://www.shop.test/%d", i)), jobs.Progress{}
 				for n := 0; ; n++ {
 					o := f.Do(t.Context(), job, progress)
-					if o.Kind == fetch.Finished {
+					if o.Kind == jobs.RunFinished {
 						return
 					}
 					if n > 10 {
@@ -134,11 +134,11 @@ func TestASlowSiteDoesNotHoldTheSlots(t *testing.T) {
 					o := f.Do(t.Context(), job, progress)
 					mu.Lock()
 					held += time.Since(from)
-					if o.Kind == fetch.Later {
+					if o.Kind == jobs.RunScheduled {
 						parked++
 					}
 					mu.Unlock()
-					if o.Kind == fetch.Finished {
+					if o.Kind == jobs.RunFinished {
 						return
 					}
 					progress = o.Progress

@@ -161,7 +161,7 @@ func stopEndsAWait(t *rapid.T) {
 	s.wg.Wait()
 	cancel(nil)
 	if !stopped.IsZero() {
-		want := map[error]fetch.Kind{jobs.ErrStopping: fetch.Stopped, jobs.ErrJobCancelled: fetch.Finished, jobs.ErrLeaseLost: fetch.Lost}[cause]
+		want := map[error]jobs.RunKind{jobs.ErrStopping: jobs.RunStopped, jobs.ErrJobCancelled: jobs.RunFinished, jobs.ErrLeaseLost: jobs.RunLeaseLost}[cause]
 		if o.Kind != want || !ended.Equal(stopped) || errors.Is(cause, jobs.ErrStopping) && len(o.Progress.Attempts) != len(s.attempts) {
 			t.Fatalf("%v: kind %d %v after the stop, %d of %d attempts kept; want kind %d at once", cause, o.Kind, ended.Sub(stopped), len(o.Progress.Attempts), len(s.attempts), want)
 		}

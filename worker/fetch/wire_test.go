@@ -195,7 +195,7 @@ func TestBanGoesToAnotherProxyAtOnceWhateverRetryAfterSays(t *testing.T) {
 func TestTargetThatSays407ShutsNoProxy(t *testing.T) {
 	r := newRig(t, nil)
 	r.use(r.proxy(testenv.Good, nil).URL("http")+" id=a", r.proxy(testenv.Good, nil).URL("http")+" id=b")
-	if o := r.do("https://example.com/status/407"); o.Kind != fetch.Later || len(o.Progress.Attempts) != 2 {
+	if o := r.do("https://example.com/status/407"); o.Kind != jobs.RunScheduled || len(o.Progress.Attempts) != 2 {
 		t.Errorf("407 out of a tunnel: kind %d, %d attempts; want both proxies to rest for this host", o.Kind, len(o.Progress.Attempts))
 	}
 	for _, id := range []string{"a", "b"} {
