@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"slices"
 	"testing"
@@ -234,30 +233,6 @@ func TestDeniedTargetsInEverySpelling(t *testing.T) {
 			t.Errorf("%s = %s %s, want it fetched", host, o.Result.Error, o.Result.Detail)
 		}
 	}
-}
-
-func TestRetryAfterIsReadAsSecondsOrDate(t *testing.T) {
-	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	for value, want := range map[string]time.Duration{
-		"": 0, "5": 5 * time.Second, " 7 ": 7 * time.Second, "-5": 0, "1.5": 0, "soon": 0, "9999999999999999999999": 15 * time.Minute, "3600": 15 * time.Minute,
-		now.Add(30 * time.Second).Format(http.TimeFormat): 30 * time.Second, now.Add(-time.Hour).Format(http.TimeFormat): 0,
-		now.Add(24 * time.Hour).Format(http.TimeFormat): 15 * time.Minute,
-	} {
-		if got := fetch.RetryAfter(value, now); got != want {
-			t.Errorf("%q = %v, want %v", value, got, want)
-		}
-	}
-}
-
-func FuzzRetryAfter(f *testing.F) {
-	for _, seed := range []string{"5", "-1", "9999999999", "Fri, 31 Dec 1999 23:59:59 GMT", "1e9", ""} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, value string) {
-		if d := fetch.RetryAfter(value, time.Now()); d < 0 || d > 15*time.Minute {
-			t.Fatalf("%q = %v, want it between 0 and 15 min", value, d)
-		}
-	})
 }
 
 func TestRetryAfterCoolsThePair(t *testing.T) {

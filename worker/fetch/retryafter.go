@@ -1,7 +1,7 @@
 package fetch
 
 import (
-	"net/http"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -11,23 +11,95 @@ import (
 const maxRetryAfter = 15 * time.Minute
 
 // RetryAfter reads a Retry-After header, in seconds or as a date (RFC 9110, 10.2.3), as a wait from now between nothing and
-// 15 minutes. What cannot be read, or lies in the past, is no wait.
+// 15 minutes. It reads what lenient clients read: fractions, which are rounded up, and dates in many forms, with or without
+// a day of the week and in any zone. What cannot be read, or lies in the past, is no wait.
 func RetryAfter(value string, now time.Time) time.Duration {
-	value = strings.TrimSpace(value)
-	if value == "" {
-		return 0
-	}
-	if strings.Trim(value, "0123456789") == "" {
+	value = strings.Trim(value, " \t\"'")
+	if seconds, ok := parseSeconds(value); ok {
 		// Compared as a number of seconds: as a duration a large one would overflow into the past.
-		n, err := strconv.ParseUint(value, 10, 64)
-		if err != nil || n > uint64(maxRetryAfter/time.Second) {
-			return maxRetryAfter
-		}
-		return time.Duration(n) * time.Second
+		return time.Duration(math.Ceil(min(max(0, seconds), maxRetryAfter.Seconds()))) * time.Second
 	}
-	at, err := http.ParseTime(value)
-	if err != nil {
+	at, ok := parseDate(value)
+	if !ok {
 		return 0
 	}
 	return min(max(0, at.Sub(now)), maxRetryAfter)
+}
+
+// parseSeconds reads a decimal number, or a Go duration such as "90s". A number too large for a float is infinite.
+func parseSeconds(value string) (float64, bool) {
+	if strings.Trim(value, "0123456789.eE+-") == "" {
+		seconds, err := strconv.ParseFloat(value, 64)
+		return seconds, err == nil || math.IsInf(seconds, 0)
+	}
+	d, err := time.ParseDuration(value)
+	return d.Seconds(), err == nil
+}
+
+// parseDate reads a date in any of the forms of RFC 9110, 5.6.7, RFC 5322 and RFC 3339, and what is like them: its zone may
+// be missing, and stand anywhere.
+func parseDate(value string) (time.Time, bool) {
+	value = strings.ToUpper(value)
+	for _, layout := range []string{time.RFC3339, "2006-01-02 15:04:05Z07:00"} {
+		if at, err := time.Parse(layout, value); err == nil {
+			return at, true
+		}
+	}
+	offset, words := "", []string(nil)
+	for word := range strings.FieldsFuncSeq(value, func(r rune) bool { return strings.ContainsRune(" \t,()", r) }) {
+		switch zone := zoneOffset(word); {
+		case zone != "" && offset == "":
+			offset = zone
+		case zone == "" && !isWeekday(word):
+			words = append(words, word)
+		}
+	}
+	if offset == "" {
+		offset = "+0000"
+		if n := len(words); n > 0 && strings.Trim(words[n-1], "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == "" {
+			words = words[:n-1] // a zone that nobody knows
+		}
+	}
+	value = strings.Join(append(words, offset), " ")
+	for _, layout := range []string{
+		"2 Jan 2006 15:04:05 -0700", "2 Jan 06 15:04:05 -0700", "2-Jan-06 15:04:05 -0700", "2-Jan-2006 15:04:05 -0700", "2 Jan 2006 15:04 -0700",
+		"2 Jan 06 15:04 -0700", "Jan 2 15:04:05 2006 -0700", "Jan 2 2006 15:04:05 -0700", "2006-01-02T15:04:05 -0700", "2006-01-02 15:04:05 -0700",
+	} {
+		if at, err := time.Parse(layout, value); err == nil {
+			return at, true
+		}
+	}
+	return time.Time{}, false
+}
+
+func isWeekday(word string) bool {
+	for day := range time.Saturday + 1 {
+		if name := strings.ToUpper(day.String()); word == name || word == name[:3] || word == name[:3]+"." {
+			return true
+		}
+	}
+	return false
+}
+
+// zoneOffset is the offset that a word names (RFC 5322, 4.3); empty if it names none.
+func zoneOffset(word string) string {
+	switch word {
+	case "GMT", "UTC", "UT", "Z":
+		return "+0000"
+	case "EDT":
+		return "-0400"
+	case "EST", "CDT":
+		return "-0500"
+	case "CST", "MDT":
+		return "-0600"
+	case "MST", "PDT":
+		return "-0700"
+	case "PST":
+		return "-0800"
+	}
+	word = strings.TrimPrefix(strings.TrimPrefix(word, "GMT"), "UTC")
+	if len(word) < 5 || word[0] != '+' && word[0] != '-' {
+		return ""
+	}
+	return strings.ReplaceAll(word, ":", "")
 }
