@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -180,23 +179,121 @@ func (w *world) editConsumer(queue string, edit consumerEdit) {
 	})
 }
 
-// untilEnded waits until n jobs of the queue have ended, all of them well.
+// untilEnded waits until the jobs x0, x1, … of the queue, n of them, have ended, all of them well.
 func (w *world) untilEnded(queue string, n int) {
 	w.Helper()
-	var mu sync.Mutex
-	results := map[string]jobs.Result{}
-	w.until(fmt.Sprintf("%d jobs of queue %s to end", n, queue), func() bool {
-		_ = w.client.Follow(w.Context(), bus.Filter{Queue: queue, All: true, UntilNow: true}, func(r jobs.Result) error {
-			mu.Lock()
-			defer mu.Unlock()
-			results[r.ID] = r
-			return nil
-		})
-		return len(results) == n
-	})
-	for id, r := range results {
+	ctx, cancel := context.WithTimeout(w.Context(), 20*time.Second)
+	defer cancel()
+	var keys []bus.Key
+	for i := range n {
+		keys = append(keys, bus.Key{Queue: queue, ID: fmt.Sprint("x", i)})
+	}
+	ended := 0
+	err := w.client.WaitMany(ctx, keys, func(r jobs.Result) error {
+		ended++
 		if r.Outcome != jobs.Succeeded {
-			w.Errorf("job %s/%s ended as %s %s: %s", queue, id, r.Outcome, r.Error, r.Detail)
+			w.Errorf("job %s/%s ended as %s %s: %s", queue, r.ID, r.Outcome, r.Error, r.Detail)
 		}
+		return nil
+	})
+	if err != nil {
+		w.Fatalf("%d of %d jobs of queue %s ended in 20 s: %v", ended, n, queue, err)
+	}
+}
+
+// TestWhateverIsDeletedComesBack deletes all streams and buckets, then all consumers, one by one.
+func TestWhateverIsDeletedComesBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, bus.Settings{})
+	w.serve([]string{"default"})
+	js := w.client.JetStream()
+	missing := func() (names []string) {
+		found, err := w.client.Inspect(t.Context(), w.set)
+		for _, d := range found {
+			if d.Repair == bus.ByCreation {
+				names = append(names, d.Name)
+			}
+		}
+		if err != nil {
+			names = append(names, err.Error())
+		}
+		return names
+	}
+	consumers := [][2]string{
+		{"GOFER_JOBS", "worker-default"}, {"GOFER_RETRIES", "due-default"}, {"GOFER_RESULTS", bus.Reader}, {"GOFER_EVENTS", bus.Reader}, {"GOFER_DEAD", bus.Reader},
+	}
+	streams := []string{
+		"GOFER_JOBS", "GOFER_RETRIES", "GOFER_RESULTS", "GOFER_EVENTS", "GOFER_DEAD", "GOFER_ROLLUPS",
+		"KV_gofer-proxies", "KV_gofer-policy", "KV_gofer-deny", "KV_gofer-breakers", "OBJ_gofer-bodies",
+	}
+	for _, name := range streams {
+		if err := js.DeleteStream(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.until("all streams to be back", func() bool { return len(missing()) == 0 })
+	w.until("the worker to see it", func() bool { return w.worker.Streams() == nil })
+	for _, c := range consumers {
+		if err := js.DeleteConsumer(t.Context(), c[0], c[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.until("all consumers to be back", func() bool { return len(missing()) == 0 })
+	w.publish("after", page)
+	w.until("a job to end", w.hasResult("after"))
+}
+
+// TestEditedStreamCostsNoJob edits a stream while jobs run. The worker names the setting; where it makes jobs end wrongly none is
+// taken, and all of them end well once gofer setup has repaired the stream.
+func TestEditedStreamCostsNoJob(t *testing.T) {
+	type config = *jetstream.StreamConfig
+	for name, edit := range map[string]struct {
+		stream, named string
+		change        func(config)
+	}{
+		"results without an answer":    {"GOFER_RESULTS", "no_ack", func(c config) { c.NoAck = true }},
+		"results that cannot be read":  {"GOFER_RESULTS", "allow_direct", func(c config) { c.AllowDirect = false }},
+		"results that have to be tiny": {"GOFER_RESULTS", "max_msg_size", func(c config) { c.MaxMsgSize = 10 }},
+		"results elsewhere":            {"GOFER_RESULTS", "subject_transform", func(c config) { c.SubjectTransform = nil; c.RePublish = nil }},
+		"results nowhere":              {"GOFER_RESULTS", "subjects", func(c config) { c.Subjects, c.SubjectTransform, c.RePublish = []string{"x"}, nil, nil }},
+		"waiting jobs without answers": {"GOFER_RETRIES", "no_ack", func(c config) { c.NoAck = true }},
+		"waiting jobs that are lost":   {"GOFER_RETRIES", "max_age", func(c config) { c.MaxAge = 24 * time.Hour }},
+		"jobs that are lost":           {"GOFER_JOBS", "max_age", func(c config) { c.MaxAge = 24 * time.Hour }},
+		"jobs elsewhere": {"GOFER_JOBS", "subject_transform", func(c config) {
+			c.SubjectTransform = &jetstream.SubjectTransformConfig{Source: "gofer.jobs.other.>", Destination: "gofer.jobs.others.>"}
+		}},
+		"dead letters that have to be tiny": {"GOFER_DEAD", "max_msg_size", func(c config) { c.MaxMsgSize = 10 }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, bus.Settings{})
+			w.serve([]string{"default"})
+			publish := func(from, to int) {
+				for i := from; i < to; i++ {
+					w.publish(fmt.Sprint("x", i), page)
+				}
+			}
+			publish(0, 20)
+			stream, err := w.client.JetStream().Stream(t.Context(), edit.stream)
+			if err != nil {
+				t.Fatal(err)
+			}
+			config := stream.CachedInfo().Config
+			edit.change(&config)
+			if _, err := w.client.JetStream().UpdateStream(t.Context(), config); err != nil {
+				t.Fatal(err)
+			}
+			publish(20, 40)
+			w.until("the worker to name "+edit.named, func() bool {
+				err := w.worker.Streams()
+				return err != nil && strings.Contains(err.Error(), "stream "+edit.stream+": "+edit.named)
+			})
+			publish(40, 60)
+			if _, err := w.client.Apply(t.Context(), w.set); err != nil {
+				t.Fatal(err)
+			}
+			w.untilEnded("default", 60)
+			w.until("the worker to see that it is repaired", func() bool { return w.worker.Streams() == nil })
+		})
 	}
 }

@@ -193,7 +193,7 @@ func (l *lane) mend(ctx context.Context, err error) {
 	}
 	l.consumer = nil
 	if errors.Is(err, bus.ErrNotSetUp) || errors.Is(err, jetstream.ErrStreamNotFound) {
-		l.w.restore(ctx)
+		l.w.Restore(ctx)
 	}
 	pause(ctx, 500*time.Millisecond)
 }

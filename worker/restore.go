@@ -15,8 +15,8 @@ type restoring struct {
 // restoreEvery is how often a worker looks for streams that are missing.
 const restoreEvery = 2 * time.Second
 
-// restore makes the missing streams anew, if nobody here has done it just now.
-func (w *Worker) restore(ctx context.Context) {
+// Restore creates the streams that are missing, unless somebody here has done it just now.
+func (w *Worker) Restore(ctx context.Context) {
 	r := &w.restoring
 	if w.cfg.Restore == nil || !r.mu.TryLock() {
 		return

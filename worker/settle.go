@@ -183,7 +183,7 @@ func (w *Worker) retryUntilSettled(ctx context.Context, t *task, s step, act fun
 			w.cfg.Log.Warn("cannot settle the job, trying again", "step", s.doing, "queue", t.queue, "job", t.id, "permanent", permanent, "error", err)
 		}
 		if errors.Is(err, bus.ErrNotSetUp) {
-			w.restore(ctx)
+			w.Restore(ctx)
 		}
 		if permanent {
 			wait = permanentWait
@@ -203,7 +203,10 @@ func (w *Worker) trySettle(ctx context.Context, t *task, kind string, act func(c
 	ctx, cancel := context.WithTimeout(ctx, min(5*time.Second, t.lease.left()))
 	defer cancel()
 	began := time.Now()
-	err := act(ctx)
+	err := w.streams.unusableFor(kind)
+	if err == nil {
+		err = act(ctx)
+	}
 	w.cfg.Counted.Published(kind, err == nil, time.Since(began))
 	return err
 }

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -76,6 +77,15 @@ func (s *streams) unusable() error {
 	return s.where(func(d bus.Difference) bool { return d.Use == bus.Unusable && d.Essential })
 }
 
+// unusableFor is why a message of a kind, as Counted.Published has it, may not be stored now.
+func (s *streams) unusableFor(kind string) error {
+	parts := map[string][]string{"result": {"_RESULTS", "OBJ_"}, "retry": {"_RETRIES"}, "dead": {"_DEAD"}}[kind]
+	return s.where(func(d bus.Difference) bool {
+		isPart := func(part string) bool { return strings.Contains(d.Name, part) }
+		return d.Use == bus.Unusable && slices.ContainsFunc(parts, isPart)
+	})
+}
+
 func (s *streams) where(holds func(bus.Difference) bool) error {
 	seen := s.seen.Load()
 	if seen == nil {
@@ -134,7 +144,7 @@ func (w *Worker) lookAtStreams(ctx context.Context) {
 	}
 	for _, d := range seen.Differences {
 		if d.Repair == bus.ByCreation {
-			w.restore(ctx)
+			w.Restore(ctx)
 			return
 		}
 	}

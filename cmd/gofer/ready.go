@@ -27,6 +27,7 @@ func (r *rig) ready() []admin.Check {
 		check("nats", l.nc.IsConnected(), "connected", "not connected, reconnecting"),
 		healthy("consuming", l.worker.Consuming(), "every queue is pulled from"+keptSettings(l.worker.Obeyed())),
 		healthy("streams", l.worker.Streams(), "all there, and as gofer needs them"),
+		healthy("settings", r.share.Trouble(), "the fleet's proxies, policy and denied hosts are known"),
 		r.proxyCheck(),
 		check("draining", !l.worker.Draining(), "no", "draining: no new jobs are taken"),
 		check("results", storable, "results are stored", why),

@@ -67,7 +67,7 @@ func newRig(c config, proxies []proxylist.Proxy, log *slog.Logger) (*rig, error)
 	}
 	r := &rig{config: c, names: names, log: log, book: rollup.NewBook(), started: time.Now(), outbox: make(chan func(context.Context) error, 1024)}
 	r.pool = rotation.New(rotation.Config{Strategy: strategy, Breaker: c.breaker()})
-	r.share = share.New(share.Config{Pool: r.pool, Policy: c.policy(), Strategy: strategy, Log: log})
+	r.share = share.New(share.Config{Names: names, Pool: r.pool, Policy: c.policy(), Strategy: strategy, Log: log})
 	r.share.List(proxies)
 	r.fleet = r.fleetBreakers()
 	r.metrics = metrics.New(r.gauges())
@@ -185,7 +185,7 @@ func pause(ctx context.Context, d time.Duration) {
 func (r *rig) work(ctx context.Context, l *line) error {
 	beside, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var parts sync.WaitGroup
-	parts.Go(func() { r.share.Run(beside, l.client.JetStream(), r.names) })
+	parts.Go(func() { r.share.Run(beside, l.client.JetStream(), l.worker.Restore) })
 	if r.fleet != nil {
 		parts.Go(func() { r.fleet.Run(beside, l.client.JetStream(), r.names) })
 	}

@@ -2,7 +2,6 @@ package bus
 
 import (
 	"context"
-	"encoding/json"
 	"maps"
 	"math/big"
 	"slices"
@@ -124,15 +123,9 @@ func (c *Client) dropBroken(ctx context.Context, b Broken) (gone bool, err error
 	if there, ok := c.brokenOf(msg.Header.Get(jetstream.SubjectHeader), msg.Header, msg.Data, b.Seq); !ok || there != b {
 		return false, nil
 	}
-	request, err := json.Marshal(map[string]any{"seq": b.Seq, "no_erase": true})
-	if err != nil {
-		return false, err
-	}
-	ctx, cancel := bounded(ctx)
-	defer cancel()
 	// An error in the answer says that another worker was faster; if it says anything else, the server refuses what is added
 	// next.
-	_, err = c.request(ctx, &nats.Msg{Subject: api + "STREAM.MSG.DELETE." + stream, Data: request})
+	err = c.deleteMessage(ctx, stream, b.Seq)
 	return err == nil, err
 }
 

@@ -167,6 +167,9 @@ func (c *Client) applyStream(ctx context.Context, want streamConfig) (done []Dif
 	if err != nil {
 		return nil, errors.Join(failed, c.setupError("change stream "+want.Name, err, nil))
 	}
+	if want.SubjectTransform != nil && slices.ContainsFunc(change, func(d Difference) bool { return d.Field == "subject_transform" }) {
+		failed = errors.Join(failed, c.bringStrays(ctx))
+	}
 	return change, failed
 }
 

@@ -115,11 +115,12 @@ func (b *Breakers) send(proxy string, w word) {
 	}
 }
 
-// Run follows the bucket and writes to it until ctx ends. What waits to be written then is lost.
+// Run follows the bucket and writes to it until ctx ends. What waits to be written then is lost. A missing bucket is created
+// by others.
 func (b *Breakers) Run(ctx context.Context, js jetstream.JetStream, names jobs.Names) {
 	bucket := names.Bucket("breakers")
 	var parts sync.WaitGroup
-	parts.Go(func() { follow(ctx, js, bucket, b.cfg.Log, b.apply) })
+	parts.Go(func() { newFollower(bucket, b.cfg.Log, b.apply).run(ctx, js) })
 	parts.Go(func() { b.write(ctx, js, bucket) })
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

@@ -3,7 +3,9 @@ package share
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -19,29 +21,89 @@ type change struct {
 	age time.Duration
 }
 
-// follow applies the bucket's keys, all at once and in place of what was known, then each change as it comes. A watch
-// that ends is begun again, for keys may have gone meanwhile, and so is one whose connection was made again: a server that
-// was restarted has forgotten it, and that would be noticed only after some missing heartbeats.
-func follow(ctx context.Context, js jetstream.JetStream, bucket string, log *slog.Logger, apply func(fresh bool, changes []change)) {
+// follower keeps up with one bucket. Only Trouble may be called while run does.
+type follower struct {
+	bucket string
+	log    *slog.Logger
+	apply  func(fresh bool, changes []change)
+	// restore creates the bucket if it is missing; somebody may have deleted it. Nil leaves that to others.
+	restore func(context.Context)
+
+	mu  sync.Mutex
+	err error // why the bucket is not followed
+}
+
+var (
+	errNotRead = errors.New("not read yet")
+	errMissing = errors.New("it is missing")
+)
+
+func newFollower(bucket string, log *slog.Logger, apply func(fresh bool, changes []change)) *follower {
+	return &follower{bucket: bucket, log: log, apply: apply, err: errNotRead}
+}
+
+// run applies the bucket's keys, all at once and in place of what was known, then each change as it comes, until ctx ends. A
+// watch that ends is begun again, for keys may have gone meanwhile. So is one whose connection was made again: a server that
+// was restarted has forgotten it, and that would be noticed only after some missing heartbeats. The same goes for one whose
+// bucket was created again.
+func (f *follower) run(ctx context.Context, js jetstream.JetStream) {
 	for ctx.Err() == nil {
-		if err := watch(ctx, js, bucket, apply); err != nil && ctx.Err() == nil {
-			log.Warn("bucket cannot be read, what was last known stays in force", "bucket", bucket, "error", err)
+		// Whoever sets a key in a new bucket wants it to hold within a second.
+		wait := 250 * time.Millisecond
+		err := f.watch(ctx, js)
+		switch {
+		case err == nil || ctx.Err() != nil:
+		case errors.Is(err, jetstream.ErrBucketNotFound), errors.Is(err, jetstream.ErrStreamNotFound):
+			f.failed(errMissing)
+			if f.restore != nil {
+				f.restore(ctx)
+			}
+		default:
+			f.failed(err)
+			wait = time.Second
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(time.Second):
+		case <-time.After(wait):
 		}
 	}
 }
 
-func watch(ctx context.Context, js jetstream.JetStream, bucket string, apply func(fresh bool, changes []change)) error {
+func (f *follower) failed(err error) {
+	f.mu.Lock()
+	news := f.err == nil || f.err.Error() != err.Error()
+	f.err = err
+	f.mu.Unlock()
+	if news {
+		f.log.Warn("bucket cannot be read, what was last known stays in force", "bucket", f.bucket, "error", err)
+	}
+}
+
+func (f *follower) follows() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = nil
+}
+
+// trouble is why changes of the bucket do not come through; nil if they do.
+func (f *follower) trouble() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err == nil {
+		return nil
+	}
+	return fmt.Errorf("bucket %s: %w", f.bucket, f.err)
+}
+
+// watch returns nil if it is to be begun again at once.
+func (f *follower) watch(ctx context.Context, js jetstream.JetStream) error {
 	reconnected := js.Conn().StatusChanged(nats.CONNECTED)
 	defer js.Conn().RemoveStatusListener(reconnected)
-	clock, err := askClock(ctx, js, bucket)
+	clock, err := askClock(ctx, js, f.bucket)
 	if err != nil {
 		return err
 	}
-	kv, err := js.KeyValue(ctx, bucket)
+	kv, err := js.KeyValue(ctx, f.bucket)
 	if err != nil {
 		return err
 	}
@@ -50,6 +112,12 @@ func watch(ctx context.Context, js jetstream.JetStream, bucket string, apply fun
 		return err
 	}
 	defer func() { _ = watch.Stop() }()
+	ended := make(chan error, 1)
+	checking, stop := context.WithCancel(ctx)
+	var check sync.WaitGroup
+	defer check.Wait()
+	defer stop()
+	check.Go(func() { ended <- stillThere(checking, js, f.bucket, clock.made) })
 	var first []change
 	known := false
 	for {
@@ -58,15 +126,18 @@ func watch(ctx context.Context, js jetstream.JetStream, bucket string, apply fun
 			return nil
 		case <-reconnected:
 			return nil
+		case err := <-ended:
+			return err
 		case entry, open := <-watch.Updates():
 			switch {
 			case !open:
 				return errors.New("the watch ended")
 			case entry == nil: // every key that was there has been seen
-				apply(true, first)
+				f.apply(true, first)
+				f.follows()
 				first, known = nil, true
 			case known:
-				apply(false, []change{clock.changeOf(entry)})
+				f.apply(false, []change{clock.changeOf(entry)})
 			default:
 				first = append(first, clock.changeOf(entry))
 			}
@@ -74,15 +145,43 @@ func watch(ctx context.Context, js jetstream.JetStream, bucket string, apply fun
 	}
 }
 
-// clock is what the server's clock showed at a time.
-type clock struct{ server, asked time.Time }
+// checkEvery is how often a bucket is looked for: a watch does not notice that its bucket was deleted.
+const checkEvery = time.Second
+
+// stillThere returns when the bucket is no longer the one that was made at a time, or when ctx ends. A server that does not
+// answer says nothing about it.
+func stillThere(ctx context.Context, js jetstream.JetStream, bucket string, made time.Time) error {
+	tick := time.NewTicker(checkEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		switch clock, err := askClock(ctx, js, bucket); {
+		case errors.Is(err, jetstream.ErrStreamNotFound):
+			return err
+		case err == nil && !clock.made.Equal(made):
+			return nil
+		}
+	}
+}
+
+// askTimeout bounds one question: its answer is lost for good if the server dies.
+const askTimeout = 5 * time.Second
+
+// clock is what the server's clock showed at a time, and when the bucket was made.
+type clock struct{ server, asked, made time.Time }
 
 func askClock(ctx context.Context, js jetstream.JetStream, bucket string) (clock, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	stream, err := js.Stream(ctx, "KV_"+bucket)
 	if err != nil {
 		return clock{}, err
 	}
-	return clock{server: stream.CachedInfo().TimeStamp, asked: time.Now()}, nil
+	return clock{server: stream.CachedInfo().TimeStamp, asked: time.Now(), made: stream.CachedInfo().Created}, nil
 }
 
 func (c clock) changeOf(entry jetstream.KeyValueEntry) change {

@@ -5,6 +5,7 @@ package share
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -30,6 +31,8 @@ const (
 
 // Config is what a Share is made of; all fields are required.
 type Config struct {
+	// Names are those of the installation.
+	Names jobs.Names
 	// Pool receives the proxies.
 	Pool *rotation.Pool
 	// Policy is the environment's, in force while the bucket holds none.
@@ -45,6 +48,7 @@ type Share struct {
 	policy  atomic.Pointer[policy]
 	denied  atomic.Pointer[map[string]bool]
 	trouble atomic.Pointer[fileTrouble] // nil while the proxies file is taken over
+	buckets []*follower
 
 	mu     sync.Mutex
 	listed []proxylist.Proxy          // from the environment and the file
@@ -62,6 +66,11 @@ func New(cfg Config) *Share {
 	s := &Share{cfg: cfg, bucket: map[string]proxylist.Proxy{}}
 	s.policy.Store(&policy{Policy: cfg.Policy})
 	s.denied.Store(&map[string]bool{})
+	s.buckets = []*follower{
+		newFollower(cfg.Names.Bucket("proxies"), cfg.Log, s.applyProxies),
+		newFollower(cfg.Names.Bucket("policy"), cfg.Log, s.applyPolicy),
+		newFollower(cfg.Names.Bucket("deny"), cfg.Log, s.applyDeny),
+	}
 	return s
 }
 
@@ -85,13 +94,23 @@ func (s *Share) List(proxies []proxylist.Proxy) {
 	s.replace()
 }
 
-// Run follows the installation's buckets until ctx ends.
-func (s *Share) Run(ctx context.Context, js jetstream.JetStream, names jobs.Names) {
+// Run follows the installation's buckets until ctx ends. restore creates those that are missing; nil leaves that to others.
+func (s *Share) Run(ctx context.Context, js jetstream.JetStream, restore func(context.Context)) {
 	var watches sync.WaitGroup
-	for kind, apply := range map[string]func(fresh bool, changes []change){"proxies": s.applyProxies, "policy": s.applyPolicy, "deny": s.applyDeny} {
-		watches.Go(func() { follow(ctx, js, names.Bucket(kind), s.cfg.Log, apply) })
+	for _, f := range s.buckets {
+		f.restore = restore
+		watches.Go(func() { f.run(ctx, js) })
 	}
 	watches.Wait()
+}
+
+// Trouble is why a change that somebody makes for the fleet does not reach this worker; nil if it does, within a second.
+func (s *Share) Trouble() error {
+	var errs []error
+	for _, f := range s.buckets {
+		errs = append(errs, f.trouble())
+	}
+	return errors.Join(errs...)
 }
 
 func (s *Share) applyPolicy(fresh bool, changes []change) {
@@ -160,8 +179,10 @@ func DenyKey(host string) string {
 	return strings.ReplaceAll(strings.ToLower(strings.TrimSuffix(host, ".")), ":", "=")
 }
 
-// DenyHost is the host of a key.
-func DenyHost(key string) string { return strings.ReplaceAll(key, "=", ":") }
+// DenyHost is the host of a key, which somebody may have written by hand.
+func DenyHost(key string) string {
+	return strings.ToLower(strings.TrimSuffix(strings.ReplaceAll(key, "=", ":"), "."))
+}
 
 func (s *Share) applyProxies(fresh bool, changes []change) {
 	s.mu.Lock()
@@ -178,6 +199,7 @@ func (s *Share) applyProxies(fresh bool, changes []change) {
 		if err != nil {
 			// The line may hold a password: the parser's errors never do.
 			s.cfg.Log.Error("proxy in the bucket is not valid and is not used", "proxy", c.key, "error", err)
+			delete(s.bucket, c.key) // a worker that starts now does not know the line before, either
 			continue
 		}
 		s.bucket[c.key] = p
@@ -187,6 +209,9 @@ func (s *Share) applyProxies(fresh bool, changes []change) {
 
 // ParseEntry reads a proxy of the bucket: a line as in the proxies file whose id, if it names one, is the key.
 func ParseEntry(key, line string) (proxylist.Proxy, error) {
+	if !jobs.ValidProxyID(key) {
+		return proxylist.Proxy{}, errors.New("the key is no proxy id: [A-Za-z0-9_-]{1,64}, not metrics")
+	}
 	value, err := text.Document([]byte(line))
 	if err != nil {
 		return proxylist.Proxy{}, err
