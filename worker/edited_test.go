@@ -262,6 +262,7 @@ func TestEditedStreamCostsNoJob(t *testing.T) {
 		"jobs elsewhere": {"GOFER_JOBS", "subject_transform", func(c config) {
 			c.SubjectTransform = &jetstream.SubjectTransformConfig{Source: "gofer.jobs.other.>", Destination: "gofer.jobs.others.>"}
 		}},
+		"waiting jobs that have to be tiny": {"GOFER_RETRIES", "max_msg_size", func(c config) { c.MaxMsgSize = 10 }},
 		"dead letters that have to be tiny": {"GOFER_DEAD", "max_msg_size", func(c config) { c.MaxMsgSize = 10 }},
 	} {
 		t.Run(name, func(t *testing.T) {

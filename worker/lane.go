@@ -27,12 +27,9 @@ type lane struct {
 	trouble  trouble
 }
 
-// watchEvery is how often a worker looks at its consumers and streams.
-const watchEvery = 5 * time.Second
-
 // watch keeps known how the consumer stands, also while no slot is free to pull.
 func (l *lane) watch(ctx context.Context) {
-	for ; ctx.Err() == nil; pause(ctx, watchEvery) {
+	for ; ctx.Err() == nil; pause(ctx, l.w.cfg.Look) {
 		_ = l.look(ctx) // when the server does not say, what was known stays
 	}
 }

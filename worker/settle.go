@@ -123,7 +123,9 @@ func (w *Worker) settleOrReport(ctx context.Context, t *task, s step, act func(c
 func (w *Worker) park(ctx context.Context, t *task, progress jobs.Progress, at time.Time) (ok bool, refusal error) {
 	progress.JobSeq = t.progress.JobSeq
 	w.stats.parked.Add(1)
-	s := step{kind: "retry", doing: "store waiting job", hopeless: bus.IsUnstorable}
+	s := step{kind: "retry", doing: "store waiting job", hopeless: func(err error) bool {
+		return bus.IsUnstorable(err) && !w.becameUnusable(ctx, "retry")
+	}}
 	for _, p := range []jobs.Progress{progress, progress.Brief()} {
 		ok, refusal = w.retryUntilSettled(ctx, t, s, func(ctx context.Context) error {
 			if err := w.roomToWait(ctx, t); err != nil {

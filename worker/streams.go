@@ -118,7 +118,7 @@ func (s *streams) crowded() bool {
 
 // watchStreams looks at the streams until ctx ends, and creates what is missing.
 func (w *Worker) watchStreams(ctx context.Context) {
-	for ; ctx.Err() == nil; pause(ctx, watchEvery) {
+	for ; ctx.Err() == nil; pause(ctx, w.cfg.Look) {
 		w.lookAtStreams(ctx)
 	}
 }
@@ -148,6 +148,12 @@ func (w *Worker) lookAtStreams(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// becameUnusable looks whether somebody has edited the stream that takes messages of a kind.
+func (w *Worker) becameUnusable(ctx context.Context, kind string) bool {
+	w.lookAtStreams(ctx)
+	return w.streams.unusableFor(kind) != nil
 }
 
 // Consuming is nil if every lane reached its consumer at its last pull. Otherwise it is what keeps the worker from it, such as a

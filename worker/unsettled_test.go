@@ -37,6 +37,7 @@ func (w *world) gone(id string) func() bool {
 
 func TestAJobThatCannotBeStoredWhileItWaitsFails(t *testing.T) {
 	w := newWorld(t, bus.Settings{})
+	w.blind = true
 	w.change("GOFER_RETRIES", func(c *jetstream.StreamConfig) { c.MaxMsgSize = 100 })
 	var runs atomic.Int32
 	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
@@ -57,6 +58,7 @@ func TestAJobThatCannotBeStoredWhileItWaitsFails(t *testing.T) {
 // TestAWaitingJobGoesOnWithoutWhatOnlyPeopleRead has a stream that takes the attempts of a waiting job, and not their texts.
 func TestAWaitingJobGoesOnWithoutWhatOnlyPeopleRead(t *testing.T) {
 	w := newWorld(t, bus.Settings{})
+	w.blind = true
 	w.change("GOFER_RETRIES", func(c *jetstream.StreamConfig) { c.MaxMsgSize = 1500 })
 	w.start(func(_ context.Context, _ jobs.Job, progress jobs.Progress) jobs.RunOutcome {
 		if len(progress.Attempts) == 0 {

@@ -48,6 +48,8 @@ type Config struct {
 	// Restore makes the streams that are missing anew: somebody may have deleted one while the worker runs. Nil leaves that to
 	// others, and jobs that need the stream wait for it.
 	Restore func(context.Context) error
+	// Look is how often the worker looks at its consumers and streams; zero means 5 s.
+	Look time.Duration
 	// Inspect looks at the streams; nil means with the default settings.
 	Inspect func(context.Context) (bus.Streams, error)
 	Log     *slog.Logger
@@ -118,6 +120,9 @@ func New(cfg Config) (*Worker, error) {
 	}
 	if cfg.DrainTimeout == 0 {
 		cfg.DrainTimeout = 30 * time.Second
+	}
+	if cfg.Look == 0 {
+		cfg.Look = 5 * time.Second
 	}
 	if cfg.Inspect == nil {
 		cfg.Inspect = func(ctx context.Context) (bus.Streams, error) { return cfg.Client.InspectStreams(ctx, bus.Settings{}) }

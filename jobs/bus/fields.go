@@ -152,7 +152,7 @@ func streamRules() map[string]rule[streamConfig] {
 		"allow_msg_ttl":     inWork(Lossy, ByOwner), "subject_delete_marker_ttl": inWork(Lossy, ByUpdate),
 		"deny_delete":  {always[streamConfig](Harmless), when(ByOwner, deniesDeletes, ByUpdate)},
 		"deny_purge":   {always[streamConfig](Harmless), when(ByOwner, deniesPurges, ByUpdate)},
-		"max_msg_size": {when(Unusable, isNarrower, Harmless), always[streamConfig](ByUpdate)},
+		"max_msg_size": {narrower, always[streamConfig](ByUpdate)},
 		"subjects":     {when(Unusable, lacksSubjects, Harmless), always[streamConfig](ByUpdate)},
 		"republish":    of(Harmless, ByUpdate), "subject_transform": of(Unusable, ByUpdate),
 		"allow_direct": of(Unusable, ByUpdate), "no_ack": of(Unusable, ByUpdate), "mirror": of(Unusable, ByUpdate),
@@ -196,8 +196,15 @@ func retention(have, want *streamConfig) Repair {
 	return ByUpdate
 }
 
-func isNarrower(have, want *streamConfig) bool {
-	return have.MaxMsgSize > 0 && (want.MaxMsgSize <= 0 || have.MaxMsgSize < want.MaxMsgSize)
+// narrower judges a stream that takes smaller messages only. A result is made smaller then, but a job that has to wait cannot be.
+func narrower(have, want *streamConfig) Use {
+	switch {
+	case have.MaxMsgSize <= 0 || want.MaxMsgSize > 0 && have.MaxMsgSize >= want.MaxMsgSize:
+		return Harmless
+	case want.AllowMsgSchedules:
+		return Unusable
+	}
+	return Lossy
 }
 
 func lacksSubjects(have, want *streamConfig) bool {
