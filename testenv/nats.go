@@ -99,3 +99,6 @@ func (n *NATS) Swallow(subject string) {
 		n.tb.Fatalf("swallow %s: %v", subject, err)
 	}
 }
+
+// SlowConsumers is how many clients the running server has dropped because they did not read.
+func (n *NATS) SlowConsumers() int64 { return n.srv.NumSlowConsumers() }

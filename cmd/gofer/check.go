@@ -37,7 +37,7 @@ func (a *app) newCheck(ctx context.Context, c *config, f checkFlags, list []prox
 		return nil, usage("--target: %w", err)
 	}
 	pool := rotation.New(rotation.Config{})
-	k := &check{app: a, list: list, job: job, bar: a.progress(len(list), "proxies")}
+	k := &check{app: a, list: list, job: job, bar: a.progress(len(list) > 1, len(list), "proxies")}
 	k.fetcher = fetch.New(fetch.Config{
 		Pool: pool, Policy: onceOnly, AttemptTimeout: f.timeout, MaxBodyBytes: c.MaxBodyBytes, AllowPrivateTargets: c.AllowPrivateTargets,
 	})
@@ -172,10 +172,10 @@ func (k *check) verdict(stopped error) error {
 	}
 	left := len(k.list) - len(k.times) - k.failed
 	switch {
-	case stopped != nil && !errors.Is(stopped, context.Canceled):
+	case stopped != nil && !errors.Is(stopped, context.Canceled) && !errors.Is(stopped, errInterrupted):
 		return stopped
 	case left > 0:
-		return fmt.Errorf("interrupted: %s, %d not checked", text, left)
+		return fmt.Errorf("%w: %s, %d not checked", errInterrupted, text, left)
 	case k.failed > 0:
 		return &failure{code: exitSomeFailed, err: errors.New(text)}
 	}

@@ -145,7 +145,7 @@ func TestInterruptedCheckSaysWhatIsKnown(t *testing.T) {
 	eventually(t, "the good proxy to be printed and three silent ones to be asked", func() bool {
 		return strings.Contains(p.log.String(), "good ") && silent.Conns.Load() >= 3
 	})
-	if code := p.wait(t); code != exitFailed || !strings.Contains(p.log.String(), "interrupted: 1 ok, 0 failed") || !strings.Contains(p.log.String(), "12 not checked") {
+	if code := p.wait(t); code != exitSignalled || !strings.Contains(p.log.String(), "interrupted: 1 ok, 0 failed") || !strings.Contains(p.log.String(), "12 not checked") {
 		t.Errorf("exit %d, said:\n%swant %d and what is known", code, p.log, exitFailed)
 	}
 	if n := silent.Conns.Load(); n != 3 {

@@ -46,6 +46,9 @@ func (a *app) doctor(ctx context.Context) error {
 		return err
 	}
 	list, err := a.examine(ctx, c)
+	if ctx.Err() != nil {
+		return context.Cause(ctx) // what was not answered is no finding
+	}
 	if a.json {
 		if jsonErr := a.printJSON(list); jsonErr != nil {
 			return jsonErr
@@ -87,7 +90,7 @@ func (a *app) examine(ctx context.Context, c config) ([]finding, error) {
 		return append(list, finding{"nats", false, err.Error()}), err
 	}
 	defer s.close()
-	list = append(list, s.server())
+	list = append(list, s.server(ctx))
 	list = append(list, s.clock(ctx)...)
 	list = append(list, s.streams(ctx)...)
 	queues, err := s.client.Queues(ctx)
@@ -147,8 +150,12 @@ func nobody(names jobs.Names, queues []bus.QueueState) finding {
 	return finding{"workers", false, fmt.Sprintf("none answers, and jobs are not done (%d): start one with gofer worker; what a killed one held is taken anew within %s", open, bus.AckWait)}
 }
 
-func (s *session) server() finding {
-	rtt, err := s.nc.RTT()
+func (s *session) server(ctx context.Context) finding {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	asked := time.Now()
+	err := s.nc.FlushWithContext(ctx)
+	rtt := time.Since(asked)
 	if err != nil {
 		return finding{"nats", false, "the server does not answer a ping: " + err.Error()}
 	}

@@ -26,7 +26,7 @@ func (a *app) eventsCommand() *cobra.Command {
 				return err
 			}
 			defer s.close()
-			return untilInterrupted(cmd.Context(), s.client.Events(cmd.Context(), f, a.printEvent))
+			return s.client.Events(cmd.Context(), f, a.printEvent)
 		},
 	}
 	cmd.Flags().StringVar(&f.Queue, "queue", "", "only events of this queue's jobs")

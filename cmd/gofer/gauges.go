@@ -85,7 +85,7 @@ const rttEvery = 5 * time.Second
 
 // measure keeps the time that the way to the server and back takes, until ctx ends.
 func (r *rig) measure(ctx context.Context, nc *nats.Conn) {
-	for ; ctx.Err() == nil; pause(ctx, rttEvery) {
+	for ; ctx.Err() == nil; sleep(ctx, rttEvery) {
 		bounded, cancel := context.WithTimeout(ctx, rttEvery)
 		began := time.Now()
 		if nc.FlushWithContext(bounded) == nil {

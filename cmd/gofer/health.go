@@ -59,7 +59,7 @@ func (r *rig) checkHealth(ctx context.Context) {
 	defer h.pool.LeaveTests(false)
 	for ctx.Err() == nil {
 		h.look(ctx)
-		pause(ctx, r.config.Health.Interval.Std())
+		sleep(ctx, r.config.Health.Interval.Std())
 	}
 }
 

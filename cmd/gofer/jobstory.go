@@ -82,7 +82,11 @@ func tell(ctx context.Context, s *session, key bus.Key, note func(format string,
 		what string
 		read func(context.Context, *session) error
 	}{{"result", t.readResult}, {"stored copy", t.readStored}, {"story in the events", t.readEvents}, {"dead letter", t.readLetter}} {
-		if err := part.read(ctx, s); err != nil && !errors.Is(err, bus.ErrNotFound) {
+		err := part.read(ctx, s)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if err != nil && !errors.Is(err, bus.ErrNotFound) {
 			note("the job's %s cannot be read: %v", part.what, err)
 		}
 	}

@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -30,57 +28,42 @@ const (
 )
 
 func main() {
-	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(newApp(os.Stdout, os.Stderr, os.Exit).run(context.Background(), os.Args[1:], os.Stdin))
 }
 
-// run is the whole program with the operating system as its arguments.
+// run is the program with the operating system as its arguments, within a process that goes on.
 func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
-	ctx, stop := untilSignalled(ctx)
+	return newApp(out, errOut, nil).run(ctx, args, in)
+}
+
+// newApp makes the program for one run. exit ends the process; nil means that nobody may.
+func newApp(out, errOut io.Writer, exit func(code int)) *app {
+	return &app{out: &stream{to: out}, err: &stream{to: errOut}, interrupts: newInterrupts(exit)}
+}
+
+// run is one verb, until ctx ends or a signal comes. An interrupted verb that has left nothing undone has no error.
+func (a *app) run(ctx context.Context, args []string, in io.Reader) int {
+	ctx, stop := a.interrupts.watch(ctx)
 	defer stop()
-	a := &app{in: in, out: &stream{to: out}, err: &stream{to: errOut}}
+	a.in = reading(ctx, in)
 	root := a.root()
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
+	if ctx.Err() != nil && err != nil {
+		err = interruption(err)
+	}
 	if lost := a.out.failed(); lost != nil && !errors.Is(err, lost) {
 		err = &failure{code: exitFailed, err: errors.Join(err, lost)}
 	}
 	return a.report(cmd.CommandPath(), err)
 }
 
-// untilSignalled is ctx until the first SIGINT or SIGTERM; the second one ends the process. Left to the system, a second one
-// would do nothing in a process that was started with the signal ignored, as a shell does in the background of a script.
-func untilSignalled(ctx context.Context) (_ context.Context, stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	done := make(chan struct{})
-	var waiting sync.WaitGroup
-	waiting.Go(func() {
-		for range 2 {
-			select {
-			case <-signals:
-			case <-done:
-				return
-			}
-			if ctx.Err() != nil {
-				os.Exit(exitSignalled)
-			}
-			cancel()
-		}
-	})
-	return ctx, func() {
-		signal.Stop(signals)
-		close(done)
-		waiting.Wait()
-		cancel()
-	}
-}
-
 // app is what every verb gets: the three streams and the flags that all verbs have.
 type app struct {
-	in       io.Reader
-	out, err *stream
-	json     bool
+	in         io.Reader // ends with the verb's context
+	out, err   *stream
+	json       bool
+	interrupts *interrupts
 }
 
 // failure is an error that has its exit code.
@@ -181,7 +164,8 @@ func (a *app) root() *cobra.Command {
 forward proxies, and publishes exactly one result a job.
 
 The environment configures it: 'gofer config usage' lists the variables.
-Exit codes: 0 ok, 1 failed, 2 usage, 3 some jobs failed, 69 NATS unreachable, 78 bad configuration.`,
+Exit codes: 0 ok, 1 failed, 2 usage, 3 some jobs failed, 69 NATS unreachable, 78 bad configuration,
+130 interrupted (a worker: by a second signal).`,
 		SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -45,7 +47,10 @@ func command(t *testing.T, shell string, args ...string) *exec.Cmd {
 func launch(t *testing.T, cmd *exec.Cmd, in io.Reader) *child {
 	t.Helper()
 	p := &child{t: t, cmd: cmd, out: new(lockedBuffer), err: new(lockedBuffer), done: make(chan struct{})}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, p.out, p.err
+	cmd.Stdin, cmd.Stderr = in, p.err
+	if cmd.Stdout == nil {
+		cmd.Stdout = p.out
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -56,4 +61,34 @@ func launch(t *testing.T, cmd *exec.Cmd, in io.Reader) *child {
 		<-p.done
 	})
 	return p
+}
+
+func (p *child) signal(s syscall.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		p.t.Fatal(err)
+	}
+}
+
+// end waits for the end of the process and returns its exit code, and how long that took. A process that goes on for longer
+// than limit is killed, and its code is -1.
+func (p *child) end(limit time.Duration) (code int, took time.Duration) {
+	p.t.Helper()
+	began := time.Now()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-p.done:
+	case <-timer.C:
+		_ = p.cmd.Process.Signal(syscall.SIGQUIT) // its goroutines go to standard error
+		<-p.done
+		return -1, time.Since(began)
+	}
+	return p.cmd.ProcessState.ExitCode(), time.Since(began)
+}
+
+// lines waits until standard output has so many lines.
+func (p *child) lines(n int) {
+	p.t.Helper()
+	eventually(p.t, "output", func() bool { return strings.Count(p.out.String(), "\n") >= n })
 }

@@ -108,7 +108,7 @@ func (a *app) wholePool(ctx context.Context, c *config, verb string) ([]sourced,
 		return nil, err
 	}
 	shared, err := a.sharedProxies(ctx, verb)
-	if err != nil && len(own) == 0 {
+	if err != nil && (len(own) == 0 || ctx.Err() != nil) {
 		return nil, err
 	}
 	if err != nil {

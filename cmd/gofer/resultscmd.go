@@ -117,21 +117,13 @@ func key(ctx context.Context, s *session, queue, name string) (bus.Key, error) {
 // followResults prints a line for each result until ctx ends.
 func (a *app) followResults(ctx context.Context, s *session, queue, durable string, all bool) error {
 	f := bus.Filter{Queue: queue, All: all, HeadersOnly: durable == "", Durable: durable}
-	return untilInterrupted(ctx, s.client.Follow(ctx, f, func(r jobs.Result) error {
+	return s.client.Follow(ctx, f, func(r jobs.Result) error {
 		if facts := resultJSON(r); a.json && f.HeadersOnly {
 			facts.BodyBytes = nil
 			return a.printJSON(facts)
 		}
 		return a.printResult(r)
-	}))
-}
-
-// untilInterrupted is err unless the user has ended what would have gone on for ever.
-func untilInterrupted(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
+	})
 }
 
 // printBody writes the body of a result, or the problem document of one that did not succeed.

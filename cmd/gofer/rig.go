@@ -155,7 +155,7 @@ func (r *rig) obstructed(reason error) {
 // prepare creates streams and consumers, as soon as the server lets it. What waiting cannot cure ends it.
 func (r *rig) prepare(ctx context.Context, client *bus.Client) error {
 	said := ""
-	for ; ctx.Err() == nil; pause(ctx, time.Second) {
+	for ; ctx.Err() == nil; sleep(ctx, time.Second) {
 		err := client.Ensure(ctx, r.config.settings())
 		if err == nil || ctx.Err() != nil {
 			return nil
@@ -172,12 +172,15 @@ func (r *rig) prepare(ctx context.Context, client *bus.Client) error {
 	return nil
 }
 
-func pause(ctx context.Context, d time.Duration) {
+// sleep waits for d and reports whether ctx has not ended before.
+func sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
+		return false
 	case <-timer.C:
+		return true
 	}
 }
 
@@ -325,7 +328,7 @@ func (r *rig) setPolicy(ctx context.Context, p jobs.Policy) error {
 		return err
 	}
 	// Whoever asks this worker next shall find it; if the watch is being made anew, that takes a second.
-	for end := time.Now().Add(2 * time.Second); time.Now().Before(end) && ctx.Err() == nil; pause(ctx, 5*time.Millisecond) {
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end) && ctx.Err() == nil; sleep(ctx, 5*time.Millisecond) {
 		if _, now := r.share.Policy(); !now.Equal(before) {
 			break
 		}

@@ -21,7 +21,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// submission is one run of gofer submit. Lines are read while earlier jobs are answered; what both of them touch is locked.
+// submission is one run of gofer submit. With --wait, outcomes are printed while lines are read.
 type submission struct {
 	app       *app
 	session   *session
@@ -29,15 +29,16 @@ type submission struct {
 	notBefore time.Time
 	unit      string // what holds a job: a line or a URL
 	single    bool   // there is one URL, so nothing has to tell jobs apart
+	bar       *progressbar.ProgressBar
 
-	accepted []bus.Key
+	mu       sync.Mutex           // guards what follows, and is held while an outcome or a message is written
+	accepted int                  // jobs
 	open     map[bus.Key]ackFacts // accepted jobs whose results are waited for
+	unsure   []ackFacts           // jobs without an answer when the submission was ended: perhaps accepted
 	invalid  int                  // lines that are no job
 	refused  int                  // jobs that the server did not take
 	failed   int                  // jobs that did not succeed, or whose body could not be kept
-
-	mu    sync.Mutex     // held while a message is written, and for taken
-	taken map[int]origin // of each job on its way to the server, by its index
+	taken    map[int]origin       // of each job on its way to the server, by its index
 }
 
 // origin is where a job was read: the line's number, or the argument's.
@@ -53,17 +54,28 @@ type ackFacts struct {
 	URL  string `json:"url"`
 }
 
-// run publishes every job and, if asked, waits for their results. Whatever ends it early, no accepted job goes unnamed.
+// run publishes every job and, if asked, waits for their results. Whatever ends it early, accepted jobs are named.
 func (s *submission) run(ctx context.Context, source io.Reader) error {
 	s.open, s.taken = map[bus.Key]ackFacts{}, map[int]origin{}
-	err := s.publish(ctx, source)
-	if err == nil && s.flags.wait && len(s.accepted) > 0 {
-		err = s.await(ctx)
+	act := s.publish
+	if s.flags.wait {
+		s.bar, act = s.app.progress(!s.single, 1, "jobs"), s.publishAndWait
 	}
-	if err != nil {
-		return errors.Join(err, s.nameOpen())
+	if err := act(ctx, source); err != nil {
+		return errors.Join(s.ended(ctx, err), s.nameOpen())
 	}
 	return s.verdict()
+}
+
+// ended is err, or what an interruption means for the jobs.
+func (s *submission) ended(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() == nil:
+		return err
+	case s.flags.wait:
+		return fmt.Errorf("%w: the accepted jobs go on, see gofer results", errInterrupted)
+	}
+	return fmt.Errorf("%w: jobs accepted: %d; later ones were not submitted", errInterrupted, s.accepted)
 }
 
 // sourceName is where the lines come from, in words.
@@ -74,41 +86,117 @@ func (s *submission) sourceName() string {
 	return s.flags.file
 }
 
-// publish sends the jobs of all lines. A line that is no job, or that is refused, is told about; the others go on.
+// publish sends the jobs of all lines and prints the id of each.
 func (s *submission) publish(ctx context.Context, source io.Reader) error {
-	var readErr error
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	err := s.session.client.SubmitMany(ctx, s.jobs(source, &readErr), 0, func(_ jobs.Job, ack bus.Ack, err error) {
-		from := s.landed(ack.Index)
-		if err != nil {
-			s.refused++
-			s.say(fmt.Sprintf("%s %d: %v", s.unit, from.number, err))
-			return
-		}
-		s.accepted = append(s.accepted, ack.Key)
-		facts := ackFacts{Ack: ack, Line: from.number, URL: from.url}
-		if s.flags.wait {
-			s.open[ack.Key] = facts
-		} else if err := s.printAck(facts); err != nil {
+	return s.submit(ctx, source, func(ack ackFacts) {
+		if err := s.printAck(ack); err != nil {
 			stop(err) // jobs whose ids nobody learns are of no use
 		}
 	})
-	return errors.Join(err, readErr)
 }
 
-// took notes where the next job was read; landed is that of the job of an index.
+// publishAndWait sends the jobs of all lines and prints the outcome of each as it comes.
+func (s *submission) publishAndWait(ctx context.Context, source io.Reader) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	keys := make(chan bus.Key)
+	var submitErr error
+	var beside sync.WaitGroup
+	beside.Go(func() {
+		submitErr = s.submitForWaiter(ctx, source, keys)
+		if submitErr != nil {
+			stop(submitErr)
+		}
+		close(keys)
+		if limit := s.flags.timeout; limit > 0 && sleep(ctx, limit) {
+			stop(fmt.Errorf("no result within %s: the jobs go on, see gofer results", limit))
+		}
+	})
+	beside.Go(func() {
+		if sleep(ctx, hintAfter) {
+			s.hint(ctx)
+		}
+	})
+	err := s.await(ctx, keys)
+	stop(nil)
+	beside.Wait()
+	return cmp.Or(err, submitErr)
+}
+
+// submitForWaiter sends the jobs of all lines, and tells keys which results are to be waited for.
+func (s *submission) submitForWaiter(ctx context.Context, source io.Reader, keys chan<- bus.Key) error {
+	err := s.submit(ctx, source, func(ack ackFacts) {
+		select {
+		case keys <- ack.Key:
+		case <-ctx.Done():
+		}
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bar.ChangeMax(s.accepted)
+	return err
+}
+
+// submit sends the jobs of all lines, and calls use for each that was accepted. A line that is no job, or that is refused, is
+// reported; the others go on.
+func (s *submission) submit(ctx context.Context, source io.Reader, use func(ackFacts)) error {
+	var readErr error
+	err := s.session.client.SubmitMany(ctx, s.jobs(source, &readErr), 0, func(_ jobs.Job, ack bus.Ack, err error) {
+		facts := s.landed(ack)
+		switch {
+		case err == nil:
+			s.accept(facts)
+			use(facts)
+		case ctx.Err() != nil && errors.Is(err, context.Cause(ctx)): // it was not published
+		case ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
+			s.doubt(facts)
+		default:
+			s.refuse(facts, err)
+		}
+	})
+	return cmp.Or(err, readErr)
+}
+
+// accept counts a job that the server has.
+func (s *submission) accept(ack ackFacts) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.accepted++
+	if s.flags.wait {
+		s.open[ack.Key] = ack
+		s.bar.ChangeMax(s.accepted + 1) // a bar that is full once is not shown again, and more lines may come
+	}
+}
+
+// doubt notes a job whose answer was not waited for any longer.
+func (s *submission) doubt(ack ackFacts) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unsure = append(s.unsure, ack)
+}
+
+// refuse reports a job that the server did not take.
+func (s *submission) refuse(ack ackFacts, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused++
+	s.app.note("%s %d: %v", s.unit, ack.Line, err)
+}
+
+// took notes where the next job was read; landed names what came of the job of an index.
 func (s *submission) took(index int, from origin) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.taken[index] = from
 }
 
-func (s *submission) landed(index int) origin {
+func (s *submission) landed(ack bus.Ack) ackFacts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	defer delete(s.taken, index)
-	return s.taken[index]
+	defer delete(s.taken, ack.Index)
+	from := s.taken[ack.Index]
+	return ackFacts{Ack: ack, Line: from.number, URL: from.url}
 }
 
 // jobs yields the job of each line and counts the lines that hold none.
@@ -165,46 +253,53 @@ func (s *submission) printAck(ack ackFacts) error {
 	return s.app.out.fields(ack.ID, strconv.Itoa(ack.Line), ack.URL)
 }
 
-// nameOpen names the jobs that go on without anybody waiting: with --json on standard output, as accepted ones.
+// mostNamed bounds the jobs of a kind that an end before the time names.
+const mostNamed = 10
+
+// nameOpen names jobs that go on without anybody waiting: with --json all of them on standard output, as accepted ones, else
+// the first. Jobs that may have been accepted are named as well.
 func (s *submission) nameOpen() error {
-	left := slices.SortedFunc(maps.Values(s.open), func(a, b ackFacts) int { return a.Line - b.Line })
-	for _, ack := range left {
-		if !s.app.json {
-			s.say(fmt.Sprintf("no result yet: %s (%s %d)", ack.Key, s.unit, ack.Line))
-		} else if err := s.app.printJSON(ack); err != nil {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	byLine := func(a, b ackFacts) int { return a.Line - b.Line }
+	open := slices.SortedFunc(maps.Values(s.open), byLine)
+	slices.SortFunc(s.unsure, byLine)
+	s.nameSome("perhaps accepted, no answer came", s.unsure, "")
+	if !s.app.json {
+		s.nameSome("no result yet", open, ", which --json would name")
+		return nil
+	}
+	for _, ack := range open {
+		if err := s.app.printJSON(ack); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// await prints an outcome for each accepted job, and shows on a terminal how far it is.
-func (s *submission) await(ctx context.Context) error {
-	interrupted := ctx
-	if s.flags.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, s.flags.timeout, fmt.Errorf("no result within %s: the jobs go on, see gofer results", s.flags.timeout))
-		defer cancel()
+func (s *submission) nameSome(what string, list []ackFacts, more string) {
+	for _, ack := range list[:min(len(list), mostNamed)] {
+		s.app.note("%s: %s (%s %d)", what, ack.Key, s.unit, ack.Line)
 	}
-	hint := time.AfterFunc(hintAfter, func() { s.hint(ctx) })
-	defer hint.Stop()
-	bar := s.app.progress(len(s.accepted), "jobs")
-	err := s.session.client.WaitMany(ctx, s.accepted, func(r jobs.Result) error {
+	if n := len(list) - mostNamed; n > 0 {
+		s.app.note("%s: %d more%s", what, n, more)
+	}
+}
+
+// await prints an outcome for each job of keys, and shows on a terminal how far it is.
+func (s *submission) await(ctx context.Context, keys <-chan bus.Key) error {
+	defer func() { _ = s.bar.Exit() }()
+	return s.session.client.WaitEach(ctx, keys, func(r jobs.Result) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if r.Outcome != jobs.Succeeded {
 			s.failed++
 		}
-		_ = bar.Clear()
+		_ = s.bar.Clear()
 		err := s.outcome(ctx, r)
-		bar.Describe(fmt.Sprintf("%d failed", s.failed))
-		return errors.Join(err, bar.Add(1))
+		s.bar.Describe(fmt.Sprintf("%d failed", s.failed))
+		return errors.Join(err, s.bar.Add(1))
 	})
-	_ = bar.Exit()
-	if interrupted.Err() != nil {
-		return errors.New("interrupted: the jobs go on, see gofer results")
-	}
-	return err
 }
 
 // hintAfter is how long nothing is said about jobs that nobody takes.
@@ -216,10 +311,10 @@ func (s *submission) hint(ctx context.Context) {
 	if err != nil {
 		return
 	}
+	ours := s.openQueues()
 	for _, q := range queues {
-		ours := slices.ContainsFunc(s.accepted, func(k bus.Key) bool { return k.Queue == q.Queue })
 		switch {
-		case !ours:
+		case !ours[q.Queue]:
 		case !q.Served:
 			s.say("queue " + q.Queue + ": no worker has ever served it, so its jobs wait: add it to GOFER_QUEUES, or is it misspelt?")
 		case !q.PausedUntil.IsZero():
@@ -228,6 +323,17 @@ func (s *submission) hint(ctx context.Context) {
 			s.say("queue " + q.Queue + ": no worker asks for its jobs: start one")
 		}
 	}
+}
+
+// openQueues are the queues of the jobs that are waited for.
+func (s *submission) openQueues() map[string]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := map[string]bool{}
+	for key := range s.open {
+		out[key.Queue] = true
+	}
+	return out
 }
 
 // outcome prints one result and keeps its body if asked. A body that cannot be kept is its job's failure; the others go on.
@@ -247,7 +353,7 @@ func (s *submission) outcome(ctx context.Context, r jobs.Result) error {
 			resultFacts
 			Line int `json:"line"`
 		}{resultJSON(r), from.Line})
-	case len(s.accepted) == 1 && s.flags.output == "":
+	case s.single && s.flags.output == "":
 		_ = s.app.err.line("%s", resultLine(r))
 		return s.app.printBody(ctx, s.session, r)
 	}
@@ -285,21 +391,21 @@ func (s *submission) save(ctx context.Context, r jobs.Result) error {
 // verdict is how the whole submission went, as an exit code.
 func (s *submission) verdict() error {
 	switch bad := s.invalid + s.refused; {
-	case bad+len(s.accepted) == 0: // nothing failed
+	case bad+s.accepted == 0: // nothing failed
 		s.say("no jobs in " + s.sourceName())
-	case bad > 0 && len(s.accepted) == 0:
+	case bad > 0 && s.accepted == 0:
 		return fmt.Errorf("no job was accepted, %d refused", bad)
-	case bad+s.failed > 0 && s.flags.wait && len(s.accepted) == 1 && bad == 0:
+	case bad+s.failed > 0 && s.flags.wait && s.accepted == 1 && bad == 0:
 		return &failure{code: exitSomeFailed, err: errors.New("the job failed")}
 	case bad+s.failed > 0:
-		return &failure{code: exitSomeFailed, err: fmt.Errorf("jobs accepted: %d, refused: %d, failed: %d", len(s.accepted), bad, s.failed)}
+		return &failure{code: exitSomeFailed, err: fmt.Errorf("jobs accepted: %d, refused: %d, failed: %d", s.accepted, bad, s.failed)}
 	}
 	return nil
 }
 
-// progress is a bar with counts, rate and remaining time on a terminal, and nothing elsewhere.
-func (a *app) progress(total int, what string) *progressbar.ProgressBar {
-	if !a.err.isTerminal() || total < 2 {
+// progress is a bar with counts, rate and remaining time on a terminal, if it is wanted, and nothing elsewhere.
+func (a *app) progress(wanted bool, total int, what string) *progressbar.ProgressBar {
+	if !wanted || !a.err.isTerminal() {
 		return progressbar.NewOptions(total, progressbar.OptionSetWriter(io.Discard), progressbar.OptionSetVisibility(false))
 	}
 	return progressbar.NewOptions(total, progressbar.OptionSetWriter(raw{a.err}), progressbar.OptionShowCount(), progressbar.OptionShowIts(),

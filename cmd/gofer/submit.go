@@ -34,8 +34,9 @@ func (a *app) submitCommand() *cobra.Command {
 A line is a URL or a JSON job, which may carry "id" and "queue". Empty lines and lines that begin with # are skipped.
 
 The id of each accepted job is printed as soon as the server has it and, unless there is a single URL, the number of its
-line (or of the URL) and its URL, separated by tabs. With --wait it is the outcome of each instead; what is still without
-one when the waiting ends early is named on standard error.
+line (or of the URL) and its URL, separated by tabs. With --wait it is the outcome of each instead, as it comes, or the body
+of a single URL. When the waiting ends early, ten of the jobs without an outcome are named on standard error, or all of them
+with --json.
 
 With a single URL, --wait prints the body: unchanged to a file or a pipe, and on a terminal as 'gofer results' does.
 
@@ -68,7 +69,7 @@ func (a *app) submit(ctx context.Context, f submitFlags, urls []string) error {
 	if err != nil {
 		return err
 	}
-	source, closeSource, err := a.lines(f.file, urls)
+	source, closeSource, err := a.lines(ctx, f.file, urls)
 	if err != nil {
 		return err
 	}
@@ -132,7 +133,7 @@ func (f *submitFlags) notBefore(now time.Time) (time.Time, error) {
 }
 
 // lines is where the jobs come from: the arguments, a file or standard input.
-func (a *app) lines(file string, urls []string) (io.Reader, func(), error) {
+func (a *app) lines(ctx context.Context, file string, urls []string) (io.Reader, func(), error) {
 	if file != "" && len(urls) > 0 {
 		return nil, nil, usage("--file and URLs: only one of the two can be given")
 	}
@@ -147,7 +148,7 @@ func (a *app) lines(file string, urls []string) (io.Reader, func(), error) {
 		if err != nil {
 			return nil, nil, usage("--file: %w", err)
 		}
-		return f, func() { _ = f.Close() }, nil
+		return reading(ctx, f), func() { _ = f.Close() }, nil // it may be a pipe
 	case len(urls) == 0:
 		return nil, nil, usage("submit: no URL given; name one, or --file, or - for standard input")
 	}

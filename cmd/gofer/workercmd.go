@@ -20,6 +20,9 @@ import (
 // probeSlack is what a breaker's probe may take beyond the attempt's own timeout before its slot is given to another.
 const probeSlack = 5 * time.Second
 
+// drainSlack is how much longer than its drain timeout a worker may take to end: what follows the last step is not work.
+const drainSlack = 750 * time.Millisecond
+
 func (a *app) workerCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "worker",
@@ -46,6 +49,7 @@ func (a *app) work(ctx context.Context) error {
 
 // runWorker builds a worker and runs it until ctx ends. It calls listening once with the address of the HTTP port.
 func (a *app) runWorker(ctx context.Context, c config, proxies []proxylist.Proxy, listening func(net.Addr)) error {
+	a.interrupts.allow(c.DrainTimeout.Std()+drainSlack, exitFailed)
 	if c.WorkerName == "" {
 		c.WorkerName = workerName()
 	}

@@ -11,3 +11,6 @@ func ruled[C any](rules map[string]rule[C]) (names []string) {
 	}
 	return names
 }
+
+// SweepPause is the time between two sweeps of a waiter.
+var SweepPause = sweepPause

@@ -235,9 +235,12 @@ func (w *waiter) lookUpOpen(ctx context.Context) error {
 		w.sweep.Reset(sweepRetry)
 		return nil
 	}
-	w.sweep.Reset(min(max(time.Since(began), sweepEvery), sweepAtLeast))
+	w.sweep.Reset(sweepPause(time.Since(began)))
 	return err
 }
+
+// sweepPause is the time between a sweep that took so long and the next one: sweeps take half of a waiter's time at most.
+func sweepPause(took time.Duration) time.Duration { return min(max(took, sweepEvery), sweepAtLeast) }
 
 // passes reports whether a look-up failed in a way that a later one need not.
 func (w *waiter) passes(err error) bool { return w.refused == nil && isTransient(err) }

@@ -184,3 +184,14 @@ func TestAWaiterLooksAtOnceAfterADrop(t *testing.T) {
 		t.Errorf("the lost result was found after %s, as the next sweep would have", took)
 	}
 }
+
+func TestSweepsAreAtMostHalfAMinuteApart(t *testing.T) {
+	t.Parallel()
+	for took, want := range map[time.Duration]time.Duration{
+		0: 5 * time.Second, 5 * time.Second: 5 * time.Second, 6 * time.Second: 6 * time.Second, time.Minute: 30 * time.Second,
+	} {
+		if got := bus.SweepPause(took); got != want {
+			t.Errorf("after a sweep of %s: got %s, want %s", took, got, want)
+		}
+	}
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// errInterrupted is why a verb ends that was interrupted.
+var errInterrupted = errors.New("interrupted")
+
+const (
+	// endTime is how long a verb may take to end after a signal; the worker has its drain timeout.
+	endTime = 500 * time.Millisecond
+	// lastWord is how long the reason of a forced end may take to be written: who reads it may be why the process hangs.
+	lastWord = 100 * time.Millisecond
+)
+
+// interrupts turn signals into the end of a context, and see to it that the process then ends.
+type interrupts struct {
+	exit  func(code int) // ends the process; nil if this is not the whole process, which nothing forces then
+	ended chan struct{}  // closed when run returns
+
+	mu    sync.Mutex
+	limit time.Duration // how long the process may take to end after its context has ended
+	code  int           // of a process that takes longer
+}
+
+func newInterrupts(exit func(code int)) *interrupts {
+	return &interrupts{exit: exit, ended: make(chan struct{}), limit: endTime, code: exitSignalled}
+}
+
+// allow gives the process another limit than a verb has, and the code with which it ends if that is not enough.
+func (i *interrupts) allow(limit time.Duration, code int) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.limit, i.code = limit, code
+}
+
+// watch is ctx until the first SIGINT or SIGTERM, with errInterrupted as cause. The second signal ends the process. Left to
+// the system, it would do nothing in a process that was started with the signal ignored, as a shell does in the background of
+// a script.
+func (i *interrupts) watch(ctx context.Context) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	i.force(ctx)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for {
+			select {
+			case <-signals:
+			case <-i.ended:
+				return
+			}
+			if ctx.Err() != nil && i.exit != nil {
+				i.exit(exitSignalled)
+			}
+			cancel(errInterrupted)
+		}
+	})
+	return ctx, func() {
+		signal.Stop(signals)
+		close(i.ended)
+		watching.Wait()
+		cancel(nil)
+	}
+}
+
+// force ends the process if it goes on for longer than its limit after ctx has ended: a verb may be in a call that looks at
+// no context, such as a write to a pipe that nobody reads.
+func (i *interrupts) force(ctx context.Context) {
+	if i.exit == nil {
+		return
+	}
+	context.AfterFunc(ctx, func() {
+		i.mu.Lock()
+		limit, code := i.limit, i.code
+		i.mu.Unlock()
+		select {
+		case <-i.ended:
+			return
+		case <-time.After(limit):
+		}
+		said := make(chan struct{})
+		go func() {
+			defer close(said)
+			fmt.Fprintln(os.Stderr, "gofer: interrupted, and not ended in time: giving up what is left")
+		}()
+		select {
+		case <-said:
+		case <-time.After(lastWord):
+		}
+		i.exit(code)
+	})
+}
+
+// reading is from until ctx ends; then a read returns ctx's cause at once, whatever from does. The first read begins to read
+// from in advance, into a small buffer, and a read of from that blocks goes on until the process ends.
+func reading(ctx context.Context, from io.Reader) io.Reader {
+	out, in := io.Pipe()
+	begin := sync.OnceFunc(func() {
+		context.AfterFunc(ctx, func() { _ = in.CloseWithError(context.Cause(ctx)) })
+		go func() {
+			_, err := io.Copy(in, from)
+			_ = in.CloseWithError(err)
+		}()
+	})
+	return readerFunc(func(p []byte) (int, error) {
+		begin()
+		return out.Read(p)
+	})
+}
+
+// readerFunc is a reader of one function.
+type readerFunc func(p []byte) (int, error)
+
+// Read calls the function.
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// interruption is err of a verb that was interrupted: what it says of that itself, or else only that. What has a code of its
+// own was wrong before.
+func interruption(err error) error {
+	if code := exitCode(err); code != exitFailed && code != exitUnreachable {
+		return err
+	}
+	if !errors.Is(err, errInterrupted) {
+		err = errInterrupted
+	}
+	return &failure{code: exitSignalled, err: err}
+}

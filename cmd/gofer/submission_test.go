@@ -1,0 +1,155 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+// pipe is a standard input to write to, until the test ends.
+func pipe(t *testing.T) (r, w *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = r.Close(), w.Close() })
+	return r, w
+}
+
+func TestOutcomesAreBroughtWhileLinesAreRead(t *testing.T) {
+	w := newWorld(t, nil)
+	w.worker(freeAddr(t))
+	for name, args := range map[string][]string{"outcomes": {"submit", "--wait", "-"}, "JSON": {"submit", "--wait", "--json", "-"}, "ids": {"submit", "-"}} {
+		t.Run(name, func(t *testing.T) {
+			in, lines := pipe(t)
+			p := launch(t, command(t, "", args...), in)
+			const count = 70 // more than are waited for one by one
+			for i := range count {
+				if _, err := fmt.Fprintf(lines, "http://shop.test/ok?%d\n", i); err != nil {
+					t.Fatal(err)
+				}
+				p.lines(i + 1)
+			}
+			_ = lines.Close()
+			if code, _ := p.end(10 * time.Second); code != exitOK || strings.Count(p.out.String(), "\n") != count {
+				t.Errorf("exit %d, printed %s; it said %s", code, p.out, p.err)
+			}
+		})
+	}
+}
+
+// TestAnInterruptedSubmissionNamesTenOpenJobs has no worker, and a producer that stays.
+func TestAnInterruptedSubmissionNamesTenOpenJobs(t *testing.T) {
+	w := newWorld(t, nil)
+	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	const count = 25
+	accepted := func(total int) func() bool {
+		return func() bool {
+			queues, err := w.client.Queues(t.Context())
+			return err == nil && len(queues) == 1 && int(queues[0].Queued) == total
+		}
+	}
+	for i, c := range []struct {
+		json         bool
+		named, noted int
+	}{{false, 10, 1}, {true, 0, 0}} {
+		in, lines := pipe(t)
+		args := []string{"submit", "--wait", "-"}
+		if c.json {
+			args = append(args, "--json")
+		}
+		p := launch(t, command(t, "", args...), in)
+		for n := range count {
+			if _, err := fmt.Fprintf(lines, "http://shop.test/%d\n", n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		eventually(t, "the jobs to be accepted", accepted((i+1)*count))
+		p.signal(syscall.SIGINT)
+		code, _ := p.end(5 * time.Second)
+		said := p.err.String()
+		if code != exitSignalled || !strings.Contains(said, "gofer: interrupted: the accepted jobs go on, see gofer results\n") {
+			t.Errorf("exit %d, said %q; want %d and what becomes of the jobs", code, said, exitSignalled)
+		}
+		if got := strings.Count(said, "no result yet: default/"); got != c.named {
+			t.Errorf("%d open jobs are named, want %d", got, c.named)
+		}
+		if got := strings.Count(said, "no result yet: 15 more"); got != c.noted {
+			t.Errorf("the others are noted %d times, want %d: %s", got, c.noted, said)
+		}
+		if got := strings.Count(p.out.String(), `"line":`); c.json && got != count {
+			t.Errorf("JSON names %d jobs, want all %d", got, count)
+		}
+	}
+}
+
+// TestAnInterruptedSubmissionNamesJobsWithoutAnAnswer has a server that does not say whether it took them.
+func TestAnInterruptedSubmissionNamesJobsWithoutAnAnswer(t *testing.T) {
+	url, asked := silentServer(t)
+	t.Setenv("GOFER_NATS_URL", url)
+	in, lines := pipe(t)
+	p := launch(t, command(t, "", "submit", "-"), in)
+	for n := range 12 {
+		if _, err := fmt.Fprintf(lines, "http://shop.test/%d\n", n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the jobs to be published", func() bool { return asked() >= 12 })
+	p.signal(syscall.SIGTERM)
+	code, _ := p.end(5 * time.Second)
+	said := p.err.String()
+	if code != exitSignalled || strings.Count(said, "perhaps accepted, no answer came: default/01") != 10 || !strings.Contains(said, "no answer came: 2 more\n") {
+		t.Errorf("exit %d, said %s", code, said)
+	}
+	if !strings.HasSuffix(said, "gofer: interrupted: jobs accepted: 0; later ones were not submitted\n") {
+		t.Errorf("said %s", said)
+	}
+}
+
+// TestASubmissionThatWasStoppedTakesItsResults stops the process while large results come, until the server has dropped its
+// connection.
+func TestASubmissionThatWasStoppedTakesItsResults(t *testing.T) {
+	w := newWorld(t, func(o *server.Options) { o.WriteDeadline = 100 * time.Millisecond })
+	dir := t.TempDir()
+	file := filepath.Join(dir, "urls")
+	const count, size = 200, 300000
+	var text strings.Builder
+	for i := range count {
+		fmt.Fprintf(&text, "http://shop.test/bytes/%d?%d\n", size, i)
+	}
+	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	p := launch(t, command(t, "", "submit", "--output", filepath.Join(dir, "out"), "--file", file), nil)
+	eventually(t, "the jobs to be accepted", func() bool {
+		queues, err := w.client.Queues(t.Context())
+		return err == nil && len(queues) == 1 && queues[0].Queued == count
+	})
+	p.signal(syscall.SIGSTOP)
+	w.worker(freeAddr(t))
+	eventually(t, "the server to drop the stopped process", func() bool { return w.nats.SlowConsumers() > 0 })
+	eventually(t, "all results to be stored", func() bool {
+		queues, err := w.client.Queues(t.Context())
+		return err == nil && len(queues) == 1 && queues[0].Queued == 0 && queues[0].Running == 0
+	})
+	p.signal(syscall.SIGCONT)
+	// The next sweep but one would come after the bound of 30 s.
+	if code, took := p.end(20 * time.Second); code != exitOK || strings.Count(p.out.String(), jobs.Succeeded) != count {
+		t.Errorf("exit %d after %s with %d outcomes, want %d; it said %s", code, took, strings.Count(p.out.String(), "\n"), count, tail(p.err.String()))
+	}
+}
