@@ -130,10 +130,13 @@ func (c *Killable) Wipe(i int) {
 	}
 }
 
-// ForgetTimers removes the timers of a stream from the disk of a server that does not run; see NATS.ForgetTimers.
+// ForgetTimers removes the timers of a stream from the disk of a server that does not run, if it has the stream; see
+// NATS.ForgetTimers.
 func (c *Killable) ForgetTimers(i int, stream string) {
 	c.tb.Helper()
-	ForgetTimers(c.tb, c.nodes[i].store, stream)
+	if _, err := forgetTimers(c.nodes[i].store, stream); err != nil {
+		c.tb.Fatal(err)
+	}
 }
 
 // URL is where all servers listen.
