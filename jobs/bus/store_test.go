@@ -199,6 +199,29 @@ func TestTextOfATargetHidesNoHeaderFromTheServer(t *testing.T) {
 	}
 }
 
+// TestAnIDThatHidesTheScheduleFromTheServerIsReleased has ids that hold the name of the schedule's header twice in a row.
+func TestAnIDThatHidesTheScheduleFromTheServerIsReleased(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	const count = 20 // the client puts the headers in another order each time
+	for i := range count {
+		id := fmt.Sprint("Nats-ScheduleNats-Schedule", i)
+		_, err := in.Park(soon(t), "default", id, []byte(id), jobs.Progress{}, time.Now())
+		must(t, err)
+	}
+	stream, err := in.js.Stream(soon(t), "GOFER_RETRIES")
+	must(t, err)
+	for due := 0; due < count; {
+		must(t, in.Overdue(soon(t), 0, func(job bus.WaitingJob) {
+			_, err := in.Release(soon(t), job)
+			must(t, err)
+		}))
+		info, err := stream.Info(soon(t), jetstream.WithSubjectFilter("_gofer.due.>"))
+		must(t, err)
+		due = len(info.State.Subjects)
+	}
+}
+
 func TestATwinIsNotParked(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
