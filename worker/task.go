@@ -159,8 +159,9 @@ func (w *Worker) complete(ctx, settling context.Context, t *task) bool {
 // not store the waiting job any more.
 func (w *Worker) recall(ctx context.Context, t *task) (next time.Time) {
 	last, stored, err := w.cfg.Client.LastRetry(ctx, t.queue, t.id)
-	// An older event is that of another job of this name, or of before the job's last wait.
-	if err != nil || !stored.After(t.meta.Timestamp) || last.Attempt <= len(t.progress.Attempts) {
+	// An older event is that of another job of this name, or of before the job's last wait. One of more attempts than a job can
+	// have is nobody's.
+	if err != nil || last.Attempt > jobs.MaxMaxAttempts || !stored.After(t.meta.Timestamp) || last.Attempt <= len(t.progress.Attempts) {
 		return time.Time{}
 	}
 	for n := len(t.progress.Attempts) + 1; n < last.Attempt; n++ {
