@@ -154,7 +154,7 @@ func (w *world) storable() bool {
 }
 
 func finished(outcome, code string, body []byte) jobs.RunOutcome {
-	return jobs.RunOutcome{Result: jobs.Result{Outcome: outcome, Error: code, Body: body, FinishedAt: time.Now()}}
+	return jobs.RunOutcome{Kind: jobs.RunFinished, Result: jobs.Result{Outcome: outcome, Error: code, Body: body, FinishedAt: time.Now()}}
 }
 
 const page = "http://shop.test/"
