@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
-import { fleet, play } from "./fleet.mjs";
+import { fleet, invaded, play } from "./fleet.mjs";
 import { walk } from "./keyboard.mjs";
 
 const [url, outDir] = process.argv.slice(2);
@@ -43,6 +43,7 @@ try {
   tell("with the token the phone's page stays in shape", [...await tooWide(page), ...await barriers(page), ...await walk(page)]);
   tell("the console stays silent and nobody else is asked", [...noise]);
   for (const look of [looks[0], looks[3]]) await lookAtFleet(look);
+  tell("what strangers wrote is text, and turns no line around", await seeInvaded());
   tell("a page that is refused says why", await seeRefusal());
   tell("a worker that falls silent is said to be gone, and comes back", await seeSilence(page));
 } finally {
@@ -138,6 +139,24 @@ async function lookAtFleet({ scheme, width, height }) {
   tell(`what a large fleet has more of is told in ${scheme} at ${width} px`, await leftOut(page));
   tell(`a large fleet's numbers fit in ${scheme} at ${width} px`, await tooWide(page));
   await page.close();
+}
+
+// seeInvaded looks at a page that is full of markup and of characters that cannot be seen.
+async function seeInvaded() {
+  const page = await browser.newPage({ viewport: { width: 1280, height: 900 } });
+  await page.addInitScript(play, invaded());
+  await page.goto(url);
+  await page.waitForFunction(() => document.querySelectorAll("#failures tr").length === 20);
+  const got = await page.evaluate(() => {
+    const words = [document.title, document.body.textContent];
+    for (const node of document.querySelectorAll("[aria-label]")) words.push(node.getAttribute("aria-label"));
+    return {
+      ran: Boolean(window.pwned), images: document.querySelectorAll("#main img").length, shown: document.body.textContent.includes("<img src=x"),
+      unseen: words.flatMap((text) => text.match(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069].{0,20}/g) || []),
+    };
+  });
+  await page.close();
+  return !got.ran && got.images === 0 && got.shown && got.unseen.length === 0 ? [] : [`the page has ${JSON.stringify(got).slice(0, 500)}`];
 }
 
 // leftOut looks at what the lists do not show, and at what is said when they shift.

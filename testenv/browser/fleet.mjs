@@ -27,6 +27,17 @@ export function fleet() {
   };
 }
 
+// invaded is a snapshot all of whose strings a stranger wrote: markup, and characters that turn a line around.
+export function invaded() {
+  const mark = "<img src=x onerror=\"window.pwned=true\"><script>window.pwned=true</script>\u001b]0;pwned\u0007\u009b31m\u202e\u2066";
+  const marked = (value, key) => {
+    if (Array.isArray(value)) return value.map((item) => marked(item, ""));
+    if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, marked(v, k)]));
+    return typeof value === "string" && !Date.parse(value) && key !== "scope" && key !== "state" ? value + mark : value;
+  };
+  return marked(fleet(), "");
+}
+
 function hourly(timestamp, i) {
   return {
     timestamp, total_requests: i === 5 ? 0 : 46_000_000 + i * 100_000, total_retries: 4_000_000, success_rate: 0.9 + i / 300, avg_latency: 12.3,

@@ -147,7 +147,7 @@ func (s *Share) setStrategy(c change) {
 	strategy := s.cfg.Strategy
 	if c.value != nil {
 		var err error
-		if strategy, err = rotation.ParseStrategy(string(c.value)); err != nil {
+		if strategy, err = parseStrategy(c.value); err != nil {
 			s.cfg.Log.Error("strategy in the bucket is not valid, the last good one stays in force", "error", err)
 			return
 		}
@@ -155,6 +155,14 @@ func (s *Share) setStrategy(c change) {
 	if old := s.cfg.Pool.SetStrategy(strategy); old != strategy {
 		s.cfg.Log.Info("strategy changed", "from", old, "to", strategy)
 	}
+}
+
+func parseStrategy(value []byte) (rotation.Strategy, error) {
+	name, err := text.Document(value)
+	if err != nil {
+		return "", err
+	}
+	return rotation.ParseStrategy(string(name))
 }
 
 func (s *Share) applyDeny(fresh bool, changes []change) {

@@ -30,8 +30,17 @@ function bytes(n) {
   return number.format(n) + " " + units[unit];
 }
 
+// printable shows what strangers wrote and cannot be seen, such as what turns a line around, as the command line does.
+function printable(text) {
+  return String(text).replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Zl}\p{Zp}]/gu, (c) => {
+    if (c === "\u200c" || c === "\u200d") return c; // joiners belong to the spelling of some languages
+    return "\\u" + c.codePointAt(0).toString(16).padStart(4, "0");
+  });
+}
+
 function put(at, text, className) {
   const node = at instanceof Node ? at : $(at);
+  text = printable(text);
   if (node.textContent !== text) node.textContent = text;
   if (className !== undefined && node.className !== className) node.className = className;
 }
@@ -41,8 +50,8 @@ function fill(td, [content, className]) {
   td.className = className || "";
   if (content instanceof Node) {
     if (td.firstChild !== content) td.replaceChildren(content);
-  } else if (td.textContent !== String(content)) {
-    td.textContent = content;
+  } else if (td.textContent !== printable(content)) {
+    td.textContent = printable(content);
   }
 }
 
@@ -104,7 +113,7 @@ let tokenNeeded = true;
 
 function show(s) {
   last = s;
-  document.title = `${s.worker}: ${s.ready ? "ready" : "not ready"} – gofer`;
+  document.title = `${printable(s.worker)}: ${s.ready ? "ready" : "not ready"} – gofer`;
   tokenNeeded = s.token_needed;
   put("worker", s.worker);
   put("version", "version " + s.version);
@@ -120,7 +129,7 @@ function show(s) {
 }
 
 function showChecks(checks) {
-  const failing = checks.filter((c) => !c.ok).map((c) => `${c.name}: ${c.detail}`);
+  const failing = checks.filter((c) => !c.ok).map((c) => printable(`${c.name}: ${c.detail}`));
   const list = $("checks");
   if (list.textContent !== failing.join("")) {
     list.replaceChildren(...failing.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
@@ -238,7 +247,7 @@ function resetButton(tr, id) {
   if (button.type !== "button") {
     button.type = "button";
     button.textContent = "Reset";
-    button.setAttribute("aria-label", `Reset the breaker of ${id}`);
+    button.setAttribute("aria-label", `Reset the breaker of ${printable(id)}`);
     button.addEventListener("click", () => reset(id));
   }
   button.hidden = !mayChange();
