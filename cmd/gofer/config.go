@@ -33,6 +33,7 @@ type config struct {
 	NATSCert        string `envconfig:"GOFER_NATS_CERT" desc:"client certificate file"`
 	NATSKey         string `envconfig:"GOFER_NATS_KEY" desc:"client key file"`
 	NATSInboxPrefix string `envconfig:"GOFER_NATS_INBOX_PREFIX" desc:"inbox prefix of this user; unset means _INBOX"`
+	NATSJSDomain    string `envconfig:"GOFER_NATS_JS_DOMAIN" desc:"domain of JetStream, such as the hub's for workers on a leaf node; unset means the server's own"`
 	NATSTLSFirst    bool   `envconfig:"GOFER_NATS_TLS_FIRST" default:"false" desc:"makes the TLS handshake before the server's greeting, for a server with handshake_first"`
 
 	EmbeddedAddr string `envconfig:"GOFER_EMBEDDED_ADDR" default:"127.0.0.1:4222" desc:"address of the embedded NATS server, loopback only"`
@@ -286,6 +287,7 @@ func (c *config) check() (reasons []string) {
 	bad(slices.Contains([]string{"", "text", "json"}, c.LogFormat), "GOFER_LOG_FORMAT", "neither text nor json")
 	bad(c.WorkerName == "" || jobs.ValidID(c.WorkerName), "GOFER_WORKER_NAME", "does not match [A-Za-z0-9_-]{1,128}")
 	bad(loopback(c.EmbeddedAddr), "GOFER_EMBEDDED_ADDR", "not a loopback host and a port, such as 127.0.0.1:4222; run a nats-server of your own to serve others")
+	bad(!strings.ContainsFunc(c.NATSJSDomain, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(".*>", r) }), "GOFER_NATS_JS_DOMAIN", "not a single token of a subject, such as hub")
 	bad(c.HostRate == 0 || c.HostRate >= 0.001 && c.HostRate <= 1e6, "GOFER_HOST_RATE", "neither 0 nor between 0.001 and 1000000")
 	bad(c.HostConcurrency >= 0 && c.HostConcurrency <= 10000, "GOFER_HOST_CONCURRENCY", "not between 0 and 10000")
 	bad(c.Retry.Budget >= 0 && c.Retry.Budget <= 10, "GOFER_RETRY_BUDGET", "not between 0 and 10")
