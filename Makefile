@@ -4,7 +4,7 @@ GOLANGCI_LINT_VERSION := v2.15.0
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LINT := $(CURDIR)/bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
-.PHONY: help build run test check static fmt lint bench experiments chaos fuzz mutants readme clean
+.PHONY: help build run test test-all check static fmt lint bench experiments chaos fuzz mutants readme clean
 
 help: ## lists what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,13 +15,16 @@ build: ## builds bin/gofer
 run: build ## builds gofer, which takes minutes for the first time, and runs it in a playground with a dozen proxies
 	bin/gofer playground
 
+test: ## runs the quick tests; nothing has to be installed or running
+	go test -short -p 4 ./...
+
 # Tests that run programs from elsewhere are run again when another one is installed.
-test: export PEERS = $(shell ls -lL $$(command -v squid tinyproxy microsocks node chromium promtool prometheus nats) 2>/dev/null | cksum)
-test: ## runs every test, with the race detector; nothing has to be installed or running
+test-all: export PEERS = $(shell ls -lL $$(command -v squid tinyproxy microsocks node chromium promtool prometheus nats) 2>/dev/null | cksum)
+test-all: ## runs every test with the race detector, chaos with few jobs, other programs
 	go test -race ./...
 	cd testenv/peers && go test ./...
 
-check: static lint test ## is what a change has to pass: format, vet, tidy, lint, arrows, race
+check: static lint test ## is what a commit has to pass: format, vet, tidy, lint, imports, quick tests
 
 static: ## checks format, vet and go.mod
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run 'make fmt'"; exit 1; }

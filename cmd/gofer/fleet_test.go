@@ -107,6 +107,7 @@ func TestWorkerThatCannotWorkSaysWhy(t *testing.T) {
 }
 
 func TestDrainedWorkerEndsAndTheOthersGoOn(t *testing.T) {
+	testenv.Long(t)
 	w := newWorld(t, nil)
 	first, _ := w.named("w1")
 	w.named("w2")
@@ -129,6 +130,7 @@ func TestDrainedWorkerEndsAndTheOthersGoOn(t *testing.T) {
 }
 
 func TestBreakerIsResetInTheWholeFleet(t *testing.T) {
+	testenv.Long(t)
 	w := newWorld(t, nil)
 	bad := w.startProxy(testenv.Refusing)
 	t.Setenv("GOFER_PROXIES", bad.URL("http")+" id=bad, "+w.proxy.URL("http")+" id=good")
@@ -224,6 +226,7 @@ func TestBreakersOfALargePoolFitIntoAnAnswer(t *testing.T) {
 }
 
 func TestRollupsShowTheRunningHour(t *testing.T) {
+	testenv.Long(t)
 	w := newWorld(t, nil)
 	w.named("w1")
 	for i := range 3 {

@@ -110,6 +110,7 @@ func TestStrategyChangesLive(t *testing.T) {
 }
 
 func TestReadinessSaysThatTheProxiesFileIsBrokenUntilItIsMended(t *testing.T) {
+	testenv.Long(t)
 	w := newWorld(t, nil)
 	addr, file := freeAddr(t), filepath.Join(t.TempDir(), "proxies.txt")
 	write := func(lines string) {

@@ -71,6 +71,7 @@ func (s *scrapes) familyMoved(family string) bool {
 
 // TestEveryMetricMoves leads a worker through good and bad times. What it cannot lead to in seconds is named at the end.
 func TestEveryMetricMoves(t *testing.T) {
+	testenv.Long(t)
 	w := newWorld(t, func(o *server.Options) {
 		o.NoAuthUser = "anybody"
 		o.Users = []*server.User{{Username: "anybody"}, {Username: "limited", Password: "p", Permissions: &server.Permissions{

@@ -43,6 +43,7 @@ func (w *world) counter(addr, name string) (n int) {
 }
 
 func TestABacklogIsNotChurnedWhileNoProxyIsUsable(t *testing.T) {
+	testenv.Long(t)
 	w := newWorld(t, nil)
 	const slots = 10
 	w.proxy.Set(testenv.Refusing)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/control"
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
@@ -102,6 +103,7 @@ func TestDrainedWorkerLosesNothing(t *testing.T) {
 
 // TestRollupsSurviveARestart restarts the server under a worker, and then the worker.
 func TestRollupsSurviveARestart(t *testing.T) {
+	testenv.Long(t)
 	w := newWorld(t, nil)
 	addr := freeAddr(t)
 	before := w.worker(addr)
@@ -136,6 +138,7 @@ func TestRollupsSurviveARestart(t *testing.T) {
 
 // TestSumsBeginAnewWithTheirStream deletes the stream under two workers, one of which counts nothing afterwards.
 func TestSumsBeginAnewWithTheirStream(t *testing.T) {
+	testenv.Long(t)
 	w := newWorld(t, nil)
 	addrs := []string{freeAddr(t), freeAddr(t)}
 	for _, addr := range addrs {
@@ -185,6 +188,7 @@ func TestSumsBeginAnewWithTheirStream(t *testing.T) {
 
 // TestSumsBeginAnewAfterAPurgeOfSomeOfThem leaves the workers' marks in the stream.
 func TestSumsBeginAnewAfterAPurgeOfSomeOfThem(t *testing.T) {
+	testenv.Long(t)
 	w := newWorld(t, nil)
 	addr := freeAddr(t)
 	w.worker(addr)
@@ -215,6 +219,7 @@ func TestSumsBeginAnewAfterAPurgeOfSomeOfThem(t *testing.T) {
 
 // TestEventsOfANewStreamAreShown deletes the stream that the breakers' events are read from, and no other.
 func TestEventsOfANewStreamAreShown(t *testing.T) {
+	testenv.Long(t)
 	w := newWorld(t, nil)
 	addr := freeAddr(t)
 	w.worker(addr)

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 func TestSubmitOfAFilePrintsOutcomesAndKeepsBodies(t *testing.T) {
@@ -141,6 +142,7 @@ func TestFailedJobsTurnTheExitCode(t *testing.T) {
 }
 
 func TestJobsThatNobodyTakesAreSaidWhileWaiting(t *testing.T) {
+	testenv.Long(t)
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
 	code, _, errOut := gofer(t, "", "submit", "--wait", "--timeout", "7", "--queue", "nosuch", "http://shop.test/ok")

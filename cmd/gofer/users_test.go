@@ -94,6 +94,7 @@ func TestShippedUsersMayShowAndSteerTheFleet(t *testing.T) {
 }
 
 func TestPublisherMayNotSteerTheFleet(t *testing.T) {
+	testenv.Long(t)
 	w := deployed(t)
 	w.as("worker")
 	w.named("w1")

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 func TestEverySettingOfStreamsAndConsumersHasARule(t *testing.T) {
@@ -99,6 +100,7 @@ func flipSchedules(c *jetstream.StreamConfig) {
 // TestGoferSetupRepairsWhatItPromisesAndNothingElse edits each setting of each stream, or has the stream created with it, and
 // compares what Inspect says with what Apply can do.
 func TestGoferSetupRepairsWhatItPromisesAndNothingElse(t *testing.T) {
+	testenv.Long(t)
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	_, err := in.js.CreateStream(soon(t), jetstream.StreamConfig{Name: "OTHER", Subjects: []string{"other.>"}})

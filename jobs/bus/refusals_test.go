@@ -65,6 +65,7 @@ func TestARefusedPublishIsNotTheCauseOfAnotherTimeOut(t *testing.T) {
 }
 
 func TestAStreamWithoutALeaderIsNotCalledMissing(t *testing.T) {
+	testenv.Long(t)
 	t.Parallel()
 	cluster := testenv.StartCluster(t)
 	names, err := jobs.NewNames("")

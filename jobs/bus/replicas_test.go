@@ -34,6 +34,7 @@ func onCluster(t *testing.T, s bus.Settings) (*installation, *testenv.Killable) 
 }
 
 func TestWaitingJobsOutliveAChangeOfReplicas(t *testing.T) {
+	testenv.Long(t)
 	t.Parallel()
 	in, _ := onCluster(t, bus.Settings{})
 	const n = 20
@@ -151,6 +152,7 @@ func TestReplicasOfWaitingJobsMayChangeOnServersThatKeepTheirTimers(t *testing.T
 }
 
 func TestSetupDoesTheRestWhenItRefusesToChangeReplicas(t *testing.T) {
+	testenv.Long(t)
 	t.Parallel()
 	in, c := onCluster(t, bus.Settings{})
 	in.park(t, "a", time.Now().Add(time.Hour))

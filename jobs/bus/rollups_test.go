@@ -218,6 +218,7 @@ func TestBreakerEventsOfTheFleetAreFollowed(t *testing.T) {
 // TestAnySplitOverWorkersAndAnyRepetitionAddsUp plays workers that flush at once, repeat what is stored already, and
 // meet a server that restarts.
 func TestAnySplitOverWorkersAndAnyRepetitionAddsUp(t *testing.T) {
+	testenv.Long(t)
 	in := install(t, bus.Settings{})
 	run := 0
 	rapid.Check(t, func(r *rapid.T) {

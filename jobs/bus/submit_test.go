@@ -185,6 +185,7 @@ func TestSubmitOutlivesARestartOfTheServer(t *testing.T) {
 }
 
 func TestSubmitDoesNotWaitForAnAnswerThatADyingServerSwallowed(t *testing.T) {
+	testenv.Long(t)
 	t.Parallel()
 	plain := testenv.StartNATS(t, func(o *server.Options) { o.JetStream, o.StoreDir = false, "" })
 	stand := plain.Connect()

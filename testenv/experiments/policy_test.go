@@ -93,7 +93,7 @@ func joined(t *testing.T, f *fleet, policy jobs.Policy) (*share.Share, jetstream
 	shared.List(f.list)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	wg.Go(func() { shared.Run(ctx, client.JetStream(), names) })
+	wg.Go(func() { shared.Run(ctx, client.JetStream(), nil) })
 	t.Cleanup(func() { cancel(); wg.Wait() })
 	return shared, kv
 }

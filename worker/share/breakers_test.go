@@ -237,6 +237,7 @@ func TestWithoutAServerEachWorkerJudgesForItselfAndLosesNoTime(t *testing.T) {
 }
 
 func TestChangesThatNobodyTakesAreBoundedAndHoldNobodyUp(t *testing.T) {
+	testenv.Long(t)
 	t.Parallel()
 	a := newMember(t, "a", 0) // and it does not run
 	flood := func() {

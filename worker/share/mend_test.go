@@ -15,6 +15,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/rollup"
 	"github.com/gofer-mq/gofer/worker/share"
 )
@@ -22,6 +23,7 @@ import (
 // TestRestartInTheMidstOfAFlushLosesNothing restarts a real server in the midst of what one worker flushes and then dies; two
 // others go on.
 func TestRestartInTheMidstOfAFlushLosesNothing(t *testing.T) {
+	testenv.Long(t)
 	t.Parallel()
 	f := newFleet(t)
 	ctx, end := context.WithCancel(t.Context())
