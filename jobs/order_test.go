@@ -29,6 +29,7 @@ func anyOrder() map[string]string {
 		"jobs/bus.Find":          "what was found is sorted",
 		"jobs/bus.Queues":        "fills a map",
 		"jobs/bus.addUnserved":   "fills a map",
+		"jobs/bus.bringStrays":   "copies headers into a map",
 		"jobs/bus.pause":         "two requests that do not depend on each other",
 		"jobs/bus.refuse":        "ends requests",
 		"jobs/bus.subscribe":     "subscriptions do not depend on each other",

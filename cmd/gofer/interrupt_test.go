@@ -96,9 +96,13 @@ func TestASignalEndsEveryVerb(t *testing.T) {
 	t.Setenv("GOFER_PROXIES", "http://127.0.0.1:9")
 	t.Setenv("GOFER_DRAIN_TIMEOUT", "1s")
 	t.Setenv("GOFER_HTTP_ADDR", "127.0.0.1:0")
+	inputs, signals := []string{"silent", "closed", "endless"}, []syscall.Signal{syscall.SIGINT, syscall.SIGTERM}
+	if testing.Short() {
+		inputs, signals = inputs[:1], signals[:1]
+	}
 	for _, args := range verbs(t) {
-		for _, stdin := range []string{"silent", "closed", "endless"} {
-			for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		for _, stdin := range inputs {
+			for _, signal := range signals {
 				t.Run(fmt.Sprintf("%s, %v, %s", strings.Join(args, " "), signal, stdin), func(t *testing.T) {
 					endsBySignal(t, command(t, "", args...), signal, stdin, asked)
 				})
@@ -127,12 +131,13 @@ func endsBySignal(t *testing.T, cmd *exec.Cmd, signal syscall.Signal, stdin stri
 		}
 	}
 	p.signal(signal)
-	// A second, and as long for a machine that is busy.
-	code, took := p.end(2 * time.Second)
+	const bound = 2 * time.Second // a second, and as long for a machine that is busy
+	code, took := p.end(bound)
 	isWorker := strings.Contains(strings.Join(cmd.Args, " "), "worker") || strings.Contains(strings.Join(cmd.Args, " "), "playground")
 	switch {
-	case code == -1:
+	case code == -1 && took >= bound:
 		t.Errorf("it did not end within %s; it said:\n%s", took, tail(p.err.String()))
+	case code == -1: // the signal came before the program could handle it
 	case code == exitOK && !isWorker:
 		t.Errorf("exit 0 though it was interrupted; it said %s%s", p.out, p.err)
 	case code == exitSignalled && !strings.Contains(p.err.String(), "interrupted"):
