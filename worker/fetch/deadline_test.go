@@ -1,13 +1,16 @@
 package fetch_test
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"net/url"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/gofer-mq/gofer/breaker"
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
 	"github.com/gofer-mq/gofer/rotation/proxylist"
@@ -71,6 +74,33 @@ func TestAJobThatMayNotStartBeforeItsDeadlineExpiresThen(t *testing.T) {
 				began.Add(time.Hour).Format(time.RFC3339Nano), began.Add(left).Format(time.RFC3339Nano))))
 			if took := time.Since(began); r.Error != jobs.ErrExpired || took != left {
 				t.Errorf("%s after %v, want expired after %v", r.Error, took, left)
+			}
+		})
+	}
+}
+
+// A dial knows the deadline of its context, and may report it before the context ends.
+func TestAJobThatAllowsTooLittleTimeOpensNoBreaker(t *testing.T) {
+	for _, bound := range []string{`"timeout":0.02,"retry":{"max_attempts":1}`, `"retry":{"timeout":0.02}`} {
+		synctest.Test(t, func(t *testing.T) {
+			pool := rotation.New(rotation.Config{})
+			pool.Replace([]proxylist.Proxy{{ID: "p", URL: &url.URL{Scheme: "http", Host: "p.test:80"}}})
+			f := fetch.New(fetch.Config{Pool: pool, Policy: jobs.DefaultPolicy, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				deadline, _ := ctx.Deadline()
+				time.Sleep(time.Until(deadline))
+				return nil, &net.OpError{Op: "dial", Err: context.DeadlineExceeded} // as net.Dialer does
+			}})
+			defer f.Close()
+			for range 20 {
+				r := toTheEnd(t, f, decode(t, `{"url":"http://shop.test/",`+bound+`}`))
+				for _, a := range r.Attempts {
+					if a.Fault == jobs.FaultProxy {
+						t.Errorf("fault of an attempt of %v = %s (%s)", a.Duration, a.Fault, a.Error)
+					}
+				}
+			}
+			if s, _ := pool.StatusOf("p"); s.State != breaker.Closed || s.Failures != 0 {
+				t.Errorf("the breaker is %v with %d failures, want none", s.State, s.Failures)
 			}
 		})
 	}

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"os"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -73,8 +72,8 @@ func (r *run) exchange(ctx context.Context, lease *rotation.Lease) *exchange {
 		x.proxy = p.URL
 	}
 	x.err = x.follow(httptrace.WithClientTrace(ctx, x.trace()))
-	if errors.Is(x.err, os.ErrDeadlineExceeded) {
-		// A connection's deadline is ctx's own, and may strike a moment earlier than ctx knows of it.
+	if deadline, _ := ctx.Deadline(); x.err != nil && !time.Now().Before(deadline) {
+		// A dial and a connection have ctx's own deadline, and may report it a moment before ctx ends.
 		<-ctx.Done()
 	}
 	if ctx.Err() != nil {

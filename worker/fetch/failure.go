@@ -79,10 +79,14 @@ func (f facts) outOfTime() bool {
 	return f.timeout || errors.Is(f.err, context.DeadlineExceeded) || errors.Is(f.err, os.ErrDeadlineExceeded)
 }
 
+// shortestDial is the time that a proxy may take for a connection, however little a job allows.
+const shortestDial = time.Second
+
 // judgeTimeout goes by the time that each party took, and not by the phase in which it ran out: a proxy that takes a
-// connection at once has no part in what targets do, over however many redirects.
+// connection at once has no part in what targets do, over however many redirects. A job may allow less time than any proxy
+// needs: that is not the proxy's fault.
 func judgeTimeout(f facts) blame {
-	if f.mostOf(f.dialling) {
+	if f.mostOf(f.dialling) && (!f.hurried || f.latency >= shortestDial) {
 		return byProxy("connect", "the proxy cannot be reached: timeout")
 	}
 	return unclear("timeout", "no complete answer in time, in phase "+f.phase.String())
