@@ -126,7 +126,7 @@ func (r *run) forget(waiting time.Time) {
 func (r *run) book(started time.Time, x *exchange, f facts, b blame, lease *rotation.Lease) *attempt {
 	a := &attempt{blame: b, retryAfter: f.retryAfter, Attempt: jobs.Attempt{
 		Attempt: len(r.progress.Attempts) + 1, StartedAt: started.UTC(), Duration: jobs.Duration(time.Since(started)),
-		Status: x.status(), Phase: x.phase(), Phases: x.phases(), Fault: b.fault, Error: b.text,
+		Status: f.targetStatus(), Phase: x.phase(), Phases: x.phases(), Fault: b.fault, Error: b.text,
 	}}
 	if proxy := lease.Proxy(); proxy != nil {
 		a.Proxy, a.Region = proxy.ID, proxy.Region

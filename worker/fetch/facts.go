@@ -76,5 +76,13 @@ func (r *run) facts(ctx context.Context, x *exchange, lease *rotation.Lease) fac
 	return f
 }
 
+// targetStatus is the status of the target's answer. A 407 is that of a proxy, ours or one in front of the target.
+func (f facts) targetStatus() int {
+	if f.status == http.StatusProxyAuthRequired && !f.direct {
+		return 0
+	}
+	return f.status
+}
+
 // mostOf reports whether a part of an attempt took more than half of its time.
 func (f facts) mostOf(part time.Duration) bool { return part > f.latency/2 }

@@ -24,8 +24,14 @@ func TestATargetThatSays407OpensNoProxyThatWorks(t *testing.T) {
 		})
 		defer done()
 		for range 2 {
-			if o := f.Do(t.Context(), decode(t, "http://odd.test/"), jobs.Progress{}); o.Result.Outcome == jobs.Succeeded {
+			o := f.Do(t.Context(), decode(t, "http://odd.test/"), jobs.Progress{})
+			if o.Result.Outcome == jobs.Succeeded {
 				t.Error("a 407 was the job's answer")
+			}
+			for _, a := range append(o.Result.Attempts, o.Progress.Attempts...) {
+				if a.Status != 0 || a.Error == "" {
+					t.Errorf("status of the target = %d (%s), want none", a.Status, a.Error)
+				}
 			}
 		}
 		wantClosed(t, pool, 6)
