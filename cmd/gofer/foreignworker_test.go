@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -102,6 +104,40 @@ func (w *world) askWorker(addr string) map[string]string {
 		}
 	}
 	return said
+}
+
+// net/http has a log of its own, for what comes when no answer is expected.
+func TestWhatATargetSendsOutOfTurnIsNotLogged(t *testing.T) {
+	w := newWorld(t, nil)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		c, _, err := rw.(http.Hijacker).Hijack()
+		if err != nil {
+			return
+		}
+		defer func() { _ = c.Close() }()
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npwned\n")
+	})}
+	defer func() { _ = proxy.Close() }()
+	go func() { _ = proxy.Serve(l) }()
+	t.Setenv("GOFER_PROXIES", "http://"+l.Addr().String()+" id=p")
+	t.Setenv("GOFER_LOG_LEVEL", "debug")
+	p := launch(t, command(t, "", "worker"), nil)
+	for i := range 20 {
+		id := fmt.Sprint("head", i)
+		w.publish(id, `{"url":"http://shop.test/","method":"HEAD"}`)
+		if r := w.result(id); r.Outcome != jobs.Succeeded {
+			t.Errorf("job %s: %s %s", id, r.Error, r.Detail)
+		}
+	}
+	p.signal(syscall.SIGTERM)
+	p.end(time.Minute)
+	if text := p.err.String(); !strings.Contains(text, "worker started") || strings.Contains(text, "pwned") {
+		t.Errorf("the log:\n%s", text)
+	}
 }
 
 func (w *world) send(method, url, body string) string {

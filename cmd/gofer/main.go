@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"strings"
 	"syscall"
@@ -28,6 +29,7 @@ const (
 )
 
 func main() {
+	log.SetOutput(io.Discard) // net/http prints there, as it came, what a target sends out of turn
 	os.Exit(newApp(os.Stdout, os.Stderr, os.Exit).run(context.Background(), os.Args[1:], os.Stdin))
 }
 
