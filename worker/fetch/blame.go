@@ -110,6 +110,9 @@ func judge(f facts) blame {
 		return ends(jobs.ErrBodyTooLarge, "body_too_large", "the response body is larger than allowed")
 	case errors.Is(f.err, errRedirects):
 		return ends(jobs.ErrTooManyRedirects, "redirects", "the target redirected more often than follow_redirects allows")
+	case errors.Is(f.err, errMatch):
+		// The answer is complete: proxy and target have done their part.
+		return blame{kind: rotation.Delivered, reason: "timeout", text: errMatch.Error()}
 	case f.isLocal():
 		return judgeLocal(f)
 	case f.direct:

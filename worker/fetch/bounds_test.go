@@ -88,6 +88,7 @@ func TestEveryBoundHoldsInEveryStage(t *testing.T) {
 					}
 				})
 				c.setUp(r)
+				began := time.Now()
 				job := decode(t, fmt.Sprintf(`{"url":%q,"ban":{"body_regexp":%q}%s}`, c.url, c.ban, strings.TrimSuffix(","+b.job, ",")))
 				if name == "deadline" {
 					job.Deadline = time.Now().Add(bound)
@@ -97,7 +98,6 @@ func TestEveryBoundHoldsInEveryStage(t *testing.T) {
 				if b.cause != nil {
 					defer time.AfterFunc(bound, func() { cancel(b.cause) }).Stop()
 				}
-				began := time.Now()
 				o := r.f.Do(ctx, job, jobs.Progress{})
 				// It holds within a second. This machine may be busy, and unbound all of them would take far longer.
 				if took := time.Since(began); took < bound-time.Millisecond || took > 4*time.Second {
@@ -109,7 +109,18 @@ func TestEveryBoundHoldsInEveryStage(t *testing.T) {
 				if name == "timeout" && r.reasons[len(r.reasons)-1] != "timeout" && stage != "dial" {
 					t.Errorf("reason %q, want timeout", r.reasons[len(r.reasons)-1])
 				}
+				if name == "timeout" && stage == "match" {
+					wantNobodysFault(t, o.Result.Attempts[0])
+				}
 			})
 		}
+	}
+}
+
+// wantNobodysFault is for an attempt whose answer came whole, and whose time the pattern of the job took.
+func wantNobodysFault(t *testing.T, a jobs.Attempt) {
+	t.Helper()
+	if a.Fault != jobs.FaultNone || !strings.Contains(a.Error, "pattern") {
+		t.Errorf("fault %q (%s), want that of nobody", a.Fault, a.Error)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptrace"
@@ -22,6 +23,7 @@ var (
 	errRedirects = errors.New("too many redirects")
 	errDecode    = errors.New("the body cannot be decoded")
 	errNoAnswer  = errors.New("the status is that of no answer")
+	errMatch     = errors.New("the pattern of the job's ban takes too long for this body")
 )
 
 // deniedError tells that a redirect leads to where no fetch may go.
@@ -296,7 +298,7 @@ func (x *exchange) read(ctx context.Context) error {
 	x.body = buf.Bytes()
 	if x.hasBody() {
 		if x.matched, err = x.run.job.Ban.MatchBody(ctx, x.body); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", errMatch, err)
 		}
 	}
 	x.at(done)
