@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,17 +24,19 @@ func Token(id string) string { return "<<" + id + ">>" }
 const Forged = "<<forged>>"
 
 // Hostile is a site that attacks whoever reads its answers: malformed heads, bodies without an end, torn answers, bombs, bytes
-// after the answer. The answer to /NAME/ID is the one of that name, and what it carries is marked by Token(ID). Bytes are sent
-// as they are, so a proxy between the site and its reader has to copy bytes, not messages: see Proxy.Raw.
+// after the answer. The answer to /NAME/ID is the one of that name, and what it carries is marked by Token(ID). A client that speaks
+// TLS gets no handshake. Bytes are sent as they are, so a proxy between the site and its reader has to copy bytes, not messages:
+// see Proxy.Raw.
 type Hostile struct {
 	// Denied are the URLs to which the answer "denied" redirects.
 	Denied []string
 
-	listener net.Listener
-	answers  map[string]hostileAnswer
-	ctx      context.Context
-	cancel   context.CancelFunc
-	wg       sync.WaitGroup
+	listener   net.Listener
+	answers    map[string]hostileAnswer
+	handshakes atomic.Int64
+	ctx        context.Context
+	cancel     context.CancelFunc
+	wg         sync.WaitGroup
 }
 
 // hostileAnswer sends one answer and reports whether the connection goes on.
@@ -101,7 +104,13 @@ func (h *Hostile) accept() {
 }
 
 func (h *Hostile) serve(c net.Conn) {
-	for in := bufio.NewReader(c); ; {
+	in := bufio.NewReader(c)
+	if first, err := in.Peek(1); err == nil && first[0] == 22 {
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		h.spoilTLS(c)
+		return
+	}
+	for {
 		req, err := http.ReadRequest(in)
 		if err != nil {
 			return

@@ -121,11 +121,17 @@ func (p *process) goroutines(ctx context.Context) (n int, all string, err error)
 	}
 	for stack := range strings.SplitSeq(string(text), "\n\n") {
 		count, frames, _ := strings.Cut(strings.TrimSpace(stack), " @ ")
-		if k, err := strconv.Atoi(lastLine(count)); err == nil && !strings.Contains(frames, "net/http.(*persistConn)") {
+		if k, err := strconv.Atoi(lastLine(count)); err == nil && !isConnection(frames) {
 			n += k
 		}
 	}
 	return n, string(text), nil
+}
+
+// isConnection reports whether a stack is of a connection that a worker keeps for its next attempt, by HTTP/1 or HTTP/2.
+func isConnection(frames string) bool {
+	return strings.Contains(frames, "net/http.(*persistConn)") || strings.Contains(frames, "http2.(*clientConnReadLoop)") ||
+		strings.Contains(frames, "net/http.(*http2clientConnReadLoop)")
 }
 
 func lastLine(text string) string { return text[strings.LastIndexByte(text, '\n')+1:] }

@@ -15,6 +15,8 @@ const (
 	mixedSite = "mixed.test"
 	evilSite  = "evil.test"
 	deadSite  = "dead.test" // nobody listens there
+	// secureSite is sound and speaks TLS; it has the name that the certificates of httptest are for.
+	secureSite = "example.com"
 )
 
 // hostileOrder is a job among which a third goes to hostile answers or is hostile itself.
@@ -27,13 +29,20 @@ func hostileOrder(w *world, n int) order {
 		return evilOrder(n, nth(testenv.HostileNames(testenv.HostileQuick), 2*group+1))
 	case 5:
 		return strayOrder(n, nth(testenv.HostileNames(testenv.HostileStray), group))
+	case 1:
+		return secureOrder(n)
 	case 7, 13:
 		return mixedOrder(n, nth(testenv.HostileNames(testenv.HostileSound), group))
 	case 11:
 		return rawOrder(w, n, nth(rawJobs(), group))
 	case 14:
-		if group%4 == 0 {
-			return evilOrder(n, nth(testenv.HostileNames(testenv.HostileSlow), group/4))
+		switch group % 4 {
+		case 0:
+			return slowOrder(n, nth(testenv.HostileNames(testenv.HostileSlow), group/4), group%8 == 0)
+		case 1:
+			o := evilOrder(n, "handshake")
+			o.job.URL = "https://" + evilSite + "/"
+			return o
 		}
 		return evilOrder(n, "mutant")
 	}
@@ -68,6 +77,18 @@ func evilOrder(n int, answer string) order {
 		job.MaxBodyBytes = 64 << 10
 	}
 	return order{id: id, job: job}
+}
+
+// slowOrder is a job that is cancelled while it runs, or runs out of time.
+func slowOrder(n int, answer string, cancelled bool) order {
+	o := evilOrder(n, answer)
+	o.cancelled = cancelled
+	return o
+}
+
+func secureOrder(n int) order {
+	id := fmt.Sprintf("secure-%06d", n)
+	return order{id: id, job: jobs.Job{ID: id, URL: "https://" + secureSite + "/" + id}, sound: true}
 }
 
 // deniedURLs lead to loopback, in the spellings that a resolver, a proxy or a URL parser may know. Something listens at port.

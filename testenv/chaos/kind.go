@@ -19,6 +19,7 @@ type order struct {
 	cancelled bool
 	twice     bool // is published again when it may have ended
 	sound     bool // succeeds, with the job's own token as its body
+	replay    bool // was published from a dead letter
 }
 
 // mix is the n-th job of a load.

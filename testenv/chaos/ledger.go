@@ -30,6 +30,7 @@ type ledger struct {
 	results  map[string]stored // the first result of each job
 	again    map[string]int    // further ones
 	mayLose  map[string]bool   // jobs that were in a deleted stream
+	replayed map[string]bool   // jobs whose dead letter was taken away for a replay
 	mayAgain map[string]bool   // jobs whose result was in a deleted stream, before they were done
 	foreign  []string          // results with bytes of another job
 	unsound  map[string]int    // sound jobs that did not succeed, or not with their own body, by why
@@ -40,7 +41,7 @@ type ledger struct {
 func newLedger() *ledger {
 	return &ledger{
 		jobs: map[string]accepted{}, aliases: map[string]string{}, results: map[string]stored{}, again: map[string]int{},
-		mayLose: map[string]bool{}, mayAgain: map[string]bool{}, unsound: map[string]int{},
+		mayLose: map[string]bool{}, replayed: map[string]bool{}, mayAgain: map[string]bool{}, unsound: map[string]int{},
 	}
 }
 
@@ -52,6 +53,13 @@ func (l *ledger) accept(o order) {
 	if !jobs.ValidID(o.id) {
 		l.aliases[hashed(o.id)] = o.id
 	}
+}
+
+// replay notes that the dead letter of a job may go.
+func (l *ledger) replay(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.replayed[l.name(id)] = true
 }
 
 func (l *ledger) refuse() {
@@ -141,7 +149,7 @@ func (l *ledger) failed() (ids []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for id, r := range l.results {
-		if r.outcome == jobs.Failed && r.at.After(l.noDead) {
+		if r.outcome == jobs.Failed && r.at.After(l.noDead) && !l.replayed[id] {
 			ids = append(ids, id)
 		}
 	}

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"encoding/pem"
 	"io"
+	"log"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -12,6 +16,15 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/testenv"
 )
+
+// secure is the same site behind TLS. It writes its certificate to a file that workers can be told to trust.
+func (o *origin) secure(certificate string) (*httptest.Server, error) {
+	s := httptest.NewUnstartedServer(o)
+	s.EnableHTTP2 = true
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // of workers that die in a handshake
+	s.StartTLS()
+	return s, os.WriteFile(certificate, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o600)
+}
 
 // origin is a site that takes 20 to 60 ms for an answer and counts the requests of each path.
 type origin struct {

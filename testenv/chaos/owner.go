@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
 // step is one thing that the owner of the streams does.
@@ -36,6 +37,7 @@ func ownerSteps() []step {
 		{"events deleted", deleteStream("GOFER_EVENTS")}, {"rollups deleted", deleteStream("GOFER_ROLLUPS")},
 		{"dead letters deleted", deleteDead}, {"bodies deleted", deleteBodies},
 		{"policy deleted", deleteStream("KV_gofer-policy")}, {"proxies deleted", deleteStream("KV_gofer-proxies")},
+		{"letters replayed", replay}, {"nonsense in the buckets", spoilBuckets},
 		{"deny deleted", deleteStream("KV_gofer-deny")}, {"breakers deleted", deleteStream("KV_gofer-breakers")},
 	}
 }
@@ -254,6 +256,55 @@ func deleteResults(ctx context.Context, w *world) error {
 	})
 	w.read = map[uint64]bool{}
 	return errors.Join(err, w.restored(ctx))
+}
+
+// replay publishes the jobs of some dead letters again.
+func replay(ctx context.Context, w *world) error {
+	var letters []bus.Letter
+	err := until(ctx, func(ctx context.Context) error {
+		letters = nil
+		err := w.client.Dead(ctx, func(l bus.Letter) error {
+			if letters = append(letters, l); len(letters) == 20 {
+				return errEnough
+			}
+			return nil
+		})
+		if errors.Is(err, errEnough) {
+			return nil
+		}
+		return err
+	})
+	for _, l := range letters {
+		w.gate.RLock()
+		w.ledger.replay(l.ID)
+		if ack, err := w.client.Replay(ctx, l); err == nil {
+			w.ledger.accept(order{id: ack.ID, replay: true})
+		} // else it may have been accepted, or not
+		w.gate.RUnlock()
+	}
+	return err
+}
+
+var errEnough = errors.New("enough letters")
+
+// spoilBuckets writes what no worker can use, and what none should believe.
+func spoilBuckets(ctx context.Context, w *world) error {
+	for key, value := range map[[2]string]string{
+		{"policy", "retry"}: `{"max_attempts":"many"}`, {"policy", "strategy"}: "worst_first", {"policy", "other"}: "\xff",
+		{"proxies", "bad"}: "no URL \x1b[31m", {"proxies", "other"}: "http://127.0.0.1:1 id=another", {"deny", "x=y/z"}: "", {"breakers", "p1"}: "{", {"breakers", "p2"}: `{"worker":"w","duration":1e300}`,
+	} {
+		err := until(ctx, func(ctx context.Context) error {
+			kv, err := w.client.JetStream().KeyValue(ctx, w.client.Names().Bucket(key[0]))
+			if err == nil {
+				_, err = kv.PutString(ctx, key[1], value)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // still does something while no worker moves and nobody publishes.

@@ -44,6 +44,7 @@ type outcome struct {
 	name, done                              string
 	jobs, results, lost, seconds, refetched int
 	refused                                 int           // jobs that the server did not take
+	replays                                 int           // jobs that were published from a dead letter
 	given                                   int           // jobs that were in a stream which was deleted
 	letters                                 int           // dead letters that are missing
 	recovery                                time.Duration // the longest time from a job's ack to its stored result
@@ -104,6 +105,11 @@ func (w *world) verdict(ctx context.Context, s scenario, v *watcher) (o outcome,
 	l := w.ledger
 	lost := l.lost()
 	o.jobs, o.results, o.lost, o.given, o.refused = len(l.jobs), len(l.results), len(lost), len(l.mayLose), l.refused
+	for _, job := range l.jobs {
+		if job.replay {
+			o.replays++
+		}
+	}
 	o.recovery, o.seconds, o.refetched = l.recovery(), l.seconds(v.all()), w.origin.refetched()
 	if o.letters, err = w.letters(ctx); err != nil {
 		return o, err

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 // everything goes wrong at once, except that of three nodes two are always there.
@@ -36,7 +38,7 @@ func together(ctx context.Context, w *world, parts ...func(context.Context, *wor
 
 // disturb kills, ends and stops workers in turn, and fills the disk if it is a small one.
 func disturb(ctx context.Context, w *world) (string, error) {
-	done, err := together(ctx, w, harmWorkers, func(ctx context.Context, w *world) (string, error) {
+	done, err := together(ctx, w, harmWorkers, spoilProxies, func(ctx context.Context, w *world) (string, error) {
 		if !w.servers.disks[0].mounted {
 			return "no disk filled", nil
 		}
@@ -47,7 +49,7 @@ func disturb(ctx context.Context, w *world) (string, error) {
 
 // disturbAndOwn does so while the owner of the streams edits and deletes.
 func disturbAndOwn(ctx context.Context, w *world) (string, error) {
-	done, err := together(ctx, w, harmWorkers, own)
+	done, err := together(ctx, w, harmWorkers, spoilProxies, own)
 	return strings.Join(done, "; "), err
 }
 
@@ -79,6 +81,19 @@ func harmWorkers(ctx context.Context, w *world) (string, error) {
 		}
 	}
 	return fmt.Sprintf("a worker killed, ended or stopped %d times", n), nil
+}
+
+// spoilProxies lets one good proxy after the other misbehave for a while.
+func spoilProxies(ctx context.Context, w *world) (string, error) {
+	modes := []testenv.Mode{testenv.Refusing, testenv.Silent, testenv.SilentAfter, testenv.Unauthorized, testenv.BadGateway, testenv.Garbage, testenv.Cutting}
+	n := 0
+	for ; ctx.Err() == nil; n++ {
+		p := w.proxies[w.rng.IntN(8)]
+		p.Set(modes[w.rng.IntN(len(modes))])
+		sleep(ctx, w.pace.between)
+		p.Set(testenv.Good)
+	}
+	return fmt.Sprintf("a proxy spoiled %d times", n), nil
 }
 
 // signal sends a signal, unless the workers have to stand still.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -70,6 +71,7 @@ type world struct {
 	workers  []*process
 	links    []*link
 	origin   *origin
+	secure   *httptest.Server
 	evil     *testenv.Hostile
 	trap     net.Listener // stands for every host that no request may reach
 	proxies  []*testenv.Proxy
@@ -151,6 +153,9 @@ func (w *world) startSites() (err error) {
 	if w.origin, err = startOrigin(); err != nil {
 		return err
 	}
+	if w.secure, err = w.origin.secure(w.certificate()); err != nil {
+		return err
+	}
 	if w.trap, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		return err
 	}
@@ -169,6 +174,9 @@ func (w *world) startSites() (err error) {
 	return w.evil.Start("127.0.0.1:0")
 }
 
+// certificate is the file with the certificate that workers trust.
+func (w *world) certificate() string { return filepath.Join(w.dir, "site.pem") }
+
 // resolve is where the proxies find a site. Nothing but the sites is anywhere.
 func (w *world) resolve(hostPort string) string {
 	switch host, _, _ := net.SplitHostPort(hostPort); host {
@@ -176,6 +184,8 @@ func (w *world) resolve(hostPort string) string {
 		return w.origin.listener.Addr().String()
 	case mixedSite, evilSite:
 		return w.evil.Addr()
+	case secureSite:
+		return w.secure.Listener.Addr().String()
 	case deadSite:
 		return "127.0.0.1:1"
 	}
@@ -215,7 +225,7 @@ func (w *world) startWorkers(ctx context.Context, proxies []string) error {
 		p := &process{name: "worker " + name, log: filepath.Join(w.dir, name+".log"), path: w.tools.gofer, args: []string{"worker"}, env: []string{
 			"GOFER_NATS_URL=nats://" + k.addr(), "GOFER_PROXIES=" + strings.Join(proxies, ","), "GOFER_HTTP_ADDR=127.0.0.1:0",
 			"GOFER_WORKER_NAME=" + name, fmt.Sprint("GOFER_CONCURRENCY=", concurrency), fmt.Sprint("GOFER_REPLICAS=", w.settings.Replicas),
-			"GOFER_RETRY_MAX_ATTEMPTS=8", "GOFER_RETRY_BASE_DELAY=0.1s", "GOFER_ATTEMPT_TIMEOUT=5s", "GOFER_DRAIN_TIMEOUT=10s",
+			"SSL_CERT_FILE=" + w.certificate(), "GOFER_RETRY_MAX_ATTEMPTS=8", "GOFER_RETRY_BASE_DELAY=0.1s", "GOFER_ATTEMPT_TIMEOUT=5s", "GOFER_DRAIN_TIMEOUT=10s",
 		}}
 		w.links, w.workers = append(w.links, k), append(w.workers, p)
 		if err := p.start(); err != nil {
@@ -263,6 +273,10 @@ func (w *world) close() {
 	}
 	for _, p := range w.proxies {
 		p.Close()
+	}
+	if w.secure != nil {
+		w.secure.CloseClientConnections()
+		w.secure.Close()
 	}
 	if w.origin != nil {
 		w.origin.close()
