@@ -286,6 +286,31 @@ func TestEveryEmptyLaneHasItsLook(t *testing.T) {
 	})
 }
 
+func TestAPullHasABound(t *testing.T) {
+	s := newSlots(1000)
+	l := s.add(1, 1)[0]
+	s.pulled(l, 0, true)
+	if c, _ := s.take(t.Context(), l); c.n != mostPulled {
+		t.Errorf("a pull of %d, want %d", c.n, mostPulled)
+	}
+}
+
+func TestSlotsThatAreGrantedInTheMomentOfTheEndComeBack(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s := newSlots(3)
+	l := s.add(1, 1)[0]
+	for range 100 { // half of the time the grant is seen first
+		s.pulled(l, 0, true)
+		if c, ok := s.take(ctx, l); ok {
+			s.pulled(l, c.held(), true)
+		}
+		if busy := s.busy(); busy != 0 {
+			t.Fatalf("%d slots are taken after a take that ended, want none", busy)
+		}
+	}
+}
+
 func TestWhenAllLanesAreEmptyTheyWaitForWorkWithoutASlot(t *testing.T) {
 	s := newSlots(4)
 	lanes := s.add(1, 2)

@@ -10,8 +10,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
 // change is a key that was set, or deleted when value is nil.
@@ -61,7 +59,7 @@ func (f *follower) run(ctx context.Context, js jetstream.JetStream) {
 				f.restore(ctx)
 			}
 		default:
-			f.failed(bus.Plain(err))
+			f.failed(err)
 			wait = time.Second
 		}
 		select {
