@@ -42,7 +42,7 @@ func (a *app) connect(ctx context.Context, verb string) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := bus.NewWithDomain(nc, names, c.NATSJSDomain)
+	client, err := bus.New(nc, names)
 	if err != nil {
 		nc.Close()
 		return nil, err

@@ -132,7 +132,7 @@ func (r *rig) open(ctx context.Context) (*line, error) {
 
 // build makes what works on a connection. Nothing runs yet.
 func (r *rig) build(nc *nats.Conn) (*line, error) {
-	client, err := bus.NewWithDomain(nc, r.names, r.config.NATSJSDomain)
+	client, err := bus.New(nc, r.names)
 	if err != nil {
 		return nil, err
 	}

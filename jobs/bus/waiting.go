@@ -178,7 +178,7 @@ func (c *Client) StillWaiting(ctx context.Context, seqs []uint64, use func(Waiti
 	defer func() { _ = sub.Unsubscribe() }()
 	for _, seq := range seqs {
 		request := fmt.Appendf(nil, `{"seq":%d}`, seq)
-		if err := c.nc.PublishRequest(c.inDomain(directGet+c.names.Stream("RETRIES")), sub.Subject, request); err != nil {
+		if err := c.nc.PublishRequest(directGet+c.names.Stream("RETRIES"), sub.Subject, request); err != nil {
 			return c.explain(doing, err)
 		}
 	}
