@@ -160,12 +160,7 @@ func (a *app) sharedProxies(ctx context.Context, verb string) (map[string]proxyl
 }
 
 func (s *session) bucket(ctx context.Context, kind string) (jetstream.KeyValue, error) {
-	name := s.names.Bucket(kind)
-	kv, err := s.client.JetStream().KeyValue(ctx, name)
-	if err != nil {
-		return nil, fmt.Errorf("bucket %s: %w (start a worker, or run gofer setup)", name, err)
-	}
-	return kv, nil
+	return s.client.Bucket(ctx, kind)
 }
 
 func (a *app) proxiesAdd(ctx context.Context, s *session, lines []string) error {

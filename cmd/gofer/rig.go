@@ -350,5 +350,5 @@ func (r *rig) policies(ctx context.Context) (jetstream.KeyValue, error) {
 	if l == nil || !l.nc.IsConnected() {
 		return nil, bus.ErrUnreachable
 	}
-	return l.client.JetStream().KeyValue(ctx, r.names.Bucket("policy"))
+	return l.client.Bucket(ctx, "policy")
 }

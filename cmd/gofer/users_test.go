@@ -107,6 +107,11 @@ func TestPublisherMayNotSteerTheFleet(t *testing.T) {
 		t.Errorf("drain by a publisher: %v, want no answer", err)
 	}
 	w.as("publisher")
+	for _, args := range [][]string{{"proxies", "add", "http://127.0.0.1:1"}, {"deny", "add", "evil.test"}, {"policy", "set", `{"max_attempts":5}`}, {"proxies", "strategy", "random"}} {
+		if code, _, errOut := gofer(t, "", args...); code == exitOK || !strings.Contains(errOut, "not allowed to publish to") {
+			t.Errorf("gofer %v as publisher: exit %d, %q; want what the server refuses", args, code, errOut)
+		}
+	}
 	s, err := (&app{err: &stream{to: io.Discard}}).connect(t.Context(), "doctor")
 	if err != nil {
 		t.Fatal(err)

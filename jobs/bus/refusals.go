@@ -53,25 +53,29 @@ func refusedSubject(err error) (subject string, ok bool) {
 }
 
 func (r *refusals) refuse(subject string, err error) {
-	subject = plainSubject(subject)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for request := range r.waiting {
 		for _, own := range request.subjects {
-			if subject == own || strings.HasPrefix(subject, own+".") {
+			if isAbout(subject, own) {
 				request.refuse(err)
 			}
 		}
 	}
 }
 
-// plainSubject is a subject of the JetStream API without the prefix, which differs between domains; any other subject
-// stays.
-func plainSubject(subject string) string {
-	if _, rest, ok := strings.Cut(subject, ".API."); ok && strings.HasPrefix(subject, "$JS.") {
-		return "$JS.API." + rest
+// isAbout reports whether a refused subject is own, or begins with own. A server may name a request to the JetStream API by
+// another prefix: that of a domain, or the one that it maps the subject to.
+func isAbout(refused, own string) bool {
+	if refused == own || strings.HasPrefix(refused, own+".") {
+		return true
 	}
-	return subject
+	request, ok := strings.CutPrefix(own, api)
+	if !ok {
+		return false
+	}
+	request = "." + request
+	return strings.HasSuffix(refused, request) || strings.Count(request, ".") > 2 && strings.Contains(refused, request+".")
 }
 
 // watch runs do, which sends to one of the subjects or to what begins with them. A refusal by the server ends do's ctx at

@@ -1,0 +1,57 @@
+package bus
+
+import (
+	"context"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// bucket is a key-value bucket whose calls end at once when the server refuses them to this user, and whose errors say
+// what to do.
+type bucket struct {
+	jetstream.KeyValue
+	client *Client
+}
+
+// Bucket binds one of the installation's buckets, such as "proxies". Errors, also those of the bucket's own calls:
+// ErrNotSetUp, ErrNoLeader, ErrPermission; any other one of nats.go as it is.
+func (c *Client) Bucket(ctx context.Context, kind string) (jetstream.KeyValue, error) {
+	name := c.names.Bucket(kind)
+	kv, err := call(ctx, c.refusals, func(ctx context.Context) (jetstream.KeyValue, error) {
+		return c.js.KeyValue(ctx, name)
+	}, api+"STREAM.INFO.KV_"+name)
+	if err != nil {
+		return nil, c.explain("look for bucket "+name, err)
+	}
+	return bucket{kv, c}, nil
+}
+
+// write does what publishes to the subject of a key.
+func (b bucket) write(ctx context.Context, key string, do func(context.Context) error) error {
+	err := b.client.refusals.watch(ctx, do, "$KV."+b.Bucket()+"."+key)
+	return b.client.explainPublish(ctx, "write "+key+" to bucket "+b.Bucket(), "KV_"+b.Bucket(), err)
+}
+
+func (b bucket) Put(ctx context.Context, key string, value []byte) (revision uint64, err error) {
+	err = b.write(ctx, key, func(ctx context.Context) (err error) {
+		revision, err = b.KeyValue.Put(ctx, key, value)
+		return err
+	})
+	return revision, err
+}
+
+func (b bucket) PutString(ctx context.Context, key, value string) (revision uint64, err error) {
+	return b.Put(ctx, key, []byte(value))
+}
+
+func (b bucket) Delete(ctx context.Context, key string, opts ...jetstream.KVDeleteOpt) error {
+	return b.write(ctx, key, func(ctx context.Context) error { return b.KeyValue.Delete(ctx, key, opts...) })
+}
+
+func (b bucket) Get(ctx context.Context, key string) (jetstream.KeyValueEntry, error) {
+	stream := "KV_" + b.Bucket()
+	entry, err := call(ctx, b.client.refusals, func(ctx context.Context) (jetstream.KeyValueEntry, error) {
+		return b.KeyValue.Get(ctx, key)
+	}, api+"DIRECT.GET."+stream, api+"STREAM.MSG.GET."+stream)
+	return entry, b.client.explain("read "+key+" of bucket "+b.Bucket(), err)
+}
