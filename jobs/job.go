@@ -115,6 +115,7 @@ func stringOrList(value json.RawMessage) (list []string, ok bool) {
 	if json.Unmarshal(value, &many) != nil || slices.Contains(many, nil) {
 		return nil, false
 	}
+	list = make([]string, 0, len(many)) // an empty list is written as one, not as null
 	for _, text := range many {
 		list = append(list, *text)
 	}
