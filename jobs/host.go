@@ -42,7 +42,9 @@ func parseHost(text string) (host string, class HostClass, err error) {
 	switch {
 	case err != nil:
 		return "", HostRefused, err
-	case name == "" || name == ".":
+	case name == "":
+		return "", HostRefused, malformed("no host")
+	case name == ".":
 		return "", HostRefused, unsupported("no host")
 	case len(strings.TrimSuffix(name, ".")) > maxHostBytes:
 		return "", HostRefused, unsupported(fmt.Sprintf("the host is longer than %d bytes", maxHostBytes))

@@ -92,6 +92,8 @@ func TestARedirectWhereNoJobMayGoIsDeniedAndSaysWhy(t *testing.T) {
 func TestALocationThatIsNoURLIsTheTargetsFault(t *testing.T) {
 	for location, want := range map[string]string{
 		"http://[::1/s3cret":         "IPv6",
+		"http:///?s3cret":            "no host",
+		"//#s3cret":                  "no host",
 		"http://shop.test:s3cret/":   "port",
 		"http://shop.test:99999/":    "port",
 		"http://s3cret shop.test/":   "characters",
