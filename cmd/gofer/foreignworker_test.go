@@ -59,7 +59,7 @@ func (w *world) sendForeignJobs() {
 		field("when_no_proxy"), field("follow_redirects"), `{"url":"http://shop.test/ok","proxy":{"id":"` + inJSON + `","tags":["` + inJSON + `"],"session":"` + inJSON + `"}}`,
 		`{"url":"http://shop.test/ok","headers":{"` + inJSON + `":"` + inJSON + `"}}`, `{"url":"http://shop.test/ok","meta":{"` + inJSON + `":"` + inJSON + `"}}`,
 		`{"url":"http://shop.test/ok","ban":{"body_regexp":"(` + inJSON + `\\q"}}`, `{"url":"http://shop.test/ok","retry":{"backoff_strategy":"` + inJSON + `"}}`,
-		`{"url":"http://shop.test/always503","meta":{"note":"` + "\u009b31m\u202e" + `"},"retry":{"max_attempts":2,"base_delay":0.1}}`,
+		`{"url":"http://shop.test/status/503","meta":{"note":"` + "\u009b31m\u202e" + `"},"retry":{"max_attempts":2,"base_delay":0.1}}`,
 	}
 	for i, payload := range payloads {
 		// UTF-8 of its own, so that more than the first look at the payload sees it.
