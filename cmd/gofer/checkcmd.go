@@ -47,7 +47,8 @@ The proxies are those of the pool, as "gofer proxies ls" shows them, or the line
 	flags.StringVar(&f.target, "target", "", "page to fetch (default GOFER_HEALTH_CHECK_URL, or else "+defaultTarget+"); private addresses need GOFER_ALLOW_PRIVATE_TARGETS")
 	f.timeout = 10 * time.Second
 	flags.Var((*durationFlag)(&f.timeout), "timeout", "how long a proxy may take, 0.1s to 10m")
-	flags.IntVar(&f.parallel, "parallel", 64, "proxies at a time, 1 to 10000")
+	f.parallel = 64
+	flags.Var((*wholeFlag)(&f.parallel), "parallel", "proxies at a time, 1 to 10000")
 	flags.StringSliceVar(&f.via, "via", nil, "check only the proxies of these ids")
 	return cmd
 }

@@ -2,12 +2,15 @@ package main
 
 import (
 	"errors"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/text"
 )
 
 // durationFlag reads durations as the environment does: "1.5s", "2m" or a number of seconds.
@@ -20,8 +23,8 @@ func (d *durationFlag) String() string { return time.Duration(*d).String() }
 func (d *durationFlag) Type() string { return "duration" }
 
 // Set reads the flag.
-func (d *durationFlag) Set(text string) error {
-	v, err := jobs.ParseDuration(text)
+func (d *durationFlag) Set(written string) error {
+	v, err := jobs.ParseDuration(written)
 	if errors.Is(err, jobs.ErrTooLong) {
 		return err
 	}
@@ -36,16 +39,35 @@ func (d *durationFlag) Set(text string) error {
 // that was not given, it would make the verb do something else.
 func checkFlagTexts(cmd *cobra.Command, _ []string) (err error) {
 	cmd.Flags().Visit(func(f *pflag.Flag) {
-		text := f.Value.String()
+		value := f.Value.String()
 		switch {
 		case f.Value.Type() != "string":
-		case text == "":
+		case value == "":
 			err = usage("--%s: empty", f.Name)
-		case f.Name == "queue" && !jobs.ValidQueue(text):
-			err = usage("--queue: %q is not the name of a queue, [a-z0-9_-]{1,32}", text)
-		case f.Name == "id" && !jobs.ValidID(text):
-			err = usage("--id: %q is not an id, [A-Za-z0-9_-]{1,128}", text)
+		case f.Name == "queue" && !jobs.ValidQueue(value):
+			err = usage("--queue: %q is not the name of a queue, [a-z0-9_-]{1,32}", value)
+		case f.Name == "id" && !jobs.ValidID(value):
+			err = usage("--id: %q is not an id, [A-Za-z0-9_-]{1,128}", value)
 		}
 	})
 	return err
+}
+
+// wholeFlag reads whole numbers as the environment does: pflag's own would take 010 for eight.
+type wholeFlag int
+
+// String is the number in decimal digits.
+func (n *wholeFlag) String() string { return strconv.Itoa(int(*n)) }
+
+// Type is how help names the value.
+func (n *wholeFlag) Type() string { return "number" }
+
+// Set reads the flag.
+func (n *wholeFlag) Set(written string) error {
+	v, err := text.Int(strings.TrimSpace(written))
+	if err != nil || v != int64(int32(v)) {
+		return errors.New("not a whole number, in decimal digits")
+	}
+	*n = wholeFlag(v)
+	return nil
 }

@@ -38,7 +38,8 @@ Requests are jobs that ended; p50 and p95 are over their durations, from the fir
 			return a.out.table(header, hourRows(answers[0].Points))
 		}),
 	}
-	cmd.Flags().IntVar(&request.Hours, "hours", 24, "how many hours, 1 to 168")
+	request.Hours = 24
+	cmd.Flags().Var((*wholeFlag)(&request.Hours), "hours", "how many hours, 1 to 168")
 	return cmd
 }
 

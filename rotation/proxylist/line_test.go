@@ -78,3 +78,13 @@ func FuzzParseLine(f *testing.F) {
 		}
 	})
 }
+
+func TestPortIsANumber(t *testing.T) {
+	p, err := proxylist.ParseLine("http://a.test:0080")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if same, _ := proxylist.ParseLine("http://a.test:80"); p.ID != same.ID || p.Addr() != "http://a.test:80" {
+		t.Errorf("port 0080 is proxy %s at %s, want %s", p.ID, p.Addr(), same.ID)
+	}
+}

@@ -63,9 +63,11 @@ func parseURL(text string) (*url.URL, error) {
 	if u.Port() != "" {
 		port = u.Port()
 	}
-	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+	n, err := strconv.Atoi(port)
+	if err != nil || n < 1 || n > 65535 {
 		return nil, errors.New("the port is not between 1 and 65535")
 	}
+	port = strconv.Itoa(n) // 080 is the same port, and the same proxy
 	return &url.URL{Scheme: u.Scheme, User: u.User, Host: net.JoinHostPort(strings.ToLower(u.Hostname()), port)}, nil
 }
 
