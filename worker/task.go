@@ -170,7 +170,18 @@ func (w *Worker) recall(ctx context.Context, t *task) (next time.Time) {
 	t.progress.Attempts = append(t.progress.Attempts, jobs.Attempt{
 		Attempt: last.Attempt, Proxy: last.Proxy, Status: last.Status, Fault: last.Fault, Error: last.Error, StartedAt: last.At,
 	})
-	return last.NextAttemptAt
+	return earliest(last.NextAttemptAt, time.Now().Add(longestAnnounced))
+}
+
+// longestAnnounced bounds the wait that an event may demand: whoever may publish events could have a job wait for years. No wait
+// is longer than that of a Retry-After.
+const longestAnnounced = 15 * time.Minute
+
+func earliest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // read decodes the message. What cannot be read makes the job invalid, never lost.
