@@ -100,15 +100,36 @@ func (m mutant) test(ctx context.Context, root, dir string) (killer string, err 
 	if err := os.WriteFile(overlay, replace, 0o600); err != nil {
 		return "", err
 	}
-	// A mutant may wait for ever. Rapid need not look long for the shortest history, nor keep it.
-	args := append([]string{"test", "-overlay", overlay, "-vet=off", "-count=1", "-failfast", "-timeout=" + m.patience()}, m.packages()...)
-	cmd := exec.CommandContext(ctx, "go", append(args, "-rapid.nofailfile", "-rapid.shrinktime=1s")...)
+	// A mutant may wait for ever.
+	args := append([]string{"test", "-overlay", overlay, "-vet=off", "-count=1", "-failfast", "-short", "-timeout=" + m.patience()}, m.packages()...)
+	rapid, err := m.rapidFlags(ctx, root)
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, rapid...)...)
 	cmd.Dir = root
 	out, err := cmd.CombinedOutput()
 	if err == nil {
 		return "", nil
 	}
 	return firstFailure(out)
+}
+
+// rapidFlags let rapid neither look long for the shortest history nor keep it. Tests without rapid do not know them.
+func (m mutant) rapidFlags(ctx context.Context, root string) ([]string, error) {
+	args := append([]string{"list", "-f", "{{.TestImports}} {{.XTestImports}}"}, m.packages()...)
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = root
+	imports, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("list the imports of the tests of %s: %w", m.file, err)
+	}
+	for line := range strings.Lines(string(imports)) {
+		if !strings.Contains(line, "pgregory.net/rapid") {
+			return nil, nil
+		}
+	}
+	return []string{"-rapid.nofailfile", "-rapid.shrinktime=1s"}, nil
 }
 
 // packages are those whose tests guard the mutant's file: its own, and rotation for the parts of rotation.
@@ -123,7 +144,7 @@ func (m mutant) packages() []string {
 // patience is how long the tests may take: those that start servers take longer.
 func (m mutant) patience() string {
 	switch path.Dir(m.file) {
-	case "worker", "worker/share", "jobs/bus":
+	case "worker", "worker/share", "worker/overdue", "jobs/bus":
 		return "180s"
 	}
 	return "60s"
