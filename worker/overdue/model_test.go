@@ -28,11 +28,12 @@ type model struct {
 	epoch    int
 	last     uint64
 	jobs     map[uint64]*job
-	away     time.Time // until then nothing is answered
-	reads    int       // jobs on pages
-	hidden   uint64    // a sequence that the replica that answers does not have
-	asked    func()    // called before StillWaiting answers; nil does nothing
-	released []*job    // by the Finder
+	away     time.Time      // until then nothing is answered
+	reads    int            // jobs on pages
+	hidden   uint64         // a sequence that the replica that answers does not have
+	asked    func()         // called before StillWaiting answers; nil does nothing
+	failures map[string]int // of calls to come, by method
+	released []*job         // by the Finder
 }
 
 type job struct {
@@ -42,9 +43,12 @@ type job struct {
 	released time.Time
 }
 
+// highSeq is a sequence that takes more than 32 bits.
+const highSeq = 7 << 32
+
 func newModel(t *testing.T, seed uint64) *model {
 	t.Helper()
-	return &model{T: t, ahead: time.Hour, page: 7, luck: rand.New(rand.NewPCG(seed, 0)), jobs: map[uint64]*job{}}
+	return &model{T: t, ahead: time.Hour, page: 7, luck: rand.New(rand.NewPCG(seed, 0)), last: highSeq, jobs: map[uint64]*job{}, failures: map[string]int{}}
 }
 
 func (m *model) locked(act func()) {
@@ -104,17 +108,21 @@ func (m *model) forget() []*job {
 	return slices.Collect(maps.Values(m.jobs))
 }
 
-// recreate begins another, empty stream.
-func (m *model) recreate() {
+// recreate begins another, empty stream that counts on after a sequence.
+func (m *model) recreate(last uint64) {
 	m.forget()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.epoch, m.last, m.jobs = m.epoch+1, 0, map[uint64]*job{}
+	m.epoch, m.last, m.jobs = m.epoch+1, last, map[uint64]*job{}
 }
 
 var errAway = errors.New("no answer")
 
-func (m *model) answer() error {
+func (m *model) answer(method string) error {
+	if m.failures[method] > 0 {
+		m.failures[method]--
+		return errAway
+	}
 	if m.now().Before(m.away) {
 		return errAway
 	}
@@ -124,13 +132,13 @@ func (m *model) answer() error {
 func (m *model) WaitingState(context.Context) (bus.WaitingState, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return bus.WaitingState{Now: m.now(), LastSeq: m.last, Messages: uint64(len(m.jobs)), Epoch: fmt.Sprint(m.epoch)}, m.answer()
+	return bus.WaitingState{Now: m.now(), LastSeq: m.last, Messages: uint64(len(m.jobs)), Epoch: fmt.Sprint(m.epoch)}, m.answer("state")
 }
 
 func (m *model) WaitingPage(_ context.Context, after uint64, limit int, use func(bus.WaitingJob)) (last uint64, more bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := m.answer(); err != nil {
+	if err := m.answer("page"); err != nil {
 		return after, false, err
 	}
 	for n, seq := range m.following(after) {
@@ -153,8 +161,8 @@ func (m *model) NextWaiting(_ context.Context, after uint64) (bus.WaitingJob, bo
 			next = j
 		}
 	}
-	if next == nil || m.answer() != nil {
-		return bus.WaitingJob{}, false, m.answer()
+	if err := m.answer("next"); err != nil || next == nil {
+		return bus.WaitingJob{}, false, err
 	}
 	m.reads++
 	return next.WaitingJob, true, nil
@@ -180,21 +188,25 @@ func (m *model) StillWaiting(_ context.Context, seqs []uint64, use func(bus.Wait
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.answer("still"); err != nil {
+		return err
+	}
 	for _, seq := range seqs {
 		if j := m.jobs[seq]; j != nil {
 			use(j.WaitingJob)
 		}
 	}
-	return m.answer()
+	return nil
 }
 
 func (m *model) Release(_ context.Context, w bus.WaitingJob) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.answer("release"); err != nil {
+		return false, err
+	}
 	j := m.jobs[w.Seq]
 	switch {
-	case m.answer() != nil:
-		return false, m.answer()
 	case j == nil || j.Key != w.Key:
 		return false, nil
 	case m.now().Before(j.Until):
@@ -314,7 +326,7 @@ func TestJobsOfANewStreamAreFound(t *testing.T) {
 				m.park(time.Second)
 			}
 			time.Sleep(5 * time.Minute)
-			m.recreate()
+			m.recreate(0)
 			for range 5 {
 				m.park(time.Second)
 			}
@@ -335,7 +347,7 @@ func TestSequenceOfAnotherJobIsNotReleased(t *testing.T) {
 			m.forget()
 			m.locked(func() {
 				m.asked = func() {
-					m.recreate()
+					m.recreate(highSeq)
 					m.park(8 * time.Minute)
 				}
 			})
@@ -369,6 +381,44 @@ func TestJobThatAReplicaDidNotHaveIsFoundWithinTwoHours(t *testing.T) {
 	})
 }
 
+func TestManyForgottenJobsAreReleasedAtTheSameTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newModel(t, 1)
+		m.run(func() {
+			for range 1000 {
+				m.park(time.Minute)
+			}
+			forgotten := m.forget()
+			at := m.now()
+			time.Sleep(4 * time.Minute)
+			m.check(forgotten, at)
+		})
+	})
+}
+
+func TestWhatFailsIsTriedAgain(t *testing.T) {
+	for _, method := range []string{"state", "page", "next", "still", "release"} {
+		t.Run(method, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newModel(t, 1)
+				m.failures[method] = 2
+				m.run(func() {
+					for range 300 {
+						m.park(time.Minute)
+					}
+					forgotten := m.forget()
+					at := m.now()
+					time.Sleep(4 * time.Minute)
+					m.check(forgotten, at)
+				})
+				if m.failures[method] != 0 {
+					t.Errorf("%d failures were not met", m.failures[method])
+				}
+			})
+		})
+	}
+}
+
 func TestCancelledJobsAreForgottenLongBeforeTheirTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newModel(t, 1)
@@ -379,8 +429,8 @@ func TestCancelledJobsAreForgottenLongBeforeTheirTime(t *testing.T) {
 			}
 			m.locked(func() { m.page = n })
 			time.Sleep(5 * time.Minute)
-			for seq := range uint64(n) {
-				m.remove(seq)
+			for i := range uint64(n - 1) {
+				m.remove(highSeq + 1 + i)
 			}
 			var before int
 			m.locked(func() { before = m.reads })

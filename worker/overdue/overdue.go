@@ -195,7 +195,7 @@ func (f *Finder) readOne(ctx context.Context, use func(bus.WaitingJob)) error {
 	switch {
 	case err != nil:
 		return err
-	case !found || job.Seq > f.last:
+	case !found:
 		f.after = f.last
 	default:
 		f.after = job.Seq
@@ -247,12 +247,12 @@ func (f *Finder) release(ctx context.Context, overdue []bus.WaitingJob) error {
 	return err
 }
 
-// wait is a job that waits: its sequence in two halves, which keeps a wait at 12 bytes, and the first full second at which its
-// time has come. Seconds count from 1970 and end in 2106; later times are looked at then.
+// wait is a job that waits: the second in which its time comes, and its sequence in two halves, which keeps a wait at 12 bytes.
+// Seconds count from 1970 and end in 2106; later times are looked at then.
 type wait struct{ at, high, low uint32 }
 
 func waitOf(job bus.WaitingJob) wait {
-	return wait{at: uint32(clamp(job.Until.Add(time.Second - 1).Unix())), high: uint32(job.Seq >> 32), low: uint32(job.Seq)}
+	return wait{at: uint32(clamp(job.Until.Unix())), high: uint32(job.Seq >> 32), low: uint32(job.Seq)}
 }
 
 func clamp(seconds int64) int64 { return min(max(seconds, 0), math.MaxUint32) }

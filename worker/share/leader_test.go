@@ -246,6 +246,44 @@ func (f *fleet) policies() jetstream.KeyValue {
 	return kv
 }
 
+// hasty is the bucket of a worker that is always too slow: another one writes first.
+type hasty struct{ jetstream.KeyValue }
+
+func (h hasty) Create(ctx context.Context, key string, value []byte, opts ...jetstream.KVCreateOpt) (uint64, error) {
+	if _, err := h.Put(ctx, key, []byte("another's")); err != nil {
+		return 0, err
+	}
+	return h.KeyValue.Create(ctx, key, value, opts...)
+}
+
+func (h hasty) Update(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
+	if _, err := h.Put(ctx, key, []byte("another's")); err != nil {
+		return 0, err
+	}
+	return h.KeyValue.Update(ctx, key, value, revision)
+}
+
+func TestSlowerWorkerNeitherLeadsNorComplains(t *testing.T) {
+	f := newFleet(t)
+	var log lockedBuffer
+	l := share.NewLeader(share.LeaderConfig{Task: "test", Worker: "w", Renew: 20 * time.Millisecond, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	kv := f.policies()
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		l.Run(ctx, bucketOf{key: hasty{kv}}, f.names, func(context.Context) { t.Error("it leads") })
+	})
+	eventually(t, "a creation and an update", func() bool {
+		entry, err := kv.Get(t.Context(), "leader.test")
+		return err == nil && entry.Revision() >= 2
+	})
+	stop()
+	running.Wait()
+	if text := log.String(); text != "" {
+		t.Errorf("it logs %q, want nothing", text)
+	}
+}
+
 func TestLeadershipOfAnotherWorkerIsNotGivenUp(t *testing.T) {
 	f := newFleet(t)
 	js, err := jetstream.New(f.nats.Connect())
