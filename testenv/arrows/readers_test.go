@@ -28,6 +28,7 @@ func otherReaders() map[string]string {
 		"worker/admin/api.go":           "hands the body to text.Document",
 		"worker/fetch/decode.go":        "reads a header field",
 		"worker/fetch/inflate.go":       "reads a body",
+		"worker/fetch/words.go":         "reads a header field",
 		"worker/fetch/zstd.go":          "reads a body",
 		"worker/metrics/exposition.go":  "reads samples that a library wrote",
 	}

@@ -129,9 +129,9 @@ func judgeAnswer(f facts) blame {
 	switch {
 	case f.status == http.StatusProxyAuthRequired && f.works:
 		// Most proxies hand on a 407 of the target's: only one that reaches no target may be taken at its word.
-		return refused("proxy_auth", "the proxy, which works for others, wants other credentials (407)")
+		return refused("proxy_auth", "the proxy, which works for others, wants other credentials (407)"+schemes(f.header))
 	case f.status == http.StatusProxyAuthRequired && f.plain:
-		b := byProxy("proxy_auth", "the proxy wants other credentials (407)")
+		b := byProxy("proxy_auth", "the proxy wants other credentials (407)"+schemes(f.header))
 		b.trip, b.unsent = restTrip, f.host == ""
 		return b
 	case f.status == http.StatusProxyAuthRequired && !f.direct:

@@ -9,7 +9,6 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -47,19 +46,6 @@ type conn struct {
 	since time.Time // when it became idle
 }
 
-// meter counts what is received on a connection.
-type meter struct {
-	net.Conn
-	received atomic.Int64
-}
-
-// Read counts.
-func (m *meter) Read(p []byte) (int, error) {
-	n, err := m.Conn.Read(p)
-	m.received.Add(int64(n))
-	return n, err
-}
-
 func newConns(cfg Config) *conns {
 	c := &conns{max: cfg.MaxIdle, perKey: cfg.IdlePerKey, timeout: cfg.IdleTimeout, allowInner: cfg.AllowPrivateTargets, proxyDial: cfg.Dial, idle: map[string][]*conn{}, stop: make(chan struct{})}
 	c.transport = &http.Transport{
@@ -71,7 +57,8 @@ func newConns(cfg Config) *conns {
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: maxHeaderBytes,
 		ProxyConnectHeader:     http.Header{"User-Agent": {userAgent}},
-		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+		OnProxyConnectResponse: func(ctx context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+			routeOf(ctx).typed = resp.Header.Get("Content-Type") != "" || resp.ContentLength > 0
 			if resp.StatusCode/100 == 2 { // RFC 9110, 9.3.6; net/http wants the first of them
 				resp.StatusCode = http.StatusOK
 				return nil
@@ -95,6 +82,7 @@ func (e *connectRefused) Error() string { return "the proxy refused CONNECT" }
 type route struct {
 	proxy *url.URL // nil when direct
 	meter *meter
+	typed bool // the answer to CONNECT describes a body, which no tunnel has
 }
 
 type routeKey struct{}
@@ -116,7 +104,7 @@ func (c *conns) dial(ctx context.Context, network, addr string) (net.Conn, error
 	if err != nil {
 		return nil, err
 	}
-	r.meter = &meter{Conn: nc}
+	r.meter = &meter{Conn: nc, opening: true}
 	return r.meter, nil
 }
 
@@ -169,9 +157,16 @@ func (c *conns) open(ctx context.Context, proxy *url.URL, u jobs.URL) (cn *conn,
 	cc, err := c.transport.NewClientConn(context.WithValue(ctx, routeKey{}, r), u.Scheme(), u.HostPort())
 	switch {
 	case err == nil:
+		if u.Scheme() == "https" || proxy == nil || proxy.Scheme != "http" {
+			r.meter.opened() // else the first answer is to show what the proxy speaks
+		}
 		return &conn{ClientConn: cc, key: connKey(proxy, u), meter: r.meter}, 0, nil
 	case r.meter != nil:
-		return nil, r.meter.received.Load(), err
+		failure := &openError{error: err}
+		if proxy != nil && proxy.Scheme == "http" {
+			failure.heard = r.meter.classify(r.typed)
+		}
+		return nil, r.meter.received.Load(), failure
 	}
 	return nil, 0, err
 }

@@ -48,6 +48,8 @@ type exchange struct {
 	lookups  lookups
 	sent     atomic.Bool    // a request, or a part of it, may have reached the target
 	received int64          // bytes on the wire
+	ended    bool           // the newest connection was closed by its other end
+	heard    heard          // what the newest connection answered instead of HTTP
 	target   jobs.URL       // of the newest request
 	url      string         // the same, as text
 	cookies  cookies        // of redirects
@@ -223,8 +225,10 @@ func (x *exchange) idle() *conn {
 func (x *exchange) roundTrip(l leased, req *http.Request) (err error) {
 	x.at(sending)
 	if x.resp, err = l.RoundTrip(req); err != nil {
+		x.heard = l.meter.classify(false)
 		x.giveBack(l, false)
 	}
+	l.meter.opened()
 	return err
 }
 
@@ -248,6 +252,7 @@ func (x *exchange) giveBack(l leased, reusable bool) {
 		_ = x.resp.Body.Close()
 	}
 	x.received += l.meter.received.Load() - l.before
+	x.ended = l.meter.ended.Load()
 	if !reusable || l.Err() != nil {
 		_ = l.Close()
 		return

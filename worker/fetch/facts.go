@@ -13,23 +13,26 @@ import (
 
 // facts are what is known of an attempt that ended; judge decides by them alone.
 type facts struct {
-	err       error
-	answered  bool // there is an answer, though perhaps too large a one
-	stopped   bool // the job was stopped, or its time was over
-	timeout   bool // the attempt's time was over, or the job's
-	hurried   bool // it was the job's, and the attempt had not had all of its own
-	phase     stage
-	host      string // where redirects led to; empty without one
-	status    int
-	header    http.Header
-	refused   *connectRefused
-	direct    bool
-	plain     bool // no tunnel: what answers may be the proxy itself
-	works     bool // although it says that it wants other credentials, the proxy reached a target lately or at an earlier hop
-	sent      bool
-	ban       bool
-	retryable bool
-	badCert   int // through how many proxies the target's certificate was refused so far
+	err         error
+	answered    bool // there is an answer, though perhaps too large a one
+	stopped     bool // the job was stopped, or its time was over
+	timeout     bool // the attempt's time was over, or the job's
+	hurried     bool // it was the job's, and the attempt had not had all of its own
+	phase       stage
+	host        string // where redirects led to; empty without one
+	status      int
+	header      http.Header
+	refused     *connectRefused
+	heard       heard // what came instead of a tunnel
+	direct      bool
+	proxyScheme string
+	plain       bool // no tunnel: what answers may be the proxy itself
+	works       bool // although it says that it wants other credentials, the proxy reached a target lately or at an earlier hop
+	sent        bool
+	ended       bool // the other end closed the connection: what seems malformed may have been cut
+	ban         bool
+	retryable   bool
+	badCert     int // through how many proxies the target's certificate was refused so far
 	// retryAfter is the least wait that was asked for.
 	retryAfter time.Duration
 	latency    time.Duration
@@ -41,7 +44,7 @@ type facts struct {
 // facts gathers them.
 func (r *run) facts(ctx context.Context, x *exchange, lease *rotation.Lease) facts {
 	f := facts{
-		err: x.err, phase: stage(x.stage.Load()), host: x.host, status: x.status(), direct: lease.Proxy() == nil, sent: x.sent.Load(),
+		err: x.err, phase: stage(x.stage.Load()), host: x.host, status: x.status(), direct: lease.Proxy() == nil, sent: x.sent.Load(), ended: x.ended, heard: x.heard,
 		answered: x.err == nil || errors.Is(x.err, errTooLarge),
 		stopped:  ctx.Err() != nil && x.err != nil, latency: time.Since(x.started),
 	}
@@ -57,6 +60,7 @@ func (r *run) facts(ctx context.Context, x *exchange, lease *rotation.Lease) fac
 		f.header = x.resp.Header
 	}
 	if x.proxy != nil {
+		f.proxyScheme = x.proxy.Scheme
 		f.plain = strings.HasPrefix(x.url, "http://") && strings.HasPrefix(x.proxy.Scheme, "http")
 	}
 	if f.answered {
@@ -64,6 +68,9 @@ func (r *run) facts(ctx context.Context, x *exchange, lease *rotation.Lease) fac
 		f.retryable = r.policy.Retryable(f.status)
 	} else {
 		errors.As(x.err, &f.refused)
+		if opening := (*openError)(nil); errors.As(x.err, &opening) {
+			f.heard = opening.heard
+		}
 	}
 	f.works = f.plain && f.status == http.StatusProxyAuthRequired && (x.host != "" || lease.Works())
 	if f.status == http.StatusTooManyRequests || f.status == http.StatusServiceUnavailable {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -27,7 +26,7 @@ func judgeDirect(f facts) blame {
 		b.end = jobs.ErrPermanent
 		return b
 	case untrusted(f.err):
-		return byTarget("tls", "the target's certificate is not trusted")
+		return byTarget("tls", "the target's certificate "+certificateWords(f.err))
 	case f.outOfTime():
 		return byTarget("timeout", "no complete answer in time, in phase "+f.phase.String())
 	}
@@ -97,7 +96,7 @@ func judgeRefusal(f facts) blame {
 	status, text := f.refused.status, "the proxy answered CONNECT with "+code(f.refused.status)
 	switch {
 	case status == http.StatusProxyAuthRequired || status == http.StatusUnauthorized:
-		b := byProxy("proxy_auth", text)
+		b := byProxy("proxy_auth", text+schemes(f.refused.header))
 		b.trip = restTrip
 		return b
 	case status == http.StatusForbidden || status == http.StatusMethodNotAllowed:
@@ -113,7 +112,9 @@ func judgeRefusal(f facts) blame {
 			return fault
 		}
 		return unclear("proxy_refused", text)
-	case status >= http.StatusBadRequest:
+	case status == http.StatusBadRequest:
+		return either("proxy_refused", text+f.tryTLS()) // many servers answer so to what is not TLS
+	case status > http.StatusBadRequest:
 		// Each proxy has its own words for a target that it cannot reach: privoxy's are 404.
 		return either("proxy_refused", text)
 	}
@@ -142,60 +143,116 @@ func judgeFailure(f facts) blame {
 	var op *net.OpError
 	dialled := errors.As(f.err, &op) && op.Op == "proxyconnect"
 	switch {
-	case dialled && isTLS(f.err):
-		b := byProxy("proxy_tls", "TLS with the proxy failed: "+brief(f.err))
-		b.trip = restTrip
-		return b
+	case dialled && (tlsWords(f.err) != "" || certificateWords(f.err) != "" || f.proxyScheme == "https" && hungUp(f.err)):
+		return judgeProxyTLS(f)
 	case dialled && !f.outOfTime():
 		return byProxy("connect", "the proxy cannot be reached: "+brief(f.err))
 	case op != nil && op.Op == "socks connect":
 		return judgeSocks(f, op)
+	case f.heard == heardPage:
+		return byProxy("proxy_protocol", "the proxy sent a page instead of a tunnel")
+	case f.heard == heardTLS && !f.plain:
+		b := byProxy("proxy_tls", "the proxy speaks TLS: list it as https://")
+		b.trip = restTrip
+		return b
 	case untrusted(f.err) && f.badCert > 1:
-		b := byTarget("tls", "the target's certificate is not trusted, through two proxies")
+		b := byTarget("tls", "the target's certificate "+certificateWords(f.err)+", through two proxies")
 		b.end = jobs.ErrPermanent
 		return b
 	case untrusted(f.err):
-		return either("tls", "the target's certificate is not trusted, or the proxy put in its own")
+		return either("tls", "the target's certificate "+certificateWords(f.err)+", or the proxy put in its own")
 	case f.outOfTime():
 		return judgeTimeout(f)
-	case errors.Is(f.err, errDecode):
-		return unclear("decode", "the body is not what its Content-Encoding says")
-	case errors.Is(f.err, errNoAnswer):
-		return unclear("proxy_protocol", brief(f.err)+": "+code(f.status))
 	case f.phase == tunnelling && hungUp(f.err):
-		return either("proxy_protocol", "the proxy hung up instead of opening a tunnel")
+		return either("proxy_protocol", "the proxy hung up instead of opening a tunnel"+f.tryTLS())
 	case f.phase == tunnelling:
 		return byProxy("proxy_protocol", "the proxy did not answer as a proxy should: "+brief(f.err))
+	}
+	return judgeExchange(f)
+}
+
+// judgeExchange is for what broke once the proxy had taken the request, or opened a tunnel for it.
+func judgeExchange(f facts) blame {
+	switch words := brief(f.err); {
+	case errors.Is(f.err, errDecode):
+		return unclear("decode", "the body cannot be decoded: "+words)
+	case errors.Is(f.err, errNoAnswer):
+		return unclear("proxy_protocol", words+": "+code(f.status))
+	case f.phase == securing && hungUp(f.err):
+		return unclear("reset", "the TLS handshake with the target failed: "+words)
+	case f.phase == securing:
+		return unclear("tls", "the TLS handshake with the target failed: "+words)
+	case f.heard == heardTLS:
+		return unclear("malformed", "the answer is TLS, not HTTP"+f.tryTLS())
+	case http1Words(f.err) != "" && f.ended:
+		return unclear("truncated", "the answer was cut off: connection closed")
+	case http1Words(f.err) != "", isMalformedHTTP2(f.err):
+		return unclear("malformed", "the answer cannot be read: "+words)
 	case f.phase == reading:
-		return unclear("truncated", "the answer was cut off: "+brief(f.err))
+		return unclear("truncated", "the answer was cut off: "+words)
 	case f.plain && (f.phase == sending || f.phase == waiting):
 		return either("reset", "the proxy closed the connection without an answer")
+	default:
+		return unclear("reset", "the connection broke in phase "+f.phase.String()+": "+words)
 	}
-	return unclear("reset", "the connection broke in phase "+f.phase.String()+": "+brief(f.err))
+}
+
+// tryTLS is a hint for a proxy that takes no plain connection.
+func (f facts) tryTLS() string {
+	if f.proxyScheme == "http" {
+		return "; if the proxy speaks TLS, list it as https://"
+	}
+	return ""
+}
+
+// judgeProxyTLS is for TLS with a proxy that is listed as https.
+func judgeProxyTLS(f facts) blame {
+	b := byProxy("proxy_tls", "TLS with the proxy failed: ")
+	switch certificate, text := certificateWords(f.err), brief(f.err); {
+	case certificate != "":
+		b.text += "its certificate " + certificate
+	case text == notTLS:
+		b.text += text + "; list it as http://"
+	case tlsWords(f.err) == "":
+		b.text += text + "; if it does not speak TLS, list it as http://"
+		return b
+	default:
+		b.text += text
+	}
+	if _, alerted := alert(f.err); !alerted {
+		b.trip = restTrip
+	}
+	return b
 }
 
 // judgeSocks reads the reply of a SOCKS proxy (RFC 1928, 6) out of the text that is all that net/http keeps of it.
 func judgeSocks(f facts, op *net.OpError) blame {
-	text := op.Err.Error()
-	for _, word := range []string{"network unreachable", "host unreachable", "connection refused", "TTL expired"} {
-		if strings.Contains(text, word) {
-			return told("the SOCKS proxy says: " + word)
-		}
+	switch words := brief(op.Err); words {
+	case "network unreachable", "host unreachable", "connection refused", "TTL expired":
+		return told("the SOCKS proxy says: " + words)
+	case "connection not allowed by ruleset":
+		return refused("proxy_refused", "the SOCKS proxy does not allow this target")
+	case "general SOCKS server failure", "address type not supported":
+		// A general failure is microsocks' word for a name that does not exist.
+		return either("proxy_protocol", "the SOCKS proxy failed, or cannot reach the target: "+words)
+	default:
+		return judgeSocksFailure(f, op, words)
 	}
+}
+
+// judgeSocksFailure is for a SOCKS proxy that did not come to say what becomes of the target.
+func judgeSocksFailure(f facts, op *net.OpError, words string) blame {
 	switch {
 	case f.outOfTime():
 		return judgeTimeout(f)
-	case strings.Contains(text, "authentication"):
-		b := byProxy("proxy_auth", "the SOCKS proxy wants other credentials")
+	case strings.Contains(words, "credentials"):
+		b := byProxy("proxy_auth", "the SOCKS proxy failed: "+words)
 		b.trip = restTrip
 		return b
-	case strings.Contains(text, "not allowed"):
-		return refused("proxy_refused", "the SOCKS proxy does not allow this target")
-	case strings.Contains(text, "general"), strings.Contains(text, "address type"), hungUp(op.Err):
-		// A general failure is microsocks' word for a name that does not exist.
-		return either("proxy_protocol", "the SOCKS proxy failed, or cannot reach the target")
+	case hungUp(op.Err):
+		return either("proxy_protocol", "the SOCKS proxy failed, or cannot reach the target: "+words)
 	}
-	return byProxy("proxy_protocol", "the SOCKS proxy failed")
+	return byProxy("proxy_protocol", "the SOCKS proxy failed: "+words)
 }
 
 // untrusted reports whether the target's certificate was refused.
@@ -203,40 +260,4 @@ func untrusted(err error) bool {
 	var cert *tls.CertificateVerificationError
 	var op *net.OpError
 	return errors.As(err, &cert) && (!errors.As(err, &op) || op.Op != "proxyconnect")
-}
-
-func isTLS(err error) bool {
-	var cert *tls.CertificateVerificationError
-	var record tls.RecordHeaderError
-	var alert tls.AlertError
-	return errors.As(err, &cert) || errors.As(err, &record) || errors.As(err, &alert)
-}
-
-// hungUp reports whether the other end closed the connection, rather than say what we cannot read.
-func hungUp(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
-}
-
-// brief is what kind of error it was, in words of ours: the library's may hold a URL, and with it a password or a key.
-func brief(err error) string {
-	var dns *net.DNSError
-	switch {
-	case errors.As(err, &dns):
-		return "its name cannot be resolved"
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return "connection refused"
-	case errors.Is(err, syscall.ECONNRESET):
-		return "connection reset"
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return "no route to it"
-	case errors.Is(err, context.DeadlineExceeded):
-		return "timeout"
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
-		return "connection closed"
-	case isTLS(err):
-		return "TLS failed"
-	case errors.Is(err, errNoAnswer):
-		return err.Error()
-	}
-	return "the exchange broke off"
 }

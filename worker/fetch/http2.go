@@ -1,0 +1,67 @@
+package fetch
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+)
+
+// http2Codes are the names of the codes, in their order.
+func http2Codes() []string {
+	return []string{
+		"NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT", "STREAM_CLOSED", "FRAME_SIZE_ERROR",
+		"REFUSED_STREAM", "CANCEL", "COMPRESSION_ERROR", "CONNECT_ERROR", "ENHANCE_YOUR_CALM", "INADEQUATE_SECURITY", "HTTP_1_1_REQUIRED",
+	}
+}
+
+func http2Name(code uint32) string {
+	if names := http2Codes(); int(code) < len(names) {
+		return names[code]
+	}
+	return "error " + strconv.FormatUint(uint64(code), 10)
+}
+
+// streamError has the shape of net/http's own, which errors.As converts into it.
+type streamError struct {
+	StreamID uint32
+	Code     uint32
+	Cause    error
+}
+
+func (e streamError) Error() string { return "stream error: " + http2Name(e.Code) }
+
+// http2Code is the code of a stream or of a connection that ended with an error. Of the latter net/http exports no type.
+func http2Code(err error) (code uint32, ok bool) {
+	if stream, isStream := errors.AsType[streamError](err); isStream {
+		return stream.Code, true
+	}
+	name := http2CodeText(leaf(err).Error())
+	for code, known := range http2Codes() {
+		if name == known {
+			return uint32(code), true
+		}
+	}
+	number, err := strconv.ParseUint(strings.TrimPrefix(name, "unknown error code 0x"), 16, 32)
+	return uint32(number), err == nil
+}
+
+// http2CodeText is the name of a code where a text of net/http has it.
+func http2CodeText(text string) string {
+	for _, p := range []struct{ before, from, to string }{
+		{"http2: server sent GOAWAY", "ErrCode=", ","}, {"http2: Transport received GOAWAY", "ErrCode:", "\n"},
+		{"http2: connection error: ", "error: ", ":"}, {"connection error: ", "error: ", ":"},
+	} {
+		if strings.HasPrefix(text, p.before) {
+			_, name, _ := strings.Cut(text, p.from)
+			name, _, _ = strings.Cut(name, p.to)
+			return name
+		}
+	}
+	return ""
+}
+
+// isMalformedHTTP2 reports whether it was our side that ended a stream, because of what the server sent.
+func isMalformedHTTP2(err error) bool {
+	stream, ok := errors.AsType[streamError](err)
+	return ok && stream.Cause != nil && stream.Cause.Error() != "received from peer"
+}

@@ -1,0 +1,87 @@
+package fetch
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+)
+
+// maxHeard is how much is kept of what a proxy sends before its tunnel is open.
+const maxHeard = 4 << 10
+
+// meter counts what is received on a connection, and keeps the beginning while the connection is being opened.
+type meter struct {
+	net.Conn
+	received atomic.Int64
+	ended    atomic.Bool // the other end closed it, or it broke
+
+	mu      sync.Mutex // guards opening and first
+	opening bool
+	first   []byte
+}
+
+// Read counts.
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.Conn.Read(p)
+	if m.received.Add(int64(n)); n > 0 {
+		m.keep(p[:n])
+	}
+	if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrDeadlineExceeded) {
+		m.ended.Store(true)
+	}
+	return n, err
+}
+
+func (m *meter) keep(p []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.opening {
+		m.first = append(m.first, p[:min(len(p), maxHeard-len(m.first))]...)
+	}
+}
+
+// opened forgets what was kept.
+func (m *meter) opened() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.opening, m.first = false, nil
+}
+
+// heard is what came instead of a tunnel.
+type heard uint8
+
+const (
+	heardNothing heard = iota // odd
+	heardTLS                  // where HTTP was spoken
+	heardPage                 // text behind a CONNECT that was agreed to
+)
+
+// classify looks at what a proxy that is spoken to in HTTP sent. typed tells that its answer to CONNECT describes a body: a
+// target may answer in something else than TLS, too.
+func (m *meter) classify(typed bool) heard {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if isTLSRecord(m.first) {
+		return heardTLS
+	}
+	head, rest, found := bytes.Cut(m.first, []byte("\r\n\r\n"))
+	if typed && found && bytes.HasPrefix(head, []byte("HTTP/")) && len(rest) > 0 && !isTLSRecord(rest) && !bytes.HasPrefix(rest, []byte("HTTP/")) {
+		return heardPage
+	}
+	return heardNothing
+}
+
+// isTLSRecord reports whether bytes begin as an alert or a handshake does (RFC 8446, 5.1).
+func isTLSRecord(b []byte) bool { return len(b) >= 2 && (b[0] == 21 || b[0] == 22) && b[1] == 3 }
+
+// openError is why no connection could be opened, and what came instead.
+type openError struct {
+	error
+	heard heard
+}
+
+// Unwrap is why.
+func (e *openError) Unwrap() error { return e.error }

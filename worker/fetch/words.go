@@ -1,0 +1,280 @@
+package fetch
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/textproto"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// broke is what is said of an error that nothing else is known of.
+const broke = "the exchange broke off"
+
+// brief is what kind of error it was, in words of ours: those of a library may hold a URL, a header, or bytes of the peer.
+func brief(err error) string {
+	for _, words := range []func(error) string{bodyWords, nameWords, certificateWords, tlsWords, http2Words, http1Words, hostWords, socksWords} {
+		if text := words(err); text != "" {
+			return text
+		}
+	}
+	return broke
+}
+
+// has reports whether an error of a type is within err.
+func has[T error](err error) bool {
+	_, ok := errors.AsType[T](err)
+	return ok
+}
+
+// leaf is the innermost error.
+func leaf(err error) error {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err
+		}
+		err = inner
+	}
+}
+
+// beginning pairs the beginning of a library's text with words of ours.
+type beginning struct{ text, words string }
+
+// named is what a list says of a text.
+func named(text string, list []beginning) string {
+	for _, b := range list {
+		if strings.HasPrefix(text, b.text) {
+			return b.words
+		}
+	}
+	return ""
+}
+
+// bodyWords are for what this package says itself.
+func bodyWords(err error) string {
+	switch {
+	case errors.Is(err, errChecksum):
+		return "its checksum is wrong"
+	case errors.Is(err, errDecode):
+		return "it is not what its Content-Encoding says"
+	case errors.Is(err, errTooLarge), errors.Is(err, errRedirects), errors.Is(err, errNoAnswer), errors.Is(err, errInner):
+		return leaf(err).Error()
+	case errors.Is(err, errAttemptTimeout), errors.Is(err, errExpired), errors.Is(err, errTimedOut):
+		return "timeout"
+	}
+	return ""
+}
+
+// nameWords are for a resolver's errors, and for addresses that are none.
+func nameWords(err error) string {
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		switch {
+		case dns.IsNotFound:
+			return "its name does not exist"
+		case dns.IsTimeout:
+			return "its name was not resolved in time"
+		}
+		return "its name cannot be resolved"
+	}
+	switch {
+	case has[*net.AddrError](err), has[*net.ParseError](err), has[net.InvalidAddrError](err), has[net.UnknownNetworkError](err):
+		return "its address is not valid"
+	case has[*net.DNSConfigError](err):
+		return "the resolver of this worker is not configured"
+	}
+	return ""
+}
+
+// hostWords are for the errors of the operating system and of connections.
+func hostWords(err error) string {
+	timeout, isNet := errors.AsType[net.Error](err)
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "connection refused"
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.ECONNABORTED):
+		return "connection reset"
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTDOWN), errors.Is(err, syscall.ENETDOWN):
+		return "no route to it"
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+		return "this host does not permit the connection"
+	case shortage(err) != 0:
+		return shortage(err).Error()
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), isNet && timeout.Timeout():
+		return "timeout"
+	case errors.Is(err, context.Canceled):
+		return "cancelled"
+	case hungUp(err):
+		return "connection closed"
+	}
+	return ""
+}
+
+// hungUp reports whether the other end closed the connection, rather than say what we cannot read.
+func hungUp(err error) bool {
+	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return named(leaf(err).Error(), []beginning{
+		{"http: server closed idle connection", "-"}, {"http2: client conn", "-"}, {"http2: client connection lost", "-"}, {"http: unexpected EOF reading trailer", "-"},
+	}) != ""
+}
+
+// certificateWords are for a certificate that was refused: what follows "the certificate".
+func certificateWords(err error) string {
+	invalid, isInvalid := errors.AsType[x509.CertificateInvalidError](err)
+	issuer, isUnknown := errors.AsType[x509.UnknownAuthorityError](err)
+	expired := isInvalid && invalid.Reason == x509.Expired
+	switch {
+	case expired && invalid.Cert != nil && time.Now().Before(invalid.Cert.NotBefore):
+		return "is not valid yet"
+	case expired:
+		return "has expired"
+	case has[x509.HostnameError](err), isInvalid && invalid.Reason == x509.NameMismatch:
+		return "is for another name"
+	case isUnknown && issuer.Cert != nil && slices.Equal(issuer.Cert.RawIssuer, issuer.Cert.RawSubject):
+		return "is self-signed"
+	case isUnknown:
+		return "has an unknown issuer"
+	case has[x509.SystemRootsError](err):
+		return "cannot be checked: this host has no root certificates"
+	case has[x509.InsecureAlgorithmError](err):
+		return "is signed by an algorithm that is not secure"
+	case isInvalid, has[x509.ConstraintViolationError](err), has[x509.UnhandledCriticalExtension](err):
+		return "may not be used for this"
+	case has[*tls.CertificateVerificationError](err):
+		return "is not trusted"
+	}
+	return ""
+}
+
+// notTLS is said of a peer that answers a handshake in another protocol.
+const notTLS = "it does not speak TLS"
+
+// tlsWords are for a handshake that failed, and for alerts, by their names in RFC 8446, 6.
+func tlsWords(err error) string {
+	if has[tls.RecordHeaderError](err) {
+		return notTLS
+	}
+	if code, ok := alert(err); ok {
+		text := strings.TrimPrefix(code.Error(), "tls: ")
+		switch code {
+		case handshakeFailure, 71: // insufficient_security
+			return "no common cipher (" + text + ")"
+		case 70: // protocol_version
+			return "no common version of TLS (" + text + ")"
+		case 42, 43, 46, 48, 49, 116: // of a certificate
+			return "a client certificate is wanted, or ours are not trusted (" + text + ")"
+		}
+		return "TLS alert (" + text + ")"
+	}
+	if has[*tls.ECHRejectionError](err) {
+		return "TLS failed"
+	}
+	return named(leaf(err).Error(), []beginning{
+		{"tls: server selected unsupported protocol version", "no common version of TLS"}, {"tls: failed to parse certificate", "its certificate cannot be read"},
+		{"tls: server's certificate", "its certificate cannot be used"}, {"x509: ", "its certificate cannot be read"}, {"tls: ", "TLS failed"}, {"net/http: TLS handshake timeout", "timeout"},
+	})
+}
+
+// handshakeFailure is the alert of a server that finds no common cipher.
+const handshakeFailure tls.AlertError = 40
+
+// alert is the TLS alert that ended a connection. The library exports its type only for QUIC, but not its texts.
+func alert(err error) (tls.AlertError, bool) {
+	if own, ok := errors.AsType[tls.AlertError](err); ok {
+		return own, true
+	}
+	text := leaf(err).Error()
+	if !strings.HasPrefix(text, "tls: ") {
+		return 0, false
+	}
+	for code := range 256 {
+		if tls.AlertError(code).Error() == text {
+			return tls.AlertError(code), true
+		}
+	}
+	return 0, false
+}
+
+// http1Words are for an answer that cannot be read (RFC 9112).
+func http1Words(err error) string {
+	if has[textproto.ProtocolError](err) {
+		return "malformed header"
+	}
+	return named(leaf(err).Error(), []beginning{
+		{`malformed HTTP response "\x15\x03`, "it is TLS, not HTTP"}, {`malformed HTTP response "\x16\x03`, "it is TLS, not HTTP"}, {"malformed HTTP status code", "malformed status"},
+		{"malformed HTTP", "it is not HTTP"}, {"net/http: server response headers exceeded", "headers larger than 256 KiB"}, {"net/http: exceeded 1xx response", "too many informational answers"},
+		{"unsupported transfer encoding", "unknown transfer coding"}, {"too many transfer encodings", "unknown transfer coding"}, {"invalid Trailer", "malformed header"}, {"bad trailer", "malformed header"},
+		{"bad Content-Length", "malformed length"}, {"invalid empty Content-Length", "malformed length"}, {"http: message cannot contain multiple Content-Length", "more than one length"},
+		{"malformed chunked", "malformed chunks"}, {"chunked ", "malformed chunks"}, {"invalid CR in chunked", "malformed chunks"}, {"empty hex number for chunk", "malformed chunks"},
+		{"invalid byte in chunk", "malformed chunks"}, {"http chunk length", "malformed chunks"}, {"header line too long", "malformed chunks"}, {"http: suspiciously long trailer", "headers larger than 256 KiB"},
+		{"net/http: request canceled", "cancelled"},
+	})
+}
+
+// http2Words are for the errors of HTTP/2 and their codes (RFC 9113, 7).
+func http2Words(err error) string {
+	code, ok := http2Code(err)
+	switch {
+	case isMalformedHTTP2(err):
+		return "malformed HTTP/2 answer (" + http2Name(code) + ")"
+	case ok:
+		return "HTTP/2 " + http2Name(code)
+	}
+	return named(leaf(err).Error(), []beginning{
+		{"http2: Transport received Server's graceful shutdown GOAWAY", "HTTP/2 NO_ERROR"}, {"http2: response header list larger", "headers larger than 256 KiB"}, {"header list too large", "headers larger than 256 KiB"},
+		{"malformed response from server", "malformed HTTP/2 answer"}, {"connection exceeded flow control", "HTTP/2 FLOW_CONTROL_ERROR"}, {"1xx informational response with END_STREAM", "malformed HTTP/2 answer"},
+		{"http2: frame too large", "HTTP/2 FRAME_SIZE_ERROR"}, {"invalid pseudo-header", "malformed header"}, {"duplicate pseudo-header", "malformed header"}, {"invalid header field", "malformed header"},
+		{"net/http: server replied with more than declared Content-Length", "more than its length"}, {"http2: could not negotiate protocol", "no common version of HTTP"},
+		{"http2: no cached connection", "connection closed"},
+	})
+}
+
+// socksWords are for the replies of SOCKS proxies (RFC 1928, 6; RFC 1929).
+func socksWords(err error) string {
+	text := leaf(err).Error()
+	if reply, ok := strings.CutPrefix(text, "unknown error "); ok {
+		if slices.Contains([]string{
+			"general SOCKS server failure", "connection not allowed by ruleset", "network unreachable", "host unreachable", "connection refused", "TTL expired", "command not supported", "address type not supported",
+		}, reply) {
+			return reply
+		}
+		return "an unknown reply"
+	}
+	return named(text, []beginning{
+		{"unexpected protocol version", "it does not speak SOCKS 5"}, {"no acceptable authentication methods", "it wants credentials of another kind"},
+		{"username/password authentication failed", "it wants other credentials"}, {"invalid username/password", "it wants other credentials"},
+		{"unsupported authentication method", "it wants credentials of another kind"}, {"non-zero reserved field", "a malformed reply"}, {"unknown address type", "a malformed reply"},
+		{"FQDN too long", "the host name is too long for SOCKS"},
+	})
+}
+
+// schemes are the ways to send credentials that a proxy offers, if the one that we use is not among them.
+func schemes(h http.Header) string {
+	var offered []string
+	for _, value := range append(h["Proxy-Authenticate"], h["Www-Authenticate"]...) {
+		for part := range strings.SplitSeq(value, ",") {
+			word, _, _ := strings.Cut(strings.TrimSpace(part), " ")
+			for _, known := range []string{"Basic", "Digest", "NTLM", "Negotiate", "Kerberos", "Bearer", "Mutual", "HOBA", "SCRAM-SHA-1", "SCRAM-SHA-256"} {
+				if strings.EqualFold(word, known) && !slices.Contains(offered, known) {
+					offered = append(offered, known)
+				}
+			}
+		}
+	}
+	if len(offered) == 0 || slices.Contains(offered, "Basic") {
+		return ""
+	}
+	return ": it offers " + strings.Join(offered, ", ") + ", and gofer sends Basic"
+}
