@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -155,5 +156,29 @@ func TestTheMessageOfAResultIsBuiltOnce(t *testing.T) {
 	stored, err := p.Store(soon(t))
 	if err != nil || !stored.Won || tries.Load() != 2 || late.Load() != 0 {
 		t.Errorf("got %+v, %v after %d tries, %d of them built later; want the first message again", stored, err, tries.Load(), late.Load())
+	}
+}
+
+// TestAResultGoesThroughAServerThatTakesSmallerMessagesNow lowers max_payload below what a worker needs to start.
+func TestAResultGoesThroughAServerThatTakesSmallerMessagesNow(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	in.server.Reload(func(o *server.Options) { o.MaxPayload = 100 << 10 })
+	must(t, in.nc.ForceReconnect())
+	for in.nc.MaxPayload() != 100<<10 { // until it is connected again
+		must(t, soon(t).Err())
+		_ = in.nc.FlushTimeout(time.Second)
+	}
+	body := bytes.Repeat([]byte("b"), 300<<10)
+	r := success("a", body)
+	r.Header = map[string][]string{"X": {"y"}}
+	stored, err := in.StoreResult(soon(t), r)
+	if err != nil || !stored.Won || len(stored.Omitted) > 0 {
+		t.Fatalf("got %+v, %v; want all of it stored", stored, err)
+	}
+	reader, err := in.Body(soon(t), *r)
+	must(t, err)
+	if got, err := io.ReadAll(reader); err != nil || !bytes.Equal(got, body) {
+		t.Errorf("got %d bytes, %v; want the body", len(got), err)
 	}
 }
