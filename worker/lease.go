@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,6 +29,22 @@ func (l *lease) valid() bool { return l.left() > 0 }
 
 func (l *lease) left() time.Duration {
 	return time.Duration(l.until.Load()) - time.Since(l.base)
+}
+
+// bound calls end when the lease is over, until the returned function is called.
+func (l *lease) bound(end func()) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for l.valid() && ctx.Err() == nil { // heartbeats renew it
+			pause(ctx, l.left())
+		}
+		end()
+	})
+	return func() {
+		cancel()
+		watching.Wait()
+	}
 }
 
 // keep confirms the lease every wait/3 by beat until the returned function is called, which waits for a beat under way,

@@ -146,3 +146,24 @@ func TestALeaseThatIsOverIsNotRevived(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatIsBoundByALeaseEndsWithItAndNotBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		l := newLease(start, ackWait)
+		var ended time.Duration
+		stop := l.bound(func() { ended = time.Since(start) })
+		time.Sleep(ackWait / 2)
+		l.raise(2 * ackWait) // as a heartbeat does
+		time.Sleep(2 * ackWait)
+		stop()
+		if ended < 2*ackWait || ended > 2*ackWait+time.Millisecond {
+			t.Errorf("it ended after %v, want %v", ended, 2*ackWait)
+		}
+		held, ends := newLease(time.Now(), ackWait), 0
+		held.bound(func() { ends++ })()
+		if time.Since(start) > 3*ackWait || ends > 1 {
+			t.Errorf("what is over waits for its lease, or ends %d times", ends)
+		}
+	})
+}

@@ -56,7 +56,7 @@ func (w *Worker) finish(ctx context.Context, t *task, result jobs.Result) bool {
 	result.Queue, result.ID, result.JobSeq, result.Worker = t.queue, t.id, t.progress.JobSeq, w.cfg.Name
 	pending := w.cfg.Client.Pending(result)
 	var stored bus.Stored
-	ok, _ := w.retryUntilSettled(ctx, t, step{kind: "result", doing: "store result"}, func(ctx context.Context) (err error) {
+	ok, _ := w.retryUntilSettled(ctx, t, step{kind: "result", doing: "store result", limit: pending.TimeLimit()}, func(ctx context.Context) (err error) {
 		stored, err = pending.Store(ctx)
 		if full := errors.Is(err, bus.ErrResultsFull); full || err == nil {
 			w.full.Store(full)
@@ -163,6 +163,7 @@ type step struct {
 	doing string
 	// hopeless tells errors after which the step is not tried again. Nil means that the job cannot end without the step.
 	hopeless func(error) bool
+	limit    time.Duration // of one try; zero means 5 s
 }
 
 // permanentWait is how long a step rests that is refused until somebody changes the server, the account or a stream.
@@ -173,7 +174,7 @@ const permanentWait = 5 * time.Second
 func (w *Worker) retryUntilSettled(ctx context.Context, t *task, s step, act func(context.Context) error) (ok bool, refusal error) {
 	defer w.unsettled.remove(t)
 	for wait := 100 * time.Millisecond; t.lease.valid() && ctx.Err() == nil; wait = min(2*wait, time.Second) {
-		err := w.trySettle(ctx, t, s.kind, act)
+		err := w.trySettle(ctx, t, s, act)
 		switch {
 		case err == nil:
 			return true, nil
@@ -201,15 +202,16 @@ func (w *Worker) retryUntilSettled(ctx context.Context, t *task, s step, act fun
 }
 
 // trySettle does act once, in bounded time.
-func (w *Worker) trySettle(ctx context.Context, t *task, kind string, act func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, min(5*time.Second, t.lease.left()))
+func (w *Worker) trySettle(ctx context.Context, t *task, s step, act func(context.Context) error) error {
+	limit := min(5*time.Second, t.lease.left())
+	ctx, cancel := context.WithTimeout(ctx, max(limit, s.limit))
 	defer cancel()
-	began := time.Now()
-	err := w.streams.unusableFor(kind)
-	if err == nil {
-		err = act(ctx)
+	if s.limit > limit {
+		defer t.lease.bound(cancel)()
 	}
-	w.cfg.Counted.Published(kind, err == nil, time.Since(began))
+	began := time.Now()
+	err := act(ctx)
+	w.cfg.Counted.Published(s.kind, err == nil, time.Since(began))
 	return err
 }
 

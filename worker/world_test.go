@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -30,6 +31,7 @@ type world struct {
 	queues []worker.Queue
 	slots  int
 	blind  bool         // the worker does not see how streams are
+	link   string       // the worker's way to the server; empty is the server's own address
 	logged lockedBuffer // by the worker
 	worker *worker.Worker
 	stop   func() (took time.Duration) // drains the worker
@@ -39,16 +41,16 @@ func newWorld(t *testing.T, set bus.Settings) *world {
 	t.Helper()
 	set.AckWait = shortWait
 	w := &world{T: t, nats: testenv.StartNATS(t, nil), set: set, drain: time.Second, queues: []worker.Queue{{Name: "default"}}, slots: 2}
-	w.nc, w.client = w.connect()
+	w.nc, w.client = w.connect(w.nats.URL())
 	if err := w.client.Ensure(t.Context(), set); err != nil {
 		t.Fatal(err)
 	}
 	return w
 }
 
-func (w *world) connect() (*nats.Conn, *bus.Client) {
+func (w *world) connect(url string) (*nats.Conn, *bus.Client) {
 	w.Helper()
-	nc, err := bus.Connect(w.Context(), bus.Dial{URL: w.nats.URL()}, nil)
+	nc, err := bus.Connect(w.Context(), bus.Dial{URL: url}, nil)
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -67,7 +69,7 @@ func (w *world) connect() (*nats.Conn, *bus.Client) {
 // start runs a worker until the test ends.
 func (w *world) start(do func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome) {
 	w.Helper()
-	_, client := w.connect()
+	_, client := w.connect(cmp.Or(w.link, w.nats.URL()))
 	var err error
 	w.worker, err = worker.New(worker.Config{
 		Client: client, Queues: w.queues, Concurrency: w.slots, AckWait: shortWait, DrainTimeout: w.drain,

@@ -1,22 +1,14 @@
 package bus
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nuid"
 
 	"github.com/gofer-mq/gofer/jobs"
 )
-
-// maxChunkSize is for an object: as few messages as fit well below the server's bound of 1 MiB.
-const maxChunkSize = 256 << 10
 
 // Stored tells how the storing of a result went.
 type Stored struct {
@@ -156,68 +148,4 @@ func (c *Client) storeError(ctx context.Context, doing string, err error) error 
 		return fmt.Errorf("%s: %w (%w)", doing, ErrResultsFull, err)
 	}
 	return c.explainPublish(ctx, doing, c.names.Stream("RESULTS"), err)
-}
-
-// bodyTimeout bounds the storing of one body: an answer that a dying server swallowed is not waited for.
-const bodyTimeout = 30 * time.Second
-
-// putBody puts the body under a name that no other put has, so that a put cannot change what a stored result names.
-func (c *Client) putBody(ctx context.Context, r *jobs.Result) error {
-	ctx, cancel := context.WithTimeout(ctx, bodyTimeout)
-	defer cancel()
-	store, err := c.objects(ctx)
-	if err != nil {
-		return err
-	}
-	name := r.ID + "/" + nuid.Next()
-	bucket := c.names.Bucket("bodies")
-	meta := jetstream.ObjectMeta{Name: name, Opts: &jetstream.ObjectMetaOptions{ChunkSize: c.chunkSize()}}
-	err = c.refusals.watch(ctx, func(ctx context.Context) error {
-		_, err := store.Put(ctx, meta, bytes.NewReader(r.Body))
-		return err
-	}, "$O."+bucket, api+"STREAM.PURGE.OBJ_"+bucket)
-	if err != nil {
-		c.forgetObjects()
-		return err
-	}
-	sum := sha256.New()
-	_, _ = sum.Write(r.Body) // a hash never fails
-	r.Object, r.ObjectDigest, r.Body = bucket+"/"+name, digest(sum), nil
-	return nil
-}
-
-func (c *Client) chunkSize() uint32 { return uint32(max(1, min(maxChunkSize, c.nc.MaxPayload()/2))) }
-
-// deleteBody is a courtesy: the bucket's age limit removes what it leaves behind.
-func (c *Client) deleteBody(ctx context.Context, r *jobs.Result) {
-	_, name, _ := strings.Cut(r.Object, "/")
-	if store, err := c.objects(ctx); err == nil {
-		if err := store.Delete(ctx, name); err != nil {
-			c.forgetObjects()
-		}
-	}
-}
-
-func (c *Client) objects(ctx context.Context) (jetstream.ObjectStore, error) {
-	c.mu.Lock()
-	bound := c.bodies
-	c.mu.Unlock()
-	if bound != nil {
-		return bound, nil
-	}
-	store, err := c.js.ObjectStore(ctx, c.names.Bucket("bodies"))
-	if err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.bodies = store
-	return store, nil
-}
-
-// forgetObjects binds anew at the next use: the store may have been made anew.
-func (c *Client) forgetObjects() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.bodies = nil
 }

@@ -1,0 +1,142 @@
+package bus
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+const (
+	// maxChunkSize is for an object: as few messages as fit well below the server's bound of 1 MiB.
+	maxChunkSize = 256 << 10
+	// bodyStall bounds the time in which the server takes one chunk of a body.
+	bodyStall = 15 * time.Second
+	// maxBodyTime bounds the storing of one body whatever its size.
+	maxBodyTime = time.Hour
+	// slowestLink is how many bytes of a body are sent each second at least.
+	slowestLink = 64 << 10
+)
+
+var (
+	errStalled      = fmt.Errorf("the server takes nothing of the body: %w", nats.ErrTimeout)
+	errDisconnected = fmt.Errorf("the connection broke while the body was sent: %w", nats.ErrDisconnected)
+)
+
+// TimeLimit is how long a call of Store may take. It grows with a body that goes to the object store.
+func (p *PendingResult) TimeLimit() time.Duration {
+	limit := requestTimeout
+	if p.outside {
+		limit = min(limit+bodyStall+time.Duration(len(p.result.Body)/slowestLink)*time.Second, maxBodyTime)
+	}
+	return limit
+}
+
+// putBody puts the body under a name that no other put has, so that a put cannot change what a stored result names.
+func (c *Client) putBody(ctx context.Context, r *jobs.Result) error {
+	store, err := c.objects(ctx)
+	if err != nil {
+		return err
+	}
+	bucket, name := c.names.Bucket("bodies"), r.ID+"/"+nuid.Next()
+	meta := jetstream.ObjectMeta{Name: name, Opts: &jetstream.ObjectMetaOptions{ChunkSize: c.chunkSize()}}
+	err = c.whileMoving(ctx, bytes.NewReader(r.Body), func(ctx context.Context, body io.Reader) error {
+		return c.refusals.watch(ctx, func(ctx context.Context) error {
+			_, err := store.Put(ctx, meta, body)
+			return err
+		}, "$O."+bucket, api+"STREAM.PURGE.OBJ_"+bucket)
+	})
+	if err != nil {
+		c.forgetObjects()
+		return err
+	}
+	sum := sha256.New()
+	_, _ = sum.Write(r.Body) // a hash never fails
+	r.Object, r.ObjectDigest, r.Body = bucket+"/"+name, digest(sum), nil
+	return nil
+}
+
+func (c *Client) chunkSize() uint32 { return uint32(max(1, min(maxChunkSize, c.nc.MaxPayload()/2))) }
+
+// whileMoving runs put, which reads body chunk by chunk, for as long as the server takes chunks. A chunk is sent after the
+// server has the one before: a slow connection would keep heartbeats behind megabytes. The end of the connection ends
+// put: answers to what was sent before never come.
+func (c *Client) whileMoving(ctx context.Context, body io.Reader, put func(context.Context, io.Reader) error) error {
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	ctx, endWatch := context.WithTimeout(ctx, maxBodyTime) // nats.go flushes with a deadline only
+	defer endWatch()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stall := time.AfterFunc(bodyStall, func() { cancel(errStalled) })
+	defer stall.Stop()
+	broken := c.nc.StatusChanged(nats.RECONNECTING, nats.CLOSED)
+	defer c.nc.RemoveStatusListener(broken)
+	watching.Go(func() {
+		select {
+		case <-broken:
+			cancel(errDisconnected)
+		case <-ctx.Done():
+		}
+	})
+	err := put(ctx, readerFunc(func(p []byte) (int, error) {
+		if err := c.nc.FlushWithContext(ctx); err != nil {
+			return 0, err
+		}
+		stall.Reset(bodyStall)
+		return body.Read(p)
+	}))
+	if cause := context.Cause(ctx); err != nil && (errors.Is(cause, errStalled) || errors.Is(cause, errDisconnected)) {
+		return cause
+	}
+	return err
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// deleteBody is a courtesy: the bucket's age limit removes what it leaves behind.
+func (c *Client) deleteBody(ctx context.Context, r *jobs.Result) {
+	_, name, _ := strings.Cut(r.Object, "/")
+	if store, err := c.objects(ctx); err == nil {
+		if err := store.Delete(ctx, name); err != nil {
+			c.forgetObjects()
+		}
+	}
+}
+
+func (c *Client) objects(ctx context.Context) (jetstream.ObjectStore, error) {
+	c.mu.Lock()
+	bound := c.bodies
+	c.mu.Unlock()
+	if bound != nil {
+		return bound, nil
+	}
+	store, err := c.js.ObjectStore(ctx, c.names.Bucket("bodies"))
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bodies = store
+	return store, nil
+}
+
+// forgetObjects binds anew at the next use: the store may have been made anew.
+func (c *Client) forgetObjects() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bodies = nil
+}
