@@ -170,33 +170,38 @@ const numPending = "Nats-Num-Pending"
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) StillWaiting(ctx context.Context, seqs []uint64, use func(WaitingJob)) error {
-	const doing = "look whether jobs still wait"
+	subject := directGet + c.names.Stream("RETRIES")
+	err := c.refusals.watch(ctx, func(ctx context.Context) error { return c.readEach(ctx, subject, seqs, use) }, subject)
+	return c.explain("look whether jobs still wait", err)
+}
+
+// readEach asks for each sequence by itself: a batch would read the messages in between, too.
+func (c *Client) readEach(ctx context.Context, subject string, seqs []uint64, use func(WaitingJob)) error {
 	sub, err := c.nc.SubscribeSync(c.nc.NewInbox())
 	if err != nil {
-		return c.explain(doing, err)
+		return err
 	}
 	defer func() { _ = sub.Unsubscribe() }()
 	for _, seq := range seqs {
-		request := fmt.Appendf(nil, `{"seq":%d}`, seq)
-		if err := c.nc.PublishRequest(directGet+c.names.Stream("RETRIES"), sub.Subject, request); err != nil {
-			return c.explain(doing, err)
+		if err := c.nc.PublishRequest(subject, sub.Subject, fmt.Appendf(nil, `{"seq":%d}`, seq)); err != nil {
+			return err
 		}
 	}
 	for range seqs {
 		msg, err := nextMsg(ctx, sub)
 		if err != nil {
-			return c.explain(doing, err)
+			return err
 		}
 		found, err := isMessage(msg)
 		if err != nil {
-			return c.explain(doing, err)
+			return err
 		}
 		if !found {
 			continue
 		}
 		seq, err := sequenceOf(msg)
 		if err != nil {
-			return c.explain(doing, err)
+			return err
 		}
 		if job, ok := c.waitingJob(seq, msg); ok {
 			use(job)

@@ -200,3 +200,16 @@ func TestPagesHoldEveryWaitingJobOnce(t *testing.T) {
 		t.Errorf("got %d jobs on %d pages, want %d on 3", len(seen), pages, n)
 	}
 }
+
+func TestWhoeverMayNotReadWaitingJobsIsToldSo(t *testing.T) {
+	f := deploy(t)
+	f.worker.park(t, "a", time.Now().Add(time.Hour))
+	_, _, err := f.publisher.NextWaiting(soon(t), 0)
+	isError(t, err, bus.ErrPermission)
+	_, _, err = f.publisher.WaitingPage(soon(t), 0, 10, func(bus.WaitingJob) {})
+	isError(t, err, bus.ErrPermission)
+	isError(t, f.publisher.StillWaiting(soon(t), []uint64{1}, func(bus.WaitingJob) {}), bus.ErrPermission)
+	isError(t, f.publisher.CountOverdue(soon(t), nil), bus.ErrPermission)
+	_, err = f.publisher.Release(soon(t), f.worker.overdue(t)[0])
+	isError(t, err, bus.ErrPermission)
+}

@@ -1,6 +1,7 @@
 package overdue_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -417,6 +419,31 @@ func TestWhatFailsIsTriedAgain(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestLookThatIsNotAllowedIsRareAndSaidOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		tries := 0
+		f := overdue.New(refused{tries: &tries}, overdue.Config{Log: slog.New(slog.NewTextHandler(&log, nil))})
+		ctx, stop := context.WithTimeout(t.Context(), time.Hour)
+		defer stop()
+		f.Run(ctx)
+		if tries < 4 || tries > 8 || strings.Count(log.String(), "overdue") != 1 {
+			t.Errorf("%d tries in an hour and the log %q, want a few and one line", tries, log.String())
+		}
+	})
+}
+
+// refused is a stream that this user may not read.
+type refused struct {
+	*model
+	tries *int
+}
+
+func (r refused) WaitingState(context.Context) (bus.WaitingState, error) {
+	*r.tries++
+	return bus.WaitingState{}, bus.ErrPermission
 }
 
 func TestCancelledJobsAreForgottenLongBeforeTheirTime(t *testing.T) {

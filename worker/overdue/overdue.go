@@ -22,6 +22,8 @@ const (
 	// reading the next one begins at the earliest.
 	rereadEvery = 2 * time.Hour
 	rereadRest  = time.Minute
+	// refusedRest is how long a Finder rests that lacks a right.
+	refusedRest = 10 * time.Minute
 	// chunk is how many jobs are asked for, and parallel how many are released, at the same time.
 	chunk    = 256
 	parallel = 32
@@ -81,12 +83,16 @@ func New(s stream, cfg Config) *Finder {
 
 // Run looks for overdue jobs until ctx ends.
 func (f *Finder) Run(ctx context.Context) {
-	for ; ctx.Err() == nil; pause(ctx, f.cfg.Every) {
+	for ctx.Err() == nil {
 		err := f.pass(ctx)
 		if err != nil && ctx.Err() == nil && !f.failed {
 			f.cfg.Log.Warn("overdue jobs cannot be looked for, trying again", "error", err)
 		}
 		f.failed = err != nil
+		if errors.Is(err, bus.ErrPermission) {
+			pause(ctx, refusedRest) // each refusal is an error in the logs of the server
+		}
+		pause(ctx, f.cfg.Every)
 	}
 }
 
