@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -195,10 +196,31 @@ func parseLine(line []byte, f *submitFlags, notBefore time.Time) (jobs.Job, erro
 	return job, nil
 }
 
-func parseJSONLine(line []byte) (job jobs.Job, err error) {
-	var fields map[string]json.RawMessage
+// membersOf are the members of a JSON object. One that comes twice is an error: of two encoding/json drops one in silence.
+func membersOf(line []byte) (map[string]json.RawMessage, error) {
+	fields := map[string]json.RawMessage{}
 	if err := json.Unmarshal(line, &fields); err != nil {
-		return job, fmt.Errorf("not a JSON object: %w", err)
+		return nil, fmt.Errorf("not a JSON object: %w", err)
+	}
+	clear(fields)
+	dec := json.NewDecoder(bytes.NewReader(line))
+	_, _ = dec.Token() // the line was read once already
+	for dec.More() {
+		name, _ := dec.Token()
+		var value json.RawMessage
+		_ = dec.Decode(&value)
+		if fields[name.(string)] != nil {
+			return nil, fmt.Errorf("%q: given more than once", name)
+		}
+		fields[name.(string)] = value
+	}
+	return fields, nil
+}
+
+func parseJSONLine(line []byte) (job jobs.Job, err error) {
+	fields, err := membersOf(line)
+	if err != nil {
+		return job, err
 	}
 	var name struct{ ID, Queue string }
 	for field, to := range map[string]*string{"id": &name.ID, "queue": &name.Queue} {

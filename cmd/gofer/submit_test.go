@@ -96,6 +96,31 @@ func TestEveryAcceptedJobIsTiedToItsLine(t *testing.T) {
 	}
 }
 
+func TestJobsAreReadAsEditorsWriteThem(t *testing.T) {
+	w := newWorld(t, nil)
+	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	in := "\ufeff# jobs\r\n\r\n\thttp://a.test/1 \r\n{\"url\":\"http://a.test/2\"}\r\nhttp://a.test/\xff\r\n{\"url\":\"http://a.test/\",\"url\":\"http://b.test/\"}\r\nhttp://a.test/3"
+	code, out, errOut := gofer(t, in, "submit", "--json", "-")
+	for _, want := range []string{`"line":3,"url":"http://a.test/1"`, `"line":4,"url":"http://a.test/2"`, `"line":7,"url":"http://a.test/3"`} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%s is not in %q", want, out)
+		}
+	}
+	for _, want := range []string{"line 5: not UTF-8 text", `line 6: "url": given more than once`} {
+		if !strings.Contains(errOut, want) {
+			t.Errorf("%s is not in %q", want, errOut)
+		}
+	}
+	if code != exitSomeFailed || strings.Count(out, "\n") != 3 {
+		t.Errorf("exit %d, %q, %q; want three jobs", code, out, errOut)
+	}
+	if code, out, errOut := gofer(t, "\xff\xfeh\x00t\x00", "submit", "-"); code == exitOK || out != "" || !strings.Contains(errOut, "UTF-16: save it as UTF-8") {
+		t.Errorf("UTF-16: exit %d, %q, %q; want it named", code, out, errOut)
+	}
+}
+
 // fullDisk takes nothing.
 type fullDisk struct{ err error }
 
