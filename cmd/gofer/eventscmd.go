@@ -38,6 +38,9 @@ func (a *app) eventsCommand() *cobra.Command {
 
 func (a *app) printEvent(e bus.Event) error {
 	if a.json {
+		if !json.Valid(e.Payload) { // it was written by somebody else
+			e.Payload, _ = json.Marshal(string(e.Payload))
+		}
 		return a.printJSON(e)
 	}
 	return a.out.line("%s  %-9s  %s", e.StoredAt.UTC().Format(time.RFC3339), e.Kind, eventLine(e))
