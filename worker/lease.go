@@ -31,9 +31,9 @@ func (l *lease) left() time.Duration {
 	return time.Duration(l.until.Load()) - time.Since(l.base)
 }
 
-// bound calls end when the lease is over, until the returned function is called.
-func (l *lease) bound(end func()) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
+// bound calls end when the lease or ctx is over, or when the returned function is called, which waits for it.
+func (l *lease) bound(ctx context.Context, end func()) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() {
 		for l.valid() && ctx.Err() == nil { // heartbeats renew it

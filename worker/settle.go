@@ -207,7 +207,7 @@ func (w *Worker) trySettle(ctx context.Context, t *task, s step, act func(contex
 	ctx, cancel := context.WithTimeout(ctx, max(limit, s.limit))
 	defer cancel()
 	if s.limit > limit {
-		defer t.lease.bound(cancel)()
+		defer t.lease.bound(ctx, cancel)()
 	}
 	began := time.Now()
 	err := act(ctx)
