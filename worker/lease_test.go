@@ -152,7 +152,7 @@ func TestWhatIsBoundByALeaseEndsWithItAndNotBefore(t *testing.T) {
 		start := time.Now()
 		l := newLease(start, ackWait)
 		var ended time.Duration
-		stop := l.bound(func() { ended = time.Since(start) })
+		stop := l.bound(t.Context(), func() { ended = time.Since(start) })
 		time.Sleep(ackWait / 2)
 		l.renew(t.Context(), func(context.Context) error { return nil })
 		time.Sleep(2 * ackWait)
@@ -161,7 +161,7 @@ func TestWhatIsBoundByALeaseEndsWithItAndNotBefore(t *testing.T) {
 			t.Errorf("it ended after %v, want %v", ended, want)
 		}
 		held, ends := newLease(time.Now(), ackWait), 0
-		held.bound(func() { ends++ })()
+		held.bound(t.Context(), func() { ends++ })()
 		if time.Since(start) > 3*ackWait || ends > 1 {
 			t.Errorf("what is over waits for its lease, or ends %d times", ends)
 		}
