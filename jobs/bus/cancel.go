@@ -43,18 +43,13 @@ func (c *Client) Cancel(ctx context.Context, key Key, by string) error {
 	return c.explain(doing, c.remove(ctx, key))
 }
 
-// cancelBegun reports whether the job that is there has a cancelled result already. Any other result is an ErrFinished.
+// cancelBegun reports whether the job that is there has a cancelled result already.
 func (c *Client) cancelBegun(ctx context.Context, key Key, seq uint64) (bool, error) {
 	kept, err := c.Result(ctx, key.Queue, key.ID)
-	switch {
-	case errors.Is(err, ErrNotFound):
+	if errors.Is(err, ErrNotFound) {
 		return false, nil
-	case err != nil:
-		return false, err
-	case kept.Outcome == jobs.Cancelled && (kept.JobSeq == seq || kept.JobSeq == 0):
-		return true, nil
 	}
-	return false, ErrFinished
+	return kept.Outcome == jobs.Cancelled && kept.JobSeq == seq, err
 }
 
 // A job is looked for a few times before it is believed to be nowhere: the replica that answers may be a moment behind, and

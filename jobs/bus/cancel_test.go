@@ -1,10 +1,15 @@
 package bus_test
 
 import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -110,6 +115,70 @@ func TestACancelThatWasBrokenOffIsFinishedByTheNext(t *testing.T) {
 	if found, err := in.Find(soon(t), "", "a"); err != nil || len(found) != 1 || found[0].Place != bus.Finished {
 		t.Errorf("got %v, %v; want it finished and nowhere else", found, err)
 	}
+}
+
+// A cancel that says so has won: whatever a worker stores at the same time is not the job's result.
+func TestACancelAndAResultDoNotBothWin(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	draw := rand.New(rand.NewPCG(1, 1))
+	for n := range 100 {
+		id := fmt.Sprint("j", n)
+		ack, err := in.Submit(soon(t), job(id))
+		must(t, err)
+		done := success(id, nil)
+		done.JobSeq = ack.Seq
+		var won atomic.Bool
+		var worker sync.WaitGroup
+		worker.Go(func() {
+			for range draw.IntN(200) {
+				runtime.Gosched() // the result comes at another step of the cancel each time
+			}
+			stored, err := in.StoreResult(soon(t), done)
+			if err != nil {
+				t.Error(err)
+			}
+			won.Store(stored.Won)
+		})
+		err = in.Cancel(soon(t), key(id), "somebody")
+		worker.Wait()
+		if kept, _ := in.Result(soon(t), "default", id); (err == nil) == won.Load() || won.Load() != (kept.Outcome == jobs.Succeeded) {
+			t.Fatalf("cancel: %v; the worker's result won: %v; kept is %s; want one of the two to win", err, won.Load(), kept.Outcome)
+		}
+	}
+}
+
+// The id was published again after its job was cancelled. The second job ends by the kept result, and cannot be cancelled.
+func TestACancelledResultOfAnEarlierJobIsNoCancelOfThisOne(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	_, err := in.Submit(soon(t), job("a"))
+	must(t, err)
+	must(t, in.Cancel(soon(t), key("a"), ""))
+	_, err = in.JetStream().Publish(soon(t), in.names.Job("default", "a"), []byte("http://a.test/"))
+	must(t, err)
+	isError(t, in.Cancel(soon(t), key("a"), ""), bus.ErrFinished)
+	if found, err := in.Find(soon(t), "", "a"); err != nil || len(found) != 2 {
+		t.Errorf("got %v, %v; want the result and the second job, for its worker to end", found, err)
+	}
+}
+
+func TestAJobOnItsWayFromOneStreamToAnotherIsFound(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	var once sync.Once
+	published := make(chan error, 1)
+	sub, err := in.nc.Subscribe("$JS.API.DIRECT.GET.GOFER_JOBS."+in.names.Job("default", "a"), func(*nats.Msg) {
+		once.Do(func() { // the first look has been made
+			_, err := in.Submit(soon(t), job("a"))
+			published <- err
+		})
+	})
+	must(t, err)
+	must(t, in.nc.Flush())
+	must(t, in.Cancel(soon(t), key("a"), ""))
+	must(t, <-published)
+	must(t, sub.Unsubscribe())
 }
 
 func TestACancelThatCannotBeStoredLeavesTheJobWhereItIs(t *testing.T) {

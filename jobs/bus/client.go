@@ -10,7 +10,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nuid"
 
 	"github.com/gofer-mq/gofer/jobs"
 )
@@ -52,16 +51,10 @@ type Key struct {
 // String is queue/id.
 func (k Key) String() string { return k.Queue + "/" + k.ID }
 
-// publish stores a message. Every message has an id, so that the server knows a repetition.
+// publish stores a message.
 func (c *Client) publish(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, error) {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	if msg.Header == nil {
-		msg.Header = nats.Header{}
-	}
-	if msg.Header.Get(jetstream.MsgIDHeader) == "" {
-		msg.Header.Set(jetstream.MsgIDHeader, nuid.Next())
-	}
 	return c.js.PublishMsg(ctx, msg)
 }
 
