@@ -238,6 +238,10 @@ func TestTheSameResultGivesTheSameMessage(t *testing.T) {
 			h, body, err := r.Message()
 			return []any{h, string(body)}, err
 		},
+		"dead letter": func() (any, error) {
+			r := invalid()
+			return r.Facts(), nil
+		},
 		"progress": func() (any, error) { return jobs.Progress{Attempts: attempts}.Encode() },
 		"event": func() (any, error) {
 			data, err := json.Marshal(jobs.RetryEvent{JobID: "j", At: time.Unix(1, 0)})

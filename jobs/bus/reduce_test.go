@@ -165,8 +165,9 @@ func TestAResultGoesThroughAServerThatTakesSmallerMessagesNow(t *testing.T) {
 	in := install(t, bus.Settings{})
 	in.server.Reload(func(o *server.Options) { o.MaxPayload = 100 << 10 })
 	must(t, in.nc.ForceReconnect())
+	connecting := soon(t)
 	for in.nc.MaxPayload() != 100<<10 { // until it is connected again
-		must(t, soon(t).Err())
+		must(t, connecting.Err())
 		_ = in.nc.FlushTimeout(time.Second)
 	}
 	body := bytes.Repeat([]byte("b"), 300<<10)
