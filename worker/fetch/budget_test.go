@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -166,6 +167,43 @@ func TestDebtOfRetriesIsPaidWithinAMinute(t *testing.T) {
 		if last := waits()[n]; last != time.Second {
 			t.Errorf("after a quiet minute a retry waits %v, want the policy's second", last)
 		}
+	})
+}
+
+// TestAFailoverCostsAThirdOfARetry has a budget of ten retries, and jobs whose first proxy takes no connection.
+func TestAFailoverCostsAThirdOfARetry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var served sync.WaitGroup
+		serve := answering("200 OK", &served)
+		var delays []time.Duration
+		dials := 0 // of a job
+		pool := rotation.New(rotation.Config{})
+		f := fetch.New(fetch.Config{
+			Pool: pool, Policy: jobs.DefaultPolicy, RetryBudget: 1e-9, RetryFloor: 1, InlineWait: time.Hour,
+			OnRetry: func(e jobs.RetryEvent) { delays = append(delays, e.Delay.Std()) },
+			Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+				if dials++; dials == 1 {
+					return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+				}
+				return serve(ctx, network, addr)
+			},
+		})
+		for i := 0; len(delays) == 0 || delays[len(delays)-1] == 0; i++ {
+			// Proxies that nobody knows, and of which nothing is known.
+			dials = 0
+			pool.Replace([]proxylist.Proxy{
+				{ID: fmt.Sprint("a", i), URL: &url.URL{Scheme: "http", Host: fmt.Sprintf("a%d.test:80", i)}},
+				{ID: fmt.Sprint("b", i), URL: &url.URL{Scheme: "http", Host: fmt.Sprintf("b%d.test:80", i)}},
+			})
+			if o := f.Do(t.Context(), decode(t, "http://shop.test/"), jobs.Progress{}); o.Result.Outcome != jobs.Succeeded || i > 1000 {
+				t.Fatalf("job %d: %s %s", i, o.Result.Error, o.Result.Detail)
+			}
+		}
+		if free := len(delays) - 1; free < 29 || free > 30 {
+			t.Errorf("%d failovers at once, want the 30 that ten retries are worth", free)
+		}
+		f.Close()
+		served.Wait()
 	})
 }
 

@@ -21,10 +21,11 @@ const (
 )
 
 // conns are the connections to proxies and, where a tunnel is needed, through them. Each belongs to one attempt at a time.
-// They come from one Transport by NewClientConn, whose deadline is the attempt's from the first dial on: a proxy that says
+// They come from Transports by NewClientConn, whose deadline is the attempt's from the first dial on: a proxy that says
 // nothing cannot outlive it, which Transport.RoundTrip would allow (a minute for CONNECT, for ever with SOCKS).
 type conns struct {
-	transport  *http.Transport
+	transports map[offer]*http.Transport
+	oldHosts   hosts // of which HTTP/1.1 is to be spoken
 	max        int
 	perKey     int
 	timeout    time.Duration
@@ -47,13 +48,23 @@ type conn struct {
 }
 
 func newConns(cfg Config) *conns {
-	c := &conns{max: cfg.MaxIdle, perKey: cfg.IdlePerKey, timeout: cfg.IdleTimeout, allowInner: cfg.AllowPrivateTargets, proxyDial: cfg.Dial, idle: map[string][]*conn{}, stop: make(chan struct{})}
-	c.transport = &http.Transport{
+	c := &conns{max: cfg.MaxIdle, perKey: cfg.IdlePerKey, timeout: cfg.IdleTimeout, allowInner: cfg.AllowPrivateTargets, proxyDial: cfg.Dial, idle: map[string][]*conn{}, transports: map[offer]*http.Transport{}, stop: make(chan struct{})}
+	for _, o := range []offer{{}, {http1: true}, {rsa: true}, {http1: true, rsa: true}} {
+		c.transports[o] = c.newTransport(cfg, o)
+	}
+	c.done.Go(c.reap)
+	return c
+}
+
+// newTransport makes a Transport for one offer.
+func (c *conns) newTransport(cfg Config, o offer) *http.Transport {
+	t := &http.Transport{
 		Proxy:                  func(r *http.Request) (*url.URL, error) { return routeOf(r.Context()).proxy, nil },
 		DialContext:            c.dial,
 		DialTLSContext:         c.dialTLS,
-		TLSClientConfig:        &tls.Config{RootCAs: cfg.RootCAs, MinVersion: tls.VersionTLS12},
-		ForceAttemptHTTP2:      true,
+		TLSClientConfig:        &tls.Config{RootCAs: cfg.RootCAs, MinVersion: tls.VersionTLS12, CipherSuites: o.suites()},
+		ForceAttemptHTTP2:      !o.http1,
+		Protocols:              o.protocols(),
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: maxHeaderBytes,
 		ProxyConnectHeader:     http.Header{"User-Agent": {userAgent}},
@@ -66,8 +77,7 @@ func newConns(cfg Config) *conns {
 			return &connectRefused{status: resp.StatusCode, header: resp.Header}
 		},
 	}
-	c.done.Go(c.reap)
-	return c
+	return t
 }
 
 // connectRefused is a proxy's answer to CONNECT that opens no tunnel. net/http alone would keep only its text.
@@ -81,6 +91,7 @@ func (e *connectRefused) Error() string { return "the proxy refused CONNECT" }
 // route is what a dial has to know.
 type route struct {
 	proxy *url.URL // nil when direct
+	tls   *tls.Config
 	meter *meter
 	typed bool // the answer to CONNECT describes a body, which no tunnel has
 }
@@ -138,10 +149,10 @@ func (c *conns) dialTLS(ctx context.Context, network, addr string) (net.Conn, er
 	if err != nil {
 		return nil, err
 	}
-	config := c.transport.TLSClientConfig.Clone()
+	config := routeOf(ctx).tls.Clone()
 	config.ServerName, _, _ = net.SplitHostPort(addr)
 	if routeOf(ctx).proxy != nil {
-		config.NextProtos = []string{"http/1.1"}
+		config.NextProtos, config.CipherSuites = []string{"http/1.1"}, nil
 	}
 	secured := tls.Client(nc, config)
 	if err := secured.HandshakeContext(ctx); err != nil {
@@ -152,15 +163,16 @@ func (c *conns) dialTLS(ctx context.Context, network, addr string) (net.Conn, er
 }
 
 // open makes a connection to u through proxy. received is what came in before it failed.
-func (c *conns) open(ctx context.Context, proxy *url.URL, u jobs.URL) (cn *conn, received int64, err error) {
-	r := &route{proxy: proxy}
-	cc, err := c.transport.NewClientConn(context.WithValue(ctx, routeKey{}, r), u.Scheme(), u.HostPort())
+func (c *conns) open(ctx context.Context, proxy *url.URL, u jobs.URL, rsa bool) (cn *conn, received int64, err error) {
+	t := c.transports[offer{http1: c.oldHosts.has(u.HostPort()), rsa: rsa}]
+	r := &route{proxy: proxy, tls: t.TLSClientConfig}
+	cc, err := t.NewClientConn(context.WithValue(ctx, routeKey{}, r), u.Scheme(), u.HostPort())
 	switch {
 	case err == nil:
 		if u.Scheme() == "https" || proxy == nil || proxy.Scheme != "http" {
 			r.meter.opened() // else the first answer is to show what the proxy speaks
 		}
-		return &conn{ClientConn: cc, key: connKey(proxy, u), meter: r.meter}, 0, nil
+		return &conn{ClientConn: cc, key: c.key(proxy, u), meter: r.meter}, 0, nil
 	case r.meter != nil:
 		failure := &openError{error: err}
 		if proxy != nil && proxy.Scheme == "http" {
@@ -171,10 +183,14 @@ func (c *conns) open(ctx context.Context, proxy *url.URL, u jobs.URL) (cn *conn,
 	return nil, 0, err
 }
 
-// connKey names what a connection can be used for: the proxy with its user, and the target. A proxy takes plain requests for
-// any target on one connection, but what one site sends late, or a proxy that only copies bytes, would answer for another.
-func connKey(proxy *url.URL, u jobs.URL) string {
+// key names what a connection can be used for: the proxy with its user, the target, and the version of HTTP. A proxy takes
+// plain requests for any target on one connection, but what one site sends late, or a proxy that only copies bytes, would
+// answer for another.
+func (c *conns) key(proxy *url.URL, u jobs.URL) string {
 	target := u.Scheme() + "://" + u.HostPort()
+	if c.oldHosts.has(u.HostPort()) {
+		target += " HTTP/1.1"
+	}
 	if proxy == nil {
 		return target
 	}

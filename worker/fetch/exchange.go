@@ -192,8 +192,21 @@ type leased struct {
 
 // send sends the request on an idle connection, or on a new one. An idle connection may have died unseen: then, if no answer
 // had begun, the request goes once more on a new connection through the same proxy. A request that may not be sent twice
-// never takes an idle one, because nobody could tell whether it arrived.
+// never takes an idle one, because nobody could tell whether it arrived. A server that wants HTTP/1.1 gets it at once.
 func (x *exchange) send(ctx context.Context, req *http.Request) (leased, error) {
+	l, err := x.sendOnce(ctx, req)
+	if code, ok := http2Code(err); !ok || code != http11Required || ctx.Err() != nil {
+		return l, err
+	}
+	x.run.f.conns.oldHosts.add(x.target.HostPort())
+	if req, err = again(req); err != nil {
+		return leased{}, err
+	}
+	x.restart()
+	return x.sendOnce(ctx, req)
+}
+
+func (x *exchange) sendOnce(ctx context.Context, req *http.Request) (leased, error) {
 	if cn := x.idle(); cn != nil {
 		l := leased{conn: cn, before: cn.meter.received.Load()}
 		err := x.roundTrip(l, req)
@@ -205,20 +218,34 @@ func (x *exchange) send(ctx context.Context, req *http.Request) (leased, error) 
 		}
 		x.restart()
 	}
-	cn, received, err := x.run.f.conns.open(ctx, x.proxy, x.target)
+	cn, err := x.open(ctx)
 	if err != nil {
-		x.received += received
 		return leased{}, err
 	}
 	l := leased{conn: cn}
 	return l, x.roundTrip(l, req)
 }
 
+// open makes a connection to the target. Suites with RSA key exchange are offered only to a server that ended the first
+// handshake because it found no other.
+func (x *exchange) open(ctx context.Context) (*conn, error) {
+	cn, received, err := x.run.f.conns.open(ctx, x.proxy, x.target, false)
+	if err != nil && ctx.Err() == nil && wantsRSA(err) {
+		x.received += received
+		x.restart()
+		cn, received, err = x.run.f.conns.open(ctx, x.proxy, x.target, true)
+	}
+	if err != nil {
+		x.received += received
+	}
+	return cn, err
+}
+
 func (x *exchange) idle() *conn {
 	if x.run.nonIdempotent() {
 		return nil
 	}
-	return x.run.f.conns.pop(connKey(x.proxy, x.target))
+	return x.run.f.conns.pop(x.run.f.conns.key(x.proxy, x.target))
 }
 
 // roundTrip sends the request and waits for the answer's headers. When it fails the connection is closed.

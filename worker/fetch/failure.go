@@ -193,7 +193,9 @@ func judgeExchange(f facts) blame {
 	case f.plain && (f.phase == sending || f.phase == waiting):
 		return either("reset", "the proxy closed the connection without an answer")
 	default:
-		return unclear("reset", "the connection broke in phase "+f.phase.String()+": "+words)
+		b := unclear("reset", "the connection broke in phase "+f.phase.String()+": "+words)
+		b.unsent = f.host == "" && isUnprocessed(f.err)
+		return b
 	}
 }
 

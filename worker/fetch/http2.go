@@ -6,6 +6,12 @@ import (
 	"strings"
 )
 
+// The error codes of HTTP/2 (RFC 9113, 7) that a client can obey.
+const (
+	refusedStream  = 0x7 // the request was not processed
+	http11Required = 0xd
+)
+
 // http2Codes are the names of the codes, in their order.
 func http2Codes() []string {
 	return []string{
@@ -32,6 +38,9 @@ func (e streamError) Error() string { return "stream error: " + http2Name(e.Code
 
 // http2Code is the code of a stream or of a connection that ended with an error. Of the latter net/http exports no type.
 func http2Code(err error) (code uint32, ok bool) {
+	if err == nil {
+		return 0, false
+	}
 	if stream, isStream := errors.AsType[streamError](err); isStream {
 		return stream.Code, true
 	}
@@ -64,4 +73,12 @@ func http2CodeText(text string) string {
 func isMalformedHTTP2(err error) bool {
 	stream, ok := errors.AsType[streamError](err)
 	return ok && stream.Cause != nil && stream.Cause.Error() != "received from peer"
+}
+
+// isUnprocessed reports whether the server has said that it did not process the request (RFC 9113, 8.7).
+func isUnprocessed(err error) bool {
+	code, ok := http2Code(err)
+	text := leaf(err).Error()
+	return ok && code == refusedStream || strings.HasPrefix(text, "http2: Transport received GOAWAY") || // for a stream above the last one
+		strings.HasPrefix(text, "http2: Transport received Server's graceful shutdown GOAWAY")
 }

@@ -1,0 +1,75 @@
+package fetch
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+)
+
+// offer is what a server is offered besides the usual.
+type offer struct {
+	http1 bool // no HTTP/2
+	rsa   bool // suites with RSA key exchange
+}
+
+// protocols are the versions of HTTP; nil means those of net/http.
+func (o offer) protocols() *http.Protocols {
+	if !o.http1 {
+		return nil
+	}
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	return p
+}
+
+// suites are the cipher suites up to TLS 1.2; nil means those of crypto/tls. RSA key exchange comes last, and never with 3DES
+// or RC4.
+func (o offer) suites() (ids []uint16) {
+	if !o.rsa {
+		return nil
+	}
+	for _, suite := range tls.CipherSuites() {
+		ids = append(ids, suite.ID)
+	}
+	for _, suite := range tls.InsecureCipherSuites() {
+		if strings.HasPrefix(suite.Name, "TLS_RSA_WITH_AES_") {
+			ids = append(ids, suite.ID)
+		}
+	}
+	return ids
+}
+
+// wantsRSA reports whether a target, and not a proxy, found no suite that it knows.
+func wantsRSA(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	code, alerted := alert(err)
+	return alerted && code == handshakeFailure && ok && op.Op == "remote error"
+}
+
+// maxHosts bounds how many hosts are remembered.
+const maxHosts = 4096
+
+// hosts is a set of hosts that forgets all of them when it is full. The zero value is empty.
+type hosts struct {
+	mu  sync.Mutex // guards set
+	set map[string]struct{}
+}
+
+func (h *hosts) add(host string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.set == nil || len(h.set) >= maxHosts {
+		h.set = map[string]struct{}{}
+	}
+	h.set[host] = struct{}{}
+}
+
+func (h *hosts) has(host string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, ok := h.set[host]
+	return ok
+}
