@@ -220,6 +220,9 @@ func ParseEntry(key, line string) (proxylist.Proxy, error) {
 	if !jobs.ValidProxyID(key) {
 		return proxylist.Proxy{}, errors.New("the key is no proxy id: [A-Za-z0-9_-]{1,64}, not metrics")
 	}
+	if !jobs.ValidProxyID(key) || key == "metrics" {
+		return proxylist.Proxy{}, errors.New("its key is not the id of a proxy, [A-Za-z0-9_-]{1,64} but not metrics")
+	}
 	value, err := text.Document([]byte(line))
 	if err != nil {
 		return proxylist.Proxy{}, err
