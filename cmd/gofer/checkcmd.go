@@ -7,11 +7,13 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/text"
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
@@ -90,6 +92,7 @@ func (a *app) proxiesToCheck(ctx context.Context, c *config, f checkFlags, files
 	if err != nil {
 		return nil, err
 	}
+	f.via = text.Items(strings.Join(f.via, ","))
 	for _, id := range f.via {
 		if !slices.ContainsFunc(list, func(p proxylist.Proxy) bool { return p.ID == id }) {
 			return nil, usage("--via: there is no proxy %q", id)

@@ -61,6 +61,8 @@ func (w *world) sendForeignJobs() {
 		`{"url":"http://shop.test/ok","ban":{"body_regexp":"(` + inJSON + `\\q"}}`, `{"url":"http://shop.test/ok","retry":{"backoff_strategy":"` + inJSON + `"}}`,
 		`{"url":"http://shop.test/status/503","meta":{"note":"` + "\u009b31m\u202e" + `"},"retry":{"max_attempts":2,"base_delay":0.1}}`,
 	}
+	payloads = append(payloads, `{"url":"http://shop.test/?`+"\u009b31m\u202e"+`","proxy":{"id":"nobody"}}`, "http://shop.test/?\u009b31m\u202e",
+		`{"url":"http://shop.test/?`+"\u009b31m\u202e"+`","deadline":"2020-01-02T15:04:05Z"}`)
 	for i, payload := range payloads {
 		// UTF-8 of its own, so that more than the first look at the payload sees it.
 		w.publish(fmt.Sprint("valid", i), strings.ReplaceAll(payload, "\xff", ""))
