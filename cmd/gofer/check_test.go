@@ -61,7 +61,7 @@ func TestCheckSaysWhichProxiesWorkAndWhyOthersDoNot(t *testing.T) {
 	got := outcomes(t, out)
 	for _, want := range []checked{
 		{ID: "good", OK: true, Status: 200}, {ID: "socks", OK: true, Status: 200}, {ID: "login", OK: true, Status: 200},
-		{ID: "wrong-login", Status: 407, Fault: jobs.FaultProxy, Error: "the proxy wants other credentials"},
+		{ID: "wrong-login", Fault: jobs.FaultProxy, Error: "the proxy wants other credentials (407)"},
 		{ID: "refusing", Fault: refusal(got["refusing"].Fault), Error: "the proxy"},
 		{ID: "nobody", Fault: jobs.FaultProxy, Error: "connection refused"},
 		{ID: "silent", Fault: jobs.FaultUnclear, Error: "no complete answer in time"},
