@@ -102,3 +102,6 @@ func (n *NATS) Swallow(subject string) {
 
 // SlowConsumers is how many clients the running server has dropped because they did not read.
 func (n *NATS) SlowConsumers() int64 { return n.srv.NumSlowConsumers() }
+
+// Clients is how many clients are connected to the running server.
+func (n *NATS) Clients() int { return n.srv.NumClients() }

@@ -21,7 +21,7 @@ import (
 
 // Origin is a site that answers as it is asked to.
 //
-//	/ok /bytes/N /status/N /slow/MS /echo /headers/KiB        plain answers
+//	/ok /bytes/N /status/N /slow/MS?bytes= /echo /headers/KiB        plain answers
 //	/gzip /deflate /br /zstd, each also as /bomb/…             encoded ones; a bomb is 16 MiB
 //	/redirect/N /redirect-to?url= /loop                        redirects
 //	/retry-after/V?status=                                     429, or the status, with that Retry-After
@@ -71,7 +71,7 @@ func (o *Origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprintf(w, "status %d\n", number)
 	case "slow":
 		pause(r, time.Duration(number)*time.Millisecond)
-		_, _ = io.WriteString(w, "slow\n")
+		_, _ = io.WriteString(w, "slow\n"+strings.Repeat("x", or(r.URL.Query().Get("bytes"), 0)))
 	case "echo":
 		echo(w, r)
 	case "headers":

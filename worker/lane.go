@@ -113,7 +113,7 @@ func (l *lane) fetch(ctx context.Context, c claim) (unused int, more bool, err e
 		more = meta.NumPending > 0
 		l.pending.Store(int64(meta.NumPending))
 		if unused == 0 && !l.w.slots.cover(l.share) {
-			l.w.handBack(ctx, t, handBackWait) // it comes again when this lane gets a slot, or another worker has one
+			l.w.handBack(ctx, t) // it comes again when this lane gets a slot, or another worker has one
 			return 0, true, nil
 		}
 		unused = max(0, unused-1)
@@ -134,9 +134,10 @@ func (l *lane) fetch(ctx context.Context, c claim) (unused int, more bool, err e
 	return unused, more, nil
 }
 
-// bounds are the size of a pull and how long it may wait, as the consumer's owner bounds them.
+// bounds are the size of a pull and how long it may wait, as the consumer's owner bounds them. A drain waits for the end of a
+// pull, so a short drain has short ones.
 func (l *lane) bounds(c claim) (n int, wait time.Duration) {
-	n, wait = c.n, c.wait
+	n, wait = c.n, min(c.wait, l.w.spare())
 	info := l.info.Load()
 	if info.MaxBatch > 0 {
 		n = min(n, info.MaxBatch)

@@ -16,6 +16,7 @@ type lease struct {
 	wait  time.Duration // the consumer's ack wait
 	until atomic.Int64  // nanoseconds after base
 	base  time.Time
+	ended atomic.Bool
 }
 
 func newLease(from time.Time, wait time.Duration) *lease {
@@ -27,7 +28,13 @@ func newLease(from time.Time, wait time.Duration) *lease {
 // valid reports whether the job is still ours.
 func (l *lease) valid() bool { return l.left() > 0 }
 
+// end makes the lease be over: the job was given back.
+func (l *lease) end() { l.ended.Store(true) }
+
 func (l *lease) left() time.Duration {
+	if l.ended.Load() {
+		return 0
+	}
 	return time.Duration(l.until.Load()) - time.Since(l.base)
 }
 

@@ -57,6 +57,21 @@ func (r *running) cancel(queue, id string, cause error) {
 	}
 }
 
+// all are the jobs in hand.
+func (r *running) all() (out []*task) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, t := range r.tasks {
+		for ; t != nil; t = t.next {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// count is how many jobs are in hand.
+func (r *running) count() int { return len(r.all()) }
+
 // queues is how many jobs run of each queue.
 func (r *running) queues() map[string]int {
 	r.mu.Lock()

@@ -28,14 +28,14 @@ func (w *Worker) settle(ctx context.Context, t *task, outcome jobs.RunOutcome) b
 				return ok
 			}
 		}
-		w.handBack(ctx, t, handBackWait)
+		w.handBack(ctx, t)
 		return false
 	case jobs.RunLeaseLost:
 		w.lost(t)
 		return false
 	}
 	w.cfg.Log.Error("a run ended without an outcome, the job goes back", "queue", t.job.Queue, "job", t.job.ID, "kind", outcome.Kind.String())
-	w.handBack(ctx, t, handBackWait)
+	w.handBack(ctx, t)
 	return false
 }
 
@@ -227,24 +227,5 @@ func (w *Worker) ack(ctx context.Context, t *task) {
 	w.cfg.Counted.Acked("ack", err == nil)
 	if err != nil {
 		w.cfg.Log.Warn("ack not confirmed, the job will be looked at again", "queue", t.queue, "job", t.id, "error", err)
-	}
-}
-
-// handBackWait is how long a server may take to confirm that it has a job back.
-const handBackWait = 2 * time.Second
-
-// handBack returns a job to the server, at once and for anybody.
-func (w *Worker) handBack(ctx context.Context, t *task, patience time.Duration) {
-	t.handedBack = true
-	if !t.ours() {
-		return
-	}
-	w.stats.handedBack.Add(1)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience) // a drain may have ended it
-	defer cancel()
-	err := w.cfg.Client.HandBack(ctx, t.msg)
-	w.cfg.Counted.Acked("hand_back", err == nil)
-	if err != nil {
-		w.cfg.Log.Warn("job not handed back, it returns after its ack wait", "queue", t.queue, "job", t.id, "error", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -32,7 +33,7 @@ type task struct {
 	// As one of the running.
 	cancel     context.CancelCauseFunc
 	next       *task // another run under this name
-	handedBack bool
+	handedBack atomic.Bool
 }
 
 // runner runs one task after the other, each in a slot that its lane has taken; the slot is given back here and nowhere
@@ -69,17 +70,17 @@ func (w *Worker) run(work, settling context.Context, t *task) (settled bool) {
 		w.lost(t)
 		return false
 	case w.draining.Load():
-		w.handBack(settling, t, handBackWait)
+		w.handBack(settling, t)
 		return false
 	case !w.isWhole(settling, t):
-		w.handBack(settling, t, handBackWait)
+		w.handBack(settling, t)
 		return false
 	}
 	stop := t.lease.keep(func(ctx context.Context) error { return w.beat(ctx, t) }, cancel)
 	settled = w.complete(ctx, settling, t)
 	stop()
-	if !settled && settling.Err() != nil && !t.handedBack {
-		w.handBack(settling, t, w.spare()/4) // the drain was over before it could be settled
+	if !settled && settling.Err() != nil {
+		w.handBack(settling, t) // the drain was over before it could be settled
 	}
 	return settled
 }

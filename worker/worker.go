@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -96,7 +95,8 @@ type Worker struct {
 	jobs  running
 
 	draining  atomic.Bool
-	full      atomic.Bool // the result stream refused a result for want of room
+	over      atomic.Pointer[time.Time] // when the drain ends; nil before it has begun
+	full      atomic.Bool               // the result stream refused a result for want of room
 	unsettled unsettled
 	restoring restoring
 	streams   streams
@@ -139,46 +139,6 @@ func New(cfg Config) (*Worker, error) {
 	}
 	return w, nil
 }
-
-// Run takes and runs jobs until ctx ends, then drains: it takes no more, lets the running ones finish, and hands back
-// those that are not done in time. If bus.ErrUnreachable is the cause of ctx's end, nothing can be stored or handed back any
-// more: it breaks the running ones off at once, and the server gives them to others. It returns when no job is left in its hands.
-func (w *Worker) Run(ctx context.Context) error {
-	// Jobs outlive ctx by the drain; cut ends them, and end what is done to settle them.
-	work, cut := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer cut(nil)
-	settling, end := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer end(nil)
-	stop, err := w.cfg.Client.OnCancel(func(queue, id string) { w.jobs.cancel(queue, id, jobs.ErrJobCancelled) })
-	if err != nil {
-		return err
-	}
-	defer stop()
-	var pulls, runs sync.WaitGroup
-	for range w.cfg.Concurrency {
-		runs.Go(func() { w.runner(work, settling) })
-	}
-	pulls.Go(func() { w.watchStreams(ctx) })
-	for _, l := range w.lanes {
-		pulls.Go(func() { l.pull(ctx) })
-		pulls.Go(func() { l.watch(ctx) })
-	}
-	<-ctx.Done()
-	w.draining.Store(true)
-	spare, limit := w.spare(), w.cfg.DrainTimeout
-	if errors.Is(context.Cause(ctx), bus.ErrUnreachable) {
-		limit = 0
-	}
-	defer time.AfterFunc(limit-spare, func() { cut(jobs.ErrStopping) }).Stop()
-	defer time.AfterFunc(limit-spare/4, func() { end(jobs.ErrStopping) }).Stop()
-	pulls.Wait()
-	close(w.tasks)
-	runs.Wait()
-	return nil
-}
-
-// spare is the end of the drain time: jobs that still run then are cut, and settled or handed back.
-func (w *Worker) spare() time.Duration { return min(2*time.Second, w.cfg.DrainTimeout/4) }
 
 // Draining reports whether the worker has stopped taking jobs for good.
 func (w *Worker) Draining() bool { return w.draining.Load() }

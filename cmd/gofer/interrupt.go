@@ -135,3 +135,15 @@ func interruption(err error) error {
 	}
 	return &failure{code: exitSignalled, err: err}
 }
+
+// sleep waits for d and reports whether ctx has not ended before.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

@@ -147,37 +147,46 @@ func endsBySignal(t *testing.T, cmd *exec.Cmd, signal syscall.Signal, stdin stri
 
 // TestASignalEndsAVerbWhoseOutputNobodyReads has a pipe that is full.
 func TestASignalEndsAVerbWhoseOutputNobodyReads(t *testing.T) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _, _ = r.Close(), w.Close() })
-	const capacity = 4096
-	if _, _, errno := syscall.Syscall(syscall.SYS_FCNTL, w.Fd(), syscall.F_SETPIPE_SZ, capacity); errno != 0 {
-		t.Fatal(errno)
-	}
+	r, w := fullPipe(t)
 	cmd := command(t, "", "config", "usage", "--json")
 	cmd.Stdout = w
 	p := launch(t, cmd, nil)
-	for n := 0; n < capacity; { // until it has filled the pipe
-		if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, r.Fd(), syscall.TIOCINQ, uintptr(unsafe.Pointer(&n))); errno != 0 {
-			t.Fatal(errno)
-		}
-	}
+	waitUntilFull(t, r)
 	p.signal(syscall.SIGTERM)
 	if code, took := p.end(2 * time.Second); code != exitSignalled {
 		t.Errorf("exit %d after %s, want %d; it said %s", code, took, exitSignalled, tail(p.err.String()))
 	}
 }
 
+// pipeSize is the capacity of a pipe that is soon full.
+const pipeSize = 4096
+
+// fullPipe is a pipe that nobody reads.
+func fullPipe(t *testing.T) (r, w *os.File) {
+	t.Helper()
+	r, w = pipe(t)
+	if _, _, errno := syscall.Syscall(syscall.SYS_FCNTL, w.Fd(), syscall.F_SETPIPE_SZ, pipeSize); errno != 0 {
+		t.Fatal(errno)
+	}
+	return r, w
+}
+
+// waitUntilFull waits until a pipe of pipeSize is full, or has hardly any room.
+func waitUntilFull(t *testing.T, r *os.File) {
+	t.Helper()
+	eventually(t, "a full pipe", func() bool {
+		var n int32
+		if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, r.Fd(), syscall.TIOCINQ, uintptr(unsafe.Pointer(&n))); errno != 0 {
+			t.Fatal(errno)
+		}
+		return n > pipeSize-512
+	})
+}
+
 // standardInput is one of a kind, until the test ends.
 func standardInput(t *testing.T, kind string) io.Reader {
 	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _, _ = r.Close(), w.Close() })
+	r, w := pipe(t)
 	switch kind {
 	case "closed":
 		_ = w.Close()

@@ -18,6 +18,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		main()
 	}
+	if dir := os.Getenv(asServer); dir != "" {
+		serveNATS(dir)
+	}
 	// Nothing that gofer writes may depend on the machine's zone.
 	time.Local = time.FixedZone("IST", 5*3600+1800)
 	os.Exit(m.Run())
@@ -47,9 +50,12 @@ func command(t *testing.T, shell string, args ...string) *exec.Cmd {
 func launch(t *testing.T, cmd *exec.Cmd, in io.Reader) *child {
 	t.Helper()
 	p := &child{t: t, cmd: cmd, out: new(lockedBuffer), err: new(lockedBuffer), done: make(chan struct{})}
-	cmd.Stdin, cmd.Stderr = in, p.err
+	cmd.Stdin = in
 	if cmd.Stdout == nil {
 		cmd.Stdout = p.out
+	}
+	if cmd.Stderr == nil {
+		cmd.Stderr = p.err
 	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"net"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,6 +42,7 @@ type rig struct {
 	overdue atomic.Int64            // waiting jobs that this worker released because the server had not
 	rtt     atomic.Int64            // of the way to the server and back, in nanoseconds
 	drain   context.CancelCauseFunc // does what SIGTERM does
+	force   func(context.Context)   // ends the process some time after a context, if nothing else does
 
 	line     atomic.Pointer[line]
 	obstacle atomic.Pointer[string] // what keeps a worker that starts from its streams
@@ -56,7 +55,7 @@ type line struct {
 	worker *worker.Worker
 }
 
-func newRig(c config, proxies []proxylist.Proxy, log *slog.Logger) (*rig, error) {
+func newRig(c config, proxies []proxylist.Proxy, log *slog.Logger, force func(context.Context)) (*rig, error) {
 	names, err := jobs.NewNames(c.Prefix)
 	if err != nil {
 		return nil, err
@@ -65,7 +64,7 @@ func newRig(c config, proxies []proxylist.Proxy, log *slog.Logger) (*rig, error)
 	if err != nil {
 		return nil, err
 	}
-	r := &rig{config: c, names: names, log: log, book: rollup.NewBook(), started: time.Now(), outbox: make(chan func(context.Context) error, 1024)}
+	r := &rig{config: c, names: names, log: log, force: force, book: rollup.NewBook(), started: time.Now(), outbox: make(chan func(context.Context) error, 1024)}
 	r.pool = rotation.New(rotation.Config{Strategy: strategy, Breaker: c.breaker()})
 	r.share = share.New(share.Config{Names: names, Pool: r.pool, Policy: c.policy(), Strategy: strategy, Log: log})
 	r.share.List(proxies)
@@ -74,32 +73,6 @@ func newRig(c config, proxies []proxylist.Proxy, log *slog.Logger) (*rig, error)
 	r.rollups = share.NewRollups(share.RollupsConfig{Book: r.book, Flushed: r.flushed, Log: log})
 	r.fetcher = fetch.New(r.fetchConfig())
 	return r, nil
-}
-
-// run serves and works until ctx ends or the connection is closed for good, then drains. The HTTP side goes last, so that
-// /readyz can say what happens.
-func (r *rig) run(ctx context.Context, listener net.Listener) error {
-	ctx, r.drain = context.WithCancelCause(ctx)
-	defer r.drain(nil)
-	server := admin.NewServer(r.handler(listener.Addr().String()), r.log)
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		if err := server.Serve(admin.Limit(listener, connectionLimit())); !errors.Is(err, http.ErrServerClosed) {
-			r.log.Error("HTTP stopped", "error", err)
-		}
-	})
-	defer serving.Wait()
-	defer func() { _ = server.Close() }()
-	r.log.Info("worker starting", "worker", r.config.WorkerName, "version", buildVersion(), "http", listener.Addr().String(), "proxies", r.pool.Len())
-	l, err := r.open(ctx)
-	if l != nil {
-		defer l.nc.Close()
-		err = r.work(ctx, l)
-	}
-	if gone := context.Cause(ctx); err == nil && errors.Is(gone, bus.ErrUnreachable) {
-		err = gone
-	}
-	return err
 }
 
 // open waits for the server and creates what is missing there. It returns nothing when ctx ends first.
@@ -138,7 +111,7 @@ func (r *rig) build(nc *nats.Conn) (*line, error) {
 	}
 	w, err := worker.New(worker.Config{
 		Client: client, Queues: r.config.Queues, Concurrency: r.config.Concurrency, Do: r.fetcher.Do,
-		DrainTimeout: r.config.DrainTimeout.Std(), Ended: r.ended, Log: r.log, Name: r.config.WorkerName,
+		DrainTimeout: r.config.DrainTimeout.Std() - r.tail(), Ended: r.ended, Log: r.log, Name: r.config.WorkerName,
 		Counted: r.counted(),
 		Restore: func(ctx context.Context) error { return client.Ensure(ctx, r.config.settings()) },
 		Inspect: func(ctx context.Context) (bus.Streams, error) { return client.InspectStreams(ctx, r.config.settings()) },
@@ -170,74 +143,6 @@ func (r *rig) prepare(ctx context.Context, client *bus.Client) error {
 		}
 	}
 	return nil
-}
-
-// sleep waits for d and reports whether ctx has not ended before.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
-}
-
-// work runs the worker and what stands beside it. The others end after it: its last jobs still need them.
-func (r *rig) work(ctx context.Context, l *line) error {
-	beside, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var parts sync.WaitGroup
-	parts.Go(func() { r.share.Run(beside, l.client.JetStream(), l.worker.Restore) })
-	if r.fleet != nil {
-		parts.Go(func() { r.fleet.Run(beside, l.client.JetStream(), r.names) })
-	}
-	if r.config.ProxiesFile != "" {
-		parts.Go(func() { r.share.WatchFile(beside, r.config.ProxiesFile, r.config.proxies) })
-	}
-	parts.Go(func() { r.checkHealth(beside) })
-	parts.Go(func() { r.post(beside) })
-	parts.Go(func() { r.measure(beside, l.nc) })
-	parts.Go(func() { r.rollups.Run(beside, l.client) })
-	parts.Go(func() { r.findOverdue(beside, l.client) })
-	silence := r.answer(l)
-	r.log.Info("worker started", "worker", r.config.WorkerName, "queues", len(r.config.Queues), "concurrency", r.config.Concurrency)
-	err := l.worker.Run(ctx)
-	silence()
-	stop()
-	parts.Wait()
-	if flushErr := l.nc.FlushTimeout(2 * time.Second); flushErr != nil && !l.nc.IsClosed() {
-		r.log.Warn("connection not flushed", "error", flushErr)
-	}
-	r.log.Info("worker stopped", "worker", r.config.WorkerName)
-	return err
-}
-
-// post publishes what the outbox brings until ctx ends, and then what is in it. It is never closed: a request to reset
-// a breaker may still come in.
-func (r *rig) post(ctx context.Context) {
-	for {
-		select {
-		case publish := <-r.outbox:
-			r.publish(publish)
-		case <-ctx.Done():
-			for len(r.outbox) > 0 {
-				r.publish(<-r.outbox)
-			}
-			return
-		}
-	}
-}
-
-func (r *rig) publish(message func(context.Context) error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	began := time.Now()
-	err := message(ctx)
-	r.metrics.Published("event", err == nil, time.Since(began))
-	if err != nil {
-		r.log.Warn("event not published", "error", err)
-	}
 }
 
 // flushed counts a flush of the rollups, which is a message, too.

@@ -72,7 +72,7 @@ func (a *app) runWorker(ctx context.Context, c config, proxies []proxylist.Proxy
 		c.NATSURL = server.url()
 		log.Info("embedded NATS server started", "addr", strings.TrimPrefix(server.url(), "nats://"), "data", c.DataDir)
 	}
-	r, err := newRig(c, proxies, log)
+	r, err := newRig(c, proxies, log, a.interrupts.force)
 	if err != nil {
 		return err
 	}

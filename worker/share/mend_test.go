@@ -40,7 +40,7 @@ func TestRestartInTheMidstOfAFlushLosesNothing(t *testing.T) {
 		}
 		book := rollup.NewBook()
 		r := share.NewRollups(share.RollupsConfig{Book: book, Flushed: anyway, Log: slog.New(slog.NewTextHandler(log, nil))})
-		running.Go(func() { r.Run(ctx, client) })
+		running.Go(func() { r.Run(ctx, context.WithoutCancel(ctx), client) })
 		books, workers = append(books, book), append(workers, r)
 	}
 	count := func(b *rollup.Book) { b.Job(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1}) }

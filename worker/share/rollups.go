@@ -83,9 +83,9 @@ func (r *Rollups) Fleet() (book *rollup.Book, known bool) {
 	return r.cfg.Book, false
 }
 
-// Run flushes and reads until ctx ends, and then flushes what is left, which takes 8 s at most. What counts must have
+// Run flushes and reads until ctx ends, and then flushes what is left, until last ends, for 8 s at most. What counts must have
 // ended before ctx does. It mends what a restart of the server broke of the fleet's sums.
-func (r *Rollups) Run(ctx context.Context, c Counters) {
+func (r *Rollups) Run(ctx, last context.Context, c Counters) {
 	reading, stop := context.WithCancel(context.WithoutCancel(ctx)) // the last flush may need to know what is broken
 	var reader sync.WaitGroup
 	reader.Go(func() {
@@ -94,6 +94,7 @@ func (r *Rollups) Run(ctx context.Context, c Counters) {
 		}
 	})
 	r.keepFlushing(ctx, c)
+	r.flushLast(last, c)
 	stop()
 	reader.Wait()
 }
@@ -177,7 +178,6 @@ func (r *Rollups) keepFlushing(ctx context.Context, c Counters) {
 	for {
 		select {
 		case <-ctx.Done():
-			r.flushLast(context.WithoutCancel(ctx), c)
 			return
 		case <-tick.C:
 		}

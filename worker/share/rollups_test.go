@@ -25,7 +25,7 @@ func TestKilledWorkerLosesAtMostItsLastFiveSeconds(t *testing.T) {
 			fleet.slow = time.Duration(rapid.IntRange(0, 900).Draw(t, "storing takes ms")) * time.Millisecond
 			ctx, end := context.WithCancel(context.Background())
 			var running sync.WaitGroup
-			running.Go(func() { newRollups(book, anyway).Run(ctx, fleet) })
+			running.Go(func() { newRollups(book, anyway).Run(ctx, context.WithoutCancel(ctx), fleet) })
 			killedAt := time.Now().Add(time.Duration(rapid.IntRange(0, 30_000).Draw(t, "killed after ms")) * time.Millisecond)
 			old, proxies := int64(0), rapid.IntRange(1, 300).Draw(t, "proxies")
 			for time.Now().Before(killedAt) {
@@ -74,7 +74,7 @@ func TestDrainedWorkerLosesNothingAndNothingCountsTwice(t *testing.T) {
 			var running sync.WaitGroup
 			for range rapid.IntRange(1, 3).Draw(t, "workers") {
 				book := rollup.NewBook()
-				running.Go(func() { newRollups(book, anyway).Run(ctx, fleet) })
+				running.Go(func() { newRollups(book, anyway).Run(ctx, context.WithoutCancel(ctx), fleet) })
 				for range rapid.IntRange(0, 300).Draw(t, "facts") {
 					f := rollup.AttemptFact{Proxy: fmt.Sprint("p", rapid.IntRange(1, 200).Draw(t, "proxy")), Status: 200, Duration: time.Second, Bytes: 9, At: time.Now()}
 					book.Attempt(f)
@@ -89,7 +89,7 @@ func TestDrainedWorkerLosesNothingAndNothingCountsTwice(t *testing.T) {
 			next, trouble = 2, nil // of what the last restarts broke, the next worker reads
 			ctx, end = context.WithTimeout(context.Background(), 10*time.Second)
 			defer end()
-			newRollups(rollup.NewBook(), anyway).Run(ctx, fleet)
+			newRollups(rollup.NewBook(), anyway).Run(ctx, context.WithoutCancel(ctx), fleet)
 			got, want := fleet.book(t), one
 			if got, want := fmt.Sprint(got.Series(24), got.ByProxy(24)), fmt.Sprint(want.Series(24), want.ByProxy(24)); got != want {
 				t.Fatalf("got  %s\nwant %s", got, want)
@@ -111,8 +111,8 @@ func TestFleetBookIsTheSumOfAllWorkers(t *testing.T) {
 		if book, known := one.Fleet(); known || book != own {
 			t.Error("before anything was read: got another book than the worker's own")
 		}
-		running.Go(func() { one.Run(ctx, fleet) })
-		running.Go(func() { newRollups(other, anyway).Run(ctx, fleet) })
+		running.Go(func() { one.Run(ctx, context.WithoutCancel(ctx), fleet) })
+		running.Go(func() { newRollups(other, anyway).Run(ctx, context.WithoutCancel(ctx), fleet) })
 		for _, b := range []*rollup.Book{own, other} {
 			b.Job(rollup.JobFact{Outcome: jobs.Succeeded})
 			b.Attempt(rollup.AttemptFact{Proxy: "p1", Status: 200})
@@ -137,7 +137,9 @@ func TestEachFlushIsTold(t *testing.T) {
 		var told []bool
 		ctx, end := context.WithCancel(context.Background())
 		var running sync.WaitGroup
-		running.Go(func() { newRollups(book, func(ok bool) { told = append(told, ok) }).Run(ctx, fleet) })
+		running.Go(func() {
+			newRollups(book, func(ok bool) { told = append(told, ok) }).Run(ctx, context.WithoutCancel(ctx), fleet)
+		})
 		book.Job(rollup.JobFact{Outcome: jobs.Succeeded})
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
@@ -167,7 +169,7 @@ func TestCountersThatARestartBrokeAreMended(t *testing.T) {
 			log, book := new(lockedBuffer), rollup.NewBook()
 			logs = append(logs, log)
 			r := share.NewRollups(share.RollupsConfig{Book: book, Flushed: anyway, Log: slog.New(slog.NewTextHandler(log, nil))})
-			running.Go(func() { r.Run(ctx, fleet) })
+			running.Go(func() { r.Run(ctx, context.WithoutCancel(ctx), fleet) })
 			return book
 		}
 		count := func(books ...*rollup.Book) {
@@ -216,7 +218,7 @@ func TestDrainWithoutAServerEnds(t *testing.T) {
 		ctx, end := context.WithCancel(context.Background())
 		end()
 		began := time.Now()
-		newRollups(book, anyway).Run(ctx, fleet)
+		newRollups(book, anyway).Run(ctx, context.WithoutCancel(ctx), fleet)
 		if took := time.Since(began); took > 9*time.Second || fleet.calls < 5 {
 			t.Errorf("gave up after %v and %d tries, want some tries and at most 8 s", took, fleet.calls)
 		}
@@ -237,7 +239,7 @@ func TestDrainOnAClosedConnectionEndsAtOnce(t *testing.T) {
 		ctx, end := context.WithCancel(context.Background())
 		end()
 		began := time.Now()
-		newRollups(book, anyway).Run(ctx, closed{newCounters()})
+		newRollups(book, anyway).Run(ctx, context.WithoutCancel(ctx), closed{newCounters()})
 		if took := time.Since(began); took != 0 {
 			t.Errorf("gave up after %v, want at once", took)
 		}

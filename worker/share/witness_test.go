@@ -25,7 +25,7 @@ func TestDeletedSumsAreReadAnew(t *testing.T) {
 		busy := rollup.NewBook()
 		workers := []*share.Rollups{newRollups(busy, anyway), newRollups(rollup.NewBook(), anyway)}
 		for _, r := range workers {
-			running.Go(func() { r.Run(ctx, fleet) })
+			running.Go(func() { r.Run(ctx, context.WithoutCancel(ctx), fleet) })
 		}
 		count := func(n int, proxy string) {
 			for range n {
@@ -68,9 +68,9 @@ func purgeBoth(t *testing.T, busy bool, hours []int) {
 	defer running.Wait()
 	defer end()
 	reader := newRollups(rollup.NewBook(), anyway)
-	running.Go(func() { reader.Run(ctx, fleet) })
+	running.Go(func() { reader.Run(ctx, context.WithoutCancel(ctx), fleet) })
 	time.Sleep(2 * time.Second) // it looks when the other one has just stored something
-	running.Go(func() { newRollups(book, anyway).Run(ctx, fleet) })
+	running.Go(func() { newRollups(book, anyway).Run(ctx, context.WithoutCancel(ctx), fleet) })
 	count := func(seconds int, proxy string) (n int64) {
 		for range seconds {
 			book.Attempt(rollup.AttemptFact{Proxy: proxy, Status: 200})
@@ -117,7 +117,7 @@ func TestEventsOfANewStreamAreRead(t *testing.T) {
 		defer running.Wait()
 		defer end()
 		r := newRollups(rollup.NewBook(), anyway)
-		running.Go(func() { r.Run(ctx, fleet) })
+		running.Go(func() { r.Run(ctx, context.WithoutCancel(ctx), fleet) })
 		time.Sleep(10 * time.Second)
 		fleet.remakeEvents(event("new"))
 		time.Sleep(5 * time.Second)
