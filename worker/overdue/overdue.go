@@ -59,6 +59,9 @@ type Finder struct {
 	stream stream
 	failed bool // the latest pass did
 	known
+
+	released    int // jobs since the last report
+	oneReleased bus.Key
 }
 
 // known is what a Finder knows of one epoch of the stream.
@@ -85,6 +88,7 @@ func New(s stream, cfg Config) *Finder {
 func (f *Finder) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := f.pass(ctx)
+		f.report()
 		if err != nil && ctx.Err() == nil && !f.failed {
 			f.cfg.Log.Warn("overdue jobs cannot be looked for, trying again", "error", err)
 		}
@@ -225,8 +229,7 @@ func (f *Finder) release(ctx context.Context, overdue []bus.WaitingJob) error {
 	var (
 		releasing sync.WaitGroup
 		slots     = make(chan struct{}, parallel)
-		mu        sync.Mutex // guards n, err and f.waits
-		n         int
+		mu        sync.Mutex // guards err, f.released, f.oneReleased and f.waits
 		err       error
 	)
 	for _, job := range overdue {
@@ -240,17 +243,23 @@ func (f *Finder) release(ctx context.Context, overdue []bus.WaitingJob) error {
 				err = failure
 				f.waits = append(f.waits, waitOf(job))
 			} else if released {
-				n++
+				f.released++
+				f.oneReleased = job.Key
 			}
 		})
 	}
 	releasing.Wait()
-	if n > 0 {
-		one := overdue[0]
-		f.cfg.Log.Warn("the server has not released waiting jobs at their time, they run now", "jobs", n, "queue", one.Queue, "job", one.ID, "until", one.Until.UTC())
-		f.cfg.Released(n)
-	}
 	return err
+}
+
+// report counts the jobs that were released since the last report.
+func (f *Finder) report() {
+	if f.released > 0 {
+		one := f.oneReleased
+		f.cfg.Log.Warn("the server has not released waiting jobs at their time, they run now", "jobs", f.released, "queue", one.Queue, "job", one.ID)
+		f.cfg.Released(f.released)
+		f.released = 0
+	}
 }
 
 // wait is a job that waits: the second in which its time comes, and its sequence in two halves, which keeps a wait at 12 bytes.
