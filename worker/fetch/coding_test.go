@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -111,8 +112,8 @@ func TestBodiesAreReadAsCurlReadsThem(t *testing.T) {
 		t.Skip("skipped: curl is not installed")
 	}
 	r := newRig(t, nil)
-	var answer string
-	site := r.site(func(*http.Request) string { return answer })
+	var answer atomic.Pointer[string] // another process asks for it
+	site := r.site(func(*http.Request) string { return *answer.Load() })
 	r.use(site + " id=p")
 	for _, c := range codings {
 		whole := squeeze(t, page, c.by...)
@@ -123,7 +124,8 @@ func TestBodiesAreReadAsCurlReadsThem(t *testing.T) {
 		} {
 			for framing, frame := range framings {
 				head, sent := frame(body)
-				answer = fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Encoding: %s\r\n%s\r\n%s", c.header, head, sent)
+				says := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Encoding: %s\r\n%s\r\n%s", c.header, head, sent)
+				answer.Store(&says)
 				cmd := exec.CommandContext(t.Context(), curl, "-s", "--compressed", "--max-time", "20", site)
 				want, err := cmd.Output()
 				if err != nil && string(want) != page {
