@@ -69,16 +69,15 @@ func TestARedirectToAnotherOriginRepeatsTheBodyWithoutItsDescription(t *testing.
 
 func TestARedirectWhereNoJobMayGoIsDeniedAndSaysWhy(t *testing.T) {
 	for location, want := range map[string]string{
-		"http://user:s3cret@shop.test/":      "user information",
-		"http://a_b.\u24dbocalhost/":         "loopback",
-		"//.:9090/":                          "no host",
-		"//:9090/":                           "no host",
-		"//*:9090/":                          "label",
-		"//127.0.0.257/":                     "IPv4",
-		"//[fe80::1%25eth0]/":                "link-local",
-		"/" + strings.Repeat("s3cret", 1500): "longer than 8192 bytes",
+		"http://user:s3cret@shop.test/":                "user information",
+		"http://a_b.\u24dbocalhost/":                   "loopback",
+		"//.:9090/":                                    "no host",
+		"//*:9090/":                                    "label",
+		"//127.0.0.257/":                               "IPv4",
+		"//[fe80::1%25eth0]/":                          "link-local",
+		"/" + strings.Repeat("s3cret", 1500):           "longer than 8192 bytes",
 		"http://" + strings.Repeat("a.", 130) + "test": "longer than 253 bytes",
-		"ftp://shop.test/": "http or https",
+		"ftp://shop.test/":                             "http or https",
 	} {
 		r := newRig(t, nil)
 		r.use(r.replies("HTTP/1.1 302 Found\r\nLocation: "+location+"\r\nContent-Length: 0\r\n\r\n") + " id=a")
@@ -94,6 +93,7 @@ func TestALocationThatIsNoURLIsTheTargetsFault(t *testing.T) {
 		"http://[::1/s3cret":         "IPv6",
 		"http:///?s3cret":            "no host",
 		"//#s3cret":                  "no host",
+		"//:9090/s3cret":             "no host",
 		"http://shop.test:s3cret/":   "port",
 		"http://shop.test:99999/":    "port",
 		"http://s3cret shop.test/":   "characters",
