@@ -158,7 +158,7 @@ func (r *rig) fetchConfig() fetch.Config {
 		HostRate: r.config.HostRate, HostConcurrency: r.config.HostConcurrency,
 		RetryBudget: r.config.retryBudget(), RetryFloor: float64(r.config.Concurrency),
 		MaxWait: r.config.MaxWait.Std(), AllowDirect: r.config.AllowDirect,
-		AllowPrivateTargets: r.config.AllowPrivateTargets, Worker: r.config.WorkerName,
+		AllowPrivateTargets: r.config.AllowPrivateTargets, Worker: r.config.WorkerName, Log: r.log,
 	}
 }
 

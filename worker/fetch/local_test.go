@@ -1,11 +1,14 @@
 package fetch_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/url"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -102,5 +105,28 @@ func TestWhatThisHostLacksIsCountedOnceARequestWasSent(t *testing.T) {
 		if o.Result.Error != jobs.ErrAttemptsExhausted || o.Result.AttemptCount != 1 || o.Result.Attempts[0].Fault != jobs.FaultNone {
 			t.Errorf("%s after %+v", o.Result.Error, o.Result.Attempts)
 		}
+	})
+}
+
+// TestWhatThisHostLacksIsLoggedOnceAMinute looks at what an operator finds.
+func TestWhatThisHostLacksIsLoggedOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		pool := rotation.New(rotation.Config{})
+		pool.Replace([]proxylist.Proxy{{ID: "p", URL: &url.URL{Scheme: "http", Host: "p.test:80"}}})
+		f := fetch.New(fetch.Config{
+			Pool: pool, Policy: jobs.DefaultPolicy, Log: slog.New(slog.NewTextHandler(&log, nil)),
+			Dial: func(context.Context, string, string) (net.Conn, error) {
+				return nil, &net.OpError{Op: "dial", Err: syscall.EMFILE}
+			},
+		})
+		for range 30 {
+			f.Do(t.Context(), decode(t, "http://shop.test/"), jobs.Progress{})
+			time.Sleep(3 * time.Second)
+		}
+		if n := strings.Count(log.String(), "too many open files"); n != 2 {
+			t.Errorf("%d lines within 90 s, want 2: %s", n, log.String())
+		}
+		f.Close()
 	})
 }
