@@ -36,6 +36,7 @@ func anyOrder() map[string]string {
 		"jobs/bus.hasDropped":    "any of them",
 		"jobs/bus.lookUpOpen":    "results are looked up, and used as they come",
 		"jobs/bus.refuse":        "ends requests",
+		"worker.all":             "jobs are handed back, each by itself",
 		"worker.blocks":          "any of them",
 		"worker.list":            "the list is sorted",
 		"worker.queues":          "fills a map",
