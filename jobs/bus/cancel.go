@@ -102,7 +102,6 @@ func unendedResult(key Key, msg *nats.Msg) jobs.Result {
 	var progress jobs.Progress
 	if text := msg.Header.Get(jobs.HeaderProgress); text != "" {
 		progress, _ = jobs.ParseProgress(text)
-		progress.JobSeq, _ = strconv.ParseUint(msg.Header.Get(jobs.HeaderJobSeq), 10, 64) // absent reads as 0: unknown
 	} else {
 		progress.JobSeq, _ = strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
 	}
@@ -129,7 +128,7 @@ func (c *Client) remove(ctx context.Context, key Key) error {
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	return c.nc.FlushWithContext(ctx)
+	return c.nc.FlushWithContext(ctx) // a program that ends at once would take the message along
 }
 
 // Unpark takes a job out of those that wait for their time, and of those whose time has come.

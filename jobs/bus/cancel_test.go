@@ -265,94 +265,40 @@ func TestQueuesTellWhatWaitsWhere(t *testing.T) {
 	}
 }
 
-func TestADeadLetterIsReplayedOnce(t *testing.T) {
+func TestAJobIsTakenOutOfTheWaitingAndOfTheDueOnes(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	in.bury(t, "a", "b", "c")
-	letter, err := in.DeadOf(soon(t), key("b"))
-	must(t, err)
-	ack, err := in.Replay(soon(t), letter)
-	must(t, err)
-	if ack.ID != "replay-2" {
-		t.Errorf("got %s, want it to run as replay-2", ack)
+	for id, wait := range map[string]time.Duration{"waits": time.Hour, "due": 0} {
+		_, err := in.Park(soon(t), "default", id, []byte("x"), jobs.Progress{}, time.Now().Add(wait))
+		must(t, err)
 	}
-	_, err = in.Replay(soon(t), letter)
-	isError(t, err, bus.ErrReplayed)
-	if got := in.dead(t); got != "a c" {
-		t.Errorf("got letters %q left, want a and c", got)
-	}
-	lane, err := in.Lane(soon(t), "default", false)
+	lane, err := in.Lane(soon(t), "default", true)
 	must(t, err)
-	msg, err := lane.Next()
+	_, err = lane.Next() // so that it is due
 	must(t, err)
-	if got := msg.Headers().Get(jobs.HeaderReplayOf); got != "default/b" || string(msg.Data()) != "http://b.test/" {
-		t.Errorf("got a replay of %q with %s", got, msg.Data())
-	}
-}
-
-func TestOfRacingReplaysOneRuns(t *testing.T) {
-	t.Parallel()
-	in := install(t, bus.Settings{})
-	in.bury(t, "a")
-	letter, err := in.DeadOf(soon(t), key("a"))
-	must(t, err)
-	outcomes := make(chan error, 8)
-	for range cap(outcomes) {
-		go func() {
-			_, err := in.Replay(soon(t), letter)
-			outcomes <- err
-		}()
-	}
-	ran := 0
-	for range cap(outcomes) {
-		if err := <-outcomes; err == nil {
-			ran++
-		} else {
-			isError(t, err, bus.ErrReplayed)
+	for _, id := range []string{"waits", "due", "nowhere"} {
+		must(t, in.Unpark(soon(t), "default", id))
+		if found, err := in.Find(soon(t), "", id); err != nil || len(found) > 0 {
+			t.Errorf("got %v, %v; want nothing to be left of job %s", found, err, id)
 		}
 	}
-	if ran != 1 {
-		t.Errorf("%d replays ran, want 1", ran)
-	}
 }
 
-func TestDroppingALetterSparesALaterOne(t *testing.T) {
+func TestNoPurgeTakesMoreThanOneJob(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	in.bury(t, "a")
-	old, err := in.DeadOf(soon(t), key("a"))
-	must(t, err)
 	in.bury(t, "a", "b")
-	must(t, in.DropDead(soon(t), old))
-	if got := in.dead(t); got != "a b" {
-		t.Errorf("got letters %q, want a and b", got)
-	}
-	must(t, in.PurgeDead(soon(t)))
-	if got := in.dead(t); got != "" {
-		t.Errorf("got letters %q after the purge", got)
-	}
-	_, err = in.DeadOf(soon(t), key("a"))
-	isError(t, err, bus.ErrNotFound)
-}
-
-// bury keeps dead letters.
-func (in *installation) bury(t *testing.T, ids ...string) {
-	t.Helper()
-	for _, id := range ids {
-		r := &jobs.Result{Queue: "default", ID: id, Outcome: jobs.Failed, Error: jobs.ErrPermanent, FinishedAt: time.Now()}
-		must(t, in.DeadLetter(soon(t), "default", id, []byte("http://"+id+".test/"), r))
-	}
-}
-
-// dead lists the ids of the letters.
-func (in *installation) dead(t *testing.T) (ids string) {
-	t.Helper()
-	must(t, in.Dead(soon(t), func(l bus.Letter) error {
-		if ids != "" {
-			ids += " "
+	_, err := in.Park(soon(t), "default", "a", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
+	must(t, err)
+	for _, id := range []string{">", "*", "", "a b"} {
+		if err := in.DropDead(soon(t), bus.Letter{Key: key(id), Seq: 100}); err == nil {
+			t.Errorf("the letters of %q were removed, want an error", id)
 		}
-		ids += l.ID
-		return nil
-	}))
-	return ids
+		if err := in.Unpark(soon(t), "default", id); err == nil {
+			t.Errorf("the waiting jobs of %q were removed, want an error", id)
+		}
+	}
+	if found, err := in.Find(soon(t), "", "a"); err != nil || len(found) != 1 || in.dead(t) != "a b" {
+		t.Errorf("got %v, %v, letters %q; want all to be still there", found, err, in.dead(t))
+	}
 }

@@ -329,6 +329,17 @@ func TestFindSeesEveryPlaceOfAJob(t *testing.T) {
 	}
 }
 
+func TestAJobInTwoPlacesIsOneJob(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	in.store(t, "a", []byte("done"))
+	_, err := in.Park(soon(t), "default", "a", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
+	must(t, err)
+	if got, err := in.Resolve(soon(t), "a"); err != nil || got != key("a") {
+		t.Errorf("got %s, %v; want the one job of that id", got, err)
+	}
+}
+
 func TestAnIDInTwoQueuesIsAmbiguous(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
