@@ -101,13 +101,13 @@ func (l *lane) fetch(ctx context.Context, c claim) (unused int, more bool, err e
 	pulledAt := time.Now()
 	batch, err := l.ask(n, wait)
 	if err != nil {
-		return unused, false, fmt.Errorf("pull jobs of queue %s: %w", l.queue, err)
+		return unused, false, fmt.Errorf("pull jobs of queue %s: %w", l.queue, bus.Plain(err))
 	}
 	got := 0
 	for msg := range batch.Messages() {
 		meta, err := msg.Metadata()
 		if err != nil {
-			return unused, false, fmt.Errorf("pull jobs of queue %s: %w", l.queue, err)
+			return unused, false, fmt.Errorf("pull jobs of queue %s: %w", l.queue, bus.Plain(err))
 		}
 		t := &task{lane: l, msg: msg, meta: *meta, lease: newLease(pulledAt, l.ackWait()), made: l.made.Load()}
 		more = meta.NumPending > 0
@@ -122,7 +122,7 @@ func (l *lane) fetch(ctx context.Context, c claim) (unused int, more bool, err e
 	}
 	l.w.taken(got)
 	if err := batch.Error(); err != nil && !errors.Is(err, jetstream.ErrNoMessages) {
-		return unused, false, fmt.Errorf("pull jobs of queue %s: %w", l.queue, err)
+		return unused, false, fmt.Errorf("pull jobs of queue %s: %w", l.queue, bus.Plain(err))
 	}
 	l.trouble.end()
 	if got < n {

@@ -223,7 +223,7 @@ func (w *Worker) ack(ctx context.Context, t *task) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	err := t.msg.DoubleAck(ctx)
+	err := bus.Plain(t.msg.DoubleAck(ctx))
 	w.cfg.Counted.Acked("ack", err == nil)
 	if err != nil {
 		w.cfg.Log.Warn("ack not confirmed, the job will be looked at again", "queue", t.queue, "job", t.id, "error", err)

@@ -104,6 +104,10 @@ func TestAWorkerSaysThatOutcomesCannotBeStored(t *testing.T) {
 		why, ok := w.worker.Storable()
 		return !ok && strings.Contains(why, "streams are missing")
 	})
+	w.until("another look at the streams", func() bool { return time.Since(w.worker.Unsettled()[0].Since) > 5*time.Second })
+	if n := w.restores.Load(); n != 1 {
+		t.Errorf("the streams are created %d times, want once: a refusal lasts until somebody changes the server", n)
+	}
 }
 
 // TestAJobOfAnImpossibleNameEndsAndHurtsNoOther takes an id that fits into a publish of its client, and not into what a worker

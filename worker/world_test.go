@@ -6,6 +6,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,18 +24,19 @@ const shortWait = 2 * time.Second
 // world is a server with its streams, and a worker of two slots that may be started on it.
 type world struct {
 	*testing.T
-	nats   *testenv.NATS
-	nc     *nats.Conn // of the test
-	client *bus.Client
-	set    bus.Settings
-	drain  time.Duration // the worker's; zero means a second
-	queues []worker.Queue
-	slots  int
-	blind  bool         // the worker does not see how streams are
-	link   string       // the worker's way to the server; empty is the server's own address
-	logged lockedBuffer // by the worker
-	worker *worker.Worker
-	stop   func() (took time.Duration) // drains the worker
+	nats     *testenv.NATS
+	nc       *nats.Conn // of the test
+	client   *bus.Client
+	set      bus.Settings
+	drain    time.Duration // the worker's; zero means a second
+	queues   []worker.Queue
+	slots    int
+	blind    bool         // the worker does not see how streams are
+	link     string       // the worker's way to the server; empty is the server's own address
+	logged   lockedBuffer // by the worker
+	worker   *worker.Worker
+	stop     func() (took time.Duration) // drains the worker
+	restores atomic.Int32                // how often the worker tried to create what is missing
 }
 
 func newWorld(t *testing.T, set bus.Settings) *world {
@@ -74,9 +76,12 @@ func (w *world) start(do func(context.Context, jobs.Job, jobs.Progress) jobs.Run
 	w.worker, err = worker.New(worker.Config{
 		Client: client, Queues: w.queues, Concurrency: w.slots, AckWait: shortWait, DrainTimeout: w.drain,
 		Log: slog.New(slog.NewTextHandler(&w.logged, nil)), Name: "w1",
-		Do:      do,
-		Restore: func(ctx context.Context) error { return client.Ensure(ctx, w.set) },
-		Look:    300 * time.Millisecond,
+		Do: do,
+		Restore: func(ctx context.Context) error {
+			w.restores.Add(1)
+			return client.Ensure(ctx, w.set)
+		},
+		Look: 300 * time.Millisecond,
 		Inspect: func(ctx context.Context) (bus.Streams, error) {
 			if w.blind {
 				return bus.Streams{}, nil

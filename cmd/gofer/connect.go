@@ -42,7 +42,7 @@ func (a *app) connect(ctx context.Context, verb string) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := bus.New(nc, names)
+	client, err := bus.NewWithDomain(nc, names, c.NATSJSDomain)
 	if err != nil {
 		nc.Close()
 		return nil, err

@@ -45,7 +45,7 @@ func (r *rig) status() control.Status {
 		Ready: r.isReady(),
 	}
 	if l := r.line.Load(); l != nil {
-		s.Draining = l.worker.Draining()
+		s.Draining, s.Domain = l.worker.Draining(), l.client.Domain()
 		s.Unsettled, s.UnsettledJobs = unsettledOf(l.worker)
 	}
 	for _, check := range r.ready() {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -116,7 +117,26 @@ func (s *session) workers(ctx context.Context, queues []bus.QueueState) []findin
 	if err != nil {
 		return []finding{{"workers", false, err.Error()}}
 	}
-	return append([]finding{names(list)}, unsettledFindings(list)...)
+	out := append([]finding{names(list)}, unsettledFindings(list)...)
+	return append(out, s.domains(list)...)
+}
+
+// domains looks for a second JetStream of this account that has the job subjects, too: a job is stored in both, fetched twice
+// and has two results.
+func (s *session) domains(list []control.Status) []finding {
+	domains := map[string]bool{s.client.Domain(): true}
+	for _, w := range list {
+		domains[w.Domain] = true
+	}
+	if len(domains) == 1 {
+		return nil
+	}
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(domains)) {
+		names = append(names, strconv.Quote(name))
+	}
+	return []finding{{"domains", false, fmt.Sprintf("the workers of this account and this command use more than one JetStream, by domain: %s; each fetches "+
+		"every job: set GOFER_NATS_JS_DOMAIN to the same everywhere, and delete the streams of the others", strings.Join(names, ", "))}}
 }
 
 func names(list []control.Status) finding {

@@ -105,7 +105,7 @@ func (r *rig) open(ctx context.Context) (*line, error) {
 
 // build makes what works on a connection. Nothing runs yet.
 func (r *rig) build(nc *nats.Conn) (*line, error) {
-	client, err := bus.New(nc, r.names)
+	client, err := bus.NewWithDomain(nc, r.names, r.config.NATSJSDomain)
 	if err != nil {
 		return nil, err
 	}

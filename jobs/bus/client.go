@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -20,20 +21,45 @@ type Client struct {
 	nc       *nats.Conn
 	js       watched
 	names    jobs.Names
+	domain   string // of JetStream; empty for that of the server
 	refusals *refusals
+	answers  atomic.Pointer[string] // the domain that JetStream itself names
 
 	mu     sync.Mutex
 	bodies jetstream.ObjectStore // bound at first use
 }
 
 // New makes a client on a connection, best one of Connect. It sends nothing.
-func New(nc *nats.Conn, names jobs.Names) (*Client, error) {
+func New(nc *nats.Conn, names jobs.Names) (*Client, error) { return NewWithDomain(nc, names, "") }
+
+// NewWithDomain is New for a JetStream that is known by a domain, such as that of the hub when the connection is to a leaf node.
+// Without a domain it is New.
+func NewWithDomain(nc *nats.Conn, names jobs.Names, domain string) (*Client, error) {
 	js, err := jetstream.New(nc)
+	if domain != "" {
+		js, err = jetstream.NewWithDomain(nc, domain)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("prepare JetStream: %w", err)
 	}
 	refusals := watchRefusals(nc)
-	return &Client{nc: nc, js: watched{js, refusals}, names: names, refusals: refusals}, nil
+	return &Client{nc: nc, js: watched{js, refusals}, names: names, domain: domain, refusals: refusals}, nil
+}
+
+// Domain is the domain that JetStream names as its own; empty if it has none, or before Ensure or Plan has asked.
+func (c *Client) Domain() string {
+	if domain := c.answers.Load(); domain != nil {
+		return *domain
+	}
+	return ""
+}
+
+// inDomain is where a message of the JetStream API has to be sent.
+func (c *Client) inDomain(subject string) string {
+	if rest, ok := strings.CutPrefix(subject, api); ok && c.domain != "" {
+		return "$JS." + c.domain + ".API." + rest
+	}
+	return subject
 }
 
 // JetStream is what the client works with, for the buckets that it does not cover.
@@ -128,7 +154,7 @@ func (c *Client) readBatch(ctx context.Context, stream string, request []byte, u
 	defer func() { _ = sub.Unsubscribe() }()
 	subject := directGet + stream
 	return c.refusals.watch(ctx, func(ctx context.Context) error {
-		if err := c.nc.PublishRequest(subject, sub.Subject, request); err != nil {
+		if err := c.nc.PublishRequest(c.inDomain(subject), sub.Subject, request); err != nil {
 			return err
 		}
 		return readLast(ctx, sub, use)
@@ -169,7 +195,9 @@ func isMessage(msg *nats.Msg) (bool, error) {
 
 // request sends a message and waits for its answer, which may be that this user may not send it.
 func (c *Client) request(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
-	return call(ctx, c.refusals, func(ctx context.Context) (*nats.Msg, error) { return c.nc.RequestMsgWithContext(ctx, msg) }, msg.Subject)
+	subject := msg.Subject
+	msg.Subject = c.inDomain(subject)
+	return call(ctx, c.refusals, func(ctx context.Context) (*nats.Msg, error) { return c.nc.RequestMsgWithContext(ctx, msg) }, subject)
 }
 
 func nextMsg(ctx context.Context, sub *nats.Subscription) (*nats.Msg, error) {

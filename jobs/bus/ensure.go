@@ -73,6 +73,7 @@ func (c *Client) checkServer(ctx context.Context) error {
 	if err != nil {
 		return c.explain("ask NATS for JetStream", err)
 	}
+	c.answers.Store(&info.Domain)
 	if info.API.Level < levelOfSchedules {
 		return fmt.Errorf("%w, this one is %s", ErrServerTooOld, c.nc.ConnectedServerVersion())
 	}

@@ -23,7 +23,8 @@ var (
 	// ErrCredentials: the server refuses the user, the password, the token or the key. It is an ErrConfig.
 	ErrCredentials = &remedy{"NATS refuses these credentials: check GOFER_NATS_CREDS, _NKEY, _USER, _PASSWORD and _TOKEN"}
 	// ErrNoJetStream: the server runs without JetStream, or this account has none. It is an ErrConfig.
-	ErrNoJetStream = &remedy{`JetStream is switched off: start nats-server with -js, or add "jetstream {}" to its configuration`}
+	ErrNoJetStream = &remedy{`JetStream is switched off: start nats-server with -js, or add "jetstream {}" to its configuration; ` +
+		"if JetStream runs elsewhere, such as on the hub of this leaf node, name its domain: GOFER_NATS_JS_DOMAIN"}
 	// ErrServerTooOld: the server cannot schedule messages. It is an ErrConfig.
 	ErrServerTooOld = &remedy{"nats-server 2.12 or newer is needed"}
 	// ErrPermission: this NATS user may not do that. It is an ErrConfig.
@@ -63,6 +64,34 @@ func (e *remedy) Error() string { return e.text }
 
 // Unwrap makes a remedy an ErrConfig.
 func (*remedy) Unwrap() error { return ErrConfig }
+
+// noDomain is that no JetStream answers under its domain's name: there is no such domain, or its server is away. It is an
+// ErrUnreachable.
+type noDomain struct{ domain string }
+
+func (e *noDomain) Error() string {
+	return fmt.Sprintf("no JetStream answers in the domain %q: check GOFER_NATS_JS_DOMAIN, and whether that server is connected", e.domain)
+}
+
+func (*noDomain) Unwrap() error { return ErrUnreachable }
+
+// notConnected is an error of nats.go for a message that cannot be sent now, in other words: nats.go speaks of a buffer, which
+// connections of Connect do not have.
+type notConnected struct{ cause error }
+
+func (*notConnected) Error() string { return "NATS is not connected" }
+
+func (e *notConnected) Unwrap() error { return e.cause }
+
+// Plain is err in words that say what is the matter where nats.go's do not. What it wraps stays.
+func Plain(err error) error {
+	for _, cause := range []error{nats.ErrReconnectBufExceeded, nats.ErrDisconnected, nats.ErrConnectionReconnecting} {
+		if errors.Is(err, cause) {
+			return &notConnected{err}
+		}
+	}
+	return err
+}
 
 // AmbiguousError tells that an id without a queue names more than one job.
 type AmbiguousError struct {
@@ -212,6 +241,9 @@ func (c *Client) explain(doing string, err error) error {
 		return nil
 	case errors.Is(err, ErrNoLeader), errors.Is(err, ErrNotSetUp), errors.Is(err, ErrConfig): // explained already
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
+		if c.domain != "" {
+			return fmt.Errorf("%s: %w", doing, &noDomain{c.domain})
+		}
 		meaning = ErrNoJetStream
 	case isLeaderless(err):
 		meaning = ErrNoLeader

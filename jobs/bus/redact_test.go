@@ -1,6 +1,7 @@
 package bus_test
 
 import (
+	"context"
 	"encoding/pem"
 	"net"
 	"net/http/httptest"
@@ -9,9 +10,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/testenv"
 )
@@ -125,4 +129,34 @@ func TestHandshakeFirstHasItsSettingAndHint(t *testing.T) {
 	if got := failure(t, bus.Dial{URL: usual, CA: ca, TLSFirst: true}); !strings.Contains(got, "unset it") {
 		t.Errorf("with a setting too many: got %q, want it named", got)
 	}
+}
+
+func TestLostConnectionIsSaidInPlainWords(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	_, err := in.Submit(soon(t), job("a"))
+	must(t, err)
+	lane, err := in.Lane(soon(t), "default", false)
+	must(t, err)
+	msg, err := lane.Next()
+	must(t, err)
+	lost := in.nc.StatusChanged(nats.RECONNECTING)
+	in.server.Stop()
+	<-lost
+	for what, err := range map[string]error{
+		"heartbeat": in.Heartbeat(soon(t), msg), "hand back": in.HandBack(soon(t), msg),
+		"events": in.PublishRetry(soon(t), jobs.RetryEvent{Queue: "default", JobID: "a"}), "streams": in.EnsureQueue(timeout(t), "other", bus.Settings{}),
+	} {
+		if text := err.Error(); !strings.Contains(text, "NATS is not connected") || strings.Contains(text, "buffer") {
+			t.Errorf("%s: got %q, want that NATS is not connected", what, text)
+		}
+	}
+}
+
+// timeout bounds what tries again and again.
+func timeout(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	t.Cleanup(cancel)
+	return ctx
 }

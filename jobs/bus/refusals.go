@@ -94,7 +94,7 @@ func (r *refusals) watch(ctx context.Context, do func(context.Context) error, su
 	if cause := context.Cause(ctx); err != nil && errors.Is(cause, nats.ErrPermissionViolation) {
 		return cause
 	}
-	return err
+	return Plain(err)
 }
 
 // refused says what this user may not do, in the server's words.

@@ -183,7 +183,7 @@ func (c *Client) readEach(ctx context.Context, subject string, seqs []uint64, us
 	}
 	defer func() { _ = sub.Unsubscribe() }()
 	for _, seq := range seqs {
-		if err := c.nc.PublishRequest(subject, sub.Subject, fmt.Appendf(nil, `{"seq":%d}`, seq)); err != nil {
+		if err := c.nc.PublishRequest(c.inDomain(subject), sub.Subject, fmt.Appendf(nil, `{"seq":%d}`, seq)); err != nil {
 			return err
 		}
 	}

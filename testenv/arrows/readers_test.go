@@ -17,7 +17,7 @@ func otherReaders() map[string]string {
 		"cmd/gofer/checkcmd.go":         "hands the file to proxylist.ParseList",
 		"cmd/gofer/proxies.go":          "hands the file to proxylist.ParseList",
 		"cmd/gofer/policycmd.go":        "hands standard input to jobs.DecodePolicy, which reads a text.Document",
-		"cmd/gofer/config.go":           "hands the file to text.Document",
+		"cmd/gofer/environment.go":      "hands the file to text.Document",
 		"cmd/gofer/playground/proxy.go": "takes apart what clients of a proxy send",
 		"jobs/bus/connect.go":           "reads certificates and credentials, which have formats of their own",
 		"jobs/bus/redact.go":            "takes the addresses apart that text.Items found",

@@ -23,6 +23,8 @@ type Status struct {
 	// Proxies counts the pool by the state of the breaker: "closed", "open", "half_open".
 	Proxies map[string]int `json:"proxies"`
 	Queues  []Queue        `json:"queues"`
+	// Domain is that of the JetStream that the worker takes jobs from; empty if it has none.
+	Domain string `json:"domain,omitempty"`
 	// Unsettled are jobs that the worker holds and cannot settle, at most MaxUnsettled; UnsettledJobs counts all of them.
 	Unsettled     []Unsettled `json:"unsettled,omitempty"`
 	UnsettledJobs int         `json:"unsettled_jobs,omitempty"`

@@ -10,6 +10,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
 // change is a key that was set, or deleted when value is nil.
@@ -59,7 +61,7 @@ func (f *follower) run(ctx context.Context, js jetstream.JetStream) {
 				f.restore(ctx)
 			}
 		default:
-			f.failed(err)
+			f.failed(bus.Plain(err))
 			wait = time.Second
 		}
 		select {

@@ -1,0 +1,136 @@
+package bus_test
+
+import (
+	"net/url"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
+)
+
+// leafOf starts a hub with a JetStream domain and a leaf node without JetStream, and returns a client on the leaf.
+func leafOf(t *testing.T, domain string) *installation {
+	t.Helper()
+	leafs := nobody(t)
+	testenv.StartNATS(t, func(o *server.Options) {
+		u, err := url.Parse("nats-leaf://" + leafs)
+		must(t, err)
+		o.ServerName, o.JetStreamDomain = "hub", "hub"
+		o.LeafNode.Host, o.LeafNode.Port = "127.0.0.1", port(t, u)
+	})
+	leaf := testenv.StartNATS(t, func(o *server.Options) {
+		u, err := url.Parse("nats-leaf://" + leafs)
+		must(t, err)
+		o.ServerName, o.JetStream = "leaf", false
+		o.LeafNode.Remotes = []*server.RemoteLeafOpts{{URLs: []*url.URL{u}}}
+	})
+	in := &installation{server: leaf, nc: connect(t, bus.Dial{URL: leaf.URL()}), names: names(t)}
+	var err error
+	in.Client, err = bus.NewWithDomain(in.nc, in.names, domain)
+	must(t, err)
+	in.js = in.JetStream()
+	return in
+}
+
+func TestEverythingWorksInTheDomainOfAHub(t *testing.T) {
+	t.Parallel()
+	in := leafOf(t, "hub")
+	set := bus.Settings{}
+	err := in.Ensure(soon(t), set)
+	for ctx := soon(t); err != nil && ctx.Err() == nil; { // the leaf connects after it has started
+		err = in.Ensure(ctx, set)
+	}
+	must(t, err)
+	left, err := in.Plan(soon(t), set)
+	must(t, err)
+	if len(left) != 0 {
+		t.Errorf("got differences %v, want none", left)
+	}
+	_, err = in.Submit(soon(t), job("a"))
+	must(t, err)
+	lane, err := in.Lane(soon(t), "default", false)
+	must(t, err)
+	msg, err := lane.Next()
+	must(t, err)
+	must(t, in.Heartbeat(soon(t), msg))
+	_, err = in.Park(soon(t), "default", "b", msg.Data(), jobs.Progress{}, time.Now().Add(time.Hour))
+	must(t, err)
+	in.store(t, "a", make([]byte, jobs.MaxInlineBody+1))
+	must(t, msg.DoubleAck(soon(t)))
+	result, err := in.Wait(soon(t), "default", "a")
+	must(t, err)
+	body, err := in.Body(soon(t), result)
+	must(t, err)
+	must(t, body.Close())
+	must(t, in.WaitMany(soon(t), []bus.Key{key("a")}, func(jobs.Result) error { return nil }))
+	must(t, in.AddRollups(soon(t), bus.Increments{ID: "i1", Mark: "mark.w", Counts: map[string]string{"hour.x": "1"}}))
+	must(t, in.AddRollups(soon(t), bus.Increments{ID: "i1", Mark: "mark.w", Counts: map[string]string{"hour.x": "1"}, Repeated: true}))
+	sums, err := in.RollupSums(soon(t), []string{"hour.x"})
+	must(t, err)
+	if sums["hour.x"] != "1" {
+		t.Errorf("got sums %v, want 1", sums)
+	}
+	must(t, in.DeadLetter(soon(t), "default", "dead", []byte("http://a.test/"), &jobs.Result{Error: jobs.ErrPermanent}))
+	letter, err := in.DeadOf(soon(t), key("dead"))
+	must(t, err)
+	_, err = in.Replay(soon(t), letter)
+	must(t, err)
+	kv, err := in.js.KeyValue(soon(t), "gofer-deny")
+	must(t, err)
+	_, err = kv.PutString(soon(t), "shop.test", "")
+	must(t, err)
+	found, err := in.Queues(soon(t))
+	must(t, err)
+	if len(found) != 1 || found[0].Waiting != 1 {
+		t.Errorf("got queues %+v, want one with a waiting job", found)
+	}
+	must(t, in.Cancel(soon(t), key("b"), "test"))
+	must(t, in.Follow(soon(t), bus.Filter{All: true, UntilNow: true}, func(jobs.Result) error { return nil }))
+}
+
+func TestMissingDomainIsNamed(t *testing.T) {
+	t.Parallel()
+	for domain, want := range map[string]struct {
+		text string
+		kind error
+	}{
+		"":     {"name its domain: GOFER_NATS_JS_DOMAIN", bus.ErrNoJetStream},
+		"nope": {`in the domain "nope": check GOFER_NATS_JS_DOMAIN`, bus.ErrUnreachable}, // its server may come
+	} {
+		err := leafOf(t, domain).Ensure(soon(t), bus.Settings{})
+		isError(t, err, want.kind)
+		if !strings.Contains(err.Error(), want.text) {
+			t.Errorf("domain %q: got %v, want %q in it", domain, err, want.text)
+		}
+	}
+}
+
+func TestRefusalInADomainIsNoticedAtOnce(t *testing.T) {
+	t.Parallel()
+	srv := testenv.StartNATS(t, func(o *server.Options) {
+		o.JetStreamDomain = "hub"
+		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Deny: []string{"$JS.hub.API.DIRECT.GET.>", "$JS.API.DIRECT.GET.>"}},
+		}}}
+	})
+	nc := connect(t, bus.Dial{URL: srv.URL(), User: "u", Password: "p"})
+	client, err := bus.NewWithDomain(nc, names(t), "hub")
+	must(t, err)
+	must(t, client.Ensure(soon(t), bus.Settings{}))
+	_, err = client.Result(soon(t), "default", "a")
+	isError(t, err, bus.ErrPermission)
+}
+
+// port is that of a URL.
+func port(t *testing.T, u *url.URL) int {
+	t.Helper()
+	n, err := strconv.Atoi(u.Port())
+	must(t, err)
+	return n
+}
