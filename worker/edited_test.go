@@ -2,10 +2,12 @@ package worker_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -297,4 +299,40 @@ func TestEditedStreamCostsNoJob(t *testing.T) {
 			w.until("the worker to see that it is repaired", func() bool { return w.worker.Streams() == nil })
 		})
 	}
+}
+
+// TestNoWaitingJobIsDroppedForWantOfRoom bounds all streams and lets every job wait twice. The server would drop the oldest
+// waiting jobs without a word.
+func TestNoWaitingJobIsDroppedForWantOfRoom(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, bus.Settings{JobsMaxBytes: 4 << 20, ResultsMaxBytes: 32 << 20})
+	var open atomic.Bool // jobs end
+	w.queues, w.slots = []worker.Queue{{Name: "default"}}, 8
+	w.start(func(_ context.Context, job jobs.Job, progress jobs.Progress) jobs.RunOutcome {
+		if open.Load() {
+			return finished(jobs.Succeeded, "", nil)
+		}
+		return jobs.RunOutcome{Kind: jobs.RunScheduled, At: time.Now().Add(time.Second), Progress: progress}
+	})
+	const n = 100
+	payload := `{"url":"` + page + `","method":"POST","body":"` + strings.Repeat("x", 100<<10) + `"}`
+	published := 0
+	for begin := time.Now(); published < n; {
+		if time.Since(begin) > 20*time.Second {
+			t.Fatalf("%d of %d jobs were taken in after 20 s; streams: %v", published, n, w.worker.Streams())
+		}
+		_, err := w.client.JetStream().Publish(t.Context(), fmt.Sprint("gofer.jobs.default.x", published), []byte(payload))
+		switch {
+		case err == nil:
+			published++
+		case !strings.Contains(err.Error(), "maximum bytes exceeded"):
+			t.Fatal(err)
+		case errors.Is(w.worker.Streams(), worker.ErrCrowded):
+			open.Store(true) // nothing moves any more
+		}
+	}
+	if !open.Load() {
+		t.Error("the worker took all jobs, want it to say that there is no room")
+	}
+	w.untilEnded("default", n)
 }

@@ -204,6 +204,7 @@ func (l *lane) holdBack(ctx context.Context) {
 		return w.full.Load() || w.unsettled.blocks(l.queue) || l.unusable() != nil || w.streams.unusable() != nil || !l.due && w.streams.crowded()
 	}
 	for held() && ctx.Err() == nil {
+		w.slots.rest(l.share)
 		pause(ctx, 500*time.Millisecond)
 	}
 	w.holdBack(ctx)

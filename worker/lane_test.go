@@ -58,3 +58,32 @@ func TestADroughtHoldsTheLanesToOneJobASlotAndSecond(t *testing.T) {
 		}
 	})
 }
+
+// TestRestingLaneHoldsUpNoOther has a lane that had work left when it was told to take none, and another one of its queue.
+func TestRestingLaneHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSlots(4)
+		lanes := s.add(1, 2)
+		for range 2 {
+			c, _ := s.take(t.Context(), lanes[0])
+			s.pulled(lanes[0], c.held(), true)
+		}
+		c, _ := s.take(t.Context(), lanes[1]) // a look, which finds nothing
+		s.pulled(lanes[1], c.held(), false)
+		s.rest(lanes[0])
+		granted := make(chan claim, 1)
+		go func() {
+			c, _ := s.take(t.Context(), lanes[1])
+			granted <- c
+		}()
+		synctest.Wait()
+		select {
+		case c := <-granted:
+			if c.wait != idleWait {
+				t.Errorf("the other lane may pull %+v, want it to wait for work", c)
+			}
+		default:
+			t.Fatal("the other lane gets nothing, though all slots are free")
+		}
+	})
+}

@@ -124,7 +124,7 @@ func (w *Worker) park(ctx context.Context, t *task, progress jobs.Progress, at t
 	progress.JobSeq = t.progress.JobSeq
 	w.stats.parked.Add(1)
 	s := step{kind: "retry", doing: "store waiting job", hopeless: func(err error) bool {
-		return bus.IsUnstorable(err) && !w.becameUnusable(ctx, "retry")
+		return errors.Is(err, errWaitingFull) || bus.IsUnstorable(err) && !w.becameUnusable(ctx, "retry")
 	}}
 	for _, p := range []jobs.Progress{progress, progress.Brief()} {
 		ok, refusal = w.retryUntilSettled(ctx, t, s, func(ctx context.Context) error {
@@ -134,11 +134,24 @@ func (w *Worker) park(ctx context.Context, t *task, progress jobs.Progress, at t
 			_, err := w.cfg.Client.Park(ctx, t.queue, t.id, t.msg.Data(), p, at)
 			return err
 		})
+		if errors.Is(refusal, errWaitingFull) {
+			w.postpone(ctx, t, at)
+			return false, nil
+		}
 		if refusal == nil {
 			break
 		}
 	}
 	return ok, refusal
+}
+
+// postpone leaves a job that has to wait where it is. It needs no more room there, and no slot, which the jobs whose time has
+// come need. The attempts that were announced count when it comes again: see recall.
+func (w *Worker) postpone(ctx context.Context, t *task, at time.Time) {
+	t.handedBack.Store(true)
+	if err := w.cfg.Client.HandBackUntil(ctx, t.msg, at); err != nil {
+		w.cfg.Log.Warn("job not handed back, it returns after its ack wait", "queue", t.queue, "job", t.id, "error", err)
+	}
 }
 
 // unparkable is the result of a job that has to wait and cannot be stored meanwhile: it would wait in a slot.

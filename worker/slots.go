@@ -91,6 +91,14 @@ func (s *slots) take(ctx context.Context, l *share) (c claim, ok bool) {
 	}
 }
 
+// rest says that l takes nothing for a while, whatever work is left: others may have its slots.
+func (s *slots) rest(l *share) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.turn(l, false)
+	s.dispatch(time.Now())
+}
+
 // withdraw ends l's waiting. A grant that came in the same moment is given back. It always returns false.
 func (s *slots) withdraw(l *share) bool {
 	s.mu.Lock()

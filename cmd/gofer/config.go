@@ -89,6 +89,7 @@ type streamConfig struct {
 	ResultsMaxAge   jobs.Duration `envconfig:"GOFER_RESULTS_MAX_AGE" default:"24h" desc:"how long results are kept; at creation and by gofer setup"`
 	ResultsMaxBytes int64         `envconfig:"GOFER_RESULTS_MAX_BYTES" default:"0" desc:"room for results, 0 means no bound; when full, workers stop taking jobs; at creation and by gofer setup"`
 	JobsMaxMsgs     int64         `envconfig:"GOFER_JOBS_MAX_MSGS" default:"0" desc:"jobs that may wait, 0 means no bound; when full, publishers are refused; at creation and by gofer setup"`
+	JobsMaxBytes    int64         `envconfig:"GOFER_JOBS_MAX_BYTES" default:"0" desc:"room for jobs that may wait, 0 means no bound; when full, publishers are refused; if this one and GOFER_RESULTS_MAX_BYTES are set, every stream has a bound, as some accounts demand; at creation and by gofer setup"`
 	Replicas        int           `envconfig:"GOFER_REPLICAS" default:"1" desc:"copies of each stream, 1, 3 or 5; at creation and by gofer setup"`
 }
 
@@ -195,8 +196,8 @@ func (s streamConfig) check() (reasons []string) {
 	if s.ResultsMaxAge.Seconds() < 60 || s.ResultsMaxAge.Std().Hours() > 876000 {
 		reasons = append(reasons, "GOFER_RESULTS_MAX_AGE: not between 60s and 876000h, 100 years")
 	}
-	if s.ResultsMaxBytes < 0 || s.JobsMaxMsgs < 0 {
-		reasons = append(reasons, "GOFER_RESULTS_MAX_BYTES, GOFER_JOBS_MAX_MSGS: below zero")
+	if s.ResultsMaxBytes < 0 || s.JobsMaxMsgs < 0 || s.JobsMaxBytes < 0 {
+		reasons = append(reasons, "GOFER_RESULTS_MAX_BYTES, GOFER_JOBS_MAX_MSGS, GOFER_JOBS_MAX_BYTES: below zero")
 	}
 	if !slices.Contains([]int{1, 3, 5}, s.Replicas) {
 		reasons = append(reasons, "GOFER_REPLICAS: none of 1, 3, 5")
@@ -251,7 +252,7 @@ func (c *config) settings() bus.Settings {
 	}
 	return bus.Settings{
 		Replicas: c.Streams.Replicas, ResultsMaxAge: c.Streams.ResultsMaxAge.Std(),
-		ResultsMaxBytes: c.Streams.ResultsMaxBytes, JobsMaxMsgs: c.Streams.JobsMaxMsgs, Queues: names,
+		ResultsMaxBytes: c.Streams.ResultsMaxBytes, JobsMaxMsgs: c.Streams.JobsMaxMsgs, JobsMaxBytes: c.Streams.JobsMaxBytes, Queues: names,
 	}
 }
 

@@ -38,9 +38,9 @@ func setupRemedy(e *bus.SetupError) string {
 	case 10113:
 		return "set GOFER_JOBS_MAX_BYTES and GOFER_RESULTS_MAX_BYTES, so that every stream has a limit"
 	case 10122:
-		return "lower GOFER_JOBS_MAX_BYTES and GOFER_RESULTS_MAX_BYTES, or raise the account's max_stream_bytes"
+		return "set GOFER_JOBS_MAX_BYTES and GOFER_RESULTS_MAX_BYTES, both of them and lower, or raise the account's store_max_stream_bytes"
 	case 10002, 10028, 10047:
-		return "lower GOFER_JOBS_MAX_BYTES and GOFER_RESULTS_MAX_BYTES, or raise max_file of the account or max_file_store of the server"
+		return "set GOFER_JOBS_MAX_BYTES and GOFER_RESULTS_MAX_BYTES, both of them and lower, or raise max_file of the account or max_file_store of the server"
 	case 10027:
 		return "raise the account's max_streams: gofer needs 11"
 	case 10026:
@@ -75,11 +75,11 @@ func repairs(differences []bus.Difference) string {
 // repairOf says how to repair one difference. It promises nothing of gofer setup that the server refuses.
 func repairOf(d bus.Difference) string {
 	if d.Refused != "" {
-		return "" // said with the difference
+		return setupRemedy(&bus.SetupError{Code: d.Code}) // or said with the difference
 	}
 	switch d.Repair {
 	case bus.ByCreation:
-		return "a worker or gofer setup creates it"
+		return "a worker or gofer setup creates it, or says what the server has against that"
 	case bus.ByUpdate:
 		return "gofer setup changes it"
 	case bus.ByRecreation:

@@ -12,7 +12,8 @@ func (a *app) setupCommand() *cobra.Command {
 		Use:   "setup",
 		Short: "Create and update streams, buckets and consumers",
 		Long: `Creates the streams, buckets and consumers that are missing and changes those that differ from the
-configuration (GOFER_REPLICAS, GOFER_RESULTS_MAX_AGE, GOFER_RESULTS_MAX_BYTES, GOFER_JOBS_MAX_MSGS, GOFER_QUEUES).
+configuration (GOFER_REPLICAS, GOFER_RESULTS_MAX_AGE, GOFER_RESULTS_MAX_BYTES, GOFER_JOBS_MAX_MSGS,
+GOFER_JOBS_MAX_BYTES, GOFER_QUEUES). A consumer of jobs that the server does not change is created again: running jobs are fetched again.
 Workers create what is missing too, but never change what is there.
 The replicas of a stream with waiting jobs change only on nats-server 2.14.10, 2.15.3 and newer: older ones forget when the jobs are due.`,
 		Args: args(cobra.NoArgs),

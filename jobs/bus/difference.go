@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"slices"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // Difference is one thing that is not as the settings want it.
@@ -22,6 +24,8 @@ type Difference struct {
 	Repair Repair `json:"repair"`
 	// Refused says why Apply leaves it so and what to do about that; empty where Apply changes it.
 	Refused string `json:"refused,omitempty"`
+	// Code is the server's, if it is the server that refuses.
+	Code jetstream.ErrorCode `json:"code,omitempty"`
 	// Essential tells that no job ends without it: workers do without the other streams for a while.
 	Essential bool `json:"-"`
 }
@@ -29,6 +33,9 @@ type Difference struct {
 // String says it in words.
 func (d Difference) String() string {
 	if d.Field == "" {
+		if d.Refused != "" {
+			return d.Name + " is missing, and " + d.Refused
+		}
 		return d.Name + " is missing"
 	}
 	text := fmt.Sprintf("%s: %s is %s, %s is wanted", d.Name, d.Field, d.Have, d.Want)

@@ -57,6 +57,12 @@ func (c *Client) HandBack(ctx context.Context, msg jetstream.Msg) error {
 	return c.answer(ctx, "hand back job", msg, "-NAK")
 }
 
+// HandBackUntil gives a job back, to be delivered to anybody not before a time, and returns when the server has said that it
+// knows. A server that is killed may deliver the job at once.
+func (c *Client) HandBackUntil(ctx context.Context, msg jetstream.Msg, at time.Time) error {
+	return c.answer(ctx, "hand back job", msg, fmt.Sprintf(`-NAK {"delay": %d}`, max(time.Second, time.Until(at))))
+}
+
 // answer sends an ack of its own as a request: what nats.go sends for these two is not confirmed.
 func (c *Client) answer(ctx context.Context, doing string, msg jetstream.Msg, word string) error {
 	if msg.Reply() == "" {

@@ -32,7 +32,8 @@ func (c *Client) Inspect(ctx context.Context, s Settings) (found []Difference, e
 		return nil, err
 	}
 	found = streams.Differences
-	for _, want := range s.withDefaults().durables(c.names) {
+	s = s.withDefaults()
+	for _, want := range s.durables(c.names) {
 		if !want.isLane() {
 			continue // with the streams
 		}
@@ -42,7 +43,7 @@ func (c *Client) Inspect(ctx context.Context, s Settings) (found []Difference, e
 		}
 		found = append(found, differences...)
 	}
-	return found, nil
+	return found, c.foresee(ctx, s, found)
 }
 
 // Streams is what InspectStreams finds.

@@ -35,6 +35,9 @@ type Settings struct {
 	ResultsMaxBytes int64
 	// JobsMaxMsgs bounds the jobs that are queued or running; zero means no bound. When full, publishers are refused.
 	JobsMaxMsgs int64
+	// JobsMaxBytes bounds their size; zero means no bound. Some accounts demand a bound of every stream: if this one and
+	// ResultsMaxBytes are set, all others have one, too.
+	JobsMaxBytes int64
 	// Queues get their consumers; none means jobs.DefaultQueue.
 	Queues []string
 	// AckWait is for the consumers that are created; zero means the package's.
@@ -52,6 +55,9 @@ func (s Settings) withDefaults() Settings {
 	if s.JobsMaxMsgs <= 0 {
 		s.JobsMaxMsgs = -1
 	}
+	if s.JobsMaxBytes <= 0 {
+		s.JobsMaxBytes = -1
+	}
 	if len(s.Queues) == 0 {
 		s.Queues = []string{jobs.DefaultQueue}
 	}
@@ -59,4 +65,23 @@ func (s Settings) withDefaults() Settings {
 		s.AckWait = AckWait
 	}
 	return s
+}
+
+const mib = 1 << 20
+
+// part is the bound of a stream that may hold a part of what the results may, between bounds of its own; none if the owner did
+// not set both.
+func (s Settings) part(divisor, least, most int64) int64 {
+	if s.JobsMaxBytes <= 0 || s.ResultsMaxBytes <= 0 {
+		return -1
+	}
+	return max(least, min(most, s.ResultsMaxBytes/divisor))
+}
+
+// waitingBytes bounds the waiting jobs, which are as many as those that are queued. It leaves room for a few of the largest.
+func (s Settings) waitingBytes() int64 {
+	if s.JobsMaxBytes <= 0 || s.ResultsMaxBytes <= 0 {
+		return -1
+	}
+	return max(s.JobsMaxBytes, 4*mib)
 }

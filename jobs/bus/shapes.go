@@ -15,13 +15,21 @@ func RollupSubject(n jobs.Names, name string) string { return "_" + n.Prefix() +
 func (s Settings) streams(n jobs.Names) []jetstream.StreamConfig {
 	return []jetstream.StreamConfig{
 		s.jobs(n), s.retries(n), s.results(n),
-		s.limited(n.Stream("EVENTS"), n.Events(), eventsAge, -1),
-		s.limited(n.Stream("DEAD"), n.AllDead(), deadAge, 1),
-		s.rollups(n),
-		s.bucket(n.Bucket("proxies"), 0), s.bucket(n.Bucket("policy"), 0), s.bucket(n.Bucket("deny"), 0),
+		within(s.part(4, mib, 1024*mib), s.limited(n.Stream("EVENTS"), n.Events(), eventsAge, -1)),
+		within(s.part(4, mib, 1024*mib), s.limited(n.Stream("DEAD"), n.AllDead(), deadAge, 1)),
+		within(s.part(8, 2*mib, 64*mib), s.rollups(n)),
+		within(s.part(8, mib, 32*mib), s.bucket(n.Bucket("proxies"), 0)),
+		within(s.part(8, mib, mib), s.bucket(n.Bucket("policy"), 0)),
+		within(s.part(32, mib, 8*mib), s.bucket(n.Bucket("deny"), 0)),
 		s.breakers(n),
 		s.bodies(n),
 	}
+}
+
+// within is the stream with a bound on its size.
+func within(bytes int64, c jetstream.StreamConfig) jetstream.StreamConfig {
+	c.MaxBytes = bytes
+	return c
 }
 
 // jobs holds one job per subject and refuses a second one while the first is queued or running. It has no age limit and
@@ -30,15 +38,17 @@ func (s Settings) streams(n jobs.Names) []jetstream.StreamConfig {
 func (s Settings) jobs(n jobs.Names) jetstream.StreamConfig {
 	c := s.limited(n.Stream("JOBS"), n.AllJobs(), 0, 1)
 	c.Retention, c.Discard, c.DiscardNewPerSubject = jetstream.WorkQueuePolicy, jetstream.DiscardNew, true
+	c.MaxBytes = s.JobsMaxBytes
 	c.MaxMsgs, c.Duplicates, c.MaxMsgSize = s.JobsMaxMsgs, duplicates, jobs.MaxJobBytes+jobSlack
 	return c
 }
 
 // retries holds the jobs that wait and those whose time has come. The server forbids to refuse new messages where it
-// schedules, and so there is no limit here: it would drop waiting jobs in silence.
+// schedules, and drops waiting jobs in silence to keep a limit. So there is none, unless the owner bounds all streams; then
+// workers keep away from the limit.
 func (s Settings) retries(n jobs.Names) jetstream.StreamConfig {
 	c := s.limited(n.Stream("RETRIES"), n.AllAt(), 0, 1)
-	c.Subjects = []string{n.AllAt(), n.AllDue()}
+	c.Subjects, c.MaxBytes = []string{n.AllAt(), n.AllDue()}, s.waitingBytes()
 	c.Retention, c.AllowMsgSchedules, c.AllowRollup = jetstream.WorkQueuePolicy, true, true // schedules need roll-ups
 	return c
 }
@@ -82,6 +92,9 @@ func (s Settings) bucket(name string, age time.Duration) jetstream.StreamConfig 
 func (s Settings) breakers(n jobs.Names) jetstream.StreamConfig {
 	c := s.bucket(n.Bucket("breakers"), breakersAge)
 	c.MaxBytes = breakersBytes
+	if bound := s.part(8, mib, breakersBytes); bound > 0 {
+		c.MaxBytes = bound
+	}
 	return c
 }
 
@@ -91,6 +104,7 @@ func (s Settings) bodies(n jobs.Names) jetstream.StreamConfig {
 	c := s.limited("OBJ_"+name, "", s.ResultsMaxAge+bodiesLonger, -1)
 	c.Subjects = []string{"$O." + name + ".C.>", "$O." + name + ".M.>"}
 	c.Discard, c.AllowRollup = jetstream.DiscardNew, true
+	c.MaxBytes = s.part(1, 0, s.ResultsMaxBytes)
 	return c
 }
 

@@ -1,0 +1,194 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// The refusals that an account's limits cause.
+const (
+	codeMaxConsumers   jetstream.ErrorCode = 10026
+	codeMaxStreams     jetstream.ErrorCode = 10027
+	codeNoCluster      jetstream.ErrorCode = 10074
+	codeBytesRequired  jetstream.ErrorCode = 10113
+	codeNoTier         jetstream.ErrorCode = 10120
+	codeBytesPerStream jetstream.ErrorCode = 10122
+)
+
+// account is what JetStream says about the limits of this user's account, and about what is used of them. nats.go leaves out
+// some of it.
+type account struct {
+	usage
+	Tiers map[string]usage `json:"tiers"`
+}
+
+type usage struct {
+	Reserved int64 `json:"reserved_storage"`
+	Streams  int   `json:"streams"`
+	Limits   struct {
+		MaxStorage     int64 `json:"max_storage"` // below zero for none
+		MaxStreams     int   `json:"max_streams"`
+		MaxConsumers   int   `json:"max_consumers"` // of one stream
+		MaxStreamBytes int64 `json:"storage_max_stream_bytes"`
+		BytesRequired  bool  `json:"max_bytes_required"`
+	} `json:"limits"`
+}
+
+func (c *Client) account(ctx context.Context) (a account, err error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	msg, err := c.request(ctx, &nats.Msg{Subject: api + "INFO"})
+	if err == nil {
+		err = json.Unmarshal(msg.Data, &a)
+	}
+	return a, c.explain("ask for the limits of the account", err)
+}
+
+// forecast tells which missing streams and consumers the server would refuse to create, as far as its account's limits and the
+// lack of a cluster say so. It takes them in the order in which they are created.
+type forecast struct {
+	client  *Client
+	account account
+	streams map[string]int   // that would be created, by tier
+	bytes   map[string]int64 // that would be reserved, by tier
+	// consumers are those of each stream, there already or to be created.
+	consumers map[string]int
+}
+
+func (c *Client) forecast(ctx context.Context) (*forecast, error) {
+	a, err := c.account(ctx)
+	return &forecast{client: c, account: a, streams: map[string]int{}, bytes: map[string]int64{}, consumers: map[string]int{}}, err
+}
+
+const textNoCluster = "replicas > 1 not supported in non-clustered mode"
+
+// lacksCluster is false if that is not known: the server that this client is connected to may not be one of the domain's.
+func (f *forecast) lacksCluster(want streamConfig) bool {
+	return want.Replicas > 1 && f.client.domain == "" && f.client.nc.ConnectedClusterName() == ""
+}
+
+// tier is what the account's limits for streams like this one are called; empty if it has the same for all.
+func (f *forecast) tier(want streamConfig) string {
+	if len(f.account.Tiers) == 0 {
+		return ""
+	}
+	return fmt.Sprint("R", want.Replicas)
+}
+
+// stream is the refusal of a new stream; the zero code for none.
+func (f *forecast) stream(want streamConfig) (code jetstream.ErrorCode, text string) {
+	tier, of, replicas := f.tier(want), f.account.usage, int64(want.Replicas)
+	if tier != "" {
+		var ok bool
+		if of, ok = f.account.Tiers[tier]; !ok {
+			return codeNoTier, "no JetStream default or applicable tiered limit present"
+		}
+		replicas = 1
+	}
+	f.streams[tier]++
+	f.bytes[tier] += max(1, want.MaxBytes) * replicas
+	switch {
+	case f.lacksCluster(want):
+		return codeNoCluster, textNoCluster
+	case of.Limits.BytesRequired && want.MaxBytes <= 0:
+		return codeBytesRequired, "account requires a stream config to have max bytes set"
+	case of.Limits.MaxStreamBytes > 0 && want.MaxBytes > of.Limits.MaxStreamBytes:
+		return codeBytesPerStream, "stream max bytes exceeds account limit max stream bytes"
+	case of.Limits.MaxStreams > 0 && of.Streams+f.streams[tier] > of.Limits.MaxStreams:
+		return codeMaxStreams, "maximum number of streams reached"
+	case of.Limits.MaxStorage >= 0 && of.Reserved+f.bytes[tier] > of.Limits.MaxStorage:
+		return codeStorage, "insufficient storage resources available"
+	}
+	return 0, ""
+}
+
+// change is the refusal of a change of a stream's setting.
+func (f *forecast) change(want streamConfig, d Difference) (code jetstream.ErrorCode, text string) {
+	switch d.Field {
+	case "num_replicas":
+		if f.lacksCluster(want) {
+			return codeNoCluster, textNoCluster
+		}
+	case "max_bytes":
+		have, _ := strconv.ParseInt(d.Have, 10, 64) // none is "unlimited", and reserves nothing
+		want.MaxBytes -= max(0, have)
+		f.streams[f.tier(want)]--
+		return f.stream(want)
+	}
+	return 0, ""
+}
+
+// consumer is the refusal of a new consumer.
+func (f *forecast) consumer(want durable) (code jetstream.ErrorCode, text string) {
+	f.consumers[want.stream]++
+	of := f.account.usage
+	for _, tier := range f.account.Tiers {
+		of = tier
+	}
+	if limit := of.Limits.MaxConsumers; limit > 0 && f.consumers[want.stream] > limit {
+		return codeMaxConsumers, "maximum consumers limit reached"
+	}
+	return 0, ""
+}
+
+// foresee notes with the differences what the server would have against their repair.
+func (c *Client) foresee(ctx context.Context, s Settings, found []Difference) error {
+	f, err := c.forecast(ctx)
+	if err != nil {
+		return err
+	}
+	of := func(name string) (out []*Difference) {
+		for i := range found {
+			if found[i].Name == name {
+				out = append(out, &found[i])
+			}
+		}
+		return out
+	}
+	for _, want := range s.streams(c.names) {
+		for _, d := range of("stream " + want.Name) {
+			if d.Repair != ByCreation {
+				d.refuse(f.change(want, *d))
+				continue
+			}
+			d.refuse(f.stream(want))
+			if other := c.otherStream(ctx, want); other != "" {
+				d.refuse(codeSubjectsOverlap, "subjects overlap with an existing stream: "+other+" is in the way")
+			}
+		}
+	}
+	for _, want := range s.durables(c.names) {
+		there := true
+		for _, d := range of(want.String()) {
+			if d.Repair != ByCreation {
+				continue
+			}
+			there = false
+			if slices.ContainsFunc(of("stream "+want.stream), func(s *Difference) bool { return s.Refused != "" }) {
+				d.Refused = "its stream is missing"
+				continue
+			}
+			d.refuse(f.consumer(want))
+			if others := c.otherConsumers(ctx, want); want.isLane() && others != "" {
+				d.refuse(codeWQNotUnique, "filtered consumer not unique on workqueue stream: "+others+" is in the way")
+			}
+		}
+		if there {
+			f.consumers[want.stream]++
+		}
+	}
+	return nil
+}
+
+// refuse notes what the server would have against a difference that is to be repaired.
+func (d *Difference) refuse(code jetstream.ErrorCode, text string) {
+	if code != 0 {
+		d.Code, d.Refused = code, fmt.Sprintf("the server refuses that: %s (error %d)", text, code)
+	}
+}
