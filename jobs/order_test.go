@@ -31,6 +31,7 @@ func anyOrder() map[string]string {
 		"jobs/bus.addUnserved":   "fills a map",
 		"jobs/bus.bringStrays":   "copies headers into a map",
 		"jobs/bus.pause":         "two requests that do not depend on each other",
+		"jobs/bus.consumer":      "any of the tiers of an account",
 		"jobs/bus.end":           "ends waits that do not depend on each other",
 		"jobs/bus.listen":        "subscriptions do not depend on each other",
 		"jobs/bus.hasDropped":    "any of them",

@@ -308,7 +308,7 @@ func TestNoWaitingJobIsDroppedForWantOfRoom(t *testing.T) {
 	w := newWorld(t, bus.Settings{JobsMaxBytes: 4 << 20, ResultsMaxBytes: 32 << 20})
 	var open atomic.Bool // jobs end
 	w.queues, w.slots = []worker.Queue{{Name: "default"}}, 8
-	w.start(func(_ context.Context, job jobs.Job, progress jobs.Progress) jobs.RunOutcome {
+	w.start(func(_ context.Context, _ jobs.Job, progress jobs.Progress) jobs.RunOutcome {
 		if open.Load() {
 			return finished(jobs.Succeeded, "", nil)
 		}
