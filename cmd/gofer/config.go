@@ -89,7 +89,7 @@ type streamConfig struct {
 	ResultsMaxAge   jobs.Duration `envconfig:"GOFER_RESULTS_MAX_AGE" default:"24h" desc:"how long results are kept; at creation and by gofer setup"`
 	ResultsMaxBytes int64         `envconfig:"GOFER_RESULTS_MAX_BYTES" default:"0" desc:"room for results, 0 means no bound; when full, workers stop taking jobs; at creation and by gofer setup"`
 	JobsMaxMsgs     int64         `envconfig:"GOFER_JOBS_MAX_MSGS" default:"0" desc:"jobs that may wait, 0 means no bound; when full, publishers are refused; at creation and by gofer setup"`
-	JobsMaxBytes    int64         `envconfig:"GOFER_JOBS_MAX_BYTES" default:"0" desc:"room for jobs that may wait, 0 means no bound; when full, publishers are refused; if this one and GOFER_RESULTS_MAX_BYTES are set, every stream has a bound, as some accounts demand; at creation and by gofer setup"`
+	JobsMaxBytes    int64         `envconfig:"GOFER_JOBS_MAX_BYTES" default:"0" desc:"room for jobs that may wait, 0 means no bound; when full, publishers are refused; if the room for results is bounded, too, every stream has a bound, as some accounts demand; at creation and by gofer setup"`
 	Replicas        int           `envconfig:"GOFER_REPLICAS" default:"1" desc:"copies of each stream, 1, 3 or 5; at creation and by gofer setup"`
 }
 

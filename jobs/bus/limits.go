@@ -186,9 +186,10 @@ func (c *Client) foresee(ctx context.Context, s Settings, found []Difference) er
 	return nil
 }
 
-// refuse notes what the server would have against a difference that is to be repaired.
+// refuse notes what the server would have against a difference that is to be repaired. A refusal that is known already
+// stays: it names the first thing to do.
 func (d *Difference) refuse(code jetstream.ErrorCode, text string) {
-	if code != 0 {
+	if code != 0 && d.Refused == "" {
 		d.Code, d.Refused = code, fmt.Sprintf("the server refuses that: %s (error %d)", text, code)
 	}
 }

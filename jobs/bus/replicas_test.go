@@ -132,7 +132,7 @@ func TestReplicasOfWaitingJobsMayChangeOnServersThatKeepTheirTimers(t *testing.T
 		i := slices.IndexFunc(plan, func(d bus.Difference) bool {
 			return d.Name == "stream GOFER_RETRIES" && d.Field == "num_replicas"
 		})
-		return plan[i].Refused != ""
+		return strings.Contains(plan[i].Refused, "forgets the times") // a single server refuses more replicas anyway
 	}
 	if refused(pretends{"2.12.0", server.VERSION}) {
 		t.Error("refused without a waiting job")
