@@ -99,8 +99,11 @@ func (r *rig) connectAndWork(ctx context.Context) error {
 func (r *rig) work(ctx context.Context, l *line) error {
 	beside, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	last, cancel := outlive(ctx, r.config.DrainTimeout.Std()-r.tail()/4)
-	defer cancel()
+	end, cancelEnd := outlive(ctx, r.config.DrainTimeout.Std()-r.tail()/4)
+	defer cancelEnd()
+	// What stands beside the worker ends a little earlier, so that it can still say what is lost.
+	last, cancelLast := outlive(ctx, r.config.DrainTimeout.Std()-r.tail()/2)
+	defer cancelLast()
 	var parts sync.WaitGroup
 	parts.Go(func() { r.share.Run(beside, l.client.JetStream(), l.worker.Restore) })
 	if r.fleet != nil {
@@ -119,10 +122,10 @@ func (r *rig) work(ctx context.Context, l *line) error {
 	err := l.worker.Run(ctx)
 	silence()
 	stop()
-	if !isDone(last, &parts) {
+	if !isDone(end, &parts) {
 		r.log.Warn("not everything beside the jobs has ended in time")
 	}
-	flush, cancel := context.WithTimeout(last, 2*time.Second)
+	flush, cancel := context.WithTimeout(end, 2*time.Second)
 	defer cancel()
 	if flushErr := l.nc.FlushWithContext(flush); flushErr != nil && !l.nc.IsClosed() {
 		r.log.Warn("connection not flushed", "error", flushErr)
