@@ -12,7 +12,7 @@ func (a *app) configCommand() *cobra.Command {
 	cmd.AddCommand(
 		&cobra.Command{Use: "usage", Short: "List every environment variable", Args: args(cobra.NoArgs), RunE: func(*cobra.Command, []string) error { return a.configUsage() }},
 		&cobra.Command{Use: "check", Short: "Check the environment and name everything that is wrong", Args: args(cobra.NoArgs), RunE: func(*cobra.Command, []string) error { return a.configCheck() }},
-		&cobra.Command{Use: "show", Short: "Show the values in force, secrets masked", Args: args(cobra.NoArgs), RunE: func(*cobra.Command, []string) error { return a.configShow() }},
+		&cobra.Command{Use: "show", Short: "Show the current values, secrets masked", Args: args(cobra.NoArgs), RunE: func(*cobra.Command, []string) error { return a.configShow() }},
 	)
 	return cmd
 }

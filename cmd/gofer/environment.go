@@ -91,7 +91,7 @@ type variable struct {
 	kind                 reflect.Kind // what its text is read as; Invalid if the type reads it by itself
 }
 
-// effective is the value in force and where it comes from; of a secret it tells only that it is set.
+// effective returns the current value and where it comes from. Of a secret it shows only that it is set.
 func (v variable) effective() (value, source string) {
 	switch set := os.Getenv(v.name); {
 	case set == "":

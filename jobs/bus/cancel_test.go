@@ -287,7 +287,7 @@ func TestAJobIsTakenOutOfTheWaitingAndOfTheDueOnes(t *testing.T) {
 func TestNoPurgeTakesMoreThanOneJob(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	in.bury(t, "a", "b")
+	in.keepDeadLetters(t, "a", "b")
 	_, err := in.Park(soon(t), "default", "a", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
 	must(t, err)
 	for _, id := range []string{">", "*", "", "a b"} {

@@ -12,7 +12,7 @@ import (
 func TestADeadLetterIsReplayedOnce(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	in.bury(t, "a", "b", "c")
+	in.keepDeadLetters(t, "a", "b", "c")
 	letter, err := in.DeadOf(soon(t), key("b"))
 	must(t, err)
 	ack, err := in.Replay(soon(t), letter)
@@ -37,7 +37,7 @@ func TestADeadLetterIsReplayedOnce(t *testing.T) {
 func TestOfRacingReplaysOneRuns(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	in.bury(t, "a")
+	in.keepDeadLetters(t, "a")
 	letter, err := in.DeadOf(soon(t), key("a"))
 	must(t, err)
 	outcomes := make(chan error, 8)
@@ -63,7 +63,7 @@ func TestOfRacingReplaysOneRuns(t *testing.T) {
 func TestALetterThatIsGoneOrWhoseReplayEndedIsNotReplayed(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	in.bury(t, "purged", "ended")
+	in.keepDeadLetters(t, "purged", "ended")
 	purged, err := in.DeadOf(soon(t), key("purged"))
 	must(t, err)
 	must(t, in.DropDead(soon(t), purged))
@@ -84,7 +84,7 @@ func TestALetterThatIsGoneOrWhoseReplayEndedIsNotReplayed(t *testing.T) {
 func TestAListOfLettersEndsWithItsCallersError(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	in.bury(t, "a", "b")
+	in.keepDeadLetters(t, "a", "b")
 	enough := errors.New("enough")
 	seen := 0
 	isError(t, in.Dead(soon(t), func(bus.Letter) error { seen++; return enough }), enough)
@@ -96,10 +96,10 @@ func TestAListOfLettersEndsWithItsCallersError(t *testing.T) {
 func TestDroppingALetterSparesALaterOne(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	in.bury(t, "a")
+	in.keepDeadLetters(t, "a")
 	old, err := in.DeadOf(soon(t), key("a"))
 	must(t, err)
-	in.bury(t, "a", "b")
+	in.keepDeadLetters(t, "a", "b")
 	must(t, in.DropDead(soon(t), old))
 	if got := in.dead(t); got != "a b" {
 		t.Errorf("got letters %q, want a and b", got)
@@ -112,8 +112,8 @@ func TestDroppingALetterSparesALaterOne(t *testing.T) {
 	isError(t, err, bus.ErrNotFound)
 }
 
-// bury keeps dead letters.
-func (in *installation) bury(t *testing.T, ids ...string) {
+// keepDeadLetters stores a dead letter for each id.
+func (in *installation) keepDeadLetters(t *testing.T, ids ...string) {
 	t.Helper()
 	for _, id := range ids {
 		r := &jobs.Result{Queue: "default", ID: id, Outcome: jobs.Failed, Error: jobs.ErrPermanent, FinishedAt: time.Now()}

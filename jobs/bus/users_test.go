@@ -127,7 +127,7 @@ func (f fleet) work(t *testing.T, ack bus.Ack, body []byte) {
 	must(t, msg.DoubleAck(soon(t)))
 	must(t, f.worker.Unpark(soon(t), "default", "cancelled"))
 	f.release(t)
-	f.worker.bury(t, "dead")
+	f.worker.keepDeadLetters(t, "dead")
 	must(t, f.worker.PublishRetry(soon(t), jobs.RetryEvent{Queue: "default", JobID: "a"}))
 	f.share(t)
 }

@@ -81,7 +81,7 @@ type Drained struct {
 	Draining bool   `json:"draining"`
 }
 
-// PolicyAnswer is the answer to Policy: the retry policy in force, and since when the fleet has it; nil for the one of the
+// PolicyAnswer is the answer to Policy: the current retry policy, and since when the fleet has it; nil for the one of the
 // environment.
 type PolicyAnswer struct {
 	jobs.Policy

@@ -77,7 +77,7 @@ func (f *follower) failed(err error) {
 	f.err = err
 	f.mu.Unlock()
 	if news {
-		f.log.Warn("bucket cannot be read, what was last known stays in force", "bucket", f.bucket, "error", err)
+		f.log.Warn("bucket cannot be read, the last known values stay", "bucket", f.bucket, "error", err)
 	}
 }
 

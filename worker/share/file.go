@@ -29,7 +29,7 @@ func (s *Share) WatchFile(ctx context.Context, path string, read func() ([]proxy
 		proxies, err := read()
 		s.noteFile(err)
 		if err != nil {
-			s.cfg.Log.Error("proxies file not taken over, the last good list stays in force", "error", err)
+			s.cfg.Log.Error("proxies file not taken over, the last good list stays", "error", err)
 			continue
 		}
 		s.List(proxies)

@@ -136,7 +136,7 @@ func (s *Share) setPolicy(c change) {
 	}
 	p, err := jobs.DecodePolicy(c.value, s.cfg.Policy)
 	if err != nil {
-		s.cfg.Log.Error("retry policy in the bucket is not valid, the last good one stays in force", "error", err)
+		s.cfg.Log.Error("retry policy in the bucket is not valid, the last good one stays", "error", err)
 		return
 	}
 	s.policy.Store(&policy{Policy: p, updated: c.at})
@@ -148,7 +148,7 @@ func (s *Share) setStrategy(c change) {
 	if c.value != nil {
 		var err error
 		if strategy, err = parseStrategy(c.value); err != nil {
-			s.cfg.Log.Error("strategy in the bucket is not valid, the last good one stays in force", "error", err)
+			s.cfg.Log.Error("strategy in the bucket is not valid, the last good one stays", "error", err)
 			return
 		}
 	}
