@@ -17,6 +17,17 @@ func (r *rig) findOverdue(ctx context.Context, client *bus.Client) {
 	})
 }
 
+// findStranded looks for jobs of this worker's queues that their consumers no longer deliver, until ctx ends.
+func (r *rig) findStranded(ctx context.Context, client *bus.Client) {
+	queues := make([]string, len(r.config.Queues))
+	for i, q := range r.config.Queues {
+		queues[i] = q.Name
+	}
+	overdue.RunStranded(ctx, client, overdue.StrandedConfig{
+		Queues: queues, Released: func(n int) { r.overdue.Add(int64(n)) }, Log: r.log,
+	})
+}
+
 // overdue counts the jobs that the server has not released at their time, and says what to do about them.
 func (s *session) overdue(ctx context.Context, queues []bus.QueueState) finding {
 	const name = "waiting jobs"

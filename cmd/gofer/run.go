@@ -117,6 +117,7 @@ func (r *rig) work(ctx context.Context, l *line) error {
 	parts.Go(func() { r.measure(beside, l.nc) })
 	parts.Go(func() { r.rollups.Run(beside, last, l.client) })
 	parts.Go(func() { r.findOverdue(beside, l.client) })
+	parts.Go(func() { r.findStranded(beside, l.client) })
 	silence := r.answer(l)
 	r.log.Info("worker started", "worker", r.config.WorkerName, "queues", len(r.config.Queues), "concurrency", r.config.Concurrency)
 	err := l.worker.Run(ctx)

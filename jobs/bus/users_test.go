@@ -262,7 +262,7 @@ func TestWhatAUserMayNotDoIsRefused(t *testing.T) {
 		{"worker writes proxies", f.worker, "$KV.gofer-proxies.p1"},
 		{"worker purges jobs", f.worker, "$JS.API.STREAM.PURGE.GOFER_JOBS"},
 		{"worker purges breakers", f.worker, "$JS.API.STREAM.PURGE.KV_gofer-breakers"},
-		{"worker deletes a job", f.worker, "$JS.API.STREAM.MSG.DELETE.GOFER_JOBS"},
+		{"worker deletes a waiting job", f.worker, "$JS.API.STREAM.MSG.DELETE.GOFER_RETRIES"},
 		{"worker deletes a result", f.worker, "$JS.API.STREAM.MSG.DELETE.GOFER_RESULTS"},
 		{"worker purges rollups", f.worker, "$JS.API.STREAM.PURGE.GOFER_ROLLUPS"},
 		{"worker changes a stream", f.worker, "$JS.API.STREAM.UPDATE.GOFER_JOBS"},

@@ -133,9 +133,11 @@ func (w *world) build(ctx context.Context) (err error) {
 	}
 	// Here, so that the consumers have the pace's ack wait; workers leave alone what is there.
 	w.settings = bus.Settings{AckWait: w.pace.ackWait, Replicas: cmp.Or(s.replicas, s.nodes), Queues: []string{jobs.DefaultQueue}}
-	limited, cancel := context.WithTimeout(ctx, 30*time.Second)
+	limited, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if err := until(limited, func(ctx context.Context) error { return w.client.Ensure(ctx, w.settings) }); err != nil {
+	// Three new servers need longer for a dozen streams than until allows to one try.
+	err = until(limited, func(context.Context) error { return w.client.Ensure(limited, w.settings) })
+	if err != nil {
 		return err
 	}
 	if err := w.startSites(); err != nil {

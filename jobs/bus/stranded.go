@@ -1,0 +1,80 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// StrandedJob is a job that lies in the job stream although its consumer counts it as acked, so that nobody gets it.
+//
+// A server that is killed while its disk is full may keep the ack of a job and lose the removal of the job, and the result that
+// it had confirmed before.
+type StrandedJob struct {
+	Key
+	Seq uint64
+	msg *nats.Msg
+}
+
+// Stranded lists the oldest jobs of a queue at or below the ack floor of its consumer, at most limit. A job that was acked
+// a moment ago may be among them: only one that is listed again some seconds later is stranded. A queue without a consumer
+// has none. Errors: ErrNotSetUp, ErrPermission; any other one may pass.
+func (c *Client) Stranded(ctx context.Context, queue string, limit int) (out []StrandedJob, err error) {
+	doing := "look for stranded jobs of queue " + queue
+	bounded, cancel := bounded(ctx)
+	defer cancel()
+	info, err := c.consumerInfo(bounded, c.names.Stream("JOBS"), c.names.WorkerConsumer(queue))
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, c.explain(doing, err)
+	}
+	for seq := uint64(1); len(out) < limit; seq++ {
+		msg, err := c.next(ctx, c.names.Stream("JOBS"), c.names.Jobs(queue), seq)
+		if errors.Is(err, ErrNotFound) {
+			return out, nil
+		}
+		if err != nil {
+			return nil, c.explain(doing, err)
+		}
+		if seq, err = strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64); err != nil {
+			return nil, fmt.Errorf("%s: %w", doing, err)
+		}
+		if seq > info.AckFloor.Stream {
+			return out, nil
+		}
+		if _, id, ok := jobs.SplitSubject(msg.Header.Get(jetstream.SubjectHeader)); ok {
+			out = append(out, StrandedJob{Key: Key{Queue: queue, ID: id}, Seq: seq, msg: msg})
+		}
+	}
+	return out, nil
+}
+
+// ReleaseStranded makes a stranded job a due one and removes it from the job stream, in this order: a death in between lists
+// the job again. The guard on results keeps a second run from storing a second result.
+func (c *Client) ReleaseStranded(ctx context.Context, job StrandedJob) error {
+	doing := "release stranded job " + job.Queue + "/" + clip(job.ID)
+	progress, err := jobs.Progress{JobSeq: job.Seq}.Encode()
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	due := &nats.Msg{Subject: c.names.Due(job.Queue, job.ID), Data: job.msg.Data, Header: nats.Header{
+		jobs.HeaderProgress: {progress}, jobs.HeaderJobSeq: {strconv.FormatUint(job.Seq, 10)},
+	}}
+	if !publishable(due.Subject) {
+		return fmt.Errorf("%s: %w", doing, errNoSubject)
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	if err := c.guarded(ctx, due); err != nil && !isTaken(err) {
+		return c.explain(doing, err)
+	}
+	return c.explain(doing, c.deleteMessage(ctx, c.names.Stream("JOBS"), job.Seq))
+}

@@ -1,0 +1,73 @@
+package overdue
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+// jobStream is what the search for stranded jobs asks of NATS; *bus.Client has it.
+type jobStream interface {
+	Stranded(ctx context.Context, queue string, limit int) ([]bus.StrandedJob, error)
+	ReleaseStranded(ctx context.Context, job bus.StrandedJob) error
+}
+
+// StrandedConfig configures RunStranded. Queues, Released and Log are required.
+type StrandedConfig struct {
+	Queues []string
+	// Released is called with the number of jobs that were released, and must not block.
+	Released func(n int)
+	Log      *slog.Logger
+	// Every is the pause between two passes; zero means 10 s. A job is released in the second pass that finds it.
+	Every time.Duration
+}
+
+// RunStranded finds and releases the stranded jobs of queues until ctx ends. Several workers may do so at once: the first one
+// releases a job.
+func RunStranded(ctx context.Context, s jobStream, cfg StrandedConfig) {
+	if cfg.Every == 0 {
+		cfg.Every = 10 * time.Second
+	}
+	found, kept := map[string]map[uint64]bool{}, map[uint64]bool{}
+	for ; ctx.Err() == nil; pause(ctx, cfg.Every) {
+		for _, queue := range cfg.Queues {
+			list, err := s.Stranded(ctx, queue, chunk)
+			if err != nil {
+				continue // the worker itself reports what is wrong with the stream, and nothing is lost
+			}
+			found[queue] = releaseAgain(ctx, s, cfg, list, found[queue], kept)
+		}
+	}
+}
+
+// releaseAgain releases the listed jobs that the pass before had found, and returns what this pass has found. It adds to keep
+// the jobs that run but cannot be removed; they are at most chunk for each queue.
+func releaseAgain(ctx context.Context, s jobStream, cfg StrandedConfig, list []bus.StrandedJob, before, keep map[uint64]bool) map[uint64]bool {
+	found, released := map[uint64]bool{}, 0
+	for _, job := range list {
+		found[job.Seq] = true
+		if !before[job.Seq] || keep[job.Seq] {
+			continue
+		}
+		err := s.ReleaseStranded(ctx, job)
+		switch {
+		case err == nil:
+			released++
+		case errors.Is(err, bus.ErrPermission):
+			// It runs, but stays listed: released in each pass, it would be fetched for ever.
+			keep[job.Seq] = true
+			cfg.Log.Error("a stranded job cannot be removed from the job stream: give the worker's NATS user the rights of deploy/nats/server.conf",
+				"queue", job.Queue, "job", job.ID, "error", err)
+		default:
+			cfg.Log.Warn("a stranded job is not released yet", "queue", job.Queue, "job", job.ID, "error", err)
+		}
+	}
+	if released > 0 {
+		cfg.Log.Warn("jobs were stranded: the server had lost them and their acks did not hold; they run now", "jobs", released)
+		cfg.Released(released)
+	}
+	return found
+}
