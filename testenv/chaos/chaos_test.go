@@ -33,6 +33,10 @@ func playAll(t *testing.T, hostile bool, jobs int) {
 		if s.hostile != hostile {
 			continue
 		}
+		if s.fault != "" {
+			t.Logf("%s is left out, make chaos runs it: %s", s.name, s.fault)
+			continue
+		}
 		wg.Go(func() {
 			o, err := s.play(ctx, setting{tools: tools, dir: filepath.Join(dir, s.name), jobs: jobs, seed: 1, pace: short(), progress: io.Discard})
 			switch {

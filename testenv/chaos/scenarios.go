@@ -19,6 +19,8 @@ type scenario struct {
 	replicas int  // of the streams at first; zero means one for each node
 	disk     bool // on a small disk
 	hostile  bool // sites and publishers attack, and the disk is small only where one can be mounted
+	// fault is what is known to go wrong and is not repaired. The tests leave such a scenario out and say why; make chaos runs it.
+	fault string
 	// wreck breaks things until the load ends, and says what it did.
 	wreck func(ctx context.Context, w *world) (string, error)
 }
@@ -35,7 +37,10 @@ func scenarios() []scenario {
 		{name: "all-together", nodes: 3, disk: true, wreck: everything},
 		{name: "hostile-answers", nodes: 1, disk: true, hostile: true, wreck: disturb},
 		{name: "hostile-owner", nodes: 1, hostile: true, wreck: disturbAndOwn},
-		{name: "hostile-growth", nodes: 3, replicas: 1, hostile: true, wreck: grow},
+		{
+			name: "hostile-growth", nodes: 3, replicas: 1, hostile: true, wreck: grow,
+			fault: "jobs of a cluster that was raised from one replica to three may be lost when its nodes are killed soon afterwards",
+		},
 	}
 }
 
