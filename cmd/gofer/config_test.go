@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/gofer-mq/gofer/worker/natsserver"
 )
 
 func TestEveryBadVariableIsNamedAtOnceWithoutItsValue(t *testing.T) {
@@ -190,7 +192,8 @@ func TestTakenPortsAreNamedWithTheRemedy(t *testing.T) {
 	if code, _, errOut := gofer(t, "", "worker"); code != exitConfig || !strings.Contains(errOut, "GOFER_NATS_URL=nats://"+taken) {
 		t.Errorf("taken NATS port: exit %d, %s", code, errOut)
 	}
-	if err := free(t.Context(), "192.0.2.1:4222"); err == nil || strings.Contains(err.Error(), "taken") || !strings.Contains(err.Error(), "GOFER_EMBEDDED_ADDR: cannot listen") {
+	elsewhere := config{EmbeddedAddr: "192.0.2.1:4222"}
+	if err := elsewhere.withoutServer(natsserver.CheckAddr(t.Context(), elsewhere.EmbeddedAddr)); err == nil || strings.Contains(err.Error(), "taken") || !strings.Contains(err.Error(), "GOFER_EMBEDDED_ADDR: cannot listen") {
 		t.Errorf("address of another machine: %v, want it told from a taken one", err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation/proxylist"
+	"github.com/gofer-mq/gofer/worker/natsserver"
 )
 
 // probeSlack is what a breaker's probe may take beyond the attempt's own timeout before its slot is given to another.
@@ -56,7 +57,7 @@ func (a *app) runWorker(ctx context.Context, c config, proxies []proxylist.Proxy
 	log := c.logger(a.err)
 	listener, err := listen(ctx, c.HTTPAddr)
 	if err != nil && c.NATSURL == "" {
-		err = errors.Join(err, free(ctx, c.EmbeddedAddr)) // both at once
+		err = errors.Join(err, c.withoutServer(natsserver.CheckAddr(ctx, c.EmbeddedAddr))) // both at once
 	}
 	if err != nil {
 		return err
@@ -64,13 +65,13 @@ func (a *app) runWorker(ctx context.Context, c config, proxies []proxylist.Proxy
 	defer func() { _ = listener.Close() }()
 	listening(listener.Addr())
 	if c.NATSURL == "" {
-		server, err := startEmbedded(ctx, c.EmbeddedAddr, c.DataDir, log)
+		server, err := natsserver.Start(ctx, natsserver.Config{Addr: c.EmbeddedAddr, Dir: c.DataDir, MaxConns: connectionLimit(), Log: log})
 		if err != nil {
-			return err
+			return c.withoutServer(err)
 		}
-		defer server.close()
-		c.NATSURL = server.url()
-		log.Info("embedded NATS server started", "addr", strings.TrimPrefix(server.url(), "nats://"), "data", c.DataDir)
+		defer server.Close()
+		c.NATSURL = server.URL()
+		log.Info("embedded NATS server started", "addr", strings.TrimPrefix(c.NATSURL, "nats://"), "data", c.DataDir)
 	}
 	r, err := newRig(c, proxies, log, a.interrupts.force)
 	if err != nil {
@@ -78,6 +79,29 @@ func (a *app) runWorker(ctx context.Context, c config, proxies []proxylist.Proxy
 	}
 	defer r.fetcher.Close()
 	return r.run(ctx, listener)
+}
+
+// withoutServer turns the reason why no embedded server runs into a *configError that names the variable and the remedy.
+func (c *config) withoutServer(err error) error {
+	bad, ok := errors.AsType[*natsserver.Error](err)
+	if !ok {
+		return err
+	}
+	var reason string
+	switch {
+	case errors.Is(bad, natsserver.ErrAddrTaken):
+		reason = fmt.Sprintf("GOFER_EMBEDDED_ADDR: %s is taken: set GOFER_NATS_URL=nats://%[1]s to join the server there, "+
+			"or choose another address and another GOFER_DATA_DIR", c.EmbeddedAddr)
+	case errors.Is(bad, natsserver.ErrDirInUse):
+		reason = fmt.Sprintf("GOFER_DATA_DIR: %s is in use by another worker: set GOFER_NATS_URL to join that one's server, or choose another folder", c.DataDir)
+	case bad.Field == "Addr":
+		reason = fmt.Sprintf("GOFER_EMBEDDED_ADDR: cannot listen on %s (%v): choose another address, such as 127.0.0.1:0", c.EmbeddedAddr, bad.Err)
+	case bad.Field == "Dir":
+		reason = fmt.Sprintf("GOFER_DATA_DIR: the embedded server cannot use %s: %v", c.DataDir, bad.Err)
+	default:
+		reason = fmt.Sprintf("GOFER_DATA_DIR, GOFER_EMBEDDED_ADDR: the embedded server did not start on %s with its data in %s", c.EmbeddedAddr, c.DataDir)
+	}
+	return &configError{reasons: []string{reason}}
 }
 
 // workerName is unique enough to tell the workers of a fleet apart, and valid in a subject.
