@@ -11,11 +11,11 @@ import (
 	"github.com/gofer-mq/gofer/rotation"
 	"github.com/gofer-mq/gofer/worker/admin"
 	"github.com/gofer-mq/gofer/worker/control"
-	"github.com/gofer-mq/gofer/worker/share"
+	"github.com/gofer-mq/gofer/worker/fleet"
 )
 
 // fleetBreakers share what this worker's breakers find, unless the owner does not want that.
-func (r *rig) fleetBreakers() *share.Breakers {
+func (r *rig) fleetBreakers() *fleet.Breakers {
 	if !r.config.Breaker.Share {
 		return nil
 	}
@@ -23,7 +23,7 @@ func (r *rig) fleetBreakers() *share.Breakers {
 	slack := rotation.MaxFailedProbes * b.ProbeLease
 	// An open time is up to a fifth longer than the longest, by its jitter.
 	longest := b.MaxOpenTimeout + b.MaxOpenTimeout/5 + slack
-	return share.NewBreakers(share.BreakersConfig{
+	return fleet.NewBreakers(fleet.BreakersConfig{
 		Pool: r.pool, Worker: r.config.WorkerName, Slack: slack, Longest: longest, Log: r.log,
 	})
 }

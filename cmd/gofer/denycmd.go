@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs"
-	"github.com/gofer-mq/gofer/worker/share"
+	"github.com/gofer-mq/gofer/worker/fleet"
 )
 
 func (a *app) denyCommand() *cobra.Command {
@@ -41,7 +41,7 @@ func (a *app) denyLs(ctx context.Context, s *session, _ []string) error {
 	}
 	hosts := make([]string, len(keys))
 	for i, k := range keys {
-		hosts[i] = share.DenyHost(k)
+		hosts[i] = fleet.DenyHost(k)
 	}
 	slices.Sort(hosts)
 	if a.json {
@@ -107,7 +107,7 @@ func (a *app) hostsToDeny(args []string) (hosts []string, err error) {
 }
 
 func denyOne(ctx context.Context, kv jetstream.KeyValue, host string, deny bool) error {
-	key := share.DenyKey(host)
+	key := fleet.DenyKey(host)
 	if deny {
 		_, err := kv.PutString(ctx, key, "denied")
 		return err

@@ -50,7 +50,7 @@ func (r *rig) checkHealth(ctx context.Context) {
 	}
 	// A fetcher of its own, because tests are no attempts: they count nowhere, and take nothing from any budget.
 	h := &health{pool: r.pool, page: page, log: r.log, lanes: max(1, r.config.Concurrency/4), fetcher: fetch.New(fetch.Config{
-		Pool: r.pool, Policy: jobs.DefaultPolicy, OnBreaker: r.breakersChanged, Denied: r.share.Denied,
+		Pool: r.pool, Policy: jobs.DefaultPolicy, OnBreaker: r.breakersChanged, Denied: r.settings.Denied,
 		AttemptTimeout: min(r.config.AttemptTimeout.Std(), longestTest), MaxBodyBytes: r.config.MaxBodyBytes,
 		AllowPrivateTargets: r.config.AllowPrivateTargets, Worker: r.config.WorkerName,
 	})}

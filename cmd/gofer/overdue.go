@@ -5,13 +5,13 @@ import (
 	"fmt"
 
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker/fleet"
 	"github.com/gofer-mq/gofer/worker/overdue"
-	"github.com/gofer-mq/gofer/worker/share"
 )
 
 // findOverdue looks for overdue jobs while this worker is the one of the fleet that does, until ctx ends.
 func (r *rig) findOverdue(ctx context.Context, client *bus.Client) {
-	leader := share.NewLeader(share.LeaderConfig{Task: "overdue", Worker: r.config.WorkerName, Log: r.log})
+	leader := fleet.NewLeader(fleet.LeaderConfig{Task: "overdue", Worker: r.config.WorkerName, Log: r.log})
 	leader.Run(ctx, client.JetStream(), r.names, func(ctx context.Context) {
 		overdue.New(client, overdue.Config{Released: func(n int) { r.overdue.Add(int64(n)) }, Log: r.log}).Run(ctx)
 	})

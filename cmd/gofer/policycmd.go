@@ -12,7 +12,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/worker/control"
-	"github.com/gofer-mq/gofer/worker/share"
+	"github.com/gofer-mq/gofer/worker/fleet"
 )
 
 func (a *app) policyCommand() *cobra.Command {
@@ -46,7 +46,7 @@ func (a *app) policyShow(ctx context.Context, s *session, _ []string) error {
 	}
 	source, policy := "bucket", *own.Environment
 	var invalid error
-	entry, err := kv.Get(ctx, share.PolicyKey)
+	entry, err := kv.Get(ctx, fleet.PolicyKey)
 	switch {
 	case errors.Is(err, jetstream.ErrKeyNotFound):
 		source = "environment"
@@ -105,7 +105,7 @@ func (a *app) policySet(ctx context.Context, s *session, args []string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := kv.Put(ctx, share.PolicyKey, data); err != nil {
+	if _, err := kv.Put(ctx, fleet.PolicyKey, data); err != nil {
 		return fmt.Errorf("set policy: %w", err)
 	}
 	return a.printJSON(policy)
@@ -116,7 +116,7 @@ func (a *app) policyReset(ctx context.Context, s *session, _ []string) error {
 	if err != nil {
 		return err
 	}
-	if err := kv.Delete(ctx, share.PolicyKey); err != nil {
+	if err := kv.Delete(ctx, fleet.PolicyKey); err != nil {
 		return fmt.Errorf("reset policy: %w", err)
 	}
 	return a.say(map[string]any{"source": "environment"}, "The workers' environment is in force.")

@@ -14,7 +14,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation/proxylist"
-	"github.com/gofer-mq/gofer/worker/share"
+	"github.com/gofer-mq/gofer/worker/fleet"
 )
 
 func (a *app) proxiesCommand() *cobra.Command {
@@ -148,7 +148,7 @@ func (a *app) sharedProxies(ctx context.Context, verb string) (map[string]proxyl
 		}
 		var p proxylist.Proxy
 		if err == nil {
-			p, err = share.ParseEntry(key, string(entry.Value()))
+			p, err = fleet.ParseEntry(key, string(entry.Value()))
 		}
 		if err != nil {
 			a.note("proxy %s in the bucket is not valid: %v", key, err)

@@ -27,7 +27,7 @@ func (r *rig) ready() []admin.Check {
 		check("nats", l.nc.IsConnected(), "connected", "not connected, reconnecting"),
 		healthy("consuming", l.worker.Consuming(), "every queue is pulled from"+keptSettings(l.worker.Obeyed())),
 		healthy("streams", l.worker.Streams(), "all there, and as gofer needs them"),
-		healthy("settings", r.share.Trouble(), "the fleet's proxies, policy and denied hosts are known"),
+		healthy("settings", r.settings.Trouble(), "the fleet's proxies, policy and denied hosts are known"),
 		r.proxyCheck(),
 		check("draining", !l.worker.Draining(), "no", "draining: no new jobs are taken"),
 		check("results", storable, "results are stored", why),
@@ -80,7 +80,7 @@ func (r *rig) proxyCheck() admin.Check {
 
 // fileTrouble says that the proxies file is not the pool's. That does not make a worker unready: the last good list works.
 func (r *rig) fileTrouble() string {
-	since, err := r.share.FileTrouble()
+	since, err := r.settings.FileTrouble()
 	if err == nil {
 		return ""
 	}

@@ -19,30 +19,31 @@ import (
 	"github.com/gofer-mq/gofer/worker"
 	"github.com/gofer-mq/gofer/worker/admin"
 	"github.com/gofer-mq/gofer/worker/fetch"
+	"github.com/gofer-mq/gofer/worker/fleet"
 	"github.com/gofer-mq/gofer/worker/metrics"
 	"github.com/gofer-mq/gofer/worker/rollup"
-	"github.com/gofer-mq/gofer/worker/share"
+	"github.com/gofer-mq/gofer/worker/totals"
 )
 
 // rig is every long-lived thing of a worker. What needs no server is built at once, so that /readyz can say what is
 // missing; the rest follows when the server answers.
 type rig struct {
-	config  config
-	names   jobs.Names
-	log     *slog.Logger
-	pool    *rotation.Pool
-	book    *rollup.Book
-	metrics *metrics.Registry
-	fetcher *fetch.Fetcher
-	share   *share.Share
-	fleet   *share.Breakers // nil when breakers are not shared
-	rollups *share.Rollups
-	outbox  chan func(context.Context) error
-	started time.Time
-	overdue atomic.Int64            // waiting jobs that this worker released because the server had not
-	rtt     atomic.Int64            // of the way to the server and back, in nanoseconds
-	drain   context.CancelCauseFunc // does what SIGTERM does
-	force   func(context.Context)   // ends the process some time after a context, if nothing else does
+	config   config
+	names    jobs.Names
+	log      *slog.Logger
+	pool     *rotation.Pool
+	book     *rollup.Book
+	metrics  *metrics.Registry
+	fetcher  *fetch.Fetcher
+	settings *fleet.Settings
+	fleet    *fleet.Breakers // nil when breakers are not shared
+	rollups  *totals.Rollups
+	outbox   chan func(context.Context) error
+	started  time.Time
+	overdue  atomic.Int64            // waiting jobs that this worker released because the server had not
+	rtt      atomic.Int64            // of the way to the server and back, in nanoseconds
+	drain    context.CancelCauseFunc // does what SIGTERM does
+	force    func(context.Context)   // ends the process some time after a context, if nothing else does
 
 	line     atomic.Pointer[line]
 	obstacle atomic.Pointer[string] // what keeps a worker that starts from its streams
@@ -66,11 +67,11 @@ func newRig(c config, proxies []proxylist.Proxy, log *slog.Logger, force func(co
 	}
 	r := &rig{config: c, names: names, log: log, force: force, book: rollup.NewBook(), started: time.Now(), outbox: make(chan func(context.Context) error, 1024)}
 	r.pool = rotation.New(rotation.Config{Strategy: strategy, Breaker: c.breaker()})
-	r.share = share.New(share.Config{Names: names, Pool: r.pool, Policy: c.policy(), Strategy: strategy, Log: log})
-	r.share.List(proxies)
+	r.settings = fleet.New(fleet.Config{Names: names, Pool: r.pool, Policy: c.policy(), Strategy: strategy, Log: log})
+	r.settings.List(proxies)
 	r.fleet = r.fleetBreakers()
 	r.metrics = metrics.New(r.gauges())
-	r.rollups = share.NewRollups(share.RollupsConfig{Book: r.book, Flushed: r.flushed, Log: log})
+	r.rollups = totals.NewRollups(totals.RollupsConfig{Book: r.book, Flushed: r.flushed, Log: log})
 	r.fetcher = fetch.New(r.fetchConfig())
 	return r, nil
 }
@@ -154,7 +155,7 @@ func (r *rig) flushed(ok bool) {
 func (r *rig) fetchConfig() fetch.Config {
 	return fetch.Config{
 		Pool: r.pool, Policy: r.policy, OnRetry: r.retried, OnBreaker: r.breakersChanged, OnAttempt: r.attempted, OnPick: r.picked,
-		Denied: r.share.Denied, AttemptTimeout: r.config.AttemptTimeout.Std(), MaxBodyBytes: r.config.MaxBodyBytes,
+		Denied: r.settings.Denied, AttemptTimeout: r.config.AttemptTimeout.Std(), MaxBodyBytes: r.config.MaxBodyBytes,
 		HostRate: r.config.HostRate, HostConcurrency: r.config.HostConcurrency,
 		RetryBudget: r.config.retryBudget(), RetryFloor: float64(r.config.Concurrency),
 		MaxWait: r.config.MaxWait.Std(), AllowDirect: r.config.AllowDirect,
@@ -163,7 +164,7 @@ func (r *rig) fetchConfig() fetch.Config {
 }
 
 func (r *rig) policy() jobs.Policy {
-	p, _ := r.share.Policy()
+	p, _ := r.settings.Policy()
 	return p
 }
 
@@ -213,7 +214,7 @@ func (r *rig) ended(job jobs.Job, result jobs.Result) {
 func (r *rig) handler(addr string) http.Handler {
 	return admin.New(admin.Config{
 		Addr: addr, Token: r.config.AdminToken, Worker: r.config.WorkerName, Version: buildVersion(), Log: r.log,
-		MaxStreams: min(64, connectionLimit()/2), Ready: r.ready, Pool: r.pool, Book: r.book, Cluster: r.clusterBook, Metrics: r.metrics, Policy: r.share.Policy,
+		MaxStreams: min(64, connectionLimit()/2), Ready: r.ready, Pool: r.pool, Book: r.book, Cluster: r.clusterBook, Metrics: r.metrics, Policy: r.settings.Policy,
 		SetPolicy: r.setPolicy, ResetPolicy: r.resetPolicy, ResetBreaker: r.resetBreaker,
 	})
 }
@@ -228,13 +229,13 @@ func (r *rig) setPolicy(ctx context.Context, p jobs.Policy) error {
 	if err != nil {
 		return err
 	}
-	_, before := r.share.Policy()
-	if _, err := kv.Put(ctx, share.PolicyKey, data); err != nil {
+	_, before := r.settings.Policy()
+	if _, err := kv.Put(ctx, fleet.PolicyKey, data); err != nil {
 		return err
 	}
 	// Whoever asks this worker next shall find it; if the watch is being made anew, that takes a second.
 	for end := time.Now().Add(2 * time.Second); time.Now().Before(end) && ctx.Err() == nil; sleep(ctx, 5*time.Millisecond) {
-		if _, now := r.share.Policy(); !now.Equal(before) {
+		if _, now := r.settings.Policy(); !now.Equal(before) {
 			break
 		}
 	}
@@ -245,7 +246,7 @@ func (r *rig) setPolicy(ctx context.Context, p jobs.Policy) error {
 func (r *rig) resetPolicy(ctx context.Context) error {
 	kv, err := r.policies(ctx)
 	if err == nil {
-		err = kv.Delete(ctx, share.PolicyKey)
+		err = kv.Delete(ctx, fleet.PolicyKey)
 	}
 	return err
 }

@@ -105,12 +105,12 @@ func (r *rig) work(ctx context.Context, l *line) error {
 	last, cancelLast := outlive(ctx, r.config.DrainTimeout.Std()-r.tail()/2)
 	defer cancelLast()
 	var parts sync.WaitGroup
-	parts.Go(func() { r.share.Run(beside, l.client.JetStream(), l.worker.Restore) })
+	parts.Go(func() { r.settings.Run(beside, l.client.JetStream(), l.worker.Restore) })
 	if r.fleet != nil {
 		parts.Go(func() { r.fleet.Run(beside, l.client.JetStream(), r.names) })
 	}
 	if r.config.ProxiesFile != "" {
-		parts.Go(func() { r.share.WatchFile(beside, r.config.ProxiesFile, r.config.proxies) })
+		parts.Go(func() { r.settings.WatchFile(beside, r.config.ProxiesFile, r.config.proxies) })
 	}
 	parts.Go(func() { r.checkHealth(beside) })
 	parts.Go(func() { r.post(beside, last) })

@@ -8,7 +8,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/rotation"
-	"github.com/gofer-mq/gofer/worker/share"
+	"github.com/gofer-mq/gofer/worker/fleet"
 )
 
 func (a *app) proxiesStrategy(ctx context.Context, s *session, args []string) error {
@@ -29,12 +29,12 @@ func (a *app) proxiesStrategy(ctx context.Context, s *session, args []string) er
 		}
 		return a.say(map[string]any{"strategy": name, "source": source}, "%s (%s)", name, source)
 	case args[0] == "reset":
-		if err := kv.Delete(ctx, share.StrategyKey); err != nil {
+		if err := kv.Delete(ctx, fleet.StrategyKey); err != nil {
 			return fmt.Errorf("reset strategy: %w", err)
 		}
 		return a.say(map[string]any{"source": "environment"}, "The workers' environment is in force.")
 	}
-	if _, err := kv.PutString(ctx, share.StrategyKey, args[0]); err != nil {
+	if _, err := kv.PutString(ctx, fleet.StrategyKey, args[0]); err != nil {
 		return fmt.Errorf("set strategy: %w", err)
 	}
 	return a.say(map[string]any{"strategy": args[0], "source": "bucket"}, "%s is the fleet's strategy.", args[0])
@@ -42,7 +42,7 @@ func (a *app) proxiesStrategy(ctx context.Context, s *session, args []string) er
 
 // strategyOf is the fleet's strategy, or that of the environment, and which of the two.
 func strategyOf(ctx context.Context, kv jetstream.KeyValue, own string) (name, source string, err error) {
-	entry, err := kv.Get(ctx, share.StrategyKey)
+	entry, err := kv.Get(ctx, fleet.StrategyKey)
 	switch {
 	case errors.Is(err, jetstream.ErrKeyNotFound):
 		return own, "environment", nil

@@ -24,7 +24,8 @@ func floors() map[string][]string {
 		"worker/rollup":        {"jobs"},
 		"worker/fetch":         {"jobs", "breaker", "rotation"},
 		"worker":               {"jobs", "jobs/bus", "jobs/text", "worker/rollup"},
-		"worker/share":         {"jobs", "jobs/bus", "jobs/text", "rotation", "rotation/proxylist", "breaker", "worker/rollup"},
+		"worker/fleet":         {"jobs", "jobs/bus", "jobs/text", "rotation", "rotation/proxylist", "breaker"},
+		"worker/totals":        {"jobs", "jobs/bus", "worker/rollup"},
 		"worker/overdue":       {"jobs", "jobs/bus"},
 		"worker/metrics":       {"jobs", "jobs/text", "rotation", "worker/rollup"},
 		"worker/admin":         {"worker/metrics", "jobs", "jobs/text", "breaker", "rotation", "worker/rollup"},
@@ -33,7 +34,7 @@ func floors() map[string][]string {
 		"cmd/gofer/playground": nil,
 		// Everything but testenv.
 		"cmd/gofer": {
-			"jobs", "jobs/text", "breaker", "rotation", "rotation/proxylist", "jobs/bus", "worker", "worker/rollup", "worker/fetch", "worker/share", "worker/admin",
+			"jobs", "jobs/text", "breaker", "rotation", "rotation/proxylist", "jobs/bus", "worker", "worker/rollup", "worker/fetch", "worker/fleet", "worker/totals", "worker/admin",
 			"worker/metrics", "worker/overdue", "cmd/gofer/playground",
 			"worker/control", "worker/natsserver",
 		},

@@ -14,7 +14,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/fetch"
-	"github.com/gofer-mq/gofer/worker/share"
+	settings "github.com/gofer-mq/gofer/worker/fleet"
 )
 
 // ran is a job under way while the policy changed.
@@ -72,7 +72,7 @@ func judge(all []ran, written time.Time) row {
 }
 
 // joined is a worker's share of a fleet, and the bucket that the fleet's policy lives in.
-func joined(t *testing.T, f *fleet, policy jobs.Policy) (*share.Share, jetstream.KeyValue) {
+func joined(t *testing.T, f *fleet, policy jobs.Policy) (*settings.Settings, jetstream.KeyValue) {
 	t.Helper()
 	names, err := jobs.NewNames("")
 	if err != nil {
@@ -89,7 +89,7 @@ func joined(t *testing.T, f *fleet, policy jobs.Policy) (*share.Share, jetstream
 	if err != nil {
 		t.Fatal(err)
 	}
-	shared := share.New(share.Config{Pool: f.pool, Policy: policy, Log: slog.New(slog.DiscardHandler)})
+	shared := settings.New(settings.Config{Pool: f.pool, Policy: policy, Log: slog.New(slog.DiscardHandler)})
 	shared.List(f.list)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -107,7 +107,7 @@ func put(t *testing.T, kv jetstream.KeyValue, p jobs.Policy, attempts int) time.
 		t.Fatal(err)
 	}
 	begun := time.Now()
-	if _, err := kv.Put(t.Context(), share.PolicyKey, data); err != nil {
+	if _, err := kv.Put(t.Context(), settings.PolicyKey, data); err != nil {
 		t.Fatal(err)
 	}
 	return begun

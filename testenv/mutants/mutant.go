@@ -144,7 +144,7 @@ func (m mutant) packages() []string {
 // patience is how long the tests may take: those that start servers take longer.
 func (m mutant) patience() string {
 	switch path.Dir(m.file) {
-	case "worker", "worker/share", "worker/overdue", "jobs/bus":
+	case "worker", "worker/fleet", "worker/totals", "worker/overdue", "jobs/bus":
 		return "180s"
 	}
 	return "60s"

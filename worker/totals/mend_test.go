@@ -1,4 +1,4 @@
-package share_test
+package totals_test
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/rollup"
-	"github.com/gofer-mq/gofer/worker/share"
+	"github.com/gofer-mq/gofer/worker/totals"
 )
 
 // TestRestartInTheMidstOfAFlushLosesNothing restarts a real server in the midst of what one worker flushes and then dies; two
@@ -25,13 +25,13 @@ import (
 func TestRestartInTheMidstOfAFlushLosesNothing(t *testing.T) {
 	testenv.Long(t)
 	t.Parallel()
-	f := newFleet(t)
+	f := newInstallation(t)
 	ctx, end := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer end()
 	var books []*rollup.Book
-	var workers []*share.Rollups
+	var workers []*totals.Rollups
 	log := new(lockedBuffer)
 	for range 2 {
 		client, err := bus.New(f.nats.Connect(), f.names)
@@ -39,7 +39,7 @@ func TestRestartInTheMidstOfAFlushLosesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		book := rollup.NewBook()
-		r := share.NewRollups(share.RollupsConfig{Book: book, Flushed: anyway, Log: slog.New(slog.NewTextHandler(log, nil))})
+		r := totals.NewRollups(totals.RollupsConfig{Book: book, Flushed: anyway, Log: slog.New(slog.NewTextHandler(log, nil))})
 		running.Go(func() { r.Run(ctx, context.WithoutCancel(ctx), client) })
 		books, workers = append(books, book), append(workers, r)
 	}

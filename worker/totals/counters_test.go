@@ -1,4 +1,4 @@
-package share_test
+package totals_test
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/worker/rollup"
-	"github.com/gofer-mq/gofer/worker/share"
+	"github.com/gofer-mq/gofer/worker/totals"
 )
 
 // counters are the fleet's sums in memory. They know a repetition as the server does: by the mark if the caller says that
@@ -267,8 +267,8 @@ func (c *counters) jobs(t interface{ Fatal(...any) }) int64 {
 	return total.Jobs()
 }
 
-func newRollups(book *rollup.Book, flushed func(bool)) *share.Rollups {
-	return share.NewRollups(share.RollupsConfig{Book: book, Flushed: flushed, Log: slog.New(slog.DiscardHandler)})
+func newRollups(book *rollup.Book, flushed func(bool)) *totals.Rollups {
+	return totals.NewRollups(totals.RollupsConfig{Book: book, Flushed: flushed, Log: slog.New(slog.DiscardHandler)})
 }
 
 func anyway(bool) {}

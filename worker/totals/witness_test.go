@@ -1,4 +1,4 @@
-package share_test
+package totals_test
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/worker/rollup"
-	"github.com/gofer-mq/gofer/worker/share"
+	"github.com/gofer-mq/gofer/worker/totals"
 )
 
 // TestDeletedSumsAreReadAnew deletes the stream under a worker that counts on and one that counts nothing.
@@ -23,7 +23,7 @@ func TestDeletedSumsAreReadAnew(t *testing.T) {
 		defer running.Wait()
 		defer end()
 		busy := rollup.NewBook()
-		workers := []*share.Rollups{newRollups(busy, anyway), newRollups(rollup.NewBook(), anyway)}
+		workers := []*totals.Rollups{newRollups(busy, anyway), newRollups(rollup.NewBook(), anyway)}
 		for _, r := range workers {
 			running.Go(func() { r.Run(ctx, context.WithoutCancel(ctx), fleet) })
 		}

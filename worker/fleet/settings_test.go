@@ -1,4 +1,4 @@
-package share_test
+package fleet_test
 
 import (
 	"context"
@@ -11,21 +11,21 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
-	"github.com/gofer-mq/gofer/worker/share"
+	"github.com/gofer-mq/gofer/worker/fleet"
 )
 
 // settings is a worker as far as the fleet's settings go.
 type settings struct {
-	*share.Share
+	*fleet.Settings
 	pool *rotation.Pool
 	log  *lockedBuffer
 }
 
 // follow runs a worker that follows the fleet's settings until the test ends.
-func (f *fleet) follow(restore func(context.Context)) *settings {
+func (f *installation) follow(restore func(context.Context)) *settings {
 	f.Helper()
 	s := &settings{pool: rotation.New(rotation.Config{}), log: new(lockedBuffer)}
-	s.Share = share.New(share.Config{
+	s.Settings = fleet.New(fleet.Config{
 		Names: f.names, Pool: s.pool, Policy: jobs.DefaultPolicy(), Strategy: rotation.RoundRobin, Log: slog.New(slog.NewTextHandler(s.log, nil)),
 	})
 	js, err := jetstream.New(f.nats.Connect())
@@ -41,7 +41,7 @@ func (f *fleet) follow(restore func(context.Context)) *settings {
 }
 
 // set writes a key of a bucket as anybody may.
-func (f *fleet) set(bucket, key, value string) {
+func (f *installation) set(bucket, key, value string) {
 	f.Helper()
 	js, err := jetstream.New(f.nats.Connect())
 	if err != nil {
@@ -100,8 +100,8 @@ func TestDeletedBucketIsFollowedAgainOnceItIsBack(t *testing.T) {
 				t.Fatal(err)
 			}
 			f.set("proxies", "p1", "http://192.0.2.1:8080")
-			f.set("policy", share.PolicyKey, `{"max_attempts":7}`)
-			f.set("deny", share.DenyKey("shop.test"), "")
+			f.set("policy", fleet.PolicyKey, `{"max_attempts":7}`)
+			f.set("deny", fleet.DenyKey("shop.test"), "")
 			eventually(t, "the settings to hold", func() bool {
 				policy, _ := s.Policy()
 				return s.pool.Len() == 1 && policy.MaxAttempts == 7 && s.Denied("shop.test")

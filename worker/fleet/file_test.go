@@ -1,4 +1,4 @@
-package share_test
+package fleet_test
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 
 	"github.com/gofer-mq/gofer/rotation"
 	"github.com/gofer-mq/gofer/rotation/proxylist"
-	"github.com/gofer-mq/gofer/worker/share"
+	"github.com/gofer-mq/gofer/worker/fleet"
 )
 
 // TestFileIsReadWhenItHasChanged: also if that was before anybody looked, and if only who may read it has changed.
@@ -29,7 +29,7 @@ func TestFileIsReadWhenItHasChanged(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
 		var reads atomic.Int64
-		s := share.New(share.Config{Pool: rotation.New(rotation.Config{}), Log: slog.New(slog.DiscardHandler)})
+		s := fleet.New(fleet.Config{Pool: rotation.New(rotation.Config{}), Log: slog.New(slog.DiscardHandler)})
 		go s.WatchFile(ctx, file, func() ([]proxylist.Proxy, error) {
 			reads.Add(1)
 			return nil, nil

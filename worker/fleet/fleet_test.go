@@ -1,4 +1,4 @@
-package share_test
+package fleet_test
 
 import (
 	"bytes"
@@ -19,20 +19,20 @@ import (
 	"github.com/gofer-mq/gofer/rotation"
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/testenv"
-	"github.com/gofer-mq/gofer/worker/share"
+	"github.com/gofer-mq/gofer/worker/fleet"
 )
 
-// fleet is a server with the installation's buckets.
-type fleet struct {
+// installation is a server with the installation's buckets.
+type installation struct {
 	*testing.T
 	nats  *testenv.NATS
 	names jobs.Names
 	kv    jetstream.KeyValue
 }
 
-func newFleet(t *testing.T) *fleet {
+func newFleet(t *testing.T) *installation {
 	t.Helper()
-	f := &fleet{T: t, nats: testenv.StartNATS(t, nil)}
+	f := &installation{T: t, nats: testenv.StartNATS(t, nil)}
 	var err error
 	if f.names, err = jobs.NewNames(""); err != nil {
 		t.Fatal(err)
@@ -52,7 +52,7 @@ func newFleet(t *testing.T) *fleet {
 
 // member is a worker as far as breakers go.
 type member struct {
-	*share.Breakers
+	*fleet.Breakers
 	t    *testing.T
 	pool *rotation.Pool
 	log  *lockedBuffer
@@ -70,7 +70,7 @@ func newMember(t *testing.T, name string, proxies int) *member {
 	m := &member{t: t, log: new(lockedBuffer)}
 	m.pool = rotation.New(rotation.Config{Breaker: breaker.Config{FailureThreshold: 1, OpenTimeout: openTime, Jitter: -1}})
 	m.list(proxies)
-	m.Breakers = share.NewBreakers(share.BreakersConfig{
+	m.Breakers = fleet.NewBreakers(fleet.BreakersConfig{
 		Pool: m.pool, Worker: name, Slack: slack, Longest: longest, Log: slog.New(slog.NewTextHandler(m.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	return m
@@ -104,7 +104,7 @@ func (m *member) settle(id string, kind rotation.Kind) []rotation.Event {
 }
 
 // join makes a worker and runs its breakers until the test ends.
-func (f *fleet) join(name string, proxies int) *member {
+func (f *installation) join(name string, proxies int) *member {
 	f.Helper()
 	m := newMember(f.T, name, proxies)
 	f.run(m)
@@ -112,7 +112,7 @@ func (f *fleet) join(name string, proxies int) *member {
 }
 
 // run returns what ends the worker.
-func (f *fleet) run(m *member) (end func()) {
+func (f *installation) run(m *member) (end func()) {
 	f.Helper()
 	js, err := jetstream.New(f.nats.Connect())
 	if err != nil {
@@ -156,7 +156,7 @@ func (m *member) avoided() (ids []string) {
 }
 
 // tell writes a finding as another worker would.
-func (f *fleet) tell(proxy string, what share.Finding) {
+func (f *installation) tell(proxy string, what fleet.Finding) {
 	f.Helper()
 	data, err := json.Marshal(what)
 	if err != nil {
@@ -165,15 +165,15 @@ func (f *fleet) tell(proxy string, what share.Finding) {
 	f.put(proxy, data)
 }
 
-func (f *fleet) put(proxy string, data []byte) {
+func (f *installation) put(proxy string, data []byte) {
 	f.Helper()
 	if _, err := f.kv.Put(f.Context(), proxy, data); err != nil {
 		f.Fatal(err)
 	}
 }
 
-func finding(worker string, d time.Duration) share.Finding {
-	return share.Finding{Worker: worker, Duration: jobs.Duration(d)}
+func finding(worker string, d time.Duration) fleet.Finding {
+	return fleet.Finding{Worker: worker, Duration: jobs.Duration(d)}
 }
 
 func eventually(t *testing.T, what string, holds func() bool) {

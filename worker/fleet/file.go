@@ -1,4 +1,4 @@
-package share
+package fleet
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 // WatchFile calls read after a second and then, once a second, when the file at path has changed, until ctx ends, and lists
 // what it returns: the file may have changed between the start, when somebody read it, and now. A file that cannot be read or
 // has a broken line is logged and told by FileTrouble, and the last good list stays.
-func (s *Share) WatchFile(ctx context.Context, path string, read func() ([]proxylist.Proxy, error)) {
+func (s *Settings) WatchFile(ctx context.Context, path string, read func() ([]proxylist.Proxy, error)) {
 	last := fileStamp{size: -1} // no file's
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -43,7 +43,7 @@ type fileTrouble struct {
 	err   error
 }
 
-func (s *Share) noteFile(err error) {
+func (s *Settings) noteFile(err error) {
 	if err == nil {
 		s.trouble.Store(nil)
 		return
@@ -57,7 +57,7 @@ func (s *Share) noteFile(err error) {
 
 // FileTrouble is why the file that WatchFile looks at could not be taken over the last time that it had changed, and since
 // when none was; a nil error means that the list in force is the file's.
-func (s *Share) FileTrouble() (since time.Time, err error) {
+func (s *Settings) FileTrouble() (since time.Time, err error) {
 	if t := s.trouble.Load(); t != nil {
 		return t.since, t.err
 	}

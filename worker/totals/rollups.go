@@ -1,4 +1,5 @@
-package share
+// Package totals adds up what all workers of a fleet count, hour by hour, in JetStream.
+package totals
 
 import (
 	"cmp"

@@ -1,4 +1,4 @@
-package share_test
+package totals_test
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/worker/rollup"
-	"github.com/gofer-mq/gofer/worker/share"
+	"github.com/gofer-mq/gofer/worker/totals"
 )
 
 func TestKilledWorkerLosesAtMostItsLastFiveSeconds(t *testing.T) {
@@ -168,7 +168,7 @@ func TestCountersThatARestartBrokeAreMended(t *testing.T) {
 		start := func() *rollup.Book {
 			log, book := new(lockedBuffer), rollup.NewBook()
 			logs = append(logs, log)
-			r := share.NewRollups(share.RollupsConfig{Book: book, Flushed: anyway, Log: slog.New(slog.NewTextHandler(log, nil))})
+			r := totals.NewRollups(totals.RollupsConfig{Book: book, Flushed: anyway, Log: slog.New(slog.NewTextHandler(log, nil))})
 			running.Go(func() { r.Run(ctx, context.WithoutCancel(ctx), fleet) })
 			return book
 		}

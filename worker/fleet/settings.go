@@ -1,7 +1,7 @@
-// Package share keeps a worker in step with its fleet: the proxy pool, the retry policy, the list of denied hosts and the
+// Package fleet keeps a worker in step with its fleet: the proxy pool, the retry policy, the list of denied hosts and the
 // proxies found dead live in key-value buckets, and a change there reaches every running worker within a second. A bucket
 // that cannot be read leaves what was last known in force.
-package share
+package fleet
 
 import (
 	"context"
@@ -29,7 +29,7 @@ const (
 	StrategyKey = "strategy"
 )
 
-// Config is what a Share is made of; all fields are required.
+// Config is what a Settings is made of; all fields are required.
 type Config struct {
 	// Names are those of the installation.
 	Names jobs.Names
@@ -42,8 +42,8 @@ type Config struct {
 	Log      *slog.Logger
 }
 
-// Share is this worker's copy of what the fleet agrees on. Its methods may be called from any goroutine.
-type Share struct {
+// Settings is this worker's copy of what the fleet agrees on. Its methods may be called from any goroutine.
+type Settings struct {
 	cfg     Config
 	policy  atomic.Pointer[policy]
 	denied  atomic.Pointer[map[string]bool]
@@ -61,9 +61,9 @@ type policy struct {
 	updated time.Time
 }
 
-// New makes a Share in which the environment is in force; Run brings in the fleet.
-func New(cfg Config) *Share {
-	s := &Share{cfg: cfg, bucket: map[string]proxylist.Proxy{}}
+// New makes Settings in which the environment is in force; Run brings in the fleet.
+func New(cfg Config) *Settings {
+	s := &Settings{cfg: cfg, bucket: map[string]proxylist.Proxy{}}
 	s.policy.Store(&policy{Policy: cfg.Policy})
 	s.denied.Store(&map[string]bool{})
 	s.buckets = []*follower{
@@ -75,19 +75,19 @@ func New(cfg Config) *Share {
 }
 
 // Policy is the retry policy in force and when it was set; the zero time means that the environment's is.
-func (s *Share) Policy() (jobs.Policy, time.Time) {
+func (s *Settings) Policy() (jobs.Policy, time.Time) {
 	p := s.policy.Load()
 	return p.Policy, p.updated
 }
 
 // Denied reports whether the fleet's owner has stopped fetches from host, a name without a port.
-func (s *Share) Denied(host string) bool {
+func (s *Settings) Denied(host string) bool {
 	denied := *s.denied.Load()
 	return len(denied) > 0 && denied[strings.ToLower(strings.TrimSuffix(host, "."))]
 }
 
 // List sets the proxies that the environment and the file name.
-func (s *Share) List(proxies []proxylist.Proxy) {
+func (s *Settings) List(proxies []proxylist.Proxy) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.listed = proxies
@@ -95,7 +95,7 @@ func (s *Share) List(proxies []proxylist.Proxy) {
 }
 
 // Run follows the installation's buckets until ctx ends. restore creates those that are missing; nil leaves that to others.
-func (s *Share) Run(ctx context.Context, js jetstream.JetStream, restore func(context.Context)) {
+func (s *Settings) Run(ctx context.Context, js jetstream.JetStream, restore func(context.Context)) {
 	var watches sync.WaitGroup
 	for _, f := range s.buckets {
 		f.restore = restore
@@ -105,7 +105,7 @@ func (s *Share) Run(ctx context.Context, js jetstream.JetStream, restore func(co
 }
 
 // Trouble is why a change that somebody makes for the fleet does not reach this worker; nil if it does, within a second.
-func (s *Share) Trouble() error {
+func (s *Settings) Trouble() error {
 	var errs []error
 	for _, f := range s.buckets {
 		errs = append(errs, f.trouble())
@@ -113,7 +113,7 @@ func (s *Share) Trouble() error {
 	return errors.Join(errs...)
 }
 
-func (s *Share) applyPolicy(fresh bool, changes []change) {
+func (s *Settings) applyPolicy(fresh bool, changes []change) {
 	for key, set := range map[string]func(change){PolicyKey: s.setPolicy, StrategyKey: s.setStrategy} {
 		known := false
 		for _, c := range changes {
@@ -129,7 +129,7 @@ func (s *Share) applyPolicy(fresh bool, changes []change) {
 }
 
 // setPolicy takes over a policy; none is the environment's.
-func (s *Share) setPolicy(c change) {
+func (s *Settings) setPolicy(c change) {
 	if c.value == nil {
 		s.policy.Store(&policy{Policy: s.cfg.Policy})
 		return
@@ -143,7 +143,7 @@ func (s *Share) setPolicy(c change) {
 }
 
 // setStrategy takes over a strategy; none is the environment's.
-func (s *Share) setStrategy(c change) {
+func (s *Settings) setStrategy(c change) {
 	strategy := s.cfg.Strategy
 	if c.value != nil {
 		var err error
@@ -165,7 +165,7 @@ func parseStrategy(value []byte) (rotation.Strategy, error) {
 	return rotation.ParseStrategy(string(name))
 }
 
-func (s *Share) applyDeny(fresh bool, changes []change) {
+func (s *Settings) applyDeny(fresh bool, changes []change) {
 	denied := map[string]bool{}
 	if !fresh {
 		maps.Copy(denied, *s.denied.Load())
@@ -192,7 +192,7 @@ func DenyHost(key string) string {
 	return strings.ToLower(strings.TrimSuffix(strings.ReplaceAll(key, "=", ":"), "."))
 }
 
-func (s *Share) applyProxies(fresh bool, changes []change) {
+func (s *Settings) applyProxies(fresh bool, changes []change) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if fresh {
@@ -217,9 +217,6 @@ func (s *Share) applyProxies(fresh bool, changes []change) {
 
 // ParseEntry reads a proxy of the bucket: a line as in the proxies file whose id, if it names one, is the key.
 func ParseEntry(key, line string) (proxylist.Proxy, error) {
-	if !jobs.ValidProxyID(key) {
-		return proxylist.Proxy{}, errors.New("the key is no proxy id: [A-Za-z0-9_-]{1,64}, not metrics")
-	}
 	if !jobs.ValidProxyID(key) || key == "metrics" {
 		return proxylist.Proxy{}, errors.New("its key is not the id of a proxy, [A-Za-z0-9_-]{1,64} but not metrics")
 	}
@@ -241,7 +238,7 @@ func ParseEntry(key, line string) (proxylist.Proxy, error) {
 
 // replace hands the pool environment ∪ file ∪ bucket, in the order of the lists. The lock is held, so that of two
 // changes the later one is the last to arrive.
-func (s *Share) replace() {
+func (s *Settings) replace() {
 	proxies := make([]proxylist.Proxy, 0, len(s.listed)+len(s.bucket))
 	taken := make(map[string]bool, len(s.listed))
 	for _, p := range s.listed {

@@ -1,4 +1,4 @@
-package share_test
+package fleet_test
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
-	"github.com/gofer-mq/gofer/worker/share"
+	"github.com/gofer-mq/gofer/worker/fleet"
 )
 
 // policyKey is a bucket with one key, as one worker reaches it.
@@ -140,7 +140,7 @@ func elect(t *testing.T, luck *rand.Rand) {
 	stops := make([]context.CancelFunc, 3)
 	start := func(i int) {
 		ways[i] = &policyKey{sharedKey: key, luck: rand.New(rand.NewPCG(luck.Uint64(), 0))}
-		l := share.NewLeader(share.LeaderConfig{Task: "test", Worker: fmt.Sprint("w", i), Log: slog.New(slog.DiscardHandler)})
+		l := fleet.NewLeader(fleet.LeaderConfig{Task: "test", Worker: fmt.Sprint("w", i), Log: slog.New(slog.DiscardHandler)})
 		ctx, stop := context.WithCancel(t.Context())
 		stops[i] = stop
 		all.Go(func() { l.Run(ctx, bucketOf{key: ways[i]}, names, lead) })
@@ -201,7 +201,7 @@ func TestLeadershipPassesOnOverNATS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l := share.NewLeader(share.LeaderConfig{Task: "test", Worker: fmt.Sprint("w", i), Renew: 40 * time.Millisecond, Log: slog.New(slog.NewTextHandler(&m.log, nil))})
+		l := fleet.NewLeader(fleet.LeaderConfig{Task: "test", Worker: fmt.Sprint("w", i), Renew: 40 * time.Millisecond, Log: slog.New(slog.NewTextHandler(&m.log, nil))})
 		ctx, stop := context.WithCancel(t.Context())
 		m.stop = stop
 		all.Go(func() {
@@ -233,7 +233,7 @@ func TestLeadershipPassesOnOverNATS(t *testing.T) {
 	}
 }
 
-func (f *fleet) policies() jetstream.KeyValue {
+func (f *installation) policies() jetstream.KeyValue {
 	f.Helper()
 	js, err := jetstream.New(f.nats.Connect())
 	if err != nil {
@@ -266,7 +266,7 @@ func (h hasty) Update(ctx context.Context, key string, value []byte, revision ui
 func TestSlowerWorkerNeitherLeadsNorComplains(t *testing.T) {
 	f := newFleet(t)
 	var log lockedBuffer
-	l := share.NewLeader(share.LeaderConfig{Task: "test", Worker: "w", Renew: 20 * time.Millisecond, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	l := fleet.NewLeader(fleet.LeaderConfig{Task: "test", Worker: "w", Renew: 20 * time.Millisecond, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	kv := f.policies()
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -290,7 +290,7 @@ func TestLeadershipOfAnotherWorkerIsNotGivenUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := share.NewLeader(share.LeaderConfig{Task: "test", Worker: "w", Renew: 40 * time.Millisecond, Log: slog.New(slog.DiscardHandler)})
+	l := fleet.NewLeader(fleet.LeaderConfig{Task: "test", Worker: "w", Renew: 40 * time.Millisecond, Log: slog.New(slog.DiscardHandler)})
 	kv := f.policies()
 	ctx, stop := context.WithCancel(t.Context())
 	l.Run(ctx, js, f.names, func(leading context.Context) {

@@ -1,4 +1,4 @@
-package share_test
+package fleet_test
 
 import (
 	"encoding/json"
@@ -19,7 +19,7 @@ import (
 	"github.com/gofer-mq/gofer/rotation"
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/testenv"
-	"github.com/gofer-mq/gofer/worker/share"
+	"github.com/gofer-mq/gofer/worker/fleet"
 )
 
 func TestProxyThatOneWorkerFoundDeadIsAvoidedByAllUntilItsProbeSucceeds(t *testing.T) {
@@ -29,7 +29,7 @@ func TestProxyThatOneWorkerFoundDeadIsAvoidedByAllUntilItsProbeSucceeds(t *testi
 	a := newMember(t, "a", 4)
 	a.pool = rotation.New(rotation.Config{Breaker: breaker.Config{FailureThreshold: 1, OpenTimeout: 300 * time.Millisecond, Jitter: -1}})
 	a.list(4)
-	a.Breakers = share.NewBreakers(share.BreakersConfig{Pool: a.pool, Worker: "a", Slack: slack, Longest: longest, Log: slog.New(slog.DiscardHandler)})
+	a.Breakers = fleet.NewBreakers(fleet.BreakersConfig{Pool: a.pool, Worker: "a", Slack: slack, Longest: longest, Log: slog.New(slog.DiscardHandler)})
 	f.run(a)
 	b, c := f.join("b", 4), f.join("c", 4)
 	a.attempt("p0", rotation.ProxyFault)
@@ -304,7 +304,7 @@ func TestOnlyTheLastWordAboutAProxyIsWritten(t *testing.T) {
 	if entry.Revision() != 2 {
 		t.Errorf("it is message %d, want one about p0 before it", entry.Revision())
 	}
-	var got share.Finding
+	var got fleet.Finding
 	if err := json.Unmarshal(entry.Value(), &got); err != nil || got.Worker != "a" || got.Reason != "refused" || got.Duration.Std() > longest+slack || got.Duration.Std() < longest {
 		t.Errorf("got %s, want the worker, the reason and the time with the slack", entry.Value())
 	}
@@ -317,7 +317,7 @@ func TestOnlyATemporaryRefusalIsTriedAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fleet{T: t, names: names, nats: testenv.StartNATS(t, func(o *server.Options) { o.JetStream, o.StoreDir = false, "" })}
+	f := &installation{T: t, names: names, nats: testenv.StartNATS(t, func(o *server.Options) { o.JetStream, o.StoreDir = false, "" })}
 	stand := f.nats.Connect()
 	answer := func(subject string, answers ...string) (asked *atomic.Int32) {
 		asked = new(atomic.Int32)
