@@ -10,12 +10,12 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// Run takes and runs jobs until ctx ends, then drains: it takes no more, lets the running ones finish, and hands back
-// those that are not done in time. If bus.ErrUnreachable is the cause of ctx's end, nothing can be stored or handed back any
-// more: it breaks the running ones off at once, and the server gives them to others. It returns when no job is left in its
-// hands, or at the end of the drain timeout, whatever a job or the connection does.
+// Run fetches and runs jobs until ctx ends, then drains: it fetches no more jobs, lets the running ones finish, and hands back
+// those that do not finish in time. If the cause of ctx's end is bus.ErrUnreachable, nothing can be stored or handed back any
+// more: Run cancels the running jobs at once, and the server redelivers them. Run returns when no job runs any more, and at the
+// latest when the drain timeout is over, whatever a job or the connection does.
 func (w *Worker) Run(ctx context.Context) error {
-	// Jobs outlive ctx by the drain; cut ends them, and end what is done to settle them.
+	// Jobs and their settling outlive ctx by the drain: cut ends the jobs, end ends the settling.
 	work, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cut(nil)
 	settling, end := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -30,14 +30,14 @@ func (w *Worker) Run(ctx context.Context) error {
 		runs.Go(func() { w.runner(work, settling) })
 	}
 	pulls.Go(func() { w.watchStreams(ctx) })
-	for _, l := range w.lanes {
-		pulls.Go(func() { l.pull(ctx) })
-		pulls.Go(func() { l.watch(ctx) })
+	for _, p := range w.pullers {
+		pulls.Go(func() { p.run(ctx) })
+		pulls.Go(func() { p.watchConsumer(ctx) })
 	}
 	<-ctx.Done()
 	limit := w.beginDrain(ctx)
-	defer time.AfterFunc(limit-w.spare(), func() { cut(jobs.ErrStopping) }).Stop()
-	defer time.AfterFunc(limit-w.spare()/4, func() {
+	defer time.AfterFunc(limit-w.drainReserve(), func() { cut(jobs.ErrStopping) }).Stop()
+	defer time.AfterFunc(limit-w.drainReserve()/4, func() {
 		end(jobs.ErrStopping)
 		w.handBackRunning(settling)
 	}).Stop()
@@ -50,32 +50,33 @@ func (w *Worker) Run(ctx context.Context) error {
 	}()
 	select {
 	case <-ended:
-	case <-time.After(max(limit, w.spare())):
+	case <-time.After(max(limit, w.drainReserve())):
 		w.cfg.Log.Error("the drain is over and something still runs, it is given up", "jobs", w.jobs.count())
 	}
 	return nil
 }
 
-// beginDrain returns how long the drain may take.
+// beginDrain begins the drain and returns how long it may take.
 func (w *Worker) beginDrain(ctx context.Context) time.Duration {
 	limit := w.cfg.DrainTimeout
 	if errors.Is(context.Cause(ctx), bus.ErrUnreachable) {
 		limit = 0
 	}
-	limit -= w.spare() / 16 // for what comes after the last step
+	limit -= w.drainReserve() / 16 // for what the process does after Run
 	over := time.Now().Add(limit)
-	w.over.Store(&over)
+	w.drainEnds.Store(&over)
 	w.draining.Store(true)
 	return limit
 }
 
-// spare is the end of the drain time: jobs that still run then are cut, and settled or handed back.
-func (w *Worker) spare() time.Duration { return min(2*time.Second, w.cfg.DrainTimeout/4) }
+// drainReserve is the last part of the drain timeout. Jobs that still run when it begins are cancelled, and settled or handed
+// back within it.
+func (w *Worker) drainReserve() time.Duration { return min(2*time.Second, w.cfg.DrainTimeout/4) }
 
-// handBackRunning hands back what still runs when nothing can be settled any longer, also jobs whose run does not end. Those
-// that a connection which is closed for good brought go to others by themselves.
+// handBackRunning hands back the jobs that still run when nothing can be settled any more, also those whose run does not end.
+// Without a connection it does nothing: the server redelivers the jobs after their ack wait.
 func (w *Worker) handBackRunning(ctx context.Context) {
-	if time.Until(*w.over.Load()) <= 0 {
+	if time.Until(*w.drainEnds.Load()) <= 0 {
 		return
 	}
 	var all sync.WaitGroup
@@ -85,23 +86,23 @@ func (w *Worker) handBackRunning(ctx context.Context) {
 	all.Wait()
 }
 
-// handBackWait is how long a server may take to confirm that it has a job back, if a drain leaves as much.
-const handBackWait = 2 * time.Second
+// handBackLimit bounds the wait for the server's confirmation of a hand-back; a drain may leave less.
+const handBackLimit = 2 * time.Second
 
-// handBack returns a job to the server, at once and for anybody. It does so once.
+// handBack naks a job, so that the server redelivers it at once to any worker. Only the first call for a task does so.
 func (w *Worker) handBack(ctx context.Context, t *task) {
-	if !t.handedBack.CompareAndSwap(false, true) || !t.ours() {
+	if !t.handedBack.CompareAndSwap(false, true) || !t.isHeld() {
 		return
 	}
 	w.stats.handedBack.Add(1)
-	patience := handBackWait
-	if over := w.over.Load(); over != nil {
-		patience = min(patience, max(0, time.Until(*over)))
+	limit := handBackLimit
+	if over := w.drainEnds.Load(); over != nil {
+		limit = min(limit, max(0, time.Until(*over)))
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience) // a drain may have ended it
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit) // the end of a drain may have ended ctx
 	defer cancel()
 	err := w.cfg.Client.HandBack(ctx, t.msg)
-	t.lease.end() // a run that goes on must not keep the job from whoever has it next
+	t.lease.end() // a run that goes on must not renew the lease of a job that somebody else has
 	w.cfg.Counted.Acked("hand_back", err == nil)
 	if err != nil {
 		w.cfg.Log.Warn("job not handed back, it returns after its ack wait", "queue", t.queue, "job", t.id, "error", err)

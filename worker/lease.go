@@ -9,42 +9,43 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// lease is this worker's right to a job. An ack is no proof of it (the server takes one from anybody), so the time
-// until which the server keeps the job for us is counted here: from before the pull that brought the job, or before
-// the last heartbeat that the server confirmed. A worker that was frozen meanwhile sees that its time is over.
+// lease is this worker's right to a job. An ack does not prove it, because the server accepts an ack from anybody. So the
+// worker itself computes until when the server keeps the job for it: the ack wait, counted from before the pull request that
+// brought the job, or from before the last heartbeat that the server confirmed. A worker that was frozen meanwhile sees that its
+// lease is over.
 type lease struct {
-	wait  time.Duration // the consumer's ack wait
-	until atomic.Int64  // nanoseconds after base
-	base  time.Time
-	ended atomic.Bool
+	ackWait time.Duration // of the consumer
+	until   atomic.Int64  // nanoseconds after start
+	start   time.Time
+	givenUp atomic.Bool
 }
 
 func newLease(from time.Time, wait time.Duration) *lease {
-	l := &lease{wait: wait, base: from}
+	l := &lease{ackWait: wait, start: from}
 	l.until.Store(int64(wait))
 	return l
 }
 
-// valid reports whether the job is still ours.
+// valid reports whether the lease still runs.
 func (l *lease) valid() bool { return l.left() > 0 }
 
-// end makes the lease be over: the job was given back.
-func (l *lease) end() { l.ended.Store(true) }
+// end ends the lease early: the job was handed back.
+func (l *lease) end() { l.givenUp.Store(true) }
 
 func (l *lease) left() time.Duration {
-	if l.ended.Load() {
+	if l.givenUp.Load() {
 		return 0
 	}
-	return time.Duration(l.until.Load()) - time.Since(l.base)
+	return time.Duration(l.until.Load()) - time.Since(l.start)
 }
 
-// bound calls end when the lease or ctx is over, or when the returned function is called, which waits for it.
-func (l *lease) bound(ctx context.Context, end func()) (stop func()) {
+// callAtEnd calls end once, when the lease or ctx is over or when stop is called. Stop waits for end to return.
+func (l *lease) callAtEnd(ctx context.Context, end func()) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() {
-		for l.valid() && ctx.Err() == nil { // heartbeats renew it
-			pause(ctx, l.left())
+		for l.valid() && ctx.Err() == nil { // heartbeats may renew the lease meanwhile
+			sleep(ctx, l.left())
 		}
 		end()
 	})
@@ -54,14 +55,14 @@ func (l *lease) bound(ctx context.Context, end func()) (stop func()) {
 	}
 }
 
-// keep confirms the lease every wait/3 by beat until the returned function is called, which waits for a beat under way,
-// and cancels the job when the lease could not be kept. Most jobs end before the first beat and cost only a timer.
-func (l *lease) keep(beat func(context.Context) error, cancel context.CancelCauseFunc) (stop func()) {
+// keepAlive renews the lease by a heartbeat every third of the ack wait until stop is called. It cancels the job when the lease is
+// over. Stop waits for a heartbeat that is being sent. Most jobs end before their first heartbeat and cost only a timer.
+func (l *lease) keepAlive(heartbeat func(context.Context) error, cancel context.CancelCauseFunc) (stop func()) {
 	ctx, end := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	first := time.AfterFunc(l.wait/3-time.Since(l.base), func() {
+	first := time.AfterFunc(l.ackWait/3-time.Since(l.start), func() {
 		defer close(done)
-		l.beats(ctx, beat, cancel)
+		l.sendHeartbeats(ctx, heartbeat, cancel)
 	})
 	return func() {
 		end()
@@ -71,29 +72,29 @@ func (l *lease) keep(beat func(context.Context) error, cancel context.CancelCaus
 	}
 }
 
-// beats confirms the lease, at once and then every wait/3; sooner after a beat that failed. A lease that is over stays over:
-// the server would confirm a heartbeat all the same, and keep the job from whoever has it now.
-func (l *lease) beats(ctx context.Context, beat func(context.Context) error, cancel context.CancelCauseFunc) {
+// sendHeartbeats renews the lease at once and then every third of the ack wait, and sooner after a failed heartbeat. It never
+// renews a lease that is over: the server would confirm that heartbeat too, and withhold the job from the worker that has it now.
+func (l *lease) sendHeartbeats(ctx context.Context, heartbeat func(context.Context) error, cancel context.CancelCauseFunc) {
 	for ctx.Err() == nil && l.valid() {
-		next := l.wait / 3
-		if !l.renew(ctx, beat) {
+		next := l.ackWait / 3
+		if !l.renew(ctx, heartbeat) {
 			next /= 8
 		}
-		pause(ctx, min(next, l.left()))
+		sleep(ctx, min(next, l.left()))
 	}
 	if !l.valid() {
 		cancel(jobs.ErrLeaseLost)
 	}
 }
 
-// renew sends one heartbeat. The new lease runs from before it was sent: the server cannot have counted from earlier.
-func (l *lease) renew(ctx context.Context, beat func(context.Context) error) bool {
-	sent := time.Since(l.base)
-	ctx, stop := context.WithTimeout(ctx, min(l.wait/4, max(l.left(), time.Millisecond)))
+// renew sends one heartbeat. The new lease runs from before the heartbeat was sent: the server cannot count from earlier.
+func (l *lease) renew(ctx context.Context, heartbeat func(context.Context) error) bool {
+	sent := time.Since(l.start)
+	ctx, stop := context.WithTimeout(ctx, min(l.ackWait/4, max(l.left(), time.Millisecond)))
 	defer stop()
-	if err := beat(ctx); err != nil {
+	if err := heartbeat(ctx); err != nil {
 		return false
 	}
-	l.until.Store(int64(sent + l.wait))
+	l.until.Store(int64(sent + l.ackWait))
 	return true
 }

@@ -17,7 +17,7 @@ func TestConfirmedHeartbeatsKeepTheLease(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		l := newLease(time.Now(), ackWait)
 		beats := 0
-		stop := l.keep(func(context.Context) error { beats++; return nil }, cancel)
+		stop := l.keepAlive(func(context.Context) error { beats++; return nil }, cancel)
 		time.Sleep(time.Minute)
 		stop()
 		if ctx.Err() != nil || !l.valid() {
@@ -36,7 +36,7 @@ func TestUnconfirmedLeaseCancelsTheJobBeforeTheServerGivesItAway(t *testing.T) {
 		l := newLease(start, ackWait)
 		var ended time.Duration
 		context.AfterFunc(ctx, func() { ended = time.Since(start) })
-		stop := l.keep(func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }, cancel)
+		stop := l.keepAlive(func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }, cancel)
 		<-ctx.Done()
 		stop()
 		synctest.Wait()
@@ -54,7 +54,7 @@ func TestFailedHeartbeatIsTriedAgainSoon(t *testing.T) {
 		_, cancel := context.WithCancelCause(t.Context())
 		l := newLease(time.Now(), ackWait)
 		calls := 0
-		stop := l.keep(func(context.Context) error {
+		stop := l.keepAlive(func(context.Context) error {
 			if calls++; calls%3 != 0 {
 				return errors.New("no responders")
 			}
@@ -84,7 +84,7 @@ func TestTheFirstHeartbeatComesAThirdOfTheAckWaitAfterThePull(t *testing.T) {
 		pulled := time.Now()
 		time.Sleep(3 * time.Second) // between the pull and the run
 		var first time.Duration
-		stop := newLease(pulled, ackWait).keep(func(context.Context) error {
+		stop := newLease(pulled, ackWait).keepAlive(func(context.Context) error {
 			if first == 0 {
 				first = time.Since(pulled)
 			}
@@ -102,7 +102,7 @@ func TestARenewedLeaseCountsFromBeforeItsHeartbeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, cancel := context.WithCancelCause(t.Context())
 		l := newLease(time.Now(), ackWait)
-		stop := l.keep(func(context.Context) error { time.Sleep(2 * time.Second); return nil }, cancel)
+		stop := l.keepAlive(func(context.Context) error { time.Sleep(2 * time.Second); return nil }, cancel)
 		time.Sleep(ackWait/3 + 2*time.Second)
 		synctest.Wait()
 		if got, want := l.left(), ackWait-2*time.Second; got != want {
@@ -117,7 +117,7 @@ func TestNoHeartbeatIsUnderWayOnceTheLeaseIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, cancel := context.WithCancelCause(t.Context())
 		begun, ended := false, false
-		stop := newLease(time.Now(), ackWait).keep(func(ctx context.Context) error {
+		stop := newLease(time.Now(), ackWait).keepAlive(func(ctx context.Context) error {
 			begun = true
 			<-ctx.Done()
 			time.Sleep(time.Second) // what it takes to notice
@@ -138,7 +138,7 @@ func TestALeaseThatIsOverIsNotRevived(t *testing.T) {
 		l := newLease(time.Now(), ackWait)
 		time.Sleep(ackWait + time.Second) // frozen after the pull
 		beats := 0
-		stop := l.keep(func(context.Context) error { beats++; return nil }, cancel)
+		stop := l.keepAlive(func(context.Context) error { beats++; return nil }, cancel)
 		<-ctx.Done()
 		stop()
 		if beats > 0 || l.valid() || !errors.Is(context.Cause(ctx), jobs.ErrLeaseLost) {
@@ -152,7 +152,7 @@ func TestWhatIsBoundByALeaseEndsWithItAndNotBefore(t *testing.T) {
 		start := time.Now()
 		l := newLease(start, ackWait)
 		var ended time.Duration
-		stop := l.bound(t.Context(), func() { ended = time.Since(start) })
+		stop := l.callAtEnd(t.Context(), func() { ended = time.Since(start) })
 		time.Sleep(ackWait / 2)
 		l.renew(t.Context(), func(context.Context) error { return nil })
 		time.Sleep(2 * ackWait)
@@ -161,7 +161,7 @@ func TestWhatIsBoundByALeaseEndsWithItAndNotBefore(t *testing.T) {
 			t.Errorf("it ended after %v, want %v", ended, want)
 		}
 		held, ends := newLease(time.Now(), ackWait), 0
-		held.bound(t.Context(), func() { ends++ })()
+		held.callAtEnd(t.Context(), func() { ends++ })()
 		if time.Since(start) > 3*ackWait || ends > 1 {
 			t.Errorf("what is over waits for its lease, or ends %d times", ends)
 		}

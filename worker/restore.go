@@ -8,23 +8,23 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// restoring keeps the lanes and jobs that miss a stream from all creating it at once.
-type restoring struct {
-	mu     sync.Mutex
-	next   time.Time // before which nobody tries again
-	reason string    // of the latest failure
+// recreation keeps the pullers and runners that miss a stream from all creating it at once.
+type recreation struct {
+	mu     sync.Mutex // guards the fields below; held during a creation
+	next   time.Time  // of the next try at the earliest
+	reason string     // of the latest failure
 }
 
-// A worker looks for streams that are missing every restoreEvery, and every restoreRefused after a refusal that lasts until
-// somebody changes the server or the account.
+// A worker tries to recreate missing streams at most every recreateEvery, and at most every recreateRefusedEvery after a refusal
+// that lasts until somebody changes the server or the account.
 const (
-	restoreEvery   = 2 * time.Second
-	restoreRefused = 30 * time.Second
+	recreateEvery        = 2 * time.Second
+	recreateRefusedEvery = 30 * time.Second
 )
 
-// Restore creates the streams that are missing, unless somebody here has done it just now.
+// Restore recreates missing streams, unless this worker has tried a moment ago.
 func (w *Worker) Restore(ctx context.Context) {
-	r := &w.restoring
+	r := &w.recreation
 	if w.cfg.Restore == nil || !r.mu.TryLock() {
 		return
 	}
@@ -35,13 +35,13 @@ func (w *Worker) Restore(ctx context.Context) {
 	err := w.cfg.Restore(ctx)
 	switch {
 	case err == nil:
-		r.next, r.reason = time.Now().Add(restoreEvery), ""
+		r.next, r.reason = time.Now().Add(recreateEvery), ""
 		w.cfg.Log.Warn("a stream was missing, what was missing is created again")
 		return
 	case bus.IsPermanent(err):
-		r.next = time.Now().Add(restoreRefused)
+		r.next = time.Now().Add(recreateRefusedEvery)
 	default:
-		r.next = time.Now().Add(restoreEvery)
+		r.next = time.Now().Add(recreateEvery)
 	}
 	if reason := err.Error(); reason != r.reason {
 		r.reason = reason

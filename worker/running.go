@@ -5,24 +5,24 @@ import (
 	"sync"
 )
 
-// name is what a job is known by.
-type name struct{ queue, id string }
+// jobName identifies a job.
+type jobName struct{ queue, id string }
 
-// running are the jobs in hand, so that they can be cancelled by name and none of them runs twice here at once: a server
-// that was killed has forgotten what it gave out, and gives it out again, to this worker as well as to any other.
+// running holds the runs of this worker, to cancel them by name and to keep a job from running twice here at once: a server that
+// was killed has forgotten its deliveries and repeats them, also to this worker.
 type running struct {
-	mu    sync.Mutex
-	tasks map[name]*task // the first of a name; the others hang on it by next
+	mu    sync.Mutex        // guards tasks, and next and cancel of each task
+	tasks map[jobName]*task // the first of each name; its field next links the others
 }
 
-// add takes t in hand, with what cancels it. It reports false when a run of the same job is in hand whose lease is valid: that
-// run goes on, and its heartbeats hold for this delivery too, since the server counts by message.
+// add adds t and the function that cancels it. It reports false if the same job already runs here under a valid lease: that run
+// goes on, and its heartbeats hold for the new delivery too, because the server counts by message.
 func (r *running) add(t *task, cancel context.CancelCauseFunc) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	key := name{t.queue, t.id}
+	key := jobName{t.queue, t.id}
 	for other := r.tasks[key]; other != nil; other = other.next {
-		if other.progress.JobSeq == t.progress.JobSeq && other.ours() {
+		if other.progress.JobSeq == t.progress.JobSeq && other.isHeld() {
 			return false
 		}
 	}
@@ -34,7 +34,7 @@ func (r *running) add(t *task, cancel context.CancelCauseFunc) bool {
 func (r *running) remove(t *task) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	key := name{t.queue, t.id}
+	key := jobName{t.queue, t.id}
 	if first := r.tasks[key]; first != t {
 		for first.next != t {
 			first = first.next
@@ -52,12 +52,12 @@ func (r *running) remove(t *task) {
 func (r *running) cancel(queue, id string, cause error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for t := r.tasks[name{queue, id}]; t != nil; t = t.next {
+	for t := r.tasks[jobName{queue, id}]; t != nil; t = t.next {
 		t.cancel(cause)
 	}
 }
 
-// all are the jobs in hand.
+// all returns the running tasks.
 func (r *running) all() (out []*task) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -69,10 +69,10 @@ func (r *running) all() (out []*task) {
 	return out
 }
 
-// count is how many jobs are in hand.
+// count returns the number of running tasks.
 func (r *running) count() int { return len(r.all()) }
 
-// queues is how many jobs run of each queue.
+// queues returns the number of running tasks by queue.
 func (r *running) queues() map[string]int {
 	r.mu.Lock()
 	defer r.mu.Unlock()

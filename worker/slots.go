@@ -8,272 +8,273 @@ import (
 )
 
 const (
-	probeEvery = 200 * time.Millisecond // how often a lane that looked empty is looked at while others have work
-	idleWait   = time.Second            // how long a pull waits when no lane has work; a drain waits for its end
-	mostPulled = 256                    // of one pull: a larger one would only delay the first of its messages
+	pollEvery = 200 * time.Millisecond // how often an idle consumer is polled while others are backlogged
+	idlePoll  = time.Second            // how long a poll waits when no consumer is backlogged; a drain waits for its end
+	maxPull   = 256                    // messages of one pull request: a larger one would only delay the first message
 )
 
-// slots shares a worker's slots among its lanes. A lane is hungry when its last pull left work behind. Hungry lanes
-// share the slots by the weight of their queue, and the lanes of one queue evenly: a storm of retries cannot starve
-// the fresh jobs of its queue, nor any queue another. A lane that looked empty looks again: while no lane has work it waits
-// for some without a slot, and else it gets one slot now and then, so what it lent out comes back at its next look.
+// slots shares a worker's slots among its consumers. A consumer is backlogged when its last fetch left messages behind.
+// Backlogged consumers share the slots by the weight of their queue, and the consumers of one queue evenly. So a storm of
+// retries cannot starve the fresh jobs of its queue, nor one queue another. An idle consumer is polled: without a slot while no
+// consumer is backlogged, and otherwise with one slot now and then.
 type slots struct {
-	mu    sync.Mutex
-	total int
-	free  int
-	lanes []*share
-	// weight is the sum over the queues that have a hungry lane.
+	mu        sync.Mutex // guards all fields below, and those of the consumers' shares
+	total     int
+	free      int
+	consumers []*consumerShare
+	// weight is the sum over the queues that have a backlogged consumer.
 	weight float64
-	// looking is how many slots are held by looks while others have work, and lookedLast whether the last slot went to one.
-	looking    int
-	lookedLast bool
+	// polls is how many slots polls hold while other consumers are backlogged. polledLast is true if the last slot went to a
+	// poll.
+	polls      int
+	polledLast bool
 }
 
-// queueShare is what the lanes of one queue have together.
+// queueShare is what the consumers of one queue have in common.
 type queueShare struct {
-	weight float64
-	hungry int // how many of its lanes are
+	weight     float64
+	backlogged int // how many of its consumers are
 }
 
-// share is one lane's part in slots.
-type share struct {
+// consumerShare is the state of one consumer in slots.
+type consumerShare struct {
 	queue *queueShare
-	// grants receives what this lane may pull; it holds one, because a lane asks again only after it has taken that.
-	grants chan claim
+	// grants receives what may be fetched. Its capacity is one: a puller waits again only after it has received the grant.
+	grants chan grant
 
-	used    int  // slots in a pull or busy with a job
-	hungry  bool // the last pull left work behind
-	waiting bool
-	looking bool      // its pull is one of slots.looking
-	looked  time.Time // when the last pull began
-	// credit is what fractions of slots add up to (smooth weighted round robin): with fewer slots than lanes a light
-	// lane would never get a whole one.
+	used       int  // slots in a fetch or busy with a job
+	backlogged bool // the last fetch left messages behind
+	waiting    bool
+	polling    bool      // its fetch is one of slots.polls
+	polledAt   time.Time // when the last fetch began
+	// credit accumulates fractions of slots (smooth weighted round robin). With fewer slots than consumers, a consumer of
+	// small weight would otherwise never get a whole slot.
 	credit float64
 }
 
-// claim is the leave to pull n messages into as many slots; with a wait, which means to wait for one without a slot: what comes
-// needs a cover.
-type claim struct {
+// grant is the permission to fetch n messages into as many slots. A grant with a wait is a poll without a slot: each message that
+// comes must acquire one.
+type grant struct {
 	n    int
 	wait time.Duration
 }
 
-// held is how many slots the claim holds.
-func (c claim) held() int {
-	if c.wait > 0 {
+// slots returns how many slots the grant holds.
+func (g grant) slots() int {
+	if g.wait > 0 {
 		return 0
 	}
-	return c.n
+	return g.n
 }
 
 func newSlots(total int) *slots { return &slots{total: total, free: total} }
 
-// add makes n lanes of one queue. All lanes are added before the first take.
-func (s *slots) add(weight, n int) []*share {
+// add creates the shares of n consumers of one queue. All of them are added before the first waitForGrant.
+func (s *slots) add(weight, n int) []*consumerShare {
 	queue := &queueShare{weight: float64(weight)}
 	for range n {
-		s.lanes = append(s.lanes, &share{queue: queue, grants: make(chan claim, 1)})
+		s.consumers = append(s.consumers, &consumerShare{queue: queue, grants: make(chan grant, 1)})
 	}
-	return s.lanes[len(s.lanes)-n:]
+	return s.consumers[len(s.consumers)-n:]
 }
 
-// take waits until l may pull. ok is false when ctx ended first; then there is nothing to give back.
-func (s *slots) take(ctx context.Context, l *share) (c claim, ok bool) {
+// waitForGrant waits until c may fetch. If ctx ends first, ok is false and there is nothing to give back.
+func (s *slots) waitForGrant(ctx context.Context, c *consumerShare) (g grant, ok bool) {
 	s.mu.Lock()
-	l.waiting = true
+	c.waiting = true
 	s.dispatch(time.Now())
 	s.mu.Unlock()
 	select {
-	case c := <-l.grants:
-		return c, true
+	case g := <-c.grants:
+		return g, true
 	case <-ctx.Done():
-		return claim{}, s.withdraw(l)
+		return grant{}, s.withdraw(c)
 	}
 }
 
-// rest says that l takes nothing for a while, whatever work is left: others may have its slots.
-func (s *slots) rest(l *share) {
+// setIdle notes that c fetches nothing for a while, whatever its backlog: others may have its slots.
+func (s *slots) setIdle(c *consumerShare) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.turn(l, false)
+	s.setBacklogged(c, false)
 	s.dispatch(time.Now())
 }
 
-// withdraw ends l's waiting. A grant that came in the same moment is given back. It always returns false.
-func (s *slots) withdraw(l *share) bool {
+// withdraw ends c's wait. It gives back a grant that came at the same moment. It always returns false.
+func (s *slots) withdraw(c *consumerShare) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l.waiting = false
+	c.waiting = false
 	select {
-	case c := <-l.grants:
-		s.giveBack(l, c.held())
+	case g := <-c.grants:
+		s.giveBack(c, g.slots())
 	default:
 	}
 	return false
 }
 
-// cover takes a slot for a message that was waited for without one. If it reports false all slots have been given out
-// meanwhile.
-func (s *slots) cover(l *share) bool {
+// acquire takes a slot for a message of a poll without slots. It reports false if no slot is free.
+func (s *slots) acquire(c *consumerShare) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.free == 0 {
 		return false
 	}
 	s.free--
-	l.used++
+	c.used++
 	return true
 }
 
-// pulled ends a pull: unused slots come back, and hungry tells whether work was left behind.
-func (s *slots) pulled(l *share, unused int, hungry bool) {
+// endPull ends a fetch. It gives back unused slots; backlogged tells whether messages were left behind.
+func (s *slots) endPull(c *consumerShare, unused int, backlogged bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.looked(l)
-	s.turn(l, hungry)
-	s.giveBack(l, unused)
+	s.endPoll(c)
+	s.setBacklogged(c, backlogged)
+	s.giveBack(c, unused)
 }
 
-// looked ends a look.
-func (s *slots) looked(l *share) {
-	if l.looking {
-		l.looking = false
-		s.looking--
+// endPoll ends a poll that held a slot.
+func (s *slots) endPoll(c *consumerShare) {
+	if c.polling {
+		c.polling = false
+		s.polls--
 	}
 }
 
 // release gives back the slot of a job that has ended.
-func (s *slots) release(l *share) {
+func (s *slots) release(c *consumerShare) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.giveBack(l, 1)
+	s.giveBack(c, 1)
 }
 
-func (s *slots) giveBack(l *share, n int) {
-	l.used -= n
+func (s *slots) giveBack(c *consumerShare, n int) {
+	c.used -= n
 	s.free += n
 	s.dispatch(time.Now())
 }
 
-// busy is how many slots are taken, pulls included.
+// busy returns how many slots are in use, those of fetches included.
 func (s *slots) busy() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.total - s.free
 }
 
-// dispatch hands out free slots until nobody may have one.
+// dispatch hands out free slots until no consumer may have one.
 func (s *slots) dispatch(now time.Time) {
 	for s.free > 0 {
-		l, c := s.next(now)
-		if l == nil {
+		c, g := s.nextGrant(now)
+		if c == nil {
 			return
 		}
-		s.free -= c.held()
-		l.used += c.held()
-		l.waiting, l.looked = false, now
-		l.grants <- c
+		s.free -= g.slots()
+		c.used += g.slots()
+		c.waiting, c.polledAt = false, now
+		c.grants <- g
 	}
 }
 
-// next is the lane that gets the next slots: one that is due for a look, or the neediest. While there is work, looks take
-// turns with it and hold few slots: they must not eat up what they look for, however long the way to the server is.
-func (s *slots) next(now time.Time) (*share, claim) {
+// nextGrant returns the consumer that gets the next slots: an idle one to be polled, or the backlogged one furthest below its
+// share. Polls and backlogged consumers alternate, and polls hold at most an eighth of the slots: with a slow server, polls
+// would otherwise hold the slots of the jobs that they ask for.
+func (s *slots) nextGrant(now time.Time) (*consumerShare, grant) {
 	if s.weight == 0 {
-		return s.nextLook(now, idleWait), claim{n: 1, wait: idleWait}
+		return s.nextPoll(now, idlePoll), grant{n: 1, wait: idlePoll}
 	}
-	mayLook := s.looking < max(1, s.total/8)
-	if s.lookedLast || !mayLook {
-		if l, c := s.nextHungry(); l != nil {
-			s.lookedLast = false
-			return l, c
+	mayPoll := s.polls < max(1, s.total/8)
+	if s.polledLast || !mayPoll {
+		if c, g := s.nextBacklogged(); c != nil {
+			s.polledLast = false
+			return c, g
 		}
 	}
-	if l := s.nextLook(now, 0); l != nil && mayLook {
-		l.looking = true
-		s.looking++
-		s.lookedLast = true
-		return l, claim{n: 1}
+	if c := s.nextPoll(now, 0); c != nil && mayPoll {
+		c.polling = true
+		s.polls++
+		s.polledLast = true
+		return c, grant{n: 1}
 	}
-	s.lookedLast = false
-	return s.nextHungry()
+	s.polledLast = false
+	return s.nextBacklogged()
 }
 
-// nextLook is the waiting lane that has not been looked at for longest. One that will not wait for work is not looked at too
-// often.
-func (s *slots) nextLook(now time.Time, wait time.Duration) (oldest *share) {
-	for _, l := range s.lanes {
-		if !l.waiting || l.hungry || wait == 0 && now.Sub(l.looked) < probeEvery {
+// nextPoll returns the waiting idle consumer whose last poll is the oldest. A poll that does not wait for messages is repeated
+// only every pollEvery.
+func (s *slots) nextPoll(now time.Time, wait time.Duration) (oldest *consumerShare) {
+	for _, c := range s.consumers {
+		if !c.waiting || c.backlogged || wait == 0 && now.Sub(c.polledAt) < pollEvery {
 			continue
 		}
-		if oldest == nil || l.looked.Before(oldest.looked) {
-			oldest = l
+		if oldest == nil || c.polledAt.Before(oldest.polledAt) {
+			oldest = c
 		}
 	}
 	return oldest
 }
 
-// nextHungry is the waiting hungry lane that is furthest below its share, and how many slots it may pull.
-func (s *slots) nextHungry() (*share, claim) {
-	var best *share
+// nextBacklogged returns the waiting backlogged consumer that is furthest below its share, and its grant.
+func (s *slots) nextBacklogged() (*consumerShare, grant) {
+	var best *consumerShare
 	var bestNeed, bestMissing, promised float64
-	for _, l := range s.lanes {
-		if !l.hungry {
+	for _, c := range s.consumers {
+		if !c.backlogged {
 			continue
 		}
-		missing := s.part(l)*float64(s.total) - float64(l.used)
-		if !l.waiting {
-			// It is in a pull that comes back at once: what it lacks is not there to be borrowed.
+		missing := s.fraction(c)*float64(s.total) - float64(c.used)
+		if !c.waiting {
+			// Its fetch returns at once: the slots that it lacks are not lent to others.
 			promised += math.Max(0, math.Floor(missing))
 			continue
 		}
-		if need := missing + l.credit; best == nil || need > bestNeed {
-			best, bestNeed, bestMissing = l, need, missing
+		if need := missing + c.credit; best == nil || need > bestNeed {
+			best, bestNeed, bestMissing = c, need, missing
 		}
 	}
 	if best == nil {
-		return nil, claim{}
+		return nil, grant{}
 	}
-	n := min(max(1, int(math.Round(bestMissing))), s.free-int(promised), mostPulled)
+	n := min(max(1, int(math.Round(bestMissing))), s.free-int(promised), maxPull)
 	if n < 1 {
-		return nil, claim{}
+		return nil, grant{}
 	}
 	s.charge(best, n)
-	return best, claim{n: n}
+	return best, grant{n: n}
 }
 
-// charge books n slots: every hungry lane earns its part of them, the one that gets them pays.
-func (s *slots) charge(to *share, n int) {
-	for _, l := range s.lanes {
-		if !l.hungry {
+// charge accounts for n slots: each backlogged consumer earns its fraction of them, and the one that gets them pays n.
+func (s *slots) charge(to *consumerShare, n int) {
+	for _, c := range s.consumers {
+		if !c.backlogged {
 			continue
 		}
-		l.credit += float64(n) * s.part(l)
-		if l == to {
-			l.credit -= float64(n)
+		c.credit += float64(n) * s.fraction(c)
+		if c == to {
+			c.credit -= float64(n)
 		}
-		l.credit = max(-1, min(1, l.credit))
+		c.credit = max(-1, min(1, c.credit))
 	}
 }
 
-// part is a hungry lane's part of all slots, between 0 and 1.
-func (s *slots) part(l *share) float64 {
-	return l.queue.weight / s.weight / float64(l.queue.hungry)
+// fraction returns a backlogged consumer's share of all slots, between 0 and 1.
+func (s *slots) fraction(c *consumerShare) float64 {
+	return c.queue.weight / s.weight / float64(c.queue.backlogged)
 }
 
-// turn makes a lane hungry or content and keeps the sums that part needs.
-func (s *slots) turn(l *share, hungry bool) {
-	if l.hungry == hungry {
+// setBacklogged marks a consumer as backlogged or idle and maintains the sums that fraction needs.
+func (s *slots) setBacklogged(c *consumerShare, backlogged bool) {
+	if c.backlogged == backlogged {
 		return
 	}
-	l.hungry = hungry
-	if hungry {
-		if l.queue.hungry++; l.queue.hungry == 1 {
-			s.weight += l.queue.weight
+	c.backlogged = backlogged
+	if backlogged {
+		if c.queue.backlogged++; c.queue.backlogged == 1 {
+			s.weight += c.queue.weight
 		}
 		return
 	}
-	if l.queue.hungry--; l.queue.hungry == 0 {
-		s.weight -= l.queue.weight
+	if c.queue.backlogged--; c.queue.backlogged == 0 {
+		s.weight -= c.queue.weight
 	}
 }

@@ -12,38 +12,38 @@ import (
 	"pgregory.net/rapid"
 )
 
-// crowd is a set of lanes with work for the slots, in virtual time.
+// crowd is a set of consumers with work for the slots, in virtual time.
 type crowd struct {
-	slots   *slots
-	lanes   []*share
-	backlog []int           // jobs left in each lane; -1 is a backlog without end
-	busy    []time.Duration // slot time used by each lane
-	pulls   []int           // made by each lane
-	job     func() time.Duration
-	jobOf   func(lane int) time.Duration // instead of job, if it is there
-	rtt     time.Duration                // of a pull; zero means 1 ms
-	mu      sync.Mutex
+	slots     *slots
+	consumers []*consumerShare
+	backlog   []int           // jobs left in each consumer; -1 is a backlog without end
+	busy      []time.Duration // slot time used by each consumer
+	pulls     []int           // made by each consumer
+	job       func() time.Duration
+	jobOf     func(consumer int) time.Duration // instead of job, if it is there
+	rtt       time.Duration                    // of a pull; zero means 1 ms
+	mu        sync.Mutex
 }
 
-// run pulls for every lane until ctx ends and all jobs are done.
+// run pulls for every consumer until ctx ends and all jobs are done.
 func (c *crowd) run(ctx context.Context) {
 	var pulls, work sync.WaitGroup
-	for i, l := range c.lanes {
+	for i, share := range c.consumers {
 		pulls.Go(func() {
 			for {
-				claim, ok := c.slots.take(ctx, l)
+				g, ok := c.slots.waitForGrant(ctx, share)
 				if !ok {
 					return
 				}
-				got, more := c.pull(i, claim)
-				unused := max(0, claim.held()-got)
-				if claim.wait > 0 && got > 0 && !c.slots.cover(l) {
+				got, more := c.pull(i, g)
+				unused := max(0, g.slots()-got)
+				if g.wait > 0 && got > 0 && !c.slots.acquire(share) {
 					c.handBack(i)
 					got, more = 0, true
 				}
 				for range got {
 					work.Go(func() {
-						defer c.slots.release(l)
+						defer c.slots.release(share)
 						took := c.takes(i)
 						time.Sleep(took)
 						c.mu.Lock()
@@ -51,7 +51,7 @@ func (c *crowd) run(ctx context.Context) {
 						c.busy[i] += took
 					})
 				}
-				c.slots.pulled(l, unused, more)
+				c.slots.endPull(share, unused, more)
 			}
 		})
 	}
@@ -59,25 +59,25 @@ func (c *crowd) run(ctx context.Context) {
 	work.Wait()
 }
 
-// takes is how long the lane's next job takes.
-func (c *crowd) takes(lane int) time.Duration {
+// takes is how long the consumer's next job takes.
+func (c *crowd) takes(consumer int) time.Duration {
 	if c.jobOf != nil {
-		return c.jobOf(lane)
+		return c.jobOf(consumer)
 	}
 	return c.job()
 }
 
-// pull takes a round trip, or up to as long as the claim may wait when there is nothing.
-func (c *crowd) pull(i int, claim claim) (got int, more bool) {
+// pull takes a round trip, or up to as long as the g may wait when there is nothing.
+func (c *crowd) pull(i int, g grant) (got int, more bool) {
 	time.Sleep(max(c.rtt, time.Millisecond))
 	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
 		c.mu.Lock()
-		got, more = c.take(i, claim.n)
+		got, more = c.take(i, g.n)
 		if time.Since(begin) == 0 {
 			c.pulls[i]++
 		}
 		c.mu.Unlock()
-		if got > 0 || time.Since(begin) >= claim.wait {
+		if got > 0 || time.Since(begin) >= g.wait {
 			return got, more
 		}
 	}
@@ -105,29 +105,38 @@ func newCrowd(total int, job func() time.Duration) *crowd {
 }
 
 func (c *crowd) queue(weight int, backlogs ...int) {
-	c.lanes = append(c.lanes, c.slots.add(weight, len(backlogs))...)
+	c.consumers = append(c.consumers, c.slots.add(weight, len(backlogs))...)
 	c.backlog = append(c.backlog, backlogs...)
-	c.busy, c.pulls = make([]time.Duration, len(c.lanes)), make([]int, len(c.lanes))
+	c.busy, c.pulls = make([]time.Duration, len(c.consumers)), make([]int, len(c.consumers))
 }
 
-// part is the lanes' part of all slot time.
-func (c *crowd) part(lanes ...int) float64 {
+// part is the consumers' part of all slot time.
+func (c *crowd) part(consumers ...int) float64 {
 	var own, all time.Duration
 	for _, d := range c.busy {
 		all += d
 	}
-	for _, i := range lanes {
+	for _, i := range consumers {
 		own += c.busy[i]
 	}
 	return float64(own) / float64(all)
 }
 
-func varied() time.Duration { return 20*time.Millisecond + rand.N(160*time.Millisecond) }
+// varied returns job durations between 20 and 180 ms, the same ones in each run of a test.
+func varied() func() time.Duration {
+	var mu sync.Mutex
+	random := rand.New(rand.NewPCG(1, 1))
+	return func() time.Duration {
+		mu.Lock()
+		defer mu.Unlock()
+		return 20*time.Millisecond + time.Duration(random.Int64N(int64(160*time.Millisecond)))
+	}
+}
 
 func TestQueuesShareSlotsByWeight(t *testing.T) {
 	for _, total := range []int{1, 2, 4, 10, 64} {
 		synctest.Test(t, func(t *testing.T) {
-			c := newCrowd(total, varied)
+			c := newCrowd(total, varied())
 			c.queue(6, -1, 0)
 			c.queue(3, -1, 0)
 			c.queue(1, -1, 0)
@@ -146,7 +155,7 @@ func TestQueuesShareSlotsByWeight(t *testing.T) {
 
 func TestRetryStormLeavesHalfToFreshJobs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(16, varied)
+		c := newCrowd(16, varied())
 		c.queue(1, -1, -1)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
@@ -165,9 +174,9 @@ func TestLoneQueueGetsEverySlot(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		c.run(ctx)
-		// 8 slots for a minute, less what the looks at the three empty lanes take.
+		// 8 slots for a minute, less what the polls of the three idle consumers take.
 		if got := c.busy[0]; got < 8*57*time.Second {
-			t.Errorf("slot time of the only busy lane = %v of 8 min, want at least 95 %%", got)
+			t.Errorf("slot time of the only busy consumer = %v of 8 min, want at least 95 %%", got)
 		}
 	})
 }
@@ -210,7 +219,7 @@ func TestSlotsAreNeverOversold(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rapid.SyncTest(t, func(t *rapid.T) {
 			total := rapid.IntRange(1, 20).Draw(t, "slots")
-			c := newCrowd(total, varied)
+			c := newCrowd(total, varied())
 			for range rapid.IntRange(1, 6).Draw(t, "queues") {
 				c.queue(rapid.IntRange(1, 10).Draw(t, "weight"), rapid.IntRange(-1, 50).Draw(t, "fresh"), rapid.IntRange(0, 20).Draw(t, "due"))
 			}
@@ -232,7 +241,7 @@ func TestSlotsAreNeverOversold(t *testing.T) {
 			}
 			for i, left := range c.backlog {
 				if left > 0 && c.busy[i] == 0 {
-					t.Fatalf("lane %d was starved with %d jobs waiting", i, left)
+					t.Fatalf("consumer %d was starved with %d jobs waiting", i, left)
 				}
 			}
 		})
@@ -242,7 +251,9 @@ func TestSlotsAreNeverOversold(t *testing.T) {
 func TestLongJobsDoNotTakeTheSlotsOfShortOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrowd(16, nil)
-		c.jobOf = func(lane int) time.Duration { return []time.Duration{10 * time.Millisecond, 5 * time.Second}[lane] }
+		c.jobOf = func(consumer int) time.Duration {
+			return []time.Duration{10 * time.Millisecond, 5 * time.Second}[consumer]
+		}
 		c.queue(1, -1)
 		c.queue(1, -1)
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
@@ -254,23 +265,23 @@ func TestLongJobsDoNotTakeTheSlotsOfShortOnes(t *testing.T) {
 	})
 }
 
-func TestAnEmptyLaneIsLookedAtNowAndThenWhileOthersHaveWork(t *testing.T) {
+func TestAnIdleConsumerIsPolledNowAndThenWhileOthersAreBacklogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(64, varied)
+		c := newCrowd(64, varied())
 		c.queue(1, -1)
 		c.queue(1, 0)
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		c.run(ctx)
-		if most := int(10*time.Second/probeEvery) + 1; c.pulls[1] > most || c.pulls[1] < most/2 {
-			t.Errorf("pulls of the empty lane in 10 s = %d, want at most %d and no fewer than half of it", c.pulls[1], most)
+		if most := int(10*time.Second/pollEvery) + 1; c.pulls[1] > most || c.pulls[1] < most/2 {
+			t.Errorf("pulls of the empty consumer in 10 s = %d, want at most %d and no fewer than half of it", c.pulls[1], most)
 		}
 	})
 }
 
-func TestEveryEmptyLaneHasItsLook(t *testing.T) {
+func TestEveryIdleConsumerIsPolled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(1, varied)
+		c := newCrowd(1, varied())
 		c.queue(1, -1)
 		for range 31 {
 			c.queue(1, 0)
@@ -280,7 +291,7 @@ func TestEveryEmptyLaneHasItsLook(t *testing.T) {
 		c.run(ctx)
 		for i, n := range c.pulls {
 			if n < 3 { // one before it was known that there is work
-				t.Errorf("lane %d was looked at %d times in 20 s, want each to have its turn", i, n)
+				t.Errorf("consumer %d was polled %d times in 20 s, want each to have its turn", i, n)
 			}
 		}
 	})
@@ -289,9 +300,9 @@ func TestEveryEmptyLaneHasItsLook(t *testing.T) {
 func TestAPullHasABound(t *testing.T) {
 	s := newSlots(1000)
 	l := s.add(1, 1)[0]
-	s.pulled(l, 0, true)
-	if c, _ := s.take(t.Context(), l); c.n != mostPulled {
-		t.Errorf("a pull of %d, want %d", c.n, mostPulled)
+	s.endPull(l, 0, true)
+	if c, _ := s.waitForGrant(t.Context(), l); c.n != maxPull {
+		t.Errorf("a pull of %d, want %d", c.n, maxPull)
 	}
 }
 
@@ -301,9 +312,9 @@ func TestSlotsThatAreGrantedInTheMomentOfTheEndComeBack(t *testing.T) {
 	s := newSlots(3)
 	l := s.add(1, 1)[0]
 	for range 100 { // half of the time the grant is seen first
-		s.pulled(l, 0, true)
-		if c, ok := s.take(ctx, l); ok {
-			s.pulled(l, c.held(), true)
+		s.endPull(l, 0, true)
+		if c, ok := s.waitForGrant(ctx, l); ok {
+			s.endPull(l, c.slots(), true)
 		}
 		if busy := s.busy(); busy != 0 {
 			t.Fatalf("%d slots are taken after a take that ended, want none", busy)
@@ -311,26 +322,26 @@ func TestSlotsThatAreGrantedInTheMomentOfTheEndComeBack(t *testing.T) {
 	}
 }
 
-func TestWhenAllLanesAreEmptyTheyWaitForWorkWithoutASlot(t *testing.T) {
+func TestIdleConsumersWaitForWorkWithoutASlot(t *testing.T) {
 	s := newSlots(4)
-	lanes := s.add(1, 2)
+	consumers := s.add(1, 2)
 	for _, more := range []bool{true, false} {
-		for _, l := range lanes {
-			s.pulled(l, 0, more)
+		for _, l := range consumers {
+			s.endPull(l, 0, more)
 		}
 	}
-	for _, l := range lanes {
-		if c, ok := s.take(t.Context(), l); !ok || c.wait != idleWait || c.held() != 0 {
-			t.Errorf("claim %+v, want one that waits without a slot", c)
+	for _, l := range consumers {
+		if c, ok := s.waitForGrant(t.Context(), l); !ok || c.wait != idlePoll || c.slots() != 0 {
+			t.Errorf("g %+v, want one that waits without a slot", c)
 		}
 	}
 }
 
-// TestLooksLeaveTheSlotsToTheBusyQueue has a far server: a look costs as long as the way there and back.
-func TestLooksLeaveTheSlotsToTheBusyQueue(t *testing.T) {
+// TestPollsLeaveTheSlotsToTheBackloggedQueue has a far server: a poll costs as long as the way there and back.
+func TestPollsLeaveTheSlotsToTheBackloggedQueue(t *testing.T) {
 	for _, size := range []struct{ slots, queues int }{{1, 2}, {2, 8}, {4, 32}, {16, 32}} {
 		synctest.Test(t, func(t *testing.T) {
-			c := newCrowd(size.slots, varied)
+			c := newCrowd(size.slots, varied())
 			c.rtt = 20 * time.Millisecond
 			c.queue(1, -1, 0)
 			for range size.queues - 1 {
@@ -348,7 +359,7 @@ func TestLooksLeaveTheSlotsToTheBusyQueue(t *testing.T) {
 	}
 }
 
-// TestAnIdleWorkerTakesAJobAtOnce has more lanes than slots, each waiting for work.
+// TestAnIdleWorkerTakesAJobAtOnce has more consumers than slots, each waiting for work.
 func TestAnIdleWorkerTakesAJobAtOnce(t *testing.T) {
 	for _, size := range []struct{ slots, queues int }{{1, 1}, {2, 8}, {4, 32}} {
 		synctest.Test(t, func(t *testing.T) {
@@ -362,7 +373,7 @@ func TestAnIdleWorkerTakesAJobAtOnce(t *testing.T) {
 			var feeding sync.WaitGroup
 			feeding.Go(func() {
 				for n := range 100 {
-					worst = max(worst, c.feed(n*7%len(c.lanes)))
+					worst = max(worst, c.feed(n*7%len(c.consumers)))
 					time.Sleep(time.Duration(n%13) * 31 * time.Millisecond)
 				}
 				cancel()
@@ -376,7 +387,7 @@ func TestAnIdleWorkerTakesAJobAtOnce(t *testing.T) {
 	}
 }
 
-// feed gives a lane a job and returns how long it took until that was taken.
+// feed gives a consumer a job and returns how long it took until that was taken.
 func (c *crowd) feed(i int) time.Duration {
 	c.mu.Lock()
 	c.backlog[i] = 1

@@ -2,18 +2,18 @@ package worker
 
 import "sync/atomic"
 
-// stats are the loop's own counters.
+// stats holds the counters of the loop.
 type stats struct {
-	taken, redelivered, parked, handedBack, lost, duplicates, dead atomic.Int64
+	taken, redelivered, scheduled, handedBack, leasesLost, duplicates, deadLetters atomic.Int64
 }
 
-// Stats is a reading of what the loop has done since it was made.
+// Stats counts what a Worker has done since New.
 type Stats struct {
-	// Taken counts jobs received, Redelivered those among them that somebody had before.
+	// Taken counts delivered jobs, Redelivered those among them that were delivered before.
 	Taken, Redelivered int64
-	// Parked counts jobs that went back to wait, HandedBack those that went back untouched.
+	// Parked counts jobs that were scheduled, HandedBack those that were handed back.
 	Parked, HandedBack int64
-	// Lost counts jobs whose lease ran out here; Duplicates results that came second; Dead dead letters.
+	// Lost counts jobs whose lease ran out here, Duplicates second results of an id, Dead dead letters.
 	Lost, Duplicates, Dead int64
 	// InFlight is the number of running jobs by queue.
 	InFlight map[string]int
@@ -22,8 +22,8 @@ type Stats struct {
 // Stats reads the counters.
 func (w *Worker) Stats() Stats {
 	return Stats{
-		Taken: w.stats.taken.Load(), Redelivered: w.stats.redelivered.Load(), Parked: w.stats.parked.Load(),
-		HandedBack: w.stats.handedBack.Load(), Lost: w.stats.lost.Load(), Duplicates: w.stats.duplicates.Load(),
-		Dead: w.stats.dead.Load(), InFlight: w.jobs.queues(),
+		Taken: w.stats.taken.Load(), Redelivered: w.stats.redelivered.Load(), Parked: w.stats.scheduled.Load(),
+		HandedBack: w.stats.handedBack.Load(), Lost: w.stats.leasesLost.Load(), Duplicates: w.stats.duplicates.Load(),
+		Dead: w.stats.deadLetters.Load(), InFlight: w.jobs.queues(),
 	}
 }

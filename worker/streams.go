@@ -11,16 +11,16 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// trouble is why a lane's jobs cannot be pulled.
+// trouble is why a puller cannot fetch.
 type trouble struct {
-	mu  sync.Mutex
+	mu  sync.Mutex // guards err
 	err error
 }
 
-// errNotPulled: a worker that starts has reached no consumer yet.
+// errNotPulled is the trouble of a puller that has not reached its consumer yet.
 var errNotPulled = errors.New("not pulled from yet")
 
-// set reports whether the trouble is news.
+// set notes err and reports whether it is new.
 func (t *trouble) set(err error) (news bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -29,7 +29,7 @@ func (t *trouble) set(err error) (news bool) {
 	return news
 }
 
-// begin ends the waiting for the first pull, and no trouble.
+// begin ends errNotPulled, and no other trouble.
 func (t *trouble) begin() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -50,15 +50,15 @@ func (t *trouble) get() error {
 	return t.err
 }
 
-// streams is what the worker knows of the installation's streams.
+// streams is what the worker knows of its streams.
 type streams struct {
-	seen atomic.Pointer[bus.Streams] // nil before the first look
+	seen atomic.Pointer[bus.Streams] // nil before the first inspection
 }
 
-// StreamsError is what is not as it has to be about streams, buckets and the consumers for readers.
+// StreamsError lists how streams, buckets and readers' consumers differ from what gofer needs.
 type StreamsError struct{ Differences []bus.Difference }
 
-// Error names each.
+// Error names each difference.
 func (e *StreamsError) Error() string {
 	texts := make([]string, len(e.Differences))
 	for i, d := range e.Differences {
@@ -67,17 +67,17 @@ func (e *StreamsError) Error() string {
 	return strings.Join(texts, "; ")
 }
 
-// err is a *StreamsError if something is missing, or if the server may lose or refuse messages.
+// err returns a *StreamsError if something is missing, or if the server may lose or refuse messages.
 func (s *streams) err() error {
 	return s.where(func(d bus.Difference) bool { return d.Repair == bus.ByCreation || d.Use >= bus.Lossy })
 }
 
-// unusable is a *StreamsError if jobs cannot end as they have to: nobody depends as much on the other streams.
+// unusable returns a *StreamsError if jobs cannot end as the contract says. Only streams that jobs depend on count.
 func (s *streams) unusable() error {
 	return s.where(func(d bus.Difference) bool { return d.Use == bus.Unusable && d.Essential })
 }
 
-// unusableFor is why a message of a kind, as Counted.Published has it, may not be stored now.
+// unusableFor returns why a message of a kind of Counted.Published must not be stored now.
 func (s *streams) unusableFor(kind string) error {
 	parts := map[string][]string{"result": {"_RESULTS", "OBJ_"}, "retry": {"_RETRIES"}, "dead": {"_DEAD"}}[kind]
 	return s.where(func(d bus.Difference) bool {
@@ -103,44 +103,44 @@ func (s *streams) where(holds func(bus.Difference) bool) error {
 	return &StreamsError{found}
 }
 
-// Parts of a limit on the waiting jobs, beyond which a server drops the oldest one without a word. What is between them is
-// for the jobs that run: those that waited before need room only until their older message is acked.
+// Shares of the limit of the retries stream, at which the server silently drops the oldest scheduled job. The room between them
+// is for the running jobs: one that was scheduled before needs it only until its older message is acked.
 const (
-	crowded   = 0.5  // no fresh jobs are taken
-	freshFull = 0.75 // no fresh job begins to wait
-	full      = 0.95 // no job waits again
+	nearlyFull        = 0.5  // above it no fresh jobs are taken
+	maxScheduledFresh = 0.75 // above it no fresh job is scheduled
+	maxScheduledAgain = 0.95 // above it no job is scheduled again
 )
 
-func (s *streams) crowded() bool {
+func (s *streams) waitingNearlyFull() bool {
 	seen := s.seen.Load()
-	return seen != nil && seen.Waiting.Above(crowded)
+	return seen != nil && seen.Waiting.Above(nearlyFull)
 }
 
-// watchStreams looks at the streams until ctx ends, and creates what is missing.
+// watchStreams inspects the streams until ctx ends, and recreates missing ones.
 func (w *Worker) watchStreams(ctx context.Context) {
-	for ; ctx.Err() == nil; pause(ctx, w.cfg.Look) {
-		w.lookAtStreams(ctx)
+	for ; ctx.Err() == nil; sleep(ctx, w.cfg.Look) {
+		w.inspectStreams(ctx)
 	}
 }
 
-func (w *Worker) lookAtStreams(ctx context.Context) {
-	before, beforeHeld := w.streams.err(), w.streams.crowded()
+func (w *Worker) inspectStreams(ctx context.Context) {
+	before, beforeHeld := w.streams.err(), w.streams.waitingNearlyFull()
 	seen, err := w.cfg.Inspect(ctx)
 	if err != nil {
-		return // what was known stays
+		return // the last known state stays
 	}
 	w.streams.seen.Store(&seen)
-	for _, l := range w.lanes {
-		if made, ok := seen.Made[w.cfg.Client.LaneStream(l.due)]; ok {
-			l.made.Store(made.UnixNano())
+	for _, p := range w.pullers {
+		if created, ok := seen.Made[w.cfg.Client.LaneStream(p.dueJobs)]; ok {
+			p.streamCreated.Store(created.UnixNano())
 		}
 	}
 	now := w.streams.err()
 	if now != nil && (before == nil || before.Error() != now.Error()) {
 		w.cfg.Log.Error("streams are not as gofer needs them", "error", now, "held", w.streams.unusable() != nil)
 	}
-	if held := w.streams.crowded(); held && !beforeHeld {
-		w.cfg.Log.Error("no fresh jobs are taken: there is little room for jobs that wait", "bytes", seen.Waiting.Bytes, "max_bytes", seen.Waiting.MaxBytes)
+	if held := w.streams.waitingNearlyFull(); held && !beforeHeld {
+		w.cfg.Log.Error("no fresh jobs are taken: the retries stream is nearly full", "bytes", seen.Waiting.Bytes, "max_bytes", seen.Waiting.MaxBytes)
 	}
 	for _, d := range seen.Differences {
 		if d.Repair == bus.ByCreation {
@@ -150,43 +150,43 @@ func (w *Worker) lookAtStreams(ctx context.Context) {
 	}
 }
 
-// becameUnusable looks whether somebody has edited the stream that takes messages of a kind.
+// becameUnusable inspects whether somebody has edited the stream of a kind of messages.
 func (w *Worker) becameUnusable(ctx context.Context, kind string) bool {
-	w.lookAtStreams(ctx)
+	w.inspectStreams(ctx)
 	return w.streams.unusableFor(kind) != nil
 }
 
-// Consuming is nil if every lane reached its consumer at its last pull. Otherwise it is what keeps the worker from it, such as a
+// Consuming returns nil if every puller reached its consumer at its last pull request. Otherwise it returns why not, such as a
 // *bus.UnusableError.
 func (w *Worker) Consuming() error {
 	var errs []error
-	for _, l := range w.lanes {
-		if err := l.trouble.get(); err != nil {
+	for _, p := range w.pullers {
+		if err := p.trouble.get(); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// Streams is nil if all streams, buckets and consumers for readers are there and the server keeps what is stored in them;
-// otherwise a *StreamsError, or ErrCrowded.
+// Streams returns nil if all streams, buckets and readers' consumers exist and the server keeps what is stored in them.
+// Otherwise it returns a *StreamsError, or ErrCrowded.
 func (w *Worker) Streams() error {
 	if err := w.streams.err(); err != nil {
 		return err
 	}
-	if w.streams.crowded() {
+	if w.streams.waitingNearlyFull() {
 		return ErrCrowded
 	}
 	return nil
 }
 
-// ErrCrowded says that no fresh jobs are taken, so that the server drops none of those that wait.
-var ErrCrowded = errors.New("there is little room for jobs that wait, so no fresh ones are taken")
+// ErrCrowded means that the retries stream is nearly full. No fresh jobs are taken, so that the server drops no scheduled one.
+var ErrCrowded = errors.New("the retries stream is nearly full, so no fresh jobs are taken")
 
-// Obeyed lists the settings of consumers that differ from those that gofer creates, and that the worker keeps to.
+// Obeyed lists the consumers' settings that differ from those that gofer creates, and that the worker obeys.
 func (w *Worker) Obeyed() (list []bus.Difference) {
-	for _, l := range w.lanes {
-		info := l.info.Load()
+	for _, p := range w.pullers {
+		info := p.info.Load()
 		if info == nil {
 			continue
 		}
@@ -199,11 +199,12 @@ func (w *Worker) Obeyed() (list []bus.Difference) {
 	return list
 }
 
-// errWaitingFull: the server would drop the oldest waiting job to store another one.
-var errWaitingFull = errors.New("there is no room for another waiting job")
+// errNoRoomToWait means that the server would drop the oldest scheduled job to store another one.
+var errNoRoomToWait = errors.New("there is no room for another waiting job")
 
-// roomToWait is an error if a waiting job of that size would make the server drop one. Without limits it asks nobody.
-func (w *Worker) roomToWait(ctx context.Context, t *task) error {
+// checkRoomToWait returns an error if scheduling t would make the server drop another scheduled job. It asks the server only if
+// the stream has a limit.
+func (w *Worker) checkRoomToWait(ctx context.Context, t *task) error {
 	seen := w.streams.seen.Load()
 	if seen == nil || seen.Waiting.MaxBytes == 0 && seen.Waiting.MaxMsgs == 0 {
 		return nil
@@ -214,15 +215,15 @@ func (w *Worker) roomToWait(ctx context.Context, t *task) error {
 	}
 	fill.Bytes += int64(len(t.msg.Data())) + waitingOverhead
 	fill.Msgs++
-	part := freshFull
-	if t.lane.due {
-		part = full
+	part := maxScheduledFresh
+	if t.puller.dueJobs {
+		part = maxScheduledAgain
 	}
 	if fill.Above(part) {
-		return errWaitingFull
+		return errNoRoomToWait
 	}
 	return nil
 }
 
-// waitingOverhead is what a waiting job takes beyond its payload: subject, headers and progress.
+// waitingOverhead bounds what a scheduled job takes beyond its payload: subject, headers and progress.
 const waitingOverhead = 64 << 10

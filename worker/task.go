@@ -16,37 +16,37 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// task is one delivery of a job: the message, our right to it, and what is known of the job.
+// task is one delivery of a job: its message, its lease, and what is known of the job.
 type task struct {
-	lane  *lane
-	msg   jetstream.Msg
-	meta  jetstream.MsgMetadata
-	lease *lease
-	made  int64 // of the lane, when it was pulled
+	puller        *puller
+	msg           jetstream.Msg
+	meta          jetstream.MsgMetadata
+	lease         *lease
+	streamCreated int64 // of the puller when it fetched the message
 
-	queue, id string // as in the subject; id is made safe to publish to
-	job       jobs.Job
-	progress  jobs.Progress
-	invalid   error // why the job cannot run
-	again     bool  // somebody may have worked on it before
+	queue, id  string // of the subject; id is safe to publish to
+	job        jobs.Job
+	progress   jobs.Progress
+	invalid    error // why the job cannot run; nil if it can
+	mayHaveRun bool  // an earlier run may have announced attempts or stored a result
 
-	// As one of the running.
+	// Fields that running and handBack use.
 	cancel     context.CancelCauseFunc
-	next       *task // another run under this name
+	next       *task // another task of this name
 	handedBack atomic.Bool
 }
 
-// runner runs one task after the other, each in a slot that its lane has taken; the slot is given back here and nowhere
-// else. A goroutine of its own for each job would grow its stack anew each time.
+// runner runs one task after the other, each in a slot that its puller acquired. Only runner releases the slot. A new goroutine
+// for each job would have to grow its stack each time.
 func (w *Worker) runner(work, settling context.Context) {
 	for t := range w.tasks {
 		w.handle(work, settling, t)
-		w.slots.release(t.lane.share)
+		w.slots.release(t.puller.share)
 	}
 }
 
-// handle is one job's journey: read it, run it, settle it, ack it. A drain ends work before settling. When the ack is sent the
-// job is no longer in hand: should that be lost, its next delivery has to find out what became of it.
+// handle reads, runs, settles and acks one job. A drain ends work before settling. The task leaves running before its ack is sent:
+// if the ack is lost, the next delivery must find out the outcome.
 func (w *Worker) handle(work, settling context.Context, t *task) {
 	t.read()
 	if w.run(work, settling, t) {
@@ -54,20 +54,20 @@ func (w *Worker) handle(work, settling context.Context, t *task) {
 	}
 }
 
-// run keeps the lease while the job runs and its outcome is stored, and reports whether it may be acked.
+// run keeps the lease alive while the job runs and is settled, and reports whether it may be acked.
 func (w *Worker) run(work, settling context.Context, t *task) (settled bool) {
 	ctx, cancel := context.WithCancelCause(work)
 	defer cancel(nil)
 	added := w.jobs.add(t, cancel)
-	w.took(t, !added || t.meta.NumDelivered > 1)
+	w.countTaken(t, !added || t.meta.NumDelivered > 1)
 	if !added {
 		w.cfg.Log.Info("job delivered again while it runs here, its run goes on", "queue", t.queue, "job", t.id)
 		return false
 	}
 	defer w.jobs.remove(t)
 	switch {
-	case !t.ours():
-		w.lost(t)
+	case !t.isHeld():
+		w.leaseLost(t)
 		return false
 	case w.draining.Load():
 		w.handBack(settling, t)
@@ -76,35 +76,37 @@ func (w *Worker) run(work, settling context.Context, t *task) (settled bool) {
 		w.handBack(settling, t)
 		return false
 	}
-	stop := t.lease.keep(func(ctx context.Context) error { return w.beat(ctx, t) }, cancel)
+	stop := t.lease.keepAlive(func(ctx context.Context) error { return w.heartbeat(ctx, t) }, cancel)
 	settled = w.complete(ctx, settling, t)
 	stop()
 	if !settled && settling.Err() != nil {
-		w.handBack(settling, t) // the drain was over before it could be settled
+		w.handBack(settling, t) // the drain ended before the job was settled
 	}
 	return settled
 }
 
-// isWhole reports whether the message is the job as it was published. A consumer that somebody told to leave out the payloads
-// delivers what looks like an invalid job; then the worker looks at the consumer at once, and pulls from it no longer.
+// isWhole reports whether the message is the job as it was published. A consumer that somebody set to headers_only delivers what
+// looks like an invalid job. Then the worker inspects the consumer at once, and fetches no more from it.
 func (w *Worker) isWhole(ctx context.Context, t *task) bool {
-	whole, err := w.cfg.Client.IsWhole(ctx, t.msg, t.lane.queue, t.lane.due)
+	whole, err := w.cfg.Client.IsWhole(ctx, t.msg, t.puller.queue, t.puller.dueJobs)
 	if whole && err == nil {
 		return true
 	}
 	if err == nil {
-		err = t.lane.look(ctx)
+		err = t.puller.inspect(ctx)
 	}
 	w.cfg.Log.Error("job arrived without its payload, handing it back", "queue", t.queue, "job", t.id, "error", err)
 	return false
 }
 
-// ours reports whether anything may still be said about this delivery: its lease is not over, and its stream is the one that
-// it came from.
-func (t *task) ours() bool { return t.lease.valid() && t.lane.made.Load() == t.made }
+// isHeld reports whether the worker may still settle, ack or hand back this delivery: its lease is not over, and its stream is
+// still the one that it came from.
+func (t *task) isHeld() bool {
+	return t.lease.valid() && t.puller.streamCreated.Load() == t.streamCreated
+}
 
-// took counts a job. The clock of the server, which stored it, may be ahead.
-func (w *Worker) took(t *task, again bool) {
+// countTaken counts a delivery. The wait is at least zero, because the server's clock may be ahead.
+func (w *Worker) countTaken(t *task, again bool) {
 	w.stats.taken.Add(1)
 	if again {
 		w.stats.redelivered.Add(1)
@@ -112,12 +114,12 @@ func (w *Worker) took(t *task, again bool) {
 	w.cfg.Counted.Taken(t.queue, max(0, time.Since(t.meta.Timestamp)), again)
 }
 
-// errStreamGone: the job stream was made anew, and the job was of the one before.
+// errStreamGone means that the job stream was recreated, and that the job came from the one before.
 var errStreamGone = errors.New("the stream that the job came from is gone")
 
-// beat renews the lease. One that the job's end cuts short says nothing about the server.
-func (w *Worker) beat(ctx context.Context, t *task) error {
-	if !t.ours() {
+// heartbeat renews the lease. A heartbeat that the end of the run cancels is not counted as a failure of the server.
+func (w *Worker) heartbeat(ctx context.Context, t *task) error {
+	if !t.isHeld() {
 		return errStreamGone
 	}
 	err := w.cfg.Client.Heartbeat(ctx, t.msg)
@@ -127,41 +129,41 @@ func (w *Worker) beat(ctx context.Context, t *task) error {
 	return err
 }
 
-// complete brings the job as far as it can be brought now and reports whether it may be acked.
+// complete runs and settles the job and reports whether it may be acked.
 func (w *Worker) complete(ctx, settling context.Context, t *task) bool {
 	if t.invalid != nil {
-		return w.finish(settling, t, t.refusal())
+		return w.finish(settling, t, t.invalidResult())
 	}
 	var next time.Time
-	if t.again {
-		// Only to save the fetch: the guard on the result decides in any case.
+	if t.mayHaveRun {
+		// This look-up only saves a fetch: the guard of the result decides in any case.
 		if kept, err := w.cfg.Client.Result(ctx, t.queue, t.id); err == nil {
-			return w.second(settling, t, jobs.Result{JobSeq: t.progress.JobSeq}, kept)
+			return w.settleDuplicate(settling, t, jobs.Result{JobSeq: t.progress.JobSeq}, kept)
 		}
-		next = w.recall(ctx, t)
+		next = w.restoreAttempts(ctx, t)
 	}
 	outcome := jobs.RunOutcome{Kind: jobs.RunScheduled, At: next, Progress: t.progress}
 	if time.Until(next) <= 0 {
 		outcome = w.cfg.Do(ctx, t.job, t.progress)
-		w.drought.note(outcome.NoProxy)
+		w.proxyShortage.add(outcome.NoProxy)
 	}
 	if !w.settle(settling, t, outcome) {
 		return false
 	}
 	if outcome.Kind == jobs.RunScheduled && errors.Is(context.Cause(ctx), jobs.ErrJobCancelled) {
-		// Whoever cancelled it looked for it among the waiting before it was there; its result is stored.
-		w.unpark(settling, t)
+		// The canceller stored the result, but searched for the scheduled job before it was stored.
+		w.unschedule(settling, t)
 	}
 	return true
 }
 
-// recall counts the attempts of a worker that died with the job, as far as it announced what came after them. A job that
-// kills its workers thus comes to an end. It returns the announced time of the next attempt, which stands: that worker could
-// not store the waiting job any more.
-func (w *Worker) recall(ctx context.Context, t *task) (next time.Time) {
+// restoreAttempts adds the attempts of a worker that died during the job, as far as retry events announce them. So a job that
+// kills its workers comes to an end. It returns the announced time of the next attempt, which holds even though that worker did
+// not store the scheduled job any more.
+func (w *Worker) restoreAttempts(ctx context.Context, t *task) (next time.Time) {
 	last, stored, err := w.cfg.Client.LastRetry(ctx, t.queue, t.id)
-	// An older event is that of another job of this name, or of before the job's last wait. One of more attempts than a job can
-	// have is nobody's.
+	// An event older than the message belongs to another job of this name, or to the time before the job was scheduled. An
+	// event with more attempts than any job can have is forged.
 	if err != nil || last.Attempt > jobs.MaxMaxAttempts || !stored.After(t.meta.Timestamp) || last.Attempt <= len(t.progress.Attempts) {
 		return time.Time{}
 	}
@@ -171,12 +173,12 @@ func (w *Worker) recall(ctx context.Context, t *task) (next time.Time) {
 	t.progress.Attempts = append(t.progress.Attempts, jobs.Attempt{
 		Attempt: last.Attempt, Proxy: last.Proxy, Status: last.Status, Fault: last.Fault, Error: last.Error, StartedAt: last.At,
 	})
-	return earliest(last.NextAttemptAt, time.Now().Add(longestAnnounced))
+	return earliest(last.NextAttemptAt, time.Now().Add(maxAnnouncedDelay))
 }
 
-// longestAnnounced bounds the wait that an event may demand: whoever may publish events could have a job wait for years. No wait
-// is longer than that of a Retry-After.
-const longestAnnounced = 15 * time.Minute
+// maxAnnouncedDelay bounds the delay that an event may announce: otherwise a forged event could delay a job for years. Retry-After
+// has the longest delay, with the same bound.
+const maxAnnouncedDelay = 15 * time.Minute
 
 func earliest(a, b time.Time) time.Time {
 	if a.Before(b) {
@@ -185,13 +187,13 @@ func earliest(a, b time.Time) time.Time {
 	return b
 }
 
-// read decodes the message. What cannot be read makes the job invalid, never lost.
+// read decodes the message. A job that cannot be decoded is invalid; it is never dropped.
 func (t *task) read() {
 	queue, id, _ := jobs.SplitSubject(t.msg.Subject())
 	t.queue, t.id = queue, safeID(id)
-	t.again = t.meta.NumDelivered > 1 || t.lane.due
+	t.mayHaveRun = t.meta.NumDelivered > 1 || t.puller.dueJobs
 	t.progress.JobSeq = t.meta.Sequence.Stream
-	if t.lane.due {
+	if t.puller.dueJobs {
 		progress, err := jobs.ParseProgress(t.msg.Headers().Get(jobs.HeaderProgress))
 		if err != nil {
 			t.invalid = &jobs.InvalidError{Reasons: []string{err.Error()}}
@@ -201,26 +203,26 @@ func (t *task) read() {
 	job, err := jobs.Decode(queue, id, t.msg.Data())
 	job.ID = t.id
 	if !t.meta.Timestamp.Before(job.NotBefore) {
-		job.NotBefore = time.Time{} // its time has come by the server's clock, which counts for all workers
+		job.NotBefore = time.Time{} // it is due by the server's clock, which decides for all workers
 	}
 	t.job = job
 	if err != nil {
 		t.invalid = err
-	} else if size := messageSize(t.msg); !t.lane.due && size > jobs.MaxJobBytes {
+	} else if size := messageSize(t.msg); !t.puller.dueJobs && size > jobs.MaxJobBytes {
 		t.invalid = &jobs.InvalidError{Reasons: []string{"the job and its headers are larger than 768 KiB"}}
 	}
 }
 
-// refusal is the result of a job that cannot run.
-func (t *task) refusal() jobs.Result {
+// invalidResult returns the result of a job that cannot run.
+func (t *task) invalidResult() jobs.Result {
 	result := t.progress.Result(t.job, time.Now())
 	result.Outcome, result.Error, result.Detail = jobs.Failed, jobs.ErrInvalidJob, t.invalid.Error()
 	if invalid, ok := errors.AsType[*jobs.InvalidError](t.invalid); ok {
 		result.Reasons = invalid.Reasons
 	}
-	result.URL = "" // it may be anything, with a password in it
+	result.URL = "" // an invalid URL may hold anything, a password included
 	if slices.ContainsFunc(result.Reasons, func(r string) bool { return strings.HasPrefix(r, "meta") }) {
-		result.Meta = nil // it may hold what no header can
+		result.Meta = nil // it may hold what no NATS header can carry
 	}
 	return result
 }
@@ -235,14 +237,14 @@ func messageSize(msg jetstream.Msg) int {
 	return size
 }
 
-// longestID is of an id that a result is published under, bad as it may be: a server closes the connection of whoever
-// publishes to a subject beyond 4 KiB.
-const longestID = 512
+// maxIDBytes bounds the id of an invalid job that a result is published under: a server closes the connection of a client that
+// publishes to a subject longer than 4 KiB.
+const maxIDBytes = 512
 
-// safeID is id if a message can be published under it, and if whoever reads the message can show it: an invalid job may carry
-// anything, wildcards and escape sequences included, and gets its result all the same.
+// safeID returns id if a message can be published under it and a reader can print it. Otherwise it returns a hash: an invalid job
+// may carry any id, wildcards and escape sequences included, and still gets its result.
 func safeID(id string) string {
-	if len(id) > longestID || text.Printable(id) != id {
+	if len(id) > maxIDBytes || text.Printable(id) != id {
 		return hashedID(id)
 	}
 	for token := range strings.SplitSeq(id, ".") {

@@ -8,25 +8,25 @@ import (
 	"time"
 )
 
-// Unsettled is a job that the worker holds although its run has ended: what became of it cannot be stored.
+// Unsettled is a job that the worker holds although its run has ended, because its outcome cannot be stored.
 type Unsettled struct {
 	Queue, ID string
-	// Since is when it could not be stored for the first time.
+	// Since is when storing the outcome failed first.
 	Since time.Time
 	// Step is what fails, such as "store result", and Reason the latest error.
 	Step, Reason string
-	// Permanent tells that somebody has to change the server, the account or a stream.
+	// Permanent is true if somebody has to change the server, the account or a stream.
 	Permanent bool
 }
 
-// unsettled are the jobs whose outcome could not be stored at first.
+// unsettled holds the jobs whose outcome could not be stored yet.
 type unsettled struct {
-	mu   sync.Mutex
-	jobs map[*task]*Unsettled
-	last string // the latest reason of any of them
+	mu         sync.Mutex // guards the fields below
+	jobs       map[*task]*Unsettled
+	lastReason string // the latest reason of any job
 }
 
-// add notes why a job cannot be settled now, and reports whether that is news.
+// add notes why a job cannot be settled now, and reports whether the step or the reason is new.
 func (u *unsettled) add(t *task, step string, err error, permanent bool) (news bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -38,9 +38,9 @@ func (u *unsettled) add(t *task, step string, err error, permanent bool) (news b
 		job = &Unsettled{Queue: t.queue, ID: t.id, Since: time.Now()}
 		u.jobs[t] = job
 	}
-	u.last = err.Error()
-	news = job.Step != step || job.Reason != u.last
-	job.Step, job.Reason, job.Permanent = step, u.last, permanent
+	u.lastReason = err.Error()
+	news = job.Step != step || job.Reason != u.lastReason
+	job.Step, job.Reason, job.Permanent = step, u.lastReason, permanent
 	return news
 }
 
@@ -50,17 +50,18 @@ func (u *unsettled) remove(t *task) {
 	delete(u.jobs, t)
 }
 
-// why is the latest reason; ok when there is no such job.
+// why returns the latest reason; ok is true if there is no such job.
 func (u *unsettled) why() (why string, ok bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if len(u.jobs) == 0 {
 		return "", true
 	}
-	return u.last, false
+	return u.lastReason, false
 }
 
-// blocks reports whether a job of the queue waits for somebody to change something: more jobs would end like that.
+// blocks reports whether a job of the queue cannot be settled until somebody changes something: other jobs of the queue would
+// meet the same.
 func (u *unsettled) blocks(queue string) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -85,5 +86,5 @@ func (u *unsettled) list() []Unsettled {
 	return out
 }
 
-// Unsettled lists the jobs that the worker holds and cannot settle, those first that it holds for longest.
+// Unsettled lists the jobs that the worker holds and cannot settle, the oldest first.
 func (w *Worker) Unsettled() []Unsettled { return w.unsettled.list() }

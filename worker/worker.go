@@ -1,8 +1,10 @@
-// Package worker takes jobs from their streams, has them run, and settles what comes of it: the loop of gofer.
+// Package worker is the loop of gofer: it fetches jobs from JetStream, runs them, and settles their outcomes.
 //
-// A job's right to be settled is a lease, not an ack: the server takes an ack from anybody. What makes a job end in
-// one result, whatever dies, is the order of the steps (store the result under a guard, then ack; or store the
-// waiting job, then ack) and a worker that falls silent when its lease ran out.
+// The right to settle a job is a job lease, not an ack: the server accepts an ack from anybody. Two rules make a job end in
+// exactly one result, whatever dies:
+//
+//   - A worker stores the result under a guard, or stores the scheduled job, and acks only then.
+//   - A worker whose lease is over says nothing about the job any more.
 package worker
 
 import (
@@ -27,50 +29,51 @@ type Queue struct {
 	Weight int // zero means 1
 }
 
-// Config is what a Worker is made of. Client, Queues, Do and Log are required.
+// Config configures a Worker. Client, Queues, Do and Log are required.
 type Config struct {
 	Client *bus.Client
 	Queues []Queue
 	// Concurrency is how many jobs run at once; zero means 64.
 	Concurrency int
-	// Do runs one job. It ends soon after ctx does, and asks for the cause: one of the errors of package jobs.
+	// Do runs one job. It returns soon after ctx has ended. context.Cause(ctx) is then one of the errors of package jobs.
 	Do func(ctx context.Context, job jobs.Job, progress jobs.Progress) jobs.RunOutcome
-	// AckWait is how long the server leaves a job to a silent worker, as the consumers were made with; zero means
-	// bus.AckWait.
+	// AckWait is how long the server waits for a heartbeat or ack before it redelivers a job; zero means bus.AckWait. A
+	// consumer with a shorter ack wait is obeyed.
 	AckWait time.Duration
 	// DrainTimeout bounds how long Run goes on after its context ended; zero means 30 s.
 	DrainTimeout time.Duration
-	// Ended is called once for each job that this worker ended, after its result was stored; nil means nobody counts.
+	// Ended is called once for each job whose result this worker stored; nil means that nobody is called.
 	Ended func(job jobs.Job, result jobs.Result)
-	// Counted is told of what the worker does.
+	// Counted is told what the worker does.
 	Counted Counted
-	// Restore makes the streams that are missing anew: somebody may have deleted one while the worker runs. Nil leaves that to
-	// others, and jobs that need the stream wait for it.
+	// Restore recreates missing streams: somebody may delete one while the worker runs. Nil means that the worker recreates
+	// none, and jobs that need the stream wait for it.
 	Restore func(context.Context) error
-	// Look is how often the worker looks at its consumers and streams; zero means 5 s.
+	// Look is the interval at which the worker inspects its consumers and streams; zero means 5 s.
 	Look time.Duration
-	// Inspect looks at the streams; nil means with the default settings.
+	// Inspect compares the streams with their settings; nil compares them with the default settings.
 	Inspect func(context.Context) (bus.Streams, error)
 	Log     *slog.Logger
 	// Name is this worker's name in results and events.
 	Name string
 }
 
-// Counted are functions that count; one that is nil does not. They may be called from any goroutine and must not block.
+// Counted is an observer. A nil function is not called. Each may be called from any goroutine and must not block.
 type Counted struct {
-	// Taken is told of each job that was taken: how long it had waited since it was stored or its time came, and again of
-	// one that somebody had taken before, whose wait says nothing.
+	// Taken is called for each delivered job. Waited is the time since the job was stored or became due. Again is true for a
+	// redelivered job, whose waited is meaningless.
 	Taken func(queue string, waited time.Duration, again bool)
-	// Published is told of each message stored or refused, "result", "retry" (a waiting job), "dead" or "event", and how
-	// long that took.
+	// Published is called for each message that was stored or refused. Kind is "result", "retry" (a scheduled job), "dead" or
+	// "event".
 	Published func(kind string, ok bool, took time.Duration)
-	// Acked is told of each answer about a job that the server confirmed, or did not: "heartbeat", "ack" or "hand_back".
+	// Acked is called for each heartbeat, ack and hand-back. Kind is "heartbeat", "ack" or "hand_back"; ok means that the server
+	// confirmed it.
 	Acked func(kind string, ok bool)
-	// Buried is told of each dead letter, by the job's error code.
+	// Buried is called for each dead letter, with the job's error code.
 	Buried func(reason string)
 }
 
-func (c Counted) filled() Counted {
+func (c Counted) withDefaults() Counted {
 	if c.Taken == nil {
 		c.Taken = func(string, time.Duration, bool) {}
 	}
@@ -86,28 +89,29 @@ func (c Counted) filled() Counted {
 	return c
 }
 
-// Worker runs jobs. Make one with New; its methods may be called from any goroutine.
+// Worker fetches and runs jobs. New creates one. Its methods may be called from any goroutine.
 type Worker struct {
-	cfg   Config
-	slots *slots
-	lanes []*lane
-	tasks chan *task // from the lanes to the runners; there is a runner for each slot
-	jobs  running
+	cfg     Config
+	slots   *slots
+	pullers []*puller
+	tasks   chan *task // from the pullers to the runners; there is one runner for each slot
+	jobs    running
 
-	draining  atomic.Bool
-	over      atomic.Pointer[time.Time] // when the drain ends; nil before it has begun
-	full      atomic.Bool               // the result stream refused a result for want of room
-	unsettled unsettled
-	restoring restoring
-	streams   streams
-	stats     stats
+	draining    atomic.Bool
+	drainEnds   atomic.Pointer[time.Time] // nil before a drain begins
+	resultsFull atomic.Bool               // the results stream refused the latest result because it is full
+	unsettled   unsettled
+	recreation  recreation
+	streams     streams
+	stats       stats
 
-	// idle limits how fast jobs are taken while no proxy is usable: a million waiting jobs are not churned.
-	idle    *rate.Limiter
-	drought drought
+	// pullLimiter limits how fast jobs are pulled while no proxy is usable. Otherwise a million waiting jobs would each be
+	// pulled, found unable to run, and scheduled again.
+	pullLimiter   *rate.Limiter
+	proxyShortage proxyShortage
 }
 
-// New makes a worker; Run starts it.
+// New creates a Worker. Run starts it.
 func New(cfg Config) (*Worker, error) {
 	if len(cfg.Queues) == 0 || len(cfg.Queues) > MaxQueues {
 		return nil, errors.New("a worker serves 1 to 32 queues")
@@ -127,39 +131,39 @@ func New(cfg Config) (*Worker, error) {
 	if cfg.Inspect == nil {
 		cfg.Inspect = func(ctx context.Context) (bus.Streams, error) { return cfg.Client.InspectStreams(ctx, bus.Settings{}) }
 	}
-	cfg.Counted = cfg.Counted.filled()
+	cfg.Counted = cfg.Counted.withDefaults()
 	w := &Worker{
-		cfg: cfg, tasks: make(chan *task), slots: newSlots(cfg.Concurrency), jobs: running{tasks: map[name]*task{}},
-		idle: rate.NewLimiter(rate.Limit(cfg.Concurrency), cfg.Concurrency),
+		cfg: cfg, tasks: make(chan *task), slots: newSlots(cfg.Concurrency), jobs: running{tasks: map[jobName]*task{}},
+		pullLimiter: rate.NewLimiter(rate.Limit(cfg.Concurrency), cfg.Concurrency),
 	}
 	for _, q := range cfg.Queues {
 		for i, share := range w.slots.add(max(1, q.Weight), 2) {
-			w.lanes = append(w.lanes, &lane{w: w, queue: q.Name, due: i == 1, share: share, trouble: trouble{err: errNotPulled}})
+			w.pullers = append(w.pullers, &puller{worker: w, queue: q.Name, dueJobs: i == 1, share: share, trouble: trouble{err: errNotPulled}})
 		}
 	}
 	return w, nil
 }
 
-// Draining reports whether the worker has stopped taking jobs for good.
+// Draining reports whether the worker has stopped taking jobs because Run's context ended.
 func (w *Worker) Draining() bool { return w.draining.Load() }
 
-// Storable reports whether what becomes of jobs can be stored, and if not, why. While there is no room for results the worker
-// takes no jobs.
+// Storable reports whether outcomes of jobs can be stored, and if not, why. While the results stream is full the worker takes
+// no jobs.
 func (w *Worker) Storable() (why string, ok bool) {
-	if w.full.Load() {
+	if w.resultsFull.Load() {
 		return bus.ErrResultsFull.Error(), false
 	}
 	return w.unsettled.why()
 }
 
-// Slots are the slots in use and all of them.
+// Slots returns the number of slots in use and of all slots.
 func (w *Worker) Slots() (busy, total int) { return w.slots.busy(), w.cfg.Concurrency }
 
-// Backlog is that of each queue, a few seconds old.
+// Backlog returns the backlog of each queue, at most a few seconds old.
 func (w *Worker) Backlog() map[string]bus.Backlog {
 	out := map[string]bus.Backlog{}
-	for _, l := range w.lanes {
-		out[l.queue] = out[l.queue].Plus(l.backlog())
+	for _, p := range w.pullers {
+		out[p.queue] = out[p.queue].Plus(p.backlog())
 	}
 	return out
 }

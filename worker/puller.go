@@ -1,0 +1,268 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+// puller fetches from one consumer: a queue's fresh jobs, or its due jobs.
+type puller struct {
+	worker  *Worker
+	queue   string
+	dueJobs bool
+	share   *consumerShare
+
+	consumer      jetstream.Consumer // used only by the goroutine of run
+	streamCreated atomic.Int64       // creation time of the stream, in Unix nanoseconds
+	pending       atomic.Int64       // messages left by the last fetch, or counted by a later inspection
+	info          atomic.Pointer[bus.LaneInfo]
+	trouble       trouble
+}
+
+// watchConsumer inspects the consumer regularly, also while no slot is free.
+func (p *puller) watchConsumer(ctx context.Context) {
+	for ; ctx.Err() == nil; sleep(ctx, p.worker.cfg.Look) {
+		_ = p.inspect(ctx) // if the server does not answer, the last known state stays
+	}
+}
+
+// inspect reads the consumer's state and settings: somebody may have edited it.
+func (p *puller) inspect(ctx context.Context) error {
+	info, err := p.worker.cfg.Client.LaneInfo(ctx, p.queue, p.dueJobs)
+	if err != nil {
+		return err
+	}
+	p.pending.Store(info.Pending)
+	p.info.Store(&info)
+	if err := info.Unusable(); err != nil && p.trouble.set(err) {
+		p.worker.cfg.Log.Error("no jobs are taken from this consumer until it is repaired", "queue", p.queue, "due", p.dueJobs, "error", err)
+	}
+	return nil
+}
+
+// unusable returns why no job of the consumer may be taken, or nil.
+func (p *puller) unusable() error {
+	if info := p.info.Load(); info != nil {
+		return info.Unusable()
+	}
+	return nil
+}
+
+// ackWait returns how long the server waits for a heartbeat. A consumer keeps the ack wait that it was created with.
+func (p *puller) ackWait() time.Duration {
+	if info := p.info.Load(); info != nil && info.AckWait > 0 {
+		return min(p.worker.cfg.AckWait, info.AckWait)
+	}
+	return p.worker.cfg.AckWait
+}
+
+// backlog returns the state of the consumer at its last inspection. The number of pending jobs is newer: each fetch sets it.
+func (p *puller) backlog() (b bus.Backlog) {
+	if info := p.info.Load(); info != nil {
+		b = info.Backlog
+	}
+	b.Pending = p.pending.Load()
+	return b
+}
+
+// run acquires slots and fetches jobs for them until ctx ends. It never fetches more messages than it has slots, because the
+// ack wait of a message runs from its delivery, whether or not a slot is free for it.
+func (p *puller) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		p.awaitPermission(ctx)
+		g, ok := p.worker.slots.waitForGrant(ctx, p.share)
+		if !ok {
+			return
+		}
+		unused, more, err := p.fetch(ctx, g)
+		p.worker.slots.endPull(p.share, unused, more)
+		if err != nil {
+			p.repair(ctx, err)
+		}
+	}
+}
+
+// fetch performs one pull request, passes the jobs on to runners, and returns how many slots it did not use. A pull request is
+// never cancelled: the server would deliver jobs to an inbox without a reader, and each would be stuck for its ack wait.
+func (p *puller) fetch(ctx context.Context, g grant) (unused int, more bool, err error) {
+	unused = g.slots()
+	if err := p.bind(ctx); err != nil {
+		return unused, false, err
+	}
+	n, wait := p.bounds(g)
+	pulledAt := time.Now()
+	batch, err := p.request(n, wait)
+	if err != nil {
+		return unused, false, fmt.Errorf("pull jobs of queue %s: %w", p.queue, bus.Plain(err))
+	}
+	got := 0
+	for msg := range batch.Messages() {
+		meta, err := msg.Metadata()
+		if err != nil {
+			return unused, false, fmt.Errorf("pull jobs of queue %s: %w", p.queue, bus.Plain(err))
+		}
+		t := &task{puller: p, msg: msg, meta: *meta, lease: newLease(pulledAt, p.ackWait()), streamCreated: p.streamCreated.Load()}
+		more = meta.NumPending > 0
+		p.pending.Store(int64(meta.NumPending))
+		if unused == 0 && !p.worker.slots.acquire(p.share) {
+			p.worker.handBack(ctx, t) // it is redelivered when this puller gets a slot, or to another worker
+			return 0, true, nil
+		}
+		unused = max(0, unused-1)
+		got++
+		p.worker.tasks <- t
+	}
+	p.worker.countPulled(got)
+	if err := batch.Error(); err != nil && !errors.Is(err, jetstream.ErrNoMessages) {
+		return unused, false, fmt.Errorf("pull jobs of queue %s: %w", p.queue, bus.Plain(err))
+	}
+	p.trouble.end()
+	if got < n {
+		p.pending.Store(0)
+	}
+	if got == 0 && wait > 0 && wait < g.wait {
+		sleep(ctx, min(g.wait, pollEvery)-wait) // otherwise short pull requests would follow one another without a pause
+	}
+	return unused, more, nil
+}
+
+// bounds returns the size of a pull request and how long it may wait, within the limits of the consumer. A drain waits for the
+// end of a pull request, so a short drain timeout shortens pull requests.
+func (p *puller) bounds(g grant) (n int, wait time.Duration) {
+	n, wait = g.n, min(g.wait, p.worker.drainReserve())
+	info := p.info.Load()
+	if info.MaxBatch > 0 {
+		n = min(n, info.MaxBatch)
+	}
+	if info.MaxExpires > 0 {
+		wait = min(wait, info.MaxExpires)
+	}
+	return n, wait
+}
+
+func (p *puller) request(n int, wait time.Duration) (jetstream.MessageBatch, error) {
+	if wait == 0 {
+		return p.consumer.FetchNoWait(n)
+	}
+	return p.consumer.Fetch(n, jetstream.FetchMaxWait(wait))
+}
+
+// bind finds the consumer, or creates it if it is missing.
+func (p *puller) bind(ctx context.Context) error {
+	if p.consumer != nil {
+		return p.unusable()
+	}
+	created, err := p.worker.cfg.Client.LaneMade(ctx, p.dueJobs)
+	if err != nil {
+		return err
+	}
+	if err = p.inspect(ctx); err == nil {
+		err = p.unusable()
+	}
+	if err != nil && !errors.Is(err, bus.ErrNotFound) {
+		return err
+	}
+	consumer, err := p.worker.cfg.Client.Lane(ctx, p.queue, p.dueJobs)
+	if err != nil {
+		return err
+	}
+	if err := p.inspect(ctx); err != nil {
+		return err
+	}
+	p.streamCreated.Store(created.UnixNano())
+	p.consumer = consumer
+	p.trouble.begin()
+	return p.unusable()
+}
+
+// repair waits briefly after a failed pull request and forgets the consumer, so that the next fetch binds it again: somebody may
+// have deleted it, or the server may be down. It logs an error only when it differs from the last one.
+func (p *puller) repair(ctx context.Context, err error) {
+	if p.trouble.set(err) {
+		p.worker.cfg.Log.Warn("jobs cannot be pulled, trying again", "queue", p.queue, "due", p.dueJobs, "error", err)
+	}
+	p.consumer = nil
+	if errors.Is(err, bus.ErrNotSetUp) || errors.Is(err, jetstream.ErrStreamNotFound) {
+		p.worker.Restore(ctx)
+	}
+	sleep(ctx, 500*time.Millisecond)
+}
+
+// awaitPermission waits while jobs of the consumer must not be taken because they could not be settled: the consumer or a stream
+// is unusable, or a stream is full. Due jobs are taken even while scheduled jobs have no more room: that makes room.
+func (p *puller) awaitPermission(ctx context.Context) {
+	w := p.worker
+	held := func() bool {
+		return w.resultsFull.Load() || w.unsettled.blocks(p.queue) || p.unusable() != nil || w.streams.unusable() != nil || !p.dueJobs && w.streams.waitingNearlyFull()
+	}
+	for held() && ctx.Err() == nil {
+		w.slots.setIdle(p.share)
+		sleep(ctx, 500*time.Millisecond)
+	}
+	w.throttle(ctx)
+}
+
+// throttle slows the pulling while no proxy is usable.
+func (w *Worker) throttle(ctx context.Context) {
+	// It polls the limiter instead of calling Wait: the reservations of many pullers would delay jobs long after proxies are
+	// usable again.
+	for w.isThrottled() && !w.pullLimiter.Allow() && ctx.Err() == nil {
+		sleep(ctx, throttleStep)
+	}
+}
+
+// throttleStep is the interval at which a throttled puller polls the limiter.
+const throttleStep = 50 * time.Millisecond
+
+// countPulled charges the limiter for the jobs of a pull request, except for the first: throttle has paid for that one.
+func (w *Worker) countPulled(n int) {
+	if n > 1 && w.isThrottled() {
+		w.pullLimiter.ReserveN(time.Now(), n-1)
+	}
+}
+
+// isThrottled reports whether most of the latest jobs found no usable proxy.
+func (w *Worker) isThrottled() bool { return w.proxyShortage.isOngoing() }
+
+// proxyShortage measures the share of jobs that find no usable proxy. A few jobs that demand an unusable proxy slow down nobody
+// else.
+type proxyShortage struct {
+	mu    sync.Mutex
+	share float64 // moving mean over about sixteen jobs
+	at    time.Time
+}
+
+func (d *proxyShortage) add(noProxy bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	found := 0.0
+	if noProxy {
+		found = 1
+	}
+	d.share += (found - d.share) / 16
+	d.at = time.Now()
+}
+
+// isOngoing reports whether most of the latest jobs found no proxy. Jobs that ended long ago are no evidence.
+func (s *proxyShortage) isOngoing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.share > 0.5 && time.Since(s.at) < 5*time.Second // longer than the limiter charges for the largest pull requests of two pullers
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
