@@ -19,7 +19,7 @@ func (r *rig) fleetBreakers() *fleet.Breakers {
 	if !r.config.Breaker.Share {
 		return nil
 	}
-	b := r.config.breaker()
+	b := r.config.BreakerConfig()
 	slack := rotation.MaxFailedProbes * b.ProbeLease
 	// An open time is up to a fifth longer than the longest, by its jitter.
 	longest := b.MaxOpenTimeout + b.MaxOpenTimeout/5 + slack

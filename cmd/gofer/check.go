@@ -13,6 +13,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
 	"github.com/gofer-mq/gofer/rotation/proxylist"
+	"github.com/gofer-mq/gofer/worker/config"
 	"github.com/gofer-mq/gofer/worker/fetch"
 )
 
@@ -31,8 +32,8 @@ type check struct {
 }
 
 // newCheck makes a check of a list. The caller closes its fetcher.
-func (a *app) newCheck(ctx context.Context, c *config, f checkFlags, list []proxylist.Proxy) (*check, error) {
-	job, err := pageJob(f.target)
+func (a *app) newCheck(ctx context.Context, c *config.Config, f checkFlags, list []proxylist.Proxy) (*check, error) {
+	job, err := jobs.PageJob(f.target)
 	if err != nil {
 		return nil, usage("--target: %w", err)
 	}
@@ -51,16 +52,6 @@ func (a *app) newCheck(ctx context.Context, c *config, f checkFlags, list []prox
 		k.widths[0], k.widths[1] = max(k.widths[0], len(p.ID)), max(k.widths[1], len(p.Addr()))
 	}
 	return k, nil
-}
-
-// pageJob is a job that fetches a page and does not wait for a proxy.
-func pageJob(url string) (jobs.Job, error) {
-	job := jobs.Job{Queue: "check", ID: "check", URL: url, WhenNoProxy: jobs.NoProxyFail}
-	payload, err := job.Encode()
-	if err != nil {
-		return job, err
-	}
-	return jobs.Decode(job.Queue, job.ID, payload)
 }
 
 // onceOnly is the policy of one attempt that takes no error page for an answer.

@@ -15,6 +15,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/text"
 	"github.com/gofer-mq/gofer/rotation/proxylist"
+	"github.com/gofer-mq/gofer/worker/config"
 )
 
 // defaultTarget is there for everybody to fetch (RFC 2606), and https makes a proxy show that it opens tunnels.
@@ -69,7 +70,7 @@ func (a *app) proxiesCheck(ctx context.Context, f checkFlags, files []string) er
 	if err := f.check(); err != nil {
 		return err
 	}
-	c, err := loadConfig()
+	c, err := a.loadConfig()
 	if err != nil {
 		return err
 	}
@@ -87,7 +88,7 @@ func (a *app) proxiesCheck(ctx context.Context, f checkFlags, files []string) er
 }
 
 // proxiesToCheck is the pool, or what the file lists, or of either those that --via names.
-func (a *app) proxiesToCheck(ctx context.Context, c *config, f checkFlags, files []string) ([]proxylist.Proxy, error) {
+func (a *app) proxiesToCheck(ctx context.Context, c *config.Config, f checkFlags, files []string) ([]proxylist.Proxy, error) {
 	list, err := a.listToCheck(ctx, c, files)
 	if err != nil {
 		return nil, err
@@ -107,7 +108,7 @@ func (a *app) proxiesToCheck(ctx context.Context, c *config, f checkFlags, files
 	return list, nil
 }
 
-func (a *app) listToCheck(ctx context.Context, c *config, files []string) ([]proxylist.Proxy, error) {
+func (a *app) listToCheck(ctx context.Context, c *config.Config, files []string) ([]proxylist.Proxy, error) {
 	if len(files) > 0 {
 		return a.listedProxies(files[0])
 	}
@@ -125,13 +126,13 @@ func (a *app) listToCheck(ctx context.Context, c *config, files []string) ([]pro
 // listedProxies is what a file, or with "-" the standard input, lists.
 func (a *app) listedProxies(file string) ([]proxylist.Proxy, error) {
 	if file == "-" {
-		list, err := proxylist.ParseList(a.in)
-		return list, asUsage(named("standard input", err))
+		list, err := config.ParseProxies("standard input", a.in)
+		return list, asUsage(err)
 	}
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, usage("proxies check: %w", err)
 	}
-	list, err := proxylist.ParseList(bytes.NewReader(data))
-	return list, asUsage(named(file, err))
+	list, err := config.ParseProxies(file, bytes.NewReader(data))
+	return list, asUsage(err)
 }

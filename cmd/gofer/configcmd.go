@@ -5,6 +5,8 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/worker/config"
 )
 
 func (a *app) configCommand() *cobra.Command {
@@ -26,13 +28,13 @@ func (a *app) configUsage() error {
 	}
 	var lines []line
 	var rows []table.Row
-	for _, v := range variables() {
-		desc := v.desc
-		if v.secret && v.name != "GOFER_PROXIES" {
-			desc += " (also " + v.name + "_FILE)"
+	for _, v := range config.Variables() {
+		meaning := v.Meaning
+		if twin := v.Twin(); twin != "" {
+			meaning += " (also " + twin + ")"
 		}
-		lines = append(lines, line{v.name, v.fallback, desc, v.secret})
-		rows = append(rows, table.Row{v.name, v.fallback, desc})
+		lines = append(lines, line{v.Name, v.Default, meaning, v.Secret})
+		rows = append(rows, table.Row{v.Name, v.Default, meaning})
 	}
 	if a.json {
 		return a.printJSON(lines)
@@ -41,7 +43,7 @@ func (a *app) configUsage() error {
 }
 
 func (a *app) configCheck() error {
-	if _, _, err := loadWorkerConfig(); err != nil {
+	if _, _, err := a.loadWorkerConfig(); err != nil {
 		return a.refused(err)
 	}
 	if a.json {
@@ -52,15 +54,16 @@ func (a *app) configCheck() error {
 
 // refused also prints the reasons of a bad configuration as JSON, if that is asked for.
 func (a *app) refused(err error) error {
-	bad, ok := errors.AsType[*configError](err)
+	bad, ok := errors.AsType[*config.Error](err)
 	if !ok || !a.json {
 		return err
 	}
-	return errors.Join(err, a.printJSON(map[string]any{"ok": false, "reasons": bad.reasons}))
+	return errors.Join(err, a.printJSON(map[string]any{"ok": false, "reasons": bad.Reasons}))
 }
 
 func (a *app) configShow() error {
-	if _, err := loadConfig(); err != nil {
+	c, err := a.loadConfig()
+	if err != nil {
 		return a.refused(err)
 	}
 	type line struct {
@@ -70,10 +73,10 @@ func (a *app) configShow() error {
 	}
 	var lines []line
 	var rows []table.Row
-	for _, v := range variables() {
-		value, source := v.effective()
-		lines = append(lines, line{v.name, value, source})
-		rows = append(rows, table.Row{v.name, value, source})
+	for _, v := range config.Variables() {
+		value, source := c.Show(v)
+		lines = append(lines, line{v.Name, value, source})
+		rows = append(rows, table.Row{v.Name, value, source})
 	}
 	if a.json {
 		return a.printJSON(lines)

@@ -29,7 +29,7 @@ func (r *rig) answer(l *line) (stop func()) {
 func (r *rig) controlConfig(l *line) control.Config {
 	return control.Config{
 		Names: r.names, Worker: r.config.WorkerName, Version: buildVersion(), Log: r.log,
-		Status: r.status, Breakers: r.breakers, ResetBreaker: r.resetHere, Policy: r.settings.Policy, Environment: r.config.policy(), Rollups: r.hours,
+		Status: r.status, Breakers: r.breakers, ResetBreaker: r.resetHere, Policy: r.settings.Policy, Environment: r.config.Policy(), Rollups: r.hours,
 		Drain: func() { r.drain(errDrainAsked) },
 		Pause: func(ctx context.Context, queue string) error { return l.client.Pause(ctx, queue, time.Time{}) },
 		Resume: func(ctx context.Context, queue string) error {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker/config"
 	"github.com/gofer-mq/gofer/worker/control"
 )
 
@@ -35,10 +36,10 @@ func (a *app) doctorCommand() *cobra.Command {
 }
 
 func (a *app) doctor(ctx context.Context) error {
-	c, err := loadConfig()
-	if bad, ok := errors.AsType[*configError](err); ok && a.json {
+	c, err := a.loadConfig()
+	if bad, ok := errors.AsType[*config.Error](err); ok && a.json {
 		var list []finding
-		for _, reason := range bad.reasons {
+		for _, reason := range bad.Reasons {
 			list = append(list, finding{"configuration", false, reason})
 		}
 		return errors.Join(err, a.printJSON(list))
@@ -75,9 +76,9 @@ func (a *app) doctor(ctx context.Context) error {
 }
 
 // examine looks at one thing after the other; an error ends it, for what follows would only repeat it.
-func (a *app) examine(ctx context.Context, c config) ([]finding, error) {
+func (a *app) examine(ctx context.Context, c config.Config) ([]finding, error) {
 	list := []finding{{"configuration", true, "every variable is known and in range"}}
-	proxies, err := c.proxies()
+	proxies, err := c.ReadProxies()
 	switch {
 	case err != nil:
 		list = append(list, finding{"proxies", false, err.Error()})
@@ -212,9 +213,9 @@ func clockError(asked, answered, told time.Time) time.Duration {
 }
 
 func (s *session) streams(ctx context.Context) []finding {
-	differences, err := s.client.Inspect(ctx, s.config.settings())
+	differences, err := s.client.Inspect(ctx, s.config.Settings())
 	if err != nil {
-		return []finding{{"streams", false, withRemedy(err)}}
+		return []finding{{"streams", false, config.Explain(err)}}
 	}
 	var list []finding
 	bad := false
@@ -225,7 +226,7 @@ func (s *session) streams(ctx context.Context) []finding {
 		}
 		bad = true
 		detail := d.String() + consequence(d.Use)
-		if repair := repairOf(d); repair != "" {
+		if repair := config.Repair(d); repair != "" {
 			detail += " (" + repair + ")"
 		}
 		list = append(list, finding{"streams", false, detail})

@@ -2,11 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
 	"iter"
-	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -23,7 +19,7 @@ func (r *rig) gauges() metrics.Gauges {
 		queues[i] = q.Name
 	}
 	return metrics.Gauges{
-		Version: buildVersion(), Revision: buildRevision(), ConfigHash: configHash(), Queues: queues, Process: true,
+		Version: buildVersion(), Revision: buildRevision(), ConfigHash: r.config.Hash(), Queues: queues, Process: true,
 		Slots:       func() int { return r.config.Concurrency },
 		Book:        func() *rollup.Book { book, _ := r.rollups.Fleet(); return book },
 		RTT:         func() time.Duration { return time.Duration(r.rtt.Load()) },
@@ -101,22 +97,6 @@ func (r *rig) counted() worker.Counted {
 }
 
 func (r *rig) picked(took time.Duration, err error) { r.metrics.Picked(r.pool.Strategy(), took, err) }
-
-// ownByMachine are the variables that the workers of one fleet have different values of.
-func ownByMachine() []string {
-	return []string{"GOFER_WORKER_NAME", "GOFER_HTTP_ADDR", "GOFER_EMBEDDED_ADDR", "GOFER_DATA_DIR"}
-}
-
-// configHash tells two configurations apart. It holds nothing of a secret, for short ones could be guessed from it.
-func configHash() string {
-	sum := sha256.New()
-	for _, v := range variables() {
-		if value, _ := v.effective(); !slices.Contains(ownByMachine(), v.name) {
-			fmt.Fprintf(sum, "%s=%q\n", v.name, value)
-		}
-	}
-	return hex.EncodeToString(sum.Sum(nil)[:6])
-}
 
 // backlog is what the queues held a few seconds ago.
 func (r *rig) backlog() map[string]metrics.Backlog {

@@ -11,21 +11,6 @@ import (
 	"github.com/gofer-mq/gofer/worker/fetch"
 )
 
-type healthConfig struct {
-	URL      string        `envconfig:"GOFER_HEALTH_CHECK_URL" desc:"page that a worker fetches itself to find out whether a proxy works again whose open time is over, so that no job is spent on that; such fetches are not counted; unset means that jobs find out"`
-	Interval jobs.Duration `envconfig:"GOFER_HEALTH_CHECK_INTERVAL" default:"30s" desc:"pause between two such looks at the proxies, 0.1s to 24h"`
-}
-
-func (h healthConfig) check() (reasons []string) {
-	if _, err := pageJob(h.URL); h.URL != "" && err != nil {
-		reasons = append(reasons, "GOFER_HEALTH_CHECK_URL: not an absolute http or https URL without user information")
-	}
-	if h.Interval.Seconds() < 0.1 || h.Interval.Seconds() > 86400 {
-		reasons = append(reasons, "GOFER_HEALTH_CHECK_INTERVAL: not between 0.1s and 24h")
-	}
-	return reasons
-}
-
 // longestTest bounds one test of a proxy: one that takes longer for a page made for that is of little use.
 const longestTest = 10 * time.Second
 
@@ -43,7 +28,7 @@ func (r *rig) checkHealth(ctx context.Context) {
 	if r.config.Health.URL == "" {
 		return
 	}
-	page, err := pageJob(r.config.Health.URL)
+	page, err := jobs.PageJob(r.config.Health.URL)
 	if err != nil {
 		r.log.Error("proxies are not tested", "error", err) // the configuration was checked
 		return

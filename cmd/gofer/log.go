@@ -1,9 +1,13 @@
 package main
 
-import "log/slog"
+import (
+	"log/slog"
 
-// logger writes to a stream as the configuration says: for people on a terminal, for machines elsewhere.
-func (c *config) logger(to *stream) *slog.Logger {
+	"github.com/gofer-mq/gofer/worker/config"
+)
+
+// newLogger writes to a stream as the configuration says: for people on a terminal, for machines elsewhere.
+func newLogger(c *config.Config, to *stream) *slog.Logger {
 	var level slog.Level
 	// The level was checked with the rest of the configuration.
 	_ = level.UnmarshalText([]byte(c.LogLevel))

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker/config"
 )
 
 // The exit codes, as sysexits.h has the last two.
@@ -65,6 +66,7 @@ type app struct {
 	in         io.Reader // ends with the verb's context
 	out, err   *stream
 	json       bool
+	env        config.Environment // nil means that of the process
 	interrupts *interrupts
 }
 
@@ -98,7 +100,7 @@ func (a *app) report(verb string, err error) int {
 		return exitFailed // whoever read has seen enough
 	}
 	code := exitCode(err)
-	for _, line := range errorLines(err) {
+	for _, line := range config.Lines(err) {
 		a.note("%s", line)
 	}
 	if code == exitUsage {
@@ -107,50 +109,13 @@ func (a *app) report(verb string, err error) int {
 	return code
 }
 
-// errorLines are the lines of an error: those of each error that was joined, and each reason of a configuration. A line end
-// within an error's text comes from a stranger, and is no end of a line. Where a setting of gofer or of the server cures the
-// error, its line says what to do.
-func errorLines(err error) (lines []string) {
-	if err == nil {
-		return nil
-	}
-	var parts []error
-	switch e := any(err).(type) { // of this error, not of one that it wraps
-	case *configError:
-		return e.lines()
-	case interface{ Unwrap() []error }:
-		parts = e.Unwrap()
-	case interface{ Unwrap() error }:
-		parts = []error{e.Unwrap()}
-	}
-	var texts []string
-	for _, part := range parts {
-		if part == nil {
-			continue
-		}
-		texts = append(texts, part.Error())
-		lines = append(lines, errorLines(part)...)
-	}
-	switch text := err.Error(); {
-	case len(texts) > 0 && text == strings.Join(texts, "\n"):
-		return lines
-	case text == "":
-		return nil
-	default:
-		if remedy := remedyOf(err); remedy != "" {
-			text += ": " + remedy
-		}
-		return []string{text}
-	}
-}
-
 func exitCode(err error) int {
 	var coded *failure
-	var config *configError
+	var bad *config.Error
 	switch {
 	case errors.As(err, &coded):
 		return coded.code
-	case errors.As(err, &config), errors.Is(err, bus.ErrConfig):
+	case errors.As(err, &bad), errors.Is(err, bus.ErrConfig):
 		return exitConfig
 	case errors.Is(err, bus.ErrUnreachable):
 		return exitUnreachable

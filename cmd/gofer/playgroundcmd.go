@@ -31,7 +31,7 @@ uses those, and nothing else is started. Ctrl-C ends everything.`,
 
 // play runs a worker in the playground until ctx ends.
 func (a *app) play(ctx context.Context) error {
-	c, proxies, err := loadWorkerConfig()
+	c, proxies, err := a.loadWorkerConfig()
 	if err != nil {
 		return err
 	}
@@ -45,7 +45,7 @@ func (a *app) play(ctx context.Context) error {
 		if proxies, err = proxylist.ParseList(strings.NewReader(strings.Join(world.Lines(), "\n"))); err != nil {
 			return err
 		}
-		if os.Getenv("GOFER_ATTEMPT_TIMEOUT") == "" {
+		if !c.IsSet("GOFER_ATTEMPT_TIMEOUT") {
 			c.AttemptTimeout = jobs.Duration(playground.AttemptTimeout)
 		}
 		hint = fmt.Sprintf(hintOfWorld, world)

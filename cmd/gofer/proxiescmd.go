@@ -14,6 +14,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation/proxylist"
+	"github.com/gofer-mq/gofer/worker/config"
 	"github.com/gofer-mq/gofer/worker/fleet"
 )
 
@@ -75,7 +76,7 @@ func listed(p sourced) listedProxy {
 }
 
 func (a *app) proxiesLs(ctx context.Context) error {
-	c, err := loadConfig()
+	c, err := a.loadConfig()
 	if err != nil {
 		return err
 	}
@@ -102,8 +103,8 @@ func (a *app) proxiesLs(ctx context.Context) error {
 
 // wholePool is the pool of a worker that has this environment. Without a server it is the environment's and
 // the file's part, if they have any.
-func (a *app) wholePool(ctx context.Context, c *config, verb string) ([]sourced, error) {
-	own, err := c.proxies()
+func (a *app) wholePool(ctx context.Context, c *config.Config, verb string) ([]sourced, error) {
+	own, err := c.ReadProxies()
 	if err != nil {
 		return nil, err
 	}
@@ -186,11 +187,13 @@ func (a *app) proxiesAdd(ctx context.Context, s *session, lines []string) error 
 // proxiesToAdd is the one proxy that the arguments name, or what standard input lists.
 func (a *app) proxiesToAdd(args []string) ([]proxylist.Proxy, error) {
 	if len(args) == 1 && args[0] == "-" {
-		list, err := proxylist.ParseList(a.in)
-		return list, named("standard input", err)
+		return config.ParseProxies("standard input", a.in)
 	}
 	p, err := proxylist.ParseLine(strings.Join(args, " "))
-	return []proxylist.Proxy{p}, named("proxies add", err)
+	if err != nil {
+		return nil, fmt.Errorf("proxies add: %w", err)
+	}
+	return []proxylist.Proxy{p}, nil
 }
 
 func (a *app) proxiesRm(ctx context.Context, s *session, ids []string) error {

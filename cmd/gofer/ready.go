@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/worker/admin"
+	"github.com/gofer-mq/gofer/worker/config"
 )
 
 // ready lists what readiness depends on.
@@ -39,7 +41,7 @@ func healthy(name string, err error, good string) admin.Check {
 	if err == nil {
 		return admin.Check{Name: name, OK: true, Detail: good}
 	}
-	return admin.Check{Name: name, Detail: withRemedy(err)}
+	return admin.Check{Name: name, Detail: config.Explain(err)}
 }
 
 // keptSettings names the settings that somebody gave a consumer and that the worker keeps to.
@@ -74,21 +76,43 @@ func (r *rig) proxyCheck() admin.Check {
 	default:
 		c.Detail += ", none usable now: all breakers are open"
 	}
-	c.Detail += r.fileTrouble()
+	c.Detail += r.listTrouble()
 	return c
 }
 
-// fileTrouble says that the proxies file is not the pool's. That does not make a worker unready: the last good list works.
-func (r *rig) fileTrouble() string {
-	since, err := r.settings.FileTrouble()
+// listTrouble is why the list of proxies could not be read again, and since when.
+type listTrouble struct {
+	since time.Time
+	err   error
+}
+
+// takeProxies takes over a list of proxies that was read again. If it could not be read, the last good list stays.
+func (r *rig) takeProxies(proxies []proxylist.Proxy, err error) {
 	if err == nil {
+		r.trouble.Store(nil)
+		r.settings.List(proxies)
+		r.log.Info("proxies file taken over", "proxies", len(proxies))
+		return
+	}
+	since := time.Now()
+	if before := r.trouble.Load(); before != nil {
+		since = before.since
+	}
+	r.trouble.Store(&listTrouble{since, err})
+	r.log.Error("proxies file not taken over, the last good list stays", "error", err)
+}
+
+// listTrouble says that the proxies file is not the pool's. That does not make a worker unready: the last good list works.
+func (r *rig) listTrouble() string {
+	trouble := r.trouble.Load()
+	if trouble == nil {
 		return ""
 	}
-	reasons := []string{err.Error()}
-	if bad, ok := errors.AsType[*configError](err); ok {
-		reasons = bad.reasons
+	reasons := []string{trouble.err.Error()}
+	if bad, ok := errors.AsType[*config.Error](trouble.err); ok {
+		reasons = bad.Reasons
 	}
-	text := fmt.Sprintf("; GOFER_PROXIES_FILE cannot be read since %s: %s", since.UTC().Format(time.RFC3339), strings.TrimPrefix(reasons[0], "GOFER_PROXIES_FILE: "))
+	text := fmt.Sprintf("; GOFER_PROXIES_FILE cannot be read since %s: %s", trouble.since.UTC().Format(time.RFC3339), strings.TrimPrefix(reasons[0], "GOFER_PROXIES_FILE: "))
 	if more := len(reasons) - 1; more > 0 {
 		text += fmt.Sprintf(" (and %d more)", more)
 	}

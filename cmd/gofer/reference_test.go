@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/gofer-mq/gofer/worker/config"
 )
 
 // With -update, the tests that compare a document with the program write the document.
@@ -67,12 +69,12 @@ func reference(root *cobra.Command) string {
 	writeVerbs(&b, root)
 	b.WriteString("## Variables\n\nThe environment configures gofer. An empty variable counts as unset. Every misspelt `GOFER_` variable and every bad value\n" +
 		"is named at start, all at once, with exit code 78.\n\n| variable | default | meaning |\n|---|---|---|\n")
-	for _, v := range variables() {
-		meaning := v.desc
-		if v.secret && v.name != "GOFER_PROXIES" {
-			meaning += " (also `" + v.name + "_FILE`)"
+	for _, v := range config.Variables() {
+		meaning := v.Meaning
+		if twin := v.Twin(); twin != "" {
+			meaning += " (also `" + twin + "`)"
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", v.name, code(v.fallback), strings.ReplaceAll(meaning, "|", "\\|"))
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", v.Name, code(v.Default), strings.ReplaceAll(meaning, "|", "\\|"))
 	}
 	return b.String()
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/worker"
 	"github.com/gofer-mq/gofer/worker/admin"
+	"github.com/gofer-mq/gofer/worker/config"
 	"github.com/gofer-mq/gofer/worker/fetch"
 	"github.com/gofer-mq/gofer/worker/fleet"
 	"github.com/gofer-mq/gofer/worker/metrics"
@@ -28,7 +29,7 @@ import (
 // rig is every long-lived thing of a worker. What needs no server is built at once, so that /readyz can say what is
 // missing; the rest follows when the server answers.
 type rig struct {
-	config   config
+	config   config.Config
 	names    jobs.Names
 	log      *slog.Logger
 	pool     *rotation.Pool
@@ -46,7 +47,8 @@ type rig struct {
 	force    func(context.Context)   // ends the process some time after a context, if nothing else does
 
 	line     atomic.Pointer[line]
-	obstacle atomic.Pointer[string] // what keeps a worker that starts from its streams
+	obstacle atomic.Pointer[string]      // what keeps a worker that starts from its streams
+	trouble  atomic.Pointer[listTrouble] // nil while the proxies file is taken over
 }
 
 // line is what there is once the server has answered.
@@ -56,7 +58,7 @@ type line struct {
 	worker *worker.Worker
 }
 
-func newRig(c config, proxies []proxylist.Proxy, log *slog.Logger, force func(context.Context)) (*rig, error) {
+func newRig(c config.Config, proxies []proxylist.Proxy, log *slog.Logger, force func(context.Context)) (*rig, error) {
 	names, err := jobs.NewNames(c.Prefix)
 	if err != nil {
 		return nil, err
@@ -66,8 +68,8 @@ func newRig(c config, proxies []proxylist.Proxy, log *slog.Logger, force func(co
 		return nil, err
 	}
 	r := &rig{config: c, names: names, log: log, force: force, book: rollup.NewBook(), started: time.Now(), outbox: make(chan func(context.Context) error, 1024)}
-	r.pool = rotation.New(rotation.Config{Strategy: strategy, Breaker: c.breaker()})
-	r.settings = fleet.New(fleet.Config{Names: names, Pool: r.pool, Policy: c.policy(), Strategy: strategy, Log: log})
+	r.pool = rotation.New(rotation.Config{Strategy: strategy, Breaker: c.BreakerConfig()})
+	r.settings = fleet.New(fleet.Config{Names: names, Pool: r.pool, Policy: c.Policy(), Strategy: strategy, Log: log})
 	r.settings.List(proxies)
 	r.fleet = r.fleetBreakers()
 	r.metrics = metrics.New(r.gauges())
@@ -78,7 +80,7 @@ func newRig(c config, proxies []proxylist.Proxy, log *slog.Logger, force func(co
 
 // open waits for the server and creates what is missing there. It returns nothing when ctx ends first.
 func (r *rig) open(ctx context.Context) (*line, error) {
-	dial := r.config.dial("gofer worker " + r.config.WorkerName)
+	dial := r.config.Dial("gofer worker " + r.config.WorkerName)
 	dial.Patient, dial.Reconnected, dial.Failed = true, r.metrics.Reconnected, r.metrics.AsyncError
 	dial.Closed = func(reason error) { r.drain(reason) } // a new process connects anew
 	dial.Waiting = r.obstructed
@@ -114,15 +116,15 @@ func (r *rig) build(nc *nats.Conn) (*line, error) {
 		Client: client, Queues: r.config.Queues, Concurrency: r.config.Concurrency, Do: r.fetcher.Do,
 		DrainTimeout: r.config.DrainTimeout.Std() - r.tail(), Ended: r.ended, Log: r.log, Name: r.config.WorkerName,
 		Counted: r.counted(),
-		Restore: func(ctx context.Context) error { return client.Ensure(ctx, r.config.settings()) },
-		Inspect: func(ctx context.Context) (bus.Streams, error) { return client.InspectStreams(ctx, r.config.settings()) },
+		Restore: func(ctx context.Context) error { return client.Ensure(ctx, r.config.Settings()) },
+		Inspect: func(ctx context.Context) (bus.Streams, error) { return client.InspectStreams(ctx, r.config.Settings()) },
 	})
 	return &line{nc: nc, client: client, worker: w}, err
 }
 
 // obstructed keeps for /readyz what a worker that starts waits for.
 func (r *rig) obstructed(reason error) {
-	text := withRemedy(reason)
+	text := config.Explain(reason)
 	r.obstacle.Store(&text)
 }
 
@@ -130,7 +132,7 @@ func (r *rig) obstructed(reason error) {
 func (r *rig) prepare(ctx context.Context, client *bus.Client) error {
 	said := ""
 	for ; ctx.Err() == nil; sleep(ctx, time.Second) {
-		err := client.Ensure(ctx, r.config.settings())
+		err := client.Ensure(ctx, r.config.Settings())
 		if err == nil || ctx.Err() != nil {
 			return nil
 		}
@@ -138,7 +140,7 @@ func (r *rig) prepare(ctx context.Context, client *bus.Client) error {
 			return &failure{code: exitConfig, err: err}
 		}
 		r.obstructed(err)
-		if text := withRemedy(err); text != said {
+		if text := config.Explain(err); text != said {
 			r.log.Warn("the streams cannot be set up yet, trying again", "error", text)
 			said = text
 		}
@@ -157,7 +159,7 @@ func (r *rig) fetchConfig() fetch.Config {
 		Pool: r.pool, Policy: r.policy, OnRetry: r.retried, OnBreaker: r.breakersChanged, OnAttempt: r.attempted, OnPick: r.picked,
 		Denied: r.settings.Denied, AttemptTimeout: r.config.AttemptTimeout.Std(), MaxBodyBytes: r.config.MaxBodyBytes,
 		HostRate: r.config.HostRate, HostConcurrency: r.config.HostConcurrency,
-		RetryBudget: r.config.retryBudget(), RetryFloor: float64(r.config.Concurrency),
+		RetryBudget: r.config.RetryBudget(), RetryFloor: float64(r.config.Concurrency),
 		MaxWait: r.config.MaxWait.Std(), AllowDirect: r.config.AllowDirect,
 		AllowPrivateTargets: r.config.AllowPrivateTargets, Worker: r.config.WorkerName, Log: r.log,
 	}

@@ -109,9 +109,7 @@ func (r *rig) work(ctx context.Context, l *line) error {
 	if r.fleet != nil {
 		parts.Go(func() { r.fleet.Run(beside, l.client.JetStream(), r.names) })
 	}
-	if r.config.ProxiesFile != "" {
-		parts.Go(func() { r.settings.WatchFile(beside, r.config.ProxiesFile, r.config.proxies) })
-	}
+	parts.Go(func() { r.config.WatchProxies(beside, r.takeProxies) })
 	parts.Go(func() { r.checkHealth(beside) })
 	parts.Go(func() { r.post(beside, last) })
 	parts.Go(func() { r.measure(beside, l.nc) })

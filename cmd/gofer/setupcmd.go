@@ -27,7 +27,7 @@ The replicas of a stream with waiting jobs change only on nats-server 2.14.10, 2
 			if dryRun {
 				act = s.client.Plan
 			}
-			done, err := act(cmd.Context(), s.config.settings())
+			done, err := act(cmd.Context(), s.config.Settings())
 			if err == nil || len(done) > 0 {
 				a.printDifferences(done, dryRun)
 			}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -237,7 +238,7 @@ func TestEventsThatNobodyTakesDoNotHoldUpTheEnd(t *testing.T) {
 	newWorld(t, nil)
 	t.Setenv("GOFER_DRAIN_TIMEOUT", drainTimeout.String())
 	t.Setenv("GOFER_WORKER_NAME", "w1")
-	c, proxies, err := loadWorkerConfig()
+	c, proxies, err := newApp(io.Discard, io.Discard, nil).loadWorkerConfig()
 	if err != nil {
 		t.Fatal(err)
 	}

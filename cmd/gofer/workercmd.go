@@ -15,11 +15,9 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation/proxylist"
+	"github.com/gofer-mq/gofer/worker/config"
 	"github.com/gofer-mq/gofer/worker/natsserver"
 )
-
-// probeSlack is what a breaker's probe may take beyond the attempt's own timeout before its slot is given to another.
-const probeSlack = 5 * time.Second
 
 // drainSlack is how much longer than its drain timeout a worker may take to end: what follows the last step is not work.
 const drainSlack = 750 * time.Millisecond
@@ -41,7 +39,7 @@ A connection to NATS that breaks is mended; one that the server ends for good en
 
 // work runs a worker until ctx ends.
 func (a *app) work(ctx context.Context) error {
-	c, proxies, err := loadWorkerConfig()
+	c, proxies, err := a.loadWorkerConfig()
 	if err != nil {
 		return err
 	}
@@ -49,15 +47,15 @@ func (a *app) work(ctx context.Context) error {
 }
 
 // runWorker builds a worker and runs it until ctx ends. It calls listening once with the address of the HTTP port.
-func (a *app) runWorker(ctx context.Context, c config, proxies []proxylist.Proxy, listening func(net.Addr)) error {
+func (a *app) runWorker(ctx context.Context, c config.Config, proxies []proxylist.Proxy, listening func(net.Addr)) error {
 	a.interrupts.allow(c.DrainTimeout.Std()+drainSlack, exitFailed)
 	if c.WorkerName == "" {
 		c.WorkerName = workerName()
 	}
-	log := c.logger(a.err)
+	log := newLogger(&c, a.err)
 	listener, err := listen(ctx, c.HTTPAddr)
 	if err != nil && c.NATSURL == "" {
-		err = errors.Join(err, c.withoutServer(natsserver.CheckAddr(ctx, c.EmbeddedAddr))) // both at once
+		err = errors.Join(err, withoutServer(&c, natsserver.CheckAddr(ctx, c.EmbeddedAddr))) // both at once
 	}
 	if err != nil {
 		return err
@@ -67,7 +65,7 @@ func (a *app) runWorker(ctx context.Context, c config, proxies []proxylist.Proxy
 	if c.NATSURL == "" {
 		server, err := natsserver.Start(ctx, natsserver.Config{Addr: c.EmbeddedAddr, Dir: c.DataDir, MaxConns: connectionLimit(), Log: log})
 		if err != nil {
-			return c.withoutServer(err)
+			return withoutServer(&c, err)
 		}
 		defer server.Close()
 		c.NATSURL = server.URL()
@@ -81,8 +79,8 @@ func (a *app) runWorker(ctx context.Context, c config, proxies []proxylist.Proxy
 	return r.run(ctx, listener)
 }
 
-// withoutServer turns the reason why no embedded server runs into a *configError that names the variable and the remedy.
-func (c *config) withoutServer(err error) error {
+// withoutServer turns the reason why no embedded server runs into a *config.Error that names the variable and the remedy.
+func withoutServer(c *config.Config, err error) error {
 	bad, ok := errors.AsType[*natsserver.Error](err)
 	if !ok {
 		return err
@@ -101,7 +99,7 @@ func (c *config) withoutServer(err error) error {
 	default:
 		reason = fmt.Sprintf("GOFER_DATA_DIR, GOFER_EMBEDDED_ADDR: the embedded server did not start on %s with its data in %s", c.EmbeddedAddr, c.DataDir)
 	}
-	return &configError{reasons: []string{reason}}
+	return &config.Error{Reasons: []string{reason}}
 }
 
 // workerName is unique enough to tell the workers of a fleet apart, and valid in a subject.
@@ -121,7 +119,7 @@ func workerName() string {
 func listen(ctx context.Context, addr string) (net.Listener, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
-		return nil, &configError{reasons: []string{fmt.Sprintf("GOFER_HTTP_ADDR: cannot listen on %s (%v): choose another address, such as 127.0.0.1:0", addr, errors.Unwrap(err))}}
+		return nil, &config.Error{Reasons: []string{fmt.Sprintf("GOFER_HTTP_ADDR: cannot listen on %s (%v): choose another address, such as 127.0.0.1:0", addr, errors.Unwrap(err))}}
 	}
 	return l, nil
 }

@@ -15,9 +15,7 @@ import (
 func otherReaders() map[string]string {
 	return map[string]string{
 		"cmd/gofer/checkcmd.go":         "hands the file to proxylist.ParseList",
-		"cmd/gofer/proxies.go":          "hands the file to proxylist.ParseList",
 		"cmd/gofer/policycmd.go":        "hands standard input to jobs.DecodePolicy, which reads a text.Document",
-		"cmd/gofer/environment.go":      "hands the file to text.Document",
 		"cmd/gofer/playground/proxy.go": "takes apart what clients of a proxy send",
 		"jobs/bus/connect.go":           "reads certificates and credentials, which have formats of their own",
 		"jobs/bus/redact.go":            "takes the addresses apart that text.Items found",
@@ -26,6 +24,8 @@ func otherReaders() map[string]string {
 		"jobs/result.go":                "reads a list that gofer wrote",
 		"rotation/tagindex.go":          "takes a filter apart that gofer put together",
 		"worker/admin/api.go":           "hands the body to text.Document",
+		"worker/config/environment.go":  "hands the file to text.Document",
+		"worker/config/proxies.go":      "hands the file to proxylist.ParseList",
 		"worker/fetch/decode.go":        "reads a header field",
 		"worker/fetch/inflate.go":       "reads a body",
 		"worker/fetch/words.go":         "reads a header field",

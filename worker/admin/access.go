@@ -20,13 +20,16 @@ const (
 	changer               // needs the token, or without one a request that certainly comes from this machine's owner
 )
 
+// ErrNoToken is what CheckBind's error wraps when a token would cure it.
+var ErrNoToken = errors.New("can be reached from other machines, which needs a token")
+
 // CheckBind refuses a listener that others can reach while there is no token.
 func CheckBind(addr, token string) error {
 	if _, _, err := net.SplitHostPort(addr); err != nil {
-		return fmt.Errorf("GOFER_HTTP_ADDR: %q is not a host and a port, such as 127.0.0.1:9090", addr)
+		return fmt.Errorf("%q is not a host and a port, such as 127.0.0.1:9090", addr)
 	}
 	if token == "" && !loopbackAddr(addr) {
-		return fmt.Errorf("GOFER_HTTP_ADDR: %s can be reached from other machines: set GOFER_ADMIN_TOKEN, or use 127.0.0.1", addr)
+		return fmt.Errorf("%s %w", addr, ErrNoToken)
 	}
 	return nil
 }
@@ -46,7 +49,7 @@ func (a *admin) allow(r *http.Request, needs access) error {
 // one, and a name that is not may be another site's that points here (DNS rebinding).
 func (a *admin) allowRead(r *http.Request) error {
 	if a.Token == "" {
-		return forbidden("without a token, reads are answered only under a loopback host name, such as 127.0.0.1; set GOFER_ADMIN_TOKEN to read under another")
+		return forbidden("without a token, reads are answered only under a loopback host name, such as 127.0.0.1; give the worker an admin token to read under another")
 	}
 	if _, password, ok := r.BasicAuth(); ok && a.isToken(password) || a.isToken(bearer(r)) {
 		return nil
@@ -66,7 +69,7 @@ func (a *admin) allowChange(r *http.Request) error {
 		return unauthorized(false)
 	}
 	if reason := notLocal(r); reason != "" {
-		return forbidden(reason + "; set GOFER_ADMIN_TOKEN and send it as a Bearer token")
+		return forbidden(reason + "; give the worker an admin token and send it as a Bearer token")
 	}
 	return nil
 }
@@ -134,7 +137,7 @@ func loopbackName(name string) bool {
 func unauthorized(browser bool) error {
 	return failure{
 		status: http.StatusUnauthorized, code: "unauthorized", basic: browser,
-		message: "this needs the header Authorization: Bearer with the token of GOFER_ADMIN_TOKEN",
+		message: "this needs the header Authorization: Bearer with the worker's admin token",
 	}
 }
 

@@ -47,7 +47,6 @@ type Settings struct {
 	cfg     Config
 	policy  atomic.Pointer[policy]
 	denied  atomic.Pointer[map[string]bool]
-	trouble atomic.Pointer[fileTrouble] // nil while the proxies file is taken over
 	buckets []*follower
 
 	mu     sync.Mutex

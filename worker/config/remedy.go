@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"errors"
@@ -7,10 +7,48 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/worker"
+	"github.com/gofer-mq/gofer/worker/admin"
 )
 
-// withRemedy is an error on one line and, where a setting of gofer or of the server cures it, what to do.
-func withRemedy(err error) string { return strings.Join(errorLines(err), "; ") }
+// Explain is an error on one line and, where a setting of gofer or of the server cures it, what to do.
+func Explain(err error) string { return strings.Join(Lines(err), "; ") }
+
+// Lines are the lines of an error: those of each error that was joined, and each reason of a configuration. A line end
+// within an error's text comes from a stranger, and is no end of a line. Where a setting of gofer or of the server cures the
+// error, its line says what to do.
+func Lines(err error) (lines []string) {
+	if err == nil {
+		return nil
+	}
+	var parts []error
+	switch e := any(err).(type) { // of this error, not of one that it wraps
+	case *Error:
+		return e.lines()
+	case interface{ Unwrap() []error }:
+		parts = e.Unwrap()
+	case interface{ Unwrap() error }:
+		parts = []error{e.Unwrap()}
+	}
+	var texts []string
+	for _, part := range parts {
+		if part == nil {
+			continue
+		}
+		texts = append(texts, part.Error())
+		lines = append(lines, Lines(part)...)
+	}
+	switch text := err.Error(); {
+	case len(texts) > 0 && text == strings.Join(texts, "\n"):
+		return lines
+	case text == "":
+		return nil
+	default:
+		if remedy := remedyOf(err); remedy != "" {
+			text += ": " + remedy
+		}
+		return []string{text}
+	}
+}
 
 // remedyOf is what to do about an error; empty if that is not known, or if the error says it.
 func remedyOf(err error) string {
@@ -18,7 +56,7 @@ func remedyOf(err error) string {
 		return setupRemedy(setup)
 	}
 	if bad, ok := errors.AsType[*bus.UnchangeableError](err); ok {
-		return repairOf(bad.Difference)
+		return Repair(bad.Difference)
 	}
 	if bad, ok := errors.AsType[*bus.UnusableError](err); ok {
 		return repairs(bad.Differences)
@@ -26,8 +64,13 @@ func remedyOf(err error) string {
 	if bad, ok := errors.AsType[*worker.StreamsError](err); ok {
 		return repairs(bad.Differences)
 	}
-	if errors.Is(err, worker.ErrCrowded) {
-		return "raise GOFER_JOBS_MAX_BYTES and run gofer setup, or wait until jobs have ended"
+	for cause, remedy := range map[error]string{
+		worker.ErrCrowded: "raise GOFER_JOBS_MAX_BYTES and run gofer setup, or wait until jobs have ended",
+		admin.ErrNoToken:  "set GOFER_ADMIN_TOKEN, or use 127.0.0.1",
+	} {
+		if errors.Is(err, cause) {
+			return remedy
+		}
 	}
 	return ""
 }
@@ -64,7 +107,7 @@ func repairs(differences []bus.Difference) string {
 	var out []string
 	seen := map[string]bool{}
 	for _, d := range differences {
-		if text := repairOf(d); text != "" && !seen[text] {
+		if text := Repair(d); text != "" && !seen[text] {
 			seen[text] = true
 			out = append(out, text)
 		}
@@ -72,8 +115,8 @@ func repairs(differences []bus.Difference) string {
 	return strings.Join(out, "; ")
 }
 
-// repairOf says how to repair one difference. It promises nothing of gofer setup that the server refuses.
-func repairOf(d bus.Difference) string {
+// Repair says how to repair one difference. It promises nothing of gofer setup that the server refuses.
+func Repair(d bus.Difference) string {
 	if d.Refused != "" {
 		return setupRemedy(&bus.SetupError{Code: d.Code}) // or said with the difference
 	}
@@ -92,4 +135,13 @@ func repairOf(d bus.Difference) string {
 	case bus.OwnersChoice:
 	}
 	return ""
+}
+
+// joined is an error of several lines.
+func joined(lines []string) error {
+	errs := make([]error, len(lines))
+	for i, line := range lines {
+		errs[i] = errors.New(line)
+	}
+	return errors.Join(errs...)
 }

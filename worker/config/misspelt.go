@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"regexp"
@@ -8,11 +8,10 @@ import (
 
 // misspelt names every GOFER_ variable that gofer does not know, and the one that was probably meant. Kubernetes puts a
 // service's address into GOFER_…SERVICE_HOST and the like; those are not ours.
-func misspelt(environ []string) (reasons []string) {
+func misspelt(env Environment) (reasons []string) {
 	known := knownNames()
 	serviceLink := regexp.MustCompile(`^GOFER_([A-Z0-9_]*_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[A-Z0-9_]+)?)$`)
-	for _, entry := range environ {
-		name, _, _ := strings.Cut(entry, "=")
+	for name := range env {
 		if !strings.HasPrefix(name, "GOFER_") || slices.Contains(known, name) || serviceLink.MatchString(name) {
 			continue
 		}
@@ -27,13 +26,13 @@ func misspelt(environ []string) (reasons []string) {
 }
 
 func knownNames() (names []string) {
-	for _, v := range variables() {
-		names = append(names, v.name)
-		if v.secret {
-			names = append(names, v.name+"_FILE")
+	for _, v := range Variables() {
+		names = append(names, v.Name)
+		if twin := v.Twin(); twin != "" {
+			names = append(names, twin)
 		}
 	}
-	return append(names, "GOFER_PROXIES_FILE")
+	return names
 }
 
 // nearest is the known name within four edits, or "". Of a file's name for what is a file's name already, it is that.

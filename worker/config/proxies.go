@@ -1,9 +1,9 @@
-package main
+package config
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
+	"io"
 	"os"
 	"regexp"
 	"strings"
@@ -12,35 +12,17 @@ import (
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
-// loadWorkerConfig also reads the proxies. The *configError names what is wrong with either, so that all of it can be
-// mended in one go.
-func loadWorkerConfig() (config, []proxylist.Proxy, error) {
-	c, err := loadConfig()
-	proxies, proxiesErr := c.proxies()
-	var reasons []string
-	for _, err := range []error{err, proxiesErr} {
-		if bad, ok := errors.AsType[*configError](err); ok {
-			reasons = append(reasons, bad.reasons...)
-		}
-	}
-	if len(reasons) > 0 {
-		return c, nil, &configError{reasons: reasons}
-	}
-	return c, proxies, nil
-}
-
-// proxies reads GOFER_PROXIES and GOFER_PROXIES_FILE. The error is a *configError that names every broken line, and
-// holds no line's text.
-func (c *config) proxies() ([]proxylist.Proxy, error) {
+// ReadProxies reads GOFER_PROXIES and GOFER_PROXIES_FILE. The error is an *Error that names every broken line, and holds no
+// line's text.
+func (c *Config) ReadProxies() ([]proxylist.Proxy, error) {
 	entries, err := splitProxies(c.Proxies)
 	if err != nil {
-		return nil, &configError{reasons: errorLines(named("GOFER_PROXIES", err))}
+		return nil, &Error{Reasons: linesOf("GOFER_PROXIES", err)}
 	}
 	listed, err := proxylist.ParseEntries(entries)
 	filed, fileErr := c.filedProxies()
-	reasons := append(errorLines(named("GOFER_PROXIES", err)), errorLines(named("GOFER_PROXIES_FILE", fileErr))...)
-	if len(reasons) > 0 {
-		return nil, &configError{reasons: reasons}
+	if reasons := append(linesOf("GOFER_PROXIES", err), linesOf("GOFER_PROXIES_FILE", fileErr)...); len(reasons) > 0 {
+		return nil, &Error{Reasons: reasons}
 	}
 	return union(listed, filed), nil
 }
@@ -63,7 +45,7 @@ func splitProxies(list string) (entries []string, err error) {
 // maxEntry bounds one entry of GOFER_PROXIES, in bytes.
 const maxEntry = 64 << 10
 
-func (c *config) filedProxies() ([]proxylist.Proxy, error) {
+func (c *Config) filedProxies() ([]proxylist.Proxy, error) {
 	if c.ProxiesFile == "" {
 		return nil, nil
 	}
@@ -74,13 +56,21 @@ func (c *config) filedProxies() ([]proxylist.Proxy, error) {
 	return proxylist.ParseList(bytes.NewReader(data))
 }
 
-// named is err with the name of a source before each of its lines.
-func named(source string, err error) error {
-	var errs []error
-	for _, line := range errorLines(err) {
-		errs = append(errs, fmt.Errorf("%s: %s", source, line))
+// ParseProxies reads a list of proxies, one a line. Each line of the error begins with the name of the list.
+func ParseProxies(name string, list io.Reader) ([]proxylist.Proxy, error) {
+	proxies, err := proxylist.ParseList(list)
+	if err != nil {
+		return nil, joined(linesOf(name, err))
 	}
-	return errors.Join(errs...)
+	return proxies, nil
+}
+
+// linesOf are the lines of an error, each after the name of its source.
+func linesOf(source string, err error) (lines []string) {
+	for _, line := range Lines(err) {
+		lines = append(lines, fmt.Sprintf("%s: %s", source, line))
+	}
+	return lines
 }
 
 // union is a followed by what b adds; where both name a proxy, b wins.

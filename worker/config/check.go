@@ -1,0 +1,123 @@
+package config
+
+import (
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/worker/admin"
+)
+
+// check lists what is out of range. It stands behind process, so every value has its type.
+func (c *Config) check() (reasons []string) {
+	bad := func(ok bool, name, why string) {
+		if !ok {
+			reasons = append(reasons, name+": "+why)
+		}
+	}
+	_, err := jobs.NewNames(c.Prefix)
+	bad(err == nil, "GOFER_PREFIX", "does not match [a-z][a-z0-9_-]{0,31}")
+	bad(c.Concurrency >= 1 && c.Concurrency <= 10000, "GOFER_CONCURRENCY", "not between 1 and 10000")
+	_, err = rotation.ParseStrategy(c.Strategy)
+	bad(err == nil, "GOFER_STRATEGY", "none of round_robin, random, weighted, least_used, performance")
+	bad(c.AttemptTimeout.Seconds() >= 0.1 && c.AttemptTimeout.Std() <= jobs.MaxAttemptTimeout, "GOFER_ATTEMPT_TIMEOUT", "not between 0.1s and 10m")
+	bad(c.MaxBodyBytes >= 1 && c.MaxBodyBytes <= 1<<30, "GOFER_MAX_BODY_BYTES", "not between 1 and 1073741824")
+	bad(c.MaxWait > 0, "GOFER_MAX_WAIT", "not above zero")
+	bad(c.DrainTimeout.Seconds() >= 1, "GOFER_DRAIN_TIMEOUT", "below 1s")
+	bad(slices.Contains([]string{"debug", "info", "warn", "error"}, strings.ToLower(c.LogLevel)), "GOFER_LOG_LEVEL", "none of debug, info, warn, error")
+	bad(slices.Contains([]string{"", "text", "json"}, c.LogFormat), "GOFER_LOG_FORMAT", "neither text nor json")
+	bad(c.WorkerName == "" || jobs.ValidID(c.WorkerName), "GOFER_WORKER_NAME", "does not match [A-Za-z0-9_-]{1,128}")
+	bad(loopback(c.EmbeddedAddr), "GOFER_EMBEDDED_ADDR", "not a loopback host and a port, such as 127.0.0.1:4222; run a nats-server of your own to serve others")
+	bad(!strings.ContainsFunc(c.NATSJSDomain, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(".*>", r) }), "GOFER_NATS_JS_DOMAIN", "not a single token of a subject, such as hub")
+	bad(c.HostRate == 0 || c.HostRate >= 0.001 && c.HostRate <= 1e6, "GOFER_HOST_RATE", "neither 0 nor between 0.001 and 1000000")
+	bad(c.HostConcurrency >= 0 && c.HostConcurrency <= 10000, "GOFER_HOST_CONCURRENCY", "not between 0 and 10000")
+	bad(c.Retry.Budget >= 0 && c.Retry.Budget <= 10, "GOFER_RETRY_BUDGET", "not between 0 and 10")
+	reasons = append(reasons, c.Breaker.check()...)
+	reasons = append(reasons, c.Health.check()...)
+	reasons = append(reasons, c.Streams.check()...)
+	for _, reason := range c.Policy().Reasons() {
+		field, rest, _ := strings.Cut(reason, ":")
+		reasons = append(reasons, retryVariable(field)+":"+rest)
+	}
+	if err := admin.CheckBind(c.HTTPAddr, c.AdminToken); err != nil {
+		reasons = append(reasons, "GOFER_HTTP_ADDR: "+Explain(err))
+	}
+	if _, port, err := net.SplitHostPort(c.HTTPAddr); err == nil {
+		n, err := strconv.Atoi(port)
+		bad(err != nil || n >= 0 && n <= 65535, "GOFER_HTTP_ADDR", "the port is not between 0 and 65535")
+	}
+	unsendable := func(r rune) bool { return r <= ' ' || r >= 0x7f }
+	bad(len(c.AdminToken) <= 1024 && !strings.ContainsFunc(c.AdminToken, unsendable), "GOFER_ADMIN_TOKEN",
+		"longer than 1024 bytes, or with characters that no header can carry: blanks, line ends, others than ASCII")
+	return append(reasons, c.checkNATS()...)
+}
+
+func (c *Config) checkNATS() (reasons []string) {
+	if c.NATSURL == "" && !loopback(c.EmbeddedAddr) {
+		return nil // the address that stands in for the URL is named already
+	}
+	if err := c.Dial("").Check(); err != nil {
+		for _, line := range Lines(err) {
+			reasons = append(reasons, strings.TrimPrefix(line, bus.ErrConfig.Error()+": "))
+		}
+	}
+	return reasons
+}
+
+func (h healthConfig) check() (reasons []string) {
+	if _, err := jobs.PageJob(h.URL); h.URL != "" && err != nil {
+		reasons = append(reasons, "GOFER_HEALTH_CHECK_URL: not an absolute http or https URL without user information")
+	}
+	if h.Interval.Seconds() < 0.1 || h.Interval.Seconds() > 86400 {
+		reasons = append(reasons, "GOFER_HEALTH_CHECK_INTERVAL: not between 0.1s and 24h")
+	}
+	return reasons
+}
+
+func (b breakerConfig) check() (reasons []string) {
+	if b.FailureThreshold < 1 || b.FailureThreshold > 1000 {
+		reasons = append(reasons, "GOFER_BREAKER_FAILURE_THRESHOLD: not between 1 and 1000")
+	}
+	for name, d := range map[string]jobs.Duration{"WINDOW": b.Window, "TIMEOUT": b.Timeout, "MAX_TIMEOUT": b.MaxTimeout} {
+		if d.Seconds() < 0.1 || d.Seconds() > 86400 {
+			reasons = append(reasons, "GOFER_BREAKER_"+name+": not between 0.1s and 24h")
+		}
+	}
+	if b.MaxTimeout < b.Timeout {
+		reasons = append(reasons, "GOFER_BREAKER_MAX_TIMEOUT: below GOFER_BREAKER_TIMEOUT")
+	}
+	return reasons
+}
+
+func (s streamConfig) check() (reasons []string) {
+	if s.ResultsMaxAge.Seconds() < 60 || s.ResultsMaxAge.Std().Hours() > 876000 {
+		reasons = append(reasons, "GOFER_RESULTS_MAX_AGE: not between 60s and 876000h, 100 years")
+	}
+	if s.ResultsMaxBytes < 0 || s.JobsMaxMsgs < 0 || s.JobsMaxBytes < 0 {
+		reasons = append(reasons, "GOFER_RESULTS_MAX_BYTES, GOFER_JOBS_MAX_MSGS, GOFER_JOBS_MAX_BYTES: below zero")
+	}
+	if !slices.Contains([]int{1, 3, 5}, s.Replicas) {
+		reasons = append(reasons, "GOFER_REPLICAS: none of 1, 3, 5")
+	}
+	return reasons
+}
+
+// retryVariable is the variable of a policy's field.
+func retryVariable(field string) string {
+	name := strings.TrimPrefix(strings.ToUpper(field), "RETRY_")
+	return "GOFER_RETRY_" + name
+}
+
+func loopback(addr string) bool {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	n, err := strconv.Atoi(port)
+	ip := net.ParseIP(host)
+	return err == nil && n >= 0 && n <= 65535 && (host == "localhost" || ip != nil && ip.IsLoopback())
+}

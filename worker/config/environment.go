@@ -1,0 +1,177 @@
+package config
+
+import (
+	"encoding"
+	"errors"
+	"fmt"
+	"os"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/kelseyhightower/envconfig"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/text"
+)
+
+// Environment holds variables and their texts, by name. Nothing writes to it.
+type Environment map[string]string
+
+// OfProcess reads the environment of this process, in one pass. envconfig fills a struct that has a text for each variable: of
+// Config itself it would print the first bad value and stop there, and it would read 010 as eight.
+func OfProcess() (Environment, error) {
+	variables := Variables()
+	fields := make([]reflect.StructField, len(variables))
+	for i, v := range variables {
+		fields[i] = reflect.StructField{
+			Name: fmt.Sprint("Text", i), Type: reflect.TypeFor[string](), Tag: reflect.StructTag(fmt.Sprintf("envconfig:%q", v.Name)),
+		}
+	}
+	texts := reflect.New(reflect.StructOf(fields))
+	if err := envconfig.Process("", texts.Interface()); err != nil {
+		return nil, err
+	}
+	env := Environment{}
+	for i, v := range variables {
+		env[v.Name] = texts.Elem().Field(i).String()
+	}
+	// The others are files that hold a secret, and misspelt names.
+	for _, entry := range os.Environ() {
+		name, value, _ := strings.Cut(entry, "=")
+		if _, known := env[name]; !known && strings.HasPrefix(name, "GOFER_") {
+			env[name] = value
+		}
+	}
+	return env, nil
+}
+
+// Variable is the documentation of a variable.
+type Variable struct {
+	Name, Default, Meaning string
+	Secret                 bool
+}
+
+// Variables lists every variable in the order of Config.
+func Variables() (out []Variable) {
+	eachVariable(reflect.ValueOf(new(Config)).Elem(), func(v Variable, _ reflect.Value) { out = append(out, v) })
+	return out
+}
+
+// Twin is the variable that names a file with the value; empty if there is none. The file of GOFER_PROXIES is a variable of its
+// own, for both count.
+func (v Variable) Twin() string {
+	if !v.Secret || v.Name == "GOFER_PROXIES" {
+		return ""
+	}
+	return v.Name + "_FILE"
+}
+
+// eachVariable calls use for each field of a struct that is a variable, and of the structs in it.
+func eachVariable(of reflect.Value, use func(Variable, reflect.Value)) {
+	for i := range of.NumField() {
+		field := of.Type().Field(i)
+		if name, ok := field.Tag.Lookup("envconfig"); ok {
+			use(Variable{name, field.Tag.Get("default"), field.Tag.Get("desc"), field.Tag.Get("secret") == "true"}, of.Field(i))
+		} else if field.IsExported() {
+			eachVariable(of.Field(i), use)
+		}
+	}
+}
+
+// texts are the variables that are set, without the blanks around their values, secrets excepted. An empty variable counts as
+// unset, as in the shell's ${VAR:-default}. The value of a secret may stand in a file.
+func (env Environment) texts() (set map[string]string, reasons []string) {
+	set = map[string]string{}
+	for _, v := range Variables() {
+		value := env[v.Name]
+		trimmed := strings.TrimSpace(value)
+		if trimmed != "" && !v.Secret {
+			value = trimmed
+		}
+		path := strings.TrimSpace(env[v.Twin()])
+		switch {
+		case path != "" && trimmed != "":
+			reasons = append(reasons, v.Name+", "+v.Twin()+": both are set, keep one")
+		case path != "":
+			var err error
+			if value, err = secretIn(path); err != nil {
+				reasons = append(reasons, v.Twin()+": "+err.Error())
+				continue
+			}
+		case trimmed == "":
+			continue
+		}
+		set[v.Name] = value
+	}
+	return set, reasons
+}
+
+func secretIn(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if err == nil {
+		data, err = text.Document(data)
+	}
+	if err == nil && len(data) == 0 {
+		err = errors.New("the file is empty")
+	}
+	return string(data), err
+}
+
+// fill sets each field of c to what is set, or else to its default. A bad value is named without it, and its field has the
+// default, so that no check names it again.
+func (c *Config) fill(set map[string]string) (reasons []string) {
+	eachVariable(reflect.ValueOf(c).Elem(), func(v Variable, field reflect.Value) {
+		written, ok := set[v.Name]
+		if ok {
+			if err := assign(field.Addr().Interface(), written); err == nil {
+				return
+			}
+			reasons = append(reasons, v.Name+": "+expectation(field.Addr().Interface()))
+		}
+		if v.Default != "" {
+			_ = assign(field.Addr().Interface(), v.Default) // a test reads all of them
+		}
+	})
+	return reasons
+}
+
+// assign reads written as what to points at. Numbers are decimal ones.
+func assign(to any, written string) (err error) {
+	var whole int64
+	switch to := to.(type) {
+	case *string:
+		*to = written
+	case *bool:
+		*to, err = strconv.ParseBool(written)
+	case *int:
+		whole, err = text.Int(written)
+		*to = int(whole)
+	case *int64:
+		*to, err = text.Int(written)
+	case *float64:
+		*to, err = text.Float(written)
+	case encoding.TextUnmarshaler:
+		err = to.UnmarshalText([]byte(written))
+	default:
+		err = fmt.Errorf("a %T is no variable", to)
+	}
+	return err
+}
+
+// expectation says what the text of a variable looks like.
+func expectation(of any) string {
+	switch of.(type) {
+	case *jobs.Duration:
+		return `not a duration: write "1.5s", "2m" or a number of seconds`
+	case *bool:
+		return "neither true nor false"
+	case *float64:
+		return "not a decimal number"
+	case *statusList:
+		return "not a comma separated list of whole numbers"
+	case *queueList:
+		return "not a list of queues such as critical:6,default:3,low:1 (names [a-z0-9_-]{1,32}, weights 1 to 1000, at most 32)"
+	}
+	return "not a whole number, in decimal digits"
+}

@@ -1,0 +1,88 @@
+package config
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/gofer-mq/gofer/rotation/proxylist"
+)
+
+// Error lists everything that is wrong with the configuration. Reasons begin with the variable and hold no value of a secret.
+type Error struct{ Reasons []string }
+
+// Error is a line for each reason.
+func (e *Error) Error() string { return strings.Join(e.lines(), "\n") }
+
+func (e *Error) lines() []string {
+	lines := make([]string, len(e.Reasons))
+	for i, reason := range e.Reasons {
+		lines[i] = "configuration: " + reason
+	}
+	return lines
+}
+
+// Load reads an environment and checks all of it. Its error is an *Error.
+func Load(env Environment) (Config, error) {
+	var c Config
+	reasons := misspelt(env)
+	set, bad := env.texts()
+	c.set = set
+	reasons = append(reasons, bad...)
+	reasons = append(reasons, c.fill(set)...)
+	reasons = append(reasons, c.check()...)
+	if len(reasons) > 0 {
+		return c, &Error{Reasons: reasons}
+	}
+	return c, nil
+}
+
+// LoadWorker also reads the proxies. The *Error names what is wrong with either, so that all of it can be repaired in one go.
+func LoadWorker(env Environment) (Config, []proxylist.Proxy, error) {
+	c, err := Load(env)
+	proxies, proxiesErr := c.ReadProxies()
+	var reasons []string
+	for _, err := range []error{err, proxiesErr} {
+		if bad, ok := errors.AsType[*Error](err); ok {
+			reasons = append(reasons, bad.Reasons...)
+		}
+	}
+	if len(reasons) > 0 {
+		return c, nil, &Error{Reasons: reasons}
+	}
+	return c, proxies, nil
+}
+
+// IsSet reports whether a variable has a value of its own.
+func (c *Config) IsSet(name string) bool { return c.set[name] != "" }
+
+// Show is the value of a variable and where it comes from, "environment" or "default". Of a secret it shows only that it is set.
+func (c *Config) Show(v Variable) (value, source string) {
+	switch set := c.set[v.Name]; {
+	case set == "":
+		return v.Default, "default"
+	case v.Secret:
+		return "(set)", "environment"
+	default:
+		return set, "environment"
+	}
+}
+
+// ownByMachine are the variables that the workers of one fleet have different values of.
+func ownByMachine() []string {
+	return []string{"GOFER_WORKER_NAME", "GOFER_HTTP_ADDR", "GOFER_EMBEDDED_ADDR", "GOFER_DATA_DIR"}
+}
+
+// Hash tells two configurations apart. It holds nothing of a secret, for short ones could be guessed from it.
+func (c *Config) Hash() string {
+	sum := sha256.New()
+	for _, v := range Variables() {
+		if value, _ := c.Show(v); !slices.Contains(ownByMachine(), v.Name) {
+			fmt.Fprintf(sum, "%s=%q\n", v.Name, value)
+		}
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:6])
+}

@@ -1,0 +1,48 @@
+package config
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"github.com/gofer-mq/gofer/rotation/proxylist"
+)
+
+// WatchProxies reads the proxies again after a second and then, once a second, when their file has changed, until ctx ends: the
+// file may have changed between the start, when somebody read it, and now. It calls use with each list, or with the *Error that
+// says why a file cannot be read or has a broken line. Without a file it returns at once.
+func (c *Config) WatchProxies(ctx context.Context, use func([]proxylist.Proxy, error)) {
+	if c.ProxiesFile == "" {
+		return
+	}
+	last := fileStamp{size: -1} // no file's
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if now := stamp(c.ProxiesFile); now != last {
+			last = now
+			use(c.ReadProxies())
+		}
+	}
+}
+
+// fileStamp is what changes when a file does, or when it may be read by others. A mounted secret is a link that is turned to
+// another file, so this is of what is behind the link.
+type fileStamp struct {
+	size int64
+	time time.Time
+	mode os.FileMode
+}
+
+func stamp(path string) fileStamp {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fileStamp{}
+	}
+	return fileStamp{size: info.Size(), time: info.ModTime(), mode: info.Mode()}
+}

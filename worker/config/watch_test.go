@@ -1,0 +1,62 @@
+package config_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gofer-mq/gofer/rotation/proxylist"
+	"github.com/gofer-mq/gofer/worker/config"
+)
+
+// TestFileIsReadWhenItHasChanged: also if that was before anybody looked, and if only who may read it has changed.
+func TestFileIsReadWhenItHasChanged(t *testing.T) {
+	file := writeFile(t, "proxies.txt", "http://192.0.2.1:80\n")
+	when := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	writeAt := func(at time.Time, text string) error {
+		return errors.Join(os.WriteFile(file, []byte(text), 0o600), os.Chtimes(file, at, at))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		var reads, proxies atomic.Int64
+		c := config.Config{ProxiesFile: file}
+		go c.WatchProxies(ctx, func(list []proxylist.Proxy, err error) {
+			reads.Add(1)
+			proxies.Store(int64(len(list)))
+			if err != nil {
+				proxies.Store(-1)
+			}
+		})
+		for _, step := range []struct {
+			what           string
+			change         func() error
+			reads, proxies int64
+		}{
+			{"the first look", func() error { return nil }, 1, 1},
+			{"no change", func() error { return nil }, 1, 1},
+			{"another time", func() error { return writeAt(when, "http://192.0.2.2:80\n") }, 2, 1},
+			{"another size", func() error { return writeAt(when, "http://192.0.2.1:80\nhttp://192.0.2.2:80\n") }, 3, 2},
+			{"another mode", func() error { return os.Chmod(file, 0o640) }, 4, 2},
+			{"no file", func() error { return os.Remove(file) }, 5, -1},
+		} {
+			if err := step.change(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(3 * time.Second)
+			synctest.Wait()
+			if got := reads.Load(); got != step.reads || proxies.Load() != step.proxies {
+				t.Fatalf("after %s: read %d times, %d proxies; want %d and %d", step.what, got, proxies.Load(), step.reads, step.proxies)
+			}
+		}
+	})
+}
+
+func TestWithoutAFileNothingIsWatched(t *testing.T) {
+	c := config.Config{Proxies: "http://192.0.2.1:80"}
+	c.WatchProxies(t.Context(), func([]proxylist.Proxy, error) { t.Error("a list was read") }) // it would wait for the test to end
+}
