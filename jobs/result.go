@@ -95,6 +95,8 @@ type Result struct {
 	Fields    []HeaderField
 	Header    http.Header
 	Truncated bool // some response headers were left out
+	// HeadersOnly tells that the result was read without its payload, so that body, detail and attempts are missing.
+	HeadersOnly bool
 	// Omitted names what no message could carry and was left out: "headers", "attempts", "meta", "url", "body".
 	Omitted []string
 	// Object is "bucket/name" when the body is in the object store, ObjectDigest its SHA-256; Body is empty then.
@@ -103,6 +105,10 @@ type Result struct {
 	// JobSeq is the job's sequence in the job stream. It tells a rerun after a crash from a second job of that name.
 	JobSeq uint64
 }
+
+// OK reports whether the job succeeded with a status from 200 to 299. A job whose answer is a 404 succeeded as well, but is
+// not OK: compare Outcome with Succeeded to accept any status.
+func (r Result) OK() bool { return r.Outcome == Succeeded && r.Status >= 200 && r.Status <= 299 }
 
 // The headers of a result and of a dead letter.
 const (

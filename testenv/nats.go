@@ -3,7 +3,9 @@
 package testenv
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +33,31 @@ func StartNATS(tb testing.TB, change func(*server.Options)) *NATS {
 	n.Start()
 	tb.Cleanup(n.Stop)
 	return n
+}
+
+// OpenNATS starts a server with a store of its own for an example, which has no testing.TB. The caller calls stop.
+func OpenNATS() (url string, stop func(), err error) {
+	dir, err := os.MkdirTemp("", "gofer-nats-")
+	if err != nil {
+		return "", nil, err
+	}
+	srv, err := server.NewServer(&server.Options{
+		ServerName: "testenv", Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: dir, NoSigs: true, NoLog: true,
+	})
+	if err != nil {
+		return "", nil, err
+	}
+	srv.Start()
+	stop = func() {
+		srv.Shutdown()
+		srv.WaitForShutdown()
+		_ = os.RemoveAll(dir)
+	}
+	if !srv.ReadyForConnections(10 * time.Second) {
+		stop()
+		return "", nil, errors.New("nats-server is not ready after 10 s")
+	}
+	return srv.ClientURL(), stop, nil
 }
 
 // Start starts the server again, on the port and with the store that it had.

@@ -65,6 +65,9 @@ func (c *Client) inDomain(subject string) string {
 // JetStream is what the client works with, for the buckets that it does not cover.
 func (c *Client) JetStream() jetstream.JetStream { return c.js.JetStream }
 
+// ConnectionName is how the server shows the connection; empty if it has no name.
+func (c *Client) ConnectionName() string { return c.nc.Opts.Name }
+
 // Names are those of the installation.
 func (c *Client) Names() jobs.Names { return c.names }
 

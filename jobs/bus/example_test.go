@@ -4,18 +4,20 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"time"
-
-	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 // A program submits a job and waits for its result. The worker's part is played here by a call of StoreResult.
 func Example() {
-	url, stop := exampleServer()
+	url, stop, err := testenv.OpenNATS()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
 	defer stop()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -54,22 +56,4 @@ func Example() {
 	// again: submit job default/front-page: the id is queued or running
 	// stored: true <nil>
 	// result: 200 hello <nil>
-}
-
-func exampleServer() (url string, stop func()) {
-	dir, err := os.MkdirTemp("", "gofer-example-")
-	if err != nil {
-		panic(err)
-	}
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: dir, NoLog: true, NoSigs: true})
-	if err != nil {
-		panic(err)
-	}
-	s.Start()
-	s.ReadyForConnections(10 * time.Second)
-	return s.ClientURL(), func() {
-		s.Shutdown()
-		s.WaitForShutdown()
-		_ = os.RemoveAll(dir)
-	}
 }

@@ -1,0 +1,131 @@
+package client
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+// DefaultURL is where Open looks for NATS if Config names no server. A worker without a server of its own starts one there.
+const DefaultURL = "nats://127.0.0.1:4222"
+
+// Config says how gofer is reached. The zero value is a server at DefaultURL without credentials, and the prefix "gofer".
+type Config struct {
+	// URL is one NATS server or more, comma separated; it may hold user information. Empty means DefaultURL.
+	URL string
+	// Prefix is the first token of the installation's subjects; empty means "gofer".
+	Prefix string
+	// Creds is the path of a credentials file. Nkey is a seed, or the path of a file that holds one.
+	Creds, Nkey           string
+	User, Password, Token string
+	// CA, Cert and Key are paths of PEM files: the authority that the server's certificate is checked against, and a
+	// client certificate with its key.
+	CA, Cert, Key string
+	// TLSFirst makes the TLS handshake before the server's greeting, as a server with handshake_first expects it.
+	TLSFirst bool
+	// InboxPrefix keeps the answers meant for this user apart from those for others; empty means _INBOX.
+	InboxPrefix string
+	// Domain is that of JetStream, such as the hub's for a client on a leaf node; empty means the server's own.
+	Domain string
+	// Name is how the server shows the connection, and who cancelled a job; empty means "gofer client".
+	Name string
+	// Log gets what happens to the connection; nil means nothing is logged.
+	Log *slog.Logger
+}
+
+// Client speaks to one gofer installation. Make one with Open. Any number of goroutines may share it. Every method of the
+// zero Client returns an error.
+type Client struct {
+	bus *bus.Client
+	own *nats.Conn // closed by Close; nil if the connection belongs to the caller of New
+}
+
+// Open connects. It tries each server once, for at most 5 s, and ends with ctx; a connection that breaks later is made again
+// for as long as it takes. It creates no streams: a worker does. The caller closes the client.
+//
+// Errors: ErrUnreachable, ErrCredentials, ErrPermission if the user may not hear answers, or one that names the field of
+// Config that is wrong. None holds a secret.
+func Open(ctx context.Context, c Config) (*Client, error) {
+	names, err := jobs.NewNames(c.Prefix)
+	if err != nil {
+		return nil, err
+	}
+	nc, err := bus.Connect(ctx, bus.Dial{
+		URL: cmp.Or(c.URL, DefaultURL), Creds: c.Creds, Nkey: c.Nkey, User: c.User, Password: c.Password, Token: c.Token,
+		CA: c.CA, Cert: c.Cert, Key: c.Key, TLSFirst: c.TLSFirst, InboxPrefix: c.InboxPrefix, Name: cmp.Or(c.Name, defaultName),
+	}, c.Log)
+	if err != nil {
+		return nil, err
+	}
+	b, err := bus.NewWithDomain(nc, names, c.Domain)
+	if err != nil {
+		nc.Close()
+		return nil, err
+	}
+	return &Client{bus: b, own: nc}, nil
+}
+
+const defaultName = "gofer client"
+
+// New makes a client on a connection that is there. Closing the client leaves the connection to its owner.
+func New(b *bus.Client) *Client { return &Client{bus: b} }
+
+// Close closes the connection of Open. Calls that wait return an error. A second Close, and that of a zero Client, do
+// nothing.
+func (c *Client) Close() {
+	if c != nil && c.own != nil {
+		c.own.Close()
+	}
+}
+
+var errNotOpen = errors.New("the client is not open: make one with client.Open")
+
+// ready is an error for a client that nobody opened.
+func (c *Client) ready() error {
+	if c == nil || c.bus == nil {
+		return errNotOpen
+	}
+	return nil
+}
+
+// Key names a job: by queue and id together.
+type Key = bus.Key
+
+// The errors on which a caller may decide. They come wrapped: ask with errors.Is.
+var (
+	// ErrUnreachable: no NATS server answers, or the connection is closed for good.
+	ErrUnreachable = bus.ErrUnreachable
+	// ErrCredentials: the server refuses the user, the password, the token or the key.
+	ErrCredentials error = bus.ErrCredentials
+	// ErrPermission: this NATS user may not do that.
+	ErrPermission error = bus.ErrPermission
+	// ErrNotSetUp: the streams are not there. A worker creates them.
+	ErrNotSetUp = bus.ErrNotSetUp
+	// ErrNoLeader: too few servers of a cluster run for a stream, or for JetStream as a whole, to have a leader.
+	ErrNoLeader = bus.ErrNoLeader
+	// ErrQueued: the id is queued or running, so a second job of that name is refused.
+	ErrQueued = bus.ErrQueued
+	// ErrQueueFull: the job stream takes no more jobs now.
+	ErrQueueFull = bus.ErrQueueFull
+	// ErrFinished: a result of that id is kept, so another job of that name would store nothing.
+	ErrFinished = bus.ErrFinished
+	// ErrNotFound: nothing of that name is there.
+	ErrNotFound = bus.ErrNotFound
+	// ErrReplayed: that dead letter was replayed before.
+	ErrReplayed = bus.ErrReplayed
+	// ErrTooLarge: the message is larger than the server takes.
+	ErrTooLarge = bus.ErrTooLarge
+	// ErrNoBody: the job has no response body, or it could not be stored with the result.
+	ErrNoBody = bus.ErrNoBody
+	// ErrDigest: a body from the object store is not the one that was stored.
+	ErrDigest = bus.ErrDigest
+)
+
+// AmbiguousError tells that an id without a queue names more than one job.
+type AmbiguousError = bus.AmbiguousError
