@@ -10,6 +10,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/worker/config"
 )
@@ -20,7 +21,8 @@ const connectTimeout = 5 * time.Second
 // session is a verb's connection.
 type session struct {
 	nc     *nats.Conn
-	client *bus.Client
+	client *client.Client
+	bus    *bus.Client // for what the streams themselves are about
 	config config.Config
 	names  jobs.Names
 }
@@ -69,12 +71,12 @@ func (a *app) connect(ctx context.Context, verb string) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := bus.NewWithDomain(nc, names, c.NATSJSDomain)
+	b, err := bus.NewWithDomain(nc, names, c.NATSJSDomain)
 	if err != nil {
 		nc.Close()
 		return nil, err
 	}
-	return &session{nc: nc, client: client, config: c, names: names}, nil
+	return &session{nc: nc, client: client.New(b), bus: b, config: c, names: names}, nil
 }
 
 func (s *session) close() { s.nc.Close() }

@@ -11,7 +11,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
-	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 func (a *app) deadCommand() *cobra.Command {
@@ -25,7 +25,7 @@ func (a *app) deadCommand() *cobra.Command {
 
 // letterFacts is a dead letter in JSON.
 type letterFacts struct {
-	bus.Letter
+	client.DeadLetter
 	Error    string `json:"error"`
 	Attempts int    `json:"attempts"`
 	Payload  string `json:"payload,omitempty"`
@@ -39,8 +39,8 @@ func (a *app) deadLsCommand() *cobra.Command {
 		RunE: a.verb("dead ls", func(ctx context.Context, s *session, _ []string) error {
 			var rows []table.Row
 			list := []letterFacts{}
-			err := s.client.Dead(ctx, func(l bus.Letter) error {
-				list = append(list, letterFacts{Letter: l, Error: l.Result.Error, Attempts: l.Result.AttemptCount})
+			err := s.client.DeadLetters(ctx, func(l client.DeadLetter) error {
+				list = append(list, letterFacts{DeadLetter: l, Error: l.Result.Error, Attempts: l.Result.AttemptCount})
 				rows = append(rows, table.Row{l.Seq, l.Key, l.StoredAt.UTC().Format(time.RFC3339), l.Result.Error, l.Reason})
 				return nil
 			})
@@ -66,7 +66,7 @@ shown in Go's notation (\x1b). With --json the job is "payload", or "payload_bas
 				return err
 			}
 			if a.json {
-				facts := letterFacts{Letter: l, Error: l.Result.Error, Attempts: l.Result.AttemptCount, Payload: string(l.Payload)}
+				facts := letterFacts{DeadLetter: l, Error: l.Result.Error, Attempts: l.Result.AttemptCount, Payload: string(l.Payload)}
 				if !utf8.Valid(l.Payload) {
 					facts.Payload, facts.PayloadBase64 = "", l.Payload
 				}
@@ -79,11 +79,11 @@ shown in Go's notation (\x1b). With --json the job is "payload", or "payload_bas
 }
 
 // letter is the dead letter that name means: its number, QUEUE/ID, or an ID.
-func letter(ctx context.Context, s *session, name string) (found bus.Letter, err error) {
+func letter(ctx context.Context, s *session, name string) (found client.DeadLetter, err error) {
 	seq, numberErr := strconv.ParseUint(name, 10, 64)
 	matches := 0
 	enough := errors.New("found")
-	err = s.client.Dead(ctx, func(l bus.Letter) error {
+	err = s.client.DeadLetters(ctx, func(l client.DeadLetter) error {
 		if numberErr == nil && l.Seq == seq {
 			found, matches = l, 1
 			return enough
@@ -96,11 +96,11 @@ func letter(ctx context.Context, s *session, name string) (found bus.Letter, err
 	})
 	switch {
 	case err != nil && !errors.Is(err, enough):
-		return bus.Letter{}, err
+		return client.DeadLetter{}, err
 	case matches == 0:
-		return bus.Letter{}, fmt.Errorf("dead letter %s: %w", name, bus.ErrNotFound)
+		return client.DeadLetter{}, fmt.Errorf("dead letter %s: %w", name, client.ErrNotFound)
 	case matches > 1:
-		return bus.Letter{}, usage("%s names %d dead letters: name one as QUEUE/ID", name, matches)
+		return client.DeadLetter{}, usage("%s names %d dead letters: name one as QUEUE/ID", name, matches)
 	}
 	return found, nil
 }
@@ -130,8 +130,8 @@ message can bear it.`,
 			return a.replay(ctx, s, l)
 		}
 		// Read first, then replay: a replay that fails writes a new letter.
-		var list []bus.Letter
-		if err := s.client.Dead(ctx, func(l bus.Letter) error { list = append(list, l); return nil }); err != nil {
+		var list []client.DeadLetter
+		if err := s.client.DeadLetters(ctx, func(l client.DeadLetter) error { list = append(list, l); return nil }); err != nil {
 			return err
 		}
 		var errs []error
@@ -143,7 +143,7 @@ message can bear it.`,
 	return cmd
 }
 
-func (a *app) replay(ctx context.Context, s *session, l bus.Letter) error {
+func (a *app) replay(ctx context.Context, s *session, l client.DeadLetter) error {
 	ack, err := s.client.Replay(ctx, l)
 	if err != nil {
 		return fmt.Errorf("replay of %s: %w", l.Key, err)
@@ -162,7 +162,7 @@ func (a *app) deadPurgeCommand() *cobra.Command {
 		case all == (len(args) == 1):
 			return usage("dead purge: name one ID, or --all")
 		case all:
-			if err := s.client.PurgeDead(ctx); err != nil {
+			if err := s.client.PurgeDeadLetters(ctx); err != nil {
 				return err
 			}
 			return a.say(map[string]any{"purged": "all"}, "All dead letters are removed.")
@@ -171,7 +171,7 @@ func (a *app) deadPurgeCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := s.client.DropDead(ctx, l); err != nil {
+		if err := s.client.RemoveDeadLetter(ctx, l); err != nil {
 			return err
 		}
 		return a.say(map[string]any{"purged": l.Key}, "The dead letter of %s is removed.", l.Key)

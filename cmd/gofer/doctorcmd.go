@@ -125,7 +125,7 @@ func (s *session) workers(ctx context.Context, queues []bus.QueueState) []findin
 // domains looks for a second JetStream of this account that has the job subjects, too: a job is stored in both, fetched twice
 // and has two results.
 func (s *session) domains(list []control.Status) []finding {
-	domains := map[string]bool{s.client.Domain(): true}
+	domains := map[string]bool{s.bus.Domain(): true}
 	for _, w := range list {
 		domains[w.Domain] = true
 	}
@@ -186,7 +186,7 @@ func (s *session) server(ctx context.Context) finding {
 // clock compares the server's clock, by which waits end, with this machine's. Workers judge deadlines by their own.
 func (s *session) clock(ctx context.Context) []finding {
 	asked := time.Now()
-	stream, err := s.client.JetStream().Stream(ctx, s.names.Stream("JOBS"))
+	stream, err := s.bus.JetStream().Stream(ctx, s.names.Stream("JOBS"))
 	if err != nil || stream.CachedInfo().TimeStamp.IsZero() {
 		return nil // said with the streams
 	}
@@ -213,7 +213,7 @@ func clockError(asked, answered, told time.Time) time.Duration {
 }
 
 func (s *session) streams(ctx context.Context) []finding {
-	differences, err := s.client.Inspect(ctx, s.config.Settings())
+	differences, err := s.bus.Inspect(ctx, s.config.Settings())
 	if err != nil {
 		return []finding{{"streams", false, config.Explain(err)}}
 	}

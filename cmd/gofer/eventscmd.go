@@ -8,11 +8,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs"
-	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 func (a *app) eventsCommand() *cobra.Command {
-	var f bus.Filter
+	var f client.Filter
 	cmd := &cobra.Command{
 		Use:   "events",
 		Short: "Follow retries, changes of breakers and pools, and duplicates as they come",
@@ -32,11 +32,11 @@ func (a *app) eventsCommand() *cobra.Command {
 	cmd.Flags().StringVar(&f.Queue, "queue", "", "only events of this queue's jobs")
 	cmd.Flags().BoolVar(&f.All, "all", false, "begin with the events that are kept")
 	cmd.Flags().BoolVar(&f.UntilNow, "until-now", false, "end with the newest event that is kept, instead of waiting")
-	cmd.Flags().StringVar(&f.Durable, "durable", "", "follow with this prepared consumer, such as "+bus.Reader+", for users who may not create one")
+	cmd.Flags().StringVar(&f.Durable, "durable", "", "follow with this prepared consumer, such as "+client.Reader+", for users who may not create one")
 	return cmd
 }
 
-func (a *app) printEvent(e bus.Event) error {
+func (a *app) printEvent(e client.Event) error {
 	if a.json {
 		if !json.Valid(e.Payload) { // it was written by somebody else
 			e.Payload, _ = json.Marshal(string(e.Payload))
@@ -55,7 +55,7 @@ func soon(wait time.Duration) string {
 }
 
 // eventLine is an event in words. One that cannot be read is shown as it is.
-func eventLine(e bus.Event) string {
+func eventLine(e client.Event) string {
 	switch e.Kind {
 	case "retry":
 		var r jobs.RetryEvent

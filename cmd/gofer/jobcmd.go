@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs"
-	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 func (a *app) jobCommand() *cobra.Command {
@@ -42,12 +42,12 @@ was queued is known only by an id that has a time in it, such as those that 'gof
 }
 
 // jobKey is key, but also finds a job of which only a dead letter is left.
-func jobKey(ctx context.Context, s *session, queue, name string) (bus.Key, error) {
+func jobKey(ctx context.Context, s *session, queue, name string) (client.Key, error) {
 	k, err := key(ctx, s, queue, name)
-	if !errors.Is(err, bus.ErrNotFound) {
+	if !errors.Is(err, client.ErrNotFound) {
 		return k, err
 	}
-	stream, streamErr := s.client.JetStream().Stream(ctx, s.names.Stream("DEAD"))
+	stream, streamErr := s.bus.JetStream().Stream(ctx, s.names.Stream("DEAD"))
 	if streamErr != nil {
 		return k, err
 	}
@@ -65,10 +65,10 @@ func jobKey(ctx context.Context, s *session, queue, name string) (bus.Key, error
 	case 0:
 		return k, err
 	case 1:
-		return bus.Key{Queue: queues[0], ID: name}, nil
+		return client.Key{Queue: queues[0], ID: name}, nil
 	}
 	slices.Sort(queues)
-	return k, usage("%w", &bus.AmbiguousError{ID: name, Queues: queues})
+	return k, usage("%w", &client.AmbiguousError{ID: name, Queues: queues})
 }
 
 func (a *app) printStory(t *story) error {

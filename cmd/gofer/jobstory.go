@@ -15,6 +15,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 // The moments of a job's story.
@@ -71,7 +72,7 @@ type story struct {
 // nothing is known.
 func tell(ctx context.Context, s *session, key bus.Key, note func(format string, args ...any)) (*story, error) {
 	t := &story{Key: key, Places: []bus.Place{}, Moments: []moment{}}
-	found, err := s.client.Find(ctx, key.Queue, key.ID)
+	found, err := s.client.Find(ctx, key)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +113,7 @@ func earlier(a, b moment) int {
 }
 
 func (t *story) readResult(ctx context.Context, s *session) error {
-	r, err := s.client.Result(ctx, t.Queue, t.ID)
+	r, err := s.client.Result(ctx, t.Key)
 	if err != nil {
 		return err
 	}
@@ -136,7 +137,7 @@ func (t *story) readStored(ctx context.Context, s *session) error {
 		if !slices.Contains(t.Places, at.place) {
 			continue
 		}
-		stream, err := s.client.JetStream().Stream(ctx, at.stream)
+		stream, err := s.bus.JetStream().Stream(ctx, at.stream)
 		if err != nil {
 			return err
 		}
@@ -176,7 +177,7 @@ func (t *story) addStored(what string, msg *jetstream.RawStreamMsg) {
 }
 
 func (t *story) readEvents(ctx context.Context, s *session) error {
-	return s.client.Events(ctx, bus.Filter{Queue: t.Queue, ID: t.ID, All: true, UntilNow: true}, func(e bus.Event) error {
+	return s.client.Events(ctx, client.Filter{Queue: t.Queue, ID: t.ID, All: true, UntilNow: true}, func(e client.Event) error {
 		switch e.Kind {
 		case "retry":
 			var r jobs.RetryEvent
@@ -192,7 +193,7 @@ func (t *story) readEvents(ctx context.Context, s *session) error {
 }
 
 func (t *story) readLetter(ctx context.Context, s *session) error {
-	letter, err := s.client.DeadOf(ctx, t.Key)
+	letter, err := s.client.DeadLetter(ctx, t.Key)
 	if err == nil {
 		t.DeadLetter = letter.Seq
 	}

@@ -161,7 +161,7 @@ func (a *app) sharedProxies(ctx context.Context, verb string) (map[string]proxyl
 }
 
 func (s *session) bucket(ctx context.Context, kind string) (jetstream.KeyValue, error) {
-	return s.client.Bucket(ctx, kind)
+	return s.bus.Bucket(ctx, kind)
 }
 
 func (a *app) proxiesAdd(ctx context.Context, s *session, lines []string) error {

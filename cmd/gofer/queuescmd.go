@@ -122,7 +122,7 @@ func (a *app) cancelCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := s.client.Cancel(ctx, k, "gofer cancel"); err != nil {
+			if err := s.client.Cancel(ctx, k); err != nil {
 				return err
 			}
 			return a.say(map[string]any{"queue": k.Queue, "id": k.ID, "outcome": jobs.Cancelled}, "Job %s is cancelled.", k)

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs"
-	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 func (a *app) resultsCommand() *cobra.Command {
@@ -48,7 +48,7 @@ is refused. Everything else that strangers wrote, such as URLs and reasons, is a
 		},
 	}
 	cmd.Flags().StringVar(&queue, "queue", "", "only this queue")
-	cmd.Flags().StringVar(&durable, "durable", "", "follow with this prepared consumer, such as "+bus.Reader+", for users who may not create one")
+	cmd.Flags().StringVar(&durable, "durable", "", "follow with this prepared consumer, such as "+client.Reader+", for users who may not create one")
 	cmd.Flags().BoolVar(&all, "all", false, "begin with the results that are kept; without an ID")
 	cmd.Flags().BoolVar(&wait, "wait", false, "with an ID: wait for the result if it is not there yet")
 	return cmd
@@ -72,7 +72,7 @@ func (a *app) oneResult(ctx context.Context, s *session, queue, name string, wai
 	if wait {
 		get = s.client.Wait
 	}
-	r, err := get(ctx, key.Queue, key.ID)
+	r, err := get(ctx, key)
 	if err != nil {
 		return err
 	}
@@ -90,33 +90,33 @@ func (a *app) oneResult(ctx context.Context, s *session, queue, name string, wai
 }
 
 // key is the job that name means: QUEUE/ID, or an ID that is looked for.
-func key(ctx context.Context, s *session, queue, name string) (bus.Key, error) {
+func key(ctx context.Context, s *session, queue, name string) (client.Key, error) {
 	q, id, named := strings.Cut(name, "/")
 	if !named {
 		q, id = queue, name
 	}
 	if queue != "" && q != queue {
-		return bus.Key{}, usage("--queue %s contradicts %s", queue, name)
+		return client.Key{}, usage("--queue %s contradicts %s", queue, name)
 	}
 	if !jobs.ValidID(id) || q != "" && !jobs.ValidQueue(q) {
-		return bus.Key{}, usage("%q is not the name of a job: an id is [A-Za-z0-9_-]{1,128}, perhaps with QUEUE/ before it", name)
+		return client.Key{}, usage("%q is not the name of a job: an id is [A-Za-z0-9_-]{1,128}, perhaps with QUEUE/ before it", name)
 	}
 	if q != "" {
-		return bus.Key{Queue: q, ID: id}, nil
+		return client.Key{Queue: q, ID: id}, nil
 	}
 	found, err := s.client.Resolve(ctx, id)
-	if _, ok := errors.AsType[*bus.AmbiguousError](err); ok {
-		return bus.Key{}, usage("%w", err)
+	if _, ok := errors.AsType[*client.AmbiguousError](err); ok {
+		return client.Key{}, usage("%w", err)
 	}
 	if err != nil {
-		return bus.Key{}, err
+		return client.Key{}, err
 	}
 	return found, nil
 }
 
 // followResults prints a line for each result until ctx ends.
 func (a *app) followResults(ctx context.Context, s *session, queue, durable string, all bool) error {
-	f := bus.Filter{Queue: queue, All: all, HeadersOnly: durable == "", Durable: durable}
+	f := client.Filter{Queue: queue, All: all, HeadersOnly: durable == "", Durable: durable}
 	return s.client.Follow(ctx, f, func(r jobs.Result) error {
 		if facts := resultJSON(r); a.json && f.HeadersOnly {
 			facts.BodyBytes = nil

@@ -23,9 +23,9 @@ The replicas of a stream with waiting jobs change only on nats-server 2.14.10, 2
 				return err
 			}
 			defer s.close()
-			act := s.client.Apply
+			act := s.bus.Apply
 			if dryRun {
-				act = s.client.Plan
+				act = s.bus.Plan
 			}
 			done, err := act(cmd.Context(), s.config.Settings())
 			if err == nil || len(done) > 0 {

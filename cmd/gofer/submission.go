@@ -18,7 +18,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 
 	"github.com/gofer-mq/gofer/jobs"
-	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 // submission is one run of gofer submit. With --wait, outcomes are printed while lines are read.
@@ -31,14 +31,14 @@ type submission struct {
 	single    bool   // there is one URL, so nothing has to tell jobs apart
 	bar       *progressbar.ProgressBar
 
-	mu       sync.Mutex           // guards what follows, and is held while an outcome or a message is written
-	accepted int                  // jobs
-	open     map[bus.Key]ackFacts // accepted jobs whose results are waited for
-	unsure   []ackFacts           // jobs without an answer when the submission was ended: perhaps accepted
-	invalid  int                  // lines that are no job
-	refused  int                  // jobs that the server did not take
-	failed   int                  // jobs that did not succeed, or whose body could not be kept
-	taken    map[int]origin       // of each job on its way to the server, by its index
+	mu       sync.Mutex              // guards what follows, and is held while an outcome or a message is written
+	accepted int                     // jobs
+	open     map[client.Key]ackFacts // accepted jobs whose results are waited for
+	unsure   []ackFacts              // jobs without an answer when the submission was ended: perhaps accepted
+	invalid  int                     // lines that are no job
+	refused  int                     // jobs that the server did not take
+	failed   int                     // jobs that did not succeed, or whose body could not be kept
+	taken    map[int]origin          // of each job on its way to the server, by its index
 }
 
 // origin is where a job was read: the line's number, or the argument's.
@@ -49,14 +49,14 @@ type origin struct {
 
 // ackFacts is an accepted job in JSON.
 type ackFacts struct {
-	bus.Ack
+	client.Ack
 	Line int    `json:"line"`
 	URL  string `json:"url"`
 }
 
 // run publishes every job and, if asked, waits for their results. Whatever ends it early, accepted jobs are named.
 func (s *submission) run(ctx context.Context, source io.Reader) error {
-	s.open, s.taken = map[bus.Key]ackFacts{}, map[int]origin{}
+	s.open, s.taken = map[client.Key]ackFacts{}, map[int]origin{}
 	act := s.publish
 	if s.flags.wait {
 		s.bar, act = s.app.progress(!s.single, 1, "jobs"), s.publishAndWait
@@ -100,7 +100,7 @@ func (s *submission) publish(ctx context.Context, source io.Reader) error {
 // publishAndWait sends the jobs of all lines and prints the outcome of each as it comes.
 func (s *submission) publishAndWait(ctx context.Context, source io.Reader) error {
 	ctx, stop := context.WithCancelCause(ctx)
-	keys := make(chan bus.Key)
+	keys := make(chan client.Key)
 	var submitErr error
 	var beside sync.WaitGroup
 	beside.Go(func() {
@@ -125,7 +125,7 @@ func (s *submission) publishAndWait(ctx context.Context, source io.Reader) error
 }
 
 // submitForWaiter sends the jobs of all lines, and tells keys which results are to be waited for.
-func (s *submission) submitForWaiter(ctx context.Context, source io.Reader, keys chan<- bus.Key) error {
+func (s *submission) submitForWaiter(ctx context.Context, source io.Reader, keys chan<- client.Key) error {
 	err := s.submit(ctx, source, func(ack ackFacts) {
 		select {
 		case keys <- ack.Key:
@@ -142,7 +142,7 @@ func (s *submission) submitForWaiter(ctx context.Context, source io.Reader, keys
 // reported; the others go on.
 func (s *submission) submit(ctx context.Context, source io.Reader, use func(ackFacts)) error {
 	var readErr error
-	err := s.session.client.SubmitMany(ctx, s.jobs(source, &readErr), 0, func(_ jobs.Job, ack bus.Ack, err error) {
+	err := s.session.client.SubmitMany(ctx, s.jobs(source, &readErr), 0, func(_ jobs.Job, ack client.Ack, err error) {
 		facts := s.landed(ack)
 		switch {
 		case err == nil:
@@ -191,7 +191,7 @@ func (s *submission) took(index int, from origin) {
 	s.taken[index] = from
 }
 
-func (s *submission) landed(ack bus.Ack) ackFacts {
+func (s *submission) landed(ack client.Ack) ackFacts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer delete(s.taken, ack.Index)
@@ -287,7 +287,7 @@ func (s *submission) nameSome(what string, list []ackFacts, more string) {
 }
 
 // await prints an outcome for each job of keys, and shows on a terminal how far it is.
-func (s *submission) await(ctx context.Context, keys <-chan bus.Key) error {
+func (s *submission) await(ctx context.Context, keys <-chan client.Key) error {
 	defer func() { _ = s.bar.Exit() }()
 	return s.session.client.WaitEach(ctx, keys, func(r jobs.Result) error {
 		s.mu.Lock()
@@ -338,7 +338,7 @@ func (s *submission) openQueues() map[string]bool {
 
 // outcome prints one result and keeps its body if asked. A body that cannot be kept is its job's failure; the others go on.
 func (s *submission) outcome(ctx context.Context, r jobs.Result) error {
-	key := bus.Key{Queue: r.Queue, ID: r.ID}
+	key := client.Key{Queue: r.Queue, ID: r.ID}
 	from := s.open[key]
 	delete(s.open, key)
 	if s.flags.output != "" && r.Outcome == jobs.Succeeded {
