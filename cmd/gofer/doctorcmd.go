@@ -287,3 +287,21 @@ func (s *session) riddance(queue string) string {
 	}
 	return fmt.Sprintf("nats stream purge %s --subject '%s'", stream, s.names.Jobs(queue))
 }
+
+// overdue counts the jobs that the server has not released at their time, and says what to do about them.
+func (s *session) overdue(ctx context.Context, queues []bus.QueueState) finding {
+	const name = "waiting jobs"
+	if err := s.client.CountOverdue(ctx, queues); err != nil {
+		return finding{name, false, err.Error()}
+	}
+	var overdue, waiting uint64
+	for _, q := range queues {
+		overdue += q.Overdue
+		waiting += q.Waiting
+	}
+	if overdue == 0 {
+		return finding{name, true, fmt.Sprintf("none is overdue of those that wait for their time (%d)", waiting)}
+	}
+	return finding{name, false, fmt.Sprintf("overdue (%d): the server has not released them at their time; a worker does within two minutes. "+
+		"If it does not, start one of this version and give its NATS user the rights of deploy/nats/server.conf; upgrade nats-server to 2.14.10, 2.15.3 or newer", overdue)}
+}

@@ -99,7 +99,7 @@ func TestJobsFindOutWhenTheHealthCheckPageIsDown(t *testing.T) {
 	t.Setenv("GOFER_ALLOW_PRIVATE_TARGETS", "true")
 	w := newTestedWorld(t, "http://"+freeAddr(t)+"/", "0.1s")
 	eventually(t, "the worker to say that the page cannot be fetched", func() bool {
-		return strings.Contains(w.program.log.String(), "GOFER_HEALTH_CHECK_URL cannot be fetched")
+		return strings.Contains(w.program.log.String(), "the page for that cannot be fetched")
 	})
 	w.other.Set(testenv.Good)
 	for i := 0; w.state() != "closed" && i < 300; i++ {

@@ -76,29 +76,32 @@ func (i *interrupts) watch(ctx context.Context) (_ context.Context, stop func())
 // force ends the process if it goes on for longer than its limit after ctx has ended: a verb may be in a call that looks at
 // no context, such as a write to a pipe that nobody reads.
 func (i *interrupts) force(ctx context.Context) {
+	context.AfterFunc(ctx, i.endSoon)
+}
+
+// endSoon ends the process if it goes on for longer than its limit from now. It returns when run does, if that is before.
+func (i *interrupts) endSoon() {
 	if i.exit == nil {
 		return
 	}
-	context.AfterFunc(ctx, func() {
-		i.mu.Lock()
-		limit, code := i.limit, i.code
-		i.mu.Unlock()
-		select {
-		case <-i.ended:
-			return
-		case <-time.After(limit):
-		}
-		said := make(chan struct{})
-		go func() {
-			defer close(said)
-			fmt.Fprintln(os.Stderr, "gofer: interrupted, and not ended in time: giving up what is left")
-		}()
-		select {
-		case <-said:
-		case <-time.After(lastWord):
-		}
-		i.exit(code)
-	})
+	i.mu.Lock()
+	limit, code := i.limit, i.code
+	i.mu.Unlock()
+	select {
+	case <-i.ended:
+		return
+	case <-time.After(limit):
+	}
+	said := make(chan struct{})
+	go func() {
+		defer close(said)
+		fmt.Fprintln(os.Stderr, "gofer: interrupted, and not ended in time: giving up what is left")
+	}()
+	select {
+	case <-said:
+	case <-time.After(lastWord):
+	}
+	i.exit(code)
 }
 
 // reading is from until ctx ends; then a read returns ctx's cause at once, whatever from does. The first read begins to read

@@ -134,7 +134,7 @@ func TestReadinessSaysThatTheProxiesFileIsBrokenUntilItIsMended(t *testing.T) {
 	}
 	eventually(t, "the good file to be in force", said("[+] proxies: 3 in the pool\n"))
 	write(good + "u:s3cret@192.0.2.9\n")
-	eventually(t, "the broken line to be told", said("[+] proxies: 3 in the pool; GOFER_PROXIES_FILE cannot be read since 2", "Z: line 3: not a proxy URL", "encoded\n"))
+	eventually(t, "the broken line to be told", said("[+] proxies: 3 in the pool; the proxies cannot be read since 2", "Z: GOFER_PROXIES_FILE: line 3: not a proxy URL", "encoded\n"))
 	write(good + "u:s3cret@192.0.2.9\nu:s3cret@192.0.2.10\n")
 	eventually(t, "the number of broken lines to be told", said("line 3: ", " (and 1 more)\n"))
 	if err := os.Remove(file); err != nil {

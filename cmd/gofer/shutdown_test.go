@@ -2,16 +2,12 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"fmt"
-	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -230,51 +226,6 @@ func (e *ending) endsInTime() {
 	said := e.worker.err.String()
 	if code != exitOK || strings.Contains(said, "not ended in time") {
 		e.Errorf("exit %d after %s, want 0; it said:\n%s", code, took, tail(said))
-	}
-}
-
-// TestEventsThatNobodyTakesDoNotHoldUpTheEnd fills the outbox of a worker with events whose publishing takes as long as it may.
-func TestEventsThatNobodyTakesDoNotHoldUpTheEnd(t *testing.T) {
-	newWorld(t, nil)
-	t.Setenv("GOFER_DRAIN_TIMEOUT", drainTimeout.String())
-	t.Setenv("GOFER_WORKER_NAME", "w1")
-	c, proxies, err := newApp(io.Discard, io.Discard, nil).loadWorkerConfig()
-	if err != nil {
-		t.Fatal(err)
-	}
-	log := new(lockedBuffer)
-	r, err := newRig(c, proxies, slog.New(slog.NewTextHandler(log, nil)), func(context.Context) {})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.fetcher.Close()
-	listener, err := listen(t.Context(), c.HTTPAddr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- r.run(ctx, listener) }()
-	var tried atomic.Int64
-	for range 100 {
-		r.send(func(ctx context.Context) error {
-			tried.Add(1)
-			<-ctx.Done()
-			return ctx.Err()
-		})
-	}
-	eventually(t, "the first event to be published", func() bool { return tried.Load() > 0 })
-	stop()
-	select {
-	case err := <-ended:
-		if err != nil || tried.Load() > 2 {
-			t.Errorf("ended with %v after %d tries", err, tried.Load())
-		}
-	case <-time.After(drainTimeout + 3*time.Second):
-		t.Fatalf("the worker goes on; it said:\n%s", log)
-	}
-	if text := log.String(); !strings.Contains(text, "events of the last seconds are lost") {
-		t.Errorf("it did not say what is lost:\n%s", text)
 	}
 }
 

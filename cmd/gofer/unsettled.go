@@ -7,20 +7,8 @@ import (
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs/bus"
-	"github.com/gofer-mq/gofer/worker"
 	"github.com/gofer-mq/gofer/worker/control"
 )
-
-// unsettledOf is what a worker tells of the jobs that it cannot settle.
-func unsettledOf(w *worker.Worker) (list []control.Unsettled, count int) {
-	held := w.Unsettled()
-	for _, job := range held[:min(len(held), control.MaxUnsettled)] {
-		list = append(list, control.Unsettled{
-			Queue: job.Queue, ID: job.ID, Since: job.Since.UTC(), Step: job.Step, Reason: job.Reason, Permanent: job.Permanent,
-		})
-	}
-	return list, len(held)
-}
 
 // holder is a worker that holds a job and cannot settle it.
 type holder struct {

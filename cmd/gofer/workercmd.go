@@ -2,20 +2,17 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/worker/config"
+	"github.com/gofer-mq/gofer/worker/daemon"
 	"github.com/gofer-mq/gofer/worker/natsserver"
 )
 
@@ -49,9 +46,6 @@ func (a *app) work(ctx context.Context) error {
 // runWorker builds a worker and runs it until ctx ends. It calls listening once with the address of the HTTP port.
 func (a *app) runWorker(ctx context.Context, c config.Config, proxies []proxylist.Proxy, listening func(net.Addr)) error {
 	a.interrupts.allow(c.DrainTimeout.Std()+drainSlack, exitFailed)
-	if c.WorkerName == "" {
-		c.WorkerName = workerName()
-	}
 	log := newLogger(&c, a.err)
 	listener, err := listen(ctx, c.HTTPAddr)
 	if err != nil && c.NATSURL == "" {
@@ -63,7 +57,7 @@ func (a *app) runWorker(ctx context.Context, c config.Config, proxies []proxylis
 	defer func() { _ = listener.Close() }()
 	listening(listener.Addr())
 	if c.NATSURL == "" {
-		server, err := natsserver.Start(ctx, natsserver.Config{Addr: c.EmbeddedAddr, Dir: c.DataDir, MaxConns: connectionLimit(), Log: log})
+		server, err := natsserver.Start(ctx, natsserver.Config{Addr: c.EmbeddedAddr, Dir: c.DataDir, MaxConns: daemon.ConnectionLimit(), Log: log})
 		if err != nil {
 			return withoutServer(&c, err)
 		}
@@ -71,12 +65,9 @@ func (a *app) runWorker(ctx context.Context, c config.Config, proxies []proxylis
 		c.NATSURL = server.URL()
 		log.Info("embedded NATS server started", "addr", strings.TrimPrefix(c.NATSURL, "nats://"), "data", c.DataDir)
 	}
-	r, err := newRig(c, proxies, log, a.interrupts.force)
-	if err != nil {
-		return err
-	}
-	defer r.fetcher.Close()
-	return r.run(ctx, listener)
+	d := c.Daemon(proxies)
+	d.Listener, d.Log, d.Draining, d.Version, d.Revision = listener, log, a.interrupts.endSoon, buildVersion(), buildRevision()
+	return daemon.Run(ctx, d)
 }
 
 // withoutServer turns the reason why no embedded server runs into a *config.Error that names the variable and the remedy.
@@ -100,20 +91,6 @@ func withoutServer(c *config.Config, err error) error {
 		reason = fmt.Sprintf("GOFER_DATA_DIR, GOFER_EMBEDDED_ADDR: the embedded server did not start on %s with its data in %s", c.EmbeddedAddr, c.DataDir)
 	}
 	return &config.Error{Reasons: []string{reason}}
-}
-
-// workerName is unique enough to tell the workers of a fleet apart, and valid in a subject.
-func workerName() string {
-	host, _ := os.Hostname()
-	host = strings.Map(func(r rune) rune {
-		if r < 128 && jobs.ValidID(string(r)) {
-			return r
-		}
-		return '-'
-	}, host)
-	random := make([]byte, 4)
-	_, _ = rand.Read(random) // never fails (crypto/rand)
-	return strings.Trim(host[:min(len(host), 64)]+"-"+hex.EncodeToString(random), "-")
 }
 
 func listen(ctx context.Context, addr string) (net.Listener, error) {

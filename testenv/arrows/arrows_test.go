@@ -32,13 +32,14 @@ func floors() map[string][]string {
 		"worker/admin":         {"worker/metrics", "jobs", "jobs/text", "breaker", "rotation", "worker/rollup"},
 		"worker/control":       {"jobs", "breaker", "rotation", "worker/rollup"},
 		"worker/natsserver":    nil,
-		"worker/config":        {"jobs", "jobs/bus", "jobs/text", "breaker", "rotation", "rotation/proxylist", "worker", "worker/admin"},
+		"worker/daemon":        {"jobs", "jobs/bus", "breaker", "rotation", "rotation/proxylist", "worker", "worker/admin", "worker/control", "worker/fetch", "worker/fleet", "worker/metrics", "worker/overdue", "worker/rollup", "worker/totals"},
+		"worker/config":        {"jobs", "jobs/bus", "jobs/text", "breaker", "rotation", "rotation/proxylist", "worker", "worker/admin", "worker/daemon"},
 		"cmd/gofer/playground": nil,
 		// Everything but testenv.
 		"cmd/gofer": {
 			"jobs", "jobs/text", "breaker", "rotation", "rotation/proxylist", "jobs/bus", "worker", "worker/rollup", "worker/fetch", "worker/fleet", "worker/totals", "worker/admin",
 			"worker/metrics", "worker/overdue", "cmd/gofer/playground",
-			"worker/config", "worker/control", "worker/natsserver",
+			"worker/config", "worker/control", "worker/daemon", "worker/natsserver",
 			"jobs/client",
 		},
 		"testenv":             {"jobs", "jobs/bus", "cmd/gofer/playground"},

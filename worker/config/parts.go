@@ -1,15 +1,13 @@
 package config
 
 import (
-	"time"
-
 	"github.com/gofer-mq/gofer/breaker"
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
+	"github.com/gofer-mq/gofer/worker/daemon"
 )
-
-// probeSlack is what a breaker's probe may take beyond the attempt's own timeout before its slot is given to another.
-const probeSlack = 5 * time.Second
 
 // Policy is the fleet's retry policy as the environment has it.
 func (c *Config) Policy() jobs.Policy {
@@ -20,19 +18,34 @@ func (c *Config) Policy() jobs.Policy {
 	}
 }
 
-// RetryBudget is the budget as a fetcher wants it, to which zero is the default.
-func (c *Config) RetryBudget() float64 {
+// Daemon is the worker that the environment asks for, with proxies that were read before. The caller adds what is the
+// process's: listener, log and version.
+func (c *Config) Daemon(proxies []proxylist.Proxy) daemon.Config {
+	policy := c.Policy()
+	return daemon.Config{
+		NATS: c.Dial(""), Domain: c.NATSJSDomain, Prefix: c.Prefix, Streams: c.Settings(),
+		Queues: c.Queues, Concurrency: c.Concurrency, Name: c.WorkerName,
+		Proxies: proxies, WatchProxies: c.WatchProxies, Strategy: rotation.Strategy(c.Strategy), Breaker: c.breakerConfig(),
+		KeepFindings: !c.Breaker.Share, Policy: &policy, RetryBudget: c.retryBudget(), AttemptTimeout: c.AttemptTimeout.Std(),
+		MaxBodyBytes: c.MaxBodyBytes, MaxWait: c.MaxWait.Std(), HostRate: c.HostRate, HostConcurrency: c.HostConcurrency,
+		AllowDirect: c.AllowDirect, AllowPrivateTargets: c.AllowPrivateTargets,
+		HealthPage: c.Health.URL, HealthInterval: c.Health.Interval.Std(), AdminToken: c.AdminToken,
+		DrainTimeout: c.DrainTimeout.Std(), ConfigHash: c.Hash(), Explain: Explain,
+	}
+}
+
+// retryBudget is the budget as a daemon wants it, to which zero is the default.
+func (c *Config) retryBudget() float64 {
 	if c.Retry.Budget == 0 {
 		return -1
 	}
 	return c.Retry.Budget
 }
 
-// BreakerConfig is how a proxy's breaker is set.
-func (c *Config) BreakerConfig() breaker.Config {
+func (c *Config) breakerConfig() breaker.Config {
 	return breaker.Config{
 		FailureThreshold: c.Breaker.FailureThreshold, Window: c.Breaker.Window.Std(), OpenTimeout: c.Breaker.Timeout.Std(),
-		MaxOpenTimeout: c.Breaker.MaxTimeout.Std(), ProbeLease: c.AttemptTimeout.Std() + probeSlack,
+		MaxOpenTimeout: c.Breaker.MaxTimeout.Std(),
 	}
 }
 

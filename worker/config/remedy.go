@@ -8,6 +8,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/worker"
 	"github.com/gofer-mq/gofer/worker/admin"
+	"github.com/gofer-mq/gofer/worker/daemon"
 )
 
 // Explain is an error on one line and, where a setting of gofer or of the server cures it, what to do.
@@ -65,8 +66,9 @@ func remedyOf(err error) string {
 		return repairs(bad.Differences)
 	}
 	for cause, remedy := range map[error]string{
-		worker.ErrCrowded: "raise GOFER_JOBS_MAX_BYTES and run gofer setup, or wait until jobs have ended",
-		admin.ErrNoToken:  "set GOFER_ADMIN_TOKEN, or use 127.0.0.1",
+		worker.ErrCrowded:   "raise GOFER_JOBS_MAX_BYTES and run gofer setup, or wait until jobs have ended",
+		admin.ErrNoToken:    "set GOFER_ADMIN_TOKEN, or use 127.0.0.1",
+		daemon.ErrNoProxies: "set GOFER_PROXIES or GOFER_PROXIES_FILE",
 	} {
 		if errors.Is(err, cause) {
 			return remedy

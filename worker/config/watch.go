@@ -2,6 +2,7 @@ package config
 
 import (
 	"context"
+	"errors"
 	"os"
 	"time"
 
@@ -9,8 +10,8 @@ import (
 )
 
 // WatchProxies reads the proxies again after a second and then, once a second, when their file has changed, until ctx ends: the
-// file may have changed between the start, when somebody read it, and now. It calls use with each list, or with the *Error that
-// says why a file cannot be read or has a broken line. Without a file it returns at once.
+// file may have changed between the start, when somebody read it, and now. It calls use with each list, or with the
+// reason why the file cannot be read, a line for each broken line of it. Without a file it returns at once.
 func (c *Config) WatchProxies(ctx context.Context, use func([]proxylist.Proxy, error)) {
 	if c.ProxiesFile == "" {
 		return
@@ -26,7 +27,11 @@ func (c *Config) WatchProxies(ctx context.Context, use func([]proxylist.Proxy, e
 		}
 		if now := stamp(c.ProxiesFile); now != last {
 			last = now
-			use(c.ReadProxies())
+			proxies, err := c.ReadProxies()
+			if bad, ok := errors.AsType[*Error](err); ok {
+				err = joined(bad.Reasons)
+			}
+			use(proxies, err)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -24,27 +24,27 @@ type health struct {
 }
 
 // checkHealth looks at the proxies at every interval until ctx ends, if the owner has named a page for that.
-func (r *rig) checkHealth(ctx context.Context) {
-	if r.config.Health.URL == "" {
+func (d *daemon) checkHealth(ctx context.Context) {
+	if d.cfg.HealthPage == "" {
 		return
 	}
-	page, err := jobs.PageJob(r.config.Health.URL)
+	page, err := jobs.PageJob(d.cfg.HealthPage)
 	if err != nil {
-		r.log.Error("proxies are not tested", "error", err) // the configuration was checked
+		d.log.Error("proxies are not tested", "error", err) // the configuration was checked
 		return
 	}
 	// A fetcher of its own, because tests are no attempts: they count nowhere, and take nothing from any budget.
-	h := &health{pool: r.pool, page: page, log: r.log, lanes: max(1, r.config.Concurrency/4), fetcher: fetch.New(fetch.Config{
-		Pool: r.pool, Policy: jobs.DefaultPolicy, OnBreaker: r.breakersChanged, Denied: r.settings.Denied,
-		AttemptTimeout: min(r.config.AttemptTimeout.Std(), longestTest), MaxBodyBytes: r.config.MaxBodyBytes,
-		AllowPrivateTargets: r.config.AllowPrivateTargets, Worker: r.config.WorkerName,
+	h := &health{pool: d.pool, page: page, log: d.log, lanes: max(1, d.cfg.Concurrency/4), fetcher: fetch.New(fetch.Config{
+		Pool: d.pool, Policy: jobs.DefaultPolicy, OnBreaker: d.breakersChanged, Denied: d.settings.Denied,
+		AttemptTimeout: min(d.cfg.AttemptTimeout, longestTest), MaxBodyBytes: d.cfg.MaxBodyBytes,
+		AllowPrivateTargets: d.cfg.AllowPrivateTargets, Worker: d.cfg.Name,
 	})}
 	defer h.fetcher.Close()
 	h.pool.LeaveTests(true)
 	defer h.pool.LeaveTests(false)
 	for ctx.Err() == nil {
 		h.look(ctx)
-		sleep(ctx, r.config.Health.Interval.Std())
+		sleep(ctx, d.cfg.HealthInterval)
 	}
 }
 
@@ -57,7 +57,7 @@ func (h *health) look(ctx context.Context) {
 	}
 	h.pool.LeaveTests(true)
 	if o := h.fetch(ctx, "", 2); o.Result.Outcome != jobs.Succeeded && ctx.Err() == nil {
-		h.log.Warn("proxies are not tested: GOFER_HEALTH_CHECK_URL cannot be fetched", "error", o.Result.Error, "detail", o.Result.Detail)
+		h.log.Warn("proxies are not tested: the page for that cannot be fetched", "error", o.Result.Error, "detail", o.Result.Detail)
 		h.pool.LeaveTests(false)
 		return
 	}

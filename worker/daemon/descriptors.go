@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import "syscall"
 
@@ -10,8 +10,8 @@ const (
 	mostConns       = 1024
 )
 
-// connectionLimit is how many connections the clients of one port may hold at once.
-func connectionLimit() int {
+// ConnectionLimit is how many connections the clients of one port of this process may hold at once.
+func ConnectionLimit() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return leastConns

@@ -1,0 +1,86 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/gofer-mq/gofer/worker"
+	"github.com/gofer-mq/gofer/worker/control"
+	"github.com/gofer-mq/gofer/worker/rollup"
+)
+
+// errDrainAsked is why a worker drains that nobody sent a signal.
+var errDrainAsked = errors.New("a drain was asked for")
+
+// answer starts the control service and returns what stops it. A worker whose user may not answer still works.
+func (d *daemon) answer(conn *connection) (stop func()) {
+	service, err := control.Start(conn.nc, d.controlConfig(conn))
+	if err != nil {
+		d.log.Error("the worker cannot be seen or steered over NATS", "error", err)
+		return func() {}
+	}
+	return func() {
+		if err := service.Stop(); err != nil {
+			d.log.Warn("control service", "error", err)
+		}
+	}
+}
+
+func (d *daemon) controlConfig(conn *connection) control.Config {
+	return control.Config{
+		Names: d.names, Worker: d.cfg.Name, Version: d.cfg.Version, Log: d.log,
+		Status: d.status, Breakers: d.breakers, ResetBreaker: d.resetHere, Policy: d.settings.Policy, Environment: *d.cfg.Policy, Rollups: d.hours,
+		Drain: func() { d.drain(errDrainAsked) },
+		Pause: func(ctx context.Context, queue string) error { return conn.client.Pause(ctx, queue, time.Time{}) },
+		Resume: func(ctx context.Context, queue string) error {
+			return conn.client.Resume(ctx, queue)
+		},
+	}
+}
+
+// status is how this worker stands.
+func (d *daemon) status() control.Status {
+	s := control.Status{
+		StartedAt: d.started.UTC(), Slots: d.cfg.Concurrency, InFlight: d.stats().InFlight, Proxies: d.proxyStates(),
+		Ready: d.isReady(),
+	}
+	if conn := d.connected.Load(); conn != nil {
+		s.Draining, s.Domain = conn.worker.Draining(), conn.client.Domain()
+		s.Unsettled, s.UnsettledJobs = unsettledOf(conn.worker)
+	}
+	for _, check := range d.ready() {
+		if !check.OK {
+			s.Reasons = append(s.Reasons, check.Name+": "+check.Detail)
+		}
+	}
+	for _, q := range d.cfg.Queues {
+		s.Queues = append(s.Queues, control.Queue{Queue: q.Name, Weight: max(1, q.Weight)})
+	}
+	return s
+}
+
+// hours are the newest ones of the fleet, or of this worker if that is asked for or the fleet's are not read yet.
+func (d *daemon) hours(_ context.Context, scope string, hours int) (points []rollup.Point, has string, err error) {
+	book, known := d.rollups.Fleet()
+	if scope == control.ScopeWorker || !known {
+		return d.book.Series(hours), control.ScopeWorker, nil
+	}
+	return book.Series(hours), control.ScopeCluster, nil
+}
+
+func (d *daemon) clusterBook(context.Context) (*rollup.Book, error) {
+	book, _ := d.rollups.Fleet()
+	return book, nil
+}
+
+// unsettledOf is what a worker tells of the jobs that it cannot settle.
+func unsettledOf(w *worker.Worker) (list []control.Unsettled, count int) {
+	held := w.Unsettled()
+	for _, job := range held[:min(len(held), control.MaxUnsettled)] {
+		list = append(list, control.Unsettled{
+			Queue: job.Queue, ID: job.ID, Since: job.Since.UTC(), Step: job.Step, Reason: job.Reason, Permanent: job.Permanent,
+		})
+	}
+	return list, len(held)
+}

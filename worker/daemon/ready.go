@@ -1,0 +1,115 @@
+package daemon
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
+	"github.com/gofer-mq/gofer/worker/admin"
+)
+
+// ready lists what readiness depends on.
+func (d *daemon) ready() []admin.Check {
+	conn := d.connected.Load()
+	if conn == nil {
+		return []admin.Check{{Name: "nats", Detail: d.starting()}, d.proxyCheck()}
+	}
+	check := func(name string, ok bool, good, bad string) admin.Check {
+		if ok {
+			return admin.Check{Name: name, OK: true, Detail: good}
+		}
+		return admin.Check{Name: name, Detail: bad}
+	}
+	why, storable := conn.worker.Storable()
+	return []admin.Check{
+		check("nats", conn.nc.IsConnected(), "connected", "not connected, reconnecting"),
+		d.healthy("consuming", conn.worker.Consuming(), "every queue is pulled from"+keptSettings(conn.worker.Obeyed())),
+		d.healthy("streams", conn.worker.Streams(), "all there, and as gofer needs them"),
+		d.healthy("settings", d.settings.Trouble(), "the fleet's proxies, policy and denied hosts are known"),
+		d.proxyCheck(),
+		check("draining", !conn.worker.Draining(), "no", "draining: no new jobs are taken"),
+		check("results", storable, "results are stored", why),
+	}
+}
+
+// healthy is a check that fails with err, and with what to do about it.
+func (d *daemon) healthy(name string, err error, good string) admin.Check {
+	if err == nil {
+		return admin.Check{Name: name, OK: true, Detail: good}
+	}
+	return admin.Check{Name: name, Detail: d.cfg.Explain(err)}
+}
+
+// keptSettings names the settings that somebody gave a consumer and that the worker keeps to.
+func keptSettings(list []bus.Difference) (text string) {
+	for _, d := range list {
+		text += fmt.Sprintf("; the %s of %s is kept to: %s", d.Field, d.Name, d.Have)
+	}
+	return text
+}
+
+// starting says what keeps a worker from its streams.
+func (d *daemon) starting() string {
+	if why := d.obstacle.Load(); why != nil {
+		return *why
+	}
+	return "not connected yet, or the streams are not set up"
+}
+
+func (d *daemon) proxyCheck() admin.Check {
+	c := admin.Check{Name: "proxies", OK: d.pool.Usable(), Detail: fmt.Sprintf("%d in the pool", d.pool.Len())}
+	since, failing := d.pool.Failing()
+	switch {
+	case failing && !d.cfg.AllowDirect:
+		c.OK = false
+		c.Detail += fmt.Sprintf(", and all fail at once since %s: look at this machine's network and at their provider", since.UTC().Format(time.RFC3339))
+	case c.OK:
+	case d.cfg.AllowDirect:
+		c.OK = true
+		c.Detail += ", none usable; direct fetches are allowed"
+	case d.pool.Len() == 0:
+		c.Detail = d.cfg.Explain(ErrNoProxies)
+	default:
+		c.Detail += ", none usable now: all breakers are open"
+	}
+	c.Detail += d.listTrouble()
+	return c
+}
+
+// listTrouble is why the list of proxies could not be read again, and since when.
+type listTrouble struct {
+	since time.Time
+	err   error
+}
+
+// takeProxies takes over a list of proxies that was read again. If it could not be read, the last good list stays.
+func (d *daemon) takeProxies(proxies []proxylist.Proxy, err error) {
+	if err == nil {
+		d.trouble.Store(nil)
+		d.settings.List(proxies)
+		d.log.Info("proxies file taken over", "proxies", len(proxies))
+		return
+	}
+	since := time.Now()
+	if before := d.trouble.Load(); before != nil {
+		since = before.since
+	}
+	d.trouble.Store(&listTrouble{since, err})
+	d.log.Error("proxies file not taken over, the last good list stays", "error", err)
+}
+
+// listTrouble says that the list of proxies is not the pool's. That does not make a worker unready: the last good list works.
+func (d *daemon) listTrouble() string {
+	trouble := d.trouble.Load()
+	if trouble == nil {
+		return ""
+	}
+	reason, others, _ := strings.Cut(trouble.err.Error(), "\n")
+	text := fmt.Sprintf("; the proxies cannot be read since %s: %s", trouble.since.UTC().Format(time.RFC3339), reason)
+	if others != "" {
+		text += fmt.Sprintf(" (and %d more)", 1+strings.Count(others, "\n"))
+	}
+	return text
+}
