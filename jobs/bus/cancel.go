@@ -22,15 +22,16 @@ func (c *Client) Cancel(ctx context.Context, key Key, by string) error {
 	if !key.valid() {
 		return badKey(key)
 	}
-	result, err := c.unended(ctx, key)
+	found, err := c.unended(ctx, key)
 	if err != nil {
 		return c.explain(doing, err)
 	}
+	result := unendedResult(key, found)
 	switch begun, err := c.cancelBegun(ctx, key, result.JobSeq); {
 	case err != nil:
 		return c.explain(doing, err)
 	case begun:
-		return c.explain(doing, c.remove(ctx, key))
+		return c.explain(doing, c.remove(ctx, key, found))
 	}
 	result.Outcome, result.Error, result.Worker = jobs.Cancelled, jobs.ErrCancelled, by
 	stored, err := c.StoreResult(ctx, &result)
@@ -40,7 +41,7 @@ func (c *Client) Cancel(ctx context.Context, key Key, by string) error {
 	if !stored.Won {
 		return fmt.Errorf("%s: %w", doing, ErrFinished)
 	}
-	return c.explain(doing, c.remove(ctx, key))
+	return c.explain(doing, c.remove(ctx, key, found))
 }
 
 // cancelBegun reports whether the job that is there has a cancelled result already.
@@ -59,27 +60,26 @@ const (
 	lookAgain = 100 * time.Millisecond
 )
 
-// unended finds a job, and returns its result as far as it can be told before it has ended. One that is nowhere is an
-// ErrFinished if it has a result.
-func (c *Client) unended(ctx context.Context, key Key) (jobs.Result, error) {
+// unended finds the message of a job that has not ended. A job that is nowhere is an ErrFinished if it has a result.
+func (c *Client) unended(ctx context.Context, key Key) (*nats.Msg, error) {
 	for range looks {
-		result, err := c.whereverItIs(ctx, key)
+		found, err := c.whereverItIs(ctx, key)
 		if !errors.Is(err, ErrNotFound) {
-			return result, err
+			return found, err
 		}
 		if _, err := c.Result(ctx, key.Queue, key.ID); err == nil {
-			return jobs.Result{}, ErrFinished
+			return nil, ErrFinished
 		}
 		select {
 		case <-ctx.Done():
-			return jobs.Result{}, context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		case <-time.After(lookAgain):
 		}
 	}
-	return jobs.Result{}, ErrNotFound
+	return nil, ErrNotFound
 }
 
-func (c *Client) whereverItIs(ctx context.Context, key Key) (jobs.Result, error) {
+func (c *Client) whereverItIs(ctx context.Context, key Key) (*nats.Msg, error) {
 	for _, look := range []struct{ stream, subject string }{
 		{c.names.Stream("JOBS"), c.names.Job(key.Queue, key.ID)},
 		{c.names.Stream("RETRIES"), c.names.At(key.Queue, key.ID)},
@@ -89,15 +89,12 @@ func (c *Client) whereverItIs(ctx context.Context, key Key) (jobs.Result, error)
 		if errors.Is(err, ErrNotFound) {
 			continue
 		}
-		if err != nil {
-			return jobs.Result{}, err
-		}
-		return unendedResult(key, msg), nil
+		return msg, err
 	}
-	return jobs.Result{}, ErrNotFound
+	return nil, ErrNotFound
 }
 
-// unendedResult reads a job in the streams. What cannot be read is left out: the job ends all the same.
+// unendedResult is the result of a job as far as its message tells it before the job has ended. What cannot be read is left out: the job ends all the same.
 func unendedResult(key Key, msg *nats.Msg) jobs.Result {
 	var progress jobs.Progress
 	if text := msg.Header.Get(jobs.HeaderProgress); text != "" {
@@ -112,16 +109,14 @@ func unendedResult(key Key, msg *nats.Msg) jobs.Result {
 	return progress.Result(job, time.Now())
 }
 
-// remove takes a job out of the streams, in the order in which it would move through them, and tells the workers.
-func (c *Client) remove(ctx context.Context, key Key) error {
-	for _, at := range []struct{ stream, subject string }{
-		{c.names.Stream("JOBS"), c.names.Job(key.Queue, key.ID)},
-		{c.names.Stream("RETRIES"), c.names.At(key.Queue, key.ID)},
-		{c.names.Stream("RETRIES"), c.names.Due(key.Queue, key.ID)},
-	} {
-		if err := c.purge(ctx, at.stream, at.subject); err != nil {
-			return err
-		}
+// remove takes a job out of the streams, in the order in which it would move through them, and tells the workers. found is where
+// the job was a moment ago: a replica that is asked again may not know of it yet.
+func (c *Client) remove(ctx context.Context, key Key, found *nats.Msg) error {
+	if err := c.takeOut(ctx, c.names.Stream("JOBS"), c.names.Job(key.Queue, key.ID), found); err != nil {
+		return err
+	}
+	if err := c.unschedule(ctx, key.Queue, key.ID, found); err != nil {
+		return err
 	}
 	if err := c.nc.Publish(c.names.Cancel(key.Queue, key.ID), nil); err != nil {
 		return err
@@ -133,16 +128,49 @@ func (c *Client) remove(ctx context.Context, key Key) error {
 
 // Unpark takes a job out of those that wait for their time, and of those whose time has come.
 func (c *Client) Unpark(ctx context.Context, queue, id string) error {
-	for _, subject := range []string{c.names.At(queue, id), c.names.Due(queue, id)} {
-		if err := c.purge(ctx, c.names.Stream("RETRIES"), subject); err != nil {
-			return c.explain("take job "+queue+"/"+clip(id)+" out of the waiting", err)
+	return c.explain("take job "+queue+"/"+clip(id)+" out of the waiting", c.unschedule(ctx, queue, id, nil))
+}
+
+// unschedule purges a job that waits, which no consumer reads, and takes the job out if it is due.
+func (c *Client) unschedule(ctx context.Context, queue, id string, found *nats.Msg) error {
+	if err := c.purge(ctx, c.names.Stream("RETRIES"), c.names.At(queue, id)); err != nil {
+		return err
+	}
+	return c.takeOut(ctx, c.names.Stream("RETRIES"), c.names.Due(queue, id), found)
+}
+
+// takeOut removes the message of a subject that a consumer reads; found may be the message. It deletes by sequence: when a
+// message in hand is purged by its subject, nats-server (2.15.3) moves the ack floor of the consumer past every older message
+// that is not acked yet (nats-io/nats-server#5727). These are not delivered again, and the next leader of a work queue removes
+// them.
+func (c *Client) takeOut(ctx context.Context, stream, subject string, found *nats.Msg) (err error) {
+	if !publishable(subject) {
+		return fmt.Errorf("%q is not one subject", clip(subject))
+	}
+	for range looks {
+		if found == nil || found.Header.Get(jetstream.SubjectHeader) != subject {
+			found, err = c.direct(ctx, stream, map[string]any{"last_by_subj": subject})
 		}
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		seq, err := strconv.ParseUint(found.Header.Get(jetstream.SequenceHeader), 10, 64)
+		if err != nil {
+			return fmt.Errorf("read the sequence of %q: %w", clip(subject), err)
+		}
+		if deleted, err := c.deleteMessage(ctx, stream, seq); deleted || err != nil {
+			return err
+		}
+		found = nil // it was gone already: another message may have taken its place
 	}
 	return nil
 }
 
-// purge removes the messages of one subject. An empty subject would empty the stream.
-func (c *Client) purge(ctx context.Context, stream, subject string, opts ...jetstream.StreamPurgeOpt) error {
+// purge removes what waits under one subject. An empty subject would empty the stream.
+func (c *Client) purge(ctx context.Context, stream, subject string) error {
 	if !publishable(subject) {
 		return fmt.Errorf("%q is not one subject", clip(subject))
 	}
@@ -153,7 +181,7 @@ func (c *Client) purge(ctx context.Context, stream, subject string, opts ...jets
 		return err
 	}
 	return c.refusals.watch(ctx, func(ctx context.Context) error {
-		return s.Purge(ctx, append(opts, jetstream.WithPurgeSubject(subject))...)
+		return s.Purge(ctx, jetstream.WithPurgeSubject(subject))
 	}, api+"STREAM.PURGE."+stream)
 }
 

@@ -284,6 +284,66 @@ func TestAJobIsTakenOutOfTheWaitingAndOfTheDueOnes(t *testing.T) {
 	}
 }
 
+// With a job at or below the ack floor of its consumer, the server counts the job as acked and never gives it out again.
+func TestWhatIsTakenOutWhileItRunsCostsNoOlderJob(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	submit := func(t *testing.T, id string) {
+		t.Helper()
+		_, err := in.Submit(soon(t), job(id))
+		must(t, err)
+	}
+	parkDue := func(t *testing.T, id string) {
+		t.Helper()
+		_, err := in.Park(soon(t), "default", id, []byte("x"), jobs.Progress{}, time.Now())
+		must(t, err)
+	}
+	cancel := func(t *testing.T, id string) error { t.Helper(); return in.Cancel(soon(t), key(id), "") }
+	for _, c := range []struct {
+		name, stream, durable string
+		put                   func(*testing.T, string)
+		takeOut               func(*testing.T, string) error
+	}{
+		{"cancelled", "GOFER_JOBS", in.names.WorkerConsumer("default"), submit, cancel},
+		{"due-cancelled", "GOFER_RETRIES", in.names.DueConsumer("default"), parkDue, cancel},
+		{"due-unparked", "GOFER_RETRIES", in.names.DueConsumer("default"), parkDue, func(t *testing.T, id string) error {
+			t.Helper()
+			return in.Unpark(soon(t), "default", id)
+		}},
+		{"dead", "GOFER_DEAD", bus.Reader, func(t *testing.T, id string) { t.Helper(); in.keepDeadLetters(t, id) }, func(t *testing.T, id string) error {
+			t.Helper()
+			letter, err := in.DeadOf(soon(t), key(id))
+			must(t, err)
+			return in.DropDead(soon(t), letter)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			consumer, err := in.js.Consumer(soon(t), c.stream, c.durable)
+			must(t, err)
+			var taken []jetstream.Msg
+			for n := range 3 {
+				c.put(t, fmt.Sprint(c.name, n))
+				msg, err := consumer.Next()
+				must(t, err)
+				taken = append(taken, msg)
+			}
+			must(t, c.takeOut(t, fmt.Sprint(c.name, 1)))
+			must(t, taken[2].DoubleAck(soon(t)))
+			older, err := taken[0].Metadata()
+			must(t, err)
+			eventually(t, func() bool { // the server counts what was taken out a moment later
+				info, err := consumer.Info(soon(t))
+				must(t, err)
+				if info.AckFloor.Stream >= older.Sequence.Stream {
+					t.Fatalf("got %d as the ack floor, want it below %d, which is not acked", info.AckFloor.Stream, older.Sequence.Stream)
+				}
+				return info.NumAckPending == 1
+			})
+			must(t, taken[0].DoubleAck(soon(t)))
+		})
+	}
+}
+
 func TestNoPurgeTakesMoreThanOneJob(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})

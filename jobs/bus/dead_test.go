@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
@@ -110,6 +112,39 @@ func TestDroppingALetterSparesALaterOne(t *testing.T) {
 	}
 	_, err = in.DeadOf(soon(t), key("a"))
 	isError(t, err, bus.ErrNotFound)
+}
+
+func TestADeadLetterIsRemovedByItsJobAndItsSequence(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	in.keepDeadLetters(t, "a", "b")
+	letter, err := in.DeadOf(soon(t), key("a"))
+	must(t, err)
+	for _, other := range []bus.Letter{{Key: key("b"), Seq: letter.Seq}, {Key: key("a"), Seq: 100}} {
+		must(t, in.DropDead(soon(t), other))
+	}
+	if got := in.dead(t); got != "a b" {
+		t.Errorf("got letters %q, want both: none has this job and this sequence", got)
+	}
+	must(t, in.DropDead(soon(t), letter))
+	must(t, in.DropDead(soon(t), letter)) // it is gone, as wanted
+	if got := in.dead(t); got != "b" {
+		t.Errorf("got letters %q, want that of job b", got)
+	}
+}
+
+func TestALetterThatTheServerKeepsIsNotSaidToBeRemoved(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	in.keepDeadLetters(t, "a")
+	if !in.edit(t, "GOFER_DEAD", func(c *jetstream.StreamConfig) { c.DenyDelete = true }) {
+		t.Fatal("the stream was not edited")
+	}
+	letter, err := in.DeadOf(soon(t), key("a"))
+	must(t, err)
+	if err := in.DropDead(soon(t), letter); err == nil {
+		t.Error("got no error, and the server keeps the letter")
+	}
 }
 
 // keepDeadLetters stores a dead letter for each id.

@@ -15,7 +15,7 @@ import (
 // StrandedJob is a job that lies in the job stream although its consumer counts it as acked, so that nobody gets it.
 //
 // A server that is killed while its disk is full may keep the ack of a job and lose the removal of the job, and the result that
-// it had confirmed before.
+// it had confirmed before. Who purges a running job by its subject makes the server count all older ones as acked.
 type StrandedJob struct {
 	Key
 	Seq uint64
@@ -76,5 +76,6 @@ func (c *Client) ReleaseStranded(ctx context.Context, job StrandedJob) error {
 	if err := c.guarded(ctx, due); err != nil && !isTaken(err) {
 		return c.explain(doing, err)
 	}
-	return c.explain(doing, c.deleteMessage(ctx, c.names.Stream("JOBS"), job.Seq))
+	_, err = c.deleteMessage(ctx, c.names.Stream("JOBS"), job.Seq)
+	return c.explain(doing, err)
 }

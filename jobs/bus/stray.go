@@ -38,20 +38,45 @@ func (c *Client) bringStrays(ctx context.Context) error {
 		if err := c.guarded(ctx, in); err != nil && !isTaken(err) {
 			return c.explain(doing, err)
 		}
-		if err := c.deleteMessage(ctx, stream, seq); err != nil {
+		if _, err := c.deleteMessage(ctx, stream, seq); err != nil {
 			return c.explain(doing, err)
 		}
 	}
 }
 
-// deleteMessage removes one message. One that is gone already is no error.
-func (c *Client) deleteMessage(ctx context.Context, stream string, seq uint64) error {
+// deleteMessage removes one message, and reports whether it was there.
+func (c *Client) deleteMessage(ctx context.Context, stream string, seq uint64) (deleted bool, err error) {
 	request, err := json.Marshal(map[string]any{"seq": seq, "no_erase": true})
 	if err != nil {
-		return err
+		return false, err
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	_, err = c.request(ctx, &nats.Msg{Subject: api + "STREAM.MSG.DELETE." + stream, Data: request})
-	return err
+	msg, err := c.request(ctx, &nats.Msg{Subject: api + "STREAM.MSG.DELETE." + stream, Data: request})
+	if err != nil {
+		return false, err
+	}
+	var answer struct {
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(msg.Data, &answer); err != nil {
+		return false, err
+	}
+	switch {
+	case answer.Error == nil:
+		return true, nil
+	case answer.Error.ErrorCode == codeSequenceNotFound, answer.Error.ErrorCode == codeDeleteFailed && isGone(answer.Error.Description):
+		return false, nil
+	}
+	return false, answer.Error
+}
+
+// The answers to a delete of a message that is gone. The second code covers any cause; the text names it.
+const (
+	codeSequenceNotFound jetstream.ErrorCode = 10043
+	codeDeleteFailed     jetstream.ErrorCode = 10057
+)
+
+func isGone(text string) bool {
+	return strings.Contains(text, "no message found") || strings.Contains(text, "stream store EOF")
 }
