@@ -101,8 +101,8 @@ func TestAWorkerSaysThatOutcomesCannotBeStored(t *testing.T) {
 	w.set.Replicas = 3 // which this server refuses
 	w.publish("j1", page)
 	w.until("the worker to say so", func() bool {
-		why, ok := w.worker.Storable()
-		return !ok && strings.Contains(why, "streams are missing")
+		err := w.worker.Storable()
+		return err != nil && strings.Contains(err.Error(), "streams are missing")
 	})
 	w.until("another look at the streams", func() bool { return time.Since(w.worker.Unsettled()[0].Since) > 5*time.Second })
 	if n := w.restores.Load(); n != 1 {

@@ -21,9 +21,9 @@ type Unsettled struct {
 
 // unsettled holds the jobs whose outcome could not be stored yet.
 type unsettled struct {
-	mu         sync.Mutex // guards the fields below
-	jobs       map[*task]*Unsettled
-	lastReason string // the latest reason of any job
+	mu   sync.Mutex // guards the fields below
+	jobs map[*task]*Unsettled
+	last error // the latest reason of any job
 }
 
 // add notes why a job cannot be settled now, and reports whether the step or the reason is new.
@@ -38,9 +38,9 @@ func (u *unsettled) add(t *task, step string, err error, permanent bool) (news b
 		job = &Unsettled{Queue: t.queue, ID: t.id, Since: time.Now()}
 		u.jobs[t] = job
 	}
-	u.lastReason = err.Error()
-	news = job.Step != step || job.Reason != u.lastReason
-	job.Step, job.Reason, job.Permanent = step, u.lastReason, permanent
+	u.last = err
+	news = job.Step != step || job.Reason != err.Error()
+	job.Step, job.Reason, job.Permanent = step, err.Error(), permanent
 	return news
 }
 
@@ -50,14 +50,14 @@ func (u *unsettled) remove(t *task) {
 	delete(u.jobs, t)
 }
 
-// why returns the latest reason; ok is true if there is no such job.
-func (u *unsettled) why() (why string, ok bool) {
+// err returns the latest reason; nil if there is no such job.
+func (u *unsettled) err() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if len(u.jobs) == 0 {
-		return "", true
+		return nil
 	}
-	return u.lastReason, false
+	return u.last
 }
 
 // blocks reports whether a job of the queue cannot be settled until somebody changes something: other jobs of the queue would

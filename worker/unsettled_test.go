@@ -120,8 +120,8 @@ func TestAJobWhoseResultIsRefusedForGoodIsHeldAndShown(t *testing.T) {
 	if held.Queue != "default" || held.ID != "a" || held.Step != "store result" || !held.Permanent || !strings.Contains(held.Reason, "sealed stream") || held.Since.IsZero() {
 		t.Errorf("got %+v, want the job with the server's reason", held)
 	}
-	if why, ok := w.worker.Storable(); ok || why != held.Reason {
-		t.Errorf("storable: got %q, %v; want the same reason", why, ok)
+	if err := w.worker.Storable(); err == nil || err.Error() != held.Reason {
+		t.Errorf("storable: got %v; want the same reason", err)
 	}
 	if err := w.client.JetStream().DeleteStream(t.Context(), "GOFER_RESULTS"); err != nil {
 		t.Fatal(err)

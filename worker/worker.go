@@ -147,13 +147,13 @@ func New(cfg Config) (*Worker, error) {
 // Draining reports whether the worker has stopped taking jobs because Run's context ended.
 func (w *Worker) Draining() bool { return w.draining.Load() }
 
-// Storable reports whether outcomes of jobs can be stored, and if not, why. While the results stream is full the worker takes
-// no jobs.
-func (w *Worker) Storable() (why string, ok bool) {
+// Storable returns why outcomes of jobs cannot be stored, or nil. While the results stream is full, which is bus.ErrResultsFull,
+// the worker takes no jobs.
+func (w *Worker) Storable() error {
 	if w.resultsFull.Load() {
-		return bus.ErrResultsFull.Error(), false
+		return bus.ErrResultsFull
 	}
-	return w.unsettled.why()
+	return w.unsettled.err()
 }
 
 // Slots returns the number of slots in use and of all slots.

@@ -156,8 +156,7 @@ func (w *world) hasResult(id string) func() bool {
 }
 
 func (w *world) storable() bool {
-	_, ok := w.worker.Storable()
-	return ok
+	return w.worker.Storable() == nil
 }
 
 func finished(outcome, code string, body []byte) jobs.RunOutcome {

@@ -45,7 +45,7 @@ func TestWorkerOnALeafNodeTakesJobsFromTheHub(t *testing.T) {
 	lost := w.start("worker")
 	eventually(t, "the worker to name the domain", func() bool {
 		_, body := w.get("http://" + addr + "/readyz?verbose")
-		return strings.Contains(body, `no JetStream answers in the domain "nope": check GOFER_NATS_JS_DOMAIN`)
+		return strings.Contains(body, `no JetStream answers in the domain "nope": is that its name`)
 	})
 	if code := lost.wait(t); code != exitOK {
 		t.Errorf("exit %d after SIGTERM, want %d", code, exitOK)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/worker/config"
 )
 
 // submission is one run of gofer submit. With --wait, outcomes are printed while lines are read.
@@ -181,7 +182,7 @@ func (s *submission) refuse(ack ackFacts, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refused++
-	s.app.note("%s %d: %v", s.unit, ack.Line, err)
+	s.app.note("%s %d: %s", s.unit, ack.Line, config.Explain(err))
 }
 
 // took notes where the next job was read; landed names what came of the job of an index.
@@ -344,7 +345,7 @@ func (s *submission) outcome(ctx context.Context, r jobs.Result) error {
 	if s.flags.output != "" && r.Outcome == jobs.Succeeded {
 		if err := s.save(ctx, r); err != nil {
 			s.failed++
-			s.app.note("the body of job %s is not kept: %v", key, err)
+			s.app.note("the body of job %s is not kept: %s", key, config.Explain(err))
 		}
 	}
 	switch {

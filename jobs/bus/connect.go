@@ -104,20 +104,23 @@ func (d Dial) try(limit time.Duration, opts []nats.Option) (*nats.Conn, error) {
 		errors.Is(err, nats.ErrAccountAuthExpired):
 		return nil, ErrCredentials
 	}
-	return nil, fmt.Errorf("%w at %s: %w%s", ErrUnreachable, redact(servers), d.withoutSecrets(err), d.hint(err))
+	if hint := d.hint(err); hint != nil {
+		return nil, fmt.Errorf("%w at %s: %w (%w)", ErrUnreachable, redact(servers), d.withoutSecrets(err), hint)
+	}
+	return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, redact(servers), d.withoutSecrets(err))
 }
 
 // hint says which setting fits an error that a wrong order of greeting and TLS handshake causes. Such a server, and a
 // client that expects one, wait for each other until one of them gives up.
-func (d Dial) hint(err error) string {
+func (d Dial) hint(err error) error {
 	silent, _ := errors.AsType[net.Error](err)
 	switch {
 	case d.TLSFirst && (silent != nil && silent.Timeout() || strings.Contains(err.Error(), "first record does not look like a TLS handshake")):
-		return " (GOFER_NATS_TLS_FIRST is set: unset it if the server has no handshake_first)"
+		return &FieldError{"TLSFirst", errors.New("it is set, and the server may have no handshake_first")}
 	case !d.TLSFirst && (errors.Is(err, io.EOF) || errors.Is(err, nats.ErrTimeout) || silent != nil && silent.Timeout()):
-		return " (if the server has handshake_first in its tls block, set GOFER_NATS_TLS_FIRST=true)"
+		return &FieldError{"TLSFirst", errors.New("to be set if the server has handshake_first in its tls block")}
 	}
-	return ""
+	return nil
 }
 
 // answerable refuses a connection whose user may not hear answers: each question would run into its time limit, and a job
@@ -132,13 +135,14 @@ func answerable(nc *nats.Conn, limit time.Duration) (*nats.Conn, error) {
 	_ = nc.FlushTimeout(limit) // a refusal comes before the answer to the flush
 	if last := nc.LastError(); errors.Is(last, nats.ErrPermissionViolation) && strings.Contains(last.Error(), inbox) {
 		nc.Close()
-		return nil, fmt.Errorf("%w subscribe to %q, where answers arrive: set GOFER_NATS_INBOX_PREFIX to the user's own prefix", ErrPermission, inbox)
+		own := &FieldError{"InboxPrefix", errors.New("it has to be the user's own")}
+		return nil, fmt.Errorf("%w subscribe to %q, where answers arrive: %w", ErrPermission, inbox, own)
 	}
 	return nc, nil
 }
 
 // Check names everything that is wrong with d, as far as it can be told without a server: an error each, on lines of their
-// own, that names the variable and wraps ErrConfig.
+// own, that wraps ErrConfig and a *FieldError.
 func (d Dial) Check() error {
 	_, err := d.servers()
 	_, credentialsErr := d.credentials()
@@ -168,8 +172,8 @@ func (d Dial) servers() (string, error) {
 }
 
 // errURL says what a list of URLs looks like. It cannot say what is wrong without repeating part of a password.
-var errURL = fmt.Errorf("%w: GOFER_NATS_URL: not a list of URLs such as nats://127.0.0.1:4222; in a user name or password write commas and "+
-	"other special characters percent-encoded, such as %%2C for a comma and %%23 for #, or use GOFER_NATS_USER and GOFER_NATS_PASSWORD", ErrConfig)
+var errURL = wrongField("URL", errors.New("not a list of URLs such as nats://127.0.0.1:4222; in a user name or password write commas and "+
+	"other special characters percent-encoded, such as %2C for a comma and %23 for #, or keep both apart from the URL"))
 
 func (d Dial) options(log *slog.Logger) ([]nats.Option, error) {
 	opts := []nats.Option{
@@ -198,10 +202,10 @@ func (d Dial) options(log *slog.Logger) ([]nats.Option, error) {
 func (d Dial) credentials() (opts []nats.Option, err error) {
 	wrong := d.wrongFiles()
 	if d.Password != "" && d.User == "" {
-		wrong = append(wrong, fmt.Errorf("%w: GOFER_NATS_PASSWORD: given without GOFER_NATS_USER", ErrConfig))
+		wrong = append(wrong, wrongField("Password", errors.New("given without a user name")))
 	}
 	if d.Token != "" && d.User != "" {
-		wrong = append(wrong, fmt.Errorf("%w: GOFER_NATS_TOKEN: given beside GOFER_NATS_USER, keep one", ErrConfig))
+		wrong = append(wrong, wrongField("Token", errors.New("given beside a user name, keep one")))
 	}
 	if d.Creds != "" {
 		opts = append(opts, nats.UserCredentials(d.Creds))
@@ -231,12 +235,12 @@ func (d Dial) credentials() (opts []nats.Option, err error) {
 // wrongFiles reads each file as a connection would: one that is no certificate, key or credentials keeps a worker from a
 // server that is up, and the server's answer does not tell why. The errors hold nothing of the contents.
 func (d Dial) wrongFiles() (wrong []error) {
-	bad := func(variable string, err error) {
+	bad := func(field string, err error) {
 		if err != nil {
-			wrong = append(wrong, fmt.Errorf("%w: GOFER_NATS_%s: %w", ErrConfig, variable, err))
+			wrong = append(wrong, wrongField(field, err))
 		}
 	}
-	bad("CREDS", checkFile(d.Creds, func(data []byte) bool {
+	bad("Creds", checkFile(d.Creds, func(data []byte) bool {
 		jwt, jwtErr := nkeys.ParseDecoratedJWT(data)
 		_, seedErr := nkeys.ParseDecoratedNKey(data)
 		return jwtErr == nil && jwt != string(data) && seedErr == nil // what holds no JWT comes back whole
@@ -245,16 +249,16 @@ func (d Dial) wrongFiles() (wrong []error) {
 	switch {
 	case d.Cert == "" && d.Key == "":
 	case d.Cert == "":
-		bad("KEY", errors.New("given without GOFER_NATS_CERT"))
+		bad("Key", errors.New("given without a certificate"))
 	case d.Key == "":
-		bad("CERT", errors.New("given without GOFER_NATS_KEY"))
+		bad("Cert", errors.New("given without a key"))
 	default:
 		before := len(wrong)
 		readable := func([]byte) bool { return true }
-		bad("CERT", checkFile(d.Cert, readable, ""))
-		bad("KEY", checkFile(d.Key, readable, ""))
+		bad("Cert", checkFile(d.Cert, readable, ""))
+		bad("Key", checkFile(d.Key, readable, ""))
 		if _, err := tls.LoadX509KeyPair(d.Cert, d.Key); err != nil && len(wrong) == before {
-			bad("CERT, GOFER_NATS_KEY", err)
+			bad("Cert, Key", err)
 		}
 	}
 	return wrong
@@ -281,11 +285,11 @@ func nkey(written string) (nats.Option, error) {
 	seed, _ = text.Document(seed) // of what is no text, nothing is left
 	pair, err := nkeys.FromSeed(seed)
 	if err != nil {
-		return nil, fmt.Errorf("%w: GOFER_NATS_NKEY: neither a seed nor a file that holds one", ErrConfig)
+		return nil, wrongField("Nkey", errors.New("neither a seed nor a file that holds one"))
 	}
 	public, err := pair.PublicKey()
 	if err != nil {
-		return nil, fmt.Errorf("%w: GOFER_NATS_NKEY: no public key belongs to this seed", ErrConfig)
+		return nil, wrongField("Nkey", errors.New("no public key belongs to this seed"))
 	}
 	return nats.Nkey(public, pair.Sign), nil
 }

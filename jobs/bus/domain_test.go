@@ -100,8 +100,8 @@ func TestMissingDomainIsNamed(t *testing.T) {
 		text string
 		kind error
 	}{
-		"":     {"name its domain: GOFER_NATS_JS_DOMAIN", bus.ErrNoJetStream},
-		"nope": {`in the domain "nope": check GOFER_NATS_JS_DOMAIN`, bus.ErrUnreachable}, // its server may come
+		"":     {"name its domain", bus.ErrNoJetStream},
+		"nope": {`in the domain "nope": is that its name`, bus.ErrUnreachable}, // its server may come
 	} {
 		err := leafOf(t, domain).Ensure(soon(t), bus.Settings{})
 		isError(t, err, want.kind)

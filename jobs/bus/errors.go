@@ -21,10 +21,10 @@ var (
 	// ErrUnreachable: no NATS server answers, or the connection is closed for good.
 	ErrUnreachable = errors.New("NATS cannot be reached")
 	// ErrCredentials: the server refuses the user, the password, the token or the key. It is an ErrConfig.
-	ErrCredentials = &remedy{"NATS refuses these credentials: check GOFER_NATS_CREDS, _NKEY, _USER, _PASSWORD and _TOKEN"}
+	ErrCredentials = &remedy{"NATS refuses these credentials"}
 	// ErrNoJetStream: the server runs without JetStream, or this account has none. It is an ErrConfig.
 	ErrNoJetStream = &remedy{`JetStream is switched off: start nats-server with -js, or add "jetstream {}" to its configuration; ` +
-		"if JetStream runs elsewhere, such as on the hub of this leaf node, name its domain: GOFER_NATS_JS_DOMAIN"}
+		"if JetStream runs elsewhere, such as on the hub of this leaf node, name its domain"}
 	// ErrServerTooOld: the server cannot schedule messages. It is an ErrConfig.
 	ErrServerTooOld = &remedy{"nats-server 2.12 or newer is needed"}
 	// ErrPermission: this NATS user may not do that. It is an ErrConfig.
@@ -40,7 +40,7 @@ var (
 	// ErrQueued: the id is queued or running, so a second job of that name is refused.
 	ErrQueued = errors.New("the id is queued or running")
 	// ErrQueueFull: the job stream takes no more jobs now.
-	ErrQueueFull = errors.New("the queue is full: try again later, or raise GOFER_JOBS_MAX_MSGS and run gofer setup")
+	ErrQueueFull = errors.New("the queue is full")
 	// ErrFinished: a result of that id is kept, so another job of that name would store nothing.
 	ErrFinished = errors.New("the id is finished and its result is still kept")
 	// ErrNotFound: nothing of that name is there.
@@ -50,7 +50,7 @@ var (
 	// ErrTooLarge: the message is larger than the server takes.
 	ErrTooLarge = errors.New("too large for the server: its max_payload has to be 1 MiB or more")
 	// ErrResultsFull: there is no room for another result.
-	ErrResultsFull = errors.New("there is no room for results: raise GOFER_RESULTS_MAX_BYTES and run gofer setup, or free disk space")
+	ErrResultsFull = errors.New("there is no room for results")
 	// ErrNoBody: the body could not be stored with its result.
 	ErrNoBody = errors.New("the body could not be stored with the result")
 	// ErrDigest: a body from the object store is not the one that was stored.
@@ -65,12 +65,29 @@ func (e *remedy) Error() string { return e.text }
 // Unwrap makes a remedy an ErrConfig.
 func (*remedy) Unwrap() error { return ErrConfig }
 
+// FieldError is what is wrong with a field of Dial, or with two whose names a comma separates. Err holds no secret.
+type FieldError struct {
+	Field string
+	Err   error
+}
+
+// Error is the field and the reason.
+func (e *FieldError) Error() string { return e.Field + ": " + e.Err.Error() }
+
+// Unwrap is the reason.
+func (e *FieldError) Unwrap() error { return e.Err }
+
+// wrongField is a *FieldError that no server can cure. It is an ErrConfig.
+func wrongField(field string, err error) error {
+	return fmt.Errorf("%w: %w", ErrConfig, &FieldError{field, err})
+}
+
 // noDomain is that no JetStream answers under its domain's name: there is no such domain, or its server is away. It is an
 // ErrUnreachable.
 type noDomain struct{ domain string }
 
 func (e *noDomain) Error() string {
-	return fmt.Sprintf("no JetStream answers in the domain %q: check GOFER_NATS_JS_DOMAIN, and whether that server is connected", e.domain)
+	return fmt.Sprintf("no JetStream answers in the domain %q: is that its name, and is its server connected?", e.domain)
 }
 
 func (*noDomain) Unwrap() error { return ErrUnreachable }

@@ -123,10 +123,10 @@ func TestHandshakeFirstHasItsSettingAndHint(t *testing.T) {
 	first, usual := start(true), start(false)
 	connect(t, bus.Dial{URL: first, CA: ca, TLSFirst: true})
 	connect(t, bus.Dial{URL: usual, CA: ca})
-	if got := failure(t, bus.Dial{URL: first, CA: ca}); !strings.Contains(got, "set GOFER_NATS_TLS_FIRST=true") {
+	if got := failure(t, bus.Dial{URL: first, CA: ca}); !strings.Contains(got, "TLSFirst: to be set") {
 		t.Errorf("without the setting: got %q, want it named", got)
 	}
-	if got := failure(t, bus.Dial{URL: usual, CA: ca, TLSFirst: true}); !strings.Contains(got, "unset it") {
+	if got := failure(t, bus.Dial{URL: usual, CA: ca, TLSFirst: true}); !strings.Contains(got, "TLSFirst: it is set") {
 		t.Errorf("with a setting too many: got %q, want it named", got)
 	}
 }

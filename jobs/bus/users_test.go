@@ -346,7 +346,7 @@ func TestAUserWithoutItsInboxPrefixIsToldSoAtOnce(t *testing.T) {
 	for _, prefix := range []string{"", "_INBOX_admin"} {
 		_, err := bus.Connect(soon(t), bus.Dial{URL: s.URL(), User: "publisher", Password: "p-PUBLISHER", InboxPrefix: prefix}, quiet())
 		isError(t, err, bus.ErrPermission)
-		if !strings.Contains(err.Error(), "GOFER_NATS_INBOX_PREFIX") {
+		if !strings.Contains(err.Error(), "InboxPrefix: ") {
 			t.Errorf("prefix %q: got %v, want the variable named", prefix, err)
 		}
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -16,7 +17,7 @@ func Explain(err error) string { return strings.Join(Lines(err), "; ") }
 
 // Lines are the lines of an error: those of each error that was joined, and each reason of a configuration. A line end
 // within an error's text comes from a stranger, and is no end of a line. Where a setting of gofer or of the server cures the
-// error, its line says what to do.
+// error, its line says what to do, and it names the variable where a package names the field of its Config.
 func Lines(err error) (lines []string) {
 	if err == nil {
 		return nil
@@ -38,8 +39,8 @@ func Lines(err error) (lines []string) {
 		texts = append(texts, part.Error())
 		lines = append(lines, Lines(part)...)
 	}
-	switch text := err.Error(); {
-	case len(texts) > 0 && text == strings.Join(texts, "\n"):
+	switch text := withVariable(err); {
+	case len(texts) > 0 && err.Error() == strings.Join(texts, "\n"):
 		return lines
 	case text == "":
 		return nil
@@ -65,16 +66,45 @@ func remedyOf(err error) string {
 	if bad, ok := errors.AsType[*worker.StreamsError](err); ok {
 		return repairs(bad.Differences)
 	}
-	for cause, remedy := range map[error]string{
-		worker.ErrCrowded:   "raise GOFER_JOBS_MAX_BYTES and run gofer setup, or wait until jobs have ended",
-		admin.ErrNoToken:    "set GOFER_ADMIN_TOKEN, or use 127.0.0.1",
-		daemon.ErrNoProxies: "set GOFER_PROXIES or GOFER_PROXIES_FILE",
-	} {
-		if errors.Is(err, cause) {
-			return remedy
+	for _, known := range remedies() {
+		if errors.Is(err, known.cause) {
+			return known.remedy
 		}
 	}
 	return ""
+}
+
+// remedies are what to do about the errors that a variable cures, whatever their text.
+func remedies() []struct {
+	cause  error
+	remedy string
+} {
+	return []struct {
+		cause  error
+		remedy string
+	}{
+		{worker.ErrCrowded, "raise GOFER_JOBS_MAX_BYTES and run gofer setup, or wait until jobs have ended"},
+		{bus.ErrQueueFull, "try again later, or raise GOFER_JOBS_MAX_MSGS or GOFER_JOBS_MAX_BYTES and run gofer setup"},
+		{bus.ErrResultsFull, "raise GOFER_RESULTS_MAX_BYTES and run gofer setup, or free disk space"},
+		{bus.ErrCredentials, "check GOFER_NATS_CREDS, _NKEY, _USER, _PASSWORD and _TOKEN"},
+		{bus.ErrNoJetStream, "set GOFER_NATS_JS_DOMAIN for that"},
+		{admin.ErrNoToken, "set GOFER_ADMIN_TOKEN, or use 127.0.0.1"},
+		{daemon.ErrNoProxies, "set GOFER_PROXIES or GOFER_PROXIES_FILE"},
+	}
+}
+
+// withVariable is the text of an error that has the variable of a field of bus.Dial in place of the field.
+func withVariable(err error) string {
+	text := err.Error()
+	bad, ok := errors.AsType[*bus.FieldError](err)
+	if !ok {
+		return text
+	}
+	variables := map[string]string{
+		"InboxPrefix": "GOFER_NATS_INBOX_PREFIX", "TLSFirst": "GOFER_NATS_TLS_FIRST", "Cert, Key": "GOFER_NATS_CERT, GOFER_NATS_KEY",
+	}
+	variable := cmp.Or(variables[bad.Field], "GOFER_NATS_"+strings.ToUpper(bad.Field))
+	return strings.Replace(text, bad.Error(), variable+": "+bad.Err.Error(), 1)
 }
 
 // setupRemedy is what to do when the server refuses a stream or a consumer.

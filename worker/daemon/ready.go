@@ -22,7 +22,6 @@ func (d *daemon) ready() []admin.Check {
 		}
 		return admin.Check{Name: name, Detail: bad}
 	}
-	why, storable := conn.worker.Storable()
 	return []admin.Check{
 		check("nats", conn.nc.IsConnected(), "connected", "not connected, reconnecting"),
 		d.healthy("consuming", conn.worker.Consuming(), "every queue is pulled from"+keptSettings(conn.worker.Obeyed())),
@@ -30,7 +29,7 @@ func (d *daemon) ready() []admin.Check {
 		d.healthy("settings", d.settings.Trouble(), "the fleet's proxies, policy and denied hosts are known"),
 		d.proxyCheck(),
 		check("draining", !conn.worker.Draining(), "no", "draining: no new jobs are taken"),
-		check("results", storable, "results are stored", why),
+		d.healthy("results", conn.worker.Storable(), "results are stored"),
 	}
 }
 

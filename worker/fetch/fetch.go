@@ -187,7 +187,7 @@ func (r *run) before(ctx context.Context) (jobs.RunOutcome, bool) {
 	case !r.job.Deadline.IsZero() && !time.Now().Before(r.job.Deadline):
 		return r.failed(jobs.ErrExpired, "the deadline was "+r.job.Deadline.UTC().Format(time.RFC3339)), true
 	case r.job.Proxy.Direct && !r.f.cfg.AllowDirect:
-		return r.invalid("proxy.direct is not allowed here: the worker's owner has to set GOFER_ALLOW_DIRECT", "proxy.direct: not allowed by this worker"), true
+		return r.invalid("proxy.direct is not allowed here: the worker's owner has to allow direct fetches", "proxy.direct: not allowed by this worker"), true
 	case r.job.MaxBodyBytes > r.f.cfg.MaxBodyBytes:
 		reason := fmt.Sprintf("max_body_bytes: this worker allows at most %d", r.f.cfg.MaxBodyBytes)
 		return r.invalid(reason, reason), true
