@@ -46,18 +46,3 @@ func (t *story) readHolders(ctx context.Context, s *session) {
 		}
 	}
 }
-
-// unsettledFindings names each worker that holds jobs and cannot settle them, with the job that it holds for longest.
-func unsettledFindings(workers []control.Status) (list []finding) {
-	for _, w := range workers {
-		if len(w.Unsettled) == 0 {
-			continue
-		}
-		oldest := w.Unsettled[0]
-		list = append(list, finding{"worker " + w.Worker, false, fmt.Sprintf(
-			"jobs held that cannot be settled: %d, since %s; job %s/%s: %s: %s",
-			w.UnsettledJobs, oldest.Since.UTC().Format(time.RFC3339), oldest.Queue, oldest.ID, oldest.Step, oldest.Reason,
-		)})
-	}
-	return list
-}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -112,13 +111,8 @@ func TestPublisherMayNotSteerTheFleet(t *testing.T) {
 			t.Errorf("gofer %v as publisher: exit %d, %q; want what the server refuses", args, code, errOut)
 		}
 	}
-	s, err := (&app{err: &stream{to: io.Discard}}).connect(t.Context(), "doctor")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.close()
-	if found := s.workers(t.Context(), nil); len(found) != 1 || found[0].OK || !strings.Contains(found[0].Detail, "not allowed") {
-		t.Errorf("the doctor on the workers, as a publisher: %+v, want it said that they may not be asked", found)
+	if code, out, _ := gofer(t, "", "doctor"); code != exitFailed || !strings.Contains(out, "BAD  workers          this NATS user is not allowed to ask them") {
+		t.Errorf("the doctor as publisher: exit %d, want it said that the workers may not be asked:\n%s", code, out)
 	}
 	w.as("admin")
 	if list := read[[]control.Status](t, "workers"); len(list) != 1 || list[0].Draining {

@@ -1,0 +1,4 @@
+package doctor
+
+// ClockError is the package's, for tests.
+var ClockError = clockError

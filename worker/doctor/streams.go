@@ -1,0 +1,45 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+func (d *doctor) streams(ctx context.Context) []Finding {
+	differences, err := d.Bus.Inspect(ctx, d.Settings)
+	if err != nil {
+		return []Finding{{"streams", false, d.Explain(err)}}
+	}
+	var list []Finding
+	bad := false
+	for _, difference := range differences {
+		if difference.Repair == bus.OwnersChoice && difference.Use == bus.Obeyed {
+			list = append(list, Finding{"streams", true, fmt.Sprintf("%s: %s is %s, which workers keep to", difference.Name, difference.Field, difference.Have)})
+			continue
+		}
+		bad = true
+		detail := difference.String() + consequence(difference.Use)
+		if repair := d.Repair(difference); repair != "" {
+			detail += " (" + repair + ")"
+		}
+		list = append(list, Finding{"streams", false, detail})
+	}
+	if !bad {
+		list = append(list, Finding{"streams", true, "all there, and as this environment has them"})
+	}
+	return list
+}
+
+// consequence is what workers make of a setting, if it is more than a difference.
+func consequence(use bus.Use) string {
+	switch use {
+	case bus.Unusable:
+		return ", and workers take no jobs while it is so"
+	case bus.Lossy:
+		return ", and the server may lose or refuse messages"
+	case bus.Obeyed, bus.Harmless:
+	}
+	return ""
+}

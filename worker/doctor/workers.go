@@ -1,0 +1,101 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker/control"
+)
+
+// workers looks for jobs that nobody works on or that a worker cannot settle, and for names that several workers bear:
+// results, events and gofer drain cannot tell those apart.
+func (d *doctor) workers(ctx context.Context, queues []bus.QueueState) []Finding {
+	subject := control.Subject(d.names, control.Workers)
+	list, err := control.Ask[control.Status](ctx, d.NATS, subject, nil, 0)
+	if errors.Is(err, control.ErrNoWorkers) {
+		// A refusal is reported beside it, and the question runs into its time limit.
+		if last := d.NATS.LastError(); errors.Is(last, nats.ErrPermissionViolation) && strings.Contains(last.Error(), subject) {
+			return []Finding{{"workers", false, "this NATS user is not allowed to ask them"}}
+		}
+		return []Finding{nobody(d.names, queues)}
+	}
+	if err != nil {
+		return []Finding{{"workers", false, err.Error()}}
+	}
+	out := append([]Finding{names(list)}, unsettled(list)...)
+	return append(out, d.domains(list)...)
+}
+
+// nobody is said when no worker answers. A job of a worker that was killed counts as running until its ack wait is over.
+func nobody(names jobs.Names, queues []bus.QueueState) Finding {
+	var open, pulls int
+	for _, q := range queues {
+		if jobs.ValidQueue(q.Queue) { // a worker would not help the others
+			open += int(q.Queued+q.Due+q.Waiting) + q.Running
+			pulls += q.Pulls
+		}
+	}
+	switch {
+	case open == 0:
+		return Finding{"workers", true, "none answers"}
+	case pulls > 0:
+		return Finding{"workers", false, fmt.Sprintf("none answers, though one asks for jobs (%d are not done): let its NATS user subscribe to %s", open, control.Subject(names, ">"))}
+	}
+	return Finding{"workers", false, fmt.Sprintf("none answers, and jobs are not done (%d): start one with gofer worker; what a killed one held is taken anew within %s", open, bus.AckWait)}
+}
+
+func names(list []control.Status) Finding {
+	named := map[string]int{}
+	for _, w := range list {
+		named[w.Worker]++
+	}
+	for _, name := range slices.Sorted(maps.Keys(named)) {
+		if n := named[name]; n > 1 {
+			return Finding{"workers", false, fmt.Sprintf("%d are named %s: give each its own GOFER_WORKER_NAME", n, name)}
+		}
+	}
+	return Finding{"workers", true, fmt.Sprintf("%d answer, each by a name of its own", len(list))}
+}
+
+// unsettled names each worker that holds jobs and cannot settle them, with the job that it holds for longest.
+func unsettled(workers []control.Status) (list []Finding) {
+	for _, w := range workers {
+		if len(w.Unsettled) == 0 {
+			continue
+		}
+		oldest := w.Unsettled[0]
+		list = append(list, Finding{"worker " + w.Worker, false, fmt.Sprintf(
+			"jobs held that cannot be settled: %d, since %s; job %s/%s: %s: %s",
+			w.UnsettledJobs, oldest.Since.UTC().Format(time.RFC3339), oldest.Queue, oldest.ID, oldest.Step, oldest.Reason,
+		)})
+	}
+	return list
+}
+
+// domains looks for a second JetStream of this account that has the job subjects, too: a job is stored in both, fetched twice
+// and has two results.
+func (d *doctor) domains(list []control.Status) []Finding {
+	domains := map[string]bool{d.Bus.Domain(): true}
+	for _, w := range list {
+		domains[w.Domain] = true
+	}
+	if len(domains) == 1 {
+		return nil
+	}
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(domains)) {
+		names = append(names, strconv.Quote(name))
+	}
+	return []Finding{{"domains", false, fmt.Sprintf("the workers of this account and this command use more than one JetStream, by domain: %s; each fetches "+
+		"every job: set GOFER_NATS_JS_DOMAIN to the same everywhere, and delete the streams of the others", strings.Join(names, ", "))}}
+}
