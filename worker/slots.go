@@ -10,6 +10,8 @@ import (
 const (
 	pollEvery = 200 * time.Millisecond // how often an idle consumer is polled while others are backlogged
 	idlePoll  = time.Second            // how long a poll waits when no consumer is backlogged; a drain waits for its end
+	keepFor   = 10 * time.Minute       // how long a queue without work keeps more than one slot
+	keptShare = 0.25                   // of a queue's share by weight that it keeps
 	maxPull   = 256                    // messages of one pull request: a larger one would only delay the first message
 )
 
@@ -17,11 +19,17 @@ const (
 // Backlogged consumers share the slots by the weight of their queue, and the consumers of one queue evenly. So a storm of
 // retries cannot starve the fresh jobs of its queue, nor one queue another. An idle consumer is polled: without a slot while no
 // consumer is backlogged, and otherwise with one slot now and then.
+//
+// However long jobs run, each queue keeps some slots that other queues never get: one, and a quarter of its share while it has had
+// work lately. With fewer slots than queues there are none to keep, and the queues take turns.
 type slots struct {
 	mu        sync.Mutex // guards all fields below, and those of the consumers' shares
 	total     int
 	free      int
 	consumers []*consumerShare
+	queues    []*queueShare
+	// allWeights is the sum over all queues.
+	allWeights float64
 	// weight is the sum over the queues that have a backlogged consumer.
 	weight float64
 	// polls is how many slots polls hold while other consumers are backlogged. polledLast is true if the last slot went to a
@@ -33,7 +41,9 @@ type slots struct {
 // queueShare is what the consumers of one queue have in common.
 type queueShare struct {
 	weight     float64
-	backlogged int // how many of its consumers are
+	backlogged int       // how many of its consumers are
+	used       int       // slots in a fetch or busy with a job
+	worked     time.Time // when a job of the queue ran last; zero: never
 }
 
 // consumerShare is the state of one consumer in slots.
@@ -72,6 +82,8 @@ func newSlots(total int) *slots { return &slots{total: total, free: total} }
 // add creates the shares of n consumers of one queue. All of them are added before the first waitForGrant.
 func (s *slots) add(weight, n int) []*consumerShare {
 	queue := &queueShare{weight: float64(weight)}
+	s.queues = append(s.queues, queue)
+	s.allWeights += queue.weight
 	for range n {
 		s.consumers = append(s.consumers, &consumerShare{queue: queue, grants: make(chan grant, 1)})
 	}
@@ -80,16 +92,28 @@ func (s *slots) add(weight, n int) []*consumerShare {
 
 // waitForGrant waits until c may fetch. If ctx ends first, ok is false and there is nothing to give back.
 func (s *slots) waitForGrant(ctx context.Context, c *consumerShare) (g grant, ok bool) {
-	s.mu.Lock()
-	c.waiting = true
-	s.dispatch(time.Now())
-	s.mu.Unlock()
-	select {
-	case g := <-c.grants:
-		return g, true
-	case <-ctx.Done():
-		return grant{}, s.withdraw(c)
+	s.startWaiting(c)
+	// Time alone makes a poll due and ends the keeping of slots. While all jobs run for long, nothing else dispatches.
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case g := <-c.grants:
+			return g, true
+		case <-tick.C:
+			s.startWaiting(c)
+		case <-ctx.Done():
+			return grant{}, s.withdraw(c)
+		}
 	}
+}
+
+// startWaiting makes c wait, unless it has a grant already, and hands out free slots.
+func (s *slots) startWaiting(c *consumerShare) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.waiting = len(c.grants) == 0
+	s.dispatch(time.Now())
 }
 
 // setIdle notes that c fetches nothing for a while, whatever its backlog: others may have its slots.
@@ -113,16 +137,44 @@ func (s *slots) withdraw(c *consumerShare) bool {
 	return false
 }
 
-// acquire takes a slot for a message of a poll without slots. It reports false if no slot is free.
+// acquire takes a slot for a message of a poll without slots. It reports false if there is none for this consumer.
 func (s *slots) acquire(c *consumerShare) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.free == 0 {
+	if s.available(c.queue, time.Now()) < 1 {
 		return false
 	}
-	s.free--
-	c.used++
+	s.use(c, 1)
 	return true
+}
+
+// use moves n free slots to a consumer.
+func (s *slots) use(c *consumerShare, n int) {
+	s.free -= n
+	c.used += n
+	c.queue.used += n
+}
+
+// available returns how many free slots a queue may use: those that it keeps, and those that no other queue keeps.
+func (s *slots) available(queue *queueShare, now time.Time) int {
+	lendable := s.free
+	for _, other := range s.queues {
+		if other != queue {
+			lendable -= max(0, s.kept(other, now)-other.used)
+		}
+	}
+	return min(s.free, max(lendable, s.kept(queue, now)-queue.used))
+}
+
+// kept returns how many slots no other queue may use.
+func (s *slots) kept(queue *queueShare, now time.Time) int {
+	switch {
+	case s.total < len(s.queues):
+		return 0
+	case queue.worked.IsZero() || now.Sub(queue.worked) > keepFor:
+		return 1
+	}
+	return max(1, int(float64(s.total)*queue.weight/s.allWeights*keptShare))
 }
 
 // endPull ends a fetch. It gives back unused slots; backlogged tells whether messages were left behind.
@@ -131,6 +183,9 @@ func (s *slots) endPull(c *consumerShare, unused int, backlogged bool) {
 	defer s.mu.Unlock()
 	s.endPoll(c)
 	s.setBacklogged(c, backlogged)
+	if backlogged || c.used > unused {
+		c.queue.worked = time.Now()
+	}
 	s.giveBack(c, unused)
 }
 
@@ -146,12 +201,12 @@ func (s *slots) endPoll(c *consumerShare) {
 func (s *slots) release(c *consumerShare) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	c.queue.worked = time.Now()
 	s.giveBack(c, 1)
 }
 
 func (s *slots) giveBack(c *consumerShare, n int) {
-	c.used -= n
-	s.free += n
+	s.use(c, -n)
 	s.dispatch(time.Now())
 }
 
@@ -169,8 +224,7 @@ func (s *slots) dispatch(now time.Time) {
 		if c == nil {
 			return
 		}
-		s.free -= g.slots()
-		c.used += g.slots()
+		s.use(c, g.slots())
 		c.waiting, c.polledAt = false, now
 		c.grants <- g
 	}
@@ -185,7 +239,7 @@ func (s *slots) nextGrant(now time.Time) (*consumerShare, grant) {
 	}
 	mayPoll := s.polls < max(1, s.total/8)
 	if s.polledLast || !mayPoll {
-		if c, g := s.nextBacklogged(); c != nil {
+		if c, g := s.nextBacklogged(now); c != nil {
 			s.polledLast = false
 			return c, g
 		}
@@ -197,14 +251,14 @@ func (s *slots) nextGrant(now time.Time) (*consumerShare, grant) {
 		return c, grant{n: 1}
 	}
 	s.polledLast = false
-	return s.nextBacklogged()
+	return s.nextBacklogged(now)
 }
 
 // nextPoll returns the waiting idle consumer whose last poll is the oldest. A poll that does not wait for messages is repeated
 // only every pollEvery.
 func (s *slots) nextPoll(now time.Time, wait time.Duration) (oldest *consumerShare) {
 	for _, c := range s.consumers {
-		if !c.waiting || c.backlogged || wait == 0 && now.Sub(c.polledAt) < pollEvery {
+		if !c.waiting || c.backlogged || wait == 0 && (now.Sub(c.polledAt) < pollEvery || s.available(c.queue, now) < 1) {
 			continue
 		}
 		if oldest == nil || c.polledAt.Before(oldest.polledAt) {
@@ -215,7 +269,7 @@ func (s *slots) nextPoll(now time.Time, wait time.Duration) (oldest *consumerSha
 }
 
 // nextBacklogged returns the waiting backlogged consumer that is furthest below its share, and its grant.
-func (s *slots) nextBacklogged() (*consumerShare, grant) {
+func (s *slots) nextBacklogged(now time.Time) (*consumerShare, grant) {
 	var best *consumerShare
 	var bestNeed, bestMissing, promised float64
 	for _, c := range s.consumers {
@@ -228,14 +282,14 @@ func (s *slots) nextBacklogged() (*consumerShare, grant) {
 			promised += math.Max(0, math.Floor(missing))
 			continue
 		}
-		if need := missing + c.credit; best == nil || need > bestNeed {
+		if need := missing + c.credit; (best == nil || need > bestNeed) && s.available(c.queue, now) > 0 {
 			best, bestNeed, bestMissing = c, need, missing
 		}
 	}
 	if best == nil {
 		return nil, grant{}
 	}
-	n := min(max(1, int(math.Round(bestMissing))), s.free-int(promised), maxPull)
+	n := min(max(1, int(math.Round(bestMissing))), s.free-int(promised), s.available(best.queue, now), maxPull)
 	if n < 1 {
 		return nil, grant{}
 	}
