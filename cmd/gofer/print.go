@@ -2,18 +2,22 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	wrap "github.com/jedib0t/go-pretty/v6/text"
+	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
@@ -201,3 +205,112 @@ func (a *app) note(format string, args ...any) { _ = a.err.line("gofer: "+format
 
 // printJSON prints one value as a line of JSON to standard output.
 func (a *app) printJSON(v any) error { return a.out.json(v) }
+
+// say prints that something was done.
+func (a *app) say(fields map[string]any, format string, args ...any) error {
+	if a.json {
+		return a.printJSON(fields)
+	}
+	return a.out.line(format, args...)
+}
+
+// printBody writes the body of a result, or the problem document of one that did not succeed.
+func (a *app) printBody(ctx context.Context, s *session, r jobs.Result) error {
+	if r.Outcome != jobs.Succeeded {
+		for _, attempt := range r.Attempts {
+			_ = a.err.line("  attempt %d  %s  %s", attempt.Attempt, attempt.Proxy, attempt.Error)
+		}
+		return nil
+	}
+	body, err := s.client.Body(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }()
+	return a.out.body(body)
+}
+
+// printResult writes one line about a result.
+func (a *app) printResult(r jobs.Result) error {
+	if a.json {
+		return a.printJSON(resultJSON(r))
+	}
+	return a.out.line("%s", resultLine(r))
+}
+
+// resultLine is a result in one line for people.
+func resultLine(r jobs.Result) string {
+	line := fmt.Sprintf("%s/%s %s", r.Queue, r.ID, r.Outcome)
+	if r.Error != "" && r.Error != r.Outcome {
+		line += " " + r.Error
+	}
+	if r.Status != 0 {
+		line += fmt.Sprintf(" %d", r.Status)
+	}
+	if r.Proxy != "" {
+		line += " via " + r.Proxy
+	}
+	line += fmt.Sprintf(" (attempts %d, %d bytes, %s)", r.AttemptCount, r.Bytes, brief(r.Duration))
+	if r.URL != "" { // a job that was cancelled before its first attempt has none
+		line += " " + r.URL
+	}
+	if r.Detail != "" && r.Outcome == jobs.Failed {
+		line += ": " + r.Detail
+	}
+	return line
+}
+
+// resultFacts is a result in JSON: the facts, without the body.
+type resultFacts struct {
+	Queue      string              `json:"queue"`
+	ID         string              `json:"id"`
+	Outcome    string              `json:"outcome"`
+	Error      string              `json:"error,omitempty"`
+	Detail     string              `json:"detail,omitempty"`
+	Reasons    []string            `json:"reasons,omitempty"`
+	Status     int                 `json:"status,omitempty"`
+	URL        string              `json:"url,omitempty"`
+	Proxy      string              `json:"proxy,omitempty"`
+	Attempts   int                 `json:"attempts"`
+	Tries      []jobs.Attempt      `json:"tries,omitempty"`
+	Bytes      int64               `json:"bytes"`
+	Duration   jobs.Duration       `json:"duration"`
+	Worker     string              `json:"worker"`
+	FinishedAt time.Time           `json:"finished_at"`
+	BodyBytes  *int                `json:"body_bytes,omitempty"` // not known where only headers are read, nor of an object
+	Object     string              `json:"object,omitempty"`
+	Meta       map[string]string   `json:"meta,omitempty"`
+	Headers    map[string][]string `json:"headers,omitempty"`
+}
+
+func resultJSON(r jobs.Result) resultFacts {
+	var size *int
+	if n := len(r.Body); r.Object == "" {
+		size = &n
+	}
+	return resultFacts{
+		Queue: r.Queue, ID: r.ID, Outcome: r.Outcome, Error: r.Error, Detail: r.Detail, Reasons: r.Reasons, Status: r.Status,
+		URL: r.URL, Proxy: r.Proxy, Attempts: r.AttemptCount, Tries: r.Attempts, Bytes: r.Bytes, Duration: jobs.Duration(r.Duration),
+		Worker: r.Worker, FinishedAt: r.FinishedAt, BodyBytes: size, Object: r.Object, Meta: r.Meta, Headers: r.Header,
+	}
+}
+
+// brief is a duration as people read it: to the millisecond, and short ones to the tenth of one.
+func brief(d time.Duration) time.Duration {
+	if d < 10*time.Millisecond {
+		return d.Round(100 * time.Microsecond)
+	}
+	return d.Round(time.Millisecond)
+}
+
+func milliseconds(d jobs.Duration) time.Duration { return d.Std().Round(time.Millisecond) }
+
+// progress is a bar with counts, rate and remaining time on a terminal, if it is wanted, and nothing elsewhere.
+func (a *app) progress(wanted bool, total int, what string) *progressbar.ProgressBar {
+	if !wanted || !a.err.isTerminal() {
+		return progressbar.NewOptions(total, progressbar.OptionSetWriter(io.Discard), progressbar.OptionSetVisibility(false))
+	}
+	return progressbar.NewOptions(total, progressbar.OptionSetWriter(raw{a.err}), progressbar.OptionShowCount(), progressbar.OptionShowIts(),
+		progressbar.OptionSetItsString(what), progressbar.OptionSetPredictTime(true), progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionClearOnFinish(), progressbar.OptionFullWidth())
+}

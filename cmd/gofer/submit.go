@@ -15,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs"
-	"github.com/gofer-mq/gofer/jobs/text"
 )
 
 // submitFlags are the flags of gofer submit.
@@ -154,22 +153,6 @@ func (a *app) lines(ctx context.Context, file string, urls []string) (io.Reader,
 		return nil, nil, usage("submit: no URL given; name one, or --file, or - for standard input")
 	}
 	return strings.NewReader(strings.Join(urls, "\n")), func() {}, nil
-}
-
-// maxJobLine bounds a line that holds a job, in bytes; no job is as large.
-const maxJobLine = 4 << 20
-
-// eachLine calls use for every line that is neither empty nor a comment, with its number.
-func eachLine(r io.Reader, use func(number int, line []byte) error) error {
-	for line, err := range text.Lines(r, maxJobLine) {
-		if err == nil {
-			err = use(line.Number, line.Text)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // parseLine reads a line: a bare URL, or a JSON job that may carry id and queue.

@@ -14,8 +14,8 @@ import (
 // otherReaders are the files that take a text apart, or read one whole, beside jobs/text, and why they may.
 func otherReaders() map[string]string {
 	return map[string]string{
-		"cmd/gofer/checkcmd.go":         "hands the file to proxylist.ParseList",
-		"cmd/gofer/policycmd.go":        "hands standard input to jobs.DecodePolicy, which reads a text.Document",
+		"cmd/gofer/proxiescheck.go":     "hands the file to proxylist.ParseList",
+		"cmd/gofer/policy.go":           "hands standard input to jobs.DecodePolicy, which reads a text.Document",
 		"cmd/gofer/playground/proxy.go": "takes apart what clients of a proxy send",
 		"jobs/bus/connect.go":           "reads certificates and credentials, which have formats of their own",
 		"jobs/bus/redact.go":            "takes the addresses apart that text.Items found",

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
-	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/worker/config"
 	"github.com/gofer-mq/gofer/worker/fleet"
@@ -158,66 +156,4 @@ func (a *app) sharedProxies(ctx context.Context, verb string) (map[string]proxyl
 		out[key] = p
 	}
 	return out, nil
-}
-
-func (s *session) bucket(ctx context.Context, kind string) (jetstream.KeyValue, error) {
-	return s.bus.Bucket(ctx, kind)
-}
-
-func (a *app) proxiesAdd(ctx context.Context, s *session, lines []string) error {
-	list, err := a.proxiesToAdd(lines)
-	if err != nil {
-		return asUsage(err)
-	}
-	kv, err := s.bucket(ctx, "proxies")
-	if err != nil {
-		return err
-	}
-	for _, p := range list {
-		if _, err := kv.PutString(ctx, p.ID, p.Line()); err != nil {
-			return fmt.Errorf("add proxy %s: %w", p.ID, err)
-		}
-		if err := a.say(map[string]any{"id": p.ID, "added": true}, "%s", p.ID); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// proxiesToAdd is the one proxy that the arguments name, or what standard input lists.
-func (a *app) proxiesToAdd(args []string) ([]proxylist.Proxy, error) {
-	if len(args) == 1 && args[0] == "-" {
-		return config.ParseProxies("standard input", a.in)
-	}
-	p, err := proxylist.ParseLine(strings.Join(args, " "))
-	if err != nil {
-		return nil, fmt.Errorf("proxies add: %w", err)
-	}
-	return []proxylist.Proxy{p}, nil
-}
-
-func (a *app) proxiesRm(ctx context.Context, s *session, ids []string) error {
-	for _, id := range ids {
-		if !jobs.ValidProxyID(id) {
-			return usage("%q is not the id of a proxy", id)
-		}
-	}
-	kv, err := s.bucket(ctx, "proxies")
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		if _, err := kv.Get(ctx, id); errors.Is(err, jetstream.ErrKeyNotFound) {
-			return fmt.Errorf("proxy %s is not in the fleet's bucket; one that a worker's environment or file names is removed there", id)
-		} else if err != nil {
-			return fmt.Errorf("proxy %s in the bucket: %w", id, err)
-		}
-		if err := kv.Delete(ctx, id); err != nil {
-			return fmt.Errorf("remove proxy %s: %w", id, err)
-		}
-		if err := a.say(map[string]any{"id": id, "removed": true}, "%s", id); err != nil {
-			return err
-		}
-	}
-	return nil
 }

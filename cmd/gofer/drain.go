@@ -1,72 +1,15 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
-	"time"
 
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/worker/control"
 )
-
-func (a *app) workersCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "workers", Short: "List the workers that run and how they stand", Args: args(cobra.NoArgs),
-		RunE: a.verb("workers", func(ctx context.Context, s *session, _ []string) error {
-			list, err := askFleet[control.Status](ctx, s, control.Workers, nil, 0)
-			if err != nil {
-				return err
-			}
-			slices.SortFunc(list, func(a, b control.Status) int { return cmp.Compare(a.Worker, b.Worker) })
-			if a.json {
-				return a.printJSON(list)
-			}
-			var rows []table.Row
-			for _, w := range list {
-				rows = append(rows, table.Row{
-					w.Worker, w.Version, time.Since(w.StartedAt).Round(time.Second), fmt.Sprintf("%d/%d", w.Running(), w.Slots),
-					weights(w.Queues), counts(w.Proxies), stateOf(w),
-				})
-			}
-			return a.out.table(table.Row{"worker", "version", "up", "jobs", "queues", "proxies", "state"}, rows)
-		}),
-	}
-}
-
-// weights are the queues as GOFER_QUEUES has them.
-func weights(queues []control.Queue) string {
-	var out []string
-	for _, q := range queues {
-		out = append(out, fmt.Sprintf("%s:%d", q.Queue, q.Weight))
-	}
-	return strings.Join(out, ",")
-}
-
-func counts(states map[string]int) string {
-	var out []string
-	for _, state := range slices.Sorted(maps.Keys(states)) {
-		out = append(out, fmt.Sprintf("%d %s", states[state], state))
-	}
-	return strings.Join(out, ", ")
-}
-
-func stateOf(w control.Status) string {
-	switch {
-	case w.Draining:
-		return "draining"
-	case w.Ready:
-		return "ready"
-	}
-	return strings.Join(w.Reasons, "; ")
-}
 
 func (a *app) drainCommand() *cobra.Command {
 	var all bool

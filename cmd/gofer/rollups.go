@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
-	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/worker/control"
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
@@ -60,5 +58,3 @@ func hourRows(points []rollup.Point) (rows []table.Row) {
 	}
 	return rows
 }
-
-func milliseconds(d jobs.Duration) time.Duration { return d.Std().Round(time.Millisecond) }

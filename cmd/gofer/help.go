@@ -5,8 +5,28 @@ import (
 	"io"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/gofer-mq/gofer/jobs"
 )
+
+// helpCommand is help for any verb; cobra's own takes one that there is not for a question about all.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [VERB]", Short: "Help about any verb",
+		RunE: func(cmd *cobra.Command, verbs []string) error {
+			found, rest, err := cmd.Root().Find(verbs)
+			if err != nil || len(rest) > 0 {
+				return usage("gofer has no verb %q", strings.Join(verbs, " "))
+			}
+			found.InitDefaultHelpFlag()
+			if err := found.Help(); err != nil || found.Name() != "job" {
+				return err
+			}
+			return printFields(cmd.OutOrStdout())
+		},
+	}
+}
 
 // printFields prints the members of a job, for 'gofer help job'.
 func printFields(out io.Writer) error {

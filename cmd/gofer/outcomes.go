@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/worker/config"
+)
+
+// mostNamed bounds the jobs of a kind that an end before the time names.
+const mostNamed = 10
+
+// nameOpen names jobs that go on without anybody waiting: with --json all of them on standard output, as accepted ones, else
+// the first. Jobs that may have been accepted are named as well.
+func (s *submission) nameOpen() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	byLine := func(a, b ackFacts) int { return a.Line - b.Line }
+	open := slices.SortedFunc(maps.Values(s.open), byLine)
+	slices.SortFunc(s.unsure, byLine)
+	s.nameSome("perhaps accepted, no answer came", s.unsure, "")
+	if !s.app.json {
+		s.nameSome("no result yet", open, ", which --json would name")
+		return nil
+	}
+	for _, ack := range open {
+		if err := s.app.printJSON(ack); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *submission) nameSome(what string, list []ackFacts, more string) {
+	for _, ack := range list[:min(len(list), mostNamed)] {
+		s.app.note("%s: %s (%s %d)", what, ack.Key, s.unit, ack.Line)
+	}
+	if n := len(list) - mostNamed; n > 0 {
+		s.app.note("%s: %d more%s", what, n, more)
+	}
+}
+
+// await prints an outcome for each job of keys, and shows on a terminal how far it is.
+func (s *submission) await(ctx context.Context, keys <-chan client.Key) error {
+	defer func() { _ = s.bar.Exit() }()
+	return s.session.client.WaitEach(ctx, keys, func(r jobs.Result) error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if r.Outcome != jobs.Succeeded {
+			s.failed++
+		}
+		_ = s.bar.Clear()
+		err := s.outcome(ctx, r)
+		s.bar.Describe(fmt.Sprintf("%d failed", s.failed))
+		return errors.Join(err, s.bar.Add(1))
+	})
+}
+
+// hintAfter is how long nothing is said about jobs that nobody takes.
+const hintAfter = 5 * time.Second
+
+// hint tells of queues that no worker serves; who may not look at the queues is told nothing.
+func (s *submission) hint(ctx context.Context) {
+	queues, err := s.session.client.Queues(ctx)
+	if err != nil {
+		return
+	}
+	ours := s.openQueues()
+	for _, q := range queues {
+		switch {
+		case !ours[q.Queue]:
+		case !q.Served:
+			s.say("queue " + q.Queue + ": no worker has ever served it, so its jobs wait: add it to GOFER_QUEUES, or is it misspelt?")
+		case !q.PausedUntil.IsZero():
+			s.say("queue " + q.Queue + " is paused, so its jobs wait: gofer resume " + q.Queue)
+		case q.Pulls == 0 && q.Running == 0:
+			s.say("queue " + q.Queue + ": no worker asks for its jobs: start one")
+		}
+	}
+}
+
+// openQueues are the queues of the jobs that are waited for.
+func (s *submission) openQueues() map[string]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := map[string]bool{}
+	for key := range s.open {
+		out[key.Queue] = true
+	}
+	return out
+}
+
+// outcome prints one result and keeps its body if asked. A body that cannot be kept is its job's failure; the others go on.
+func (s *submission) outcome(ctx context.Context, r jobs.Result) error {
+	key := client.Key{Queue: r.Queue, ID: r.ID}
+	from := s.open[key]
+	delete(s.open, key)
+	if s.flags.output != "" && r.Outcome == jobs.Succeeded {
+		if err := s.save(ctx, r); err != nil {
+			s.failed++
+			s.app.note("the body of job %s is not kept: %s", key, config.Explain(err))
+		}
+	}
+	switch {
+	case s.app.json:
+		return s.app.printJSON(struct {
+			resultFacts
+			Line int `json:"line"`
+		}{resultJSON(r), from.Line})
+	case s.single && s.flags.output == "":
+		_ = s.app.err.line("%s", resultLine(r))
+		return s.app.printBody(ctx, s.session, r)
+	}
+	return s.app.printResult(r)
+}
+
+// save writes the body to the file QUEUE/ID below the folder: two jobs never share one, and both names are safe there. It
+// neither replaces a file nor leaves the folder through a link.
+func (s *submission) save(ctx context.Context, r jobs.Result) error {
+	body, err := s.session.client.Body(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }()
+	folder, err := os.OpenRoot(s.flags.output)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = folder.Close() }()
+	if err := folder.Mkdir(r.Queue, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	name := r.Queue + "/" + r.ID
+	f, err := folder.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, body)
+	if err = errors.Join(err, f.Close()); err != nil {
+		_ = folder.Remove(name) // half a body would look like a whole one
+	}
+	return err
+}
+
+// verdict is how the whole submission went, as an exit code.
+func (s *submission) verdict() error {
+	switch bad := s.invalid + s.refused; {
+	case bad+s.accepted == 0: // nothing failed
+		s.say("no jobs in " + s.sourceName())
+	case bad > 0 && s.accepted == 0:
+		return fmt.Errorf("no job was accepted, %d refused", bad)
+	case bad+s.failed > 0 && s.flags.wait && s.accepted == 1 && bad == 0:
+		return &failure{code: exitSomeFailed, err: errors.New("the job failed")}
+	case bad+s.failed > 0:
+		return &failure{code: exitSomeFailed, err: fmt.Errorf("jobs accepted: %d, refused: %d, failed: %d", s.accepted, bad, s.failed)}
+	}
+	return nil
+}

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+func (a *app) pauseCommand() *cobra.Command {
+	var length string
+	cmd := &cobra.Command{
+		Use: "pause QUEUE", Short: "Stop workers from taking jobs of a queue; running jobs end as usual", Args: args(cobra.ExactArgs(1)),
+	}
+	cmd.Flags().StringVar(&length, "for", "", "how long, such as 10m; unset means until gofer resume")
+	cmd.RunE = a.verb("pause", func(ctx context.Context, s *session, args []string) error {
+		if !jobs.ValidQueue(args[0]) {
+			return usage("%q is not the name of a queue", args[0])
+		}
+		var until time.Time
+		if length != "" {
+			d, err := jobs.ParseDuration(length)
+			if errors.Is(err, jobs.ErrTooLong) {
+				return usage("--for: %w", err)
+			}
+			if err != nil || d <= 0 {
+				return usage("--for: not a duration such as 10m")
+			}
+			until = time.Now().Add(d)
+		}
+		if err := s.client.Pause(ctx, args[0], until); err != nil {
+			return err
+		}
+		if until.IsZero() {
+			return a.say(map[string]any{"queue": args[0], "paused": true}, "Queue %s is paused.", args[0])
+		}
+		stamp := until.UTC().Format(time.RFC3339)
+		return a.say(map[string]any{"queue": args[0], "paused": true, "paused_until": stamp}, "Queue %s is paused until %s.", args[0], stamp)
+	})
+	return cmd
+}

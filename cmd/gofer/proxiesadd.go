@@ -1,0 +1,42 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/gofer-mq/gofer/rotation/proxylist"
+	"github.com/gofer-mq/gofer/worker/config"
+)
+
+func (a *app) proxiesAdd(ctx context.Context, s *session, lines []string) error {
+	list, err := a.proxiesToAdd(lines)
+	if err != nil {
+		return asUsage(err)
+	}
+	kv, err := s.bucket(ctx, "proxies")
+	if err != nil {
+		return err
+	}
+	for _, p := range list {
+		if _, err := kv.PutString(ctx, p.ID, p.Line()); err != nil {
+			return fmt.Errorf("add proxy %s: %w", p.ID, err)
+		}
+		if err := a.say(map[string]any{"id": p.ID, "added": true}, "%s", p.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// proxiesToAdd is the one proxy that the arguments name, or what standard input lists.
+func (a *app) proxiesToAdd(args []string) ([]proxylist.Proxy, error) {
+	if len(args) == 1 && args[0] == "-" {
+		return config.ParseProxies("standard input", a.in)
+	}
+	p, err := proxylist.ParseLine(strings.Join(args, " "))
+	if err != nil {
+		return nil, fmt.Errorf("proxies add: %w", err)
+	}
+	return []proxylist.Proxy{p}, nil
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/client"
+)
+
+func (a *app) resultsCommand() *cobra.Command {
+	var queue, durable string
+	var all, wait bool
+	cmd := &cobra.Command{
+		Use:   "results [ID]",
+		Short: "Show one result, or follow results as they come",
+		Long: `With an ID, or QUEUE/ID, prints the body of that job's result, and its facts on standard error.
+Without one, prints a line for each result as it comes, until interrupted; --all begins with those that are kept.
+
+A body reaches a file or a pipe unchanged. On a terminal what it would obey is shown in Go's notation (\x1b), and a binary body
+is refused. Everything else that strangers wrote, such as URLs and reasons, is always shown so.`,
+		Args: args(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			one := len(ids) == 1
+			switch {
+			case wait && !one:
+				return usage("--wait needs an ID: without one, results are followed as they come")
+			case one && (all || durable != ""):
+				return usage("--all and --durable follow results: leave out the ID")
+			}
+			if err := checkDurable(durable, queue, all); err != nil {
+				return err
+			}
+			s, err := a.connect(cmd.Context(), "results")
+			if err != nil {
+				return err
+			}
+			defer s.close()
+			if one {
+				return a.oneResult(cmd.Context(), s, queue, ids[0], wait)
+			}
+			return a.followResults(cmd.Context(), s, queue, durable, all)
+		},
+	}
+	cmd.Flags().StringVar(&queue, "queue", "", "only this queue")
+	cmd.Flags().StringVar(&durable, "durable", "", "follow with this prepared consumer, such as "+client.Reader+", for users who may not create one")
+	cmd.Flags().BoolVar(&all, "all", false, "begin with the results that are kept; without an ID")
+	cmd.Flags().BoolVar(&wait, "wait", false, "with an ID: wait for the result if it is not there yet")
+	return cmd
+}
+
+// oneResult prints the body of one result to standard output, so that it can be piped.
+func (a *app) oneResult(ctx context.Context, s *session, queue, name string, wait bool) error {
+	key, err := key(ctx, s, queue, name)
+	if err != nil {
+		return err
+	}
+	get := s.client.Result
+	if wait {
+		get = s.client.Wait
+	}
+	r, err := get(ctx, key)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(resultJSON(r))
+	}
+	_ = a.err.line("%s", resultLine(r))
+	if err := a.printBody(ctx, s, r); err != nil {
+		return err
+	}
+	if r.Outcome != jobs.Succeeded {
+		return &failure{code: exitSomeFailed, err: fmt.Errorf("the job's outcome is %s", r.Outcome)}
+	}
+	return nil
+}
+
+// followResults prints a line for each result until ctx ends.
+func (a *app) followResults(ctx context.Context, s *session, queue, durable string, all bool) error {
+	f := client.Filter{Queue: queue, All: all, HeadersOnly: durable == "", Durable: durable}
+	return s.client.Follow(ctx, f, func(r jobs.Result) error {
+		if facts := resultJSON(r); a.json && f.HeadersOnly {
+			facts.BodyBytes = nil
+			return a.printJSON(facts)
+		}
+		return a.printResult(r)
+	})
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/jobs/text"
+	"github.com/gofer-mq/gofer/rotation/proxylist"
+	"github.com/gofer-mq/gofer/worker/config"
+	"github.com/gofer-mq/gofer/worker/control"
+)
+
+// connectTimeout bounds how long a verb looks for its server.
+const connectTimeout = 5 * time.Second
+
+// session is a verb's connection.
+type session struct {
+	nc     *nats.Conn
+	client *client.Client
+	bus    *bus.Client // for what the streams themselves are about
+	config config.Config
+	names  jobs.Names
+}
+
+// loadConfig reads and checks the environment of this run.
+func (a *app) loadConfig() (config.Config, error) {
+	env, err := a.environment()
+	if err != nil {
+		return config.Config{}, err
+	}
+	return config.Load(env)
+}
+
+// loadWorkerConfig also reads the proxies.
+func (a *app) loadWorkerConfig() (config.Config, []proxylist.Proxy, error) {
+	env, err := a.environment()
+	if err != nil {
+		return config.Config{}, nil, err
+	}
+	return config.LoadWorker(env)
+}
+
+func (a *app) environment() (config.Environment, error) {
+	if a.env != nil {
+		return a.env, nil
+	}
+	return config.OfProcess()
+}
+
+// connect reads the environment and connects for one verb. The caller closes the session.
+func (a *app) connect(ctx context.Context, verb string) (*session, error) {
+	c, err := a.loadConfig()
+	if err != nil {
+		return nil, err
+	}
+	names, err := jobs.NewNames(c.Prefix)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	nc, err := bus.Connect(ctx, c.Dial("gofer "+verb), newLogger(&c, a.err))
+	if errors.Is(err, bus.ErrUnreachable) && c.NATSURL == "" {
+		return nil, fmt.Errorf("%w (start a server with gofer worker, or name yours in GOFER_NATS_URL)", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	b, err := bus.NewWithDomain(nc, names, c.NATSJSDomain)
+	if err != nil {
+		nc.Close()
+		return nil, err
+	}
+	return &session{nc: nc, client: client.New(b), bus: b, config: c, names: names}, nil
+}
+
+func (s *session) close() { s.nc.Close() }
+
+// askFleet asks the workers for a verb and gathers their answers, or only the first most of them if most is not zero.
+func askFleet[T any](ctx context.Context, s *session, verb string, request any, most int) ([]T, error) {
+	subject := control.Subject(s.names, verb)
+	answers, err := control.Ask[T](ctx, s.nc, subject, request, most)
+	if errors.Is(err, control.ErrNoWorkers) {
+		return nil, fmt.Errorf("%w on %s: none runs with GOFER_PREFIX=%s on this server, or this user may not ask", err, subject, s.names.Prefix())
+	}
+	return answers, err
+}
+
+// verb is the frame of a verb that needs a connection.
+func (a *app) verb(name string, do func(ctx context.Context, s *session, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		s, err := a.connect(cmd.Context(), name)
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		return do(cmd.Context(), s, args)
+	}
+}
+
+func (s *session) bucket(ctx context.Context, kind string) (jetstream.KeyValue, error) {
+	return s.bus.Bucket(ctx, kind)
+}
+
+// key is the job that name means: QUEUE/ID, or an ID that is looked for.
+func key(ctx context.Context, s *session, queue, name string) (client.Key, error) {
+	q, id, named := strings.Cut(name, "/")
+	if !named {
+		q, id = queue, name
+	}
+	if queue != "" && q != queue {
+		return client.Key{}, usage("--queue %s contradicts %s", queue, name)
+	}
+	if !jobs.ValidID(id) || q != "" && !jobs.ValidQueue(q) {
+		return client.Key{}, usage("%q is not the name of a job: an id is [A-Za-z0-9_-]{1,128}, perhaps with QUEUE/ before it", name)
+	}
+	if q != "" {
+		return client.Key{Queue: q, ID: id}, nil
+	}
+	found, err := s.client.Resolve(ctx, id)
+	if _, ok := errors.AsType[*client.AmbiguousError](err); ok {
+		return client.Key{}, usage("%w", err)
+	}
+	if err != nil {
+		return client.Key{}, err
+	}
+	return found, nil
+}
+
+// maxJobLine bounds a line that holds a job, in bytes; no job is as large.
+const maxJobLine = 4 << 20
+
+// eachLine calls use for every line that is neither empty nor a comment, with its number.
+func eachLine(r io.Reader, use func(number int, line []byte) error) error {
+	for line, err := range text.Lines(r, maxJobLine) {
+		if err == nil {
+			err = use(line.Number, line.Text)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkDurable refuses what a prepared consumer decides by itself.
+func checkDurable(durable, queue string, all bool) error {
+	if durable != "" && (queue != "" || all) {
+		return usage("--durable goes with neither --queue nor --all: the prepared consumer has its own filter and beginning")
+	}
+	return nil
+}

@@ -1,0 +1,88 @@
+package metrics
+
+import (
+	"slices"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/worker/rollup"
+)
+
+// queueLabels are the queues served, at most 32, and the one label for all others, which is a valid name of a queue, too.
+func queueLabels(served []string) []string {
+	labels := []string{rollup.Other}
+	for _, queue := range served[:min(len(served), 32)] {
+		if !slices.Contains(labels, queue) {
+			labels = append(labels, queue)
+		}
+	}
+	return labels
+}
+
+func (m *Registry) queue(name string) string {
+	if slices.Contains(m.gauges.Queues, name) {
+		return name
+	}
+	return rollup.Other
+}
+
+func labelText(labels []string) string {
+	if len(labels) == 0 {
+		return ""
+	}
+	text := []byte{'{'}
+	for i := 0; i < len(labels); i += 2 {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = append(text, labels[i]+"=\""...)
+		text = append(appendLabel(text, labels[i+1]), '"')
+	}
+	return string(append(text, '}'))
+}
+
+// pick is that of the label, or of the rest.
+func pick[V any](list map[string]V, label string) V {
+	if v, ok := list[label]; ok {
+		return v
+	}
+	return list[rollup.Other]
+}
+
+// seconds are the buckets of attempts and jobs: a proxied fetch takes from a tenth of a second to minutes. Each bucket is
+// a series of every histogram, and a page with 32 queues has to stay below 500 of them.
+func seconds() []float64 { return []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300} }
+
+func outcomes() []string { return []string{jobs.Succeeded, jobs.Failed, jobs.Cancelled} }
+
+func states() []string { return []string{"closed", "half_open", "open"} }
+
+func asyncKinds() []string { return []string{"permission", "slow_consumer", rollup.Other} }
+
+func ackKinds() []string { return []string{"heartbeat", "ack", "hand_back"} }
+
+func retryKinds() []string { return []string{jobs.RetryInline, jobs.RetryScheduled} }
+
+func faults() []string {
+	return []string{string(jobs.FaultProxy), string(jobs.FaultTarget), string(jobs.FaultPair), string(jobs.FaultUnclear), rollup.Other}
+}
+
+// deadReasons are the codes of jobs that failed: a cancelled one gets no dead letter.
+func deadReasons() []string {
+	return slices.DeleteFunc(rollup.JobErrors(), func(code string) bool { return code == jobs.ErrCancelled })
+}
+
+func strategies() (out []string) {
+	for _, s := range rotation.Strategies() {
+		out = append(out, string(s))
+	}
+	return out
+}
+
+func exhaustions() []string {
+	return []string{string(rotation.Empty), string(rotation.Unmatched), string(rotation.Resting), string(rotation.Failing)}
+}
+
+func publishKinds() []string {
+	return []string{"result", "retry", "dead", "event", "rollup", rollup.Other}
+}
