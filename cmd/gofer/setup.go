@@ -1,6 +1,11 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs/bus"
@@ -8,6 +13,7 @@ import (
 
 func (a *app) setupCommand() *cobra.Command {
 	var dryRun bool
+	timeout := 10 * time.Minute // a large stream takes its time
 	cmd := &cobra.Command{
 		Use:   "setup",
 		Short: "Create and update streams, buckets and consumers",
@@ -15,6 +21,7 @@ func (a *app) setupCommand() *cobra.Command {
 configuration (GOFER_REPLICAS, GOFER_RESULTS_MAX_AGE, GOFER_RESULTS_MAX_BYTES, GOFER_JOBS_MAX_MSGS,
 GOFER_JOBS_MAX_BYTES, GOFER_QUEUES). A consumer of jobs that the server does not change is created again: running jobs are fetched again.
 Workers create what is missing too, but never change what is there.
+After a change of the replicas it waits until all of them are current: stop no server before.
 The replicas of a stream with waiting jobs change only on nats-server 2.14.10, 2.15.3 and newer: older ones forget when the jobs are due.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -31,11 +38,46 @@ The replicas of a stream with waiting jobs change only on nats-server 2.14.10, 2
 			if err == nil || len(done) > 0 {
 				a.printDifferences(done, dryRun)
 			}
-			return err
+			if err != nil || dryRun || timeout == 0 || s.config.Settings().Replicas == 1 {
+				return err
+			}
+			return a.awaitReplicas(cmd.Context(), s, timeout, slices.ContainsFunc(done, changesReplicas))
 		},
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only show what would be done")
+	cmd.Flags().Var((*durationFlag)(&timeout), "timeout", "how long to wait until new replicas are current; 0 means not to wait")
 	return cmd
+}
+
+func changesReplicas(d bus.Difference) bool { return d.Field == "num_replicas" }
+
+// errReplicasBehind ends the wait for replicas. The servers go on with their work.
+var errReplicasBehind = errors.New("the replicas are not current yet, and a server that stops now may take messages along: see nats stream report")
+
+// noteEvery is the time between two notes about what is awaited.
+const noteEvery = 5 * time.Second
+
+// awaitReplicas waits until all replicas are current, and says how far they are. If setup has not changed them, it waits only for
+// an earlier change: a server may be away for long.
+func (a *app) awaitReplicas(ctx context.Context, s *session, limit time.Duration, changed bool) error {
+	behind, err := s.bus.Behind(ctx, s.config.Settings())
+	if err != nil || !changed && !slices.ContainsFunc(behind, func(b bus.Behind) bool { return b.Moving }) {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errReplicasBehind)
+	defer cancel()
+	var noted time.Time
+	err = s.bus.AwaitReplicas(ctx, s.config.Settings(), func(behind []bus.Behind) {
+		if time.Since(noted) < noteEvery {
+			return
+		}
+		noted = time.Now()
+		a.note("waiting for the replicas of %d streams and consumers, stop no server meanwhile; %s", len(behind), behind[0])
+	})
+	if err == nil && !a.json {
+		return a.out.line("All replicas are current.")
+	}
+	return err
 }
 
 func (a *app) printDifferences(list []bus.Difference, dryRun bool) {

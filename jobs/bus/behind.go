@@ -1,0 +1,142 @@
+package bus
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Behind is a stream or a consumer whose replicas do not all have what it holds: what a server keeps that ends now may be lost.
+type Behind struct {
+	Name string `json:"name"` // such as "stream GOFER_JOBS"
+	Why  string `json:"why"`
+	// Moving tells that the cluster is on its way to the replicas that are wanted. Otherwise a server is missing or late.
+	Moving bool `json:"moving"`
+}
+
+// String is the name and the reason.
+func (b Behind) String() string { return b.Name + ": " + b.Why }
+
+// Behind lists the streams, and the consumers of s, whose replicas are not all current, or that do not say. Nothing is behind on
+// a server without a cluster. Errors: ErrPermission.
+func (c *Client) Behind(ctx context.Context, s Settings) (out []Behind, err error) {
+	s = s.withDefaults()
+	add := func(name string, cluster *jetstream.ClusterInfo, replicas int, failure error) {
+		why, moving := "", false
+		switch {
+		case failure == nil:
+			why, moving = whyBehind(cluster, replicas)
+		case IsPermanent(failure):
+			err = failure
+		default:
+			why = failure.Error()
+		}
+		if why != "" {
+			out = append(out, Behind{name, why, moving})
+		}
+	}
+	replicas := map[string]int{} // of each stream; its consumers have as many
+	for _, want := range s.streams(c.names) {
+		cluster, n, err := c.streamCluster(ctx, want.Name)
+		replicas[want.Name] = n
+		add("stream "+want.Name, cluster, n, err)
+	}
+	for _, want := range s.durables(c.names) {
+		cluster, err := c.consumerCluster(ctx, want)
+		add(want.String(), cluster, replicas[want.stream], err)
+	}
+	return out, c.explain("look for replicas", err)
+}
+
+func (c *Client) streamCluster(ctx context.Context, name string) (*jetstream.ClusterInfo, int, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	stream, err := c.js.Stream(ctx, name)
+	if err != nil {
+		return nil, 0, err
+	}
+	info := stream.CachedInfo()
+	return info.Cluster, info.Config.Replicas, nil
+}
+
+func (c *Client) consumerCluster(ctx context.Context, d durable) (*jetstream.ClusterInfo, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	info, err := c.consumerInfo(ctx, d.stream, d.config.Durable)
+	if err != nil {
+		return nil, err
+	}
+	return info.Cluster, nil
+}
+
+// whyBehind is empty if all replicas are current. A server of version 2.15 or newer calls replicas current while it still moves the
+// group: Desired is there until it has ended.
+func whyBehind(cluster *jetstream.ClusterInfo, replicas int) (why string, moving bool) {
+	switch {
+	case cluster == nil:
+		return "", false
+	case cluster.Desired != nil && cluster.Desired.Status != nil:
+		return "it is being moved, " + cluster.Desired.Status.Description, true
+	case cluster.Desired != nil:
+		return "it is being moved", true
+	case cluster.Leader == "":
+		return "it has no leader", false
+	case len(cluster.Replicas)+1 < replicas:
+		return fmt.Sprintf("%d of %d replicas are there", len(cluster.Replicas)+1, replicas), true
+	}
+	var late []string
+	for _, peer := range cluster.Replicas {
+		switch {
+		case peer.Offline:
+			late = append(late, peer.Name+" is offline")
+		case !peer.Current:
+			late = append(late, peer.Name+" is behind")
+		}
+	}
+	slices.Sort(late)
+	return strings.Join(late, ", "), false
+}
+
+// behindPause is the time between two looks of AwaitReplicas.
+const behindPause = time.Second
+
+// AwaitReplicas waits until nothing is behind, for as long as ctx lasts, and calls report with each list that is not empty.
+//
+// Nothing must be behind twice in a row: a replica may be called current a moment before it asks its leader for what it lacks.
+// Errors: ErrPermission; else the cause of the end of ctx, with what is behind.
+func (c *Client) AwaitReplicas(ctx context.Context, s Settings, report func([]Behind)) error {
+	var last []Behind
+	for clears := 0; ; {
+		behind, err := c.Behind(ctx, s)
+		switch {
+		case err != nil:
+			return err
+		case ctx.Err() != nil:
+		case len(behind) == 0:
+			clears++
+		default:
+			clears, last = 0, behind
+			report(behind)
+		}
+		if clears == 2 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for replicas: %w: %s", context.Cause(ctx), describe(last))
+		case <-time.After(behindPause):
+		}
+	}
+}
+
+func describe(list []Behind) string {
+	texts := make([]string, len(list))
+	for i, b := range list {
+		texts[i] = b.String()
+	}
+	return strings.Join(texts, "; ")
+}
