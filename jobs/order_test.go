@@ -22,27 +22,28 @@ const module = "github.com/gofer-mq/gofer/"
 // why that order does not reach a message. A map has another order each time.
 func anyOrder() map[string]string {
 	return map[string]string{
-		"jobs.request":           "its reasons are sorted",
-		"jobs.Message":           "fills a map",
-		"jobs.members":           "its reasons are sorted",
-		"jobs.parsePrefixed":     "fills a map",
-		"jobs/bus.Find":          "what was found is sorted",
-		"jobs/bus.Queues":        "fills a map",
-		"jobs/bus.addUnserved":   "fills a map",
-		"jobs/bus.bringStrays":   "copies headers into a map",
-		"jobs/bus.pause":         "two requests that do not depend on each other",
-		"jobs/bus.consumer":      "any of the tiers of an account",
-		"jobs/bus.end":           "ends waits that do not depend on each other",
-		"jobs/bus.listen":        "subscriptions do not depend on each other",
-		"jobs/bus.hasDropped":    "any of them",
-		"jobs/bus.lookUpOpen":    "results are looked up, and used as they come",
-		"jobs/bus.refuse":        "ends requests",
-		"worker.all":             "jobs are handed back, each by itself",
-		"worker.blocks":          "any of them",
-		"worker.list":            "the list is sorted",
-		"worker.queues":          "fills a map",
-		"worker.messageSize":     "adds up",
-		"worker/control.Running": "adds up",
+		"jobs.request":            "its reasons are sorted",
+		"jobs.Message":            "fills a map",
+		"jobs.members":            "its reasons are sorted",
+		"jobs.parsePrefixed":      "fills a map",
+		"jobs/client.Find":        "what was found is sorted",
+		"jobs/client.run":         "yields jobs to a loop, in any order",
+		"jobs/client.Queues":      "fills a map",
+		"jobs/client.addUnserved": "fills a map",
+		"jobs/bus.bringStrays":    "copies headers into a map",
+		"jobs/client.pause":       "two requests that do not depend on each other",
+		"jobs/bus.consumer":       "any of the tiers of an account",
+		"jobs/client.end":         "ends waits that do not depend on each other",
+		"jobs/client.listen":      "subscriptions do not depend on each other",
+		"jobs/client.hasDropped":  "any of them",
+		"jobs/client.lookUpOpen":  "results are looked up, and used as they come",
+		"jobs/bus.refuse":         "ends requests",
+		"worker.all":              "jobs are handed back, each by itself",
+		"worker.blocks":           "any of them",
+		"worker.list":             "the list is sorted",
+		"worker.queues":           "fills a map",
+		"worker.messageSize":      "adds up",
+		"worker/control.Running":  "adds up",
 	}
 }
 
@@ -53,7 +54,7 @@ type compiled struct {
 }
 
 func TestNoOrderOfAMapReachesAMessage(t *testing.T) {
-	wanted := []string{"jobs", "jobs/bus", "worker", "worker/control"}
+	wanted := []string{"jobs", "jobs/bus", "jobs/client", "worker", "worker/control"}
 	args := []string{"list", "-export", "-deps", "-json=ImportPath,Dir,Export,GoFiles"}
 	for _, name := range wanted {
 		args = append(args, module+name)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 func TestAJobDeliveredAgainToItsWorkerIsNotRunTwice(t *testing.T) {
@@ -42,7 +43,7 @@ func TestAJobDeliveredAgainToItsWorkerIsNotRunTwice(t *testing.T) {
 	if n, s := runs.Load(), w.worker.Stats(); n != 1 || s.Lost != 0 || s.InFlight["default"] != 1 {
 		t.Errorf("%d runs, %d leases lost, %d in flight; want the one run to go on", n, s.Lost, s.InFlight["default"])
 	}
-	if err := w.client.Cancel(t.Context(), bus.Key{Queue: "default", ID: "j1"}, "test"); err != nil {
+	if err := client.New(w.client).Cancel(t.Context(), bus.Key{Queue: "default", ID: "j1"}); err != nil {
 		t.Fatal(err)
 	}
 	w.until("the run to be cancelled", func() bool { return w.worker.Stats().InFlight["default"] == 0 })
@@ -75,7 +76,7 @@ func TestAllRunsOfANameAreCancelled(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	_, cancelled := w.runsOfOneName()
-	if err := w.client.Cancel(t.Context(), bus.Key{Queue: "default", ID: "j1"}, "test"); err != nil {
+	if err := client.New(w.client).Cancel(t.Context(), bus.Key{Queue: "default", ID: "j1"}); err != nil {
 		t.Fatal(err)
 	}
 	w.until("both to be cancelled", func() bool { return cancelled.Load() == 2 && w.worker.Stats().InFlight["default"] == 0 })
@@ -90,7 +91,7 @@ func TestTheEndOfOneRunLeavesTheOtherOfItsNameInHand(t *testing.T) {
 			end, cancelled := w.runsOfOneName()
 			close(end[first])
 			w.until("one to end", func() bool { return w.worker.Stats().InFlight["default"] == 1 })
-			if err := w.client.Cancel(t.Context(), bus.Key{Queue: "default", ID: "j1"}, "test"); err != nil {
+			if err := client.New(w.client).Cancel(t.Context(), bus.Key{Queue: "default", ID: "j1"}); err != nil {
 				t.Fatal(err)
 			}
 			w.until("the other one to be cancelled", func() bool {

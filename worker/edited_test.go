@@ -15,6 +15,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/worker"
 )
 
@@ -191,7 +192,7 @@ func (w *world) untilEnded(queue string, n int) {
 		keys = append(keys, bus.Key{Queue: queue, ID: fmt.Sprint("x", i)})
 	}
 	ended := 0
-	err := w.client.WaitMany(ctx, keys, func(r jobs.Result) error {
+	err := client.New(w.client).WaitMany(ctx, keys, func(r jobs.Result) error {
 		ended++
 		if r.Outcome != jobs.Succeeded {
 			w.Errorf("job %s/%s ended as %s %s: %s", queue, r.ID, r.Outcome, r.Error, r.Detail)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 // remakeJobs deletes the stream of jobs and, when the worker has noticed, creates it again. Its sequences begin anew, and it takes
@@ -171,8 +172,8 @@ func TestAttemptsThatAJobCarriesAreNotCountedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.until("the job to be due", func() bool {
-		found, err := w.client.Find(t.Context(), "default", "a")
-		return err == nil && len(found) == 1 && found[0].Place == bus.Due
+		found, err := client.New(w.client).Find(t.Context(), client.Key{Queue: "default", ID: "a"})
+		return err == nil && len(found) == 1 && found[0].Place == client.Due
 	})
 	if err := w.client.PublishRetry(t.Context(), jobs.RetryEvent{JobID: "a", Queue: "default", Attempt: 2, Proxy: "p2"}); err != nil {
 		t.Fatal(err)

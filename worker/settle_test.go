@@ -8,6 +8,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 func TestAWaitCarriesTheAttemptsAndTheSequenceOfTheJob(t *testing.T) {
@@ -122,7 +123,7 @@ func TestALetterThatACrashLeftUnwrittenIsWritten(t *testing.T) {
 		return finished(jobs.Succeeded, "", nil)
 	})
 	w.until("the dead letter", func() bool {
-		letter, err := w.client.DeadOf(t.Context(), bus.Key{Queue: "default", ID: "a"})
+		letter, err := client.New(w.client).DeadLetter(t.Context(), bus.Key{Queue: "default", ID: "a"})
 		return err == nil && string(letter.Payload) == page
 	})
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 // slowLink relays connections to the server, with so many bytes a second on the way there.
@@ -81,7 +82,7 @@ func TestALargeBodyIsStoredThroughASlowLink(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reader, err := w.client.Body(t.Context(), r)
+	reader, err := client.New(w.client).Body(t.Context(), r)
 	if err != nil {
 		t.Fatal(err)
 	}

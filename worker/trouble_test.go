@@ -9,6 +9,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 // fills is the outcome of a job whose result does not fit into 64 KiB.
@@ -79,8 +80,8 @@ func TestAStreamThatSomebodyDeletedIsMadeAnew(t *testing.T) {
 				return err == nil
 			})
 			w.until("the next job to end", func() bool {
-				found, err := w.client.Find(t.Context(), "default", "after")
-				return err == nil && len(found) == 1 && (found[0].Place == bus.Finished || found[0].Place == bus.Waiting) &&
+				found, err := client.New(w.client).Find(t.Context(), client.Key{Queue: "default", ID: "after"})
+				return err == nil && len(found) == 1 && (found[0].Place == client.Finished || found[0].Place == client.Waiting) &&
 					w.worker.Stats().InFlight["default"] == 0
 			})
 			if !w.storable() {
@@ -152,7 +153,7 @@ func TestAJobWhoseTimeHasComeByTheServersClockIsRun(t *testing.T) {
 func TestAJobThatIsCancelledWhileItIsParkedDoesNotWait(t *testing.T) {
 	w := newWorld(t, bus.Settings{})
 	w.start(func(ctx context.Context, job jobs.Job, _ jobs.Progress) jobs.RunOutcome {
-		if err := w.client.Cancel(t.Context(), bus.Key{Queue: "default", ID: job.ID}, "test"); err != nil {
+		if err := client.New(w.client).Cancel(t.Context(), bus.Key{Queue: "default", ID: job.ID}); err != nil {
 			t.Error(err)
 		}
 		<-ctx.Done() // the worker has heard of it
@@ -160,8 +161,8 @@ func TestAJobThatIsCancelledWhileItIsParkedDoesNotWait(t *testing.T) {
 	})
 	w.publish("j1", page)
 	w.until("the run to end", func() bool { s := w.worker.Stats(); return s.Parked == 1 && s.InFlight["default"] == 0 })
-	found, err := w.client.Find(t.Context(), "default", "j1")
-	if err != nil || len(found) != 1 || found[0].Place != bus.Finished {
+	found, err := client.New(w.client).Find(t.Context(), client.Key{Queue: "default", ID: "j1"})
+	if err != nil || len(found) != 1 || found[0].Place != client.Finished {
 		t.Errorf("found %v, %v; want the job finished and nowhere else", found, err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 // change edits a stream as an owner may do.
@@ -30,8 +31,8 @@ func (w *world) change(stream string, edit func(*jetstream.StreamConfig)) {
 // gone reports whether a job is in no stream but that of the results.
 func (w *world) gone(id string) func() bool {
 	return func() bool {
-		found, err := w.client.Find(w.Context(), "default", id)
-		return err == nil && len(found) == 1 && found[0].Place == bus.Finished && w.worker.Stats().InFlight["default"] == 0
+		found, err := client.New(w.client).Find(w.Context(), client.Key{Queue: "default", ID: id})
+		return err == nil && len(found) == 1 && found[0].Place == client.Finished && w.worker.Stats().InFlight["default"] == 0
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/admin"
 )
@@ -46,7 +47,7 @@ func (p *pair) fetch(worker string) jobs.Result {
 	if _, err := p.client.JetStream().Publish(ctx, "gofer.jobs."+worker+"."+id, []byte(job("/ok", nil))); err != nil {
 		p.Fatal(err)
 	}
-	r, err := p.client.Wait(ctx, worker, id)
+	r, err := client.New(p.client).Wait(ctx, client.Key{Queue: worker, ID: id})
 	if err != nil {
 		p.Fatalf("result of job %s: %v", id, err)
 	}

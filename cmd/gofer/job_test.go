@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/gofer-mq/gofer/jobs"
-	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
 )
 
@@ -70,7 +70,7 @@ func TestStoryOfAFailureHasEveryAttemptInFullAndItsLetter(t *testing.T) {
 	var got story
 	eventually(t, "the dead letter to be in the story", func() bool {
 		got = read[story](t, "job", "f")
-		return got.DeadLetter != 0 && !slices.Contains(got.Places, bus.Queued) // the ack comes after the letter
+		return got.DeadLetter != 0 && !slices.Contains(got.Places, client.Queued) // the ack comes after the letter
 	})
 	if whats(got) != "attempt wait attempt ended" {
 		t.Fatalf("story = %s, want two attempts with a wait between", whats(got))
@@ -108,8 +108,8 @@ func TestStoryOfAJobThatIsNotDoneYet(t *testing.T) {
 	stopped, _ := w.named("w1")
 	w.publish("waits", job("/flaky/9", fixed(60, 3)))
 	eventually(t, "the job to wait in the stream", func() bool {
-		found, err := w.client.Find(t.Context(), "default", "waits")
-		return err == nil && len(found) == 1 && found[0].Place == bus.Waiting
+		found, err := client.New(w.client).Find(t.Context(), client.Key{Queue: "default", ID: "waits"})
+		return err == nil && len(found) == 1 && found[0].Place == client.Waiting
 	})
 	got := read[story](t, "job", "waits")
 	if whats(got) != "attempt wait" || got.Moments[1].Kind != jobs.RetryScheduled || got.Moments[0].Duration <= 0 {

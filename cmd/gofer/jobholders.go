@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/worker/control"
 )
 
@@ -31,7 +31,7 @@ func (h holder) String() string {
 // readHolders asks the workers whether one of them holds the job and cannot settle it. If no worker answers, nothing is
 // known about that.
 func (t *story) readHolders(ctx context.Context, s *session) {
-	if !slices.Contains(t.Places, bus.Queued) && !slices.Contains(t.Places, bus.Due) {
+	if !slices.Contains(t.Places, client.Queued) && !slices.Contains(t.Places, client.Due) {
 		return
 	}
 	workers, err := askFleet[control.Status](ctx, s, control.Workers, nil, 0)

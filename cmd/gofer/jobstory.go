@@ -56,9 +56,9 @@ type moment struct {
 // story is everything that is known about a job.
 type story struct {
 	bus.Key
-	Places  []bus.Place  `json:"places"`
-	Moments []moment     `json:"story"`
-	Result  *resultFacts `json:"result,omitempty"`
+	Places  []client.Place `json:"places"`
+	Moments []moment       `json:"story"`
+	Result  *resultFacts   `json:"result,omitempty"`
 	// DeadLetter is the sequence of its dead letter.
 	DeadLetter uint64 `json:"dead_letter,omitempty"`
 	// Unsettled are the workers that hold the job and cannot settle it.
@@ -71,7 +71,7 @@ type story struct {
 // tell gathers a job's story. What this user may not read is left out, which note is told of. Errors: bus.ErrNotFound if
 // nothing is known.
 func tell(ctx context.Context, s *session, key bus.Key, note func(format string, args ...any)) (*story, error) {
-	t := &story{Key: key, Places: []bus.Place{}, Moments: []moment{}}
+	t := &story{Key: key, Places: []client.Place{}, Moments: []moment{}}
 	found, err := s.client.Find(ctx, key)
 	if err != nil {
 		return nil, err
@@ -127,12 +127,12 @@ func (t *story) readResult(ctx context.Context, s *session) error {
 // readStored reads the job itself, where it waits for a worker or for its time.
 func (t *story) readStored(ctx context.Context, s *session) error {
 	for _, at := range []struct {
-		place                 bus.Place
+		place                 client.Place
 		stream, subject, what string
 	}{
-		{bus.Queued, s.names.Stream("JOBS"), s.names.Job(t.Queue, t.ID), momentQueued},
-		{bus.Waiting, s.names.Stream("RETRIES"), s.names.At(t.Queue, t.ID), momentWait},
-		{bus.Due, s.names.Stream("RETRIES"), s.names.Due(t.Queue, t.ID), momentDue},
+		{client.Queued, s.names.Stream("JOBS"), s.names.Job(t.Queue, t.ID), momentQueued},
+		{client.Waiting, s.names.Stream("RETRIES"), s.names.At(t.Queue, t.ID), momentWait},
+		{client.Due, s.names.Stream("RETRIES"), s.names.Due(t.Queue, t.ID), momentDue},
 	} {
 		if !slices.Contains(t.Places, at.place) {
 			continue

@@ -21,6 +21,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 const (
@@ -171,7 +172,7 @@ func (w *world) collect(missing map[string]bool) (late []jobs.Result) {
 	ctx, cancel := context.WithTimeout(w.Context(), time.Minute)
 	defer cancel()
 	done := errors.New("all results are there")
-	err := w.client.Follow(ctx, bus.Filter{All: true}, func(r jobs.Result) error {
+	err := client.New(w.client).Follow(ctx, bus.Filter{All: true}, func(r jobs.Result) error {
 		if !missing[r.ID] {
 			w.Errorf("job %s has a second result, or was never published", r.ID)
 		}

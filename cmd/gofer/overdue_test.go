@@ -12,6 +12,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 func TestOverdueJobsAreShown(t *testing.T) {
@@ -31,12 +32,12 @@ func TestOverdueJobsAreShown(t *testing.T) {
 	if _, err := w.client.Park(t.Context(), "default", "later", []byte("http://shop.test/"), jobs.Progress{}, at.Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	if list := read[[]bus.QueueState](t, "queues"); len(list) != 1 || list[0].Waiting != 4 || list[0].Overdue != 0 {
+	if list := read[[]client.QueueState](t, "queues"); len(list) != 1 || list[0].Waiting != 4 || list[0].Overdue != 0 {
 		t.Errorf("queues = %+v, want 4 waiting jobs and none overdue", list)
 	}
 	w.nats.ForgetTimers("GOFER_RETRIES")
 	eventually(t, "three jobs to be overdue", func() bool {
-		list := read[[]bus.QueueState](t, "queues")
+		list := read[[]client.QueueState](t, "queues")
 		return len(list) == 1 && list[0].Waiting == 4 && list[0].Overdue == 3
 	})
 	code, out, _ := gofer(t, "", "doctor")

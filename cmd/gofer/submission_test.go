@@ -13,6 +13,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 // pipe is a standard input to write to, until the test ends.
@@ -57,7 +58,7 @@ func TestAnInterruptedSubmissionNamesTenOpenJobs(t *testing.T) {
 	const count = 25
 	accepted := func(total int) func() bool {
 		return func() bool {
-			queues, err := w.client.Queues(t.Context())
+			queues, err := client.New(w.client).Queues(t.Context())
 			return err == nil && len(queues) == 1 && int(queues[0].Queued) == total
 		}
 	}
@@ -137,14 +138,14 @@ func TestASubmissionThatWasStoppedTakesItsResults(t *testing.T) {
 	}
 	p := launch(t, command(t, "", "submit", "--output", filepath.Join(dir, "out"), "--file", file), nil)
 	eventually(t, "the jobs to be accepted", func() bool {
-		queues, err := w.client.Queues(t.Context())
+		queues, err := client.New(w.client).Queues(t.Context())
 		return err == nil && len(queues) == 1 && queues[0].Queued == count
 	})
 	p.signal(syscall.SIGSTOP)
 	w.worker(freeAddr(t))
 	eventually(t, "the server to drop the stopped process", func() bool { return w.nats.SlowConsumers() > 0 })
 	eventually(t, "all results to be stored", func() bool {
-		queues, err := w.client.Queues(t.Context())
+		queues, err := client.New(w.client).Queues(t.Context())
 		return err == nil && len(queues) == 1 && queues[0].Queued == 0 && queues[0].Running == 0
 	})
 	p.signal(syscall.SIGCONT)

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 func TestAJobThatCannotBeSettledIsShownWithTheReasonWhileItLasts(t *testing.T) {
@@ -24,7 +24,7 @@ func TestAJobThatCannotBeSettledIsShownWithTheReasonWhileItLasts(t *testing.T) {
 	w.publish("held", job("/ok", nil))
 	eventually(t, "the story to name the reason", func() bool { return len(read[story](t, "job", "held").Unsettled) == 1 })
 	got := read[story](t, "job", "held")
-	if len(got.Unsettled) != 1 || got.Places[0] != bus.Queued {
+	if len(got.Unsettled) != 1 || got.Places[0] != client.Queued {
 		t.Fatalf("got %+v, want the job queued and one worker that holds it", got)
 	}
 	if h := got.Unsettled[0]; h.Worker != "w1" || h.Step != "store result" || !h.Permanent || !strings.Contains(h.Reason, "sealed stream") {

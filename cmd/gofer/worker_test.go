@@ -14,6 +14,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/jobs/text"
 	"github.com/gofer-mq/gofer/testenv"
 )
@@ -75,7 +76,7 @@ func TestRetryGoesToAnotherProxyAndIsAnnounced(t *testing.T) {
 		retried += r.AttemptCount - 1
 	}
 	var events int
-	err := w.client.Events(t.Context(), bus.Filter{All: true, UntilNow: true}, func(e bus.Event) error {
+	err := client.New(w.client).Events(t.Context(), bus.Filter{All: true, UntilNow: true}, func(e client.Event) error {
 		// A proxy that hangs up may say so that the site is down, until it is known that the site answers.
 		blamed := strings.Contains(string(e.Payload), `"fault":"proxy"`) || strings.Contains(string(e.Payload), `"fault":"unclear"`)
 		if e.Kind == "retry" && strings.Contains(string(e.Payload), `"proxy":"bad"`) && blamed {
@@ -96,7 +97,7 @@ func TestLongRetryWaitsInTheStreamAndCarriesItsAttempts(t *testing.T) {
 	w.worker(freeAddr(t))
 	w.publish("late", job("/flaky/1", map[string]any{"retry": map[string]any{"backoff_strategy": "fixed", "base_delay": 2.5, "jitter": false}}))
 	eventually(t, "the job to wait in the stream", func() bool {
-		found, err := w.client.Find(t.Context(), "default", "late")
+		found, err := client.New(w.client).Find(t.Context(), client.Key{Queue: "default", ID: "late"})
 		return err == nil && len(found) == 1 && w.origin.Count("/flaky/1") == 1
 	})
 	started := time.Now()
@@ -145,7 +146,7 @@ func TestBadJobsEndInOneResultAndALetter(t *testing.T) {
 			t.Errorf("job %s = %s %s, want failed %s", id, r.Outcome, r.Error, c.code)
 		}
 		eventually(t, "the dead letter of "+id, func() bool {
-			letter, err := w.client.DeadOf(t.Context(), bus.Key{Queue: "default", ID: id})
+			letter, err := client.New(w.client).DeadLetter(t.Context(), bus.Key{Queue: "default", ID: id})
 			return err == nil && string(letter.Payload) == c.payload
 		})
 	}
@@ -192,7 +193,7 @@ func TestIDThatATerminalObeysIsReplacedInEveryMessage(t *testing.T) {
 			t.Errorf("the result of job %q holds what a terminal obeys: %q", id, whole)
 		}
 		eventually(t, "the dead letter of "+r.ID, func() bool {
-			_, err := w.client.DeadOf(t.Context(), bus.Key{Queue: "default", ID: r.ID})
+			_, err := client.New(w.client).DeadLetter(t.Context(), bus.Key{Queue: "default", ID: r.ID})
 			return err == nil
 		})
 	}
@@ -204,13 +205,13 @@ func TestSecondJobOfAFinishedNameStoresNothingAndSaysSo(t *testing.T) {
 	w.publish("once", job("/ok", nil))
 	first := w.result("once")
 	eventually(t, "the first job to be acked", func() bool {
-		found, err := w.client.Find(t.Context(), "default", "once")
+		found, err := client.New(w.client).Find(t.Context(), client.Key{Queue: "default", ID: "once"})
 		return err == nil && len(found) == 1
 	})
 	w.publish("once", job("/bytes/3", nil))
 	eventually(t, "the duplicate event", func() bool {
 		n := 0
-		err := w.client.Events(t.Context(), bus.Filter{All: true, UntilNow: true}, func(e bus.Event) error {
+		err := client.New(w.client).Events(t.Context(), bus.Filter{All: true, UntilNow: true}, func(e client.Event) error {
 			if e.Kind == "duplicate" {
 				n++
 			}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
 )
 
@@ -192,7 +193,7 @@ func (w *world) result(id string) jobs.Result {
 	w.Helper()
 	ctx, cancel := context.WithTimeout(w.Context(), 20*time.Second)
 	defer cancel()
-	r, err := w.client.Wait(ctx, "default", id)
+	r, err := client.New(w.client).Wait(ctx, client.Key{Queue: "default", ID: id})
 	if err != nil {
 		w.Fatalf("result of job %s: %v", id, err)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 // BenchmarkSubmitMany publishes pipelined jobs, client and server in one process.
@@ -21,7 +22,7 @@ func BenchmarkSubmitMany(b *testing.B) {
 	}
 	b.ReportAllocs()
 	b.ResetTimer()
-	err := in.SubmitMany(b.Context(), source, 0, func(_ jobs.Job, _ bus.Ack, err error) {
+	err := in.client.SubmitMany(b.Context(), source, 0, func(_ jobs.Job, _ client.Ack, err error) {
 		if err != nil {
 			b.Error(err)
 		}
@@ -53,7 +54,7 @@ func BenchmarkStoreResult(b *testing.B) {
 // BenchmarkHeartbeat is one confirmed heartbeat.
 func BenchmarkHeartbeat(b *testing.B) {
 	in := install(b, bus.Settings{})
-	_, err := in.Submit(b.Context(), job("a"))
+	_, err := in.client.Submit(b.Context(), job("a"))
 	must(b, err)
 	lane, err := in.Lane(b.Context(), "default", false)
 	must(b, err)

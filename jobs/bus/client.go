@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -79,6 +80,9 @@ type Key struct {
 
 // String is queue/id.
 func (k Key) String() string { return k.Queue + "/" + k.ID }
+
+// publishTimeout is of one try; shorter than requestTimeout, so that there is time to ask why it failed.
+const publishTimeout = 3 * time.Second
 
 // publish stores a message.
 func (c *Client) publish(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, error) {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
 )
 
@@ -216,7 +217,7 @@ func TestAConnectionThatIsClosedForGoodIsToldOf(t *testing.T) {
 	log := slog.New(slog.NewTextHandler(writer(func(line string) { said <- line }), nil))
 	nc, err := bus.Connect(soon(t), bus.Dial{URL: srv.URL(), Closed: func(reason error) { closed <- reason }}, log)
 	must(t, err)
-	client, err := bus.New(nc, names(t))
+	b, err := bus.New(nc, names(t))
 	must(t, err)
 	srv.Reload(func(o *server.Options) { o.MaxPayload = 10 })
 	must(t, nc.Publish("x", []byte("more than ten bytes")))
@@ -225,7 +226,7 @@ func TestAConnectionThatIsClosedForGoodIsToldOf(t *testing.T) {
 	if text := reason.Error() + next(t, said); strings.Count(text, "Maximum Payload Violation") != 2 {
 		t.Errorf("told and logged %s, want the server's words twice", text)
 	}
-	isError(t, client.Follow(soon(t), bus.Filter{}, func(jobs.Result) error { return nil }), bus.ErrUnreachable)
+	isError(t, client.New(b).Follow(soon(t), bus.Filter{}, func(jobs.Result) error { return nil }), bus.ErrUnreachable)
 }
 
 // TestAUserWhoIsRefusedForAWhileStaysConnected changes the password under a connection, and back.

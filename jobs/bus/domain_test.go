@@ -11,6 +11,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
 )
 
@@ -34,6 +35,7 @@ func leafOf(t *testing.T, domain string) *installation {
 	var err error
 	in.Client, err = bus.NewWithDomain(in.nc, in.names, domain)
 	must(t, err)
+	in.client = client.New(in.Client)
 	in.js = in.JetStream()
 	return in
 }
@@ -52,7 +54,7 @@ func TestEverythingWorksInTheDomainOfAHub(t *testing.T) {
 	if len(left) != 0 {
 		t.Errorf("got differences %v, want none", left)
 	}
-	_, err = in.Submit(soon(t), job("a"))
+	_, err = in.client.Submit(soon(t), job("a"))
 	must(t, err)
 	lane, err := in.Lane(soon(t), "default", false)
 	must(t, err)
@@ -63,12 +65,12 @@ func TestEverythingWorksInTheDomainOfAHub(t *testing.T) {
 	must(t, err)
 	in.store(t, "a", make([]byte, jobs.MaxInlineBody+1))
 	must(t, msg.DoubleAck(soon(t)))
-	result, err := in.Wait(soon(t), "default", "a")
+	result, err := in.client.Wait(soon(t), client.Key{Queue: "default", ID: "a"})
 	must(t, err)
-	body, err := in.Body(soon(t), result)
+	body, err := in.client.Body(soon(t), result)
 	must(t, err)
 	must(t, body.Close())
-	must(t, in.WaitMany(soon(t), []bus.Key{key("a")}, func(jobs.Result) error { return nil }))
+	must(t, in.client.WaitMany(soon(t), []bus.Key{key("a")}, func(jobs.Result) error { return nil }))
 	must(t, in.AddRollups(soon(t), bus.Increments{ID: "i1", Mark: "mark.w", Counts: map[string]string{"hour.x": "1"}}))
 	must(t, in.AddRollups(soon(t), bus.Increments{ID: "i1", Mark: "mark.w", Counts: map[string]string{"hour.x": "1"}, Repeated: true}))
 	sums, err := in.RollupSums(soon(t), []string{"hour.x"})
@@ -77,21 +79,21 @@ func TestEverythingWorksInTheDomainOfAHub(t *testing.T) {
 		t.Errorf("got sums %v, want 1", sums)
 	}
 	must(t, in.DeadLetter(soon(t), "default", "dead", []byte("http://a.test/"), &jobs.Result{Error: jobs.ErrPermanent}))
-	letter, err := in.DeadOf(soon(t), key("dead"))
+	letter, err := in.client.DeadLetter(soon(t), key("dead"))
 	must(t, err)
-	_, err = in.Replay(soon(t), letter)
+	_, err = in.client.Replay(soon(t), letter)
 	must(t, err)
 	kv, err := in.js.KeyValue(soon(t), "gofer-deny")
 	must(t, err)
 	_, err = kv.PutString(soon(t), "shop.test", "")
 	must(t, err)
-	found, err := in.Queues(soon(t))
+	found, err := in.client.Queues(soon(t))
 	must(t, err)
 	if len(found) != 1 || found[0].Waiting != 1 {
 		t.Errorf("got queues %+v, want one with a waiting job", found)
 	}
-	must(t, in.Cancel(soon(t), key("b"), "test"))
-	must(t, in.Follow(soon(t), bus.Filter{All: true, UntilNow: true}, func(jobs.Result) error { return nil }))
+	must(t, in.client.Cancel(soon(t), key("b")))
+	must(t, in.client.Follow(soon(t), bus.Filter{All: true, UntilNow: true}, func(jobs.Result) error { return nil }))
 }
 
 func TestMissingDomainIsNamed(t *testing.T) {
@@ -120,10 +122,10 @@ func TestRefusalInADomainIsNoticedAtOnce(t *testing.T) {
 		}}}
 	})
 	nc := connect(t, bus.Dial{URL: srv.URL(), User: "u", Password: "p"})
-	client, err := bus.NewWithDomain(nc, names(t), "hub")
+	b, err := bus.NewWithDomain(nc, names(t), "hub")
 	must(t, err)
-	must(t, client.Ensure(soon(t), bus.Settings{}))
-	_, err = client.Result(soon(t), "default", "a")
+	must(t, b.Ensure(soon(t), bus.Settings{}))
+	_, err = b.Result(soon(t), "default", "a")
 	isError(t, err, bus.ErrPermission)
 }
 

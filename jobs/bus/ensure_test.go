@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/testenv"
 )
@@ -222,11 +223,11 @@ func TestWithoutStreamsEveryCallSaysSo(t *testing.T) {
 	in := bare(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 	defer cancel()
-	_, submit := in.Submit(ctx, job("a"))
+	_, submit := in.client.Submit(ctx, job("a"))
 	_, result := in.Result(ctx, "default", "a")
 	_, stored := in.StoreResult(ctx, success("a", nil))
-	_, queues := in.Queues(ctx)
-	follow := in.Follow(ctx, bus.Filter{}, nil)
+	_, queues := in.client.Queues(ctx)
+	follow := in.client.Follow(ctx, bus.Filter{}, func(jobs.Result) error { return nil })
 	_, body := in.StoreResult(ctx, success("a", make([]byte, 600<<10)))
 	for what, err := range map[string]error{"submit": submit, "result": result, "store": stored, "queues": queues, "follow": follow, "body": body} {
 		if !strings.Contains(err.Error(), bus.ErrNotSetUp.Error()) {

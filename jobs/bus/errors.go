@@ -37,24 +37,14 @@ var (
 	// errNoSubject: no message can be published under the name.
 	errNoSubject = errors.New("no message can be published under this name")
 
-	// ErrQueued: the id is queued or running, so a second job of that name is refused.
-	ErrQueued = errors.New("the id is queued or running")
 	// ErrQueueFull: the job stream takes no more jobs now.
 	ErrQueueFull = errors.New("the queue is full")
-	// ErrFinished: a result of that id is kept, so another job of that name would store nothing.
-	ErrFinished = errors.New("the id is finished and its result is still kept")
 	// ErrNotFound: nothing of that name is there.
 	ErrNotFound = errors.New("not found")
-	// ErrReplayed: that dead letter was replayed before.
-	ErrReplayed = errors.New("the dead letter was replayed already")
 	// ErrTooLarge: the message is larger than the server takes.
 	ErrTooLarge = errors.New("too large for the server: its max_payload has to be 1 MiB or more")
 	// ErrResultsFull: there is no room for another result.
 	ErrResultsFull = errors.New("there is no room for results")
-	// ErrNoBody: the body could not be stored with its result.
-	ErrNoBody = errors.New("the body could not be stored with the result")
-	// ErrDigest: a body from the object store is not the one that was stored.
-	ErrDigest = errors.New("the body does not match its digest")
 )
 
 // remedy is an error that its owner has to cure.
@@ -110,17 +100,6 @@ func Plain(err error) error {
 	return err
 }
 
-// AmbiguousError tells that an id without a queue names more than one job.
-type AmbiguousError struct {
-	ID     string
-	Queues []string
-}
-
-// Error names the queues to choose from.
-func (e *AmbiguousError) Error() string {
-	return fmt.Sprintf("job %s is in more than one queue: write QUEUE/%s with one of %s", e.ID, e.ID, strings.Join(e.Queues, ", "))
-}
-
 // The server's error codes that mean something here; nats.go names the others.
 const (
 	codeStoreFailed         jetstream.ErrorCode = 10077 // a limit of the stream; the text tells which
@@ -132,7 +111,6 @@ const (
 	codeAccountResources    jetstream.ErrorCode = 10002
 	codeStorage             jetstream.ErrorCode = 10047
 	codeConsumerNameInUse   jetstream.ErrorCode = 10013
-	codeHeaderTooLarge      jetstream.ErrorCode = 10097
 	textPerSubject                              = "per subject"
 	textNoMoreRoom                              = "exceeded"
 	textInsufficientStorage                     = "insufficient"

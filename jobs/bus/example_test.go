@@ -8,6 +8,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
 )
 
@@ -29,27 +30,28 @@ func Example() {
 	}
 	defer nc.Close()
 	names, _ := jobs.NewNames("") // the empty prefix is valid: "gofer"
-	client, err := bus.New(nc, names)
+	b, err := bus.New(nc, names)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	if err := client.Ensure(ctx, bus.Settings{}); err != nil {
+	if err := b.Ensure(ctx, bus.Settings{}); err != nil {
 		fmt.Println(err)
 		return
 	}
 
-	ack, err := client.Submit(ctx, jobs.Job{ID: "front-page", URL: "https://example.com/"})
+	c := client.New(b)
+	ack, err := c.Submit(ctx, jobs.Job{ID: "front-page", URL: "https://example.com/"})
 	fmt.Println("accepted:", ack, err)
-	_, err = client.Submit(ctx, jobs.Job{ID: "front-page", URL: "https://example.com/"})
+	_, err = c.Submit(ctx, jobs.Job{ID: "front-page", URL: "https://example.com/"})
 	fmt.Println("again:", err)
 
-	stored, err := client.StoreResult(ctx, &jobs.Result{
+	stored, err := b.StoreResult(ctx, &jobs.Result{
 		Queue: ack.Queue, ID: ack.ID, Outcome: jobs.Succeeded, Status: 200, Body: []byte("hello"), FinishedAt: time.Now(),
 	})
 	fmt.Println("stored:", stored.Won, err)
 
-	result, err := client.Wait(ctx, ack.Queue, ack.ID)
+	result, err := c.Wait(ctx, ack.Key)
 	fmt.Println("result:", result.Status, string(result.Body), err)
 	// Output:
 	// accepted: default/front-page <nil>

@@ -11,6 +11,3 @@ func ruled[C any](rules map[string]rule[C]) (names []string) {
 	}
 	return names
 }
-
-// SweepPause is the time between two sweeps of a waiter.
-var SweepPause = sweepPause

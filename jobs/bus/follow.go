@@ -1,12 +1,9 @@
 package bus
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -33,45 +30,10 @@ type Filter struct {
 	Durable string
 }
 
-// Follow calls use for each result, in the order of storing, until use returns an error, which comes back, or ctx ends,
-// whose cause comes back. It outlives a server's restart, and brings nothing twice unless it reads with a durable.
-func (c *Client) Follow(ctx context.Context, f Filter, use func(jobs.Result) error) error {
-	stream := c.names.Stream("RESULTS")
-	return c.follow(ctx, stream, []string{c.names.Results(f.Queue)}, f, func(msg jetstream.Msg) error {
-		return use(jobs.ParseResult(msg.Headers(), msg.Data()))
-	})
-}
-
-// Event is one of the events, as it was stored.
-type Event struct {
-	// Kind is "retry", "breaker", "pool" or "duplicate"; the payload is the jobs.RetryEvent, jobs.BreakerEvent,
-	// jobs.PoolEvent or jobs.DuplicateEvent in JSON.
-	Kind     string          `json:"kind"`
-	Subject  string          `json:"subject"`
-	StoredAt time.Time       `json:"stored_at"`
-	Payload  json.RawMessage `json:"payload"`
-}
-
-// Events is Follow for events.
-func (c *Client) Events(ctx context.Context, f Filter, use func(Event) error) error {
-	subjects := []string{c.names.Events()}
-	if f.Queue != "" {
-		id := cmp.Or(f.ID, "*")
-		subjects = []string{c.names.RetryEvent(f.Queue, id), c.names.DuplicateEvent(f.Queue, id)}
-	}
-	return c.follow(ctx, c.names.Stream("EVENTS"), subjects, f, func(msg jetstream.Msg) error {
-		event := Event{Subject: msg.Subject(), Payload: msg.Data()}
-		if parts := strings.SplitN(event.Subject, ".", 4); len(parts) == 4 {
-			event.Kind = parts[2]
-		}
-		if meta, err := msg.Metadata(); err == nil {
-			event.StoredAt = meta.Timestamp.UTC()
-		}
-		return use(event)
-	})
-}
-
-func (c *Client) follow(ctx context.Context, stream string, subjects []string, f Filter, use func(jetstream.Msg) error) error {
+// FollowStream calls use for each message of a stream under one of the subjects, in the order of storing, until use returns an
+// error, which comes back, or ctx ends, whose cause comes back. It outlives a server's restart, and brings nothing twice unless
+// it reads with a durable.
+func (c *Client) FollowStream(ctx context.Context, stream string, subjects []string, f Filter, use func(jetstream.Msg) error) error {
 	doing := "follow stream " + stream
 	if f.Queue != "" && !jobs.ValidQueue(f.Queue) {
 		return fmt.Errorf("%s: %q is not a queue", doing, clip(f.Queue))

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"strings"
 	"sync"
@@ -63,7 +65,7 @@ func (c *Client) putBody(ctx context.Context, r *jobs.Result) error {
 	}
 	sum := sha256.New()
 	_, _ = sum.Write(r.Body) // a hash never fails
-	r.Object, r.ObjectDigest, r.Body = bucket+"/"+name, digest(sum), nil
+	r.Object, r.ObjectDigest, r.Body = bucket+"/"+name, Digest(sum), nil
 	return nil
 }
 
@@ -140,3 +142,6 @@ func (c *Client) forgetObjects() {
 	defer c.mu.Unlock()
 	c.bodies = nil
 }
+
+// Digest writes a SHA-256 as the object store does.
+func Digest(h hash.Hash) string { return "SHA-256=" + base64.URLEncoding.EncodeToString(h.Sum(nil)) }

@@ -134,7 +134,7 @@ func TestHandshakeFirstHasItsSettingAndHint(t *testing.T) {
 func TestLostConnectionIsSaidInPlainWords(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	_, err := in.Submit(soon(t), job("a"))
+	_, err := in.client.Submit(soon(t), job("a"))
 	must(t, err)
 	lane, err := in.Lane(soon(t), "default", false)
 	must(t, err)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
 )
 
@@ -96,7 +97,7 @@ func TestAResultThatIsTooLargeForItsStreamKeepsItsBody(t *testing.T) {
 	}
 	kept, err := in.Result(soon(t), "default", "a")
 	must(t, err)
-	reader, err := in.Body(soon(t), kept)
+	reader, err := in.client.Body(soon(t), kept)
 	must(t, err)
 	got, err := io.ReadAll(reader)
 	if err != nil || !bytes.Equal(got, body) || kept.Outcome != jobs.Succeeded || !kept.Truncated || kept.Meta["order"] != "4711" {
@@ -115,8 +116,8 @@ func TestABodyThatTheObjectStoreRefusesIsLeftOutAndSaid(t *testing.T) {
 	}
 	kept, err := in.Result(soon(t), "default", "a")
 	must(t, err)
-	_, err = in.Body(soon(t), kept)
-	isError(t, err, bus.ErrNoBody)
+	_, err = in.client.Body(soon(t), kept)
+	isError(t, err, client.ErrNoBody)
 	if kept.Outcome != jobs.Succeeded || kept.Status != r.Status {
 		t.Errorf("got %+v, want the facts", kept)
 	}
@@ -177,7 +178,7 @@ func TestAResultGoesThroughAServerThatTakesSmallerMessagesNow(t *testing.T) {
 	if err != nil || !stored.Won || len(stored.Omitted) > 0 {
 		t.Fatalf("got %+v, %v; want all of it stored", stored, err)
 	}
-	reader, err := in.Body(soon(t), *r)
+	reader, err := in.client.Body(soon(t), *r)
 	must(t, err)
 	if got, err := io.ReadAll(reader); err != nil || !bytes.Equal(got, body) {
 		t.Errorf("got %d bytes, %v; want the body", len(got), err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
 )
 
@@ -36,9 +37,9 @@ func mute(t *testing.T) *bus.Client {
 		}
 		names, err := jobs.NewNames("")
 		must(t, err)
-		client, err := bus.New(nc, names)
+		b, err := bus.New(nc, names)
 		must(t, err)
-		return client
+		return b
 	}
 	connect("silent")
 	return connect("u")
@@ -46,14 +47,14 @@ func mute(t *testing.T) *bus.Client {
 
 func TestARefusedPublishIsNotTheCauseOfAnotherTimeOut(t *testing.T) {
 	t.Parallel()
-	client := mute(t)
-	refuse := func() error { return client.PublishPool(t.Context(), jobs.PoolEvent{Worker: "w"}) }
+	b := mute(t)
+	refuse := func() error { return b.PublishPool(t.Context(), jobs.PoolEvent{Worker: "w"}) }
 	isError(t, refuse(), bus.ErrPermission)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	during := make(chan error, 1)
 	go func() { during <- refuse() }()
-	_, err := client.Result(ctx, "default", "a")
+	_, err := b.Result(ctx, "default", "a")
 	if errors.Is(err, bus.ErrConfig) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want a time-out", err)
 	}
@@ -70,11 +71,11 @@ func TestAStreamWithoutALeaderIsNotCalledMissing(t *testing.T) {
 	cluster := testenv.StartCluster(t)
 	names, err := jobs.NewNames("")
 	must(t, err)
-	client, err := bus.New(cluster.Connect(0), names)
+	b, err := bus.New(cluster.Connect(0), names)
 	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	must(t, client.Ensure(ctx, bus.Settings{Replicas: 3}))
+	must(t, b.Ensure(ctx, bus.Settings{Replicas: 3}))
 	cluster.Kill(1)
 	cluster.Kill(2)
 	var asking sync.WaitGroup
@@ -82,16 +83,16 @@ func TestAStreamWithoutALeaderIsNotCalledMissing(t *testing.T) {
 		"submit": func() error {
 			short, cancel := context.WithTimeout(ctx, 8*time.Second)
 			defer cancel()
-			_, err := client.Submit(short, job(""))
+			_, err := client.New(b).Submit(short, job(""))
 			return err
 		},
 		"plan": func() error {
-			_, err := client.Plan(ctx, bus.Settings{Replicas: 3})
+			_, err := b.Plan(ctx, bus.Settings{Replicas: 3})
 			return err
 		},
-		"event": func() error { return client.PublishPool(ctx, jobs.PoolEvent{Worker: "w"}) },
+		"event": func() error { return b.PublishPool(ctx, jobs.PoolEvent{Worker: "w"}) },
 		"result": func() error {
-			_, err := client.StoreResult(ctx, success("a", nil))
+			_, err := b.StoreResult(ctx, success("a", nil))
 			return err
 		},
 	} {

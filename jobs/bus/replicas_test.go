@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
 )
 
@@ -119,6 +120,7 @@ func (in *installation) through(t *testing.T, url string, opts ...nats.Option) *
 	out := &installation{nc: nc, names: in.names, server: in.server}
 	out.Client, err = bus.New(nc, in.names)
 	must(t, err)
+	out.client = client.New(out.Client)
 	return out
 }
 

@@ -201,7 +201,7 @@ func (c *Client) tell(msg jetstream.Msg, seq uint64, use func(name, sum string),
 func (c *Client) Breakers(ctx context.Context, since time.Time, use func(stored time.Time, e jobs.BreakerEvent)) error {
 	subjects := []string{c.names.BreakerEvent("*")}
 	f := Filter{All: since.IsZero(), Since: since}
-	return c.follow(ctx, c.names.Stream("EVENTS"), subjects, f, func(msg jetstream.Msg) error {
+	return c.FollowStream(ctx, c.names.Stream("EVENTS"), subjects, f, func(msg jetstream.Msg) error {
 		var e jobs.BreakerEvent
 		meta, err := msg.Metadata()
 		if err == nil && json.Unmarshal(msg.Data(), &e) == nil { // whoever may publish events may publish nonsense

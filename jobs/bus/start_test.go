@@ -12,6 +12,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
 )
 
@@ -42,6 +43,7 @@ type installation struct {
 	nc     *nats.Conn
 	js     jetstream.JetStream
 	names  jobs.Names
+	client *client.Client
 	*bus.Client
 }
 
@@ -57,6 +59,7 @@ func on(t testing.TB, s *testenv.NATS, d bus.Dial) *installation {
 	if in.Client, err = bus.New(in.nc, in.names); err != nil {
 		t.Fatal(err)
 	}
+	in.client = client.New(in.Client)
 	return in
 }
 

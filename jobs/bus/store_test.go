@@ -1,6 +1,7 @@
 package bus_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"strings"
@@ -253,7 +254,7 @@ func TestAParkedJobOutlivesARestart(t *testing.T) {
 func TestAHeartbeatKeepsAJobAndHandingBackReleasesIt(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{AckWait: 500 * time.Millisecond})
-	_, err := in.Submit(soon(t), job("a"))
+	_, err := in.client.Submit(soon(t), job("a"))
 	must(t, err)
 	lane, err := in.Lane(soon(t), "default", false)
 	must(t, err)
@@ -287,7 +288,7 @@ func TestADeadLetterKeepsTheJobAndSaysWhy(t *testing.T) {
 	for range 2 {
 		must(t, in.DeadLetter(soon(t), "default", "a", []byte("not a job"), r))
 	}
-	got, err := in.DeadOf(soon(t), key("a"))
+	got, err := in.client.DeadLetter(soon(t), key("a"))
 	must(t, err)
 	if string(got.Payload) != "not a job" || got.Seq != 1 || got.StoredAt.IsZero() || got.Result.Error != jobs.ErrInvalidJob || got.Key != key("a") {
 		t.Errorf("got %+v", got)
@@ -321,4 +322,17 @@ func TestMetaComesBackAsItWasGiven(t *testing.T) {
 	if !maps.Equal(read.Meta, meta) {
 		t.Errorf("got %q, want %q", read.Meta, meta)
 	}
+}
+
+// objects counts what is in the object store.
+func (in *installation) objects(t *testing.T) int {
+	t.Helper()
+	store, err := in.js.ObjectStore(soon(t), "gofer-bodies")
+	must(t, err)
+	list, err := store.List(soon(t))
+	if errors.Is(err, jetstream.ErrNoObjectsFound) {
+		return 0
+	}
+	must(t, err)
+	return len(list)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
 )
 
@@ -57,16 +58,16 @@ func deploy(t *testing.T) fleet {
 func TestEachShippedUserCanDoItsWork(t *testing.T) {
 	f := deploy(t)
 	body := make([]byte, jobs.MaxInlineBody+1)
-	ack, err := f.publisher.Submit(soon(t), job("a"))
+	ack, err := f.publisher.client.Submit(soon(t), job("a"))
 	must(t, err)
-	_, err = f.publisher.Submit(soon(t), job("a"))
-	isError(t, err, bus.ErrQueued)
-	if found, err := f.publisher.Find(soon(t), "", "a"); err != nil || len(found) != 1 {
+	_, err = f.publisher.client.Submit(soon(t), job("a"))
+	isError(t, err, client.ErrQueued)
+	if found, err := f.publisher.client.Find(soon(t), client.Key{Queue: "", ID: "a"}); err != nil || len(found) != 1 {
 		t.Errorf("publisher: got %v, %v; want its job found", found, err)
 	}
 	waited := make(chan error, 1)
 	go func() {
-		r, err := f.publisher.Wait(soon(t), "default", "a")
+		r, err := f.publisher.client.Wait(soon(t), client.Key{Queue: "default", ID: "a"})
 		if err == nil {
 			err = readBody(t, f.publisher, r, len(body))
 		}
@@ -75,16 +76,16 @@ func TestEachShippedUserCanDoItsWork(t *testing.T) {
 	f.work(t, ack, body)
 	must(t, <-waited)
 
-	must(t, f.reader.Follow(soon(t), bus.Filter{Durable: bus.Reader, UntilNow: true}, func(r jobs.Result) error {
+	must(t, f.reader.client.Follow(soon(t), bus.Filter{Durable: bus.Reader, UntilNow: true}, func(r jobs.Result) error {
 		return readBody(t, f.reader, r, len(body))
 	}))
-	must(t, f.reader.Events(soon(t), bus.Filter{Durable: bus.Reader, UntilNow: true}, func(bus.Event) error { return nil }))
+	must(t, f.reader.client.Events(soon(t), bus.Filter{Durable: bus.Reader, UntilNow: true}, func(client.Event) error { return nil }))
 	f.administer(t)
 }
 
 func readBody(t *testing.T, in *installation, r jobs.Result, want int) error {
 	t.Helper()
-	body, err := in.Body(soon(t), r)
+	body, err := in.client.Body(soon(t), r)
 	if err != nil {
 		return err
 	}
@@ -96,7 +97,7 @@ func readBody(t *testing.T, in *installation, r jobs.Result, want int) error {
 }
 
 // work is everything that a worker does to NATS.
-func (f fleet) work(t *testing.T, ack bus.Ack, body []byte) {
+func (f fleet) work(t *testing.T, ack client.Ack, body []byte) {
 	t.Helper()
 	lane, err := f.worker.Lane(soon(t), "default", false)
 	must(t, err)
@@ -131,7 +132,8 @@ func (f fleet) work(t *testing.T, ack bus.Ack, body []byte) {
 	must(t, err)
 	must(t, f.worker.Unpark(soon(t), "default", "due"))
 	f.release(t)
-	f.worker.keepDeadLetters(t, "dead")
+	dead := &jobs.Result{Queue: "default", ID: "dead", Outcome: jobs.Failed, Error: jobs.ErrPermanent, FinishedAt: time.Now()}
+	must(t, f.worker.DeadLetter(soon(t), "default", "dead", []byte("http://dead.test/"), dead))
 	must(t, f.worker.PublishRetry(soon(t), jobs.RetryEvent{Queue: "default", JobID: "a"}))
 	f.share(t)
 }
@@ -216,25 +218,25 @@ func (f fleet) administer(t *testing.T) {
 	if err != nil || len(differences) != 2 {
 		t.Errorf("admin: got %v, %v; want the two ages changed", differences, err)
 	}
-	_, err = f.publisher.Submit(soon(t), job("c"))
+	_, err = f.publisher.client.Submit(soon(t), job("c"))
 	must(t, err)
-	must(t, f.admin.Cancel(soon(t), key("c"), "admin"))
-	must(t, f.admin.Pause(soon(t), "default", time.Time{}))
-	must(t, f.admin.Resume(soon(t), "default"))
-	if queues, err := f.admin.Queues(soon(t)); err != nil || len(queues) != 1 {
+	must(t, f.admin.client.Cancel(soon(t), key("c")))
+	must(t, f.admin.client.Pause(soon(t), "default", time.Time{}))
+	must(t, f.admin.client.Resume(soon(t), "default"))
+	if queues, err := f.admin.client.Queues(soon(t)); err != nil || len(queues) != 1 {
 		t.Errorf("admin: got queues %v, %v", queues, err)
 	}
-	letter, err := f.admin.DeadOf(soon(t), key("dead"))
+	letter, err := f.admin.client.DeadLetter(soon(t), key("dead"))
 	must(t, err)
-	_, err = f.admin.Replay(soon(t), letter)
+	_, err = f.admin.client.Replay(soon(t), letter)
 	must(t, err)
-	must(t, f.admin.Follow(soon(t), bus.Filter{UntilNow: true}, func(jobs.Result) error { return nil }))
+	must(t, f.admin.client.Follow(soon(t), bus.Filter{UntilNow: true}, func(jobs.Result) error { return nil }))
 }
 
 // TestWhatAUserMayNotDoIsRefused tries what would break the promise or give away secrets.
 func TestWhatAUserMayNotDoIsRefused(t *testing.T) {
 	f := deploy(t)
-	_, err := f.publisher.Submit(soon(t), job("a"))
+	_, err := f.publisher.client.Submit(soon(t), job("a"))
 	must(t, err)
 	for _, c := range []struct {
 		user    string
@@ -305,7 +307,7 @@ func TestAnAnswerCannotBeAddressedToAStream(t *testing.T) {
 		must(t, in.nc.Flush())
 	}
 	// What was asked before has been answered when the next question has.
-	_, err = f.publisher.Submit(soon(t), job("y"))
+	_, err = f.publisher.client.Submit(soon(t), job("y"))
 	must(t, err)
 	_, err = f.publisher.Result(soon(t), "default", "page")
 	must(t, err)
@@ -333,7 +335,7 @@ func TestAUserWithoutRightsIsToldSo(t *testing.T) {
 	f := deploy(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	_, err := f.reader.Submit(ctx, job("a"))
+	_, err := f.reader.client.Submit(ctx, job("a"))
 	isError(t, err, bus.ErrPermission)
 	if !strings.Contains(err.Error(), "gofer.jobs.default.a") {
 		t.Errorf("got %v, want the subject named", err)

@@ -89,29 +89,9 @@ func (c *Client) Overdue(ctx context.Context, grace time.Duration, use func(Wait
 	return nil
 }
 
-// A server that keeps its timers releases a job less than a second after its time.
-const (
-	OverdueAfter  = 5 * time.Second
-	overdueBudget = 5 * time.Second
-)
-
-// CountOverdue counts the jobs of each queue that are overdue by more than OverdueAfter. It looks for 5 s: of a million waiting
-// jobs it sees only the older ones.
-//
-// Errors: ErrNotSetUp, ErrPermission; any other one may pass.
-func (c *Client) CountOverdue(ctx context.Context, queues []QueueState) error {
-	limited, cancel := context.WithTimeout(ctx, overdueBudget)
-	defer cancel()
-	counts := map[string]uint64{}
-	err := c.Overdue(limited, OverdueAfter, func(job WaitingJob) { counts[job.Queue]++ })
-	for i := range queues {
-		queues[i].Overdue = counts[queues[i].Queue]
-	}
-	if limited.Err() != nil && ctx.Err() == nil && !errors.Is(err, ErrPermission) {
-		return nil
-	}
-	return err
-}
+// OverdueAfter is how long after its time a waiting job counts as overdue. A server that keeps its timers releases a job less
+// than a second after its time.
+const OverdueAfter = 5 * time.Second
 
 // WaitingPage calls use for at most limit of the waiting jobs that follow the sequence after, in order: as many as fit into one
 // answer of the server. It returns the sequence after which the next page begins, and whether there is one.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 // park stores a waiting job with one attempt.
@@ -80,7 +81,7 @@ func TestReleasedJobIsDueWithItsAttemptsAndHeaders(t *testing.T) {
 	if string(msg.Data()) != "https://example.com/a" || len(progress.Attempts) != 1 || msg.Headers().Get(jobs.HeaderJobSeq) != "7" {
 		t.Errorf("got %q with %v, want the job, its attempt and its sequence", msg.Data(), msg.Headers())
 	}
-	if found, err := in.Find(soon(t), "", "a"); err != nil || len(found) != 1 || found[0].Place != bus.Due {
+	if found, err := in.client.Find(soon(t), client.Key{Queue: "", ID: "a"}); err != nil || len(found) != 1 || found[0].Place != client.Due {
 		t.Errorf("the job is %v, %v; want it due and nowhere else", found, err)
 	}
 }
@@ -109,8 +110,8 @@ func TestReleaseLeavesAloneWhatIsNoLongerTheJobThatWasRead(t *testing.T) {
 			if err != nil || released {
 				t.Errorf("got released %t, %v; want the job left alone", released, err)
 			}
-			found, err := in.Find(soon(t), "", "a")
-			if err != nil || slices.ContainsFunc(found, func(f bus.Found) bool { return f.Place == bus.Due }) {
+			found, err := in.client.Find(soon(t), client.Key{Queue: "", ID: "a"})
+			if err != nil || slices.ContainsFunc(found, func(f client.Found) bool { return f.Place == client.Due }) {
 				t.Errorf("the job is %v, %v; want it not due", found, err)
 			}
 		})
@@ -209,7 +210,7 @@ func TestWhoeverMayNotReadWaitingJobsIsToldSo(t *testing.T) {
 	_, _, err = f.publisher.WaitingPage(soon(t), 0, 10, func(bus.WaitingJob) {})
 	isError(t, err, bus.ErrPermission)
 	isError(t, f.publisher.StillWaiting(soon(t), []uint64{1}, func(bus.WaitingJob) {}), bus.ErrPermission)
-	isError(t, f.publisher.CountOverdue(soon(t), nil), bus.ErrPermission)
+	isError(t, f.publisher.client.CountOverdue(soon(t), nil), bus.ErrPermission)
 	_, err = f.publisher.Release(soon(t), f.worker.overdue(t)[0])
 	isError(t, err, bus.ErrPermission)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 
@@ -110,22 +111,22 @@ var (
 	// ErrNoLeader: too few servers of a cluster run for a stream, or for JetStream as a whole, to have a leader.
 	ErrNoLeader = bus.ErrNoLeader
 	// ErrQueued: the id is queued or running, so a second job of that name is refused.
-	ErrQueued = bus.ErrQueued
+	ErrQueued = errors.New("the id is queued or running")
 	// ErrQueueFull: the job stream takes no more jobs now.
 	ErrQueueFull = bus.ErrQueueFull
 	// ErrFinished: a result of that id is kept, so another job of that name would store nothing.
-	ErrFinished = bus.ErrFinished
+	ErrFinished = errors.New("the id is finished and its result is still kept")
 	// ErrNotFound: nothing of that name is there.
 	ErrNotFound = bus.ErrNotFound
 	// ErrReplayed: that dead letter was replayed before.
-	ErrReplayed = bus.ErrReplayed
+	ErrReplayed = errors.New("the dead letter was replayed already")
 	// ErrTooLarge: the message is larger than the server takes.
 	ErrTooLarge = bus.ErrTooLarge
 	// ErrNoBody: the job has no response body, or it could not be stored with the result.
-	ErrNoBody = bus.ErrNoBody
+	ErrNoBody = errors.New("the job has no response body, or it could not be stored with the result")
 	// ErrDigest: a body from the object store is not the one that was stored.
-	ErrDigest = bus.ErrDigest
+	ErrDigest = errors.New("the body does not match its digest")
 )
 
-// AmbiguousError tells that an id without a queue names more than one job.
-type AmbiguousError = bus.AmbiguousError
+// clip keeps a name that may hold anything short enough for an error.
+func clip(text string) string { return strings.ToValidUTF8(text[:min(len(text), 200)], "?") }

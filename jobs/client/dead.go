@@ -2,12 +2,30 @@ package client
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
 // DeadLetter is a job that failed, as it was published.
-type DeadLetter = bus.Letter
+type DeadLetter struct {
+	Key
+	// Seq is the letter's sequence; a replay is named after it.
+	Seq      uint64    `json:"seq"`
+	StoredAt time.Time `json:"stored_at"`
+	Reason   string    `json:"reason"`
+	Payload  []byte    `json:"-"`
+	// Result holds the facts of the failure, without attempts.
+	Result jobs.Result `json:"-"`
+}
 
 // DeadLetters calls use for each dead letter, the oldest first, until use returns an error, which comes back.
 func (c *Client) DeadLetters(ctx context.Context, use func(DeadLetter) error) error {
@@ -17,7 +35,20 @@ func (c *Client) DeadLetters(ctx context.Context, use func(DeadLetter) error) er
 	if use == nil {
 		return errNoUse
 	}
-	return c.bus.Dead(ctx, use)
+	for seq := uint64(1); ; {
+		msg, err := c.bus.NextMessage(ctx, c.bus.Names().Stream("DEAD"), c.bus.Names().AllDead(), seq)
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return c.bus.Explain("list dead letters", err)
+		}
+		letter := letterOf(msg)
+		if err := use(letter); err != nil {
+			return err
+		}
+		seq = letter.Seq + 1
+	}
 }
 
 // DeadLetter reads the dead letter of a job, or ErrNotFound.
@@ -25,7 +56,22 @@ func (c *Client) DeadLetter(ctx context.Context, key Key) (DeadLetter, error) {
 	if err := c.ready(); err != nil {
 		return DeadLetter{}, err
 	}
-	return c.bus.DeadOf(ctx, key)
+	if !key.Valid() {
+		return DeadLetter{}, bus.BadKey(key)
+	}
+	msg, err := c.bus.LastMessage(ctx, c.bus.Names().Stream("DEAD"), c.bus.Names().Dead(key.Queue, key.ID))
+	if err != nil {
+		return DeadLetter{}, c.bus.Explain("read dead letter of job "+key.String(), err)
+	}
+	return letterOf(msg), nil
+}
+
+func letterOf(msg *nats.Msg) DeadLetter {
+	letter := DeadLetter{Payload: msg.Data, Reason: msg.Header.Get(jobs.HeaderReason), Result: jobs.ParseResult(msg.Header, nil)}
+	letter.Queue, letter.ID, _ = jobs.SplitSubject(msg.Header.Get(jetstream.SubjectHeader))
+	letter.Seq, _ = strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
+	letter.StoredAt, _ = time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer))
+	return letter
 }
 
 // Replay publishes the job of a dead letter again, as replay-<sequence of the letter>, and removes the letter. A letter
@@ -34,7 +80,31 @@ func (c *Client) Replay(ctx context.Context, letter DeadLetter) (Ack, error) {
 	if err := c.ready(); err != nil {
 		return Ack{}, err
 	}
-	return c.bus.Replay(ctx, letter)
+	doing := fmt.Sprintf("replay dead letter %d", letter.Seq)
+	if !jobs.ValidQueue(letter.Queue) {
+		return Ack{}, bus.BadKey(letter.Key)
+	}
+	_, err := c.bus.MessageAt(ctx, c.bus.Names().Stream("DEAD"), letter.Seq)
+	if errors.Is(err, ErrNotFound) {
+		return Ack{}, fmt.Errorf("%s: %w, or purged", doing, ErrReplayed)
+	}
+	if err != nil {
+		return Ack{}, c.bus.Explain(doing, err)
+	}
+	key := Key{Queue: letter.Queue, ID: "replay-" + strconv.FormatUint(letter.Seq, 10)}
+	if err := c.unfinished(ctx, key); err != nil {
+		return Ack{}, fmt.Errorf("%s: %w", doing, ErrReplayed)
+	}
+	ack, err := c.submit(ctx, key, &nats.Msg{Subject: c.bus.Names().Job(key.Queue, key.ID), Data: letter.Payload, Header: nats.Header{
+		jetstream.MsgIDHeader: {nuid.Next()}, jobs.HeaderReplayOf: {letter.String()},
+	}})
+	if errors.Is(err, ErrQueued) {
+		return Ack{}, fmt.Errorf("%s: %w", doing, ErrReplayed)
+	}
+	if err != nil {
+		return Ack{}, err
+	}
+	return ack, c.RemoveDeadLetter(ctx, letter)
 }
 
 // RemoveDeadLetter removes one dead letter, and not a later one of the same job. One that is gone already is no error.
@@ -42,7 +112,18 @@ func (c *Client) RemoveDeadLetter(ctx context.Context, letter DeadLetter) error 
 	if err := c.ready(); err != nil {
 		return err
 	}
-	return c.bus.DropDead(ctx, letter)
+	doing, subject := fmt.Sprintf("remove dead letter %d", letter.Seq), c.bus.Names().Dead(letter.Queue, letter.ID)
+	if !bus.Publishable(subject) {
+		return fmt.Errorf("%s: %w", doing, bus.BadKey(letter.Key))
+	}
+	msg, err := c.bus.MessageAt(ctx, c.bus.Names().Stream("DEAD"), letter.Seq)
+	if errors.Is(err, ErrNotFound) || err == nil && msg.Header.Get(jetstream.SubjectHeader) != subject {
+		return nil // a stream that was created again counts from 1 again
+	}
+	if err == nil {
+		_, err = c.bus.DeleteMessage(ctx, c.bus.Names().Stream("DEAD"), letter.Seq) // see bus.Client.TakeOut
+	}
+	return c.bus.Explain(doing, err)
 }
 
 // PurgeDeadLetters removes all dead letters.
@@ -50,5 +131,5 @@ func (c *Client) PurgeDeadLetters(ctx context.Context) error {
 	if err := c.ready(); err != nil {
 		return err
 	}
-	return c.bus.PurgeDead(ctx)
+	return c.bus.Explain("purge dead letters", c.bus.PurgeStream(ctx, c.bus.Names().Stream("DEAD")))
 }

@@ -235,7 +235,7 @@ func ExampleClient_Pause() {
 	// <nil>
 	// paused: true <nil>
 	// <nil>
-	// pause queue until 2020-01-01T00:00:00Z: that time has passed
+	// pause queue reports until 2020-01-01T00:00:00Z: that time has passed
 }
 
 // A large body does not travel in the result's message. Body reads it wherever it is.

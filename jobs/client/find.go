@@ -1,25 +1,34 @@
 package client
 
 import (
-	"cmp"
 	"context"
+	"fmt"
+	"slices"
+	"strings"
 
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
 // Place is where a job is.
-type Place = bus.Place
+type Place string
 
 // The places of a job. Due covers running as well, once it has waited; Queued does before that.
 const (
-	Queued   = bus.Queued   // queued or running
-	Waiting  = bus.Waiting  // for its time: not_before, a retry, a proxy
-	Due      = bus.Due      // its time has come; queued or running
-	Finished = bus.Finished // its result is stored
+	Queued   Place = "queued"   // queued or running
+	Waiting  Place = "waiting"  // for its time: not_before, a retry, a proxy
+	Due      Place = "due"      // its time has come; queued or running
+	Finished Place = "finished" // its result is stored
 )
 
 // Found is a job that was found in some place.
-type Found = bus.Found
+type Found struct {
+	Key
+	Place Place `json:"place"`
+}
+
+// String is the job and its place.
+func (f Found) String() string { return f.Key.String() + " is " + string(f.Place) }
 
 // Find lists where a job is, in all queues if the key has none: the same id in two queues is two jobs. Nothing found is an
 // empty list.
@@ -27,7 +36,35 @@ func (c *Client) Find(ctx context.Context, key Key) ([]Found, error) {
 	if err := c.ready(); err != nil {
 		return nil, err
 	}
-	return c.bus.Find(ctx, key.Queue, key.ID)
+	queue, id := key.Queue, key.ID
+	if queue != "" && !jobs.ValidQueue(queue) || !jobs.ValidID(id) {
+		return nil, bus.BadKey(key)
+	}
+	if queue == "" {
+		queue = "*"
+	}
+	var out []Found
+	for _, look := range []struct {
+		stream, subject string
+		place           Place
+	}{
+		{c.bus.Names().Stream("RESULTS"), c.bus.Names().Result(queue, id), Finished},
+		{c.bus.Names().Stream("JOBS"), c.bus.Names().Job(queue, id), Queued},
+		{c.bus.Names().Stream("RETRIES"), c.bus.Names().At(queue, id), Waiting},
+		{c.bus.Names().Stream("RETRIES"), c.bus.Names().Due(queue, id), Due},
+	} {
+		subjects, err := c.bus.CountBySubject(ctx, look.stream, look.subject)
+		if err != nil {
+			return nil, c.bus.Explain("look for job "+id, err)
+		}
+		for subject := range subjects {
+			if in, _, ok := jobs.SplitSubject(subject); ok {
+				out = append(out, Found{Key{Queue: in, ID: id}, look.place})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b Found) int { return strings.Compare(a.Queue+string(a.Place), b.Queue+string(b.Place)) })
+	return out, nil
 }
 
 // Resolve reads "queue/id" or "id" and finds the job. Errors: ErrNotFound, *AmbiguousError.
@@ -35,14 +72,34 @@ func (c *Client) Resolve(ctx context.Context, text string) (Key, error) {
 	if err := c.ready(); err != nil {
 		return Key{}, err
 	}
-	return c.bus.Resolve(ctx, text)
+	queue, id, qualified := strings.Cut(text, "/")
+	if !qualified {
+		queue, id = "", text
+	}
+	found, err := c.Find(ctx, Key{Queue: queue, ID: id})
+	if err != nil {
+		return Key{}, err
+	}
+	var queues []string
+	for _, f := range found {
+		queues = append(queues, f.Queue)
+	}
+	switch queues = slices.Compact(queues); len(queues) {
+	case 0:
+		return Key{}, fmt.Errorf("job %s: %w", text, ErrNotFound)
+	case 1:
+		return Key{Queue: queues[0], ID: id}, nil
+	}
+	return Key{}, &AmbiguousError{ID: id, Queues: queues}
 }
 
-// Cancel ends a job that is queued, waiting or running with a cancelled result, which names this client as its worker. What a
-// worker still does with the job changes nothing. Errors: ErrNotFound, ErrFinished.
-func (c *Client) Cancel(ctx context.Context, key Key) error {
-	if err := c.ready(); err != nil {
-		return err
-	}
-	return c.bus.Cancel(ctx, key, cmp.Or(c.bus.ConnectionName(), defaultName))
+// AmbiguousError tells that an id without a queue names more than one job.
+type AmbiguousError struct {
+	ID     string
+	Queues []string
+}
+
+// Error names the queues to choose from.
+func (e *AmbiguousError) Error() string {
+	return fmt.Sprintf("job %s is in more than one queue: write QUEUE/%s with one of %s", e.ID, e.ID, strings.Join(e.Queues, ", "))
 }

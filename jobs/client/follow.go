@@ -1,9 +1,13 @@
 package client
 
 import (
+	"cmp"
 	"context"
-	"fmt"
-	"io"
+	"encoding/json"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
@@ -16,9 +20,6 @@ type Filter = bus.Filter
 // share what comes.
 const Reader = bus.Reader
 
-// Event is one of the events, as it was stored.
-type Event = bus.Event
-
 // Follow calls use for each result, in the order of storing, until use returns an error, which comes back, or ctx ends,
 // whose cause comes back. It outlives a server's restart, and brings nothing twice unless it reads with a durable.
 func (c *Client) Follow(ctx context.Context, f Filter, use func(jobs.Result) error) error {
@@ -28,10 +29,22 @@ func (c *Client) Follow(ctx context.Context, f Filter, use func(jobs.Result) err
 	if use == nil {
 		return errNoUse
 	}
-	return c.bus.Follow(ctx, f, func(r jobs.Result) error {
+	stream := c.bus.Names().Stream("RESULTS")
+	return c.bus.FollowStream(ctx, stream, []string{c.bus.Names().Results(f.Queue)}, f, func(msg jetstream.Msg) error {
+		r := jobs.ParseResult(msg.Headers(), msg.Data())
 		r.HeadersOnly = f.HeadersOnly
 		return use(r)
 	})
+}
+
+// Event is one of the events, as it was stored.
+type Event struct {
+	// Kind is "retry", "breaker", "pool" or "duplicate"; the payload is the jobs.RetryEvent, jobs.BreakerEvent,
+	// jobs.PoolEvent or jobs.DuplicateEvent in JSON.
+	Kind     string          `json:"kind"`
+	Subject  string          `json:"subject"`
+	StoredAt time.Time       `json:"stored_at"`
+	Payload  json.RawMessage `json:"payload"`
 }
 
 // Events is Follow for events.
@@ -42,25 +55,19 @@ func (c *Client) Events(ctx context.Context, f Filter, use func(Event) error) er
 	if use == nil {
 		return errNoUse
 	}
-	return c.bus.Events(ctx, f, use)
-}
-
-// Body reads the response body of a result, wherever it is kept. The end of a body that is not the one that was stored
-// reads as ErrDigest. The reader belongs to ctx and to one goroutine; closing it is good manners and costs nothing. A job
-// that did not succeed has none: ErrNoBody. Of a result that was read without its payload the stored one is read.
-func (c *Client) Body(ctx context.Context, r jobs.Result) (io.ReadCloser, error) {
-	if err := c.ready(); err != nil {
-		return nil, err
+	subjects := []string{c.bus.Names().Events()}
+	if f.Queue != "" {
+		id := cmp.Or(f.ID, "*")
+		subjects = []string{c.bus.Names().RetryEvent(f.Queue, id), c.bus.Names().DuplicateEvent(f.Queue, id)}
 	}
-	if r.Outcome != jobs.Succeeded {
-		return nil, fmt.Errorf("read body of job %s, whose outcome is %q: %w", r.ID, r.Outcome, ErrNoBody)
-	}
-	if r.HeadersOnly && r.Object == "" {
-		stored, err := c.Result(ctx, Key{Queue: r.Queue, ID: r.ID})
-		if err != nil {
-			return nil, err
+	return c.bus.FollowStream(ctx, c.bus.Names().Stream("EVENTS"), subjects, f, func(msg jetstream.Msg) error {
+		event := Event{Subject: msg.Subject(), Payload: msg.Data()}
+		if parts := strings.SplitN(event.Subject, ".", 4); len(parts) == 4 {
+			event.Kind = parts[2]
 		}
-		r = stored
-	}
-	return c.bus.Body(ctx, r)
+		if meta, err := msg.Metadata(); err == nil {
+			event.StoredAt = meta.Timestamp.UTC()
+		}
+		return use(event)
+	})
 }

@@ -2,14 +2,38 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
 // QueueState is how a queue stands.
-type QueueState = bus.QueueState
+type QueueState struct {
+	Queue string `json:"queue"`
+	// Queued jobs are fresh ones that no worker holds; Due ones have waited, and no worker holds them either.
+	Queued uint64 `json:"queued"`
+	Due    uint64 `json:"due"`
+	// Running jobs are in the hands of workers.
+	Running int `json:"running"`
+	// Waiting jobs wait for their time.
+	Waiting uint64 `json:"waiting"`
+	// Overdue jobs are those of the waiting ones that the server has not released at their time; CountOverdue sets it.
+	Overdue uint64 `json:"overdue"`
+	// Pulls are the requests of workers for jobs that are open right now.
+	Pulls int `json:"pulls"`
+	// PausedUntil is when the queue goes on; zero means it is not paused.
+	PausedUntil time.Time `json:"paused_until,omitzero"`
+	// Served tells that the queue has its consumers. A job in one that has none waits until a worker serves it.
+	Served bool `json:"served"`
+}
 
 // Queues lists the queues that have consumers or jobs, by name. It reads the name of every waiting job, and of every
 // queued one if some queue is not served: fit for a person's question, not for a tight loop.
@@ -17,17 +41,120 @@ func (c *Client) Queues(ctx context.Context) ([]QueueState, error) {
 	if err := c.ready(); err != nil {
 		return nil, err
 	}
-	return c.bus.Queues(ctx)
+	states := map[string]*QueueState{}
+	at := func(queue string) *QueueState {
+		if states[queue] == nil {
+			states[queue] = &QueueState{Queue: queue}
+		}
+		return states[queue]
+	}
+	known, err := c.addLanes(ctx, at)
+	if err != nil {
+		return nil, c.bus.Explain("list queues", err)
+	}
+	if err := c.addUnserved(ctx, known, at); err != nil {
+		return nil, c.bus.Explain("list queues", err)
+	}
+	waiting, err := c.bus.CountBySubject(ctx, c.bus.Names().Stream("RETRIES"), c.bus.Names().AllAt())
+	if err != nil {
+		return nil, c.bus.Explain("list queues", err)
+	}
+	for subject, count := range waiting {
+		if queue, _, ok := jobs.SplitSubject(subject); ok {
+			at(queue).Waiting += count
+		}
+	}
+	out := make([]QueueState, 0, len(states))
+	for _, queue := range slices.Sorted(maps.Keys(states)) {
+		out = append(out, *states[queue])
+	}
+	return out, nil
 }
 
-// CountOverdue counts the jobs of each queue that the server has not released at their time. It looks for 5 s: of a million
-// waiting jobs it sees only the older ones.
+// addLanes adds what the consumers know, and counts the jobs of the job stream among it.
+func (c *Client) addLanes(ctx context.Context, at func(string) *QueueState) (known uint64, err error) {
+	for _, due := range []bool{false, true} {
+		kind, prefix := "JOBS", c.bus.Names().WorkerConsumer("")
+		if due {
+			kind, prefix = "RETRIES", c.bus.Names().DueConsumer("")
+		}
+		err := c.bus.Consumers(ctx, c.bus.Names().Stream(kind), func(info *jetstream.ConsumerInfo) {
+			queue, ours := strings.CutPrefix(info.Name, prefix)
+			if !ours {
+				return
+			}
+			addLane(at(queue), info, due)
+			if !due {
+				known += info.NumPending + uint64(max(0, info.NumAckPending))
+			}
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	return known, nil
+}
+
+func addLane(s *QueueState, info *jetstream.ConsumerInfo, due bool) {
+	if due {
+		s.Due += info.NumPending
+	} else {
+		s.Queued, s.Served = info.NumPending, true
+	}
+	s.Running += info.NumAckPending
+	s.Pulls += info.NumWaiting
+	if info.Paused && info.Config.PauseUntil != nil {
+		s.PausedUntil = *info.Config.PauseUntil
+	}
+}
+
+// addUnserved adds the jobs that no consumer knows, if there are any.
+func (c *Client) addUnserved(ctx context.Context, known uint64, at func(string) *QueueState) error {
+	info, err := c.bus.StreamInfo(ctx, c.bus.Names().Stream("JOBS"))
+	if err != nil {
+		return err
+	}
+	if info.State.Msgs <= known {
+		return nil
+	}
+	queued, err := c.bus.CountBySubject(ctx, c.bus.Names().Stream("JOBS"), c.bus.Names().AllJobs())
+	if err != nil {
+		return err
+	}
+	for subject, count := range queued {
+		if queue, _, ok := jobs.SplitSubject(subject); ok && !at(queue).Served {
+			at(queue).Queued += count
+		}
+	}
+	return nil
+}
+
+// overdueBudget bounds how long CountOverdue reads waiting jobs.
+const overdueBudget = 5 * time.Second
+
+// CountOverdue counts the jobs of each queue that are overdue by more than 5 s. It looks for 5 s: of a million waiting
+// jobs it sees only the older ones.
+//
+// Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) CountOverdue(ctx context.Context, queues []QueueState) error {
 	if err := c.ready(); err != nil {
 		return err
 	}
-	return c.bus.CountOverdue(ctx, queues)
+	limited, cancel := context.WithTimeout(ctx, overdueBudget)
+	defer cancel()
+	counts := map[string]uint64{}
+	err := c.bus.Overdue(limited, bus.OverdueAfter, func(job bus.WaitingJob) { counts[job.Queue]++ })
+	for i := range queues {
+		queues[i].Overdue = counts[queues[i].Queue]
+	}
+	if limited.Err() != nil && ctx.Err() == nil && !errors.Is(err, ErrPermission) {
+		return nil
+	}
+	return err
 }
+
+// forever is longer than anybody pauses a queue.
+const forever = 100 * 365 * 24 * time.Hour
 
 // Pause stops the queue's workers from getting jobs until a time, or until Resume if it is zero. Running jobs end as
 // usual. A time that has passed is an error. Other errors: ErrNotFound for a queue without consumers.
@@ -35,10 +162,13 @@ func (c *Client) Pause(ctx context.Context, queue string, until time.Time) error
 	if err := c.ready(); err != nil {
 		return err
 	}
-	if !until.IsZero() && !until.After(time.Now()) {
-		return fmt.Errorf("pause queue until %s: that time has passed", until.UTC().Format(time.RFC3339))
+	switch {
+	case !until.IsZero() && !until.After(time.Now()):
+		return fmt.Errorf("pause queue %s until %s: that time has passed", clip(queue), until.UTC().Format(time.RFC3339))
+	case until.IsZero():
+		until = time.Now().Add(forever)
 	}
-	return c.bus.Pause(ctx, queue, until)
+	return c.pause(ctx, "pause queue "+clip(queue), queue, until)
 }
 
 // Resume ends a pause. Errors: ErrNotFound for a queue without consumers.
@@ -46,5 +176,25 @@ func (c *Client) Resume(ctx context.Context, queue string) error {
 	if err := c.ready(); err != nil {
 		return err
 	}
-	return c.bus.Resume(ctx, queue)
+	return c.pause(ctx, "resume queue "+clip(queue), queue, time.Time{})
+}
+
+func (c *Client) pause(ctx context.Context, doing, queue string, until time.Time) error {
+	if !jobs.ValidQueue(queue) {
+		return bus.BadKey(Key{Queue: queue})
+	}
+	ctx, cancel := bus.Bounded(ctx)
+	defer cancel()
+	for stream, durable := range map[string]string{
+		c.bus.Names().Stream("JOBS"): c.bus.Names().WorkerConsumer(queue), c.bus.Names().Stream("RETRIES"): c.bus.Names().DueConsumer(queue),
+	} {
+		err := c.bus.PauseConsumer(ctx, stream, durable, until)
+		if errors.Is(err, jetstream.ErrConsumerNotFound) {
+			err = ErrNotFound
+		}
+		if err != nil {
+			return c.bus.Explain(doing, err)
+		}
+	}
+	return nil
 }

@@ -1,16 +1,38 @@
 package client
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
+	"fmt"
 	"iter"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+	"github.com/oklog/ulid/v2"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
+const (
+	askTimeout    = 3 * time.Second  // of a question beside a publish
+	publishBudget = 30 * time.Second // of all tries of a publish, when the caller set no deadline
+)
+
 // Ack is the server's word that it has a job: it ends in one result.
-type Ack = bus.Ack
+type Ack struct {
+	Key
+	// Seq is the job's sequence in the job stream; zero if the answer was lost and this user may not ask for it.
+	Seq uint64 `json:"seq"`
+	// Index counts the jobs that SubmitMany took before this one; it is set for a refused one, too.
+	Index int `json:"-"`
+}
 
 // Submit publishes a job and returns when the server has stored it. An empty queue means the default one; an empty id is
 // replaced by a new ULID. A publish that got no answer is repeated until ctx ends, for 30 s if ctx has no end; the
@@ -23,8 +45,159 @@ func (c *Client) Submit(ctx context.Context, job jobs.Job) (Ack, error) {
 	if err := c.ready(); err != nil {
 		return Ack{}, err
 	}
-	return c.bus.Submit(ctx, job)
+	if job.Queue == "" {
+		job.Queue = jobs.DefaultQueue
+	}
+	minted := job.ID == ""
+	if minted {
+		job.ID = newID()
+	}
+	key := Key{Queue: job.Queue, ID: job.ID}
+	payload, err := job.Encode()
+	if err == nil && !minted {
+		err = c.unfinished(ctx, key)
+	}
+	if err != nil {
+		return Ack{Key: key}, err
+	}
+	ack, err := c.submit(ctx, key, &nats.Msg{
+		Subject: c.bus.Names().Job(key.Queue, key.ID), Data: payload, Header: nats.Header{jetstream.MsgIDHeader: {nuid.Next()}},
+	})
+	ack.Key = key
+	return ack, err
 }
+
+// codeHeaderTooLarge is the server's code for a message whose headers are too large.
+const codeHeaderTooLarge jetstream.ErrorCode = 10097
+
+func newID() string {
+	return ulid.MustNew(ulid.Now(), rand.Reader).String() // fails only if rand.Reader does, which never does
+}
+
+// unfinished refuses a job beforehand whose result is kept. The guard on the result decides in any case, so a stream
+// that cannot be asked does not keep a job from being submitted.
+func (c *Client) unfinished(ctx context.Context, key Key) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	_, err := c.bus.LastMessage(ctx, c.bus.Names().Stream("RESULTS"), c.bus.Names().Result(key.Queue, key.ID))
+	if err == nil {
+		return fmt.Errorf("submit job %s: %w", key, ErrFinished)
+	}
+	return nil
+}
+
+func (c *Client) submit(ctx context.Context, key Key, msg *nats.Msg) (Ack, error) {
+	ack, repeated, err := c.publishUntilAnswered(ctx, msg)
+	switch code := bus.ErrorCode(err); {
+	case err == nil:
+		return Ack{Key: key, Seq: ack.Sequence}, nil
+	case bus.IsTaken(err):
+		if repeated {
+			return c.firstTry(ctx, key, msg)
+		}
+		return Ack{}, fmt.Errorf("submit job %s: %w", key, ErrQueued)
+	case bus.IsFull(err):
+		return Ack{}, fmt.Errorf("submit job %s: %w", key, ErrQueueFull)
+	case code == jetstream.JSErrCodeStreamMessageExceedsMaximum, code == codeHeaderTooLarge:
+		return Ack{}, fmt.Errorf("submit job %s: %w", key, ErrTooLarge)
+	}
+	return Ack{}, c.bus.Explain("submit job "+key.String(), err)
+}
+
+// firstTry tells whether the job that is queued is the one that an earlier try of this publish stored without an answer.
+// If this user may not read the stream, it is taken for that: no other job of the id was there before the first try.
+func (c *Client) firstTry(ctx context.Context, key Key, msg *nats.Msg) (Ack, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	stored, err := c.bus.LastMessage(ctx, c.bus.Names().Stream("JOBS"), msg.Subject)
+	switch {
+	case errors.Is(err, nats.ErrPermissionViolation):
+		return Ack{Key: key}, nil
+	case err != nil:
+		return c.movedOn(ctx, key, err)
+	}
+	if stored.Header.Get(jetstream.MsgIDHeader) != msg.Header.Get(jetstream.MsgIDHeader) {
+		return Ack{}, fmt.Errorf("submit job %s: %w", key, ErrQueued)
+	}
+	seq, _ := strconv.ParseUint(stored.Header.Get(jetstream.SequenceHeader), 10, 64)
+	return Ack{Key: key, Seq: seq}, nil
+}
+
+// movedOn looks for a job that is no longer in its stream. A replicated stream refuses a second message of a subject also
+// while it cannot decide about the first one: a job that is nowhere was not accepted.
+func (c *Client) movedOn(ctx context.Context, key Key, err error) (Ack, error) {
+	doing := "submit job " + key.String()
+	if !errors.Is(err, ErrNotFound) {
+		return Ack{}, c.bus.ExplainPublish(ctx, doing, c.bus.Names().Stream("JOBS"), err)
+	}
+	found, err := c.Find(ctx, key)
+	switch {
+	case len(found) > 0, errors.Is(err, ErrPermission):
+		return Ack{Key: key}, nil
+	case err != nil:
+		return Ack{}, err
+	}
+	return Ack{}, fmt.Errorf("%s: %w", doing, ErrNoLeader)
+}
+
+// patience is how long a server may be without a stream, or without JetStream, before that is believed: it answers so
+// while it starts, too.
+const patience = 2 * time.Second
+
+// publishUntilAnswered publishes until an answer comes that another try would not change. repeated tells that an earlier
+// try got none.
+func (c *Client) publishUntilAnswered(ctx context.Context, msg *nats.Msg) (ack *jetstream.PubAck, repeated bool, err error) {
+	if _, ok := ctx.Deadline(); !ok {
+		limited, cancel := context.WithTimeout(ctx, publishBudget)
+		defer cancel()
+		ctx = limited
+	}
+	var quiet silence
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		ack, err = c.bus.Publish(ctx, msg)
+		if err == nil || !bus.IsTransient(err) {
+			return ack, repeated, err
+		}
+		repeated = true
+		if err = c.explainSilence(ctx, &quiet, err); !bus.IsTransient(err) {
+			return nil, repeated, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, repeated, err
+		case <-time.After(wait):
+		}
+	}
+}
+
+// silence is a time in which no publish was decided, although the server is connected.
+type silence struct {
+	since time.Time
+	why   error // known since the first question that was answered
+}
+
+// explainSilence says why the job stream has decided nothing for longer than patience, if that is so and can be found out;
+// otherwise it returns err.
+func (c *Client) explainSilence(ctx context.Context, s *silence, err error) error {
+	switch {
+	case !c.bus.Conn().IsConnected():
+		*s = silence{}
+	case s.since.IsZero():
+		s.since = time.Now()
+	case time.Since(s.since) < patience:
+	case bus.IsUndecided(err): // a leader without its followers does not know yet that it is none
+		s.why = fmt.Errorf("%w (%w)", ErrNoLeader, err)
+	default:
+		if why := c.bus.WhyNoAnswer(ctx, c.bus.Names().Stream("JOBS"), err); why != err { //nolint:errorlint // the same if nothing was found out
+			s.why = why
+		}
+	}
+	return cmp.Or(s.why, err)
+}
+
+// lastAnswers is how long the jobs in flight may still be answered when SubmitMany is told to end: most answers are on
+// their way.
+const lastAnswers = 250 * time.Millisecond
 
 var (
 	errNoSource = errors.New("there is no source of jobs: the iterator is nil")
@@ -47,6 +220,59 @@ func (c *Client) SubmitMany(ctx context.Context, source iter.Seq[jobs.Job], wind
 		return errNoUse
 	case window < 0:
 		return errors.New("the window is below zero")
+	case window == 0:
+		window = 256
 	}
-	return c.bus.SubmitMany(ctx, source, window, done)
+	publishing, cancel := outlive(ctx, lastAnswers)
+	defer cancel()
+	slots := make(chan struct{}, window)
+	var flying sync.WaitGroup
+	defer flying.Wait()
+	var mu sync.Mutex
+	report := func(index int, job jobs.Job, ack Ack, err error) {
+		ack.Index = index
+		mu.Lock()
+		defer mu.Unlock()
+		done(job, ack, err)
+	}
+	index := -1
+	for job := range source {
+		index++
+		if ctx.Err() != nil { // a free slot would be as good a choice below
+			report(index, job, Ack{Key: keyOf(job)}, context.Cause(ctx))
+			return context.Cause(ctx)
+		}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			report(index, job, Ack{Key: keyOf(job)}, context.Cause(ctx))
+			return context.Cause(ctx)
+		}
+		index := index
+		flying.Go(func() {
+			defer func() { <-slots }()
+			ack, err := c.Submit(publishing, job)
+			report(index, job, ack, err)
+		})
+	}
+	flying.Wait()
+	return context.Cause(ctx)
+}
+
+// keyOf is the key under which Submit would publish a job; its id is empty if Submit would make one.
+func keyOf(job jobs.Job) Key { return Key{Queue: cmp.Or(job.Queue, jobs.DefaultQueue), ID: job.ID} }
+
+// outlive is a context that ends d after ctx, with the same cause. The caller calls cancel.
+func outlive(ctx context.Context, d time.Duration) (out context.Context, cancel context.CancelFunc) {
+	out, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			end(context.Cause(ctx))
+		case <-out.Done():
+		}
+	})
+	return out, func() { stop(); end(nil) }
 }

@@ -33,7 +33,7 @@ func floors() map[string][]string {
 		"worker/control":       {"jobs", "breaker", "rotation", "worker/rollup"},
 		"worker/natsserver":    nil,
 		"worker/doctor":        {"jobs", "jobs/bus", "jobs/client", "worker/control"},
-		"worker/daemon":        {"jobs", "jobs/bus", "breaker", "rotation", "rotation/proxylist", "worker", "worker/admin", "worker/control", "worker/fetch", "worker/fleet", "worker/metrics", "worker/overdue", "worker/rollup", "worker/totals"},
+		"worker/daemon":        {"jobs", "jobs/bus", "jobs/client", "breaker", "rotation", "rotation/proxylist", "worker", "worker/admin", "worker/control", "worker/fetch", "worker/fleet", "worker/metrics", "worker/overdue", "worker/rollup", "worker/totals"},
 		"worker/config":        {"jobs", "jobs/bus", "jobs/text", "breaker", "rotation", "rotation/proxylist", "worker", "worker/admin", "worker/daemon"},
 		"cmd/gofer/playground": nil,
 		// Everything but testenv.
@@ -45,7 +45,7 @@ func floors() map[string][]string {
 		},
 		"testenv":             {"jobs", "jobs/bus", "cmd/gofer/playground"},
 		"testenv/bench":       {"jobs", "jobs/bus", "testenv"},
-		"testenv/chaos":       {"jobs", "jobs/bus", "testenv"},
+		"testenv/chaos":       {"jobs", "jobs/bus", "jobs/client", "testenv"},
 		"testenv/experiments": nil,
 		"testenv/mutants":     nil,
 		"testenv/readme":      nil,

@@ -21,6 +21,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
 )
 
@@ -119,7 +120,7 @@ func (w *world) submitJobs() (stop func()) {
 		defer tick.Stop()
 		for n := 0; ctx.Err() == nil; n++ {
 			job := jobOf(n)
-			if _, err := w.client.Submit(ctx, job); err != nil && ctx.Err() == nil {
+			if _, err := client.New(w.client).Submit(ctx, job); err != nil && ctx.Err() == nil {
 				w.Errorf("submit %s: %v", job.URL, err)
 				return
 			}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 // maxOverdue is how long after its time a waiting job may wait.
@@ -51,7 +51,7 @@ func (w *world) overdue(ctx context.Context) (ids []string, err error) {
 func (w *world) letters(ctx context.Context) (missing int, err error) {
 	for end := time.Now().Add(3 * w.pace.ackWait); ; sleep(ctx, 200*time.Millisecond) {
 		have := map[string]bool{}
-		err = w.client.Dead(ctx, func(l bus.Letter) error { have[l.ID] = true; return nil })
+		err = client.New(w.client).DeadLetters(ctx, func(l client.DeadLetter) error { have[l.ID] = true; return nil })
 		missing = 0
 		for _, id := range w.ledger.failed() {
 			if !have[id] && !have[hashed(id)] {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 // publishers is how many publish at once, each one job after the other.
@@ -66,7 +67,7 @@ func (w *world) publishOne(ctx context.Context, o order) (err error) {
 		case err == nil:
 			if o.cancelled {
 				// It may come too late, or not at all: the job ends in one result all the same.
-				_ = w.client.Cancel(ctx, bus.Key{Queue: jobs.DefaultQueue, ID: o.id}, "chaos")
+				_ = client.New(w.client).Cancel(ctx, bus.Key{Queue: jobs.DefaultQueue, ID: o.id})
 			}
 			if o.twice {
 				sleep(ctx, 500*time.Millisecond)
@@ -99,8 +100,8 @@ func (w *world) offer(ctx context.Context, o order) error {
 
 func (w *world) send(ctx context.Context, o order) error {
 	if o.raw == nil {
-		_, err := w.client.Submit(ctx, o.job)
-		if errors.Is(err, bus.ErrQueued) || errors.Is(err, bus.ErrFinished) {
+		_, err := client.New(w.client).Submit(ctx, o.job)
+		if errors.Is(err, client.ErrQueued) || errors.Is(err, client.ErrFinished) {
 			return nil
 		}
 		return err

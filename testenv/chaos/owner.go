@@ -12,7 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
-	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 // step is one thing that the owner of the streams does.
@@ -116,9 +116,11 @@ func edit(kind string, change func(*jetstream.ConsumerConfig)) func(context.Cont
 }
 
 func pauseQueue(ctx context.Context, w *world) error {
-	err := until(ctx, func(ctx context.Context) error { return w.client.Pause(ctx, jobs.DefaultQueue, time.Time{}) })
+	err := until(ctx, func(ctx context.Context) error {
+		return client.New(w.client).Pause(ctx, jobs.DefaultQueue, time.Time{})
+	})
 	sleep(ctx, w.pace.between)
-	return errors.Join(err, until(ctx, func(ctx context.Context) error { return w.client.Resume(ctx, jobs.DefaultQueue) }))
+	return errors.Join(err, until(ctx, func(ctx context.Context) error { return client.New(w.client).Resume(ctx, jobs.DefaultQueue) }))
 }
 
 func deleteConsumer(kind string) func(context.Context, *world) error {
@@ -260,10 +262,10 @@ func deleteResults(ctx context.Context, w *world) error {
 
 // replay publishes the jobs of some dead letters again.
 func replay(ctx context.Context, w *world) error {
-	var letters []bus.Letter
+	var letters []client.DeadLetter
 	err := until(ctx, func(ctx context.Context) error {
 		letters = nil
-		err := w.client.Dead(ctx, func(l bus.Letter) error {
+		err := client.New(w.client).DeadLetters(ctx, func(l client.DeadLetter) error {
 			if letters = append(letters, l); len(letters) == 20 {
 				return errEnough
 			}
@@ -277,7 +279,7 @@ func replay(ctx context.Context, w *world) error {
 	for _, l := range letters {
 		w.gate.RLock()
 		w.ledger.replay(l.ID)
-		if ack, err := w.client.Replay(ctx, l); err == nil {
+		if ack, err := client.New(w.client).Replay(ctx, l); err == nil {
 			w.ledger.accept(order{id: ack.ID, replay: true})
 		} // else it may have been accepted, or not
 		w.gate.RUnlock()

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
 )
 
@@ -101,7 +102,7 @@ func (w *world) batch(ctx context.Context, consumer jetstream.Consumer) error {
 
 // body is that of a result, wherever it is kept.
 func (w *world) body(ctx context.Context, r jobs.Result) (body []byte, readable bool) {
-	reader, err := w.client.Body(ctx, r)
+	reader, err := client.New(w.client).Body(ctx, r)
 	if err != nil {
 		return nil, false
 	}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
 )
 
@@ -164,11 +165,11 @@ func (f *fleet) fetch(t *testing.T, url string) jobs.Result {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	one := 1
-	ack, err := f.client.Submit(ctx, jobs.Job{URL: url, Retry: &jobs.Override{MaxAttempts: &one}})
+	ack, err := client.New(f.client).Submit(ctx, jobs.Job{URL: url, Retry: &jobs.Override{MaxAttempts: &one}})
 	if err != nil {
 		t.Fatalf("submit %s: %v", url, err)
 	}
-	r, err := f.client.Wait(ctx, ack.Queue, ack.ID)
+	r, err := client.New(f.client).Wait(ctx, client.Key{Queue: ack.Queue, ID: ack.ID})
 	if err != nil {
 		t.Fatalf("result of %s: %v", url, err)
 	}
@@ -317,7 +318,7 @@ func TestNatsCommand(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if _, err := f.client.Wait(ctx, "default", "cli"); err != nil {
+	if _, err := client.New(f.client).Wait(ctx, client.Key{Queue: "default", ID: "cli"}); err != nil {
 		t.Fatal(err)
 	}
 	out, err := say(t, nats, "-s", f.nats.URL(), "stream", "get", "GOFER_RESULTS", "--last-for", "gofer.results.default.cli")

@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
 )
 
@@ -71,7 +72,7 @@ func (f *fleet) publish(t *testing.T, id string, job map[string]any) jobs.Result
 	if _, err := js.PublishMsg(ctx, &nats.Msg{Subject: "gofer.jobs.default." + id, Data: payload}); err != nil {
 		t.Fatalf("publish %s: %v", payload, err)
 	}
-	r, err := f.client.Wait(ctx, "default", id)
+	r, err := client.New(f.client).Wait(ctx, client.Key{Queue: "default", ID: id})
 	if err != nil {
 		t.Fatalf("result of %s: %v", payload, err)
 	}

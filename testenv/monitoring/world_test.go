@@ -20,6 +20,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
 )
 
@@ -86,7 +87,7 @@ func (w *world) work() {
 		tick := time.NewTicker(25 * time.Millisecond)
 		defer tick.Stop()
 		for n := 0; ctx.Err() == nil; n++ {
-			if _, err := w.client.Submit(ctx, job(n)); err != nil && ctx.Err() == nil {
+			if _, err := client.New(w.client).Submit(ctx, job(n)); err != nil && ctx.Err() == nil {
 				w.Errorf("submit job %d: %v", n, err)
 				return
 			}

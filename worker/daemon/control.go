@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/worker"
 	"github.com/gofer-mq/gofer/worker/control"
 	"github.com/gofer-mq/gofer/worker/rollup"
@@ -32,9 +33,11 @@ func (d *daemon) controlConfig(conn *connection) control.Config {
 		Names: d.names, Worker: d.cfg.Name, Version: d.cfg.Version, Log: d.log,
 		Status: d.status, Breakers: d.breakers, ResetBreaker: d.resetHere, Policy: d.settings.Policy, Environment: *d.cfg.Policy, Rollups: d.hours,
 		Drain: func() { d.drain(errDrainAsked) },
-		Pause: func(ctx context.Context, queue string) error { return conn.client.Pause(ctx, queue, time.Time{}) },
+		Pause: func(ctx context.Context, queue string) error {
+			return client.New(conn.client).Pause(ctx, queue, time.Time{})
+		},
 		Resume: func(ctx context.Context, queue string) error {
-			return conn.client.Resume(ctx, queue)
+			return client.New(conn.client).Resume(ctx, queue)
 		},
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/control"
 	"github.com/gofer-mq/gofer/worker/doctor"
@@ -77,7 +78,7 @@ func (p *patient) must(err error) {
 
 func (p *patient) submit(job jobs.Job) {
 	p.Helper()
-	_, err := p.bus.Submit(p.Context(), job)
+	_, err := client.New(p.bus).Submit(p.Context(), job)
 	p.must(err)
 }
 
@@ -176,9 +177,9 @@ func TestAQueueTellsWhyItsJobsDoNotRun(t *testing.T) {
 	lines := p.examine()
 	p.finds(lines, "false queue misspelt: jobs wait (1) and no worker has ever served it")
 	p.finds(lines, "false queue default: jobs wait (1) and no worker asks for them")
-	p.must(p.bus.Pause(t.Context(), "default", time.Time{}))
+	p.must(client.New(p.bus).Pause(t.Context(), "default", time.Time{}))
 	p.finds(p.examine(), "false queue default: paused, jobs wait (1): gofer resume default")
-	p.must(p.bus.Pause(t.Context(), "default", time.Now().Add(time.Hour)))
+	p.must(client.New(p.bus).Pause(t.Context(), "default", time.Now().Add(time.Hour)))
 	p.finds(p.examine(), "false queue default: paused until ")
 }
 

@@ -7,10 +7,10 @@ import (
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
-	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
-func (d *doctor) queues(queues []bus.QueueState) []Finding {
+func (d *doctor) queues(queues []client.QueueState) []Finding {
 	var list []Finding
 	for _, q := range queues {
 		name := "queue " + q.Queue
@@ -50,7 +50,7 @@ func (d *doctor) howToRemove(queue string) string {
 }
 
 // overdue counts the jobs that the server has not released at their time, and says what to do about them.
-func (d *doctor) overdue(ctx context.Context, queues []bus.QueueState) Finding {
+func (d *doctor) overdue(ctx context.Context, queues []client.QueueState) Finding {
 	const name = "waiting jobs"
 	if err := d.client.CountOverdue(ctx, queues); err != nil {
 		return Finding{name, false, err.Error()}

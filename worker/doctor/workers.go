@@ -14,12 +14,13 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/worker/control"
 )
 
 // workers looks for jobs that nobody works on or that a worker cannot settle, and for names that several workers bear:
 // results, events and gofer drain cannot tell those apart.
-func (d *doctor) workers(ctx context.Context, queues []bus.QueueState) []Finding {
+func (d *doctor) workers(ctx context.Context, queues []client.QueueState) []Finding {
 	subject := control.Subject(d.names, control.Workers)
 	list, err := control.Ask[control.Status](ctx, d.NATS, subject, nil, 0)
 	if errors.Is(err, control.ErrNoWorkers) {
@@ -37,7 +38,7 @@ func (d *doctor) workers(ctx context.Context, queues []bus.QueueState) []Finding
 }
 
 // nobody is said when no worker answers. A job of a worker that was killed counts as running until its ack wait is over.
-func nobody(names jobs.Names, queues []bus.QueueState) Finding {
+func nobody(names jobs.Names, queues []client.QueueState) Finding {
 	var open, pulls int
 	for _, q := range queues {
 		if jobs.ValidQueue(q.Queue) { // a worker would not help the others

@@ -18,6 +18,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker"
 	"github.com/gofer-mq/gofer/worker/overdue"
@@ -146,8 +147,8 @@ func (w *world) submit() {
 	w.runs[id] = &waited{until: time.Now().Add(2*time.Second + time.Duration(w.luck.IntN(20_000))*time.Millisecond)}
 	w.mu.Unlock()
 	w.retry("submit", func(ctx context.Context) error {
-		_, err := w.client.Submit(ctx, jobs.Job{ID: id, URL: "http://shop.test/"})
-		if errors.Is(err, bus.ErrQueued) || errors.Is(err, bus.ErrFinished) {
+		_, err := client.New(w.client).Submit(ctx, jobs.Job{ID: id, URL: "http://shop.test/"})
+		if errors.Is(err, client.ErrQueued) || errors.Is(err, client.ErrFinished) {
 			return nil
 		}
 		return err
@@ -302,10 +303,10 @@ func (w *world) check() {
 // diagnose logs where the jobs without a result are.
 func (w *world) diagnose() {
 	w.Helper()
-	queues, err := w.client.Queues(w.Context())
+	queues, err := client.New(w.client).Queues(w.Context())
 	w.Logf("queues: %+v, %v", queues, err)
 	for id := range w.runs {
-		found, err := w.client.Find(w.Context(), queue, id)
+		found, err := client.New(w.client).Find(w.Context(), client.Key{Queue: queue, ID: id})
 		w.Logf("%s: %v, %v", id, found, err)
 	}
 	for _, name := range []string{"GOFER_JOBS", "GOFER_RETRIES", "GOFER_RESULTS"} {

@@ -1,21 +1,20 @@
-package bus_test
+package client_test
 
 import (
 	"errors"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 func TestADeadLetterIsReplayedOnce(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	in.keepDeadLetters(t, "a", "b", "c")
-	letter, err := in.DeadOf(soon(t), key("b"))
+	letter, err := in.DeadLetter(soon(t), key("b"))
 	must(t, err)
 	ack, err := in.Replay(soon(t), letter)
 	must(t, err)
@@ -23,11 +22,11 @@ func TestADeadLetterIsReplayedOnce(t *testing.T) {
 		t.Errorf("got %s, want it to run as replay-2", ack)
 	}
 	_, err = in.Replay(soon(t), letter)
-	isError(t, err, bus.ErrReplayed)
+	isError(t, err, client.ErrReplayed)
 	if got := in.dead(t); got != "a c" {
 		t.Errorf("got letters %q left, want a and c", got)
 	}
-	lane, err := in.Lane(soon(t), "default", false)
+	lane, err := in.bus.Lane(soon(t), "default", false)
 	must(t, err)
 	msg, err := lane.Next()
 	must(t, err)
@@ -40,7 +39,7 @@ func TestOfRacingReplaysOneRuns(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	in.keepDeadLetters(t, "a")
-	letter, err := in.DeadOf(soon(t), key("a"))
+	letter, err := in.DeadLetter(soon(t), key("a"))
 	must(t, err)
 	outcomes := make(chan error, 8)
 	for range cap(outcomes) {
@@ -54,7 +53,7 @@ func TestOfRacingReplaysOneRuns(t *testing.T) {
 		if err := <-outcomes; err == nil {
 			ran++
 		} else {
-			isError(t, err, bus.ErrReplayed)
+			isError(t, err, client.ErrReplayed)
 		}
 	}
 	if ran != 1 {
@@ -66,17 +65,17 @@ func TestALetterThatIsGoneOrWhoseReplayEndedIsNotReplayed(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	in.keepDeadLetters(t, "purged", "ended")
-	purged, err := in.DeadOf(soon(t), key("purged"))
+	purged, err := in.DeadLetter(soon(t), key("purged"))
 	must(t, err)
-	must(t, in.DropDead(soon(t), purged))
-	ended, err := in.DeadOf(soon(t), key("ended"))
+	must(t, in.RemoveDeadLetter(soon(t), purged))
+	ended, err := in.DeadLetter(soon(t), key("ended"))
 	must(t, err)
 	in.store(t, "replay-2", []byte("done"))
-	for _, letter := range []bus.Letter{purged, ended} {
+	for _, letter := range []client.DeadLetter{purged, ended} {
 		_, err = in.Replay(soon(t), letter)
-		isError(t, err, bus.ErrReplayed)
+		isError(t, err, client.ErrReplayed)
 	}
-	_, err = in.Replay(soon(t), bus.Letter{Key: bus.Key{Queue: "no queue", ID: "ended"}, Seq: ended.Seq})
+	_, err = in.Replay(soon(t), client.DeadLetter{Key: bus.Key{Queue: "no queue", ID: "ended"}, Seq: ended.Seq})
 	isError(t, err, bus.ErrNotFound)
 	if queues, err := in.Queues(soon(t)); err != nil || len(queues) != 1 || queues[0].Queued != 0 {
 		t.Errorf("got %+v, %v; want no job to be queued", queues, err)
@@ -89,7 +88,7 @@ func TestAListOfLettersEndsWithItsCallersError(t *testing.T) {
 	in.keepDeadLetters(t, "a", "b")
 	enough := errors.New("enough")
 	seen := 0
-	isError(t, in.Dead(soon(t), func(bus.Letter) error { seen++; return enough }), enough)
+	isError(t, in.DeadLetters(soon(t), func(client.DeadLetter) error { seen++; return enough }), enough)
 	if seen != 1 {
 		t.Errorf("%d letters were listed, want one", seen)
 	}
@@ -99,18 +98,18 @@ func TestDroppingALetterSparesALaterOne(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	in.keepDeadLetters(t, "a")
-	old, err := in.DeadOf(soon(t), key("a"))
+	old, err := in.DeadLetter(soon(t), key("a"))
 	must(t, err)
 	in.keepDeadLetters(t, "a", "b")
-	must(t, in.DropDead(soon(t), old))
+	must(t, in.RemoveDeadLetter(soon(t), old))
 	if got := in.dead(t); got != "a b" {
 		t.Errorf("got letters %q, want a and b", got)
 	}
-	must(t, in.PurgeDead(soon(t)))
+	must(t, in.PurgeDeadLetters(soon(t)))
 	if got := in.dead(t); got != "" {
 		t.Errorf("got letters %q after the purge", got)
 	}
-	_, err = in.DeadOf(soon(t), key("a"))
+	_, err = in.DeadLetter(soon(t), key("a"))
 	isError(t, err, bus.ErrNotFound)
 }
 
@@ -118,16 +117,16 @@ func TestADeadLetterIsRemovedByItsJobAndItsSequence(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	in.keepDeadLetters(t, "a", "b")
-	letter, err := in.DeadOf(soon(t), key("a"))
+	letter, err := in.DeadLetter(soon(t), key("a"))
 	must(t, err)
-	for _, other := range []bus.Letter{{Key: key("b"), Seq: letter.Seq}, {Key: key("a"), Seq: 100}} {
-		must(t, in.DropDead(soon(t), other))
+	for _, other := range []client.DeadLetter{{Key: key("b"), Seq: letter.Seq}, {Key: key("a"), Seq: 100}} {
+		must(t, in.RemoveDeadLetter(soon(t), other))
 	}
 	if got := in.dead(t); got != "a b" {
 		t.Errorf("got letters %q, want both: none has this job and this sequence", got)
 	}
-	must(t, in.DropDead(soon(t), letter))
-	must(t, in.DropDead(soon(t), letter)) // it is gone, as wanted
+	must(t, in.RemoveDeadLetter(soon(t), letter))
+	must(t, in.RemoveDeadLetter(soon(t), letter)) // it is gone, as wanted
 	if got := in.dead(t); got != "b" {
 		t.Errorf("got letters %q, want that of job b", got)
 	}
@@ -137,12 +136,15 @@ func TestALetterThatTheServerKeepsIsNotSaidToBeRemoved(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	in.keepDeadLetters(t, "a")
-	if !in.edit(t, "GOFER_DEAD", func(c *jetstream.StreamConfig) { c.DenyDelete = true }) {
-		t.Fatal("the stream was not edited")
-	}
-	letter, err := in.DeadOf(soon(t), key("a"))
+	stream, err := in.js.Stream(soon(t), "GOFER_DEAD")
 	must(t, err)
-	if err := in.DropDead(soon(t), letter); err == nil {
+	config := stream.CachedInfo().Config
+	config.DenyDelete = true
+	_, err = in.js.UpdateStream(soon(t), config)
+	must(t, err)
+	letter, err := in.DeadLetter(soon(t), key("a"))
+	must(t, err)
+	if err := in.RemoveDeadLetter(soon(t), letter); err == nil {
 		t.Error("got no error, and the server keeps the letter")
 	}
 }
@@ -152,14 +154,14 @@ func (in *installation) keepDeadLetters(t *testing.T, ids ...string) {
 	t.Helper()
 	for _, id := range ids {
 		r := &jobs.Result{Queue: "default", ID: id, Outcome: jobs.Failed, Error: jobs.ErrPermanent, FinishedAt: time.Now()}
-		must(t, in.DeadLetter(soon(t), "default", id, []byte("http://"+id+".test/"), r))
+		must(t, in.bus.DeadLetter(soon(t), "default", id, []byte("http://"+id+".test/"), r))
 	}
 }
 
 // dead lists the ids of the letters.
 func (in *installation) dead(t *testing.T) (ids string) {
 	t.Helper()
-	must(t, in.Dead(soon(t), func(l bus.Letter) error {
+	must(t, in.DeadLetters(soon(t), func(l client.DeadLetter) error {
 		if ids != "" {
 			ids += " "
 		}

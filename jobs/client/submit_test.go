@@ -1,4 +1,4 @@
-package bus_test
+package client_test
 
 import (
 	"bytes"
@@ -17,6 +17,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
 )
 
@@ -36,19 +37,19 @@ func TestASecondJobOfANameIsRefusedUntilTheFirstIsDone(t *testing.T) {
 	_, err := in.Submit(soon(t), job("a"))
 	must(t, err)
 	_, err = in.Submit(soon(t), job("a"))
-	isError(t, err, bus.ErrQueued)
+	isError(t, err, client.ErrQueued)
 
-	lane, err := in.Lane(soon(t), "default", false)
+	lane, err := in.bus.Lane(soon(t), "default", false)
 	must(t, err)
 	msg, err := lane.Next()
 	must(t, err)
 	_, err = in.Submit(soon(t), job("a"))
-	isError(t, err, bus.ErrQueued)
+	isError(t, err, client.ErrQueued)
 
 	in.store(t, "a", nil)
 	must(t, msg.DoubleAck(soon(t)))
 	_, err = in.Submit(soon(t), job("a"))
-	isError(t, err, bus.ErrFinished)
+	isError(t, err, client.ErrFinished)
 }
 
 func TestAFullQueueIsToldFromATakenID(t *testing.T) {
@@ -75,7 +76,7 @@ func TestAnInvalidJobIsNotSent(t *testing.T) {
 func TestATooLargeJobIsSaidToBe(t *testing.T) {
 	t.Parallel()
 	in := on(t, testenv.StartNATS(t, func(o *server.Options) { o.MaxPayload = 64 << 10 }), bus.Dial{})
-	isError(t, in.Ensure(soon(t), bus.Settings{}), bus.ErrConfig)
+	isError(t, in.bus.Ensure(soon(t), bus.Settings{}), bus.ErrConfig)
 	_, err := in.Submit(soon(t), jobs.Job{ID: "a", URL: "http://a.test/", Body: strings.Repeat("x", 100<<10)})
 	isError(t, err, bus.ErrTooLarge)
 }
@@ -91,9 +92,9 @@ func TestAJobThatCouldNotBeParkedOrBuriedIsRefused(t *testing.T) {
 	largest := make([]byte, jobs.MaxJobBytes+60<<10)
 	_, err = in.js.Publish(soon(t), in.names.Job("default", "b"), largest)
 	must(t, err)
-	_, err = in.Park(soon(t), "default", "b", largest, jobs.Progress{Attempts: make([]jobs.Attempt, 10)}, time.Now())
+	_, err = in.bus.Park(soon(t), "default", "b", largest, jobs.Progress{Attempts: make([]jobs.Attempt, 10)}, time.Now())
 	must(t, err)
-	must(t, in.DeadLetter(soon(t), "default", "b", largest, &jobs.Result{Detail: strings.Repeat("x", 5000)}))
+	must(t, in.bus.DeadLetter(soon(t), "default", "b", largest, &jobs.Result{Detail: strings.Repeat("x", 5000)}))
 }
 
 // silence makes the job stream store without an answer, or answer again.
@@ -121,8 +122,8 @@ func (in *installation) queued(t *testing.T, n uint64) {
 func TestJobWhoseAnswerWasLostIsTakenForSubmitted(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	must(t, in.DeadLetter(soon(t), "default", "dead", []byte("http://a.test/"), &jobs.Result{Error: jobs.ErrPermanent}))
-	letter, err := in.DeadOf(soon(t), key("dead"))
+	must(t, in.bus.DeadLetter(soon(t), "default", "dead", []byte("http://a.test/"), &jobs.Result{Error: jobs.ErrPermanent}))
+	letter, err := in.DeadLetter(soon(t), key("dead"))
 	must(t, err)
 	in.silence(t, true)
 	results := make(chan error, 2)
@@ -147,11 +148,11 @@ func TestJobWhoseAnswerWasLostIsTakenForSubmitted(t *testing.T) {
 			t.Errorf("got sequence %d, want %d", seq, msg.Sequence)
 		}
 	}
-	if _, err := in.DeadOf(soon(t), key("dead")); !errors.Is(err, bus.ErrNotFound) {
+	if _, err := in.DeadLetter(soon(t), key("dead")); !errors.Is(err, bus.ErrNotFound) {
 		t.Errorf("the replayed letter: got %v, want it removed", err)
 	}
 	_, err = in.Submit(soon(t), job("a"))
-	isError(t, err, bus.ErrQueued)
+	isError(t, err, client.ErrQueued)
 }
 
 // TestTwoJobsOfOneMessageIDAreBothStored is about an id that a publisher took for two jobs, such as that of an order.
@@ -200,11 +201,11 @@ func TestSubmitDoesNotWaitForAnAnswerThatADyingServerSwallowed(t *testing.T) {
 	must(t, stand.Flush())
 	names, err := jobs.NewNames("")
 	must(t, err)
-	client, err := bus.New(plain.Connect(), names)
+	b, err := bus.New(plain.Connect(), names)
 	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	if ack, err := client.Submit(ctx, job("")); err != nil || ack.Seq != 1 {
+	if ack, err := client.New(b).Submit(ctx, job("")); err != nil || ack.Seq != 1 {
 		t.Errorf("got %+v, %v; want the answer of the new leader", ack, err)
 	}
 }
@@ -234,7 +235,7 @@ func TestSubmitManyTellsOfEachJob(t *testing.T) {
 		}
 	}
 	accepted, refused := map[string]bool{}, map[string]error{}
-	err = in.SubmitMany(soon(t), source, 0, func(job jobs.Job, ack bus.Ack, err error) {
+	err = in.SubmitMany(soon(t), source, 0, func(job jobs.Job, ack client.Ack, err error) {
 		if err != nil {
 			refused[job.ID] = err
 			return
@@ -245,7 +246,7 @@ func TestSubmitManyTellsOfEachJob(t *testing.T) {
 	if len(accepted) != count-1 || len(refused) != 1 {
 		t.Errorf("got %d accepted and %d refused, want %d and 1", len(accepted), len(refused), count-1)
 	}
-	isError(t, refused["j7"], bus.ErrQueued)
+	isError(t, refused["j7"], client.ErrQueued)
 }
 
 func TestSubmitManyStopsTakingJobsWhenItsContextEnds(t *testing.T) {
@@ -261,7 +262,7 @@ func TestSubmitManyStopsTakingJobsWhenItsContextEnds(t *testing.T) {
 			}
 		}
 	}
-	err := in.SubmitMany(ctx, endless, 4, func(jobs.Job, bus.Ack, error) { told++ })
+	err := in.SubmitMany(ctx, endless, 4, func(jobs.Job, client.Ack, error) { told++ })
 	isError(t, err, enough)
 	if told != taken {
 		t.Errorf("told of %d jobs, took %d", told, taken)
@@ -296,7 +297,7 @@ func TestSubmitManyTellsOfJobsWithoutAnAnswer(t *testing.T) {
 		yield(job("not-published"))
 	}
 	told := map[string]error{}
-	isError(t, in.SubmitMany(ctx, source, window, func(_ jobs.Job, ack bus.Ack, err error) { told[ack.ID] = err }), enough)
+	isError(t, in.SubmitMany(ctx, source, window, func(_ jobs.Job, ack client.Ack, err error) { told[ack.ID] = err }), enough)
 	for i := range window {
 		if err := told[fmt.Sprint("flying", i)]; err == nil {
 			t.Errorf("job %d in flight: got %v, want an error", i, err)
@@ -314,17 +315,17 @@ func TestFindSeesEveryPlaceOfAJob(t *testing.T) {
 	_, err := in.Submit(soon(t), job("a"))
 	must(t, err)
 	in.store(t, "a", nil)
-	_, err = in.Park(soon(t), "other", "a", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
+	_, err = in.bus.Park(soon(t), "other", "a", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
 	must(t, err)
-	got, err := in.Find(soon(t), "", "a")
+	got, err := in.Find(soon(t), client.Key{ID: "a"})
 	must(t, err)
-	want := []bus.Found{
-		{Key: key("a"), Place: bus.Finished}, {Key: key("a"), Place: bus.Queued}, {Key: bus.Key{Queue: "other", ID: "a"}, Place: bus.Waiting},
+	want := []client.Found{
+		{Key: key("a"), Place: client.Finished}, {Key: key("a"), Place: client.Queued}, {Key: bus.Key{Queue: "other", ID: "a"}, Place: client.Waiting},
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	if got, err = in.Find(soon(t), "other", "a"); err != nil || len(got) != 1 {
+	if got, err = in.Find(soon(t), client.Key{Queue: "other", ID: "a"}); err != nil || len(got) != 1 {
 		t.Errorf("got %v, %v in one queue, want one", got, err)
 	}
 }
@@ -333,7 +334,7 @@ func TestAJobInTwoPlacesIsOneJob(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	in.store(t, "a", []byte("done"))
-	_, err := in.Park(soon(t), "default", "a", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
+	_, err := in.bus.Park(soon(t), "default", "a", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
 	must(t, err)
 	if got, err := in.Resolve(soon(t), "a"); err != nil || got != key("a") {
 		t.Errorf("got %s, %v; want the one job of that id", got, err)
@@ -348,7 +349,7 @@ func TestAnIDInTwoQueuesIsAmbiguous(t *testing.T) {
 		must(t, err)
 	}
 	_, err := in.Resolve(soon(t), "a")
-	var ambiguous *bus.AmbiguousError
+	var ambiguous *client.AmbiguousError
 	if !errors.As(err, &ambiguous) || !slices.Equal(ambiguous.Queues, []string{"one", "two"}) {
 		t.Errorf("got %v, want both queues named", err)
 	}
@@ -365,12 +366,15 @@ func TestNoUncheckedNameReachesTheServer(t *testing.T) {
 	in := install(t, bus.Settings{})
 	_, err := in.Submit(soon(t), job("a"))
 	must(t, err)
-	for _, bad := range []bus.Key{{"default", "*"}, {"*", "a"}, {"default", ">"}, {"default", "a.b"}, {"", "a"}, {"default", ""}, {"default", "a b"}} {
-		_, result := in.Result(soon(t), bad.Queue, bad.ID)
-		_, wait := in.Wait(soon(t), bad.Queue, bad.ID)
-		_, dead := in.DeadOf(soon(t), bad)
+	for _, bad := range []client.Key{
+		{Queue: "default", ID: "*"}, {Queue: "*", ID: "a"}, {Queue: "default", ID: ">"}, {Queue: "default", ID: "a.b"},
+		{ID: "a"}, {Queue: "default"}, {Queue: "default", ID: "a b"},
+	} {
+		_, result := in.Result(soon(t), bad)
+		_, wait := in.Wait(soon(t), bad)
+		_, dead := in.DeadLetter(soon(t), bad)
 		_, resolve := in.Resolve(soon(t), bad.String())
-		for what, err := range map[string]error{"result": result, "wait": wait, "dead": dead, "cancel": in.Cancel(soon(t), bad, ""), "resolve": resolve} {
+		for what, err := range map[string]error{"result": result, "wait": wait, "dead": dead, "cancel": in.Cancel(soon(t), bad), "resolve": resolve} {
 			if bad.Queue == "" && what == "resolve" {
 				continue // "/a" asks for any queue
 			}
@@ -379,7 +383,7 @@ func TestNoUncheckedNameReachesTheServer(t *testing.T) {
 			}
 		}
 	}
-	if found, err := in.Find(soon(t), "", "a"); err != nil || len(found) != 1 {
+	if found, err := in.Find(soon(t), client.Key{ID: "a"}); err != nil || len(found) != 1 {
 		t.Errorf("got %v, %v; want the job where it was", found, err)
 	}
 }
@@ -389,7 +393,7 @@ func TestAJobsBytesArriveUnchanged(t *testing.T) {
 	in := install(t, bus.Settings{})
 	_, err := in.Submit(soon(t), job("a"))
 	must(t, err)
-	lane, err := in.Lane(soon(t), "default", false)
+	lane, err := in.bus.Lane(soon(t), "default", false)
 	must(t, err)
 	msg, err := lane.Next()
 	must(t, err)

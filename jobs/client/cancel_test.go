@@ -1,4 +1,4 @@
-package bus_test
+package client_test
 
 import (
 	"fmt"
@@ -14,6 +14,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 func TestACancelledJobEndsInOneCancelledResultWhereverItIs(t *testing.T) {
@@ -28,7 +29,7 @@ func TestACancelledJobEndsInOneCancelledResultWhereverItIs(t *testing.T) {
 		"running": func(id string) uint64 {
 			ack, err := in.Submit(soon(t), job(id))
 			must(t, err)
-			lane, err := in.Lane(soon(t), "default", false)
+			lane, err := in.bus.Lane(soon(t), "default", false)
 			must(t, err)
 			for taken := ""; taken != in.names.Job("default", id); {
 				msg, err := lane.Next()
@@ -38,14 +39,14 @@ func TestACancelledJobEndsInOneCancelledResultWhereverItIs(t *testing.T) {
 			return ack.Seq
 		},
 		"waiting": func(id string) uint64 {
-			_, err := in.Park(soon(t), "default", id, []byte("x"), jobs.Progress{JobSeq: 71}, time.Now().Add(time.Hour))
+			_, err := in.bus.Park(soon(t), "default", id, []byte("x"), jobs.Progress{JobSeq: 71}, time.Now().Add(time.Hour))
 			must(t, err)
 			return 71
 		},
 		"due": func(id string) uint64 {
-			_, err := in.Park(soon(t), "default", id, []byte("x"), jobs.Progress{JobSeq: 72}, time.Now())
+			_, err := in.bus.Park(soon(t), "default", id, []byte("x"), jobs.Progress{JobSeq: 72}, time.Now())
 			must(t, err)
-			lane, err := in.Lane(soon(t), "default", true)
+			lane, err := in.bus.Lane(soon(t), "default", true)
 			must(t, err)
 			_, err = lane.Next()
 			must(t, err)
@@ -54,7 +55,7 @@ func TestACancelledJobEndsInOneCancelledResultWhereverItIs(t *testing.T) {
 	}
 	var mu sync.Mutex
 	told := map[string]bool{}
-	stop, err := in.OnCancel(func(queue, id string) {
+	stop, err := in.bus.OnCancel(func(queue, id string) {
 		mu.Lock()
 		defer mu.Unlock()
 		told[queue+"/"+id] = true
@@ -62,16 +63,16 @@ func TestACancelledJobEndsInOneCancelledResultWhereverItIs(t *testing.T) {
 	must(t, err)
 	for id, place := range places {
 		seq := place(id)
-		must(t, in.Cancel(soon(t), key(id), "somebody"))
-		got, err := in.Result(soon(t), "default", id)
+		must(t, in.Cancel(soon(t), key(id)))
+		got, err := in.Result(soon(t), client.Key{Queue: "default", ID: id})
 		must(t, err)
 		if got.Outcome != jobs.Cancelled || got.Error != jobs.ErrCancelled || got.JobSeq != seq || got.Worker != "somebody" {
 			t.Errorf("%s: got result %+v, want it cancelled with job sequence %d", id, got, seq)
 		}
-		if found, err := in.Find(soon(t), "", id); err != nil || len(found) != 1 || found[0].Place != bus.Finished {
+		if found, err := in.Find(soon(t), client.Key{ID: id}); err != nil || len(found) != 1 || found[0].Place != client.Finished {
 			t.Errorf("%s: got %v, %v; want it finished and nowhere else", id, found, err)
 		}
-		isError(t, in.Cancel(soon(t), key(id), "somebody"), bus.ErrFinished)
+		isError(t, in.Cancel(soon(t), key(id)), client.ErrFinished)
 	}
 	must(t, in.nc.Flush())
 	stop()
@@ -85,8 +86,8 @@ func TestACancelledJobEndsInOneCancelledResultWhereverItIs(t *testing.T) {
 func TestWhatIsNotThereCannotBeCancelled(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	isError(t, in.Cancel(soon(t), key("a"), ""), bus.ErrNotFound)
-	_, err := in.Result(soon(t), "default", "a")
+	isError(t, in.Cancel(soon(t), key("a")), bus.ErrNotFound)
+	_, err := in.Result(soon(t), client.Key{Queue: "default", ID: "a"})
 	isError(t, err, bus.ErrNotFound)
 }
 
@@ -96,8 +97,8 @@ func TestAResultThatIsStoredIsNotReplacedByACancel(t *testing.T) {
 	_, err := in.Submit(soon(t), job("a"))
 	must(t, err)
 	in.store(t, "a", []byte("done"))
-	isError(t, in.Cancel(soon(t), key("a"), ""), bus.ErrFinished)
-	if got, err := in.Result(soon(t), "default", "a"); err != nil || got.Outcome != jobs.Succeeded {
+	isError(t, in.Cancel(soon(t), key("a")), client.ErrFinished)
+	if got, err := in.Result(soon(t), client.Key{Queue: "default", ID: "a"}); err != nil || got.Outcome != jobs.Succeeded {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }
@@ -105,14 +106,14 @@ func TestAResultThatIsStoredIsNotReplacedByACancel(t *testing.T) {
 func TestACancelThatWasBrokenOffIsFinishedByTheNext(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	_, err := in.Park(soon(t), "default", "a", []byte("http://a.test/"), jobs.Progress{JobSeq: 7}, time.Now().Add(time.Hour))
+	_, err := in.bus.Park(soon(t), "default", "a", []byte("http://a.test/"), jobs.Progress{JobSeq: 7}, time.Now().Add(time.Hour))
 	must(t, err)
 	cancelled := success("a", nil)
 	cancelled.Outcome, cancelled.Error, cancelled.JobSeq = jobs.Cancelled, jobs.ErrCancelled, 7
-	_, err = in.StoreResult(soon(t), cancelled)
+	_, err = in.bus.StoreResult(soon(t), cancelled)
 	must(t, err)
-	must(t, in.Cancel(soon(t), key("a"), "again"))
-	if found, err := in.Find(soon(t), "", "a"); err != nil || len(found) != 1 || found[0].Place != bus.Finished {
+	must(t, in.Cancel(soon(t), key("a")))
+	if found, err := in.Find(soon(t), client.Key{ID: "a"}); err != nil || len(found) != 1 || found[0].Place != client.Finished {
 		t.Errorf("got %v, %v; want it finished and nowhere else", found, err)
 	}
 }
@@ -134,15 +135,15 @@ func TestACancelAndAResultDoNotBothWin(t *testing.T) {
 			for range draw.IntN(200) {
 				runtime.Gosched() // the result comes at another step of the cancel each time
 			}
-			stored, err := in.StoreResult(soon(t), done)
+			stored, err := in.bus.StoreResult(soon(t), done)
 			if err != nil {
 				t.Error(err)
 			}
 			won.Store(stored.Won)
 		})
-		err = in.Cancel(soon(t), key(id), "somebody")
+		err = in.Cancel(soon(t), key(id))
 		worker.Wait()
-		if kept, _ := in.Result(soon(t), "default", id); (err == nil) == won.Load() || won.Load() != (kept.Outcome == jobs.Succeeded) {
+		if kept, _ := in.Result(soon(t), client.Key{Queue: "default", ID: id}); (err == nil) == won.Load() || won.Load() != (kept.Outcome == jobs.Succeeded) {
 			t.Fatalf("cancel: %v; the worker's result won: %v; kept is %s; want one of the two to win", err, won.Load(), kept.Outcome)
 		}
 	}
@@ -154,11 +155,11 @@ func TestACancelledResultOfAnEarlierJobIsNoCancelOfThisOne(t *testing.T) {
 	in := install(t, bus.Settings{})
 	_, err := in.Submit(soon(t), job("a"))
 	must(t, err)
-	must(t, in.Cancel(soon(t), key("a"), ""))
-	_, err = in.JetStream().Publish(soon(t), in.names.Job("default", "a"), []byte("http://a.test/"))
+	must(t, in.Cancel(soon(t), key("a")))
+	_, err = in.bus.JetStream().Publish(soon(t), in.names.Job("default", "a"), []byte("http://a.test/"))
 	must(t, err)
-	isError(t, in.Cancel(soon(t), key("a"), ""), bus.ErrFinished)
-	if found, err := in.Find(soon(t), "", "a"); err != nil || len(found) != 2 {
+	isError(t, in.Cancel(soon(t), key("a")), client.ErrFinished)
+	if found, err := in.Find(soon(t), client.Key{ID: "a"}); err != nil || len(found) != 2 {
 		t.Errorf("got %v, %v; want the result and the second job, for its worker to end", found, err)
 	}
 }
@@ -176,7 +177,7 @@ func TestAJobOnItsWayFromOneStreamToAnotherIsFound(t *testing.T) {
 	})
 	must(t, err)
 	must(t, in.nc.Flush())
-	must(t, in.Cancel(soon(t), key("a"), ""))
+	must(t, in.Cancel(soon(t), key("a")))
 	must(t, <-published)
 	must(t, sub.Unsubscribe())
 }
@@ -186,8 +187,8 @@ func TestACancelThatCannotBeStoredLeavesTheJobWhereItIs(t *testing.T) {
 	in := install(t, bus.Settings{ResultsMaxBytes: 1})
 	_, err := in.Submit(soon(t), job("a"))
 	must(t, err)
-	isError(t, in.Cancel(soon(t), key("a"), ""), bus.ErrResultsFull)
-	if found, err := in.Find(soon(t), "", "a"); err != nil || len(found) != 1 || found[0].Place == bus.Finished {
+	isError(t, in.Cancel(soon(t), key("a")), bus.ErrResultsFull)
+	if found, err := in.Find(soon(t), client.Key{ID: "a"}); err != nil || len(found) != 1 || found[0].Place == client.Finished {
 		t.Errorf("got %v, %v; want it queued", found, err)
 	}
 }
@@ -197,10 +198,10 @@ func TestACancelledJobKeepsWhatIsKnownOfIt(t *testing.T) {
 	in := install(t, bus.Settings{})
 	payload := []byte(`{"url": "http://a.test/", "meta": {"for": "monday"}}`)
 	tried := jobs.Progress{JobSeq: 7, Bytes: 99, Started: time.Now(), Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1", Status: 503}}}
-	_, err := in.Park(soon(t), "default", "a", payload, tried, time.Now().Add(time.Hour))
+	_, err := in.bus.Park(soon(t), "default", "a", payload, tried, time.Now().Add(time.Hour))
 	must(t, err)
-	must(t, in.Cancel(soon(t), key("a"), ""))
-	r, err := in.Result(soon(t), "default", "a")
+	must(t, in.Cancel(soon(t), key("a")))
+	r, err := in.Result(soon(t), client.Key{Queue: "default", ID: "a"})
 	must(t, err)
 	if r.Meta["for"] != "monday" || r.AttemptCount != 1 || r.Status != 503 || r.Proxy != "p1" || r.Bytes != 99 || r.URL != "http://a.test/" || r.JobSeq != 7 {
 		t.Errorf("got %+v, want meta, attempts and what they came to", r)
@@ -214,7 +215,7 @@ func TestAPausedQueueGivesNoJobsUntilItIsResumed(t *testing.T) {
 		_, err := in.Submit(soon(t), job(id))
 		must(t, err)
 	}
-	lane, err := in.Lane(soon(t), "default", false)
+	lane, err := in.bus.Lane(soon(t), "default", false)
 	must(t, err)
 	running, err := lane.Next()
 	must(t, err)
@@ -239,12 +240,12 @@ func TestQueuesTellWhatWaitsWhere(t *testing.T) {
 	}
 	_, err := in.Submit(soon(t), jobs.Job{Queue: "mispelt", ID: "a", URL: "http://a.test/"})
 	must(t, err)
-	_, err = in.Park(soon(t), "default", "p", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
+	_, err = in.bus.Park(soon(t), "default", "p", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
 	must(t, err)
-	_, err = in.Park(soon(t), "default", "q", []byte("x"), jobs.Progress{}, time.Now())
+	_, err = in.bus.Park(soon(t), "default", "q", []byte("x"), jobs.Progress{}, time.Now())
 	must(t, err)
 	for _, due := range []bool{false, true} {
-		lane, err := in.Lane(soon(t), "default", due)
+		lane, err := in.bus.Lane(soon(t), "default", due)
 		must(t, err)
 		_, err = lane.Next()
 		must(t, err)
@@ -257,7 +258,7 @@ func TestQueuesTellWhatWaitsWhere(t *testing.T) {
 		t.Fatalf("got %+v, want two queues, the first one paused until %s", got, until)
 	}
 	got[0].PausedUntil, got[0].Pulls = time.Time{}, 0
-	want := []bus.QueueState{{Queue: "default", Queued: 2, Running: 2, Waiting: 1, Served: true}, {Queue: "mispelt", Queued: 1}}
+	want := []client.QueueState{{Queue: "default", Queued: 2, Running: 2, Waiting: 1, Served: true}, {Queue: "mispelt", Queued: 1}}
 	for i := range want {
 		if got[i] != want[i] {
 			t.Errorf("got %+v, want %+v", got[i], want[i])
@@ -269,16 +270,16 @@ func TestAJobIsTakenOutOfTheWaitingAndOfTheDueOnes(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	for id, wait := range map[string]time.Duration{"waits": time.Hour, "due": 0} {
-		_, err := in.Park(soon(t), "default", id, []byte("x"), jobs.Progress{}, time.Now().Add(wait))
+		_, err := in.bus.Park(soon(t), "default", id, []byte("x"), jobs.Progress{}, time.Now().Add(wait))
 		must(t, err)
 	}
-	lane, err := in.Lane(soon(t), "default", true)
+	lane, err := in.bus.Lane(soon(t), "default", true)
 	must(t, err)
 	_, err = lane.Next() // so that it is due
 	must(t, err)
 	for _, id := range []string{"waits", "due", "nowhere"} {
-		must(t, in.Unpark(soon(t), "default", id))
-		if found, err := in.Find(soon(t), "", id); err != nil || len(found) > 0 {
+		must(t, in.bus.Unpark(soon(t), "default", id))
+		if found, err := in.Find(soon(t), client.Key{ID: id}); err != nil || len(found) > 0 {
 			t.Errorf("got %v, %v; want nothing to be left of job %s", found, err, id)
 		}
 	}
@@ -295,10 +296,10 @@ func TestWhatIsTakenOutWhileItRunsCostsNoOlderJob(t *testing.T) {
 	}
 	parkDue := func(t *testing.T, id string) {
 		t.Helper()
-		_, err := in.Park(soon(t), "default", id, []byte("x"), jobs.Progress{}, time.Now())
+		_, err := in.bus.Park(soon(t), "default", id, []byte("x"), jobs.Progress{}, time.Now())
 		must(t, err)
 	}
-	cancel := func(t *testing.T, id string) error { t.Helper(); return in.Cancel(soon(t), key(id), "") }
+	cancel := func(t *testing.T, id string) error { t.Helper(); return in.Cancel(soon(t), key(id)) }
 	for _, c := range []struct {
 		name, stream, durable string
 		put                   func(*testing.T, string)
@@ -308,13 +309,13 @@ func TestWhatIsTakenOutWhileItRunsCostsNoOlderJob(t *testing.T) {
 		{"due-cancelled", "GOFER_RETRIES", in.names.DueConsumer("default"), parkDue, cancel},
 		{"due-unparked", "GOFER_RETRIES", in.names.DueConsumer("default"), parkDue, func(t *testing.T, id string) error {
 			t.Helper()
-			return in.Unpark(soon(t), "default", id)
+			return in.bus.Unpark(soon(t), "default", id)
 		}},
 		{"dead", "GOFER_DEAD", bus.Reader, func(t *testing.T, id string) { t.Helper(); in.keepDeadLetters(t, id) }, func(t *testing.T, id string) error {
 			t.Helper()
-			letter, err := in.DeadOf(soon(t), key(id))
+			letter, err := in.DeadLetter(soon(t), key(id))
 			must(t, err)
-			return in.DropDead(soon(t), letter)
+			return in.RemoveDeadLetter(soon(t), letter)
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -348,17 +349,17 @@ func TestNoPurgeTakesMoreThanOneJob(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	in.keepDeadLetters(t, "a", "b")
-	_, err := in.Park(soon(t), "default", "a", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
+	_, err := in.bus.Park(soon(t), "default", "a", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
 	must(t, err)
 	for _, id := range []string{">", "*", "", "a b"} {
-		if err := in.DropDead(soon(t), bus.Letter{Key: key(id), Seq: 100}); err == nil {
+		if err := in.RemoveDeadLetter(soon(t), client.DeadLetter{Key: key(id), Seq: 100}); err == nil {
 			t.Errorf("the letters of %q were removed, want an error", id)
 		}
-		if err := in.Unpark(soon(t), "default", id); err == nil {
+		if err := in.bus.Unpark(soon(t), "default", id); err == nil {
 			t.Errorf("the waiting jobs of %q were removed, want an error", id)
 		}
 	}
-	if found, err := in.Find(soon(t), "", "a"); err != nil || len(found) != 1 || in.dead(t) != "a b" {
+	if found, err := in.Find(soon(t), client.Key{ID: "a"}); err != nil || len(found) != 1 || in.dead(t) != "a b" {
 		t.Errorf("got %v, %v, letters %q; want all to be still there", found, err, in.dead(t))
 	}
 }

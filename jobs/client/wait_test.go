@@ -1,4 +1,4 @@
-package bus_test
+package client_test
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 // eachWait is a WaitEach that runs.
@@ -95,7 +96,7 @@ func TestWaitEachReturnsTheErrorOfItsUser(t *testing.T) {
 	}
 	keys := make(chan bus.Key, 1)
 	keys <- bus.Key{Queue: "default", ID: "*"}
-	isError(t, in.WaitEach(soon(t), keys, nil), bus.ErrNotFound)
+	isError(t, in.WaitEach(soon(t), keys, func(jobs.Result) error { return nil }), bus.ErrNotFound)
 }
 
 // muteResults takes the republishing away, so that no subscriber hears of any result.
@@ -190,7 +191,7 @@ func TestSweepsAreAtMostHalfAMinuteApart(t *testing.T) {
 	for took, want := range map[time.Duration]time.Duration{
 		0: 5 * time.Second, 5 * time.Second: 5 * time.Second, 6 * time.Second: 6 * time.Second, time.Minute: 30 * time.Second,
 	} {
-		if got := bus.SweepPause(took); got != want {
+		if got := client.SweepPause(took); got != want {
 			t.Errorf("after a sweep of %s: got %s, want %s", took, got, want)
 		}
 	}

@@ -1,4 +1,4 @@
-package bus
+package client
 
 import (
 	"bytes"
@@ -16,11 +16,26 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
 // Body reads the response body of a result, wherever it is kept. The end of a body that is not the one that was stored
-// reads as ErrDigest. The reader belongs to ctx and to one goroutine; closing it is good manners and costs nothing.
+// reads as ErrDigest. The reader belongs to ctx and to one goroutine; closing it is good manners and costs nothing. A job
+// that did not succeed has none: ErrNoBody. Of a result that was read without its payload the stored one is read.
 func (c *Client) Body(ctx context.Context, r jobs.Result) (io.ReadCloser, error) {
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	if r.Outcome != jobs.Succeeded {
+		return nil, fmt.Errorf("read body of job %s, whose outcome is %q: %w", r.ID, r.Outcome, ErrNoBody)
+	}
+	if r.HeadersOnly && r.Object == "" {
+		stored, err := c.Result(ctx, Key{Queue: r.Queue, ID: r.ID})
+		if err != nil {
+			return nil, err
+		}
+		r = stored
+	}
 	if slices.Contains(r.Omitted, "body") {
 		return nil, fmt.Errorf("read body of job %s: %w", r.ID, ErrNoBody)
 	}
@@ -28,19 +43,19 @@ func (c *Client) Body(ctx context.Context, r jobs.Result) (io.ReadCloser, error)
 		return io.NopCloser(bytes.NewReader(r.Body)), nil
 	}
 	bucket, name, ok := strings.Cut(r.Object, "/")
-	if !ok || !publishable(bucket) {
+	if !ok || !bus.Publishable(bucket) {
 		return nil, fmt.Errorf("read body of job %s: %q is not an object", r.ID, clip(r.Object))
 	}
 	stream := "OBJ_" + bucket
-	msg, err := c.last(ctx, stream, "$O."+bucket+".M."+base64.URLEncoding.EncodeToString([]byte(name)))
+	msg, err := c.bus.LastMessage(ctx, stream, "$O."+bucket+".M."+base64.URLEncoding.EncodeToString([]byte(name)))
 	if err != nil {
-		return nil, c.explain("read body of job "+r.ID, err)
+		return nil, c.bus.Explain("read body of job "+r.ID, err)
 	}
 	var info jetstream.ObjectInfo
 	if err := json.Unmarshal(msg.Data, &info); err != nil {
 		return nil, fmt.Errorf("read body of job %s: %w", r.ID, err)
 	}
-	if info.Deleted || !publishable(info.NUID) {
+	if info.Deleted || !bus.Publishable(info.NUID) {
 		return nil, fmt.Errorf("read body of job %s: %w", r.ID, ErrNotFound)
 	}
 	return &objectReader{
@@ -78,9 +93,9 @@ func (o *objectReader) Read(p []byte) (int, error) {
 }
 
 func (o *objectReader) fetch() error {
-	msg, err := o.client.next(o.ctx, o.stream, o.subject, o.seq+1)
+	msg, err := o.client.bus.NextMessage(o.ctx, o.stream, o.subject, o.seq+1)
 	if err != nil {
-		return o.client.explain("read a chunk of a body", err)
+		return o.client.bus.Explain("read a chunk of a body", err)
 	}
 	if o.seq, err = strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64); err != nil {
 		return fmt.Errorf("read a chunk of a body: %w", err)
@@ -92,7 +107,7 @@ func (o *objectReader) fetch() error {
 }
 
 func (o *objectReader) end() error {
-	if digest(o.digest) != o.want {
+	if bus.Digest(o.digest) != o.want {
 		return ErrDigest
 	}
 	return io.EOF
@@ -100,6 +115,3 @@ func (o *objectReader) end() error {
 
 // Close frees nothing: a body is read by single requests.
 func (o *objectReader) Close() error { return nil }
-
-// digest writes a SHA-256 as the object store does.
-func digest(h hash.Hash) string { return "SHA-256=" + base64.URLEncoding.EncodeToString(h.Sum(nil)) }

@@ -1,4 +1,4 @@
-package bus_test
+package client_test
 
 import (
 	"bytes"
@@ -14,20 +14,20 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
 )
 
 func TestAResultIsReadBackByName(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	_, err := in.Result(soon(t), "default", "a")
+	_, err := in.Result(soon(t), client.Key{Queue: "default", ID: "a"})
 	isError(t, err, bus.ErrNotFound)
 	in.store(t, "a", []byte("hello"))
-	got, err := in.Result(soon(t), "default", "a")
+	got, err := in.Result(soon(t), client.Key{Queue: "default", ID: "a"})
 	must(t, err)
 	if got.ID != "a" || got.Outcome != jobs.Succeeded || string(got.Body) != "hello" {
 		t.Errorf("got %+v", got)
@@ -38,14 +38,14 @@ func TestWaitFindsAResultThatIsThereAndOneThatComes(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	in.store(t, "early", []byte("1"))
-	got, err := in.Wait(soon(t), "default", "early")
+	got, err := in.Wait(soon(t), client.Key{Queue: "default", ID: "early"})
 	must(t, err)
 	if string(got.Body) != "1" {
 		t.Errorf("got body %q", got.Body)
 	}
 	came := make(chan jobs.Result, 1)
 	go func() {
-		got, err := in.Wait(soon(t), "default", "late")
+		got, err := in.Wait(soon(t), client.Key{Queue: "default", ID: "late"})
 		if err != nil {
 			t.Error(err)
 		}
@@ -73,7 +73,7 @@ func TestWaitManyGetsEachResultOnce(t *testing.T) {
 	defer storing.Wait()
 	storing.Go(func() {
 		for _, k := range keys[count/2:] {
-			if _, err := in.StoreResult(t.Context(), success(k.ID, []byte("x"))); err != nil {
+			if _, err := in.bus.StoreResult(t.Context(), success(k.ID, []byte("x"))); err != nil {
 				t.Error(err)
 			}
 		}
@@ -103,7 +103,7 @@ func TestWaitManyEndsWithItsContextOrItsCallersError(t *testing.T) {
 	isError(t, in.WaitMany(soon(t), []bus.Key{key("a"), key("b")}, func(jobs.Result) error { return stop }), stop)
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, stop)
 	defer cancel()
-	_, err := in.Wait(ctx, "default", "never")
+	_, err := in.Wait(ctx, client.Key{Queue: "default", ID: "never"})
 	isError(t, err, stop)
 }
 
@@ -117,12 +117,12 @@ func TestAWaiterFindsWhatItsSubscriptionLost(t *testing.T) {
 	config.RePublish = nil
 	_, err = in.js.UpdateStream(soon(t), config)
 	must(t, err)
-	_, err = in.Result(soon(t), "default", "a")
+	_, err = in.Result(soon(t), client.Key{Queue: "default", ID: "a"})
 	isError(t, err, bus.ErrNotFound)
 	came := make(chan error, 1)
 	before := in.nc.NumSubscriptions()
 	go func() {
-		_, err := in.Wait(soon(t), "default", "a")
+		_, err := in.Wait(soon(t), client.Key{Queue: "default", ID: "a"})
 		came <- err
 	}()
 	for in.nc.NumSubscriptions() == before {
@@ -172,11 +172,11 @@ func TestUntilNowEndsThoughTheRestIsGone(t *testing.T) {
 		events int // more than are read ahead
 	}{"own consumer": {bus.Filter{UntilNow: true}, 150}, "durable": {bus.Filter{UntilNow: true, Durable: bus.Reader}, 5}} {
 		for i := range c.events {
-			must(t, in.PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: fmt.Sprint("p", i)}))
+			must(t, in.bus.PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: fmt.Sprint("p", i)}))
 		}
 		in.counted(t, uint64(c.events))
 		used := 0
-		must(t, in.Events(soon(t), c.filter, func(bus.Event) error {
+		must(t, in.Events(soon(t), c.filter, func(client.Event) error {
 			used++
 			return stream.Purge(soon(t))
 		}))
@@ -203,13 +203,13 @@ func (in *installation) counted(t *testing.T, want uint64) {
 func TestUntilNowEndsBesideAWriter(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	publish := func(id string) error { return in.PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: id}) }
+	publish := func(id string) error { return in.bus.PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: id}) }
 	for i := range 10 {
 		must(t, publish(fmt.Sprint("p", i)))
 	}
 	in.counted(t, 10)
 	used := 0
-	must(t, in.Events(soon(t), bus.Filter{UntilNow: true, Durable: bus.Reader}, func(bus.Event) error {
+	must(t, in.Events(soon(t), bus.Filter{UntilNow: true, Durable: bus.Reader}, func(client.Event) error {
 		used++
 		return publish(fmt.Sprint("q", used))
 	}))
@@ -308,9 +308,9 @@ func TestFollowOutlivesARestartAndRepeatsNothing(t *testing.T) {
 func TestEventsComeWithTheirKind(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	must(t, in.PublishRetry(soon(t), jobs.RetryEvent{Queue: "default", JobID: "a"}))
-	must(t, in.PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: "p1"}))
-	must(t, in.PublishDuplicate(soon(t), jobs.DuplicateEvent{Queue: "other", JobID: "a"}))
+	must(t, in.bus.PublishRetry(soon(t), jobs.RetryEvent{Queue: "default", JobID: "a"}))
+	must(t, in.bus.PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: "p1"}))
+	must(t, in.bus.PublishDuplicate(soon(t), jobs.DuplicateEvent{Queue: "other", JobID: "a"}))
 	for _, c := range []struct {
 		filter bus.Filter
 		want   string
@@ -320,7 +320,7 @@ func TestEventsComeWithTheirKind(t *testing.T) {
 		{bus.Filter{UntilNow: true, Durable: bus.Reader}, "retry breaker duplicate"},
 	} {
 		var got []string
-		must(t, in.Events(soon(t), c.filter, func(e bus.Event) error {
+		must(t, in.Events(soon(t), c.filter, func(e client.Event) error {
 			got = append(got, e.Kind)
 			if e.StoredAt.IsZero() || !bytes.HasPrefix(e.Payload, []byte("{")) {
 				t.Errorf("got event %+v", e)
@@ -340,7 +340,7 @@ func TestABodyReadsTheSameWhereverItIsKept(t *testing.T) {
 		want := bytes.Repeat([]byte("0123456"), size/7+1)[:size]
 		id := fmt.Sprint("b", size)
 		in.store(t, id, want)
-		r, err := in.Result(soon(t), "default", id)
+		r, err := in.Result(soon(t), client.Key{Queue: "default", ID: id})
 		must(t, err)
 		if stored := r.Object != ""; stored != (size > jobs.MaxInlineBody) {
 			t.Errorf("%d bytes: got object %q", size, r.Object)
@@ -360,7 +360,7 @@ func TestATamperedBodyIsNoticed(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	in.store(t, "a", make([]byte, jobs.MaxInlineBody+1))
-	r, err := in.Result(soon(t), "default", "a")
+	r, err := in.Result(soon(t), client.Key{Queue: "default", ID: "a"})
 	must(t, err)
 	store, err := in.js.ObjectStore(soon(t), "gofer-bodies")
 	must(t, err)
@@ -370,7 +370,7 @@ func TestATamperedBodyIsNoticed(t *testing.T) {
 	body, err := in.Body(soon(t), r)
 	must(t, err)
 	_, err = io.ReadAll(body)
-	isError(t, err, bus.ErrDigest)
+	isError(t, err, client.ErrDigest)
 
 	must(t, store.Delete(soon(t), name))
 	_, err = in.Body(soon(t), r)
@@ -386,7 +386,7 @@ func TestOtherClientsReadAnObjectAsWell(t *testing.T) {
 	in := install(t, bus.Settings{})
 	want := bytes.Repeat([]byte("x"), jobs.MaxInlineBody+1)
 	in.store(t, "a", want)
-	r, err := in.Result(soon(t), "default", "a")
+	r, err := in.Result(soon(t), client.Key{Queue: "default", ID: "a"})
 	must(t, err)
 	store, err := in.js.ObjectStore(soon(t), "gofer-bodies")
 	must(t, err)
@@ -398,17 +398,4 @@ func TestOtherClientsReadAnObjectAsWell(t *testing.T) {
 	if !bytes.Equal(got, want) || info.Digest != r.ObjectDigest {
 		t.Errorf("got %d bytes with digest %s, want %d with %s", len(got), info.Digest, len(want), r.ObjectDigest)
 	}
-}
-
-// objects counts what is in the object store.
-func (in *installation) objects(t *testing.T) int {
-	t.Helper()
-	store, err := in.js.ObjectStore(soon(t), "gofer-bodies")
-	must(t, err)
-	list, err := store.List(soon(t))
-	if errors.Is(err, jetstream.ErrNoObjectsFound) {
-		return 0
-	}
-	must(t, err)
-	return len(list)
 }

@@ -1,0 +1,89 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// takes is how often a message is looked for that another one may replace meanwhile.
+const takes = 4
+
+// Unpark takes a job out of those that wait for their time, and of those whose time has come.
+func (c *Client) Unpark(ctx context.Context, queue, id string) error {
+	return c.explain("take job "+queue+"/"+clip(id)+" out of the waiting", c.Unschedule(ctx, queue, id, nil))
+}
+
+// Unschedule purges a job that waits, which no consumer reads, and takes the job out if it is due. found may be its message, as
+// TakeOut has it.
+func (c *Client) Unschedule(ctx context.Context, queue, id string, found *nats.Msg) error {
+	if err := c.purge(ctx, c.names.Stream("RETRIES"), c.names.At(queue, id)); err != nil {
+		return err
+	}
+	return c.TakeOut(ctx, c.names.Stream("RETRIES"), c.names.Due(queue, id), found)
+}
+
+// TakeOut removes the message of a subject that a consumer reads; found may be the message. It deletes by sequence: when a
+// message in hand is purged by its subject, nats-server (2.15.3) moves the ack floor of the consumer past every older message
+// that is not acked yet (nats-io/nats-server#5727). These are not delivered again, and the next leader of a work queue removes
+// them.
+func (c *Client) TakeOut(ctx context.Context, stream, subject string, found *nats.Msg) (err error) {
+	if !publishable(subject) {
+		return fmt.Errorf("%q is not one subject", clip(subject))
+	}
+	for range takes {
+		if found == nil || found.Header.Get(jetstream.SubjectHeader) != subject {
+			found, err = c.direct(ctx, stream, map[string]any{"last_by_subj": subject})
+		}
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		seq, err := strconv.ParseUint(found.Header.Get(jetstream.SequenceHeader), 10, 64)
+		if err != nil {
+			return fmt.Errorf("read the sequence of %q: %w", clip(subject), err)
+		}
+		if deleted, err := c.deleteMessage(ctx, stream, seq); deleted || err != nil {
+			return err
+		}
+		found = nil // it was gone already: another message may have taken its place
+	}
+	return nil
+}
+
+// purge removes what waits under one subject. An empty subject would empty the stream.
+func (c *Client) purge(ctx context.Context, stream, subject string) error {
+	if !publishable(subject) {
+		return fmt.Errorf("%q is not one subject", clip(subject))
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	s, err := c.js.Stream(ctx, stream)
+	if err != nil {
+		return err
+	}
+	return c.refusals.watch(ctx, func(ctx context.Context) error {
+		return s.Purge(ctx, jetstream.WithPurgeSubject(subject))
+	}, api+"STREAM.PURGE."+stream)
+}
+
+// OnCancel calls use for every job that somebody cancels, until stop is called. use must not block.
+func (c *Client) OnCancel(use func(queue, id string)) (stop func(), err error) {
+	sub, err := c.nc.Subscribe(c.names.Cancels(), func(msg *nats.Msg) {
+		if queue, id, ok := jobs.SplitSubject(msg.Subject); ok {
+			use(queue, id)
+		}
+	})
+	if err != nil {
+		return nil, c.explain("subscribe to cancel requests", err)
+	}
+	return func() { _ = sub.Unsubscribe() }, nil
+}

@@ -1,0 +1,132 @@
+package client
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+// Cancel ends a job that is queued, waiting or running with a cancelled result. The result goes first, under the guard:
+// whatever a worker still does with the job, that result stands. Then the job is taken out of the streams, and the
+// workers are told to stop running it. The result names this client as its worker. A cancel that was broken off between
+// these steps is finished by the next one. Errors: ErrNotFound, ErrFinished.
+func (c *Client) Cancel(ctx context.Context, key Key) error {
+	if err := c.ready(); err != nil {
+		return err
+	}
+	doing := "cancel job " + clip(key.String())
+	if !key.Valid() {
+		return bus.BadKey(key)
+	}
+	found, err := c.unended(ctx, key)
+	if err != nil {
+		return c.bus.Explain(doing, err)
+	}
+	result := unendedResult(key, found)
+	switch begun, err := c.cancelBegun(ctx, key, result.JobSeq); {
+	case err != nil:
+		return c.bus.Explain(doing, err)
+	case begun:
+		return c.bus.Explain(doing, c.remove(ctx, key, found))
+	}
+	result.Outcome, result.Error, result.Worker = jobs.Cancelled, jobs.ErrCancelled, cmp.Or(c.bus.ConnectionName(), defaultName)
+	stored, err := c.bus.StoreResult(ctx, &result)
+	if err != nil {
+		return err
+	}
+	if !stored.Won {
+		return fmt.Errorf("%s: %w", doing, ErrFinished)
+	}
+	return c.bus.Explain(doing, c.remove(ctx, key, found))
+}
+
+// cancelBegun reports whether the job that is there has a cancelled result already.
+func (c *Client) cancelBegun(ctx context.Context, key Key, seq uint64) (bool, error) {
+	kept, err := c.Result(ctx, key)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return kept.Outcome == jobs.Cancelled && kept.JobSeq == seq, err
+}
+
+// A job is looked for a few times before it is believed to be nowhere: the replica that answers may be a moment behind, and
+// the job may be on its way from one stream to another.
+const (
+	looks     = 4
+	lookAgain = 100 * time.Millisecond
+)
+
+// unended finds the message of a job that has not ended. A job that is nowhere is an ErrFinished if it has a result.
+func (c *Client) unended(ctx context.Context, key Key) (*nats.Msg, error) {
+	for range looks {
+		found, err := c.whereverItIs(ctx, key)
+		if !errors.Is(err, ErrNotFound) {
+			return found, err
+		}
+		if _, err := c.Result(ctx, key); err == nil {
+			return nil, ErrFinished
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(lookAgain):
+		}
+	}
+	return nil, ErrNotFound
+}
+
+func (c *Client) whereverItIs(ctx context.Context, key Key) (*nats.Msg, error) {
+	for _, look := range []struct{ stream, subject string }{
+		{c.bus.Names().Stream("JOBS"), c.bus.Names().Job(key.Queue, key.ID)},
+		{c.bus.Names().Stream("RETRIES"), c.bus.Names().At(key.Queue, key.ID)},
+		{c.bus.Names().Stream("RETRIES"), c.bus.Names().Due(key.Queue, key.ID)},
+	} {
+		msg, err := c.bus.LastMessage(ctx, look.stream, look.subject)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		return msg, err
+	}
+	return nil, ErrNotFound
+}
+
+// unendedResult is the result of a job as far as its message tells it before the job has ended. What cannot be read is left out: the job ends all the same.
+func unendedResult(key Key, msg *nats.Msg) jobs.Result {
+	var progress jobs.Progress
+	if text := msg.Header.Get(jobs.HeaderProgress); text != "" {
+		progress, _ = jobs.ParseProgress(text)
+	} else {
+		progress.JobSeq, _ = strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
+	}
+	job, err := jobs.Decode(key.Queue, key.ID, msg.Data)
+	if err != nil {
+		job = jobs.Job{Queue: key.Queue, ID: key.ID}
+	}
+	return progress.Result(job, time.Now())
+}
+
+// remove takes a job out of the streams, in the order in which it would move through them, and tells the workers. found is where
+// the job was a moment ago: a replica that is asked again may not know of it yet.
+func (c *Client) remove(ctx context.Context, key Key, found *nats.Msg) error {
+	if err := c.bus.TakeOut(ctx, c.bus.Names().Stream("JOBS"), c.bus.Names().Job(key.Queue, key.ID), found); err != nil {
+		return err
+	}
+	if err := c.bus.Unschedule(ctx, key.Queue, key.ID, found); err != nil {
+		return err
+	}
+	if err := c.bus.Conn().Publish(c.bus.Names().Cancel(key.Queue, key.ID), nil); err != nil {
+		return err
+	}
+	ctx, cancel := bus.Bounded(ctx)
+	defer cancel()
+	return c.bus.Conn().FlushWithContext(ctx) // a program that ends at once would take the message along
+}
