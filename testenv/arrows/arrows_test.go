@@ -23,6 +23,7 @@ func floors() map[string][]string {
 		"jobs/bus":             {"jobs", "jobs/text"},
 		"jobs/client":          {"jobs", "jobs/bus"},
 		"worker/rollup":        {"jobs"},
+		"worker/fetch/http1":   nil,
 		"worker/fetch":         {"jobs", "breaker", "rotation"},
 		"worker":               {"jobs", "jobs/bus", "jobs/text", "worker/rollup"},
 		"worker/fleet":         {"jobs", "jobs/bus", "jobs/text", "rotation", "rotation/proxylist", "breaker"},

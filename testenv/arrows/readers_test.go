@@ -27,6 +27,8 @@ func otherReaders() map[string]string {
 		"worker/config/environment.go":  "hands the file to text.Document",
 		"worker/config/proxies.go":      "hands the file to proxylist.ParseList",
 		"worker/fetch/decode.go":        "reads a header field",
+		"worker/fetch/http1/framing.go": "reads a header field",
+		"worker/fetch/http1/http1.go":   "reads responses",
 		"worker/fetch/inflate.go":       "reads a body",
 		"worker/fetch/words.go":         "reads a header field",
 		"worker/fetch/zstd.go":          "reads a body",

@@ -1,0 +1,101 @@
+package http1
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net/http/httputil"
+)
+
+// body is the body of a response.
+type body struct {
+	conn     *Conn
+	left     int64     // what a length announces and has not come yet
+	chunks   io.Reader // nil without chunks
+	untilEnd bool      // it ends with the connection
+	whole    bool      // all of it has been read
+	framed   bool      // the message leaves no doubt where it ended
+	closed   bool
+	reusable bool // set by Close
+	err      error
+}
+
+// end notes that all of the body has been read.
+func (b *body) end() { b.whole, b.err = true, io.EOF }
+
+// Read reads from the body. A body that ends too early ends with io.ErrUnexpectedEOF, unless it ends with the connection.
+func (b *body) Read(p []byte) (n int, err error) {
+	if b.err != nil || len(p) == 0 {
+		return 0, b.err
+	}
+	switch {
+	case b.chunks != nil:
+		n, err = b.readChunks(p)
+	case b.untilEnd:
+		n, err = b.conn.in.Read(p)
+	default:
+		n, err = b.conn.in.Read(p[:min(int64(len(p)), b.left)])
+		if b.left -= int64(n); b.left == 0 {
+			err = io.EOF
+		} else if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+	}
+	if b.err = err; errors.Is(err, io.EOF) {
+		b.end()
+	}
+	return n, err
+}
+
+// Close ends the exchange. It is called by the goroutine that reads.
+func (b *body) Close() error {
+	if !b.closed {
+		b.closed = true
+		b.reusable = b.conn.finish() && b.whole && b.framed
+		if b.err == nil {
+			b.err = io.ErrClosedPipe
+		}
+	}
+	return nil
+}
+
+func newChunks(in *bufio.Reader) io.Reader { return httputil.NewChunkedReader(in) }
+
+// readChunks reads from the chunks, and skips what may stand behind the last one.
+func (b *body) readChunks(p []byte) (int, error) {
+	n, err := b.chunks.Read(p)
+	switch {
+	case err == nil, errors.Is(err, io.ErrUnexpectedEOF):
+		return n, err
+	case errors.Is(err, io.EOF):
+		if err := b.skipTrailer(); err != nil {
+			return n, err
+		}
+		return n, io.EOF
+	case b.conn.failed != nil:
+		return n, b.conn.failed
+	}
+	return n, ErrChunks
+}
+
+// skipTrailer reads the fields behind the chunks, which nobody asked for, up to an empty line. They are rare, and readers
+// differ in what they take for one: they cost the connection.
+func (b *body) skipTrailer() error {
+	for left, begun := maxHead, false; left > 0; {
+		line, err := b.conn.in.ReadSlice('\n')
+		left -= len(line)
+		switch {
+		case errors.Is(err, io.EOF):
+			return io.ErrUnexpectedEOF
+		case err != nil && !errors.Is(err, bufio.ErrBufferFull):
+			return err
+		case !begun && string(line) == "\r\n":
+			return nil
+		case !begun && string(line) == "\n":
+			b.framed = false
+			return nil
+		}
+		b.framed, begun = false, err != nil
+	}
+	return ErrHeadTooLarge
+}

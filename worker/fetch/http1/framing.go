@@ -1,0 +1,129 @@
+package http1
+
+import (
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// Response is a response whose body has not been read yet. The header has the fields under their canonical names, but for
+// Transfer-Encoding.
+type Response struct {
+	*http.Response
+	// Fields are the same, in the order in which they came, and Transfer-Encoding too.
+	Fields []Field
+
+	body *body
+}
+
+// Reusable reports whether the connection can carry another exchange: the response was read to its end, its framing and that
+// of the request leave no doubt where they ended, and nothing lies behind it. It is false until the body is closed.
+func (r *Response) Reusable() bool { return r.body != nil && r.body.reusable }
+
+// response makes the response that a caller sees.
+func (h *head) response(b *body) *Response {
+	var from io.ReadCloser = http.NoBody
+	if b != nil {
+		from = b
+	}
+	return &Response{
+		Response: &http.Response{
+			Status: h.text, StatusCode: h.status, Proto: h.proto, ProtoMajor: h.major, ProtoMinor: h.minor, Header: h.header, ContentLength: -1, Body: from, Close: h.closes(),
+		},
+		Fields: h.fields, body: b,
+	}
+}
+
+// response finds where the body ends (RFC 9112, 6.3). doubt tells that the connection is not to be used again.
+func (c *Conn) response(req *Request, h *head, doubt bool) (*Response, error) {
+	length, oddLength, err := h.length()
+	if err != nil {
+		return nil, err
+	}
+	chunked, oddCoding, err := h.chunked()
+	if err != nil {
+		return nil, err
+	}
+	b := &body{conn: c, left: length}
+	resp := h.response(b)
+	resp.ContentLength = length
+	if chunked {
+		resp.TransferEncoding, resp.ContentLength = []string{"chunked"}, -1
+	}
+	bodiless := h.status == http.StatusNoContent || h.status == http.StatusNotModified
+	switch {
+	case req.Method == http.MethodHead, req.Method == http.MethodConnect && h.status/100 == 2:
+		b.end() // a server may send a body all the same
+	case bodiless:
+		b.end()
+		b.framed = length <= 0 && len(h.codings) == 0
+		resp.ContentLength = 0
+	case chunked:
+		b.chunks = newChunks(c.in)
+		b.framed = length < 0
+		resp.Header.Del("Content-Length")
+	case length >= 0:
+		b.framed = len(h.codings) == 0
+		if length == 0 {
+			b.end()
+		}
+	}
+	b.untilEnd = !b.whole && !chunked && length < 0
+	b.framed = b.framed && !doubt && !oddLength && !oddCoding && !resp.Close && (len(req.Body) == 0 || req.definesBody())
+	resp.Close = resp.Close || b.untilEnd
+	return resp, nil
+}
+
+// length is what Content-Length says, -1 if nothing does. Equal values are taken for one, and odd then.
+func (h *head) length() (n int64, odd bool, err error) {
+	first, count := "", 0
+	for _, value := range h.lengths {
+		for text := range strings.SplitSeq(value, ",") {
+			text = strings.Trim(text, " \t")
+			if count++; count > 1 && text != first {
+				return 0, false, ErrLengths
+			}
+			first = text
+		}
+	}
+	if count == 0 {
+		return -1, false, nil
+	}
+	if strings.Trim(first, "0123456789") != "" {
+		return 0, false, ErrLength
+	}
+	number, err := strconv.ParseUint(first, 10, 63)
+	if err != nil {
+		return 0, false, ErrLength
+	}
+	if count > 1 {
+		h.header["Content-Length"] = []string{first}
+	}
+	return int64(number), count > 1, nil
+}
+
+// chunked reports whether the body is in chunks: "chunked" once, and nothing else beside it, or it is odd. HTTP/1.0 has no
+// transfer codings (RFC 9112, 6.1).
+func (h *head) chunked() (chunked, odd bool, err error) {
+	if len(h.codings) == 0 {
+		return false, false, nil
+	}
+	if h.major < 1 || h.major == 1 && h.minor == 0 {
+		return false, true, nil
+	}
+	for _, value := range h.codings {
+		for coding := range strings.SplitSeq(value, ",") {
+			switch coding = strings.Trim(coding, " \t"); {
+			case strings.EqualFold(coding, "chunked"):
+				odd = odd || chunked
+				chunked = true
+			case coding == "", strings.EqualFold(coding, "identity"):
+				odd = true
+			default:
+				return false, false, ErrCoding
+			}
+		}
+	}
+	return chunked, odd, nil
+}

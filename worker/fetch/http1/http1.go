@@ -1,0 +1,257 @@
+// Package http1 does one HTTP/1.1 exchange at a time on a connection that its caller owns.
+//
+// It starts no goroutine, but for the time in which a large request body is written, and it makes no connection, sends no
+// request twice and follows no redirect. It is as lenient as curl and browsers about the head of a response where that is
+// harmless, and stricter than both about where a message ends: a connection that leaves any doubt is not used again.
+//
+// The head is read here and not by http.ReadResponse, which refuses responses that every browser reads, repairs nothing
+// without a word, and keeps neither the order nor the spelling of the fields. What http.ReadResponse accepts gives the same
+// status, fields and body here; a fuzz test holds the two against each other.
+package http1
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+)
+
+// Error is what is wrong with a response, in words that hold no byte of it.
+type Error string
+
+func (e Error) Error() string { return string(e) }
+
+// The errors of this package. Those of the connection are returned as they are.
+const (
+	ErrNotHTTP       Error = "it is not HTTP"
+	ErrTLS           Error = "it is TLS, not HTTP"
+	ErrStatus        Error = "malformed status"
+	ErrHead          Error = "malformed header"
+	ErrHeadTooLarge  Error = "headers larger than 256 KiB"
+	ErrInformational Error = "too many informational answers"
+	ErrLengths       Error = "more than one length"
+	ErrLength        Error = "malformed length"
+	ErrCoding        Error = "unknown transfer coding"
+	ErrChunks        Error = "malformed chunks"
+	// ErrNoAnswer comes with a response whose status is 101, which was not asked for, or below 100.
+	ErrNoAnswer Error = "the status is that of no answer"
+	// ErrEnded tells that a connection that was used before ended before the first byte of a response: the server may have
+	// closed it before it saw the request.
+	ErrEnded Error = "the connection ended before an answer"
+)
+
+const (
+	maxHead          = 256 << 10 // of all heads of one exchange together
+	maxInformational = 10        // responses with a status of 1xx before the final one
+	readerBytes      = 4 << 10
+)
+
+// Buffers are what exchanges read into and write from. The zero value is ready; it may be shared. An idle connection holds none.
+type Buffers struct{ readers, bytes sync.Pool }
+
+func (b *Buffers) reader(from io.Reader) *bufio.Reader {
+	if r, ok := b.readers.Get().(*bufio.Reader); ok {
+		r.Reset(from)
+		return r
+	}
+	return bufio.NewReaderSize(from, readerBytes)
+}
+
+func (b *Buffers) putReader(r *bufio.Reader) {
+	r.Reset(nil)
+	b.readers.Put(r)
+}
+
+// take is an empty buffer, put what gives it back.
+func (b *Buffers) take() *[]byte {
+	if p, ok := b.bytes.Get().(*[]byte); ok {
+		return p
+	}
+	return new([]byte)
+}
+
+func (b *Buffers) put(p *[]byte) {
+	if cap(*p) > maxHead {
+		return // a rare one, not worth its memory
+	}
+	*p = (*p)[:0]
+	b.bytes.Put(p)
+}
+
+// Bind makes reads and writes of a connection end when ctx does. release undoes that, and reports false if ctx has ended:
+// then the connection is of no more use. The deadline stays; the next Bind replaces it.
+func Bind(ctx context.Context, conn net.Conn) (release func() bool) {
+	deadline, _ := ctx.Deadline() // zero without one
+	_ = conn.SetDeadline(deadline)
+	return context.AfterFunc(ctx, func() { _ = conn.SetDeadline(past()) })
+}
+
+// past is a deadline that has passed.
+func past() time.Time { return time.Unix(1, 0) }
+
+// Conn is a connection to a server or to a proxy. It is used by one goroutine at a time. Its caller binds it to a context,
+// and closes it after an error.
+type Conn struct {
+	net.Conn          // what is spoken on: a *tls.Conn, if there is TLS
+	socket   net.Conn // below it
+	buffers  *Buffers
+	used     bool
+
+	// Of the exchange under way:
+	in      *bufio.Reader
+	failed  error      // with which reading from the connection ended
+	writing chan error // gives how writing a large body ended; nil if nothing is being written
+}
+
+// New makes a Conn of a connection on which nothing is buffered. socket is what lies below conn, or conn itself: what came on
+// it can be told without a wait if it is a syscall.Conn.
+func New(conn, socket net.Conn, buffers *Buffers) *Conn {
+	return &Conn{Conn: conn, socket: socket, buffers: buffers}
+}
+
+// Read reads from the connection and remembers its error, which the decoder of chunks may hide.
+func (c *Conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		c.failed = err
+	}
+	return n, err
+}
+
+// Watch is told how far an exchange has come. Nil functions are not called.
+type Watch struct {
+	// Sent is called when the last byte of the request has been written, perhaps by another goroutine than that of Do.
+	Sent func()
+	// FirstByte is called when the first byte of a response has come.
+	FirstByte func()
+}
+
+func (w Watch) sent() {
+	if w.Sent != nil {
+		w.Sent()
+	}
+}
+
+func (w Watch) firstByte() {
+	if w.FirstByte != nil {
+		w.FirstByte()
+	}
+}
+
+// Do sends a request and reads the head of its response. The caller reads the body, and closes it before the next exchange.
+// After an error there is nothing to close but the connection; only with ErrNoAnswer there is a response too, without a body.
+func (c *Conn) Do(req *Request, watch Watch) (*Response, error) {
+	kept := c.used
+	c.used, c.failed = true, nil
+	c.in = c.buffers.reader(c)
+	resp, err := c.exchange(req, watch, kept)
+	if err != nil {
+		c.finish()
+	}
+	return resp, err
+}
+
+func (c *Conn) exchange(req *Request, watch Watch, kept bool) (*Response, error) {
+	sendErr := c.send(req, watch)
+	if errors.Is(sendErr, os.ErrDeadlineExceeded) {
+		return nil, sendErr
+	}
+	// A server may answer and close before it has read the request.
+	if _, err := c.in.Peek(1); err != nil {
+		err = c.cause(sendErr, err)
+		if kept && !errors.Is(err, os.ErrDeadlineExceeded) {
+			err = fmt.Errorf("%w: %w", ErrEnded, err)
+		}
+		return nil, err
+	}
+	watch.firstByte()
+	resp, err := c.receive(req, sendErr)
+	if err != nil && sendErr != nil {
+		return nil, sendErr
+	}
+	return resp, err
+}
+
+// cause is why no response came: sending failed earlier than reading did, if it failed.
+func (c *Conn) cause(sendErr, readErr error) error {
+	if sendErr == nil && c.writing != nil {
+		select {
+		case sendErr = <-c.writing:
+			c.writing = nil
+		default:
+		}
+	}
+	if sendErr != nil {
+		return sendErr
+	}
+	return readErr
+}
+
+// receive reads heads up to that of the final response.
+func (c *Conn) receive(req *Request, sendErr error) (*Response, error) {
+	left, doubt := maxHead, sendErr != nil
+	for count := 0; ; count++ {
+		h, err := c.readHead(&left)
+		if err != nil {
+			return nil, err
+		}
+		doubt = doubt || h.repaired
+		switch {
+		case h.status >= 100 && h.status < 200 && h.status != http.StatusSwitchingProtocols && req.Method != http.MethodConnect:
+			// It has no body, whatever it says (RFC 9110, 15.2).
+			doubt = doubt || len(h.lengths)+len(h.codings) > 0
+		case h.status < 200 && req.Method != http.MethodConnect:
+			return h.response(nil), ErrNoAnswer
+		default:
+			return c.response(req, h, doubt)
+		}
+		if count == maxInformational {
+			return nil, ErrInformational
+		}
+	}
+}
+
+// finish ends an exchange, and reports whether the whole request was sent and nothing lies behind the response.
+func (c *Conn) finish() bool {
+	if c.in == nil {
+		return false
+	}
+	clean := c.in.Buffered() == 0
+	c.buffers.putReader(c.in)
+	c.in = nil
+	return c.join() && clean
+}
+
+// Detach ends an exchange that opened a tunnel, and returns the connection within it. What came behind the response belongs
+// to the tunnel (RFC 9110, 9.3.6).
+func (c *Conn) Detach() net.Conn {
+	early := make([]byte, c.in.Buffered())
+	_, _ = io.ReadFull(c.in, early)
+	c.finish()
+	if len(early) == 0 {
+		return c.Conn
+	}
+	return &tunnel{Conn: c.Conn, early: early}
+}
+
+// tunnel is a connection of which something was read before.
+type tunnel struct {
+	net.Conn
+	early []byte
+}
+
+// Read reads what was read before, and then from the connection.
+func (t *tunnel) Read(p []byte) (int, error) {
+	if len(t.early) == 0 {
+		return t.Conn.Read(p)
+	}
+	n := copy(p, t.early)
+	t.early = t.early[n:]
+	return n, nil
+}

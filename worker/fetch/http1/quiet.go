@@ -1,0 +1,54 @@
+package http1
+
+import (
+	"crypto/tls"
+	"errors"
+	"os"
+	"syscall"
+	"time"
+)
+
+// quietWait is how long bytes are awaited that are there already, below TLS, and may be no bytes of HTTP.
+const quietWait = time.Millisecond
+
+// Quiet reports whether an idle connection still stands and nothing has come on it: what came before a request answers none.
+// Messages of TLS itself, such as a late session ticket, are nothing. It changes the deadline of the connection.
+func (c *Conn) Quiet() bool {
+	_, secure := c.Conn.(*tls.Conn)
+	if secure && !c.silent(past()) { // what TLS has read already
+		return false
+	}
+	switch waiting, known := c.waiting(); {
+	case known && !waiting:
+		return true
+	case known && !secure:
+		return false
+	}
+	return c.silent(time.Now().Add(quietWait))
+}
+
+// silent reports whether nothing can be read until a deadline.
+func (c *Conn) silent(deadline time.Time) bool {
+	var one [1]byte
+	_ = c.Conn.SetReadDeadline(deadline)
+	n, err := c.Conn.Read(one[:])
+	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// waiting reports whether the socket has something to read, be it the end or an error. It takes nothing away.
+func (c *Conn) waiting() (waiting, known bool) {
+	socket, ok := c.socket.(syscall.Conn)
+	if !ok {
+		return false, false
+	}
+	control, err := socket.SyscallConn()
+	if err != nil {
+		return true, true // it is closed
+	}
+	var one [1]byte
+	err = control.Control(func(fd uintptr) {
+		_, _, peekErr := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		waiting = !errors.Is(peekErr, syscall.EAGAIN)
+	})
+	return waiting || err != nil, true
+}
