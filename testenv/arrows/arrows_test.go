@@ -24,7 +24,7 @@ func floors() map[string][]string {
 		"jobs/client":          {"jobs", "jobs/bus"},
 		"worker/rollup":        {"jobs"},
 		"worker/fetch/http1":   nil,
-		"worker/fetch":         {"jobs", "breaker", "rotation"},
+		"worker/fetch":         {"jobs", "breaker", "rotation", "worker/fetch/http1"},
 		"worker":               {"jobs", "jobs/bus", "jobs/text", "worker/rollup"},
 		"worker/fleet":         {"jobs", "jobs/bus", "jobs/text", "rotation", "rotation/proxylist", "breaker"},
 		"worker/totals":        {"jobs", "jobs/bus", "worker/rollup"},

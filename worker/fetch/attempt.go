@@ -173,7 +173,7 @@ func (r *run) nonIdempotent() bool {
 
 func (r *run) succeeded(x *exchange) jobs.RunOutcome {
 	result := r.result()
-	result.Outcome, result.Status, result.Header, result.Body = jobs.Succeeded, x.status(), x.header, x.body
+	result.Outcome, result.Status, result.Header, result.Fields, result.Body = jobs.Succeeded, x.status(), x.header, x.resultFields(), x.body
 	return jobs.RunOutcome{Kind: jobs.RunFinished, Result: result}
 }
 

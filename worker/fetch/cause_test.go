@@ -104,15 +104,15 @@ func TestAnAttemptNamesItsCause(t *testing.T) {
 		words string
 		fault jobs.Fault
 	}{
-		"a header line without a colon": {"http://shop.test/", says("HTTP/1.1 200 OK\r\nJust s3cret words\r\nContent-Length: 2\r\n\r\nok"), "the answer cannot be read: malformed header", jobs.FaultUnclear},
-		"headers of 300 KB":             {"http://shop.test/", says("HTTP/1.1 200 OK\r\n" + strings.Repeat("Set-Cookie: "+strings.Repeat("x", 1000)+"\r\n", 300) + "\r\n"), "headers larger than 256 KiB", jobs.FaultUnclear},
-		"ICY":                           {"http://shop.test/", says("ICY 200 OK\r\ncontent-type:audio/mpeg\r\n\r\n" + strings.Repeat("x", 5000)), "the answer cannot be read: it is not HTTP", jobs.FaultUnclear},
-		"SSH":                           {"http://shop.test/", says("SSH-2.0-OpenSSH_9.2\r\n"), "it is not HTTP", jobs.FaultUnclear},
-		"a status of four digits":       {"http://shop.test/", says("HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n"), "malformed status", jobs.FaultUnclear},
-		"two lengths":                   {"http://shop.test/", says("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok"), "more than one length", jobs.FaultUnclear},
-		"a transfer coding of its own":  {"http://shop.test/", says("HTTP/1.1 200 OK\r\nTransfer-Encoding: s3cret\r\n\r\nok"), "unknown transfer coding", jobs.FaultUnclear},
-		"chunks that are none":          {"http://shop.test/", says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\ns3cret\r\nok"), "malformed chunks", jobs.FaultUnclear},
-		"an answer that was cut":        {"http://shop.test/", says("HTTP/1.1 200 OK\r\nConte"), "the answer was cut off: connection closed", jobs.FaultUnclear},
+		"a NUL in a header":            {"http://shop.test/", says("HTTP/1.1 200 OK\r\nX: s3cret\x00words\r\nContent-Length: 2\r\n\r\nok"), "the answer cannot be read: malformed header", jobs.FaultUnclear},
+		"headers of 300 KB":            {"http://shop.test/", says("HTTP/1.1 200 OK\r\n" + strings.Repeat("Set-Cookie: "+strings.Repeat("x", 1000)+"\r\n", 300) + "\r\n"), "headers larger than 256 KiB", jobs.FaultUnclear},
+		"ICY":                          {"http://shop.test/", says("ICY 200 OK\r\ncontent-type:audio/mpeg\r\n\r\n" + strings.Repeat("x", 5000)), "the answer cannot be read: it is not HTTP", jobs.FaultUnclear},
+		"SSH":                          {"http://shop.test/", says("SSH-2.0-OpenSSH_9.2\r\n"), "it is not HTTP", jobs.FaultUnclear},
+		"a status of four digits":      {"http://shop.test/", says("HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n"), "malformed status", jobs.FaultUnclear},
+		"two lengths":                  {"http://shop.test/", says("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok"), "more than one length", jobs.FaultUnclear},
+		"a transfer coding of its own": {"http://shop.test/", says("HTTP/1.1 200 OK\r\nTransfer-Encoding: s3cret\r\n\r\nok"), "unknown transfer coding", jobs.FaultUnclear},
+		"chunks that are none":         {"http://shop.test/", says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\ns3cret\r\nok"), "malformed chunks", jobs.FaultUnclear},
+		"an answer that was cut":       {"http://shop.test/", says("HTTP/1.1 200 OK\r\nConte"), "the answer was cut off: connection closed", jobs.FaultUnclear},
 		"no common cipher": {"https://example.com/", handshake(func(r *rig) *tls.Config {
 			return &tls.Config{Certificates: r.secure.TLS.Certificates, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA}}
 		}), "the TLS handshake with the target failed: no common cipher (handshake failure)", jobs.FaultUnclear},

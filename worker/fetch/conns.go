@@ -1,18 +1,12 @@
 package fetch
 
 import (
-	"context"
-	"crypto/tls"
-	"errors"
-	"net"
+	"crypto/x509"
 	"net/http"
-	"net/http/httptrace"
-	"net/url"
 	"sync"
-	"syscall"
 	"time"
 
-	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/worker/fetch/http1"
 )
 
 const (
@@ -21,198 +15,95 @@ const (
 )
 
 // conns are the connections to proxies and, where a tunnel is needed, through them. Each belongs to one attempt at a time.
-// They come from Transports by NewClientConn, whose deadline is the attempt's from the first dial on: a proxy that says
-// nothing cannot outlive it, which Transport.RoundTrip would allow (a minute for CONNECT, for ever with SOCKS).
 type conns struct {
-	transports map[offer]*http.Transport
-	oldHosts   hosts // of which HTTP/1.1 is to be spoken
+	roots      *x509.CertPool
+	http2      *http.Transport // speaks HTTP/2 on a connection that is given to it
+	oldHosts   hosts           // of which HTTP/1.1 is to be spoken
+	buffers    http1.Buffers
 	max        int
 	perKey     int
 	timeout    time.Duration
 	allowInner bool
-	proxyDial  func(ctx context.Context, network, addr string) (net.Conn, error) // nil means the network
+	proxyDial  dialFunc // nil means the network
 
-	mu   sync.Mutex
+	mu   sync.Mutex // guards idle, n, and the closing of stop
 	idle map[string][]*conn
 	n    int
 	stop chan struct{}
 	done sync.WaitGroup
 }
 
-// conn is one connection.
+// conn is one connection, either of HTTP/1.1 or of HTTP/2.
 type conn struct {
-	*http.ClientConn
+	http1 *http1.Conn
+	http2 *http.ClientConn
 	key   string
 	meter *meter
 	since time.Time // when it became idle
 }
 
+// stands reports whether an idle connection can carry another exchange. Nobody watches one of HTTP/1.1 while it is idle.
+func (cn *conn) stands() bool {
+	if cn.http2 != nil {
+		return cn.http2.Err() == nil
+	}
+	return cn.http1.Quiet()
+}
+
+func (cn *conn) close() {
+	if cn.http2 != nil {
+		_ = cn.http2.Close()
+		return
+	}
+	_ = cn.http1.Close()
+}
+
 func newConns(cfg Config) *conns {
-	c := &conns{max: cfg.MaxIdle, perKey: cfg.IdlePerKey, timeout: cfg.IdleTimeout, allowInner: cfg.AllowPrivateTargets, proxyDial: cfg.Dial, idle: map[string][]*conn{}, transports: map[offer]*http.Transport{}, stop: make(chan struct{})}
-	for _, o := range []offer{{}, {http1: true}, {rsa: true}, {http1: true, rsa: true}} {
-		c.transports[o] = c.newTransport(cfg, o)
+	c := &conns{
+		max: cfg.MaxIdle, perKey: cfg.IdlePerKey, timeout: cfg.IdleTimeout, allowInner: cfg.AllowPrivateTargets, proxyDial: cfg.Dial, roots: cfg.RootCAs, http2: newHTTP2(),
+		idle: map[string][]*conn{}, stop: make(chan struct{}),
 	}
 	c.done.Go(c.reap)
 	return c
 }
 
-// newTransport makes a Transport for one offer.
-func (c *conns) newTransport(cfg Config, o offer) *http.Transport {
-	t := &http.Transport{
-		Proxy:                  func(r *http.Request) (*url.URL, error) { return routeOf(r.Context()).proxy, nil },
-		DialContext:            c.dial,
-		DialTLSContext:         c.dialTLS,
-		TLSClientConfig:        &tls.Config{RootCAs: cfg.RootCAs, MinVersion: tls.VersionTLS12, CipherSuites: o.suites()},
-		ForceAttemptHTTP2:      !o.http1,
-		Protocols:              o.protocols(),
-		DisableCompression:     true,
-		MaxResponseHeaderBytes: maxHeaderBytes,
-		ProxyConnectHeader:     http.Header{"User-Agent": {userAgent}},
-		OnProxyConnectResponse: func(ctx context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
-			routeOf(ctx).typed = resp.Header.Get("Content-Type") != "" || resp.ContentLength > 0
-			if resp.StatusCode/100 == 2 { // RFC 9110, 9.3.6; net/http wants the first of them
-				resp.StatusCode = http.StatusOK
-				return nil
-			}
-			return &connectRefused{status: resp.StatusCode, header: resp.Header}
-		},
-	}
-	return t
-}
-
-// connectRefused is a proxy's answer to CONNECT that opens no tunnel. net/http alone would keep only its text.
-type connectRefused struct {
-	status int
-	header http.Header
-}
-
-func (e *connectRefused) Error() string { return "the proxy refused CONNECT" }
-
-// route is what a dial has to know.
-type route struct {
-	proxy *url.URL // nil when direct
-	tls   *tls.Config
-	meter *meter
-	typed bool // the answer to CONNECT describes a body, which no tunnel has
-}
-
-type routeKey struct{}
-
-func routeOf(ctx context.Context) *route {
-	r, _ := ctx.Value(routeKey{}).(*route)
-	if r == nil {
-		// No dial of ours is without one; this proxy leads nowhere.
-		return &route{proxy: &url.URL{Scheme: "http", Host: "127.0.0.1:0"}}
-	}
-	return r
-}
-
-// dial opens the connection to the proxy, or to the target of a direct fetch. Only of the latter the address is checked: it
-// is then known to what the name leads, whatever it led to before.
-func (c *conns) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	r := routeOf(ctx)
-	nc, err := c.reach(ctx, r, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	r.meter = &meter{Conn: nc, opening: true}
-	return r.meter, nil
-}
-
-func (c *conns) reach(ctx context.Context, r *route, network, addr string) (net.Conn, error) {
-	if r.proxy != nil && c.proxyDial != nil {
-		nc, err := c.proxyDial(ctx, network, addr)
-		if trace := httptrace.ContextClientTrace(ctx); trace != nil {
-			trace.ConnectDone(network, addr, err) // as net.Dialer does
-		}
-		return nc, err
-	}
-	d := net.Dialer{KeepAlive: 30 * time.Second}
-	if r.proxy == nil && !c.allowInner {
-		d.Control = func(_, address string, _ syscall.RawConn) error {
-			host, _, err := net.SplitHostPort(address)
-			if err != nil || jobs.ClassifyHost(host) != jobs.PublicAddress {
-				return errInner
-			}
-			return nil
-		}
-	}
-	return d.DialContext(ctx, network, addr)
-}
-
-var errInner = errors.New("the name leads to a private, loopback or link-local address")
-
-// dialTLS is dial and the handshake with whom it reached. net/http would offer HTTP/2 to a proxy too, which a proxy that
-// speaks it accepts, and then send it a CONNECT of HTTP/1.1.
-func (c *conns) dialTLS(ctx context.Context, network, addr string) (net.Conn, error) {
-	nc, err := c.dial(ctx, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	config := routeOf(ctx).tls.Clone()
-	config.ServerName, _, _ = net.SplitHostPort(addr)
-	if routeOf(ctx).proxy != nil {
-		config.NextProtos, config.CipherSuites = []string{"http/1.1"}, nil
-	}
-	secured := tls.Client(nc, config)
-	if err := secured.HandshakeContext(ctx); err != nil {
-		_ = nc.Close()
-		return nil, err
-	}
-	return secured, nil
-}
-
-// open makes a connection to u through proxy. received is what came in before it failed.
-func (c *conns) open(ctx context.Context, proxy *url.URL, u jobs.URL, rsa bool) (cn *conn, received int64, err error) {
-	t := c.transports[offer{http1: c.oldHosts.has(u.HostPort()), rsa: rsa}]
-	r := &route{proxy: proxy, tls: t.TLSClientConfig}
-	cc, err := t.NewClientConn(context.WithValue(ctx, routeKey{}, r), u.Scheme(), u.HostPort())
-	switch {
-	case err == nil:
-		if u.Scheme() == "https" || proxy == nil || proxy.Scheme != "http" {
-			r.meter.opened() // else the first answer is to show what the proxy speaks
-		}
-		return &conn{ClientConn: cc, key: c.key(proxy, u), meter: r.meter}, 0, nil
-	case r.meter != nil:
-		failure := &openError{error: err}
-		if proxy != nil && proxy.Scheme == "http" {
-			failure.heard = r.meter.classify(r.typed)
-		}
-		return nil, r.meter.received.Load(), failure
-	}
-	return nil, 0, err
-}
-
 // key names what a connection can be used for: the proxy with its user, the target, and the version of HTTP. A proxy takes
 // plain requests for any target on one connection, but what one site sends late, or a proxy that only copies bytes, would
 // answer for another.
-func (c *conns) key(proxy *url.URL, u jobs.URL) string {
-	target := u.Scheme() + "://" + u.HostPort()
-	if c.oldHosts.has(u.HostPort()) {
+func (x *exchange) key() string {
+	target := x.target.Scheme() + "://" + x.target.HostPort()
+	if x.run.f.conns.oldHosts.has(x.target.HostPort()) {
 		target += " HTTP/1.1"
 	}
-	if proxy == nil {
+	if x.proxy == nil {
 		return target
 	}
-	return proxy.String() + " " + target
+	return x.proxy.String() + " " + target
 }
 
 // pop is the youngest idle connection of that key that still stands.
 func (c *conns) pop(key string) *conn {
+	for {
+		cn := c.take(key)
+		if cn == nil || cn.stands() {
+			return cn
+		}
+		cn.close()
+	}
+}
+
+// take is the youngest idle connection of that key.
+func (c *conns) take(key string) *conn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	list := c.idle[key]
-	for len(list) > 0 {
-		cn := list[len(list)-1]
-		list = list[:len(list)-1]
-		c.n--
-		if cn.Err() == nil {
-			c.keep(key, list)
-			return cn
-		}
+	if len(list) == 0 {
+		return nil
 	}
-	c.keep(key, list)
-	return nil
+	cn := list[len(list)-1]
+	c.n--
+	c.keep(key, list[:len(list)-1])
+	return cn
 }
 
 func (c *conns) keep(key string, list []*conn) {
@@ -234,7 +125,7 @@ func (c *conns) put(cn *conn) {
 	}
 	c.mu.Unlock()
 	if full {
-		_ = cn.Close()
+		cn.close()
 	}
 }
 
@@ -267,25 +158,31 @@ func (c *conns) reap() {
 	}
 }
 
-// expire closes the connections that became idle before a time.
+// expire closes the connections that became idle before a time, and those that ended since. They are looked at without the
+// lock, and for so long nobody can take them.
 func (c *conns) expire(before time.Time) {
-	var old []*conn
 	c.mu.Lock()
-	for key, list := range c.idle {
+	all := c.idle
+	c.idle = map[string][]*conn{} // n counts all of them still
+	c.mu.Unlock()
+	closed := 0
+	for key, list := range all {
 		fresh := list[:0]
 		for _, cn := range list {
-			if cn.since.Before(before) || cn.Err() != nil {
-				old = append(old, cn)
+			if cn.since.Before(before) || !cn.stands() {
+				cn.close()
+				closed++
 				continue
 			}
 			fresh = append(fresh, cn)
 		}
-		c.n -= len(list) - len(fresh)
-		c.keep(key, fresh)
+		all[key] = fresh
 	}
-	c.mu.Unlock()
-	for _, cn := range old {
-		_ = cn.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n -= closed
+	for key, list := range all {
+		c.keep(key, append(list, c.idle[key]...)) // the younger ones stay behind
 	}
 }
 

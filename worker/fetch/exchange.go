@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/worker/fetch/http1"
 )
 
 // What an exchange ends with when the answer is at fault.
@@ -22,7 +22,6 @@ var (
 	errTooLarge  = errors.New("the body is larger than allowed")
 	errRedirects = errors.New("too many redirects")
 	errDecode    = errors.New("the body cannot be decoded")
-	errNoAnswer  = errors.New("the status is that of no answer")
 	errMatch     = errors.New("the pattern of the job's ban takes too long for this body")
 )
 
@@ -46,17 +45,19 @@ type exchange struct {
 	changed  atomic.Int64           // when the stage changed last, since started
 	spent    [done + 1]atomic.Int64 // nanoseconds in each stage
 	lookups  lookups
-	sent     atomic.Bool    // a request, or a part of it, may have reached the target
-	received int64          // bytes on the wire
-	ended    bool           // the newest connection was closed by its other end
-	heard    heard          // what the newest connection answered instead of HTTP
-	target   jobs.URL       // of the newest request
-	url      string         // the same, as text
-	cookies  cookies        // of redirects
-	crossed  bool           // a redirect led to another origin
-	host     string         // its host and port, once a redirect led there
-	resp     *http.Response // the newest hop's
+	sent     atomic.Bool     // a request, or a part of it, may have reached the target
+	received int64           // bytes on the wire
+	ended    bool            // the newest connection was closed by its other end
+	heard    heard           // what the newest connection answered instead of HTTP
+	target   jobs.URL        // of the newest request
+	url      string          // the same, as text
+	cookies  cookies         // of redirects
+	crossed  bool            // a redirect led to another origin
+	host     string          // its host and port, once a redirect led there
+	method   string          // of the newest request
+	resp     *http1.Response // the newest hop's
 	header   http.Header
+	fields   []http1.Field // the same in their order; none of HTTP/2
 	body     []byte
 	matched  bool // the body matches the pattern of the job's ban
 	err      error
@@ -75,7 +76,7 @@ func (r *run) exchange(ctx context.Context, lease *rotation.Lease) *exchange {
 	if p := lease.Proxy(); p != nil {
 		x.proxy = p.URL
 	}
-	x.err = x.follow(httptrace.WithClientTrace(ctx, x.trace()))
+	x.err = x.follow(ctx)
 	if deadline, _ := ctx.Deadline(); x.err != nil && !time.Now().Before(deadline) {
 		// A dial and a connection have ctx's own deadline, and may report it a moment before ctx ends.
 		<-ctx.Done()
@@ -95,10 +96,8 @@ func (x *exchange) status() int {
 
 // follow does the request and the redirects that it leads to, all through the same proxy.
 func (x *exchange) follow(ctx context.Context) error {
-	req, err := x.first(ctx)
-	if err != nil {
-		return err
-	}
+	req := x.run.first()
+	x.target = x.run.job.Target()
 	for hop := 0; ; hop++ {
 		x.url = x.target.String()
 		if hop > 0 {
@@ -109,149 +108,114 @@ func (x *exchange) follow(ctx context.Context) error {
 		if err != nil || next == nil {
 			return err
 		}
-		req = next
+		req = *next
 		x.restart()
 	}
 }
 
-func (x *exchange) first(ctx context.Context) (*http.Request, error) {
-	job := &x.run.job
-	x.target = job.Target()
-	req, err := x.request(ctx, job.Method, content(job))
-	if err != nil {
-		return nil, err
-	}
-	setHeader(req.Header, job.Headers)
-	return req, nil
+// request is what one hop sends. Nobody changes the header and the body: other hops and attempts have them too.
+type request struct {
+	method string
+	header http.Header // in the job's spelling
+	body   []byte
 }
 
-// request makes a request for the newest target.
-func (x *exchange) request(ctx context.Context, method string, body io.Reader) (*http.Request, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "/", body)
-	if err != nil {
-		return nil, errors.New("the request cannot be built")
+// first is the request of the job. All attempts have its header in common.
+func (r *run) first() request {
+	if r.header == nil {
+		r.header = requestHeader(r.job.Headers)
 	}
-	absolute := x.proxy != nil && strings.HasPrefix(x.proxy.Scheme, "http") && x.target.Scheme() == "http"
-	req.URL, req.Host = wireURL(x.target, absolute), x.target.Authority()
-	return req, nil
-}
-
-func content(job *jobs.Job) io.Reader {
-	if body := job.Content(); len(body) > 0 {
-		return bytes.NewReader(body)
-	}
-	return http.NoBody
+	return request{method: r.job.Method, header: r.header, body: r.job.Content()}
 }
 
 // hop does one request. It returns the next one when the answer is a redirect that is followed, else it keeps the answer.
-func (x *exchange) hop(ctx context.Context, req *http.Request, hop int) (next *http.Request, err error) {
-	cn, err := x.send(ctx, req)
+func (x *exchange) hop(ctx context.Context, req request, hop int) (next *request, err error) {
+	l, err := x.send(ctx, req)
 	if err != nil {
 		return nil, err
 	}
 	reusable := false
-	defer func() { x.giveBack(cn, reusable) }() // also when what came made us panic
-	if x.resp.StatusCode < http.StatusOK {
-		// After a 101 net/http leaves the connection to its caller: reading would outlive ctx.
-		return nil, errNoAnswer
-	}
-	if next, err = x.redirect(ctx, req, hop); err == nil && next == nil {
-		x.header = x.resp.Header
+	defer func() { x.giveBack(l, reusable) }() // also when what came made us panic
+	if next, err = x.redirect(l, req, hop); err == nil && next == nil {
+		x.header, x.fields = x.resp.Header, x.resp.Fields
 		err = x.read(ctx)
 	}
-	reusable = err == nil && !x.resp.Close && surelyEnded(req, x.resp)
+	reusable = err == nil
 	return next, err
 }
 
-// surelyEnded reports whether no byte of this exchange can be taken for an answer to the next request on its connection. A
-// server may send a body where there is none by rule, or read the body of a request that it should ignore as another request
-// (RFC 9110, 9.3 and 15). HTTP/2 keeps exchanges apart.
-func surelyEnded(req *http.Request, resp *http.Response) bool {
-	if resp.ProtoMajor == 2 {
-		return true
-	}
-	switch req.Method {
-	case http.MethodHead:
-		return false
-	case http.MethodPost, http.MethodPut, http.MethodPatch:
-	default:
-		if req.ContentLength != 0 {
-			return false
-		}
-	}
-	announced := resp.Header.Get("Content-Length")
-	return resp.StatusCode != http.StatusNoContent && resp.StatusCode != http.StatusNotModified ||
-		(announced == "" || announced == "0") && len(resp.TransferEncoding) == 0
-}
-
-// leased is a connection in use and what its meter showed before.
+// leased is a connection in use, what its meter showed before, and what lets go of it: false if the context ended.
 type leased struct {
 	*conn
-	before int64
+	before  int64
+	release func() bool
 }
 
 // send sends the request on an idle connection, or on a new one. An idle connection may have died unseen: then, if no answer
 // had begun, the request goes once more on a new connection through the same proxy. A request that may not be sent twice
 // never takes an idle one, because nobody could tell whether it arrived. A server that wants HTTP/1.1 gets it at once.
-func (x *exchange) send(ctx context.Context, req *http.Request) (leased, error) {
+func (x *exchange) send(ctx context.Context, req request) (leased, error) {
 	l, err := x.sendOnce(ctx, req)
 	if code, ok := http2Code(err); !ok || code != http11Required || ctx.Err() != nil {
 		return l, err
 	}
 	x.run.f.conns.oldHosts.add(x.target.HostPort())
-	if req, err = again(req); err != nil {
-		return leased{}, err
-	}
 	x.restart()
 	return x.sendOnce(ctx, req)
 }
 
-func (x *exchange) sendOnce(ctx context.Context, req *http.Request) (leased, error) {
-	if cn := x.idle(); cn != nil {
-		l := leased{conn: cn, before: cn.meter.received.Load()}
-		err := x.roundTrip(l, req)
-		if err == nil || ctx.Err() != nil || stage(x.stage.Load()) >= reading {
+func (x *exchange) sendOnce(ctx context.Context, req request) (leased, error) {
+	if l, found := x.idle(ctx); found {
+		err := x.roundTrip(ctx, l, req)
+		ended := errors.Is(err, http1.ErrEnded) || err != nil && l.http2 != nil && stage(x.stage.Load()) < reading
+		if !ended || ctx.Err() != nil {
 			return l, err
-		}
-		if req, err = again(req); err != nil {
-			return leased{}, err
 		}
 		x.restart()
 	}
-	cn, err := x.open(ctx)
+	l, err := x.open(ctx)
 	if err != nil {
 		return leased{}, err
 	}
-	l := leased{conn: cn}
-	return l, x.roundTrip(l, req)
+	return l, x.roundTrip(ctx, l, req)
 }
 
 // open makes a connection to the target. Suites with RSA key exchange are offered only to a server that ended the first
 // handshake because it found no other.
-func (x *exchange) open(ctx context.Context) (*conn, error) {
-	cn, received, err := x.run.f.conns.open(ctx, x.proxy, x.target, false)
+func (x *exchange) open(ctx context.Context) (leased, error) {
+	l, err := x.connect(ctx, false)
 	if err != nil && ctx.Err() == nil && wantsRSA(err) {
-		x.received += received
 		x.restart()
-		cn, received, err = x.run.f.conns.open(ctx, x.proxy, x.target, true)
+		l, err = x.connect(ctx, true)
+	}
+	return l, err
+}
+
+func (x *exchange) idle(ctx context.Context) (l leased, found bool) {
+	if x.run.nonIdempotent() {
+		return leased{}, false
+	}
+	cn := x.run.f.conns.pop(x.key())
+	if cn == nil {
+		return leased{}, false
+	}
+	l = leased{conn: cn, before: cn.meter.received.Load(), release: func() bool { return true }}
+	if cn.http1 != nil {
+		l.release = http1.Bind(ctx, cn.meter)
+	}
+	return l, true
+}
+
+// roundTrip sends the request and waits for the answer's head. When it fails the connection is closed.
+func (x *exchange) roundTrip(ctx context.Context, l leased, req request) (err error) {
+	x.at(sending)
+	x.method = req.method
+	if l.http2 != nil {
+		err = x.roundTrip2(ctx, l, req)
+	} else {
+		err = x.roundTrip1(l, req)
 	}
 	if err != nil {
-		x.received += received
-	}
-	return cn, err
-}
-
-func (x *exchange) idle() *conn {
-	if x.run.nonIdempotent() {
-		return nil
-	}
-	return x.run.f.conns.pop(x.run.f.conns.key(x.proxy, x.target))
-}
-
-// roundTrip sends the request and waits for the answer's headers. When it fails the connection is closed.
-func (x *exchange) roundTrip(l leased, req *http.Request) (err error) {
-	x.at(sending)
-	if x.resp, err = l.RoundTrip(req); err != nil {
 		x.heard = l.meter.classify(false)
 		x.giveBack(l, false)
 	}
@@ -259,29 +223,48 @@ func (x *exchange) roundTrip(l leased, req *http.Request) (err error) {
 	return err
 }
 
-// again is a request that was not answered, with its body from the beginning.
-func again(req *http.Request) (*http.Request, error) {
-	if req.GetBody == nil {
-		return req, nil
+// roundTrip1 does it in HTTP/1.1. A proxy that takes the request itself is told the whole URL (RFC 9112, 3.2.2), and who asks.
+func (x *exchange) roundTrip1(l leased, req request) (err error) {
+	r := http1.Request{Method: req.method, Target: x.target.RequestTarget(), Host: x.target.Authority(), Header: req.header, Body: req.body}
+	if x.proxy != nil && strings.HasPrefix(x.proxy.Scheme, "http") && x.target.Scheme() == "http" {
+		r.Target, r.ProxyAuthorization = x.url, basicAuth(x.proxy)
 	}
-	body, err := req.GetBody()
-	if err != nil {
-		return nil, err
-	}
-	fresh := req.WithContext(req.Context())
-	fresh.Body = body
-	return fresh, nil
+	x.sent.Store(true)
+	x.resp, err = l.http1.Do(&r, x.watch())
+	return err
 }
 
-// giveBack counts what was received, and makes the connection idle again or closes it.
+// roundTrip2 does it in HTTP/2.
+func (x *exchange) roundTrip2(ctx context.Context, l leased, req request) error {
+	r, err := http.NewRequestWithContext(x.traced(ctx), req.method, "/", content(req.body))
+	if err != nil {
+		return errors.New("the request cannot be built")
+	}
+	r.URL, r.Host, r.Header = http2URL(x.target), x.target.Authority(), req.header
+	resp, err := l.http2.RoundTrip(r)
+	if err == nil {
+		x.resp = &http1.Response{Response: resp}
+	}
+	return err
+}
+
+func content(body []byte) io.Reader {
+	if len(body) > 0 {
+		return bytes.NewReader(body)
+	}
+	return http.NoBody
+}
+
+// giveBack counts what was received, and makes the connection idle again or closes it. HTTP/2 keeps exchanges apart.
 func (x *exchange) giveBack(l leased, reusable bool) {
 	if x.resp != nil {
 		_ = x.resp.Body.Close()
+		reusable = reusable && (l.http2 != nil && !x.resp.Close || x.resp.Reusable())
 	}
 	x.received += l.meter.received.Load() - l.before
 	x.ended = l.meter.ended.Load()
-	if !reusable || l.Err() != nil {
-		_ = l.Close()
+	if !l.release() || !reusable {
+		l.close()
 		return
 	}
 	x.run.f.conns.put(l.conn)
@@ -300,10 +283,10 @@ func (x *exchange) read(ctx context.Context) error {
 		limit = min(limit, own)
 	}
 	length := x.resp.ContentLength
-	if x.resp.Request.Method == http.MethodHead {
+	if x.method == http.MethodHead {
 		length = 0 // it is that of another answer
 	}
-	body, err := x.run.f.decoders.decode(ctx, x.resp, limit)
+	body, err := x.run.f.decoders.decode(ctx, x.resp.Response, limit)
 	if err != nil {
 		return err
 	}
@@ -339,5 +322,5 @@ func (x *exchange) read(ctx context.Context) error {
 
 // hasBody reports whether the response has a body by rule, even an empty one (RFC 9110, 6.4.1).
 func (x *exchange) hasBody() bool {
-	return x.resp.Request.Method != http.MethodHead && x.resp.StatusCode != http.StatusNoContent && x.resp.StatusCode != http.StatusNotModified
+	return x.method != http.MethodHead && x.resp.StatusCode != http.StatusNoContent && x.resp.StatusCode != http.StatusNotModified
 }

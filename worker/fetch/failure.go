@@ -13,6 +13,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/worker/fetch/http1"
 )
 
 // judgeDirect is for a failure without a proxy: there is nobody else to blame.
@@ -176,7 +177,7 @@ func judgeExchange(f facts) blame {
 	switch words := brief(f.err); {
 	case errors.Is(f.err, errDecode):
 		return unclear("decode", "the body cannot be decoded: "+words)
-	case errors.Is(f.err, errNoAnswer):
+	case errors.Is(f.err, http1.ErrNoAnswer):
 		return unclear("proxy_protocol", words+": "+code(f.status))
 	case f.phase == securing && hungUp(f.err):
 		return unclear("reset", "the TLS handshake with the target failed: "+words)

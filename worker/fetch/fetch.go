@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"runtime/debug"
 	"time"
 
@@ -160,6 +161,7 @@ type run struct {
 	policy   jobs.Policy
 	progress jobs.Progress
 
+	header  http.Header     // of its requests, once one was made
 	last    *attempt        // the newest one that ended
 	url     string          // where it got to
 	next    *rotation.Lease // taken ahead for the next attempt

@@ -5,28 +5,29 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/gofer-mq/gofer/jobs"
 )
 
-// setHeader gives a request the job's headers, in their spelling, and ours where the job has none.
-func setHeader(header http.Header, own map[string][]string) {
+// requestHeader is the job's header, in its spelling, and ours where the job has none.
+func requestHeader(own map[string][]string) http.Header {
+	header := make(http.Header, len(own)+2)
 	maps.Copy(header, own)
-	switch {
-	case !hasField(header, "User-Agent"):
-		header.Set("User-Agent", userAgent)
-	case header["User-Agent"] == nil:
-		header["User-Agent"] = []string{""} // net/http adds its own unless this very spelling is there
+	if !hasField(own, "User-Agent") {
+		header["User-Agent"] = []string{userAgent}
 	}
 	switch {
-	case hasField(header, "Accept-Encoding"):
-	case hasField(header, "Range"): // a part of an encoded body cannot be decoded
-		header.Set("Accept-Encoding", "identity")
+	case hasField(own, "Accept-Encoding"):
+	case hasField(own, "Range"): // a part of an encoded body cannot be decoded
+		header["Accept-Encoding"] = []string{"identity"}
 	default:
-		header.Set("Accept-Encoding", acceptEncoding)
+		header["Accept-Encoding"] = []string{acceptEncoding}
 	}
+	return header
 }
 
 // hasField reports whether a header has a field in any spelling.
-func hasField(header http.Header, name string) bool {
+func hasField(header map[string][]string, name string) bool {
 	for key := range header {
 		if strings.EqualFold(key, name) {
 			return true
@@ -37,16 +38,16 @@ func hasField(header http.Header, name string) bool {
 
 // keepHeader copies to next, the request of a redirect, what it has in common with the last one. Across origins only what says
 // nothing about the user goes along.
-func (x *exchange) keepHeader(next, last *http.Request, sameOrigin bool) {
+func (x *exchange) keepHeader(next *request, last request, sameOrigin bool) {
 	x.crossed = x.crossed || !sameOrigin
-	for name, values := range last.Header {
+	for name, values := range last.header {
 		lower := strings.ToLower(name)
 		harmless := lower == "user-agent" || strings.HasPrefix(lower, "accept")
 		ofBody := strings.HasPrefix(lower, "content-")
 		switch {
 		case lower == "cookie": // the last request may have had other cookies
-		case harmless, sameOrigin && (!ofBody || next.Body != http.NoBody):
-			next.Header[name] = values
+		case harmless, sameOrigin && (!ofBody || len(next.body) > 0):
+			next.header[name] = values
 		}
 	}
 	name, own := "Cookie", []string(nil)
@@ -56,6 +57,18 @@ func (x *exchange) keepHeader(next, last *http.Request, sameOrigin bool) {
 		}
 	}
 	if values := x.cookies.values(x.target, own); len(values) > 0 {
-		next.Header[name] = values
+		next.header[name] = values
 	}
+}
+
+// resultFields are the fields of the answer that the result has, in the order in which they came: not those that decoding has
+// made untrue.
+func (x *exchange) resultFields() []jobs.HeaderField {
+	fields := make([]jobs.HeaderField, 0, len(x.fields))
+	for _, field := range x.fields {
+		if _, kept := x.header[http.CanonicalHeaderKey(field.Name)]; kept {
+			fields = append(fields, jobs.HeaderField(field))
+		}
+	}
+	return fields
 }

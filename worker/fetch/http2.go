@@ -1,7 +1,11 @@
 package fetch
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
+	"net"
+	"net/http"
 	"strconv"
 	"strings"
 )
@@ -81,4 +85,26 @@ func isUnprocessed(err error) bool {
 	text := leaf(err).Error()
 	return ok && code == refusedStream || strings.HasPrefix(text, "http2: Transport received GOAWAY") || // for a stream above the last one
 		strings.HasPrefix(text, "http2: Transport received Server's graceful shutdown GOAWAY")
+}
+
+// givenKey is the context's key of the connection that a Transport is to take.
+type givenKey struct{}
+
+// newHTTP2 makes a Transport that dials nothing.
+func newHTTP2() *http.Transport {
+	return &http.Transport{
+		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			nc, ok := ctx.Value(givenKey{}).(net.Conn)
+			if !ok {
+				return nil, net.ErrClosed
+			}
+			return nc, nil
+		},
+		ForceAttemptHTTP2: true, DisableCompression: true, MaxResponseHeaderBytes: maxHeaderBytes,
+	}
+}
+
+// openHTTP2 speaks HTTP/2 on a connection whose handshake agreed to that.
+func (c *conns) openHTTP2(ctx context.Context, secured *tls.Conn, target string) (*http.ClientConn, error) {
+	return c.http2.NewClientConn(context.WithValue(ctx, givenKey{}, net.Conn(secured)), "https", target)
 }

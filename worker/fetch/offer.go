@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"net/http"
 	"strings"
 	"sync"
 )
@@ -15,14 +14,12 @@ type offer struct {
 	rsa   bool // suites with RSA key exchange
 }
 
-// protocols are the versions of HTTP; nil means those of net/http.
-func (o offer) protocols() *http.Protocols {
-	if !o.http1 {
-		return nil
+// protocols are the versions of HTTP, by their names in ALPN.
+func (o offer) protocols() []string {
+	if o.http1 {
+		return []string{"http/1.1"}
 	}
-	p := new(http.Protocols)
-	p.SetHTTP1(true)
-	return p
+	return []string{"h2", "http/1.1"}
 }
 
 // suites are the cipher suites up to TLS 1.2; nil means those of crypto/tls. RSA key exchange comes last, and never with 3DES

@@ -1,7 +1,6 @@
 package fetch
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -12,7 +11,7 @@ import (
 )
 
 // redirect is the request that the answer asks for; nil when the answer is the one to keep.
-func (x *exchange) redirect(ctx context.Context, req *http.Request, hop int) (*http.Request, error) {
+func (x *exchange) redirect(l leased, req request, hop int) (*request, error) {
 	most := x.run.job.Redirects()
 	status, location := x.resp.StatusCode, x.resp.Header.Get("Location")
 	if !isRedirect(status) || location == "" || most == 0 || slices.Contains(x.run.job.Ban.Statuses, status) {
@@ -25,19 +24,24 @@ func (x *exchange) redirect(ctx context.Context, req *http.Request, hop int) (*h
 	if err != nil {
 		return nil, err
 	}
-	x.skipBody()
-	x.cookies.store(x.target, x.resp)
+	x.skipBody(l)
+	x.cookies.store(x.target, x.resp.Response)
 	sameOrigin := x.target.SameOrigin(target)
 	x.target = target
-	return x.redirected(ctx, req, sameOrigin)
+	return x.redirected(req, sameOrigin), nil
 }
 
 // redirectWait is how long the rest of a redirect is waited for. Its head says where to go.
 const redirectWait = 100 * time.Millisecond
 
 // skipBody reads the body that nobody wants, to keep its connection, if the whole of it is there or nearly so.
-func (x *exchange) skipBody() {
+func (x *exchange) skipBody(l leased) {
 	body := x.resp.Body
+	if l.http1 != nil {
+		_ = l.meter.SetReadDeadline(time.Now().Add(redirectWait))
+		_, _ = io.Copy(io.Discard, io.LimitReader(body, maxDrained))
+		return
+	}
 	timer := time.AfterFunc(redirectWait, func() { _ = body.Close() })
 	n, err := io.Copy(io.Discard, io.LimitReader(body, maxDrained))
 	if !timer.Stop() || err != nil || n == maxDrained {
@@ -70,25 +74,11 @@ func isRedirect(status int) bool {
 
 // redirected is the request for the new target (RFC 9110, 15.4): after a 303 it is a GET, or stays a HEAD; after a 301 or a 302 a
 // POST becomes a GET, as it does everywhere. Anything else repeats method and body.
-func (x *exchange) redirected(ctx context.Context, req *http.Request, sameOrigin bool) (*http.Request, error) {
-	status, method, body := x.resp.StatusCode, req.Method, io.Reader(http.NoBody)
-	switch {
-	case status == http.StatusSeeOther && method != http.MethodHead, method == http.MethodPost && status <= http.StatusFound:
-		method = http.MethodGet
-	case req.GetBody != nil:
-		again, err := req.GetBody()
-		if err != nil {
-			return nil, err
-		}
-		body = again
+func (x *exchange) redirected(last request, sameOrigin bool) *request {
+	next, status := &request{method: last.method, header: http.Header{}, body: last.body}, x.resp.StatusCode
+	if status == http.StatusSeeOther && last.method != http.MethodHead || last.method == http.MethodPost && status <= http.StatusFound {
+		next.method, next.body = http.MethodGet, nil
 	}
-	next, err := x.request(ctx, method, body)
-	if err != nil {
-		return nil, err
-	}
-	if body != http.NoBody {
-		next.ContentLength, next.GetBody = req.ContentLength, req.GetBody
-	}
-	x.keepHeader(next, req, sameOrigin)
-	return next, nil
+	x.keepHeader(next, last, sameOrigin)
+	return next
 }

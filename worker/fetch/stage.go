@@ -1,11 +1,13 @@
 package fetch
 
 import (
+	"context"
 	"net/http/httptrace"
 	"sync/atomic"
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/worker/fetch/http1"
 )
 
 // stage is how far an attempt has come.
@@ -85,26 +87,18 @@ func (x *exchange) resolving() time.Duration {
 	return time.Duration(x.lookups.took.Load())
 }
 
-func (x *exchange) trace() *httptrace.ClientTrace {
-	secureProxy := x.proxy != nil && x.proxy.Scheme == "https"
-	return &httptrace.ClientTrace{
-		DNSStart: func(httptrace.DNSStartInfo) { x.lookUp() },
-		DNSDone:  func(httptrace.DNSDoneInfo) { x.lookedUp() },
-		ConnectDone: func(_, _ string, err error) {
-			if err == nil && x.proxy != nil && !secureProxy {
-				x.at(tunnelling)
-			}
-		},
-		// The first handshake with a secure proxy is the proxy's own; it is reported when it is done.
-		TLSHandshakeStart: func() {
-			if secureProxy && stage(x.stage.Load()) == connecting {
-				x.at(tunnelling)
-				return
-			}
-			x.at(securing)
-		},
+// traced is ctx with what tells of lookups and, within HTTP/2, of stages.
+func (x *exchange) traced(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		DNSStart:             func(httptrace.DNSStartInfo) { x.lookUp() },
+		DNSDone:              func(httptrace.DNSDoneInfo) { x.lookedUp() },
 		WroteHeaders:         func() { x.sent.Store(true) },
 		WroteRequest:         func(httptrace.WroteRequestInfo) { x.at(waiting) },
 		GotFirstResponseByte: func() { x.at(reading) },
-	}
+	})
+}
+
+// watch tells of the stages of an exchange of HTTP/1.1.
+func (x *exchange) watch() http1.Watch {
+	return http1.Watch{Sent: func() { x.at(waiting) }, FirstByte: func() { x.at(reading) }}
 }

@@ -26,23 +26,13 @@ func hostPort(u jobs.URL) string {
 	return net.JoinHostPort(strings.TrimSuffix(u.Hostname(), "."), port)
 }
 
-// wireURL is the URL for net/http to request u by, in such a way that it writes path and query as they stand: it would
-// re-encode them if they were fields of their own. absolute tells that a proxy takes the request (RFC 9112, 3.2.2).
-func wireURL(u jobs.URL, absolute bool) *url.URL {
-	w := &url.URL{Scheme: u.Scheme(), Host: u.Authority()}
-	slashes := strings.HasPrefix(u.RequestTarget(), "//")
-	if slashes && !absolute {
-		// net/http takes two slashes in Opaque for the beginning of an authority. It leaves this path as it is unless that has
-		// a lone percent sign or a bar.
-		if parsed, err := url.ParseRequestURI(u.RequestTarget()); err == nil && parsed.RequestURI() == u.RequestTarget() {
-			w.Path, w.RawPath, w.RawQuery, w.ForceQuery = parsed.Path, parsed.RawPath, parsed.RawQuery, parsed.ForceQuery
-			return w
-		}
-	}
-	if slashes || absolute {
+// http2URL is the URL for net/http to request u by, in such a way that it writes path and query as they stand: it would
+// re-encode them if they were fields of their own.
+func http2URL(u jobs.URL) *url.URL {
+	w := &url.URL{Scheme: u.Scheme(), Host: u.Authority(), Opaque: u.RequestTarget()}
+	if strings.HasPrefix(u.RequestTarget(), "//") {
+		// net/http takes two slashes in Opaque for the beginning of an authority.
 		w.Opaque = "//" + u.Authority() + u.RequestTarget()
-		return w
 	}
-	w.Opaque = u.RequestTarget()
 	return w
 }

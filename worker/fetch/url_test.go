@@ -94,14 +94,14 @@ func TestARequestThroughATunnelIsTheURLThatWasGiven(t *testing.T) {
 	}
 }
 
-// net/http writes such a path in absolute form, which every server of HTTP/1.1 accepts (RFC 9112, 3.2.2); HTTP/2 has no such form.
+// net/http would take such a path for an authority, or encode it anew.
 func TestAPathOfTwoSlashesAndABarKeepsItsBytes(t *testing.T) {
-	for protocol, want := range map[string]string{"http/1.1": "https://bar.test//a|b%", "h2": "//a|b%"} {
+	for _, protocol := range []string{"http/1.1", "h2"} {
 		r := newRig(t, nil)
 		w := r.tap(protocol, ok, "bar.test")
 		r.do("https://bar.test//a|b%")
-		if len(w.seen) != 1 || w.seen[0].target != want || w.seen[0].host != "bar.test" {
-			t.Errorf("%s: got %+v, want %s", protocol, w.seen, want)
+		if len(w.seen) != 1 || w.seen[0].target != "//a|b%" || w.seen[0].host != "bar.test" {
+			t.Errorf("%s: got %+v", protocol, w.seen)
 		}
 	}
 }

@@ -8,12 +8,13 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/textproto"
 	"os"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/gofer-mq/gofer/worker/fetch/http1"
 )
 
 // broke is what is said of an error that nothing else is known of.
@@ -66,7 +67,7 @@ func bodyWords(err error) string {
 		return "its checksum is wrong"
 	case errors.Is(err, errDecode):
 		return "it is not what its Content-Encoding says"
-	case errors.Is(err, errTooLarge), errors.Is(err, errRedirects), errors.Is(err, errNoAnswer), errors.Is(err, errInner):
+	case errors.Is(err, errTooLarge), errors.Is(err, errRedirects), errors.Is(err, errInner):
 		return leaf(err).Error()
 	case errors.Is(err, errAttemptTimeout), errors.Is(err, errExpired), errors.Is(err, errTimedOut):
 		return "timeout"
@@ -209,18 +210,10 @@ func alert(err error) (tls.AlertError, bool) {
 
 // http1Words are for an answer that cannot be read (RFC 9112).
 func http1Words(err error) string {
-	if has[textproto.ProtocolError](err) {
-		return "malformed header"
+	if odd, ok := errors.AsType[http1.Error](err); ok && odd != http1.ErrEnded {
+		return odd.Error()
 	}
-	return named(leaf(err).Error(), []beginning{
-		{`malformed HTTP response "\x15\x03`, "it is TLS, not HTTP"}, {`malformed HTTP response "\x16\x03`, "it is TLS, not HTTP"}, {"malformed HTTP status code", "malformed status"},
-		{"malformed HTTP", "it is not HTTP"}, {"net/http: server response headers exceeded", "headers larger than 256 KiB"}, {"net/http: exceeded 1xx response", "too many informational answers"},
-		{"unsupported transfer encoding", "unknown transfer coding"}, {"too many transfer encodings", "unknown transfer coding"}, {"invalid Trailer", "malformed header"}, {"bad trailer", "malformed header"},
-		{"bad Content-Length", "malformed length"}, {"invalid empty Content-Length", "malformed length"}, {"http: message cannot contain multiple Content-Length", "more than one length"},
-		{"malformed chunked", "malformed chunks"}, {"chunked ", "malformed chunks"}, {"invalid CR in chunked", "malformed chunks"}, {"empty hex number for chunk", "malformed chunks"},
-		{"invalid byte in chunk", "malformed chunks"}, {"http chunk length", "malformed chunks"}, {"header line too long", "malformed chunks"}, {"http: suspiciously long trailer", "headers larger than 256 KiB"},
-		{"net/http: request canceled", "cancelled"},
-	})
+	return ""
 }
 
 // http2Words are for the errors of HTTP/2 and their codes (RFC 9113, 7).

@@ -12,7 +12,6 @@ import (
 	"go/token"
 	"io"
 	"net"
-	"net/textproto"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -25,6 +24,7 @@ import (
 	"github.com/gofer-mq/gofer/rotation"
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/worker/fetch"
+	"github.com/gofer-mq/gofer/worker/fetch/http1"
 )
 
 // secret is in every error that can hold foreign bytes, and in no text about it.
@@ -54,7 +54,7 @@ var errorTypes = map[string]struct {
 	"net/http.ProtocolError":                   {never: "of servers, and of requests that are not made here"},
 	"net/http.MaxBytesError":                   {never: "of MaxBytesReader"},
 	"net/http.statusError":                     {never: "of servers"},
-	"net/http.unsupportedTEError":              {text: "unsupported transfer encoding", words: "unknown transfer coding"},
+	"net/http.unsupportedTEError":              {never: "of answers in HTTP/1.1, which http1 reads"},
 	"net/http.transportReadFromServerError":    {never: "wraps what was met"},
 	"net/http.timeoutError":                    {text: "net/http: timeout awaiting response headers", never: "no such timeout is set"},
 	"net/http.tlsHandshakeTimeoutError":        {text: "net/http: TLS handshake timeout", words: "timeout"},
@@ -69,7 +69,7 @@ var errorTypes = map[string]struct {
 	"net/http.http2headerFieldValueError":      {text: "invalid header field value for %q", words: "malformed header"},
 	"net/http.http2noCachedConnError":          {text: "http2: no cached connection was available", words: "connection closed"},
 	"net/http.http2httpError":                  {never: "of servers"},
-	"net/textproto.ProtocolError":              {err: textproto.ProtocolError("malformed MIME header line: " + secret), words: "malformed header"},
+	"net/textproto.ProtocolError":              {never: "of answers in HTTP/1.1, which http1 reads"},
 	"net/textproto.Error":                      {never: "of mail servers"},
 
 	"crypto/tls.RecordHeaderError":            {err: tls.RecordHeaderError{Msg: secret}, words: "it does not speak TLS; list it as http://"},
@@ -126,9 +126,7 @@ var moreErrors = []struct {
 	{verification(x509.CertificateInvalidError{Reason: x509.Expired, Cert: &x509.Certificate{NotBefore: time.Now().Add(time.Hour)}}), "its certificate is not valid yet"},
 	{verification(x509.UnknownAuthorityError{Cert: &x509.Certificate{RawIssuer: []byte("a"), RawSubject: []byte("a")}}), "its certificate is self-signed"},
 	{verification(x509.CertificateInvalidError{Reason: x509.TooManyIntermediates}), "its certificate may not be used for this"},
-	{fmt.Errorf("net/http: HTTP/1.x transport connection broken: %w", errors.New(`malformed HTTP version "`+secret+`"`)), "it is not HTTP"},
-	{errors.New("net/http: server response headers exceeded 262144 bytes; aborted"), "headers larger than 256 KiB"},
-	{errors.New("http: message cannot contain multiple Content-Length headers; got [" + secret + "]"), "more than one length"},
+	{http1.ErrNotHTTP, "it is not HTTP"}, {fmt.Errorf("%w: %w", http1.ErrEnded, io.EOF), "connection closed"},
 	{errors.New("tls: failed to parse certificate from server: " + secret), "its certificate cannot be read"},
 	{errors.New("tls: server selected unsupported protocol version 301"), "no common version of TLS"},
 	{errors.New("http2: server sent GOAWAY and closed the connection; LastStreamID=1, ErrCode=unknown error code 0x2a, debug=\"" + secret + "\""), "HTTP/2 error 42"},

@@ -109,8 +109,7 @@ type Conn struct {
 	writing chan error // gives how writing a large body ended; nil if nothing is being written
 }
 
-// New makes a Conn of a connection on which nothing is buffered. socket is what lies below conn, or conn itself: what came on
-// it can be told without a wait if it is a syscall.Conn.
+// New makes a Conn of a connection on which nothing is buffered. socket is what lies below conn, or conn itself.
 func New(conn, socket net.Conn, buffers *Buffers) *Conn {
 	return &Conn{Conn: conn, socket: socket, buffers: buffers}
 }

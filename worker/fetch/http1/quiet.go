@@ -12,16 +12,17 @@ import (
 const quietWait = time.Millisecond
 
 // Quiet reports whether an idle connection still stands and nothing has come on it: what came before a request answers none.
-// Messages of TLS itself, such as a late session ticket, are nothing. It changes the deadline of the connection.
+// Messages of TLS itself, such as a late session ticket, are nothing. It changes the deadline of the connection. On a socket
+// that is no syscall.Conn it knows only what has been read.
 func (c *Conn) Quiet() bool {
 	_, secure := c.Conn.(*tls.Conn)
 	if secure && !c.silent(past()) { // what TLS has read already
 		return false
 	}
-	switch waiting, known := c.waiting(); {
-	case known && !waiting:
+	switch waiting := c.waiting(); {
+	case !waiting:
 		return true
-	case known && !secure:
+	case !secure:
 		return false
 	}
 	return c.silent(time.Now().Add(quietWait))
@@ -36,19 +37,19 @@ func (c *Conn) silent(deadline time.Time) bool {
 }
 
 // waiting reports whether the socket has something to read, be it the end or an error. It takes nothing away.
-func (c *Conn) waiting() (waiting, known bool) {
+func (c *Conn) waiting() (waiting bool) {
 	socket, ok := c.socket.(syscall.Conn)
 	if !ok {
-		return false, false
+		return false
 	}
 	control, err := socket.SyscallConn()
 	if err != nil {
-		return true, true // it is closed
+		return true // it is closed
 	}
 	var one [1]byte
 	err = control.Control(func(fd uintptr) {
 		_, _, peekErr := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		waiting = !errors.Is(peekErr, syscall.EAGAIN)
 	})
-	return waiting || err != nil, true
+	return waiting || err != nil
 }

@@ -1,0 +1,196 @@
+package fetch
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/proxy"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/worker/fetch/http1"
+)
+
+// dialFunc opens a connection, as net.Dialer does.
+type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// connectRefused is a proxy's answer to CONNECT that opens no tunnel.
+type connectRefused struct {
+	status int
+	header http.Header
+}
+
+func (e *connectRefused) Error() string { return "the proxy refused CONNECT" }
+
+var errInner = errors.New("the name leads to a private, loopback or link-local address")
+
+// reach opens the connection to the proxy, or to the target of a direct fetch. Only of the latter the address is checked: it
+// is then known to what the name leads, whatever it led to before.
+func (c *conns) reach(ctx context.Context, via *url.URL, target string) (net.Conn, error) {
+	if via != nil && c.proxyDial != nil {
+		return c.proxyDial(ctx, "tcp", via.Host)
+	}
+	d := net.Dialer{KeepAlive: 30 * time.Second}
+	if via != nil {
+		return d.DialContext(ctx, "tcp", via.Host)
+	}
+	if !c.allowInner {
+		d.Control = func(_, address string, _ syscall.RawConn) error {
+			host, _, err := net.SplitHostPort(address)
+			if err != nil || jobs.ClassifyHost(host) != jobs.PublicAddress {
+				return errInner
+			}
+			return nil
+		}
+	}
+	return d.DialContext(ctx, "tcp", target)
+}
+
+// connect makes a connection to the target through the proxy, and binds it to ctx.
+func (x *exchange) connect(ctx context.Context, rsa bool) (leased, error) {
+	c := x.run.f.conns
+	nc, err := c.reach(x.traced(ctx), x.proxy, x.target.HostPort())
+	if err != nil {
+		return leased{}, x.reaching(err)
+	}
+	b := &builder{exchange: x, meter: &meter{Conn: nc, opening: true}, offer: offer{http1: c.oldHosts.has(x.target.HostPort()), rsa: rsa}}
+	release := http1.Bind(ctx, b.meter)
+	cn, err := b.build(ctx, nc)
+	if err == nil && cn.http2 != nil { // which reads all the time, and not only for this attempt
+		if !release() {
+			err = context.Cause(ctx)
+		}
+		release = func() bool { return true }
+		_ = b.meter.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		release()
+		_ = b.meter.Close()
+		x.received += b.meter.received.Load()
+		failure := &openError{error: err}
+		if x.isHTTPProxy() {
+			failure.heard = b.meter.classify(b.typed)
+		}
+		return leased{}, failure
+	}
+	if x.target.Scheme() == "https" || !x.isHTTPProxy() {
+		b.meter.opened() // else the first answer is to show what the proxy speaks
+	}
+	return leased{conn: cn, release: release}, nil
+}
+
+func (x *exchange) isHTTPProxy() bool { return x.proxy != nil && x.proxy.Scheme == "http" }
+
+// reaching marks an error as one of reaching the proxy.
+func (x *exchange) reaching(err error) error {
+	if x.proxy == nil {
+		return err
+	}
+	return &net.OpError{Op: "proxyconnect", Net: "tcp", Err: err}
+}
+
+// builder makes a connection of HTTP out of one of TCP.
+type builder struct {
+	*exchange
+	meter *meter
+	offer offer
+	typed bool // the answer to CONNECT describes a body, which no tunnel has
+}
+
+// build opens a tunnel where one is needed, and does the handshakes.
+func (b *builder) build(ctx context.Context, socket net.Conn) (*conn, error) {
+	nc, err := net.Conn(b.meter), error(nil)
+	if b.proxy != nil && b.proxy.Scheme == "https" {
+		// A proxy that is offered HTTP/2 may accept it.
+		if nc, err = b.secure(ctx, nc, b.proxy.Hostname(), offer{http1: true}); err != nil {
+			return nil, b.reaching(err)
+		}
+	}
+	if b.proxy != nil {
+		b.at(tunnelling)
+	}
+	switch secure := b.target.Scheme() == "https"; {
+	case b.proxy != nil && strings.HasPrefix(b.proxy.Scheme, "socks"):
+		err = b.socks(nc)
+	case b.proxy != nil && secure:
+		nc, err = b.tunnel(nc, socket)
+	}
+	if err != nil {
+		return nil, err
+	}
+	cn := &conn{key: b.key(), meter: b.meter}
+	if b.target.Scheme() == "https" {
+		b.at(securing)
+		secured, err := b.secure(ctx, nc, b.target.Hostname(), b.offer)
+		if err != nil {
+			return nil, err
+		}
+		if secured.ConnectionState().NegotiatedProtocol == "h2" {
+			cn.http2, err = b.run.f.conns.openHTTP2(ctx, secured, b.target.HostPort())
+			return cn, err
+		}
+		nc = secured
+	}
+	cn.http1 = http1.New(nc, socket, &b.run.f.conns.buffers)
+	return cn, nil
+}
+
+// secure does a handshake with whoever is at the other end.
+func (b *builder) secure(ctx context.Context, nc net.Conn, name string, o offer) (*tls.Conn, error) {
+	secured := tls.Client(nc, &tls.Config{RootCAs: b.run.f.conns.roots, MinVersion: tls.VersionTLS12, CipherSuites: o.suites(), NextProtos: o.protocols(), ServerName: name})
+	return secured, secured.HandshakeContext(ctx)
+}
+
+// tunnel asks an HTTP proxy for a tunnel. Any 2xx opens it (RFC 9110, 9.3.6).
+func (b *builder) tunnel(nc, socket net.Conn) (net.Conn, error) {
+	target := b.target.HostPort()
+	c := http1.New(nc, socket, &b.run.f.conns.buffers)
+	resp, err := c.Do(&http1.Request{
+		Method: http.MethodConnect, Target: target, Host: target, Header: http.Header{"User-Agent": {userAgent}}, ProxyAuthorization: basicAuth(b.proxy),
+	}, http1.Watch{})
+	if err != nil {
+		return nil, err
+	}
+	b.typed = resp.Header.Get("Content-Type") != "" || resp.ContentLength > 0
+	if resp.StatusCode/100 != 2 {
+		_ = resp.Body.Close()
+		return nil, &connectRefused{status: resp.StatusCode, header: resp.Header}
+	}
+	return c.Detach(), nil
+}
+
+// basicAuth is the value of Proxy-Authorization for a proxy with a user, or "".
+func basicAuth(via *url.URL) string {
+	if via.User == nil {
+		return ""
+	}
+	password, _ := via.User.Password()
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(via.User.Username()+":"+password))
+}
+
+// socks asks a SOCKS5 proxy for a tunnel (RFC 1928). The connection's own deadline bounds it.
+func (b *builder) socks(nc net.Conn) error {
+	var auth *proxy.Auth
+	if user := b.proxy.User; user != nil {
+		password, _ := user.Password()
+		auth = &proxy.Auth{User: user.Username(), Password: password}
+	}
+	dialer, err := proxy.SOCKS5("tcp", b.proxy.Host, auth, reached{nc})
+	if err == nil {
+		_, err = dialer.Dial("tcp", b.target.HostPort())
+	}
+	return err
+}
+
+// reached is a dialer that has dialled.
+type reached struct{ net.Conn }
+
+// Dial returns the connection.
+func (r reached) Dial(string, string) (net.Conn, error) { return r.Conn, nil }
