@@ -55,8 +55,11 @@ func (s *submission) await(ctx context.Context, keys <-chan client.Key) error {
 	return s.session.client.WaitEach(ctx, keys, func(r jobs.Result) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if r.Outcome != jobs.Succeeded {
+		switch {
+		case r.Outcome != jobs.Succeeded:
 			s.failed++
+		case s.flags.fail && (r.Status < 200 || r.Status > 399):
+			s.unwanted++
 		}
 		_ = s.bar.Clear()
 		err := s.outcome(ctx, r)
@@ -158,8 +161,10 @@ func (s *submission) verdict() error {
 		s.say("no jobs in " + s.sourceName())
 	case bad > 0 && s.accepted == 0:
 		return fmt.Errorf("no job was accepted, %d refused", bad)
-	case bad+s.failed > 0 && s.flags.wait && s.accepted == 1 && bad == 0:
+	case s.failed > 0 && s.flags.wait && s.accepted == 1 && bad == 0:
 		return &failure{code: exitSomeFailed, err: errors.New("the job failed")}
+	case s.unwanted > 0:
+		return &failure{code: exitSomeFailed, err: fmt.Errorf("jobs accepted: %d, refused: %d, failed: %d, answers other than 2xx and 3xx: %d", s.accepted, bad, s.failed, s.unwanted)}
 	case bad+s.failed > 0:
 		return &failure{code: exitSomeFailed, err: fmt.Errorf("jobs accepted: %d, refused: %d, failed: %d", s.accepted, bad, s.failed)}
 	}

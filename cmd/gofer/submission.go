@@ -35,6 +35,7 @@ type submission struct {
 	invalid  int                     // lines that are no job
 	refused  int                     // jobs that the server did not take
 	failed   int                     // jobs that did not succeed, or whose body could not be kept
+	unwanted int                     // jobs whose answer is neither 2xx nor 3xx, with --fail
 	taken    map[int]origin          // of each job on its way to the server, by its index
 }
 
@@ -222,6 +223,19 @@ func (s *submission) jobs(source io.Reader, readErr *error) iter.Seq[jobs.Job] {
 			*readErr = err
 		}
 	}
+}
+
+// printJobs prints the job of each line and publishes nothing.
+func (s *submission) printJobs(source io.Reader) error {
+	s.taken = map[int]origin{}
+	var readErr, printErr error
+	for job := range s.jobs(source, &readErr) {
+		s.accepted++
+		if printErr = s.app.printJob(job); printErr != nil {
+			break
+		}
+	}
+	return cmp.Or(printErr, readErr, s.verdict())
 }
 
 // sound refuses a job that no server would be asked to take, while its line is known.

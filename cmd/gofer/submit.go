@@ -13,16 +13,21 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/gofer-mq/gofer/jobs"
 )
 
 // submitFlags are the flags of gofer submit.
 type submitFlags struct {
+	jobFlags
+
 	file, queue, id, at, output string
 	in                          string
-	wait                        bool
+	wait, fail, print           bool
 	timeout                     time.Duration
+
+	template jobs.Job // what jobFlags describe
 }
 
 func (a *app) submitCommand() *cobra.Command {
@@ -41,13 +46,19 @@ with --json.
 With a single URL, --wait prints the body: unchanged to a file or a pipe, and on a terminal as 'gofer results' does.
 
 --output DIR keeps each body in the file DIR/QUEUE/ID. No file there is ever replaced: if it exists, or cannot be written,
-its job counts as failed.`,
+its job counts as failed.
+
+-X, -H, -d and the other flags that stand for members of a job hold for URLs and for JSON lines. A JSON line keeps its own
+members: the flags fill in those that it lacks, headers and meta name by name. --in and --at hold for every line.
+
+Any answer of a target is a success, also a 404. With --fail the exit code is 3 if an answer is not 2xx or 3xx.`,
 		Example: `  gofer submit --wait https://example.com/
   gofer submit --file urls.txt --wait --output bodies
+  gofer submit -X PUT -H 'Content-Type: text/plain' -d @page.txt https://example.com/pages/1
   echo '{"url":"https://example.com/","timeout":"5s"}' | gofer submit -`,
 		RunE: func(cmd *cobra.Command, urls []string) error {
-			if cmd.Flags().Changed("timeout") && !f.wait && f.output == "" {
-				return usage("--timeout needs --wait or --output: without them no result is waited for; a job's own limit is its \"timeout\" in JSON")
+			if err := f.check(cmd.Flags()); err != nil {
+				return err
 			}
 			return a.submit(cmd.Context(), f, urls)
 		},
@@ -60,13 +71,41 @@ its job counts as failed.`,
 	flags.StringVar(&f.at, "at", "", "do not run the job before this time (RFC 3339)")
 	flags.BoolVar(&f.wait, "wait", false, "wait for the results and print the outcomes")
 	flags.StringVar(&f.output, "output", "", "folder for the bodies, a file QUEUE/ID each, none of them replaced; implies --wait")
-	flags.Var((*durationFlag)(&f.timeout), "timeout", "with --wait or --output: how long to wait for the results; 0 means as long as it takes")
+	flags.Var((*durationFlag)(&f.timeout), "wait-timeout", "with --wait or --output: how long to wait for the results; 0 means as long as it takes (old name: --timeout)")
+	flags.Var((*durationFlag)(&f.timeout), "timeout", "old name of --wait-timeout")
+	flags.Lookup("timeout").Hidden = true
+	flags.BoolVar(&f.fail, "fail", false, "with --wait or --output: exit code 3 if a result is not 2xx or 3xx")
+	flags.BoolVar(&f.print, "print", false, "print the jobs as JSON and publish nothing")
+	f.jobFlags.add(flags)
 	return cmd
+}
+
+// check refuses flags that would be ignored.
+func (f *submitFlags) check(given *pflag.FlagSet) error {
+	waits := f.wait || f.output != ""
+	for _, name := range []string{"wait-timeout", "timeout", "fail"} {
+		if given.Changed(name) && !waits {
+			return usage("--%s needs --wait or --output: without them no result is waited for; --attempt-timeout bounds an attempt", name)
+		}
+	}
+	if f.print && waits {
+		return usage("--print publishes nothing, so there is nothing to wait for: leave out --wait and --output")
+	}
+	if given.Changed("attempts") && (f.attempts < 1 || f.attempts > jobs.MaxMaxAttempts) {
+		return usage("--attempts: not between 1 and %d", jobs.MaxMaxAttempts)
+	}
+	if given.Changed("attempt-timeout") && (f.attemptTimeout <= 0 || f.attemptTimeout > jobs.MaxAttemptTimeout) {
+		return usage("--attempt-timeout: not above 0 and at most %s", jobs.MaxAttemptTimeout)
+	}
+	return nil
 }
 
 func (a *app) submit(ctx context.Context, f submitFlags, urls []string) error {
 	notBefore, err := f.notBefore(time.Now())
 	if err != nil {
+		return err
+	}
+	if f.template, err = f.jobFlags.template(); err != nil {
 		return err
 	}
 	source, closeSource, err := a.lines(ctx, f.file, urls)
@@ -86,15 +125,17 @@ func (a *app) submit(ctx context.Context, f submitFlags, urls []string) error {
 			return err
 		}
 	}
-	s, err := a.connect(ctx, "submit")
-	if err != nil {
-		return err
-	}
-	defer s.close()
-	todo := &submission{app: a, session: s, flags: f, notBefore: notBefore, unit: "line"}
+	todo := &submission{app: a, flags: f, notBefore: notBefore, unit: "line"}
 	if f.file == "" && urls[0] != "-" {
 		todo.unit, todo.single = "URL", len(urls) == 1
 	}
+	if f.print {
+		return todo.printJobs(source)
+	}
+	if todo.session, err = a.connect(ctx, "submit"); err != nil {
+		return err
+	}
+	defer todo.session.close()
 	return todo.run(ctx, source)
 }
 
@@ -176,6 +217,7 @@ func parseLine(line []byte, f *submitFlags, notBefore time.Time) (jobs.Job, erro
 	if !notBefore.IsZero() {
 		job.NotBefore = notBefore
 	}
+	fill(&job, f.template)
 	return job, nil
 }
 

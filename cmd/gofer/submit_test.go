@@ -199,7 +199,7 @@ func TestWrongCallsAreUsageErrors(t *testing.T) {
 func TestFlagsThatWouldBeIgnoredAreUsageErrors(t *testing.T) {
 	newWorld(t, nil) // a server without streams
 	for _, c := range []struct{ args, want string }{
-		{"submit --timeout 5s http://a.test/", "--timeout needs --wait or --output"},
+		{"submit --wait-timeout 5s http://a.test/", "--wait-timeout needs --wait or --output"},
 		{"submit --timeout 0 http://a.test/", "--timeout needs --wait or --output"},
 		{"results --wait", "--wait needs an ID"},
 		{"results x --all", "leave out the ID"},

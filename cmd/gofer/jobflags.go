@@ -1,0 +1,207 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/pflag"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// jobFlags are the flags that stand for members of a job. A JSON line keeps its own members; the flags fill in what it lacks.
+type jobFlags struct {
+	method, data, deadline string
+	headers, tags, meta    []string
+	region, session, proxy string
+	attempts               wholeFlag
+	attemptTimeout         time.Duration
+}
+
+func (f *jobFlags) add(flags *pflag.FlagSet) {
+	flags.StringVarP(&f.method, "method", "X", "", "method (default \"GET\", with --data \"POST\")")
+	flags.StringArrayVarP(&f.headers, "header", "H", nil, "request header 'Name: value'; may be given several times")
+	flags.StringVarP(&f.data, "data", "d", "", "request body, or @FILE for the bytes of a file")
+	flags.StringVar(&f.region, "region", "", "preferred region of the proxy")
+	flags.StringArrayVar(&f.tags, "tag", nil, "tag that the proxy must have; may be given several times")
+	flags.StringVar(&f.session, "session", "", "session: its jobs use the same proxy while it works")
+	flags.StringVar(&f.proxy, "proxy", "", "id of the only proxy that may be used")
+	flags.Var(&f.attempts, "attempts", "how many attempts the job has, 1 to 10")
+	flags.Var((*durationFlag)(&f.attemptTimeout), "attempt-timeout", "how long one attempt may take, at most 10m")
+	flags.StringVar(&f.deadline, "deadline", "", "time after which no attempt starts or goes on (RFC 3339)")
+	flags.StringArrayVar(&f.meta, "meta", nil, "KEY=VALUE that is handed back in the result; may be given several times")
+}
+
+// template is the job that the flags describe. It has no URL.
+func (f *jobFlags) template() (jobs.Job, error) {
+	t := jobs.Job{
+		Method: f.method, Timeout: jobs.Duration(f.attemptTimeout),
+		Proxy: jobs.ProxyChoice{Tags: f.tags, Region: f.region, Session: f.session, ID: f.proxy},
+	}
+	if f.attempts != 0 {
+		n := int(f.attempts)
+		t.Retry = &jobs.Override{MaxAttempts: &n}
+	}
+	var err error
+	if t.Headers, err = headersOf(f.headers); err != nil {
+		return t, err
+	}
+	if t.Meta, err = metaOf(f.meta); err != nil {
+		return t, err
+	}
+	if f.deadline != "" {
+		if t.Deadline, err = time.Parse(time.RFC3339, f.deadline); err != nil {
+			return t, usage("--deadline: not a time such as 2026-01-02T15:04:05Z")
+		}
+	}
+	return t, f.body(&t)
+}
+
+// body sets the request body of t, and the method that a body implies.
+func (f *jobFlags) body(t *jobs.Job) error {
+	if f.data == "" {
+		return nil
+	}
+	content := []byte(f.data)
+	if path, isFile := strings.CutPrefix(f.data, "@"); isFile {
+		var err error
+		if content, err = readBounded(path, jobs.MaxJobBytes); err != nil {
+			return usage("--data: %w", err)
+		}
+	}
+	if utf8.Valid(content) {
+		t.Body = string(content)
+	} else {
+		t.BodyBase64 = content
+	}
+	if t.Method == "" {
+		t.Method = "POST"
+	}
+	return nil
+}
+
+// readBounded reads a file of at most limit bytes.
+func readBounded(path string, limit int64) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }()
+	content, err := io.ReadAll(io.LimitReader(file, limit+1))
+	if err == nil && int64(len(content)) > limit {
+		err = fmt.Errorf("%s has more than %d bytes, which no job can hold", path, limit)
+	}
+	return content, err
+}
+
+// headersOf reads 'Name: value' flags. A name that comes again adds a value.
+func headersOf(flags []string) (jobs.Headers, error) {
+	var headers jobs.Headers
+	for _, flag := range flags {
+		name, value, found := strings.Cut(flag, ":")
+		if name = strings.TrimSpace(name); !found || name == "" {
+			return nil, usage("--header: write it as 'Name: value'") // the text may hold a secret
+		}
+		if headers == nil {
+			headers = jobs.Headers{}
+		}
+		headers[name] = append(headers[name], strings.TrimSpace(value))
+	}
+	return headers, nil
+}
+
+// metaOf reads KEY=VALUE flags.
+func metaOf(flags []string) (map[string]string, error) {
+	var meta map[string]string
+	for _, flag := range flags {
+		key, value, found := strings.Cut(flag, "=")
+		if !found || key == "" {
+			return nil, usage("--meta: write it as KEY=VALUE")
+		}
+		if _, twice := meta[key]; twice {
+			return nil, usage("--meta: %q is given more than once", key)
+		}
+		if meta == nil {
+			meta = map[string]string{}
+		}
+		meta[key] = value
+	}
+	return meta, nil
+}
+
+// fill fills in the members that job lacks from the template t. Headers and meta are filled in name by name, proxy and retry
+// member by member.
+func fill(job *jobs.Job, t jobs.Job) {
+	if job.Body == "" && job.BodyBase64 == nil {
+		job.Body, job.BodyBase64 = t.Body, t.BodyBase64
+	}
+	lacking(&job.Method, t.Method)
+	lacking(&job.Timeout, t.Timeout)
+	lacking(&job.Proxy.Region, t.Proxy.Region)
+	lacking(&job.Proxy.Session, t.Proxy.Session)
+	lacking(&job.Proxy.ID, t.Proxy.ID)
+	if job.Proxy.Tags == nil {
+		job.Proxy.Tags = t.Proxy.Tags
+	}
+	if job.Deadline.IsZero() {
+		job.Deadline = t.Deadline
+	}
+	fillRetry(job, t.Retry)
+	fillHeaders(job, t.Headers)
+	for key, value := range t.Meta {
+		if job.Meta == nil {
+			job.Meta = map[string]string{}
+		}
+		if _, own := job.Meta[key]; !own {
+			job.Meta[key] = value
+		}
+	}
+}
+
+func lacking[T comparable](member *T, value T) {
+	var zero T
+	if *member == zero {
+		*member = value
+	}
+}
+
+func fillRetry(job *jobs.Job, t *jobs.Override) {
+	switch {
+	case t == nil:
+	case job.Retry == nil:
+		job.Retry = t
+	case job.Retry.MaxAttempts == nil:
+		job.Retry.MaxAttempts = t.MaxAttempts
+	}
+}
+
+func fillHeaders(job *jobs.Job, headers jobs.Headers) {
+	own := make([]string, 0, len(job.Headers))
+	for name := range job.Headers {
+		own = append(own, name)
+	}
+	for name, values := range headers {
+		if slices.ContainsFunc(own, func(o string) bool { return strings.EqualFold(o, name) }) {
+			continue
+		}
+		if job.Headers == nil {
+			job.Headers = jobs.Headers{}
+		}
+		job.Headers[name] = values
+	}
+}
+
+// printJob prints the JSON of a job as a line that gofer submit reads: with its id and queue, if it has any.
+func (a *app) printJob(job jobs.Job) error {
+	job.NotBefore, job.Deadline = job.NotBefore.UTC(), job.Deadline.UTC()
+	return a.printJSON(struct {
+		ID    string `json:"id,omitempty"`
+		Queue string `json:"queue,omitempty"`
+		jobs.Job
+	}{job.ID, job.Queue, job})
+}
