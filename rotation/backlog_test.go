@@ -20,6 +20,7 @@ type backlog struct {
 	dead  float64  // of the sites
 	mute  []string // proxies
 	quiet span     // when there is no network
+	again bool     // one job in four is for one of five sites that answer
 
 	mu      sync.Mutex
 	luck    *rand.Rand
@@ -59,6 +60,9 @@ func (b *backlog) take() (host string, dead, more bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.left--
+	if b.again && b.luck.IntN(4) == 0 {
+		return fmt.Sprintf("again%d.test:443", b.luck.IntN(5)), false, b.left >= 0
+	}
 	return fmt.Sprintf("site%d.test:443", b.left), b.luck.Float64() < b.dead, b.left >= 0
 }
 
@@ -76,7 +80,7 @@ func (b *backlog) fetch(host string, dead bool, began time.Time) {
 		if mute {
 			b.count(&b.wasted)
 		}
-		v := rotation.Verdict{Kind: rotation.Delivered, Latency: 10 * time.Millisecond}
+		v := rotation.Verdict{Kind: rotation.Delivered, Proven: true, Latency: 10 * time.Millisecond}
 		if dead || mute || b.quiet.from <= now && now < b.quiet.to {
 			v = rotation.Verdict{Kind: rotation.Unclear, Latency: patience, Reason: "timeout"}
 		}
@@ -147,20 +151,22 @@ func (b *backlog) crawl(t *testing.T) {
 			t.Errorf("%s, says nothing: %v, was not closed %.1f %% of the time", id, mute, 100*open[id])
 		}
 	}
-	// All slots may find out at once that a proxy is dead, and each of its openings costs three attempts at most.
-	if most := 64 + 40*len(b.mute); b.wasted > most {
+	// All slots may find out at once that a proxy is dead, and each of its openings costs three attempts at most. The first one
+	// costs five that others contradict, and those that nobody did.
+	if most := 64 + 50*len(b.mute); b.wasted > most {
 		t.Errorf("%d attempts went through silent proxies, want %d at most", b.wasted, most)
 	}
 }
 
+// Sites that nobody knows say nothing of the pool, for publishers choose them. One job in four is for a site that answered.
 func TestANetworkThatFallsSilentInACrawlOfDeadSitesIsFoundToFail(t *testing.T) {
 	for _, share := range []float64{0, 0.05, 0.3} { // of the sites
 		synctest.Test(t, func(t *testing.T) {
 			quiet := span{30 * time.Second, 2 * time.Minute}
-			b := backlog{pool: pool(t, rotation.RoundRobin, 12, nil), dead: share, quiet: quiet}
+			b := backlog{pool: pool(t, rotation.RoundRobin, 12, nil), dead: share, quiet: quiet, again: true}
 			open, failed := b.watch(b.run(int(64 * 120 / (0.01 + share*7.5))))
-			if late := failed - quiet.from; late <= 0 || late > 3*patience {
-				t.Errorf("%v of the sites are dead: said to fail %v after it did, want %v at most", share, late, 3*patience)
+			if late := failed - quiet.from; late <= 0 || late > 5*patience {
+				t.Errorf("%v of the sites are dead: said to fail %v after it did, want %v at most", share, late, 5*patience)
 			}
 			if len(open) > 0 {
 				t.Errorf("%v of the sites are dead: proxies were blamed: %v", share, open)

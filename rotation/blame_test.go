@@ -36,8 +36,7 @@ func (tr *trial) site() string {
 
 func (tr *trial) at(proxy, site string, answer bool) []rotation.Event {
 	tr.Helper()
-	l := take(tr.T, tr.Pool, rotation.Need{ID: proxy, Host: site})
-	return end(l, answer)
+	return end(takeFrom(tr.T, tr.Pool, proxy, site), answer)
 }
 
 // fails has p0 fail at so many sites.
@@ -80,7 +79,9 @@ func TestWhatAnotherProxyDeliversSpeaksAgainstTheOneThatCouldNot(t *testing.T) {
 			var sites []string
 			for range 12 {
 				sites = append(sites, tr.fails(1)...)
+				time.Sleep(time.Second)
 				tr.at("p0", tr.site(), true)
+				time.Sleep(time.Second)
 			}
 			return tr.opens("p1", sites)
 		}},
@@ -98,13 +99,13 @@ func TestWhatAnotherProxyDeliversSpeaksAgainstTheOneThatCouldNot(t *testing.T) {
 				if _, failing := tr.Failing(); failing {
 					break
 				}
-				tr.at(fmt.Sprint("p", 1+i%9), tr.site(), false)
+				takeFrom(tr.T, tr.Pool, fmt.Sprint("p", 1+i%9), tr.site()).Report(rotation.Verdict{Kind: rotation.ProxyFault})
 			}
 			if _, failing := tr.Failing(); !failing {
 				tr.Fatal("nothing delivers, and the pool is not said to fail")
 			}
 			time.Sleep(2 * time.Second)
-			tr.at("p1", tr.site(), true)
+			end(take(tr.T, tr.Pool, rotation.Need{ID: "p1"}), true)
 			return tr.opens("p2", sites)
 		}},
 	} {

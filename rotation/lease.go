@@ -19,7 +19,7 @@ const (
 	Unclear                 // the proxy or the target failed; package outlier decides whether it counts
 	TargetFault             // the target failed, and the proxy reached it
 	PairFault               // this host bans this proxy
-	Refused                 // this proxy refuses this host; it counts once the proxy fails most of the time
+	Refused                 // this proxy refuses this host, or the host refuses all proxies; package outlier decides
 )
 
 // Verdict is what an attempt reports about its proxy.
@@ -29,6 +29,8 @@ type Verdict struct {
 	Host string
 	// Answered says of an Unclear verdict that a response came, from the target or from somebody in its place.
 	Answered bool
+	// Proven says of a Delivered verdict that the response came over TLS with the target, whose certificate is good.
+	Proven bool
 	// Hurried says that the job's own time was over before the attempt's. The verdict counts only if a proxy could have been
 	// faster.
 	Hurried bool
@@ -47,6 +49,8 @@ type Lease struct {
 	entry  *entry
 	proxy  *proxylist.Proxy
 	host   string
+	named  bool           // the job named the proxy
+	chosen bool           // the job narrowed down the choice
 	number uint64         // orders the leases of a pool
 	permit breaker.Permit // of a probe; the zero value if the breaker was closed
 }
@@ -106,13 +110,13 @@ func (l *Lease) apply(e *entry, v *Verdict, now time.Duration) (changed breaker.
 	if v.Hurried && v.Latency < max(time.Second, time.Duration(8*p.pace)) {
 		v.Kind = Neutral
 	}
+	a := l.attempt(e, v, now)
 	if v.Trip > 0 {
-		p.judge.Failed(e.index)
+		p.judge.Failed(a)
 		e.record.add(false, 0)
 		l.permit.Release()
 		return e.breaker.Trip(v.Trip, v.Reason), nil
 	}
-	a := l.attempt(e, v, now)
 	var ruling outlier.Ruling
 	switch v.Kind {
 	case Delivered:
@@ -122,13 +126,10 @@ func (l *Lease) apply(e *entry, v *Verdict, now time.Duration) (changed breaker.
 		changed = l.permit.Success()
 	case ProxyFault:
 		ruling = p.judge.ProxyFailed(a)
-	case Unclear:
+	case Unclear, Refused:
 		ruling = p.judge.Unclear(a)
 	case PairFault:
 		ruling = p.judge.Banned(a)
-	case Refused:
-		// Whether the proxy works for others is known from what it relays to them, not from this.
-		ruling = p.judge.Refused(a)
 	case TargetFault:
 		// The proxy relayed what the target said.
 		if ruling = p.judge.Reached(a); l.Probe() {
@@ -150,7 +151,7 @@ func (l *Lease) apply(e *entry, v *Verdict, now time.Duration) (changed breaker.
 func (l *Lease) attempt(e *entry, v *Verdict, now time.Duration) outlier.Attempt {
 	return outlier.Attempt{
 		Proxy: e.index, Site: siteOf(l.host), Began: max(0, now-v.Latency), Ended: now, Number: l.number, Probe: l.Probe(),
-		Answered: v.Answered, Closed: len(l.pool.list) - l.pool.unhealthy,
+		Answered: v.Answered, Proven: v.Proven, Closed: len(l.pool.list) - l.pool.unhealthy, Named: l.named, Chosen: l.chosen,
 	}
 }
 

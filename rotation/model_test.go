@@ -134,8 +134,8 @@ func (d *duo) need(t *rapid.T) rotation.Need {
 }
 
 func verdict(t *rapid.T) rotation.Verdict {
-	v := rotation.Verdict{Kind: rotation.Kind(rapid.IntRange(0, int(rotation.PairFault)).Draw(t, "kind")), Reason: "test"}
-	v.Answered = v.Kind == rotation.Unclear && rapid.Bool().Draw(t, "answered")
+	kinds := []rotation.Kind{rotation.Neutral, rotation.Delivered, rotation.ProxyFault, rotation.TargetFault, rotation.PairFault}
+	v := rotation.Verdict{Kind: rapid.SampledFrom(kinds).Draw(t, "kind"), Reason: "test"}
 	v.Latency = rapid.SampledFrom([]time.Duration{time.Millisecond, time.Second}).Draw(t, "latency")
 	if rapid.IntRange(0, 3).Draw(t, "cools") == 0 {
 		v.CoolDown = rapid.SampledFrom(edges()).Draw(t, "cool-down")

@@ -13,8 +13,10 @@ type Need struct {
 	RegionStrict bool
 	// Session sends all picks of one name to the same proxy while it works. A pick that finds the proxy busy uses another one.
 	Session string
-	// ID names the only proxy that is accepted.
-	ID string
+	// ID names the only proxy that is accepted. What may be the target's failure is then no evidence against the proxy, because
+	// a publisher chose both, unless the need is Trusted.
+	ID      string
+	Trusted bool
 	// Exclude are the ids of proxies that failed the job. They are used only if no other proxy is left. A pick with excluded
 	// proxies is no probe, and prefers proxies whose latest attempt succeeded.
 	Exclude []string

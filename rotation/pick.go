@@ -215,7 +215,10 @@ func (p *Pool) shouldProbe(s *set, need *Need) bool {
 // take gets a permit and starts the lease. It reports false if the breaker refuses.
 func (p *Pool) take(e *entry, need *Need, now time.Duration, lease *Lease) (events []Event, ok bool) {
 	p.leases++
-	*lease = Lease{pool: p, entry: e, proxy: e.proxy, host: need.Host, number: p.leases}
+	*lease = Lease{
+		pool: p, entry: e, proxy: e.proxy, host: need.Host, number: p.leases, named: need.ID != "" && !need.Trusted,
+		chosen: need.ID != "" || need.Session != "" || len(need.Tags) > 0 || need.Region != "",
+	}
 	if e.notClosed {
 		permit, change, ok := e.breaker.Allow()
 		if !ok {

@@ -1,7 +1,6 @@
 package rotation_test
 
 import (
-	"math"
 	"reflect"
 	"slices"
 	"time"
@@ -18,16 +17,8 @@ type plain struct {
 	group   *breaker.Group
 	list    []*member
 	rests   map[rest]time.Duration // until when
-	targets map[string]*told
 	failing bool
 	test    time.Duration // when an attempt may find out whether the pool still fails
-	over    time.Duration // when it failed last
-
-	// How many attempts in a hundred deliver, of the latest 64 or so, and the faults since one did.
-	rate, rated float64
-	streak      int
-
-	opened []rotation.Event // of others than whose attempt ended
 }
 
 // member is one proxy.
@@ -38,30 +29,14 @@ type member struct {
 	free     time.Duration
 	avoid    time.Duration // until when it is the last resort
 	by       string        // the worker that said so
-	ends     []bool        // of the attempts that speak for or against it
 	worked   time.Duration // when it last reached a target; zero: never
-	row      int           // of failures at targets that nobody knew, since then
-	tests    int           // that failed at such targets
-	since    uint64        // the breaker's generation that these two are of
+
+	endedWell bool // the latest attempt that speaks for or against it did
 }
 
 type rest struct {
 	m    *member
 	host string
-}
-
-// told is what is known of a target.
-type told struct {
-	failedBy []charge // since it answered last
-	answered time.Duration
-	name     uint64
-}
-
-// charge is a failure that may turn out to be the proxy's.
-type charge struct {
-	*ticket
-	at   time.Duration
-	open bool
 }
 
 // ticket is a lease, seen from the plain pool.
@@ -73,7 +48,7 @@ type ticket struct {
 }
 
 func newPlain(cfg breaker.Config) *plain {
-	return &plain{group: breaker.NewGroup(cfg), rests: map[rest]time.Duration{}, targets: map[string]*told{}}
+	return &plain{group: breaker.NewGroup(cfg), rests: map[rest]time.Duration{}}
 }
 
 func (p *plain) get(id string) *member {
@@ -244,158 +219,39 @@ func (p *plain) settle(t *ticket, v rotation.Verdict, failing bool) breaker.Even
 	case failing && !p.failing:
 		p.failing, p.test = true, now
 	case v.Trip == 0 && slices.Contains([]rotation.Kind{rotation.Delivered, rotation.TargetFault, rotation.PairFault}, v.Kind):
-		m.worked, m.row = max(now, 1), 0
-		p.delivered(now)
+		m.worked = max(now, 1)
+		p.delivered()
 	}
 	if v.Trip > 0 {
 		t.permit.Release()
-		m.ends = append(m.ends, false)
+		m.endedWell = false
 		return m.breaker.Trip(v.Trip, v.Reason)
 	}
-	target := p.target(t.host)
 	switch v.Kind {
 	case rotation.Delivered:
-		m.ends = append(m.ends, true)
-		p.clear(target, t)
+		m.endedWell = true
 		return t.permit.Success()
 	case rotation.TargetFault:
 		if t.probe {
 			return t.permit.Success()
 		}
-	case rotation.PairFault:
-		m.ends = append(m.ends, false)
 	case rotation.ProxyFault:
-		return p.blame(t, 0, v.Reason)
-	case rotation.Unclear:
-		return p.unclear(t, target, v)
-	case rotation.Neutral, rotation.Refused: // the histories have no refusals
+		if !p.failing {
+			m.endedWell = false
+			return t.permit.Failure(0, v.Reason)
+		}
+	case rotation.Neutral, rotation.PairFault:
+	case rotation.Unclear, rotation.Refused: // the histories have none: what they are evidence of has tests of its own
 	}
 	return breaker.Event{}
 }
 
-func (p *plain) target(host string) *told {
-	if p.targets[host] == nil {
-		p.targets[host] = &told{answered: -time.Minute, name: uint64(len(p.targets) + 1)}
-	}
-	return p.targets[host]
-}
-
-// unclear blames the target if it failed through three proxies, or all of two, and the proxy otherwise.
-func (p *plain) unclear(t *ticket, target *told, v rotation.Verdict) breaker.Event {
-	now := p.group.Now()
-	i := slices.IndexFunc(target.failedBy, func(c charge) bool { return c.m == t.m })
-	first := len(target.failedBy) == 0
-	switch {
-	case i >= 0 && i < 3:
-		target.failedBy[i] = charge{t, now, false}
-	case i < 0:
-		i = len(target.failedBy)
-		target.failedBy = append(target.failedBy, charge{t, now, false})
-	}
-	name := target.name
-	switch {
-	case len(target.failedBy) >= 3 || len(target.failedBy) == 2 && len(p.list) <= 2:
-		return breaker.Event{}
-	case now-target.answered < time.Minute:
-		if !t.m.failsMostly() {
-			if !v.Answered {
-				p.streak++
-			}
-			if v.Answered || !p.failing {
-				t.m.ends = append(t.m.ends, false)
-			}
-			return breaker.Event{}
-		}
-		name = 0
-	case !p.convicts(t, first, now-v.Latency):
-		p.streak++
-		if !p.failing {
-			t.m.ends = append(t.m.ends, false)
-		}
-		target.failedBy[i].open = true
-		return breaker.Event{}
-	}
-	return p.blame(t, name, v.Reason)
-}
-
-// clear blames those for a failure who failed where a proxy delivers now, a moment ago and not in an outage, and who fail most of
-// the time.
-func (p *plain) clear(target *told, t *ticket) {
-	now := p.group.Now()
-	for _, c := range target.failedBy[:min(3, len(target.failedBy))] {
-		if c.open && c.m != t.m && slices.Contains(p.list, c.m) && now-c.at < time.Minute && c.at > p.over && c.m.failsMostly() && c.m.breaker.Until() == 0 {
-			p.opened = append(p.opened, wrap(c.m.ID, c.permit.Failure(target.name, "failed where another proxy delivers"))...)
-		}
-	}
-	target.failedBy, target.answered = nil, now
-}
-
-// delivered takes the faults since the last delivery, unless they were an outage's, and this delivery into the mean.
-func (p *plain) delivered(now time.Duration) {
-	mix := func(good float64) {
-		p.rated = min(p.rated+1, 64)
-		p.rate += (good - p.rate) / p.rated
-	}
-	if p.failing {
-		p.over = now
-	} else {
-		for range min(p.streak, 64) {
-			mix(0)
-		}
-	}
-	mix(1)
-	p.streak = 0
-	p.failing = false // anything else leaves it open, even when the pool no longer says so
-}
-
-// convicts reports whether a failure at a target that nobody knows is the proxy's: the third in a test, or one that happens by
-// chance less than once in a hundred thousand times, in a test once in twenty. Others than tests count if the target failed
-// nobody before, and the attempt began in a later second than that in which the proxy delivered last.
-func (p *plain) convicts(t *ticket, first bool, begun time.Duration) bool {
-	if g := t.m.breaker.Snapshot().Generation; g != t.m.since {
-		t.m.row, t.m.tests, t.m.since = 0, 0, g
-	}
-	if t.probe {
-		t.m.tests++
-		return t.m.tests >= 3 || p.unlikely(t.m.tests, 0.05)
-	}
-	n := 0
-	if first && (t.m.worked == 0 || begun >= t.m.worked.Truncate(time.Second)+time.Second) {
-		t.m.row++
-		n = t.m.row
-	}
-	return p.unlikely(n, 1e-5)
-}
-
-// unlikely reports whether so many failures in a row are less probable than that.
-func (p *plain) unlikely(streak int, than float64) bool {
-	return p.rated == 0 || math.Pow(1-min(max(p.rate, 0.01), 0.99), float64(streak)) < than
-}
+// delivered ends an outage.
+func (p *plain) delivered() { p.failing = false } // anything else leaves it open, even when the pool no longer says so
 
 // sound reports whether the member reached its target at its latest attempt that counts, not long ago.
 func (p *plain) sound(m *member) bool {
-	return m.worked > 0 && p.group.Now()-m.worked <= 10*time.Minute && len(m.ends) > 0 && m.ends[len(m.ends)-1]
-}
-
-// failsMostly reports whether this failure makes three in four of the last nine.
-func (m *member) failsMostly() bool {
-	last := m.ends[max(0, len(m.ends)-8):]
-	bad := 1
-	for _, good := range last {
-		if !good {
-			bad++
-		}
-	}
-	return 4*bad > 3*len(last)
-}
-
-func (p *plain) blame(t *ticket, target uint64, reason string) breaker.Event {
-	p.streak++
-	if p.failing {
-		return breaker.Event{}
-	}
-	t.m.ends = append(t.m.ends, false)
-	return t.permit.Failure(target, reason)
+	return m.worked > 0 && p.group.Now()-m.worked <= 10*time.Minute && m.endedWell
 }
 
 // status is what the pool should say of a member.

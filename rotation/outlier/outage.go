@@ -9,7 +9,11 @@ import (
 const (
 	// maxFailedProxies bounds how many proxies are told apart in a streak of the pool.
 	maxFailedProxies = 16
-	// rateAttempts is how many attempts the mean of successes spans.
+	// outageSites is at how many sites the pool must fail where no failure names a proxy.
+	outageSites = 3
+	// narrowAfter responses of no third site the pool counts as one that serves two sites at most.
+	narrowAfter = 64
+	// rateAttempts is how many attempts a mean of successes spans.
 	rateAttempts = 64
 	// significance is how improbable a streak has to be, at the pool's own rate of success, to be no chance.
 	significance = 1e-5
@@ -25,18 +29,87 @@ const (
 
 // pool is the evidence about all proxies together.
 type pool struct {
-	rate          float64       // share of attempts that succeed: a moving mean. Attempts in an outage do not count.
-	rated         float64       // attempts in the mean, at most rateAttempts
-	failures      int           // since a proxy relayed a response
-	streak        int           // those failures that say more than the one before
-	failedProxies []Proxy       // of the streak: those that had worked before
-	relayed       time.Duration // when any proxy relayed a response last; zero: never
-	lastFailure   time.Duration
+	all      mean          // of the attempts that failures of a streak are compared with. Attempts in an outage do not count.
+	contacts mean          // of the attempts at sites that never responded before
+	greeter  Proxy         // plus one: through which the latest of these succeeded
+	stranger Proxy         // plus one: through which the latest of these failed
+	relayed  time.Duration // when any proxy relayed a response last; zero: never
+
+	relays uint64    // responses that proxies relayed
+	served [3]served // the sites of the latest ones, the latest first
+
+	failures    int    // since a proxy relayed a response
+	named       streak // of failures that name the proxy
+	silent      streak // of failures at sites that answered before
+	silentSites []Site // of those failures, at most outageSites
+	lastFailure time.Duration
 
 	outage      bool
 	outageBegan time.Duration
 	outageEnded time.Duration
 	nextTest    time.Duration
+}
+
+// served is a site that some proxy relayed.
+type served struct {
+	site  Site
+	relay uint64 // the number of the latest response
+}
+
+// serves notes that a proxy relayed a response of a site.
+func (p *pool) serves(s Site) {
+	p.relays++
+	i := 0
+	for i < len(p.served)-1 && p.served[i].site != s {
+		i++
+	}
+	copy(p.served[1:i+1], p.served[:i])
+	p.served[0] = served{s, p.relays}
+}
+
+// isNarrow reports whether the pool serves two sites at most.
+func (p *pool) isNarrow() bool { return p.relays-p.served[2].relay >= narrowAfter }
+
+// mean is a moving mean of successes.
+type mean struct {
+	rate  float64 // share of the attempts that succeed
+	rated float64 // attempts in the mean, at most rateAttempts
+}
+
+func (m *mean) add(good float64) {
+	m.rated = min(m.rated+1, rateAttempts)
+	m.rate += (good - m.rate) / m.rated
+}
+
+// probability is how probable it is that so many attempts in a row fail.
+func (m *mean) probability(streak int) float64 {
+	return math.Pow(1-min(max(m.rate, 0.01), 0.99), float64(streak))
+}
+
+// isUnlikely reports whether a streak is less probable than that. Without any attempt nothing is unlikely.
+func (m *mean) isUnlikely(streak int, than float64) bool {
+	return m.rated > 0 && m.probability(streak) < than
+}
+
+// streak are failures of the pool since a proxy relayed a response.
+type streak struct {
+	n       int     // those that say more than the one before
+	proxies []Proxy // through which they came, and which had worked before
+}
+
+func (s *streak) add(p Proxy, isNew, workedBefore bool) {
+	if isNew {
+		s.n++
+	}
+	if workedBefore && len(s.proxies) < maxFailedProxies && !slices.Contains(s.proxies, p) {
+		s.proxies = append(s.proxies, p)
+	}
+}
+
+func (s *streak) clear() { s.n, s.proxies = 0, s.proxies[:0] }
+
+func (s *streak) remove(p Proxy) {
+	s.proxies = slices.DeleteFunc(s.proxies, func(q Proxy) bool { return q == p })
 }
 
 // OutageChange says that an outage began or ended with an attempt. The zero value says neither.
@@ -78,56 +151,85 @@ func (p *pool) succeeded(now time.Duration) (ended bool) {
 		p.outageEnded = now
 	} else {
 		for range min(p.failures, rateAttempts) {
-			p.rateAttempt(0)
+			p.all.add(0)
 		}
 	}
-	p.rateAttempt(1)
-	p.failures, p.streak, p.outage = 0, 0, false
-	p.failedProxies = p.failedProxies[:0]
+	p.all.add(1)
+	p.failures, p.outage = 0, false
+	p.named.clear()
+	p.silent.clear()
+	p.silentSites = p.silentSites[:0]
 	return ended
 }
 
-// rateAttempt takes the end of an attempt into the mean.
-func (p *pool) rateAttempt(good float64) {
-	p.rated = min(p.rated+1, rateAttempts)
-	p.rate += (good - p.rate) / p.rated
+// met notes how an attempt at a site that never responded before ended. Unproven successes of one proxy in a row say no
+// more than the first: one proxy that claims to reach every site must not make the others look worse. Neither do failures of
+// one proxy in a row: its own failures are compared with how the others fare.
+func (p *pool) met(a Attempt, relayed bool) {
+	if relayed && p.stranger == a.Proxy+1 {
+		p.stranger = 0 // its next failure begins another row
+	}
+	switch {
+	case a.Chosen:
+	case !relayed && p.stranger != a.Proxy+1:
+		p.contacts.add(0)
+		p.stranger = a.Proxy + 1
+	case !relayed:
+	case a.Proven || p.greeter != a.Proxy+1:
+		p.contacts.add(1)
+		p.greeter = a.Proxy + 1
+	}
 }
 
-// failed notes a failure, and reports whether an outage began with it. A failure of a site through a second proxy is not new:
-// it extends no streak.
-func (p *pool) failed(a Attempt, isNew, workedBefore bool) (began bool) {
+// failed notes a failure, and reports whether an outage began with it. Zero names no site: the failure names the proxy.
+func (p *pool) failed(a Attempt, at Site, isNew, workedBefore bool) (began bool) {
 	p.failures++
 	p.lastFailure = a.Ended
-	if isNew {
-		p.streak++
-		if workedBefore && len(p.failedProxies) < maxFailedProxies && !slices.Contains(p.failedProxies, a.Proxy) {
-			p.failedProxies = append(p.failedProxies, a.Proxy)
+	if at == 0 {
+		p.named.add(a.Proxy, isNew, workedBefore)
+	} else {
+		p.silent.add(a.Proxy, isNew, workedBefore)
+		if len(p.silentSites) < outageSites && !slices.Contains(p.silentSites, at) {
+			p.silentSites = append(p.silentSites, at)
 		}
 	}
-	if p.outage || !p.isDoubtful() || len(p.failedProxies) < max(outageFrom, min(maxFailedProxies, a.Closed*3/4)) {
+	_, proxies := p.streak()
+	if p.outage || !p.isDoubtful() || proxies < max(outageFrom, min(maxFailedProxies, a.Closed*3/4)) {
 		return false
 	}
 	p.outage, p.outageBegan, p.nextTest = true, a.Ended, a.Ended
 	return true
 }
 
+// streak returns how many failures in a row count for the pool, and of how many proxies. Failures at one or two sites are
+// those sites' own, though all proxies meet them.
+func (p *pool) streak() (n, proxies int) {
+	n, proxies = p.named.n, len(p.named.proxies)
+	if len(p.silentSites) < outageSites {
+		return n, proxies
+	}
+	for _, q := range p.silent.proxies {
+		if !slices.Contains(p.named.proxies, q) {
+			proxies++
+		}
+	}
+	return n + p.silent.n, proxies
+}
+
 // remove forgets a proxy whose index is given to another one.
 func (p *pool) remove(proxy Proxy) {
-	p.failedProxies = slices.DeleteFunc(p.failedProxies, func(q Proxy) bool { return q == proxy })
+	p.named.remove(proxy)
+	p.silent.remove(proxy)
+	if p.greeter == proxy+1 {
+		p.greeter = 0
+	}
+	if p.stranger == proxy+1 {
+		p.stranger = 0
+	}
 }
 
 // isDoubtful reports whether the streak is too long to be chance.
 func (p *pool) isDoubtful() bool {
-	return len(p.failedProxies) >= doubtFrom && p.probability(p.streak) < significance
-}
-
-// isUnlikely reports whether a streak is less probable than that. While no attempt has succeeded, the rate is unknown and
-// every streak counts as unlikely.
-func (p *pool) isUnlikely(streak int, than float64) bool {
-	return p.rated == 0 || p.probability(streak) < than
-}
-
-// probability is how probable a streak is at the pool's own rate of success.
-func (p *pool) probability(streak int) float64 {
-	return math.Pow(1-min(max(p.rate, 0.01), 0.99), float64(streak))
+	n, proxies := p.streak()
+	return proxies >= doubtFrom && p.all.probability(n) < significance
 }

@@ -1,10 +1,15 @@
 // Package outlier decides whether a failed attempt counts against its proxy.
 //
 // The evidence is how attempts ended: per proxy, per site, and over the whole pool. A failure that names the proxy counts. A
-// failure that may as well be the site's counts in two cases:
+// failure that may as well be the site's counts in three cases:
 //
-//   - The site relays responses through other proxies, and this proxy fails three times in four.
-//   - The proxy failed at unknown sites so often in a row that chance is ruled out.
+//   - Two other proxies relayed responses of the site lately, and this proxy fails three times in four.
+//   - The proxy got no answer five times, at three sites or more that answer other proxies.
+//   - The proxy failed at sites that nobody knows so often in a row that chance is ruled out, while others reach such sites.
+//
+// One witness convicts nobody, be it a proxy that claims to relay what others cannot, a site that answers some and not others,
+// or a publisher who chooses what is asked for. Where a pool has two proxies, one is all there is. Where it has one, only
+// failures that name it count.
 //
 // No failure counts during an outage, which is the time in which all proxies that worked fail one after the other: the network
 // of the worker, or what all proxies depend on, is down.
@@ -40,8 +45,21 @@ type Attempt struct {
 	Probe bool
 	// Answered is true if an HTTP response came, from the target or from somebody in its place.
 	Answered bool
+	// Proven is true of a response that came over TLS with the site itself: its proxy cannot have made it up.
+	Proven bool
 	// Closed is the number of proxies whose breaker is closed.
 	Closed int
+	// Named is true if the job named the proxy. Chosen is true if it named anything that narrows down the choice: the proxy, a
+	// session, tags, a region. A publisher could aim such jobs at one proxy.
+	Named, Chosen bool
+}
+
+// others is how many proxies there are besides this one whose breaker is closed.
+func (a Attempt) others() int {
+	if a.Probe {
+		return a.Closed
+	}
+	return max(0, a.Closed-1)
 }
 
 // Ruling is what the evidence makes of one attempt. The zero value is: the attempt counts against nobody.
@@ -101,7 +119,7 @@ func (j *Judge) Healthy(p Proxy, now time.Duration) bool {
 
 // Reliable reports whether a proxy is healthy and its latest attempt ended well.
 func (j *Judge) Reliable(p Proxy, now time.Duration) bool {
-	return j.proxies[p].recent.last() && j.Healthy(p, now)
+	return j.proxies[p].endedWell && j.Healthy(p, now)
 }
 
 // AnyHealthy reports whether any proxy relayed a response in the last ten minutes. If none did, whatever lies between the
@@ -113,29 +131,78 @@ func (j *Judge) AnyHealthy(now time.Duration) bool {
 // Answered reports whether a site is known to have relayed a response through some proxy.
 func (j *Judge) Answered(s Site) bool { return j.sites.known(s) }
 
-// BreakerChanged forgets a proxy's streak and its failed probes: failures before a change of its breaker say nothing about
-// the time after it.
-func (j *Judge) BreakerChanged(p Proxy) { j.proxies[p].streak, j.proxies[p].failedProbes = 0, 0 }
+// BreakerChanged forgets a proxy's streak, its silences, doubts and failed probes: failures before a change of its breaker say
+// nothing about the time after it.
+func (j *Judge) BreakerChanged(p Proxy) {
+	e := &j.proxies[p]
+	e.streak, e.failedProbes, e.silences, e.doubts = 0, 0, nil, nil
+}
 
 // Relayed takes in that the proxy relayed a response of the site.
 func (j *Judge) Relayed(a Attempt) Ruling {
-	j.proxies[a.Proxy].recent.add(true)
+	e := &j.proxies[a.Proxy]
+	e.endedWell = true
+	e.record.add(a.Site, true, a.Ended, a.Ended)
 	ruling := j.Reached(a)
-	for _, f := range j.sites.relayed(a.Site, a.Ended) {
-		if j.isLate(f, a) {
-			ruling.Late = append(ruling.Late, LateFailure{f.by, a.Site, f.open})
+	x := j.sites.get(a.Site)
+	if !x.answeredEver() {
+		j.pool.met(a, true)
+	}
+	j.pool.serves(a.Site)
+	for _, f := range x.relayed(a.Proxy, e.generation, a.Ended) {
+		if j.isUndecided(f, a) {
+			ruling.Late = append(ruling.Late, j.decide(f, a)...)
 		}
 	}
 	return ruling
 }
 
-// isLate reports whether an undecided failure is the fault of its proxy, now that attempt a shows that the site responds.
-func (j *Judge) isLate(f failure, a Attempt) bool {
+// isUndecided reports whether an earlier failure may turn out to be its proxy's, now that attempt a shows that the site
+// responds.
+func (j *Judge) isUndecided(f failure, a Attempt) bool {
 	if f.open == 0 || f.by == a.Proxy || f.generation != j.proxies[f.by].generation {
 		return false
 	}
-	stale := a.Ended-f.at >= answersFor || f.at <= j.pool.outageEnded
-	return !stale && j.proxies[f.by].recent.failsMostly()
+	return a.Ended-f.at < answersFor && (f.at > j.pool.outageEnded || j.pool.outageEnded == 0)
+}
+
+// decide holds an earlier failure against its proxy, because the site responds through another one. It returns the failures
+// that count because of it.
+func (j *Judge) decide(f failure, a Attempt) []LateFailure {
+	e := &j.proxies[f.by]
+	witness := a.Proxy
+	if a.Proven {
+		witness = several
+	}
+	if a.others() >= 2 && !e.accuse(witness) {
+		return nil
+	}
+	e.record.add(a.Site, false, f.at, a.Ended)
+	if f.answered {
+		return nil
+	}
+	e.note(silence{site: a.Site, began: f.began, at: f.at, witness: witness, number: f.open})
+	if !e.isSilent(a, a.Site, j.pool.isNarrow()) {
+		return nil
+	}
+	return e.silences.take(f.by, a.Ended)
+}
+
+// note keeps an attempt without an answer at a site that answers others.
+func (e *evidence) note(s silence) {
+	if e.silences == nil {
+		e.silences = new(silences)
+	}
+	e.silences.add(s, e.relayed)
+}
+
+// isSilent reports whether the proxy got no answer too often: nothing came through it since the first of the silences, or it
+// fails most of the time.
+func (e *evidence) isSilent(a Attempt, at Site, narrow bool) bool {
+	if a.others() < 2 && !e.isBarren(a.Ended) {
+		return false // the one witness may be what claims too much
+	}
+	return e.silences.convictUnbroken(e.relayed, a.others()) || e.silences.convict(a.Ended, a.others()) && e.record.failsMostly(at, narrow)
 }
 
 // Reached takes in that the proxy reached a target, whatever the target then did.
@@ -148,91 +215,35 @@ func (j *Judge) Reached(a Attempt) Ruling {
 }
 
 // Failed takes in a failure that says nothing about the pool or the site: what it means is decided already.
-func (j *Judge) Failed(p Proxy) Ruling {
-	j.proxies[p].recent.add(false)
+func (j *Judge) Failed(a Attempt) Ruling {
+	e := &j.proxies[a.Proxy]
+	e.endedWell = false
+	e.record.add(a.Site, false, a.Ended, a.Ended)
 	return Ruling{Failed: true}
 }
 
-// Banned takes in that the site does not serve the proxy: the proxy reached the site, and the attempt failed.
+// Banned takes in that the site does not serve the proxy. The proxy relayed what the site said, so it did its work.
 func (j *Judge) Banned(a Attempt) Ruling {
 	ruling := j.Reached(a)
-	ruling.Failed = j.Failed(a.Proxy).Failed
-	return ruling
-}
-
-// Refused takes in that the proxy refused to serve a site. That counts once the proxy fails most of the time.
-func (j *Judge) Refused(a Attempt) Ruling {
-	counts := j.proxies[a.Proxy].recent.failsMostly()
-	ruling := j.Failed(a.Proxy)
-	ruling.Counts, ruling.Site = counts, a.Site
+	ruling.Failed = true
 	return ruling
 }
 
 // ProxyFailed takes in a failure that names the proxy. It counts, except in an outage.
-func (j *Judge) ProxyFailed(a Attempt) Ruling { return j.count(a, 0, true) }
+func (j *Judge) ProxyFailed(a Attempt) Ruling {
+	ruling := j.poolFailed(a, 0, true)
+	if !j.pool.outage {
+		ruling.Failed = j.Failed(a).Failed
+		ruling.Counts = true
+	}
+	return ruling
+}
 
-// Unclear takes in a failure that may be the proxy's or the site's.
-func (j *Judge) Unclear(a Attempt) Ruling {
-	f, state := j.sites.failed(a, j.proxies[a.Proxy].generation, j.len())
-	switch state {
-	case siteFails:
+// poolFailed takes a failure into the evidence about the pool. Zero names no site: the failure names the proxy.
+func (j *Judge) poolFailed(a Attempt, at Site, isNew bool) Ruling {
+	if !j.pool.failed(a, at, isNew, j.Healthy(a.Proxy, a.Ended)) {
 		return Ruling{}
-	case siteAnswers:
-		if j.proxies[a.Proxy].recent.failsMostly() {
-			return j.count(a, 0, true)
-		}
-		// A part of the site may be down or hang while the rest responds, and good proxies meet that now and then. Silence
-		// may still be the whole pool's.
-		if a.Answered {
-			return j.Failed(a.Proxy)
-		}
-		return j.note(a, true)
-	case siteNew, siteFailedBefore:
 	}
-	// A repeated failure at a site that never answered is no evidence against a proxy, and neither is an attempt that began
-	// before the latest response of the pool: hung attempts end late and all together.
-	isNew := state == siteNew && a.Began >= j.pool.relayed
-	if j.isSignificant(a, state == siteNew) {
-		return j.count(a, a.Site, isNew)
-	}
-	f.open = a.Number // it counts if the site relays a response through another proxy soon
-	return j.note(a, isNew)
-}
-
-// isSignificant reports whether a failure at an unknown site is one too many to be chance.
-func (j *Judge) isSignificant(a Attempt, firstOfSite bool) bool {
-	e := &j.proxies[a.Proxy]
-	if a.Probe {
-		e.failedProbes++
-		return e.failedProbes >= MaxFailedProbes || j.pool.isUnlikely(int(e.failedProbes), probeSignificance)
-	}
-	n := 0
-	if firstOfSite {
-		n = e.extendStreak(a.Began)
-	}
-	return j.pool.isUnlikely(n, significance)
-}
-
-// count rules that a failure counts against the proxy, except in an outage.
-func (j *Judge) count(a Attempt, site Site, isNew bool) Ruling {
-	ruling := j.note(a, isNew)
-	if !j.pool.outage {
-		ruling.Counts, ruling.Site = true, site
-	}
-	return ruling
-}
-
-// note takes a failure into the evidence about the pool and, except in an outage, into that about the proxy. It decides
-// nothing about the proxy.
-func (j *Judge) note(a Attempt, isNew bool) Ruling {
-	var ruling Ruling
-	if j.pool.failed(a, isNew, j.Healthy(a.Proxy, a.Ended)) {
-		ruling.Outage = OutageChange{
-			Began: true, Since: a.Ended, Failures: j.pool.failures, Proxies: len(j.pool.failedProxies),
-		}
-	}
-	if !j.pool.outage {
-		ruling.Failed = j.Failed(a.Proxy).Failed
-	}
-	return ruling
+	_, proxies := j.pool.streak()
+	return Ruling{Outage: OutageChange{Began: true, Since: a.Ended, Failures: j.pool.failures, Proxies: proxies}}
 }

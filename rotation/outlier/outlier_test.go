@@ -43,7 +43,7 @@ func TestAnIndexThatIsUsedAgainKnowsNothingOfTheProxyBefore(t *testing.T) {
 	proxies := h.pool(2, shop)
 	old, other := proxies[0], proxies[1]
 	for range 8 {
-		h.Failed(old)
+		h.Failed(h.attempt(old, 3))
 	}
 	h.Unclear(h.attempt(old, 2))
 	h.Remove(old)
@@ -55,7 +55,7 @@ func TestAnIndexThatIsUsedAgainKnowsNothingOfTheProxyBefore(t *testing.T) {
 		t.Error("the new proxy is healthy before its first attempt, want not")
 	}
 	for range 8 {
-		h.Failed(fresh) // so that it fails most of the time, too
+		h.Failed(h.attempt(fresh, 3)) // so that it fails most of the time, too
 	}
 	if late := h.Relayed(h.attempt(other, 2)).Late; len(late) != 0 {
 		t.Errorf("a response of the site counts %v against the new proxy, want nothing", late)
@@ -94,6 +94,42 @@ func TestARemovedProxyIsNoPartOfAnOutage(t *testing.T) {
 	t.Errorf("no outage although all five proxies fail; the last ruling is %+v", ruling)
 }
 
+func TestOneWitnessConvictsNobody(t *testing.T) {
+	var h history
+	claims, honest := h.Add(), h.Add()
+	h.Add()
+	for site := range outlier.Site(20) {
+		h.Relayed(h.attempt(claims, site+1))
+		a := h.attempt(honest, site+1)
+		a.Answered = site%2 == 0
+		if ruling := h.Unclear(a); ruling.Counts || len(ruling.Late) > 0 {
+			t.Fatalf("failure %d where one other proxy relays counts: %+v", site, ruling)
+		}
+	}
+}
+
+// A proxy that claims to relay dead sites makes no case against another one by repeating it.
+func TestClaimsOfOneProxyMakeNoRecord(t *testing.T) {
+	var h history
+	proxies := h.pool(4, shop)
+	claims, honest := proxies[0], proxies[1]
+	for site := range outlier.Site(6) {
+		for _, p := range proxies {
+			h.Relayed(h.attempt(p, 10+site))
+		}
+	}
+	for site := range outlier.Site(12) {
+		h.Relayed(h.attempt(claims, 100+site))
+		h.Unclear(h.attempt(honest, 100+site))
+	}
+	for _, p := range proxies[2:] {
+		h.Relayed(h.attempt(p, 10))
+	}
+	if ruling := h.Unclear(h.attempt(honest, 10)); ruling.Counts {
+		t.Error("the first failure at a good site counts, want not")
+	}
+}
+
 // In any history, a failure that counts is one of the proxy that failed, and none counts during an outage.
 func TestNoFailureCountsDuringAnOutage(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -124,19 +160,22 @@ func TestNoFailureCountsDuringAnOutage(t *testing.T) {
 
 func ExampleJudge() {
 	var judge outlier.Judge
-	good, bad := judge.Add(), judge.Add()
+	proxies := []outlier.Proxy{judge.Add(), judge.Add(), judge.Add()}
 	number, now := uint64(0), time.Duration(0)
-	attempt := func(p outlier.Proxy) outlier.Attempt {
+	attempt := func(p outlier.Proxy, s outlier.Site) outlier.Attempt {
 		number, now = number+1, now+time.Second
-		return outlier.Attempt{Proxy: p, Site: 7, Began: now - time.Second, Ended: now, Number: number, Closed: 2}
+		return outlier.Attempt{Proxy: p, Site: s, Began: now - time.Second, Ended: now, Number: number, Closed: 3}
 	}
-	for range 4 {
-		judge.Relayed(attempt(good))
-		fmt.Println(judge.Unclear(attempt(bad)).Counts)
+	for site := range outlier.Site(6) {
+		judge.Relayed(attempt(proxies[0], site+1))
+		judge.Relayed(attempt(proxies[1], site+1))
+		fmt.Println(judge.Unclear(attempt(proxies[2], site+1)).Counts)
 	}
 	// Output:
-	// true
-	// true
+	// false
+	// false
+	// false
+	// false
 	// true
 	// true
 }

@@ -1,8 +1,9 @@
 package outlier
 
 import (
+	"cmp"
 	"math"
-	"math/bits"
+	"slices"
 	"time"
 )
 
@@ -10,10 +11,15 @@ import (
 type evidence struct {
 	generation   uint32  // of the index: Remove advances it
 	relayed      seconds // when the proxy relayed a response last
+	known        seconds // when it failed first where it is undecided who is to blame
 	streakSince  seconds // the value of relayed when the streak began
-	streak       uint16  // consecutive failures at unknown sites
+	streak       uint16  // consecutive failures at sites that nobody had met before
 	failedProbes uint8   // probes that failed at unknown sites since the breaker was last open
-	recent       recent
+	endedWell    bool    // the latest attempt ended well
+	accuser      Proxy   // plus one: whose response showed last that a failure was not the site's; zero: nobody's, or several
+	record       record
+	silences     *silences // nil until the first one
+	doubts       *doubts   // nil until the first one
 }
 
 // extendStreak counts a failure at an unknown site and returns the length of the streak. An attempt that began before the
@@ -29,6 +35,19 @@ func (e *evidence) extendStreak(began time.Duration) int {
 	return int(e.streak)
 }
 
+// isBarren reports whether the proxy relayed nothing for a minute, in which it was asked to.
+func (e *evidence) isBarren(now time.Duration) bool {
+	return !e.relayed.within(answersFor, now) && !e.known.within(answersFor, now)
+}
+
+// accuse reports whether another proxy than last time shows that a failure was not the site's. One proxy that claims to have
+// relayed what nobody else can is one witness, however often it says so.
+func (e *evidence) accuse(by Proxy) (another bool) {
+	another = by == several || e.accuser != by+1
+	e.accuser = by + 1
+	return another
+}
+
 // seconds is a time on the caller's clock in whole seconds, plus one. Zero means never.
 type seconds uint32
 
@@ -39,26 +58,123 @@ func (s seconds) within(d, now time.Duration) bool {
 	return s != 0 && now-time.Duration(s)*time.Second <= d
 }
 
-// recent is how a proxy's last eight attempts ended.
-type recent struct {
-	good uint8 // one bit an attempt, the latest lowest; 1 for a good end
-	n    uint8 // attempts, at most 8
+const (
+	// recordSize is how many ends of attempts are remembered of a proxy.
+	recordSize = 12
+	// recordFor is how long an end is kept although its site has fewer of them than another one.
+	recordFor = time.Minute
+)
+
+// record is how the latest attempts of a proxy ended, the oldest first, at sites that respond to others. A site that is asked
+// more often than others pushes out its own ends first, so that nobody outweighs the other sites by asking for one of them.
+type record struct {
+	sites [recordSize]uint16 // a part of the site's hash
+	ended [recordSize]seconds
+	good  uint16 // one bit an end
+	n     uint8
 }
 
-func (r *recent) add(good bool) {
-	r.good <<= 1
-	if good {
-		r.good |= 1
+// add takes an end at its time into the record.
+func (r *record) add(site Site, good bool, at, now time.Duration) {
+	if r.n == recordSize {
+		r.remove(r.dispensable(now))
 	}
-	r.n = min(r.n+1, 8)
+	i := int(r.n)
+	for i > 0 && r.ended[i-1] > secondsOf(at) {
+		i--
+	}
+	copy(r.sites[i+1:], r.sites[i:r.n])
+	copy(r.ended[i+1:], r.ended[i:r.n])
+	r.sites[i], r.ended[i] = uint16(site), secondsOf(at)
+	below := r.good & (1<<i - 1)
+	r.good = below | r.good>>i<<(i+1)
+	if good {
+		r.good |= 1 << i
+	}
+	r.n++
 }
 
-// last reports whether the latest attempt ended well.
-func (r recent) last() bool { return r.good&1 == 1 }
+// dispensable is the oldest end of all if that is old, else the oldest one of the site that has most ends.
+func (r *record) dispensable(now time.Duration) (index int) {
+	if !r.ended[0].within(recordFor, now) {
+		return 0
+	}
+	most := 0
+	for i := range r.sites {
+		same := 0
+		for _, site := range r.sites {
+			if site == r.sites[i] {
+				same++
+			}
+		}
+		if same > most {
+			index, most = i, same
+		}
+	}
+	return index
+}
 
-// failsMostly reports whether, with one more failure, three in four of the last nine attempts failed, or of all if there
-// were fewer.
-func (r recent) failsMostly() bool {
-	failed := 1 + int(r.n) - bits.OnesCount8(r.good)
-	return 4*failed > 3*int(r.n)
+func (r *record) remove(i int) {
+	copy(r.sites[i:], r.sites[i+1:])
+	copy(r.ended[i:], r.ended[i+1:])
+	below := r.good & (1<<i - 1)
+	r.good = below | r.good>>(i+1)<<i
+	r.n--
+}
+
+// failsMostly reports whether, with one more failure at the site, more than three in four of the attempts failed: at each site
+// by itself, and then on average over the sites. Two sites may accuse a healthy proxy, so the two that look worst are left
+// out, and the proxy must have failed elsewhere, too. A pool that serves two sites only has no elsewhere.
+func (r *record) failsMostly(site Site, narrow bool) bool {
+	var tallies [recordSize + 1]tally
+	list := r.tally(tallies[:0], uint16(site))
+	slices.SortFunc(list, tally.compare)
+	enough := 0.75
+	if !narrow {
+		list = list[:max(0, len(list)-partialSites)]
+		enough = 0.6 // of what looks best
+	}
+	sum, failures := 0.0, 0
+	for _, t := range list {
+		sum += t.share()
+		failures += t.failed
+	}
+	return sum > enough*float64(len(list)) && (narrow || failures >= failuresElsewhere)
+}
+
+const (
+	// partialSites is how many sites together are not enough to convict a proxy.
+	partialSites = 2
+	// failuresElsewhere is how often a proxy must have failed at other sites than those.
+	failuresElsewhere = 3
+)
+
+// tally is how a proxy's attempts at one site ended.
+type tally struct {
+	site      uint16
+	failed, n int
+}
+
+func (t tally) share() float64 { return float64(t.failed) / float64(t.n) }
+
+// compare puts the site that looks worst last: the one with the largest share of failures, of equal ones with most of them.
+func (t tally) compare(u tally) int {
+	return cmp.Or(cmp.Compare(t.share(), u.share()), cmp.Compare(t.failed, u.failed))
+}
+
+// tally appends one for each site to list, with one more failure at a site.
+func (r *record) tally(list []tally, failed uint16) []tally {
+	list = append(list, tally{site: failed, failed: 1, n: 1})
+	for i, site := range r.sites[:r.n] {
+		k := slices.IndexFunc(list, func(t tally) bool { return t.site == site })
+		if k < 0 {
+			k = len(list)
+			list = append(list, tally{site: site})
+		}
+		list[k].n++
+		if r.good>>i&1 == 0 {
+			list[k].failed++
+		}
+	}
+	return list
 }

@@ -2,34 +2,32 @@ package outlier
 
 import "time"
 
-// siteState is what is known of a site when an attempt there failed.
-type siteState uint8
-
-const (
-	siteNew          siteState = iota + 1 // nothing is known
-	siteFailedBefore                      // it failed before, through this proxy or another one
-	siteAnswers                           // it responds through other proxies
-	siteFails                             // it fails through so many proxies that the site is to blame
-)
-
 // answersFor is how long a response shows that a site works, and how long a failure stays undecided.
 const answersFor = time.Minute
 
 // maxSites bounds the sites that are remembered.
 const maxSites = 1 << 16
 
-// site remembers through which proxies a site failed since it responded last.
+// site remembers which proxies relayed a response of a site, and through which ones it failed since it responded last.
 type site struct {
-	failed      [3]failure
-	failures    uint8         // failed[:failures] are in use
-	respondedAt time.Duration // zero: never
+	failed   [3]failure
+	failures uint8    // failed[:failures] are in use
+	relays   [3]relay // of three different proxies, the latest first
+}
+
+// relay is the latest response of the site through one proxy.
+type relay struct {
+	by         Proxy
+	generation uint32 // of the index by
+	at         seconds
 }
 
 // failure is the latest failure of the site through one proxy.
 type failure struct {
 	by         Proxy
 	generation uint32 // of the index by
-	at         time.Duration
+	began, at  time.Duration
+	answered   bool
 	open       uint64 // the number of the attempt while it is undecided who is to blame; zero: it is decided
 }
 
@@ -41,7 +39,7 @@ func (s *sites) known(key Site) bool {
 	if !ok {
 		x, ok = s.old[key]
 	}
-	return ok && x.respondedAt > 0
+	return ok && x.answeredEver()
 }
 
 // get finds or creates a site.
@@ -61,41 +59,58 @@ func (s *sites) get(key Site) *site {
 	return x
 }
 
+// answeredEver reports whether any proxy relayed a response of the site.
+func (x *site) answeredEver() bool { return x.relays[0].at != 0 }
+
+// isNew reports whether no attempt at the site has ended yet.
+func (x *site) isNew() bool { return x.failures == 0 && !x.answeredEver() }
+
 // relayed notes a response of the site. It returns the failures that preceded it: they were not the site's.
-func (s *sites) relayed(key Site, now time.Duration) []failure {
-	x := s.get(key)
-	x.respondedAt = now
-	if x.failures == 0 {
-		return nil
+func (x *site) relayed(by Proxy, generation uint32, now time.Duration) []failure {
+	i := 0
+	for i < len(x.relays)-1 && (x.relays[i].by != by || x.relays[i].generation != generation) {
+		i++
 	}
+	copy(x.relays[1:i+1], x.relays[:i])
+	x.relays[0] = relay{by, generation, secondsOf(now)}
 	preceding := x.failed
 	n := x.failures
 	x.failed, x.failures = [3]failure{}, 0
 	return preceding[:n]
 }
 
-// failed notes a failure of the site through a proxy, and returns the note and the state of the site. The note is nil if the site failed
-// through enough proxies before: then the site is to blame. Where the pool has fewer proxies, fewer are enough.
-func (s *sites) failed(a Attempt, generation uint32, proxies int) (*failure, siteState) {
-	x := s.get(a.Site)
+// witnesses returns how many proxies, the given one left out, relayed the site lately, at most three, and one of them.
+func (x *site) witnesses(but Proxy, lately, now time.Duration) (n int, one Proxy) {
+	for _, r := range x.relays {
+		if r.by != but && r.at.within(lately, now) {
+			n, one = n+1, r.by
+		}
+	}
+	return n, one
+}
+
+// respondedWithin reports whether any proxy relayed the site lately.
+func (x *site) respondedWithin(lately, now time.Duration) bool {
+	return x.relays[0].at.within(lately, now)
+}
+
+// fail notes a failure of the site through a proxy. It returns the note, which is nil if the site failed through three others
+// before, and whether the site failed before at all since it responded last.
+func (x *site) fail(a Attempt, generation uint32) (note *failure, again bool) {
 	i, n := 0, int(x.failures)
 	for i < n && (x.failed[i].by != a.Proxy || x.failed[i].generation != generation) {
 		i++
 	}
-	var note *failure
 	if i < len(x.failed) {
 		note = &x.failed[i]
-		*note = failure{by: a.Proxy, generation: generation, at: a.Ended}
+		*note = failure{by: a.Proxy, generation: generation, began: a.Began, at: a.Ended, answered: a.Answered}
 		x.failures = uint8(max(n, i+1))
 	}
-	again := i < n
-	switch n = int(x.failures); {
-	case n >= min(len(x.failed), max(2, proxies)):
-		return note, siteFails
-	case x.respondedAt > 0 && a.Ended-x.respondedAt < answersFor:
-		return note, siteAnswers
-	case n > 1 || again:
-		return note, siteFailedBefore
-	}
-	return note, siteNew
+	return note, n > 0
+}
+
+// isToBlame reports whether the site failed through so many proxies since it responded last that it is to blame itself. Where
+// the pool has fewer proxies, fewer are enough.
+func (x *site) isToBlame(proxies int) bool {
+	return int(x.failures) >= min(len(x.failed), max(2, proxies))
 }

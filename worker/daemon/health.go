@@ -37,7 +37,7 @@ func (d *daemon) checkHealth(ctx context.Context) {
 	h := &health{pool: d.pool, page: page, log: d.log, lanes: max(1, d.cfg.Concurrency/4), fetcher: fetch.New(fetch.Config{
 		Pool: d.pool, Policy: jobs.DefaultPolicy, OnBreaker: d.breakersChanged, Denied: d.settings.Denied,
 		AttemptTimeout: min(d.cfg.AttemptTimeout, longestTest), MaxBodyBytes: d.cfg.MaxBodyBytes,
-		AllowPrivateTargets: d.cfg.AllowPrivateTargets, Worker: d.cfg.Name,
+		AllowPrivateTargets: d.cfg.AllowPrivateTargets, Worker: d.cfg.Name, Trusted: true,
 	})}
 	defer h.fetcher.Close()
 	h.pool.LeaveTests(true)

@@ -152,14 +152,14 @@ func (r *run) sort(ctx context.Context, x *exchange, f facts, b blame) (end jobs
 	return jobs.RunOutcome{}, true
 }
 
-// accuse rests the proxies through which the certificates of two targets were refused that are good through others: they put
-// in their own. One target alone may have a bad certificate on one of its servers.
+// accuse opens the breakers of proxies that replace certificates: those of one issuer were refused through them at several
+// domains that are good through others. What one site shows, or two, may be the fault of these sites.
 func (r *run) accuse(x *exchange) {
 	if strings.HasPrefix(x.url, "https://") {
 		r.f.forgers.acquit(r.last.Proxy)
 	}
-	for _, id := range r.badCert {
-		if id != r.last.Proxy && r.f.forgers.accuse(id, hostPort(r.job.Target())) {
+	for id, what := range r.badCert {
+		if id != r.last.Proxy && r.f.forgers.accuse(id, *what) {
 			events, _ := r.f.cfg.Pool.ForceOpen(id, restTrip, "intercepts")
 			r.changed(events)
 		}
@@ -185,6 +185,7 @@ func (r *run) pick() (*rotation.Lease, error) {
 	need := rotation.Need{
 		Host: hostPort(r.job.Target()), Tags: r.job.Proxy.Tags, Region: r.job.Proxy.Region, RegionStrict: r.job.Proxy.RegionStrict,
 		Session: r.job.Proxy.Session, ID: r.job.Proxy.ID, Exclude: append(r.failedProxies(), r.local...),
+		Trusted: r.f.cfg.Trusted,
 	}
 	began := time.Now()
 	lease, events, err := r.f.cfg.Pool.Pick(need)

@@ -28,7 +28,7 @@ const restTrip = 10 * time.Minute
 
 func (b blame) verdict(f facts) rotation.Verdict {
 	v := rotation.Verdict{
-		Kind: b.kind, Host: f.host, Answered: f.answered || b.fault == jobs.FaultTarget, Hurried: f.hurried, CoolDown: f.retryAfter, Trip: b.trip, Latency: f.latency, Reason: b.reason,
+		Kind: b.kind, Host: f.host, Answered: f.answered || b.fault == jobs.FaultTarget, Proven: f.proven, Hurried: f.hurried, CoolDown: f.retryAfter, Trip: b.trip, Latency: f.latency, Reason: b.reason,
 	}
 	if f.ban {
 		v.Host = "" // the rule is the job's, and so is the host for which another proxy has to be picked

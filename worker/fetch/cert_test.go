@@ -21,21 +21,86 @@ import (
 	"github.com/gofer-mq/gofer/testenv"
 )
 
-func TestProxyThatPutsInItsOwnCertificateRests(t *testing.T) {
-	r := newRig(t, nil)
-	forged := &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}}
-	fake := r.script(func(_ int64, c net.Conn) { _ = tls.Server(c, forged).HandshakeContext(t.Context()) })
-	evil := r.proxy(testenv.Good, func(p *testenv.Proxy) { p.Resolve = func(string) string { return fake.String() } })
-	r.use(evil.URL("http")+" id=evil", r.proxy(testenv.Good, nil).URL("http")+" id=good")
-	for _, site := range []string{"example.com", "example.com", "example.com:8443", "example.com:8443"} {
-		wantBody(t, r.do("https://"+site+"/ok"), "hello from "+site+"/ok\n")
+// secured serves a page over TLS with a certificate, whatever its name.
+func (r *rig) secured(certificate tls.Certificate) string {
+	return r.script(func(_ int64, c net.Conn) {
+		s := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{certificate}})
+		if _, err := http.ReadRequest(bufio.NewReader(s)); err == nil {
+			_, _ = io.WriteString(s, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+		}
+	}).String()
+}
+
+// trusted is a site's certificate that the rig accepts.
+func (r *rig) trusted(names ...string) tls.Certificate {
+	r.Helper()
+	good := certificateFor(r.T, names...)
+	leaf, err := x509.ParseCertificate(good.Certificate[0])
+	if err != nil {
+		r.Fatal(err)
 	}
-	if s, _ := r.pool.StatusOf("evil"); s.State != breaker.Open || time.Until(s.NextTest) < 5*time.Minute {
-		t.Errorf("it is %v for %v, want open for long", s.State, time.Until(s.NextTest))
+	r.cfg.RootCAs.AddCert(leaf)
+	return good
+}
+
+// issuedBy is a certificate that nobody trusts, with the name of its issuer.
+func issuedBy(t *testing.T, issuer string) tls.Certificate {
+	t.Helper()
+	return certificate(t, func(c *x509.Certificate) { c.Subject.CommonName = issuer })
+}
+
+// leads is a proxy that finds each target where the function says.
+func (r *rig) leads(id string, where func(target string) string) string {
+	return r.proxy(testenv.Good, func(p *testenv.Proxy) { p.Resolve = where }).URL("http") + " id=" + id
+}
+
+func TestAProxyThatReplacesCertificatesOfThreeDomainsRests(t *testing.T) {
+	r := newRig(t, nil)
+	names := []string{"a.test", "b.test", "www.b.test", "c.test"}
+	good := r.secured(r.trusted(names...))
+	fake := r.secured(issuedBy(t, "interceptor"))
+	r.use(r.leads("evil", func(string) string { return fake }), r.leads("good", func(string) string { return good }))
+	for i, name := range names {
+		for range 2 { // one of them begins with the evil proxy
+			wantBody(t, r.do("https://"+name+"/"), "ok")
+		}
+		want := breaker.Closed
+		if i == len(names)-1 {
+			want = breaker.Open
+		}
+		if s, _ := r.pool.StatusOf("evil"); s.State != want || want == breaker.Open && time.Until(s.NextTest) < 5*time.Minute {
+			t.Errorf("after %s it is %v for %v, want %v, and open for long", name, s.State, time.Until(s.NextTest), want)
+		}
 	}
 	if s, _ := r.pool.StatusOf("good"); s.State != breaker.Closed {
 		t.Errorf("the honest proxy is %v", s.State)
 	}
+}
+
+// Two sites show nine of ten proxies bad certificates, and a third site has different ones on its servers.
+func TestTwoSitesWithBadCertificatesOpenNoProxy(t *testing.T) {
+	r := newRig(t, nil)
+	good := r.secured(r.trusted("evil1.test", "evil2.test", "c.test"))
+	bad := r.secured(issuedBy(t, "evil"))
+	var lines []string
+	for i := range 10 {
+		other := r.secured(issuedBy(t, fmt.Sprint("c ", i)))
+		lines = append(lines, r.leads(fmt.Sprint("p", i), func(target string) string {
+			switch {
+			case i == 9:
+				return good
+			case target == "c.test:443":
+				return other
+			}
+			return bad
+		}))
+	}
+	r.use(lines...)
+	for i := range 30 {
+		site := []string{"evil1.test", "evil2.test", "c.test"}[i%3]
+		r.do(fmt.Sprintf(`{"url":"https://%s/","retry":{"max_attempts":10}}`, site))
+	}
+	wantClosed(t, r.pool, 10)
 }
 
 func TestASiteWithOneBadCertificateOfTwoOpensNoProxy(t *testing.T) {
@@ -59,29 +124,25 @@ func TestASiteWithOneBadCertificateOfTwoOpensNoProxy(t *testing.T) {
 	wantClosed(t, r.pool, 6)
 }
 
-// TestAGoodCertificateAcquitsAProxy has two targets with a bad server each; in between the proxy shows that it forges nothing.
+// TestAGoodCertificateAcquitsAProxy has three domains with a bad server each; in between the proxy shows that it forges nothing.
 func TestAGoodCertificateAcquitsAProxy(t *testing.T) {
 	r := newRig(t, nil)
-	bad := &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}}
-	server := r.script(func(_ int64, c net.Conn) { _ = tls.Server(c, bad).HandshakeContext(t.Context()) })
+	good, bad := r.secured(r.trusted("a.test", "b.test", "c.test", "d.test")), r.secured(issuedBy(t, "bad"))
 	var broken atomic.Bool
-	unlucky := r.proxy(testenv.Good, func(p *testenv.Proxy) {
-		inner := p.Resolve
-		p.Resolve = func(target string) string {
-			if broken.Load() {
-				return server.String()
-			}
-			return inner(target)
+	unlucky := r.leads("unlucky", func(string) string {
+		if broken.Load() {
+			return bad
 		}
+		return good
 	})
-	r.use(unlucky.URL("http")+" id=unlucky", r.proxy(testenv.Good, nil).URL("http")+" id=lucky")
+	r.use(unlucky, r.leads("lucky", func(string) string { return good }))
 	for _, phase := range []struct {
 		site   string
 		broken bool
-	}{{"example.com", true}, {"example.com:8444", false}, {"example.com:8443", true}} {
+	}{{"a.test", true}, {"b.test", true}, {"c.test", false}, {"d.test", true}} {
 		broken.Store(phase.broken)
 		for range 2 { // one of them begins with the unlucky proxy
-			wantBody(t, r.do("https://"+phase.site+"/ok"), "hello from "+phase.site+"/ok\n")
+			wantBody(t, r.do("https://"+phase.site+"/"), "ok")
 		}
 	}
 	wantClosed(t, r.pool, 2)

@@ -32,7 +32,8 @@ type facts struct {
 	ended       bool // the other end closed the connection: what seems malformed may have been cut
 	ban         bool
 	retryable   bool
-	badCert     int // through how many proxies the target's certificate was refused so far
+	proven      bool // the answer came over TLS with the target
+	badCert     int  // through how many proxies the target's certificate was refused so far
 	// retryAfter is the least wait that was asked for.
 	retryAfter time.Duration
 	latency    time.Duration
@@ -76,10 +77,15 @@ func (r *run) facts(ctx context.Context, x *exchange, lease *rotation.Lease) fac
 	if f.status == http.StatusTooManyRequests || f.status == http.StatusServiceUnavailable {
 		f.retryAfter = RetryAfter(f.header.Get("Retry-After"), time.Now())
 	}
-	if x.err != nil && untrusted(x.err) && !f.direct && !slices.Contains(r.badCert, lease.ID()) {
-		r.badCert = append(r.badCert, lease.ID())
+	if x.err != nil && untrusted(x.err) && !f.direct && r.badCert[lease.ID()] == nil {
+		if r.badCert == nil {
+			r.badCert = map[string]*forged{}
+		}
+		what := forgedBy(x.err, x.target.Hostname())
+		r.badCert[lease.ID()] = &what
 	}
 	f.badCert = len(r.badCert)
+	f.proven = f.answered && strings.HasPrefix(x.url, "https://")
 	return f
 }
 

@@ -161,7 +161,9 @@ func judgeFailure(f facts) blame {
 		b.end = jobs.ErrPermanent
 		return b
 	case untrusted(f.err):
-		return either("tls", "the target's certificate "+certificateWords(f.err)+", or the proxy put in its own")
+		b := either("tls", "the target's certificate "+certificateWords(f.err)+", or the proxy put in its own")
+		b.kind = rotation.Neutral // the comparison of several sites' certificates decides
+		return b
 	case f.outOfTime():
 		return judgeTimeout(f)
 	case f.phase == tunnelling && hungUp(f.err):

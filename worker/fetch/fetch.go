@@ -55,6 +55,8 @@ type Config struct {
 	HostConcurrency int
 	// AllowDirect lets jobs ask for no proxy, AllowPrivateTargets for private and loopback addresses.
 	AllowDirect, AllowPrivateTargets bool
+	// Trusted says that the jobs are not a publisher's but the owner's own: a failure of one that names a proxy is evidence.
+	Trusted bool
 	// Worker is this worker's name in results and events.
 	Worker string
 	// MaxIdle bounds the connections that wait for a next attempt, IdlePerKey those that lead to one place; zero means 512
@@ -161,12 +163,12 @@ type run struct {
 	policy   jobs.Policy
 	progress jobs.Progress
 
-	header  http.Header     // of its requests, once one was made
-	last    *attempt        // the newest one that ended
-	url     string          // where it got to
-	next    *rotation.Lease // taken ahead for the next attempt
-	local   []string        // the proxies that this host could not open a connection to
-	badCert []string        // the proxies through which the target's certificate was refused
+	header  http.Header        // of its requests, once one was made
+	last    *attempt           // the newest one that ended
+	url     string             // where it got to
+	next    *rotation.Lease    // taken ahead for the next attempt
+	local   []string           // the proxies that this host could not open a connection to
+	badCert map[string]*forged // what was refused as the target's certificate, by proxy
 }
 
 // What ends a run from within.

@@ -72,29 +72,43 @@ func TestAPostThatAProxyRefusedGoesToAnother(t *testing.T) {
 	}
 }
 
-// A plan has run out, credentials have: the proxy worked until now and refuses everything.
-func TestAProxyThatRefusesEveryHostOpens(t *testing.T) {
-	for _, c := range []struct{ target, says string }{
-		{"https://site%d.test/", "403 Forbidden"},
-		{"https://site%d.test/", "405 Method Not Allowed"},
-		{"http://site%d.test/", "407 Proxy Authentication Required"},
-	} {
-		t.Run(c.says, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				f, pool, done := crowd(t, 1, func(_, host string) string {
-					if strings.HasPrefix(host, "site") {
-						return c.says
-					}
-					return "200 OK"
-				})
-				defer done()
-				for i := range 30 {
-					f.Do(t.Context(), decode(t, fmt.Sprintf(`{"url":"`+c.target+`","retry":{"max_attempts":1}}`, i)), jobs.Progress{})
+// Credentials have run out: the proxy worked until now and refuses everything, and the others do not.
+func TestAProxyThatWantsOtherCredentialsForEveryHostOpens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, pool, done := crowd(t, 4, func(proxy, host string) string {
+			if strings.HasPrefix(host, "site") && proxy == "p0" {
+				return "407 Proxy Authentication Required"
+			}
+			return "200 OK"
+		})
+		defer done()
+		for i := range 400 {
+			f.Do(t.Context(), decode(t, fmt.Sprintf(`{"url":"http://site%d.test/","retry":{"max_attempts":1}}`, i%39)), jobs.Progress{})
+			time.Sleep(100 * time.Millisecond)
+		}
+		for id, state := range pool.States() {
+			if open := state != breaker.Closed; open != (id == "p0") {
+				t.Errorf("after p0 refused all of its hosts %s is %s, want p0 open and the others closed", id, state)
+			}
+		}
+	})
+}
+
+// Publishers choose what proxies are asked for, and every proxy may refuse such things.
+func TestHostsThatEveryProxyRefusesOpenNone(t *testing.T) {
+	for _, n := range []int{1, 2, 6} {
+		synctest.Test(t, func(t *testing.T) {
+			f, pool, done := crowd(t, n, func(_, host string) string {
+				if strings.HasPrefix(host, "site") {
+					return "403 Forbidden"
 				}
-				if s, _ := pool.StatusOf("p0"); s.State != breaker.Open {
-					t.Errorf("after it refused 30 hosts of 30 it is %s with %d failures", s.State, s.Failures)
-				}
+				return "200 OK"
 			})
+			defer done()
+			for i := range 100 {
+				f.Do(t.Context(), decode(t, fmt.Sprintf(`{"url":"https://site%d.test:25/","retry":{"max_attempts":3}}`, i)), jobs.Progress{})
+			}
+			wantClosed(t, pool, n)
 		})
 	}
 }
@@ -175,7 +189,7 @@ func TestASilentProxyOpensThoughJobsAreInAHurry(t *testing.T) {
 				})
 				defer done()
 				broken.Store(true)
-				for range 40 {
+				for range 150 {
 					f.Do(t.Context(), decode(t, `{"url":"http://good.test/",`+bound+`}`), jobs.Progress{})
 				}
 				if s, _ := pool.StatusOf("p0"); s.State != breaker.Open {

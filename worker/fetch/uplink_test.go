@@ -31,7 +31,7 @@ func TestAProxyThatReachesNoTargetIsFound(t *testing.T) {
 			good := r.proxy(testenv.Good, nil)
 			r.use(start(r)+" id=bad", good.URL("http")+" id=good", r.proxy(testenv.Good, nil).URL("http")+" id=good2")
 			for i := range 60 {
-				o := r.do(fmt.Sprintf(`{"url":"http://shop.test/bytes/%d","retry":{"base_delay":0.1,"jitter":false}}`, i))
+				o := r.do(fmt.Sprintf(`{"url":"http://shop.test:%d/bytes/1","retry":{"base_delay":0.1,"jitter":false}}`, 80+i%7))
 				if o.Result.Status != http.StatusOK {
 					t.Fatalf("job %d: %s %s", i, o.Result.Outcome, o.Result.Error)
 				}

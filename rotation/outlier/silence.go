@@ -1,0 +1,151 @@
+package outlier
+
+import (
+	"slices"
+	"time"
+)
+
+const (
+	// silencesThatCount attempts without an answer, at silentSites sites or more that answer others, count against a proxy.
+	silencesThatCount = 5
+	silentSites       = 3
+)
+
+// several stands for two proxies or more that relayed a site, or for one that cannot have made up what it relayed.
+const several Proxy = -1
+
+// silence is the latest attempt without an answer at a site that answered another proxy.
+type silence struct {
+	site      Site
+	began, at time.Duration
+	n         int    // attempts without an answer since the proxy relayed a response
+	all       int    // attempts without an answer
+	witness   Proxy  // who relayed the site, or several
+	number    uint64 // of the attempt; zero once it counts
+}
+
+// silences are those of a proxy at the sites that were silent last, the oldest first.
+type silences struct {
+	list [silencesThatCount]silence
+	n    int
+}
+
+// add takes in one more attempt of a proxy that relayed a response last at a time.
+func (s *silences) add(x silence, relayed seconds) {
+	x.n, x.all = 1, 1
+	i := 0
+	for i < s.n && s.list[i].site != x.site {
+		i++
+	}
+	switch {
+	case i < s.n:
+		x.all += s.list[i].all
+		if s.list[i].isSince(relayed) {
+			x.n += s.list[i].n
+		}
+	case s.n == len(s.list):
+		i = 0
+	default:
+		s.n++
+	}
+	copy(s.list[i:s.n], s.list[min(i+1, s.n):s.n])
+	s.list[s.n-1] = x
+}
+
+func (x *silence) isSince(relayed seconds) bool { return x.began >= time.Duration(relayed)*time.Second }
+
+// convict reports whether the silences are enough: so many attempts at three sites or more, lately, and, whichever witness is
+// left out, two sites have another one. A single witness is enough where there is no other.
+func (s *silences) convict(now time.Duration, others int) bool {
+	if s == nil {
+		return false
+	}
+	attempts, lately := 0, make([]silence, 0, silencesThatCount)
+	for _, x := range s.list[:s.n] {
+		if now-x.at <= HealthyFor {
+			attempts += x.all
+			lately = append(lately, x)
+		}
+	}
+	return attempts >= silencesThatCount && areWitnessed(lately, others)
+}
+
+// convictUnbroken reports the same of the silences since the proxy relayed a response. Two of the sites are left out, as in
+// failsMostly.
+func (s *silences) convictUnbroken(relayed seconds, others int) bool {
+	if s == nil {
+		return false
+	}
+	attempts, since := make([]int, 0, silencesThatCount), make([]silence, 0, silencesThatCount)
+	for _, x := range s.list[:s.n] {
+		if x.isSince(relayed) {
+			attempts = append(attempts, x.n)
+			since = append(since, x)
+		}
+	}
+	slices.Sort(attempts)
+	rest := 0
+	for _, n := range attempts[:max(0, len(attempts)-partialSites)] {
+		rest += n
+	}
+	return rest >= failuresElsewhere && areWitnessed(since, others)
+}
+
+// areWitnessed reports whether the sites are enough, and not all but one of them are known from the same witness.
+func areWitnessed(list []silence, others int) bool {
+	most := 0
+	for _, x := range list {
+		same := 0
+		for _, y := range list {
+			if x.witness != several && y.witness == x.witness {
+				same++
+			}
+		}
+		most = max(most, same)
+	}
+	return len(list) >= silentSites && (others < 2 || len(list)-most >= 2)
+}
+
+// take returns the silences that do not count yet and ended in the last minute. From now on they count.
+func (s *silences) take(by Proxy, now time.Duration) (late []LateFailure) {
+	for i := range s.list[:s.n] {
+		x := &s.list[i]
+		if x.number != 0 && now-x.at < answersFor {
+			late = append(late, LateFailure{by, x.site, x.number})
+		}
+		x.number = 0
+	}
+	return late
+}
+
+// doubts are the latest failures of a proxy at sites that two others relayed, while it does not fail mostly; the oldest first.
+type doubts struct {
+	list [silencesThatCount - 1]struct {
+		LateFailure
+		at time.Duration
+	}
+	n int
+}
+
+func (d *doubts) add(f LateFailure, at time.Duration) {
+	if d.n == len(d.list) {
+		copy(d.list[:], d.list[1:])
+		d.n--
+	}
+	d.list[d.n].LateFailure, d.list[d.n].at = f, at
+	d.n++
+}
+
+// take returns those that ended in the last minute, and forgets all of them.
+func (d *doubts) take(now time.Duration) (late []LateFailure) {
+	if d == nil {
+		return nil
+	}
+	for _, f := range d.list[:d.n] {
+		if now-f.at < answersFor {
+			late = append(late, f.LateFailure)
+		}
+	}
+	d.n = 0
+	return late
+}
