@@ -121,7 +121,15 @@ func (n Names) Cancel(queue, id string) string { return "_" + n.prefix + ".cance
 // Cancels is the subject of every cancel request.
 func (n Names) Cancels() string { return "_" + n.prefix + ".cancel.>" }
 
-// Stream is the name of one of the installation's streams: "JOBS", "RESULTS", "EVENTS", "DEAD", "RETRIES", "ROLLUPS".
+// Hour is the subject of a part of the fleet's rollups. A token may be "*".
+func (n Names) Hour(hour, kind, part string) string {
+	return "_" + n.prefix + ".hours." + hour + "." + kind + "." + part
+}
+
+// AllHours is the subject of every part of the fleet's rollups.
+func (n Names) AllHours() string { return "_" + n.prefix + ".hours.>" }
+
+// Stream is the name of one of the installation's streams: "JOBS", "RESULTS", "EVENTS", "DEAD", "RETRIES", "HOURS".
 func (n Names) Stream(kind string) string { return strings.ToUpper(n.prefix) + "_" + kind }
 
 // Bucket is the name of one of the installation's buckets: "proxies", "policy", "bodies", "deny", "breakers".

@@ -2,6 +2,7 @@ package bus_test
 
 import (
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -71,12 +72,13 @@ func TestEverythingWorksInTheDomainOfAHub(t *testing.T) {
 	must(t, err)
 	must(t, body.Close())
 	must(t, in.client.WaitMany(soon(t), []bus.Key{key("a")}, func(jobs.Result) error { return nil }))
-	must(t, in.AddRollups(soon(t), bus.Increments{ID: "i1", Mark: "mark.w", Counts: map[string]string{"hour.x": "1"}}))
-	must(t, in.AddRollups(soon(t), bus.Increments{ID: "i1", Mark: "mark.w", Counts: map[string]string{"hour.x": "1"}, Repeated: true}))
-	sums, err := in.RollupSums(soon(t), []string{"hour.x"})
+	hour := in.names.Hour("2026010100", "totals", "a")
+	seq, err := in.Replace(soon(t), "HOURS", hour, []byte("1"), 0, time.Hour)
 	must(t, err)
-	if sums["hour.x"] != "1" {
-		t.Errorf("got sums %v, want 1", sums)
+	_, err = in.Replace(soon(t), "HOURS", hour, []byte("2"), seq, time.Hour)
+	must(t, err)
+	if got := in.read(t, hour, 1); !slices.Equal(got, []string{"2"}) {
+		t.Errorf("got %v, want the newest part", got)
 	}
 	must(t, in.DeadLetter(soon(t), "default", "dead", []byte("http://a.test/"), &jobs.Result{Error: jobs.ErrPermanent}))
 	letter, err := in.client.DeadLetter(soon(t), key("dead"))

@@ -162,25 +162,6 @@ func TestBucketsAreWhatOtherClientsExpect(t *testing.T) {
 	}
 }
 
-func TestRollupsAddUp(t *testing.T) {
-	t.Parallel()
-	in := install(t, bus.Settings{})
-	for range 3 {
-		msg := nats.NewMsg(bus.RollupSubject(in.names, "2026010100.job.succeeded"))
-		msg.Header.Set("Nats-Incr", "+2")
-		ack, err := in.js.PublishMsg(soon(t), msg)
-		must(t, err)
-		t.Log(ack.Value)
-	}
-	stream, err := in.js.Stream(soon(t), "GOFER_ROLLUPS")
-	must(t, err)
-	msg, err := stream.GetLastMsgForSubject(soon(t), bus.RollupSubject(in.names, "2026010100.job.succeeded"))
-	must(t, err)
-	if got, want := string(msg.Data), `{"val":"6"}`; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
-}
-
 func TestADeletedLaneIsMadeAnew(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})

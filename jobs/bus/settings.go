@@ -15,7 +15,7 @@ const (
 	defaultResultsAge = 24 * time.Hour
 	eventsAge         = 24 * time.Hour
 	deadAge           = 14 * 24 * time.Hour
-	rollupsAge        = 168 * time.Hour
+	hoursAge          = 168 * time.Hour
 	breakersAge       = time.Hour              // longer than a breaker stays open, unless the owner wants it so
 	breakersBytes     = 32 << 20               // of 100,000 proxies
 	bodiesLonger      = time.Hour              // a body outlives the result that names it

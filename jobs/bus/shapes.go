@@ -8,16 +8,13 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// RollupSubject is where a counter of the fleet's rollups is added up; name is the end of a subject.
-func RollupSubject(n jobs.Names, name string) string { return "_" + n.Prefix() + ".rollups." + name }
-
 // streams are all streams of an installation, those of its buckets included.
 func (s Settings) streams(n jobs.Names) []jetstream.StreamConfig {
 	return []jetstream.StreamConfig{
 		s.jobs(n), s.retries(n), s.results(n),
 		within(s.part(4, mib, 1024*mib), s.limited(n.Stream("EVENTS"), n.Events(), eventsAge, -1)),
 		within(s.part(4, mib, 1024*mib), s.limited(n.Stream("DEAD"), n.AllDead(), deadAge, 1)),
-		within(s.part(8, 2*mib, 64*mib), s.rollups(n)),
+		within(s.part(8, 2*mib, 64*mib), s.hours(n)),
 		within(s.part(8, mib, 32*mib), s.bucket(n.Bucket("proxies"), 0)),
 		within(s.part(8, mib, mib), s.bucket(n.Bucket("policy"), 0)),
 		within(s.part(32, mib, 8*mib), s.bucket(n.Bucket("deny"), 0)),
@@ -64,11 +61,10 @@ func (s Settings) results(n jobs.Names) jetstream.StreamConfig {
 	return c
 }
 
-// rollups are counters: the server adds up what any number of workers count, a flush whole or not at all. Two messages of
-// each are kept, so that one that the server breaks (see Broken) does not take the place of the sum before it.
-func (s Settings) rollups(n jobs.Names) jetstream.StreamConfig {
-	c := s.limited(n.Stream("ROLLUPS"), RollupSubject(n, ">"), rollupsAge, 2)
-	c.AllowMsgCounter, c.AllowAtomicPublish = true, true
+// hours are the fleet's rollups: the newest version of each part of an hour. A worker bounds the life of a large part by a TTL.
+func (s Settings) hours(n jobs.Names) jetstream.StreamConfig {
+	c := s.limited(n.Stream("HOURS"), n.AllHours(), hoursAge, 1)
+	c.AllowMsgTTL = true
 	return c
 }
 

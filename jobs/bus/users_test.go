@@ -182,33 +182,27 @@ func (f fleet) share(t *testing.T) {
 	f.addUp(t)
 }
 
-// addUp is what the workers do to their rollups.
+// addUp is what the workers do to their rollups, and to the breakers' events.
 func (f fleet) addUp(t *testing.T) {
 	t.Helper()
-	inc := flush("a", 1, map[string]string{"hour.2026010100.attempts": "1"})
-	must(t, f.worker.AddRollups(soon(t), inc))
-	inc.Repeated = true
-	must(t, f.worker.AddRollups(soon(t), inc))
-	if got := f.worker.sums(t); got["hour.2026010100.attempts"] != "1" {
-		t.Errorf("worker: got sums %v", got)
-	}
-	stream, err := f.worker.js.Stream(soon(t), "GOFER_ROLLUPS")
+	hour := f.worker.names.Hour("2026010100", "totals", "a")
+	seq, err := f.worker.Replace(soon(t), "HOURS", hour, []byte("1"), 0, time.Hour)
 	must(t, err)
-	must(t, stream.DeleteMsg(soon(t), 1)) // as it mends
-	must(t, f.worker.MendRollups(soon(t), []bus.Broken{{Name: "hour.2026010100.attempts", Increment: "1", ID: "a.1", Seq: 1}}))
-	if got := f.worker.sums(t); got["hour.2026010100.attempts"] != "1" {
-		t.Errorf("worker: got sums %v after it mended", got)
+	if last, err := f.worker.LastSeq(soon(t), "HOURS", hour); last != seq || err != nil {
+		t.Errorf("worker: got last sequence %d, %v; want %d", last, err, seq)
 	}
-	sums, err := f.worker.RollupSums(soon(t), []string{"hour.2026010100.attempts", "hour.2026010100.nothing"})
-	if err != nil || len(sums) != 1 || sums["hour.2026010100.attempts"] != "1" {
-		t.Errorf("worker: got sums %v, %v; want that of the one counter that there is", sums, err)
+	if got := f.worker.read(t, f.worker.names.AllHours(), 1); len(got) != 1 {
+		t.Errorf("worker: got parts %v, want one", got)
 	}
-	if made, err := f.worker.EventsMade(soon(t)); err != nil || time.Since(made) > time.Hour {
-		t.Errorf("worker: got events made at %v, %v", made, err)
+	if state, err := f.worker.StateOf(soon(t), "HOURS"); err != nil || time.Since(state.Made) > time.Hour || state.Messages != 1 || state.LastSeq != seq {
+		t.Errorf("worker: got the state %+v, %v; want one message of sequence %d", state, err, seq)
 	}
 	must(t, f.worker.PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: "p1", ToState: "open"}))
-	ctx, stop := context.WithCancelCause(soon(t))
-	isError(t, f.worker.Breakers(ctx, time.Time{}, func(time.Time, jobs.BreakerEvent) { stop(errEnough) }), errEnough)
+	events := 0
+	must(t, f.worker.ReadFrom(soon(t), "EVENTS", f.worker.names.BreakerEvent("*"), 1, func(bus.Message) { events++ }))
+	if events == 0 {
+		t.Error("worker: got no breaker event")
+	}
 }
 
 // administer is what an admin does.
@@ -269,7 +263,8 @@ func TestWhatAUserMayNotDoIsRefused(t *testing.T) {
 		{"worker purges jobs", f.worker, "$JS.API.STREAM.PURGE.GOFER_JOBS"},
 		{"worker purges breakers", f.worker, "$JS.API.STREAM.PURGE.KV_gofer-breakers"},
 		{"worker deletes a result", f.worker, "$JS.API.STREAM.MSG.DELETE.GOFER_RESULTS"},
-		{"worker purges rollups", f.worker, "$JS.API.STREAM.PURGE.GOFER_ROLLUPS"},
+		{"worker purges rollups", f.worker, "$JS.API.STREAM.PURGE.GOFER_HOURS"},
+		{"worker deletes a rollup", f.worker, "$JS.API.STREAM.MSG.DELETE.GOFER_HOURS"},
 		{"worker changes a stream", f.worker, "$JS.API.STREAM.UPDATE.GOFER_JOBS"},
 	} {
 		must(t, c.in.nc.Publish(c.subject, nil))

@@ -25,7 +25,9 @@ func hours() row {
 		book.Attempt(a)
 		book.Job(rollup.JobFact{Queue: "default", Outcome: jobs.Succeeded, Policy: "exponential/3", Attempts: a.Attempt, Duration: a.Duration, At: at})
 		if i%1000 == 0 {
-			book.Done(book.Take().Seq)
+			for _, p := range book.Changed() {
+				book.Stored(p)
+			}
 		}
 	}
 	slow := timed(func() { scan(raw) })

@@ -64,16 +64,16 @@ func (d *daemon) status() control.Status {
 }
 
 // hours are the newest ones of the fleet, or of this worker if that is asked for or the fleet's are not read yet.
-func (d *daemon) hours(_ context.Context, scope string, hours int) (points []rollup.Point, has string, err error) {
-	book, known := d.rollups.Fleet()
+func (d *daemon) hours(ctx context.Context, scope string, hours int) (points []rollup.Point, has string, err error) {
+	book, known := d.totals.Fleet(ctx)
 	if scope == control.ScopeWorker || !known {
 		return d.book.Series(hours), control.ScopeWorker, nil
 	}
 	return book.Series(hours), control.ScopeCluster, nil
 }
 
-func (d *daemon) clusterBook(context.Context) (*rollup.Book, error) {
-	book, _ := d.rollups.Fleet()
+func (d *daemon) clusterBook(ctx context.Context) (*rollup.Book, error) {
+	book, _ := d.totals.FleetByProxy(ctx)
 	return book, nil
 }
 

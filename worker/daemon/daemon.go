@@ -54,7 +54,7 @@ type daemon struct {
 	fetcher  *fetch.Fetcher
 	settings *fleet.Settings
 	fleet    *fleet.Breakers // nil when findings are not shared
-	rollups  *totals.Rollups
+	totals   *totals.Totals
 	outbox   chan func(context.Context) error
 	started  time.Time
 	overdue  atomic.Int64            // waiting jobs that this worker released because the server had not
@@ -85,7 +85,7 @@ func newDaemon(c Config) (*daemon, error) {
 	d.settings.List(c.Proxies)
 	d.fleet = d.fleetBreakers()
 	d.metrics = metrics.New(d.gauges())
-	d.rollups = totals.NewRollups(totals.RollupsConfig{Book: d.book, Flushed: d.flushed, Log: c.Log})
+	d.totals = totals.New(totals.Config{Book: d.book, Flushed: d.flushed, Log: c.Log})
 	d.fetcher = fetch.New(d.fetchConfig())
 	return d, nil
 }

@@ -17,7 +17,7 @@ func (d *daemon) gauges() metrics.Gauges {
 	return metrics.Gauges{
 		Version: d.cfg.Version, Revision: d.cfg.Revision, ConfigHash: d.cfg.ConfigHash, Queues: d.cfg.Streams.Queues, Process: true,
 		Slots:       func() int { return d.cfg.Concurrency },
-		Book:        func() *rollup.Book { book, _ := d.rollups.Fleet(); return book },
+		Book:        func() *rollup.Book { book, _ := d.totals.Fleet(context.Background()); return book },
 		RTT:         func() time.Duration { return time.Duration(d.rtt.Load()) },
 		InFlight:    func() map[string]int { return d.stats().InFlight },
 		Ready:       d.isReady,

@@ -124,7 +124,7 @@ func (d *daemon) work(ctx context.Context, conn *connection) error {
 	parts.Go(func() { d.checkHealth(beside) })
 	parts.Go(func() { d.post(beside, last) })
 	parts.Go(func() { d.measure(beside, conn.nc) })
-	parts.Go(func() { d.rollups.Run(beside, last, conn.client) })
+	parts.Go(func() { d.totals.Run(beside, last, conn.client) })
 	parts.Go(func() { d.findOverdue(beside, conn.client) })
 	parts.Go(func() { d.findStranded(beside, conn.client) })
 	silence := d.answer(conn)

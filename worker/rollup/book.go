@@ -1,7 +1,6 @@
 package rollup
 
 import (
-	"crypto/rand"
 	"sync"
 	"time"
 
@@ -24,16 +23,15 @@ const (
 )
 
 // Book counts what happens, hour by hour. Make one with NewBook; it may be shared by any number of goroutines. A book is
-// fed in one of two ways: with facts, or with sums by Set.
+// fed in one of two ways: with facts, or with sums by Put.
 type Book struct {
-	id string
-
+	// mu guards all fields.
 	mu      sync.Mutex
 	hours   [RetentionHours]Hour // the hour n is at n modulo their number
 	proxies table
 	answer  answer
 	seconds [Seconds]Second
-	loaded  bool // fed by Set: its proxies may change after their hour
+	loaded  bool // fed by Put: its proxies may change after their hour
 
 	attempts ring[AttemptFact]
 	ended    ring[JobFact]
@@ -41,22 +39,19 @@ type Book struct {
 	retries  ring[jobs.RetryEvent]
 	breakers ring[jobs.BreakerEvent]
 
-	pending map[int64]*part
-	taken   []Delta // drained and not done, the oldest first
-	seq     uint64
+	parts map[partOf]*part // what is stored elsewhere, or has to be
 }
 
 // NewBook makes an empty book.
 func NewBook() *Book {
 	return &Book{
-		id:       rand.Text(),
 		proxies:  table{rows: map[string]*row{}},
 		attempts: ring[AttemptFact]{most: maxRaw},
 		ended:    ring[JobFact]{most: maxRaw},
 		failures: ring[JobFact]{most: maxFailures},
 		retries:  ring[jobs.RetryEvent]{most: maxRetries},
 		breakers: ring[jobs.BreakerEvent]{most: maxBreakers},
-		pending:  map[int64]*part{},
+		parts:    map[partOf]*part{},
 	}
 }
 
@@ -120,41 +115,39 @@ func (b *Book) enter(at *time.Time) int64 {
 	return hourOf(*at)
 }
 
-// roll ends hours. What is not flushed of them is folded like the hours themselves: it may have to wait for long.
+// roll ends hours. Their parts keep the busiest proxies alone, like the hours themselves: parts may wait for long until they are
+// stored.
 func (b *Book) roll(now int64) {
 	if !b.proxies.roll(now, !b.loaded) {
 		return
 	}
-	for hour, p := range b.pending {
-		if hour < now {
-			p.fold(b.proxies.names(hour))
+	for at, p := range b.parts {
+		if at.hour < now {
+			p.sum.forgetIdle()
 		}
 	}
 }
 
-// fold applies a fact to its hour and to what the next flush takes along. An hour that is no longer kept is left out
-// of both.
+// fold applies a fact to its hour and to the hour's part. An hour that is no longer kept is left out of both.
 func (b *Book) fold(hour int64, fact func(*Hour)) {
 	h := b.hour(hour)
 	if h == nil {
 		return
 	}
 	fact(h)
-	fact(&b.part(hour).hour)
+	fact(&b.part(hour, Totals).sum.totals)
 }
 
-// foldProxy leaves a proxy without a name if its id cannot be part of a subject.
+// foldProxy leaves a proxy without a name if its id is not valid.
 func (b *Book) foldProxy(hour int64, id string, c proxyCounts) {
-	if hour <= b.proxies.current-proxyHours {
+	if hour <= b.proxies.current-ProxyHours {
 		return
 	}
-	p := b.part(hour)
-	p.every.merge(&c)
+	b.part(hour, Proxies).sum.addProxy(id, &c)
 	b.proxies.every.add(hour, &c)
 	if !jobs.ValidProxyID(id) {
 		return
 	}
-	p.add(id, &c)
 	if r := b.proxies.row(id); r != nil {
 		r.add(hour, &c)
 	}
@@ -175,4 +168,27 @@ func (b *Book) hour(hour int64) *Hour {
 		*h = Hour{Start: startOf(hour)}
 	}
 	return h
+}
+
+// Put replaces what the book holds of an hour, of the sum's kind. The sum belongs to the book from then on. An hour that is no
+// longer kept, or that is too far ahead of the clock, is left out.
+func (b *Book) Put(hour time.Time, s *Sum) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.loaded = true
+	n, now := hourOf(hour), hourOf(time.Now())
+	b.roll(now)
+	if n > now+aheadHours {
+		return
+	}
+	if s.kind == Proxies {
+		if n > now-ProxyHours {
+			b.proxies.put(n, s)
+			b.answer = answer{}
+		}
+		return
+	}
+	if h := b.hour(n); h != nil {
+		h.Latency, h.counts = s.totals.Latency, s.totals.counts
+	}
 }

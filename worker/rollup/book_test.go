@@ -2,12 +2,9 @@ package rollup_test
 
 import (
 	"fmt"
-	"maps"
-	"math/big"
 	"math/rand/v2"
 	"reflect"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -70,39 +67,45 @@ func drawFacts(t *rapid.T) []fact {
 	return facts
 }
 
-// stream is the other end of a flush: sums, and the names of increments that it took already.
-type stream struct {
-	sums map[string]*big.Int
-	seen map[string]bool
-}
+// fleet is where parts are stored: the newest version of each.
+type fleet map[string]rollup.Part
 
-func newStream() stream { return stream{map[string]*big.Int{}, map[string]bool{}} }
+func (f fleet) store(p rollup.Part) { f[string(p.Kind)+p.ID] = p }
 
-func (s *stream) add(d rollup.Delta) {
-	if s.seen[d.ID()] {
-		return
-	}
-	s.seen[d.ID()] = true
-	for name, text := range d.Counts {
-		n, ok := new(big.Int).SetString(text, 10)
-		if !ok {
-			panic("not an increment: " + text)
-		}
-		if sum := s.sums[name]; sum != nil {
-			n.Add(n, sum)
-		}
-		s.sums[name] = n
+// storeAll stores what a book has changed.
+func (f fleet) storeAll(b *rollup.Book) {
+	for _, p := range b.Changed() {
+		f.store(p)
+		b.Stored(p)
 	}
 }
 
-func (s *stream) book(t interface{ Fatal(...any) }) *rollup.Book {
+// book is what the parts add up to.
+func (f fleet) book(t interface{ Fatal(...any) }) *rollup.Book {
 	b := rollup.NewBook()
-	for name, sum := range s.sums {
-		if err := b.Set(name, sum.String()); err != nil {
+	f.fill(t, b)
+	return b
+}
+
+// fill puts each hour into a book.
+func (f fleet) fill(t interface{ Fatal(...any) }, b *rollup.Book) {
+	type of struct {
+		hour time.Time
+		kind rollup.Kind
+	}
+	sums := map[of]*rollup.Sum{}
+	for _, p := range f {
+		at := of{p.Hour, p.Kind}
+		if sums[at] == nil {
+			sums[at] = rollup.NewSum(p.Kind)
+		}
+		if err := sums[at].Add(p.Data); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return b
+	for at, sum := range sums {
+		b.Put(at.hour, sum)
+	}
 }
 
 func same(t *rapid.T, got, want answers) {
@@ -132,50 +135,97 @@ func TestAnySplitOverWorkersAndAnyRepeatedFlushAddUpToTheSameAnswers(t *testing.
 		rapid.SyncTest(t, func(t *rapid.T) {
 			one := rollup.NewBook()
 			workers := []*rollup.Book{rollup.NewBook(), rollup.NewBook(), rollup.NewBook()}
-			fleet := newStream()
+			stored := fleet{}
 			for _, f := range drawFacts(t) {
 				f(one)
 				w := rapid.SampledFrom(workers).Draw(t, "worker")
 				f(w)
 				for range rapid.IntRange(0, 2).Draw(t, "flushes") {
-					d := w.Take()
-					fleet.add(d)
-					if rapid.Bool().Draw(t, "acknowledged") {
-						w.Done(d.Seq)
+					for _, p := range w.Changed() {
+						if rapid.Bool().Draw(t, "arrives") {
+							stored.store(p)
+						}
+						if rapid.Bool().Draw(t, "arrives and is acknowledged") {
+							stored.store(p)
+							w.Stored(p)
+						}
 					}
 				}
 			}
 			for _, w := range workers {
-				for d := w.Take(); d.Seq != 0; d = w.Take() {
-					fleet.add(d)
-					w.Done(d.Seq)
-				}
+				stored.storeAll(w)
 			}
-			same(t, ask(fleet.book(t)), ask(one))
+			same(t, ask(stored.book(t)), ask(one))
 		})
 	})
 }
 
-func TestDeltaIsTheSameUntilItIsDone(t *testing.T) {
+// TestLostPartsBeginAgain has somebody delete all that is stored: what was counted later is all that there is.
+func TestLostPartsBeginAgain(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rapid.SyncTest(t, func(t *rapid.T) {
+			w, later, stored := rollup.NewBook(), rollup.NewBook(), fleet{}
+			for _, f := range drawFacts(t) {
+				f(w)
+			}
+			before := w.Changed()
+			for _, p := range before {
+				w.Stored(p)
+			}
+			for _, f := range drawFacts(t) {
+				f(w)
+				f(later)
+			}
+			for _, p := range w.Changed() {
+				w.Lost(p)
+			}
+			stored.storeAll(w)
+			same(t, ask(stored.book(t)), ask(later))
+			for _, p := range before {
+				if _, again := stored[string(p.Kind)+p.ID]; again {
+					t.Fatal("a part that was lost is stored again under its id")
+				}
+			}
+		})
+	})
+}
+
+func TestPartIsChangedUntilItsNewestVersionIsStored(t *testing.T) {
 	b := rollup.NewBook()
-	if got := b.Take(); got.Seq != 0 || len(got.Counts) != 0 {
-		t.Errorf("delta of an empty book: got %+v, want none", got)
+	if got := b.Changed(); len(got) != 0 {
+		t.Errorf("an empty book: got %+v, want nothing changed", got)
 	}
 	b.Retry(jobs.RetryEvent{})
-	first := b.Take()
+	first := b.Changed()
 	b.Retry(jobs.RetryEvent{})
-	if got := b.Take(); !reflect.DeepEqual(got, first) {
-		t.Errorf("delta before it is done: got %+v, want %+v", got, first)
+	second := b.Changed()
+	if len(first) != 1 || len(second) != 1 || first[0].ID != second[0].ID {
+		t.Fatalf("got %+v and %+v, want two versions of one part", first, second)
 	}
-	b.Done(first.Seq + 1)
-	b.Done(first.Seq)
-	second := b.Take()
-	if second.Seq != first.Seq+1 || second.Counts[slices.Collect(maps.Keys(second.Counts))[0]] != "1" {
-		t.Errorf("delta after that: got %+v, want one retry under Seq 2", second)
+	b.Stored(first[0])
+	if got := b.Changed(); len(got) != 1 {
+		t.Errorf("after the first version was stored: got %+v, want the second", got)
 	}
-	if first.ID() == second.ID() || first.ID() == (rollup.Delta{Book: "x", Seq: first.Seq}).ID() {
-		t.Error("two deltas share an id")
+	b.Stored(second[0])
+	b.Stored(first[0]) // its answer comes late
+	if got := b.Changed(); len(got) != 0 {
+		t.Errorf("after the newest version was stored: got %+v, want nothing", got)
 	}
+}
+
+func TestFactOfAnHourWhosePartIsForgottenIsAdded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, stored, at := rollup.NewBook(), fleet{}, time.Now()
+		b.Job(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1})
+		stored.storeAll(b)
+		time.Sleep(3 * time.Hour)
+		stored.storeAll(b) // forgets the part
+		b.Job(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1, At: at})
+		stored.storeAll(b)
+		if got := stored.book(t).Series(4)[0].TotalRequests; got != 2 || len(stored) != 2 {
+			t.Errorf("got %d jobs in %d parts, want both in two", got, len(stored))
+		}
+	})
 }
 
 func TestHourLeavesAfterItsWeek(t *testing.T) {
@@ -264,31 +314,6 @@ func TestQuantileIsWithinItsBucket(t *testing.T) {
 	})
 }
 
-func TestSetRefusesWhatNoDeltaSays(t *testing.T) {
-	now := time.Now().UTC().Format("2006010215")
-	hour, proxy := "hour."+now, "proxy."+now
-	for _, name := range []string{
-		"", "x", "x." + now, hour, hour + ".nothing", hour + ".job.nonsense", hour + ".latency.256", hour + ".latency.x", hour + ".policy.x-3",
-		proxy, proxy + ".p1.bytes", proxy + ".", hour + ".success_at.11", hour + ".attempts.x", "hour.2999010100.attempts",
-	} {
-		if err := rollup.NewBook().Set(name, "1"); err == nil {
-			t.Errorf("Set(%q): got no error", name)
-		}
-	}
-	for _, total := range []string{"", "-1", "x", "1e3", strings.Repeat("9", 200), "-" + strings.Repeat("0", 100)} {
-		for _, name := range []string{hour + ".attempts", proxy + ".p1"} {
-			if err := rollup.NewBook().Set(name, total); err == nil {
-				t.Errorf("Set(%q, %q): got no error", name, total)
-			}
-		}
-	}
-	for _, name := range []string{"hour.2001010100.attempts", "proxy.2001010100.p1", rollup.NewBook().Take().Mark()} {
-		if err := rollup.NewBook().Set(name, "1"); err != nil {
-			t.Errorf("Set(%q): got %v, want it left out", name, err)
-		}
-	}
-}
-
 func TestRecentSecondsHaveNoGaps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := rollup.NewBook()
@@ -319,8 +344,7 @@ func fill(b *rollup.Book) {
 			b.Retry(jobs.RetryEvent{JobID: fmt.Sprintf("01J%023d", i), Error: fmt.Sprintf("the proxy did not answer within %d s", i), At: at})
 		}
 		if i%1000 == 0 {
-			d := b.Take()
-			b.Done(d.Seq)
+			fleet{}.storeAll(b)
 		}
 	}
 }

@@ -2,7 +2,9 @@ package rollup_test
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -22,46 +24,35 @@ func TestBusiestProxiesKeepTheirNames(t *testing.T) {
 	t.Run("flushed after the hour", func(t *testing.T) { busiest(t, false) })
 }
 
-func takeInto(s *stream, b *rollup.Book) {
-	for more := true; more; {
-		d := b.Take()
-		s.add(d)
-		b.Done(d.Seq)
-		more = d.More
-	}
-}
-
 func busiest(t *testing.T, flushed bool) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		b := rollup.NewBook()
-		fleet := newStream()
+		stored := fleet{}
 		for i := range 3000 {
 			for range 1 + i/2000 { // the last thousand are the busiest
 				b.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%04d", i), Status: 200, Bytes: 1})
 			}
 		}
 		if flushed {
-			takeInto(&fleet, b)
+			stored.storeAll(b)
 		}
 		time.Sleep(time.Hour)
 		got := b.ByProxy(24)
-		takeInto(&fleet, b)
+		stored.storeAll(b)
 		if len(got) != 1001 || got[1000].ProxyID != rollup.Rest || got[1000].TotalAttempts != 2000 || got[1000].Bytes != 2000 {
 			t.Fatalf("proxies: got %d, the last %+v, want 1001 and the rest in the rest", len(got), got[len(got)-1])
 		}
 		if got[0].ProxyID != "p2000" || got[999].ProxyID != "p2999" {
 			t.Errorf("named: got %s to %s, want p2000 to p2999", got[0].ProxyID, got[999].ProxyID)
 		}
-		if !reflect.DeepEqual(fleet.book(t).ByProxy(24), got) {
+		if !reflect.DeepEqual(stored.book(t).ByProxy(24), got) {
 			t.Error("the fleet names other proxies than its only worker")
 		}
-		named := 0
-		for name := range fleet.sums {
-			named += strings.Count(name, "proxy.")
-		}
-		if named != 1001 {
-			t.Errorf("names in the fleet's sums: got %d, want 1000 and their sum", named)
+		for _, p := range stored {
+			if named := strings.Count(string(p.Data), "p2") + strings.Count(string(p.Data), "p1"); p.Kind == rollup.Proxies && named != 1000 {
+				t.Errorf("names in the stored part: got %d, want 1000", named)
+			}
 		}
 	})
 }
@@ -111,9 +102,9 @@ func TestProxiesBeyondThoseThatAreToldApartAreInTheRest(t *testing.T) {
 	for i := range 10_002 {
 		worker.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%05d", i), Status: 200, Bytes: 7})
 	}
-	sums := newStream()
-	takeInto(&sums, worker)
-	for name, b := range map[string]*rollup.Book{"worker": worker, "fleet": sums.book(t)} {
+	stored := fleet{}
+	stored.storeAll(worker)
+	for name, b := range map[string]*rollup.Book{"worker": worker, "fleet": stored.book(t)} {
 		if attempts, bytes := byProxy(b); attempts != 10_002 || bytes != 7*10_002 {
 			t.Errorf("%s by proxy: got %d attempts and %d bytes, want 10002 and 7 each", name, attempts, bytes)
 		}
@@ -123,26 +114,22 @@ func TestProxiesBeyondThoseThatAreToldApartAreInTheRest(t *testing.T) {
 // TestFleetWithMoreProxiesThanItCanNameLosesNothing has two workers whose proxies are other ones each hour.
 func TestFleetWithMoreProxiesThanItCanNameLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		sums, fleet := newStream(), rollup.NewBook()
+		stored, all := fleet{}, rollup.NewBook()
 		workers := []*rollup.Book{rollup.NewBook(), rollup.NewBook()}
 		for hour := range 12 {
 			for w, b := range workers {
 				for i := range 1200 {
 					b.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("w%dh%02dp%05d", w, hour, i), Status: 200, Bytes: 10})
 				}
-				takeInto(&sums, b)
+				stored.storeAll(b)
 			}
-			for range 2 { // a sum may be set again
-				for name, sum := range sums.sums {
-					if err := fleet.Set(name, sum.String()); err != nil {
-						t.Fatal(err)
-					}
-				}
+			for range 2 { // an hour may be put again
+				stored.fill(t, all)
 			}
 			time.Sleep(time.Hour)
 		}
-		total := fleet.Total(24)
-		if attempts, bytes := byProxy(fleet); attempts != total.Attempts() || bytes != total.Bytes() {
+		total := all.Total(24)
+		if attempts, bytes := byProxy(all); attempts != total.Attempts() || bytes != total.Bytes() {
 			t.Errorf("fleet by proxy: got %d attempts and %d bytes, want the %d and %d of all", attempts, bytes, total.Attempts(), total.Bytes())
 		}
 	})
@@ -152,9 +139,9 @@ func TestNoProxyIsTakenForTheRest(t *testing.T) {
 	worker := rollup.NewBook()
 	worker.Attempt(rollup.AttemptFact{Proxy: "other", Status: 200, Bytes: 7})
 	worker.Attempt(rollup.AttemptFact{Proxy: "no good", Status: 200, Bytes: 100}) // has no row
-	sums := newStream()
-	takeInto(&sums, worker)
-	for name, b := range map[string]*rollup.Book{"worker": worker, "fleet": sums.book(t)} {
+	stored := fleet{}
+	stored.storeAll(worker)
+	for name, b := range map[string]*rollup.Book{"worker": worker, "fleet": stored.book(t)} {
 		if got := b.ByProxy(24); len(got) != 2 || got[0].ProxyID != "other" || got[0].Bytes != 7 || got[1].ProxyID != rollup.Rest || got[1].Bytes != 100 {
 			t.Errorf("%s: got %+v, want the proxy with 7 bytes and the rest with 100", name, got)
 		}
@@ -218,26 +205,19 @@ func TestProxiesAreRankedAsInThePlainWay(t *testing.T) {
 			random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 			proxies := rapid.SampledFrom([]int{3, 1000, 1001, 4000}).Draw(t, "proxies")
 			most := rapid.SampledFrom([]int64{1, 3, 1e6}).Draw(t, "most attempts")
-			fleet, sums := rollup.NewBook(), map[int64]map[string]int64{}
+			all, sums := rollup.NewBook(), map[int64]map[string]int64{}
 			for range rapid.IntRange(1, 6).Draw(t, "rounds") {
 				hour := time.Now().Unix()/3600 - int64(rapid.IntRange(0, 23).Draw(t, "hours ago"))
 				if sums[hour] == nil {
 					sums[hour] = map[string]int64{}
 				}
-				prefix := "proxy." + time.Unix(hour*3600, 0).UTC().Format("2006010215") + "."
 				for range proxies {
-					id, n := fmt.Sprint("p", random.IntN(2*proxies)), 1+random.Int64N(most)
-					sums[hour][id] = n
-					set(t, fleet, prefix+id, n)
+					sums[hour][fmt.Sprint("p", random.IntN(2*proxies))] = 1 + random.Int64N(most)
 				}
-				every := int64(0)
-				for _, n := range sums[hour] {
-					every += n
-				}
-				set(t, fleet, prefix+"~", every)
+				put(t, all, hour, sums[hour])
 				time.Sleep(time.Duration(rapid.IntRange(2, 20*3600).Draw(t, "seconds")) * time.Second)
 				for _, hours := range []int{1, 2, 23, 24, 168} {
-					if got, want := fleet.ByProxy(hours), plain(sums, int64(hours)); !slices.Equal(got, want) {
+					if got, want := all.ByProxy(hours), plain(sums, int64(hours)); !slices.Equal(got, want) {
 						t.Fatalf("%d hours: got %d rows, want %d: %v\n%v", hours, len(got), len(want), got[:min(3, len(got))], want[:min(3, len(want))])
 					}
 				}
@@ -246,35 +226,43 @@ func TestProxiesAreRankedAsInThePlainWay(t *testing.T) {
 	})
 }
 
-func set(t *rapid.T, b *rollup.Book, name string, attempts int64) {
-	if err := b.Set(name, fmt.Sprint(attempts)); err != nil {
-		t.Fatal(err)
+// put replaces an hour by the parts of workers that each made the attempts of some proxies. A part names 1,000 proxies.
+func put(t *rapid.T, b *rollup.Book, hour int64, attempts map[string]int64) {
+	sum := rollup.NewSum(rollup.Proxies)
+	for chunk := range slices.Chunk(slices.Sorted(maps.Keys(attempts)), 1000) {
+		var rows []byte
+		every := int64(0)
+		for _, id := range chunk {
+			rows = record(rows, id, attempts[id])
+			every += attempts[id]
+		}
+		if err := sum.Add(record(rows, "~", every)); err != nil {
+			t.Fatal(err)
+		}
 	}
+	b.Put(time.Unix(hour*3600, 0), sum)
 }
 
-func TestNoDeltaIsTooLargeForTheServer(t *testing.T) {
+// record writes a name and its numbers as a part has them.
+func record(out []byte, name string, values ...int64) []byte {
+	out = append(binary.AppendUvarint(out, uint64(len(name))), name...)
+	out = binary.AppendUvarint(out, uint64(len(values)))
+	for _, v := range values {
+		out = binary.AppendUvarint(out, uint64(v))
+	}
+	return out
+}
+
+// TestNoPartIsTooLargeForTheServer has the longest ids, and numbers as large as an hour may have. A server takes a megabyte.
+func TestNoPartIsTooLargeForTheServer(t *testing.T) {
 	b := rollup.NewBook()
-	for i := range 1100 {
-		b.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%04d", i), Status: 200, Bytes: 1 << 40})
+	for i := range 10_000 {
+		b.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("%064d", i), Status: 200, Bytes: 1 << 49, Duration: 1000 * time.Hour})
 	}
-	fleet := newStream()
-	deltas := 0
-	for more := true; more; deltas++ {
-		d := b.Take()
-		if len(d.Counts) > 999 {
-			t.Fatalf("delta %d: %d increments, want at most 999", d.Seq, len(d.Counts))
+	for _, p := range b.Changed() {
+		if len(p.Data) > 256<<10 {
+			t.Errorf("the part of the %s has %d bytes, want at most 256 KiB", p.Kind, len(p.Data))
 		}
-		fleet.add(d)
-		b.Done(d.Seq)
-		if got := fleet.book(t).ByProxy(24); !d.More && !reflect.DeepEqual(got, b.ByProxy(24)) {
-			t.Error("the deltas do not add up to the book")
-		} else if d.More && (len(got) == 0 || got[len(got)-1].ProxyID == rollup.Rest) {
-			t.Errorf("after delta %d: %d rows and a rest, want rows that make up their sum", d.Seq, len(got))
-		}
-		more = d.More
-	}
-	if deltas != 2 || b.Take().Seq != 0 {
-		t.Errorf("got %d deltas, want 2", deltas)
 	}
 }
 
@@ -287,15 +275,15 @@ func TestClockThatStoodAheadIsForgotten(t *testing.T) {
 			synctest.Test(t, func(*testing.T) {
 				time.Sleep(ahead)
 				b.Attempt(fact)
-				b.Done(b.Take().Seq)
+				fleet{}.storeAll(b)
 			})
 			synctest.Test(t, func(t *testing.T) {
 				for range 48 {
 					b.Attempt(fact)
-					if rows := strings.Count(fmt.Sprint(b.Take().Counts), "proxy."); rows != 2 {
-						t.Fatalf("to be flushed: got %d rows, want the proxy's and the sum", rows)
+					stored := fleet{}
+					if stored.storeAll(b); len(stored) != 2 {
+						t.Fatalf("changed: got %d parts, want the totals and the proxies of the hour", len(stored))
 					}
-					b.Done(b.Take().Seq)
 					time.Sleep(time.Second)
 					got, live, hour := b.ByProxy(1), b.Recent(1)[0], b.Hour(0)
 					if len(got) != 1 || got[0].ProxyID != "p1" || live.Attempts != 1 || hour.Attempts() == 0 {

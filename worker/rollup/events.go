@@ -47,7 +47,7 @@ func (b *Book) BreakerEvents(since time.Time) []jobs.BreakerEvent {
 }
 
 // Recall keeps a breaker event of the fleet that was stored at a time for BreakerEvents, without counting it: the sums of
-// a book that is fed by Set know it already. Whoever may publish events may publish anything: one of no proxy or of an
+// a book that is fed by Put know it already. Whoever may publish events may publish anything: one of no proxy or of an
 // unknown state is an error; long texts are cut; and a time that cannot be, after the storing or RetentionHours before it,
 // is that of the storing. An event older than RetentionHours is left out.
 func (b *Book) Recall(e jobs.BreakerEvent, stored time.Time) error {
@@ -66,6 +66,13 @@ func (b *Book) Recall(e jobs.BreakerEvent, stored time.Time) error {
 	defer b.mu.Unlock()
 	b.breakers.add(e)
 	return nil
+}
+
+// ForgetBreakers drops the breaker events, not what was counted of them.
+func (b *Book) ForgetBreakers() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.breakers = ring[jobs.BreakerEvent]{most: maxBreakers}
 }
 
 // clip copies what is left, which would otherwise hold on to the whole text.

@@ -19,11 +19,6 @@ const (
 	famBreaker  = "breaker"    // breaker changes by the state that was entered
 	famLatency  = "latency"    // ended jobs by bucket of their duration
 	famLatSum   = "latency_sum"
-
-	// What a name begins with: an hour's counters, the row of a proxy in an hour, the mark of a book.
-	famHour  = "hour"
-	famProxy = "proxy"
-	famMark  = "book"
 )
 
 // key names one counter of an hour.

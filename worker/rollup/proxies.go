@@ -2,6 +2,7 @@ package rollup
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"slices"
 
@@ -9,14 +10,13 @@ import (
 )
 
 const (
-	// proxyHours is for how long proxies are told apart.
-	proxyHours = 24
+	// ProxyHours is for how many hours a Book distinguishes proxies, the running one included.
+	ProxyHours = 24
 	// maxNamed is how many proxies an hour names; the others share one row.
 	maxNamed = 1000
 	// maxTracks bounds the proxies of a running hour: only at its end is it known which were the busiest.
 	maxTracks = 10_000
-	// everyProxy stands where an id does, for all proxies together. It is no id, and sorts behind every one: whoever reads
-	// one row after the other never has a sum to which rows are missing.
+	// everyProxy stands where an id does, for all proxies together. No proxy can have that id.
 	everyProxy = "~"
 )
 
@@ -140,11 +140,21 @@ type table struct {
 	floor int64
 }
 
+// put replaces the counts of an hour.
+func (t *table) put(hour int64, s *Sum) {
+	t.keep(func(id string, h int64) bool { return h != hour || s.rows[id] != nil })
+	for _, id := range slices.Sorted(maps.Keys(s.rows)) {
+		if r := t.row(id); r != nil {
+			r.set(hour, s.rows[id])
+		}
+	}
+	if s.every != (proxyCounts{}) {
+		t.every.set(hour, &s.every)
+	}
+}
+
 // row is the proxy's row, nil when there are too many.
 func (t *table) row(id string) *row {
-	if id == everyProxy {
-		return &t.every
-	}
 	r := t.rows[id]
 	if r == nil && len(t.rows) < maxTracks {
 		r = &row{id: id}
@@ -155,7 +165,7 @@ func (t *table) row(id string) *row {
 	return r
 }
 
-// roll forgets what is older than proxyHours and, when hours have ended, folds all but their busiest proxies. It
+// roll forgets what is older than ProxyHours and, when hours have ended, folds all but their busiest proxies. It
 // reports whether the hour is another one. That may be an earlier one: then the clock stood ahead, and what it counted
 // there is forgotten.
 func (t *table) roll(now int64, fold bool) bool {
@@ -163,8 +173,8 @@ func (t *table) roll(now int64, fold bool) bool {
 		return false
 	}
 	t.current = now
-	t.keep(func(_ string, hour int64) bool { return hour > now-proxyHours && hour <= now+aheadHours })
-	for hour := now - proxyHours + 1; fold && hour < now; hour++ {
+	t.keep(func(_ string, hour int64) bool { return hour > now-ProxyHours && hour <= now+aheadHours })
+	for hour := now - ProxyHours + 1; fold && hour < now; hour++ {
 		t.fold(hour)
 	}
 	return true
@@ -208,15 +218,6 @@ func (t *table) busiest(hour int64) map[string]bool {
 	return named
 }
 
-// names tells which proxies keep their name in an hour. One that has no cell of its own was folded, or came when there
-// were too many.
-func (t *table) names(hour int64) func(id string) bool {
-	if busiest := t.busiest(hour); busiest != nil {
-		return func(id string) bool { return busiest[id] }
-	}
-	return func(id string) bool { return t.rows[id] != nil && t.rows[id].find(hour) != nil }
-}
-
 // proxySum is what one proxy did.
 type proxySum struct {
 	id     string
@@ -226,7 +227,7 @@ type proxySum struct {
 // since tells of the busiest proxies from an hour on; rest is what the others did.
 func (t *table) since(first int64) (busiest []proxySum, rest proxyCounts) {
 	var ranks []rank
-	if first <= t.current-proxyHours+1 {
+	if first <= t.current-ProxyHours+1 {
 		first = math.MinInt64 // all that is kept
 		if ranks = t.rank(first, t.floor); len(ranks) < maxNamed {
 			ranks = t.rank(first, 0)
@@ -246,7 +247,7 @@ func (t *table) since(first int64) (busiest []proxySum, rest proxyCounts) {
 		rest.less(&sum)
 	}
 	for i, n := range rest {
-		rest[i] = max(n, 0) // a row is read before the sum that has it
+		rest[i] = max(n, 0) // a part may hold rows without their sum if somebody else wrote it
 	}
 	return busiest, rest
 }

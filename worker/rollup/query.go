@@ -107,7 +107,7 @@ func (h *Hour) point() Point {
 func (b *Book) ByProxy(hours int) []Proxy {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if hours >= proxyHours {
+	if hours >= ProxyHours {
 		return b.byProxy(hours)
 	}
 	if a := &b.answer; a.hours != hours || time.Since(a.at) > time.Second || len(b.proxies.rows) <= maxNamed {

@@ -1,0 +1,154 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Message is one as a stream holds it.
+type Message struct {
+	Subject string
+	Seq     uint64
+	At      time.Time // by the server's clock
+	Data    []byte
+}
+
+// ErrReplaced says that the newest message of a subject is another one than was expected.
+var ErrReplaced = errors.New("the newest message of the subject is another one")
+
+// Replace stores data as the newest message of subject, if that is the message of sequence last so far; zero means none. The
+// server drops the message after keep, zero meaning the stream's own limit. It returns the sequence of the message.
+//
+// Errors: ErrReplaced, also if an earlier call stored the message and its answer was lost; ErrPermission, ErrNotSetUp.
+func (c *Client) Replace(ctx context.Context, kind, subject string, data []byte, last uint64, keep time.Duration) (uint64, error) {
+	msg := nats.NewMsg(subject)
+	msg.Data = data
+	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(last, 10))
+	if keep > 0 {
+		msg.Header.Set(jetstream.MsgTTLHeader, keep.String())
+	}
+	ack, err := c.publish(ctx, msg)
+	if code, _ := apiError(err); code == jetstream.JSErrCodeStreamWrongLastSequence {
+		return 0, ErrReplaced
+	}
+	if err != nil {
+		return 0, c.explainPublish(ctx, "store "+subject, c.names.Stream(kind), err)
+	}
+	return ack.Sequence, nil
+}
+
+// LastSeq is the sequence of the newest message of subject, zero if there is none. Any replica answers, which may be a moment
+// behind its leader. Errors: ErrPermission, ErrNotSetUp.
+func (c *Client) LastSeq(ctx context.Context, kind, subject string) (uint64, error) {
+	msg, err := c.last(ctx, c.names.Stream(kind), subject)
+	if isNotFound(err) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, c.explain("look for "+subject, err)
+	}
+	return strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
+}
+
+// batchMessages is how many messages one request of ReadFrom asks for.
+const batchMessages = 1000
+
+// ReadFrom calls use for each message under filter whose sequence is from or higher, in the order of the stream. It ends with the
+// newest one. Errors: ErrPermission, ErrNotSetUp, nats.ErrDisconnected while there is no connection.
+func (c *Client) ReadFrom(ctx context.Context, kind, filter string, from uint64, use func(Message)) error {
+	for left := true; left; {
+		messages := 0
+		pending, err := c.batchFrom(ctx, kind, filter, from, batchMessages, func(m Message) {
+			from, messages = m.Seq+1, messages+1
+			use(m)
+		})
+		if err != nil {
+			return err
+		}
+		left = pending > 0 && messages > 0
+	}
+	return nil
+}
+
+// CountFrom counts the messages under filter whose sequence is from or higher. Errors: as ReadFrom.
+func (c *Client) CountFrom(ctx context.Context, kind, filter string, from uint64) (uint64, error) {
+	first := uint64(0)
+	pending, err := c.batchFrom(ctx, kind, filter, from, 1, func(Message) { first = 1 })
+	return first + pending, err
+}
+
+// Subjects counts the messages of each subject under filter. Errors: ErrPermission, ErrNotSetUp.
+func (c *Client) Subjects(ctx context.Context, kind, filter string) (map[string]uint64, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	subjects, err := c.subjects(ctx, c.names.Stream(kind), filter)
+	return subjects, c.explain("list subjects of stream "+c.names.Stream(kind), err)
+}
+
+// batchFrom reads some messages, and returns how many follow them.
+func (c *Client) batchFrom(ctx context.Context, kind, filter string, from uint64, batch int, use func(Message)) (pending uint64, err error) {
+	if !c.nc.IsConnected() { // the connection would keep the request, and send it when nobody waits for an answer
+		return 0, nats.ErrDisconnected
+	}
+	request, err := json.Marshal(map[string]any{"seq": max(1, from), "next_by_subj": filter, "batch": batch, "max_bytes": answerBytes})
+	if err != nil {
+		return 0, err
+	}
+	err = c.readBatch(ctx, c.names.Stream(kind), request, func(msg *nats.Msg) error {
+		seq, err := strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
+		if err != nil {
+			return err
+		}
+		at, err := time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer))
+		if err != nil {
+			return err
+		}
+		// The count that comes with a message does not know those that were stored since the request; the next call finds them.
+		if pending, err = strconv.ParseUint(msg.Header.Get("Nats-Num-Pending"), 10, 64); err != nil {
+			return err
+		}
+		use(Message{Subject: msg.Header.Get(jetstream.SubjectHeader), Seq: seq, At: at, Data: msg.Data})
+		return nil
+	})
+	return pending, c.explain("read stream "+c.names.Stream(kind), err)
+}
+
+// State is what a stream holds. If two of them are equal, nothing was stored or deleted in between.
+type State struct {
+	// Made is when the stream was made. Another one under its name counts from 1 again.
+	Made              time.Time
+	Messages, LastSeq uint64
+}
+
+// StateOf asks for the state of a stream. Errors: ErrNotSetUp, ErrPermission.
+func (c *Client) StateOf(ctx context.Context, kind string) (State, error) {
+	info, err := c.infoOf(ctx, c.names.Stream(kind))
+	if err != nil {
+		return State{}, err
+	}
+	return State{Made: info.Created, Messages: info.State.Msgs, LastSeq: info.State.LastSeq}, nil
+}
+
+func (c *Client) made(ctx context.Context, name string) (time.Time, error) {
+	info, err := c.infoOf(ctx, name)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return info.Created, nil
+}
+
+func (c *Client) infoOf(ctx context.Context, name string) (*jetstream.StreamInfo, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	stream, err := c.js.Stream(ctx, name)
+	if err != nil {
+		return nil, c.explain("look for stream "+name, err)
+	}
+	return stream.CachedInfo(), nil
+}

@@ -1,0 +1,211 @@
+package rollup
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// Kind says what the sums of an hour are of.
+type Kind string
+
+// The kinds. They are stored apart because Totals are small and kept for RetentionHours, whereas Proxies are large and kept for
+// ProxyHours.
+const (
+	Totals  Kind = "totals"
+	Proxies Kind = "proxies"
+)
+
+// errKind says that a kind is neither Totals nor Proxies.
+var errKind = errors.New("unknown kind of sums")
+
+// Sum adds up parts of one hour, all of one kind. Make one with NewSum; one goroutine uses it.
+type Sum struct {
+	kind   Kind
+	totals Hour
+	every  proxyCounts // of all proxies, those without a row included
+	rows   map[string]*proxyCounts
+}
+
+// NewSum makes an empty sum.
+func NewSum(kind Kind) *Sum { return &Sum{kind: kind, rows: map[string]*proxyCounts{}} }
+
+// Add adds the Data of a Part. If Data is malformed, Add returns an error and the sum stays as it was. Names that the sum does
+// not know are skipped: a newer worker may count more.
+func (s *Sum) Add(data []byte) error {
+	if s.kind != Totals && s.kind != Proxies {
+		return fmt.Errorf("%q: %w", string(s.kind), errKind)
+	}
+	if err := eachRecord(data, func([]byte, []int64) {}); err != nil {
+		return err
+	}
+	return s.merge(data, 1)
+}
+
+// merge adds what data holds, sign times.
+func (s *Sum) merge(data []byte, sign int64) error {
+	return eachRecord(data, func(name []byte, values []int64) {
+		switch {
+		case len(values) == 0:
+		case s.kind == Totals:
+			s.totals.merge(string(name), values, sign)
+		default:
+			s.mergeRow(name, values, sign)
+		}
+	})
+}
+
+// mergeRow leaves out the row of a proxy when there are too many: it is in the sum of all.
+func (s *Sum) mergeRow(name []byte, values []int64, sign int64) {
+	row := s.rows[string(name)] // without a copy of the name
+	switch {
+	case row != nil:
+	case string(name) == everyProxy:
+		row = &s.every
+	case len(s.rows) >= maxTracks || !jobs.ValidProxyID(string(name)):
+		return
+	default:
+		row = &proxyCounts{}
+		s.rows[string(name)] = row
+	}
+	for i := range min(len(values), proxyFields) {
+		row[i] += sign * values[i]
+	}
+}
+
+// addProxy adds what an attempt or a breaker counts of a proxy. An id that no message can carry has no row.
+func (s *Sum) addProxy(id string, c *proxyCounts) {
+	s.every.merge(c)
+	row := s.rows[id]
+	if row == nil && len(s.rows) < maxTracks && jobs.ValidProxyID(id) {
+		row = &proxyCounts{}
+		s.rows[id] = row
+	}
+	if row != nil {
+		row.merge(c)
+	}
+}
+
+// subtract takes away what an earlier encode returned. If that had no room for all rows, the rows that it left out are forgotten,
+// because it does not tell what they were; their counts stay in the sum of all proxies.
+func (s *Sum) subtract(data []byte) {
+	named := map[string]bool{}
+	_ = eachRecord(data, func(name []byte, _ []int64) { named[string(name)] = true })
+	if len(named) > maxNamed { // with the sum of all proxies
+		maps.DeleteFunc(s.rows, func(id string, _ *proxyCounts) bool { return !named[id] })
+	}
+	_ = s.merge(data, -1) // encode wrote it
+	maps.DeleteFunc(s.rows, func(_ string, c *proxyCounts) bool { return *c == proxyCounts{} })
+	maps.DeleteFunc(s.totals.counts, func(_ key, n int64) bool { return n == 0 })
+}
+
+// isEmpty reports whether nothing is counted.
+func (s *Sum) isEmpty() bool {
+	return len(s.totals.counts) == 0 && s.totals.Latency == Histogram{} && s.every == proxyCounts{}
+}
+
+// encode writes the sum: of the proxies, the maxNamed busiest.
+func (s *Sum) encode() []byte {
+	if s.kind == Totals {
+		return s.totals.encode()
+	}
+	out := appendRecord(nil, everyProxy, s.every[:]...)
+	for _, id := range s.busiest() {
+		out = appendRecord(out, id, s.rows[id][:]...)
+	}
+	return out
+}
+
+// busiest names the maxNamed proxies with the most attempts; of equal ones those with the first ids, so that workers that share
+// a pool evenly come to the same names.
+func (s *Sum) busiest() []string {
+	ids := slices.Sorted(maps.Keys(s.rows))
+	if len(ids) <= maxNamed {
+		return ids
+	}
+	var list ranking
+	for at, id := range ids {
+		list.offer(at, s.rows[id][proxyAttempts])
+	}
+	named := make([]string, 0, maxNamed)
+	for _, rank := range list.cut() {
+		named = append(named, ids[rank.at])
+	}
+	return named
+}
+
+// forgetIdle keeps the rows of the busiest proxies alone.
+func (s *Sum) forgetIdle() {
+	if len(s.rows) <= maxNamed {
+		return
+	}
+	kept := make(map[string]*proxyCounts, maxNamed)
+	for _, id := range s.busiest() {
+		kept[id] = s.rows[id]
+	}
+	s.rows = kept
+}
+
+// encode writes the hour's sums by name.
+func (h *Hour) encode() (out []byte) {
+	for k, n := range h.counts {
+		name := k.family
+		if k.label != "" {
+			name += "." + k.label
+		}
+		out = appendRecord(out, name, n)
+	}
+	used := len(h.Latency.counts)
+	for used > 0 && h.Latency.counts[used-1] == 0 {
+		used--
+	}
+	if used > 0 {
+		out = appendRecord(out, famLatency, h.Latency.counts[:used]...)
+	}
+	if h.Latency.sum > 0 {
+		out = appendRecord(out, famLatSum, h.Latency.sum)
+	}
+	return out
+}
+
+// merge adds the numbers of a record, sign times.
+func (h *Hour) merge(name string, values []int64, sign int64) {
+	switch name {
+	case famLatency:
+		for i, n := range values {
+			h.Latency.counts[i] += sign * n
+		}
+	case famLatSum:
+		h.Latency.sum += sign * values[0]
+	default:
+		family, label, _ := strings.Cut(name, ".")
+		if known(family, label) {
+			h.add(key{family, label}, sign*values[0])
+		}
+	}
+}
+
+// known keeps the closed lists closed: whoever may write to the stream cannot make a book grow.
+func known(family, label string) bool {
+	switch family {
+	case famAttempts, famRetries, famBytes:
+		return label == ""
+	case famJob:
+		return label == jobs.Succeeded || oneOf(JobErrors(), label) == label
+	case famSuccess:
+		n, err := strconv.Atoi(label)
+		return err == nil && attemptLabel(n) == label
+	case famFailure:
+		return oneOf(Reasons(), label) == label
+	case famPolicy, famPolicyOK:
+		return policyLabel(label) == label
+	case famBreaker:
+		return breakerState(label) == label
+	}
+	return false
+}

@@ -1,0 +1,308 @@
+package totals
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker/rollup"
+)
+
+const (
+	// refreshWait bounds what a query waits for NATS.
+	refreshWait = time.Second
+	// totalsAge and proxiesAge are how old the running hour may be before a query reads it again.
+	totalsAge, proxiesAge = time.Second, flushEvery
+	// lateFlush is for how long after its end an hour is read as the running one is: workers still store what they counted in it.
+	lateFlush = time.Minute
+	// checkAtOnce is how many older hours are checked each flushEvery: all of a week in six minutes.
+	checkAtOnce = 2
+	// checkAllEvery is how often all hours are checked at most: a server that is full deletes old parts all the time.
+	checkAllEvery = 30 * time.Second
+)
+
+// reader is what the fleet's book was read from.
+type reader struct {
+	// lock is held by whoever reads, and guards the fields up to checkedAll. It is a channel, so that a query can stop to wait.
+	lock chan struct{}
+	seen map[seenOf]seen
+	// state is that of the stream at the last check, newest the highest sequence of a message that was read from it.
+	state  bus.State
+	newest uint64
+	// read is when the running hour was read last, or a try to read it began, by kind.
+	read map[rollup.Kind]time.Time
+	// unchecked is how many hours are to be checked since the stream changed, checked how many hours back the latest checked
+	// hour is. checkedAll is when all hours were checked at once.
+	unchecked, checked int
+	checkedAll         time.Time
+
+	// suspect says that stored parts were deleted: then all hours are checked. strange says that malformed parts were logged;
+	// unread, that hours or events could not be read.
+	suspect, strange, unread atomic.Bool
+
+	// Only the reading goroutine uses these: the state of the stream of events that was read, and the next event's sequence.
+	events    bus.State
+	nextEvent uint64
+}
+
+// seenOf is one kind of sums of an hour.
+type seenOf struct {
+	hour int64 // since 1970
+	kind rollup.Kind
+}
+
+// seen is what an hour consisted of when it was read last. Another number of parts, or a part that is newer, is news.
+type seen struct {
+	parts int
+	// next is a sequence that no part had then. It is as high as possible: the server has to look through fewer messages.
+	next uint64
+}
+
+// keepReading reads all hours, and then those that change although no query asks for them, until ctx ends.
+func (t *Totals) keepReading(ctx context.Context, s store) {
+	for ctx.Err() == nil {
+		err := errors.Join(t.readEvents(ctx, s), t.readHours(ctx, s))
+		if ctx.Err() != nil {
+			return
+		}
+		if unread := t.reader.unread.Swap(err != nil); err != nil && !unread {
+			t.cfg.Log.Warn("the fleet's rollups cannot be read, the last known numbers stay", "error", err)
+		}
+		wait := flushEvery
+		if !t.known.Load() {
+			wait = time.Second
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+}
+
+// readHours reads all hours once, and checks them afterwards.
+func (t *Totals) readHours(ctx context.Context, s store) error {
+	if err := t.acquire(ctx); err != nil {
+		return err
+	}
+	defer t.release()
+	if t.known.Load() {
+		return t.check(ctx, s)
+	}
+	err := t.readAll(ctx, s)
+	t.known.Store(err == nil)
+	return err
+}
+
+// readAll reads each hour of the stream that is there now, the newest first.
+func (t *Totals) readAll(ctx context.Context, s store) error {
+	state, err := s.StateOf(ctx, stream)
+	if err != nil {
+		return err
+	}
+	t.reader.state, t.reader.newest = state, 0
+	clear(t.reader.seen)
+	for back := range rollup.RetentionHours {
+		for _, kind := range kindsOf(back) {
+			if err := t.readHour(ctx, s, hoursAgo(back), kind); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// check looks at the hour before the running one, where workers may still store something, and at some older ones. It does so for
+// as long as it takes to check every hour once after the stream has changed. If the stream holds fewer messages, or an hour fewer
+// parts, parts have expired or somebody has deleted them: then it checks all hours.
+func (t *Totals) check(ctx context.Context, s store) error {
+	r := &t.reader
+	state, err := s.StateOf(ctx, stream)
+	switch {
+	case err != nil:
+		return err
+	case !state.Made.Equal(r.state.Made):
+		return t.readAll(ctx, s)
+	case state != r.state:
+		r.unchecked = rollup.RetentionHours
+	}
+	if state.Messages < r.state.Messages {
+		r.suspect.Store(true)
+	}
+	r.state = state
+	if r.suspect.Load() && time.Since(r.checkedAll) >= checkAllEvery {
+		return t.checkAll(ctx, s)
+	}
+	if r.unchecked <= 0 {
+		return nil
+	}
+	r.unchecked -= checkAtOnce
+	return t.checkSome(ctx, s)
+}
+
+func (t *Totals) checkSome(ctx context.Context, s store) error {
+	r, hours := &t.reader, []int{1}
+	for range checkAtOnce {
+		r.checked = r.checked%(rollup.RetentionHours-1) + 1
+		hours = append(hours, r.checked)
+	}
+	for _, back := range hours {
+		if err := t.checkHour(ctx, s, back); err != nil {
+			return err
+		}
+	}
+	oldest := hoursAgo(rollup.RetentionHours)
+	maps.DeleteFunc(r.seen, func(of seenOf, _ seen) bool { return of.hour <= oldest })
+	return nil
+}
+
+func (t *Totals) checkAll(ctx context.Context, s store) error {
+	t.reader.checkedAll = time.Now()
+	t.reader.suspect.Store(false)
+	for back := range rollup.RetentionHours {
+		if err := t.checkHour(ctx, s, back); err != nil {
+			t.reader.suspect.Store(true)
+			return err
+		}
+	}
+	return nil
+}
+
+// checkHour reads an hour again if it has another number of parts than it had, or a newer version of one.
+func (t *Totals) checkHour(ctx context.Context, s store, back int) error {
+	hour := hoursAgo(back)
+	subjects, err := s.Subjects(ctx, stream, filterOf(s, hour, "*"))
+	if err != nil {
+		return err
+	}
+	for _, kind := range kindsOf(back) {
+		known, filter := t.reader.seen[seenOf{hour, kind}], filterOf(s, hour, kind)
+		parts := countUnder(subjects, filter)
+		newer, err := s.CountFrom(ctx, stream, filter, known.next)
+		if err != nil {
+			return err
+		}
+		if parts == known.parts && newer == 0 {
+			continue
+		}
+		if err := t.readHour(ctx, s, hour, kind); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// countUnder counts the subjects that a filter which ends in a wildcard covers.
+func countUnder(subjects map[string]uint64, filter string) (n int) {
+	for subject := range subjects {
+		if strings.HasPrefix(subject, strings.TrimSuffix(filter, "*")) {
+			n++
+		}
+	}
+	return n
+}
+
+// refresh reads the running hour again, unless that was done a moment ago, and for a minute the one before.
+func (t *Totals) refresh(ctx context.Context, kind rollup.Kind) {
+	ctx, cancel := context.WithTimeout(ctx, refreshWait)
+	defer cancel()
+	store, r := t.store.Load(), &t.reader
+	if store == nil || t.acquire(ctx) != nil {
+		return
+	}
+	defer t.release()
+	age := totalsAge
+	if kind == rollup.Proxies {
+		age = proxiesAge
+	}
+	now := time.Now()
+	if now.Sub(r.read[kind]) < age {
+		return
+	}
+	r.read[kind] = now
+	// What cannot be read stays as it was; keepReading logs why.
+	_ = t.readHour(ctx, *store, hoursAgo(0), kind)
+	if now.Sub(now.Truncate(time.Hour)) < lateFlush {
+		_ = t.readHour(ctx, *store, hoursAgo(1), kind)
+	}
+}
+
+// readHour puts the sum of an hour's parts into the book. An hour that now has fewer parts has lost some.
+func (t *Totals) readHour(ctx context.Context, s store, hour int64, kind rollup.Kind) error {
+	sum, found := rollup.NewSum(kind), seen{next: t.reader.newest + 1}
+	err := s.ReadFrom(ctx, stream, filterOf(s, hour, kind), 1, func(m bus.Message) {
+		found.parts, found.next = found.parts+1, max(found.next, m.Seq+1)
+		if err := sum.Add(m.Data); err != nil && t.reader.strange.CompareAndSwap(false, true) {
+			t.cfg.Log.Warn("some of the fleet's rollups are left out", "subject", m.Subject, "error", err)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	at := seenOf{hour, kind}
+	if found.parts < t.reader.seen[at].parts {
+		t.reader.suspect.Store(true)
+	}
+	t.reader.seen[at], t.reader.newest = found, max(t.reader.newest, found.next-1)
+	t.fleet.Put(time.Unix(hour*3600, 0), sum)
+	return nil
+}
+
+// readEvents reads the breaker events that were stored since the last call. A stream that was made again counts from 1.
+func (t *Totals) readEvents(ctx context.Context, s store) error {
+	r := &t.reader
+	state, err := s.StateOf(ctx, events)
+	if err != nil || state == r.events {
+		return err
+	}
+	if !state.Made.Equal(r.events.Made) {
+		t.fleet.ForgetBreakers()
+		r.nextEvent = 1
+	}
+	err = s.ReadFrom(ctx, events, s.Names().BreakerEvent("*"), r.nextEvent, func(m bus.Message) {
+		r.nextEvent = m.Seq + 1
+		var e jobs.BreakerEvent
+		err := json.Unmarshal(m.Data, &e)
+		if err == nil {
+			err = t.fleet.Recall(e, m.At)
+		}
+		if err != nil && r.strange.CompareAndSwap(false, true) {
+			t.cfg.Log.Warn("some of the fleet's breaker events are left out", "subject", m.Subject, "error", err)
+		}
+	})
+	if err == nil {
+		r.events = state
+	}
+	return err
+}
+
+// acquire waits until nobody else reads, or ctx ends.
+func (t *Totals) acquire(ctx context.Context) error {
+	select {
+	case t.reader.lock <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (t *Totals) release() { <-t.reader.lock }
+
+// kindsOf are the kinds of sums of an hour that many hours ago.
+func kindsOf(back int) []rollup.Kind {
+	if back < rollup.ProxyHours {
+		return []rollup.Kind{rollup.Totals, rollup.Proxies}
+	}
+	return []rollup.Kind{rollup.Totals}
+}
+
+func hoursAgo(back int) int64 { return time.Now().Unix()/3600 - int64(back) }
+
+func filterOf(s store, hour int64, kind rollup.Kind) string {
+	return s.Names().Hour(time.Unix(hour*3600, 0).UTC().Format(hourLayout), string(kind), "*")
+}

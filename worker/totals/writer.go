@@ -1,0 +1,114 @@
+package totals
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker/rollup"
+)
+
+// lastFlush bounds the flush of a worker that drains.
+const lastFlush = 8 * time.Second
+
+// writer is what only the flushing goroutine uses.
+type writer struct {
+	// stored is the sequence of the newest version of each part, by its subject.
+	stored map[string]uint64
+}
+
+func (t *Totals) keepFlushing(ctx context.Context, s store) {
+	tick := time.NewTicker(flushEvery)
+	defer tick.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		err := t.flush(ctx, s)
+		if err != nil && !failing && ctx.Err() == nil {
+			t.cfg.Log.Warn("rollups not stored, they wait for the next time", "error", err)
+		}
+		failing = err != nil
+	}
+}
+
+// flush stores each part that has changed.
+func (t *Totals) flush(ctx context.Context, s store) error {
+	changed := t.cfg.Book.Changed()
+	if len(changed) == 0 {
+		return nil
+	}
+	for _, p := range changed {
+		if err := t.put(ctx, s, p); err != nil {
+			t.cfg.Flushed(false)
+			return err
+		}
+	}
+	t.cfg.Flushed(true)
+	return nil
+}
+
+// put stores a version of a part in the place of the one before. If that one is no longer there, somebody has deleted it, and the
+// counting begins again; but the answer to an earlier try may have been lost, which stored a version that put does not know.
+func (t *Totals) put(ctx context.Context, s store, p rollup.Part) error {
+	subject, keep := subjectOf(s, p), time.Duration(0)
+	if p.Kind == rollup.Proxies {
+		keep = keepProxies
+	}
+	seq, err := s.Replace(ctx, stream, subject, p.Data, t.writer.stored[subject], keep)
+	if errors.Is(err, bus.ErrReplaced) {
+		if seq, err = s.LastSeq(ctx, stream, subject); err != nil {
+			return err
+		}
+		if seq == 0 {
+			t.lost(subject, p)
+			return nil
+		}
+		seq, err = s.Replace(ctx, stream, subject, p.Data, seq, keep)
+	}
+	if err != nil {
+		return err
+	}
+	t.writer.stored[subject] = seq
+	t.cfg.Book.Stored(p)
+	return nil
+}
+
+// lost goes on with another part, which the next flush stores.
+func (t *Totals) lost(subject string, p rollup.Part) {
+	delete(t.writer.stored, subject)
+	t.cfg.Book.Lost(p)
+	t.reader.suspect.Store(true)
+	t.cfg.Log.Warn("stored rollups were deleted, the fleet's count begins again", "hour", p.Hour, "kind", p.Kind)
+}
+
+func subjectOf(s store, p rollup.Part) string {
+	return s.Names().Hour(p.Hour.UTC().Format(hourLayout), string(p.Kind), p.ID)
+}
+
+// flushLast flushes until nothing is left: what could not be stored before may be stored now.
+func (t *Totals) flushLast(ctx context.Context, s store) {
+	ctx, cancel := context.WithTimeout(ctx, lastFlush)
+	defer cancel()
+	var failed error
+	for len(t.cfg.Book.Changed()) > 0 && ctx.Err() == nil {
+		err := t.flush(ctx, s)
+		if err == nil {
+			continue
+		}
+		if failed = err; errors.Is(err, bus.ErrUnreachable) {
+			break // the connection is closed for good
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	if len(t.cfg.Book.Changed()) > 0 {
+		t.cfg.Log.Error("rollups of the last seconds are lost", "error", failed)
+	}
+}
