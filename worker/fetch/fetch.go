@@ -59,12 +59,14 @@ type Config struct {
 	Trusted bool
 	// Worker is this worker's name in results and events.
 	Worker string
+	// Concurrency is how many jobs are run at once; zero means that it is not known.
+	Concurrency int
 	// MaxIdle bounds the connections that wait for a next attempt, IdlePerKey those that lead to one place; zero means 512
-	// and 16. IdleTimeout is how long one waits; zero means 60 s.
+	// and 16, or Concurrency where that is more. IdleTimeout is how long one waits; zero means 60 s.
 	MaxIdle, IdlePerKey int
 	IdleTimeout         time.Duration
 	// Dial opens the connections to proxies, so that they may be elsewhere than on the network; nil means the network. A
-	// direct fetch does not use it.
+	// direct fetch does not use it. What comes late on one that is no syscall.Conn is not noticed.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// RootCAs are the authorities that certificates are checked against; nil means the system's.
 	RootCAs *x509.CertPool
@@ -78,8 +80,8 @@ func (c Config) filled() Config {
 	orElse(&c.InlineWait, 2*time.Second)
 	orElse(&c.RetryBudget, 0.5)
 	orElse(&c.RetryFloor, 64)
-	orElse(&c.MaxIdle, 512)
-	orElse(&c.IdlePerKey, 16)
+	orElse(&c.MaxIdle, max(512, c.Concurrency))
+	orElse(&c.IdlePerKey, max(16, c.Concurrency))
 	orElse(&c.IdleTimeout, time.Minute)
 	if c.OnRetry == nil {
 		c.OnRetry = func(jobs.RetryEvent) {}

@@ -6,7 +6,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"testing"
+
+	"github.com/gofer-mq/gofer/worker/fetch"
 )
 
 // The server answers the first request of each connection by the rule of the case, and every later one as if a peer had sent
@@ -60,6 +63,33 @@ func TestAConnectionIsReusedOnlyAfterAnExchangeThatSurelyEnded(t *testing.T) {
 		next := r.do("http://shop.test/own")
 		if got := string(next.Result.Body) == "foreign"; first.Result.Outcome != "succeeded" || got != c.reused {
 			t.Errorf("%s: %s %s; its connection is used again: %v, want %v", c.name, first.Result.Outcome, first.Result.Error, got, c.reused)
+		}
+	}
+}
+
+func TestIdleConnectionsFollowTheConcurrency(t *testing.T) {
+	for _, c := range []struct{ concurrency, jobs, idle int }{{0, 40, 16}, {8, 40, 16}, {40, 40, 40}} {
+		r := newRig(t, func(cfg *fetch.Config) { cfg.Concurrency = c.concurrency })
+		var together sync.WaitGroup
+		together.Add(c.jobs)
+		addr := r.script(func(_ int64, conn net.Conn) {
+			in := bufio.NewReader(conn)
+			if _, err := http.ReadRequest(in); err != nil {
+				return
+			}
+			together.Done()
+			together.Wait()
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			_, _ = http.ReadRequest(in)
+		})
+		r.use("http://" + addr.String() + " id=p")
+		var done sync.WaitGroup
+		for range c.jobs {
+			done.Go(func() { wantBody(t, r.do("http://shop.test/"), "ok") })
+		}
+		done.Wait()
+		if got := r.f.Idle(); got != c.idle {
+			t.Errorf("concurrency %d: %d idle connections after %d jobs at once, want %d", c.concurrency, got, c.jobs, c.idle)
 		}
 	}
 }
