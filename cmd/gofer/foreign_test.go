@@ -77,6 +77,7 @@ func trials(dir string) map[string][]trial {
 		"resume":           one("resume MARK"),
 		"proxies ls":       one("proxies ls"),
 		"proxies check":    {{args: "proxies check " + file}, {args: "proxies check -", in: "http://a.test:1 region=" + inKey}, {args: "proxies check --via MARK"}, {args: "proxies check --target MARK"}},
+		"proxies import":   {{args: "proxies import " + file}, {args: "proxies import -", in: inKey + "\nhttp://a.test:1 id=" + inKey}, {args: "proxies import MARK"}},
 		"proxies add":      {{args: "proxies add http://a.test:1 region=MARK"}, {args: "proxies add -", in: inKey + "\nhttp://a.test:1 id=" + inKey}, {args: "proxies add http://a.test:1", env: unknown}},
 		"proxies rm":       one("proxies rm MARK"),
 		"proxies strategy": {{args: "proxies strategy"}, {args: "proxies strategy MARK"}},

@@ -37,6 +37,7 @@ URL [id=…] [tags=a,b] [region=…] [weight=…] [max_inflight=…] [rate=…].
 With "-" the lines come from standard input, which keeps passwords out of the list of processes.`,
 			Args: args(cobra.MinimumNArgs(1)), RunE: a.verb("proxies add", a.proxiesAdd),
 		},
+		a.proxiesImportCommand(),
 		&cobra.Command{
 			Use: "rm ID…", Short: "Remove proxies from the fleet's bucket", Args: args(cobra.MinimumNArgs(1)),
 			RunE: a.verb("proxies rm", a.proxiesRm),

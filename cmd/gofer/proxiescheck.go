@@ -14,6 +14,7 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/text"
@@ -51,14 +52,18 @@ The proxies are those of the pool, as "gofer proxies ls" shows them, or the line
 		Args: args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, files []string) error { return a.proxiesCheck(cmd.Context(), f, files) },
 	}
-	flags := cmd.Flags()
+	f.add(cmd.Flags())
+	cmd.Flags().StringSliceVar(&f.via, "via", nil, "check only the proxies of these ids")
+	return cmd
+}
+
+// add adds the flags that every check has.
+func (f *checkFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.target, "target", "", "page to fetch (default GOFER_HEALTH_CHECK_URL, or else "+defaultTarget+"); private addresses need GOFER_ALLOW_PRIVATE_TARGETS")
 	f.timeout = 10 * time.Second
 	flags.Var((*durationFlag)(&f.timeout), "timeout", "how long a proxy may take, 0.1s to 10m")
 	f.parallel = 64
 	flags.Var((*wholeFlag)(&f.parallel), "parallel", "proxies at a time, 1 to 10000")
-	flags.StringSliceVar(&f.via, "via", nil, "check only the proxies of these ids")
-	return cmd
 }
 
 func (f *checkFlags) check() error {
@@ -79,7 +84,7 @@ func (a *app) proxiesCheck(ctx context.Context, f checkFlags, files []string) er
 	if err != nil {
 		return err
 	}
-	f.target = cmp.Or(f.target, c.Health.URL, defaultTarget)
+	f = f.withTarget(&c)
 	list, err := a.proxiesToCheck(ctx, &c, f, files)
 	if err != nil {
 		return err
@@ -90,6 +95,12 @@ func (a *app) proxiesCheck(ctx context.Context, f checkFlags, files []string) er
 	}
 	defer k.fetcher.Close()
 	return k.run(ctx, f.parallel)
+}
+
+// withTarget fills in the page to fetch.
+func (f checkFlags) withTarget(c *config.Config) checkFlags {
+	f.target = cmp.Or(f.target, c.Health.URL, defaultTarget)
+	return f
 }
 
 // proxiesToCheck is the pool, or what the file lists, or of either those that --via names.
@@ -149,7 +160,8 @@ type check struct {
 	fetcher *fetch.Fetcher
 	job     jobs.Job // for any proxy
 	bar     *progressbar.ProgressBar
-	widths  [2]int // of ids and addresses
+	widths  [2]int        // of ids and addresses
+	ended   func(checked) // called for each proxy, one after the other; nil calls nobody
 
 	mu     sync.Mutex // held while a line is written
 	times  []time.Duration
@@ -252,6 +264,9 @@ func (k *check) through(ctx context.Context, p proxylist.Proxy) (r checked, know
 func (k *check) tell(r checked) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.ended != nil {
+		k.ended(r)
+	}
 	if r.OK {
 		k.times = append(k.times, r.Duration.Std())
 	} else {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -50,24 +51,22 @@ func parseURL(text string) (*url.URL, error) {
 		return nil, errors.New("not a proxy URL: write scheme://[user:password@]host:port, reserved characters percent-encoded")
 	}
 	u.Scheme = strings.ToLower(u.Scheme)
-	ports := map[string]string{"http": "80", "https": "443", "socks5": "1080", "socks5h": "1080"}
-	port, known := ports[u.Scheme]
 	switch {
-	case !known:
+	case !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme):
 		return nil, errors.New("the scheme is none of http, https, socks5, socks5h")
 	case u.Hostname() == "":
 		return nil, errors.New("the URL has no host")
 	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
 		return nil, errors.New("the URL has a path, a query or a fragment")
 	}
-	if u.Port() != "" {
-		port = u.Port()
+	if u.Port() == "" {
+		return nil, errors.New("the URL has no port: a forward proxy has no usual one")
 	}
-	n, err := strconv.Atoi(port)
+	n, err := strconv.Atoi(u.Port())
 	if err != nil || n < 1 || n > 65535 {
 		return nil, errors.New("the port is not between 1 and 65535")
 	}
-	port = strconv.Itoa(n) // 080 is the same port, and the same proxy
+	port := strconv.Itoa(n) // 080 is the same port, and the same proxy
 	return &url.URL{Scheme: u.Scheme, User: u.User, Host: net.JoinHostPort(strings.ToLower(u.Hostname()), port)}, nil
 }
 

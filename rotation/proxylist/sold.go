@@ -1,0 +1,97 @@
+package proxylist
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"strings"
+
+	"github.com/gofer-mq/gofer/jobs/text"
+)
+
+// SoldLine is one line of a list as sellers write them: a proxy, or why the line is refused.
+type SoldLine struct {
+	Number int // of the line, from 1 on
+	Proxy  Proxy
+	Err    error // never holds the text of the line, which may be a password
+}
+
+// ParseSold reads a list as sellers of proxies write them. A line is a proxy line as ParseLine reads it, or one of these, to which
+// options may be added:
+//
+//	host:port
+//	host:port:user:password
+//	user:password@host:port
+//
+// Scheme is that of lines without one. A line that cannot be read, or that names the proxy of an earlier line, has an error; the
+// other lines stand. The error is one of r, or that of a line longer than 64 KiB.
+func ParseSold(r io.Reader, scheme string) (list []SoldLine, err error) {
+	first := map[string]int{} // the line of each id
+	for line, err := range text.Lines(r, maxLine) {
+		if err != nil {
+			return list, err
+		}
+		sold := SoldLine{Number: line.Number}
+		sold.Proxy, sold.Err = parseSold(string(line.Text), scheme)
+		if other, twice := first[sold.Proxy.ID]; sold.Err == nil && twice {
+			sold.Err = fmt.Errorf("the same proxy as in line %d", other)
+		}
+		if sold.Err == nil {
+			first[sold.Proxy.ID] = line.Number
+		}
+		list = append(list, sold)
+	}
+	return list, nil
+}
+
+func parseSold(line, scheme string) (Proxy, error) {
+	address, options, _ := strings.Cut(strings.TrimSpace(line), " ")
+	if strings.Contains(address, "://") {
+		return ParseLine(line)
+	}
+	u, err := soldURL(address)
+	if err != nil {
+		return Proxy{}, err
+	}
+	u.Scheme = scheme
+	return ParseLine(u.String() + " " + options)
+}
+
+// soldURL reads an address without a scheme. Reserved characters of user and password are not percent-encoded there.
+func soldURL(address string) (*url.URL, error) {
+	if at := strings.LastIndexByte(address, '@'); at >= 0 && checkHostPort(address[at+1:]) == nil {
+		user, password, hasPassword := strings.Cut(address[:at], ":")
+		u := &url.URL{Host: address[at+1:], User: url.User(user)}
+		if hasPassword {
+			u.User = url.UserPassword(user, password)
+		}
+		return u, nil
+	}
+	if checkHostPort(address) == nil {
+		return &url.URL{Host: address}, nil
+	}
+	// A password may hold a colon or an @; host, port and user hold none, and an IPv6 address stands in brackets.
+	host, rest := address, ""
+	if end := strings.Index(address, "]:"); strings.HasPrefix(address, "[") && end > 0 {
+		host, rest = address[:end+1], address[end+2:]
+	} else {
+		host, rest, _ = strings.Cut(address, ":")
+	}
+	parts := strings.SplitN(rest, ":", 3)
+	if len(parts) < 3 {
+		return nil, errNotSold
+	}
+	u := &url.URL{Host: host + ":" + parts[0], User: url.UserPassword(parts[1], parts[2])}
+	return u, checkHostPort(u.Host)
+}
+
+var errNotSold = errors.New("neither a URL nor host:port, host:port:user:password or user:password@host:port")
+
+func checkHostPort(s string) error {
+	if host, port, err := net.SplitHostPort(s); err != nil || host == "" || port == "" {
+		return errNotSold
+	}
+	return nil
+}
