@@ -27,11 +27,11 @@ func newPair(t *testing.T) *pair {
 	t.Helper()
 	p := &pair{world: newWorld(t, nil), addr: map[string]string{}}
 	p.bad = p.startProxy(testenv.Refusing)
-	t.Setenv("GOFER_PROXIES", p.bad.URL("http")+" id=bad, "+p.proxy.URL("http")+" id=good")
-	t.Setenv("GOFER_BREAKER_FAILURE_THRESHOLD", "1")
-	t.Setenv("GOFER_RETRY_BASE_DELAY", "100ms")
+	setenv(t, "GOFER_PROXIES", p.bad.URL("http")+" id=bad, "+p.proxy.URL("http")+" id=good")
+	setenv(t, "GOFER_BREAKER_FAILURE_THRESHOLD", "1")
+	setenv(t, "GOFER_RETRY_BASE_DELAY", "100ms")
 	for _, name := range []string{"w1", "w2"} {
-		t.Setenv("GOFER_QUEUES", name)
+		setenv(t, "GOFER_QUEUES", name)
 		_, p.addr[name] = p.named(name)
 	}
 	return p
@@ -71,8 +71,9 @@ func (p *pair) trip(worker string) {
 }
 
 func TestDeadProxyIsPaidForByOneWorkerOfTheFleet(t *testing.T) {
-	t.Setenv("GOFER_BREAKER_TIMEOUT", "1s")
-	t.Setenv("GOFER_ATTEMPT_TIMEOUT", "2s")
+	t.Parallel()
+	setenv(t, "GOFER_BREAKER_TIMEOUT", "1s")
+	setenv(t, "GOFER_ATTEMPT_TIMEOUT", "2s")
 	p := newPair(t)
 	p.trip("w1")
 	eventually(t, "the other worker to hear of it", func() bool { return p.breaker("w2").AvoidedBy == "w1" })
@@ -98,7 +99,8 @@ func TestDeadProxyIsPaidForByOneWorkerOfTheFleet(t *testing.T) {
 }
 
 func TestResetMakesTheWholeFleetForget(t *testing.T) {
-	t.Setenv("GOFER_BREAKER_TIMEOUT", "10m")
+	t.Parallel()
+	setenv(t, "GOFER_BREAKER_TIMEOUT", "10m")
 	p := newPair(t)
 	p.trip("w1")
 	eventually(t, "the other worker to hear of it", func() bool { return p.breaker("w2").AvoidedUntil != nil })
@@ -116,8 +118,9 @@ func TestResetMakesTheWholeFleetForget(t *testing.T) {
 }
 
 func TestBreakersAreNotSharedWhenTheOwnerDoesNotWantIt(t *testing.T) {
-	t.Setenv("GOFER_BREAKER_TIMEOUT", "10m")
-	t.Setenv("GOFER_BREAKER_SHARE", "false")
+	t.Parallel()
+	setenv(t, "GOFER_BREAKER_TIMEOUT", "10m")
+	setenv(t, "GOFER_BREAKER_SHARE", "false")
 	p := newPair(t)
 	p.trip("w1")
 	p.trip("w2") // so it did not keep away from the proxy

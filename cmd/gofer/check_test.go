@@ -31,6 +31,7 @@ func outcomes(t *testing.T, out string) map[string]checked {
 }
 
 func TestCheckSaysWhichProxiesWorkAndWhyOthersDoNot(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	locked := w.startProxy(testenv.Good)
 	locked.User, locked.Password = "user", "s3cret"
@@ -82,6 +83,7 @@ func TestCheckSaysWhichProxiesWorkAndWhyOthersDoNot(t *testing.T) {
 }
 
 func TestCheckWithoutAFileTakesEnvironmentAndBucket(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
 		t.Fatal(err)
@@ -96,7 +98,7 @@ func TestCheckWithoutAFileTakesEnvironmentAndBucket(t *testing.T) {
 	if strings.Count(out, "\n") != 2 || !strings.Contains(out, "good   http://127") || !strings.Contains(out, "shared socks5://127") || strings.Count(out, " ok     200 ") != 2 {
 		t.Errorf("printed\n%swant a line for good and one for shared", out)
 	}
-	t.Setenv("GOFER_HEALTH_CHECK_URL", "http://shop.test/ok")
+	setenv(t, "GOFER_HEALTH_CHECK_URL", "http://shop.test/ok")
 	code, out, _ = gofer(t, "", "proxies", "check", "--via", "shared")
 	if code != exitOK || !strings.HasPrefix(out, "shared ") || strings.Count(out, "\n") != 1 {
 		t.Errorf("--via shared: exit %d, printed %q; want only that one", code, out)
@@ -104,6 +106,7 @@ func TestCheckWithoutAFileTakesEnvironmentAndBucket(t *testing.T) {
 }
 
 func TestCheckOfALongListAsksEachProxyOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	gone := freeAddr(t)
 	var lines strings.Builder
@@ -130,15 +133,16 @@ func TestCheckOfALongListAsksEachProxyOnce(t *testing.T) {
 }
 
 func TestInterruptedCheckSaysWhatIsKnown(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	silent := w.startProxy(testenv.Silent)
-	t.Setenv("GOFER_PROXIES", "")
-	t.Setenv("GOFER_PROXIES_FILE", filepath.Join(t.TempDir(), "proxies.txt"))
+	setenv(t, "GOFER_PROXIES", "")
+	setenv(t, "GOFER_PROXIES_FILE", filepath.Join(t.TempDir(), "proxies.txt"))
 	lines := w.proxy.URL("http") + " id=good\n"
 	for i := range 12 {
 		lines += silent.URL("http") + fmt.Sprintf(" id=silent-%d\n", i)
 	}
-	if err := os.WriteFile(os.Getenv("GOFER_PROXIES_FILE"), []byte(lines), 0o600); err != nil {
+	if err := os.WriteFile(getenv(t, "GOFER_PROXIES_FILE"), []byte(lines), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	p := w.start("proxies", "check", "--target", "http://shop.test/ok", "--timeout", "10m", "--parallel", "3")
@@ -154,6 +158,7 @@ func TestInterruptedCheckSaysWhatIsKnown(t *testing.T) {
 }
 
 func TestWrongChecksAreUsageErrors(t *testing.T) {
+	t.Parallel()
 	const line = "http://user:s3cret@192.0.2.1:8080\n"
 	for _, c := range []struct {
 		in, want string

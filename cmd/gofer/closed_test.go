@@ -18,6 +18,7 @@ func (w *world) closeForGood() {
 
 // TestAWorkerWhoseConnectionIsClosedForGoodEnds: it would be of no use to anybody, and whoever watches over it starts another one.
 func TestAWorkerWhoseConnectionIsClosedForGoodEnds(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	p := w.worker(freeAddr(t))
 	w.publish("j1", job("/slow/60000", nil))

@@ -9,19 +9,20 @@ import (
 )
 
 func TestTakenPortsAreNamedWithTheRemedy(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	taken := strings.TrimPrefix(w.nats.URL(), "nats://")
-	t.Setenv("GOFER_HTTP_ADDR", taken)
+	setenv(t, "GOFER_HTTP_ADDR", taken)
 	if code, _, errOut := gofer(t, "", "worker"); code != exitConfig || !strings.Contains(errOut, "GOFER_HTTP_ADDR") {
 		t.Errorf("taken HTTP port: exit %d, %s", code, errOut)
 	}
-	t.Setenv("GOFER_NATS_URL", "")
-	t.Setenv("GOFER_EMBEDDED_ADDR", taken)
-	t.Setenv("GOFER_DATA_DIR", t.TempDir())
+	setenv(t, "GOFER_NATS_URL", "")
+	setenv(t, "GOFER_EMBEDDED_ADDR", taken)
+	setenv(t, "GOFER_DATA_DIR", t.TempDir())
 	if code, _, errOut := gofer(t, "", "worker"); code != exitConfig || !strings.Contains(errOut, "GOFER_HTTP_ADDR") || !strings.Contains(errOut, "GOFER_EMBEDDED_ADDR") {
 		t.Errorf("both ports taken: exit %d, %s; want both named", code, errOut)
 	}
-	t.Setenv("GOFER_HTTP_ADDR", freeAddr(t))
+	setenv(t, "GOFER_HTTP_ADDR", freeAddr(t))
 	if code, _, errOut := gofer(t, "", "worker"); code != exitConfig || !strings.Contains(errOut, "GOFER_NATS_URL=nats://"+taken) {
 		t.Errorf("taken NATS port: exit %d, %s", code, errOut)
 	}
@@ -32,13 +33,14 @@ func TestTakenPortsAreNamedWithTheRemedy(t *testing.T) {
 }
 
 func TestTwoWorkersNeverShareADataFolder(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
-	t.Setenv("GOFER_NATS_URL", "")
-	t.Setenv("GOFER_DATA_DIR", t.TempDir())
-	t.Setenv("GOFER_EMBEDDED_ADDR", freeAddr(t))
+	setenv(t, "GOFER_NATS_URL", "")
+	setenv(t, "GOFER_DATA_DIR", t.TempDir())
+	setenv(t, "GOFER_EMBEDDED_ADDR", freeAddr(t))
 	first := w.worker(freeAddr(t))
-	t.Setenv("GOFER_EMBEDDED_ADDR", freeAddr(t))
-	t.Setenv("GOFER_HTTP_ADDR", freeAddr(t))
+	setenv(t, "GOFER_EMBEDDED_ADDR", freeAddr(t))
+	setenv(t, "GOFER_HTTP_ADDR", freeAddr(t))
 	if code, _, errOut := gofer(t, "", "worker"); code != exitConfig || !strings.Contains(errOut, "GOFER_DATA_DIR") || !strings.Contains(errOut, "GOFER_NATS_URL") {
 		t.Errorf("a second worker on the folder: exit %d, %s; want %d and what to do", code, errOut, exitConfig)
 	}
@@ -47,6 +49,7 @@ func TestTwoWorkersNeverShareADataFolder(t *testing.T) {
 }
 
 func TestUsageNamesEveryVariableOnce(t *testing.T) {
+	t.Parallel()
 	_, out, _ := gofer(t, "", "config", "usage")
 	for _, v := range config.Variables() {
 		if n := strings.Count(out, " "+v.Name+" "); n != 1 {
@@ -59,7 +62,8 @@ func TestUsageNamesEveryVariableOnce(t *testing.T) {
 }
 
 func TestReasonsOfABadConfigurationAreJSONToo(t *testing.T) {
-	t.Setenv("GOFER_CONCURRENCY", "many")
+	t.Parallel()
+	setenv(t, "GOFER_CONCURRENCY", "many")
 	for _, verb := range []string{"config check", "config show", "doctor"} {
 		code, out, errOut := gofer(t, "", append(strings.Fields(verb), "--json")...)
 		if code != exitConfig || !strings.Contains(out, `"ok":false`) || !strings.Contains(out, "GOFER_CONCURRENCY: ") {
@@ -72,8 +76,9 @@ func TestReasonsOfABadConfigurationAreJSONToo(t *testing.T) {
 }
 
 func TestConfigShowHidesSecrets(t *testing.T) {
-	t.Setenv("GOFER_NATS_USER", "u")
-	t.Setenv("GOFER_NATS_PASSWORD", "hunter2-secret")
+	t.Parallel()
+	setenv(t, "GOFER_NATS_USER", "u")
+	setenv(t, "GOFER_NATS_PASSWORD", "hunter2-secret")
 	_, out, _ := gofer(t, "", "config", "show")
 	if strings.Contains(out, "hunter2-secret") || !strings.Contains(out, "GOFER_NATS_PASSWORD") {
 		t.Errorf("gofer config show printed a secret, or hid the variable:\n%s", out)

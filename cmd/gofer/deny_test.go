@@ -8,6 +8,7 @@ import (
 )
 
 func TestHostsAreDeniedInTheSpellingThatWorkersLookFor(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
 		t.Fatal(err)

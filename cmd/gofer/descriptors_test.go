@@ -15,16 +15,17 @@ import (
 // TestIdleConnectionsLeaveTheWorkerItsDescriptors has a client that holds more connections to each port of a worker than that
 // has descriptors.
 func TestIdleConnectionsLeaveTheWorkerItsDescriptors(t *testing.T) {
+	t.Parallel()
 	for _, embedded := range []bool{false, true} {
 		t.Run(fmt.Sprintf("embedded server %v", embedded), func(t *testing.T) {
 			w := newWorld(t, nil)
 			ports := []string{freeAddr(t)}
-			t.Setenv("GOFER_HTTP_ADDR", ports[0])
+			setenv(t, "GOFER_HTTP_ADDR", ports[0])
 			if embedded {
 				ports = append(ports, freeAddr(t))
-				t.Setenv("GOFER_NATS_URL", "")
-				t.Setenv("GOFER_EMBEDDED_ADDR", ports[1])
-				t.Setenv("GOFER_DATA_DIR", t.TempDir())
+				setenv(t, "GOFER_NATS_URL", "")
+				setenv(t, "GOFER_EMBEDDED_ADDR", ports[1])
+				setenv(t, "GOFER_DATA_DIR", t.TempDir())
 			}
 			p := launch(t, command(t, "ulimit -n 256", "worker"), nil)
 			ready := func() bool {

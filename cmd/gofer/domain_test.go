@@ -33,15 +33,16 @@ func newHub(t *testing.T) (w *world, leaf func(change func(*server.Options)) *te
 }
 
 func TestWorkerOnALeafNodeTakesJobsFromTheHub(t *testing.T) {
+	t.Parallel()
 	w, start := newHub(t)
 	leaf := start(func(o *server.Options) { o.JetStream = false })
-	t.Setenv("GOFER_NATS_URL", leaf.URL())
+	setenv(t, "GOFER_NATS_URL", leaf.URL())
 	if code, _, errOut := gofer(t, "", "setup"); code != exitConfig || !strings.Contains(errOut, "GOFER_NATS_JS_DOMAIN") {
 		t.Errorf("without a domain: exit %d, %s; want %d and the variable named", code, errOut, exitConfig)
 	}
-	t.Setenv("GOFER_NATS_JS_DOMAIN", "nope")
+	setenv(t, "GOFER_NATS_JS_DOMAIN", "nope")
 	addr := freeAddr(t)
-	t.Setenv("GOFER_HTTP_ADDR", addr)
+	setenv(t, "GOFER_HTTP_ADDR", addr)
 	lost := w.start("worker")
 	eventually(t, "the worker to name the domain", func() bool {
 		_, body := w.get("http://" + addr + "/readyz?verbose")
@@ -50,7 +51,7 @@ func TestWorkerOnALeafNodeTakesJobsFromTheHub(t *testing.T) {
 	if code := lost.wait(t); code != exitOK {
 		t.Errorf("exit %d after SIGTERM, want %d", code, exitOK)
 	}
-	t.Setenv("GOFER_NATS_JS_DOMAIN", "hub")
+	setenv(t, "GOFER_NATS_JS_DOMAIN", "hub")
 	w.worker(freeAddr(t))
 	w.publish("a", job("/ok", nil))
 	if r := w.result("a"); r.Outcome != jobs.Succeeded || r.Status != http.StatusOK {
@@ -65,10 +66,11 @@ func TestWorkerOnALeafNodeTakesJobsFromTheHub(t *testing.T) {
 }
 
 func TestDoctorWarnsOfTwoJetStreams(t *testing.T) {
+	t.Parallel()
 	w, start := newHub(t)
 	w.worker(freeAddr(t))
 	leaf := start(func(o *server.Options) { o.JetStreamDomain = "edge" })
-	t.Setenv("GOFER_NATS_URL", leaf.URL())
+	setenv(t, "GOFER_NATS_URL", leaf.URL())
 	w.worker(freeAddr(t))
 	eventually(t, "doctor to hear of both", func() bool {
 		_, out, _ := gofer(t, "", "doctor")

@@ -11,6 +11,7 @@ import (
 )
 
 func TestEventThatIsNoJSONEndsNoFollower(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
 		t.Fatal(err)

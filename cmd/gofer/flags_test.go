@@ -9,6 +9,7 @@ import (
 )
 
 func TestNumbersOfFlagsAreDecimal(t *testing.T) {
+	t.Parallel()
 	for _, args := range []string{"rollups --hours 010", "rollups --hours 0x10", "proxies check --parallel 1_0", "proxies check --parallel 99999999999", "proxies check --timeout 0x1p4"} {
 		if code, _, errOut := gofer(t, "", strings.Fields(args)...); code != exitUsage || !strings.Contains(errOut, "not a ") {
 			t.Errorf("gofer %s: exit %d, %s; want %d", args, code, errOut, exitUsage)
@@ -18,6 +19,7 @@ func TestNumbersOfFlagsAreDecimal(t *testing.T) {
 
 // TestNoFlagReadsNumbersByItself: pflag reads 010 as eight, and 0x10 as sixteen.
 func TestNoFlagReadsNumbersByItself(t *testing.T) {
+	t.Parallel()
 	var look func(c *cobra.Command)
 	look = func(c *cobra.Command) {
 		c.LocalFlags().VisitAll(func(f *pflag.Flag) {

@@ -19,7 +19,7 @@ import (
 // named starts a worker of that name, and tells where its HTTP side is.
 func (w *world) named(name string) (p *program, addr string) {
 	w.Helper()
-	w.Setenv("GOFER_WORKER_NAME", name)
+	setenv(w.T, "GOFER_WORKER_NAME", name)
 	addr = freeAddr(w.T)
 	return w.worker(addr), addr
 }
@@ -38,9 +38,10 @@ func read[T any](t *testing.T, args ...string) (out T) {
 }
 
 func TestWorkersAreListedWithHowTheyStand(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
-	t.Setenv("GOFER_QUEUES", "critical:6,default:3")
-	t.Setenv("GOFER_CONCURRENCY", "5")
+	setenv(t, "GOFER_QUEUES", "critical:6,default:3")
+	setenv(t, "GOFER_CONCURRENCY", "5")
 	w.named("w2")
 	w.named("w1")
 	w.publish("slow", job("/slow/20000", nil))
@@ -72,6 +73,7 @@ func TestWorkersAreListedWithHowTheyStand(t *testing.T) {
 }
 
 func TestWorkersOfOneNameAreDrainedOnlyTogether(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	first, _ := w.named("w1")
 	second, _ := w.named("w1")
@@ -96,9 +98,10 @@ func TestWorkersOfOneNameAreDrainedOnlyTogether(t *testing.T) {
 }
 
 func TestWorkerThatCannotWorkSaysWhy(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
-	t.Setenv("GOFER_PROXIES", "")
-	t.Setenv("GOFER_HTTP_ADDR", freeAddr(t))
+	setenv(t, "GOFER_PROXIES", "")
+	setenv(t, "GOFER_HTTP_ADDR", freeAddr(t))
 	w.start("worker")
 	eventually(t, "the worker to be listed with its reason", func() bool {
 		code, out, _ := gofer(t, "", "workers")
@@ -107,6 +110,7 @@ func TestWorkerThatCannotWorkSaysWhy(t *testing.T) {
 }
 
 func TestDrainedWorkerEndsAndTheOthersGoOn(t *testing.T) {
+	t.Parallel()
 	testenv.Long(t)
 	w := newWorld(t, nil)
 	first, _ := w.named("w1")
@@ -130,14 +134,15 @@ func TestDrainedWorkerEndsAndTheOthersGoOn(t *testing.T) {
 }
 
 func TestBreakerIsResetInTheWholeFleet(t *testing.T) {
+	t.Parallel()
 	testenv.Long(t)
 	w := newWorld(t, nil)
 	bad := w.startProxy(testenv.Refusing)
-	t.Setenv("GOFER_PROXIES", bad.URL("http")+" id=bad, "+w.proxy.URL("http")+" id=good")
-	t.Setenv("GOFER_BREAKER_FAILURE_THRESHOLD", "1")
-	t.Setenv("GOFER_BREAKER_TIMEOUT", "10m")
-	t.Setenv("GOFER_BREAKER_SHARE", "false") // or only one of them would meet the proxy
-	t.Setenv("GOFER_ADMIN_TOKEN", "")
+	setenv(t, "GOFER_PROXIES", bad.URL("http")+" id=bad, "+w.proxy.URL("http")+" id=good")
+	setenv(t, "GOFER_BREAKER_FAILURE_THRESHOLD", "1")
+	setenv(t, "GOFER_BREAKER_TIMEOUT", "10m")
+	setenv(t, "GOFER_BREAKER_SHARE", "false") // or only one of them would meet the proxy
+	setenv(t, "GOFER_ADMIN_TOKEN", "")
 	_, addr := w.named("w1")
 	w.named("w2")
 	jobs := 0
@@ -194,6 +199,7 @@ func badIn(t *testing.T, state string) (n int) {
 }
 
 func TestBreakersOfALargePoolFitIntoAnAnswer(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	var list strings.Builder
 	id := func(i int) string { return fmt.Sprintf("%s-%04d", strings.Repeat("p", 59), i) }
@@ -204,11 +210,11 @@ func TestBreakersOfALargePoolFitIntoAnAnswer(t *testing.T) {
 	if err := os.WriteFile(file, []byte(list.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("GOFER_PROXIES", "")
-	t.Setenv("GOFER_PROXIES_FILE", file)
-	t.Setenv("GOFER_BREAKER_FAILURE_THRESHOLD", "1")
+	setenv(t, "GOFER_PROXIES", "")
+	setenv(t, "GOFER_PROXIES_FILE", file)
+	setenv(t, "GOFER_BREAKER_FAILURE_THRESHOLD", "1")
 	w.named("w1")
-	t.Setenv("GOFER_PROXIES_FILE", "")
+	setenv(t, "GOFER_PROXIES_FILE", "")
 	last := id(2499)
 	w.publish("j", job("/ok", map[string]any{"proxy": map[string]any{"id": last}, "retry": map[string]any{"max_attempts": 1}}))
 	w.result("j")
@@ -226,6 +232,7 @@ func TestBreakersOfALargePoolFitIntoAnAnswer(t *testing.T) {
 }
 
 func TestRollupsShowTheRunningHour(t *testing.T) {
+	t.Parallel()
 	testenv.Long(t)
 	w := newWorld(t, nil)
 	w.named("w1")
@@ -252,6 +259,7 @@ func TestRollupsShowTheRunningHour(t *testing.T) {
 }
 
 func TestMicroServiceShowsTheFleetAndPausesAQueue(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.named("w1")
 	infos, err := control.Ask[micro.Info](t.Context(), w.nc, "$SRV.INFO.gofer", nil, 0)
@@ -271,6 +279,7 @@ func TestMicroServiceShowsTheFleetAndPausesAQueue(t *testing.T) {
 }
 
 func TestVerbsForTheFleetSayWhenThereIsNone(t *testing.T) {
+	t.Parallel()
 	newWorld(t, nil)
 	for _, args := range [][]string{{"workers"}, {"breakers", "ls"}, {"breakers", "reset"}, {"rollups"}} {
 		code, out, errOut := gofer(t, "", args...)

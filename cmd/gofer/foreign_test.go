@@ -129,6 +129,7 @@ func leaves(c *cobra.Command) (names []string) {
 }
 
 func TestNoVerbLetsATerminalObeyAStranger(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.invadeStreams()
 	w.invadeWorkers()
@@ -137,7 +138,7 @@ func TestNoVerbLetsATerminalObeyAStranger(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "list"+inKey), []byte(list), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("GOFER_DATA_DIR", "data"+inKey) // config show prints it
+	setenv(t, "GOFER_DATA_DIR", "data"+inKey) // config show prints it
 	root := (&app{out: &stream{to: io.Discard}, err: &stream{to: io.Discard}}).root()
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
@@ -182,11 +183,9 @@ func (w *world) try(c trial, flags string) (out, errOut string) {
 	for arg := range strings.SplitSeq(c.args, " ") {
 		args = append(args, strings.ReplaceAll(arg, "MARK", inKey))
 	}
+	env := environment(w.T)
 	if c.env != "" {
-		if err := os.Setenv(c.env, "x"); err != nil {
-			w.Fatal(err)
-		}
-		defer func() { _ = os.Unsetenv(c.env) }()
+		env[c.env] = "x"
 	}
 	stdout, stderr := new(lockedBuffer), new(lockedBuffer)
 	sink := writerFunc(func(p []byte) (int, error) {
@@ -197,14 +196,14 @@ func (w *world) try(c trial, flags string) (out, errOut string) {
 		return n, err
 	})
 	if flags == " on a terminal" {
-		onTerminal(w.T, sink, func(tty *os.File) { run(ctx, args, strings.NewReader(c.in), tty, tty) })
+		onTerminal(w.T, sink, func(tty *os.File) { run(ctx, env, args, strings.NewReader(c.in), tty, tty) })
 		// A progress bar and colours are gofer's own.
 		return regexp.MustCompile(`\r|\x1b\[[0-9;]*[mK]`).ReplaceAllString(stdout.String(), ""), ""
 	}
 	if flags != "" {
 		args = append(args, strings.TrimSpace(flags))
 	}
-	run(ctx, args, strings.NewReader(c.in), sink, stderr)
+	run(ctx, env, args, strings.NewReader(c.in), sink, stderr)
 	return stdout.String(), stderr.String()
 }
 

@@ -22,11 +22,12 @@ import (
 // TestNothingThatAWorkerWritesIsObeyed: not its log, its HTTP answers, its answers over NATS, its events, nor the results of
 // invalid jobs, whatever strangers send.
 func TestNothingThatAWorkerWritesIsObeyed(t *testing.T) {
+	t.Parallel()
 	for _, format := range []string{"text", "json"} {
 		t.Run(format, func(t *testing.T) {
 			w := newWorld(t, nil)
-			t.Setenv("GOFER_LOG_FORMAT", format)
-			t.Setenv("GOFER_LOG_LEVEL", "debug")
+			setenv(t, "GOFER_LOG_FORMAT", format)
+			setenv(t, "GOFER_LOG_LEVEL", "debug")
 			w.invadeStreams()
 			addr := freeAddr(t)
 			p := w.worker(addr)
@@ -110,6 +111,7 @@ func (w *world) askWorker(addr string) map[string]string {
 
 // net/http has a log of its own, for what comes when no answer is expected.
 func TestWhatATargetSendsOutOfTurnIsNotLogged(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -125,8 +127,8 @@ func TestWhatATargetSendsOutOfTurnIsNotLogged(t *testing.T) {
 	})}
 	defer func() { _ = proxy.Close() }()
 	go func() { _ = proxy.Serve(l) }()
-	t.Setenv("GOFER_PROXIES", "http://"+l.Addr().String()+" id=p")
-	t.Setenv("GOFER_LOG_LEVEL", "debug")
+	setenv(t, "GOFER_PROXIES", "http://"+l.Addr().String()+" id=p")
+	setenv(t, "GOFER_LOG_LEVEL", "debug")
 	p := launch(t, command(t, "", "worker"), nil)
 	for i := range 20 {
 		id := fmt.Sprint("head", i)

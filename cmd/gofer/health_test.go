@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -23,12 +22,12 @@ func newTestedWorld(t *testing.T, page, interval string) *testedWorld {
 	t.Helper()
 	w := &testedWorld{world: newWorld(t, nil)}
 	w.other = w.startProxy(testenv.Refusing)
-	t.Setenv("GOFER_PROXIES", w.proxy.URL("http")+" id=good,"+w.other.URL("http")+" id=other")
-	t.Setenv("GOFER_BREAKER_FAILURE_THRESHOLD", "2")
-	t.Setenv("GOFER_BREAKER_TIMEOUT", "0.1s")
-	t.Setenv("GOFER_BREAKER_MAX_TIMEOUT", "0.1s")
-	t.Setenv("GOFER_HEALTH_CHECK_URL", page)
-	t.Setenv("GOFER_HEALTH_CHECK_INTERVAL", interval)
+	setenv(t, "GOFER_PROXIES", w.proxy.URL("http")+" id=good,"+w.other.URL("http")+" id=other")
+	setenv(t, "GOFER_BREAKER_FAILURE_THRESHOLD", "2")
+	setenv(t, "GOFER_BREAKER_TIMEOUT", "0.1s")
+	setenv(t, "GOFER_BREAKER_MAX_TIMEOUT", "0.1s")
+	setenv(t, "GOFER_HEALTH_CHECK_URL", page)
+	setenv(t, "GOFER_HEALTH_CHECK_INTERVAL", interval)
 	w.program = w.worker(freeAddr(t))
 	for w.state() == "closed" {
 		w.fetch()
@@ -51,7 +50,7 @@ func (w *testedWorld) breaker() (b struct {
 	Next  *time.Time `json:"next_test_time"`
 }) {
 	w.Helper()
-	_, body := w.get("http://" + os.Getenv("GOFER_HTTP_ADDR") + "/api/v1/circuit-breakers/other")
+	_, body := w.get("http://" + getenv(w.T, "GOFER_HTTP_ADDR") + "/api/v1/circuit-breakers/other")
 	if err := json.Unmarshal([]byte(body), &b); err != nil {
 		w.Fatalf("the breaker is %q: %v", body, err)
 	}
@@ -61,6 +60,7 @@ func (w *testedWorld) breaker() (b struct {
 func (w *testedWorld) state() string { return w.breaker().State }
 
 func TestProxyIsFoundToWorkAgainWithoutAJob(t *testing.T) {
+	t.Parallel()
 	w := newTestedWorld(t, "http://shop.test/health", "0.1s")
 	tried := w.other.Conns.Load()
 	eventually(t, "the dead proxy to be tested more than once", func() bool { return w.other.Conns.Load() >= tried+2 })
@@ -73,13 +73,14 @@ func TestProxyIsFoundToWorkAgainWithoutAJob(t *testing.T) {
 		_, out, _ := gofer(t, "", "events", "--all", "--until-now")
 		return strings.Contains(out, "half_open → closed")
 	})
-	_, counted := w.get("http://" + os.Getenv("GOFER_HTTP_ADDR") + "/api/v1/metrics/retries/by-proxy?scope=worker")
+	_, counted := w.get("http://" + getenv(w.T, "GOFER_HTTP_ADDR") + "/api/v1/metrics/retries/by-proxy?scope=worker")
 	if !strings.Contains(counted, fmt.Sprintf(`"proxy_id":"good","total_attempts":%d,`, w.jobs)) {
 		t.Errorf("%d jobs were fetched through the good proxy, counted are:\n%s", w.jobs, counted)
 	}
 }
 
 func TestJobsLeaveProxiesThatRestedToTheHealthCheck(t *testing.T) {
+	t.Parallel()
 	w := newTestedWorld(t, "http://shop.test/health", "1h") // the first look is over, the second one will not be
 	eventually(t, "the other proxy's open time to be over", func() bool {
 		b := w.breaker()
@@ -96,7 +97,8 @@ func TestJobsLeaveProxiesThatRestedToTheHealthCheck(t *testing.T) {
 }
 
 func TestJobsFindOutWhenTheHealthCheckPageIsDown(t *testing.T) {
-	t.Setenv("GOFER_ALLOW_PRIVATE_TARGETS", "true")
+	t.Parallel()
+	setenv(t, "GOFER_ALLOW_PRIVATE_TARGETS", "true")
 	w := newTestedWorld(t, "http://"+freeAddr(t)+"/", "0.1s")
 	eventually(t, "the worker to say that the page cannot be fetched", func() bool {
 		return strings.Contains(w.program.log.String(), "the page for that cannot be fetched")

@@ -25,6 +25,7 @@ func whats(t story) string {
 }
 
 func TestStoryOfASuccessTellsEachAttemptAndWait(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.named("w1")
 	w.publish("other", job("/flaky/1?other", fixed(0.1, 3)))
@@ -61,9 +62,10 @@ func TestStoryOfASuccessTellsEachAttemptAndWait(t *testing.T) {
 }
 
 func TestStoryOfAFailureHasEveryAttemptInFullAndItsLetter(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	bad := w.startProxy(testenv.Refusing)
-	t.Setenv("GOFER_PROXIES", bad.URL("http")+" id=bad")
+	setenv(t, "GOFER_PROXIES", bad.URL("http")+" id=bad")
 	w.named("w1")
 	w.publish("f", job("/ok", fixed(0.1, 2)))
 	w.result("f")
@@ -104,6 +106,7 @@ func TestStoryOfAFailureHasEveryAttemptInFullAndItsLetter(t *testing.T) {
 }
 
 func TestStoryOfAJobThatIsNotDoneYet(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	stopped, _ := w.named("w1")
 	w.publish("waits", job("/flaky/9", fixed(60, 3)))
@@ -134,6 +137,7 @@ func TestStoryOfAJobThatIsNotDoneYet(t *testing.T) {
 }
 
 func TestStoryOfAnUnknownJobFails(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.named("w1")
 	for _, id := range []string{"nothing", "default/nothing"} {

@@ -11,7 +11,7 @@ import (
 // printed runs gofer submit --print and reads the lines that it prints.
 func printed(t *testing.T, in string, args ...string) (list []map[string]any) {
 	t.Helper()
-	t.Setenv("GOFER_NATS_URL", "nats://127.0.0.1:1") // nobody listens there
+	setenv(t, "GOFER_NATS_URL", "nats://127.0.0.1:1") // nobody listens there
 	code, out, errOut := gofer(t, in, append([]string{"submit", "--print"}, args...)...)
 	if code != exitOK {
 		t.Fatalf("exit %d, %q", code, errOut)
@@ -27,6 +27,7 @@ func printed(t *testing.T, in string, args ...string) (list []map[string]any) {
 }
 
 func TestEachFlagOfSubmitIsAMemberOfTheJob(t *testing.T) {
+	t.Parallel()
 	got := printed(t, "", "-X", "PUT", "-H", "Accept-Language: en", "-H", "X-Trace: a", "-H", "X-Trace:b", "-d", "page=2",
 		"--region", "DE", "--tag", "fast", "--tag", "home", "--session", "cart-7", "--attempts", "5", "--attempt-timeout", "20s",
 		"--deadline", "2030-01-02T17:00:00+01:00", "--at", "2030-01-02T15:04:05Z", "--meta", "order=4711", "--meta", "k=a=b",
@@ -57,6 +58,7 @@ func canonical(t *testing.T, v any) string {
 }
 
 func TestAJSONLineKeepsItsOwnMembers(t *testing.T) {
+	t.Parallel()
 	line := `{"url":"http://shop.test/","method":"GET","headers":{"x-trace":"own"},"timeout":3,"retry":{"max_attempts":2},
 		"proxy":{"region":"US"},"meta":{"order":"1"},"deadline":"2031-01-01T00:00:00Z"}`
 	got := printed(t, strings.ReplaceAll(line, "\n", "")+"\nhttp://shop.test/plain\n", "-H", "X-Trace: flag", "-H", "Accept: */*",
@@ -88,6 +90,7 @@ func TestAJSONLineKeepsItsOwnMembers(t *testing.T) {
 }
 
 func TestDataMakesAPostAndMayComeFromAFile(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	texts, bytes := filepath.Join(dir, "text"), filepath.Join(dir, "bytes")
 	for path, content := range map[string]string{texts: "two\nlines\n", bytes: "\xff\x00"} {
@@ -109,6 +112,7 @@ func TestDataMakesAPostAndMayComeFromAFile(t *testing.T) {
 }
 
 func TestWhatPrintPrintsIsALineOfSubmit(t *testing.T) {
+	t.Parallel()
 	first := printed(t, "", "--id", "j1", "--queue", "low", "-H", "Accept: a", "http://shop.test/")
 	again := printed(t, canonical(t, first[0])+"\n", "-")
 	if canonical(t, first) != canonical(t, again) {
@@ -117,6 +121,7 @@ func TestWhatPrintPrintsIsALineOfSubmit(t *testing.T) {
 }
 
 func TestJobFlagsThatMeanNothingAreUsageErrors(t *testing.T) {
+	t.Parallel()
 	for args, want := range map[string]string{
 		"-H Accept":                         "--header",
 		"-H :value":                         "--header",
@@ -141,6 +146,7 @@ func TestJobFlagsThatMeanNothingAreUsageErrors(t *testing.T) {
 }
 
 func TestAJobThatTheFlagsMakeInvalidIsRefusedWithItsReason(t *testing.T) {
+	t.Parallel()
 	for args, want := range map[string]string{
 		"--print -H Host:a.test http://shop.test/":   "Host",
 		"--print --proxy a/b http://shop.test/":      "proxy.id",
@@ -156,6 +162,7 @@ func TestAJobThatTheFlagsMakeInvalidIsRefusedWithItsReason(t *testing.T) {
 
 // TestFailLooksAtTheClassOfAnAnswer has a job whose answer is a 404: a success, but not with --fail.
 func TestFailLooksAtTheClassOfAnAnswer(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
 	for args, want := range map[string]int{
@@ -173,6 +180,7 @@ func TestFailLooksAtTheClassOfAnAnswer(t *testing.T) {
 
 // TestFlagsReachTheTarget sends what curl would send with the same flags.
 func TestFlagsReachTheTarget(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
 	code, out, errOut := gofer(t, "", "submit", "--wait", "-H", "X-Trace: abc", "-d", "a=b", "http://shop.test/echo")

@@ -35,6 +35,7 @@ func configured(t *testing.T, jetStream, account string) func(*server.Options) {
 // TestLimitOfAnAccountIsNamedWithItsRemedy has a server for each limit that keeps gofer from its streams and consumers. A worker
 // ends with exit code 78; doctor promises nothing that gofer setup cannot do.
 func TestLimitOfAnAccountIsNamedWithItsRemedy(t *testing.T) {
+	t.Parallel()
 	const unlimited = "max_mem: -1, max_file: -1"
 	for name, c := range map[string]struct {
 		jetStream, account string
@@ -64,7 +65,7 @@ func TestLimitOfAnAccountIsNamedWithItsRemedy(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, configured(t, c.jetStream, c.account))
 			for name, value := range c.env {
-				t.Setenv(name, value)
+				setenv(t, name, value)
 			}
 			said := func(where, text string) {
 				t.Helper()
@@ -99,6 +100,7 @@ func TestLimitOfAnAccountIsNamedWithItsRemedy(t *testing.T) {
 
 // TestLimitThatGoferCanKeepToIsKept has limits that leave gofer enough, if it asks for no more.
 func TestLimitThatGoferCanKeepToIsKept(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		jetStream, account string
 		env                map[string]string
@@ -118,7 +120,7 @@ func TestLimitThatGoferCanKeepToIsKept(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, configured(t, c.jetStream, c.account))
 			for name, value := range c.env {
-				t.Setenv(name, value)
+				setenv(t, name, value)
 			}
 			w.worker(freeAddr(t))
 			for i := range 5 {
@@ -138,6 +140,7 @@ func TestLimitThatGoferCanKeepToIsKept(t *testing.T) {
 }
 
 func TestConsumerInTheWayIsNamed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	if code, _, errOut := gofer(t, "", "setup"); code != exitOK {
 		t.Fatal(errOut)
@@ -154,14 +157,14 @@ func TestConsumerInTheWayIsNamed(t *testing.T) {
 	}
 	addr := freeAddr(t)
 	running := w.worker(addr)
-	t.Setenv("GOFER_QUEUES", "fresh")
+	setenv(t, "GOFER_QUEUES", "fresh")
 	const want = "consumer peek of stream GOFER_JOBS (filter gofer.jobs.fresh.>) is in the way"
 	_, doctor, _ := gofer(t, "", "doctor")
 	code, _, setup := gofer(t, "", "setup")
 	if code != exitConfig {
 		t.Errorf("setup: exit %d, want %d", code, exitConfig)
 	}
-	t.Setenv("GOFER_HTTP_ADDR", freeAddr(t))
+	setenv(t, "GOFER_HTTP_ADDR", freeAddr(t))
 	p := w.start("worker")
 	eventually(t, "the worker to end", func() bool { return len(p.code) > 0 })
 	if code := p.wait(t); code != exitConfig {
@@ -193,6 +196,7 @@ func TestConsumerInTheWayIsNamed(t *testing.T) {
 }
 
 func TestStreamInTheWayIsNamed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	js, err := jetstream.New(w.nc)
 	if err != nil {

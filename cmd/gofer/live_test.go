@@ -15,6 +15,7 @@ import (
 )
 
 func TestPoolPolicyAndDenyListChangeLive(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	addr := freeAddr(t)
 	w.worker(addr)
@@ -46,6 +47,7 @@ func TestPoolPolicyAndDenyListChangeLive(t *testing.T) {
 }
 
 func TestALostServerIsSaidAndNotGuessedAround(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	addr := freeAddr(t)
 	w.worker(addr)
@@ -66,7 +68,7 @@ func TestALostServerIsSaidAndNotGuessedAround(t *testing.T) {
 		body, _ := io.ReadAll(resp.Body)
 		return resp.StatusCode == http.StatusServiceUnavailable && strings.Contains(string(body), "NATS cannot be reached")
 	})
-	t.Setenv("GOFER_PROXIES", "")
+	setenv(t, "GOFER_PROXIES", "")
 	for _, verb := range []string{"ls", "check"} {
 		if code, _, errOut := gofer(t, "", "proxies", verb); code != exitUnreachable || strings.Contains(errOut, "No proxy is named") {
 			t.Errorf("proxies %s: exit %d, %q; want %d", verb, code, errOut, exitUnreachable)
@@ -75,8 +77,9 @@ func TestALostServerIsSaidAndNotGuessedAround(t *testing.T) {
 }
 
 func TestStrategyChangesLive(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
-	t.Setenv("GOFER_PROXIES", w.proxy.URL("http")+" id=light,"+w.startProxy(testenv.Good).URL("http")+" id=heavy weight=9")
+	setenv(t, "GOFER_PROXIES", w.proxy.URL("http")+" id=light,"+w.startProxy(testenv.Good).URL("http")+" id=heavy weight=9")
 	w.worker(freeAddr(t))
 	jobsDone := 0
 	share := func(id string) (n int) { // of ten jobs
@@ -110,6 +113,7 @@ func TestStrategyChangesLive(t *testing.T) {
 }
 
 func TestReadinessSaysThatTheProxiesFileIsBrokenUntilItIsMended(t *testing.T) {
+	t.Parallel()
 	testenv.Long(t)
 	w := newWorld(t, nil)
 	addr, file := freeAddr(t), filepath.Join(t.TempDir(), "proxies.txt")
@@ -121,7 +125,7 @@ func TestReadinessSaysThatTheProxiesFileIsBrokenUntilItIsMended(t *testing.T) {
 	}
 	good := "http://192.0.2.7:8080 id=a\nhttp://192.0.2.8:8080 id=b\n"
 	write(good)
-	t.Setenv("GOFER_PROXIES_FILE", file)
+	setenv(t, "GOFER_PROXIES_FILE", file)
 	w.worker(addr)
 	said := func(want ...string) func() bool {
 		return func() bool {

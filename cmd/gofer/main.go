@@ -35,8 +35,10 @@ func main() {
 }
 
 // run is the program with the operating system as its arguments, within a process that goes on.
-func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
-	return newApp(out, errOut, nil).run(ctx, args, in)
+func run(ctx context.Context, env config.Environment, args []string, in io.Reader, out, errOut io.Writer) int {
+	a := newApp(out, errOut, nil)
+	a.env = env
+	return a.run(ctx, args, in)
 }
 
 // newApp makes the program for one run. exit ends the process; nil means that nobody may.

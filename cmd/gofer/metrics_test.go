@@ -71,6 +71,7 @@ func (s *scrapes) familyMoved(family string) bool {
 
 // TestEveryMetricMoves leads a worker through good and bad times. What it cannot lead to in seconds is named at the end.
 func TestEveryMetricMoves(t *testing.T) {
+	t.Parallel()
 	testenv.Long(t)
 	w := newWorld(t, func(o *server.Options) {
 		o.NoAuthUser = "anybody"
@@ -85,7 +86,7 @@ func TestEveryMetricMoves(t *testing.T) {
 		"NATS_USER": "limited", "NATS_PASSWORD": "p", "CONCURRENCY": "2", "HOST_RATE": "50", "DRAIN_TIMEOUT": "2s",
 		"PROXIES": w.proxy.URL("http") + " id=good, " + w.startProxy(testenv.Refusing).URL("http") + " id=refusing",
 	} {
-		t.Setenv("GOFER_"+name, value)
+		setenv(t, "GOFER_"+name, value)
 	}
 	addr := freeAddr(t)
 	p := w.worker(addr)

@@ -117,15 +117,16 @@ func answerMutant(c net.Conn, in *bufio.Reader) (open bool) {
 
 // TestEachMutantOfAnAnswerEndsInOneResult has sites send answers in which a few bytes are wrong.
 func TestEachMutantOfAnAnswerEndsInOneResult(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	addr := mutantProxy(t)
 	var proxies []string
 	for i := range 20 { // users of one address: what one answer does to its proxy keeps no other job from running
 		proxies = append(proxies, fmt.Sprintf("http://u%d:pw@%s id=p%[1]d", i, addr))
 	}
-	t.Setenv("GOFER_PROXIES", strings.Join(proxies, ","))
-	t.Setenv("GOFER_BREAKER_FAILURE_THRESHOLD", "1000")
-	t.Setenv("GOFER_LOG_LEVEL", "error")
+	setenv(t, "GOFER_PROXIES", strings.Join(proxies, ","))
+	setenv(t, "GOFER_BREAKER_FAILURE_THRESHOLD", "1000")
+	setenv(t, "GOFER_LOG_LEVEL", "error")
 	w.named("w1")
 	js, err := jetstream.New(w.nc)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 )
 
 func TestJobsOutliveTheFailureOfAllProxiesAtOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	var lines []string
 	proxies := make([]*testenv.Proxy, 6)
@@ -17,7 +18,7 @@ func TestJobsOutliveTheFailureOfAllProxiesAtOnce(t *testing.T) {
 		proxies[i] = w.startProxy(testenv.Good)
 		lines = append(lines, proxies[i].URL("http")+fmt.Sprint(" id=p", i))
 	}
-	t.Setenv("GOFER_PROXIES", strings.Join(lines, ","))
+	setenv(t, "GOFER_PROXIES", strings.Join(lines, ","))
 	addr := freeAddr(t)
 	w.worker(addr)
 	const n = 30

@@ -16,6 +16,7 @@ import (
 )
 
 func TestOverdueJobsAreShown(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
 		t.Fatal(err)
@@ -57,6 +58,7 @@ func TestOverdueJobsAreShown(t *testing.T) {
 }
 
 func TestOneWorkerOfTheFleetLooksForOverdueJobs(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w1, addr := w.named("w1")
 	w2, _ := w.named("w2")

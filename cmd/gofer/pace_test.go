@@ -43,14 +43,15 @@ func (w *world) counter(addr, name string) (n int) {
 }
 
 func TestABacklogIsNotChurnedWhileNoProxyIsUsable(t *testing.T) {
+	t.Parallel()
 	testenv.Long(t)
 	w := newWorld(t, nil)
 	const slots = 10
 	w.proxy.Set(testenv.Refusing)
-	t.Setenv("GOFER_CONCURRENCY", fmt.Sprint(slots))
-	t.Setenv("GOFER_BREAKER_FAILURE_THRESHOLD", "1")
+	setenv(t, "GOFER_CONCURRENCY", fmt.Sprint(slots))
+	setenv(t, "GOFER_BREAKER_FAILURE_THRESHOLD", "1")
 	addr := freeAddr(t)
-	w.Setenv("GOFER_HTTP_ADDR", addr)
+	setenv(w.T, "GOFER_HTTP_ADDR", addr)
 	w.start("worker")
 	eventually(t, "the worker to begin", func() bool { status, _ := w.get("http://" + addr + "/livez"); return status == 200 })
 	w.backlog(2000)
@@ -66,6 +67,7 @@ func TestABacklogIsNotChurnedWhileNoProxyIsUsable(t *testing.T) {
 }
 
 func TestDelayedJobRunsNotBeforeItsTime(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
 	at := time.Now().Add(3 * time.Second)

@@ -11,17 +11,18 @@ import (
 )
 
 func TestThePlaygroundPrintsTheAddressOfItsPageWhenItIsReady(t *testing.T) {
+	t.Parallel()
 	page := regexp.MustCompile(`The dashboard is at (http://127\.0\.0\.1:[1-9]\d*)/\.`)
 	for _, proxies := range []string{"", "http://127.0.0.1:9"} {
-		t.Setenv("GOFER_EMBEDDED_ADDR", "127.0.0.1:0")
-		t.Setenv("GOFER_HTTP_ADDR", "127.0.0.1:0")
-		t.Setenv("GOFER_DATA_DIR", t.TempDir())
-		t.Setenv("GOFER_PROXIES", proxies)
+		setenv(t, "GOFER_EMBEDDED_ADDR", "127.0.0.1:0")
+		setenv(t, "GOFER_HTTP_ADDR", "127.0.0.1:0")
+		setenv(t, "GOFER_DATA_DIR", t.TempDir())
+		setenv(t, "GOFER_PROXIES", proxies)
 		ctx, cancel := context.WithCancel(t.Context())
 		out, errOut := io.Pipe()
 		ended := make(chan int, 1)
 		go func() {
-			ended <- run(ctx, []string{"playground"}, strings.NewReader(""), io.Discard, errOut)
+			ended <- run(ctx, environment(t), []string{"playground"}, strings.NewReader(""), io.Discard, errOut)
 			_ = errOut.Close()
 		}()
 		var text strings.Builder

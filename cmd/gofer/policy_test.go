@@ -12,11 +12,12 @@ import (
 // TestPolicyShowPrintsWhatWorkersUse: what a document in the bucket lacks comes from the worker's environment, not from that of
 // whoever asks.
 func TestPolicyShowPrintsWhatWorkersUse(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
-	t.Setenv("GOFER_RETRY_BASE_DELAY", "7s")
+	setenv(t, "GOFER_RETRY_BASE_DELAY", "7s")
 	addr := freeAddr(t)
 	p := w.worker(addr)
-	t.Setenv("GOFER_RETRY_BASE_DELAY", "9s")
+	setenv(t, "GOFER_RETRY_BASE_DELAY", "9s")
 	js, err := jetstream.New(w.nc)
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"flag"
 	"io"
 	"os"
 	"os/exec"
@@ -23,6 +24,10 @@ func TestMain(m *testing.M) {
 	}
 	// Nothing that gofer writes may depend on the machine's zone.
 	time.Local = time.FixedZone("IST", 5*3600+1800)
+	flag.Parse()
+	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
+		_ = parallel.Value.Set("6") // these tests wait more than they compute
+	}
 	os.Exit(m.Run())
 }
 
@@ -43,6 +48,9 @@ func command(t *testing.T, shell string, args ...string) *exec.Cmd {
 		cmd = exec.CommandContext(t.Context(), "sh", append([]string{"-c", shell + `; exec "$0" "$@"`, os.Args[0]}, args...)...)
 	}
 	cmd.Env = append(os.Environ(), asProgram+"=1")
+	for name, value := range environment(t) {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
 	return cmd
 }
 

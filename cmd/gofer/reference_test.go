@@ -44,6 +44,7 @@ SIGTERM or the first Ctrl-C drains a worker, the second one ends it. '--json' pr
 `
 
 func TestTheCommandReferenceIsCurrent(t *testing.T) {
+	t.Parallel()
 	want := reference(newApp(io.Discard, io.Discard, nil).root())
 	if *update {
 		if err := os.WriteFile("README.md", []byte(want), 0o644); err != nil {

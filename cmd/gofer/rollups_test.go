@@ -55,6 +55,7 @@ func (w *world) rollupJobs(addr string) (n float64) {
 }
 
 func TestDrainedWorkerLosesNothing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	first, second := freeAddr(t), freeAddr(t)
 	drained := w.worker(first)
@@ -103,6 +104,7 @@ func TestDrainedWorkerLosesNothing(t *testing.T) {
 
 // TestRollupsSurviveARestart restarts the server under a worker, and then the worker.
 func TestRollupsSurviveARestart(t *testing.T) {
+	t.Parallel()
 	testenv.Long(t)
 	w := newWorld(t, nil)
 	addr := freeAddr(t)
@@ -138,6 +140,7 @@ func TestRollupsSurviveARestart(t *testing.T) {
 
 // TestSumsBeginAnewWithTheirStream deletes the stream under two workers, one of which counts nothing afterwards.
 func TestSumsBeginAnewWithTheirStream(t *testing.T) {
+	t.Parallel()
 	testenv.Long(t)
 	w := newWorld(t, nil)
 	addrs := []string{freeAddr(t), freeAddr(t)}
@@ -184,6 +187,7 @@ func TestSumsBeginAnewWithTheirStream(t *testing.T) {
 
 // TestSumsBeginAnewAfterAPurgeOfSomeOfThem leaves the parts of the proxies in the stream.
 func TestSumsBeginAnewAfterAPurgeOfSomeOfThem(t *testing.T) {
+	t.Parallel()
 	testenv.Long(t)
 	w := newWorld(t, nil)
 	addr := freeAddr(t)
@@ -220,6 +224,7 @@ func TestSumsBeginAnewAfterAPurgeOfSomeOfThem(t *testing.T) {
 
 // TestEventsOfANewStreamAreShown deletes the stream that the breakers' events are read from, and no other.
 func TestEventsOfANewStreamAreShown(t *testing.T) {
+	t.Parallel()
 	testenv.Long(t)
 	w := newWorld(t, nil)
 	addr := freeAddr(t)

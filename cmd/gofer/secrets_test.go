@@ -12,6 +12,7 @@ import (
 
 // TestNothingThatAWorkerSaysHoldsACredential lets it say as much as it can, while proxies and the server fail.
 func TestNothingThatAWorkerSaysHoldsACredential(t *testing.T) {
+	t.Parallel()
 	const secret = "hunter2-secret"
 	w := newWorld(t, func(o *server.Options) {
 		o.NoAuthUser = "anybody"
@@ -33,7 +34,7 @@ func TestNothingThatAWorkerSaysHoldsACredential(t *testing.T) {
 		"NATS_URL": strings.Replace(w.nats.URL(), "//", "//worker:"+secret+"@", 1), "PROXIES": strings.Join(lines, ","), "ADMIN_TOKEN": secret,
 		"LOG_LEVEL": "debug", "DRAIN_TIMEOUT": "1s",
 	} {
-		t.Setenv("GOFER_"+name, value)
+		setenv(t, "GOFER_"+name, value)
 	}
 	p := w.worker(addr)
 	run := func(name string) {

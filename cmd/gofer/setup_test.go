@@ -8,13 +8,14 @@ import (
 )
 
 func TestSetupEndsWhenNewReplicasAreCurrent(t *testing.T) {
+	t.Parallel()
 	testenv.Long(t)
 	cluster := testenv.StartCluster(t)
-	t.Setenv("GOFER_NATS_URL", cluster.URL(0))
+	setenv(t, "GOFER_NATS_URL", cluster.URL(0))
 	if code, out, errOut := gofer(t, "", "setup"); code != exitOK || strings.Contains(out, "replicas are current") {
 		t.Fatalf("one replica: exit %d, %q, %q", code, out, errOut)
 	}
-	t.Setenv("GOFER_REPLICAS", "3")
+	setenv(t, "GOFER_REPLICAS", "3")
 	code, out, errOut := gofer(t, "", "setup", "--timeout", "0.1s")
 	if code != exitFailed || !strings.Contains(errOut, "the replicas are not current yet") || !strings.Contains(errOut, "stop no server") {
 		t.Errorf("for 0.1 s: exit %d, %q, %q; want it to fail and say what must not be done", code, out, errOut)

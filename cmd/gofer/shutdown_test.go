@@ -159,6 +159,7 @@ const (
 
 // TestAWorkerEndsWithinItsDrainTimeout brings every state of NATS together with every kind of unfinished work.
 func TestAWorkerEndsWithinItsDrainTimeout(t *testing.T) {
+	t.Parallel()
 	states := map[string]func(*ending){
 		"up": func(*ending) {}, "frozen": (*ending).freeze, "dead": (*ending).kill, "silent": (*ending).silence, "never reached": nil, "never greets": nil,
 	}
@@ -231,9 +232,10 @@ func (e *ending) endsInTime() {
 
 // TestADrainThatIsAskedForIsBounded freezes the server of a worker that drains without a signal.
 func TestADrainThatIsAskedForIsBounded(t *testing.T) {
+	t.Parallel()
 	e := newEnding(t, "")
 	e.publish(1, "/slow/60000", nil)
-	t.Setenv("GOFER_NATS_URL", e.url)
+	setenv(t, "GOFER_NATS_URL", e.url)
 	name := workerNameOf(t)
 	if code, _, errOut := gofer(t, "", "drain", name); code != exitOK {
 		t.Fatalf("gofer drain: exit %d, %s", code, errOut)
@@ -258,12 +260,13 @@ func workerNameOf(t *testing.T) string {
 
 // TestAWorkerWhoseLogNobodyReadsEnds has retries fill the pipe that its log goes to.
 func TestAWorkerWhoseLogNobodyReadsEnds(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	r, log := fullPipe(t)
-	t.Setenv("GOFER_DRAIN_TIMEOUT", drainTimeout.String())
-	t.Setenv("GOFER_LOG_LEVEL", "info")
+	setenv(t, "GOFER_DRAIN_TIMEOUT", drainTimeout.String())
+	setenv(t, "GOFER_LOG_LEVEL", "info")
 	addr := freeAddr(t)
-	t.Setenv("GOFER_HTTP_ADDR", addr)
+	setenv(t, "GOFER_HTTP_ADDR", addr)
 	cmd := command(t, "", "worker")
 	cmd.Stderr = log
 	p := launch(t, cmd, nil)

@@ -28,6 +28,7 @@ func pipe(t *testing.T) (r, w *os.File) {
 }
 
 func TestOutcomesAreBroughtWhileLinesAreRead(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
 	for name, args := range map[string][]string{"outcomes": {"submit", "--wait", "-"}, "JSON": {"submit", "--wait", "--json", "-"}, "ids": {"submit", "-"}} {
@@ -51,6 +52,7 @@ func TestOutcomesAreBroughtWhileLinesAreRead(t *testing.T) {
 
 // TestAnInterruptedSubmissionNamesTenOpenJobs has no worker, and a producer that stays.
 func TestAnInterruptedSubmissionNamesTenOpenJobs(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
 		t.Fatal(err)
@@ -98,8 +100,9 @@ func TestAnInterruptedSubmissionNamesTenOpenJobs(t *testing.T) {
 
 // TestAnInterruptedSubmissionNamesJobsWithoutAnAnswer has a server that does not say whether it took them.
 func TestAnInterruptedSubmissionNamesJobsWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
 	url, asked := silentServer(t)
-	t.Setenv("GOFER_NATS_URL", url)
+	setenv(t, "GOFER_NATS_URL", url)
 	in, lines := pipe(t)
 	p := launch(t, command(t, "", "submit", "-"), in)
 	for n := range 12 {
@@ -122,6 +125,7 @@ func TestAnInterruptedSubmissionNamesJobsWithoutAnAnswer(t *testing.T) {
 // TestASubmissionThatWasStoppedTakesItsResults stops the process while large results come, until the server has dropped its
 // connection.
 func TestASubmissionThatWasStoppedTakesItsResults(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(o *server.Options) { o.WriteDeadline = 100 * time.Millisecond })
 	dir := t.TempDir()
 	file := filepath.Join(dir, "urls")

@@ -17,6 +17,7 @@ import (
 )
 
 func TestSubmitOfAFilePrintsOutcomesAndKeepsBodies(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
 	dir := t.TempDir()
@@ -43,8 +44,9 @@ func TestSubmitOfAFilePrintsOutcomesAndKeepsBodies(t *testing.T) {
 }
 
 func TestKeptBodiesNeverShareOrReplaceAFile(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
-	t.Setenv("GOFER_QUEUES", "default,second")
+	setenv(t, "GOFER_QUEUES", "default,second")
 	w.worker(freeAddr(t))
 	dir, outside := t.TempDir(), t.TempDir()
 	for _, err := range []error{
@@ -76,6 +78,7 @@ func TestKeptBodiesNeverShareOrReplaceAFile(t *testing.T) {
 }
 
 func TestEveryAcceptedJobIsTiedToItsLine(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
 		t.Fatal(err)
@@ -97,6 +100,7 @@ func TestEveryAcceptedJobIsTiedToItsLine(t *testing.T) {
 }
 
 func TestJobsAreReadAsEditorsWriteThem(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
 		t.Fatal(err)
@@ -127,6 +131,7 @@ type fullDisk struct{ err error }
 func (d fullDisk) Write([]byte) (int, error) { return 0, d.err }
 
 func TestAnAnswerThatIsLostIsAFailure(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
 		t.Fatal(err)
@@ -134,7 +139,7 @@ func TestAnAnswerThatIsLostIsAFailure(t *testing.T) {
 	for _, args := range []string{"submit http://a.test/", "queues", "dead ls", "config usage", "config show", "setup", "doctor", "--help", "version", "policy show"} {
 		for _, cause := range []error{syscall.ENOSPC, syscall.EPIPE} {
 			var errOut bytes.Buffer
-			code := run(t.Context(), strings.Fields(args), strings.NewReader(""), fullDisk{cause}, &errOut)
+			code := run(t.Context(), environment(t), strings.Fields(args), strings.NewReader(""), fullDisk{cause}, &errOut)
 			if said := strings.Contains(errOut.String(), cause.Error()); code != exitFailed || said == errors.Is(cause, syscall.EPIPE) {
 				t.Errorf("gofer %s, %v: exit %d, said %q", args, cause, code, &errOut)
 			}
@@ -143,6 +148,7 @@ func TestAnAnswerThatIsLostIsAFailure(t *testing.T) {
 }
 
 func TestBadLinesAreNamedAndTheGoodOnesGo(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
 	in := "http://shop.test/ok\n/relative\n{\"url\":\"http://shop.test/ok\",\"coler\":1}\nfile:///etc/passwd\n"
@@ -158,6 +164,7 @@ func TestBadLinesAreNamedAndTheGoodOnesGo(t *testing.T) {
 }
 
 func TestFailedJobsTurnTheExitCode(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
 	code, _, errOut := gofer(t, "", "submit", "--wait", "http://127.0.0.1/")
@@ -167,6 +174,7 @@ func TestFailedJobsTurnTheExitCode(t *testing.T) {
 }
 
 func TestJobsThatNobodyTakesAreSaidWhileWaiting(t *testing.T) {
+	t.Parallel()
 	testenv.Long(t)
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
@@ -180,6 +188,7 @@ func TestJobsThatNobodyTakesAreSaidWhileWaiting(t *testing.T) {
 }
 
 func TestWrongCallsAreUsageErrors(t *testing.T) {
+	t.Parallel()
 	newWorld(t, nil) // a server without streams
 	for _, args := range [][]string{
 		{"frobnicate"}, {"submit"}, {"submit", "--colour"}, {"submit", "--in", "soon", "http://a.test/"}, {"submit", "--at", "noon", "http://a.test/"},
@@ -197,6 +206,7 @@ func TestWrongCallsAreUsageErrors(t *testing.T) {
 }
 
 func TestFlagsThatWouldBeIgnoredAreUsageErrors(t *testing.T) {
+	t.Parallel()
 	newWorld(t, nil) // a server without streams
 	for _, c := range []struct{ args, want string }{
 		{"submit --wait-timeout 5s http://a.test/", "--wait-timeout needs --wait or --output"},
@@ -216,6 +226,7 @@ func TestFlagsThatWouldBeIgnoredAreUsageErrors(t *testing.T) {
 }
 
 func TestAFileWithoutJobsIsSaid(t *testing.T) {
+	t.Parallel()
 	newWorld(t, nil)
 	file := filepath.Join(t.TempDir(), "jobs.txt")
 	if err := os.WriteFile(file, []byte("\n# nothing yet\n"), 0o600); err != nil {
@@ -232,6 +243,7 @@ func TestAFileWithoutJobsIsSaid(t *testing.T) {
 }
 
 func TestAWaitThatIsTooLongIsToldFromOneThatIsNone(t *testing.T) {
+	t.Parallel()
 	newWorld(t, nil)
 	_, _, errOut := gofer(t, "", "submit", "--in", "2562048h", "http://a.test/")
 	var hours int
@@ -260,6 +272,7 @@ func TestAWaitThatIsTooLongIsToldFromOneThatIsNone(t *testing.T) {
 }
 
 func TestMisspeltVerbsAreGuessed(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ args, want string }{
 		{"sumbit http://a.test/", `gofer has no verb "sumbit", did you mean submit?`},
 		{"proxies lst", "did you mean ls?\nTry 'gofer proxies --help'."},
@@ -274,7 +287,8 @@ func TestMisspeltVerbsAreGuessed(t *testing.T) {
 }
 
 func TestUnreachableServerHasItsExitCode(t *testing.T) {
-	t.Setenv("GOFER_NATS_URL", "nats://user:s3cret@"+freeAddr(t))
+	t.Parallel()
+	setenv(t, "GOFER_NATS_URL", "nats://user:s3cret@"+freeAddr(t))
 	for _, args := range [][]string{{"submit", "http://a.test/"}, {"results"}, {"doctor"}, {"queues"}} {
 		code, out, errOut := gofer(t, "", args...)
 		if code != exitUnreachable {
@@ -287,6 +301,7 @@ func TestUnreachableServerHasItsExitCode(t *testing.T) {
 }
 
 func TestFullQueueIsSaid(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	if err := w.client.Ensure(t.Context(), bus.Settings{JobsMaxMsgs: 2}); err != nil {
 		t.Fatal(err)
@@ -298,6 +313,7 @@ func TestFullQueueIsSaid(t *testing.T) {
 }
 
 func TestMissingStreamsAreSaid(t *testing.T) {
+	t.Parallel()
 	newWorld(t, nil)
 	if code, _, errOut := gofer(t, "", "submit", "http://a.test/"); code != exitFailed || !strings.Contains(errOut, "gofer setup") {
 		t.Errorf("exit %d, %q; want 1 and what to do", code, errOut)
@@ -305,6 +321,7 @@ func TestMissingStreamsAreSaid(t *testing.T) {
 }
 
 func TestSetupShowsWhatItWouldDoThenDoesIt(t *testing.T) {
+	t.Parallel()
 	newWorld(t, nil)
 	code, out, _ := gofer(t, "", "setup", "--dry-run")
 	if code != exitOK || !strings.Contains(out, "GOFER_JOBS") || !strings.Contains(out, "Nothing was changed") {
@@ -316,13 +333,14 @@ func TestSetupShowsWhatItWouldDoThenDoesIt(t *testing.T) {
 	if _, out, _ := gofer(t, "", "setup", "--dry-run"); !strings.Contains(out, "Everything is as configured.") {
 		t.Errorf("after setup there are differences: %q", out)
 	}
-	t.Setenv("GOFER_JOBS_MAX_MSGS", "1000")
+	setenv(t, "GOFER_JOBS_MAX_MSGS", "1000")
 	if _, out, _ := gofer(t, "", "setup", "--dry-run"); !strings.Contains(out, "1000") {
 		t.Errorf("a changed setting is not shown: %q", out)
 	}
 }
 
 func TestDoctorNamesAQueueThatNobodyServes(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
 	if code, out, errOut := gofer(t, "", "doctor"); code != exitOK {
@@ -343,6 +361,7 @@ func TestDoctorNamesAQueueThatNobodyServes(t *testing.T) {
 }
 
 func TestDeadLetterIsReplayedOnceUnderANewID(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
 	w.publish("dead", job("/ok", map[string]any{"proxy": map[string]any{"region": "mars", "region_strict": true}}))
@@ -361,6 +380,7 @@ func TestDeadLetterIsReplayedOnceUnderANewID(t *testing.T) {
 }
 
 func TestNoJetStreamIsSaid(t *testing.T) {
+	t.Parallel()
 	newWorld(t, func(o *server.Options) { o.JetStream = false })
 	if code, _, errOut := gofer(t, "", "submit", "http://a.test/"); code != exitFailed || !strings.Contains(errOut, "gofer setup") {
 		t.Errorf("submit without JetStream: exit %d, %q; want it to send the user to gofer setup", code, errOut)

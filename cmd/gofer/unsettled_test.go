@@ -8,6 +8,7 @@ import (
 )
 
 func TestAJobThatCannotBeSettledIsShownWithTheReasonWhileItLasts(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.named("w1")
 	w.publish("before", job("/ok", nil))

@@ -32,18 +32,18 @@ func deployed(t *testing.T) *world {
 		o.Host, o.Port, o.StoreDir, o.NoLog, o.NoSigs = "127.0.0.1", server.RANDOM_PORT, dir, true, true
 	})
 	w.proxy = w.startProxy(testenv.Good)
-	t.Setenv("GOFER_NATS_URL", w.nats.URL())
-	t.Setenv("GOFER_PROXIES", w.proxy.URL("http")+" id=good")
-	t.Setenv("GOFER_LOG_LEVEL", "warn")
+	setenv(t, "GOFER_NATS_URL", w.nats.URL())
+	setenv(t, "GOFER_PROXIES", w.proxy.URL("http")+" id=good")
+	setenv(t, "GOFER_LOG_LEVEL", "warn")
 	return w
 }
 
 // as makes what is started from now on one of the shipped users.
 func (w *world) as(user string) {
 	w.Helper()
-	w.Setenv("GOFER_NATS_USER", user)
-	w.Setenv("GOFER_NATS_PASSWORD", "p-"+user)
-	w.Setenv("GOFER_NATS_INBOX_PREFIX", "_INBOX_"+user)
+	setenv(w.T, "GOFER_NATS_USER", user)
+	setenv(w.T, "GOFER_NATS_PASSWORD", "p-"+user)
+	setenv(w.T, "GOFER_NATS_INBOX_PREFIX", "_INBOX_"+user)
 }
 
 func TestShippedUsersMayShowAndSteerTheFleet(t *testing.T) {

@@ -13,12 +13,13 @@ import (
 
 // TestAllTimesAreInUTC reads everything that the program writes. The tests of this package run in another zone.
 func TestAllTimesAreInUTC(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	bad := w.startProxy(testenv.Refusing)
-	t.Setenv("GOFER_PROXIES", w.proxy.URL("http")+" id=good,"+bad.URL("http")+" id=bad")
-	t.Setenv("GOFER_BREAKER_FAILURE_THRESHOLD", "1")
-	t.Setenv("GOFER_LOG_LEVEL", "debug")
-	t.Setenv("GOFER_LOG_FORMAT", "json")
+	setenv(t, "GOFER_PROXIES", w.proxy.URL("http")+" id=good,"+bad.URL("http")+" id=bad")
+	setenv(t, "GOFER_BREAKER_FAILURE_THRESHOLD", "1")
+	setenv(t, "GOFER_LOG_LEVEL", "debug")
+	setenv(t, "GOFER_LOG_FORMAT", "json")
 	addr := freeAddr(t)
 	p := w.worker(addr)
 	said := map[string]string{}
@@ -39,7 +40,10 @@ func TestAllTimesAreInUTC(t *testing.T) {
 	for _, id := range []string{"fails", "invalid", "refused"} {
 		w.result(id)
 	}
-	w.publish("invalid", "none")
+	eventually(t, "the ack, which comes after the result and lets the id be published again", func() bool {
+		_, err := w.client.JetStream().Publish(t.Context(), "gofer.jobs.default.invalid", []byte("none"))
+		return err == nil
+	})
 	eventually(t, "the events of a retry, a breaker and a duplicate, and the job that waits", func() bool {
 		_, out, _ := gofer(t, "", "events", "--all", "--until-now", "--json")
 		queues := read[[]struct{ Waiting int }](t, "queues")

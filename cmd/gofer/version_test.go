@@ -6,6 +6,7 @@ import (
 )
 
 func TestPlainBuildHasAVersion(t *testing.T) {
+	t.Parallel()
 	vcs := func(revision, modified string) []debug.BuildSetting {
 		return []debug.BuildSetting{{Key: "vcs", Value: "git"}, {Key: "vcs.revision", Value: revision}, {Key: "vcs.modified", Value: modified}}
 	}

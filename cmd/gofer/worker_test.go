@@ -20,6 +20,7 @@ import (
 )
 
 func TestPublishedURLComesBackAsItsBody(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
 	w.publish("j1", "http://shop.test/ok\n")
@@ -33,6 +34,7 @@ func TestPublishedURLComesBackAsItsBody(t *testing.T) {
 }
 
 func TestPlainSubscriberSeesEachResultOnceAndWorkersShareTheJobs(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
 	w.worker(freeAddr(t))
@@ -61,9 +63,10 @@ func TestPlainSubscriberSeesEachResultOnceAndWorkersShareTheJobs(t *testing.T) {
 }
 
 func TestRetryGoesToAnotherProxyAndIsAnnounced(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	bad := w.startProxy(testenv.Refusing)
-	t.Setenv("GOFER_PROXIES", bad.URL("http")+" id=bad, "+w.proxy.URL("http")+" id=good")
+	setenv(t, "GOFER_PROXIES", bad.URL("http")+" id=bad, "+w.proxy.URL("http")+" id=good")
 	w.worker(freeAddr(t))
 	var retried int
 	for i := range 4 {
@@ -93,6 +96,7 @@ func TestRetryGoesToAnotherProxyAndIsAnnounced(t *testing.T) {
 }
 
 func TestLongRetryWaitsInTheStreamAndCarriesItsAttempts(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
 	w.publish("late", job("/flaky/1", map[string]any{"retry": map[string]any{"backoff_strategy": "fixed", "base_delay": 2.5, "jitter": false}}))
@@ -114,6 +118,7 @@ func TestLongRetryWaitsInTheStreamAndCarriesItsAttempts(t *testing.T) {
 }
 
 func TestLargeBodyGoesToTheObjectStore(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
 	w.publish("big", job("/bytes/700000", nil))
@@ -128,6 +133,7 @@ func TestLargeBodyGoesToTheObjectStore(t *testing.T) {
 }
 
 func TestBadJobsEndInOneResultAndALetter(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
 	for id, c := range map[string]struct{ payload, code string }{
@@ -153,6 +159,7 @@ func TestBadJobsEndInOneResultAndALetter(t *testing.T) {
 }
 
 func TestJobWithABadIDStillEndsInAResult(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
 	for _, id := range []string{"a.b", "ünïcode", strings.Repeat("x", 200)} {
@@ -172,6 +179,7 @@ func TestJobWithABadIDStillEndsInAResult(t *testing.T) {
 }
 
 func TestIDThatATerminalObeysIsReplacedInEveryMessage(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	p := w.worker(freeAddr(t))
 	for _, id := range []string{"id\x1b]0;pwned\a\x1b[31m", "id\u009b31m", "id\u202efoo", "id\xff"} {
@@ -200,6 +208,7 @@ func TestIDThatATerminalObeysIsReplacedInEveryMessage(t *testing.T) {
 }
 
 func TestSecondJobOfAFinishedNameStoresNothingAndSaysSo(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
 	w.publish("once", job("/ok", nil))
@@ -228,8 +237,9 @@ func TestSecondJobOfAFinishedNameStoresNothingAndSaysSo(t *testing.T) {
 }
 
 func TestDrainHandsBackWhatItCannotFinish(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
-	t.Setenv("GOFER_DRAIN_TIMEOUT", "1s")
+	setenv(t, "GOFER_DRAIN_TIMEOUT", "1s")
 	first := w.worker(freeAddr(t))
 	w.publish("long", job("/slow/3000", nil))
 	eventually(t, "the fetch to begin", func() bool { return w.origin.Count("/slow/3000") == 1 })
@@ -250,6 +260,7 @@ func TestDrainHandsBackWhatItCannotFinish(t *testing.T) {
 }
 
 func TestRunningJobCanBeCancelled(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
 	w.publish("stop-me", job("/slow/20000", nil))
@@ -266,6 +277,7 @@ func TestRunningJobCanBeCancelled(t *testing.T) {
 }
 
 func TestWorkerOutlivesItsServer(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	p := w.worker(freeAddr(t))
 	w.nats.Stop()
@@ -286,6 +298,7 @@ func TestWorkerOutlivesItsServer(t *testing.T) {
 }
 
 func TestDeletedConsumerIsMadeAnew(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
 	js, err := jetstream.New(w.nc)
@@ -302,10 +315,11 @@ func TestDeletedConsumerIsMadeAnew(t *testing.T) {
 }
 
 func TestWorkerWaitsForAServerThatIsNotUpYet(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.nats.Stop()
 	addr := freeAddr(t)
-	t.Setenv("GOFER_HTTP_ADDR", addr)
+	setenv(t, "GOFER_HTTP_ADDR", addr)
 	w.start("worker")
 	eventually(t, "the worker to say that it is not ready", func() bool {
 		status, body := w.get("http://" + addr + "/readyz?verbose")
@@ -322,6 +336,7 @@ func TestWorkerWaitsForAServerThatIsNotUpYet(t *testing.T) {
 }
 
 func TestJetStreamSwitchedOffIsSaidAndEndsTheWorker(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(o *server.Options) { o.JetStream = false })
 	p := w.start("worker")
 	select {
@@ -336,6 +351,7 @@ func TestJetStreamSwitchedOffIsSaidAndEndsTheWorker(t *testing.T) {
 }
 
 func TestAttemptsOfADeadWorkerCountAsFarAsTheyWereAnnounced(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	if err := w.client.Ensure(t.Context(), bus.Settings{AckWait: 2 * time.Second}); err != nil {
 		t.Fatal(err)

@@ -8,8 +8,10 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +23,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
+	"github.com/gofer-mq/gofer/worker/config"
 )
 
 // world is a NATS server, an origin behind a proxy, and the program, all in this process.
@@ -46,10 +49,10 @@ func newWorld(t *testing.T, change func(*server.Options)) *world {
 	if w.client, err = bus.New(w.nc, names); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("GOFER_NATS_URL", w.nats.URL())
-	t.Setenv("GOFER_HTTP_ADDR", freeAddr(t))
-	t.Setenv("GOFER_PROXIES", w.proxy.URL("http")+" id=good")
-	t.Setenv("GOFER_LOG_LEVEL", "warn")
+	setenv(t, "GOFER_NATS_URL", w.nats.URL())
+	setenv(t, "GOFER_HTTP_ADDR", freeAddr(t))
+	setenv(t, "GOFER_PROXIES", w.proxy.URL("http")+" id=good")
+	setenv(t, "GOFER_LOG_LEVEL", "warn")
 	return w
 }
 
@@ -70,14 +73,63 @@ func (w *world) startProxy(m testenv.Mode) *testenv.Proxy {
 	return p
 }
 
+// freeAddr is an address that nobody else listens on. The system gives none of these ports to a connection, and no two tests
+// get the same one: it is still free when the program comes to listen there.
 func freeAddr(tb testing.TB) string {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
+	const first, count = 10_000, 20_000
+	for range count {
+		addr := fmt.Sprintf("127.0.0.1:%d", first+(uint32(os.Getpid())*211+lastPort.Add(1))%count)
+		if l, err := net.Listen("tcp", addr); err == nil {
+			_ = l.Close()
+			return addr
+		}
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	tb.Fatal("no port is free")
+	return ""
+}
+
+// lastPort counts the ports that freeAddr has tried.
+var lastPort atomic.Uint32
+
+// variables are the variables that each test has set, by its name.
+var variables struct {
+	mu sync.Mutex
+	of map[string]config.Environment
+}
+
+// setenv sets a variable for this test and for the tests in it. The environment of the process stays as it is, so that tests run
+// side by side.
+func setenv(t *testing.T, name, value string) {
+	t.Helper()
+	variables.mu.Lock()
+	defer variables.mu.Unlock()
+	if variables.of == nil {
+		variables.of = map[string]config.Environment{}
+	}
+	if variables.of[t.Name()] == nil {
+		variables.of[t.Name()] = config.Environment{}
+	}
+	variables.of[t.Name()][name] = value
+}
+
+// environment is what this test and those around it have set.
+func environment(t *testing.T) config.Environment {
+	t.Helper()
+	variables.mu.Lock()
+	defer variables.mu.Unlock()
+	env := config.Environment{}
+	name := ""
+	for part := range strings.SplitSeq(t.Name(), "/") {
+		name = strings.TrimPrefix(name+"/"+part, "/")
+		maps.Copy(env, variables.of[name])
+	}
+	return env
+}
+
+func getenv(t *testing.T, name string) string {
+	t.Helper()
+	return environment(t)[name]
 }
 
 // program is a run of gofer that goes on.
@@ -110,7 +162,8 @@ func (w *world) start(args ...string) *program {
 	w.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &program{stop: cancel, code: make(chan int, 1), log: new(lockedBuffer)}
-	go func() { p.code <- run(ctx, args, strings.NewReader(""), p.log, p.log) }()
+	env := environment(w.T)
+	go func() { p.code <- run(ctx, env, args, strings.NewReader(""), p.log, p.log) }()
 	w.Cleanup(func() { p.wait(w.T) })
 	return p
 }
@@ -123,7 +176,7 @@ func (p *program) wait(t *testing.T) int {
 	case code := <-p.code:
 		p.code <- code
 		return code
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatalf("gofer did not end; it said:\n%s", p.log)
 		return -1
 	}
@@ -132,7 +185,7 @@ func (p *program) wait(t *testing.T) int {
 // worker starts a worker and waits until it is ready.
 func (w *world) worker(httpAddr string) *program {
 	w.Helper()
-	w.Setenv("GOFER_HTTP_ADDR", httpAddr)
+	setenv(w.T, "GOFER_HTTP_ADDR", httpAddr)
 	p := w.start("worker")
 	eventually(w.T, "the worker to be ready", func() bool {
 		status, _ := w.get("http://" + httpAddr + "/readyz")
@@ -153,26 +206,29 @@ func (w *world) get(url string) (int, string) {
 	return resp.StatusCode, b.String()
 }
 
-// eventually waits until a condition holds; it asks often and gives up after 20 s.
+// patience is how long a test waits for what has to happen, also on a machine with other work.
+const patience = time.Minute
+
+// eventually waits until a condition holds; it asks often.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-tick.C {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-tick.C {
 		if holds() {
 			return
 		}
 	}
-	t.Fatalf("waited 20 s in vain for %s", what)
+	t.Fatalf("waited %s in vain for %s", patience, what)
 }
 
 // gofer runs a verb to its end.
 func gofer(t *testing.T, in string, args ...string) (code int, out, errOut string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var stdout, stderr bytes.Buffer
-	code = run(ctx, args, strings.NewReader(in), &stdout, &stderr)
+	code = run(ctx, environment(t), args, strings.NewReader(in), &stdout, &stderr)
 	return code, stdout.String(), stderr.String()
 }
 
@@ -191,7 +247,7 @@ func (w *world) publish(id, payload string) {
 // result waits for a job's result.
 func (w *world) result(id string) jobs.Result {
 	w.Helper()
-	ctx, cancel := context.WithTimeout(w.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(w.Context(), patience)
 	defer cancel()
 	r, err := client.New(w.client).Wait(ctx, client.Key{Queue: "default", ID: id})
 	if err != nil {

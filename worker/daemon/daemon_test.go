@@ -136,7 +136,7 @@ func TestEveryFieldThatNoWorkerCanHaveIsNamed(t *testing.T) {
 	if err == nil {
 		t.Fatal("it ran")
 	}
-	for _, field := range strings.Fields("NATS Prefix Queues Concurrency Name Strategy Policy AttemptTimeout MaxBodyBytes MaxWait HostRate HostConcurrency HealthPage HealthInterval Listener DrainTimeout") {
+	for field := range strings.FieldsSeq("NATS Prefix Queues Concurrency Name Strategy Policy AttemptTimeout MaxBodyBytes MaxWait HostRate HostConcurrency HealthPage HealthInterval Listener DrainTimeout") {
 		if n := strings.Count(err.Error(), "daemon.Config."+field+": "); n != 1 {
 			t.Errorf("%s is named %d times in:\n%v", field, n, err)
 		}

@@ -145,14 +145,12 @@ func (d *daemon) work(ctx context.Context, conn *connection) error {
 	return err
 }
 
-// sleep waits for so long and reports whether ctx has not ended before.
-func sleep(ctx context.Context, wait time.Duration) bool {
+// sleep waits for so long, or until ctx ends.
+func sleep(ctx context.Context, wait time.Duration) {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-		return false
 	case <-timer.C:
-		return true
 	}
 }

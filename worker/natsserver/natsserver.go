@@ -139,8 +139,7 @@ func CheckAddr(ctx context.Context, addr string) error {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return &Error{"Addr", ErrAddrTaken}
 	}
-	var op *net.OpError
-	if errors.As(err, &op) {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
 		err = op.Err // without the address, which the caller knows
 	}
 	return &Error{"Addr", err}
