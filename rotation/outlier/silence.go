@@ -9,6 +9,8 @@ const (
 	// silencesThatCount attempts without an answer, at silentSites sites or more that answer others, count against a proxy.
 	silencesThatCount = 5
 	silentSites       = 3
+	// silencesKept is of how many sites the latest silence is kept. Two witnesses share these.
+	silencesKept = 7
 )
 
 // several stands for two proxies or more that relayed a site, or for one that cannot have made up what it relayed.
@@ -26,7 +28,7 @@ type silence struct {
 
 // silences are those of a proxy at the sites that were silent last, the oldest first.
 type silences struct {
-	list [silencesThatCount]silence
+	list [silencesKept]silence
 	n    int
 }
 
@@ -55,12 +57,12 @@ func (s *silences) add(x silence, relayed seconds) {
 func (x *silence) isSince(relayed seconds) bool { return x.began >= time.Duration(relayed)*time.Second }
 
 // convict reports whether the silences are enough: so many attempts at three sites or more, lately, and, whichever witness is
-// left out, two sites have another one. A single witness is enough where there is no other.
+// left out, three sites have another one. A single witness is enough where there is no other.
 func (s *silences) convict(now time.Duration, others int) bool {
 	if s == nil {
 		return false
 	}
-	attempts, lately := 0, make([]silence, 0, silencesThatCount)
+	attempts, lately := 0, make([]silence, 0, silencesKept)
 	for _, x := range s.list[:s.n] {
 		if now-x.at <= HealthyFor {
 			attempts += x.all
@@ -76,7 +78,7 @@ func (s *silences) convictUnbroken(relayed seconds, others int) bool {
 	if s == nil {
 		return false
 	}
-	attempts, since := make([]int, 0, silencesThatCount), make([]silence, 0, silencesThatCount)
+	attempts, since := make([]int, 0, silencesKept), make([]silence, 0, silencesKept)
 	for _, x := range s.list[:s.n] {
 		if x.isSince(relayed) {
 			attempts = append(attempts, x.n)
@@ -91,7 +93,7 @@ func (s *silences) convictUnbroken(relayed seconds, others int) bool {
 	return rest >= failuresElsewhere && areWitnessed(since, others)
 }
 
-// areWitnessed reports whether the sites are enough, and not all but one of them are known from the same witness.
+// areWitnessed reports whether the sites are enough, whichever witness is left out.
 func areWitnessed(list []silence, others int) bool {
 	most := 0
 	for _, x := range list {
@@ -103,7 +105,7 @@ func areWitnessed(list []silence, others int) bool {
 		}
 		most = max(most, same)
 	}
-	return len(list) >= silentSites && (others < 2 || len(list)-most >= 2)
+	return len(list) >= silentSites && (others < 2 || len(list)-most >= silentSites)
 }
 
 // take returns the silences that do not count yet and ended in the last minute. From now on they count.
