@@ -16,7 +16,7 @@ type evidence struct {
 	streak       uint16  // consecutive failures at sites that nobody had met before
 	failedProbes uint8   // probes that failed at unknown sites since the breaker was last open
 	endedWell    bool    // the latest attempt ended well
-	accuser      Proxy   // plus one: whose response showed last that a failure was not the site's; zero: nobody's, or several
+	accuser      Proxy   // plus one: whose response alone showed last that a failure was not the site's
 	record       record
 	silences     *silences // nil until the first one
 	doubts       *doubts   // nil until the first one
@@ -43,7 +43,10 @@ func (e *evidence) isBarren(now time.Duration) bool {
 // accuse reports whether another proxy than last time shows that a failure was not the site's. One proxy that claims to have
 // relayed what nobody else can is one witness, however often it says so.
 func (e *evidence) accuse(by Proxy) (another bool) {
-	another = by == several || e.accuser != by+1
+	if by == several {
+		return true
+	}
+	another = e.accuser != by+1
 	e.accuser = by + 1
 	return another
 }
