@@ -54,7 +54,7 @@ type compiled struct {
 }
 
 func TestNoOrderOfAMapReachesAMessage(t *testing.T) {
-	wanted := []string{"jobs", "jobs/bus", "jobs/client", "worker", "worker/control"}
+	wanted := []string{"jobs", "jobs/bus", "jobs/client", "worker", "worker/stream", "worker/control"}
 	args := []string{"list", "-export", "-deps", "-json=ImportPath,Dir,Export,GoFiles"}
 	for _, name := range wanted {
 		args = append(args, module+name)

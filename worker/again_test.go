@@ -12,6 +12,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/worker/stream"
 )
 
 func TestAJobDeliveredAgainToItsWorkerIsNotRunTwice(t *testing.T) {
@@ -63,7 +64,7 @@ func (w *world) runsOfOneName() (end map[uint64]chan struct{}, cancelled *atomic
 		}
 		return jobs.RunOutcome{Kind: jobs.RunLeaseLost}
 	})
-	if _, err := w.client.Park(w.Context(), "default", "j1", []byte(page), jobs.Progress{JobSeq: waited}, time.Now()); err != nil {
+	if _, err := stream.New(w.client).Schedule(w.Context(), "default", "j1", []byte(page), jobs.Progress{JobSeq: waited}, time.Now()); err != nil {
 		w.Fatal(err)
 	}
 	w.until("the job that waited to run", func() bool { return w.worker.Stats().InFlight["default"] == 1 })

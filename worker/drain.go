@@ -20,7 +20,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer cut(nil)
 	settling, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer end(nil)
-	stop, err := w.cfg.Client.OnCancel(func(queue, id string) { w.jobs.cancel(queue, id, jobs.ErrJobCancelled) })
+	stop, err := w.client.OnCancel(func(queue, id string) { w.jobs.cancel(queue, id, jobs.ErrJobCancelled) })
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func (w *Worker) handBack(ctx context.Context, t *task) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit) // the end of a drain may have ended ctx
 	defer cancel()
-	err := w.cfg.Client.HandBack(ctx, t.msg)
+	err := w.client.HandBack(ctx, t.msg)
 	t.lease.end() // a run that goes on must not renew the lease of a job that somebody else has
 	w.cfg.Counted.Acked("hand_back", err == nil)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker/stream"
 )
 
 func TestAJobEndsWhateverItTookAlong(t *testing.T) {
@@ -60,7 +61,7 @@ func TestAForgedRetryEventCostsAWorkerNothing(t *testing.T) {
 	})
 	<-started
 	w.stop()
-	if err := w.client.PublishRetry(t.Context(), jobs.RetryEvent{JobID: "a", Queue: "default", Attempt: 1 << 40}); err != nil {
+	if err := stream.New(w.client).PublishRetry(t.Context(), jobs.RetryEvent{JobID: "a", Queue: "default", Attempt: 1 << 40}); err != nil {
 		t.Fatal(err)
 	}
 	attempts := make(chan int, 1)

@@ -36,7 +36,7 @@ func (p *puller) watchConsumer(ctx context.Context) {
 
 // inspect reads the consumer's state and settings: somebody may have edited it.
 func (p *puller) inspect(ctx context.Context) error {
-	info, err := p.worker.cfg.Client.LaneInfo(ctx, p.queue, p.dueJobs)
+	info, err := p.worker.client.LaneInfo(ctx, p.queue, p.dueJobs)
 	if err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ func (p *puller) bind(ctx context.Context) error {
 	if p.consumer != nil {
 		return p.unusable()
 	}
-	created, err := p.worker.cfg.Client.LaneMade(ctx, p.dueJobs)
+	created, err := p.worker.client.LaneMade(ctx, p.dueJobs)
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (p *puller) bind(ctx context.Context) error {
 	if err != nil && !errors.Is(err, bus.ErrNotFound) {
 		return err
 	}
-	consumer, err := p.worker.cfg.Client.Lane(ctx, p.queue, p.dueJobs)
+	consumer, err := p.worker.client.Lane(ctx, p.queue, p.dueJobs)
 	if err != nil {
 		return err
 	}

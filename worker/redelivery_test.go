@@ -13,6 +13,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/worker/stream"
 )
 
 // remakeJobs deletes the stream of jobs and, when the worker has noticed, creates it again. Its sequences begin anew, and it takes
@@ -110,7 +111,7 @@ func (w *world) taken(id string, announced ...jobs.RetryEvent) {
 	}
 	for _, e := range announced {
 		e.JobID, e.Queue, e.Worker, e.At = id, "default", "dead", time.Now()
-		if err := w.client.PublishRetry(w.Context(), e); err != nil {
+		if err := stream.New(w.client).PublishRetry(w.Context(), e); err != nil {
 			w.Fatal(err)
 		}
 	}
@@ -154,7 +155,7 @@ func TestTheAttemptsOfAWorkerThatDiedCount(t *testing.T) {
 func TestTheAttemptsOfAnEarlierJobOfTheNameDoNotCount(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{})
-	if err := w.client.PublishRetry(t.Context(), jobs.RetryEvent{JobID: "a", Queue: "default", Attempt: 2, Worker: "dead"}); err != nil {
+	if err := stream.New(w.client).PublishRetry(t.Context(), jobs.RetryEvent{JobID: "a", Queue: "default", Attempt: 2, Worker: "dead"}); err != nil {
 		t.Fatal(err)
 	}
 	w.taken("a")
@@ -168,14 +169,14 @@ func TestAttemptsThatAJobCarriesAreNotCountedAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	carried := jobs.Progress{JobSeq: 7, Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1"}, {Attempt: 2, Proxy: "p2"}}}
-	if _, err := w.client.Park(t.Context(), "default", "a", []byte(page), carried, time.Now()); err != nil {
+	if _, err := stream.New(w.client).Schedule(t.Context(), "default", "a", []byte(page), carried, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	w.until("the job to be due", func() bool {
 		found, err := client.New(w.client).Find(t.Context(), client.Key{Queue: "default", ID: "a"})
 		return err == nil && len(found) == 1 && found[0].Place == client.Due
 	})
-	if err := w.client.PublishRetry(t.Context(), jobs.RetryEvent{JobID: "a", Queue: "default", Attempt: 2, Proxy: "p2"}); err != nil {
+	if err := stream.New(w.client).PublishRetry(t.Context(), jobs.RetryEvent{JobID: "a", Queue: "default", Attempt: 2, Proxy: "p2"}); err != nil {
 		t.Fatal(err)
 	}
 	if got := w.progressOf("a"); len(got.Attempts) != 2 || got.JobSeq != 7 {

@@ -54,7 +54,7 @@ func (w *Worker) leaseLost(t *task) {
 // finish stores the job's result. If another run has stored one first, that one stays, and the job is finished as well.
 func (w *Worker) finish(ctx context.Context, t *task, result jobs.Result) bool {
 	result.Queue, result.ID, result.JobSeq, result.Worker = t.queue, t.id, t.progress.JobSeq, w.cfg.Name
-	pending := w.cfg.Client.Pending(result)
+	pending := w.client.Pending(result)
 	var stored bus.Stored
 	ok, _ := w.retryUntilSettled(ctx, t, step{kind: "result", action: "store result", timeout: pending.TimeLimit()}, func(ctx context.Context) (err error) {
 		stored, err = pending.Store(ctx)
@@ -91,7 +91,7 @@ func (w *Worker) settleDuplicate(ctx context.Context, t *task, own, stored jobs.
 	}
 	// The event only informs: a stream that refuses it delays no job.
 	return w.settleOrReport(ctx, t, step{kind: "event", action: "publish duplicate event", hopeless: bus.IsPermanent}, func(ctx context.Context) error {
-		return w.cfg.Client.PublishDuplicate(ctx, jobs.DuplicateEvent{
+		return w.client.PublishDuplicate(ctx, jobs.DuplicateEvent{
 			JobID: t.id, Queue: t.queue, JobSeq: own.JobSeq, StoredSeq: stored.JobSeq, Worker: w.cfg.Name, At: time.Now().UTC(),
 		})
 	})
@@ -105,7 +105,7 @@ func (w *Worker) deadLetter(ctx context.Context, t *task, result jobs.Result) bo
 	w.stats.deadLetters.Add(1)
 	w.cfg.Counted.Buried(result.Error)
 	return w.settleOrReport(ctx, t, step{kind: "dead", action: "store dead letter", hopeless: bus.IsUnstorable}, func(ctx context.Context) error {
-		return w.cfg.Client.DeadLetter(ctx, t.queue, t.id, t.msg.Data(), &result)
+		return w.client.DeadLetter(ctx, t.queue, t.id, t.msg.Data(), &result)
 	})
 }
 
@@ -131,7 +131,7 @@ func (w *Worker) schedule(ctx context.Context, t *task, progress jobs.Progress, 
 			if err := w.checkRoomToWait(ctx, t); err != nil {
 				return err
 			}
-			_, err := w.cfg.Client.Park(ctx, t.queue, t.id, t.msg.Data(), p, at)
+			_, err := w.client.Schedule(ctx, t.queue, t.id, t.msg.Data(), p, at)
 			return err
 		})
 		if errors.Is(refusal, errNoRoomToWait) {
@@ -149,7 +149,7 @@ func (w *Worker) schedule(ctx context.Context, t *task, progress jobs.Progress, 
 // the slots. The announced attempts count when the job is redelivered: see restoreAttempts.
 func (w *Worker) handBackUntil(ctx context.Context, t *task, at time.Time) {
 	t.handedBack.Store(true)
-	if err := w.cfg.Client.HandBackUntil(ctx, t.msg, at); err != nil {
+	if err := w.client.HandBackUntil(ctx, t.msg, at); err != nil {
 		w.cfg.Log.Warn("job not handed back, it returns after its ack wait", "queue", t.queue, "job", t.id, "error", err)
 	}
 }
@@ -166,7 +166,7 @@ func unschedulableResult(job jobs.Job, progress jobs.Progress, refusal error) jo
 // unschedule removes a cancelled job from the scheduled ones. If that fails, the job is found to be finished when it is due, as
 // long as its result is kept.
 func (w *Worker) unschedule(ctx context.Context, t *task) {
-	if err := w.cfg.Client.Unpark(ctx, t.queue, t.id); err != nil {
+	if err := w.client.RemoveScheduled(ctx, t.queue, t.id); err != nil {
 		w.cfg.Log.Warn("cancelled job still waits", "queue", t.queue, "job", t.id, "error", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/worker/stream"
 )
 
 func TestAWaitCarriesTheAttemptsAndTheSequenceOfTheJob(t *testing.T) {
@@ -96,7 +97,7 @@ func TestAnnouncedTimeOutlivesTheWorker(t *testing.T) {
 			}
 			began := time.Now()
 			e := jobs.RetryEvent{JobID: "a", Queue: "default", Attempt: 1, At: began, NextAttemptAt: began.Add(announced), Kind: jobs.RetryScheduled}
-			if err := w.client.PublishRetry(t.Context(), e); err != nil {
+			if err := stream.New(w.client).PublishRetry(t.Context(), e); err != nil {
 				t.Fatal(err)
 			}
 			w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {

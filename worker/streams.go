@@ -131,7 +131,7 @@ func (w *Worker) inspectStreams(ctx context.Context) {
 	}
 	w.streams.seen.Store(&seen)
 	for _, p := range w.pullers {
-		if created, ok := seen.Made[w.cfg.Client.LaneStream(p.dueJobs)]; ok {
+		if created, ok := seen.Made[w.client.LaneStream(p.dueJobs)]; ok {
 			p.streamCreated.Store(created.UnixNano())
 		}
 	}
@@ -209,7 +209,7 @@ func (w *Worker) checkRoomToWait(ctx context.Context, t *task) error {
 	if seen == nil || seen.Waiting.MaxBytes == 0 && seen.Waiting.MaxMsgs == 0 {
 		return nil
 	}
-	fill, err := w.cfg.Client.Waiting(ctx)
+	fill, err := w.client.Waiting(ctx)
 	if err != nil {
 		return err
 	}

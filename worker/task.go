@@ -88,7 +88,7 @@ func (w *Worker) run(work, settling context.Context, t *task) (settled bool) {
 // isWhole reports whether the message is the job as it was published. A consumer that somebody set to headers_only delivers what
 // looks like an invalid job. Then the worker inspects the consumer at once, and fetches no more from it.
 func (w *Worker) isWhole(ctx context.Context, t *task) bool {
-	whole, err := w.cfg.Client.IsWhole(ctx, t.msg, t.puller.queue, t.puller.dueJobs)
+	whole, err := w.client.IsWhole(ctx, t.msg, t.puller.queue, t.puller.dueJobs)
 	if whole && err == nil {
 		return true
 	}
@@ -122,7 +122,7 @@ func (w *Worker) heartbeat(ctx context.Context, t *task) error {
 	if !t.isHeld() {
 		return errStreamGone
 	}
-	err := w.cfg.Client.Heartbeat(ctx, t.msg)
+	err := w.client.Heartbeat(ctx, t.msg)
 	if err == nil || !errors.Is(ctx.Err(), context.Canceled) {
 		w.cfg.Counted.Acked("heartbeat", err == nil)
 	}
@@ -137,7 +137,7 @@ func (w *Worker) complete(ctx, settling context.Context, t *task) bool {
 	var next time.Time
 	if t.mayHaveRun {
 		// This look-up only saves a fetch: the guard of the result decides in any case.
-		if kept, err := w.cfg.Client.Result(ctx, t.queue, t.id); err == nil {
+		if kept, err := w.client.Result(ctx, t.queue, t.id); err == nil {
 			return w.settleDuplicate(settling, t, jobs.Result{JobSeq: t.progress.JobSeq}, kept)
 		}
 		next = w.restoreAttempts(ctx, t)
@@ -161,7 +161,7 @@ func (w *Worker) complete(ctx, settling context.Context, t *task) bool {
 // kills its workers comes to an end. It returns the announced time of the next attempt, which holds even though that worker did
 // not store the scheduled job any more.
 func (w *Worker) restoreAttempts(ctx context.Context, t *task) (next time.Time) {
-	last, stored, err := w.cfg.Client.LastRetry(ctx, t.queue, t.id)
+	last, stored, err := w.client.LastRetry(ctx, t.queue, t.id)
 	// An event older than the message belongs to another job of this name, or to the time before the job was scheduled. An
 	// event with more attempts than any job can have is forged.
 	if err != nil || last.Attempt > jobs.MaxMaxAttempts || !stored.After(t.meta.Timestamp) || last.Attempt <= len(t.progress.Attempts) {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker/stream"
 )
 
 // MaxQueues is how many queues one worker serves.
@@ -91,6 +92,7 @@ func (c Counted) withDefaults() Counted {
 
 // Worker fetches and runs jobs. New creates one. Its methods may be called from any goroutine.
 type Worker struct {
+	client  *stream.Client
 	cfg     Config
 	slots   *slots
 	pullers []*puller
@@ -133,7 +135,7 @@ func New(cfg Config) (*Worker, error) {
 	}
 	cfg.Counted = cfg.Counted.withDefaults()
 	w := &Worker{
-		cfg: cfg, tasks: make(chan *task), slots: newSlots(cfg.Concurrency), jobs: running{tasks: map[jobName]*task{}},
+		client: stream.New(cfg.Client), cfg: cfg, tasks: make(chan *task), slots: newSlots(cfg.Concurrency), jobs: running{tasks: map[jobName]*task{}},
 		pullLimiter: rate.NewLimiter(rate.Limit(cfg.Concurrency), cfg.Concurrency),
 	}
 	for _, q := range cfg.Queues {

@@ -13,6 +13,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
+	workstream "github.com/gofer-mq/gofer/worker/stream"
 )
 
 func TestOverdueJobsAreShown(t *testing.T) {
@@ -26,11 +27,11 @@ func TestOverdueJobsAreShown(t *testing.T) {
 	}
 	at := time.Now().Add(3 * time.Second).UTC()
 	for i := range 3 {
-		if _, err := w.client.Park(t.Context(), "default", fmt.Sprint("j", i), []byte("http://shop.test/"), jobs.Progress{}, at); err != nil {
+		if _, err := workstream.New(w.client).Schedule(t.Context(), "default", fmt.Sprint("j", i), []byte("http://shop.test/"), jobs.Progress{}, at); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := w.client.Park(t.Context(), "default", "later", []byte("http://shop.test/"), jobs.Progress{}, at.Add(time.Hour)); err != nil {
+	if _, err := workstream.New(w.client).Schedule(t.Context(), "default", "later", []byte("http://shop.test/"), jobs.Progress{}, at.Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	if list := read[[]client.QueueState](t, "queues"); len(list) != 1 || list[0].Waiting != 4 || list[0].Overdue != 0 {

@@ -14,6 +14,7 @@ import (
 	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/control"
 	"github.com/gofer-mq/gofer/worker/rollup"
+	workstream "github.com/gofer-mq/gofer/worker/stream"
 )
 
 // retries asks a worker for its sums.
@@ -237,7 +238,7 @@ func TestEventsOfANewStreamAreShown(t *testing.T) {
 		t.Helper()
 		for _, p := range proxies {
 			e := jobs.BreakerEvent{ProxyID: p, FromState: "closed", ToState: "open", Timestamp: time.Now().UTC()}
-			if err := w.client.PublishBreaker(t.Context(), e); err != nil {
+			if err := workstream.New(w.client).PublishBreaker(t.Context(), e); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/jobs/text"
 	"github.com/gofer-mq/gofer/testenv"
+	workstream "github.com/gofer-mq/gofer/worker/stream"
 )
 
 func TestPublishedURLComesBackAsItsBody(t *testing.T) {
@@ -365,7 +366,7 @@ func TestAttemptsOfADeadWorkerCountAsFarAsTheyWereAnnounced(t *testing.T) {
 	if _, err := lane.Next(jetstream.FetchMaxWait(5 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.client.PublishRetry(t.Context(), jobs.RetryEvent{JobID: "killed", Queue: "default", Attempt: 2, At: time.Now().UTC()}); err != nil {
+	if err := workstream.New(w.client).PublishRetry(t.Context(), jobs.RetryEvent{JobID: "killed", Queue: "default", Attempt: 2, At: time.Now().UTC()}); err != nil {
 		t.Fatal(err)
 	}
 	w.worker(freeAddr(t))

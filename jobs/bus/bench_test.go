@@ -8,6 +8,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/worker/stream"
 )
 
 // BenchmarkSubmitMany publishes pipelined jobs, client and server in one process.
@@ -62,7 +63,7 @@ func BenchmarkHeartbeat(b *testing.B) {
 	must(b, err)
 	b.ReportAllocs()
 	for b.Loop() {
-		must(b, in.Heartbeat(b.Context(), msg))
+		must(b, stream.New(in.Client).Heartbeat(b.Context(), msg))
 	}
 }
 
@@ -71,7 +72,7 @@ func BenchmarkPark(b *testing.B) {
 	in := install(b, bus.Settings{})
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		_, err := in.Park(b.Context(), "default", fmt.Sprint("p", i), []byte("https://example.com/"), jobs.Progress{}, time.Now().Add(time.Hour))
+		_, err := stream.New(in.Client).Schedule(b.Context(), "default", fmt.Sprint("p", i), []byte("https://example.com/"), jobs.Progress{}, time.Now().Add(time.Hour))
 		must(b, err)
 	}
 }

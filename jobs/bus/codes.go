@@ -133,7 +133,7 @@ func IsUnstorable(err error) bool {
 // isUnsendable tells an error that the client finds in a message before it sends the message.
 func isUnsendable(err error) bool {
 	for _, e := range []error{
-		errNoSubject, ErrTooLarge, nats.ErrMaxPayload, nats.ErrBadHeaderMsg, nats.ErrInvalidMsg, nats.ErrBadSubject, nats.ErrHeadersNotSupported,
+		ErrNoSubject, ErrTooLarge, nats.ErrMaxPayload, nats.ErrBadHeaderMsg, nats.ErrInvalidMsg, nats.ErrBadSubject, nats.ErrHeadersNotSupported,
 	} {
 		if errors.Is(err, e) {
 			return true

@@ -14,6 +14,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
+	"github.com/gofer-mq/gofer/worker/stream"
 )
 
 // leafOf starts a hub with a JetStream domain and a leaf node without JetStream, and returns a client on the leaf.
@@ -61,8 +62,8 @@ func TestEverythingWorksInTheDomainOfAHub(t *testing.T) {
 	must(t, err)
 	msg, err := lane.Next()
 	must(t, err)
-	must(t, in.Heartbeat(soon(t), msg))
-	_, err = in.Park(soon(t), "default", "b", msg.Data(), jobs.Progress{}, time.Now().Add(time.Hour))
+	must(t, stream.New(in.Client).Heartbeat(soon(t), msg))
+	_, err = stream.New(in.Client).Schedule(soon(t), "default", "b", msg.Data(), jobs.Progress{}, time.Now().Add(time.Hour))
 	must(t, err)
 	in.store(t, "a", make([]byte, jobs.MaxInlineBody+1))
 	must(t, msg.DoubleAck(soon(t)))
@@ -80,7 +81,7 @@ func TestEverythingWorksInTheDomainOfAHub(t *testing.T) {
 	if got := in.read(t, hour, 1); !slices.Equal(got, []string{"2"}) {
 		t.Errorf("got %v, want the newest part", got)
 	}
-	must(t, in.DeadLetter(soon(t), "default", "dead", []byte("http://a.test/"), &jobs.Result{Error: jobs.ErrPermanent}))
+	must(t, stream.New(in.Client).DeadLetter(soon(t), "default", "dead", []byte("http://a.test/"), &jobs.Result{Error: jobs.ErrPermanent}))
 	letter, err := in.client.DeadLetter(soon(t), key("dead"))
 	must(t, err)
 	_, err = in.client.Replay(soon(t), letter)

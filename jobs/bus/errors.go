@@ -34,8 +34,8 @@ var (
 	// ErrNoLeader: too few servers of a cluster run for a stream, or for JetStream as a whole, to have a leader.
 	ErrNoLeader = errors.New("the stream has no leader: look at the servers of the NATS cluster, more than half of a stream's replicas have to run")
 
-	// errNoSubject: no message can be published under the name.
-	errNoSubject = errors.New("no message can be published under this name")
+	// ErrNoSubject: no message can be published under the name.
+	ErrNoSubject = errors.New("no message can be published under this name")
 
 	// ErrQueueFull: the job stream takes no more jobs now.
 	ErrQueueFull = errors.New("the queue is full")
@@ -260,9 +260,10 @@ func (c *Client) explain(doing string, err error) error {
 }
 
 func badKey(k Key) error {
-	return fmt.Errorf("job %q: %w: a queue is [a-z0-9_-]{1,32}, an id [A-Za-z0-9_-]{1,128}", clip(k.String()), ErrNotFound)
+	return fmt.Errorf("job %q: %w: a queue is [a-z0-9_-]{1,32}, an id [A-Za-z0-9_-]{1,128}", Clip(k.String()), ErrNotFound)
 }
 
 func (k Key) valid() bool { return jobs.ValidQueue(k.Queue) && jobs.ValidID(k.ID) }
 
-func clip(text string) string { return strings.ToValidUTF8(text[:min(len(text), 200)], "?") }
+// Clip is a text that may hold anything, cut so that it fits into an error.
+func Clip(text string) string { return strings.ToValidUTF8(text[:min(len(text), 200)], "?") }

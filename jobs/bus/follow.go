@@ -36,7 +36,7 @@ type Filter struct {
 func (c *Client) FollowStream(ctx context.Context, stream string, subjects []string, f Filter, use func(jetstream.Msg) error) error {
 	doing := "follow stream " + stream
 	if f.Queue != "" && !jobs.ValidQueue(f.Queue) {
-		return fmt.Errorf("%s: %q is not a queue", doing, clip(f.Queue))
+		return fmt.Errorf("%s: %q is not a queue", doing, Clip(f.Queue))
 	}
 	if key := (Key{f.Queue, f.ID}); f.ID != "" && !key.valid() {
 		return badKey(key)

@@ -89,30 +89,6 @@ func (c *Client) LaneInfo(ctx context.Context, queue string, due bool) (LaneInfo
 	}, nil
 }
 
-// headerSize is what a consumer that leaves out payloads says about each.
-const headerSize = "Nats-Msg-Size"
-
-// IsWhole reports whether a delivered job has the payload that was published. Consumers may be told to leave payloads out, and
-// whoever publishes a job may claim that: the stored message decides or, if this user may not read it, the consumer.
-func (c *Client) IsWhole(ctx context.Context, msg jetstream.Msg, queue string, due bool) (bool, error) {
-	if len(msg.Data()) > 0 || msg.Headers().Get(headerSize) == "" {
-		return true, nil
-	}
-	meta, err := msg.Metadata()
-	if err != nil {
-		return false, err
-	}
-	stored, err := c.direct(ctx, meta.Stream, map[string]any{"seq": meta.Sequence.Stream})
-	if err == nil {
-		return len(stored.Data) == 0, nil
-	}
-	if isNotFound(err) {
-		return false, nil
-	}
-	info, err := c.LaneInfo(ctx, queue, due)
-	return !slices.ContainsFunc(info.Differences, func(d Difference) bool { return d.Field == "headers_only" }), err
-}
-
 // Waiting asks how full the stream of waiting jobs is.
 func (c *Client) Waiting(ctx context.Context) (Fill, error) {
 	ctx, cancel := bounded(ctx)

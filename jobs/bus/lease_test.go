@@ -9,22 +9,6 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-func TestAHeartbeatThatNobodyConfirmsFails(t *testing.T) {
-	t.Parallel()
-	in := install(t, bus.Settings{})
-	_, err := in.client.Submit(soon(t), job("a"))
-	must(t, err)
-	lane, err := in.Lane(soon(t), "default", false)
-	must(t, err)
-	msg, err := lane.Next()
-	must(t, err)
-	must(t, in.Heartbeat(soon(t), msg))
-	must(t, in.JetStream().DeleteConsumer(soon(t), "GOFER_JOBS", "worker-default"))
-	if err := in.Heartbeat(soon(t), msg); err == nil {
-		t.Error("a heartbeat to a consumer that is gone was confirmed")
-	}
-}
-
 func TestJobsOfADeadWorkerAreBackWithin15SecondsAndManyMayBeHeld(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})

@@ -18,6 +18,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/testenv"
+	"github.com/gofer-mq/gofer/worker/stream"
 )
 
 // nobody is an address where nothing listens.
@@ -144,8 +145,8 @@ func TestLostConnectionIsSaidInPlainWords(t *testing.T) {
 	in.server.Stop()
 	<-lost
 	for what, err := range map[string]error{
-		"heartbeat": in.Heartbeat(soon(t), msg), "hand back": in.HandBack(soon(t), msg),
-		"events": in.PublishRetry(soon(t), jobs.RetryEvent{Queue: "default", JobID: "a"}), "streams": in.EnsureQueue(timeout(t), "other", bus.Settings{}),
+		"heartbeat": stream.New(in.Client).Heartbeat(soon(t), msg), "hand back": in.HandBack(soon(t), msg),
+		"events": stream.New(in.Client).PublishRetry(soon(t), jobs.RetryEvent{Queue: "default", JobID: "a"}), "streams": in.EnsureQueue(timeout(t), "other", bus.Settings{}),
 	} {
 		if text := err.Error(); !strings.Contains(text, "NATS is not connected") || strings.Contains(text, "buffer") {
 			t.Errorf("%s: got %q, want that NATS is not connected", what, text)

@@ -14,6 +14,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
+	"github.com/gofer-mq/gofer/worker/stream"
 )
 
 // mute is a server that answers nothing and lets nobody publish events.
@@ -48,7 +49,7 @@ func mute(t *testing.T) *bus.Client {
 func TestARefusedPublishIsNotTheCauseOfAnotherTimeOut(t *testing.T) {
 	t.Parallel()
 	b := mute(t)
-	refuse := func() error { return b.PublishPool(t.Context(), jobs.PoolEvent{Worker: "w"}) }
+	refuse := func() error { return stream.New(b).PublishPool(t.Context(), jobs.PoolEvent{Worker: "w"}) }
 	isError(t, refuse(), bus.ErrPermission)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
@@ -90,7 +91,7 @@ func TestAStreamWithoutALeaderIsNotCalledMissing(t *testing.T) {
 			_, err := b.Plan(ctx, bus.Settings{Replicas: 3})
 			return err
 		},
-		"event": func() error { return b.PublishPool(ctx, jobs.PoolEvent{Worker: "w"}) },
+		"event": func() error { return stream.New(b).PublishPool(ctx, jobs.PoolEvent{Worker: "w"}) },
 		"result": func() error {
 			_, err := b.StoreResult(ctx, success("a", nil))
 			return err

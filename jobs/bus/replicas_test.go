@@ -167,7 +167,7 @@ func TestSetupDoesTheRestWhenItRefusesToChangeReplicas(t *testing.T) {
 	if err != nil || len(left) != 1 || left[0].Name != "stream GOFER_RETRIES" {
 		t.Errorf("got %v left, %v; want the replicas of the waiting jobs alone", left, err)
 	}
-	must(t, in.Unpark(soon(t), "default", "a"))
+	must(t, in.RemoveScheduled(soon(t), "default", "a"))
 	if done, err := old.Apply(soon(t), bus.Settings{Replicas: 3}); err != nil || len(done) != 1 {
 		t.Errorf("without a waiting job: got %v, %v; want the replicas changed", done, err)
 	}

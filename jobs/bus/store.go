@@ -52,9 +52,9 @@ func (c *Client) StoreResult(ctx context.Context, r *jobs.Result) (Stored, error
 // Errors: ErrResultsFull; one that IsPermanent; any other one may pass. Storing again is safe: a first try that was stored
 // without an answer is recognised as won.
 func (p *PendingResult) Store(ctx context.Context) (Stored, error) {
-	doing := "store result of job " + p.result.Queue + "/" + clip(p.result.ID)
+	doing := "store result of job " + p.result.Queue + "/" + Clip(p.result.ID)
 	if subject := p.client.names.ResultIngress(p.result.Queue, p.result.ID); !publishable(subject) {
-		return Stored{}, fmt.Errorf("%s: %w", doing, errNoSubject)
+		return Stored{}, fmt.Errorf("%s: %w", doing, ErrNoSubject)
 	}
 	for {
 		stored, err := p.store(ctx, doing)

@@ -11,11 +11,13 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
+	"github.com/gofer-mq/gofer/worker/stream"
 )
 
 // deployed runs a server with the shipped configuration.
@@ -103,11 +105,11 @@ func (f fleet) work(t *testing.T, ack client.Ack, body []byte) {
 	must(t, err)
 	msg, err := lane.Next()
 	must(t, err)
-	must(t, f.worker.Heartbeat(soon(t), msg))
+	must(t, stream.New(f.worker.Client).Heartbeat(soon(t), msg))
 	must(t, f.worker.HandBack(soon(t), msg))
 	msg, err = lane.Next()
 	must(t, err)
-	_, err = f.worker.Park(soon(t), "default", "a", msg.Data(), jobs.Progress{JobSeq: ack.Seq}, time.Now())
+	_, err = stream.New(f.worker.Client).Schedule(soon(t), "default", "a", msg.Data(), jobs.Progress{JobSeq: ack.Seq}, time.Now())
 	must(t, err)
 	must(t, msg.DoubleAck(soon(t)))
 	due, err := f.worker.Lane(soon(t), "default", true)
@@ -126,15 +128,15 @@ func (f fleet) work(t *testing.T, ack client.Ack, body []byte) {
 		t.Errorf("worker: %d objects left, want that of the stored result", got)
 	}
 	must(t, msg.DoubleAck(soon(t)))
-	must(t, f.worker.Unpark(soon(t), "default", "cancelled"))
+	must(t, f.worker.RemoveScheduled(soon(t), "default", "cancelled"))
 	f.worker.park(t, "due", time.Now())
 	_, err = due.Next() // so that it is due
 	must(t, err)
-	must(t, f.worker.Unpark(soon(t), "default", "due"))
+	must(t, f.worker.RemoveScheduled(soon(t), "default", "due"))
 	f.release(t)
 	dead := &jobs.Result{Queue: "default", ID: "dead", Outcome: jobs.Failed, Error: jobs.ErrPermanent, FinishedAt: time.Now()}
-	must(t, f.worker.DeadLetter(soon(t), "default", "dead", []byte("http://dead.test/"), dead))
-	must(t, f.worker.PublishRetry(soon(t), jobs.RetryEvent{Queue: "default", JobID: "a"}))
+	must(t, stream.New(f.worker.Client).DeadLetter(soon(t), "default", "dead", []byte("http://dead.test/"), dead))
+	must(t, stream.New(f.worker.Client).PublishRetry(soon(t), jobs.RetryEvent{Queue: "default", JobID: "a"}))
 	f.share(t)
 }
 
@@ -147,7 +149,7 @@ func (f fleet) release(t *testing.T) {
 	must(t, err)
 	for _, job := range waiting {
 		must(t, f.worker.StillWaiting(soon(t), []uint64{job.Seq}, func(bus.WaitingJob) {}))
-		if released, err := f.worker.Release(soon(t), job); err != nil || !released {
+		if released, err := stream.New(f.worker.Client).Release(soon(t), job); err != nil || !released {
 			t.Errorf("worker: released %t, %v", released, err)
 		}
 	}
@@ -197,7 +199,7 @@ func (f fleet) addUp(t *testing.T) {
 	if state, err := f.worker.StateOf(soon(t), "HOURS"); err != nil || time.Since(state.Made) > time.Hour || state.Messages != 1 || state.LastSeq != seq {
 		t.Errorf("worker: got the state %+v, %v; want one message of sequence %d", state, err, seq)
 	}
-	must(t, f.worker.PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: "p1", ToState: "open"}))
+	must(t, stream.New(f.worker.Client).PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: "p1", ToState: "open"}))
 	events := 0
 	must(t, f.worker.ReadFrom(soon(t), "EVENTS", f.worker.names.BreakerEvent("*"), 1, func(bus.Message) { events++ }))
 	if events == 0 {
@@ -347,4 +349,17 @@ func TestAUserWithoutItsInboxPrefixIsToldSoAtOnce(t *testing.T) {
 			t.Errorf("prefix %q: got %v, want the variable named", prefix, err)
 		}
 	}
+}
+
+// takeDue takes a due job and ends it.
+func (in *installation) takeDue(t *testing.T, id string) {
+	t.Helper()
+	lane, err := in.Lane(soon(t), "default", true)
+	must(t, err)
+	msg, err := lane.Next(jetstream.FetchMaxWait(10 * time.Second))
+	must(t, err)
+	if msg.Subject() != "_gofer.due.default."+id {
+		t.Fatalf("got %s, want job %s", msg.Subject(), id)
+	}
+	must(t, msg.DoubleAck(soon(t)))
 }

@@ -33,6 +33,9 @@ type WaitingJob struct {
 	msg *nats.Msg
 }
 
+// Message is the job's message as it was read.
+func (j WaitingJob) Message() *nats.Msg { return j.msg }
+
 // WaitingState describes all waiting jobs together.
 type WaitingState struct {
 	// Now is the time by the clock of the stream's leader, which releases the jobs.
@@ -202,17 +205,24 @@ func (c *Client) waitingJob(seq uint64, msg *nats.Msg) (WaitingJob, bool) {
 	if !ok || !strings.HasPrefix(subject, strings.TrimSuffix(c.names.AllAt(), ">")) {
 		return WaitingJob{}, false
 	}
-	until, ok := scheduledAt(msg.Header)
+	until, ok := ScheduledAt(msg.Header)
 	if !ok {
 		until, _ = time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer)) // the server always sets it
 	}
 	return WaitingJob{Key: Key{queue, id}, Seq: seq, Until: until, msg: msg}, true
 }
 
+// Schedule lets the server move a message to target at a time. It does not use nats.go's own option, which cuts the time to
+// whole seconds: the server would release the message up to a second early.
+func Schedule(msg *nats.Msg, target string, at time.Time) {
+	msg.Header.Set(jetstream.ScheduleHeader, scheduleAt+at.UTC().Format(time.RFC3339Nano))
+	msg.Header.Set(jetstream.ScheduleTargetHeader, target)
+}
+
 const scheduleAt = "@at "
 
-// scheduledAt is the time at which the server is to release a message.
-func scheduledAt(h nats.Header) (at time.Time, ok bool) {
+// ScheduledAt is the time at which the server is to release a message.
+func ScheduledAt(h nats.Header) (at time.Time, ok bool) {
 	text, ok := strings.CutPrefix(h.Get(jetstream.ScheduleHeader), scheduleAt)
 	if !ok {
 		return time.Time{}, false

@@ -6,18 +6,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
-	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/worker/stream"
 )
 
 // park stores a waiting job with one attempt.
 func (in *installation) park(t *testing.T, id string, at time.Time) {
 	t.Helper()
-	parked, err := in.Park(soon(t), "default", id, []byte("https://example.com/"+id), jobs.Progress{JobSeq: 7, Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1"}}}, at)
+	parked, err := stream.New(in.Client).Schedule(soon(t), "default", id, []byte("https://example.com/"+id), jobs.Progress{JobSeq: 7, Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1"}}}, at)
 	must(t, err)
 	if !parked {
 		t.Fatalf("job %s waits already", id)
@@ -29,18 +26,6 @@ func (in *installation) overdue(t *testing.T) (list []bus.WaitingJob) {
 	t.Helper()
 	must(t, in.Overdue(soon(t), -time.Hour, func(job bus.WaitingJob) { list = append(list, job) }))
 	return list
-}
-
-// waiting is an installation with a job that waits, and the job.
-func waiting(t *testing.T) (*installation, bus.WaitingJob) {
-	t.Helper()
-	in := install(t, bus.Settings{})
-	in.park(t, "a", time.Now().Add(time.Minute))
-	list := in.overdue(t)
-	if len(list) != 1 {
-		t.Fatalf("got %v, want one job", list)
-	}
-	return in, list[0]
 }
 
 func TestJobsThatTheServerForgotAreOverdue(t *testing.T) {
@@ -64,96 +49,13 @@ func TestJobsThatTheServerForgotAreOverdue(t *testing.T) {
 	must(t, in.Overdue(soon(t), time.Minute, func(job bus.WaitingJob) { t.Errorf("%s is not overdue by a minute", job.ID) }))
 }
 
-func TestReleasedJobIsDueWithItsAttemptsAndHeaders(t *testing.T) {
-	t.Parallel()
-	in, job := waiting(t)
-	released, err := in.Release(soon(t), job)
-	must(t, err)
-	if !released {
-		t.Fatal("the job is not released")
-	}
-	lane, err := in.Lane(soon(t), "default", true)
-	must(t, err)
-	msg, err := lane.Next()
-	must(t, err)
-	progress, err := jobs.ParseProgress(msg.Headers().Get(jobs.HeaderProgress))
-	must(t, err)
-	if string(msg.Data()) != "https://example.com/a" || len(progress.Attempts) != 1 || msg.Headers().Get(jobs.HeaderJobSeq) != "7" {
-		t.Errorf("got %q with %v, want the job, its attempt and its sequence", msg.Data(), msg.Headers())
-	}
-	if found, err := in.client.Find(soon(t), client.Key{Queue: "", ID: "a"}); err != nil || len(found) != 1 || found[0].Place != client.Due {
-		t.Errorf("the job is %v, %v; want it due and nowhere else", found, err)
-	}
-}
-
-func TestReleaseLeavesAloneWhatIsNoLongerTheJobThatWasRead(t *testing.T) {
-	t.Parallel()
-	changes := map[string]func(*installation, bus.WaitingJob) error{
-		"released": func(in *installation, job bus.WaitingJob) error {
-			_, err := in.Release(soon(t), job)
-			in.takeDue(t, "a")
-			return err
-		},
-		"cancelled": func(in *installation, _ bus.WaitingJob) error { return in.Unpark(soon(t), "default", "a") },
-		"parked again": func(in *installation, _ bus.WaitingJob) error {
-			err := in.Unpark(soon(t), "default", "a")
-			in.park(t, "a", time.Now().Add(time.Hour))
-			return err
-		},
-	}
-	for name, change := range changes {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			in, job := waiting(t)
-			must(t, change(in, job))
-			released, err := in.Release(soon(t), job)
-			if err != nil || released {
-				t.Errorf("got released %t, %v; want the job left alone", released, err)
-			}
-			found, err := in.client.Find(soon(t), client.Key{Queue: "", ID: "a"})
-			if err != nil || slices.ContainsFunc(found, func(f client.Found) bool { return f.Place == client.Due }) {
-				t.Errorf("the job is %v, %v; want it not due", found, err)
-			}
-		})
-	}
-}
-
-// takeDue takes a due job and ends it.
-func (in *installation) takeDue(t *testing.T, id string) {
-	t.Helper()
-	lane, err := in.Lane(soon(t), "default", true)
-	must(t, err)
-	msg, err := lane.Next(jetstream.FetchMaxWait(10 * time.Second))
-	must(t, err)
-	if msg.Subject() != "_gofer.due.default."+id {
-		t.Fatalf("got %s, want job %s", msg.Subject(), id)
-	}
-	must(t, msg.DoubleAck(soon(t)))
-}
-
-func TestMessageWithoutATimeIsScheduledForWhenItWasStored(t *testing.T) {
-	t.Parallel()
-	in := install(t, bus.Settings{})
-	_, err := in.js.PublishMsg(soon(t), &nats.Msg{Subject: "_gofer.at.default.a", Data: []byte("https://example.com/a"), Header: nats.Header{"Gofer-Job-Seq": {"7"}}})
-	must(t, err)
-	job := in.overdue(t)[0]
-	if age := time.Since(job.Until); age.Abs() > time.Minute {
-		t.Errorf("its time is %s ago, want that when it was stored", age)
-	}
-	released, err := in.Release(soon(t), job)
-	if err != nil || !released {
-		t.Fatalf("got released %t, %v", released, err)
-	}
-	in.takeDue(t, "a")
-}
-
 func TestStillWaitingKnowsWhichJobsAreGone(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	for i := range 4 {
 		in.park(t, fmt.Sprint("j", i), time.Now().Add(time.Hour))
 	}
-	must(t, in.Unpark(soon(t), "default", "j1"))
+	must(t, in.RemoveScheduled(soon(t), "default", "j1"))
 	var got []uint64
 	must(t, in.StillWaiting(soon(t), []uint64{1, 2, 3, 99}, func(job bus.WaitingJob) { got = append(got, job.Seq) }))
 	slices.Sort(got)
@@ -168,7 +70,7 @@ func TestNextWaitingJobIsTheFirstAfterASequence(t *testing.T) {
 	for _, id := range []string{"a", "b", "c"} {
 		in.park(t, id, time.Now().Add(time.Hour))
 	}
-	must(t, in.Unpark(soon(t), "default", "b"))
+	must(t, in.RemoveScheduled(soon(t), "default", "b"))
 	for after, want := range map[uint64]string{0: "a", 1: "c", 2: "c", 3: ""} {
 		got, found, err := in.NextWaiting(soon(t), after)
 		if err != nil || found != (want != "") || got.ID != want {
@@ -183,7 +85,7 @@ func TestPagesHoldEveryWaitingJobOnce(t *testing.T) {
 	const n = 40
 	body := make([]byte, 500<<10) // sixteen fill a page
 	for i := range n {
-		_, err := in.Park(soon(t), "default", fmt.Sprint("j", i), body, jobs.Progress{}, time.Now().Add(time.Hour))
+		_, err := stream.New(in.Client).Schedule(soon(t), "default", fmt.Sprint("j", i), body, jobs.Progress{}, time.Now().Add(time.Hour))
 		must(t, err)
 	}
 	seen, pages := map[uint64]bool{}, 0
@@ -211,6 +113,6 @@ func TestWhoeverMayNotReadWaitingJobsIsToldSo(t *testing.T) {
 	isError(t, err, bus.ErrPermission)
 	isError(t, f.publisher.StillWaiting(soon(t), []uint64{1}, func(bus.WaitingJob) {}), bus.ErrPermission)
 	isError(t, f.publisher.client.CountOverdue(soon(t), nil), bus.ErrPermission)
-	_, err = f.publisher.Release(soon(t), f.worker.overdue(t)[0])
+	_, err = stream.New(f.publisher.Client).Release(soon(t), f.worker.overdue(t)[0])
 	isError(t, err, bus.ErrPermission)
 }

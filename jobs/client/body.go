@@ -44,7 +44,7 @@ func (c *Client) Body(ctx context.Context, r jobs.Result) (io.ReadCloser, error)
 	}
 	bucket, name, ok := strings.Cut(r.Object, "/")
 	if !ok || !bus.Publishable(bucket) {
-		return nil, fmt.Errorf("read body of job %s: %q is not an object", r.ID, clip(r.Object))
+		return nil, fmt.Errorf("read body of job %s: %q is not an object", r.ID, bus.Clip(r.Object))
 	}
 	stream := "OBJ_" + bucket
 	msg, err := c.bus.LastMessage(ctx, stream, "$O."+bucket+".M."+base64.URLEncoding.EncodeToString([]byte(name)))

@@ -23,7 +23,7 @@ func (c *Client) Cancel(ctx context.Context, key Key) error {
 	if err := c.ready(); err != nil {
 		return err
 	}
-	doing := "cancel job " + clip(key.String())
+	doing := "cancel job " + bus.Clip(key.String())
 	if !key.Valid() {
 		return bus.BadKey(key)
 	}

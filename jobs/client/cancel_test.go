@@ -15,6 +15,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/worker/stream"
 )
 
 func TestACancelledJobEndsInOneCancelledResultWhereverItIs(t *testing.T) {
@@ -39,12 +40,12 @@ func TestACancelledJobEndsInOneCancelledResultWhereverItIs(t *testing.T) {
 			return ack.Seq
 		},
 		"waiting": func(id string) uint64 {
-			_, err := in.bus.Park(soon(t), "default", id, []byte("x"), jobs.Progress{JobSeq: 71}, time.Now().Add(time.Hour))
+			_, err := stream.New(in.bus).Schedule(soon(t), "default", id, []byte("x"), jobs.Progress{JobSeq: 71}, time.Now().Add(time.Hour))
 			must(t, err)
 			return 71
 		},
 		"due": func(id string) uint64 {
-			_, err := in.bus.Park(soon(t), "default", id, []byte("x"), jobs.Progress{JobSeq: 72}, time.Now())
+			_, err := stream.New(in.bus).Schedule(soon(t), "default", id, []byte("x"), jobs.Progress{JobSeq: 72}, time.Now())
 			must(t, err)
 			lane, err := in.bus.Lane(soon(t), "default", true)
 			must(t, err)
@@ -55,7 +56,7 @@ func TestACancelledJobEndsInOneCancelledResultWhereverItIs(t *testing.T) {
 	}
 	var mu sync.Mutex
 	told := map[string]bool{}
-	stop, err := in.bus.OnCancel(func(queue, id string) {
+	stop, err := stream.New(in.bus).OnCancel(func(queue, id string) {
 		mu.Lock()
 		defer mu.Unlock()
 		told[queue+"/"+id] = true
@@ -106,7 +107,7 @@ func TestAResultThatIsStoredIsNotReplacedByACancel(t *testing.T) {
 func TestACancelThatWasBrokenOffIsFinishedByTheNext(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	_, err := in.bus.Park(soon(t), "default", "a", []byte("http://a.test/"), jobs.Progress{JobSeq: 7}, time.Now().Add(time.Hour))
+	_, err := stream.New(in.bus).Schedule(soon(t), "default", "a", []byte("http://a.test/"), jobs.Progress{JobSeq: 7}, time.Now().Add(time.Hour))
 	must(t, err)
 	cancelled := success("a", nil)
 	cancelled.Outcome, cancelled.Error, cancelled.JobSeq = jobs.Cancelled, jobs.ErrCancelled, 7
@@ -198,7 +199,7 @@ func TestACancelledJobKeepsWhatIsKnownOfIt(t *testing.T) {
 	in := install(t, bus.Settings{})
 	payload := []byte(`{"url": "http://a.test/", "meta": {"for": "monday"}}`)
 	tried := jobs.Progress{JobSeq: 7, Bytes: 99, Started: time.Now(), Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1", Status: 503}}}
-	_, err := in.bus.Park(soon(t), "default", "a", payload, tried, time.Now().Add(time.Hour))
+	_, err := stream.New(in.bus).Schedule(soon(t), "default", "a", payload, tried, time.Now().Add(time.Hour))
 	must(t, err)
 	must(t, in.Cancel(soon(t), key("a")))
 	r, err := in.Result(soon(t), client.Key{Queue: "default", ID: "a"})
@@ -240,9 +241,9 @@ func TestQueuesTellWhatWaitsWhere(t *testing.T) {
 	}
 	_, err := in.Submit(soon(t), jobs.Job{Queue: "mispelt", ID: "a", URL: "http://a.test/"})
 	must(t, err)
-	_, err = in.bus.Park(soon(t), "default", "p", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
+	_, err = stream.New(in.bus).Schedule(soon(t), "default", "p", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
 	must(t, err)
-	_, err = in.bus.Park(soon(t), "default", "q", []byte("x"), jobs.Progress{}, time.Now())
+	_, err = stream.New(in.bus).Schedule(soon(t), "default", "q", []byte("x"), jobs.Progress{}, time.Now())
 	must(t, err)
 	for _, due := range []bool{false, true} {
 		lane, err := in.bus.Lane(soon(t), "default", due)
@@ -270,7 +271,7 @@ func TestAJobIsTakenOutOfTheWaitingAndOfTheDueOnes(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	for id, wait := range map[string]time.Duration{"waits": time.Hour, "due": 0} {
-		_, err := in.bus.Park(soon(t), "default", id, []byte("x"), jobs.Progress{}, time.Now().Add(wait))
+		_, err := stream.New(in.bus).Schedule(soon(t), "default", id, []byte("x"), jobs.Progress{}, time.Now().Add(wait))
 		must(t, err)
 	}
 	lane, err := in.bus.Lane(soon(t), "default", true)
@@ -278,7 +279,7 @@ func TestAJobIsTakenOutOfTheWaitingAndOfTheDueOnes(t *testing.T) {
 	_, err = lane.Next() // so that it is due
 	must(t, err)
 	for _, id := range []string{"waits", "due", "nowhere"} {
-		must(t, in.bus.Unpark(soon(t), "default", id))
+		must(t, in.bus.RemoveScheduled(soon(t), "default", id))
 		if found, err := in.Find(soon(t), client.Key{ID: id}); err != nil || len(found) > 0 {
 			t.Errorf("got %v, %v; want nothing to be left of job %s", found, err, id)
 		}
@@ -296,7 +297,7 @@ func TestWhatIsTakenOutWhileItRunsCostsNoOlderJob(t *testing.T) {
 	}
 	parkDue := func(t *testing.T, id string) {
 		t.Helper()
-		_, err := in.bus.Park(soon(t), "default", id, []byte("x"), jobs.Progress{}, time.Now())
+		_, err := stream.New(in.bus).Schedule(soon(t), "default", id, []byte("x"), jobs.Progress{}, time.Now())
 		must(t, err)
 	}
 	cancel := func(t *testing.T, id string) error { t.Helper(); return in.Cancel(soon(t), key(id)) }
@@ -309,7 +310,7 @@ func TestWhatIsTakenOutWhileItRunsCostsNoOlderJob(t *testing.T) {
 		{"due-cancelled", "GOFER_RETRIES", in.names.DueConsumer("default"), parkDue, cancel},
 		{"due-unparked", "GOFER_RETRIES", in.names.DueConsumer("default"), parkDue, func(t *testing.T, id string) error {
 			t.Helper()
-			return in.bus.Unpark(soon(t), "default", id)
+			return in.bus.RemoveScheduled(soon(t), "default", id)
 		}},
 		{"dead", "GOFER_DEAD", bus.Reader, func(t *testing.T, id string) { t.Helper(); in.keepDeadLetters(t, id) }, func(t *testing.T, id string) error {
 			t.Helper()
@@ -349,13 +350,13 @@ func TestNoPurgeTakesMoreThanOneJob(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	in.keepDeadLetters(t, "a", "b")
-	_, err := in.bus.Park(soon(t), "default", "a", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
+	_, err := stream.New(in.bus).Schedule(soon(t), "default", "a", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
 	must(t, err)
 	for _, id := range []string{">", "*", "", "a b"} {
 		if err := in.RemoveDeadLetter(soon(t), client.DeadLetter{Key: key(id), Seq: 100}); err == nil {
 			t.Errorf("the letters of %q were removed, want an error", id)
 		}
-		if err := in.bus.Unpark(soon(t), "default", id); err == nil {
+		if err := in.bus.RemoveScheduled(soon(t), "default", id); err == nil {
 			t.Errorf("the waiting jobs of %q were removed, want an error", id)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"strings"
 
 	"github.com/nats-io/nats.go"
 
@@ -127,6 +126,3 @@ var (
 	// ErrDigest: a body from the object store is not the one that was stored.
 	ErrDigest = errors.New("the body does not match its digest")
 )
-
-// clip keeps a name that may hold anything short enough for an error.
-func clip(text string) string { return strings.ToValidUTF8(text[:min(len(text), 200)], "?") }

@@ -8,6 +8,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/worker/stream"
 )
 
 func TestADeadLetterIsReplayedOnce(t *testing.T) {
@@ -154,7 +155,7 @@ func (in *installation) keepDeadLetters(t *testing.T, ids ...string) {
 	t.Helper()
 	for _, id := range ids {
 		r := &jobs.Result{Queue: "default", ID: id, Outcome: jobs.Failed, Error: jobs.ErrPermanent, FinishedAt: time.Now()}
-		must(t, in.bus.DeadLetter(soon(t), "default", id, []byte("http://"+id+".test/"), r))
+		must(t, stream.New(in.bus).DeadLetter(soon(t), "default", id, []byte("http://"+id+".test/"), r))
 	}
 }
 

@@ -164,11 +164,11 @@ func (c *Client) Pause(ctx context.Context, queue string, until time.Time) error
 	}
 	switch {
 	case !until.IsZero() && !until.After(time.Now()):
-		return fmt.Errorf("pause queue %s until %s: that time has passed", clip(queue), until.UTC().Format(time.RFC3339))
+		return fmt.Errorf("pause queue %s until %s: that time has passed", bus.Clip(queue), until.UTC().Format(time.RFC3339))
 	case until.IsZero():
 		until = time.Now().Add(forever)
 	}
-	return c.pause(ctx, "pause queue "+clip(queue), queue, until)
+	return c.pause(ctx, "pause queue "+bus.Clip(queue), queue, until)
 }
 
 // Resume ends a pause. Errors: ErrNotFound for a queue without consumers.
@@ -176,7 +176,7 @@ func (c *Client) Resume(ctx context.Context, queue string) error {
 	if err := c.ready(); err != nil {
 		return err
 	}
-	return c.pause(ctx, "resume queue "+clip(queue), queue, time.Time{})
+	return c.pause(ctx, "resume queue "+bus.Clip(queue), queue, time.Time{})
 }
 
 func (c *Client) pause(ctx context.Context, doing, queue string, until time.Time) error {

@@ -19,6 +19,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
+	"github.com/gofer-mq/gofer/worker/stream"
 )
 
 func TestAResultIsReadBackByName(t *testing.T) {
@@ -165,20 +166,20 @@ func TestFollowBeginsWhereItIsTold(t *testing.T) {
 func TestUntilNowEndsThoughTheRestIsGone(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	stream, err := in.js.Stream(soon(t), "GOFER_EVENTS")
+	kept, err := in.js.Stream(soon(t), "GOFER_EVENTS")
 	must(t, err)
 	for name, c := range map[string]struct {
 		filter bus.Filter
 		events int // more than are read ahead
 	}{"own consumer": {bus.Filter{UntilNow: true}, 150}, "durable": {bus.Filter{UntilNow: true, Durable: bus.Reader}, 5}} {
 		for i := range c.events {
-			must(t, in.bus.PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: fmt.Sprint("p", i)}))
+			must(t, stream.New(in.bus).PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: fmt.Sprint("p", i)}))
 		}
 		in.counted(t, uint64(c.events))
 		used := 0
 		must(t, in.Events(soon(t), c.filter, func(client.Event) error {
 			used++
-			return stream.Purge(soon(t))
+			return kept.Purge(soon(t))
 		}))
 		if used == 0 || used >= c.events {
 			t.Errorf("%s: used %d events, want some of %d", name, used, c.events)
@@ -203,7 +204,9 @@ func (in *installation) counted(t *testing.T, want uint64) {
 func TestUntilNowEndsBesideAWriter(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	publish := func(id string) error { return in.bus.PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: id}) }
+	publish := func(id string) error {
+		return stream.New(in.bus).PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: id})
+	}
 	for i := range 10 {
 		must(t, publish(fmt.Sprint("p", i)))
 	}
@@ -308,9 +311,9 @@ func TestFollowOutlivesARestartAndRepeatsNothing(t *testing.T) {
 func TestEventsComeWithTheirKind(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	must(t, in.bus.PublishRetry(soon(t), jobs.RetryEvent{Queue: "default", JobID: "a"}))
-	must(t, in.bus.PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: "p1"}))
-	must(t, in.bus.PublishDuplicate(soon(t), jobs.DuplicateEvent{Queue: "other", JobID: "a"}))
+	must(t, stream.New(in.bus).PublishRetry(soon(t), jobs.RetryEvent{Queue: "default", JobID: "a"}))
+	must(t, stream.New(in.bus).PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: "p1"}))
+	must(t, stream.New(in.bus).PublishDuplicate(soon(t), jobs.DuplicateEvent{Queue: "other", JobID: "a"}))
 	for _, c := range []struct {
 		filter bus.Filter
 		want   string

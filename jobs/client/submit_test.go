@@ -19,6 +19,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
+	"github.com/gofer-mq/gofer/worker/stream"
 )
 
 func TestAJobWithoutIDGetsAULIDOnTheDefaultQueue(t *testing.T) {
@@ -92,9 +93,9 @@ func TestAJobThatCouldNotBeParkedOrBuriedIsRefused(t *testing.T) {
 	largest := make([]byte, jobs.MaxJobBytes+60<<10)
 	_, err = in.js.Publish(soon(t), in.names.Job("default", "b"), largest)
 	must(t, err)
-	_, err = in.bus.Park(soon(t), "default", "b", largest, jobs.Progress{Attempts: make([]jobs.Attempt, 10)}, time.Now())
+	_, err = stream.New(in.bus).Schedule(soon(t), "default", "b", largest, jobs.Progress{Attempts: make([]jobs.Attempt, 10)}, time.Now())
 	must(t, err)
-	must(t, in.bus.DeadLetter(soon(t), "default", "b", largest, &jobs.Result{Detail: strings.Repeat("x", 5000)}))
+	must(t, stream.New(in.bus).DeadLetter(soon(t), "default", "b", largest, &jobs.Result{Detail: strings.Repeat("x", 5000)}))
 }
 
 // silence makes the job stream store without an answer, or answer again.
@@ -122,7 +123,7 @@ func (in *installation) queued(t *testing.T, n uint64) {
 func TestJobWhoseAnswerWasLostIsTakenForSubmitted(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	must(t, in.bus.DeadLetter(soon(t), "default", "dead", []byte("http://a.test/"), &jobs.Result{Error: jobs.ErrPermanent}))
+	must(t, stream.New(in.bus).DeadLetter(soon(t), "default", "dead", []byte("http://a.test/"), &jobs.Result{Error: jobs.ErrPermanent}))
 	letter, err := in.DeadLetter(soon(t), key("dead"))
 	must(t, err)
 	in.silence(t, true)
@@ -315,7 +316,7 @@ func TestFindSeesEveryPlaceOfAJob(t *testing.T) {
 	_, err := in.Submit(soon(t), job("a"))
 	must(t, err)
 	in.store(t, "a", nil)
-	_, err = in.bus.Park(soon(t), "other", "a", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
+	_, err = stream.New(in.bus).Schedule(soon(t), "other", "a", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
 	must(t, err)
 	got, err := in.Find(soon(t), client.Key{ID: "a"})
 	must(t, err)
@@ -334,7 +335,7 @@ func TestAJobInTwoPlacesIsOneJob(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	in.store(t, "a", []byte("done"))
-	_, err := in.bus.Park(soon(t), "default", "a", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
+	_, err := stream.New(in.bus).Schedule(soon(t), "default", "a", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
 	must(t, err)
 	if got, err := in.Resolve(soon(t), "a"); err != nil || got != key("a") {
 		t.Errorf("got %s, %v; want the one job of that id", got, err)

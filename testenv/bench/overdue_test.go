@@ -18,6 +18,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/overdue"
+	"github.com/gofer-mq/gofer/worker/stream"
 )
 
 // TestCostOfLookingForOverdueJobs measures what it costs to look for overdue jobs among those that wait, worker and server
@@ -52,7 +53,7 @@ func TestCostOfLookingForOverdueJobs(t *testing.T) {
 	without := cpuOf(func() { time.Sleep(window) })
 	var finding sync.WaitGroup
 	finding.Go(func() {
-		overdue.New(c.Client, overdue.Config{Released: func(n int) { t.Errorf("%d jobs are overdue", n) }, Log: slog.New(slog.DiscardHandler)}).Run(ctx)
+		overdue.New(stream.New(c.Client), overdue.Config{Released: func(n int) { t.Errorf("%d jobs are overdue", n) }, Log: slog.New(slog.DiscardHandler)}).Run(ctx)
 	})
 	first := cpuOf(func() { time.Sleep(window) })
 	with := cpuOf(func() { time.Sleep(window) })
@@ -112,7 +113,7 @@ func (w *waiting) park(t *testing.T, from, to int, at func() time.Time) {
 	for range 64 {
 		parking.Go(func() {
 			for i := range next {
-				if _, err := w.Park(t.Context(), "default", fmt.Sprintf("%026d", i), body, progress, times[i-from]); err != nil {
+				if _, err := stream.New(w.Client).Schedule(t.Context(), "default", fmt.Sprintf("%026d", i), body, progress, times[i-from]); err != nil {
 					t.Error(err)
 				}
 			}

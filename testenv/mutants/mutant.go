@@ -136,7 +136,7 @@ func (m mutant) rapidFlags(ctx context.Context, root string) ([]string, error) {
 // the bus does for it.
 func (m mutant) packages() []string {
 	dir := "./" + path.Dir(m.file)
-	if m.file == "jobs/bus/follow.go" || m.file == "jobs/bus/read.go" || m.file == "jobs/bus/unpark.go" || m.file == "jobs/bus/results.go" {
+	if m.file == "jobs/bus/follow.go" || m.file == "jobs/bus/read.go" || m.file == "jobs/bus/remove.go" || m.file == "jobs/bus/results.go" {
 		return []string{dir, "./jobs/client"}
 	}
 	if parent := path.Dir(dir); parent == "rotation" {
@@ -148,7 +148,7 @@ func (m mutant) packages() []string {
 // patience is how long the tests may take: those that start servers take longer.
 func (m mutant) patience() string {
 	switch path.Dir(m.file) {
-	case "worker", "worker/fleet", "worker/totals", "worker/overdue", "jobs/bus", "jobs/client":
+	case "worker", "worker/fleet", "worker/totals", "worker/overdue", "worker/stream", "jobs/bus", "jobs/client":
 		return "180s"
 	}
 	return "60s"

@@ -53,7 +53,7 @@ func (d *daemon) breakersChanged(events []rotation.Event) {
 		d.log.Warn("breaker changed", "proxy", e.ProxyID, "from", event.FromState, "to", event.ToState, "reason", e.Reason)
 		d.book.Breaker(event)
 		d.metrics.Breaker(event)
-		d.send(func(ctx context.Context) error { return d.connected.Load().client.PublishBreaker(ctx, event) })
+		d.send(func(ctx context.Context) error { return d.connected.Load().stream.PublishBreaker(ctx, event) })
 		if d.fleet != nil {
 			d.fleet.Changed(e)
 		}
@@ -64,7 +64,7 @@ func (d *daemon) breakersChanged(events []rotation.Event) {
 func (d *daemon) poolChanged(e rotation.Event) {
 	event := jobs.PoolEvent{Worker: d.cfg.Name, Failing: e.To != breaker.Closed, Timestamp: e.At.UTC(), Reason: e.Reason}
 	d.log.Warn("pool changed", "failing", event.Failing, "reason", event.Reason)
-	d.send(func(ctx context.Context) error { return d.connected.Load().client.PublishPool(ctx, event) })
+	d.send(func(ctx context.Context) error { return d.connected.Load().stream.PublishPool(ctx, event) })
 }
 
 // breakers lists the first most breakers, those that are not closed or avoided before the others.

@@ -17,6 +17,7 @@ import (
 	"github.com/gofer-mq/gofer/worker/fleet"
 	"github.com/gofer-mq/gofer/worker/metrics"
 	"github.com/gofer-mq/gofer/worker/rollup"
+	"github.com/gofer-mq/gofer/worker/stream"
 	"github.com/gofer-mq/gofer/worker/totals"
 )
 
@@ -70,6 +71,7 @@ type daemon struct {
 type connection struct {
 	nc     *nats.Conn
 	client *bus.Client
+	stream *stream.Client
 	worker *worker.Worker
 }
 
@@ -132,7 +134,7 @@ func (d *daemon) build(nc *nats.Conn) (*connection, error) {
 		Restore: func(ctx context.Context) error { return client.Ensure(ctx, d.cfg.Streams) },
 		Inspect: func(ctx context.Context) (bus.Streams, error) { return client.InspectStreams(ctx, d.cfg.Streams) },
 	})
-	return &connection{nc: nc, client: client, worker: w}, err
+	return &connection{nc: nc, client: client, stream: stream.New(client), worker: w}, err
 }
 
 // obstructed keeps for /readyz what a worker that starts waits for.

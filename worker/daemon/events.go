@@ -16,7 +16,7 @@ func (d *daemon) retried(e jobs.RetryEvent) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	began := time.Now()
-	err := d.connected.Load().client.PublishRetry(ctx, e)
+	err := d.connected.Load().stream.PublishRetry(ctx, e)
 	d.metrics.Published("event", err == nil, time.Since(began))
 	if err != nil {
 		d.log.Warn("retry event not stored", "queue", e.Queue, "job", e.JobID, "error", err)

@@ -22,6 +22,7 @@ import (
 	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker"
 	"github.com/gofer-mq/gofer/worker/overdue"
+	"github.com/gofer-mq/gofer/worker/stream"
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
@@ -108,7 +109,7 @@ func (w *world) start() {
 	if err != nil {
 		w.Fatal(err)
 	}
-	finder := overdue.New(client, overdue.Config{
+	finder := overdue.New(stream.New(client), overdue.Config{
 		Released: func(n int) { w.found.Add(int64(n)) }, Log: slog.New(slog.DiscardHandler), Every: time.Second, Grace: 2 * time.Second,
 	})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -31,8 +31,8 @@ const (
 	singles = 64
 )
 
-// stream is what a Finder asks of NATS; *bus.Client has it.
-type stream interface {
+// waitingJobs is what a Finder asks of NATS; *stream.Client has it.
+type waitingJobs interface {
 	WaitingState(ctx context.Context) (bus.WaitingState, error)
 	WaitingPage(ctx context.Context, after uint64, limit int, use func(bus.WaitingJob)) (last uint64, more bool, err error)
 	NextWaiting(ctx context.Context, after uint64) (job bus.WaitingJob, found bool, err error)
@@ -56,7 +56,7 @@ type Config struct {
 // harmless, but do everything twice.
 type Finder struct {
 	cfg    Config
-	stream stream
+	stream waitingJobs
 	failed bool // the latest pass did
 	known
 
@@ -74,7 +74,7 @@ type known struct {
 }
 
 // New makes a Finder.
-func New(s stream, cfg Config) *Finder {
+func New(s waitingJobs, cfg Config) *Finder {
 	if cfg.Every == 0 {
 		cfg.Every = 15 * time.Second
 	}

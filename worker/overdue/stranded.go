@@ -7,12 +7,13 @@ import (
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker/stream"
 )
 
-// jobStream is what the search for stranded jobs asks of NATS; *bus.Client has it.
+// jobStream is what the search for stranded jobs asks of NATS; *stream.Client has it.
 type jobStream interface {
-	Stranded(ctx context.Context, queue string, limit int) ([]bus.StrandedJob, error)
-	ReleaseStranded(ctx context.Context, job bus.StrandedJob) error
+	Stranded(ctx context.Context, queue string, limit int) ([]stream.StrandedJob, error)
+	ReleaseStranded(ctx context.Context, job stream.StrandedJob) error
 }
 
 // StrandedConfig configures RunStranded. Queues, Released and Log are required.
@@ -45,7 +46,7 @@ func RunStranded(ctx context.Context, s jobStream, cfg StrandedConfig) {
 
 // releaseAgain releases the listed jobs that the pass before had found, and returns what this pass has found. It adds to keep
 // the jobs that run but cannot be removed; they are at most chunk for each queue.
-func releaseAgain(ctx context.Context, s jobStream, cfg StrandedConfig, list []bus.StrandedJob, before, keep map[uint64]bool) map[uint64]bool {
+func releaseAgain(ctx context.Context, s jobStream, cfg StrandedConfig, list []stream.StrandedJob, before, keep map[uint64]bool) map[uint64]bool {
 	found, released := map[uint64]bool{}, 0
 	for _, job := range list {
 		found[job.Seq] = true

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/worker/overdue"
+	"github.com/gofer-mq/gofer/worker/stream"
 )
 
 // jobStream lists jobs by the time since its start, and notes which are released.
@@ -21,16 +22,16 @@ type jobStream struct {
 	refuse    int // so many releases of job 2 fail
 }
 
-func (s *jobStream) Stranded(context.Context, string, int) (out []bus.StrandedJob, err error) {
+func (s *jobStream) Stranded(context.Context, string, int) (out []stream.StrandedJob, err error) {
 	for seq, until := range s.until {
 		if s.released[seq] == 0 && time.Since(s.start) < until {
-			out = append(out, bus.StrandedJob{Key: bus.Key{Queue: "default", ID: "j"}, Seq: seq})
+			out = append(out, stream.StrandedJob{Key: bus.Key{Queue: "default", ID: "j"}, Seq: seq})
 		}
 	}
 	return out, nil
 }
 
-func (s *jobStream) ReleaseStranded(_ context.Context, job bus.StrandedJob) error {
+func (s *jobStream) ReleaseStranded(_ context.Context, job stream.StrandedJob) error {
 	if job.Seq == 2 && s.refuse > 0 {
 		s.refuse--
 		return errors.New("no answer")

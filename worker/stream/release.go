@@ -1,4 +1,4 @@
-package bus
+package stream
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
 // schedulePurge lets the server remove a waiting job together with the storing of the due one.
@@ -26,38 +28,36 @@ const codeNotScheduled jetstream.ErrorCode = 10212
 // whose id holds the name of that header twice in a row, depending on the order of the headers.
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
-func (c *Client) Release(ctx context.Context, job WaitingJob) (released bool, err error) {
-	_, scheduled := scheduledAt(job.msg.Header)
+func (c *Client) Release(ctx context.Context, job bus.WaitingJob) (released bool, err error) {
+	_, scheduled := bus.ScheduledAt(job.Message().Header)
 	released, err = c.release(ctx, job, scheduled)
-	if code, _ := apiError(err); scheduled && code == codeNotScheduled {
+	if code := bus.ErrorCode(err); scheduled && code == codeNotScheduled {
 		return c.release(ctx, job, false)
 	}
 	return released, err
 }
 
-func (c *Client) release(ctx context.Context, job WaitingJob, scheduled bool) (released bool, err error) {
-	doing := "release overdue job " + job.Queue + "/" + clip(job.ID)
-	msg := &nats.Msg{Subject: c.names.Due(job.Queue, job.ID), Data: job.msg.Data, Header: nats.Header{}}
-	at := c.names.At(job.Queue, job.ID)
-	maps.Copy(msg.Header, job.msg.Header)
+func (c *Client) release(ctx context.Context, job bus.WaitingJob, scheduled bool) (released bool, err error) {
+	doing := "release overdue job " + job.Queue + "/" + bus.Clip(job.ID)
+	msg := &nats.Msg{Subject: c.Names().Due(job.Queue, job.ID), Data: job.Message().Data, Header: nats.Header{}}
+	at := c.Names().At(job.Queue, job.ID)
+	maps.Copy(msg.Header, job.Message().Header)
 	maps.DeleteFunc(msg.Header, func(name string, _ []string) bool { return strings.HasPrefix(name, "Nats-") }) // the server's
 	if scheduled {
 		msg.Header.Set(jetstream.SchedulerHeader, at)
 		msg.Header.Set(jetstream.ScheduleNextHeader, schedulePurge)
 	} else {
 		msg.Subject = at
-		schedule(msg, c.names.Due(job.Queue, job.ID), job.Until)
+		bus.Schedule(msg, c.Names().Due(job.Queue, job.ID), job.Until)
 	}
-	if !publishable(msg.Subject) {
-		return false, fmt.Errorf("%s: %w", doing, errNoSubject)
+	if !bus.Publishable(msg.Subject) {
+		return false, fmt.Errorf("%s: %w", doing, bus.ErrNoSubject)
 	}
 	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(job.Seq, 10))
 	msg.Header.Set(jetstream.ExpectedLastSubjSeqSubjHeader, at)
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	_, err = c.js.PublishMsg(ctx, msg)
-	if isTaken(err) {
+	_, err = c.Publish(ctx, msg)
+	if bus.IsTaken(err) {
 		return false, nil
 	}
-	return err == nil, c.explain(doing, err)
+	return err == nil, c.Explain(doing, err)
 }

@@ -1,4 +1,4 @@
-package bus_test
+package stream_test
 
 import (
 	"fmt"

@@ -8,16 +8,14 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/gofer-mq/gofer/jobs"
 )
 
 // takes is how often a message is looked for that another one may replace meanwhile.
 const takes = 4
 
-// Unpark takes a job out of those that wait for their time, and of those whose time has come.
-func (c *Client) Unpark(ctx context.Context, queue, id string) error {
-	return c.explain("take job "+queue+"/"+clip(id)+" out of the waiting", c.Unschedule(ctx, queue, id, nil))
+// RemoveScheduled takes a job out of those that wait for their time, and of those whose time has come.
+func (c *Client) RemoveScheduled(ctx context.Context, queue, id string) error {
+	return c.explain("take job "+queue+"/"+Clip(id)+" out of the waiting", c.Unschedule(ctx, queue, id, nil))
 }
 
 // Unschedule purges a job that waits, which no consumer reads, and takes the job out if it is due. found may be its message, as
@@ -35,7 +33,7 @@ func (c *Client) Unschedule(ctx context.Context, queue, id string, found *nats.M
 // them.
 func (c *Client) TakeOut(ctx context.Context, stream, subject string, found *nats.Msg) (err error) {
 	if !publishable(subject) {
-		return fmt.Errorf("%q is not one subject", clip(subject))
+		return fmt.Errorf("%q is not one subject", Clip(subject))
 	}
 	for range takes {
 		if found == nil || found.Header.Get(jetstream.SubjectHeader) != subject {
@@ -49,7 +47,7 @@ func (c *Client) TakeOut(ctx context.Context, stream, subject string, found *nat
 		}
 		seq, err := strconv.ParseUint(found.Header.Get(jetstream.SequenceHeader), 10, 64)
 		if err != nil {
-			return fmt.Errorf("read the sequence of %q: %w", clip(subject), err)
+			return fmt.Errorf("read the sequence of %q: %w", Clip(subject), err)
 		}
 		if deleted, err := c.deleteMessage(ctx, stream, seq); deleted || err != nil {
 			return err
@@ -62,7 +60,7 @@ func (c *Client) TakeOut(ctx context.Context, stream, subject string, found *nat
 // purge removes what waits under one subject. An empty subject would empty the stream.
 func (c *Client) purge(ctx context.Context, stream, subject string) error {
 	if !publishable(subject) {
-		return fmt.Errorf("%q is not one subject", clip(subject))
+		return fmt.Errorf("%q is not one subject", Clip(subject))
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -73,17 +71,4 @@ func (c *Client) purge(ctx context.Context, stream, subject string) error {
 	return c.refusals.watch(ctx, func(ctx context.Context) error {
 		return s.Purge(ctx, jetstream.WithPurgeSubject(subject))
 	}, api+"STREAM.PURGE."+stream)
-}
-
-// OnCancel calls use for every job that somebody cancels, until stop is called. use must not block.
-func (c *Client) OnCancel(use func(queue, id string)) (stop func(), err error) {
-	sub, err := c.nc.Subscribe(c.names.Cancels(), func(msg *nats.Msg) {
-		if queue, id, ok := jobs.SplitSubject(msg.Subject); ok {
-			use(queue, id)
-		}
-	})
-	if err != nil {
-		return nil, c.explain("subscribe to cancel requests", err)
-	}
-	return func() { _ = sub.Unsubscribe() }, nil
 }

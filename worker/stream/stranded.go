@@ -1,4 +1,4 @@
-package bus
+package stream
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
 // StrandedJob is a job that lies in the job stream although its consumer counts it as acked, so that nobody gets it.
@@ -17,7 +18,7 @@ import (
 // A server that is killed while its disk is full may keep the ack of a job and lose the removal of the job, and the result that
 // it had confirmed before. Who purges a running job by its subject makes the server count all older ones as acked.
 type StrandedJob struct {
-	Key
+	bus.Key
 	Seq uint64
 	msg *nats.Msg
 }
@@ -27,22 +28,22 @@ type StrandedJob struct {
 // has none. Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) Stranded(ctx context.Context, queue string, limit int) (out []StrandedJob, err error) {
 	doing := "look for stranded jobs of queue " + queue
-	bounded, cancel := bounded(ctx)
+	asking, cancel := bus.Bounded(ctx)
 	defer cancel()
-	info, err := c.consumerInfo(bounded, c.names.Stream("JOBS"), c.names.WorkerConsumer(queue))
+	info, err := c.ConsumerInfo(asking, c.Names().Stream("JOBS"), c.Names().WorkerConsumer(queue))
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, c.explain(doing, err)
+		return nil, c.Explain(doing, err)
 	}
 	for seq := uint64(1); len(out) < limit; seq++ {
-		msg, err := c.next(ctx, c.names.Stream("JOBS"), c.names.Jobs(queue), seq)
-		if errors.Is(err, ErrNotFound) {
+		msg, err := c.NextMessage(ctx, c.Names().Stream("JOBS"), c.Names().Jobs(queue), seq)
+		if errors.Is(err, bus.ErrNotFound) {
 			return out, nil
 		}
 		if err != nil {
-			return nil, c.explain(doing, err)
+			return nil, c.Explain(doing, err)
 		}
 		if seq, err = strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64); err != nil {
 			return nil, fmt.Errorf("%s: %w", doing, err)
@@ -51,7 +52,7 @@ func (c *Client) Stranded(ctx context.Context, queue string, limit int) (out []S
 			return out, nil
 		}
 		if _, id, ok := jobs.SplitSubject(msg.Header.Get(jetstream.SubjectHeader)); ok {
-			out = append(out, StrandedJob{Key: Key{Queue: queue, ID: id}, Seq: seq, msg: msg})
+			out = append(out, StrandedJob{Key: bus.Key{Queue: queue, ID: id}, Seq: seq, msg: msg})
 		}
 	}
 	return out, nil
@@ -60,22 +61,22 @@ func (c *Client) Stranded(ctx context.Context, queue string, limit int) (out []S
 // ReleaseStranded makes a stranded job a due one and removes it from the job stream, in this order: a death in between lists
 // the job again. The guard on results keeps a second run from storing a second result.
 func (c *Client) ReleaseStranded(ctx context.Context, job StrandedJob) error {
-	doing := "release stranded job " + job.Queue + "/" + clip(job.ID)
+	doing := "release stranded job " + job.Queue + "/" + bus.Clip(job.ID)
 	progress, err := jobs.Progress{JobSeq: job.Seq}.Encode()
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
-	due := &nats.Msg{Subject: c.names.Due(job.Queue, job.ID), Data: job.msg.Data, Header: nats.Header{
+	due := &nats.Msg{Subject: c.Names().Due(job.Queue, job.ID), Data: job.msg.Data, Header: nats.Header{
 		jobs.HeaderProgress: {progress}, jobs.HeaderJobSeq: {strconv.FormatUint(job.Seq, 10)},
 	}}
-	if !publishable(due.Subject) {
-		return fmt.Errorf("%s: %w", doing, errNoSubject)
+	if !bus.Publishable(due.Subject) {
+		return fmt.Errorf("%s: %w", doing, bus.ErrNoSubject)
 	}
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := bus.Bounded(ctx)
 	defer cancel()
-	if err := c.guarded(ctx, due); err != nil && !isTaken(err) {
-		return c.explain(doing, err)
+	if err := c.PublishOnce(ctx, due); err != nil && !bus.IsTaken(err) {
+		return c.Explain(doing, err)
 	}
-	_, err = c.deleteMessage(ctx, c.names.Stream("JOBS"), job.Seq)
-	return c.explain(doing, err)
+	_, err = c.DeleteMessage(ctx, c.Names().Stream("JOBS"), job.Seq)
+	return c.Explain(doing, err)
 }

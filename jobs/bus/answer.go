@@ -1,0 +1,32 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// HandBack gives a job back, to be delivered to anybody at once, and returns when the server has said that it knows.
+func (c *Client) HandBack(ctx context.Context, msg jetstream.Msg) error {
+	return c.Answer(ctx, "hand back job", msg, "-NAK")
+}
+
+// errNoReply: the message did not come from a consumer.
+var errNoReply = errors.New("the message cannot be answered")
+
+// Answer sends an ack, such as "+WPI", as a request and waits until the server has confirmed it, which nats.go does for an
+// ordinary ack only.
+func (c *Client) Answer(ctx context.Context, doing string, msg jetstream.Msg, word string) error {
+	if msg.Reply() == "" {
+		return fmt.Errorf("%s: %w", doing, errNoReply)
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	if _, err := c.request(ctx, &nats.Msg{Subject: msg.Reply(), Data: []byte(word)}); err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	return nil
+}

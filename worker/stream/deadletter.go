@@ -1,0 +1,46 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+// DeadLetter keeps the bytes of a failed job, with the reason in Gofer-* headers. A letter that is written twice is one
+// letter: the stream keeps the last one of an id.
+func (c *Client) DeadLetter(ctx context.Context, queue, id string, payload []byte, r *jobs.Result) error {
+	doing := "store dead letter of job " + queue + "/" + bus.Clip(id)
+	subject := c.Names().Dead(queue, id)
+	if !bus.Publishable(subject) {
+		return fmt.Errorf("%s: %w", doing, bus.ErrNoSubject)
+	}
+	header := r.Facts()
+	header[jobs.HeaderReason] = []string{reason(r)}
+	if r.JobSeq != 0 {
+		header[jetstream.MsgIDHeader] = []string{"dead-" + queue + "-" + strconv.FormatUint(r.JobSeq, 10)}
+	}
+	_, err := c.Publish(ctx, &nats.Msg{Subject: subject, Data: payload, Header: header})
+	return c.ExplainPublish(ctx, doing, c.Names().Stream("DEAD"), err)
+}
+
+// reason is a sentence that fits in a header: one line, and not longer than a person reads.
+func reason(r *jobs.Result) string {
+	text := r.Detail
+	if text == "" {
+		text = jobs.Title(r.Error)
+	}
+	text = strings.Map(func(c rune) rune {
+		if c < ' ' || c == 0x7f {
+			return ' '
+		}
+		return c
+	}, text)
+	return strings.TrimSpace(strings.ToValidUTF8(text[:min(len(text), 2000)], ""))
+}

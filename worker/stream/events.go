@@ -1,0 +1,65 @@
+package stream
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+// PublishRetry stores the announcement that a job will be tried again.
+func (c *Client) PublishRetry(ctx context.Context, e jobs.RetryEvent) error {
+	return c.event(ctx, c.Names().RetryEvent(e.Queue, e.JobID), e)
+}
+
+// LastRetry is the newest announced retry of a job and when the server stored it, or bus.ErrNotFound.
+func (c *Client) LastRetry(ctx context.Context, queue, id string) (e jobs.RetryEvent, stored time.Time, err error) {
+	key := bus.Key{Queue: queue, ID: id}
+	if !key.Valid() {
+		return e, stored, bus.BadKey(key)
+	}
+	msg, err := c.LastMessage(ctx, c.Names().Stream("EVENTS"), c.Names().RetryEvent(queue, id))
+	if err != nil {
+		return e, stored, c.Explain("read last retry of job "+key.String(), err)
+	}
+	if err = json.Unmarshal(msg.Data, &e); err == nil {
+		stored, err = time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer))
+	}
+	if err != nil {
+		return e, stored, fmt.Errorf("read last retry of job %s: %w", key, err)
+	}
+	return e, stored, nil
+}
+
+// PublishBreaker stores that a proxy's breaker changed.
+func (c *Client) PublishBreaker(ctx context.Context, e jobs.BreakerEvent) error {
+	return c.event(ctx, c.Names().BreakerEvent(e.ProxyID), e)
+}
+
+// PublishPool stores that a worker's pool fails as a whole, or no longer does.
+func (c *Client) PublishPool(ctx context.Context, e jobs.PoolEvent) error {
+	return c.event(ctx, c.Names().PoolEvent(e.Worker), e)
+}
+
+// PublishDuplicate stores that a finished id was published again.
+func (c *Client) PublishDuplicate(ctx context.Context, e jobs.DuplicateEvent) error {
+	return c.event(ctx, c.Names().DuplicateEvent(e.Queue, e.JobID), e)
+}
+
+func (c *Client) event(ctx context.Context, subject string, event any) error {
+	if !bus.Publishable(subject) {
+		return fmt.Errorf("publish event to %q: %w", bus.Clip(subject), bus.ErrNoSubject)
+	}
+	payload, err := json.Marshal(event)
+	if err != nil {
+		return fmt.Errorf("encode event: %w", err)
+	}
+	_, err = c.Publish(ctx, &nats.Msg{Subject: subject, Data: payload})
+	return c.ExplainPublish(ctx, "publish event "+subject, c.Names().Stream("EVENTS"), err)
+}

@@ -1,0 +1,148 @@
+package stream_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+// TestAParkedJobIsNeverEarlyAndHardlyLate does not run beside other tests: the server looks for due jobs four times a
+// second, which leaves 50 ms for everything else.
+func TestAScheduledJobIsNeverEarlyAndHardlyLate(t *testing.T) {
+	in := install(t, bus.Settings{})
+	lane, err := in.Lane(soon(t), "default", true)
+	must(t, err)
+	const count = 40
+	at := map[string]time.Time{}
+	for i := range count {
+		id := fmt.Sprint("p", i)
+		at[id] = time.Now().Add(300*time.Millisecond + time.Duration(i)*37*time.Millisecond + 123_456)
+		scheduled, err := in.Schedule(soon(t), "default", id, []byte(id), jobs.Progress{JobSeq: uint64(i)}, at[id])
+		if err != nil || !scheduled {
+			t.Fatalf("park %s: %v, %v", id, scheduled, err)
+		}
+	}
+	var tooLate []time.Duration
+	for range count {
+		msg, err := lane.Next(jetstream.FetchMaxWait(10 * time.Second))
+		must(t, err)
+		late := time.Since(at[string(msg.Data())])
+		if late < 0 {
+			t.Errorf("%s came %s early", msg.Data(), -late)
+		}
+		if late > 300*time.Millisecond {
+			tooLate = append(tooLate, late)
+		}
+		must(t, msg.DoubleAck(soon(t)))
+	}
+	// A busy machine may hold up one look of the server, and the jobs of that look.
+	if len(tooLate) > count/8 {
+		t.Errorf("got %d of %d jobs more than 300 ms late: %v", len(tooLate), count, tooLate)
+	}
+}
+
+func TestAScheduledJobTakesItsProgressAlong(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	want := jobs.Progress{JobSeq: 7, Bytes: 12, Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1", Error: "it said \"no\"\tand é"}}}
+	_, err := in.Schedule(soon(t), "default", "a", []byte("payload"), want, time.Now().Add(-time.Hour))
+	must(t, err)
+	lane, err := in.Lane(soon(t), "default", true)
+	must(t, err)
+	msg, err := lane.Next()
+	must(t, err)
+	got, err := jobs.ParseProgress(msg.Headers().Get(jobs.HeaderProgress))
+	must(t, err)
+	if msg.Subject() != "_gofer.due.default.a" || string(msg.Data()) != "payload" || got.JobSeq != 7 || got.Attempts[0].Error != want.Attempts[0].Error {
+		t.Errorf("got %s %s %+v", msg.Subject(), msg.Data(), got)
+	}
+}
+
+// TestTextOfATargetHidesNoHeaderFromTheServer has a target send the name of a header that the server reads, twice in a row.
+func TestTextOfATargetHidesNoHeaderFromTheServer(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	lane, err := in.Lane(soon(t), "default", true)
+	must(t, err)
+	const text = "Nats-ScheduleNats-Schedule Nats-Expected-Last-Subject-SequenceNats-Expected-Last-Subject-Sequence"
+	const count = 20 // the client puts the headers in another order each time
+	for i := range count {
+		id := fmt.Sprint("p", i)
+		for try, want := range []bool{true, false} {
+			scheduled, err := in.Schedule(soon(t), "default", id, []byte(id), jobs.Progress{Attempts: []jobs.Attempt{{Error: text}}}, time.Now().Add(3*time.Second))
+			if err != nil || scheduled != want {
+				t.Fatalf("%s, try %d: got %v, %v; want %v", id, try, scheduled, err, want)
+			}
+		}
+		for try, want := range []bool{true, false} {
+			r := success(id, []byte("x"))
+			r.Worker, r.Header = fmt.Sprint("w", try), map[string][]string{"X": {text}}
+			if stored, err := in.StoreResult(soon(t), r); err != nil || stored.Won != want {
+				t.Fatalf("%s, result %d: got %v, %v; want %v", id, try, stored.Won, err, want)
+			}
+		}
+	}
+	for range count {
+		msg, err := lane.Next(jetstream.FetchMaxWait(10 * time.Second))
+		if err != nil {
+			t.Fatalf("a waiting job is lost: %v", err)
+		}
+		must(t, msg.DoubleAck(soon(t)))
+	}
+}
+
+// TestAnIDThatHidesTheScheduleFromTheServerIsReleased has ids that hold the name of the schedule's header twice in a row.
+func TestAnIDThatHidesTheScheduleFromTheServerIsReleased(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	const count = 20 // the client puts the headers in another order each time
+	for i := range count {
+		id := fmt.Sprint("Nats-ScheduleNats-Schedule", i)
+		_, err := in.Schedule(soon(t), "default", id, []byte(id), jobs.Progress{}, time.Now())
+		must(t, err)
+	}
+	retries, err := in.js.Stream(soon(t), "GOFER_RETRIES")
+	must(t, err)
+	for due := 0; due < count; {
+		must(t, in.Overdue(soon(t), 0, func(job bus.WaitingJob) {
+			_, err := in.Release(soon(t), job)
+			must(t, err)
+		}))
+		info, err := retries.Info(soon(t), jetstream.WithSubjectFilter("_gofer.due.>"))
+		must(t, err)
+		due = len(info.State.Subjects)
+	}
+}
+
+func TestAJobThatWaitsIsNotScheduledAgain(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	for i, want := range []bool{true, false, false} {
+		scheduled, err := in.Schedule(soon(t), "default", "a", []byte("x"), jobs.Progress{JobSeq: uint64(i)}, time.Now().Add(time.Hour))
+		if err != nil || scheduled != want {
+			t.Errorf("try %d: got %v, %v; want %v", i, scheduled, err, want)
+		}
+	}
+}
+
+func TestAScheduledJobOutlivesARestart(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	at := time.Now().Add(time.Second)
+	_, err := in.Schedule(soon(t), "default", "a", []byte("x"), jobs.Progress{}, at)
+	must(t, err)
+	in.restart()
+	again := on(t, in.server, bus.Dial{})
+	lane, err := again.Lane(soon(t), "default", true)
+	must(t, err)
+	_, err = lane.Next(jetstream.FetchMaxWait(10 * time.Second))
+	must(t, err)
+	if late := time.Since(at); late < 0 {
+		t.Errorf("it came %s early", -late)
+	}
+}

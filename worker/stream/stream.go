@@ -1,0 +1,58 @@
+// Package stream does with the streams what only a worker does: it keeps a job's lease alive, schedules a job, writes a dead
+// letter, publishes events, and releases the jobs that the server has forgotten.
+package stream
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+// Client is a bus.Client with the operations of a worker. It may be shared by any number of goroutines.
+type Client struct{ *bus.Client }
+
+// New makes a client on a connection that is there.
+func New(b *bus.Client) *Client { return &Client{b} }
+
+// headerSize is what a consumer that leaves out payloads says about each.
+const headerSize = "Nats-Msg-Size"
+
+// IsWhole reports whether a delivered job has the payload that was published. Consumers may be told to leave payloads out, and
+// whoever publishes a job may claim that: the stored message decides or, if this user may not read it, the consumer.
+func (c *Client) IsWhole(ctx context.Context, msg jetstream.Msg, queue string, due bool) (bool, error) {
+	if len(msg.Data()) > 0 || msg.Headers().Get(headerSize) == "" {
+		return true, nil
+	}
+	meta, err := msg.Metadata()
+	if err != nil {
+		return false, err
+	}
+	stored, err := c.MessageAt(ctx, meta.Stream, meta.Sequence.Stream)
+	if err == nil {
+		return len(stored.Data) == 0, nil
+	}
+	if errors.Is(err, bus.ErrNotFound) {
+		return false, nil
+	}
+	info, err := c.LaneInfo(ctx, queue, due)
+	return !slices.ContainsFunc(info.Differences, func(d bus.Difference) bool { return d.Field == "headers_only" }), err
+}
+
+// OnCancel calls use for every job that somebody cancels, until stop is called. use must not block.
+func (c *Client) OnCancel(use func(queue, id string)) (stop func(), err error) {
+	sub, err := c.Conn().Subscribe(c.Names().Cancels(), func(msg *nats.Msg) {
+		if queue, id, ok := jobs.SplitSubject(msg.Subject); ok {
+			use(queue, id)
+		}
+	})
+	if err != nil {
+		return nil, c.Explain("subscribe to cancel requests", err)
+	}
+	return func() { _ = sub.Unsubscribe() }, nil
+}
