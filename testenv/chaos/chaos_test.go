@@ -19,7 +19,7 @@ func TestHostileSitesPublishersAndOwnersCostNoOtherJob(t *testing.T) { playAll(t
 // playAll plays the scenarios of the program, each with fewer jobs and shorter faults, all at once.
 func playAll(t *testing.T, hostile bool, jobs int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	testenv.DependOnProgram(t)
 	dir := t.TempDir()
@@ -31,10 +31,6 @@ func playAll(t *testing.T, hostile bool, jobs int) {
 	defer wg.Wait()
 	for _, s := range scenarios() {
 		if s.hostile != hostile {
-			continue
-		}
-		if s.fault != "" {
-			t.Logf("%s is left out, make chaos runs it: %s", s.name, s.fault)
 			continue
 		}
 		wg.Go(func() {

@@ -128,6 +128,26 @@ func (p *process) goroutines(ctx context.Context) (n int, all string, err error)
 	return n, string(text), nil
 }
 
+// idleGoroutines counts the goroutines of a worker that has nothing to do. On a slow machine its watches begin seconds after the
+// worker says that it has started, so it counts the most of a second until a second brings no more.
+func (p *process) idleGoroutines(ctx context.Context) (n int, err error) {
+	for {
+		most := 0
+		for range 5 {
+			count, _, err := p.goroutines(ctx)
+			if err != nil {
+				return 0, err
+			}
+			most = max(most, count)
+			sleep(ctx, 200*time.Millisecond)
+		}
+		if most <= n {
+			return most, nil
+		}
+		n = most
+	}
+}
+
 // isConnection reports whether a stack is of a connection that a worker keeps for its next attempt, by HTTP/1 or HTTP/2.
 func isConnection(frames string) bool {
 	return strings.Contains(frames, "net/http.(*persistConn)") || strings.Contains(frames, "http2.(*clientConnReadLoop)") ||
@@ -141,7 +161,7 @@ func (w *world) leaks(ctx context.Context) (leaking []string, err error) {
 	for _, p := range w.workers {
 		var n int
 		var all string
-		for end := time.Now().Add(20 * time.Second); ; sleep(ctx, 500*time.Millisecond) {
+		for end := time.Now().Add(time.Minute); ; sleep(ctx, 500*time.Millisecond) {
 			n, all, err = p.goroutines(ctx)
 			if err == nil && n <= w.fresh+maxSpareGoroutines || ctx.Err() != nil || time.Now().After(end) {
 				break

@@ -36,7 +36,7 @@ func (w *world) publish(ctx context.Context, orders mix) error {
 				if n >= w.jobs || ctx.Err() != nil {
 					return
 				}
-				sleep(ctx, time.Until(start.Add(w.pace.load*time.Duration(n)/time.Duration(w.jobs))))
+				w.turn(ctx, start, n)
 				if err := w.publishOne(ctx, orders(w, n)); err != nil {
 					failed.Store(&err)
 					return
@@ -49,6 +49,31 @@ func (w *world) publish(ctx context.Context, orders mix) error {
 		return *err
 	}
 	return ctx.Err()
+}
+
+// turn sleeps until it is the turn of the n-th job. Where jobs come in halves, each half takes as long as the jobs elsewhere do.
+func (w *world) turn(ctx context.Context, start time.Time, n int) {
+	in := w.jobs
+	if w.scenario.halves {
+		in = max(1, in/2)
+		if n >= in {
+			select {
+			case <-ctx.Done():
+				return
+			case <-w.second:
+			}
+			start, n = w.resumed, n-in
+		}
+	}
+	sleep(ctx, time.Until(start.Add(w.pace.load*time.Duration(n)/time.Duration(in))))
+}
+
+// resume lets the second half of the jobs come.
+func (w *world) resume() {
+	w.resuming.Do(func() {
+		w.resumed = time.Now()
+		close(w.second)
+	})
 }
 
 // tell says every ten seconds how far the jobs are.

@@ -71,6 +71,13 @@ func (o *origin) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// askedFor is how often the page of a job was asked for.
+func (o *origin) askedFor(id string) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.counts["/"+id]
+}
+
 // asked is how many paths were asked for.
 func (o *origin) asked() int {
 	o.mu.Lock()

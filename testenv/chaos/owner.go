@@ -42,6 +42,14 @@ func ownerSteps() []step {
 	}
 }
 
+// stepLimit bounds one step of the owner. It is for a step that never succeeds: a busy machine needs a minute for some.
+const stepLimit = 3 * time.Minute
+
+const (
+	firstTry   = 2 * time.Second
+	longestTry = 32 * time.Second
+)
+
 // own does one step after the other, in another order for each seed, until the load ends and each was done once.
 func own(ctx context.Context, w *world) (string, error) {
 	steps := ownerSteps()
@@ -52,7 +60,7 @@ func own(ctx context.Context, w *world) (string, error) {
 			w.rng.Shuffle(len(steps), func(i, j int) { steps[i], steps[j] = steps[j], steps[i] })
 		}
 		s := steps[n%len(steps)]
-		limited, cancel := context.WithTimeout(lasting, time.Minute)
+		limited, cancel := context.WithTimeout(lasting, stepLimit)
 		err := s.do(limited, w)
 		cancel()
 		if err != nil {
@@ -63,10 +71,12 @@ func own(ctx context.Context, w *world) (string, error) {
 	return fmt.Sprintf("%d times a consumer edited, a stream or bucket deleted, or a limit set", n), nil
 }
 
-// until repeats what may fail while servers are away.
+// until repeats what may fail while servers are away. An answer may be lost, so the first try is short; a slow machine may need
+// longer for a try of many requests, so each one has twice the time of the one before, up to longestTry.
 func until(ctx context.Context, try func(context.Context) error) (err error) {
-	for ; ctx.Err() == nil; sleep(ctx, 100*time.Millisecond) {
-		ask, cancel := context.WithTimeout(ctx, 2*time.Second)
+	for limit := firstTry; ctx.Err() == nil; sleep(ctx, 100*time.Millisecond) {
+		ask, cancel := context.WithTimeout(ctx, limit)
+		limit = min(2*limit, longestTry)
 		err = try(ask)
 		cancel()
 		if err == nil {

@@ -103,10 +103,10 @@ func (p *process) wait(limit time.Duration) bool {
 	}
 }
 
-// said waits until a line of the log matches, for at most 20 s, and returns its first group.
+// said waits until a line of the log matches, for at most a minute, and returns its first group.
 func (p *process) said(ctx context.Context, pattern string) (string, error) {
 	re := regexp.MustCompile(pattern)
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end) && ctx.Err() == nil; sleep(ctx, 50*time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end) && ctx.Err() == nil; sleep(ctx, 50*time.Millisecond) {
 		if found := p.find(re); found != nil {
 			return found[len(found)-1], nil
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
 // scenario is what goes wrong while jobs run.
@@ -19,8 +20,7 @@ type scenario struct {
 	replicas int  // of the streams at first; zero means one for each node
 	disk     bool // on a small disk
 	hostile  bool // sites and publishers attack, and the disk is small only where one can be mounted
-	// fault is what is known to go wrong and is not repaired. The tests leave such a scenario out and say why; make chaos runs it.
-	fault string
+	halves   bool // the second half of the jobs comes when wreck calls resume
 	// wreck breaks things until the load ends, and says what it did.
 	wreck func(ctx context.Context, w *world) (string, error)
 }
@@ -37,10 +37,7 @@ func scenarios() []scenario {
 		{name: "all-together", nodes: 3, disk: true, wreck: everything},
 		{name: "hostile-answers", nodes: 1, disk: true, hostile: true, wreck: disturb},
 		{name: "hostile-owner", nodes: 1, hostile: true, wreck: disturbAndOwn},
-		{
-			name: "hostile-growth", nodes: 3, replicas: 1, hostile: true, wreck: grow,
-			fault: "jobs of a cluster that was raised from one replica to three may be lost when its nodes are killed soon afterwards",
-		},
+		{name: "hostile-growth", nodes: 3, replicas: 1, hostile: true, halves: true, wreck: grow},
 	}
 }
 
@@ -124,6 +121,9 @@ func (w *world) verdict(ctx context.Context, s scenario, v *watcher) (o outcome,
 	}
 	if len(lost) > 0 {
 		o.faults = append(o.faults, fmt.Sprintf("lost: %.500q", lost))
+		if err := w.report(ctx, lost, v.all()); err != nil {
+			return o, err
+		}
 	}
 	for why, n := range l.unsound {
 		o.faults = append(o.faults, fmt.Sprintf("%d sound jobs: %s", n, why))
@@ -205,18 +205,26 @@ func killServer(ctx context.Context, w *world) (string, error) {
 	return fmt.Sprintf("the server killed with -9 %d times", w.pace.kills), nil
 }
 
+// drainLimit is when a worker must have ended whose drain timeout is 10 s; a busy machine is late.
+const drainLimit = 30 * time.Second
+
+// leastKills is how many nodes shakeCluster kills at least: a slow machine needs longer for one round than the load lasts.
+const leastKills = 3
+
 // shakeCluster moves the leaders and kills one node after the other.
 func shakeCluster(ctx context.Context, w *world) (string, error) {
 	steps, kills := 0, 0
-	for i := 0; ctx.Err() == nil; i++ {
+	for i := 0; ctx.Err() == nil || kills < leastKills; i++ {
 		sleep(ctx, w.pace.between)
 		steps += w.stepDown(ctx)
 		if i%2 == 1 {
-			if err := w.servers.restart(ctx, i/2%len(w.servers.nodes), time.Second); err != nil {
+			if err := w.servers.restart(context.WithoutCancel(ctx), kills%len(w.servers.nodes), time.Second); err != nil {
 				return "", err
 			}
 			kills++
-			w.caughtUp(ctx)
+			if err := w.caughtUp(ctx); err != nil {
+				return "", err
+			}
 		}
 	}
 	return fmt.Sprintf("three nodes, R3: leaders moved %d times, %d × a node killed with -9", steps, kills), nil
@@ -241,31 +249,12 @@ func (w *world) stepDown(ctx context.Context) (moved int) {
 	return moved
 }
 
-// caughtUp waits until every stream has all its replicas or the load ends, as a careful operator does between two
-// restarts: two nodes of three gone at once is a power cut.
-func (w *world) caughtUp(ctx context.Context) {
-	for ; ctx.Err() == nil; sleep(ctx, 200*time.Millisecond) {
-		if w.current(ctx) {
-			return
-		}
-	}
-}
-
-func (w *world) current(ctx context.Context) bool {
-	ask, cancel := context.WithTimeout(ctx, 2*time.Second)
+// caughtUp waits until every stream and consumer has all its replicas, as a careful operator does between two restarts: two nodes
+// of three gone at once is a power cut.
+func (w *world) caughtUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
 	defer cancel()
-	for _, name := range []string{"GOFER_JOBS", "GOFER_RESULTS", "GOFER_RETRIES"} {
-		s, err := w.client.JetStream().Stream(ask, name)
-		if err != nil || s.CachedInfo().Cluster == nil || len(s.CachedInfo().Cluster.Replicas) < 2 {
-			return false
-		}
-		for _, r := range s.CachedInfo().Cluster.Replicas {
-			if !r.Current || r.Offline {
-				return false
-			}
-		}
-	}
-	return true
+	return w.client.AwaitReplicas(ctx, w.settings, func([]bus.Behind) {})
 }
 
 // fillDisk fills the server's disk, makes room again and restarts the server, as its owner has to: a server that could
@@ -295,7 +284,7 @@ func rollWorkers(ctx context.Context, w *world) (string, error) {
 	for i := 0; ctx.Err() == nil; i++ {
 		p := w.workers[i%len(w.workers)]
 		p.signal(syscall.SIGTERM)
-		if !p.wait(12 * time.Second) {
+		if !p.wait(drainLimit) {
 			return "", fmt.Errorf("%s did not end within its drain timeout", p.name)
 		}
 		if err := p.start(); err != nil {

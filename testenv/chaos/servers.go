@@ -95,8 +95,8 @@ func (s *servers) ready(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end) && ctx.Err() == nil; sleep(ctx, 100*time.Millisecond) {
-		ask, cancel := context.WithTimeout(ctx, time.Second)
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end) && ctx.Err() == nil; sleep(ctx, 100*time.Millisecond) {
+		ask, cancel := context.WithTimeout(ctx, 5*time.Second)
 		_, err = js.AccountInfo(ask)
 		cancel()
 		if err == nil {

@@ -91,10 +91,13 @@ type shared struct {
 	largest  atomic.Int64    // bytes of the largest worker so far
 	read     map[uint64]bool // the results in the stream that were written down
 	watching sync.WaitGroup
+	resuming sync.Once
+	second   chan struct{} // is closed when the second half of the jobs may come
+	resumed  time.Time     // when that was; read after second is closed
 }
 
 func newWorld(ctx context.Context, set setting, s scenario) (*world, error) {
-	w := &world{setting: set, scenario: s, rng: newRand(set.seed, 0), ledger: newLedger(), shared: &shared{read: map[uint64]bool{}}}
+	w := &world{setting: set, scenario: s, rng: newRand(set.seed, 0), ledger: newLedger(), shared: &shared{read: map[uint64]bool{}, second: make(chan struct{})}}
 	if err := os.MkdirAll(set.dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -133,7 +136,7 @@ func (w *world) build(ctx context.Context) (err error) {
 	}
 	// Here, so that the consumers have the pace's ack wait; workers leave alone what is there.
 	w.settings = bus.Settings{AckWait: w.pace.ackWait, Replicas: cmp.Or(s.replicas, s.nodes), Queues: []string{jobs.DefaultQueue}}
-	limited, cancel := context.WithTimeout(ctx, time.Minute)
+	limited, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	// Three new servers need longer for a dozen streams than until allows to one try.
 	err = until(limited, func(context.Context) error { return w.client.Ensure(limited, w.settings) })
@@ -243,7 +246,7 @@ func (w *world) startWorkers(ctx context.Context, proxies []string) error {
 	weighing, w.stop = context.WithCancel(ctx)
 	w.watching.Go(func() { w.weigh(weighing) })
 	var err error
-	w.fresh, _, err = w.workers[0].goroutines(ctx)
+	w.fresh, err = w.workers[0].idleGoroutines(ctx)
 	return err
 }
 
