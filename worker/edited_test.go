@@ -185,7 +185,7 @@ func (w *world) editConsumer(queue string, edit consumerEdit) {
 // untilEnded waits until the jobs x0, x1, … of the queue, n of them, have ended, all of them well.
 func (w *world) untilEnded(queue string, n int) {
 	w.Helper()
-	ctx, cancel := context.WithTimeout(w.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(w.Context(), time.Minute)
 	defer cancel()
 	var keys []bus.Key
 	for i := range n {
@@ -200,7 +200,7 @@ func (w *world) untilEnded(queue string, n int) {
 		return nil
 	})
 	if err != nil {
-		w.Fatalf("%d of %d jobs of queue %s ended in 20 s: %v", ended, n, queue, err)
+		w.Fatalf("%d of %d jobs of queue %s ended in a minute: %v", ended, n, queue, err)
 	}
 }
 

@@ -141,9 +141,9 @@ func (w *world) until(what string, holds func() bool) {
 	w.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); !holds(); <-tick.C {
+	for deadline := time.Now().Add(time.Minute); !holds(); <-tick.C {
 		if time.Now().After(deadline) {
-			w.Fatalf("waited 20 s in vain for %s", what)
+			w.Fatalf("waited a minute in vain for %s", what)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -129,16 +130,26 @@ func TestAWaiterLooksAtOnceAfterAReconnect(t *testing.T) {
 	other := on(t, in.server, bus.Dial{})
 	looked := in.lookUps(t)
 	w := in.waitEach(t, holdNothing)
-	w.keys <- key("a")
-	close(w.keys)
-	<-looked
-	began := time.Now()
-	other.store(t, "a", nil)
-	must(t, in.nc.ForceReconnect())
-	w.isNext(t, "a")
-	if took := time.Since(began); took > 4*time.Second {
-		t.Errorf("the result was found after %s, as the next sweep would have", took)
+	var took []time.Duration
+	for n := range 5 { // a slow machine may be late, but not each time
+		id := fmt.Sprint("a", n)
+		w.keys <- key(id)
+		for !bytes.Contains((<-looked).Data, []byte("."+id)) {
+			continue
+		}
+		began := time.Now()
+		other.store(t, id, nil)
+		must(t, in.nc.ForceReconnect())
+		w.isNext(t, id)
+		took = append(took, time.Since(began))
+		if took[n] < 2*time.Second {
+			break
+		}
 	}
+	if slices.Min(took) > 2*time.Second {
+		t.Errorf("the results were found after %s, as the next sweeps would have", took)
+	}
+	close(w.keys)
 	w.isOver(t)
 }
 

@@ -180,12 +180,12 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-tick.C {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-tick.C {
 		if holds() {
 			return
 		}
 	}
-	t.Fatalf("waited 20 s in vain for %s", what)
+	t.Fatalf("waited a minute in vain for %s", what)
 }
 
 // lockedBuffer is a buffer that is written and read at once.

@@ -186,6 +186,7 @@ func elect(t *testing.T, luck *rand.Rand) {
 }
 
 func TestLeadershipPassesOnOverNATS(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	type member struct {
 		leads atomic.Bool
@@ -201,7 +202,7 @@ func TestLeadershipPassesOnOverNATS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l := fleet.NewLeader(fleet.LeaderConfig{Task: "test", Worker: fmt.Sprint("w", i), Renew: 40 * time.Millisecond, Log: slog.New(slog.NewTextHandler(&m.log, nil))})
+		l := fleet.NewLeader(fleet.LeaderConfig{Task: "test", Worker: fmt.Sprint("w", i), Renew: 2 * time.Second, Log: slog.New(slog.NewTextHandler(&m.log, nil))})
 		ctx, stop := context.WithCancel(t.Context())
 		m.stop = stop
 		all.Go(func() {
