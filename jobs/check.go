@@ -103,7 +103,9 @@ func (c *checks) times(j *Job) {
 }
 
 func (c *checks) year(name string, at time.Time) {
-	c.ok(at.UTC().Year() >= 1 && at.UTC().Year() <= MaxYear, "%s: the year is not between 1 and %d", name, MaxYear)
+	if year := at.UTC().Year(); year < 1 || year > MaxYear {
+		c.fail("%s: the year is not between 1 and %d", name, MaxYear)
+	}
 }
 
 func (c *checks) proxy(p *ProxyChoice) {

@@ -37,61 +37,74 @@ type problem struct {
 // Message writes the result as the headers and the payload of a message. The header map has the shape of nats.Header and
 // holds only what a NATS client encodes and decodes unchanged. The same result always gives the same message.
 func (r *Result) Message() (header map[string][]string, payload []byte, err error) {
-	h := r.Facts()
+	h := r.facts(len(r.Meta) + len(r.Fields) + len(r.Header))
 	for key, value := range r.Meta {
-		setHeader(h, metaPrefix+key, value)
+		h.set(metaPrefix+key, value)
 	}
 	if r.Outcome == Succeeded {
-		if truncated := r.addFields(h); truncated || r.Truncated {
-			put(h, HeaderHeadersTruncated, "true")
+		if truncated := r.addFields(h.all); truncated || r.Truncated {
+			h.put(HeaderHeadersTruncated, "true")
 		}
-		return h, r.Body, nil
+		return h.all, r.Body, nil
 	}
-	put(h, contentType, problemType)
+	h.put(contentType, problemType)
 	payload, err = json.Marshal(r.problem())
 	if err != nil {
 		return nil, nil, fmt.Errorf("encode result of job %s: %w", r.ID, err)
 	}
-	return h, payload, nil
+	return h.all, payload, nil
 }
 
 // Facts are the headers of the result's message without those of the response and without meta.
-func (r *Result) Facts() map[string][]string {
-	h := map[string][]string{}
-	put(h, HeaderJobID, r.ID)
-	put(h, HeaderQueue, r.Queue)
-	put(h, HeaderOutcome, r.Outcome)
-	put(h, HeaderError, r.Error)
-	put(h, HeaderURL, r.URL)
-	put(h, HeaderProxy, r.Proxy)
-	put(h, HeaderWorker, r.Worker)
-	put(h, HeaderAttempts, strconv.Itoa(r.AttemptCount))
-	put(h, HeaderBytes, strconv.FormatInt(r.Bytes, 10))
-	put(h, HeaderDuration, formatSeconds(r.Duration))
-	put(h, HeaderFinishedAt, r.FinishedAt.UTC().Format(time.RFC3339Nano))
-	put(h, HeaderObject, r.Object)
-	put(h, HeaderObjectDigest, r.ObjectDigest)
-	put(h, HeaderOmitted, strings.Join(r.Omitted, ","))
+func (r *Result) Facts() map[string][]string { return r.facts(0).all }
+
+// maxFacts is how many headers facts makes at most.
+const maxFacts = 16
+
+// facts are the same, with room for more headers.
+func (r *Result) facts(more int) *headers {
+	h := &headers{all: make(map[string][]string, maxFacts+more), values: make([]string, 0, maxFacts)}
+	h.put(HeaderJobID, r.ID)
+	h.put(HeaderQueue, r.Queue)
+	h.put(HeaderOutcome, r.Outcome)
+	h.put(HeaderError, r.Error)
+	h.put(HeaderURL, r.URL)
+	h.put(HeaderProxy, r.Proxy)
+	h.put(HeaderWorker, r.Worker)
+	h.put(HeaderAttempts, strconv.Itoa(r.AttemptCount))
+	h.put(HeaderBytes, strconv.FormatInt(r.Bytes, 10))
+	h.put(HeaderDuration, formatSeconds(r.Duration))
+	h.put(HeaderFinishedAt, r.FinishedAt.UTC().Format(time.RFC3339Nano))
+	h.put(HeaderObject, r.Object)
+	h.put(HeaderObjectDigest, r.ObjectDigest)
+	h.put(HeaderOmitted, strings.Join(r.Omitted, ","))
 	if r.Status != 0 {
-		put(h, HeaderStatus, strconv.Itoa(r.Status))
+		h.put(HeaderStatus, strconv.Itoa(r.Status))
 	}
 	if r.JobSeq != 0 {
-		put(h, HeaderJobSeq, strconv.FormatUint(r.JobSeq, 10))
+		h.put(HeaderJobSeq, strconv.FormatUint(r.JobSeq, 10))
 	}
 	return h
 }
 
+// headers are those of a message. Values of headers that come once lie in one array.
+type headers struct {
+	all    map[string][]string
+	values []string
+}
+
 // put adds a header that has a value.
-func put(h map[string][]string, name, value string) {
+func (h *headers) put(name, value string) {
 	if value != "" {
-		setHeader(h, name, value)
+		h.set(name, value)
 	}
 }
 
-// setHeader adds a header, unless no message can carry the header.
-func setHeader(h map[string][]string, name, value string) {
+// set adds a header, unless no message can carry the header.
+func (h *headers) set(name, value string) {
 	if value = trimBlanks(value); isCarriable(name, value) {
-		h[name] = []string{value}
+		h.values = append(h.values, value)
+		h.all[name] = h.values[len(h.values)-1 : len(h.values) : len(h.values)]
 	}
 }
 

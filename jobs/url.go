@@ -273,10 +273,19 @@ func encodeQuery(query string) string {
 
 // encode works byte by byte, so that a text that is no UTF-8 reaches the target as it came.
 func encode(text, set string) string {
+	odd := func(c byte) bool { return c <= ' ' || c >= 0x7f || strings.IndexByte(set, c) >= 0 }
+	first := 0
+	for first < len(text) && !odd(text[first]) {
+		first++
+	}
+	if first == len(text) {
+		return text // most of them
+	}
 	var out strings.Builder
-	for i := range len(text) {
-		if c := text[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(set, c) >= 0 {
-			fmt.Fprintf(&out, "%%%02X", c)
+	out.WriteString(text[:first])
+	for i := first; i < len(text); i++ {
+		if odd(text[i]) {
+			fmt.Fprintf(&out, "%%%02X", text[i])
 			continue
 		}
 		out.WriteByte(text[i])

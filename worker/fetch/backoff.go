@@ -9,6 +9,21 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
+// backoff gives the delays of one run. It makes them when the first is asked for: most jobs need none.
+type backoff struct {
+	policy jobs.Policy
+	made   int // attempts that were made before
+	delays retry.Backoff
+}
+
+// Next is the next delay; stop tells that there is none.
+func (b *backoff) Next() (delay time.Duration, stop bool) {
+	if b.delays == nil {
+		b.delays = newBackoff(b.policy, b.made)
+	}
+	return b.delays.Next()
+}
+
 // newBackoff is the policy's delays after the attempts that were made already: growth, then the cap, then jitter inside it, then
 // the count. It has state and belongs to one run.
 func newBackoff(p jobs.Policy, made int) retry.Backoff {

@@ -27,7 +27,7 @@ type conns struct {
 	proxyDial  dialFunc // nil means the network
 
 	mu   sync.Mutex // guards idle, n, and the closing of stop
-	idle map[string][]*conn
+	idle map[place][]*conn
 	n    int
 	stop chan struct{}
 	done sync.WaitGroup
@@ -37,7 +37,7 @@ type conns struct {
 type conn struct {
 	http1 *http1.Conn
 	http2 *http.ClientConn
-	key   string
+	place place
 	meter *meter
 	since time.Time // when it became idle
 }
@@ -61,28 +61,32 @@ func (cn *conn) close() {
 func newConns(cfg Config) *conns {
 	c := &conns{
 		max: cfg.MaxIdle, perKey: cfg.IdlePerKey, timeout: cfg.IdleTimeout, allowInner: cfg.AllowPrivateTargets, proxyDial: cfg.Dial, roots: cfg.RootCAs, http2: newHTTP2(),
-		idle: map[string][]*conn{}, stop: make(chan struct{}),
+		idle: map[place][]*conn{}, stop: make(chan struct{}),
 	}
 	c.done.Go(c.reap)
 	return c
 }
 
-// key names what a connection can be used for: the proxy with its user, the target, and the version of HTTP. A proxy takes
+// place is what a connection can be used for: the proxy with its user, the target, and the version of HTTP. A proxy takes
 // plain requests for any target on one connection, but what one site sends late, or a proxy that only copies bytes, would
 // answer for another.
-func (x *exchange) key() string {
-	target := x.target.Scheme() + "://" + x.target.HostPort()
-	if x.run.f.conns.oldHosts.has(x.target.HostPort()) {
-		target += " HTTP/1.1"
-	}
-	if x.proxy == nil {
-		return target
-	}
-	return x.proxy.String() + " " + target
+type place struct {
+	proxyScheme, proxyHost, user, password string // empty when direct
+	scheme, host, port                     string
+	old                                    bool // only HTTP/1.1 is spoken
 }
 
-// pop is the youngest idle connection of that key that still stands.
-func (c *conns) pop(key string) *conn {
+func (x *exchange) place() place {
+	p := place{scheme: x.target.Scheme(), host: x.target.Hostname(), port: x.target.Port(), old: x.run.f.conns.oldHosts.has(x.target)}
+	if x.proxy != nil {
+		p.proxyScheme, p.proxyHost, p.user = x.proxy.Scheme, x.proxy.Host, x.proxy.User.Username()
+		p.password, _ = x.proxy.User.Password()
+	}
+	return p
+}
+
+// pop is the youngest idle connection to that place that still stands.
+func (c *conns) pop(key place) *conn {
 	for {
 		cn := c.take(key)
 		if cn == nil || cn.stands() {
@@ -92,8 +96,8 @@ func (c *conns) pop(key string) *conn {
 	}
 }
 
-// take is the youngest idle connection of that key.
-func (c *conns) take(key string) *conn {
+// take is the youngest idle connection to that place.
+func (c *conns) take(key place) *conn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	list := c.idle[key]
@@ -106,7 +110,7 @@ func (c *conns) take(key string) *conn {
 	return cn
 }
 
-func (c *conns) keep(key string, list []*conn) {
+func (c *conns) keep(key place, list []*conn) {
 	if len(list) == 0 {
 		delete(c.idle, key)
 		return
@@ -117,10 +121,10 @@ func (c *conns) keep(key string, list []*conn) {
 // put makes a connection idle, or closes it when there are enough.
 func (c *conns) put(cn *conn) {
 	c.mu.Lock()
-	full := c.n >= c.max || len(c.idle[cn.key]) >= c.perKey || c.closed()
+	full := c.n >= c.max || len(c.idle[cn.place]) >= c.perKey || c.closed()
 	if !full {
 		cn.since = time.Now()
-		c.idle[cn.key] = append(c.idle[cn.key], cn)
+		c.idle[cn.place] = append(c.idle[cn.place], cn)
 		c.n++
 	}
 	c.mu.Unlock()
@@ -163,7 +167,7 @@ func (c *conns) reap() {
 func (c *conns) expire(before time.Time) {
 	c.mu.Lock()
 	all := c.idle
-	c.idle = map[string][]*conn{} // n counts all of them still
+	c.idle = map[place][]*conn{} // n counts all of them still
 	c.mu.Unlock()
 	closed := 0
 	for key, list := range all {

@@ -60,7 +60,7 @@ func (x *exchange) connect(ctx context.Context, rsa bool) (leased, error) {
 	if err != nil {
 		return leased{}, x.reaching(err)
 	}
-	b := &builder{exchange: x, meter: &meter{Conn: nc, opening: true}, offer: offer{http1: c.oldHosts.has(x.target.HostPort()), rsa: rsa}}
+	b := &builder{exchange: x, meter: &meter{Conn: nc, opening: true}, offer: offer{http1: c.oldHosts.has(x.target), rsa: rsa}}
 	release := http1.Bind(ctx, b.meter)
 	cn, err := b.build(ctx, nc)
 	if err == nil && cn.http2 != nil { // which reads all the time, and not only for this attempt
@@ -125,7 +125,7 @@ func (b *builder) build(ctx context.Context, socket net.Conn) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	cn := &conn{key: b.key(), meter: b.meter}
+	cn := &conn{place: b.place(), meter: b.meter}
 	if b.target.Scheme() == "https" {
 		b.at(securing)
 		secured, err := b.secure(ctx, nc, b.target.Hostname(), b.offer)

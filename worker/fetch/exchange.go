@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -120,12 +119,13 @@ type request struct {
 	body   []byte
 }
 
-// first is the request of the job. All attempts have its header in common.
+// first is the request of the job. Jobs without a header of their own have one in common.
 func (r *run) first() request {
-	if r.header == nil {
-		r.header = requestHeader(r.job.Headers)
+	header := r.f.header
+	if len(r.job.Headers) > 0 {
+		header = requestHeader(r.job.Headers)
 	}
-	return request{method: r.job.Method, header: r.header, body: r.job.Content()}
+	return request{method: r.job.Method, header: header, body: r.job.Content()}
 }
 
 // hop does one request. It returns the next one when the answer is a redirect that is followed, else it keeps the answer.
@@ -159,7 +159,7 @@ func (x *exchange) send(ctx context.Context, req request) (leased, error) {
 	if code, ok := http2Code(err); !ok || code != http11Required || ctx.Err() != nil {
 		return l, err
 	}
-	x.run.f.conns.oldHosts.add(x.target.HostPort())
+	x.run.f.conns.oldHosts.add(x.target)
 	x.restart()
 	return x.sendOnce(ctx, req)
 }
@@ -195,7 +195,7 @@ func (x *exchange) idle(ctx context.Context) (l leased, found bool) {
 	if x.run.nonIdempotent() {
 		return leased{}, false
 	}
-	cn := x.run.f.conns.pop(x.key())
+	cn := x.run.f.conns.pop(x.place())
 	if cn == nil {
 		return leased{}, false
 	}
@@ -268,59 +268,4 @@ func (x *exchange) giveBack(l leased, reusable bool) {
 		return
 	}
 	x.run.f.conns.put(l.conn)
-}
-
-// maxDrained is how much of a body that nobody wants is read to keep its connection.
-const maxDrained = 64 << 10
-
-// maxGrown is how much room is made at once for a body that has not come yet.
-const maxGrown = 256 << 10
-
-// read takes the whole body, decoded, and stops at the limit.
-func (x *exchange) read(ctx context.Context) error {
-	limit := x.run.f.cfg.MaxBodyBytes
-	if own := x.run.job.MaxBodyBytes; own > 0 {
-		limit = min(limit, own)
-	}
-	length := x.resp.ContentLength
-	if x.method == http.MethodHead {
-		length = 0 // it is that of another answer
-	}
-	body, err := x.run.f.decoders.decode(ctx, x.resp.Response, limit)
-	if err != nil {
-		return err
-	}
-	defer body.close()
-	if length > limit && !body.encoded {
-		return errTooLarge
-	}
-	var buf bytes.Buffer
-	if length > 0 && length <= limit {
-		buf.Grow(int(min(length, maxGrown)) + bytes.MinRead) // what is announced need not come
-	}
-	if _, err := buf.ReadFrom(body); err != nil {
-		return err
-	}
-	// A decoder may stop before the end of the message: only there it is known that nothing was cut off, and that the
-	// connection is free.
-	rest, err := io.Copy(io.Discard, io.LimitReader(x.resp.Body, maxDrained))
-	if err != nil {
-		return err
-	}
-	if rest == maxDrained {
-		x.resp.Close = true
-	}
-	x.body = buf.Bytes()
-	if x.hasBody() {
-		if x.matched, err = x.run.job.Ban.MatchBody(ctx, x.body); err != nil {
-			return fmt.Errorf("%w: %w", errMatch, err)
-		}
-	}
-	x.at(done)
-	return nil
-}
-
-// hasBody reports whether the response has a body by rule, even an empty one (RFC 9110, 6.4.1).
-func (x *exchange) hasBody() bool {
-	return x.method != http.MethodHead && x.resp.StatusCode != http.StatusNoContent && x.resp.StatusCode != http.StatusNotModified
 }

@@ -119,6 +119,8 @@ type Fetcher struct {
 	sites    *sites
 	forgers  forgers
 	decoders decoders
+	bodies   bodies
+	header   http.Header    // of jobs that have none; nobody changes it
 	warned   rate.Sometimes // of what fails on this host
 }
 
@@ -126,7 +128,7 @@ type Fetcher struct {
 func New(cfg Config) *Fetcher {
 	cfg = cfg.filled()
 	return &Fetcher{
-		cfg: cfg, conns: newConns(cfg), budget: newBudget(cfg.RetryBudget, cfg.RetryFloor), sites: newSites(cfg.HostRate, cfg.HostConcurrency),
+		cfg: cfg, header: requestHeader(nil), conns: newConns(cfg), budget: newBudget(cfg.RetryBudget, cfg.RetryFloor), sites: newSites(cfg.HostRate, cfg.HostConcurrency),
 		warned: rate.Sometimes{Interval: time.Minute},
 	}
 }

@@ -6,6 +6,9 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
+
+	"github.com/gofer-mq/gofer/jobs"
 )
 
 // offer is what a server is offered besides the usual.
@@ -51,22 +54,27 @@ const maxHosts = 4096
 
 // hosts is a set of hosts that forgets all of them when it is full. The zero value is empty.
 type hosts struct {
-	mu  sync.Mutex // guards set
-	set map[string]struct{}
+	some atomic.Bool // the set is not empty: most are, and need no lock
+	mu   sync.Mutex  // guards set
+	set  map[string]struct{}
 }
 
-func (h *hosts) add(host string) {
+func (h *hosts) add(u jobs.URL) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.set == nil || len(h.set) >= maxHosts {
 		h.set = map[string]struct{}{}
 	}
-	h.set[host] = struct{}{}
+	h.set[u.HostPort()] = struct{}{}
+	h.some.Store(true)
 }
 
-func (h *hosts) has(host string) bool {
+func (h *hosts) has(u jobs.URL) bool {
+	if !h.some.Load() {
+		return false
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	_, ok := h.set[host]
+	_, ok := h.set[u.HostPort()]
 	return ok
 }

@@ -19,7 +19,7 @@ func (r *run) attempts(ctx context.Context) jobs.RunOutcome {
 			r.next.Release()
 		}
 	}()
-	delays := newBackoff(r.policy, len(r.progress.Attempts))
+	delays := backoff{policy: r.policy, made: len(r.progress.Attempts)}
 	var announced time.Time
 	for ctx.Err() == nil {
 		outcome, again := r.attempt(ctx)

@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -98,8 +99,8 @@ func past() time.Time { return time.Unix(1, 0) }
 // Conn is a connection to a server or to a proxy. It is used by one goroutine at a time. Its caller binds it to a context,
 // and closes it after an error.
 type Conn struct {
-	net.Conn          // what is spoken on: a *tls.Conn, if there is TLS
-	socket   net.Conn // below it
+	net.Conn                 // what is spoken on: a *tls.Conn, if there is TLS
+	control  syscall.RawConn // of the socket below it; nil if there is none
 	buffers  *Buffers
 	used     bool
 
@@ -111,7 +112,11 @@ type Conn struct {
 
 // New makes a Conn of a connection on which nothing is buffered. socket is what lies below conn, or conn itself.
 func New(conn, socket net.Conn, buffers *Buffers) *Conn {
-	return &Conn{Conn: conn, socket: socket, buffers: buffers}
+	c := &Conn{Conn: conn, buffers: buffers}
+	if s, ok := socket.(syscall.Conn); ok {
+		c.control, _ = s.SyscallConn() // none of a socket that is closed
+	}
+	return c
 }
 
 // Read reads from the connection and remembers its error, which the decoder of chunks may hide.

@@ -38,16 +38,11 @@ func (c *Conn) silent(deadline time.Time) bool {
 
 // waiting reports whether the socket has something to read, be it the end or an error. It takes nothing away.
 func (c *Conn) waiting() (waiting bool) {
-	socket, ok := c.socket.(syscall.Conn)
-	if !ok {
+	if c.control == nil {
 		return false
 	}
-	control, err := socket.SyscallConn()
-	if err != nil {
-		return true // it is closed
-	}
 	var one [1]byte
-	err = control.Control(func(fd uintptr) {
+	err := c.control.Control(func(fd uintptr) {
 		_, _, peekErr := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		waiting = !errors.Is(peekErr, syscall.EAGAIN)
 	})
