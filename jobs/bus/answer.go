@@ -23,7 +23,7 @@ func (c *Client) Answer(ctx context.Context, doing string, msg jetstream.Msg, wo
 	if msg.Reply() == "" {
 		return fmt.Errorf("%s: %w", doing, errNoReply)
 	}
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	if _, err := c.request(ctx, &nats.Msg{Subject: msg.Reply(), Data: []byte(word)}); err != nil {
 		return fmt.Errorf("%s: %w", doing, err)

@@ -49,11 +49,11 @@ func (c *Client) Behind(ctx context.Context, s Settings) (out []Behind, err erro
 		cluster, err := c.consumerCluster(ctx, want)
 		add(want.String(), cluster, replicas[want.stream], err)
 	}
-	return out, c.explain("look for replicas", err)
+	return out, c.Explain("look for replicas", err)
 }
 
 func (c *Client) streamCluster(ctx context.Context, name string) (*jetstream.ClusterInfo, int, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	stream, err := c.js.Stream(ctx, name)
 	if err != nil {
@@ -64,9 +64,9 @@ func (c *Client) streamCluster(ctx context.Context, name string) (*jetstream.Clu
 }
 
 func (c *Client) consumerCluster(ctx context.Context, d durable) (*jetstream.ClusterInfo, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := Bounded(ctx)
 	defer cancel()
-	info, err := c.consumerInfo(ctx, d.stream, d.config.Durable)
+	info, err := c.ConsumerInfo(ctx, d.stream, d.config.Durable)
 	if err != nil {
 		return nil, err
 	}

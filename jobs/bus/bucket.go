@@ -21,7 +21,7 @@ func (c *Client) Bucket(ctx context.Context, kind string) (jetstream.KeyValue, e
 		return c.js.KeyValue(ctx, name)
 	}, api+"STREAM.INFO.KV_"+name)
 	if err != nil {
-		return nil, c.explain("look for bucket "+name, err)
+		return nil, c.Explain("look for bucket "+name, err)
 	}
 	return bucket{kv, c}, nil
 }
@@ -29,7 +29,7 @@ func (c *Client) Bucket(ctx context.Context, kind string) (jetstream.KeyValue, e
 // write does what publishes to the subject of a key.
 func (b bucket) write(ctx context.Context, key string, do func(context.Context) error) error {
 	err := b.client.refusals.watch(ctx, do, "$KV."+b.Bucket()+"."+key)
-	return b.client.explainPublish(ctx, "write "+key+" to bucket "+b.Bucket(), "KV_"+b.Bucket(), err)
+	return b.client.ExplainPublish(ctx, "write "+key+" to bucket "+b.Bucket(), "KV_"+b.Bucket(), err)
 }
 
 func (b bucket) Put(ctx context.Context, key string, value []byte) (revision uint64, err error) {
@@ -53,5 +53,5 @@ func (b bucket) Get(ctx context.Context, key string) (jetstream.KeyValueEntry, e
 	entry, err := call(ctx, b.client.refusals, func(ctx context.Context) (jetstream.KeyValueEntry, error) {
 		return b.KeyValue.Get(ctx, key)
 	}, api+"DIRECT.GET."+stream, api+"STREAM.MSG.GET."+stream)
-	return entry, b.client.explain("read "+key+" of bucket "+b.Bucket(), err)
+	return entry, b.client.Explain("read "+key+" of bucket "+b.Bucket(), err)
 }

@@ -84,16 +84,16 @@ func (k Key) String() string { return k.Queue + "/" + k.ID }
 // publishTimeout is of one try; shorter than requestTimeout, so that there is time to ask why it failed.
 const publishTimeout = 3 * time.Second
 
-// publish stores a message.
-func (c *Client) publish(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, error) {
+// Publish stores a message, within 3 s.
+func (c *Client) Publish(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, error) {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	return c.js.PublishMsg(ctx, msg)
 }
 
-// guarded is a message that is stored only if its subject has none. It carries no id: a repetition that was known by its
+// PublishOnce stores a message if its subject has none; IsTaken tells the error of one that has. The message carries no id: a repetition that was known by its
 // id would be answered like a first one, and whose message is kept would be hidden.
-func (c *Client) guarded(ctx context.Context, msg *nats.Msg) error {
+func (c *Client) PublishOnce(ctx context.Context, msg *nats.Msg) error {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, "0")
@@ -101,14 +101,14 @@ func (c *Client) guarded(ctx context.Context, msg *nats.Msg) error {
 	return err
 }
 
-// last reads the newest message of a subject, or ErrNotFound. It goes round the consumers: any replica answers, which
+// LastMessage reads the newest message of a subject, or ErrNotFound. It goes round the consumers: any replica answers, which
 // may be a moment behind its leader.
-func (c *Client) last(ctx context.Context, stream, subject string) (*nats.Msg, error) {
+func (c *Client) LastMessage(ctx context.Context, stream, subject string) (*nats.Msg, error) {
 	return c.direct(ctx, stream+"."+subject, nil)
 }
 
-// next reads the first message of a filter at or after seq, or ErrNotFound.
-func (c *Client) next(ctx context.Context, stream, filter string, seq uint64) (*nats.Msg, error) {
+// NextMessage reads the first message of a filter at or after seq, or ErrNotFound.
+func (c *Client) NextMessage(ctx context.Context, stream, filter string, seq uint64) (*nats.Msg, error) {
 	return c.direct(ctx, stream, map[string]any{"seq": max(1, seq), "next_by_subj": filter})
 }
 
@@ -120,7 +120,7 @@ func (c *Client) direct(ctx context.Context, target string, request map[string]a
 			return nil, err
 		}
 	}
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	msg, err := c.request(ctx, &nats.Msg{Subject: directGet + target, Data: body})
 	if err != nil {
@@ -136,15 +136,15 @@ func (c *Client) direct(ctx context.Context, target string, request map[string]a
 // directGet begins the subject of a request that any replica of a stream answers.
 const directGet = api + "DIRECT.GET."
 
-// maxSubjects is how many are looked up in one request, answerBytes about how much comes back.
+// MaxSubjects is how many are looked up in one request, answerBytes about how much comes back.
 const (
-	maxSubjects = 512
+	MaxSubjects = 512
 	answerBytes = 8 << 20
 )
 
-// lastOf reads the newest message of each subject that has one, at most maxSubjects of them. The server may cut the
+// lastOf reads the newest message of each subject that has one, at most MaxSubjects of them. The server may cut the
 // answer short: what is missing then is asked for again.
-func (c *Client) lastOf(ctx context.Context, stream string, subjects []string, use func(*nats.Msg) error) error {
+func (c *Client) LastMessages(ctx context.Context, stream string, subjects []string, use func(*nats.Msg) error) error {
 	body, err := json.Marshal(map[string]any{"multi_last": subjects, "max_bytes": answerBytes})
 	if err != nil {
 		return err
@@ -208,13 +208,13 @@ func (c *Client) request(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) 
 }
 
 func nextMsg(ctx context.Context, sub *nats.Subscription) (*nats.Msg, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	return sub.NextMsgWithContext(ctx)
 }
 
-// subjects counts the messages of every subject that matches filter.
-func (c *Client) subjects(ctx context.Context, stream, filter string) (map[string]uint64, error) {
+// CountBySubject counts the messages of every subject that matches filter.
+func (c *Client) CountBySubject(ctx context.Context, stream, filter string) (map[string]uint64, error) {
 	s, err := c.js.Stream(ctx, stream)
 	if err != nil {
 		return nil, err
@@ -228,8 +228,8 @@ func (c *Client) subjects(ctx context.Context, stream, filter string) (map[strin
 	return info.State.Subjects, nil
 }
 
-// bounded is for one request: its answer is lost for good if the server dies, however long its caller would wait.
-func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+// Bounded is a context for one request: its answer is lost for good if the server dies, however long its caller would wait.
+func Bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, requestTimeout)
 }
 
@@ -237,8 +237,8 @@ func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 // put in front of a subject that is asked for; beyond it the server closes the connection.
 const longestSubject = 1024
 
-// publishable reports whether a message can be published to subject: an id of an invalid job may hold anything.
-func publishable(subject string) bool {
+// Publishable reports whether a message can be published to subject: an id of an invalid job may hold anything.
+func Publishable(subject string) bool {
 	if len(subject) > longestSubject {
 		return false
 	}

@@ -69,11 +69,11 @@ func (c *Client) LaneStream(due bool) string { return Settings{}.lane(c.names, "
 
 // checkServer tells what no waiting cures: no JetStream, or a server that cannot schedule messages.
 func (c *Client) checkServer(ctx context.Context) error {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	info, err := c.js.AccountInfo(ctx)
 	if err != nil {
-		return c.explain("ask NATS for JetStream", err)
+		return c.Explain("ask NATS for JetStream", err)
 	}
 	c.answers.Store(&info.Domain)
 	if info.API.Level < levelOfSchedules {
@@ -147,7 +147,7 @@ func (c *Client) again(ctx context.Context, try func(context.Context) error) (er
 		limited, cancel := context.WithTimeout(ctx, requestTimeout/2)
 		err = try(limited)
 		cancel()
-		if ctx.Err() != nil || !isTransient(err) {
+		if ctx.Err() != nil || !IsTransient(err) {
 			return err
 		}
 	}

@@ -124,8 +124,8 @@ func apiError(err error) (code jetstream.ErrorCode, text string) {
 	return 0, ""
 }
 
-// isTaken tells a refusal because the subject already has its message: the guard's, or the stream's own limit.
-func isTaken(err error) bool {
+// IsTaken tells a refusal because the subject already has its message: the guard's, or the stream's own limit.
+func IsTaken(err error) bool {
 	code, text := apiError(err)
 	return code == jetstream.JSErrCodeStreamWrongLastSequence || code == codeStoreFailed && strings.Contains(text, textPerSubject)
 }
@@ -137,8 +137,8 @@ func isRace(err error) bool {
 	return code == jetstream.JSErrCodeStreamWrongLastSequenceConstant
 }
 
-// isFull tells that a stream, an account or a disk has no room.
-func isFull(err error) bool {
+// IsFull tells that a stream, an account or a disk has no room.
+func IsFull(err error) bool {
 	code, text := apiError(err)
 	switch code {
 	case codeStoreFailed:
@@ -151,9 +151,9 @@ func isFull(err error) bool {
 	return false
 }
 
-// isTransient tells an error after which the same publish may well succeed: no answer, a leader on its way, a
+// IsTransient tells an error after which the same publish may well succeed: no answer, a leader on its way, a
 // connection that is being made again.
-func isTransient(err error) bool {
+func IsTransient(err error) bool {
 	if classOf(err) == Temporary {
 		return true
 	}
@@ -173,8 +173,8 @@ func isNobody(err error) bool {
 	return errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders)
 }
 
-// isUndecided tells the answer to a publish whose first try the stream has not decided yet.
-func isUndecided(err error) bool {
+// IsUndecided tells the answer to a publish whose first try the stream has not decided yet.
+func IsUndecided(err error) bool {
 	code, _ := apiError(err)
 	return code == codeInProcess
 }
@@ -192,18 +192,18 @@ func isLeaderless(err error) bool {
 	return false
 }
 
-// explainPublish is explain for a message that was meant for a stream: if the message got no answer, the server is asked
-// for the stream.
-func (c *Client) explainPublish(ctx context.Context, doing, stream string, err error) error {
+// ExplainPublish is Explain for a message that was meant for a stream. If the message got no answer, the server is asked for
+// the stream.
+func (c *Client) ExplainPublish(ctx context.Context, doing, stream string, err error) error {
 	if (isNobody(err) || isTimeout(err)) && ctx.Err() == nil {
-		err = c.whyNobody(ctx, stream, err)
+		err = c.WhyNoAnswer(ctx, stream, err)
 	}
-	return c.explain(doing, err)
+	return c.Explain(doing, err)
 }
 
-// whyNobody says why a stream took no message, if that can be found out: a stream that is missing is told from one that
+// WhyNoAnswer says why a stream took no message, if that can be found out: a stream that is missing is told from one that
 // has no leader. Otherwise it returns err.
-func (c *Client) whyNobody(ctx context.Context, name string, err error) error {
+func (c *Client) WhyNoAnswer(ctx context.Context, name string, err error) error {
 	asking, cancel := context.WithTimeout(ctx, requestTimeout/2)
 	defer cancel()
 	stream, infoErr := c.js.Stream(asking, name)
@@ -227,9 +227,9 @@ func (c *Client) whyNobody(ctx context.Context, name string, err error) error {
 	return infoErr
 }
 
-// explain says what was being done and, where the cause can be told, what to do about it. The server's own words stay in
-// the error.
-func (c *Client) explain(doing string, err error) error {
+// Explain says what was being done and, where the cause can be told, what is the matter. The server's own words stay in
+// the error. It returns nil for nil.
+func (c *Client) Explain(doing string, err error) error {
 	var meaning error
 	switch {
 	case err == nil:
@@ -259,11 +259,13 @@ func (c *Client) explain(doing string, err error) error {
 	return fmt.Errorf("%s: %w (%w)", doing, meaning, err)
 }
 
-func badKey(k Key) error {
+// BadKey is the error of a key that no job can have. It wraps ErrNotFound.
+func BadKey(k Key) error {
 	return fmt.Errorf("job %q: %w: a queue is [a-z0-9_-]{1,32}, an id [A-Za-z0-9_-]{1,128}", Clip(k.String()), ErrNotFound)
 }
 
-func (k Key) valid() bool { return jobs.ValidQueue(k.Queue) && jobs.ValidID(k.ID) }
+// Valid reports whether a job may have the key.
+func (k Key) Valid() bool { return jobs.ValidQueue(k.Queue) && jobs.ValidID(k.ID) }
 
 // Clip is a text that may hold anything, cut so that it fits into an error.
 func Clip(text string) string { return strings.ToValidUTF8(text[:min(len(text), 200)], "?") }

@@ -38,12 +38,12 @@ func (c *Client) FollowStream(ctx context.Context, stream string, subjects []str
 	if f.Queue != "" && !jobs.ValidQueue(f.Queue) {
 		return fmt.Errorf("%s: %q is not a queue", doing, Clip(f.Queue))
 	}
-	if key := (Key{f.Queue, f.ID}); f.ID != "" && !key.valid() {
-		return badKey(key)
+	if key := (Key{f.Queue, f.ID}); f.ID != "" && !key.Valid() {
+		return BadKey(key)
 	}
 	consumer, err := c.follower(ctx, stream, subjects, f)
 	if err != nil {
-		return c.explain(doing, err)
+		return c.Explain(doing, err)
 	}
 	ahead := 100
 	if f.Durable != "" {
@@ -51,7 +51,7 @@ func (c *Client) FollowStream(ctx context.Context, stream string, subjects []str
 	}
 	r, err := c.read(consumer, ahead)
 	if err != nil {
-		return c.explain(doing, err)
+		return c.Explain(doing, err)
 	}
 	defer r.close()
 	next := r.next
@@ -66,7 +66,7 @@ func (c *Client) FollowStream(ctx context.Context, stream string, subjects []str
 		case errors.Is(err, errNoMore):
 			return nil
 		case err != nil:
-			return c.explain(doing, err)
+			return c.Explain(doing, err)
 		}
 		if err := c.pass(ctx, msg, f, use); err != nil {
 			return err
@@ -91,7 +91,7 @@ func (c *Client) pass(ctx context.Context, msg jetstream.Msg, f Filter, use func
 }
 
 func (c *Client) follower(ctx context.Context, stream string, subjects []string, f Filter) (jetstream.Consumer, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	if f.Durable != "" {
 		if f.Queue != "" || f.All || f.HeadersOnly || !f.Since.IsZero() {

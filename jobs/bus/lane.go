@@ -69,15 +69,15 @@ func (*UnusableError) Unwrap() error { return ErrConfig }
 // LaneInfo asks how one of a queue's consumers stands. It is one question to the server. Errors: ErrNotFound if there is no
 // such consumer.
 func (c *Client) LaneInfo(ctx context.Context, queue string, due bool) (LaneInfo, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	lane := Settings{}.withDefaults().lane(c.names, queue, due)
-	info, err := c.consumerInfo(ctx, lane.stream, lane.config.Durable)
+	info, err := c.ConsumerInfo(ctx, lane.stream, lane.config.Durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
 		return LaneInfo{}, ErrNotFound
 	}
 	if err != nil {
-		return LaneInfo{}, c.explain("look for "+lane.String(), err)
+		return LaneInfo{}, c.Explain("look for "+lane.String(), err)
 	}
 	return LaneInfo{
 		Backlog: Backlog{
@@ -91,11 +91,11 @@ func (c *Client) LaneInfo(ctx context.Context, queue string, due bool) (LaneInfo
 
 // Waiting asks how full the stream of waiting jobs is.
 func (c *Client) Waiting(ctx context.Context) (Fill, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	stream, err := c.js.Stream(ctx, c.LaneStream(true))
 	if err != nil {
-		return Fill{}, c.explain("look for the waiting jobs", err)
+		return Fill{}, c.Explain("look for the waiting jobs", err)
 	}
 	return fillOf(stream.CachedInfo()), nil
 }

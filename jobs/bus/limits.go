@@ -41,13 +41,13 @@ type usage struct {
 }
 
 func (c *Client) account(ctx context.Context) (a account, err error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	msg, err := c.request(ctx, &nats.Msg{Subject: api + "INFO"})
 	if err == nil {
 		err = json.Unmarshal(msg.Data, &a)
 	}
-	return a, c.explain("ask for the limits of the account", err)
+	return a, c.Explain("ask for the limits of the account", err)
 }
 
 // forecast tells which missing streams and consumers the server would refuse to create, as far as its account's limits and the

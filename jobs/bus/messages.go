@@ -33,12 +33,12 @@ func (c *Client) Replace(ctx context.Context, kind, subject string, data []byte,
 	if keep > 0 {
 		msg.Header.Set(jetstream.MsgTTLHeader, keep.String())
 	}
-	ack, err := c.publish(ctx, msg)
+	ack, err := c.Publish(ctx, msg)
 	if code, _ := apiError(err); code == jetstream.JSErrCodeStreamWrongLastSequence {
 		return 0, ErrReplaced
 	}
 	if err != nil {
-		return 0, c.explainPublish(ctx, "store "+subject, c.names.Stream(kind), err)
+		return 0, c.ExplainPublish(ctx, "store "+subject, c.names.Stream(kind), err)
 	}
 	return ack.Sequence, nil
 }
@@ -46,12 +46,12 @@ func (c *Client) Replace(ctx context.Context, kind, subject string, data []byte,
 // LastSeq is the sequence of the newest message of subject, zero if there is none. Any replica answers, which may be a moment
 // behind its leader. Errors: ErrPermission, ErrNotSetUp.
 func (c *Client) LastSeq(ctx context.Context, kind, subject string) (uint64, error) {
-	msg, err := c.last(ctx, c.names.Stream(kind), subject)
+	msg, err := c.LastMessage(ctx, c.names.Stream(kind), subject)
 	if isNotFound(err) {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, c.explain("look for "+subject, err)
+		return 0, c.Explain("look for "+subject, err)
 	}
 	return strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
 }
@@ -85,10 +85,10 @@ func (c *Client) CountFrom(ctx context.Context, kind, filter string, from uint64
 
 // Subjects counts the messages of each subject under filter. Errors: ErrPermission, ErrNotSetUp.
 func (c *Client) Subjects(ctx context.Context, kind, filter string) (map[string]uint64, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := Bounded(ctx)
 	defer cancel()
-	subjects, err := c.subjects(ctx, c.names.Stream(kind), filter)
-	return subjects, c.explain("list subjects of stream "+c.names.Stream(kind), err)
+	subjects, err := c.CountBySubject(ctx, c.names.Stream(kind), filter)
+	return subjects, c.Explain("list subjects of stream "+c.names.Stream(kind), err)
 }
 
 // batchFrom reads some messages, and returns how many follow them.
@@ -116,7 +116,7 @@ func (c *Client) batchFrom(ctx context.Context, kind, filter string, from uint64
 		use(Message{Subject: msg.Header.Get(jetstream.SubjectHeader), Seq: seq, At: at, Data: msg.Data})
 		return nil
 	})
-	return pending, c.explain("read stream "+c.names.Stream(kind), err)
+	return pending, c.Explain("read stream "+c.names.Stream(kind), err)
 }
 
 // State is what a stream holds. If two of them are equal, nothing was stored or deleted in between.
@@ -144,11 +144,11 @@ func (c *Client) made(ctx context.Context, name string) (time.Time, error) {
 }
 
 func (c *Client) infoOf(ctx context.Context, name string) (*jetstream.StreamInfo, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	stream, err := c.js.Stream(ctx, name)
 	if err != nil {
-		return nil, c.explain("look for stream "+name, err)
+		return nil, c.Explain("look for stream "+name, err)
 	}
 	return stream.CachedInfo(), nil
 }

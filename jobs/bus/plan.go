@@ -112,7 +112,7 @@ func (c *Client) Apply(ctx context.Context, s Settings) (done []Difference, err 
 
 // inspectStream returns nil if the stream is missing.
 func (c *Client) inspectStream(ctx context.Context, want streamConfig) (info *jetstream.StreamInfo, found []Difference, err error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	name := "stream " + want.Name
 	stream, err := c.js.Stream(ctx, want.Name)
@@ -120,7 +120,7 @@ func (c *Client) inspectStream(ctx context.Context, want streamConfig) (info *je
 		return nil, []Difference{{Name: name, Repair: ByCreation}}, nil
 	}
 	if err != nil {
-		return nil, nil, c.explain("look for "+name, err)
+		return nil, nil, c.Explain("look for "+name, err)
 	}
 	info = stream.CachedInfo()
 	found = StreamDifferences(info.Config, want)
@@ -188,8 +188,8 @@ func changes(found []Difference) (change []Difference, failed error) {
 	return change, failed
 }
 
-// consumerInfo looks for a consumer of any kind; ErrConsumerNotFound or ErrStreamNotFound.
-func (c *Client) consumerInfo(ctx context.Context, stream, name string) (*jetstream.ConsumerInfo, error) {
+// ConsumerInfo looks for a consumer of any kind; ErrConsumerNotFound or ErrStreamNotFound.
+func (c *Client) ConsumerInfo(ctx context.Context, stream, name string) (*jetstream.ConsumerInfo, error) {
 	consumer, err := c.js.Consumer(ctx, stream, name)
 	if err == nil {
 		return consumer.CachedInfo(), nil
@@ -206,15 +206,15 @@ func (c *Client) consumerInfo(ctx context.Context, stream, name string) (*jetstr
 
 // inspectDurable returns the consumer's settings, nil if the consumer or its stream is missing.
 func (c *Client) inspectDurable(ctx context.Context, want durable) (have *consumerConfig, found []Difference, err error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	name := want.String()
-	info, err := c.consumerInfo(ctx, want.stream, want.config.Durable)
+	info, err := c.ConsumerInfo(ctx, want.stream, want.config.Durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, []Difference{{Name: name, Repair: ByCreation}}, nil
 	}
 	if err != nil {
-		return nil, nil, c.explain("look for "+name, err)
+		return nil, nil, c.Explain("look for "+name, err)
 	}
 	return &info.Config, want.differences(info.Config), nil
 }
@@ -262,7 +262,7 @@ func (c *Client) changeDurable(ctx context.Context, want durable, have consumerC
 
 // recreate deletes a consumer and creates it as it is wanted. A worker may be faster.
 func (c *Client) recreate(ctx context.Context, want durable) error {
-	deleting, cancel := bounded(ctx)
+	deleting, cancel := Bounded(ctx)
 	defer cancel()
 	if err := c.js.DeleteConsumer(deleting, want.stream, want.config.Durable); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return c.setupError("delete "+want.String(), err, nil)

@@ -137,7 +137,7 @@ func (u *untilNow) count(msg jetstream.Msg) {
 // pending is how many messages the consumer has to deliver. nats.go may wait for a lock that the making of a consumer
 // holds, whatever ctx says.
 func (u *untilNow) pending(ctx context.Context) (n uint64, err error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	type answer struct {
 		info *jetstream.ConsumerInfo

@@ -15,7 +15,7 @@ const takes = 4
 
 // RemoveScheduled takes a job out of those that wait for their time, and of those whose time has come.
 func (c *Client) RemoveScheduled(ctx context.Context, queue, id string) error {
-	return c.explain("take job "+queue+"/"+Clip(id)+" out of the waiting", c.Unschedule(ctx, queue, id, nil))
+	return c.Explain("take job "+queue+"/"+Clip(id)+" out of the waiting", c.Unschedule(ctx, queue, id, nil))
 }
 
 // Unschedule purges a job that waits, which no consumer reads, and takes the job out if it is due. found may be its message, as
@@ -32,7 +32,7 @@ func (c *Client) Unschedule(ctx context.Context, queue, id string, found *nats.M
 // that is not acked yet (nats-io/nats-server#5727). These are not delivered again, and the next leader of a work queue removes
 // them.
 func (c *Client) TakeOut(ctx context.Context, stream, subject string, found *nats.Msg) (err error) {
-	if !publishable(subject) {
+	if !Publishable(subject) {
 		return fmt.Errorf("%q is not one subject", Clip(subject))
 	}
 	for range takes {
@@ -49,7 +49,7 @@ func (c *Client) TakeOut(ctx context.Context, stream, subject string, found *nat
 		if err != nil {
 			return fmt.Errorf("read the sequence of %q: %w", Clip(subject), err)
 		}
-		if deleted, err := c.deleteMessage(ctx, stream, seq); deleted || err != nil {
+		if deleted, err := c.DeleteMessage(ctx, stream, seq); deleted || err != nil {
 			return err
 		}
 		found = nil // it was gone already: another message may have taken its place
@@ -59,10 +59,10 @@ func (c *Client) TakeOut(ctx context.Context, stream, subject string, found *nat
 
 // purge removes what waits under one subject. An empty subject would empty the stream.
 func (c *Client) purge(ctx context.Context, stream, subject string) error {
-	if !publishable(subject) {
+	if !Publishable(subject) {
 		return fmt.Errorf("%q is not one subject", Clip(subject))
 	}
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	s, err := c.js.Stream(ctx, stream)
 	if err != nil {

@@ -58,10 +58,10 @@ const (
 // repeat tries again what may pass, for setupBound at most.
 func (c *Client) repeat(ctx context.Context, try func(context.Context) error) error {
 	for end := time.Now().Add(setupBound); ; {
-		limited, cancel := bounded(ctx)
+		limited, cancel := Bounded(ctx)
 		err := try(limited)
 		cancel()
-		if !isTransient(err) || time.Now().After(end) {
+		if !IsTransient(err) || time.Now().After(end) {
 			return err
 		}
 		select {

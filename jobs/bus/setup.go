@@ -56,14 +56,14 @@ func (c *Client) setupError(doing string, err error, inTheWay func() string) err
 	api, ok := errors.AsType[*jetstream.APIError](err)
 	if !ok || classOf(err) == Missing || isLeaderless(err) ||
 		errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
-		return c.explain(doing, err)
+		return c.Explain(doing, err)
 	}
 	return &SetupError{Doing: doing, Code: api.ErrorCode, Text: api.Description, InTheWay: inTheWay(), cause: err}
 }
 
 // otherStream finds the stream that has a subject of want.
 func (c *Client) otherStream(ctx context.Context, want streamConfig) string {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	for _, subject := range want.Subjects {
 		if name, err := c.js.StreamNameBySubject(ctx, subject); err == nil && name != want.Name {
@@ -75,7 +75,7 @@ func (c *Client) otherStream(ctx context.Context, want streamConfig) string {
 
 // otherConsumers finds the consumers whose jobs want is to get.
 func (c *Client) otherConsumers(ctx context.Context, want durable) string {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	stream, err := c.js.Stream(ctx, want.stream)
 	if err != nil {

@@ -53,7 +53,7 @@ func (c *Client) StoreResult(ctx context.Context, r *jobs.Result) (Stored, error
 // without an answer is recognised as won.
 func (p *PendingResult) Store(ctx context.Context) (Stored, error) {
 	doing := "store result of job " + p.result.Queue + "/" + Clip(p.result.ID)
-	if subject := p.client.names.ResultIngress(p.result.Queue, p.result.ID); !publishable(subject) {
+	if subject := p.client.names.ResultIngress(p.result.Queue, p.result.ID); !Publishable(subject) {
 		return Stored{}, fmt.Errorf("%s: %w", doing, ErrNoSubject)
 	}
 	for {
@@ -99,11 +99,11 @@ func (p *PendingResult) store(ctx context.Context, doing string) (Stored, error)
 		}
 		p.msg = &nats.Msg{Subject: c.names.ResultIngress(r.Queue, r.ID), Header: header, Data: payload}
 	}
-	err := c.guarded(ctx, p.msg)
+	err := c.PublishOnce(ctx, p.msg)
 	switch {
 	case err == nil:
 		return Stored{Won: true}, nil
-	case isTaken(err), isRace(err):
+	case IsTaken(err), isRace(err):
 		return c.lost(ctx, doing, r)
 	}
 	return Stored{}, c.storeError(ctx, doing, err)
@@ -113,7 +113,7 @@ func (p *PendingResult) store(ctx context.Context, doing string) (Stored, error)
 func (c *Client) lost(ctx context.Context, doing string, r *jobs.Result) (Stored, error) {
 	kept, err := c.kept(ctx, r)
 	if err != nil {
-		return Stored{}, c.explain(doing, err)
+		return Stored{}, c.Explain(doing, err)
 	}
 	if kept.Worker == r.Worker && kept.JobSeq == r.JobSeq && kept.Object == r.Object && kept.FinishedAt.Equal(r.FinishedAt) {
 		return Stored{Won: true}, nil
@@ -128,7 +128,7 @@ func (c *Client) lost(ctx context.Context, doing string, r *jobs.Result) (Stored
 // kept waits a little for a result that must be there: the replica that answers may be a moment behind.
 func (c *Client) kept(ctx context.Context, r *jobs.Result) (jobs.Result, error) {
 	for tries := 0; ; tries++ {
-		msg, err := c.last(ctx, c.names.Stream("RESULTS"), c.names.Result(r.Queue, r.ID))
+		msg, err := c.LastMessage(ctx, c.names.Stream("RESULTS"), c.names.Result(r.Queue, r.ID))
 		if err == nil {
 			return jobs.ParseResult(msg.Header, msg.Data), nil
 		}
@@ -144,8 +144,8 @@ func (c *Client) kept(ctx context.Context, r *jobs.Result) (jobs.Result, error) 
 }
 
 func (c *Client) storeError(ctx context.Context, doing string, err error) error {
-	if isFull(err) {
+	if IsFull(err) {
 		return fmt.Errorf("%s: %w (%w)", doing, ErrResultsFull, err)
 	}
-	return c.explainPublish(ctx, doing, c.names.Stream("RESULTS"), err)
+	return c.ExplainPublish(ctx, doing, c.names.Stream("RESULTS"), err)
 }

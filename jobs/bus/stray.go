@@ -19,12 +19,12 @@ func (c *Client) bringStrays(ctx context.Context) error {
 	const doing = "bring in results that were stored under another subject"
 	stream := c.names.Stream("RESULTS")
 	for seq := uint64(1); ; seq++ {
-		msg, err := c.next(ctx, stream, c.names.ResultsIngress(), seq)
+		msg, err := c.NextMessage(ctx, stream, c.names.ResultsIngress(), seq)
 		if errors.Is(err, ErrNotFound) {
 			return nil
 		}
 		if err != nil {
-			return c.explain(doing, err)
+			return c.Explain(doing, err)
 		}
 		if seq, err = strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64); err != nil {
 			return fmt.Errorf("%s: %w", doing, err)
@@ -35,22 +35,22 @@ func (c *Client) bringStrays(ctx context.Context) error {
 				in.Header[name] = slices.Clone(values)
 			}
 		}
-		if err := c.guarded(ctx, in); err != nil && !isTaken(err) {
-			return c.explain(doing, err)
+		if err := c.PublishOnce(ctx, in); err != nil && !IsTaken(err) {
+			return c.Explain(doing, err)
 		}
-		if _, err := c.deleteMessage(ctx, stream, seq); err != nil {
-			return c.explain(doing, err)
+		if _, err := c.DeleteMessage(ctx, stream, seq); err != nil {
+			return c.Explain(doing, err)
 		}
 	}
 }
 
-// deleteMessage removes one message, and reports whether it was there.
-func (c *Client) deleteMessage(ctx context.Context, stream string, seq uint64) (deleted bool, err error) {
+// DeleteMessage removes one message, and reports whether it was there.
+func (c *Client) DeleteMessage(ctx context.Context, stream string, seq uint64) (deleted bool, err error) {
 	request, err := json.Marshal(map[string]any{"seq": seq, "no_erase": true})
 	if err != nil {
 		return false, err
 	}
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	msg, err := c.request(ctx, &nats.Msg{Subject: api + "STREAM.MSG.DELETE." + stream, Data: request})
 	if err != nil {

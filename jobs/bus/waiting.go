@@ -51,12 +51,12 @@ type WaitingState struct {
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) WaitingState(ctx context.Context) (WaitingState, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	connection := c.nc.Stats().Reconnects
 	stream, err := c.js.Stream(ctx, c.names.Stream("RETRIES"))
 	if err != nil {
-		return WaitingState{}, c.explain("look for waiting jobs", err)
+		return WaitingState{}, c.Explain("look for waiting jobs", err)
 	}
 	info := stream.CachedInfo()
 	leader := ""
@@ -119,7 +119,7 @@ func (c *Client) WaitingPage(ctx context.Context, after uint64, limit int, use f
 		}
 		return nil
 	})
-	return last, more, c.explain("read waiting jobs", err)
+	return last, more, c.Explain("read waiting jobs", err)
 }
 
 // NextWaiting is the first waiting job that follows the sequence after.
@@ -129,7 +129,7 @@ func (c *Client) WaitingPage(ctx context.Context, after uint64, limit int, use f
 func (c *Client) NextWaiting(ctx context.Context, after uint64) (job WaitingJob, found bool, err error) {
 	const doing = "read waiting jobs"
 	for {
-		msg, err := c.next(ctx, c.names.Stream("RETRIES"), c.names.AllAt(), after+1)
+		msg, err := c.NextMessage(ctx, c.names.Stream("RETRIES"), c.names.AllAt(), after+1)
 		if errors.Is(err, ErrNotFound) {
 			return WaitingJob{}, false, nil
 		}
@@ -137,7 +137,7 @@ func (c *Client) NextWaiting(ctx context.Context, after uint64) (job WaitingJob,
 			after, err = sequenceOf(msg)
 		}
 		if err != nil {
-			return WaitingJob{}, false, c.explain(doing, err)
+			return WaitingJob{}, false, c.Explain(doing, err)
 		}
 		if job, ok := c.waitingJob(after, msg); ok {
 			return job, true, nil
@@ -155,7 +155,7 @@ const numPending = "Nats-Num-Pending"
 func (c *Client) StillWaiting(ctx context.Context, seqs []uint64, use func(WaitingJob)) error {
 	subject := directGet + c.names.Stream("RETRIES")
 	err := c.refusals.watch(ctx, func(ctx context.Context) error { return c.readEach(ctx, subject, seqs, use) }, subject)
-	return c.explain("look whether jobs still wait", err)
+	return c.Explain("look whether jobs still wait", err)
 }
 
 // readEach asks for each sequence by itself: a batch would read the messages in between, too.
