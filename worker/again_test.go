@@ -16,6 +16,7 @@ import (
 )
 
 func TestAJobDeliveredAgainToItsWorkerIsNotRunTwice(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	acks := make(chan *nats.Msg, 64)
 	if _, err := w.nc.ChanSubscribe("$JS.ACK.GOFER_JOBS.>", acks); err != nil {

@@ -12,6 +12,7 @@ import (
 
 // TestAJobWhoseLeaseIsOverIsNotBegun has a worker that was frozen between a fetch and the run of the job.
 func TestAJobWhoseLeaseIsOverIsNotBegun(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		begun := false
 		w, err := New(Config{

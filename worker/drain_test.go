@@ -11,6 +11,7 @@ import (
 
 // TestADrainEndsThoughAJobDoesNot has a run that looks at no context. Its job goes back before the drain is over.
 func TestADrainEndsThoughAJobDoesNot(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	w.publish("a", page)
 	started, release := make(chan struct{}), make(chan struct{})
@@ -36,6 +37,7 @@ func TestADrainEndsThoughAJobDoesNot(t *testing.T) {
 
 // TestADrainEndsThoughTheServerDoesNotAnswer takes the server away while a job runs.
 func TestADrainEndsThoughTheServerDoesNotAnswer(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	w.publish("a", page)
 	started := make(chan struct{})

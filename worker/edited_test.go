@@ -249,6 +249,7 @@ func TestWhateverIsDeletedComesBack(t *testing.T) {
 // TestEditedStreamCostsNoJob edits a stream while jobs run. The worker names the setting; where it makes jobs end wrongly none is
 // taken, and all of them end well once gofer setup has repaired the stream.
 func TestEditedStreamCostsNoJob(t *testing.T) {
+	t.Parallel()
 	type config = *jetstream.StreamConfig
 	for name, edit := range map[string]struct {
 		stream, named string

@@ -61,6 +61,7 @@ func (r *rivals) endedWithin(from, to time.Duration) (n int) {
 }
 
 func TestAQueueHasASlotAtOnceAndItsQuarterOnceSlowJobsEnd(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var r rivals
 		r.run(t, 10*time.Minute, 31*time.Second, func() {
@@ -77,6 +78,7 @@ func TestAQueueHasASlotAtOnceAndItsQuarterOnceSlowJobsEnd(t *testing.T) {
 }
 
 func TestAQueueThatHadWorkKeepsAQuarterOfItsShare(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var r rivals
 		r.run(t, 20*time.Minute, 10*time.Hour, func() {
@@ -94,6 +96,7 @@ func TestAQueueThatHadWorkKeepsAQuarterOfItsShare(t *testing.T) {
 }
 
 func TestAQueueWithoutWorkKeepsOneSlot(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var r rivals
 		r.run(t, 20*time.Minute, 10*time.Hour, func() {
@@ -108,6 +111,7 @@ func TestAQueueWithoutWorkKeepsOneSlot(t *testing.T) {
 }
 
 func TestEachQueueKeepsASlot(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrowd(4, func() time.Duration { return time.Second })
 		c.queue(6, -1)
@@ -124,6 +128,7 @@ func TestEachQueueKeepsASlot(t *testing.T) {
 
 // TestJobsThatComeOneByOneDoNotTakeAKeptSlot has consumers that are never backlogged, so that no fetch holds a slot.
 func TestJobsThatComeOneByOneDoNotTakeAKeptSlot(t *testing.T) {
+	t.Parallel()
 	s := newSlots(3)
 	first, second := s.add(1, 1)[0], s.add(1, 1)[0]
 	for i, want := range []bool{true, true, false} {
@@ -139,6 +144,7 @@ func TestJobsThatComeOneByOneDoNotTakeAKeptSlot(t *testing.T) {
 // TestEachQueueHasItsSlotAlthoughTheOthersKeepAllOfThem has nine slots, two of which belong to the queue of large weight. The eight
 // other queues keep one each.
 func TestEachQueueHasItsSlotAlthoughTheOthersKeepAllOfThem(t *testing.T) {
+	t.Parallel()
 	s := newSlots(9)
 	heavy := s.add(1000, 1)[0]
 	var light []*consumerShare

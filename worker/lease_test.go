@@ -13,6 +13,7 @@ import (
 const ackWait = 12 * time.Second
 
 func TestConfirmedHeartbeatsKeepTheLease(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		l := newLease(time.Now(), ackWait)
@@ -30,6 +31,7 @@ func TestConfirmedHeartbeatsKeepTheLease(t *testing.T) {
 }
 
 func TestUnconfirmedLeaseCancelsTheJobBeforeTheServerGivesItAway(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		start := time.Now()
@@ -50,6 +52,7 @@ func TestUnconfirmedLeaseCancelsTheJobBeforeTheServerGivesItAway(t *testing.T) {
 }
 
 func TestFailedHeartbeatIsTriedAgainSoon(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		_, cancel := context.WithCancelCause(t.Context())
 		l := newLease(time.Now(), ackWait)
@@ -69,6 +72,7 @@ func TestFailedHeartbeatIsTriedAgainSoon(t *testing.T) {
 }
 
 func TestFrozenWorkerSeesThatItsLeaseIsOver(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		pulled := time.Now()
 		time.Sleep(20 * time.Second) // frozen between the pull and the message
@@ -79,6 +83,7 @@ func TestFrozenWorkerSeesThatItsLeaseIsOver(t *testing.T) {
 }
 
 func TestTheFirstHeartbeatComesAThirdOfTheAckWaitAfterThePull(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		_, cancel := context.WithCancelCause(t.Context())
 		pulled := time.Now()
@@ -99,6 +104,7 @@ func TestTheFirstHeartbeatComesAThirdOfTheAckWaitAfterThePull(t *testing.T) {
 }
 
 func TestARenewedLeaseCountsFromBeforeItsHeartbeat(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		_, cancel := context.WithCancelCause(t.Context())
 		l := newLease(time.Now(), ackWait)
@@ -114,6 +120,7 @@ func TestARenewedLeaseCountsFromBeforeItsHeartbeat(t *testing.T) {
 
 // A heartbeat that arrives after the ack would be one of a message that is gone, or of another run.
 func TestNoHeartbeatIsUnderWayOnceTheLeaseIsGivenUp(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		_, cancel := context.WithCancelCause(t.Context())
 		begun, ended := false, false
@@ -133,6 +140,7 @@ func TestNoHeartbeatIsUnderWayOnceTheLeaseIsGivenUp(t *testing.T) {
 }
 
 func TestALeaseThatIsOverIsNotRevived(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		l := newLease(time.Now(), ackWait)
@@ -148,6 +156,7 @@ func TestALeaseThatIsOverIsNotRevived(t *testing.T) {
 }
 
 func TestWhatIsBoundByALeaseEndsWithItAndNotBefore(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		l := newLease(start, ackWait)

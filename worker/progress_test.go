@@ -17,6 +17,7 @@ import (
 )
 
 func TestAJobEndsWhateverItTookAlong(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	var ran atomic.Int32
 	w.start(func(_ context.Context, job jobs.Job, progress jobs.Progress) jobs.RunOutcome {
@@ -51,6 +52,7 @@ func TestAJobEndsWhateverItTookAlong(t *testing.T) {
 
 // TestAForgedRetryEventCostsAWorkerNothing announces more attempts than a job can have had, and than fit into memory.
 func TestAForgedRetryEventCostsAWorkerNothing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	w.publish("a", page)
 	started := make(chan struct{})

@@ -10,6 +10,7 @@ import (
 )
 
 func TestPullersAreNotThrottledWhenProxiesAreBack(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const slots, consumers = 2, 64
 		w := &Worker{pullLimiter: rate.NewLimiter(slots, slots)}
@@ -32,6 +33,7 @@ func TestPullersAreNotThrottledWhenProxiesAreBack(t *testing.T) {
 }
 
 func TestPullersWithoutProxiesTakeOneJobASlotAndSecond(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const slots, consumers = 4, 20
 		w := &Worker{pullLimiter: rate.NewLimiter(slots, slots)}
@@ -61,6 +63,7 @@ func TestPullersWithoutProxiesTakeOneJobASlotAndSecond(t *testing.T) {
 
 // TestAConsumerThatIsSetIdleDelaysNoOther has a consumer that had work left when it was told to take none, and another one of its queue.
 func TestAConsumerThatIsSetIdleDelaysNoOther(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newSlots(4)
 		consumers := s.add(1, 2)

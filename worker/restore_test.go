@@ -15,6 +15,7 @@ import (
 
 // TestMissingStreamsAreRecreatedAgainAndAgainButNotAtEachCall has many callers that miss a stream, for a minute.
 func TestMissingStreamsAreRecreatedAgainAndAgainButNotAtEachCall(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		err  error
 		want int // tries in a minute

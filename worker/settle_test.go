@@ -13,6 +13,7 @@ import (
 )
 
 func TestAWaitCarriesTheAttemptsAndTheSequenceOfTheJob(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	w.publish("a", page)
 	w.publish("b", page) // so that the sequences of the two streams differ
@@ -33,6 +34,7 @@ func TestAWaitCarriesTheAttemptsAndTheSequenceOfTheJob(t *testing.T) {
 }
 
 func TestAttemptsMadeBeforeADrainAreKept(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	w.publish("a", page)
 	started := make(chan struct{})
@@ -65,6 +67,7 @@ func (w *world) waiting() (until time.Time) {
 }
 
 func TestStoppedJobWaitsForTheAnnouncedTime(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	w.publish("a", page)
 	started := make(chan struct{})
@@ -84,6 +87,7 @@ func TestStoppedJobWaitsForTheAnnouncedTime(t *testing.T) {
 // TestAnnouncedTimeOutlivesTheWorker has a worker that announces a retry and dies before it parks the job. An announcement of
 // a wait that is too long is somebody else's.
 func TestAnnouncedTimeOutlivesTheWorker(t *testing.T) {
+	t.Parallel()
 	for announced, want := range map[time.Duration]time.Duration{10 * time.Minute: 10 * time.Minute, 24 * time.Hour: 15 * time.Minute} {
 		t.Run(announced.String(), func(t *testing.T) {
 			w := newWorld(t, bus.Settings{})
@@ -114,6 +118,7 @@ func TestAnnouncedTimeOutlivesTheWorker(t *testing.T) {
 
 // TestALetterThatACrashLeftUnwrittenIsWritten has the result of a worker that died before it wrote the dead letter.
 func TestALetterThatACrashLeftUnwrittenIsWritten(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	w.publish("a", page)
 	r := jobs.Result{Queue: "default", ID: "a", Outcome: jobs.Failed, Error: jobs.ErrPermanent, Worker: "dead", JobSeq: 1, FinishedAt: time.Now()}
@@ -130,6 +135,7 @@ func TestALetterThatACrashLeftUnwrittenIsWritten(t *testing.T) {
 }
 
 func TestAnOutcomeIsStoredAsSoonAsThereIsRoomAndTheJobIsNotRunAgain(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, bus.Settings{ResultsMaxBytes: 64 << 10})
 	var runs atomic.Int32
 	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {

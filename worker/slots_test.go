@@ -134,6 +134,7 @@ func varied() func() time.Duration {
 }
 
 func TestQueuesShareSlotsByWeight(t *testing.T) {
+	t.Parallel()
 	for _, total := range []int{1, 2, 10, 64} { // with 4 slots each queue keeps one: see TestEachQueueKeepsASlot
 		synctest.Test(t, func(t *testing.T) {
 			c := newCrowd(total, varied())
@@ -154,6 +155,7 @@ func TestQueuesShareSlotsByWeight(t *testing.T) {
 }
 
 func TestRetryStormLeavesHalfToFreshJobs(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrowd(16, varied())
 		c.queue(1, -1, -1)
@@ -167,6 +169,7 @@ func TestRetryStormLeavesHalfToFreshJobs(t *testing.T) {
 }
 
 func TestALoneQueueGetsAllSlotsButOneForEachOtherQueue(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrowd(8, func() time.Duration { return time.Second })
 		c.queue(1, -1, 0)
@@ -182,6 +185,7 @@ func TestALoneQueueGetsAllSlotsButOneForEachOtherQueue(t *testing.T) {
 }
 
 func TestIdleQueueIsServedAtOnceWhenWorkComes(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrowd(4, func() time.Duration { return 10 * time.Millisecond })
 		c.queue(1, -1)
@@ -216,6 +220,7 @@ func started(ctx context.Context) time.Time {
 }
 
 func TestSlotsAreNeverOversold(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		rapid.SyncTest(t, func(t *rapid.T) {
 			total := rapid.IntRange(1, 20).Draw(t, "slots")
@@ -249,6 +254,7 @@ func TestSlotsAreNeverOversold(t *testing.T) {
 }
 
 func TestLongJobsDoNotTakeTheSlotsOfShortOnes(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrowd(16, nil)
 		c.jobOf = func(consumer int) time.Duration {
@@ -266,6 +272,7 @@ func TestLongJobsDoNotTakeTheSlotsOfShortOnes(t *testing.T) {
 }
 
 func TestAnIdleConsumerIsPolledNowAndThenWhileOthersAreBacklogged(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrowd(64, varied())
 		c.queue(1, -1)
@@ -280,6 +287,7 @@ func TestAnIdleConsumerIsPolledNowAndThenWhileOthersAreBacklogged(t *testing.T) 
 }
 
 func TestEveryIdleConsumerIsPolled(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrowd(1, varied())
 		c.queue(1, -1)
@@ -298,6 +306,7 @@ func TestEveryIdleConsumerIsPolled(t *testing.T) {
 }
 
 func TestAPullHasABound(t *testing.T) {
+	t.Parallel()
 	s := newSlots(1000)
 	l := s.add(1, 1)[0]
 	s.endPull(l, 0, true)
@@ -307,6 +316,7 @@ func TestAPullHasABound(t *testing.T) {
 }
 
 func TestSlotsThatAreGrantedInTheMomentOfTheEndComeBack(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	s := newSlots(3)
@@ -323,6 +333,7 @@ func TestSlotsThatAreGrantedInTheMomentOfTheEndComeBack(t *testing.T) {
 }
 
 func TestIdleConsumersWaitForWorkWithoutASlot(t *testing.T) {
+	t.Parallel()
 	s := newSlots(4)
 	consumers := s.add(1, 2)
 	for _, more := range []bool{true, false} {
@@ -339,6 +350,7 @@ func TestIdleConsumersWaitForWorkWithoutASlot(t *testing.T) {
 
 // TestPollsLeaveTheSlotsToTheBackloggedQueue has a far server: a poll costs as long as the way there and back.
 func TestPollsLeaveTheSlotsToTheBackloggedQueue(t *testing.T) {
+	t.Parallel()
 	for _, size := range []struct{ slots, queues int }{{1, 2}, {2, 8}, {4, 32}, {16, 32}} {
 		synctest.Test(t, func(t *testing.T) {
 			c := newCrowd(size.slots, varied())
@@ -361,6 +373,7 @@ func TestPollsLeaveTheSlotsToTheBackloggedQueue(t *testing.T) {
 
 // TestAnIdleWorkerTakesAJobAtOnce has more consumers than slots, each waiting for work.
 func TestAnIdleWorkerTakesAJobAtOnce(t *testing.T) {
+	t.Parallel()
 	for _, size := range []struct{ slots, queues int }{{1, 1}, {2, 8}, {4, 32}} {
 		synctest.Test(t, func(t *testing.T) {
 			c := newCrowd(size.slots, func() time.Duration { return time.Millisecond })

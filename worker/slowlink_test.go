@@ -68,6 +68,7 @@ func relay(ctx context.Context, to io.Writer, from io.Reader, perSecond int) {
 // TestALargeBodyIsStoredThroughASlowLink takes longer for a body than any other step may, and than the lease of a worker that
 // sends no heartbeats.
 func TestALargeBodyIsStoredThroughASlowLink(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	w.link = w.slowLink(1 << 20)
 	var runs atomic.Int32

@@ -16,6 +16,7 @@ import (
 func fills() jobs.RunOutcome { return finished(jobs.Succeeded, "", make([]byte, 100<<10)) }
 
 func TestThatResultsWereFullIsForgottenWithTheLeaseOfTheJobThatSawIt(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, bus.Settings{ResultsMaxBytes: 64 << 10})
 	w.start(func(_ context.Context, job jobs.Job, _ jobs.Progress) jobs.RunOutcome {
 		if job.ID == "big" {
@@ -55,6 +56,7 @@ func TestADrainEndsInTimeAlthoughResultsAreFullAndHandsTheJobBack(t *testing.T) 
 }
 
 func TestAStreamThatSomebodyDeletedIsMadeAnew(t *testing.T) {
+	t.Parallel()
 	for stream, outcome := range map[string]jobs.RunOutcome{
 		"GOFER_JOBS":       finished(jobs.Succeeded, "", nil),
 		"GOFER_RESULTS":    finished(jobs.Succeeded, "", nil),
@@ -95,6 +97,7 @@ func TestAStreamThatSomebodyDeletedIsMadeAnew(t *testing.T) {
 }
 
 func TestAWorkerSaysThatOutcomesCannotBeStored(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
 		return finished(jobs.Succeeded, "", nil)
@@ -117,6 +120,7 @@ func TestAWorkerSaysThatOutcomesCannotBeStored(t *testing.T) {
 // TestAJobOfAnImpossibleNameEndsAndHurtsNoOther takes an id that fits into a publish of its client, and not into what a worker
 // would send: the server closes the connection of whoever sends that.
 func TestAJobOfAnImpossibleNameEndsAndHurtsNoOther(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
 		return finished(jobs.Succeeded, "", nil)
@@ -133,6 +137,7 @@ func TestAJobOfAnImpossibleNameEndsAndHurtsNoOther(t *testing.T) {
 }
 
 func TestAJobWhoseTimeHasComeByTheServersClockIsRun(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	var early, runs atomic.Int32
 	w.start(func(_ context.Context, job jobs.Job, _ jobs.Progress) jobs.RunOutcome {
@@ -154,6 +159,7 @@ func TestAJobWhoseTimeHasComeByTheServersClockIsRun(t *testing.T) {
 }
 
 func TestAJobThatIsCancelledWhileItIsParkedDoesNotWait(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	w.start(func(ctx context.Context, job jobs.Job, _ jobs.Progress) jobs.RunOutcome {
 		if err := client.New(w.client).Cancel(t.Context(), bus.Key{Queue: "default", ID: job.ID}); err != nil {

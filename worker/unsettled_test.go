@@ -37,6 +37,7 @@ func (w *world) gone(id string) func() bool {
 }
 
 func TestAJobThatCannotBeStoredWhileItWaitsFails(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	w.blind = true
 	w.change("GOFER_RETRIES", func(c *jetstream.StreamConfig) { c.MaxMsgSize = 100 })
@@ -58,6 +59,7 @@ func TestAJobThatCannotBeStoredWhileItWaitsFails(t *testing.T) {
 
 // TestAWaitingJobGoesOnWithoutWhatOnlyPeopleRead has a stream that takes the attempts of a waiting job, and not their texts.
 func TestAWaitingJobGoesOnWithoutWhatOnlyPeopleRead(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	w.blind = true
 	w.change("GOFER_RETRIES", func(c *jetstream.StreamConfig) { c.MaxMsgSize = 1500 })
@@ -79,6 +81,7 @@ func TestAWaitingJobGoesOnWithoutWhatOnlyPeopleRead(t *testing.T) {
 }
 
 func TestAJobEndsWithoutADeadLetterThatCannotBeStored(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	w.change("GOFER_DEAD", func(c *jetstream.StreamConfig) { c.MaxMsgSize = 100 })
 	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
@@ -89,6 +92,7 @@ func TestAJobEndsWithoutADeadLetterThatCannotBeStored(t *testing.T) {
 }
 
 func TestADuplicateEndsThoughItsEventIsRefusedForGood(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	w.change("GOFER_EVENTS", func(c *jetstream.StreamConfig) { c.Sealed = true })
 	var runs atomic.Int32
@@ -106,6 +110,7 @@ func TestADuplicateEndsThoughItsEventIsRefusedForGood(t *testing.T) {
 }
 
 func TestAJobWhoseResultIsRefusedForGoodIsHeldAndShown(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	var runs atomic.Int32
 	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
@@ -134,6 +139,7 @@ func TestAJobWhoseResultIsRefusedForGoodIsHeldAndShown(t *testing.T) {
 }
 
 func TestNoMoreJobsAreTakenThatWouldBeHeld(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	w.change("GOFER_RESULTS", func(c *jetstream.StreamConfig) { c.Sealed = true })
 	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
