@@ -27,7 +27,7 @@ type Finding struct {
 
 // BreakersConfig is what Breakers are made of; all fields are required.
 type BreakersConfig struct {
-	// Pool is told which proxies to avoid.
+	// Pool receives the proxies to avoid.
 	Pool *rotation.Pool
 	// Worker is this worker's name.
 	Worker string
@@ -49,68 +49,69 @@ type BreakersConfig struct {
 type Breakers struct {
 	cfg      BreakersConfig
 	instance string
-	outgoing outgoing
+	updates  updateQueue
 
-	mu      sync.Mutex
-	found   map[string]*found
-	doubted map[string]bool // workers that are not followed
+	// mu guards the fields below. It is held while the pool takes over a finding, so that of two the later one is the last to arrive.
+	mu       sync.Mutex
+	findings map[string]*finding
+	ignored  map[string]bool // workers that are not followed
 }
 
-// found is a finding of another worker.
-type found struct {
-	worker string
-	until  time.Time
-	known  bool // the pool has the proxy
-	heeded bool
+// finding is a finding of another worker.
+type finding struct {
+	worker  string
+	until   time.Time
+	known   bool // the pool has the proxy
+	avoided bool // the pool avoids it, if it has it
 }
 
 // NewBreakers makes Breakers; Run connects them with the fleet.
 func NewBreakers(cfg BreakersConfig) *Breakers {
 	return &Breakers{
-		cfg: cfg, instance: rand.Text(), found: map[string]*found{}, doubted: map[string]bool{},
-		outgoing: outgoing{words: map[string]word{}, wake: make(chan struct{}, 1)},
+		cfg: cfg, instance: rand.Text(), findings: map[string]*finding{}, ignored: map[string]bool{},
+		updates: updateQueue{updates: map[string]update{}, wake: make(chan struct{}, 1)},
 	}
 }
 
-// Changed tells the fleet of a breaker of this worker that opened or closed. It returns at once, whatever NATS does. An
-// opening without an end was forced by somebody, and one while proxies that worked fail one after the other may be this
-// worker's own trouble: neither is told. While nothing gets through at all an opening waits until something does.
+// Changed reports to the fleet that a breaker of this worker opened or closed. It returns at once, whatever NATS does. It reports
+// neither an opening without an end, which somebody forced, nor one while proxies that worked fail one after the other, which may be
+// this worker's own trouble. While no proxy delivers, an opening waits until one does.
 func (b *Breakers) Changed(e rotation.Event) {
 	switch {
 	case e.ProxyID == "" || e.To == breaker.HalfOpen:
 		return
 	case e.To == breaker.Closed:
-		b.send(e.ProxyID, word{})
+		b.send(e.ProxyID, update{})
 	case !e.NextTest.IsZero() && !b.cfg.Pool.Doubtful():
-		b.send(e.ProxyID, word{until: e.NextTest.Add(b.cfg.Slack), reason: e.Reason})
+		b.send(e.ProxyID, update{until: e.NextTest.Add(b.cfg.Slack), reason: e.Reason})
 	}
 }
 
 // Reset takes the fleet's finding about a proxy away, if there is one.
 func (b *Breakers) Reset(proxy string) {
 	b.mu.Lock()
-	known := b.found[proxy] != nil
+	known := b.findings[proxy] != nil
 	b.forget(proxy) // what waits to be written holds here already
 	b.mu.Unlock()
 	if known {
-		b.send(proxy, word{})
+		b.send(proxy, update{})
 	}
 }
 
-// Avoided is how many proxies of the pool this worker avoids by the word of others.
+// Avoided is how many proxies of the pool this worker avoids because of the findings of others.
 func (b *Breakers) Avoided() (n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, f := range b.found {
-		if f.known && f.heeded && time.Until(f.until) > 0 {
+	for _, f := range b.findings {
+		if f.known && f.avoided && time.Until(f.until) > 0 {
 			n++
 		}
 	}
 	return n
 }
 
-func (b *Breakers) send(proxy string, w word) {
-	if !b.outgoing.put(proxy, w) {
+func (b *Breakers) send(proxy string, u update) {
+	if !b.updates.put(proxy, u) {
 		b.cfg.Log.Warn("breakers not shared, too many changes wait to be published")
 	}
 }
@@ -142,7 +143,7 @@ func (b *Breakers) apply(fresh bool, changes []change) {
 		for _, c := range changes {
 			still[c.key] = true
 		}
-		for id := range b.found {
+		for id := range b.findings {
 			if !still[id] {
 				b.forget(id)
 			}
@@ -153,7 +154,7 @@ func (b *Breakers) apply(fresh bool, changes []change) {
 	}
 }
 
-// take notes what a key says now. The lock is held, so that of two changes the later one is the last to arrive at the pool.
+// take applies what a key says now. The caller holds the lock.
 func (b *Breakers) take(c change) {
 	if c.value == nil {
 		b.forget(c.key)
@@ -170,68 +171,69 @@ func (b *Breakers) take(c change) {
 		b.forget(c.key)
 		return
 	}
-	now := &found{worker: f.Worker, until: time.Now().Add(left)}
-	if b.found[c.key] == nil {
+	now := &finding{worker: f.Worker, until: time.Now().Add(left)}
+	if b.findings[c.key] == nil {
 		b.cfg.Log.Debug("proxy avoided, another worker found it dead", "proxy", c.key, "worker", f.Worker, "reason", f.Reason, "for", left.String())
 	}
-	b.found[c.key] = now
-	b.heed(c.key, now, !b.doubted[f.Worker])
+	b.findings[c.key] = now
+	b.avoid(c.key, now, !b.ignored[f.Worker])
 }
 
-func (b *Breakers) heed(id string, f *found, heed bool) {
+func (b *Breakers) avoid(id string, f *finding, avoid bool) {
 	until := f.until
-	if !heed {
+	if !avoid {
 		until = time.Time{}
 	}
-	f.known, f.heeded = b.cfg.Pool.Avoid(id, until, f.worker), heed
+	f.known, f.avoided = b.cfg.Pool.Avoid(id, until, f.worker), avoid
 }
 
 func (b *Breakers) forget(id string) {
-	if b.found[id] != nil {
-		delete(b.found, id)
+	if b.findings[id] != nil {
+		delete(b.findings, id)
 		b.cfg.Pool.Avoid(id, time.Time{}, "")
 	}
 }
 
-// review drops what is over and judges the workers. A proxy may also come into the pool after the word about it, or again.
+// review drops the findings whose time is over, and judges the workers. A proxy may also come into the pool after the finding about
+// it, or come back.
 func (b *Breakers) review() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	reports := map[string]int{}
-	for id, f := range b.found {
+	for id, f := range b.findings {
 		if time.Until(f.until) <= 0 {
-			delete(b.found, id) // the pool keeps the time itself
+			delete(b.findings, id) // the pool keeps the time itself
 			continue
 		}
 		var s rotation.Status
 		s, f.known = b.cfg.Pool.StatusOf(id)
-		if f.known && f.heeded && s.AvoidedUntil.IsZero() {
-			b.heed(id, f, true)
+		if f.known && f.avoided && s.AvoidedUntil.IsZero() {
+			b.avoid(id, f, true)
 		}
 		if f.known {
 			reports[f.worker]++
 		}
 	}
 	b.judge(reports)
-	for id, f := range b.found {
-		if heed := !b.doubted[f.worker]; heed != f.heeded {
-			b.heed(id, f, heed)
+	for id, f := range b.findings {
+		if avoid := !b.ignored[f.worker]; avoid != f.avoided {
+			b.avoid(id, f, avoid)
 		}
 	}
 }
 
-// judge says whom to follow, by how many of the pool's proxies each worker reports.
+// judge decides whom to follow, by how many of the pool's proxies each worker reports.
 func (b *Breakers) judge(reports map[string]int) {
 	size := b.cfg.Pool.Len()
-	for worker := range b.doubted {
+	for worker := range b.ignored {
 		if 2*reports[worker] <= size {
-			delete(b.doubted, worker)
+			delete(b.ignored, worker)
 			b.cfg.Log.Info("another worker's breakers are followed again", "worker", worker)
 		}
 	}
 	for worker, n := range reports {
-		if 2*n > size && !b.doubted[worker] {
-			b.doubted[worker] = true
+		if 2*n > size && !b.ignored[worker] {
+			b.ignored[worker] = true
 			b.cfg.Log.Warn("another worker's breakers are not followed, it found more than half of the pool dead", "worker", worker, "proxies", n)
 		}
 	}

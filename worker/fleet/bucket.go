@@ -23,7 +23,7 @@ type change struct {
 	age time.Duration
 }
 
-// follower keeps up with one bucket. Only Trouble may be called while run does.
+// follower applies the changes of one bucket. While run runs, only trouble may be called.
 type follower struct {
 	bucket string
 	log    *slog.Logger
@@ -31,8 +31,9 @@ type follower struct {
 	// restore creates the bucket if it is missing; somebody may have deleted it. Nil leaves that to others.
 	restore func(context.Context)
 
+	// mu guards err, which says why the bucket is not followed. It is not nil until the bucket has been read once.
 	mu  sync.Mutex
-	err error // why the bucket is not followed
+	err error
 }
 
 var (
@@ -44,13 +45,12 @@ func newFollower(bucket string, log *slog.Logger, apply func(fresh bool, changes
 	return &follower{bucket: bucket, log: log, apply: apply, err: errNotRead}
 }
 
-// run applies the bucket's keys, all at once and in place of what was known, then each change as it comes, until ctx ends. A
-// watch that ends is begun again, for keys may have gone meanwhile. So is one whose connection was made again: a server that
-// was restarted has forgotten it, and that would be noticed only after some missing heartbeats. The same goes for one whose
-// bucket was created again.
+// run applies the keys of the bucket, all at once and in place of what was known, and then each change, until ctx ends. It starts a
+// watch that ended again, and reads all keys again, because some may have been deleted. It also starts the watch again after a
+// reconnect, because a server that was restarted has forgotten the watch, and when the bucket was created again.
 func (f *follower) run(ctx context.Context, js jetstream.JetStream) {
 	for ctx.Err() == nil {
-		// Whoever sets a key in a new bucket wants it to hold within a second.
+		// A key that is set in a new bucket has to apply within a second.
 		wait := 250 * time.Millisecond
 		err := f.watch(ctx, js)
 		switch {
@@ -97,7 +97,7 @@ func (f *follower) trouble() error {
 	return fmt.Errorf("bucket %s: %w", f.bucket, f.err)
 }
 
-// watch returns nil if it is to be begun again at once.
+// watch applies changes until the bucket has to be read again; then it returns nil, or why it cannot be followed.
 func (f *follower) watch(ctx context.Context, js jetstream.JetStream) error {
 	reconnected := js.Conn().StatusChanged(nats.CONNECTED)
 	defer js.Conn().RemoveStatusListener(reconnected)
@@ -147,11 +147,11 @@ func (f *follower) watch(ctx context.Context, js jetstream.JetStream) error {
 	}
 }
 
-// checkEvery is how often a bucket is looked for: a watch does not notice that its bucket was deleted.
+// checkEvery is how often a follower checks that the bucket is there: a watch does not notice that its bucket was deleted.
 const checkEvery = time.Second
 
-// stillThere returns when the bucket is no longer the one that was made at a time, or when ctx ends. A server that does not
-// answer says nothing about it.
+// stillThere returns when the bucket is no longer the one that was made at a time, or when ctx ends. It ignores a server that does
+// not answer.
 func stillThere(ctx context.Context, js jetstream.JetStream, bucket string, made time.Time) error {
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
@@ -170,7 +170,7 @@ func stillThere(ctx context.Context, js jetstream.JetStream, bucket string, made
 	}
 }
 
-// askTimeout bounds one question: its answer is lost for good if the server dies.
+// askTimeout bounds one request: its answer is lost if the server dies.
 const askTimeout = 5 * time.Second
 
 // clock is what the server's clock showed at a time, and when the bucket was made.

@@ -24,7 +24,7 @@ type LeaderConfig struct {
 	Task string
 	// Worker is this worker's name, for people.
 	Worker string
-	// Renew is how often a leader renews its leadership and the others look at it; zero means 4 s.
+	// Renew is how often a leader renews its leadership and the others read it; zero means 4 s.
 	Renew time.Duration
 	Log   *slog.Logger
 }
@@ -45,7 +45,7 @@ type Leader struct {
 	kv     jetstream.KeyValue // nil until the bucket has answered
 	seen   uint64             // the revision that was seen last; zero if there was none
 	seenAt time.Time          // since when
-	failed bool               // the latest look did
+	failed bool               // the latest try did
 }
 
 // leadership is the value of the key.
@@ -111,7 +111,7 @@ func (l *Leader) takeOver(ctx context.Context, js jetstream.JetStream, names job
 
 func (l *Leader) key() string { return "leader." + l.cfg.Task }
 
-// isFree looks at the key and reports whether this worker may take the leadership over from the revision that it has seen.
+// isFree reads the key and reports whether this worker may take the leadership over from the revision that it has seen.
 func (l *Leader) isFree(ctx context.Context) (bool, error) {
 	entry, err := l.kv.Get(ctx, l.key())
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
@@ -129,7 +129,7 @@ func (l *Leader) isFree(ctx context.Context) (bool, error) {
 	return now.Instance == l.own || time.Since(l.seenAt) >= 3*l.cfg.Renew, nil // own: the answer to a renewal was lost
 }
 
-// isTaken tells that somebody else has written the key.
+// isTaken reports whether somebody else has written the key.
 func isTaken(err error) bool {
 	api, ok := errors.AsType[*jetstream.APIError](err)
 	return errors.Is(err, jetstream.ErrKeyExists) || ok && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)

@@ -1,6 +1,6 @@
 // Package fleet keeps a worker in step with its fleet: the proxy pool, the retry policy, the list of denied hosts and the
 // proxies found dead live in key-value buckets, and a change there reaches every running worker within a second. A bucket
-// that cannot be read leaves what was last known in force.
+// that cannot be read leaves the last known values current.
 package fleet
 
 import (
@@ -29,38 +29,39 @@ const (
 	StrategyKey = "strategy"
 )
 
-// Config is what a Settings is made of; all fields are required.
+// Config is what Settings are made of; all fields are required.
 type Config struct {
 	// Names are those of the installation.
 	Names jobs.Names
 	// Pool receives the proxies.
 	Pool *rotation.Pool
-	// Policy is the environment's, in force while the bucket holds none.
+	// Policy is the environment's. It applies while the bucket holds none.
 	Policy jobs.Policy
 	// Strategy is the environment's, as Policy.
 	Strategy rotation.Strategy
 	Log      *slog.Logger
 }
 
-// Settings is this worker's copy of what the fleet agrees on. Its methods may be called from any goroutine.
+// Settings are this worker's copy of the fleet's settings. Make them with New. Methods may be called from any goroutine.
 type Settings struct {
 	cfg     Config
 	policy  atomic.Pointer[policy]
 	denied  atomic.Pointer[map[string]bool]
 	buckets []*follower
 
+	// mu guards the fields below, and is held while the pool takes them over.
 	mu     sync.Mutex
 	listed []proxylist.Proxy          // from the environment and the file
 	bucket map[string]proxylist.Proxy // from the bucket, which wins
 }
 
-// policy is a policy and since when it is in force; the zero time means since the start.
+// policy is a policy and since when it applies; the zero time means since the start.
 type policy struct {
 	jobs.Policy
 	updated time.Time
 }
 
-// New makes Settings in which the environment is in force; Run brings in the fleet.
+// New makes Settings in which the environment applies; Run adds what the fleet has set.
 func New(cfg Config) *Settings {
 	s := &Settings{cfg: cfg, bucket: map[string]proxylist.Proxy{}}
 	s.policy.Store(&policy{Policy: cfg.Policy})
@@ -73,7 +74,7 @@ func New(cfg Config) *Settings {
 	return s
 }
 
-// Policy is the retry policy in force and when it was set; the zero time means that the environment's is.
+// Policy is the current retry policy and when it was set; the zero time means that it is the environment's.
 func (s *Settings) Policy() (jobs.Policy, time.Time) {
 	p := s.policy.Load()
 	return p.Policy, p.updated

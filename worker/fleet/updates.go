@@ -1,0 +1,142 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+const (
+	// maxUpdates bounds what waits to be written: a pool of that many proxies that die at once.
+	maxUpdates = 4096
+	// writeTimeout bounds one write; what it did not answer is written again.
+	writeTimeout = 2 * time.Second
+)
+
+// update is what is to be written about a proxy: that it is dead until a time or, without a time, that it is not dead.
+type update struct {
+	until  time.Time
+	reason string
+}
+
+// updateQueue holds the updates that wait to be written, at most one for each proxy, in the order of the first one about it.
+type updateQueue struct {
+	// wake receives after each put. It has room for one.
+	wake chan struct{}
+
+	// mu guards the fields below. Every key of updates is in order once.
+	mu      sync.Mutex
+	updates map[string]update
+	order   []string
+	full    bool // an update was dropped, and put has returned false
+}
+
+// put never waits. It returns false when it drops an update because too many wait, but only once until all of those are written.
+func (o *updateQueue) put(id string, u update) (ok bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, waits := o.updates[id]; !waits {
+		if len(o.order) >= maxUpdates {
+			reported := o.full
+			o.full = true
+			return reported
+		}
+		o.order = append(o.order, id)
+	}
+	o.updates[id] = u
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+// first is the update that waits for longest. Without deaths it is the first one that says that a proxy is not dead.
+func (o *updateQueue) first(deaths bool) (id string, u update, ok bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.full = o.full && len(o.order) > 0
+	for _, id := range o.order {
+		if u := o.updates[id]; deaths || u.until.IsZero() {
+			return id, u, true
+		}
+	}
+	return "", update{}, false
+}
+
+// done removes an update, unless there is a newer one about the proxy by now.
+func (o *updateQueue) done(id string, u update) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if i := slices.Index(o.order, id); o.updates[id] == u {
+		o.order = slices.Delete(o.order, i, i+1)
+		delete(o.updates, id)
+	}
+}
+
+// write writes the updates one by one until ctx ends. It drops what the server refuses for good, or has no room for. It tries again
+// what gets no answer, or a temporary refusal: the update is written when NATS is back, unless its time is over by then.
+func (b *Breakers) write(ctx context.Context, js jetstream.JetStream, bucket string) {
+	var kv jetstream.KeyValue
+	for failing := false; ctx.Err() == nil; {
+		id, u, ok := b.updates.first(b.cfg.Pool.Delivering())
+		if !ok {
+			select {
+			case <-ctx.Done():
+			case <-b.updates.wake:
+			case <-time.After(time.Second): // a proxy may have delivered
+			}
+			continue
+		}
+		err := nats.ErrDisconnected
+		// A client that is cut off would keep the message and send it later, when it is no longer true.
+		if js.Conn().IsConnected() {
+			kv, err = b.writeUpdate(ctx, js, bucket, kv, id, u)
+		}
+		refused := err != nil && !bus.CuredByWaiting(err)
+		if err == nil || refused {
+			b.updates.done(id, u)
+		}
+		if err != nil && !failing && ctx.Err() == nil {
+			b.cfg.Log.Warn("breakers not shared, the other workers judge by themselves", "error", err)
+		}
+		if failing = err != nil; failing && !refused {
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	}
+}
+
+// writeUpdate returns the bucket for the next update. A nil bucket means that it has to be looked up.
+func (b *Breakers) writeUpdate(ctx context.Context, js jetstream.JetStream, bucket string, kv jetstream.KeyValue, id string, u update) (jetstream.KeyValue, error) {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	if kv == nil {
+		var err error
+		if kv, err = js.KeyValue(ctx, bucket); err != nil {
+			return nil, err
+		}
+	}
+	left := time.Until(u.until)
+	switch {
+	case u.until.IsZero():
+		return kv, kv.Delete(ctx, id)
+	case left <= 0:
+		return kv, nil
+	}
+	data, err := json.Marshal(Finding{Worker: b.cfg.Worker, Instance: b.instance, Duration: jobs.Duration(left.Round(time.Millisecond)), Reason: u.reason})
+	if err == nil {
+		_, err = kv.Put(ctx, id, data)
+	}
+	return kv, err
+}
