@@ -177,7 +177,7 @@ func (a *app) newCheck(ctx context.Context, c *config.Config, f checkFlags, list
 	pool := rotation.New(rotation.Config{})
 	k := &check{app: a, list: list, job: job, bar: a.progress(len(list) > 1, len(list), "proxies")}
 	k.fetcher = fetch.New(fetch.Config{
-		Pool: pool, Policy: onceOnly, AttemptTimeout: f.timeout, MaxBodyBytes: c.MaxBodyBytes, AllowPrivateTargets: c.AllowPrivateTargets,
+		Pool: pool, Policy: onceOnly, AttemptTimeout: f.timeout, UserAgent: c.UserAgent, MaxBodyBytes: c.MaxBodyBytes, AllowPrivateTargets: c.AllowPrivateTargets,
 	})
 	// While the pool is empty nothing is fetched, but a target that may not be fetched is refused: once, not for each proxy.
 	if o := k.fetcher.Do(ctx, job, jobs.Progress{}); o.Result.Error == jobs.ErrTargetDenied {

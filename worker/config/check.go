@@ -5,9 +5,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/text"
 	"github.com/gofer-mq/gofer/rotation"
 	"github.com/gofer-mq/gofer/worker/admin"
 )
@@ -24,6 +26,8 @@ func (c *Config) check() (reasons []string) {
 	bad(c.Concurrency >= 1 && c.Concurrency <= 10000, "GOFER_CONCURRENCY", "not between 1 and 10000")
 	_, err = rotation.ParseStrategy(c.Strategy)
 	bad(err == nil, "GOFER_STRATEGY", "none of round_robin, random, weighted, least_used, performance")
+	bad(c.StallTimeout.within(100*time.Millisecond, jobs.MaxAttemptTimeout), "GOFER_STALL_TIMEOUT", "neither off nor between 0.1s and 10m")
+	bad(text.Printable(c.UserAgent) == strings.TrimSpace(c.UserAgent) && len(c.UserAgent) <= 1024, "GOFER_USER_AGENT", "it is no header value: printable characters, at most 1024 bytes")
 	bad(c.AttemptTimeout.Seconds() >= 0.1 && c.AttemptTimeout.Std() <= jobs.MaxAttemptTimeout, "GOFER_ATTEMPT_TIMEOUT", "not between 0.1s and 10m")
 	bad(c.MaxBodyBytes >= 1 && c.MaxBodyBytes <= 1<<30, "GOFER_MAX_BODY_BYTES", "not between 1 and 1073741824")
 	bad(c.MaxWait > 0, "GOFER_MAX_WAIT", "not above zero")

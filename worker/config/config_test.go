@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gofer-mq/gofer/worker/config"
 )
@@ -227,6 +229,19 @@ func TestListsAndNumbersAreReadAsWritten(t *testing.T) {
 	}
 }
 
+func TestTheStallTimeoutMayBeOff(t *testing.T) {
+	for written, want := range map[string]time.Duration{"": 30 * time.Second, "2m": 2 * time.Minute, "off": math.MinInt64} {
+		c, proxies, err := config.LoadWorker(config.Environment{"GOFER_STALL_TIMEOUT": written})
+		if err != nil {
+			t.Errorf("GOFER_STALL_TIMEOUT=%s: %v", written, err)
+			continue
+		}
+		if got := c.Daemon(proxies).StallTimeout; got != want {
+			t.Errorf("GOFER_STALL_TIMEOUT=%s is %s, want %s", written, got, want)
+		}
+	}
+}
+
 func TestNumbersThatPeopleDoNotMeanAreRefused(t *testing.T) {
 	for _, set := range []string{
 		"CONCURRENCY=010", "CONCURRENCY=0x40", "CONCURRENCY=1_0", "CONCURRENCY=1e1", "MAX_BODY_BYTES=99999999999999999999", "REPLICAS=3.0", "HOST_RATE=0x1p-1",
@@ -234,6 +249,7 @@ func TestNumbersThatPeopleDoNotMeanAreRefused(t *testing.T) {
 		"RETRY_STATUS_CODES=,", "RETRY_STATUS_CODES=99999999999999999999", "QUEUES=a:01", "QUEUES=a:1e2", "QUEUES=,", "ATTEMPT_TIMEOUT=-5s", "ATTEMPT_TIMEOUT=0x1p4",
 		"MAX_WAIT=9223372036.854776", "MAX_WAIT=-1", "MAX_WAIT=NaN", "RETRY_TIMEOUT=-1ns", "RESULTS_MAX_BYTES=-1", "DRAIN_TIMEOUT=1e-3", "RESULTS_MAX_AGE=2562047h",
 		"BREAKER_WINDOW=1e300", "JOBS_MAX_MSGS=-1", "RETRY_BASE_DELAY=Infinity",
+		"STALL_TIMEOUT=0", "STALL_TIMEOUT=-1ns", "STALL_TIMEOUT=11m", "STALL_TIMEOUT=Off", "USER_AGENT=a\nb",
 	} {
 		name, value, _ := strings.Cut("GOFER_"+set, "=")
 		if got := reasonsOf(t, config.Environment{name: value}); len(got) != 1 || !strings.Contains(got[0], name) {

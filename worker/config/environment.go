@@ -162,6 +162,8 @@ func assign(to any, written string) (err error) {
 // expectation says what the text of a variable looks like.
 func expectation(of any) string {
 	switch of.(type) {
+	case *optionalDuration:
+		return `neither off nor a duration: write "1.5s", "2m" or a number of seconds`
 	case *jobs.Duration:
 		return `not a duration: write "1.5s", "2m" or a number of seconds`
 	case *bool:

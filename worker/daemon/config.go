@@ -67,6 +67,11 @@ type Config struct {
 	RetryBudget float64
 	// AttemptTimeout bounds one attempt of a job that names no timeout; zero means 30 s.
 	AttemptTimeout time.Duration
+	// StallTimeout is the time in which at least 1 KiB of an incomplete response has to arrive; zero means 30 s, and less than
+	// zero means no bound.
+	StallTimeout time.Duration
+	// UserAgent is the User-Agent of requests whose job sets none; empty means "gofer".
+	UserAgent string
 	// MaxBodyBytes bounds every decoded body; zero means 8 MiB.
 	MaxBodyBytes int64
 	// MaxWait bounds how long a job waits for a usable proxy; zero means 24 h.

@@ -172,8 +172,8 @@ func (d *daemon) flushed(ok bool) {
 func (d *daemon) fetchConfig() fetch.Config {
 	return fetch.Config{
 		Pool: d.pool, Policy: d.policy, OnRetry: d.retried, OnBreaker: d.breakersChanged, OnAttempt: d.attempted, OnPick: d.picked,
-		Denied: d.settings.Denied, AttemptTimeout: d.cfg.AttemptTimeout, MaxBodyBytes: d.cfg.MaxBodyBytes,
-		HostRate: d.cfg.HostRate, HostConcurrency: d.cfg.HostConcurrency,
+		Denied: d.settings.Denied, AttemptTimeout: d.cfg.AttemptTimeout, StallTimeout: d.cfg.StallTimeout, UserAgent: d.cfg.UserAgent,
+		MaxBodyBytes: d.cfg.MaxBodyBytes, HostRate: d.cfg.HostRate, HostConcurrency: d.cfg.HostConcurrency,
 		RetryBudget: d.cfg.RetryBudget, RetryFloor: float64(d.cfg.Concurrency), Concurrency: d.cfg.Concurrency,
 		MaxWait: d.cfg.MaxWait, AllowDirect: d.cfg.AllowDirect,
 		AllowPrivateTargets: d.cfg.AllowPrivateTargets, Worker: d.cfg.Name, Log: d.log,

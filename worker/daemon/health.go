@@ -36,7 +36,7 @@ func (d *daemon) checkHealth(ctx context.Context) {
 	// A fetcher of its own, because tests are no attempts: they count nowhere, and take nothing from any budget.
 	h := &health{pool: d.pool, page: page, log: d.log, lanes: max(1, d.cfg.Concurrency/4), fetcher: fetch.New(fetch.Config{
 		Pool: d.pool, Policy: jobs.DefaultPolicy, OnBreaker: d.breakersChanged, Denied: d.settings.Denied,
-		AttemptTimeout: min(d.cfg.AttemptTimeout, longestTest), MaxBodyBytes: d.cfg.MaxBodyBytes,
+		AttemptTimeout: min(d.cfg.AttemptTimeout, longestTest), UserAgent: d.cfg.UserAgent, MaxBodyBytes: d.cfg.MaxBodyBytes,
 		AllowPrivateTargets: d.cfg.AllowPrivateTargets, Worker: d.cfg.Name, Trusted: true,
 	})}
 	defer h.fetcher.Close()

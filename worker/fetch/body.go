@@ -45,6 +45,7 @@ func (x *exchange) read(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	x.stall.stop()
 	if x.hasBody() {
 		if x.matched, err = x.run.job.Ban.MatchBody(ctx, x.body); err != nil {
 			return fmt.Errorf("%w: %w", errMatch, err)

@@ -9,10 +9,7 @@ import (
 	"github.com/gofer-mq/gofer/worker/fetch/http1"
 )
 
-const (
-	maxHeaderBytes = 256 << 10
-	userAgent      = "gofer"
-)
+const maxHeaderBytes = 256 << 10
 
 // conns are the connections to proxies and, where a tunnel is needed, through them. Each belongs to one attempt at a time.
 type conns struct {

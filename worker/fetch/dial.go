@@ -56,7 +56,7 @@ func (c *conns) reach(ctx context.Context, via *url.URL, target string) (net.Con
 // connect makes a connection to the target through the proxy, and binds it to ctx.
 func (x *exchange) connect(ctx context.Context, rsa bool) (leased, error) {
 	c := x.run.f.conns
-	nc, err := c.reach(x.traced(ctx), x.proxy, x.target.HostPort())
+	nc, err := c.reach(x.traced(ctx, nil), x.proxy, x.target.HostPort())
 	if err != nil {
 		return leased{}, x.reaching(err)
 	}
@@ -153,7 +153,7 @@ func (b *builder) tunnel(nc, socket net.Conn) (net.Conn, error) {
 	target := b.target.HostPort()
 	c := http1.New(nc, socket, &b.run.f.conns.buffers)
 	resp, err := c.Do(&http1.Request{
-		Method: http.MethodConnect, Target: target, Host: target, Header: http.Header{"User-Agent": {userAgent}}, ProxyAuthorization: basicAuth(b.proxy),
+		Method: http.MethodConnect, Target: target, Host: target, Header: http.Header{"User-Agent": {b.run.f.cfg.UserAgent}}, ProxyAuthorization: basicAuth(b.proxy),
 	}, http1.Watch{})
 	if err != nil {
 		return nil, err

@@ -44,7 +44,8 @@ type exchange struct {
 	changed  atomic.Int64           // when the stage changed last, since started
 	spent    [done + 1]atomic.Int64 // nanoseconds in each stage
 	lookups  lookups
-	sent     atomic.Bool     // a request, or a part of it, may have reached the target
+	sent     atomic.Bool // a request, or a part of it, may have reached the target
+	stall    stallWatch
 	received int64           // bytes on the wire
 	ended    bool            // the newest connection was closed by its other end
 	heard    heard           // what the newest connection answered instead of HTTP
@@ -69,9 +70,11 @@ func (r *run) exchange(ctx context.Context, lease *rotation.Lease) *exchange {
 	if timeout == 0 {
 		timeout = r.f.cfg.AttemptTimeout
 	}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errAttemptTimeout)
 	defer cancel()
-	x := &exchange{run: r, started: time.Now()}
+	x := &exchange{run: r, started: time.Now(), stall: stallWatch{timeout: r.f.cfg.StallTimeout, end: end}}
 	if p := lease.Proxy(); p != nil {
 		x.proxy = p.URL
 	}
@@ -123,7 +126,7 @@ type request struct {
 func (r *run) first() request {
 	header := r.f.header
 	if len(r.job.Headers) > 0 {
-		header = requestHeader(r.job.Headers)
+		header = requestHeader(r.job.Headers, r.f.cfg.UserAgent)
 	}
 	return request{method: r.job.Method, header: header, body: r.job.Content()}
 }
@@ -230,13 +233,13 @@ func (x *exchange) roundTrip1(l leased, req request) (err error) {
 		r.Target, r.ProxyAuthorization = x.url, basicAuth(x.proxy)
 	}
 	x.sent.Store(true)
-	x.resp, err = l.http1.Do(&r, x.watch())
+	x.resp, err = l.http1.Do(&r, x.watch(l.meter))
 	return err
 }
 
 // roundTrip2 does it in HTTP/2.
 func (x *exchange) roundTrip2(ctx context.Context, l leased, req request) error {
-	r, err := http.NewRequestWithContext(x.traced(ctx), req.method, "/", content(req.body))
+	r, err := http.NewRequestWithContext(x.traced(ctx, l.meter), req.method, "/", content(req.body))
 	if err != nil {
 		return errors.New("the request cannot be built")
 	}
@@ -257,6 +260,7 @@ func content(body []byte) io.Reader {
 
 // giveBack counts what was received, and makes the connection idle again or closes it. HTTP/2 keeps exchanges apart.
 func (x *exchange) giveBack(l leased, reusable bool) {
+	x.stall.stop()
 	if x.resp != nil {
 		_ = x.resp.Body.Close()
 		reusable = reusable && (l.http2 != nil && !x.resp.Close || x.resp.Reusable())

@@ -29,6 +29,7 @@ type facts struct {
 	plain       bool // no tunnel: what answers may be the proxy itself
 	works       bool // although it says that it wants other credentials, the proxy reached a target lately or at an earlier hop
 	sent        bool
+	stalled     bool // the response arrived too slowly
 	ended       bool // the other end closed the connection: what seems malformed may have been cut
 	ban         bool
 	retryable   bool
@@ -52,6 +53,8 @@ func (r *run) facts(ctx context.Context, x *exchange, lease *rotation.Lease) fac
 	switch own := r.job.Timeout.Std(); {
 	case errors.Is(x.cause, errAttemptTimeout):
 		f.timeout, f.hurried = true, own > 0 && own < r.f.cfg.AttemptTimeout
+	case errors.Is(x.cause, errStalled):
+		f.timeout, f.stalled = true, true
 	case errors.Is(x.cause, errExpired), errors.Is(x.cause, errTimedOut):
 		f.timeout, f.hurried = true, true
 	}

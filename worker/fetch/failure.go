@@ -29,7 +29,7 @@ func judgeDirect(f facts) blame {
 	case untrusted(f.err):
 		return byTarget("tls", "the target's certificate "+certificateWords(f.err))
 	case f.outOfTime():
-		return byTarget("timeout", "no complete answer in time, in phase "+f.phase.String())
+		return byTarget("timeout", f.lateWords())
 	}
 	return byTarget("connect", "the target failed in phase "+f.phase.String()+": "+brief(f.err))
 }
@@ -79,6 +79,14 @@ func (f facts) outOfTime() bool {
 	return f.timeout || errors.Is(f.err, context.DeadlineExceeded) || errors.Is(f.err, os.ErrDeadlineExceeded)
 }
 
+// lateWords say why time ran out.
+func (f facts) lateWords() string {
+	if f.stalled {
+		return "the answer stalled: less than 1 KiB of it came in the stall timeout"
+	}
+	return "no complete answer in time, in phase " + f.phase.String()
+}
+
 // shortestDial is the time that a proxy may take for a connection, however little a job allows.
 const shortestDial = time.Second
 
@@ -89,7 +97,7 @@ func judgeTimeout(f facts) blame {
 	if f.mostOf(f.dialling) && (!f.hurried || f.latency >= shortestDial) {
 		return byProxy("connect", "the proxy cannot be reached: timeout")
 	}
-	return unclear("timeout", "no complete answer in time, in phase "+f.phase.String())
+	return unclear("timeout", f.lateWords())
 }
 
 // judgeRefusal is for an answer to CONNECT other than 200.

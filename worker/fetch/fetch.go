@@ -39,6 +39,11 @@ type Config struct {
 	Denied func(host string) bool
 	// AttemptTimeout bounds one attempt of a job that names no timeout; zero means 30 s.
 	AttemptTimeout time.Duration
+	// StallTimeout is the time in which at least 1 KiB of an incomplete response has to arrive; zero means 30 s, and less than
+	// zero means no bound.
+	StallTimeout time.Duration
+	// UserAgent is the User-Agent of requests whose job sets none, and of CONNECT; empty means "gofer".
+	UserAgent string
 	// MaxBodyBytes bounds every decoded body; zero means 8 MiB.
 	MaxBodyBytes int64
 	// MaxWait bounds how long a job waits for a usable proxy; zero means 24 h.
@@ -75,6 +80,8 @@ type Config struct {
 
 func (c Config) filled() Config {
 	orElse(&c.AttemptTimeout, 30*time.Second)
+	orElse(&c.StallTimeout, 30*time.Second)
+	orElse(&c.UserAgent, "gofer")
 	orElse(&c.MaxBodyBytes, 8<<20)
 	orElse(&c.MaxWait, 24*time.Hour)
 	orElse(&c.InlineWait, 2*time.Second)
@@ -128,7 +135,7 @@ type Fetcher struct {
 func New(cfg Config) *Fetcher {
 	cfg = cfg.filled()
 	return &Fetcher{
-		cfg: cfg, header: requestHeader(nil), conns: newConns(cfg), budget: newBudget(cfg.RetryBudget, cfg.RetryFloor), sites: newSites(cfg.HostRate, cfg.HostConcurrency),
+		cfg: cfg, header: requestHeader(nil, cfg.UserAgent), conns: newConns(cfg), budget: newBudget(cfg.RetryBudget, cfg.RetryFloor), sites: newSites(cfg.HostRate, cfg.HostConcurrency),
 		warned: rate.Sometimes{Interval: time.Minute},
 	}
 }

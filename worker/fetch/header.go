@@ -10,7 +10,7 @@ import (
 )
 
 // requestHeader is the job's header, in its spelling, and ours where the job has none.
-func requestHeader(own map[string][]string) http.Header {
+func requestHeader(own map[string][]string, userAgent string) http.Header {
 	header := make(http.Header, len(own)+2)
 	maps.Copy(header, own)
 	if !hasField(own, "User-Agent") {

@@ -34,10 +34,14 @@ type stretch struct {
 	secure *tls.Config
 	roots  *x509.CertPool
 
-	mu    sync.Mutex
-	dials int
-	wg    sync.WaitGroup
+	mu       sync.Mutex
+	dials    int  // hops that have been dialled
+	repeated bool // the next dial is the second one of its hop
+	wg       sync.WaitGroup
 }
+
+// handshakeFailure is the alert of a server that knows none of the offered suites (RFC 8446, 6).
+const handshakeFailure = "\x15\x03\x01\x00\x02\x02\x28"
 
 // hopPlan is what happens in one hop. The zero value is a hop in which everybody does his part at once.
 type hopPlan struct {
@@ -77,9 +81,14 @@ func (s *stretch) url(hop int) string {
 func (s *stretch) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	s.mu.Lock()
 	hop := s.dials
-	s.dials++
-	s.mu.Unlock()
 	plan := s.hops[hop]
+	if plan.https && plan.at == "tls" && plan.does == handshakeFailure && !s.repeated {
+		s.repeated = true // the handshake is tried again with other suites, on another connection
+	} else {
+		s.dials++
+		s.repeated = false
+	}
+	s.mu.Unlock()
 	trace := httptrace.ContextClientTrace(ctx)
 	trace.DNSStart(httptrace.DNSStartInfo{})
 	if plan.at == "lookup" {

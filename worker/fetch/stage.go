@@ -87,18 +87,24 @@ func (x *exchange) resolving() time.Duration {
 	return time.Duration(x.lookups.took.Load())
 }
 
-// traced is ctx with what tells of lookups and, within HTTP/2, of stages.
-func (x *exchange) traced(ctx context.Context) context.Context {
+// traced is ctx with what tells of lookups and, within HTTP/2 on the connection of m, of stages.
+func (x *exchange) traced(ctx context.Context, m *meter) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		DNSStart:             func(httptrace.DNSStartInfo) { x.lookUp() },
 		DNSDone:              func(httptrace.DNSDoneInfo) { x.lookedUp() },
 		WroteHeaders:         func() { x.sent.Store(true) },
 		WroteRequest:         func(httptrace.WroteRequestInfo) { x.at(waiting) },
-		GotFirstResponseByte: func() { x.at(reading) },
+		GotFirstResponseByte: func() { x.reads(m) },
 	})
 }
 
 // watch tells of the stages of an exchange of HTTP/1.1.
-func (x *exchange) watch() http1.Watch {
-	return http1.Watch{Sent: func() { x.at(waiting) }, FirstByte: func() { x.at(reading) }}
+func (x *exchange) watch(m *meter) http1.Watch {
+	return http1.Watch{Sent: func() { x.at(waiting) }, FirstByte: func() { x.reads(m) }}
+}
+
+// reads notes that a response begins to arrive on the connection of m.
+func (x *exchange) reads(m *meter) {
+	x.at(reading)
+	x.stall.start(m)
 }

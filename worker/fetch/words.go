@@ -69,7 +69,7 @@ func bodyWords(err error) string {
 		return "it is not what its Content-Encoding says"
 	case errors.Is(err, errTooLarge), errors.Is(err, errRedirects), errors.Is(err, errInner):
 		return leaf(err).Error()
-	case errors.Is(err, errAttemptTimeout), errors.Is(err, errExpired), errors.Is(err, errTimedOut):
+	case errors.Is(err, errAttemptTimeout), errors.Is(err, errStalled), errors.Is(err, errExpired), errors.Is(err, errTimedOut):
 		return "timeout"
 	}
 	return ""

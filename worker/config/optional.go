@@ -1,0 +1,28 @@
+package config
+
+import (
+	"math"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// optionalDuration is a duration, or off.
+type optionalDuration jobs.Duration
+
+// off is no bound. Packages to which zero is the default take it so.
+const off optionalDuration = math.MinInt64
+
+// UnmarshalText reads off or a duration.
+func (d *optionalDuration) UnmarshalText(written []byte) error {
+	if string(written) == "off" {
+		*d = off
+		return nil
+	}
+	return (*jobs.Duration)(d).UnmarshalText(written)
+}
+
+// within reports whether the duration is off or lies in the bounds.
+func (d optionalDuration) within(low, high time.Duration) bool {
+	return d == off || time.Duration(d) >= low && time.Duration(d) <= high
+}
