@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -27,9 +26,9 @@ was queued is known only by an id that has a time in it, such as those that 'gof
 			if err != nil {
 				return err
 			}
-			t, err := tell(ctx, s, k, a.note)
+			t, err := readStory(ctx, s, k, a.note)
 			if err != nil {
-				return fmt.Errorf("job %s: %w", k, err)
+				return err
 			}
 			if a.json {
 				return a.printJSON(t)
@@ -47,16 +46,12 @@ func jobKey(ctx context.Context, s *session, queue, name string) (client.Key, er
 	if !errors.Is(err, client.ErrNotFound) {
 		return k, err
 	}
-	stream, streamErr := s.bus.JetStream().Stream(ctx, s.names.Stream("DEAD"))
-	if streamErr != nil {
-		return k, err
-	}
-	info, infoErr := stream.Info(ctx, jetstream.WithSubjectFilter(s.names.Dead("*", name)))
-	if infoErr != nil {
+	letters, letterErr := s.bus.CountBySubject(ctx, s.names.Stream("DEAD"), s.names.Dead("*", name))
+	if letterErr != nil {
 		return k, err
 	}
 	var queues []string
-	for subject := range info.State.Subjects {
+	for subject := range letters {
 		if in, _, ok := jobs.SplitSubject(subject); ok {
 			queues = append(queues, in)
 		}
@@ -98,26 +93,26 @@ func (a *app) printStory(t *story) error {
 }
 
 // sentence is a moment in words.
-func (t *story) sentence(m moment) string {
+func (t *story) sentence(m client.Moment) string {
 	switch m.What {
-	case momentQueued:
+	case client.MomentQueued:
 		if m.Source != "" {
 			return "queued, as the job's id tells"
 		}
 		return "queued"
-	case momentAttempt:
-		return m.attempt()
-	case momentWait:
-		return m.wait()
-	case momentDue:
+	case client.MomentAttempt:
+		return attemptSentence(m)
+	case client.MomentWait:
+		return waitSentence(m)
+	case client.MomentDue:
 		return "its time has come"
-	case momentDuplicate:
+	case client.MomentDuplicate:
 		return "published again after its end, which stored nothing"
 	}
 	return t.end(m)
 }
 
-func (m moment) attempt() string {
+func attemptSentence(m client.Moment) string {
 	text := fmt.Sprintf("attempt %d", m.Attempt)
 	if m.MaxAttempts > 0 {
 		text += fmt.Sprintf(" of %d", m.MaxAttempts)
@@ -142,7 +137,7 @@ func (m moment) attempt() string {
 	return text
 }
 
-func (m moment) wait() string {
+func waitSentence(m client.Moment) string {
 	text := "waits"
 	switch d := m.Until.Sub(m.At); {
 	case m.Until.IsZero():
@@ -163,7 +158,7 @@ func (m moment) wait() string {
 	return text
 }
 
-func (t *story) end(m moment) string {
+func (t *story) end(m client.Moment) string {
 	r := t.Result
 	text := r.Outcome
 	if r.Error != "" && r.Error != r.Outcome {

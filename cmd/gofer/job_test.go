@@ -77,7 +77,7 @@ func TestStoryOfAFailureHasEveryAttemptInFullAndItsLetter(t *testing.T) {
 	if whats(got) != "attempt wait attempt ended" {
 		t.Fatalf("story = %s, want two attempts with a wait between", whats(got))
 	}
-	for _, m := range []moment{got.Moments[0], got.Moments[2]} {
+	for _, m := range []client.Moment{got.Moments[0], got.Moments[2]} {
 		if m.Proxy != "bad" || m.Fault != refusal(m.Fault) || m.Error == "" || m.Duration <= 0 {
 			t.Errorf("attempt = %+v, want it via bad, with fault, error and duration", m)
 		}

@@ -259,3 +259,27 @@ func ExampleClient_Body() {
 	// 0 true
 	// 524289 <nil>
 }
+
+// Story tells what the streams still know of a job, here that it is finished and how it ended.
+func ExampleClient_Story() {
+	ctx, c, done := open()
+	defer done()
+	if _, err := c.Fetch(ctx, jobs.Job{ID: "told", URL: "http://shop.test/missing"}); err != nil {
+		fmt.Println(err)
+	}
+	story, err := c.Story(ctx, client.Key{Queue: "default", ID: "told"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, m := range story.Moments {
+		if m.What == client.MomentEnded {
+			fmt.Println(story.Key, m.What, m.Status, "by", m.Worker)
+		}
+	}
+	_, err = c.Story(ctx, client.Key{Queue: "default", ID: "unheard-of"})
+	fmt.Println(err)
+	// Output:
+	// default/told ended 404 by w1
+	// job default/unheard-of: not found
+}

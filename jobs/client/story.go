@@ -1,0 +1,252 @@
+package client
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/oklog/ulid/v2"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+// The moments of a job's story, in Moment.What.
+const (
+	MomentQueued    = "queued"
+	MomentAttempt   = "attempt"
+	MomentWait      = "wait" // for its next attempt, or for its time
+	MomentDue       = "due"  // its time has come
+	MomentDuplicate = "duplicate"
+	MomentEnded     = "ended"
+)
+
+// Moment is something that happened to a job. Which fields are set depends on what it was.
+type Moment struct {
+	// At is when an attempt began if that is known, else when it ended.
+	At   time.Time `json:"at"`
+	What string    `json:"what"`
+
+	Attempt int `json:"attempt,omitempty"`
+	// MaxAttempts is set where the announcement of a retry named it.
+	MaxAttempts int           `json:"max_attempts,omitempty"`
+	Proxy       string        `json:"proxy,omitempty"`
+	Status      int           `json:"status,omitempty"`
+	Fault       jobs.Fault    `json:"fault,omitempty"`
+	Error       string        `json:"error,omitempty"`
+	Duration    jobs.Duration `json:"duration,omitempty"`
+
+	// Until is when a wait ends; Kind is jobs.RetryInline or jobs.RetryScheduled.
+	Until time.Time `json:"until,omitzero"`
+	Kind  string    `json:"kind,omitempty"`
+	// Overdue is when a wait ended although the job still waits: the server has not released it.
+	Overdue time.Time `json:"overdue_since,omitzero"`
+	Worker  string    `json:"worker,omitempty"`
+	// Source tells where else than from the streams this is known.
+	Source string `json:"source,omitempty"`
+}
+
+// Story is what the streams still know of a job, in the order in which it happened.
+type Story struct {
+	Key
+	// Places are where the job is now; a job that is nowhere has none.
+	Places  []Place  `json:"places"`
+	Moments []Moment `json:"story"`
+	// Result is nil before the job has ended, and once its result is no longer kept.
+	Result *jobs.Result `json:"-"`
+	// DeadLetter is the sequence of its dead letter; zero if there is none.
+	DeadLetter uint64 `json:"dead_letter,omitempty"`
+	// Unread says which parts could not be read, and why, such as what this user may not read.
+	Unread []error `json:"-"`
+
+	attempts []jobs.Attempt // those that are known in full
+	retries  []jobs.RetryEvent
+}
+
+// Story gathers what is known of a job. What cannot be read is left out and named in Unread. Errors: ErrNotFound if nothing is
+// known; those of Find.
+func (c *Client) Story(ctx context.Context, key Key) (*Story, error) {
+	found, err := c.Find(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	t := &Story{Key: key, Places: []Place{}, Moments: []Moment{}}
+	for _, f := range found {
+		t.Places = append(t.Places, f.Place)
+	}
+	for _, part := range []struct {
+		what string
+		read func(context.Context, *Client) error
+	}{{"result", t.readResult}, {"stored copy", t.readStored}, {"story in the events", t.readEvents}, {"dead letter", t.readLetter}} {
+		err := part.read(ctx, c)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			t.Unread = append(t.Unread, fmt.Errorf("the job's %s cannot be read: %w", part.what, err))
+		}
+	}
+	t.addAttempts()
+	if len(t.Places) == 0 && len(t.Moments) == 0 && t.DeadLetter == 0 {
+		return nil, fmt.Errorf("job %s: %w", key, ErrNotFound)
+	}
+	t.addQueued()
+	slices.SortStableFunc(t.Moments, earlier)
+	return t, nil
+}
+
+// earlier sorts moments by time, and the end after what was known at its time.
+func earlier(a, b Moment) int {
+	ended := func(m Moment) int {
+		if m.What == MomentEnded {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(a.At.Compare(b.At), ended(a)-ended(b))
+}
+
+func (t *Story) readResult(ctx context.Context, c *Client) error {
+	r, err := c.Result(ctx, t.Key)
+	if err != nil {
+		return err
+	}
+	t.Result = &r
+	t.attempts = append(t.attempts, r.Attempts...)
+	t.add(Moment{At: r.FinishedAt, What: MomentEnded, Proxy: r.Proxy, Status: r.Status, Error: r.Error, Duration: jobs.Duration(r.Duration), Worker: r.Worker})
+	return nil
+}
+
+// readStored reads the job itself, where it waits for a worker or for its time.
+func (t *Story) readStored(ctx context.Context, c *Client) error {
+	n := c.bus.Names()
+	for _, at := range []struct {
+		place                 Place
+		stream, subject, what string
+	}{
+		{Queued, n.Stream("JOBS"), n.Job(t.Queue, t.ID), MomentQueued},
+		{Waiting, n.Stream("RETRIES"), n.At(t.Queue, t.ID), MomentWait},
+		{Due, n.Stream("RETRIES"), n.Due(t.Queue, t.ID), MomentDue},
+	} {
+		if !slices.Contains(t.Places, at.place) {
+			continue
+		}
+		msg, err := c.bus.LastMessage(ctx, at.stream, at.subject)
+		if errors.Is(err, ErrNotFound) {
+			continue // it has gone on meanwhile
+		}
+		if err != nil {
+			return c.bus.Explain("read stream "+at.stream, err)
+		}
+		t.addStored(at.what, msg)
+	}
+	return nil
+}
+
+// addStored takes what the message of an unfinished job knows. A client's job may claim any progress; it is ignored.
+func (t *Story) addStored(what string, msg *nats.Msg) {
+	at, _ := time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer)) // the server always sets it
+	m := Moment{At: at.UTC(), What: what}
+	if what == MomentWait {
+		m.Until, _ = bus.ScheduledAt(msg.Header)
+		m.Kind = jobs.RetryScheduled
+		end := m.Until
+		if end.IsZero() {
+			end = m.At // nobody but a stranger stores a job without its time
+		}
+		if time.Since(end) > bus.OverdueAfter {
+			m.Overdue = end
+		}
+	}
+	t.add(m)
+	if what == MomentQueued {
+		return
+	}
+	if progress, err := jobs.ParseProgress(msg.Header.Get(jobs.HeaderProgress)); err == nil {
+		t.attempts = append(t.attempts, progress.Attempts...)
+	}
+}
+
+func (t *Story) readEvents(ctx context.Context, c *Client) error {
+	return c.Events(ctx, Filter{Queue: t.Queue, ID: t.ID, All: true, UntilNow: true}, func(e Event) error {
+		switch e.Kind {
+		case "retry":
+			var r jobs.RetryEvent
+			if err := json.Unmarshal(e.Payload, &r); err != nil {
+				return fmt.Errorf("read %s: %w", e.Subject, err)
+			}
+			t.retries = append(t.retries, r)
+		case "duplicate":
+			t.add(Moment{At: e.StoredAt.UTC(), What: MomentDuplicate})
+		}
+		return nil
+	})
+}
+
+func (t *Story) readLetter(ctx context.Context, c *Client) error {
+	letter, err := c.DeadLetter(ctx, t.Key)
+	if err == nil {
+		t.DeadLetter = letter.Seq
+	}
+	return err
+}
+
+// addAttempts puts together what is known of each attempt: a result that failed and a job that waits have them in full,
+// an announced retry tells how its attempt ended, and a success has only the last one, without its start.
+func (t *Story) addAttempts() {
+	full := map[int]bool{}
+	for _, a := range t.attempts {
+		if !full[a.Attempt] {
+			t.add(Moment{
+				At: a.StartedAt.UTC(), What: MomentAttempt, Attempt: a.Attempt, Proxy: a.Proxy, Status: a.Status, Fault: a.Fault,
+				Error: a.Error, Duration: a.Duration,
+			})
+		}
+		full[a.Attempt] = true
+	}
+	for _, r := range t.retries {
+		if !full[r.Attempt] {
+			t.add(Moment{
+				At: r.At, What: MomentAttempt, Attempt: r.Attempt, MaxAttempts: r.MaxAttempts, Proxy: r.Proxy, Status: r.Status,
+				Fault: r.Fault, Error: r.Error, Worker: r.Worker,
+			})
+		}
+		t.addWait(Moment{At: r.At, What: MomentWait, Until: r.NextAttemptAt, Kind: r.Kind, Worker: r.Worker})
+	}
+	if r := t.Result; r != nil && r.Outcome == jobs.Succeeded && !full[r.AttemptCount] {
+		m := Moment{At: r.FinishedAt, What: MomentAttempt, Attempt: r.AttemptCount, Proxy: r.Proxy, Status: r.Status, Worker: r.Worker}
+		if r.AttemptCount == 1 { // the job's duration is that of the attempt
+			m.At, m.Duration = r.FinishedAt.Add(-r.Duration), jobs.Duration(r.Duration)
+		}
+		t.add(m)
+	}
+}
+
+// addWait adds an announced wait, in place of the stored job that waits just so.
+func (t *Story) addWait(m Moment) {
+	t.Moments = slices.DeleteFunc(t.Moments, func(o Moment) bool {
+		same := o.What == MomentWait && o.Worker == "" && o.Kind == m.Kind && o.Until.Sub(m.Until).Abs() < time.Second
+		if same {
+			m.Overdue = o.Overdue
+		}
+		return same
+	})
+	t.add(m)
+}
+
+// addQueued takes the time at which the job was named, if its stream no longer knows when it came: an id that is a ULID
+// has it.
+func (t *Story) addQueued() {
+	known := slices.ContainsFunc(t.Moments, func(m Moment) bool { return m.What == MomentQueued })
+	if id, err := ulid.ParseStrict(t.ID); err == nil && !known {
+		t.add(Moment{At: id.Timestamp().UTC(), What: MomentQueued, Source: "id"})
+	}
+}
+
+func (t *Story) add(m Moment) { t.Moments = append(t.Moments, m) }
