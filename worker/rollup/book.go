@@ -46,11 +46,11 @@ type Book struct {
 func NewBook() *Book {
 	return &Book{
 		proxies:  table{rows: map[string]*row{}},
-		attempts: ring[AttemptFact]{most: maxRaw},
-		ended:    ring[JobFact]{most: maxRaw},
-		failures: ring[JobFact]{most: maxFailures},
-		retries:  ring[jobs.RetryEvent]{most: maxRetries},
-		breakers: ring[jobs.BreakerEvent]{most: maxBreakers},
+		attempts: ring[AttemptFact]{limit: maxRaw},
+		ended:    ring[JobFact]{limit: maxRaw},
+		failures: ring[JobFact]{limit: maxFailures},
+		retries:  ring[jobs.RetryEvent]{limit: maxRetries},
+		breakers: ring[jobs.BreakerEvent]{limit: maxBreakers},
 		parts:    map[partOf]*part{},
 	}
 }

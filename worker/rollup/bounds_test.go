@@ -266,6 +266,30 @@ func TestNoPartIsTooLargeForTheServer(t *testing.T) {
 	}
 }
 
+// TestUnknownNamesAreSkipped has the sums of a newer worker, which counts more, and of somebody who invents names.
+func TestUnknownNamesAreSkipped(t *testing.T) {
+	for kind, names := range map[rollup.Kind][]string{
+		rollup.Totals: {
+			"", "x", "attempts.x", "job", "job.nonsense", "policy.x/3", "policy.fixed/11", "success_at.11", "success_at.x", "failure.nonsense", "breaker.ajar", "p1",
+		},
+		rollup.Proxies: {"", "p.1", "no good", "(other)", "~~"},
+	} {
+		good := goodParts()[kind]
+		want, _ := answersOf(kind, good)
+		for _, name := range names {
+			got, errs := answersOf(kind, slices.Concat(good, record(nil, name, 5)))
+			if errs != 0 || !reflect.DeepEqual(got, want) {
+				t.Errorf("%s with %q: got %+v and %d errors, want the name skipped", kind, name, got, errs)
+			}
+		}
+		longer := map[rollup.Kind][]byte{rollup.Totals: record(nil, "attempts", 0, 7), rollup.Proxies: record(nil, "~", 0, 0, 0, 0, 0, 0, 7)}
+		got, errs := answersOf(kind, slices.Concat(good, longer[kind]))
+		if errs != 0 || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s with more numbers: got %+v and %d errors, want those skipped", kind, got, errs)
+		}
+	}
+}
+
 // TestClockThatStoodAheadIsForgotten plays it with the clocks of two bubbles, which both begin in the year 2000.
 func TestClockThatStoodAheadIsForgotten(t *testing.T) {
 	for name, ahead := range map[string]time.Duration{"an hour": time.Hour, "two days": 48 * time.Hour, "a year": 365 * 24 * time.Hour} {

@@ -72,7 +72,7 @@ func (b *Book) Recall(e jobs.BreakerEvent, stored time.Time) error {
 func (b *Book) ForgetBreakers() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.breakers = ring[jobs.BreakerEvent]{most: maxBreakers}
+	b.breakers = ring[jobs.BreakerEvent]{limit: maxBreakers}
 }
 
 // clip copies what is left, which would otherwise hold on to the whole text.
@@ -83,18 +83,18 @@ func clip(text string) string {
 	return strings.Clone(strings.ToValidUTF8(text[:300], ""))
 }
 
-// LastFailures returns up to most failed jobs, newest first; never nil.
-func (b *Book) LastFailures(most int) []JobFact {
+// LastFailures returns up to limit failed jobs, newest first; never nil.
+func (b *Book) LastFailures(limit int) []JobFact {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.failures.newest(most, func(*JobFact) bool { return true })
+	return b.failures.newest(limit, func(*JobFact) bool { return true })
 }
 
-// LastRetries returns up to most announced retries, newest first; never nil.
-func (b *Book) LastRetries(most int) []jobs.RetryEvent {
+// LastRetries returns up to limit announced retries, newest first; never nil.
+func (b *Book) LastRetries(limit int) []jobs.RetryEvent {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.retries.newest(most, func(*jobs.RetryEvent) bool { return true })
+	return b.retries.newest(limit, func(*jobs.RetryEvent) bool { return true })
 }
 
 // Seconds is how many seconds Recent looks back.

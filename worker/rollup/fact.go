@@ -9,7 +9,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// AttemptFact tells that one attempt of a job ended. A zero At means now.
+// AttemptFact says that one attempt of a job ended. A zero At means now.
 type AttemptFact struct {
 	Queue string
 	// Proxy is the proxy's id, empty for a direct fetch.
@@ -30,7 +30,7 @@ type AttemptFact struct {
 // failed reports whether the attempt was anything but an answer.
 func (f AttemptFact) failed() bool { return f.Fault != jobs.FaultNone || f.Reason != "" }
 
-// JobFact tells that a job ended: its result is stored. A zero At means now.
+// JobFact says that a job ended: its result is stored. A zero At means now.
 type JobFact struct {
 	Queue, ID string
 	// Outcome is jobs.Succeeded, jobs.Failed or jobs.Cancelled; Error one of the codes of package jobs.
@@ -43,7 +43,7 @@ type JobFact struct {
 	Attempts int
 	// Duration runs from the first attempt to the end.
 	Duration time.Duration
-	// Bytes were received over proxies in all attempts. They are not added again: the attempts told them already.
+	// Bytes were received over proxies in all attempts. They are not added to the hour: the attempts were.
 	Bytes int64
 	At    time.Time
 }

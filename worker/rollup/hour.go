@@ -6,23 +6,23 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// The families of an hour's counters. Each but the unlabelled ones has a closed list of labels.
+// The metrics of an hour. Each but those without a label has a closed list of labels.
 const (
-	famAttempts = "attempts"   // every attempt
-	famRetries  = "retries"    // announced retries
-	famBytes    = "bytes"      // received over proxies and directly
-	famJob      = "job"        // ended jobs by code
-	famSuccess  = "success_at" // succeeded jobs by the number of their last attempt
-	famFailure  = "failure"    // failed attempts by reason
-	famPolicy   = "policy"     // ended jobs by policy
-	famPolicyOK = "policy_ok"  // succeeded jobs by policy
-	famBreaker  = "breaker"    // breaker changes by the state that was entered
-	famLatency  = "latency"    // ended jobs by bucket of their duration
-	famLatSum   = "latency_sum"
+	metricAttempts        = "attempts"   // every attempt
+	metricRetries         = "retries"    // announced retries
+	metricBytes           = "bytes"      // received over proxies and directly
+	metricJob             = "job"        // ended jobs by code
+	metricSuccess         = "success_at" // succeeded jobs by the number of their last attempt
+	metricFailure         = "failure"    // failed attempts by reason
+	metricPolicy          = "policy"     // ended jobs by policy
+	metricPolicySucceeded = "policy_ok"  // succeeded jobs by policy
+	metricBreaker         = "breaker"    // breaker changes by the state that was entered
+	metricLatency         = "latency"    // ended jobs by bucket of their duration, see Histogram
+	metricLatencySum      = "latency_sum"
 )
 
 // key names one counter of an hour.
-type key struct{ family, label string }
+type key struct{ metric, label string }
 
 // Hour is what happened in one hour of UTC. Every number in it is a sum, so hours merge in any order. The zero value
 // is an hour in which nothing happened; it may be read by many goroutines as long as none merges into it.
@@ -43,28 +43,28 @@ func (h *Hour) Merge(o *Hour) {
 }
 
 // Attempts is the number of attempts.
-func (h *Hour) Attempts() int64 { return h.counts[key{famAttempts, ""}] }
+func (h *Hour) Attempts() int64 { return h.counts[key{metricAttempts, ""}] }
 
 // Retries is the number of announced retries.
-func (h *Hour) Retries() int64 { return h.counts[key{famRetries, ""}] }
+func (h *Hour) Retries() int64 { return h.counts[key{metricRetries, ""}] }
 
 // Bytes is how many bytes were received.
-func (h *Hour) Bytes() int64 { return h.counts[key{famBytes, ""}] }
+func (h *Hour) Bytes() int64 { return h.counts[key{metricBytes, ""}] }
 
 // BreakerOpens is how often a breaker opened.
-func (h *Hour) BreakerOpens() int64 { return h.counts[key{famBreaker, "open"}] }
+func (h *Hour) BreakerOpens() int64 { return h.counts[key{metricBreaker, "open"}] }
 
 // BreakerChanges is how often a breaker changed its state.
-func (h *Hour) BreakerChanges() int64 { return h.total(famBreaker) }
+func (h *Hour) BreakerChanges() int64 { return h.total(metricBreaker) }
 
 // Jobs is the number of ended jobs.
-func (h *Hour) Jobs() int64 { return h.total(famJob) }
+func (h *Hour) Jobs() int64 { return h.total(metricJob) }
 
 // Succeeded is the number of ended jobs that succeeded.
-func (h *Hour) Succeeded() int64 { return h.counts[key{famJob, jobs.Succeeded}] }
+func (h *Hour) Succeeded() int64 { return h.counts[key{metricJob, jobs.Succeeded}] }
 
 // Cancelled is the number of ended jobs that were cancelled.
-func (h *Hour) Cancelled() int64 { return h.counts[key{famJob, jobs.ErrCancelled}] }
+func (h *Hour) Cancelled() int64 { return h.counts[key{metricJob, jobs.ErrCancelled}] }
 
 // Failed is the number of ended jobs that failed.
 func (h *Hour) Failed() int64 { return h.Jobs() - h.Succeeded() - h.Cancelled() }
@@ -74,16 +74,16 @@ func (h *Hour) SuccessRate() float64 { return ratio(h.Succeeded(), h.Jobs()) }
 
 // Errors are the ended jobs that did not succeed by their code. The map is the caller's.
 func (h *Hour) Errors() map[string]int64 {
-	out := h.family(famJob)
+	out := h.byLabel(metricJob)
 	delete(out, jobs.Succeeded)
 	return out
 }
 
 // Failures are the failed attempts by reason. The map is the caller's.
-func (h *Hour) Failures() map[string]int64 { return h.family(famFailure) }
+func (h *Hour) Failures() map[string]int64 { return h.byLabel(metricFailure) }
 
 // SuccessByAttempt are the succeeded jobs by the number of their last attempt. The map is the caller's.
-func (h *Hour) SuccessByAttempt() map[string]int64 { return h.family(famSuccess) }
+func (h *Hour) SuccessByAttempt() map[string]int64 { return h.byLabel(metricSuccess) }
 
 func (h *Hour) add(k key, n int64) {
 	if n == 0 {
@@ -95,19 +95,19 @@ func (h *Hour) add(k key, n int64) {
 	h.counts[k] += n
 }
 
-func (h *Hour) total(family string) (n int64) {
+func (h *Hour) total(metric string) (n int64) {
 	for k, v := range h.counts {
-		if k.family == family {
+		if k.metric == metric {
 			n += v
 		}
 	}
 	return n
 }
 
-func (h *Hour) family(family string) map[string]int64 {
+func (h *Hour) byLabel(metric string) map[string]int64 {
 	out := map[string]int64{}
 	for k, v := range h.counts {
-		if k.family == family {
+		if k.metric == metric {
 			out[k.label] = v
 		}
 	}
@@ -116,30 +116,30 @@ func (h *Hour) family(family string) map[string]int64 {
 
 // attempt, job, retry and breaker are the fold.
 func (h *Hour) attempt(f AttemptFact) {
-	h.add(key{famAttempts, ""}, 1)
-	h.add(key{famBytes, ""}, f.Bytes)
+	h.add(key{metricAttempts, ""}, 1)
+	h.add(key{metricBytes, ""}, f.Bytes)
 	if f.failed() {
-		h.add(key{famFailure, oneOf(Reasons(), f.Reason)}, 1)
+		h.add(key{metricFailure, oneOf(Reasons(), f.Reason)}, 1)
 	}
 }
 
 func (h *Hour) job(f JobFact) {
 	code, policy := f.code(), policyLabel(f.Policy)
-	h.add(key{famJob, code}, 1)
-	h.add(key{famPolicy, policy}, 1)
+	h.add(key{metricJob, code}, 1)
+	h.add(key{metricPolicy, policy}, 1)
 	if code == jobs.Succeeded {
-		h.add(key{famPolicyOK, policy}, 1)
-		h.add(key{famSuccess, attemptLabel(f.Attempts)}, 1)
+		h.add(key{metricPolicySucceeded, policy}, 1)
+		h.add(key{metricSuccess, attemptLabel(f.Attempts)}, 1)
 	}
 	if f.Attempts > 0 {
 		h.Latency.Observe(f.Duration)
 	}
 }
 
-func (h *Hour) retry() { h.add(key{famRetries, ""}, 1) }
+func (h *Hour) retry() { h.add(key{metricRetries, ""}, 1) }
 
 func (h *Hour) breaker(e jobs.BreakerEvent) {
-	h.add(key{famBreaker, breakerState(e.ToState)}, 1)
+	h.add(key{metricBreaker, breakerState(e.ToState)}, 1)
 }
 
 func breakerState(state string) string { return oneOf([]string{"closed", "open", "half_open"}, state) }

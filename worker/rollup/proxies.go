@@ -53,7 +53,7 @@ func (c *proxyCounts) merge(o *proxyCounts) {
 	}
 }
 
-func (c *proxyCounts) less(o *proxyCounts) {
+func (c *proxyCounts) subtract(o *proxyCounts) {
 	for i, n := range o {
 		c[i] -= n
 	}
@@ -65,9 +65,10 @@ type cell struct {
 	counts proxyCounts
 }
 
-// row is the hours of one proxy, newest last, and their sum, so that nobody who asks for the day has to add them up.
+// row holds the hours of one proxy, newest last, and their total, so that a query of the day need not add them up.
 type row struct {
-	id    string
+	id string
+	// total is the sum of cells, which has one cell an hour.
 	total proxyCounts
 	cells []cell
 }
@@ -79,7 +80,7 @@ func (r *row) add(hour int64, c *proxyCounts) {
 
 func (r *row) set(hour int64, c *proxyCounts) {
 	held := r.at(hour)
-	r.total.less(held)
+	r.total.subtract(held)
 	r.total.merge(c)
 	*held = *c
 }
@@ -111,7 +112,7 @@ func (r *row) keep(keep func(hour int64) bool) {
 		if keep(c.hour) {
 			return false
 		}
-		r.total.less(&c.counts)
+		r.total.subtract(&c.counts)
 		return true
 	})
 }
@@ -134,7 +135,7 @@ type table struct {
 	rows    map[string]*row
 	order   []*row // the same by id, so that to rank them compares no ids
 	every   row
-	current int64 // the hour of the clock when it was last looked at
+	current int64 // the hour of the clock at the latest call of roll
 	// floor is what the last of the busiest had the last time that those of the day were ranked. As long as enough proxies
 	// have as many attempts, none with fewer is among the busiest: few are left to rank.
 	floor int64
@@ -224,7 +225,7 @@ type proxySum struct {
 	counts proxyCounts
 }
 
-// since tells of the busiest proxies from an hour on; rest is what the others did.
+// since returns what the busiest proxies did from an hour on; rest is what the others did.
 func (t *table) since(first int64) (busiest []proxySum, rest proxyCounts) {
 	var ranks []rank
 	if first <= t.current-ProxyHours+1 {
@@ -244,7 +245,7 @@ func (t *table) since(first int64) (busiest []proxySum, rest proxyCounts) {
 		r := t.order[rank.at]
 		sum := r.since(first)
 		busiest = append(busiest, proxySum{r.id, sum})
-		rest.less(&sum)
+		rest.subtract(&sum)
 	}
 	for i, n := range rest {
 		rest[i] = max(n, 0) // a part may hold rows without their sum if somebody else wrote it

@@ -44,7 +44,7 @@ type Policy struct {
 	SuccessRate   float64 `json:"success_rate"`
 }
 
-// Retries sums up the whole book.
+// Retries are sums over all hours that a book keeps.
 type Retries struct {
 	TotalRetries     int64            `json:"total_retries"`
 	SuccessByAttempt map[string]int64 `json:"success_by_attempt"`
@@ -102,7 +102,7 @@ func (h *Hour) point() Point {
 }
 
 // ByProxy is what each proxy did in the newest hours, most attempts first: the busiest 1,000, and Rest for all others if
-// they did anything. Proxies are told apart for 24 hours. When there are more than 1,000 of them, the answer for fewer hours
+// they did anything. A book distinguishes proxies for 24 hours. When there are more than 1,000 of them, the answer for fewer hours
 // may be a second old, since to add up and rank 9,000 takes milliseconds; for the day it does not (BenchmarkByProxy).
 func (b *Book) ByProxy(hours int) []Proxy {
 	b.mu.Lock()
@@ -151,9 +151,9 @@ func (c *proxyCounts) proxy(id string) Proxy {
 // ByPolicy is what became of the jobs ended in the newest hours, by policy name.
 func (b *Book) ByPolicy(hours int) map[string]Policy {
 	total := b.Total(hours)
-	succeeded := total.family(famPolicyOK)
+	succeeded := total.byLabel(metricPolicySucceeded)
 	out := map[string]Policy{}
-	for name, n := range total.family(famPolicy) {
+	for name, n := range total.byLabel(metricPolicy) {
 		out[name] = Policy{TotalRequests: n, SuccessRate: ratio(succeeded[name], n)}
 	}
 	return out

@@ -28,8 +28,9 @@ var errKind = errors.New("unknown kind of sums")
 type Sum struct {
 	kind   Kind
 	totals Hour
-	every  proxyCounts // of all proxies, those without a row included
-	rows   map[string]*proxyCounts
+	// every is what all proxies did, those without a row included. rows has at most maxTracks of them.
+	every proxyCounts
+	rows  map[string]*proxyCounts
 }
 
 // NewSum makes an empty sum.
@@ -92,7 +93,7 @@ func (s *Sum) addProxy(id string, c *proxyCounts) {
 }
 
 // subtract takes away what an earlier encode returned. If that had no room for all rows, the rows that it left out are forgotten,
-// because it does not tell what they were; their counts stay in the sum of all proxies.
+// because data does not say what they were; their counts stay in the sum of all proxies.
 func (s *Sum) subtract(data []byte) {
 	named := map[string]bool{}
 	_ = eachRecord(data, func(name []byte, _ []int64) { named[string(name)] = true })
@@ -154,7 +155,7 @@ func (s *Sum) forgetIdle() {
 // encode writes the hour's sums by name.
 func (h *Hour) encode() (out []byte) {
 	for k, n := range h.counts {
-		name := k.family
+		name := k.metric
 		if k.label != "" {
 			name += "." + k.label
 		}
@@ -165,10 +166,10 @@ func (h *Hour) encode() (out []byte) {
 		used--
 	}
 	if used > 0 {
-		out = appendRecord(out, famLatency, h.Latency.counts[:used]...)
+		out = appendRecord(out, metricLatency, h.Latency.counts[:used]...)
 	}
 	if h.Latency.sum > 0 {
-		out = appendRecord(out, famLatSum, h.Latency.sum)
+		out = appendRecord(out, metricLatencySum, h.Latency.sum)
 	}
 	return out
 }
@@ -176,35 +177,35 @@ func (h *Hour) encode() (out []byte) {
 // merge adds the numbers of a record, sign times.
 func (h *Hour) merge(name string, values []int64, sign int64) {
 	switch name {
-	case famLatency:
+	case metricLatency:
 		for i, n := range values {
 			h.Latency.counts[i] += sign * n
 		}
-	case famLatSum:
+	case metricLatencySum:
 		h.Latency.sum += sign * values[0]
 	default:
-		family, label, _ := strings.Cut(name, ".")
-		if known(family, label) {
-			h.add(key{family, label}, sign*values[0])
+		metric, label, _ := strings.Cut(name, ".")
+		if known(metric, label) {
+			h.add(key{metric, label}, sign*values[0])
 		}
 	}
 }
 
 // known keeps the closed lists closed: whoever may write to the stream cannot make a book grow.
-func known(family, label string) bool {
-	switch family {
-	case famAttempts, famRetries, famBytes:
+func known(metric, label string) bool {
+	switch metric {
+	case metricAttempts, metricRetries, metricBytes:
 		return label == ""
-	case famJob:
+	case metricJob:
 		return label == jobs.Succeeded || oneOf(JobErrors(), label) == label
-	case famSuccess:
+	case metricSuccess:
 		n, err := strconv.Atoi(label)
 		return err == nil && attemptLabel(n) == label
-	case famFailure:
+	case metricFailure:
 		return oneOf(Reasons(), label) == label
-	case famPolicy, famPolicyOK:
+	case metricPolicy, metricPolicySucceeded:
 		return policyLabel(label) == label
-	case famBreaker:
+	case metricBreaker:
 		return breakerState(label) == label
 	}
 	return false
