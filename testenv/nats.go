@@ -118,8 +118,12 @@ func (n *NATS) Swallow(subject string) {
 	if strings.HasSuffix(subject, ">") {
 		nowhere += ".>"
 	}
-	account := n.srv.GlobalAccount()
-	if _, err := n.Connect().Subscribe(nowhere, func(*nats.Msg) { account.RemoveMapping(subject) }); err != nil {
+	account, nc := n.srv.GlobalAccount(), n.Connect()
+	_, err := nc.Subscribe(nowhere, func(*nats.Msg) { account.RemoveMapping(subject) })
+	if err == nil {
+		err = nc.Flush() // a mapping to what nobody hears yet would be answered, by the server itself
+	}
+	if err != nil {
 		n.tb.Fatalf("subscribe to what is swallowed: %v", err)
 	}
 	if err := account.AddMapping(subject, nowhere); err != nil {

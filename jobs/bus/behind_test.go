@@ -39,6 +39,21 @@ func TestWhatIsMissingIsBehind(t *testing.T) {
 	}
 }
 
+func TestTheWaitForReplicasLastsUntilNothingIsBehind(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	must(t, in.js.DeleteStream(soon(t), "GOFER_DEAD"))
+	reports := 0
+	must(t, in.AwaitReplicas(soon(t), bus.Settings{}, func([]bus.Behind) {
+		if reports++; reports == 3 {
+			must(t, in.Ensure(soon(t), bus.Settings{}))
+		}
+	}))
+	if reports < 3 {
+		t.Errorf("got %d reports, want the wait to last while the stream is missing", reports)
+	}
+}
+
 func TestReplicasAreAwaited(t *testing.T) {
 	testenv.Long(t)
 	t.Parallel()
