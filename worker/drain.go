@@ -103,7 +103,7 @@ func (w *Worker) handBack(ctx context.Context, t *task) {
 	defer cancel()
 	err := w.client.HandBack(ctx, t.msg)
 	t.lease.end() // a run that goes on must not renew the lease of a job that somebody else has
-	w.cfg.Counted.Acked("hand_back", err == nil)
+	w.cfg.Observer.Acked("hand_back", err == nil)
 	if err != nil {
 		w.cfg.Log.Warn("job not handed back, it returns after its ack wait", "queue", t.queue, "job", t.id, "error", err)
 	}

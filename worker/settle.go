@@ -73,9 +73,7 @@ func (w *Worker) finish(ctx context.Context, t *task, result jobs.Result) bool {
 	if !stored.Won {
 		return w.settleDuplicate(ctx, t, result, stored.Previous)
 	}
-	if w.cfg.Ended != nil {
-		w.cfg.Ended(t.job, result)
-	}
+	w.cfg.Observer.Ended(t.job, result)
 	return w.deadLetter(ctx, t, result)
 }
 
@@ -103,7 +101,7 @@ func (w *Worker) deadLetter(ctx context.Context, t *task, result jobs.Result) bo
 		return true
 	}
 	w.stats.deadLetters.Add(1)
-	w.cfg.Counted.Buried(result.Error)
+	w.cfg.Observer.DeadLettered(result.Error)
 	return w.settleOrReport(ctx, t, step{kind: "dead", action: "store dead letter", hopeless: bus.IsUnstorable}, func(ctx context.Context) error {
 		return w.client.DeadLetter(ctx, t.queue, t.id, t.msg.Data(), &result)
 	})
@@ -173,7 +171,7 @@ func (w *Worker) unschedule(ctx context.Context, t *task) {
 
 // step is one message that has to be stored before a job may be acked.
 type step struct {
-	kind   string // of the message, as Counted.Published has it
+	kind   string // of the message, as Observer.Published has it
 	action string
 	// hopeless reports errors after which the step is not tried again. Nil means that the job cannot end without the step.
 	hopeless func(error) bool
@@ -225,7 +223,7 @@ func (w *Worker) trySettle(ctx context.Context, t *task, s step, act func(contex
 	}
 	began := time.Now()
 	err := act(ctx)
-	w.cfg.Counted.Published(s.kind, err == nil, time.Since(began))
+	w.cfg.Observer.Published(s.kind, err == nil, time.Since(began))
 	return err
 }
 
@@ -238,7 +236,7 @@ func (w *Worker) ack(ctx context.Context, t *task) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	err := bus.Plain(t.msg.DoubleAck(ctx))
-	w.cfg.Counted.Acked("ack", err == nil)
+	w.cfg.Observer.Acked("ack", err == nil)
 	if err != nil {
 		w.cfg.Log.Warn("ack not confirmed, the job will be looked at again", "queue", t.queue, "job", t.id, "error", err)
 	}

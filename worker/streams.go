@@ -77,7 +77,7 @@ func (s *streams) unusable() error {
 	return s.where(func(d bus.Difference) bool { return d.Use == bus.Unusable && d.Essential })
 }
 
-// unusableFor returns why a message of a kind of Counted.Published must not be stored now.
+// unusableFor returns why a message of a kind of Observer.Published must not be stored now.
 func (s *streams) unusableFor(kind string) error {
 	parts := map[string][]string{"result": {"_RESULTS", "OBJ_"}, "retry": {"_RETRIES"}, "dead": {"_DEAD"}}[kind]
 	return s.where(func(d bus.Difference) bool {

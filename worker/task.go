@@ -111,7 +111,7 @@ func (w *Worker) countTaken(t *task, again bool) {
 	if again {
 		w.stats.redelivered.Add(1)
 	}
-	w.cfg.Counted.Taken(t.queue, max(0, time.Since(t.meta.Timestamp)), again)
+	w.cfg.Observer.Taken(t.queue, max(0, time.Since(t.meta.Timestamp)), again)
 }
 
 // errStreamGone means that the job stream was recreated, and that the job came from the one before.
@@ -124,7 +124,7 @@ func (w *Worker) heartbeat(ctx context.Context, t *task) error {
 	}
 	err := w.client.Heartbeat(ctx, t.msg)
 	if err == nil || !errors.Is(ctx.Err(), context.Canceled) {
-		w.cfg.Counted.Acked("heartbeat", err == nil)
+		w.cfg.Observer.Acked("heartbeat", err == nil)
 	}
 	return err
 }

@@ -43,10 +43,8 @@ type Config struct {
 	AckWait time.Duration
 	// DrainTimeout bounds how long Run goes on after its context ended; zero means 30 s.
 	DrainTimeout time.Duration
-	// Ended is called once for each job whose result this worker stored; nil means that nobody is called.
-	Ended func(job jobs.Job, result jobs.Result)
-	// Counted is told what the worker does.
-	Counted Counted
+	// Observer is told what the worker does.
+	Observer Observer
 	// Restore recreates missing streams: somebody may delete one while the worker runs. Nil means that the worker recreates
 	// none, and jobs that need the stream wait for it.
 	Restore func(context.Context) error
@@ -59,8 +57,10 @@ type Config struct {
 	Name string
 }
 
-// Counted is an observer. A nil function is not called. Each may be called from any goroutine and must not block.
-type Counted struct {
+// Observer is told what a worker does. A nil function is not called. Each may be called from any goroutine and must not block.
+type Observer struct {
+	// Ended is called once for each job whose result this worker stored.
+	Ended func(job jobs.Job, result jobs.Result)
 	// Taken is called for each delivered job. Waited is the time since the job was stored or became due. Again is true for a
 	// redelivered job, whose waited is meaningless.
 	Taken func(queue string, waited time.Duration, again bool)
@@ -70,24 +70,27 @@ type Counted struct {
 	// Acked is called for each heartbeat, ack and hand-back. Kind is "heartbeat", "ack" or "hand_back"; ok means that the server
 	// confirmed it.
 	Acked func(kind string, ok bool)
-	// Buried is called for each dead letter, with the job's error code.
-	Buried func(reason string)
+	// DeadLettered is called for each dead letter, with the job's error code.
+	DeadLettered func(reason string)
 }
 
-func (c Counted) withDefaults() Counted {
-	if c.Taken == nil {
-		c.Taken = func(string, time.Duration, bool) {}
+func (o Observer) withDefaults() Observer {
+	if o.Ended == nil {
+		o.Ended = func(jobs.Job, jobs.Result) {}
 	}
-	if c.Published == nil {
-		c.Published = func(string, bool, time.Duration) {}
+	if o.Taken == nil {
+		o.Taken = func(string, time.Duration, bool) {}
 	}
-	if c.Acked == nil {
-		c.Acked = func(string, bool) {}
+	if o.Published == nil {
+		o.Published = func(string, bool, time.Duration) {}
 	}
-	if c.Buried == nil {
-		c.Buried = func(string) {}
+	if o.Acked == nil {
+		o.Acked = func(string, bool) {}
 	}
-	return c
+	if o.DeadLettered == nil {
+		o.DeadLettered = func(string) {}
+	}
+	return o
 }
 
 // Worker fetches and runs jobs. New creates one. Its methods may be called from any goroutine.
@@ -133,7 +136,7 @@ func New(cfg Config) (*Worker, error) {
 	if cfg.Inspect == nil {
 		cfg.Inspect = func(ctx context.Context) (bus.Streams, error) { return cfg.Client.InspectStreams(ctx, bus.Settings{}) }
 	}
-	cfg.Counted = cfg.Counted.withDefaults()
+	cfg.Observer = cfg.Observer.withDefaults()
 	w := &Worker{
 		client: stream.New(cfg.Client), cfg: cfg, tasks: make(chan *task), slots: newSlots(cfg.Concurrency), jobs: running{tasks: map[jobName]*task{}},
 		pullLimiter: rate.NewLimiter(rate.Limit(cfg.Concurrency), cfg.Concurrency),

@@ -106,6 +106,19 @@ func TestOnlyTheEmbeddedServerAndTheTestsCarryAServer(t *testing.T) {
 	}
 }
 
+// TestWhoeverImportsGoferLinksNoServer looks at what the packages for other programs import, and at what those import.
+func TestWhoeverImportsGoferLinksNoServer(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", module+"worker/daemon", module+"jobs/client").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	for path := range strings.Lines(string(out)) {
+		if strings.HasPrefix(path, "github.com/nats-io/nats-server/") {
+			t.Errorf("a program that embeds a worker or submits jobs would link %s", strings.TrimSpace(path))
+		}
+	}
+}
+
 func TestTopLevelIsAsPlanned(t *testing.T) {
 	data, err := exec.CommandContext(t.Context(), "git", "-C", "../..", "ls-files").Output()
 	if err != nil {

@@ -129,10 +129,10 @@ func (d *daemon) build(nc *nats.Conn) (*connection, error) {
 	}
 	w, err := worker.New(worker.Config{
 		Client: client, Queues: d.cfg.Queues, Concurrency: d.cfg.Concurrency, Do: d.fetcher.Do,
-		DrainTimeout: d.cfg.DrainTimeout - d.tail(), Ended: d.ended, Log: d.log, Name: d.cfg.Name,
-		Counted: d.counted(),
-		Restore: func(ctx context.Context) error { return client.Ensure(ctx, d.cfg.Streams) },
-		Inspect: func(ctx context.Context) (bus.Streams, error) { return client.InspectStreams(ctx, d.cfg.Streams) },
+		DrainTimeout: d.cfg.DrainTimeout - d.tail(), Log: d.log, Name: d.cfg.Name,
+		Observer: d.observer(),
+		Restore:  func(ctx context.Context) error { return client.Ensure(ctx, d.cfg.Streams) },
+		Inspect:  func(ctx context.Context) (bus.Streams, error) { return client.InspectStreams(ctx, d.cfg.Streams) },
 	})
 	return &connection{nc: nc, client: client, stream: stream.New(client), worker: w}, err
 }

@@ -87,9 +87,11 @@ func (d *daemon) measure(ctx context.Context, nc *nats.Conn) {
 	}
 }
 
-// counted joins the loop's counters with the metrics.
-func (d *daemon) counted() worker.Counted {
-	return worker.Counted{Taken: d.metrics.Taken, Published: d.metrics.Published, Acked: d.metrics.Acked, Buried: d.metrics.Buried}
+// observer joins the loop with the metrics and the rollups.
+func (d *daemon) observer() worker.Observer {
+	return worker.Observer{
+		Ended: d.ended, Taken: d.metrics.Taken, Published: d.metrics.Published, Acked: d.metrics.Acked, DeadLettered: d.metrics.DeadLettered,
+	}
 }
 
 func (d *daemon) picked(took time.Duration, err error) {

@@ -236,8 +236,8 @@ func (m *Registry) Job(f rollup.JobFact) {
 	m.perJob.Update(float64(f.Attempts))
 }
 
-// Buried counts a dead letter by the job's error code.
-func (m *Registry) Buried(reason string) { pick(m.dead, reason).Inc() }
+// DeadLettered counts a dead letter by the job's error code.
+func (m *Registry) DeadLettered(reason string) { pick(m.dead, reason).Inc() }
 
 // Retry counts an announced retry.
 func (m *Registry) Retry(e jobs.RetryEvent) {
