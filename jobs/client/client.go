@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 
@@ -49,12 +50,15 @@ type Client struct {
 // Open connects. It tries each server once, for at most 5 s, and ends with ctx; a connection that breaks later is made again
 // for as long as it takes. It creates no streams: a worker does. The caller closes the client.
 //
-// Errors: ErrUnreachable, ErrCredentials, ErrPermission if the user may not hear answers, or one that names the field of
-// Config that is wrong. None holds a secret.
+// Errors: ErrUnreachable, ErrCredentials, ErrPermission if the user may not hear answers, or a *FieldError that names what is
+// wrong in Config. None holds a secret.
 func Open(ctx context.Context, c Config) (*Client, error) {
 	names, err := jobs.NewNames(c.Prefix)
 	if err != nil {
-		return nil, err
+		return nil, &FieldError{Field: "Prefix", Err: err}
+	}
+	if strings.ContainsFunc(c.Domain, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(".*>", r) }) {
+		return nil, &FieldError{Field: "Domain", Err: errors.New("not a single token of a subject, such as hub")}
 	}
 	nc, err := bus.Connect(ctx, bus.Dial{
 		URL: cmp.Or(c.URL, DefaultURL), Creds: c.Creds, Nkey: c.Nkey, User: c.User, Password: c.Password, Token: c.Token,
@@ -96,6 +100,9 @@ func (c *Client) ready() error {
 
 // Key names a job: by queue and id together.
 type Key = bus.Key
+
+// FieldError is what is wrong with a field of Config, or with two whose names a comma separates. Err holds no secret.
+type FieldError = bus.FieldError
 
 // The errors on which a caller may decide. They come wrapped: ask with errors.Is.
 var (

@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -220,5 +221,51 @@ func TestOneIDTwiceInFetchAllIsOneResultAndOneRefusal(t *testing.T) {
 	}
 	if results != 1 || refused != 1 {
 		t.Errorf("got %d results and %d refusals, want one of each", results, refused)
+	}
+}
+
+func TestAConfigThatCannotBeMeantIsAnErrorThatNamesItsField(t *testing.T) {
+	for field, c := range map[string]client.Config{
+		"Prefix":   {URL: serverURL, Prefix: "My.Prefix"},
+		"Domain":   {URL: serverURL, Domain: "hub.>"},
+		"URL":      {URL: "nats://"},
+		"Password": {URL: serverURL, Password: "secret"},
+		"Token":    {URL: serverURL, User: "u", Token: "secret"},
+		"Nkey":     {URL: serverURL, Nkey: "secret"},
+		"Creds":    {URL: serverURL, Creds: t.TempDir()},
+		"Key":      {URL: serverURL, Key: "key.pem"},
+	} {
+		_, err := client.Open(t.Context(), c)
+		var bad *client.FieldError
+		if !errors.As(err, &bad) || bad.Field != field || strings.Contains(err.Error(), "GOFER_") || strings.Contains(err.Error(), "secret") {
+			t.Errorf("got %v, want what is wrong with %s, without a secret and without a variable of gofer", err, field)
+		}
+	}
+}
+
+func TestACancelNamesTheConnection(t *testing.T) {
+	c, err := client.Open(t.Context(), client.Config{URL: serverURL, Name: "night shift"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ack, err := c.Submit(t.Context(), jobs.Job{URL: "http://shop.test/slow"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Cancel(t.Context(), ack.Key); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := c.Result(t.Context(), ack.Key); err != nil || r.Worker != "night shift" {
+		t.Errorf("got worker %q, %v; want the connection's name", r.Worker, err)
+	}
+}
+
+func TestAClosedClientReturnsErrors(t *testing.T) {
+	c := opened(t)
+	c.Close()
+	c.Close()
+	if _, err := c.Submit(t.Context(), jobs.Job{URL: "http://shop.test/page"}); !errors.Is(err, client.ErrUnreachable) {
+		t.Errorf("got %v, want ErrUnreachable", err)
 	}
 }

@@ -54,7 +54,7 @@ func ExampleOpen() {
 	c.Close()
 	// Output:
 	// true
-	// prefix "My.Prefix" does not match [a-z][a-z0-9_-]{0,31}
+	// Prefix: prefix "My.Prefix" does not match [a-z][a-z0-9_-]{0,31}
 	// <nil>
 }
 

@@ -270,6 +270,31 @@ func TestSubmitManyStopsTakingJobsWhenItsContextEnds(t *testing.T) {
 	}
 }
 
+func TestSubmitManyTakesOneJobAtMostOnceItsContextHasEnded(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	ours := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(soon(t))
+	cancel(ours)
+	for range 20 { // a wrong choice among several that are possible is not always made
+		taken, reported := 0, 0
+		source := func(yield func(jobs.Job) bool) {
+			for taken = 1; yield(job("")); taken++ {
+			}
+		}
+		err := in.SubmitMany(ctx, source, 0, func(_ jobs.Job, ack client.Ack, err error) {
+			if reported++; !errors.Is(err, ours) || ack.Queue != jobs.DefaultQueue {
+				t.Errorf("got %+v, %v; want the cause, and the queue of a job that names none", ack, err)
+			}
+		})
+		isError(t, err, ours)
+		if taken != 1 || reported != 1 {
+			t.Fatalf("got %d jobs taken and %d reported, want one", taken, reported)
+		}
+	}
+	in.queued(t, 0)
+}
+
 // silent is a client of a server on which nobody answers a publish.
 func silent(t *testing.T) *installation {
 	t.Helper()
