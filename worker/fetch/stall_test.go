@@ -57,7 +57,7 @@ func TestAnAnswerThatStallsEndsItsAttempt(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				a, took := playPieces(t, c.stall, c.response)
+				a, took := playPieces(t, c.stall, c.response, nil)
 				if succeeded := a.Fault == jobs.FaultNone; succeeded != c.succeeds || took < c.earliest || took > c.latest {
 					t.Errorf("the attempt ended after %s, %q; want it between %s and %s, success: %v", took, a.Error, c.earliest, c.latest, c.succeeds)
 				}
@@ -69,8 +69,20 @@ func TestAnAnswerThatStallsEndsItsAttempt(t *testing.T) {
 	}
 }
 
-// playPieces fetches a page through a proxy that sends the response in pieces, and returns the attempt and how long it took.
-func playPieces(t *testing.T, stall time.Duration, response []piece) (a jobs.Attempt, took time.Duration) {
+// TestTheWaitForTheNextHopIsNoStall has a redirect whose target takes 5 min to answer on the same connection.
+func TestTheWaitForTheNextHopIsNoStall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		redirect := []piece{{0, "HTTP/1.1 302 Found\r\nLocation: /slow\r\nContent-Length: 0\r\n\r\n"}}
+		slow := []piece{{5 * time.Minute, fmt.Sprintf(answerHead, 2) + "ok"}}
+		if a, took := playPieces(t, 30*time.Second, redirect, slow); a.Fault != jobs.FaultNone || took != 5*time.Minute {
+			t.Errorf("the attempt ended after %s, %q; want a success after 5 min", took, a.Error)
+		}
+	})
+}
+
+// playPieces fetches a page through a proxy that answers each request of a connection in pieces, and returns the attempt and how
+// long it took. A nil response is none.
+func playPieces(t *testing.T, stall time.Duration, responses ...[]piece) (a jobs.Attempt, took time.Duration) {
 	var serving sync.WaitGroup
 	pool := rotation.New(rotation.Config{})
 	p, err := proxylist.ParseLine("http://proxy.test:3128 id=p")
@@ -85,7 +97,7 @@ func playPieces(t *testing.T, stall time.Duration, response []piece) (a jobs.Att
 		OnAttempt: func(_ string, attempt jobs.Attempt, _ int64, _ string) { a = attempt },
 		Dial: func(context.Context, string, string) (net.Conn, error) {
 			client, server := net.Pipe()
-			serving.Go(func() { servePieces(server, response) })
+			serving.Go(func() { servePieces(server, responses) })
 			return client, nil
 		},
 	})
@@ -101,16 +113,19 @@ func playPieces(t *testing.T, stall time.Duration, response []piece) (a jobs.Att
 	return a, took
 }
 
-// servePieces reads one request and sends the response.
-func servePieces(conn net.Conn, response []piece) {
+// servePieces answers one request after the other.
+func servePieces(conn net.Conn, responses [][]piece) {
 	defer func() { _ = conn.Close() }()
-	if _, err := http.ReadRequest(bufio.NewReader(conn)); err != nil {
-		return
-	}
-	for _, p := range response {
-		time.Sleep(p.pause)
-		if _, err := conn.Write([]byte(p.data)); err != nil {
+	in := bufio.NewReader(conn)
+	for _, response := range responses {
+		if _, err := http.ReadRequest(in); err != nil {
 			return
+		}
+		for _, p := range response {
+			time.Sleep(p.pause)
+			if _, err := conn.Write([]byte(p.data)); err != nil {
+				return
+			}
 		}
 	}
 }
