@@ -3,9 +3,11 @@ package jobs
 import (
 	"context"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"regexp"
 	"regexp/syntax"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/gofer-mq/gofer/jobs/text"
@@ -21,32 +23,96 @@ const (
 	MaxMatchedBytes = 1 << 20
 )
 
-// Ban is what an answer looks like that a host gives to a proxy it has banned. The zero value matches nothing.
+// Ban is what an answer looks like that a host gives to a proxy it has banned. One member that matches is enough. The zero value
+// matches nothing, and a job that has it wants no answer to be taken for a ban.
 type Ban struct {
-	Statuses   []int  `json:"statuses,omitempty"`
-	BodyRegexp string `json:"body_regexp,omitempty"`
+	// Statuses are matched before a redirect is followed.
+	Statuses []int `json:"statuses,omitzero"`
+	// BodyRegexp matches a decoded body, NotBodyRegexp all other decoded bodies.
+	BodyRegexp    string `json:"body_regexp,omitempty"`
+	NotBodyRegexp string `json:"not_body_regexp,omitempty"`
+	// MinBytes is the length below which a decoded body is a ban.
+	MinBytes int64 `json:"min_bytes,omitempty"`
+	// RedirectToRegexp matches the absolute URL that an answer redirects to. Such a redirect is not followed.
+	RedirectToRegexp string `json:"redirect_to_regexp,omitempty"`
 
-	pattern pattern
+	body, notBody, redirect pattern
+	key                     uint64
 }
 
 // UnmarshalJSON refuses unknown fields.
 func (b *Ban) UnmarshalJSON(data []byte) error {
-	return asError(decodeObject(data, map[string]any{"statuses": &b.Statuses, "body_regexp": &b.BodyRegexp}))
+	return asError(decodeObject(data, map[string]any{
+		"statuses": &b.Statuses, "body_regexp": &b.BodyRegexp, "not_body_regexp": &b.NotBodyRegexp, "min_bytes": &b.MinBytes,
+		"redirect_to_regexp": &b.RedirectToRegexp,
+	}))
 }
 
-// MatchBody reports whether the body of a decoded job's answer matches BodyRegexp. The error is ctx's.
+// Key tells the rules of decoded jobs apart: equal ones have the same key. It is zero only without a rule.
+func (b *Ban) Key() uint64 {
+	if b == nil {
+		return 0
+	}
+	return b.key
+}
+
+// MatchStatus reports whether an answer of this status is a ban.
+func (b *Ban) MatchStatus(status int) bool { return b != nil && slices.Contains(b.Statuses, status) }
+
+// MatchBody reports whether the body of a decoded job's answer is a ban. Patterns examine the beginning of it. The error is
+// ctx's.
 func (b *Ban) MatchBody(ctx context.Context, body []byte) (bool, error) {
-	return b.pattern.match(ctx, body[:min(len(body), MaxMatchedBytes)])
+	if b == nil {
+		return false, nil
+	}
+	if int64(len(body)) < b.MinBytes {
+		return true, nil
+	}
+	start := body[:min(len(body), MaxMatchedBytes)]
+	if found, err := b.body.match(ctx, start); found || err != nil {
+		return found, err
+	}
+	if b.notBody.Regexp == nil {
+		return false, nil
+	}
+	found, err := b.notBody.match(ctx, start)
+	return !found && err == nil, err
+}
+
+// MatchRedirect reports whether a redirect to this absolute URL is a ban. The error is ctx's.
+func (b *Ban) MatchRedirect(ctx context.Context, url string) (bool, error) {
+	if b == nil {
+		return false, nil
+	}
+	return b.redirect.match(ctx, []byte(url))
 }
 
 func (c *checks) ban(b *Ban) {
 	for _, code := range b.Statuses {
-		c.ok(code >= 100 && code <= MaxBanStatus, "ban.statuses: %d is not between 100 and %d", code, MaxBanStatus)
+		c.ok(validBanStatus(code), "ban.statuses: %d is not between 100 and %d", code, MaxBanStatus)
 	}
-	var reason string
-	if b.pattern, reason = compile(b.BodyRegexp); reason != "" {
-		c.fail("ban.body_regexp: %s", reason)
+	for _, p := range []struct {
+		name, expr string
+		to         *pattern
+	}{{"body_regexp", b.BodyRegexp, &b.body}, {"not_body_regexp", b.NotBodyRegexp, &b.notBody}, {"redirect_to_regexp", b.RedirectToRegexp, &b.redirect}} {
+		var reason string
+		if *p.to, reason = compile(p.expr); reason != "" {
+			c.fail("ban.%s: %s", p.name, reason)
+		}
 	}
+	c.ok(b.MinBytes >= 0, "ban.min_bytes: %d is below zero", b.MinBytes)
+	b.key = b.hash()
+}
+
+func validBanStatus(code int) bool { return code >= 100 && code <= MaxBanStatus }
+
+// hash is the same for rules that match the same answers by the same members.
+func (b *Ban) hash() uint64 {
+	statuses := slices.Clone(b.Statuses)
+	slices.Sort(statuses)
+	sum := fnv.New64a()
+	fmt.Fprintf(sum, "%v %q %q %d %q", slices.Compact(statuses), b.BodyRegexp, b.NotBodyRegexp, b.MinBytes, b.RedirectToRegexp)
+	return max(1, sum.Sum64())
 }
 
 // pattern is a regular expression and about how many instructions it has. The zero value matches nothing.

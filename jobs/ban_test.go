@@ -3,10 +3,12 @@ package jobs_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
 	"regexp/syntax"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -74,6 +76,96 @@ func TestStatusesUpTo999AreBans(t *testing.T) {
 		if (err == nil) != valid {
 			t.Errorf("%d: %v, want valid %v", status, err, valid)
 		}
+	}
+}
+
+// rule decodes a ban.
+func rule(t *testing.T, ban string) *jobs.Ban {
+	t.Helper()
+	job, err := jobs.Decode("default", "j", fmt.Appendf(nil, `{"url":"http://a.test/","ban":%s}`, ban))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return job.Ban
+}
+
+func TestOneMemberOfABanIsEnough(t *testing.T) {
+	for _, c := range []struct {
+		ban, body, redirect string
+		status              int
+		want                bool
+	}{
+		{ban: `{"statuses":[403]}`, status: 403, want: true},
+		{ban: `{"statuses":[403]}`, status: 404},
+		{ban: `{"statuses":[]}`, status: 403},
+		{ban: `{}`, status: 403, body: "captcha"},
+		{ban: `{"body_regexp":"captcha"}`, body: "a captcha", want: true},
+		{ban: `{"not_body_regexp":"</html>"}`, body: "<html>", want: true},
+		{ban: `{"not_body_regexp":"</html>"}`, body: "<html></html>"},
+		{ban: `{"not_body_regexp":"</html>"}`, want: true},
+		{ban: `{"min_bytes":5}`, body: "four", want: true},
+		{ban: `{"min_bytes":5}`, body: "fives"},
+		{ban: `{"min_bytes":5,"body_regexp":"x"}`, body: "long enough", status: 200},
+		{ban: `{"min_bytes":5,"body_regexp":"x"}`, body: "long enough x", want: true},
+		{ban: `{"redirect_to_regexp":"/blocked"}`, redirect: "https://a.test/blocked?x", want: true},
+		{ban: `{"redirect_to_regexp":"^/blocked"}`, redirect: "https://a.test/blocked?x"},
+	} {
+		ban := rule(t, c.ban)
+		body, err := ban.MatchBody(t.Context(), []byte(c.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		redirect, err := ban.MatchRedirect(t.Context(), c.redirect)
+		if got := ban.MatchStatus(c.status) || body || redirect; got != c.want || err != nil {
+			t.Errorf("%s of %d %q to %q: %v, %v; want %v", c.ban, c.status, c.body, c.redirect, got, err, c.want)
+		}
+	}
+}
+
+func TestRulesAreTheSameIfTheirMembersAre(t *testing.T) {
+	same := rule(t, `{"statuses":[403,429],"body_regexp":"a"}`).Key()
+	if got := rule(t, `{"body_regexp":"a","statuses":[429,403,403],"min_bytes":0}`).Key(); got != same || same == 0 {
+		t.Errorf("the same members in another order: key %d, want %d", got, same)
+	}
+	for _, other := range []string{`{}`, `{"statuses":[403,429]}`, `{"statuses":[403,429],"not_body_regexp":"a"}`, `{"statuses":[403,429],"body_regexp":"a","min_bytes":1}`} {
+		if got := rule(t, other).Key(); got == same || got == 0 {
+			t.Errorf("%s: key %d, want another one than %d and not zero", other, got, same)
+		}
+	}
+	if (*jobs.Ban)(nil).Key() != 0 {
+		t.Error("no rule has a key")
+	}
+}
+
+func TestMembersOfABanAreChecked(t *testing.T) {
+	for _, ban := range []string{`{"min_bytes":-1}`, `{"not_body_regexp":"("}`, `{"redirect_to_regexp":"a{1000}{1000}"}`, `{"status":[1]}`, `{"statuses":[99]}`} {
+		_, err := jobs.Decode("default", "j", fmt.Appendf(nil, `{"url":"http://a.test/","ban":%s}`, ban))
+		if err == nil || !strings.Contains(err.Error(), "ban") {
+			t.Errorf("%s: %v, want a reason that names the ban", ban, err)
+		}
+	}
+}
+
+func TestAPolicyMayHaveNoBans(t *testing.T) {
+	base := jobs.DefaultPolicy()
+	for document, want := range map[string][]int{`{}`: {403}, `{"ban_status_codes":[]}`: {}, `{"ban_status_codes":[429,999]}`: {429, 999}} {
+		p, err := jobs.DecodePolicy([]byte(document), base)
+		if err != nil || !slices.Equal(p.BanStatusCodes, want) {
+			t.Errorf("%s: %v, %v; want %v", document, p.BanStatusCodes, err, want)
+		}
+		text, err := json.Marshal(p)
+		if again, errAgain := jobs.DecodePolicy(text, base); err != nil || errAgain != nil || !slices.Equal(again.BanStatusCodes, want) {
+			t.Errorf("%s, written and read: %v, %v, %v; want %v", document, again.BanStatusCodes, err, errAgain, want)
+		}
+	}
+	if base.BanStatusCodes[0] != 403 {
+		t.Errorf("the base is now %v", base.BanStatusCodes)
+	}
+	if _, err := jobs.DecodePolicy([]byte(`{"ban_status_codes":[1000]}`), base); err == nil {
+		t.Error("a status of 1000 is accepted")
+	}
+	if _, err := jobs.Decode("default", "j", []byte(`{"url":"http://a.test/","retry":{"ban_status_codes":[403]}}`)); err == nil {
+		t.Error("a job's retry may name ban_status_codes, want that its ban does")
 	}
 }
 

@@ -30,7 +30,11 @@ func (j *Job) finish() []string {
 	c.request(j)
 	c.times(j)
 	c.proxy(&j.Proxy)
-	c.ban(&j.Ban)
+	if j.Ban != nil {
+		ban := *j.Ban // the caller may use its own for other jobs at the same time
+		j.Ban = &ban
+		c.ban(j.Ban)
+	}
 	c.meta(j.Meta)
 	if j.Retry != nil {
 		for _, reason := range j.Retry.reasons() {

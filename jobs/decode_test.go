@@ -51,6 +51,7 @@ func TestEveryFieldOfAJobIsRead(t *testing.T) {
 	want := jobs.Policy{
 		MaxAttempts: 5, BackoffStrategy: jobs.Linear, BaseDelay: jobs.Duration(500 * time.Millisecond), Multiplier: 3,
 		MaxBackoffDelay: jobs.Duration(10 * time.Second), RetryStatusCodes: []int{500}, Timeout: jobs.Duration(time.Minute), RetryNonIdempotent: true,
+		BanStatusCodes: []int{403},
 	}
 	if !reflect.DeepEqual(p, want) {
 		t.Errorf("policy = %+v, want %+v", p, want)

@@ -25,7 +25,7 @@ func JobFields() []Field {
 		{"deadline", "time", "none", "year at most 2261", "no attempt starts or goes on after it: `expired`"},
 		{"retry", "object", "the fleet's policy", "see Retry policy", "replaces members of the fleet's policy"},
 		{"proxy", "object", "any proxy", "see Proxy", "which proxies may be used"},
-		{"ban", "object", "none", "see Ban", "which answers mean that the site has banned the proxy"},
+		{"ban", "object", "the fleet's `ban_status_codes`", "see Ban", "which answers mean that the site has banned the proxy"},
 		{"when_no_proxy", "string", "`wait`", "`wait`, `fail`", "what the job does while no proxy can be used"},
 		{"follow_redirects", "integer", "10", "0–50", "how many redirects are followed; 0 returns the 3xx itself"},
 		{"max_body_bytes", "integer", "`GOFER_MAX_BODY_BYTES`", "at most the default", "a larger decoded body is `body_too_large`"},
@@ -48,8 +48,11 @@ func ProxyFields() []Field {
 // BanFields describes the members of a job's ban.
 func BanFields() []Field {
 	return []Field{
-		{"statuses", "list of integers", "none", "100–999", "an answer with one of these statuses is a ban"},
+		{"statuses", "list of integers", "none", "100–999", "an answer with one of these statuses is a ban; a redirect with one is not followed"},
 		{"body_regexp", "Go regexp", "none", "512 bytes; about 2,000 instructions once compiled", "an answer whose decoded body matches in its first 1 MiB is a ban"},
+		{"not_body_regexp", "Go regexp", "none", "as `body_regexp`", "an answer whose decoded body does not match in its first 1 MiB is a ban"},
+		{"min_bytes", "integer", "0", "0 or more", "an answer whose decoded body is shorter is a ban"},
+		{"redirect_to_regexp", "Go regexp", "none", "as `body_regexp`", "a redirect to an absolute URL that matches is a ban, and is not followed"},
 	}
 }
 
@@ -65,5 +68,6 @@ func PolicyFields() []Field {
 		{"retry_status_codes", "list of integers", "408, 429, 502, 503, 504", "100–599", "answers with these statuses are tried again"},
 		{"timeout", "duration", "none", "above 0", "bounds all attempts and delays together: `timed_out`"},
 		{"retry_non_idempotent", "boolean", "false", "", "tries POST and PATCH again although the target may have received them"},
+		{"ban_status_codes", "list of integers", "403", "100–999; `[]` means none", "answers with these statuses are bans for jobs without a `ban`; not in a job's `retry`"},
 	}
 }

@@ -36,6 +36,7 @@ func TestEveryMemberOfTheJSONIsDescribedInOrder(t *testing.T) {
 		fields := tables()[name]
 		if name == "override" {
 			fields = jobs.PolicyFields()
+			fields = fields[:len(fields)-1] // a job's ban replaces the statuses of the fleet
 		}
 		for _, f := range fields {
 			described = append(described, f.Name)

@@ -53,8 +53,8 @@ type Job struct {
 	Retry *Override `json:"retry,omitempty"`
 	// Proxy narrows which proxies may be used.
 	Proxy ProxyChoice `json:"proxy,omitzero"`
-	// Ban names the answers that mean "this proxy is banned by this host".
-	Ban Ban `json:"ban,omitzero"`
+	// Ban names the answers that mean "this proxy is banned by this host"; nil means those of the fleet's policy.
+	Ban *Ban `json:"ban,omitempty"`
 	// WhenNoProxy is NoProxyWait (also when empty) or NoProxyFail.
 	WhenNoProxy string `json:"when_no_proxy,omitempty"`
 	// FollowRedirects is how many redirects are followed; nil means DefaultRedirects, 0 returns the 3xx itself.

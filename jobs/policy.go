@@ -49,13 +49,16 @@ type Policy struct {
 	Timeout Duration `json:"timeout"`
 	// RetryNonIdempotent allows POST and PATCH to be sent again when the first request may have been received.
 	RetryNonIdempotent bool `json:"retry_non_idempotent"`
+	// BanStatusCodes are the answers that mean "this proxy is banned by this host" to jobs without a Ban, 100 to 999. Empty
+	// means none. In a document nil is absent, and means what the fleet's owner chose elsewhere.
+	BanStatusCodes []int `json:"ban_status_codes,omitzero"`
 }
 
 // DefaultPolicy is the policy of a fleet whose owner chose nothing.
 func DefaultPolicy() Policy {
 	return Policy{
 		MaxAttempts: 3, BackoffStrategy: Exponential, BaseDelay: Duration(time.Second), Multiplier: 2,
-		MaxBackoffDelay: Duration(30 * time.Second), Jitter: true, RetryStatusCodes: []int{408, 429, 502, 503, 504},
+		MaxBackoffDelay: Duration(30 * time.Second), Jitter: true, RetryStatusCodes: []int{408, 429, 502, 503, 504}, BanStatusCodes: []int{403},
 	}
 }
 
@@ -64,6 +67,9 @@ func (p Policy) Name() string { return p.BackoffStrategy + "/" + strconv.Itoa(p.
 
 // Retryable reports whether an answer of this status is tried again.
 func (p Policy) Retryable(status int) bool { return slices.Contains(p.RetryStatusCodes, status) }
+
+// Bans reports whether an answer of this status is a ban to a job without a Ban.
+func (p Policy) Bans(status int) bool { return slices.Contains(p.BanStatusCodes, status) }
 
 // Reasons lists everything that is out of range; none means that the policy is valid.
 func (p Policy) Reasons() []string {
@@ -74,7 +80,13 @@ func (p Policy) Reasons() []string {
 	if p.Timeout != 0 {
 		o.Timeout = &p.Timeout
 	}
-	return o.reasons()
+	reasons := o.reasons()
+	for _, code := range p.BanStatusCodes {
+		if !validBanStatus(code) {
+			reasons = append(reasons, fmt.Sprintf("ban_status_codes: %d is not between 100 and %d", code, MaxBanStatus))
+		}
+	}
+	return reasons
 }
 
 // DecodePolicy reads a policy document, as text.Document does; a field that is absent is taken from base. The error is an
@@ -85,8 +97,14 @@ func DecodePolicy(data []byte, base Policy) (Policy, error) {
 		return Policy{}, &InvalidError{Reasons: []string{err.Error()}}
 	}
 	var o Override
-	shape := o.decode(data)
+	var bans []int
+	members := o.members()
+	members["ban_status_codes"] = &bans
+	shape := decodeObject(data, members)
 	p := o.Over(base)
+	if bans != nil {
+		p.BanStatusCodes = bans
+	}
 	if err := asError(merge(shape, p.Reasons())); err != nil {
 		return Policy{}, err
 	}
@@ -131,16 +149,16 @@ func set[T any](to *T, from *T) {
 	}
 }
 
-func (o *Override) decode(data []byte) []string {
-	return decodeObject(data, map[string]any{
+func (o *Override) members() map[string]any {
+	return map[string]any{
 		"max_attempts": &o.MaxAttempts, "backoff_strategy": &o.BackoffStrategy, "base_delay": &o.BaseDelay,
 		"multiplier": &o.Multiplier, "max_backoff_delay": &o.MaxBackoffDelay, "jitter": &o.Jitter,
 		"retry_status_codes": &o.RetryStatusCodes, "timeout": &o.Timeout, "retry_non_idempotent": &o.RetryNonIdempotent,
-	})
+	}
 }
 
 // UnmarshalJSON refuses unknown fields and names every field that it cannot read.
-func (o *Override) UnmarshalJSON(data []byte) error { return asError(o.decode(data)) }
+func (o *Override) UnmarshalJSON(data []byte) error { return asError(decodeObject(data, o.members())) }
 
 func (o *Override) reasons() (reasons []string) {
 	check := func(ok bool, format string, args ...any) {

@@ -2,20 +2,40 @@ package rotation
 
 import "time"
 
-// hostCooldowns are the proxies that are not used for one host, each until a time.
-type hostCooldowns struct {
-	host   string
-	until  map[*entry]time.Duration
-	hasSet bool // a set leaves these proxies out, so the host must keep this value
+// FleetBan is the key of the fleet's list of ban statuses.
+const FleetBan = ^uint64(0)
+
+// banFor is how long a pair cools down after a ban.
+const banFor = 5 * time.Minute
+
+// cooldownKey says for whom a proxy cools down: for the attempts at a host, of all jobs or of those that have the same rule.
+type cooldownKey struct {
+	host string
+	ban  uint64 // the rule's key; zero means all jobs
 }
 
-// has reports whether a proxy cools down for the host. A nil receiver has none.
+// hostCooldowns are the proxies that are not used for one key, each until a time.
+type hostCooldowns struct {
+	key    cooldownKey
+	until  map[*entry]time.Duration
+	hasSet bool // a set leaves these proxies out, so the key must keep this value
+}
+
+// has reports whether a proxy cools down. A nil receiver has none.
 func (h *hostCooldowns) has(e *entry) bool {
 	if h == nil || !e.cooling {
 		return false
 	}
 	_, found := h.until[e]
 	return found
+}
+
+// size is the number of proxies. A nil receiver has none.
+func (h *hostCooldowns) size() int {
+	if h == nil {
+		return 0
+	}
+	return len(h.until)
 }
 
 // cooldown is one pair of proxy and host.
@@ -27,22 +47,22 @@ type cooldown struct {
 // cooldowns are all pairs of proxy and host that cool down. Beyond maxRemembered pairs, the one that would end first is
 // forgotten.
 type cooldowns struct {
-	byHost map[string]*hostCooldowns
-	ends   timers[cooldown] // an end that was postponed is noticed when its timer expires
-	pairs  int
+	byKey map[cooldownKey]*hostCooldowns
+	ends  timers[cooldown] // an end that was postponed is noticed when its timer expires
+	pairs int
 }
 
-// forHost returns the cooldowns of a host; nil if it has none.
-func (c *cooldowns) forHost(host string) *hostCooldowns {
-	if len(c.byHost) == 0 {
+// of returns the cooldowns of a key; nil if it has none.
+func (c *cooldowns) of(key cooldownKey) *hostCooldowns {
+	if len(c.byKey) == 0 {
 		return nil
 	}
-	return c.byHost[host]
+	return c.byKey[key]
 }
 
 // start begins or lengthens the cooldown of a pair. It never shortens one.
-func (c *cooldowns) start(e *entry, host string, until time.Duration) *hostCooldowns {
-	h := c.ensure(host)
+func (c *cooldowns) start(e *entry, key cooldownKey, until time.Duration) *hostCooldowns {
+	h := c.ensure(key)
 	old, found := h.until[e]
 	if old >= until {
 		return h
@@ -55,12 +75,24 @@ func (c *cooldowns) start(e *entry, host string, until time.Duration) *hostCoold
 	return h
 }
 
-// ensure finds or creates the cooldowns of a host.
-func (c *cooldowns) ensure(host string) *hostCooldowns {
-	h := c.byHost[host]
+// end ends the cooldown of a pair early. It returns nil if there was none.
+func (c *cooldowns) end(e *entry, key cooldownKey) *hostCooldowns {
+	h := c.of(key)
+	if !h.has(e) {
+		return nil
+	}
+	delete(h.until, e) // its timer finds nothing
+	c.adjust(e, -1)
+	c.dropIfEmpty(h)
+	return h
+}
+
+// ensure finds or creates the cooldowns of a key.
+func (c *cooldowns) ensure(key cooldownKey) *hostCooldowns {
+	h := c.byKey[key]
 	if h == nil {
-		h = &hostCooldowns{host: host, until: map[*entry]time.Duration{}}
-		c.byHost[host] = h
+		h = &hostCooldowns{key: key, until: map[*entry]time.Duration{}}
+		c.byKey[key] = h
 	}
 	return h
 }
@@ -95,6 +127,6 @@ func (c *cooldowns) adjust(e *entry, by int32) {
 
 func (c *cooldowns) dropIfEmpty(h *hostCooldowns) {
 	if len(h.until) == 0 && !h.hasSet {
-		delete(c.byHost, h.host)
+		delete(c.byKey, h.key)
 	}
 }

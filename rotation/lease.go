@@ -34,8 +34,13 @@ type Verdict struct {
 	// Hurried says that the job's own time was over before the attempt's. The verdict counts only if a proxy could have been
 	// faster.
 	Hurried bool
-	// CoolDown is how long the proxy is not used for this host. With PairFault and Refused, zero means 5 min.
+	// CoolDown is how long the proxy is not used for this host. With Refused, and with PairFault without Ban, zero means 5 min.
 	CoolDown time.Duration
+	// Ban says of a PairFault who calls the answer a ban: the key of a job's rule, or FleetBan. The pair then cools down for
+	// 5 min, at the host of the pick, for needs with the same Ban only.
+	Ban uint64
+	// Welcome says of a Delivered verdict that the host did not ban the proxy. It ends the cooldown of a FleetBan.
+	Welcome bool
 	// Trip opens the breaker at once, for this long; zero means that it does not.
 	Trip    time.Duration
 	Latency time.Duration
@@ -90,18 +95,33 @@ func (l *Lease) Report(v Verdict) []Event {
 		l.permit.Release() // the proxy left the pool: the verdict says nothing about the present one
 		return nil
 	}
-	if (v.Kind == PairFault || v.Kind == Refused) && v.CoolDown == 0 {
-		v.CoolDown = 5 * time.Minute
-	}
+	leftSet := l.ban(e, &v, now)
 	if v.Host != "" {
 		l.host = v.Host
 	}
-	leftSet := v.CoolDown > 0 && p.cooldowns.start(e, l.host, now+v.CoolDown).hasSet
+	if v.CoolDown > 0 {
+		leftSet = p.cooldowns.start(e, cooldownKey{host: l.host}, now+v.CoolDown).hasSet || leftSet
+	}
 	probe := l.Probe()
 	changed, outage := l.apply(e, &v, now)
 	p.noteChange(e, changed)
 	p.updatePlaces(e, now, full || probe || leftSet || v.Trip > 0 || changed.Changed()) // a trip may lengthen an open time without a change of state
 	return append(event(l.proxy, changed), outage...)
+}
+
+// ban begins or ends the cooldowns of bans, and reports whether that changes a set.
+func (l *Lease) ban(e *entry, v *Verdict, now time.Duration) (changed bool) {
+	p := l.pool
+	switch {
+	case v.Kind == PairFault && v.Ban != 0:
+		return p.cooldowns.start(e, cooldownKey{l.host, v.Ban}, now+banFor).hasSet
+	case (v.Kind == PairFault || v.Kind == Refused) && v.CoolDown == 0:
+		v.CoolDown = banFor
+	case v.Kind == Delivered && v.Welcome && e.cooling:
+		h := p.cooldowns.end(e, cooldownKey{l.host, FleetBan})
+		return h != nil && h.hasSet
+	}
+	return false
 }
 
 // apply takes the verdict into the evidence, and into the breaker if the evidence says so.
@@ -130,6 +150,9 @@ func (l *Lease) apply(e *entry, v *Verdict, now time.Duration) (changed breaker.
 		ruling = p.judge.Unclear(a)
 	case PairFault:
 		ruling = p.judge.Banned(a)
+		if v.Ban != 0 && v.Ban != FleetBan {
+			ruling.Failed = false // a publisher's rule says nothing to the others
+		}
 	case TargetFault:
 		// The proxy relayed what the target said.
 		if ruling = p.judge.Reached(a); l.Probe() {

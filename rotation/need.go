@@ -17,6 +17,12 @@ type Need struct {
 	// a publisher chose both, unless the need is Trusted.
 	ID      string
 	Trusted bool
+	// Ban is the key of the job's own rule of what a ban is: proxies that cool down by it are not used. FleetBan means that the
+	// job has none: proxies that cool down by that are used last.
+	Ban uint64
+	// Fresh refuses the proxies that are used last: the excluded ones, those that cool down by FleetBan, and those that another
+	// worker found dead.
+	Fresh bool
 	// Exclude are the ids of proxies that failed the job. They are used only if no other proxy is left. A pick with excluded
 	// proxies is no probe, and prefers proxies whose latest attempt succeeded.
 	Exclude []string

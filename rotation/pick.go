@@ -45,7 +45,7 @@ func (p *Pool) outageError(need Need) *NoProxyError {
 		e := p.byID[need.ID]
 		fits = e != nil && p.canServe(need, e.proxy)
 	} else {
-		s := p.setOf(p.filterFor(&need, nil, need.RegionStrict))
+		s := p.setOf(p.filterFor(&need, &skips{}, need.RegionStrict))
 		fits = s != nil && s.size > 0
 	}
 	if !fits {
@@ -67,18 +67,31 @@ func (p *Pool) expireCooldowns(now time.Duration, limit int) {
 	}
 }
 
-// search finds a proxy. Those that another worker found dead come last.
+// search finds a proxy. Those that the fleet's list of bans keeps from the host come after the others, and those that another
+// worker found dead come last.
 func (p *Pool) search(need *Need, now time.Duration, lease *Lease) (events []Event, ok bool) {
-	f := skips{exclude: need.Exclude, cooldowns: p.cooldowns.forHost(need.Host), skipProbeable: p.leaveTests}
+	f := skips{exclude: need.Exclude, ban: need.Ban, skipProbeable: p.leaveTests}
+	f.lookUp(p, need.Host)
 	if need.ID != "" {
 		return p.pickByID(need, &f, now, lease)
 	}
-	events, ok = p.seek(need, &f, now, lease)
-	if ok || len(p.slots[0].avoided.list) == 0 {
-		return events, ok
+	for _, f.useAvoided = range [2]bool{false, true} {
+		if f.useAvoided && (need.Fresh || len(p.slots[0].avoided.list) == 0) {
+			break
+		}
+		f.exclude = need.Exclude
+		if events, ok = p.seek(need, &f, now, lease); ok {
+			return events, true
+		}
+		if f.ban == FleetBan && f.banned.size() > 0 && !need.Fresh {
+			last := f
+			last.exclude, last.ban, last.banned = need.Exclude, 0, nil
+			if events, ok = p.seek(need, &last, now, lease); ok {
+				return events, true
+			}
+		}
 	}
-	f.useAvoided, f.exclude = true, need.Exclude
-	return p.seek(need, &f, now, lease)
+	return nil, false
 }
 
 // seek gives up preferences one by one. It gives up the region before the excluded proxies: a job that failed through a proxy
@@ -89,11 +102,11 @@ func (p *Pool) seek(need *Need, f *skips, now time.Duration, lease *Lease) (even
 			if region && need.Region == "" || !region && need.Region != "" && need.RegionStrict {
 				continue
 			}
-			if events, ok = p.choose(need, p.filterFor(need, f.cooldowns, region), f, now, lease); ok {
+			if events, ok = p.choose(need, p.filterFor(need, f, region), f, now, lease); ok {
 				return events, true
 			}
 		}
-		if len(f.exclude) == 0 {
+		if len(f.exclude) == 0 || need.Fresh {
 			return nil, false
 		}
 		f.exclude = nil
@@ -101,7 +114,7 @@ func (p *Pool) seek(need *Need, f *skips, now time.Duration, lease *Lease) (even
 }
 
 // filterFor returns the filter of a need. A host for which most of the proxies cool down gets a set of its own without them.
-func (p *Pool) filterFor(need *Need, cooling *hostCooldowns, region bool) filter {
+func (p *Pool) filterFor(need *Need, f *skips, region bool) filter {
 	var out filter
 	switch len(need.Tags) {
 	case 0:
@@ -113,8 +126,10 @@ func (p *Pool) filterFor(need *Need, cooling *hostCooldowns, region bool) filter
 	if region {
 		out.region = need.Region
 	}
-	if cooling != nil && len(cooling.until) > 2*draws && 2*len(cooling.until) > p.slots[0].size {
-		out.host = need.Host
+	for _, cooling := range [2]*hostCooldowns{f.cooldowns, f.banned} {
+		if n := cooling.size(); n > 2*draws && 2*n > p.slots[0].size {
+			out.cooldowns = cooling.key
+		}
 	}
 	return out
 }
@@ -122,7 +137,7 @@ func (p *Pool) filterFor(need *Need, cooling *hostCooldowns, region bool) filter
 // pickByID takes the one proxy that the need names.
 func (p *Pool) pickByID(need *Need, f *skips, now time.Duration, lease *Lease) (events []Event, ok bool) {
 	e := p.byID[need.ID]
-	if e == nil || f.cooldowns.has(e) || !p.canServe(*need, e.proxy) {
+	if e == nil || f.cooldowns.has(e) || f.isBanned(e) || !p.canServe(*need, e.proxy) {
 		return nil, false
 	}
 	if c, _ := e.class(now); c == unavailable {
@@ -146,7 +161,8 @@ func (p *Pool) choose(need *Need, from filter, f *skips, now time.Duration, leas
 	// proxies may be full, or gone. So the set is asked for again.
 	for s != nil && need.Session != "" && !p.hasTable(s) {
 		p.makeTable(s)
-		s, now, f.cooldowns = p.setOf(from), p.group.Now(), p.cooldowns.forHost(need.Host)
+		s, now = p.setOf(from), p.group.Now()
+		f.lookUp(p, need.Host)
 	}
 	if s == nil {
 		return nil, false
@@ -285,7 +301,8 @@ func (p *Pool) buildTable(s *set) {
 func (p *Pool) noProxy(need Need, now time.Duration) *NoProxyError {
 	matched := false
 	soonest := never
-	f := p.cooldowns.forHost(need.Host)
+	f := skips{ban: need.Ban}
+	f.lookUp(p, need.Host)
 	for part := range slices.Chunk(p.candidates(need), batchSize) {
 		for _, e := range part {
 			if !p.canServe(need, e.proxy) {
@@ -296,8 +313,11 @@ func (p *Pool) noProxy(need Need, now time.Duration) *NoProxyError {
 			if c != unavailable {
 				at = now // it cools down for the host, or became available this moment
 			}
-			if f.has(e) {
-				at = max(at, f.until[e])
+			if f.cooldowns.has(e) {
+				at = max(at, f.cooldowns.until[e])
+			}
+			if f.isBanned(e) {
+				at = max(at, f.banned.until[e])
 			}
 			soonest = min(soonest, at)
 		}

@@ -70,7 +70,7 @@ func New(cfg Config) *Pool {
 	}
 	p := &Pool{
 		cfg: cfg, group: breaker.NewGroup(cfg.Breaker), strategy: RoundRobin, byID: map[string]*entry{}, sets: map[filter]*set{},
-		cooldowns: cooldowns{byHost: map[string]*hostCooldowns{}}, probeCredit: 1, index: newTagIndex(nil),
+		cooldowns: cooldowns{byKey: map[cooldownKey]*hostCooldowns{}}, probeCredit: 1, index: newTagIndex(nil),
 	}
 	if cfg.Strategy != "" {
 		p.strategy = cfg.Strategy

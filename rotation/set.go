@@ -11,9 +11,9 @@ import (
 
 // filter is what the members of a set have in common. The zero value accepts every proxy.
 type filter struct {
-	tags   string // joined by commas, in the order of the job
-	region string
-	host   string // the members do not cool down for this host; empty means any
+	tags      string // joined by commas, in the order of the job
+	region    string
+	cooldowns cooldownKey // the members do not cool down by it; zero means any
 }
 
 // set indexes the proxies that match a filter by their class. Available ones are in the order of the strategy, probeable and
@@ -21,7 +21,7 @@ type filter struct {
 type set struct {
 	id        uint64 // unique; its slot is id modulo maxSets
 	filter    filter
-	cooldowns *hostCooldowns // of the filter's host
+	cooldowns *hostCooldowns // of the filter's key
 	size      int            // members, whatever their class
 	lastUsed  uint64         // when it was asked for last, in picks
 	available order
@@ -89,8 +89,8 @@ func (p *Pool) newSet(f filter, slot int) *set {
 	p.setIDs++
 	id := p.setIDs*maxSets + uint64(slot)
 	s := &set{id: id, filter: f, available: newOrder(p.strategy, id, p)}
-	if f.host != "" {
-		s.cooldowns = p.cooldowns.ensure(f.host)
+	if f.cooldowns.host != "" {
+		s.cooldowns = p.cooldowns.ensure(f.cooldowns)
 		s.cooldowns.hasSet = true
 	}
 	p.slots[slot] = s
@@ -280,15 +280,28 @@ func (t *cycle) pick(f skips) *entry {
 // and, unless useAvoided, those that another worker found dead.
 type skips struct {
 	exclude       []string
-	cooldowns     *hostCooldowns
+	cooldowns     *hostCooldowns // for all jobs
+	banned        *hostCooldowns // for jobs with the same ban
+	ban           uint64         // zero leaves out none of these
 	useAvoided    bool
 	skipProbeable bool // sessions leave out probeable proxies
 	now           time.Duration
 	judge         *outlier.Judge // leaves out the proxies that are not reliable now; nil leaves out none
 }
 
+// lookUp finds the cooldowns of a host.
+func (f *skips) lookUp(p *Pool, host string) {
+	f.cooldowns = p.cooldowns.of(cooldownKey{host: host})
+	if f.ban != 0 {
+		f.banned = p.cooldowns.of(cooldownKey{host, f.ban})
+	}
+}
+
+// isBanned reports whether a proxy must not be used for a job with this ban.
+func (f *skips) isBanned(e *entry) bool { return f.ban != FleetBan && f.banned.has(e) }
+
 func (f skips) skip(e *entry) bool {
-	return f.cooldowns.has(e) || len(f.exclude) > 0 && slices.Contains(f.exclude, e.proxy.ID) || f.judge != nil && !f.judge.Reliable(e.index, f.now)
+	return f.cooldowns.has(e) || f.banned.has(e) || len(f.exclude) > 0 && slices.Contains(f.exclude, e.proxy.ID) || f.judge != nil && !f.judge.Reliable(e.index, f.now)
 }
 
 // canTake reports whether a session's proxy can be taken now.

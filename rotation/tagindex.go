@@ -60,7 +60,7 @@ func (w *tagIndex) members(f filter) (list []*entry) {
 
 // matchesNone reports whether it is known that no proxy matches a filter.
 func (w *tagIndex) matchesNone(f filter) bool {
-	f.host = ""
+	f.cooldowns = cooldownKey{}
 	if len(w.rarest(f)) == 0 {
 		return true
 	}
@@ -76,7 +76,7 @@ func (w *tagIndex) noteUnmatched(f filter) {
 	if len(w.unmatched) >= maxUnmatched {
 		clear(w.unmatched)
 	}
-	f.host = ""
+	f.cooldowns = cooldownKey{}
 	w.unmatched[f] = struct{}{}
 }
 
@@ -104,7 +104,7 @@ func (p *Pool) candidates(need Need) []*entry {
 		}
 		return nil
 	}
-	f := p.filterFor(&need, nil, need.RegionStrict)
+	f := p.filterFor(&need, &skips{}, need.RegionStrict)
 	switch {
 	case p.index == nil:
 		return p.list

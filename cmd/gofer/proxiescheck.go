@@ -194,7 +194,7 @@ func (a *app) newCheck(ctx context.Context, c *config.Config, f checkFlags, list
 // onceOnly is the policy of one attempt that takes no error page for an answer.
 func onceOnly() jobs.Policy {
 	p := jobs.DefaultPolicy()
-	p.MaxAttempts, p.RetryStatusCodes = 1, nil
+	p.MaxAttempts, p.RetryStatusCodes, p.BanStatusCodes = 1, nil, nil
 	for status := 400; status < 600; status++ {
 		p.RetryStatusCodes = append(p.RetryStatusCodes, status)
 	}

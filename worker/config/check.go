@@ -112,6 +112,9 @@ func (s streamConfig) check() (reasons []string) {
 
 // retryVariable is the variable of a policy's field.
 func retryVariable(field string) string {
+	if field == "ban_status_codes" {
+		return "GOFER_BAN_STATUS_CODES"
+	}
 	name := strings.TrimPrefix(strings.ToUpper(field), "RETRY_")
 	return "GOFER_RETRY_" + name
 }

@@ -71,6 +71,7 @@ type retryConfig struct {
 	StatusCodes     statusList    `envconfig:"GOFER_RETRY_STATUS_CODES" default:"408,429,502,503,504" desc:"answers that are tried again"`
 	Timeout         jobs.Duration `envconfig:"GOFER_RETRY_TIMEOUT" default:"0s" desc:"all attempts and waits together; 0 means no bound"`
 	Budget          float64       `envconfig:"GOFER_RETRY_BUDGET" default:"0.5" desc:"retries of a worker for each first attempt, besides one a second for each slot; more of them wait up to a minute for their turn; 0 means no bound"`
+	BanStatusCodes  bans          `envconfig:"GOFER_BAN_STATUS_CODES" default:"403" desc:"answers that mean that the site has banned the proxy, so that a job without a ban of its own tries another one; set and empty means none"`
 	NonIdempotent   bool          `envconfig:"GOFER_RETRY_NON_IDEMPOTENT" default:"false" desc:"tries POST and PATCH again although the first may have been received"`
 }
 

@@ -295,3 +295,37 @@ func TestHashIsOfWhatAFleetShares(t *testing.T) {
 		t.Error("the hash depends on a secret, which could be guessed from it")
 	}
 }
+
+func TestBanStatusesMayBeNone(t *testing.T) {
+	for _, c := range []struct {
+		env  config.Environment
+		want []int
+		show string
+	}{
+		{config.Environment{}, []int{403}, "403"},
+		{config.Environment{"GOFER_BAN_STATUS_CODES": ""}, []int{}, ""},
+		{config.Environment{"GOFER_BAN_STATUS_CODES": " "}, []int{}, ""},
+		{config.Environment{"GOFER_BAN_STATUS_CODES": "403, 999"}, []int{403, 999}, "403, 999"},
+	} {
+		got, err := config.Load(c.env)
+		if err != nil || got.Policy().BanStatusCodes == nil || !slices.Equal(got.Policy().BanStatusCodes, c.want) {
+			t.Errorf("%q: %v, %v; want %v, and not nil", c.env, got.Policy().BanStatusCodes, err, c.want)
+		}
+		for _, v := range config.Variables() {
+			if v.Name != "GOFER_BAN_STATUS_CODES" {
+				continue
+			}
+			if value, source := got.Show(v); value != c.show || (source == "default") != (len(c.env) == 0) {
+				t.Errorf("%q: shown as %q from %s, want %q", c.env, value, source, c.show)
+			}
+		}
+	}
+	if _, err := config.Load(config.Environment{"GOFER_BAN_STATUS_CODES": "1000"}); err == nil || !strings.Contains(err.Error(), "GOFER_BAN_STATUS_CODES") {
+		t.Errorf("1000: %v, want that the variable is named", err)
+	}
+	t.Setenv("GOFER_BAN_STATUS_CODES", "")
+	env, err := config.OfProcess()
+	if value, set := env["GOFER_BAN_STATUS_CODES"]; err != nil || !set || value != "" {
+		t.Errorf("of the process: %q, set %v, %v; want that it is set and empty", value, set, err)
+	}
+}

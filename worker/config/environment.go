@@ -34,7 +34,9 @@ func OfProcess() (Environment, error) {
 	}
 	env := Environment{}
 	for i, v := range variables {
-		env[v.Name] = texts.Elem().Field(i).String()
+		if _, set := os.LookupEnv(v.Name); set || !v.MayBeEmpty {
+			env[v.Name] = texts.Elem().Field(i).String()
+		}
 	}
 	// The others are files that hold a secret, and misspelt names.
 	for _, entry := range os.Environ() {
@@ -50,6 +52,8 @@ func OfProcess() (Environment, error) {
 type Variable struct {
 	Name, Default, Meaning string
 	Secret                 bool
+	// MayBeEmpty says that the variable has a value when it is set and empty.
+	MayBeEmpty bool
 }
 
 // Variables lists every variable in the order of Config.
@@ -72,7 +76,8 @@ func eachVariable(of reflect.Value, use func(Variable, reflect.Value)) {
 	for i := range of.NumField() {
 		field := of.Type().Field(i)
 		if name, ok := field.Tag.Lookup("envconfig"); ok {
-			use(Variable{name, field.Tag.Get("default"), field.Tag.Get("desc"), field.Tag.Get("secret") == "true"}, of.Field(i))
+			_, empty := of.Field(i).Interface().(interface{ mayBeEmpty() })
+			use(Variable{name, field.Tag.Get("default"), field.Tag.Get("desc"), field.Tag.Get("secret") == "true", empty}, of.Field(i))
 		} else if field.IsExported() {
 			eachVariable(of.Field(i), use)
 		}
@@ -80,13 +85,13 @@ func eachVariable(of reflect.Value, use func(Variable, reflect.Value)) {
 }
 
 // texts are the variables that are set, without the blanks around their values, secrets excepted. An empty variable counts as
-// unset, as in the shell's ${VAR:-default}. The value of a secret may stand in a file.
+// unset, as in the shell's ${VAR:-default}, unless it may be empty. The value of a secret may stand in a file.
 func (env Environment) texts() (set map[string]string, reasons []string) {
 	set = map[string]string{}
 	for _, v := range Variables() {
-		value := env[v.Name]
+		value, present := env[v.Name]
 		trimmed := strings.TrimSpace(value)
-		if trimmed != "" && !v.Secret {
+		if !v.Secret {
 			value = trimmed
 		}
 		path := strings.TrimSpace(env[v.Twin()])
@@ -99,7 +104,7 @@ func (env Environment) texts() (set map[string]string, reasons []string) {
 				reasons = append(reasons, v.Twin()+": "+err.Error())
 				continue
 			}
-		case trimmed == "":
+		case trimmed == "" && !(present && v.MayBeEmpty):
 			continue
 		}
 		set[v.Name] = value
@@ -170,7 +175,7 @@ func expectation(of any) string {
 		return "neither true nor false"
 	case *float64:
 		return "not a decimal number"
-	case *statusList:
+	case *statusList, *bans:
 		return "not a comma separated list of whole numbers"
 	case *queueList:
 		return "not a list of queues such as critical:6,default:3,low:1 (names [a-z0-9_-]{1,32}, weights 1 to 1000, at most 32)"

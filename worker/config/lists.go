@@ -62,3 +62,18 @@ func (l *statusList) UnmarshalText(list []byte) error {
 	*l = out
 	return nil
 }
+
+// bans are statuses that may be none.
+type bans []int
+
+// mayBeEmpty marks a variable that is not unset when it is empty.
+func (bans) mayBeEmpty() {}
+
+// UnmarshalText reads statuses, comma separated, or none.
+func (b *bans) UnmarshalText(list []byte) error {
+	if strings.TrimSpace(string(list)) == "" {
+		*b = bans{}
+		return nil
+	}
+	return (*statusList)(b).UnmarshalText(list)
+}

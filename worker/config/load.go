@@ -57,12 +57,15 @@ func LoadWorker(env Environment) (Config, []proxylist.Proxy, error) {
 }
 
 // IsSet reports whether a variable has a value of its own.
-func (c *Config) IsSet(name string) bool { return c.set[name] != "" }
+func (c *Config) IsSet(name string) bool {
+	_, set := c.set[name]
+	return set
+}
 
 // Show is the value of a variable and where it comes from, "environment" or "default". Of a secret it shows only that it is set.
 func (c *Config) Show(v Variable) (value, source string) {
-	switch set := c.set[v.Name]; {
-	case set == "":
+	switch set, is := c.set[v.Name]; {
+	case !is:
 		return v.Default, "default"
 	case v.Secret:
 		return "(set)", "environment"

@@ -143,7 +143,11 @@ func (r *run) sort(ctx context.Context, x *exchange, f facts, b blame) (end jobs
 		return r.stopped(ctx), false
 	case b.end == "" && b.answer:
 		r.accuse(x)
-		return r.succeeded(x), false
+		if b.banned && r.goesElsewhere() {
+			r.kept = x.answer()
+			return jobs.RunOutcome{}, true
+		}
+		return r.succeeded(x.answer()), false
 	case b.end != "":
 		return r.failed(b.end, b.text), false
 	case f.sent && !b.unsent && r.nonIdempotent():
@@ -171,22 +175,24 @@ func (r *run) nonIdempotent() bool {
 	return (r.job.Method == "POST" || r.job.Method == "PATCH") && !r.policy.RetryNonIdempotent
 }
 
-func (r *run) succeeded(x *exchange) jobs.RunOutcome {
-	result := r.result()
-	result.Outcome, result.Status, result.Header, result.Fields, result.Body = jobs.Succeeded, x.status(), x.header, x.resultFields(), x.body
-	return jobs.RunOutcome{Kind: jobs.RunFinished, Result: result}
-}
-
 // pick takes a proxy that has not failed this job, while there is one; none for a direct fetch.
 func (r *run) pick() (*rotation.Lease, error) {
 	if r.job.Proxy.Direct {
 		return &rotation.Lease{}, nil
 	}
-	need := rotation.Need{
+	return r.pickBy(r.need())
+}
+
+// need is what the job asks of a proxy.
+func (r *run) need() rotation.Need {
+	return rotation.Need{
 		Host: hostPort(r.job.Target()), Tags: r.job.Proxy.Tags, Region: r.job.Proxy.Region, RegionStrict: r.job.Proxy.RegionStrict,
-		Session: r.job.Proxy.Session, ID: r.job.Proxy.ID, Exclude: append(r.failedProxies(), r.local...),
+		Session: r.job.Proxy.Session, ID: r.job.Proxy.ID, Exclude: append(r.failedProxies(), r.local...), Ban: r.rule(),
 		Trusted: r.f.cfg.Trusted,
 	}
+}
+
+func (r *run) pickBy(need rotation.Need) (*rotation.Lease, error) {
 	began := time.Now()
 	lease, events, err := r.f.cfg.Pool.Pick(need)
 	r.f.cfg.OnPick(time.Since(began), err)

@@ -12,6 +12,7 @@ import (
 // blame is the judgement of an attempt.
 type blame struct {
 	answer   bool       // there is an answer that may be the job's result
+	banned   bool       // it is the result only if no other proxy gets a better one
 	fault    jobs.Fault // whose doing a failure was
 	kind     rotation.Kind
 	reason   string // from a closed list, for statistics
@@ -30,8 +31,11 @@ func (b blame) verdict(f facts) rotation.Verdict {
 	v := rotation.Verdict{
 		Kind: b.kind, Host: f.host, Answered: f.answered || b.fault == jobs.FaultTarget, Proven: f.proven, Hurried: f.hurried, CoolDown: f.retryAfter, Trip: b.trip, Latency: f.latency, Reason: b.reason,
 	}
-	if f.ban {
-		v.Host = "" // the rule is the job's, and so is the host for which another proxy has to be picked
+	switch {
+	case b.kind == rotation.PairFault && (f.ban || f.fleetBan):
+		v.Ban, v.Host = f.rule, "" // the host is the one for which another proxy has to be picked
+	case b.kind == rotation.Delivered:
+		v.Welcome = f.status >= 200 && f.status < 400
 	}
 	return v
 }
@@ -141,6 +145,10 @@ func judgeAnswer(f facts) blame {
 		return byTarget("ban", "the answer matches the job's ban rule")
 	case f.ban:
 		return byPair("ban", "the answer matches the job's ban rule")
+	case !f.retryable && f.fleetBan && !f.direct:
+		b := byPair("ban", "the target answered "+code(f.status)+", which is a ban here")
+		b.answer, b.banned = true, true
+		return b
 	case !f.retryable:
 		return blame{answer: true, kind: rotation.Delivered}
 	case f.status == http.StatusTooManyRequests:

@@ -47,9 +47,11 @@ func (x *exchange) read(ctx context.Context) error {
 	}
 	x.stall.stop()
 	if x.hasBody() {
-		if x.matched, err = x.run.job.Ban.MatchBody(ctx, x.body); err != nil {
+		matched, err := x.run.job.Ban.MatchBody(ctx, x.body)
+		if err != nil {
 			return fmt.Errorf("%w: %w", errMatch, err)
 		}
+		x.matched = x.matched || matched
 	}
 	x.at(done)
 	return nil

@@ -139,7 +139,7 @@ func (x *exchange) hop(ctx context.Context, req request, hop int) (next *request
 	}
 	reusable := false
 	defer func() { x.giveBack(l, reusable) }() // also when what came made us panic
-	if next, err = x.redirect(l, req, hop); err == nil && next == nil {
+	if next, err = x.redirect(ctx, l, req, hop); err == nil && next == nil {
 		x.header, x.fields = x.resp.Header, x.resp.Fields
 		err = x.read(ctx)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -29,9 +28,11 @@ type facts struct {
 	plain       bool // no tunnel: what answers may be the proxy itself
 	works       bool // although it says that it wants other credentials, the proxy reached a target lately or at an earlier hop
 	sent        bool
-	stalled     bool // the response arrived too slowly
-	ended       bool // the other end closed the connection: what seems malformed may have been cut
-	ban         bool
+	stalled     bool   // the response arrived too slowly
+	ended       bool   // the other end closed the connection: what seems malformed may have been cut
+	ban         bool   // by the job's own rule
+	fleetBan    bool   // by the fleet's list
+	rule        uint64 // the key of the one of them that holds
 	retryable   bool
 	proven      bool // the answer came over TLS with the target
 	badCert     int  // through how many proxies the target's certificate was refused so far
@@ -68,7 +69,8 @@ func (r *run) facts(ctx context.Context, x *exchange, lease *rotation.Lease) fac
 		f.plain = strings.HasPrefix(x.url, "http://") && strings.HasPrefix(x.proxy.Scheme, "http")
 	}
 	if f.answered {
-		f.ban = x.matched || slices.Contains(r.job.Ban.Statuses, f.status)
+		f.ban, f.rule = x.matched || r.job.Ban.MatchStatus(f.status), r.rule()
+		f.fleetBan = r.job.Ban == nil && r.policy.Bans(f.status)
 		f.retryable = r.policy.Retryable(f.status)
 	} else {
 		errors.As(x.err, &f.refused)

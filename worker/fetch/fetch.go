@@ -159,7 +159,7 @@ func (f *Fetcher) Do(ctx context.Context, job jobs.Job, progress jobs.Progress) 
 	r.policy = job.Retry.Over(f.cfg.Policy())
 	outcome, done := r.before(ctx)
 	if !done {
-		outcome = r.attempts(ctx)
+		outcome = r.orKept(r.attempts(ctx))
 	}
 	if errors.Is(context.Cause(ctx), jobs.ErrLeaseLost) {
 		return jobs.RunOutcome{Kind: jobs.RunLeaseLost}
@@ -177,6 +177,7 @@ type run struct {
 	header  http.Header        // of its requests, once one was made
 	last    *attempt           // the newest one that ended
 	url     string             // where it got to
+	kept    *answer            // the newest one that is a ban by the fleet's list
 	next    *rotation.Lease    // taken ahead for the next attempt
 	local   []string           // the proxies that this host could not open a connection to
 	badCert map[string]*forged // what was refused as the target's certificate, by proxy

@@ -1,21 +1,24 @@
 package fetch
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
 )
 
 // redirect is the request that the answer asks for; nil when the answer is the one to keep.
-func (x *exchange) redirect(l leased, req request, hop int) (*request, error) {
+func (x *exchange) redirect(ctx context.Context, l leased, req request, hop int) (*request, error) {
 	most := x.run.job.Redirects()
 	status, location := x.resp.StatusCode, x.resp.Header.Get("Location")
-	if !isRedirect(status) || location == "" || most == 0 || slices.Contains(x.run.job.Ban.Statuses, status) {
+	if !isRedirect(status) || location == "" || x.run.isBan(status) {
 		return nil, nil
+	}
+	if err := x.matchRedirect(ctx, location); err != nil || x.matched || most == 0 {
+		return nil, err
 	}
 	if hop >= most {
 		return nil, errRedirects

@@ -31,9 +31,9 @@ func (r *run) attempts(ctx context.Context) jobs.RunOutcome {
 			return r.exhausted()
 		}
 		retry := r.plan(delay)
-		if cause := r.tooLate(retry.at); cause != nil {
+		if outcome, last := r.isLast(retry); last {
 			r.f.budget.giveBack(retry.cost)
-			return r.cut(cause)
+			return outcome
 		}
 		r.announce(retry)
 		announced = retry.at
@@ -47,6 +47,18 @@ func (r *run) attempts(ctx context.Context) jobs.RunOutcome {
 		outcome.At = announced // whoever runs the job next keeps it
 	}
 	return outcome
+}
+
+// isLast returns how a job ends whose next attempt is not made, because no time is left for it, or because the job holds an
+// answer that no message carries.
+func (r *run) isLast(retry plannedRetry) (outcome jobs.RunOutcome, last bool) {
+	if cause := r.tooLate(retry.at); cause != nil {
+		return r.cut(cause), true
+	}
+	if r.kept != nil && retry.kind == jobs.RetryScheduled {
+		return r.succeeded(r.kept), true
+	}
+	return jobs.RunOutcome{}, false
 }
 
 // plannedRetry is when and how the next attempt comes.
@@ -77,8 +89,8 @@ func (r *run) plan(delay time.Duration) plannedRetry {
 
 // ahead takes a proxy for the next attempt if one can be used now that has not failed this job: only then it needs no wait.
 func (r *run) ahead() bool {
-	if r.job.Proxy.Direct {
-		return false
+	if r.job.Proxy.Direct || r.next != nil {
+		return r.next != nil
 	}
 	lease, err := r.pick()
 	if err != nil {

@@ -1,0 +1,119 @@
+package rotation_test
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gofer-mq/gofer/rotation"
+)
+
+const host = "a.test:80"
+
+// ban has a proxy banned by a rule.
+func ban(t *testing.T, p *rotation.Pool, id string, rule uint64) {
+	t.Helper()
+	take(t, p, rotation.Need{ID: id, Host: host}).Report(rotation.Verdict{Kind: rotation.PairFault, Ban: rule, Reason: "ban"})
+}
+
+// used are the proxies that picks of a need get.
+func used(t *testing.T, p *rotation.Pool, need rotation.Need) map[string]bool {
+	t.Helper()
+	got := map[string]bool{}
+	for range 200 {
+		l, _, err := p.Pick(need)
+		if err != nil {
+			break
+		}
+		got[l.ID()] = true
+		l.Release()
+	}
+	return got
+}
+
+func TestABanCoolsAPairDownForJobsOfTheSameRuleOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pool(t, rotation.RoundRobin, 3, nil)
+		const mine, other = 7, 8
+		for _, id := range []string{"p0", "p1", "p2"} {
+			ban(t, p, id, mine)
+		}
+		for _, c := range []struct {
+			need rotation.Need
+			want int
+		}{
+			{rotation.Need{Host: host, Ban: mine}, 0}, {rotation.Need{Host: host, Ban: other}, 3}, {rotation.Need{Host: host, Ban: rotation.FleetBan}, 3},
+			{rotation.Need{Host: host}, 3}, {rotation.Need{Host: "b.test:80", Ban: mine}, 3}, {rotation.Need{Host: host, ID: "p0", Ban: mine}, 0},
+		} {
+			if got := used(t, p, c.need); len(got) != c.want {
+				t.Errorf("%+v: got %v, want %d proxies", c.need, got, c.want)
+			}
+		}
+		_, _, err := p.Pick(rotation.Need{Host: host, Ban: mine})
+		none, ok := errors.AsType[*rotation.NoProxyError](err)
+		if !ok || time.Until(none.RetryAt) != 5*time.Minute {
+			t.Errorf("pick by the rule: %v in %v, want that it may be tried in five minutes", err, time.Until(none.RetryAt))
+		}
+		time.Sleep(5 * time.Minute)
+		if got := used(t, p, rotation.Need{Host: host, Ban: mine}); len(got) != 3 {
+			t.Errorf("five minutes later: %v, want all", got)
+		}
+	})
+}
+
+func TestAPairThatTheFleetsListCoolsDownIsUsedLast(t *testing.T) {
+	for _, n := range []int{3, 60} { // with many, the pool keeps a set of the others
+		synctest.Test(t, func(t *testing.T) {
+			p := pool(t, rotation.RoundRobin, n, nil)
+			need := rotation.Need{Host: host, Ban: rotation.FleetBan}
+			for _, proxy := range p.Status()[1:] {
+				ban(t, p, proxy.ID, rotation.FleetBan)
+			}
+			if got := used(t, p, need); len(got) != 1 || !got["p0"] {
+				t.Errorf("of %d all but p0 are banned: got %v", n, got)
+			}
+			again := need
+			again.Exclude = []string{"p0"}
+			if got := used(t, p, again); len(got) != 1 || !got["p0"] {
+				t.Errorf("p0 failed the job, and the others are banned: got %v, want p0", got)
+			}
+			again.Fresh = true
+			if got := used(t, p, again); len(got) != 0 {
+				t.Errorf("a pick of a fresh proxy: got %v, want none", got)
+			}
+			ban(t, p, "p0", rotation.FleetBan)
+			if got := used(t, p, need); len(got) != n {
+				t.Errorf("all of %d are banned: %d are used, want all", n, len(got))
+			}
+			if got := used(t, p, rotation.Need{Host: host, ID: "p1", Ban: rotation.FleetBan}); !got["p1"] {
+				t.Error("a job that names a banned proxy gets none")
+			}
+		})
+	}
+}
+
+func TestAnAnswerEndsTheCooldownOfTheFleetsList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pool(t, rotation.RoundRobin, 3, nil)
+		const mine = 7
+		ban(t, p, "p0", rotation.FleetBan)
+		ban(t, p, "p0", mine)
+		take(t, p, rotation.Need{ID: "p0", Host: host}).Report(rotation.Verdict{Kind: rotation.Delivered}) // such as a 404
+		if got := used(t, p, rotation.Need{Host: host, Ban: rotation.FleetBan}); got["p0"] {
+			t.Errorf("an answer of another kind ends the cooldown: %v", got)
+		}
+		take(t, p, rotation.Need{ID: "p0", Host: host}).Report(rotation.Verdict{Kind: rotation.Delivered, Welcome: true})
+		if got := used(t, p, rotation.Need{Host: host, Ban: rotation.FleetBan}); !got["p0"] {
+			t.Errorf("a page through p0 does not end its cooldown: %v", got)
+		}
+		if got := used(t, p, rotation.Need{Host: host, Ban: mine}); got["p0"] {
+			t.Errorf("it ends that of a job's own rule: %v", got)
+		}
+		ban(t, p, "p0", rotation.FleetBan) // the timer of the first one must not end it
+		time.Sleep(5*time.Minute - 1)
+		if got := used(t, p, rotation.Need{Host: host, Ban: rotation.FleetBan}); got["p0"] {
+			t.Errorf("the second cooldown ended early: %v", got)
+		}
+	})
+}
