@@ -165,6 +165,14 @@ func (l *ledger) giveUp(ids []string) {
 	}
 }
 
+// isOver reports whether nothing more is to be expected of a job: it has ended, or may have been deleted.
+func (l *ledger) isOver(id string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, ended := l.results[id]
+	return ended || l.mayLose[id]
+}
+
 // mayEndAgain notes that results are about to be deleted while some of their jobs are not done with, or may be published again.
 func (l *ledger) mayEndAgain(undone []string) {
 	l.mu.Lock()

@@ -83,6 +83,20 @@ func (w *world) tell(ctx context.Context) {
 	}
 }
 
+// cancel cancels a job, for at most a minute. It may come too late: the job ends in one result all the same. But a job that waits
+// for centuries ends in no other way, so a cluster that is choosing a leader is asked again.
+func (w *world) cancel(ctx context.Context, id string) {
+	limited, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	_ = until(limited, func(ctx context.Context) error {
+		err := client.New(w.client).Cancel(ctx, bus.Key{Queue: jobs.DefaultQueue, ID: id})
+		if errors.Is(err, client.ErrFinished) || w.ledger.isOver(id) {
+			return nil
+		}
+		return err
+	})
+}
+
 // errRefused: the server does not take this job, now or ever.
 var errRefused = errors.New("the server refuses the job")
 
@@ -91,8 +105,7 @@ func (w *world) publishOne(ctx context.Context, o order) (err error) {
 		switch err = w.offer(ctx, o); {
 		case err == nil:
 			if o.cancelled {
-				// It may come too late, or not at all: the job ends in one result all the same.
-				_ = client.New(w.client).Cancel(ctx, bus.Key{Queue: jobs.DefaultQueue, ID: o.id})
+				w.cancel(ctx, o.id)
 			}
 			if o.twice {
 				sleep(ctx, 500*time.Millisecond)
