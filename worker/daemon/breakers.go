@@ -14,32 +14,35 @@ import (
 	"github.com/gofer-mq/gofer/worker/fleet"
 )
 
-// fleetBreakers share what this worker's breakers find, unless the owner does not want that.
-func (d *daemon) fleetBreakers() *fleet.Breakers {
+// newFleetBreakers shares this worker's findings with the fleet. It returns nil if Config keeps them. A finding that is older than
+// the longest open time of any breaker, with the probes that may follow it, is of no use and is dropped.
+func (d *daemon) newFleetBreakers() *fleet.Breakers {
 	if d.cfg.KeepFindings {
 		return nil
 	}
 	b := d.cfg.Breaker
 	slack := rotation.MaxFailedProbes * b.ProbeLease
-	// An open time is up to a fifth longer than the longest, by its jitter.
+	// Jitter makes an open time up to a fifth longer.
 	longest := b.MaxOpenTimeout + b.MaxOpenTimeout/5 + slack
 	return fleet.NewBreakers(fleet.BreakersConfig{
 		Pool: d.pool, Worker: d.cfg.Name, Slack: slack, Longest: longest, Log: d.log,
 	})
 }
 
-// avoided counts the proxies that other workers found dead.
-func (d *daemon) avoided() int {
+// countAvoided counts the proxies that this worker avoids because another worker found them dead.
+func (d *daemon) countAvoided() int {
 	if d.fleet == nil {
 		return 0
 	}
 	return d.fleet.Avoided()
 }
 
-func (d *daemon) breakersChanged(events []rotation.Event) {
+// recordBreakers logs, counts, publishes and shares changes of breakers. Every change passes here: those that attempts and probes
+// cause, and resets. The pool calls it without its lock. An event without a proxy is about the pool as a whole.
+func (d *daemon) recordBreakers(events []rotation.Event) {
 	for _, e := range events {
 		if e.ProxyID == "" {
-			d.poolChanged(e)
+			d.recordPool(e)
 			continue
 		}
 		event := jobs.BreakerEvent{
@@ -53,22 +56,23 @@ func (d *daemon) breakersChanged(events []rotation.Event) {
 		d.log.Warn("breaker changed", "proxy", e.ProxyID, "from", event.FromState, "to", event.ToState, "reason", e.Reason)
 		d.book.Breaker(event)
 		d.metrics.Breaker(event)
-		d.send(func(ctx context.Context) error { return d.connected.Load().stream.PublishBreaker(ctx, event) })
+		d.enqueue(func(ctx context.Context) error { return d.connected.Load().stream.PublishBreaker(ctx, event) })
 		if d.fleet != nil {
 			d.fleet.Changed(e)
 		}
 	}
 }
 
-// poolChanged tells that the pool fails as a whole, or no longer does.
-func (d *daemon) poolChanged(e rotation.Event) {
+// recordPool logs and publishes that an outage began or ended.
+func (d *daemon) recordPool(e rotation.Event) {
 	event := jobs.PoolEvent{Worker: d.cfg.Name, Failing: e.To != breaker.Closed, Timestamp: e.At.UTC(), Reason: e.Reason}
 	d.log.Warn("pool changed", "failing", event.Failing, "reason", event.Reason)
-	d.send(func(ctx context.Context) error { return d.connected.Load().stream.PublishPool(ctx, event) })
+	d.enqueue(func(ctx context.Context) error { return d.connected.Load().stream.PublishPool(ctx, event) })
 }
 
-// breakers lists the first most breakers, those that are not closed or avoided before the others.
-func (d *daemon) breakers(most int) (list any, total int) {
+// breakers lists up to limit breakers, and counts all. Those that are not closed, or whose proxy is avoided, come first: an answer
+// over NATS has no room for 100,000. The elements are what the HTTP API shows.
+func (d *daemon) breakers(limit int) (list any, total int) {
 	status := d.pool.Status()
 	closed := func(s rotation.Status) int {
 		if s.State == breaker.Closed && s.AvoidedUntil.IsZero() {
@@ -77,14 +81,15 @@ func (d *daemon) breakers(most int) (list any, total int) {
 		return 0
 	}
 	slices.SortStableFunc(status, func(a, b rotation.Status) int { return closed(a) - closed(b) })
-	shown := make([]admin.Breaker, min(most, len(status)))
+	shown := make([]admin.Breaker, min(limit, len(status)))
 	for i := range shown {
 		shown[i] = admin.BreakerOf(status[i])
 	}
 	return shown, len(status)
 }
 
-// resetHere closes the breaker of one proxy in this worker, or all if proxy is empty, and returns how many those were.
+// resetHere closes the breaker of one proxy in this worker, or of all if proxy is empty, and returns how many proxies it found. It
+// also withdraws this worker's findings, or the others would go on avoiding the proxy.
 func (d *daemon) resetHere(proxy string) (reset int) {
 	ids := []string{proxy}
 	if proxy == "" {
@@ -99,7 +104,7 @@ func (d *daemon) resetHere(proxy string) (reset int) {
 			continue
 		}
 		reset++
-		d.breakersChanged(events)
+		d.recordBreakers(events)
 		if d.fleet != nil {
 			d.fleet.Reset(id)
 		}
@@ -107,8 +112,8 @@ func (d *daemon) resetHere(proxy string) (reset int) {
 	return reset
 }
 
-// resetBreaker closes a proxy's breaker in every worker. This one comes first, and does nothing when its own message
-// reaches it.
+// resetBreaker closes a proxy's breaker in every worker: here at once, so that who asks next sees it, and elsewhere by a message.
+// The message comes back to this worker as well, and finds nothing to do. Errors: bus.ErrUnreachable, after the reset here.
 func (d *daemon) resetBreaker(ctx context.Context, proxy string) error {
 	d.resetHere(proxy)
 	conn := d.connected.Load()

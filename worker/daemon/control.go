@@ -11,11 +11,12 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// errDrainAsked is why a worker drains that nobody sent a signal.
+// errDrainAsked is the cause of a drain that somebody asked for over NATS.
 var errDrainAsked = errors.New("a drain was asked for")
 
-// answer starts the control service and returns what stops it. A worker whose user may not answer still works.
-func (d *daemon) answer(conn *connection) (stop func()) {
+// startControl starts the control service and returns what stops it. Without the rights for it a worker works all the same: it
+// only logs that nobody can see or steer it.
+func (d *daemon) startControl(conn *connection) (stop func()) {
 	service, err := control.Start(conn.nc, d.controlConfig(conn))
 	if err != nil {
 		d.log.Error("the worker cannot be seen or steered over NATS", "error", err)
@@ -28,6 +29,7 @@ func (d *daemon) answer(conn *connection) (stop func()) {
 	}
 }
 
+// controlConfig are the verbs of the control service. They do what the HTTP API does, for a whole fleet.
 func (d *daemon) controlConfig(conn *connection) control.Config {
 	return control.Config{
 		Names: d.names, Worker: d.cfg.Name, Version: d.cfg.Version, Log: d.log,
@@ -42,7 +44,7 @@ func (d *daemon) controlConfig(conn *connection) control.Config {
 	}
 }
 
-// status is how this worker stands.
+// status is what gofer workers shows of this worker: state, and each check of readiness that fails.
 func (d *daemon) status() control.Status {
 	s := control.Status{
 		StartedAt: d.started.UTC(), Slots: d.cfg.Concurrency, InFlight: d.stats().InFlight, Proxies: d.proxyStates(),
@@ -63,7 +65,7 @@ func (d *daemon) status() control.Status {
 	return s
 }
 
-// hours are the newest ones of the fleet, or of this worker if that is asked for or the fleet's are not read yet.
+// hours are the latest hours of a scope, and the scope that they have: until the fleet's are read, this worker's stand in.
 func (d *daemon) hours(ctx context.Context, scope string, hours int) (points []rollup.Point, has string, err error) {
 	book, known := d.totals.Fleet(ctx)
 	if scope == control.ScopeWorker || !known {
@@ -72,12 +74,14 @@ func (d *daemon) hours(ctx context.Context, scope string, hours int) (points []r
 	return book.Series(hours), control.ScopeCluster, nil
 }
 
+// clusterBook are the fleet's hours for the HTTP API, proxy by proxy.
 func (d *daemon) clusterBook(ctx context.Context) (*rollup.Book, error) {
 	book, _ := d.totals.FleetByProxy(ctx)
 	return book, nil
 }
 
-// unsettledOf is what a worker tells of the jobs that it cannot settle.
+// unsettledOf lists the jobs that a worker holds and cannot settle, the oldest first, and counts all. The list is bounded, so that
+// the answer fits into a message.
 func unsettledOf(w *worker.Worker) (list []control.Unsettled, count int) {
 	held := w.Unsettled()
 	for _, job := range held[:min(len(held), control.MaxUnsettled)] {

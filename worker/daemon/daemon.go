@@ -43,28 +43,30 @@ func Run(ctx context.Context, c Config) error {
 	return d.run(ctx)
 }
 
-// daemon is every long-lived thing of a worker. What needs no server is built at once, so that /readyz can say what is
-// missing; the rest follows when the server answers.
+// daemon holds the parts of a worker. What needs no server is built at once, so that /readyz can say what is missing. The rest
+// follows when the server answers: it is in connected, which is nil until then and never nil again.
 type daemon struct {
-	cfg      Config
+	cfg      Config // with its defaults; nobody changes it
 	names    jobs.Names
 	log      *slog.Logger
 	pool     *rotation.Pool
-	book     *rollup.Book
+	book     *rollup.Book // this worker's hours; totals has the fleet's
 	metrics  *metrics.Registry
 	fetcher  *fetch.Fetcher
 	settings *fleet.Settings
 	fleet    *fleet.Breakers // nil when findings are not shared
 	totals   *totals.Totals
-	outbox   chan func(context.Context) error
-	started  time.Time
-	overdue  atomic.Int64            // waiting jobs that this worker released because the server had not
-	rtt      atomic.Int64            // of the way to the server and back, in nanoseconds
-	drain    context.CancelCauseFunc // does what the end of Run's context does
+	// outbox holds events until they are published, 1,024 at most. It is never closed: the HTTP port, which ends last, may cause
+	// another event.
+	outbox  chan func(context.Context) error
+	started time.Time
+	overdue atomic.Int64            // scheduled jobs that this worker released because the server had not
+	rtt     atomic.Int64            // of the latest ping of the server, in nanoseconds
+	drain   context.CancelCauseFunc // drains as the end of Run's context does; set by run before anything calls it
 
 	connected atomic.Pointer[connection]  // nil until the server has answered
-	obstacle  atomic.Pointer[string]      // what keeps a worker that starts from its streams
-	trouble   atomic.Pointer[listTrouble] // nil while the list of proxies is the one that was read last
+	obstacle  atomic.Pointer[string]      // why the worker has not started yet, explained; nil if no reason is known
+	trouble   atomic.Pointer[listTrouble] // nil if the list of proxies was readable when it changed last
 }
 
 // connection is the NATS connection and what needs it.
@@ -75,7 +77,8 @@ type connection struct {
 	worker *worker.Worker
 }
 
-// newDaemon builds what needs no server. The Config has its defaults and was checked. The caller closes the fetcher.
+// newDaemon builds what needs no server. c has its defaults and was checked. The caller closes the fetcher. The order counts: the
+// gauges and the fetcher refer to what is built before them.
 func newDaemon(c Config) (*daemon, error) {
 	names, err := jobs.NewNames(c.Prefix)
 	if err != nil {
@@ -85,20 +88,22 @@ func newDaemon(c Config) (*daemon, error) {
 	d.pool = rotation.New(rotation.Config{Strategy: c.Strategy, Breaker: c.Breaker})
 	d.settings = fleet.New(fleet.Config{Names: names, Pool: d.pool, Policy: *c.Policy, Strategy: c.Strategy, Log: c.Log})
 	d.settings.List(c.Proxies)
-	d.fleet = d.fleetBreakers()
+	d.fleet = d.newFleetBreakers()
 	d.metrics = metrics.New(d.gauges())
-	d.totals = totals.New(totals.Config{Book: d.book, Flushed: d.flushed, Log: c.Log})
+	d.totals = totals.New(totals.Config{Book: d.book, Flushed: d.recordFlush, Log: c.Log})
 	d.fetcher = fetch.New(d.fetchConfig())
 	return d, nil
 }
 
-// open waits for the server and creates what is missing there. It returns nothing when ctx ends first.
+// open waits for the server and creates what is missing there. It returns nil and no error when ctx ends first: a worker that is
+// stopped while it waits has done nothing wrong.
 func (d *daemon) open(ctx context.Context) (*connection, error) {
 	dial := d.cfg.NATS
 	dial.Name = "gofer worker " + d.cfg.Name
 	dial.Patient, dial.Reconnected, dial.Failed = true, d.metrics.Reconnected, d.metrics.AsyncError
-	dial.Closed = func(reason error) { d.drain(reason) } // a new process connects anew
-	dial.Waiting = d.obstructed
+	// nats.go never reconnects after that. A supervisor starts a new process, which connects again.
+	dial.Closed = func(reason error) { d.drain(reason) }
+	dial.Waiting = d.noteObstacle
 	nc, err := bus.Connect(ctx, dial, d.log)
 	if ctx.Err() != nil {
 		if nc != nil {
@@ -121,7 +126,8 @@ func (d *daemon) open(ctx context.Context) (*connection, error) {
 	return conn, nil
 }
 
-// build makes what works on a connection. Nothing runs yet.
+// build creates what needs a connection. Nothing runs yet. Of the drain timeout the loop gets what is not reserved for the events
+// and rollups that its last jobs cause.
 func (d *daemon) build(nc *nats.Conn) (*connection, error) {
 	client, err := bus.NewWithDomain(nc, d.names, d.cfg.Domain)
 	if err != nil {
@@ -129,7 +135,7 @@ func (d *daemon) build(nc *nats.Conn) (*connection, error) {
 	}
 	w, err := worker.New(worker.Config{
 		Client: client, Queues: d.cfg.Queues, Concurrency: d.cfg.Concurrency, Do: d.fetcher.Do,
-		DrainTimeout: d.cfg.DrainTimeout - d.tail(), Log: d.log, Name: d.cfg.Name,
+		DrainTimeout: d.cfg.DrainTimeout - d.reserve(), Log: d.log, Name: d.cfg.Name,
 		Observer: d.observer(),
 		Restore:  func(ctx context.Context) error { return client.Ensure(ctx, d.cfg.Streams) },
 		Inspect:  func(ctx context.Context) (bus.Streams, error) { return client.InspectStreams(ctx, d.cfg.Streams) },
@@ -137,13 +143,14 @@ func (d *daemon) build(nc *nats.Conn) (*connection, error) {
 	return &connection{nc: nc, client: client, stream: stream.New(client), worker: w}, err
 }
 
-// obstructed keeps for /readyz what a worker that starts waits for.
-func (d *daemon) obstructed(reason error) {
+// noteObstacle stores for /readyz what a worker waits for while it starts.
+func (d *daemon) noteObstacle(reason error) {
 	text := d.cfg.Explain(reason)
 	d.obstacle.Store(&text)
 }
 
-// prepare creates streams and consumers, as soon as the server lets it. What waiting cannot cure ends it.
+// prepare creates streams and consumers as soon as the server allows it. It retries once a second, and gives up only if the owner
+// of the server has to change something (bus.ErrConfig). A reason is logged once, not each second.
 func (d *daemon) prepare(ctx context.Context, client *bus.Client) error {
 	logged := ""
 	for ; ctx.Err() == nil; sleep(ctx, time.Second) {
@@ -154,7 +161,7 @@ func (d *daemon) prepare(ctx context.Context, client *bus.Client) error {
 		if errors.Is(err, bus.ErrConfig) {
 			return err
 		}
-		d.obstructed(err)
+		d.noteObstacle(err)
 		if text := d.cfg.Explain(err); text != logged {
 			d.log.Warn("the streams cannot be set up yet, trying again", "error", text)
 			logged = text
@@ -163,15 +170,16 @@ func (d *daemon) prepare(ctx context.Context, client *bus.Client) error {
 	return nil
 }
 
-// flushed counts a flush of the rollups, which is a message, too.
-func (d *daemon) flushed(ok bool) {
+// recordFlush counts a flush of the rollups: as a flush, and as a published message like any other.
+func (d *daemon) recordFlush(ok bool) {
 	d.metrics.Flushed(ok)
 	d.metrics.Published("rollup", ok, 0)
 }
 
+// fetchConfig is the fetcher's part of Config. The retry budget grows by one retry a second for each slot.
 func (d *daemon) fetchConfig() fetch.Config {
 	return fetch.Config{
-		Pool: d.pool, Policy: d.policy, OnRetry: d.retried, OnBreaker: d.breakersChanged, OnAttempt: d.attempted, OnPick: d.picked,
+		Pool: d.pool, Policy: d.policy, OnRetry: d.recordRetry, OnBreaker: d.recordBreakers, OnAttempt: d.recordAttempt, OnPick: d.recordPick,
 		Denied: d.settings.Denied, AttemptTimeout: d.cfg.AttemptTimeout, StallTimeout: d.cfg.StallTimeout, UserAgent: d.cfg.UserAgent,
 		MaxBodyBytes: d.cfg.MaxBodyBytes, HostRate: d.cfg.HostRate, HostConcurrency: d.cfg.HostConcurrency,
 		RetryBudget: d.cfg.RetryBudget, RetryFloor: float64(d.cfg.Concurrency), Concurrency: d.cfg.Concurrency,

@@ -6,15 +6,16 @@ import "syscall"
 // the fetches, the connection to NATS and files.
 const (
 	descriptorParts = 4
-	leastConns      = 8
-	mostConns       = 1024
+	minConns        = 8    // else a small limit would leave no room for a probe beside a browser
+	maxConns        = 1024 // no port of a worker needs more
 )
 
-// ConnectionLimit is how many connections the clients of one port of this process may hold at once.
+// ConnectionLimit is how many connections the clients of one port of this process may hold at once. It follows the limit of open
+// files (RLIMIT_NOFILE), so that idle clients cannot use up the descriptors that fetches need.
 func ConnectionLimit() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return leastConns
+		return minConns
 	}
-	return int(min(max(limit.Cur/descriptorParts, leastConns), mostConns))
+	return int(min(max(limit.Cur/descriptorParts, minConns), maxConns))
 }

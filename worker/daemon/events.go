@@ -8,8 +8,9 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// retried stores the announcement before the wait that it announces.
-func (d *daemon) retried(e jobs.RetryEvent) {
+// recordRetry counts a retry and stores its event before the delay that the event announces, so that a worker that dies in the
+// delay has announced it. That bounds how long a job waits for a server that does not answer: 2 s. Jobs run only on a connection.
+func (d *daemon) recordRetry(e jobs.RetryEvent) {
 	d.book.Retry(e)
 	d.metrics.Retry(e)
 	d.log.Info("retry", "queue", e.Queue, "job", e.JobID, "attempt", e.Attempt, "proxy", e.Proxy, "fault", e.Fault, "error", e.Error, "delay", e.Delay.String(), "kind", e.Kind)
@@ -23,8 +24,8 @@ func (d *daemon) retried(e jobs.RetryEvent) {
 	}
 }
 
-// send puts a message into the outbox; a full one loses it, with a word about it, rather than hold up a job.
-func (d *daemon) send(publish func(context.Context) error) {
+// enqueue puts an event into the outbox. A full outbox loses the event, counts and logs that, rather than block a job.
+func (d *daemon) enqueue(publish func(context.Context) error) {
 	select {
 	case d.outbox <- publish:
 	default:
@@ -33,7 +34,8 @@ func (d *daemon) send(publish func(context.Context) error) {
 	}
 }
 
-func (d *daemon) attempted(queue string, a jobs.Attempt, bytes int64, reason string) {
+// recordAttempt counts an attempt that ended, in the rollups and in the metrics. Reason is from a closed list.
+func (d *daemon) recordAttempt(queue string, a jobs.Attempt, bytes int64, reason string) {
 	fact := rollup.AttemptFact{
 		Queue: queue, Proxy: a.Proxy, Region: a.Region, Attempt: a.Attempt, Status: a.Status, Fault: a.Fault, Reason: reason,
 		Duration: a.Duration.Std(), Bytes: bytes,
@@ -42,7 +44,8 @@ func (d *daemon) attempted(queue string, a jobs.Attempt, bytes int64, reason str
 	d.metrics.Attempt(fact)
 }
 
-func (d *daemon) ended(job jobs.Job, result jobs.Result) {
+// recordJob counts a job whose result was stored, under the policy that applied to it.
+func (d *daemon) recordJob(job jobs.Job, result jobs.Result) {
 	fact := rollup.JobFact{
 		Queue: result.Queue, ID: result.ID, Outcome: result.Outcome, Error: result.Error, Detail: result.Detail, Policy: job.Retry.Over(d.policy()).Name(),
 		Attempts: result.AttemptCount, Duration: result.Duration, Bytes: result.Bytes,
@@ -51,9 +54,9 @@ func (d *daemon) ended(job jobs.Job, result jobs.Result) {
 	d.metrics.Job(fact)
 }
 
-// post publishes what the outbox brings until ctx ends, and then what is in it, until last ends. The outbox is never closed:
-// a request to reset a breaker may still come in.
-func (d *daemon) post(ctx, last context.Context) {
+// publishOutbox publishes events from the outbox until ctx ends, and then the events that are left, until last ends. It runs only on
+// a connection, so the events may use it.
+func (d *daemon) publishOutbox(ctx, last context.Context) {
 	for ctx.Err() == nil {
 		select {
 		case publish := <-d.outbox:
@@ -69,6 +72,7 @@ func (d *daemon) post(ctx, last context.Context) {
 	}
 }
 
+// publish publishes one event within 5 s. One that fails is counted and logged, not tried again: it is news, and grows old.
 func (d *daemon) publish(ctx context.Context, message func(context.Context) error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

@@ -18,4 +18,4 @@ func (w *Worker) Run(ctx context.Context) error {
 }
 
 // Send puts an event into the outbox.
-func (w *Worker) Send(publish func(context.Context) error) { w.d.send(publish) }
+func (w *Worker) Send(publish func(context.Context) error) { w.d.enqueue(publish) }

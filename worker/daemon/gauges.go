@@ -12,7 +12,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// gauges are what the metrics page reads at each scrape. Before the server has answered they are zero.
+// gauges are what the metrics page reads at each scrape. None asks a server, because a scrape must not block. Before the server has
+// answered they are zero.
 func (d *daemon) gauges() metrics.Gauges {
 	return metrics.Gauges{
 		Version: d.cfg.Version, Revision: d.cfg.Revision, ConfigHash: d.cfg.ConfigHash, Queues: d.cfg.Streams.Queues, Process: true,
@@ -23,9 +24,9 @@ func (d *daemon) gauges() metrics.Gauges {
 		Ready:       d.isReady,
 		Draining:    func() bool { conn := d.connected.Load(); return conn != nil && conn.worker.Draining() },
 		Connected:   func() bool { conn := d.connected.Load(); return conn != nil && conn.nc.IsConnected() },
-		Loop:        d.loop,
+		Loop:        d.loopCounters,
 		PoolFailing: func() bool { _, failing := d.pool.Failing(); return failing },
-		ProxyStates: d.proxyStates, EachProxy: d.eachProxy, ProxiesAvoided: d.avoided,
+		ProxyStates: d.proxyStates, EachProxy: d.eachProxy, ProxiesAvoided: d.countAvoided,
 		HostWaits:   func() int64 { return d.fetcher.Waited() },
 		RetriesHeld: func() int64 { return d.fetcher.Held() },
 		IdleConns:   func() int { return d.fetcher.Idle() },
@@ -33,6 +34,7 @@ func (d *daemon) gauges() metrics.Gauges {
 	}
 }
 
+// stats are the counters of the loop; zero before it exists.
 func (d *daemon) stats() worker.Stats {
 	if conn := d.connected.Load(); conn != nil {
 		return conn.worker.Stats()
@@ -40,6 +42,7 @@ func (d *daemon) stats() worker.Stats {
 	return worker.Stats{}
 }
 
+// isReady reports whether every check of readiness holds.
 func (d *daemon) isReady() bool {
 	for _, c := range d.ready() {
 		if !c.OK {
@@ -49,11 +52,12 @@ func (d *daemon) isReady() bool {
 	return true
 }
 
-func (d *daemon) loop() metrics.Loop {
+func (d *daemon) loopCounters() metrics.Loop {
 	s := d.stats()
 	return metrics.Loop{Parked: s.Parked, HandedBack: s.HandedBack, Lost: s.Lost, Duplicates: s.Duplicates, Overdue: d.overdue.Load()}
 }
 
+// proxyStates counts the proxies by the state of their breakers.
 func (d *daemon) proxyStates() map[string]int {
 	out := map[string]int{}
 	for _, state := range d.pool.States() {
@@ -62,6 +66,7 @@ func (d *daemon) proxyStates() map[string]int {
 	return out
 }
 
+// eachProxy yields the id and the state of each proxy's breaker. A copy would be large: a pool may have 100,000.
 func (d *daemon) eachProxy() iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
 		for id, state := range d.pool.States() {
@@ -72,13 +77,13 @@ func (d *daemon) eachProxy() iter.Seq2[string, string] {
 	}
 }
 
-// rttEvery is how often the way to the server is measured.
-const rttEvery = 5 * time.Second
+// rttInterval is the time between two pings of the server, and the longest that one may take.
+const rttInterval = 5 * time.Second
 
-// measure keeps the time that the way to the server and back takes, until ctx ends.
-func (d *daemon) measure(ctx context.Context, nc *nats.Conn) {
-	for ; ctx.Err() == nil; sleep(ctx, rttEvery) {
-		bounded, cancel := context.WithTimeout(ctx, rttEvery)
+// measureRTT pings the server until ctx ends. A ping without an answer leaves the last measurement.
+func (d *daemon) measureRTT(ctx context.Context, nc *nats.Conn) {
+	for ; ctx.Err() == nil; sleep(ctx, rttInterval) {
+		bounded, cancel := context.WithTimeout(ctx, rttInterval)
 		began := time.Now()
 		if nc.FlushWithContext(bounded) == nil {
 			d.rtt.Store(int64(time.Since(began)))
@@ -87,18 +92,19 @@ func (d *daemon) measure(ctx context.Context, nc *nats.Conn) {
 	}
 }
 
-// observer joins the loop with the metrics and the rollups.
+// observer counts what the loop does.
 func (d *daemon) observer() worker.Observer {
 	return worker.Observer{
-		Ended: d.ended, Taken: d.metrics.Taken, Published: d.metrics.Published, Acked: d.metrics.Acked, DeadLettered: d.metrics.DeadLettered,
+		Ended: d.recordJob, Taken: d.metrics.Taken, Published: d.metrics.Published, Acked: d.metrics.Acked, DeadLettered: d.metrics.DeadLettered,
 	}
 }
 
-func (d *daemon) picked(took time.Duration, err error) {
+// recordPick counts a pick under the strategy that applies now.
+func (d *daemon) recordPick(took time.Duration, err error) {
 	d.metrics.Picked(d.pool.Strategy(), took, err)
 }
 
-// backlog is what the queues held a few seconds ago.
+// backlog is what the queues held when the loop inspected its consumers last, at most a few seconds ago.
 func (d *daemon) backlog() map[string]metrics.Backlog {
 	out := map[string]metrics.Backlog{}
 	if conn := d.connected.Load(); conn != nil {

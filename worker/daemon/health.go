@@ -11,76 +11,79 @@ import (
 	"github.com/gofer-mq/gofer/worker/fetch"
 )
 
-// longestTest bounds one test of a proxy: one that takes longer for a page made for that is of little use.
-const longestTest = 10 * time.Second
+// probeTimeout bounds one probe. A proxy that takes longer for a page that was made for probes is of little use.
+const probeTimeout = 10 * time.Second
 
-// health finds out whether proxies whose open time is over work again, by fetches of its own.
-type health struct {
-	pool    *rotation.Pool
-	fetcher *fetch.Fetcher
-	page    jobs.Job
-	lanes   int
-	log     *slog.Logger
+// prober finds out whether proxies whose open time is over work again, by fetches of its own.
+type prober struct {
+	pool     *rotation.Pool
+	fetcher  *fetch.Fetcher
+	page     jobs.Job
+	parallel int // probes at a time
+	log      *slog.Logger
 }
 
-// checkHealth looks at the proxies at every interval until ctx ends, if the owner has named a page for that.
-func (d *daemon) checkHealth(ctx context.Context) {
+// probeProxies probes the proxies at every interval until ctx ends, if Config names a page for that.
+func (d *daemon) probeProxies(ctx context.Context) {
 	if d.cfg.HealthPage == "" {
 		return
 	}
 	page, err := jobs.PageJob(d.cfg.HealthPage)
 	if err != nil {
-		d.log.Error("proxies are not tested", "error", err) // the configuration was checked
+		d.log.Error("proxies are not probed", "error", err) // unreachable: Run has checked the page
 		return
 	}
-	// A fetcher of its own, because tests are no attempts: they count nowhere, and take nothing from any budget.
-	h := &health{pool: d.pool, page: page, log: d.log, lanes: max(1, d.cfg.Concurrency/4), fetcher: fetch.New(fetch.Config{
-		Pool: d.pool, Policy: jobs.DefaultPolicy, OnBreaker: d.breakersChanged, Denied: d.settings.Denied,
-		AttemptTimeout: min(d.cfg.AttemptTimeout, longestTest), UserAgent: d.cfg.UserAgent, MaxBodyBytes: d.cfg.MaxBodyBytes,
+	// A fetcher of its own: a probe is no attempt of a job, so it counts nowhere and uses up no retry budget. Only the breakers
+	// that it changes are recorded.
+	p := &prober{pool: d.pool, page: page, log: d.log, parallel: max(1, d.cfg.Concurrency/4), fetcher: fetch.New(fetch.Config{
+		Pool: d.pool, Policy: jobs.DefaultPolicy, OnBreaker: d.recordBreakers, Denied: d.settings.Denied,
+		AttemptTimeout: min(d.cfg.AttemptTimeout, probeTimeout), UserAgent: d.cfg.UserAgent, MaxBodyBytes: d.cfg.MaxBodyBytes,
 		AllowPrivateTargets: d.cfg.AllowPrivateTargets, Worker: d.cfg.Name, Trusted: true,
 	})}
-	defer h.fetcher.Close()
-	h.pool.LeaveTests(true)
-	defer h.pool.LeaveTests(false)
+	defer p.fetcher.Close()
+	// From now on no job is spent on a proxy whose open time is over. When the prober ends, jobs probe again.
+	p.pool.LeaveTests(true)
+	defer p.pool.LeaveTests(false)
 	for ctx.Err() == nil {
-		h.look(ctx)
+		p.probeAll(ctx)
 		sleep(ctx, d.cfg.HealthInterval)
 	}
 }
 
-// look tests each proxy that is due. If the page itself does not come through a proxy that works, a test would show nothing
-// about the others: then jobs find out, as they do without health checks.
-func (h *health) look(ctx context.Context) {
-	due := h.pool.Due()
-	if len(due) == 0 {
+// probeAll probes each proxy whose open time is over. First it fetches the page through any proxy that works: if the page itself
+// is down, a probe says nothing about its proxy. Then jobs probe, as they do without a page, until the next interval.
+func (p *prober) probeAll(ctx context.Context) {
+	probeable := p.pool.Due()
+	if len(probeable) == 0 {
 		return
 	}
-	h.pool.LeaveTests(true)
-	if o := h.fetch(ctx, "", 2); o.Result.Outcome != jobs.Succeeded && ctx.Err() == nil {
-		h.log.Warn("proxies are not tested: the page for that cannot be fetched", "error", o.Result.Error, "detail", o.Result.Detail)
-		h.pool.LeaveTests(false)
+	p.pool.LeaveTests(true)
+	if o := p.fetch(ctx, "", 2); o.Result.Outcome != jobs.Succeeded && ctx.Err() == nil {
+		p.log.Warn("proxies are not probed: the page for that cannot be fetched", "error", o.Result.Error, "detail", o.Result.Detail)
+		p.pool.LeaveTests(false)
 		return
 	}
 	todo := make(chan string)
-	var lanes sync.WaitGroup
-	for range min(h.lanes, len(due)) {
-		lanes.Go(func() {
+	var probes sync.WaitGroup
+	for range min(p.parallel, len(probeable)) {
+		probes.Go(func() {
 			for id := range todo {
-				h.fetch(ctx, id, 1)
+				p.fetch(ctx, id, 1)
 			}
 		})
 	}
-	for i := 0; i < len(due) && ctx.Err() == nil; i++ {
-		todo <- due[i]
+	for i := 0; i < len(probeable) && ctx.Err() == nil; i++ {
+		todo <- probeable[i]
 	}
 	close(todo)
-	lanes.Wait()
+	probes.Wait()
 }
 
-// fetch fetches the page through one proxy, or through any. The fetcher judges the proxy by it and tells of its breaker.
-func (h *health) fetch(ctx context.Context, proxy string, attempts int) jobs.RunOutcome {
-	job, soon := h.page, jobs.Duration(jobs.MinBaseDelay)
+// fetch fetches the page through one proxy, or through any if none is named. The fetcher reports the verdict to the pool, which
+// updates the breaker.
+func (p *prober) fetch(ctx context.Context, proxy string, attempts int) jobs.RunOutcome {
+	job, soon := p.page, jobs.Duration(jobs.MinBaseDelay)
 	job.Proxy.ID = proxy
 	job.Retry = &jobs.Override{MaxAttempts: &attempts, BaseDelay: &soon}
-	return h.fetcher.Do(ctx, job, jobs.Progress{})
+	return p.fetcher.Do(ctx, job, jobs.Progress{})
 }

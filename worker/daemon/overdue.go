@@ -8,7 +8,7 @@ import (
 	"github.com/gofer-mq/gofer/worker/stream"
 )
 
-// findOverdue looks for overdue jobs while this worker is the one of the fleet that does, until ctx ends.
+// findOverdue releases overdue jobs until ctx ends. One worker of the fleet does that for all; the others wait to take over.
 func (d *daemon) findOverdue(ctx context.Context, client *stream.Client) {
 	leader := fleet.NewLeader(fleet.LeaderConfig{Task: "overdue", Worker: d.cfg.Name, Log: d.log})
 	leader.Run(ctx, client.JetStream(), d.names, func(ctx context.Context) {
@@ -16,7 +16,8 @@ func (d *daemon) findOverdue(ctx context.Context, client *stream.Client) {
 	})
 }
 
-// findStranded looks for jobs of this worker's queues that their consumers no longer deliver, until ctx ends.
+// findStranded releases jobs of this worker's queues that a consumer counts as acked and no longer delivers, until ctx ends. Every
+// worker looks after its own queues.
 func (d *daemon) findStranded(ctx context.Context, client *stream.Client) {
 	overdue.RunStranded(ctx, client, overdue.StrandedConfig{
 		Queues: d.cfg.Streams.Queues, Released: func(n int) { d.overdue.Add(int64(n)) }, Log: d.log,

@@ -12,19 +12,20 @@ import (
 	"github.com/gofer-mq/gofer/worker/fleet"
 )
 
-// policy is the retry policy that applies now.
+// policy is the retry policy that applies now: the fleet's, or Config's while the fleet has none.
 func (d *daemon) policy() jobs.Policy {
 	p, _ := d.settings.Policy()
 	return p
 }
 
-// setPolicy makes p the fleet's retry policy; every worker has it within a second.
+// setPolicy makes p the fleet's retry policy. Every worker has it within a second, because each watches the bucket. It returns when
+// this worker has it, so that a read that follows shows what was written. Errors: bus.ErrUnreachable.
 func (d *daemon) setPolicy(ctx context.Context, p jobs.Policy) error {
 	data, err := json.Marshal(p)
 	if err != nil {
 		return err
 	}
-	kv, err := d.policies(ctx)
+	kv, err := d.policyBucket(ctx)
 	if err != nil {
 		return err
 	}
@@ -32,7 +33,7 @@ func (d *daemon) setPolicy(ctx context.Context, p jobs.Policy) error {
 	if _, err := kv.Put(ctx, fleet.PolicyKey, data); err != nil {
 		return err
 	}
-	// Whoever asks this worker next shall find it; if the watch is being made anew, that takes a second.
+	// The bucket notifies this worker like any other. That takes a second if the watch was just lost; two are enough.
 	for end := time.Now().Add(2 * time.Second); time.Now().Before(end) && ctx.Err() == nil; sleep(ctx, 5*time.Millisecond) {
 		if _, now := d.settings.Policy(); !now.Equal(before) {
 			break
@@ -41,16 +42,18 @@ func (d *daemon) setPolicy(ctx context.Context, p jobs.Policy) error {
 	return nil
 }
 
-// resetPolicy returns to the policy of the workers' environment.
+// resetPolicy removes the fleet's policy, so that each worker returns to its own.
 func (d *daemon) resetPolicy(ctx context.Context) error {
-	kv, err := d.policies(ctx)
+	kv, err := d.policyBucket(ctx)
 	if err == nil {
 		err = kv.Delete(ctx, fleet.PolicyKey)
 	}
 	return err
 }
 
-func (d *daemon) policies(ctx context.Context) (jetstream.KeyValue, error) {
+// policyBucket is where the fleet keeps its settings. While the connection is lost it is an error at once: a request would wait
+// until it is back.
+func (d *daemon) policyBucket(ctx context.Context) (jetstream.KeyValue, error) {
 	conn := d.connected.Load()
 	if conn == nil || !conn.nc.IsConnected() {
 		return nil, bus.ErrUnreachable

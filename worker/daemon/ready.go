@@ -10,11 +10,12 @@ import (
 	"github.com/gofer-mq/gofer/worker/admin"
 )
 
-// ready lists what readiness depends on.
+// ready lists what readiness depends on. It reads what the parts know already and asks no server: a probe must not block. Before
+// the streams are set up only the connection and the proxies count.
 func (d *daemon) ready() []admin.Check {
 	conn := d.connected.Load()
 	if conn == nil {
-		return []admin.Check{{Name: "nats", Detail: d.starting()}, d.proxyCheck()}
+		return []admin.Check{{Name: "nats", Detail: d.startDetail()}, d.proxyCheck()}
 	}
 	check := func(name string, ok bool, good, bad string) admin.Check {
 		if ok {
@@ -24,39 +25,41 @@ func (d *daemon) ready() []admin.Check {
 	}
 	return []admin.Check{
 		check("nats", conn.nc.IsConnected(), "connected", "not connected, reconnecting"),
-		d.healthy("consuming", conn.worker.Consuming(), "every queue is pulled from"+keptSettings(conn.worker.Obeyed())),
-		d.healthy("streams", conn.worker.Streams(), "all there, and as gofer needs them"),
-		d.healthy("settings", d.settings.Trouble(), "the fleet's proxies, policy and denied hosts are known"),
+		d.errorCheck("consuming", conn.worker.Consuming(), "every queue is pulled from"+obeyedSettings(conn.worker.Obeyed())),
+		d.errorCheck("streams", conn.worker.Streams(), "all there, and as gofer needs them"),
+		d.errorCheck("settings", d.settings.Trouble(), "the fleet's proxies, policy and denied hosts are known"),
 		d.proxyCheck(),
 		check("draining", !conn.worker.Draining(), "no", "draining: no new jobs are taken"),
-		d.healthy("results", conn.worker.Storable(), "results are stored"),
+		d.errorCheck("results", conn.worker.Storable(), "results are stored"),
 	}
 }
 
-// healthy is a check that fails with err, and with what to do about it.
-func (d *daemon) healthy(name string, err error, good string) admin.Check {
+// errorCheck is a check that fails with an explained error, and shows good if err is nil.
+func (d *daemon) errorCheck(name string, err error, good string) admin.Check {
 	if err == nil {
 		return admin.Check{Name: name, OK: true, Detail: good}
 	}
 	return admin.Check{Name: name, Detail: d.cfg.Explain(err)}
 }
 
-// keptSettings names the settings that somebody gave a consumer and that the worker keeps to.
-func keptSettings(list []bus.Difference) (text string) {
+// obeyedSettings names the settings that the owner gave a consumer and that the worker obeys.
+func obeyedSettings(list []bus.Difference) (text string) {
 	for _, d := range list {
 		text += fmt.Sprintf("; the %s of %s is kept to: %s", d.Field, d.Name, d.Have)
 	}
 	return text
 }
 
-// starting says what keeps a worker from its streams.
-func (d *daemon) starting() string {
+// startDetail is why the worker has not started yet.
+func (d *daemon) startDetail() string {
 	if why := d.obstacle.Load(); why != nil {
 		return *why
 	}
 	return "not connected yet, or the streams are not set up"
 }
 
+// proxyCheck fails while no attempt can begin: in an outage, and while no proxy is usable. A worker that may fetch directly is ready
+// without proxies.
 func (d *daemon) proxyCheck() admin.Check {
 	c := admin.Check{Name: "proxies", OK: d.pool.Usable(), Detail: fmt.Sprintf("%d in the pool", d.pool.Len())}
 	since, failing := d.pool.Failing()
@@ -77,13 +80,14 @@ func (d *daemon) proxyCheck() admin.Check {
 	return c
 }
 
-// listTrouble is why the list of proxies could not be read again, and since when.
+// listTrouble is why the list of proxies cannot be read, and since when it cannot.
 type listTrouble struct {
 	since time.Time
 	err   error
 }
 
-// takeProxies takes over a list of proxies that was read again. If it could not be read, the last good list stays.
+// takeProxies installs a list of proxies that was read again. If it could not be read, the last good list stays, and /readyz names
+// the reason with the time of the first failure in a row.
 func (d *daemon) takeProxies(proxies []proxylist.Proxy, err error) {
 	if err == nil {
 		d.trouble.Store(nil)
@@ -99,7 +103,8 @@ func (d *daemon) takeProxies(proxies []proxylist.Proxy, err error) {
 	d.log.Error("proxies file not taken over, the last good list stays", "error", err)
 }
 
-// listTrouble says that the list of proxies is not the pool's. That does not make a worker unready: the last good list works.
+// listTrouble is the part of the check of proxies about a list that cannot be read; empty if it can. Such a list makes no worker
+// unready, because the last good one works. Only the first reason is shown: a file may have thousands of broken lines.
 func (d *daemon) listTrouble() string {
 	trouble := d.trouble.Load()
 	if trouble == nil {

@@ -14,15 +14,21 @@ import (
 // lastRequests is how long requests to the HTTP port may go on when everything else has ended.
 const lastRequests = time.Second
 
-// run serves and works until ctx ends or the connection is closed for good, then drains. The drain timeout bounds the whole
-// end: first jobs end or go back, then the events and sums of the last seconds are stored, then the connection is closed. The
-// HTTP port goes last, so that /readyz can say what happens. What does not end in time is left behind.
+// run serves and works until ctx ends or the connection is closed for good, then drains. Everything after that has an end within
+// the drain timeout T, with the reserve R = min(2 s, T/4) of it for what follows the jobs:
+//
+//	T - R      jobs end or are handed back
+//	T - R/2    events and rollups of the last seconds are stored, or counted as lost
+//	T - R/4    the tasks beside the loop have ended, and the connection is flushed
+//	T          the connection is closed; then the HTTP port, so that /readyz shows the drain
+//
+// What has not ended by then is left behind.
 func (d *daemon) run(ctx context.Context) error {
 	ctx, d.drain = context.WithCancelCause(ctx)
 	defer d.drain(nil)
 	context.AfterFunc(ctx, d.cfg.Draining)
-	over, stop := outlive(ctx, d.cfg.DrainTimeout)
-	defer stop()
+	over, cancel := delayedEnd(ctx, d.cfg.DrainTimeout)
+	defer cancel()
 	shutDown, addr := d.serve()
 	d.log.Info("worker starting", "worker", d.cfg.Name, "version", d.cfg.Version, "http", addr, "proxies", d.pool.Len())
 	worked := make(chan error, 1)
@@ -30,32 +36,35 @@ func (d *daemon) run(ctx context.Context) error {
 	var err error
 	select {
 	case err = <-worked:
-	case <-over.Done(): // nats.go may wait for a server that takes no bytes, whatever a context says
+	case <-over.Done(): // some calls of nats.go take no context and wait for a server that reads nothing
 		d.log.Error("the drain timeout is over, what still runs is given up", "timeout", d.cfg.DrainTimeout.String())
 	}
 	shutDown(over)
-	if gone := context.Cause(ctx); err == nil && errors.Is(gone, bus.ErrUnreachable) {
-		err = gone
+	// A drain that Dial.Closed began is an error; one that a signal or a request began is not.
+	if cause := context.Cause(ctx); err == nil && errors.Is(cause, bus.ErrUnreachable) {
+		err = cause
 	}
 	return err
 }
 
-// tail is the part of the drain timeout that is kept for what comes after the jobs.
-func (d *daemon) tail() time.Duration { return min(2*time.Second, d.cfg.DrainTimeout/4) }
+// reserve is the part of the drain timeout that jobs do not get.
+func (d *daemon) reserve() time.Duration { return min(2*time.Second, d.cfg.DrainTimeout/4) }
 
-// outlive is a context that ends so much later than ctx.
-func outlive(ctx context.Context, later time.Duration) (out context.Context, cancel context.CancelFunc) {
+// delayedEnd returns a context with the values of ctx that ends when ctx has ended and then so much time has passed. What has to be
+// written after the end runs under it.
+func delayedEnd(ctx context.Context, later time.Duration) (out context.Context, cancel context.CancelFunc) {
 	out, cancel = context.WithCancel(context.WithoutCancel(ctx))
 	context.AfterFunc(ctx, func() { time.AfterFunc(later, cancel) })
 	return out, cancel
 }
 
-// isDone waits for parts and reports whether they ended before ctx did.
-func isDone(ctx context.Context, parts *sync.WaitGroup) bool {
+// endBefore waits for tasks and reports whether they ended before ctx did. If not, the goroutine that waits stays behind with them:
+// the process is about to exit.
+func endBefore(ctx context.Context, tasks *sync.WaitGroup) bool {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		parts.Wait()
+		tasks.Wait()
 	}()
 	select {
 	case <-done:
@@ -65,7 +74,7 @@ func isDone(ctx context.Context, parts *sync.WaitGroup) bool {
 	}
 }
 
-// serve serves the HTTP port at addr until shutDown is called, which ends live streams at once and other requests in time.
+// serve serves the HTTP port at addr until shutDown is called. That ends live streams at once, and gives other requests a second.
 func (d *daemon) serve() (shutDown func(context.Context), addr string) {
 	if d.cfg.Listener == nil {
 		return func(context.Context) {}, ""
@@ -88,6 +97,7 @@ func (d *daemon) serve() (shutDown func(context.Context), addr string) {
 	}, addr
 }
 
+// handler is the HTTP API. Live streams get at most half of the port's connections, so that probes and scrapes are still answered.
 func (d *daemon) handler(addr string) http.Handler {
 	return admin.New(admin.Config{
 		Addr: addr, Token: d.cfg.AdminToken, Worker: d.cfg.Name, Version: d.cfg.Version, Log: d.log,
@@ -96,7 +106,7 @@ func (d *daemon) handler(addr string) http.Handler {
 	})
 }
 
-// connectAndWork works on a connection of its own, once there is one.
+// connectAndWork opens the connection, works, and closes it.
 func (d *daemon) connectAndWork(ctx context.Context) error {
 	conn, err := d.open(ctx)
 	if conn == nil {
@@ -106,36 +116,37 @@ func (d *daemon) connectAndWork(ctx context.Context) error {
 	return d.work(ctx, conn)
 }
 
-// work runs the worker and what stands beside it. The others end after it: its last jobs still need them.
+// work runs the loop and the tasks beside it. The tasks end after the loop, because its last jobs still need them: proxies,
+// policy, events, rollups.
 func (d *daemon) work(ctx context.Context, conn *connection) error {
 	beside, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	end, cancelEnd := outlive(ctx, d.cfg.DrainTimeout-d.tail()/4)
+	end, cancelEnd := delayedEnd(ctx, d.cfg.DrainTimeout-d.reserve()/4)
 	defer cancelEnd()
-	// What stands beside the worker ends a little earlier, so that it can still say what is lost.
-	last, cancelLast := outlive(ctx, d.cfg.DrainTimeout-d.tail()/2)
+	last, cancelLast := delayedEnd(ctx, d.cfg.DrainTimeout-d.reserve()/2)
 	defer cancelLast()
-	var parts sync.WaitGroup
-	parts.Go(func() { d.settings.Run(beside, conn.client.JetStream(), conn.worker.Restore) })
+	var tasks sync.WaitGroup
+	tasks.Go(func() { d.settings.Run(beside, conn.client.JetStream(), conn.worker.Restore) })
 	if d.fleet != nil {
-		parts.Go(func() { d.fleet.Run(beside, conn.client.JetStream(), d.names) })
+		tasks.Go(func() { d.fleet.Run(beside, conn.client.JetStream(), d.names) })
 	}
-	parts.Go(func() { d.cfg.WatchProxies(beside, d.takeProxies) })
-	parts.Go(func() { d.checkHealth(beside) })
-	parts.Go(func() { d.post(beside, last) })
-	parts.Go(func() { d.measure(beside, conn.nc) })
-	parts.Go(func() { d.totals.Run(beside, last, conn.client) })
-	parts.Go(func() { d.findOverdue(beside, conn.stream) })
-	parts.Go(func() { d.findStranded(beside, conn.stream) })
-	silence := d.answer(conn)
+	tasks.Go(func() { d.cfg.WatchProxies(beside, d.takeProxies) })
+	tasks.Go(func() { d.probeProxies(beside) })
+	tasks.Go(func() { d.publishOutbox(beside, last) })
+	tasks.Go(func() { d.measureRTT(beside, conn.nc) })
+	tasks.Go(func() { d.totals.Run(beside, last, conn.client) })
+	tasks.Go(func() { d.findOverdue(beside, conn.stream) })
+	tasks.Go(func() { d.findStranded(beside, conn.stream) })
+	stopControl := d.startControl(conn)
 	d.log.Info("worker started", "worker", d.cfg.Name, "queues", len(d.cfg.Queues), "concurrency", d.cfg.Concurrency)
 	go d.cfg.Started()
 	err := conn.worker.Run(ctx)
-	silence()
+	stopControl() // before the tasks end: an answer would show a worker that is half gone
 	stop()
-	if !isDone(end, &parts) {
+	if !endBefore(end, &tasks) {
 		d.log.Warn("not everything beside the jobs has ended in time")
 	}
+	// The connection buffers what was published last, such as the acks of jobs.
 	flush, cancel := context.WithTimeout(end, 2*time.Second)
 	defer cancel()
 	if flushErr := conn.nc.FlushWithContext(flush); flushErr != nil && !conn.nc.IsClosed() {
