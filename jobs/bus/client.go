@@ -142,7 +142,7 @@ const (
 	answerBytes = 8 << 20
 )
 
-// lastOf reads the newest message of each subject that has one, at most MaxSubjects of them. The server may cut the
+// LastMessages reads the newest message of each subject that has one, at most MaxSubjects of them. The server may cut the
 // answer short: what is missing then is asked for again.
 func (c *Client) LastMessages(ctx context.Context, stream string, subjects []string, use func(*nats.Msg) error) error {
 	body, err := json.Marshal(map[string]any{"multi_last": subjects, "max_bytes": answerBytes})

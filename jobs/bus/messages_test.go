@@ -145,9 +145,3 @@ func eventually(tb testing.TB, holds func() bool) {
 	}
 	tb.Fatal("waited 20 s in vain")
 }
-
-// isBack waits until the client has found the restarted server.
-func (in *installation) isBack(t *testing.T) {
-	t.Helper()
-	eventually(t, func() bool { return in.nc.FlushTimeout(time.Second) == nil })
-}

@@ -279,7 +279,8 @@ func TestSubmitManyTakesOneJobAtMostOnceItsContextHasEnded(t *testing.T) {
 	for range 20 { // a wrong choice among several that are possible is not always made
 		taken, reported := 0, 0
 		source := func(yield func(jobs.Job) bool) {
-			for taken = 1; yield(job("")); taken++ {
+			for more := true; more; taken++ {
+				more = yield(job(""))
 			}
 		}
 		err := in.SubmitMany(ctx, source, 0, func(_ jobs.Job, ack client.Ack, err error) {

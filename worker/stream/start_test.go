@@ -2,7 +2,6 @@ package stream_test
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"testing"
 	"time"
@@ -86,15 +85,6 @@ func (in *installation) restart() {
 	in.server.Start()
 }
 
-// store stores a succeeded result and expects it to win.
-func (in *installation) store(t testing.TB, id string, body []byte) {
-	t.Helper()
-	stored, err := in.StoreResult(t.Context(), success(id, body))
-	if err != nil || !stored.Won {
-		t.Fatalf("store result %s: won %v, %v", id, stored.Won, err)
-	}
-}
-
 func success(id string, body []byte) *jobs.Result {
 	return &jobs.Result{
 		Queue: "default", ID: id, Outcome: jobs.Succeeded, Status: 200, Body: body, Worker: "w1", FinishedAt: time.Now(), AttemptCount: 1,
@@ -107,13 +97,6 @@ func soon(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	t.Cleanup(cancel)
 	return ctx
-}
-
-func isError(t testing.TB, got, want error) {
-	t.Helper()
-	if !errors.Is(got, want) {
-		t.Fatalf("got error %v, want %v", got, want)
-	}
 }
 
 func must(t testing.TB, err error) {
