@@ -57,13 +57,8 @@ func (r *run) try(ctx context.Context) (end jobs.RunOutcome, again bool) {
 	if len(r.local) > 0 && slices.Contains(r.local, lease.ID()) {
 		return r.waitForProxy(r.last.Error, time.Time{}), false // there is no other
 	}
-	waiting := r.progress.WaitingSince
-	r.progress.WaitingSince = time.Time{}
 	started := time.Now()
-	if r.progress.Started.IsZero() {
-		r.progress.Started = started
-		r.f.budget.first()
-	}
+	waiting := r.begin(started)
 	x := r.exchange(ctx, lease)
 	f := r.facts(ctx, x, lease)
 	b := judge(f)
@@ -88,6 +83,16 @@ func (r *run) try(ctx context.Context) (end jobs.RunOutcome, again bool) {
 		return r.withoutProxy(&rotation.NoProxyError{Reason: rotation.Failing}), false
 	}
 	return end, again
+}
+
+// begin notes that an attempt begins. It returns since when the job has waited for a proxy, zero if it has not.
+func (r *run) begin(started time.Time) (waiting time.Time) {
+	waiting, r.progress.WaitingSince = r.progress.WaitingSince, time.Time{}
+	if r.progress.Started.IsZero() {
+		r.progress.Started = started
+		r.f.budget.first()
+	}
+	return waiting
 }
 
 // warnOfLocal logs that this host opens no connections, once a minute.
