@@ -14,7 +14,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/admin"
 )
 
-// check lists what is out of range. It stands behind process, so every value has its type.
+// check lists what is out of range. fill ran before it, so every value has its type, and one that had none has its default. A
+// reason names the variable and the bound, never the value: a secret may have been pasted into the wrong variable.
 func (c *Config) check() (reasons []string) {
 	bad := func(ok bool, name, why string) {
 		if !ok {
@@ -60,6 +61,7 @@ func (c *Config) check() (reasons []string) {
 	return append(reasons, c.checkNATS()...)
 }
 
+// checkNATS lists what is wrong with how NATS is reached, files with credentials included, before a connection is tried.
 func (c *Config) checkNATS() (reasons []string) {
 	if c.NATSURL == "" && !loopback(c.EmbeddedAddr) {
 		return nil // the address that stands in for the URL is named already
@@ -72,6 +74,7 @@ func (c *Config) checkNATS() (reasons []string) {
 	return reasons
 }
 
+// check takes a page that a job could fetch as well, for a probe is a job.
 func (h healthConfig) check() (reasons []string) {
 	if _, err := jobs.PageJob(h.URL); h.URL != "" && err != nil {
 		reasons = append(reasons, "GOFER_HEALTH_CHECK_URL: not an absolute http or https URL without user information")
@@ -82,6 +85,7 @@ func (h healthConfig) check() (reasons []string) {
 	return reasons
 }
 
+// check bounds each time by a day. The longest open time may equal the first, which switches the doubling off.
 func (b breakerConfig) check() (reasons []string) {
 	if b.FailureThreshold < 1 || b.FailureThreshold > 1000 {
 		reasons = append(reasons, "GOFER_BREAKER_FAILURE_THRESHOLD: not between 1 and 1000")
@@ -97,6 +101,7 @@ func (b breakerConfig) check() (reasons []string) {
 	return reasons
 }
 
+// check takes the replicas that JetStream can have, and no even number: it would stand no more failures than the odd one below it.
 func (s streamConfig) check() (reasons []string) {
 	if s.ResultsMaxAge.Seconds() < 60 || s.ResultsMaxAge.Std().Hours() > 876000 {
 		reasons = append(reasons, "GOFER_RESULTS_MAX_AGE: not between 60s and 876000h, 100 years")
@@ -119,6 +124,8 @@ func retryVariable(field string) string {
 	return "GOFER_RETRY_" + name
 }
 
+// loopback reports whether addr is a host and a port that only this machine reaches. The embedded server has no users, so whoever
+// reaches it may do anything.
 func loopback(addr string) bool {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -38,7 +38,7 @@ func OfProcess() (Environment, error) {
 			env[v.Name] = texts.Elem().Field(i).String()
 		}
 	}
-	// The others are files that hold a secret, and misspelt names.
+	// Left are the twins, and names that nobody knows, which Load reports.
 	for _, entry := range os.Environ() {
 		name, value, _ := strings.Cut(entry, "=")
 		if _, known := env[name]; !known && strings.HasPrefix(name, "GOFER_") {
@@ -112,6 +112,8 @@ func (env Environment) texts() (set map[string]string, reasons []string) {
 	return set, reasons
 }
 
+// secretIn reads a secret from a file: text without a byte order mark and without the line end that editors add. An empty file is an
+// error, for it would pass as a secret that is not set.
 func secretIn(path string) (string, error) {
 	data, err := os.ReadFile(path)
 	if err == nil {
@@ -135,7 +137,7 @@ func (c *Config) fill(set map[string]string) (reasons []string) {
 			reasons = append(reasons, v.Name+": "+expectation(field.Addr().Interface()))
 		}
 		if v.Default != "" {
-			_ = assign(field.Addr().Interface(), v.Default) // a test reads all of them
+			_ = assign(field.Addr().Interface(), v.Default) // never fails: a test reads every default
 		}
 	})
 	return reasons

@@ -11,10 +11,10 @@ import (
 	"github.com/gofer-mq/gofer/worker"
 )
 
-// queueList is GOFER_QUEUES: names with weights.
+// queueList is GOFER_QUEUES: names with weights, 1 where none is given. The order does not count.
 type queueList []worker.Queue
 
-// UnmarshalText reads name[:weight], comma separated. It never repeats the text in its error.
+// UnmarshalText reads name[:weight], comma separated. Its errors do not repeat the text, which may be a secret in the wrong variable.
 func (l *queueList) UnmarshalText(list []byte) error {
 	var out queueList
 	seen := map[string]bool{}
@@ -43,7 +43,7 @@ func (l *queueList) UnmarshalText(list []byte) error {
 	return nil
 }
 
-// statusList is a list of HTTP statuses.
+// statusList is a list of HTTP statuses. Whether they are in range is checked with the policy.
 type statusList []int
 
 // UnmarshalText reads statuses, comma separated. It never repeats the text in its error.

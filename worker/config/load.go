@@ -25,7 +25,9 @@ func (e *Error) lines() []string {
 	return lines
 }
 
-// Load reads an environment and checks all of it. Its error is an *Error.
+// Load reads an environment and checks all of it: misspelt names, files with secrets, types, ranges. Its error is an *Error that
+// names everything that is wrong, so that an owner does not repair one variable after the other. The Config that comes with an error
+// has defaults in place of bad values.
 func Load(env Environment) (Config, error) {
 	var c Config
 	reasons := misspelt(env)
@@ -74,12 +76,13 @@ func (c *Config) Show(v Variable) (value, source string) {
 	}
 }
 
-// ownByMachine are the variables that the workers of one fleet have different values of.
+// ownByMachine are the variables whose values differ within one fleet, so they do not belong into its hash.
 func ownByMachine() []string {
 	return []string{"GOFER_WORKER_NAME", "GOFER_HTTP_ADDR", "GOFER_EMBEDDED_ADDR", "GOFER_DATA_DIR"}
 }
 
-// Hash tells two configurations apart. It holds nothing of a secret, for short ones could be guessed from it.
+// Hash tells two configurations apart: equal hashes mean equal values of all variables that a fleet shares. A metric shows it, so
+// that a worker with an old configuration stands out. It holds nothing of a secret, for short ones could be guessed from it.
 func (c *Config) Hash() string {
 	sum := sha256.New()
 	for _, v := range Variables() {

@@ -25,6 +25,7 @@ func misspelt(env Environment) (reasons []string) {
 	return reasons
 }
 
+// knownNames are the variables and their twins.
 func knownNames() (names []string) {
 	for _, v := range Variables() {
 		names = append(names, v.Name)
@@ -35,7 +36,8 @@ func knownNames() (names []string) {
 	return names
 }
 
-// nearest is the known name within four edits, or "". Of a file's name for what is a file's name already, it is that.
+// nearest is the known name with the fewest edits, at most four, or "". With more edits a guess would be wrong more often than
+// right. A variable that names a file has no twin, so for its name with _FILE the answer is the variable itself.
 func nearest(name string, known []string) (best string) {
 	if base, filed := strings.CutSuffix(name, "_FILE"); filed && slices.Contains(known, base) {
 		return base
@@ -49,7 +51,8 @@ func nearest(name string, known []string) (best string) {
 	return best
 }
 
-// distance is the Levenshtein distance of a and b.
+// distance is the Levenshtein distance of a and b, in bytes: how many of them have to be inserted, deleted or replaced. It keeps
+// one row of the usual table, whose element j is the distance of what has been read of a and the first j bytes of b.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -27,8 +27,8 @@ func (c *Config) ReadProxies() ([]proxylist.Proxy, error) {
 	return union(listed, filed), nil
 }
 
-// splitProxies takes a list of proxies apart: at line ends, and at commas before the scheme of the next one, because tags and
-// passwords may hold commas.
+// splitProxies splits GOFER_PROXIES at line ends, and at a comma only before the scheme of the next proxy: tags and passwords may
+// hold commas, too.
 func splitProxies(list string) (entries []string, err error) {
 	ends := regexp.MustCompile(`,\s*([A-Za-z][A-Za-z0-9+.-]*://)`)
 	for line, err := range text.Lines(strings.NewReader(ends.ReplaceAllString(list, "\n$1")), maxEntry) {
@@ -45,6 +45,7 @@ func splitProxies(list string) (entries []string, err error) {
 // maxEntry bounds one entry of GOFER_PROXIES, in bytes.
 const maxEntry = 64 << 10
 
+// filedProxies reads the file again at each call, because WatchProxies calls ReadProxies when the file has changed.
 func (c *Config) filedProxies() ([]proxylist.Proxy, error) {
 	if c.ProxiesFile == "" {
 		return nil, nil
@@ -73,7 +74,8 @@ func linesOf(source string, err error) (lines []string) {
 	return lines
 }
 
-// union is a followed by what b adds; where both name a proxy, b wins.
+// union is a followed by what b adds. A proxy that both name has the place of a and the settings of b: the file can be edited while
+// a worker runs, the variable cannot.
 func union(a, b []proxylist.Proxy) []proxylist.Proxy {
 	out := make([]proxylist.Proxy, 0, len(a)+len(b))
 	at := make(map[string]int, len(a)+len(b))

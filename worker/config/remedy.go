@@ -107,7 +107,8 @@ func withVariable(err error) string {
 	return strings.Replace(text, bad.Error(), variable+": "+bad.Err.Error(), 1)
 }
 
-// setupRemedy is what to do when the server refuses a stream or a consumer.
+// setupRemedy is what to do when the server refuses a stream or a consumer, by the error code of JetStream
+// (nats-server/server/errors.json). The text of the error says what is the matter; this says which setting cures it.
 func setupRemedy(e *bus.SetupError) string {
 	switch e.Code {
 	case 10113:
@@ -134,7 +135,7 @@ func setupRemedy(e *bus.SetupError) string {
 	return ""
 }
 
-// repairs says how to repair all of them.
+// repairs is how to repair all differences, each repair once: most differences of an old installation have the same one.
 func repairs(differences []bus.Difference) string {
 	var out []string
 	seen := map[string]bool{}
@@ -169,7 +170,7 @@ func Repair(d bus.Difference) string {
 	return ""
 }
 
-// joined is an error of several lines.
+// joined is an error with these lines, which Lines returns again as they are.
 func joined(lines []string) error {
 	errs := make([]error, len(lines))
 	for i, line := range lines {

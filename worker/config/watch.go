@@ -36,8 +36,9 @@ func (c *Config) WatchProxies(ctx context.Context, use func([]proxylist.Proxy, e
 	}
 }
 
-// fileStamp is what changes when a file does, or when it may be read by others. A mounted secret is a link that is turned to
-// another file, so this is of what is behind the link.
+// fileStamp changes when a file does, or when somebody else may read it, such as a worker that could not. Kubernetes replaces a
+// mounted secret by turning a link to another file, so the stamp is that of the file behind the link. Polling is enough: a
+// notification would need a watch of every folder on the way to that file.
 type fileStamp struct {
 	size int64
 	time time.Time

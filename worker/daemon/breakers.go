@@ -14,8 +14,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/fleet"
 )
 
-// newFleetBreakers shares this worker's findings with the fleet. It returns nil if Config keeps them. A finding that is older than
-// the longest open time of any breaker, with the probes that may follow it, is of no use and is dropped.
+// newFleetBreakers shares this worker's findings with the fleet. It returns nil if Config keeps them. Others avoid a proxy for its
+// open time and the time that its probes may take; no finding is believed for longer than the longest open time and its probes.
 func (d *daemon) newFleetBreakers() *fleet.Breakers {
 	if d.cfg.KeepFindings {
 		return nil

@@ -44,7 +44,7 @@ type doctor struct {
 // looks at ctx before it shows anything.
 func Examine(ctx context.Context, c Config) []Finding {
 	d := &doctor{Config: c, client: client.New(c.Bus), names: c.Bus.Names()}
-	list := []Finding{d.server(ctx)}
+	list := []Finding{d.server(ctx)} // from the ground up: a finding above is often the reason for those below
 	list = append(list, d.clock(ctx)...)
 	list = append(list, d.streams(ctx)...)
 	queues, err := d.client.Queues(ctx)
@@ -59,6 +59,7 @@ func Examine(ctx context.Context, c Config) []Finding {
 // pingTimeout bounds how long the server may take to answer a ping.
 const pingTimeout = 5 * time.Second
 
+// server pings the server, with the rights that every user has.
 func (d *doctor) server(ctx context.Context) Finding {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()

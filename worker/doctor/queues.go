@@ -10,6 +10,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/client"
 )
 
+// queues says of each queue whether its jobs run, and if not, why. The first reason in this order is the one to repair first.
 func (d *doctor) queues(queues []client.QueueState) []Finding {
 	var list []Finding
 	for _, q := range queues {
@@ -31,7 +32,8 @@ func (d *doctor) queues(queues []client.QueueState) []Finding {
 	return list
 }
 
-// until is the end of a pause that has one: a pause without is one of a century.
+// until is the end of a pause in words. A consumer is paused until a time, so gofer pause without an end sets one that is a century
+// away; that is not worth showing.
 func until(end time.Time) string {
 	if time.Until(end) > 10*365*24*time.Hour {
 		return ""

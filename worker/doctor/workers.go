@@ -55,6 +55,7 @@ func nobody(names jobs.Names, queues []client.QueueState) Finding {
 	return Finding{"workers", false, fmt.Sprintf("none answers, and jobs are not done (%d): start one with gofer worker; what a killed one held is taken anew within %s", open, bus.AckWait)}
 }
 
+// names looks for a name that several workers bear, as copies of one container do if it is configured.
 func names(list []control.Status) Finding {
 	named := map[string]int{}
 	for _, w := range list {

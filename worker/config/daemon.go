@@ -11,7 +11,7 @@ import (
 	"github.com/gofer-mq/gofer/worker/daemon"
 )
 
-// Policy is the fleet's retry policy as the environment has it.
+// Policy is the retry policy of this environment. The fleet's, if it has one, wins in a running worker.
 func (c *Config) Policy() jobs.Policy {
 	return jobs.Policy{
 		MaxAttempts: c.Retry.MaxAttempts, BackoffStrategy: c.Retry.BackoffStrategy, BaseDelay: c.Retry.BaseDelay,
@@ -36,7 +36,8 @@ func (c *Config) Daemon(proxies []proxylist.Proxy) daemon.Config {
 	}
 }
 
-// retryBudget is the budget as a daemon wants it, to which zero is the default.
+// retryBudget is the budget as daemon.Config takes it. There zero is the default and a negative number is no bound; in the
+// environment zero is no bound.
 func (c *Config) retryBudget() float64 {
 	if c.Retry.Budget == 0 {
 		return -1
@@ -44,6 +45,7 @@ func (c *Config) retryBudget() float64 {
 	return c.Retry.Budget
 }
 
+// breakerConfig leaves the lease of a probe to the daemon, which derives it from the attempt timeout.
 func (c *Config) breakerConfig() breaker.Config {
 	return breaker.Config{
 		FailureThreshold: c.Breaker.FailureThreshold, Window: c.Breaker.Window.Std(), OpenTimeout: c.Breaker.Timeout.Std(),
@@ -63,7 +65,8 @@ func (c *Config) Settings() bus.Settings {
 	}
 }
 
-// Dial is how NATS is reached; without a URL that is the address of the embedded server.
+// Dial is how NATS is reached, under the name that the server shows. Without a URL that is the address of the embedded server: a
+// worker of this machine has most likely started one.
 func (c *Config) Dial(name string) bus.Dial {
 	url := c.NATSURL
 	if url == "" {
