@@ -193,6 +193,9 @@ func (f fleet) addUp(t *testing.T) {
 	if last, err := f.worker.LastSeq(soon(t), "HOURS", hour); last != seq || err != nil {
 		t.Errorf("worker: got last sequence %d, %v; want %d", last, err, seq)
 	}
+	if subjects, err := f.worker.Subjects(soon(t), "HOURS", hour); err != nil || len(subjects) != 1 {
+		t.Errorf("worker: got subjects %v, %v; want that of the part", subjects, err)
+	}
 	if got := f.worker.read(t, f.worker.names.AllHours(), 1); len(got) != 1 {
 		t.Errorf("worker: got parts %v, want one", got)
 	}

@@ -23,6 +23,8 @@ type memory struct {
 	slow time.Duration
 	// fails says what becomes of a call of Replace: whether it is stored, and whether the answer comes.
 	fails func() (stored, answered bool)
+	// behind says that a replica answers that has no message yet; nil means never.
+	behind func() bool
 
 	mu     sync.Mutex
 	seq    uint64
@@ -74,12 +76,20 @@ func (m *memory) Replace(ctx context.Context, _, subject string, data []byte, la
 func (m *memory) LastSeq(_ context.Context, _, subject string) (uint64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.behind != nil && m.behind() {
+		return 0, nil
+	}
 	return m.parts[subject].Seq, nil
 }
 
 func (m *memory) ReadFrom(_ context.Context, kind, filter string, from uint64, use func(bus.Message)) error {
+	m.mu.Lock()
+	behind := m.behind != nil && m.behind()
+	m.mu.Unlock()
 	for _, msg := range m.under(kind, filter, from) {
-		use(msg)
+		if !behind {
+			use(msg)
+		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

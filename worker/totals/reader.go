@@ -46,8 +46,10 @@ type reader struct {
 	// unread, that hours or events could not be read.
 	suspect, strange, unread atomic.Bool
 
-	// Only the reading goroutine uses these: the state of the stream of events that was read, and the next event's sequence.
+	// Only the reading goroutine uses these: the state of the stream of events that was read, whether it was read again in that
+	// state, since a replica may be behind, and the next event's sequence.
 	events    bus.State
+	settled   bool
 	nextEvent uint64
 }
 
@@ -60,6 +62,8 @@ type seenOf struct {
 // seen is what an hour consisted of when it was read last. Another number of parts, or a part that is newer, is news.
 type seen struct {
 	parts int
+	// last is the sequence of the newest part.
+	last uint64
 	// next is a sequence that no part had then. It is as high as possible: the server has to look through fewer messages.
 	next uint64
 }
@@ -232,11 +236,11 @@ func (t *Totals) refresh(ctx context.Context, kind rollup.Kind) {
 	}
 }
 
-// readHour puts the sum of an hour's parts into the book. An hour that now has fewer parts has lost some.
+// readHour puts the sum of an hour's parts into the book.
 func (t *Totals) readHour(ctx context.Context, s store, hour int64, kind rollup.Kind) error {
 	sum, found := rollup.NewSum(kind), seen{next: t.reader.newest + 1}
 	err := s.ReadFrom(ctx, stream, filterOf(s, hour, kind), 1, func(m bus.Message) {
-		found.parts, found.next = found.parts+1, max(found.next, m.Seq+1)
+		found.parts, found.last, found.next = found.parts+1, m.Seq, max(found.next, m.Seq+1)
 		if err := sum.Add(m.Data); err != nil && t.reader.strange.CompareAndSwap(false, true) {
 			t.cfg.Log.Warn("some of the fleet's rollups are left out", "subject", m.Subject, "error", err)
 		}
@@ -245,7 +249,13 @@ func (t *Totals) readHour(ctx context.Context, s store, hour int64, kind rollup.
 		return err
 	}
 	at := seenOf{hour, kind}
-	if found.parts < t.reader.seen[at].parts {
+	known := t.reader.seen[at]
+	if found.last < known.last {
+		// Parts were deleted, or a replica answered that is behind its leader. The leader lists subjects.
+		subjects, err := s.Subjects(ctx, stream, filterOf(s, hour, kind))
+		if err != nil || len(subjects) >= known.parts {
+			return err
+		}
 		t.reader.suspect.Store(true)
 	}
 	t.reader.seen[at], t.reader.newest = found, max(t.reader.newest, found.next-1)
@@ -257,7 +267,8 @@ func (t *Totals) readHour(ctx context.Context, s store, hour int64, kind rollup.
 func (t *Totals) readEvents(ctx context.Context, s store) error {
 	r := &t.reader
 	state, err := s.StateOf(ctx, events)
-	if err != nil || state == r.events {
+	settled := state == r.events
+	if err != nil || settled && r.settled {
 		return err
 	}
 	if !state.Made.Equal(r.events.Made) {
@@ -276,7 +287,7 @@ func (t *Totals) readEvents(ctx context.Context, s store) error {
 		}
 	})
 	if err == nil {
-		r.events = state
+		r.events, r.settled = state, settled
 	}
 	return err
 }

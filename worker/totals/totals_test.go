@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -88,6 +89,13 @@ func TestDrainedWorkerLosesNothingAndNothingCountsTwice(t *testing.T) {
 				}
 				return next > 0, next > 1
 			}
+			behind := rapid.SliceOfN(rapid.Bool(), 0, 8).Draw(t, "replicas are behind")
+			stored.behind = func() (is bool) {
+				if len(behind) > 0 {
+					is, behind = behind[0], behind[1:]
+				}
+				return is
+			}
 			one, w := rollup.NewBook(), newWorkers()
 			for range rapid.IntRange(1, 3).Draw(t, "workers") {
 				book := rollup.NewBook()
@@ -135,6 +143,51 @@ func TestFleetBookIsTheSumOfAllWorkers(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		if got := book.BreakerEvents(time.Now().Add(-time.Hour)); len(got) != 1 || hour.BreakerChanges() != 0 {
 			t.Errorf("breaker events after several reads: got %+v, counted %d; want it recalled once", got, hour.BreakerChanges())
+		}
+	})
+}
+
+// TestLostAnswerCountsOnce loses the answer to what was stored, and asks a replica that does not have it yet.
+func TestLostAnswerCountsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stored, book, w := newMemory(), rollup.NewBook(), newWorkers()
+		var behind, answers atomic.Bool
+		behind.Store(true)
+		stored.behind = behind.Load
+		stored.fails = func() (bool, bool) { return true, answers.Load() }
+		w.start(newTotals(book, anyway), stored)
+		book.Job(rollup.JobFact{Outcome: jobs.Succeeded})
+		time.Sleep(5 * time.Second)
+		answers.Store(true)
+		book.Job(rollup.JobFact{Outcome: jobs.Succeeded})
+		time.Sleep(10 * time.Second)
+		behind.Store(false)
+		time.Sleep(5 * time.Second)
+		w.end()
+		if got := stored.jobs(t); got != 2 || len(stored.parts) != 1 {
+			t.Errorf("got %d jobs in %d parts, want two in one", got, len(stored.parts))
+		}
+	})
+}
+
+func TestReplicaThatIsBehindTakesNothingAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stored, book, w := newMemory(), rollup.NewBook(), newWorkers()
+		defer w.end()
+		fleet := w.start(newTotals(book, anyway), stored)
+		book.Attempt(rollup.AttemptFact{Proxy: "p1", Status: 200})
+		time.Sleep(10 * time.Second)
+		fleet.FleetByProxy(t.Context())
+		stored.mu.Lock()
+		stored.behind = func() bool { return true }
+		stored.mu.Unlock()
+		for range 5 {
+			time.Sleep(5 * time.Second)
+			b, _ := fleet.FleetByProxy(t.Context())
+			total := b.Total(24)
+			if got := total.Attempts(); got != 1 || len(b.ByProxy(24)) != 1 {
+				t.Fatalf("got %d attempts and %d proxies from a replica that has none yet, want what was known", got, len(b.ByProxy(24)))
+			}
 		}
 	})
 }

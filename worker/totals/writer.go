@@ -52,8 +52,7 @@ func (t *Totals) flush(ctx context.Context, s store) error {
 	return nil
 }
 
-// put stores a version of a part in the place of the one before. If that one is no longer there, somebody has deleted it, and the
-// counting begins again; but the answer to an earlier try may have been lost, which stored a version that put does not know.
+// put stores a version of a part in the place of the one before.
 func (t *Totals) put(ctx context.Context, s store, p rollup.Part) error {
 	subject, keep := subjectOf(s, p), time.Duration(0)
 	if p.Kind == rollup.Proxies {
@@ -61,21 +60,43 @@ func (t *Totals) put(ctx context.Context, s store, p rollup.Part) error {
 	}
 	seq, err := s.Replace(ctx, stream, subject, p.Data, t.writer.stored[subject], keep)
 	if errors.Is(err, bus.ErrReplaced) {
-		if seq, err = s.LastSeq(ctx, stream, subject); err != nil {
+		// Either somebody has deleted the version before, and the count begins again. Or the answer to an earlier try was lost, which
+		// stored a version that the writer does not know. The leader lists subjects, so it is not a replica that is behind.
+		there, err := s.Subjects(ctx, stream, subject)
+		if err != nil {
 			return err
 		}
-		if seq == 0 {
+		if len(there) == 0 {
 			t.lost(subject, p)
 			return nil
 		}
-		seq, err = s.Replace(ctx, stream, subject, p.Data, seq, keep)
+		return t.putAgain(ctx, s, p, keep)
 	}
 	if err != nil {
 		return err
 	}
+	t.stored(subject, p, seq)
+	return nil
+}
+
+// putAgain stores a version in the place of one that the writer does not know. If a replica that is behind says which one that is,
+// the server refuses, and the next flush tries again.
+func (t *Totals) putAgain(ctx context.Context, s store, p rollup.Part, keep time.Duration) error {
+	subject := subjectOf(s, p)
+	newest, err := s.LastSeq(ctx, stream, subject)
+	if err != nil {
+		return err
+	}
+	seq, err := s.Replace(ctx, stream, subject, p.Data, newest, keep)
+	if err == nil {
+		t.stored(subject, p, seq)
+	}
+	return err
+}
+
+func (t *Totals) stored(subject string, p rollup.Part, seq uint64) {
 	t.writer.stored[subject] = seq
 	t.cfg.Book.Stored(p)
-	return nil
 }
 
 // lost goes on with another part, which the next flush stores.
