@@ -113,6 +113,29 @@ func TestReadingEndsWithoutAConnection(t *testing.T) {
 	}
 }
 
+// TestCountersOfAnOlderVersionStay has the stream that workers of an older version still add to during an update.
+func TestCountersOfAnOlderVersionStay(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	_, err := in.js.CreateStream(soon(t), jetstream.StreamConfig{
+		Name: "GOFER_ROLLUPS", Subjects: []string{"_gofer.rollups.>"}, AllowMsgCounter: true, AllowAtomicPublish: true, AllowDirect: true, MaxMsgsPerSubject: 2,
+	})
+	must(t, err)
+	must(t, in.Ensure(soon(t), bus.Settings{}))
+	differences, err := in.Apply(soon(t), bus.Settings{})
+	if err != nil || len(differences) != 0 {
+		t.Errorf("setup: got %v, %v; want nothing to change", differences, err)
+	}
+	msg := nats.NewMsg("_gofer.rollups.hour.2026010100.attempts")
+	msg.Header.Set("Nats-Incr", "+5")
+	ack, err := in.js.PublishMsg(soon(t), msg)
+	if err != nil || ack.Value != "5" {
+		t.Errorf("an older worker: got %+v, %v; want its count", ack, err)
+	}
+	_, err = in.Replace(soon(t), "HOURS", in.names.Hour("2026010100", "totals", "a"), nil, 0, 0)
+	must(t, err)
+}
+
 // TestWorkerStartsWithoutTheRightToTheHours has the rights of an older version, which did not know the stream.
 func TestWorkerStartsWithoutTheRightToTheHours(t *testing.T) {
 	t.Parallel()
