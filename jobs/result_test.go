@@ -212,3 +212,18 @@ func TestHeadersThatAConnectionNamesEndThere(t *testing.T) {
 		t.Errorf("headers %v, %v", h, err)
 	}
 }
+
+func TestOnlyA2xxAnswerOfASucceededJobIsOK(t *testing.T) {
+	for _, c := range []struct {
+		outcome string
+		status  int
+		want    bool
+	}{
+		{jobs.Succeeded, 200, true}, {jobs.Succeeded, 299, true}, {jobs.Succeeded, 199, false}, {jobs.Succeeded, 300, false},
+		{jobs.Succeeded, 404, false}, {jobs.Failed, 200, false}, {jobs.Cancelled, 0, false}, {"", 200, false},
+	} {
+		if got := (jobs.Result{Outcome: c.outcome, Status: c.status}).OK(); got != c.want {
+			t.Errorf("%q with status %d: got %v, want %v", c.outcome, c.status, got, c.want)
+		}
+	}
+}

@@ -272,3 +272,26 @@ func TestAClosedClientReturnsErrors(t *testing.T) {
 		t.Errorf("got %v, want ErrUnreachable", err)
 	}
 }
+
+func TestZeroArgumentsAreErrorsAtOnce(t *testing.T) {
+	c, ctx := opened(t), t.Context()
+	_, submit := c.Submit(ctx, jobs.Job{})
+	_, fetch := c.Fetch(ctx, jobs.Job{})
+	_, result := c.Result(ctx, client.Key{})
+	_, wait := c.Wait(ctx, client.Key{})
+	_, find := c.Find(ctx, client.Key{})
+	_, resolve := c.Resolve(ctx, "")
+	_, story := c.Story(ctx, client.Key{})
+	_, letter := c.DeadLetter(ctx, client.Key{})
+	_, replay := c.Replay(ctx, client.DeadLetter{})
+	_, body := c.Body(ctx, jobs.Result{})
+	for what, err := range map[string]error{
+		"Submit": submit, "Fetch": fetch, "Result": result, "Wait": wait, "Find": find, "Resolve": resolve, "Story": story,
+		"DeadLetter": letter, "Replay": replay, "Body": body, "Cancel": c.Cancel(ctx, client.Key{}),
+		"RemoveDeadLetter": c.RemoveDeadLetter(ctx, client.DeadLetter{}), "Pause": c.Pause(ctx, "", time.Time{}), "Resume": c.Resume(ctx, ""),
+	} {
+		if err == nil {
+			t.Errorf("%s of nothing returns no error", what)
+		}
+	}
+}
