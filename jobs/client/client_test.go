@@ -281,7 +281,7 @@ func TestZeroArgumentsAreErrorsAtOnce(t *testing.T) {
 	_, wait := c.Wait(ctx, client.Key{})
 	_, find := c.Find(ctx, client.Key{})
 	_, resolve := c.Resolve(ctx, "")
-	_, story := c.Story(ctx, client.Key{})
+	_, story := c.Story(ctx, client.Key{ID: "a"})
 	_, letter := c.DeadLetter(ctx, client.Key{})
 	_, replay := c.Replay(ctx, client.DeadLetter{})
 	_, body := c.Body(ctx, jobs.Result{})

@@ -72,6 +72,12 @@ type Story struct {
 // Story gathers what is known of a job. What cannot be read is left out and named in Unread. Errors: ErrNotFound if nothing is
 // known; those of Find.
 func (c *Client) Story(ctx context.Context, key Key) (*Story, error) {
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	if !key.Valid() { // Find would take a key without a queue for any queue
+		return nil, bus.BadKey(key)
+	}
 	found, err := c.Find(ctx, key)
 	if err != nil {
 		return nil, err
