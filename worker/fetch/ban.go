@@ -14,17 +14,20 @@ import (
 type answer struct {
 	status int
 	header http.Header
+	fields []jobs.HeaderField // as header, in the order in which they came
 	body   []byte
 	url    string
 }
 
-func (x *exchange) answer() *answer { return &answer{x.status(), x.header, x.body, x.url} }
+func (x *exchange) answer() *answer {
+	return &answer{status: x.status(), header: x.header, fields: x.resultFields(), body: x.body, url: x.url}
+}
 
 // succeeded is the outcome of a job that an answer ends.
 func (r *run) succeeded(a *answer) jobs.RunOutcome {
 	r.url = a.url
 	result := r.result()
-	result.Outcome, result.Status, result.Header, result.Body = jobs.Succeeded, a.status, a.header, a.body
+	result.Outcome, result.Status, result.Header, result.Fields, result.Body = jobs.Succeeded, a.status, a.header, a.fields, a.body
 	return jobs.RunOutcome{Kind: jobs.RunFinished, Result: result}
 }
 
@@ -49,12 +52,10 @@ func (x *exchange) matchRedirect(ctx context.Context, location string) error {
 	if x.run.job.Ban == nil {
 		return nil
 	}
-	target, err := x.target.Resolve(location)
-	if err != nil {
-		return nil // whoever follows it says so
-	}
-	if x.matched, err = x.run.job.Ban.MatchRedirect(ctx, target.String()); err != nil {
-		return fmt.Errorf("%w: %w", errMatch, err)
+	if target, err := x.target.Resolve(location); err == nil { // who follows a redirect says what is wrong with it
+		if x.matched, err = x.run.job.Ban.MatchRedirect(ctx, target.String()); err != nil {
+			return fmt.Errorf("%w: %w", errMatch, err)
+		}
 	}
 	return nil
 }

@@ -174,7 +174,6 @@ type run struct {
 	policy   jobs.Policy
 	progress jobs.Progress
 
-	header  http.Header        // of its requests, once one was made
 	last    *attempt           // the newest one that ended
 	url     string             // where it got to
 	kept    *answer            // the newest one that is a ban by the fleet's list
