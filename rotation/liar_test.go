@@ -33,10 +33,9 @@ const (
 type court struct {
 	*rotation.Pool
 	lie     lie
-	n       int // proxies, p0 is the liar if a proxy is
-	dead    int // of the proxies, the last ones
-	sites   int // good ones
-	secure  bool
+	n       int  // proxies, p0 is the liar if a proxy is
+	dead    int  // of the proxies, the last ones
+	sites   int  // good ones
 	answers bool // honest proxies answer 502 for a dead site; else they say nothing
 	share   float64
 	luck    *rand.Rand
@@ -178,7 +177,7 @@ func TestOneLiarOpensNoHealthyBreaker(t *testing.T) {
 	dead, found := 0, 0
 	var wrong []string
 	for seed := range seeds {
-		synctest.Test(t, func(t *testing.T) {
+		synctest.Test(t, func(*testing.T) {
 			c := newCourt(seed)
 			c.run()
 			for id, reason := range c.opened {

@@ -20,6 +20,7 @@ const quarter = 13
 
 // run runs both queues for d. Slow is how long a job of the first queue takes, and feed is called in the background.
 func (r *rivals) run(t *testing.T, d, slow time.Duration, feed func()) {
+	t.Helper()
 	r.crowd = newCrowd(64, nil)
 	r.queue(1, -1)
 	r.queue(6, 0)

@@ -240,15 +240,15 @@ type proxyShortage struct {
 	at    time.Time
 }
 
-func (d *proxyShortage) add(noProxy bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+func (s *proxyShortage) add(noProxy bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	found := 0.0
 	if noProxy {
 		found = 1
 	}
-	d.share += (found - d.share) / 16
-	d.at = time.Now()
+	s.share += (found - s.share) / 16
+	s.at = time.Now()
 }
 
 // isOngoing reports whether most of the latest jobs found no proxy. Jobs that ended long ago are no evidence.

@@ -76,7 +76,7 @@ Any answer of a target is a success, also a 404. With --fail the exit code is 3 
 	flags.Lookup("timeout").Hidden = true
 	flags.BoolVar(&f.fail, "fail", false, "with --wait or --output: exit code 3 if a result is not 2xx or 3xx")
 	flags.BoolVar(&f.print, "print", false, "print the jobs as JSON and publish nothing")
-	f.jobFlags.add(flags)
+	f.add(flags)
 	return cmd
 }
 

@@ -26,11 +26,11 @@ func (h *history) attempt(p outlier.Proxy, s outlier.Site) outlier.Attempt {
 	}
 }
 
-// pool adds n proxies, each of which relays one response of the site.
-func (h *history) pool(n int, s outlier.Site) (proxies []outlier.Proxy) {
+// pool adds n proxies, each of which relays one response of the shop.
+func (h *history) pool(n int) (proxies []outlier.Proxy) {
 	for range n {
 		p := h.Add()
-		h.Relayed(h.attempt(p, s))
+		h.Relayed(h.attempt(p, shop))
 		proxies = append(proxies, p)
 	}
 	return proxies
@@ -40,7 +40,7 @@ const shop outlier.Site = 1
 
 func TestAnIndexThatIsUsedAgainKnowsNothingOfTheProxyBefore(t *testing.T) {
 	var h history
-	proxies := h.pool(2, shop)
+	proxies := h.pool(2)
 	old, other := proxies[0], proxies[1]
 	for range 8 {
 		h.Failed(h.attempt(old, 3))
@@ -64,7 +64,7 @@ func TestAnIndexThatIsUsedAgainKnowsNothingOfTheProxyBefore(t *testing.T) {
 
 func TestARemovedProxyIsNoPartOfAnOutage(t *testing.T) {
 	var h history
-	proxies := h.pool(5, shop)
+	proxies := h.pool(5)
 	for i, p := range proxies[:4] {
 		for range 3 {
 			h.ProxyFailed(h.attempt(p, outlier.Site(10+i)))
@@ -111,7 +111,7 @@ func TestOneWitnessConvictsNobody(t *testing.T) {
 // A proxy that claims to relay dead sites makes no case against another one by repeating it.
 func TestClaimsOfOneProxyMakeNoRecord(t *testing.T) {
 	var h history
-	proxies := h.pool(4, shop)
+	proxies := h.pool(4)
 	claims, honest := proxies[0], proxies[1]
 	for site := range outlier.Site(6) {
 		for _, p := range proxies {
@@ -134,7 +134,7 @@ func TestClaimsOfOneProxyMakeNoRecord(t *testing.T) {
 func TestNoFailureCountsDuringAnOutage(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var h history
-		proxies := h.pool(rapid.IntRange(1, 12).Draw(t, "proxies"), shop)
+		proxies := h.pool(rapid.IntRange(1, 12).Draw(t, "proxies"))
 		for range rapid.IntRange(1, 200).Draw(t, "attempts") {
 			a := h.attempt(rapid.SampledFrom(proxies).Draw(t, "proxy"), outlier.Site(rapid.IntRange(1, 30).Draw(t, "site")))
 			_, before := h.Outage(h.now)

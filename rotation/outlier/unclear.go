@@ -112,10 +112,10 @@ func (j *Judge) enough(a Attempt, narrow bool, ruling *Ruling) {
 // isEnough reports whether so many witnesses convict: two, or all others where there are fewer. One witness convicts only a
 // proxy that relays nothing at all, for that one may be what claims too much.
 func (e *evidence) isEnough(a Attempt, witnesses int) bool {
-	switch others := a.others(); {
-	case others == 0:
+	switch a.others() {
+	case 0:
 		return false
-	case others == 1:
+	case 1:
 		return witnesses >= 1 && e.isBarren(a.Ended)
 	}
 	return witnesses >= 2

@@ -73,7 +73,7 @@ func soldURL(address string) (*url.URL, error) {
 		return &url.URL{Host: address}, nil
 	}
 	// A password may hold a colon or an @; host, port and user hold none, and an IPv6 address stands in brackets.
-	host, rest := address, ""
+	var host, rest string
 	if end := strings.Index(address, "]:"); strings.HasPrefix(address, "[") && end > 0 {
 		host, rest = address[:end+1], address[end+2:]
 	} else {

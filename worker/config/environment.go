@@ -76,7 +76,7 @@ func eachVariable(of reflect.Value, use func(Variable, reflect.Value)) {
 	for i := range of.NumField() {
 		field := of.Type().Field(i)
 		if name, ok := field.Tag.Lookup("envconfig"); ok {
-			_, empty := of.Field(i).Interface().(interface{ mayBeEmpty() })
+			_, empty := reflect.TypeAssert[interface{ mayBeEmpty() }](of.Field(i))
 			use(Variable{name, field.Tag.Get("default"), field.Tag.Get("desc"), field.Tag.Get("secret") == "true", empty}, of.Field(i))
 		} else if field.IsExported() {
 			eachVariable(of.Field(i), use)
@@ -104,7 +104,7 @@ func (env Environment) texts() (set map[string]string, reasons []string) {
 				reasons = append(reasons, v.Twin()+": "+err.Error())
 				continue
 			}
-		case trimmed == "" && !(present && v.MayBeEmpty):
+		case trimmed == "" && (!present || !v.MayBeEmpty):
 			continue
 		}
 		set[v.Name] = value

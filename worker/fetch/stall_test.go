@@ -83,6 +83,7 @@ func TestTheWaitForTheNextHopIsNoStall(t *testing.T) {
 // playPieces fetches a page through a proxy that answers each request of a connection in pieces, and returns the attempt and how
 // long it took. A nil response is none.
 func playPieces(t *testing.T, stall time.Duration, responses ...[]piece) (a jobs.Attempt, took time.Duration) {
+	t.Helper()
 	var serving sync.WaitGroup
 	pool := rotation.New(rotation.Config{})
 	p, err := proxylist.ParseLine("http://proxy.test:3128 id=p")

@@ -31,7 +31,7 @@ func (c *Conn) Quiet() bool {
 // silent reports whether nothing can be read until a deadline.
 func (c *Conn) silent(deadline time.Time) bool {
 	var one [1]byte
-	_ = c.Conn.SetReadDeadline(deadline)
+	_ = c.SetReadDeadline(deadline)
 	n, err := c.Conn.Read(one[:])
 	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
 }

@@ -81,7 +81,7 @@ func (c *Conn) send(req *Request, watch Watch) error {
 		return nil
 	}
 	*buffer = append(*buffer, req.Body...)
-	_, err := c.Conn.Write(*buffer)
+	_, err := c.Write(*buffer)
 	c.buffers.put(buffer)
 	if err == nil {
 		watch.sent()
@@ -91,10 +91,10 @@ func (c *Conn) send(req *Request, watch Watch) error {
 
 // write writes a large request, until the connection's deadline. join waits for it.
 func (c *Conn) write(head *[]byte, body []byte, watch Watch, ended chan<- error) {
-	_, err := c.Conn.Write(*head)
+	_, err := c.Write(*head)
 	c.buffers.put(head)
 	if err == nil {
-		_, err = c.Conn.Write(body)
+		_, err = c.Write(body)
 	}
 	if err == nil {
 		watch.sent()
@@ -116,6 +116,6 @@ func (c *Conn) join() bool {
 	default:
 	}
 	_ = c.Conn.SetWriteDeadline(past())
-	<-writing
+	_ = <-writing // the deadline has passed, so it is an error
 	return false
 }
