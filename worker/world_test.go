@@ -1,7 +1,6 @@
 package worker_test
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"log/slog"
@@ -31,9 +30,9 @@ type world struct {
 	drain    time.Duration // the worker's; zero means a second
 	queues   []worker.Queue
 	slots    int
-	blind    bool         // the worker does not see how streams are
-	link     string       // the worker's way to the server; empty is the server's own address
-	logged   lockedBuffer // by the worker
+	blind    bool        // the worker does not see how streams are
+	link     string      // the worker's way to the server; empty is the server's own address
+	logged   testenv.Log // by the worker
 	worker   *worker.Worker
 	stop     func() (took time.Duration) // drains the worker
 	restores atomic.Int32                // how often the worker tried to create what is missing
@@ -108,24 +107,6 @@ func (w *world) start(do func(context.Context, jobs.Job, jobs.Progress) jobs.Run
 	w.Cleanup(func() { w.stop() })
 }
 
-// lockedBuffer is a buffer that is written and read at once.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 func (w *world) publish(id, payload string) {
 	w.Helper()
 	js, err := jetstream.New(w.nc)
@@ -139,13 +120,7 @@ func (w *world) publish(id, payload string) {
 
 func (w *world) until(what string, holds func() bool) {
 	w.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(time.Minute); !holds(); <-tick.C {
-		if time.Now().After(deadline) {
-			w.Fatalf("waited a minute in vain for %s", what)
-		}
-	}
+	testenv.Eventually(w, what, holds)
 }
 
 func (w *world) hasResult(id string) func() bool {

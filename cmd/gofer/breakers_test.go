@@ -67,7 +67,7 @@ func (p *pair) breaker(worker string) (b admin.Breaker) {
 // trip lets a worker find the proxy bad dead.
 func (p *pair) trip(worker string) {
 	p.Helper()
-	eventually(p.T, "the breaker to open", func() bool { p.fetch(worker); return p.breaker(worker).State == "open" })
+	testenv.Eventually(p.T, "the breaker to open", func() bool { p.fetch(worker); return p.breaker(worker).State == "open" })
 }
 
 func TestDeadProxyIsPaidForByOneWorkerOfTheFleet(t *testing.T) {
@@ -76,7 +76,7 @@ func TestDeadProxyIsPaidForByOneWorkerOfTheFleet(t *testing.T) {
 	setenv(t, "GOFER_ATTEMPT_TIMEOUT", "2s")
 	p := newPair(t)
 	p.trip("w1")
-	eventually(t, "the other worker to hear of it", func() bool { return p.breaker("w2").AvoidedBy == "w1" })
+	testenv.Eventually(t, "the other worker to hear of it", func() bool { return p.breaker("w2").AvoidedBy == "w1" })
 	if b := p.breaker("w2"); b.State != "closed" || b.AvoidedUntil == nil {
 		t.Errorf("breaker in w2 = %+v, want it closed, and the proxy avoided until a time", b)
 	} else if left := time.Until(*b.AvoidedUntil); left < 15*time.Second {
@@ -94,8 +94,8 @@ func TestDeadProxyIsPaidForByOneWorkerOfTheFleet(t *testing.T) {
 		t.Errorf("breakers ls: exit %d, %s%s; want who found the proxy dead", code, table, errOut)
 	}
 	p.bad.Set(testenv.Good)
-	eventually(t, "a test of w1 to succeed", func() bool { p.fetch("w1"); return p.breaker("w1").State == "closed" })
-	eventually(t, "the other worker to use the proxy again", func() bool { return p.breaker("w2").AvoidedUntil == nil })
+	testenv.Eventually(t, "a test of w1 to succeed", func() bool { p.fetch("w1"); return p.breaker("w1").State == "closed" })
+	testenv.Eventually(t, "the other worker to use the proxy again", func() bool { return p.breaker("w2").AvoidedUntil == nil })
 }
 
 func TestResetMakesTheWholeFleetForget(t *testing.T) {
@@ -103,7 +103,7 @@ func TestResetMakesTheWholeFleetForget(t *testing.T) {
 	setenv(t, "GOFER_BREAKER_TIMEOUT", "10m")
 	p := newPair(t)
 	p.trip("w1")
-	eventually(t, "the other worker to hear of it", func() bool { return p.breaker("w2").AvoidedUntil != nil })
+	testenv.Eventually(t, "the other worker to hear of it", func() bool { return p.breaker("w2").AvoidedUntil != nil })
 	if code, out, errOut := gofer(t, "", "breakers", "reset"); code != exitOK {
 		t.Errorf("breakers reset: exit %d, %s%s", code, out, errOut)
 	}
@@ -114,7 +114,7 @@ func TestResetMakesTheWholeFleetForget(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the entry to go", func() bool { _, err := kv.Get(t.Context(), "bad"); return err != nil })
+	testenv.Eventually(t, "the entry to go", func() bool { _, err := kv.Get(t.Context(), "bad"); return err != nil })
 }
 
 func TestBreakersAreNotSharedWhenTheOwnerDoesNotWantIt(t *testing.T) {

@@ -146,7 +146,7 @@ func TestInterruptedCheckSaysWhatIsKnown(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := w.start("proxies", "check", "--target", "http://shop.test/ok", "--timeout", "10m", "--parallel", "3")
-	eventually(t, "the good proxy to be printed and three silent ones to be asked", func() bool {
+	testenv.Eventually(t, "the good proxy to be printed and three silent ones to be asked", func() bool {
 		return strings.Contains(p.log.String(), "good ") && silent.Conns.Load() >= 3
 	})
 	if code := p.wait(t); code != exitSignalled || !strings.Contains(p.log.String(), "interrupted: 1 ok, 0 failed") || !strings.Contains(p.log.String(), "12 not checked") {

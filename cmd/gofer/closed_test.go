@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 // closeForGood has the server break off every connection at its next message, in a way that nats.go takes as final.
@@ -22,7 +23,7 @@ func TestAWorkerWhoseConnectionIsClosedForGoodEnds(t *testing.T) {
 	w := newWorld(t, nil)
 	p := w.worker(freeAddr(t))
 	w.publish("j1", job("/slow/60000", nil))
-	eventually(t, "the job to be fetched", func() bool { return w.origin.Count("/slow/60000") == 1 })
+	testenv.Eventually(t, "the job to be fetched", func() bool { return w.origin.Count("/slow/60000") == 1 })
 	w.closeForGood()
 	select {
 	case code := <-p.code:

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 // TestIdleConnectionsLeaveTheWorkerItsDescriptors has a client that holds more connections to each port of a worker than that
@@ -32,7 +33,7 @@ func TestIdleConnectionsLeaveTheWorkerItsDescriptors(t *testing.T) {
 				status, _ := w.get("http://" + ports[0] + "/readyz")
 				return status == http.StatusOK
 			}
-			eventually(t, "the worker to be ready", ready)
+			testenv.Eventually(t, "the worker to be ready", ready)
 			if embedded {
 				w.use("nats://" + ports[1])
 			}

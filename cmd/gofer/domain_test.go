@@ -44,7 +44,7 @@ func TestWorkerOnALeafNodeTakesJobsFromTheHub(t *testing.T) {
 	addr := freeAddr(t)
 	setenv(t, "GOFER_HTTP_ADDR", addr)
 	lost := w.start("worker")
-	eventually(t, "the worker to name the domain", func() bool {
+	testenv.Eventually(t, "the worker to name the domain", func() bool {
 		_, body := w.get("http://" + addr + "/readyz?verbose")
 		return strings.Contains(body, `no JetStream answers in the domain "nope": is that its name`)
 	})
@@ -72,7 +72,7 @@ func TestDoctorWarnsOfTwoJetStreams(t *testing.T) {
 	leaf := start(func(o *server.Options) { o.JetStreamDomain = "edge" })
 	setenv(t, "GOFER_NATS_URL", leaf.URL())
 	w.worker(freeAddr(t))
-	eventually(t, "doctor to hear of both", func() bool {
+	testenv.Eventually(t, "doctor to hear of both", func() bool {
 		_, out, _ := gofer(t, "", "doctor")
 		return strings.Contains(out, `more than one JetStream, by domain: "edge", "hub"`)
 	})

@@ -45,7 +45,7 @@ func TestWorkersAreListedWithHowTheyStand(t *testing.T) {
 	w.named("w2")
 	w.named("w1")
 	w.publish("slow", job("/slow/20000", nil))
-	eventually(t, "the fetch to begin", func() bool { return w.origin.Count("/slow/20000") == 1 })
+	testenv.Eventually(t, "the fetch to begin", func() bool { return w.origin.Count("/slow/20000") == 1 })
 	list := read[[]control.Status](t, "workers")
 	if len(list) != 2 || list[0].Worker != "w1" || list[1].Worker != "w2" {
 		t.Fatalf("workers = %+v, want w1 and w2", list)
@@ -103,7 +103,7 @@ func TestWorkerThatCannotWorkSaysWhy(t *testing.T) {
 	setenv(t, "GOFER_PROXIES", "")
 	setenv(t, "GOFER_HTTP_ADDR", freeAddr(t))
 	w.start("worker")
-	eventually(t, "the worker to be listed with its reason", func() bool {
+	testenv.Eventually(t, "the worker to be listed with its reason", func() bool {
 		code, out, _ := gofer(t, "", "workers")
 		return code == exitOK && strings.Contains(out, "no proxy is configured")
 	})
@@ -148,7 +148,7 @@ func TestBreakerIsResetInTheWholeFleet(t *testing.T) {
 	jobs := 0
 	trip := func() {
 		t.Helper()
-		eventually(t, "both breakers to open", func() bool {
+		testenv.Eventually(t, "both breakers to open", func() bool {
 			w.publish(fmt.Sprint("trip", jobs), job("/ok", nil))
 			w.result(fmt.Sprint("trip", jobs))
 			jobs++
@@ -167,7 +167,7 @@ func TestBreakerIsResetInTheWholeFleet(t *testing.T) {
 	if resp.StatusCode != http.StatusOK {
 		t.Errorf("reset over HTTP = %s, want 200", resp.Status)
 	}
-	eventually(t, "both breakers to be closed", func() bool { return badIn(t, "closed") == 2 })
+	testenv.Eventually(t, "both breakers to be closed", func() bool { return badIn(t, "closed") == 2 })
 	trip()
 	code, out, errOut := gofer(t, "", "breakers", "reset", "bad")
 	if code != exitOK || !strings.Contains(out, "closed in 2 of 2 workers") {
@@ -240,7 +240,7 @@ func TestRollupsShowTheRunningHour(t *testing.T) {
 		w.publish(fmt.Sprint("j", i), job("/ok", nil))
 		w.result(fmt.Sprint("j", i))
 	}
-	eventually(t, "the jobs to be counted", func() bool {
+	testenv.Eventually(t, "the jobs to be counted", func() bool {
 		hours := read[control.Hours](t, "rollups", "--hours", "2")
 		return len(hours.Points) == 2 && hours.Points[0].TotalRequests+hours.Points[1].TotalRequests == 3
 	})

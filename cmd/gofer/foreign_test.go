@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 // What strangers put into each of their strings. A terminal takes it for its title and its colour, and turns the line around;
@@ -187,7 +188,7 @@ func (w *world) try(c trial, flags string) (out, errOut string) {
 	if c.env != "" {
 		env[c.env] = "x"
 	}
-	stdout, stderr := new(lockedBuffer), new(lockedBuffer)
+	stdout, stderr := new(testenv.Log), new(testenv.Log)
 	sink := writerFunc(func(p []byte) (int, error) {
 		n, err := stdout.Write(p)
 		if c.until != "" && strings.Contains(stdout.String(), c.until) {

@@ -63,13 +63,13 @@ func TestProxyIsFoundToWorkAgainWithoutAJob(t *testing.T) {
 	t.Parallel()
 	w := newTestedWorld(t, "http://shop.test/health", "0.1s")
 	tried := w.other.Conns.Load()
-	eventually(t, "the dead proxy to be tested more than once", func() bool { return w.other.Conns.Load() >= tried+2 })
+	testenv.Eventually(t, "the dead proxy to be tested more than once", func() bool { return w.other.Conns.Load() >= tried+2 })
 	if got := w.state(); got == "closed" {
 		t.Errorf("the dead proxy's breaker is closed after tests that failed")
 	}
 	w.other.Set(testenv.Good)
-	eventually(t, "the proxy to be found to work", func() bool { return w.state() == "closed" })
-	eventually(t, "the event that the breaker closed", func() bool {
+	testenv.Eventually(t, "the proxy to be found to work", func() bool { return w.state() == "closed" })
+	testenv.Eventually(t, "the event that the breaker closed", func() bool {
 		_, out, _ := gofer(t, "", "events", "--all", "--until-now")
 		return strings.Contains(out, "half_open → closed")
 	})
@@ -82,7 +82,7 @@ func TestProxyIsFoundToWorkAgainWithoutAJob(t *testing.T) {
 func TestJobsLeaveProxiesThatRestedToTheHealthCheck(t *testing.T) {
 	t.Parallel()
 	w := newTestedWorld(t, "http://shop.test/health", "1h") // the first look is over, the second one will not be
-	eventually(t, "the other proxy's open time to be over", func() bool {
+	testenv.Eventually(t, "the other proxy's open time to be over", func() bool {
 		b := w.breaker()
 		return b.State == "open" && b.Next != nil && time.Now().After(*b.Next)
 	})
@@ -100,7 +100,7 @@ func TestJobsFindOutWhenTheHealthCheckPageIsDown(t *testing.T) {
 	t.Parallel()
 	setenv(t, "GOFER_ALLOW_PRIVATE_TARGETS", "true")
 	w := newTestedWorld(t, "http://"+freeAddr(t)+"/", "0.1s")
-	eventually(t, "the worker to say that the page cannot be fetched", func() bool {
+	testenv.Eventually(t, "the worker to say that the page cannot be fetched", func() bool {
 		return strings.Contains(w.program.log.String(), "the page for that cannot be fetched")
 	})
 	w.other.Set(testenv.Good)

@@ -27,14 +27,14 @@ func TestASecondSignalEndsAWorkerAtOnce(t *testing.T) {
 	addr := freeAddr(t)
 	setenv(t, "GOFER_HTTP_ADDR", addr)
 	p := launch(t, command(t, "trap '' INT", "worker"), nil)
-	eventually(t, "the worker to be ready", func() bool {
+	testenv.Eventually(t, "the worker to be ready", func() bool {
 		status, _ := w.get("http://" + addr + "/readyz")
 		return status == http.StatusOK
 	})
 	w.publish("slow", job("/slow/60000", nil))
-	eventually(t, "the job to be fetched", func() bool { return w.origin.Count("/slow/60000") == 1 })
+	testenv.Eventually(t, "the job to be fetched", func() bool { return w.origin.Count("/slow/60000") == 1 })
 	p.signal(syscall.SIGINT)
-	eventually(t, "the drain", func() bool {
+	testenv.Eventually(t, "the drain", func() bool {
 		_, body := w.get("http://" + addr + "/readyz?verbose")
 		return strings.Contains(body, "draining: no new jobs are taken")
 	})
@@ -177,7 +177,7 @@ func fullPipe(t *testing.T) (r, w *os.File) {
 // waitUntilFull waits until a pipe of pipeSize is full, or has hardly any room.
 func waitUntilFull(t *testing.T, r *os.File) {
 	t.Helper()
-	eventually(t, "a full pipe", func() bool {
+	testenv.Eventually(t, "a full pipe", func() bool {
 		var n int32
 		if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, r.Fd(), syscall.TIOCINQ, uintptr(unsafe.Pointer(&n))); errno != 0 {
 			t.Fatal(errno)

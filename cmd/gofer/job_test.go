@@ -70,7 +70,7 @@ func TestStoryOfAFailureHasEveryAttemptInFullAndItsLetter(t *testing.T) {
 	w.publish("f", job("/ok", fixed(0.1, 2)))
 	w.result("f")
 	var got story
-	eventually(t, "the dead letter to be in the story", func() bool {
+	testenv.Eventually(t, "the dead letter to be in the story", func() bool {
 		got = read[story](t, "job", "f")
 		return got.DeadLetter != 0 && !slices.Contains(got.Places, client.Queued) // the ack comes after the letter
 	})
@@ -110,7 +110,7 @@ func TestStoryOfAJobThatIsNotDoneYet(t *testing.T) {
 	w := newWorld(t, nil)
 	stopped, _ := w.named("w1")
 	w.publish("waits", job("/flaky/9", fixed(60, 3)))
-	eventually(t, "the job to wait in the stream", func() bool {
+	testenv.Eventually(t, "the job to wait in the stream", func() bool {
 		found, err := client.New(w.client).Find(t.Context(), client.Key{Queue: "default", ID: "waits"})
 		return err == nil && len(found) == 1 && found[0].Place == client.Waiting
 	})

@@ -9,6 +9,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 // configured makes a test's server from a configuration as its owner writes it: what is in the block of JetStream, and in that of
@@ -86,7 +88,7 @@ func TestLimitOfAnAccountIsNamedWithItsRemedy(t *testing.T) {
 				t.Errorf("setup: exit %d, want %d", code, exitConfig)
 			}
 			p := w.start("worker")
-			eventually(t, "the worker to end", func() bool { return len(p.code) > 0 })
+			testenv.Eventually(t, "the worker to end", func() bool { return len(p.code) > 0 })
 			said("the worker", p.log.String())
 			if code := p.wait(t); code != exitConfig {
 				t.Errorf("worker: exit %d, want %d", code, exitConfig)
@@ -166,7 +168,7 @@ func TestConsumerInTheWayIsNamed(t *testing.T) {
 	}
 	setenv(t, "GOFER_HTTP_ADDR", freeAddr(t))
 	p := w.start("worker")
-	eventually(t, "the worker to end", func() bool { return len(p.code) > 0 })
+	testenv.Eventually(t, "the worker to end", func() bool { return len(p.code) > 0 })
 	if code := p.wait(t); code != exitConfig {
 		t.Errorf("worker: exit %d, want %d", code, exitConfig)
 	}
@@ -179,7 +181,7 @@ func TestConsumerInTheWayIsNamed(t *testing.T) {
 	if err := js.DeleteConsumer(t.Context(), "GOFER_JOBS", "worker-default"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "another consumer to be in the way", func() bool {
+	testenv.Eventually(t, "another consumer to be in the way", func() bool {
 		_, err := js.CreateConsumer(t.Context(), "GOFER_JOBS", jetstream.ConsumerConfig{
 			Durable: "peek2", FilterSubject: "gofer.jobs.default.>", AckPolicy: jetstream.AckExplicitPolicy,
 		})
@@ -188,7 +190,7 @@ func TestConsumerInTheWayIsNamed(t *testing.T) {
 		}
 		return err == nil
 	})
-	eventually(t, "the running worker to name it", func() bool {
+	testenv.Eventually(t, "the running worker to name it", func() bool {
 		_, body := w.get("http://" + addr + "/readyz?verbose")
 		return strings.Contains(body, "consumer peek2 of stream GOFER_JOBS (filter gofer.jobs.default.>) is in the way")
 	})

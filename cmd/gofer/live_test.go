@@ -23,7 +23,7 @@ func TestPoolPolicyAndDenyListChangeLive(t *testing.T) {
 	if code, _, errOut := gofer(t, second.URL("http")+" id=second\n", "proxies", "add", "-"); code != exitOK {
 		t.Fatalf("gofer proxies add: exit %d, %s", code, errOut)
 	}
-	eventually(t, "the second proxy to be in the pool", func() bool {
+	testenv.Eventually(t, "the second proxy to be in the pool", func() bool {
 		status, _ := w.get("http://" + addr + "/api/v1/circuit-breakers/second")
 		return status == http.StatusOK
 	})
@@ -33,12 +33,12 @@ func TestPoolPolicyAndDenyListChangeLive(t *testing.T) {
 	if code, _, errOut := gofer(t, "", "policy", "set", `{"max_attempts":7}`); code != exitOK {
 		t.Fatalf("gofer policy set: exit %d, %s", code, errOut)
 	}
-	eventually(t, "the policy to be in force", func() bool {
+	testenv.Eventually(t, "the policy to be in force", func() bool {
 		_, body := w.get("http://" + addr + "/api/v1/retry/policy")
 		return strings.Contains(body, `"max_attempts":7`)
 	})
 	n := 0
-	eventually(t, "jobs for the denied host to be denied", func() bool {
+	testenv.Eventually(t, "jobs for the denied host to be denied", func() bool {
 		n++
 		id := fmt.Sprint("denied", n)
 		w.publish(id, job("/ok", nil))
@@ -55,7 +55,7 @@ func TestALostServerIsSaidAndNotGuessedAround(t *testing.T) {
 		t.Errorf("pause of an unknown queue says %q", errOut)
 	}
 	w.nats.Stop()
-	eventually(t, "a change to be refused with the cause", func() bool {
+	testenv.Eventually(t, "a change to be refused with the cause", func() bool {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+addr+"/api/v1/retry/policy", strings.NewReader("{}"))
 		if err != nil {
 			t.Fatal(err)
@@ -102,7 +102,7 @@ func TestStrategyChangesLive(t *testing.T) {
 		if code, _, errOut := gofer(t, "", "proxies", "strategy", step.name); code != exitOK {
 			t.Fatalf("gofer proxies strategy %s: exit %d, %s", step.name, code, errOut)
 		}
-		eventually(t, "the strategy "+step.name, func() bool { return share("heavy") == step.want })
+		testenv.Eventually(t, "the strategy "+step.name, func() bool { return share("heavy") == step.want })
 	}
 	if got := read[map[string]string](t, "proxies", "strategy"); got["strategy"] != "round_robin" || got["source"] != "environment" {
 		t.Errorf("gofer proxies strategy: %v, want the environment's", got)
@@ -136,15 +136,15 @@ func TestReadinessSaysThatTheProxiesFileIsBrokenUntilItIsMended(t *testing.T) {
 			return status == http.StatusOK && !slices.ContainsFunc(want, func(part string) bool { return !strings.Contains(text, part) })
 		}
 	}
-	eventually(t, "the good file to be in force", said("[+] proxies: 3 in the pool\n"))
+	testenv.Eventually(t, "the good file to be in force", said("[+] proxies: 3 in the pool\n"))
 	write(good + "u:s3cret@192.0.2.9\n")
-	eventually(t, "the broken line to be told", said("[+] proxies: 3 in the pool; the proxies cannot be read since 2", "Z: GOFER_PROXIES_FILE: line 3: not a proxy URL", "encoded\n"))
+	testenv.Eventually(t, "the broken line to be told", said("[+] proxies: 3 in the pool; the proxies cannot be read since 2", "Z: GOFER_PROXIES_FILE: line 3: not a proxy URL", "encoded\n"))
 	write(good + "u:s3cret@192.0.2.9\nu:s3cret@192.0.2.10\n")
-	eventually(t, "the number of broken lines to be told", said("line 3: ", " (and 1 more)\n"))
+	testenv.Eventually(t, "the number of broken lines to be told", said("line 3: ", " (and 1 more)\n"))
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the missing file to be told", said("[+] proxies: 3 in the pool; ", "no such file"))
+	testenv.Eventually(t, "the missing file to be told", said("[+] proxies: 3 in the pool; ", "no such file"))
 	write("http://192.0.2.7:8080 id=a\n")
-	eventually(t, "the mended file to be in force", said("[+] proxies: 2 in the pool\n"))
+	testenv.Eventually(t, "the mended file to be in force", said("[+] proxies: 2 in the pool\n"))
 }

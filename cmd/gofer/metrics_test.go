@@ -119,7 +119,7 @@ func TestEveryMetricMoves(t *testing.T) {
 	s.until(`gofer_acks_total{kind="heartbeat",outcome="failed"}`, "gofer_leases_lost_total", "gofer_nats_connected", "gofer_ready")
 	w.nats.Start()
 	s.until("gofer_nats_reconnects_total")
-	eventually(t, "the jobs to come back", func() bool { return s.read()[`gofer_jobs_in_flight{queue="default"}`] == 2 })
+	testenv.Eventually(t, "the jobs to come back", func() bool { return s.read()[`gofer_jobs_in_flight{queue="default"}`] == 2 })
 	s.until("gofer_consumer_redelivered")
 	p.stop()
 	s.until("gofer_draining")

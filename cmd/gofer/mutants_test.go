@@ -22,6 +22,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 const (
@@ -159,7 +160,7 @@ func TestEachMutantOfAnAnswerEndsInOneResult(t *testing.T) {
 		t.Errorf("the healthy job behind them: %+v, want it succeeded", r)
 	}
 	for _, name := range []string{"GOFER_JOBS", "GOFER_RETRIES"} {
-		eventually(t, "each job to be gone from "+name, func() bool {
+		testenv.Eventually(t, "each job to be gone from "+name, func() bool {
 			stream, err := js.Stream(t.Context(), name)
 			return err == nil && stream.CachedInfo().State.Msgs == 0
 		})

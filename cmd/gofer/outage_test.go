@@ -34,7 +34,7 @@ func TestJobsOutliveTheFailureOfAllProxiesAtOnce(t *testing.T) {
 	for i := range n {
 		w.publish(fmt.Sprint("during", i), job("/ok", nil))
 	}
-	eventually(t, "the worker to say that the whole pool fails", func() bool {
+	testenv.Eventually(t, "the worker to say that the whole pool fails", func() bool {
 		status, why := w.get("http://" + addr + "/readyz?verbose")
 		_, page := w.get("http://" + addr + "/metrics")
 		return status == 503 && strings.Contains(why, "all fail at once") && strings.Contains(page, "\ngofer_pool_failing 1\n")
@@ -49,7 +49,7 @@ func TestJobsOutliveTheFailureOfAllProxiesAtOnce(t *testing.T) {
 			t.Errorf("job %s: %s %s %s, want that it waited", r.ID, r.Outcome, r.Error, r.Detail)
 		}
 	}
-	eventually(t, "the worker to be ready again", func() bool {
+	testenv.Eventually(t, "the worker to be ready again", func() bool {
 		status, _ := w.get("http://" + addr + "/readyz")
 		return status == 200
 	})

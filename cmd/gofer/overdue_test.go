@@ -13,6 +13,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/testenv"
 	workstream "github.com/gofer-mq/gofer/worker/stream"
 )
 
@@ -38,7 +39,7 @@ func TestOverdueJobsAreShown(t *testing.T) {
 		t.Errorf("queues = %+v, want 4 waiting jobs and none overdue", list)
 	}
 	w.nats.ForgetTimers("GOFER_RETRIES")
-	eventually(t, "three jobs to be overdue", func() bool {
+	testenv.Eventually(t, "three jobs to be overdue", func() bool {
 		list := read[[]client.QueueState](t, "queues")
 		return len(list) == 1 && list[0].Waiting == 4 && list[0].Overdue == 3
 	})
@@ -85,12 +86,12 @@ func TestOneWorkerOfTheFleetLooksForOverdueJobs(t *testing.T) {
 		}
 		return name
 	}
-	eventually(t, "a leader", func() bool { return workers[leads()] != nil })
+	testenv.Eventually(t, "a leader", func() bool { return workers[leads()] != nil })
 	if _, page := w.get("http://" + addr + "/metrics"); !strings.Contains(page, "\ngofer_jobs_overdue_total 0\n") {
 		t.Error("gofer_jobs_overdue_total is not served")
 	}
 	first := leads()
 	workers[first].wait(t)
 	delete(workers, first)
-	eventually(t, "the other worker to lead", func() bool { return workers[leads()] != nil })
+	testenv.Eventually(t, "the other worker to lead", func() bool { return workers[leads()] != nil })
 }

@@ -53,11 +53,11 @@ func TestABacklogIsNotChurnedWhileNoProxyIsUsable(t *testing.T) {
 	addr := freeAddr(t)
 	setenv(w.T, "GOFER_HTTP_ADDR", addr)
 	w.start("worker")
-	eventually(t, "the worker to begin", func() bool { status, _ := w.get("http://" + addr + "/livez"); return status == 200 })
+	testenv.Eventually(t, "the worker to begin", func() bool { status, _ := w.get("http://" + addr + "/livez"); return status == 200 })
 	w.backlog(2000)
-	eventually(t, "the worker to find no proxy usable", func() bool { return w.counter(addr, "gofer_jobs_parked_total") > 0 })
+	testenv.Eventually(t, "the worker to find no proxy usable", func() bool { return w.counter(addr, "gofer_jobs_parked_total") > 0 })
 	begin, before := time.Now(), w.counter(addr, `gofer_jobs_received_total{queue="default"}`)
-	eventually(t, "it to take some more", func() bool { return w.counter(addr, `gofer_jobs_received_total{queue="default"}`) > before+8*slots })
+	testenv.Eventually(t, "it to take some more", func() bool { return w.counter(addr, `gofer_jobs_received_total{queue="default"}`) > before+8*slots })
 	taken, took := w.counter(addr, `gofer_jobs_received_total{queue="default"}`)-before, time.Since(begin)
 	// A second's worth is let through at once, each of the two lanes may have a pull under way, and those in hand are there
 	// already.

@@ -7,6 +7,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 // TestPolicyShowPrintsWhatWorkersUse: what a document in the bucket lacks comes from the worker's environment, not from that of
@@ -38,7 +39,7 @@ func TestPolicyShowPrintsWhatWorkersUse(t *testing.T) {
 	show(7, 3)
 	put("\ufeff{\"max_attempts\":5}\r\n")
 	show(7, 5)
-	eventually(t, "the worker to have the policy", func() bool {
+	testenv.Eventually(t, "the worker to have the policy", func() bool {
 		_, body := w.get("http://" + addr + "/api/v1/retry/policy")
 		return strings.Contains(body, `"max_attempts":5`) && strings.Contains(body, `"base_delay":7`)
 	})

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 // asProgram is the variable that makes this test binary the program.
@@ -35,8 +37,8 @@ func TestMain(m *testing.M) {
 type child struct {
 	t    *testing.T
 	cmd  *exec.Cmd
-	out  *lockedBuffer // standard output
-	err  *lockedBuffer // standard error
+	out  *testenv.Log  // standard output
+	err  *testenv.Log  // standard error
 	done chan struct{} // closed at its end
 }
 
@@ -57,7 +59,7 @@ func command(t *testing.T, shell string, args ...string) *exec.Cmd {
 // launch starts cmd. If it is still there when the test ends, it is killed.
 func launch(t *testing.T, cmd *exec.Cmd, in io.Reader) *child {
 	t.Helper()
-	p := &child{t: t, cmd: cmd, out: new(lockedBuffer), err: new(lockedBuffer), done: make(chan struct{})}
+	p := &child{t: t, cmd: cmd, out: new(testenv.Log), err: new(testenv.Log), done: make(chan struct{})}
 	cmd.Stdin = in
 	if cmd.Stdout == nil {
 		cmd.Stdout = p.out
@@ -104,5 +106,5 @@ func (p *child) end(limit time.Duration) (code int, took time.Duration) {
 // lines waits until standard output has so many lines.
 func (p *child) lines(n int) {
 	p.t.Helper()
-	eventually(p.t, "output", func() bool { return strings.Count(p.out.String(), "\n") >= n })
+	testenv.Eventually(p.t, "output", func() bool { return strings.Count(p.out.String(), "\n") >= n })
 }

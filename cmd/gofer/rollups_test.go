@@ -70,7 +70,7 @@ func TestDrainedWorkerLosesNothing(t *testing.T) {
 	}
 	// A job's result is seen a moment before it is counted.
 	var own [2]int64
-	eventually(t, "both workers to count their jobs", func() bool {
+	testenv.Eventually(t, "both workers to count their jobs", func() bool {
 		_, own[0], _ = w.retries(first, "worker")
 		_, own[1], _ = w.retries(second, "worker")
 		return own[0]+own[1] == n
@@ -81,7 +81,7 @@ func TestDrainedWorkerLosesNothing(t *testing.T) {
 	if code := drained.wait(t); code != exitOK {
 		t.Fatalf("drain: exit %d; it said:\n%s", code, drained.log)
 	}
-	eventually(t, "the other worker to tell all jobs of the fleet", func() bool {
+	testenv.Eventually(t, "the other worker to tell all jobs of the fleet", func() bool {
 		sums, ended, attempts := w.retries(second, "cluster")
 		if ended > n || attempts > n {
 			t.Fatalf("the fleet has %d jobs and %d attempts, want never more than %d", ended, attempts, n)
@@ -115,17 +115,17 @@ func TestRollupsSurviveARestart(t *testing.T) {
 		w.result(id)
 	}
 	do("j1")
-	eventually(t, "the first job to be counted", func() bool { _, ended, _ := w.retries(addr, "cluster"); return ended == 1 })
+	testenv.Eventually(t, "the first job to be counted", func() bool { _, ended, _ := w.retries(addr, "cluster"); return ended == 1 })
 	w.nats.Stop()
 	w.nats.Start()
-	eventually(t, "the worker to be ready again", func() bool { status, _ := w.get("http://" + addr + "/readyz"); return status == 200 })
-	eventually(t, "the test's own connection", w.nc.IsConnected)
+	testenv.Eventually(t, "the worker to be ready again", func() bool { status, _ := w.get("http://" + addr + "/readyz"); return status == 200 })
+	testenv.Eventually(t, "the test's own connection", w.nc.IsConnected)
 	do("j2")
-	eventually(t, "the second job to be counted", func() bool { _, ended, _ := w.retries(addr, "cluster"); return ended == 2 })
+	testenv.Eventually(t, "the second job to be counted", func() bool { _, ended, _ := w.retries(addr, "cluster"); return ended == 2 })
 	before.wait(t)
 	addr = freeAddr(t)
 	w.worker(addr)
-	eventually(t, "the next worker to tell what was before it", func() bool {
+	testenv.Eventually(t, "the next worker to tell what was before it", func() bool {
 		sums, ended, attempts := w.retries(addr, "cluster")
 		return ended == 2 && attempts == 2 && sums.SuccessByAttempt["1"] == 2
 	})
@@ -136,7 +136,7 @@ func TestRollupsSurviveARestart(t *testing.T) {
 		t.Errorf("scope worker of a new worker: got %d jobs, want none", ended)
 	}
 	do("j3")
-	eventually(t, "its own job to be added", func() bool { _, ended, _ := w.retries(addr, "cluster"); return ended == 3 })
+	testenv.Eventually(t, "its own job to be added", func() bool { _, ended, _ := w.retries(addr, "cluster"); return ended == 3 })
 }
 
 // TestSumsBeginAnewWithTheirStream deletes the stream under two workers, one of which counts nothing afterwards.
@@ -158,7 +158,7 @@ func TestSumsBeginAnewWithTheirStream(t *testing.T) {
 	}
 	expect := func(when string, n int64) {
 		for _, addr := range addrs {
-			eventually(t, fmt.Sprint(n, " jobs ", when), func() bool {
+			testenv.Eventually(t, fmt.Sprint(n, " jobs ", when), func() bool {
 				_, ended, attempts := w.retries(addr, "cluster")
 				return ended == n && attempts == n
 			})
@@ -202,13 +202,13 @@ func TestSumsBeginAnewAfterAPurgeOfSomeOfThem(t *testing.T) {
 		w.result(fmt.Sprint("j", i))
 	}
 	expect := func(when string, jobs, byProxy int64) {
-		eventually(t, fmt.Sprintf("%d jobs and %d attempts %s", jobs, byProxy, when), func() bool {
+		testenv.Eventually(t, fmt.Sprintf("%d jobs and %d attempts %s", jobs, byProxy, when), func() bool {
 			_, ended, attempts := w.retries(addr, "cluster")
 			return ended == jobs && attempts == byProxy
 		})
 	}
 	// Until the worker has read the fleet's hours it answers with its own, which may not be stored yet.
-	eventually(t, "the worker to answer for the fleet", func() bool {
+	testenv.Eventually(t, "the worker to answer for the fleet", func() bool {
 		hours := read[control.Hours](t, "rollups", "--hours", "2")
 		return hours.Scope == control.ScopeCluster && hours.Points[0].TotalRequests+hours.Points[1].TotalRequests == 3
 	})
@@ -245,7 +245,7 @@ func TestEventsOfANewStreamAreShown(t *testing.T) {
 	}
 	shown := func(proxy string) {
 		t.Helper()
-		eventually(t, "the event of "+proxy, func() bool {
+		testenv.Eventually(t, "the event of "+proxy, func() bool {
 			_, body := w.get("http://" + addr + "/api/v1/circuit-breakers/metrics?scope=cluster")
 			return strings.Contains(body, proxy)
 		})

@@ -48,7 +48,7 @@ func TestNothingThatAWorkerSaysHoldsACredential(t *testing.T) {
 	run("before")
 	w.nats.Stop()
 	w.nats.Start()
-	eventually(t, "the worker to be connected again", func() bool {
+	testenv.Eventually(t, "the worker to be connected again", func() bool {
 		_, page := w.get("http://" + addr + "/metrics")
 		return strings.Contains(page, "gofer_nats_reconnects_total 1") && strings.Contains(page, "\ngofer_ready 1\n")
 	})

@@ -76,7 +76,7 @@ func newEnding(t *testing.T, url string) *ending {
 	cmd.Env = append(cmd.Env, "GOFER_NATS_URL="+e.url, "GOFER_HTTP_ADDR="+e.addr, "GOFER_PROXIES="+proxy.URL("http"),
 		"GOFER_DRAIN_TIMEOUT="+drainTimeout.String(), "GOFER_LOG_FORMAT=text")
 	e.worker = launch(t, cmd, nil)
-	eventually(t, "the worker to start", func() bool {
+	testenv.Eventually(t, "the worker to start", func() bool {
 		resp, err := http.Get("http://" + e.addr + "/readyz")
 		if err != nil {
 			return false
@@ -104,7 +104,7 @@ func (e *ending) publish(count int, path string, fields map[string]any) {
 		}
 	}
 	path, _, _ = strings.Cut(path, "?")
-	eventually(e.T, "the jobs to be fetched", func() bool { return e.origin.Count(path) == count })
+	testenv.Eventually(e.T, "the jobs to be fetched", func() bool { return e.origin.Count(path) == count })
 }
 
 // open sends a request to the HTTP port, waits for the first line of the response, and holds the connection.
@@ -147,7 +147,7 @@ func (e *ending) silence() {
 	if _, err := s.Connect().Subscribe(">", func(*nats.Msg) {}); err != nil {
 		e.Fatal(err)
 	}
-	eventually(e.T, "the worker to connect", func() bool { return s.Clients() == 2 })
+	testenv.Eventually(e.T, "the worker to connect", func() bool { return s.Clients() == 2 })
 }
 
 const (
@@ -270,7 +270,7 @@ func TestAWorkerWhoseLogNobodyReadsEnds(t *testing.T) {
 	cmd := command(t, "", "worker")
 	cmd.Stderr = log
 	p := launch(t, cmd, nil)
-	eventually(t, "the worker to be ready", func() bool {
+	testenv.Eventually(t, "the worker to be ready", func() bool {
 		status, _ := w.get("http://" + addr + "/readyz")
 		return status == http.StatusOK
 	})

@@ -14,6 +14,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 // pipe is a standard input to write to, until the test ends.
@@ -79,7 +80,7 @@ func TestAnInterruptedSubmissionNamesTenOpenJobs(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		eventually(t, "the jobs to be accepted", accepted((i+1)*count))
+		testenv.Eventually(t, "the jobs to be accepted", accepted((i+1)*count))
 		p.signal(syscall.SIGINT)
 		code, _ := p.end(5 * time.Second)
 		said := p.err.String()
@@ -110,7 +111,7 @@ func TestAnInterruptedSubmissionNamesJobsWithoutAnAnswer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "the jobs to be published", func() bool { return asked() >= 12 })
+	testenv.Eventually(t, "the jobs to be published", func() bool { return asked() >= 12 })
 	p.signal(syscall.SIGTERM)
 	code, _ := p.end(5 * time.Second)
 	said := p.err.String()
@@ -141,14 +142,14 @@ func TestASubmissionThatWasStoppedTakesItsResults(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := launch(t, command(t, "", "submit", "--output", filepath.Join(dir, "out"), "--file", file), nil)
-	eventually(t, "the jobs to be accepted", func() bool {
+	testenv.Eventually(t, "the jobs to be accepted", func() bool {
 		queues, err := client.New(w.client).Queues(t.Context())
 		return err == nil && len(queues) == 1 && queues[0].Queued == count
 	})
 	p.signal(syscall.SIGSTOP)
 	w.worker(freeAddr(t))
-	eventually(t, "the server to drop the stopped process", func() bool { return w.nats.SlowConsumers() > 0 })
-	eventually(t, "all results to be stored", func() bool {
+	testenv.Eventually(t, "the server to drop the stopped process", func() bool { return w.nats.SlowConsumers() > 0 })
+	testenv.Eventually(t, "all results to be stored", func() bool {
 		queues, err := client.New(w.client).Queues(t.Context())
 		return err == nil && len(queues) == 1 && queues[0].Queued == 0 && queues[0].Running == 0
 	})

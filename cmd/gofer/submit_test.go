@@ -366,7 +366,7 @@ func TestDeadLetterIsReplayedOnceUnderANewID(t *testing.T) {
 	w.worker(freeAddr(t))
 	w.publish("dead", job("/ok", map[string]any{"proxy": map[string]any{"region": "mars", "region_strict": true}}))
 	w.result("dead")
-	eventually(t, "the letter to be listed", func() bool {
+	testenv.Eventually(t, "the letter to be listed", func() bool {
 		_, out, _ := gofer(t, "", "dead", "ls", "--json")
 		return strings.Contains(out, `"id":"dead"`)
 	})

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 func TestAJobThatCannotBeSettledIsShownWithTheReasonWhileItLasts(t *testing.T) {
@@ -23,7 +24,7 @@ func TestAJobThatCannotBeSettledIsShownWithTheReasonWhileItLasts(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.publish("held", job("/ok", nil))
-	eventually(t, "the story to name the reason", func() bool { return len(read[story](t, "job", "held").Unsettled) == 1 })
+	testenv.Eventually(t, "the story to name the reason", func() bool { return len(read[story](t, "job", "held").Unsettled) == 1 })
 	got := read[story](t, "job", "held")
 	if len(got.Unsettled) != 1 || got.Places[0] != client.Queued {
 		t.Fatalf("got %+v, want the job queued and one worker that holds it", got)
@@ -40,7 +41,7 @@ func TestAJobThatCannotBeSettledIsShownWithTheReasonWhileItLasts(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.result("held")
-	eventually(t, "the story to forget the reason", func() bool { return len(read[story](t, "job", "held").Unsettled) == 0 })
+	testenv.Eventually(t, "the story to forget the reason", func() bool { return len(read[story](t, "job", "held").Unsettled) == 0 })
 	if _, out, _ := gofer(t, "", "doctor"); strings.Contains(out, "cannot be settled") {
 		t.Errorf("the doctor still names the job:\n%s", out)
 	}

@@ -40,11 +40,11 @@ func TestAllTimesAreInUTC(t *testing.T) {
 	for _, id := range []string{"fails", "invalid", "refused"} {
 		w.result(id)
 	}
-	eventually(t, "the ack, which comes after the result and lets the id be published again", func() bool {
+	testenv.Eventually(t, "the ack, which comes after the result and lets the id be published again", func() bool {
 		_, err := w.client.JetStream().Publish(t.Context(), "gofer.jobs.default.invalid", []byte("none"))
 		return err == nil
 	})
-	eventually(t, "the events of a retry, a breaker and a duplicate, and the job that waits", func() bool {
+	testenv.Eventually(t, "the events of a retry, a breaker and a duplicate, and the job that waits", func() bool {
 		_, out, _ := gofer(t, "", "events", "--all", "--until-now", "--json")
 		queues := read[[]struct{ Waiting int }](t, "queues")
 		return strings.Contains(out, `"retry"`) && strings.Contains(out, `"breaker"`) && strings.Contains(out, `"duplicate"`) && len(queues) == 1 && queues[0].Waiting == 3

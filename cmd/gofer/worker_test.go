@@ -101,7 +101,7 @@ func TestLongRetryWaitsInTheStreamAndCarriesItsAttempts(t *testing.T) {
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
 	w.publish("late", job("/flaky/1", map[string]any{"retry": map[string]any{"backoff_strategy": "fixed", "base_delay": 2.5, "jitter": false}}))
-	eventually(t, "the job to wait in the stream", func() bool {
+	testenv.Eventually(t, "the job to wait in the stream", func() bool {
 		found, err := client.New(w.client).Find(t.Context(), client.Key{Queue: "default", ID: "late"})
 		return err == nil && len(found) == 1 && w.origin.Count("/flaky/1") == 1
 	})
@@ -152,7 +152,7 @@ func TestBadJobsEndInOneResultAndALetter(t *testing.T) {
 		if r.Outcome != jobs.Failed || r.Error != c.code {
 			t.Errorf("job %s = %s %s, want failed %s", id, r.Outcome, r.Error, c.code)
 		}
-		eventually(t, "the dead letter of "+id, func() bool {
+		testenv.Eventually(t, "the dead letter of "+id, func() bool {
 			letter, err := client.New(w.client).DeadLetter(t.Context(), bus.Key{Queue: "default", ID: id})
 			return err == nil && string(letter.Payload) == c.payload
 		})
@@ -201,7 +201,7 @@ func TestIDThatATerminalObeysIsReplacedInEveryMessage(t *testing.T) {
 		if whole := fmt.Sprint(msg.Header, string(msg.Data)); whole != text.Block(whole) {
 			t.Errorf("the result of job %q holds what a terminal obeys: %q", id, whole)
 		}
-		eventually(t, "the dead letter of "+r.ID, func() bool {
+		testenv.Eventually(t, "the dead letter of "+r.ID, func() bool {
 			_, err := client.New(w.client).DeadLetter(t.Context(), bus.Key{Queue: "default", ID: r.ID})
 			return err == nil
 		})
@@ -214,12 +214,12 @@ func TestSecondJobOfAFinishedNameStoresNothingAndSaysSo(t *testing.T) {
 	w.worker(freeAddr(t))
 	w.publish("once", job("/ok", nil))
 	first := w.result("once")
-	eventually(t, "the first job to be acked", func() bool {
+	testenv.Eventually(t, "the first job to be acked", func() bool {
 		found, err := client.New(w.client).Find(t.Context(), client.Key{Queue: "default", ID: "once"})
 		return err == nil && len(found) == 1
 	})
 	w.publish("once", job("/bytes/3", nil))
-	eventually(t, "the duplicate event", func() bool {
+	testenv.Eventually(t, "the duplicate event", func() bool {
 		n := 0
 		err := client.New(w.client).Events(t.Context(), bus.Filter{All: true, UntilNow: true}, func(e client.Event) error {
 			if e.Kind == "duplicate" {
@@ -243,7 +243,7 @@ func TestDrainHandsBackWhatItCannotFinish(t *testing.T) {
 	setenv(t, "GOFER_DRAIN_TIMEOUT", "1s")
 	first := w.worker(freeAddr(t))
 	w.publish("long", job("/slow/3000", nil))
-	eventually(t, "the fetch to begin", func() bool { return w.origin.Count("/slow/3000") == 1 })
+	testenv.Eventually(t, "the fetch to begin", func() bool { return w.origin.Count("/slow/3000") == 1 })
 	began := time.Now()
 	if code := first.wait(t); code != exitOK {
 		t.Errorf("exit code of a drained worker = %d, want 0; it said:\n%s", code, first.log)
@@ -265,7 +265,7 @@ func TestRunningJobCanBeCancelled(t *testing.T) {
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
 	w.publish("stop-me", job("/slow/20000", nil))
-	eventually(t, "the fetch to begin", func() bool { return w.origin.Count("/slow/20000") == 1 })
+	testenv.Eventually(t, "the fetch to begin", func() bool { return w.origin.Count("/slow/20000") == 1 })
 	if code, out, errOut := gofer(t, "", "cancel", "stop-me"); code != exitOK {
 		t.Fatalf("gofer cancel: exit %d, %s%s", code, out, errOut)
 	}
@@ -283,7 +283,7 @@ func TestWorkerOutlivesItsServer(t *testing.T) {
 	p := w.worker(freeAddr(t))
 	w.nats.Stop()
 	w.nats.Start()
-	eventually(t, "the job to be accepted", func() bool {
+	testenv.Eventually(t, "the job to be accepted", func() bool {
 		js, err := jetstream.New(w.nc)
 		if err != nil {
 			return false
@@ -322,7 +322,7 @@ func TestWorkerWaitsForAServerThatIsNotUpYet(t *testing.T) {
 	addr := freeAddr(t)
 	setenv(t, "GOFER_HTTP_ADDR", addr)
 	w.start("worker")
-	eventually(t, "the worker to say that it is not ready", func() bool {
+	testenv.Eventually(t, "the worker to say that it is not ready", func() bool {
 		status, body := w.get("http://" + addr + "/readyz?verbose")
 		return status == http.StatusServiceUnavailable && strings.Contains(body, "nats")
 	})
@@ -330,7 +330,7 @@ func TestWorkerWaitsForAServerThatIsNotUpYet(t *testing.T) {
 		t.Errorf("/livez without NATS = %d, want 200", status)
 	}
 	w.nats.Start()
-	eventually(t, "the worker to be ready", func() bool {
+	testenv.Eventually(t, "the worker to be ready", func() bool {
 		status, _ := w.get("http://" + addr + "/readyz")
 		return status == http.StatusOK
 	})

@@ -136,32 +136,14 @@ func getenv(t *testing.T, name string) string {
 type program struct {
 	stop context.CancelFunc
 	code chan int
-	log  *lockedBuffer
-}
-
-// lockedBuffer is a buffer that is written and read at once.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
+	log  *testenv.Log
 }
 
 // start runs gofer until the test ends.
 func (w *world) start(args ...string) *program {
 	w.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &program{stop: cancel, code: make(chan int, 1), log: new(lockedBuffer)}
+	p := &program{stop: cancel, code: make(chan int, 1), log: new(testenv.Log)}
 	env := environment(w.T)
 	go func() { p.code <- run(ctx, env, args, strings.NewReader(""), p.log, p.log) }()
 	w.Cleanup(func() { p.wait(w.T) })
@@ -187,7 +169,7 @@ func (w *world) worker(httpAddr string) *program {
 	w.Helper()
 	setenv(w.T, "GOFER_HTTP_ADDR", httpAddr)
 	p := w.start("worker")
-	eventually(w.T, "the worker to be ready", func() bool {
+	testenv.Eventually(w.T, "the worker to be ready", func() bool {
 		status, _ := w.get("http://" + httpAddr + "/readyz")
 		return status == http.StatusOK
 	})
@@ -207,20 +189,7 @@ func (w *world) get(url string) (int, string) {
 }
 
 // patience is how long a test waits for what has to happen, also on a machine with other work.
-const patience = time.Minute
-
-// eventually waits until a condition holds; it asks often.
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-tick.C {
-		if holds() {
-			return
-		}
-	}
-	t.Fatalf("waited %s in vain for %s", patience, what)
-}
+const patience = testenv.Patience
 
 // gofer runs a verb to its end.
 func gofer(t *testing.T, in string, args ...string) (code int, out, errOut string) {

@@ -73,7 +73,7 @@ func TestReplicasAreAwaited(t *testing.T) {
 		t.Errorf("got %+v, want two replicas beside the leader and the move at its end", c)
 	}
 	cluster.Kill(2)
-	eventually(t, func() bool {
+	testenv.Eventually(t, "a replica to be behind", func() bool {
 		behind, err := in.Behind(soon(t), bus.Settings{Replicas: 3})
 		return err == nil && slices.ContainsFunc(behind, func(b bus.Behind) bool { return strings.Contains(b.Why, "n2 is") })
 	})

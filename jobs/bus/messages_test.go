@@ -44,7 +44,7 @@ func TestNewestMessageIsReplacedOnlyByWhoKnowsIt(t *testing.T) {
 		t.Errorf("last sequence: got %d, %v; want %d", got, err, second)
 	}
 	in.restart()
-	eventually(t, func() bool { _, err = replace("4", second); return err == nil })
+	testenv.Eventually(t, "the second version to be stored", func() bool { _, err = replace("4", second); return err == nil })
 	stream, err := in.js.Stream(soon(t), "GOFER_HOURS")
 	must(t, err)
 	must(t, stream.Purge(soon(t)))
@@ -66,7 +66,7 @@ func TestMessageIsKeptAsLongAsAsked(t *testing.T) {
 		_, err := in.Replace(soon(t), "HOURS", subject, []byte(subject), 0, keep)
 		must(t, err)
 	}
-	eventually(t, func() bool { return slices.Equal(in.read(t, in.names.AllHours(), 1), []string{long}) })
+	testenv.Eventually(t, "the last version", func() bool { return slices.Equal(in.read(t, in.names.AllHours(), 1), []string{long}) })
 }
 
 func TestMessagesAreReadInBatches(t *testing.T) {
@@ -105,7 +105,7 @@ func TestReadingEndsWithoutAConnection(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	in.server.Stop()
-	eventually(t, func() bool { return !in.nc.IsConnected() })
+	testenv.Eventually(t, "the end of the connection", func() bool { return !in.nc.IsConnected() })
 	began := time.Now()
 	isError(t, in.ReadFrom(context.Background(), "HOURS", in.names.AllHours(), 1, func(bus.Message) {}), nats.ErrDisconnected)
 	if took := time.Since(began); took > time.Second {
@@ -154,17 +154,4 @@ func TestWorkerStartsWithoutTheRightToTheHours(t *testing.T) {
 	}
 	_, err = worker.Replace(soon(t), "HOURS", worker.names.Hour("2026010100", "totals", "a"), nil, 0, 0)
 	isError(t, err, bus.ErrPermission)
-}
-
-// eventually polls until a condition holds.
-func eventually(tb testing.TB, holds func() bool) {
-	tb.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-tick.C {
-		if holds() {
-			return
-		}
-	}
-	tb.Fatal("waited 20 s in vain")
 }

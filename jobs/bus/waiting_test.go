@@ -8,6 +8,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/stream"
 )
 
@@ -36,9 +37,9 @@ func TestJobsThatTheServerForgotAreOverdue(t *testing.T) {
 	in.park(t, "a", at)
 	in.park(t, "b", at)
 	in.server.ForgetTimers("GOFER_RETRIES")
-	eventually(t, in.nc.IsConnected)
+	testenv.Eventually(t, "the connection", in.nc.IsConnected)
 	var list []bus.WaitingJob
-	eventually(t, func() bool {
+	testenv.Eventually(t, "the overdue jobs", func() bool {
 		list = nil
 		must(t, in.Overdue(soon(t), 0, func(job bus.WaitingJob) { list = append(list, job) }))
 		return len(list) > 0

@@ -15,6 +15,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/stream"
 )
 
@@ -333,7 +334,7 @@ func TestWhatIsTakenOutWhileItRunsCostsNoOlderJob(t *testing.T) {
 			must(t, taken[2].DoubleAck(soon(t)))
 			older, err := taken[0].Metadata()
 			must(t, err)
-			eventually(t, func() bool { // the server counts what was taken out a moment later
+			testenv.Eventually(t, "the counter of the server", func() bool { // the server counts what was taken out a moment later
 				info, err := consumer.Info(soon(t))
 				must(t, err)
 				if info.AckFloor.Stream >= older.Sequence.Stream {

@@ -124,15 +124,3 @@ func must(t testing.TB, err error) {
 func job(id string) jobs.Job { return jobs.Job{ID: id, URL: "https://example.com/"} }
 
 func key(id string) bus.Key { return bus.Key{Queue: "default", ID: id} }
-
-func eventually(t testing.TB, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-tick.C {
-		if holds() {
-			return
-		}
-	}
-	t.Fatal("waited 20 s in vain")
-}

@@ -1,7 +1,6 @@
 package daemon_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -9,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -26,29 +24,11 @@ import (
 
 const drainTimeout = time.Second
 
-// lockedBuffer is a log that is written and read at once.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 // running is a worker that runs until the test ends.
 type running struct {
 	*testing.T
 	url   string // of its HTTP port
-	log   *lockedBuffer
+	log   *testenv.Log
 	stop  context.CancelFunc
 	ended chan error
 }
@@ -60,7 +40,7 @@ func run(t *testing.T, c daemon.Config) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &running{T: t, url: "http://" + l.Addr().String(), log: new(lockedBuffer), ended: make(chan error, 1)}
+	r := &running{T: t, url: "http://" + l.Addr().String(), log: new(testenv.Log), ended: make(chan error, 1)}
 	c.Listener, c.Log, c.DrainTimeout = l, slog.New(slog.NewTextHandler(r.log, nil)), drainTimeout
 	ctx, stop := context.WithCancel(t.Context())
 	r.stop = stop
@@ -97,19 +77,7 @@ func (r *running) ready() (status int, page string) {
 // until waits until the page of readiness has a text.
 func (r *running) until(text string) {
 	r.Helper()
-	eventually(r.T, text, func() bool { _, page := r.ready(); return strings.Contains(page, text) })
-}
-
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-tick.C {
-		if holds() {
-			return
-		}
-	}
-	t.Fatalf("waited 20 s in vain for %s", what)
+	testenv.Eventually(r.T, text, func() bool { _, page := r.ready(); return strings.Contains(page, text) })
 }
 
 func parse(t *testing.T, lines ...string) []proxylist.Proxy {
@@ -195,7 +163,7 @@ func TestAListThatCannotBeReadLeavesTheLastGoodOne(t *testing.T) {
 			}
 		},
 	})
-	eventually(t, "readiness", func() bool { status, _ := w.ready(); return status == http.StatusOK })
+	testenv.Eventually(t, "readiness", func() bool { status, _ := w.ready(); return status == http.StatusOK })
 	read <- reading{nil, errors.New("line 3: bad\nline 4: bad\nline 5: bad")}
 	w.until("1 in the pool; the proxies cannot be read since ")
 	status, before := w.ready()
@@ -203,7 +171,7 @@ func TestAListThatCannotBeReadLeavesTheLastGoodOne(t *testing.T) {
 		t.Errorf("ready is %d:\n%s\nwant it ready, with the first reason", status, before)
 	}
 	began := time.Now().Truncate(time.Second)
-	eventually(t, "another second, which is what the page shows", func() bool { return time.Since(began) > time.Second })
+	testenv.Eventually(t, "another second, which is what the page shows", func() bool { return time.Since(began) > time.Second })
 	read <- reading{nil, errors.New("line 4: bad")}
 	w.until("line 4")
 	if _, page := w.ready(); page != strings.Replace(before, "line 3: bad (and 2 more)", "line 4: bad", 1) {
@@ -218,7 +186,7 @@ func TestAListThatCannotBeReadLeavesTheLastGoodOne(t *testing.T) {
 
 // TestEventsThatNobodyTakesDoNotHoldUpTheEnd fills the outbox of a worker with events whose publishing takes as long as it may.
 func TestEventsThatNobodyTakesDoNotHoldUpTheEnd(t *testing.T) {
-	log := new(lockedBuffer)
+	log := new(testenv.Log)
 	w, err := daemon.New(daemon.Config{
 		NATS: bus.Dial{URL: testenv.StartNATS(t, nil).URL()}, DrainTimeout: drainTimeout, Log: slog.New(slog.NewTextHandler(log, nil)),
 	})
@@ -236,7 +204,7 @@ func TestEventsThatNobodyTakesDoNotHoldUpTheEnd(t *testing.T) {
 			return ctx.Err()
 		})
 	}
-	eventually(t, "the first event to be published", func() bool { return tried.Load() > 0 })
+	testenv.Eventually(t, "the first event to be published", func() bool { return tried.Load() > 0 })
 	stop()
 	select {
 	case err := <-ended:
@@ -264,5 +232,5 @@ func TestDrainingIsAnnounced(t *testing.T) {
 	if err := w.end(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the word that it drains", func() bool { return len(drains) == 1 })
+	testenv.Eventually(t, "the word that it drains", func() bool { return len(drains) == 1 })
 }

@@ -33,7 +33,7 @@ func TestProxyThatOneWorkerFoundDeadIsAvoidedByAllUntilItsProbeSucceeds(t *testi
 	f.run(a)
 	b, c := f.join("b", 4), f.join("c", 4)
 	a.attempt("p0", rotation.ProxyFault)
-	eventually(t, "b and c to avoid the proxy", func() bool { return b.avoids("p0") && c.avoids("p0") })
+	testenv.Eventually(t, "b and c to avoid the proxy", func() bool { return b.avoids("p0") && c.avoids("p0") })
 	s := b.status("p0")
 	if left := time.Until(s.AvoidedUntil); s.AvoidedBy != "a" || s.State != breaker.Closed || left > slack+300*time.Millisecond || left <= 0 {
 		t.Errorf("b: %+v, want it closed and avoided by the word of a for the open time and the slack", s)
@@ -41,9 +41,9 @@ func TestProxyThatOneWorkerFoundDeadIsAvoidedByAllUntilItsProbeSucceeds(t *testi
 	if a.avoids("p0") {
 		t.Error("a avoids what it found itself")
 	}
-	eventually(t, "the open time to end", func() bool { return a.status("p0").NextTest.Before(time.Now()) })
+	testenv.Eventually(t, "the open time to end", func() bool { return a.status("p0").NextTest.Before(time.Now()) })
 	a.attempt("p0", rotation.Delivered)
-	eventually(t, "b and c to use the proxy again", func() bool { return !b.avoids("p0") && !c.avoids("p0") })
+	testenv.Eventually(t, "b and c to use the proxy again", func() bool { return !b.avoids("p0") && !c.avoids("p0") })
 	if s := b.status("p0"); s.LastChange != (time.Time{}) {
 		t.Errorf("b: %+v, want its own breaker untouched", s)
 	}
@@ -55,19 +55,19 @@ func TestWorkerThatStartsHonoursWhatTheFleetFound(t *testing.T) {
 	old := newMember(t, "a", 4)
 	end := f.run(old)
 	old.attempt("p0", rotation.ProxyFault)
-	eventually(t, "the finding to be stored", func() bool { _, err := f.kv.Get(t.Context(), "p0"); return err == nil })
+	testenv.Eventually(t, "the finding to be stored", func() bool { _, err := f.kv.Get(t.Context(), "p0"); return err == nil })
 	end()
 	again := f.join("a", 4)
-	eventually(t, "the next run of the same worker to avoid the proxy", func() bool { return again.avoids("p0") })
+	testenv.Eventually(t, "the next run of the same worker to avoid the proxy", func() bool { return again.avoids("p0") })
 	if s := again.status("p0"); s.State != breaker.Closed {
 		t.Errorf("breaker %s, want it closed after a restart", s.State)
 	}
 	again.list(1)
 	again.list(4)
 	late := f.join("late", 0)
-	eventually(t, "the watch to be up", func() bool { return strings.Contains(late.log.String(), "proxy=p0") })
+	testenv.Eventually(t, "the watch to be up", func() bool { return strings.Contains(late.log.String(), "proxy=p0") })
 	late.list(4)
-	eventually(t, "a proxy that comes into the pool later to be avoided", func() bool { return late.avoids("p0") })
+	testenv.Eventually(t, "a proxy that comes into the pool later to be avoided", func() bool { return late.avoids("p0") })
 }
 
 func TestFindingThatIsOldOrNotValidIsIgnored(t *testing.T) {
@@ -80,7 +80,7 @@ func TestFindingThatIsOldOrNotValidIsIgnored(t *testing.T) {
 	f.put("p4", []byte(`{"duration": 60}`))
 	f.tell("p5", finding("a", 24*time.Hour))
 	b := f.join("b", 20)
-	eventually(t, "the last one to be honoured", func() bool { return b.avoids("p5") })
+	testenv.Eventually(t, "the last one to be honoured", func() bool { return b.avoids("p5") })
 	if got := b.avoided(); len(got) != 1 || strings.Contains(b.log.String(), "avoided, another worker found it dead\" proxy=p0") {
 		t.Errorf("avoided %v, want only p5 ever; it said:\n%s", got, b.log)
 	}
@@ -89,7 +89,7 @@ func TestFindingThatIsOldOrNotValidIsIgnored(t *testing.T) {
 	}
 	f.put("p5", []byte("nonsense"))
 	f.tell("p6", finding("a", longest))
-	eventually(t, "the next finding", func() bool { return b.avoids("p6") })
+	testenv.Eventually(t, "the next finding", func() bool { return b.avoids("p6") })
 	if b.avoids("p5") {
 		t.Error("p5 is avoided after its finding was replaced by nonsense")
 	}
@@ -103,12 +103,12 @@ func TestWorkerThatFindsMostOfThePoolDeadIsNotFollowed(t *testing.T) {
 	for i := range 6 {
 		f.tell(fmt.Sprint("p", i), finding("mad", longest))
 	}
-	eventually(t, "the mad worker's word to be dropped", func() bool {
+	testenv.Eventually(t, "the mad worker's word to be dropped", func() bool {
 		return strings.Contains(b.log.String(), "not followed") && len(b.avoided()) == 1
 	})
 	f.tell("p6", finding("mad", longest))
 	f.tell("p8", finding("sane", longest))
-	eventually(t, "the sane worker's next finding", func() bool { return b.avoids("p8") })
+	testenv.Eventually(t, "the sane worker's next finding", func() bool { return b.avoids("p8") })
 	f.tell("elsewhere", finding("sane", longest))
 	if got := fmt.Sprint(b.avoided()); got != "[p8 p9]" || b.Avoided() != 2 {
 		t.Errorf("avoided %s, %d of them, want the sane worker's two", got, b.Avoided())
@@ -118,7 +118,7 @@ func TestWorkerThatFindsMostOfThePoolDeadIsNotFollowed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "the worker to be followed again", func() bool { return fmt.Sprint(b.avoided()) == "[p2 p3 p4 p5 p6 p8 p9]" })
+	testenv.Eventually(t, "the worker to be followed again", func() bool { return fmt.Sprint(b.avoided()) == "[p2 p3 p4 p5 p6 p8 p9]" })
 }
 
 func TestFindingHoldsForAProxyThatLeavesTheListAndComesBack(t *testing.T) {
@@ -126,14 +126,14 @@ func TestFindingHoldsForAProxyThatLeavesTheListAndComesBack(t *testing.T) {
 	f := newFleet(t)
 	b := f.join("b", 4)
 	f.tell("p3", finding("a", longest))
-	eventually(t, "the proxy to be avoided", func() bool { return b.avoids("p3") })
+	testenv.Eventually(t, "the proxy to be avoided", func() bool { return b.avoids("p3") })
 	b.list(3)
-	eventually(t, "it to be counted no longer", func() bool { return b.Avoided() == 0 })
+	testenv.Eventually(t, "it to be counted no longer", func() bool { return b.Avoided() == 0 })
 	b.list(4)
-	eventually(t, "it to be avoided again", func() bool { return b.avoids("p3") && b.Avoided() == 1 })
+	testenv.Eventually(t, "it to be avoided again", func() bool { return b.avoids("p3") && b.Avoided() == 1 })
 	b.list(3)
 	b.list(4)
-	eventually(t, "it to be avoided after it was gone for a moment", func() bool { return b.avoids("p3") })
+	testenv.Eventually(t, "it to be avoided after it was gone for a moment", func() bool { return b.avoids("p3") })
 }
 
 func TestResetTakesTheFindingAwayForAll(t *testing.T) {
@@ -141,14 +141,14 @@ func TestResetTakesTheFindingAwayForAll(t *testing.T) {
 	f := newFleet(t)
 	b, c := f.join("b", 4), f.join("c", 4)
 	f.tell("p0", finding("a", longest))
-	eventually(t, "b and c to avoid the proxy", func() bool { return b.avoids("p0") && c.avoids("p0") })
+	testenv.Eventually(t, "b and c to avoid the proxy", func() bool { return b.avoids("p0") && c.avoids("p0") })
 	b.pool.Reset("p0")
 	b.Reset("p0")
 	b.Reset("p1")
 	if b.avoids("p0") || b.Avoided() > 0 {
 		t.Error("b avoids the proxy until the bucket says so, too")
 	}
-	eventually(t, "c to use it again", func() bool { return !c.avoids("p0") })
+	testenv.Eventually(t, "c to use it again", func() bool { return !c.avoids("p0") })
 	if keys, err := f.kv.ListKeys(t.Context()); err != nil {
 		t.Error(err)
 	} else if id, some := <-keys.Keys(); some {
@@ -169,7 +169,7 @@ func TestOpeningThatSaysNothingAboutTheProxyIsNotShared(t *testing.T) {
 	a.Changed(rotation.Event{ProxyID: "p1", Event: breaker.Event{To: breaker.HalfOpen}})
 	a.Changed(rotation.Event{ProxyID: "p2", Event: breaker.Event{To: breaker.Open, NextTest: time.Now().Add(-time.Minute)}})
 	a.attempt("p3", rotation.ProxyFault)
-	eventually(t, "the fourth to be avoided", func() bool { return b.avoids("p3") })
+	testenv.Eventually(t, "the fourth to be avoided", func() bool { return b.avoids("p3") })
 	if got := b.avoided(); len(got) != 1 {
 		t.Errorf("avoided %v, want only p3: the pool, a forced one, a test and one whose time is over say nothing", got)
 	}
@@ -184,7 +184,7 @@ func TestOpeningThatSaysNothingAboutTheProxyIsNotShared(t *testing.T) {
 	}
 	a.attempt("p10", rotation.Delivered)
 	a.attempt("p10", rotation.ProxyFault)
-	eventually(t, "the one that fails alone to be avoided", func() bool { return b.avoids("p10") })
+	testenv.Eventually(t, "the one that fails alone to be avoided", func() bool { return b.avoids("p10") })
 	if b.avoids("p7") || b.avoids("p8") || a.status("p7").State != breaker.Open {
 		t.Errorf("avoided %v, want none that failed while the whole pool did", b.avoided())
 	}
@@ -204,7 +204,7 @@ func TestWorkerThatGetsNothingThroughWaitsWithItsFindings(t *testing.T) {
 	a.attempt("p0", rotation.ProxyFault)
 	a.attempt("p1", rotation.ProxyFault)
 	a.Changed(rotation.Event{ProxyID: "p2", Event: breaker.Event{To: breaker.Closed}})
-	eventually(t, "the word that does not wait", func() bool {
+	testenv.Eventually(t, "the word that does not wait", func() bool {
 		s, err := f.kv.Status(t.Context())
 		return err == nil && s.Values() == 1
 	})
@@ -212,7 +212,7 @@ func TestWorkerThatGetsNothingThroughWaitsWithItsFindings(t *testing.T) {
 		t.Errorf("avoided %v by the word of a worker that has not delivered anything", got)
 	}
 	a.attempt("p2", rotation.Delivered)
-	eventually(t, "the findings to be told", func() bool { return b.avoids("p0") && b.avoids("p1") })
+	testenv.Eventually(t, "the findings to be told", func() bool { return b.avoids("p0") && b.avoids("p1") })
 }
 
 func TestWithoutAServerEachWorkerJudgesForItselfAndLosesNoTime(t *testing.T) {
@@ -220,7 +220,7 @@ func TestWithoutAServerEachWorkerJudgesForItselfAndLosesNoTime(t *testing.T) {
 	f := newFleet(t)
 	a, b := f.join("a", 4), f.join("b", 4)
 	a.attempt("p0", rotation.ProxyFault)
-	eventually(t, "b to avoid the proxy", func() bool { return b.avoids("p0") })
+	testenv.Eventually(t, "b to avoid the proxy", func() bool { return b.avoids("p0") })
 	f.nats.Stop()
 	a.attempt("p1", rotation.ProxyFault)
 	b.attempt("p2", rotation.ProxyFault)
@@ -233,7 +233,7 @@ func TestWithoutAServerEachWorkerJudgesForItselfAndLosesNoTime(t *testing.T) {
 	}
 	l.Release()
 	f.nats.Start()
-	eventually(t, "what was found meanwhile to be told", func() bool { return b.avoids("p1") && a.avoids("p2") })
+	testenv.Eventually(t, "what was found meanwhile to be told", func() bool { return b.avoids("p1") && a.avoids("p2") })
 }
 
 func TestChangesThatNobodyTakesAreBoundedAndHoldNobodyUp(t *testing.T) {
@@ -258,9 +258,9 @@ func TestChangesThatNobodyTakesAreBoundedAndHoldNobodyUp(t *testing.T) {
 		}
 		return s.Values()
 	}
-	eventually(t, "what was kept to be written", func() bool { return stored() == 4096 })
+	testenv.Eventually(t, "what was kept to be written", func() bool { return stored() == 4096 })
 	a.Changed(rotation.Event{ProxyID: "next", Event: breaker.Event{To: breaker.Closed}})
-	eventually(t, "the next one to be written", func() bool { return stored() == 4097 })
+	testenv.Eventually(t, "the next one to be written", func() bool { return stored() == 4097 })
 	f.nats.Stop()
 	flood()
 	if got := strings.Count(a.log.String(), "too many"); got != 2 {
@@ -281,7 +281,7 @@ func TestWordThatComesWhileAnOlderOneIsWrittenIsNotLost(t *testing.T) {
 		a.Changed(rotation.Event{ProxyID: fmt.Sprint("p", i), Event: breaker.Event{To: breaker.Open, NextTest: time.Now().Add(longest)}})
 	}
 	for i := range proxies {
-		eventually(t, "the last word to be stored", func() bool { _, err := f.kv.Get(t.Context(), fmt.Sprint("p", i)); return err == nil })
+		testenv.Eventually(t, "the last word to be stored", func() bool { _, err := f.kv.Get(t.Context(), fmt.Sprint("p", i)); return err == nil })
 	}
 }
 
@@ -296,7 +296,7 @@ func TestOnlyTheLastWordAboutAProxyIsWritten(t *testing.T) {
 	a.Changed(rotation.Event{ProxyID: "p1", Event: breaker.Event{To: breaker.Open, NextTest: time.Now().Add(longest), Reason: "refused"}})
 	f.run(a)
 	var entry jetstream.KeyValueEntry
-	eventually(t, "the finding to be stored", func() (stored bool) {
+	testenv.Eventually(t, "the finding to be stored", func() (stored bool) {
 		var err error
 		entry, err = f.kv.Get(t.Context(), "p1")
 		return err == nil
@@ -342,7 +342,7 @@ func TestOnlyATemporaryRefusalIsTriedAgain(t *testing.T) {
 		a.Changed(rotation.Event{ProxyID: fmt.Sprint("p", i), Event: breaker.Event{To: breaker.Open, NextTest: time.Now().Add(longest), Reason: "refused"}})
 	}
 	f.run(a)
-	eventually(t, "the word that met no leader to be stored", func() bool { return leaderless.Load() == 2 })
+	testenv.Eventually(t, "the word that met no leader to be stored", func() bool { return leaderless.Load() == 2 })
 	if full.Load() != 1 || sealed.Load() != 1 {
 		t.Errorf("the other words are tried %d and %d times, want once", full.Load(), sealed.Load())
 	}

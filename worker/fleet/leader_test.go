@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/fleet"
 )
 
@@ -194,7 +195,7 @@ func TestLeadershipPassesOnOverNATS(t *testing.T) {
 	type member struct {
 		leads atomic.Bool
 		stop  context.CancelFunc
-		log   lockedBuffer
+		log   testenv.Log
 	}
 	members := make([]*member, 3)
 	var all sync.WaitGroup
@@ -217,7 +218,7 @@ func TestLeadershipPassesOnOverNATS(t *testing.T) {
 		})
 	}
 	for left := slices.Clone(members); len(left) > 0; {
-		eventually(t, "one to lead", func() bool {
+		testenv.Eventually(t, "one to lead", func() bool {
 			i := slices.IndexFunc(left, func(m *member) bool { return m.leads.Load() })
 			if i >= 0 {
 				left[i].stop()
@@ -269,7 +270,7 @@ func (h hasty) Update(ctx context.Context, key string, value []byte, revision ui
 
 func TestSlowerWorkerNeitherLeadsNorComplains(t *testing.T) {
 	f := newFleet(t)
-	var log lockedBuffer
+	var log testenv.Log
 	l := fleet.NewLeader(fleet.LeaderConfig{Task: "test", Worker: "w", Renew: 20 * time.Millisecond, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	kv := f.policies()
 	ctx, stop := context.WithCancel(t.Context())
@@ -277,7 +278,7 @@ func TestSlowerWorkerNeitherLeadsNorComplains(t *testing.T) {
 	running.Go(func() {
 		l.Run(ctx, bucketOf{key: hasty{kv}}, f.names, func(context.Context) { t.Error("it leads") })
 	})
-	eventually(t, "a creation and an update", func() bool {
+	testenv.Eventually(t, "a creation and an update", func() bool {
 		entry, err := kv.Get(t.Context(), "leader.test")
 		return err == nil && entry.Revision() >= 2
 	})

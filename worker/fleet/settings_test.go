@@ -11,6 +11,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/fleet"
 )
 
@@ -18,13 +19,13 @@ import (
 type settings struct {
 	*fleet.Settings
 	pool *rotation.Pool
-	log  *lockedBuffer
+	log  *testenv.Log
 }
 
 // follow runs a worker that follows the fleet's settings until the test ends.
 func (f *installation) follow(restore func(context.Context)) *settings {
 	f.Helper()
-	s := &settings{pool: rotation.New(rotation.Config{}), log: new(lockedBuffer)}
+	s := &settings{pool: rotation.New(rotation.Config{}), log: new(testenv.Log)}
 	s.Settings = fleet.New(fleet.Config{
 		Names: f.names, Pool: s.pool, Policy: jobs.DefaultPolicy(), Strategy: rotation.RoundRobin, Log: slog.New(slog.NewTextHandler(s.log, nil)),
 	})
@@ -36,7 +37,7 @@ func (f *installation) follow(restore func(context.Context)) *settings {
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(ctx, js, restore) })
 	f.Cleanup(func() { cancel(); running.Wait() })
-	eventually(f.T, "the settings to be read", func() bool { return s.Trouble() == nil })
+	testenv.Eventually(f.T, "the settings to be read", func() bool { return s.Trouble() == nil })
 	return s
 }
 
@@ -61,10 +62,10 @@ func TestBrokenLineOfAProxyIsTheSameToAllWorkers(t *testing.T) {
 	f := newFleet(t)
 	before := f.follow(nil)
 	f.set("proxies", "p1", "http://192.0.2.1:8080")
-	eventually(t, "the proxy to be in the pool", func() bool { return before.pool.Len() == 1 })
+	testenv.Eventually(t, "the proxy to be in the pool", func() bool { return before.pool.Len() == 1 })
 	f.set("proxies", "p1", "http://192.0.2.1:no-port")
 	f.set("proxies", "p2", "http://192.0.2.2:8080")
-	eventually(t, "the other proxy to be in the pool", func() bool { _, found := before.pool.StatusOf("p2"); return found })
+	testenv.Eventually(t, "the other proxy to be in the pool", func() bool { _, found := before.pool.StatusOf("p2"); return found })
 	after := f.follow(nil)
 	for name, worker := range map[string]*settings{"the one before": before, "the one after": after} {
 		if _, found := worker.pool.StatusOf("p1"); found || worker.pool.Len() != 1 {
@@ -102,7 +103,7 @@ func TestDeletedBucketIsFollowedAgainOnceItIsBack(t *testing.T) {
 			f.set("proxies", "p1", "http://192.0.2.1:8080")
 			f.set("policy", fleet.PolicyKey, `{"max_attempts":7}`)
 			f.set("deny", fleet.DenyKey("shop.test"), "")
-			eventually(t, "the settings to hold", func() bool {
+			testenv.Eventually(t, "the settings to hold", func() bool {
 				policy, _ := s.Policy()
 				return s.pool.Len() == 1 && policy.MaxAttempts == 7 && s.Denied("shop.test")
 			})
@@ -118,7 +119,7 @@ func TestBucketThatIsReplacedIsNoticed(t *testing.T) {
 	f := newFleet(t)
 	s := f.follow(nil)
 	f.set("deny", "old.test", "")
-	eventually(t, "the host to be denied", func() bool { return s.Denied("old.test") })
+	testenv.Eventually(t, "the host to be denied", func() bool { return s.Denied("old.test") })
 	js, err := jetstream.New(f.nats.Connect())
 	if err != nil {
 		t.Fatal(err)
@@ -136,12 +137,12 @@ func TestBucketThatIsReplacedIsNoticed(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.set("deny", "new.test", "")
-	eventually(t, "the new bucket to hold", func() bool { return s.Denied("new.test") && !s.Denied("old.test") })
+	testenv.Eventually(t, "the new bucket to hold", func() bool { return s.Denied("new.test") && !s.Denied("old.test") })
 }
 
 func TestHostThatSomebodyWroteByHandIsDenied(t *testing.T) {
 	f := newFleet(t)
 	s := f.follow(nil)
 	f.set("deny", "Shop.TEST", "")
-	eventually(t, "the host to be denied", func() bool { return s.Denied("shop.test") && s.Denied("SHOP.test.") })
+	testenv.Eventually(t, "the host to be denied", func() bool { return s.Denied("shop.test") && s.Denied("SHOP.test.") })
 }

@@ -1,7 +1,6 @@
 package fleet_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -55,7 +54,7 @@ type member struct {
 	*fleet.Breakers
 	t    *testing.T
 	pool *rotation.Pool
-	log  *lockedBuffer
+	log  *testenv.Log
 }
 
 const (
@@ -67,7 +66,7 @@ const (
 // newMember makes a worker whose pool has the proxies p0, p1, …; its breakers open at the first failure.
 func newMember(t *testing.T, name string, proxies int) *member {
 	t.Helper()
-	m := &member{t: t, log: new(lockedBuffer)}
+	m := &member{t: t, log: new(testenv.Log)}
 	m.pool = rotation.New(rotation.Config{Breaker: breaker.Config{FailureThreshold: 1, OpenTimeout: openTime, Jitter: -1}})
 	m.list(proxies)
 	m.Breakers = fleet.NewBreakers(fleet.BreakersConfig{
@@ -174,34 +173,4 @@ func (f *installation) put(proxy string, data []byte) {
 
 func finding(worker string, d time.Duration) fleet.Finding {
 	return fleet.Finding{Worker: worker, Duration: jobs.Duration(d)}
-}
-
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-tick.C {
-		if holds() {
-			return
-		}
-	}
-	t.Fatalf("waited a minute in vain for %s", what)
-}
-
-// lockedBuffer is a buffer that is written and read at once.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }

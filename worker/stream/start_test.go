@@ -113,17 +113,5 @@ func key(id string) bus.Key { return bus.Key{Queue: "default", ID: id} }
 // isBack waits until the client has found the restarted server.
 func (in *installation) isBack(t *testing.T) {
 	t.Helper()
-	eventually(t, func() bool { return in.nc.FlushTimeout(time.Second) == nil })
-}
-
-func eventually(t testing.TB, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-tick.C {
-		if holds() {
-			return
-		}
-	}
-	t.Fatal("waited 20 s in vain")
+	testenv.Eventually(t, "the connection", func() bool { return in.nc.FlushTimeout(time.Second) == nil })
 }

@@ -25,7 +25,7 @@ type crew struct {
 	client *bus.Client
 	books  []*rollup.Book
 	fleets []*totals.Totals
-	log    *lockedBuffer
+	log    *testenv.Log
 	most   int64 // what all of them have counted
 	end    func()
 }
@@ -36,7 +36,7 @@ func newCrew(t *testing.T, settings bus.Settings, connect func() *nats.Conn) *cr
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &crew{T: t, log: new(lockedBuffer)}
+	c := &crew{T: t, log: new(testenv.Log)}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	c.end = func() { cancel(); running.Wait() }
@@ -69,7 +69,7 @@ func (c *crew) count() {
 func (c *crew) expect(when string, want int64) {
 	c.Helper()
 	for _, f := range c.fleets {
-		eventually(c.T, fmt.Sprint(want, " jobs ", when), func() bool {
+		testenv.Eventually(c.T, fmt.Sprint(want, " jobs ", when), func() bool {
 			book, known := f.FleetByProxy(c.Context())
 			total, attempts := book.Total(2), int64(0)
 			for _, p := range book.ByProxy(2) {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/rollup"
 	"github.com/gofer-mq/gofer/worker/totals"
 )
@@ -362,7 +363,7 @@ func TestEachFlushIsReported(t *testing.T) {
 
 func TestWhatCannotBeReadIsLoggedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		stored, w, log := newMemory(), newWorkers(), new(lockedBuffer)
+		stored, w, log := newMemory(), newWorkers(), new(testenv.Log)
 		stored.unread = errors.New("no permission")
 		own := rollup.NewBook()
 		fleet := w.start(totals.New(totals.Config{Book: own, Flushed: anyway, Log: slog.New(slog.NewTextHandler(log, nil))}), stored)
