@@ -4,17 +4,16 @@ import (
 	"bufio"
 	"errors"
 	"io"
-	"net/http/httputil"
 )
 
 // body is the body of a response.
 type body struct {
 	conn     *Conn
-	left     int64     // what a length announces and has not come yet
-	chunks   io.Reader // nil without chunks
-	untilEnd bool      // it ends with the connection
-	whole    bool      // all of it has been read
-	framed   bool      // the message leaves no doubt where it ended
+	left     int64   // what a length announces and has not come yet
+	chunks   *chunks // nil without chunks
+	untilEnd bool    // it ends with the connection
+	whole    bool    // all of it has been read
+	framed   bool    // the message leaves no doubt where it ended
 	closed   bool
 	reusable bool // set by Close
 	err      error
@@ -59,23 +58,16 @@ func (b *body) Close() error {
 	return nil
 }
 
-func newChunks(in *bufio.Reader) io.Reader { return httputil.NewChunkedReader(in) }
-
 // readChunks reads from the chunks, and skips what may stand behind the last one.
 func (b *body) readChunks(p []byte) (int, error) {
 	n, err := b.chunks.Read(p)
-	switch {
-	case err == nil, errors.Is(err, io.ErrUnexpectedEOF):
-		return n, err
-	case errors.Is(err, io.EOF):
-		if err := b.skipTrailer(); err != nil {
-			return n, err
+	if errors.Is(err, io.EOF) {
+		b.framed = b.framed && !b.chunks.odd
+		if trouble := b.skipTrailer(); trouble != nil {
+			err = trouble
 		}
-		return n, io.EOF
-	case b.conn.failed != nil:
-		return n, b.conn.failed
 	}
-	return n, ErrChunks
+	return n, err
 }
 
 // skipTrailer reads the fields behind the chunks, which nobody asked for, up to an empty line. They are rare, and readers

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -91,5 +92,17 @@ func wantRead(t *testing.T, name string, got read, status int, body string, reus
 			return
 		}
 		t.Errorf("%s: %d %q, reusable %v; want %d %q, %v", name, got.StatusCode, got.body, got.Reusable(), status, body, reusable)
+	}
+}
+
+// The time is that of the test itself: a cost that grew with the square of the size would not end.
+func TestALargeHeadCostsItsSize(t *testing.T) {
+	for name, lines := range map[string]string{
+		"one name": strings.Repeat("a:\r\n", 60<<10), "folds": "a: b\r\n" + strings.Repeat(" \r\n", 80<<10), "dropped": strings.Repeat("a\n", 120<<10),
+	} {
+		bytes := testing.AllocsPerRun(1, func() { wantRead(t, name, fetch(sound(lines)), http.StatusOK, "ok", name == "one name") })
+		if bytes > 500 {
+			t.Errorf("%s: %v allocations", name, bytes)
+		}
 	}
 }

@@ -60,7 +60,7 @@ func (c *Conn) response(req *Request, h *head, doubt bool) (*Response, error) {
 		b.framed = length <= 0 && len(h.codings) == 0
 		resp.ContentLength = 0
 	case chunked:
-		b.chunks = newChunks(c.in)
+		b.chunks = &chunks{in: c.in}
 		b.framed = length < 0
 		resp.Header.Del("Content-Length")
 	case length >= 0:
@@ -75,7 +75,8 @@ func (c *Conn) response(req *Request, h *head, doubt bool) (*Response, error) {
 	return resp, nil
 }
 
-// length is what Content-Length says, -1 if nothing does. Equal values are taken for one, and odd then.
+// length is what Content-Length says, -1 if nothing does. Equal values are taken for one, and odd then. A value that only
+// begins as a number is odd, too: browsers read such a body to the end of the connection.
 func (h *head) length() (n int64, odd bool, err error) {
 	first, count := "", 0
 	for _, value := range h.lengths {
@@ -90,12 +91,12 @@ func (h *head) length() (n int64, odd bool, err error) {
 	if count == 0 {
 		return -1, false, nil
 	}
-	if strings.Trim(first, "0123456789") != "" {
-		return 0, false, ErrLength
-	}
 	number, err := strconv.ParseUint(first, 10, 63)
 	if err != nil {
-		return 0, false, ErrLength
+		if digit := strings.TrimPrefix(first, "+"); digit == "" || digit[0] < '0' || digit[0] > '9' {
+			return 0, false, ErrLength
+		}
+		return -1, true, nil
 	}
 	if count > 1 {
 		h.header["Content-Length"] = []string{first}

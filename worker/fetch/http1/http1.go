@@ -106,7 +106,6 @@ type Conn struct {
 
 	// Of the exchange under way:
 	in      *bufio.Reader
-	failed  error      // with which reading from the connection ended
 	writing chan error // gives how writing a large body ended; nil if nothing is being written
 }
 
@@ -117,15 +116,6 @@ func New(conn, socket net.Conn, buffers *Buffers) *Conn {
 		c.control, _ = s.SyscallConn() // none of a socket that is closed
 	}
 	return c
-}
-
-// Read reads from the connection and remembers its error, which the decoder of chunks may hide.
-func (c *Conn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		c.failed = err
-	}
-	return n, err
 }
 
 // Watch is told how far an exchange has come. Nil functions are not called.
@@ -152,8 +142,8 @@ func (w Watch) firstByte() {
 // After an error there is nothing to close but the connection; only with ErrNoAnswer there is a response too, without a body.
 func (c *Conn) Do(req *Request, watch Watch) (*Response, error) {
 	kept := c.used
-	c.used, c.failed = true, nil
-	c.in = c.buffers.reader(c)
+	c.used = true
+	c.in = c.buffers.reader(c.Conn)
 	resp, err := c.exchange(req, watch, kept)
 	if err != nil {
 		c.finish()

@@ -1,0 +1,100 @@
+package http1
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"strconv"
+)
+
+// chunks reads a body in chunks (RFC 9112, 7.1) up to the last one, as browsers and curl do: a line may end with LF alone, and
+// blanks may follow a size. The reader of net/http takes neither.
+type chunks struct {
+	in     *bufio.Reader
+	left   uint64 // bytes of the chunk that have not come yet
+	behind bool   // a chunk has ended, and its line end has not been read
+	odd    bool   // something was read that another reader may read in another way
+	excess int64  // bytes that were no data, less than what an honest server needs
+}
+
+// maxExcess bounds what a server may send instead of data. A chunk may have maxChunkLine bytes beside twice its data.
+const (
+	maxExcess    = 16 << 10
+	maxChunkLine = 16
+)
+
+// Read reads data of one chunk.
+func (c *chunks) Read(p []byte) (int, error) {
+	if c.left == 0 {
+		if err := c.next(); err != nil {
+			return 0, err
+		}
+		if c.left == 0 {
+			return 0, io.EOF
+		}
+	}
+	n, err := c.in.Read(p[:min(uint64(len(p)), c.left)])
+	c.left -= uint64(n)
+	c.behind = c.left == 0
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+// next reads the line end of the last chunk and the size of the next one.
+func (c *chunks) next() error {
+	if c.behind {
+		line, err := c.line()
+		if err != nil {
+			return err
+		}
+		if len(line) > 0 {
+			return ErrChunks
+		}
+		c.behind = false
+	}
+	line, err := c.line()
+	if err != nil {
+		return err
+	}
+	text, _, _ := bytes.Cut(line, []byte(";")) // an extension follows
+	digits := bytes.TrimRight(text, " \t")
+	c.odd = c.odd || len(digits) < len(text)
+	size, err := strconv.ParseUint(string(digits), 16, 64)
+	if err != nil || len(digits) > 16 || !isHex(digits) {
+		return ErrChunks
+	}
+	c.left = size
+	c.excess = max(0, c.excess+int64(len(line))+2-maxChunkLine-int64(min(2*size, maxExcess)))
+	if c.excess > maxExcess {
+		return ErrChunks
+	}
+	return nil
+}
+
+// line reads a line, without its end.
+func (c *chunks) line() ([]byte, error) {
+	line, err := c.in.ReadSlice('\n')
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil, io.ErrUnexpectedEOF
+	case errors.Is(err, bufio.ErrBufferFull):
+		return nil, ErrChunks
+	case err != nil:
+		return nil, err
+	}
+	line = line[:len(line)-1]
+	whole, ended := bytes.CutSuffix(line, []byte("\r"))
+	c.odd = c.odd || !ended
+	if bytes.IndexByte(whole, '\r') >= 0 {
+		return nil, ErrChunks
+	}
+	return whole, nil
+}
+
+// isHex reports whether there are only digits: strconv takes an underscore or a sign, too.
+func isHex(text []byte) bool {
+	return len(bytes.Trim(text, "0123456789abcdefABCDEF")) == 0
+}
