@@ -104,3 +104,25 @@ func loaded(b *testing.B, proxies int, attempts func(i int) int) *rollup.Book {
 	}
 	return book
 }
+
+// BenchmarkSum adds up an hour of 100 workers with 1,000 proxies each, and puts it into a book.
+func BenchmarkSum(b *testing.B) {
+	worker := rollup.NewBook()
+	for i := range 40_000 {
+		worker.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%012x", i%1000), Status: 200, Bytes: 9000, Duration: time.Second})
+	}
+	book := rollup.NewBook()
+	for _, p := range worker.Changed() {
+		b.Run(string(p.Kind), func(b *testing.B) {
+			for b.Loop() {
+				sum := rollup.NewSum(p.Kind)
+				for range 100 {
+					if err := sum.Add(p.Data); err != nil {
+						b.Fatal(err)
+					}
+				}
+				book.Put(p.Hour, sum)
+			}
+		})
+	}
+}

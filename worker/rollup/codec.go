@@ -56,6 +56,9 @@ func eachRecord(data []byte, use func(name []byte, values []int64)) error {
 
 // number reads a varint that is at most limit.
 func number(data []byte, limit uint64) (n int64, rest []byte, ok bool) {
+	if len(data) > 0 && data[0] < 0x80 && uint64(data[0]) <= limit { // most of them
+		return int64(data[0]), data[1:], true
+	}
 	v, length := binary.Uvarint(data)
 	if length <= 0 || v > limit {
 		return 0, nil, false

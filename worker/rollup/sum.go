@@ -42,10 +42,12 @@ func (s *Sum) Add(data []byte) error {
 	if s.kind != Totals && s.kind != Proxies {
 		return fmt.Errorf("%q: %w", string(s.kind), errKind)
 	}
-	if err := eachRecord(data, func([]byte, []int64) {}); err != nil {
-		return err
+	err := s.merge(data, 1)
+	if err != nil {
+		_ = s.merge(data, -1) // the records before the malformed one
+		s.dropZeros()
 	}
-	return s.merge(data, 1)
+	return err
 }
 
 // merge adds what data holds, sign times.
@@ -101,6 +103,10 @@ func (s *Sum) subtract(data []byte) {
 		maps.DeleteFunc(s.rows, func(id string, _ *proxyCounts) bool { return !named[id] })
 	}
 	_ = s.merge(data, -1) // encode wrote it
+	s.dropZeros()
+}
+
+func (s *Sum) dropZeros() {
 	maps.DeleteFunc(s.rows, func(_ string, c *proxyCounts) bool { return *c == proxyCounts{} })
 	maps.DeleteFunc(s.totals.counts, func(_ key, n int64) bool { return n == 0 })
 }
