@@ -58,7 +58,7 @@ With --check only the proxies that work are added: gofer fetches a page through 
 	flags := cmd.Flags()
 	flags.StringVar(&f.scheme, "scheme", "http", "scheme of lines without one: http, https, socks5 or socks5h")
 	flags.BoolVar(&f.onlyOK, "check", false, "add only the proxies that work")
-	f.checkFlags.add(flags)
+	f.add(flags)
 	return cmd
 }
 
@@ -66,7 +66,7 @@ func (a *app) proxiesImport(ctx context.Context, f importFlags, file string) err
 	if !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, f.scheme) {
 		return usage("--scheme: none of http, https, socks5, socks5h")
 	}
-	if err := f.checkFlags.check(); err != nil {
+	if err := f.check(); err != nil {
 		return err
 	}
 	list, refused, err := a.soldProxies(file, f.scheme)

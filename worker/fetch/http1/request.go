@@ -115,7 +115,6 @@ func (c *Conn) join() bool {
 		return err == nil
 	default:
 	}
-	_ = c.Conn.SetWriteDeadline(past())
-	_ = <-writing // the deadline has passed, so it is an error
-	return false
+	_ = c.SetWriteDeadline(past())
+	return <-writing == nil // all of it may have been written just now
 }
