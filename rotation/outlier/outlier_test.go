@@ -108,6 +108,33 @@ func TestOneWitnessConvictsNobody(t *testing.T) {
 	}
 }
 
+func TestTwoWitnessesHaveToBeOfTheLastMinute(t *testing.T) {
+	for _, witnesses := range []int{1, 2} {
+		var h history
+		proxies := h.pool(4, shop)
+		for site := range outlier.Site(8) {
+			for _, p := range proxies[:2] {
+				h.Relayed(h.attempt(p, 10+site))
+			}
+		}
+		h.now += 2 * time.Minute
+		counts := 0
+		for site := range outlier.Site(8) {
+			for _, p := range proxies[:witnesses] {
+				h.Relayed(h.attempt(p, 10+site))
+			}
+			a := h.attempt(proxies[3], 10+site)
+			a.Answered = true
+			if ruling := h.Unclear(a); ruling.Counts {
+				counts += 1 + len(ruling.Late)
+			}
+		}
+		if (counts > 0) != (witnesses == 2) {
+			t.Errorf("%d failures of eight count where %d proxies relayed the site in the last minute, want some only with two", counts, witnesses)
+		}
+	}
+}
+
 // A proxy that claims to relay dead sites makes no case against another one by repeating it.
 func TestClaimsOfOneProxyMakeNoRecord(t *testing.T) {
 	var h history
