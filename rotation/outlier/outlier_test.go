@@ -135,6 +135,24 @@ func TestTwoWitnessesHaveToBeOfTheLastMinute(t *testing.T) {
 	}
 }
 
+// A proxy that goes silent is found by the sites that answer others, long before its record looks bad.
+func TestFiveSitesThatAnswerOthersConvictASilentProxy(t *testing.T) {
+	var h history
+	proxies := h.pool(3, shop)
+	for site := range outlier.Site(12) {
+		for _, p := range proxies {
+			h.Relayed(h.attempt(p, 10+site))
+		}
+	}
+	for failure := range outlier.Site(5) {
+		h.Relayed(h.attempt(proxies[int(failure)%2], 10+failure))
+		ruling := h.Unclear(h.attempt(proxies[2], 10+failure))
+		if want := failure == 4; ruling.Counts != want || want && len(ruling.Late) != 0 {
+			t.Errorf("silence %d: %+v, want that it counts: %v", failure+1, ruling, want)
+		}
+	}
+}
+
 // A proxy that claims to relay dead sites makes no case against another one by repeating it.
 func TestClaimsOfOneProxyMakeNoRecord(t *testing.T) {
 	var h history
