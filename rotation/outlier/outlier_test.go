@@ -111,7 +111,7 @@ func TestOneWitnessConvictsNobody(t *testing.T) {
 func TestTwoWitnessesHaveToBeOfTheLastMinute(t *testing.T) {
 	for _, witnesses := range []int{1, 2} {
 		var h history
-		proxies := h.pool(4, shop)
+		proxies := h.pool(4)
 		for site := range outlier.Site(8) {
 			for _, p := range proxies[:2] {
 				h.Relayed(h.attempt(p, 10+site))
@@ -138,7 +138,7 @@ func TestTwoWitnessesHaveToBeOfTheLastMinute(t *testing.T) {
 // A proxy that goes silent is found by the sites that answer others, long before its record looks bad.
 func TestFiveSitesThatAnswerOthersConvictASilentProxy(t *testing.T) {
 	var h history
-	proxies := h.pool(3, shop)
+	proxies := h.pool(3)
 	for site := range outlier.Site(12) {
 		for _, p := range proxies {
 			h.Relayed(h.attempt(p, 10+site))
