@@ -11,8 +11,8 @@ import (
 const Patience = time.Minute
 
 // Eventually polls until a condition holds, and fails the test if it does not in time. What names the condition.
-func Eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
+func Eventually(tb testing.TB, what string, holds func() bool) {
+	tb.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); <-tick.C {
@@ -20,7 +20,7 @@ func Eventually(t testing.TB, what string, holds func() bool) {
 			return
 		}
 	}
-	t.Fatalf("waited %s in vain for %s", Patience, what)
+	tb.Fatalf("waited %s in vain for %s", Patience, what)
 }
 
 // Log is a buffer that may be written and read at the same time. The zero value is empty.

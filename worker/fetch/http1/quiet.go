@@ -32,7 +32,7 @@ func (c *Conn) Quiet() bool {
 func (c *Conn) silent(deadline time.Time) bool {
 	var one [1]byte
 	_ = c.SetReadDeadline(deadline)
-	n, err := c.Conn.Read(one[:])
+	n, err := c.Read(one[:])
 	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
 }
 
