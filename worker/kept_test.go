@@ -6,17 +6,20 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pgregory.net/rapid"
 )
 
 // rivals are two queues on 64 slots in virtual time: one of weight 1 whose jobs do not run out, and one of weight 6 whose jobs take
-// a second. The share of the second is 54.9 slots, of which it keeps 13.
+// a second. The share of the second is 54.9 slots. It keeps one slot, and a quarter
+// of its share of the others.
 type rivals struct {
 	*crowd
 	begin time.Time
 	ends  []time.Duration // when the jobs of the second queue ended
 }
 
-const quarter = 13
+const quarter = 14
 
 // run runs both queues for d. Slow is how long a job of the first queue takes, and feed is called in the background.
 func (r *rivals) run(t *testing.T, d, slow time.Duration, feed func()) {
@@ -142,19 +145,33 @@ func TestJobsThatComeOneByOneDoNotTakeAKeptSlot(t *testing.T) {
 	}
 }
 
-// TestEachQueueHasItsSlotAlthoughTheOthersKeepAllOfThem has nine slots, two of which belong to the queue of large weight. The eight
-// other queues keep one each.
-func TestEachQueueHasItsSlotAlthoughTheOthersKeepAllOfThem(t *testing.T) {
-	t.Parallel()
-	s := newSlots(9)
-	heavy := s.add(1000, 1)[0]
-	var light []*consumerShare
-	for range 8 {
-		light = append(light, s.add(1, 1)...)
+// TestEachQueueHasItsSlotAlthoughAnotherWantsItsQuarter has a queue that borrowed what the second one keeps only now, since it has
+// work. What is free belongs to the second and the third.
+func TestEachQueueHasItsSlotAlthoughAnotherWantsItsQuarter(t *testing.T) {
+	s := newSlots(10)
+	borrower, heavy, third := s.add(1, 1)[0], s.add(100, 1)[0], s.add(1, 1)[0]
+	for s.acquire(borrower) {
 	}
 	s.endPull(heavy, 0, true)
 	s.setIdle(heavy)
-	if !s.acquire(light[0]) {
-		t.Error("a queue gets no slot although all nine are free, want the one that it keeps")
+	if !s.acquire(third) {
+		t.Error("the third queue gets no slot, want the one that it keeps")
 	}
+}
+
+func TestQueuesNeverKeepMoreThanAllSlots(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := newSlots(rapid.IntRange(1, 100).Draw(t, "slots"))
+		for range rapid.IntRange(1, 32).Draw(t, "queues") {
+			c := s.add(rapid.IntRange(1, 1000).Draw(t, "weight"), 1)[0]
+			c.queue.worked = time.Now()
+		}
+		kept := 0
+		for _, queue := range s.queues {
+			kept += s.kept(queue, time.Now())
+		}
+		if kept > s.total {
+			t.Fatalf("%d slots are kept of %d", kept, s.total)
+		}
+	})
 }

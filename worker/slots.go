@@ -10,18 +10,18 @@ import (
 const (
 	pollEvery = 200 * time.Millisecond // how often an idle consumer is polled while others are backlogged
 	idlePoll  = time.Second            // how long a poll waits when no consumer is backlogged; a drain waits for its end
-	keepFor   = 10 * time.Minute       // how long a queue without work keeps more than one slot
-	keptShare = 0.25                   // of a queue's share by weight that it keeps
+	keepFor   = 10 * time.Minute       // how long a queue without work keeps its quarter
+	keptShare = 0.25                   // the part of its share by weight that a queue keeps
 	maxPull   = 256                    // messages of one pull request: a larger one would only delay the first message
 )
 
 // slots shares a worker's slots among its consumers. A consumer is backlogged when its last fetch left messages behind.
 // Backlogged consumers share the slots by the weight of their queue, and the consumers of one queue evenly. So a storm of
-// retries cannot starve the fresh jobs of its queue, nor one queue another. An idle consumer is polled: without a slot while no
-// consumer is backlogged, and otherwise with one slot now and then.
+// retries cannot starve fresh jobs, and one queue cannot starve another. An idle consumer is polled. The poll holds no slot while
+// no consumer is backlogged. Otherwise it holds one slot, every 200 ms at most.
 //
-// However long jobs run, each queue keeps some slots that other queues never get: one, and a quarter of its share while it has had
-// work lately. With fewer slots than queues there are none to keep, and the queues take turns.
+// However long jobs run, each queue keeps some slots that other queues never get: one slot, and a quarter of its share by weight
+// if the queue had work in the last ten minutes. With fewer slots than queues there are none to keep, and the queues take turns.
 type slots struct {
 	mu        sync.Mutex // guards all fields below, and those of the consumers' shares
 	total     int
@@ -62,8 +62,8 @@ type consumerShare struct {
 	credit float64
 }
 
-// grant is the permission to fetch n messages into as many slots. A grant with a wait is a poll without a slot: each message that
-// comes must acquire one.
+// grant is the permission to fetch n messages into as many slots. If wait is above zero, it is a poll that holds no slot: each
+// message that comes must acquire one.
 type grant struct {
 	n    int
 	wait time.Duration
@@ -93,7 +93,7 @@ func (s *slots) add(weight, n int) []*consumerShare {
 // waitForGrant waits until c may fetch. If ctx ends first, ok is false and there is nothing to give back.
 func (s *slots) waitForGrant(ctx context.Context, c *consumerShare) (g grant, ok bool) {
 	s.startWaiting(c)
-	// Time alone makes a poll due and ends the keeping of slots. While all jobs run for long, nothing else dispatches.
+	// The ticks are needed: a poll becomes due, and a queue stops keeping slots, without any event.
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
@@ -166,7 +166,8 @@ func (s *slots) available(queue *queueShare, now time.Time) int {
 	return min(s.free, max(lendable, s.kept(queue, now)-queue.used))
 }
 
-// kept returns how many slots no other queue may use.
+// kept returns how many slots no other queue may use: at least a quarter of the queue's share. All queues together keep at most
+// all slots.
 func (s *slots) kept(queue *queueShare, now time.Time) int {
 	switch {
 	case s.total < len(s.queues):
@@ -174,7 +175,7 @@ func (s *slots) kept(queue *queueShare, now time.Time) int {
 	case queue.worked.IsZero() || now.Sub(queue.worked) > keepFor:
 		return 1
 	}
-	return max(1, int(float64(s.total)*queue.weight/s.allWeights*keptShare))
+	return 1 + int(float64(s.total-len(s.queues))*queue.weight/s.allWeights*keptShare)
 }
 
 // endPull ends a fetch. It gives back unused slots; backlogged tells whether messages were left behind.
@@ -231,8 +232,8 @@ func (s *slots) dispatch(now time.Time) {
 }
 
 // nextGrant returns the consumer that gets the next slots: an idle one to be polled, or the backlogged one furthest below its
-// share. Polls and backlogged consumers alternate, and polls hold at most an eighth of the slots: with a slow server, polls
-// would otherwise hold the slots of the jobs that they ask for.
+// share. Polls and backlogged consumers alternate, and polls hold at most an eighth of the slots. Without this limit, polls of
+// a slow server could hold all slots and leave none for jobs.
 func (s *slots) nextGrant(now time.Time) (*consumerShare, grant) {
 	if s.weight == 0 {
 		return s.nextPoll(now, idlePoll), grant{n: 1, wait: idlePoll}
@@ -278,7 +279,7 @@ func (s *slots) nextBacklogged(now time.Time) (*consumerShare, grant) {
 		}
 		missing := s.fraction(c)*float64(s.total) - float64(c.used)
 		if !c.waiting {
-			// Its fetch returns at once: the slots that it lacks are not lent to others.
+			// Its fetch returns soon, so its missing slots stay free for it.
 			promised += math.Max(0, math.Floor(missing))
 			continue
 		}
