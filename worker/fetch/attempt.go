@@ -16,6 +16,7 @@ type attempt struct {
 	jobs.Attempt
 	blame      blame
 	retryAfter time.Duration // the least wait before the next try
+	answered   bool          // a complete response came
 }
 
 // errAttemptTimeout ends an attempt that used up its own time.
@@ -129,7 +130,7 @@ func (r *run) forget(waiting time.Time) {
 
 // book appends the attempt to the job's history.
 func (r *run) book(started time.Time, x *exchange, f facts, b blame, lease *rotation.Lease) *attempt {
-	a := &attempt{blame: b, retryAfter: f.retryAfter, Attempt: jobs.Attempt{
+	a := &attempt{blame: b, retryAfter: f.retryAfter, answered: f.answered, Attempt: jobs.Attempt{
 		Attempt: len(r.progress.Attempts) + 1, StartedAt: started.UTC(), Duration: jobs.Duration(time.Since(started)),
 		Status: f.targetStatus(), Phase: x.phase(), Phases: x.phases(), Fault: b.fault, Error: b.text,
 	}}
@@ -153,6 +154,10 @@ func (r *run) sort(ctx context.Context, x *exchange, f facts, b blame) (end jobs
 			return jobs.RunOutcome{}, true
 		}
 		return r.succeeded(x.answer()), false
+	case b.tooLarge && !r.goesElsewhere():
+		return r.failed(jobs.ErrBodyTooLarge, "the response body is larger than allowed"), false
+	case b.tooLarge:
+		return jobs.RunOutcome{}, true
 	case b.end != "":
 		return r.failed(b.end, b.text), false
 	case f.sent && !b.unsent && r.nonIdempotent():

@@ -86,8 +86,9 @@ func (r *run) orKept(o jobs.RunOutcome) jobs.RunOutcome {
 	case jobs.RunScheduled, jobs.RunStopped:
 		return r.succeeded(r.kept)
 	case jobs.RunFinished:
-		answered := o.Result.Error == jobs.ErrAttemptsExhausted && r.last.Status != 0
-		if slices.Contains([]string{jobs.ErrAttemptsExhausted, jobs.ErrExpired, jobs.ErrTimedOut, jobs.ErrNoProxy, jobs.ErrPermanent}, o.Result.Error) && !answered {
+		answered := o.Result.Error == jobs.ErrAttemptsExhausted && r.last.answered
+		banned := o.Result.Error == jobs.ErrBodyTooLarge && r.last.blame.tooLarge
+		if slices.Contains([]string{jobs.ErrAttemptsExhausted, jobs.ErrExpired, jobs.ErrTimedOut, jobs.ErrNoProxy, jobs.ErrPermanent}, o.Result.Error) && !answered || banned {
 			return r.succeeded(r.kept)
 		}
 	case jobs.RunLeaseLost:

@@ -264,3 +264,59 @@ func TestTheFleetsListIsThatOfThePolicy(t *testing.T) {
 		}
 	})
 }
+
+// TestABlockPageThatIsTooLargeIsABanAllTheSame has one proxy that gets a large 403, and others that get the page.
+func TestABlockPageThatIsTooLargeIsABanAllTheSame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, _, done := crowd(t, 4, func(proxy, host string) string {
+			if proxy == "p1" && host == "shop.test" {
+				return withBody("403 Forbidden", strings.Repeat("x", 5000))
+			}
+			return withBody("200 OK", "hello")
+		})
+		defer done()
+		for range 12 {
+			r := toTheEnd(t, f, decode(t, `{"url":"http://shop.test/","max_body_bytes":1000}`))
+			if r.Outcome != jobs.Succeeded || r.Status != http.StatusOK || string(r.Body) != "hello" {
+				t.Fatalf("%s %s, status %d, want the page through another proxy", r.Outcome, r.Error, r.Status)
+			}
+		}
+	})
+}
+
+func TestABlockPageThatIsTooLargeEndsAJobThatNoOtherProxyServes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, _, done := crowd(t, 1, func(_, host string) string {
+			if host == "shop.test" {
+				return withBody("403 Forbidden", strings.Repeat("x", 5000))
+			}
+			return "200 OK"
+		})
+		defer done()
+		r := toTheEnd(t, f, decode(t, `{"url":"http://shop.test/","max_body_bytes":1000}`))
+		if r.Outcome != jobs.Failed || r.Error != jobs.ErrBodyTooLarge || r.AttemptCount != 1 {
+			t.Errorf("%s %s after %d attempts, want body_too_large after one", r.Outcome, r.Error, r.AttemptCount)
+		}
+	})
+}
+
+// TestABanIsTheResultIfTheLastAnswerIsCutOff has a first proxy that is banned, and others whose answers end too early.
+func TestABanIsTheResultIfTheLastAnswerIsCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		first := ""
+		f, _, done := crowd(t, 4, func(proxy, host string) string {
+			mu.Lock()
+			defer mu.Unlock()
+			if host != "shop.test" {
+				return "200 OK"
+			}
+			if first = cmp.Or(first, proxy); proxy == first {
+				return withBody("403 Forbidden", "go away")
+			}
+			return "200 OK\r\nConnection: close\r\nContent-Length: 100\r\n\r\ncut"
+		})
+		defer done()
+		wantAnswer(t, "cut off", toTheEnd(t, f, decode(t, `http://shop.test/`)), 403, 3, "go away")
+	})
+}

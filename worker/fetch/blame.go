@@ -12,6 +12,7 @@ import (
 // blame is the judgement of an attempt.
 type blame struct {
 	answer   bool       // there is an answer that may be the job's result
+	tooLarge bool       // the answer is a ban by the fleet's list, and its body is larger than allowed
 	banned   bool       // it is the result only if no other proxy gets a better one
 	fault    jobs.Fault // whose doing a failure was
 	kind     rotation.Kind
@@ -108,7 +109,11 @@ func judge(f facts) blame {
 	case errors.As(f.err, &location):
 		return byTarget("location", "the target redirects to a Location that is no URL: "+location.reason)
 	case errors.Is(f.err, errTooLarge):
-		if b := judgeAnswer(f); !b.answer {
+		b := judgeAnswer(f)
+		if b.banned {
+			b.answer, b.tooLarge = false, true
+		}
+		if !b.answer {
 			return b // its status says enough
 		}
 		return ends(jobs.ErrBodyTooLarge, "body_too_large", "the response body is larger than allowed")

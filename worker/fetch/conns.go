@@ -52,7 +52,8 @@ func (cn *conn) close() {
 		_ = cn.http2.Close()
 		return
 	}
-	_ = cn.http1.Close()
+	// Below TLS, whose Close would wait 5 s to tell a peer that does not read.
+	_ = cn.meter.Close()
 }
 
 func newConns(cfg Config) *conns {

@@ -246,6 +246,7 @@ func (x *exchange) roundTrip2(ctx context.Context, l leased, req request) error 
 	r.URL, r.Host, r.Header = http2URL(x.target), x.target.Authority(), req.header
 	resp, err := l.http2.RoundTrip(r)
 	if err == nil {
+		x.reads(l.meter) // again, if an informational response came before
 		x.resp = &http1.Response{Response: resp}
 	}
 	return err

@@ -74,7 +74,7 @@ func shortage(err error) syscall.Errno {
 	return 0
 }
 
-// outOfTime reports whether the failure is that time ran out: the attempt's, the job's, or the library's for a CONNECT.
+// outOfTime reports whether the failure is that time ran out: the attempt's, or the job's.
 func (f facts) outOfTime() bool {
 	return f.timeout || errors.Is(f.err, context.DeadlineExceeded) || errors.Is(f.err, os.ErrDeadlineExceeded)
 }

@@ -3,6 +3,7 @@ package fetch
 import (
 	"context"
 	"net/http/httptrace"
+	"net/textproto"
 	"sync/atomic"
 	"time"
 
@@ -95,12 +96,16 @@ func (x *exchange) traced(ctx context.Context, m *meter) context.Context {
 		WroteHeaders:         func() { x.sent.Store(true) },
 		WroteRequest:         func(httptrace.WroteRequestInfo) { x.at(waiting) },
 		GotFirstResponseByte: func() { x.reads(m) },
+		Got1xxResponse: func(int, textproto.MIMEHeader) error {
+			x.stall.stop()
+			return nil
+		},
 	})
 }
 
 // watch tells of the stages of an exchange of HTTP/1.1.
 func (x *exchange) watch(m *meter) http1.Watch {
-	return http1.Watch{Sent: func() { x.at(waiting) }, FirstByte: func() { x.reads(m) }}
+	return http1.Watch{Sent: func() { x.at(waiting) }, FirstByte: func() { x.reads(m) }, Informational: x.stall.stop}
 }
 
 // reads notes that a response begins to arrive on the connection of m.

@@ -80,6 +80,16 @@ func TestTheWaitForTheNextHopIsNoStall(t *testing.T) {
 	})
 }
 
+// TestAnInformationalAnswerIsNoBeginning has a target that sends early hints at once, and the answer 5 min later.
+func TestAnInformationalAnswerIsNoBeginning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		response := []piece{{0, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"}, {5 * time.Minute, fmt.Sprintf(answerHead, 2) + "ok"}}
+		if a, took := playPieces(t, 30*time.Second, response); a.Fault != jobs.FaultNone || took != 5*time.Minute {
+			t.Errorf("the attempt ended after %s, %q; want a success after 5 min", took, a.Error)
+		}
+	})
+}
+
 // playPieces fetches a page through a proxy that answers each request of a connection in pieces, and returns the attempt and how
 // long it took. A nil response is none.
 func playPieces(t *testing.T, stall time.Duration, responses ...[]piece) (a jobs.Attempt, took time.Duration) {

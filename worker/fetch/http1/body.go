@@ -9,9 +9,9 @@ import (
 // body is the body of a response.
 type body struct {
 	conn     *Conn
-	left     int64   // what a length announces and has not come yet
+	left     int64   // bytes of the announced length that have not come yet
 	chunks   *chunks // nil without chunks
-	untilEnd bool    // it ends with the connection
+	untilEnd bool    // the body ends when the connection closes
 	whole    bool    // all of it has been read
 	framed   bool    // the message leaves no doubt where it ended
 	closed   bool
@@ -58,7 +58,7 @@ func (b *body) Close() error {
 	return nil
 }
 
-// readChunks reads from the chunks, and skips what may stand behind the last one.
+// readChunks reads from the chunks, and discards the trailer after the last one.
 func (b *body) readChunks(p []byte) (int, error) {
 	n, err := b.chunks.Read(p)
 	if errors.Is(err, io.EOF) {
@@ -70,8 +70,8 @@ func (b *body) readChunks(p []byte) (int, error) {
 	return n, err
 }
 
-// skipTrailer reads the fields behind the chunks, which nobody asked for, up to an empty line. They are rare, and readers
-// differ in what they take for one: they cost the connection.
+// skipTrailer discards the trailer fields, up to an empty line. Trailers are rare, and readers differ in where one ends, so the
+// connection is not used again.
 func (b *body) skipTrailer() error {
 	for left, begun := maxHead, false; left > 0; {
 		line, err := b.conn.in.ReadSlice('\n')

@@ -13,12 +13,12 @@ import (
 type chunks struct {
 	in     *bufio.Reader
 	left   uint64 // bytes of the chunk that have not come yet
-	behind bool   // a chunk has ended, and its line end has not been read
+	behind bool   // the data of a chunk has been read, but not its line end
 	odd    bool   // something was read that another reader may read in another way
-	excess int64  // bytes that were no data, less than what an honest server needs
+	excess int64  // framing bytes beyond a normal amount
 }
 
-// maxExcess bounds what a server may send instead of data. A chunk may have maxChunkLine bytes beside twice its data.
+// maxExcess bounds the framing bytes of a body. Each chunk may have maxChunkLine of them, and twice as many as it has data.
 const (
 	maxExcess    = 16 << 10
 	maxChunkLine = 16

@@ -98,8 +98,9 @@ func parseHead(text string) (*head, error) {
 	count := strings.Count(rest, "\n")
 	h.repaired = strings.Count(text, "\r\n") != count+1 || strings.Count(text, "\r") != count+1 ||
 		!httpguts.ValidHeaderFieldValue(line) || h.major != 1 || h.minor > 1
-	h.fields, h.header = make([]Field, 0, count), make(http.Header, min(count, 64))
-	values := make([]string, count)
+	room := min(count, maxFields)
+	h.fields, h.header = make([]Field, 0, room), make(http.Header, min(room, 64))
+	values := make([]string, room)
 	for line, rest = cutLine(rest); line != ""; line, rest = cutLine(rest) {
 		// Folded lines are taken all at once: a value that grew by one after the other would cost the square of its length.
 		line, rest = h.unfold(line, rest)
@@ -108,6 +109,9 @@ func parseHead(text string) (*head, error) {
 		if !found || trimmed == "" || isBlank(line[0]) {
 			h.repaired = true // it is no field
 			continue
+		}
+		if len(h.fields) == maxFields {
+			return nil, ErrHeadTooLarge
 		}
 		field := Field{Name: trimmed, Value: strings.Trim(value, " \t")}
 		h.repaired = h.repaired || !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(field.Value)

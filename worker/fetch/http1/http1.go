@@ -1,11 +1,11 @@
 // Package http1 does one HTTP/1.1 exchange at a time on a connection that its caller owns.
 //
-// It starts no goroutine, but for the time in which a large request body is written, and it makes no connection, sends no
-// request twice and follows no redirect. It is as lenient as curl and browsers about the head of a response where that is
+// It starts a goroutine only to write a large request body. It makes no connection, sends no request twice and follows no
+// redirect. It is as lenient as curl and browsers about the head of a response where that is
 // harmless, and stricter than both about where a message ends: a connection that leaves any doubt is not used again.
 //
-// The head is read here and not by http.ReadResponse, which refuses responses that every browser reads, repairs nothing
-// without a word, and keeps neither the order nor the spelling of the fields. What http.ReadResponse accepts gives the same
+// The head is read here and not by http.ReadResponse, which refuses responses that every browser reads, does not report what it
+// repairs, and keeps neither the order nor the spelling of the fields. What http.ReadResponse accepts gives the same
 // status, fields and body here; a fuzz test holds the two against each other.
 package http1
 
@@ -40,15 +40,16 @@ const (
 	ErrLength        Error = "malformed length"
 	ErrCoding        Error = "unknown transfer coding"
 	ErrChunks        Error = "malformed chunks"
-	// ErrNoAnswer comes with a response whose status is 101, which was not asked for, or below 100.
+	// ErrNoAnswer comes with a response whose status is below 100, or 101 although nobody asked for it.
 	ErrNoAnswer Error = "the status is that of no answer"
-	// ErrEnded tells that a connection that was used before ended before the first byte of a response: the server may have
-	// closed it before it saw the request.
+	// ErrEnded means that a reused connection closed before any byte of the response came. The server may not have seen the
+	// request.
 	ErrEnded Error = "the connection ended before an answer"
 )
 
 const (
 	maxHead          = 256 << 10 // of all heads of one exchange together
+	maxFields        = 16 << 10  // of one head: a field takes more memory than it has bytes
 	maxInformational = 10        // responses with a status of 1xx before the final one
 	readerBytes      = 4 << 10
 )
@@ -69,7 +70,7 @@ func (b *Buffers) putReader(r *bufio.Reader) {
 	b.readers.Put(r)
 }
 
-// take is an empty buffer, put what gives it back.
+// take returns an empty buffer; put returns it to the pool.
 func (b *Buffers) take() *[]byte {
 	if p, ok := b.bytes.Get().(*[]byte); ok {
 		return p
@@ -85,8 +86,8 @@ func (b *Buffers) put(p *[]byte) {
 	b.bytes.Put(p)
 }
 
-// Bind makes reads and writes of a connection end when ctx does. release undoes that, and reports false if ctx has ended:
-// then the connection is of no more use. The deadline stays; the next Bind replaces it.
+// Bind makes reads and writes of a connection end when ctx does. Release undoes that. If it reports false, ctx has ended: close the
+// connection. The deadline stays; the next Bind replaces it.
 func Bind(ctx context.Context, conn net.Conn) (release func() bool) {
 	deadline, _ := ctx.Deadline() // zero without one
 	_ = conn.SetDeadline(deadline)
@@ -99,14 +100,14 @@ func past() time.Time { return time.Unix(1, 0) }
 // Conn is a connection to a server or to a proxy. It is used by one goroutine at a time. Its caller binds it to a context,
 // and closes it after an error.
 type Conn struct {
-	net.Conn                 // what is spoken on: a *tls.Conn, if there is TLS
+	net.Conn                 // carries the HTTP bytes: a *tls.Conn, if there is TLS
 	control  syscall.RawConn // of the socket below it; nil if there is none
 	buffers  *Buffers
 	used     bool
 
 	// Of the exchange under way:
 	in      *bufio.Reader
-	writing chan error // gives how writing a large body ended; nil if nothing is being written
+	writing chan error // receives the result of writing a large body; nil if none is being written
 }
 
 // New makes a Conn of a connection on which nothing is buffered. socket is what lies below conn, or conn itself.
@@ -122,13 +123,21 @@ func New(conn, socket net.Conn, buffers *Buffers) *Conn {
 type Watch struct {
 	// Sent is called when the last byte of the request has been written, perhaps by another goroutine than that of Do.
 	Sent func()
-	// FirstByte is called when the first byte of a response has come.
+	// FirstByte is called when the first byte of a response has come, also of an informational one.
 	FirstByte func()
+	// Informational is called when a response with a status of 1xx has come. The final one has not begun then.
+	Informational func()
 }
 
 func (w Watch) sent() {
 	if w.Sent != nil {
 		w.Sent()
+	}
+}
+
+func (w Watch) informational() {
+	if w.Informational != nil {
+		w.Informational()
 	}
 }
 
@@ -164,8 +173,7 @@ func (c *Conn) exchange(req *Request, watch Watch, kept bool) (*Response, error)
 		}
 		return nil, err
 	}
-	watch.firstByte()
-	resp, err := c.receive(req, sendErr)
+	resp, err := c.receive(req, watch, sendErr)
 	if err != nil && sendErr != nil {
 		return nil, sendErr
 	}
@@ -188,9 +196,12 @@ func (c *Conn) cause(sendErr, readErr error) error {
 }
 
 // receive reads heads up to that of the final response.
-func (c *Conn) receive(req *Request, sendErr error) (*Response, error) {
+func (c *Conn) receive(req *Request, watch Watch, sendErr error) (*Response, error) {
 	left, doubt := maxHead, sendErr != nil
 	for count := 0; ; count++ {
+		if _, err := c.in.Peek(1); err == nil { // readHead reports an error
+			watch.firstByte()
+		}
 		h, err := c.readHead(&left)
 		if err != nil {
 			return nil, err
@@ -208,6 +219,7 @@ func (c *Conn) receive(req *Request, sendErr error) (*Response, error) {
 		if count == maxInformational {
 			return nil, ErrInformational
 		}
+		watch.informational()
 	}
 }
 

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// quietWait is how long bytes are awaited that are there already, below TLS, and may be no bytes of HTTP.
+// quietWait is how long TLS may take to decode bytes that have already arrived.
 const quietWait = time.Millisecond
 
-// Quiet reports whether an idle connection still stands and nothing has come on it: what came before a request answers none.
-// Messages of TLS itself, such as a late session ticket, are nothing. It changes the deadline of the connection. On a socket
+// Quiet reports whether an idle connection still stands and nothing has come on it: bytes that came before a
+// request are not its response. Control messages of TLS, such as a late session ticket, do not count. It changes the deadline of the connection. On a socket
 // that is no syscall.Conn it knows only what has been read.
 func (c *Conn) Quiet() bool {
 	_, secure := c.Conn.(*tls.Conn)

@@ -7,8 +7,8 @@ import (
 	"strconv"
 )
 
-// maxTogether is the largest body that is sent with the head, in one write. A larger one is written while the response is
-// awaited, which may come before all of it is sent.
+// maxTogether is the largest body that is sent with the head, in one write. A larger body is written in the background, because
+// the response may come before all of it is sent.
 const maxTogether = 64 << 10
 
 // Request is what is sent. Every byte of it goes out as it is: the caller has checked that no text holds a line break.
@@ -25,8 +25,8 @@ type Request struct {
 	Body               []byte
 }
 
-// definesBody reports whether the method gives a body a meaning. A server may take a body with another method for the next
-// request (RFC 9110, 9.3).
+// definesBody reports whether the method defines a body. With another method, a server may read the body as the next request
+// (RFC 9110, 9.3).
 func (r *Request) definesBody() bool {
 	return r.Method == http.MethodPost || r.Method == http.MethodPut || r.Method == http.MethodPatch
 }
@@ -102,8 +102,8 @@ func (c *Conn) write(head *[]byte, body []byte, watch Watch, ended chan<- error)
 	ended <- err
 }
 
-// join ends the writing of a body, and reports whether all of it was written. A response that begins before the request has
-// ended costs the connection.
+// join waits for the background write, or aborts it if it has not finished, and reports whether all of the body was written. After
+// a response that began before the end of its request, the connection is not used again.
 func (c *Conn) join() bool {
 	writing := c.writing
 	if writing == nil {
