@@ -41,7 +41,7 @@ func checkFlagTexts(cmd *cobra.Command, _ []string) (err error) {
 	cmd.Flags().Visit(func(f *pflag.Flag) {
 		value := f.Value.String()
 		switch {
-		case f.Value.Type() != "string":
+		case f.Value.Type() != "string", f.Name == "data": // a body may be empty
 		case value == "":
 			err = usage("--%s: empty", f.Name)
 		case f.Name == "queue" && !jobs.ValidQueue(value):

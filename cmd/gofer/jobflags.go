@@ -21,6 +21,7 @@ type jobFlags struct {
 	region, session, proxy string
 	attempts               wholeFlag
 	attemptTimeout         time.Duration
+	hasData                bool // --data was given, perhaps empty
 }
 
 func (f *jobFlags) add(flags *pflag.FlagSet) {
@@ -62,9 +63,9 @@ func (f *jobFlags) template() (jobs.Job, error) {
 	return t, f.body(&t)
 }
 
-// body sets the request body of t, and the method that a body implies.
+// body sets the request body of t.
 func (f *jobFlags) body(t *jobs.Job) error {
-	if f.data == "" {
+	if !f.hasData {
 		return nil
 	}
 	content := []byte(f.data)
@@ -78,9 +79,6 @@ func (f *jobFlags) body(t *jobs.Job) error {
 		t.Body = string(content)
 	} else {
 		t.BodyBase64 = content
-	}
-	if t.Method == "" {
-		t.Method = "POST"
 	}
 	return nil
 }
@@ -135,12 +133,14 @@ func metaOf(flags []string) (map[string]string, error) {
 }
 
 // fill fills in the members that job lacks from the template t. Headers and meta are filled in name by name, proxy and retry
-// member by member.
-func fill(job *jobs.Job, t jobs.Job) {
-	if job.Body == "" && job.BodyBase64 == nil {
-		job.Body, job.BodyBase64 = t.Body, t.BodyBase64
-	}
+// member by member. A body from --data makes a POST of a job without a method.
+func (f *submitFlags) fill(job *jobs.Job) {
+	t := f.template
 	lacking(&job.Method, t.Method)
+	if f.hasData && job.Body == "" && job.BodyBase64 == nil {
+		job.Body, job.BodyBase64 = t.Body, t.BodyBase64
+		lacking(&job.Method, "POST")
+	}
 	lacking(&job.Timeout, t.Timeout)
 	lacking(&job.Proxy.Region, t.Proxy.Region)
 	lacking(&job.Proxy.Session, t.Proxy.Session)

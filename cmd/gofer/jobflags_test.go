@@ -59,9 +59,9 @@ func canonical(t *testing.T, v any) string {
 
 func TestAJSONLineKeepsItsOwnMembers(t *testing.T) {
 	t.Parallel()
-	line := `{"url":"http://shop.test/","method":"GET","headers":{"x-trace":"own"},"timeout":3,"retry":{"max_attempts":2},
+	line := `{"url":"http://shop.test/","method":"GET","body":"mine","headers":{"x-trace":"own"},"timeout":3,"retry":{"max_attempts":2},
 		"proxy":{"region":"US"},"meta":{"order":"1"},"deadline":"2031-01-01T00:00:00Z"}`
-	got := printed(t, strings.ReplaceAll(line, "\n", "")+"\nhttp://shop.test/plain\n", "-H", "X-Trace: flag", "-H", "Accept: */*",
+	got := printed(t, strings.ReplaceAll(line, "\n", "")+"\nhttp://shop.test/plain\n", "-H", "X-Trace: flag", "-H", "Accept: */*", "-d", "a=b",
 		"--attempts", "5", "--attempt-timeout", "20", "--region", "DE", "--tag", "fast", "--meta", "order=2", "--meta", "run=9",
 		"--deadline", "2030-01-02T16:00:00Z", "-")
 	if len(got) != 2 {
@@ -73,6 +73,9 @@ func TestAJSONLineKeepsItsOwnMembers(t *testing.T) {
 		member, want string
 	}{
 		{own, "method", `"GET"`},
+		{own, "body", `"mine"`},
+		{plain, "method", `"POST"`},
+		{plain, "body", `"a=b"`},
 		{own, "headers", `{"Accept":["*/*"],"x-trace":["own"]}`},
 		{own, "timeout", `3`},
 		{own, "retry", `{"max_attempts":2}`},
@@ -99,12 +102,14 @@ func TestDataMakesAPostAndMayComeFromAFile(t *testing.T) {
 		}
 	}
 	for data, want := range map[string]string{
+		"":           `{"method":"POST","url":"http://shop.test/"}`,
 		"a=b":        `{"body":"a=b","method":"POST","url":"http://shop.test/"}`,
 		"@" + texts:  `{"body":"two\nlines\n","method":"POST","url":"http://shop.test/"}`,
 		"@" + bytes:  `{"body_base64":"/wA=","method":"POST","url":"http://shop.test/"}`,
 		"a=b -X PUT": `{"body":"a=b","method":"PUT","url":"http://shop.test/"}`,
 	} {
-		args := append([]string{"-d"}, strings.Fields(data)...)
+		body, more, _ := strings.Cut(data, " ")
+		args := append([]string{"-d", body}, strings.Fields(more)...)
 		if got := printed(t, "", append(args, "http://shop.test/")...); len(got) != 1 || canonical(t, got[0]) != want {
 			t.Errorf("-d %s: %s, want %s", data, canonical(t, got), want)
 		}

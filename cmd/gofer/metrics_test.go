@@ -84,7 +84,7 @@ func TestEveryMetricMoves(t *testing.T) {
 	}
 	for name, value := range map[string]string{
 		"NATS_USER": "limited", "NATS_PASSWORD": "p", "CONCURRENCY": "2", "HOST_RATE": "50", "DRAIN_TIMEOUT": "2s",
-		"PROXIES": w.proxy.URL("http") + " id=good, " + w.startProxy(testenv.Refusing).URL("http") + " id=refusing",
+		"PROXIES": w.proxy.URL("http") + " id=good, http://" + freeAddr(t) + " id=refusing",
 	} {
 		setenv(t, "GOFER_"+name, value)
 	}

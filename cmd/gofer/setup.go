@@ -52,7 +52,7 @@ The replicas of a stream with waiting jobs change only on nats-server 2.14.10, 2
 func changesReplicas(d bus.Difference) bool { return d.Field == "num_replicas" }
 
 // errReplicasBehind ends the wait for replicas. The servers go on with their work.
-var errReplicasBehind = errors.New("the replicas are not current yet, and a server that stops now may take messages along: see nats stream report")
+var errReplicasBehind = errors.New("the replicas are not current yet: stop no server before they are, it may take messages along; see nats stream report")
 
 // noteEvery is the time between two notes about what is awaited.
 const noteEvery = 5 * time.Second

@@ -80,8 +80,9 @@ Any answer of a target is a success, also a 404. With --fail the exit code is 3 
 	return cmd
 }
 
-// check refuses flags that would be ignored.
+// check refuses flags that would be ignored or are out of range, and notes whether there is a body.
 func (f *submitFlags) check(given *pflag.FlagSet) error {
+	f.hasData = given.Changed("data")
 	waits := f.wait || f.output != ""
 	for _, name := range []string{"wait-timeout", "timeout", "fail"} {
 		if given.Changed(name) && !waits {
@@ -217,7 +218,7 @@ func parseLine(line []byte, f *submitFlags, notBefore time.Time) (jobs.Job, erro
 	if !notBefore.IsZero() {
 		job.NotBefore = notBefore
 	}
-	fill(&job, f.template)
+	f.fill(&job)
 	return job, nil
 }
 

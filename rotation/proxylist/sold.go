@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"unicode"
 
 	"github.com/gofer-mq/gofer/jobs/text"
 )
@@ -47,7 +48,10 @@ func ParseSold(r io.Reader, scheme string) (list []SoldLine, err error) {
 }
 
 func parseSold(line, scheme string) (Proxy, error) {
-	address, options, _ := strings.Cut(strings.TrimSpace(line), " ")
+	address, options := strings.TrimSpace(line), ""
+	if end := strings.IndexFunc(address, unicode.IsSpace); end >= 0 {
+		address, options = address[:end], address[end:]
+	}
 	if strings.Contains(address, "://") {
 		return ParseLine(line)
 	}
@@ -61,6 +65,9 @@ func parseSold(line, scheme string) (Proxy, error) {
 
 // soldURL reads an address without a scheme. Reserved characters of user and password are not percent-encoded there.
 func soldURL(address string) (*url.URL, error) {
+	if u := hostFirst(address); u != nil && strings.Contains(u.Hostname(), ".") {
+		return u, nil // whatever the password holds
+	}
 	if at := strings.LastIndexByte(address, '@'); at >= 0 && checkHostPort(address[at+1:]) == nil {
 		user, password, hasPassword := strings.Cut(address[:at], ":")
 		u := &url.URL{Host: address[at+1:], User: url.User(user)}
@@ -72,7 +79,15 @@ func soldURL(address string) (*url.URL, error) {
 	if checkHostPort(address) == nil {
 		return &url.URL{Host: address}, nil
 	}
-	// A password may hold a colon or an @; host, port and user hold none, and an IPv6 address stands in brackets.
+	if u := hostFirst(address); u != nil {
+		return u, nil
+	}
+	return nil, errNotSold
+}
+
+// hostFirst reads host:port:user:password, or returns nil. A password may hold a colon or an @. Host, port and user hold none, and
+// an IPv6 address stands in brackets.
+func hostFirst(address string) *url.URL {
 	var host, rest string
 	if end := strings.Index(address, "]:"); strings.HasPrefix(address, "[") && end > 0 {
 		host, rest = address[:end+1], address[end+2:]
@@ -80,11 +95,11 @@ func soldURL(address string) (*url.URL, error) {
 		host, rest, _ = strings.Cut(address, ":")
 	}
 	parts := strings.SplitN(rest, ":", 3)
-	if len(parts) < 3 {
-		return nil, errNotSold
+	isNumber := func(text string) bool { return text != "" && strings.Trim(text, "0123456789") == "" }
+	if len(parts) < 3 || !isNumber(parts[0]) || isNumber(host) || strings.Contains(host, "@") {
+		return nil
 	}
-	u := &url.URL{Host: host + ":" + parts[0], User: url.UserPassword(parts[1], parts[2])}
-	return u, checkHostPort(u.Host)
+	return &url.URL{Host: host + ":" + parts[0], User: url.UserPassword(parts[1], parts[2])}
 }
 
 var errNotSold = errors.New("neither a URL nor host:port, host:port:user:password or user:password@host:port")
