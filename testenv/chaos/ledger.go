@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,23 +26,24 @@ type stored struct {
 type ledger struct {
 	mu       sync.Mutex
 	jobs     map[string]accepted
-	refused  int               // jobs that the server did not take
-	aliases  map[string]string // other names of results, by the name that is not theirs
-	results  map[string]stored // the first result of each job
-	again    map[string]int    // further ones
-	mayLose  map[string]bool   // jobs that were in a deleted stream
-	replayed map[string]bool   // jobs whose dead letter was taken away for a replay
-	mayAgain map[string]bool   // jobs whose result was in a deleted stream, before they were done
-	foreign  []string          // results with bytes of another job
-	unsound  map[string]int    // sound jobs that did not succeed, or not with their own body, by why
-	noBodies time.Time         // when the bodies were deleted last: results that ended before may have lost theirs
-	noDead   time.Time         // the same of the dead letters
+	refused  int                 // jobs that the server did not take
+	aliases  map[string]string   // other names of results, by the name that is not theirs
+	results  map[string]stored   // the first result of each job
+	again    map[string]int      // further ones
+	mayLose  map[string]bool     // jobs that were in a deleted stream
+	replayed map[string]bool     // jobs whose dead letter was taken away for a replay
+	origins  map[string][]string // ids of the jobs that a replay may fetch again: a new stream numbers its letters anew
+	mayAgain map[string]bool     // jobs whose result was in a deleted stream, before they were done
+	foreign  []string            // results with bytes of another job
+	unsound  map[string]int      // sound jobs that did not succeed, or not with their own body, by why
+	noBodies time.Time           // when the bodies were deleted last: results that ended before may have lost theirs
+	noDead   time.Time           // the same of the dead letters
 }
 
 func newLedger() *ledger {
 	return &ledger{
 		jobs: map[string]accepted{}, aliases: map[string]string{}, results: map[string]stored{}, again: map[string]int{},
-		mayLose: map[string]bool{}, replayed: map[string]bool{}, mayAgain: map[string]bool{}, unsound: map[string]int{},
+		mayLose: map[string]bool{}, replayed: map[string]bool{}, origins: map[string][]string{}, mayAgain: map[string]bool{}, unsound: map[string]int{},
 	}
 }
 
@@ -55,11 +57,12 @@ func (l *ledger) accept(o order) {
 	}
 }
 
-// replay notes that the dead letter of a job may go.
-func (l *ledger) replay(id string) {
+// replay notes that the dead letter of a job may go, and that the job may run again under another id.
+func (l *ledger) replay(id, again string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.replayed[l.name(id)] = true
+	l.origins[again] = append(l.origins[again], l.name(id))
 }
 
 func (l *ledger) refuse() {
@@ -87,7 +90,8 @@ func (l *ledger) found(id string, r stored, body []byte, readable bool) {
 	}
 	l.results[id] = r
 	job, known := l.jobs[id]
-	if r.outcome == jobs.Succeeded && isForeign(id, body) {
+	owners := append([]string{id}, l.origins[id]...)
+	if r.outcome == jobs.Succeeded && !slices.ContainsFunc(owners, func(owner string) bool { return !isForeign(owner, body) }) {
 		l.foreign = append(l.foreign, fmt.Sprintf("%s: %.200q", id, body))
 	}
 	if !known || !job.sound {

@@ -288,7 +288,7 @@ func replay(ctx context.Context, w *world) error {
 	})
 	for _, l := range letters {
 		w.gate.RLock()
-		w.ledger.replay(l.ID)
+		w.ledger.replay(l.ID, fmt.Sprintf("replay-%d", l.Seq))
 		if ack, err := client.New(w.client).Replay(ctx, l); err == nil {
 			w.ledger.accept(order{id: ack.ID, replay: true})
 		} // else it may have been accepted, or not
