@@ -127,16 +127,16 @@ func (c *Client) AwaitReplicas(ctx context.Context, s Settings, report func([]Be
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for replicas: %w: %s", context.Cause(ctx), describe(last))
+			return fmt.Errorf("wait for replicas: %w%s", context.Cause(ctx), describe(last))
 		case <-time.After(behindPause):
 		}
 	}
 }
 
-func describe(list []Behind) string {
-	texts := make([]string, len(list))
+// describe names what is behind, as the end of an error text.
+func describe(list []Behind) (text string) {
 	for i, b := range list {
-		texts[i] = b.String()
+		text += []string{": ", "; "}[min(i, 1)] + b.String()
 	}
-	return strings.Join(texts, "; ")
+	return text
 }

@@ -29,8 +29,8 @@ type Site uint64
 // HealthyFor is how long a relayed response shows that a proxy works.
 const HealthyFor = 10 * time.Minute
 
-// MaxFailedProbes is how many probes of a proxy may fail at unknown sites before its breaker opens again, however likely
-// such failures are in this pool.
+// MaxFailedProbes is the number of the probe that opens a breaker again when it fails at an unknown site, like those before it,
+// however likely such failures are in this pool.
 const MaxFailedProbes = 3
 
 // Attempt is what the caller knows of an attempt that has ended.

@@ -19,17 +19,17 @@ const (
 	refreshWait = time.Second
 	// totalsAge and proxiesAge are how old the running hour may be before a query reads it again.
 	totalsAge, proxiesAge = time.Second, flushEvery
-	// lateFlush is for how long after its end an hour is read as the running one is: workers still store what they counted in it.
+	// lateFlush is how long after its end an hour is still read again: workers still store what they counted in it.
 	lateFlush = time.Minute
 	// checkAtOnce is how many older hours are checked each flushEvery: all of a week in six minutes.
 	checkAtOnce = 2
-	// checkAllEvery is how often all hours are checked at most: a server that is full deletes old parts all the time.
+	// checkAllEvery is the least time between two checks of all hours: a full server deletes old parts all the time.
 	checkAllEvery = 30 * time.Second
 )
 
-// reader is what the fleet's book was read from.
+// reader holds the state of reading the fleet's book.
 type reader struct {
-	// lock is held by whoever reads, and guards the fields up to checkedAll. It is a channel, so that a query can stop to wait.
+	// lock is held by whoever reads, and guards the fields up to checkedAll. It is a channel, so that a query can stop waiting.
 	lock chan struct{}
 	seen map[seenOf]seen
 	// state is that of the stream at the last check, newest the highest sequence of a message that was read from it.
@@ -37,8 +37,8 @@ type reader struct {
 	newest uint64
 	// read is when the running hour was read last, or a try to read it began, by kind.
 	read map[rollup.Kind]time.Time
-	// unchecked is how many hours are to be checked since the stream changed, checked how many hours back the latest checked
-	// hour is. checkedAll is when all hours were checked at once.
+	// unchecked is how many hours remain to be checked after a change of the stream. Checked is how many hours back the last
+	// checked hour is. CheckedAll is when all hours were checked at once.
 	unchecked, checked int
 	checkedAll         time.Time
 
@@ -46,8 +46,8 @@ type reader struct {
 	// unread, that hours or events could not be read.
 	suspect, strange, unread atomic.Bool
 
-	// Only the reading goroutine uses these: the state of the stream of events that was read, whether it was read again in that
-	// state, since a replica may be behind, and the next event's sequence.
+	// Only the reading goroutine uses the fields below. Events is the state of the events stream that was read. Settled is true if
+	// a second read in the same state has confirmed the first, because a replica may lag. NextEvent is a sequence.
 	events    bus.State
 	settled   bool
 	nextEvent uint64
@@ -59,16 +59,17 @@ type seenOf struct {
 	kind rollup.Kind
 }
 
-// seen is what an hour consisted of when it was read last. Another number of parts, or a part that is newer, is news.
+// seen is what an hour consisted of when it was read last. The hour has changed if the number of
+// parts differs or a part is newer.
 type seen struct {
 	parts int
 	// last is the sequence of the newest part.
 	last uint64
-	// next is a sequence that no part had then. It is as high as possible: the server has to look through fewer messages.
+	// next is a sequence above all parts known then. A high value means that the server scans fewer messages.
 	next uint64
 }
 
-// keepReading reads all hours, and then those that change although no query asks for them, until ctx ends.
+// keepReading reads all hours, and then checks until ctx ends for changes that no query would notice.
 func (t *Totals) keepReading(ctx context.Context, s store) {
 	for ctx.Err() == nil {
 		err := errors.Join(t.readEvents(ctx, s), t.readHours(ctx, s))

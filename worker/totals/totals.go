@@ -1,9 +1,8 @@
 // Package totals adds up what all workers of a fleet count, hour by hour, in JetStream.
 //
-// Each worker stores the parts of its hours (rollup.Part), each under a subject of its own that holds the newest version alone.
-// An hour of the fleet is the sum of the messages of that hour, so nothing is counted twice, however often a version is stored,
-// and a version that is lost is made good by the next one. Nothing is ever added to a message, and no worker writes to the
-// subject of another one.
+// Each worker stores the parts of its hours (rollup.Part). Each part has its own subject, which keeps only the newest version. An
+// hour of the fleet is the sum of its messages. So a version that is stored twice counts once, and the next version replaces one
+// that was lost. Nothing is ever added to a message, and no worker writes to the subject of another one.
 package totals
 
 import (
@@ -26,7 +25,7 @@ const (
 	// hourLayout writes an hour as one token of a subject, in the order of time.
 	hourLayout = "2006010215"
 
-	// flushEvery leaves a second for the storing: a killed worker loses at most what it counted in its last 5 s.
+	// flushEvery is the time between two flushes. With a second for storing, a killed worker loses at most its last 5 s.
 	flushEvery = 4 * time.Second
 	// keepProxies is how long the server keeps a part of the proxies after it was stored: longer than a book names them.
 	keepProxies = (rollup.ProxyHours + 1) * time.Hour
@@ -43,11 +42,11 @@ type store interface {
 	Names() jobs.Names
 }
 
-// Config is what Totals are made of; all fields are required.
+// Config configures Totals; all fields are required.
 type Config struct {
-	// Book is this worker's.
+	// Book holds the counts of this worker.
 	Book *rollup.Book
-	// Flushed is called after each flush that had something to store, with whether all of it was stored.
+	// Flushed is called after each flush that had something to store. Ok is true if all of it was stored.
 	Flushed func(ok bool)
 	Log     *slog.Logger
 }
@@ -74,8 +73,8 @@ func New(cfg Config) *Totals {
 	}
 }
 
-// Run stores and reads until ctx ends. Then it stores what is left, until last ends, for 8 s at most. What counts must have ended
-// before ctx does.
+// Run stores and reads until ctx ends. Then it stores the rest, for at most 8 s or until last ends. The caller must stop all counting
+// before it cancels ctx.
 func (t *Totals) Run(ctx, last context.Context, s store) {
 	t.store.Store(&s)
 	var reading sync.WaitGroup
@@ -96,7 +95,7 @@ func (t *Totals) Fleet(ctx context.Context) (book *rollup.Book, known bool) {
 	return t.fleet, true
 }
 
-// FleetByProxy is Fleet with the newest numbers of each proxy, too, which are much more to read.
+// FleetByProxy is Fleet with the newest numbers of each proxy. Reading them costs more.
 func (t *Totals) FleetByProxy(ctx context.Context) (book *rollup.Book, known bool) {
 	book, known = t.Fleet(ctx)
 	if known {

@@ -60,8 +60,8 @@ func (t *Totals) put(ctx context.Context, s store, p rollup.Part) error {
 	}
 	seq, err := s.Replace(ctx, stream, subject, p.Data, t.writer.stored[subject], keep)
 	if errors.Is(err, bus.ErrReplaced) {
-		// Either somebody has deleted the version before, and the count begins again. Or the answer to an earlier try was lost, which
-		// stored a version that the writer does not know. The leader lists subjects, so it is not a replica that is behind.
+		// Either somebody deleted the stored version, and the count begins again. Or an earlier store succeeded, but its reply was
+		// lost. The leader answers Subjects, so the list is current.
 		there, err := s.Subjects(ctx, stream, subject)
 		if err != nil {
 			return err
@@ -79,8 +79,8 @@ func (t *Totals) put(ctx context.Context, s store, p rollup.Part) error {
 	return nil
 }
 
-// putAgain stores a version in the place of one that the writer does not know. If a replica that is behind says which one that is,
-// the server refuses, and the next flush tries again.
+// putAgain stores a version in the place of one that the writer does not know. A lagging replica may return an old sequence.
+// Then the server refuses, and the next flush tries again.
 func (t *Totals) putAgain(ctx context.Context, s store, p rollup.Part, keep time.Duration) error {
 	subject := subjectOf(s, p)
 	newest, err := s.LastSeq(ctx, stream, subject)
@@ -99,7 +99,7 @@ func (t *Totals) stored(subject string, p rollup.Part, seq uint64) {
 	t.cfg.Book.Stored(p)
 }
 
-// lost goes on with another part, which the next flush stores.
+// lost starts a new part, because the stored one was deleted. The next flush stores it.
 func (t *Totals) lost(subject string, p rollup.Part) {
 	delete(t.writer.stored, subject)
 	t.cfg.Book.Lost(p)
