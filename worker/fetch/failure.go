@@ -238,7 +238,7 @@ func judgeProxyTLS(f facts) blame {
 	return b
 }
 
-// judgeSocks reads the reply of a SOCKS proxy (RFC 1928, 6) out of the text that is all that net/http keeps of it.
+// judgeSocks reads the reply of a SOCKS proxy (RFC 1928, 6) out of the text of the error, which is all that x/net/proxy keeps of it.
 func judgeSocks(f facts, op *net.OpError) blame {
 	switch words := brief(op.Err); words {
 	case "network unreachable", "host unreachable", "connection refused", "TTL expired":

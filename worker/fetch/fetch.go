@@ -1,6 +1,6 @@
 // Package fetch takes one job from its first pick of a proxy to its end: exchange, blame, retry, wait.
 //
-// Each act has one home: policy.go decides when a job is tried again, exchange.go does one HTTP exchange through one proxy,
+// Each act has one home: retry.go decides when a job is tried again, exchange.go does one HTTP exchange through one proxy,
 // blame.go says whose fault a failure was. A connection belongs to one attempt at a time and leads through exactly the proxy
 // that was picked for it: nothing is retried, redialled through another proxy or redirected behind our back.
 package fetch
