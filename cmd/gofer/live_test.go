@@ -33,7 +33,7 @@ func TestPoolPolicyAndDenyListChangeLive(t *testing.T) {
 	if code, _, errOut := gofer(t, "", "policy", "set", `{"max_attempts":7}`); code != exitOK {
 		t.Fatalf("gofer policy set: exit %d, %s", code, errOut)
 	}
-	testenv.Eventually(t, "the policy to be in force", func() bool {
+	testenv.Eventually(t, "the new policy", func() bool {
 		_, body := w.get("http://" + addr + "/api/v1/retry/policy")
 		return strings.Contains(body, `"max_attempts":7`)
 	})
@@ -136,7 +136,7 @@ func TestReadinessSaysThatTheProxiesFileIsBrokenUntilItIsMended(t *testing.T) {
 			return status == http.StatusOK && !slices.ContainsFunc(want, func(part string) bool { return !strings.Contains(text, part) })
 		}
 	}
-	testenv.Eventually(t, "the good file to be in force", said("[+] proxies: 3 in the pool\n"))
+	testenv.Eventually(t, "the good file", said("[+] proxies: 3 in the pool\n"))
 	write(good + "u:s3cret@192.0.2.9\n")
 	testenv.Eventually(t, "the broken line to be told", said("[+] proxies: 3 in the pool; the proxies cannot be read since 2", "Z: GOFER_PROXIES_FILE: line 3: not a proxy URL", "encoded\n"))
 	write(good + "u:s3cret@192.0.2.9\nu:s3cret@192.0.2.10\n")
@@ -146,5 +146,5 @@ func TestReadinessSaysThatTheProxiesFileIsBrokenUntilItIsMended(t *testing.T) {
 	}
 	testenv.Eventually(t, "the missing file to be told", said("[+] proxies: 3 in the pool; ", "no such file"))
 	write("http://192.0.2.7:8080 id=a\n")
-	testenv.Eventually(t, "the mended file to be in force", said("[+] proxies: 2 in the pool\n"))
+	testenv.Eventually(t, "the repaired file", said("[+] proxies: 2 in the pool\n"))
 }

@@ -126,9 +126,7 @@ func TestAWaiterFindsWhatItsSubscriptionLost(t *testing.T) {
 		_, err := in.Wait(soon(t), client.Key{Queue: "default", ID: "a"})
 		came <- err
 	}()
-	for in.nc.NumSubscriptions() == before {
-		time.Sleep(time.Millisecond)
-	}
+	testenv.Eventually(t, "the wait to subscribe", func() bool { return in.nc.NumSubscriptions() != before })
 	in.store(t, "a", nil)
 	must(t, <-came)
 }
@@ -137,8 +135,11 @@ func TestFollowBeginsWhereItIsTold(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	in.store(t, "a", []byte("body"))
-	time.Sleep(2 * time.Millisecond) // the stored times have to differ
-	since := time.Now()
+	stream, err := in.js.Stream(soon(t), "GOFER_RESULTS")
+	must(t, err)
+	first, err := stream.GetMsg(soon(t), 1)
+	must(t, err)
+	since := first.Time.Add(1) // right behind the first result, whatever the clocks say
 	in.store(t, "b", []byte("body"))
 	for name, c := range map[string]struct {
 		filter bus.Filter

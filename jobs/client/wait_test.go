@@ -13,6 +13,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 // eachWait is a WaitEach that runs.
@@ -180,13 +181,11 @@ func TestAWaiterLooksAtOnceAfterADrop(t *testing.T) {
 	for range 70 << 20 / size {
 		must(t, other.nc.Publish("gofer.results.default.unknown", make([]byte, size)))
 	}
-	other.store(t, "lost", make([]byte, 2*size))             // larger than the room that is left
-	for subs := 0; subs == 0; time.Sleep(time.Millisecond) { // until the server has sent all of it
+	other.store(t, "lost", make([]byte, 2*size)) // larger than the room that is left
+	testenv.Eventually(t, "all of it to be sent", func() bool {
 		must(t, in.nc.Flush())
-		if in.nc.LastError() != nil {
-			subs++
-		}
-	}
+		return in.nc.LastError() != nil
+	})
 	isError(t, in.nc.LastError(), nats.ErrSlowConsumer)
 	began := time.Now()
 	close(release)

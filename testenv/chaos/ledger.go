@@ -32,7 +32,7 @@ type ledger struct {
 	again    map[string]int      // further ones
 	mayLose  map[string]bool     // jobs that were in a deleted stream
 	replayed map[string]bool     // jobs whose dead letter was taken away for a replay
-	origins  map[string][]string // ids of the jobs that a replay may fetch again: a new stream numbers its letters anew
+	origins  map[string][]string // ids of the jobs that a replay may fetch again: a new stream numbers its letters from 1
 	mayAgain map[string]bool     // jobs whose result was in a deleted stream, before they were done
 	foreign  []string            // results with bytes of another job
 	unsound  map[string]int      // sound jobs that did not succeed, or not with their own body, by why

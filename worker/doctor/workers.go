@@ -52,7 +52,7 @@ func nobody(names jobs.Names, queues []client.QueueState) Finding {
 	case pulls > 0:
 		return Finding{"workers", false, fmt.Sprintf("none answers, though one asks for jobs (%d are not done): let its NATS user subscribe to %s", open, control.Subject(names, ">"))}
 	}
-	return Finding{"workers", false, fmt.Sprintf("none answers, and jobs are not done (%d): start one with gofer worker; what a killed one held is taken anew within %s", open, bus.AckWait)}
+	return Finding{"workers", false, fmt.Sprintf("none answers, and jobs are not done (%d): start one with gofer worker; what a killed one held is delivered again within %s", open, bus.AckWait)}
 }
 
 // names looks for a name that several workers bear, as copies of one container do if it is configured.

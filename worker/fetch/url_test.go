@@ -94,7 +94,7 @@ func TestARequestThroughATunnelIsTheURLThatWasGiven(t *testing.T) {
 	}
 }
 
-// net/http would take such a path for an authority, or encode it anew.
+// net/http would take such a path for an authority, or encode it again.
 func TestAPathOfTwoSlashesAndABarKeepsItsBytes(t *testing.T) {
 	for _, protocol := range []string{"http/1.1", "h2"} {
 		r := newRig(t, nil)
