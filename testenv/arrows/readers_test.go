@@ -31,7 +31,7 @@ func otherReaders() map[string]string {
 		"worker/fetch/http1/framing.go": "reads a header field",
 		"worker/fetch/http1/http1.go":   "reads responses",
 		"worker/fetch/inflate.go":       "reads a body",
-		"worker/fetch/words.go":         "reads a header field",
+		"worker/fetch/errortext.go":     "reads a header field",
 		"worker/fetch/zstd.go":          "reads a body",
 		"worker/metrics/exposition.go":  "reads samples that a library wrote",
 	}

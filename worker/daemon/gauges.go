@@ -27,9 +27,9 @@ func (d *daemon) gauges() metrics.Gauges {
 		Loop:        d.loopCounters,
 		PoolFailing: func() bool { _, failing := d.pool.Failing(); return failing },
 		ProxyStates: d.proxyStates, EachProxy: d.eachProxy, ProxiesAvoided: d.countAvoided,
-		HostWaits:   func() int64 { return d.fetcher.Waited() },
-		RetriesHeld: func() int64 { return d.fetcher.Held() },
-		IdleConns:   func() int { return d.fetcher.Idle() },
+		HostWaits:   func() int64 { return d.fetcher.DomainWaits() },
+		RetriesHeld: func() int64 { return d.fetcher.DelayedRetries() },
+		IdleConns:   func() int { return d.fetcher.IdleConns() },
 		Backlog:     d.backlog,
 	}
 }

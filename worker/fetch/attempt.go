@@ -16,20 +16,20 @@ type attempt struct {
 	jobs.Attempt
 	blame      blame
 	retryAfter time.Duration // the least wait before the next try
-	answered   bool          // a complete response came
+	responded  bool          // a complete response came
 }
 
 // errAttemptTimeout ends an attempt that used up its own time.
 var errAttemptTimeout = errors.New("the attempt took longer than its timeout")
 
-// attempt does one attempt and sorts what came of it. again means that the policy decides whether and when another one
+// attemptOnAnyProxy does one attempt and decides what follows. again means that the policy decides whether and when another one
 // follows. What fails on this host is not counted: another proxy is tried at once, and then the job waits for one.
-func (r *run) attempt(ctx context.Context) (end jobs.RunOutcome, again bool) {
+func (r *run) attemptOnAnyProxy(ctx context.Context) (end jobs.RunOutcome, again bool) {
 	for range maxLocal {
-		if end, again = r.try(ctx); !again || !r.last.blame.local {
+		if end, again = r.attemptOnce(ctx); !again || !r.last.blame.local {
 			return end, again
 		}
-		r.local = append(r.local, r.last.Proxy)
+		r.unreachable = append(r.unreachable, r.last.Proxy)
 	}
 	return r.waitForProxy(r.last.Error, time.Time{}), false
 }
@@ -37,44 +37,44 @@ func (r *run) attempt(ctx context.Context) (end jobs.RunOutcome, again bool) {
 // maxLocal is how many proxies a job tries one after the other that this host cannot open a connection to.
 const maxLocal = 3
 
-// try picks a proxy and does one exchange through it. An attempt that failed because the whole pool fails is not counted: the
+// attemptOnce picks a proxy and does one attempt through it. An attempt that failed because the whole pool fails is not counted: the
 // job waits for a proxy.
-func (r *run) try(ctx context.Context) (end jobs.RunOutcome, again bool) {
-	leave, end, entered := r.enter(ctx)
-	if !entered {
+func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool) {
+	release, end, acquired := r.acquireDomain(ctx)
+	if !acquired {
 		return end, false
 	}
 	began := false
-	defer func() { leave(began) }()
-	lease, err := r.lease()
+	defer func() { release(began) }()
+	lease, err := r.takeLease()
 	if err != nil {
-		if r.f.sites.bounded() {
+		if r.f.domains.isLimited() {
 			r.progress.Turn = time.Now() // it keeps its turn
 		}
 		return r.withoutProxy(err), false
 	}
 	began = true
 	defer lease.Release()
-	if len(r.local) > 0 && slices.Contains(r.local, lease.ID()) {
+	if len(r.unreachable) > 0 && slices.Contains(r.unreachable, lease.ID()) {
 		return r.waitForProxy(r.last.Error, time.Time{}), false // there is no other
 	}
 	started := time.Now()
 	waiting := r.begin(started)
-	x := r.exchange(ctx, lease)
+	x := r.exchanges(ctx, lease)
 	f := r.facts(ctx, x, lease)
 	b := judge(f)
-	r.changed(lease.Report(b.verdict(f)))
+	r.reportBreakers(lease.Report(b.verdict(f)))
 	r.progress.Bytes += x.received
 	if f.stopped && !f.timeout {
 		// The attempt was taken away from it and counts for nobody.
 		return r.stopped(ctx), false
 	}
-	a := r.book(started, x, f, b, lease)
+	a := r.recordAttempt(started, x, f, b, lease)
 	r.f.cfg.OnAttempt(r.job.Queue, a.Attempt, x.received, b.reason)
 	if x.url != "" {
 		r.url = x.url
 	}
-	end, again = r.sort(ctx, x, f, b)
+	end, again = r.decide(ctx, x, f, b)
 	switch {
 	case again && b.local:
 		r.f.warnOfLocal(b.text)
@@ -91,7 +91,7 @@ func (r *run) begin(started time.Time) (waiting time.Time) {
 	waiting, r.progress.WaitingSince = r.progress.WaitingSince, time.Time{}
 	if r.progress.Started.IsZero() {
 		r.progress.Started = started
-		r.f.budget.first()
+		r.f.budget.earn()
 	}
 	return waiting
 }
@@ -128,11 +128,11 @@ func (r *run) forget(waiting time.Time) {
 	}
 }
 
-// book appends the attempt to the job's history.
-func (r *run) book(started time.Time, x *exchange, f facts, b blame, lease *rotation.Lease) *attempt {
-	a := &attempt{blame: b, retryAfter: f.retryAfter, answered: f.answered, Attempt: jobs.Attempt{
+// recordAttempt appends the attempt to the job's history.
+func (r *run) recordAttempt(started time.Time, x *exchanges, f facts, b blame, lease *rotation.Lease) *attempt {
+	a := &attempt{blame: b, retryAfter: f.retryAfter, responded: f.responded, Attempt: jobs.Attempt{
 		Attempt: len(r.progress.Attempts) + 1, StartedAt: started.UTC(), Duration: jobs.Duration(time.Since(started)),
-		Status: f.targetStatus(), Phase: x.phase(), Phases: x.phases(), Fault: b.fault, Error: b.text,
+		Status: f.targetStatus(), Phase: x.phaseName(), Phases: x.phaseDurations(), Fault: b.fault, Error: b.text,
 	}}
 	if proxy := lease.Proxy(); proxy != nil {
 		a.Proxy, a.Region = proxy.ID, proxy.Region
@@ -142,19 +142,19 @@ func (r *run) book(started time.Time, x *exchange, f facts, b blame, lease *rota
 	return a
 }
 
-// sort is the one place where an attempt becomes the job's end, or not.
-func (r *run) sort(ctx context.Context, x *exchange, f facts, b blame) (end jobs.RunOutcome, again bool) {
+// decide is the one place where an attempt becomes the job's end, or not.
+func (r *run) decide(ctx context.Context, x *exchanges, f facts, b blame) (end jobs.RunOutcome, again bool) {
 	switch {
 	case f.stopped:
 		return r.stopped(ctx), false
-	case b.end == "" && b.answer:
-		r.accuse(x)
-		if b.banned && r.goesElsewhere() {
-			r.kept = x.answer()
+	case b.end == "" && b.isResult:
+		r.reportInterceptors(x)
+		if b.isFleetBan && r.pickUnbanned() {
+			r.keptResponse = x.response()
 			return jobs.RunOutcome{}, true
 		}
-		return r.succeeded(x.answer()), false
-	case b.tooLarge && !r.goesElsewhere():
+		return r.succeeded(x.response()), false
+	case b.tooLarge && !r.pickUnbanned():
 		return r.failed(jobs.ErrBodyTooLarge, "the response body is larger than allowed"), false
 	case b.tooLarge:
 		return jobs.RunOutcome{}, true
@@ -166,16 +166,16 @@ func (r *run) sort(ctx context.Context, x *exchange, f facts, b blame) (end jobs
 	return jobs.RunOutcome{}, true
 }
 
-// accuse opens the breakers of proxies that replace certificates: those of one issuer were refused through them at several
-// domains that are good through others. What one site shows, or two, may be the fault of these sites.
-func (r *run) accuse(x *exchange) {
+// reportInterceptors opens the breakers of interceptors: certificates of one issuer were refused through them at several domains,
+// and are good through other proxies. What one or two sites show may be the fault of these sites.
+func (r *run) reportInterceptors(x *exchanges) {
 	if strings.HasPrefix(x.url, "https://") {
-		r.f.forgers.acquit(r.last.Proxy)
+		r.f.interceptors.clear(r.last.Proxy)
 	}
-	for id, what := range r.badCert {
-		if id != r.last.Proxy && r.f.forgers.accuse(id, *what) {
-			events, _ := r.f.cfg.Pool.ForceOpen(id, restTrip, "intercepts")
-			r.changed(events)
+	for id, cert := range r.refusedCerts {
+		if id != r.last.Proxy && r.f.interceptors.suspect(id, *cert) {
+			events, _ := r.f.cfg.Pool.ForceOpen(id, tripTime, "intercepts")
+			r.reportBreakers(events)
 		}
 	}
 }
@@ -197,7 +197,7 @@ func (r *run) pick() (*rotation.Lease, error) {
 func (r *run) need() rotation.Need {
 	return rotation.Need{
 		Host: hostPort(r.job.Target()), Tags: r.job.Proxy.Tags, Region: r.job.Proxy.Region, RegionStrict: r.job.Proxy.RegionStrict,
-		Session: r.job.Proxy.Session, ID: r.job.Proxy.ID, Exclude: append(r.failedProxies(), r.local...), Ban: r.rule(),
+		Session: r.job.Proxy.Session, ID: r.job.Proxy.ID, Exclude: append(r.failedProxies(), r.unreachable...), Ban: r.banKey(),
 		Trusted: r.f.cfg.Trusted,
 	}
 }
@@ -206,20 +206,20 @@ func (r *run) pickBy(need rotation.Need) (*rotation.Lease, error) {
 	began := time.Now()
 	lease, events, err := r.f.cfg.Pool.Pick(need)
 	r.f.cfg.OnPick(time.Since(began), err)
-	r.changed(events)
+	r.reportBreakers(events)
 	return &lease, err
 }
 
-// lease is the one that was taken ahead, or a new one.
-func (r *run) lease() (*rotation.Lease, error) {
-	if lease := r.next; lease != nil {
-		r.next = nil
+// takeLease returns the lease of a failover, or picks a proxy.
+func (r *run) takeLease() (*rotation.Lease, error) {
+	if lease := r.failoverLease; lease != nil {
+		r.failoverLease = nil
 		return lease, nil
 	}
 	return r.pick()
 }
 
-func (r *run) changed(events []rotation.Event) {
+func (r *run) reportBreakers(events []rotation.Event) {
 	if len(events) > 0 {
 		r.f.cfg.OnBreaker(events)
 	}
@@ -273,14 +273,14 @@ func (r *run) waitForProxy(why string, retryAt time.Time) jobs.RunOutcome {
 		wait = min(max(retryAt.Sub(now), askAgainSoonest), askAgainLatest)
 	}
 	at := now.Add(min(wait, max(askAgainSoonest, r.f.cfg.MaxWait-now.Sub(r.progress.WaitingSince))))
-	cause := r.tooLate(at)
+	cause := r.checkDeadline(at)
 	if left := r.job.Deadline.Sub(now); errors.Is(cause, errExpired) && left > 0 {
 		// It has not expired yet, and a proxy may come before the time that is known for one.
 		at = now.Add(max(left/2, min(left, askAgainSoonest)))
-		cause = r.tooLate(at)
+		cause = r.checkDeadline(at)
 	}
 	if cause != nil && (errors.Is(cause, errTimedOut) || !now.Before(r.job.Deadline)) {
-		return r.cut(cause)
+		return r.outOfTime(cause)
 	}
 	return jobs.RunOutcome{Kind: jobs.RunScheduled, At: at, Progress: r.progress, NoProxy: true}
 }

@@ -11,26 +11,26 @@ import (
 
 // blame is the judgement of an attempt.
 type blame struct {
-	answer   bool       // there is an answer that may be the job's result
-	tooLarge bool       // the answer is a ban by the fleet's list, and its body is larger than allowed
-	banned   bool       // it is the result only if no other proxy gets a better one
-	fault    jobs.Fault // whose doing a failure was
-	kind     rotation.Kind
-	reason   string // from a closed list, for statistics
-	text     string // a sentence without anything that was not ours to begin with
-	end      string // the job ends with this error code
-	failover bool   // another proxy may be tried at once
-	trip     time.Duration
-	unsent   bool // the proxy kept the request to itself
-	local    bool // this host failed before anything was sent, and the attempt is not counted
+	isResult   bool       // there is a response that may be the job's result
+	tooLarge   bool       // the response is a ban by the fleet's list, and its body is larger than allowed
+	isFleetBan bool       // it is the result only if no other proxy gets a better one
+	fault      jobs.Fault // whose doing a failure was
+	kind       rotation.Kind
+	reason     string // from a closed list, for statistics
+	text       string // a sentence without anything that was not ours to begin with
+	end        string // the job ends with this error code
+	failover   bool   // another proxy may be tried at once
+	trip       time.Duration
+	unsent     bool // the proxy kept the request to itself
+	local      bool // this host failed before anything was sent, and the attempt is not counted
 }
 
-// restTrip is how long a proxy rests that will not mend by itself, such as one that refuses our credentials.
-const restTrip = 10 * time.Minute
+// tripTime is how long a breaker opens for a proxy that nobody expects to recover, such as one that refuses our credentials.
+const tripTime = 10 * time.Minute
 
 func (b blame) verdict(f facts) rotation.Verdict {
 	v := rotation.Verdict{
-		Kind: b.kind, Host: f.host, Answered: f.answered || b.fault == jobs.FaultTarget, Proven: f.proven, Hurried: f.hurried, CoolDown: f.retryAfter, Trip: b.trip, Latency: f.latency, Reason: b.reason,
+		Kind: b.kind, Host: f.host, Answered: f.responded || b.fault == jobs.FaultTarget, Proven: f.proven, Hurried: f.hurried, CoolDown: f.retryAfter, Trip: b.trip, Latency: f.latency, Reason: b.reason,
 	}
 	switch {
 	case b.kind == rotation.PairFault && (f.ban || f.fleetBan):
@@ -54,42 +54,43 @@ func (b blame) cost() float64 {
 	return costOfRetry
 }
 
-func byProxy(reason, text string) blame {
+func blameProxy(reason, text string) blame {
 	return blame{fault: jobs.FaultProxy, kind: rotation.ProxyFault, reason: reason, text: text, failover: true}
 }
 
-func unclear(reason, text string) blame {
+func blameUnclear(reason, text string) blame {
 	return blame{fault: jobs.FaultUnclear, kind: rotation.Unclear, reason: reason, text: text}
 }
 
-// either is unclear, and worth another proxy at once: proxies have many ways to say that a target cannot be reached.
-func either(reason, text string) blame {
-	b := unclear(reason, text)
+// blameUnclearWithFailover blames nobody and asks for another proxy at once: proxies have many ways to say that a target cannot be reached.
+func blameUnclearWithFailover(reason, text string) blame {
+	b := blameUnclear(reason, text)
 	b.failover = true
 	return b
 }
 
-func byTarget(reason, text string) blame {
+func blameTarget(reason, text string) blame {
 	return blame{fault: jobs.FaultTarget, kind: rotation.TargetFault, reason: reason, text: text}
 }
 
-// told is what a proxy says of a target that it cannot reach. A proxy that has lost its own network says so of every one.
-func told(text string) blame {
-	b := byTarget("connect", text)
+// blameTargetByProxy is for a proxy that reports a target as unreachable. A proxy that has lost its own network reports so of
+// every target, so the verdict about the proxy stays unclear.
+func blameTargetByProxy(text string) blame {
+	b := blameTarget("connect", text)
 	b.kind = rotation.Unclear
 	return b
 }
 
-func byPair(reason, text string) blame {
+func blamePair(reason, text string) blame {
 	return blame{fault: jobs.FaultPair, kind: rotation.PairFault, reason: reason, text: text, failover: true}
 }
 
-func refused(reason, text string) blame {
+func blameRefusal(reason, text string) blame {
 	return blame{fault: jobs.FaultPair, kind: rotation.Refused, reason: reason, text: text, failover: true}
 }
 
-// ends is a failure of nobody's that ends the job; the proxy delivered.
-func ends(code, reason, text string) blame {
+// endJob ends the job by a failure that is neither the proxy's nor the target's; the proxy relayed the response.
+func endJob(code, reason, text string) blame {
 	return blame{kind: rotation.Delivered, reason: reason, text: text, end: code}
 }
 
@@ -97,7 +98,7 @@ func ends(code, reason, text string) blame {
 // said?", not "did the fetch succeed?", so a 403 or a 500 out of a tunnel speaks for the proxy.
 func judge(f facts) blame {
 	if f.err == nil {
-		return judgeAnswer(f)
+		return judgeResponse(f)
 	}
 	var denied *deniedError
 	var location *locationError
@@ -105,22 +106,22 @@ func judge(f facts) blame {
 	case f.stopped && !f.timeout:
 		return blame{reason: "cancelled", text: "the attempt was cut short"}
 	case errors.As(f.err, &denied):
-		return ends(jobs.ErrTargetDenied, "denied", denied.reason)
+		return endJob(jobs.ErrTargetDenied, "denied", denied.reason)
 	case errors.As(f.err, &location):
-		return byTarget("location", "the target redirects to a Location that is no URL: "+location.reason)
+		return blameTarget("location", "the target redirects to a Location that is no URL: "+location.reason)
 	case errors.Is(f.err, errTooLarge):
-		b := judgeAnswer(f)
-		if b.banned {
-			b.answer, b.tooLarge = false, true
+		b := judgeResponse(f)
+		if b.isFleetBan {
+			b.isResult, b.tooLarge = false, true
 		}
-		if !b.answer {
+		if !b.isResult {
 			return b // its status says enough
 		}
-		return ends(jobs.ErrBodyTooLarge, "body_too_large", "the response body is larger than allowed")
+		return endJob(jobs.ErrBodyTooLarge, "body_too_large", "the response body is larger than allowed")
 	case errors.Is(f.err, errRedirects):
-		return ends(jobs.ErrTooManyRedirects, "redirects", "the target redirected more often than follow_redirects allows")
+		return endJob(jobs.ErrTooManyRedirects, "redirects", "the target redirected more often than follow_redirects allows")
 	case errors.Is(f.err, errMatch):
-		// The answer is complete: proxy and target have done their part.
+		// The response is complete: proxy and target have done their part.
 		return blame{kind: rotation.Delivered, reason: "timeout", text: errMatch.Error()}
 	case f.isLocal():
 		return judgeLocal(f)
@@ -132,44 +133,44 @@ func judge(f facts) blame {
 	return judgeFailure(f)
 }
 
-// judgeAnswer is for a complete answer.
-func judgeAnswer(f facts) blame {
+// judgeResponse judges a complete response.
+func judgeResponse(f facts) blame {
 	status := http.StatusText(f.status)
 	switch {
-	case f.status == http.StatusProxyAuthRequired && f.works:
+	case f.status == http.StatusProxyAuthRequired && f.healthy:
 		// Most proxies hand on a 407 of the target's: only one that reaches no target may be taken at its word.
-		return refused("proxy_auth", "the proxy, which works for others, wants other credentials (407)"+schemes(f.header))
+		return blameRefusal("proxy_auth", "the proxy, which works for others, wants other credentials (407)"+offeredSchemes(f.header))
 	case f.status == http.StatusProxyAuthRequired && f.plain:
-		b := byProxy("proxy_auth", "the proxy wants other credentials (407)"+schemes(f.header))
-		b.trip, b.unsent = restTrip, f.host == ""
+		b := blameProxy("proxy_auth", "the proxy wants other credentials (407)"+offeredSchemes(f.header))
+		b.trip, b.unsent = tripTime, f.host == ""
 		return b
 	case f.status == http.StatusProxyAuthRequired && !f.direct:
 		// It came through the tunnel, so the proxy we speak to did not say it: no target may shut a pool like that.
-		return byPair("proxy_auth", "a proxy in front of the target wants credentials (407)")
+		return blamePair("proxy_auth", "a proxy in front of the target wants credentials (407)")
 	case f.ban && f.direct:
-		return byTarget("ban", "the answer matches the job's ban rule")
+		return blameTarget("ban", "the answer matches the job's ban rule")
 	case f.ban:
-		return byPair("ban", "the answer matches the job's ban rule")
+		return blamePair("ban", "the answer matches the job's ban rule")
 	case !f.retryable && f.fleetBan && !f.direct:
-		b := byPair("ban", "the target answered "+code(f.status)+", which is a ban here")
-		b.answer, b.banned = true, true
+		b := blamePair("ban", "the target answered "+code(f.status)+", which is a ban here")
+		b.isResult, b.isFleetBan = true, true
 		return b
 	case !f.retryable:
-		return blame{answer: true, kind: rotation.Delivered}
+		return blame{isResult: true, kind: rotation.Delivered}
 	case f.status == http.StatusTooManyRequests:
 		return blame{fault: jobs.FaultPair, kind: rotation.Delivered, reason: "status_429", text: "the target answered 429 " + status}
 	case f.plain && f.status >= 502 && f.status <= 504:
-		// The target may have a proxy of its own that says it (RFC 9209, 2): then it accuses that one and not ours.
+		// The target may have a proxy of its own that says it (RFC 9209, 2): then it blames that one and not ours.
 		if said, known := proxyStatus(f.header); known && said.fault == jobs.FaultTarget {
 			return said
 		}
-		return unclear("status_5xx", "the target or the proxy answered "+code(f.status))
+		return blameUnclear("status_5xx", "the target or the proxy answered "+code(f.status))
 	case f.status >= 500:
-		return byTarget("status_5xx", "the target answered "+code(f.status))
+		return blameTarget("status_5xx", "the target answered "+code(f.status))
 	case f.status == http.StatusForbidden:
-		return byTarget("status_403", "the target answered "+code(f.status))
+		return blameTarget("status_403", "the target answered "+code(f.status))
 	}
-	return byTarget("status", "the target answered "+code(f.status))
+	return blameTarget("status", "the target answered "+code(f.status))
 }
 
 func code(status int) string {

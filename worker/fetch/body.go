@@ -16,14 +16,14 @@ const maxDrained = 64 << 10
 const maxGrown = 256 << 10
 
 // read takes the whole body, decoded, and stops at the limit.
-func (x *exchange) read(ctx context.Context) error {
+func (x *exchanges) read(ctx context.Context) error {
 	limit := x.run.f.cfg.MaxBodyBytes
 	if own := x.run.job.MaxBodyBytes; own > 0 {
 		limit = min(limit, own)
 	}
 	length := x.resp.ContentLength
 	if x.method == http.MethodHead {
-		length = 0 // it is that of another answer
+		length = 0 // it is that of the response to a GET
 	}
 	body, err := x.run.f.decoders.decode(ctx, x.resp.Response, limit)
 	if err != nil {
@@ -53,13 +53,13 @@ func (x *exchange) read(ctx context.Context) error {
 		}
 		x.matched = x.matched || matched
 	}
-	x.at(done)
+	x.reachPhase(done)
 	return nil
 }
 
 // drain reads what a decoder may have left, up to the end of the message: only there it is known that nothing was cut off, and
 // that the connection is free.
-func (x *exchange) drain() error {
+func (x *exchanges) drain() error {
 	rest, err := io.Copy(io.Discard, io.LimitReader(x.resp.Body, maxDrained))
 	if err != nil {
 		return err
@@ -71,7 +71,7 @@ func (x *exchange) drain() error {
 }
 
 // hasBody reports whether the response has a body by rule, even an empty one (RFC 9110, 6.4.1).
-func (x *exchange) hasBody() bool {
+func (x *exchanges) hasBody() bool {
 	return x.method != http.MethodHead && x.resp.StatusCode != http.StatusNoContent && x.resp.StatusCode != http.StatusNotModified
 }
 

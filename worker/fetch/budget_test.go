@@ -88,8 +88,8 @@ func TestRetriesKeepToTheirBudgetAndEachHasItsTurn(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			if retries != 4*n || (f.Held() > 0) != (budget > 0) {
-				t.Errorf("budget %v: %d retries, %d held; want %d, and some held if there is a budget", budget, retries, f.Held(), 4*n)
+			if retries != 4*n || (f.DelayedRetries() > 0) != (budget > 0) {
+				t.Errorf("budget %v: %d retries, %d held; want %d, and some held if there is a budget", budget, retries, f.DelayedRetries(), 4*n)
 			}
 			f.Close()
 			served.Wait()
@@ -140,8 +140,8 @@ func TestRetriesThatAreNotMadeUseUpNoBudget(t *testing.T) {
 		for range 100 {
 			run(`{"url":"http://shop.test/","retry":{"timeout":0.5}}`)
 		}
-		if got := waits(); len(got) != 0 || f.Held() != 0 {
-			t.Fatalf("waits %v, %d held; want none, for no job has the time", got, f.Held())
+		if got := waits(); len(got) != 0 || f.DelayedRetries() != 0 {
+			t.Fatalf("waits %v, %d held; want none, for no job has the time", got, f.DelayedRetries())
 		}
 		run(`{"url":"http://shop.test/"}`)
 		if got := waits(); len(got) != 1 || got[0] != time.Second {

@@ -15,7 +15,7 @@ const maxHeaderBytes = 256 << 10
 type conns struct {
 	roots      *x509.CertPool
 	http2      *http.Transport // speaks HTTP/2 on a connection that is given to it
-	oldHosts   hosts           // of which HTTP/1.1 is to be spoken
+	http1Hosts hosts           // of which HTTP/1.1 is to be spoken
 	buffers    http1.Buffers
 	max        int
 	perKey     int
@@ -24,7 +24,7 @@ type conns struct {
 	proxyDial  dialFunc // nil means the network
 
 	mu   sync.Mutex // guards idle, n, and the closing of stop
-	idle map[place][]*conn
+	idle map[connKey][]*conn
 	n    int
 	stop chan struct{}
 	done sync.WaitGroup
@@ -34,13 +34,13 @@ type conns struct {
 type conn struct {
 	http1 *http1.Conn
 	http2 *http.ClientConn
-	place place
+	key   connKey
 	meter *meter
 	since time.Time // when it became idle
 }
 
-// stands reports whether an idle connection can carry another exchange. Nobody watches one of HTTP/1.1 while it is idle.
-func (cn *conn) stands() bool {
+// isAlive reports whether an idle connection can carry another exchange. Nobody watches one of HTTP/1.1 while it is idle.
+func (cn *conn) isAlive() bool {
 	if cn.http2 != nil {
 		return cn.http2.Err() == nil
 	}
@@ -59,23 +59,23 @@ func (cn *conn) close() {
 func newConns(cfg Config) *conns {
 	c := &conns{
 		max: cfg.MaxIdle, perKey: cfg.IdlePerKey, timeout: cfg.IdleTimeout, allowInner: cfg.AllowPrivateTargets, proxyDial: cfg.Dial, roots: cfg.RootCAs, http2: newHTTP2(),
-		idle: map[place][]*conn{}, stop: make(chan struct{}),
+		idle: map[connKey][]*conn{}, stop: make(chan struct{}),
 	}
 	c.done.Go(c.reap)
 	return c
 }
 
-// place is what a connection can be used for: the proxy with its user, the target, and the version of HTTP. A proxy takes
+// connKey names what a connection can be used for: the proxy with its user, the target, and the version of HTTP. A proxy takes
 // plain requests for any target on one connection, but what one site sends late, or a proxy that only copies bytes, would
 // answer for another.
-type place struct {
+type connKey struct {
 	proxyScheme, proxyHost, user, password string // empty when direct
 	scheme, host, port                     string
-	old                                    bool // only HTTP/1.1 is spoken
+	http1Only                              bool // only HTTP/1.1 is spoken
 }
 
-func (x *exchange) place() place {
-	p := place{scheme: x.target.Scheme(), host: x.target.Hostname(), port: x.target.Port(), old: x.run.f.conns.oldHosts.has(x.target)}
+func (x *exchanges) connKey() connKey {
+	p := connKey{scheme: x.target.Scheme(), host: x.target.Hostname(), port: x.target.Port(), http1Only: x.run.f.conns.http1Hosts.has(x.target)}
 	if x.proxy != nil {
 		p.proxyScheme, p.proxyHost, p.user = x.proxy.Scheme, x.proxy.Host, x.proxy.User.Username()
 		p.password, _ = x.proxy.User.Password()
@@ -83,19 +83,19 @@ func (x *exchange) place() place {
 	return p
 }
 
-// pop is the youngest idle connection to that place that still stands.
-func (c *conns) pop(key place) *conn {
+// pop takes the youngest idle connection of a key that is still alive; nil if there is none.
+func (c *conns) pop(key connKey) *conn {
 	for {
 		cn := c.take(key)
-		if cn == nil || cn.stands() {
+		if cn == nil || cn.isAlive() {
 			return cn
 		}
 		cn.close()
 	}
 }
 
-// take is the youngest idle connection to that place.
-func (c *conns) take(key place) *conn {
+// take takes the youngest idle connection of a key; nil if there is none.
+func (c *conns) take(key connKey) *conn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	list := c.idle[key]
@@ -108,7 +108,7 @@ func (c *conns) take(key place) *conn {
 	return cn
 }
 
-func (c *conns) keep(key place, list []*conn) {
+func (c *conns) keep(key connKey, list []*conn) {
 	if len(list) == 0 {
 		delete(c.idle, key)
 		return
@@ -119,10 +119,10 @@ func (c *conns) keep(key place, list []*conn) {
 // put makes a connection idle, or closes it when there are enough.
 func (c *conns) put(cn *conn) {
 	c.mu.Lock()
-	full := c.n >= c.max || len(c.idle[cn.place]) >= c.perKey || c.closed()
+	full := c.n >= c.max || len(c.idle[cn.key]) >= c.perKey || c.closed()
 	if !full {
 		cn.since = time.Now()
-		c.idle[cn.place] = append(c.idle[cn.place], cn)
+		c.idle[cn.key] = append(c.idle[cn.key], cn)
 		c.n++
 	}
 	c.mu.Unlock()
@@ -165,13 +165,13 @@ func (c *conns) reap() {
 func (c *conns) expire(before time.Time) {
 	c.mu.Lock()
 	all := c.idle
-	c.idle = map[place][]*conn{} // n counts all of them still
+	c.idle = map[connKey][]*conn{} // n counts all of them still
 	c.mu.Unlock()
 	closed := 0
 	for key, list := range all {
 		fresh := list[:0]
 		for _, cn := range list {
-			if cn.since.Before(before) || !cn.stands() {
+			if cn.since.Before(before) || !cn.isAlive() {
 				cn.close()
 				closed++
 				continue

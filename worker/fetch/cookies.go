@@ -29,9 +29,9 @@ type cookies struct {
 // cookieID distinguishes cookies (RFC 6265, 5.3).
 type cookieID struct{ name, domain, path string }
 
-// store takes the cookies of an answer to u that are within the bounds. Those that came first stay.
-func (c *cookies) store(u jobs.URL, answer *http.Response) {
-	for _, cookie := range answer.Cookies() {
+// store takes the cookies of a response to u that are within the bounds. Those that came first stay.
+func (c *cookies) store(u jobs.URL, resp *http.Response) {
+	for _, cookie := range resp.Cookies() {
 		id := identify(cookie, u)
 		_, known := c.kept[id]
 		if len(cookie.Name)+len(cookie.Value) > maxCookieBytes || !known && len(c.kept) >= maxCookies {
@@ -49,7 +49,7 @@ func (c *cookies) store(u jobs.URL, answer *http.Response) {
 	}
 }
 
-// identify is the identity of a cookie that an answer to u sets. The default path is the directory (RFC 6265, 5.1.4).
+// identify is the identity of a cookie that a response to u sets. The default path is the directory (RFC 6265, 5.1.4).
 func identify(cookie *http.Cookie, u jobs.URL) cookieID {
 	path := cookie.Path
 	if !strings.HasPrefix(path, "/") {

@@ -57,9 +57,9 @@ func (d *decoded) close() {
 func (p *decoders) decode(ctx context.Context, resp *http.Response, limit int64) (*decoded, error) {
 	names := codings(resp)
 	if len(names) == 0 {
-		return &decoded{Reader: &source{ctx: ctx, from: resp.Body, left: limit + 1}}, nil
+		return &decoded{Reader: &boundedReader{ctx: ctx, from: resp.Body, left: limit + 1}}, nil
 	}
-	wire := &source{ctx: ctx, from: resp.Body, left: limit + overhead}
+	wire := &boundedReader{ctx: ctx, from: resp.Body, left: limit + overhead}
 	if len(names) > maxCodings {
 		return nil, fmt.Errorf("%w: %d codings on top of each other", errDecode, len(names))
 	}
@@ -79,7 +79,7 @@ func (p *decoders) decode(ctx context.Context, resp *http.Response, limit int64)
 			return nil, fmt.Errorf("%w: %w", errDecode, err)
 		}
 		d.Reader = &layer{decoder: dec, in: wire, framed: framed}
-		wire = &source{ctx: ctx, from: d.Reader, left: limit + overhead}
+		wire = &boundedReader{ctx: ctx, from: d.Reader, left: limit + overhead}
 		framed = true // the inner coding lies in an outer one that came whole
 	}
 	wire.left = limit + 1
@@ -119,29 +119,29 @@ func (p *decoders) take(name string) (d decoder, release func()) {
 	pool, fresh := &p.inflaters, func() decoder { return newInflater() }
 	switch name {
 	case "br":
-		pool, fresh = &p.brotlis, func() decoder { return new(unbrotli) }
+		pool, fresh = &p.brotlis, func() decoder { return new(brotliDecoder) }
 	case "zstd":
-		pool, fresh = &p.zstds, func() decoder { return new(unzstd) }
+		pool, fresh = &p.zstds, func() decoder { return new(zstdDecoder) }
 	}
 	d, ok := pool.Get().(decoder)
 	if !ok {
 		d = fresh()
 	}
 	if i, ok := d.(*inflater); ok {
-		i.bare = name == "deflate"
+		i.isDeflate = name == "deflate"
 	}
 	return d, func() { pool.Put(d) }
 }
 
-// unbrotli reads a brotli stream (RFC 7932) and leaves alone what follows it.
-type unbrotli struct{ brotli.Reader }
+// brotliDecoder reads a brotli stream (RFC 7932) and leaves alone what follows it.
+type brotliDecoder struct{ brotli.Reader }
 
-func (u *unbrotli) reset(from io.Reader) error { return u.Reset(from) }
+func (u *brotliDecoder) reset(from io.Reader) error { return u.Reset(from) }
 
-func (u *unbrotli) complete() bool { return false } // there is no checksum
+func (u *brotliDecoder) complete() bool { return false } // there is no checksum
 
 // Read reads.
-func (u *unbrotli) Read(p []byte) (int, error) {
+func (u *brotliDecoder) Read(p []byte) (int, error) {
 	n, err := u.Reader.Read(p)
 	if err != nil && err.Error() == "brotli: excessive input" { // the library has no name for it
 		err = io.EOF
@@ -153,7 +153,7 @@ func (u *unbrotli) Read(p []byte) (int, error) {
 // browsers and curl show such pages. Where only the end of the connection ends the message, the data has to be complete.
 type layer struct {
 	decoder
-	in     *source
+	in     *boundedReader
 	framed bool
 }
 
@@ -175,9 +175,9 @@ func (l *layer) Read(p []byte) (int, error) {
 	return 0, io.EOF
 }
 
-// source reads until left is used up or ctx ends, and remembers the error with which that ended: to a decoder it may look
+// boundedReader reads until left is used up or ctx ends, and remembers the error with which that ended: to a decoder it may look
 // like an error in the data.
-type source struct {
+type boundedReader struct {
 	ctx  context.Context // an io.Reader has no other way to it
 	from io.Reader
 	left int64
@@ -185,7 +185,7 @@ type source struct {
 }
 
 // Read reads.
-func (s *source) Read(p []byte) (int, error) {
+func (s *boundedReader) Read(p []byte) (int, error) {
 	if s.err == nil {
 		s.err = s.ctx.Err()
 	}

@@ -21,7 +21,7 @@ import (
 // dialFunc opens a connection, as net.Dialer does.
 type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// connectRefused is a proxy's answer to CONNECT that opens no tunnel.
+// connectRefused is a proxy's response to CONNECT that opens no tunnel.
 type connectRefused struct {
 	status int
 	header http.Header
@@ -31,9 +31,9 @@ func (e *connectRefused) Error() string { return "the proxy refused CONNECT" }
 
 var errInner = errors.New("the name leads to a private, loopback or link-local address")
 
-// reach opens the connection to the proxy, or to the target of a direct fetch. Only of the latter the address is checked: it
+// dial opens the connection to the proxy, or to the target of a direct fetch. Only of the latter the address is checked: it
 // is then known to what the name leads, whatever it led to before.
-func (c *conns) reach(ctx context.Context, via *url.URL, target string) (net.Conn, error) {
+func (c *conns) dial(ctx context.Context, via *url.URL, target string) (net.Conn, error) {
 	if via != nil && c.proxyDial != nil {
 		return c.proxyDial(ctx, "tcp", via.Host)
 	}
@@ -54,13 +54,13 @@ func (c *conns) reach(ctx context.Context, via *url.URL, target string) (net.Con
 }
 
 // connect makes a connection to the target through the proxy, and binds it to ctx.
-func (x *exchange) connect(ctx context.Context, rsa bool) (leased, error) {
+func (x *exchanges) connect(ctx context.Context, rsa bool) (connLease, error) {
 	c := x.run.f.conns
-	nc, err := c.reach(x.traced(ctx, nil), x.proxy, x.target.HostPort())
+	nc, err := c.dial(x.withTrace(ctx, nil), x.proxy, x.target.HostPort())
 	if err != nil {
-		return leased{}, x.reaching(err)
+		return connLease{}, x.proxyDialError(err)
 	}
-	b := &builder{exchange: x, meter: &meter{Conn: nc, opening: true}, offer: offer{http1: c.oldHosts.has(x.target), rsa: rsa}}
+	b := &builder{exchanges: x, meter: &meter{Conn: nc, opening: true}, offer: offer{http1: c.http1Hosts.has(x.target), rsa: rsa}}
 	release := http1.Bind(ctx, b.meter)
 	cn, err := b.build(ctx, nc)
 	if err == nil && cn.http2 != nil { // which reads all the time, and not only for this attempt
@@ -76,20 +76,20 @@ func (x *exchange) connect(ctx context.Context, rsa bool) (leased, error) {
 		x.received += b.meter.received.Load()
 		failure := &openError{error: err}
 		if x.isHTTPProxy() {
-			failure.heard = b.meter.classify(b.typed)
+			failure.otherProtocol = b.meter.classify(b.describesBody)
 		}
-		return leased{}, failure
+		return connLease{}, failure
 	}
 	if x.target.Scheme() == "https" || !x.isHTTPProxy() {
-		b.meter.opened() // else the first answer is to show what the proxy speaks
+		b.meter.opened() // else the first response is to show what the proxy speaks
 	}
-	return leased{conn: cn, release: release}, nil
+	return connLease{conn: cn, release: release}, nil
 }
 
-func (x *exchange) isHTTPProxy() bool { return x.proxy != nil && x.proxy.Scheme == "http" }
+func (x *exchanges) isHTTPProxy() bool { return x.proxy != nil && x.proxy.Scheme == "http" }
 
-// reaching marks an error as one of reaching the proxy.
-func (x *exchange) reaching(err error) error {
+// proxyDialError marks an error as one of reaching the proxy. Without a proxy it returns the error as it is.
+func (x *exchanges) proxyDialError(err error) error {
 	if x.proxy == nil {
 		return err
 	}
@@ -98,10 +98,10 @@ func (x *exchange) reaching(err error) error {
 
 // builder makes a connection of HTTP out of one of TCP.
 type builder struct {
-	*exchange
-	meter *meter
-	offer offer
-	typed bool // the answer to CONNECT describes a body, which no tunnel has
+	*exchanges
+	meter         *meter
+	offer         offer
+	describesBody bool // the response to CONNECT describes a body, which no tunnel has
 }
 
 // build opens a tunnel where one is needed, and does the handshakes.
@@ -110,11 +110,11 @@ func (b *builder) build(ctx context.Context, socket net.Conn) (*conn, error) {
 	if b.proxy != nil && b.proxy.Scheme == "https" {
 		// A proxy that is offered HTTP/2 may accept it.
 		if nc, err = b.secure(ctx, nc, b.proxy.Hostname(), offer{http1: true}); err != nil {
-			return nil, b.reaching(err)
+			return nil, b.proxyDialError(err)
 		}
 	}
 	if b.proxy != nil {
-		b.at(tunnelling)
+		b.reachPhase(tunnelling)
 	}
 	switch secure := b.target.Scheme() == "https"; {
 	case b.proxy != nil && strings.HasPrefix(b.proxy.Scheme, "socks"):
@@ -125,9 +125,9 @@ func (b *builder) build(ctx context.Context, socket net.Conn) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	cn := &conn{place: b.place(), meter: b.meter}
+	cn := &conn{key: b.connKey(), meter: b.meter}
 	if b.target.Scheme() == "https" {
-		b.at(securing)
+		b.reachPhase(securing)
 		secured, err := b.secure(ctx, nc, b.target.Hostname(), b.offer)
 		if err != nil {
 			return nil, err
@@ -158,7 +158,7 @@ func (b *builder) tunnel(nc, socket net.Conn) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.typed = resp.Header.Get("Content-Type") != "" || resp.ContentLength > 0
+	b.describesBody = resp.Header.Get("Content-Type") != "" || resp.ContentLength > 0
 	if resp.StatusCode/100 != 2 {
 		_ = resp.Body.Close()
 		return nil, &connectRefused{status: resp.StatusCode, header: resp.Header}
@@ -182,15 +182,15 @@ func (b *builder) socks(nc net.Conn) error {
 		password, _ := user.Password()
 		auth = &proxy.Auth{User: user.Username(), Password: password}
 	}
-	dialer, err := proxy.SOCKS5("tcp", b.proxy.Host, auth, reached{nc})
+	dialer, err := proxy.SOCKS5("tcp", b.proxy.Host, auth, dialledConn{nc})
 	if err == nil {
 		_, err = dialer.Dial("tcp", b.target.HostPort())
 	}
 	return err
 }
 
-// reached is a dialer that has dialled.
-type reached struct{ net.Conn }
+// dialledConn is a dialer that returns one open connection.
+type dialledConn struct{ net.Conn }
 
 // Dial returns the connection.
-func (r reached) Dial(string, string) (net.Conn, error) { return r.Conn, nil }
+func (r dialledConn) Dial(string, string) (net.Conn, error) { return r.Conn, nil }

@@ -16,7 +16,7 @@ import (
 	"github.com/gofer-mq/gofer/worker/fetch/http1"
 )
 
-// What an exchange ends with when the answer is at fault.
+// The errors of an exchange whose response is at fault.
 var (
 	errTooLarge  = errors.New("the body is larger than allowed")
 	errRedirects = errors.New("too many redirects")
@@ -34,38 +34,39 @@ type locationError struct{ reason string }
 
 func (e *locationError) Error() string { return e.reason }
 
-// exchange is one request through one proxy, redirects included, and what came back.
-type exchange struct {
+// exchanges are those of one attempt: the request, and one more for each redirect, all through the same proxy. The fields describe
+// the newest exchange unless they say otherwise.
+type exchanges struct {
 	run   *run
 	proxy *url.URL // nil when direct
 
-	started  time.Time
-	stage    atomic.Int32
-	changed  atomic.Int64           // when the stage changed last, since started
-	spent    [done + 1]atomic.Int64 // nanoseconds in each stage
-	lookups  lookups
-	sent     atomic.Bool // a request, or a part of it, may have reached the target
-	stall    stallWatch
-	received int64           // bytes on the wire
-	ended    bool            // the newest connection was closed by its other end
-	heard    heard           // what the newest connection answered instead of HTTP
-	target   jobs.URL        // of the newest request
-	url      string          // the same, as text
-	cookies  cookies         // of redirects
-	crossed  bool            // a redirect led to another origin
-	host     string          // its host and port, once a redirect led there
-	method   string          // of the newest request
-	resp     *http1.Response // the newest hop's
-	header   http.Header
-	fields   []http1.Field // the same in their order; none of HTTP/2
-	body     []byte
-	matched  bool // the body matches the pattern of the job's ban
-	err      error
-	cause    error // why the context ended, if it did
+	started       time.Time
+	phase         atomic.Int32
+	changed       atomic.Int64           // when the phase changed last, in nanoseconds since started
+	spent         [done + 1]atomic.Int64 // nanoseconds in each phase
+	lookups       lookups
+	sent          atomic.Bool // a request, or a part of it, may have reached the target
+	stall         stallWatch
+	received      int64           // bytes on the wire
+	ended         bool            // the newest connection was closed by its other end
+	otherProtocol otherProtocol   // what came on the newest connection instead of HTTP
+	target        jobs.URL        // of the newest request
+	url           string          // the same, as text
+	cookies       cookies         // of redirects
+	leftOrigin    bool            // a redirect led to another origin
+	host          string          // its host and port, once a redirect led there
+	method        string          // of the newest request
+	resp          *http1.Response // of the newest exchange; its body may be closed
+	header        http.Header
+	fields        []http1.Field // the same in their order; none of HTTP/2
+	body          []byte
+	matched       bool // the body matches the pattern of the job's ban
+	err           error
+	cause         error // why the context ended, if it did
 }
 
-// exchange does one attempt. Everything it opens is closed, or idle and owned by the pool, when it returns.
-func (r *run) exchange(ctx context.Context, lease *rotation.Lease) *exchange {
+// exchanges does the exchanges of one attempt. Everything it opens is closed, or idle and owned by the pool, when it returns.
+func (r *run) exchanges(ctx context.Context, lease *rotation.Lease) *exchanges {
 	timeout := r.job.Timeout.Std()
 	if timeout == 0 {
 		timeout = r.f.cfg.AttemptTimeout
@@ -74,7 +75,7 @@ func (r *run) exchange(ctx context.Context, lease *rotation.Lease) *exchange {
 	defer end(nil)
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errAttemptTimeout)
 	defer cancel()
-	x := &exchange{run: r, started: time.Now(), stall: stallWatch{timeout: r.f.cfg.StallTimeout, end: end}}
+	x := &exchanges{run: r, started: time.Now(), stall: stallWatch{timeout: r.f.cfg.StallTimeout, end: end}}
 	if p := lease.Proxy(); p != nil {
 		x.proxy = p.URL
 	}
@@ -89,7 +90,7 @@ func (r *run) exchange(ctx context.Context, lease *rotation.Lease) *exchange {
 	return x
 }
 
-func (x *exchange) status() int {
+func (x *exchanges) status() int {
 	if x.resp == nil {
 		return 0
 	}
@@ -97,16 +98,16 @@ func (x *exchange) status() int {
 }
 
 // follow does the request and the redirects that it leads to, all through the same proxy.
-func (x *exchange) follow(ctx context.Context) error {
-	req := x.run.first()
+func (x *exchanges) follow(ctx context.Context) error {
+	req := x.run.firstRequest()
 	x.target = x.run.job.Target()
-	for hop := 0; ; hop++ {
+	for n := 0; ; n++ {
 		x.url = x.target.String()
-		if hop > 0 {
+		if n > 0 {
 			x.host = hostPort(x.target)
 		}
 		x.resp = nil
-		next, err := x.hop(ctx, req, hop)
+		next, err := x.n(ctx, req, n)
 		if err != nil || next == nil {
 			return err
 		}
@@ -115,15 +116,15 @@ func (x *exchange) follow(ctx context.Context) error {
 	}
 }
 
-// request is what one hop sends. Nobody changes the header and the body: other hops and attempts have them too.
+// request is what one exchange sends. Nobody changes the header and the body: other exchanges and attempts share them.
 type request struct {
 	method string
 	header http.Header // in the job's spelling
 	body   []byte
 }
 
-// first is the request of the job. Jobs without a header of their own have one in common.
-func (r *run) first() request {
+// firstRequest is the request of the job. Jobs without a header of their own have one in common.
+func (r *run) firstRequest() request {
 	header := r.f.header
 	if len(r.job.Headers) > 0 {
 		header = requestHeader(r.job.Headers, r.f.cfg.UserAgent)
@@ -131,15 +132,15 @@ func (r *run) first() request {
 	return request{method: r.job.Method, header: header, body: r.job.Content()}
 }
 
-// hop does one request. It returns the next one when the answer is a redirect that is followed, else it keeps the answer.
-func (x *exchange) hop(ctx context.Context, req request, hop int) (next *request, err error) {
+// exchangeOnce does one exchange. It returns the next request if the response is a redirect to follow, else it keeps the response.
+func (x *exchanges) n(ctx context.Context, req request, n int) (next *request, err error) {
 	l, err := x.send(ctx, req)
 	if err != nil {
 		return nil, err
 	}
 	reusable := false
 	defer func() { x.giveBack(l, reusable) }() // also when what came made us panic
-	if next, err = x.redirect(ctx, l, req, hop); err == nil && next == nil {
+	if next, err = x.redirect(ctx, l, req, n); err == nil && next == nil {
 		x.header, x.fields = x.resp.Header, x.resp.Fields
 		err = x.read(ctx)
 	}
@@ -147,30 +148,30 @@ func (x *exchange) hop(ctx context.Context, req request, hop int) (next *request
 	return next, err
 }
 
-// leased is a connection in use, what its meter showed before, and what lets go of it: false if the context ended.
-type leased struct {
+// connLease is a connection in use, what its meter showed before, and what lets go of it: false if the context ended.
+type connLease struct {
 	*conn
 	before  int64
 	release func() bool
 }
 
-// send sends the request on an idle connection, or on a new one. An idle connection may have died unseen: then, if no answer
+// send sends the request on an idle connection, or on a new one. An idle connection may have died unseen: then, if no response
 // had begun, the request goes once more on a new connection through the same proxy. A request that may not be sent twice
 // never takes an idle one, because nobody could tell whether it arrived. A server that wants HTTP/1.1 gets it at once.
-func (x *exchange) send(ctx context.Context, req request) (leased, error) {
+func (x *exchanges) send(ctx context.Context, req request) (connLease, error) {
 	l, err := x.sendOnce(ctx, req)
 	if code, ok := http2Code(err); !ok || code != http11Required || ctx.Err() != nil {
 		return l, err
 	}
-	x.run.f.conns.oldHosts.add(x.target)
+	x.run.f.conns.http1Hosts.add(x.target)
 	x.restart()
 	return x.sendOnce(ctx, req)
 }
 
-func (x *exchange) sendOnce(ctx context.Context, req request) (leased, error) {
+func (x *exchanges) sendOnce(ctx context.Context, req request) (connLease, error) {
 	if l, found := x.idle(ctx); found {
 		err := x.roundTrip(ctx, l, req)
-		ended := errors.Is(err, http1.ErrEnded) || err != nil && l.http2 != nil && stage(x.stage.Load()) < reading
+		ended := errors.Is(err, http1.ErrEnded) || err != nil && l.http2 != nil && phase(x.phase.Load()) < reading
 		if !ended || ctx.Err() != nil {
 			return l, err
 		}
@@ -178,14 +179,14 @@ func (x *exchange) sendOnce(ctx context.Context, req request) (leased, error) {
 	}
 	l, err := x.open(ctx)
 	if err != nil {
-		return leased{}, err
+		return connLease{}, err
 	}
 	return l, x.roundTrip(ctx, l, req)
 }
 
 // open makes a connection to the target. Suites with RSA key exchange are offered only to a server that ended the first
 // handshake because it found no other.
-func (x *exchange) open(ctx context.Context) (leased, error) {
+func (x *exchanges) open(ctx context.Context) (connLease, error) {
 	l, err := x.connect(ctx, false)
 	if err != nil && ctx.Err() == nil && wantsRSA(err) {
 		x.restart()
@@ -194,24 +195,24 @@ func (x *exchange) open(ctx context.Context) (leased, error) {
 	return l, err
 }
 
-func (x *exchange) idle(ctx context.Context) (l leased, found bool) {
+func (x *exchanges) idle(ctx context.Context) (l connLease, found bool) {
 	if x.run.nonIdempotent() {
-		return leased{}, false
+		return connLease{}, false
 	}
-	cn := x.run.f.conns.pop(x.place())
+	cn := x.run.f.conns.pop(x.connKey())
 	if cn == nil {
-		return leased{}, false
+		return connLease{}, false
 	}
-	l = leased{conn: cn, before: cn.meter.received.Load(), release: func() bool { return true }}
+	l = connLease{conn: cn, before: cn.meter.received.Load(), release: func() bool { return true }}
 	if cn.http1 != nil {
 		l.release = http1.Bind(ctx, cn.meter)
 	}
 	return l, true
 }
 
-// roundTrip sends the request and waits for the answer's head. When it fails the connection is closed.
-func (x *exchange) roundTrip(ctx context.Context, l leased, req request) (err error) {
-	x.at(sending)
+// roundTrip sends the request and waits for the head of the response. When it fails the connection is closed.
+func (x *exchanges) roundTrip(ctx context.Context, l connLease, req request) (err error) {
+	x.reachPhase(sending)
 	x.method = req.method
 	if l.http2 != nil {
 		err = x.roundTrip2(ctx, l, req)
@@ -219,34 +220,34 @@ func (x *exchange) roundTrip(ctx context.Context, l leased, req request) (err er
 		err = x.roundTrip1(l, req)
 	}
 	if err != nil {
-		x.heard = l.meter.classify(false)
+		x.otherProtocol = l.meter.classify(false)
 		x.giveBack(l, false)
 	}
 	l.meter.opened()
 	return err
 }
 
-// roundTrip1 does it in HTTP/1.1. A proxy that takes the request itself is told the whole URL (RFC 9112, 3.2.2), and who asks.
-func (x *exchange) roundTrip1(l leased, req request) (err error) {
+// roundTrip1 does it in HTTP/1.1. A request that the proxy itself handles names the whole URL (RFC 9112, 3.2.2) and our credentials.
+func (x *exchanges) roundTrip1(l connLease, req request) (err error) {
 	r := http1.Request{Method: req.method, Target: x.target.RequestTarget(), Host: x.target.Authority(), Header: req.header, Body: req.body}
 	if x.proxy != nil && strings.HasPrefix(x.proxy.Scheme, "http") && x.target.Scheme() == "http" {
 		r.Target, r.ProxyAuthorization = x.url, basicAuth(x.proxy)
 	}
 	x.sent.Store(true)
-	x.resp, err = l.http1.Do(&r, x.watch(l.meter))
+	x.resp, err = l.http1.Do(&r, x.watchPhases(l.meter))
 	return err
 }
 
 // roundTrip2 does it in HTTP/2.
-func (x *exchange) roundTrip2(ctx context.Context, l leased, req request) error {
-	r, err := http.NewRequestWithContext(x.traced(ctx, l.meter), req.method, "/", content(req.body))
+func (x *exchanges) roundTrip2(ctx context.Context, l connLease, req request) error {
+	r, err := http.NewRequestWithContext(x.withTrace(ctx, l.meter), req.method, "/", content(req.body))
 	if err != nil {
 		return errors.New("the request cannot be built")
 	}
 	r.URL, r.Host, r.Header = http2URL(x.target), x.target.Authority(), req.header
 	resp, err := l.http2.RoundTrip(r)
 	if err == nil {
-		x.reads(l.meter) // again, if an informational response came before
+		x.responseBegan(l.meter) // again, if an informational response came before
 		x.resp = &http1.Response{Response: resp}
 	}
 	return err
@@ -260,7 +261,7 @@ func content(body []byte) io.Reader {
 }
 
 // giveBack counts what was received, and makes the connection idle again or closes it. HTTP/2 keeps exchanges apart.
-func (x *exchange) giveBack(l leased, reusable bool) {
+func (x *exchanges) giveBack(l connLease, reusable bool) {
 	x.stall.stop()
 	if x.resp != nil {
 		_ = x.resp.Body.Close()

@@ -12,44 +12,44 @@ import (
 
 // facts are what is known of an attempt that ended; judge decides by them alone.
 type facts struct {
-	err         error
-	answered    bool // there is an answer, though perhaps too large a one
-	stopped     bool // the job was stopped, or its time was over
-	timeout     bool // the attempt's time was over, or the job's
-	hurried     bool // it was the job's, and the attempt had not had all of its own
-	phase       stage
-	host        string // where redirects led to; empty without one
-	status      int
-	header      http.Header
-	refused     *connectRefused
-	heard       heard // what came instead of a tunnel
-	direct      bool
-	proxyScheme string
-	plain       bool // no tunnel: what answers may be the proxy itself
-	works       bool // although it says that it wants other credentials, the proxy reached a target lately or at an earlier hop
-	sent        bool
-	stalled     bool   // the response arrived too slowly
-	ended       bool   // the other end closed the connection: what seems malformed may have been cut
-	ban         bool   // by the job's own rule
-	fleetBan    bool   // by the fleet's list
-	rule        uint64 // the key of the one of them that holds
-	retryable   bool
-	proven      bool // the answer came over TLS with the target
-	badCert     int  // through how many proxies the target's certificate was refused so far
+	err            error
+	responded      bool // a response came, though perhaps too large a one
+	stopped        bool // the job was stopped, or its time was over
+	timeout        bool // the attempt's time was over, or the job's
+	hurried        bool // it was the job's, and the attempt had not had all of its own
+	phase          phase
+	host           string // where redirects led to; empty without one
+	status         int
+	header         http.Header
+	refused        *connectRefused
+	otherProtocol  otherProtocol // what came instead of a tunnel
+	direct         bool
+	proxyScheme    string
+	plain          bool // no tunnel: the response may be the proxy's own
+	healthy        bool // although it says that it wants other credentials, the proxy reached a target lately or in an earlier exchange
+	sent           bool
+	stalled        bool   // the response arrived too slowly
+	ended          bool   // the other end closed the connection: what seems malformed may have been cut
+	ban            bool   // by the job's own rule
+	fleetBan       bool   // by the fleet's list
+	rule           uint64 // the key of the one of them that holds
+	retryable      bool
+	proven         bool // the response came over TLS with the target
+	refusedThrough int  // through how many proxies the target's certificate was refused so far
 	// retryAfter is the least wait that was asked for.
 	retryAfter time.Duration
 	latency    time.Duration
-	// dialling and resolving are the parts of latency that it took to reach the proxy, or the target of a direct fetch, and to
-	// look up its name, over all hops.
-	dialling, resolving time.Duration
+	// dialTime and resolveTime are the parts of latency that it took to reach the proxy, or the target of a direct fetch, and to
+	// look up its name, over all exchanges.
+	dialTime, resolveTime time.Duration
 }
 
 // facts gathers them.
-func (r *run) facts(ctx context.Context, x *exchange, lease *rotation.Lease) facts {
+func (r *run) facts(ctx context.Context, x *exchanges, lease *rotation.Lease) facts {
 	f := facts{
-		err: x.err, phase: stage(x.stage.Load()), host: x.host, status: x.status(), direct: lease.Proxy() == nil, sent: x.sent.Load(), ended: x.ended, heard: x.heard,
-		answered: x.err == nil || errors.Is(x.err, errTooLarge),
-		stopped:  ctx.Err() != nil && x.err != nil, latency: time.Since(x.started),
+		err: x.err, phase: phase(x.phase.Load()), host: x.host, status: x.status(), direct: lease.Proxy() == nil, sent: x.sent.Load(), ended: x.ended, otherProtocol: x.otherProtocol,
+		responded: x.err == nil || errors.Is(x.err, errTooLarge),
+		stopped:   ctx.Err() != nil && x.err != nil, latency: time.Since(x.started),
 	}
 	switch own := r.job.Timeout.Std(); {
 	case errors.Is(x.cause, errAttemptTimeout):
@@ -59,8 +59,8 @@ func (r *run) facts(ctx context.Context, x *exchange, lease *rotation.Lease) fac
 	case errors.Is(x.cause, errExpired), errors.Is(x.cause, errTimedOut):
 		f.timeout, f.hurried = true, true
 	}
-	f.resolving = x.resolving()
-	f.dialling = x.took(connecting) - f.resolving
+	f.resolveTime = x.resolveTime()
+	f.dialTime = x.timeIn(connecting) - f.resolveTime
 	if x.resp != nil {
 		f.header = x.resp.Header
 	}
@@ -68,33 +68,33 @@ func (r *run) facts(ctx context.Context, x *exchange, lease *rotation.Lease) fac
 		f.proxyScheme = x.proxy.Scheme
 		f.plain = strings.HasPrefix(x.url, "http://") && strings.HasPrefix(x.proxy.Scheme, "http")
 	}
-	if f.answered {
-		f.ban, f.rule = x.matched || r.job.Ban.MatchStatus(f.status), r.rule()
+	if f.responded {
+		f.ban, f.rule = x.matched || r.job.Ban.MatchStatus(f.status), r.banKey()
 		f.fleetBan = r.job.Ban == nil && r.policy.Bans(f.status)
 		f.retryable = r.policy.Retryable(f.status)
 	} else {
 		errors.As(x.err, &f.refused)
 		if opening := (*openError)(nil); errors.As(x.err, &opening) {
-			f.heard = opening.heard
+			f.otherProtocol = opening.otherProtocol
 		}
 	}
-	f.works = f.plain && f.status == http.StatusProxyAuthRequired && (x.host != "" || lease.Works())
+	f.healthy = f.plain && f.status == http.StatusProxyAuthRequired && (x.host != "" || lease.Works())
 	if f.status == http.StatusTooManyRequests || f.status == http.StatusServiceUnavailable {
 		f.retryAfter = RetryAfter(f.header.Get("Retry-After"), time.Now())
 	}
-	if x.err != nil && untrusted(x.err) && !f.direct && r.badCert[lease.ID()] == nil {
-		if r.badCert == nil {
-			r.badCert = map[string]*forged{}
+	if x.err != nil && untrusted(x.err) && !f.direct && r.refusedCerts[lease.ID()] == nil {
+		if r.refusedCerts == nil {
+			r.refusedCerts = map[string]*refusedCert{}
 		}
-		what := forgedBy(x.err, x.target.Hostname())
-		r.badCert[lease.ID()] = &what
+		cert := refusedCertOf(x.err, x.target.Hostname())
+		r.refusedCerts[lease.ID()] = &cert
 	}
-	f.badCert = len(r.badCert)
-	f.proven = f.answered && strings.HasPrefix(x.url, "https://")
+	f.refusedThrough = len(r.refusedCerts)
+	f.proven = f.responded && strings.HasPrefix(x.url, "https://")
 	return f
 }
 
-// targetStatus is the status of the target's answer. A 407 is that of a proxy, ours or one in front of the target.
+// targetStatus is the status of the target's response. A 407 is that of a proxy, ours or one in front of the target.
 func (f facts) targetStatus() int {
 	if f.status == http.StatusProxyAuthRequired && !f.direct {
 		return 0
@@ -102,5 +102,5 @@ func (f facts) targetStatus() int {
 	return f.status
 }
 
-// mostOf reports whether a part of an attempt took more than half of its time.
-func (f facts) mostOf(part time.Duration) bool { return part > f.latency/2 }
+// isMostOf reports whether a part of an attempt took more than half of its time.
+func (f facts) isMostOf(part time.Duration) bool { return part > f.latency/2 }

@@ -21,17 +21,17 @@ func judgeDirect(f facts) blame {
 	var dns *net.DNSError
 	switch {
 	case errors.Is(f.err, errInner):
-		return ends(jobs.ErrTargetDenied, "denied", "private, loopback and link-local targets are not allowed here")
+		return endJob(jobs.ErrTargetDenied, "denied", "private, loopback and link-local targets are not allowed here")
 	case errors.As(f.err, &dns) && dns.IsNotFound:
-		b := byTarget("dns", "the host name does not exist")
+		b := blameTarget("dns", "the host name does not exist")
 		b.end = jobs.ErrPermanent
 		return b
 	case untrusted(f.err):
-		return byTarget("tls", "the target's certificate "+certificateWords(f.err))
+		return blameTarget("tls", "the target's certificate "+certificateText(f.err))
 	case f.outOfTime():
-		return byTarget("timeout", f.lateWords())
+		return blameTarget("timeout", f.timeoutText())
 	}
-	return byTarget("connect", "the target failed in phase "+f.phase.String()+": "+brief(f.err))
+	return blameTarget("connect", "the target failed in phase "+f.phase.String()+": "+brief(f.err))
 }
 
 // judgeLocal is for what this host failed in, and neither the proxy nor the target.
@@ -55,7 +55,7 @@ func (f facts) isLocal() bool {
 	var dns *net.DNSError
 	switch {
 	case f.outOfTime():
-		return f.mostOf(f.resolving)
+		return f.isMostOf(f.resolveTime)
 	case errors.As(f.err, &dns):
 		return !dns.IsNotFound
 	}
@@ -79,40 +79,40 @@ func (f facts) outOfTime() bool {
 	return f.timeout || errors.Is(f.err, context.DeadlineExceeded) || errors.Is(f.err, os.ErrDeadlineExceeded)
 }
 
-// lateWords say why time ran out.
-func (f facts) lateWords() string {
+// timeoutText says why time ran out.
+func (f facts) timeoutText() string {
 	if f.stalled {
 		return "the answer stalled: less than 1 KiB of it came in the stall timeout"
 	}
 	return "no complete answer in time, in phase " + f.phase.String()
 }
 
-// shortestDial is the time that a proxy may take for a connection, however little a job allows.
-const shortestDial = time.Second
+// minDialTime is the time that a proxy may take for a connection, however little a job allows.
+const minDialTime = time.Second
 
 // judgeTimeout goes by the time that each party took, and not by the phase in which it ran out: a proxy that takes a
 // connection at once has no part in what targets do, over however many redirects. A job may allow less time than any proxy
 // needs: that is not the proxy's fault.
 func judgeTimeout(f facts) blame {
-	if f.mostOf(f.dialling) && (!f.hurried || f.latency >= shortestDial) {
-		return byProxy("connect", "the proxy cannot be reached: timeout")
+	if f.isMostOf(f.dialTime) && (!f.hurried || f.latency >= minDialTime) {
+		return blameProxy("connect", "the proxy cannot be reached: timeout")
 	}
-	return unclear("timeout", f.lateWords())
+	return blameUnclear("timeout", f.timeoutText())
 }
 
-// judgeRefusal is for an answer to CONNECT other than 200.
+// judgeRefusal judges a response to CONNECT that opens no tunnel.
 func judgeRefusal(f facts) blame {
 	status, text := f.refused.status, "the proxy answered CONNECT with "+code(f.refused.status)
 	switch {
 	case status == http.StatusProxyAuthRequired || status == http.StatusUnauthorized:
-		b := byProxy("proxy_auth", text+schemes(f.refused.header))
-		b.trip = restTrip
+		b := blameProxy("proxy_auth", text+offeredSchemes(f.refused.header))
+		b.trip = tripTime
 		return b
 	case status == http.StatusForbidden || status == http.StatusMethodNotAllowed:
-		return refused("proxy_refused", text)
+		return blameRefusal("proxy_refused", text)
 	case status == http.StatusTooManyRequests:
 		// Said by the proxy itself: no tunnel stands yet.
-		b := byProxy("proxy_refused", text)
+		b := blameProxy("proxy_refused", text)
 		b.trip = max(time.Second, RetryAfter(f.refused.header.Get("Retry-After"), time.Now()))
 		return b
 	case status == http.StatusInternalServerError, status >= 502 && status <= 504:
@@ -120,14 +120,14 @@ func judgeRefusal(f facts) blame {
 		if fault, known := proxyStatus(f.refused.header); known {
 			return fault
 		}
-		return unclear("proxy_refused", text)
+		return blameUnclear("proxy_refused", text)
 	case status == http.StatusBadRequest:
-		return either("proxy_refused", text+f.tryTLS()) // many servers answer so to what is not TLS
+		return blameUnclearWithFailover("proxy_refused", text+f.tryTLS()) // many servers respond so to what is not TLS
 	case status > http.StatusBadRequest:
 		// Each proxy has its own words for a target that it cannot reach: privoxy's are 404.
-		return either("proxy_refused", text)
+		return blameUnclearWithFailover("proxy_refused", text)
 	}
-	return byProxy("proxy_refused", text)
+	return blameProxy("proxy_refused", text)
 }
 
 // proxyStatus reads what a proxy says about its own failure (RFC 9209, and squid's header).
@@ -135,13 +135,13 @@ func proxyStatus(h http.Header) (blame, bool) {
 	said := strings.ToLower(h.Get("Proxy-Status") + " " + h.Get("X-Squid-Error"))
 	for _, word := range []string{"dns_", "destination_", "connection_refused", "connection_timeout", "connection_terminated", "err_dns_fail", "err_connect_fail", "err_read_timeout", "http_response_"} {
 		if strings.Contains(said, word) {
-			return told("the proxy says that the target cannot be reached"), true
+			return blameTargetByProxy("the proxy says that the target cannot be reached"), true
 		}
 	}
 	// ERR_CANNOT_FORWARD is not among them: by that squid 5 says also that the target's name does not exist.
 	for _, word := range []string{"proxy_internal_", "proxy_configuration_", "connection_limit_reached"} {
 		if strings.Contains(said, word) {
-			return byProxy("proxy_refused", "the proxy says that it has failed itself"), true
+			return blameProxy("proxy_refused", "the proxy says that it has failed itself"), true
 		}
 	}
 	return blame{}, false
@@ -152,32 +152,32 @@ func judgeFailure(f facts) blame {
 	var op *net.OpError
 	dialled := errors.As(f.err, &op) && op.Op == "proxyconnect"
 	switch {
-	case dialled && (tlsWords(f.err) != "" || certificateWords(f.err) != "" || f.proxyScheme == "https" && hungUp(f.err)):
+	case dialled && (tlsText(f.err) != "" || certificateText(f.err) != "" || f.proxyScheme == "https" && hungUp(f.err)):
 		return judgeProxyTLS(f)
 	case dialled && !f.outOfTime():
-		return byProxy("connect", "the proxy cannot be reached: "+brief(f.err))
+		return blameProxy("connect", "the proxy cannot be reached: "+brief(f.err))
 	case op != nil && op.Op == "socks connect":
 		return judgeSocks(f, op)
-	case f.heard == heardPage:
-		return byProxy("proxy_protocol", "the proxy sent a page instead of a tunnel")
-	case f.heard == heardTLS && !f.plain:
-		b := byProxy("proxy_tls", "the proxy speaks TLS: list it as https://")
-		b.trip = restTrip
+	case f.otherProtocol == otherPage:
+		return blameProxy("proxy_protocol", "the proxy sent a page instead of a tunnel")
+	case f.otherProtocol == otherTLS && !f.plain:
+		b := blameProxy("proxy_tls", "the proxy speaks TLS: list it as https://")
+		b.trip = tripTime
 		return b
-	case untrusted(f.err) && f.badCert > 1:
-		b := byTarget("tls", "the target's certificate "+certificateWords(f.err)+", through two proxies")
+	case untrusted(f.err) && f.refusedThrough > 1:
+		b := blameTarget("tls", "the target's certificate "+certificateText(f.err)+", through two proxies")
 		b.end = jobs.ErrPermanent
 		return b
 	case untrusted(f.err):
-		b := either("tls", "the target's certificate "+certificateWords(f.err)+", or the proxy put in its own")
+		b := blameUnclearWithFailover("tls", "the target's certificate "+certificateText(f.err)+", or the proxy put in its own")
 		b.kind = rotation.Neutral // the comparison of several sites' certificates decides
 		return b
 	case f.outOfTime():
 		return judgeTimeout(f)
 	case f.phase == tunnelling && hungUp(f.err):
-		return either("proxy_protocol", "the proxy hung up instead of opening a tunnel"+f.tryTLS())
+		return blameUnclearWithFailover("proxy_protocol", "the proxy hung up instead of opening a tunnel"+f.tryTLS())
 	case f.phase == tunnelling:
-		return byProxy("proxy_protocol", "the proxy did not answer as a proxy should: "+brief(f.err))
+		return blameProxy("proxy_protocol", "the proxy did not answer as a proxy should: "+brief(f.err))
 	}
 	return judgeExchange(f)
 }
@@ -186,25 +186,25 @@ func judgeFailure(f facts) blame {
 func judgeExchange(f facts) blame {
 	switch words := brief(f.err); {
 	case errors.Is(f.err, errDecode):
-		return unclear("decode", "the body cannot be decoded: "+words)
+		return blameUnclear("decode", "the body cannot be decoded: "+words)
 	case errors.Is(f.err, http1.ErrNoAnswer):
-		return unclear("proxy_protocol", words+": "+code(f.status))
+		return blameUnclear("proxy_protocol", words+": "+code(f.status))
 	case f.phase == securing && hungUp(f.err):
-		return unclear("reset", "the TLS handshake with the target failed: "+words)
+		return blameUnclear("reset", "the TLS handshake with the target failed: "+words)
 	case f.phase == securing:
-		return unclear("tls", "the TLS handshake with the target failed: "+words)
-	case f.heard == heardTLS:
-		return unclear("malformed", "the answer is TLS, not HTTP"+f.tryTLS())
-	case http1Words(f.err) != "" && f.ended:
-		return unclear("truncated", "the answer was cut off: connection closed")
-	case http1Words(f.err) != "", isMalformedHTTP2(f.err):
-		return unclear("malformed", "the answer cannot be read: "+words)
+		return blameUnclear("tls", "the TLS handshake with the target failed: "+words)
+	case f.otherProtocol == otherTLS:
+		return blameUnclear("malformed", "the answer is TLS, not HTTP"+f.tryTLS())
+	case http1Text(f.err) != "" && f.ended:
+		return blameUnclear("truncated", "the answer was cut off: connection closed")
+	case http1Text(f.err) != "", isMalformedHTTP2(f.err):
+		return blameUnclear("malformed", "the answer cannot be read: "+words)
 	case f.phase == reading:
-		return unclear("truncated", "the answer was cut off: "+words)
+		return blameUnclear("truncated", "the answer was cut off: "+words)
 	case f.plain && (f.phase == sending || f.phase == waiting):
-		return either("reset", "the proxy closed the connection without an answer")
+		return blameUnclearWithFailover("reset", "the proxy closed the connection without an answer")
 	default:
-		b := unclear("reset", "the connection broke in phase "+f.phase.String()+": "+words)
+		b := blameUnclear("reset", "the connection broke in phase "+f.phase.String()+": "+words)
 		b.unsent = f.host == "" && isUnprocessed(f.err)
 		return b
 	}
@@ -220,20 +220,20 @@ func (f facts) tryTLS() string {
 
 // judgeProxyTLS is for TLS with a proxy that is listed as https.
 func judgeProxyTLS(f facts) blame {
-	b := byProxy("proxy_tls", "TLS with the proxy failed: ")
-	switch certificate, text := certificateWords(f.err), brief(f.err); {
+	b := blameProxy("proxy_tls", "TLS with the proxy failed: ")
+	switch certificate, text := certificateText(f.err), brief(f.err); {
 	case certificate != "":
 		b.text += "its certificate " + certificate
 	case text == notTLS:
 		b.text += text + "; list it as http://"
-	case tlsWords(f.err) == "":
+	case tlsText(f.err) == "":
 		b.text += text + "; if it does not speak TLS, list it as http://"
 		return b
 	default:
 		b.text += text
 	}
 	if _, alerted := alert(f.err); !alerted {
-		b.trip = restTrip
+		b.trip = tripTime
 	}
 	return b
 }
@@ -242,12 +242,12 @@ func judgeProxyTLS(f facts) blame {
 func judgeSocks(f facts, op *net.OpError) blame {
 	switch words := brief(op.Err); words {
 	case "network unreachable", "host unreachable", "connection refused", "TTL expired":
-		return told("the SOCKS proxy says: " + words)
+		return blameTargetByProxy("the SOCKS proxy says: " + words)
 	case "connection not allowed by ruleset":
-		return refused("proxy_refused", "the SOCKS proxy does not allow this target")
+		return blameRefusal("proxy_refused", "the SOCKS proxy does not allow this target")
 	case "general SOCKS server failure", "address type not supported":
 		// A general failure is microsocks' word for a name that does not exist.
-		return either("proxy_protocol", "the SOCKS proxy failed, or cannot reach the target: "+words)
+		return blameUnclearWithFailover("proxy_protocol", "the SOCKS proxy failed, or cannot reach the target: "+words)
 	default:
 		return judgeSocksFailure(f, op, words)
 	}
@@ -259,13 +259,13 @@ func judgeSocksFailure(f facts, op *net.OpError, words string) blame {
 	case f.outOfTime():
 		return judgeTimeout(f)
 	case strings.Contains(words, "credentials"):
-		b := byProxy("proxy_auth", "the SOCKS proxy failed: "+words)
-		b.trip = restTrip
+		b := blameProxy("proxy_auth", "the SOCKS proxy failed: "+words)
+		b.trip = tripTime
 		return b
 	case hungUp(op.Err):
-		return either("proxy_protocol", "the SOCKS proxy failed, or cannot reach the target: "+words)
+		return blameUnclearWithFailover("proxy_protocol", "the SOCKS proxy failed, or cannot reach the target: "+words)
 	}
-	return byProxy("proxy_protocol", "the SOCKS proxy failed: "+words)
+	return blameProxy("proxy_protocol", "the SOCKS proxy failed: "+words)
 }
 
 // untrusted reports whether the target's certificate was refused.

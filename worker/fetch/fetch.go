@@ -50,8 +50,8 @@ type Config struct {
 	MaxWait time.Duration
 	// InlineWait is the longest wait that is spent here; after a longer one the run ends as scheduled. Zero means 2 s.
 	InlineWait time.Duration
-	// RetryBudget is how many retries there may be for each first attempt, besides RetryFloor a second; more of them wait for
-	// their turn, a minute at most. A retry through another proxy after a proxy's failure counts a third. Zero means 0.5
+	// RetryBudget is how many retries there may be for each first attempt, besides RetryFloor a second; more of them are delayed,
+	// a minute at most. A retry through another proxy after a proxy's failure counts a third. Zero means 0.5
 	// and 64; a negative budget sets no bound.
 	RetryBudget, RetryFloor float64
 	// HostRate is how many attempts a second, and HostConcurrency how many at once, one site gets from this worker: all hosts
@@ -66,7 +66,7 @@ type Config struct {
 	Worker string
 	// Concurrency is how many jobs are run at once; zero means that it is not known.
 	Concurrency int
-	// MaxIdle bounds the connections that wait for a next attempt, IdlePerKey those that lead to one place; zero means 512
+	// MaxIdle bounds the connections that wait for a next attempt, IdlePerKey those of one proxy and target; zero means 512
 	// and 16, or Concurrency where that is more. IdleTimeout is how long one waits; zero means 60 s.
 	MaxIdle, IdlePerKey int
 	IdleTimeout         time.Duration
@@ -78,18 +78,18 @@ type Config struct {
 	Log     *slog.Logger // nil discards
 }
 
-func (c Config) filled() Config {
-	orElse(&c.AttemptTimeout, 30*time.Second)
-	orElse(&c.StallTimeout, 30*time.Second)
-	orElse(&c.UserAgent, "gofer")
-	orElse(&c.MaxBodyBytes, 8<<20)
-	orElse(&c.MaxWait, 24*time.Hour)
-	orElse(&c.InlineWait, 2*time.Second)
-	orElse(&c.RetryBudget, 0.5)
-	orElse(&c.RetryFloor, 64)
-	orElse(&c.MaxIdle, max(512, c.Concurrency))
-	orElse(&c.IdlePerKey, max(16, c.Concurrency))
-	orElse(&c.IdleTimeout, time.Minute)
+func (c Config) withDefaults() Config {
+	setDefault(&c.AttemptTimeout, 30*time.Second)
+	setDefault(&c.StallTimeout, 30*time.Second)
+	setDefault(&c.UserAgent, "gofer")
+	setDefault(&c.MaxBodyBytes, 8<<20)
+	setDefault(&c.MaxWait, 24*time.Hour)
+	setDefault(&c.InlineWait, 2*time.Second)
+	setDefault(&c.RetryBudget, 0.5)
+	setDefault(&c.RetryFloor, 64)
+	setDefault(&c.MaxIdle, max(512, c.Concurrency))
+	setDefault(&c.IdlePerKey, max(16, c.Concurrency))
+	setDefault(&c.IdleTimeout, time.Minute)
 	if c.OnRetry == nil {
 		c.OnRetry = func(jobs.RetryEvent) {}
 	}
@@ -111,7 +111,7 @@ func (c Config) filled() Config {
 	return c
 }
 
-func orElse[T comparable](field *T, value T) {
+func setDefault[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {
 		*field = value
@@ -120,22 +120,22 @@ func orElse[T comparable](field *T, value T) {
 
 // Fetcher runs jobs. Make one with New; it may be shared between goroutines. Close it after the last Do has returned.
 type Fetcher struct {
-	cfg      Config
-	conns    *conns
-	budget   *budget
-	sites    *sites
-	forgers  forgers
-	decoders decoders
-	bodies   bodies
-	header   http.Header    // of jobs that have none; nobody changes it
-	warned   rate.Sometimes // of what fails on this host
+	cfg          Config
+	conns        *conns
+	budget       *budget
+	domains      *domains
+	interceptors interceptors
+	decoders     decoders
+	bodies       bodies
+	header       http.Header    // of jobs that have none; nobody changes it
+	warned       rate.Sometimes // of what fails on this host
 }
 
 // New makes a fetcher.
 func New(cfg Config) *Fetcher {
-	cfg = cfg.filled()
+	cfg = cfg.withDefaults()
 	return &Fetcher{
-		cfg: cfg, header: requestHeader(nil, cfg.UserAgent), conns: newConns(cfg), budget: newBudget(cfg.RetryBudget, cfg.RetryFloor), sites: newSites(cfg.HostRate, cfg.HostConcurrency),
+		cfg: cfg, header: requestHeader(nil, cfg.UserAgent), conns: newConns(cfg), budget: newBudget(cfg.RetryBudget, cfg.RetryFloor), domains: newDomains(cfg.HostRate, cfg.HostConcurrency),
 		warned: rate.Sometimes{Interval: time.Minute},
 	}
 }
@@ -143,8 +143,8 @@ func New(cfg Config) *Fetcher {
 // Close closes the connections that wait for a next attempt.
 func (f *Fetcher) Close() { f.conns.close() }
 
-// Idle is the number of connections that wait for a next attempt.
-func (f *Fetcher) Idle() int { return f.conns.idleCount() }
+// IdleConns is the number of connections that wait for a next attempt.
+func (f *Fetcher) IdleConns() int { return f.conns.idleCount() }
 
 // Do runs a job that was decoded, from where its progress stands. It ends soon after ctx does; the cause of that, one of the
 // errors of package jobs, decides how.
@@ -157,9 +157,9 @@ func (f *Fetcher) Do(ctx context.Context, job jobs.Job, progress jobs.Progress) 
 		}
 	}()
 	r.policy = job.Retry.Over(f.cfg.Policy())
-	outcome, done := r.before(ctx)
+	outcome, done := r.checkJob(ctx)
 	if !done {
-		outcome = r.orKept(r.attempts(ctx))
+		outcome = r.orKeptResponse(r.attempts(ctx))
 	}
 	if errors.Is(context.Cause(ctx), jobs.ErrLeaseLost) {
 		return jobs.RunOutcome{Kind: jobs.RunLeaseLost}
@@ -174,12 +174,12 @@ type run struct {
 	policy   jobs.Policy
 	progress jobs.Progress
 
-	last    *attempt           // the newest one that ended
-	url     string             // where it got to
-	kept    *answer            // the newest one that is a ban by the fleet's list
-	next    *rotation.Lease    // taken ahead for the next attempt
-	local   []string           // the proxies that this host could not open a connection to
-	badCert map[string]*forged // what was refused as the target's certificate, by proxy
+	last          *attempt                // the newest one that ended
+	url           string                  // where it got to
+	keptResponse  *response               // the newest response that is a ban by the fleet's list
+	failoverLease *rotation.Lease         // a lease for the next attempt, if it is a failover
+	unreachable   []string                // the proxies that this host could not open a connection to
+	refusedCerts  map[string]*refusedCert // what was refused as the target's certificate, by the proxy's id
 }
 
 // What ends a run from within.
@@ -188,13 +188,13 @@ var (
 	errTimedOut = errors.New("the attempts took longer than the retry timeout")
 )
 
-// before ends the jobs that need no attempt.
-func (r *run) before(ctx context.Context) (jobs.RunOutcome, bool) {
-	at := r.byDeadline(r.job.NotBefore)
+// checkJob ends the jobs that need no attempt.
+func (r *run) checkJob(ctx context.Context) (jobs.RunOutcome, bool) {
+	at := r.orDeadline(r.job.NotBefore)
 	if wait := time.Until(at); wait > r.f.cfg.InlineWait {
 		return jobs.RunOutcome{Kind: jobs.RunScheduled, At: at, Progress: r.progress}, true
 	} else if wait > 0 {
-		pause(ctx, wait)
+		sleep(ctx, wait)
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -209,21 +209,21 @@ func (r *run) before(ctx context.Context) (jobs.RunOutcome, bool) {
 	case len(r.progress.Attempts) >= r.policy.MaxAttempts:
 		return r.failed(jobs.ErrAttemptsExhausted, ""), true
 	}
-	if reason := r.f.refuses(r.job.Target()); reason != "" {
+	if reason := r.f.denyReason(r.job.Target()); reason != "" {
 		return r.failed(jobs.ErrTargetDenied, reason), true
 	}
 	return jobs.RunOutcome{}, false
 }
 
-// byDeadline is a time until which the job waits: not beyond its deadline, at which it has expired.
-func (r *run) byDeadline(at time.Time) time.Time {
+// orDeadline returns a time, or the job's deadline if that is earlier: there the job expires.
+func (r *run) orDeadline(at time.Time) time.Time {
 	if d := r.job.Deadline; !d.IsZero() && d.Before(at) {
 		return d
 	}
 	return at
 }
 
-func pause(ctx context.Context, d time.Duration) {
+func sleep(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

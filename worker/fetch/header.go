@@ -38,8 +38,8 @@ func hasField(header map[string][]string, name string) bool {
 
 // keepHeader copies to next, the request of a redirect, what it has in common with the last one. Across origins only what says
 // nothing about the user goes along.
-func (x *exchange) keepHeader(next *request, last request, sameOrigin bool) {
-	x.crossed = x.crossed || !sameOrigin
+func (x *exchanges) keepHeader(next *request, last request, sameOrigin bool) {
+	x.leftOrigin = x.leftOrigin || !sameOrigin
 	for name, values := range last.header {
 		lower := strings.ToLower(name)
 		harmless := lower == "user-agent" || strings.HasPrefix(lower, "accept")
@@ -52,7 +52,7 @@ func (x *exchange) keepHeader(next *request, last request, sameOrigin bool) {
 	}
 	name, own := "Cookie", []string(nil)
 	for _, spelling := range slices.Sorted(maps.Keys(x.run.job.Headers)) {
-		if strings.EqualFold(spelling, name) && !x.crossed {
+		if strings.EqualFold(spelling, name) && !x.leftOrigin {
 			name, own = spelling, append(own, x.run.job.Headers[spelling]...)
 		}
 	}
@@ -61,9 +61,9 @@ func (x *exchange) keepHeader(next *request, last request, sameOrigin bool) {
 	}
 }
 
-// resultFields are the fields of the answer that the result has, in the order in which they came: not those that decoding has
+// resultFields are the fields of the response for the result, in the order in which they came, without those that decoding has
 // made untrue.
-func (x *exchange) resultFields() []jobs.HeaderField {
+func (x *exchanges) resultFields() []jobs.HeaderField {
 	fields := make([]jobs.HeaderField, 0, len(x.fields))
 	for _, field := range x.fields {
 		if _, kept := x.header[http.CanonicalHeaderKey(field.Name)]; kept {

@@ -48,7 +48,7 @@ func http2Code(err error) (code uint32, ok bool) {
 	if stream, isStream := errors.AsType[streamError](err); isStream {
 		return stream.Code, true
 	}
-	name := http2CodeText(leaf(err).Error())
+	name := http2CodeText(innermost(err).Error())
 	for code, known := range http2Codes() {
 		if name == known {
 			return uint32(code), true
@@ -82,7 +82,7 @@ func isMalformedHTTP2(err error) bool {
 // isUnprocessed reports whether the server has said that it did not process the request (RFC 9113, 8.7).
 func isUnprocessed(err error) bool {
 	code, ok := http2Code(err)
-	text := leaf(err).Error()
+	text := innermost(err).Error()
 	return ok && code == refusedStream || strings.HasPrefix(text, "http2: Transport received GOAWAY") || // for a stream above the last one
 		strings.HasPrefix(text, "http2: Transport received Server's graceful shutdown GOAWAY")
 }

@@ -28,7 +28,7 @@ const (
 // should be, or the deflated data alone (RFC 1951). It ends before what begins no further member. The packages gzip and zlib
 // do not say whether the data or only the checksum is missing, hence these frames here.
 type inflater struct {
-	bare bool // deflate, and not gzip
+	isDeflate bool // deflate, and not gzip
 
 	in    *bufio.Reader
 	data  io.ReadCloser
@@ -90,7 +90,7 @@ func (i *inflater) begin() error {
 }
 
 func (i *inflater) head() error {
-	if i.bare {
+	if i.isDeflate {
 		return i.zlibHead()
 	}
 	head, err := i.in.Peek(gzipHead)

@@ -9,8 +9,8 @@ import (
 	"sync/atomic"
 )
 
-// maxHeard is how much is kept of what a proxy sends before its tunnel is open.
-const maxHeard = 4 << 10
+// maxFirstBytes is how much is kept of what a proxy sends before its tunnel is open.
+const maxFirstBytes = 4 << 10
 
 // meter counts what is received on a connection, and keeps the beginning while the connection is being opened.
 type meter struct {
@@ -39,39 +39,39 @@ func (m *meter) keep(p []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.opening {
-		m.first = append(m.first, p[:min(len(p), maxHeard-len(m.first))]...)
+		m.first = append(m.first, p[:min(len(p), maxFirstBytes-len(m.first))]...)
 	}
 }
 
-// opened forgets what was kept.
+// opened drops the first bytes: the connection is open, and they are no longer needed.
 func (m *meter) opened() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.opening, m.first = false, nil
 }
 
-// heard is what came instead of a tunnel.
-type heard uint8
+// otherProtocol is what a peer sent in place of what it was asked for.
+type otherProtocol uint8
 
 const (
-	heardNothing heard = iota // odd
-	heardTLS                  // where HTTP was spoken
-	heardPage                 // text behind a CONNECT that was agreed to
+	otherUnknown otherProtocol = iota // odd
+	otherTLS                          // where HTTP was spoken
+	otherPage                         // text behind a CONNECT that was agreed to
 )
 
-// classify looks at what a proxy that is spoken to in HTTP sent. typed tells that its answer to CONNECT describes a body: a
-// target may answer in something else than TLS, too.
-func (m *meter) classify(typed bool) heard {
+// classify looks at what a proxy that is spoken to in HTTP sent. typed tells that its response to CONNECT describes a body: a
+// target may also respond in something else than TLS.
+func (m *meter) classify(typed bool) otherProtocol {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if isTLSRecord(m.first) {
-		return heardTLS
+		return otherTLS
 	}
 	head, rest, found := bytes.Cut(m.first, []byte("\r\n\r\n"))
 	if typed && found && bytes.HasPrefix(head, []byte("HTTP/")) && len(rest) > 0 && !isTLSRecord(rest) && !bytes.HasPrefix(rest, []byte("HTTP/")) {
-		return heardPage
+		return otherPage
 	}
-	return heardNothing
+	return otherUnknown
 }
 
 // isTLSRecord reports whether bytes begin as an alert or a handshake does (RFC 8446, 5.1).
@@ -80,7 +80,7 @@ func isTLSRecord(b []byte) bool { return len(b) >= 2 && (b[0] == 21 || b[0] == 2
 // openError is why no connection could be opened, and what came instead.
 type openError struct {
 	error
-	heard heard
+	otherProtocol otherProtocol
 }
 
 // Unwrap is why.

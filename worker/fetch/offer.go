@@ -54,9 +54,9 @@ const maxHosts = 4096
 
 // hosts is a set of hosts that forgets all of them when it is full. The zero value is empty.
 type hosts struct {
-	some atomic.Bool // the set is not empty: most are, and need no lock
-	mu   sync.Mutex  // guards set
-	set  map[string]struct{}
+	nonEmpty atomic.Bool // the set is not empty: most are, and need no lock
+	mu       sync.Mutex  // guards set
+	set      map[string]struct{}
 }
 
 func (h *hosts) add(u jobs.URL) {
@@ -66,11 +66,11 @@ func (h *hosts) add(u jobs.URL) {
 		h.set = map[string]struct{}{}
 	}
 	h.set[u.HostPort()] = struct{}{}
-	h.some.Store(true)
+	h.nonEmpty.Store(true)
 }
 
 func (h *hosts) has(u jobs.URL) bool {
-	if !h.some.Load() {
+	if !h.nonEmpty.Load() {
 		return false
 	}
 	h.mu.Lock()

@@ -10,17 +10,17 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// redirect is the request that the answer asks for; nil when the answer is the one to keep.
-func (x *exchange) redirect(ctx context.Context, l leased, req request, hop int) (*request, error) {
-	most := x.run.job.Redirects()
+// redirect returns the request that the response asks for; nil if the response is the one to keep. n counts the redirects before it.
+func (x *exchanges) redirect(ctx context.Context, l connLease, req request, n int) (*request, error) {
+	limit := x.run.job.Redirects()
 	status, location := x.resp.StatusCode, x.resp.Header.Get("Location")
 	if !isRedirect(status) || location == "" || x.run.isBan(status) {
 		return nil, nil
 	}
-	if err := x.matchRedirect(ctx, location); err != nil || x.matched || most == 0 {
+	if err := x.matchRedirect(ctx, location); err != nil || x.matched || limit == 0 {
 		return nil, err
 	}
-	if hop >= most {
+	if n >= limit {
 		return nil, errRedirects
 	}
 	target, err := x.locate(location)
@@ -38,7 +38,7 @@ func (x *exchange) redirect(ctx context.Context, l leased, req request, hop int)
 const redirectWait = 100 * time.Millisecond
 
 // skipBody reads the body that nobody wants, to keep its connection, if the whole of it is there or nearly so.
-func (x *exchange) skipBody(l leased) {
+func (x *exchanges) skipBody(l connLease) {
 	body := x.resp.Body
 	if l.http1 != nil {
 		_ = l.meter.SetReadDeadline(time.Now().Add(redirectWait))
@@ -53,7 +53,7 @@ func (x *exchange) skipBody(l leased) {
 }
 
 // locate is where a Location leads to.
-func (x *exchange) locate(location string) (jobs.URL, error) {
+func (x *exchanges) locate(location string) (jobs.URL, error) {
 	target, err := x.target.Resolve(location)
 	if bad := (*jobs.URLError)(nil); errors.As(err, &bad) && bad.Malformed {
 		return jobs.URL{}, &locationError{bad.Reason}
@@ -61,7 +61,7 @@ func (x *exchange) locate(location string) (jobs.URL, error) {
 	if err != nil {
 		return jobs.URL{}, &deniedError{"a redirect leads to a URL that no job may name: " + err.Error()}
 	}
-	if reason := x.run.f.refuses(target); reason != "" {
+	if reason := x.run.f.denyReason(target); reason != "" {
 		return jobs.URL{}, &deniedError{"after a redirect: " + reason}
 	}
 	return target, nil
@@ -77,7 +77,7 @@ func isRedirect(status int) bool {
 
 // redirected is the request for the new target (RFC 9110, 15.4): after a 303 it is a GET, or stays a HEAD; after a 301 or a 302 a
 // POST becomes a GET, as it does everywhere. Anything else repeats method and body.
-func (x *exchange) redirected(last request, sameOrigin bool) *request {
+func (x *exchanges) redirected(last request, sameOrigin bool) *request {
 	next, status := &request{method: last.method, header: http.Header{}, body: last.body}, x.resp.StatusCode
 	if status == http.StatusSeeOther && last.method != http.MethodHead || last.method == http.MethodPost && status <= http.StatusFound {
 		next.method, next.body = http.MethodGet, nil

@@ -15,14 +15,14 @@ func (r *run) attempts(ctx context.Context) jobs.RunOutcome {
 	ctx, cancel := r.bound(ctx)
 	defer cancel()
 	defer func() {
-		if r.next != nil { // a lease that was taken ahead, and the job stopped before its attempt
-			r.next.Release()
+		if r.failoverLease != nil { // the job stopped before its attempt
+			r.failoverLease.Release()
 		}
 	}()
 	delays := backoff{policy: r.policy, made: len(r.progress.Attempts)}
 	var announced time.Time
 	for ctx.Err() == nil {
-		outcome, again := r.attempt(ctx)
+		outcome, again := r.attemptOnAnyProxy(ctx)
 		if !again {
 			return outcome
 		}
@@ -32,15 +32,15 @@ func (r *run) attempts(ctx context.Context) jobs.RunOutcome {
 		}
 		retry := r.plan(delay)
 		if outcome, last := r.isLast(retry); last {
-			r.f.budget.giveBack(retry.cost)
+			r.f.budget.refund(retry.cost)
 			return outcome
 		}
-		r.announce(retry)
+		r.publishRetry(retry)
 		announced = retry.at
 		if retry.kind == jobs.RetryScheduled && ctx.Err() == nil {
 			return jobs.RunOutcome{Kind: jobs.RunScheduled, At: retry.at, Progress: r.progress}
 		}
-		pause(ctx, time.Until(retry.at))
+		sleep(ctx, time.Until(retry.at))
 	}
 	outcome := r.stopped(ctx)
 	if outcome.Kind == jobs.RunStopped {
@@ -49,14 +49,14 @@ func (r *run) attempts(ctx context.Context) jobs.RunOutcome {
 	return outcome
 }
 
-// isLast returns how a job ends whose next attempt is not made, because no time is left for it, or because the job holds an
-// answer that no message carries.
+// isLast returns how a job ends whose next attempt is not made, because no time is left for it, or because the job holds a
+// response that no message carries.
 func (r *run) isLast(retry plannedRetry) (outcome jobs.RunOutcome, last bool) {
-	if cause := r.tooLate(retry.at); cause != nil {
-		return r.cut(cause), true
+	if cause := r.checkDeadline(retry.at); cause != nil {
+		return r.outOfTime(cause), true
 	}
-	if r.kept != nil && retry.kind == jobs.RetryScheduled {
-		return r.succeeded(r.kept), true
+	if r.keptResponse != nil && retry.kind == jobs.RetryScheduled {
+		return r.succeeded(r.keptResponse), true
 	}
 	return jobs.RunOutcome{}, false
 }
@@ -74,11 +74,11 @@ type plannedRetry struct {
 func (r *run) plan(delay time.Duration) plannedRetry {
 	last := r.last
 	retry := plannedRetry{kind: jobs.RetryInline, cost: last.blame.cost()}
-	held := r.f.budget.retry(retry.cost)
-	if held == 0 && last.blame.failover && r.ahead() {
+	budgetDelay := r.f.budget.spend(retry.cost)
+	if budgetDelay == 0 && last.blame.failover && r.prepareFailover() {
 		delay = 0
 	} else {
-		delay = max(delay, last.retryAfter, held)
+		delay = max(delay, last.retryAfter, budgetDelay)
 	}
 	if delay > r.f.cfg.InlineWait {
 		retry.kind = jobs.RetryScheduled
@@ -87,10 +87,11 @@ func (r *run) plan(delay time.Duration) plannedRetry {
 	return retry
 }
 
-// ahead takes a proxy for the next attempt if one can be used now that has not failed this job: only then it needs no wait.
-func (r *run) ahead() bool {
-	if r.job.Proxy.Direct || r.next != nil {
-		return r.next != nil
+// prepareFailover leases a proxy for the next attempt, and reports whether one can be used now that has not failed this job. Only then
+// the attempt needs no delay.
+func (r *run) prepareFailover() bool {
+	if r.job.Proxy.Direct || r.failoverLease != nil {
+		return r.failoverLease != nil
 	}
 	lease, err := r.pick()
 	if err != nil {
@@ -100,12 +101,12 @@ func (r *run) ahead() bool {
 		lease.Release()
 		return false
 	}
-	r.next = lease
+	r.failoverLease = lease
 	return true
 }
 
-// tooLate is why no attempt may start at that time; nil when one may.
-func (r *run) tooLate(at time.Time) error {
+// checkDeadline returns why no attempt may start at that time; nil if one may.
+func (r *run) checkDeadline(at time.Time) error {
 	switch {
 	case !r.job.Deadline.IsZero() && !at.Before(r.job.Deadline):
 		return errExpired
@@ -115,7 +116,7 @@ func (r *run) tooLate(at time.Time) error {
 	return nil
 }
 
-func (r *run) announce(retry plannedRetry) {
+func (r *run) publishRetry(retry plannedRetry) {
 	a := r.last
 	r.f.cfg.OnRetry(jobs.RetryEvent{
 		JobID: r.job.ID, Queue: r.job.Queue, Attempt: a.Attempt.Attempt, MaxAttempts: r.policy.MaxAttempts, Proxy: a.Proxy,
@@ -142,8 +143,8 @@ func (r *run) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithDeadlineCause(ctx, deadline, cause)
 }
 
-// cut ends a job for whose next attempt no time is left.
-func (r *run) cut(cause error) jobs.RunOutcome {
+// outOfTime ends a job for whose next attempt no time is left.
+func (r *run) outOfTime(cause error) jobs.RunOutcome {
 	if errors.Is(cause, errExpired) {
 		return r.failed(jobs.ErrExpired, "the next attempt could not start before the deadline "+r.job.Deadline.UTC().Format(time.RFC3339))
 	}

@@ -88,7 +88,7 @@ func TestIdleConnectionsFollowTheConcurrency(t *testing.T) {
 			done.Go(func() { wantBody(t, r.do("http://shop.test/"), "ok") })
 		}
 		done.Wait()
-		if got := r.f.Idle(); got != c.idle {
+		if got := r.f.IdleConns(); got != c.idle {
 			t.Errorf("concurrency %d: %d idle connections after %d jobs at once, want %d", c.concurrency, got, c.jobs, c.idle)
 		}
 	}

@@ -58,7 +58,7 @@ func TestManyJobsShareAPoolThatChanges(t *testing.T) {
 				if o.Kind == jobs.RunFinished && o.Result.Outcome == jobs.Succeeded && !strings.HasPrefix(string(o.Result.Body), "encoded as ") {
 					t.Errorf("%s answered %q", target, o.Result.Body)
 				}
-				if idle := r.f.Idle(); idle > 8 {
+				if idle := r.f.IdleConns(); idle > 8 {
 					t.Errorf("%d idle connections, want at most 8", idle)
 				}
 			}
@@ -135,8 +135,8 @@ func TestPanicWithinAnExchangeLeavesNothingBehind(t *testing.T) {
 	if o := r.do("http://shop.test/redirect-to?url=http://boom.test/"); o.Kind != jobs.RunFinished || o.Result.Outcome != jobs.Failed {
 		t.Errorf("kind %d, %s, want a failed job", o.Kind, o.Result.Outcome)
 	}
-	if s, _ := r.pool.StatusOf("p"); s.Inflight != 0 || r.f.Idle() != 0 {
-		t.Errorf("%d in flight, %d idle connections, want none", s.Inflight, r.f.Idle())
+	if s, _ := r.pool.StatusOf("p"); s.Inflight != 0 || r.f.IdleConns() != 0 {
+		t.Errorf("%d in flight, %d idle connections, want none", s.Inflight, r.f.IdleConns())
 	}
 }
 

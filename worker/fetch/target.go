@@ -9,8 +9,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// refuses says why a URL may not be fetched, or "". It is asked before the first attempt and at every redirect.
-func (f *Fetcher) refuses(u jobs.URL) string {
+// denyReason says why a URL may not be fetched, or "". It is asked before the first attempt and at every redirect.
+func (f *Fetcher) denyReason(u jobs.URL) string {
 	switch {
 	case slices.ContainsFunc(jobs.HostAliases(u.Hostname()), f.cfg.Denied):
 		return "the host is on the fleet's deny list"

@@ -12,13 +12,13 @@ import (
 // maxZstdWindow is the largest window that browsers accept (RFC 8878, 3.1.1.1.2; RFC 9659).
 const maxZstdWindow = 8 << 20
 
-// unzstd reads zstd frames one after the other (RFC 8878) and ends before what begins none.
-type unzstd struct {
+// zstdDecoder reads zstd frames one after the other (RFC 8878) and ends before what begins none.
+type zstdDecoder struct {
 	zstdFrames
 	data *zstd.Decoder
 }
 
-func (u *unzstd) reset(from io.Reader) (err error) {
+func (u *zstdDecoder) reset(from io.Reader) (err error) {
 	if u.data == nil {
 		u.in = bufio.NewReader(nil)
 		u.data, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderLowmem(true))
@@ -31,10 +31,10 @@ func (u *unzstd) reset(from io.Reader) (err error) {
 	return u.data.Reset(&u.zstdFrames)
 }
 
-func (u *unzstd) complete() bool { return u.ended }
+func (u *zstdDecoder) complete() bool { return u.ended }
 
 // Read reads. The decoder may have data left although it has met the end of its input.
-func (u *unzstd) Read(p []byte) (int, error) {
+func (u *zstdDecoder) Read(p []byte) (int, error) {
 	n, err := u.data.Read(p)
 	if n == 0 && errors.Is(err, io.ErrUnexpectedEOF) {
 		n, _ = u.data.Read(p)

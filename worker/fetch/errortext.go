@@ -17,27 +17,27 @@ import (
 	"github.com/gofer-mq/gofer/worker/fetch/http1"
 )
 
-// broke is what is said of an error that nothing else is known of.
-const broke = "the exchange broke off"
+// unknownFailure describes an error of which nothing else is known.
+const unknownFailure = "the exchange broke off"
 
 // brief is what kind of error it was, in words of ours: those of a library may hold a URL, a header, or bytes of the peer.
 func brief(err error) string {
-	for _, words := range []func(error) string{bodyWords, nameWords, certificateWords, tlsWords, http2Words, http1Words, hostWords, socksWords} {
+	for _, words := range []func(error) string{bodyText, resolverText, certificateText, tlsText, http2Text, http1Text, hostText, socksText} {
 		if text := words(err); text != "" {
 			return text
 		}
 	}
-	return broke
+	return unknownFailure
 }
 
-// has reports whether an error of a type is within err.
-func has[T error](err error) bool {
+// hasType reports whether err wraps an error of type T.
+func hasType[T error](err error) bool {
 	_, ok := errors.AsType[T](err)
 	return ok
 }
 
-// leaf is the innermost error.
-func leaf(err error) error {
+// innermost returns the innermost error of a chain.
+func innermost(err error) error {
 	for {
 		inner := errors.Unwrap(err)
 		if inner == nil {
@@ -50,8 +50,8 @@ func leaf(err error) error {
 // beginning pairs the beginning of a library's text with words of ours.
 type beginning struct{ text, words string }
 
-// named is what a list says of a text.
-func named(text string, list []beginning) string {
+// wordsFor returns our words for a text of a library; empty if the list has none.
+func wordsFor(text string, list []beginning) string {
 	for _, b := range list {
 		if strings.HasPrefix(text, b.text) {
 			return b.words
@@ -60,23 +60,23 @@ func named(text string, list []beginning) string {
 	return ""
 }
 
-// bodyWords are for what this package says itself.
-func bodyWords(err error) string {
+// bodyText is for what this package says itself.
+func bodyText(err error) string {
 	switch {
 	case errors.Is(err, errChecksum):
 		return "its checksum is wrong"
 	case errors.Is(err, errDecode):
 		return "it is not what its Content-Encoding says"
 	case errors.Is(err, errTooLarge), errors.Is(err, errRedirects), errors.Is(err, errInner):
-		return leaf(err).Error()
+		return innermost(err).Error()
 	case errors.Is(err, errAttemptTimeout), errors.Is(err, errStalled), errors.Is(err, errExpired), errors.Is(err, errTimedOut):
 		return "timeout"
 	}
 	return ""
 }
 
-// nameWords are for a resolver's errors, and for addresses that are none.
-func nameWords(err error) string {
+// resolverText is for a resolver's errors, and for addresses that are none.
+func resolverText(err error) string {
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
 		switch {
 		case dns.IsNotFound:
@@ -87,16 +87,16 @@ func nameWords(err error) string {
 		return "its name cannot be resolved"
 	}
 	switch {
-	case has[*net.AddrError](err), has[*net.ParseError](err), has[net.InvalidAddrError](err), has[net.UnknownNetworkError](err):
+	case hasType[*net.AddrError](err), hasType[*net.ParseError](err), hasType[net.InvalidAddrError](err), hasType[net.UnknownNetworkError](err):
 		return "its address is not valid"
-	case has[*net.DNSConfigError](err):
+	case hasType[*net.DNSConfigError](err):
 		return "the resolver of this worker is not configured"
 	}
 	return ""
 }
 
-// hostWords are for the errors of the operating system and of connections.
-func hostWords(err error) string {
+// hostText is for the errors of the operating system and of connections.
+func hostText(err error) string {
 	timeout, isNet := errors.AsType[net.Error](err)
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -126,13 +126,13 @@ func hungUp(err error) bool {
 			return true
 		}
 	}
-	return named(leaf(err).Error(), []beginning{
+	return wordsFor(innermost(err).Error(), []beginning{
 		{"http: server closed idle connection", "-"}, {"http2: client conn", "-"}, {"http2: client connection lost", "-"}, {"http: unexpected EOF reading trailer", "-"},
 	}) != ""
 }
 
-// certificateWords are for a certificate that was refused: what follows "the certificate".
-func certificateWords(err error) string {
+// certificateText is for a certificate that was refused: what follows "the certificate".
+func certificateText(err error) string {
 	invalid, isInvalid := errors.AsType[x509.CertificateInvalidError](err)
 	issuer, isUnknown := errors.AsType[x509.UnknownAuthorityError](err)
 	expired := isInvalid && invalid.Reason == x509.Expired
@@ -141,30 +141,30 @@ func certificateWords(err error) string {
 		return "is not valid yet"
 	case expired:
 		return "has expired"
-	case has[x509.HostnameError](err), isInvalid && invalid.Reason == x509.NameMismatch:
+	case hasType[x509.HostnameError](err), isInvalid && invalid.Reason == x509.NameMismatch:
 		return "is for another name"
 	case isUnknown && issuer.Cert != nil && slices.Equal(issuer.Cert.RawIssuer, issuer.Cert.RawSubject):
 		return "is self-signed"
 	case isUnknown:
 		return "has an unknown issuer"
-	case has[x509.SystemRootsError](err):
+	case hasType[x509.SystemRootsError](err):
 		return "cannot be checked: this host has no root certificates"
-	case has[x509.InsecureAlgorithmError](err):
+	case hasType[x509.InsecureAlgorithmError](err):
 		return "is signed by an algorithm that is not secure"
-	case isInvalid, has[x509.ConstraintViolationError](err), has[x509.UnhandledCriticalExtension](err):
+	case isInvalid, hasType[x509.ConstraintViolationError](err), hasType[x509.UnhandledCriticalExtension](err):
 		return "may not be used for this"
-	case has[*tls.CertificateVerificationError](err):
+	case hasType[*tls.CertificateVerificationError](err):
 		return "is not trusted"
 	}
 	return ""
 }
 
-// notTLS is said of a peer that answers a handshake in another protocol.
+// notTLS describes a peer that responds to a handshake in another protocol.
 const notTLS = "it does not speak TLS"
 
-// tlsWords are for a handshake that failed, and for alerts, by their names in RFC 8446, 6.
-func tlsWords(err error) string {
-	if has[tls.RecordHeaderError](err) {
+// tlsText is for a handshake that failed, and for alerts, by their names in RFC 8446, 6.
+func tlsText(err error) string {
+	if hasType[tls.RecordHeaderError](err) {
 		return notTLS
 	}
 	if code, ok := alert(err); ok {
@@ -179,10 +179,10 @@ func tlsWords(err error) string {
 		}
 		return "TLS alert (" + text + ")"
 	}
-	if has[*tls.ECHRejectionError](err) {
+	if hasType[*tls.ECHRejectionError](err) {
 		return "TLS failed"
 	}
-	return named(leaf(err).Error(), []beginning{
+	return wordsFor(innermost(err).Error(), []beginning{
 		{"tls: server selected unsupported protocol version", "no common version of TLS"}, {"tls: failed to parse certificate", "its certificate cannot be read"},
 		{"tls: server's certificate", "its certificate cannot be used"}, {"x509: ", "its certificate cannot be read"}, {"tls: ", "TLS failed"}, {"net/http: TLS handshake timeout", "timeout"},
 	})
@@ -196,7 +196,7 @@ func alert(err error) (tls.AlertError, bool) {
 	if own, ok := errors.AsType[tls.AlertError](err); ok {
 		return own, true
 	}
-	text := leaf(err).Error()
+	text := innermost(err).Error()
 	if !strings.HasPrefix(text, "tls: ") {
 		return 0, false
 	}
@@ -208,16 +208,16 @@ func alert(err error) (tls.AlertError, bool) {
 	return 0, false
 }
 
-// http1Words are for an answer that cannot be read (RFC 9112).
-func http1Words(err error) string {
+// http1Text is for a response that cannot be read (RFC 9112).
+func http1Text(err error) string {
 	if odd, ok := errors.AsType[http1.Error](err); ok && odd != http1.ErrEnded {
 		return odd.Error()
 	}
 	return ""
 }
 
-// http2Words are for the errors of HTTP/2 and their codes (RFC 9113, 7).
-func http2Words(err error) string {
+// http2Text is for the errors of HTTP/2 and their codes (RFC 9113, 7).
+func http2Text(err error) string {
 	code, ok := http2Code(err)
 	switch {
 	case isMalformedHTTP2(err):
@@ -225,7 +225,7 @@ func http2Words(err error) string {
 	case ok:
 		return "HTTP/2 " + http2Name(code)
 	}
-	return named(leaf(err).Error(), []beginning{
+	return wordsFor(innermost(err).Error(), []beginning{
 		{"http2: Transport received Server's graceful shutdown GOAWAY", "HTTP/2 NO_ERROR"}, {"http2: response header list larger", "headers larger than 256 KiB"}, {"header list too large", "headers larger than 256 KiB"},
 		{"malformed response from server", "malformed HTTP/2 answer"}, {"connection exceeded flow control", "HTTP/2 FLOW_CONTROL_ERROR"}, {"1xx informational response with END_STREAM", "malformed HTTP/2 answer"},
 		{"http2: frame too large", "HTTP/2 FRAME_SIZE_ERROR"}, {"invalid pseudo-header", "malformed header"}, {"duplicate pseudo-header", "malformed header"}, {"invalid header field", "malformed header"},
@@ -234,9 +234,9 @@ func http2Words(err error) string {
 	})
 }
 
-// socksWords are for the replies of SOCKS proxies (RFC 1928, 6; RFC 1929).
-func socksWords(err error) string {
-	text := leaf(err).Error()
+// socksText is for the replies of SOCKS proxies (RFC 1928, 6; RFC 1929).
+func socksText(err error) string {
+	text := innermost(err).Error()
 	if reply, ok := strings.CutPrefix(text, "unknown error "); ok {
 		if slices.Contains([]string{
 			"general SOCKS server failure", "connection not allowed by ruleset", "network unreachable", "host unreachable", "connection refused", "TTL expired", "command not supported", "address type not supported",
@@ -245,7 +245,7 @@ func socksWords(err error) string {
 		}
 		return "an unknown reply"
 	}
-	return named(text, []beginning{
+	return wordsFor(text, []beginning{
 		{"unexpected protocol version", "it does not speak SOCKS 5"}, {"no acceptable authentication methods", "it wants credentials of another kind"},
 		{"username/password authentication failed", "it wants other credentials"}, {"invalid username/password", "it wants other credentials"},
 		{"unsupported authentication method", "it wants credentials of another kind"}, {"non-zero reserved field", "a malformed reply"}, {"unknown address type", "a malformed reply"},
@@ -253,8 +253,8 @@ func socksWords(err error) string {
 	})
 }
 
-// schemes are the ways to send credentials that a proxy offers, if the one that we use is not among them.
-func schemes(h http.Header) string {
+// offeredSchemes are the ways to send credentials that a proxy offers, if the one that we use is not among them.
+func offeredSchemes(h http.Header) string {
 	var offered []string
 	for _, value := range append(h["Proxy-Authenticate"], h["Www-Authenticate"]...) {
 		for part := range strings.SplitSeq(value, ",") {

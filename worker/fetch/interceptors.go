@@ -1,0 +1,73 @@
+package fetch
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"sync"
+)
+
+const (
+	// maxInterceptors bounds how many suspects are kept, maxRefusedCerts how many certificates of each.
+	maxInterceptors = 1024
+	maxRefusedCerts = 32
+	// interceptedDomains is at how many domains a proxy must show certificates of one issuer to be an interceptor. A publisher or a
+	// site can have a bad certificate of its own, but hardly one for the sites of others.
+	interceptedDomains = 3
+)
+
+// refusedCert is a certificate that a proxy showed and that was refused.
+type refusedCert struct {
+	issuer [sha256.Size]byte
+	domain string // registrable
+}
+
+// refusedCertOf returns what a refused certificate shows about its origin.
+func refusedCertOf(err error, host string) refusedCert {
+	c := refusedCert{domain: domainOf(host)}
+	var refused *tls.CertificateVerificationError
+	if errors.As(err, &refused) && len(refused.UnverifiedCertificates) > 0 {
+		c.issuer = sha256.Sum256(refused.UnverifiedCertificates[0].RawIssuer)
+	}
+	return c
+}
+
+// interceptors holds the suspects: proxies through which certificates were refused that are good through another proxy. A good
+// certificate through a suspect clears it. The zero value is empty.
+type interceptors struct {
+	mu      sync.Mutex               // guards refused
+	refused map[string][]refusedCert // by the id of the proxy; at most maxInterceptors
+}
+
+// suspect notes a refused certificate of a proxy, and reports whether the proxy is an interceptor: one issuer appeared at
+// interceptedDomains domains.
+func (i *interceptors) suspect(id string, cert refusedCert) (isInterceptor bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.refused == nil || i.refused[id] == nil && len(i.refused) >= maxInterceptors {
+		i.refused = map[string][]refusedCert{}
+	}
+	list := i.refused[id]
+	same, known := 0, false
+	for _, c := range list {
+		known = known || c == cert
+		if c.issuer == cert.issuer {
+			same++
+		}
+	}
+	if !known {
+		same++
+		if len(list) == maxRefusedCerts {
+			list = list[1:]
+		}
+		i.refused[id] = append(list, cert)
+	}
+	return same >= interceptedDomains
+}
+
+// clear notes that a certificate was good through a proxy.
+func (i *interceptors) clear(id string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	delete(i.refused, id)
+}

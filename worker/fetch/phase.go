@@ -1,0 +1,115 @@
+package fetch
+
+import (
+	"context"
+	"net/http/httptrace"
+	"net/textproto"
+	"sync/atomic"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/worker/fetch/http1"
+)
+
+// phase is how far an attempt has come.
+type phase int32
+
+const (
+	connecting phase = iota // to the proxy, its TLS included
+	tunnelling              // CONNECT or SOCKS
+	securing                // TLS with the target
+	sending
+	waiting // for the first byte of the response
+	reading
+	done
+)
+
+// String is the name in an attempt's "phase".
+func (p phase) String() string {
+	return [...]string{"connect", "proxy", "tls", "send", "wait", "body", "done"}[p]
+}
+
+func (x *exchanges) phaseName() string { return phase(x.phase.Load()).String() }
+
+// reachPhase notes progress. Late calls of the trace (a dial that lost its race) never move it back.
+func (x *exchanges) reachPhase(p phase) {
+	for {
+		old := x.phase.Load()
+		if int32(p) <= old {
+			return
+		}
+		if x.phase.CompareAndSwap(old, int32(p)) {
+			x.addSpent(phase(old))
+			return
+		}
+	}
+}
+
+// restart goes back to the first phase, for another exchange or another connection.
+func (x *exchanges) restart() { x.addSpent(phase(x.phase.Swap(int32(connecting)))) }
+
+// addSpent adds the time since the last change of phase to the one that ended.
+func (x *exchanges) addSpent(ended phase) {
+	now := int64(time.Since(x.started))
+	x.spent[ended].Add(now - x.changed.Swap(now))
+}
+
+// timeIn is how long a phase took, all exchanges together.
+func (x *exchanges) timeIn(p phase) time.Duration {
+	x.addSpent(phase(x.phase.Load()))
+	return time.Duration(x.spent[p].Load())
+}
+
+// phaseDurations is how long each phase took that was reached.
+func (x *exchanges) phaseDurations() map[string]jobs.Duration {
+	out := make(map[string]jobs.Duration, int(done))
+	for p := range done {
+		if d := x.timeIn(p); d > 0 {
+			out[p.String()] = jobs.Duration(d)
+		}
+	}
+	return out
+}
+
+// lookups is the time that the resolver took, in nanoseconds since the exchange started; began is zero between lookups.
+type lookups struct{ began, took atomic.Int64 }
+
+func (x *exchanges) lookupBegan() { x.lookups.began.Store(max(1, int64(time.Since(x.started)))) }
+
+func (x *exchanges) lookupEnded() {
+	if began := x.lookups.began.Swap(0); began > 0 {
+		x.lookups.took.Add(int64(time.Since(x.started)) - began)
+	}
+}
+
+// resolveTime is the time that the resolver took, the lookup that is under way included.
+func (x *exchanges) resolveTime() time.Duration {
+	x.lookupEnded()
+	return time.Duration(x.lookups.took.Load())
+}
+
+// withTrace returns ctx with a trace that reports lookups and, for HTTP/2 on the connection of m, phases.
+func (x *exchanges) withTrace(ctx context.Context, m *meter) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		DNSStart:             func(httptrace.DNSStartInfo) { x.lookupBegan() },
+		DNSDone:              func(httptrace.DNSDoneInfo) { x.lookupEnded() },
+		WroteHeaders:         func() { x.sent.Store(true) },
+		WroteRequest:         func(httptrace.WroteRequestInfo) { x.reachPhase(waiting) },
+		GotFirstResponseByte: func() { x.responseBegan(m) },
+		Got1xxResponse: func(int, textproto.MIMEHeader) error {
+			x.stall.stop()
+			return nil
+		},
+	})
+}
+
+// watchPhases reports the phases of an HTTP/1.1 exchange.
+func (x *exchanges) watchPhases(m *meter) http1.Watch {
+	return http1.Watch{Sent: func() { x.reachPhase(waiting) }, FirstByte: func() { x.responseBegan(m) }, Informational: x.stall.stop}
+}
+
+// responseBegan notes that a response begins to arrive on the connection of m.
+func (x *exchanges) responseBegan(m *meter) {
+	x.reachPhase(reading)
+	x.stall.start(m)
+}
