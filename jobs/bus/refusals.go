@@ -14,8 +14,9 @@ import (
 // not as the answer to the request, which would run into its time limit. nats.Conn.LastError keeps the last violation
 // until the connection is made again, so it says nothing about a later request.
 type refusals struct {
-	mu      sync.Mutex
-	waiting map[*request]struct{}
+	mu        sync.Mutex // guards the maps
+	waiting   map[*request]struct{}
+	listening map[*listener]struct{}
 }
 
 // request is what waits for an answer. Its subjects are those that it may publish to, or what they begin with.
@@ -26,11 +27,14 @@ type request struct {
 
 // watchRefusals begins to watch a connection. The connection's own error handler is called as before.
 func watchRefusals(nc *nats.Conn) *refusals {
-	r := &refusals{waiting: map[*request]struct{}{}}
+	r := &refusals{waiting: map[*request]struct{}{}, listening: map[*listener]struct{}{}}
 	next := nc.ErrorHandler()
 	nc.SetErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) {
-		if subject, ok := refusedSubject(err); ok {
+		if subject, ok := refusedSubject(err, "Publish"); ok {
 			r.refuse(subject, err)
+		}
+		if subject, ok := refusedSubject(err, "Subscription"); ok && r.isExpected(subject) {
+			return
 		}
 		if next != nil {
 			next(nc, sub, err)
@@ -39,12 +43,12 @@ func watchRefusals(nc *nats.Conn) *refusals {
 	return r
 }
 
-// refusedSubject reads the subject of a refused publish.
-func refusedSubject(err error) (subject string, ok bool) {
+// refusedSubject reads the subject of a refused Publish or Subscription.
+func refusedSubject(err error, what string) (subject string, ok bool) {
 	if !errors.Is(err, nats.ErrPermissionViolation) {
 		return "", false
 	}
-	_, rest, ok := strings.Cut(err.Error(), ` for Publish to "`)
+	_, rest, ok := strings.Cut(err.Error(), " for "+what+` to "`)
 	if !ok {
 		return "", false
 	}
@@ -62,6 +66,42 @@ func (r *refusals) refuse(subject string, err error) {
 			}
 		}
 	}
+}
+
+// listener is told when the server refuses a subscription whose subject begins with prefix.
+type listener struct {
+	prefix  string
+	refused func()
+}
+
+// ExpectRefusal makes the refusal of a subscription whose subject begins with prefix a call of refused, which must not
+// block, and neither a log line nor an error of the connection. The caller calls forget when it listens no more.
+func (c *Client) ExpectRefusal(prefix string, refused func()) (forget func()) {
+	r, own := c.refusals, &listener{prefix, refused}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.listening[own] = struct{}{}
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.listening, own)
+	}
+}
+
+// isExpected tells those that expect the refusal of a subscription, and reports whether there are any.
+func (r *refusals) isExpected(subject string) bool {
+	var expecting []*listener
+	r.mu.Lock()
+	for l := range r.listening {
+		if strings.HasPrefix(subject, l.prefix) {
+			expecting = append(expecting, l)
+		}
+	}
+	r.mu.Unlock()
+	for _, l := range expecting {
+		l.refused()
+	}
+	return len(expecting) > 0
 }
 
 // isAbout reports whether a refused subject is own, or begins with own. A server may name a request to the JetStream API by

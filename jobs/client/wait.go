@@ -67,7 +67,8 @@ func (c *Client) WaitMany(ctx context.Context, keys []Key, use func(jobs.Result)
 // WaitEach calls use once with the result of each key that it receives, whether it is stored already or comes later. It
 // returns when keys is closed and all results are through, when use returns an error, or when ctx ends (with its cause); it
 // then receives no more keys. No result is missed: subscriptions bring them as they come, and a sweep looks up the rest at
-// least every 30 s, and at once after a reconnect or a dropped message.
+// least every 30 s, and at once after a reconnect or a dropped message. Of a user who may not subscribe to results, sweeps
+// look them up, at first every 100 ms, and every 2 s in the end.
 func (c *Client) WaitEach(ctx context.Context, keys <-chan Key, use func(jobs.Result) error) error {
 	if err := c.ready(); err != nil {
 		return err
@@ -98,27 +99,31 @@ type waiter struct {
 	keySubs   map[Key]*nats.Subscription
 	queueSubs map[string]*nats.Subscription
 	dropped   int // messages that the subscriptions have dropped
+	// A deaf waiter may not subscribe. Its sweeps are pause apart, which grows while none brings anything.
+	refusal chan struct{}
+	forget  func()
+	deaf    bool
+	pause   time.Duration
 }
 
 // newWaiter makes a waiter. The caller ends it.
 func (c *Client) newWaiter(use func(jobs.Result) error) *waiter {
-	return &waiter{
+	w := &waiter{
 		client: c, use: use, open: map[Key]struct{}{}, sweep: time.NewTimer(sweepEvery), look: time.NewTimer(0),
 		came: make(chan *nats.Msg), ended: make(chan struct{}),
 		keySubs: map[Key]*nats.Subscription{}, queueSubs: map[string]*nats.Subscription{},
+		refusal: make(chan struct{}, 1), pause: firstLook,
 	}
+	w.forget = w.expectRefusal()
+	return w
 }
 
 func (w *waiter) end() {
 	close(w.ended)
+	w.unlistenAll()
+	w.forget()
 	w.sweep.Stop()
 	w.look.Stop()
-	for _, sub := range w.keySubs {
-		_ = sub.Unsubscribe()
-	}
-	for _, sub := range w.queueSubs {
-		_ = sub.Unsubscribe()
-	}
 }
 
 func (w *waiter) run(ctx context.Context, keys <-chan Key) error {
@@ -145,6 +150,8 @@ func (w *waiter) run(ctx context.Context, keys <-chan Key) error {
 			err = w.lookUpOpen(ctx)
 		case <-reconnected:
 			w.sweep.Reset(0)
+		case <-w.refusal:
+			w.deafen()
 		case <-check.C:
 			if w.hasDropped() {
 				w.sweep.Reset(0)
@@ -170,6 +177,7 @@ func (w *waiter) add(key Key) error {
 		return w.client.bus.Explain("subscribe to results", err)
 	}
 	w.open[key] = struct{}{}
+	w.hurry()
 	if w.fresh = append(w.fresh, key); len(w.fresh) == 1 {
 		w.look.Reset(firstLook)
 	}
@@ -179,7 +187,7 @@ func (w *waiter) add(key Key) error {
 // listen subscribes to the key's result, or to all of its queue when many are waited for.
 func (w *waiter) listen(key Key) (err error) {
 	switch {
-	case w.queueSubs[key.Queue] != nil:
+	case w.deaf, w.queueSubs[key.Queue] != nil:
 		return nil
 	case len(w.keySubs) < fewKeys:
 		w.keySubs[key], err = w.subscribe(w.client.bus.Names().Result(key.Queue, key.ID))
@@ -214,6 +222,16 @@ func (w *waiter) unlisten(key Key) {
 		_ = sub.Unsubscribe()
 	}
 	delete(w.keySubs, key)
+}
+
+func (w *waiter) unlistenAll() {
+	for key := range w.keySubs {
+		w.unlisten(key)
+	}
+	for queue, sub := range w.queueSubs {
+		_ = sub.Unsubscribe()
+		delete(w.queueSubs, queue)
+	}
 }
 
 // hasDropped reports whether a subscription has dropped messages since it was last asked.
@@ -256,13 +274,17 @@ func (w *waiter) lookUpFresh(ctx context.Context) error {
 
 // lookUpOpen looks up all that is open.
 func (w *waiter) lookUpOpen(ctx context.Context) error {
-	began := time.Now()
+	began, before := time.Now(), len(w.open)
 	err := w.lookUpAll(ctx, slices.Collect(maps.Keys(w.open)))
 	if w.passes(err) {
 		w.sweep.Reset(sweepRetry)
 		return nil
 	}
-	w.sweep.Reset(sweepPause(time.Since(began)))
+	pause := sweepPause(time.Since(began))
+	if w.deaf {
+		pause = w.deafPause(time.Since(began), len(w.open) < before)
+	}
+	w.sweep.Reset(pause)
 	return err
 }
 

@@ -47,6 +47,7 @@ func floors() map[string][]string {
 		},
 		"testenv":             {"jobs", "jobs/bus", "cmd/gofer/playground"},
 		"testenv/bench":       {"jobs", "jobs/bus", "testenv"},
+		"testenv/deploy":      nil,
 		"testenv/chaos":       {"jobs", "jobs/bus", "jobs/client", "testenv"},
 		"testenv/experiments": nil,
 		"testenv/mutants":     nil,

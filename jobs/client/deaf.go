@@ -1,0 +1,48 @@
+package client
+
+import (
+	"strings"
+	"time"
+)
+
+// deafSweep is the longest pause between sweeps of a deaf waiter: one whose user may not subscribe to results. Publishers of
+// one account could otherwise address answers to each other's subscriptions.
+const deafSweep = 2 * time.Second
+
+// expectRefusal makes the server's refusal of a subscription a signal for the waiter.
+func (w *waiter) expectRefusal() (forget func()) {
+	results, _, _ := strings.Cut(w.client.bus.Names().Results("*"), "*")
+	return w.client.bus.ExpectRefusal(results, func() {
+		select {
+		case w.refusal <- struct{}{}:
+		default:
+		}
+	})
+}
+
+// deafen makes the waiter rely on its sweeps: the server refuses its subscriptions.
+func (w *waiter) deafen() {
+	if !w.deaf {
+		w.deaf = true
+		w.unlistenAll()
+		w.sweep.Reset(w.pause)
+	}
+}
+
+// deafPause is the time between a sweep of a deaf waiter that took so long and the next one. It grows while sweeps find
+// nothing; like any waiter's, they take half of its time at most.
+func (w *waiter) deafPause(took time.Duration, found bool) time.Duration {
+	w.pause = min(w.pause*5/4, deafSweep)
+	if found {
+		w.pause = firstLook
+	}
+	return max(w.pause, took)
+}
+
+// hurry makes the next sweep of a deaf waiter come soon, for a new key.
+func (w *waiter) hurry() {
+	if w.deaf && w.pause > firstLook {
+		w.pause = firstLook
+		w.sweep.Reset(w.pause)
+	}
+}
