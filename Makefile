@@ -20,8 +20,9 @@ test: ## runs the quick tests; nothing has to be installed or running
 
 # Tests that run programs from elsewhere are run again when another one is installed.
 test-all: export PEERS = $(shell ls -lL $$(command -v squid tinyproxy microsocks node chromium promtool prometheus nats) 2>/dev/null | cksum)
-test-all: ## runs every test with the race detector, chaos with few jobs, other programs
+test-all: ## runs every test with the race detector, those of rotation in full without it, chaos with few jobs, other programs
 	go test -race -timeout 20m ./...
+	go test -timeout 10m ./rotation/...
 	cd testenv/peers && go test ./...
 
 check: static lint test ## is what a commit has to pass: format, vet, tidy, lint, imports, quick tests

@@ -160,7 +160,7 @@ func (b *backlog) crawl(t *testing.T) {
 
 // Sites that nobody knows say nothing of the pool, for publishers choose them. One job in four is for a site that answered.
 func TestANetworkThatFallsSilentInACrawlOfDeadSitesIsFoundToFail(t *testing.T) {
-	for _, share := range []float64{0, 0.05, 0.3} { // of the sites
+	for _, share := range sample(0.3, 0, 0.05) { // of the sites
 		synctest.Test(t, func(t *testing.T) {
 			quiet := span{30 * time.Second, 2 * time.Minute}
 			b := backlog{pool: pool(t, rotation.RoundRobin, 12, nil), dead: share, quiet: quiet, again: true}

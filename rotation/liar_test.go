@@ -170,7 +170,7 @@ func (c *court) note(events []rotation.Event) {
 // In worlds with one liar among proxies, sites or publishers no healthy breaker opens and no outage begins. Dead proxies are
 // found meanwhile, where a pool has enough others.
 func TestOneLiarOpensNoHealthyBreaker(t *testing.T) {
-	seeds := uint64(1000)
+	seeds := few(1000, 110)
 	if testing.Short() {
 		seeds = 110
 	}
@@ -178,7 +178,7 @@ func TestOneLiarOpensNoHealthyBreaker(t *testing.T) {
 	var wrong []string
 	for seed := range seeds {
 		synctest.Test(t, func(*testing.T) {
-			c := newCourt(seed)
+			c := newCourt(uint64(seed))
 			c.run()
 			for id, reason := range c.opened {
 				i := 0

@@ -138,7 +138,7 @@ func refusal(p *rotation.Pool, need rotation.Need) error {
 
 // Of every need that is another's no longer, a place in its set would stay with each proxy.
 func TestMemoryDoesNotGrowWithTheFilters(t *testing.T) {
-	const tags = 40
+	tags := few(40, 20)
 	all := make([]string, tags)
 	for i := range all {
 		all[i] = fmt.Sprint("t", i)

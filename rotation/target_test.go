@@ -37,7 +37,7 @@ func TestAFailingPartOfASiteOpensNoGoodProxy(t *testing.T) {
 
 // A site of twenty hangs on some of its paths, through every proxy, and answers on the others.
 func TestASiteWithAPathThatHangsOpensNoGoodProxy(t *testing.T) {
-	for _, share := range []float64{0.02, 0.1, 0.2, 0.4} { // of the jobs, of which half hang
+	for _, share := range sample(0.4, 0.02, 0.1, 0.2) { // of the jobs, of which half hang
 		t.Run(fmt.Sprint(share), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { aPathHangs(t, share) })
 		})
@@ -134,8 +134,8 @@ func TestAProxyThatRefusesEveryHostIsFoundAndOneThatRefusesSomeIsNot(t *testing.
 // A crawl meets each site once, and some are dead: nothing is known of a site beforehand, and the proxies that are dead, too, fail
 // at ever new ones.
 func TestACrawlOfManyDeadSitesOpensTheDeadProxiesOnly(t *testing.T) {
-	for _, attempts := range []int{1, 2, 3, 5} {
-		for _, share := range []float64{0.02, 0.1, 0.3} { // of the sites
+	for _, attempts := range sample(3, 1, 2, 5) {
+		for _, share := range sample(0.3, 0.02, 0.1) { // of the sites
 			t.Run(fmt.Sprintf("%d attempts, %.0f %% dead", attempts, 100*share), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) { crawlsDeadSites(t, attempts, share) })
 			})

@@ -32,13 +32,13 @@ func holds(t *testing.T, what lie, n int) {
 }
 
 func TestAProxyThatClaimsToReachDeadSitesOpensNoOther(t *testing.T) {
-	for _, n := range []int{2, 10, 30} {
+	for _, n := range sample(10, 2, 30) {
 		holds(t, proxyClaims, n)
 	}
 }
 
 func TestTwoSitesThatAccuseOpenNoProxy(t *testing.T) {
-	for _, n := range []int{2, 10, 30} {
+	for _, n := range sample(10, 2, 30) {
 		holds(t, sitesAccuse, n)
 		holds(t, sitesRefuse, n)
 	}
