@@ -29,11 +29,24 @@ that one worker found dead is the last resort of others.`,
 			Args: args(cobra.NoArgs),
 			RunE: a.verb("breakers ls", a.breakersLs),
 		},
-		&cobra.Command{
-			Use: "reset [PROXY]", Short: "Close the breaker of a proxy, or of all, in every worker",
-			Args: args(cobra.MaximumNArgs(1)), RunE: a.verb("breakers reset", a.breakersReset),
-		},
+		a.breakersResetCommand(),
 	)
+	return cmd
+}
+
+func (a *app) breakersResetCommand() *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use: "reset [PROXY]", Short: "Close the breaker of a proxy, or with --all of every proxy, in every worker",
+		Args: args(cobra.MaximumNArgs(1)),
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "close the breaker of every proxy")
+	cmd.RunE = func(cmd *cobra.Command, ids []string) error {
+		if all == (len(ids) == 1) {
+			return usage("breakers reset: name one PROXY, or --all")
+		}
+		return a.verb("breakers reset", a.breakersReset)(cmd, ids)
+	}
 	return cmd
 }
 

@@ -104,7 +104,7 @@ func TestResetMakesTheWholeFleetForget(t *testing.T) {
 	p := newPair(t)
 	p.trip("w1")
 	testenv.Eventually(t, "the other worker to hear of it", func() bool { return p.breaker("w2").AvoidedUntil != nil })
-	if code, out, errOut := gofer(t, "", "breakers", "reset"); code != exitOK {
+	if code, out, errOut := gofer(t, "", "breakers", "reset", "--all"); code != exitOK {
 		t.Errorf("breakers reset: exit %d, %s%s", code, out, errOut)
 	}
 	if one, two := p.breaker("w1"), p.breaker("w2"); one.State != "closed" || two.AvoidedUntil != nil {
@@ -124,7 +124,7 @@ func TestBreakersAreNotSharedWhenTheOwnerDoesNotWantIt(t *testing.T) {
 	p := newPair(t)
 	p.trip("w1")
 	p.trip("w2") // so it did not keep away from the proxy
-	if code, _, errOut := gofer(t, "", "breakers", "reset"); code != exitOK || p.breaker("w2").State != "closed" {
+	if code, _, errOut := gofer(t, "", "breakers", "reset", "--all"); code != exitOK || p.breaker("w2").State != "closed" {
 		t.Errorf("breakers reset: exit %d, %s; want them closed", code, errOut)
 	}
 	kv, err := p.client.JetStream().KeyValue(t.Context(), "gofer-breakers")

@@ -137,8 +137,8 @@ func TestBreakerIsResetInTheWholeFleet(t *testing.T) {
 	t.Parallel()
 	testenv.Long(t)
 	w := newWorld(t, nil)
-	bad := w.startProxy(testenv.Refusing)
-	setenv(t, "GOFER_PROXIES", bad.URL("http")+" id=bad, "+w.proxy.URL("http")+" id=good")
+	// Nobody listens there, which is a failure of the proxy for certain.
+	setenv(t, "GOFER_PROXIES", "http://"+freeAddr(t)+" id=bad, "+w.proxy.URL("http")+" id=good")
 	setenv(t, "GOFER_BREAKER_FAILURE_THRESHOLD", "1")
 	setenv(t, "GOFER_BREAKER_TIMEOUT", "10m")
 	setenv(t, "GOFER_BREAKER_SHARE", "false") // or only one of them would meet the proxy
@@ -177,7 +177,7 @@ func TestBreakerIsResetInTheWholeFleet(t *testing.T) {
 		t.Errorf("the breaker is closed in %d workers, want 2", got)
 	}
 	trip()
-	if code, _, errOut := gofer(t, "", "breakers", "reset"); code != exitOK || badIn(t, "closed") != 2 {
+	if code, _, errOut := gofer(t, "", "breakers", "reset", "--all"); code != exitOK || badIn(t, "closed") != 2 {
 		t.Errorf("breakers reset of all: exit %d, %s; want them closed", code, errOut)
 	}
 	if code, _, errOut := gofer(t, "", "breakers", "reset", "nothing"); code != exitFailed || !strings.Contains(errOut, "nothing") {
@@ -281,7 +281,7 @@ func TestMicroServiceShowsTheFleetAndPausesAQueue(t *testing.T) {
 func TestVerbsForTheFleetSayWhenThereIsNone(t *testing.T) {
 	t.Parallel()
 	newWorld(t, nil)
-	for _, args := range [][]string{{"workers"}, {"breakers", "ls"}, {"breakers", "reset"}, {"rollups"}} {
+	for _, args := range [][]string{{"workers"}, {"breakers", "ls"}, {"breakers", "reset", "--all"}, {"rollups"}} {
 		code, out, errOut := gofer(t, "", args...)
 		if code != exitFailed || out != "" || !strings.Contains(errOut, "no worker answers") {
 			t.Errorf("gofer %v without workers: exit %d, %q, %q; want %d and why", args, code, out, errOut, exitFailed)
@@ -290,7 +290,7 @@ func TestVerbsForTheFleetSayWhenThereIsNone(t *testing.T) {
 	if code, _, errOut := gofer(t, "", "drain", "w1"); code != exitFailed || !strings.Contains(errOut, "w1") {
 		t.Errorf("gofer drain without workers: exit %d, %q", code, errOut)
 	}
-	for _, args := range [][]string{{"workers", "x"}, {"drain"}, {"drain", "a b"}, {"breakers", "reset", "a.b"}, {"rollups", "x"}} {
+	for _, args := range [][]string{{"workers", "x"}, {"drain"}, {"drain", "a b"}, {"breakers", "reset", "a.b"}, {"breakers", "reset"}, {"breakers", "reset", "good", "--all"}, {"rollups", "x"}} {
 		if code, _, _ := gofer(t, "", args...); code != exitUsage {
 			t.Errorf("gofer %v: exit %d, want %d", args, code, exitUsage)
 		}

@@ -55,7 +55,7 @@ func TestShippedUsersMayShowAndSteerTheFleet(t *testing.T) {
 	if code, out, errOut := gofer(t, "", "submit", "--wait", "--id", "j1", "http://shop.test/ok"); code != exitOK {
 		t.Fatalf("gofer submit: exit %d, %s%s", code, out, errOut)
 	}
-	for _, args := range [][]string{{"workers"}, {"breakers", "ls"}, {"breakers", "reset"}, {"rollups"}, {"job", "j1"}} {
+	for _, args := range [][]string{{"workers"}, {"breakers", "ls"}, {"breakers", "reset", "--all"}, {"rollups"}, {"job", "j1"}} {
 		if code, out, errOut := gofer(t, "", args...); code != exitOK || out == "" || strings.Contains(errOut, "refuses") || strings.Contains(errOut, "cannot be read") {
 			t.Errorf("gofer %v as admin: exit %d, %q, %q; want it done and nothing refused", args, code, out, errOut)
 		}
