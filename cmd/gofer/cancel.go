@@ -6,23 +6,104 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
+// cancelFlags are the flags of cancel.
+type cancelFlags struct {
+	bulk
+	state string
+}
+
 func (a *app) cancelCommand() *cobra.Command {
-	var queue string
+	var f cancelFlags
 	cmd := &cobra.Command{
-		Use: "cancel ID", Short: "End a queued, waiting or running job with a cancelled result", Args: args(cobra.ExactArgs(1)),
-		RunE: a.verb("cancel", func(ctx context.Context, s *session, args []string) error {
-			k, err := key(ctx, s, queue, args[0])
-			if err != nil {
+		Use: "cancel [ID…|-]", Short: "End queued, waiting or running jobs with a cancelled result",
+		Long: `Cancels the jobs that the IDs name; - stands for IDs on standard input, one a line. Without an ID it cancels all jobs that fit every
+flag given. More than one job is asked about first: --yes skips the question, and is required without a terminal.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.check(cmd, args); err != nil {
 				return err
 			}
-			if err := s.client.Cancel(ctx, k); err != nil {
-				return err
-			}
-			return a.say(map[string]any{"queue": k.Queue, "id": k.ID, "outcome": jobs.Cancelled}, "Job %s is cancelled.", k)
-		}),
+			return a.verb("cancel", func(ctx context.Context, s *session, args []string) error { return a.cancel(ctx, s, f, args) })(cmd, args)
+		},
 	}
-	cmd.Flags().StringVar(&queue, "queue", "", "the job's queue")
+	f.add(cmd.Flags(), "jobs")
+	cmd.Flags().StringVar(&f.state, "state", "", "all jobs in this state: "+stateNames())
 	return cmd
+}
+
+// check refuses a call that names no job, or names jobs in two ways.
+func (f *cancelFlags) check(cmd *cobra.Command, args []string) error {
+	filtered := f.site != "" || f.since.given || f.state != ""
+	switch {
+	case len(args) == 0 && !filtered && f.queue == "":
+		return usage("too few arguments: %s", cmd.UseLine())
+	case len(args) > 0 && filtered:
+		return usage("cancel: --site, --since and --state find jobs: leave out the IDs")
+	}
+	return checkState(f.state)
+}
+
+func (a *app) cancel(ctx context.Context, s *session, f cancelFlags, args []string) error {
+	if len(args) == 1 && args[0] != "-" {
+		return a.cancelOne(ctx, s, f.queue, args[0])
+	}
+	keys, unknown, err := a.toCancel(ctx, s, f, args)
+	if err != nil {
+		return err
+	}
+	if len(keys) > 1 || len(keys) == 1 && len(args) == 0 {
+		if err := a.confirm(f.yes, "Cancel "+count(len(keys), "job")+"?"); err != nil {
+			return err
+		}
+	}
+	done, err := forEach(ctx, keys, s.client.Cancel)
+	if said := a.say(map[string]any{"cancelled": done, "failed": len(keys) - done + len(unknown)}, "Cancelled: %s.", count(done, "job")); said != nil {
+		return said
+	}
+	return joinFirst(append(unknown, err))
+}
+
+func (a *app) cancelOne(ctx context.Context, s *session, queue, name string) error {
+	k, err := key(ctx, s, queue, name)
+	if err != nil {
+		return err
+	}
+	if err := s.client.Cancel(ctx, k); err != nil {
+		return err
+	}
+	return a.say(map[string]any{"queue": k.Queue, "id": k.ID, "outcome": jobs.Cancelled}, "Job %s is cancelled.", k)
+}
+
+// toCancel returns the jobs that the arguments name or the filter finds, and why some of the names are no jobs.
+func (a *app) toCancel(ctx context.Context, s *session, f cancelFlags, args []string) (keys []client.Key, unknown []error, err error) {
+	if len(args) == 0 {
+		err := s.client.List(ctx, f.filter(f.state), func(job client.Listed) error {
+			keys = append(keys, job.Key)
+			return nil
+		})
+		return keys, nil, err
+	}
+	names, err := a.ids(args)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, name := range names {
+		k, err := key(ctx, s, f.queue, name)
+		switch {
+		case err == nil:
+			keys = append(keys, k)
+		case exitCode(err) == exitUsage || ctx.Err() != nil:
+			return nil, nil, err
+		default:
+			unknown = append(unknown, err)
+		}
+	}
+	return keys, unknown, nil
+}
+
+// filter is what the flags say of the jobs.
+func (b *bulk) filter(state string) client.ListFilter {
+	return client.ListFilter{Queue: b.queue, State: client.State(state), Site: b.site, Since: b.since.Time}
 }

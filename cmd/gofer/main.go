@@ -50,7 +50,7 @@ func newApp(out, errOut io.Writer, exit func(code int)) *app {
 func (a *app) run(ctx context.Context, args []string, in io.Reader) int {
 	ctx, stop := a.interrupts.watch(ctx)
 	defer stop()
-	a.in = reading(ctx, in)
+	a.in, a.interactive = reading(ctx, in), isTerminal(in) && a.err.isTerminal()
 	root := a.root()
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
@@ -65,11 +65,12 @@ func (a *app) run(ctx context.Context, args []string, in io.Reader) int {
 
 // app is what every verb gets: the three streams and the flags that all verbs have.
 type app struct {
-	in         io.Reader // ends with the verb's context
-	out, err   *stream
-	json       bool
-	env        config.Environment // nil means that of the process
-	interrupts *interrupts
+	in          io.Reader // ends with the verb's context
+	interactive bool      // a person types what in reads, and sees what err prints
+	out, err    *stream
+	json        bool
+	env         config.Environment // nil means that of the process
+	interrupts  *interrupts
 }
 
 // failure is an error that has its exit code.
@@ -149,7 +150,7 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 some jobs failed, 69 NATS unreachable, 78
 	root.SetHelpCommand(helpCommand())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("%w", err) })
 	root.AddCommand(
-		a.workerCommand(), a.playgroundCommand(), a.submitCommand(), a.resultsCommand(), a.eventsCommand(), a.jobCommand(), a.cancelCommand(),
+		a.workerCommand(), a.playgroundCommand(), a.submitCommand(), a.resultsCommand(), a.eventsCommand(), a.jobCommand(), a.jobsCommand(), a.cancelCommand(),
 		a.queuesCommand(), a.pauseCommand(), a.resumeCommand(), a.proxiesCommand(), a.policyCommand(), a.denyCommand(),
 		a.deadCommand(), a.workersCommand(), a.drainCommand(), a.breakersCommand(), a.rollupsCommand(),
 		a.setupCommand(), a.doctorCommand(), a.configCommand(), a.versionCommand(),

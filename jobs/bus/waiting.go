@@ -2,7 +2,6 @@ package bus
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -101,23 +100,13 @@ const OverdueAfter = 5 * time.Second
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) WaitingPage(ctx context.Context, after uint64, limit int, use func(WaitingJob)) (last uint64, more bool, err error) {
-	request, err := json.Marshal(map[string]any{
-		"seq": after + 1, "next_by_subj": c.names.AllAt(), "batch": limit, "max_bytes": pageBytes,
-	})
-	if err != nil {
-		return after, false, err
-	}
-	last = after
-	err = c.readBatch(ctx, c.names.Stream("RETRIES"), request, func(msg *nats.Msg) error {
+	page := Page{Stream: c.names.Stream("RETRIES"), Subject: c.names.AllAt(), After: after, Limit: limit}
+	last, more, err = c.ReadPage(ctx, page, func(msg *nats.Msg) error {
 		seq, err := sequenceOf(msg)
-		if err != nil {
-			return err
-		}
-		last, more = seq, msg.Header.Get(numPending) != "0"
-		if job, ok := c.waitingJob(seq, msg); ok {
+		if job, ok := c.waitingJob(seq, msg); ok && err == nil {
 			use(job)
 		}
-		return nil
+		return err
 	})
 	return last, more, c.Explain("read waiting jobs", err)
 }

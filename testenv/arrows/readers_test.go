@@ -14,6 +14,7 @@ import (
 // otherReaders are the files that take a text apart, or read one whole, beside jobs/text, and why they may.
 func otherReaders() map[string]string {
 	return map[string]string{
+		"cmd/gofer/ask.go":              "reads an answer, which may be empty",
 		"cmd/gofer/jobflags.go":         "reads a body",
 		"cmd/gofer/proxiescheck.go":     "hands the file to proxylist.ParseList",
 		"cmd/gofer/policy.go":           "hands standard input to jobs.DecodePolicy, which reads a text.Document",

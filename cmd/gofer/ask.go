@@ -1,0 +1,37 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/term"
+)
+
+// confirm asks before something is done to many things. A single thing is never asked about, except where a filter found it.
+// Without a terminal nobody can answer: then the user has to write --yes.
+func (a *app) confirm(yes bool, question string) error {
+	if yes {
+		return nil
+	}
+	if !a.interactive {
+		return usage("%s Nothing was done: without a terminal, write --yes", question)
+	}
+	_ = a.err.line("%s [y/N]", question)
+	answer, err := bufio.NewReader(io.LimitReader(a.in, 1<<10)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if answer = strings.ToLower(strings.TrimSpace(answer)); answer != "y" && answer != "yes" {
+		return &failure{code: exitFailed, err: errors.New("nothing was done")}
+	}
+	return nil
+}
+
+// isTerminal reports whether a person types what from reads.
+func isTerminal(from io.Reader) bool {
+	f, isFile := from.(*os.File)
+	return isFile && term.IsTerminal(int(f.Fd()))
+}

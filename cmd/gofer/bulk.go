@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// bulk are the flags of a command that acts on many things at once.
+type bulk struct {
+	queue, site string
+	since       sinceFlag
+	yes         bool
+}
+
+func (b *bulk) add(flags *pflag.FlagSet, things string) {
+	flags.StringVar(&b.queue, "queue", "", "all "+things+" of this queue; with an ID: its queue")
+	flags.StringVar(&b.site, "site", "", "all "+things+" of this site, such as example.com or example.com:8443")
+	flags.Var(&b.since, "since", "all "+things+" since this time (RFC 3339), or for no longer than this duration")
+	flags.BoolVar(&b.yes, "yes", false, "do not ask")
+}
+
+// sinceFlag is a time, or a duration before now.
+type sinceFlag struct {
+	time.Time
+	given bool
+}
+
+// String is the time as it is written; empty if there is none.
+func (s *sinceFlag) String() string {
+	if !s.given {
+		return ""
+	}
+	return s.UTC().Format(time.RFC3339)
+}
+
+// Type is how help names the value.
+func (s *sinceFlag) Type() string { return "time" }
+
+// Set reads the flag.
+func (s *sinceFlag) Set(written string) error {
+	at, err := time.Parse(time.RFC3339, written)
+	if err != nil {
+		d, durationErr := jobs.ParseDuration(written)
+		if durationErr != nil || d < 0 {
+			return errors.New(`neither a time such as 2026-01-02T15:04:05Z nor a duration such as "1h"`)
+		}
+		at = time.Now().Add(-d)
+	}
+	s.Time, s.given = at, true
+	return nil
+}
+
+// maxIDs bounds how many IDs one call takes.
+const maxIDs = 1_000_000
+
+// ids returns the IDs that the arguments name. "-" stands for those of standard input, one a line.
+func (a *app) ids(args []string) ([]string, error) {
+	var out []string
+	for _, arg := range args {
+		if arg != "-" {
+			out = append(out, arg)
+			continue
+		}
+		err := eachLine(a.in, func(_ int, line []byte) error {
+			if len(out) == maxIDs {
+				return usage("standard input has more than %d IDs", maxIDs)
+			}
+			out = append(out, strings.TrimSpace(string(line)))
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+const (
+	// atOnce is how many things are done at the same time.
+	atOnce = 16
+	// maxNamed is how many failures are named one by one.
+	maxNamed = 10
+)
+
+// forEach does something to each of many things, some at the same time. It returns how many of them succeeded. The error names the
+// first ten failures; an interruption leaves out the things that have not begun.
+func forEach[T any](ctx context.Context, things []T, do func(context.Context, T) error) (done int, err error) {
+	failures := make([]error, len(things))
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for i, thing := range things {
+		if ctx.Err() != nil {
+			failures[i] = context.Cause(ctx)
+			continue
+		}
+		group.Go(func() error {
+			failures[i] = do(ctx, thing)
+			return nil
+		})
+	}
+	_ = group.Wait() // the failures are in their slice
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
+	for _, err := range failures {
+		if err == nil {
+			done++
+		}
+	}
+	return done, joinFirst(failures)
+}
+
+// joinFirst joins the first ten errors, and counts the others.
+func joinFirst(errs []error) error {
+	errs = slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return err == nil })
+	if len(errs) > maxNamed {
+		errs = append(errs[:maxNamed], fmt.Errorf("and %d more", len(errs)-maxNamed))
+	}
+	return errors.Join(errs...)
+}
+
+// count is a number of things in words: "1 job", "3 jobs".
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}

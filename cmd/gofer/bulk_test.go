@@ -1,0 +1,177 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
+	workerstream "github.com/gofer-mq/gofer/worker/stream"
+)
+
+// queued sets up a server without workers, with jobs a, b and c in queue later and job x in queue other.
+func queued(t *testing.T) {
+	t.Helper()
+	w := newWorld(t, nil)
+	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	c := client.New(w.client)
+	for _, job := range []jobs.Job{
+		{Queue: "later", ID: "a", URL: "http://shop.test/"}, {Queue: "later", ID: "b", URL: "http://books.test:8080/"},
+		{Queue: "later", ID: "c", URL: "https://shop.test/"}, {Queue: "other", ID: "x", URL: "http://shop.test/"},
+	} {
+		if _, err := c.Submit(t.Context(), job); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// left is what jobs ls lists, as QUEUE/ID.
+func left(t *testing.T, args ...string) string {
+	t.Helper()
+	var out []string
+	for _, job := range read[[]client.Listed](t, append([]string{"jobs", "ls"}, args...)...) {
+		out = append(out, job.String())
+	}
+	return strings.Join(out, " ")
+}
+
+func TestJobsAreListedByQueueStateAndSite(t *testing.T) {
+	t.Parallel()
+	queued(t)
+	for args, want := range map[string]string{
+		"": "later/a later/b later/c other/x", "--queue later": "later/a later/b later/c", "--site shop.test": "later/a later/c other/x",
+		"--site books.test:8080": "later/b", "--state running": "", "--state queued --limit 2": "later/a later/b", "--since 1h": "later/a later/b later/c other/x",
+		"--since 2999-01-01T00:00:00Z": "",
+	} {
+		if got := left(t, strings.Fields(args)...); got != want {
+			t.Errorf("jobs ls %s = %q, want %q", args, got, want)
+		}
+	}
+	_, table, note := gofer(t, "", "jobs", "ls", "--limit", "1")
+	if !strings.Contains(table, "later/a") || !strings.Contains(table, "queued") || !strings.Contains(note, "more jobs follow") {
+		t.Errorf("jobs ls --limit 1 printed %q, %q", table, note)
+	}
+	for _, args := range [][]string{{"--state", "lost"}, {"--limit", "0"}, {"--since", "yesterday"}, {"--queue", "a.b"}} {
+		if code, _, _ := gofer(t, "", append([]string{"jobs", "ls"}, args...)...); code != exitUsage {
+			t.Errorf("jobs ls %v: exit %d, want %d", args, code, exitUsage)
+		}
+	}
+}
+
+func TestManyJobsAreCancelledOnlyIfTheUserAgrees(t *testing.T) {
+	t.Parallel()
+	queued(t)
+	code, _, errOut := gofer(t, "", "cancel", "--queue", "later")
+	if code != exitUsage || !strings.Contains(errOut, "Cancel 3 jobs?") || !strings.Contains(errOut, "--yes") {
+		t.Errorf("cancel without --yes: exit %d, %q", code, errOut)
+	}
+	if got := left(t, "--queue", "later"); got != "later/a later/b later/c" {
+		t.Fatalf("jobs after a cancel that was not agreed to: %q", got)
+	}
+	code, out, errOut := gofer(t, "", "cancel", "--site", "shop.test", "--queue", "later", "--yes")
+	if code != exitOK || !strings.Contains(out, "2 jobs") || left(t) != "later/b other/x" {
+		t.Errorf("cancel of a site: exit %d, %q, %q; left %q", code, out, errOut, left(t))
+	}
+	code, out, errOut = gofer(t, "b\n\nnobody\nother/x\n", "cancel", "-", "--yes")
+	if code != exitFailed || !strings.Contains(out, "2 jobs") || !strings.Contains(errOut, "nobody") || left(t) != "" {
+		t.Errorf("cancel of standard input: exit %d, %q, %q; left %q", code, out, errOut, left(t))
+	}
+	if code, out, _ := gofer(t, "", "cancel", "--state", "queued", "--yes"); code != exitOK || !strings.Contains(out, "0 jobs") {
+		t.Errorf("cancel of nothing: exit %d, %q", code, out)
+	}
+	for _, args := range [][]string{{}, {"a", "--site", "shop.test"}, {"--state", "lost"}} {
+		if code, _, _ := gofer(t, "", append([]string{"cancel"}, args...)...); code != exitUsage {
+			t.Errorf("cancel %v: exit %d, want %d", args, code, exitUsage)
+		}
+	}
+}
+
+func TestManyDeadLettersAreFoundByTheirFlags(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	bury := func(queue, id, code, url string) {
+		t.Helper()
+		r := jobs.Result{Queue: queue, ID: id, Outcome: jobs.Failed, Error: code, URL: url, FinishedAt: time.Now()}
+		if err := workerstream.New(w.client).DeadLetter(t.Context(), queue, id, []byte(url), &r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bury("default", "a", jobs.ErrTimedOut, "http://shop.test/")
+	bury("default", "b", jobs.ErrAttemptsExhausted, "http://shop.test/")
+	bury("low", "c", jobs.ErrTimedOut, "http://books.test/")
+	bury("low", "d", jobs.ErrTimedOut, "http://books.test/")
+	letters := func() (out string) {
+		for _, l := range read[[]letterFacts](t, "dead", "ls") {
+			out += l.String() + " "
+		}
+		return out
+	}
+	if code, _, errOut := gofer(t, "", "dead", "purge", "--all"); code != exitUsage || !strings.Contains(errOut, "Remove 4 dead letters?") {
+		t.Errorf("purge without --yes: exit %d, %q", code, errOut)
+	}
+	if code, _, errOut := gofer(t, "", "dead", "purge", "--reason", jobs.ErrTimedOut, "--queue", "default", "--yes"); code != exitOK || letters() != "default/b low/c low/d " {
+		t.Errorf("purge by reason and queue: exit %d, %q; left %q", code, errOut, letters())
+	}
+	if code, out, errOut := gofer(t, "", "dead", "replay", "--site", "books.test", "--since", "1h", "--yes"); code != exitOK || strings.Count(out, "low/replay-") != 2 {
+		t.Errorf("replay by site: exit %d, %q, %q", code, out, errOut)
+	}
+	if code, _, errOut := gofer(t, "", "dead", "purge", "b", "nobody", "--yes"); code != exitFailed || !strings.Contains(errOut, "nobody") || letters() != "" {
+		t.Errorf("purge of two ids: exit %d, %q; left %q", code, errOut, letters())
+	}
+	for _, args := range [][]string{{"purge"}, {"purge", "a", "--all"}, {"replay", "a", "--reason", "x"}, {"replay"}} {
+		if code, _, _ := gofer(t, "", append([]string{"dead"}, args...)...); code != exitUsage {
+			t.Errorf("dead %v: exit %d, want %d", args, code, exitUsage)
+		}
+	}
+}
+
+func TestOnlyYesAgrees(t *testing.T) {
+	t.Parallel()
+	for answer, want := range map[string]int{"y\n": exitOK, "YES\n": exitOK, "n\n": exitFailed, "\n": exitFailed, "": exitFailed, "yesterday\n": exitFailed} {
+		var asked bytes.Buffer
+		a := newApp(io.Discard, &asked, nil)
+		a.in, a.interactive = strings.NewReader(answer), true
+		code := exitOK
+		if err := a.confirm(false, "Cancel 2 jobs?"); err != nil {
+			code = exitCode(err)
+		}
+		if code != want || !strings.Contains(asked.String(), "Cancel 2 jobs? [y/N]") {
+			t.Errorf("answer %q: exit %d, asked %q; want exit %d", answer, code, asked.String(), want)
+		}
+	}
+}
+
+func TestTheFirstTenFailuresAreNamedAndTheOthersCounted(t *testing.T) {
+	t.Parallel()
+	things := make([]int, 30)
+	for i := range things {
+		things[i] = i
+	}
+	done, err := forEach(t.Context(), things, func(_ context.Context, i int) error {
+		if i%2 == 0 {
+			return fmt.Errorf("thing %d", i)
+		}
+		return nil
+	})
+	if done != 15 || err == nil || strings.Count(err.Error(), "thing ") != maxNamed || !strings.Contains(err.Error(), "and 5 more") {
+		t.Errorf("forEach = %d, %v", done, err)
+	}
+	if _, err := forEach(t.Context(), things, func(context.Context, int) error { return nil }); err != nil {
+		t.Errorf("forEach without a failure: %v", err)
+	}
+	if !errors.Is(joinFirst([]error{nil, io.EOF}), io.EOF) || joinFirst(nil) != nil {
+		t.Error("joinFirst lost an error, or made one")
+	}
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/client"
+)
+
+// letterFlags say which dead letters a command acts on.
+type letterFlags struct {
+	bulk
+	reason   string
+	all      bool
+	payloads bool // the command needs the jobs themselves
+}
+
+// actOnLetters does something to dead letters.
+type actOnLetters func(ctx context.Context, s *session, list []client.DeadLetter) error
+
+func (a *app) deadReplayCommand() *cobra.Command {
+	return a.letterCommand(&cobra.Command{
+		Use: "replay [ID…|-]", Short: "Publish failed jobs again, under the ids replay-<letter>",
+		Long: `Publishes the job of a dead letter again, unchanged, under the id replay-LETTER, which is printed; LETTER is the number
+that 'gofer dead ls' shows. ID may be that number, the job's id, or QUEUE/ID; - stands for IDs on standard input, one a line. The dead
+letter is removed: a replay that fails leaves one of its own, and a second replay finds nothing. Without an ID it replays all letters
+that fit every flag given. More than one letter is asked about first: --yes skips the question, and is required without a terminal.
+
+A job whose id is none leaves a letter under that id, such as a.b, or under one made by the worker, invalid-HASH, if no
+message can bear it.`,
+	}, letterFlags{payloads: true}, "Replay", a.replay)
+}
+
+func (a *app) deadPurgeCommand() *cobra.Command {
+	return a.letterCommand(&cobra.Command{
+		Use: "purge [ID…|-]", Short: "Remove dead letters for good",
+		Long: `Removes the dead letters that the IDs name: the number that 'gofer dead ls' shows, a job's id, or QUEUE/ID; - stands for IDs on
+standard input, one a line. Without an ID it removes all letters that fit every flag given; letters that come meanwhile stay. More than
+one letter is asked about first: --yes skips the question, and is required without a terminal.`,
+	}, letterFlags{}, "Remove", a.purge)
+}
+
+// letterCommand gives a command its flags, and calls act for each dead letter that the user means.
+func (a *app) letterCommand(cmd *cobra.Command, f letterFlags, action string, act actOnLetters) *cobra.Command {
+	f.add(cmd.Flags(), "letters")
+	cmd.Flags().StringVar(&f.reason, "reason", "", "all letters with this error code, such as attempts_exhausted")
+	cmd.Flags().BoolVar(&f.all, "all", false, "all letters")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := f.check(cmd, args); err != nil {
+			return err
+		}
+		return a.verb("dead "+cmd.Name(), func(ctx context.Context, s *session, args []string) error {
+			list, unknown, err := a.letters(ctx, s, f, args)
+			if err != nil {
+				return err
+			}
+			if len(list) > 1 || len(list) == 1 && len(args) == 0 {
+				if err := a.confirm(f.yes, action+" "+count(len(list), "dead letter")+"?"); err != nil {
+					return err
+				}
+			}
+			if len(list) == 0 && len(unknown) > 0 {
+				return joinFirst(unknown)
+			}
+			return errors.Join(act(ctx, s, list), joinFirst(unknown))
+		})(cmd, args)
+	}
+	return cmd
+}
+
+// check refuses a call that names no letter, or names letters in two ways.
+func (f *letterFlags) check(cmd *cobra.Command, args []string) error {
+	filtered := f.site != "" || f.since.given || f.reason != ""
+	switch {
+	case len(args) > 0 && (filtered || f.all):
+		return usage("dead %s: --site, --since, --reason and --all find letters: leave out the IDs", cmd.Name())
+	case len(args) == 0 && !filtered && !f.all && f.queue == "":
+		return usage("dead %s: name IDs, or letters by a flag such as --queue, or --all", cmd.Name())
+	}
+	return nil
+}
+
+// fits reports whether the flags mean a letter.
+func (f *letterFlags) fits(l *client.DeadLetter) bool {
+	if f.site != "" {
+		target, err := jobs.ParseURL(l.Result.URL)
+		if err != nil || target.Authority() != f.site {
+			return false
+		}
+	}
+	return (f.queue == "" || l.Queue == f.queue) && (f.reason == "" || l.Result.Error == f.reason) && !l.StoredAt.Before(f.since.Time)
+}
+
+// letters returns the dead letters that the arguments name or the flags find, and why some of the names are no letters.
+func (a *app) letters(ctx context.Context, s *session, f letterFlags, args []string) (list []client.DeadLetter, unknown []error, err error) {
+	if len(args) == 0 {
+		err := s.client.DeadLetters(ctx, func(l client.DeadLetter) error {
+			if f.fits(&l) {
+				list = append(list, f.kept(l))
+			}
+			return nil
+		})
+		return list, nil, err
+	}
+	names, err := a.ids(args)
+	if err != nil {
+		return nil, nil, err
+	}
+	return lettersNamed(ctx, s, f, names)
+}
+
+// kept is a letter without what the command does not need: many payloads fill the memory.
+func (f *letterFlags) kept(l client.DeadLetter) client.DeadLetter {
+	if !f.payloads {
+		l.Payload = nil
+	}
+	return l
+}
+
+// lettersNamed returns the letters that the names mean, in the order of the names. All letters are read once.
+func lettersNamed(ctx context.Context, s *session, f letterFlags, names []string) (list []client.DeadLetter, unknown []error, err error) {
+	matches := make(map[string][]client.DeadLetter, len(names))
+	for _, name := range names {
+		matches[name] = nil
+	}
+	err = s.client.DeadLetters(ctx, func(l client.DeadLetter) error {
+		for _, name := range []string{strconv.FormatUint(l.Seq, 10), l.ID, l.String()} {
+			if known, named := matches[name]; named && (f.queue == "" || l.Queue == f.queue) {
+				matches[name] = append(known, f.kept(l))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, name := range names {
+		l, err := oneLetter(name, matches[name])
+		switch {
+		case err == nil:
+			list = append(list, l)
+		case exitCode(err) == exitUsage:
+			return nil, nil, err
+		default:
+			unknown = append(unknown, err)
+		}
+	}
+	return list, unknown, nil
+}
+
+// oneLetter returns the letter that a name means. A number means a letter before it means the id of a job.
+func oneLetter(name string, matches []client.DeadLetter) (client.DeadLetter, error) {
+	for _, l := range matches {
+		if strconv.FormatUint(l.Seq, 10) == name {
+			return l, nil
+		}
+	}
+	switch len(matches) {
+	case 0:
+		return client.DeadLetter{}, fmt.Errorf("dead letter %s: %w", name, client.ErrNotFound)
+	case 1:
+		return matches[0], nil
+	}
+	return client.DeadLetter{}, usage("%s names %d dead letters: name one as QUEUE/ID", name, len(matches))
+}
+
+// replay publishes the jobs again, and prints the name of each replay.
+func (a *app) replay(ctx context.Context, s *session, list []client.DeadLetter) error {
+	_, err := forEach(ctx, list, func(ctx context.Context, l client.DeadLetter) error {
+		ack, err := s.client.Replay(ctx, l)
+		if err != nil {
+			return fmt.Errorf("replay of %s: %w", l.Key, err)
+		}
+		return a.say(map[string]any{"replay_of": l.Key, "queue": ack.Queue, "id": ack.ID}, "%s", ack.Key)
+	})
+	return err
+}
+
+// purge removes the letters.
+func (a *app) purge(ctx context.Context, s *session, list []client.DeadLetter) error {
+	done, err := forEach(ctx, list, s.client.RemoveDeadLetter)
+	if err != nil && done == 0 {
+		return err
+	}
+	facts := map[string]any{"purged": done}
+	said := fmt.Sprintf("Removed: %s.", count(done, "dead letter"))
+	if len(list) == 1 {
+		facts["purged"], said = list[0].Key, fmt.Sprintf("The dead letter of %s is removed.", list[0].Key)
+	}
+	return errors.Join(a.say(facts, "%s", said), err)
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/jobs/client"
+)
+
+// scanTime bounds how long jobs are searched for those of one site.
+const scanTime = 5 * time.Second
+
+// errScanTime ends a search that takes too long.
+var errScanTime = errors.New("the search takes too long")
+
+func (a *app) jobsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "jobs", Short: "List the jobs that have not ended", Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(a.jobsLsCommand())
+	return cmd
+}
+
+func (a *app) jobsLsCommand() *cobra.Command {
+	var b bulk
+	var state string
+	limit := wholeFlag(100)
+	cmd := &cobra.Command{
+		Use: "ls", Short: "List jobs that are queued, running or waiting, the oldest first", Args: args(cobra.NoArgs),
+		Long: `Lists the jobs that have not ended and fit every flag given, the oldest first. Since is when a job was published, or began to wait.
+A job that was just handed back by its worker is shown as running. With --site every job is read, for 5 seconds at most.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkState(state); err != nil {
+				return err
+			}
+			if limit < 1 {
+				return usage("--limit: at least 1")
+			}
+			return a.verb("jobs ls", func(ctx context.Context, s *session, _ []string) error {
+				return a.jobsLs(ctx, s, b.filter(state), int(limit))
+			})(cmd, args)
+		},
+	}
+	cmd.Flags().StringVar(&b.queue, "queue", "", "only this queue")
+	cmd.Flags().StringVar(&state, "state", "", "only jobs in this state: "+stateNames())
+	cmd.Flags().StringVar(&b.site, "site", "", "only jobs of this site, such as example.com or example.com:8443")
+	cmd.Flags().Var(&b.since, "since", "only jobs since this time (RFC 3339), or for no longer than this duration")
+	cmd.Flags().Var(&limit, "limit", "how many jobs")
+	return cmd
+}
+
+func (a *app) jobsLs(ctx context.Context, s *session, f client.ListFilter, limit int) error {
+	scan, cancel := ctx, context.CancelFunc(func() {})
+	if f.Site != "" {
+		scan, cancel = context.WithTimeoutCause(ctx, scanTime, errScanTime)
+	}
+	defer cancel()
+	list, more, err := s.client.ListFirst(scan, f, limit)
+	switch {
+	case errors.Is(err, errScanTime):
+		a.note("the search stopped after %s; so far it found %s: narrow it with --queue or --since", scanTime, count(len(list), "job"))
+	case err != nil:
+		return err
+	case more:
+		a.note("more jobs follow: raise --limit")
+	}
+	if a.json {
+		if list == nil {
+			list = []client.Listed{}
+		}
+		return a.printJSON(list)
+	}
+	var rows []table.Row
+	for _, job := range list {
+		rows = append(rows, table.Row{job.Key, job.State, age(job.Since), untilNext(job.Until), job.Site})
+	}
+	return a.out.table(table.Row{"job", "state", "for", "next try", "site"}, rows)
+}
+
+// age is how long ago a time was.
+func age(since time.Time) string { return time.Since(since).Round(time.Second).String() }
+
+// untilNext says how long a job still waits; empty if it does not.
+func untilNext(at time.Time) string {
+	switch wait := time.Until(at).Round(time.Second); {
+	case at.IsZero():
+		return ""
+	case wait > 0:
+		return "in " + wait.String()
+	}
+	return "now"
+}
+
+func stateNames() string {
+	var names []string
+	for _, s := range client.States() {
+		names = append(names, string(s))
+	}
+	return strings.Join(names, ", ")
+}
+
+func checkState(state string) error {
+	if state != "" && !slices.Contains(client.States(), client.State(state)) {
+		return usage("--state: %q is none of %s", state, stateNames())
+	}
+	return nil
+}

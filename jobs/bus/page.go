@@ -1,0 +1,62 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Page says which messages of a stream one page holds.
+type Page struct {
+	Stream, Subject string
+	// After is the sequence before the page: zero for the first one.
+	After uint64
+	// Since leaves out the messages that were stored before it, if After is zero. Zero leaves out none.
+	Since time.Time
+	// Limit is the largest number of messages. A page holds fewer where they do not fit into one answer of the server.
+	Limit int
+}
+
+// ReadPage calls use for each message of a page, in order. It returns the sequence after which the next page begins, and whether
+// there is one.
+//
+// Errors: those of use, and of a request to the server, without the words of Explain.
+func (c *Client) ReadPage(ctx context.Context, p Page, use func(*nats.Msg) error) (last uint64, more bool, err error) {
+	fields := map[string]any{"seq": p.After + 1, "next_by_subj": p.Subject, "batch": p.Limit, "max_bytes": pageBytes}
+	if p.After == 0 && !p.Since.IsZero() {
+		delete(fields, "seq") // the server takes one of the two
+		fields["start_time"] = p.Since.UTC()
+	}
+	request, err := json.Marshal(fields)
+	if err != nil {
+		return p.After, false, err
+	}
+	last = p.After
+	err = c.readBatch(ctx, p.Stream, request, func(msg *nats.Msg) error {
+		seq, err := sequenceOf(msg)
+		if err != nil {
+			return err
+		}
+		last, more = seq, msg.Header.Get(numPending) != "0"
+		return use(msg)
+	})
+	return last, more, err
+}
+
+// DeliveredUpTo returns the sequence of the latest message that a consumer has given out, and zero for a consumer that does not
+// exist.
+func (c *Client) DeliveredUpTo(ctx context.Context, stream, consumer string) (uint64, error) {
+	ctx, cancel := Bounded(ctx)
+	defer cancel()
+	found, err := c.js.Consumer(ctx, stream, consumer)
+	if code := ErrorCode(err); code == jetstream.JSErrCodeConsumerNotFound {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return found.CachedInfo().Delivered.Stream, nil
+}

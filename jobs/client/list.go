@@ -1,0 +1,237 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+// State is where a job stands that has not ended, in the words of the message contract.
+type State string
+
+// The states.
+const (
+	StateQueued   State = "queued"   // nobody has taken it
+	StateRunning  State = "running"  // a worker holds it, or has just handed it back
+	StateDelayed  State = "delayed"  // it waits for its not_before
+	StateRetrying State = "retrying" // it waits for its next attempt
+	StateNoProxy  State = "no_proxy" // no proxy can be used
+	StateSiteDown State = "site_down"
+)
+
+// States are all states, in the order in which a job meets them.
+func States() []State {
+	return []State{StateQueued, StateRunning, StateDelayed, StateRetrying, StateNoProxy, StateSiteDown}
+}
+
+// ListFilter says which jobs List lists. The zero value lists all that have not ended.
+type ListFilter struct {
+	// Queue and State narrow to one of them; empty means all.
+	Queue string
+	State State
+	// Site narrows to the jobs of a site, such as "example.com" or "example.com:8443"; empty means all. List then reads every job.
+	Site string
+	// Since leaves out the jobs that have been in their state since before that time; zero leaves out none.
+	Since time.Time
+}
+
+// Listed is a job that has not ended.
+type Listed struct {
+	Key
+	State State `json:"state"`
+	// Site is that of the job's URL; empty if the job is invalid.
+	Site string `json:"site"`
+	// Since is when the job was published, or began to wait.
+	Since time.Time `json:"since"`
+	// Until is when a waiting job is tried again; zero in the other states.
+	Until time.Time `json:"until,omitzero"`
+}
+
+// List calls use for each job that has not ended and fits the filter, the oldest first, until use returns an error, which comes back.
+// It reads the streams page by page: a job that moves meanwhile may come twice, or not at all.
+//
+// Errors: ErrNotSetUp, ErrPermission, ctx's cause; any other one may pass.
+func (c *Client) List(ctx context.Context, f ListFilter, use func(Listed) error) error {
+	if err := c.ready(); err != nil {
+		return err
+	}
+	switch {
+	case use == nil:
+		return errNoUse
+	case f.Queue != "" && !jobs.ValidQueue(f.Queue):
+		return bus.BadKey(Key{Queue: f.Queue})
+	}
+	l := lister{c: c, filter: f, delivered: map[string]uint64{}}
+	for job, err := range l.oldestFirst(ctx) {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err == nil {
+			err = use(job)
+		} else {
+			err = c.bus.Explain("list jobs", err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// listPage is how many messages are read at once: enough that a page costs more than its request.
+const listPage = 1000
+
+// lister is one call of List.
+type lister struct {
+	c      *Client
+	filter ListFilter
+	// delivered is up to which sequence each consumer has given out its messages, by name. It is asked for once.
+	delivered map[string]uint64
+}
+
+// oldestFirst merges the jobs of both streams by time.
+func (l *lister) oldestFirst(ctx context.Context) iter.Seq2[Listed, error] {
+	return func(yield func(Listed, error) bool) {
+		next, stop := iter.Pull2(l.in(ctx, "JOBS"))
+		defer stop()
+		fresh, err, more := next()
+		for waiting, waitingErr := range l.in(ctx, "RETRIES") {
+			for more && err == nil && waitingErr == nil && fresh.Since.Before(waiting.Since) {
+				if !yield(fresh, nil) {
+					return
+				}
+				fresh, err, more = next()
+			}
+			if !yield(waiting, waitingErr) {
+				return
+			}
+		}
+		for more && yield(fresh, err) {
+			fresh, err, more = next()
+		}
+	}
+}
+
+// in returns the jobs of a stream that fit the filter, in the order of storing. It ends after an error.
+func (l *lister) in(ctx context.Context, kind string) iter.Seq2[Listed, error] {
+	return func(yield func(Listed, error) bool) {
+		page := bus.Page{Stream: l.c.bus.Names().Stream(kind), Subject: ">", Since: l.filter.Since, Limit: listPage}
+		if kind == "JOBS" && l.filter.Queue != "" {
+			page.Subject = l.c.bus.Names().Jobs(l.filter.Queue)
+		}
+		for more := true; more; {
+			var listed []Listed
+			var err error
+			page.After, more, err = l.c.bus.ReadPage(ctx, page, func(msg *nats.Msg) error {
+				job, fits, err := l.read(ctx, msg)
+				if fits {
+					listed = append(listed, job)
+				}
+				return err
+			})
+			for _, job := range listed {
+				if !yield(job, nil) {
+					return
+				}
+			}
+			if err != nil {
+				yield(Listed{}, err)
+				return
+			}
+		}
+	}
+}
+
+// read makes a job out of its message, and reports whether it fits the filter.
+func (l *lister) read(ctx context.Context, msg *nats.Msg) (job Listed, fits bool, err error) {
+	subject := msg.Header.Get(jetstream.SubjectHeader)
+	queue, id, ok := jobs.SplitSubject(subject)
+	if !ok || l.filter.Queue != "" && queue != l.filter.Queue {
+		return Listed{}, false, nil
+	}
+	job = Listed{Key: Key{Queue: queue, ID: id}}
+	job.Since, _ = time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer)) // the server always sets it
+	if job.State, err = l.state(ctx, msg, job.Key, subject); err != nil {
+		return Listed{}, false, err
+	}
+	if l.filter.State != "" && job.State != l.filter.State || job.Since.Before(l.filter.Since) {
+		return Listed{}, false, nil
+	}
+	job.Until, _ = bus.ScheduledAt(msg.Header)
+	if decoded, err := jobs.Decode(queue, id, msg.Data); err == nil {
+		job.Site = decoded.Target().Authority()
+	}
+	return job, l.filter.Site == "" || job.Site == l.filter.Site, nil
+}
+
+// state names the state of a job by where its message is, and by the progress that it carries.
+func (l *lister) state(ctx context.Context, msg *nats.Msg, key Key, subject string) (State, error) {
+	names := l.c.bus.Names()
+	switch subject {
+	case names.Job(key.Queue, key.ID):
+		return l.taken(ctx, msg, names.Stream("JOBS"), names.WorkerConsumer(key.Queue))
+	case names.Due(key.Queue, key.ID):
+		return l.taken(ctx, msg, names.Stream("RETRIES"), names.DueConsumer(key.Queue))
+	}
+	return waitingState(msg), nil
+}
+
+// waitingState names the state of a job that waits. One whose progress cannot be read is found to be invalid at its time.
+func waitingState(msg *nats.Msg) State {
+	progress, err := jobs.ParseProgress(msg.Header.Get(jobs.HeaderProgress))
+	switch {
+	case err == nil && !progress.WaitingSince.IsZero():
+		return StateNoProxy
+	case err == nil && len(progress.Attempts) == 0:
+		return StateDelayed
+	}
+	return StateRetrying
+}
+
+// taken tells a queued job from a running one: its consumer has given out all messages up to a sequence.
+func (l *lister) taken(ctx context.Context, msg *nats.Msg, stream, consumer string) (State, error) {
+	upTo, asked := l.delivered[consumer]
+	if !asked {
+		var err error
+		if upTo, err = l.c.bus.DeliveredUpTo(ctx, stream, consumer); err != nil {
+			return "", err
+		}
+		l.delivered[consumer] = upTo
+	}
+	seq, err := strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
+	if err != nil {
+		return "", fmt.Errorf("a message of %s has no sequence: %w", stream, err)
+	}
+	if seq <= upTo {
+		return StateRunning, nil
+	}
+	return StateQueued, nil
+}
+
+// errEnough ends a listing.
+var errEnough = errors.New("enough")
+
+// ListFirst lists at most limit jobs, as List does, and reports whether more follow.
+func (c *Client) ListFirst(ctx context.Context, f ListFilter, limit int) (list []Listed, more bool, err error) {
+	err = c.List(ctx, f, func(job Listed) error {
+		if len(list) == limit {
+			more = true
+			return errEnough
+		}
+		list = append(list, job)
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return list, more, err
+}

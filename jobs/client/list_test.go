@@ -1,0 +1,134 @@
+package client_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/testenv"
+	"github.com/gofer-mq/gofer/worker/stream"
+)
+
+// listed returns the ids that a filter lists, with their states, in the order of the list.
+func listed(t *testing.T, in *installation, f client.ListFilter) string {
+	t.Helper()
+	out := ""
+	if err := in.List(soon(t), f, func(job client.Listed) error {
+		out += fmt.Sprintf("%s/%s:%s ", job.Queue, job.ID, job.State)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// oneOfEach fills an installation with a job in each state. The consumer of queue default has given out the first job.
+func oneOfEach(t *testing.T) *installation {
+	t.Helper()
+	in := install(t, bus.Settings{Queues: []string{"default", "low"}})
+	submit := func(queue, id, url string) {
+		t.Helper()
+		if _, err := in.Submit(soon(t), jobs.Job{Queue: queue, ID: id, URL: url}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	schedule := func(id string, p jobs.Progress, wait time.Duration) {
+		t.Helper()
+		if _, err := stream.New(in.bus).Schedule(soon(t), "default", id, []byte("http://b.test:8080/x"), p, time.Now().Add(wait)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	submit("default", "runs", "http://a.test/")
+	consumer, err := in.js.Consumer(soon(t), in.names.Stream("JOBS"), in.names.WorkerConsumer("default"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := consumer.Next(jetstream.FetchMaxWait(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	schedule("delayed", jobs.Progress{JobSeq: 90}, time.Hour)
+	submit("default", "queued", "https://a.test/y")
+	schedule("retrying", jobs.Progress{JobSeq: 91, Attempts: []jobs.Attempt{{Attempt: 1}}}, time.Hour)
+	schedule("proxyless", jobs.Progress{JobSeq: 92, WaitingSince: time.Now()}, time.Hour)
+	submit("low", "other", "http://b.test:8080/z")
+	schedule("due", jobs.Progress{JobSeq: 93}, -time.Second)
+	testenv.Eventually(t, "the server to release the due job", func() bool {
+		found, err := in.Find(soon(t), client.Key{Queue: "default", ID: "due"})
+		return err == nil && len(found) == 1 && found[0].Place == client.Due
+	})
+	return in
+}
+
+func TestAListNamesTheStateOfEachJobTheOldestFirst(t *testing.T) {
+	in := oneOfEach(t)
+	for _, test := range []struct {
+		filter client.ListFilter
+		want   string
+	}{
+		{client.ListFilter{}, "default/runs:running default/delayed:delayed default/queued:queued default/retrying:retrying " +
+			"default/proxyless:no_proxy low/other:queued default/due:queued "},
+		{client.ListFilter{Queue: "low"}, "low/other:queued "},
+		{client.ListFilter{Queue: "nobody"}, ""},
+		{client.ListFilter{State: client.StateQueued, Queue: "default"}, "default/queued:queued default/due:queued "},
+		{client.ListFilter{State: client.StateRetrying}, "default/retrying:retrying "},
+		{client.ListFilter{Site: "a.test"}, "default/runs:running default/queued:queued "},
+		{client.ListFilter{Site: "b.test:8080", State: client.StateQueued}, "low/other:queued default/due:queued "},
+		{client.ListFilter{Since: time.Now().Add(time.Hour)}, ""},
+	} {
+		if got := listed(t, in, test.filter); got != test.want {
+			t.Errorf("List(%+v) = %q, want %q", test.filter, got, test.want)
+		}
+	}
+}
+
+func TestAListIsReadPageByPage(t *testing.T) {
+	in := install(t, bus.Settings{})
+	const n = 2345 // more than two pages
+	for i := range n {
+		if _, err := in.js.PublishAsync(in.names.Job("default", fmt.Sprint("j", i)), []byte("http://a.test/")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case <-in.js.PublishAsyncComplete():
+	case <-soon(t).Done():
+		t.Fatal("the jobs are not stored")
+	}
+	next := 0
+	if err := in.List(soon(t), client.ListFilter{}, func(job client.Listed) error {
+		if want := fmt.Sprint("j", next); job.ID != want {
+			t.Errorf("job %d of the list = %s, want %s", next, job.ID, want)
+		}
+		next++
+		return nil
+	}); err != nil || next != n {
+		t.Errorf("List used %d jobs, %v; want %d", next, err, n)
+	}
+	first, more, err := in.ListFirst(soon(t), client.ListFilter{}, 1500)
+	if err != nil || len(first) != 1500 || !more {
+		t.Errorf("ListFirst(1500) = %d jobs, more %t, %v", len(first), more, err)
+	}
+	if all, more, err := in.ListFirst(soon(t), client.ListFilter{}, n); err != nil || len(all) != n || more {
+		t.Errorf("ListFirst(%d) = %d jobs, more %t, %v", n, len(all), more, err)
+	}
+}
+
+func TestAListThatCannotBeReadSaysWhy(t *testing.T) {
+	in := bare(t)
+	none := func(client.Listed) error { return nil }
+	if err := in.List(soon(t), client.ListFilter{}, none); !errors.Is(err, client.ErrNotSetUp) {
+		t.Errorf("List without streams: %v, want %v", err, client.ErrNotSetUp)
+	}
+	if err := in.List(soon(t), client.ListFilter{Queue: "a.b"}, none); err == nil {
+		t.Error("List of a queue that is none: no error")
+	}
+	if err := in.List(soon(t), client.ListFilter{}, nil); err == nil {
+		t.Error("List without a function: no error")
+	}
+}
