@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gofer-mq/gofer/breaker"
+	"github.com/gofer-mq/gofer/rotation/latency"
 	"github.com/gofer-mq/gofer/rotation/outlier"
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
@@ -35,6 +36,7 @@ type Config struct {
 type Pool struct {
 	cfg   Config
 	group *breaker.Group
+	times latency.Tracker // has a lock of its own
 
 	// build serialises the making of sets, tables and lists. It is locked before mu.
 	build sync.Mutex

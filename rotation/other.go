@@ -1,0 +1,35 @@
+package rotation
+
+import "github.com/gofer-mq/gofer/rotation/latency"
+
+// Times returns what is known of the times to the first byte of the responses that the pool relayed.
+func (p *Pool) Times() *latency.Tracker { return &p.times }
+
+// CanPick reports whether a pick would find a proxy now for a need, which it takes as Fresh. It takes no proxy and no permit, and
+// reports false during an outage and for a need that names its proxy.
+func (p *Pool) CanPick(need Need) bool {
+	now := p.group.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wake(now, maxWakeups)
+	p.expireCooldowns(now, maxWakeups)
+	if _, outage := p.judge.Outage(now); outage || p.slots[0].size == 0 || need.ID != "" {
+		return false
+	}
+	f := skips{exclude: need.Exclude, ban: need.Ban, skipProbeable: p.leaveTests}
+	f.lookUp(p, need.Host)
+	for _, region := range [2]bool{true, false} {
+		if region && need.Region == "" || !region && need.Region != "" && need.RegionStrict {
+			continue
+		}
+		if s := p.setOf(p.filterFor(&need, &f, region)); s != nil && s.canOffer(f) {
+			return true
+		}
+	}
+	return false
+}
+
+// canOffer reports whether a set has a proxy that can be used and is not skipped.
+func (s *set) canOffer(f skips) bool {
+	return s.available.pick(f) != nil || !f.skipProbeable && s.probeable.pick(f) != nil
+}
