@@ -102,6 +102,7 @@ func forbiddenHeader(name string) bool {
 
 func (c *checks) times(j *Job) {
 	c.ok(j.Timeout >= 0 && j.Timeout.Std() <= MaxAttemptTimeout, "timeout: %s is not between 0 and %s", j.Timeout, MaxAttemptTimeout)
+	c.ok(j.FirstByteTimeout >= Off, "first_byte_timeout: %d ns is below zero", int64(j.FirstByteTimeout))
 	c.year("not_before", j.NotBefore)
 	c.year("deadline", j.Deadline)
 }

@@ -39,7 +39,7 @@ func TestHostNamesOfOtherScriptsAreTaken(t *testing.T) {
 
 func TestEveryFieldOfAJobIsRead(t *testing.T) {
 	job, err := decode(`{"url":"https://example.com/","method":"POST","headers":{"Accept":"text/html","X-Two":["a","b"]},"body":"hello",
-		"timeout":"1.5s","not_before":"2030-01-01T00:00:00Z","deadline":"2030-01-02T00:00:00Z",
+		"timeout":"1.5s","first_byte_timeout":"2s","not_before":"2030-01-01T00:00:00Z","deadline":"2030-01-02T00:00:00Z",
 		"retry":{"max_attempts":5,"backoff_strategy":"linear","base_delay":0.5,"multiplier":3,"max_backoff_delay":"10s","jitter":false,
 		"retry_status_codes":[500],"timeout":60,"retry_non_idempotent":true},
 		"proxy":{"tags":["a"],"region":"eu","region_strict":true,"session":"s"},"ban":{"statuses":[403],"body_regexp":"banned"},
@@ -56,7 +56,7 @@ func TestEveryFieldOfAJobIsRead(t *testing.T) {
 	if !reflect.DeepEqual(p, want) {
 		t.Errorf("policy = %+v, want %+v", p, want)
 	}
-	if string(job.Content()) != "hello" || job.Timeout.Seconds() != 1.5 || job.Redirects() != 0 || job.Ban.BodyRegexp != "banned" || job.Headers["X-Two"][1] != "b" {
+	if string(job.Content()) != "hello" || job.Timeout.Seconds() != 1.5 || job.FirstByteTimeout != jobs.AutoDuration(2*time.Second) || job.Redirects() != 0 || job.Ban.BodyRegexp != "banned" || job.Headers["X-Two"][1] != "b" {
 		t.Errorf("job = %+v", job)
 	}
 }
@@ -86,6 +86,10 @@ func TestBadJobsAreRefusedWithTheReason(t *testing.T) {
 		`{"url":"http://a.test/","body":"a","body_base64":"Yg=="}`:             "only one of the two",
 		`{"url":"http://a.test/","timeout":"11m"}`:                             "timeout",
 		`{"url":"http://a.test/","timeout":"soon"}`:                            "not a duration",
+		`{"url":"http://a.test/","first_byte_timeout":0}`:                      "not above zero",
+		`{"url":"http://a.test/","first_byte_timeout":"-1ns"}`:                 "not above zero",
+		`{"url":"http://a.test/","first_byte_timeout":"Auto"}`:                 `or "auto" or "off"`,
+		`{"url":"http://a.test/","first_byte_timeout":true}`:                   "first_byte_timeout",
 		`{"url":"http://a.test/","deadline":"tomorrow"}`:                       "deadline",
 		`{"url":"http://a.test/","retry":{"max_attempts":11}}`:                 "retry.max_attempts",
 		`{"url":"http://a.test/","retry":{"base_delay":0.01}}`:                 "retry.base_delay",

@@ -21,6 +21,7 @@ func JobFields() []Field {
 		{"body", "string", "none", "not with `body_base64`", "request body as text"},
 		{"body_base64", "string", "none", "not with `body`", "request body as base64"},
 		{"timeout", "duration", "`GOFER_ATTEMPT_TIMEOUT`", "at most 10 m", "bounds one attempt, redirects included"},
+		{"first_byte_timeout", "`auto`, `off` or duration", "`GOFER_FIRST_BYTE_TIMEOUT`", "above 0", "bounds the wait for the first byte of each answer, and each of dialling, CONNECT and TLS"},
 		{"not_before", "time", "now", "year at most 2261", "the job waits for this time without a slot"},
 		{"deadline", "time", "none", "year at most 2261", "no attempt starts or goes on after it: `expired`"},
 		{"retry", "object", "the fleet's policy", "see Retry policy", "replaces members of the fleet's policy"},

@@ -45,6 +45,8 @@ type Job struct {
 	BodyBase64 []byte `json:"body_base64,omitempty"`
 	// Timeout bounds one attempt, at most MaxAttemptTimeout; zero means the worker's.
 	Timeout Duration `json:"timeout,omitempty"`
+	// FirstByteTimeout bounds the wait for the first byte of each response, and each step to a connection; zero means the worker's.
+	FirstByteTimeout AutoDuration `json:"first_byte_timeout,omitempty"`
 	// NotBefore is the time before which the job waits; zero means now.
 	NotBefore time.Time `json:"not_before,omitzero"`
 	// Deadline is the time after which no attempt starts or goes on; zero means none.
@@ -224,7 +226,7 @@ func (p *ProxyChoice) UnmarshalJSON(data []byte) error {
 func (j *Job) decode(data []byte) []string {
 	return decodeObject(data, map[string]any{
 		"url": &j.URL, "method": &j.Method, "headers": &j.Headers, "body": &j.Body, "body_base64": &j.BodyBase64,
-		"timeout": &j.Timeout, "not_before": &j.NotBefore, "deadline": &j.Deadline, "retry": &j.Retry,
+		"timeout": &j.Timeout, "first_byte_timeout": &j.FirstByteTimeout, "not_before": &j.NotBefore, "deadline": &j.Deadline, "retry": &j.Retry,
 		"proxy": &j.Proxy, "ban": &j.Ban, "when_no_proxy": &j.WhenNoProxy, "follow_redirects": &j.FollowRedirects,
 		"max_body_bytes": &j.MaxBodyBytes, "meta": (*texts)(&j.Meta),
 	})

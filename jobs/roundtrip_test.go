@@ -30,7 +30,7 @@ func drawJob(t *rapid.T) jobs.Job {
 		URL:     "http://a.test/" + rapid.StringMatching(`[a-z%|'"<> ]{0,20}x`).Draw(t, "url"),
 		Method:  rapid.SampledFrom([]string{"POST", "purge", "M-SEARCH", "get-it"}).Draw(t, "method"),
 		Headers: jobs.Headers{"x-ONE": {"a", drawText(t, 1, 20, "value")}, "X-One": {"b"}},
-		Timeout: duration("timeout"), NotBefore: at, Deadline: at.Add(time.Hour),
+		Timeout: duration("timeout"), FirstByteTimeout: rapid.SampledFrom([]jobs.AutoDuration{jobs.Auto, jobs.Off, jobs.AutoDuration(duration("first byte"))}).Draw(t, "first byte timeout"), NotBefore: at, Deadline: at.Add(time.Hour),
 		Retry: &jobs.Override{MaxAttempts: new(rapid.IntRange(1, 10).Draw(t, "attempts"))},
 		Proxy: jobs.ProxyChoice{
 			Tags: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) string { return drawText(t, 1, 16, "tag") }), 1, 16).Draw(t, "tags"), Region: drawText(t, 1, 16, "region"),

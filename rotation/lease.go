@@ -34,6 +34,9 @@ type Verdict struct {
 	// Hurried says that the job's own time was over before the attempt's. The verdict counts only if a proxy could have been
 	// faster.
 	Hurried bool
+	// Hasty says that a learnt first-byte timeout ended the attempt, and that the host never answered within that time. The verdict
+	// is then no failure of the host.
+	Hasty bool
 	// CoolDown is how long the proxy is not used for this host. With Refused, and with PairFault without Ban, zero means 5 min.
 	CoolDown time.Duration
 	// Ban says of a PairFault who calls the answer a ban: the key of a job's rule, or FleetBan. The pair then cools down for

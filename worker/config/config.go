@@ -36,13 +36,14 @@ type Config struct {
 	ProxiesFile string `envconfig:"GOFER_PROXIES_FILE" desc:"file with a proxy a line: URL [id=…] [tags=a,b] [region=…] [weight=…] [max_inflight=…] [rate=…]; reread when it changes"`
 	Strategy    string `envconfig:"GOFER_STRATEGY" default:"round_robin" desc:"round_robin, random, weighted, least_used or performance"`
 
-	AllowDirect         bool             `envconfig:"GOFER_ALLOW_DIRECT" default:"false" desc:"lets jobs ask for no proxy"`
-	AllowPrivateTargets bool             `envconfig:"GOFER_ALLOW_PRIVATE_TARGETS" default:"false" desc:"lets jobs fetch private and loopback addresses"`
-	AttemptTimeout      jobs.Duration    `envconfig:"GOFER_ATTEMPT_TIMEOUT" default:"30s" desc:"one attempt, 0.1s to 10m"`
-	StallTimeout        optionalDuration `envconfig:"GOFER_STALL_TIMEOUT" default:"30s" desc:"an attempt ends if less than 1 KiB of an incomplete answer arrives in this time, 0.1s to 10m; off for no bound"`
-	UserAgent           string           `envconfig:"GOFER_USER_AGENT" default:"gofer" desc:"User-Agent of requests whose job sets none"`
-	MaxBodyBytes        int64            `envconfig:"GOFER_MAX_BODY_BYTES" default:"8388608" desc:"largest body, after decoding"`
-	MaxWait             jobs.Duration    `envconfig:"GOFER_MAX_WAIT" default:"24h" desc:"how long a job waits for a usable proxy"`
+	AllowDirect         bool              `envconfig:"GOFER_ALLOW_DIRECT" default:"false" desc:"lets jobs ask for no proxy"`
+	AllowPrivateTargets bool              `envconfig:"GOFER_ALLOW_PRIVATE_TARGETS" default:"false" desc:"lets jobs fetch private and loopback addresses"`
+	AttemptTimeout      jobs.Duration     `envconfig:"GOFER_ATTEMPT_TIMEOUT" default:"30s" desc:"one attempt, 0.1s to 10m"`
+	FirstByteTimeout    jobs.AutoDuration `envconfig:"GOFER_FIRST_BYTE_TIMEOUT" default:"auto" desc:"an attempt ends, and another proxy is tried at once, if the first byte of an answer takes longer than this, or dialling, CONNECT or TLS alone; auto finds out how long each site takes; off for no bound"`
+	StallTimeout        optionalDuration  `envconfig:"GOFER_STALL_TIMEOUT" default:"30s" desc:"an attempt ends if less than 1 KiB of an incomplete answer arrives in this time, 0.1s to 10m; off for no bound"`
+	UserAgent           string            `envconfig:"GOFER_USER_AGENT" default:"gofer" desc:"User-Agent of requests whose job sets none"`
+	MaxBodyBytes        int64             `envconfig:"GOFER_MAX_BODY_BYTES" default:"8388608" desc:"largest body, after decoding"`
+	MaxWait             jobs.Duration     `envconfig:"GOFER_MAX_WAIT" default:"24h" desc:"how long a job waits for a usable proxy"`
 
 	HostRate        float64 `envconfig:"GOFER_HOST_RATE" default:"0" desc:"attempts a second that a worker makes at one site (all hosts of a registrable domain), such as 0.5; 0 means no bound"`
 	HostConcurrency int     `envconfig:"GOFER_HOST_CONCURRENCY" default:"0" desc:"attempts at once that a worker makes at one site; 0 means no bound"`

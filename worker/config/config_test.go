@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/worker/config"
 )
 
@@ -242,6 +243,19 @@ func TestTheStallTimeoutMayBeOff(t *testing.T) {
 	}
 }
 
+func TestTheFirstByteTimeoutIsAWordOrADuration(t *testing.T) {
+	for written, want := range map[string]jobs.AutoDuration{"": jobs.Auto, "auto": jobs.Auto, "off": jobs.Off, "1.5": jobs.AutoDuration(1500 * time.Millisecond), " 2s ": jobs.AutoDuration(2 * time.Second)} {
+		c, proxies, err := config.LoadWorker(config.Environment{"GOFER_FIRST_BYTE_TIMEOUT": written})
+		if err != nil {
+			t.Errorf("GOFER_FIRST_BYTE_TIMEOUT=%s: %v", written, err)
+			continue
+		}
+		if got := c.Daemon(proxies).FirstByteTimeout; got != want {
+			t.Errorf("GOFER_FIRST_BYTE_TIMEOUT=%s is %s, want %s", written, got, want)
+		}
+	}
+}
+
 func TestNumbersThatPeopleDoNotMeanAreRefused(t *testing.T) {
 	for _, set := range []string{
 		"CONCURRENCY=010", "CONCURRENCY=0x40", "CONCURRENCY=1_0", "CONCURRENCY=1e1", "MAX_BODY_BYTES=99999999999999999999", "REPLICAS=3.0", "HOST_RATE=0x1p-1",
@@ -249,6 +263,7 @@ func TestNumbersThatPeopleDoNotMeanAreRefused(t *testing.T) {
 		"RETRY_STATUS_CODES=,", "RETRY_STATUS_CODES=99999999999999999999", "QUEUES=a:01", "QUEUES=a:1e2", "QUEUES=,", "ATTEMPT_TIMEOUT=-5s", "ATTEMPT_TIMEOUT=0x1p4",
 		"MAX_WAIT=9223372036.854776", "MAX_WAIT=-1", "MAX_WAIT=NaN", "RETRY_TIMEOUT=-1ns", "RESULTS_MAX_BYTES=-1", "DRAIN_TIMEOUT=1e-3", "RESULTS_MAX_AGE=2562047h",
 		"BREAKER_WINDOW=1e300", "JOBS_MAX_MSGS=-1", "RETRY_BASE_DELAY=Infinity",
+		"FIRST_BYTE_TIMEOUT=0", "FIRST_BYTE_TIMEOUT=-1s", "FIRST_BYTE_TIMEOUT=Auto", "FIRST_BYTE_TIMEOUT=soon",
 		"STALL_TIMEOUT=0", "STALL_TIMEOUT=-1ns", "STALL_TIMEOUT=11m", "STALL_TIMEOUT=Off", "USER_AGENT=a\nb",
 	} {
 		name, value, _ := strings.Cut("GOFER_"+set, "=")

@@ -67,6 +67,9 @@ type Config struct {
 	RetryBudget float64
 	// AttemptTimeout bounds one attempt of a job that names no timeout; zero means 30 s.
 	AttemptTimeout time.Duration
+	// FirstByteTimeout bounds the wait for the first byte of a response, and each step to a connection, for jobs that do not
+	// choose; zero means jobs.Auto.
+	FirstByteTimeout jobs.AutoDuration
 	// StallTimeout is the time in which at least 1 KiB of an incomplete response has to arrive; zero means 30 s, and less than
 	// zero means no bound.
 	StallTimeout time.Duration

@@ -180,7 +180,7 @@ func (d *daemon) recordFlush(ok bool) {
 func (d *daemon) fetchConfig() fetch.Config {
 	return fetch.Config{
 		Pool: d.pool, Policy: d.policy, OnRetry: d.recordRetry, OnBreaker: d.recordBreakers, OnAttempt: d.recordAttempt, OnPick: d.recordPick,
-		Denied: d.settings.Denied, AttemptTimeout: d.cfg.AttemptTimeout, StallTimeout: d.cfg.StallTimeout, UserAgent: d.cfg.UserAgent,
+		Denied: d.settings.Denied, AttemptTimeout: d.cfg.AttemptTimeout, FirstByteTimeout: d.cfg.FirstByteTimeout, StallTimeout: d.cfg.StallTimeout, UserAgent: d.cfg.UserAgent,
 		MaxBodyBytes: d.cfg.MaxBodyBytes, HostRate: d.cfg.HostRate, HostConcurrency: d.cfg.HostConcurrency,
 		RetryBudget: d.cfg.RetryBudget, RetryFloor: float64(d.cfg.Concurrency), Concurrency: d.cfg.Concurrency,
 		MaxWait: d.cfg.MaxWait, AllowDirect: d.cfg.AllowDirect,

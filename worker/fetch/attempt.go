@@ -63,6 +63,7 @@ func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool)
 	x := r.exchanges(ctx, lease)
 	f := r.facts(ctx, x, lease)
 	b := judge(f)
+	r.learn(x, f, b)
 	r.reportBreakers(lease.Report(b.verdict(f)))
 	r.progress.Bytes += x.received
 	if f.stopped && !f.timeout {

@@ -30,7 +30,7 @@ const tripTime = 10 * time.Minute
 
 func (b blame) verdict(f facts) rotation.Verdict {
 	v := rotation.Verdict{
-		Kind: b.kind, Host: f.host, Answered: f.responded || b.fault == jobs.FaultTarget, Proven: f.proven, Hurried: f.hurried, CoolDown: f.retryAfter, Trip: b.trip, Latency: f.latency, Reason: b.reason,
+		Kind: b.kind, Host: f.host, Answered: f.responded || b.fault == jobs.FaultTarget, Proven: f.proven, Hurried: f.hurried, Hasty: f.hasty, CoolDown: f.retryAfter, Trip: b.trip, Latency: f.latency, Reason: b.reason,
 	}
 	switch {
 	case b.kind == rotation.PairFault && (f.ban || f.fleetBan):

@@ -108,6 +108,7 @@ type builder struct {
 func (b *builder) build(ctx context.Context, socket net.Conn) (*conn, error) {
 	nc, err := net.Conn(b.meter), error(nil)
 	if b.proxy != nil && b.proxy.Scheme == "https" {
+		b.addSpent(connecting) // dialling has ended: TLS with the proxy has a time of its own
 		// A proxy that is offered HTTP/2 may accept it.
 		if nc, err = b.secure(ctx, nc, b.proxy.Hostname(), offer{http1: true}); err != nil {
 			return nil, b.proxyDialError(err)

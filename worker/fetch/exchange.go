@@ -47,11 +47,15 @@ type exchanges struct {
 	lookups       lookups
 	sent          atomic.Bool // a request, or a part of it, may have reached the target
 	stall         stallWatch
+	first         *firstByteWatch
 	received      int64           // bytes on the wire
 	ended         bool            // the newest connection was closed by its other end
 	otherProtocol otherProtocol   // what came on the newest connection instead of HTTP
 	target        jobs.URL        // of the newest request
 	url           string          // the same, as text
+	site          string          // the same, by its site
+	firstByte     time.Duration   // how long the newest response took to begin
+	exceeded      time.Duration   // the first-byte timeout that ended the attempt; zero if none did
 	cookies       cookies         // of redirects
 	leftOrigin    bool            // a redirect led to another origin
 	host          string          // its host and port, once a redirect led there
@@ -79,7 +83,9 @@ func (r *run) exchanges(ctx context.Context, lease *rotation.Lease) *exchanges {
 	if p := lease.Proxy(); p != nil {
 		x.proxy = p.URL
 	}
+	x.first = r.watchFirstByte(x, lease, timeout, end)
 	x.err = x.follow(ctx)
+	x.exceeded = x.first.stop()
 	if deadline, _ := ctx.Deadline(); x.err != nil && !time.Now().Before(deadline) {
 		// A dial and a connection have ctx's own deadline, and may report it a moment before ctx ends.
 		<-ctx.Done()
@@ -102,7 +108,8 @@ func (x *exchanges) follow(ctx context.Context) error {
 	req := x.run.firstRequest()
 	x.target = x.run.job.Target()
 	for n := 0; ; n++ {
-		x.url = x.target.String()
+		x.url, x.site = x.target.String(), siteName(x.target)
+		x.first.ask(x.site)
 		if n > 0 {
 			x.host = hostPort(x.target)
 		}
@@ -134,10 +141,12 @@ func (r *run) firstRequest() request {
 
 // exchangeOnce does one exchange. It returns the next request if the response is a redirect to follow, else it keeps the response.
 func (x *exchanges) n(ctx context.Context, req request, n int) (next *request, err error) {
+	waited := x.spent[waiting].Load()
 	l, err := x.send(ctx, req)
 	if err != nil {
 		return nil, err
 	}
+	x.firstByte = time.Duration(x.spent[waiting].Load() - waited)
 	reusable := false
 	defer func() { x.giveBack(l, reusable) }() // also when what came made us panic
 	if next, err = x.redirect(ctx, l, req, n); err == nil && next == nil {

@@ -28,11 +28,14 @@ type facts struct {
 	plain          bool // no tunnel: the response may be the proxy's own
 	healthy        bool // although it says that it wants other credentials, the proxy reached a target lately or in an earlier exchange
 	sent           bool
-	stalled        bool   // the response arrived too slowly
-	ended          bool   // the other end closed the connection: what seems malformed may have been cut
-	ban            bool   // by the job's own rule
-	fleetBan       bool   // by the fleet's list
-	rule           uint64 // the key of the one of them that holds
+	stalled        bool          // the response arrived too slowly
+	exceeded       time.Duration // the first-byte timeout that ended the attempt; zero if none did
+	learnt         bool          // that timeout was learnt
+	hasty          bool          // and the site never answered within it
+	ended          bool          // the other end closed the connection: what seems malformed may have been cut
+	ban            bool          // by the job's own rule
+	fleetBan       bool          // by the fleet's list
+	rule           uint64        // the key of the one of them that holds
 	retryable      bool
 	proven         bool // the response came over TLS with the target
 	refusedThrough int  // through how many proxies the target's certificate was refused so far
@@ -56,6 +59,10 @@ func (r *run) facts(ctx context.Context, x *exchanges, lease *rotation.Lease) fa
 		f.timeout, f.hurried = true, own > 0 && own < r.f.cfg.AttemptTimeout
 	case errors.Is(x.cause, errStalled):
 		f.timeout, f.stalled = true, true
+	case errors.Is(x.cause, errNoFirstByte):
+		f.timeout, f.exceeded, f.hurried = true, x.exceeded, r.job.FirstByteTimeout > 0
+		f.learnt = x.first.isLearnt()
+		f.hasty = f.learnt && !r.f.cfg.Pool.Times().HasAnsweredWithin(x.site, f.exceeded)
 	case errors.Is(x.cause, errExpired), errors.Is(x.cause, errTimedOut):
 		f.timeout, f.hurried = true, true
 	}

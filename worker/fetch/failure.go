@@ -81,6 +81,9 @@ func (f facts) outOfTime() bool {
 
 // timeoutText says why time ran out.
 func (f facts) timeoutText() string {
+	if f.exceeded > 0 {
+		return "no answer began within " + f.exceeded.Round(time.Millisecond).String() + ", in phase " + f.phase.String()
+	}
 	if f.stalled {
 		return "the answer stalled: less than 1 KiB of it came in the stall timeout"
 	}
@@ -97,7 +100,9 @@ func judgeTimeout(f facts) blame {
 	if f.isMostOf(f.dialTime) && (!f.hurried || f.latency >= minDialTime) {
 		return blameProxy("connect", "the proxy cannot be reached: timeout")
 	}
-	return blameUnclear("timeout", f.timeoutText())
+	b := blameUnclear("timeout", f.timeoutText())
+	b.failover = f.exceeded > 0
+	return b
 }
 
 // judgeRefusal judges a response to CONNECT that opens no tunnel.

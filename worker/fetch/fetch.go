@@ -39,6 +39,9 @@ type Config struct {
 	Denied func(host string) bool
 	// AttemptTimeout bounds one attempt of a job that names no timeout; zero means 30 s.
 	AttemptTimeout time.Duration
+	// FirstByteTimeout bounds the wait for the first byte of a response, and each step to a connection, for jobs that do not
+	// choose; zero means jobs.Auto.
+	FirstByteTimeout jobs.AutoDuration
 	// StallTimeout is the time in which at least 1 KiB of an incomplete response has to arrive; zero means 30 s, and less than
 	// zero means no bound.
 	StallTimeout time.Duration
@@ -80,6 +83,7 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	setDefault(&c.AttemptTimeout, 30*time.Second)
+	setDefault(&c.FirstByteTimeout, jobs.Auto)
 	setDefault(&c.StallTimeout, 30*time.Second)
 	setDefault(&c.UserAgent, "gofer")
 	setDefault(&c.MaxBodyBytes, 8<<20)

@@ -27,6 +27,9 @@ func (x *exchanges) redirect(ctx context.Context, l connLease, req request, n in
 	if err != nil {
 		return nil, err
 	}
+	if x.proxy != nil {
+		x.run.f.cfg.Pool.Times().Answered(x.site, x.firstByte, time.Now())
+	}
 	x.skipBody(l)
 	x.cookies.store(x.target, x.resp.Response)
 	sameOrigin := x.target.SameOrigin(target)

@@ -1,0 +1,175 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/rotation"
+)
+
+// errNoFirstByte ends an attempt that waited too long for the first byte of a response, or for one of the steps before it.
+var errNoFirstByte = errors.New("no first byte of a response in time")
+
+const (
+	// The learnt first-byte timeout is learntFactor times the quantile learntQuantile of the site's times, and at least minLearnt.
+	learntQuantile = 0.99
+	learntFactor   = 4
+	minLearnt      = 2 * time.Second
+	// outwaitedFactor is how many times the bound an attempt counts that the bound ended: what was waited for may have come then.
+	outwaitedFactor = 2
+	// recheck is how often an attempt that has no bound yet is looked at.
+	recheck = time.Second
+	// settle is the pause before an attempt is ended: a phase and its beginning are not stored in one step.
+	settle = time.Millisecond
+)
+
+// firstByteWatch ends an attempt in which one phase takes too long: dialling, CONNECT or SOCKS, TLS, or the wait for the first byte
+// of a response. Redirects begin anew. A nil watch ends nothing.
+type firstByteWatch struct {
+	x     *exchanges
+	end   context.CancelCauseFunc
+	fixed time.Duration // zero if the bound is learnt
+	limit time.Duration // the attempt's timeout, above which there is no bound
+	need  rotation.Need // of the attempt that would follow
+
+	mu        sync.Mutex // guards the fields below; the timer has a goroutine of its own
+	timer     *time.Timer
+	stopped   bool
+	site      string        // that is asked now
+	suspected time.Duration // when the phase began that seemed to take too long, plus one
+	exceeded  time.Duration // the bound that ended the attempt; zero if none did
+}
+
+// watchFirstByte begins to watch an attempt with a timeout; nil if it has no other bound. end ends it.
+func (r *run) watchFirstByte(x *exchanges, lease *rotation.Lease, timeout time.Duration, end context.CancelCauseFunc) *firstByteWatch {
+	w := &firstByteWatch{x: x, end: end, limit: timeout}
+	first := minLearnt
+	switch choice := r.job.FirstByteTimeout.Or(r.f.cfg.FirstByteTimeout); {
+	case choice > 0:
+		w.fixed = choice.Std().Std()
+		first = w.fixed
+	case choice == jobs.Off || !r.isBoundLearnt(lease):
+		return nil
+	default:
+		w.need = r.need()
+		w.need.Exclude = append(w.need.Exclude, lease.ID())
+	}
+	if first >= timeout {
+		return nil
+	}
+	w.timer = time.AfterFunc(first, w.check)
+	return w
+}
+
+// isBoundLearnt reports whether another attempt may follow this one at once, so that it may be given up early: the request can be
+// repeated, an attempt is left, and the job leaves the choice of a proxy open.
+func (r *run) isBoundLearnt(lease *rotation.Lease) bool {
+	isSafe := r.job.Method == "GET" || r.job.Method == "HEAD"
+	return isSafe && lease.Proxy() != nil && r.job.Proxy.ID == "" && len(r.progress.Attempts)+1 < r.policy.MaxAttempts
+}
+
+// ask notes that another site is asked now.
+func (w *firstByteWatch) ask(site string) {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.site = site
+}
+
+// stop ends the watch. It returns the bound that ended the attempt, and zero if none did.
+func (w *firstByteWatch) stop() (exceeded time.Duration) {
+	if w == nil {
+		return 0
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stopped = true
+	w.timer.Stop()
+	return w.exceeded
+}
+
+// check ends the attempt if its phase takes longer than the bound that holds now, and returns later otherwise.
+func (w *firstByteWatch) check() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.stopped {
+		return
+	}
+	wait, bound := w.judge()
+	if wait <= 0 {
+		w.stopped, w.exceeded = true, bound
+		w.end(errNoFirstByte)
+		return
+	}
+	w.timer.Reset(wait)
+}
+
+// judge returns how long the attempt may go on until the next check: not at all if it has exceeded the bound.
+func (w *firstByteWatch) judge() (wait, bound time.Duration) {
+	now := time.Since(w.x.started)
+	began := time.Duration(w.x.changed.Load())
+	switch phase(w.x.phase.Load()) {
+	case connecting, tunnelling, securing, waiting:
+	case sending, reading, done:
+		return w.least(), 0
+	}
+	bound = w.bound()
+	switch left := bound - (now - began); {
+	case bound == 0:
+		return recheck, 0
+	case left > 0:
+		return left, 0
+	case w.suspected != began+1:
+		w.suspected = began + 1
+		return settle, 0
+	case w.fixed == 0 && !w.x.run.f.cfg.Pool.CanPick(w.need):
+		return recheck, 0
+	}
+	return 0, bound
+}
+
+// least is the shortest bound that there may be.
+func (w *firstByteWatch) least() time.Duration {
+	if w.fixed > 0 {
+		return w.fixed
+	}
+	return minLearnt
+}
+
+// bound is the one that holds now; zero means none.
+func (w *firstByteWatch) bound() time.Duration {
+	if w.fixed > 0 {
+		return w.fixed
+	}
+	usual, known := w.x.run.f.cfg.Pool.Times().Quantile(w.site, learntQuantile, time.Now())
+	if bound := max(minLearnt, learntFactor*usual); known && bound < w.limit {
+		return bound
+	}
+	return 0
+}
+
+// isLearnt reports whether the bound is learnt.
+func (w *firstByteWatch) isLearnt() bool { return w != nil && w.fixed == 0 }
+
+// siteName is the site of a URL: its host, and its port if that is not the scheme's.
+func siteName(u jobs.URL) string { return strings.TrimSuffix(u.Authority(), ".") }
+
+// learn takes the time to the first byte into what is known of the site.
+func (r *run) learn(x *exchanges, f facts, b blame) {
+	if f.direct {
+		return
+	}
+	times := r.f.cfg.Pool.Times()
+	switch {
+	case f.responded && (b.kind == rotation.Delivered || b.kind == rotation.PairFault || b.kind == rotation.TargetFault):
+		times.Answered(x.site, x.firstByte, time.Now())
+	case !f.responded && f.learnt:
+		times.Outwaited(x.site, outwaitedFactor*f.exceeded, time.Now())
+	}
+}
