@@ -28,8 +28,11 @@ func (a *app) deadReplayCommand() *cobra.Command {
 		Use: "replay [ID…|-]", Short: "Publish failed jobs again, under the ids replay-<letter>",
 		Long: `Publishes the job of a dead letter again, unchanged, under the id replay-LETTER, which is printed; LETTER is the number
 that 'gofer dead ls' shows. ID may be that number, the job's id, or QUEUE/ID; - stands for IDs on standard input, one a line. The dead
-letter is removed: a replay that fails leaves one of its own, and a second replay finds nothing. Without an ID it replays all letters
-that fit every flag given. More than one letter is asked about first: --yes skips the question, and is required without a terminal.
+letter is removed: a replay that fails leaves one of its own, and a second replay finds nothing. Where a letter of this number was
+replayed before the stream of dead letters was deleted, the time of the letter is appended to the id.
+
+Without an ID it replays all letters that fit every flag given. More than one letter is asked about first: --yes skips the question,
+and is required without a terminal.
 
 A job whose id is none leaves a letter under that id, such as a.b, or under one made by the worker, invalid-HASH, if no
 message can bear it.`,

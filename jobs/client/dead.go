@@ -74,8 +74,9 @@ func letterOf(msg *nats.Msg) DeadLetter {
 	return letter
 }
 
-// Replay publishes the job of a dead letter again, as replay-<sequence of the letter>, and removes the letter. A letter
-// that was replayed before, or is gone, is refused with ErrReplayed; other errors are those of Submit.
+// Replay publishes the job of a dead letter again, as replay-<sequence of the letter>, and removes the letter. If a letter of
+// a deleted stream has had that id, the job runs as replay-<sequence>-<milliseconds of StoredAt>. A letter that was replayed
+// before, or is gone, is refused with ErrReplayed; other errors are those of Submit.
 func (c *Client) Replay(ctx context.Context, letter DeadLetter) (Ack, error) {
 	if err := c.ready(); err != nil {
 		return Ack{}, err
@@ -84,14 +85,14 @@ func (c *Client) Replay(ctx context.Context, letter DeadLetter) (Ack, error) {
 	if !jobs.ValidQueue(letter.Queue) {
 		return Ack{}, bus.BadKey(letter.Key)
 	}
-	_, err := c.bus.MessageAt(ctx, c.bus.Names().Stream("DEAD"), letter.Seq)
-	if errors.Is(err, ErrNotFound) {
+	msg, err := c.bus.MessageAt(ctx, c.bus.Names().Stream("DEAD"), letter.Seq)
+	if errors.Is(err, ErrNotFound) || err == nil && !letter.isStoredAs(msg) {
 		return Ack{}, fmt.Errorf("%s: %w, or purged", doing, ErrReplayed)
 	}
 	if err != nil {
 		return Ack{}, c.bus.Explain(doing, err)
 	}
-	key := Key{Queue: letter.Queue, ID: "replay-" + strconv.FormatUint(letter.Seq, 10)}
+	key := c.replayKey(ctx, letterOf(msg))
 	if err := c.unfinished(ctx, key); err != nil {
 		return Ack{}, fmt.Errorf("%s: %w", doing, ErrReplayed)
 	}
@@ -105,6 +106,43 @@ func (c *Client) Replay(ctx context.Context, letter DeadLetter) (Ack, error) {
 		return Ack{}, err
 	}
 	return ack, c.RemoveDeadLetter(ctx, letter)
+}
+
+// isStoredAs reports whether msg is this letter. A stream that was created again has other letters under the same sequences.
+func (l DeadLetter) isStoredAs(msg *nats.Msg) bool {
+	stored := letterOf(msg)
+	return stored.Key == l.Key && (l.StoredAt.IsZero() || stored.StoredAt.Equal(l.StoredAt))
+}
+
+// replayKey is the job that a letter is replayed as. The letters of a stream that was created again count from 1 again: a job that
+// was stored before this letter is the replay of another one, whose result would stand in the way of this replay's.
+func (c *Client) replayKey(ctx context.Context, letter DeadLetter) Key {
+	key := Key{Queue: letter.Queue, ID: "replay-" + strconv.FormatUint(letter.Seq, 10)}
+	if since := c.storedSince(ctx, key); !since.IsZero() && since.Before(letter.StoredAt) {
+		key.ID += "-" + strconv.FormatInt(letter.StoredAt.UnixMilli(), 10)
+	}
+	return key
+}
+
+// storedSince is since when a stream has had a job of this name, or its result; zero if none has, or none can be asked.
+func (c *Client) storedSince(ctx context.Context, key Key) (since time.Time) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	names := c.bus.Names()
+	for _, look := range []struct{ stream, subject string }{
+		{"RESULTS", names.Result(key.Queue, key.ID)}, {"JOBS", names.Job(key.Queue, key.ID)},
+		{"RETRIES", names.At(key.Queue, key.ID)}, {"RETRIES", names.Due(key.Queue, key.ID)},
+	} {
+		msg, err := c.bus.LastMessage(ctx, names.Stream(look.stream), look.subject)
+		if err != nil {
+			continue
+		}
+		at, err := time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer))
+		if err == nil && (since.IsZero() || at.Before(since)) {
+			since = at
+		}
+	}
+	return since
 }
 
 // RemoveDeadLetter removes one dead letter, and not a later one of the same job. One that is gone already is no error.

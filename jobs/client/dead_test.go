@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -80,6 +81,41 @@ func TestALetterThatIsGoneOrWhoseReplayEndedIsNotReplayed(t *testing.T) {
 	isError(t, err, bus.ErrNotFound)
 	if queues, err := in.Queues(soon(t)); err != nil || len(queues) != 1 || queues[0].Queued != 0 {
 		t.Errorf("got %+v, %v; want no job to be queued", queues, err)
+	}
+}
+
+func TestALetterOfARecreatedStreamIsReplayedBesideAnEarlierReplayOfItsNumber(t *testing.T) {
+	t.Parallel()
+	for _, ended := range []bool{true, false} {
+		t.Run(fmt.Sprintf("which has ended: %t", ended), func(t *testing.T) {
+			t.Parallel()
+			in := install(t, bus.Settings{})
+			in.keepDeadLetters(t, "a")
+			old, err := in.DeadLetter(soon(t), key("a"))
+			must(t, err)
+			_, err = in.Replay(soon(t), old)
+			must(t, err)
+			if ended {
+				in.store(t, "replay-1", []byte("done"))
+			}
+			must(t, in.js.DeleteStream(soon(t), "GOFER_DEAD"))
+			must(t, in.bus.Ensure(soon(t), bus.Settings{}))
+			in.keepDeadLetters(t, "b")
+			letter, err := in.DeadLetter(soon(t), key("b"))
+			must(t, err)
+			if letter.Seq != old.Seq {
+				t.Fatalf("the new stream numbers its first letter %d, the old one %d", letter.Seq, old.Seq)
+			}
+			_, err = in.Replay(soon(t), old)
+			isError(t, err, client.ErrReplayed) // it is no more, although its sequence is taken
+			ack, err := in.Replay(soon(t), letter)
+			must(t, err)
+			if want := fmt.Sprintf("replay-1-%d", letter.StoredAt.UnixMilli()); ack.ID != want {
+				t.Errorf("got %s, want it to run as %s", ack.ID, want)
+			}
+			_, err = in.Replay(soon(t), letter)
+			isError(t, err, client.ErrReplayed)
+		})
 	}
 }
 
