@@ -214,3 +214,30 @@ func (r *Result) parsePrefixed(header map[string][]string) {
 		}
 	}
 }
+
+// The classes of a status, by which metrics, rollups and the command line count.
+const (
+	Class2xx  = "2xx"
+	Class3xx  = "3xx"
+	Class4xx  = "4xx"
+	Class5xx  = "5xx"
+	ClassNone = "none" // no status, or any other
+)
+
+// Classes are all classes.
+func Classes() []string { return []string{Class2xx, Class3xx, Class4xx, Class5xx, ClassNone} }
+
+// StatusClass returns the class of a status; zero stands for no status.
+func StatusClass(status int) string {
+	switch status / 100 {
+	case 2:
+		return Class2xx
+	case 3:
+		return Class3xx
+	case 4:
+		return Class4xx
+	case 5:
+		return Class5xx
+	}
+	return ClassNone
+}

@@ -16,7 +16,7 @@ func (a *app) rollupsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "rollups", Short: "Show what the fleet did, hour by hour",
 		Long: `Prints a line for each hour of UTC, the running one last; hours before the first job are left out of the table.
-Requests are jobs that ended; p50 and p95 are over their durations, from the first attempt to the end.`,
+Requests are jobs that ended, and 2xx to none the classes of their last status; p50 and p95 are over their durations, from the first attempt to the end.`,
 		Args: args(cobra.NoArgs),
 		RunE: a.verb("rollups", func(ctx context.Context, s *session, _ []string) error {
 			if request.Hours < 1 || request.Hours > rollup.RetentionHours {
@@ -32,7 +32,7 @@ Requests are jobs that ended; p50 and p95 are over their durations, from the fir
 			if a.json {
 				return a.printJSON(answers[0])
 			}
-			header := table.Row{"hour", "requests", "success", "retries", "attempts", "p50", "p95", "MB", "breaker opens"}
+			header := table.Row{"hour", "requests", "success", "2xx", "3xx", "4xx", "5xx", "none", "retries", "attempts", "p50", "p95", "MB", "breaker opens"}
 			return a.out.table(header, hourRows(answers[0].Points))
 		}),
 	}
@@ -51,9 +51,10 @@ func hourRows(points []rollup.Point) (rows []table.Row) {
 		if p.TotalRequests > 0 {
 			success = fmt.Sprintf("%.1f %%", 100*p.SuccessRate)
 		}
+		c := p.Classes
 		rows = append(rows, table.Row{
-			p.Timestamp.UTC().Format("2006-01-02 15:04"), p.TotalRequests, success, p.TotalRetries, p.Attempts,
-			milliseconds(p.P50), milliseconds(p.P95), fmt.Sprintf("%.1f", float64(p.Bytes)/1e6), p.BreakerOpens,
+			p.Timestamp.UTC().Format("2006-01-02 15:04"), p.TotalRequests, success, c.Status2xx, c.Status3xx, c.Status4xx, c.Status5xx, c.None,
+			p.TotalRetries, p.Attempts, milliseconds(p.P50), milliseconds(p.P95), fmt.Sprintf("%.1f", float64(p.Bytes)/1e6), p.BreakerOpens,
 		})
 	}
 	return rows

@@ -50,7 +50,7 @@ var (
 	recordRE = regexp.MustCompile(`- record: (\S+)`)
 	alertRE  = regexp.MustCompile(`- alert: (\S+)`)
 	helpRE   = regexp.MustCompile(`(?m)^# TYPE (gofer_\S+) (\S+)$`)
-	reasonRE = regexp.MustCompile(`(?m)^gofer_attempts_total\{outcome="failed",reason="([^"]+)"\}`)
+	reasonRE = regexp.MustCompile(`(?m)^gofer_attempts_total\{outcome="failed",reason="([^"]+)"`)
 	legendRE = regexp.MustCompile(`\{\{(\w+)\}\}`)
 	chosenRE = regexp.MustCompile(`reason=~"([^"]+)"`)
 )

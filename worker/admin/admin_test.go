@@ -223,7 +223,7 @@ func TestStatisticsAreThoseOfTheBook(t *testing.T) {
 	w.book.Breaker(jobs.BreakerEvent{ProxyID: "p1", FromState: "closed", ToState: "open"})
 	for path, want := range map[string]string{
 		"/api/v1/metrics/retries":                    `{"total_retries":1,"success_by_attempt":{"2":1},"circuit_breaker_events_count":1,"retention_hours":168}`,
-		"/api/v1/metrics/retries/by-proxy?hours=1":   `{"proxies":{"p1":{"proxy_id":"p1","total_attempts":1,"success_count":0,"failure_count":1,"avg_latency":1,"bytes":7,"circuit_breaker_opens":1}}}`,
+		"/api/v1/metrics/retries/by-proxy?hours=1":   `{"proxies":{"p1":{"proxy_id":"p1","total_attempts":1,"success_count":0,"failure_count":1,"avg_latency":1,"bytes":7,"circuit_breaker_opens":1,"classes":{"2xx":0,"3xx":0,"4xx":0,"5xx":0,"none":1}}}}`,
 		"/api/v1/metrics/retries/by-policy":          `{"policies":{"exponential/3":{"total_requests":1,"success_rate":1}}}`,
 		"/api/v1/metrics/retries/timeseries?hours=1": `"total_requests":1,"total_retries":1,"success_rate":1,"avg_latency":1,`,
 		"/api/v1/circuit-breakers/metrics?hours=1":   `{"events":[{"proxy_id":"p1","from_state":"closed","to_state":"open",`,

@@ -79,11 +79,11 @@ type Registry struct {
 	taken       map[string]*vm.Counter
 	again       map[string]*vm.Counter
 	queueWait   *vm.PrometheusHistogram
-	jobs        map[[2]string]*vm.Counter // queue, outcome
+	jobs        map[[2]string]*classCounters // queue, outcome
 	dead        map[string]*vm.Counter
 	durations   map[string]*vm.PrometheusHistogram
 	perJob      *vm.PrometheusHistogram
-	attempts    map[string]*vm.Counter // by reason, "none" when there is an answer
+	attempts    map[string]*classCounters // by reason, "none" when there is an answer
 	attemptTime map[bool]*vm.PrometheusHistogram
 	bytes       *vm.Counter
 	size        *vm.PrometheusHistogram
@@ -121,11 +121,11 @@ func (m *Registry) makeJobs() {
 	m.taken = m.counters("gofer_jobs_received_total", "queue", m.gauges.Queues)
 	m.again = m.counters("gofer_job_redeliveries_total", "queue", m.gauges.Queues)
 	m.queueWait = m.histogram("gofer_job_queue_wait_seconds", []float64{0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200})
-	m.jobs = map[[2]string]*vm.Counter{}
+	m.jobs = map[[2]string]*classCounters{}
 	m.durations = map[string]*vm.PrometheusHistogram{}
 	for _, outcome := range outcomes() {
 		for _, queue := range m.gauges.Queues {
-			m.jobs[[2]string{queue, outcome}] = m.counter("gofer_jobs_total", "queue", queue, "outcome", outcome)
+			m.jobs[[2]string{queue, outcome}] = m.byClass("gofer_jobs_total", "queue", queue, "outcome", outcome)
 		}
 	}
 	for _, outcome := range []string{jobs.Succeeded, jobs.Failed} { // a cancelled job's says nothing
@@ -136,9 +136,9 @@ func (m *Registry) makeJobs() {
 }
 
 func (m *Registry) makeAttempts() {
-	m.attempts = map[string]*vm.Counter{"none": m.counter("gofer_attempts_total", "outcome", "answered", "reason", "none")}
+	m.attempts = map[string]*classCounters{"none": m.byClass("gofer_attempts_total", "outcome", "answered", "reason", "none")}
 	for _, reason := range rollup.Reasons() {
-		m.attempts[reason] = m.counter("gofer_attempts_total", "outcome", "failed", "reason", reason)
+		m.attempts[reason] = m.byClass("gofer_attempts_total", "outcome", "failed", "reason", reason)
 	}
 	m.attemptTime = map[bool]*vm.PrometheusHistogram{
 		true:  m.histogram("gofer_attempt_duration_seconds", seconds(), "outcome", "answered"),
@@ -214,7 +214,7 @@ func (m *Registry) Attempt(f rollup.AttemptFact) {
 	if reason == "" && f.Fault == jobs.FaultNone {
 		reason = "none"
 	}
-	pick(m.attempts, reason).Inc()
+	pick(m.attempts, reason).inc(f.Status)
 	m.attemptTime[reason == "none"].Update(f.Duration.Seconds())
 	m.bytes.AddInt64(max(f.Bytes, 0))
 	if reason == "none" {
@@ -229,7 +229,7 @@ func (m *Registry) Job(f rollup.JobFact) {
 	if !slices.Contains(outcomes(), outcome) {
 		outcome = jobs.Failed
 	}
-	m.jobs[[2]string{m.queue(f.Queue), outcome}].Inc()
+	m.jobs[[2]string{m.queue(f.Queue), outcome}].inc(f.Status)
 	if d := m.durations[outcome]; d != nil {
 		d.Update(f.Duration.Seconds())
 	}

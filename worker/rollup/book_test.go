@@ -268,12 +268,13 @@ func TestNumbersAreWhatHappened(t *testing.T) {
 		b.Attempt(rollup.AttemptFact{Proxy: "p1", Status: 200, Duration: time.Second, Bytes: 90})
 		b.Attempt(rollup.AttemptFact{Proxy: "p1", Reason: "cancelled", Duration: 2 * time.Second}) // nobody's fault
 		b.Breaker(jobs.BreakerEvent{ProxyID: "p1", ToState: "open"})
-		b.Job(rollup.JobFact{ID: "j1", Outcome: jobs.Succeeded, Policy: "exponential/3", Attempts: 2, Duration: 4 * time.Second})
+		b.Job(rollup.JobFact{ID: "j1", Outcome: jobs.Succeeded, Status: 200, Policy: "exponential/3", Attempts: 2, Duration: 4 * time.Second})
 		b.Job(rollup.JobFact{ID: "j2", Outcome: jobs.Failed, Error: jobs.ErrNoProxy, Policy: "exponential/3"})
 		p := b.Series(1)[0]
 		want := rollup.Point{
 			Timestamp: time.Now().UTC().Truncate(time.Hour), TotalRequests: 2, TotalRetries: 1, SuccessRate: 0.5,
 			AvgLatency: jobs.Duration(4 * time.Second), P50: p.P50, P95: p.P95, P99: p.P99, Attempts: 3, Bytes: 100, BreakerOpens: 1,
+			Classes: rollup.Classes{Status2xx: 1, None: 1},
 		}
 		if p != want {
 			t.Errorf("point: got %+v, want %+v", p, want)
@@ -281,7 +282,7 @@ func TestNumbersAreWhatHappened(t *testing.T) {
 		if off := p.P99.Seconds() - 4; off < -0.25 || off > 0.25 {
 			t.Errorf("p99 of one job of 4 s: got %v", p.P99)
 		}
-		wantProxy := rollup.Proxy{ProxyID: "p1", TotalAttempts: 3, SuccessCount: 1, FailureCount: 1, AvgLatency: jobs.Duration(2 * time.Second), Bytes: 100, Opens: 1}
+		wantProxy := rollup.Proxy{ProxyID: "p1", TotalAttempts: 3, SuccessCount: 1, FailureCount: 1, AvgLatency: jobs.Duration(2 * time.Second), Bytes: 100, Opens: 1, Classes: rollup.Classes{Status2xx: 1, None: 2}}
 		if got := b.ByProxy(1); len(got) != 1 || got[0] != wantProxy {
 			t.Errorf("proxies: got %+v, want %+v", got, wantProxy)
 		}

@@ -282,7 +282,7 @@ func TestUnknownNamesAreSkipped(t *testing.T) {
 				t.Errorf("%s with %q: got %+v and %d errors, want the name skipped", kind, name, got, errs)
 			}
 		}
-		longer := map[rollup.Kind][]byte{rollup.Totals: record(nil, "attempts", 0, 7), rollup.Proxies: record(nil, "~", 0, 0, 0, 0, 0, 0, 7)}
+		longer := map[rollup.Kind][]byte{rollup.Totals: record(nil, "attempts", 0, 7), rollup.Proxies: record(nil, "~", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7)}
 		got, errs := answersOf(kind, slices.Concat(good, longer[kind]))
 		if errs != 0 || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s with more numbers: got %+v and %d errors, want those skipped", kind, got, errs)

@@ -35,6 +35,8 @@ type JobFact struct {
 	Queue, ID string
 	// Outcome is jobs.Succeeded, jobs.Failed or jobs.Cancelled; Error one of the codes of package jobs.
 	Outcome, Error string
+	// Status is the last one of the target, zero when there was none.
+	Status int
 	// Detail says in words why the job failed. Only LastFailures has it.
 	Detail string
 	// Policy is the name of the retry policy that the job ran under, such as "exponential/3".

@@ -12,6 +12,7 @@ const (
 	metricRetries         = "retries"    // announced retries
 	metricBytes           = "bytes"      // received over proxies and directly
 	metricJob             = "job"        // ended jobs by code
+	metricClass           = "class"      // ended jobs by the class of their last status
 	metricSuccess         = "success_at" // succeeded jobs by the number of their last attempt
 	metricFailure         = "failure"    // failed attempts by reason
 	metricPolicy          = "policy"     // ended jobs by policy
@@ -85,6 +86,12 @@ func (h *Hour) Failures() map[string]int64 { return h.byLabel(metricFailure) }
 // SuccessByAttempt are the succeeded jobs by the number of their last attempt. The map is the caller's.
 func (h *Hour) SuccessByAttempt() map[string]int64 { return h.byLabel(metricSuccess) }
 
+// Classes are the ended jobs by the class of their last status. What workers of earlier versions counted has no class.
+func (h *Hour) Classes() Classes {
+	of := func(class string) int64 { return h.counts[key{metricClass, class}] }
+	return Classes{of(jobs.Class2xx), of(jobs.Class3xx), of(jobs.Class4xx), of(jobs.Class5xx), of(jobs.ClassNone)}
+}
+
 func (h *Hour) add(k key, n int64) {
 	if n == 0 {
 		return
@@ -126,6 +133,7 @@ func (h *Hour) attempt(f AttemptFact) {
 func (h *Hour) job(f JobFact) {
 	code, policy := f.code(), policyLabel(f.Policy)
 	h.add(key{metricJob, code}, 1)
+	h.add(key{metricClass, jobs.StatusClass(f.Status)}, 1)
 	h.add(key{metricPolicy, policy}, 1)
 	if code == jobs.Succeeded {
 		h.add(key{metricPolicySucceeded, policy}, 1)

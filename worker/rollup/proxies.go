@@ -28,7 +28,8 @@ const (
 	proxyOpens
 	proxyBytes
 	proxyLatency // µs, over all attempts
-	proxyFields
+	proxyClass   // the first of five: attempts by class of their status, from none and 2xx to 5xx
+	proxyFields  = proxyClass + 5
 )
 
 // proxyCounts are the sums of one proxy.
@@ -38,6 +39,11 @@ func countAttempt(f AttemptFact) (c proxyCounts) {
 	c[proxyAttempts] = 1
 	c[proxyBytes] = f.Bytes
 	c[proxyLatency] = max(f.Duration.Microseconds(), 0)
+	if f.Status >= 200 && f.Status <= 599 {
+		c[proxyClass+f.Status/100-1] = 1
+	} else {
+		c[proxyClass] = 1
+	}
 	switch {
 	case f.Fault != jobs.FaultNone:
 		c[proxyFailed] = 1

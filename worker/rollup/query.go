@@ -23,6 +23,17 @@ type Point struct {
 	Attempts     int64         `json:"attempts"`
 	Bytes        int64         `json:"bytes"`
 	BreakerOpens int64         `json:"circuit_breaker_opens"`
+	// Classes counts ended jobs by the class of their last status.
+	Classes Classes `json:"classes"`
+}
+
+// Classes are counts by the class of a status.
+type Classes struct {
+	Status2xx int64 `json:"2xx"`
+	Status3xx int64 `json:"3xx"`
+	Status4xx int64 `json:"4xx"`
+	Status5xx int64 `json:"5xx"`
+	None      int64 `json:"none"` // no status, or any other
 }
 
 // Proxy is what one proxy did.
@@ -36,6 +47,8 @@ type Proxy struct {
 	AvgLatency jobs.Duration `json:"avg_latency"`
 	Bytes      int64         `json:"bytes"`
 	Opens      int64         `json:"circuit_breaker_opens"`
+	// Classes counts attempts by the class of their status.
+	Classes Classes `json:"classes"`
 }
 
 // Policy is what became of the jobs of one retry policy.
@@ -97,7 +110,7 @@ func (h *Hour) point() Point {
 		Timestamp: h.Start, TotalRequests: h.Jobs(), TotalRetries: h.Retries(), SuccessRate: h.SuccessRate(),
 		AvgLatency: jobs.Duration(h.Latency.Mean()), P50: jobs.Duration(h.Latency.Quantile(0.5)),
 		P95: jobs.Duration(h.Latency.Quantile(0.95)), P99: jobs.Duration(h.Latency.Quantile(0.99)),
-		Attempts: h.Attempts(), Bytes: h.Bytes(), BreakerOpens: h.BreakerOpens(),
+		Attempts: h.Attempts(), Bytes: h.Bytes(), BreakerOpens: h.BreakerOpens(), Classes: h.Classes(),
 	}
 }
 
@@ -140,12 +153,18 @@ func (b *Book) byProxy(hours int) []Proxy {
 func (c *proxyCounts) proxy(id string) Proxy {
 	p := Proxy{
 		ProxyID: id, TotalAttempts: c[proxyAttempts], SuccessCount: c[proxySucceeded], FailureCount: c[proxyFailed],
-		Bytes: c[proxyBytes], Opens: c[proxyOpens],
+		Bytes: c[proxyBytes], Opens: c[proxyOpens], Classes: c.classes(),
 	}
 	if p.TotalAttempts > 0 {
 		p.AvgLatency = jobs.Duration(time.Duration(c[proxyLatency]/p.TotalAttempts) * time.Microsecond)
 	}
 	return p
+}
+
+// classes are the attempts by class.
+func (c *proxyCounts) classes() Classes {
+	n := c[proxyClass:]
+	return Classes{None: n[0], Status2xx: n[1], Status3xx: n[2], Status4xx: n[3], Status5xx: n[4]}
 }
 
 // ByPolicy is what became of the jobs ended in the newest hours, by policy name.

@@ -204,6 +204,8 @@ func known(metric, label string) bool {
 		return label == ""
 	case metricJob:
 		return label == jobs.Succeeded || oneOf(JobErrors(), label) == label
+	case metricClass:
+		return slices.Contains(jobs.Classes(), label)
 	case metricSuccess:
 		n, err := strconv.Atoi(label)
 		return err == nil && attemptLabel(n) == label
