@@ -4,13 +4,19 @@ GOLANGCI_LINT_VERSION := v2.15.0
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LINT := $(CURDIR)/bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
-.PHONY: help build run test test-all check static fmt lint bench experiments chaos fuzz mutants readme clean
+.PHONY: help build image run test test-all check static fmt lint bench experiments chaos fuzz mutants readme deploy-check clean
 
 help: ## lists what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## builds bin/gofer
 	CGO_ENABLED=0 go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/gofer ./cmd/gofer
+
+image: ## builds the container image gofer with buildah, or with docker where there is none
+	@mkdir -p bin/image
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/image/gofer ./cmd/gofer
+	$$(command -v buildah >/dev/null && echo buildah build --format docker || echo docker build) -t gofer -f deploy/container/Containerfile \
+		--build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) bin/image
 
 run: build ## builds gofer, which takes minutes for the first time, and runs it in a playground with a dozen proxies
 	bin/gofer playground
@@ -68,6 +74,9 @@ mutants: ## breaks breaker, rotation and retry on purpose, one place at a time, 
 
 readme: ## runs the commands of README.md and of the other documents as a newcomer would
 	GOFER_DATA_DIR=$$(mktemp -d) go run ./testenv/readme $$(git ls-files "*.md")
+
+deploy-check: ## runs what deploy ships: image, units, manifests, Compose, server versions; installs what is missing with apt-get; five minutes
+	.ci/deploy-check
 
 clean: ## removes what was built; the data of the embedded server stays
 	rm -rf bin

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	_ "golang.org/x/crypto/x509roots/fallback" // authorities for where the system has none, as in the container image
 
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/worker/config"
@@ -153,7 +154,7 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 some jobs failed, 69 NATS unreachable, 78
 		a.workerCommand(), a.playgroundCommand(), a.submitCommand(), a.resultsCommand(), a.eventsCommand(), a.jobCommand(), a.jobsCommand(), a.cancelCommand(),
 		a.queuesCommand(), a.pauseCommand(), a.resumeCommand(), a.proxiesCommand(), a.policyCommand(), a.denyCommand(),
 		a.deadCommand(), a.workersCommand(), a.drainCommand(), a.breakersCommand(), a.rollupsCommand(),
-		a.setupCommand(), a.doctorCommand(), a.configCommand(), a.versionCommand(),
+		a.setupCommand(), a.doctorCommand(), a.healthCommand(), a.configCommand(), a.versionCommand(),
 	)
 	return root
 }

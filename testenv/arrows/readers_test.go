@@ -15,6 +15,7 @@ import (
 func otherReaders() map[string]string {
 	return map[string]string{
 		"cmd/gofer/ask.go":              "reads an answer, which may be empty",
+		"cmd/gofer/health.go":           "reads what a worker answers",
 		"cmd/gofer/jobflags.go":         "reads a body",
 		"cmd/gofer/proxiescheck.go":     "hands the file to proxylist.ParseList",
 		"cmd/gofer/policy.go":           "hands standard input to jobs.DecodePolicy, which reads a text.Document",

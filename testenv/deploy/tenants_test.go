@@ -12,21 +12,6 @@ import (
 	"github.com/gofer-mq/gofer/jobs/client"
 )
 
-// command is the block of nats/README.md that contains a word, as it stands there.
-func command(t *testing.T, word string) string {
-	t.Helper()
-	data, err := os.ReadFile(folder + "README.md")
-	must(t, err)
-	for i, block := range strings.Split(string(data), "```") {
-		if i%2 == 1 && strings.Contains(block, word) {
-			_, body, _ := strings.Cut(block, "\n")
-			return body
-		}
-	}
-	t.Fatalf("nats/README.md has no command with %q", word)
-	return ""
-}
-
 // TestTenantsDoNotMeet makes a second tenant by the command of the README. Both have jobs and results of the same names.
 func TestTenantsDoNotMeet(t *testing.T) {
 	passwords(t, "NATS_", "worker", "admin", "publisher", "reader")
@@ -35,7 +20,7 @@ func TestTenantsDoNotMeet(t *testing.T) {
 	}
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "server.conf"), []byte(withExamples(t)), 0o600))
-	sed := exec.CommandContext(t.Context(), "sh", "-ec", command(t, "ACME_"))
+	sed := exec.CommandContext(t.Context(), "sh", "-ec", command(t, "nats/README.md", "ACME_"))
 	sed.Dir = dir
 	if out, err := sed.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

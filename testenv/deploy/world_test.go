@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -150,4 +151,29 @@ func listen(t *testing.T, srv *testenv.NATS, r role, subjects []string) *ear {
 	}
 	must(t, nc.FlushWithContext(soon(t)))
 	return e
+}
+
+// freeAddr is an address on loopback that nobody listens on now.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	must(t, l.Close())
+	return l.Addr().String()
+}
+
+// command is the block of a document of deploy that contains a word, as it stands there.
+func command(t *testing.T, file, word string) string {
+	t.Helper()
+	testenv.DependOn(t, "../../deploy/"+file)
+	data, err := os.ReadFile("../../deploy/" + file)
+	must(t, err)
+	for i, block := range strings.Split(string(data), "```") {
+		if i%2 == 1 && strings.Contains(block, word) {
+			_, body, _ := strings.Cut(block, "\n")
+			return body
+		}
+	}
+	t.Fatalf("%s has no command with %q", file, word)
+	return ""
 }

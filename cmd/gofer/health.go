@@ -1,0 +1,111 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// healthTimeout bounds the question, healthBytes what is read of the answer.
+const (
+	healthTimeout = 5 * time.Second
+	healthBytes   = 16 << 10
+)
+
+func (a *app) healthCommand() *cobra.Command {
+	ready := false
+	cmd := &cobra.Command{
+		Use:   "health",
+		Short: "Ask the worker on GOFER_HTTP_ADDR whether it lives",
+		Long: `Asks /livez of the worker on GOFER_HTTP_ADDR, for the health check of a container that has no other program.
+With --ready it asks /readyz: whether the worker takes jobs. Do not restart a worker for not being ready.
+Exit code 0 if the answer is 200, else 1 with the reason.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.health(cmd.Context(), ready) },
+	}
+	cmd.Flags().BoolVar(&ready, "ready", false, "ask /readyz")
+	return cmd
+}
+
+func (a *app) health(ctx context.Context, ready bool) error {
+	c, err := a.loadConfig()
+	if err != nil {
+		return err
+	}
+	path, says := "/livez", "alive"
+	if ready {
+		path, says = "/readyz?verbose", "ready"
+	}
+	reason, err := askHealth(ctx, "http://"+ownAddr(c.HTTPAddr)+path)
+	if a.json {
+		return errors.Join(err, a.printJSON(map[string]any{"ok": err == nil, "reason": reason}))
+	}
+	if err != nil {
+		return err
+	}
+	return a.out.line("%s", says)
+}
+
+// askHealth returns what the worker says. Its error says why that is not good.
+func askHealth(ctx context.Context, url string) (reason string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	client := &http.Client{
+		Transport:     &http.Transport{DisableKeepAlives: true}, // no proxy of the environment is asked
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return "", fmt.Errorf("no worker answers: %w", err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, healthBytes))
+	reason = cmp.Or(strings.TrimSpace(string(body)), resp.Status)
+	switch {
+	case resp.StatusCode != http.StatusOK:
+		return reason, fmt.Errorf("GET %s is answered with %s: %s", url, resp.Status, failedChecks(reason))
+	case err != nil:
+		return reason, fmt.Errorf("read the answer of %s: %w", url, err)
+	}
+	return reason, nil
+}
+
+// failedChecks are the lines of /readyz?verbose that say why it is not ready, or the whole text if there are none.
+func failedChecks(text string) string {
+	var failed []string
+	for line := range strings.Lines(text) {
+		if check, ok := strings.CutPrefix(strings.TrimSpace(line), "[-] "); ok {
+			failed = append(failed, check)
+		}
+	}
+	return cmp.Or(strings.Join(failed, "; "), text)
+}
+
+// ownAddr is where a program of the same machine reaches what listens on addr: loopback, if that is every address.
+func ownAddr(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	ip, err := netip.ParseAddr(host)
+	switch {
+	case host == "", err == nil && ip == netip.IPv4Unspecified():
+		host = "127.0.0.1"
+	case err == nil && ip.IsUnspecified():
+		host = "::1"
+	}
+	return net.JoinHostPort(host, port)
+}
