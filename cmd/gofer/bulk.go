@@ -55,6 +55,9 @@ func (s *sinceFlag) Set(written string) error {
 		}
 		at = time.Now().Add(-d)
 	}
+	if at.After(time.Now()) {
+		return errors.New("that time has not come")
+	}
 	s.Time, s.given = at, true
 	return nil
 }

@@ -68,7 +68,7 @@ func trials(dir string) map[string][]trial {
 	const unknown = "GOFER_UNKNOWN" + inKey
 	return map[string][]trial{
 		"results": {
-			{args: "results evil", body: true, lines: true}, {args: "results default/failed"}, {args: "results MARK"}, {args: "results --all", until: "zlast"},
+			{args: "results evil", body: true, lines: true}, {args: "results default/failed"}, {args: "results MARK"}, {args: "results --all", until: "zlast"}, {args: "results --limit 100"}, {args: "results --status MARK"},
 		},
 		"events":           {{args: "events --all --until-now"}, {args: "events --queue MARK"}},
 		"job":              {{args: "job evil"}, {args: "job MARK"}},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -13,11 +14,13 @@ import (
 func (a *app) resultsCommand() *cobra.Command {
 	var queue, durable string
 	var all, wait bool
+	var list resultFilter
 	cmd := &cobra.Command{
 		Use:   "results [ID]",
 		Short: "Show one result, or follow results as they come",
 		Long: `With an ID, or QUEUE/ID, prints the body of that job's result, and its facts on standard error.
-Without one, prints a line for each result as it comes, until interrupted; --all begins with those that are kept.
+Without one, prints a line for each result as it comes, until interrupted; --all begins with those that are kept. With --failed,
+--status, --since or --limit it lists the kept results that fit all of these flags, the oldest first, and ends.
 
 A body reaches a file or a pipe unchanged. On a terminal what it would obey is shown in Go's notation (\x1b), and a binary body
 is refused. Everything else that strangers wrote, such as URLs and reasons, is always shown so.`,
@@ -27,10 +30,12 @@ is refused. Everything else that strangers wrote, such as URLs and reasons, is a
 			switch {
 			case wait && !one:
 				return usage("--wait needs an ID: without one, results are followed as they come")
+			case list.isGiven() && (one || all || durable != ""):
+				return usage("--failed, --status, --since and --limit list kept results: leave out the ID, --all and --durable")
 			case one && (all || durable != ""):
 				return usage("--all and --durable follow results: leave out the ID")
 			}
-			if err := checkDurable(durable, queue, all); err != nil {
+			if err := errors.Join(list.check(), checkDurable(durable, queue, all)); err != nil {
 				return err
 			}
 			s, err := a.connect(cmd.Context(), "results")
@@ -38,6 +43,9 @@ is refused. Everything else that strangers wrote, such as URLs and reasons, is a
 				return err
 			}
 			defer s.close()
+			if list.isGiven() {
+				return a.listResults(cmd.Context(), s, queue, &list)
+			}
 			if one {
 				return a.oneResult(cmd.Context(), s, queue, ids[0], wait)
 			}
@@ -47,6 +55,7 @@ is refused. Everything else that strangers wrote, such as URLs and reasons, is a
 	cmd.Flags().StringVar(&queue, "queue", "", "only this queue")
 	cmd.Flags().StringVar(&durable, "durable", "", "follow with this prepared consumer, such as "+client.Reader+", for users who may not create one")
 	cmd.Flags().BoolVar(&all, "all", false, "begin with the results that are kept; without an ID")
+	list.add(cmd)
 	cmd.Flags().BoolVar(&wait, "wait", false, "with an ID: wait for the result if it is not there yet")
 	return cmd
 }
@@ -82,9 +91,8 @@ func (a *app) oneResult(ctx context.Context, s *session, queue, name string, wai
 func (a *app) followResults(ctx context.Context, s *session, queue, durable string, all bool) error {
 	f := client.Filter{Queue: queue, All: all, HeadersOnly: durable == "", Durable: durable}
 	return s.client.Follow(ctx, f, func(r jobs.Result) error {
-		if facts := resultJSON(r); a.json && f.HeadersOnly {
-			facts.BodyBytes = nil
-			return a.printJSON(facts)
+		if f.HeadersOnly {
+			return a.printHeaders(r)
 		}
 		return a.printResult(r)
 	})
