@@ -1,0 +1,168 @@
+package sites
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// rest begins the rest of a site.
+func (t *Table) rest(s *site, reason string, now time.Duration) []Event {
+	from := s.state
+	s.since, s.began, s.until, s.failed, s.foreign = now, now, now+s.length, 0, false
+	s.line, s.greeter = 0, 0
+	t.move(s, Resting)
+	e := t.event(s, from, reason, now)
+	s.clearRow()
+	s.history = history{}
+	return []Event{e}
+}
+
+// testFailed lets a site rest for longer.
+func (t *Table) testFailed(s *site, now time.Duration) []Event {
+	from := s.state
+	s.length = min(2*s.length, maxRest)
+	s.until, s.failed, s.foreign, s.line = now+s.length, now, false, 0
+	t.move(s, Resting)
+	return []Event{t.event(s, from, ReasonFailed, now)}
+}
+
+// testVoid frees the place of the test: the next one follows at once, or soon if the worker's own network is suspected.
+func (t *Table) testVoid(s *site, later bool, now time.Duration) []Event {
+	from := s.state
+	s.until, s.line = now, 0
+	if later {
+		s.until = now + testAgain
+	}
+	t.move(s, Resting)
+	return []Event{t.event(s, from, ReasonVoid, now)}
+}
+
+// endRest begins the slow start of a site that answers again. Attempts from before are not counted in it.
+func (t *Table) endRest(s *site, reason string, now time.Duration) []Event {
+	from := s.state
+	s.clearRow()
+	s.history = history{}
+	s.era++
+	s.running, s.limit, s.line = 0, 1, 0
+	s.since, s.began, s.until, s.failed, s.foreign = 0, 0, 0, 0, false
+	s.met = true
+	t.move(s, Returning)
+	return []Event{t.event(s, from, reason, now)}
+}
+
+// blameUplink notes that failures count for no site now, and ends the rests that this worker began in the seconds before.
+func (t *Table) blameUplink(now time.Duration) (events []Event) {
+	if !t.uplink.void(now) {
+		return nil
+	}
+	for _, s := range t.resting {
+		if !s.foreign && s.failed == 0 && now-s.began <= uplinkFor {
+			events = append(events, t.endMistake(s, now)...)
+		}
+	}
+	return events
+}
+
+// endMistake ends a rest as if it had never begun.
+func (t *Table) endMistake(s *site, now time.Duration) []Event {
+	events := t.endRest(s, ReasonOutage, now)
+	to := Answering
+	if s.answered == 0 {
+		s.met, to = false, Fresh
+	}
+	t.move(s, to)
+	return events
+}
+
+// Apply takes a finding of another worker. The events are all Foreign. A finding is ignored that this worker knows better: the
+// site answered it within a minute. No finding makes a site rest for more than five minutes.
+func (t *Table) Apply(f Finding) (events []Event) {
+	if t.cfg.Off {
+		return nil
+	}
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch f.State {
+	case Resting:
+		events = t.applyRest(t.get(f.Site), f, now)
+	case Testing:
+		events = t.applyTest(t.find(f.Site), f, now)
+	case Returning:
+		if s := t.find(f.Site); s != nil && s.isResting() {
+			events = t.endRest(s, ReasonFinding, now)
+		}
+	case Fresh, Answering:
+	}
+	for i := range events {
+		events[i].Foreign = true
+	}
+	return events
+}
+
+// knowsBetter is how long an answer to this worker outweighs the findings of others.
+const knowsBetter = time.Minute
+
+func (t *Table) applyRest(s *site, f Finding, now time.Duration) []Event {
+	until := min(t.reading(f.Until), now+maxRest)
+	if until <= now || s.answered != 0 && now-s.answered <= knowsBetter || s.isResting() && until <= s.until {
+		return nil
+	}
+	from, failed := s.state, t.past(f.Failed, now)
+	if from == Testing && !s.foreign && now < s.until && failed == 0 {
+		return nil // the test of this worker decides
+	}
+	if !s.isResting() {
+		s.since, s.failed, s.began = max(t.past(f.Since, now), 1), 0, now
+		s.clearRow()
+		s.history = history{}
+	}
+	s.length = min(max(f.Rest, s.length, firstRest), maxRest)
+	s.failed = max(s.failed, failed)
+	s.until, s.foreign, s.line = until+rand.N(maxStagger), true, 0
+	s.test++ // a test that still runs here counts as any attempt
+	t.move(s, Resting)
+	return []Event{t.event(s, from, ReasonFinding, now)}
+}
+
+// applyTest holds tests back while another worker tests the site.
+func (t *Table) applyTest(s *site, f Finding, now time.Duration) []Event {
+	until := min(t.reading(f.Until), now+maxTest)
+	if s == nil || !s.isResting() || until <= now || s.state == Testing && !s.foreign && now < s.until {
+		return nil
+	}
+	from := s.state
+	s.until, s.tested, s.foreign, s.line = until+rand.N(maxStagger), now, true, 0
+	s.test++
+	t.move(s, Testing)
+	return []Event{t.event(s, from, ReasonFinding, now)}
+}
+
+// reading converts a time of day to a reading of the table's clock.
+func (t *Table) reading(at time.Time) time.Duration { return at.Sub(t.base) }
+
+// past is a reading of a time that cannot be ahead; zero stays zero.
+func (t *Table) past(at time.Time, now time.Duration) time.Duration {
+	if at.IsZero() {
+		return 0
+	}
+	return min(max(t.reading(at), 1), now)
+}
+
+// Reset ends the rest of a site and forgets its failures. It reports whether the site is known.
+func (t *Table) Reset(name string) (events []Event, known bool) {
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.find(name)
+	if s == nil {
+		return nil, false
+	}
+	s.clearRow()
+	s.history = history{}
+	if s.isResting() {
+		events = t.endRest(s, ReasonReset, now)
+	}
+	s.length, s.greeter = firstRest, 0
+	return events, true
+}

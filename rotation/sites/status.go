@@ -1,0 +1,107 @@
+package sites
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// Status is what is known of a site.
+type Status struct {
+	Finding
+	// Answered is when it answered this worker last; zero if it never did.
+	Answered time.Time
+	// Failures is how many attempts failed in a row.
+	Failures int
+	// Running is how many attempts run, and Limit how many may; zero means no bound.
+	Running, Limit int
+	// Latency is the mean time of its latest answers.
+	Latency time.Duration
+	// Attempts and Failed are those of the last ten minutes that an answer followed.
+	Attempts, Failed int
+	// Foreign says that the rest is another worker's finding.
+	Foreign bool
+}
+
+// Counts are numbers of sites.
+type Counts struct{ Known, Resting, Returning int }
+
+// Counts counts the sites.
+func (t *Table) Counts() Counts {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return Counts{Known: len(t.young) + len(t.old) + len(t.resting), Resting: len(t.resting), Returning: t.returning}
+}
+
+// Of returns the status of a site.
+func (t *Table) Of(name string) (Status, bool) {
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.find(name); s != nil {
+		return t.status(s, now), true
+	}
+	return Status{}, false
+}
+
+// Status returns at most limit sites: the resting ones first, those that rest longest in front, then those that come back, then
+// those with the most attempts of the last ten minutes.
+func (t *Table) Status(limit int) []Status {
+	all := t.statuses()
+	slices.SortFunc(all, func(a, b Status) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), a.Since.Compare(b.Since), cmp.Compare(b.Attempts, a.Attempts), cmp.Compare(a.Site, b.Site))
+	})
+	return all[:min(max(limit, 0), len(all))]
+}
+
+func rank(s Status) int {
+	switch s.State {
+	case Resting, Testing:
+		return 0
+	case Returning:
+		return 1
+	case Fresh, Answering:
+	}
+	return 2
+}
+
+func (t *Table) statuses() []Status {
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := make([]Status, 0, len(t.young)+len(t.old)+len(t.resting))
+	for _, in := range [...]map[string]*site{t.resting, t.young, t.old} {
+		for _, s := range in {
+			all = append(all, t.status(s, now))
+		}
+	}
+	return all
+}
+
+// Findings returns the rests that this worker found itself.
+func (t *Table) Findings() (all []Finding) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.resting {
+		if !s.foreign {
+			all = append(all, t.finding(s))
+		}
+	}
+	return all
+}
+
+func (t *Table) status(s *site, now time.Duration) Status {
+	attempts, failed := s.attempted.sums(now)
+	out := Status{
+		Finding: t.finding(s), Answered: t.at(s.answered), Failures: int(s.failures), Running: int(s.running), Latency: s.latency.duration(),
+		Attempts: int(attempts), Failed: int(failed), Foreign: s.foreign,
+	}
+	switch s.state {
+	case Fresh:
+		out.Limit = t.share()
+	case Returning:
+		out.Limit = int(s.limit)
+	case Answering, Resting, Testing:
+	}
+	return out
+}

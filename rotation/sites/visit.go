@@ -1,0 +1,301 @@
+package sites
+
+import (
+	"hash/maphash"
+	"slices"
+	"time"
+)
+
+// Refusal says why no attempt may begin at a site, and when to ask again.
+type Refusal struct {
+	// State is Fresh, Resting, Testing or Returning: what an attempt waits for is a share of the slots, the next test, the end of
+	// the present test, or its place in the slow start.
+	State State
+	// Since is when the rest began; zero if the site does not rest.
+	Since time.Time
+	// Until is the time of the next test; zero if the site does not rest.
+	Until time.Time
+	// Failed is when a test failed last since Since; zero if none did.
+	Failed time.Time
+	// At is when to ask again. Those that are refused get different times, so that they do not all come back at once.
+	At time.Time
+}
+
+// Kind is how an attempt ended, as far as the site goes.
+type Kind uint8
+
+// The kinds. Void is for what says nothing: the proxy failed, this host did, or the attempt was cut short.
+const (
+	Void     Kind = iota
+	Answered      // it answered, whatever the status
+	Failed        // it did not answer, and that may be its fault
+	Gateway       // it answered 502, 504 or 520 to 530
+)
+
+// Outcome is how an attempt ended.
+type Outcome struct {
+	Kind Kind
+	// Site is where the attempt ended, if a redirect led it elsewhere. Then the site of the visit has answered.
+	Site string
+	// Via names the proxy or the exit; a direct attempt has a name, too.
+	Via string
+	// Ways is how many proxies and exits attempts may use now; zero means many.
+	Ways int
+	// Took is how long the attempt took.
+	Took time.Duration
+	// Hurried says of a failure that a time ended it that a publisher chose. It counts only if the site is faster than that.
+	Hurried bool
+	// Bound is the learned bound that ended the attempt; zero means that none did. The failure counts only if the site answered
+	// within it before.
+	Bound time.Duration
+	// Outage says that the pool of proxies fails as a whole.
+	Outage bool
+}
+
+// Visit is one attempt at a site. Report ends it. A deferred Release ends it without evidence if nothing else did. The zero value
+// is a visit that has ended. A Visit belongs to one goroutine at a time.
+type Visit struct {
+	t     *Table
+	s     *site
+	began time.Duration
+	era   uint32
+	test  uint32 // number of the test; zero: it is none
+}
+
+// Test reports whether the attempt finds out whether a resting site answers. It should use a proxy that works.
+func (v *Visit) Test() bool { return v.test != 0 }
+
+// Enter begins an attempt at a site, host and port with the default port left out. The attempt takes at most so long: a test
+// that takes longer loses its place. If refused is not nil, the attempt must not begin, and the visit has ended. The events are
+// never of other sites.
+func (t *Table) Enter(name string, most time.Duration) (v Visit, refused *Refusal, events []Event) {
+	if t.cfg.Off {
+		return Visit{}, nil, nil
+	}
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.get(name)
+	v = Visit{t: t, s: s, began: now, era: s.era}
+	switch {
+	case s.state == Answering:
+	case s.state == Fresh && int(s.running) >= t.share():
+		return Visit{}, t.refuse(s, now), nil
+	case s.state == Returning && float32(s.running) >= s.limit:
+		return Visit{}, t.refuse(s, now), nil
+	case s.isResting() && now < s.until:
+		return Visit{}, t.refuse(s, now), nil
+	case s.isResting():
+		events = t.beginTest(s, most, now)
+		v.test, v.era = s.test, s.era
+	}
+	s.running++
+	return v, nil, events
+}
+
+// beginTest makes the attempt that begins the test of a resting site.
+func (t *Table) beginTest(s *site, most, now time.Duration) []Event {
+	from := s.state
+	s.test++
+	s.line, s.tested, s.foreign = 0, now, false
+	s.until = now + min(max(most, minTest), maxTest)
+	t.move(s, Testing)
+	return []Event{t.event(s, from, ReasonTest, now)}
+}
+
+const (
+	// The gaps between those that are refused: at a site that rests or returns, and at a new one.
+	restGap, newGap = 4 * time.Millisecond, 20 * time.Millisecond
+	// askSoonest is the least wait of a refused attempt, askAhead how far ahead they are spread.
+	askSoonest, askAhead = 100 * time.Millisecond, 10 * time.Minute
+	// testPatience is how long a test may take before nobody expects an answer any more.
+	testPatience = time.Second
+)
+
+// refuse gives a refused attempt the time at which it may ask again.
+func (t *Table) refuse(s *site, now time.Duration) *Refusal {
+	r := &Refusal{State: s.state}
+	start, gap := now+max(askSoonest, s.latency.duration()), restGap
+	switch s.state {
+	case Fresh:
+		start, gap = now+max(askSoonest, t.pace.duration()), newGap
+	case Resting:
+		start = s.until
+	case Testing:
+		if start = s.until; now-s.tested < testPatience {
+			start = now + testPatience
+		}
+	case Answering, Returning:
+	}
+	if s.isResting() {
+		r.Since, r.Until, r.Failed = t.at(s.since), t.at(s.until), t.at(s.failed)
+	}
+	ask := max(start, s.line)
+	if ask > start+askAhead {
+		ask = start
+	}
+	s.line = ask + gap
+	r.At = t.at(ask)
+	return r
+}
+
+// Release ends the visit without evidence, unless it has ended.
+func (v *Visit) Release() []Event { return v.Report(Outcome{}) }
+
+// Report ends the visit and returns what changed. A second call does nothing.
+func (v *Visit) Report(o Outcome) (events []Event) {
+	t := v.t
+	if t == nil {
+		return nil
+	}
+	v.t = nil
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if v.s.era == v.era {
+		v.s.running--
+	}
+	if o.Site == "" || o.Site == v.s.name || o.Kind == Void {
+		return t.ended(v.s, v, &o, now)
+	}
+	led := Outcome{Kind: Answered, Via: o.Via, Ways: o.Ways}
+	events = t.ended(v.s, v, &led, now)
+	return append(events, t.ended(t.get(o.Site), &Visit{began: v.began}, &o, now)...)
+}
+
+// ended takes the end of an attempt into the evidence about a site.
+func (t *Table) ended(s *site, v *Visit, o *Outcome, now time.Duration) []Event {
+	if o.Kind == Answered {
+		return t.answered(s, o, now)
+	}
+	test := s.state == Testing && v.test != 0 && v.test == s.test
+	void := o.Kind == Void || o.Kind == Failed && t.isForgiven(s, o)
+	var events []Event
+	if o.Kind != Void {
+		if s.met && !void && !s.isResting() {
+			t.uplink.add(s, o.Kind == Gateway, now)
+		}
+		if o.Outage || t.uplink.isBroken(now) {
+			events = t.blameUplink(now)
+			void = true
+		}
+	}
+	switch void = void || v.began < t.uplink.to; {
+	case void && test:
+		return append(events, t.testVoid(s, o.Kind != Void, now)...)
+	case void:
+		return events
+	case test:
+		return append(events, t.testFailed(s, now)...)
+	case s.isResting():
+		return events
+	}
+	return append(events, t.failed(s, v, o, now)...)
+}
+
+// isForgiven reports whether a failure says nothing about the site, because the attempt was given little time.
+func (t *Table) isForgiven(s *site, o *Outcome) bool {
+	if o.Bound > 0 && (s.fastest == 0 || float64(s.fastest) > o.Bound.Seconds()) {
+		return true
+	}
+	if !o.Hurried {
+		return false
+	}
+	usual := s.latency
+	if usual == 0 {
+		usual = t.pace
+	}
+	return o.Took < max(time.Second, 4*usual.duration())
+}
+
+// answered notes an answer. It ends a rest.
+func (t *Table) answered(s *site, o *Outcome, now time.Duration) (events []Event) {
+	if s.met && !s.isResting() {
+		t.uplink.add(s, true, now)
+	}
+	row := uint32(s.failures)
+	if t.uplink.covers(s.lastFail) {
+		row = 0
+	}
+	switch s.state {
+	case Resting, Testing:
+		events = t.endRest(s, ReasonAnswer, now)
+		row = 0 // the site was down: its failures say nothing about others
+	case Returning:
+		if s.limit++; s.limit >= float32(t.cfg.Slots) {
+			t.move(s, Answering)
+		}
+	case Fresh:
+		s.state = Answering
+	case Answering:
+	}
+	s.met, s.answered = true, now
+	s.clearRow()
+	s.history.add(true, now)
+	s.attempted.add(now, 1+row, row)
+	t.pool.add(now, 1+row, row)
+	if o.Took > 0 {
+		s.latency.add(o.Took)
+		t.pace.add(o.Took)
+		if took := float32(o.Took.Seconds()); s.fastest == 0 || took < s.fastest {
+			s.fastest = took
+		}
+	}
+	if s.length > firstRest {
+		t.greet(s, o)
+	}
+	return events
+}
+
+// greet sets the rest back once answers came through two proxies.
+func (t *Table) greet(s *site, o *Outcome) {
+	way := t.way(o.Via)
+	switch {
+	case s.greeter == 0 && o.Ways != 1:
+		s.greeter = way
+	case s.greeter != way:
+		s.length, s.greeter = firstRest, 0
+	}
+}
+
+// way is what a proxy is known by; never zero.
+func (t *Table) way(via string) uint32 { return uint32(maphash.String(t.seed, via)) | 1 }
+
+func (s *site) clearRow() { s.failures, s.ways = 0, s.ways[:0] }
+
+// failed counts a failure, and lets the site rest if there are enough. An attempt that began before the latest answer
+// extends no row: attempts at a slow site time out together.
+func (t *Table) failed(s *site, v *Visit, o *Outcome, now time.Duration) []Event {
+	s.history.add(false, now)
+	if s.answered != 0 && v.began < s.answered {
+		if s.history.isBarren() {
+			return t.rest(s, ReasonShare, now)
+		}
+		return nil
+	}
+	if s.state == Returning {
+		s.limit = max(1, s.limit/2)
+	}
+	if t.uplink.covers(s.lastFail) {
+		s.clearRow() // what failed while the worker's own network did
+	}
+	s.failures = min(s.failures, 1<<15) + 1
+	s.lastFail = now
+	if way := t.way(o.Via); len(s.ways) < maxStreak && !slices.Contains(s.ways, way) {
+		s.ways = append(s.ways, way)
+	}
+	if int(s.failures) >= minStreak {
+		n := t.streakFor(s, now)
+		ways := n
+		if o.Ways > 0 {
+			ways = min(n, o.Ways)
+		}
+		if int(s.failures) >= n && len(s.ways) >= ways {
+			return t.rest(s, ReasonFailures, now)
+		}
+	}
+	if s.history.isBarren() {
+		return t.rest(s, ReasonShare, now)
+	}
+	return nil
+}
