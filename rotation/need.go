@@ -23,6 +23,9 @@ type Need struct {
 	// Fresh refuses the proxies that are used last: the excluded ones, those that cool down by FleetBan, and those that another
 	// worker found dead.
 	Fresh bool
+	// Relayed prefers the proxies that relayed a response within the last minute: what fails then is rather the host. A pick with
+	// it is no probe.
+	Relayed bool
 	// Exclude are the ids of proxies that failed the job. They are used only if no other proxy is left. A pick with excluded
 	// proxies is no probe, and prefers proxies whose latest attempt succeeded.
 	Exclude []string

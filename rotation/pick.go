@@ -191,6 +191,11 @@ func (p *Pool) candidate(s *set, need *Need, f skips, now time.Duration) *entry 
 			return e
 		}
 	}
+	if need.Relayed {
+		if e := s.available.pick(f.onlyRelayed(&p.judge, now)); e != nil {
+			return e
+		}
+	}
 	if len(need.Exclude) > 0 {
 		if e := s.available.pick(f.onlyReliable(&p.judge, now)); e != nil {
 			return e
@@ -225,7 +230,7 @@ func (p *Pool) shouldProbe(s *set, need *Need) bool {
 		share = min(max(share, float64(waiting)/float64(waiting+s.available.len())), maxProbeShare)
 	}
 	p.probeCredit = min(1, p.probeCredit+share)
-	return p.probeCredit >= 1 && waiting > 0 && len(need.Exclude) == 0
+	return p.probeCredit >= 1 && waiting > 0 && len(need.Exclude) == 0 && !need.Relayed
 }
 
 // take gets a permit and starts the lease. It reports false if the breaker refuses.

@@ -210,6 +210,13 @@ func (p *Pool) Len() int {
 	return len(p.list)
 }
 
+// Closed returns the number of proxies whose breaker is closed, busy ones included.
+func (p *Pool) Closed() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.list) - p.unhealthy
+}
+
 // Usable reports whether a pick without special needs could find a proxy now.
 func (p *Pool) Usable() bool {
 	p.mu.Lock()

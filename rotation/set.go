@@ -287,6 +287,7 @@ type skips struct {
 	skipProbeable bool // sessions leave out probeable proxies
 	now           time.Duration
 	judge         *outlier.Judge // leaves out the proxies that are not reliable now; nil leaves out none
+	relayed       bool           // the judge leaves out those that relayed nothing within a minute instead
 }
 
 // lookUp finds the cooldowns of a host.
@@ -301,7 +302,14 @@ func (f *skips) lookUp(p *Pool, host string) {
 func (f *skips) isBanned(e *entry) bool { return f.ban != FleetBan && f.banned.has(e) }
 
 func (f skips) skip(e *entry) bool {
-	return f.cooldowns.has(e) || f.banned.has(e) || len(f.exclude) > 0 && slices.Contains(f.exclude, e.proxy.ID) || f.judge != nil && !f.judge.Reliable(e.index, f.now)
+	return f.cooldowns.has(e) || f.banned.has(e) || len(f.exclude) > 0 && slices.Contains(f.exclude, e.proxy.ID) || f.judge != nil && f.isDoubtful(e)
+}
+
+func (f skips) isDoubtful(e *entry) bool {
+	if f.relayed {
+		return !f.judge.RelayedWithin(e.index, time.Minute, f.now)
+	}
+	return !f.judge.Reliable(e.index, f.now)
 }
 
 // canTake reports whether a session's proxy can be taken now.
@@ -313,6 +321,12 @@ func (f skips) canTake(e *entry, now time.Duration) bool {
 // onlyReliable also leaves out the proxies whose latest attempt failed, or that relayed no response lately.
 func (f skips) onlyReliable(judge *outlier.Judge, now time.Duration) skips {
 	f.judge, f.now = judge, now
+	return f
+}
+
+// onlyRelayed also leaves out the proxies that relayed no response within the last minute.
+func (f skips) onlyRelayed(judge *outlier.Judge, now time.Duration) skips {
+	f.judge, f.now, f.relayed = judge, now, true
 	return f
 }
 

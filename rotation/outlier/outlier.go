@@ -122,6 +122,11 @@ func (j *Judge) Reliable(p Proxy, now time.Duration) bool {
 	return j.proxies[p].endedWell && j.Healthy(p, now)
 }
 
+// RelayedWithin reports whether a proxy relayed a response lately.
+func (j *Judge) RelayedWithin(p Proxy, lately, now time.Duration) bool {
+	return j.proxies[p].relayed.within(lately, now)
+}
+
 // AnyHealthy reports whether any proxy relayed a response in the last ten minutes. If none did, whatever lies between the
 // worker and the sites may be what fails.
 func (j *Judge) AnyHealthy(now time.Duration) bool {

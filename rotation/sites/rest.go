@@ -65,21 +65,19 @@ func (t *Table) blameUplink(now time.Duration) (events []Event) {
 
 // endMistake ends a rest as if it had never begun.
 func (t *Table) endMistake(s *site, now time.Duration) []Event {
-	events := t.endRest(s, ReasonOutage, now)
-	to := Answering
-	if s.answered == 0 {
-		s.met, to = false, Fresh
+	from, met := s.state, s.answered != 0
+	t.endRest(s, ReasonOutage, now)
+	if s.met = met; met {
+		t.move(s, Answering)
+	} else {
+		t.move(s, Fresh)
 	}
-	t.move(s, to)
-	return events
+	return []Event{t.event(s, from, ReasonOutage, now)}
 }
 
 // Apply takes a finding of another worker. The events are all Foreign. A finding is ignored that this worker knows better: the
 // site answered it within a minute. No finding makes a site rest for more than five minutes.
 func (t *Table) Apply(f Finding) (events []Event) {
-	if t.cfg.Off {
-		return nil
-	}
 	now := t.now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -88,11 +86,10 @@ func (t *Table) Apply(f Finding) (events []Event) {
 		events = t.applyRest(t.get(f.Site), f, now)
 	case Testing:
 		events = t.applyTest(t.find(f.Site), f, now)
-	case Returning:
+	case Returning, Answering, Fresh:
 		if s := t.find(f.Site); s != nil && s.isResting() {
 			events = t.endRest(s, ReasonFinding, now)
 		}
-	case Fresh, Answering:
 	}
 	for i := range events {
 		events[i].Foreign = true
@@ -139,7 +136,7 @@ func (t *Table) applyTest(s *site, f Finding, now time.Duration) []Event {
 }
 
 // reading converts a time of day to a reading of the table's clock.
-func (t *Table) reading(at time.Time) time.Duration { return at.Sub(t.base) }
+func (t *Table) reading(at time.Time) time.Duration { return at.Sub(t.base) + 1 }
 
 // past is a reading of a time that cannot be ahead; zero stays zero.
 func (t *Table) past(at time.Time, now time.Duration) time.Duration {

@@ -14,21 +14,16 @@ const (
 	Returning              // it answers again: attempts come back one by one
 )
 
-var stateNames = [...]string{"new", "answering", "resting", "testing", "returning"}
-
 // String is the state's name in messages.
 func (s State) String() string {
-	if int(s) < len(stateNames) {
-		return stateNames[s]
-	}
-	return "unknown"
+	return [...]string{"new", "answering", "resting", "testing", "returning"}[min(s, Returning)]
 }
 
 // ParseState reads a state's name.
 func ParseState(name string) (State, bool) {
-	for i, n := range stateNames {
-		if n == name {
-			return State(i), true
+	for s := Fresh; s <= Returning; s++ {
+		if s.String() == name {
+			return s, true
 		}
 	}
 	return 0, false
@@ -42,6 +37,7 @@ const (
 	ReasonFailed   = "test_failed" // a test failed: it rests for longer
 	ReasonVoid     = "test_void"   // a test ended without evidence: the next one follows
 	ReasonAnswer   = "answer"      // it answered
+	ReasonSlower   = "slower"      // an attempt failed while the jobs come back: half as many may run
 	ReasonOutage   = "outage"      // the worker's own network failed: the rest was a mistake
 	ReasonReset    = "reset"       // somebody ended the rest
 	ReasonFinding  = "finding"     // another worker found it out
@@ -49,14 +45,14 @@ const (
 
 // Reasons returns every reason of an event.
 func Reasons() []string {
-	return []string{ReasonFailures, ReasonShare, ReasonTest, ReasonFailed, ReasonVoid, ReasonAnswer, ReasonOutage, ReasonReset, ReasonFinding}
+	return []string{ReasonFailures, ReasonShare, ReasonTest, ReasonFailed, ReasonVoid, ReasonAnswer, ReasonSlower, ReasonOutage, ReasonReset, ReasonFinding}
 }
 
 // Finding is what one worker tells the others about a site.
 type Finding struct {
 	// Site is host and port, the default port left out.
 	Site string
-	// State is Resting, Testing or Returning. Returning also says that the rest was a mistake.
+	// State is Resting or Testing. Any other state says that the site does not rest.
 	State State
 	// Since is when the rest began; further rests without an answer in between belong to it.
 	Since time.Time
@@ -98,6 +94,7 @@ type site struct {
 
 	failures  uint16        // in a row
 	lastFail  time.Duration // of those
+	pending   uint16        // failures since the latest answer, whether they count for the site or not
 	ways      []uint32      // hashes of the different proxies of that row, at most maxStreak
 	history   history       // of the latest attempts
 	attempted rates         // of this site alone

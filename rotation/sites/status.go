@@ -17,8 +17,8 @@ type Status struct {
 	Running, Limit int
 	// Latency is the mean time of its latest answers.
 	Latency time.Duration
-	// Attempts and Failed are those of the last ten minutes that an answer followed.
-	Attempts, Failed int
+	// Attempts and FailedAttempts are those of the last ten minutes that an answer followed.
+	Attempts, FailedAttempts int
 	// Foreign says that the rest is another worker's finding.
 	Foreign bool
 }
@@ -94,7 +94,7 @@ func (t *Table) status(s *site, now time.Duration) Status {
 	attempts, failed := s.attempted.sums(now)
 	out := Status{
 		Finding: t.finding(s), Answered: t.at(s.answered), Failures: int(s.failures), Running: int(s.running), Latency: s.latency.duration(),
-		Attempts: int(attempts), Failed: int(failed), Foreign: s.foreign,
+		Attempts: int(attempts), FailedAttempts: int(failed), Foreign: s.foreign,
 	}
 	switch s.state {
 	case Fresh:

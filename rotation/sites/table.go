@@ -29,8 +29,6 @@ type Config struct {
 	Slots int
 	// Max bounds the sites that are remembered; zero means 100,000. Resting sites and the latest used ones stay.
 	Max int
-	// Off lets every attempt begin. It is for comparisons.
-	Off bool
 }
 
 // Table holds the state of all sites of one worker. Make one with New. It may be shared between goroutines.
@@ -48,6 +46,7 @@ type Table struct {
 	uplink     uplink // is the worker's own network to blame?
 	pace       mean   // of all answers
 	returning  int
+	led        bool // only released attempts are tests
 }
 
 // New makes an empty table.
@@ -69,7 +68,7 @@ func (t *Table) at(now time.Duration) time.Time {
 	if now == 0 {
 		return time.Time{}
 	}
-	return t.base.Add(now).UTC()
+	return t.base.Add(now - 1).UTC()
 }
 
 // share is how many attempts at once a site gets that has never answered.

@@ -2,6 +2,7 @@ package sites
 
 import (
 	"hash/maphash"
+	"math"
 	"slices"
 	"time"
 )
@@ -52,6 +53,14 @@ type Outcome struct {
 	Outage bool
 }
 
+// Ask is what an attempt asks of a site.
+type Ask struct {
+	// Most is how long the attempt may take. A test that takes longer loses its place to another one.
+	Most time.Duration
+	// Released says that the fleet let the job through that waited for the site: as the test, or in the slow start.
+	Released bool
+}
+
 // Visit is one attempt at a site. Report ends it. A deferred Release ends it without evidence if nothing else did. The zero value
 // is a visit that has ended. A Visit belongs to one goroutine at a time.
 type Visit struct {
@@ -65,13 +74,9 @@ type Visit struct {
 // Test reports whether the attempt finds out whether a resting site answers. It should use a proxy that works.
 func (v *Visit) Test() bool { return v.test != 0 }
 
-// Enter begins an attempt at a site, host and port with the default port left out. The attempt takes at most so long: a test
-// that takes longer loses its place. If refused is not nil, the attempt must not begin, and the visit has ended. The events are
-// never of other sites.
-func (t *Table) Enter(name string, most time.Duration) (v Visit, refused *Refusal, events []Event) {
-	if t.cfg.Off {
-		return Visit{}, nil, nil
-	}
+// Enter begins an attempt at a site, host and port with the default port left out. If refused is not nil, the attempt must not
+// begin, and the visit has ended.
+func (t *Table) Enter(name string, ask Ask) (v Visit, refused *Refusal, events []Event) {
 	now := t.now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -81,16 +86,35 @@ func (t *Table) Enter(name string, most time.Duration) (v Visit, refused *Refusa
 	case s.state == Answering:
 	case s.state == Fresh && int(s.running) >= t.share():
 		return Visit{}, t.refuse(s, now), nil
-	case s.state == Returning && float32(s.running) >= s.limit:
+	case s.state == Returning && !ask.Released && float32(s.running) >= s.limit:
 		return Visit{}, t.refuse(s, now), nil
-	case s.isResting() && now < s.until:
+	case s.isResting() && !t.mayTest(s, ask, now):
 		return Visit{}, t.refuse(s, now), nil
 	case s.isResting():
-		events = t.beginTest(s, most, now)
+		events = t.beginTest(s, ask.Most, now)
 		v.test, v.era = s.test, s.era
 	}
 	s.running++
 	return v, nil, events
+}
+
+// mayTest reports whether the attempt may be the test of a resting site. Where the fleet releases the tests, other attempts are none,
+// or each worker would test by itself.
+func (t *Table) mayTest(s *site, ask Ask, now time.Duration) bool {
+	switch {
+	case ask.Released && s.state == Resting:
+		return now >= s.until-maxStagger
+	case t.led && !ask.Released:
+		return false
+	}
+	return now >= s.until
+}
+
+// Lead says whether somebody in the fleet releases the tests of resting sites: then only released attempts are tests.
+func (t *Table) Lead(on bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.led = on
 }
 
 // beginTest makes the attempt that begins the test of a resting site.
@@ -172,6 +196,7 @@ func (t *Table) ended(s *site, v *Visit, o *Outcome, now time.Duration) []Event 
 	void := o.Kind == Void || o.Kind == Failed && t.isForgiven(s, o)
 	var events []Event
 	if o.Kind != Void {
+		s.pending = min(s.pending, math.MaxUint16-1) + 1
 		if s.met && !void && !s.isResting() {
 			t.uplink.add(s, o.Kind == Gateway, now)
 		}
@@ -213,10 +238,7 @@ func (t *Table) answered(s *site, o *Outcome, now time.Duration) (events []Event
 	if s.met && !s.isResting() {
 		t.uplink.add(s, true, now)
 	}
-	row := uint32(s.failures)
-	if t.uplink.covers(s.lastFail) {
-		row = 0
-	}
+	row := uint32(s.pending)
 	switch s.state {
 	case Resting, Testing:
 		events = t.endRest(s, ReasonAnswer, now)
@@ -261,11 +283,11 @@ func (t *Table) greet(s *site, o *Outcome) {
 // way is what a proxy is known by; never zero.
 func (t *Table) way(via string) uint32 { return uint32(maphash.String(t.seed, via)) | 1 }
 
-func (s *site) clearRow() { s.failures, s.ways = 0, s.ways[:0] }
+func (s *site) clearRow() { s.failures, s.pending, s.ways = 0, 0, s.ways[:0] }
 
 // failed counts a failure, and lets the site rest if there are enough. An attempt that began before the latest answer
 // extends no row: attempts at a slow site time out together.
-func (t *Table) failed(s *site, v *Visit, o *Outcome, now time.Duration) []Event {
+func (t *Table) failed(s *site, v *Visit, o *Outcome, now time.Duration) (events []Event) {
 	s.history.add(false, now)
 	if s.answered != 0 && v.began < s.answered {
 		if s.history.isBarren() {
@@ -275,9 +297,14 @@ func (t *Table) failed(s *site, v *Visit, o *Outcome, now time.Duration) []Event
 	}
 	if s.state == Returning {
 		s.limit = max(1, s.limit/2)
+		defer func() {
+			if len(events) == 0 {
+				events = []Event{t.event(s, Returning, ReasonSlower, now)}
+			}
+		}()
 	}
-	if t.uplink.covers(s.lastFail) {
-		s.clearRow() // what failed while the worker's own network did
+	if t.uplink.covers(s.lastFail) { // it failed while the worker's own network did
+		s.failures, s.ways = 0, s.ways[:0]
 	}
 	s.failures = min(s.failures, 1<<15) + 1
 	s.lastFail = now
