@@ -42,6 +42,7 @@ func (j *Job) finish() []string {
 		}
 	}
 	c.ok(slices.Contains([]string{"", NoProxyWait, NoProxyFail}, j.WhenNoProxy), "when_no_proxy: %q is neither wait nor fail", clip(j.WhenNoProxy, 40))
+	c.ok(slices.Contains([]string{"", SiteDownWait, SiteDownFail}, j.WhenSiteDown), "when_site_down: %q is neither wait nor fail", clip(j.WhenSiteDown, 40))
 	c.ok(j.Redirects() >= 0 && j.Redirects() <= MaxFollowRedirects, "follow_redirects: %d is not between 0 and %d", j.Redirects(), MaxFollowRedirects)
 	c.ok(j.MaxBodyBytes >= 0, "max_body_bytes: %d is below zero", j.MaxBodyBytes)
 	return c.reasons

@@ -97,6 +97,7 @@ func TestBadJobsAreRefusedWithTheReason(t *testing.T) {
 		`{"url":"http://a.test/","ban":{"body_regexp":"("}}`:                   "ban.body_regexp",
 		`{"url":"http://a.test/","ban":{"statuses":[42]}}`:                     "ban.statuses",
 		`{"url":"http://a.test/","when_no_proxy":"pray"}`:                      "when_no_proxy",
+		`{"url":"http://a.test/","when_site_down":"pray"}`:                     "when_site_down",
 		`{"url":"http://a.test/","follow_redirects":-1}`:                       "follow_redirects",
 		`{"url":"http://a.test/","max_body_bytes":-1}`:                         "max_body_bytes",
 		`{"url":"http://a.test/","meta":{"a b":"c"}}`:                          "meta: key",

@@ -28,6 +28,7 @@ func JobFields() []Field {
 		{"proxy", "object", "any proxy", "see Proxy", "which proxies may be used"},
 		{"ban", "object", "the fleet's `ban_status_codes`", "see Ban", "which answers mean that the site has banned the proxy"},
 		{"when_no_proxy", "string", "`wait`", "`wait`, `fail`", "what the job does while no proxy can be used"},
+		{"when_site_down", "string", "`wait`", "`wait`, `fail`", "what the job does while its site rests"},
 		{"follow_redirects", "integer", "10", "0–50", "how many redirects are followed; 0 returns the 3xx itself"},
 		{"max_body_bytes", "integer", "`GOFER_MAX_BODY_BYTES`", "at most the default", "a larger decoded body is `body_too_large`"},
 		{"meta", "object of strings", "none", "32 keys `[A-Za-z0-9_-]{1,64}`, 8 KiB together, no control characters, no blank at either end of a value", "handed back in the result"},

@@ -28,6 +28,12 @@ const (
 	NoProxyFail = "fail"
 )
 
+// The choices of Job.WhenSiteDown.
+const (
+	SiteDownWait = "wait"
+	SiteDownFail = "fail"
+)
+
 // Job is one request that is to be fetched. Make one with Decode, or fill it in and let Encode check it. Queue and
 // ID are not part of the payload: they stand in the subject.
 type Job struct {
@@ -59,6 +65,8 @@ type Job struct {
 	Ban *Ban `json:"ban,omitempty"`
 	// WhenNoProxy is NoProxyWait (also when empty) or NoProxyFail.
 	WhenNoProxy string `json:"when_no_proxy,omitempty"`
+	// WhenSiteDown is SiteDownWait (also when empty) or SiteDownFail.
+	WhenSiteDown string `json:"when_site_down,omitempty"`
 	// FollowRedirects is how many redirects are followed; nil means DefaultRedirects, 0 returns the 3xx itself.
 	FollowRedirects *int `json:"follow_redirects,omitempty"`
 	// MaxBodyBytes bounds the decoded body; zero means the worker's own bound, and a worker refuses more than that.
@@ -227,8 +235,8 @@ func (j *Job) decode(data []byte) []string {
 	return decodeObject(data, map[string]any{
 		"url": &j.URL, "method": &j.Method, "headers": &j.Headers, "body": &j.Body, "body_base64": &j.BodyBase64,
 		"timeout": &j.Timeout, "first_byte_timeout": &j.FirstByteTimeout, "not_before": &j.NotBefore, "deadline": &j.Deadline, "retry": &j.Retry,
-		"proxy": &j.Proxy, "ban": &j.Ban, "when_no_proxy": &j.WhenNoProxy, "follow_redirects": &j.FollowRedirects,
-		"max_body_bytes": &j.MaxBodyBytes, "meta": (*texts)(&j.Meta),
+		"proxy": &j.Proxy, "ban": &j.Ban, "when_no_proxy": &j.WhenNoProxy, "when_site_down": &j.WhenSiteDown,
+		"follow_redirects": &j.FollowRedirects, "max_body_bytes": &j.MaxBodyBytes, "meta": (*texts)(&j.Meta),
 	})
 }
 

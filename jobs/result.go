@@ -21,6 +21,7 @@ const (
 	ErrExpired           = "expired"
 	ErrTimedOut          = "timed_out"
 	ErrNoProxy           = "no_proxy"
+	ErrSiteDown          = "site_down"
 	ErrAttemptsExhausted = "attempts_exhausted"
 	ErrPermanent         = "permanent"
 	ErrBodyTooLarge      = "body_too_large"
@@ -147,6 +148,8 @@ func Title(code string) string {
 		return "The attempts took longer than the retry timeout"
 	case ErrNoProxy:
 		return "No proxy could be used"
+	case ErrSiteDown:
+		return "The site does not answer"
 	case ErrAttemptsExhausted:
 		return "Every allowed attempt failed"
 	case ErrPermanent:

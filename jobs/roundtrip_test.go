@@ -41,6 +41,7 @@ func drawJob(t *rapid.T) jobs.Job {
 			MinBytes: rapid.Int64Range(0, 1000).Draw(t, "min_bytes"), RedirectToRegexp: "/blocked",
 		},
 		WhenNoProxy:     jobs.NoProxyFail,
+		WhenSiteDown:    jobs.SiteDownFail,
 		FollowRedirects: new(rapid.IntRange(0, 50).Draw(t, "redirects")),
 		MaxBodyBytes:    rapid.Int64Range(1, 1<<40).Draw(t, "bytes"),
 		Meta:            map[string]string{"a": drawText(t, 0, 50, "meta"), "A": drawText(t, 1, 50, "meta")},

@@ -39,6 +39,22 @@ type RunOutcome struct {
 	Progress Progress
 	// NoProxy is true if the job waits because no proxy can be used.
 	NoProxy bool
+	// Wait says of a scheduled job that it waits for its site; nil if it waits for something else.
+	Wait *SiteWait
+}
+
+// SiteWait is a job's wait for its site.
+type SiteWait struct {
+	// Site is host and port, the default port left out.
+	Site string
+	// Since is when the job began to wait for it.
+	Since time.Time
+	// Until is when the site may be tested next; zero if it does not rest.
+	Until time.Time
+	// End is when the job is to be looked at because it may have waited for too long; zero if its wait cannot end that way yet.
+	End time.Time
+	// Detail is a sentence for people.
+	Detail string
 }
 
 // The causes for which a running job is stopped. A job's context is cancelled with one of them, and whoever runs the job

@@ -79,7 +79,7 @@ func Reasons() []string {
 // JobErrors is the closed list of how a job that did not succeed is counted.
 func JobErrors() []string {
 	return []string{
-		jobs.ErrInvalidJob, jobs.ErrExpired, jobs.ErrTimedOut, jobs.ErrNoProxy, jobs.ErrAttemptsExhausted, jobs.ErrPermanent,
+		jobs.ErrInvalidJob, jobs.ErrExpired, jobs.ErrTimedOut, jobs.ErrNoProxy, jobs.ErrSiteDown, jobs.ErrAttemptsExhausted, jobs.ErrPermanent,
 		jobs.ErrBodyTooLarge, jobs.ErrTooManyRedirects, jobs.ErrTargetDenied, jobs.ErrCancelled, Other,
 	}
 }
