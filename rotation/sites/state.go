@@ -85,7 +85,6 @@ type site struct {
 	met      bool          // it answered a worker at some time
 	answered time.Duration // when it answered this worker last
 	latency  mean          // of answers
-	fastest  float32       // seconds of the fastest answer; zero: none
 
 	running int32 // attempts at the site in this era
 	era     uint32

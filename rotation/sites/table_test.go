@@ -283,26 +283,3 @@ func TestAHurryOfThePublisherIsNoFailureOfTheSite(t *testing.T) {
 		w.state("a.test", sites.Resting)
 	})
 }
-
-func TestALearnedBoundCountsOnlyWhereTheSiteAnsweredWithinIt(t *testing.T) {
-	inWorker(t, func(w *worker) {
-		w.answers(100)
-		w.attempt("slow.test", sites.Answered, 1) // takes a second
-		cut := func(site string, bound time.Duration) {
-			for i := range 5 {
-				if s, _ := w.Of(site); s.State == sites.Resting {
-					return
-				}
-				v := w.enter(site)
-				time.Sleep(bound)
-				w.report(v, sites.Outcome{Kind: sites.Failed, Via: fmt.Sprint("p", i), Took: bound, Bound: bound})
-			}
-		}
-		cut("slow.test", 500*time.Millisecond)
-		w.state("slow.test", sites.Answering)
-		cut("new.test", 2*time.Second)
-		w.state("new.test", sites.Fresh)
-		cut("slow.test", 2*time.Second)
-		w.state("slow.test", sites.Resting)
-	})
-}

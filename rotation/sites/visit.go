@@ -46,9 +46,6 @@ type Outcome struct {
 	Took time.Duration
 	// Hurried says of a failure that a time ended it that a publisher chose. It counts only if the site is faster than that.
 	Hurried bool
-	// Bound is the learned bound that ended the attempt; zero means that none did. The failure counts only if the site answered
-	// within it before.
-	Bound time.Duration
 	// Outage says that the pool of proxies fails as a whole.
 	Outage bool
 }
@@ -220,9 +217,6 @@ func (t *Table) ended(s *site, v *Visit, o *Outcome, now time.Duration) []Event 
 
 // isForgiven reports whether a failure says nothing about the site, because the attempt was given little time.
 func (t *Table) isForgiven(s *site, o *Outcome) bool {
-	if o.Bound > 0 && (s.fastest == 0 || float64(s.fastest) > o.Bound.Seconds()) {
-		return true
-	}
 	if !o.Hurried {
 		return false
 	}
@@ -259,9 +253,6 @@ func (t *Table) answered(s *site, o *Outcome, now time.Duration) (events []Event
 	if o.Took > 0 {
 		s.latency.add(o.Took)
 		t.pace.add(o.Took)
-		if took := float32(o.Took.Seconds()); s.fastest == 0 || took < s.fastest {
-			s.fastest = took
-		}
 	}
 	if s.length > firstRest {
 		t.greet(s, o)

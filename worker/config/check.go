@@ -32,6 +32,7 @@ func (c *Config) check() (reasons []string) {
 	bad(c.AttemptTimeout.Seconds() >= 0.1 && c.AttemptTimeout.Std() <= jobs.MaxAttemptTimeout, "GOFER_ATTEMPT_TIMEOUT", "not between 0.1s and 10m")
 	bad(c.MaxBodyBytes >= 1 && c.MaxBodyBytes <= 1<<30, "GOFER_MAX_BODY_BYTES", "not between 1 and 1073741824")
 	bad(c.MaxWait > 0, "GOFER_MAX_WAIT", "not above zero")
+	bad(c.SiteMaxWait > 0, "GOFER_SITE_MAX_WAIT", "not above zero")
 	bad(c.DrainTimeout.Seconds() >= 1, "GOFER_DRAIN_TIMEOUT", "below 1s")
 	bad(slices.Contains([]string{"debug", "info", "warn", "error"}, strings.ToLower(c.LogLevel)), "GOFER_LOG_LEVEL", "none of debug, info, warn, error")
 	bad(slices.Contains([]string{"", "text", "json"}, c.LogFormat), "GOFER_LOG_FORMAT", "neither text nor json")

@@ -44,6 +44,7 @@ type Config struct {
 	UserAgent           string            `envconfig:"GOFER_USER_AGENT" default:"gofer" desc:"User-Agent of requests whose job sets none"`
 	MaxBodyBytes        int64             `envconfig:"GOFER_MAX_BODY_BYTES" default:"8388608" desc:"largest body, after decoding"`
 	MaxWait             jobs.Duration     `envconfig:"GOFER_MAX_WAIT" default:"24h" desc:"how long a job waits for a usable proxy"`
+	SiteMaxWait         jobs.Duration     `envconfig:"GOFER_SITE_MAX_WAIT" default:"3m" desc:"how long a job waits for a site that does not answer"`
 
 	HostRate        float64 `envconfig:"GOFER_HOST_RATE" default:"0" desc:"attempts a second that a worker makes at one site (all hosts of a registrable domain), such as 0.5; 0 means no bound"`
 	HostConcurrency int     `envconfig:"GOFER_HOST_CONCURRENCY" default:"0" desc:"attempts at once that a worker makes at one site; 0 means no bound"`

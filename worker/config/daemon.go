@@ -29,7 +29,7 @@ func (c *Config) Daemon(proxies []proxylist.Proxy) daemon.Config {
 		Queues: c.Queues, Concurrency: c.Concurrency, Name: c.WorkerName,
 		Proxies: proxies, WatchProxies: c.WatchProxies, Strategy: rotation.Strategy(c.Strategy), Breaker: c.breakerConfig(),
 		KeepFindings: !c.Breaker.Share, Policy: &policy, RetryBudget: c.retryBudget(), AttemptTimeout: c.AttemptTimeout.Std(),
-		FirstByteTimeout: c.FirstByteTimeout, StallTimeout: time.Duration(c.StallTimeout), UserAgent: c.UserAgent, MaxBodyBytes: c.MaxBodyBytes, MaxWait: c.MaxWait.Std(), HostRate: c.HostRate, HostConcurrency: c.HostConcurrency,
+		FirstByteTimeout: c.FirstByteTimeout, StallTimeout: time.Duration(c.StallTimeout), UserAgent: c.UserAgent, MaxBodyBytes: c.MaxBodyBytes, MaxWait: c.MaxWait.Std(), SiteMaxWait: c.SiteMaxWait.Std(), HostRate: c.HostRate, HostConcurrency: c.HostConcurrency,
 		AllowDirect: c.AllowDirect, AllowPrivateTargets: c.AllowPrivateTargets,
 		HealthPage: c.Health.URL, HealthInterval: c.Health.Interval.Std(), AdminToken: c.AdminToken,
 		DrainTimeout: c.DrainTimeout.Std(), ConfigHash: c.Hash(), Explain: Explain,

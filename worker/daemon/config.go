@@ -79,6 +79,8 @@ type Config struct {
 	MaxBodyBytes int64
 	// MaxWait bounds how long a job waits for a usable proxy; zero means 24 h.
 	MaxWait time.Duration
+	// SiteMaxWait bounds how long a job waits for a site that rests; zero means 3 min.
+	SiteMaxWait time.Duration
 	// HostRate is how many attempts a second, and HostConcurrency how many at once, one site gets from this worker. Zero sets
 	// no bound.
 	HostRate        float64
@@ -179,7 +181,7 @@ func (c Config) check() error {
 		bad(admin.CheckBind(c.Listener.Addr().String(), c.AdminToken), "Listener")
 	}
 	for field, negative := range map[string]bool{
-		"Concurrency": c.Concurrency < 0, "AttemptTimeout": c.AttemptTimeout < 0, "MaxBodyBytes": c.MaxBodyBytes < 0, "MaxWait": c.MaxWait < 0,
+		"Concurrency": c.Concurrency < 0, "AttemptTimeout": c.AttemptTimeout < 0, "MaxBodyBytes": c.MaxBodyBytes < 0, "MaxWait": c.MaxWait < 0, "SiteMaxWait": c.SiteMaxWait < 0,
 		"HostRate": c.HostRate < 0, "HostConcurrency": c.HostConcurrency < 0, "HealthInterval": c.HealthInterval < 0, "DrainTimeout": c.DrainTimeout < 0,
 	} {
 		if negative {

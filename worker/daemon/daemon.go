@@ -12,6 +12,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/sites"
 	"github.com/gofer-mq/gofer/worker"
 	"github.com/gofer-mq/gofer/worker/fetch"
 	"github.com/gofer-mq/gofer/worker/fleet"
@@ -50,6 +51,7 @@ type daemon struct {
 	names    jobs.Names
 	log      *slog.Logger
 	pool     *rotation.Pool
+	sites    *sites.Table
 	book     *rollup.Book // this worker's hours; totals has the fleet's
 	metrics  *metrics.Registry
 	fetcher  *fetch.Fetcher
@@ -86,6 +88,7 @@ func newDaemon(c Config) (*daemon, error) {
 	}
 	d := &daemon{cfg: c, names: names, log: c.Log, book: rollup.NewBook(), started: time.Now(), outbox: make(chan func(context.Context) error, 1024)}
 	d.pool = rotation.New(rotation.Config{Strategy: c.Strategy, Breaker: c.Breaker})
+	d.sites = sites.New(sites.Config{Slots: c.Concurrency})
 	d.settings = fleet.New(fleet.Config{Names: names, Pool: d.pool, Policy: *c.Policy, Strategy: c.Strategy, Log: c.Log})
 	d.settings.List(c.Proxies)
 	d.fleet = d.newFleetBreakers()
@@ -183,7 +186,7 @@ func (d *daemon) fetchConfig() fetch.Config {
 		Denied: d.settings.Denied, AttemptTimeout: d.cfg.AttemptTimeout, FirstByteTimeout: d.cfg.FirstByteTimeout, StallTimeout: d.cfg.StallTimeout, UserAgent: d.cfg.UserAgent,
 		MaxBodyBytes: d.cfg.MaxBodyBytes, HostRate: d.cfg.HostRate, HostConcurrency: d.cfg.HostConcurrency,
 		RetryBudget: d.cfg.RetryBudget, RetryFloor: float64(d.cfg.Concurrency), Concurrency: d.cfg.Concurrency,
-		MaxWait: d.cfg.MaxWait, AllowDirect: d.cfg.AllowDirect,
+		MaxWait: d.cfg.MaxWait, SiteMaxWait: d.cfg.SiteMaxWait, Sites: d.sites, OnSiteWait: d.recordSiteWait, AllowDirect: d.cfg.AllowDirect,
 		AllowPrivateTargets: d.cfg.AllowPrivateTargets, Worker: d.cfg.Name, Log: d.log,
 	}
 }

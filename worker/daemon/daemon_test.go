@@ -98,13 +98,13 @@ func TestEveryFieldThatNoWorkerCanHaveIsNamed(t *testing.T) {
 	policy.MaxAttempts = 11
 	err = daemon.Run(t.Context(), daemon.Config{
 		NATS: bus.Dial{URL: "nats://[::1"}, Prefix: "Upper", Queues: []worker.Queue{{Name: "a"}, {Name: "a"}}, Concurrency: -1, Name: "a b", Strategy: "best",
-		Policy: &policy, AttemptTimeout: -1, MaxBodyBytes: -1, MaxWait: -1, HostRate: -1, HostConcurrency: -1, HealthPage: "ftp://a.test/", HealthInterval: -1,
+		Policy: &policy, AttemptTimeout: -1, MaxBodyBytes: -1, MaxWait: -1, SiteMaxWait: -1, HostRate: -1, HostConcurrency: -1, HealthPage: "ftp://a.test/", HealthInterval: -1,
 		Listener: listener, DrainTimeout: -1,
 	})
 	if err == nil {
 		t.Fatal("it ran")
 	}
-	for field := range strings.FieldsSeq("NATS Prefix Queues Concurrency Name Strategy Policy AttemptTimeout MaxBodyBytes MaxWait HostRate HostConcurrency HealthPage HealthInterval Listener DrainTimeout") {
+	for field := range strings.FieldsSeq("NATS Prefix Queues Concurrency Name Strategy Policy AttemptTimeout MaxBodyBytes MaxWait SiteMaxWait HostRate HostConcurrency HealthPage HealthInterval Listener DrainTimeout") {
 		if n := strings.Count(err.Error(), "daemon.Config."+field+": "); n != 1 {
 			t.Errorf("%s is named %d times in:\n%v", field, n, err)
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/gofer-mq/gofer/rotation/sites"
 	"github.com/gofer-mq/gofer/worker"
 	"github.com/gofer-mq/gofer/worker/metrics"
 	"github.com/gofer-mq/gofer/worker/rollup"
@@ -103,6 +104,9 @@ func (d *daemon) observer() worker.Observer {
 func (d *daemon) recordPick(took time.Duration, err error) {
 	d.metrics.Picked(d.pool.Strategy(), took, err)
 }
+
+// recordSiteWait counts a job that has to wait for its site.
+func (d *daemon) recordSiteWait(state sites.State) { d.metrics.SiteWaited(state.String()) }
 
 // backlog is what the queues held when the loop inspected its consumers last, at most a few seconds ago.
 func (d *daemon) backlog() map[string]metrics.Backlog {

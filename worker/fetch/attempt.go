@@ -40,6 +40,11 @@ const maxLocal = 3
 // attemptOnce picks a proxy and does one attempt through it. An attempt that failed because the whole pool fails is not counted: the
 // job waits for a proxy.
 func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool) {
+	visit, end, refused := r.enterSite()
+	if refused {
+		return end, false
+	}
+	defer func() { r.siteChanged(visit.Release()) }()
 	release, end, acquired := r.acquireDomain(ctx)
 	if !acquired {
 		return end, false
@@ -71,6 +76,7 @@ func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool)
 		return r.stopped(ctx), false
 	}
 	a := r.recordAttempt(started, x, f, b, lease)
+	r.reportToSite(&visit, x, f, b)
 	r.f.cfg.OnAttempt(r.job.Queue, a.Attempt, x.received, b.reason)
 	if x.url != "" {
 		r.url = x.url
@@ -90,6 +96,7 @@ func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool)
 // begin notes that an attempt begins. It returns since when the job has waited for a proxy, zero if it has not.
 func (r *run) begin(started time.Time) (waiting time.Time) {
 	waiting, r.progress.WaitingSince = r.progress.WaitingSince, time.Time{}
+	r.progress.SiteSince, r.progress.Released = time.Time{}, false
 	if r.progress.Started.IsZero() {
 		r.progress.Started = started
 		r.f.budget.earn()
@@ -199,7 +206,7 @@ func (r *run) need() rotation.Need {
 	return rotation.Need{
 		Host: hostPort(r.job.Target()), Tags: r.job.Proxy.Tags, Region: r.job.Proxy.Region, RegionStrict: r.job.Proxy.RegionStrict,
 		Session: r.job.Proxy.Session, ID: r.job.Proxy.ID, Exclude: append(r.failedProxies(), r.unreachable...), Ban: r.banKey(),
-		Trusted: r.f.cfg.Trusted,
+		Trusted: r.f.cfg.Trusted, Relayed: r.test,
 	}
 }
 

@@ -88,7 +88,7 @@ func (r *run) orKeptResponse(o jobs.RunOutcome) jobs.RunOutcome {
 	case jobs.RunFinished:
 		responded := o.Result.Error == jobs.ErrAttemptsExhausted && r.last.responded
 		banned := o.Result.Error == jobs.ErrBodyTooLarge && r.last.blame.tooLarge
-		if slices.Contains([]string{jobs.ErrAttemptsExhausted, jobs.ErrExpired, jobs.ErrTimedOut, jobs.ErrNoProxy, jobs.ErrPermanent}, o.Result.Error) && !responded || banned {
+		if slices.Contains([]string{jobs.ErrAttemptsExhausted, jobs.ErrExpired, jobs.ErrTimedOut, jobs.ErrNoProxy, jobs.ErrSiteDown, jobs.ErrPermanent}, o.Result.Error) && !responded || banned {
 			return r.succeeded(r.keptResponse)
 		}
 	case jobs.RunLeaseLost:

@@ -20,6 +20,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/sites"
 )
 
 // Config is what a Fetcher is made of. Pool and Policy are required.
@@ -35,6 +36,11 @@ type Config struct {
 	OnBreaker func([]rotation.Event)
 	OnAttempt func(queue string, a jobs.Attempt, bytes int64, reason string)
 	OnPick    func(took time.Duration, err error)
+	// Sites keeps attempts away from sites that do not answer; nil lets every attempt begin. OnSites is told what changed
+	// there, OnSiteWait of each job that has to wait, with the state of its site. Nil is allowed.
+	Sites      *sites.Table
+	OnSites    func([]sites.Event)
+	OnSiteWait func(sites.State)
 	// Denied reports whether the fleet's owner has stopped fetches from a host; nil stops none.
 	Denied func(host string) bool
 	// AttemptTimeout bounds one attempt of a job that names no timeout; zero means 30 s.
@@ -51,6 +57,8 @@ type Config struct {
 	MaxBodyBytes int64
 	// MaxWait bounds how long a job waits for a usable proxy; zero means 24 h.
 	MaxWait time.Duration
+	// SiteMaxWait bounds how long a job waits for a site that rests; zero means 3 min.
+	SiteMaxWait time.Duration
 	// InlineWait is the longest wait that is spent here; after a longer one the run ends as scheduled. Zero means 2 s.
 	InlineWait time.Duration
 	// RetryBudget is how many retries there may be for each first attempt, besides RetryFloor a second; more of them are delayed,
@@ -88,6 +96,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.UserAgent, "gofer")
 	setDefault(&c.MaxBodyBytes, 8<<20)
 	setDefault(&c.MaxWait, 24*time.Hour)
+	setDefault(&c.SiteMaxWait, 3*time.Minute)
 	setDefault(&c.InlineWait, 2*time.Second)
 	setDefault(&c.RetryBudget, 0.5)
 	setDefault(&c.RetryFloor, 64)
@@ -105,6 +114,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.OnPick == nil {
 		c.OnPick = func(time.Duration, error) {}
+	}
+	if c.OnSites == nil {
+		c.OnSites = func([]sites.Event) {}
+	}
+	if c.OnSiteWait == nil {
+		c.OnSiteWait = func(sites.State) {}
 	}
 	if c.Denied == nil {
 		c.Denied = func(string) bool { return false }
@@ -184,6 +199,7 @@ type run struct {
 	failoverLease *rotation.Lease         // a lease for the next attempt, if it is a failover
 	unreachable   []string                // the proxies that this host could not open a connection to
 	refusedCerts  map[string]*refusedCert // what was refused as the target's certificate, by the proxy's id
+	test          bool                    // the attempt tests a site that rests
 }
 
 // What ends a run from within.

@@ -3,7 +3,6 @@ package fetch
 import (
 	"context"
 	"errors"
-	"strings"
 	"sync"
 	"time"
 
@@ -66,10 +65,10 @@ func (r *run) watchFirstByte(x *exchanges, lease *rotation.Lease, timeout time.D
 }
 
 // isBoundLearnt reports whether another attempt may follow this one at once, so that it may be given up early: the request can be
-// repeated, an attempt is left, and the job leaves the choice of a proxy open.
+// repeated, an attempt is left, the job leaves the choice of a proxy open, and the attempt is no test of a site.
 func (r *run) isBoundLearnt(lease *rotation.Lease) bool {
 	isSafe := r.job.Method == "GET" || r.job.Method == "HEAD"
-	return isSafe && lease.Proxy() != nil && r.job.Proxy.ID == "" && len(r.progress.Attempts)+1 < r.policy.MaxAttempts
+	return isSafe && !r.test && lease.Proxy() != nil && r.job.Proxy.ID == "" && len(r.progress.Attempts)+1 < r.policy.MaxAttempts
 }
 
 // ask notes that another site is asked now.
@@ -156,9 +155,6 @@ func (w *firstByteWatch) bound() time.Duration {
 
 // isLearnt reports whether the bound is learnt.
 func (w *firstByteWatch) isLearnt() bool { return w != nil && w.fixed == 0 }
-
-// siteName is the site of a URL: its host, and its port if that is not the scheme's.
-func siteName(u jobs.URL) string { return strings.TrimSuffix(u.Authority(), ".") }
 
 // learn takes the time to the first byte into what is known of the site.
 func (r *run) learn(x *exchanges, f facts, b blame) {

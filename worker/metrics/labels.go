@@ -57,6 +57,9 @@ func outcomes() []string { return []string{jobs.Succeeded, jobs.Failed, jobs.Can
 
 func states() []string { return []string{"closed", "half_open", "open"} }
 
+// siteStates are the states of a site in which a job waits for it.
+func siteStates() []string { return []string{"new", "resting", "testing", "returning"} }
+
 func asyncKinds() []string { return []string{"permission", "slow_consumer", rollup.Other} }
 
 func ackKinds() []string { return []string{"heartbeat", "ack", "hand_back"} }

@@ -89,6 +89,7 @@ type Registry struct {
 	size        *vm.PrometheusHistogram
 	selections  map[string]*vm.Counter
 	exhausted   map[string]*vm.Counter
+	siteWaits   map[string]*vm.Counter
 	pickTime    *vm.PrometheusHistogram
 	retries     map[[2]string]*vm.Counter // kind, fault
 	retryDelay  *vm.PrometheusHistogram
@@ -158,6 +159,7 @@ func (m *Registry) makeAttempts() {
 
 func (m *Registry) makeRotation() {
 	m.selections = m.counters("gofer_proxy_selections_total", "strategy", strategies())
+	m.siteWaits = m.counters("gofer_site_waits_total", "state", siteStates())
 	m.exhausted = m.counters("gofer_proxy_exhausted_total", "reason", exhaustions())
 	m.pickTime = m.histogram("gofer_proxy_selection_duration_seconds", []float64{1e-6, 1e-5, 1e-4, 1e-3, 1e-2})
 	m.transitions = map[[2]string]*vm.Counter{}
@@ -204,6 +206,13 @@ func (m *Registry) Picked(strategy rotation.Strategy, took time.Duration, err er
 		counter = m.exhausted[string(none.Reason)]
 	}
 	if counter != nil {
+		counter.Inc()
+	}
+}
+
+// SiteWaited counts a job that has to wait for its site, by the state of the site.
+func (m *Registry) SiteWaited(state string) {
+	if counter := m.siteWaits[state]; counter != nil {
 		counter.Inc()
 	}
 }

@@ -1,0 +1,156 @@
+package fetch
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/sites"
+)
+
+// viaDirect is what a direct attempt is known by among the proxies; no proxy has such an id.
+const viaDirect = "(direct)"
+
+// siteName is the site of a URL: host and port, the default port left out.
+func siteName(u jobs.URL) string {
+	if u.Port() == "" && !strings.HasSuffix(u.Hostname(), ".") {
+		return u.Authority()
+	}
+	host, port, ipv6 := strings.TrimSuffix(u.Hostname(), "."), u.Port(), strings.Contains(u.Hostname(), ":")
+	if ipv6 {
+		host = "[" + host + "]"
+	}
+	if port != "" {
+		host += ":" + port
+	}
+	return host
+}
+
+// enterSite begins an attempt at the job's site, or returns how a job ends that may not.
+func (r *run) enterSite() (visit sites.Visit, end jobs.RunOutcome, refused bool) {
+	table := r.f.cfg.Sites
+	if table == nil {
+		return visit, end, false
+	}
+	timeout := r.job.Timeout.Std()
+	if timeout == 0 {
+		timeout = r.f.cfg.AttemptTimeout
+	}
+	name := siteName(r.job.Target())
+	visit, refusal, events := table.Enter(name, sites.Ask{Most: timeout + testSlack, Released: r.progress.Released})
+	r.siteChanged(events)
+	r.test = visit.Test()
+	if refusal == nil {
+		return visit, end, false
+	}
+	r.f.cfg.OnSiteWait(refusal.State)
+	return visit, r.waitForSite(name, refusal), true
+}
+
+// testSlack is what a test of a site may take beyond the attempt's own timeout before another one gets its place.
+const testSlack = 5 * time.Second
+
+func (r *run) siteChanged(events []sites.Event) {
+	if len(events) > 0 {
+		r.f.cfg.OnSites(events)
+	}
+}
+
+// waitForSite parks a job that may not ask its site now, or ends it: at once if it does not wait for a site that rests, else when it
+// has waited for SiteMaxWait and a test failed meanwhile. No attempt is counted.
+func (r *run) waitForSite(name string, refusal *sites.Refusal) jobs.RunOutcome {
+	now := time.Now()
+	rests := refusal.State == sites.Resting || refusal.State == sites.Testing
+	r.progress.Released = false
+	if rests && r.job.WhenSiteDown == jobs.SiteDownFail {
+		return r.failed(jobs.ErrSiteDown, siteWords(name, refusal))
+	}
+	if r.progress.SiteSince.IsZero() {
+		r.progress.SiteSince = now.UTC()
+	}
+	wait := &jobs.SiteWait{Site: name, Since: r.progress.SiteSince, Until: refusal.Until, Detail: siteWords(name, refusal)}
+	at := refusal.At
+	// A wait for a share of the slots ends no job, so what came before the rest does not count.
+	waiting := laterOf(r.progress.SiteSince, refusal.Since)
+	if rests && refusal.Failed.After(waiting) {
+		wait.End = waiting.Add(r.f.cfg.SiteMaxWait)
+		if !now.Before(wait.End) {
+			return r.failed(jobs.ErrSiteDown, siteWords(name, refusal)+", for "+r.f.cfg.SiteMaxWait.String())
+		}
+		at = earlierOf(at, wait.End)
+	}
+	at = r.orDeadline(at)
+	if r.policy.Timeout > 0 && !r.progress.Started.IsZero() {
+		at = earlierOf(at, r.progress.Started.Add(r.policy.Timeout.Std()))
+	}
+	return jobs.RunOutcome{Kind: jobs.RunScheduled, At: at, Progress: r.progress, Wait: wait}
+}
+
+func earlierOf(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// siteWords say what the job waits for.
+func siteWords(name string, refusal *sites.Refusal) string {
+	switch refusal.State {
+	case sites.Fresh:
+		return "the site " + name + " is new: until it answers, few jobs at once are tried"
+	case sites.Returning:
+		return "the site " + name + " answers again, and its jobs come back one by one"
+	case sites.Testing:
+		return "the site " + name + " does not answer: a test of it goes on"
+	case sites.Answering, sites.Resting:
+	}
+	return "the site " + name + " does not answer: it rests until " + refusal.Until.Format(time.RFC3339)
+}
+
+// reportToSite ends the visit with what the attempt says about the site.
+func (r *run) reportToSite(visit *sites.Visit, x *exchanges, f facts, b blame) {
+	if r.f.cfg.Sites == nil {
+		return
+	}
+	o := sites.Outcome{Kind: siteKind(f, b), Via: r.last.Proxy, Took: f.latency, Hurried: f.hurried, Ways: r.ways()}
+	if r.job.Proxy.Direct {
+		o.Via = viaDirect
+	}
+	if x.host != "" {
+		o.Site = x.site
+	}
+	if o.Kind == sites.Failed || o.Kind == sites.Gateway {
+		_, o.Outage = r.f.cfg.Pool.Failing()
+	}
+	r.siteChanged(visit.Report(o))
+}
+
+// ways is how many ways there are now to reach a site.
+func (r *run) ways() int {
+	n := r.f.cfg.Pool.Closed()
+	if r.job.Proxy.Direct {
+		n++
+	}
+	return max(1, n)
+}
+
+// siteKind sorts an attempt by what it says about the site. A 407 is never the target's.
+func siteKind(f facts, b blame) sites.Kind {
+	var location *locationError
+	switch {
+	case f.responded && f.targetStatus() != 0 && b.fault != jobs.FaultProxy:
+		if f.status == 502 || f.status == 504 || f.status >= 520 && f.status <= 530 {
+			return sites.Gateway
+		}
+		return sites.Answered
+	case errors.As(f.err, &location), b.end != "" && b.kind == rotation.Delivered:
+		return sites.Answered
+	case f.hasty: // the site may need longer than what is known of it
+		return sites.Void
+	case b.fault == jobs.FaultTarget, b.fault == jobs.FaultPair, b.fault == jobs.FaultUnclear:
+		return sites.Failed
+	}
+	return sites.Void
+}
