@@ -36,6 +36,7 @@ type coldState struct {
 	avoidedUntil time.Duration // the end of another worker's finding
 	wakesAt      time.Duration // when the class is checked again; zero without a timer
 	avoidedBy    string        // the worker whose finding it is
+	losses       uint8         // attempts in a row that lost before their first byte
 	weight       int32
 	cooldowns    int32    // hosts for which the proxy cools down
 	home         [2]place // the memory of places while they are few

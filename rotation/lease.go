@@ -82,6 +82,33 @@ func (l *Lease) Works() bool {
 // Release ends the lease without evidence, unless it has ended.
 func (l *Lease) Release() { l.Report(Verdict{}) }
 
+// maxLosses is how many attempts of a proxy in a row may lose before their first byte until one is let go on to its end.
+const maxLosses = 5
+
+// Lose ends the lease of an attempt that was cancelled because another one was faster. That is no failure of the proxy. began says
+// that a response had begun.
+func (l *Lease) Lose(began bool) {
+	if e := l.entry; e != nil {
+		l.pool.mu.Lock()
+		if e.losses = min(e.losses+1, maxLosses); began {
+			e.losses = 0
+		}
+		l.pool.mu.Unlock()
+	}
+	l.Release()
+}
+
+// MustEnd reports whether the latest attempts of the proxy all lost before their first byte, so that this one may not be cancelled:
+// a proxy that only loses may be dead.
+func (l *Lease) MustEnd() bool {
+	if l.entry == nil {
+		return false
+	}
+	l.pool.mu.Lock()
+	defer l.pool.mu.Unlock()
+	return l.entry.losses >= maxLosses
+}
+
 // Report ends the lease and returns the breaker events that the verdict caused. A second call does nothing.
 func (l *Lease) Report(v Verdict) []Event {
 	if l.entry == nil {
@@ -132,6 +159,9 @@ func (l *Lease) apply(e *entry, v *Verdict, now time.Duration) (changed breaker.
 	p := l.pool
 	if v.Hurried && v.Latency < max(time.Second, time.Duration(8*p.pace)) {
 		v.Kind = Neutral
+	}
+	if v.Answered {
+		e.losses = 0
 	}
 	a := l.attempt(e, v, now)
 	if v.Trip > 0 {

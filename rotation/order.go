@@ -55,19 +55,24 @@ func (d *dense) scan(f skips) *entry {
 	return nil
 }
 
-// ring picks one proxy after the other.
+// ring picks one proxy after the other. Picks for attempts beside another one have a turn of their own: where most proxies are not
+// reliable yet, they would lead all others back to the same few.
 type ring struct {
 	dense
-	next int
+	next, nextBeside int
 }
 
 func (r *ring) pick(f skips) *entry {
+	next := &r.next
+	if f.beside {
+		next = &r.nextBeside
+	}
 	for range min(draws, len(r.list)) {
-		if r.next >= len(r.list) {
-			r.next = 0
+		if *next >= len(r.list) {
+			*next = 0
 		}
-		e := r.list[r.next]
-		r.next++
+		e := r.list[*next]
+		*next++
 		if !f.skip(e) {
 			return e
 		}

@@ -70,7 +70,7 @@ func (p *Pool) expireCooldowns(now time.Duration, limit int) {
 // search finds a proxy. Those that the fleet's list of bans keeps from the host come after the others, and those that another
 // worker found dead come last.
 func (p *Pool) search(need *Need, now time.Duration, lease *Lease) (events []Event, ok bool) {
-	f := skips{exclude: need.Exclude, ban: need.Ban, skipProbeable: p.leaveTests}
+	f := skips{exclude: need.Exclude, ban: need.Ban, skipProbeable: p.leaveTests, beside: need.Beside}
 	f.lookUp(p, need.Host)
 	if need.ID != "" {
 		return p.pickByID(need, &f, now, lease)

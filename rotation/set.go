@@ -284,6 +284,7 @@ type skips struct {
 	banned        *hostCooldowns // for jobs with the same ban
 	ban           uint64         // zero leaves out none of these
 	useAvoided    bool
+	beside        bool // the pick leaves the turns of round_robin as they are
 	skipProbeable bool // sessions leave out probeable proxies
 	now           time.Duration
 	judge         *outlier.Judge // leaves out the proxies that are not reliable now; nil leaves out none
