@@ -41,7 +41,7 @@ func TestEveryFieldOfAJobIsRead(t *testing.T) {
 	job, err := decode(`{"url":"https://example.com/","method":"POST","headers":{"Accept":"text/html","X-Two":["a","b"]},"body":"hello",
 		"timeout":"1.5s","first_byte_timeout":"2s","not_before":"2030-01-01T00:00:00Z","deadline":"2030-01-02T00:00:00Z",
 		"retry":{"max_attempts":5,"backoff_strategy":"linear","base_delay":0.5,"multiplier":3,"max_backoff_delay":"10s","jitter":false,
-		"retry_status_codes":[500],"timeout":60,"retry_non_idempotent":true},
+		"retry_status_codes":[500],"timeout":60,"retry_non_idempotent":true,"hedge":"auto"},
 		"proxy":{"tags":["a"],"region":"eu","region_strict":true,"session":"s"},"ban":{"statuses":[403],"body_regexp":"banned"},
 		"when_no_proxy":"fail","follow_redirects":0,"max_body_bytes":1000,"meta":{"k":"v"}}`)
 	if err != nil {
@@ -51,7 +51,7 @@ func TestEveryFieldOfAJobIsRead(t *testing.T) {
 	want := jobs.Policy{
 		MaxAttempts: 5, BackoffStrategy: jobs.Linear, BaseDelay: jobs.Duration(500 * time.Millisecond), Multiplier: 3,
 		MaxBackoffDelay: jobs.Duration(10 * time.Second), RetryStatusCodes: []int{500}, Timeout: jobs.Duration(time.Minute), RetryNonIdempotent: true,
-		BanStatusCodes: []int{403},
+		Hedge: jobs.Auto, BanStatusCodes: []int{403},
 	}
 	if !reflect.DeepEqual(p, want) {
 		t.Errorf("policy = %+v, want %+v", p, want)
@@ -91,6 +91,7 @@ func TestBadJobsAreRefusedWithTheReason(t *testing.T) {
 		`{"url":"http://a.test/","first_byte_timeout":"Auto"}`:                 `or "auto" or "off"`,
 		`{"url":"http://a.test/","first_byte_timeout":true}`:                   "first_byte_timeout",
 		`{"url":"http://a.test/","deadline":"tomorrow"}`:                       "deadline",
+		`{"url":"http://a.test/","retry":{"hedge":0}}`:                         "retry.hedge",
 		`{"url":"http://a.test/","retry":{"max_attempts":11}}`:                 "retry.max_attempts",
 		`{"url":"http://a.test/","retry":{"base_delay":0.01}}`:                 "retry.base_delay",
 		`{"url":"http://a.test/","retry":{"retry_status_codes":[99]}}`:         "retry.retry_status_codes",

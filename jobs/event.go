@@ -135,6 +135,9 @@ func (p Progress) Result(job Job, now time.Time) Result {
 		r.Duration = max(0, now.Sub(p.Started))
 	}
 	for _, a := range p.Attempts {
+		if a.Hedge {
+			continue // it brought nothing to the job
+		}
 		r.Proxy = a.Proxy
 		if a.Status != 0 && a.Fault != FaultProxy { // a 407 is never the target's
 			r.Status = a.Status

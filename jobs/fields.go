@@ -70,6 +70,7 @@ func PolicyFields() []Field {
 		{"retry_status_codes", "list of integers", "408, 429, 502, 503, 504", "100–599", "answers with these statuses are tried again"},
 		{"timeout", "duration", "none", "above 0", "bounds all attempts and delays together: `timed_out`"},
 		{"retry_non_idempotent", "boolean", "false", "", "tries POST and PATCH again although the target may have received them"},
+		{"hedge", "`auto`, `off` or duration", "`off`", "above 0", "time without a first byte after which one more attempt begins through another proxy"},
 		{"ban_status_codes", "list of integers", "403", "100–999; `[]` means none", "answers with these statuses are bans for jobs without a `ban`; not in a job's `retry`"},
 	}
 }

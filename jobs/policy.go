@@ -49,6 +49,8 @@ type Policy struct {
 	Timeout Duration `json:"timeout"`
 	// RetryNonIdempotent allows POST and PATCH to be sent again when the first request may have been received.
 	RetryNonIdempotent bool `json:"retry_non_idempotent"`
+	// Hedge is the time without a first byte after which one more attempt begins through another proxy, Auto or Off; zero is Off.
+	Hedge AutoDuration `json:"hedge"`
 	// BanStatusCodes are the answers that mean "this proxy is banned by this host" to jobs without a Ban, 100 to 999. Empty
 	// means none. In a document nil is absent, and means what the fleet's owner chose elsewhere.
 	BanStatusCodes []int `json:"ban_status_codes,omitzero"`
@@ -58,7 +60,7 @@ type Policy struct {
 func DefaultPolicy() Policy {
 	return Policy{
 		MaxAttempts: 3, BackoffStrategy: Exponential, BaseDelay: Duration(time.Second), Multiplier: 2,
-		MaxBackoffDelay: Duration(30 * time.Second), Jitter: true, RetryStatusCodes: []int{408, 429, 502, 503, 504}, BanStatusCodes: []int{403},
+		MaxBackoffDelay: Duration(30 * time.Second), Jitter: true, RetryStatusCodes: []int{408, 429, 502, 503, 504}, Hedge: Off, BanStatusCodes: []int{403},
 	}
 }
 
@@ -75,7 +77,7 @@ func (p Policy) Bans(status int) bool { return slices.Contains(p.BanStatusCodes,
 func (p Policy) Reasons() []string {
 	o := Override{
 		MaxAttempts: &p.MaxAttempts, BackoffStrategy: &p.BackoffStrategy, BaseDelay: &p.BaseDelay, Multiplier: &p.Multiplier,
-		MaxBackoffDelay: &p.MaxBackoffDelay, RetryStatusCodes: p.RetryStatusCodes,
+		MaxBackoffDelay: &p.MaxBackoffDelay, RetryStatusCodes: p.RetryStatusCodes, Hedge: &p.Hedge,
 	}
 	if p.Timeout != 0 {
 		o.Timeout = &p.Timeout
@@ -113,15 +115,16 @@ func DecodePolicy(data []byte, base Policy) (Policy, error) {
 
 // Override is a job's own wishes: each field that is nil falls back to the fleet's policy.
 type Override struct {
-	MaxAttempts        *int      `json:"max_attempts,omitempty"`
-	BackoffStrategy    *string   `json:"backoff_strategy,omitempty"`
-	BaseDelay          *Duration `json:"base_delay,omitempty"`
-	Multiplier         *float64  `json:"multiplier,omitempty"`
-	MaxBackoffDelay    *Duration `json:"max_backoff_delay,omitempty"`
-	Jitter             *bool     `json:"jitter,omitempty"`
-	RetryStatusCodes   []int     `json:"retry_status_codes,omitzero"`
-	Timeout            *Duration `json:"timeout,omitempty"`
-	RetryNonIdempotent *bool     `json:"retry_non_idempotent,omitempty"`
+	MaxAttempts        *int          `json:"max_attempts,omitempty"`
+	BackoffStrategy    *string       `json:"backoff_strategy,omitempty"`
+	BaseDelay          *Duration     `json:"base_delay,omitempty"`
+	Multiplier         *float64      `json:"multiplier,omitempty"`
+	MaxBackoffDelay    *Duration     `json:"max_backoff_delay,omitempty"`
+	Jitter             *bool         `json:"jitter,omitempty"`
+	RetryStatusCodes   []int         `json:"retry_status_codes,omitzero"`
+	Timeout            *Duration     `json:"timeout,omitempty"`
+	RetryNonIdempotent *bool         `json:"retry_non_idempotent,omitempty"`
+	Hedge              *AutoDuration `json:"hedge,omitempty"`
 }
 
 // Over is base with the fields that o names replaced. A nil Override changes nothing.
@@ -137,6 +140,7 @@ func (o *Override) Over(base Policy) Policy {
 	set(&base.Jitter, o.Jitter)
 	set(&base.Timeout, o.Timeout)
 	set(&base.RetryNonIdempotent, o.RetryNonIdempotent)
+	set(&base.Hedge, o.Hedge)
 	if o.RetryStatusCodes != nil {
 		base.RetryStatusCodes = o.RetryStatusCodes
 	}
@@ -154,6 +158,7 @@ func (o *Override) members() map[string]any {
 		"max_attempts": &o.MaxAttempts, "backoff_strategy": &o.BackoffStrategy, "base_delay": &o.BaseDelay,
 		"multiplier": &o.Multiplier, "max_backoff_delay": &o.MaxBackoffDelay, "jitter": &o.Jitter,
 		"retry_status_codes": &o.RetryStatusCodes, "timeout": &o.Timeout, "retry_non_idempotent": &o.RetryNonIdempotent,
+		"hedge": &o.Hedge,
 	}
 }
 
@@ -186,6 +191,9 @@ func (o *Override) reasons() (reasons []string) {
 	}
 	if v := o.Timeout; v != nil {
 		check(*v > 0, "timeout: %s is not above zero", *v)
+	}
+	if v := o.Hedge; v != nil {
+		check(*v >= Off, "hedge: %d ns is below zero", int64(*v))
 	}
 	return reasons
 }

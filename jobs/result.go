@@ -63,6 +63,8 @@ type Attempt struct {
 	Fault  Fault               `json:"fault"`
 	// Error is a short sentence without credentials, at most 300 bytes.
 	Error string `json:"error"`
+	// Hedge is true of an attempt that ran beside another one and lost: the other one decided what became of the job.
+	Hedge bool `json:"hedge,omitempty"`
 }
 
 // Result is how a job ended. Exactly one is stored for every job.

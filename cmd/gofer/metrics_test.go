@@ -92,7 +92,7 @@ func TestEveryMetricMoves(t *testing.T) {
 	}
 	for name, value := range map[string]string{
 		"NATS_USER": "limited", "NATS_PASSWORD": "p", "CONCURRENCY": "2", "HOST_RATE": "4", "DRAIN_TIMEOUT": "5s",
-		"PROXIES": w.proxy.URL("http") + " id=good, http://" + freeAddr(t) + " id=refusing",
+		"PROXIES": w.proxy.URL("http") + " id=good, " + w.proxy.URL("http") + " id=good-too, http://" + freeAddr(t) + " id=refusing",
 	} {
 		setenv(t, "GOFER_"+name, value)
 	}
@@ -119,13 +119,14 @@ func TestEveryMetricMoves(t *testing.T) {
 		`gofer_publishes_total{kind="event",outcome="failed"}`, `gofer_rollup_breaker_opens{period="current"}`)
 	w.publish("twice", job("/flaky/1", map[string]any{"retry": map[string]any{"base_delay": 0.1, "jitter": false}}))
 	w.publish("later", job("/flaky/2", map[string]any{"retry": map[string]any{"backoff_strategy": "fixed", "base_delay": 2.1, "jitter": false}}))
+	w.publish("hedged", job("/slow/20000", map[string]any{"timeout": 10, "retry": map[string]any{"hedge": 0.1, "max_attempts": 2}}))
 	w.publish("bad", "not json")
 	w.publish("nobody", job("/ok", map[string]any{"proxy": map[string]any{"tags": []string{"none"}}}))
 	s.until(`gofer_publishes_total{kind="event",outcome="ok"}`, `gofer_publishes_total{kind="dead",outcome="ok"}`,
 		`gofer_publishes_total{kind="retry",outcome="ok"}`, `gofer_publishes_total{kind="result",outcome="ok"}`,
 		`gofer_publishes_total{kind="rollup",outcome="ok"}`, `gofer_rollup_flushes_total{outcome="ok"}`,
 		`gofer_retries_total{kind="scheduled",fault="unclear"}`, `gofer_retries_total{kind="inline",fault="unclear"}`,
-		`gofer_consumer_waiting`, `gofer_proxy_exhausted_total{reason="unmatched"}`, "gofer_jobs_parked_total", "gofer_nats_rtt_seconds")
+		`gofer_consumer_waiting`, `gofer_proxy_exhausted_total{reason="unmatched"}`, "gofer_jobs_parked_total", "gofer_nats_rtt_seconds", `gofer_hedges_total{outcome="failed"}`)
 	w.publish("ok0", job("/ok", nil))
 
 	// Both slots are busy and one job waits; then the server goes away for longer than the jobs' lease.

@@ -64,17 +64,18 @@ type Config struct {
 }
 
 type retryConfig struct {
-	MaxAttempts     int           `envconfig:"GOFER_RETRY_MAX_ATTEMPTS" default:"3" desc:"attempts of a job, 1 to 10"`
-	BackoffStrategy string        `envconfig:"GOFER_RETRY_BACKOFF_STRATEGY" default:"exponential" desc:"exponential, linear or fixed"`
-	BaseDelay       jobs.Duration `envconfig:"GOFER_RETRY_BASE_DELAY" default:"1s" desc:"first wait, 0.1s to 60s"`
-	Multiplier      float64       `envconfig:"GOFER_RETRY_MULTIPLIER" default:"2" desc:"growth of an exponential wait, 1.1 to 10"`
-	MaxBackoffDelay jobs.Duration `envconfig:"GOFER_RETRY_MAX_BACKOFF_DELAY" default:"30s" desc:"longest computed wait, 1s to 300s"`
-	Jitter          bool          `envconfig:"GOFER_RETRY_JITTER" default:"true" desc:"draws each wait between nothing and the computed one"`
-	StatusCodes     statusList    `envconfig:"GOFER_RETRY_STATUS_CODES" default:"408,429,502,503,504" desc:"answers that are tried again"`
-	Timeout         jobs.Duration `envconfig:"GOFER_RETRY_TIMEOUT" default:"0s" desc:"all attempts and waits together; 0 means no bound"`
-	Budget          float64       `envconfig:"GOFER_RETRY_BUDGET" default:"0.5" desc:"retries of a worker for each first attempt, besides one a second for each slot; more of them wait up to a minute for their turn; 0 means no bound"`
-	BanStatusCodes  bans          `envconfig:"GOFER_BAN_STATUS_CODES" default:"403" desc:"answers that mean that the site has banned the proxy, so that a job without a ban of its own tries another one; set and empty means none"`
-	NonIdempotent   bool          `envconfig:"GOFER_RETRY_NON_IDEMPOTENT" default:"false" desc:"tries POST and PATCH again although the first may have been received"`
+	MaxAttempts     int               `envconfig:"GOFER_RETRY_MAX_ATTEMPTS" default:"3" desc:"attempts of a job, 1 to 10"`
+	BackoffStrategy string            `envconfig:"GOFER_RETRY_BACKOFF_STRATEGY" default:"exponential" desc:"exponential, linear or fixed"`
+	BaseDelay       jobs.Duration     `envconfig:"GOFER_RETRY_BASE_DELAY" default:"1s" desc:"first wait, 0.1s to 60s"`
+	Multiplier      float64           `envconfig:"GOFER_RETRY_MULTIPLIER" default:"2" desc:"growth of an exponential wait, 1.1 to 10"`
+	MaxBackoffDelay jobs.Duration     `envconfig:"GOFER_RETRY_MAX_BACKOFF_DELAY" default:"30s" desc:"longest computed wait, 1s to 300s"`
+	Jitter          bool              `envconfig:"GOFER_RETRY_JITTER" default:"true" desc:"draws each wait between nothing and the computed one"`
+	StatusCodes     statusList        `envconfig:"GOFER_RETRY_STATUS_CODES" default:"408,429,502,503,504" desc:"answers that are tried again"`
+	Timeout         jobs.Duration     `envconfig:"GOFER_RETRY_TIMEOUT" default:"0s" desc:"all attempts and waits together; 0 means no bound"`
+	Budget          float64           `envconfig:"GOFER_RETRY_BUDGET" default:"0.5" desc:"retries of a worker for each first attempt, besides one a second for each slot; more of them wait up to a minute for their turn; 0 means no bound"`
+	BanStatusCodes  bans              `envconfig:"GOFER_BAN_STATUS_CODES" default:"403" desc:"answers that mean that the site has banned the proxy, so that a job without a ban of its own tries another one; set and empty means none"`
+	Hedge           jobs.AutoDuration `envconfig:"GOFER_RETRY_HEDGE" default:"off" desc:"time without a first byte after which one more attempt of a GET or HEAD begins through another proxy; auto finds out how long each site takes"`
+	NonIdempotent   bool              `envconfig:"GOFER_RETRY_NON_IDEMPOTENT" default:"false" desc:"tries POST and PATCH again although the first may have been received"`
 }
 
 type breakerConfig struct {

@@ -16,7 +16,7 @@ func (c *Config) Policy() jobs.Policy {
 	return jobs.Policy{
 		MaxAttempts: c.Retry.MaxAttempts, BackoffStrategy: c.Retry.BackoffStrategy, BaseDelay: c.Retry.BaseDelay,
 		Multiplier: c.Retry.Multiplier, MaxBackoffDelay: c.Retry.MaxBackoffDelay, Jitter: c.Retry.Jitter,
-		RetryStatusCodes: c.Retry.StatusCodes, Timeout: c.Retry.Timeout, RetryNonIdempotent: c.Retry.NonIdempotent, BanStatusCodes: c.Retry.BanStatusCodes,
+		RetryStatusCodes: c.Retry.StatusCodes, Timeout: c.Retry.Timeout, RetryNonIdempotent: c.Retry.NonIdempotent, Hedge: c.Retry.Hedge, BanStatusCodes: c.Retry.BanStatusCodes,
 	}
 }
 

@@ -171,6 +171,8 @@ func expectation(of any) string {
 	switch of.(type) {
 	case *optionalDuration:
 		return `neither off nor a duration: write "1.5s", "2m" or a number of seconds`
+	case *jobs.AutoDuration:
+		return `neither auto nor off nor a duration above zero: write "1.5s", "2m" or a number of seconds`
 	case *jobs.Duration:
 		return `not a duration: write "1.5s", "2m" or a number of seconds`
 	case *bool:

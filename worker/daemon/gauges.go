@@ -29,6 +29,7 @@ func (d *daemon) gauges() metrics.Gauges {
 		PoolFailing: func() bool { _, failing := d.pool.Failing(); return failing },
 		ProxyStates: d.proxyStates, EachProxy: d.eachProxy, ProxiesAvoided: d.countAvoided,
 		HostWaits:   func() int64 { return d.fetcher.DomainWaits() },
+		Hedges:      func() (won, lost, failed int64) { return d.fetcher.Hedges() },
 		RetriesHeld: func() int64 { return d.fetcher.DelayedRetries() },
 		IdleConns:   func() int { return d.fetcher.IdleConns() },
 		Backlog:     d.backlog,

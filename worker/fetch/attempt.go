@@ -63,21 +63,14 @@ func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool)
 	if len(r.unreachable) > 0 && slices.Contains(r.unreachable, lease.ID()) {
 		return r.waitForProxy(r.last.Error, time.Time{}), false // there is no other
 	}
-	started := time.Now()
-	waiting := r.begin(started)
-	x := r.exchanges(ctx, lease)
-	f := r.facts(ctx, x, lease)
-	b := judge(f)
-	r.learn(x, f, b)
-	r.reportBreakers(lease.Report(b.verdict(f)))
-	r.progress.Bytes += x.received
-	if f.stopped && !f.timeout {
-		// The attempt was taken away from it and counts for nobody.
+	waiting := r.begin(time.Now())
+	a := r.race(ctx, lease)
+	if a.isStopped() {
 		return r.stopped(ctx), false
 	}
-	a := r.recordAttempt(started, x, f, b, lease)
+	r.recordAttempt(a, false)
+	x, f, b := a.x, a.facts, a.blame
 	r.reportToSite(&visit, x, f, b)
-	r.f.cfg.OnAttempt(r.job.Queue, a.Attempt, x.received, b.reason)
 	if x.url != "" {
 		r.url = x.url
 	}
@@ -129,25 +122,32 @@ func (r *run) doubts(b blame, host string) bool {
 
 // forget takes the last attempt back: the job goes on waiting, since when it did.
 func (r *run) forget(waiting time.Time) {
-	r.progress.Attempts = r.progress.Attempts[:len(r.progress.Attempts)-1]
+	r.progress.Attempts = slices.DeleteFunc(r.progress.Attempts, func(a jobs.Attempt) bool { return a.Attempt == r.last.Attempt.Attempt })
 	r.progress.WaitingSince = waiting
 	if len(r.progress.Attempts) == 0 {
 		r.progress.Started = time.Time{}
 	}
 }
 
-// recordAttempt appends the attempt to the job's history.
-func (r *run) recordAttempt(started time.Time, x *exchanges, f facts, b blame, lease *rotation.Lease) *attempt {
+// recordAttempt adds an attempt to the job's history, which is in the order in which attempts began, and makes it the last one. lost
+// says that another one, which ran beside it, decided what became of the job.
+func (r *run) recordAttempt(ended *flight, lost bool) {
+	x, f, b := ended.x, ended.facts, ended.blame
 	a := &attempt{blame: b, retryAfter: f.retryAfter, responded: f.responded, Attempt: jobs.Attempt{
-		Attempt: len(r.progress.Attempts) + 1, StartedAt: started.UTC(), Duration: jobs.Duration(time.Since(started)),
-		Status: f.targetStatus(), Phase: x.phaseName(), Phases: x.phaseDurations(), Fault: b.fault, Error: b.text,
+		Attempt: ended.number, StartedAt: ended.started.UTC(), Duration: jobs.Duration(time.Since(ended.started)),
+		Status: f.targetStatus(), Phase: x.phaseName(), Phases: x.phaseDurations(), Fault: b.fault, Error: b.text, Hedge: lost,
 	}}
-	if proxy := lease.Proxy(); proxy != nil {
+	if proxy := ended.lease.Proxy(); proxy != nil {
 		a.Proxy, a.Region = proxy.ID, proxy.Region
 	}
 	r.last = a
-	r.progress.Attempts = append(r.progress.Attempts, a.Attempt)
-	return a
+	r.underWay--
+	at := len(r.progress.Attempts)
+	for at > 0 && r.progress.Attempts[at-1].Attempt > ended.number {
+		at--
+	}
+	r.progress.Attempts = slices.Insert(r.progress.Attempts, at, a.Attempt)
+	r.f.cfg.OnAttempt(r.job.Queue, a.Attempt, x.received, b.reason)
 }
 
 // decide is the one place where an attempt becomes the job's end, or not.

@@ -13,6 +13,8 @@ const (
 	budgetWait = time.Minute
 	// A retry through another proxy, after a failure of the first one, burdens no target: it costs a part of one that does.
 	costOfRetry, costOfFailover = 1, 1.0 / 3
+	// hedgeShare is how many hedges may begin by themselves for each first attempt, and maxHedges how many of them may be saved up.
+	hedgeShare, maxHedges = 0.04, 10
 )
 
 // budget keeps retries from multiplying the load when everything fails: a token bucket that each first attempt fills by a
@@ -25,6 +27,7 @@ type budget struct {
 	tokens  float64
 	at      time.Time // when tokens was true
 	delayed int64
+	hedges  float64 // that may begin by themselves
 }
 
 func newBudget(share, floor float64) *budget {
@@ -36,6 +39,7 @@ func (b *budget) earn() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.fill(b.share)
+	b.hedges = min(b.hedges+hedgeShare, maxHedges)
 }
 
 // spend takes the cost of a retry and returns how long the budget delays it.
@@ -59,6 +63,36 @@ func (b *budget) spend(cost float64) time.Duration {
 		return budgetWait
 	}
 	return wait
+}
+
+// hedge takes the cost of a hedge, and one of the hedges that there may be of themselves if isAuto. It takes nothing and reports false
+// if one of the two is used up: a hedge does not wait.
+func (b *budget) hedge(isAuto bool) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	if b.share >= 0 {
+		b.fill(now.Sub(b.at).Seconds() * b.floor)
+		b.at = now
+	}
+	if b.share >= 0 && b.tokens < costOfRetry || isAuto && b.hedges < 1 {
+		return false
+	}
+	b.fill(-costOfRetry)
+	if isAuto {
+		b.hedges--
+	}
+	return true
+}
+
+// refundHedge gives back what a hedge took that is not made.
+func (b *budget) refundHedge(isAuto bool) {
+	b.refund(costOfRetry)
+	if isAuto {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.hedges = min(b.hedges+1, maxHedges)
+	}
 }
 
 // refund gives back the cost of a retry that is not made.

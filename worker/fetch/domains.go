@@ -98,6 +98,20 @@ func (s *domains) acquire(name string, reserved, now time.Time) (in *domain, at 
 	return nil, now.Add(wait), wait
 }
 
+// tryAcquire begins an attempt at a domain if it need not wait; else it returns nil and reserves nothing.
+func (s *domains) tryAcquire(name string, now time.Time) *domain {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x := s.get(name)
+	start := laterOf(x.nextByRate, laterOf(x.next, x.nextForReserved))
+	if start.After(now) || s.maxInflight > 0 && x.inflight >= s.maxInflight {
+		return nil
+	}
+	x.inflight++
+	x.nextByRate = now.Add(s.interval)
+	return x
+}
+
 // reservationGap is the time between two reservations.
 func (s *domains) reservationGap(x *domain) time.Duration {
 	if s.maxInflight == 0 {

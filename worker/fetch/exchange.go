@@ -48,6 +48,9 @@ type exchanges struct {
 	sent          atomic.Bool // a request, or a part of it, may have reached the target
 	stall         stallWatch
 	first         *firstByteWatch
+	begun         atomic.Bool   // a response has begun
+	turn          chan struct{} // holds a value while one of two attempts reads a response; nil without another attempt
+	hasTurn       bool
 	received      int64           // bytes on the wire
 	ended         bool            // the newest connection was closed by its other end
 	otherProtocol otherProtocol   // what came on the newest connection instead of HTTP
@@ -69,8 +72,20 @@ type exchanges struct {
 	cause         error // why the context ended, if it did
 }
 
-// exchanges does the exchanges of one attempt. Everything it opens is closed, or idle and owned by the pool, when it returns.
-func (r *run) exchanges(ctx context.Context, lease *rotation.Lease) *exchanges {
+// newExchanges prepares the exchanges of one attempt.
+func (r *run) newExchanges(lease *rotation.Lease) *exchanges {
+	x := &exchanges{run: r, started: time.Now()}
+	if p := lease.Proxy(); p != nil {
+		x.proxy = p.URL
+	}
+	x.first = r.newFirstByteWatch(x, lease)
+	return x
+}
+
+// do does the exchanges. Everything it opens is closed, or idle and owned by the pool, when it returns. It may run in a goroutine of
+// its own: of the run it reads only what does not change.
+func (x *exchanges) do(ctx context.Context) {
+	r := x.run
 	timeout := r.job.Timeout.Std()
 	if timeout == 0 {
 		timeout = r.f.cfg.AttemptTimeout
@@ -79,11 +94,8 @@ func (r *run) exchanges(ctx context.Context, lease *rotation.Lease) *exchanges {
 	defer end(nil)
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errAttemptTimeout)
 	defer cancel()
-	x := &exchanges{run: r, started: time.Now(), stall: stallWatch{timeout: r.f.cfg.StallTimeout, end: end}}
-	if p := lease.Proxy(); p != nil {
-		x.proxy = p.URL
-	}
-	x.first = r.watchFirstByte(x, lease, timeout, end)
+	x.stall.timeout, x.stall.end = r.f.cfg.StallTimeout, end
+	x.first.start(timeout, end)
 	x.err = x.follow(ctx)
 	x.exceeded = x.first.stop()
 	if deadline, _ := ctx.Deadline(); x.err != nil && !time.Now().Before(deadline) {
@@ -93,7 +105,6 @@ func (r *run) exchanges(ctx context.Context, lease *rotation.Lease) *exchanges {
 	if ctx.Err() != nil {
 		x.cause = context.Cause(ctx)
 	}
-	return x
 }
 
 func (x *exchanges) status() int {
@@ -151,7 +162,9 @@ func (x *exchanges) n(ctx context.Context, req request, n int) (next *request, e
 	defer func() { x.giveBack(l, reusable) }() // also when what came made us panic
 	if next, err = x.redirect(ctx, l, req, n); err == nil && next == nil {
 		x.header, x.fields = x.resp.Header, x.resp.Fields
-		err = x.read(ctx)
+		if err = x.takeTurn(ctx, l); err == nil {
+			err = x.read(ctx)
+		}
 	}
 	reusable = err == nil
 	return next, err

@@ -142,6 +142,7 @@ type Fetcher struct {
 	cfg          Config
 	conns        *conns
 	budget       *budget
+	hedges       hedges
 	domains      *domains
 	interceptors interceptors
 	decoders     decoders
@@ -193,6 +194,7 @@ type run struct {
 	policy   jobs.Policy
 	progress jobs.Progress
 
+	underWay      int                     // attempts that have begun and are not in progress yet
 	last          *attempt                // the newest one that ended
 	url           string                  // where it got to
 	keptResponse  *response               // the newest response that is a ban by the fleet's list

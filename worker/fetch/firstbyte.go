@@ -35,40 +35,52 @@ type firstByteWatch struct {
 	limit time.Duration // the attempt's timeout, above which there is no bound
 	need  rotation.Need // of the attempt that would follow
 
-	mu        sync.Mutex // guards the fields below; the timer has a goroutine of its own
-	timer     *time.Timer
+	mu        sync.Mutex  // guards the fields below; the timer has a goroutine of its own
+	timer     *time.Timer // nil before start, and if the attempt's timeout is shorter than any bound
 	stopped   bool
 	site      string        // that is asked now
 	suspected time.Duration // when the phase began that seemed to take too long, plus one
 	exceeded  time.Duration // the bound that ended the attempt; zero if none did
 }
 
-// watchFirstByte begins to watch an attempt with a timeout; nil if it has no other bound. end ends it.
-func (r *run) watchFirstByte(x *exchanges, lease *rotation.Lease, timeout time.Duration, end context.CancelCauseFunc) *firstByteWatch {
-	w := &firstByteWatch{x: x, end: end, limit: timeout}
-	first := minLearnt
-	switch choice := r.job.FirstByteTimeout.Or(r.f.cfg.FirstByteTimeout); {
+// newFirstByteWatch prepares the watch of an attempt; nil if it has no other bound than its timeout.
+func (r *run) newFirstByteWatch(x *exchanges, lease *rotation.Lease) *firstByteWatch {
+	w := &firstByteWatch{x: x}
+	switch choice := r.firstByteTimeout(); {
 	case choice > 0:
 		w.fixed = choice.Std().Std()
-		first = w.fixed
 	case choice == jobs.Off || !r.isBoundLearnt(lease):
 		return nil
 	default:
 		w.need = r.need()
 		w.need.Exclude = append(w.need.Exclude, lease.ID())
 	}
-	if first >= timeout {
-		return nil
-	}
-	w.timer = time.AfterFunc(first, w.check)
 	return w
+}
+
+// firstByteTimeout is what the job chose, or the worker.
+func (r *run) firstByteTimeout() jobs.AutoDuration {
+	return r.job.FirstByteTimeout.Or(r.f.cfg.FirstByteTimeout)
+}
+
+// start begins to watch an attempt with a timeout. end ends it.
+func (w *firstByteWatch) start(timeout time.Duration, end context.CancelCauseFunc) {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.limit, w.end = timeout, end
+	if first := w.least(); first < timeout {
+		w.timer = time.AfterFunc(first, w.check)
+	}
 }
 
 // isBoundLearnt reports whether another attempt may follow this one at once, so that it may be given up early: the request can be
 // repeated, an attempt is left, the job leaves the choice of a proxy open, and the attempt is no test of a site.
 func (r *run) isBoundLearnt(lease *rotation.Lease) bool {
 	isSafe := r.job.Method == "GET" || r.job.Method == "HEAD"
-	return isSafe && !r.test && lease.Proxy() != nil && r.job.Proxy.ID == "" && len(r.progress.Attempts)+1 < r.policy.MaxAttempts
+	return isSafe && !r.test && lease.Proxy() != nil && r.job.Proxy.ID == "" && r.begunAttempts() < r.policy.MaxAttempts
 }
 
 // ask notes that another site is asked now.
@@ -89,7 +101,9 @@ func (w *firstByteWatch) stop() (exceeded time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.stopped = true
-	w.timer.Stop()
+	if w.timer != nil {
+		w.timer.Stop()
+	}
 	return w.exceeded
 }
 
@@ -146,11 +160,19 @@ func (w *firstByteWatch) bound() time.Duration {
 	if w.fixed > 0 {
 		return w.fixed
 	}
-	usual, known := w.x.run.f.cfg.Pool.Times().Quantile(w.site, learntQuantile, time.Now())
-	if bound := max(minLearnt, learntFactor*usual); known && bound < w.limit {
+	if bound := w.x.run.learntBound(w.site); bound < w.limit {
 		return bound
 	}
 	return 0
+}
+
+// learntBound is how long an attempt at a site may take for each phase; zero while that is not known.
+func (r *run) learntBound(site string) time.Duration {
+	usual, known := r.f.cfg.Pool.Times().Quantile(site, learntQuantile, time.Now())
+	if !known {
+		return 0
+	}
+	return max(minLearnt, learntFactor*usual)
 }
 
 // isLearnt reports whether the bound is learnt.

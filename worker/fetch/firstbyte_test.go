@@ -33,7 +33,7 @@ type bay struct {
 	*testing.T
 	dial, connect, handshake func(proxy string) time.Duration // nil: none
 	first                    func(proxy, host string) time.Duration
-	answer                   func(host string) string // the head after the status; nil: 200 without a body
+	answer                   func(proxy, page string) string // the answer without its protocol; nil: 200 without a body
 
 	pool    *rotation.Pool
 	f       *fetch.Fetcher
@@ -44,6 +44,7 @@ type bay struct {
 	attempts []jobs.Attempt
 	retries  []jobs.RetryEvent
 	opened   []string
+	sent     int // bytes of answers
 }
 
 // open makes a fetcher with n proxies.
@@ -147,10 +148,13 @@ func (b *bay) serve(proxy string, c net.Conn, in *bufio.Reader) bool {
 	}
 	head := "200 OK\r\nContent-Length: 0\r\n\r\n"
 	if b.answer != nil {
-		head = b.answer(req.Host + req.URL.Path)
+		head = b.answer(proxy, req.Host+req.URL.Path)
 	}
-	_, err = io.WriteString(c, "HTTP/1.1 "+head)
-	return err == nil
+	n, err := io.WriteString(c, "HTTP/1.1 "+head)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sent += n
+	return err == nil && !strings.Contains(head, "Connection: close")
 }
 
 // do runs a job to its end, waits included, and returns how long that took.
@@ -407,7 +411,7 @@ func TestAPublisherOpensNoBreakerByAShortFirstByteTimeout(t *testing.T) {
 
 func TestEachRedirectHasTheFirstByteTimeoutToItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bay{T: t, first: func(string, string) time.Duration { return 2 * time.Second }, answer: func(page string) string {
+		b := &bay{T: t, first: func(string, string) time.Duration { return 2 * time.Second }, answer: func(_, page string) string {
 			if page == "a.test/" {
 				return "302 Found\r\nLocation: http://b.test/\r\nContent-Length: 0\r\n\r\n"
 			}

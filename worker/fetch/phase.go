@@ -111,5 +111,6 @@ func (x *exchanges) watchPhases(m *meter) http1.Watch {
 // responseBegan notes that a response begins to arrive on the connection of m.
 func (x *exchanges) responseBegan(m *meter) {
 	x.reachPhase(reading)
+	x.begun.Store(true)
 	x.stall.start(m)
 }

@@ -27,7 +27,7 @@ func (r *run) attempts(ctx context.Context) jobs.RunOutcome {
 			return outcome
 		}
 		delay, stop := delays.Next()
-		if stop {
+		if stop || len(r.progress.Attempts) >= r.policy.MaxAttempts { // the delays do not count hedges
 			return r.exhausted()
 		}
 		retry := r.plan(delay)

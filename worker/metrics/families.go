@@ -37,6 +37,7 @@ func workFamilies() []Family {
 		{"gofer_response_size_bytes", "histogram", "Bytes received by an attempt that was answered."},
 		{"gofer_retries_total", "counter", "Announced retries by kind (inline ones wait in the worker, scheduled ones in the stream) and by whose fault the attempt was."},
 		{"gofer_retries_held_total", "counter", "Retries that waited longer because the retry budget was used up."},
+		{"gofer_hedges_total", "counter", "Attempts that began beside a slow one, by outcome: won (it brought the job's result), lost (the slow one did), failed (neither did)."},
 		{"gofer_host_waits_total", "counter", "Times that a job had to wait for its turn at a site."},
 		{"gofer_site_waits_total", "counter", "Times that a job had to wait for its site, by the state of the site: it rests or is tested, comes back, or is new."},
 		{"gofer_retry_delay_seconds", "histogram", "Announced waits before a retry."},

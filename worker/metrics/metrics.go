@@ -39,6 +39,8 @@ type Gauges struct {
 	PoolFailing func() bool
 	// HostWaits is how many times a job had to wait for its turn at a site.
 	HostWaits func() int64
+	// Hedges is how many attempts began beside a slow one, and brought the job's result, or lost, or failed like that one.
+	Hedges func() (won, lost, failed int64)
 	// RetriesHeld is how many retries waited longer because the retry budget was used up.
 	RetriesHeld func() int64
 	// IdleConns is the number of open connections that wait for a next attempt.

@@ -34,6 +34,7 @@ func everything(proxies int, queues ...string) metrics.Gauges {
 		Loop:        func() metrics.Loop { return metrics.Loop{Parked: 9} },
 		RTT:         func() time.Duration { return 2 * time.Millisecond },
 		HostWaits:   func() int64 { return 5 },
+		Hedges:      func() (won, lost, failed int64) { return 3, 2, 1 },
 		RetriesHeld: func() int64 { return 7 },
 		PoolFailing: func() bool { return true }, ProxiesAvoided: seven,
 		ProxyStates: func() map[string]int { return map[string]int{"open": 3} },

@@ -58,6 +58,13 @@ func (m *Registry) writeStates(p *page) {
 			p.one(name, float64(number()))
 		}
 	}
+	if g.Hedges != nil {
+		won, lost, failed := g.Hedges()
+		p.family("gofer_hedges_total")
+		p.sample("gofer_hedges_total", float64(won), "outcome", "won")
+		p.sample("gofer_hedges_total", float64(lost), "outcome", "lost")
+		p.sample("gofer_hedges_total", float64(failed), "outcome", "failed")
+	}
 	if g.RTT != nil {
 		p.one("gofer_nats_rtt_seconds", g.RTT().Seconds())
 	}

@@ -1,0 +1,72 @@
+package fetch
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/gofer-mq/gofer/rotation"
+)
+
+// flight is an attempt that has begun. Its exchanges may run in a goroutine of their own; all else belongs to that of the run.
+type flight struct {
+	lease   *rotation.Lease
+	started time.Time
+	number  int // of the attempt, from 1
+	x       *exchanges
+
+	// Of one that runs beside another:
+	cancel   context.CancelCauseFunc
+	ended    chan struct{} // closed when the exchanges have ended
+	panicked string        // what ended the goroutine of the exchanges, with its stack; set before ended is closed
+
+	// Of one that ended by itself:
+	facts facts
+	blame blame
+}
+
+// newFlight prepares an attempt through a proxy.
+func (r *run) newFlight(lease *rotation.Lease) *flight {
+	r.underWay++
+	return &flight{lease: lease, started: time.Now(), number: r.begunAttempts(), x: r.newExchanges(lease)}
+}
+
+// begunAttempts is how many attempts of the job have begun.
+func (r *run) begunAttempts() int { return len(r.progress.Attempts) + r.underWay }
+
+// start runs the exchanges in a goroutine of their own. Whoever starts it waits for ended.
+func (a *flight) start(ctx context.Context) {
+	ctx, a.cancel = context.WithCancelCause(ctx)
+	a.ended = make(chan struct{})
+	go func() {
+		defer close(a.ended)
+		defer func() {
+			if p := recover(); p != nil {
+				a.panicked = fmt.Sprintf("%v\n%s", p, debug.Stack())
+			}
+		}()
+		a.x.do(ctx)
+	}()
+}
+
+// await waits for the exchanges, and carries a panic on to the goroutine of the run.
+func (a *flight) await() {
+	<-a.ended
+	if a.panicked != "" {
+		panic(a.panicked)
+	}
+}
+
+// conclude gathers what an attempt that ended by itself says, and reports it.
+func (r *run) conclude(ctx context.Context, a *flight) *flight {
+	a.facts = r.facts(ctx, a.x, a.lease)
+	a.blame = judge(a.facts)
+	r.learn(a.x, a.facts, a.blame)
+	r.reportBreakers(a.lease.Report(a.blame.verdict(a.facts)))
+	r.progress.Bytes += a.x.received
+	return a
+}
+
+// isStopped reports whether an attempt was taken away from its proxy, so that it counts for nobody.
+func (a *flight) isStopped() bool { return a.facts.stopped && !a.facts.timeout }

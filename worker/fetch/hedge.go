@@ -1,0 +1,289 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/rotation"
+)
+
+// errLost ends an attempt because another one, which ran beside it, has brought the job's result.
+var errLost = errors.New("another attempt was faster")
+
+const (
+	// The time after which a hedge begins by itself is the quantile hedgeQuantile of the site's times, and at least minHedge.
+	hedgeQuantile = 0.98
+	minHedge      = 50 * time.Millisecond
+)
+
+// hedges counts hedges by what they were good for.
+type hedges struct{ won, lost, failed atomic.Int64 }
+
+// count counts one beside which, or by which, the job got its result.
+func (h *hedges) count(won bool) {
+	if won {
+		h.won.Add(1)
+		return
+	}
+	h.lost.Add(1)
+}
+
+// Hedges is how many hedges brought the result of their job, were slower than the attempt beside them, or brought none like that one.
+func (f *Fetcher) Hedges() (won, lost, failed int64) {
+	return f.hedges.won.Load(), f.hedges.lost.Load(), f.hedges.failed.Load()
+}
+
+// pair is an attempt and its hedge, an attempt that begins beside it when its first byte takes too long. Each runs in a goroutine of
+// its own. They share the turn to read a response, and nothing else.
+type pair struct {
+	run    *run
+	isAuto bool
+	delay  time.Duration // without a first byte; zero if it is learnt
+	turn   chan struct{}
+
+	first, hedge *flight
+	release      func(began bool) // of the hedge, by the limits of its domain
+}
+
+// race does an attempt, and another one beside it if the first byte takes too long. It returns the one that decides what becomes of
+// the job; the other one is in the job's history.
+func (r *run) race(ctx context.Context, lease *rotation.Lease) *flight {
+	first := r.newFlight(lease)
+	if !r.mayHedge() {
+		first.x.do(ctx)
+		return r.conclude(ctx, first)
+	}
+	p := &pair{run: r, first: first, isAuto: r.policy.Hedge == jobs.Auto, delay: r.policy.Hedge.Std().Std(), turn: make(chan struct{}, 1)}
+	defer p.land()
+	first.x.turn = p.turn
+	first.start(ctx)
+	p.wait(ctx)
+	if p.hedge == nil {
+		first.await()
+		return r.conclude(ctx, first)
+	}
+	return p.decide(ctx)
+}
+
+// mayHedge reports whether another attempt may begin beside the first one: the request can be sent twice, the job leaves the choice of
+// a proxy open, an attempt is left, and the first one is no test of a site.
+func (r *run) mayHedge() bool {
+	isSafe := r.job.Method == "GET" || r.job.Method == "HEAD"
+	isOn := r.policy.Hedge > 0 || r.policy.Hedge == jobs.Auto
+	isFree := r.job.Proxy.Session == "" && r.job.Proxy.ID == "" && !r.job.Proxy.Direct
+	return isOn && isSafe && isFree && !r.test && r.begunAttempts() < r.policy.MaxAttempts
+}
+
+// land ends what still runs, and waits for it.
+func (p *pair) land() {
+	for _, a := range []*flight{p.first, p.hedge} {
+		if a != nil {
+			a.cancel(errLost)
+			<-a.ended
+		}
+	}
+	if p.hedge != nil {
+		p.hedge.lease.Release()
+		p.release(true)
+	}
+}
+
+// wait begins the hedge when its time has come. It returns without one if the first attempt ends, or its response begins.
+func (p *pair) wait(ctx context.Context) {
+	timer := time.NewTimer(max(p.delay, minHedge))
+	defer timer.Stop()
+	for {
+		select {
+		case <-p.first.ended:
+			return
+		case <-timer.C:
+		}
+		if p.first.x.begun.Load() {
+			return
+		}
+		left := p.left()
+		if left <= 0 && p.begin(ctx) {
+			return
+		}
+		if left <= 0 {
+			left = recheck
+		}
+		timer.Reset(left)
+	}
+}
+
+// left is how long the first attempt has until the hedge begins. A learnt time holds for each of its phases, as it is a time to the
+// first byte on a connection.
+func (p *pair) left() time.Duration {
+	x := p.first.x
+	since := time.Since(x.started)
+	if !p.isAuto {
+		return p.delay - since
+	}
+	usual, known := p.run.f.cfg.Pool.Times().Quantile(siteName(p.run.job.Target()), hedgeQuantile, time.Now())
+	if !known {
+		return recheck
+	}
+	return max(minHedge, usual) - (since - time.Duration(x.changed.Load()))
+}
+
+// begin begins the hedge if another proxy can be used and the budget and the limits of the domain allow it.
+func (p *pair) begin(ctx context.Context) bool {
+	r := p.run
+	need := r.need()
+	need.Exclude, need.Fresh, need.Beside = append(need.Exclude, p.first.lease.ID()), true, true
+	if !r.f.cfg.Pool.CanPick(need) || !r.f.budget.hedge(p.isAuto) {
+		return false
+	}
+	release, ok := r.tryDomain()
+	if !ok {
+		r.f.budget.refundHedge(p.isAuto)
+		return false
+	}
+	lease, err := r.pickBy(need)
+	if err != nil {
+		release(false)
+		r.f.budget.refundHedge(p.isAuto)
+		return false
+	}
+	p.release, p.hedge = release, r.newFlight(lease)
+	p.hedge.x.turn = p.turn
+	p.hedge.start(ctx)
+	return true
+}
+
+// decide waits until one of the two attempts has brought the job's result, or both have ended.
+func (p *pair) decide(ctx context.Context) *flight {
+	r := p.run
+	a, other := p.first, p.hedge
+	select {
+	case <-a.ended:
+	case <-other.ended:
+		a, other = other, a
+	}
+	a.await()
+	if r.conclude(ctx, a); a.isStopped() {
+		return a
+	}
+	if a.isDecisive() {
+		p.end(ctx, other, a)
+		r.f.hedges.count(p.hedge == a)
+		return a
+	}
+	p.setAside(a)
+	other.await()
+	if r.conclude(ctx, other); other.isDecisive() {
+		r.f.hedges.count(p.hedge == other)
+	} else {
+		r.f.hedges.failed.Add(1)
+	}
+	return other
+}
+
+// isDecisive reports whether an attempt ends the job whatever another one brings.
+func (a *flight) isDecisive() bool {
+	return a.blame.end != "" || a.blame.isResult && !a.blame.isFleetBan
+}
+
+// end cancels an attempt that lost, unless it is time to see what its proxy does, and puts it into the job's history.
+func (p *pair) end(ctx context.Context, a, winner *flight) {
+	r := p.run
+	bound, isLearnt := r.learntBound(siteName(r.job.Target())), r.firstByteTimeout() == jobs.Auto
+	if a.lease.MustEnd() && (bound > 0 || !isLearnt) {
+		p.passTurn(winner)
+		if isLearnt {
+			a.outlast(bound)
+		}
+	} else {
+		a.cancel(errLost)
+	}
+	if a.await(); !errors.Is(a.x.cause, errLost) {
+		if r.conclude(ctx, a); !a.isStopped() {
+			r.recordAttempt(a, true)
+		}
+		return
+	}
+	r.progress.Bytes += a.x.received
+	begun := a.x.begun.Load()
+	a.lease.Lose(begun)
+	if !begun {
+		r.f.cfg.Pool.Times().Outwaited(a.x.site, time.Since(a.started), time.Now())
+	}
+	a.blame = blame{reason: "cancelled", text: errLost.Error()}
+	r.recordAttempt(a, true)
+}
+
+// outlast waits for an attempt, and ends it as a timeout if no response has begun within a bound.
+func (a *flight) outlast(bound time.Duration) {
+	timer := time.NewTimer(bound - time.Since(a.started))
+	defer timer.Stop()
+	select {
+	case <-a.ended:
+	case <-timer.C:
+		if !a.x.begun.Load() {
+			a.cancel(errNoFirstByte)
+		}
+	}
+}
+
+// passTurn lets the other attempt read its response once this one has ended.
+func (p *pair) passTurn(a *flight) {
+	if a.x.hasTurn {
+		<-p.turn
+	}
+}
+
+// setAside puts an attempt into the job's history that did not bring the result, while the other one goes on.
+func (p *pair) setAside(a *flight) {
+	r := p.run
+	p.passTurn(a)
+	switch {
+	case a.blame.local:
+		r.f.warnOfLocal(a.blame.text)
+		r.unreachable = append(r.unreachable, a.lease.ID())
+		r.underWay--
+		return
+	case r.doubts(a.blame, a.facts.host):
+		r.underWay--
+		return
+	}
+	r.recordAttempt(a, false)
+	if a.blame.isFleetBan && a.blame.isResult {
+		r.keptResponse = a.x.response()
+	}
+}
+
+// takeTurn waits until the other attempt of a pair does not read a response that may be the result: the one that loses is then
+// cancelled before its body.
+func (x *exchanges) takeTurn(ctx context.Context, l connLease) error {
+	if status := x.resp.StatusCode; x.turn == nil || x.run.policy.Retryable(status) || x.run.isBan(status) {
+		return nil
+	}
+	select {
+	case x.turn <- struct{}{}:
+	default:
+		x.stall.stop()
+		select {
+		case x.turn <- struct{}{}:
+			x.stall.start(l.meter)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	x.hasTurn = true
+	return nil
+}
+
+// tryDomain begins another attempt at the job's domain if its limits allow that now.
+func (r *run) tryDomain() (release func(began bool), ok bool) {
+	s := r.f.domains
+	if !s.isLimited() {
+		return func(bool) {}, true
+	}
+	now := time.Now()
+	in := s.tryAcquire(domainOf(r.job.Target().Hostname()), now)
+	return func(began bool) { s.release(in, time.Since(now), began) }, in != nil
+}
