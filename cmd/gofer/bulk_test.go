@@ -159,7 +159,7 @@ func TestKeptResultsAreListedByOutcomeAndStatus(t *testing.T) {
 		code, out, errOut := gofer(t, "", append([]string{"results", "--json"}, strings.Fields(args)...)...)
 		var ids []string
 		for line := range strings.Lines(out) {
-			var r resultFacts
+			var r jobs.Summary
 			if err := json.Unmarshal([]byte(line), &r); err != nil {
 				t.Fatal(err)
 			}

@@ -105,5 +105,5 @@ func (a *app) toCancel(ctx context.Context, s *session, f cancelFlags, args []st
 
 // filter is what the flags say of the jobs.
 func (b *bulk) filter(state string) client.ListFilter {
-	return client.ListFilter{Queue: b.queue, State: client.State(state), Site: b.site, Since: b.since.Time}
+	return client.ListFilter{Queue: b.queue, State: state, Site: b.site, Since: b.since.Time}
 }

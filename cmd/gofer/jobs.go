@@ -10,6 +10,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/client"
 )
 
@@ -98,16 +99,10 @@ func untilNext(at time.Time) string {
 	return "now"
 }
 
-func stateNames() string {
-	var names []string
-	for _, s := range client.States() {
-		names = append(names, string(s))
-	}
-	return strings.Join(names, ", ")
-}
+func stateNames() string { return strings.Join(jobs.States(), ", ") }
 
 func checkState(state string) error {
-	if state != "" && !slices.Contains(client.States(), client.State(state)) {
+	if state != "" && !slices.Contains(jobs.States(), state) {
 		return usage("--state: %q is none of %s", state, stateNames())
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/worker/control"
 )
@@ -31,7 +32,7 @@ func (h holder) String() string {
 // story is a job's story as it is printed.
 type story struct {
 	client.Story
-	Result *resultFacts `json:"result,omitempty"`
+	Result *jobs.Summary `json:"result,omitempty"`
 	// Unsettled are the workers that hold the job and cannot settle it.
 	Unsettled []holder `json:"unsettled,omitempty"`
 }
@@ -47,7 +48,7 @@ func readStory(ctx context.Context, s *session, key client.Key, note func(format
 	}
 	t := &story{Story: *known}
 	if known.Result != nil {
-		facts := resultJSON(*known.Result)
+		facts := known.Result.Summary()
 		t.Result = &facts
 	}
 	t.readHolders(ctx, s)

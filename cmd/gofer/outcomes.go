@@ -116,9 +116,9 @@ func (s *submission) outcome(ctx context.Context, r jobs.Result) error {
 	switch {
 	case s.app.json:
 		return s.app.printJSON(struct {
-			resultFacts
+			jobs.Summary
 			Line int `json:"line"`
-		}{resultJSON(r), from.Line})
+		}{r.Summary(), from.Line})
 	case s.single && s.flags.output == "":
 		_ = s.app.err.line("%s", resultLine(r))
 		return s.app.printBody(ctx, s.session, r)

@@ -233,7 +233,7 @@ func (a *app) printBody(ctx context.Context, s *session, r jobs.Result) error {
 // printResult writes one line about a result.
 func (a *app) printResult(r jobs.Result) error {
 	if a.json {
-		return a.printJSON(resultJSON(r))
+		return a.printJSON(r.Summary())
 	}
 	return a.out.line("%s", resultLine(r))
 }
@@ -258,41 +258,6 @@ func resultLine(r jobs.Result) string {
 		line += ": " + r.Detail
 	}
 	return line
-}
-
-// resultFacts is a result in JSON: the facts, without the body.
-type resultFacts struct {
-	Queue      string              `json:"queue"`
-	ID         string              `json:"id"`
-	Outcome    string              `json:"outcome"`
-	Error      string              `json:"error,omitempty"`
-	Detail     string              `json:"detail,omitempty"`
-	Reasons    []string            `json:"reasons,omitempty"`
-	Status     int                 `json:"status,omitempty"`
-	URL        string              `json:"url,omitempty"`
-	Proxy      string              `json:"proxy,omitempty"`
-	Attempts   int                 `json:"attempts"`
-	Tries      []jobs.Attempt      `json:"tries,omitempty"`
-	Bytes      int64               `json:"bytes"`
-	Duration   jobs.Duration       `json:"duration"`
-	Worker     string              `json:"worker"`
-	FinishedAt time.Time           `json:"finished_at"`
-	BodyBytes  *int                `json:"body_bytes,omitempty"` // not known where only headers are read, nor of an object
-	Object     string              `json:"object,omitempty"`
-	Meta       map[string]string   `json:"meta,omitempty"`
-	Headers    map[string][]string `json:"headers,omitempty"`
-}
-
-func resultJSON(r jobs.Result) resultFacts {
-	var size *int
-	if n := len(r.Body); r.Object == "" {
-		size = &n
-	}
-	return resultFacts{
-		Queue: r.Queue, ID: r.ID, Outcome: r.Outcome, Error: r.Error, Detail: r.Detail, Reasons: r.Reasons, Status: r.Status,
-		URL: r.URL, Proxy: r.Proxy, Attempts: r.AttemptCount, Tries: r.Attempts, Bytes: r.Bytes, Duration: jobs.Duration(r.Duration),
-		Worker: r.Worker, FinishedAt: r.FinishedAt, BodyBytes: size, Object: r.Object, Meta: r.Meta, Headers: r.Header,
-	}
 }
 
 // brief is a duration as people read it: to the millisecond, and short ones to the tenth of one.

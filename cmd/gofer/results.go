@@ -75,7 +75,7 @@ func (a *app) oneResult(ctx context.Context, s *session, queue, name string, wai
 		return err
 	}
 	if a.json {
-		return a.printJSON(resultJSON(r))
+		return a.printJSON(r.Summary())
 	}
 	_ = a.err.line("%s", resultLine(r))
 	if err := a.printBody(ctx, s, r); err != nil {

@@ -82,7 +82,7 @@ func (a *app) printHeaders(r jobs.Result) error {
 	if !a.json {
 		return a.printResult(r)
 	}
-	facts := resultJSON(r)
+	facts := r.Summary()
 	facts.BodyBytes = nil
 	return a.printJSON(facts)
 }

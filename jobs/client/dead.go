@@ -66,6 +66,18 @@ func (c *Client) DeadLetter(ctx context.Context, key Key) (DeadLetter, error) {
 	return letterOf(msg), nil
 }
 
+// DeadLetterAt reads the dead letter of a sequence, or ErrNotFound.
+func (c *Client) DeadLetterAt(ctx context.Context, seq uint64) (DeadLetter, error) {
+	if err := c.ready(); err != nil {
+		return DeadLetter{}, err
+	}
+	msg, err := c.bus.MessageAt(ctx, c.bus.Names().Stream("DEAD"), seq)
+	if err != nil {
+		return DeadLetter{}, c.bus.Explain(fmt.Sprintf("read dead letter %d", seq), err)
+	}
+	return letterOf(msg), nil
+}
+
 func letterOf(msg *nats.Msg) DeadLetter {
 	letter := DeadLetter{Payload: msg.Data, Reason: msg.Header.Get(jobs.HeaderReason), Result: jobs.ParseResult(msg.Header, nil)}
 	letter.Queue, letter.ID, _ = jobs.SplitSubject(msg.Header.Get(jetstream.SubjectHeader))

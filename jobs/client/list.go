@@ -15,29 +15,11 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// State is where a job stands that has not ended, in the words of the message contract.
-type State string
-
-// The states.
-const (
-	StateQueued   State = "queued"   // nobody has taken it
-	StateRunning  State = "running"  // a worker holds it, or has just handed it back
-	StateDelayed  State = "delayed"  // it waits for its not_before
-	StateRetrying State = "retrying" // it waits for its next attempt
-	StateNoProxy  State = "no_proxy" // no proxy can be used
-	StateSiteDown State = "site_down"
-)
-
-// States are all states, in the order in which a job meets them.
-func States() []State {
-	return []State{StateQueued, StateRunning, StateDelayed, StateRetrying, StateNoProxy, StateSiteDown}
-}
-
 // ListFilter says which jobs List lists. The zero value lists all that have not ended.
 type ListFilter struct {
-	// Queue and State narrow to one of them; empty means all.
+	// Queue narrows to one queue and State to one of jobs.States; empty means all.
 	Queue string
-	State State
+	State string
 	// Site narrows to the jobs of a site, such as "example.com" or "example.com:8443"; empty means all. List then reads every job.
 	Site string
 	// Since leaves out the jobs that have been in their state since before that time; zero leaves out none.
@@ -47,7 +29,7 @@ type ListFilter struct {
 // Listed is a job that has not ended.
 type Listed struct {
 	Key
-	State State `json:"state"`
+	State string `json:"state"`
 	// Site is that of the job's URL; empty if the job is invalid.
 	Site string `json:"site"`
 	// Since is when the job was published, or began to wait.
@@ -174,7 +156,7 @@ func (l *lister) read(ctx context.Context, msg *nats.Msg) (job Listed, fits bool
 }
 
 // state names the state of a job by where its message is, and by the progress that it carries.
-func (l *lister) state(ctx context.Context, msg *nats.Msg, key Key, subject string) (State, error) {
+func (l *lister) state(ctx context.Context, msg *nats.Msg, key Key, subject string) (string, error) {
 	names := l.c.bus.Names()
 	switch subject {
 	case names.Job(key.Queue, key.ID):
@@ -186,19 +168,19 @@ func (l *lister) state(ctx context.Context, msg *nats.Msg, key Key, subject stri
 }
 
 // waitingState names the state of a job that waits. One whose progress cannot be read is found to be invalid at its time.
-func waitingState(msg *nats.Msg) State {
+func waitingState(msg *nats.Msg) string {
 	progress, err := jobs.ParseProgress(msg.Header.Get(jobs.HeaderProgress))
 	switch {
 	case err == nil && !progress.WaitingSince.IsZero():
-		return StateNoProxy
+		return jobs.StateNoProxy
 	case err == nil && len(progress.Attempts) == 0:
-		return StateDelayed
+		return jobs.StateDelayed
 	}
-	return StateRetrying
+	return jobs.StateRetrying
 }
 
 // taken tells a queued job from a running one: its consumer has given out all messages up to a sequence.
-func (l *lister) taken(ctx context.Context, msg *nats.Msg, stream, consumer string) (State, error) {
+func (l *lister) taken(ctx context.Context, msg *nats.Msg, stream, consumer string) (string, error) {
 	upTo, asked := l.delivered[consumer]
 	if !asked {
 		var err error
@@ -212,9 +194,9 @@ func (l *lister) taken(ctx context.Context, msg *nats.Msg, stream, consumer stri
 		return "", fmt.Errorf("a message of %s has no sequence: %w", stream, err)
 	}
 	if seq <= upTo {
-		return StateRunning, nil
+		return jobs.StateRunning, nil
 	}
-	return StateQueued, nil
+	return jobs.StateQueued, nil
 }
 
 // errEnough ends a listing.
@@ -234,4 +216,22 @@ func (c *Client) ListFirst(ctx context.Context, f ListFilter, limit int) (list [
 		err = nil
 	}
 	return list, more, err
+}
+
+// StateOf returns a job that has not ended as List does. Errors: ErrNotFound for a job that has ended, or that nobody knows.
+func (c *Client) StateOf(ctx context.Context, key Key) (Listed, error) {
+	if err := c.ready(); err != nil {
+		return Listed{}, err
+	}
+	if !key.Valid() {
+		return Listed{}, bus.BadKey(key)
+	}
+	doing := "look for job " + bus.Clip(key.String())
+	msg, err := c.whereverItIs(ctx, key)
+	if err != nil {
+		return Listed{}, c.bus.Explain(doing, err)
+	}
+	l := lister{c: c, delivered: map[string]uint64{}}
+	job, _, err := l.read(ctx, msg)
+	return job, c.bus.Explain(doing, err)
 }

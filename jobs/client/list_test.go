@@ -75,10 +75,10 @@ func TestAListNamesTheStateOfEachJobTheOldestFirst(t *testing.T) {
 			"default/proxyless:no_proxy low/other:queued default/due:queued "},
 		{client.ListFilter{Queue: "low"}, "low/other:queued "},
 		{client.ListFilter{Queue: "nobody"}, ""},
-		{client.ListFilter{State: client.StateQueued, Queue: "default"}, "default/queued:queued default/due:queued "},
-		{client.ListFilter{State: client.StateRetrying}, "default/retrying:retrying "},
+		{client.ListFilter{State: jobs.StateQueued, Queue: "default"}, "default/queued:queued default/due:queued "},
+		{client.ListFilter{State: jobs.StateRetrying}, "default/retrying:retrying "},
 		{client.ListFilter{Site: "a.test"}, "default/runs:running default/queued:queued "},
-		{client.ListFilter{Site: "b.test:8080", State: client.StateQueued}, "low/other:queued default/due:queued "},
+		{client.ListFilter{Site: "b.test:8080", State: jobs.StateQueued}, "low/other:queued default/due:queued "},
 		{client.ListFilter{Since: time.Now().Add(time.Hour)}, ""},
 	} {
 		if got := listed(t, in, test.filter); got != test.want {

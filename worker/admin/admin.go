@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"slices"
 	"time"
 
 	"github.com/klauspost/compress/gzhttp"
@@ -47,6 +48,9 @@ type Config struct {
 	SetPolicy    func(context.Context, jobs.Policy) error
 	ResetPolicy  func(context.Context) error
 	ResetBreaker func(ctx context.Context, proxy string) error
+
+	// Operator acts on the jobs, queues, workers and dead letters of the fleet.
+	Operator Operator
 }
 
 // Check is one thing that readiness depends on. Detail says in words how it stands; it is public.
@@ -133,7 +137,7 @@ type route struct {
 
 func (a *admin) routes() []route {
 	get, put, post, del := http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete
-	return append(a.pageRoutes(), []route{
+	return slices.Concat(a.pageRoutes(), a.operatorRoutes(), []route{
 		{get, "/livez", anyone, a.livez},
 		{get, "/readyz", anyone, a.readyz},
 		{get, "/metrics", anyone, a.metricsPage},
@@ -153,7 +157,7 @@ func (a *admin) routes() []route {
 		{get, "/debug/pprof/profile", changer, profile(pprof.Profile)},
 		{get, "/debug/pprof/heap", changer, profile(pprof.Handler("heap").ServeHTTP)},
 		{get, "/debug/pprof/goroutine", changer, profile(pprof.Handler("goroutine").ServeHTTP)},
-	}...)
+	})
 }
 
 // profile serves one of the runtime's own profiles: where the time, the memory and the goroutines are. They show how the

@@ -46,15 +46,9 @@ func (a *admin) setPolicy(w http.ResponseWriter, r *http.Request) error {
 
 // readPolicy takes the document that policy writes, too: its updated_at is not a wish.
 func readPolicy(body io.Reader) (jobs.Policy, error) {
-	data, err := io.ReadAll(body)
-	if tooLarge(err) {
-		return jobs.Policy{}, failure{status: http.StatusRequestEntityTooLarge, code: "too_large", message: fmt.Sprintf("the document is larger than %d bytes", maxBody)}
-	}
+	data, err := readDocument(body)
 	if err != nil {
-		return jobs.Policy{}, badRequest("the body could not be read")
-	}
-	if data, err = text.Document(data); err != nil {
-		return jobs.Policy{}, badRequest(err.Error())
+		return jobs.Policy{}, err
 	}
 	var fields map[string]json.RawMessage
 	isObject := json.Unmarshal(data, &fields) == nil
@@ -70,6 +64,21 @@ func readPolicy(body io.Reader) (jobs.Policy, error) {
 		return jobs.Policy{}, failure{status: http.StatusBadRequest, code: "invalid_policy", message: "the policy is not valid", details: invalid.Reasons}
 	}
 	return policy, err
+}
+
+// readDocument reads the text of a request's body.
+func readDocument(body io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(body)
+	if tooLarge(err) {
+		return nil, failure{status: http.StatusRequestEntityTooLarge, code: "too_large", message: fmt.Sprintf("the document is larger than %d bytes", maxBody)}
+	}
+	if err != nil {
+		return nil, badRequest("the body could not be read")
+	}
+	if data, err = text.Document(data); err != nil {
+		return nil, badRequest(err.Error())
+	}
+	return data, nil
 }
 
 func (a *admin) resetPolicy(w http.ResponseWriter, r *http.Request) error {

@@ -175,6 +175,11 @@ func busyWorker(t *testing.T, change func(*admin.Config)) *worker {
 	return w
 }
 
+// example fills in the parameters of a path.
+func example(path string) string {
+	return strings.NewReplacer("{proxy_id}", "p1", "{queue}", "default", "{id}", "j1", "{name}", "w1").Replace(path)
+}
+
 func TestEveryOperationOfTheDocumentAnswersAsItSays(t *testing.T) {
 	w := busyWorker(t, nil)
 	doc := readDocument(t, w)
@@ -184,7 +189,7 @@ func TestEveryOperationOfTheDocumentAnswersAsItSays(t *testing.T) {
 			if path == "/api/v1/live" {
 				continue // endless; its events have a test of their own
 			}
-			doc.fits(t, method, path, w.do(request(method, strings.ReplaceAll(path, "{proxy_id}", "p1"), "{}", header("Accept", "*/*"))))
+			doc.fits(t, method, path, w.do(request(method, example(path), "{}", header("Accept", "*/*"))))
 			if strings.Contains(path, "{proxy_id}") {
 				doc.fits(t, method, path, w.do(request(method, strings.ReplaceAll(path, "{proxy_id}", "nobody"), "")))
 			}
@@ -192,7 +197,7 @@ func TestEveryOperationOfTheDocumentAnswersAsItSays(t *testing.T) {
 				doc.fits(t, method, path, w.do(request(method, path, `{"x":1}`)))
 			}
 			if method != http.MethodGet {
-				doc.fits(t, method, path, w.do(request(method, strings.ReplaceAll(path, "{proxy_id}", "p1"), "", from("192.0.2.1:1"))))
+				doc.fits(t, method, path, w.do(request(method, example(path), "", from("192.0.2.1:1"))))
 			}
 		}
 	}
@@ -207,7 +212,7 @@ func TestOnlyProbesAndMetricsAreOpenByTheDocument(t *testing.T) {
 	for path, operations := range doc.Paths {
 		for method, op := range operations {
 			open := op.Security != nil && len(op.Security) == 0
-			code := remote.do(request(strings.ToUpper(method), strings.ReplaceAll(path, "{proxy_id}", "p1"), "{}")).Code
+			code := remote.do(request(strings.ToUpper(method), example(path), "{}")).Code
 			if (code == http.StatusUnauthorized) == open {
 				t.Errorf("%s %s without the token: got %d, and the document calls it open: %t", method, path, code, open)
 			}

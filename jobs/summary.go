@@ -1,0 +1,39 @@
+package jobs
+
+import "time"
+
+// Summary is what is known of a result, without its body, in the JSON of the command line and the API.
+type Summary struct {
+	Queue      string              `json:"queue"`
+	ID         string              `json:"id"`
+	Outcome    string              `json:"outcome"`
+	Error      string              `json:"error,omitempty"`
+	Detail     string              `json:"detail,omitempty"`
+	Reasons    []string            `json:"reasons,omitempty"`
+	Status     int                 `json:"status,omitempty"`
+	URL        string              `json:"url,omitempty"`
+	Proxy      string              `json:"proxy,omitempty"`
+	Attempts   int                 `json:"attempts"`
+	Tries      []Attempt           `json:"tries,omitempty"`
+	Bytes      int64               `json:"bytes"`
+	Duration   Duration            `json:"duration"`
+	Worker     string              `json:"worker"`
+	FinishedAt time.Time           `json:"finished_at"`
+	BodyBytes  *int                `json:"body_bytes,omitempty"` // not known where only headers are read, nor of an object
+	Object     string              `json:"object,omitempty"`
+	Meta       map[string]string   `json:"meta,omitempty"`
+	Headers    map[string][]string `json:"headers,omitempty"`
+}
+
+// Summary is the result without its body.
+func (r Result) Summary() Summary {
+	var size *int
+	if n := len(r.Body); r.Object == "" && !r.HeadersOnly {
+		size = &n
+	}
+	return Summary{
+		Queue: r.Queue, ID: r.ID, Outcome: r.Outcome, Error: r.Error, Detail: r.Detail, Reasons: r.Reasons, Status: r.Status,
+		URL: r.URL, Proxy: r.Proxy, Attempts: r.AttemptCount, Tries: r.Attempts, Bytes: r.Bytes, Duration: Duration(r.Duration),
+		Worker: r.Worker, FinishedAt: r.FinishedAt, BodyBytes: size, Object: r.Object, Meta: r.Meta, Headers: r.Header,
+	}
+}

@@ -1,0 +1,156 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// letterFilter says which dead letters are meant. The zero value means none.
+type letterFilter struct {
+	Queue  string   `json:"queue"`
+	Site   string   `json:"site"`
+	Reason string   `json:"reason"` // the error code
+	Seqs   []uint64 `json:"seqs"`
+	All    bool     `json:"all"`
+}
+
+func (f *letterFilter) fits(l Letter) bool {
+	return (f.Queue == "" || l.Queue == f.Queue) && (f.Site == "" || l.Site == f.Site) && (f.Reason == "" || l.Error == f.Reason) &&
+		(f.Seqs == nil || slices.Contains(f.Seqs, l.Seq))
+}
+
+// readLetterFilter refuses a body that means no letter, and one that means all and some.
+func readLetterFilter(r *http.Request) (f letterFilter, err error) {
+	if err := readBody(r, &f); err != nil {
+		return f, err
+	}
+	some := f.Queue != "" || f.Site != "" || f.Reason != "" || f.Seqs != nil
+	if some == f.All {
+		return f, badRequest(`name the letters by queue, site, reason or seqs, or write {"all": true}`)
+	}
+	return f, nil
+}
+
+// letterTime bounds the reading of all letters, and what is done to them. It is shorter than the server's WriteTimeout.
+const letterTime = 25 * time.Second
+
+// dead lists dead letters, or groups them.
+func (a *admin) dead(w http.ResponseWriter, r *http.Request) error {
+	limit, err := limitOf(r)
+	if err != nil {
+		return err
+	}
+	by := r.URL.Query().Get("group")
+	key, known := map[string]func(Letter) string{
+		"reason": func(l Letter) string { return l.Error }, "site": func(l Letter) string { return l.Site }, "queue": func(l Letter) string { return l.Queue },
+	}[by]
+	switch {
+	case by != "" && !known:
+		return badRequest("group: " + strconv.Quote(clip(by)) + " is none of reason, site, queue")
+	case a.Operator.Letters == nil:
+		return notHere("dead letters are not listed here")
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), letterTime)
+	defer cancel()
+	if by != "" {
+		groups, err := a.groupLetters(ctx, key)
+		if err != nil {
+			return err
+		}
+		return reply(w, map[string]any{"groups": groups[:min(limit, len(groups))]})
+	}
+	var list []Letter
+	err = a.Operator.Letters(ctx, func(l Letter) error {
+		if len(list) == limit {
+			return errEnough
+		}
+		list = append(list, l)
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return err
+	}
+	return reply(w, map[string]any{"letters": orEmpty(list)})
+}
+
+// errEnough ends a list.
+var errEnough = errors.New("enough")
+
+// group are the dead letters that have something in common.
+type group struct {
+	Key    string    `json:"key"`
+	Count  int       `json:"count"`
+	Oldest time.Time `json:"oldest"`
+	Newest time.Time `json:"newest"`
+}
+
+// maxGroups bounds the groups: sites are as many as publishers name. The letters of further groups share the key "(other)".
+const maxGroups = 10_000
+
+// groupLetters groups all letters, the largest group first.
+func (a *admin) groupLetters(ctx context.Context, key func(Letter) string) ([]*group, error) {
+	groups, list := map[string]*group{}, []*group{}
+	err := a.Operator.Letters(ctx, func(l Letter) error {
+		name := key(l)
+		if groups[name] == nil && len(groups) >= maxGroups {
+			name = "(other)"
+		}
+		g := groups[name]
+		if g == nil {
+			g = &group{Key: name, Oldest: l.StoredAt}
+			groups[name], list = g, append(list, g)
+		}
+		g.Count, g.Newest = g.Count+1, l.StoredAt
+		return nil
+	})
+	slices.SortStableFunc(list, func(a, b *group) int { return cmp.Compare(b.Count, a.Count) })
+	return list, err
+}
+
+func (a *admin) replayLetters(w http.ResponseWriter, r *http.Request) error {
+	return a.eachLetter(w, r, a.Operator.ReplayLetter, "replayed")
+}
+
+func (a *admin) purgeLetters(w http.ResponseWriter, r *http.Request) error {
+	return a.eachLetter(w, r, a.Operator.PurgeLetter, "purged")
+}
+
+// eachLetter does something to each letter that the body means. Letters that come meanwhile are left alone, and so is one that
+// somebody else took first.
+func (a *admin) eachLetter(w http.ResponseWriter, r *http.Request, act func(context.Context, uint64) error, done string) error {
+	f, err := readLetterFilter(r)
+	if err != nil {
+		return err
+	}
+	if act == nil || a.Operator.Letters == nil {
+		return notHere("dead letters cannot be changed here")
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), letterTime)
+	defer cancel()
+	var seqs []uint64
+	if err := a.Operator.Letters(ctx, func(l Letter) error {
+		if f.fits(l) {
+			seqs = append(seqs, l.Seq)
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	count := 0
+	for _, seq := range seqs {
+		switch err := act(ctx, seq); {
+		case err == nil:
+			count++
+		case !errors.Is(err, ErrUnknown):
+			return fmt.Errorf("%d of %d dead letters are %s: %w", count, len(seqs), done, err)
+		}
+	}
+	a.Log.Info("dead letters changed", "done", done, "count", count, "peer", r.RemoteAddr)
+	return reply(w, map[string]any{"count": count})
+}

@@ -1,0 +1,256 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/text"
+)
+
+// Operator does what the API can do to jobs, queues, workers and dead letters of the whole fleet. Each function asks NATS and ends with
+// its context. One that is nil is answered with 501. An error that wraps ErrUnknown is answered with 404, one that wraps ErrEnded with
+// 409, any other one with 503.
+type Operator struct {
+	PauseQueue, ResumeQueue func(ctx context.Context, queue string) error
+	// Workers returns a value for the field workers.
+	Workers     func(context.Context) (any, error)
+	DrainWorker func(ctx context.Context, worker string) error
+	// Jobs returns the oldest jobs that fit a filter, at most limit.
+	Jobs func(ctx context.Context, f JobFilter, limit int) ([]Job, error)
+	// Story returns the whole story of a job as a value in JSON.
+	Story     func(ctx context.Context, queue, id string) (any, error)
+	CancelJob func(ctx context.Context, queue, id string) error
+	// Letters calls use for each dead letter, the oldest first, until use returns an error, which comes back.
+	Letters func(ctx context.Context, use func(Letter) error) error
+	// ReplayLetter runs the job of a dead letter again; PurgeLetter removes the letter.
+	ReplayLetter, PurgeLetter func(ctx context.Context, seq uint64) error
+}
+
+// What the functions of an Operator report.
+var (
+	ErrUnknown = errors.New("there is nothing of that name")
+	ErrEnded   = errors.New("the job has ended")
+)
+
+// JobFilter says which jobs are listed; an empty field fits all.
+type JobFilter struct {
+	// State is a state of the message contract, or the outcome of a job that has ended.
+	State string
+	Queue string
+	Site  string
+}
+
+// Job is a job in a list.
+type Job struct {
+	Queue string    `json:"queue"`
+	ID    string    `json:"id"`
+	State string    `json:"state"`
+	Site  string    `json:"site"`
+	Since time.Time `json:"since"`
+	// Until is when a waiting job is tried again, and Why its state; both are missing of other jobs.
+	Until time.Time `json:"until,omitzero"`
+	Why   string    `json:"why,omitempty"`
+}
+
+// Letter is a dead letter in a list.
+type Letter struct {
+	Seq      uint64    `json:"seq"`
+	Queue    string    `json:"queue"`
+	ID       string    `json:"id"`
+	StoredAt time.Time `json:"stored_at"`
+	Error    string    `json:"error"`
+	Reason   string    `json:"reason"`
+	Attempts int       `json:"attempts"`
+	Site     string    `json:"-"`
+}
+
+// operatorRoutes are the routes that act through the Operator.
+func (a *admin) operatorRoutes() []route {
+	get, post, del := http.MethodGet, http.MethodPost, http.MethodDelete
+	return []route{
+		{post, "/api/v1/queues/{queue}/pause", changer, a.pauseQueue},
+		{post, "/api/v1/queues/{queue}/resume", changer, a.resumeQueue},
+		{get, "/api/v1/workers", reader, a.workers},
+		{post, "/api/v1/workers/{name}/drain", changer, a.drainWorker},
+		{get, "/api/v1/jobs", reader, a.jobs},
+		{get, "/api/v1/jobs/{queue}/{id}", reader, a.story},
+		{del, "/api/v1/jobs/{queue}/{id}", changer, a.cancelJob},
+		{get, "/api/v1/dead", reader, a.dead},
+		{post, "/api/v1/dead/replay", changer, a.replayLetters},
+		{post, "/api/v1/dead/purge", changer, a.purgeLetters},
+	}
+}
+
+func (a *admin) pauseQueue(w http.ResponseWriter, r *http.Request) error {
+	return a.setPaused(w, r, a.Operator.PauseQueue, true)
+}
+
+func (a *admin) resumeQueue(w http.ResponseWriter, r *http.Request) error {
+	return a.setPaused(w, r, a.Operator.ResumeQueue, false)
+}
+
+func (a *admin) setPaused(w http.ResponseWriter, r *http.Request, act func(context.Context, string) error, paused bool) error {
+	queue := r.PathValue("queue")
+	if !jobs.ValidQueue(queue) {
+		return unknown("no queue has this name")
+	}
+	if act == nil {
+		return notHere("queues cannot be paused here")
+	}
+	if err := change(r, func(ctx context.Context) error { return act(ctx, queue) }); err != nil {
+		return explain(err, "no queue has this name")
+	}
+	a.Log.Info("queue changed", "queue", queue, "paused", paused, "peer", r.RemoteAddr)
+	return reply(w, map[string]any{"queue": queue, "paused": paused})
+}
+
+func (a *admin) workers(w http.ResponseWriter, r *http.Request) error {
+	if a.Operator.Workers == nil {
+		return notHere("the workers are not listed here")
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
+	defer cancel()
+	list, err := a.Operator.Workers(ctx)
+	if err != nil {
+		return err
+	}
+	return reply(w, map[string]any{"workers": list})
+}
+
+func (a *admin) drainWorker(w http.ResponseWriter, r *http.Request) error {
+	name := r.PathValue("name")
+	if a.Operator.DrainWorker == nil {
+		return notHere("workers cannot be drained here")
+	}
+	if err := change(r, func(ctx context.Context) error { return a.Operator.DrainWorker(ctx, name) }); err != nil {
+		return explain(err, "no worker has this name")
+	}
+	a.Log.Info("drain was asked for over HTTP", "worker", text.Printable(name), "peer", r.RemoteAddr)
+	return reply(w, map[string]any{"worker": name, "draining": true})
+}
+
+func (a *admin) jobs(w http.ResponseWriter, r *http.Request) error {
+	query := r.URL.Query()
+	f := JobFilter{State: query.Get("state"), Queue: query.Get("queue"), Site: query.Get("site")}
+	limit, err := limitOf(r)
+	switch {
+	case err != nil:
+		return err
+	case f.State != "" && !slices.Contains(jobs.States(), f.State) && !slices.Contains(jobs.Outcomes(), f.State):
+		return badRequest("state: " + strconv.Quote(clip(f.State)) + " is neither a state nor an outcome")
+	case f.Queue != "" && !jobs.ValidQueue(f.Queue):
+		return badRequest("queue: " + strconv.Quote(clip(f.Queue)) + " is not the name of a queue")
+	case a.Operator.Jobs == nil:
+		return notHere("jobs are not listed here")
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
+	defer cancel()
+	list, err := a.Operator.Jobs(ctx, f, limit)
+	if err != nil {
+		return err
+	}
+	return reply(w, map[string]any{"jobs": orEmpty(list)})
+}
+
+func (a *admin) story(w http.ResponseWriter, r *http.Request) error {
+	queue, id, err := jobOf(r)
+	if err != nil {
+		return err
+	}
+	if a.Operator.Story == nil {
+		return notHere("jobs are not shown here")
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
+	defer cancel()
+	story, err := a.Operator.Story(ctx, queue, id)
+	if err != nil {
+		return explain(err, "no job has this name")
+	}
+	return reply(w, story)
+}
+
+func (a *admin) cancelJob(w http.ResponseWriter, r *http.Request) error {
+	queue, id, err := jobOf(r)
+	if err != nil {
+		return err
+	}
+	if a.Operator.CancelJob == nil {
+		return notHere("jobs cannot be cancelled here")
+	}
+	if err := change(r, func(ctx context.Context) error { return a.Operator.CancelJob(ctx, queue, id) }); err != nil {
+		return explain(err, "no job has this name")
+	}
+	a.Log.Info("job cancelled", "queue", queue, "job", id, "peer", r.RemoteAddr)
+	return reply(w, map[string]any{"queue": queue, "id": id, "outcome": jobs.Cancelled})
+}
+
+// jobOf reads the name of a job in the path.
+func jobOf(r *http.Request) (queue, id string, err error) {
+	queue, id = r.PathValue("queue"), r.PathValue("id")
+	if !jobs.ValidQueue(queue) || !jobs.ValidID(id) {
+		return "", "", unknown("no job has this name")
+	}
+	return queue, id, nil
+}
+
+const (
+	defaultLimit = 100
+	maxLimit     = 1000
+)
+
+// limitOf reads the parameter limit.
+func limitOf(r *http.Request) (int, error) {
+	if !r.URL.Query().Has("limit") {
+		return defaultLimit, nil
+	}
+	written := r.URL.Query().Get("limit")
+	n, err := strconv.Atoi(written)
+	if err != nil || n < 1 || n > maxLimit {
+		return 0, badRequest("limit: " + strconv.Quote(clip(written)) + " is not a number from 1 to " + strconv.Itoa(maxLimit))
+	}
+	return n, nil
+}
+
+// explain turns an error of the Operator into its answer.
+func explain(err error, nothing string) error {
+	switch {
+	case errors.Is(err, ErrUnknown):
+		return unknown(nothing)
+	case errors.Is(err, ErrEnded):
+		return failure{status: http.StatusConflict, code: "ended", message: err.Error()}
+	}
+	return err
+}
+
+func unknown(message string) error {
+	return failure{status: http.StatusNotFound, code: "not_found", message: message}
+}
+
+// orEmpty is a list that is written as [] rather than null.
+func orEmpty[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+// readBody decodes a JSON object that has to be there.
+func readBody(r *http.Request, into any) error {
+	data, err := readDocument(r.Body)
+	if err != nil {
+		return err
+	}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(into); err != nil {
+		return badRequest("the body is not valid: " + err.Error())
+	}
+	return nil
+}

@@ -1,0 +1,171 @@
+package admin_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gofer-mq/gofer/worker/admin"
+)
+
+// deed is what an Operator was asked to do.
+type deeds []string
+
+func (d *deeds) note(format string, args ...any) { *d = append(*d, fmt.Sprintf(format, args...)) }
+
+// operated is a worker whose Operator knows queue default, job j1, the ended job j2, worker w1 and three dead letters.
+func operated(t *testing.T) (*worker, *deeds) {
+	t.Helper()
+	done := &deeds{}
+	known := func(what string, is bool) error {
+		if !is {
+			return fmt.Errorf("%s: %w", what, admin.ErrUnknown)
+		}
+		return nil
+	}
+	at := time.Date(2030, 1, 2, 15, 4, 5, 0, time.UTC)
+	letters := []admin.Letter{
+		{Seq: 1, Queue: "default", ID: "a", StoredAt: at, Error: "timed_out", Reason: "late", Attempts: 3, Site: "a.test"},
+		{Seq: 2, Queue: "low", ID: "b", StoredAt: at.Add(time.Minute), Error: "no_proxy", Site: "a.test"},
+		{Seq: 4, Queue: "low", ID: "c", StoredAt: at.Add(time.Hour), Error: "timed_out", Site: "b.test"},
+	}
+	o := admin.Operator{
+		PauseQueue:  func(_ context.Context, q string) error { done.note("pause %s", q); return known(q, q == "default") },
+		ResumeQueue: func(_ context.Context, q string) error { done.note("resume %s", q); return known(q, q == "default") },
+		Workers:     func(context.Context) (any, error) { return []map[string]any{{"worker": "w1", "ready": true}}, nil },
+		DrainWorker: func(_ context.Context, name string) error {
+			done.note("drain %s", name)
+			return known(name, name == "w1")
+		},
+		Jobs: func(_ context.Context, f admin.JobFilter, limit int) ([]admin.Job, error) {
+			done.note("jobs %+v %d", f, limit)
+			return []admin.Job{{Queue: "default", ID: "j1", State: "no_proxy", Site: "a.test", Since: at, Until: at, Why: "no_proxy"}}, nil
+		},
+		Story: func(_ context.Context, q, id string) (any, error) {
+			return map[string]any{"queue": q, "id": id, "state": "queued", "story": []any{}}, known(id, id == "j1")
+		},
+		CancelJob: func(_ context.Context, q, id string) error {
+			if id == "j2" {
+				return admin.ErrEnded
+			}
+			done.note("cancel %s/%s", q, id)
+			return known(id, id == "j1")
+		},
+		Letters: func(_ context.Context, use func(admin.Letter) error) error {
+			for _, l := range letters {
+				if err := use(l); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		ReplayLetter: func(_ context.Context, seq uint64) error {
+			if seq == 4 {
+				return admin.ErrUnknown // somebody was faster
+			}
+			done.note("replay %d", seq)
+			return nil
+		},
+		PurgeLetter: func(_ context.Context, seq uint64) error { done.note("purge %d", seq); return nil },
+	}
+	return newWorker(t, func(c *admin.Config) { c.Operator = o }), done
+}
+
+func TestTheAPIActsOnQueuesWorkersAndJobs(t *testing.T) {
+	w, done := operated(t)
+	for _, test := range []struct {
+		method, path string
+		code         int
+		body         string
+	}{
+		{"POST", "/api/v1/queues/default/pause", 200, `{"paused":true,"queue":"default"}`},
+		{"POST", "/api/v1/queues/default/resume", 200, `{"paused":false,"queue":"default"}`},
+		{"POST", "/api/v1/queues/nobody/pause", 404, ""},
+		{"POST", "/api/v1/queues/a.b/pause", 404, ""},
+		{"GET", "/api/v1/workers", 200, `{"workers":[{"ready":true,"worker":"w1"}]}`},
+		{"POST", "/api/v1/workers/w1/drain", 200, `{"draining":true,"worker":"w1"}`},
+		{"POST", "/api/v1/workers/w9/drain", 404, ""},
+		{"GET", "/api/v1/jobs?state=no_proxy&queue=default&site=a.test&limit=7", 200, `{"jobs":[{"queue":"default","id":"j1","state":"no_proxy","site":"a.test","since":"2030-01-02T15:04:05Z","until":"2030-01-02T15:04:05Z","why":"no_proxy"}]}`},
+		{"GET", "/api/v1/jobs?state=failed", 200, ""},
+		{"GET", "/api/v1/jobs?state=lost", 400, ""},
+		{"GET", "/api/v1/jobs?limit=0", 400, ""},
+		{"GET", "/api/v1/jobs?limit=1001", 400, ""},
+		{"GET", "/api/v1/jobs?queue=a.b", 400, ""},
+		{"GET", "/api/v1/jobs/default/j1", 200, `{"id":"j1","queue":"default","state":"queued","story":[]}`},
+		{"GET", "/api/v1/jobs/default/j9", 404, ""},
+		{"GET", "/api/v1/jobs/default/a.b", 404, ""},
+		{"DELETE", "/api/v1/jobs/default/j1", 200, `{"id":"j1","outcome":"cancelled","queue":"default"}`},
+		{"DELETE", "/api/v1/jobs/default/j2", 409, ""},
+		{"DELETE", "/api/v1/jobs/default/j9", 404, ""},
+	} {
+		rec := w.do(request(test.method, test.path, ""))
+		if rec.Code != test.code || test.body != "" && strings.TrimSpace(rec.Body.String()) != test.body {
+			t.Errorf("%s %s: got %d %s, want %d %s", test.method, test.path, rec.Code, rec.Body, test.code, test.body)
+		}
+	}
+	want := "[pause default resume default pause nobody drain w1 drain w9 jobs {State:no_proxy Queue:default Site:a.test} 7 jobs {State:failed Queue: Site:} 100 cancel default/j1 cancel default/j9]"
+	if got := fmt.Sprint(*done); got != want {
+		t.Errorf("done:\ngot  %s\nwant %s", got, want)
+	}
+}
+
+func TestDeadLettersAreListedGroupedReplayedAndPurged(t *testing.T) {
+	w, done := operated(t)
+	for _, test := range []struct {
+		method, path, body string
+		code               int
+		answer             string
+	}{
+		{"GET", "/api/v1/dead?limit=1", "", 200, `{"letters":[{"seq":1,"queue":"default","id":"a","stored_at":"2030-01-02T15:04:05Z","error":"timed_out","reason":"late","attempts":3}]}`},
+		{"GET", "/api/v1/dead?group=reason", "", 200, `{"groups":[{"key":"timed_out","count":2,"oldest":"2030-01-02T15:04:05Z","newest":"2030-01-02T16:04:05Z"},{"key":"no_proxy","count":1,"oldest":"2030-01-02T15:05:05Z","newest":"2030-01-02T15:05:05Z"}]}`},
+		{"GET", "/api/v1/dead?group=site&limit=1", "", 200, `{"groups":[{"key":"a.test","count":2,"oldest":"2030-01-02T15:04:05Z","newest":"2030-01-02T15:05:05Z"}]}`},
+		{"GET", "/api/v1/dead?group=colour", "", 400, ""},
+		{"POST", "/api/v1/dead/replay", `{"queue":"low"}`, 200, `{"count":1}`}, // of two: the other one is gone
+		{"POST", "/api/v1/dead/replay", `{"seqs":[1,9],"reason":"timed_out"}`, 200, `{"count":1}`},
+		{"POST", "/api/v1/dead/purge", `{"all":true}`, 200, `{"count":3}`},
+		{"POST", "/api/v1/dead/purge", `{"site":"b.test"}`, 200, `{"count":1}`},
+		{"POST", "/api/v1/dead/purge", `{"seqs":[]}`, 200, `{"count":0}`},
+		{"POST", "/api/v1/dead/purge", "", 400, ""},
+		{"POST", "/api/v1/dead/purge", "{}", 400, ""},
+		{"POST", "/api/v1/dead/purge", `{"all":true,"queue":"low"}`, 400, ""},
+		{"POST", "/api/v1/dead/purge", `{"quue":"low"}`, 400, ""},
+	} {
+		rec := w.do(request(test.method, test.path, test.body))
+		if rec.Code != test.code || test.answer != "" && strings.TrimSpace(rec.Body.String()) != test.answer {
+			t.Errorf("%s %s %s: got %d %s, want %d %s", test.method, test.path, test.body, rec.Code, rec.Body, test.code, test.answer)
+		}
+	}
+	if got, want := fmt.Sprint(*done), "[replay 2 replay 1 purge 1 purge 2 purge 4 purge 4]"; got != want {
+		t.Errorf("done: got %s, want %s", got, want)
+	}
+}
+
+func TestAnOperatorThatFailsIsAnswered503(t *testing.T) {
+	w := newWorker(t, func(c *admin.Config) {
+		c.Operator.CancelJob = func(context.Context, string, string) error { return errors.New("no server") }
+	})
+	if rec := w.do(request("DELETE", "/api/v1/jobs/default/j1", "")); rec.Code != http.StatusServiceUnavailable {
+		t.Errorf("cancel without a server: got %d %s, want 503", rec.Code, rec.Body)
+	}
+	if rec := w.do(request("GET", "/api/v1/dead", "")); rec.Code != http.StatusNotImplemented {
+		t.Errorf("dead letters of a worker without an Operator: got %d, want 501", rec.Code)
+	}
+}
+
+func TestTheDocumentDescribesTheOperator(t *testing.T) {
+	w, _ := operated(t)
+	doc := readDocument(t, w)
+	for _, call := range []struct{ method, path, body string }{
+		{"POST", "/api/v1/queues/{queue}/pause", ""}, {"GET", "/api/v1/workers", ""}, {"POST", "/api/v1/workers/{name}/drain", ""}, {"GET", "/api/v1/jobs", ""},
+		{"GET", "/api/v1/jobs/{queue}/{id}", ""}, {"DELETE", "/api/v1/jobs/{queue}/{id}", ""}, {"GET", "/api/v1/dead", ""}, {"POST", "/api/v1/dead/replay", `{"all":true}`},
+		{"POST", "/api/v1/dead/purge", `{"all":true}`},
+	} {
+		doc.fits(t, call.method, call.path, w.do(request(call.method, example(call.path), call.body)))
+	}
+	doc.fits(t, "GET", "/api/v1/dead", w.do(request("GET", "/api/v1/dead?group=site", "")))
+	doc.fits(t, "DELETE", "/api/v1/jobs/{queue}/{id}", w.do(request("DELETE", "/api/v1/jobs/default/j2", "")))
+}

@@ -1,0 +1,225 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/worker/admin"
+	"github.com/gofer-mq/gofer/worker/control"
+)
+
+// operator is what the HTTP API does for the fleet. It acts as the worker's NATS user, and can do what that user may.
+func (d *daemon) operator() admin.Operator {
+	return admin.Operator{
+		PauseQueue: func(ctx context.Context, queue string) error {
+			return d.asClient(func(c *client.Client) error { return c.Pause(ctx, queue, time.Time{}) })
+		},
+		ResumeQueue: func(ctx context.Context, queue string) error {
+			return d.asClient(func(c *client.Client) error { return c.Resume(ctx, queue) })
+		},
+		Workers: d.fleetWorkers, DrainWorker: d.drainWorker, Jobs: d.listJobs, Story: d.story, Letters: d.letters,
+		CancelJob: func(ctx context.Context, queue, id string) error {
+			return d.asClient(func(c *client.Client) error { return c.Cancel(ctx, client.Key{Queue: queue, ID: id}) })
+		},
+		ReplayLetter: func(ctx context.Context, seq uint64) error {
+			return d.withLetter(ctx, seq, func(c *client.Client, l client.DeadLetter) error {
+				_, err := c.Replay(ctx, l)
+				return err
+			})
+		},
+		PurgeLetter: func(ctx context.Context, seq uint64) error {
+			return d.withLetter(ctx, seq, func(c *client.Client, l client.DeadLetter) error { return c.RemoveDeadLetter(ctx, l) })
+		},
+	}
+}
+
+// asClient lets act use a client on the worker's connection. Its errors are those that the API knows.
+func (d *daemon) asClient(act func(*client.Client) error) error {
+	conn := d.connected.Load()
+	if conn == nil || !conn.nc.IsConnected() {
+		return bus.ErrUnreachable
+	}
+	err := act(client.New(conn.client))
+	switch {
+	case errors.Is(err, client.ErrNotFound), errors.Is(err, client.ErrReplayed):
+		return fmt.Errorf("%w: %w", admin.ErrUnknown, err)
+	case errors.Is(err, client.ErrFinished):
+		return fmt.Errorf("%w: %w", admin.ErrEnded, err)
+	}
+	return err
+}
+
+// fleetWorkers asks all workers how they stand.
+func (d *daemon) fleetWorkers(ctx context.Context) (any, error) {
+	conn := d.connected.Load()
+	if conn == nil || !conn.nc.IsConnected() {
+		return []control.Status{d.ownStatus()}, nil
+	}
+	return control.Ask[control.Status](ctx, conn.nc, control.Subject(d.names, control.Workers), nil, 0)
+}
+
+// ownStatus is how this worker stands, for when it cannot ask.
+func (d *daemon) ownStatus() control.Status {
+	s := d.status()
+	s.Worker, s.Version = d.cfg.Name, d.cfg.Version
+	return s
+}
+
+// drainWorker lets the worker of that name drain, this one included.
+func (d *daemon) drainWorker(ctx context.Context, name string) error {
+	if name == d.cfg.Name {
+		d.drain(errDrainAsked)
+		return nil
+	}
+	conn := d.connected.Load()
+	if conn == nil || !conn.nc.IsConnected() {
+		return bus.ErrUnreachable
+	}
+	_, err := control.Ask[control.Drained](ctx, conn.nc, control.Subject(d.names, control.Drain), control.DrainRequest{Worker: name}, 1)
+	if errors.Is(err, control.ErrNoWorkers) {
+		return admin.ErrUnknown
+	}
+	return err
+}
+
+// errEnough ends a list.
+var errEnough = errors.New("enough")
+
+// listJobs lists jobs that have not ended, or kept results by their outcome.
+func (d *daemon) listJobs(ctx context.Context, f admin.JobFilter, limit int) (list []admin.Job, err error) {
+	err = d.asClient(func(c *client.Client) error {
+		if f.State == jobs.Succeeded || f.State == jobs.Failed || f.State == jobs.Cancelled {
+			list, err = listEnded(ctx, c, f, limit)
+			return err
+		}
+		found, _, err := c.ListFirst(ctx, client.ListFilter{Queue: f.Queue, State: f.State, Site: f.Site}, limit)
+		for _, job := range found {
+			row := admin.Job{Queue: job.Queue, ID: job.ID, State: job.State, Site: job.Site, Since: job.Since.UTC(), Until: job.Until}
+			if job.State != jobs.StateQueued && job.State != jobs.StateRunning {
+				row.Why = job.State
+			}
+			list = append(list, row)
+		}
+		return err
+	})
+	return list, err
+}
+
+func listEnded(ctx context.Context, c *client.Client, f admin.JobFilter, limit int) (list []admin.Job, err error) {
+	err = c.Follow(ctx, client.Filter{Queue: f.Queue, UntilNow: true, HeadersOnly: true}, func(r jobs.Result) error {
+		site := siteOfURL(r.URL)
+		if r.Outcome != f.State || f.Site != "" && f.Site != site {
+			return nil
+		}
+		if len(list) == limit {
+			return errEnough
+		}
+		list = append(list, admin.Job{Queue: r.Queue, ID: r.ID, State: r.Outcome, Site: site, Since: r.FinishedAt.UTC()})
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return list, err
+}
+
+// siteOfURL is the site of a URL; empty if that is none.
+func siteOfURL(text string) string {
+	u, err := jobs.ParseURL(text)
+	if err != nil {
+		return ""
+	}
+	return u.Authority()
+}
+
+// jobStory is a job's story in the API.
+type jobStory struct {
+	Queue string `json:"queue"`
+	ID    string `json:"id"`
+	// State is a state of the message contract or an outcome; empty if only events are left of the job.
+	State   string          `json:"state"`
+	Waiting *jobWait        `json:"waiting,omitempty"`
+	Story   []client.Moment `json:"story"`
+	Result  *jobs.Summary   `json:"result,omitempty"`
+	// DeadLetter is the sequence of the job's dead letter; zero if there is none.
+	DeadLetter uint64 `json:"dead_letter,omitempty"`
+}
+
+// jobWait says why a job waits.
+type jobWait struct {
+	Why     string    `json:"why"`
+	Since   time.Time `json:"since"`
+	Until   time.Time `json:"until,omitzero"`
+	Site    string    `json:"site"`
+	Proxies []string  `json:"proxies"`
+	Detail  string    `json:"detail"`
+}
+
+// story gathers what is known of a job.
+func (d *daemon) story(ctx context.Context, queue, id string) (any, error) {
+	s := jobStory{Queue: queue, ID: id}
+	err := d.asClient(func(c *client.Client) error {
+		key := client.Key{Queue: queue, ID: id}
+		known, err := c.Story(ctx, key)
+		if err != nil {
+			return err
+		}
+		s.Story, s.DeadLetter = known.Moments, known.DeadLetter
+		if known.Result != nil {
+			facts := known.Result.Summary()
+			s.State, s.Result = known.Result.Outcome, &facts
+			return nil
+		}
+		job, err := c.StateOf(ctx, key)
+		if errors.Is(err, client.ErrNotFound) {
+			return nil // it has ended, and its result is no longer kept
+		}
+		s.State = job.State
+		if job.State != jobs.StateQueued && job.State != jobs.StateRunning {
+			s.Waiting = &jobWait{Why: job.State, Since: job.Since.UTC(), Until: job.Until, Site: job.Site, Proxies: []string{}, Detail: waitDetail(job.State)}
+		}
+		return err
+	})
+	return s, err
+}
+
+// waitDetail says in words why a job waits.
+func waitDetail(state string) string {
+	switch state {
+	case jobs.StateDelayed:
+		return "the job waits for its not_before"
+	case jobs.StateRetrying:
+		return "the job waits for its next attempt"
+	case jobs.StateSiteDown:
+		return "the job's site rests, or is new and has its share of the slots"
+	}
+	return "no proxy can be used for the job"
+}
+
+// letters lists the dead letters.
+func (d *daemon) letters(ctx context.Context, use func(admin.Letter) error) error {
+	return d.asClient(func(c *client.Client) error {
+		return c.DeadLetters(ctx, func(l client.DeadLetter) error {
+			return use(admin.Letter{
+				Seq: l.Seq, Queue: l.Queue, ID: l.ID, StoredAt: l.StoredAt.UTC(), Error: l.Result.Error, Reason: l.Reason, Attempts: l.Result.AttemptCount,
+				Site: siteOfURL(l.Result.URL),
+			})
+		})
+	})
+}
+
+// withLetter lets act use the dead letter of a sequence.
+func (d *daemon) withLetter(ctx context.Context, seq uint64, act func(*client.Client, client.DeadLetter) error) error {
+	return d.asClient(func(c *client.Client) error {
+		l, err := c.DeadLetterAt(ctx, seq)
+		if err != nil {
+			return err
+		}
+		return act(c, l)
+	})
+}

@@ -1,0 +1,99 @@
+package daemon_test
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/testenv"
+	"github.com/gofer-mq/gofer/worker"
+	"github.com/gofer-mq/gofer/worker/daemon"
+)
+
+// call sends a request to the API and decodes the answer.
+func (r *running) call(method, path, body string) (status int, answer map[string]any) {
+	r.Helper()
+	req, err := http.NewRequestWithContext(r.Context(), method, r.url+"/api/v1"+path, strings.NewReader(body))
+	if err != nil {
+		r.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		r.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	data, _ := io.ReadAll(resp.Body)
+	if err := json.Unmarshal(data, &answer); err != nil {
+		r.Fatalf("%s %s: %v in %s", method, path, err, data)
+	}
+	return resp.StatusCode, answer
+}
+
+// list is the length of a list in an answer.
+func list(answer map[string]any, name string) int {
+	items, _ := answer[name].([]any)
+	return len(items)
+}
+
+func TestTheAPISteersTheFleet(t *testing.T) {
+	server := testenv.StartNATS(t, nil)
+	r := run(t, daemon.Config{NATS: bus.Dial{URL: server.URL()}, Name: "w1", Queues: []worker.Queue{{Name: "default"}}})
+	r.until("nats: connected")
+	testenv.Eventually(t, "the worker to be listed", func() bool {
+		_, answer := r.call("GET", "/workers", "")
+		return list(answer, "workers") == 1
+	})
+	c, err := client.Open(t.Context(), client.Config{URL: server.URL()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	submit := func(job jobs.Job) {
+		t.Helper()
+		if _, err := c.Submit(t.Context(), job); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The worker has no proxy: one job waits for one, another one does not wait and fails.
+	submit(jobs.Job{ID: "waits", URL: "http://a.test/"})
+	submit(jobs.Job{ID: "fails", URL: "http://b.test:8080/", WhenNoProxy: jobs.NoProxyFail})
+	testenv.Eventually(t, "the job to wait for a proxy", func() bool {
+		_, answer := r.call("GET", "/jobs?state=no_proxy&site=a.test", "")
+		return list(answer, "jobs") == 1
+	})
+	if status, story := r.call("GET", "/jobs/default/waits", ""); status != 200 || story["state"] != "no_proxy" || story["waiting"] == nil {
+		t.Errorf("story of the job that waits: %d %v", status, story)
+	}
+	testenv.Eventually(t, "the dead letter", func() bool {
+		_, answer := r.call("GET", "/dead?group=site", "")
+		return list(answer, "groups") == 1
+	})
+	if status, story := r.call("GET", "/jobs/default/fails", ""); status != 200 || story["state"] != "failed" || story["result"] == nil {
+		t.Errorf("story of the job that failed: %d %v", status, story)
+	}
+	if _, answer := r.call("GET", "/jobs?state=failed", ""); list(answer, "jobs") != 1 {
+		t.Errorf("failed jobs: %v, want one", answer)
+	}
+	for _, step := range []struct {
+		method, path, body string
+		status             int
+	}{
+		{"DELETE", "/jobs/default/fails", "", 409}, {"DELETE", "/jobs/default/waits", "", 200}, {"DELETE", "/jobs/default/nobody", "", 404},
+		{"POST", "/queues/default/pause", "", 200}, {"POST", "/queues/default/resume", "", 200}, {"POST", "/queues/unserved/pause", "", 404},
+		{"POST", "/dead/replay", `{"site":"b.test:8080"}`, 200}, {"POST", "/dead/purge", `{"all":true}`, 200},
+		{"POST", "/workers/w1/drain", "", 200},
+	} {
+		if status, answer := r.call(step.method, step.path, step.body); status != step.status {
+			t.Errorf("%s %s: got %d %v, want %d", step.method, step.path, status, answer, step.status)
+		}
+	}
+	if err := <-r.ended; err != nil {
+		t.Errorf("the drained worker ended with %v", err)
+	}
+	r.ended <- nil
+}
