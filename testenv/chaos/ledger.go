@@ -2,11 +2,13 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 // accepted is a job whose publish was acknowledged.
@@ -26,24 +28,30 @@ type stored struct {
 type ledger struct {
 	mu       sync.Mutex
 	jobs     map[string]accepted
-	refused  int                 // jobs that the server did not take
-	aliases  map[string]string   // other names of results, by the name that is not theirs
-	results  map[string]stored   // the first result of each job
-	again    map[string]int      // further ones
-	mayLose  map[string]bool     // jobs that were in a deleted stream
-	replayed map[string]bool     // jobs whose dead letter was taken away for a replay
-	origins  map[string][]string // ids of the jobs that a replay may fetch again: a new stream numbers its letters from 1
-	mayAgain map[string]bool     // jobs whose result was in a deleted stream, before they were done
-	foreign  []string            // results with bytes of another job
-	unsound  map[string]int      // sound jobs that did not succeed, or not with their own body, by why
-	noBodies time.Time           // when the bodies were deleted last: results that ended before may have lost theirs
-	noDead   time.Time           // the same of the dead letters
+	refused  int                // jobs that the server did not take
+	aliases  map[string]string  // other names of results, by the name that is not theirs
+	results  map[string]stored  // the first result of each job
+	again    map[string]int     // further ones
+	mayLose  map[string]bool    // jobs that were in a deleted stream
+	replayed map[string]bool    // jobs whose dead letter was taken away for a replay
+	letters  map[string]letters // dead letters by the id that their replay runs under: a new stream numbers its letters from 1
+	mayAgain map[string]bool    // jobs whose result was in a deleted stream, before they were done
+	foreign  []string           // results with bytes of another job
+	unsound  map[string]int     // sound jobs that did not succeed, or not with their own body, by why
+	noBodies time.Time          // when the bodies were deleted last: results that ended before may have lost theirs
+	noDead   time.Time          // the same of the dead letters
 }
+
+// letters are dead letters by what distinguishes them from all others, with the job of each.
+type letters map[string]string
+
+// jobs lists whose letters they are, in a fixed order.
+func (l letters) jobs() []string { return slices.Sorted(maps.Values(l)) }
 
 func newLedger() *ledger {
 	return &ledger{
 		jobs: map[string]accepted{}, aliases: map[string]string{}, results: map[string]stored{}, again: map[string]int{},
-		mayLose: map[string]bool{}, replayed: map[string]bool{}, origins: map[string][]string{}, mayAgain: map[string]bool{}, unsound: map[string]int{},
+		mayLose: map[string]bool{}, replayed: map[string]bool{}, letters: map[string]letters{}, mayAgain: map[string]bool{}, unsound: map[string]int{},
 	}
 }
 
@@ -57,12 +65,23 @@ func (l *ledger) accept(o order) {
 	}
 }
 
-// replay notes that the dead letter of a job may go, and that the job may run again under another id.
-func (l *ledger) replay(id, again string) {
+// giveAway notes that the dead letter of a job may go.
+func (l *ledger) giveAway(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.replayed[l.name(id)] = true
-	l.origins[again] = append(l.origins[again], l.name(id))
+}
+
+// replay notes that the job of a letter may run again, under one of these ids. Each letter may bring one result.
+func (l *ledger) replay(d client.DeadLetter, ids ...string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, id := range ids {
+		if l.letters[id] == nil {
+			l.letters[id] = letters{}
+		}
+		l.letters[id][fmt.Sprint(d.Seq, d.StoredAt.UnixNano(), d.Key)] = l.name(d.ID)
+	}
 }
 
 func (l *ledger) refuse() {
@@ -90,7 +109,7 @@ func (l *ledger) found(id string, r stored, body []byte, readable bool) {
 	}
 	l.results[id] = r
 	job, known := l.jobs[id]
-	owners := append([]string{id}, l.origins[id]...)
+	owners := append([]string{id}, l.letters[id].jobs()...)
 	if r.outcome == jobs.Succeeded && !slices.ContainsFunc(owners, func(owner string) bool { return !isForeign(owner, body) }) {
 		l.foreign = append(l.foreign, fmt.Sprintf("%s: %.200q", id, body))
 	}
@@ -119,21 +138,24 @@ func (l *ledger) lost() (ids []string) {
 	return ids
 }
 
-// seconds counts the results that came after the first one of a job, in the stream, and those that the subscriber saw.
-func (l *ledger) seconds(seen map[string]int) (n int) {
+// seconds counts the results that came after those that a job may have, in the stream and as the subscriber saw them. which says
+// of what jobs they are.
+func (l *ledger) seconds(seen map[string]int) (n int, which []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for id, times := range l.again {
-		if !l.mayAgain[id] {
-			n += times
+	count := func(id, how string, times int) {
+		if more := times - max(1, len(l.letters[id])); more > 0 && !l.mayAgain[id] {
+			n += more
+			which = append(which, fmt.Sprintf("%s: %s %d times, replayed from letters of %q", id, how, times, l.letters[id].jobs()))
 		}
+	}
+	for id, times := range l.again {
+		count(id, "stored", 1+times)
 	}
 	for id, times := range seen {
-		if !l.mayAgain[l.name(id)] {
-			n += times - 1
-		}
+		count(l.name(id), "seen", times)
 	}
-	return n
+	return n, which
 }
 
 // recovery is the longest time from a job's acceptance to its result.
@@ -178,7 +200,9 @@ func (l *ledger) isOver(id string) bool {
 }
 
 // mayEndAgain notes that results are about to be deleted while some of their jobs are not done with, or may be published again.
-func (l *ledger) mayEndAgain(undone []string) {
+// The message of a job that is cancelled is gone before its run ends: who still runs or cancels a job that ended since then finds
+// no result that would stand in the way of another.
+func (l *ledger) mayEndAgain(undone []string, since time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, id := range undone {
@@ -187,7 +211,7 @@ func (l *ledger) mayEndAgain(undone []string) {
 		}
 	}
 	for id, job := range l.jobs {
-		if job.twice {
+		if job.twice || job.cancelled && l.results[id].at.After(since) {
 			l.mayAgain[id] = true
 		}
 	}

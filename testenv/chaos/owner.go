@@ -260,7 +260,7 @@ func deleteResults(ctx context.Context, w *world) error {
 				err = w.collect(ctx)
 			}
 			if err == nil {
-				w.ledger.mayEndAgain(append(undone, waiting...))
+				w.ledger.mayEndAgain(append(undone, waiting...), time.Now().Add(-3*w.pace.ackWait))
 			}
 			return err
 		})
@@ -288,10 +288,14 @@ func replay(ctx context.Context, w *world) error {
 	})
 	for _, l := range letters {
 		w.gate.RLock()
-		w.ledger.replay(l.ID, fmt.Sprintf("replay-%d", l.Seq))
-		if ack, err := client.New(w.client).Replay(ctx, l); err == nil {
+		w.ledger.giveAway(l.ID)
+		switch ack, err := client.New(w.client).Replay(ctx, l); {
+		case ack.ID != "": // although the letter may have stayed
+			w.ledger.replay(l, ack.ID)
 			w.ledger.accept(order{id: ack.ID, replay: true})
-		} // else it may have been accepted, or not
+		case !errors.Is(err, client.ErrReplayed): // it may have been accepted, or not
+			w.ledger.replay(l, fmt.Sprintf("replay-%d", l.Seq), fmt.Sprintf("replay-%d-%d", l.Seq, l.StoredAt.UnixMilli()))
+		}
 		w.gate.RUnlock()
 	}
 	return err

@@ -112,7 +112,9 @@ func (w *world) verdict(ctx context.Context, s scenario, v *watcher) (o outcome,
 			o.replays++
 		}
 	}
-	o.recovery, o.seconds, o.refetched = l.recovery(), l.seconds(v.all()), w.origin.refetched()
+	var again []string
+	o.seconds, again = l.seconds(v.all())
+	o.recovery, o.refetched = l.recovery(), w.origin.refetched()
 	if o.letters, err = w.letters(ctx); err != nil {
 		return o, err
 	}
@@ -124,6 +126,9 @@ func (w *world) verdict(ctx context.Context, s scenario, v *watcher) (o outcome,
 		if err := w.report(ctx, lost, v.all()); err != nil {
 			return o, err
 		}
+	}
+	if len(again) > 0 {
+		o.faults = append(o.faults, fmt.Sprintf("second results: %.5000q", again))
 	}
 	for why, n := range l.unsound {
 		o.faults = append(o.faults, fmt.Sprintf("%d sound jobs: %s", n, why))
