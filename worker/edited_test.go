@@ -16,6 +16,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker"
 )
 
@@ -185,7 +186,7 @@ func (w *world) editConsumer(queue string, edit consumerEdit) {
 // untilEnded waits until the jobs x0, x1, … of the queue, n of them, have ended, all of them well.
 func (w *world) untilEnded(queue string, n int) {
 	w.Helper()
-	ctx, cancel := context.WithTimeout(w.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(w.Context(), 2*testenv.Patience)
 	defer cancel()
 	var keys []bus.Key
 	for i := range n {
@@ -320,8 +321,8 @@ func TestNoWaitingJobIsDroppedForWantOfRoom(t *testing.T) {
 	payload := `{"url":"` + page + `","method":"POST","body":"` + strings.Repeat("x", 100<<10) + `"}`
 	published := 0
 	for begin := time.Now(); published < n; {
-		if time.Since(begin) > 20*time.Second {
-			t.Fatalf("%d of %d jobs were taken in after 20 s; streams: %v", published, n, w.worker.Streams())
+		if time.Since(begin) > 2*testenv.Patience {
+			t.Fatalf("%d of %d jobs were taken in after %s; streams: %v", published, n, 2*testenv.Patience, w.worker.Streams())
 		}
 		_, err := w.client.JetStream().Publish(t.Context(), fmt.Sprint("gofer.jobs.default.x", published), []byte(payload))
 		switch {

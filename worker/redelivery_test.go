@@ -13,6 +13,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/stream"
 )
 
@@ -104,7 +105,7 @@ func (w *world) taken(id string, announced ...jobs.RetryEvent) {
 	if err != nil {
 		w.Fatal(err)
 	}
-	batch, err := lane.Fetch(1, jetstream.FetchMaxWait(5*time.Second))
+	batch, err := lane.Fetch(1, jetstream.FetchMaxWait(testenv.Patience))
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -136,7 +137,7 @@ func (w *world) progressOf(id string) jobs.Progress {
 	select {
 	case p := <-got:
 		return p
-	case <-time.After(20 * time.Second):
+	case <-time.After(testenv.Patience):
 		w.Fatalf("job %s was not run", id)
 		return jobs.Progress{}
 	}

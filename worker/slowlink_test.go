@@ -69,8 +69,8 @@ func relay(ctx context.Context, to io.Writer, from io.Reader, perSecond int) {
 // sends no heartbeats.
 func TestALargeBodyIsStoredThroughASlowLink(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, bus.Settings{})
-	w.link = w.slowLink(1 << 20)
+	w := newWorld(t, bus.Settings{AckWait: longWait / 2})
+	w.link = w.slowLink(1 << 19)
 	var runs atomic.Int32
 	body := bytes.Repeat([]byte("b"), 6<<20)
 	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
