@@ -11,6 +11,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 // waiting is an installation with a job that waits, and the job.
@@ -84,7 +85,7 @@ func (in *installation) takeDue(t *testing.T, id string) {
 	t.Helper()
 	lane, err := in.Lane(soon(t), "default", true)
 	must(t, err)
-	msg, err := lane.Next(jetstream.FetchMaxWait(10 * time.Second))
+	msg, err := lane.Next(jetstream.FetchMaxWait(testenv.Patience))
 	must(t, err)
 	if msg.Subject() != "_gofer.due.default."+id {
 		t.Fatalf("got %s, want job %s", msg.Subject(), id)
