@@ -2,7 +2,6 @@ package testenv
 
 import (
 	"fmt"
-	"net"
 	"net/url"
 	"strconv"
 	"testing"
@@ -24,7 +23,7 @@ func StartCluster(tb testing.TB) *Cluster {
 	c := &Cluster{tb: tb}
 	routes := make([]*url.URL, 3) // a server of a JetStream cluster does not start without routes
 	for i := range routes {
-		routes[i] = &url.URL{Scheme: "nats", Host: freeAddr(tb)}
+		routes[i] = &url.URL{Scheme: "nats", Host: FreeAddr(tb)}
 	}
 	for i, route := range routes {
 		port, err := strconv.Atoi(route.Port())
@@ -49,17 +48,6 @@ func StartCluster(tb testing.TB) *Cluster {
 	}
 	c.awaitLeader()
 	return c
-}
-
-// freeAddr is an address on loopback that nobody listens on now.
-func freeAddr(tb testing.TB) string {
-	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 func stop(srv *server.Server) {

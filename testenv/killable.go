@@ -70,7 +70,7 @@ func StartKillable(tb testing.TB) *Killable {
 	dir := tb.TempDir()
 	var clients, routes []string
 	for range c.nodes {
-		clients, routes = append(clients, freeAddr(tb)), append(routes, freeAddr(tb))
+		clients, routes = append(clients, FreeAddr(tb)), append(routes, FreeAddr(tb))
 	}
 	for i := range c.nodes {
 		n := &c.nodes[i]

@@ -8,7 +8,7 @@ import (
 )
 
 // Patience is how long a test waits for what has to happen, also on a machine with other work.
-const Patience = time.Minute
+const Patience = 3 * time.Minute
 
 // Eventually polls until a condition holds, and fails the test if it does not in time. What names the condition.
 func Eventually(tb testing.TB, what string, holds func() bool) {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -138,10 +137,10 @@ func TestAnAnswerThatIsLostIsAFailure(t *testing.T) {
 	}
 	for _, args := range []string{"submit http://a.test/", "queues", "dead ls", "config usage", "config show", "setup", "doctor", "--help", "version", "policy show"} {
 		for _, cause := range []error{syscall.ENOSPC, syscall.EPIPE} {
-			var errOut bytes.Buffer
-			code := run(t.Context(), environment(t), strings.Fields(args), strings.NewReader(""), fullDisk{cause}, &errOut)
+			errOut := new(testenv.Log)
+			code := run(t.Context(), environment(t), strings.Fields(args), strings.NewReader(""), fullDisk{cause}, errOut)
 			if said := strings.Contains(errOut.String(), cause.Error()); code != exitFailed || said == errors.Is(cause, syscall.EPIPE) {
-				t.Errorf("gofer %s, %v: exit %d, said %q", args, cause, code, &errOut)
+				t.Errorf("gofer %s, %v: exit %d, said %q", args, cause, code, errOut)
 			}
 		}
 	}
@@ -178,11 +177,11 @@ func TestJobsThatNobodyTakesAreSaidWhileWaiting(t *testing.T) {
 	testenv.Long(t)
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
-	code, _, errOut := gofer(t, "", "submit", "--wait", "--timeout", "7", "--queue", "nosuch", "http://shop.test/ok")
+	code, _, errOut := gofer(t, "", "submit", "--wait", "--timeout", "20", "--queue", "nosuch", "http://shop.test/ok")
 	if !strings.Contains(errOut, "no result yet: nosuch/0") {
 		t.Errorf("the job that goes on is not named: %q", errOut)
 	}
-	if code != exitFailed || !strings.Contains(errOut, "queue nosuch: no worker has ever served it") || !strings.Contains(errOut, "no result within 7s") {
+	if code != exitFailed || !strings.Contains(errOut, "queue nosuch: no worker has ever served it") || !strings.Contains(errOut, "no result within 20s") {
 		t.Errorf("exit %d, %q; want %d, and what the job waits for", code, errOut, exitFailed)
 	}
 }

@@ -6,12 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -73,24 +70,10 @@ func (w *world) startProxy(m testenv.Mode) *testenv.Proxy {
 	return p
 }
 
-// freeAddr is an address that nobody else listens on. The system gives none of these ports to a connection, and no two tests
-// get the same one: it is still free when the program comes to listen there.
 func freeAddr(tb testing.TB) string {
 	tb.Helper()
-	const first, count = 10_000, 20_000
-	for range count {
-		addr := fmt.Sprintf("127.0.0.1:%d", first+(uint32(os.Getpid())*211+lastPort.Add(1))%count)
-		if l, err := net.Listen("tcp", addr); err == nil {
-			_ = l.Close()
-			return addr
-		}
-	}
-	tb.Fatal("no port is free")
-	return ""
+	return testenv.FreeAddr(tb)
 }
-
-// lastPort counts the ports that freeAddr has tried.
-var lastPort atomic.Uint32
 
 // variables are the variables that each test has set, by its name.
 var variables struct {
@@ -196,8 +179,8 @@ func gofer(t *testing.T, in string, args ...string) (code int, out, errOut strin
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	var stdout, stderr bytes.Buffer
-	code = run(ctx, environment(t), args, strings.NewReader(in), &stdout, &stderr)
+	stdout, stderr := new(testenv.Log), new(testenv.Log) // what NATS reports last comes after the end
+	code = run(ctx, environment(t), args, strings.NewReader(in), stdout, stderr)
 	return code, stdout.String(), stderr.String()
 }
 

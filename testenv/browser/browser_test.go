@@ -65,7 +65,7 @@ func TestDashboardIsLiveAndReadableByEverybody(t *testing.T) {
 // check runs check.mjs to its end, at most two minutes, and hands over what it finds while it runs.
 func (w *world) check(node, chromium string, use func(finding)) {
 	w.Helper()
-	ctx, cancel := context.WithTimeout(w.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(w.Context(), 2*testenv.Patience)
 	defer cancel()
 	var errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, node, "check.mjs", w.page, outDir(w.T))

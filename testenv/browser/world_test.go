@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -45,7 +44,7 @@ func newWorld(t *testing.T) *world {
 	testenv.DependOn(t, ".") // the scripts
 	w := &world{T: t}
 	list := w.startProxies()
-	natsAddr, httpAddr := freeAddr(t), freeAddr(t)
+	natsAddr, httpAddr := testenv.FreeAddr(t), testenv.FreeAddr(t)
 	w.page = "http://" + httpAddr + "/"
 	w.worker = w.start([]string{
 		"GOFER_EMBEDDED_ADDR=" + natsAddr, "GOFER_DATA_DIR=" + t.TempDir(), "GOFER_HTTP_ADDR=" + httpAddr, "GOFER_ADMIN_TOKEN=" + token,
@@ -184,7 +183,7 @@ func (w *world) awaitReady() {
 	w.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-tick.C {
+	for deadline := time.Now().Add(testenv.Patience); time.Now().Before(deadline); <-tick.C {
 		resp, err := http.Get(w.page + "readyz")
 		if err != nil {
 			continue
@@ -194,15 +193,5 @@ func (w *world) awaitReady() {
 			return
 		}
 	}
-	w.Fatal("the worker is not ready after 20 s")
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	w.Fatalf("the worker is not ready after %s", testenv.Patience)
 }

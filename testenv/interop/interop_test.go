@@ -101,23 +101,13 @@ func listening(t *testing.T, addr string) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-tick.C {
+	for deadline := time.Now().Add(testenv.Patience); time.Now().Before(deadline); <-tick.C {
 		if c, err := net.Dial("tcp", addr); err == nil {
 			_ = c.Close()
 			return
 		}
 	}
-	t.Fatalf("nothing listens on %s after 20 s", addr)
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	t.Fatalf("nothing listens on %s after %s", addr, testenv.Patience)
 }
 
 // fleet is a server and one worker that fetches through the proxies given.
@@ -138,14 +128,14 @@ func startFleet(t *testing.T, proxies string, environ ...string) *fleet {
 	if f.client, err = bus.New(f.nats.Connect(), names); err != nil {
 		t.Fatal(err)
 	}
-	addr := freeAddr(t)
+	addr := testenv.FreeAddr(t)
 	f.log = start(t, append([]string{
 		"GOFER_NATS_URL=" + f.nats.URL(), "GOFER_HTTP_ADDR=" + addr, "GOFER_PROXIES=" + proxies, "GOFER_ALLOW_PRIVATE_TARGETS=true",
 	}, environ...), program, "worker")
 	listening(t, addr)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-tick.C {
+	for deadline := time.Now().Add(testenv.Patience); time.Now().Before(deadline); <-tick.C {
 		resp, err := http.Get("http://" + addr + "/readyz")
 		if err != nil {
 			continue
@@ -155,14 +145,14 @@ func startFleet(t *testing.T, proxies string, environ ...string) *fleet {
 			return f
 		}
 	}
-	t.Fatalf("the worker is not ready after 20 s; it said:\n%s", f.log)
+	t.Fatalf("the worker is not ready after %s; it said:\n%s", testenv.Patience, f.log)
 	return nil
 }
 
 // fetch submits one job and waits for its result.
 func (f *fleet) fetch(t *testing.T, url string) jobs.Result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 	defer cancel()
 	one := 1
 	ack, err := client.New(f.client).Submit(ctx, jobs.Job{URL: url, Retry: &jobs.Override{MaxAttempts: &one}})
@@ -219,7 +209,7 @@ func TestSquid(t *testing.T) {
 			if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil { //nolint:gosec // squid changes its user
 				t.Fatal(err)
 			}
-			addr := freeAddr(t)
+			addr := testenv.FreeAddr(t)
 			config := "http_port " + addr + "\npid_filename none\ncache deny all\ncache_log stdio:/dev/null\naccess_log none\nshutdown_lifetime 0 seconds\nvisible_hostname interop\n" +
 				"acl all_ports port 1-65535\n"
 			user := ""
@@ -256,7 +246,7 @@ func TestTinyproxy(t *testing.T) {
 	tinyproxy := testenv.Need(t, "tinyproxy", "/usr/bin/tinyproxy")
 	for _, user := range []string{"", "fetcher"} {
 		t.Run("user="+user, func(t *testing.T) {
-			addr := freeAddr(t)
+			addr := testenv.FreeAddr(t)
 			_, port, _ := net.SplitHostPort(addr)
 			config := "Port " + port + "\nListen 127.0.0.1\nTimeout 60\nMaxClients 20\nAllow 127.0.0.1\nLogLevel Error\n"
 			if user != "" {
@@ -275,7 +265,7 @@ func TestMicrosocks(t *testing.T) {
 	microsocks := testenv.Need(t, "microsocks")
 	for _, user := range []string{"", "fetcher"} {
 		t.Run("user="+user, func(t *testing.T) {
-			addr := freeAddr(t)
+			addr := testenv.FreeAddr(t)
 			_, port, _ := net.SplitHostPort(addr)
 			args := []string{"-i", "127.0.0.1", "-p", port}
 			if user != "" {
@@ -304,7 +294,7 @@ func shop(t *testing.T) *fleet {
 // say runs a command to its end and returns what it printed on both outputs.
 func say(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
 	return string(out), err
@@ -316,7 +306,7 @@ func TestNatsCommand(t *testing.T) {
 	if out, err := say(t, nats, "-s", f.nats.URL(), "pub", "-J", "gofer.jobs.default.cli", "http://shop.test/from-the-cli"); err != nil {
 		t.Fatalf("nats pub -J: %v\n%s", err, out)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 	defer cancel()
 	if _, err := client.New(f.client).Wait(ctx, client.Key{Queue: "default", ID: "cli"}); err != nil {
 		t.Fatal(err)

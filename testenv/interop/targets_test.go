@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -58,7 +57,7 @@ func listener(t *testing.T) (port string, conns *atomic.Int64) {
 // publish publishes a job without the checks of the client, and waits for its result.
 func (f *fleet) publish(t *testing.T, id string, job map[string]any) jobs.Result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 	defer cancel()
 	js, err := jetstream.New(f.nats.Connect())
 	if err != nil {
@@ -111,7 +110,7 @@ func keepsOut(t *testing.T, line string) {
 func TestNoProxyIsAskedForThisMachine(t *testing.T) {
 	t.Run("microsocks", func(t *testing.T) {
 		microsocks := testenv.Need(t, "microsocks")
-		addr := freeAddr(t)
+		addr := testenv.FreeAddr(t)
 		_, port, _ := net.SplitHostPort(addr)
 		start(t, nil, microsocks, "-i", "127.0.0.1", "-p", port)
 		listening(t, addr)
@@ -119,7 +118,7 @@ func TestNoProxyIsAskedForThisMachine(t *testing.T) {
 	})
 	t.Run("tinyproxy", func(t *testing.T) {
 		tinyproxy := testenv.Need(t, "tinyproxy", "/usr/bin/tinyproxy")
-		addr := freeAddr(t)
+		addr := testenv.FreeAddr(t)
 		_, port, _ := net.SplitHostPort(addr)
 		file := filepath.Join(t.TempDir(), "tinyproxy.conf")
 		writeFile(t, file, "Port "+port+"\nListen 127.0.0.1\nTimeout 60\nMaxClients 20\nAllow 127.0.0.1\nLogLevel Error\n", 0o644)
@@ -140,7 +139,7 @@ func startSquid(t *testing.T, hosts string) (addr string) {
 	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil { //nolint:gosec // squid changes its user
 		t.Fatal(err)
 	}
-	addr = freeAddr(t)
+	addr = testenv.FreeAddr(t)
 	writeFile(t, filepath.Join(dir, "hosts"), hosts, 0o644)
 	file := filepath.Join(dir, "squid.conf")
 	writeFile(t, file, "http_port "+addr+"\npid_filename none\ncache deny all\ncache_log stdio:/dev/null\naccess_log none\nshutdown_lifetime 0 seconds\n"+

@@ -69,7 +69,7 @@ func checkLive(t *testing.T, w *world) {
 	w.work()
 
 	// One bound for all of them, so that a failure names every expression without an answer.
-	end := time.Now().Add(24 * time.Second)
+	end := time.Now().Add(testenv.Patience)
 	for what, q := range questions(t) {
 		if !within(end, func() bool { return p.has(t, q) }) {
 			t.Errorf("%s has no answer with the labels %q to %s", what, q.labels, q.expr)
@@ -136,7 +136,7 @@ scrape_configs:
 	if err := os.WriteFile(filepath.Join(dir, "prometheus.yml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	addr := freeAddr(t)
+	addr := testenv.FreeAddr(t)
 	start(t, path, nil, "--config.file="+filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+addr, "--log.level=warn")
 	await(t, "Prometheus to be ready", func() bool { _, err := get("http://" + addr + "/-/ready"); return err == nil })
 	return prometheus{api: "http://" + addr + "/api/v1/"}

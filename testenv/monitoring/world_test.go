@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -34,7 +33,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{T: t, addr: freeAddr(t)}
+	w := &world{T: t, addr: testenv.FreeAddr(t)}
 	server := testenv.StartNATS(t, nil)
 	names, err := jobs.NewNames("")
 	if err != nil {
@@ -138,7 +137,7 @@ func start(t *testing.T, path string, environ []string, args ...string) {
 
 // get is the body of a page, or an error unless the status is 200.
 func get(url string) (string, error) {
-	client := http.Client{Timeout: 5 * time.Second}
+	client := http.Client{Timeout: testenv.Patience}
 	resp, err := client.Get(url)
 	if err != nil {
 		return "", err
@@ -151,10 +150,10 @@ func get(url string) (string, error) {
 	return string(body), err
 }
 
-// await waits for at most 12 s.
+// await waits for testenv.Patience at most.
 func await(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	if !within(time.Now().Add(12*time.Second), holds) {
+	if !within(time.Now().Add(testenv.Patience), holds) {
 		t.Fatalf("waited in vain for %s", what)
 	}
 }
@@ -170,14 +169,4 @@ func within(end time.Time, holds func() bool) bool {
 		<-tick.C
 	}
 	return true
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
