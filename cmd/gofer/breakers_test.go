@@ -40,7 +40,7 @@ func newPair(t *testing.T) *pair {
 // fetch lets a worker run a job.
 func (p *pair) fetch(worker string) jobs.Result {
 	p.Helper()
-	ctx, cancel := context.WithTimeout(p.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(p.Context(), patience)
 	defer cancel()
 	id := fmt.Sprint("j", p.n)
 	p.n++

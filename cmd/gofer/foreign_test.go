@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 	"unicode/utf8"
 
 	"github.com/nats-io/nats.go"
@@ -180,7 +179,7 @@ func TestNoVerbLetsATerminalObeyAStranger(t *testing.T) {
 // try runs a verb and returns what it printed.
 func (w *world) try(c trial, flags string) (out, errOut string) {
 	w.Helper()
-	ctx, cancel := context.WithTimeout(w.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(w.Context(), patience)
 	defer cancel()
 	var args []string
 	for arg := range strings.SplitSeq(c.args, " ") {

@@ -11,11 +11,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/worker/control"
 )
 
@@ -99,7 +99,7 @@ func (w *world) askWorker(addr string) map[string]string {
 	said["the live stream"], _ = bufio.NewReader(resp.Body).ReadString('\n')
 	for _, verb := range []string{control.Workers, control.Breakers, control.Policy, control.Rollups, control.Pause, control.ResetBreakers} {
 		for _, request := range []string{"", inKey, `{"` + inJSON + `":1}`, `{"queue":"` + inJSON + `","proxy_id":"` + inJSON + `"}`} {
-			msg, err := w.nc.Request("gofer.ctl."+verb, []byte(request), 5*time.Second)
+			msg, err := w.nc.Request("gofer.ctl."+verb, []byte(request), patience)
 			if err != nil {
 				w.Fatalf("%s %q: %v", verb, request, err)
 			}
@@ -129,6 +129,9 @@ func TestWhatATargetSendsOutOfTurnIsNotLogged(t *testing.T) {
 	go func() { _ = proxy.Serve(l) }()
 	setenv(t, "GOFER_PROXIES", "http://"+l.Addr().String()+" id=p")
 	setenv(t, "GOFER_LOG_LEVEL", "debug")
+	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil { // the worker may come to it later than the jobs
+		t.Fatal(err)
+	}
 	p := launch(t, command(t, "", "worker"), nil)
 	for i := range 20 {
 		id := fmt.Sprint("head", i)
@@ -138,7 +141,7 @@ func TestWhatATargetSendsOutOfTurnIsNotLogged(t *testing.T) {
 		}
 	}
 	p.signal(syscall.SIGTERM)
-	p.end(time.Minute)
+	p.end(patience)
 	if text := p.err.String(); !strings.Contains(text, "worker started") || strings.Contains(text, "pwned") {
 		t.Errorf("the log:\n%s", text)
 	}

@@ -39,7 +39,7 @@ func TestASecondSignalEndsAWorkerAtOnce(t *testing.T) {
 		return strings.Contains(body, "draining: no new jobs are taken")
 	})
 	p.signal(syscall.SIGINT)
-	if code, _ := p.end(10 * time.Second); code != exitSignalled {
+	if code, _ := p.end(patience); code != exitSignalled {
 		t.Errorf("exit %d, want %d; it said:\n%s", code, exitSignalled, p.err)
 	}
 }
@@ -106,15 +106,25 @@ func TestASignalEndsEveryVerb(t *testing.T) {
 		for _, stdin := range inputs {
 			for _, signal := range signals {
 				t.Run(fmt.Sprintf("%s, %v, %s", strings.Join(args, " "), signal, stdin), func(t *testing.T) {
-					endsBySignal(t, command(t, "", args...), signal, stdin, asked)
+					// A busy machine may be late, but not each time.
+					late := true
+					for n := 0; late && n < 4; n++ {
+						late = !endsBySignal(t, command(t, "", args...), signal, stdin, asked)
+					}
+					if late {
+						t.Errorf("it did not end within %s", signalBound)
+					}
 				})
 			}
 		}
 	}
 }
 
-// endsBySignal starts cmd, waits until it waits for something, and sends it the signal.
-func endsBySignal(t *testing.T, cmd *exec.Cmd, signal syscall.Signal, stdin string, asked func() int) {
+// signalBound is a second, and as long for a machine that is busy.
+const signalBound = 2 * time.Second
+
+// endsBySignal starts cmd, waits until it waits for something, sends it the signal, and reports whether it ended in time.
+func endsBySignal(t *testing.T, cmd *exec.Cmd, signal syscall.Signal, stdin string, asked func() int) (inTime bool) {
 	t.Helper()
 	before := asked()
 	p := launch(t, cmd, standardInput(t, stdin))
@@ -125,7 +135,7 @@ func endsBySignal(t *testing.T, cmd *exec.Cmd, signal syscall.Signal, stdin stri
 	for waits := false; !waits; {
 		select {
 		case <-p.done:
-			return // it had nothing to wait for
+			return true // it had nothing to wait for
 		case <-silence.C:
 			waits = true
 		case <-tick.C:
@@ -133,18 +143,19 @@ func endsBySignal(t *testing.T, cmd *exec.Cmd, signal syscall.Signal, stdin stri
 		}
 	}
 	p.signal(signal)
-	const bound = 2 * time.Second // a second, and as long for a machine that is busy
-	code, took := p.end(bound)
+	code, took := p.end(signalBound)
 	isWorker := strings.Contains(strings.Join(cmd.Args, " "), "worker") || strings.Contains(strings.Join(cmd.Args, " "), "playground")
 	switch {
-	case code == -1 && took >= bound:
-		t.Errorf("it did not end within %s; it said:\n%s", took, tail(p.err.String()))
+	case code == -1 && took >= signalBound:
+		t.Logf("it did not end within %s; it said:\n%s", took, tail(p.err.String()))
+		return false
 	case code == -1: // the signal came before the program could handle it
 	case code == exitOK && !isWorker && asked() > before: // one that waits for nothing may be over when the signal comes
 		t.Errorf("exit 0 though it was interrupted; it said %s%s", p.out, p.err)
 	case code == exitSignalled && !strings.Contains(p.err.String(), "interrupted"):
 		t.Errorf("it did not say that it was interrupted, but %q", p.err)
 	}
+	return true
 }
 
 // TestASignalEndsAVerbWhoseOutputNobodyReads has a pipe that is full.
@@ -156,7 +167,7 @@ func TestASignalEndsAVerbWhoseOutputNobodyReads(t *testing.T) {
 	p := launch(t, cmd, nil)
 	waitUntilFull(t, r)
 	p.signal(syscall.SIGTERM)
-	if code, took := p.end(2 * time.Second); code != exitSignalled {
+	if code, took := p.end(patience); code != exitSignalled {
 		t.Errorf("exit %d after %s, want %d; it said %s", code, took, exitSignalled, tail(p.err.String()))
 	}
 }

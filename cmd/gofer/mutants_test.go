@@ -167,11 +167,11 @@ func TestEachMutantOfAnAnswerEndsInOneResult(t *testing.T) {
 	}
 }
 
-// collect takes the results of missing jobs off it as they come, until none is missing or for a minute. It returns those that
+// collect takes the results of missing jobs off it as they come, until none is missing or patience is over. It returns those that
 // took more than 5 s longer than their time-out.
 func (w *world) collect(missing map[string]bool) (late []jobs.Result) {
 	w.Helper()
-	ctx, cancel := context.WithTimeout(w.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(w.Context(), patience)
 	defer cancel()
 	done := errors.New("all results are there")
 	err := client.New(w.client).Follow(ctx, bus.Filter{All: true}, func(r jobs.Result) error {

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/testenv"
 )
 
@@ -26,7 +27,7 @@ func (w *world) backlog(n int) {
 	}
 	select {
 	case <-js.PublishAsyncComplete():
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		w.Fatal("the backlog was not accepted")
 	}
 }
@@ -46,6 +47,9 @@ func TestABacklogIsNotChurnedWhileNoProxyIsUsable(t *testing.T) {
 	t.Parallel()
 	testenv.Long(t)
 	w := newWorld(t, nil)
+	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
+		t.Fatal(err)
+	}
 	const slots = 10
 	w.proxy.Set(testenv.Refusing)
 	setenv(t, "GOFER_CONCURRENCY", fmt.Sprint(slots))

@@ -31,7 +31,7 @@ func serveNATS(dir string) {
 		panic(err)
 	}
 	srv.Start()
-	srv.ReadyForConnections(10 * time.Second)
+	srv.ReadyForConnections(patience)
 	fmt.Println(srv.ClientURL())
 	srv.WaitForShutdown()
 }
@@ -222,7 +222,7 @@ func muteServer(t *testing.T) string {
 func (e *ending) endsInTime() {
 	e.Helper()
 	e.worker.signal(syscall.SIGTERM)
-	const busyMachine = 2 * time.Second
+	const busyMachine = 10 * time.Second
 	code, took := e.worker.end(drainTimeout + time.Second + busyMachine)
 	said := e.worker.err.String()
 	if code != exitOK || strings.Contains(said, "not ended in time") {
@@ -241,7 +241,7 @@ func TestADrainThatIsAskedForIsBounded(t *testing.T) {
 		t.Fatalf("gofer drain: exit %d, %s", code, errOut)
 	}
 	e.freeze()
-	if code, took := e.worker.end(drainTimeout + 3*time.Second); code != exitOK {
+	if code, took := e.worker.end(drainTimeout + patience); code != exitOK {
 		t.Errorf("exit %d after %s; it said:\n%s", code, took, tail(e.worker.err.String()))
 	}
 }
@@ -279,7 +279,7 @@ func TestAWorkerWhoseLogNobodyReadsEnds(t *testing.T) {
 	}
 	waitUntilFull(t, r)
 	p.signal(syscall.SIGTERM)
-	if code, took := p.end(drainTimeout + 3*time.Second); code != exitFailed {
+	if code, took := p.end(drainTimeout + patience); code != exitFailed {
 		t.Errorf("exit %d after %s, want %d", code, took, exitFailed)
 	}
 }

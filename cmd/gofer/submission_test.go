@@ -44,7 +44,7 @@ func TestOutcomesAreBroughtWhileLinesAreRead(t *testing.T) {
 				p.lines(i + 1)
 			}
 			_ = lines.Close()
-			if code, _ := p.end(10 * time.Second); code != exitOK || strings.Count(p.out.String(), "\n") != count {
+			if code, _ := p.end(patience); code != exitOK || strings.Count(p.out.String(), "\n") != count {
 				t.Errorf("exit %d, printed %s; it said %s", code, p.out, p.err)
 			}
 		})
@@ -82,7 +82,7 @@ func TestAnInterruptedSubmissionNamesTenOpenJobs(t *testing.T) {
 		}
 		testenv.Eventually(t, "the jobs to be accepted", accepted((i+1)*count))
 		p.signal(syscall.SIGINT)
-		code, _ := p.end(5 * time.Second)
+		code, _ := p.end(patience)
 		said := p.err.String()
 		if code != exitSignalled || !strings.Contains(said, "gofer: interrupted: the accepted jobs go on, see gofer results\n") {
 			t.Errorf("exit %d, said %q; want %d and what becomes of the jobs", code, said, exitSignalled)
@@ -113,7 +113,7 @@ func TestAnInterruptedSubmissionNamesJobsWithoutAnAnswer(t *testing.T) {
 	}
 	testenv.Eventually(t, "the jobs to be published", func() bool { return asked() >= 12 })
 	p.signal(syscall.SIGTERM)
-	code, _ := p.end(5 * time.Second)
+	code, _ := p.end(patience)
 	said := p.err.String()
 	if code != exitSignalled || strings.Count(said, "perhaps accepted, no answer came: default/01") != 10 || !strings.Contains(said, "no answer came: 2 more\n") {
 		t.Errorf("exit %d, said %s", code, said)
@@ -154,7 +154,7 @@ func TestASubmissionThatWasStoppedTakesItsResults(t *testing.T) {
 		return err == nil && len(queues) == 1 && queues[0].Queued == 0 && queues[0].Running == 0
 	})
 	p.signal(syscall.SIGCONT)
-	if code, took := p.end(2 * time.Minute); code != exitOK || strings.Count(p.out.String(), jobs.Succeeded) != count {
+	if code, took := p.end(patience); code != exitOK || strings.Count(p.out.String(), jobs.Succeeded) != count {
 		t.Errorf("exit %d after %s with %d outcomes, want %d; it said %s", code, took, strings.Count(p.out.String(), "\n"), count, tail(p.err.String()))
 	}
 }

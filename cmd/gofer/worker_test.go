@@ -54,7 +54,7 @@ func TestPlainSubscriberSeesEachResultOnceAndWorkersShareTheJobs(t *testing.T) {
 		case m := <-got:
 			seen[m.Subject]++
 			workers[m.Header.Get("Gofer-Worker")] = true
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			t.Fatalf("%d of %d results came", len(seen), n)
 		}
 	}
@@ -110,7 +110,7 @@ func TestLongRetryWaitsInTheStreamAndCarriesItsAttempts(t *testing.T) {
 	if r.Outcome != jobs.Succeeded || r.AttemptCount != 2 || r.JobSeq == 0 {
 		t.Errorf("result = %s after %d attempts, job sequence %d; want success after 2", r.Outcome, r.AttemptCount, r.JobSeq)
 	}
-	if waited := time.Since(started); waited > 4*time.Second {
+	if waited := time.Since(started); waited > bus.AckWait {
 		t.Errorf("the retry came %v after it began to wait, want about 2.5 s", waited)
 	}
 	if r.Duration < 2500*time.Millisecond {
@@ -169,7 +169,7 @@ func TestJobWithABadIDStillEndsInAResult(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.publish(id, "http://shop.test/ok")
-		msg, err := got.NextMsg(10 * time.Second)
+		msg, err := got.NextMsg(patience)
 		if err != nil {
 			t.Fatalf("result of the job with the id %q: %v", id, err)
 		}
@@ -189,7 +189,7 @@ func TestIDThatATerminalObeysIsReplacedInEveryMessage(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.publish(id, "http://shop.test/ok")
-		msg, err := got.NextMsg(10 * time.Second)
+		msg, err := got.NextMsg(patience)
 		if err != nil {
 			t.Fatalf("result of the job with the id %q: %v %s", id, err, p.log)
 		}
@@ -240,23 +240,23 @@ func TestSecondJobOfAFinishedNameStoresNothingAndSaysSo(t *testing.T) {
 func TestDrainHandsBackWhatItCannotFinish(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
+	if err := w.client.Ensure(t.Context(), bus.Settings{AckWait: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
 	setenv(t, "GOFER_DRAIN_TIMEOUT", "1s")
 	first := w.worker(freeAddr(t))
-	w.publish("long", job("/slow/3000", nil))
-	testenv.Eventually(t, "the fetch to begin", func() bool { return w.origin.Count("/slow/3000") == 1 })
-	began := time.Now()
+	w.publish("long", job("/slow/10000", nil))
+	testenv.Eventually(t, "the fetch to begin", func() bool { return w.origin.Count("/slow/10000") == 1 })
 	if code := first.wait(t); code != exitOK {
 		t.Errorf("exit code of a drained worker = %d, want 0; it said:\n%s", code, first.log)
 	}
-	if took := time.Since(began); took > 3*time.Second {
-		t.Errorf("the drain took %v, want at most its timeout and a little", took)
-	}
 	w.worker(freeAddr(t))
+	// Were it not handed back, it would come in an hour.
 	if r := w.result("long"); r.Outcome != jobs.Succeeded {
 		t.Errorf("job handed back by a drained worker = %s %s, want success", r.Outcome, r.Error)
 	}
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("the job came back after %v, want well before its ack wait of %v", took, bus.AckWait)
+	if n := w.origin.Count("/slow/10000"); n != 2 {
+		t.Errorf("the job was fetched %d times, want 2: the drain does not wait for what takes longer than its timeout", n)
 	}
 }
 
@@ -346,7 +346,7 @@ func TestJetStreamSwitchedOffIsSaidAndEndsTheWorker(t *testing.T) {
 		if code != exitConfig || !strings.Contains(p.log.String(), "JetStream is switched off") {
 			t.Errorf("exit %d, it said %q; want 78 and what to do", code, p.log)
 		}
-	case <-time.After(15 * time.Second):
+	case <-time.After(patience):
 		t.Fatalf("the worker goes on; it said:\n%s", p.log)
 	}
 }
@@ -363,7 +363,7 @@ func TestAttemptsOfADeadWorkerCountAsFarAsTheyWereAnnounced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lane.Next(jetstream.FetchMaxWait(5 * time.Second)); err != nil {
+	if _, err := lane.Next(jetstream.FetchMaxWait(patience)); err != nil {
 		t.Fatal(err)
 	}
 	if err := workstream.New(w.client).PublishRetry(t.Context(), jobs.RetryEvent{JobID: "killed", Queue: "default", Attempt: 2, At: time.Now().UTC()}); err != nil {
