@@ -202,7 +202,7 @@ func TestAnOldServerIsNamed(t *testing.T) {
 func TestWithoutStreamsEveryCallSaysSo(t *testing.T) {
 	t.Parallel()
 	in := bare(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 	defer cancel()
 	_, submit := in.client.Submit(ctx, job("a"))
 	_, result := in.Result(ctx, "default", "a")

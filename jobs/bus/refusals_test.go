@@ -74,7 +74,7 @@ func TestAStreamWithoutALeaderIsNotCalledMissing(t *testing.T) {
 	must(t, err)
 	b, err := bus.New(cluster.Connect(0), names)
 	must(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*testenv.Patience)
 	defer cancel()
 	must(t, b.Ensure(ctx, bus.Settings{Replicas: 3}))
 	cluster.Kill(1)

@@ -52,7 +52,7 @@ func TestWaitingJobsOutliveAChangeOfReplicas(t *testing.T) {
 	lane, err := in.Lane(soon(t), "default", true)
 	must(t, err)
 	for range n {
-		msg, err := lane.Next(jetstream.FetchMaxWait(20 * time.Second))
+		msg, err := lane.Next(jetstream.FetchMaxWait(testenv.Patience))
 		must(t, err)
 		if meta, err := msg.Metadata(); err != nil || meta.Timestamp.Before(at) {
 			t.Errorf("%s was due at %s, before %s", msg.Subject(), meta.Timestamp, at)

@@ -333,7 +333,7 @@ func TestWithoutItsPasswordsTheShippedServerDoesNotStart(t *testing.T) {
 
 func TestAUserWithoutRightsIsToldSo(t *testing.T) {
 	f := deploy(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 	defer cancel()
 	_, err := f.reader.client.Submit(ctx, job("a"))
 	isError(t, err, bus.ErrPermission)
@@ -359,7 +359,7 @@ func (in *installation) takeDue(t *testing.T, id string) {
 	t.Helper()
 	lane, err := in.Lane(soon(t), "default", true)
 	must(t, err)
-	msg, err := lane.Next(jetstream.FetchMaxWait(10 * time.Second))
+	msg, err := lane.Next(jetstream.FetchMaxWait(testenv.Patience))
 	must(t, err)
 	if msg.Subject() != "_gofer.due.default."+id {
 		t.Fatalf("got %s, want job %s", msg.Subject(), id)

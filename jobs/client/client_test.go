@@ -12,6 +12,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 // opened is a client on the server of the examples until the test ends.
@@ -173,8 +174,17 @@ func TestFetchAllYieldsEachJobOnceAlsoWhenItsContextEnds(t *testing.T) {
 
 func TestFetchAllNamesTheJobsThatGoOnWithoutIt(t *testing.T) {
 	c := opened(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	go func() {
+		defer cancel(context.DeadlineExceeded)
+		for _, id := range []string{"goes-on-1", "goes-on-2"} {
+			testenv.Eventually(t, "job "+id+" to be queued", func() bool {
+				found, err := c.Find(t.Context(), client.Key{Queue: jobs.DefaultQueue, ID: id})
+				return err == nil && len(found) == 1
+			})
+		}
+	}()
 	ends := fetches(t, c.FetchAll(ctx, source("goes-on-", "slow", "1", "2")), func(r jobs.Result) {
 		if r.URL != "http://shop.test/slow" || r.Queue != jobs.DefaultQueue {
 			t.Errorf("got %+v, want the job's queue and URL", r)

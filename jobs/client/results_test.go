@@ -250,7 +250,7 @@ func TestFollowEndsWithItsContextWhileItsConsumerIsMadeAgain(t *testing.T) {
 	select {
 	case err := <-ended:
 		isError(t, err, stop)
-	case <-time.After(5 * time.Second): // it would be tried for ten
+	case <-time.After(9 * time.Second): // it would be tried for ten
 		t.Error("the reader goes on after its context has ended")
 	}
 }

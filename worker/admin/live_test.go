@@ -19,6 +19,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/admin"
 	"github.com/gofer-mq/gofer/worker/metrics"
 	"github.com/gofer-mq/gofer/worker/rollup"
@@ -56,7 +57,7 @@ func TestShutdownEndsLiveStreams(t *testing.T) {
 	defer server.Close()
 	response := fetch(t, http.DefaultClient, server.URL+"/api/v1/live")
 	defer func() { _ = response.Body.Close() }()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 	defer cancel()
 	if err := server.Config.Shutdown(ctx); err != nil {
 		t.Errorf("shutdown with an open stream: got %v", err)
@@ -239,9 +240,9 @@ func TestReadersThatTakeNothingAreEndedSoon(t *testing.T) {
 	}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(8 * time.Second); watch() != http.StatusOK; <-tick.C {
+	for deadline := time.Now().Add(25 * time.Second); watch() != http.StatusOK; <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatal("pages were refused for 8 s because of readers that take nothing")
+			t.Fatal("pages were refused for 25 s because of readers that take nothing")
 		}
 	}
 }

@@ -180,7 +180,7 @@ func TestEveryWorkerResetsBreakersAlsoWithoutBeingAskedForAnAnswer(t *testing.T)
 		t.Fatal(err)
 	}
 	want := []string{"a resets p1", "a resets p2", "b resets p1", "b resets p2"}
-	for deadline := time.Now().Add(10 * time.Second); !slices.Equal(f.heard(), want); {
+	for deadline := time.Now().Add(testenv.Patience); !slices.Equal(f.heard(), want); {
 		if time.Now().After(deadline) {
 			t.Fatalf("the fleet did %v, want %v", f.heard(), want)
 		}
@@ -244,7 +244,7 @@ func TestRequestsThatMakeNoSenseAreRefusedWithAReason(t *testing.T) {
 		{control.Pause, `{"queue":"a.b"}`, "400", "queue"},
 		{control.Pause, `{"queue":"missing"}`, "500", "no such queue"},
 	} {
-		msg, err := f.nc.Request(control.Subject(f.names, c.verb), []byte(c.request), 5*time.Second)
+		msg, err := f.nc.Request(control.Subject(f.names, c.verb), []byte(c.request), testenv.Patience)
 		if err != nil {
 			t.Fatalf("%s %s: %v", c.verb, c.request, err)
 		}
@@ -271,7 +271,7 @@ func TestStoppedServiceAnswersNoMore(t *testing.T) {
 	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(testenv.Patience); time.Now().Before(deadline); {
 		if _, err := ask[control.Status](f, control.Workers, nil, 1); errors.Is(err, control.ErrNoWorkers) {
 			return
 		}

@@ -57,7 +57,7 @@ func (r *running) end() error {
 	case err := <-r.ended:
 		r.ended <- err
 		return err
-	case <-time.After(drainTimeout + 5*time.Second):
+	case <-time.After(drainTimeout + testenv.Patience):
 		r.Fatalf("the worker goes on; it said:\n%s", r.log)
 		return nil
 	}
@@ -211,7 +211,7 @@ func TestEventsThatNobodyTakesDoNotHoldUpTheEnd(t *testing.T) {
 		if err != nil || tried.Load() > 2 {
 			t.Errorf("ended with %v after %d tries", err, tried.Load())
 		}
-	case <-time.After(drainTimeout + 3*time.Second):
+	case <-time.After(drainTimeout + testenv.Patience):
 		t.Fatalf("the worker goes on; it said:\n%s", log)
 	}
 	if text := log.String(); !strings.Contains(text, "events of the last seconds are lost") {
