@@ -109,7 +109,12 @@ func (w *world) start(do func(context.Context, jobs.Job, jobs.Progress) jobs.Run
 		running.Wait()
 		return time.Since(begin)
 	}
-	w.Cleanup(func() { w.stop() })
+	w.Cleanup(func() {
+		w.stop()
+		if w.Failed() {
+			w.Logf("the worker said:\n%s", &w.logged)
+		}
+	})
 }
 
 func (w *world) publish(id, payload string) {
