@@ -47,7 +47,7 @@ type BreakerEvent struct {
 	Worker       string     `json:"worker"`
 }
 
-// PoolEvent tells that the proxies of a worker began to fail all at once, or that one of them delivered again.
+// PoolEvent tells that the proxies of a worker began to fail all at once, or that one of them relayed a response again.
 type PoolEvent struct {
 	Worker    string    `json:"worker"`
 	Failing   bool      `json:"failing"`

@@ -145,7 +145,7 @@ func TestPicksFollowWhateverIsAvoidedAndTested(t *testing.T) {
 					if err != nil {
 						continue
 					}
-					kind := rapid.SampledFrom([]rotation.Kind{rotation.Delivered, rotation.ProxyFault}).Draw(t, "kind")
+					kind := rapid.SampledFrom([]rotation.Kind{rotation.Relayed, rotation.ProxyFault}).Draw(t, "kind")
 					l.Report(rotation.Verdict{Kind: kind, Reason: "test"})
 				}
 				mustPickRightly(t, p)

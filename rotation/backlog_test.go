@@ -80,12 +80,12 @@ func (b *backlog) fetch(host string, dead bool, began time.Time) {
 		if mute {
 			b.count(&b.wasted)
 		}
-		v := rotation.Verdict{Kind: rotation.Delivered, Proven: true, Latency: 10 * time.Millisecond}
+		v := rotation.Verdict{Kind: rotation.Relayed, Proven: true, Latency: 10 * time.Millisecond}
 		if dead || mute || b.quiet.from <= now && now < b.quiet.to {
 			v = rotation.Verdict{Kind: rotation.Unclear, Latency: patience, Reason: "timeout"}
 		}
 		time.Sleep(v.Latency)
-		if l.Report(v); v.Kind == rotation.Delivered {
+		if l.Report(v); v.Kind == rotation.Relayed {
 			return
 		}
 		failed = append(failed, l.ID())
@@ -118,7 +118,7 @@ func (b *backlog) watch(done <-chan struct{}) (open map[string]float64, failed t
 				open[id]++
 			}
 		}
-		if _, failing := b.pool.Failing(); failing && failed == 0 {
+		if _, failing := b.pool.Outage(); failing && failed == 0 {
 			failed = time.Since(began)
 		}
 	}

@@ -78,7 +78,7 @@ func TestAPairThatTheFleetsListCoolsDownIsUsedLast(t *testing.T) {
 			if got := used(t, p, again); len(got) != 1 || !got["p0"] {
 				t.Errorf("p0 failed the job, and the others are banned: got %v, want p0", got)
 			}
-			again.Fresh = true
+			again.NoLastResort = true
 			if got := used(t, p, again); len(got) != 0 {
 				t.Errorf("a pick of a fresh proxy: got %v, want none", got)
 			}
@@ -99,11 +99,11 @@ func TestAnAnswerEndsTheCooldownOfTheFleetsList(t *testing.T) {
 		const mine = 7
 		ban(t, p, "p0", rotation.FleetBan)
 		ban(t, p, "p0", mine)
-		take(t, p, rotation.Need{ID: "p0", Host: host}).Report(rotation.Verdict{Kind: rotation.Delivered}) // such as a 404
+		take(t, p, rotation.Need{ID: "p0", Host: host}).Report(rotation.Verdict{Kind: rotation.Relayed}) // such as a 404
 		if got := used(t, p, rotation.Need{Host: host, Ban: rotation.FleetBan}); got["p0"] {
 			t.Errorf("an answer of another kind ends the cooldown: %v", got)
 		}
-		take(t, p, rotation.Need{ID: "p0", Host: host}).Report(rotation.Verdict{Kind: rotation.Delivered, Welcome: true})
+		take(t, p, rotation.Need{ID: "p0", Host: host}).Report(rotation.Verdict{Kind: rotation.Relayed, NotBanned: true})
 		if got := used(t, p, rotation.Need{Host: host, Ban: rotation.FleetBan}); !got["p0"] {
 			t.Errorf("a page through p0 does not end its cooldown: %v", got)
 		}

@@ -47,7 +47,7 @@ func use(b *testing.B, p *rotation.Pool, need rotation.Need) { //nolint:thelper 
 	if err != nil {
 		b.Fatal(err)
 	}
-	l.Report(rotation.Verdict{Kind: rotation.Delivered, Latency: time.Millisecond})
+	l.Report(rotation.Verdict{Kind: rotation.Relayed, Latency: time.Millisecond})
 }
 
 // BenchmarkSelect is a whole pick among 100,000 proxies and the verdict on it, with open breakers, those whose time is over,
@@ -115,7 +115,7 @@ func pickAlone(b *testing.B, p *rotation.Pool, need func(i int) rotation.Need) f
 		}
 		sum += time.Since(start)
 		for i := range leases {
-			leases[i].Report(rotation.Verdict{Kind: rotation.Delivered, Latency: time.Millisecond})
+			leases[i].Report(rotation.Verdict{Kind: rotation.Relayed, Latency: time.Millisecond})
 		}
 	}
 	return float64(sum.Nanoseconds()) / rounds / float64(len(leases))
@@ -124,7 +124,7 @@ func pickAlone(b *testing.B, p *rotation.Pool, need func(i int) rotation.Need) f
 // BenchmarkVerdict is the booking of a result, with the pick taken away.
 func BenchmarkVerdict(b *testing.B) {
 	for name, v := range map[string]rotation.Verdict{
-		"delivered":    {Kind: rotation.Delivered, Latency: time.Millisecond},
+		"delivered":    {Kind: rotation.Relayed, Latency: time.Millisecond},
 		"target_fault": {Kind: rotation.TargetFault},
 		"proxy_fault":  {Kind: rotation.ProxyFault, Reason: "test"},
 	} {

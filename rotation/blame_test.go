@@ -96,12 +96,12 @@ func TestWhatAnotherProxyDeliversSpeaksAgainstTheOneThatCouldNot(t *testing.T) {
 		"after an outage": {false, func(tr *trial) bool {
 			sites := tr.fails(12)
 			for i := range 40 {
-				if _, failing := tr.Failing(); failing {
+				if _, failing := tr.Outage(); failing {
 					break
 				}
 				takeFrom(tr.T, tr.Pool, fmt.Sprint("p", 1+i%9), tr.site()).Report(rotation.Verdict{Kind: rotation.ProxyFault})
 			}
-			if _, failing := tr.Failing(); !failing {
+			if _, failing := tr.Outage(); !failing {
 				tr.Fatal("nothing delivers, and the pool is not said to fail")
 			}
 			time.Sleep(2 * time.Second)
@@ -129,7 +129,7 @@ func TestAttemptsOfTheSameJobsAreNoOutage(t *testing.T) {
 			tr.at(fmt.Sprint("p", 1+i%9), site, false)
 			tr.at(fmt.Sprint("p", 1+(i+1)%9), site, false)
 		}
-		if _, failing := tr.Failing(); failing {
+		if _, failing := tr.Outage(); failing {
 			t.Error("the pool is said to fail for 16 dead sites in a row, where two attempts in three fail")
 		}
 	})

@@ -31,20 +31,20 @@ func (p *Pool) Avoid(id string, until time.Time, by string) bool {
 	return known
 }
 
-// LeaveTests says whether a health checker probes the proxies whose open time is over. Then a pick takes such a proxy only if
-// the pick names it, or if no other is left.
-func (p *Pool) LeaveTests(leave bool) {
+// LeaveProbes leaves the probes to a health checker, or ends that. While leave is true, a pick takes a probeable proxy only if the
+// pick names it, or if no other is left.
+func (p *Pool) LeaveProbes(leave bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.leaveTests = leave
+	p.leaveProbes = leave
 }
 
-// Due returns the ids of the probeable proxies: their open time is over and no probe is running. A pick that names one probes
-// it.
-func (p *Pool) Due() []string {
+// Probeable returns the ids of the probeable proxies: their open time is over and no probe is running. A pick that names one of them
+// probes it.
+func (p *Pool) Probeable() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.wake(p.group.Now(), len(p.timers))
+	p.refreshExpired(p.group.Now(), len(p.timers))
 	ids := make([]string, 0, len(p.slots[0].probeable.list))
 	for _, e := range p.slots[0].probeable.list {
 		ids = append(ids, e.proxy.ID)

@@ -105,6 +105,6 @@ func attemptInCrowd(t *testing.T, p *rotation.Pool, luck *rand.Rand, under *[50]
 	case kind <= int(rotation.PairFault):
 		l.Report(rotation.Verdict{Kind: rotation.Kind(kind), Latency: time.Millisecond})
 	case kind < 18:
-		l.Report(rotation.Verdict{Kind: rotation.Delivered, Latency: time.Millisecond})
+		l.Report(rotation.Verdict{Kind: rotation.Relayed, Latency: time.Millisecond})
 	}
 }

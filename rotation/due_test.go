@@ -16,7 +16,7 @@ func TestPicksLeaveTestsToOthersWhileAProxyIsReady(t *testing.T) {
 			p := pool(t, s, 3, nil)
 			p.ForceOpen("p0", time.Second, "test")
 			time.Sleep(time.Second)
-			p.LeaveTests(true)
+			p.LeaveProbes(true)
 			for _, need := range []rotation.Need{{}, {Exclude: []string{"p1"}}} {
 				if got := picks(t, p, 100, need); got["p0"] != 0 {
 					t.Errorf("%s, %+v: picks = %v, want none of p0", s, need, got)
@@ -28,11 +28,11 @@ func TestPicksLeaveTestsToOthersWhileAProxyIsReady(t *testing.T) {
 				}
 			}
 			named := take(t, p, rotation.Need{ID: "p0"})
-			if !named.Probe() {
+			if !named.IsProbe() {
 				t.Errorf("%s: the pick that names p0 is no test", s)
 			}
 			named.Release()
-			p.LeaveTests(false)
+			p.LeaveProbes(false)
 			if got := picks(t, p, 100, rotation.Need{}); got["p0"] == 0 {
 				t.Errorf("%s: picks = %v, want p0 tested again", s, got)
 			}
@@ -43,7 +43,7 @@ func TestPicksLeaveTestsToOthersWhileAProxyIsReady(t *testing.T) {
 func TestProxyThatIsDueIsTakenWhenNoOtherIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pool(t, rotation.RoundRobin, 2, nil)
-		p.LeaveTests(true)
+		p.LeaveProbes(true)
 		p.ForceOpen("p0", time.Second, "test")
 		p.ForceOpen("p1", time.Minute, "test")
 		time.Sleep(time.Second)
@@ -62,7 +62,7 @@ func TestDueAreThoseWhoseOpenTimeIsOverAndThatNobodyTests(t *testing.T) {
 		p := pool(t, rotation.RoundRobin, 4, nil)
 		due := func(want ...string) {
 			t.Helper()
-			got := p.Due()
+			got := p.Probeable()
 			if slices.Sort(got); !slices.Equal(got, want) {
 				t.Errorf("due = %q, want %q", got, want)
 			}
@@ -75,7 +75,7 @@ func TestDueAreThoseWhoseOpenTimeIsOverAndThatNobodyTests(t *testing.T) {
 		due("p0", "p1")
 		good, bad := take(t, p, rotation.Need{ID: "p0"}), take(t, p, rotation.Need{ID: "p1"})
 		due()
-		good.Report(rotation.Verdict{Kind: rotation.Delivered})
+		good.Report(rotation.Verdict{Kind: rotation.Relayed})
 		bad.Release()
 		due("p1")
 		bad = take(t, p, rotation.Need{ID: "p1"})

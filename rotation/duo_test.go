@@ -41,11 +41,11 @@ func (d *duo) pick(t *rapid.T, need rotation.Need) bool {
 	}
 	m := offered[i]
 	if need.ID == "" && d.most <= maxWakeups {
-		d.choice(t, need, m, offered, lease.Probe())
+		d.choice(t, need, m, offered, lease.IsProbe())
 	}
 	ticket, event := d.plain.take(m, need.Host)
-	if ticket.probe != lease.Probe() || !slices.Equal(events, wrap(m.ID, event)) {
-		t.Fatalf("pick of %s: got probe %v, events %+v; want %v, %+v", m.ID, lease.Probe(), events, ticket.probe, event)
+	if ticket.probe != lease.IsProbe() || !slices.Equal(events, wrap(m.ID, event)) {
+		t.Fatalf("pick of %s: got probe %v, events %+v; want %v, %+v", m.ID, lease.IsProbe(), events, ticket.probe, event)
 	}
 	d.leases, d.tickets = append(d.leases, &lease), append(d.tickets, ticket)
 	return true
@@ -94,7 +94,7 @@ func (d *duo) end(t *rapid.T, i int, v rotation.Verdict) {
 	lease, ticket := d.leases[i], d.tickets[i]
 	d.leases, d.tickets = slices.Delete(d.leases, i, i+1), slices.Delete(d.tickets, i, i+1)
 	events := lease.Report(v)
-	_, failing := d.Failing()
+	_, failing := d.Outage()
 	want := wrap(ticket.m.ID, d.plain.settle(ticket, v, failing))
 	// What the pool says of itself as a whole has tests of its own.
 	events = slices.DeleteFunc(events, func(e rotation.Event) bool { return e.ProxyID == "" })

@@ -16,13 +16,13 @@ import (
 type entry struct {
 	*coldState
 	proxy       *proxylist.Proxy
-	free        time.Duration // when the proxy's rate allows the next attempt
+	nextByRate  time.Duration // when the proxy's rate allows the next attempt
 	record      record
 	interval    float32       // between two attempts, in nanoseconds; zero without a rate
 	index       outlier.Proxy // of the evidence about the proxy
 	inflight    uint16        // attempts in flight
 	maxInflight uint16
-	gone        bool // the proxy left the pool; results of its leases do not count
+	removed     bool // the proxy left the pool; results of its leases do not count
 	notClosed   bool // the breaker is open or half-open
 	avoided     bool // another worker found the proxy dead; see avoidedUntil
 	cooling     bool // the proxy has a cooldown for at least one host
@@ -67,14 +67,14 @@ const never = time.Duration(1<<63 - 1)
 
 // class returns what a pick may do with the proxy now, and when that may change by itself.
 func (e *entry) class(now time.Duration) (c class, at time.Duration) {
-	if e.gone || e.inflight >= e.maxInflight {
+	if e.removed || e.inflight >= e.maxInflight {
 		return unavailable, never
 	}
 	var until time.Duration
 	if e.notClosed {
 		until = e.breaker.Until()
 	}
-	switch at = max(until, e.free); {
+	switch at = max(until, e.nextByRate); {
 	case at > now:
 		return unavailable, at
 	case e.isAvoided(now):
@@ -101,12 +101,12 @@ const burst = 100 * time.Millisecond
 func (e *entry) start(now time.Duration) (spent bool) {
 	e.inflight++
 	if interval := time.Duration(e.interval); interval > 0 {
-		e.free = max(now-burst, e.free) + interval
+		e.nextByRate = max(now-burst, e.nextByRate) + interval
 		if interval >= burst {
-			e.free = now + interval
+			e.nextByRate = now + interval
 		}
 	}
-	return e.inflight >= e.maxInflight || e.free > now
+	return e.inflight >= e.maxInflight || e.nextByRate > now
 }
 
 // placeIn returns the place in a set; nil if the proxy is no member.
@@ -137,7 +137,7 @@ func (p *Pool) refresh(e *entry, now time.Duration) {
 // countUnhealthy keeps notClosed, and the pool's count of proxies whose breaker is not closed.
 func (p *Pool) countUnhealthy(e *entry) {
 	before := e.notClosed
-	e.notClosed = !e.gone && e.breaker.Until() != 0
+	e.notClosed = !e.removed && e.breaker.Until() != 0
 	switch {
 	case e.notClosed && !before:
 		p.unhealthy++
@@ -149,8 +149,8 @@ func (p *Pool) countUnhealthy(e *entry) {
 // maxWakeups bounds how many expired timers one pick handles. The next pick handles the rest.
 const maxWakeups = 32
 
-// wake refreshes proxies whose timer has expired, at most limit.
-func (p *Pool) wake(now time.Duration, limit int) {
+// refreshExpired refreshes proxies whose timer has expired, at most limit.
+func (p *Pool) refreshExpired(now time.Duration, limit int) {
 	for ; limit > 0 && p.timers.expired(now); limit-- {
 		e := p.timers.pop().value
 		e.wakesAt = 0

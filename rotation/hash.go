@@ -9,23 +9,23 @@ func hash(a, b string) uint64 {
 		}
 		h = (h ^ 0xff) * 1099511628211
 	}
-	return spread(h)
+	return mixBits(h)
 }
 
-// spread is a step of MurmurHash3: FNV leaves the high bits of short strings alike.
-func spread(h uint64) uint64 {
+// mixBits is a step of MurmurHash3: FNV leaves the high bits of short strings alike.
+func mixBits(h uint64) uint64 {
 	h ^= h >> 33
 	h *= 0xff51afd7ed558ccd
 	return h ^ h>>33
 }
 
-// aged is a bounded map with two halves: when the young half is full, the old half is dropped. A key that is read becomes young.
-type aged[V any] struct{ young, old map[uint64]V }
+// generations is a bounded map with two halves: when the young half is full, the old half is dropped. A key that is read becomes young.
+type generations[V any] struct{ young, old map[uint64]V }
 
 // maxRemembered bounds the moved sessions and the pairs of proxy and host that are remembered.
 const maxRemembered = 1 << 16
 
-func (a *aged[V]) get(key uint64) (v V, ok bool) {
+func (a *generations[V]) get(key uint64) (v V, ok bool) {
 	if v, ok = a.young[key]; ok {
 		return v, true
 	}
@@ -36,16 +36,16 @@ func (a *aged[V]) get(key uint64) (v V, ok bool) {
 	return v, ok
 }
 
-func (a *aged[V]) put(key uint64, v V) {
+func (a *generations[V]) put(key uint64, v V) {
 	if a.young == nil || len(a.young) >= maxRemembered/2 {
 		a.young, a.old = map[uint64]V{}, a.young
 	}
 	a.young[key] = v
 }
 
-func (a *aged[V]) drop(key uint64) {
+func (a *generations[V]) drop(key uint64) {
 	delete(a.young, key)
 	delete(a.old, key)
 }
 
-func (a *aged[V]) len() int { return len(a.young) + len(a.old) }
+func (a *generations[V]) len() int { return len(a.young) + len(a.old) }

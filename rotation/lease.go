@@ -14,7 +14,7 @@ type Kind uint8
 // The kinds of a verdict.
 const (
 	Neutral     Kind = iota // nothing
-	Delivered               // the proxy relayed a response, whatever its status
+	Relayed                 // the proxy relayed a response, whatever its status
 	ProxyFault              // the proxy failed
 	Unclear                 // the proxy or the target failed; package outlier decides whether it counts
 	TargetFault             // the target failed, and the proxy reached it
@@ -29,21 +29,21 @@ type Verdict struct {
 	Host string
 	// Answered says of an Unclear verdict that a response came, from the target or from somebody in its place.
 	Answered bool
-	// Proven says of a Delivered verdict that the response came over TLS with the target, whose certificate is good.
+	// Proven says of a Relayed verdict that the response came over TLS with the target, whose certificate is good.
 	Proven bool
-	// Hurried says that the job's own time was over before the attempt's. The verdict counts only if a proxy could have been
-	// faster.
-	Hurried bool
-	// Hasty says that a learnt first-byte timeout ended the attempt, and that the host never answered within that time. The verdict
+	// JobTimeout says that the job's own time was over before the attempt's. The verdict then counts only if the attempt took long
+	// enough for any proxy: a second, and eight times the pool's mean latency.
+	JobTimeout bool
+	// LearntTimeout says that a learnt first-byte timeout ended the attempt, and that the host never answered within that time. The verdict
 	// is then no failure of the host.
-	Hasty bool
+	LearntTimeout bool
 	// CoolDown is how long the proxy is not used for this host. With Refused, and with PairFault without Ban, zero means 5 min.
 	CoolDown time.Duration
 	// Ban says of a PairFault who calls the answer a ban: the key of a job's rule, or FleetBan. The pair then cools down for
 	// 5 min, at the host of the pick, for needs with the same Ban only.
 	Ban uint64
-	// Welcome says of a Delivered verdict that the host did not ban the proxy. It ends the cooldown of a FleetBan.
-	Welcome bool
+	// NotBanned says of a Relayed verdict that the response is no ban. It ends the cooldown of a FleetBan.
+	NotBanned bool
 	// Trip opens the breaker at once, for this long; zero means that it does not.
 	Trip    time.Duration
 	Latency time.Duration
@@ -69,14 +69,14 @@ func (l *Lease) Proxy() *proxylist.Proxy { return l.proxy }
 // ID returns the proxy's id.
 func (l *Lease) ID() string { return l.proxy.ID }
 
-// Probe reports whether the attempt probes a half-open breaker.
-func (l *Lease) Probe() bool { return l.permit.Probe() }
+// IsProbe reports whether the attempt probes a half-open breaker.
+func (l *Lease) IsProbe() bool { return l.permit.Probe() }
 
-// Works reports whether the proxy is healthy: it relayed a response within the last ten minutes.
-func (l *Lease) Works() bool {
+// Healthy reports whether the proxy is healthy: it relayed a response within the last ten minutes.
+func (l *Lease) Healthy() bool {
 	l.pool.mu.Lock()
 	defer l.pool.mu.Unlock()
-	return !l.entry.gone && l.pool.judge.Healthy(l.entry.index, l.pool.group.Now())
+	return !l.entry.removed && l.pool.judge.Healthy(l.entry.index, l.pool.group.Now())
 }
 
 // Release ends the lease without evidence, unless it has ended.
@@ -121,7 +121,7 @@ func (l *Lease) Report(v Verdict) []Event {
 	defer p.mu.Unlock()
 	full := e.inflight >= e.maxInflight
 	e.inflight--
-	if e.gone {
+	if e.removed {
 		l.permit.Release() // the proxy left the pool: the verdict says nothing about the present one
 		return nil
 	}
@@ -132,7 +132,7 @@ func (l *Lease) Report(v Verdict) []Event {
 	if v.CoolDown > 0 {
 		leftSet = p.cooldowns.start(e, cooldownKey{host: l.host}, now+v.CoolDown).hasSet || leftSet
 	}
-	probe := l.Probe()
+	probe := l.IsProbe()
 	changed, outage := l.apply(e, &v, now)
 	p.noteChange(e, changed)
 	p.updatePlaces(e, now, full || probe || leftSet || v.Trip > 0 || changed.Changed()) // a trip may lengthen an open time without a change of state
@@ -147,7 +147,7 @@ func (l *Lease) ban(e *entry, v *Verdict, now time.Duration) (changed bool) {
 		return p.cooldowns.start(e, cooldownKey{l.host, v.Ban}, now+banFor).hasSet
 	case (v.Kind == PairFault || v.Kind == Refused) && v.CoolDown == 0:
 		v.CoolDown = banFor
-	case v.Kind == Delivered && v.Welcome && e.cooling:
+	case v.Kind == Relayed && v.NotBanned && e.cooling:
 		h := p.cooldowns.end(e, cooldownKey{l.host, FleetBan})
 		return h != nil && h.hasSet
 	}
@@ -157,7 +157,7 @@ func (l *Lease) ban(e *entry, v *Verdict, now time.Duration) (changed bool) {
 // apply takes the verdict into the evidence, and into the breaker if the evidence says so.
 func (l *Lease) apply(e *entry, v *Verdict, now time.Duration) (changed breaker.Event, outage []Event) {
 	p := l.pool
-	if v.Hurried && v.Latency < max(time.Second, time.Duration(8*p.pace)) {
+	if v.JobTimeout && v.Latency < max(time.Second, time.Duration(8*p.meanLatency)) {
 		v.Kind = Neutral
 	}
 	if v.Answered {
@@ -172,9 +172,9 @@ func (l *Lease) apply(e *entry, v *Verdict, now time.Duration) (changed breaker.
 	}
 	var ruling outlier.Ruling
 	switch v.Kind {
-	case Delivered:
+	case Relayed:
 		e.record.add(true, v.Latency)
-		p.pace = mix(p.pace, v.Latency)
+		p.meanLatency = movingMean(p.meanLatency, v.Latency)
 		ruling = p.judge.Relayed(a)
 		changed = l.permit.Success()
 	case ProxyFault:
@@ -188,7 +188,7 @@ func (l *Lease) apply(e *entry, v *Verdict, now time.Duration) (changed breaker.
 		}
 	case TargetFault:
 		// The proxy relayed what the target said.
-		if ruling = p.judge.Reached(a); l.Probe() {
+		if ruling = p.judge.Reached(a); l.IsProbe() {
 			changed = l.permit.Success()
 		}
 	case Neutral:
@@ -206,7 +206,7 @@ func (l *Lease) apply(e *entry, v *Verdict, now time.Duration) (changed breaker.
 // attempt returns the facts of the lease for the judge.
 func (l *Lease) attempt(e *entry, v *Verdict, now time.Duration) outlier.Attempt {
 	return outlier.Attempt{
-		Proxy: e.index, Site: siteOf(l.host), Began: max(0, now-v.Latency), Ended: now, Number: l.number, Probe: l.Probe(),
+		Proxy: e.index, Site: siteOf(l.host), Began: max(0, now-v.Latency), Ended: now, Number: l.number, Probe: l.IsProbe(),
 		Answered: v.Answered, Proven: v.Proven, Closed: len(l.pool.list) - l.pool.unhealthy, Named: l.named, Chosen: l.chosen,
 	}
 }
@@ -214,7 +214,7 @@ func (l *Lease) attempt(e *entry, v *Verdict, now time.Duration) outlier.Attempt
 // failure counts a failure against the proxy, unless the breaker's state has changed since the pick. A closed breaker counts
 // nothing but failures, so a permit is taken only here.
 func (l *Lease) failure(e *entry, target uint64, reason string) breaker.Event {
-	if !l.Probe() {
+	if !l.IsProbe() {
 		if e.changed >= l.number {
 			return breaker.Event{}
 		}

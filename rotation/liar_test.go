@@ -111,13 +111,13 @@ func (c *court) next() (r request) {
 func (c *court) verdict(r request, id string) rotation.Verdict {
 	i := 0
 	_, _ = fmt.Sscanf(id, "p%d", &i)
-	silent := rotation.Verdict{Kind: rotation.Unclear, Latency: time.Second, Hurried: r.hurried, Reason: "timeout"}
+	silent := rotation.Verdict{Kind: rotation.Unclear, Latency: time.Second, JobTimeout: r.hurried, Reason: "timeout"}
 	evil := len(r.need.Host) > 4 && r.need.Host[:4] == "evil"
 	switch {
 	case i >= c.n-c.dead:
 		return silent
 	case c.lie == proxyClaims && i == 0:
-		return rotation.Verdict{Kind: rotation.Delivered, Latency: 10 * time.Millisecond}
+		return rotation.Verdict{Kind: rotation.Relayed, Latency: 10 * time.Millisecond}
 	case r.refused, evil && c.lie == sitesRefuse && i < c.n/3+1:
 		return rotation.Verdict{Kind: rotation.Refused, CoolDown: time.Millisecond, Reason: "proxy_refused"}
 	case r.ban:
@@ -130,7 +130,7 @@ func (c *court) verdict(r request, id string) rotation.Verdict {
 	case r.dead, evil && i < c.n/3+1, c.luck.IntN(100) == 0:
 		return silent
 	}
-	return rotation.Verdict{Kind: rotation.Delivered, Latency: 10 * time.Millisecond}
+	return rotation.Verdict{Kind: rotation.Relayed, Latency: 10 * time.Millisecond}
 }
 
 // run does jobs of up to five attempts for three minutes.
@@ -147,7 +147,7 @@ func (c *court) run() {
 			v := c.verdict(r, l.ID())
 			id := l.ID()
 			c.note(l.Report(v))
-			if v.Kind == rotation.Delivered {
+			if v.Kind == rotation.Relayed {
 				break
 			}
 			r.need.Exclude = append(r.need.Exclude, id)

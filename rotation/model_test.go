@@ -134,7 +134,7 @@ func (d *duo) need(t *rapid.T) rotation.Need {
 }
 
 func verdict(t *rapid.T) rotation.Verdict {
-	kinds := []rotation.Kind{rotation.Neutral, rotation.Delivered, rotation.ProxyFault, rotation.TargetFault, rotation.PairFault}
+	kinds := []rotation.Kind{rotation.Neutral, rotation.Relayed, rotation.ProxyFault, rotation.TargetFault, rotation.PairFault}
 	v := rotation.Verdict{Kind: rapid.SampledFrom(kinds).Draw(t, "kind"), Reason: "test"}
 	v.Latency = rapid.SampledFrom([]time.Duration{time.Millisecond, time.Second}).Draw(t, "latency")
 	if rapid.IntRange(0, 3).Draw(t, "cools") == 0 {

@@ -20,9 +20,9 @@ type Need struct {
 	// Ban is the key of the job's own rule of what a ban is: proxies that cool down by it are not used. FleetBan means that the
 	// job has none: proxies that cool down by that are used last.
 	Ban uint64
-	// Fresh refuses the proxies that are used last: the excluded ones, those that cool down by FleetBan, and those that another
+	// NoLastResort refuses the proxies that are used last: the excluded ones, those that cool down by FleetBan, and those that another
 	// worker found dead.
-	Fresh bool
+	NoLastResort bool
 	// Relayed prefers the proxies that relayed a response within the last minute: what fails then is rather the host. A pick with
 	// it is no probe.
 	Relayed bool
@@ -42,7 +42,7 @@ const (
 	Empty     Reason = "empty"     // the pool has no proxies
 	Unmatched Reason = "unmatched" // no proxy of the pool can ever meet the need
 	Resting   Reason = "resting"   // those that can are open, cooling down or busy
-	Failing   Reason = "failing"   // an outage: all proxies fail
+	Outage    Reason = "failing"   // an outage: all proxies fail
 )
 
 // NoProxyError says that no proxy could be picked, and when to try again.
@@ -59,7 +59,7 @@ func (e *NoProxyError) Error() string {
 		return "the pool has no proxies"
 	case Unmatched:
 		return "no proxy of the pool matches what the job asks for"
-	case Failing:
+	case Outage:
 		return "all proxies of the pool fail: the network of this worker, or what all proxies depend on, is down"
 	case Resting:
 	}

@@ -25,7 +25,7 @@ func newOrder(s Strategy, set uint64, p *Pool) order {
 	case LeastUsed:
 		return &levels{dense: d}
 	case Performance:
-		return &duel{dense: d, pool: p}
+		return &twoChoices{dense: d, pool: p}
 	case RoundRobin:
 	}
 	return &ring{dense: d}

@@ -11,13 +11,13 @@ func (p *Pool) CanPick(need Need) bool {
 	now := p.group.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.wake(now, maxWakeups)
+	p.refreshExpired(now, maxWakeups)
 	p.expireCooldowns(now, maxWakeups)
 	if _, outage := p.judge.Outage(now); outage || p.slots[0].size == 0 || need.ID != "" {
 		return false
 	}
-	f := skips{exclude: need.Exclude, ban: need.Ban, skipProbeable: p.leaveTests, beside: true}
-	f.lookUp(p, need.Host)
+	f := skips{exclude: need.Exclude, ban: need.Ban, skipProbeable: p.leaveProbes, beside: true}
+	f.findCooldowns(p, need.Host)
 	for _, region := range [2]bool{true, false} {
 		if region && need.Region == "" || !region && need.Region != "" && need.RegionStrict {
 			continue

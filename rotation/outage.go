@@ -11,10 +11,10 @@ import (
 // MaxFailedProbes is how many probes of a proxy may fail at unknown sites before its breaker opens again.
 const MaxFailedProbes = outlier.MaxFailedProbes
 
-// Failing reports whether an outage goes on, and since when. During an outage one attempt a second goes on as a test, other
-// picks get a NoProxyError with the reason Failing, and no failure counts against a proxy. A minute after the latest failure
+// Outage reports whether an outage goes on, and since when. During an outage one attempt a second goes on as a test, other
+// picks get a NoProxyError with the reason Outage, and no failure counts against a proxy. A minute after the latest failure
 // an outage is no longer reported: without attempts nobody knows.
-func (p *Pool) Failing() (since time.Time, failing bool) {
+func (p *Pool) Outage() (since time.Time, ongoing bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	began, ongoing := p.judge.Outage(p.group.Now())
@@ -24,25 +24,24 @@ func (p *Pool) Failing() (since time.Time, failing bool) {
 	return p.group.Time(began), true
 }
 
-// Doubtful reports whether proxies that worked fail one after the other, so that the latest failures should not be held
-// against the jobs that met them. It is true during an outage.
-func (p *Pool) Doubtful() bool {
+// MayBeOutage reports whether an outage goes on or begins: proxies that worked fail one after the other. The latest failures then
+// should not use up attempts of the jobs that met them.
+func (p *Pool) MayBeOutage() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.judge.Doubtful()
+	return p.judge.MayBeOutage()
 }
 
-// Answered reports whether a host, "host:port", is known to have answered through some proxy. A failure at a host that never
-// did may be the host's own, whatever the state of the pool.
-func (p *Pool) Answered(host string) bool {
+// HasAnswered reports whether a site, "host:port", is known to have responded through some proxy. A failure at a site that never
+// responded may be the site's own, whatever the state of the pool.
+func (p *Pool) HasAnswered(host string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.judge.Answered(siteOf(host))
+	return p.judge.HasAnswered(siteOf(host))
 }
 
-// Delivering reports whether any proxy relayed a response within the last ten minutes. If none did, whatever lies between the
-// worker and the sites may be what fails.
-func (p *Pool) Delivering() bool {
+// AnyHealthy reports whether any proxy is healthy. If none is, the fault may lie in the network of the worker.
+func (p *Pool) AnyHealthy() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.judge.AnyHealthy(p.group.Now())
@@ -60,7 +59,7 @@ func (p *Pool) outageEvents(c outlier.OutageChange, now time.Duration) []Event {
 		e.Reason = fmt.Sprintf("%d attempts in a row failed, and %d proxies that had worked", c.Failures, c.Proxies)
 	case c.Ended:
 		e.From, e.To = breaker.Open, breaker.Closed
-		e.Reason = "a proxy delivered again after " + (now - c.Since).Round(time.Millisecond).String()
+		e.Reason = "a proxy relayed a response again after " + (now - c.Since).Round(time.Millisecond).String()
 	default:
 		return nil
 	}
@@ -76,7 +75,7 @@ func (p *Pool) lateFailures(late []outlier.LateFailure, now time.Duration) (open
 			continue
 		}
 		permit, _, _ := e.breaker.Allow()
-		if change := permit.Failure(uint64(f.Site), "failed where another proxy delivers"); change.Changed() {
+		if change := permit.Failure(uint64(f.Site), "failed where another proxy relays responses"); change.Changed() {
 			p.noteChange(e, change)
 			p.refresh(e, now)
 			opened = append(opened, event(e.proxy, change)...)

@@ -43,17 +43,17 @@ func TestPoolIsDeliveringForTenMinutesAfterADelivery(t *testing.T) {
 			}
 		}
 		end(rotation.ProxyFault)
-		if p.Delivering() {
+		if p.AnyHealthy() {
 			t.Error("delivering before anything was delivered")
 		}
-		end(rotation.Delivered)
+		end(rotation.Relayed)
 		time.Sleep(10 * time.Minute)
-		if !p.Delivering() {
+		if !p.AnyHealthy() {
 			t.Error("not delivering ten minutes after a delivery")
 		}
 		time.Sleep(time.Nanosecond)
 		end(rotation.ProxyFault)
-		if p.Delivering() {
+		if p.AnyHealthy() {
 			t.Error("delivering more than ten minutes after the last delivery")
 		}
 	})
@@ -64,7 +64,7 @@ func TestWhenTheWholePoolFailsNoProxyIsBlamedAndPicksPause(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			p := pool(t, rotation.RoundRobin, n, nil)
 			for range 2 * n {
-				if _, err := attempt(p, "a.test:80", always(rotation.Delivered)); err != nil {
+				if _, err := attempt(p, "a.test:80", always(rotation.Relayed)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -74,7 +74,7 @@ func TestWhenTheWholePoolFailsNoProxyIsBlamedAndPicksPause(t *testing.T) {
 				changed, err := attempt(p, fmt.Sprintf("%d.test:80", attempts), always(rotation.ProxyFault))
 				events = append(events, changed...)
 				if none, ok := errors.AsType[*rotation.NoProxyError](err); ok {
-					if none.Reason != rotation.Failing || time.Until(none.RetryAt) > time.Second {
+					if none.Reason != rotation.Outage || time.Until(none.RetryAt) > time.Second {
 						t.Fatalf("pick while the pool fails: %+v, want the reason failing and a time within a second", none)
 					}
 					time.Sleep(100 * time.Millisecond)
@@ -88,21 +88,21 @@ func TestWhenTheWholePoolFailsNoProxyIsBlamedAndPicksPause(t *testing.T) {
 			if attempts > 60+20 {
 				t.Errorf("%d proxies: %d attempts in a minute without a network, want about one a second", n, attempts)
 			}
-			if since, failing := p.Failing(); !failing || time.Since(since) < 50*time.Second || !p.Doubtful() {
+			if since, failing := p.Outage(); !failing || time.Since(since) < 50*time.Second || !p.MayBeOutage() {
 				t.Errorf("%d proxies: failing since %v: %v", n, since, failing)
 			}
 			if len(events) != 1 || events[0].ProxyID != "" || events[0].To != breaker.Open {
 				t.Fatalf("%d proxies: events %+v, want one of the pool as a whole", n, events)
 			}
 			time.Sleep(2 * time.Minute)
-			if since, failing := p.Failing(); failing {
+			if since, failing := p.Outage(); failing {
 				t.Errorf("%d proxies: failing since %v is still said when nothing was tried for two minutes", n, since)
 			}
-			events, err := attempt(p, "a.test:80", always(rotation.Delivered))
+			events, err := attempt(p, "a.test:80", always(rotation.Relayed))
 			if err != nil || len(events) != 1 || events[0].ProxyID != "" || events[0].To != breaker.Closed {
 				t.Errorf("%d proxies: the first delivery: %+v, %v; want the end of it", n, events, err)
 			}
-			if _, failing := p.Failing(); failing || p.Doubtful() {
+			if _, failing := p.Outage(); failing || p.MayBeOutage() {
 				t.Errorf("%d proxies: still failing after a delivery", n)
 			}
 		})
@@ -117,7 +117,7 @@ func TestProxiesThatNeverWorkedAreNoOutage(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, failing := p.Failing(); failing || p.Doubtful() {
+		if _, failing := p.Outage(); failing || p.MayBeOutage() {
 			t.Error("a list of dead proxies counts as an outage")
 		}
 		if got := states(p); got[breaker.Open] != 20 {
@@ -134,7 +134,7 @@ func TestAPoolThatWasAlwaysBadIsNotInOutage(t *testing.T) {
 		for i := range 4000 {
 			kind := rotation.ProxyFault
 			if i%40 < 10 {
-				kind = rotation.Delivered
+				kind = rotation.Relayed
 			}
 			events, err := attempt(p, "a.test:80", always(kind))
 			if err != nil || len(events) > 0 {
@@ -148,7 +148,7 @@ func TestAFewProxiesThatDieAreTheirOwnFault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pool(t, rotation.RoundRobin, 20, nil)
 		for range 100 {
-			if _, err := attempt(p, "a.test:80", always(rotation.Delivered)); err != nil {
+			if _, err := attempt(p, "a.test:80", always(rotation.Relayed)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -158,7 +158,7 @@ func TestAFewProxiesThatDieAreTheirOwnFault(t *testing.T) {
 				if dead[id] {
 					return rotation.ProxyFault
 				}
-				return rotation.Delivered
+				return rotation.Relayed
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -177,10 +177,10 @@ func TestAPoolThatOftenFailsIsNotInOutageAgain(t *testing.T) {
 		for round := range 20 {
 			// All of them fail, then all of them deliver: as often as not, so ten failures in a row are no wonder.
 			for i := range n {
-				kind := []rotation.Kind{rotation.ProxyFault, rotation.Delivered}[round%2]
+				kind := []rotation.Kind{rotation.ProxyFault, rotation.Relayed}[round%2]
 				take(t, p, rotation.Need{ID: fmt.Sprint("p", i)}).Report(rotation.Verdict{Kind: kind, Reason: "connect"})
 			}
-			if _, failing := p.Failing(); failing {
+			if _, failing := p.Outage(); failing {
 				t.Fatalf("round %d: bad luck is taken for a failure of the pool", round)
 			}
 			time.Sleep(15 * time.Second)
@@ -192,7 +192,7 @@ func TestManyFailuresOfOneProxyAreItsOwnFault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pool(t, rotation.RoundRobin, 20, nil)
 		for range 200 {
-			if _, err := attempt(p, "a.test:80", always(rotation.Delivered)); err != nil {
+			if _, err := attempt(p, "a.test:80", always(rotation.Relayed)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -203,7 +203,7 @@ func TestManyFailuresOfOneProxyAreItsOwnFault(t *testing.T) {
 		for _, l := range leases {
 			l.Report(rotation.Verdict{Kind: rotation.ProxyFault, Reason: "connect"})
 		}
-		if _, failing := p.Failing(); failing {
+		if _, failing := p.Outage(); failing {
 			t.Error("50 failures of one proxy are taken for a failure of the pool")
 		}
 		if got := states(p); got[breaker.Open] != 1 || got[breaker.Closed] != 19 {
@@ -216,9 +216,9 @@ func TestManyFailuresOfOneProxyAreItsOwnFault(t *testing.T) {
 func failing(t *testing.T, n int) *rotation.Pool {
 	t.Helper()
 	p := pool(t, rotation.RoundRobin, n, nil)
-	for _, kind := range []rotation.Kind{rotation.Delivered, rotation.ProxyFault} {
+	for _, kind := range []rotation.Kind{rotation.Relayed, rotation.ProxyFault} {
 		for range 2 * n {
-			if _, failing := p.Failing(); failing {
+			if _, failing := p.Outage(); failing {
 				return p
 			}
 			if _, err := attempt(p, "a.test:80", always(kind)); err != nil {
@@ -267,7 +267,7 @@ func TestHalfOfThePoolThatFailsFastIsNotAllOfIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pool(t, rotation.RoundRobin, 10, nil)
 		for range 50 {
-			if _, err := attempt(p, "a.test:80", always(rotation.Delivered)); err != nil {
+			if _, err := attempt(p, "a.test:80", always(rotation.Relayed)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -283,11 +283,11 @@ func TestHalfOfThePoolThatFailsFastIsNotAllOfIt(t *testing.T) {
 				slow = append(slow, l)
 			}
 		}
-		if _, failing := p.Failing(); failing {
+		if _, failing := p.Outage(); failing {
 			t.Error("the pool is said to fail while half of it has yet to answer")
 		}
 		for _, l := range slow {
-			l.Report(rotation.Verdict{Kind: rotation.Delivered})
+			l.Report(rotation.Verdict{Kind: rotation.Relayed})
 		}
 	})
 }
@@ -296,7 +296,7 @@ func TestLateResultsOfRemovedProxiesSayNothingOfThePool(t *testing.T) {
 	const n = 20
 	p := pool(t, rotation.RoundRobin, n, nil)
 	for range 5 * n {
-		take(t, p, rotation.Need{Host: "a.test:80"}).Report(rotation.Verdict{Kind: rotation.Delivered})
+		take(t, p, rotation.Need{Host: "a.test:80"}).Report(rotation.Verdict{Kind: rotation.Relayed})
 	}
 	var leases []*rotation.Lease
 	for range 2 * n {
@@ -309,7 +309,7 @@ func TestLateResultsOfRemovedProxiesSayNothingOfThePool(t *testing.T) {
 			t.Errorf("late result %d: got %+v, want nothing said of it", i, events)
 		}
 	}
-	if _, failing := p.Failing(); failing || p.Doubtful() {
+	if _, failing := p.Outage(); failing || p.MayBeOutage() {
 		t.Error("a pool of which nothing was asked yet is said to fail")
 	}
 }
@@ -320,12 +320,12 @@ func TestAProxyWorksForTenMinutesAfterADelivery(t *testing.T) {
 		works := func() bool {
 			l := take(t, p, rotation.Need{})
 			defer l.Release()
-			return l.Works()
+			return l.Healthy()
 		}
 		if works() {
 			t.Error("it works before it delivered anything")
 		}
-		take(t, p, rotation.Need{}).Report(rotation.Verdict{Kind: rotation.Delivered})
+		take(t, p, rotation.Need{}).Report(rotation.Verdict{Kind: rotation.Relayed})
 		for _, c := range []struct {
 			later time.Duration
 			want  bool

@@ -22,7 +22,7 @@ func shares(t *testing.T, p *rotation.Pool, picks int, ends func(i int) rotation
 
 func TestPerformancePrefersTheFastAndTheSuccessful(t *testing.T) {
 	for name, worse := range map[string]rotation.Verdict{
-		"slow":    {Kind: rotation.Delivered, Latency: 2 * time.Second},
+		"slow":    {Kind: rotation.Relayed, Latency: 2 * time.Second},
 		"refused": {Kind: rotation.PairFault, CoolDown: time.Nanosecond},
 	} {
 		const n, picks = 10, 10_000
@@ -31,7 +31,7 @@ func TestPerformancePrefersTheFastAndTheSuccessful(t *testing.T) {
 			if i < n/2 {
 				return worse
 			}
-			return rotation.Verdict{Kind: rotation.Delivered, Latency: 10 * time.Millisecond}
+			return rotation.Verdict{Kind: rotation.Relayed, Latency: 10 * time.Millisecond}
 		}
 		shares(t, p, 100*n, ends)
 		bad := 0
@@ -51,7 +51,7 @@ func TestPerformanceSparesTheBusy(t *testing.T) {
 	const n = 10
 	p := drawPool(rotation.Performance, n, nil)
 	shares(t, p, 100*n, func(int) rotation.Verdict {
-		return rotation.Verdict{Kind: rotation.Delivered, Latency: time.Millisecond}
+		return rotation.Verdict{Kind: rotation.Relayed, Latency: time.Millisecond}
 	})
 	under := map[string]int{}
 	for range 100 * n {
@@ -74,7 +74,7 @@ func TestStrangersGetABoundedPart(t *testing.T) {
 		{known: 0, strangers: 10, least: 10_000, most: 10_000},
 	} {
 		p := drawPool(rotation.Performance, c.known, nil)
-		good := rotation.Verdict{Kind: rotation.Delivered, Latency: time.Millisecond}
+		good := rotation.Verdict{Kind: rotation.Relayed, Latency: time.Millisecond}
 		if c.known > 0 {
 			shares(t, p, 100*c.known, func(int) rotation.Verdict { return good })
 		}

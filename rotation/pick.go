@@ -15,7 +15,7 @@ func (p *Pool) Pick(need Need) (Lease, []Event, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.picks++
-	p.wake(now, maxWakeups)
+	p.refreshExpired(now, maxWakeups)
 	p.expireCooldowns(now, maxWakeups)
 	if p.slots[0].size == 0 {
 		return Lease{}, nil, &NoProxyError{Reason: Empty}
@@ -27,12 +27,12 @@ func (p *Pool) Pick(need Need) (Lease, []Event, error) {
 	events, ok := p.search(&need, now, &lease)
 	if !ok && (p.timers.expired(now) || p.cooldowns.expired(now)) {
 		// So many timers expired at once that not all were handled.
-		p.wake(now, len(p.timers))
+		p.refreshExpired(now, len(p.timers))
 		p.expireCooldowns(now, len(p.cooldowns.ends))
 		events, ok = p.search(&need, now, &lease)
 	}
 	if !ok {
-		return Lease{}, nil, p.noProxy(need, now)
+		return Lease{}, nil, p.noProxyError(need, now)
 	}
 	p.judge.Started(now)
 	return lease, events, nil
@@ -51,7 +51,7 @@ func (p *Pool) outageError(need Need) *NoProxyError {
 	if !fits {
 		return &NoProxyError{Reason: Unmatched}
 	}
-	return &NoProxyError{Reason: Failing, RetryAt: p.group.Time(p.judge.NextTest())}
+	return &NoProxyError{Reason: Outage, RetryAt: p.group.Time(p.judge.NextTest())}
 }
 
 // expireCooldowns removes cooldowns that have ended or exceed the bound, at most limit.
@@ -70,23 +70,23 @@ func (p *Pool) expireCooldowns(now time.Duration, limit int) {
 // search finds a proxy. Those that the fleet's list of bans keeps from the host come after the others, and those that another
 // worker found dead come last.
 func (p *Pool) search(need *Need, now time.Duration, lease *Lease) (events []Event, ok bool) {
-	f := skips{exclude: need.Exclude, ban: need.Ban, skipProbeable: p.leaveTests, beside: need.Beside}
-	f.lookUp(p, need.Host)
+	f := skips{exclude: need.Exclude, ban: need.Ban, skipProbeable: p.leaveProbes, beside: need.Beside}
+	f.findCooldowns(p, need.Host)
 	if need.ID != "" {
 		return p.pickByID(need, &f, now, lease)
 	}
 	for _, f.useAvoided = range [2]bool{false, true} {
-		if f.useAvoided && (need.Fresh || len(p.slots[0].avoided.list) == 0) {
+		if f.useAvoided && (need.NoLastResort || len(p.slots[0].avoided.list) == 0) {
 			break
 		}
 		f.exclude = need.Exclude
-		if events, ok = p.seek(need, &f, now, lease); ok {
+		if events, ok = p.searchByPreference(need, &f, now, lease); ok {
 			return events, true
 		}
-		if f.ban == FleetBan && f.banned.size() > 0 && !need.Fresh {
+		if f.ban == FleetBan && f.banned.size() > 0 && !need.NoLastResort {
 			last := f
 			last.exclude, last.ban, last.banned = need.Exclude, 0, nil
-			if events, ok = p.seek(need, &last, now, lease); ok {
+			if events, ok = p.searchByPreference(need, &last, now, lease); ok {
 				return events, true
 			}
 		}
@@ -94,9 +94,9 @@ func (p *Pool) search(need *Need, now time.Duration, lease *Lease) (events []Eve
 	return nil, false
 }
 
-// seek gives up preferences one by one. It gives up the region before the excluded proxies: a job that failed through a proxy
+// searchByPreference gives up preferences one by one. It gives up the region before the excluded proxies: a job that failed through a proxy
 // rather goes to another region than to the same proxy again.
-func (p *Pool) seek(need *Need, f *skips, now time.Duration, lease *Lease) (events []Event, ok bool) {
+func (p *Pool) searchByPreference(need *Need, f *skips, now time.Duration, lease *Lease) (events []Event, ok bool) {
 	for {
 		for _, region := range [2]bool{true, false} {
 			if region && need.Region == "" || !region && need.Region != "" && need.RegionStrict {
@@ -106,7 +106,7 @@ func (p *Pool) seek(need *Need, f *skips, now time.Duration, lease *Lease) (even
 				return events, true
 			}
 		}
-		if len(f.exclude) == 0 || need.Fresh {
+		if len(f.exclude) == 0 || need.NoLastResort {
 			return nil, false
 		}
 		f.exclude = nil
@@ -162,7 +162,7 @@ func (p *Pool) choose(need *Need, from filter, f *skips, now time.Duration, leas
 	for s != nil && need.Session != "" && !p.hasTable(s) {
 		p.makeTable(s)
 		s, now = p.setOf(from), p.group.Now()
-		f.lookUp(p, need.Host)
+		f.findCooldowns(p, need.Host)
 	}
 	if s == nil {
 		return nil, false
@@ -183,9 +183,9 @@ func (p *Pool) choose(need *Need, from filter, f *skips, now time.Duration, leas
 // candidate returns the strategy's choice from a set; nil if there is none.
 func (p *Pool) candidate(s *set, need *Need, f skips, now time.Duration) *entry {
 	if need.Session != "" {
-		return p.sticky(s, need.Session, f, now)
+		return p.pickForSession(s, need.Session, f, now)
 	}
-	if !p.leaveTests && p.shouldProbe(s, need) {
+	if !p.leaveProbes && p.shouldProbe(s, need) {
 		if e := s.probeable.pick(f); e != nil {
 			p.probeCredit--
 			return e
@@ -302,12 +302,12 @@ func (p *Pool) buildTable(s *set) {
 	s.table = t
 }
 
-// noProxy returns why no proxy was picked, and when one may be available.
-func (p *Pool) noProxy(need Need, now time.Duration) *NoProxyError {
+// noProxyError returns why no proxy was picked, and when one may be available.
+func (p *Pool) noProxyError(need Need, now time.Duration) *NoProxyError {
 	matched := false
 	soonest := never
 	f := skips{ban: need.Ban}
-	f.lookUp(p, need.Host)
+	f.findCooldowns(p, need.Host)
 	for part := range slices.Chunk(p.candidates(need), batchSize) {
 		for _, e := range part {
 			if !p.canServe(need, e.proxy) {

@@ -167,7 +167,7 @@ func (p *plain) refuse(need rotation.Need) *rotation.NoProxyError {
 		return &rotation.NoProxyError{Reason: rotation.Unmatched}
 	}
 	if p.failing && now < p.test {
-		return &rotation.NoProxyError{Reason: rotation.Failing, RetryAt: p.group.Time(p.test)}
+		return &rotation.NoProxyError{Reason: rotation.Outage, RetryAt: p.group.Time(p.test)}
 	}
 	if len(p.offered(need)) > 0 {
 		p.test = now + time.Second
@@ -218,7 +218,7 @@ func (p *plain) settle(t *ticket, v rotation.Verdict, failing bool) breaker.Even
 	switch {
 	case failing && !p.failing:
 		p.failing, p.test = true, now
-	case v.Trip == 0 && slices.Contains([]rotation.Kind{rotation.Delivered, rotation.TargetFault, rotation.PairFault}, v.Kind):
+	case v.Trip == 0 && slices.Contains([]rotation.Kind{rotation.Relayed, rotation.TargetFault, rotation.PairFault}, v.Kind):
 		m.worked = max(now, 1)
 		p.delivered()
 	}
@@ -228,7 +228,7 @@ func (p *plain) settle(t *ticket, v rotation.Verdict, failing bool) breaker.Even
 		return m.breaker.Trip(v.Trip, v.Reason)
 	}
 	switch v.Kind {
-	case rotation.Delivered:
+	case rotation.Relayed:
 		m.endedWell = true
 		return t.permit.Success()
 	case rotation.TargetFault:

@@ -55,14 +55,14 @@ type Pool struct {
 	cooldowns   cooldowns
 	judge       outlier.Judge // decides whether a failure counts
 	entries     []*entry      // by the judge's index
-	pins        aged[pin]
+	pins        generations[pin]
 	picks       uint64  // so far
 	leases      uint64  // started so far
 	probeCredit float64 // the share of a probe that picks have earned since the last probe
-	pace        float64 // mean latency of good attempts, in nanoseconds
+	meanLatency float64 // mean latency of good attempts, in nanoseconds
 	unhealthy   int     // proxies whose breaker is not closed
 
-	leaveTests bool // picks leave probes to a health checker
+	leaveProbes bool // picks leave probes to a health checker
 }
 
 // New makes an empty pool.
@@ -100,8 +100,8 @@ func (p *Pool) Replace(proxies []proxylist.Proxy) (c Change) {
 		p.install(part, fresh)
 		runtime.Gosched() // a waiting pick gets the lock before the next batch
 	}
-	for part := range slices.Chunk(p.removed(byID), batchSize) {
-		p.retire(part)
+	for part := range slices.Chunk(p.missingFrom(byID), batchSize) {
+		p.remove(part)
 		c.Removed += len(part)
 		runtime.Gosched()
 	}
@@ -146,10 +146,10 @@ func (p *Pool) install(part []*entry, fresh map[*entry]*proxylist.Proxy) {
 	now := p.group.Now()
 	for _, e := range part {
 		if proxy := fresh[e]; proxy != nil {
-			p.leave(e)
+			p.leaveSets(e)
 			e.describe(proxy)
 		} else {
-			p.enroll(e)
+			p.addToJudge(e)
 		}
 		for _, s := range p.slots {
 			if s != nil {
@@ -160,8 +160,8 @@ func (p *Pool) install(part []*entry, fresh map[*entry]*proxylist.Proxy) {
 	}
 }
 
-// enroll gives a new proxy its index of the judge.
-func (p *Pool) enroll(e *entry) {
+// addToJudge gives a new proxy its index of the judge.
+func (p *Pool) addToJudge(e *entry) {
 	e.index = p.judge.Add()
 	if int(e.index) == len(p.entries) {
 		p.entries = append(p.entries, nil)
@@ -169,8 +169,8 @@ func (p *Pool) enroll(e *entry) {
 	p.entries[e.index] = e
 }
 
-// removed returns the proxies of the current list that are not in byID.
-func (p *Pool) removed(byID map[string]*entry) (out []*entry) {
+// missingFrom returns the proxies of the current list that are not in byID.
+func (p *Pool) missingFrom(byID map[string]*entry) (out []*entry) {
 	for _, e := range p.list {
 		if byID[e.proxy.ID] != e {
 			out = append(out, e)
@@ -179,21 +179,21 @@ func (p *Pool) removed(byID map[string]*entry) (out []*entry) {
 	return out
 }
 
-// retire takes proxies out of the pool. Their leases go on, and the verdicts count nowhere.
-func (p *Pool) retire(part []*entry) {
+// remove takes proxies out of the pool. Their leases go on, and the verdicts count nowhere.
+func (p *Pool) remove(part []*entry) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, e := range part {
-		e.gone = true
-		p.leave(e)
+		e.removed = true
+		p.leaveSets(e)
 		p.countUnhealthy(e)
 		p.judge.Remove(e.index)
 		p.entries[e.index] = nil
 	}
 }
 
-// leave takes a proxy out of every set.
-func (p *Pool) leave(e *entry) {
+// leaveSets takes a proxy out of every set.
+func (p *Pool) leaveSets(e *entry) {
 	for i := range e.places {
 		if s := p.liveSet(e.places[i].set); s != nil {
 			s.place(e, &e.places[i], unavailable)
@@ -221,7 +221,7 @@ func (p *Pool) Closed() int {
 func (p *Pool) Usable() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.wake(p.group.Now(), len(p.timers))
+	p.refreshExpired(p.group.Now(), len(p.timers))
 	s := p.slots[0]
 	return s.available.len()+len(s.probeable.list)+len(s.avoided.list) > 0
 }

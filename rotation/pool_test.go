@@ -49,7 +49,7 @@ func picks(t *testing.T, p *rotation.Pool, n int, need rotation.Need) map[string
 			t.Fatalf("pick: %v", err)
 		}
 		got[l.ID()]++
-		l.Report(rotation.Verdict{Kind: rotation.Delivered, Latency: time.Millisecond})
+		l.Report(rotation.Verdict{Kind: rotation.Relayed, Latency: time.Millisecond})
 	}
 	return got
 }
@@ -189,7 +189,7 @@ func TestOneDeadTargetOpensNoHealthyProxy(t *testing.T) {
 		for i := range 20000 {
 			time.Sleep(10 * time.Millisecond)
 			host := fmt.Sprintf("good%d.test:443", i%20)
-			kind := rotation.Delivered
+			kind := rotation.Relayed
 			if i%10 < 3 {
 				host, kind = "dead.test:443", rotation.Unclear
 			}
@@ -220,7 +220,7 @@ func TestBadProxyOpensInAFleetWithOneTarget(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			kind := rotation.Delivered
+			kind := rotation.Relayed
 			if l.ID() == "p3" {
 				kind = rotation.Unclear
 			}
@@ -257,7 +257,7 @@ func TestLeaseSettlesOnceAndPanicsLoseNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer l.Release()
-			l.Report(rotation.Verdict{Kind: rotation.Delivered})
+			l.Report(rotation.Verdict{Kind: rotation.Relayed})
 			l.Report(rotation.Verdict{Kind: rotation.ProxyFault})
 			panic("after the report")
 		}()
@@ -277,7 +277,7 @@ func TestPicksAndReloadsFromManyGoroutines(t *testing.T) {
 				if err != nil {
 					continue
 				}
-				kind := rotation.Delivered
+				kind := rotation.Relayed
 				if (g+i)%7 == 0 {
 					kind = rotation.ProxyFault
 				}

@@ -14,25 +14,25 @@ type record struct {
 }
 
 const (
-	recorded   = 100
+	recordSize = 100
 	provenFrom = 10 // attempts
 )
 
-func (r *record) proven() bool { return r.n >= provenFrom }
+func (r *record) isProven() bool { return r.n >= provenFrom }
 
 func (r *record) add(good bool, latency time.Duration) {
 	word, bit := &r.ends[r.next/64], uint64(1)<<(r.next%64)
 	*word &^= bit
 	if good {
 		*word |= bit
-		r.latency = float32(mix(float64(r.latency), latency))
+		r.latency = float32(movingMean(float64(r.latency), latency))
 	}
-	r.next = (r.next + 1) % recorded
-	r.n = min(r.n+1, recorded)
+	r.next = (r.next + 1) % recordSize
+	r.n = min(r.n+1, recordSize)
 }
 
-// mix moves a mean an eighth of the way to a sample.
-func mix(mean float64, sample time.Duration) float64 {
+// movingMean moves a mean an eighth of the way to a sample.
+func movingMean(mean float64, sample time.Duration) float64 {
 	if mean == 0 {
 		return float64(sample)
 	}

@@ -60,7 +60,7 @@ func restsEndInTheirOrder(t *rapid.T) {
 	p := drawPool(rapid.SampledFrom(strategies()).Draw(t, "strategy"), len(long), nil)
 	for i, seconds := range long {
 		need := rotation.Need{ID: fmt.Sprint("p", i), Host: "a.test:80"}
-		take(t, p, need).Report(rotation.Verdict{Kind: rotation.Delivered, CoolDown: time.Duration(seconds) * time.Second})
+		take(t, p, need).Report(rotation.Verdict{Kind: rotation.Relayed, CoolDown: time.Duration(seconds) * time.Second})
 	}
 	for now := 1; now <= 20; now++ {
 		time.Sleep(time.Second)
@@ -83,7 +83,7 @@ func TestLongestOfARestCounts(t *testing.T) {
 				leases = append(leases, take(t, p, need))
 			}
 			for i, l := range leases {
-				l.Report(rotation.Verdict{Kind: rotation.Delivered, CoolDown: minutes[i] * time.Minute})
+				l.Report(rotation.Verdict{Kind: rotation.Relayed, CoolDown: minutes[i] * time.Minute})
 			}
 			for left := 3 * time.Minute; left > 0; left -= time.Minute {
 				none, ok := errors.AsType[*rotation.NoProxyError](refusal(p, need))

@@ -51,7 +51,7 @@ func (t *table) fill(members []*entry, names map[*entry]uint64) {
 	size := uint64(len(t.spots))
 	at, step := make([]uint64, len(members)), make([]uint64, len(members))
 	for i, e := range members {
-		at[i], step[i] = names[e]%size, 1+spread(names[e]+1)%(size-1)
+		at[i], step[i] = names[e]%size, 1+mixBits(names[e]+1)%(size-1)
 	}
 	for filled := 0; ; {
 		for i, e := range members {
@@ -69,17 +69,17 @@ func (t *table) fill(members []*entry, names map[*entry]uint64) {
 // failovers is how many spots a session tries before it takes any proxy.
 const failovers = 32
 
-// sticky returns the session's proxy: the one that it moved to, else the first one on its way through the table that can be
+// pickForSession returns the session's proxy: the one that it moved to, else the first one on its way through the table that can be
 // used. A session that has to move is pinned to its new proxy, so that it does not move back and forth. A session whose proxy
 // is only busy is not pinned: that proxy is free again in a moment.
-func (p *Pool) sticky(s *set, session string, f skips, now time.Duration) *entry {
+func (p *Pool) pickForSession(s *set, session string, f skips, now time.Duration) *entry {
 	name := hash(session, s.filter.tags+s.filter.region)
 	list := p.version
 	if p.index == nil {
 		list = 0 // the list is being changed
 	}
 	stays := false
-	if pinned := p.pinned(name, now); pinned.e != nil {
+	if pinned := p.pinOf(name, now); pinned.e != nil {
 		usable := (list > 0 && pinned.list == list || s.has(pinned.e)) && f.canTake(pinned.e, now)
 		stays = usable || s.isBusy(pinned.e, f, now)
 		if stays {
@@ -97,21 +97,21 @@ func (p *Pool) sticky(s *set, session string, f skips, now time.Duration) *entry
 	for try := range failovers {
 		e := t.spots[h%uint64(len(t.spots))]
 		if (list > 0 || s.has(e)) && f.canTake(e, now) { // the table was made of the same list
-			p.move(name, e, try == 0, stays, now)
+			p.movePin(name, e, try == 0, stays, now)
 			return e
 		}
 		stays = stays || try == 0 && s.isBusy(e, f, now)
-		h = spread(h + 1)
+		h = mixBits(h + 1)
 	}
 	e := s.bestOf(f)
 	if e != nil {
-		p.move(name, e, false, stays, now)
+		p.movePin(name, e, false, stays, now)
 	}
 	return e
 }
 
-// move notes where a session goes: to its own proxy, or to another one. If it stays, only this pick goes elsewhere.
-func (p *Pool) move(session uint64, e *entry, own, stays bool, now time.Duration) {
+// movePin notes where a session goes: to its own proxy, or to another one. If it stays, only this pick goes elsewhere.
+func (p *Pool) movePin(session uint64, e *entry, own, stays bool, now time.Duration) {
 	switch {
 	case stays:
 	case own:
@@ -121,9 +121,9 @@ func (p *Pool) move(session uint64, e *entry, own, stays bool, now time.Duration
 	}
 }
 
-// pinned returns the pin of a session that was used within the TTL. A pin whose proxy cannot be used stays until the session
+// pinOf returns the pin of a session that was used within the TTL. A pin whose proxy cannot be used stays until the session
 // has found another proxy: a second search that allows avoided proxies may choose it.
-func (p *Pool) pinned(session uint64, now time.Duration) pin {
+func (p *Pool) pinOf(session uint64, now time.Duration) pin {
 	if p.pins.len() == 0 {
 		return pin{}
 	}

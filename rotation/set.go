@@ -107,7 +107,7 @@ func (p *Pool) liveSet(id uint64) *set {
 
 // join makes a proxy a member if it matches the filter. It must not be one yet.
 func (p *Pool) join(s *set, e *entry, now time.Duration) {
-	if e.gone || !s.filter.matches(e.proxy) {
+	if e.removed || !s.filter.matches(e.proxy) {
 		return
 	}
 	i := slices.IndexFunc(e.places, func(at place) bool { return p.liveSet(at.set) == nil })
@@ -234,12 +234,12 @@ func (s *set) cycleOf(c class) *cycle {
 
 // has reports whether a proxy is a member.
 func (s *set) has(e *entry) bool {
-	return !e.gone && e.placeIn(s.id) != nil
+	return !e.removed && e.placeIn(s.id) != nil
 }
 
 // isBusy reports whether a member works and is only full or ahead of its rate.
 func (s *set) isBusy(e *entry, f skips, now time.Duration) bool {
-	return s.has(e) && !f.skip(e) && (e.inflight >= e.maxInflight || e.free > now) && !e.notClosed && (f.useAvoided || !e.isAvoided(now))
+	return s.has(e) && !f.skip(e) && (e.inflight >= e.maxInflight || e.nextByRate > now) && !e.notClosed && (f.useAvoided || !e.isAvoided(now))
 }
 
 // cycle holds proxies that are picked in turn, whatever the strategy.
@@ -291,8 +291,8 @@ type skips struct {
 	relayed       bool           // the judge leaves out those that relayed nothing within a minute instead
 }
 
-// lookUp finds the cooldowns of a host.
-func (f *skips) lookUp(p *Pool, host string) {
+// findCooldowns finds the cooldowns of a host.
+func (f *skips) findCooldowns(p *Pool, host string) {
 	f.cooldowns = p.cooldowns.of(cooldownKey{host: host})
 	if f.ban != 0 {
 		f.banned = p.cooldowns.of(cooldownKey{host, f.ban})

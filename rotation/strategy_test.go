@@ -191,7 +191,7 @@ func testedSoonAndSeldom(t *rapid.T) {
 		every = int(math.Ceil(min(max(4, float64(due+ready)/float64(due)), 10)))
 		for range 100 {
 			l := take(t, p, rotation.Need{Exclude: []string{"other"}})
-			if l.Probe() {
+			if l.IsProbe() {
 				t.Fatalf("a job that has failed before got %s for a test", l.ID())
 			}
 			l.Release()
@@ -201,7 +201,7 @@ func testedSoonAndSeldom(t *rapid.T) {
 	tested, tests := map[string]bool{}, 0
 	for range rounds * (every + 1) {
 		l := take(t, p, rotation.Need{})
-		if l.Probe() {
+		if l.IsProbe() {
 			tested[l.ID()] = true
 			tests++
 		}
@@ -223,7 +223,7 @@ func targetToBlame(t *rapid.T) {
 	pauses := rapid.SampledFrom([]time.Duration{0, time.Second, 20*time.Second - 1, time.Minute})
 	for range rapid.IntRange(1, 100).Draw(t, "attempts") {
 		dead := rapid.Bool().Draw(t, "dead")
-		need, v := rotation.Need{Host: "good.test:443"}, rotation.Verdict{Kind: rotation.Delivered}
+		need, v := rotation.Need{Host: "good.test:443"}, rotation.Verdict{Kind: rotation.Relayed}
 		if dead {
 			need.Host, v.Kind, v.Answered = "dead.test:443", rotation.Unclear, rapid.Bool().Draw(t, "answered")
 		}
@@ -252,7 +252,7 @@ func TestAJobThatFailedIsGivenAProxyThatWorks(t *testing.T) {
 					continue // a stranger
 				}
 				l := take(t, p, rotation.Need{ID: fmt.Sprint("p", i)})
-				l.Report(rotation.Verdict{Kind: rotation.Delivered, Latency: time.Second})
+				l.Report(rotation.Verdict{Kind: rotation.Relayed, Latency: time.Second})
 				if !works(i) {
 					l = take(t, p, rotation.Need{ID: fmt.Sprint("p", i)})
 					l.Report(rotation.Verdict{Kind: rotation.ProxyFault})

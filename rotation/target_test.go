@@ -21,7 +21,7 @@ func TestAFailingPartOfASiteOpensNoGoodProxy(t *testing.T) {
 				t.Fatal(err)
 			}
 			time.Sleep(10 * time.Millisecond)
-			v := rotation.Verdict{Kind: rotation.Delivered}
+			v := rotation.Verdict{Kind: rotation.Relayed}
 			if l.ID() == "p7" || i%5 == 0 {
 				v = rotation.Verdict{Kind: rotation.Unclear, Answered: true, Reason: "status_5xx"}
 			}
@@ -75,7 +75,7 @@ func fetched(p *rotation.Pool, host string, hangs bool) bool {
 		case err != nil:
 			return false
 		case !hangs:
-			l.Report(rotation.Verdict{Kind: rotation.Delivered})
+			l.Report(rotation.Verdict{Kind: rotation.Relayed})
 			return true
 		}
 		l.Report(rotation.Verdict{Kind: rotation.Unclear, Reason: "timeout"})
@@ -90,14 +90,14 @@ func TestSilenceOfSitesThatAnsweredIsAnOutageAndTheirErrorsAreNot(t *testing.T) 
 			const n = 20
 			p := pool(t, rotation.RoundRobin, n, nil)
 			time.Sleep(time.Second)
-			for _, v := range []rotation.Verdict{{Kind: rotation.Delivered}, {Kind: rotation.Unclear, Answered: answered}} {
+			for _, v := range []rotation.Verdict{{Kind: rotation.Relayed}, {Kind: rotation.Unclear, Answered: answered}} {
 				for i := range 2 * n {
 					if l, _, err := p.Pick(rotation.Need{Host: fmt.Sprintf("site%d.test:443", i)}); err == nil {
 						l.Report(v)
 					}
 				}
 			}
-			if _, failing := p.Failing(); failing == answered {
+			if _, failing := p.Outage(); failing == answered {
 				t.Errorf("every site fails, with an answer: %v; the pool is said to fail: %v", answered, failing)
 			}
 			if got := states(p); got[breaker.Closed] != n {
@@ -117,7 +117,7 @@ func TestAProxyThatRefusesEveryHostIsFoundAndOneThatRefusesSomeIsNot(t *testing.
 				t.Fatal(err)
 			}
 			time.Sleep(100 * time.Millisecond)
-			v := rotation.Verdict{Kind: rotation.Delivered}
+			v := rotation.Verdict{Kind: rotation.Relayed}
 			if l.ID() == "p0" || l.ID() == "p1" && i%4 == 0 {
 				v = rotation.Verdict{Kind: rotation.Refused, Reason: "proxy_refused"}
 			}
@@ -183,7 +183,7 @@ func crawlsDeadSites(t *testing.T, attempts int, share float64) {
 // end says whether an attempt got an answer.
 func end(l *rotation.Lease, answer bool) []rotation.Event {
 	if answer {
-		return l.Report(rotation.Verdict{Kind: rotation.Delivered, Proven: true})
+		return l.Report(rotation.Verdict{Kind: rotation.Relayed, Proven: true})
 	}
 	return l.Report(rotation.Verdict{Kind: rotation.Unclear, Reason: "timeout"})
 }

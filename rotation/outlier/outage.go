@@ -19,8 +19,8 @@ const (
 	significance = 1e-5
 	// probeSignificance is the same for probes of one proxy that fail.
 	probeSignificance = 0.05
-	// doubtFrom proxies that worked must fail before failures are held against no job; outageFrom make an outage.
-	doubtFrom, outageFrom = 3, 5
+	// An outage may begin once mayBeOutageFrom proxies that worked have failed. It has begun once outageFrom of them have.
+	mayBeOutageFrom, outageFrom = 3, 5
 	// outageReported is how long after the latest failure an outage is reported: without jobs nobody finds out that it is over.
 	outageReported = time.Minute
 	// testEvery is how often one attempt goes on during an outage, to find out whether it is over.
@@ -29,11 +29,11 @@ const (
 
 // pool is the evidence about all proxies together.
 type pool struct {
-	all      mean          // of the attempts that failures of a streak are compared with. Attempts in an outage do not count.
-	contacts mean          // of the attempts at sites that never responded before
-	greeter  Proxy         // plus one: through which the latest of these succeeded
-	stranger Proxy         // plus one: through which the latest of these failed
-	relayed  time.Duration // when any proxy relayed a response last; zero: never
+	all           mean          // of the attempts that failures of a streak are compared with. Attempts in an outage do not count.
+	firstContacts mean          // of the attempts at sites that never responded before
+	lastContact   Proxy         // plus one: through which the latest of these succeeded
+	lastMiss      Proxy         // plus one: through which the latest of these failed
+	relayed       time.Duration // when any proxy relayed a response last; zero: never
 
 	relays uint64    // responses that proxies relayed
 	served [3]served // the sites of the latest ones, the latest first
@@ -56,8 +56,8 @@ type served struct {
 	relay uint64 // the number of the latest response
 }
 
-// serves notes that a proxy relayed a response of a site.
-func (p *pool) serves(s Site) {
+// noteRelay notes that a proxy relayed a response of a site.
+func (p *pool) noteRelay(s Site) {
 	p.relays++
 	i := 0
 	for i < len(p.served)-1 && p.served[i].site != s {
@@ -127,9 +127,9 @@ func (j *Judge) Outage(now time.Duration) (since time.Duration, ongoing bool) {
 	return j.pool.outageBegan, j.pool.outage && now-j.pool.lastFailure <= outageReported
 }
 
-// Doubtful reports whether proxies that worked fail one after the other, so that the latest failures should not be held
-// against the jobs that met them. It is true during an outage.
-func (j *Judge) Doubtful() bool { return j.pool.outage || j.pool.isDoubtful() }
+// MayBeOutage reports whether an outage goes on or begins: proxies that worked fail one after the other, so that the latest failures
+// should not use up attempts of the jobs that met them.
+func (j *Judge) MayBeOutage() bool { return j.pool.outage || j.pool.mayBeOutage() }
 
 // MayStart reports whether an attempt may start now: always, but in an outage only once a second.
 func (j *Judge) MayStart(now time.Duration) bool { return !j.pool.outage || now >= j.pool.nextTest }
@@ -162,22 +162,22 @@ func (p *pool) succeeded(now time.Duration) (ended bool) {
 	return ended
 }
 
-// met notes how an attempt at a site that never responded before ended. Unproven successes of one proxy in a row say no
-// more than the first: one proxy that claims to reach every site must not make the others look worse. Neither do failures of
-// one proxy in a row: its own failures are compared with how the others fare.
-func (p *pool) met(a Attempt, relayed bool) {
-	if relayed && p.stranger == a.Proxy+1 {
-		p.stranger = 0 // its next failure begins another row
+// noteContact notes how an attempt at a site that never responded before ended. Consecutive unproven successes of one proxy count
+// once: a proxy that claims to reach every site must not make the others look worse. Consecutive failures of one proxy count once,
+// too: its own failures are compared with how the others fare.
+func (p *pool) noteContact(a Attempt, relayed bool) {
+	if relayed && p.lastMiss == a.Proxy+1 {
+		p.lastMiss = 0 // its next failure begins another streak
 	}
 	switch {
 	case a.Chosen:
-	case !relayed && p.stranger != a.Proxy+1:
-		p.contacts.add(0)
-		p.stranger = a.Proxy + 1
+	case !relayed && p.lastMiss != a.Proxy+1:
+		p.firstContacts.add(0)
+		p.lastMiss = a.Proxy + 1
 	case !relayed:
-	case a.Proven || p.greeter != a.Proxy+1:
-		p.contacts.add(1)
-		p.greeter = a.Proxy + 1
+	case a.Proven || p.lastContact != a.Proxy+1:
+		p.firstContacts.add(1)
+		p.lastContact = a.Proxy + 1
 	}
 }
 
@@ -194,7 +194,7 @@ func (p *pool) failed(a Attempt, at Site, isNew, workedBefore bool) (began bool)
 		}
 	}
 	_, proxies := p.streak()
-	if p.outage || !p.isDoubtful() || proxies < max(outageFrom, min(maxFailedProxies, a.Closed*3/4)) {
+	if p.outage || !p.mayBeOutage() || proxies < max(outageFrom, min(maxFailedProxies, a.Closed*3/4)) {
 		return false
 	}
 	p.outage, p.outageBegan, p.nextTest = true, a.Ended, a.Ended
@@ -220,16 +220,16 @@ func (p *pool) streak() (n, proxies int) {
 func (p *pool) remove(proxy Proxy) {
 	p.named.remove(proxy)
 	p.silent.remove(proxy)
-	if p.greeter == proxy+1 {
-		p.greeter = 0
+	if p.lastContact == proxy+1 {
+		p.lastContact = 0
 	}
-	if p.stranger == proxy+1 {
-		p.stranger = 0
+	if p.lastMiss == proxy+1 {
+		p.lastMiss = 0
 	}
 }
 
-// isDoubtful reports whether the streak is too long to be chance.
-func (p *pool) isDoubtful() bool {
+// mayBeOutage reports whether the streak is too long to be chance.
+func (p *pool) mayBeOutage() bool {
 	n, proxies := p.streak()
-	return proxies >= doubtFrom && p.all.probability(n) < significance
+	return proxies >= mayBeOutageFrom && p.all.probability(n) < significance
 }

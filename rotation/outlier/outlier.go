@@ -7,9 +7,9 @@
 //   - The proxy got no answer five times, at three sites or more that answer other proxies.
 //   - The proxy failed at sites that nobody knows so often in a row that chance is ruled out, while others reach such sites.
 //
-// One witness convicts nobody, be it a proxy that claims to relay what others cannot, a site that answers some and not others,
-// or a publisher who chooses what is asked for. Where a pool has two proxies, one is all there is. Where it has one, only
-// failures that name it count.
+// No single proxy, site or publisher is evidence enough against a proxy: a proxy may claim to relay what others cannot, a site may
+// respond to some proxies only, and a publisher chooses the sites. Where a pool has two proxies, the other one is enough. Where it
+// has one, only failures that name it count.
 //
 // No failure counts during an outage, which is the time in which all proxies that worked fail one after the other: the network
 // of the worker, or what all proxies depend on, is down.
@@ -133,14 +133,14 @@ func (j *Judge) AnyHealthy(now time.Duration) bool {
 	return j.pool.relayed != 0 && now-j.pool.relayed <= HealthyFor
 }
 
-// Answered reports whether a site is known to have relayed a response through some proxy.
-func (j *Judge) Answered(s Site) bool { return j.sites.known(s) }
+// HasAnswered reports whether a site is known to have relayed a response through some proxy.
+func (j *Judge) HasAnswered(s Site) bool { return j.sites.hasAnswered(s) }
 
-// BreakerChanged forgets a proxy's streak, its silences, doubts and failed probes: failures before a change of its breaker say
+// BreakerChanged forgets a proxy's streak, its silences, pending failures and failed probes: failures before a change of its breaker say
 // nothing about the time after it.
 func (j *Judge) BreakerChanged(p Proxy) {
 	e := &j.proxies[p]
-	e.streak, e.failedProbes, e.silences, e.doubts = 0, 0, nil, nil
+	e.streak, e.failedProbes, e.silences, e.pending = 0, 0, nil, nil
 }
 
 // Relayed takes in that the proxy relayed a response of the site.
@@ -151,10 +151,10 @@ func (j *Judge) Relayed(a Attempt) Ruling {
 	ruling := j.Reached(a)
 	x := j.sites.get(a.Site)
 	if !x.answeredEver() {
-		j.pool.met(a, true)
+		j.pool.noteContact(a, true)
 	}
-	j.pool.serves(a.Site)
-	for _, f := range x.relayed(a.Proxy, e.generation, a.Ended) {
+	j.pool.noteRelay(a.Site)
+	for _, f := range x.noteRelay(a.Proxy, e.generation, a.Ended) {
 		if j.isUndecided(f, a) {
 			ruling.Late = append(ruling.Late, j.decide(f, a)...)
 		}
@@ -175,26 +175,26 @@ func (j *Judge) isUndecided(f failure, a Attempt) bool {
 // that count because of it.
 func (j *Judge) decide(f failure, a Attempt) []LateFailure {
 	e := &j.proxies[f.by]
-	witness := a.Proxy
+	relayedBy := a.Proxy
 	if a.Proven {
-		witness = several
+		relayedBy = several
 	}
-	if a.others() >= 2 && !e.accuse(witness) {
+	if a.others() >= 2 && !e.noteRelayer(relayedBy) {
 		return nil
 	}
 	e.record.add(a.Site, false, f.at, a.Ended)
 	if f.answered {
 		return nil
 	}
-	e.note(silence{site: a.Site, began: f.began, at: f.at, witness: witness, number: f.open})
+	e.noteSilence(silence{site: a.Site, began: f.began, at: f.at, relayedBy: relayedBy, number: f.open})
 	if !e.isSilent(a, a.Site, j.pool.isNarrow()) {
 		return nil
 	}
 	return e.silences.take(f.by, a.Ended)
 }
 
-// note keeps an attempt without an answer at a site that answers others.
-func (e *evidence) note(s silence) {
+// noteSilence keeps an attempt without an answer at a site that answers others.
+func (e *evidence) noteSilence(s silence) {
 	if e.silences == nil {
 		e.silences = new(silences)
 	}
@@ -204,10 +204,10 @@ func (e *evidence) note(s silence) {
 // isSilent reports whether the proxy got no answer too often: nothing came through it since the first of the silences, or it
 // fails most of the time.
 func (e *evidence) isSilent(a Attempt, at Site, narrow bool) bool {
-	if a.others() < 2 && !e.isBarren(a.Ended) {
-		return false // the one witness may be what claims too much
+	if a.others() < 2 && !e.relaysNothing(a.Ended) {
+		return false // the only other proxy may claim to relay what others cannot
 	}
-	return e.silences.convictUnbroken(e.relayed, a.others()) || e.silences.convict(a.Ended, a.others()) && e.record.failsMostly(at, narrow)
+	return e.silences.areEnoughSince(e.relayed, a.others()) || e.silences.areEnough(a.Ended, a.others()) && e.record.failsMostly(at, narrow)
 }
 
 // Reached takes in that the proxy reached a target, whatever the target then did.

@@ -9,17 +9,17 @@ import (
 
 // evidence is what is known of one proxy. The zero value knows nothing.
 type evidence struct {
-	generation   uint32  // of the index: Remove advances it
-	relayed      seconds // when the proxy relayed a response last
-	known        seconds // when it failed first where it is undecided who is to blame
-	streakSince  seconds // the value of relayed when the streak began
-	streak       uint16  // consecutive failures at sites that nobody had met before
-	failedProbes uint8   // probes that failed at unknown sites since the breaker was last open
-	endedWell    bool    // the latest attempt ended well
-	accuser      Proxy   // plus one: whose response alone showed last that a failure was not the site's
-	record       record
-	silences     *silences // nil until the first one
-	doubts       *doubts   // nil until the first one
+	generation     uint32  // of the index: Remove advances it
+	relayed        seconds // when the proxy relayed a response last
+	undecidedSince seconds // when it failed first at a site where it is unclear who is to blame
+	streakSince    seconds // the value of relayed when the streak began
+	streak         uint16  // consecutive failures at sites that nobody had met before
+	failedProbes   uint8   // probes that failed at unknown sites since the breaker was last open
+	endedWell      bool    // the latest attempt ended well
+	lastRelayer    Proxy   // plus one: the one proxy whose response showed last that a failure was not the site's
+	record         record
+	silences       *silences        // nil until the first one
+	pending        *pendingFailures // nil until the first one
 }
 
 // extendStreak counts a failure at an unknown site and returns the length of the streak. An attempt that began before the
@@ -35,20 +35,20 @@ func (e *evidence) extendStreak(began time.Duration) int {
 	return int(e.streak)
 }
 
-// isBarren reports whether the proxy relayed nothing for a minute, in which it was asked to.
-func (e *evidence) isBarren(now time.Duration) bool {
-	return !e.relayed.within(answersFor, now) && !e.known.within(answersFor, now)
+// relaysNothing reports whether the proxy relayed nothing for a minute, in which it had attempts.
+func (e *evidence) relaysNothing(now time.Duration) bool {
+	return !e.relayed.within(answersFor, now) && !e.undecidedSince.within(answersFor, now)
 }
 
-// accuse reports whether another proxy than last time shows that a failure was not the site's. One proxy that claims to have
-// relayed what nobody else can is one witness, however often it says so.
-func (e *evidence) accuse(by Proxy) (another bool) {
+// noteRelayer notes a proxy that relayed a site at which this one failed, and reports whether that is another proxy than last time.
+// One proxy that claims to relay what nobody else can is evidence once, however often it does so.
+func (e *evidence) noteRelayer(by Proxy) (isOther bool) {
 	if by == several {
 		return true
 	}
-	another = e.accuser != by+1
-	e.accuser = by + 1
-	return another
+	isOther = e.lastRelayer != by+1
+	e.lastRelayer = by + 1
+	return isOther
 }
 
 // seconds is a time on the caller's clock in whole seconds, plus one. Zero means never.
@@ -126,7 +126,7 @@ func (r *record) remove(i int) {
 }
 
 // failsMostly reports whether, with one more failure at the site, more than three in four of the attempts failed: at each site
-// by itself, and then on average over the sites. Two sites may accuse a healthy proxy, so the two that look worst are left
+// by itself, and then on average over the sites. Two sites may refuse a healthy proxy, so the two that look worst are left
 // out, and the proxy must have failed elsewhere, too. A pool that serves two sites only has no elsewhere.
 func (r *record) failsMostly(site Site, narrow bool) bool {
 	var tallies [recordSize + 1]tally
@@ -146,7 +146,7 @@ func (r *record) failsMostly(site Site, narrow bool) bool {
 }
 
 const (
-	// partialSites is how many sites together are not enough to convict a proxy.
+	// partialSites is how many sites together are not enough evidence against a proxy.
 	partialSites = 2
 	// failuresElsewhere is how often a proxy must have failed at other sites than those.
 	failuresElsewhere = 3

@@ -9,7 +9,8 @@ const (
 	// silencesThatCount attempts without an answer, at silentSites sites or more that answer others, count against a proxy.
 	silencesThatCount = 5
 	silentSites       = 3
-	// silencesKept is of how many sites the latest silence is kept. Two witnesses share these.
+	// silencesKept bounds the sites of which the latest silence is kept. It is more than twice silentSites, because the sites that one
+	// proxy relayed may be left out.
 	silencesKept = 7
 )
 
@@ -22,7 +23,7 @@ type silence struct {
 	began, at time.Duration
 	n         int    // attempts without an answer since the proxy relayed a response
 	all       int    // attempts without an answer
-	witness   Proxy  // who relayed the site, or several
+	relayedBy Proxy  // the proxy that relayed the site, or several
 	number    uint64 // of the attempt; zero once it counts
 }
 
@@ -56,9 +57,9 @@ func (s *silences) add(x silence, relayed seconds) {
 
 func (x *silence) isSince(relayed seconds) bool { return x.began >= time.Duration(relayed)*time.Second }
 
-// convict reports whether the silences are enough: so many attempts at three sites or more, lately, and, whichever witness is
-// left out, three sites have another one. A single witness is enough where there is no other.
-func (s *silences) convict(now time.Duration, others int) bool {
+// areEnough reports whether the silences of the last ten minutes count against the proxy: silencesThatCount attempts or more, at
+// sites that areConfirmed.
+func (s *silences) areEnough(now time.Duration, others int) bool {
 	if s == nil {
 		return false
 	}
@@ -69,12 +70,12 @@ func (s *silences) convict(now time.Duration, others int) bool {
 			lately = append(lately, x)
 		}
 	}
-	return attempts >= silencesThatCount && areWitnessed(lately, others)
+	return attempts >= silencesThatCount && areConfirmed(lately, others)
 }
 
-// convictUnbroken reports the same of the silences since the proxy relayed a response. Two of the sites are left out, as in
+// areEnoughSince reports the same for the silences since the proxy relayed a response. Two of the sites are left out, as in
 // failsMostly.
-func (s *silences) convictUnbroken(relayed seconds, others int) bool {
+func (s *silences) areEnoughSince(relayed seconds, others int) bool {
 	if s == nil {
 		return false
 	}
@@ -90,16 +91,17 @@ func (s *silences) convictUnbroken(relayed seconds, others int) bool {
 	for _, n := range attempts[:max(0, len(attempts)-partialSites)] {
 		rest += n
 	}
-	return rest >= failuresElsewhere && areWitnessed(since, others)
+	return rest >= failuresElsewhere && areConfirmed(since, others)
 }
 
-// areWitnessed reports whether the sites are enough, whichever witness is left out.
-func areWitnessed(list []silence, others int) bool {
+// areConfirmed reports whether the silences are at silentSites sites or more, also without those that any one proxy relayed: that one
+// may claim to relay what others cannot. Where others is one, that one proxy is enough.
+func areConfirmed(list []silence, others int) bool {
 	most := 0
 	for _, x := range list {
 		same := 0
 		for _, y := range list {
-			if x.witness != several && y.witness == x.witness {
+			if x.relayedBy != several && y.relayedBy == x.relayedBy {
 				same++
 			}
 		}
@@ -120,8 +122,9 @@ func (s *silences) take(by Proxy, now time.Duration) (late []LateFailure) {
 	return late
 }
 
-// doubts are the latest failures of a proxy at sites that two others relayed, while it does not fail mostly; the oldest first.
-type doubts struct {
+// pendingFailures are the latest failures of a proxy at sites that two others relayed. They count once the proxy fails mostly. The
+// oldest comes first.
+type pendingFailures struct {
 	list [silencesThatCount - 1]struct {
 		LateFailure
 		at time.Duration
@@ -129,7 +132,7 @@ type doubts struct {
 	n int
 }
 
-func (d *doubts) add(f LateFailure, at time.Duration) {
+func (d *pendingFailures) add(f LateFailure, at time.Duration) {
 	if d.n == len(d.list) {
 		copy(d.list[:], d.list[1:])
 		d.n--
@@ -139,7 +142,7 @@ func (d *doubts) add(f LateFailure, at time.Duration) {
 }
 
 // take returns those that ended in the last minute, and forgets all of them.
-func (d *doubts) take(now time.Duration) (late []LateFailure) {
+func (d *pendingFailures) take(now time.Duration) (late []LateFailure) {
 	if d == nil {
 		return nil
 	}

@@ -34,7 +34,7 @@ type failure struct {
 // sites remembers sites in two halves: when the young half is full, the old half goes. A site that is used becomes young.
 type sites struct{ young, old map[Site]*site }
 
-func (s *sites) known(key Site) bool {
+func (s *sites) hasAnswered(key Site) bool {
 	x, ok := s.young[key]
 	if !ok {
 		x, ok = s.old[key]
@@ -65,8 +65,8 @@ func (x *site) answeredEver() bool { return x.relays[0].at != 0 }
 // isNew reports whether no attempt at the site has ended yet.
 func (x *site) isNew() bool { return x.failures == 0 && !x.answeredEver() }
 
-// relayed notes a response of the site. It returns the failures that preceded it: they were not the site's.
-func (x *site) relayed(by Proxy, generation uint32, now time.Duration) []failure {
+// noteRelay notes a response of the site. It returns the failures that preceded it: they were not the site's.
+func (x *site) noteRelay(by Proxy, generation uint32, now time.Duration) []failure {
 	i := 0
 	for i < len(x.relays)-1 && (x.relays[i].by != by || x.relays[i].generation != generation) {
 		i++
@@ -79,10 +79,10 @@ func (x *site) relayed(by Proxy, generation uint32, now time.Duration) []failure
 	return preceding[:n]
 }
 
-// witnesses returns how many proxies, the given one left out, relayed the site lately, at most three, and one of them.
-func (x *site) witnesses(but Proxy, lately, now time.Duration) (n int, one Proxy) {
+// relayedByOthers returns how many proxies besides one relayed the site lately, at most three, and one of them.
+func (x *site) relayedByOthers(except Proxy, lately, now time.Duration) (n int, one Proxy) {
 	for _, r := range x.relays {
-		if r.by != but && r.at.within(lately, now) {
+		if r.by != except && r.at.within(lately, now) {
 			n, one = n+1, r.by
 		}
 	}
@@ -94,9 +94,9 @@ func (x *site) respondedWithin(lately, now time.Duration) bool {
 	return x.relays[0].at.within(lately, now)
 }
 
-// fail notes a failure of the site through a proxy. It returns the note, which is nil if the site failed through three others
+// noteFailure notes a failure of the site through a proxy. It returns the note, which is nil if the site failed through three others
 // before, and whether the site failed before at all since it responded last.
-func (x *site) fail(a Attempt, generation uint32) (note *failure, again bool) {
+func (x *site) noteFailure(a Attempt, generation uint32) (note *failure, again bool) {
 	i, n := 0, int(x.failures)
 	for i < n && (x.failed[i].by != a.Proxy || x.failed[i].generation != generation) {
 		i++

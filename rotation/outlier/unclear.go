@@ -4,19 +4,19 @@ package outlier
 func (j *Judge) Unclear(a Attempt) Ruling {
 	e, x := &j.proxies[a.Proxy], j.sites.get(a.Site)
 	isNew := x.isNew()
-	if e.known == 0 {
-		e.known = secondsOf(a.Ended)
+	if e.undecidedSince == 0 {
+		e.undecidedSince = secondsOf(a.Ended)
 	}
-	note, again := x.fail(a, e.generation)
+	note, again := x.noteFailure(a, e.generation)
 	if !x.answeredEver() {
-		j.pool.met(a, false)
+		j.pool.noteContact(a, false)
 	}
 	if x.isToBlame(j.len()) {
 		return j.failedAtSiteToBlame(a, x)
 	}
 	e.endedWell = false
 	if x.respondedWithin(HealthyFor, a.Ended) {
-		return j.failedWhereOthersDoNot(a, x, note, again)
+		return j.failedAtAnsweringSite(a, x, note, again)
 	}
 	if j.isSignificant(a, isNew) || j.probesFail(a) {
 		return j.rule(Ruling{Counts: true, Failed: true, Site: a.Site})
@@ -44,8 +44,8 @@ func (j *Judge) rule(r Ruling) Ruling {
 	return r
 }
 
-// failedWhereOthersDoNot is for a failure at a site that answered in the last ten minutes.
-func (j *Judge) failedWhereOthersDoNot(a Attempt, x *site, note *failure, again bool) Ruling {
+// failedAtAnsweringSite is for a failure at a site that responded in the last ten minutes.
+func (j *Judge) failedAtAnsweringSite(a Attempt, x *site, note *failure, again bool) Ruling {
 	isNew := x.respondedWithin(answersFor, a.Ended) || !again && a.Began >= j.pool.relayed
 	ruling := Ruling{}
 	if !a.Answered {
@@ -53,18 +53,18 @@ func (j *Judge) failedWhereOthersDoNot(a Attempt, x *site, note *failure, again 
 		ruling = j.poolFailed(a, a.Site, isNew)
 	}
 	ruling.Failed = true
-	switch n, witness := x.witnesses(a.Proxy, HealthyFor, a.Ended); {
+	switch n, relayedBy := x.relayedByOthers(a.Proxy, HealthyFor, a.Ended); {
 	case j.pool.outage || a.Named:
 	case n == 0:
 		if note != nil {
 			note.open = a.Number
 		}
 	default:
-		lately, _ := x.witnesses(a.Proxy, answersFor, a.Ended)
+		lately, _ := x.relayedByOthers(a.Proxy, answersFor, a.Ended)
 		if n > 1 {
-			witness = several
+			relayedBy = several
 		}
-		j.contradicted(a, lately, witness, &ruling)
+		j.failedWhereOthersRelayed(a, lately, relayedBy, &ruling)
 	}
 	if j.probesFail(a) {
 		ruling.Counts = true
@@ -72,53 +72,54 @@ func (j *Judge) failedWhereOthersDoNot(a Attempt, x *site, note *failure, again 
 	return j.rule(ruling)
 }
 
-// contradicted is for a failure at a site that others relayed: so many in the last minute, and the witness in the last ten.
-func (j *Judge) contradicted(a Attempt, lately int, witness Proxy, ruling *Ruling) {
+// failedWhereOthersRelayed is for a failure at a site that other proxies relayed: others of them in the last minute, and relayedBy in
+// the last ten.
+func (j *Judge) failedWhereOthersRelayed(a Attempt, others int, relayedBy Proxy, ruling *Ruling) {
 	e, narrow := &j.proxies[a.Proxy], j.pool.isNarrow()
-	if e.isEnough(a, lately) {
-		j.enough(a, narrow, ruling)
+	if e.haveEnoughRelayed(a, others) {
+		j.countIfFailingMostly(a, narrow, ruling)
 	}
-	if a.others() < 2 || e.accuse(witness) {
+	if a.others() < 2 || e.noteRelayer(relayedBy) {
 		e.record.add(a.Site, false, a.Ended, a.Ended)
 	}
 	if a.Answered {
 		return
 	}
-	e.note(silence{site: a.Site, began: a.Began, at: a.Ended, witness: witness}) // without a number: it counts by itself
+	e.noteSilence(silence{site: a.Site, began: a.Began, at: a.Ended, relayedBy: relayedBy}) // without a number: the breaker counts this failure now
 	if e.isSilent(a, a.Site, narrow) {
 		ruling.Counts, ruling.Site = true, a.Site
 		ruling.Late = append(ruling.Late, e.silences.take(a.Proxy, a.Ended)...)
 	}
 }
 
-// enough is for a failure at a site that enough others relayed. It counts once the proxy fails mostly, and then the earlier ones
-// of this kind count, too. At one or two sites they do not: the sites' own failures come in bursts.
-func (j *Judge) enough(a Attempt, narrow bool, ruling *Ruling) {
+// countIfFailingMostly is for a failure at a site that enough others relayed. It counts once the proxy fails mostly, and then the
+// earlier ones of this kind count, too. At one or two sites they do not: the sites' own failures come in bursts.
+func (j *Judge) countIfFailingMostly(a Attempt, narrow bool, ruling *Ruling) {
 	e := &j.proxies[a.Proxy]
 	switch {
 	case e.record.failsMostly(a.Site, narrow):
 		ruling.Counts = true
 		if !narrow {
-			ruling.Late = e.doubts.take(a.Ended)
+			ruling.Late = e.pending.take(a.Ended)
 		}
 	case !a.Probe && !narrow:
-		if e.doubts == nil {
-			e.doubts = new(doubts)
+		if e.pending == nil {
+			e.pending = new(pendingFailures)
 		}
-		e.doubts.add(LateFailure{a.Proxy, a.Site, a.Number}, a.Ended)
+		e.pending.add(LateFailure{a.Proxy, a.Site, a.Number}, a.Ended)
 	}
 }
 
-// isEnough reports whether so many witnesses convict: two, or all others where there are fewer. One witness convicts only a
-// proxy that relays nothing at all, for that one may be what claims too much.
-func (e *evidence) isEnough(a Attempt, witnesses int) bool {
+// haveEnoughRelayed reports whether enough proxies relayed the site to make a failure evidence: two, or the only other one. That one
+// may claim to relay what others cannot, so it is enough only against a proxy that relays nothing.
+func (e *evidence) haveEnoughRelayed(a Attempt, relayers int) bool {
 	switch a.others() {
 	case 0:
 		return false
 	case 1:
-		return witnesses >= 1 && e.isBarren(a.Ended)
+		return relayers >= 1 && e.relaysNothing(a.Ended)
 	}
-	return witnesses >= 2
+	return relayers >= 2
 }
 
 // isSignificant reports whether a failure at an unknown site is one too many to be chance.
@@ -126,7 +127,7 @@ func (j *Judge) isSignificant(a Attempt, firstOfSite bool) bool {
 	if a.Probe || a.Chosen || !firstOfSite || a.others() == 0 {
 		return false
 	}
-	return j.pool.contacts.isUnlikely(j.proxies[a.Proxy].extendStreak(a.Began), significance)
+	return j.pool.firstContacts.isUnlikely(j.proxies[a.Proxy].extendStreak(a.Began), significance)
 }
 
 // probesFail counts a failed probe that nothing else decides, and reports whether it is one too many. In a pool of one proxy
@@ -137,5 +138,5 @@ func (j *Judge) probesFail(a Attempt) bool {
 	}
 	e := &j.proxies[a.Proxy]
 	e.failedProbes++
-	return e.failedProbes >= MaxFailedProbes || j.pool.contacts.isUnlikely(int(e.failedProbes), probeSignificance)
+	return e.failedProbes >= MaxFailedProbes || j.pool.firstContacts.isUnlikely(int(e.failedProbes), probeSignificance)
 }

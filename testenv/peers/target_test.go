@@ -89,7 +89,7 @@ func (g gofer) pick(host string, failed []int) (proxy int, settle func(bool), fo
 	return proxy, func(ok bool) {
 		kind := rotation.Unclear
 		if ok {
-			kind = rotation.Delivered
+			kind = rotation.Relayed
 		}
 		lease.Report(rotation.Verdict{Kind: kind, Reason: "timeout"})
 	}, true

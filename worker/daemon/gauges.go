@@ -26,7 +26,7 @@ func (d *daemon) gauges() metrics.Gauges {
 		Draining:    func() bool { conn := d.connected.Load(); return conn != nil && conn.worker.Draining() },
 		Connected:   func() bool { conn := d.connected.Load(); return conn != nil && conn.nc.IsConnected() },
 		Loop:        d.loopCounters,
-		PoolFailing: func() bool { _, failing := d.pool.Failing(); return failing },
+		InOutage:    func() bool { _, failing := d.pool.Outage(); return failing },
 		ProxyStates: d.proxyStates, EachProxy: d.eachProxy, ProxiesAvoided: d.countAvoided,
 		HostWaits:   func() int64 { return d.fetcher.DomainWaits() },
 		Hedges:      func() (won, lost, failed int64) { return d.fetcher.Hedges() },

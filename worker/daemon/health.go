@@ -42,8 +42,8 @@ func (d *daemon) probeProxies(ctx context.Context) {
 	})}
 	defer p.fetcher.Close()
 	// From now on no job is spent on a proxy whose open time is over. When the prober ends, jobs probe again.
-	p.pool.LeaveTests(true)
-	defer p.pool.LeaveTests(false)
+	p.pool.LeaveProbes(true)
+	defer p.pool.LeaveProbes(false)
 	for ctx.Err() == nil {
 		p.probeAll(ctx)
 		sleep(ctx, d.cfg.HealthInterval)
@@ -53,14 +53,14 @@ func (d *daemon) probeProxies(ctx context.Context) {
 // probeAll probes each proxy whose open time is over. First it fetches the page through any proxy that works: if the page itself
 // is down, a probe says nothing about its proxy. Then jobs probe, as they do without a page, until the next interval.
 func (p *prober) probeAll(ctx context.Context) {
-	probeable := p.pool.Due()
+	probeable := p.pool.Probeable()
 	if len(probeable) == 0 {
 		return
 	}
-	p.pool.LeaveTests(true)
+	p.pool.LeaveProbes(true)
 	if o := p.fetch(ctx, "", 2); o.Result.Outcome != jobs.Succeeded && ctx.Err() == nil {
 		p.log.Warn("proxies are not probed: the page for that cannot be fetched", "error", o.Result.Error, "detail", o.Result.Detail)
-		p.pool.LeaveTests(false)
+		p.pool.LeaveProbes(false)
 		return
 	}
 	todo := make(chan string)

@@ -62,7 +62,7 @@ func (d *daemon) startDetail() string {
 // without proxies.
 func (d *daemon) proxyCheck() admin.Check {
 	c := admin.Check{Name: "proxies", OK: d.pool.Usable(), Detail: fmt.Sprintf("%d in the pool", d.pool.Len())}
-	since, failing := d.pool.Failing()
+	since, failing := d.pool.Outage()
 	switch {
 	case failing && !d.cfg.AllowDirect:
 		c.OK = false

@@ -79,9 +79,9 @@ func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool)
 	case again && b.local:
 		r.f.warnOfLocal(b.text)
 		r.forget(waiting)
-	case again && r.doubts(b, f.host):
+	case again && r.mayBeOutage(b, f.host):
 		r.forget(waiting)
-		return r.withoutProxy(&rotation.NoProxyError{Reason: rotation.Failing}), false
+		return r.withoutProxy(&rotation.NoProxyError{Reason: rotation.Outage}), false
 	}
 	return end, again
 }
@@ -102,21 +102,21 @@ func (f *Fetcher) warnOfLocal(text string) {
 	f.warned.Do(func() { f.cfg.Log.Warn("attempts fail on this host", "error", text) })
 }
 
-// doubts reports whether the failure is rather the whole pool's. What may be the target's fault is doubted only where the
-// target has answered before: jobs for dead sites come to an end. A job that does not wait for a proxy goes on by its policy
-// until the pool is known to fail: other proxies may deliver.
-func (r *run) doubts(b blame, host string) bool {
+// mayBeOutage reports whether the failure may be due to an outage of the pool, and costs no attempt. What may be the target's fault
+// is due to an outage only if the target has responded before: jobs for dead sites come to an end. A job that does not wait for a
+// proxy goes on by its policy until the outage is certain: other proxies may relay.
+func (r *run) mayBeOutage(b blame, host string) bool {
 	pool := r.f.cfg.Pool
-	if !b.ofProxy() || !pool.Doubtful() {
+	if !b.ofProxy() || !pool.MayBeOutage() {
 		return false
 	}
 	if host == "" {
 		host = hostPort(r.job.Target())
 	}
-	if b.kind == rotation.Unclear && !pool.Answered(host) {
+	if b.kind == rotation.Unclear && !pool.HasAnswered(host) {
 		return false
 	}
-	_, failing := pool.Failing()
+	_, failing := pool.Outage()
 	return failing || r.job.WhenNoProxy != jobs.NoProxyFail
 }
 

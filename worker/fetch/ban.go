@@ -67,7 +67,7 @@ func (r *run) pickUnbanned() bool {
 		return false
 	}
 	need := r.need()
-	need.Fresh = true
+	need.NoLastResort = true
 	lease, err := r.pickBy(need)
 	if err != nil {
 		return false

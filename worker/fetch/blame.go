@@ -30,13 +30,13 @@ const tripTime = 10 * time.Minute
 
 func (b blame) verdict(f facts) rotation.Verdict {
 	v := rotation.Verdict{
-		Kind: b.kind, Host: f.host, Answered: f.responded || b.fault == jobs.FaultTarget, Proven: f.proven, Hurried: f.hurried, Hasty: f.hasty, CoolDown: f.retryAfter, Trip: b.trip, Latency: f.latency, Reason: b.reason,
+		Kind: b.kind, Host: f.host, Answered: f.responded || b.fault == jobs.FaultTarget, Proven: f.proven, JobTimeout: f.jobTimeout, LearntTimeout: f.learntTimeout, CoolDown: f.retryAfter, Trip: b.trip, Latency: f.latency, Reason: b.reason,
 	}
 	switch {
 	case b.kind == rotation.PairFault && (f.ban || f.fleetBan):
 		v.Ban, v.Host = f.rule, "" // the host is the one for which another proxy has to be picked
-	case b.kind == rotation.Delivered:
-		v.Welcome = f.status >= 200 && f.status < 400
+	case b.kind == rotation.Relayed:
+		v.NotBanned = f.status >= 200 && f.status < 400
 	}
 	return v
 }
@@ -91,10 +91,10 @@ func blameRefusal(reason, text string) blame {
 
 // endJob ends the job by a failure that is neither the proxy's nor the target's; the proxy relayed the response.
 func endJob(code, reason, text string) blame {
-	return blame{kind: rotation.Delivered, reason: reason, text: text, end: code}
+	return blame{kind: rotation.Relayed, reason: reason, text: text, end: code}
 }
 
-// judge names the fault: the one switch of this package that does. A breaker asks "did this proxy deliver what the target
+// judge names the fault: the one switch of this package that does. A breaker asks "did this proxy relay what the target
 // said?", not "did the fetch succeed?", so a 403 or a 500 out of a tunnel speaks for the proxy.
 func judge(f facts) blame {
 	if f.err == nil {
@@ -122,7 +122,7 @@ func judge(f facts) blame {
 		return endJob(jobs.ErrTooManyRedirects, "redirects", "the target redirected more often than follow_redirects allows")
 	case errors.Is(f.err, errMatch):
 		// The response is complete: proxy and target have done their part.
-		return blame{kind: rotation.Delivered, reason: "timeout", text: errMatch.Error()}
+		return blame{kind: rotation.Relayed, reason: "timeout", text: errMatch.Error()}
 	case f.isLocal():
 		return judgeLocal(f)
 	case f.direct:
@@ -156,9 +156,9 @@ func judgeResponse(f facts) blame {
 		b.isResult, b.isFleetBan = true, true
 		return b
 	case !f.retryable:
-		return blame{isResult: true, kind: rotation.Delivered}
+		return blame{isResult: true, kind: rotation.Relayed}
 	case f.status == http.StatusTooManyRequests:
-		return blame{fault: jobs.FaultPair, kind: rotation.Delivered, reason: "status_429", text: "the target answered 429 " + status}
+		return blame{fault: jobs.FaultPair, kind: rotation.Relayed, reason: "status_429", text: "the target answered 429 " + status}
 	case f.plain && f.status >= 502 && f.status <= 504:
 		// The target may have a proxy of its own that says it (RFC 9209, 2): then it blames that one and not ours.
 		if said, known := proxyStatus(f.header); known && said.fault == jobs.FaultTarget {

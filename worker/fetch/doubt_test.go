@@ -163,7 +163,7 @@ func TestAJobThatDoesNotWaitHasItsAttemptsWhileOthersMayDeliver(t *testing.T) {
 				t.Errorf("a job while 3 of 20 proxies are dead: %s %s, %s after %d attempts", r.Outcome, r.Error, r.Detail, r.AttemptCount)
 			}
 		}
-		if _, failing := pool.Failing(); failing {
+		if _, failing := pool.Outage(); failing {
 			t.Error("the pool is said to fail")
 		}
 	})
@@ -187,7 +187,7 @@ func TestADeadSiteOpensNoProxyThatAnswers500(t *testing.T) {
 				t.Errorf("%s is %s because of one dead site", s.ID, s.State)
 			}
 		}
-		if _, failing := pool.Failing(); failing {
+		if _, failing := pool.Outage(); failing {
 			t.Error("the pool is said to fail because of one dead site")
 		}
 	})

@@ -16,7 +16,7 @@ type facts struct {
 	responded      bool // a response came, though perhaps too large a one
 	stopped        bool // the job was stopped, or its time was over
 	timeout        bool // the attempt's time was over, or the job's
-	hurried        bool // it was the job's, and the attempt had not had all of its own
+	jobTimeout     bool // it was the job's, and the attempt had not had all of its own
 	phase          phase
 	host           string // where redirects led to; empty without one
 	status         int
@@ -31,7 +31,7 @@ type facts struct {
 	stalled        bool          // the response arrived too slowly
 	exceeded       time.Duration // the first-byte timeout that ended the attempt; zero if none did
 	learnt         bool          // that timeout was learnt
-	hasty          bool          // and the site never answered within it
+	learntTimeout  bool          // and the site never answered within it
 	ended          bool          // the other end closed the connection: what seems malformed may have been cut
 	ban            bool          // by the job's own rule
 	fleetBan       bool          // by the fleet's list
@@ -56,15 +56,15 @@ func (r *run) facts(ctx context.Context, x *exchanges, lease *rotation.Lease) fa
 	}
 	switch own := r.job.Timeout.Std(); {
 	case errors.Is(x.cause, errAttemptTimeout):
-		f.timeout, f.hurried = true, own > 0 && own < r.f.cfg.AttemptTimeout
+		f.timeout, f.jobTimeout = true, own > 0 && own < r.f.cfg.AttemptTimeout
 	case errors.Is(x.cause, errStalled):
 		f.timeout, f.stalled = true, true
 	case errors.Is(x.cause, errNoFirstByte):
-		f.timeout, f.exceeded, f.hurried = true, x.exceeded, r.job.FirstByteTimeout > 0
+		f.timeout, f.exceeded, f.jobTimeout = true, x.exceeded, r.job.FirstByteTimeout > 0
 		f.learnt = x.first.isLearnt()
-		f.hasty = f.learnt && !r.f.cfg.Pool.Times().HasAnsweredWithin(x.site, f.exceeded)
+		f.learntTimeout = f.learnt && !r.f.cfg.Pool.Times().HasAnsweredWithin(x.site, f.exceeded)
 	case errors.Is(x.cause, errExpired), errors.Is(x.cause, errTimedOut):
-		f.timeout, f.hurried = true, true
+		f.timeout, f.jobTimeout = true, true
 	}
 	f.resolveTime = x.resolveTime()
 	f.dialTime = x.timeIn(connecting) - f.resolveTime
@@ -85,7 +85,7 @@ func (r *run) facts(ctx context.Context, x *exchanges, lease *rotation.Lease) fa
 			f.otherProtocol = opening.otherProtocol
 		}
 	}
-	f.healthy = f.plain && f.status == http.StatusProxyAuthRequired && (x.host != "" || lease.Works())
+	f.healthy = f.plain && f.status == http.StatusProxyAuthRequired && (x.host != "" || lease.Healthy())
 	if f.status == http.StatusTooManyRequests || f.status == http.StatusServiceUnavailable {
 		f.retryAfter = RetryAfter(f.header.Get("Retry-After"), time.Now())
 	}

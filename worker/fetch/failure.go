@@ -97,7 +97,7 @@ const minDialTime = time.Second
 // connection at once has no part in what targets do, over however many redirects. A job may allow less time than any proxy
 // needs: that is not the proxy's fault.
 func judgeTimeout(f facts) blame {
-	if f.isMostOf(f.dialTime) && (!f.hurried || f.latency >= minDialTime) {
+	if f.isMostOf(f.dialTime) && (!f.jobTimeout || f.latency >= minDialTime) {
 		return blameProxy("connect", "the proxy cannot be reached: timeout")
 	}
 	b := blameUnclear("timeout", f.timeoutText())

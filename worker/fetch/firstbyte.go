@@ -185,7 +185,7 @@ func (r *run) learn(x *exchanges, f facts, b blame) {
 	}
 	times := r.f.cfg.Pool.Times()
 	switch {
-	case f.responded && (b.kind == rotation.Delivered || b.kind == rotation.PairFault || b.kind == rotation.TargetFault):
+	case f.responded && (b.kind == rotation.Relayed || b.kind == rotation.PairFault || b.kind == rotation.TargetFault):
 		times.Answered(x.site, x.firstByte, time.Now())
 	case !f.responded && f.learnt:
 		times.Outwaited(x.site, outwaitedFactor*f.exceeded, time.Now())

@@ -114,7 +114,7 @@ func (r *run) reportToSite(visit *sites.Visit, x *exchanges, f facts, b blame) {
 	if r.f.cfg.Sites == nil {
 		return
 	}
-	o := sites.Outcome{Kind: siteKind(f, b), Via: r.last.Proxy, Took: f.latency, Hurried: f.hurried, Ways: r.ways()}
+	o := sites.Outcome{Kind: siteKind(f, b), Via: r.last.Proxy, Took: f.latency, Hurried: f.jobTimeout, Ways: r.ways()}
 	if r.job.Proxy.Direct {
 		o.Via = viaDirect
 	}
@@ -122,7 +122,7 @@ func (r *run) reportToSite(visit *sites.Visit, x *exchanges, f facts, b blame) {
 		o.Site = x.site
 	}
 	if o.Kind == sites.Failed || o.Kind == sites.Gateway {
-		_, o.Outage = r.f.cfg.Pool.Failing()
+		_, o.Outage = r.f.cfg.Pool.Outage()
 	}
 	r.siteChanged(visit.Report(o))
 }
@@ -145,9 +145,9 @@ func siteKind(f facts, b blame) sites.Kind {
 			return sites.Gateway
 		}
 		return sites.Answered
-	case errors.As(f.err, &location), b.end != "" && b.kind == rotation.Delivered:
+	case errors.As(f.err, &location), b.end != "" && b.kind == rotation.Relayed:
 		return sites.Answered
-	case f.hasty: // the site may need longer than what is known of it
+	case f.learntTimeout: // the site may need longer than what is known of it
 		return sites.Void
 	case b.fault == jobs.FaultTarget, b.fault == jobs.FaultPair, b.fault == jobs.FaultUnclear:
 		return sites.Failed

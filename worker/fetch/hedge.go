@@ -134,7 +134,7 @@ func (p *pair) left() time.Duration {
 func (p *pair) begin(ctx context.Context) bool {
 	r := p.run
 	need := r.need()
-	need.Exclude, need.Fresh, need.Beside = append(need.Exclude, p.first.lease.ID()), true, true
+	need.Exclude, need.NoLastResort, need.Beside = append(need.Exclude, p.first.lease.ID()), true, true
 	if !r.f.cfg.Pool.CanPick(need) || !r.f.budget.hedge(p.isAuto) {
 		return false
 	}
@@ -246,7 +246,7 @@ func (p *pair) setAside(a *flight) {
 		r.unreachable = append(r.unreachable, a.lease.ID())
 		r.underWay--
 		return
-	case r.doubts(a.blame, a.facts.host):
+	case r.mayBeOutage(a.blame, a.facts.host):
 		r.underWay--
 		return
 	}

@@ -30,7 +30,7 @@ func TestJobsPayNothingWhenTheWholePoolFails(t *testing.T) {
 			t.Fatalf("a job while all proxies are away: %+v, want that it waits, with attempts left", o)
 		}
 	}
-	if _, failing := r.pool.Failing(); !failing {
+	if _, failing := r.pool.Outage(); !failing {
 		t.Error("the pool does not say that it fails as a whole")
 	}
 	if len(r.breakers) != 1 || r.breakers[0].ProxyID != "" {

@@ -101,8 +101,8 @@ func TestAnswersOf429SpeakForTheProxy(t *testing.T) {
 			t.Fatal(err)
 		}
 		toTheEnd(t, f, job)
-		if p, _ := pool.StatusOf("p0"); p.Failures != 0 || !pool.Delivering() {
-			t.Errorf("after ten answers of 429 the proxy has %d failures, delivering %v; want none and true", p.Failures, pool.Delivering())
+		if p, _ := pool.StatusOf("p0"); p.Failures != 0 || !pool.AnyHealthy() {
+			t.Errorf("after ten answers of 429 the proxy has %d failures, delivering %v; want none and true", p.Failures, pool.AnyHealthy())
 		}
 		f.Close()
 		s.wg.Wait()

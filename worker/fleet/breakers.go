@@ -82,7 +82,7 @@ func (b *Breakers) Changed(e rotation.Event) {
 		return
 	case e.To == breaker.Closed:
 		b.send(e.ProxyID, update{})
-	case !e.NextTest.IsZero() && !b.cfg.Pool.Doubtful():
+	case !e.NextTest.IsZero() && !b.cfg.Pool.MayBeOutage():
 		b.send(e.ProxyID, update{until: e.NextTest.Add(b.cfg.Slack), reason: e.Reason})
 	}
 }

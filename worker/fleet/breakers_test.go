@@ -42,7 +42,7 @@ func TestProxyThatOneWorkerFoundDeadIsAvoidedByAllUntilItsProbeSucceeds(t *testi
 		t.Error("a avoids what it found itself")
 	}
 	testenv.Eventually(t, "the open time to end", func() bool { return a.status("p0").NextTest.Before(time.Now()) })
-	a.attempt("p0", rotation.Delivered)
+	a.attempt("p0", rotation.Relayed)
 	testenv.Eventually(t, "b and c to use the proxy again", func() bool { return !b.avoids("p0") && !c.avoids("p0") })
 	if s := b.status("p0"); s.LastChange != (time.Time{}) {
 		t.Errorf("b: %+v, want its own breaker untouched", s)
@@ -176,13 +176,13 @@ func TestOpeningThatSaysNothingAboutTheProxyIsNotShared(t *testing.T) {
 	// All that worked fails: from the third on it is doubtful whose fault that is.
 	for i := range 20 {
 		if i != 3 {
-			a.attempt(fmt.Sprint("p", i), rotation.Delivered)
+			a.attempt(fmt.Sprint("p", i), rotation.Relayed)
 		}
 	}
 	for i := 4; i < 9; i++ {
 		a.attempt(fmt.Sprint("p", i), rotation.ProxyFault)
 	}
-	a.attempt("p10", rotation.Delivered)
+	a.attempt("p10", rotation.Relayed)
 	a.attempt("p10", rotation.ProxyFault)
 	testenv.Eventually(t, "the one that fails alone to be avoided", func() bool { return b.avoids("p10") })
 	if b.avoids("p7") || b.avoids("p8") || a.status("p7").State != breaker.Open {
@@ -211,7 +211,7 @@ func TestWorkerThatGetsNothingThroughWaitsWithItsFindings(t *testing.T) {
 	if got := b.avoided(); len(got) > 0 {
 		t.Errorf("avoided %v by the word of a worker that has not delivered anything", got)
 	}
-	a.attempt("p2", rotation.Delivered)
+	a.attempt("p2", rotation.Relayed)
 	testenv.Eventually(t, "the findings to be told", func() bool { return b.avoids("p0") && b.avoids("p1") })
 }
 

@@ -87,7 +87,7 @@ func (o *updateQueue) done(id string, u update) {
 func (b *Breakers) write(ctx context.Context, js jetstream.JetStream, bucket string) {
 	var kv jetstream.KeyValue
 	for failing := false; ctx.Err() == nil; {
-		id, u, ok := b.updates.first(b.cfg.Pool.Delivering())
+		id, u, ok := b.updates.first(b.cfg.Pool.AnyHealthy())
 		if !ok {
 			select {
 			case <-ctx.Done():

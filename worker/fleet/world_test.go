@@ -88,7 +88,7 @@ func (m *member) list(proxies int) {
 	}
 	m.pool.Replace(list)
 	if proxies > 0 {
-		m.settle(fmt.Sprint("p", proxies-1), rotation.Delivered)
+		m.settle(fmt.Sprint("p", proxies-1), rotation.Relayed)
 	}
 }
 

@@ -83,7 +83,7 @@ func strategies() (out []string) {
 }
 
 func exhaustions() []string {
-	return []string{string(rotation.Empty), string(rotation.Unmatched), string(rotation.Resting), string(rotation.Failing)}
+	return []string{string(rotation.Empty), string(rotation.Unmatched), string(rotation.Resting), string(rotation.Outage)}
 }
 
 func publishKinds() []string {

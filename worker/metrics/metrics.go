@@ -35,8 +35,8 @@ type Gauges struct {
 	EachProxy   func() iter.Seq2[string, string]
 	// ProxiesAvoided counts those that other workers found dead.
 	ProxiesAvoided func() int
-	// PoolFailing reports whether the pool fails as a whole.
-	PoolFailing func() bool
+	// InOutage reports whether the pool fails as a whole.
+	InOutage func() bool
 	// HostWaits is how many times a job had to wait for its turn at a site.
 	HostWaits func() int64
 	// Hedges is how many attempts began beside a slow one, and brought the job's result, or lost, or failed like that one.

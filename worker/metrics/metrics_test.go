@@ -36,7 +36,7 @@ func everything(proxies int, queues ...string) metrics.Gauges {
 		HostWaits:   func() int64 { return 5 },
 		Hedges:      func() (won, lost, failed int64) { return 3, 2, 1 },
 		RetriesHeld: func() int64 { return 7 },
-		PoolFailing: func() bool { return true }, ProxiesAvoided: seven,
+		InOutage:    func() bool { return true }, ProxiesAvoided: seven,
 		ProxyStates: func() map[string]int { return map[string]int{"open": 3} },
 		EachProxy: func() iter.Seq2[string, string] {
 			return func(yield func(string, string) bool) {

@@ -43,7 +43,7 @@ func (m *Registry) Write(proxies int) []byte {
 
 func (m *Registry) writeStates(p *page) {
 	g := &m.gauges
-	for name, state := range map[string]func() bool{"gofer_ready": g.Ready, "gofer_draining": g.Draining, "gofer_nats_connected": g.Connected, "gofer_pool_failing": g.PoolFailing} {
+	for name, state := range map[string]func() bool{"gofer_ready": g.Ready, "gofer_draining": g.Draining, "gofer_nats_connected": g.Connected, "gofer_pool_failing": g.InOutage} {
 		if state != nil {
 			p.one(name, float64(b2i(state())))
 		}

@@ -2,54 +2,54 @@ package rotation
 
 import "math/rand/v2"
 
-// duel picks the better of two random proxies: the best of all would get all traffic at once (Mitzenmacher, "The power of two
+// twoChoices picks the better of two random proxies: the best of all would get all traffic at once (Mitzenmacher, "The power of two
 // choices in randomized load balancing", 2001). Proven proxies, which have a long enough record, come first in the list, so
 // that unproven ones get a bounded share of the draws.
-type duel struct {
+type twoChoices struct {
 	dense
 	pool   *Pool
 	proven int
 }
 
-func (d *duel) add(e *entry) {
+func (d *twoChoices) add(e *entry) {
 	d.dense.add(e)
-	if e.record.proven() {
+	if e.record.isProven() {
 		d.swap(len(d.list)-1, d.proven)
 		d.proven++
 	}
 }
 
-func (d *duel) remove(e *entry) {
+func (d *twoChoices) remove(e *entry) {
 	d.demote(e)
 	d.dense.remove(e)
 }
 
 // demote moves e behind the proven proxies.
-func (d *duel) demote(e *entry) {
+func (d *twoChoices) demote(e *entry) {
 	if i := int(e.placeIn(d.set).at); i < d.proven {
 		d.proven--
 		d.swap(i, d.proven)
 	}
 }
 
-func (d *duel) swap(i, j int) {
+func (d *twoChoices) swap(i, j int) {
 	a, b := d.list[i], d.list[j]
 	d.put(i, b)
 	d.put(j, a)
 }
 
-func (d *duel) touch(e *entry) {
+func (d *twoChoices) touch(e *entry) {
 	i := int(e.placeIn(d.set).at)
-	if i >= d.proven && e.record.proven() {
+	if i >= d.proven && e.record.isProven() {
 		d.swap(i, d.proven)
 		d.proven++
 	}
-	if !e.record.proven() {
+	if !e.record.isProven() {
 		d.demote(e)
 	}
 }
 
-func (d *duel) pick(f skips) *entry {
+func (d *twoChoices) pick(f skips) *entry {
 	if len(d.list) == 0 {
 		return nil
 	}
@@ -62,7 +62,7 @@ func (d *duel) pick(f skips) *entry {
 
 // bounds returns the part of the list to draw from. While unproven proxies are the minority, they get 2 to 10 % of the draws. If
 // nearly all are unproven, they have to be used.
-func (d *duel) bounds() (low, high int) {
+func (d *twoChoices) bounds() (low, high int) {
 	unproven := len(d.list) - d.proven
 	if unproven == 0 || d.proven == 0 {
 		return 0, len(d.list)
@@ -79,14 +79,14 @@ func (d *duel) bounds() (low, high int) {
 }
 
 // drawTwo draws pairs from a part of the list until one of a pair is not skipped.
-func (d *duel) drawTwo(f skips, low, high int) (best *entry) {
+func (d *twoChoices) drawTwo(f skips, low, high int) (best *entry) {
 	among := d.list[low:high]
 	for range draws / 2 {
 		// Both are loaded before either is used, so that the processor waits for memory once.
 		a, b := among[rand.IntN(len(among))], among[rand.IntN(len(among))]
 		switch skipA, skipB := f.skip(a), f.skip(b); {
 		case !skipA && !skipB && a != b:
-			if b.cost(d.pool.pace) < a.cost(d.pool.pace) {
+			if b.cost(d.pool.meanLatency) < a.cost(d.pool.meanLatency) {
 				return b
 			}
 			return a
