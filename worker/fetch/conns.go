@@ -44,7 +44,7 @@ func (cn *conn) isAlive() bool {
 	if cn.http2 != nil {
 		return cn.http2.Err() == nil
 	}
-	return cn.http1.Quiet()
+	return cn.http1.IsQuiet()
 }
 
 func (cn *conn) close() {

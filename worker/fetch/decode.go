@@ -70,7 +70,7 @@ func (p *decoders) decode(ctx context.Context, resp *http.Response, limit int64)
 		return nil, err
 	}
 	wire.from = io.MultiReader(strings.NewReader(string(first)), resp.Body)
-	d, framed := &decoded{encoded: true}, isFramed(resp)
+	d, endAnnounced := &decoded{encoded: true}, isEndAnnounced(resp)
 	for _, name := range slices.Backward(names) {
 		dec, release := p.take(name)
 		d.release = append(d.release, release)
@@ -78,9 +78,9 @@ func (p *decoders) decode(ctx context.Context, resp *http.Response, limit int64)
 			d.close()
 			return nil, fmt.Errorf("%w: %w", errDecode, err)
 		}
-		d.Reader = &layer{decoder: dec, in: wire, framed: framed}
+		d.Reader = &layer{decoder: dec, in: wire, endAnnounced: endAnnounced}
 		wire = &boundedReader{ctx: ctx, from: d.Reader, left: limit + overhead}
-		framed = true // the inner coding lies in an outer one that came whole
+		endAnnounced = true // the inner coding lies in an outer one that came whole
 	}
 	wire.left = limit + 1
 	d.Reader = wire
@@ -108,9 +108,9 @@ func codings(resp *http.Response) (names []string) {
 	return names
 }
 
-// isFramed reports whether the end of the body is announced: by a length, by chunks, or by HTTP/2. Otherwise the body ends
+// isEndAnnounced reports whether the end of the body is announced: by a length, by chunks, or by HTTP/2. Otherwise the body ends
 // where the connection does, for whatever reason that ended.
-func isFramed(resp *http.Response) bool {
+func isEndAnnounced(resp *http.Response) bool {
 	return resp.ContentLength >= 0 || len(resp.TransferEncoding) > 0 || resp.ProtoMajor >= 2
 }
 
@@ -153,8 +153,8 @@ func (u *brotliDecoder) Read(p []byte) (int, error) {
 // browsers and curl show such pages. Where only the end of the connection ends the message, the data has to be complete.
 type layer struct {
 	decoder
-	in     *boundedReader
-	framed bool
+	in           *boundedReader
+	endAnnounced bool
 }
 
 // Read reads.
@@ -167,7 +167,7 @@ func (l *layer) Read(p []byte) (int, error) {
 		return n, l.in.err
 	case !errors.Is(err, io.ErrUnexpectedEOF):
 		return n, fmt.Errorf("%w: %w", errDecode, err)
-	case !l.framed && !l.complete():
+	case !l.endAnnounced && !l.complete():
 		return n, errCutOff
 	case n > 0:
 		return n, nil // the next read has no more

@@ -8,19 +8,19 @@ import (
 
 // body is the body of a response.
 type body struct {
-	conn     *Conn
-	left     int64   // bytes of the announced length that have not come yet
-	chunks   *chunks // nil without chunks
-	untilEnd bool    // the body ends when the connection closes
-	whole    bool    // all of it has been read
-	framed   bool    // the message leaves no doubt where it ended
-	closed   bool
-	reusable bool // set by Close
-	err      error
+	conn         *Conn
+	left         int64   // bytes of the announced length that have not come yet
+	chunks       *chunks // nil without chunks
+	untilEnd     bool    // the body ends when the connection closes
+	complete     bool    // all of it has been read
+	endIsCertain bool    // the message leaves no doubt where it ended
+	closed       bool
+	reusable     bool // set by Close
+	err          error
 }
 
 // end notes that all of the body has been read.
-func (b *body) end() { b.whole, b.err = true, io.EOF }
+func (b *body) end() { b.complete, b.err = true, io.EOF }
 
 // Read reads from the body. A body that ends too early ends with io.ErrUnexpectedEOF, unless it ends with the connection.
 func (b *body) Read(p []byte) (n int, err error) {
@@ -50,7 +50,7 @@ func (b *body) Read(p []byte) (n int, err error) {
 func (b *body) Close() error {
 	if !b.closed {
 		b.closed = true
-		b.reusable = b.conn.finish() && b.whole && b.framed
+		b.reusable = b.conn.finish() && b.complete && b.endIsCertain
 		if b.err == nil {
 			b.err = io.ErrClosedPipe
 		}
@@ -62,7 +62,7 @@ func (b *body) Close() error {
 func (b *body) readChunks(p []byte) (int, error) {
 	n, err := b.chunks.Read(p)
 	if errors.Is(err, io.EOF) {
-		b.framed = b.framed && !b.chunks.odd
+		b.endIsCertain = b.endIsCertain && !b.chunks.ambiguous
 		if trouble := b.skipTrailer(); trouble != nil {
 			err = trouble
 		}
@@ -84,10 +84,10 @@ func (b *body) skipTrailer() error {
 		case !begun && string(line) == "\r\n":
 			return nil
 		case !begun && string(line) == "\n":
-			b.framed = false
+			b.endIsCertain = false
 			return nil
 		}
-		b.framed, begun = false, err != nil
+		b.endIsCertain, begun = false, err != nil
 	}
 	return ErrHeadTooLarge
 }

@@ -11,11 +11,11 @@ import (
 // chunks reads a body in chunks (RFC 9112, 7.1) up to the last one, as browsers and curl do: a line may end with LF alone, and
 // blanks may follow a size. The reader of net/http takes neither.
 type chunks struct {
-	in     *bufio.Reader
-	left   uint64 // bytes of the chunk that have not come yet
-	behind bool   // the data of a chunk has been read, but not its line end
-	odd    bool   // something was read that another reader may read in another way
-	excess int64  // framing bytes beyond a normal amount
+	in        *bufio.Reader
+	left      uint64 // bytes of the chunk that have not come yet
+	atLineEnd bool   // the data of a chunk has been read, but not its line end
+	ambiguous bool   // something was read that another reader may read in another way
+	excess    int64  // framing bytes beyond a normal amount
 }
 
 // maxExcess bounds the framing bytes of a body. Each chunk may have maxChunkLine of them, and twice as many as it has data.
@@ -36,7 +36,7 @@ func (c *chunks) Read(p []byte) (int, error) {
 	}
 	n, err := c.in.Read(p[:min(uint64(len(p)), c.left)])
 	c.left -= uint64(n)
-	c.behind = c.left == 0
+	c.atLineEnd = c.left == 0
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
@@ -45,7 +45,7 @@ func (c *chunks) Read(p []byte) (int, error) {
 
 // next reads the line end of the last chunk and the size of the next one.
 func (c *chunks) next() error {
-	if c.behind {
+	if c.atLineEnd {
 		line, err := c.line()
 		if err != nil {
 			return err
@@ -53,7 +53,7 @@ func (c *chunks) next() error {
 		if len(line) > 0 {
 			return ErrChunks
 		}
-		c.behind = false
+		c.atLineEnd = false
 	}
 	line, err := c.line()
 	if err != nil {
@@ -61,7 +61,7 @@ func (c *chunks) next() error {
 	}
 	text, _, _ := bytes.Cut(line, []byte(";")) // an extension follows
 	digits := bytes.TrimRight(text, " \t")
-	c.odd = c.odd || len(digits) < len(text)
+	c.ambiguous = c.ambiguous || len(digits) < len(text)
 	size, err := strconv.ParseUint(string(digits), 16, 64)
 	if err != nil || len(digits) > 16 || !isHex(digits) {
 		return ErrChunks
@@ -87,7 +87,7 @@ func (c *chunks) line() ([]byte, error) {
 	}
 	line = line[:len(line)-1]
 	whole, ended := bytes.CutSuffix(line, []byte("\r"))
-	c.odd = c.odd || !ended
+	c.ambiguous = c.ambiguous || !ended
 	if bytes.IndexByte(whole, '\r') >= 0 {
 		return nil, ErrChunks
 	}

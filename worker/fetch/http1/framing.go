@@ -35,13 +35,14 @@ func (h *head) response(b *body) *Response {
 	}
 }
 
-// response finds where the body ends (RFC 9112, 6.3). doubt tells that the connection is not to be used again.
-func (c *Conn) response(req *Request, h *head, doubt bool) (*Response, error) {
-	length, oddLength, err := h.length()
+// response finds where the body ends (RFC 9112, 6.3). ambiguous tells that readers may disagree about the heads before it, so that the
+// connection is not to be used again.
+func (c *Conn) response(req *Request, h *head, ambiguous bool) (*Response, error) {
+	length, ambiguousLength, err := h.length()
 	if err != nil {
 		return nil, err
 	}
-	chunked, oddCoding, err := h.chunked()
+	chunked, ambiguousCoding, err := h.chunked()
 	if err != nil {
 		return nil, err
 	}
@@ -57,27 +58,27 @@ func (c *Conn) response(req *Request, h *head, doubt bool) (*Response, error) {
 		b.end() // a server may send a body all the same
 	case bodiless:
 		b.end()
-		b.framed = length <= 0 && len(h.codings) == 0
+		b.endIsCertain = length <= 0 && len(h.codings) == 0
 		resp.ContentLength = 0
 	case chunked:
 		b.chunks = &chunks{in: c.in}
-		b.framed = length < 0
+		b.endIsCertain = length < 0
 		resp.Header.Del("Content-Length")
 	case length >= 0:
-		b.framed = len(h.codings) == 0
+		b.endIsCertain = len(h.codings) == 0
 		if length == 0 {
 			b.end()
 		}
 	}
-	b.untilEnd = !b.whole && !chunked && length < 0
-	b.framed = b.framed && !doubt && !oddLength && !oddCoding && !resp.Close && (len(req.Body) == 0 || req.definesBody())
+	b.untilEnd = !b.complete && !chunked && length < 0
+	b.endIsCertain = b.endIsCertain && !ambiguous && !ambiguousLength && !ambiguousCoding && !resp.Close && (len(req.Body) == 0 || req.definesBody())
 	resp.Close = resp.Close || b.untilEnd
 	return resp, nil
 }
 
 // length is what Content-Length says, -1 if nothing does. Equal values are taken for one, and odd then. A value that only
 // begins as a number is odd, too: browsers read such a body to the end of the connection.
-func (h *head) length() (n int64, odd bool, err error) {
+func (h *head) length() (n int64, ambiguous bool, err error) {
 	first, count := "", 0
 	for _, value := range h.lengths {
 		for text := range strings.SplitSeq(value, ",") {
@@ -104,9 +105,9 @@ func (h *head) length() (n int64, odd bool, err error) {
 	return int64(number), count > 1, nil
 }
 
-// chunked reports whether the body is in chunks: "chunked" once, and nothing else beside it, or it is odd. HTTP/1.0 has no
+// chunked reports whether the body is in chunks: "chunked" once, and nothing else beside it, or it is ambiguous. HTTP/1.0 has no
 // transfer codings (RFC 9112, 6.1).
-func (h *head) chunked() (chunked, odd bool, err error) {
+func (h *head) chunked() (chunked, ambiguous bool, err error) {
 	if len(h.codings) == 0 {
 		return false, false, nil
 	}
@@ -117,14 +118,14 @@ func (h *head) chunked() (chunked, odd bool, err error) {
 		for coding := range strings.SplitSeq(value, ",") {
 			switch coding = strings.Trim(coding, " \t"); {
 			case strings.EqualFold(coding, "chunked"):
-				odd = odd || chunked
+				ambiguous = ambiguous || chunked
 				chunked = true
 			case coding == "", strings.EqualFold(coding, "identity"):
-				odd = true
+				ambiguous = true
 			default:
 				return false, false, ErrCoding
 			}
 		}
 	}
-	return chunked, odd, nil
+	return chunked, ambiguous, nil
 }

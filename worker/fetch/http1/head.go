@@ -24,8 +24,8 @@ type head struct {
 	header       http.Header
 	lengths      []string // the values of Content-Length
 	codings      []string // the values of Transfer-Encoding
-	// repaired tells that something was read that RFC 9112 does not allow, and that another reader may read in another way.
-	repaired bool
+	// ambiguous tells that something was read that RFC 9112 does not allow, and that another reader may read in another way.
+	ambiguous bool
 }
 
 // readHead reads one head of at most *left bytes.
@@ -96,7 +96,7 @@ func parseHead(text string) (*head, error) {
 	}
 	// A CR alone ends a line for some readers.
 	count := strings.Count(rest, "\n")
-	h.repaired = strings.Count(text, "\r\n") != count+1 || strings.Count(text, "\r") != count+1 ||
+	h.ambiguous = strings.Count(text, "\r\n") != count+1 || strings.Count(text, "\r") != count+1 ||
 		!httpguts.ValidHeaderFieldValue(line) || h.major != 1 || h.minor > 1
 	room := min(count, maxFields)
 	h.fields, h.header = make([]Field, 0, room), make(http.Header, min(room, 64))
@@ -107,14 +107,14 @@ func parseHead(text string) (*head, error) {
 		name, value, found := strings.Cut(line, ":")
 		trimmed := strings.TrimRight(name, " \t")
 		if !found || trimmed == "" || isBlank(line[0]) {
-			h.repaired = true // it is no field
+			h.ambiguous = true // it is no field
 			continue
 		}
 		if len(h.fields) == maxFields {
 			return nil, ErrHeadTooLarge
 		}
 		field := Field{Name: trimmed, Value: strings.Trim(value, " \t")}
-		h.repaired = h.repaired || !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(field.Value)
+		h.ambiguous = h.ambiguous || !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(field.Value)
 		values = h.add(field, values)
 	}
 	return h, nil
@@ -145,7 +145,7 @@ func (h *head) unfold(line, rest string) (joined, behind string) {
 	if rest == "" || !isBlank(rest[0]) {
 		return line, rest
 	}
-	h.repaired = true
+	h.ambiguous = true
 	var all strings.Builder
 	all.WriteString(strings.TrimRight(line, " \t"))
 	for rest != "" && isBlank(rest[0]) {

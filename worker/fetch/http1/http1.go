@@ -197,7 +197,7 @@ func (c *Conn) cause(sendErr, readErr error) error {
 
 // receive reads heads up to that of the final response.
 func (c *Conn) receive(req *Request, watch Watch, sendErr error) (*Response, error) {
-	left, doubt := maxHead, sendErr != nil
+	left, ambiguous := maxHead, sendErr != nil
 	for count := 0; ; count++ {
 		if _, err := c.in.Peek(1); err == nil { // readHead reports an error
 			watch.firstByte()
@@ -206,15 +206,15 @@ func (c *Conn) receive(req *Request, watch Watch, sendErr error) (*Response, err
 		if err != nil {
 			return nil, err
 		}
-		doubt = doubt || h.repaired
+		ambiguous = ambiguous || h.ambiguous
 		switch {
 		case h.status >= 100 && h.status < 200 && h.status != http.StatusSwitchingProtocols && req.Method != http.MethodConnect:
 			// It has no body, whatever it says (RFC 9110, 15.2).
-			doubt = doubt || len(h.lengths)+len(h.codings) > 0
+			ambiguous = ambiguous || len(h.lengths)+len(h.codings) > 0
 		case h.status < 200 && req.Method != http.MethodConnect:
 			return h.response(nil), ErrNoAnswer
 		default:
-			return c.response(req, h, doubt)
+			return c.response(req, h, ambiguous)
 		}
 		if count == maxInformational {
 			return nil, ErrInformational

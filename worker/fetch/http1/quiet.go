@@ -11,33 +11,33 @@ import (
 // quietWait is how long TLS may take to decode bytes that have already arrived.
 const quietWait = time.Millisecond
 
-// Quiet reports whether an idle connection still stands and nothing has come on it: bytes that came before a
+// IsQuiet reports whether an idle connection still stands and nothing has come on it: bytes that came before a
 // request are not its response. Control messages of TLS, such as a late session ticket, do not count. It changes the deadline of the connection. On a socket
 // that is no syscall.Conn it knows only what has been read.
-func (c *Conn) Quiet() bool {
+func (c *Conn) IsQuiet() bool {
 	_, secure := c.Conn.(*tls.Conn)
-	if secure && !c.silent(past()) { // what TLS has read already
+	if secure && !c.readsNothing(past()) { // what TLS has read already
 		return false
 	}
-	switch waiting := c.waiting(); {
+	switch waiting := c.hasInput(); {
 	case !waiting:
 		return true
 	case !secure:
 		return false
 	}
-	return c.silent(time.Now().Add(quietWait))
+	return c.readsNothing(time.Now().Add(quietWait))
 }
 
-// silent reports whether nothing can be read until a deadline.
-func (c *Conn) silent(deadline time.Time) bool {
+// readsNothing reports whether nothing can be read until a deadline.
+func (c *Conn) readsNothing(deadline time.Time) bool {
 	var one [1]byte
 	_ = c.SetReadDeadline(deadline)
 	n, err := c.Read(one[:])
 	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// waiting reports whether the socket has something to read, be it the end or an error. It takes nothing away.
-func (c *Conn) waiting() (waiting bool) {
+// hasInput reports whether the socket has something to read, be it the end or an error. It takes nothing away.
+func (c *Conn) hasInput() (waiting bool) {
 	if c.control == nil {
 		return false
 	}

@@ -44,7 +44,7 @@ func sockets(t *testing.T) (client, server net.Conn) {
 // arrived waits until the other end of a loopback connection has what was written to it.
 func arrived(t *testing.T, conn *http1.Conn, want bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); conn.Quiet() != want; {
+	for deadline := time.Now().Add(10 * time.Second); conn.IsQuiet() != want; {
 		if time.Now().After(deadline) {
 			t.Fatalf("after 10 s the connection is quiet: %v", !want)
 		}
@@ -60,11 +60,11 @@ func TestLateBytesEndAnIdleConnection(t *testing.T) {
 		if _, err := io.WriteString(server, sound("")); err != nil {
 			t.Fatal(err)
 		}
-		if got := exchange(conn, get()); got.err != nil || !got.Reusable() || !conn.Quiet() {
+		if got := exchange(conn, get()); got.err != nil || !got.Reusable() || !conn.IsQuiet() {
 			t.Fatalf("%s: after a sound exchange: %v", name, got.err)
 		}
 		_ = conn.SetDeadline(time.Unix(1, 0)) // that of an attempt that ended long ago
-		if !conn.Quiet() {
+		if !conn.IsQuiet() {
 			t.Errorf("%s: a connection on which nothing came is not quiet", name)
 		}
 		late(server)
@@ -84,14 +84,14 @@ func TestALateTicketOfTLSIsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	conn := http1.New(trusted, client, new(http1.Buffers))
-	if !conn.Quiet() {
+	if !conn.IsQuiet() {
 		t.Fatal("a new connection is not quiet")
 	}
 	if held.release(); len(held.kept) == 0 {
 		t.Fatal("there was no ticket")
 	}
 	for range 3 {
-		if !conn.Quiet() {
+		if !conn.IsQuiet() {
 			t.Fatal("a ticket is taken for an answer")
 		}
 	}
