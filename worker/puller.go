@@ -18,13 +18,13 @@ type puller struct {
 	worker  *Worker
 	queue   string
 	dueJobs bool
-	share   *consumerShare
+	slots   *consumerSlots
 
 	consumer      jetstream.Consumer // used only by the goroutine of run
 	streamCreated atomic.Int64       // creation time of the stream, in Unix nanoseconds
 	pending       atomic.Int64       // messages left by the last fetch, or counted by a later inspection
 	info          atomic.Pointer[bus.LaneInfo]
-	trouble       trouble
+	lastError     trouble
 }
 
 // watchConsumer inspects the consumer regularly, also while no slot is free.
@@ -42,7 +42,7 @@ func (p *puller) inspect(ctx context.Context) error {
 	}
 	p.pending.Store(info.Pending)
 	p.info.Store(&info)
-	if err := info.Unusable(); err != nil && p.trouble.set(err) {
+	if err := info.Unusable(); err != nil && p.lastError.set(err) {
 		p.worker.cfg.Log.Error("no jobs are taken from this consumer until it is repaired", "queue", p.queue, "due", p.dueJobs, "error", err)
 	}
 	return nil
@@ -77,13 +77,13 @@ func (p *puller) backlog() (b bus.Backlog) {
 // ack wait of a message runs from its delivery, whether or not a slot is free for it.
 func (p *puller) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		p.awaitPermission(ctx)
-		g, ok := p.worker.slots.waitForGrant(ctx, p.share)
+		p.waitUntilAllowed(ctx)
+		g, ok := p.worker.slots.waitForGrant(ctx, p.slots)
 		if !ok {
 			return
 		}
 		unused, more, err := p.fetch(ctx, g)
-		p.worker.slots.endPull(p.share, unused, more)
+		p.worker.slots.endPull(p.slots, unused, more)
 		if err != nil {
 			p.repair(ctx, err)
 		}
@@ -94,10 +94,10 @@ func (p *puller) run(ctx context.Context) {
 // never cancelled: the server would deliver jobs to an inbox without a reader, and each would be stuck for its ack wait.
 func (p *puller) fetch(ctx context.Context, g grant) (unused int, more bool, err error) {
 	unused = g.slots()
-	if err := p.bind(ctx); err != nil {
+	if err := p.findConsumer(ctx); err != nil {
 		return unused, false, err
 	}
-	n, wait := p.bounds(g)
+	n, wait := p.limits(g)
 	pulledAt := time.Now()
 	batch, err := p.request(n, wait)
 	if err != nil {
@@ -112,7 +112,7 @@ func (p *puller) fetch(ctx context.Context, g grant) (unused int, more bool, err
 		t := &task{puller: p, msg: msg, meta: *meta, lease: newLease(pulledAt, p.ackWait()), streamCreated: p.streamCreated.Load()}
 		more = meta.NumPending > 0
 		p.pending.Store(int64(meta.NumPending))
-		if unused == 0 && !p.worker.slots.acquire(p.share) {
+		if unused == 0 && !p.worker.slots.acquire(p.slots) {
 			p.worker.handBack(ctx, t) // it is redelivered when this puller gets a slot, or to another worker
 			return 0, true, nil
 		}
@@ -124,7 +124,7 @@ func (p *puller) fetch(ctx context.Context, g grant) (unused int, more bool, err
 	if err := batch.Error(); err != nil && !errors.Is(err, jetstream.ErrNoMessages) {
 		return unused, false, fmt.Errorf("pull jobs of queue %s: %w", p.queue, bus.Plain(err))
 	}
-	p.trouble.end()
+	p.lastError.end()
 	if got < n {
 		p.pending.Store(0)
 	}
@@ -134,9 +134,9 @@ func (p *puller) fetch(ctx context.Context, g grant) (unused int, more bool, err
 	return unused, more, nil
 }
 
-// bounds returns the size of a pull request and how long it may wait, within the limits of the consumer. A drain waits for the
+// limits returns the size of a pull request and how long it may wait, within the limits of the consumer. A drain waits for the
 // end of a pull request, so a short drain timeout shortens pull requests.
-func (p *puller) bounds(g grant) (n int, wait time.Duration) {
+func (p *puller) limits(g grant) (n int, wait time.Duration) {
 	n, wait = g.n, min(g.wait, p.worker.drainReserve())
 	info := p.info.Load()
 	if info.MaxBatch > 0 {
@@ -155,8 +155,8 @@ func (p *puller) request(n int, wait time.Duration) (jetstream.MessageBatch, err
 	return p.consumer.Fetch(n, jetstream.FetchMaxWait(wait))
 }
 
-// bind finds the consumer, or creates it if it is missing.
-func (p *puller) bind(ctx context.Context) error {
+// findConsumer finds the consumer, or creates it if it is missing.
+func (p *puller) findConsumer(ctx context.Context) error {
 	if p.consumer != nil {
 		return p.unusable()
 	}
@@ -179,14 +179,14 @@ func (p *puller) bind(ctx context.Context) error {
 	}
 	p.streamCreated.Store(created.UnixNano())
 	p.consumer = consumer
-	p.trouble.begin()
+	p.lastError.begin()
 	return p.unusable()
 }
 
 // repair waits briefly after a failed pull request and forgets the consumer, so that the next fetch binds it again: somebody may
 // have deleted it, or the server may be down. It logs an error only when it differs from the last one.
 func (p *puller) repair(ctx context.Context, err error) {
-	if p.trouble.set(err) {
+	if p.lastError.set(err) {
 		p.worker.cfg.Log.Warn("jobs cannot be pulled, trying again", "queue", p.queue, "due", p.dueJobs, "error", err)
 	}
 	p.consumer = nil
@@ -196,15 +196,15 @@ func (p *puller) repair(ctx context.Context, err error) {
 	sleep(ctx, 500*time.Millisecond)
 }
 
-// awaitPermission waits while jobs of the consumer must not be taken because they could not be settled: the consumer or a stream
+// waitUntilAllowed waits while jobs of the consumer must not be taken because they could not be settled: the consumer or a stream
 // is unusable, or a stream is full. Due jobs are taken even while scheduled jobs have no more room: that makes room.
-func (p *puller) awaitPermission(ctx context.Context) {
+func (p *puller) waitUntilAllowed(ctx context.Context) {
 	w := p.worker
 	held := func() bool {
 		return w.resultsFull.Load() || w.unsettled.blocks(p.queue) || p.unusable() != nil || w.streams.unusable() != nil || !p.dueJobs && w.streams.waitingNearlyFull()
 	}
 	for held() && ctx.Err() == nil {
-		w.slots.setIdle(p.share)
+		w.slots.setIdle(p.slots)
 		sleep(ctx, 500*time.Millisecond)
 	}
 	w.throttle(ctx)

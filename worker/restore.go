@@ -8,8 +8,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// recreation keeps the pullers and runners that miss a stream from all creating it at once.
-type recreation struct {
+// restoring keeps the pullers and runners that miss a stream from all creating it at once.
+type restoring struct {
 	mu     sync.Mutex // guards the fields below; held during a creation
 	next   time.Time  // of the next try at the earliest
 	reason string     // of the latest failure
@@ -24,7 +24,7 @@ const (
 
 // Restore recreates missing streams, unless this worker has tried a moment ago.
 func (w *Worker) Restore(ctx context.Context) {
-	r := &w.recreation
+	r := &w.restoring
 	if w.cfg.Restore == nil || !r.mu.TryLock() {
 		return
 	}

@@ -23,7 +23,7 @@ func (w *Worker) settle(ctx context.Context, t *task, outcome jobs.RunOutcome) b
 		return ok
 	case jobs.RunStopped:
 		if len(outcome.Progress.Attempts) > len(t.progress.Attempts) {
-			ok, refusal := w.schedule(ctx, t, outcome.Progress, latest(outcome.At, time.Now()))
+			ok, refusal := w.schedule(ctx, t, outcome.Progress, laterOf(outcome.At, time.Now()))
 			if refusal == nil {
 				return ok
 			}
@@ -39,7 +39,7 @@ func (w *Worker) settle(ctx context.Context, t *task, outcome jobs.RunOutcome) b
 	return false
 }
 
-func latest(a, b time.Time) time.Time {
+func laterOf(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
 	}

@@ -26,37 +26,37 @@ type slots struct {
 	mu        sync.Mutex // guards all fields below, and those of the consumers' shares
 	total     int
 	free      int
-	consumers []*consumerShare
-	queues    []*queueShare
-	// allWeights is the sum over all queues.
-	allWeights float64
-	// weight is the sum over the queues that have a backlogged consumer.
-	weight float64
+	consumers []*consumerSlots
+	queues    []*queueSlots
+	// totalWeight is the sum of the weights of all queues.
+	totalWeight float64
+	// backloggedWeight is the same over the queues that have a backlogged consumer. Zero means that no consumer is backlogged.
+	backloggedWeight float64
 	// polls is how many slots polls hold while other consumers are backlogged. polledLast is true if the last slot went to a
 	// poll.
 	polls      int
 	polledLast bool
 }
 
-// queueShare is what the consumers of one queue have in common.
-type queueShare struct {
+// queueSlots is what the consumers of one queue have in common.
+type queueSlots struct {
 	weight     float64
 	backlogged int       // how many of its consumers are
 	used       int       // slots in a fetch or busy with a job
 	worked     time.Time // when a job of the queue ran last; zero: never
 }
 
-// consumerShare is the state of one consumer in slots.
-type consumerShare struct {
-	queue *queueShare
+// consumerSlots is the state of one consumer in slots.
+type consumerSlots struct {
+	queue *queueSlots
 	// grants receives what may be fetched. Its capacity is one: a puller waits again only after it has received the grant.
 	grants chan grant
 
-	used       int  // slots in a fetch or busy with a job
-	backlogged bool // the last fetch left messages behind
-	waiting    bool
-	polling    bool      // its fetch is one of slots.polls
-	polledAt   time.Time // when the last fetch began
+	used        int  // slots in a fetch or busy with a job
+	backlogged  bool // the last fetch left messages behind
+	waiting     bool
+	polling     bool      // its fetch is one of slots.polls
+	lastFetchAt time.Time // when the last fetch began
 	// credit accumulates fractions of slots (smooth weighted round robin). With fewer slots than consumers, a consumer of
 	// small weight would otherwise never get a whole slot.
 	credit float64
@@ -80,18 +80,18 @@ func (g grant) slots() int {
 func newSlots(total int) *slots { return &slots{total: total, free: total} }
 
 // add creates the shares of n consumers of one queue. All of them are added before the first waitForGrant.
-func (s *slots) add(weight, n int) []*consumerShare {
-	queue := &queueShare{weight: float64(weight)}
+func (s *slots) add(weight, n int) []*consumerSlots {
+	queue := &queueSlots{weight: float64(weight)}
 	s.queues = append(s.queues, queue)
-	s.allWeights += queue.weight
+	s.totalWeight += queue.weight
 	for range n {
-		s.consumers = append(s.consumers, &consumerShare{queue: queue, grants: make(chan grant, 1)})
+		s.consumers = append(s.consumers, &consumerSlots{queue: queue, grants: make(chan grant, 1)})
 	}
 	return s.consumers[len(s.consumers)-n:]
 }
 
 // waitForGrant waits until c may fetch. If ctx ends first, ok is false and there is nothing to give back.
-func (s *slots) waitForGrant(ctx context.Context, c *consumerShare) (g grant, ok bool) {
+func (s *slots) waitForGrant(ctx context.Context, c *consumerSlots) (g grant, ok bool) {
 	s.startWaiting(c)
 	// The ticks are needed: a poll becomes due, and a queue stops keeping slots, without any event.
 	tick := time.NewTicker(pollEvery)
@@ -109,7 +109,7 @@ func (s *slots) waitForGrant(ctx context.Context, c *consumerShare) (g grant, ok
 }
 
 // startWaiting makes c wait, unless it has a grant already, and hands out free slots.
-func (s *slots) startWaiting(c *consumerShare) {
+func (s *slots) startWaiting(c *consumerSlots) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.waiting = len(c.grants) == 0
@@ -117,7 +117,7 @@ func (s *slots) startWaiting(c *consumerShare) {
 }
 
 // setIdle notes that c fetches nothing for a while, whatever its backlog: others may have its slots.
-func (s *slots) setIdle(c *consumerShare) {
+func (s *slots) setIdle(c *consumerSlots) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.setBacklogged(c, false)
@@ -125,7 +125,7 @@ func (s *slots) setIdle(c *consumerShare) {
 }
 
 // withdraw ends c's wait. It gives back a grant that came at the same moment. It always returns false.
-func (s *slots) withdraw(c *consumerShare) bool {
+func (s *slots) withdraw(c *consumerSlots) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.waiting = false
@@ -138,7 +138,7 @@ func (s *slots) withdraw(c *consumerShare) bool {
 }
 
 // acquire takes a slot for a message of a poll without slots. It reports false if there is none for this consumer.
-func (s *slots) acquire(c *consumerShare) bool {
+func (s *slots) acquire(c *consumerSlots) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.available(c.queue, time.Now()) < 1 {
@@ -149,14 +149,14 @@ func (s *slots) acquire(c *consumerShare) bool {
 }
 
 // use moves n free slots to a consumer.
-func (s *slots) use(c *consumerShare, n int) {
+func (s *slots) use(c *consumerSlots, n int) {
 	s.free -= n
 	c.used += n
 	c.queue.used += n
 }
 
 // available returns how many free slots a queue may use: those that it keeps, and those that no other queue keeps.
-func (s *slots) available(queue *queueShare, now time.Time) int {
+func (s *slots) available(queue *queueSlots, now time.Time) int {
 	lendable := s.free
 	for _, other := range s.queues {
 		if other != queue {
@@ -168,18 +168,18 @@ func (s *slots) available(queue *queueShare, now time.Time) int {
 
 // kept returns how many slots no other queue may use: at least a quarter of the queue's share. All queues together keep at most
 // all slots.
-func (s *slots) kept(queue *queueShare, now time.Time) int {
+func (s *slots) kept(queue *queueSlots, now time.Time) int {
 	switch {
 	case s.total < len(s.queues):
 		return 0
 	case queue.worked.IsZero() || now.Sub(queue.worked) > keepFor:
 		return 1
 	}
-	return 1 + int(float64(s.total-len(s.queues))*queue.weight/s.allWeights*keptShare)
+	return 1 + int(float64(s.total-len(s.queues))*queue.weight/s.totalWeight*keptShare)
 }
 
 // endPull ends a fetch. It gives back unused slots; backlogged tells whether messages were left behind.
-func (s *slots) endPull(c *consumerShare, unused int, backlogged bool) {
+func (s *slots) endPull(c *consumerSlots, unused int, backlogged bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.endPoll(c)
@@ -191,7 +191,7 @@ func (s *slots) endPull(c *consumerShare, unused int, backlogged bool) {
 }
 
 // endPoll ends a poll that held a slot.
-func (s *slots) endPoll(c *consumerShare) {
+func (s *slots) endPoll(c *consumerSlots) {
 	if c.polling {
 		c.polling = false
 		s.polls--
@@ -199,14 +199,14 @@ func (s *slots) endPoll(c *consumerShare) {
 }
 
 // release gives back the slot of a job that has ended.
-func (s *slots) release(c *consumerShare) {
+func (s *slots) release(c *consumerSlots) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.queue.worked = time.Now()
 	s.giveBack(c, 1)
 }
 
-func (s *slots) giveBack(c *consumerShare, n int) {
+func (s *slots) giveBack(c *consumerSlots, n int) {
 	s.use(c, -n)
 	s.dispatch(time.Now())
 }
@@ -226,7 +226,7 @@ func (s *slots) dispatch(now time.Time) {
 			return
 		}
 		s.use(c, g.slots())
-		c.waiting, c.polledAt = false, now
+		c.waiting, c.lastFetchAt = false, now
 		c.grants <- g
 	}
 }
@@ -234,8 +234,8 @@ func (s *slots) dispatch(now time.Time) {
 // nextGrant returns the consumer that gets the next slots: an idle one to be polled, or the backlogged one furthest below its
 // share. Polls and backlogged consumers alternate, and polls hold at most an eighth of the slots. Without this limit, polls of
 // a slow server could hold all slots and leave none for jobs.
-func (s *slots) nextGrant(now time.Time) (*consumerShare, grant) {
-	if s.weight == 0 {
+func (s *slots) nextGrant(now time.Time) (*consumerSlots, grant) {
+	if s.backloggedWeight == 0 {
 		return s.nextPoll(now, idlePoll), grant{n: 1, wait: idlePoll}
 	}
 	mayPoll := s.polls < max(1, s.total/8)
@@ -257,12 +257,12 @@ func (s *slots) nextGrant(now time.Time) (*consumerShare, grant) {
 
 // nextPoll returns the waiting idle consumer whose last poll is the oldest. A poll that does not wait for messages is repeated
 // only every pollEvery.
-func (s *slots) nextPoll(now time.Time, wait time.Duration) (oldest *consumerShare) {
+func (s *slots) nextPoll(now time.Time, wait time.Duration) (oldest *consumerSlots) {
 	for _, c := range s.consumers {
-		if !c.waiting || c.backlogged || wait == 0 && (now.Sub(c.polledAt) < pollEvery || s.available(c.queue, now) < 1) {
+		if !c.waiting || c.backlogged || wait == 0 && (now.Sub(c.lastFetchAt) < pollEvery || s.available(c.queue, now) < 1) {
 			continue
 		}
-		if oldest == nil || c.polledAt.Before(oldest.polledAt) {
+		if oldest == nil || c.lastFetchAt.Before(oldest.lastFetchAt) {
 			oldest = c
 		}
 	}
@@ -270,8 +270,8 @@ func (s *slots) nextPoll(now time.Time, wait time.Duration) (oldest *consumerSha
 }
 
 // nextBacklogged returns the waiting backlogged consumer that is furthest below its share, and its grant.
-func (s *slots) nextBacklogged(now time.Time) (*consumerShare, grant) {
-	var best *consumerShare
+func (s *slots) nextBacklogged(now time.Time) (*consumerSlots, grant) {
+	var best *consumerSlots
 	var bestNeed, bestMissing, promised float64
 	for _, c := range s.consumers {
 		if !c.backlogged {
@@ -299,7 +299,7 @@ func (s *slots) nextBacklogged(now time.Time) (*consumerShare, grant) {
 }
 
 // charge accounts for n slots: each backlogged consumer earns its fraction of them, and the one that gets them pays n.
-func (s *slots) charge(to *consumerShare, n int) {
+func (s *slots) charge(to *consumerSlots, n int) {
 	for _, c := range s.consumers {
 		if !c.backlogged {
 			continue
@@ -313,23 +313,23 @@ func (s *slots) charge(to *consumerShare, n int) {
 }
 
 // fraction returns a backlogged consumer's share of all slots, between 0 and 1.
-func (s *slots) fraction(c *consumerShare) float64 {
-	return c.queue.weight / s.weight / float64(c.queue.backlogged)
+func (s *slots) fraction(c *consumerSlots) float64 {
+	return c.queue.weight / s.backloggedWeight / float64(c.queue.backlogged)
 }
 
 // setBacklogged marks a consumer as backlogged or idle and maintains the sums that fraction needs.
-func (s *slots) setBacklogged(c *consumerShare, backlogged bool) {
+func (s *slots) setBacklogged(c *consumerSlots, backlogged bool) {
 	if c.backlogged == backlogged {
 		return
 	}
 	c.backlogged = backlogged
 	if backlogged {
 		if c.queue.backlogged++; c.queue.backlogged == 1 {
-			s.weight += c.queue.weight
+			s.backloggedWeight += c.queue.weight
 		}
 		return
 	}
 	if c.queue.backlogged--; c.queue.backlogged == 0 {
-		s.weight -= c.queue.weight
+		s.backloggedWeight -= c.queue.weight
 	}
 }

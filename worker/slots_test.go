@@ -15,7 +15,7 @@ import (
 // crowd is a set of consumers with work for the slots, in virtual time.
 type crowd struct {
 	slots     *slots
-	consumers []*consumerShare
+	consumers []*consumerSlots
 	backlog   []int           // jobs left in each consumer; -1 is a backlog without end
 	busy      []time.Duration // slot time used by each consumer
 	pulls     []int           // made by each consumer

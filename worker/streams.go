@@ -52,7 +52,7 @@ func (t *trouble) get() error {
 
 // streams is what the worker knows of its streams.
 type streams struct {
-	seen atomic.Pointer[bus.Streams] // nil before the first inspection
+	latest atomic.Pointer[bus.Streams] // nil before the first inspection
 }
 
 // StreamsError lists how streams, buckets and readers' consumers differ from what gofer needs.
@@ -69,25 +69,25 @@ func (e *StreamsError) Error() string {
 
 // err returns a *StreamsError if something is missing, or if the server may lose or refuse messages.
 func (s *streams) err() error {
-	return s.where(func(d bus.Difference) bool { return d.Repair == bus.ByCreation || d.Use >= bus.Lossy })
+	return s.errorIf(func(d bus.Difference) bool { return d.Repair == bus.ByCreation || d.Use >= bus.Lossy })
 }
 
 // unusable returns a *StreamsError if jobs cannot end as the contract says. Only streams that jobs depend on count.
 func (s *streams) unusable() error {
-	return s.where(func(d bus.Difference) bool { return d.Use == bus.Unusable && d.Essential })
+	return s.errorIf(func(d bus.Difference) bool { return d.Use == bus.Unusable && d.Essential })
 }
 
 // unusableFor returns why a message of a kind of Observer.Published must not be stored now.
 func (s *streams) unusableFor(kind string) error {
 	parts := map[string][]string{"result": {"_RESULTS", "OBJ_"}, "retry": {"_RETRIES"}, "dead": {"_DEAD"}}[kind]
-	return s.where(func(d bus.Difference) bool {
+	return s.errorIf(func(d bus.Difference) bool {
 		isPart := func(part string) bool { return strings.Contains(d.Name, part) }
 		return d.Use == bus.Unusable && slices.ContainsFunc(parts, isPart)
 	})
 }
 
-func (s *streams) where(holds func(bus.Difference) bool) error {
-	seen := s.seen.Load()
+func (s *streams) errorIf(holds func(bus.Difference) bool) error {
+	seen := s.latest.Load()
 	if seen == nil {
 		return nil
 	}
@@ -112,7 +112,7 @@ const (
 )
 
 func (s *streams) waitingNearlyFull() bool {
-	seen := s.seen.Load()
+	seen := s.latest.Load()
 	return seen != nil && seen.Waiting.Above(nearlyFull)
 }
 
@@ -129,7 +129,7 @@ func (w *Worker) inspectStreams(ctx context.Context) {
 	if err != nil {
 		return // the last known state stays
 	}
-	w.streams.seen.Store(&seen)
+	w.streams.latest.Store(&seen)
 	for _, p := range w.pullers {
 		if created, ok := seen.Made[w.client.LaneStream(p.dueJobs)]; ok {
 			p.streamCreated.Store(created.UnixNano())
@@ -161,7 +161,7 @@ func (w *Worker) becameUnusable(ctx context.Context, kind string) bool {
 func (w *Worker) Consuming() error {
 	var errs []error
 	for _, p := range w.pullers {
-		if err := p.trouble.get(); err != nil {
+		if err := p.lastError.get(); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -205,7 +205,7 @@ var errNoRoomToWait = errors.New("there is no room for another waiting job")
 // checkRoomToWait returns an error if scheduling t would make the server drop another scheduled job. It asks the server only if
 // the stream has a limit.
 func (w *Worker) checkRoomToWait(ctx context.Context, t *task) error {
-	seen := w.streams.seen.Load()
+	seen := w.streams.latest.Load()
 	if seen == nil || seen.Waiting.MaxBytes == 0 && seen.Waiting.MaxMsgs == 0 {
 		return nil
 	}

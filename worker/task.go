@@ -41,7 +41,7 @@ type task struct {
 func (w *Worker) runner(work, settling context.Context) {
 	for t := range w.tasks {
 		w.handle(work, settling, t)
-		w.slots.release(t.puller.share)
+		w.slots.release(t.puller.slots)
 	}
 }
 
@@ -173,14 +173,14 @@ func (w *Worker) restoreAttempts(ctx context.Context, t *task) (next time.Time) 
 	t.progress.Attempts = append(t.progress.Attempts, jobs.Attempt{
 		Attempt: last.Attempt, Proxy: last.Proxy, Status: last.Status, Fault: last.Fault, Error: last.Error, StartedAt: last.At,
 	})
-	return earliest(last.NextAttemptAt, time.Now().Add(maxAnnouncedDelay))
+	return earlierOf(last.NextAttemptAt, time.Now().Add(maxAnnouncedDelay))
 }
 
 // maxAnnouncedDelay bounds the delay that an event may announce: otherwise a forged event could delay a job for years. Retry-After
 // has the longest delay, with the same bound.
 const maxAnnouncedDelay = 15 * time.Minute
 
-func earliest(a, b time.Time) time.Time {
+func earlierOf(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return a
 	}

@@ -106,7 +106,7 @@ type Worker struct {
 	drainEnds   atomic.Pointer[time.Time] // nil before a drain begins
 	resultsFull atomic.Bool               // the results stream refused the latest result because it is full
 	unsettled   unsettled
-	recreation  recreation
+	restoring   restoring
 	streams     streams
 	stats       stats
 
@@ -143,7 +143,7 @@ func New(cfg Config) (*Worker, error) {
 	}
 	for _, q := range cfg.Queues {
 		for i, share := range w.slots.add(max(1, q.Weight), 2) {
-			w.pullers = append(w.pullers, &puller{worker: w, queue: q.Name, dueJobs: i == 1, share: share, trouble: trouble{err: errNotPulled}})
+			w.pullers = append(w.pullers, &puller{worker: w, queue: q.Name, dueJobs: i == 1, slots: share, lastError: trouble{err: errNotPulled}})
 		}
 	}
 	return w, nil
