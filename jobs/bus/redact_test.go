@@ -117,7 +117,7 @@ func TestHandshakeFirstHasItsSettingAndHint(t *testing.T) {
 	must(t, os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: tlsServer.Certificate().Raw}), 0o600))
 	start := func(first bool) string {
 		return testenv.StartNATS(t, func(o *server.Options) {
-			o.TLSConfig, o.TLSHandshakeFirst, o.TLSTimeout = tlsServer.TLS.Clone(), first, 0.2
+			o.TLSConfig, o.TLSHandshakeFirst, o.TLSTimeout = tlsServer.TLS.Clone(), first, 3
 			o.TLSConfig.NextProtos = nil
 		}).URL()
 	}

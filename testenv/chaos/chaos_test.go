@@ -19,7 +19,7 @@ func TestHostileSitesPublishersAndOwnersCostNoOtherJob(t *testing.T) { playAll(t
 // playAll plays the scenarios of the program, each with fewer jobs and shorter faults, all at once.
 func playAll(t *testing.T, hostile bool, jobs int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 14*time.Minute)
 	defer cancel()
 	testenv.DependOnProgram(t)
 	dir := t.TempDir()

@@ -48,7 +48,7 @@ func (w *world) count(ctx context.Context, stream string) (n uint64, known bool)
 // collect writes down what the stream of results holds. A cluster that has just been healed may still be choosing leaders, so it
 // asks again for a while.
 func (w *world) collect(ctx context.Context) (err error) {
-	for end := time.Now().Add(time.Minute); ; sleep(ctx, 200*time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); ; sleep(ctx, 200*time.Millisecond) {
 		n, known := w.count(ctx, "GOFER_RESULTS")
 		if known && uint64(len(w.read)) >= n {
 			return nil
@@ -65,12 +65,13 @@ func (w *world) collect(ctx context.Context) (err error) {
 	}
 }
 
-// reader is the durable consumer that reads the results. A leader that is on its way out may swallow the question.
+// reader is the durable consumer that reads the results. A leader that is on its way out may swallow the question. Each result is
+// acked by itself: one that reached a request which was over on a slow machine comes again.
 func (w *world) reader(ctx context.Context) (jetstream.Consumer, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	return w.client.JetStream().CreateOrUpdateConsumer(ctx, "GOFER_RESULTS", jetstream.ConsumerConfig{
-		Durable: "chaos", AckPolicy: jetstream.AckAllPolicy, DeliverPolicy: jetstream.DeliverAllPolicy,
+		Durable: "chaos", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 5 * time.Second, MaxAckPending: -1, DeliverPolicy: jetstream.DeliverAllPolicy,
 	})
 }
 
@@ -79,9 +80,10 @@ func (w *world) batch(ctx context.Context, consumer jetstream.Consumer) error {
 	if err != nil {
 		return err
 	}
-	var last jetstream.Msg
 	for m := range b.Messages() {
-		last = m
+		if err := m.Ack(); err != nil {
+			return err
+		}
 		meta, err := m.Metadata()
 		if err != nil {
 			return err
@@ -94,10 +96,7 @@ func (w *world) batch(ctx context.Context, consumer jetstream.Consumer) error {
 		body, readable := w.body(ctx, r)
 		w.ledger.found(idOf(m.Subject()), stored{meta.Timestamp, r.FinishedAt, r.Outcome, r.Error}, body, readable)
 	}
-	if last != nil {
-		err = last.Ack()
-	}
-	return errors.Join(err, b.Error())
+	return b.Error()
 }
 
 // body is that of a result, wherever it is kept.
