@@ -63,7 +63,7 @@ func certificates(t *testing.T) (ca, cert, key string) {
 func startCluster(t *testing.T) (urls []string, ca string, servers []*server.Server) {
 	t.Helper()
 	testenv.DependOn(t, folder+"cluster.conf", folder+"server.conf")
-	passwords(t, "NATS_", "worker", "admin", "publisher", "reader")
+	passwords(t, "worker", "admin", "publisher", "reader")
 	ca, cert, key := certificates(t)
 	t.Setenv("NATS_CA", ca)
 	t.Setenv("NATS_CERT", cert)

@@ -2,14 +2,14 @@ package deploy_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/gofer-mq/gofer/testenv"
+	"time"
 )
 
 // heavy skips what only make deploy-check runs, which installs the programs first.
@@ -27,9 +27,9 @@ func heavy(t *testing.T, programs ...string) {
 
 // engine is podman with a store, a configuration and a network of its own, so that it meets no other container.
 type engine struct {
-	t   *testing.T
-	dir string
-	env []string
+	t     *testing.T
+	env   []string
+	netns string // a network namespace of its own; empty for that of the test
 }
 
 // engineConfig is what podman needs where systemd is not process 1 and limits cannot be raised.
@@ -65,7 +65,7 @@ func newEngine(t *testing.T) *engine {
 	}
 	containers := write("containers.conf", fmt.Sprintf(engineConfig, in("static"), in("tmp"), in("volumes"), in("networks")))
 	storage := write("storage.conf", fmt.Sprintf("[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n", in("graph"), in("run")))
-	return &engine{t: t, dir: dir, env: append(os.Environ(), "CONTAINERS_CONF="+containers, "CONTAINERS_STORAGE_CONF="+storage,
+	return &engine{t: t, env: append(os.Environ(), "CONTAINERS_CONF="+containers, "CONTAINERS_STORAGE_CONF="+storage,
 		"BUILDAH_ISOLATION=chroot", "XDG_RUNTIME_DIR="+in("xdg"))}
 }
 
@@ -83,7 +83,14 @@ func TestMain(m *testing.M) {
 
 // command prepares a program that uses the engine.
 func (e *engine) command(name string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(e.t.Context(), name, args...)
+	return e.commandOf(e.t.Context(), name, args...)
+}
+
+func (e *engine) commandOf(ctx context.Context, name string, args ...string) *exec.Cmd {
+	if e.netns != "" {
+		name, args = "nsenter", append([]string{"--net=" + e.netns, name}, args...)
+	}
+	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = e.env
 	return cmd
 }
@@ -99,7 +106,15 @@ func (e *engine) run(name string, args ...string) string {
 }
 
 func (e *engine) try(name string, args ...string) (string, error) {
-	cmd := e.command(name, args...)
+	return output(e.command(name, args...))
+}
+
+// tryAfter is try for what the end of the test does, when its context has ended.
+func (e *engine) tryAfter(name string, args ...string) (string, error) {
+	return output(e.commandOf(context.WithoutCancel(e.t.Context()), name, args...))
+}
+
+func output(cmd *exec.Cmd) (string, error) {
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	err := cmd.Run()
@@ -124,22 +139,23 @@ func (e *engine) buildImage() {
 func (e *engine) start(args ...string) string {
 	e.t.Helper()
 	id := e.run("podman", append([]string{"run", "--detach"}, args...)...)
-	e.t.Cleanup(func() {
-		cmd := exec.Command("podman", "rm", "--force", "--time", "0", id)
-		cmd.Env = e.env
-		_ = cmd.Run()
-	})
+	e.t.Cleanup(func() { _, _ = e.tryAfter("podman", "rm", "--force", "--time", "0", id) })
 	return id
 }
 
-// eventually is testenv.Eventually that shows the log of a container if it fails.
+// slow is how long a container may take for what it does on a machine with other work.
+const slow = 5 * time.Minute
+
+// eventually polls until a condition holds, and shows the log of a container if it does not.
 func (e *engine) eventually(id, what string, holds func() bool) {
 	e.t.Helper()
-	defer func() {
-		if e.t.Failed() {
-			out, _ := e.command("podman", "logs", id).CombinedOutput()
-			e.t.Logf("%s", out)
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(slow); time.Now().Before(deadline); <-tick.C {
+		if holds() {
+			return
 		}
-	}()
-	testenv.Eventually(e.t, what, holds)
+	}
+	out, _ := e.command("podman", "logs", id).CombinedOutput()
+	e.t.Fatalf("waited %s in vain for %s; the container says\n%s", slow, what, out)
 }

@@ -36,7 +36,7 @@ func byName(name string) role {
 // deployment is a server with server.conf and its second publisher, and the streams that a worker makes.
 func deployment(t *testing.T) *testenv.NATS {
 	t.Helper()
-	passwords(t, "NATS_", "worker", "admin", "publisher", "reader", "shop")
+	passwords(t, "worker", "admin", "publisher", "reader", "shop")
 	srv := start(t, t.TempDir(), withExamples(t, "user: shop"))
 	worker := byName("worker").client(t, srv)
 	must(t, worker.Ensure(soon(t), bus.Settings{}))

@@ -14,7 +14,7 @@ import (
 
 // TestTenantsDoNotMeet makes a second tenant by the command of the README. Both have jobs and results of the same names.
 func TestTenantsDoNotMeet(t *testing.T) {
-	passwords(t, "NATS_", "worker", "admin", "publisher", "reader")
+	passwords(t, "worker", "admin", "publisher", "reader")
 	for _, user := range []string{"worker", "admin", "publisher", "reader"} {
 		t.Setenv("ACME_"+strings.ToUpper(user)+"_PASSWORD", "acme")
 	}

@@ -59,15 +59,21 @@ func withExamples(t *testing.T, words ...string) string {
 }
 
 // passwords sets those of all users, each its name in lower case with a p- before it.
-func passwords(t *testing.T, prefix string, users ...string) {
+func passwords(t *testing.T, users ...string) {
 	t.Helper()
 	for _, user := range users {
-		t.Setenv(prefix+strings.ToUpper(user)+"_PASSWORD", "p-"+user)
+		t.Setenv("NATS_"+strings.ToUpper(user)+"_PASSWORD", "p-"+user)
 	}
 }
 
 // start runs a server with a configuration, on loopback and with a store of its own.
 func start(t *testing.T, dir, text string) *testenv.NATS {
+	t.Helper()
+	return startWith(t, dir, text, func(*server.Options) {})
+}
+
+// startWith is start with other options than the configuration has.
+func startWith(t *testing.T, dir, text string, change func(*server.Options)) *testenv.NATS {
 	t.Helper()
 	path := filepath.Join(dir, "server.conf")
 	must(t, os.WriteFile(path, []byte(text), 0o600))
@@ -77,6 +83,7 @@ func start(t *testing.T, dir, text string) *testenv.NATS {
 		store := o.StoreDir
 		*o = *opts
 		o.Host, o.Port, o.StoreDir, o.NoLog, o.NoSigs = "127.0.0.1", server.RANDOM_PORT, store, true, true
+		change(o)
 	})
 }
 
