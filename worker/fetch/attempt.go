@@ -37,7 +37,7 @@ func (r *run) attemptOnAnyProxy(ctx context.Context) (end jobs.RunOutcome, again
 // maxLocal is how many proxies a job tries one after the other that this host cannot open a connection to.
 const maxLocal = 3
 
-// attemptOnce picks a proxy and does one attempt through it. An attempt that failed because the whole pool fails is not counted: the
+// attemptOnce picks a proxy and does one attempt through it. An attempt that may have failed because of an outage is not counted: the
 // job waits for a proxy.
 func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool) {
 	visit, end, refused := r.enterSite()
@@ -63,39 +63,55 @@ func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool)
 	if len(r.unreachable) > 0 && slices.Contains(r.unreachable, lease.ID()) {
 		return r.waitForProxy(r.last.Error, time.Time{}), false // there is no other
 	}
-	waiting := r.begin(time.Now())
+	r.beginAttempt()
 	a := r.race(ctx, lease)
 	if a.isStopped() {
+		r.endWait() // its time counts, the attempt does not
 		return r.stopped(ctx), false
 	}
-	r.recordAttempt(a, false)
-	x, f, b := a.x, a.facts, a.blame
-	r.reportToSite(&visit, x, f, b)
-	if x.url != "" {
-		r.url = x.url
+	r.reportAttempt(a, false)
+	r.reportToSite(&visit, a.x, a.facts, a.blame)
+	if a.x.url != "" {
+		r.url = a.x.url
 	}
-	end, again = r.decide(ctx, x, f, b)
-	switch {
-	case again && b.local:
-		r.f.warnOfLocal(b.text)
-		r.forget(waiting)
-	case again && r.mayBeOutage(b, f.host):
-		r.forget(waiting)
-		return r.withoutProxy(&rotation.NoProxyError{Reason: rotation.Outage}), false
-	}
-	return end, again
+	return r.settleAttempt(ctx, a)
 }
 
-// begin notes that an attempt begins. It returns since when the job has waited for a proxy, zero if it has not.
-func (r *run) begin(started time.Time) (waiting time.Time) {
-	waiting, r.progress.WaitingSince = r.progress.WaitingSince, time.Time{}
+// beginAttempt notes that an attempt of the job begins.
+func (r *run) beginAttempt() {
+	r.began = time.Now()
 	r.progress.SiteSince, r.progress.Released = time.Time{}, false
 	if r.progress.Started.IsZero() {
-		r.progress.Started = started
 		r.f.budget.earn()
 	}
-	return waiting
 }
+
+// settleAttempt adds the attempt to the job's history and decides what follows. An attempt that costs the job nothing stays out of
+// the history; nothing is booked before that is known.
+func (r *run) settleAttempt(ctx context.Context, a *flight) (end jobs.RunOutcome, again bool) {
+	f, b := a.facts, a.blame
+	repeatable := !f.stopped && !r.mayHaveActed(f, b)
+	switch {
+	case repeatable && b.local:
+		r.f.warnOfLocal(b.text)
+		return jobs.RunOutcome{}, true
+	case repeatable && r.mayBeOutage(b, f.host):
+		return r.withoutProxy(&rotation.NoProxyError{Reason: rotation.Outage}), false
+	}
+	r.addToHistory()
+	return r.decide(ctx, a.x, f, b)
+}
+
+// endWait notes that the job does not wait for a proxy since its attempt began.
+func (r *run) endWait() {
+	r.progress.WaitingSince = time.Time{}
+	if r.progress.Started.IsZero() {
+		r.progress.Started = r.began
+	}
+}
+
+// mayHaveActed reports whether the target may have acted on a request that must not be sent again.
+func (r *run) mayHaveActed(f facts, b blame) bool { return f.sent && !b.unsent && r.nonIdempotent() }
 
 // warnOfLocal logs that this host opens no connections, once a minute.
 func (f *Fetcher) warnOfLocal(text string) {
@@ -116,22 +132,29 @@ func (r *run) mayBeOutage(b blame, host string) bool {
 	if b.kind == rotation.Unclear && !pool.HasAnswered(host) {
 		return false
 	}
-	_, failing := pool.Outage()
-	return failing || r.job.WhenNoProxy != jobs.NoProxyFail
+	_, ongoing := pool.Outage()
+	return ongoing || r.job.WhenNoProxy != jobs.NoProxyFail
 }
 
-// forget takes the last attempt back: the job goes on waiting, since when it did.
-func (r *run) forget(waiting time.Time) {
-	r.progress.Attempts = slices.DeleteFunc(r.progress.Attempts, func(a jobs.Attempt) bool { return a.Attempt == r.last.Attempt.Attempt })
-	r.progress.WaitingSince = waiting
-	if len(r.progress.Attempts) == 0 {
-		r.progress.Started = time.Time{}
-	}
-}
-
-// recordAttempt adds an attempt to the job's history, which is in the order in which attempts began, and makes it the last one. lost
-// says that another one, which ran beside it, decided what became of the job.
+// recordAttempt reports an attempt and adds it to the job's history.
 func (r *run) recordAttempt(ended *flight, lost bool) {
+	r.reportAttempt(ended, lost)
+	r.addToHistory()
+}
+
+// addToHistory adds the last attempt to the job's history, which is in the order in which attempts began.
+func (r *run) addToHistory() {
+	r.endWait()
+	at := len(r.progress.Attempts)
+	for at > 0 && r.progress.Attempts[at-1].Attempt > r.last.Attempt.Attempt {
+		at--
+	}
+	r.progress.Attempts = slices.Insert(r.progress.Attempts, at, r.last.Attempt)
+}
+
+// reportAttempt makes an attempt that ended the last one, and reports it. lost says that another one, which ran beside it, decided
+// what became of the job.
+func (r *run) reportAttempt(ended *flight, lost bool) {
 	x, f, b := ended.x, ended.facts, ended.blame
 	a := &attempt{blame: b, retryAfter: f.retryAfter, responded: f.responded, Attempt: jobs.Attempt{
 		Attempt: ended.number, StartedAt: ended.started.UTC(), Duration: jobs.Duration(time.Since(ended.started)),
@@ -142,11 +165,6 @@ func (r *run) recordAttempt(ended *flight, lost bool) {
 	}
 	r.last = a
 	r.underWay--
-	at := len(r.progress.Attempts)
-	for at > 0 && r.progress.Attempts[at-1].Attempt > ended.number {
-		at--
-	}
-	r.progress.Attempts = slices.Insert(r.progress.Attempts, at, a.Attempt)
 	r.f.cfg.OnAttempt(r.job.Queue, a.Attempt, x.received, b.reason)
 }
 
@@ -168,7 +186,7 @@ func (r *run) decide(ctx context.Context, x *exchanges, f facts, b blame) (end j
 		return jobs.RunOutcome{}, true
 	case b.end != "":
 		return r.failed(b.end, b.text), false
-	case f.sent && !b.unsent && r.nonIdempotent():
+	case r.mayHaveActed(f, b):
 		return r.failed(jobs.ErrAttemptsExhausted, b.text+"; the request may have been received, and retry_non_idempotent is not set"), false
 	}
 	return jobs.RunOutcome{}, true

@@ -196,6 +196,7 @@ type run struct {
 
 	underWay      int                     // attempts that have begun and are not in progress yet
 	last          *attempt                // the newest one that ended
+	began         time.Time               // when the attempt under way began
 	url           string                  // where it got to
 	keptResponse  *response               // the newest response that is a ban by the fleet's list
 	failoverLease *rotation.Lease         // a lease for the next attempt, if it is a failover
