@@ -18,13 +18,13 @@ func breach(t *testing.T, s size) row {
 	t.Helper()
 	f := startFleet(t, 20)
 	opened := make(chan string, 100)
-	fetcher := f.fetcher(t, fetch.Config{OnBreaker: func(events []rotation.Event) {
+	fetcher := f.fetcher(t, fetch.Config{Observer: fetch.Observer{BreakersChanged: func(events []rotation.Event) {
 		for _, e := range events {
 			if e.To == breaker.Open {
 				opened <- e.ProxyID
 			}
 		}
-	}})
+	}}})
 	job := decode(t, "http://shop.test/ok")
 	stop := repeat(16, func() { fetcher.Do(t.Context(), job, jobs.Progress{}) })
 	defer stop()

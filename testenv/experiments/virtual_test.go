@@ -88,7 +88,7 @@ func (a arm) fetcher(w *world, first int, tried func(jobs.Attempt)) *fetch.Fetch
 	policy.MaxAttempts, policy.Jitter = a.attempts, false
 	return fetch.New(fetch.Config{
 		Pool: pool, Policy: func() jobs.Policy { return policy }, Dial: w.dial, AttemptTimeout: a.timeout, Worker: "w",
-		OnAttempt: func(_ string, a jobs.Attempt, _ int64, _ string) { tried(a) },
+		Observer: fetch.Observer{AttemptEnded: func(_ string, a jobs.Attempt, _ int64, _ string) { tried(a) }},
 	})
 }
 

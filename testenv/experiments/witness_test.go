@@ -63,7 +63,7 @@ func (w town) run(t *testing.T) (sum yield) {
 		var served, slots sync.WaitGroup
 		f := fetch.New(fetch.Config{
 			Pool: pool, Policy: func() jobs.Policy { return policy }, Dial: w.dial(&served), RetryBudget: -1, Worker: "w",
-			OnBreaker: func(events []rotation.Event) {
+			Observer: fetch.Observer{BreakersChanged: func(events []rotation.Event) {
 				mu.Lock()
 				defer mu.Unlock()
 				for _, e := range events {
@@ -75,7 +75,7 @@ func (w town) run(t *testing.T) (sum yield) {
 						sum.open++
 					}
 				}
-			},
+			}},
 		})
 		began := time.Now()
 		for k, kind := range []func(int) string{w.good, w.lies} {

@@ -182,11 +182,11 @@ func (d *daemon) recordFlush(ok bool) {
 // fetchConfig is the fetcher's part of Config. The retry budget grows by one retry a second for each slot.
 func (d *daemon) fetchConfig() fetch.Config {
 	return fetch.Config{
-		Pool: d.pool, Policy: d.policy, OnRetry: d.recordRetry, OnBreaker: d.recordBreakers, OnAttempt: d.recordAttempt, OnPick: d.recordPick,
+		Pool: d.pool, Policy: d.policy, Observer: fetch.Observer{RetryPlanned: d.recordRetry, BreakersChanged: d.recordBreakers, AttemptEnded: d.recordAttempt, Picked: d.recordPick, SiteAwaited: d.recordSiteWait},
 		Denied: d.settings.Denied, AttemptTimeout: d.cfg.AttemptTimeout, FirstByteTimeout: d.cfg.FirstByteTimeout, StallTimeout: d.cfg.StallTimeout, UserAgent: d.cfg.UserAgent,
 		MaxBodyBytes: d.cfg.MaxBodyBytes, HostRate: d.cfg.HostRate, HostConcurrency: d.cfg.HostConcurrency,
 		RetryBudget: d.cfg.RetryBudget, RetryFloor: float64(d.cfg.Concurrency), Concurrency: d.cfg.Concurrency,
-		MaxWait: d.cfg.MaxWait, SiteMaxWait: d.cfg.SiteMaxWait, Sites: d.sites, OnSiteWait: d.recordSiteWait, AllowDirect: d.cfg.AllowDirect,
+		MaxWait: d.cfg.MaxWait, SiteMaxWait: d.cfg.SiteMaxWait, Sites: d.sites, AllowDirect: d.cfg.AllowDirect,
 		AllowPrivateTargets: d.cfg.AllowPrivateTargets, Worker: d.cfg.Name, Log: d.log,
 	}
 }

@@ -165,7 +165,7 @@ func (r *run) reportAttempt(ended *flight, lost bool) {
 	}
 	r.last = a
 	r.underWay--
-	r.f.cfg.OnAttempt(r.job.Queue, a.Attempt, x.received, b.reason)
+	r.f.cfg.Observer.AttemptEnded(r.job.Queue, a.Attempt, x.received, b.reason)
 }
 
 // decide is the one place where an attempt becomes the job's end, or not.
@@ -231,7 +231,7 @@ func (r *run) need() rotation.Need {
 func (r *run) pickBy(need rotation.Need) (*rotation.Lease, error) {
 	began := time.Now()
 	lease, events, err := r.f.cfg.Pool.Pick(need)
-	r.f.cfg.OnPick(time.Since(began), err)
+	r.f.cfg.Observer.Picked(time.Since(began), err)
 	r.reportBreakers(events)
 	return &lease, err
 }
@@ -247,7 +247,7 @@ func (r *run) takeLease() (*rotation.Lease, error) {
 
 func (r *run) reportBreakers(events []rotation.Event) {
 	if len(events) > 0 {
-		r.f.cfg.OnBreaker(events)
+		r.f.cfg.Observer.BreakersChanged(events)
 	}
 }
 

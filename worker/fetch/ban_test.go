@@ -254,7 +254,7 @@ func TestTheFleetsListIsThatOfThePolicy(t *testing.T) {
 		var announced []jobs.RetryEvent
 		f := fetch.New(fetch.Config{
 			Pool: pool, Policy: func() jobs.Policy { return policy }, Dial: memory(&served, status),
-			OnRetry: func(e jobs.RetryEvent) { announced = append(announced, e) },
+			Observer: fetch.Observer{RetryPlanned: func(e jobs.RetryEvent) { announced = append(announced, e) }},
 		})
 		defer served.Wait()
 		defer f.Close()

@@ -61,7 +61,7 @@ func TestRetriesKeepToTheirBudgetAndEachHasItsTurn(t *testing.T) {
 			f := fetch.New(fetch.Config{
 				Pool: pool, Policy: func() jobs.Policy { return policy }, Dial: answering("500 Internal Server Error", &served),
 				RetryBudget: budget, RetryFloor: floor,
-				OnAttempt: func(_ string, a jobs.Attempt, _ int64, _ string) {
+				Observer: fetch.Observer{AttemptEnded: func(_ string, a jobs.Attempt, _ int64, _ string) {
 					mu.Lock()
 					defer mu.Unlock()
 					if a.Attempt == 1 {
@@ -73,7 +73,7 @@ func TestRetriesKeepToTheirBudgetAndEachHasItsTurn(t *testing.T) {
 					if budget > 0 && float64(retries) > most {
 						t.Errorf("budget %v: %d retries for %d first attempts after %v, want at most %.1f", budget, retries, first, time.Since(begin), most)
 					}
-				},
+				}},
 			})
 			var wg sync.WaitGroup
 			for i := range n {
@@ -109,11 +109,11 @@ func failing(t *testing.T, floor float64) (run func(payload string), waits func(
 	policy.MaxAttempts, policy.Jitter, policy.RetryStatusCodes = 2, false, []int{500}
 	f = fetch.New(fetch.Config{
 		Pool: pool, Policy: func() jobs.Policy { return policy }, Dial: answering("500 Internal Server Error", &served), RetryBudget: 1e-9, RetryFloor: floor,
-		OnRetry: func(e jobs.RetryEvent) {
+		Observer: fetch.Observer{RetryPlanned: func(e jobs.RetryEvent) {
 			mu.Lock()
 			defer mu.Unlock()
 			seen = append(seen, e.Delay.Std())
-		},
+		}},
 	})
 	t.Cleanup(func() {
 		f.Close()
@@ -180,7 +180,7 @@ func TestAFailoverCostsAThirdOfARetry(t *testing.T) {
 		pool := rotation.New(rotation.Config{})
 		f := fetch.New(fetch.Config{
 			Pool: pool, Policy: jobs.DefaultPolicy, RetryBudget: 1e-9, RetryFloor: 1, InlineWait: time.Hour,
-			OnRetry: func(e jobs.RetryEvent) { delays = append(delays, e.Delay.Std()) },
+			Observer: fetch.Observer{RetryPlanned: func(e jobs.RetryEvent) { delays = append(delays, e.Delay.Std()) }},
 			Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 				if dials++; dials == 1 {
 					return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}

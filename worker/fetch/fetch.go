@@ -29,18 +29,10 @@ type Config struct {
 	Pool *rotation.Pool
 	// Policy is the fleet's retry policy; it is asked for at each job.
 	Policy func() jobs.Policy
-	// OnRetry is told of a retry before its wait starts, OnBreaker of changed breakers, OnAttempt of each attempt that
-	// ended, with the bytes it received and a short reason from a closed list if it failed, OnPick of how long a pick of a
-	// proxy took and of the *rotation.NoProxyError it ended with. Nil is allowed.
-	OnRetry   func(jobs.RetryEvent)
-	OnBreaker func([]rotation.Event)
-	OnAttempt func(queue string, a jobs.Attempt, bytes int64, reason string)
-	OnPick    func(took time.Duration, err error)
-	// Sites keeps attempts away from sites that do not answer; nil lets every attempt begin. OnSites is told what changed
-	// there, OnSiteWait of each job that has to wait, with the state of its site. Nil is allowed.
-	Sites      *sites.Table
-	OnSites    func([]sites.Event)
-	OnSiteWait func(sites.State)
+	// Observer is told what the Fetcher does.
+	Observer Observer
+	// Sites keeps attempts away from sites that do not answer; nil lets every attempt begin.
+	Sites *sites.Table
 	// Denied reports whether the fleet's owner has stopped fetches from a host; nil stops none.
 	Denied func(host string) bool
 	// AttemptTimeout bounds one attempt of a job that names no timeout; zero means 30 s.
@@ -89,6 +81,45 @@ type Config struct {
 	Log     *slog.Logger // nil discards
 }
 
+// Observer is told what a Fetcher does. A nil function is not called. Each may be called from any goroutine and must not block.
+type Observer struct {
+	// RetryPlanned is called for each retry, before its delay begins.
+	RetryPlanned func(jobs.RetryEvent)
+	// BreakersChanged is called for the breakers that an attempt or a pick changed.
+	BreakersChanged func([]rotation.Event)
+	// SitesChanged is called for the sites whose state changed, SiteAwaited for each job that has to wait for its site, with the
+	// state of the site.
+	SitesChanged func([]sites.Event)
+	SiteAwaited  func(sites.State)
+	// AttemptEnded is called for each attempt, also for one that is not counted against its job, with the bytes that it received
+	// and, if it failed, a short reason from a closed list.
+	AttemptEnded func(queue string, a jobs.Attempt, bytes int64, reason string)
+	// Picked is called for each pick of a proxy, with the time that it took and the *rotation.NoProxyError that it ended with.
+	Picked func(took time.Duration, err error)
+}
+
+func (o Observer) withDefaults() Observer {
+	if o.RetryPlanned == nil {
+		o.RetryPlanned = func(jobs.RetryEvent) {}
+	}
+	if o.BreakersChanged == nil {
+		o.BreakersChanged = func([]rotation.Event) {}
+	}
+	if o.SitesChanged == nil {
+		o.SitesChanged = func([]sites.Event) {}
+	}
+	if o.SiteAwaited == nil {
+		o.SiteAwaited = func(sites.State) {}
+	}
+	if o.AttemptEnded == nil {
+		o.AttemptEnded = func(string, jobs.Attempt, int64, string) {}
+	}
+	if o.Picked == nil {
+		o.Picked = func(time.Duration, error) {}
+	}
+	return o
+}
+
 func (c Config) withDefaults() Config {
 	setDefault(&c.AttemptTimeout, 30*time.Second)
 	setDefault(&c.FirstByteTimeout, jobs.Auto)
@@ -103,24 +134,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.MaxIdle, max(512, c.Concurrency))
 	setDefault(&c.IdlePerKey, max(16, c.Concurrency))
 	setDefault(&c.IdleTimeout, time.Minute)
-	if c.OnRetry == nil {
-		c.OnRetry = func(jobs.RetryEvent) {}
-	}
-	if c.OnBreaker == nil {
-		c.OnBreaker = func([]rotation.Event) {}
-	}
-	if c.OnAttempt == nil {
-		c.OnAttempt = func(string, jobs.Attempt, int64, string) {}
-	}
-	if c.OnPick == nil {
-		c.OnPick = func(time.Duration, error) {}
-	}
-	if c.OnSites == nil {
-		c.OnSites = func([]sites.Event) {}
-	}
-	if c.OnSiteWait == nil {
-		c.OnSiteWait = func(sites.State) {}
-	}
+	c.Observer = c.Observer.withDefaults()
 	if c.Denied == nil {
 		c.Denied = func(string) bool { return false }
 	}

@@ -45,12 +45,14 @@ func newRig(t *testing.T, change func(*fetch.Config)) *rig {
 	policy.BaseDelay, policy.Jitter = jobs.Duration(jobs.MinBaseDelay), false
 	r.cfg = fetch.Config{
 		Pool: r.pool, Policy: func() jobs.Policy { return policy }, RootCAs: roots, AttemptTimeout: 5 * time.Second, Worker: "w",
-		OnRetry:   func(e jobs.RetryEvent) { r.mu.Lock(); defer r.mu.Unlock(); r.retries = append(r.retries, e) },
-		OnBreaker: func(e []rotation.Event) { r.mu.Lock(); defer r.mu.Unlock(); r.breakers = append(r.breakers, e...) },
-		OnAttempt: func(_ string, _ jobs.Attempt, _ int64, reason string) {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.reasons = append(r.reasons, reason)
+		Observer: fetch.Observer{
+			RetryPlanned:    func(e jobs.RetryEvent) { r.mu.Lock(); defer r.mu.Unlock(); r.retries = append(r.retries, e) },
+			BreakersChanged: func(e []rotation.Event) { r.mu.Lock(); defer r.mu.Unlock(); r.breakers = append(r.breakers, e...) },
+			AttemptEnded: func(_ string, _ jobs.Attempt, _ int64, reason string) {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				r.reasons = append(r.reasons, reason)
+			},
 		},
 	}
 	if change != nil {

@@ -59,20 +59,22 @@ func (b *bay) open(n int, change func(*fetch.Config, *jobs.Policy)) {
 	policy.Jitter = false
 	cfg := fetch.Config{
 		Pool: b.pool, Dial: b.connectTo, RetryBudget: -1, Worker: "w",
-		OnAttempt: func(_ string, a jobs.Attempt, _ int64, _ string) {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			b.attempts = append(b.attempts, a)
-		},
-		OnRetry: func(e jobs.RetryEvent) { b.mu.Lock(); defer b.mu.Unlock(); b.retries = append(b.retries, e) },
-		OnBreaker: func(events []rotation.Event) {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			for _, e := range events {
-				if e.To == breaker.Open {
-					b.opened = append(b.opened, e.ProxyID)
+		Observer: fetch.Observer{
+			AttemptEnded: func(_ string, a jobs.Attempt, _ int64, _ string) {
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				b.attempts = append(b.attempts, a)
+			},
+			RetryPlanned: func(e jobs.RetryEvent) { b.mu.Lock(); defer b.mu.Unlock(); b.retries = append(b.retries, e) },
+			BreakersChanged: func(events []rotation.Event) {
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				for _, e := range events {
+					if e.To == breaker.Open {
+						b.opened = append(b.opened, e.ProxyID)
+					}
 				}
-			}
+			},
 		},
 	}
 	if change != nil {

@@ -45,7 +45,7 @@ func (r *run) enterSite() (visit sites.Visit, end jobs.RunOutcome, refused bool)
 	if refusal == nil {
 		return visit, end, false
 	}
-	r.f.cfg.OnSiteWait(refusal.State)
+	r.f.cfg.Observer.SiteAwaited(refusal.State)
 	return visit, r.waitForSite(name, refusal), true
 }
 
@@ -54,7 +54,7 @@ const testSlack = 5 * time.Second
 
 func (r *run) siteChanged(events []sites.Event) {
 	if len(events) > 0 {
-		r.f.cfg.OnSites(events)
+		r.f.cfg.Observer.SitesChanged(events)
 	}
 }
 

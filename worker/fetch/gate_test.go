@@ -56,8 +56,10 @@ func inWeb(t *testing.T, n int, do func(w *web)) {
 		policy.MaxAttempts, policy.Jitter = 3, false
 		w.f = fetch.New(fetch.Config{
 			Pool: w.pool, Policy: func() jobs.Policy { return policy }, Dial: w.dial, AttemptTimeout: 2 * time.Second, Worker: "w", Sites: w.table,
-			OnSites:    func(e []sites.Event) { w.mu.Lock(); defer w.mu.Unlock(); w.events = append(w.events, e...) },
-			OnSiteWait: func(s sites.State) { w.mu.Lock(); defer w.mu.Unlock(); w.waits = append(w.waits, s) },
+			Observer: fetch.Observer{
+				SitesChanged: func(e []sites.Event) { w.mu.Lock(); defer w.mu.Unlock(); w.events = append(w.events, e...) },
+				SiteAwaited:  func(s sites.State) { w.mu.Lock(); defer w.mu.Unlock(); w.waits = append(w.waits, s) },
+			},
 		})
 		do(w)
 		w.f.Close()

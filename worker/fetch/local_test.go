@@ -35,7 +35,7 @@ func short(t *testing.T, lacks func(addr string) error) (f *fetch.Fetcher, pool 
 	pool.Replace(list)
 	retries = new(int)
 	f = fetch.New(fetch.Config{
-		Pool: pool, Policy: jobs.DefaultPolicy, OnRetry: func(jobs.RetryEvent) { *retries++ },
+		Pool: pool, Policy: jobs.DefaultPolicy, Observer: fetch.Observer{RetryPlanned: func(jobs.RetryEvent) { *retries++ }},
 		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			if err := lacks(addr); err != nil {
 				return nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", err)}

@@ -189,7 +189,7 @@ func (s *stretch) run(extra string) (jobs.Attempt, rotation.Status, jobs.RunOutc
 	var last jobs.Attempt
 	f := fetch.New(fetch.Config{
 		Pool: pool, Policy: jobs.DefaultPolicy, Dial: s.dial, RootCAs: s.roots, AttemptTimeout: 10 * time.Second,
-		OnAttempt: func(_ string, a jobs.Attempt, _ int64, _ string) { last = a },
+		Observer: fetch.Observer{AttemptEnded: func(_ string, a jobs.Attempt, _ int64, _ string) { last = a }},
 	})
 	job, err := jobs.Decode("default", "j", fmt.Appendf(nil, `{"url":%q,"retry":{"max_attempts":1}%s}`, s.url(0), extra))
 	if err != nil {

@@ -28,7 +28,7 @@ func TestWaitingForAProxyUsesUpNoRetryTimeout(t *testing.T) {
 
 func TestProxyTakenAheadIsGivenBackWhenTheJobStops(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
-	r := newRig(t, func(c *fetch.Config) { c.OnRetry = func(jobs.RetryEvent) { cancel(jobs.ErrStopping) } })
+	r := newRig(t, func(c *fetch.Config) { c.Observer.RetryPlanned = func(jobs.RetryEvent) { cancel(jobs.ErrStopping) } })
 	r.use(r.proxy(testenv.Refusing, nil).URL("http")+" id=a", r.proxy(testenv.Refusing, nil).URL("http")+" id=b")
 	if o := r.doWith(ctx, "http://shop.test/ok", jobs.Progress{}); o.Kind != jobs.RunStopped || len(o.Progress.Attempts) != 1 {
 		t.Errorf("kind %d with %d attempts, want it to stop with the one it made", o.Kind, len(o.Progress.Attempts))
@@ -113,7 +113,7 @@ func TestAnswerThatHasBegunIsNotAskedForAgain(t *testing.T) {
 func TestNothingIsSaidOnceTheLeaseIsLost(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	r := newRig(t, func(c *fetch.Config) {
-		c.OnAttempt = func(string, jobs.Attempt, int64, string) { cancel(jobs.ErrLeaseLost) }
+		c.Observer.AttemptEnded = func(string, jobs.Attempt, int64, string) { cancel(jobs.ErrLeaseLost) }
 	})
 	r.use(r.proxy(testenv.Good, nil).URL("http") + " id=p")
 	if o := r.doWith(ctx, "http://shop.test/ok", jobs.Progress{}); o.Kind != jobs.RunLeaseLost || o.Result.Outcome != "" {

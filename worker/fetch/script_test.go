@@ -152,18 +152,20 @@ func (s *script) fetcher(n int, strategy rotation.Strategy, policy jobs.Policy) 
 	pool.Replace(list)
 	return fetch.New(fetch.Config{
 		Pool: pool, Policy: func() jobs.Policy { return policy }, Dial: s.dial, RetryBudget: -1, Worker: "w",
-		OnRetry: func(e jobs.RetryEvent) {
-			s.mu.Lock()
-			s.events = append(s.events, e)
-			s.mu.Unlock()
-			if s.onRetry != nil {
-				s.onRetry(e)
-			}
-		},
-		OnAttempt: func(_ string, a jobs.Attempt, _ int64, _ string) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.attempts = append(s.attempts, a)
+		Observer: fetch.Observer{
+			RetryPlanned: func(e jobs.RetryEvent) {
+				s.mu.Lock()
+				s.events = append(s.events, e)
+				s.mu.Unlock()
+				if s.onRetry != nil {
+					s.onRetry(e)
+				}
+			},
+			AttemptEnded: func(_ string, a jobs.Attempt, _ int64, _ string) {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.attempts = append(s.attempts, a)
+			},
 		},
 	}), pool
 }

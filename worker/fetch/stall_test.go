@@ -105,7 +105,7 @@ func playPieces(t *testing.T, stall time.Duration, responses ...[]piece) (a jobs
 	policy.MaxAttempts = 1
 	f := fetch.New(fetch.Config{
 		Pool: pool, Policy: func() jobs.Policy { return policy }, AttemptTimeout: 10 * time.Minute, StallTimeout: stall,
-		OnAttempt: func(_ string, attempt jobs.Attempt, _ int64, _ string) { a = attempt },
+		Observer: fetch.Observer{AttemptEnded: func(_ string, attempt jobs.Attempt, _ int64, _ string) { a = attempt }},
 		Dial: func(context.Context, string, string) (net.Conn, error) {
 			client, server := net.Pipe()
 			serving.Go(func() { servePieces(server, responses) })

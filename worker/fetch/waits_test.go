@@ -185,11 +185,11 @@ func TestJobsShareNoBackoff(t *testing.T) {
 		pool.Replace([]proxylist.Proxy{{ID: "p", URL: &url.URL{Scheme: "http", Host: "p.test:80"}}})
 		f := fetch.New(fetch.Config{
 			Pool: pool, Policy: func() jobs.Policy { return policy }, Dial: answering("500 Internal Server Error", &wg), InlineWait: time.Minute,
-			OnRetry: func(e jobs.RetryEvent) {
+			Observer: fetch.Observer{RetryPlanned: func(e jobs.RetryEvent) {
 				mu.Lock()
 				defer mu.Unlock()
 				waits[e.JobID] = append(waits[e.JobID], e.Delay.Std())
-			},
+			}},
 		})
 		const n = 20
 		var running sync.WaitGroup
