@@ -228,6 +228,7 @@ func (r *run) need() rotation.Need {
 	}
 }
 
+// pickBy picks a proxy for a need and reports the pick, also one that fails. The caller ends the lease.
 func (r *run) pickBy(need rotation.Need) (*rotation.Lease, error) {
 	began := time.Now()
 	lease, events, err := r.f.cfg.Pool.Pick(need)
@@ -245,6 +246,7 @@ func (r *run) takeLease() (*rotation.Lease, error) {
 	return r.pick()
 }
 
+// reportBreakers passes on what changed. It is called without any lock, so the observer may ask the pool.
 func (r *run) reportBreakers(events []rotation.Event) {
 	if len(events) > 0 {
 		r.f.cfg.Observer.BreakersChanged(events)

@@ -19,6 +19,7 @@ type response struct {
 	url    string
 }
 
+// response returns the newest response. The body must have been read to its end.
 func (x *exchanges) response() *response {
 	return &response{status: x.status(), header: x.header, fields: x.resultFields(), body: x.body, url: x.url}
 }

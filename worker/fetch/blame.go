@@ -28,6 +28,8 @@ type blame struct {
 // tripTime is how long a breaker opens for a proxy that nobody expects to recover, such as one that refuses our credentials.
 const tripTime = 10 * time.Minute
 
+// verdict translates the judgement for the pool. The host of a ban is the one that a proxy was picked for, because there another proxy
+// has to be picked; any other verdict is about the host where the attempt ended.
 func (b blame) verdict(f facts) rotation.Verdict {
 	v := rotation.Verdict{
 		Kind: b.kind, Host: f.host, Answered: f.responded || b.fault == jobs.FaultTarget, Proven: f.proven, JobTimeout: f.jobTimeout, LearntTimeout: f.learntTimeout, CoolDown: f.retryAfter, Trip: b.trip, Latency: f.latency, Reason: b.reason,
@@ -54,10 +56,12 @@ func (b blame) cost() float64 {
 	return costOfRetry
 }
 
+// blameProxy is for a failure that names the proxy, so another proxy may be tried at once.
 func blameProxy(reason, text string) blame {
 	return blame{fault: jobs.FaultProxy, kind: rotation.ProxyFault, reason: reason, text: text, failover: true}
 }
 
+// blameUnclear is for a failure that may be the proxy's or the target's. The next attempt waits: the target may be overloaded.
 func blameUnclear(reason, text string) blame {
 	return blame{fault: jobs.FaultUnclear, kind: rotation.Unclear, reason: reason, text: text}
 }
@@ -69,6 +73,7 @@ func blameUnclearWithFailover(reason, text string) blame {
 	return b
 }
 
+// blameTarget is for a target that failed although the proxy reached it.
 func blameTarget(reason, text string) blame {
 	return blame{fault: jobs.FaultTarget, kind: rotation.TargetFault, reason: reason, text: text}
 }
@@ -81,10 +86,12 @@ func blameTargetByProxy(text string) blame {
 	return b
 }
 
+// blamePair is for a target that does not serve this proxy, so another proxy may be tried at once.
 func blamePair(reason, text string) blame {
 	return blame{fault: jobs.FaultPair, kind: rotation.PairFault, reason: reason, text: text, failover: true}
 }
 
+// blameRefusal is for a proxy that refuses the target. A proxy that refuses all targets is found by package outlier.
 func blameRefusal(reason, text string) blame {
 	return blame{fault: jobs.FaultPair, kind: rotation.Refused, reason: reason, text: text, failover: true}
 }
@@ -173,6 +180,7 @@ func judgeResponse(f facts) blame {
 	return blameTarget("status", "the target answered "+code(f.status))
 }
 
+// code is a status with its name, such as "503 Service Unavailable". It always has three digits.
 func code(status int) string {
 	text := http.StatusText(status)
 	if text != "" {

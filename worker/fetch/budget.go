@@ -23,13 +23,14 @@ const (
 type budget struct {
 	share, floor float64 // tokens of a first attempt, and of a second
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards the fields below
 	tokens  float64
 	at      time.Time // when tokens was true
 	delayed int64
 	hedges  float64 // that may begin by themselves
 }
 
+// newBudget makes a full budget, so that a worker that has just started may retry. A negative share sets no bound.
 func newBudget(share, floor float64) *budget {
 	return &budget{share: share, floor: floor, tokens: floor * budgetLife.Seconds(), at: time.Now()}
 }
@@ -102,6 +103,7 @@ func (b *budget) refund(cost float64) {
 	b.fill(cost)
 }
 
+// fill adds tokens up to what floor adds in budgetLife. The caller holds mu.
 func (b *budget) fill(tokens float64) {
 	b.tokens = min(b.tokens+tokens, b.floor*budgetLife.Seconds())
 }

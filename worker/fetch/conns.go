@@ -47,6 +47,7 @@ func (cn *conn) isAlive() bool {
 	return cn.http1.IsQuiet()
 }
 
+// close closes the connection without waiting for its peer.
 func (cn *conn) close() {
 	if cn.http2 != nil {
 		_ = cn.http2.Close()
@@ -56,6 +57,7 @@ func (cn *conn) close() {
 	_ = cn.meter.Close()
 }
 
+// newConns starts the goroutine that closes connections that were idle for too long; close ends it.
 func newConns(cfg Config) *conns {
 	c := &conns{
 		max: cfg.MaxIdle, perKey: cfg.IdlePerKey, timeout: cfg.IdleTimeout, allowInner: cfg.AllowPrivateTargets, proxyDial: cfg.Dial, roots: cfg.RootCAs, http2: newHTTP2(),
@@ -74,6 +76,7 @@ type connKey struct {
 	http1Only                              bool // only HTTP/1.1 is spoken
 }
 
+// connKey names the connections that the next exchange can use.
 func (x *exchanges) connKey() connKey {
 	p := connKey{scheme: x.target.Scheme(), host: x.target.Hostname(), port: x.target.Port(), http1Only: x.run.f.conns.http1Hosts.has(x.target)}
 	if x.proxy != nil {
@@ -108,6 +111,7 @@ func (c *conns) take(key connKey) *conn {
 	return cn
 }
 
+// keep stores the idle connections of a key, and no empty list. The caller holds mu.
 func (c *conns) keep(key connKey, list []*conn) {
 	if len(list) == 0 {
 		delete(c.idle, key)
@@ -131,6 +135,7 @@ func (c *conns) put(cn *conn) {
 	}
 }
 
+// closed reports whether close was called. The result holds while the caller holds mu.
 func (c *conns) closed() bool {
 	select {
 	case <-c.stop:
@@ -140,6 +145,7 @@ func (c *conns) closed() bool {
 	}
 }
 
+// idleCount counts the idle connections, those included that expire examines.
 func (c *conns) idleCount() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -188,6 +194,7 @@ func (c *conns) expire(before time.Time) {
 	}
 }
 
+// close closes all idle connections. A connection that is put back later is closed at once.
 func (c *conns) close() {
 	c.mu.Lock()
 	close(c.stop)

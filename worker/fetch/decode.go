@@ -45,6 +45,7 @@ type decoded struct {
 	release []func()
 }
 
+// close returns the decoders to their pools. Nobody may read afterwards.
 func (d *decoded) close() {
 	for _, release := range d.release {
 		release()

@@ -86,6 +86,7 @@ func (x *exchanges) connect(ctx context.Context, rsa bool) (connLease, error) {
 	return connLease{conn: cn, release: release}, nil
 }
 
+// isHTTPProxy reports whether the proxy speaks HTTP without TLS, so that its first bytes can be read.
 func (x *exchanges) isHTTPProxy() bool { return x.proxy != nil && x.proxy.Scheme == "http" }
 
 // proxyDialError marks an error as one of reaching the proxy. Without a proxy it returns the error as it is.

@@ -42,6 +42,7 @@ type domain struct {
 	meanDuration    time.Duration // moving mean of attempts; a second to begin with
 }
 
+// newDomains sets no limit that is zero: a rate in attempts a second, and a number of attempts at once.
 func newDomains(rate float64, maxInflight int) *domains {
 	s := &domains{maxInflight: maxInflight, young: map[string]*domain{}}
 	if rate > 0 {
@@ -50,6 +51,7 @@ func newDomains(rate float64, maxInflight int) *domains {
 	return s
 }
 
+// isLimited reports whether any limit is set. Without one, no domain is remembered.
 func (s *domains) isLimited() bool { return s.interval > 0 || s.maxInflight > 0 }
 
 // domainOf is the registrable domain of a host: a.shop.example.co.uk and b.example.co.uk have one domain. An
@@ -120,6 +122,7 @@ func (s *domains) reservationGap(x *domain) time.Duration {
 	return max(s.interval, x.meanDuration/time.Duration(s.maxInflight), minGap)
 }
 
+// laterOf returns the later of two times.
 func laterOf(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
@@ -139,6 +142,7 @@ func (s *domains) release(x *domain, took time.Duration, began bool) {
 	x.meanDuration += (took - x.meanDuration) / 4
 }
 
+// get finds or creates a domain and keeps it young. The caller holds mu.
 func (s *domains) get(name string) *domain {
 	if x := s.young[name]; x != nil {
 		return x

@@ -107,6 +107,7 @@ func (x *exchanges) do(ctx context.Context) {
 	}
 }
 
+// status is the status of the newest response; zero if none has come.
 func (x *exchanges) status() int {
 	if x.resp == nil {
 		return 0
@@ -190,6 +191,7 @@ func (x *exchanges) send(ctx context.Context, req request) (connLease, error) {
 	return x.sendOnce(ctx, req)
 }
 
+// sendOnce sends the request on an idle connection, and on a new one if the idle one ended before a response began.
 func (x *exchanges) sendOnce(ctx context.Context, req request) (connLease, error) {
 	if l, found := x.idle(ctx); found {
 		err := x.roundTrip(ctx, l, req)
@@ -217,6 +219,7 @@ func (x *exchanges) open(ctx context.Context) (connLease, error) {
 	return l, err
 }
 
+// idle takes an idle connection for a request that may be sent twice.
 func (x *exchanges) idle(ctx context.Context) (l connLease, found bool) {
 	if x.run.nonIdempotent() {
 		return connLease{}, false
@@ -275,6 +278,7 @@ func (x *exchanges) roundTrip2(ctx context.Context, l connLease, req request) er
 	return err
 }
 
+// content is the body of a request for net/http. Without a body it is http.NoBody, so that no Transfer-Encoding is sent.
 func content(body []byte) io.Reader {
 	if len(body) > 0 {
 		return bytes.NewReader(body)

@@ -98,6 +98,7 @@ type Observer struct {
 	Picked func(took time.Duration, err error)
 }
 
+// withDefaults replaces nil functions, so that no caller has to check.
 func (o Observer) withDefaults() Observer {
 	if o.RetryPlanned == nil {
 		o.RetryPlanned = func(jobs.RetryEvent) {}
@@ -120,6 +121,7 @@ func (o Observer) withDefaults() Observer {
 	return o
 }
 
+// withDefaults fills the fields whose zero value has another meaning than zero.
 func (c Config) withDefaults() Config {
 	setDefault(&c.AttemptTimeout, 30*time.Second)
 	setDefault(&c.FirstByteTimeout, jobs.Auto)
@@ -144,6 +146,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// setDefault sets a field that has the zero value of its type.
 func setDefault[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {
@@ -260,6 +263,7 @@ func (r *run) orDeadline(at time.Time) time.Time {
 	return at
 }
 
+// sleep waits for a time, or until ctx ends.
 func sleep(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

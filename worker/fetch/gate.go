@@ -52,6 +52,7 @@ func (r *run) enterSite() (visit sites.Visit, end jobs.RunOutcome, refused bool)
 // testSlack is what a test of a site may take beyond the attempt's own timeout before another one gets its place.
 const testSlack = 5 * time.Second
 
+// siteChanged passes on what changed, without any lock.
 func (r *run) siteChanged(events []sites.Event) {
 	if len(events) > 0 {
 		r.f.cfg.Observer.SitesChanged(events)
@@ -88,6 +89,7 @@ func (r *run) waitForSite(name string, refusal *sites.Refusal) jobs.RunOutcome {
 	return jobs.RunOutcome{Kind: jobs.RunScheduled, At: at, Progress: r.progress, Wait: wait}
 }
 
+// earlierOf returns the earlier of two times.
 func earlierOf(a, b time.Time) time.Time {
 	if b.Before(a) {
 		return b

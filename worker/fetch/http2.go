@@ -24,6 +24,7 @@ func http2Codes() []string {
 	}
 }
 
+// http2Name is the name of a code in RFC 9113, or its number: nothing of the peer's text.
 func http2Name(code uint32) string {
 	if names := http2Codes(); int(code) < len(names) {
 		return names[code]

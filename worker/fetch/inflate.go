@@ -40,11 +40,13 @@ type inflater struct {
 	ended bool // a member's data came to its end, and not its checksum
 }
 
+// newInflater makes an inflater without input; reset gives it one.
 func newInflater() *inflater {
 	in := bufio.NewReader(nil)
 	return &inflater{in: in, data: flate.NewReader(in)}
 }
 
+// reset begins another body. It keeps the window and the buffer of the one before.
 func (i *inflater) reset(from io.Reader) error {
 	i.in.Reset(from)
 	i.open, i.begun, i.ended = false, false, false
@@ -89,6 +91,7 @@ func (i *inflater) begin() error {
 	return i.data.(flate.Resetter).Reset(i.in, nil)
 }
 
+// head reads the head of a member and sets the checksum that its tail must have.
 func (i *inflater) head() error {
 	if i.isDeflate {
 		return i.zlibHead()

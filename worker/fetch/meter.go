@@ -35,6 +35,7 @@ func (m *meter) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// keep keeps the first bytes that come, maxFirstBytes at most, while the connection is being opened.
 func (m *meter) keep(p []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -59,6 +59,7 @@ type hosts struct {
 	set      map[string]struct{}
 }
 
+// add adds the host and port of a URL.
 func (h *hosts) add(u jobs.URL) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -69,6 +70,7 @@ func (h *hosts) add(u jobs.URL) {
 	h.nonEmpty.Store(true)
 }
 
+// has reports whether the host and port of a URL are in the set.
 func (h *hosts) has(u jobs.URL) bool {
 	if !h.nonEmpty.Load() {
 		return false

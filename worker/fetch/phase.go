@@ -74,8 +74,10 @@ func (x *exchanges) phaseDurations() map[string]jobs.Duration {
 // lookups is the time that the resolver took, in nanoseconds since the exchange started; began is zero between lookups.
 type lookups struct{ began, took atomic.Int64 }
 
+// lookupBegan notes a look-up. A time of zero would mean that none is under way, so it is at least one nanosecond.
 func (x *exchanges) lookupBegan() { x.lookups.began.Store(max(1, int64(time.Since(x.started)))) }
 
+// lookupEnded adds the time of the look-up under way, if there is one. The resolver may report an end twice.
 func (x *exchanges) lookupEnded() {
 	if began := x.lookups.began.Swap(0); began > 0 {
 		x.lookups.took.Add(int64(time.Since(x.started)) - began)

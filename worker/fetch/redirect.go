@@ -70,6 +70,7 @@ func (x *exchanges) locate(location string) (jobs.URL, error) {
 	return target, nil
 }
 
+// isRedirect reports whether a status asks for another request (RFC 9110, 15.4). 300 and 304 do not.
 func isRedirect(status int) bool {
 	switch status {
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:

@@ -116,6 +116,7 @@ func (r *run) checkDeadline(at time.Time) error {
 	return nil
 }
 
+// publishRetry announces the next attempt before its delay begins: another worker keeps to it if this one dies.
 func (r *run) publishRetry(retry plannedRetry) {
 	a := r.last
 	r.f.cfg.Observer.RetryPlanned(jobs.RetryEvent{
@@ -151,6 +152,7 @@ func (r *run) outOfTime(cause error) jobs.RunOutcome {
 	return r.failed(jobs.ErrTimedOut, "the next attempt could not start within retry.timeout "+r.policy.Timeout.String())
 }
 
+// exhausted ends a job that has had all its attempts, with what the last one met.
 func (r *run) exhausted() jobs.RunOutcome {
 	detail := ""
 	if r.last != nil {

@@ -72,6 +72,7 @@ func parseDate(value string) (time.Time, bool) {
 	return time.Time{}, false
 }
 
+// isWeekday reports whether a word in upper case is a day of the week, in full or short.
 func isWeekday(word string) bool {
 	for day := range time.Saturday + 1 {
 		if name := strings.ToUpper(day.String()); word == name || word == name[:3] || word == name[:3]+"." {

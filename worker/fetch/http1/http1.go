@@ -57,6 +57,7 @@ const (
 // Buffers are what exchanges read into and write from. The zero value is ready; it may be shared. An idle connection holds none.
 type Buffers struct{ readers, bytes sync.Pool }
 
+// reader returns a buffered reader of a connection; putReader takes it back.
 func (b *Buffers) reader(from io.Reader) *bufio.Reader {
 	if r, ok := b.readers.Get().(*bufio.Reader); ok {
 		r.Reset(from)
@@ -78,6 +79,7 @@ func (b *Buffers) take() *[]byte {
 	return new([]byte)
 }
 
+// put takes a buffer back. Nobody may use its bytes afterwards.
 func (b *Buffers) put(p *[]byte) {
 	if cap(*p) > maxHead {
 		return // a rare one, not worth its memory
@@ -160,6 +162,8 @@ func (c *Conn) Do(req *Request, watch Watch) (*Response, error) {
 	return resp, err
 }
 
+// exchange sends and receives. A server may respond and close before it has read all of the request, so an error of sending counts only
+// if no response comes.
 func (c *Conn) exchange(req *Request, watch Watch, kept bool) (*Response, error) {
 	sendErr := c.send(req, watch)
 	if errors.Is(sendErr, os.ErrDeadlineExceeded) {

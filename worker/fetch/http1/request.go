@@ -61,6 +61,7 @@ func (r *Request) appendHead(b []byte) []byte {
 	return append(b, "\r\n"...)
 }
 
+// appendField appends a field line for each value. Values are checked before: none holds a line break.
 func appendField(b []byte, name string, values []string) []byte {
 	for _, value := range values {
 		b = append(b, name...)
