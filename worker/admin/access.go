@@ -34,6 +34,7 @@ func CheckBind(addr, token string) error {
 	return nil
 }
 
+// allow reports why a request may not be served. It is asked before the body is read.
 func (a *admin) allow(r *http.Request, needs access) error {
 	switch {
 	case needs == anyone, needs == reader && !a.remote && loopbackHost(r.Host):
@@ -113,6 +114,7 @@ func notLocal(r *http.Request) string {
 	return ""
 }
 
+// loopbackAddr reports whether an address to listen on can be reached from this host only.
 func loopbackAddr(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	return err == nil && loopbackName(host)

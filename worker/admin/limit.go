@@ -19,9 +19,9 @@ type limited struct {
 	net.Listener
 	most int
 
-	mu    sync.Mutex
-	idle  list.List // of the *limitedConn without a request, the one that has been so for longest in front
-	conns int       // idle or not
+	mu    sync.Mutex // guards the fields below
+	idle  list.List  // of the *limitedConn without a request, the one that has been so for longest in front
+	conns int        // idle or not
 }
 
 // Accept returns the next connection that there is room for.

@@ -41,7 +41,7 @@ type live struct {
 	making singleflight.Group
 	worst  lastWorst
 
-	mu    sync.Mutex
+	mu    sync.Mutex // guards the fields below
 	open  int
 	made  time.Time
 	bytes []byte
@@ -122,6 +122,7 @@ func (l *live) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 }
 
+// enter takes one of the places for streams, and reports false if all are taken.
 func (l *live) enter() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -132,6 +133,7 @@ func (l *live) enter() bool {
 	return true
 }
 
+// leave gives back the place that enter took.
 func (l *live) leave() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

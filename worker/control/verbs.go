@@ -46,6 +46,7 @@ func (s *Service) verbs() []verb {
 	}
 }
 
+// addVerbs registers every verb as an endpoint. After an error the caller stops the service.
 func (s *Service) addVerbs() error {
 	for _, v := range s.verbs() {
 		opts := []micro.EndpointOpt{
@@ -135,6 +136,7 @@ func (s *Service) resetBreakers(data []byte) (any, error) {
 	return Reset{Worker: s.cfg.Worker, Proxies: s.cfg.ResetBreaker(r.ProxyID)}, nil
 }
 
+// drain stops this worker if the request names it. Other workers do not respond.
 func (s *Service) drain(data []byte) (any, error) {
 	r, err := read[DrainRequest](data)
 	if err != nil {
@@ -187,6 +189,7 @@ func (s *Service) rollups(data []byte) (any, error) {
 func (s *Service) pause(data []byte) (any, error)  { return s.setPaused(data, true) }
 func (s *Service) resume(data []byte) (any, error) { return s.setPaused(data, false) }
 
+// setPaused pauses or resumes a queue for the whole fleet: the state is the consumer's, so any one worker can do it.
 func (s *Service) setPaused(data []byte, paused bool) (any, error) {
 	r, err := read[QueueRequest](data)
 	if err != nil {

@@ -61,6 +61,7 @@ func (p *page) annotated(samples []byte) {
 	}
 }
 
+// familyOf returns the name of the metric family that a line of the page belongs to.
 func (p *page) familyOf(line []byte) string {
 	name := string(line[:bytes.IndexAny(line, "{ ")])
 	for _, suffix := range []string{"_bucket", "_sum", "_count"} {
@@ -71,6 +72,7 @@ func (p *page) familyOf(line []byte) string {
 	return name
 }
 
+// appendValue appends a number as Prometheus reads it.
 func appendValue(out []byte, v float64) []byte {
 	if v == math.Trunc(v) && math.Abs(v) < 1<<53 {
 		return strconv.AppendInt(out, int64(v), 10)

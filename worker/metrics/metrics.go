@@ -120,6 +120,7 @@ func New(g Gauges) *Registry {
 // Gauges are the functions that the page reads. Nobody may change them.
 func (m *Registry) Gauges() *Gauges { return &m.gauges }
 
+// makeJobs creates every series of jobs at zero, so that a rate over the first failure is no gap.
 func (m *Registry) makeJobs() {
 	m.taken = m.counters("gofer_jobs_received_total", "queue", m.gauges.Queues)
 	m.again = m.counters("gofer_job_redeliveries_total", "queue", m.gauges.Queues)
@@ -138,6 +139,7 @@ func (m *Registry) makeJobs() {
 	m.perJob = m.histogram("gofer_attempts_per_job", []float64{0, 1, 2, 3, 5, jobs.MaxMaxAttempts})
 }
 
+// makeAttempts creates the series of attempts, also at zero.
 func (m *Registry) makeAttempts() {
 	m.attempts = map[string]*classCounters{"none": m.byClass("gofer_attempts_total", "outcome", "answered", "reason", "none")}
 	for _, reason := range rollup.Reasons() {
@@ -159,6 +161,7 @@ func (m *Registry) makeAttempts() {
 	m.makeRotation()
 }
 
+// makeRotation creates the series of picks and breakers.
 func (m *Registry) makeRotation() {
 	m.selections = m.counters("gofer_proxy_selections_total", "strategy", strategies())
 	m.siteWaits = m.counters("gofer_site_waits_total", "state", siteStates())
@@ -174,6 +177,7 @@ func (m *Registry) makeRotation() {
 	}
 }
 
+// makeNATS creates the series about the connection and what is published on it.
 func (m *Registry) makeNATS() {
 	m.reconnects = m.counter("gofer_nats_reconnects_total")
 	m.asyncErrors = m.counters("gofer_nats_async_errors_total", "kind", asyncKinds())
@@ -299,6 +303,7 @@ func (m *Registry) counter(name string, labels ...string) *vm.Counter {
 	return m.set.NewCounter(name + labelText(labels))
 }
 
+// counters creates a counter for each value of one label. The values are a closed list, so the number of series is bounded.
 func (m *Registry) counters(name, label string, values []string) map[string]*vm.Counter {
 	out := map[string]*vm.Counter{}
 	for _, v := range values {
