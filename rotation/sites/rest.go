@@ -116,7 +116,7 @@ func (t *Table) applyRest(s *site, f Finding, now time.Duration) []Event {
 	}
 	s.length = min(max(f.Rest, s.length, firstRest), maxRest)
 	s.failed = max(s.failed, failed)
-	s.until, s.foreign, s.line = until+rand.N(maxStagger), true, 0
+	s.until, s.foreign, s.line = until+minStagger+rand.N(maxStagger-minStagger), true, 0
 	s.test++ // a test that still runs here counts as any attempt
 	t.move(s, Resting)
 	return []Event{t.event(s, from, ReasonFinding, now)}
@@ -129,7 +129,7 @@ func (t *Table) applyTest(s *site, f Finding, now time.Duration) []Event {
 		return nil
 	}
 	from := s.state
-	s.until, s.tested, s.foreign, s.line = until+rand.N(maxStagger), now, true, 0
+	s.until, s.tested, s.foreign, s.line = until+minStagger+rand.N(maxStagger-minStagger), now, true, 0
 	s.test++
 	t.move(s, Testing)
 	return []Event{t.event(s, from, ReasonFinding, now)}

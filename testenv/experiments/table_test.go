@@ -38,14 +38,18 @@ type size struct {
 	settle        int  // jobs before and after a change of policy
 	crowd         int  // jobs under way together in memory
 	more          bool // worlds and baselines beyond those of the aims
+	// Of the worlds in which sites do not answer.
+	slots                int
+	silence, crawl, asks time.Duration
 }
 
 // chosen is a little in every run of the tests, and all of it with EXPERIMENTS=full.
 func chosen() size {
 	if os.Getenv("EXPERIMENTS") == "full" {
-		return size{seeds: []uint64{1, 2, 3, 4, 5}, jobs: 10_000, kills: 10, atOnce: 1000, turns: 3, settle: 500, crowd: 10_000, more: true}
+		return size{seeds: []uint64{1, 2, 3, 4, 5}, jobs: 10_000, kills: 10, atOnce: 1000, turns: 3, settle: 500, crowd: 10_000, more: true,
+			slots: 64, silence: 30 * time.Minute, crawl: 2 * time.Minute, asks: 30 * time.Minute}
 	}
-	return size{seeds: []uint64{1}, jobs: 4_000, kills: 3, atOnce: 50, turns: 1, settle: 100, crowd: 1_000}
+	return size{seeds: []uint64{1}, jobs: 4_000, kills: 3, atOnce: 50, turns: 1, settle: 100, crowd: 1_000, slots: 16, silence: 2 * time.Minute, crawl: time.Minute, asks: 15 * time.Minute}
 }
 
 func (s size) String() string {
@@ -58,6 +62,7 @@ func TestExperiments(t *testing.T) {
 	s := chosen()
 	rows := append(choices(t, s, 0.25), breach(t, s), overhead(t, s), hours(), policy(t, s))
 	rows = append(append(rows, bans(t)...), witnesses(t)...)
+	rows = append(rows, rests(t, s)...)
 	for _, r := range rows {
 		if r.exact && !r.met {
 			t.Errorf("%s: got %s beside %s, want %s", r.name, r.gofer, r.baseline, r.aim)

@@ -136,13 +136,13 @@ func (w town) dial(served *sync.WaitGroup) func(context.Context, string, string)
 	}
 }
 
-// sites is a job for one of ten good sites.
-func sites(i int) string { return fmt.Sprintf("http://good%d.test/%d", i%10, i) }
+// goodJob is a job for one of ten good sites.
+func goodJob(i int) string { return fmt.Sprintf("http://good%d.test/%d", i%10, i) }
 
 // bans are about one proxy in twelve that a site has banned.
 func bans(t *testing.T) []row {
 	t.Helper()
-	w := town{n: 12, good: sites, answer: func(proxy, _ string) string {
+	w := town{n: 12, good: goodJob, answer: func(proxy, _ string) string {
 		if proxy == "p3" {
 			return "403 Forbidden"
 		}
@@ -171,7 +171,7 @@ func bans(t *testing.T) []row {
 func witnesses(t *testing.T) (rows []row) {
 	t.Helper()
 	const n = 10
-	truth := town{n: n, good: sites, answer: honest}
+	truth := town{n: n, good: goodJob, answer: honest}
 	control := truth.run(t)
 	claims := truth
 	claims.liar, claims.lies = "p0", func(i int) string { return fmt.Sprintf("http://dead%d.test/", i%40) }
