@@ -141,7 +141,7 @@ func (a *app) breakersReset(ctx context.Context, s *session, args []string) erro
 		}
 		request.ProxyID, what = args[0], "proxy "+args[0]
 	}
-	list, err := askFleet[control.Reset](ctx, s, control.ResetBreakers, request, 0)
+	list, err := askFleet[control.ResetResponse](ctx, s, control.ResetBreakers, request, 0)
 	if err != nil {
 		return err
 	}
@@ -154,6 +154,6 @@ func (a *app) breakersReset(ctx context.Context, s *session, args []string) erro
 	if workers == 0 && request.ProxyID != "" {
 		return fmt.Errorf("no worker has a proxy %s; see gofer breakers ls", request.ProxyID)
 	}
-	slices.SortFunc(list, func(a, b control.Reset) int { return cmp.Compare(a.Worker, b.Worker) })
+	slices.SortFunc(list, func(a, b control.ResetResponse) int { return cmp.Compare(a.Worker, b.Worker) })
 	return a.say(map[string]any{"proxy_id": request.ProxyID, "workers": list}, "The breaker of %s is closed in %d of %d workers.", what, workers, len(list))
 }

@@ -30,7 +30,7 @@ If several workers bear the name, it takes --all to drain them.`,
 			if same > 1 && !all {
 				return fmt.Errorf("%d workers are named %s: --all drains them all; give each its own GOFER_WORKER_NAME", same, args[0])
 			}
-			drained, err := askFleet[control.Drained](ctx, s, control.Drain, control.DrainRequest{Worker: args[0]}, max(1, same))
+			drained, err := askFleet[control.DrainResponse](ctx, s, control.Drain, control.DrainRequest{Worker: args[0]}, max(1, same))
 			if errors.Is(err, control.ErrNoWorkers) {
 				return fmt.Errorf("no worker named %s answers; see gofer workers", args[0])
 			}

@@ -241,11 +241,11 @@ func TestRollupsShowTheRunningHour(t *testing.T) {
 		w.result(fmt.Sprint("j", i))
 	}
 	testenv.Eventually(t, "the jobs to be counted", func() bool {
-		hours := read[control.Hours](t, "rollups", "--hours", "2")
+		hours := read[control.RollupResponse](t, "rollups", "--hours", "2")
 		return len(hours.Points) == 2 && hours.Points[0].TotalRequests+hours.Points[1].TotalRequests == 3
 	})
 	_, table, errOut := gofer(t, "", "rollups")
-	if hours := read[control.Hours](t, "rollups"); hours.Worker != "w1" || hours.Scope == control.ScopeWorker && !strings.Contains(errOut, "of worker w1") {
+	if hours := read[control.RollupResponse](t, "rollups"); hours.Worker != "w1" || hours.Scope == control.ScopeWorker && !strings.Contains(errOut, "of worker w1") {
 		t.Errorf("hours of %s, scope %s, are shown as %q; want it said when they are not the fleet's", hours.Worker, hours.Scope, errOut)
 	}
 	if !strings.Contains(table, "100.0 %") || !strings.Contains(table, "REQUESTS") {
@@ -267,7 +267,7 @@ func TestMicroServiceShowsTheFleetAndPausesAQueue(t *testing.T) {
 		t.Fatalf("services = %+v, %v; want that of w1", infos, err)
 	}
 	for verb, paused := range map[string]bool{control.Pause: true, control.Resume: false} {
-		got, err := control.Ask[control.Paused](t.Context(), w.nc, "gofer.ctl."+verb, control.QueueRequest{Queue: "default"}, 1)
+		got, err := control.Ask[control.PauseResponse](t.Context(), w.nc, "gofer.ctl."+verb, control.QueueRequest{Queue: "default"}, 1)
 		if err != nil || got[0].Paused != paused {
 			t.Errorf("%s = %v, %v", verb, got, err)
 		}

@@ -66,14 +66,14 @@ func (a *app) policyShow(ctx context.Context, s *session, _ []string) error {
 
 // workersPolicy is a worker's policy, and the one of its environment: what a document in the bucket lacks comes from there.
 // If no worker answers, it is that of a worker that has this environment.
-func (s *session) workersPolicy(ctx context.Context) (control.PolicyAnswer, error) {
+func (s *session) workersPolicy(ctx context.Context) (control.PolicyResponse, error) {
 	own := s.config.Policy()
-	answers, err := askFleet[control.PolicyAnswer](ctx, s, control.Policy, nil, 1)
+	answers, err := askFleet[control.PolicyResponse](ctx, s, control.Policy, nil, 1)
 	if errors.Is(err, control.ErrNoWorkers) {
-		return control.PolicyAnswer{Policy: own, Environment: &own}, nil
+		return control.PolicyResponse{Policy: own, Environment: &own}, nil
 	}
 	if err != nil {
-		return control.PolicyAnswer{}, err
+		return control.PolicyResponse{}, err
 	}
 	answer := answers[0]
 	if answer.Environment == nil {

@@ -22,7 +22,7 @@ Requests are jobs that ended, and 2xx to none the classes of their last status; 
 			if request.Hours < 1 || request.Hours > rollup.RetentionHours {
 				return usage("--hours: must be from 1 to %d", rollup.RetentionHours)
 			}
-			answers, err := askFleet[control.Hours](ctx, s, control.Rollups, request, 1)
+			answers, err := askFleet[control.RollupResponse](ctx, s, control.Rollups, request, 1)
 			if err != nil {
 				return err
 			}

@@ -94,10 +94,10 @@ func TestDrainedWorkerLosesNothing(t *testing.T) {
 	if _, ended, _ := w.retries(second, "worker"); ended != own[1] {
 		t.Errorf("scope worker: got %d jobs, want the worker's own %d", ended, own[1])
 	}
-	if hours := read[control.Hours](t, "rollups", "--hours", "2"); hours.Scope != control.ScopeCluster || hours.Points[0].TotalRequests+hours.Points[1].TotalRequests != n {
+	if hours := read[control.RollupResponse](t, "rollups", "--hours", "2"); hours.Scope != control.ScopeCluster || hours.Points[0].TotalRequests+hours.Points[1].TotalRequests != n {
 		t.Errorf("gofer rollups: got %+v, want %d jobs of the cluster", hours, n)
 	}
-	asked, err := control.Ask[control.Hours](t.Context(), w.nc, "gofer.ctl.rollups", control.RollupRequest{Hours: 2, Scope: control.ScopeWorker}, 1)
+	asked, err := control.Ask[control.RollupResponse](t.Context(), w.nc, "gofer.ctl.rollups", control.RollupRequest{Hours: 2, Scope: control.ScopeWorker}, 1)
 	if err != nil || asked[0].Scope != control.ScopeWorker || asked[0].Points[0].TotalRequests+asked[0].Points[1].TotalRequests != own[1] {
 		t.Errorf("rollups of scope worker: got %+v, %v; want the worker's own %d jobs", asked, err, own[1])
 	}
@@ -209,7 +209,7 @@ func TestSumsBeginAnewAfterAPurgeOfSomeOfThem(t *testing.T) {
 	}
 	// Until the worker has read the fleet's hours it answers with its own, which may not be stored yet.
 	testenv.Eventually(t, "the worker to answer for the fleet", func() bool {
-		hours := read[control.Hours](t, "rollups", "--hours", "2")
+		hours := read[control.RollupResponse](t, "rollups", "--hours", "2")
 		return hours.Scope == control.ScopeCluster && hours.Points[0].TotalRequests+hours.Points[1].TotalRequests == 3
 	})
 	expect("before", 3, 3)

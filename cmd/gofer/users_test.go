@@ -74,7 +74,7 @@ func TestShippedUsersMayShowAndSteerTheFleet(t *testing.T) {
 	}
 	defer nc.Close()
 	for _, verb := range []string{control.Pause, control.Resume} {
-		if _, err := control.Ask[control.Paused](t.Context(), nc, "gofer.ctl."+verb, control.QueueRequest{Queue: "default"}, 1); err != nil {
+		if _, err := control.Ask[control.PauseResponse](t.Context(), nc, "gofer.ctl."+verb, control.QueueRequest{Queue: "default"}, 1); err != nil {
 			t.Errorf("%s: %v", verb, err)
 		}
 	}
@@ -102,7 +102,7 @@ func TestPublisherMayNotSteerTheFleet(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	if _, err := control.Ask[control.Drained](t.Context(), nc, "gofer.ctl.drain", control.DrainRequest{Worker: "w1"}, 1); !errors.Is(err, control.ErrNoWorkers) {
+	if _, err := control.Ask[control.DrainResponse](t.Context(), nc, "gofer.ctl.drain", control.DrainRequest{Worker: "w1"}, 1); !errors.Is(err, control.ErrNoWorkers) {
 		t.Errorf("drain by a publisher: %v, want no answer", err)
 	}
 	w.as("publisher")

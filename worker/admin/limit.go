@@ -10,8 +10,8 @@ import (
 // jobs need. Accept never waits for room: beyond the bound, the connection that has been without a request for longest is
 // closed for the new one, and the new one if all others have a request. Serve it with a server of NewServer, which reports
 // the requests.
-func Limit(l net.Listener, most int) net.Listener {
-	return &limited{Listener: l, most: most}
+func Limit(l net.Listener, limit int) net.Listener {
+	return &limited{Listener: l, most: limit}
 }
 
 // limited is a listener with a bound.

@@ -65,8 +65,8 @@ type Snapshot struct {
 	Hours            []rollup.Point   `json:"hours"`
 	SuccessByAttempt map[string]int64 `json:"success_by_attempt"`
 	// Breakers counts this worker's view by state, Resting lists up to 100 of those that are not closed, next test first.
-	Breakers map[string]int `json:"breakers"`
-	Resting  []Breaker      `json:"resting"`
+	Breakers     map[string]int `json:"breakers"`
+	OpenBreakers []Breaker      `json:"resting"`
 	// Worst are the proxies with the largest shares of failures in 24 hours, of those with 5 attempts or more.
 	Worst    []rollup.Proxy    `json:"worst"`
 	Failures []Failure         `json:"failures"`
@@ -171,7 +171,7 @@ func (l *live) last() (bytes []byte, fresh bool) {
 func (a *admin) snapshot(ctx context.Context) Snapshot {
 	s := Snapshot{
 		At: time.Now().UTC(), Worker: a.Worker, Version: a.Version, TokenNeeded: a.Token != "",
-		Seconds: a.Book.Recent(120), Retries: a.Book.LastRetries(20), Breakers: map[string]int{}, Resting: []Breaker{},
+		Seconds: a.Book.Recent(120), Retries: a.Book.LastRetries(20), Breakers: map[string]int{}, OpenBreakers: []Breaker{},
 		Failures: []Failure{}, Queues: a.queues(),
 	}
 	s.Ready, s.Checks = a.ready()
@@ -262,9 +262,9 @@ func (a *admin) addProxies(s *Snapshot) {
 		return cmp.Or(a.NextTest.Compare(b.NextTest), cmp.Compare(a.ID, b.ID))
 	})
 	for _, status := range resting[:min(len(resting), maxResting)] {
-		s.Resting = append(s.Resting, BreakerOf(status))
+		s.OpenBreakers = append(s.OpenBreakers, BreakerOf(status))
 	}
-	a.addReasons(s.Resting)
+	a.addReasons(s.OpenBreakers)
 }
 
 // addReasons tells of each breaker why it opened last.

@@ -188,10 +188,10 @@ func TestRestingBreakersAreShownWithTheReasonAndPausedQueuesAsSuch(t *testing.T)
 	w.book.Breaker(jobs.BreakerEvent{ProxyID: "p000", FromState: "open", ToState: "half_open", Reason: "a test begins"})
 	var s admin.Snapshot
 	w.event(t, &s)
-	if len(s.Resting) != 100 || s.Breakers["open"] != 120 || s.Breakers["closed"] != 30 {
-		t.Fatalf("resting: got %d of %v, want 100 of 120 open ones", len(s.Resting), s.Breakers)
+	if len(s.OpenBreakers) != 100 || s.Breakers["open"] != 120 || s.Breakers["closed"] != 30 {
+		t.Fatalf("resting: got %d of %v, want 100 of 120 open ones", len(s.OpenBreakers), s.Breakers)
 	}
-	if b := s.Resting[0]; b.ProxyID != "p000" || b.Reason != "five attempts failed" || b.LastStateChange == nil {
+	if b := s.OpenBreakers[0]; b.ProxyID != "p000" || b.Reason != "five attempts failed" || b.LastStateChange == nil {
 		t.Errorf("first to be tested: got %+v, want p000, since when and why it is open", b)
 	}
 	if !s.Queues[2].Paused || s.Queues[2].Name != "low" || s.Queues[0].Paused {

@@ -33,7 +33,7 @@ func BenchmarkScrape(b *testing.B) {
 	}
 	registry := metrics.New(gauges)
 	for i := range proxies {
-		registry.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%05d", i), Status: 200, Bytes: int64(i * i)})
+		registry.CountAttempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%05d", i), Status: 200, Bytes: int64(i * i)})
 	}
 	w := newWorker(b, func(c *admin.Config) { c.Metrics = registry })
 	server := httptest.NewServer(w)

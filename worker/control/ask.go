@@ -29,7 +29,7 @@ func (e *RefusedError) Error() string { return e.Reason }
 
 // Ask sends a request to a verb's subject and gathers the answers of the whole fleet, or only the first most of them if
 // most is not zero. Errors: ErrNoWorkers, a *RefusedError if some worker refuses, ctx's cause.
-func Ask[T any](ctx context.Context, nc *nats.Conn, subject string, request any, most int) ([]T, error) {
+func Ask[T any](ctx context.Context, nc *nats.Conn, subject string, request any, limit int) ([]T, error) {
 	data, err := json.Marshal(request)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", subject, err)
@@ -45,7 +45,7 @@ func Ask[T any](ctx context.Context, nc *nats.Conn, subject string, request any,
 	}
 	var answers []T
 	patience := firstAnswer
-	for most == 0 || len(answers) < most {
+	for limit == 0 || len(answers) < limit {
 		msg, err := next(ctx, sub, patience)
 		if errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) {
 			break

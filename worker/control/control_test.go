@@ -158,11 +158,11 @@ func TestFleetIsSeenByToolsForMicroServices(t *testing.T) {
 
 func TestOnlyTheNamedWorkerDrains(t *testing.T) {
 	f := newFleet(t, "a", "b")
-	got, err := ask[control.Drained](f, control.Drain, control.DrainRequest{Worker: "b"}, 0)
-	if err != nil || len(got) != 1 || got[0] != (control.Drained{Worker: "b", Draining: true}) {
+	got, err := ask[control.DrainResponse](f, control.Drain, control.DrainRequest{Worker: "b"}, 0)
+	if err != nil || len(got) != 1 || got[0] != (control.DrainResponse{Worker: "b", Draining: true}) {
 		t.Errorf("drain = %v, %v; want b's answer alone", got, err)
 	}
-	if _, err := ask[control.Drained](f, control.Drain, control.DrainRequest{Worker: "nobody"}, 1); !errors.Is(err, control.ErrNoWorkers) {
+	if _, err := ask[control.DrainResponse](f, control.Drain, control.DrainRequest{Worker: "nobody"}, 1); !errors.Is(err, control.ErrNoWorkers) {
 		t.Errorf("drain of a worker that is not there: %v, want %v", err, control.ErrNoWorkers)
 	}
 	if got := f.heard(); !slices.Equal(got, []string{"b drains"}) {
@@ -172,7 +172,7 @@ func TestOnlyTheNamedWorkerDrains(t *testing.T) {
 
 func TestEveryWorkerResetsBreakersAlsoWithoutBeingAskedForAnAnswer(t *testing.T) {
 	f := newFleet(t, "a", "b")
-	got, err := ask[control.Reset](f, control.ResetBreakers, control.ResetRequest{ProxyID: "p1"}, 0)
+	got, err := ask[control.ResetResponse](f, control.ResetBreakers, control.ResetRequest{ProxyID: "p1"}, 0)
 	if err != nil || len(got) != 2 || got[0].Proxies != 1 {
 		t.Errorf("reset = %v, %v; want one proxy in each of 2 workers", got, err)
 	}
@@ -205,17 +205,17 @@ func TestBreakersAreBounded(t *testing.T) {
 
 func TestOneWorkerAnswersWhatIsTheSameEverywhere(t *testing.T) {
 	f := newFleet(t, "a", "b", "c")
-	hours, err := ask[control.Hours](f, control.Rollups, control.RollupRequest{}, 0)
+	hours, err := ask[control.RollupResponse](f, control.Rollups, control.RollupRequest{}, 0)
 	if err != nil || len(hours) != 1 || len(hours[0].Points) != 24 || hours[0].Scope != control.ScopeCluster {
 		t.Errorf("rollups = %d answers, %v; want 24 hours of the cluster from one worker", len(hours), err)
 	}
-	if _, err := ask[control.Hours](f, control.Rollups, control.RollupRequest{Hours: 2, Scope: control.ScopeWorker}, 0); err != nil {
+	if _, err := ask[control.RollupResponse](f, control.Rollups, control.RollupRequest{Hours: 2, Scope: control.ScopeWorker}, 0); err != nil {
 		t.Error(err)
 	}
-	if got, err := ask[control.Paused](f, control.Pause, control.QueueRequest{Queue: "low"}, 0); err != nil || len(got) != 1 || !got[0].Paused {
+	if got, err := ask[control.PauseResponse](f, control.Pause, control.QueueRequest{Queue: "low"}, 0); err != nil || len(got) != 1 || !got[0].Paused {
 		t.Errorf("pause = %v, %v; want one answer", got, err)
 	}
-	if got, err := ask[control.Paused](f, control.Resume, control.QueueRequest{Queue: "low"}, 0); err != nil || len(got) != 1 || got[0].Paused {
+	if got, err := ask[control.PauseResponse](f, control.Resume, control.QueueRequest{Queue: "low"}, 0); err != nil || len(got) != 1 || got[0].Paused {
 		t.Errorf("resume = %v, %v; want one answer", got, err)
 	}
 	if got, want := f.heard(), []string{"pause low", "resume low", "rollups cluster 24", "rollups worker 2"}; !slices.Equal(got, want) {

@@ -133,7 +133,7 @@ func (s *Service) resetBreakers(data []byte) (any, error) {
 	if r.ProxyID != "" && !jobs.ValidProxyID(r.ProxyID) {
 		return nil, &invalid{"proxy_id is not the id of a proxy"}
 	}
-	return Reset{Worker: s.cfg.Worker, Proxies: s.cfg.ResetBreaker(r.ProxyID)}, nil
+	return ResetResponse{Worker: s.cfg.Worker, Proxies: s.cfg.ResetBreaker(r.ProxyID)}, nil
 }
 
 // drain stops this worker if the request names it. Other workers do not respond.
@@ -150,12 +150,12 @@ func (s *Service) drain(data []byte) (any, error) {
 	}
 	s.cfg.Log.Info("drain was asked for over NATS")
 	s.cfg.Drain()
-	return Drained{Worker: s.cfg.Worker, Draining: true}, nil
+	return DrainResponse{Worker: s.cfg.Worker, Draining: true}, nil
 }
 
 func (s *Service) policy([]byte) (any, error) {
 	policy, at := s.cfg.Policy()
-	answer := PolicyAnswer{Policy: policy, Environment: &s.cfg.Environment}
+	answer := PolicyResponse{Policy: policy, Environment: &s.cfg.Environment}
 	if !at.IsZero() {
 		at = at.UTC()
 		answer.UpdatedAt = &at
@@ -183,7 +183,7 @@ func (s *Service) rollups(data []byte) (any, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), verbTimeout)
 	defer cancel()
 	points, scope, err := s.cfg.Rollups(ctx, r.Scope, r.Hours)
-	return Hours{Worker: s.cfg.Worker, Scope: scope, Points: points}, err
+	return RollupResponse{Worker: s.cfg.Worker, Scope: scope, Points: points}, err
 }
 
 func (s *Service) pause(data []byte) (any, error)  { return s.setPaused(data, true) }
@@ -204,5 +204,5 @@ func (s *Service) setPaused(data []byte, paused bool) (any, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), verbTimeout)
 	defer cancel()
-	return Paused{Queue: r.Queue, Paused: paused}, act(ctx, r.Queue)
+	return PauseResponse{Queue: r.Queue, Paused: paused}, act(ctx, r.Queue)
 }

@@ -64,8 +64,8 @@ type ResetRequest struct {
 	ProxyID string `json:"proxy_id,omitempty"`
 }
 
-// Reset is a worker's answer to ResetBreakers: of how many proxies it closed the breaker.
-type Reset struct {
+// ResetResponse is a worker's answer to ResetBreakers: of how many proxies it closed the breaker.
+type ResetResponse struct {
 	Worker  string `json:"worker"`
 	Proxies int    `json:"proxies"`
 }
@@ -75,15 +75,15 @@ type DrainRequest struct {
 	Worker string `json:"worker"`
 }
 
-// Drained is the answer of the worker that began to drain.
-type Drained struct {
+// DrainResponse is the answer of the worker that began to drain.
+type DrainResponse struct {
 	Worker   string `json:"worker"`
 	Draining bool   `json:"draining"`
 }
 
-// PolicyAnswer is the answer to Policy: the current retry policy, and since when the fleet has it; nil for the one of the
+// PolicyResponse is the answer to Policy: the current retry policy, and since when the fleet has it; nil for the one of the
 // environment.
-type PolicyAnswer struct {
+type PolicyResponse struct {
 	jobs.Policy
 	UpdatedAt *time.Time `json:"updated_at"`
 	// Environment is the policy of the worker's environment; older workers do not report it.
@@ -98,9 +98,9 @@ type RollupRequest struct {
 	Scope string `json:"scope,omitempty"`
 }
 
-// Hours is the answer to Rollups: one point an hour, oldest first, the running hour last. Scope is what they are of, which
+// RollupResponse is the answer to Rollups: one point an hour, oldest first, the running hour last. Scope is what they are of, which
 // is not what was asked for if the worker knows only its own.
-type Hours struct {
+type RollupResponse struct {
 	Worker string         `json:"worker"`
 	Scope  string         `json:"scope"`
 	Points []rollup.Point `json:"data_points"`
@@ -111,8 +111,8 @@ type QueueRequest struct {
 	Queue string `json:"queue"`
 }
 
-// Paused is the answer to Pause and Resume.
-type Paused struct {
+// PauseResponse is the answer to Pause and Resume.
+type PauseResponse struct {
 	Queue  string `json:"queue"`
 	Paused bool   `json:"paused"`
 }

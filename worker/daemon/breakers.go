@@ -55,7 +55,7 @@ func (d *daemon) recordBreakers(events []rotation.Event) {
 		}
 		d.log.Warn("breaker changed", "proxy", e.ProxyID, "from", event.FromState, "to", event.ToState, "reason", e.Reason)
 		d.book.Breaker(event)
-		d.metrics.Breaker(event)
+		d.metrics.CountBreakerChange(event)
 		d.enqueue(func(ctx context.Context) error { return d.connected.Load().stream.PublishBreaker(ctx, event) })
 		if d.fleet != nil {
 			d.fleet.Changed(e)

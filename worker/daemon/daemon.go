@@ -103,7 +103,7 @@ func newDaemon(c Config) (*daemon, error) {
 func (d *daemon) open(ctx context.Context) (*connection, error) {
 	dial := d.cfg.NATS
 	dial.Name = "gofer worker " + d.cfg.Name
-	dial.Patient, dial.Reconnected, dial.Failed = true, d.metrics.Reconnected, d.metrics.AsyncError
+	dial.Patient, dial.Reconnected, dial.Failed = true, d.metrics.CountReconnect, d.metrics.CountAsyncError
 	// nats.go never reconnects after that. A supervisor starts a new process, which connects again.
 	dial.Closed = func(reason error) { d.drain(reason) }
 	dial.Waiting = d.noteObstacle
@@ -175,8 +175,8 @@ func (d *daemon) prepare(ctx context.Context, client *bus.Client) error {
 
 // recordFlush counts a flush of the rollups: as a flush, and as a published message like any other.
 func (d *daemon) recordFlush(ok bool) {
-	d.metrics.Flushed(ok)
-	d.metrics.Published("rollup", ok, 0)
+	d.metrics.CountFlush(ok)
+	d.metrics.CountPublish("rollup", ok, 0)
 }
 
 // fetchConfig is the fetcher's part of Config. The retry budget grows by one retry a second for each slot.

@@ -12,13 +12,13 @@ import (
 // delay has announced it. That bounds how long a job waits for a server that does not answer: 2 s. Jobs run only on a connection.
 func (d *daemon) recordRetry(e jobs.RetryEvent) {
 	d.book.Retry(e)
-	d.metrics.Retry(e)
+	d.metrics.CountRetry(e)
 	d.log.Info("retry", "queue", e.Queue, "job", e.JobID, "attempt", e.Attempt, "proxy", e.Proxy, "fault", e.Fault, "error", e.Error, "delay", e.Delay.String(), "kind", e.Kind)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	began := time.Now()
 	err := d.connected.Load().stream.PublishRetry(ctx, e)
-	d.metrics.Published("event", err == nil, time.Since(began))
+	d.metrics.CountPublish("event", err == nil, time.Since(began))
 	if err != nil {
 		d.log.Warn("retry event not stored", "queue", e.Queue, "job", e.JobID, "error", err)
 	}
@@ -29,7 +29,7 @@ func (d *daemon) enqueue(publish func(context.Context) error) {
 	select {
 	case d.outbox <- publish:
 	default:
-		d.metrics.Published("event", false, 0)
+		d.metrics.CountPublish("event", false, 0)
 		d.log.Warn("event dropped, too many wait to be published")
 	}
 }
@@ -41,7 +41,7 @@ func (d *daemon) recordAttempt(queue string, a jobs.Attempt, bytes int64, reason
 		Duration: a.Duration.Std(), Bytes: bytes,
 	}
 	d.book.Attempt(fact)
-	d.metrics.Attempt(fact)
+	d.metrics.CountAttempt(fact)
 }
 
 // recordJob counts a job whose result was stored, under the policy that applied to it.
@@ -51,7 +51,7 @@ func (d *daemon) recordJob(job jobs.Job, result jobs.Result) {
 		Attempts: result.AttemptCount, Duration: result.Duration, Bytes: result.Bytes,
 	}
 	d.book.Job(fact)
-	d.metrics.Job(fact)
+	d.metrics.CountJob(fact)
 }
 
 // publishOutbox publishes events from the outbox until ctx ends, and then the events that are left, until last ends. It runs only on
@@ -78,7 +78,7 @@ func (d *daemon) publish(ctx context.Context, message func(context.Context) erro
 	defer cancel()
 	began := time.Now()
 	err := message(ctx)
-	d.metrics.Published("event", err == nil, time.Since(began))
+	d.metrics.CountPublish("event", err == nil, time.Since(began))
 	if err != nil {
 		d.log.Warn("event not published", "error", err)
 	}

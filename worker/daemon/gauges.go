@@ -28,11 +28,11 @@ func (d *daemon) gauges() metrics.Gauges {
 		Loop:        d.loopCounters,
 		InOutage:    func() bool { _, failing := d.pool.Outage(); return failing },
 		ProxyStates: d.proxyStates, EachProxy: d.eachProxy, ProxiesAvoided: d.countAvoided,
-		HostWaits:   func() int64 { return d.fetcher.DomainWaits() },
-		Hedges:      func() (won, lost, failed int64) { return d.fetcher.Hedges() },
-		RetriesHeld: func() int64 { return d.fetcher.DelayedRetries() },
-		IdleConns:   func() int { return d.fetcher.IdleConns() },
-		Backlog:     d.backlog,
+		DomainWaits:    func() int64 { return d.fetcher.DomainWaits() },
+		Hedges:         func() (won, lost, failed int64) { return d.fetcher.Hedges() },
+		DelayedRetries: func() int64 { return d.fetcher.DelayedRetries() },
+		IdleConns:      func() int { return d.fetcher.IdleConns() },
+		Backlog:        d.backlog,
 	}
 }
 
@@ -56,7 +56,7 @@ func (d *daemon) isReady() bool {
 
 func (d *daemon) loopCounters() metrics.Loop {
 	s := d.stats()
-	return metrics.Loop{Parked: s.Parked, HandedBack: s.HandedBack, Lost: s.Lost, Duplicates: s.Duplicates, Overdue: d.overdue.Load()}
+	return metrics.Loop{Scheduled: s.Parked, HandedBack: s.HandedBack, LeasesLost: s.Lost, Duplicates: s.Duplicates, Overdue: d.overdue.Load()}
 }
 
 // proxyStates counts the proxies by the state of their breakers.
@@ -97,13 +97,13 @@ func (d *daemon) measureRTT(ctx context.Context, nc *nats.Conn) {
 // observer counts what the loop does.
 func (d *daemon) observer() worker.Observer {
 	return worker.Observer{
-		Ended: d.recordJob, Taken: d.metrics.Taken, Published: d.metrics.Published, Acked: d.metrics.Acked, DeadLettered: d.metrics.DeadLettered,
+		Ended: d.recordJob, Taken: d.metrics.CountTaken, Published: d.metrics.CountPublish, Acked: d.metrics.CountAck, DeadLettered: d.metrics.CountDeadLetter,
 	}
 }
 
 // recordPick counts a pick under the strategy that applies now.
 func (d *daemon) recordPick(took time.Duration, err error) {
-	d.metrics.Picked(d.pool.Strategy(), took, err)
+	d.metrics.CountPick(d.pool.Strategy(), took, err)
 }
 
 // recordSiteWait counts a job that has to wait for its site.

@@ -80,7 +80,7 @@ func (d *daemon) drainWorker(ctx context.Context, name string) error {
 	if conn == nil || !conn.nc.IsConnected() {
 		return bus.ErrUnreachable
 	}
-	_, err := control.Ask[control.Drained](ctx, conn.nc, control.Subject(d.names, control.Drain), control.DrainRequest{Worker: name}, 1)
+	_, err := control.Ask[control.DrainResponse](ctx, conn.nc, control.Subject(d.names, control.Drain), control.DrainRequest{Worker: name}, 1)
 	if errors.Is(err, control.ErrNoWorkers) {
 		return admin.ErrUnknown
 	}

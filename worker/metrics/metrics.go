@@ -37,12 +37,12 @@ type Gauges struct {
 	ProxiesAvoided func() int
 	// InOutage reports whether the pool fails as a whole.
 	InOutage func() bool
-	// HostWaits is how many times a job had to wait for its turn at a site.
-	HostWaits func() int64
+	// DomainWaits is how many times a job had to wait for its turn at a site.
+	DomainWaits func() int64
 	// Hedges is how many attempts began beside a slow one, and brought the job's result, or lost, or failed like that one.
 	Hedges func() (won, lost, failed int64)
-	// RetriesHeld is how many retries waited longer because the retry budget was used up.
-	RetriesHeld func() int64
+	// DelayedRetries is how many retries waited longer because the retry budget was used up.
+	DelayedRetries func() int64
 	// IdleConns is the number of open connections that wait for a next attempt.
 	IdleConns func() int
 	// Backlog is what the streams hold by queue, as last heard: it must not ask the server.
@@ -57,7 +57,7 @@ type Gauges struct {
 
 // Loop are the counters of the worker's loop since its start. Overdue are the waiting jobs that it released because the server
 // had not.
-type Loop struct{ Parked, HandedBack, Lost, Duplicates, Overdue int64 }
+type Loop struct{ Scheduled, HandedBack, LeasesLost, Duplicates, Overdue int64 }
 
 // Backlog is what a queue's consumers hold: jobs that nobody has taken, and jobs that workers hold. No worker gets jobs of
 // a paused queue.
@@ -193,8 +193,8 @@ func (m *Registry) makeNATS() {
 	m.flushes = m.byOutcome("gofer_rollup_flushes_total")
 }
 
-// Taken counts a job that was taken after a wait. That of one that somebody had taken before is not measured.
-func (m *Registry) Taken(queue string, waited time.Duration, again bool) {
+// CountTaken counts a job that was taken after a wait. That of one that somebody had taken before is not measured.
+func (m *Registry) CountTaken(queue string, waited time.Duration, again bool) {
 	queue = m.queue(queue)
 	m.taken[queue].Inc()
 	if again {
@@ -204,8 +204,8 @@ func (m *Registry) Taken(queue string, waited time.Duration, again bool) {
 	m.queueWait.Update(waited.Seconds())
 }
 
-// Picked counts a pick of a proxy, and why none was to be had.
-func (m *Registry) Picked(strategy rotation.Strategy, took time.Duration, err error) {
+// CountPick counts a pick of a proxy, and why none was to be had.
+func (m *Registry) CountPick(strategy rotation.Strategy, took time.Duration, err error) {
 	m.pickTime.Update(took.Seconds())
 	counter := m.selections[string(strategy)]
 	if none, ok := errors.AsType[*rotation.NoProxyError](err); ok {
@@ -223,8 +223,8 @@ func (m *Registry) SiteWaited(state string) {
 	}
 }
 
-// Attempt counts an attempt that ended.
-func (m *Registry) Attempt(f rollup.AttemptFact) {
+// CountAttempt counts an attempt that ended.
+func (m *Registry) CountAttempt(f rollup.AttemptFact) {
 	reason := f.Reason
 	if reason == "" && f.Fault == jobs.FaultNone {
 		reason = "none"
@@ -238,8 +238,8 @@ func (m *Registry) Attempt(f rollup.AttemptFact) {
 	m.proxies.attempt(f)
 }
 
-// Job counts a job whose result was stored.
-func (m *Registry) Job(f rollup.JobFact) {
+// CountJob counts a job whose result was stored.
+func (m *Registry) CountJob(f rollup.JobFact) {
 	outcome := f.Outcome
 	if !slices.Contains(outcomes(), outcome) {
 		outcome = jobs.Failed
@@ -251,11 +251,11 @@ func (m *Registry) Job(f rollup.JobFact) {
 	m.perJob.Update(float64(f.Attempts))
 }
 
-// DeadLettered counts a dead letter by the job's error code.
-func (m *Registry) DeadLettered(reason string) { pick(m.dead, reason).Inc() }
+// CountDeadLetter counts a dead letter by the job's error code.
+func (m *Registry) CountDeadLetter(reason string) { pick(m.dead, reason).Inc() }
 
-// Retry counts an announced retry.
-func (m *Registry) Retry(e jobs.RetryEvent) {
+// CountRetry counts an announced retry.
+func (m *Registry) CountRetry(e jobs.RetryEvent) {
 	kind, fault := e.Kind, string(e.Fault)
 	if kind != jobs.RetryInline {
 		kind = jobs.RetryScheduled
@@ -267,32 +267,32 @@ func (m *Registry) Retry(e jobs.RetryEvent) {
 	m.retryDelay.Update(e.Delay.Seconds())
 }
 
-// Breaker counts a breaker that changed its state.
-func (m *Registry) Breaker(e jobs.BreakerEvent) {
+// CountBreakerChange counts a breaker that changed its state.
+func (m *Registry) CountBreakerChange(e jobs.BreakerEvent) {
 	if c := m.transitions[[2]string{e.FromState, e.ToState}]; c != nil {
 		c.Inc()
 	}
 }
 
-// Reconnected counts that the connection to NATS was made again.
-func (m *Registry) Reconnected() { m.reconnects.Inc() }
+// CountReconnect counts that the connection to NATS was made again.
+func (m *Registry) CountReconnect() { m.reconnects.Inc() }
 
-// AsyncError counts an error that NATS reported outside a call: "permission", "slow_consumer"; anything else is "other".
-func (m *Registry) AsyncError(kind string) { pick(m.asyncErrors, kind).Inc() }
+// CountAsyncError counts an error that NATS reported outside a call: "permission", "slow_consumer"; anything else is "other".
+func (m *Registry) CountAsyncError(kind string) { pick(m.asyncErrors, kind).Inc() }
 
-// Acked counts an answer about a job that the server confirmed, or did not: "heartbeat", "ack" or "hand_back".
-func (m *Registry) Acked(kind string, ok bool) {
+// CountAck counts an answer about a job that the server confirmed, or did not: "heartbeat", "ack" or "hand_back".
+func (m *Registry) CountAck(kind string, ok bool) {
 	if list := m.acks[kind]; list != nil {
 		list[ok].Inc()
 	}
 }
 
-// Flushed counts a flush of the rollups.
-func (m *Registry) Flushed(ok bool) { m.flushes[ok].Inc() }
+// CountFlush counts a flush of the rollups.
+func (m *Registry) CountFlush(ok bool) { m.flushes[ok].Inc() }
 
-// Published counts a message: "result", "retry", "dead", "event", "rollup"; anything else is "other". Took is zero when
+// CountPublish counts a message: "result", "retry", "dead", "event", "rollup"; anything else is "other". Took is zero when
 // nobody measured it.
-func (m *Registry) Published(kind string, ok bool, took time.Duration) {
+func (m *Registry) CountPublish(kind string, ok bool, took time.Duration) {
 	pick(m.publishes, kind)[ok].Inc()
 	if ok && took > 0 {
 		m.publishTime.Update(took.Seconds())

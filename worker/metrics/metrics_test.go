@@ -31,12 +31,12 @@ func everything(proxies int, queues ...string) metrics.Gauges {
 	return metrics.Gauges{
 		Version: "1.2.3", Revision: "abc", ConfigHash: "123", Queues: queues, InFlight: func() map[string]int { return map[string]int{"default": 2, "lost": 1} },
 		Slots: seven, Ready: yes, Draining: yes, Connected: yes, IdleConns: seven,
-		Loop:        func() metrics.Loop { return metrics.Loop{Parked: 9} },
-		RTT:         func() time.Duration { return 2 * time.Millisecond },
-		HostWaits:   func() int64 { return 5 },
-		Hedges:      func() (won, lost, failed int64) { return 3, 2, 1 },
-		RetriesHeld: func() int64 { return 7 },
-		InOutage:    func() bool { return true }, ProxiesAvoided: seven,
+		Loop:           func() metrics.Loop { return metrics.Loop{Scheduled: 9} },
+		RTT:            func() time.Duration { return 2 * time.Millisecond },
+		DomainWaits:    func() int64 { return 5 },
+		Hedges:         func() (won, lost, failed int64) { return 3, 2, 1 },
+		DelayedRetries: func() int64 { return 7 },
+		InOutage:       func() bool { return true }, ProxiesAvoided: seven,
 		ProxyStates: func() map[string]int { return map[string]int{"open": 3} },
 		EachProxy: func() iter.Seq2[string, string] {
 			return func(yield func(string, string) bool) {
@@ -85,15 +85,15 @@ func TestPromtoolAcceptsThePage(t *testing.T) {
 func flood(m *metrics.Registry, n int) {
 	for i := range n {
 		x := fmt.Sprintf("x%d\"\\\n{}\xff", i)
-		m.Attempt(rollup.AttemptFact{Queue: x, Status: 100 * (i % 12), Proxy: x, Region: x, Reason: x, Fault: jobs.Fault(x), Duration: time.Second})
-		m.Job(rollup.JobFact{Queue: x, Status: 100 * (i % 12), Outcome: x, Error: x, Policy: x, Attempts: i})
-		m.Retry(jobs.RetryEvent{Queue: x, Proxy: x, Kind: x})
-		m.Breaker(jobs.BreakerEvent{ProxyID: x, FromState: x, ToState: x, Reason: x})
-		m.Taken(x, time.Second, i%2 == 0)
-		m.DeadLettered(x)
-		m.Acked(x, i%2 == 0)
-		m.Published(x, i%2 == 0, time.Second)
-		m.AsyncError(x)
+		m.CountAttempt(rollup.AttemptFact{Queue: x, Status: 100 * (i % 12), Proxy: x, Region: x, Reason: x, Fault: jobs.Fault(x), Duration: time.Second})
+		m.CountJob(rollup.JobFact{Queue: x, Status: 100 * (i % 12), Outcome: x, Error: x, Policy: x, Attempts: i})
+		m.CountRetry(jobs.RetryEvent{Queue: x, Proxy: x, Kind: x})
+		m.CountBreakerChange(jobs.BreakerEvent{ProxyID: x, FromState: x, ToState: x, Reason: x})
+		m.CountTaken(x, time.Second, i%2 == 0)
+		m.CountDeadLetter(x)
+		m.CountAck(x, i%2 == 0)
+		m.CountPublish(x, i%2 == 0, time.Second)
+		m.CountAsyncError(x)
 	}
 }
 
@@ -106,7 +106,7 @@ func TestPageStaysSmallUnderAFloodOfLabels(t *testing.T) {
 		g.Process = len(g.Queues) == 1 // some 130 series of the runtime, always the same ones
 		m := metrics.New(g)
 		for i := range 12 * 3 * len(g.Queues) { // each class of each outcome in each queue
-			m.Job(rollup.JobFact{Queue: g.Queues[i/36], Outcome: []string{jobs.Succeeded, jobs.Failed, jobs.Cancelled}[i%3], Status: 100 * (i / 3 % 12)})
+			m.CountJob(rollup.JobFact{Queue: g.Queues[i/36], Outcome: []string{jobs.Succeeded, jobs.Failed, jobs.Cancelled}[i%3], Status: 100 * (i / 3 % 12)})
 		}
 		flood(m, 12)
 		before := series(m.Write(0))
@@ -119,8 +119,8 @@ func TestPageStaysSmallUnderAFloodOfLabels(t *testing.T) {
 
 func TestQueueMayBearTheNameOfTheRest(t *testing.T) {
 	m := metrics.New(everything(0, "default", "other", "default"))
-	m.Job(rollup.JobFact{Queue: "other", Outcome: jobs.Succeeded})
-	m.Job(rollup.JobFact{Queue: "nobody's", Outcome: jobs.Succeeded})
+	m.CountJob(rollup.JobFact{Queue: "other", Outcome: jobs.Succeeded})
+	m.CountJob(rollup.JobFact{Queue: "nobody's", Outcome: jobs.Succeeded})
 	if page := string(m.Write(0)); strings.Count(page, `gofer_jobs_total{queue="other",outcome="succeeded",class="none"} 2`+"\n") != 1 {
 		t.Errorf("jobs of the queue other: want 2, once, in\n%s", page)
 	}
@@ -165,10 +165,10 @@ func series(page []byte) (n int) {
 func TestProxySeriesAreTheBusiest(t *testing.T) {
 	m := metrics.New(everything(1000))
 	for i := range 1000 {
-		m.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%05d", i), Status: 200, Bytes: 10, Duration: 2 * time.Second})
+		m.CountAttempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%05d", i), Status: 200, Bytes: 10, Duration: 2 * time.Second})
 	}
-	m.Attempt(rollup.AttemptFact{Proxy: "p00777", Reason: "timeout", Fault: jobs.FaultUnclear, Bytes: 10, Duration: 4 * time.Second})
-	m.Attempt(rollup.AttemptFact{Proxy: "gone", Reason: "timeout"})
+	m.CountAttempt(rollup.AttemptFact{Proxy: "p00777", Reason: "timeout", Fault: jobs.FaultUnclear, Bytes: 10, Duration: 4 * time.Second})
+	m.CountAttempt(rollup.AttemptFact{Proxy: "gone", Reason: "timeout"})
 	page := string(m.Write(1))
 	for _, want := range []string{
 		`gofer_proxy_attempts_total{proxy="p00777"} 2`, `gofer_proxy_failures_total{proxy="p00777"} 1`,
@@ -190,24 +190,24 @@ func TestProxySeriesAreTheBusiest(t *testing.T) {
 func TestNumbersOnThePageAreWhatHappened(t *testing.T) {
 	g := everything(0, "default")
 	m := metrics.New(g)
-	m.Attempt(rollup.AttemptFact{Reason: "timeout", Fault: jobs.FaultProxy, Duration: 2 * time.Second})
-	m.Attempt(rollup.AttemptFact{Status: 200, Bytes: 512})
-	m.Retry(jobs.RetryEvent{Kind: jobs.RetryInline, Fault: jobs.FaultProxy, Delay: jobs.Duration(time.Second)})
-	m.Breaker(jobs.BreakerEvent{FromState: "closed", ToState: "open"})
+	m.CountAttempt(rollup.AttemptFact{Reason: "timeout", Fault: jobs.FaultProxy, Duration: 2 * time.Second})
+	m.CountAttempt(rollup.AttemptFact{Status: 200, Bytes: 512})
+	m.CountRetry(jobs.RetryEvent{Kind: jobs.RetryInline, Fault: jobs.FaultProxy, Delay: jobs.Duration(time.Second)})
+	m.CountBreakerChange(jobs.BreakerEvent{FromState: "closed", ToState: "open"})
 	fact := rollup.JobFact{Queue: "default", Outcome: jobs.Succeeded, Status: 404, Attempts: 2, Policy: "fixed/3", Duration: 3 * time.Second}
-	m.Job(fact)
+	m.CountJob(fact)
 	g.Book().Job(fact)
-	m.Job(rollup.JobFact{Queue: "default", Outcome: jobs.Failed, Error: jobs.ErrNoProxy})
-	m.DeadLettered(jobs.ErrNoProxy)
-	m.Taken("default", 3*time.Second, false)
-	m.Taken("default", 3*time.Second, true)
-	m.Picked(rotation.Weighted, time.Millisecond, nil)
-	m.Picked(rotation.Weighted, time.Millisecond, &rotation.NoProxyError{Reason: rotation.Resting})
-	m.Acked("heartbeat", true)
-	m.Flushed(false)
-	m.Reconnected()
-	m.Published("result", true, 30*time.Millisecond)
-	m.Published("rollup", true, 0)
+	m.CountJob(rollup.JobFact{Queue: "default", Outcome: jobs.Failed, Error: jobs.ErrNoProxy})
+	m.CountDeadLetter(jobs.ErrNoProxy)
+	m.CountTaken("default", 3*time.Second, false)
+	m.CountTaken("default", 3*time.Second, true)
+	m.CountPick(rotation.Weighted, time.Millisecond, nil)
+	m.CountPick(rotation.Weighted, time.Millisecond, &rotation.NoProxyError{Reason: rotation.Resting})
+	m.CountAck("heartbeat", true)
+	m.CountFlush(false)
+	m.CountReconnect()
+	m.CountPublish("result", true, 30*time.Millisecond)
+	m.CountPublish("rollup", true, 0)
 	page := string(m.Write(0))
 	for _, want := range []string{
 		`gofer_attempts_total{outcome="failed",reason="timeout",class="none"} 1`, `gofer_attempts_total{outcome="answered",reason="none",class="2xx"} 1`,
@@ -316,7 +316,7 @@ func crowded(tb testing.TB, proxies int) metrics.Gauges {
 
 func countEach(m *metrics.Registry, proxies int) {
 	for i := range proxies {
-		m.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%05d", i), Status: 200, Bytes: int64(i * i)})
+		m.CountAttempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%05d", i), Status: 200, Bytes: int64(i * i)})
 	}
 }
 
@@ -324,6 +324,6 @@ func BenchmarkAttemptCounted(b *testing.B) {
 	m := metrics.New(everything(10, "default"))
 	b.ReportAllocs()
 	for b.Loop() {
-		m.Attempt(rollup.AttemptFact{Queue: "default", Proxy: "p00001", Status: 200, Duration: time.Second, Bytes: 9000})
+		m.CountAttempt(rollup.AttemptFact{Queue: "default", Proxy: "p00001", Status: 200, Duration: time.Second, Bytes: 9000})
 	}
 }

@@ -53,7 +53,7 @@ func (m *Registry) writeStates(p *page) {
 			p.one(name, float64(number()))
 		}
 	}
-	for name, number := range map[string]func() int64{"gofer_retries_held_total": g.RetriesHeld, "gofer_host_waits_total": g.HostWaits} {
+	for name, number := range map[string]func() int64{"gofer_retries_held_total": g.DelayedRetries, "gofer_host_waits_total": g.DomainWaits} {
 		if number != nil {
 			p.one(name, float64(number()))
 		}
@@ -82,10 +82,10 @@ func (m *Registry) writeLoop(p *page) {
 		return
 	}
 	l := m.gauges.Loop()
-	p.one("gofer_jobs_parked_total", float64(l.Parked))
+	p.one("gofer_jobs_parked_total", float64(l.Scheduled))
 	p.one("gofer_jobs_overdue_total", float64(l.Overdue))
 	p.one("gofer_jobs_handed_back_total", float64(l.HandedBack))
-	p.one("gofer_leases_lost_total", float64(l.Lost))
+	p.one("gofer_leases_lost_total", float64(l.LeasesLost))
 	p.one("gofer_duplicate_results_total", float64(l.Duplicates))
 }
 
