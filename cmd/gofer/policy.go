@@ -119,5 +119,5 @@ func (a *app) policyReset(ctx context.Context, s *session, _ []string) error {
 	if err := kv.Delete(ctx, fleet.PolicyKey); err != nil {
 		return fmt.Errorf("reset policy: %w", err)
 	}
-	return a.say(map[string]any{"source": "environment"}, "The workers' environment is in force.")
+	return a.say(map[string]any{"source": "environment"}, "The workers' environment applies.")
 }

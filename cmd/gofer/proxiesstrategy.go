@@ -32,7 +32,7 @@ func (a *app) proxiesStrategy(ctx context.Context, s *session, args []string) er
 		if err := kv.Delete(ctx, fleet.StrategyKey); err != nil {
 			return fmt.Errorf("reset strategy: %w", err)
 		}
-		return a.say(map[string]any{"source": "environment"}, "The workers' environment is in force.")
+		return a.say(map[string]any{"source": "environment"}, "The workers' environment applies.")
 	}
 	if _, err := kv.PutString(ctx, fleet.StrategyKey, args[0]); err != nil {
 		return fmt.Errorf("set strategy: %w", err)

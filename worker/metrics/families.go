@@ -50,7 +50,7 @@ func poolFamilies() []Family {
 		{"gofer_proxies", "gauge", "Proxies of the pool by the state of their breaker."},
 		{"gofer_proxies_avoided", "gauge", "Proxies that are a last resort because other workers found them dead."},
 		{"gofer_pool_failing", "gauge", "1 while proxies that worked all fail at once."},
-		{"gofer_proxy_selections_total", "counter", "Proxies picked by the strategy in force."},
+		{"gofer_proxy_selections_total", "counter", "Proxies picked by the current strategy."},
 		{"gofer_proxy_selection_duration_seconds", "histogram", "Time that a pick took, whether it found a proxy or not."},
 		{"gofer_proxy_exhausted_total", "counter", "Picks that found no proxy: none in the pool, none that matches, all of them resting, or the pool fails as a whole."},
 		{"gofer_breaker_transitions_total", "counter", "Breaker changes by the states left and entered."},
