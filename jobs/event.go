@@ -138,7 +138,7 @@ func (p Progress) Result(job Job, now time.Time) Result {
 		if a.Hedge {
 			continue // it brought nothing to the job
 		}
-		r.Proxy = a.Proxy
+		r.Proxy, r.Exit = a.Proxy, a.Exit
 		if a.Status != 0 && a.Fault != FaultProxy { // a 407 is never the target's
 			r.Status = a.Status
 		}

@@ -59,7 +59,7 @@ func (r *Result) Message() (header map[string][]string, payload []byte, err erro
 func (r *Result) Facts() map[string][]string { return r.facts(0).all }
 
 // maxFacts is how many headers facts makes at most.
-const maxFacts = 16
+const maxFacts = 17
 
 // facts are the same, with room for more headers.
 func (r *Result) facts(more int) *headers {
@@ -70,6 +70,7 @@ func (r *Result) facts(more int) *headers {
 	h.put(HeaderError, r.Error)
 	h.put(HeaderURL, r.URL)
 	h.put(HeaderProxy, r.Proxy)
+	h.put(HeaderExit, r.Exit)
 	h.put(HeaderWorker, r.Worker)
 	h.put(HeaderAttempts, strconv.Itoa(r.AttemptCount))
 	h.put(HeaderBytes, strconv.FormatInt(r.Bytes, 10))

@@ -50,8 +50,10 @@ type Attempt struct {
 	// Attempt counts from 1.
 	Attempt int `json:"attempt"`
 	// Proxy is the proxy's id, empty when the fetch was direct.
-	Proxy     string    `json:"proxy"`
-	Region    string    `json:"region"`
+	Proxy  string `json:"proxy"`
+	Region string `json:"region"`
+	// Exit is the word that chose the exit of a gateway, empty without one.
+	Exit      string    `json:"exit,omitempty"`
 	StartedAt time.Time `json:"started_at"`
 	Duration  Duration  `json:"duration"`
 	// Status is the target's answer, zero when there was none.
@@ -85,8 +87,8 @@ type Result struct {
 	// AttemptCount is how many attempts were made; Bytes how many bytes were received over proxies in all of them.
 	AttemptCount int
 	Bytes        int64
-	// Proxy is the id of the last proxy.
-	Proxy string
+	// Proxy is the id of the last proxy, Exit the word of its exit if it is a gateway with words.
+	Proxy, Exit string
 	// Duration runs from the first attempt to the end.
 	Duration   time.Duration
 	Worker     string
@@ -124,6 +126,7 @@ const (
 	HeaderAttempts         = "Gofer-Attempts"
 	HeaderBytes            = "Gofer-Bytes"
 	HeaderProxy            = "Gofer-Proxy"
+	HeaderExit             = "Gofer-Exit"
 	HeaderDuration         = "Gofer-Duration"
 	HeaderWorker           = "Gofer-Worker"
 	HeaderFinishedAt       = "Gofer-Finished-At"
@@ -179,7 +182,7 @@ func ParseResult(header map[string][]string, payload []byte) Result {
 	}
 	r := Result{
 		Queue: get(HeaderQueue), ID: get(HeaderJobID), Outcome: get(HeaderOutcome), Error: get(HeaderError),
-		URL: get(HeaderURL), Proxy: get(HeaderProxy), Worker: get(HeaderWorker), Object: get(HeaderObject),
+		URL: get(HeaderURL), Proxy: get(HeaderProxy), Exit: get(HeaderExit), Worker: get(HeaderWorker), Object: get(HeaderObject),
 		ObjectDigest: get(HeaderObjectDigest), Truncated: get(HeaderHeadersTruncated) == "true",
 	}
 	if omitted := get(HeaderOmitted); omitted != "" {

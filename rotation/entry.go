@@ -36,6 +36,7 @@ type coldState struct {
 	avoidedUntil time.Duration // the end of another worker's finding
 	wakesAt      time.Duration // when the class is checked again; zero without a timer
 	avoidedBy    string        // the worker whose finding it is
+	gateway      *gateway      // nil if the proxy has one exit
 	losses       uint8         // attempts in a row that lost before their first byte
 	weight       int32
 	cooldowns    int32    // hosts for which the proxy cools down
@@ -59,6 +60,15 @@ func (e *entry) describe(proxy *proxylist.Proxy) {
 	}
 	if proxy.Rate > 0 {
 		e.interval = float32(float64(time.Second) / proxy.Rate)
+	}
+	switch isGateway := proxy.IsGateway(); {
+	case !isGateway:
+		e.gateway = nil
+	case e.gateway == nil:
+		e.gateway = new(gateway)
+		fallthrough
+	default:
+		e.gateway.describe(proxy)
 	}
 }
 

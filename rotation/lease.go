@@ -48,6 +48,9 @@ type Verdict struct {
 	Trip    time.Duration
 	Latency time.Duration
 	Reason  string
+	// Gateway says of a failure through a gateway that the gateway itself failed: it cannot be reached, TLS to it fails, or it refuses
+	// the credentials. Without it the failure is that of the exit. NoTunnel says that the gateway answered CONNECT with a 5xx.
+	Gateway, NoTunnel bool
 }
 
 // Lease is one attempt's claim on a proxy. Report ends it. A deferred Release ends it without evidence if nothing else did. The
@@ -56,6 +59,7 @@ type Lease struct {
 	pool   *Pool
 	entry  *entry
 	proxy  *proxylist.Proxy
+	exit   exit
 	host   string
 	named  bool           // the job named the proxy
 	chosen bool           // the job narrowed down the choice
@@ -124,6 +128,9 @@ func (l *Lease) Report(v Verdict) []Event {
 	if e.removed {
 		l.permit.Release() // the proxy left the pool: the verdict says nothing about the present one
 		return nil
+	}
+	if g := e.gateway; g != nil && l.exit.gateway {
+		l.judgeExit(e, g, &v, now)
 	}
 	leftSet := l.ban(e, &v, now)
 	if v.Host != "" {

@@ -32,7 +32,13 @@ type Need struct {
 	// Exclude are the ids of proxies that failed the job. They are used only if no other proxy is left. A pick with excluded
 	// proxies is no probe, and prefers proxies whose latest attempt succeeded.
 	Exclude []string
+	// ExcludeExits are the words of the exits that failed the job. A session goes on to another word. A pick with such words is no
+	// probe, either.
+	ExcludeExits []string
 }
+
+// isRetry reports whether the job has failed before.
+func (n *Need) isRetry() bool { return len(n.Exclude)+len(n.ExcludeExits) > 0 }
 
 // Reason is why no proxy could be picked. Metrics use it as a label.
 type Reason string

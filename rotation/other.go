@@ -16,7 +16,7 @@ func (p *Pool) CanPick(need Need) bool {
 	if _, outage := p.judge.Outage(now); outage || p.slots[0].size == 0 || need.ID != "" {
 		return false
 	}
-	f := skips{exclude: need.Exclude, ban: need.Ban, skipProbeable: p.leaveProbes, beside: true}
+	f := skips{exclude: need.Exclude, ban: need.Ban, skipProbeable: p.leaveProbes, beside: true, need: p.needOfGateways(&need)}
 	f.findCooldowns(p, need.Host)
 	for _, region := range [2]bool{true, false} {
 		if region && need.Region == "" || !region && need.Region != "" && need.RegionStrict {

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/gofer-mq/gofer/breaker"
-	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
 // Pick takes a proxy for one attempt. The events are breakers that became half-open because of it. The error is a *NoProxyError.
@@ -43,7 +42,7 @@ func (p *Pool) outageError(need Need) *NoProxyError {
 	var fits bool
 	if need.ID != "" {
 		e := p.byID[need.ID]
-		fits = e != nil && p.canServe(need, e.proxy)
+		fits = e != nil && p.canServe(&need, e)
 	} else {
 		s := p.setOf(p.filterFor(&need, &skips{}, need.RegionStrict))
 		fits = s != nil && s.size > 0
@@ -70,7 +69,7 @@ func (p *Pool) expireCooldowns(now time.Duration, limit int) {
 // search finds a proxy. Those that the fleet's list of bans keeps from the host come after the others, and those that another
 // worker found dead come last.
 func (p *Pool) search(need *Need, now time.Duration, lease *Lease) (events []Event, ok bool) {
-	f := skips{exclude: need.Exclude, ban: need.Ban, skipProbeable: p.leaveProbes, beside: need.Beside}
+	f := skips{exclude: need.Exclude, ban: need.Ban, skipProbeable: p.leaveProbes, beside: need.Beside, need: p.needOfGateways(need)}
 	f.findCooldowns(p, need.Host)
 	if need.ID != "" {
 		return p.pickByID(need, &f, now, lease)
@@ -124,7 +123,7 @@ func (p *Pool) filterFor(need *Need, f *skips, region bool) filter {
 		out.tags = strings.Join(need.Tags, ",")
 	}
 	if region {
-		out.region = need.Region
+		out.region = p.index.regionOf(need.Region)
 	}
 	for _, cooling := range [2]*hostCooldowns{f.cooldowns, f.banned} {
 		if n := cooling.size(); n > 2*draws && 2*n > p.slots[0].size {
@@ -137,7 +136,7 @@ func (p *Pool) filterFor(need *Need, f *skips, region bool) filter {
 // pickByID takes the one proxy that the need names.
 func (p *Pool) pickByID(need *Need, f *skips, now time.Duration, lease *Lease) (events []Event, ok bool) {
 	e := p.byID[need.ID]
-	if e == nil || f.cooldowns.has(e) || f.isBanned(e) || !p.canServe(*need, e.proxy) {
+	if e == nil || f.cooldowns.has(e) || f.isBanned(e) || !p.canServe(need, e) {
 		return nil, false
 	}
 	if c, _ := e.class(now); c == unavailable {
@@ -147,11 +146,12 @@ func (p *Pool) pickByID(need *Need, f *skips, now time.Duration, lease *Lease) (
 }
 
 // canServe reports whether a proxy can ever meet the need, whatever its state.
-func (p *Pool) canServe(need Need, proxy *proxylist.Proxy) bool {
-	if need.ID != "" && proxy.ID != need.ID || need.RegionStrict && need.Region != "" && proxy.Region != need.Region {
+func (p *Pool) canServe(need *Need, e *entry) bool {
+	proxy := e.proxy
+	if need.ID != "" && proxy.ID != need.ID || need.RegionStrict && need.Region != "" && proxy.Region != need.Region && !e.hasAnyRegion() {
 		return false
 	}
-	return !slices.ContainsFunc(need.Tags, func(tag string) bool { return !slices.Contains(proxy.Tags, tag) })
+	return e.serves(need) && !slices.ContainsFunc(need.Tags, func(tag string) bool { return !slices.Contains(proxy.Tags, tag) })
 }
 
 // choose picks from the set of a filter and takes the permit.
@@ -196,7 +196,7 @@ func (p *Pool) candidate(s *set, need *Need, f skips, now time.Duration) *entry 
 			return e
 		}
 	}
-	if len(need.Exclude) > 0 {
+	if need.isRetry() {
 		if e := s.available.pick(f.onlyReliable(&p.judge, now)); e != nil {
 			return e
 		}
@@ -230,7 +230,7 @@ func (p *Pool) shouldProbe(s *set, need *Need) bool {
 		share = min(max(share, float64(waiting)/float64(waiting+s.available.len())), maxProbeShare)
 	}
 	p.probeCredit = min(1, p.probeCredit+share)
-	return p.probeCredit >= 1 && waiting > 0 && len(need.Exclude) == 0 && !need.Relayed
+	return p.probeCredit >= 1 && waiting > 0 && !need.isRetry() && !need.Relayed
 }
 
 // take gets a permit and starts the lease. It reports false if the breaker refuses.
@@ -239,6 +239,9 @@ func (p *Pool) take(e *entry, need *Need, now time.Duration, lease *Lease) (even
 	*lease = Lease{
 		pool: p, entry: e, proxy: e.proxy, host: need.Host, number: p.leases, named: need.ID != "" && !need.Trusted,
 		chosen: need.ID != "" || need.Session != "" || len(need.Tags) > 0 || need.Region != "",
+	}
+	if e.gateway != nil {
+		lease.exit = p.exitOf(e, need, now)
 	}
 	if e.notClosed {
 		permit, change, ok := e.breaker.Allow()
@@ -310,7 +313,7 @@ func (p *Pool) noProxyError(need Need, now time.Duration) *NoProxyError {
 	f.findCooldowns(p, need.Host)
 	for part := range slices.Chunk(p.candidates(need), batchSize) {
 		for _, e := range part {
-			if !p.canServe(need, e.proxy) {
+			if !p.canServe(&need, e) {
 				continue
 			}
 			matched = true

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gofer-mq/gofer/breaker"
+	"github.com/gofer-mq/gofer/rotation/exits"
 	"github.com/gofer-mq/gofer/rotation/latency"
 	"github.com/gofer-mq/gofer/rotation/outlier"
 	"github.com/gofer-mq/gofer/rotation/proxylist"
@@ -26,6 +27,8 @@ type Config struct {
 	Breaker breaker.Config
 	// SessionTTL is how long a session that had to move stays with its new proxy after its last use; zero means 10 min.
 	SessionTTL time.Duration
+	// Exits configures the words of gateways.
+	Exits exits.Config
 }
 
 // Pool holds proxies and their state. Make one with New. It may be shared between goroutines.
@@ -54,6 +57,8 @@ type Pool struct {
 	timers      timers[*entry] // of proxies that become available by themselves
 	cooldowns   cooldowns
 	judge       outlier.Judge // decides whether a failure counts
+	exits       *exits.Words  // of gateways
+	gateways    int           // proxies that have many exits
 	entries     []*entry      // by the judge's index
 	pins        generations[pin]
 	picks       uint64  // so far
@@ -73,6 +78,7 @@ func New(cfg Config) *Pool {
 	p := &Pool{
 		cfg: cfg, group: breaker.NewGroup(cfg.Breaker), strategy: RoundRobin, byID: map[string]*entry{}, sets: map[filter]*set{},
 		cooldowns: cooldowns{byKey: map[cooldownKey]*hostCooldowns{}}, probeCredit: 1, index: newTagIndex(nil),
+		exits: exits.New(cfg.Exits),
 	}
 	if cfg.Strategy != "" {
 		p.strategy = cfg.Strategy
@@ -108,9 +114,19 @@ func (p *Pool) Replace(proxies []proxylist.Proxy) (c Change) {
 	w := newTagIndex(list)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.gateways = countGateways(list)
 	p.list, p.byID, p.index = list, byID, w
 	p.version++
 	return c
+}
+
+func countGateways(list []*entry) (n int) {
+	for _, e := range list {
+		if e.gateway != nil {
+			n++
+		}
+	}
+	return n
 }
 
 // compare compares a new list with the pool. It makes the entries of new proxies, and returns what is to be installed: new

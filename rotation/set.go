@@ -107,7 +107,7 @@ func (p *Pool) liveSet(id uint64) *set {
 
 // join makes a proxy a member if it matches the filter. It must not be one yet.
 func (p *Pool) join(s *set, e *entry, now time.Duration) {
-	if e.removed || !s.filter.matches(e.proxy) {
+	if e.removed || !s.filter.matches(e) {
 		return
 	}
 	i := slices.IndexFunc(e.places, func(at place) bool { return p.liveSet(at.set) == nil })
@@ -284,8 +284,9 @@ type skips struct {
 	banned        *hostCooldowns // for jobs with the same ban
 	ban           uint64         // zero leaves out none of these
 	useAvoided    bool
-	beside        bool // the pick leaves the turns of round_robin as they are
-	skipProbeable bool // sessions leave out probeable proxies
+	beside        bool  // the pick leaves the turns of round_robin as they are
+	skipProbeable bool  // sessions leave out probeable proxies
+	need          *Need // leaves out the gateways that cannot serve it; nil if there are no gateways
 	now           time.Duration
 	judge         *outlier.Judge // leaves out the proxies that are not reliable now; nil leaves out none
 	relayed       bool           // the judge leaves out those that relayed nothing within a minute instead
@@ -303,6 +304,9 @@ func (f *skips) findCooldowns(p *Pool, host string) {
 func (f *skips) isBanned(e *entry) bool { return f.ban != FleetBan && f.banned.has(e) }
 
 func (f skips) skip(e *entry) bool {
+	if f.need != nil && !e.serves(f.need) {
+		return true
+	}
 	return f.cooldowns.has(e) || f.banned.has(e) || len(f.exclude) > 0 && slices.Contains(f.exclude, e.proxy.ID) || f.judge != nil && f.isDoubtful(e)
 }
 

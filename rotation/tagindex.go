@@ -3,8 +3,6 @@ package rotation
 import (
 	"slices"
 	"strings"
-
-	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
 // tagIndex is an inverted index: which proxies of a list have a tag or are in a region. So a filter that no proxy matches is
@@ -12,6 +10,7 @@ import (
 type tagIndex struct {
 	all           []*entry
 	tags, regions map[string][]*entry
+	anyRegion     []*entry            // gateways in which a word chooses the region
 	unmatched     map[filter]struct{} // filters whose tags and region exist, but on no proxy together
 }
 
@@ -24,18 +23,39 @@ func newTagIndex(list []*entry) *tagIndex {
 		for _, tag := range e.proxy.Tags {
 			w.tags[tag] = append(w.tags[tag], e)
 		}
+		if e.hasAnyRegion() {
+			w.anyRegion = append(w.anyRegion, e)
+			continue
+		}
 		if region := e.proxy.Region; region != "" {
 			w.regions[region] = append(w.regions[region], e)
 		}
 	}
+	for region := range w.regions {
+		w.regions[region] = append(w.regions[region], w.anyRegion...)
+	}
 	return w
+}
+
+// otherRegion stands in a filter for every region that only gateways can serve, in which a word chooses it. Publishers choose these
+// regions, so each does not get a set of its own.
+const otherRegion = "\x00"
+
+// regionOf returns what stands for a region in a filter. A nil index, while the list changes, knows no regions.
+func (w *tagIndex) regionOf(region string) string {
+	if region == "" || w == nil || len(w.anyRegion) == 0 || w.regions[region] != nil {
+		return region
+	}
+	return otherRegion
 }
 
 // rarest returns the proxies that have the rarest tag or region of a filter.
 func (w *tagIndex) rarest(f filter) []*entry {
 	candidates := w.all
 	if f.region != "" {
-		candidates = w.regions[f.region]
+		if candidates = w.regions[f.region]; candidates == nil {
+			candidates = w.anyRegion
+		}
 	}
 	if f.tags == "" {
 		return candidates
@@ -51,7 +71,7 @@ func (w *tagIndex) rarest(f filter) []*entry {
 // members returns the proxies that match a filter, whatever their state.
 func (w *tagIndex) members(f filter) (list []*entry) {
 	for _, e := range w.rarest(f) {
-		if f.matches(e.proxy) {
+		if f.matches(e) {
 			list = append(list, e)
 		}
 	}
@@ -81,15 +101,15 @@ func (w *tagIndex) noteUnmatched(f filter) {
 }
 
 // matches reports whether a proxy matches the filter, whatever its state.
-func (f filter) matches(p *proxylist.Proxy) bool {
-	if f.region != "" && p.Region != f.region {
+func (f filter) matches(e *entry) bool {
+	if f.region != "" && e.proxy.Region != f.region && !e.hasAnyRegion() {
 		return false
 	}
 	if f.tags == "" {
 		return true
 	}
 	for tag := range strings.SplitSeq(f.tags, ",") {
-		if !slices.Contains(p.Tags, tag) {
+		if !slices.Contains(e.proxy.Tags, tag) {
 			return false
 		}
 	}

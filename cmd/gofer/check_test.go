@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -190,4 +191,62 @@ func refusal(got jobs.Fault) jobs.Fault {
 		return got
 	}
 	return jobs.FaultUnclear
+}
+
+func TestCheckOfAGatewayTakesAFreshExit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	gate := w.startProxy(testenv.Good)
+	var users sync.Map
+	gate.Exit = func(user, _ string) (testenv.Mode, bool) {
+		users.Store(user, true)
+		return testenv.Good, !strings.HasSuffix(user, "-nowhere")
+	}
+	lines := fmt.Sprintf("http://u-{session}-{region}:s3cret@%[1]s id=gate region=us\nhttp://u-{session}-{region}:s3cret@%[1]s id=roams\nhttp://u:s3cret@%[1]s id=turns gateway=yes\n", gate.Addr())
+	check := func(args ...string) (int, map[string]checked) {
+		code, out, errOut := gofer(t, lines, append(append([]string{"proxies", "check", "--json", "--target", "http://shop.test/ok"}, args...), "-")...)
+		if strings.Contains(out+errOut, "s3cret") || strings.Contains(out+errOut, "u-") {
+			t.Errorf("credentials were printed:\n%s%s", out, errOut)
+		}
+		return code, outcomes(t, out)
+	}
+	code, got := check()
+	if code != exitSomeFailed || !got["gate"].OK || !got["turns"].OK || got["roams"].OK || !strings.Contains(got["roams"].Error, "--region") {
+		t.Errorf("exit %d, %+v; want the gateway that needs a region to say so, and the others to work", code, got)
+	}
+	if _, used := users.Load("u-" + got["gate"].Exit + "-us"); !used || len(got["gate"].Exit) != 12 {
+		t.Errorf("exit %q was printed, which the gateway did not see", got["gate"].Exit)
+	}
+	if code, got := check("--region", "DE"); code != exitOK || !got["roams"].OK {
+		t.Errorf("--region DE: exit %d, %+v; want all to work", code, got)
+	}
+	if code, got := check("--region", "nowhere"); code != exitSomeFailed || !strings.Contains(got["roams"].Error, "region") {
+		t.Errorf("--region nowhere: exit %d, %+v; want the region to be named", code, got)
+	}
+	if code, _, errOut := gofer(t, lines, "proxies", "check", "--region", "a-b", "-"); code != exitUsage || !strings.Contains(errOut, "--region") {
+		t.Errorf("--region a-b: exit %d, %q; want it refused", code, errOut)
+	}
+}
+
+func TestProxiesLsTellsGatewaysFromProxies(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errOut := gofer(t, "http://u-{session}:s3cret@192.0.2.7:1 id=gate session_ttl=5m\n", "proxies", "add", "-"); code != exitOK {
+		t.Fatalf("gofer proxies add: exit %d, %s", code, errOut)
+	}
+	_, out, _ := gofer(t, "", "proxies", "ls", "--json")
+	var list []listedProxy
+	if err := json.Unmarshal([]byte(out), &list); err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[string]string{}
+	for _, p := range list {
+		kinds[p.ID] = p.Kind
+	}
+	if kinds["gate"] != "gateway" || kinds["good"] != "proxy" || strings.Contains(out, "u-") {
+		t.Errorf("printed %s; want a gateway and a proxy, without their users", out)
+	}
 }

@@ -33,7 +33,8 @@ Running workers may have others in their own environment: 'gofer breakers ls' li
 			Use: "add LINE…", Short: "Add a proxy to the fleet's bucket, or replace it",
 			Example: `  gofer proxies add http://192.0.2.9:3128 id=paris-1 region=eu max_inflight=20`,
 			Long: `Adds a proxy to the fleet's bucket; every running worker has it within a second. A proxy is written as in a proxies file:
-URL [id=…] [tags=a,b] [region=…] [weight=…] [max_inflight=…] [rate=…]. One with the same id is replaced.
+URL [id=…] [tags=a,b] [region=…] [weight=…] [max_inflight=…] [rate=…] [gateway=yes] [session_ttl=…]. One with the same id is
+replaced. {session} in user or password makes it a gateway: the word of the exit stands there, and the region in place of {region}.
 With "-" the lines come from standard input, which keeps passwords out of the list of processes.`,
 			Args: args(cobra.MinimumNArgs(1)), RunE: a.verb("proxies add", a.proxiesAdd),
 		},
@@ -56,6 +57,7 @@ Every running worker follows within a second; what is known of the proxies stays
 type listedProxy struct {
 	ID          string   `json:"id"`
 	Addr        string   `json:"addr"`
+	Kind        string   `json:"kind"` // proxy or gateway
 	Tags        []string `json:"tags"`
 	Region      string   `json:"region"`
 	Weight      int      `json:"weight"`
@@ -71,7 +73,7 @@ type sourced struct {
 }
 
 func listed(p sourced) listedProxy {
-	return listedProxy{ID: p.ID, Addr: p.Addr(), Tags: p.Tags, Region: p.Region, Weight: max(1, p.Weight), MaxInflight: p.MaxInflight, Rate: p.Rate, Source: p.source}
+	return listedProxy{ID: p.ID, Addr: p.Addr(), Kind: p.Kind(), Tags: p.Tags, Region: p.Region, Weight: max(1, p.Weight), MaxInflight: p.MaxInflight, Rate: p.Rate, Source: p.source}
 }
 
 func (a *app) proxiesLs(ctx context.Context) error {
@@ -95,9 +97,9 @@ func (a *app) proxiesLs(ctx context.Context) error {
 	}
 	var rows []table.Row
 	for _, p := range list {
-		rows = append(rows, table.Row{p.ID, p.Addr, strings.Join(p.Tags, ","), p.Region, p.Weight, p.MaxInflight, p.Rate, p.Source})
+		rows = append(rows, table.Row{p.ID, p.Addr, p.Kind, strings.Join(p.Tags, ","), p.Region, p.Weight, p.MaxInflight, p.Rate, p.Source})
 	}
-	return a.out.table(table.Row{"id", "address", "tags", "region", "weight", "max in flight", "rate", "source"}, rows)
+	return a.out.table(table.Row{"id", "address", "kind", "tags", "region", "weight", "max in flight", "rate", "source"}, rows)
 }
 
 // wholePool is the pool of a worker that has this environment. Without a server it is the environment's and

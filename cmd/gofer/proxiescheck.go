@@ -32,6 +32,7 @@ type checkFlags struct {
 	target   string
 	timeout  time.Duration
 	parallel int
+	region   string
 	via      []string
 }
 
@@ -42,7 +43,7 @@ func (a *app) proxiesCheckCommand() *cobra.Command {
 		Short: "Fetch a page through each proxy and say which ones work",
 		Long: `Fetches one page once through each proxy, many at a time, and prints a line for each as it is done: whether it
 worked, the answer's status, the time it took and, when it failed, whose fault that was and why. An answer of 400
-or more is a failure, too. Breakers and statistics of the workers are not touched.
+or more is a failure, too. Breakers and statistics of the workers are not touched. A gateway is checked through one fresh exit.
 
 The proxies are those of the pool, as "gofer proxies ls" shows them, or the lines of a file or of standard input
 ("-"), written as in the proxies file. Exit code 0 says that every proxy works, 3 that some do not.`,
@@ -64,6 +65,7 @@ func (f *checkFlags) add(flags *pflag.FlagSet) {
 	flags.Var((*durationFlag)(&f.timeout), "timeout", "how long a proxy may take, 0.1s to 10m")
 	f.parallel = 64
 	flags.Var((*wholeFlag)(&f.parallel), "parallel", "proxies at a time, 1 to 10000")
+	flags.StringVar(&f.region, "region", "", "region of the exit of gateways whose line names none")
 }
 
 func (f *checkFlags) check() error {
@@ -72,6 +74,8 @@ func (f *checkFlags) check() error {
 		return usage("--timeout: not between 0.1s and 10m")
 	case f.parallel < 1 || f.parallel > 10000:
 		return usage("--parallel: not between 1 and 10000")
+	case f.region != "" && !proxylist.ValidRegion(f.region):
+		return usage("--region does not match [A-Za-z0-9_.]{1,32}")
 	}
 	return nil
 }
@@ -159,6 +163,7 @@ type check struct {
 	list    []proxylist.Proxy
 	fetcher *fetch.Fetcher
 	job     jobs.Job // for any proxy
+	region  string   // of gateways whose line names none
 	bar     *progressbar.ProgressBar
 	widths  [2]int        // of ids and addresses
 	ended   func(checked) // called for each proxy, one after the other; nil calls nobody
@@ -175,7 +180,7 @@ func (a *app) newCheck(ctx context.Context, c *config.Config, f checkFlags, list
 		return nil, usage("--target: %w", err)
 	}
 	pool := rotation.New(rotation.Config{})
-	k := &check{app: a, list: list, job: job, bar: a.progress(len(list) > 1, len(list), "proxies")}
+	k := &check{app: a, list: list, job: job, region: f.region, bar: a.progress(len(list) > 1, len(list), "proxies")}
 	k.fetcher = fetch.New(fetch.Config{
 		Pool: pool, Policy: onceOnly, AttemptTimeout: f.timeout, UserAgent: c.UserAgent, MaxBodyBytes: c.MaxBodyBytes, AllowPrivateTargets: c.AllowPrivateTargets,
 	})
@@ -205,6 +210,7 @@ func onceOnly() jobs.Policy {
 type checked struct {
 	ID       string        `json:"id"`
 	Addr     string        `json:"addr"`
+	Exit     string        `json:"exit,omitempty"`
 	OK       bool          `json:"ok"`
 	Status   int           `json:"status"`
 	Duration jobs.Duration `json:"duration"`
@@ -245,6 +251,9 @@ func (k *check) run(ctx context.Context, parallel int) error {
 func (k *check) through(ctx context.Context, p proxylist.Proxy) (r checked, known bool) {
 	job := k.job
 	job.Proxy.ID = p.ID
+	if p.HasRegions() && p.Region == "" {
+		job.Proxy.Region = k.region
+	}
 	o := k.fetcher.Do(ctx, job, jobs.Progress{})
 	if o.Kind != jobs.RunFinished {
 		return r, false
@@ -253,8 +262,12 @@ func (k *check) through(ctx context.Context, p proxylist.Proxy) (r checked, know
 		ID: p.ID, Addr: p.Addr(), OK: o.Result.Outcome == jobs.Succeeded,
 		Duration: jobs.Duration(o.Result.Duration), Error: o.Result.Detail,
 	}
+	if p.HasRegions() && p.Region == "" && k.region == "" {
+		r.Error = "the gateway serves only jobs that name a region: name one with --region"
+	}
 	if n := len(o.Result.Attempts); n > 0 {
 		last := o.Result.Attempts[n-1]
+		r.Exit = last.Exit
 		r.Status, r.Duration, r.Fault, r.Error = last.Status, last.Duration, last.Fault, last.Error
 	}
 	return r, true

@@ -47,7 +47,7 @@ With --check only the proxies that work are added: gofer fetches a page through 
   gofer proxies import --scheme socks5 --check --target http://example.com/ bought.txt`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, files []string) error {
-			for _, name := range []string{"target", "timeout", "parallel"} {
+			for _, name := range []string{"target", "timeout", "parallel", "region"} {
 				if cmd.Flags().Changed(name) && !f.onlyOK {
 					return usage("--%s needs --check", name)
 				}

@@ -56,6 +56,7 @@ func FuzzParseLine(f *testing.F) {
 	for _, seed := range [][2]string{
 		{"http://user:", "@a.test:80 id=a tags=b,c region=d weight=2 max_inflight=3 rate=0.5"}, {"", ":pw@host:80"}, {"socks5h://", "@[::1]:1080"},
 		{"http://a.test:80 id=", ""}, {"http://a.test:80 rate=", " weight=1"}, {"https://%zz", "@a"}, {"http://[fe80::1%25", "]:80"}, {"http://u:p%20w", "@A.test:80 weight=1000"},
+		{"http://user-{session}-{region}:", "@a.test:80 region=us session_ttl=90s"}, {"http://%7Bsession%7D", ":pw@a.test:80 gateway=yes"}, {"http://{sess", "}@a.test:80"},
 	} {
 		f.Add(seed[0], seed[1])
 	}

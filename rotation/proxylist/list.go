@@ -11,12 +11,16 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// ParseLine reads "URL [key=value …]" with the keys id, tags, region, weight, max_inflight and rate. Its error never repeats the
-// line, which may hold a password.
+// keys are what may follow the URL of a line.
+const keys = "id, tags, region, weight, max_inflight, rate, gateway, session_ttl"
+
+// ParseLine reads "URL [key=value …]" with the keys id, tags, region, weight, max_inflight, rate, gateway and session_ttl. Its error
+// never repeats the line, which may hold a password.
 func ParseLine(line string) (Proxy, error) {
 	fields := strings.Fields(line)
 	switch {
@@ -34,18 +38,25 @@ func ParseLine(line string) (Proxy, error) {
 	for _, field := range fields[1:] {
 		key, value, found := strings.Cut(field, "=")
 		if !found || seen[key] {
-			return Proxy{}, errors.New("what follows the URL must be key=value, each key once: id, tags, region, weight, max_inflight, rate")
+			return Proxy{}, errors.New("what follows the URL must be key=value, each key once: " + keys)
 		}
 		seen[key] = true
 		if err := p.set(key, value); err != nil {
 			return Proxy{}, err
 		}
 	}
+	if err := p.checkGateway(); err != nil {
+		return Proxy{}, err
+	}
 	return p, nil
 }
 
 func parseURL(text string) (*url.URL, error) {
-	u, err := url.Parse(text)
+	escaped, err := escapePlaceholders(text)
+	if err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(escaped)
 	// The parser's error repeats the text, and of user:secret@host it takes the user for the scheme.
 	if err != nil || u.Opaque != "" || u.Scheme == "" {
 		return nil, errors.New("not a proxy URL: write scheme://[user:password@]host:port, reserved characters percent-encoded")
@@ -70,8 +81,8 @@ func parseURL(text string) (*url.URL, error) {
 	return &url.URL{Scheme: u.Scheme, User: u.User, Host: net.JoinHostPort(strings.ToLower(u.Hostname()), port)}, nil
 }
 
-// defaultID is "p" and 12 hex digits of SHA-256 over scheme, user, host and port, so that a password may change without the
-// proxy becoming another.
+// defaultID is "p" and 12 hex digits of SHA-256 over scheme, user (placeholders as they stand), host and port, so that a password may
+// change without the proxy becoming another.
 func defaultID(u *url.URL) string {
 	sum := sha256.Sum256([]byte(u.Scheme + "\x00" + u.User.Username() + "\x00" + u.Hostname() + "\x00" + u.Port()))
 	return "p" + hex.EncodeToString(sum[:6])
@@ -100,8 +111,17 @@ func (p *Proxy) set(key, value string) (err error) {
 		if err != nil || !(p.Rate >= 0.001 && p.Rate <= 1e6) {
 			return errors.New("rate is not a number of attempts a second between 0.001 and 1000000")
 		}
+	case "gateway":
+		if p.Gateway = value == "yes"; !p.Gateway {
+			return errors.New("gateway is not yes: leave it out for a proxy with one exit")
+		}
+	case "session_ttl":
+		p.SessionTTL, err = time.ParseDuration(value)
+		if err != nil || p.SessionTTL <= 0 {
+			return errors.New(`session_ttl is not a time above 0: write "10m" or "90s"`)
+		}
 	default:
-		return errors.New("a key is none of id, tags, region, weight, max_inflight, rate")
+		return errors.New("a key is none of " + keys)
 	}
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Proxy is a forward proxy. It prints without its user information.
@@ -24,6 +25,10 @@ type Proxy struct {
 	MaxInflight int
 	// Rate is how many attempts a second may start through it, evenly apart; zero means no limit.
 	Rate float64
+	// Gateway says that each connection has another exit. A proxy whose user information holds {session} is a gateway without it.
+	Gateway bool
+	// SessionTTL is how long the word of a session may be idle, in a gateway with {session}; zero means DefaultSessionTTL.
+	SessionTTL time.Duration
 }
 
 // Addr is scheme, host and port, without user information.
@@ -40,7 +45,7 @@ func (p Proxy) LogValue() slog.Value { return slog.StringValue(p.Addr()) }
 
 // Line is the proxy as a line of a proxies file. It holds the password.
 func (p Proxy) Line() string {
-	parts := []string{p.URL.String(), "id=" + p.ID}
+	parts := []string{showPlaceholders(p.URL.String()), "id=" + p.ID}
 	if len(p.Tags) > 0 {
 		parts = append(parts, "tags="+strings.Join(p.Tags, ","))
 	}
@@ -56,12 +61,21 @@ func (p Proxy) Line() string {
 	if p.Rate > 0 {
 		parts = append(parts, "rate="+strconv.FormatFloat(p.Rate, 'g', -1, 64))
 	}
+	if p.Gateway {
+		parts = append(parts, "gateway=yes")
+	}
+	if p.SessionTTL > 0 {
+		parts = append(parts, "session_ttl="+p.SessionTTL.String())
+	}
 	return strings.Join(parts, " ")
 }
 
 // Equal reports whether nothing about the two proxies differs, passwords included.
 func (p *Proxy) Equal(q *Proxy) bool {
 	if p.ID != q.ID || p.Region != q.Region || p.Weight != q.Weight || p.MaxInflight != q.MaxInflight || p.Rate != q.Rate {
+		return false
+	}
+	if p.Gateway != q.Gateway || p.SessionTTL != q.SessionTTL {
 		return false
 	}
 	if p.URL.Scheme != q.URL.Scheme || p.URL.Host != q.URL.Host || !slices.Equal(p.Tags, q.Tags) {

@@ -33,7 +33,7 @@ type Config struct {
 	WorkerName  string    `envconfig:"GOFER_WORKER_NAME" desc:"name of this worker in results and events; unset means host name and a random part"`
 
 	Proxies     string `envconfig:"GOFER_PROXIES" secret:"true" desc:"proxies, comma separated, a line of the proxies file each"`
-	ProxiesFile string `envconfig:"GOFER_PROXIES_FILE" desc:"file with a proxy a line: URL [id=…] [tags=a,b] [region=…] [weight=…] [max_inflight=…] [rate=…]; reread when it changes"`
+	ProxiesFile string `envconfig:"GOFER_PROXIES_FILE" desc:"file with a proxy a line: URL [id=…] [tags=a,b] [region=…] [weight=…] [max_inflight=…] [rate=…] [gateway=yes] [session_ttl=…]; reread when it changes"`
 	Strategy    string `envconfig:"GOFER_STRATEGY" default:"round_robin" desc:"round_robin, random, weighted, least_used or performance"`
 
 	AllowDirect         bool              `envconfig:"GOFER_ALLOW_DIRECT" default:"false" desc:"lets jobs ask for no proxy"`

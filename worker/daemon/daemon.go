@@ -12,6 +12,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/exits"
 	"github.com/gofer-mq/gofer/rotation/sites"
 	"github.com/gofer-mq/gofer/worker"
 	"github.com/gofer-mq/gofer/worker/fetch"
@@ -87,7 +88,7 @@ func newDaemon(c Config) (*daemon, error) {
 		return nil, err
 	}
 	d := &daemon{cfg: c, names: names, log: c.Log, book: rollup.NewBook(), started: time.Now(), outbox: make(chan func(context.Context) error, 1024)}
-	d.pool = rotation.New(rotation.Config{Strategy: c.Strategy, Breaker: c.Breaker})
+	d.pool = rotation.New(rotation.Config{Strategy: c.Strategy, Breaker: c.Breaker, Exits: exits.Config{Prefix: c.Prefix}})
 	d.sites = sites.New(sites.Config{Slots: c.Concurrency})
 	d.settings = fleet.New(fleet.Config{Names: names, Pool: d.pool, Policy: *c.Policy, Strategy: c.Strategy, Log: c.Log})
 	d.settings.List(c.Proxies)

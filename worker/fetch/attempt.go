@@ -161,7 +161,7 @@ func (r *run) reportAttempt(ended *flight, lost bool) {
 		Status: f.targetStatus(), Phase: x.phaseName(), Phases: x.phaseDurations(), Fault: b.fault, Error: b.text, Hedge: lost,
 	}}
 	if proxy := ended.lease.Proxy(); proxy != nil {
-		a.Proxy, a.Region = proxy.ID, proxy.Region
+		a.Proxy, a.Region, a.Exit = proxy.ID, ended.lease.Region(), ended.lease.Exit()
 	}
 	r.last = a
 	r.underWay--
@@ -199,7 +199,7 @@ func (r *run) reportInterceptors(x *exchanges) {
 		r.f.interceptors.clear(r.last.Proxy)
 	}
 	for id, cert := range r.refusedCerts {
-		if id != r.last.Proxy && r.f.interceptors.suspect(id, *cert) {
+		if id != r.last.Proxy && !strings.Contains(id, exitMark) && r.f.interceptors.suspect(id, *cert) {
 			events, _ := r.f.cfg.Pool.ForceOpen(id, tripTime, "intercepts")
 			r.reportBreakers(events)
 		}
@@ -223,7 +223,8 @@ func (r *run) pick() (*rotation.Lease, error) {
 func (r *run) need() rotation.Need {
 	return rotation.Need{
 		Host: hostPort(r.job.Target()), Tags: r.job.Proxy.Tags, Region: r.job.Proxy.Region, RegionStrict: r.job.Proxy.RegionStrict,
-		Session: r.job.Proxy.Session, ID: r.job.Proxy.ID, Exclude: append(r.failedProxies(), r.unreachable...), Ban: r.banKey(),
+		Session: r.job.Proxy.Session, ID: r.job.Proxy.ID, Exclude: append(r.failedProxies(), r.unreachable...),
+		Ban: r.banKey(), ExcludeExits: r.failedExits(),
 		Trusted: r.f.cfg.Trusted, Relayed: r.test,
 	}
 }
@@ -257,7 +258,7 @@ func (r *run) reportBreakers(events []rotation.Event) {
 func (r *run) failedProxies() (ids []string) {
 	for _, a := range r.progress.Attempts {
 		stays := r.job.Proxy.Session != "" && a.Fault == jobs.FaultTarget
-		if a.Proxy != "" && !stays {
+		if a.Proxy != "" && !stays && r.excluded(a) {
 			ids = append(ids, a.Proxy)
 		}
 	}

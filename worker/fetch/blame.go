@@ -21,6 +21,7 @@ type blame struct {
 	end        string // the job ends with this error code
 	failover   bool   // another proxy may be tried at once
 	trip       time.Duration
+	gateway    bool // the gateway itself failed, and not one of its exits
 	unsent     bool // the proxy kept the request to itself
 	local      bool // this host failed before anything was sent, and the attempt is not counted
 }
@@ -33,6 +34,7 @@ const tripTime = 10 * time.Minute
 func (b blame) verdict(f facts) rotation.Verdict {
 	v := rotation.Verdict{
 		Kind: b.kind, Host: f.host, Answered: f.responded || b.fault == jobs.FaultTarget, Proven: f.proven, JobTimeout: f.jobTimeout, LearntTimeout: f.learntTimeout, CoolDown: f.retryAfter, Trip: b.trip, Latency: f.latency, Reason: b.reason,
+		Gateway: b.gateway, NoTunnel: f.refused != nil && f.refused.status >= http.StatusInternalServerError,
 	}
 	switch {
 	case b.kind == rotation.PairFault && (f.ban || f.fleetBan):

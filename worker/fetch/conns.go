@@ -36,11 +36,15 @@ type conn struct {
 	http2 *http.ClientConn
 	key   connKey
 	meter *meter
-	since time.Time // when it became idle
+	since time.Time     // when it became idle
+	ttl   time.Duration // how long it may be idle; zero means as long as any
 }
 
 // isAlive reports whether an idle connection can carry another exchange. Nobody watches one of HTTP/1.1 while it is idle.
 func (cn *conn) isAlive() bool {
+	if cn.ttl > 0 && !cn.since.IsZero() && time.Since(cn.since) > cn.ttl {
+		return false
+	}
 	if cn.http2 != nil {
 		return cn.http2.Err() == nil
 	}

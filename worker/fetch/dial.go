@@ -60,7 +60,7 @@ func (x *exchanges) connect(ctx context.Context, rsa bool) (connLease, error) {
 	if err != nil {
 		return connLease{}, x.proxyDialError(err)
 	}
-	b := &builder{exchanges: x, meter: &meter{Conn: nc, opening: true}, offer: offer{http1: c.http1Hosts.has(x.target), rsa: rsa}}
+	b := &builder{exchanges: x, meter: &meter{Conn: nc, opening: true, reset: x.alone}, offer: offer{http1: c.http1Hosts.has(x.target), rsa: rsa}}
 	release := http1.Bind(ctx, b.meter)
 	cn, err := b.build(ctx, nc)
 	if err == nil && cn.http2 != nil { // which reads all the time, and not only for this attempt
@@ -127,7 +127,7 @@ func (b *builder) build(ctx context.Context, socket net.Conn) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	cn := &conn{key: b.connKey(), meter: b.meter}
+	cn := &conn{key: b.connKey(), meter: b.meter, ttl: b.ttl}
 	if b.target.Scheme() == "https" {
 		b.reachPhase(securing)
 		secured, err := b.secure(ctx, nc, b.target.Hostname(), b.offer)

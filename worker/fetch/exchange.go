@@ -38,7 +38,10 @@ func (e *locationError) Error() string { return e.reason }
 // the newest exchange unless they say otherwise.
 type exchanges struct {
 	run   *run
-	proxy *url.URL // nil when direct
+	proxy *url.URL      // nil when direct; with the word of the exit filled in
+	alone bool          // no other attempt uses its connections
+	kept  *conn         // of an attempt alone: what its latest hop leaves to the next one
+	ttl   time.Duration // how long its connections may be idle; zero means as long as any
 
 	started       time.Time
 	phase         atomic.Int32
@@ -76,7 +79,7 @@ type exchanges struct {
 func (r *run) newExchanges(lease *rotation.Lease) *exchanges {
 	x := &exchanges{run: r, started: time.Now()}
 	if p := lease.Proxy(); p != nil {
-		x.proxy = p.URL
+		x.proxy, x.alone, x.ttl = lease.URL(), lease.Alone(), lease.IdleFor()
 	}
 	x.first = r.newFirstByteWatch(x, lease)
 	return x
@@ -85,6 +88,7 @@ func (r *run) newExchanges(lease *rotation.Lease) *exchanges {
 // do does the exchanges. Everything it opens is closed, or idle and owned by the pool, when it returns. It may run in a goroutine of
 // its own: of the run it reads only what does not change.
 func (x *exchanges) do(ctx context.Context) {
+	defer x.closeKept()
 	r := x.run
 	timeout := r.job.Timeout.Std()
 	if timeout == 0 {
@@ -224,7 +228,7 @@ func (x *exchanges) idle(ctx context.Context) (l connLease, found bool) {
 	if x.run.nonIdempotent() {
 		return connLease{}, false
 	}
-	cn := x.run.f.conns.pop(x.connKey())
+	cn := x.reusable()
 	if cn == nil {
 		return connLease{}, false
 	}
@@ -299,5 +303,35 @@ func (x *exchanges) giveBack(l connLease, reusable bool) {
 		l.close()
 		return
 	}
-	x.run.f.conns.put(l.conn)
+	x.keep(l.conn)
+}
+
+// keep makes a connection idle. That of an attempt alone waits for the attempt's next hop only.
+func (x *exchanges) keep(cn *conn) {
+	if !x.alone {
+		x.run.f.conns.put(cn)
+		return
+	}
+	x.closeKept()
+	x.kept = cn
+}
+
+// reusable returns an idle connection to the target; nil if there is none.
+func (x *exchanges) reusable() *conn {
+	if !x.alone {
+		return x.run.f.conns.pop(x.connKey())
+	}
+	cn := x.kept
+	if cn == nil || cn.key != x.connKey() || !cn.isAlive() {
+		return nil
+	}
+	x.kept = nil
+	return cn
+}
+
+func (x *exchanges) closeKept() {
+	if x.kept != nil {
+		x.kept.close()
+		x.kept = nil
+	}
 }

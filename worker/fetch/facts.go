@@ -89,12 +89,12 @@ func (r *run) facts(ctx context.Context, x *exchanges, lease *rotation.Lease) fa
 	if f.status == http.StatusTooManyRequests || f.status == http.StatusServiceUnavailable {
 		f.retryAfter = RetryAfter(f.header.Get("Retry-After"), time.Now())
 	}
-	if x.err != nil && untrusted(x.err) && !f.direct && r.refusedCerts[lease.ID()] == nil {
+	if x.err != nil && untrusted(x.err) && !f.direct && r.refusedCerts[r.exitKey(lease)] == nil {
 		if r.refusedCerts == nil {
 			r.refusedCerts = map[string]*refusedCert{}
 		}
 		cert := refusedCertOf(x.err, x.target.Hostname())
-		r.refusedCerts[lease.ID()] = &cert
+		r.refusedCerts[r.exitKey(lease)] = &cert
 	}
 	f.refusedThrough = len(r.refusedCerts)
 	f.proven = f.responded && strings.HasPrefix(x.url, "https://")

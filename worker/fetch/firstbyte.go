@@ -53,7 +53,9 @@ func (r *run) newFirstByteWatch(x *exchanges, lease *rotation.Lease) *firstByteW
 		return nil
 	default:
 		w.need = r.need()
-		w.need.Exclude = append(w.need.Exclude, lease.ID())
+		if !lease.IsGateway() { // which has other exits
+			w.need.Exclude = append(w.need.Exclude, lease.ID())
+		}
 	}
 	return w
 }

@@ -116,7 +116,7 @@ func (r *run) reportToSite(visit *sites.Visit, x *exchanges, f facts, b blame) {
 	if r.f.cfg.Sites == nil {
 		return
 	}
-	o := sites.Outcome{Kind: siteKind(f, b), Via: r.last.Proxy, Took: f.latency, Hurried: f.jobTimeout, Ways: r.ways()}
+	o := sites.Outcome{Kind: siteKind(f, b), Via: r.via(r.last.Attempt), Took: f.latency, Hurried: f.jobTimeout, Ways: r.ways()}
 	if r.job.Proxy.Direct {
 		o.Via = viaDirect
 	}
@@ -129,8 +129,11 @@ func (r *run) reportToSite(visit *sites.Visit, x *exchanges, f facts, b blame) {
 	r.siteChanged(visit.Report(o))
 }
 
-// ways is how many ways there are now to reach a site.
+// ways is how many ways there are now to reach a site; zero means many.
 func (r *run) ways() int {
+	if r.f.cfg.Pool.HasGateways() {
+		return 0
+	}
 	n := r.f.cfg.Pool.Closed()
 	if r.job.Proxy.Direct {
 		n++

@@ -134,7 +134,10 @@ func (p *pair) left() time.Duration {
 func (p *pair) begin(ctx context.Context) bool {
 	r := p.run
 	need := r.need()
-	need.Exclude, need.NoLastResort, need.Beside = append(need.Exclude, p.first.lease.ID()), true, true
+	need.NoLastResort, need.Beside = true, true
+	if !p.first.lease.IsGateway() { // which has other exits
+		need.Exclude = append(need.Exclude, p.first.lease.ID())
+	}
 	if !r.f.cfg.Pool.CanPick(need) || !r.f.budget.hedge(p.isAuto) {
 		return false
 	}

@@ -70,7 +70,7 @@ const Rest = "(other)"
 // Reasons is the closed list of why an attempt failed.
 func Reasons() []string {
 	return []string{
-		"connect", "proxy_auth", "proxy_refused", "proxy_tls", "proxy_protocol", "dns", "tls", "timeout", "reset",
+		"connect", "proxy_auth", "proxy_refused", "region_refused", "proxy_tls", "proxy_protocol", "dns", "tls", "timeout", "reset",
 		"truncated", "status", "status_403", "status_429", "status_5xx", "ban", "body_too_large", "redirects", "location", "denied",
 		"decode", "malformed", "local", "cancelled", "panic", Other,
 	}

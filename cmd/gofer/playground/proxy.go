@@ -38,6 +38,9 @@ const (
 type Proxy struct {
 	// User and Password are demanded when User is not empty.
 	User, Password string
+	// Exit makes it a gateway: it says how the exit behaves that the credentials choose, and whether they are right. It is called at
+	// each request or tunnel, by many goroutines, and User and Password are not demanded. Slow and later modes are understood.
+	Exit func(user, password string) (mode Mode, ok bool)
 	// Delay is that of Slow.
 	Delay time.Duration
 	// Resolve turns the name and port of a target into an address; nil, or "", means the target's own.
@@ -146,19 +149,25 @@ func (p *Proxy) http(c net.Conn, in *bufio.Reader) bool {
 		return false
 	}
 	p.Requests.Add(1)
-	mode := Mode(p.mode.Load())
+	mode, ok := p.admit(credentials(req.Header.Get("Proxy-Authorization")))
 	switch {
-	case mode == Unauthorized || !p.authorized(req.Header.Get("Proxy-Authorization")):
+	case mode == Unauthorized || !ok:
 		return answer(c, req, http.StatusProxyAuthRequired, "credentials wanted\n")
 	case mode == BadGateway:
 		return answer(c, req, http.StatusBadGateway, "the proxy cannot reach the target\n")
 	case mode == Banned:
 		return answer(c, req, http.StatusForbidden, "Access denied: your address has been banned.\n")
+	case mode == Refusing:
+		Reset(c)
+		return false
+	case mode == Silent:
+		p.silence(c)
+		return false
 	case mode == Slow:
 		p.pause()
 	}
 	if req.Method == http.MethodConnect {
-		p.tunnel(c, in, req.Host, "HTTP/1.1 200 Connection established\r\n\r\n", "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+		p.tunnel(c, in, req.Host, mode, "HTTP/1.1 200 Connection established\r\n\r\n", "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
 		return false
 	}
 	return p.forward(c, in, req, mode)
@@ -173,11 +182,23 @@ func (p *Proxy) pause() {
 	}
 }
 
-func (p *Proxy) authorized(header string) bool {
-	if p.User == "" {
-		return true
+// admit says how the proxy behaves towards a user, and whether it takes the user.
+func (p *Proxy) admit(user, password string) (m Mode, ok bool) {
+	if p.Exit != nil {
+		return p.Exit(user, password)
 	}
-	return header == "Basic "+base64.StdEncoding.EncodeToString([]byte(p.User+":"+p.Password))
+	return Mode(p.mode.Load()), p.User == "" || user == p.User && password == p.Password
+}
+
+// credentials are those of a Proxy-Authorization header; empty if there are none.
+func credentials(header string) (user, password string) {
+	encoded, isBasic := strings.CutPrefix(header, "Basic ")
+	text, err := base64.StdEncoding.DecodeString(encoded)
+	if !isBasic || err != nil {
+		return "", ""
+	}
+	user, password, _ = strings.Cut(string(text), ":")
+	return user, password
 }
 
 func answer(c net.Conn, req *http.Request, status int, text string) bool {
@@ -219,8 +240,8 @@ func (p *Proxy) forward(c net.Conn, in io.Reader, req *http.Request, mode Mode) 
 }
 
 // tunnel joins c with the target after it has said yes to the client, or says no.
-func (p *Proxy) tunnel(c net.Conn, in io.Reader, target, yes, no string) {
-	if Mode(p.mode.Load()) == SilentAfter {
+func (p *Proxy) tunnel(c net.Conn, in io.Reader, target string, mode Mode, yes, no string) {
+	if mode == SilentAfter {
 		_, _ = io.WriteString(c, yes)
 		p.silence(c)
 		return

@@ -12,58 +12,62 @@ import (
 // socks serves one SOCKS5 CONNECT (RFC 1928, RFC 1929).
 func (p *Proxy) socks(c net.Conn, in *bufio.Reader) {
 	p.Requests.Add(1)
-	target, err := p.greet(c, in)
-	if err != nil {
+	target, mode, err := p.greet(c, in)
+	if err != nil || mode == Refusing {
 		return
 	}
-	if Mode(p.mode.Load()) == Slow {
+	if mode == Slow {
 		p.pause()
 	}
 	const tail = "\x00\x01\x00\x00\x00\x00\x00\x00" // the address that it was bound to, which nobody needs
-	p.tunnel(c, in, target, "\x05\x00"+tail, "\x05\x01"+tail)
+	p.tunnel(c, in, target, mode, "\x05\x00"+tail, "\x05\x01"+tail)
 }
 
 var errSocks = errors.New("not a SOCKS5 request")
 
-func (p *Proxy) greet(c net.Conn, in *bufio.Reader) (string, error) {
+func (p *Proxy) greet(c net.Conn, in *bufio.Reader) (target string, mode Mode, err error) {
 	head := make([]byte, 2)
 	if _, err := io.ReadFull(in, head); err != nil {
-		return "", err
+		return "", 0, err
 	}
 	if _, err := in.Discard(int(head[1])); err != nil {
-		return "", err
+		return "", 0, err
 	}
-	if p.User != "" {
-		if err := p.login(c, in); err != nil {
-			return "", err
-		}
-	} else if _, err := c.Write([]byte{5, 0}); err != nil {
-		return "", err
+	if p.User != "" || p.Exit != nil {
+		mode, err = p.login(c, in)
+	} else {
+		mode = Mode(p.mode.Load())
+		_, err = c.Write([]byte{5, 0})
 	}
-	return destination(in)
+	if err != nil {
+		return "", 0, err
+	}
+	target, err = destination(in)
+	return target, mode, err
 }
 
-func (p *Proxy) login(c net.Conn, in *bufio.Reader) error {
+func (p *Proxy) login(c net.Conn, in *bufio.Reader) (mode Mode, err error) {
 	if _, err := c.Write([]byte{5, 2}); err != nil {
-		return err
+		return 0, err
 	}
 	if _, err := in.Discard(1); err != nil {
-		return err
+		return 0, err
 	}
 	user, err := short(in)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	password, err := short(in)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if user != p.User || password != p.Password {
+	mode, ok := p.admit(user, password)
+	if !ok {
 		_, _ = c.Write([]byte{1, 1})
-		return errSocks
+		return 0, errSocks
 	}
 	_, err = c.Write([]byte{1, 0})
-	return err
+	return mode, err
 }
 
 // short is a text behind a byte with its length.

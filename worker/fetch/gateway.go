@@ -1,0 +1,81 @@
+package fetch
+
+import (
+	"strconv"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/rotation"
+)
+
+// atGateway turns the judgement of an attempt through a gateway to the exit, unless the gateway itself failed: it cannot be reached, TLS
+// to it fails, or it refuses the credentials.
+func (b blame) atGateway(lease *rotation.Lease) blame {
+	switch {
+	case !lease.IsGateway():
+	case b.reason == "proxy_auth" && b.trip > 0:
+		if !lease.RefuseCredentials() {
+			return refusedRegion()
+		}
+		b.gateway = true
+	case b.kind == rotation.ProxyFault && (b.reason == "connect" || b.reason == "proxy_tls"):
+		b.gateway = true
+	case b.kind == rotation.Unclear && b.fault == jobs.FaultTarget:
+		b.kind = rotation.TargetFault // the gateway says so, which works
+	case b.kind == rotation.Neutral && b.fault == jobs.FaultUnclear:
+		b.kind = rotation.Unclear // a certificate: of two exits one may replace it
+	case b.trip > 0:
+		b.trip, b.failover = 0, false // too many requests: the next word would get the same answer
+	}
+	return b
+}
+
+// refusedRegion is for a gateway that works elsewhere, or may: nobody is at fault, and other proxies are tried.
+func refusedRegion() blame {
+	return blame{reason: "region_refused", text: "the gateway refuses the region that the job asks for (407)", failover: true, unsent: true}
+}
+
+// excluded reports whether no more attempts of the job go through the proxy of a failed one. At a gateway another exit is tried, unless
+// the gateway itself failed or refuses the region.
+func (r *run) excluded(a jobs.Attempt) bool {
+	if !r.f.cfg.Pool.IsGateway(a.Proxy) {
+		return true
+	}
+	isGateways := a.Fault == jobs.FaultProxy && a.Phase == connecting.String()
+	refusedRegion := a.Fault == jobs.FaultNone && a.Status == 0 && !a.Hedge
+	return isGateways || refusedRegion
+}
+
+// failedExits are the words of the exits that failed the job.
+func (r *run) failedExits() (words []string) {
+	for _, a := range r.progress.Attempts {
+		if a.Exit != "" && a.Fault != jobs.FaultTarget {
+			words = append(words, a.Exit)
+		}
+	}
+	return words
+}
+
+// exitKey tells exits apart: the id of a proxy with one exit; of a gateway, the word of the exit or the number of the attempt.
+func (r *run) exitKey(lease *rotation.Lease) string {
+	switch {
+	case !lease.IsGateway():
+		return lease.ID()
+	case lease.Exit() != "":
+		return lease.ID() + exitMark + lease.Exit()
+	}
+	return lease.ID() + exitMark + strconv.Itoa(len(r.progress.Attempts))
+}
+
+// via names the proxy of an attempt, or the exit. Without a word each attempt has an exit of its own.
+func (r *run) via(a jobs.Attempt) string {
+	switch {
+	case a.Exit != "":
+		return a.Proxy + exitMark + a.Exit
+	case r.f.cfg.Pool.IsGateway(a.Proxy):
+		return a.Proxy + exitMark + strconv.FormatInt(a.StartedAt.UnixNano(), 36)
+	}
+	return a.Proxy
+}
+
+// exitMark stands in no id of a proxy.
+const exitMark = "/"
