@@ -41,6 +41,15 @@ type RunOutcome struct {
 	NoProxy bool
 	// Wait says of a scheduled job that it waits for its site; nil if it waits for something else.
 	Wait *SiteWait
+	// Free is called when Result.Body is no longer needed, to give back the memory that is counted for it; nil for a small body.
+	Free func()
+}
+
+// Release calls Free, if it is set.
+func (o RunOutcome) Release() {
+	if o.Free != nil {
+		o.Free()
+	}
 }
 
 // SiteWait is a job's wait for its site.

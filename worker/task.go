@@ -148,6 +148,7 @@ func (w *Worker) complete(ctx, settling context.Context, t *task) bool {
 		outcome = w.cfg.Do(ctx, t.job, t.progress)
 		w.proxyShortage.add(outcome.NoProxy)
 	}
+	defer outcome.Release()
 	if !w.settle(settling, t, outcome) {
 		return false
 	}

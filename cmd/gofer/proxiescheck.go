@@ -255,6 +255,7 @@ func (k *check) through(ctx context.Context, p proxylist.Proxy) (r checked, know
 		job.Proxy.Region = k.region
 	}
 	o := k.fetcher.Do(ctx, job, jobs.Progress{})
+	o.Release()
 	if o.Kind != jobs.RunFinished {
 		return r, false
 	}

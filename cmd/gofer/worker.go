@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -46,6 +48,7 @@ func (a *app) work(ctx context.Context) error {
 // runWorker builds a worker and runs it until ctx ends. It calls listening once with the address of the HTTP port.
 func (a *app) runWorker(ctx context.Context, c config.Config, proxies []proxylist.Proxy, listening func(net.Addr)) error {
 	a.interrupts.allow(c.DrainTimeout.Std()+drainSlack, exitFailed)
+	limitMemory(&c)
 	log := newLogger(&c, a.err)
 	listener, err := listen(ctx, c.HTTPAddr)
 	if err != nil && c.NATSURL == "" {
@@ -68,6 +71,17 @@ func (a *app) runWorker(ctx context.Context, c config.Config, proxies []proxylis
 	d := c.Daemon(proxies)
 	d.Listener, d.Log, d.Draining, d.Version, d.Revision = listener, log, a.interrupts.endSoon, buildVersion(), buildRevision()
 	return daemon.Run(ctx, d)
+}
+
+// limitMemory has the garbage collector keep a worker with 64 slots and the default body size under 512 MiB: without a limit it
+// would let the heap grow to twice of what is in use. The owner's GOMEMLIMIT replaces the limit.
+func limitMemory(c *config.Config) {
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
+	const base, slots, slotBytes, bodyBytes = 400 << 20, 64, 1 << 20, 8 << 20
+	limit := base + max(0, int64(c.Concurrency)-slots)*slotBytes + 4*max(0, c.MaxBodyBytes-bodyBytes)
+	debug.SetMemoryLimit(limit)
 }
 
 // withoutServer turns the reason why no embedded server runs into a *config.Error that names the variable and the remedy.

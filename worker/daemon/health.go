@@ -14,6 +14,9 @@ import (
 // probeTimeout bounds one probe. A proxy that takes longer for a page that was made for probes is of little use.
 const probeTimeout = 10 * time.Second
 
+// probeMemory is what the pages of probes may take together, in bytes.
+const probeMemory = 32 << 20
+
 // prober finds out whether proxies whose open time is over work again, by fetches of its own.
 type prober struct {
 	pool     *rotation.Pool
@@ -37,7 +40,7 @@ func (d *daemon) probeProxies(ctx context.Context) {
 	// that it changes are recorded.
 	p := &prober{pool: d.pool, page: page, log: d.log, parallel: max(1, d.cfg.Concurrency/4), fetcher: fetch.New(fetch.Config{
 		Pool: d.pool, Policy: jobs.DefaultPolicy, Observer: fetch.Observer{BreakersChanged: d.recordBreakers}, Denied: d.settings.Denied,
-		AttemptTimeout: min(d.cfg.AttemptTimeout, probeTimeout), UserAgent: d.cfg.UserAgent, MaxBodyBytes: d.cfg.MaxBodyBytes,
+		AttemptTimeout: min(d.cfg.AttemptTimeout, probeTimeout), UserAgent: d.cfg.UserAgent, MaxBodyBytes: d.cfg.MaxBodyBytes, MaxMemory: probeMemory,
 		AllowPrivateTargets: d.cfg.AllowPrivateTargets, Worker: d.cfg.Name, Trusted: true,
 	})}
 	defer p.fetcher.Close()
@@ -85,5 +88,7 @@ func (p *prober) fetch(ctx context.Context, proxy string, attempts int) jobs.Run
 	job, soon := p.page, jobs.Duration(jobs.MinBaseDelay)
 	job.Proxy.ID = proxy
 	job.Retry = &jobs.Override{MaxAttempts: &attempts, BaseDelay: &soon}
-	return p.fetcher.Do(ctx, job, jobs.Progress{})
+	o := p.fetcher.Do(ctx, job, jobs.Progress{})
+	o.Release()
+	return o
 }

@@ -65,6 +65,7 @@ func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool)
 	}
 	r.beginAttempt()
 	a := r.race(ctx, lease)
+	defer a.x.releaseMemory()
 	if a.isStopped() {
 		r.endWait() // its time counts, the attempt does not
 		return r.stopped(ctx), false
@@ -176,7 +177,7 @@ func (r *run) decide(ctx context.Context, x *exchanges, f facts, b blame) (end j
 	case b.end == "" && b.isResult:
 		r.reportInterceptors(x)
 		if b.isFleetBan && r.pickUnbanned() {
-			r.keptResponse = x.response()
+			r.keep(x.response())
 			return jobs.RunOutcome{}, true
 		}
 		return r.succeeded(x.response()), false

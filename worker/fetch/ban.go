@@ -17,11 +17,21 @@ type response struct {
 	fields []jobs.HeaderField // as header, in the order in which they came
 	body   []byte
 	url    string
+	memory *memoryShare // of the body
 }
 
-// response returns the newest response. The body must have been read to its end.
+// response returns the newest response, with its memory. The body must have been read to its end.
 func (x *exchanges) response() *response {
-	return &response{status: x.status(), header: x.header, fields: x.resultFields(), body: x.body, url: x.url}
+	x.taken = true
+	return &response{memory: &x.memory, status: x.status(), header: x.header, fields: x.resultFields(), body: x.body, url: x.url}
+}
+
+// keep keeps a response in place of an earlier one.
+func (r *run) keep(a *response) {
+	if r.keptResponse != nil {
+		r.keptResponse.memory.releaseAll()
+	}
+	r.keptResponse = a
 }
 
 // succeeded is the outcome of a job that a response ends.

@@ -3,44 +3,33 @@ package fetch
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"sync"
 )
 
-// maxDrained is how much of a body that nobody wants is read to keep its connection.
-const maxDrained = 64 << 10
+const (
+	// maxDrained is how much of a body that nobody wants is read to keep its connection.
+	maxDrained = 64 << 10
+	// minGrown and maxGrown are the sizes of the buffers that are kept for bodies of an unknown size.
+	minGrown, maxGrown = 4 << 10, 256 << 10
+)
 
-// maxGrown is how much room is made at once for a body that has not come yet.
-const maxGrown = 256 << 10
-
-// read takes the whole body, decoded, and stops at the limit.
+// read takes the whole body as it comes, and then decodes it. So a decoder, which may need much memory, never waits for the
+// network, and it is known by then that nothing was cut off.
 func (x *exchanges) read(ctx context.Context) error {
 	limit := x.run.f.cfg.MaxBodyBytes
 	if own := x.run.job.MaxBodyBytes; own > 0 {
 		limit = min(limit, own)
 	}
-	length := x.resp.ContentLength
-	if x.method == http.MethodHead {
-		length = 0 // it is that of the response to a GET
-	}
-	body, err := x.run.f.decoders.decode(ctx, x.resp.Response, limit)
-	if err != nil {
-		return err
-	}
-	defer body.close()
-	if length > limit && !body.encoded {
-		return errTooLarge
-	}
-	if body.encoded {
-		length = -1
-	}
-	if x.body, err = x.run.f.bodies.read(body, length); err != nil {
-		return err
-	}
-	if body.encoded {
-		err = x.drain()
+	codings := codings(x.resp.Response)
+	var err error
+	if len(codings) == 0 || x.method == http.MethodHead {
+		x.body, err = x.run.f.bodies.read(ctx, x.source(ctx, limit), x.length(), limit, &x.memory)
+	} else {
+		x.body, err = x.readEncoded(ctx, codings, limit)
 	}
 	if err != nil {
 		return err
@@ -57,17 +46,38 @@ func (x *exchanges) read(ctx context.Context) error {
 	return nil
 }
 
-// drain reads what a decoder may have left, up to the end of the message: only there it is known that nothing was cut off, and
-// that the connection is free.
-func (x *exchanges) drain() error {
-	rest, err := io.Copy(io.Discard, io.LimitReader(x.resp.Body, maxDrained))
+// length is that of the body as it comes; below zero if it is not known.
+func (x *exchanges) length() int64 {
+	if x.method == http.MethodHead {
+		return 0 // the one that is announced is that of another answer
+	}
+	return x.resp.ContentLength
+}
+
+func (x *exchanges) source(ctx context.Context, limit int64) *boundedReader {
+	return &boundedReader{ctx: ctx, from: x.resp.Body, left: limit + 1}
+}
+
+// readEncoded reads a body and undoes its codings.
+func (x *exchanges) readEncoded(ctx context.Context, codings []string, limit int64) ([]byte, error) {
+	f := x.run.f
+	if len(codings) > maxCodings {
+		return nil, fmt.Errorf("%w: %d codings on top of each other", errDecode, len(codings))
+	}
+	buf, err := f.bodies.fill(ctx, x.source(ctx, limit+overhead), f.bodies.take(), x.length(), limit+overhead, &x.memory)
+	defer func() { f.bodies.put(buf, &x.memory) }()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if rest == maxDrained {
-		x.resp.Close = true
+	x.stall.stop()
+	x.resp.Header.Del("Content-Encoding")
+	x.resp.Header.Del("Content-Length")
+	if len(buf) == 0 {
+		return nil, nil // an empty body is empty in any coding
 	}
-	return nil
+	d := f.decoders.decode(ctx, codings, buf, isEndAnnounced(x.resp.Response), limit, &x.memory)
+	defer d.close()
+	return f.bodies.read(ctx, d, -1, limit, &x.memory)
 }
 
 // hasBody reports whether the response has a body by rule, even an empty one (RFC 9110, 6.4.1).
@@ -78,23 +88,82 @@ func (x *exchanges) hasBody() bool {
 // bodies are buffers in which bodies of an unknown size grow. The zero value is ready.
 type bodies struct{ pool sync.Pool }
 
-// read reads a body to its end. length is what is announced and need not come, or below zero.
-func (b *bodies) read(from io.Reader, length int64) ([]byte, error) {
-	if length >= 0 && length <= maxGrown {
-		buf := bytes.NewBuffer(make([]byte, 0, length+bytes.MinRead)) // room for the read that finds the end
-		_, err := buf.ReadFrom(from)
-		return buf.Bytes(), err
+// take is an empty buffer.
+func (b *bodies) take() []byte {
+	if buf, ok := b.pool.Get().(*[]byte); ok {
+		return (*buf)[:0]
 	}
-	buf, ok := b.pool.Get().(*bytes.Buffer)
-	if !ok {
-		buf = new(bytes.Buffer)
+	return make([]byte, 0, minGrown)
+}
+
+// put gives a buffer and its memory back.
+func (b *bodies) put(buf []byte, memory *memoryShare) {
+	memory.release(counted(cap(buf)))
+	if cap(buf) <= maxGrown {
+		b.pool.Put(&buf)
 	}
-	_, err := buf.ReadFrom(from)
-	if buf.Len() > maxGrown {
-		return buf.Bytes(), err // too large to be copied, or kept
+}
+
+// read reads a body to its end. length is what is announced, or below zero. What the body takes stays in the share.
+func (b *bodies) read(ctx context.Context, from io.Reader, length, limit int64, memory *memoryShare) ([]byte, error) {
+	if length >= 0 {
+		return b.fill(ctx, from, nil, length, limit, memory)
 	}
-	body := bytes.Clone(buf.Bytes())
-	buf.Reset()
-	b.pool.Put(buf)
-	return body, err
+	buf, err := b.fill(ctx, from, b.take(), length, limit, memory)
+	if err == nil && cap(buf) > maxGrown {
+		return buf, nil // too large to be copied, or kept
+	}
+	defer b.put(buf, memory)
+	if err != nil {
+		return nil, err
+	}
+	return bytes.Clone(buf), nil
+}
+
+// fill reads into a buffer to the end of a body of at most limit bytes. It makes room for a length that is known at once, else
+// by doubling. It returns the buffer whose memory is in the share, also after an error.
+func (b *bodies) fill(ctx context.Context, from io.Reader, buf []byte, length, limit int64, memory *memoryShare) (filled []byte, err error) {
+	if length > limit {
+		return buf, errTooLarge
+	}
+	if size := length + spareBytes; size > int64(cap(buf)) {
+		if buf, err = b.grow(ctx, buf, size, memory); err != nil {
+			return buf, err
+		}
+	}
+	for {
+		if len(buf) == cap(buf) {
+			if buf, err = b.grow(ctx, buf, min(2*int64(cap(buf)), limit+spareBytes), memory); err != nil {
+				return buf, err
+			}
+		}
+		n, err := from.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		switch {
+		case errors.Is(err, io.EOF):
+			return buf, nil
+		case err != nil:
+			return buf, err
+		}
+	}
+}
+
+// grow moves a body to a larger buffer.
+func (b *bodies) grow(ctx context.Context, old []byte, size int64, memory *memoryShare) ([]byte, error) {
+	if err := memory.acquire(ctx, counted(int(size))); err != nil {
+		return old, err
+	}
+	larger := append(make([]byte, 0, size), old...)
+	if cap(old) > 0 {
+		b.put(old, memory)
+	}
+	return larger, nil
+}
+
+// counted is how much memory a buffer takes of the budget.
+func counted(size int) int64 {
+	if size <= maxUncounted {
+		return 0
+	}
+	return int64(size)
 }

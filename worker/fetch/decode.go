@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,8 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"github.com/andybalholm/brotli"
 )
 
 const (
@@ -27,70 +26,82 @@ const (
 // errCutOff ends a body whose coding has not come to its end, where nothing else would show that the connection broke.
 var errCutOff = fmt.Errorf("the body ends within its content coding: %w", io.ErrUnexpectedEOF)
 
-// decoders are kept for the next body: each holds a window of 32 KiB or more.
-type decoders struct{ inflaters, brotlis, zstds sync.Pool }
-
-// decoder undoes one content coding. Its Read returns io.ErrUnexpectedEOF when the input ends too early.
-type decoder interface {
-	io.Reader
-	reset(from io.Reader) error
-	// complete reports whether all data has been read and only the checksum behind it is missing.
-	complete() bool
+// decoders are kept for the next body. Those of brotli and zstd may hold much memory, so only a few of them are.
+type decoders struct {
+	inflaters      sync.Pool
+	brotlis, zstds chan decoder
 }
 
-// decoded reads a response body without its content codings. Close it when no more is read.
+// keptDecoders is how many decoders of one coding are kept. They need a processor and nothing else.
+const keptDecoders = 8
+
+func newDecoders() decoders {
+	return decoders{brotlis: make(chan decoder, keptDecoders), zstds: make(chan decoder, keptDecoders)}
+}
+
+// maxKeptWindow is the largest window of a decoder that is kept.
+const maxKeptWindow = 1 << 20
+
+// decoder undoes one content coding. Its Read returns io.ErrUnexpectedEOF when the input ends too early. It calls acquire before
+// it makes room for a window.
+type decoder interface {
+	io.Reader
+	reset(from io.Reader, acquire func(bytes int64) error) error
+	// complete reports whether all data has been read and only the checksum behind it is missing.
+	complete() bool
+	// window is the memory that the decoder needs for its window.
+	window() int64
+}
+
+// decoded reads a body without its content codings. Close it when no more is read.
 type decoded struct {
 	io.Reader
-	encoded bool
-	release []func()
+	layers []*layer
+	memory *memoryShare
+	held   int64 // for the windows of the layers
+	err    error // of acquire: to a decoder it looks like an error in the data
 }
 
 // close returns the decoders to their pools. Nobody may read afterwards.
 func (d *decoded) close() {
-	for _, release := range d.release {
-		release()
+	for _, l := range d.layers {
+		l.release()
 	}
+	d.memory.release(d.held)
 }
 
-// decode undoes the content codings that the response names, whoever asked for them, and takes them out of its header with
-// the length that is no longer true. A part of a body (206) and a body in a coding that is not known stay as they are. limit
-// is that of the decoded body: a larger one ends with errTooLarge. Errors in the data are errDecode.
-func (p *decoders) decode(ctx context.Context, resp *http.Response, limit int64) (*decoded, error) {
-	names := codings(resp)
-	if len(names) == 0 {
-		return &decoded{Reader: &boundedReader{ctx: ctx, from: resp.Body, left: limit + 1}}, nil
+// acquire takes memory for a window.
+func (d *decoded) acquire(ctx context.Context, bytes int64) error {
+	err := d.memory.acquire(ctx, bytes)
+	if err != nil {
+		d.err = err
+		return err
 	}
-	wire := &boundedReader{ctx: ctx, from: resp.Body, left: limit + overhead}
-	if len(names) > maxCodings {
-		return nil, fmt.Errorf("%w: %d codings on top of each other", errDecode, len(names))
-	}
-	first := make([]byte, 1)
-	if _, err := io.ReadFull(wire, first); errors.Is(err, io.EOF) {
-		return &decoded{Reader: http.NoBody}, nil // an empty body is empty in any coding
-	} else if err != nil {
-		return nil, err
-	}
-	wire.from = io.MultiReader(strings.NewReader(string(first)), resp.Body)
-	d, endAnnounced := &decoded{encoded: true}, isEndAnnounced(resp)
-	for _, name := range slices.Backward(names) {
+	d.held += bytes
+	return nil
+}
+
+// decode undoes content codings. limit is that of the decoded body: a larger one ends with errTooLarge. Errors in the data are
+// errDecode. endAnnounced tells that nothing of the body was cut off.
+func (p *decoders) decode(ctx context.Context, codings []string, body []byte, endAnnounced bool, limit int64, memory *memoryShare) *decoded {
+	d := &decoded{memory: memory}
+	acquire := func(bytes int64) error { return d.acquire(ctx, bytes) }
+	in := &boundedReader{ctx: ctx, from: bytes.NewReader(body), left: limit + overhead + 1}
+	for _, name := range slices.Backward(codings) {
 		dec, release := p.take(name)
-		d.release = append(d.release, release)
-		if err := dec.reset(wire); err != nil {
-			d.close()
-			return nil, fmt.Errorf("%w: %w", errDecode, err)
-		}
-		d.Reader = &layer{decoder: dec, in: wire, endAnnounced: endAnnounced}
-		wire = &boundedReader{ctx: ctx, from: d.Reader, left: limit + overhead}
+		l := &layer{decoder: dec, in: in, outer: d, endAnnounced: endAnnounced, release: release}
+		l.err = dec.reset(in, acquire)
+		d.layers = append(d.layers, l)
+		in = &boundedReader{ctx: ctx, from: l, left: limit + overhead + 1}
 		endAnnounced = true // the inner coding lies in an outer one that came whole
 	}
-	wire.left = limit + 1
-	d.Reader = wire
-	resp.Header.Del("Content-Encoding")
-	resp.Header.Del("Content-Length")
-	return d, nil
+	in.left = limit + 1
+	d.Reader = in
+	return d
 }
 
-// codings are the content codings that are undone, in the order in which the server applied them.
+// codings are the content codings that are undone, in the order in which the server applied them, whoever asked for them. A part
+// of a body (206) and a body in a coding that is not known stay as they are.
 func codings(resp *http.Response) (names []string) {
 	if resp.StatusCode == http.StatusPartialContent {
 		return nil
@@ -115,39 +126,39 @@ func isEndAnnounced(resp *http.Response) bool {
 	return resp.ContentLength >= 0 || len(resp.TransferEncoding) > 0 || resp.ProtoMajor >= 2
 }
 
-// take is a decoder of a coding, out of its pool if one is there, and what puts it back.
+// take is a decoder of a coding, a used one if one is there, and what puts it back.
 func (p *decoders) take(name string) (d decoder, release func()) {
-	pool, fresh := &p.inflaters, func() decoder { return newInflater() }
 	switch name {
 	case "br":
-		pool, fresh = &p.brotlis, func() decoder { return new(brotliDecoder) }
+		d, release = reuse(p.brotlis, func() decoder { return new(brotliDecoder) })
 	case "zstd":
-		pool, fresh = &p.zstds, func() decoder { return new(zstdDecoder) }
-	}
-	d, ok := pool.Get().(decoder)
-	if !ok {
-		d = fresh()
-	}
-	if i, ok := d.(*inflater); ok {
+		d, release = reuse(p.zstds, func() decoder { return new(zstdDecoder) })
+	default:
+		i, ok := p.inflaters.Get().(*inflater)
+		if !ok {
+			i = newInflater()
+		}
 		i.isDeflate = name == "deflate"
+		d, release = i, func() { p.inflaters.Put(i) }
 	}
-	return d, func() { pool.Put(d) }
+	return d, release
 }
 
-// brotliDecoder reads a brotli stream (RFC 7932) and leaves alone what follows it.
-type brotliDecoder struct{ brotli.Reader }
-
-func (u *brotliDecoder) reset(from io.Reader) error { return u.Reset(from) }
-
-func (u *brotliDecoder) complete() bool { return false } // there is no checksum
-
-// Read reads.
-func (u *brotliDecoder) Read(p []byte) (int, error) {
-	n, err := u.Reader.Read(p)
-	if err != nil && err.Error() == "brotli: excessive input" { // the library has no name for it
-		err = io.EOF
+func reuse(kept chan decoder, fresh func() decoder) (d decoder, release func()) {
+	select {
+	case d = <-kept:
+	default:
+		d = fresh()
 	}
-	return n, err
+	return d, func() {
+		if d.window() > maxKeptWindow {
+			return
+		}
+		select {
+		case kept <- d:
+		default:
+		}
+	}
 }
 
 // layer is one coding of a body. A body whose message came whole is taken for whole, even if the data in it ends too early:
@@ -155,17 +166,27 @@ func (u *brotliDecoder) Read(p []byte) (int, error) {
 type layer struct {
 	decoder
 	in           *boundedReader
+	outer        *decoded
 	endAnnounced bool
+	release      func()
+	err          error // of reset
 }
 
 // Read reads.
 func (l *layer) Read(p []byte) (int, error) {
+	if l.err != nil {
+		return 0, fmt.Errorf("%w: %w", errDecode, l.err)
+	}
 	n, err := l.decoder.Read(p)
 	switch {
-	case err == nil || errors.Is(err, io.EOF):
-		return n, err
-	case l.in.err != nil:
+	case err == nil:
+		return n, nil
+	case l.in.err != nil: // between two members it looks like the end
 		return n, l.in.err
+	case l.outer.err != nil:
+		return n, l.outer.err
+	case errors.Is(err, io.EOF):
+		return n, err
 	case !errors.Is(err, io.ErrUnexpectedEOF):
 		return n, fmt.Errorf("%w: %w", errDecode, err)
 	case !l.endAnnounced && !l.complete():

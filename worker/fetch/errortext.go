@@ -67,6 +67,8 @@ func bodyText(err error) string {
 		return "its checksum is wrong"
 	case errors.Is(err, errDecode):
 		return "it is not what its Content-Encoding says"
+	case errors.Is(err, errMemory):
+		return errMemory.Error()
 	case errors.Is(err, errTooLarge), errors.Is(err, errRedirects), errors.Is(err, errInner):
 		return innermost(err).Error()
 	case errors.Is(err, errAttemptTimeout), errors.Is(err, errStalled), errors.Is(err, errExpired), errors.Is(err, errTimedOut):

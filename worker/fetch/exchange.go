@@ -51,6 +51,8 @@ type exchanges struct {
 	sent          atomic.Bool // a request, or a part of it, may have reached the target
 	stall         stallWatch
 	first         *firstByteWatch
+	memory        memoryShare
+	taken         bool          // the response outlives the attempt, with its memory
 	begun         atomic.Bool   // a response has begun
 	turn          chan struct{} // holds a value while one of two attempts reads a response; nil without another attempt
 	hasTurn       bool
@@ -78,6 +80,7 @@ type exchanges struct {
 // newExchanges prepares the exchanges of one attempt.
 func (r *run) newExchanges(lease *rotation.Lease) *exchanges {
 	x := &exchanges{run: r, started: time.Now()}
+	x.memory = memoryShare{account: &r.memory, pause: x.stall.pause}
 	if p := lease.Proxy(); p != nil {
 		x.proxy, x.alone, x.ttl = lease.URL(), lease.Alone(), lease.IdleFor()
 	}

@@ -45,6 +45,7 @@ type facts struct {
 	// dialTime and resolveTime are the parts of latency that it took to reach the proxy, or the target of a direct fetch, and to
 	// look up its name, over all exchanges.
 	dialTime, resolveTime time.Duration
+	memoryTime            time.Duration // the part of latency in which it waited for memory
 }
 
 // facts gathers them.
@@ -66,7 +67,7 @@ func (r *run) facts(ctx context.Context, x *exchanges, lease *rotation.Lease) fa
 	case errors.Is(x.cause, errExpired), errors.Is(x.cause, errTimedOut):
 		f.timeout, f.jobTimeout = true, true
 	}
-	f.resolveTime = x.resolveTime()
+	f.resolveTime, f.memoryTime = x.resolveTime(), x.memory.waited
 	f.dialTime = x.timeIn(connecting) - f.resolveTime
 	if x.resp != nil {
 		f.header = x.resp.Header

@@ -39,6 +39,8 @@ func judgeLocal(f facts) blame {
 	b := blame{kind: rotation.Neutral, reason: "local", failover: true, local: !f.direct && !f.sent}
 	var dns *net.DNSError
 	switch {
+	case f.lacksMemory():
+		b.reason, b.failover, b.text = "timeout", false, errMemory.Error()+" in time"
 	case f.outOfTime():
 		b.reason, b.local, b.text = "timeout", false, "no complete answer in time: the resolver of this worker took most of it"
 	case errors.As(f.err, &dns):
@@ -54,12 +56,19 @@ func judgeLocal(f facts) blame {
 func (f facts) isLocal() bool {
 	var dns *net.DNSError
 	switch {
+	case f.lacksMemory():
+		return true
 	case f.outOfTime():
 		return f.isMostOf(f.resolveTime)
 	case errors.As(f.err, &dns):
 		return !dns.IsNotFound
 	}
 	return shortage(f.err) != 0
+}
+
+// lacksMemory reports whether an attempt failed because it waited for memory. Who is read from too slowly may give up before.
+func (f facts) lacksMemory() bool {
+	return errors.Is(f.err, errMemory) || f.isMostOf(f.memoryTime) && (f.outOfTime() || hungUp(f.err))
 }
 
 // shortage is what a host has used up; zero for any other error. EAGAIN is what Linux says when all ports are in use.

@@ -47,6 +47,9 @@ type Config struct {
 	UserAgent string
 	// MaxBodyBytes bounds every decoded body; zero means 8 MiB.
 	MaxBodyBytes int64
+	// MaxMemory is what decoders, and bodies beyond 512 KiB, may take together, until their results are stored; zero means
+	// 256 MiB. The oldest run that needs more always gets it.
+	MaxMemory int64
 	// MaxWait bounds how long a job waits for a usable proxy; zero means 24 h.
 	MaxWait time.Duration
 	// SiteMaxWait bounds how long a job waits for a site that rests; zero means 3 min.
@@ -128,6 +131,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.StallTimeout, 30*time.Second)
 	setDefault(&c.UserAgent, "gofer")
 	setDefault(&c.MaxBodyBytes, 8<<20)
+	setDefault(&c.MaxMemory, 256<<20)
 	setDefault(&c.MaxWait, 24*time.Hour)
 	setDefault(&c.SiteMaxWait, 3*time.Minute)
 	setDefault(&c.InlineWait, 2*time.Second)
@@ -164,6 +168,7 @@ type Fetcher struct {
 	interceptors interceptors
 	decoders     decoders
 	bodies       bodies
+	memory       *memoryBudget
 	header       http.Header    // of jobs that have none; nobody changes it
 	warned       rate.Sometimes // of what fails on this host
 }
@@ -173,7 +178,7 @@ func New(cfg Config) *Fetcher {
 	cfg = cfg.withDefaults()
 	return &Fetcher{
 		cfg: cfg, header: requestHeader(nil, cfg.UserAgent), conns: newConns(cfg), budget: newBudget(cfg.RetryBudget, cfg.RetryFloor), domains: newDomains(cfg.HostRate, cfg.HostConcurrency),
-		warned: rate.Sometimes{Interval: time.Minute},
+		warned: rate.Sometimes{Interval: time.Minute}, decoders: newDecoders(), memory: newMemoryBudget(cfg.MaxMemory),
 	}
 }
 
@@ -186,7 +191,8 @@ func (f *Fetcher) IdleConns() int { return f.conns.idleCount() }
 // Do runs a job that was decoded, from where its progress stands. It ends soon after ctx does; the cause of that, one of the
 // errors of package jobs, decides how.
 func (f *Fetcher) Do(ctx context.Context, job jobs.Job, progress jobs.Progress) (outcome jobs.RunOutcome) {
-	r := &run{f: f, job: job, progress: progress}
+	r := &run{f: f, job: job, progress: progress, memory: memoryAccount{budget: f.memory}}
+	defer func() { r.handOver(&outcome) }()
 	defer func() {
 		if p := recover(); p != nil {
 			f.cfg.Log.Error("a job made gofer panic", "queue", job.Queue, "job", job.ID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
@@ -202,6 +208,18 @@ func (f *Fetcher) Do(ctx context.Context, job jobs.Job, progress jobs.Progress) 
 		return jobs.RunOutcome{Kind: jobs.RunLeaseLost}
 	}
 	return outcome
+}
+
+// handOver leaves the memory of the result's body to whoever stores it, and gives back the rest.
+func (r *run) handOver(outcome *jobs.RunOutcome) {
+	if r.memory.holds() == 0 {
+		return
+	}
+	if len(outcome.Result.Body) == 0 {
+		r.memory.releaseAll()
+		return
+	}
+	outcome.Free = r.memory.releaseAll
 }
 
 // run is one run of one job.
@@ -220,6 +238,7 @@ type run struct {
 	unreachable   []string                // the proxies that this host could not open a connection to
 	refusedCerts  map[string]*refusedCert // what was refused as the target's certificate, by the proxy's id
 	test          bool                    // the attempt tests a site that rests
+	memory        memoryAccount           // of the responses and decoders
 }
 
 // What ends a run from within.

@@ -45,6 +45,7 @@ type pair struct {
 	turn   chan struct{}
 
 	first, hedge *flight
+	winner       *flight          // the one that decides; nil while there is no hedge
 	release      func(began bool) // of the hedge, by the limits of its domain
 }
 
@@ -65,7 +66,8 @@ func (r *run) race(ctx context.Context, lease *rotation.Lease) *flight {
 		first.await()
 		return r.conclude(ctx, first)
 	}
-	return p.decide(ctx)
+	p.winner = p.decide(ctx)
+	return p.winner
 }
 
 // mayHedge reports whether another attempt may begin beside the first one: the request can be sent twice, the job leaves the choice of
@@ -86,6 +88,11 @@ func (p *pair) land() {
 		}
 	}
 	if p.hedge != nil {
+		for _, a := range []*flight{p.first, p.hedge} {
+			if a != p.winner {
+				a.x.releaseMemory()
+			}
+		}
 		p.hedge.lease.Release()
 		p.release(true)
 	}
@@ -255,7 +262,7 @@ func (p *pair) setAside(a *flight) {
 	}
 	r.recordAttempt(a, false)
 	if a.blame.isFleetBan && a.blame.isResult {
-		r.keptResponse = a.x.response()
+		r.keep(a.x.response())
 	}
 }
 

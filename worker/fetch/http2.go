@@ -101,6 +101,8 @@ func newHTTP2() *http.Transport {
 			}
 			return nc, nil
 		},
+		// What has come and is not read yet is held in memory that nobody counts.
+		HTTP2:             &http.HTTP2Config{MaxReceiveBufferPerStream: 512 << 10, MaxReceiveBufferPerConnection: 1 << 20},
 		ForceAttemptHTTP2: true, DisableCompression: true, MaxResponseHeaderBytes: maxHeaderBytes,
 	}
 }

@@ -47,13 +47,15 @@ func newInflater() *inflater {
 }
 
 // reset begins another body. It keeps the window and the buffer of the one before.
-func (i *inflater) reset(from io.Reader) error {
+func (i *inflater) reset(from io.Reader, _ func(int64) error) error {
 	i.in.Reset(from)
 	i.open, i.begun, i.ended = false, false, false
 	return nil
 }
 
 func (i *inflater) complete() bool { return i.ended }
+
+func (i *inflater) window() int64 { return 0 } // 32 KiB, which are not counted
 
 // Read reads.
 func (i *inflater) Read(p []byte) (int, error) {

@@ -59,6 +59,15 @@ func (s *stallWatch) stop() {
 	}
 }
 
+// pause ends the watch while nobody reads.
+func (s *stallWatch) pause() (resume func()) {
+	s.mu.Lock()
+	m := s.meter
+	s.mu.Unlock()
+	s.stop()
+	return func() { s.start(m) }
+}
+
 // step compares what has arrived with what had arrived one timeout ago.
 func (s *stallWatch) step() {
 	s.mu.Lock()

@@ -18,7 +18,7 @@ type zstdDecoder struct {
 	data *zstd.Decoder
 }
 
-func (u *zstdDecoder) reset(from io.Reader) (err error) {
+func (u *zstdDecoder) reset(from io.Reader, acquire func(int64) error) (err error) {
 	if u.data == nil {
 		u.in = bufio.NewReader(nil)
 		u.data, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderLowmem(true))
@@ -27,11 +27,13 @@ func (u *zstdDecoder) reset(from io.Reader) (err error) {
 		}
 	}
 	u.in.Reset(from)
-	u.zstdFrames = zstdFrames{in: u.in, next: (*zstdFrames).frame}
+	u.zstdFrames = zstdFrames{in: u.in, next: (*zstdFrames).frame, acquire: acquire}
 	return u.data.Reset(&u.zstdFrames)
 }
 
 func (u *zstdDecoder) complete() bool { return u.ended }
+
+func (u *zstdDecoder) window() int64 { return u.largest }
 
 // Read reads. The decoder may have data left although it has met the end of its input.
 func (u *zstdDecoder) Read(p []byte) (int, error) {
@@ -46,6 +48,8 @@ func (u *zstdDecoder) Read(p []byte) (int, error) {
 // the last frame for a broken one, and does not say whether only a checksum is missing.
 type zstdFrames struct {
 	in       *bufio.Reader
+	acquire  func(int64) error
+	largest  int64 // of the windows so far
 	left     int64 // bytes of the part under way
 	checksum bool  // the frame has one
 	begun    bool  // a first frame was there
@@ -87,8 +91,35 @@ func (z *zstdFrames) frame() error {
 	single := descriptor & 0x20 >> 5
 	sizes := [4]int64{int64(single), 2, 4, 8}
 	z.left = 5 + int64(1-single) + [4]int64{0, 1, 2, 4}[descriptor&3] + sizes[descriptor>>6]
+	if err := z.makeRoom(); err != nil {
+		return err
+	}
 	z.checksum, z.begun, z.ended, z.next = descriptor&4 != 0, true, false, (*zstdFrames).block
 	return nil
+}
+
+// zstdTables is what a zstd decoder takes besides its window: blocks and tables (RFC 8878, 3.1.1.2).
+const zstdTables = 1 << 20
+
+// makeRoom acquires memory for the window of the frame under way. A larger one than is allowed is the decoder's to refuse.
+func (z *zstdFrames) makeRoom() error {
+	head, _ := z.in.Peek(int(z.left))
+	var info zstd.Header
+	_ = info.Decode(head) // the decoder says what is wrong with it
+	size := info.WindowSize
+	if info.SingleSegment {
+		size = info.FrameContentSize
+	}
+	window := int64(min(size, maxZstdWindow))
+	more := window - z.largest
+	if z.largest == 0 {
+		more += zstdTables
+	}
+	z.largest = max(z.largest, window, 1)
+	if more <= 0 {
+		return nil
+	}
+	return z.acquire(more)
 }
 
 func (z *zstdFrames) skippable() error {

@@ -49,7 +49,7 @@ const (
 
 const (
 	maxHead          = 256 << 10 // of all heads of one exchange together
-	maxFields        = 16 << 10  // of one head: a field takes more memory than it has bytes
+	maxFields        = 5000      // of one head, as many as curl reads: a field takes more memory than it has bytes
 	maxInformational = 10        // responses with a status of 1xx before the final one
 	readerBytes      = 4 << 10
 )
