@@ -25,6 +25,9 @@ func (w *Worker) Run(ctx context.Context) error {
 		return err
 	}
 	defer stop()
+	if w.acks, err = w.client.OpenAcks(w.acked); err != nil {
+		return err
+	}
 	var pulls, runs sync.WaitGroup
 	for range w.cfg.Concurrency {
 		runs.Go(func() { w.runner(work, settling) })
@@ -47,6 +50,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		pulls.Wait()
 		close(w.tasks)
 		runs.Wait()
+		w.acks.Close(settling)
 	}()
 	select {
 	case <-ended:

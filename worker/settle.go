@@ -227,17 +227,18 @@ func (w *Worker) trySettle(ctx context.Context, t *task, s step, act func(contex
 	return err
 }
 
-// ack acks the job and waits for the confirmation. Without one the job is redelivered, and its stored result or scheduled job
-// ends that run.
-func (w *Worker) ack(ctx context.Context, t *task) {
-	if !t.isHeld() {
-		return // another worker may have it by now, and finds the stored result or scheduled job
+// ack acks the job, and does not wait for the confirmation: the slot is free for another job. Without a confirmation the job is
+// redelivered, and its stored result or scheduled job ends that run.
+func (w *Worker) ack(t *task) {
+	if t.isHeld() { // otherwise another worker may have it, and finds the stored result or scheduled job
+		w.acks.Ack(t.msg, t.queue, t.id)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	err := bus.Plain(t.msg.DoubleAck(ctx))
+}
+
+// acked is told what became of an ack.
+func (w *Worker) acked(queue, id string, err error) {
 	w.cfg.Observer.Acked("ack", err == nil)
 	if err != nil {
-		w.cfg.Log.Warn("ack not confirmed, the job will be looked at again", "queue", t.queue, "job", t.id, "error", err)
+		w.cfg.Log.Warn("ack not confirmed, the job will be looked at again", "queue", queue, "job", id, "error", bus.Plain(err))
 	}
 }

@@ -50,7 +50,7 @@ func (w *Worker) runner(work, settling context.Context) {
 func (w *Worker) handle(work, settling context.Context, t *task) {
 	t.read()
 	if w.run(work, settling, t) {
-		w.ack(settling, t)
+		w.ack(t)
 	}
 }
 

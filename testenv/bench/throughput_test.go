@@ -190,7 +190,7 @@ func publish(b *testing.B, js jetstream.JetStream, target string, count int) {
 	b.Helper()
 	var last jetstream.PubAckFuture
 	for i := range count {
-		f, err := js.PublishAsync(fmt.Sprintf("gofer.jobs.default.job-%d", i), []byte(target))
+		f, err := js.PublishAsync(fmt.Sprintf("gofer.jobs.default.job-%d", i), []byte(target), jetstream.WithStallWait(time.Minute))
 		if err != nil {
 			b.Fatal(err)
 		}
