@@ -114,12 +114,12 @@ func (h *Headers) UnmarshalJSON(data []byte) error {
 }
 
 func stringOrList(value json.RawMessage) (list []string, ok bool) {
-	var one *string
-	if json.Unmarshal(value, &one) == nil {
-		if one == nil {
-			return nil, false
-		}
-		return []string{*one}, true
+	if isNull(value) {
+		return nil, false
+	}
+	var one string
+	if unmarshal(value, &one) == nil {
+		return []string{one}, true
 	}
 	var many []*string
 	if json.Unmarshal(value, &many) != nil || slices.Contains(many, nil) {

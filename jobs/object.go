@@ -29,15 +29,19 @@ func decodeObject(data []byte, fields map[string]any) []string {
 		if isNull(value) {
 			return nil
 		}
-		if err := json.Unmarshal(value, target); err != nil {
+		if err := unmarshal(value, target); err != nil {
 			return fieldReasons(name, err)
 		}
 		return nil
 	})
 }
 
-// members reads a JSON object, has use take each of its members, and sorts what is wrong with them.
+// members reads a JSON object, has use take each of its members, and sorts what is wrong with them. use may be called twice for
+// one member.
 func members(data []byte, use func(name string, value json.RawMessage) []string) (reasons []string) {
+	if usePlain(data, use) {
+		return nil
+	}
 	var all map[string]json.RawMessage
 	if err := json.Unmarshal(data, &all); err != nil {
 		return []string{notObject + ": " + jsonReason(err)}
@@ -166,7 +170,7 @@ func (t *texts) UnmarshalJSON(data []byte) error {
 	out := texts{}
 	reasons := members(data, func(name string, value json.RawMessage) []string {
 		var one string
-		if isNull(value) || json.Unmarshal(value, &one) != nil {
+		if isNull(value) || unmarshal(value, &one) != nil {
 			return []string{quoted(name) + ": not a string"}
 		}
 		out[name] = one

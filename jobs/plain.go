@@ -1,0 +1,142 @@
+package jobs
+
+import (
+	"bytes"
+	"encoding/json"
+	"unicode/utf8"
+)
+
+// maxPlain is how many members a plain object has at most: names are compared with one another.
+const maxPlain = 32
+
+// usePlain reads a JSON object in one pass, without reflection. It takes only objects in which nothing is escaped, no name comes
+// twice and use finds nothing wrong. It reports false for any other text, valid or not: encoding/json has to decide. use checks
+// each value, so that it is enough to know where a value ends if it is valid.
+func usePlain(data []byte, use func(name string, value json.RawMessage) []string) bool {
+	var room [16]member
+	all, ok := plainMembers(data, room[:0])
+	if !ok {
+		return false
+	}
+	for _, m := range all {
+		if len(use(string(m.name), m.value)) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// member is one member of an object, the value as it is written.
+type member struct{ name, value []byte }
+
+// plainMembers cuts an object into its members.
+func plainMembers(data []byte, all []member) ([]member, bool) {
+	if bytes.IndexByte(data, '\\') >= 0 || !utf8.Valid(data) {
+		return nil, false
+	}
+	rest, found := bytes.CutPrefix(skipBlanks(data), []byte("{"))
+	if !found {
+		return nil, false
+	}
+	for rest = skipBlanks(rest); ; rest = skipBlanks(rest[1:]) {
+		m, behind, ok := plainMember(rest)
+		if !ok || len(all) == maxPlain {
+			return nil, false
+		}
+		for _, other := range all {
+			if bytes.Equal(m.name, other.name) {
+				return nil, false
+			}
+		}
+		all = append(all, m)
+		if rest = skipBlanks(behind); len(rest) == 0 {
+			return nil, false
+		}
+		switch rest[0] {
+		case ',':
+		case '}':
+			return all, len(skipBlanks(rest[1:])) == 0
+		default:
+			return nil, false
+		}
+	}
+}
+
+// plainMember cuts off a name, a colon and a value.
+func plainMember(text []byte) (m member, behind []byte, ok bool) {
+	n := plainString(text)
+	if n == 0 {
+		return member{}, nil, false
+	}
+	rest, found := bytes.CutPrefix(skipBlanks(text[n:]), []byte(":"))
+	if !found {
+		return member{}, nil, false
+	}
+	rest = skipBlanks(rest)
+	size := plainValue(rest)
+	return member{name: text[1 : n-1], value: rest[:size]}, rest[size:], size > 0
+}
+
+func skipBlanks(text []byte) []byte { return bytes.TrimLeft(text, " \t\r\n") }
+
+// plainString is the length of a string at the beginning of a text, with its quotes; zero without one.
+func plainString(text []byte) int {
+	if len(text) == 0 || text[0] != '"' {
+		return 0
+	}
+	for i, c := range text[1:] {
+		switch {
+		case c == '"':
+			return i + 2
+		case c < ' ':
+			return 0
+		}
+	}
+	return 0
+}
+
+// plainValue is the length of the value at the beginning of a text, if it is a valid one; zero without one.
+func plainValue(text []byte) int {
+	if len(text) == 0 {
+		return 0
+	}
+	switch text[0] {
+	case '"':
+		return plainString(text)
+	case '{', '[':
+		return plainGroup(text)
+	}
+	return max(0, bytes.IndexAny(text, ",}] \t\r\n"))
+}
+
+// plainGroup is the length of an object or an array.
+func plainGroup(text []byte) int {
+	depth := 0
+	for i := 0; i < len(text); i++ {
+		switch text[i] {
+		case '"':
+			n := plainString(text[i:])
+			if n == 0 {
+				return 0
+			}
+			i += n - 1
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		}
+	}
+	return 0
+}
+
+// unmarshal is json.Unmarshal. It takes a string without escapes as it is.
+func unmarshal(value json.RawMessage, target any) error {
+	text, isString := target.(*string)
+	if isString && len(value) > 0 && plainString(value) == len(value) && bytes.IndexByte(value, '\\') < 0 && utf8.Valid(value) {
+		*text = string(value[1 : len(value)-1])
+		return nil
+	}
+	return json.Unmarshal(value, target)
+}
