@@ -311,6 +311,9 @@ func TestReadinessSaysWhy(t *testing.T) {
 	}
 	checks[1] = admin.Check{Name: "results", Detail: "the stream is full"}
 	rec := w.do(request("GET", "/readyz?verbose", ""))
+	if short := w.do(request("GET", "/readyz", "")); short.Code != http.StatusServiceUnavailable || short.Body.String() != "[-] results: the stream is full\nnot ready\n" {
+		t.Errorf("not ready, without verbose: got %d %q, want 503 and the check that fails", short.Code, short.Body)
+	}
 	if want := "[+] nats: connected\n[-] results: the stream is full\nnot ready\n"; rec.Code != http.StatusServiceUnavailable || rec.Body.String() != want {
 		t.Errorf("not ready: got %d %q, want 503 %q", rec.Code, rec.Body, want)
 	}

@@ -28,7 +28,7 @@ func (a *admin) readyz(w http.ResponseWriter, r *http.Request) error {
 	}
 	var out strings.Builder
 	for _, c := range checks {
-		if r.URL.Query().Has("verbose") {
+		if !c.OK || r.URL.Query().Has("verbose") {
 			fmt.Fprintf(&out, "[%s] %s: %s\n", map[bool]string{true: "+", false: "-"}[c.OK], c.Name, text.Printable(c.Detail))
 		}
 	}
