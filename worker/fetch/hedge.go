@@ -41,7 +41,7 @@ func (f *Fetcher) Hedges() (won, lost, failed int64) {
 type pair struct {
 	run    *run
 	isAuto bool
-	delay  time.Duration // without a first byte; zero if it is learnt
+	delay  time.Duration // without a first byte; if it is learnt, the latest that was asked for
 	turn   chan struct{}
 
 	first, hedge *flight
@@ -134,7 +134,8 @@ func (p *pair) left() time.Duration {
 	if !known {
 		return recheck
 	}
-	return max(minHedge, usual) - (since - time.Duration(x.changed.Load()))
+	p.delay = max(minHedge, usual)
+	return p.delay - (since - time.Duration(x.changed.Load()))
 }
 
 // begin begins the hedge if another proxy can be used and the budget and the limits of the domain allow it.
@@ -183,7 +184,7 @@ func (p *pair) decide(ctx context.Context) *flight {
 		r.f.hedges.count(p.hedge == a)
 		return a
 	}
-	p.setAside(a)
+	p.setAside(a, other)
 	other.await()
 	if r.conclude(ctx, other); other.isDecisive() {
 		r.f.hedges.count(p.hedge == other)
@@ -219,11 +220,21 @@ func (p *pair) end(ctx context.Context, a, winner *flight) {
 	r.progress.Bytes += a.x.received
 	begun := a.x.begun.Load()
 	a.lease.Lose(begun)
-	if !begun {
-		r.f.cfg.Pool.Times().Outwaited(a.x.site, time.Since(a.started), time.Now())
+	if !begun && a == p.first {
+		p.learn()
 	}
 	a.blame = blame{reason: "cancelled", text: errLost.Error()}
 	r.recordAttempt(a, true)
+}
+
+// learn takes in that the first attempt took longer than what was waited for. A learnt delay counts as itself: with the time until the
+// hedge won, it would grow from hedge to hedge where the slow attempts are more than those above the quantile.
+func (p *pair) learn() {
+	waited := p.delay
+	if !p.isAuto {
+		waited = time.Since(p.first.started)
+	}
+	p.run.f.cfg.Pool.Times().Outwaited(p.first.x.site, waited, time.Now())
 }
 
 // outlast waits for an attempt, and ends it as a timeout if no response has begun within a bound.
@@ -246,18 +257,18 @@ func (p *pair) passTurn(a *flight) {
 	}
 }
 
-// setAside puts an attempt into the job's history that did not bring the result, while the other one goes on.
-func (p *pair) setAside(a *flight) {
+// setAside puts an attempt into the job's history that did not bring the result, while the other one goes on. One that counts for nobody
+// is left out.
+func (p *pair) setAside(a, other *flight) {
 	r := p.run
 	p.passTurn(a)
-	switch {
-	case a.blame.local:
+	if a.blame.local {
 		r.f.warnOfLocal(a.blame.text)
 		r.unreachable = append(r.unreachable, a.lease.ID())
+	}
+	if a.blame.local || r.mayBeOutage(a.blame, a.facts.host) {
 		r.underWay--
-		return
-	case r.mayBeOutage(a.blame, a.facts.host):
-		r.underWay--
+		other.number = min(other.number, r.begunAttempts())
 		return
 	}
 	r.recordAttempt(a, false)

@@ -328,3 +328,25 @@ func TestNoJobMakesMoreAttemptsThanAllowed(t *testing.T) {
 		})
 	}
 }
+
+// TestHedgesDoNotBecomeLater has a site that is silent to one proxy of thirty-one: more attempts are slow than the 98th percentile
+// leaves room for, and each of them loses.
+func TestHedgesDoNotBecomeLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := takes(t, forever)
+		b.open(31, func(_ *fetch.Config, p *jobs.Policy) { p.Hedge = jobs.Auto })
+		defer b.close()
+		b.acquaint(100)
+		longest, hedges := time.Duration(0), 0
+		for i := range 1500 {
+			result, took := b.do("http://slow.test/")
+			b.do(fmt.Sprintf("http://known%d.test/", i%50))
+			if i >= 1000 && result.AttemptCount > 1 {
+				longest, hedges = max(longest, took), hedges+1
+			}
+		}
+		if hedges == 0 || longest > 500*time.Millisecond {
+			t.Errorf("%d hedges, the longest of their jobs took %s; want some, and all soon after the usual 100 ms", hedges, longest)
+		}
+	})
+}
