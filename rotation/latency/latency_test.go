@@ -247,3 +247,22 @@ func BenchmarkQuantile(b *testing.B) {
 		tracker.Quantile("site", 0.99, now)
 	}
 }
+
+func TestATimeThatIsDiscountedCountsASixteenth(t *testing.T) {
+	var tracker latency.Tracker
+	now := time.Unix(0, 0)
+	for range 940 {
+		tracker.Answered("site", 100*time.Millisecond, now)
+	}
+	for range 60 { // a little less than 0.4 % in the end
+		tracker.Outwaited("site", 4*time.Second, now)
+		tracker.Discount("site", 4*time.Second, now)
+	}
+	tracker.Discount("unknown", 4*time.Second, now)
+	for q, want := range map[float64]time.Duration{0.99: 100 * time.Millisecond, 0.998: 4 * time.Second} {
+		got, _ := tracker.Quantile("site", q, now)
+		if ratio := got.Seconds() / want.Seconds(); ratio < 0.9 || ratio > 1.1 {
+			t.Errorf("quantile %v: got %s, want %s", q, got, want)
+		}
+	}
+}

@@ -43,6 +43,14 @@ func (s *sketch) add(d time.Duration, second uint32, dice *dice) {
 	s.bins[i] += uint16(count)
 }
 
+// remove takes a part of a time back that was added a moment ago.
+func (s *sketch) remove(d time.Duration, part float32, second uint32, dice *dice) {
+	s.age(second, dice)
+	i := binOf(d)
+	s.number = max(0, s.number-part)
+	s.bins[i] -= min(s.bins[i], uint16(dice.round(s.weight*part)))
+}
+
 // age makes the times that are there older.
 func (s *sketch) age(second uint32, dice *dice) {
 	if s.weight == 0 {

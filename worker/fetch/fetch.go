@@ -229,6 +229,7 @@ type run struct {
 	policy   jobs.Policy
 	progress jobs.Progress
 
+	endedEarly    []earlyEnd              // since the last answer: the attempts that the learnt bound ended
 	underWay      int                     // attempts that have begun and are not in progress yet
 	last          *attempt                // the newest one that ended
 	began         time.Time               // when the attempt under way began

@@ -180,7 +180,14 @@ func (r *run) learntBound(site string) time.Duration {
 // isLearnt reports whether the bound is learnt.
 func (w *firstByteWatch) isLearnt() bool { return w != nil && w.fixed == 0 }
 
-// learn takes the time to the first byte into what is known of the site.
+// earlyEnd is the site of an attempt that the learnt bound ended, and the bound.
+type earlyEnd struct {
+	site  string
+	bound time.Duration
+}
+
+// learn takes the time to the first byte into what is known of the site. If another proxy brings an answer within the bound that
+// ended the attempt before, the site has not become slower: that end then counts little.
 func (r *run) learn(x *exchanges, f facts, b blame) {
 	if f.direct {
 		return
@@ -189,7 +196,14 @@ func (r *run) learn(x *exchanges, f facts, b blame) {
 	switch {
 	case f.responded && (b.kind == rotation.Relayed || b.kind == rotation.PairFault || b.kind == rotation.TargetFault):
 		times.Answered(x.site, x.firstByte, time.Now())
+		for _, end := range r.endedEarly {
+			if end.site == x.site && x.firstByte <= end.bound {
+				times.Discount(x.site, outwaitedFactor*end.bound, time.Now())
+			}
+		}
+		r.endedEarly = nil
 	case !f.responded && f.learnt:
 		times.Outwaited(x.site, outwaitedFactor*f.exceeded, time.Now())
+		r.endedEarly = append(r.endedEarly, earlyEnd{x.site, f.exceeded})
 	}
 }

@@ -426,3 +426,26 @@ func TestEachRedirectHasTheFirstByteTimeoutToItself(t *testing.T) {
 		}
 	})
 }
+
+// TestAProxyThatASiteIsSilentToDoesNotRaiseItsBound has a site that is silent to one proxy of fifteen, which works for others. Each
+// attempt through it is ended after the 2 s at which the first one was.
+func TestAProxyThatASiteIsSilentToDoesNotRaiseItsBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := takes(t, forever)
+		b.open(15, nil)
+		defer b.close()
+		b.acquaint(100)
+		ended := 0
+		for i := range 600 {
+			result, took := b.do("http://slow.test/")
+			b.do(fmt.Sprintf("http://known%d.test/", i%50))
+			ended += result.AttemptCount - 1
+			if took > 2500*time.Millisecond {
+				t.Fatalf("job %d took %s after %d attempts, want at most one end after 2 s", i, took, result.AttemptCount)
+			}
+		}
+		if ended < 10 {
+			t.Errorf("%d attempts were ended early, want at least 10", ended)
+		}
+	})
+}
