@@ -105,8 +105,13 @@ func TestAWordThatFailsLikeTheOneBeforeItIsDropped(t *testing.T) {
 	w.Failed(s, older, 7, 0)
 	newer := w.Sticky(s, 1, nil, 0)
 	w.Failed(s, newer, 8, 0)
-	if next := w.Sticky(s, 1, nil, 0); next.Generation != newer.Generation+1 {
+	next := w.Sticky(s, 1, nil, 0)
+	if next.Generation != newer.Generation+1 {
 		t.Errorf("%v failed otherwise than %v, now %v; want the next generation", newer, older, next)
+	}
+	w.Failed(s, next, 7, 0)
+	if kept := w.Sticky(s, 1, nil, 0); kept != older {
+		t.Errorf("%v failed like %v after another word failed otherwise, now %v; want the older one kept", next, older, kept)
 	}
 }
 

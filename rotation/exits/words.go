@@ -157,8 +157,10 @@ func (w *Words) Failed(of Session, exit Exit, cause uint64, now time.Duration) {
 	case s.trial > 0 && cause == s.cause:
 		s.trial = 0
 		return
+	case s.trial == 0:
+		s.cause = cause
 	}
-	s.generation, s.trial, s.cause = exit.Generation, s.next, cause
+	s.trial = s.next // a word that fails in its own way says nothing about the older one
 	s.next++
 }
 

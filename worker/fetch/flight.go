@@ -61,7 +61,7 @@ func (a *flight) await() {
 // conclude gathers what an attempt that ended by itself says, and reports it.
 func (r *run) conclude(ctx context.Context, a *flight) *flight {
 	a.facts = r.facts(ctx, a.x, a.lease)
-	a.blame = judge(a.facts).atGateway(a.lease)
+	a.blame = judge(a.facts).atGateway(a.lease, a.facts.status)
 	r.learn(a.x, a.facts, a.blame)
 	r.reportBreakers(a.lease.Report(a.blame.verdict(a.facts)))
 	r.progress.Bytes += a.x.received

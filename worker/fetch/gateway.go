@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"net/http"
 	"strconv"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -9,7 +10,7 @@ import (
 
 // atGateway turns the judgement of an attempt through a gateway to the exit, unless the gateway itself failed: it cannot be reached, TLS
 // to it fails, or it refuses the credentials.
-func (b blame) atGateway(lease *rotation.Lease) blame {
+func (b blame) atGateway(lease *rotation.Lease, status int) blame {
 	switch {
 	case !lease.IsGateway():
 	case b.reason == "proxy_auth" && b.trip > 0:
@@ -23,6 +24,8 @@ func (b blame) atGateway(lease *rotation.Lease) blame {
 		b.kind = rotation.TargetFault // the gateway says so, which works
 	case b.kind == rotation.Neutral && b.fault == jobs.FaultUnclear:
 		b.kind = rotation.Unclear // a certificate: of two exits one may replace it
+	case b.reason == "status_5xx" && status == http.StatusServiceUnavailable:
+		b.kind = rotation.TargetFault // exits that fail say 502 or 504
 	case b.trip > 0:
 		b.trip, b.failover = 0, false // too many requests: the next word would get the same answer
 	}
@@ -45,10 +48,11 @@ func (r *run) excluded(a jobs.Attempt) bool {
 	return isGateways || refusedRegion
 }
 
-// failedExits are the words of the exits that failed the job.
+// failedExits are the words of the exits that failed the job. 429 and 503 are answers of a site that is busy, and no failures.
 func (r *run) failedExits() (words []string) {
 	for _, a := range r.progress.Attempts {
-		if a.Exit != "" && a.Fault != jobs.FaultTarget {
+		isBusy := a.Status == http.StatusTooManyRequests || a.Status == http.StatusServiceUnavailable
+		if a.Exit != "" && a.Fault != jobs.FaultTarget && !isBusy {
 			words = append(words, a.Exit)
 		}
 	}

@@ -343,3 +343,24 @@ func TestASilentExitIsGivenUpForAnotherOfTheSameGateway(t *testing.T) {
 		wantClosed(t, pool, 1)
 	})
 }
+
+func TestABusySiteMovesNoSession(t *testing.T) {
+	for _, busy := range []string{"429 Too Many Requests", "503 Service Unavailable"} {
+		synctest.Test(t, func(t *testing.T) {
+			var asked atomic.Int64
+			f, _, _, done := gateInMemory(t, "http://user-{session}:pw@gate.test:80 id=gate", func(_, host string) string {
+				if host != "" && asked.Add(1) == 2 {
+					return busy
+				}
+				return "200 OK"
+			})
+			defer done()
+			job := `{"url":"http://good.test/","proxy":{"session":"s"}}`
+			first := toTheEnd(t, f, decode(t, job))
+			second := toTheEnd(t, f, decode(t, job))
+			if second.Outcome != jobs.Succeeded || second.AttemptCount != 2 || second.Exit != first.Exit || second.Attempts[0].Exit != first.Exit {
+				t.Errorf("%s: %s after %d attempts, %+v; want a retry through the exit %s", busy, second.Outcome, second.AttemptCount, second.Attempts, first.Exit)
+			}
+		})
+	}
+}
