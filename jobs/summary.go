@@ -13,6 +13,7 @@ type Summary struct {
 	Status     int                 `json:"status,omitempty"`
 	URL        string              `json:"url,omitempty"`
 	Proxy      string              `json:"proxy,omitempty"`
+	Exit       string              `json:"exit,omitempty"`
 	Attempts   int                 `json:"attempts"`
 	Tries      []Attempt           `json:"tries,omitempty"`
 	Bytes      int64               `json:"bytes"`
@@ -33,7 +34,7 @@ func (r Result) Summary() Summary {
 	}
 	return Summary{
 		Queue: r.Queue, ID: r.ID, Outcome: r.Outcome, Error: r.Error, Detail: r.Detail, Reasons: r.Reasons, Status: r.Status,
-		URL: r.URL, Proxy: r.Proxy, Attempts: r.AttemptCount, Tries: r.Attempts, Bytes: r.Bytes, Duration: Duration(r.Duration),
+		URL: r.URL, Proxy: r.Proxy, Exit: r.Exit, Attempts: r.AttemptCount, Tries: r.Attempts, Bytes: r.Bytes, Duration: Duration(r.Duration),
 		Worker: r.Worker, FinishedAt: r.FinishedAt, BodyBytes: size, Object: r.Object, Meta: r.Meta, Headers: r.Header,
 	}
 }
