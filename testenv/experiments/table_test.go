@@ -63,6 +63,7 @@ func TestExperiments(t *testing.T) {
 	rows := append(choices(t, s, 0.25), breach(t, s), overhead(t, s), hours(), policy(t, s))
 	rows = append(append(rows, bans(t)...), witnesses(t)...)
 	rows = append(rows, append(rests(t, s), silence(t, s)...)...)
+	rows = append(rows, gateways(t, s)...)
 	for _, r := range rows {
 		if r.exact && !r.met {
 			t.Errorf("%s: got %s beside %s, want %s", r.name, r.gofer, r.baseline, r.aim)
