@@ -55,6 +55,18 @@ type PoolEvent struct {
 	Reason    string    `json:"reason"`
 }
 
+// SiteEvent tells that a site began or ceased to rest, or to be tested. Its states are "new", "up", "resting", "testing".
+type SiteEvent struct {
+	Site      string    `json:"site"`
+	FromState string    `json:"from_state"`
+	ToState   string    `json:"to_state"`
+	Timestamp time.Time `json:"timestamp"`
+	Reason    string    `json:"reason"`
+	// NextTestTime is when a resting site is tested; null in the other states.
+	NextTestTime *time.Time `json:"next_test_time"`
+	Worker       string     `json:"worker"`
+}
+
 // DuplicateEvent tells that a job of a finished id was published again and stored nothing.
 type DuplicateEvent struct {
 	JobID string `json:"job_id"`

@@ -1,6 +1,8 @@
 package jobs
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strings"
 )
@@ -86,6 +88,21 @@ func (n Names) BreakerEvent(proxy string) string { return n.prefix + ".events.br
 // PoolEvent is the subject of what becomes of a worker's pool as a whole.
 func (n Names) PoolEvent(worker string) string { return n.prefix + ".events.pool." + worker }
 
+// SiteKey is what a site is called where its name does not fit: the first 16 hexadecimal digits of its SHA-256.
+func SiteKey(site string) string {
+	sum := sha256.Sum256([]byte(site))
+	return hex.EncodeToString(sum[:8])
+}
+
+// ValidSiteKey reports whether key can be a SiteKey.
+func ValidSiteKey(key string) bool {
+	_, err := hex.DecodeString(key)
+	return err == nil && len(key) == 16 && key == strings.ToLower(key)
+}
+
+// SiteEvent is the subject of the changes of a site.
+func (n Names) SiteEvent(site string) string { return n.prefix + ".events.site." + SiteKey(site) }
+
 // DuplicateEvent is the subject that tells that a finished id was published again.
 func (n Names) DuplicateEvent(queue, id string) string {
 	return n.prefix + ".events.duplicate." + queue + "." + id
@@ -103,8 +120,33 @@ func (n Names) AllDead() string { return n.prefix + ".dead.>" }
 // At is where a job waits for its time. Only workers may publish there.
 func (n Names) At(queue, id string) string { return "_" + n.prefix + ".at." + queue + "." + id }
 
-// AllAt is the subject of every waiting job.
+// AllAt is the subject of every waiting job, those that wait for a site included.
 func (n Names) AllAt() string { return "_" + n.prefix + ".at.>" }
+
+// siteToken stands where the queue of another waiting job stands: no queue has capitals.
+const siteToken = "SITE"
+
+// AtSite is where a job waits for a site, which key names as SiteKey does. A key of "*" means any site.
+func (n Names) AtSite(key, queue, id string) string {
+	return "_" + n.prefix + ".at." + siteToken + "." + key + "." + queue + "." + id
+}
+
+// AllAtSite is the subject of every job that waits for a site. A key of "*" means any site.
+func (n Names) AllAtSite(key string) string {
+	return "_" + n.prefix + ".at." + siteToken + "." + key + ".>"
+}
+
+// SplitWaiting takes a subject of At or AtSite apart, and any other one as SplitSubject does. The site is a SiteKey, and empty for a
+// job that waits for none.
+func SplitWaiting(subject string) (site, queue, id string, ok bool) {
+	queue, id, ok = SplitSubject(subject)
+	if _, kind, _ := strings.Cut(subject, "."); queue != siteToken || !strings.HasPrefix(kind, "at.") {
+		return "", queue, id, ok
+	}
+	site, rest, _ := strings.Cut(id, ".")
+	queue, id, ok = strings.Cut(rest, ".")
+	return site, queue, id, ok && site != "" && queue != "" && id != ""
+}
 
 // Due is where the server puts a waiting job when its time has come.
 func (n Names) Due(queue, id string) string { return "_" + n.prefix + ".due." + queue + "." + id }
@@ -132,7 +174,7 @@ func (n Names) AllHours() string { return "_" + n.prefix + ".hours.>" }
 // Stream is the name of one of the installation's streams: "JOBS", "RESULTS", "EVENTS", "DEAD", "RETRIES", "HOURS".
 func (n Names) Stream(kind string) string { return strings.ToUpper(n.prefix) + "_" + kind }
 
-// Bucket is the name of one of the installation's buckets: "proxies", "policy", "bodies", "deny", "breakers".
+// Bucket is the name of one of the installation's buckets: "proxies", "policy", "bodies", "deny", "breakers", "sites".
 func (n Names) Bucket(kind string) string { return n.prefix + "-" + kind }
 
 // WorkerConsumer is the durable of a queue's fresh jobs, DueConsumer that of its jobs whose time has come.

@@ -18,13 +18,33 @@ func (c *Client) RemoveScheduled(ctx context.Context, queue, id string) error {
 	return c.Explain("take job "+queue+"/"+Clip(id)+" out of the waiting", c.Unschedule(ctx, queue, id, nil))
 }
 
-// Unschedule purges a job that waits, which no consumer reads, and takes the job out if it is due. found may be its message, as
-// TakeOut has it.
+// Unschedule purges a job that waits for its time, which no consumer reads, and takes the job out if it waits for a site or is due.
+// found may be its message, as TakeOut has it.
 func (c *Client) Unschedule(ctx context.Context, queue, id string, found *nats.Msg) error {
 	if err := c.purge(ctx, c.names.Stream("RETRIES"), c.names.At(queue, id)); err != nil {
 		return err
 	}
+	if err := c.leaveSite(ctx, queue, id); err != nil {
+		return err
+	}
 	return c.TakeOut(ctx, c.names.Stream("RETRIES"), c.names.Due(queue, id), found)
+}
+
+// leaveSite removes a job that waits for a site. The id may be that of an invalid job, which never waits.
+func (c *Client) leaveSite(ctx context.Context, queue, id string) error {
+	if !(Key{queue, id}).Valid() {
+		return nil
+	}
+	for range takes {
+		job, found, err := c.SiteWait(ctx, Key{queue, id})
+		if err != nil || !found {
+			return err
+		}
+		if _, err := c.DeleteMessage(ctx, c.names.Stream("RETRIES"), job.Seq); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // TakeOut removes the message of a subject that a consumer reads; found may be the message. It deletes by sequence: when a

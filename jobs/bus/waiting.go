@@ -21,9 +21,11 @@ const (
 	pageBytes       = 8 << 20
 )
 
-// WaitingJob is a job that waits for its time.
+// WaitingJob is a job that waits for its time, or for a site.
 type WaitingJob struct {
 	Key
+	// Site is the jobs.SiteKey of the site that it waits for, empty if it waits for its time only.
+	Site string
 	// Seq is the sequence of its message. A job that is scheduled again gets another one.
 	Seq uint64
 	// Until is its time. A message without a readable time counts as if that had been the time when it was stored.
@@ -32,8 +34,31 @@ type WaitingJob struct {
 	msg *nats.Msg
 }
 
+// HeaderSite names the site that a job waits for. Only workers write it.
+const HeaderSite = "Gofer-Site"
+
 // Message is the job's message as it was read.
 func (j WaitingJob) Message() *nats.Msg { return j.msg }
+
+// Subject is where it waits.
+func (j WaitingJob) Subject() string { return j.msg.Header.Get(jetstream.SubjectHeader) }
+
+// WaitingJobOf reads the message of a waiting job as a request for it is answered.
+func WaitingJobOf(msg *nats.Msg) (WaitingJob, error) {
+	seq, err := sequenceOf(msg)
+	if err != nil {
+		return WaitingJob{}, err
+	}
+	site, queue, id, ok := jobs.SplitWaiting(msg.Header.Get(jetstream.SubjectHeader))
+	if !ok {
+		return WaitingJob{}, fmt.Errorf("%q is not the subject of a waiting job", Clip(msg.Header.Get(jetstream.SubjectHeader)))
+	}
+	until, ok := ScheduledAt(msg.Header)
+	if !ok {
+		until, _ = time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer)) // the server always sets it
+	}
+	return WaitingJob{Key: Key{queue, id}, Site: site, Seq: seq, Until: until, msg: msg}, nil
+}
 
 // WaitingState describes all waiting jobs together.
 type WaitingState struct {
@@ -102,11 +127,10 @@ const OverdueAfter = 5 * time.Second
 func (c *Client) WaitingPage(ctx context.Context, after uint64, limit int, use func(WaitingJob)) (last uint64, more bool, err error) {
 	page := Page{Stream: c.names.Stream("RETRIES"), Subject: c.names.AllAt(), After: after, Limit: limit}
 	last, more, err = c.ReadPage(ctx, page, func(msg *nats.Msg) error {
-		seq, err := sequenceOf(msg)
-		if job, ok := c.waitingJob(seq, msg); ok && err == nil {
+		if job, ok := c.waitingJob(msg); ok {
 			use(job)
 		}
-		return err
+		return nil
 	})
 	return last, more, c.Explain("read waiting jobs", err)
 }
@@ -116,9 +140,34 @@ func (c *Client) WaitingPage(ctx context.Context, after uint64, limit int, use f
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) NextWaiting(ctx context.Context, after uint64) (job WaitingJob, found bool, err error) {
+	return c.nextWaiting(ctx, c.names.AllAt(), after)
+}
+
+// NextAtSite is the first job that waits for a site, which key names as jobs.SiteKey does, and follows the sequence after. A
+// replica that is behind its leader may show one that is gone.
+//
+// Errors: ErrNotSetUp, ErrPermission; any other one may pass.
+func (c *Client) NextAtSite(ctx context.Context, key string, after uint64) (job WaitingJob, found bool, err error) {
+	if !jobs.ValidSiteKey(key) {
+		return WaitingJob{}, false, fmt.Errorf("%q is not the key of a site", Clip(key))
+	}
+	return c.nextWaiting(ctx, c.names.AllAtSite(key), after)
+}
+
+// SiteWait finds the job that waits for a site, whichever that is. found is false if it waits for none.
+//
+// Errors: ErrNotSetUp, ErrPermission; any other one may pass.
+func (c *Client) SiteWait(ctx context.Context, key Key) (job WaitingJob, found bool, err error) {
+	if !key.Valid() {
+		return WaitingJob{}, false, BadKey(key)
+	}
+	return c.nextWaiting(ctx, c.names.AtSite("*", key.Queue, key.ID), 0)
+}
+
+func (c *Client) nextWaiting(ctx context.Context, filter string, after uint64) (job WaitingJob, found bool, err error) {
 	const doing = "read waiting jobs"
 	for {
-		msg, err := c.NextMessage(ctx, c.names.Stream("RETRIES"), c.names.AllAt(), after+1)
+		msg, err := c.NextMessage(ctx, c.names.Stream("RETRIES"), filter, after+1)
 		if errors.Is(err, ErrNotFound) {
 			return WaitingJob{}, false, nil
 		}
@@ -128,7 +177,7 @@ func (c *Client) NextWaiting(ctx context.Context, after uint64) (job WaitingJob,
 		if err != nil {
 			return WaitingJob{}, false, c.Explain(doing, err)
 		}
-		if job, ok := c.waitingJob(after, msg); ok {
+		if job, ok := c.waitingJob(msg); ok {
 			return job, true, nil
 		}
 	}
@@ -142,13 +191,31 @@ const numPending = "Nats-Num-Pending"
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) StillWaiting(ctx context.Context, seqs []uint64, use func(WaitingJob)) error {
-	subject := directGet + c.names.Stream("RETRIES")
-	err := c.refusals.watch(ctx, func(ctx context.Context) error { return c.readEach(ctx, subject, seqs, use) }, subject)
+	err := c.readEach(ctx, seqs, func(_ uint64, msg *nats.Msg) {
+		if job, ok := c.waitingJob(msg); ok {
+			use(job)
+		}
+	})
 	return c.Explain("look whether jobs still wait", err)
 }
 
+// StillDue returns those of the sequences that are there: of due jobs that nobody has settled yet. It sends all requests at once,
+// as StillWaiting does.
+//
+// Errors: ErrNotSetUp, ErrPermission; any other one may pass.
+func (c *Client) StillDue(ctx context.Context, seqs []uint64) (there map[uint64]bool, err error) {
+	there = make(map[uint64]bool, len(seqs))
+	err = c.readEach(ctx, seqs, func(seq uint64, _ *nats.Msg) { there[seq] = true })
+	return there, c.Explain("look whether jobs are still due", err)
+}
+
 // readEach asks for each sequence by itself: a batch would read the messages in between, too.
-func (c *Client) readEach(ctx context.Context, subject string, seqs []uint64, use func(WaitingJob)) error {
+func (c *Client) readEach(ctx context.Context, seqs []uint64, use func(seq uint64, msg *nats.Msg)) error {
+	subject := directGet + c.names.Stream("RETRIES")
+	return c.refusals.watch(ctx, func(ctx context.Context) error { return c.askEach(ctx, subject, seqs, use) }, subject)
+}
+
+func (c *Client) askEach(ctx context.Context, subject string, seqs []uint64, use func(seq uint64, msg *nats.Msg)) error {
 	sub, err := c.nc.SubscribeSync(c.nc.NewInbox())
 	if err != nil {
 		return err
@@ -175,9 +242,7 @@ func (c *Client) readEach(ctx context.Context, subject string, seqs []uint64, us
 		if err != nil {
 			return err
 		}
-		if job, ok := c.waitingJob(seq, msg); ok {
-			use(job)
-		}
+		use(seq, msg)
 	}
 	return nil
 }
@@ -188,17 +253,12 @@ func sequenceOf(msg *nats.Msg) (uint64, error) {
 }
 
 // waitingJob reads a message. It reports false for a message that is no waiting job.
-func (c *Client) waitingJob(seq uint64, msg *nats.Msg) (WaitingJob, bool) {
-	subject := msg.Header.Get(jetstream.SubjectHeader)
-	queue, id, ok := jobs.SplitSubject(subject)
-	if !ok || !strings.HasPrefix(subject, strings.TrimSuffix(c.names.AllAt(), ">")) {
+func (c *Client) waitingJob(msg *nats.Msg) (WaitingJob, bool) {
+	if !strings.HasPrefix(msg.Header.Get(jetstream.SubjectHeader), strings.TrimSuffix(c.names.AllAt(), ">")) {
 		return WaitingJob{}, false
 	}
-	until, ok := ScheduledAt(msg.Header)
-	if !ok {
-		until, _ = time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer)) // the server always sets it
-	}
-	return WaitingJob{Key: Key{queue, id}, Seq: seq, Until: until, msg: msg}, true
+	job, err := WaitingJobOf(msg)
+	return job, err == nil
 }
 
 // Schedule lets the server move a message to target at a time. It does not use nats.go's own option, which cuts the time to

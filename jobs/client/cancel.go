@@ -96,7 +96,11 @@ func (c *Client) whereverItIs(ctx context.Context, key Key) (*nats.Msg, error) {
 		}
 		return msg, err
 	}
-	return nil, ErrNotFound
+	job, found, err := c.bus.SiteWait(ctx, key)
+	if err != nil || !found {
+		return nil, cmp.Or(err, ErrNotFound)
+	}
+	return job.Message(), nil
 }
 
 // unendedResult is the result of a job as far as its message tells it before the job has ended. What cannot be read is left out: the job ends all the same.

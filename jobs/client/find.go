@@ -16,7 +16,7 @@ type Place string
 // The places of a job. Due covers running as well, once it has waited; Queued does before that.
 const (
 	Queued   Place = "queued"   // queued or running
-	Waiting  Place = "waiting"  // for its time: not_before, a retry, a proxy
+	Waiting  Place = "waiting"  // for its time: not_before, a retry, a proxy, a site
 	Due      Place = "due"      // its time has come; queued or running
 	Finished Place = "finished" // its result is stored
 )
@@ -51,6 +51,7 @@ func (c *Client) Find(ctx context.Context, key Key) ([]Found, error) {
 		{c.bus.Names().Stream("RESULTS"), c.bus.Names().Result(queue, id), Finished},
 		{c.bus.Names().Stream("JOBS"), c.bus.Names().Job(queue, id), Queued},
 		{c.bus.Names().Stream("RETRIES"), c.bus.Names().At(queue, id), Waiting},
+		{c.bus.Names().Stream("RETRIES"), c.bus.Names().AtSite("*", queue, id), Waiting},
 		{c.bus.Names().Stream("RETRIES"), c.bus.Names().Due(queue, id), Due},
 	} {
 		subjects, err := c.bus.CountBySubject(ctx, look.stream, look.subject)
@@ -58,13 +59,13 @@ func (c *Client) Find(ctx context.Context, key Key) ([]Found, error) {
 			return nil, c.bus.Explain("look for job "+id, err)
 		}
 		for subject := range subjects {
-			if in, _, ok := jobs.SplitSubject(subject); ok {
+			if _, in, _, ok := jobs.SplitWaiting(subject); ok {
 				out = append(out, Found{Key{Queue: in, ID: id}, look.place})
 			}
 		}
 	}
 	slices.SortFunc(out, func(a, b Found) int { return strings.Compare(a.Queue+string(a.Place), b.Queue+string(b.Place)) })
-	return out, nil
+	return slices.Compact(out), nil
 }
 
 // Resolve reads "queue/id" or "id" and finds the job. Errors: ErrNotFound, *AmbiguousError.

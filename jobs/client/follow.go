@@ -39,8 +39,8 @@ func (c *Client) Follow(ctx context.Context, f Filter, use func(jobs.Result) err
 
 // Event is one of the events, as it was stored.
 type Event struct {
-	// Kind is "retry", "breaker", "pool" or "duplicate"; the payload is the jobs.RetryEvent, jobs.BreakerEvent,
-	// jobs.PoolEvent or jobs.DuplicateEvent in JSON.
+	// Kind is "retry", "breaker", "pool", "site" or "duplicate"; the payload is the jobs.RetryEvent, jobs.BreakerEvent,
+	// jobs.PoolEvent, jobs.SiteEvent or jobs.DuplicateEvent in JSON.
 	Kind     string          `json:"kind"`
 	Subject  string          `json:"subject"`
 	StoredAt time.Time       `json:"stored_at"`

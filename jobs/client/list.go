@@ -34,7 +34,7 @@ type Listed struct {
 	Site string `json:"site"`
 	// Since is when the job was published, or began to wait.
 	Since time.Time `json:"since"`
-	// Until is when a waiting job is tried again; zero in the other states.
+	// Until is when a waiting job is tried again; zero in the other states, and for a job that waits until its site may be asked.
 	Until time.Time `json:"until,omitzero"`
 }
 
@@ -136,7 +136,7 @@ func (l *lister) in(ctx context.Context, kind string) iter.Seq2[Listed, error] {
 // read makes a job out of its message, and reports whether it fits the filter.
 func (l *lister) read(ctx context.Context, msg *nats.Msg) (job Listed, fits bool, err error) {
 	subject := msg.Header.Get(jetstream.SubjectHeader)
-	queue, id, ok := jobs.SplitSubject(subject)
+	site, queue, id, ok := jobs.SplitWaiting(subject)
 	if !ok || l.filter.Queue != "" && queue != l.filter.Queue {
 		return Listed{}, false, nil
 	}
@@ -148,7 +148,9 @@ func (l *lister) read(ctx context.Context, msg *nats.Msg) (job Listed, fits bool
 	if l.filter.State != "" && job.State != l.filter.State || job.Since.Before(l.filter.Since) {
 		return Listed{}, false, nil
 	}
-	job.Until, _ = bus.ScheduledAt(msg.Header)
+	if site == "" { // else somebody releases the job, long before its time
+		job.Until, _ = bus.ScheduledAt(msg.Header)
+	}
 	if decoded, err := jobs.Decode(queue, id, msg.Data); err == nil {
 		job.Site = decoded.Target().Authority()
 	}
@@ -171,6 +173,8 @@ func (l *lister) state(ctx context.Context, msg *nats.Msg, key Key, subject stri
 func waitingState(msg *nats.Msg) string {
 	progress, err := jobs.ParseProgress(msg.Header.Get(jobs.HeaderProgress))
 	switch {
+	case err == nil && !progress.SiteSince.IsZero():
+		return jobs.StateSiteDown
 	case err == nil && !progress.WaitingSince.IsZero():
 		return jobs.StateNoProxy
 	case err == nil && len(progress.Attempts) == 0:

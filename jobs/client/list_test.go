@@ -56,6 +56,9 @@ func oneOfEach(t *testing.T) *installation {
 	submit("default", "queued", "https://a.test/y")
 	schedule("retrying", jobs.Progress{JobSeq: 91, Attempts: []jobs.Attempt{{Attempt: 1}}}, time.Hour)
 	schedule("proxyless", jobs.Progress{JobSeq: 92, WaitingSince: time.Now()}, time.Hour)
+	if _, err := stream.New(in.bus).WaitForSite(soon(t), "b.test:8080", "default", "sited", []byte("http://b.test:8080/x"), jobs.Progress{JobSeq: 94, SiteSince: time.Now()}, time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
 	submit("low", "other", "http://b.test:8080/z")
 	schedule("due", jobs.Progress{JobSeq: 93}, -time.Second)
 	testenv.Eventually(t, "the server to release the due job", func() bool {
@@ -72,10 +75,11 @@ func TestAListNamesTheStateOfEachJobTheOldestFirst(t *testing.T) {
 		want   string
 	}{
 		{client.ListFilter{}, "default/runs:running default/delayed:delayed default/queued:queued default/retrying:retrying " +
-			"default/proxyless:no_proxy low/other:queued default/due:queued "},
+			"default/proxyless:no_proxy default/sited:site_down low/other:queued default/due:queued "},
 		{client.ListFilter{Queue: "low"}, "low/other:queued "},
 		{client.ListFilter{Queue: "nobody"}, ""},
 		{client.ListFilter{State: jobs.StateQueued, Queue: "default"}, "default/queued:queued default/due:queued "},
+		{client.ListFilter{State: jobs.StateSiteDown}, "default/sited:site_down "},
 		{client.ListFilter{State: jobs.StateRetrying}, "default/retrying:retrying "},
 		{client.ListFilter{Site: "a.test"}, "default/runs:running default/queued:queued "},
 		{client.ListFilter{Site: "b.test:8080", State: jobs.StateQueued}, "low/other:queued default/due:queued "},

@@ -23,7 +23,7 @@ type QueueState struct {
 	Due    uint64 `json:"due"`
 	// Running jobs are in the hands of workers.
 	Running int `json:"running"`
-	// Waiting jobs wait for their time.
+	// Waiting jobs wait for their time, or for a site.
 	Waiting uint64 `json:"waiting"`
 	// Overdue jobs are those of the waiting ones that the server has not released at their time; CountOverdue sets it.
 	Overdue uint64 `json:"overdue"`
@@ -60,7 +60,7 @@ func (c *Client) Queues(ctx context.Context) ([]QueueState, error) {
 		return nil, c.bus.Explain("list queues", err)
 	}
 	for subject, count := range waiting {
-		if queue, _, ok := jobs.SplitSubject(subject); ok {
+		if _, queue, _, ok := jobs.SplitWaiting(subject); ok {
 			at(queue).Waiting += count
 		}
 	}

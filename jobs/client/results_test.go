@@ -314,14 +314,15 @@ func TestEventsComeWithTheirKind(t *testing.T) {
 	in := install(t, bus.Settings{})
 	must(t, stream.New(in.bus).PublishRetry(soon(t), jobs.RetryEvent{Queue: "default", JobID: "a"}))
 	must(t, stream.New(in.bus).PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: "p1"}))
+	must(t, stream.New(in.bus).PublishSite(soon(t), jobs.SiteEvent{Site: "example.com"}))
 	must(t, stream.New(in.bus).PublishDuplicate(soon(t), jobs.DuplicateEvent{Queue: "other", JobID: "a"}))
 	for _, c := range []struct {
 		filter bus.Filter
 		want   string
 	}{
-		{bus.Filter{UntilNow: true}, "retry breaker duplicate"},
+		{bus.Filter{UntilNow: true}, "retry breaker site duplicate"},
 		{bus.Filter{UntilNow: true, Queue: "other"}, "duplicate"},
-		{bus.Filter{UntilNow: true, Durable: bus.Reader}, "retry breaker duplicate"},
+		{bus.Filter{UntilNow: true, Durable: bus.Reader}, "retry breaker site duplicate"},
 	} {
 		var got []string
 		must(t, in.Events(soon(t), c.filter, func(e client.Event) error {

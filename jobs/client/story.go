@@ -27,6 +27,9 @@ const (
 	MomentEnded     = "ended"
 )
 
+// KindSite is the Kind of a wait for a site.
+const KindSite = "site"
+
 // Moment is something that happened to a job. Which fields are set depends on what it was.
 type Moment struct {
 	// At is when an attempt began if that is known, else when it ended.
@@ -42,14 +45,28 @@ type Moment struct {
 	Error       string        `json:"error,omitempty"`
 	Duration    jobs.Duration `json:"duration,omitempty"`
 
-	// Until is when a wait ends; Kind is jobs.RetryInline or jobs.RetryScheduled.
+	// Until is when a wait ends, if that is known; Kind is jobs.RetryInline, jobs.RetryScheduled or KindSite.
 	Until time.Time `json:"until,omitzero"`
 	Kind  string    `json:"kind,omitempty"`
+	// Site is what the job waits for if Kind is KindSite.
+	Site string `json:"site,omitempty"`
 	// Overdue is when a wait ended although the job still waits: the server has not released it.
 	Overdue time.Time `json:"overdue_since,omitzero"`
 	Worker  string    `json:"worker,omitempty"`
 	// Source tells where else than from the streams this is known.
 	Source string `json:"source,omitempty"`
+}
+
+// Wait is what a job waits for.
+type Wait struct {
+	// Why is jobs.StateSiteDown.
+	Why   string    `json:"why"`
+	Since time.Time `json:"since,omitzero"`
+	// Until is the time of the next try; the streams do not know it, and workers may.
+	Until time.Time `json:"until,omitzero"`
+	Site  string    `json:"site,omitempty"`
+	// Detail is a sentence.
+	Detail string `json:"detail,omitempty"`
 }
 
 // Story is what the streams still know of a job, in the order in which it happened.
@@ -62,6 +79,9 @@ type Story struct {
 	Result *jobs.Result `json:"-"`
 	// DeadLetter is the sequence of its dead letter; zero if there is none.
 	DeadLetter uint64 `json:"dead_letter,omitempty"`
+	// Waiting says what the job waits for, as far as its message tells: its site. Nil for a job that waits for something else or
+	// for nothing.
+	Waiting *Wait `json:"waiting,omitempty"`
 	// Unread says which parts could not be read, and why, such as what this user may not read.
 	Unread []error `json:"-"`
 
@@ -145,6 +165,11 @@ func (t *Story) readStored(ctx context.Context, c *Client) error {
 		}
 		msg, err := c.bus.LastMessage(ctx, at.stream, at.subject)
 		if errors.Is(err, ErrNotFound) {
+			if at.place == Waiting {
+				if err := t.readSiteWait(ctx, c); err != nil {
+					return err
+				}
+			}
 			continue // it has gone on meanwhile
 		}
 		if err != nil {
@@ -155,11 +180,28 @@ func (t *Story) readStored(ctx context.Context, c *Client) error {
 	return nil
 }
 
+// readSiteWait reads the job if it waits for its site.
+func (t *Story) readSiteWait(ctx context.Context, c *Client) error {
+	job, found, err := c.bus.SiteWait(ctx, t.Key)
+	if err != nil || !found {
+		return err
+	}
+	site := job.Message().Header.Get(bus.HeaderSite)
+	t.Waiting = &Wait{Why: jobs.StateSiteDown, Site: site, Detail: "the site " + site + " does not answer, or is new and has its share of slots"}
+	if progress, err := jobs.ParseProgress(job.Message().Header.Get(jobs.HeaderProgress)); err == nil {
+		t.Waiting.Since = progress.SiteSince
+	}
+	t.addStored(MomentWait, job.Message())
+	return nil
+}
+
 // addStored takes what the message of an unfinished job knows. A client's job may claim any progress; it is ignored.
 func (t *Story) addStored(what string, msg *nats.Msg) {
 	at, _ := time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer)) // the server always sets it
 	m := Moment{At: at.UTC(), What: what}
-	if what == MomentWait {
+	if what == MomentWait && t.Waiting != nil {
+		m.Kind, m.Site = KindSite, t.Waiting.Site
+	} else if what == MomentWait {
 		m.Until, _ = bus.ScheduledAt(msg.Header)
 		m.Kind = jobs.RetryScheduled
 		end := m.Until

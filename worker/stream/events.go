@@ -47,6 +47,11 @@ func (c *Client) PublishPool(ctx context.Context, e jobs.PoolEvent) error {
 	return c.event(ctx, c.Names().PoolEvent(e.Worker), e)
 }
 
+// PublishSite stores that a site began or ceased to rest, or to be tested.
+func (c *Client) PublishSite(ctx context.Context, e jobs.SiteEvent) error {
+	return c.event(ctx, c.Names().SiteEvent(e.Site), e)
+}
+
 // PublishDuplicate stores that a finished id was published again.
 func (c *Client) PublishDuplicate(ctx context.Context, e jobs.DuplicateEvent) error {
 	return c.event(ctx, c.Names().DuplicateEvent(e.Queue, e.JobID), e)

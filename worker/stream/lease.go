@@ -2,7 +2,9 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -16,19 +18,48 @@ import (
 // the job up next goes on where this worker stopped. scheduled is false when a job of that name waits already: then this
 // one is stale, and its worker has nothing to do but to ack.
 func (c *Client) Schedule(ctx context.Context, queue, id string, payload []byte, progress jobs.Progress, at time.Time) (scheduled bool, err error) {
-	doing := "schedule job " + queue + "/" + bus.Clip(id)
+	msg := &nats.Msg{Subject: c.Names().At(queue, id), Data: payload, Header: nats.Header{}}
+	return c.schedule(ctx, "schedule job "+queue+"/"+bus.Clip(id), msg, c.Names().Due(queue, id), progress, at)
+}
+
+// WaitForSite stores a job until somebody releases it, because its site may be asked again. The server releases it at a time
+// by itself, so that no job depends on who releases the others. Else it is as Schedule: a job of that name that waits already,
+// for its time or for a site, makes this one stale.
+func (c *Client) WaitForSite(ctx context.Context, site, queue, id string, payload []byte, progress jobs.Progress, until time.Time) (stored bool, err error) {
+	doing := "let job " + queue + "/" + bus.Clip(id) + " wait for its site"
+	waits, err := c.waits(ctx, bus.Key{Queue: queue, ID: id})
+	if err != nil || waits {
+		return false, c.Explain(doing, err)
+	}
+	msg := &nats.Msg{Subject: c.Names().AtSite(jobs.SiteKey(site), queue, id), Data: payload, Header: nats.Header{bus.HeaderSite: {site}}}
+	return c.schedule(ctx, doing, msg, c.Names().Due(queue, id), progress, until)
+}
+
+// waits reports whether a job of that name waits already. Two runs of one job may both find that it does not: then it waits
+// twice, and its second run finds the result of the first one.
+func (c *Client) waits(ctx context.Context, key bus.Key) (bool, error) {
+	_, found, err := c.SiteWait(ctx, key)
+	if err != nil || found {
+		return found, err
+	}
+	_, err = c.LastMessage(ctx, c.Names().Stream("RETRIES"), c.Names().At(key.Queue, key.ID))
+	if errors.Is(err, bus.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (c *Client) schedule(ctx context.Context, doing string, msg *nats.Msg, due string, progress jobs.Progress, at time.Time) (scheduled bool, err error) {
 	encoded, err := progress.Encode()
 	if err != nil {
 		return false, err
 	}
-	subject := c.Names().At(queue, id)
-	if !bus.Publishable(subject) {
+	if !bus.Publishable(msg.Subject) {
 		return false, fmt.Errorf("%s: %w", doing, bus.ErrNoSubject)
 	}
-	msg := &nats.Msg{Subject: subject, Data: payload, Header: nats.Header{
-		jobs.HeaderProgress: {encoded}, jobs.HeaderJobSeq: {fmt.Sprint(progress.JobSeq)},
-	}}
-	bus.Schedule(msg, c.Names().Due(queue, id), at)
+	msg.Header.Set(jobs.HeaderProgress, encoded)
+	msg.Header.Set(jobs.HeaderJobSeq, strconv.FormatUint(progress.JobSeq, 10))
+	bus.Schedule(msg, due, at)
 	err = c.PublishOnce(ctx, msg)
 	if bus.IsTaken(err) {
 		return false, nil

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
@@ -29,18 +30,44 @@ const codeNotScheduled jetstream.ErrorCode = 10212
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) Release(ctx context.Context, job bus.WaitingJob) (released bool, err error) {
+	seq, err := c.releaseScheduled(ctx, job)
+	return seq != 0, err
+}
+
+// ReleaseAtSite is Release for a job that waits for a site, and marks its progress: the worker that gets it lets it through. It
+// returns the sequence of the due job, zero if it released none.
+func (c *Client) ReleaseAtSite(ctx context.Context, job bus.WaitingJob) (seq uint64, err error) {
+	header := job.Message().Header
+	if progress, err := jobs.ParseProgress(header.Get(jobs.HeaderProgress)); err == nil { // what cannot be read ends as an invalid job
+		progress.Released = true
+		encoded, err := progress.Encode()
+		if err != nil {
+			return 0, err
+		}
+		header.Set(jobs.HeaderProgress, encoded)
+	}
+	return c.releaseScheduled(ctx, job)
+}
+
+// WaitsAgain reports whether a job waits that was released: for its site, or for its next attempt.
+func (c *Client) WaitsAgain(ctx context.Context, key bus.Key) (bool, error) {
+	waits, err := c.waits(ctx, key)
+	return waits, c.Explain("look whether job "+key.String()+" waits again", err)
+}
+
+func (c *Client) releaseScheduled(ctx context.Context, job bus.WaitingJob) (seq uint64, err error) {
 	_, scheduled := bus.ScheduledAt(job.Message().Header)
-	released, err = c.release(ctx, job, scheduled)
+	seq, err = c.release(ctx, job, scheduled)
 	if code := bus.ErrorCode(err); scheduled && code == codeNotScheduled {
 		return c.release(ctx, job, false)
 	}
-	return released, err
+	return seq, err
 }
 
-func (c *Client) release(ctx context.Context, job bus.WaitingJob, scheduled bool) (released bool, err error) {
-	doing := "release overdue job " + job.Queue + "/" + bus.Clip(job.ID)
+func (c *Client) release(ctx context.Context, job bus.WaitingJob, scheduled bool) (seq uint64, err error) {
+	doing := "release waiting job " + job.Queue + "/" + bus.Clip(job.ID)
 	msg := &nats.Msg{Subject: c.Names().Due(job.Queue, job.ID), Data: job.Message().Data, Header: nats.Header{}}
-	at := c.Names().At(job.Queue, job.ID)
+	at := job.Subject()
 	maps.Copy(msg.Header, job.Message().Header)
 	maps.DeleteFunc(msg.Header, func(name string, _ []string) bool { return strings.HasPrefix(name, "Nats-") }) // the server's
 	if scheduled {
@@ -51,13 +78,16 @@ func (c *Client) release(ctx context.Context, job bus.WaitingJob, scheduled bool
 		bus.Schedule(msg, c.Names().Due(job.Queue, job.ID), job.Until)
 	}
 	if !bus.Publishable(msg.Subject) {
-		return false, fmt.Errorf("%s: %w", doing, bus.ErrNoSubject)
+		return 0, fmt.Errorf("%s: %w", doing, bus.ErrNoSubject)
 	}
 	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(job.Seq, 10))
 	msg.Header.Set(jetstream.ExpectedLastSubjSeqSubjHeader, at)
-	_, err = c.Publish(ctx, msg)
+	ack, err := c.Publish(ctx, msg)
 	if bus.IsTaken(err) {
-		return false, nil
+		return 0, nil
 	}
-	return err == nil, c.Explain(doing, err)
+	if err != nil {
+		return 0, c.Explain(doing, err)
+	}
+	return ack.Sequence, nil
 }

@@ -1,0 +1,58 @@
+package jobs_test
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+func TestASiteEventIsWhatTheContractShows(t *testing.T) {
+	at := time.Date(2030, 1, 2, 15, 4, 5, 0, time.UTC)
+	next := at.Add(time.Minute)
+	got, err := json.Marshal(jobs.SiteEvent{
+		Site: "example.com", FromState: "up", ToState: "resting", Timestamp: at, Reason: "timeout", NextTestTime: &next, Worker: "host-7f3a",
+	})
+	const want = `{"site":"example.com","from_state":"up","to_state":"resting","timestamp":"2030-01-02T15:04:05Z","reason":"timeout",` +
+		`"next_test_time":"2030-01-02T15:05:05Z","worker":"host-7f3a"}`
+	if err != nil || string(got) != want {
+		t.Errorf("got %s, %v; want %s", got, err, want)
+	}
+	names, err := jobs.NewNames("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := names.SiteEvent("example.com"); got != "gofer.events.site.a379a6f6eeafb9a5" {
+		t.Errorf("got subject %s", got)
+	}
+}
+
+func TestTheSubjectOfAWaitingJobNamesItsSiteQueueAndID(t *testing.T) {
+	names, err := jobs.NewNames("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := jobs.SiteKey("example.com")
+	for subject, want := range map[string][3]string{
+		names.AtSite(key, "low", "a"): {key, "low", "a"},
+		names.At("low", "a"):          {"", "low", "a"},
+		names.At("low", "a.b"):        {"", "low", "a.b"},
+		names.Job("SITE", "b.c.d"):    {"", "SITE", "b.c.d"},
+	} {
+		site, queue, id, ok := jobs.SplitWaiting(subject)
+		if got := [3]string{site, queue, id}; got != want || !ok {
+			t.Errorf("%s: got %v, %t; want %v", subject, got, ok, want)
+		}
+	}
+	for _, subject := range []string{"_gofer.at.SITE", "_gofer.at.SITE." + key, "_gofer.at.SITE." + key + ".low", "_gofer.at.SITE." + key + "..a", "_gofer.at"} {
+		if _, _, _, ok := jobs.SplitWaiting(subject); ok {
+			t.Errorf("%s is taken for the subject of a waiting job", subject)
+		}
+	}
+	for text, want := range map[string]bool{key: true, "A379A6F6EEAFB9A5": false, "a379": false, "*": false, "": false, "g379a6f6eeafb9a5": false} {
+		if jobs.ValidSiteKey(text) != want {
+			t.Errorf("%q: valid %t", text, !want)
+		}
+	}
+}

@@ -1,0 +1,133 @@
+package stream_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
+)
+
+// waitForSite stores a job that waits for a site.
+func (in *installation) waitForSite(t *testing.T, site, id string, until time.Time) (stored bool) {
+	t.Helper()
+	progress := jobs.Progress{JobSeq: 7, SiteSince: time.Now().UTC(), Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1"}}}
+	stored, err := in.WaitForSite(soon(t), site, "default", id, []byte("https://example.com/"+id), progress, until)
+	must(t, err)
+	return stored
+}
+
+func (in *installation) nextAtSite(t *testing.T, site string) (bus.WaitingJob, bool) {
+	t.Helper()
+	job, found, err := in.NextAtSite(soon(t), jobs.SiteKey(site), 0)
+	must(t, err)
+	return job, found
+}
+
+func TestAJobOfASiteIsReleasedWithItsAttemptsAndAMark(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	in.waitForSite(t, "example.com", "a", time.Now().Add(time.Hour))
+	in.waitForSite(t, "other.test", "b", time.Now().Add(time.Hour))
+	job, found := in.nextAtSite(t, "example.com")
+	if !found || job.ID != "a" || job.Queue != "default" || job.Message().Header.Get(bus.HeaderSite) != "example.com" || job.Site != "a379a6f6eeafb9a5" {
+		t.Fatalf("got %+v of site %q, want job a of example.com", job, job.Message().Header.Get(bus.HeaderSite))
+	}
+	seq, err := in.ReleaseAtSite(soon(t), job)
+	must(t, err)
+	if there, err := in.StillDue(soon(t), []uint64{seq, seq + 1}); err != nil || !there[seq] || len(there) != 1 {
+		t.Errorf("still due: %v, %v; want the released job", there, err)
+	}
+	if again, err := in.ReleaseAtSite(soon(t), job); again != 0 || err != nil {
+		t.Errorf("released again: %d, %v; want nothing", again, err)
+	}
+	lane, err := in.Lane(soon(t), "default", true)
+	must(t, err)
+	msg, err := lane.Next(jetstream.FetchMaxWait(10 * time.Second))
+	must(t, err)
+	progress, err := jobs.ParseProgress(msg.Headers().Get(jobs.HeaderProgress))
+	must(t, err)
+	if !progress.Released || progress.JobSeq != 7 || len(progress.Attempts) != 1 || string(msg.Data()) != "https://example.com/a" {
+		t.Errorf("got %q with %+v, want the job with its progress and the mark", msg.Data(), progress)
+	}
+	must(t, msg.DoubleAck(soon(t)))
+	if there, err := in.StillDue(soon(t), []uint64{seq}); err != nil || len(there) != 0 {
+		t.Errorf("still due: %v, %v; want none after its end", there, err)
+	}
+	if _, found := in.nextAtSite(t, "example.com"); found {
+		t.Error("a job still waits for example.com")
+	}
+	if job, found := in.nextAtSite(t, "other.test"); !found || job.ID != "b" {
+		t.Errorf("got %v, want job b to wait for other.test", job.Key)
+	}
+}
+
+func TestAJobWaitsOnceUnderItsName(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	in.schedule(t, "a", time.Now().Add(time.Hour))
+	if in.waitForSite(t, "example.com", "a", time.Now().Add(time.Hour)) {
+		t.Error("a job that waits for its time waits for a site as well")
+	}
+	for i, want := range []bool{true, false} {
+		if got := in.waitForSite(t, "example.com", "b", time.Now().Add(time.Hour)); got != want {
+			t.Errorf("try %d: stored %t, want %t", i, got, want)
+		}
+	}
+	if in.waitForSite(t, "other.test", "b", time.Now().Add(time.Hour)) {
+		t.Error("a job waits for two sites")
+	}
+}
+
+func TestTheServerReleasesAJobOfASiteAtItsTime(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	in.waitForSite(t, "example.com", "timed", time.Now().Add(time.Second))
+	in.takeDue(t, "timed")
+}
+
+func TestAJobThatWaitsForASiteIsFoundCountedAndCancelled(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	key := client.Key{Queue: "default", ID: "a"}
+	in.waitForSite(t, "example.com", "a", time.Now().Add(2*time.Hour))
+	for _, queue := range []string{"", "default"} {
+		found, err := in.client.Find(soon(t), client.Key{Queue: queue, ID: "a"})
+		if err != nil || len(found) != 1 || found[0].Place != client.Waiting || found[0].Queue != "default" {
+			t.Errorf("found %v, %v; want it waiting", found, err)
+		}
+	}
+	queues, err := in.client.Queues(soon(t))
+	if err != nil || len(queues) != 1 || queues[0].Waiting != 1 || queues[0].Queue != "default" {
+		t.Errorf("queues %+v, %v; want one job of default that waits", queues, err)
+	}
+	list := in.overdue(t)
+	if len(list) != 0 {
+		t.Errorf("overdue within the hour: %v, want none", list)
+	}
+	must(t, in.client.Cancel(soon(t), key))
+	if result, err := in.client.Result(soon(t), key); err != nil || result.Outcome != jobs.Cancelled || result.JobSeq != 7 {
+		t.Errorf("result %+v, %v; want it cancelled", result, err)
+	}
+	if _, found := in.nextAtSite(t, "example.com"); found {
+		t.Error("a cancelled job still waits")
+	}
+}
+
+func TestAnOverdueJobOfASiteIsReleased(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	in.waitForSite(t, "example.com", "a", time.Now().Add(30*time.Minute))
+	list := in.overdue(t)
+	if len(list) != 1 || list[0].ID != "a" || list[0].Site == "" {
+		t.Fatalf("got %v, want the job", list)
+	}
+	released, err := in.Release(soon(t), list[0])
+	if err != nil || !released {
+		t.Fatalf("released %t, %v", released, err)
+	}
+	in.takeDue(t, "a")
+}
