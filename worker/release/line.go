@@ -1,0 +1,214 @@
+package release
+
+import (
+	"context"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+const (
+	// maxWindow is how many released jobs of a site may be on their way at the same time, whatever it answers.
+	maxWindow = 256
+	// firstWindow is that number for a site that does not come back from a rest.
+	firstWindow = 8
+	// chunk is how many of them are asked for at once.
+	chunk = 32
+	// testGrace is how long after the end of a rest its test is released, so that the worker that gets it finds the rest over.
+	testGrace = 50 * time.Millisecond
+	// lostAfter is how long a released job counts that nobody settles: its queue may be paused.
+	lostAfter = time.Minute
+
+	soonest     = 25 * time.Millisecond // between two looks at a line with jobs on their way
+	latest      = 500 * time.Millisecond
+	idleRest    = time.Second      // between two looks at a line that is empty
+	emptyAfter  = 15 * time.Second // how long an empty line is looked at after the last note
+	failureRest = time.Second
+	refusedRest = time.Minute
+	vainRest    = 100 * time.Millisecond // after a job that came back, doubled after each further one up to longestVain
+	longestVain = 5 * time.Second
+)
+
+// line is the jobs that wait for one site. One goroutine at a time uses it, the fields up to hurried under the lock of its Releaser.
+type line struct {
+	key, site string
+	next      time.Time // of the next look
+	index     int       // in the queue; -1 while a runner holds the line
+	noted     time.Time // when jobs waited for it last, as far as somebody told
+	hurried   bool      // it has to be looked at again
+
+	window int       // how many released jobs may be on their way
+	sent   []sentJob // those that are, oldest first
+	after  uint64    // every job up to this sequence has been released
+	pause  time.Duration
+	vain   int       // released jobs in a row that came back
+	vainAt time.Time // when the latest of them was found
+	failed bool      // the latest look did
+}
+
+// sentJob is a job that was released.
+type sentJob struct {
+	seq uint64 // of the due job
+	at  time.Time
+	job bus.Key
+}
+
+func newLine(key, site string) *line {
+	return &line{key: key, site: site, index: -1, window: firstWindow, next: time.Now()}
+}
+
+func (l *line) reset() {
+	l.window, l.sent, l.after, l.pause, l.vain, l.failed = firstWindow, nil, 0, soonest, 0, false
+}
+
+// look releases the jobs that may go now.
+func (l *line) look(ctx context.Context, stream siteJobs, cfg Config) (released int, wait time.Duration, empty bool, err error) {
+	moved, err := l.settle(ctx, stream)
+	if err != nil {
+		return 0, 0, false, err
+	}
+	site := cfg.Site(l.site)
+	if site.Rests || site.Returns && len(l.sent) == 0 && !moved {
+		l.window = 1
+	}
+	for ctx.Err() == nil {
+		job, found, err := l.first(ctx, stream)
+		if err != nil {
+			return released, 0, false, err
+		}
+		wait, empty := idleRest, len(l.sent) == 0
+		if found {
+			wait, empty = l.mayGo(site, job, cfg.MaxWait, time.Now()), false
+		}
+		if wait > 0 {
+			return released, l.waitFor(wait, moved || released > 0), empty, nil
+		}
+		seq, err := stream.ReleaseAtSite(ctx, job)
+		if err != nil {
+			return released, 0, false, err
+		}
+		l.after = job.Seq // if it was released or cancelled meanwhile, it is gone as well
+		if seq != 0 {
+			l.sent = append(l.sent, sentJob{seq: seq, at: time.Now(), job: job.Key})
+			released++
+		}
+	}
+	return released, 0, false, nil
+}
+
+// first is the oldest job that waits. Sequences only grow, so a job that comes back is behind all others.
+func (l *line) first(ctx context.Context, stream siteJobs) (job bus.WaitingJob, found bool, err error) {
+	job, found, err = stream.NextAtSite(ctx, l.key, l.after)
+	if !found && err == nil && l.after > 0 {
+		l.after = 0 // the stream may be another one by now
+		return stream.NextAtSite(ctx, l.key, 0)
+	}
+	return job, found, err
+}
+
+// mayGo says how long a job has to wait; zero means that it may go. One that has waited for too long may go before the next test:
+// the worker that gets it ends it.
+func (l *line) mayGo(site Site, job bus.WaitingJob, maxWait time.Duration, now time.Time) time.Duration {
+	switch {
+	case !site.Rests && len(l.sent) < l.window:
+		return l.vainWait(now)
+	case !site.Rests:
+		return latest
+	}
+	test := max(site.Until.Add(testGrace).Sub(now), l.vainWait(now), 0)
+	if test == 0 && len(l.sent) > 0 {
+		test = latest
+	}
+	end, ends := endOf(site, job, maxWait)
+	if !ends {
+		return test
+	}
+	left := max(end.Sub(now), l.vainWait(now), 0)
+	if left == 0 && len(l.sent) >= maxWindow {
+		left = latest
+	}
+	return min(test, left)
+}
+
+// vainWait is the pause after jobs that came back: this worker may believe that a site answers of which others believe that it rests.
+func (l *line) vainWait(now time.Time) time.Duration {
+	if l.vain == 0 {
+		return 0
+	}
+	return max(0, l.vainAt.Add(min(vainRest<<min(l.vain-1, 10), longestVain)).Sub(now))
+}
+
+// endOf is when a job has waited long enough for a site that failed a test meanwhile. ok is false if it failed none.
+func endOf(site Site, job bus.WaitingJob, maxWait time.Duration) (at time.Time, ok bool) {
+	progress, err := jobs.ParseProgress(job.Message().Header.Get(jobs.HeaderProgress))
+	since := progress.SiteSince
+	if site.Since.After(since) {
+		since = site.Since // a wait before the rest ends no job
+	}
+	if err != nil || progress.SiteSince.IsZero() || !site.Failed.After(since) {
+		return time.Time{}, false
+	}
+	return since.Add(maxWait), true
+}
+
+// settle removes the released jobs that are no longer due. One that waits for the site again found no place there: half as many may
+// be on their way. Any other one ended, or waits for its next attempt: one more may.
+func (l *line) settle(ctx context.Context, stream siteJobs) (moved bool, err error) {
+	for len(l.sent) > 0 {
+		n := min(chunk, len(l.sent))
+		seqs := make([]uint64, n)
+		for i, s := range l.sent[:n] {
+			seqs[i] = s.seq
+		}
+		there, err := stream.StillDue(ctx, seqs)
+		if err != nil {
+			return moved, err
+		}
+		kept := make([]sentJob, 0, len(l.sent))
+		for _, s := range l.sent[:n] {
+			if there[s.seq] {
+				if time.Since(s.at) < lostAfter {
+					kept = append(kept, s)
+				}
+				continue
+			}
+			again, err := stream.WaitsAgain(ctx, s.job)
+			if err != nil {
+				return moved, err
+			}
+			l.learn(again)
+			moved = true
+		}
+		remain := len(kept)
+		l.sent = append(kept, l.sent[n:]...)
+		if remain > 0 {
+			break
+		}
+	}
+	return moved, nil
+}
+
+func (l *line) learn(waitsAgain bool) {
+	if waitsAgain {
+		l.window, l.vainAt = max(1, l.window/2), time.Now()
+		l.vain++
+		return
+	}
+	l.window, l.vain = min(maxWindow, l.window+1), 0
+}
+
+// waitFor is the pause before the next look, at most wait. While jobs are on their way it is short, and grows as long as nothing
+// moves.
+func (l *line) waitFor(wait time.Duration, moved bool) time.Duration {
+	if len(l.sent) == 0 {
+		l.pause = soonest
+		return wait
+	}
+	if moved {
+		l.pause = soonest
+	} else {
+		l.pause = min(2*max(l.pause, soonest), latest)
+	}
+	return min(wait, l.pause)
+}

@@ -1,0 +1,318 @@
+package release_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker/release"
+)
+
+const site = "shop.test"
+
+// model is a stream whose jobs all wait for one site, and the workers that run what is released.
+type model struct {
+	t   *testing.T
+	run func(id string, released time.Time) (again bool) // how a released job ends, after took
+	// took is how long a released job takes.
+	took time.Duration
+
+	mu       sync.Mutex
+	waits    []waiting
+	last     uint64
+	due      map[uint64]bool
+	reads    int
+	released []string
+	at       []time.Time
+	most     int // jobs on their way at the same time
+}
+
+type waiting struct {
+	id    string
+	seq   uint64
+	since time.Time
+}
+
+func newModel(t *testing.T, n int) *model {
+	t.Helper()
+	m := &model{t: t, due: map[uint64]bool{}, took: 100 * time.Millisecond, run: func(string, time.Time) bool { return false }}
+	for i := range n {
+		m.wait(fmt.Sprint("j", i), time.Now())
+	}
+	return m
+}
+
+// wait adds a job. The caller holds the lock, or is alone.
+func (m *model) wait(id string, since time.Time) {
+	m.last++
+	m.waits = append(m.waits, waiting{id, m.last, since})
+}
+
+func (m *model) NextAtSite(_ context.Context, key string, after uint64) (bus.WaitingJob, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.reads++
+	for _, w := range m.waits {
+		if w.seq > after && key == jobs.SiteKey(site) {
+			return m.job(w), true, nil
+		}
+	}
+	return bus.WaitingJob{}, false, nil
+}
+
+func (m *model) job(w waiting) bus.WaitingJob {
+	progress, err := json.Marshal(jobs.Progress{SiteSince: w.since})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	job, err := bus.WaitingJobOf(&nats.Msg{Header: nats.Header{
+		jetstream.SubjectHeader:  {"_gofer.at.SITE." + jobs.SiteKey(site) + ".default." + w.id},
+		jetstream.SequenceHeader: {fmt.Sprint(w.seq)}, jobs.HeaderProgress: {string(progress)},
+	}})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return job
+}
+
+func (m *model) ReleaseAtSite(_ context.Context, job bus.WaitingJob) (uint64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	i := slices.IndexFunc(m.waits, func(w waiting) bool { return w.seq == job.Seq })
+	if i < 0 {
+		return 0, nil
+	}
+	w := m.waits[i]
+	m.waits = slices.Delete(m.waits, i, i+1)
+	m.last++
+	seq := m.last
+	m.due[seq] = true
+	m.most = max(m.most, len(m.due))
+	m.released, m.at = append(m.released, w.id), append(m.at, time.Now())
+	now := time.Now()
+	time.AfterFunc(m.took, func() {
+		again := m.run(w.id, now)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.due, seq)
+		if again {
+			m.wait(w.id, w.since)
+		}
+	})
+	return seq, nil
+}
+
+func (m *model) StillDue(_ context.Context, seqs []uint64) (map[uint64]bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	there := map[uint64]bool{}
+	for _, seq := range seqs {
+		if m.due[seq] {
+			there[seq] = true
+		}
+	}
+	return there, nil
+}
+
+func (m *model) WaitsAgain(_ context.Context, key bus.Key) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.ContainsFunc(m.waits, func(w waiting) bool { return w.id == key.ID }), nil
+}
+
+func (m *model) count() (reads, released, most int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.reads, len(m.released), m.most
+}
+
+// view is what the leader's worker knows of the site.
+type view struct {
+	mu  sync.Mutex
+	now release.Site
+}
+
+func (v *view) set(s release.Site) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.now = s
+}
+
+func (v *view) site(string) release.Site {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.now
+}
+
+const maxWait = 3 * time.Minute
+
+// lead runs a releaser on the model until the test ends.
+func lead(t *testing.T, m *model, v *view) (r *release.Releaser, stop func()) {
+	t.Helper()
+	r = release.New(release.Config{Site: v.site, MaxWait: maxWait, Log: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { r.Run(ctx, m) })
+	r.Waits(jobs.SiteKey(site), site, 0)
+	return r, func() {
+		cancel()
+		running.Wait()
+		time.Sleep(m.took) // what was released ends
+	}
+}
+
+func TestWaitingJobsOfARestingSiteAreLookedAtOnceUntilItsTest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, v := newModel(t, 1000), &view{}
+		v.set(release.Site{Rests: true, Since: time.Now(), Until: time.Now().Add(5 * time.Minute)})
+		_, stop := lead(t, m, v)
+		defer stop()
+		time.Sleep(5*time.Minute - time.Second)
+		if reads, released, _ := m.count(); released != 0 || reads > 10 {
+			t.Errorf("%d jobs released after %d reads in the rest, want none after a few", released, reads)
+		}
+		time.Sleep(2 * time.Second)
+		if _, released, most := m.count(); released == 0 || most != 1 {
+			t.Errorf("%d jobs released after the rest, at most %d at the same time; want one at a time", released, most)
+		}
+	})
+}
+
+func TestOneJobTestsTheSiteAndTheOthersWaitForItsAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, v := newModel(t, 100), &view{}
+		m.took = 10 * time.Second
+		v.set(release.Site{Rests: true, Since: time.Now(), Until: time.Now().Add(time.Second)})
+		_, stop := lead(t, m, v)
+		defer stop()
+		time.Sleep(10 * time.Second)
+		if _, released, _ := m.count(); released != 1 || m.released[0] != "j0" {
+			t.Errorf("released %v while the test runs, want the oldest job alone", m.released)
+		}
+	})
+}
+
+func TestJobsComeBackOneMoreForEachAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, v := newModel(t, 3000), &view{}
+		v.set(release.Site{Returns: true})
+		ended := 0
+		m.run = func(string, time.Time) bool {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			ended++
+			if len(m.due) > ended+1 {
+				t.Errorf("%d jobs are on their way after %d answers", len(m.due), ended)
+			}
+			return false
+		}
+		_, stop := lead(t, m, v)
+		defer stop()
+		time.Sleep(time.Minute)
+		if _, released, most := m.count(); released != 3000 || most != 256 {
+			t.Errorf("%d of 3000 jobs released in a minute, at most %d at the same time; want all, and 256", released, most)
+		}
+	})
+}
+
+func TestJobsThatComeBackInVainSlowTheReleaseDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, v := newModel(t, 100), &view{}
+		m.run = func(string, time.Time) bool { return true }
+		_, stop := lead(t, m, v)
+		defer stop()
+		time.Sleep(time.Minute)
+		before := len(m.released)
+		time.Sleep(time.Minute)
+		if n := len(m.released) - before; n == 0 || n > 15 {
+			t.Errorf("%d jobs released in the second minute although each comes back, want one in five seconds", n)
+		}
+	})
+}
+
+func TestJobsThatWaitedForTooLongGoBeforeTheNextTest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, v := newModel(t, 0), &view{}
+		began := time.Now()
+		m.wait("old", began)
+		m.wait("older than the test", began.Add(time.Minute))
+		m.wait("young", began.Add(90*time.Second))
+		m.took = time.Second
+		failed := began.Add(80 * time.Second)
+		time.Sleep(2 * time.Minute)
+		v.set(release.Site{Rests: true, Since: began, Failed: failed, Until: began.Add(10 * time.Minute)})
+		_, stop := lead(t, m, v)
+		defer stop()
+		time.Sleep(7 * time.Minute)
+		if want := []string{"old", "older than the test"}; !slices.Equal(m.released, want) {
+			t.Fatalf("released %v, want %v: only these saw the test fail", m.released, want)
+		}
+		for i, since := range []time.Time{began, began.Add(time.Minute)} {
+			if late := m.at[i].Sub(since.Add(maxWait)); late < 0 || late > 2*time.Second {
+				t.Errorf("%s is released %s after its longest wait", m.released[i], late)
+			}
+		}
+	})
+}
+
+func TestAJobThatNobodyTakesDoesNotStopTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, v := newModel(t, 3), &view{}
+		m.took = time.Hour // its queue is paused
+		v.set(release.Site{Returns: true})
+		_, stop := lead(t, m, v)
+		defer stop()
+		time.Sleep(2 * time.Minute)
+		if _, released, _ := m.count(); released < 2 {
+			t.Errorf("%d jobs released within two minutes, want the next one after a minute", released)
+		}
+	})
+}
+
+func TestASiteWithoutJobsIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, v := newModel(t, 5), &view{}
+		r, stop := lead(t, m, v)
+		defer stop()
+		time.Sleep(time.Minute)
+		if n := r.Sites(); n != 0 {
+			t.Errorf("%d sites are known, want none", n)
+		}
+		m.mu.Lock()
+		m.wait("later", time.Now())
+		m.mu.Unlock()
+		r.Waits(jobs.SiteKey(site), site, 0)
+		time.Sleep(time.Second)
+		if _, released, _ := m.count(); released != 6 {
+			t.Errorf("%d jobs released, want the later one as well", released)
+		}
+	})
+}
+
+func TestANewLeaderKnowsWhatWasToldBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, v := newModel(t, 5), &view{}
+		r := release.New(release.Config{Site: v.site, MaxWait: maxWait, Log: slog.New(slog.DiscardHandler)})
+		r.Waits(jobs.SiteKey(site), site, 30*time.Minute)
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { r.Run(ctx, m) })
+		time.Sleep(time.Second)
+		cancel()
+		running.Wait()
+		if _, released, _ := m.count(); released != 5 {
+			t.Errorf("%d of 5 jobs released", released)
+		}
+	})
+}

@@ -1,0 +1,59 @@
+package release
+
+import (
+	"container/heap"
+	"time"
+)
+
+// lineQueue holds lines by the time of their next look. The zero value is empty.
+type lineQueue struct{ heap lineHeap }
+
+// idleWait is how long a runner waits at most for a line that nobody has announced.
+const idleWait = time.Minute
+
+func (q *lineQueue) push(l *line) { heap.Push(&q.heap, l) }
+
+// pop takes the first line whose time has come, or says how long that takes.
+func (q *lineQueue) pop(now time.Time) (l *line, wait time.Duration) {
+	if len(q.heap) == 0 {
+		return nil, idleWait
+	}
+	if wait := q.heap[0].next.Sub(now); wait > 0 {
+		return nil, min(wait, idleWait)
+	}
+	return heap.Pop(&q.heap).(*line), 0
+}
+
+// move changes the time of a line, if it is here.
+func (q *lineQueue) move(l *line, next time.Time) {
+	if l.index >= 0 && next.Before(l.next) {
+		l.next = next
+		heap.Fix(&q.heap, l.index)
+	}
+}
+
+func (q *lineQueue) remove(l *line) { heap.Remove(&q.heap, l.index) }
+
+// lineHeap is what container/heap works on. Each line knows its index, -1 outside.
+type lineHeap []*line
+
+func (h lineHeap) Len() int           { return len(h) }
+func (h lineHeap) Less(i, j int) bool { return h[i].next.Before(h[j].next) }
+func (h lineHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+
+func (h *lineHeap) Push(x any) {
+	l := x.(*line)
+	l.index = len(*h)
+	*h = append(*h, l)
+}
+
+func (h *lineHeap) Pop() any {
+	last := len(*h) - 1
+	l := (*h)[last]
+	*h = (*h)[:last]
+	l.index = -1
+	return l
+}

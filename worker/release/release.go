@@ -1,0 +1,230 @@
+// Package release lets jobs go that wait for a site.
+//
+// Such a job lies in the stream of waiting jobs under the subject of its site, and nobody looks at it: 100,000 of them cost what
+// one costs. One worker of the fleet at a time, the leader, reads the oldest job of a site and makes it a due one: a single job as
+// the test of a site that rests, jobs one after the other when it answers again, and those that have waited for too long, so that
+// the worker that gets them ends them. The server makes a waiting job a due one in one step, so a death loses and repeats none.
+package release
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+const (
+	// runners is how many sites are looked at at the same time.
+	runners = 8
+	// most is how many sites may have waiting jobs that this worker knows of. The server releases the jobs of others at their time.
+	most = 100_000
+	// forgetAfter is how long a worker that does not lead remembers that jobs wait for a site. No job waits longer than that.
+	forgetAfter = time.Hour
+)
+
+// Site is what is known of a site.
+type Site struct {
+	// Rests tells that no job may ask the site before Until, and then one as its test. While a test is under way, Until is when it
+	// loses its place to another one.
+	Rests bool
+	Until time.Time
+	// Since is when its rest began.
+	Since time.Time
+	// Failed is when the latest test failed; zero if none did.
+	Failed time.Time
+	// Returns tells that the site has answered after a rest, and that its jobs come back one at a time first.
+	Returns bool
+}
+
+// siteJobs is what a Releaser asks of NATS; *stream.Client has it.
+type siteJobs interface {
+	NextAtSite(ctx context.Context, key string, after uint64) (job bus.WaitingJob, found bool, err error)
+	ReleaseAtSite(ctx context.Context, job bus.WaitingJob) (seq uint64, err error)
+	StillDue(ctx context.Context, seqs []uint64) (there map[uint64]bool, err error)
+	WaitsAgain(ctx context.Context, job bus.Key) (bool, error)
+}
+
+// Config is what a Releaser is made of. Site, MaxWait and Log are required.
+type Config struct {
+	// Site tells what this worker knows of a site. It is called often, and must not block.
+	Site func(name string) Site
+	// MaxWait is how long a job waits for a resting site that failed a test meanwhile.
+	MaxWait time.Duration
+	// Released is called with the number of jobs that were released; nil is allowed. It must not block.
+	Released func(n int)
+	Log      *slog.Logger
+}
+
+// Releaser knows for which sites jobs wait and, while its worker leads, releases them. Make one with New. Its methods may be called
+// from any goroutine.
+type Releaser struct {
+	cfg  Config
+	wake chan struct{} // has room for one
+
+	mu    sync.Mutex
+	lines map[string]*line // by the key of the site
+	queue lineQueue        // those lines that no runner holds, by the time of their next look
+}
+
+// New makes a Releaser.
+func New(cfg Config) *Releaser {
+	if cfg.Released == nil {
+		cfg.Released = func(int) {}
+	}
+	return &Releaser{cfg: cfg, wake: make(chan struct{}, 1), lines: map[string]*line{}}
+}
+
+// Waits notes that jobs wait for a site, since so long ago at the latest. Key is its jobs.SiteKey.
+func (r *Releaser) Waits(key, site string, age time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	at := time.Now().Add(-age)
+	l := r.lines[key]
+	if l == nil {
+		if len(r.lines) >= most {
+			r.forget(time.Now().Add(-forgetAfter))
+		}
+		if len(r.lines) >= most {
+			return
+		}
+		l = newLine(key, site)
+		r.lines[key] = l
+		r.queue.push(l)
+	}
+	if at.After(l.noted) {
+		l.noted = at
+	}
+	r.hurry(l)
+}
+
+// Changed tells that what is known of a site has changed, so that its jobs are looked at at once.
+func (r *Releaser) Changed(key string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l := r.lines[key]; l != nil {
+		r.hurry(l)
+	}
+}
+
+// Sites is the number of sites for which jobs wait, as far as this worker knows.
+func (r *Releaser) Sites() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.lines)
+}
+
+// hurry looks at a line at once, or at once again if a runner holds it. The caller holds the lock.
+func (r *Releaser) hurry(l *line) {
+	l.hurried = true
+	r.queue.move(l, time.Now())
+	r.signal()
+}
+
+func (r *Releaser) signal() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// forget drops the lines that were noted last before a time. The caller holds the lock.
+func (r *Releaser) forget(before time.Time) {
+	for key, l := range r.lines {
+		if l.noted.Before(before) && l.index >= 0 {
+			r.queue.remove(l)
+			delete(r.lines, key)
+		}
+	}
+}
+
+// Run releases jobs until ctx ends. One worker of the fleet at a time may run it: of two each would let a test through.
+func (r *Releaser) Run(ctx context.Context, jobs siteJobs) {
+	r.begin()
+	var running sync.WaitGroup
+	for range runners {
+		running.Go(func() {
+			for ctx.Err() == nil {
+				if l := r.take(ctx); l != nil {
+					wait, empty := r.look(ctx, jobs, l)
+					r.giveBack(l, wait, empty)
+				}
+			}
+		})
+	}
+	running.Wait()
+}
+
+// begin forgets what an earlier leadership of this worker had released.
+func (r *Releaser) begin() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forget(time.Now().Add(-forgetAfter))
+	for _, l := range r.lines {
+		l.reset()
+		r.queue.move(l, time.Now())
+	}
+	r.signal()
+}
+
+// take waits for a line whose time has come, and holds it. It returns nil when ctx ends.
+func (r *Releaser) take(ctx context.Context) *line {
+	for ctx.Err() == nil {
+		r.mu.Lock()
+		l, wait := r.queue.pop(time.Now())
+		if l != nil {
+			l.hurried = false
+			r.signal() // another runner may find another one
+		}
+		r.mu.Unlock()
+		if l != nil {
+			return l
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-r.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+	return nil
+}
+
+// giveBack ends the hold of a line, which is looked at again after a while. An empty one is forgotten if nobody has told of it lately.
+func (r *Releaser) giveBack(l *line, wait time.Duration, empty bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if empty && time.Since(l.noted) > emptyAfter {
+		delete(r.lines, l.key)
+		return
+	}
+	if l.hurried {
+		wait = 0
+	}
+	l.next = time.Now().Add(wait)
+	r.queue.push(l)
+	r.signal()
+}
+
+// look looks at one site, and says when to look again, and whether none of its jobs waits or is on the way.
+func (r *Releaser) look(ctx context.Context, jobs siteJobs, l *line) (wait time.Duration, empty bool) {
+	released, wait, empty, err := l.look(ctx, jobs, r.cfg)
+	if released > 0 {
+		r.cfg.Released(released)
+	}
+	if err == nil {
+		l.failed = false
+		return wait, empty
+	}
+	if !l.failed && ctx.Err() == nil {
+		r.cfg.Log.Warn("jobs that wait for a site cannot be released, trying again", "site", l.site, "error", err)
+	}
+	l.failed = true
+	if errors.Is(err, bus.ErrPermission) {
+		return refusedRest, false // each refusal is an error in the logs of the server
+	}
+	return failureRest, false
+}
