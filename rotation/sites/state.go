@@ -106,6 +106,8 @@ type site struct {
 	failed  time.Duration // when a test failed since then
 	test    uint32        // numbers the tests
 	foreign bool          // the rest is another worker's finding
+	changed time.Duration // when its state changed last; Answering after Returning is no change
+	reason  string        // why
 	greeter uint32        // hash of the proxy that brought the first answer after the rest
 }
 
@@ -113,8 +115,10 @@ func (s *site) isResting() bool { return s.state == Resting || s.state == Testin
 
 // event describes the site after a change.
 func (t *Table) event(s *site, from State, reason string, now time.Duration) Event {
-	e := Event{Finding: t.finding(s), From: from, At: t.at(now), Reason: reason, Failures: int(s.failures)}
-	return e
+	if from != s.state {
+		s.changed, s.reason = now, reason
+	}
+	return Event{Finding: t.finding(s), From: from, At: t.at(now), Reason: reason, Failures: int(s.failures)}
 }
 
 func (t *Table) finding(s *site) Finding {

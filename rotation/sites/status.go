@@ -19,6 +19,9 @@ type Status struct {
 	Latency time.Duration
 	// Attempts and FailedAttempts are those of the last ten minutes that an answer followed.
 	Attempts, FailedAttempts int
+	// Changed is when its state changed last, and Reason why; zero before the first change.
+	Changed time.Time
+	Reason  string
 	// Foreign says that the rest is another worker's finding.
 	Foreign bool
 }
@@ -95,6 +98,7 @@ func (t *Table) status(s *site, now time.Duration) Status {
 	out := Status{
 		Finding: t.finding(s), Answered: t.at(s.answered), Failures: int(s.failures), Running: int(s.running), Latency: s.latency.duration(),
 		Attempts: int(attempts), FailedAttempts: int(failed), Foreign: s.foreign,
+		Changed: t.at(s.changed), Reason: s.reason,
 	}
 	switch s.state {
 	case Fresh:

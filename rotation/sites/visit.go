@@ -242,7 +242,7 @@ func (t *Table) answered(s *site, o *Outcome, now time.Duration) (events []Event
 			t.move(s, Answering)
 		}
 	case Fresh:
-		s.state = Answering
+		s.state, s.changed, s.reason = Answering, now, ReasonAnswer
 	case Answering:
 	}
 	s.met, s.answered = true, now
