@@ -228,7 +228,7 @@ func TestWhateverIsDeletedComesBack(t *testing.T) {
 	}
 	streams := []string{
 		"GOFER_JOBS", "GOFER_RETRIES", "GOFER_RESULTS", "GOFER_EVENTS", "GOFER_DEAD", "GOFER_HOURS",
-		"KV_gofer-proxies", "KV_gofer-policy", "KV_gofer-deny", "KV_gofer-breakers", "OBJ_gofer-bodies",
+		"KV_gofer-proxies", "KV_gofer-policy", "KV_gofer-deny", "KV_gofer-breakers", "KV_gofer-sites", "OBJ_gofer-bodies",
 	}
 	for _, name := range streams {
 		if err := js.DeleteStream(t.Context(), name); err != nil {

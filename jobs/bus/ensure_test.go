@@ -133,8 +133,8 @@ func TestPlanOnAnEmptyServerNamesEverythingAsMissing(t *testing.T) {
 	t.Parallel()
 	got, err := bare(t).Plan(soon(t), bus.Settings{})
 	must(t, err)
-	if len(got) != 16 {
-		t.Errorf("got %d differences, want 11 streams and 5 consumers", len(got))
+	if len(got) != 17 {
+		t.Errorf("got %d differences, want 12 streams and 5 consumers", len(got))
 	}
 	for _, d := range got {
 		if !strings.HasSuffix(d.String(), "is missing") {
@@ -146,7 +146,7 @@ func TestPlanOnAnEmptyServerNamesEverythingAsMissing(t *testing.T) {
 func TestBucketsAreWhatOtherClientsExpect(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	for _, bucket := range []string{"gofer-proxies", "gofer-policy", "gofer-deny", "gofer-breakers"} {
+	for _, bucket := range []string{"gofer-proxies", "gofer-policy", "gofer-deny", "gofer-breakers", "gofer-sites"} {
 		kv, err := in.js.KeyValue(soon(t), bucket)
 		must(t, err)
 		_, err = kv.Put(soon(t), "k", []byte("v"))
@@ -230,10 +230,17 @@ func TestStreamsHaveNoSilentLimits(t *testing.T) {
 	}
 }
 
-func TestBucketOfBreakersIsBoundedAndForgets(t *testing.T) {
+func TestBucketsOfFindingsAreBoundedAndForget(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	stream, err := in.js.Stream(soon(t), "KV_gofer-breakers")
+	for _, bucket := range []string{"gofer-breakers", "gofer-sites"} {
+		boundedAndForgets(t, in, "KV_"+bucket)
+	}
+}
+
+func boundedAndForgets(t *testing.T, in *installation, name string) {
+	t.Helper()
+	stream, err := in.js.Stream(soon(t), name)
 	must(t, err)
 	if c := stream.CachedInfo().Config; c.MaxBytes <= 0 || c.MaxAge <= 12*time.Minute || c.MaxMsgsPerSubject != 1 {
 		t.Errorf("got %d bytes, age %s, %d a proxy; want a bound, an age above the longest open time, and one", c.MaxBytes, c.MaxAge, c.MaxMsgsPerSubject)
@@ -244,7 +251,7 @@ func TestBucketOfBreakersIsBoundedAndForgets(t *testing.T) {
 	must(t, err)
 	planned, err := in.Plan(soon(t), bus.Settings{})
 	must(t, err)
-	if got, want := lines(planned), "stream KV_gofer-breakers: max_bytes is unlimited, 33554432 is wanted"; got != want {
+	if got, want := lines(planned), "stream "+name+": max_bytes is unlimited, 33554432 is wanted"; got != want {
 		t.Errorf("got plan %q, want %q", got, want)
 	}
 }

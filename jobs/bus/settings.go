@@ -16,8 +16,8 @@ const (
 	eventsAge         = 24 * time.Hour
 	deadAge           = 14 * 24 * time.Hour
 	hoursAge          = 168 * time.Hour
-	breakersAge       = time.Hour              // longer than a breaker stays open, unless the owner wants it so
-	breakersBytes     = 32 << 20               // of 100,000 proxies
+	findingsAge       = time.Hour              // longer than a breaker stays open, unless the owner wants it so, and than a site rests
+	findingsBytes     = 32 << 20               // of 100,000 proxies or sites
 	bodiesLonger      = time.Hour              // a body outlives the result that names it
 	duplicates        = 100 * time.Millisecond // the server's minimum: within it, two jobs of one Nats-Msg-Id are one
 	jobSlack          = 64 << 10               // between what a job may have and what is refused unseen

@@ -18,7 +18,8 @@ func (s Settings) streams(n jobs.Names) []jetstream.StreamConfig {
 		within(s.part(8, mib, 32*mib), s.bucket(n.Bucket("proxies"), 0)),
 		within(s.part(8, mib, mib), s.bucket(n.Bucket("policy"), 0)),
 		within(s.part(32, mib, 8*mib), s.bucket(n.Bucket("deny"), 0)),
-		s.breakers(n),
+		s.findings(n, "breakers"),
+		s.findings(n, "sites"),
 		s.bodies(n),
 	}
 }
@@ -83,12 +84,12 @@ func (s Settings) bucket(name string, age time.Duration) jetstream.StreamConfig 
 	return c
 }
 
-// breakers is the bucket of the proxies that a worker found dead. An entry is true for minutes and may be lost, but it is
-// kept in files as everything else is: an account need not be allowed to use the server's memory.
-func (s Settings) breakers(n jobs.Names) jetstream.StreamConfig {
-	c := s.bucket(n.Bucket("breakers"), breakersAge)
-	c.MaxBytes = breakersBytes
-	if bound := s.part(8, mib, breakersBytes); bound > 0 {
+// findings is the bucket of the proxies, or of the sites, that a worker found dead. An entry is true for minutes and may be lost,
+// but it is kept in files as everything else is: an account need not be allowed to use the server's memory.
+func (s Settings) findings(n jobs.Names, kind string) jetstream.StreamConfig {
+	c := s.bucket(n.Bucket(kind), findingsAge)
+	c.MaxBytes = findingsBytes
+	if bound := s.part(8, mib, findingsBytes); bound > 0 {
 		c.MaxBytes = bound
 	}
 	return c

@@ -166,7 +166,7 @@ func (f fleet) share(t *testing.T) {
 	must(t, err)
 	_, err = proxies.Put(soon(t), "p1", []byte("http://u:p@proxy.test:3128"))
 	must(t, err)
-	for _, bucket := range []string{"gofer-proxies", "gofer-policy", "gofer-deny", "gofer-breakers"} {
+	for _, bucket := range []string{"gofer-proxies", "gofer-policy", "gofer-deny", "gofer-breakers", "gofer-sites"} {
 		kv, err := f.worker.js.KeyValue(soon(t), bucket)
 		must(t, err)
 		watch, err := kv.WatchAll(soon(t))
@@ -266,6 +266,7 @@ func TestWhatAUserMayNotDoIsRefused(t *testing.T) {
 		{"worker forges a public result", f.worker, "gofer.results.default.x"},
 		{"worker writes proxies", f.worker, "$KV.gofer-proxies.p1"},
 		{"worker purges jobs", f.worker, "$JS.API.STREAM.PURGE.GOFER_JOBS"},
+		{"reader writes sites", f.reader, "$KV.gofer-sites.a379a6f6eeafb9a5"},
 		{"worker purges breakers", f.worker, "$JS.API.STREAM.PURGE.KV_gofer-breakers"},
 		{"worker deletes a result", f.worker, "$JS.API.STREAM.MSG.DELETE.GOFER_RESULTS"},
 		{"worker purges rollups", f.worker, "$JS.API.STREAM.PURGE.GOFER_HOURS"},

@@ -38,7 +38,7 @@ func ownerSteps() []step {
 		{"dead letters deleted", deleteDead}, {"bodies deleted", deleteBodies},
 		{"policy deleted", deleteStream("KV_gofer-policy")}, {"proxies deleted", deleteStream("KV_gofer-proxies")},
 		{"letters replayed", replay}, {"nonsense in the buckets", spoilBuckets},
-		{"deny deleted", deleteStream("KV_gofer-deny")}, {"breakers deleted", deleteStream("KV_gofer-breakers")},
+		{"deny deleted", deleteStream("KV_gofer-deny")}, {"breakers deleted", deleteStream("KV_gofer-breakers")}, {"sites deleted", deleteStream("KV_gofer-sites")},
 	}
 }
 

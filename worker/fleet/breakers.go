@@ -49,7 +49,7 @@ type BreakersConfig struct {
 type Breakers struct {
 	cfg      BreakersConfig
 	instance string
-	updates  updateQueue
+	updates  updateQueue[update]
 
 	// mu guards the fields below. It is held while the pool takes over a finding, so that of two the later one is the last to arrive.
 	mu       sync.Mutex
@@ -69,7 +69,7 @@ type finding struct {
 func NewBreakers(cfg BreakersConfig) *Breakers {
 	return &Breakers{
 		cfg: cfg, instance: rand.Text(), findings: map[string]*finding{}, ignored: map[string]bool{},
-		updates: updateQueue{updates: map[string]update{}, wake: make(chan struct{}, 1)},
+		updates: newUpdateQueue[update](),
 	}
 }
 

@@ -27,20 +27,24 @@ type update struct {
 	reason string
 }
 
-// updateQueue holds the updates that wait to be written, at most one for each proxy, in the order of the first one about it.
-type updateQueue struct {
+// updateQueue holds the updates that wait to be written, at most one for each key, in the order of the first one about it.
+type updateQueue[U comparable] struct {
 	// wake receives after each put. It has room for one.
 	wake chan struct{}
 
 	// mu guards the fields below. Every key of updates is in order once.
 	mu      sync.Mutex
-	updates map[string]update
+	updates map[string]U
 	order   []string
 	full    bool // an update was dropped, and put has returned false
 }
 
+func newUpdateQueue[U comparable]() updateQueue[U] {
+	return updateQueue[U]{updates: map[string]U{}, wake: make(chan struct{}, 1)}
+}
+
 // put never waits. It returns false when it drops an update because too many wait, but only once until all of those are written.
-func (o *updateQueue) put(id string, u update) (ok bool) {
+func (o *updateQueue[U]) put(id string, u U) (ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if _, waits := o.updates[id]; !waits {
@@ -59,21 +63,21 @@ func (o *updateQueue) put(id string, u update) (ok bool) {
 	return true
 }
 
-// first is the update that waits for longest. Without deaths it is the first one that says that a proxy is not dead.
-func (o *updateQueue) first(deaths bool) (id string, u update, ok bool) {
+// first is the update that waits for longest of those that may be written.
+func (o *updateQueue[U]) first(may func(U) bool) (id string, u U, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.full = o.full && len(o.order) > 0
 	for _, id := range o.order {
-		if u := o.updates[id]; deaths || u.until.IsZero() {
+		if u := o.updates[id]; may(u) {
 			return id, u, true
 		}
 	}
-	return "", update{}, false
+	return "", u, false
 }
 
-// done removes an update, unless there is a newer one about the proxy by now.
-func (o *updateQueue) done(id string, u update) {
+// done removes an update, unless there is a newer one about the key by now.
+func (o *updateQueue[U]) done(id string, u U) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if i := slices.Index(o.order, id); o.updates[id] == u {
@@ -87,7 +91,9 @@ func (o *updateQueue) done(id string, u update) {
 func (b *Breakers) write(ctx context.Context, js jetstream.JetStream, bucket string) {
 	var kv jetstream.KeyValue
 	for failing := false; ctx.Err() == nil; {
-		id, u, ok := b.updates.first(b.cfg.Pool.AnyHealthy())
+		// Without a proxy that delivers, only what says that a proxy is not dead is written.
+		deaths := b.cfg.Pool.AnyHealthy()
+		id, u, ok := b.updates.first(func(u update) bool { return deaths || u.until.IsZero() })
 		if !ok {
 			select {
 			case <-ctx.Done():

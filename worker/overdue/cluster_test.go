@@ -222,7 +222,7 @@ func (w *world) current() {
 				}
 			}
 		}
-		if n != 11 && lister.Err() == nil {
+		if n != 12 && lister.Err() == nil {
 			return fmt.Errorf("%d streams answer", n)
 		}
 		return lister.Err()
