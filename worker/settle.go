@@ -16,7 +16,7 @@ func (w *Worker) settle(ctx context.Context, t *task, outcome jobs.RunOutcome) b
 	case jobs.RunFinished:
 		return w.finish(ctx, t, outcome.Result)
 	case jobs.RunScheduled:
-		ok, refusal := w.schedule(ctx, t, outcome.Progress, outcome.At)
+		ok, refusal := w.keepWaiting(ctx, t, outcome)
 		if refusal != nil {
 			return w.finish(ctx, t, unschedulableResult(t.job, outcome.Progress, refusal))
 		}
@@ -116,9 +116,37 @@ func (w *Worker) settleOrReport(ctx context.Context, t *task, s step, act func(c
 	return ok || refusal != nil
 }
 
-// schedule stores the job as a scheduled job. One that is stored there already, by another run, is as good. A refusal means that
-// the job can never be stored there.
+// keepWaiting stores the job until its time or, if it waits for its site and the fleet can be told, until somebody releases it. The
+// time of the latter is only for the case that nobody does, and for what ends the job before.
+func (w *Worker) keepWaiting(ctx context.Context, t *task, outcome jobs.RunOutcome) (ok bool, refusal error) {
+	wait := outcome.Wait
+	if wait == nil || w.cfg.WaitForSite == nil || !w.cfg.WaitForSite(wait.Site) {
+		return w.schedule(ctx, t, outcome.Progress, outcome.At)
+	}
+	until := time.Now().Add(longestSiteWait)
+	if !wait.End.IsZero() {
+		until = earlierOf(until, wait.End)
+	}
+	return w.storeWaiting(ctx, t, outcome.Progress, outcome.At, func(ctx context.Context, p jobs.Progress) error {
+		_, err := w.client.WaitForSite(ctx, wait.Site, t.queue, t.id, t.msg.Data(), p, until)
+		return err
+	})
+}
+
+// longestSiteWait is how long a job waits for its site if nobody releases it.
+const longestSiteWait = time.Hour
+
+// schedule stores the job as a scheduled job. One that is stored there already, by another run, is as good.
 func (w *Worker) schedule(ctx context.Context, t *task, progress jobs.Progress, at time.Time) (ok bool, refusal error) {
+	return w.storeWaiting(ctx, t, progress, at, func(ctx context.Context, p jobs.Progress) error {
+		_, err := w.client.Schedule(ctx, t.queue, t.id, t.msg.Data(), p, at)
+		return err
+	})
+}
+
+// storeWaiting stores a job that has to wait, with the progress as store gets it. Without room for it the job goes back until at. A
+// refusal means that the job can never be stored there.
+func (w *Worker) storeWaiting(ctx context.Context, t *task, progress jobs.Progress, at time.Time, store func(context.Context, jobs.Progress) error) (ok bool, refusal error) {
 	progress.JobSeq = t.progress.JobSeq
 	w.stats.scheduled.Add(1)
 	s := step{kind: "retry", action: "store waiting job", hopeless: func(err error) bool {
@@ -129,8 +157,7 @@ func (w *Worker) schedule(ctx context.Context, t *task, progress jobs.Progress, 
 			if err := w.checkRoomToWait(ctx, t); err != nil {
 				return err
 			}
-			_, err := w.client.Schedule(ctx, t.queue, t.id, t.msg.Data(), p, at)
-			return err
+			return store(ctx, p)
 		})
 		if errors.Is(refusal, errNoRoomToWait) {
 			w.handBackUntil(ctx, t, at)

@@ -48,6 +48,9 @@ type Config struct {
 	// Restore recreates missing streams: somebody may delete one while the worker runs. Nil means that the worker recreates
 	// none, and jobs that need the stream wait for it.
 	Restore func(context.Context) error
+	// WaitForSite tells whoever releases jobs that one waits for a site. It reports false if nobody does; nil is the same. Then such
+	// a job waits for a time. It must not block.
+	WaitForSite func(site string) bool
 	// Look is the interval at which the worker inspects its consumers and streams; zero means 5 s.
 	Look time.Duration
 	// Inspect compares the streams with their settings; nil compares them with the default settings.

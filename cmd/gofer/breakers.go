@@ -80,7 +80,7 @@ func (a *app) breakersLs(ctx context.Context, s *session, _ []string) error {
 	var rows []table.Row
 	for _, id := range slices.Sorted(maps.Keys(fleet)) {
 		f := fleet[id]
-		rows = append(rows, table.Row{id, f.states["closed"], f.states["open"], f.states["half_open"], f.failures(), f.nextTest(), f.avoided()})
+		rows = append(rows, table.Row{id, f.states["closed"], f.states["open"], f.states["half_open"], f.failures(), nextTest(f.next), f.avoided()})
 	}
 	return a.out.table(table.Row{"proxy", "closed", "open", "half open", "failures", "next test", "avoided"}, rows)
 }
@@ -112,16 +112,6 @@ func (f fleetBreaker) with(b admin.Breaker) fleetBreaker {
 
 func (f fleetBreaker) failures() string {
 	return fmt.Sprintf("%d of %d", f.worst.FailureCount, f.worst.FailureThreshold)
-}
-
-func (f fleetBreaker) nextTest() string {
-	if f.next == nil {
-		return ""
-	}
-	if wait := time.Until(*f.next).Round(time.Second); wait > 0 {
-		return "in " + wait.String()
-	}
-	return "now"
 }
 
 // avoided says for how long some workers use the proxy only as a last resort.

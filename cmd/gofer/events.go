@@ -15,7 +15,7 @@ func (a *app) eventsCommand() *cobra.Command {
 	var f client.Filter
 	cmd := &cobra.Command{
 		Use:   "events",
-		Short: "Follow retries, changes of breakers and pools, and duplicates as they come",
+		Short: "Follow retries, changes of breakers, pools and sites, and duplicates as they come",
 		Args:  args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkDurable(f.Durable, f.Queue, f.All); err != nil {
@@ -71,6 +71,11 @@ func eventLine(e client.Event) string {
 		var p jobs.PoolEvent
 		if json.Unmarshal(e.Payload, &p) == nil {
 			return fmt.Sprintf("of %s %s: %s", p.Worker, map[bool]string{true: "fails as a whole", false: "works again"}[p.Failing], p.Reason)
+		}
+	case "site":
+		var x jobs.SiteEvent
+		if json.Unmarshal(e.Payload, &x) == nil {
+			return fmt.Sprintf("%s %s → %s (%s), seen by %s", x.Site, x.FromState, x.ToState, x.Reason, x.Worker)
 		}
 	case "duplicate":
 		var d jobs.DuplicateEvent

@@ -85,11 +85,13 @@ func (w *world) askWorker(addr string) map[string]string {
 		"/readyz?verbose", "/metrics?proxies=all", "/metrics?proxies=" + mark, "/" + mark, "/page/" + mark, "/api/v1/circuit-breakers", "/api/v1/circuit-breakers/" + mark,
 		"/api/v1/circuit-breakers/metrics?hours=" + mark, "/api/v1/circuit-breakers/metrics", "/api/v1/metrics/retries?scope=" + mark, "/api/v1/metrics/retries",
 		"/api/v1/metrics/retries/timeseries", "/api/v1/metrics/retries/by-proxy", "/api/v1/metrics/retries/by-policy", "/api/v1/retry/policy",
+		"/api/v1/sites", "/api/v1/sites?limit=" + mark,
 	} {
 		_, said["GET "+path] = w.get("http://" + addr + path)
 	}
 	said["PUT of a policy"] = w.send(http.MethodPut, "http://"+addr+"/api/v1/retry/policy", `{"backoff_strategy":"`+inJSON+`","`+strings.ReplaceAll(inJSON, "\xff", "")+`":1}`)
 	said["PUT of a policy in UTF-8"] = w.send(http.MethodPut, "http://"+addr+"/api/v1/retry/policy", `{"backoff_strategy":"`+strings.ReplaceAll(inJSON, "\xff", "")+`"}`)
+	said["POST of a site's reset"] = w.send(http.MethodPost, "http://"+addr+"/api/v1/sites/"+mark+"/reset", "")
 	said["POST of a reset"] = w.send(http.MethodPost, "http://"+addr+"/api/v1/circuit-breakers/"+mark+"/reset", "")
 	resp, err := http.Get("http://" + addr + "/api/v1/live")
 	if err != nil {
@@ -97,7 +99,7 @@ func (w *world) askWorker(addr string) map[string]string {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	said["the live stream"], _ = bufio.NewReader(resp.Body).ReadString('\n')
-	for _, verb := range []string{control.Workers, control.Breakers, control.Policy, control.Rollups, control.Pause, control.ResetBreakers} {
+	for _, verb := range []string{control.Workers, control.Breakers, control.Policy, control.Rollups, control.Pause, control.ResetBreakers, control.Sites, control.ResetSite} {
 		for _, request := range []string{"", inKey, `{"` + inJSON + `":1}`, `{"queue":"` + inJSON + `","proxy_id":"` + inJSON + `"}`} {
 			msg, err := w.nc.Request("gofer.ctl."+verb, []byte(request), patience)
 			if err != nil {

@@ -78,6 +78,9 @@ func (a *app) printStory(t *story) error {
 	for _, m := range t.Moments {
 		lines = append(lines, m.At.UTC().Format("2006-01-02T15:04:05.000Z")+"  "+t.sentence(m))
 	}
+	if t.Waiting != nil {
+		lines = append(lines, t.siteLine())
+	}
 	for _, h := range t.Unsettled {
 		lines = append(lines, h.String())
 	}
@@ -139,6 +142,9 @@ func attemptSentence(m client.Moment) string {
 
 func waitSentence(m client.Moment) string {
 	text := "waits"
+	if m.Kind == client.KindSite {
+		return "waits for its site " + m.Site + ", in the stream"
+	}
 	switch d := m.Until.Sub(m.At); {
 	case m.Until.IsZero():
 	case d <= 0:

@@ -52,7 +52,49 @@ func readStory(ctx context.Context, s *session, key client.Key, note func(format
 		t.Result = &facts
 	}
 	t.readHolders(ctx, s)
+	t.readSite(ctx, s)
 	return t, nil
+}
+
+// readSite asks the workers until when the site rests that the job waits for. If no worker answers, nothing is known about that.
+func (t *story) readSite(ctx context.Context, s *session) {
+	if t.Waiting == nil {
+		return
+	}
+	workers, err := askSites(ctx, s, t.Waiting.Site)
+	if err != nil {
+		return
+	}
+	seen := fleetSite{states: map[string]int{}}
+	for _, w := range workers {
+		for _, site := range w.Sites {
+			seen.add(site)
+		}
+	}
+	if seen.next != nil {
+		t.Waiting.Until = *seen.next
+	}
+	switch {
+	case seen.resting() > 0:
+		t.Waiting.Detail = fmt.Sprintf("the site %s does not answer (%s); %d of %d workers let it rest", t.Waiting.Site, seen.reason, seen.resting(), len(workers))
+	case seen.states["up"] > 0:
+		t.Waiting.Detail = fmt.Sprintf("the site %s answers again, and its jobs come back one after the other", t.Waiting.Site)
+	case seen.states["new"] > 0:
+		t.Waiting.Detail = fmt.Sprintf("the site %s is new: until it answers, few jobs at once are tried", t.Waiting.Site)
+	}
+}
+
+// siteLine says in words what the job waits for, since when and until when.
+func (t *story) siteLine() string {
+	w := t.Waiting
+	text := w.Detail
+	if !w.Since.IsZero() {
+		text += ", the job waits since " + w.Since.UTC().Format(time.RFC3339)
+	}
+	if !w.Until.IsZero() {
+		text += ", the next test is at " + w.Until.UTC().Format("15:04:05.000Z")
+	}
+	return text + "; see gofer sites show " + w.Site
 }
 
 // readHolders asks the workers whether one of them holds the job and cannot settle it. If no worker answers, nothing is

@@ -153,7 +153,7 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 some jobs failed, 69 NATS unreachable, 78
 	root.AddCommand(
 		a.workerCommand(), a.playgroundCommand(), a.submitCommand(), a.resultsCommand(), a.eventsCommand(), a.jobCommand(), a.jobsCommand(), a.cancelCommand(),
 		a.queuesCommand(), a.pauseCommand(), a.resumeCommand(), a.proxiesCommand(), a.policyCommand(), a.denyCommand(),
-		a.deadCommand(), a.workersCommand(), a.drainCommand(), a.breakersCommand(), a.rollupsCommand(),
+		a.deadCommand(), a.workersCommand(), a.drainCommand(), a.breakersCommand(), a.sitesCommand(), a.rollupsCommand(),
 		a.setupCommand(), a.doctorCommand(), a.healthCommand(), a.configCommand(), a.versionCommand(),
 	)
 	return root

@@ -146,7 +146,7 @@ func TestEveryMetricMoves(t *testing.T) {
 
 	still := []string{
 		"gofer_build_info", "gofer_slots", "gofer_pool_failing", "gofer_retries_held_total", "gofer_proxies_avoided",
-		"gofer_config_hash_info", "gofer_jobs_overdue_total", "gofer_site_waits_total",
+		"gofer_config_hash_info", "gofer_jobs_overdue_total", "gofer_site_waits_total", "gofer_sites_followed", "gofer_site_releases_total",
 	}
 	if time.Now().Truncate(time.Hour).Before(begin) { // else a new hour has begun meanwhile
 		still = append(still, "gofer_rollup_start_timestamp_seconds")

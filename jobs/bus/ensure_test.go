@@ -232,9 +232,8 @@ func TestStreamsHaveNoSilentLimits(t *testing.T) {
 
 func TestBucketsOfFindingsAreBoundedAndForget(t *testing.T) {
 	t.Parallel()
-	in := install(t, bus.Settings{})
 	for _, bucket := range []string{"gofer-breakers", "gofer-sites"} {
-		boundedAndForgets(t, in, "KV_"+bucket)
+		boundedAndForgets(t, install(t, bus.Settings{}), "KV_"+bucket)
 	}
 }
 

@@ -41,6 +41,12 @@ type Config struct {
 	Cluster func(context.Context) (*rollup.Book, error)
 	Metrics *metrics.Registry
 
+	// Sites lists at most so many of the sites that this worker remembers, the resting ones first. Site finds one of them.
+	Sites func(limit int) []Site
+	Site  func(name string) (Site, bool)
+	// ResetSite ends the rest of a site everywhere. What is nil of these three answers 501.
+	ResetSite func(ctx context.Context, site string) error
+
 	// Policy is the fleet's retry policy and since when it holds, zero for the one of the environment.
 	Policy func() (jobs.Policy, time.Time)
 	// SetPolicy replaces the fleet's policy, ResetPolicy removes it, ResetBreaker closes a proxy's breaker everywhere.
@@ -150,6 +156,8 @@ func (a *admin) routes() []route {
 		{get, "/api/v1/circuit-breakers/metrics", reader, a.breakerEvents},
 		{get, "/api/v1/circuit-breakers/{id}", reader, a.breaker},
 		{post, "/api/v1/circuit-breakers/{id}/reset", changer, a.resetBreaker},
+		{get, "/api/v1/sites", reader, a.sites},
+		{post, "/api/v1/sites/{site}/reset", changer, a.resetSite},
 		{get, "/api/v1/metrics/retries", reader, a.retries},
 		{get, "/api/v1/metrics/retries/timeseries", reader, a.series},
 		{get, "/api/v1/metrics/retries/by-proxy", reader, a.byProxy},

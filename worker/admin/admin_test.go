@@ -39,6 +39,15 @@ func newWorker(tb testing.TB, change func(*admin.Config)) *worker {
 	gauges.Book = func() *rollup.Book { return w.book }
 	c := admin.Config{
 		Addr: "127.0.0.1:9090", Worker: "w1", Version: "1.2.3", Pool: w.pool, Book: w.book, Metrics: metrics.New(gauges),
+		Sites: func(limit int) []admin.Site {
+			next := time.Now().Add(time.Minute).UTC()
+			all := []admin.Site{{Site: "shop.test", State: "resting", Reason: "failures", NextTestTime: &next, LastStateChange: &next}, {Site: "other.test", State: "new"}}
+			return all[:min(limit, len(all))]
+		},
+		Site: func(name string) (admin.Site, bool) {
+			return admin.Site{Site: name, State: "up", Reason: "reset"}, name == "shop.test"
+		},
+		ResetSite:    func(context.Context, string) error { return nil },
 		Ready:        func() []admin.Check { return []admin.Check{{Name: "nats", OK: true, Detail: "connected"}} },
 		Policy:       func() (jobs.Policy, time.Time) { return w.policy, w.since },
 		SetPolicy:    func(_ context.Context, p jobs.Policy) error { w.policy, w.since = p, time.Now(); return nil },

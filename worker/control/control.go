@@ -17,7 +17,7 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// The verbs. Every worker answers Workers, Breakers and ResetBreakers; only the named one Drain; any one the others,
+// The verbs. Every worker answers Workers, Breakers, ResetBreakers, Sites and ResetSite; only the named one Drain; any one the others,
 // for the answer is the same everywhere.
 const (
 	Workers       = "workers"
@@ -28,6 +28,8 @@ const (
 	Rollups       = "rollups"
 	Pause         = "pause"
 	Resume        = "resume"
+	Sites         = "sites"
+	ResetSite     = "sites.reset"
 )
 
 // The scopes of rollups.
@@ -58,6 +60,11 @@ type Config struct {
 	// ResetBreaker closes the breaker of one proxy here, or all of them if proxy is empty, and returns how many proxies
 	// that were; none means that the proxy is unknown.
 	ResetBreaker func(proxy string) int
+	// Sites are the sites that this worker remembers, or the one that is named, in the words of its HTTP API: a value for the field
+	// sites. Those that rest come first, and total counts the ones that were left out, too.
+	Sites func(site string, most int) (list any, total int)
+	// ResetSite ends the rest of a site here, and reports whether the site is known.
+	ResetSite func(site string) bool
 	// Policy is the fleet's retry policy and since when it holds, zero for the one of the environment.
 	Policy func() (jobs.Policy, time.Time)
 	// Environment is the policy of this worker's environment, which fills in what a document in the bucket lacks.

@@ -78,6 +78,16 @@ func (f *fleet) config(name, version string) control.Config {
 			f.tell(name + " resets " + proxy)
 			return 1
 		},
+		Sites: func(site string, most int) (any, int) {
+			if site != "" {
+				return []string{site}, 1
+			}
+			return []string{"one"}, most + 1
+		},
+		ResetSite: func(site string) bool {
+			f.tell(name + " resets site " + site)
+			return site == "shop.test"
+		},
 		Policy: func() (jobs.Policy, time.Time) { return jobs.DefaultPolicy(), time.Time{} },
 		Rollups: func(_ context.Context, scope string, hours int) ([]rollup.Point, string, error) {
 			f.tell(fmt.Sprint("rollups ", scope, " ", hours))
@@ -134,8 +144,8 @@ func TestFleetIsSeenByToolsForMicroServices(t *testing.T) {
 	}
 	for _, info := range infos {
 		versions[info.Metadata["worker"]] = info.Version
-		if len(info.Endpoints) != 8 {
-			t.Errorf("worker %s has %d endpoints, want 8", info.Metadata["worker"], len(info.Endpoints))
+		if len(info.Endpoints) != 10 {
+			t.Errorf("worker %s has %d endpoints, want 10", info.Metadata["worker"], len(info.Endpoints))
 		}
 		for _, e := range info.Endpoints {
 			if !strings.HasPrefix(e.Subject, "shop.ctl.") || e.Metadata["does"] == "" {
@@ -237,6 +247,8 @@ func TestRequestsThatMakeNoSenseAreRefusedWithAReason(t *testing.T) {
 		{control.ResetBreakers, `{"proxy":"p1"}`, "400", "unknown field"},
 		{control.ResetBreakers, `{} {}`, "400", "something follows"},
 		{control.ResetBreakers, `p1`, "400", "not valid"},
+		{control.ResetSite, ``, "400", "site is missing"},
+		{control.Sites, `{"proxy_id":"p1"}`, "400", "unknown field"},
 		{control.Drain, ``, "400", "worker is missing"},
 		{control.Rollups, `{"hours":169}`, "400", "1 to 168"},
 		{control.Rollups, `{"hours":-1}`, "400", "1 to 168"},
@@ -286,5 +298,29 @@ func TestAskEndsWithItsContext(t *testing.T) {
 	cancel(cause)
 	if _, err := control.Ask[control.Status](ctx, f.nc, "shop.ctl.workers", nil, 0); !errors.Is(err, cause) {
 		t.Errorf("ask after its end: %v, want %v", err, cause)
+	}
+}
+
+func TestEveryWorkerShowsAndResetsItsSites(t *testing.T) {
+	f := newFleet(t, "a", "b")
+	type answer struct {
+		Worker string   `json:"worker"`
+		Total  int      `json:"total"`
+		Sites  []string `json:"sites"`
+	}
+	all, err := ask[answer](f, control.Sites, nil, 0)
+	if err != nil || len(all) != 2 || all[0].Total != 1001 || len(all[0].Sites) != 1 {
+		t.Errorf("sites = %+v, %v; want those of both workers, at most 1000 of 1001", all, err)
+	}
+	one, err := ask[answer](f, control.Sites, control.SiteRequest{Site: "shop.test"}, 0)
+	if err != nil || len(one) != 2 || !slices.Equal(one[0].Sites, []string{"shop.test"}) {
+		t.Errorf("site = %+v, %v; want it in both workers", one, err)
+	}
+	got, err := ask[control.SiteReset](f, control.ResetSite, control.SiteRequest{Site: "shop.test"}, 0)
+	if err != nil || len(got) != 2 || !got[0].Known || !got[1].Known {
+		t.Errorf("reset = %+v, %v; want that both workers know the site", got, err)
+	}
+	if got, want := f.heard(), []string{"a resets site shop.test", "b resets site shop.test"}; !slices.Equal(got, want) {
+		t.Errorf("the fleet did %v, want %v", got, want)
 	}
 }

@@ -18,6 +18,9 @@ import (
 // message may have.
 const maxBreakers = 2000
 
+// maxSites is how many sites are in one answer: with names of 260 letters they stay below that megabyte.
+const maxSites = 1000
+
 // errSilent keeps a worker from answering what was meant for another one.
 var errSilent = errors.New("not for this worker")
 
@@ -38,6 +41,8 @@ func (s *Service) verbs() []verb {
 		{Workers, "how each worker stands", true, s.workers},
 		{Breakers, "each worker's circuit breakers", true, s.breakers},
 		{ResetBreakers, `close the breaker of {"proxy_id"} in every worker, or all`, true, s.resetBreakers},
+		{Sites, `the sites that each worker remembers, or {"site"}`, true, s.sites},
+		{ResetSite, `end the rest of {"site"} in every worker`, true, s.resetSite},
 		{Drain, `let {"worker"} finish its jobs and end`, true, s.drain},
 		{Policy, "the retry policy", false, s.policy},
 		{Rollups, `hours of {"hours", "scope"}`, false, s.rollups},
@@ -134,6 +139,30 @@ func (s *Service) resetBreakers(data []byte) (any, error) {
 		return nil, &invalid{"proxy_id is not the id of a proxy"}
 	}
 	return ResetResponse{Worker: s.cfg.Worker, Proxies: s.cfg.ResetBreaker(r.ProxyID)}, nil
+}
+
+func (s *Service) sites(data []byte) (any, error) {
+	r, err := read[SiteRequest](data)
+	if err != nil {
+		return nil, err
+	}
+	list, total := s.cfg.Sites(r.Site, maxSites)
+	return struct {
+		Worker string `json:"worker"`
+		Total  int    `json:"total"`
+		Sites  any    `json:"sites"`
+	}{s.cfg.Worker, total, list}, nil
+}
+
+func (s *Service) resetSite(data []byte) (any, error) {
+	r, err := read[SiteRequest](data)
+	if err != nil {
+		return nil, err
+	}
+	if r.Site == "" {
+		return nil, &invalid{"site is missing: the one whose rest ends"}
+	}
+	return SiteReset{Worker: s.cfg.Worker, Known: s.cfg.ResetSite(r.Site)}, nil
 }
 
 // drain stops this worker if the request names it. Other workers do not respond.

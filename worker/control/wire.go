@@ -70,6 +70,19 @@ type ResetResponse struct {
 	Proxies int    `json:"proxies"`
 }
 
+// SiteRequest asks for Sites, where an empty site means all, or for ResetSite.
+type SiteRequest struct {
+	// Site is host and port, the default port left out.
+	Site string `json:"site,omitempty"`
+}
+
+// SiteReset is a worker's answer to ResetSite.
+type SiteReset struct {
+	Worker string `json:"worker"`
+	// Known tells that the worker remembers the site, which now does not rest there.
+	Known bool `json:"known"`
+}
+
 // DrainRequest asks for Drain.
 type DrainRequest struct {
 	Worker string `json:"worker"`

@@ -18,6 +18,7 @@ import (
 	"github.com/gofer-mq/gofer/worker/fetch"
 	"github.com/gofer-mq/gofer/worker/fleet"
 	"github.com/gofer-mq/gofer/worker/metrics"
+	"github.com/gofer-mq/gofer/worker/release"
 	"github.com/gofer-mq/gofer/worker/rollup"
 	"github.com/gofer-mq/gofer/worker/stream"
 	"github.com/gofer-mq/gofer/worker/totals"
@@ -58,14 +59,19 @@ type daemon struct {
 	fetcher  *fetch.Fetcher
 	settings *fleet.Settings
 	fleet    *fleet.Breakers // nil when findings are not shared
-	totals   *totals.Totals
+	// fleetSites is nil when findings are not shared. releaser releases the jobs that wait for sites while this worker leads the fleet.
+	fleetSites *fleet.Sites
+	releaser   *release.Releaser
+	totals     *totals.Totals
 	// outbox holds events until they are published, 1,024 at most. It is never closed: the HTTP port, which ends last, may cause
 	// another event.
 	outbox  chan func(context.Context) error
 	started time.Time
-	overdue atomic.Int64            // scheduled jobs that this worker released because the server had not
-	rtt     atomic.Int64            // of the latest ping of the server, in nanoseconds
-	drain   context.CancelCauseFunc // drains as the end of Run's context does; set by run before anything calls it
+	overdue atomic.Int64 // scheduled jobs that this worker released because the server had not
+	// siteReleases counts the jobs that this worker released for a site.
+	siteReleases atomic.Int64
+	rtt          atomic.Int64            // of the latest ping of the server, in nanoseconds
+	drain        context.CancelCauseFunc // drains as the end of Run's context does; set by run before anything calls it
 
 	connected atomic.Pointer[connection]  // nil until the server has answered
 	obstacle  atomic.Pointer[string]      // why the worker has not started yet, explained; nil if no reason is known
@@ -93,6 +99,8 @@ func newDaemon(c Config) (*daemon, error) {
 	d.settings = fleet.New(fleet.Config{Names: names, Pool: d.pool, Policy: *c.Policy, Strategy: c.Strategy, Log: c.Log})
 	d.settings.List(c.Proxies)
 	d.fleet = d.newFleetBreakers()
+	d.releaser = d.newReleaser()
+	d.fleetSites = d.newFleetSites()
 	d.metrics = metrics.New(d.gauges())
 	d.totals = totals.New(totals.Config{Book: d.book, Flushed: d.recordFlush, Log: c.Log})
 	d.fetcher = fetch.New(d.fetchConfig())
@@ -140,9 +148,9 @@ func (d *daemon) build(nc *nats.Conn) (*connection, error) {
 	w, err := worker.New(worker.Config{
 		Client: client, Queues: d.cfg.Queues, Concurrency: d.cfg.Concurrency, Do: d.fetcher.Do,
 		DrainTimeout: d.cfg.DrainTimeout - d.reserve(), Log: d.log, Name: d.cfg.Name,
-		Observer: d.observer(),
-		Restore:  func(ctx context.Context) error { return client.Ensure(ctx, d.cfg.Streams) },
-		Inspect:  func(ctx context.Context) (bus.Streams, error) { return client.InspectStreams(ctx, d.cfg.Streams) },
+		Observer: d.observer(), WaitForSite: d.waitForSite,
+		Restore: func(ctx context.Context) error { return client.Ensure(ctx, d.cfg.Streams) },
+		Inspect: func(ctx context.Context) (bus.Streams, error) { return client.InspectStreams(ctx, d.cfg.Streams) },
 	})
 	return &connection{nc: nc, client: client, stream: stream.New(client), worker: w}, err
 }
@@ -183,7 +191,7 @@ func (d *daemon) recordFlush(ok bool) {
 // fetchConfig is the fetcher's part of Config. The retry budget grows by one retry a second for each slot.
 func (d *daemon) fetchConfig() fetch.Config {
 	return fetch.Config{
-		Pool: d.pool, Policy: d.policy, Observer: fetch.Observer{RetryPlanned: d.recordRetry, BreakersChanged: d.recordBreakers, AttemptEnded: d.recordAttempt, Picked: d.recordPick, SiteAwaited: d.recordSiteWait},
+		Pool: d.pool, Policy: d.policy, Observer: fetch.Observer{RetryPlanned: d.recordRetry, BreakersChanged: d.recordBreakers, AttemptEnded: d.recordAttempt, Picked: d.recordPick, SitesChanged: d.recordSites, SiteAwaited: d.recordSiteWait},
 		Denied: d.settings.Denied, AttemptTimeout: d.cfg.AttemptTimeout, FirstByteTimeout: d.cfg.FirstByteTimeout, StallTimeout: d.cfg.StallTimeout, UserAgent: d.cfg.UserAgent,
 		MaxBodyBytes: d.cfg.MaxBodyBytes, HostRate: d.cfg.HostRate, HostConcurrency: d.cfg.HostConcurrency,
 		RetryBudget: d.cfg.RetryBudget, RetryFloor: float64(d.cfg.Concurrency), Concurrency: d.cfg.Concurrency,

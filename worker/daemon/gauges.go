@@ -28,6 +28,7 @@ func (d *daemon) gauges() metrics.Gauges {
 		Loop:        d.loopCounters,
 		InOutage:    func() bool { _, failing := d.pool.Outage(); return failing },
 		ProxyStates: d.proxyStates, EachProxy: d.eachProxy, ProxiesAvoided: d.countAvoided,
+		Sites: d.countSites, SitesFollowed: d.followedSites,
 		DomainWaits:    func() int64 { return d.fetcher.DomainWaits() },
 		Hedges:         func() (won, lost, failed int64) { return d.fetcher.Hedges() },
 		DelayedRetries: func() int64 { return d.fetcher.DelayedRetries() },
@@ -56,7 +57,7 @@ func (d *daemon) isReady() bool {
 
 func (d *daemon) loopCounters() metrics.Loop {
 	s := d.stats()
-	return metrics.Loop{Scheduled: s.Parked, HandedBack: s.HandedBack, LeasesLost: s.Lost, Duplicates: s.Duplicates, Overdue: d.overdue.Load()}
+	return metrics.Loop{Scheduled: s.Parked, HandedBack: s.HandedBack, LeasesLost: s.Lost, Duplicates: s.Duplicates, Overdue: d.overdue.Load(), SiteReleases: d.siteReleases.Load()}
 }
 
 // proxyStates counts the proxies by the state of their breakers.

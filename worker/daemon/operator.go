@@ -182,6 +182,7 @@ func (d *daemon) story(ctx context.Context, queue, id string) (any, error) {
 		s.State = job.State
 		if job.State != jobs.StateQueued && job.State != jobs.StateRunning {
 			s.Waiting = &jobWait{Why: job.State, Since: job.Since.UTC(), Until: job.Until, Site: job.Site, Proxies: []string{}, Detail: waitDetail(job.State)}
+			d.addSite(s.Waiting, known.Waiting)
 		}
 		return err
 	})

@@ -103,6 +103,7 @@ func (d *daemon) handler(addr string) http.Handler {
 		Addr: addr, Token: d.cfg.AdminToken, Worker: d.cfg.Name, Version: d.cfg.Version, Log: d.log,
 		MaxStreams: min(64, ConnectionLimit()/2), Ready: d.ready, Pool: d.pool, Book: d.book, Cluster: d.clusterBook, Metrics: d.metrics, Policy: d.settings.Policy,
 		SetPolicy: d.setPolicy, ResetPolicy: d.resetPolicy, ResetBreaker: d.resetBreaker, Operator: d.operator(),
+		Sites: d.listSites, Site: d.findSite, ResetSite: d.resetSite,
 	})
 }
 
@@ -129,6 +130,10 @@ func (d *daemon) work(ctx context.Context, conn *connection) error {
 	tasks.Go(func() { d.settings.Run(beside, conn.client.JetStream(), conn.worker.Restore) })
 	if d.fleet != nil {
 		tasks.Go(func() { d.fleet.Run(beside, conn.client.JetStream(), d.names) })
+	}
+	if d.fleetSites != nil {
+		tasks.Go(func() { d.fleetSites.Run(beside, conn.client.JetStream(), d.names) })
+		tasks.Go(func() { d.releaseSites(beside, conn.stream) })
 	}
 	tasks.Go(func() { d.cfg.WatchProxies(beside, d.takeProxies) })
 	tasks.Go(func() { d.probeProxies(beside) })

@@ -82,11 +82,21 @@ func (r *run) waitForSite(name string, refusal *sites.Refusal) jobs.RunOutcome {
 		}
 		at = earlierOf(at, wait.End)
 	}
-	at = r.orDeadline(at)
-	if r.policy.Timeout > 0 && !r.progress.Started.IsZero() {
-		at = earlierOf(at, r.progress.Started.Add(r.policy.Timeout.Std()))
+	if end := r.ownEnd(); !end.IsZero() {
+		at = earlierOf(at, end)
+		if wait.End.IsZero() || end.Before(wait.End) {
+			wait.End = end
+		}
 	}
 	return jobs.RunOutcome{Kind: jobs.RunScheduled, At: at, Progress: r.progress, Wait: wait}
+}
+
+// ownEnd is when the job ends whatever it waits for: at its deadline, or when its time for all attempts is over. Zero means never.
+func (r *run) ownEnd() time.Time {
+	if r.policy.Timeout <= 0 || r.progress.Started.IsZero() {
+		return r.job.Deadline
+	}
+	return r.orDeadline(r.progress.Started.Add(r.policy.Timeout.Std()))
 }
 
 // earlierOf returns the earlier of two times.

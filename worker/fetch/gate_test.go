@@ -254,7 +254,7 @@ func TestADeadlineHoldsWhileTheSiteRests(t *testing.T) {
 		deadline := time.Now().Add(10 * time.Second).UTC()
 		payload := `{"url":"http://dead.test/","deadline":"` + deadline.Format(time.RFC3339Nano) + `"}`
 		o := w.do(payload, jobs.Progress{})
-		if o.Kind != jobs.RunScheduled || !o.At.Equal(deadline) {
+		if o.Kind != jobs.RunScheduled || !o.At.Equal(deadline) || !o.Wait.End.Equal(deadline) {
 			t.Fatalf("got %+v, want it to wait until its deadline", o)
 		}
 		time.Sleep(10 * time.Second)
@@ -263,7 +263,7 @@ func TestADeadlineHoldsWhileTheSiteRests(t *testing.T) {
 		}
 		started := jobs.Progress{Attempts: []jobs.Attempt{{Attempt: 1}}, Started: time.Now()}
 		payload = `{"url":"http://dead.test/","retry":{"timeout":5}}`
-		if o = w.do(payload, started); o.Kind != jobs.RunScheduled || o.At.After(time.Now().Add(5*time.Second)) {
+		if o = w.do(payload, started); o.Kind != jobs.RunScheduled || o.At.After(time.Now().Add(5*time.Second)) || !o.Wait.End.Equal(started.Started.Add(5*time.Second)) {
 			t.Fatalf("got %+v, want it to wait for its retry.timeout", o)
 		}
 		time.Sleep(5 * time.Second)

@@ -49,6 +49,9 @@ func poolFamilies() []Family {
 	return []Family{
 		{"gofer_proxies", "gauge", "Proxies of the pool by the state of their breaker."},
 		{"gofer_proxies_avoided", "gauge", "Proxies that are a last resort because other workers found them dead."},
+		{"gofer_sites", "gauge", "Sites that the worker remembers by state: resting (tests included), returning, or other."},
+		{"gofer_sites_followed", "gauge", "Sites that rest because other workers found them silent."},
+		{"gofer_site_releases_total", "counter", "Jobs that waited for a site and that this worker released, as the leader of the fleet."},
 		{"gofer_pool_failing", "gauge", "1 while proxies that worked all fail at once."},
 		{"gofer_proxy_selections_total", "counter", "Proxies picked by the current strategy."},
 		{"gofer_proxy_selection_duration_seconds", "histogram", "Time that a pick took, whether it found a proxy or not."},

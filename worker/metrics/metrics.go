@@ -35,6 +35,10 @@ type Gauges struct {
 	EachProxy   func() iter.Seq2[string, string]
 	// ProxiesAvoided counts those that other workers found dead.
 	ProxiesAvoided func() int
+	// Sites counts the sites that the worker remembers by state, one of "resting", "returning" and "other". SitesFollowed counts
+	// those that rest because other workers found them silent.
+	Sites         func() map[string]int
+	SitesFollowed func() int
 	// InOutage reports whether the pool fails as a whole.
 	InOutage func() bool
 	// DomainWaits is how many times a job had to wait for its turn at a site.
@@ -56,8 +60,8 @@ type Gauges struct {
 }
 
 // Loop are the counters of the worker's loop since its start. Overdue are the waiting jobs that it released because the server
-// had not.
-type Loop struct{ Scheduled, HandedBack, LeasesLost, Duplicates, Overdue int64 }
+// had not, SiteReleases those that it released for a site.
+type Loop struct{ Scheduled, HandedBack, LeasesLost, Duplicates, Overdue, SiteReleases int64 }
 
 // Backlog is what a queue's consumers hold: jobs that nobody has taken, and jobs that workers hold. No worker gets jobs of
 // a paused queue.

@@ -36,7 +36,8 @@ func everything(proxies int, queues ...string) metrics.Gauges {
 		DomainWaits:    func() int64 { return 5 },
 		Hedges:         func() (won, lost, failed int64) { return 3, 2, 1 },
 		DelayedRetries: func() int64 { return 7 },
-		InOutage:       func() bool { return true }, ProxiesAvoided: seven,
+		InOutage:       func() bool { return true }, ProxiesAvoided: seven, SitesFollowed: seven,
+		Sites:       func() map[string]int { return map[string]int{"resting": 3} },
 		ProxyStates: func() map[string]int { return map[string]int{"open": 3} },
 		EachProxy: func() iter.Seq2[string, string] {
 			return func(yield func(string, string) bool) {

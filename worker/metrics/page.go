@@ -48,7 +48,7 @@ func (m *Registry) writeStates(p *page) {
 			p.one(name, float64(b2i(state())))
 		}
 	}
-	for name, number := range map[string]func() int{"gofer_slots": g.Slots, "gofer_idle_connections": g.IdleConns, "gofer_proxies_avoided": g.ProxiesAvoided} {
+	for name, number := range map[string]func() int{"gofer_slots": g.Slots, "gofer_idle_connections": g.IdleConns, "gofer_proxies_avoided": g.ProxiesAvoided, "gofer_sites_followed": g.SitesFollowed} {
 		if number != nil {
 			p.one(name, float64(number()))
 		}
@@ -68,6 +68,13 @@ func (m *Registry) writeStates(p *page) {
 	if g.RTT != nil {
 		p.one("gofer_nats_rtt_seconds", g.RTT().Seconds())
 	}
+	if g.Sites != nil {
+		counts := g.Sites()
+		p.family("gofer_sites")
+		for _, state := range []string{"resting", "returning", "other"} {
+			p.sample("gofer_sites", float64(counts[state]), "state", state)
+		}
+	}
 	if g.ProxyStates != nil {
 		counts := g.ProxyStates()
 		p.family("gofer_proxies")
@@ -84,6 +91,7 @@ func (m *Registry) writeLoop(p *page) {
 	l := m.gauges.Loop()
 	p.one("gofer_jobs_parked_total", float64(l.Scheduled))
 	p.one("gofer_jobs_overdue_total", float64(l.Overdue))
+	p.one("gofer_site_releases_total", float64(l.SiteReleases))
 	p.one("gofer_jobs_handed_back_total", float64(l.HandedBack))
 	p.one("gofer_leases_lost_total", float64(l.LeasesLost))
 	p.one("gofer_duplicate_results_total", float64(l.Duplicates))

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/worker/admin"
+	"github.com/gofer-mq/gofer/worker/control"
+)
+
+func (a *app) sitesCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "sites", Short: "List the sites of the fleet, and end the rest of one", Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(
+		&cobra.Command{
+			Use: "ls", Short: "List the sites that workers remember, and in how many workers each is in which state",
+			Long: `Lists the sites that workers remember, those that rest first, and in how many workers each is in which state. A site
+that rests does not answer, and its jobs wait. A new site has never answered. Sites that do not rest may be forgotten.`,
+			Args: args(cobra.NoArgs), RunE: a.verb("sites ls", a.sitesLs),
+		},
+		&cobra.Command{
+			Use: "show SITE", Short: "Show how each worker sees a site: HOST or HOST:PORT",
+			Args: args(cobra.ExactArgs(1)), RunE: a.verb("sites show", a.sitesShow),
+		},
+		&cobra.Command{
+			Use: "reset SITE", Short: "End the rest of a site in every worker, so that its jobs come back",
+			Args: args(cobra.ExactArgs(1)), RunE: a.verb("sites reset", a.sitesReset),
+		},
+	)
+	return cmd
+}
+
+// workerSites is one worker's answer; total counts the sites that the answer has no room for, too.
+type workerSites struct {
+	Worker string       `json:"worker"`
+	Total  int          `json:"total"`
+	Sites  []admin.Site `json:"sites"`
+}
+
+// maxSiteName bounds the name of a site: a host has 253 letters at most.
+const maxSiteName = 260
+
+// siteName reads the name of a site as workers write it.
+func siteName(text string) (string, error) {
+	name := strings.ToLower(strings.TrimSuffix(text, "."))
+	if name == "" || len(name) > maxSiteName || strings.ContainsAny(name, "/ \t\r\n") {
+		return "", usage("%q is not a site: write HOST or HOST:PORT", text)
+	}
+	return name, nil
+}
+
+// askSites asks each worker for its sites, or for the one that is named.
+func askSites(ctx context.Context, s *session, site string) ([]workerSites, error) {
+	list, err := askFleet[workerSites](ctx, s, control.Sites, control.SiteRequest{Site: site}, 0)
+	slices.SortFunc(list, func(a, b workerSites) int { return cmp.Compare(a.Worker, b.Worker) })
+	return list, err
+}
+
+func (a *app) sitesLs(ctx context.Context, s *session, _ []string) error {
+	list, err := askSites(ctx, s, "")
+	if err != nil {
+		return err
+	}
+	for _, w := range list {
+		if w.Total > len(w.Sites) {
+			a.note("worker %s remembers %d sites; those shown are %d, the ones that rest first", w.Worker, w.Total, len(w.Sites))
+		}
+	}
+	if a.json {
+		return a.printJSON(list)
+	}
+	fleet := map[string]*fleetSite{}
+	for _, w := range list {
+		for _, site := range w.Sites {
+			if fleet[site.Site] == nil {
+				fleet[site.Site] = &fleetSite{states: map[string]int{}}
+			}
+			fleet[site.Site].add(site)
+		}
+	}
+	names := slices.SortedFunc(maps.Keys(fleet), func(a, b string) int { return cmp.Or(fleet[b].resting()-fleet[a].resting(), cmp.Compare(a, b)) })
+	var rows []table.Row
+	for _, name := range names {
+		f := fleet[name]
+		rows = append(rows, table.Row{name, f.states["resting"], f.states["testing"], f.states["up"], f.states["new"], nextTest(f.next), f.reason})
+	}
+	return a.out.table(table.Row{"site", "resting", "testing", "up", "new", "next test", "reason"}, rows)
+}
+
+// fleetSite is what the workers say of one site: how many see it in each state, the first test that any of them has planned, and why
+// one of them lets it rest.
+type fleetSite struct {
+	states map[string]int
+	next   *time.Time
+	reason string
+}
+
+func (f *fleetSite) add(s admin.Site) {
+	f.states[s.State]++
+	if s.NextTestTime != nil && (f.next == nil || s.NextTestTime.Before(*f.next)) {
+		f.next = s.NextTestTime
+	}
+	if s.State == "resting" || s.State == "testing" || f.reason == "" {
+		f.reason = s.Reason
+	}
+}
+
+func (f *fleetSite) resting() int { return f.states["resting"] + f.states["testing"] }
+
+// nextTest says when a test is planned; nil for none.
+func nextTest(at *time.Time) string {
+	if at == nil {
+		return ""
+	}
+	if wait := time.Until(*at).Round(time.Second); wait > 0 {
+		return "in " + wait.String()
+	}
+	return "now"
+}
+
+func (a *app) sitesShow(ctx context.Context, s *session, args []string) error {
+	name, err := siteName(args[0])
+	if err != nil {
+		return err
+	}
+	list, err := askSites(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	list = slices.DeleteFunc(list, func(w workerSites) bool { return len(w.Sites) == 0 })
+	if len(list) == 0 {
+		return errUnknownSite(name)
+	}
+	if a.json {
+		return a.printJSON(list)
+	}
+	var rows []table.Row
+	for _, w := range list {
+		site := w.Sites[0]
+		since := ""
+		if site.LastStateChange != nil {
+			since = time.Since(*site.LastStateChange).Round(time.Second).String()
+		}
+		rows = append(rows, table.Row{w.Worker, site.State, since, nextTest(site.NextTestTime), site.Reason})
+	}
+	return a.out.table(table.Row{"worker", "state", "since", "next test", "reason"}, rows)
+}
+
+func errUnknownSite(name string) error {
+	return fmt.Errorf("no worker remembers a site %s; see gofer sites ls", name)
+}
+
+func (a *app) sitesReset(ctx context.Context, s *session, args []string) error {
+	name, err := siteName(args[0])
+	if err != nil {
+		return err
+	}
+	list, err := askFleet[control.SiteReset](ctx, s, control.ResetSite, control.SiteRequest{Site: name}, 0)
+	if err != nil {
+		return err
+	}
+	workers := 0
+	for _, answer := range list {
+		if answer.Known {
+			workers++
+		}
+	}
+	if workers == 0 {
+		return errUnknownSite(name)
+	}
+	slices.SortFunc(list, func(a, b control.SiteReset) int { return cmp.Compare(a.Worker, b.Worker) })
+	return a.say(map[string]any{"site": name, "workers": list}, "The site %s does not rest any more: %d of %d workers remember it.", name, workers, len(list))
+}

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/testenv"
+)
+
+// siteFleet is two workers with one proxy, and a site that answers 502 where a job asks for it.
+type siteFleet struct {
+	*world
+	addr [2]string
+	n    int
+}
+
+func newSiteFleet(t *testing.T) *siteFleet {
+	t.Helper()
+	f := &siteFleet{world: newWorld(t, nil)}
+	for i := range f.addr {
+		_, f.addr[i] = f.named(fmt.Sprint("w", i+1))
+	}
+	return f
+}
+
+// fail lets jobs fail at the site until all workers let it rest.
+func (f *siteFleet) fail() {
+	f.Helper()
+	testenv.Eventually(f.T, "the site to rest in both workers", func() bool {
+		f.publish(fmt.Sprint("bad", f.n), job("/status/502", map[string]any{"retry": map[string]any{"max_attempts": 1}}))
+		f.n++
+		return f.states(f.T)["resting"] == 2
+	})
+}
+
+// states counts the workers that see the site in each state.
+func (f *siteFleet) states(t *testing.T) map[string]int {
+	t.Helper()
+	out := map[string]int{}
+	for _, w := range read[[]workerSites](t, "sites", "ls") {
+		for _, s := range w.Sites {
+			if s.Site == "shop.test" {
+				out[s.State]++
+			}
+		}
+	}
+	return out
+}
+
+func (f *siteFleet) waits(id string) bool {
+	found, err := client.New(f.client).Find(f.Context(), client.Key{Queue: "default", ID: id})
+	return err == nil && len(found) == 1 && found[0].Place == client.Waiting
+}
+
+func TestJobsOfARestingSiteWaitUntilSomebodyEndsTheRest(t *testing.T) {
+	t.Parallel()
+	f := newSiteFleet(t)
+	f.fail()
+	const count = 20
+	for i := range count {
+		f.publish(fmt.Sprint("ok", i), job("/ok", nil))
+	}
+	testenv.Eventually(t, "all jobs to wait", func() bool {
+		n := 0
+		for i := range count {
+			if f.waits(fmt.Sprint("ok", i)) {
+				n++
+			}
+		}
+		return n == count
+	})
+	f.showsTheRest(t)
+	code, out, errOut := gofer(t, "", "sites", "reset", "SHOP.test")
+	if code != exitOK || !strings.Contains(out, "shop.test") {
+		t.Errorf("sites reset: exit %d, %s%s", code, out, errOut)
+	}
+	for i := range count {
+		id := fmt.Sprint("ok", i)
+		testenv.Eventually(t, "the result of "+id, func() bool {
+			r, err := client.New(f.client).Result(t.Context(), client.Key{Queue: "default", ID: id})
+			return err == nil && r.Outcome == jobs.Succeeded && r.AttemptCount == 1
+		})
+	}
+	f.tellsOfTheRest(t)
+}
+
+// showsTheRest looks at the resting site from all sides.
+func (f *siteFleet) showsTheRest(t *testing.T) {
+	t.Helper()
+	if _, table, _ := gofer(t, "", "sites", "ls"); !strings.Contains(table, "shop.test") || !strings.Contains(table, "in ") {
+		t.Errorf("sites ls: %s; want the site and its next test", table)
+	}
+	if code, table, errOut := gofer(t, "", "sites", "show", "shop.test"); code != exitOK || strings.Count(table, "resting") != 2 {
+		t.Errorf("sites show: exit %d, %s%s; want two workers that let it rest", code, table, errOut)
+	}
+	if code, _, errOut := gofer(t, "", "sites", "show", "nobody.test"); code != exitFailed || !strings.Contains(errOut, "nobody.test") {
+		t.Errorf("sites show of an unknown site: exit %d, %s", code, errOut)
+	}
+	story := read[struct {
+		Waiting client.Wait `json:"waiting"`
+	}](t, "job", "ok0")
+	if w := story.Waiting; w.Why != "site_down" || w.Site != "shop.test" || w.Since.IsZero() || time.Until(w.Until) <= 0 {
+		t.Errorf("job: %+v, want that it waits for shop.test until its next test", w)
+	}
+	if _, text, _ := gofer(t, "", "job", "ok0"); !strings.Contains(text, "waits for its site shop.test") || !strings.Contains(text, "the next test is at") {
+		t.Errorf("job: %s", text)
+	}
+	for _, addr := range f.addr {
+		status, body := f.get("http://" + addr + "/api/v1/sites")
+		if status != http.StatusOK || !strings.Contains(body, `{"site":"shop.test","state":"resting","reason":"`) {
+			t.Errorf("GET /api/v1/sites: %d %s", status, body)
+		}
+		if _, page := f.get("http://" + addr + "/metrics"); !strings.Contains(page, "\ngofer_sites{state=\"resting\"} 1\n") {
+			t.Errorf("the page of metrics does not count the resting site:\n%s", page)
+		}
+	}
+}
+
+// tellsOfTheRest looks for the events, and at the API's reset of a site.
+func (f *siteFleet) tellsOfTheRest(t *testing.T) {
+	t.Helper()
+	var rested, ended bool
+	testenv.Eventually(t, "the events of the rest and of its end", func() bool {
+		err := client.New(f.client).Events(t.Context(), client.Filter{All: true, UntilNow: true}, func(e client.Event) error {
+			var site jobs.SiteEvent
+			if e.Kind != "site" || e.Subject != "gofer.events.site."+jobs.SiteKey("shop.test") {
+				return nil
+			}
+			if err := json.Unmarshal(e.Payload, &site); err != nil {
+				return err
+			}
+			rested = rested || site.ToState == "resting" && site.NextTestTime != nil && site.Site == "shop.test"
+			ended = ended || site.FromState == "resting" && site.ToState == "up" && site.Reason == "reset"
+			return nil
+		})
+		return err == nil && rested && ended
+	})
+	if code, text, _ := gofer(t, "", "events", "--all", "--until-now"); code != exitOK || !strings.Contains(text, "shop.test") || !strings.Contains(text, "→ resting") {
+		t.Errorf("events: exit %d, %s", code, text)
+	}
+	for path, want := range map[string]int{"shop.test": http.StatusOK, "nobody.test": http.StatusNotFound} {
+		resp, err := http.Post("http://"+f.addr[0]+"/api/v1/sites/"+path+"/reset", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("POST reset of %s: %d, want %d", path, resp.StatusCode, want)
+		}
+	}
+}
+
+func TestSitesAreNotSharedWhenTheOwnerDoesNotWantIt(t *testing.T) {
+	t.Parallel()
+	setenv(t, "GOFER_BREAKER_SHARE", "false")
+	f := newSiteFleet(t)
+	f.fail()
+	f.publish("ok", job("/ok", nil))
+	testenv.Eventually(t, "the job to wait", func() bool { return f.waits("ok") })
+	kv, err := f.client.JetStream().KeyValue(t.Context(), "gofer-sites")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, err := kv.Status(t.Context()); err != nil || status.Values() != 0 {
+		t.Errorf("%d entries in the bucket, %v; want none", status.Values(), err)
+	}
+	if code, _, errOut := gofer(t, "", "cancel", "ok"); code != exitOK {
+		t.Errorf("cancel: exit %d, %s", code, errOut)
+	}
+}

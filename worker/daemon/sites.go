@@ -1,0 +1,190 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/rotation/sites"
+	"github.com/gofer-mq/gofer/worker/admin"
+	"github.com/gofer-mq/gofer/worker/control"
+	"github.com/gofer-mq/gofer/worker/fleet"
+	"github.com/gofer-mq/gofer/worker/release"
+	"github.com/gofer-mq/gofer/worker/stream"
+)
+
+// newFleetSites shares this worker's findings about sites with the fleet, and tells the leader of the fleet for which sites jobs
+// wait. It returns nil if Config keeps the findings: then each worker tests its sites itself, and jobs wait for a time.
+func (d *daemon) newFleetSites() *fleet.Sites {
+	if d.cfg.KeepFindings {
+		return nil
+	}
+	return fleet.NewSites(fleet.SitesConfig{
+		Table: d.sites, Applied: d.recordSites, Waits: d.releaser.Waits, Worker: d.cfg.Name, Log: d.log,
+	})
+}
+
+func (d *daemon) newReleaser() *release.Releaser {
+	return release.New(release.Config{
+		Site: d.siteForRelease, MaxWait: cmp.Or(d.cfg.SiteMaxWait, 3*time.Minute), Released: func(n int) { d.siteReleases.Add(int64(n)) }, Log: d.log,
+	})
+}
+
+// siteForRelease is what the leader of the fleet has to know of a site.
+func (d *daemon) siteForRelease(name string) release.Site {
+	s, _ := d.sites.Of(name)
+	return release.Site{Rests: rests(s.State), Returns: s.State == sites.Returning, Since: s.Since, Until: s.Until, Failed: s.Failed}
+}
+
+func rests(s sites.State) bool { return s == sites.Resting || s == sites.Testing }
+
+// waitForSite tells the leader of the fleet that a job waits for a site.
+func (d *daemon) waitForSite(site string) bool { return d.fleetSites != nil && d.fleetSites.Wait(site) }
+
+// releaseSites releases jobs that wait for sites until ctx ends. One worker of the fleet does that for all; the others wait to take over.
+func (d *daemon) releaseSites(ctx context.Context, client *stream.Client) {
+	leader := fleet.NewLeader(fleet.LeaderConfig{Task: "sites", Worker: d.cfg.Name, Log: d.log})
+	leader.Run(ctx, client.JetStream(), d.names, func(ctx context.Context) { d.releaser.Run(ctx, client) })
+}
+
+// recordSites logs, publishes and shares changes of sites. Every change passes here: those that attempts cause, those that other
+// workers found, and resets.
+func (d *daemon) recordSites(events []sites.Event) {
+	for _, e := range events {
+		event := siteEvent(e, d.cfg.Name)
+		if event.FromState != event.ToState && !e.Foreign {
+			d.log.Warn("site changed", "site", e.Site, "from", event.FromState, "to", event.ToState, "reason", e.Reason)
+		}
+		if !e.Foreign && event.FromState != event.ToState && (rests(e.From) || rests(e.State)) {
+			d.enqueue(func(ctx context.Context) error { return d.connected.Load().stream.PublishSite(ctx, event) })
+		}
+		d.releaser.Changed(jobs.SiteKey(e.Site))
+	}
+	if d.fleetSites != nil {
+		d.fleetSites.Changed(events)
+	}
+}
+
+// siteEvent is a change in the words of the message contract, which has no word for a site that comes back.
+func siteEvent(e sites.Event, worker string) jobs.SiteEvent {
+	event := jobs.SiteEvent{
+		Site: e.Site, FromState: siteState(e.From), ToState: siteState(e.State), Timestamp: e.At.UTC(), Reason: e.Reason, Worker: worker,
+	}
+	if e.State == sites.Resting && !e.Until.IsZero() {
+		next := e.Until.UTC()
+		event.NextTestTime = &next
+	}
+	return event
+}
+
+func siteState(s sites.State) string {
+	switch s {
+	case sites.Fresh:
+		return "new"
+	case sites.Resting:
+		return "resting"
+	case sites.Testing:
+		return "testing"
+	case sites.Answering, sites.Returning:
+	}
+	return "up"
+}
+
+// siteView is a site as the HTTP API shows it.
+func siteView(s sites.Status) admin.Site {
+	out := admin.Site{Site: s.Site, State: siteState(s.State), Reason: s.Reason}
+	if s.State == sites.Resting && !s.Until.IsZero() {
+		until := s.Until.UTC()
+		out.NextTestTime = &until
+	}
+	if !s.Changed.IsZero() {
+		changed := s.Changed.UTC()
+		out.LastStateChange = &changed
+	}
+	return out
+}
+
+// listSites lists at most so many sites, those that rest first.
+func (d *daemon) listSites(limit int) []admin.Site {
+	status := d.sites.Status(limit)
+	out := make([]admin.Site, len(status))
+	for i, s := range status {
+		out[i] = siteView(s)
+	}
+	return out
+}
+
+// findSite finds a site that this worker remembers.
+func (d *daemon) findSite(name string) (admin.Site, bool) {
+	s, known := d.sites.Of(name)
+	if !known {
+		return admin.Site{}, false
+	}
+	return siteView(s), true
+}
+
+// addSite adds to a job's wait for its site what its message and this worker know of that.
+func (d *daemon) addSite(wait *jobWait, known *client.Wait) {
+	if wait.Why != jobs.StateSiteDown {
+		return
+	}
+	if known != nil && !known.Since.IsZero() {
+		wait.Since = known.Since.UTC()
+	}
+	if s, _ := d.sites.Of(wait.Site); s.State == sites.Resting {
+		wait.Until = s.Until.UTC()
+	}
+}
+
+// answerSites lists the sites for the control service, or the one that is named.
+func (d *daemon) answerSites(name string, limit int) (list any, total int) {
+	if name == "" {
+		return d.listSites(limit), d.sites.Counts().Known
+	}
+	if site, known := d.findSite(name); known {
+		return []admin.Site{site}, 1
+	}
+	return []admin.Site{}, 0
+}
+
+// resetSiteHere ends the rest of a site in this worker, and reports whether it is known here.
+func (d *daemon) resetSiteHere(name string) bool {
+	events, known := d.sites.Reset(name)
+	d.recordSites(events)
+	return known
+}
+
+// resetSite ends the rest of a site in every worker: here at once, so that who asks next sees it, and elsewhere by a message, which
+// comes back to this worker as well. Errors: bus.ErrUnreachable, after the reset here.
+func (d *daemon) resetSite(ctx context.Context, name string) error {
+	d.resetSiteHere(name)
+	conn := d.connected.Load()
+	if conn == nil || !conn.nc.IsConnected() {
+		return bus.ErrUnreachable
+	}
+	request, err := json.Marshal(control.SiteRequest{Site: name})
+	if err != nil {
+		return err
+	}
+	if err := conn.nc.Publish(control.Subject(d.names, control.ResetSite), request); err != nil {
+		return err
+	}
+	return conn.nc.FlushWithContext(ctx)
+}
+
+// countSites counts the sites that this worker remembers by state, and followedSites those that rest by the word of others.
+func (d *daemon) countSites() map[string]int {
+	c := d.sites.Counts()
+	return map[string]int{"resting": c.Resting, "returning": c.Returning, "other": c.Known - c.Resting - c.Returning}
+}
+
+func (d *daemon) followedSites() int {
+	if d.fleetSites == nil {
+		return 0
+	}
+	return d.fleetSites.Followed()
+}
