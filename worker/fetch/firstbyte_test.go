@@ -44,7 +44,8 @@ type bay struct {
 	attempts []jobs.Attempt
 	retries  []jobs.RetryEvent
 	opened   []string
-	sent     int // bytes of answers
+	sent     int                      // bytes of answers
+	pause    map[string]time.Duration // by proxy, before a body
 }
 
 // open makes a fetcher with n proxies.
@@ -152,7 +153,12 @@ func (b *bay) serve(proxy string, c net.Conn, in *bufio.Reader) bool {
 	if b.answer != nil {
 		head = b.answer(proxy, req.Host+req.URL.Path)
 	}
-	n, err := io.WriteString(c, "HTTP/1.1 "+head)
+	head, body, _ := strings.Cut("HTTP/1.1 "+head, "\r\n\r\n")
+	n, err := io.WriteString(c, head+"\r\n\r\n")
+	if err == nil && body != "" {
+		time.Sleep(b.pause[proxy])
+		n, err = io.WriteString(c, body)
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.sent += n
