@@ -127,8 +127,12 @@ func (w *Worker) keepWaiting(ctx context.Context, t *task, outcome jobs.RunOutco
 	if !wait.End.IsZero() {
 		until = earlierOf(until, wait.End)
 	}
+	due := uint64(0)
+	if t.puller.dueJobs {
+		due = t.meta.Sequence.Stream
+	}
 	return w.storeWaiting(ctx, t, outcome.Progress, outcome.At, func(ctx context.Context, p jobs.Progress) error {
-		_, err := w.client.WaitForSite(ctx, wait.Site, t.queue, t.id, t.msg.Data(), p, until)
+		_, err := w.client.WaitForSite(ctx, wait.Site, t.queue, t.id, due, t.msg.Data(), p, until)
 		return err
 	})
 }

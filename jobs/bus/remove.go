@@ -36,7 +36,7 @@ func (c *Client) leaveSite(ctx context.Context, queue, id string) error {
 		return nil
 	}
 	for range takes {
-		job, found, err := c.SiteWait(ctx, Key{queue, id})
+		job, found, err := c.SiteWait(ctx, Key{queue, id}, 0)
 		if err != nil || !found {
 			return err
 		}

@@ -154,14 +154,15 @@ func (c *Client) NextAtSite(ctx context.Context, key string, after uint64) (job 
 	return c.nextWaiting(ctx, c.names.AllAtSite(key), after)
 }
 
-// SiteWait finds the job that waits for a site, whichever that is. found is false if it waits for none.
+// SiteWait finds the message of a job that waits for a site, whichever that is, under a later sequence than after. found is false if it
+// waits for none.
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
-func (c *Client) SiteWait(ctx context.Context, key Key) (job WaitingJob, found bool, err error) {
+func (c *Client) SiteWait(ctx context.Context, key Key, after uint64) (job WaitingJob, found bool, err error) {
 	if !key.Valid() {
 		return WaitingJob{}, false, BadKey(key)
 	}
-	return c.nextWaiting(ctx, c.names.AtSite("*", key.Queue, key.ID), 0)
+	return c.nextWaiting(ctx, c.names.AtSite("*", key.Queue, key.ID), after)
 }
 
 func (c *Client) nextWaiting(ctx context.Context, filter string, after uint64) (job WaitingJob, found bool, err error) {

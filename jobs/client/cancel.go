@@ -96,7 +96,7 @@ func (c *Client) whereverItIs(ctx context.Context, key Key) (*nats.Msg, error) {
 		}
 		return msg, err
 	}
-	job, found, err := c.bus.SiteWait(ctx, key)
+	job, found, err := c.bus.SiteWait(ctx, key, 0)
 	if err != nil || !found {
 		return nil, cmp.Or(err, ErrNotFound)
 	}

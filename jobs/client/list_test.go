@@ -56,7 +56,7 @@ func oneOfEach(t *testing.T) *installation {
 	submit("default", "queued", "https://a.test/y")
 	schedule("retrying", jobs.Progress{JobSeq: 91, Attempts: []jobs.Attempt{{Attempt: 1}}}, time.Hour)
 	schedule("proxyless", jobs.Progress{JobSeq: 92, WaitingSince: time.Now()}, time.Hour)
-	if _, err := stream.New(in.bus).WaitForSite(soon(t), "b.test:8080", "default", "sited", []byte("http://b.test:8080/x"), jobs.Progress{JobSeq: 94, SiteSince: time.Now()}, time.Now().Add(time.Hour)); err != nil {
+	if _, err := stream.New(in.bus).WaitForSite(soon(t), "b.test:8080", "default", "sited", 0, []byte("http://b.test:8080/x"), jobs.Progress{JobSeq: 94, SiteSince: time.Now()}, time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	submit("low", "other", "http://b.test:8080/z")

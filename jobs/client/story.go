@@ -182,7 +182,7 @@ func (t *Story) readStored(ctx context.Context, c *Client) error {
 
 // readSiteWait reads the job if it waits for its site.
 func (t *Story) readSiteWait(ctx context.Context, c *Client) error {
-	job, found, err := c.bus.SiteWait(ctx, t.Key)
+	job, found, err := c.bus.SiteWait(ctx, t.Key, 0)
 	if err != nil || !found {
 		return err
 	}

@@ -51,7 +51,7 @@ func (c *Client) ReleaseAtSite(ctx context.Context, job bus.WaitingJob) (seq uin
 
 // WaitsAgain reports whether a job waits that was released: for its site, or for its next attempt.
 func (c *Client) WaitsAgain(ctx context.Context, key bus.Key) (bool, error) {
-	waits, err := c.waits(ctx, key)
+	waits, err := c.waits(ctx, key, 0)
 	return waits, c.Explain("look whether job "+key.String()+" waits again", err)
 }
 

@@ -15,7 +15,7 @@ import (
 func (in *installation) waitForSite(t *testing.T, site, id string, until time.Time) (stored bool) {
 	t.Helper()
 	progress := jobs.Progress{JobSeq: 7, SiteSince: time.Now().UTC(), Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1"}}}
-	stored, err := in.WaitForSite(soon(t), site, "default", id, []byte("https://example.com/"+id), progress, until)
+	stored, err := in.WaitForSite(soon(t), site, "default", id, 0, []byte("https://example.com/"+id), progress, until)
 	must(t, err)
 	return stored
 }
@@ -130,4 +130,28 @@ func TestAnOverdueJobOfASiteIsReleased(t *testing.T) {
 		t.Fatalf("released %t, %v", released, err)
 	}
 	in.takeDue(t, "a")
+}
+
+// TestAJobThatCameDueWaitsAgainThoughItsOldWaitIsStillShown: a replica that is behind its leader shows the message that the job waited
+// as before it came due. To take that for a wait, and to ack the due job, would lose the job.
+func TestAJobThatCameDueWaitsAgainThoughItsOldWaitIsStillShown(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	in.waitForSite(t, "old.test", "a", time.Now().Add(time.Hour))
+	old, found := in.nextAtSite(t, "old.test") // stands for what such a replica shows
+	if !found {
+		t.Fatal("the job does not wait")
+	}
+	again := func(due uint64) bool {
+		t.Helper()
+		stored, err := in.WaitForSite(soon(t), "new.test", "default", "a", due, []byte("https://example.com/a"), jobs.Progress{JobSeq: 7}, time.Now().Add(time.Hour))
+		must(t, err)
+		return stored
+	}
+	if again(0) {
+		t.Error("a second job of the name is stored beside the one that waits")
+	}
+	if !again(old.Seq + 1) {
+		t.Error("a job that came due later than that wait is not stored")
+	}
 }
