@@ -167,6 +167,9 @@ func (p *Pool) install(part []*entry, fresh map[*entry]*proxylist.Proxy) {
 		} else {
 			p.addToJudge(e)
 		}
+		if e.gateway != nil {
+			p.gateways++ // before a pick can find it; Replace counts again at its end
+		}
 		for _, s := range p.slots {
 			if s != nil {
 				p.join(s, e, now)
