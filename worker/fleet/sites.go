@@ -164,7 +164,7 @@ func (s *Sites) put(key string, u siteUpdate) {
 // by others.
 func (s *Sites) Run(ctx context.Context, js jetstream.JetStream, names jobs.Names) {
 	bucket := names.Bucket("sites")
-	s.setCut(false)
+	s.setCut(true) // until the first update is stored: a job must not wait for a leader that never hears of it
 	defer s.cfg.Table.Lead(false)
 	var parts sync.WaitGroup
 	parts.Go(func() { newFollower(bucket, s.cfg.Log, s.apply).run(ctx, js) })
@@ -216,7 +216,7 @@ func (s *Sites) write(ctx context.Context, js jetstream.JetStream, bucket string
 			failing = time.Now()
 			s.cfg.Log.Warn("sites not shared, the other workers judge by themselves", "error", err)
 		}
-		s.setCut(refused || time.Since(failing) > cutAfter)
+		s.setCut(s.cut.Load() || refused || time.Since(failing) > cutAfter)
 		sleep(ctx, time.Second)
 	}
 }

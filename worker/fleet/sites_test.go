@@ -238,9 +238,10 @@ func TestTheLeaderHearsForWhichSitesJobsWait(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
 	a, b := f.joinSites("a"), f.joinSites("b")
-	if !a.Wait("shop.test") {
-		t.Fatal("the fleet cannot be told")
+	if a.Wait("other.test") {
+		t.Error("a job would wait for a leader before this worker has told the fleet anything")
 	}
+	testenv.Eventually(t, "the fleet to be told", func() bool { return a.Wait("shop.test") })
 	testenv.Eventually(t, "all workers to hear of the site", func() bool {
 		return a.hears(jobs.SiteKey("shop.test")+" shop.test") && b.hears(jobs.SiteKey("shop.test")+" shop.test")
 	})
@@ -253,10 +254,11 @@ func TestWithoutItsBucketNobodyIsToldAndEachWorkerTestsItself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	a := f.joinSites("a")
+	testenv.Eventually(t, "the fleet to be told", func() bool { return a.Wait("shop.test") })
 	if err := js.DeleteKeyValue(t.Context(), "gofer-sites"); err != nil {
 		t.Fatal(err)
 	}
-	a := f.joinSites("a")
 	testenv.Eventually(t, "the worker to notice", func() bool { return !a.Wait("shop.test") })
 	_, err = js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "gofer-sites"})
 	if err != nil {
