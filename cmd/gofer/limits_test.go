@@ -117,7 +117,7 @@ func TestLimitThatGoferCanKeepToIsKept(t *testing.T) {
 		"few jobs on the server": {jetStream: "limits: { max_ack_pending: 30 }", account: "max_mem: -1"},
 		"small pulls":            {jetStream: "limits: { max_request_batch: 2 }", account: "max_mem: -1"},
 		"short windows":          {jetStream: "limits: { duplicate_window: 1s }", account: "max_mem: -1"},
-		"as many as are needed":  {account: "max_streams: 11, max_consumers: 4"},
+		"as many as are needed":  {account: "max_streams: 12, max_consumers: 4"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, configured(t, c.jetStream, c.account))
