@@ -56,6 +56,7 @@ type exchanges struct {
 	begun         atomic.Bool   // a response has begun
 	turn          chan struct{} // holds a value while one of two attempts reads a response; nil without another attempt
 	hasTurn       bool
+	missedTurn    bool            // the context ended before the turn came
 	received      int64           // bytes on the wire
 	ended         bool            // the newest connection was closed by its other end
 	otherProtocol otherProtocol   // what came on the newest connection instead of HTTP
@@ -103,6 +104,7 @@ func (x *exchanges) do(ctx context.Context) {
 	defer cancel()
 	x.stall.timeout, x.stall.end = r.f.cfg.StallTimeout, end
 	x.first.start(timeout, end)
+	defer x.first.stop() // also when what came makes gofer panic: the watch keeps all of x alive
 	x.err = x.follow(ctx)
 	x.exceeded = x.first.stop()
 	if deadline, _ := ctx.Deadline(); x.err != nil && !time.Now().Before(deadline) {

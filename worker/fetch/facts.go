@@ -29,6 +29,7 @@ type facts struct {
 	healthy        bool // although it says that it wants other credentials, the proxy reached a target lately or in an earlier exchange
 	sent           bool
 	stalled        bool          // the response arrived too slowly
+	missedTurn     bool          // time ran out while the attempt beside it read its response
 	exceeded       time.Duration // the first-byte timeout that ended the attempt; zero if none did
 	learnt         bool          // that timeout was learnt
 	learntTimeout  bool          // and the site never answered within it
@@ -67,6 +68,7 @@ func (r *run) facts(ctx context.Context, x *exchanges, lease *rotation.Lease) fa
 	case errors.Is(x.cause, errExpired), errors.Is(x.cause, errTimedOut):
 		f.timeout, f.jobTimeout = true, true
 	}
+	f.missedTurn = x.missedTurn
 	f.resolveTime, f.memoryTime = x.resolveTime(), x.memory.waited
 	f.dialTime = x.timeIn(connecting) - f.resolveTime
 	if x.resp != nil {

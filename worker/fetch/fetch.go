@@ -239,7 +239,11 @@ type run struct {
 	unreachable   []string                // the proxies that this host could not open a connection to
 	refusedCerts  map[string]*refusedCert // what was refused as the target's certificate, by the proxy's id
 	test          bool                    // the attempt tests a site that rests
-	memory        memoryAccount           // of the responses and decoders
+	// Of an attempt whose hedge went on after it had ended, or the reverse: what its response asked for, and whether it had one. Zero if
+	// the latest attempt had none beside it.
+	asideRetryAfter time.Duration
+	asideResponded  bool
+	memory          memoryAccount // of the responses and decoders
 }
 
 // What ends a run from within.

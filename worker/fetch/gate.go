@@ -40,6 +40,7 @@ func (r *run) enterSite() (visit sites.Visit, end jobs.RunOutcome, refused bool)
 	}
 	name := siteName(r.job.Target())
 	visit, refusal, events := table.Enter(name, sites.Ask{Most: timeout + testSlack, Released: r.progress.Released})
+	r.progress.Released = false // it holds for one visit
 	r.siteChanged(events)
 	r.test = visit.Test()
 	if refusal == nil {
@@ -132,6 +133,9 @@ func (r *run) reportToSite(visit *sites.Visit, x *exchanges, f facts, b blame) {
 	}
 	if x.host != "" {
 		o.Site = x.site
+	}
+	if o.Kind == sites.Failed && r.asideResponded {
+		o.Kind = sites.Answered // through the attempt beside this one
 	}
 	if o.Kind == sites.Failed || o.Kind == sites.Gateway {
 		_, o.Outage = r.f.cfg.Pool.Outage()

@@ -13,11 +13,11 @@ import (
 func (b blame) atGateway(lease *rotation.Lease, status int) blame {
 	switch {
 	case !lease.IsGateway():
-	case b.reason == "proxy_auth" && b.trip > 0:
+	case b.reason == "proxy_auth" && (b.trip > 0 || b.kind == rotation.Refused):
 		if !lease.RefuseCredentials() {
 			return refusedRegion()
 		}
-		b.gateway = true
+		b.gateway = b.trip > 0
 	case b.kind == rotation.ProxyFault && (b.reason == "connect" || b.reason == "proxy_tls"):
 		b.gateway = true
 	case b.kind == rotation.Unclear && b.fault == jobs.FaultTarget:

@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync/atomic"
@@ -57,6 +58,7 @@ func (r *run) race(ctx context.Context, lease *rotation.Lease) *flight {
 		first.x.do(ctx)
 		return r.conclude(ctx, first)
 	}
+	r.asideRetryAfter, r.asideResponded = 0, false
 	p := &pair{run: r, first: first, isAuto: r.policy.Hedge == jobs.Auto, delay: r.policy.Hedge.Std().Std(), turn: make(chan struct{}, 1)}
 	defer p.land()
 	first.x.turn = p.turn
@@ -100,7 +102,11 @@ func (p *pair) land() {
 
 // wait begins the hedge when its time has come. It returns without one if the first attempt ends, or its response begins.
 func (p *pair) wait(ctx context.Context) {
-	timer := time.NewTimer(max(p.delay, minHedge))
+	first := p.delay
+	if p.isAuto {
+		first = minHedge
+	}
+	timer := time.NewTimer(first)
 	defer timer.Stop()
 	for {
 		select {
@@ -202,16 +208,17 @@ func (a *flight) isDecisive() bool {
 // end cancels an attempt that lost, unless it is time to see what its proxy does, and puts it into the job's history.
 func (p *pair) end(ctx context.Context, a, winner *flight) {
 	r := p.run
-	bound, isLearnt := r.learntBound(siteName(r.job.Target())), r.firstByteTimeout() == jobs.Auto
-	if a.lease.MustEnd() && (bound > 0 || !isLearnt) {
+	if a.lease.MustEnd() && !a.x.begun.Load() {
 		p.passTurn(winner)
-		if isLearnt {
-			a.outlast(bound)
-		}
+		a.outlast(cmp.Or(r.learntBound(siteName(r.job.Target())), maxOutlast))
 	} else {
 		a.cancel(errLost)
 	}
-	if a.await(); !errors.Is(a.x.cause, errLost) {
+	a.await()
+	if errors.Is(a.x.cause, errNoFirstByte) && a.x.exceeded == 0 {
+		a.x.exceeded = a.outlasted
+	}
+	if !errors.Is(a.x.cause, errLost) {
 		if r.conclude(ctx, a); !a.isStopped() {
 			r.recordAttempt(a, true)
 		}
@@ -237,16 +244,23 @@ func (p *pair) learn() {
 	p.run.f.cfg.Pool.Times().Outwaited(p.first.x.site, waited, time.Now())
 }
 
-// outlast waits for an attempt, and ends it as a timeout if no response has begun within a bound.
+// maxOutlast is how long the result of a job waits for the end of an attempt that lost, while no bound is learnt.
+const maxOutlast = 5 * time.Second
+
+// outlast waits for an attempt until its phase has taken as long as a bound, and then ends it: as a timeout if no response has begun,
+// else as one that lost, for its proxy has shown that it works.
 func (a *flight) outlast(bound time.Duration) {
-	timer := time.NewTimer(bound - time.Since(a.started))
+	timer := time.NewTimer(bound - (time.Since(a.x.started) - time.Duration(a.x.changed.Load())))
 	defer timer.Stop()
 	select {
 	case <-a.ended:
 	case <-timer.C:
-		if !a.x.begun.Load() {
-			a.cancel(errNoFirstByte)
+		if a.x.begun.Load() {
+			a.cancel(errLost)
+			return
 		}
+		a.outlasted = bound
+		a.cancel(errNoFirstByte)
 	}
 }
 
@@ -271,6 +285,7 @@ func (p *pair) setAside(a, other *flight) {
 		other.number = min(other.number, r.begunAttempts())
 		return
 	}
+	r.asideRetryAfter, r.asideResponded = a.facts.retryAfter, a.facts.responded
 	r.recordAttempt(a, false)
 	if a.blame.isFleetBan && a.blame.isResult {
 		r.keep(a.x.response())
@@ -291,6 +306,7 @@ func (x *exchanges) takeTurn(ctx context.Context, l connLease) error {
 		case x.turn <- struct{}{}:
 			x.stall.start(l.meter)
 		case <-ctx.Done():
+			x.missedTurn = true
 			return context.Cause(ctx)
 		}
 	}

@@ -348,3 +348,73 @@ func TestHedgesDoNotBecomeLater(t *testing.T) {
 		}
 	})
 }
+
+// TestTheWaitThatAnAnswerBesideAHedgeAsksForIsKept: the hedge fails in a way after which another proxy would be tried at once.
+func TestTheWaitThatAnAnswerBesideAHedgeAsksForIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		b := &bay{T: t, first: func(proxy, _ string) time.Duration {
+			switch {
+			case proxy == "p0":
+				return 800 * time.Millisecond
+			case time.Since(began) < 30*time.Second:
+				return forever
+			}
+			return 100 * time.Millisecond
+		}}
+		b.answer = func(proxy, _ string) string {
+			if proxy == "p0" {
+				return "429 Too Many Requests\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n"
+			}
+			return "200 OK\r\nContent-Length: 0\r\n\r\n"
+		}
+		b.open(3, nil)
+		defer b.close()
+		result, took := b.do(hedged("0.5", `,"first_byte_timeout":"1s"`))
+		if result.Outcome != jobs.Succeeded || result.AttemptCount != 3 || took < 60*time.Second {
+			t.Errorf("%s in %s after %d attempts, want a success at the third one, a minute later", result.Outcome, took, result.AttemptCount)
+		}
+	})
+}
+
+// TestAnAttemptThatWaitsForTheAnswerOfAnotherBlamesNobody: p1 begins its answer first and never ends it, so that p0's is not read.
+func TestAnAttemptThatWaitsForTheAnswerOfAnotherBlamesNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := takes(t, time.Second, 100*time.Millisecond)
+		b.answer = func(string, string) string { return "200 OK\r\nContent-Length: 2\r\n\r\nok" }
+		b.pause = map[string]time.Duration{"p1": time.Minute}
+		b.open(2, nil)
+		defer b.close()
+		result, _ := b.do(hedged("0.5", `,"timeout":"2s"`))
+		if a := result.Attempts[0]; a.Proxy != "p0" || a.Fault != jobs.FaultNone || a.Error == "" {
+			t.Errorf("the attempt that waited: %+v, want it nobody's fault", a)
+		}
+	})
+}
+
+// TestAResultWaitsSecondsAtMostForAProxyThatOnlyLoses: without a first-byte timeout nothing else ends the attempt before its own time.
+func TestAResultWaitsSecondsAtMostForAProxyThatOnlyLoses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bay{T: t, first: func(proxy, _ string) time.Duration {
+			if proxy == "p0" {
+				return forever
+			}
+			return 100 * time.Millisecond
+		}}
+		b.open(3, nil)
+		defer b.close()
+		longest, waited := time.Duration(0), 0
+		for i := range 60 {
+			result, took := b.do(fmt.Sprintf(`{"url":"http://site%d.test/","timeout":"10m","first_byte_timeout":"off","retry":{"hedge":0.2}}`, i%19))
+			if longest = max(longest, took); result.Outcome != jobs.Succeeded {
+				t.Errorf("job %d: %s", i, result.Error)
+			}
+			if took > time.Second {
+				waited++
+			}
+		}
+		if waited == 0 || longest > 6*time.Second {
+			t.Errorf("%d jobs waited for the silent proxy, the longest took %s; want some, and 6 s at most", waited, longest)
+		}
+	})
+}
