@@ -34,9 +34,6 @@ type Verdict struct {
 	// JobTimeout says that the job's own time was over before the attempt's. The verdict then counts only if the attempt took long
 	// enough for any proxy: a second, and eight times the pool's mean latency.
 	JobTimeout bool
-	// LearntTimeout says that a learnt first-byte timeout ended the attempt, and that the host never answered within that time. The verdict
-	// is then no failure of the host.
-	LearntTimeout bool
 	// CoolDown is how long the proxy is not used for this host. With Refused, and with PairFault without Ban, zero means 5 min.
 	CoolDown time.Duration
 	// Ban says of a PairFault who calls the answer a ban: the key of a job's rule, or FleetBan. The pair then cools down for

@@ -33,7 +33,7 @@ const tripTime = 10 * time.Minute
 // has to be picked; any other verdict is about the host where the attempt ended.
 func (b blame) verdict(f facts) rotation.Verdict {
 	v := rotation.Verdict{
-		Kind: b.kind, Host: f.host, Answered: f.responded || b.fault == jobs.FaultTarget, Proven: f.proven, JobTimeout: f.jobTimeout, LearntTimeout: f.learntTimeout, CoolDown: f.retryAfter, Trip: b.trip, Latency: f.latency, Reason: b.reason,
+		Kind: b.kind, Host: f.host, Answered: f.responded || b.fault == jobs.FaultTarget, Proven: f.proven, JobTimeout: f.jobTimeout, CoolDown: f.retryAfter, Trip: b.trip, Latency: f.latency, Reason: b.reason,
 		Gateway: b.gateway, NoTunnel: f.refused != nil && f.refused.status >= http.StatusInternalServerError,
 	}
 	switch {

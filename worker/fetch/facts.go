@@ -52,7 +52,7 @@ type facts struct {
 // facts gathers them.
 func (r *run) facts(ctx context.Context, x *exchanges, lease *rotation.Lease) facts {
 	f := facts{
-		err: x.err, phase: phase(x.phase.Load()), host: x.host, status: x.status(), direct: lease.Proxy() == nil, sent: x.sent.Load(), ended: x.ended, otherProtocol: x.otherProtocol,
+		err: x.err, phase: phase(x.phase.Load()), host: x.host, status: x.status(), direct: lease.Proxy() == nil, sent: x.sent.Load(), ended: x.ended, otherProtocol: x.otherProtocol, missedTurn: x.missedTurn,
 		responded: x.err == nil || errors.Is(x.err, errTooLarge),
 		stopped:   ctx.Err() != nil && x.err != nil, latency: time.Since(x.started),
 	}
@@ -68,7 +68,6 @@ func (r *run) facts(ctx context.Context, x *exchanges, lease *rotation.Lease) fa
 	case errors.Is(x.cause, errExpired), errors.Is(x.cause, errTimedOut):
 		f.timeout, f.jobTimeout = true, true
 	}
-	f.missedTurn = x.missedTurn
 	f.resolveTime, f.memoryTime = x.resolveTime(), x.memory.waited
 	f.dialTime = x.timeIn(connecting) - f.resolveTime
 	if x.resp != nil {
