@@ -134,10 +134,34 @@ func (f fleet) work(t *testing.T, ack client.Ack, body []byte) {
 	must(t, err)
 	must(t, f.worker.RemoveScheduled(soon(t), "default", "due"))
 	f.release(t)
+	f.waitForSite(t)
 	dead := &jobs.Result{Queue: "default", ID: "dead", Outcome: jobs.Failed, Error: jobs.ErrPermanent, FinishedAt: time.Now()}
 	must(t, stream.New(f.worker.Client).DeadLetter(soon(t), "default", "dead", []byte("http://dead.test/"), dead))
 	must(t, stream.New(f.worker.Client).PublishRetry(soon(t), jobs.RetryEvent{Queue: "default", JobID: "a"}))
 	f.share(t)
+}
+
+// waitForSite is what a worker does with a job whose site rests, and when it leads the release of such jobs.
+func (f fleet) waitForSite(t *testing.T) {
+	t.Helper()
+	w := stream.New(f.worker.Client)
+	stored, err := w.WaitForSite(soon(t), "site.test", "default", "sited", 0, []byte("http://site.test/"), jobs.Progress{JobSeq: 9}, time.Now().Add(time.Hour))
+	if err != nil || !stored {
+		t.Fatalf("worker: stored %t, %v", stored, err)
+	}
+	job, found, err := w.NextAtSite(soon(t), jobs.SiteKey("site.test"), 0)
+	if err != nil || !found {
+		t.Fatalf("worker: found %t, %v", found, err)
+	}
+	seq, err := w.ReleaseAtSite(soon(t), job)
+	must(t, err)
+	if there, err := w.StillDue(soon(t), []uint64{seq}); err != nil || !there[seq] {
+		t.Errorf("worker: the released job is due: %v, %v", there, err)
+	}
+	if again, err := w.WaitsAgain(soon(t), job.Key, seq); err != nil || again {
+		t.Errorf("worker: the released job waits again: %t, %v", again, err)
+	}
+	f.worker.takeDue(t, "sited")
 }
 
 // release is what a worker does about overdue jobs.

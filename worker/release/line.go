@@ -173,7 +173,7 @@ func (l *line) settle(ctx context.Context, stream siteJobs) (moved bool, err err
 				}
 				continue
 			}
-			again, err := stream.WaitsAgain(ctx, s.job)
+			again, err := stream.WaitsAgain(ctx, s.job, s.seq)
 			if err != nil {
 				return moved, err
 			}

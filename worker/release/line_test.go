@@ -125,7 +125,7 @@ func (m *model) StillDue(_ context.Context, seqs []uint64) (map[uint64]bool, err
 	return there, nil
 }
 
-func (m *model) WaitsAgain(_ context.Context, key bus.Key) (bool, error) {
+func (m *model) WaitsAgain(_ context.Context, key bus.Key, _ uint64) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.ContainsFunc(m.waits, func(w waiting) bool { return w.id == key.ID }), nil

@@ -44,7 +44,7 @@ type siteJobs interface {
 	NextAtSite(ctx context.Context, key string, after uint64) (job bus.WaitingJob, found bool, err error)
 	ReleaseAtSite(ctx context.Context, job bus.WaitingJob) (seq uint64, err error)
 	StillDue(ctx context.Context, seqs []uint64) (there map[uint64]bool, err error)
-	WaitsAgain(ctx context.Context, job bus.Key) (bool, error)
+	WaitsAgain(ctx context.Context, job bus.Key, due uint64) (bool, error)
 }
 
 // Config is what a Releaser is made of. Site, MaxWait and Log are required.

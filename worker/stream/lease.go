@@ -43,15 +43,11 @@ func (c *Client) waits(ctx context.Context, key bus.Key, after uint64) (bool, er
 	if err != nil || found {
 		return found, err
 	}
-	msg, err := c.LastMessage(ctx, c.Names().Stream("RETRIES"), c.Names().At(key.Queue, key.ID))
+	_, err = c.NextMessage(ctx, c.Names().Stream("RETRIES"), c.Names().At(key.Queue, key.ID), after+1)
 	if errors.Is(err, bus.ErrNotFound) {
 		return false, nil
 	}
-	if err != nil {
-		return false, err
-	}
-	seq, err := strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
-	return err == nil && seq > after, err
+	return err == nil, err
 }
 
 func (c *Client) schedule(ctx context.Context, doing string, msg *nats.Msg, due string, progress jobs.Progress, at time.Time) (scheduled bool, err error) {
