@@ -123,12 +123,27 @@ func TestNoFindingRestsASiteForLongerThanFiveMinutes(t *testing.T) {
 	})
 }
 
+// No job waits for a site that only jobs ask which do not wait: then nobody releases a test.
+func TestASiteOfWhichNobodyReleasesATestIsTestedAfterAWhile(t *testing.T) {
+	inWorker(t, func(w *worker) {
+		w.Lead(true)
+		w.dead("a.test")
+		time.Sleep(time.Minute + 14*time.Second)
+		w.refused()
+		time.Sleep(2 * time.Second)
+		v, refused, _ := w.Enter("a.test", sites.Ask{})
+		if refused != nil || !v.Test() {
+			t.Errorf("15 s after the end of the rest: got %+v, want a test", refused)
+		}
+	})
+}
+
 // While somebody in the fleet releases the tests, an attempt that was not released is none.
 func TestOnlyReleasedJobsTestWhereTheFleetLeads(t *testing.T) {
 	inWorker(t, func(w *worker) {
 		w.Lead(true)
 		w.dead("a.test")
-		time.Sleep(2 * time.Minute)
+		time.Sleep(time.Minute + 10*time.Second)
 		w.refused()
 		v, refused, _ := w.Enter("a.test", sites.Ask{Released: true})
 		if refused != nil || !v.Test() {
