@@ -131,10 +131,12 @@ func (w *Worker) keepWaiting(ctx context.Context, t *task, outcome jobs.RunOutco
 	if t.puller.dueJobs {
 		due = t.meta.Sequence.Stream
 	}
-	return w.storeWaiting(ctx, t, outcome.Progress, outcome.At, func(ctx context.Context, p jobs.Progress) error {
+	ok, refusal = w.storeWaiting(ctx, t, outcome.Progress, outcome.At, func(ctx context.Context, p jobs.Progress) error {
 		_, err := w.client.WaitForSite(ctx, wait.Site, t.queue, t.id, due, t.msg.Data(), p, until)
 		return err
 	})
+	w.cfg.WaitForSite(wait.Site) // again: if it took long to store the job, nobody looks at the site any more
+	return ok, refusal
 }
 
 // longestSiteWait is how long a job waits for its site if nobody releases it.

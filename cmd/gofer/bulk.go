@@ -111,13 +111,13 @@ func forEach[T any](ctx context.Context, things []T, do func(context.Context, T)
 		})
 	}
 	_ = group.Wait() // the failures are in their slice
-	if ctx.Err() != nil {
-		return 0, context.Cause(ctx)
-	}
 	for _, err := range failures {
 		if err == nil {
 			done++
 		}
+	}
+	if ctx.Err() != nil {
+		return done, context.Cause(ctx)
 	}
 	return done, joinFirst(failures)
 }

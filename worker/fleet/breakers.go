@@ -111,7 +111,7 @@ func (b *Breakers) Avoided() (n int) {
 }
 
 func (b *Breakers) send(proxy string, u update) {
-	if !b.updates.put(proxy, u) {
+	if _, worthALine := b.updates.put(proxy, u); worthALine {
 		b.cfg.Log.Warn("breakers not shared, too many changes wait to be published")
 	}
 }

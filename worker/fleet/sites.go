@@ -136,8 +136,12 @@ func (s *Sites) Wait(site string) bool {
 		s.noted[key] = time.Now()
 	}
 	s.mu.Unlock()
-	if fresh {
-		s.put(waitsPrefix+key, siteUpdate{site: site}) // also if the fleet could not be told before: it may be told now
+	// Also if the fleet could not be told before: it may be told now.
+	if fresh && !s.put(waitsPrefix+key, siteUpdate{site: site}) {
+		s.mu.Lock()
+		delete(s.noted, key)
+		s.mu.Unlock()
+		return false
 	}
 	return !s.cut.Load()
 }
@@ -154,10 +158,12 @@ func (s *Sites) Followed() (n int) {
 	return n
 }
 
-func (s *Sites) put(key string, u siteUpdate) {
-	if !s.updates.put(key, u) {
+func (s *Sites) put(key string, u siteUpdate) (kept bool) {
+	kept, worthALine := s.updates.put(key, u)
+	if worthALine {
 		s.cfg.Log.Warn("sites not shared, too many changes wait to be published")
 	}
+	return kept
 }
 
 // Run follows the bucket and writes to it until ctx ends. What waits to be written then is lost. A missing bucket is created

@@ -36,22 +36,23 @@ type updateQueue[U comparable] struct {
 	mu      sync.Mutex
 	updates map[string]U
 	order   []string
-	full    bool // an update was dropped, and put has returned false
+	full    bool // an update was dropped, and put has said so
 }
 
 func newUpdateQueue[U comparable]() updateQueue[U] {
 	return updateQueue[U]{updates: map[string]U{}, wake: make(chan struct{}, 1)}
 }
 
-// put never waits. It returns false when it drops an update because too many wait, but only once until all of those are written.
-func (o *updateQueue[U]) put(id string, u U) (ok bool) {
+// put never waits. It reports whether it kept the update: it drops one when too many wait. worthALine is true for the first one that it
+// drops until all of those are written.
+func (o *updateQueue[U]) put(id string, u U) (kept, worthALine bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if _, waits := o.updates[id]; !waits {
 		if len(o.order) >= maxUpdates {
-			reported := o.full
+			worthALine = !o.full
 			o.full = true
-			return reported
+			return false, worthALine
 		}
 		o.order = append(o.order, id)
 	}
@@ -60,7 +61,7 @@ func (o *updateQueue[U]) put(id string, u U) (ok bool) {
 	case o.wake <- struct{}{}:
 	default:
 	}
-	return true
+	return true, false
 }
 
 // first is the update that waits for longest of those that may be written.
