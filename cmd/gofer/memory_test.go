@@ -117,6 +117,9 @@ func (f *flood) serve(c net.Conn) {
 
 // TestAWorkerStaysUnderHalfAGibibyteWhateverItIsSent has 64 answers at once of each kind that takes much memory.
 func TestAWorkerStaysUnderHalfAGibibyteWhateverItIsSent(t *testing.T) {
+	if raced {
+		t.Skip("skipped: the race detector takes several times the memory; 'make test-all' measures without it, too")
+	}
 	if _, err := os.Stat("/proc/self/status"); err != nil {
 		t.Skip("skipped: the kernel does not tell the memory of a process")
 	}
