@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -183,15 +184,16 @@ func TestALoserIsCancelledBeforeItsBody(t *testing.T) {
 func TestHedgesOfThemselvesAreFourInAHundredAtMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := takes(t)
-		took := 100 * time.Millisecond
-		b.first = func(string, string) time.Duration { return took }
+		var took atomic.Int64
+		took.Store(int64(100 * time.Millisecond))
+		b.first = func(string, string) time.Duration { return time.Duration(took.Load()) }
 		b.open(10, func(_ *fetch.Config, p *jobs.Policy) { p.Hedge = jobs.Auto })
 		defer b.close()
 		b.acquaint(50)
 		hedges := 0
 		const n = 250
 		for range n {
-			took = took * 102 / 100
+			took.Store(took.Load() * 102 / 100)
 			result, _ := b.do("http://slow.test/")
 			hedges += result.AttemptCount - 1
 		}
