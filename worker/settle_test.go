@@ -35,7 +35,8 @@ func TestAWaitCarriesTheAttemptsAndTheSequenceOfTheJob(t *testing.T) {
 
 func TestAttemptsMadeBeforeADrainAreKept(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, bus.Settings{})
+	w := newWorld(t, bus.Settings{AckWait: longWait})
+	w.drain = 4 * time.Second // a part of it is left for what has to be stored
 	w.publish("a", page)
 	started := make(chan struct{})
 	tried := jobs.Progress{Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1"}}}
@@ -68,7 +69,8 @@ func (w *world) waiting() (until time.Time) {
 
 func TestStoppedJobWaitsForTheAnnouncedTime(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, bus.Settings{})
+	w := newWorld(t, bus.Settings{AckWait: longWait})
+	w.drain = 4 * time.Second // a part of it is left for what has to be stored
 	w.publish("a", page)
 	started := make(chan struct{})
 	at := time.Now().Add(time.Hour).Truncate(time.Millisecond)
