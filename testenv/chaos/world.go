@@ -42,17 +42,20 @@ type pace struct {
 	freeze  time.Duration // how long a worker is stopped, or cut from its server; longer than the ack wait
 	between time.Duration // from one kill to the next
 	kills   int           // of a server
-	// patience is how long a result may take after the last one of a hostile load.
+	// patience is how long a result may take after the last one of a hostile load. The sites of that load rest: see siteWait.
 	patience time.Duration
 }
 
+// siteWait is how long no job of a hostile site may end: its jobs wait for GOFER_SITE_MAX_WAIT, 3 min, and for the end of a rest.
+const siteWait = 5 * time.Minute
+
 func full() pace {
-	return pace{load: 40 * time.Second, ackWait: bus.AckWait, freeze: 20 * time.Second, between: 2 * time.Second, kills: 10, patience: 3 * time.Minute}
+	return pace{load: 40 * time.Second, ackWait: bus.AckWait, freeze: 20 * time.Second, between: 2 * time.Second, kills: 10, patience: siteWait}
 }
 
 // short is for the tests: the same faults, fewer, with shorter leases.
 func short() pace {
-	return pace{load: 8 * time.Second, ackWait: 3 * time.Second, freeze: 5 * time.Second, between: time.Second, kills: 3, patience: time.Minute}
+	return pace{load: 8 * time.Second, ackWait: 3 * time.Second, freeze: 5 * time.Second, between: time.Second, kills: 3, patience: siteWait}
 }
 
 // fleet is how many workers a scenario runs, and how many jobs each runs at once.

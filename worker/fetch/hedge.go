@@ -208,9 +208,10 @@ func (a *flight) isDecisive() bool {
 // end cancels an attempt that lost, unless it is time to see what its proxy does, and puts it into the job's history.
 func (p *pair) end(ctx context.Context, a, winner *flight) {
 	r := p.run
-	if a.lease.MustEnd() && !a.x.begun.Load() {
+	bound, isLearnt := r.learntBound(siteName(r.job.Target())), r.firstByteTimeout() == jobs.Auto
+	if a.lease.MustEnd() && !a.x.begun.Load() && (bound > 0 || !isLearnt) {
 		p.passTurn(winner)
-		a.outlast(cmp.Or(r.learntBound(siteName(r.job.Target())), maxOutlast))
+		a.outlast(cmp.Or(bound, maxOutlast))
 	} else {
 		a.cancel(errLost)
 	}
