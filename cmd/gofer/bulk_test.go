@@ -101,17 +101,17 @@ func TestManyDeadLettersAreFoundByTheirFlags(t *testing.T) {
 	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
 		t.Fatal(err)
 	}
-	bury := func(queue, id, code, url string) {
+	deadLetter := func(queue, id, code, url string) {
 		t.Helper()
 		r := jobs.Result{Queue: queue, ID: id, Outcome: jobs.Failed, Error: code, URL: url, FinishedAt: time.Now()}
 		if err := workerstream.New(w.client).DeadLetter(t.Context(), queue, id, []byte(url), &r); err != nil {
 			t.Fatal(err)
 		}
 	}
-	bury("default", "a", jobs.ErrTimedOut, "http://shop.test/")
-	bury("default", "b", jobs.ErrAttemptsExhausted, "http://shop.test/")
-	bury("low", "c", jobs.ErrTimedOut, "http://books.test/")
-	bury("low", "d", jobs.ErrTimedOut, "http://books.test/")
+	deadLetter("default", "a", jobs.ErrTimedOut, "http://shop.test/")
+	deadLetter("default", "b", jobs.ErrAttemptsExhausted, "http://shop.test/")
+	deadLetter("low", "c", jobs.ErrTimedOut, "http://books.test/")
+	deadLetter("low", "d", jobs.ErrTimedOut, "http://books.test/")
 	letters := func() (out string) {
 		for _, l := range read[[]letterFacts](t, "dead", "ls") {
 			out += l.String() + " "

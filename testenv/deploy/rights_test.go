@@ -18,7 +18,7 @@ import (
 	"github.com/gofer-mq/gofer/worker/stream"
 )
 
-var update = flag.Bool("update", false, "write the table of rights anew")
+var update = flag.Bool("update", false, "write the table of rights again")
 
 // shipped are the users of server.conf, the second publisher of its examples, and somebody without a password.
 func shipped() []role {

@@ -27,7 +27,7 @@ const (
 )
 
 // firstByteWatch ends an attempt in which one phase takes too long: dialling, CONNECT or SOCKS, TLS, or the wait for the first byte
-// of a response. Redirects begin anew. A nil watch ends nothing.
+// of a response. Each redirect starts it again. A nil watch ends nothing.
 type firstByteWatch struct {
 	x     *exchanges
 	end   context.CancelCauseFunc
