@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,7 +30,8 @@ import (
 //	/cut /trickle                                              bodies that end badly
 type Origin struct {
 	*httptest.Server
-	mu     sync.Mutex
+	down   atomic.Bool
+	mu     sync.Mutex // guards counts
 	counts map[string]int
 }
 
@@ -51,6 +53,9 @@ func StartOrigin(tb testing.TB, secure bool) *Origin {
 // Addr is host and port.
 func (o *Origin) Addr() string { return o.Listener.Addr().String() }
 
+// SetDown makes the origin answer each request with 502, until it is told otherwise.
+func (o *Origin) SetDown(down bool) { o.down.Store(down) }
+
 // Count is how many requests of a path came, without the query.
 func (o *Origin) Count(path string) int {
 	o.mu.Lock()
@@ -61,6 +66,10 @@ func (o *Origin) Count(path string) int {
 // ServeHTTP answers.
 func (o *Origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	n := o.count(r.URL.Path)
+	if o.down.Load() {
+		w.WriteHeader(http.StatusBadGateway)
+		return
+	}
 	name, arg, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	number, _ := strconv.Atoi(arg)
 	switch name {

@@ -6,14 +6,13 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
 )
 
-// siteFleet is two workers with one proxy, and a site that answers 502 where a job asks for it.
+// siteFleet is two workers with one proxy, and a site that can be made to answer 502.
 type siteFleet struct {
 	*world
 	addr [2]string
@@ -29,11 +28,13 @@ func newSiteFleet(t *testing.T) *siteFleet {
 	return f
 }
 
-// fail lets jobs fail at the site until all workers let it rest.
+// fail takes the site down, and lets jobs fail there until all workers let it rest. The site stays down: tests of it, which come as
+// time passes, fail.
 func (f *siteFleet) fail() {
 	f.Helper()
+	f.origin.SetDown(true)
 	testenv.Eventually(f.T, "the site to rest in both workers", func() bool {
-		f.publish(fmt.Sprint("bad", f.n), job("/status/502", map[string]any{"retry": map[string]any{"max_attempts": 1}}))
+		f.publish(fmt.Sprint("bad", f.n), job("/bad", map[string]any{"retry": map[string]any{"max_attempts": 1}}))
 		f.n++
 		return f.states(f.T)["resting"] == 2
 	})
@@ -75,51 +76,75 @@ func TestJobsOfARestingSiteWaitUntilSomebodyEndsTheRest(t *testing.T) {
 		}
 		return n == count
 	})
-	f.showsTheRest(t)
+	f.showsTheRest(t, "ok19")
+	f.origin.SetDown(false)
 	code, out, errOut := gofer(t, "", "sites", "reset", "SHOP.test")
 	if code != exitOK || !strings.Contains(out, "shop.test") {
 		t.Errorf("sites reset: exit %d, %s%s", code, out, errOut)
 	}
+	attempts := 0
 	for i := range count {
 		id := fmt.Sprint("ok", i)
 		testenv.Eventually(t, "the result of "+id, func() bool {
 			r, err := client.New(f.client).Result(t.Context(), client.Key{Queue: "default", ID: id})
-			return err == nil && r.Outcome == jobs.Succeeded && r.AttemptCount == 1
+			if err != nil || r.Outcome != jobs.Succeeded {
+				return false
+			}
+			attempts += r.AttemptCount
+			return true
 		})
+	}
+	if sent := f.origin.Count("/ok"); attempts != sent {
+		t.Errorf("the results count %d attempts, the site saw %d: waiting for a site costs no attempt", attempts, sent)
 	}
 	f.tellsOfTheRest(t)
 }
 
-// showsTheRest looks at the resting site from all sides.
-func (f *siteFleet) showsTheRest(t *testing.T) {
+// showsTheRest looks at the resting site and at a job that waits for it from all sides. Each look is repeated until it shows the
+// rest: a test of the site may happen at the same time.
+func (f *siteFleet) showsTheRest(t *testing.T, id string) {
 	t.Helper()
-	if _, table, _ := gofer(t, "", "sites", "ls"); !strings.Contains(table, "shop.test") || !strings.Contains(table, "in ") {
-		t.Errorf("sites ls: %s; want the site and its next test", table)
+	shows := func(words []string, args ...string) {
+		t.Helper()
+		testenv.Eventually(t, fmt.Sprintf("gofer %v to show %q", args, words), func() bool {
+			code, text, _ := gofer(t, "", args...)
+			return code == exitOK && containsAll(text, words...)
+		})
 	}
-	if code, table, errOut := gofer(t, "", "sites", "show", "shop.test"); code != exitOK || strings.Count(table, "resting") != 2 {
-		t.Errorf("sites show: exit %d, %s%s; want two workers that let it rest", code, table, errOut)
-	}
+	shows([]string{"shop.test", "in "}, "sites", "ls")
+	testenv.Eventually(t, "sites show to name two workers that let it rest", func() bool {
+		code, table, _ := gofer(t, "", "sites", "show", "shop.test")
+		return code == exitOK && strings.Count(table, "resting") == 2
+	})
 	if code, _, errOut := gofer(t, "", "sites", "show", "nobody.test"); code != exitFailed || !strings.Contains(errOut, "nobody.test") {
 		t.Errorf("sites show of an unknown site: exit %d, %s", code, errOut)
 	}
-	story := read[struct {
-		Waiting client.Wait `json:"waiting"`
-	}](t, "job", "ok0")
-	if w := story.Waiting; w.Why != "site_down" || w.Site != "shop.test" || w.Since.IsZero() || time.Until(w.Until) <= 0 {
-		t.Errorf("job: %+v, want that it waits for shop.test until its next test", w)
-	}
-	if _, text, _ := gofer(t, "", "job", "ok0"); !strings.Contains(text, "waits for its site shop.test") || !strings.Contains(text, "the next test is at") {
-		t.Errorf("job: %s", text)
-	}
+	testenv.Eventually(t, "the job to say what it waits for", func() bool {
+		w := read[struct {
+			Waiting client.Wait `json:"waiting"`
+		}](t, "job", id).Waiting
+		return w.Why == "site_down" && w.Site == "shop.test" && !w.Since.IsZero() && !w.Until.IsZero()
+	})
+	shows([]string{"waits for its site shop.test", "the next test is at"}, "job", id)
 	for _, addr := range f.addr {
-		status, body := f.get("http://" + addr + "/api/v1/sites")
-		if status != http.StatusOK || !strings.Contains(body, `{"site":"shop.test","state":"resting","reason":"`) {
-			t.Errorf("GET /api/v1/sites: %d %s", status, body)
-		}
-		if _, page := f.get("http://" + addr + "/metrics"); !strings.Contains(page, "\ngofer_sites{state=\"resting\"} 1\n") {
-			t.Errorf("the page of metrics does not count the resting site:\n%s", page)
+		testenv.Eventually(t, "the API to show the rest", func() bool {
+			status, body := f.get("http://" + addr + "/api/v1/sites")
+			return status == http.StatusOK && strings.Contains(body, `{"site":"shop.test","state":"resting","reason":"`)
+		})
+		testenv.Eventually(t, "the page of metrics to count the resting site", func() bool {
+			_, page := f.get("http://" + addr + "/metrics")
+			return strings.Contains(page, "\ngofer_sites{state=\"resting\"} 1\n")
+		})
+	}
+}
+
+func containsAll(text string, words ...string) bool {
+	for _, w := range words {
+		if !strings.Contains(text, w) {
+			return false
 		}
 	}
+	return true
 }
 
 // tellsOfTheRest looks for the events, and at the API's reset of a site.
