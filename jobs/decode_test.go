@@ -47,7 +47,7 @@ func TestEveryFieldOfAJobIsRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := job.Retry.Over(jobs.DefaultPolicy())
+	p := job.Retry.ApplyTo(jobs.DefaultPolicy())
 	want := jobs.Policy{
 		MaxAttempts: 5, BackoffStrategy: jobs.Linear, BaseDelay: jobs.Duration(500 * time.Millisecond), Multiplier: 3,
 		MaxBackoffDelay: jobs.Duration(10 * time.Second), RetryStatusCodes: []int{500}, Timeout: jobs.Duration(time.Minute), RetryNonIdempotent: true,

@@ -91,8 +91,8 @@ type Progress struct {
 	Started time.Time `json:"started,omitzero"`
 	// WaitingSince is when the job began to wait for any usable proxy, zero while it does not.
 	WaitingSince time.Time `json:"waiting_since,omitzero"`
-	// Turn is when the job may ask its site, if it was told to wait for that.
-	Turn time.Time `json:"turn,omitzero"`
+	// Reservation is when the rate limit of its domain lets the job start, zero if the job holds no reservation.
+	Reservation time.Time `json:"turn,omitzero"`
 	// SiteSince is when the job began to wait for its site, zero while it does not.
 	SiteSince time.Time `json:"site_since,omitzero"`
 	// Released says that the fleet let the job through that waited for its site.
@@ -112,7 +112,7 @@ func (p Progress) Brief() Progress {
 // nats-server 2.15 overlooks a header whose name, written twice in a row, stands in a value before it. A job whose schedule
 // is overlooked waits for ever.
 func (p Progress) Encode() (string, error) {
-	p.Started, p.WaitingSince, p.Turn, p.SiteSince = p.Started.UTC(), p.WaitingSince.UTC(), p.Turn.UTC(), p.SiteSince.UTC()
+	p.Started, p.WaitingSince, p.Reservation, p.SiteSince = p.Started.UTC(), p.WaitingSince.UTC(), p.Reservation.UTC(), p.SiteSince.UTC()
 	data, err := json.Marshal(p)
 	if err != nil {
 		return "", fmt.Errorf("encode progress: %w", err)
@@ -126,7 +126,7 @@ func ParseProgress(value string) (Progress, error) {
 	if err := json.Unmarshal([]byte(value), &p); err != nil {
 		return Progress{}, fmt.Errorf("read progress: %w", err)
 	}
-	for _, at := range []time.Time{p.Started, p.WaitingSince, p.Turn, p.SiteSince} {
+	for _, at := range []time.Time{p.Started, p.WaitingSince, p.Reservation, p.SiteSince} {
 		if year := at.UTC().Year(); year < 1 || year > MaxYear {
 			return Progress{}, fmt.Errorf("read progress: the year of a time is not between 1 and %d", MaxYear)
 		}

@@ -117,26 +117,28 @@ func (n Names) Dead(queue, id string) string { return n.prefix + ".dead." + queu
 // AllDead is the subject of every dead letter.
 func (n Names) AllDead() string { return n.prefix + ".dead.>" }
 
-// At is where a job waits for its time. Only workers may publish there.
-func (n Names) At(queue, id string) string { return "_" + n.prefix + ".at." + queue + "." + id }
+// ScheduledJob is where a job waits for its time. Only workers may publish there.
+func (n Names) ScheduledJob(queue, id string) string {
+	return "_" + n.prefix + ".at." + queue + "." + id
+}
 
-// AllAt is the subject of every waiting job, those that wait for a site included.
-func (n Names) AllAt() string { return "_" + n.prefix + ".at.>" }
+// AllScheduledJobs is the subject of every waiting job, those that wait for a site included.
+func (n Names) AllScheduledJobs() string { return "_" + n.prefix + ".at.>" }
 
 // siteToken stands where the queue of another waiting job stands: no queue has capitals.
 const siteToken = "SITE"
 
-// AtSite is where a job waits for a site, which key names as SiteKey does. A key of "*" means any site.
-func (n Names) AtSite(key, queue, id string) string {
+// SiteWait is where a job waits for a site, which key names as SiteKey does. A key of "*" means any site.
+func (n Names) SiteWait(key, queue, id string) string {
 	return "_" + n.prefix + ".at." + siteToken + "." + key + "." + queue + "." + id
 }
 
-// AllAtSite is the subject of every job that waits for a site. A key of "*" means any site.
-func (n Names) AllAtSite(key string) string {
+// AllSiteWaits is the subject of every job that waits for a site. A key of "*" means any site.
+func (n Names) AllSiteWaits(key string) string {
 	return "_" + n.prefix + ".at." + siteToken + "." + key + ".>"
 }
 
-// SplitWaiting takes a subject of At or AtSite apart, and any other one as SplitSubject does. The site is a SiteKey, and empty for a
+// SplitWaiting takes a subject of ScheduledJob or SiteWait apart, and any other one as SplitSubject does. The site is a SiteKey, and empty for a
 // job that waits for none.
 func SplitWaiting(subject string) (site, queue, id string, ok bool) {
 	queue, id, ok = SplitSubject(subject)
@@ -148,20 +150,20 @@ func SplitWaiting(subject string) (site, queue, id string, ok bool) {
 	return site, queue, id, ok && site != "" && queue != "" && id != ""
 }
 
-// Due is where the server puts a waiting job when its time has come.
-func (n Names) Due(queue, id string) string { return "_" + n.prefix + ".due." + queue + "." + id }
+// DueJob is where the server puts a waiting job when its time has come.
+func (n Names) DueJob(queue, id string) string { return "_" + n.prefix + ".due." + queue + "." + id }
 
-// Dues is the subject of every job of a queue whose time has come.
-func (n Names) Dues(queue string) string { return "_" + n.prefix + ".due." + queue + ".>" }
+// DueJobs is the subject of every job of a queue whose time has come.
+func (n Names) DueJobs(queue string) string { return "_" + n.prefix + ".due." + queue + ".>" }
 
-// AllDue is the subject of every job whose time has come.
-func (n Names) AllDue() string { return "_" + n.prefix + ".due.>" }
+// AllDueJobs is the subject of every job whose time has come.
+func (n Names) AllDueJobs() string { return "_" + n.prefix + ".due.>" }
 
 // Cancel is the core subject on which the workers are told to stop a running job.
 func (n Names) Cancel(queue, id string) string { return "_" + n.prefix + ".cancel." + queue + "." + id }
 
-// Cancels is the subject of every cancel request.
-func (n Names) Cancels() string { return "_" + n.prefix + ".cancel.>" }
+// AllCancels is the subject of every cancel request.
+func (n Names) AllCancels() string { return "_" + n.prefix + ".cancel.>" }
 
 // Hour is the subject of a part of the fleet's rollups. A token may be "*".
 func (n Names) Hour(hour, kind, part string) string {

@@ -29,7 +29,7 @@ const (
 )
 
 // Policy says when a job is tried again and after what wait. Every field is set: a fleet's policy has no gaps, a
-// job fills its own gaps from the fleet's (Override.Over). Start from DefaultPolicy.
+// job fills its own gaps from the fleet's (Override.ApplyTo). Start from DefaultPolicy.
 type Policy struct {
 	// MaxAttempts counts attempts, not retries: 1 to 10.
 	MaxAttempts int `json:"max_attempts"`
@@ -67,11 +67,11 @@ func DefaultPolicy() Policy {
 // Name is the policy's short name in statistics, such as "exponential/3".
 func (p Policy) Name() string { return p.BackoffStrategy + "/" + strconv.Itoa(p.MaxAttempts) }
 
-// Retryable reports whether an answer of this status is tried again.
-func (p Policy) Retryable(status int) bool { return slices.Contains(p.RetryStatusCodes, status) }
+// IsRetryable reports whether an answer of this status is tried again.
+func (p Policy) IsRetryable(status int) bool { return slices.Contains(p.RetryStatusCodes, status) }
 
-// Bans reports whether an answer of this status is a ban to a job without a Ban.
-func (p Policy) Bans(status int) bool { return slices.Contains(p.BanStatusCodes, status) }
+// IsBan reports whether an answer of this status is a ban to a job without a Ban.
+func (p Policy) IsBan(status int) bool { return slices.Contains(p.BanStatusCodes, status) }
 
 // Reasons lists everything that is out of range; none means that the policy is valid.
 func (p Policy) Reasons() []string {
@@ -103,7 +103,7 @@ func DecodePolicy(data []byte, base Policy) (Policy, error) {
 	members := o.members()
 	members["ban_status_codes"] = &bans
 	shape := decodeObject(data, members)
-	p := o.Over(base)
+	p := o.ApplyTo(base)
 	if bans != nil {
 		p.BanStatusCodes = bans
 	}
@@ -127,8 +127,8 @@ type Override struct {
 	Hedge              *AutoDuration `json:"hedge,omitempty"`
 }
 
-// Over is base with the fields that o names replaced. A nil Override changes nothing.
-func (o *Override) Over(base Policy) Policy {
+// ApplyTo is base with the fields that o names replaced. A nil Override changes nothing.
+func (o *Override) ApplyTo(base Policy) Policy {
 	if o == nil {
 		return base
 	}

@@ -180,7 +180,7 @@ func TestAPolicyIsAnObject(t *testing.T) {
 
 func TestPolicyNamesAndBounds(t *testing.T) {
 	p := jobs.DefaultPolicy()
-	if reasons := p.Reasons(); len(reasons) != 0 || p.Name() != "exponential/3" || !p.Retryable(503) || p.Retryable(500) {
+	if reasons := p.Reasons(); len(reasons) != 0 || p.Name() != "exponential/3" || !p.IsRetryable(503) || p.IsRetryable(500) {
 		t.Errorf("default policy %s: %q", p.Name(), reasons)
 	}
 	_, err := jobs.DecodePolicy([]byte(`{"max_attempts":0,"backoff_strategy":"hope","colour":1,"multiplier":"two","base_delay":"1h"}`), p)

@@ -35,10 +35,10 @@ func TestTheSubjectOfAWaitingJobNamesItsSiteQueueAndID(t *testing.T) {
 	}
 	key := jobs.SiteKey("example.com")
 	for subject, want := range map[string][3]string{
-		names.AtSite(key, "low", "a"): {key, "low", "a"},
-		names.At("low", "a"):          {"", "low", "a"},
-		names.At("low", "a.b"):        {"", "low", "a.b"},
-		names.Job("SITE", "b.c.d"):    {"", "SITE", "b.c.d"},
+		names.SiteWait(key, "low", "a"):  {key, "low", "a"},
+		names.ScheduledJob("low", "a"):   {"", "low", "a"},
+		names.ScheduledJob("low", "a.b"): {"", "low", "a.b"},
+		names.Job("SITE", "b.c.d"):       {"", "SITE", "b.c.d"},
 	} {
 		site, queue, id, ok := jobs.SplitWaiting(subject)
 		if got := [3]string{site, queue, id}; got != want || !ok {

@@ -21,13 +21,13 @@ func (c *Client) RemoveScheduled(ctx context.Context, queue, id string) error {
 // Unschedule purges a job that waits for its time, which no consumer reads, and takes the job out if it waits for a site or is due.
 // found may be its message, as TakeOut has it.
 func (c *Client) Unschedule(ctx context.Context, queue, id string, found *nats.Msg) error {
-	if err := c.purge(ctx, c.names.Stream("RETRIES"), c.names.At(queue, id)); err != nil {
+	if err := c.purge(ctx, c.names.Stream("RETRIES"), c.names.ScheduledJob(queue, id)); err != nil {
 		return err
 	}
 	if err := c.leaveSite(ctx, queue, id); err != nil {
 		return err
 	}
-	return c.TakeOut(ctx, c.names.Stream("RETRIES"), c.names.Due(queue, id), found)
+	return c.TakeOut(ctx, c.names.Stream("RETRIES"), c.names.DueJob(queue, id), found)
 }
 
 // leaveSite removes a job that waits for a site. The id may be that of an invalid job, which never waits.

@@ -45,8 +45,8 @@ func (s Settings) jobs(n jobs.Names) jetstream.StreamConfig {
 // schedules, and drops waiting jobs in silence to keep a limit. So there is none, unless the owner bounds all streams; then
 // workers keep away from the limit.
 func (s Settings) retries(n jobs.Names) jetstream.StreamConfig {
-	c := s.limited(n.Stream("RETRIES"), n.AllAt(), 0, 1)
-	c.Subjects, c.MaxBytes = []string{n.AllAt(), n.AllDue()}, s.waitingBytes()
+	c := s.limited(n.Stream("RETRIES"), n.AllScheduledJobs(), 0, 1)
+	c.Subjects, c.MaxBytes = []string{n.AllScheduledJobs(), n.AllDueJobs()}, s.waitingBytes()
 	c.Retention, c.AllowMsgSchedules, c.AllowRollup = jetstream.WorkQueuePolicy, true, true // schedules need roll-ups
 	return c
 }
@@ -140,7 +140,7 @@ const Reader = "reader"
 func (s Settings) lane(n jobs.Names, queue string, due bool) durable {
 	stream, name, filter := n.Stream("JOBS"), n.WorkerConsumer(queue), n.Jobs(queue)
 	if due {
-		stream, name, filter = n.Stream("RETRIES"), n.DueConsumer(queue), n.Dues(queue)
+		stream, name, filter = n.Stream("RETRIES"), n.DueConsumer(queue), n.DueJobs(queue)
 	}
 	return durable{stream, jetstream.ConsumerConfig{
 		Durable: name, FilterSubject: filter, AckPolicy: jetstream.AckExplicitPolicy, AckWait: s.AckWait, MaxDeliver: -1,

@@ -125,7 +125,7 @@ const OverdueAfter = 5 * time.Second
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) WaitingPage(ctx context.Context, after uint64, limit int, use func(WaitingJob)) (last uint64, more bool, err error) {
-	page := Page{Stream: c.names.Stream("RETRIES"), Subject: c.names.AllAt(), After: after, Limit: limit}
+	page := Page{Stream: c.names.Stream("RETRIES"), Subject: c.names.AllScheduledJobs(), After: after, Limit: limit}
 	last, more, err = c.ReadPage(ctx, page, func(msg *nats.Msg) error {
 		if job, ok := c.waitingJob(msg); ok {
 			use(job)
@@ -140,7 +140,7 @@ func (c *Client) WaitingPage(ctx context.Context, after uint64, limit int, use f
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) NextWaiting(ctx context.Context, after uint64) (job WaitingJob, found bool, err error) {
-	return c.nextWaiting(ctx, c.names.AllAt(), after)
+	return c.nextWaiting(ctx, c.names.AllScheduledJobs(), after)
 }
 
 // NextAtSite is the first job that waits for a site, which key names as jobs.SiteKey does, and follows the sequence after. A
@@ -151,7 +151,7 @@ func (c *Client) NextAtSite(ctx context.Context, key string, after uint64) (job 
 	if !jobs.ValidSiteKey(key) {
 		return WaitingJob{}, false, fmt.Errorf("%q is not the key of a site", Clip(key))
 	}
-	return c.nextWaiting(ctx, c.names.AllAtSite(key), after)
+	return c.nextWaiting(ctx, c.names.AllSiteWaits(key), after)
 }
 
 // SiteWait finds the message of a job that waits for a site, whichever that is, under a later sequence than after. found is false if it
@@ -162,7 +162,7 @@ func (c *Client) SiteWait(ctx context.Context, key Key, after uint64) (job Waiti
 	if !key.Valid() {
 		return WaitingJob{}, false, BadKey(key)
 	}
-	return c.nextWaiting(ctx, c.names.AtSite("*", key.Queue, key.ID), after)
+	return c.nextWaiting(ctx, c.names.SiteWait("*", key.Queue, key.ID), after)
 }
 
 func (c *Client) nextWaiting(ctx context.Context, filter string, after uint64) (job WaitingJob, found bool, err error) {
@@ -255,7 +255,7 @@ func sequenceOf(msg *nats.Msg) (uint64, error) {
 
 // waitingJob reads a message. It reports false for a message that is no waiting job.
 func (c *Client) waitingJob(msg *nats.Msg) (WaitingJob, bool) {
-	if !strings.HasPrefix(msg.Header.Get(jetstream.SubjectHeader), strings.TrimSuffix(c.names.AllAt(), ">")) {
+	if !strings.HasPrefix(msg.Header.Get(jetstream.SubjectHeader), strings.TrimSuffix(c.names.AllScheduledJobs(), ">")) {
 		return WaitingJob{}, false
 	}
 	job, err := WaitingJobOf(msg)

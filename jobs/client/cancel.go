@@ -87,8 +87,8 @@ func (c *Client) unended(ctx context.Context, key Key) (*nats.Msg, error) {
 func (c *Client) whereverItIs(ctx context.Context, key Key) (*nats.Msg, error) {
 	for _, look := range []struct{ stream, subject string }{
 		{c.bus.Names().Stream("JOBS"), c.bus.Names().Job(key.Queue, key.ID)},
-		{c.bus.Names().Stream("RETRIES"), c.bus.Names().At(key.Queue, key.ID)},
-		{c.bus.Names().Stream("RETRIES"), c.bus.Names().Due(key.Queue, key.ID)},
+		{c.bus.Names().Stream("RETRIES"), c.bus.Names().ScheduledJob(key.Queue, key.ID)},
+		{c.bus.Names().Stream("RETRIES"), c.bus.Names().DueJob(key.Queue, key.ID)},
 	} {
 		msg, err := c.bus.LastMessage(ctx, look.stream, look.subject)
 		if errors.Is(err, ErrNotFound) {

@@ -143,7 +143,7 @@ func (c *Client) storedSince(ctx context.Context, key Key) (since time.Time) {
 	names := c.bus.Names()
 	for _, look := range []struct{ stream, subject string }{
 		{"RESULTS", names.Result(key.Queue, key.ID)}, {"JOBS", names.Job(key.Queue, key.ID)},
-		{"RETRIES", names.At(key.Queue, key.ID)}, {"RETRIES", names.Due(key.Queue, key.ID)},
+		{"RETRIES", names.ScheduledJob(key.Queue, key.ID)}, {"RETRIES", names.DueJob(key.Queue, key.ID)},
 	} {
 		msg, err := c.bus.LastMessage(ctx, names.Stream(look.stream), look.subject)
 		if err != nil {

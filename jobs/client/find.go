@@ -50,9 +50,9 @@ func (c *Client) Find(ctx context.Context, key Key) ([]Found, error) {
 	}{
 		{c.bus.Names().Stream("RESULTS"), c.bus.Names().Result(queue, id), Finished},
 		{c.bus.Names().Stream("JOBS"), c.bus.Names().Job(queue, id), Queued},
-		{c.bus.Names().Stream("RETRIES"), c.bus.Names().At(queue, id), Waiting},
-		{c.bus.Names().Stream("RETRIES"), c.bus.Names().AtSite("*", queue, id), Waiting},
-		{c.bus.Names().Stream("RETRIES"), c.bus.Names().Due(queue, id), Due},
+		{c.bus.Names().Stream("RETRIES"), c.bus.Names().ScheduledJob(queue, id), Waiting},
+		{c.bus.Names().Stream("RETRIES"), c.bus.Names().SiteWait("*", queue, id), Waiting},
+		{c.bus.Names().Stream("RETRIES"), c.bus.Names().DueJob(queue, id), Due},
 	} {
 		subjects, err := c.bus.CountBySubject(ctx, look.stream, look.subject)
 		if err != nil {

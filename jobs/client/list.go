@@ -163,7 +163,7 @@ func (l *lister) state(ctx context.Context, msg *nats.Msg, key Key, subject stri
 	switch subject {
 	case names.Job(key.Queue, key.ID):
 		return l.taken(ctx, msg, names.Stream("JOBS"), names.WorkerConsumer(key.Queue))
-	case names.Due(key.Queue, key.ID):
+	case names.DueJob(key.Queue, key.ID):
 		return l.taken(ctx, msg, names.Stream("RETRIES"), names.DueConsumer(key.Queue))
 	}
 	return waitingState(msg), nil

@@ -55,7 +55,7 @@ func (c *Client) Queues(ctx context.Context) ([]QueueState, error) {
 	if err := c.addUnserved(ctx, known, at); err != nil {
 		return nil, c.bus.Explain("list queues", err)
 	}
-	waiting, err := c.bus.CountBySubject(ctx, c.bus.Names().Stream("RETRIES"), c.bus.Names().AllAt())
+	waiting, err := c.bus.CountBySubject(ctx, c.bus.Names().Stream("RETRIES"), c.bus.Names().AllScheduledJobs())
 	if err != nil {
 		return nil, c.bus.Explain("list queues", err)
 	}

@@ -157,8 +157,8 @@ func (t *Story) readStored(ctx context.Context, c *Client) error {
 		stream, subject, what string
 	}{
 		{Queued, n.Stream("JOBS"), n.Job(t.Queue, t.ID), MomentQueued},
-		{Waiting, n.Stream("RETRIES"), n.At(t.Queue, t.ID), MomentWait},
-		{Due, n.Stream("RETRIES"), n.Due(t.Queue, t.ID), MomentDue},
+		{Waiting, n.Stream("RETRIES"), n.ScheduledJob(t.Queue, t.ID), MomentWait},
+		{Due, n.Stream("RETRIES"), n.DueJob(t.Queue, t.ID), MomentDue},
 	} {
 		if !slices.Contains(t.Places, at.place) {
 			continue

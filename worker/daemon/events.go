@@ -47,7 +47,7 @@ func (d *daemon) recordAttempt(queue string, a jobs.Attempt, bytes int64, reason
 // recordJob counts a job whose result was stored, under the policy that applied to it.
 func (d *daemon) recordJob(job jobs.Job, result jobs.Result) {
 	fact := rollup.JobFact{
-		Queue: result.Queue, ID: result.ID, Outcome: result.Outcome, Error: result.Error, Status: result.Status, Detail: result.Detail, Policy: job.Retry.Over(d.policy()).Name(),
+		Queue: result.Queue, ID: result.ID, Outcome: result.Outcome, Error: result.Error, Status: result.Status, Detail: result.Detail, Policy: job.Retry.ApplyTo(d.policy()).Name(),
 		Attempts: result.AttemptCount, Duration: result.Duration, Bytes: result.Bytes,
 	}
 	d.book.Job(fact)

@@ -54,7 +54,7 @@ func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool)
 	lease, err := r.takeLease()
 	if err != nil {
 		if r.f.domains.isLimited() {
-			r.progress.Turn = time.Now() // it keeps its turn
+			r.progress.Reservation = time.Now() // it keeps its turn
 		}
 		return r.withoutProxy(err), false
 	}

@@ -53,7 +53,7 @@ func (r *run) banKey() uint64 {
 // isBan reports whether a response of this status is a ban, by the job's own rule or the fleet's list.
 func (r *run) isBan(status int) bool {
 	if r.job.Ban == nil {
-		return r.policy.Bans(status)
+		return r.policy.IsBan(status)
 	}
 	return r.job.Ban.MatchStatus(status)
 }

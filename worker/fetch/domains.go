@@ -173,8 +173,8 @@ func (r *run) acquireDomain(ctx context.Context) (release func(began bool), outc
 		return func(bool) {}, jobs.RunOutcome{}, true
 	}
 	name := domainOf(r.job.Target().Hostname())
-	reserved := r.progress.Turn
-	r.progress.Turn = time.Time{}
+	reserved := r.progress.Reservation
+	r.progress.Reservation = time.Time{}
 	for spent := time.Duration(0); ; {
 		now := time.Now()
 		in, at, wait := s.acquire(name, reserved, now)
@@ -187,7 +187,7 @@ func (r *run) acquireDomain(ctx context.Context) (release func(began bool), outc
 		// The time for all attempts runs from the first one, and not while the job waits for that.
 		ownTime := r.policy.Timeout > 0 && r.progress.Started.IsZero()
 		if spent += wait; spent > r.f.cfg.InlineWait || ownTime {
-			r.progress.Turn = at
+			r.progress.Reservation = at
 			return nil, jobs.RunOutcome{Kind: jobs.RunScheduled, At: now.Add(wait), Progress: r.progress}, false
 		}
 		if sleep(ctx, wait); ctx.Err() != nil {

@@ -79,8 +79,8 @@ func (r *run) facts(ctx context.Context, x *exchanges, lease *rotation.Lease) fa
 	}
 	if f.responded {
 		f.ban, f.rule = x.matched || r.job.Ban.MatchStatus(f.status), r.banKey()
-		f.fleetBan = r.job.Ban == nil && r.policy.Bans(f.status)
-		f.retryable = r.policy.Retryable(f.status)
+		f.fleetBan = r.job.Ban == nil && r.policy.IsBan(f.status)
+		f.retryable = r.policy.IsRetryable(f.status)
 	} else {
 		errors.As(x.err, &f.refused)
 		if opening := (*openError)(nil); errors.As(x.err, &opening) {

@@ -199,7 +199,7 @@ func (f *Fetcher) Do(ctx context.Context, job jobs.Job, progress jobs.Progress) 
 			outcome = r.failed(jobs.ErrPermanent, "the worker could not process this job: an internal error was logged")
 		}
 	}()
-	r.policy = job.Retry.Over(f.cfg.Policy())
+	r.policy = job.Retry.ApplyTo(f.cfg.Policy())
 	outcome, done := r.checkJob(ctx)
 	if !done {
 		outcome = r.orKeptResponse(r.attempts(ctx))

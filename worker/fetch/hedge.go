@@ -296,7 +296,7 @@ func (p *pair) setAside(a, other *flight) {
 // takeTurn waits until the other attempt of a pair does not read a response that may be the result: the one that loses is then
 // cancelled before its body.
 func (x *exchanges) takeTurn(ctx context.Context, l connLease) error {
-	if status := x.resp.StatusCode; x.turn == nil || x.run.policy.Retryable(status) || x.run.isBan(status) {
+	if status := x.resp.StatusCode; x.turn == nil || x.run.policy.IsRetryable(status) || x.run.isBan(status) {
 		return nil
 	}
 	select {

@@ -134,7 +134,7 @@ func (w *world) leave(id string) {
 
 // waiting counts the jobs that wait for the site.
 func (w *world) waiting(c *stream.Client) int {
-	n, err := c.CountFrom(w.Context(), "RETRIES", w.names.AllAtSite(jobs.SiteKey(site)), 1)
+	n, err := c.CountFrom(w.Context(), "RETRIES", w.names.AllSiteWaits(jobs.SiteKey(site)), 1)
 	if err != nil {
 		return -1 // no server leads the stream now
 	}

@@ -18,8 +18,8 @@ import (
 // the job up next goes on where this worker stopped. scheduled is false when a job of that name waits already: then this
 // one is stale, and its worker has nothing to do but to ack.
 func (c *Client) Schedule(ctx context.Context, queue, id string, payload []byte, progress jobs.Progress, at time.Time) (scheduled bool, err error) {
-	msg := &nats.Msg{Subject: c.Names().At(queue, id), Data: payload, Header: nats.Header{}}
-	return c.schedule(ctx, "schedule job "+queue+"/"+bus.Clip(id), msg, c.Names().Due(queue, id), progress, at)
+	msg := &nats.Msg{Subject: c.Names().ScheduledJob(queue, id), Data: payload, Header: nats.Header{}}
+	return c.schedule(ctx, "schedule job "+queue+"/"+bus.Clip(id), msg, c.Names().DueJob(queue, id), progress, at)
 }
 
 // WaitForSite stores a job until somebody releases it, because its site may be asked again. The server releases it at a time
@@ -32,8 +32,8 @@ func (c *Client) WaitForSite(ctx context.Context, site, queue, id string, due ui
 	if err != nil || waits {
 		return false, c.Explain(doing, err)
 	}
-	msg := &nats.Msg{Subject: c.Names().AtSite(jobs.SiteKey(site), queue, id), Data: payload, Header: nats.Header{bus.HeaderSite: {site}}}
-	return c.schedule(ctx, doing, msg, c.Names().Due(queue, id), progress, until)
+	msg := &nats.Msg{Subject: c.Names().SiteWait(jobs.SiteKey(site), queue, id), Data: payload, Header: nats.Header{bus.HeaderSite: {site}}}
+	return c.schedule(ctx, doing, msg, c.Names().DueJob(queue, id), progress, until)
 }
 
 // waits reports whether a job of that name waits already, under a later sequence than after. Two runs of one job may both find that it does not: then it waits
@@ -43,7 +43,7 @@ func (c *Client) waits(ctx context.Context, key bus.Key, after uint64) (bool, er
 	if err != nil || found {
 		return found, err
 	}
-	_, err = c.NextMessage(ctx, c.Names().Stream("RETRIES"), c.Names().At(key.Queue, key.ID), after+1)
+	_, err = c.NextMessage(ctx, c.Names().Stream("RETRIES"), c.Names().ScheduledJob(key.Queue, key.ID), after+1)
 	if errors.Is(err, bus.ErrNotFound) {
 		return false, nil
 	}

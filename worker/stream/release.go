@@ -66,7 +66,7 @@ func (c *Client) releaseScheduled(ctx context.Context, job bus.WaitingJob) (seq 
 
 func (c *Client) release(ctx context.Context, job bus.WaitingJob, scheduled bool) (seq uint64, err error) {
 	doing := "release waiting job " + job.Queue + "/" + bus.Clip(job.ID)
-	msg := &nats.Msg{Subject: c.Names().Due(job.Queue, job.ID), Data: job.Message().Data, Header: nats.Header{}}
+	msg := &nats.Msg{Subject: c.Names().DueJob(job.Queue, job.ID), Data: job.Message().Data, Header: nats.Header{}}
 	at := job.Subject()
 	maps.Copy(msg.Header, job.Message().Header)
 	maps.DeleteFunc(msg.Header, func(name string, _ []string) bool { return strings.HasPrefix(name, "Nats-") }) // the server's
@@ -75,7 +75,7 @@ func (c *Client) release(ctx context.Context, job bus.WaitingJob, scheduled bool
 		msg.Header.Set(jetstream.ScheduleNextHeader, schedulePurge)
 	} else {
 		msg.Subject = at
-		bus.Schedule(msg, c.Names().Due(job.Queue, job.ID), job.Until)
+		bus.Schedule(msg, c.Names().DueJob(job.Queue, job.ID), job.Until)
 	}
 	if !bus.Publishable(msg.Subject) {
 		return 0, fmt.Errorf("%s: %w", doing, bus.ErrNoSubject)

@@ -66,7 +66,7 @@ func (c *Client) ReleaseStranded(ctx context.Context, job StrandedJob) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
-	due := &nats.Msg{Subject: c.Names().Due(job.Queue, job.ID), Data: job.msg.Data, Header: nats.Header{
+	due := &nats.Msg{Subject: c.Names().DueJob(job.Queue, job.ID), Data: job.msg.Data, Header: nats.Header{
 		jobs.HeaderProgress: {progress}, jobs.HeaderJobSeq: {strconv.FormatUint(job.Seq, 10)},
 	}}
 	if !bus.Publishable(due.Subject) {

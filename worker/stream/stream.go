@@ -46,7 +46,7 @@ func (c *Client) IsWhole(ctx context.Context, msg jetstream.Msg, queue string, d
 
 // OnCancel calls use for every job that somebody cancels, until stop is called. use must not block.
 func (c *Client) OnCancel(use func(queue, id string)) (stop func(), err error) {
-	sub, err := c.Conn().Subscribe(c.Names().Cancels(), func(msg *nats.Msg) {
+	sub, err := c.Conn().Subscribe(c.Names().AllCancels(), func(msg *nats.Msg) {
 		if queue, id, ok := jobs.SplitSubject(msg.Subject); ok {
 			use(queue, id)
 		}
