@@ -23,7 +23,7 @@ type puller struct {
 	consumer      jetstream.Consumer // used only by the goroutine of run
 	streamCreated atomic.Int64       // creation time of the stream, in Unix nanoseconds
 	pending       atomic.Int64       // messages left by the last fetch, or counted by a later inspection
-	info          atomic.Pointer[bus.LaneInfo]
+	info          atomic.Pointer[bus.JobConsumerInfo]
 	lastError     trouble
 }
 
@@ -36,7 +36,7 @@ func (p *puller) watchConsumer(ctx context.Context) {
 
 // inspect reads the consumer's state and settings: somebody may have edited it.
 func (p *puller) inspect(ctx context.Context) error {
-	info, err := p.worker.client.LaneInfo(ctx, p.queue, p.dueJobs)
+	info, err := p.worker.client.JobConsumerInfo(ctx, p.queue, p.dueJobs)
 	if err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ func (p *puller) findConsumer(ctx context.Context) error {
 	if p.consumer != nil {
 		return p.unusable()
 	}
-	created, err := p.worker.client.LaneMade(ctx, p.dueJobs)
+	created, err := p.worker.client.JobStreamCreated(ctx, p.dueJobs)
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (p *puller) findConsumer(ctx context.Context) error {
 	if err != nil && !errors.Is(err, bus.ErrNotFound) {
 		return err
 	}
-	consumer, err := p.worker.client.Lane(ctx, p.queue, p.dueJobs)
+	consumer, err := p.worker.client.EnsureJobConsumer(ctx, p.queue, p.dueJobs)
 	if err != nil {
 		return err
 	}

@@ -101,7 +101,7 @@ func TestJobsAreGivenUpWhenTheirStreamIsAnotherOne(t *testing.T) {
 func (w *world) taken(id string, announced ...jobs.RetryEvent) {
 	w.Helper()
 	w.publish(id, page)
-	lane, err := w.client.Lane(w.Context(), "default", false)
+	lane, err := w.client.EnsureJobConsumer(w.Context(), "default", false)
 	if err != nil {
 		w.Fatal(err)
 	}

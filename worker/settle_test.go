@@ -94,7 +94,7 @@ func TestAnnouncedTimeOutlivesTheWorker(t *testing.T) {
 		t.Run(announced.String(), func(t *testing.T) {
 			w := newWorld(t, bus.Settings{})
 			w.publish("a", page)
-			lane, err := w.client.Lane(t.Context(), "default", false)
+			lane, err := w.client.EnsureJobConsumer(t.Context(), "default", false)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -131,7 +131,7 @@ func (w *Worker) inspectStreams(ctx context.Context) {
 	}
 	w.streams.latest.Store(&seen)
 	for _, p := range w.pullers {
-		if created, ok := seen.Made[w.client.LaneStream(p.dueJobs)]; ok {
+		if created, ok := seen.CreatedAt[w.client.JobStream(p.dueJobs)]; ok {
 			p.streamCreated.Store(created.UnixNano())
 		}
 	}

@@ -50,7 +50,7 @@ func TestADrainEndsInTimeAlthoughResultsAreFullAndHandsTheJobBack(t *testing.T) 
 		t.Errorf("the drain took %v, want it to end after %v", took, w.drain)
 	}
 	w.until("the job to be anybody's", func() bool {
-		b, err := w.client.LaneInfo(t.Context(), "default", false)
+		b, err := w.client.JobConsumerInfo(t.Context(), "default", false)
 		return err == nil && (b.Pending == 1 || b.Held == 1) && w.worker.Stats().HandedBack > 0
 	})
 }

@@ -60,14 +60,14 @@ const noteEvery = 5 * time.Second
 // awaitReplicas waits until all replicas are current, and says how far they are. If setup has not changed them, it waits only for
 // an earlier change: a server may be away for long.
 func (a *app) awaitReplicas(ctx context.Context, s *session, limit time.Duration, changed bool) error {
-	behind, err := s.bus.Behind(ctx, s.config.Settings())
-	if err != nil || !changed && !slices.ContainsFunc(behind, func(b bus.Behind) bool { return b.Moving }) {
+	behind, err := s.bus.ReplicaLags(ctx, s.config.Settings())
+	if err != nil || !changed && !slices.ContainsFunc(behind, func(b bus.ReplicaLag) bool { return b.Moving }) {
 		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errReplicasBehind)
 	defer cancel()
 	var noted time.Time
-	err = s.bus.AwaitReplicas(ctx, s.config.Settings(), func(behind []bus.Behind) {
+	err = s.bus.AwaitReplicas(ctx, s.config.Settings(), func(behind []bus.ReplicaLag) {
 		if time.Since(noted) < noteEvery {
 			return
 		}

@@ -359,7 +359,7 @@ func TestAttemptsOfADeadWorkerCountAsFarAsTheyWereAnnounced(t *testing.T) {
 	}
 	w.publish("killed", job("/status/503", map[string]any{"retry": map[string]any{"max_attempts": 3, "base_delay": 0.1, "jitter": false}}))
 	// A worker takes the job, announces a retry after its second attempt, and dies.
-	lane, err := w.client.Lane(t.Context(), "default", false)
+	lane, err := w.client.EnsureJobConsumer(t.Context(), "default", false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,7 +57,7 @@ func BenchmarkHeartbeat(b *testing.B) {
 	in := install(b, bus.Settings{})
 	_, err := in.client.Submit(b.Context(), job("a"))
 	must(b, err)
-	lane, err := in.Lane(b.Context(), "default", false)
+	lane, err := in.EnsureJobConsumer(b.Context(), "default", false)
 	must(b, err)
 	msg, err := lane.Next()
 	must(b, err)

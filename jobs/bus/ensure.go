@@ -48,26 +48,26 @@ func (c *Client) Ensure(ctx context.Context, s Settings) error {
 func (c *Client) EnsureQueue(ctx context.Context, queue string, s Settings) error {
 	s = s.withDefaults()
 	for _, due := range []bool{false, true} {
-		if _, err := c.ensureDurable(ctx, s.lane(c.names, queue, due)); err != nil {
+		if _, err := c.ensureDurable(ctx, s.jobConsumer(c.names, queue, due)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Lane is the consumer of a queue's fresh jobs or, if due, of its jobs whose time has come. It is created if it is
+// EnsureJobConsumer is the consumer of a queue's fresh jobs or, if due, of its jobs whose time has come. It is created if it is
 // missing, with the default ack wait; one that is there keeps its own.
-func (c *Client) Lane(ctx context.Context, queue string, due bool) (jetstream.Consumer, error) {
-	return c.ensureDurable(ctx, Settings{}.withDefaults().lane(c.names, queue, due))
+func (c *Client) EnsureJobConsumer(ctx context.Context, queue string, due bool) (jetstream.Consumer, error) {
+	return c.ensureDurable(ctx, Settings{}.withDefaults().jobConsumer(c.names, queue, due))
 }
 
-// LaneMade is when the stream of fresh jobs or, if due, of those whose time has come was made: see Streams.Made.
-func (c *Client) LaneMade(ctx context.Context, due bool) (time.Time, error) {
-	return c.made(ctx, c.LaneStream(due))
+// JobStreamCreated is when the stream of fresh jobs or, if due, of those whose time has come was made: see Streams.Made.
+func (c *Client) JobStreamCreated(ctx context.Context, due bool) (time.Time, error) {
+	return c.made(ctx, c.JobStream(due))
 }
 
-// LaneStream is the stream of fresh jobs or, if due, of those whose time has come.
-func (c *Client) LaneStream(due bool) string { return Settings{}.lane(c.names, "", due).stream }
+// JobStream is the stream of fresh jobs or, if due, of those whose time has come.
+func (c *Client) JobStream(due bool) string { return Settings{}.jobConsumer(c.names, "", due).stream }
 
 // checkServer tells what no waiting cures: no JetStream, or a server that cannot schedule messages.
 func (c *Client) checkServer(ctx context.Context) error {

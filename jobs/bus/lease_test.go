@@ -13,7 +13,7 @@ func TestJobsOfADeadWorkerAreBackWithin15SecondsAndManyMayBeHeld(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	for _, due := range []bool{false, true} {
-		lane, err := in.Lane(soon(t), "default", due)
+		lane, err := in.EnsureJobConsumer(soon(t), "default", due)
 		must(t, err)
 		c := lane.CachedInfo().Config
 		// A worker that dies right after a heartbeat is noticed one ack wait later; the server counts it in whole seconds.

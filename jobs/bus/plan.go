@@ -50,16 +50,16 @@ func (c *Client) Inspect(ctx context.Context, s Settings) (found []Difference, e
 type Streams struct {
 	// Differences are those of the streams, buckets and readers' consumers, as Inspect lists them.
 	Differences []Difference
-	// Made is when each stream was created, by its name. Another stream under the same name counts from 1 again, and takes an
+	// CreatedAt is when each stream was created, by its name. Another stream under the same name counts from 1 again, and takes an
 	// ack that is meant for the one before.
-	Made map[string]time.Time
+	CreatedAt map[string]time.Time
 	// Waiting is how full the stream of waiting jobs is.
 	Waiting Fill
 }
 
 // InspectStreams looks at all streams and buckets, and at the consumers for readers. It asks the server once for each.
 func (c *Client) InspectStreams(ctx context.Context, s Settings) (Streams, error) {
-	out := Streams{Made: map[string]time.Time{}}
+	out := Streams{CreatedAt: map[string]time.Time{}}
 	s = s.withDefaults()
 	for _, want := range s.streams(c.names) {
 		info, differences, err := c.inspectStream(ctx, want)
@@ -68,7 +68,7 @@ func (c *Client) InspectStreams(ctx context.Context, s Settings) (Streams, error
 		}
 		out.Differences = append(out.Differences, differences...)
 		if info != nil {
-			out.Made[want.Name] = info.Created
+			out.CreatedAt[want.Name] = info.Created
 		}
 		if want.AllowMsgSchedules && info != nil {
 			out.Waiting = fillOf(info)

@@ -137,7 +137,7 @@ func TestLostConnectionIsSaidInPlainWords(t *testing.T) {
 	in := install(t, bus.Settings{})
 	_, err := in.client.Submit(soon(t), job("a"))
 	must(t, err)
-	lane, err := in.Lane(soon(t), "default", false)
+	lane, err := in.EnsureJobConsumer(soon(t), "default", false)
 	must(t, err)
 	msg, err := lane.Next()
 	must(t, err)

@@ -27,7 +27,7 @@ func (c *Client) Unschedule(ctx context.Context, queue, id string, found *nats.M
 	if err := c.leaveSite(ctx, queue, id); err != nil {
 		return err
 	}
-	return c.TakeOut(ctx, c.names.Stream("RETRIES"), c.names.DueJob(queue, id), found)
+	return c.RemoveMessage(ctx, c.names.Stream("RETRIES"), c.names.DueJob(queue, id), found)
 }
 
 // leaveSite removes a job that waits for a site. The id may be that of an invalid job, which never waits.
@@ -47,11 +47,11 @@ func (c *Client) leaveSite(ctx context.Context, queue, id string) error {
 	return nil
 }
 
-// TakeOut removes the message of a subject that a consumer reads; found may be the message. It deletes by sequence: when a
+// RemoveMessage removes the message of a subject that a consumer reads; found may be the message. It deletes by sequence: when a
 // message in hand is purged by its subject, nats-server (2.15.3) moves the ack floor of the consumer past every older message
 // that is not acked yet (nats-io/nats-server#5727). These are not delivered again, and the next leader of a work queue removes
 // them.
-func (c *Client) TakeOut(ctx context.Context, stream, subject string, found *nats.Msg) (err error) {
+func (c *Client) RemoveMessage(ctx context.Context, stream, subject string, found *nats.Msg) (err error) {
 	if !Publishable(subject) {
 		return fmt.Errorf("%q is not one subject", Clip(subject))
 	}

@@ -49,7 +49,7 @@ func TestWaitingJobsOutliveAChangeOfReplicas(t *testing.T) {
 			t.Fatalf("to %d replicas: got %v, %v", replicas, done, err)
 		}
 	}
-	lane, err := in.Lane(soon(t), "default", true)
+	lane, err := in.EnsureJobConsumer(soon(t), "default", true)
 	must(t, err)
 	for range n {
 		msg, err := lane.Next(jetstream.FetchMaxWait(testenv.Patience))

@@ -122,7 +122,7 @@ func (d durable) isLane() bool { return d.config.Durable != Reader }
 func (s Settings) durables(n jobs.Names) []durable {
 	var out []durable
 	for _, queue := range s.Queues {
-		out = append(out, s.lane(n, queue, false), s.lane(n, queue, true))
+		out = append(out, s.jobConsumer(n, queue, false), s.jobConsumer(n, queue, true))
 	}
 	for _, kind := range []string{"RESULTS", "EVENTS", "DEAD"} {
 		out = append(out, durable{n.Stream(kind), jetstream.ConsumerConfig{
@@ -137,7 +137,7 @@ func (s Settings) durables(n jobs.Names) []durable {
 // read with it share what comes.
 const Reader = "reader"
 
-func (s Settings) lane(n jobs.Names, queue string, due bool) durable {
+func (s Settings) jobConsumer(n jobs.Names, queue string, due bool) durable {
 	stream, name, filter := n.Stream("JOBS"), n.WorkerConsumer(queue), n.Jobs(queue)
 	if due {
 		stream, name, filter = n.Stream("RETRIES"), n.DueConsumer(queue), n.DueJobs(queue)

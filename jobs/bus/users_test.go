@@ -101,7 +101,7 @@ func readBody(t *testing.T, in *installation, r jobs.Result, want int) error {
 // work is everything that a worker does to NATS.
 func (f fleet) work(t *testing.T, ack client.Ack, body []byte) {
 	t.Helper()
-	lane, err := f.worker.Lane(soon(t), "default", false)
+	lane, err := f.worker.EnsureJobConsumer(soon(t), "default", false)
 	must(t, err)
 	msg, err := lane.Next()
 	must(t, err)
@@ -112,7 +112,7 @@ func (f fleet) work(t *testing.T, ack client.Ack, body []byte) {
 	_, err = stream.New(f.worker.Client).Schedule(soon(t), "default", "a", msg.Data(), jobs.Progress{JobSeq: ack.Seq}, time.Now())
 	must(t, err)
 	must(t, msg.DoubleAck(soon(t)))
-	due, err := f.worker.Lane(soon(t), "default", true)
+	due, err := f.worker.EnsureJobConsumer(soon(t), "default", true)
 	must(t, err)
 	msg, err = due.Next()
 	must(t, err)
@@ -149,7 +149,7 @@ func (f fleet) waitForSite(t *testing.T) {
 	if err != nil || !stored {
 		t.Fatalf("worker: stored %t, %v", stored, err)
 	}
-	job, found, err := w.NextAtSite(soon(t), jobs.SiteKey("site.test"), 0)
+	job, found, err := w.NextSiteWait(soon(t), jobs.SiteKey("site.test"), 0)
 	if err != nil || !found {
 		t.Fatalf("worker: found %t, %v", found, err)
 	}
@@ -382,7 +382,7 @@ func TestAUserWithoutItsInboxPrefixIsToldSoAtOnce(t *testing.T) {
 // takeDue takes a due job and ends it.
 func (in *installation) takeDue(t *testing.T, id string) {
 	t.Helper()
-	lane, err := in.Lane(soon(t), "default", true)
+	lane, err := in.EnsureJobConsumer(soon(t), "default", true)
 	must(t, err)
 	msg, err := lane.Next(jetstream.FetchMaxWait(testenv.Patience))
 	must(t, err)

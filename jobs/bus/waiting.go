@@ -143,11 +143,11 @@ func (c *Client) NextWaiting(ctx context.Context, after uint64) (job WaitingJob,
 	return c.nextWaiting(ctx, c.names.AllScheduledJobs(), after)
 }
 
-// NextAtSite is the first job that waits for a site, which key names as jobs.SiteKey does, and follows the sequence after. A
+// NextSiteWait is the first job that waits for a site, which key names as jobs.SiteKey does, and follows the sequence after. A
 // replica that is behind its leader may show one that is gone.
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
-func (c *Client) NextAtSite(ctx context.Context, key string, after uint64) (job WaitingJob, found bool, err error) {
+func (c *Client) NextSiteWait(ctx context.Context, key string, after uint64) (job WaitingJob, found bool, err error) {
 	if !jobs.ValidSiteKey(key) {
 		return WaitingJob{}, false, fmt.Errorf("%q is not the key of a site", Clip(key))
 	}

@@ -121,7 +121,7 @@ func unendedResult(key Key, msg *nats.Msg) jobs.Result {
 // remove takes a job out of the streams, in the order in which it would move through them, and tells the workers. found is where
 // the job was a moment ago: a replica that is asked again may not know of it yet.
 func (c *Client) remove(ctx context.Context, key Key, found *nats.Msg) error {
-	if err := c.bus.TakeOut(ctx, c.bus.Names().Stream("JOBS"), c.bus.Names().Job(key.Queue, key.ID), found); err != nil {
+	if err := c.bus.RemoveMessage(ctx, c.bus.Names().Stream("JOBS"), c.bus.Names().Job(key.Queue, key.ID), found); err != nil {
 		return err
 	}
 	if err := c.bus.Unschedule(ctx, key.Queue, key.ID, found); err != nil {

@@ -31,7 +31,7 @@ func TestACancelledJobEndsInOneCancelledResultWhereverItIs(t *testing.T) {
 		"running": func(id string) uint64 {
 			ack, err := in.Submit(soon(t), job(id))
 			must(t, err)
-			lane, err := in.bus.Lane(soon(t), "default", false)
+			lane, err := in.bus.EnsureJobConsumer(soon(t), "default", false)
 			must(t, err)
 			for taken := ""; taken != in.names.Job("default", id); {
 				msg, err := lane.Next()
@@ -48,7 +48,7 @@ func TestACancelledJobEndsInOneCancelledResultWhereverItIs(t *testing.T) {
 		"due": func(id string) uint64 {
 			_, err := stream.New(in.bus).Schedule(soon(t), "default", id, []byte("x"), jobs.Progress{JobSeq: 72}, time.Now())
 			must(t, err)
-			lane, err := in.bus.Lane(soon(t), "default", true)
+			lane, err := in.bus.EnsureJobConsumer(soon(t), "default", true)
 			must(t, err)
 			_, err = lane.Next()
 			must(t, err)
@@ -217,7 +217,7 @@ func TestAPausedQueueGivesNoJobsUntilItIsResumed(t *testing.T) {
 		_, err := in.Submit(soon(t), job(id))
 		must(t, err)
 	}
-	lane, err := in.bus.Lane(soon(t), "default", false)
+	lane, err := in.bus.EnsureJobConsumer(soon(t), "default", false)
 	must(t, err)
 	running, err := lane.Next()
 	must(t, err)
@@ -247,7 +247,7 @@ func TestQueuesTellWhatWaitsWhere(t *testing.T) {
 	_, err = stream.New(in.bus).Schedule(soon(t), "default", "q", []byte("x"), jobs.Progress{}, time.Now())
 	must(t, err)
 	for _, due := range []bool{false, true} {
-		lane, err := in.bus.Lane(soon(t), "default", due)
+		lane, err := in.bus.EnsureJobConsumer(soon(t), "default", due)
 		must(t, err)
 		_, err = lane.Next()
 		must(t, err)
@@ -275,7 +275,7 @@ func TestAJobIsTakenOutOfTheWaitingAndOfTheDueOnes(t *testing.T) {
 		_, err := stream.New(in.bus).Schedule(soon(t), "default", id, []byte("x"), jobs.Progress{}, time.Now().Add(wait))
 		must(t, err)
 	}
-	lane, err := in.bus.Lane(soon(t), "default", true)
+	lane, err := in.bus.EnsureJobConsumer(soon(t), "default", true)
 	must(t, err)
 	_, err = lane.Next() // so that it is due
 	must(t, err)

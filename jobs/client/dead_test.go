@@ -28,7 +28,7 @@ func TestADeadLetterIsReplayedOnce(t *testing.T) {
 	if got := in.dead(t); got != "a c" {
 		t.Errorf("got letters %q left, want a and c", got)
 	}
-	lane, err := in.bus.Lane(soon(t), "default", false)
+	lane, err := in.bus.EnsureJobConsumer(soon(t), "default", false)
 	must(t, err)
 	msg, err := lane.Next()
 	must(t, err)

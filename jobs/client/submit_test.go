@@ -40,7 +40,7 @@ func TestASecondJobOfANameIsRefusedUntilTheFirstIsDone(t *testing.T) {
 	_, err = in.Submit(soon(t), job("a"))
 	isError(t, err, client.ErrQueued)
 
-	lane, err := in.bus.Lane(soon(t), "default", false)
+	lane, err := in.bus.EnsureJobConsumer(soon(t), "default", false)
 	must(t, err)
 	msg, err := lane.Next()
 	must(t, err)
@@ -420,7 +420,7 @@ func TestAJobsBytesArriveUnchanged(t *testing.T) {
 	in := install(t, bus.Settings{})
 	_, err := in.Submit(soon(t), job("a"))
 	must(t, err)
-	lane, err := in.bus.Lane(soon(t), "default", false)
+	lane, err := in.bus.EnsureJobConsumer(soon(t), "default", false)
 	must(t, err)
 	msg, err := lane.Next()
 	must(t, err)

@@ -259,7 +259,7 @@ func (w *world) stepDown(ctx context.Context) (moved int) {
 func (w *world) caughtUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
 	defer cancel()
-	return w.client.AwaitReplicas(ctx, w.settings, func([]bus.Behind) {})
+	return w.client.AwaitReplicas(ctx, w.settings, func([]bus.ReplicaLag) {})
 }
 
 // fillDisk fills the server's disk, makes room again and restarts the server, as its owner has to: a server that could

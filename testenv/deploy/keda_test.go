@@ -77,7 +77,7 @@ func TestKEDACountsJobsThatNeedAWorker(t *testing.T) {
 		_, err := publisher.Submit(soon(t), jobs.Job{ID: fmt.Sprint("j", i), URL: "http://a.test/"})
 		must(t, err)
 	}
-	lane, err := worker.Lane(soon(t), "default", false)
+	lane, err := worker.EnsureJobConsumer(soon(t), "default", false)
 	must(t, err)
 	counts := func(what string, fresh, due int) {
 		t.Helper()

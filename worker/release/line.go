@@ -99,10 +99,10 @@ func (l *line) look(ctx context.Context, stream siteJobs, cfg Config) (released 
 
 // first is the oldest job that waits. Sequences only grow, so a job that comes back is behind all others.
 func (l *line) first(ctx context.Context, stream siteJobs) (job bus.WaitingJob, found bool, err error) {
-	job, found, err = stream.NextAtSite(ctx, l.key, l.after)
+	job, found, err = stream.NextSiteWait(ctx, l.key, l.after)
 	if !found && err == nil && l.after > 0 {
 		l.after = 0 // the stream may be another one by now
-		return stream.NextAtSite(ctx, l.key, 0)
+		return stream.NextSiteWait(ctx, l.key, 0)
 	}
 	return job, found, err
 }

@@ -59,7 +59,7 @@ func (m *model) wait(id string, since time.Time) {
 	m.waits = append(m.waits, waiting{id, m.last, since})
 }
 
-func (m *model) NextAtSite(_ context.Context, key string, after uint64) (bus.WaitingJob, bool, error) {
+func (m *model) NextSiteWait(_ context.Context, key string, after uint64) (bus.WaitingJob, bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.reads++

@@ -41,7 +41,7 @@ type Site struct {
 
 // siteJobs is what a Releaser asks of NATS; *stream.Client has it.
 type siteJobs interface {
-	NextAtSite(ctx context.Context, key string, after uint64) (job bus.WaitingJob, found bool, err error)
+	NextSiteWait(ctx context.Context, key string, after uint64) (job bus.WaitingJob, found bool, err error)
 	ReleaseAtSite(ctx context.Context, job bus.WaitingJob) (seq uint64, err error)
 	StillDue(ctx context.Context, seqs []uint64) (there map[uint64]bool, err error)
 	WaitsAgain(ctx context.Context, job bus.Key, due uint64) (bool, error)

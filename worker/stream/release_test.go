@@ -34,7 +34,7 @@ func TestReleasedJobIsDueWithItsAttemptsAndHeaders(t *testing.T) {
 	if !released {
 		t.Fatal("the job is not released")
 	}
-	lane, err := in.Lane(soon(t), "default", true)
+	lane, err := in.EnsureJobConsumer(soon(t), "default", true)
 	must(t, err)
 	msg, err := lane.Next()
 	must(t, err)
@@ -83,7 +83,7 @@ func TestReleaseLeavesAloneWhatIsNoLongerTheJobThatWasRead(t *testing.T) {
 // takeDue takes a due job and ends it.
 func (in *installation) takeDue(t *testing.T, id string) {
 	t.Helper()
-	lane, err := in.Lane(soon(t), "default", true)
+	lane, err := in.EnsureJobConsumer(soon(t), "default", true)
 	must(t, err)
 	msg, err := lane.Next(jetstream.FetchMaxWait(testenv.Patience))
 	must(t, err)

@@ -16,7 +16,7 @@ import (
 // second.
 func TestAScheduledJobIsNeverEarlyAndHardlyLate(t *testing.T) {
 	in := install(t, bus.Settings{})
-	lane, err := in.Lane(soon(t), "default", true)
+	lane, err := in.EnsureJobConsumer(soon(t), "default", true)
 	must(t, err)
 	const count = 40
 	at := map[string]time.Time{}
@@ -53,7 +53,7 @@ func TestAScheduledJobTakesItsProgressAlong(t *testing.T) {
 	want := jobs.Progress{JobSeq: 7, Bytes: 12, Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1", Error: "it said \"no\"\tand é"}}}
 	_, err := in.Schedule(soon(t), "default", "a", []byte("payload"), want, time.Now().Add(-time.Hour))
 	must(t, err)
-	lane, err := in.Lane(soon(t), "default", true)
+	lane, err := in.EnsureJobConsumer(soon(t), "default", true)
 	must(t, err)
 	msg, err := lane.Next()
 	must(t, err)
@@ -68,7 +68,7 @@ func TestAScheduledJobTakesItsProgressAlong(t *testing.T) {
 func TestTextOfATargetHidesNoHeaderFromTheServer(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	lane, err := in.Lane(soon(t), "default", true)
+	lane, err := in.EnsureJobConsumer(soon(t), "default", true)
 	must(t, err)
 	const text = "Nats-ScheduleNats-Schedule Nats-Expected-Last-Subject-SequenceNats-Expected-Last-Subject-Sequence"
 	const count = 20 // the client puts the headers in another order each time
@@ -139,7 +139,7 @@ func TestAScheduledJobOutlivesARestart(t *testing.T) {
 	must(t, err)
 	in.restart()
 	again := on(t, in.server, bus.Dial{})
-	lane, err := again.Lane(soon(t), "default", true)
+	lane, err := again.EnsureJobConsumer(soon(t), "default", true)
 	must(t, err)
 	_, err = lane.Next(jetstream.FetchMaxWait(testenv.Patience))
 	must(t, err)

@@ -22,7 +22,7 @@ func (in *installation) waitForSite(t *testing.T, site, id string, until time.Ti
 
 func (in *installation) nextAtSite(t *testing.T, site string) (bus.WaitingJob, bool) {
 	t.Helper()
-	job, found, err := in.NextAtSite(soon(t), jobs.SiteKey(site), 0)
+	job, found, err := in.NextSiteWait(soon(t), jobs.SiteKey(site), 0)
 	must(t, err)
 	return job, found
 }
@@ -44,7 +44,7 @@ func TestAJobOfASiteIsReleasedWithItsAttemptsAndAMark(t *testing.T) {
 	if again, err := in.ReleaseAtSite(soon(t), job); again != 0 || err != nil {
 		t.Errorf("released again: %d, %v; want nothing", again, err)
 	}
-	lane, err := in.Lane(soon(t), "default", true)
+	lane, err := in.EnsureJobConsumer(soon(t), "default", true)
 	must(t, err)
 	msg, err := lane.Next(jetstream.FetchMaxWait(10 * time.Second))
 	must(t, err)

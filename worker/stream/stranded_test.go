@@ -21,7 +21,7 @@ func TestJobsWhoseRemovalTheServerLostAreStrandedAndRunAgain(t *testing.T) {
 	}
 	restore := in.server.KeepMessages("GOFER_JOBS")
 	in.isBack(t)
-	lane, err := in.Lane(soon(t), "default", false)
+	lane, err := in.EnsureJobConsumer(soon(t), "default", false)
 	must(t, err)
 	for range 2 {
 		msg, err := lane.Next()
@@ -46,7 +46,7 @@ func TestJobsWhoseRemovalTheServerLostAreStrandedAndRunAgain(t *testing.T) {
 	if list, err = in.Stranded(soon(t), "default", 10); err != nil || len(list) != 0 {
 		t.Errorf("got %+v, %v after the release, want none", list, err)
 	}
-	due, err := in.Lane(soon(t), "default", true)
+	due, err := in.EnsureJobConsumer(soon(t), "default", true)
 	must(t, err)
 	for i := range 2 {
 		msg, err := due.Next()

@@ -40,7 +40,7 @@ func (c *Client) IsWhole(ctx context.Context, msg jetstream.Msg, queue string, d
 	if errors.Is(err, bus.ErrNotFound) {
 		return false, nil
 	}
-	info, err := c.LaneInfo(ctx, queue, due)
+	info, err := c.JobConsumerInfo(ctx, queue, due)
 	return !slices.ContainsFunc(info.Differences, func(d bus.Difference) bool { return d.Field == "headers_only" }), err
 }
 

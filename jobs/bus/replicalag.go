@@ -10,8 +10,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Behind is a stream or a consumer whose replicas do not all have what it holds: what a server keeps that ends now may be lost.
-type Behind struct {
+// ReplicaLag is a stream or a consumer whose replicas do not all have what it holds: what a server keeps that ends now may be lost.
+type ReplicaLag struct {
 	Name string `json:"name"` // such as "stream GOFER_JOBS"
 	Why  string `json:"why"`
 	// Moving tells that the cluster is on its way to the replicas that are wanted. Otherwise a server is missing or late.
@@ -19,11 +19,11 @@ type Behind struct {
 }
 
 // String is the name and the reason.
-func (b Behind) String() string { return b.Name + ": " + b.Why }
+func (b ReplicaLag) String() string { return b.Name + ": " + b.Why }
 
-// Behind lists the streams, and the consumers of s, whose replicas are not all current, or that do not say. Nothing is behind on
+// ReplicaLags lists the streams, and the consumers of s, whose replicas are not all current, or that do not say. Nothing is behind on
 // a server without a cluster. Errors: ErrPermission.
-func (c *Client) Behind(ctx context.Context, s Settings) (out []Behind, err error) {
+func (c *Client) ReplicaLags(ctx context.Context, s Settings) (out []ReplicaLag, err error) {
 	s = s.withDefaults()
 	add := func(name string, cluster *jetstream.ClusterInfo, replicas int, failure error) {
 		why, moving := "", false
@@ -36,7 +36,7 @@ func (c *Client) Behind(ctx context.Context, s Settings) (out []Behind, err erro
 			why = failure.Error()
 		}
 		if why != "" {
-			out = append(out, Behind{name, why, moving})
+			out = append(out, ReplicaLag{name, why, moving})
 		}
 	}
 	replicas := map[string]int{} // of each stream; its consumers have as many
@@ -108,10 +108,10 @@ const behindPause = time.Second
 //
 // Nothing must be behind twice in a row: a replica may be called current a moment before it asks its leader for what it lacks.
 // Errors: ErrPermission; else the cause of the end of ctx, with what is behind.
-func (c *Client) AwaitReplicas(ctx context.Context, s Settings, report func([]Behind)) error {
-	var last []Behind
+func (c *Client) AwaitReplicas(ctx context.Context, s Settings, report func([]ReplicaLag)) error {
+	var last []ReplicaLag
 	for clears := 0; ; {
-		behind, err := c.Behind(ctx, s)
+		behind, err := c.ReplicaLags(ctx, s)
 		switch {
 		case err != nil:
 			return err
@@ -134,7 +134,7 @@ func (c *Client) AwaitReplicas(ctx context.Context, s Settings, report func([]Be
 }
 
 // describe names what is behind, as the end of an error text.
-func describe(list []Behind) (text string) {
+func describe(list []ReplicaLag) (text string) {
 	for i, b := range list {
 		text += []string{": ", "; "}[min(i, 1)] + b.String()
 	}

@@ -15,14 +15,14 @@ import (
 func TestNothingIsBehindOnOneServer(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	must(t, in.AwaitReplicas(soon(t), bus.Settings{}, func(behind []bus.Behind) { t.Errorf("got %v behind", behind) }))
+	must(t, in.AwaitReplicas(soon(t), bus.Settings{}, func(behind []bus.ReplicaLag) { t.Errorf("got %v behind", behind) }))
 }
 
 func TestWhatIsMissingIsBehind(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	must(t, in.js.DeleteStream(soon(t), "GOFER_DEAD"))
-	behind, err := in.Behind(soon(t), bus.Settings{})
+	behind, err := in.ReplicaLags(soon(t), bus.Settings{})
 	must(t, err)
 	var names []string
 	for _, b := range behind {
@@ -33,7 +33,7 @@ func TestWhatIsMissingIsBehind(t *testing.T) {
 	}
 	gaveUp := errors.New("gave up")
 	ctx, cancel := context.WithCancelCause(soon(t))
-	err = in.AwaitReplicas(ctx, bus.Settings{}, func([]bus.Behind) { cancel(gaveUp) })
+	err = in.AwaitReplicas(ctx, bus.Settings{}, func([]bus.ReplicaLag) { cancel(gaveUp) })
 	if !errors.Is(err, gaveUp) || !strings.Contains(err.Error(), "GOFER_DEAD") {
 		t.Errorf("got %v, want why the wait ended and what is behind", err)
 	}
@@ -44,7 +44,7 @@ func TestTheWaitForReplicasLastsUntilNothingIsBehind(t *testing.T) {
 	in := install(t, bus.Settings{})
 	must(t, in.js.DeleteStream(soon(t), "GOFER_DEAD"))
 	reports := 0
-	must(t, in.AwaitReplicas(soon(t), bus.Settings{}, func([]bus.Behind) {
+	must(t, in.AwaitReplicas(soon(t), bus.Settings{}, func([]bus.ReplicaLag) {
 		if reports++; reports == 3 {
 			must(t, in.Ensure(soon(t), bus.Settings{}))
 		}
@@ -63,7 +63,7 @@ func TestReplicasAreAwaited(t *testing.T) {
 	waited := 0
 	long, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // a work queue is moved in 20 s
 	defer cancel()
-	must(t, in.AwaitReplicas(long, bus.Settings{Replicas: 3}, func([]bus.Behind) { waited++ }))
+	must(t, in.AwaitReplicas(long, bus.Settings{Replicas: 3}, func([]bus.ReplicaLag) { waited++ }))
 	if waited == 0 {
 		t.Error("got all replicas at once, want some to be behind just after the change")
 	}
@@ -74,9 +74,9 @@ func TestReplicasAreAwaited(t *testing.T) {
 	}
 	cluster.Kill(2)
 	testenv.Eventually(t, "a replica to be behind", func() bool {
-		behind, err := in.Behind(soon(t), bus.Settings{Replicas: 3})
-		return err == nil && slices.ContainsFunc(behind, func(b bus.Behind) bool { return strings.Contains(b.Why, "n2 is") })
+		behind, err := in.ReplicaLags(soon(t), bus.Settings{Replicas: 3})
+		return err == nil && slices.ContainsFunc(behind, func(b bus.ReplicaLag) bool { return strings.Contains(b.Why, "n2 is") })
 	})
 	cluster.Start(2)
-	must(t, in.AwaitReplicas(long, bus.Settings{Replicas: 3}, func([]bus.Behind) {}))
+	must(t, in.AwaitReplicas(long, bus.Settings{Replicas: 3}, func([]bus.ReplicaLag) {}))
 }

@@ -28,8 +28,8 @@ func (b Backlog) Plus(o Backlog) Backlog {
 	}
 }
 
-// LaneInfo is how one of a queue's consumers stands.
-type LaneInfo struct {
+// JobConsumerInfo is how one of a queue's consumers stands.
+type JobConsumerInfo struct {
 	Backlog
 	// AckWait is the shortest time that the server waits for an ack.
 	AckWait time.Duration
@@ -41,7 +41,7 @@ type LaneInfo struct {
 }
 
 // Unusable is an *UnusableError if no job of the consumer may be taken.
-func (l LaneInfo) Unusable() error { return unusable(l.Differences) }
+func (l JobConsumerInfo) Unusable() error { return unusable(l.Differences) }
 
 // UnusableError names what makes a stream or consumer unusable. It is an ErrConfig.
 type UnusableError struct{ Differences []Difference }
@@ -66,20 +66,20 @@ func (e *UnusableError) Error() string {
 // Unwrap is ErrConfig.
 func (*UnusableError) Unwrap() error { return ErrConfig }
 
-// LaneInfo asks how one of a queue's consumers stands. It is one question to the server. Errors: ErrNotFound if there is no
+// JobConsumerInfo asks how one of a queue's consumers stands. It is one question to the server. Errors: ErrNotFound if there is no
 // such consumer.
-func (c *Client) LaneInfo(ctx context.Context, queue string, due bool) (LaneInfo, error) {
+func (c *Client) JobConsumerInfo(ctx context.Context, queue string, due bool) (JobConsumerInfo, error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
-	lane := Settings{}.withDefaults().lane(c.names, queue, due)
+	lane := Settings{}.withDefaults().jobConsumer(c.names, queue, due)
 	info, err := c.ConsumerInfo(ctx, lane.stream, lane.config.Durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
-		return LaneInfo{}, ErrNotFound
+		return JobConsumerInfo{}, ErrNotFound
 	}
 	if err != nil {
-		return LaneInfo{}, c.Explain("look for "+lane.String(), err)
+		return JobConsumerInfo{}, c.Explain("look for "+lane.String(), err)
 	}
-	return LaneInfo{
+	return JobConsumerInfo{
 		Backlog: Backlog{
 			Pending: int64(info.NumPending), Held: int64(info.NumAckPending), Redelivered: int64(info.NumRedelivered),
 			Pulls: int64(info.NumWaiting), Paused: info.Paused,
@@ -93,7 +93,7 @@ func (c *Client) LaneInfo(ctx context.Context, queue string, due bool) (LaneInfo
 func (c *Client) Waiting(ctx context.Context) (Fill, error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
-	stream, err := c.js.Stream(ctx, c.LaneStream(true))
+	stream, err := c.js.Stream(ctx, c.JobStream(true))
 	if err != nil {
 		return Fill{}, c.Explain("look for the waiting jobs", err)
 	}
