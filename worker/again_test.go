@@ -42,8 +42,8 @@ func TestAJobDeliveredAgainToItsWorkerIsNotRunTwice(t *testing.T) {
 	for range 5 { // beyond the lease that the second delivery began
 		<-acks
 	}
-	if n, s := runs.Load(), w.worker.Stats(); n != 1 || s.Lost != 0 || s.InFlight["default"] != 1 {
-		t.Errorf("%d runs, %d leases lost, %d in flight; want the one run to go on", n, s.Lost, s.InFlight["default"])
+	if n, s := runs.Load(), w.worker.Stats(); n != 1 || s.LeasesLost != 0 || s.InFlight["default"] != 1 {
+		t.Errorf("%d runs, %d leases lost, %d in flight; want the one run to go on", n, s.LeasesLost, s.InFlight["default"])
 	}
 	if err := client.New(w.client).Cancel(t.Context(), bus.Key{Queue: "default", ID: "j1"}); err != nil {
 		t.Fatal(err)

@@ -31,7 +31,7 @@ func TestAJobWhoseLeaseIsOverIsNotBegun(t *testing.T) {
 		if w.run(t.Context(), t.Context(), delivered) {
 			t.Error("the job may be acked, want not")
 		}
-		if lost := w.Stats().Lost; begun || lost != 1 {
+		if lost := w.Stats().LeasesLost; begun || lost != 1 {
 			t.Errorf("begun: %v, leases lost: %d; want a lost lease and no run", begun, lost)
 		}
 	})

@@ -98,7 +98,7 @@ func TestEditedConsumerCostsNoJob(t *testing.T) {
 			w.untilEnded(queue, each)
 		} else {
 			w.until("the worker to name "+named+" of queue "+queue, func() bool {
-				err := w.worker.Consuming()
+				err := w.worker.PullError()
 				return err != nil && strings.Contains(err.Error(), "consumer worker-"+queue+" of stream GOFER_JOBS: "+named)
 			})
 		}
@@ -109,7 +109,7 @@ func TestEditedConsumerCostsNoJob(t *testing.T) {
 	for _, queue := range queues {
 		w.untilEnded(queue, each)
 	}
-	w.until("the worker to see that all are repaired", func() bool { return w.worker.Consuming() == nil })
+	w.until("the worker to see that all are repaired", func() bool { return w.worker.PullError() == nil })
 }
 
 // TestBoundsOfPullsAreObeyed counts what the worker logs: it may meet the bound once, and obeys it from then on.
@@ -128,8 +128,8 @@ func TestBoundsOfPullsAreObeyed(t *testing.T) {
 		t.Errorf("pulls were refused %d times, want once at most:\n%s", n, w.logged.String())
 	}
 	w.until("the worker to say which bounds it keeps to", func() bool {
-		said := fmt.Sprint(w.worker.Obeyed())
-		return strings.Contains(said, "max_batch is 3") && strings.Contains(said, "max_expires is 10ms") && w.worker.Consuming() == nil
+		said := fmt.Sprint(w.worker.ObeyedSettings())
+		return strings.Contains(said, "max_batch is 3") && strings.Contains(said, "max_expires is 10ms") && w.worker.PullError() == nil
 	})
 }
 
@@ -144,7 +144,7 @@ func (w *world) serve(queues []string) {
 	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
 		return finished(jobs.Succeeded, "", nil)
 	})
-	w.until("the worker to reach its consumers", func() bool { return w.worker.Consuming() == nil })
+	w.until("the worker to reach its consumers", func() bool { return w.worker.PullError() == nil })
 }
 
 func (w *world) publishTo(queue, id string) {
@@ -236,7 +236,7 @@ func TestWhateverIsDeletedComesBack(t *testing.T) {
 		}
 	}
 	w.until("all streams to be back", func() bool { return len(missing()) == 0 })
-	w.until("the worker to see it", func() bool { return w.worker.Streams() == nil })
+	w.until("the worker to see it", func() bool { return w.worker.StreamsError() == nil })
 	for _, c := range consumers {
 		if err := js.DeleteConsumer(t.Context(), c[0], c[1]); err != nil {
 			t.Fatal(err)
@@ -291,7 +291,7 @@ func TestEditedStreamCostsNoJob(t *testing.T) {
 			}
 			publish(20, 40)
 			w.until("the worker to name "+edit.named, func() bool {
-				err := w.worker.Streams()
+				err := w.worker.StreamsError()
 				return err != nil && strings.Contains(err.Error(), "stream "+edit.stream+": "+edit.named)
 			})
 			publish(40, 60)
@@ -299,7 +299,7 @@ func TestEditedStreamCostsNoJob(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.untilEnded("default", 60)
-			w.until("the worker to see that it is repaired", func() bool { return w.worker.Streams() == nil })
+			w.until("the worker to see that it is repaired", func() bool { return w.worker.StreamsError() == nil })
 		})
 	}
 }
@@ -322,7 +322,7 @@ func TestNoWaitingJobIsDroppedForWantOfRoom(t *testing.T) {
 	published := 0
 	for begin := time.Now(); published < n; {
 		if time.Since(begin) > 2*testenv.Patience {
-			t.Fatalf("%d of %d jobs were taken in after %s; streams: %v", published, n, 2*testenv.Patience, w.worker.Streams())
+			t.Fatalf("%d of %d jobs were taken in after %s; streams: %v", published, n, 2*testenv.Patience, w.worker.StreamsError())
 		}
 		_, err := w.client.JetStream().Publish(t.Context(), fmt.Sprint("gofer.jobs.default.x", published), []byte(payload))
 		switch {
@@ -330,7 +330,7 @@ func TestNoWaitingJobIsDroppedForWantOfRoom(t *testing.T) {
 			published++
 		case !strings.Contains(err.Error(), "maximum bytes exceeded"):
 			t.Fatal(err)
-		case errors.Is(w.worker.Streams(), worker.ErrCrowded):
+		case errors.Is(w.worker.StreamsError(), worker.ErrRetriesNearlyFull):
 			open.Store(true) // nothing moves any more
 		}
 	}

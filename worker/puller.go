@@ -24,12 +24,12 @@ type puller struct {
 	streamCreated atomic.Int64       // creation time of the stream, in Unix nanoseconds
 	pending       atomic.Int64       // messages left by the last fetch, or counted by a later inspection
 	info          atomic.Pointer[bus.JobConsumerInfo]
-	lastError     trouble
+	lastError     pullError
 }
 
 // watchConsumer inspects the consumer regularly, also while no slot is free.
 func (p *puller) watchConsumer(ctx context.Context) {
-	for ; ctx.Err() == nil; sleep(ctx, p.worker.cfg.Look) {
+	for ; ctx.Err() == nil; sleep(ctx, p.worker.cfg.InspectInterval) {
 		_ = p.inspect(ctx) // if the server does not answer, the last known state stays
 	}
 }

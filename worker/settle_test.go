@@ -151,7 +151,7 @@ func TestAnOutcomeIsStoredAsSoonAsThereIsRoomAndTheJobIsNotRunAgain(t *testing.T
 		t.Fatal(err)
 	}
 	w.until("the result", func() bool { return w.hasResult("big")() && w.storable() })
-	if s := w.worker.Stats(); runs.Load() != 1 || s.Redelivered != 0 || s.Lost != 0 {
-		t.Errorf("%d runs, %d redelivered, %d leases lost; want one run", runs.Load(), s.Redelivered, s.Lost)
+	if s := w.worker.Stats(); runs.Load() != 1 || s.Redelivered != 0 || s.LeasesLost != 0 {
+		t.Errorf("%d runs, %d redelivered, %d leases lost; want one run", runs.Load(), s.Redelivered, s.LeasesLost)
 	}
 }

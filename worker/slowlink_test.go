@@ -90,7 +90,7 @@ func TestALargeBodyIsStoredThroughASlowLink(t *testing.T) {
 	if got, err := io.ReadAll(reader); err != nil || !bytes.Equal(got, body) {
 		t.Errorf("got %d bytes, %v; want the body", len(got), err)
 	}
-	if s := w.worker.Stats(); runs.Load() != 1 || s.Lost != 0 {
-		t.Errorf("%d runs, %d leases lost; want one run", runs.Load(), s.Lost)
+	if s := w.worker.Stats(); runs.Load() != 1 || s.LeasesLost != 0 {
+		t.Errorf("%d runs, %d leases lost; want one run", runs.Load(), s.LeasesLost)
 	}
 }

@@ -11,17 +11,17 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// trouble is why a puller cannot fetch.
-type trouble struct {
+// pullError is why a puller cannot fetch.
+type pullError struct {
 	mu  sync.Mutex // guards err
 	err error
 }
 
-// errNotPulled is the trouble of a puller that has not reached its consumer yet.
+// errNotPulled is the error of a puller that has not reached its consumer yet.
 var errNotPulled = errors.New("not pulled from yet")
 
 // set notes err and reports whether it is new.
-func (t *trouble) set(err error) (news bool) {
+func (t *pullError) set(err error) (news bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	news = t.err == nil || errors.Is(t.err, errNotPulled) || t.err.Error() != err.Error()
@@ -29,8 +29,8 @@ func (t *trouble) set(err error) (news bool) {
 	return news
 }
 
-// begin ends errNotPulled, and no other trouble.
-func (t *trouble) begin() {
+// begin ends errNotPulled, and no other error.
+func (t *pullError) begin() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if errors.Is(t.err, errNotPulled) {
@@ -38,13 +38,13 @@ func (t *trouble) begin() {
 	}
 }
 
-func (t *trouble) end() {
+func (t *pullError) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.err = nil
 }
 
-func (t *trouble) get() error {
+func (t *pullError) get() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.err
@@ -118,7 +118,7 @@ func (s *streams) waitingNearlyFull() bool {
 
 // watchStreams inspects the streams until ctx ends, and recreates missing ones.
 func (w *Worker) watchStreams(ctx context.Context) {
-	for ; ctx.Err() == nil; sleep(ctx, w.cfg.Look) {
+	for ; ctx.Err() == nil; sleep(ctx, w.cfg.InspectInterval) {
 		w.inspectStreams(ctx)
 	}
 }
@@ -156,9 +156,9 @@ func (w *Worker) becameUnusable(ctx context.Context, kind string) bool {
 	return w.streams.unusableFor(kind) != nil
 }
 
-// Consuming returns nil if every puller reached its consumer at its last pull request. Otherwise it returns why not, such as a
+// PullError returns nil if every puller reached its consumer at its last pull request. Otherwise it returns why not, such as a
 // *bus.UnusableError.
-func (w *Worker) Consuming() error {
+func (w *Worker) PullError() error {
 	var errs []error
 	for _, p := range w.pullers {
 		if err := p.lastError.get(); err != nil {
@@ -168,23 +168,23 @@ func (w *Worker) Consuming() error {
 	return errors.Join(errs...)
 }
 
-// Streams returns nil if all streams, buckets and readers' consumers exist and the server keeps what is stored in them.
-// Otherwise it returns a *StreamsError, or ErrCrowded.
-func (w *Worker) Streams() error {
+// StreamsError returns nil if all streams, buckets and readers' consumers exist and the server keeps what is stored in them.
+// Otherwise it returns a *StreamsError, or ErrRetriesNearlyFull.
+func (w *Worker) StreamsError() error {
 	if err := w.streams.err(); err != nil {
 		return err
 	}
 	if w.streams.waitingNearlyFull() {
-		return ErrCrowded
+		return ErrRetriesNearlyFull
 	}
 	return nil
 }
 
-// ErrCrowded means that the retries stream is nearly full. No fresh jobs are taken, so that the server drops no scheduled one.
-var ErrCrowded = errors.New("the retries stream is nearly full, so no fresh jobs are taken")
+// ErrRetriesNearlyFull means that the retries stream is nearly full. No fresh jobs are taken, so that the server drops no scheduled one.
+var ErrRetriesNearlyFull = errors.New("the retries stream is nearly full, so no fresh jobs are taken")
 
-// Obeyed lists the consumers' settings that differ from those that gofer creates, and that the worker obeys.
-func (w *Worker) Obeyed() (list []bus.Difference) {
+// ObeyedSettings lists the consumers' settings that differ from those that gofer creates, and that the worker obeys.
+func (w *Worker) ObeyedSettings() (list []bus.Difference) {
 	for _, p := range w.pullers {
 		info := p.info.Load()
 		if info == nil {

@@ -27,7 +27,7 @@ func TestThatResultsWereFullIsForgottenWithTheLeaseOfTheJobThatSawIt(t *testing.
 	w.publish("big", page)
 	w.until("the results to be full", func() bool { return !w.storable() })
 	w.nats.Stop()
-	w.until("the lease to be lost", func() bool { return w.worker.Stats().Lost > 0 })
+	w.until("the lease to be lost", func() bool { return w.worker.Stats().LeasesLost > 0 })
 	w.nats.Start()
 	w.set.ResultsMaxBytes = 1 << 20
 	w.until("room", func() bool {
@@ -108,7 +108,7 @@ func TestAWorkerSaysThatOutcomesCannotBeStored(t *testing.T) {
 	w.set.Replicas = 3 // which this server refuses
 	w.publish("j1", page)
 	w.until("the worker to say so", func() bool {
-		err := w.worker.Storable()
+		err := w.worker.StoreError()
 		return err != nil && strings.Contains(err.Error(), "streams are missing")
 	})
 	w.until("another look at the streams", func() bool { return time.Since(w.worker.Unsettled()[0].Since) > 5*time.Second })
@@ -130,8 +130,8 @@ func TestAJobOfAnImpossibleNameEndsAndHurtsNoOther(t *testing.T) {
 	}
 	w.publish("good", page)
 	w.until("the good job to end", w.hasResult("good"))
-	w.until("the bad ones to end", func() bool { return w.worker.Stats().Dead == 4 && w.worker.Stats().InFlight["default"] == 0 })
-	if lost := w.worker.Stats().Lost; lost != 0 {
+	w.until("the bad ones to end", func() bool { return w.worker.Stats().DeadLetters == 4 && w.worker.Stats().InFlight["default"] == 0 })
+	if lost := w.worker.Stats().LeasesLost; lost != 0 {
 		t.Errorf("%d leases lost, want none", lost)
 	}
 }
@@ -169,7 +169,7 @@ func TestAJobThatIsCancelledWhileItIsParkedDoesNotWait(t *testing.T) {
 		return jobs.RunOutcome{Kind: jobs.RunScheduled, At: time.Now().Add(time.Hour)}
 	})
 	w.publish("j1", page)
-	w.until("the run to end", func() bool { s := w.worker.Stats(); return s.Parked == 1 && s.InFlight["default"] == 0 })
+	w.until("the run to end", func() bool { s := w.worker.Stats(); return s.Scheduled == 1 && s.InFlight["default"] == 0 })
 	found, err := client.New(w.client).Find(t.Context(), client.Key{Queue: "default", ID: "j1"})
 	if err != nil || len(found) != 1 || found[0].Place != client.Finished {
 		t.Errorf("found %v, %v; want the job finished and nowhere else", found, err)

@@ -126,7 +126,7 @@ func TestAJobWhoseResultIsRefusedForGoodIsHeldAndShown(t *testing.T) {
 	if held.Queue != "default" || held.ID != "a" || held.Step != "store result" || !held.Permanent || !strings.Contains(held.Reason, "sealed stream") || held.Since.IsZero() {
 		t.Errorf("got %+v, want the job with the server's reason", held)
 	}
-	if err := w.worker.Storable(); err == nil || err.Error() != held.Reason {
+	if err := w.worker.StoreError(); err == nil || err.Error() != held.Reason {
 		t.Errorf("storable: got %v; want the same reason", err)
 	}
 	if err := w.client.JetStream().DeleteStream(t.Context(), "GOFER_RESULTS"); err != nil {
@@ -155,7 +155,7 @@ func TestNoMoreJobsAreTakenThatWouldBeHeld(t *testing.T) {
 		w.publish(id, page)
 	}
 	w.until("heartbeats to have kept the job", func() bool { return time.Since(w.worker.Unsettled()[0].Since) > 2*shortWait })
-	if s := w.worker.Stats(); s.Taken != 1 || s.Lost != 0 {
-		t.Errorf("%d jobs are taken, %d leases lost; want 1 and none", s.Taken, s.Lost)
+	if s := w.worker.Stats(); s.Taken != 1 || s.LeasesLost != 0 {
+		t.Errorf("%d jobs are taken, %d leases lost; want 1 and none", s.Taken, s.LeasesLost)
 	}
 }

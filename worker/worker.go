@@ -51,8 +51,8 @@ type Config struct {
 	// WaitForSite tells whoever releases jobs that one waits for a site. It reports false if nobody does; nil is the same. Then such
 	// a job waits for a time. It must not block.
 	WaitForSite func(site string) bool
-	// Look is the interval at which the worker inspects its consumers and streams; zero means 5 s.
-	Look time.Duration
+	// InspectInterval is the interval at which the worker inspects its consumers and streams; zero means 5 s.
+	InspectInterval time.Duration
 	// Inspect compares the streams with their settings; nil compares them with the default settings.
 	Inspect func(context.Context) (bus.Streams, error)
 	Log     *slog.Logger
@@ -134,8 +134,8 @@ func New(cfg Config) (*Worker, error) {
 	if cfg.DrainTimeout == 0 {
 		cfg.DrainTimeout = 30 * time.Second
 	}
-	if cfg.Look == 0 {
-		cfg.Look = 5 * time.Second
+	if cfg.InspectInterval == 0 {
+		cfg.InspectInterval = 5 * time.Second
 	}
 	if cfg.Inspect == nil {
 		cfg.Inspect = func(ctx context.Context) (bus.Streams, error) { return cfg.Client.InspectStreams(ctx, bus.Settings{}) }
@@ -147,18 +147,18 @@ func New(cfg Config) (*Worker, error) {
 	}
 	for _, q := range cfg.Queues {
 		for i, share := range w.slots.add(max(1, q.Weight), 2) {
-			w.pullers = append(w.pullers, &puller{worker: w, queue: q.Name, dueJobs: i == 1, slots: share, lastError: trouble{err: errNotPulled}})
+			w.pullers = append(w.pullers, &puller{worker: w, queue: q.Name, dueJobs: i == 1, slots: share, lastError: pullError{err: errNotPulled}})
 		}
 	}
 	return w, nil
 }
 
-// Draining reports whether the worker has stopped taking jobs because Run's context ended.
-func (w *Worker) Draining() bool { return w.draining.Load() }
+// IsDraining reports whether the worker has stopped taking jobs because Run's context ended.
+func (w *Worker) IsDraining() bool { return w.draining.Load() }
 
-// Storable returns why outcomes of jobs cannot be stored, or nil. While the results stream is full, which is bus.ErrResultsFull,
+// StoreError returns why outcomes of jobs cannot be stored, or nil. While the results stream is full, which is bus.ErrResultsFull,
 // the worker takes no jobs.
-func (w *Worker) Storable() error {
+func (w *Worker) StoreError() error {
 	if w.resultsFull.Load() {
 		return bus.ErrResultsFull
 	}

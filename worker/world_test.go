@@ -85,7 +85,7 @@ func (w *world) start(do func(context.Context, jobs.Job, jobs.Progress) jobs.Run
 			w.restores.Add(1)
 			return client.Ensure(ctx, w.set)
 		},
-		Look: 300 * time.Millisecond,
+		InspectInterval: 300 * time.Millisecond,
 		Inspect: func(ctx context.Context) (bus.Streams, error) {
 			if w.blind {
 				return bus.Streams{}, nil
@@ -141,7 +141,7 @@ func (w *world) hasResult(id string) func() bool {
 }
 
 func (w *world) storable() bool {
-	return w.worker.Storable() == nil
+	return w.worker.StoreError() == nil
 }
 
 func finished(outcome, code string, body []byte) jobs.RunOutcome {

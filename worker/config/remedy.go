@@ -83,7 +83,7 @@ func remedies() []struct {
 		cause  error
 		remedy string
 	}{
-		{worker.ErrCrowded, "raise GOFER_JOBS_MAX_BYTES and run gofer setup, or wait until jobs have ended"},
+		{worker.ErrRetriesNearlyFull, "raise GOFER_JOBS_MAX_BYTES and run gofer setup, or wait until jobs have ended"},
 		{bus.ErrQueueFull, "try again later, or raise GOFER_JOBS_MAX_MSGS or GOFER_JOBS_MAX_BYTES and run gofer setup"},
 		{bus.ErrResultsFull, "raise GOFER_RESULTS_MAX_BYTES and run gofer setup, or free disk space"},
 		{bus.ErrCredentials, "check GOFER_NATS_CREDS, _NKEY, _USER, _PASSWORD and _TOKEN"},

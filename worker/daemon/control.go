@@ -52,7 +52,7 @@ func (d *daemon) status() control.Status {
 		Ready: d.isReady(),
 	}
 	if conn := d.connected.Load(); conn != nil {
-		s.Draining, s.Domain = conn.worker.Draining(), conn.client.Domain()
+		s.Draining, s.Domain = conn.worker.IsDraining(), conn.client.Domain()
 		s.Unsettled, s.UnsettledJobs = unsettledOf(conn.worker)
 	}
 	for _, check := range d.ready() {

@@ -23,7 +23,7 @@ func (d *daemon) gauges() metrics.Gauges {
 		RTT:         func() time.Duration { return time.Duration(d.rtt.Load()) },
 		InFlight:    func() map[string]int { return d.stats().InFlight },
 		Ready:       d.isReady,
-		Draining:    func() bool { conn := d.connected.Load(); return conn != nil && conn.worker.Draining() },
+		Draining:    func() bool { conn := d.connected.Load(); return conn != nil && conn.worker.IsDraining() },
 		Connected:   func() bool { conn := d.connected.Load(); return conn != nil && conn.nc.IsConnected() },
 		Loop:        d.loopCounters,
 		InOutage:    func() bool { _, failing := d.pool.Outage(); return failing },
@@ -57,7 +57,7 @@ func (d *daemon) isReady() bool {
 
 func (d *daemon) loopCounters() metrics.Loop {
 	s := d.stats()
-	return metrics.Loop{Scheduled: s.Parked, HandedBack: s.HandedBack, LeasesLost: s.Lost, Duplicates: s.Duplicates, Overdue: d.overdue.Load(), SiteReleases: d.siteReleases.Load()}
+	return metrics.Loop{Scheduled: s.Scheduled, HandedBack: s.HandedBack, LeasesLost: s.LeasesLost, Duplicates: s.Duplicates, Overdue: d.overdue.Load(), SiteReleases: d.siteReleases.Load()}
 }
 
 // proxyStates counts the proxies by the state of their breakers.

@@ -25,12 +25,12 @@ func (d *daemon) ready() []admin.Check {
 	}
 	return []admin.Check{
 		check("nats", conn.nc.IsConnected(), "connected", "not connected, reconnecting"),
-		d.errorCheck("consuming", conn.worker.Consuming(), "every queue is pulled from"+obeyedSettings(conn.worker.Obeyed())),
-		d.errorCheck("streams", conn.worker.Streams(), "all there, and as gofer needs them"),
+		d.errorCheck("consuming", conn.worker.PullError(), "every queue is pulled from"+obeyedSettings(conn.worker.ObeyedSettings())),
+		d.errorCheck("streams", conn.worker.StreamsError(), "all there, and as gofer needs them"),
 		d.errorCheck("settings", d.settings.Trouble(), "the fleet's proxies, policy and denied hosts are known"),
 		d.proxyCheck(),
-		check("draining", !conn.worker.Draining(), "no", "draining: no new jobs are taken"),
-		d.errorCheck("results", conn.worker.Storable(), "results are stored"),
+		check("draining", !conn.worker.IsDraining(), "no", "draining: no new jobs are taken"),
+		d.errorCheck("results", conn.worker.StoreError(), "results are stored"),
 	}
 }
 
