@@ -22,8 +22,8 @@ func hours() row {
 			Bytes: 9000, At: at,
 		}
 		raw = append(raw, a)
-		book.Attempt(a)
-		book.Job(rollup.JobFact{Queue: "default", Outcome: jobs.Succeeded, Policy: "exponential/3", Attempts: a.Attempt, Duration: a.Duration, At: at})
+		book.AddAttempt(a)
+		book.AddJob(rollup.JobFact{Queue: "default", Outcome: jobs.Succeeded, Policy: "exponential/3", Attempts: a.Attempt, Duration: a.Duration, At: at})
 		if i%1000 == 0 {
 			for _, p := range book.Changed() {
 				book.Stored(p)

@@ -226,10 +226,10 @@ func TestBreakerTellsWhoFoundItsProxyDead(t *testing.T) {
 
 func TestStatisticsAreThoseOfTheBook(t *testing.T) {
 	w := newWorker(t, nil)
-	w.book.Attempt(rollup.AttemptFact{Proxy: "p1", Reason: "timeout", Fault: jobs.FaultProxy, Duration: time.Second, Bytes: 7})
-	w.book.Retry(jobs.RetryEvent{})
-	w.book.Job(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 2, Policy: "exponential/3", Duration: time.Second})
-	w.book.Breaker(jobs.BreakerEvent{ProxyID: "p1", FromState: "closed", ToState: "open"})
+	w.book.AddAttempt(rollup.AttemptFact{Proxy: "p1", Reason: "timeout", Fault: jobs.FaultProxy, Duration: time.Second, Bytes: 7})
+	w.book.AddRetry(jobs.RetryEvent{})
+	w.book.AddJob(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 2, Policy: "exponential/3", Duration: time.Second})
+	w.book.AddBreakerEvent(jobs.BreakerEvent{ProxyID: "p1", FromState: "closed", ToState: "open"})
 	for path, want := range map[string]string{
 		"/api/v1/metrics/retries":                    `{"total_retries":1,"success_by_attempt":{"2":1},"circuit_breaker_events_count":1,"retention_hours":168}`,
 		"/api/v1/metrics/retries/by-proxy?hours=1":   `{"proxies":{"p1":{"proxy_id":"p1","total_attempts":1,"success_count":0,"failure_count":1,"avg_latency":1,"bytes":7,"circuit_breaker_opens":1,"classes":{"2xx":0,"3xx":0,"4xx":0,"5xx":0,"none":1}}}}`,
@@ -266,7 +266,7 @@ func TestHoursAndScopeOutOfRangeAreBadRequests(t *testing.T) {
 
 func TestClusterIsTheDefaultScope(t *testing.T) {
 	fleet := rollup.NewBook()
-	fleet.Retry(jobs.RetryEvent{})
+	fleet.AddRetry(jobs.RetryEvent{})
 	w := newWorker(t, func(c *admin.Config) { c.Cluster = func(context.Context) (*rollup.Book, error) { return fleet, nil } })
 	for query, want := range map[string]string{"": `"total_retries":1`, "?scope=cluster": `"total_retries":1`, "?scope=worker": `"total_retries":0`} {
 		if got := w.do(request("GET", "/api/v1/metrics/retries"+query, "")).Body.String(); !strings.Contains(got, want) {
@@ -365,8 +365,8 @@ func BenchmarkDayOverHTTP(b *testing.B) {
 	w := newWorker(b, nil)
 	for i := range 240_000 {
 		at := time.Now().Add(-time.Duration(240_000-i) * 360 * time.Millisecond)
-		w.book.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%04d", i%1000), Status: 200, Duration: time.Second, At: at})
-		w.book.Job(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1, Policy: "exponential/3", At: at})
+		w.book.AddAttempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%04d", i%1000), Status: 200, Duration: time.Second, At: at})
+		w.book.AddJob(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1, Policy: "exponential/3", At: at})
 	}
 	server := httptest.NewServer(w)
 	defer server.Close()

@@ -157,7 +157,7 @@ func TestWorstProxiesAreThoseWithTheLargestShareOfFailures(t *testing.T) {
 			if i < n[1] {
 				f.Fault = jobs.FaultProxy
 			}
-			w.book.Attempt(f)
+			w.book.AddAttempt(f)
 		}
 	}
 	var s admin.Snapshot
@@ -184,8 +184,8 @@ func TestRestingBreakersAreShownWithTheReasonAndPausedQueuesAsSuch(t *testing.T)
 			c.Pool.ForceOpen(fmt.Sprintf("p%03d", i), time.Duration(i+1)*time.Minute, "test")
 		}
 	})
-	w.book.Breaker(jobs.BreakerEvent{ProxyID: "p000", FromState: "closed", ToState: "open", Reason: "five attempts failed"})
-	w.book.Breaker(jobs.BreakerEvent{ProxyID: "p000", FromState: "open", ToState: "half_open", Reason: "a test begins"})
+	w.book.AddBreakerEvent(jobs.BreakerEvent{ProxyID: "p000", FromState: "closed", ToState: "open", Reason: "five attempts failed"})
+	w.book.AddBreakerEvent(jobs.BreakerEvent{ProxyID: "p000", FromState: "open", ToState: "half_open", Reason: "a test begins"})
 	var s admin.Snapshot
 	w.event(t, &s)
 	if len(s.OpenBreakers) != 100 || s.Breakers["open"] != 120 || s.Breakers["closed"] != 30 {
@@ -201,8 +201,8 @@ func TestRestingBreakersAreShownWithTheReasonAndPausedQueuesAsSuch(t *testing.T)
 
 func TestFailedJobsAreShownWithTheReason(t *testing.T) {
 	w := newWorker(t, nil)
-	w.book.Job(rollup.JobFact{ID: "j1", Outcome: jobs.Failed, Error: jobs.ErrNoProxy, Detail: "no proxy has the tag de"})
-	w.book.Job(rollup.JobFact{ID: "j2", Outcome: jobs.Failed, Error: jobs.ErrInvalidJob, Detail: strings.Repeat("é", 1000)})
+	w.book.AddJob(rollup.JobFact{ID: "j1", Outcome: jobs.Failed, Error: jobs.ErrNoProxy, Detail: "no proxy has the tag de"})
+	w.book.AddJob(rollup.JobFact{ID: "j2", Outcome: jobs.Failed, Error: jobs.ErrInvalidJob, Detail: strings.Repeat("é", 1000)})
 	var s admin.Snapshot
 	w.event(t, &s)
 	if len(s.Failures) != 2 || s.Failures[1].Detail != "no proxy has the tag de" {

@@ -166,12 +166,12 @@ func busyWorker(t *testing.T, change func(*admin.Config)) *worker {
 	w.pool.Avoid("p2", time.Now().Add(time.Minute), "w2")
 	at := time.Now().Add(time.Minute)
 	for range 5 {
-		w.book.Attempt(rollup.AttemptFact{Proxy: "p1", Reason: "timeout", Fault: jobs.FaultProxy, Duration: time.Second, Bytes: 7})
+		w.book.AddAttempt(rollup.AttemptFact{Proxy: "p1", Reason: "timeout", Fault: jobs.FaultProxy, Duration: time.Second, Bytes: 7})
 	}
-	w.book.Retry(jobs.RetryEvent{JobID: "j1", Queue: "default", Kind: jobs.RetryInline, Delay: jobs.Duration(1500 * time.Millisecond)})
-	w.book.Job(rollup.JobFact{ID: "j1", Queue: "default", Outcome: jobs.Succeeded, Attempts: 2, Policy: "exponential/3", Duration: time.Second})
-	w.book.Job(rollup.JobFact{ID: "j2", Queue: "default", Outcome: jobs.Failed, Error: jobs.ErrNoProxy, Policy: "fixed/1"})
-	w.book.Breaker(jobs.BreakerEvent{ProxyID: "p1", FromState: "closed", ToState: "open", NextTestTime: &at})
+	w.book.AddRetry(jobs.RetryEvent{JobID: "j1", Queue: "default", Kind: jobs.RetryInline, Delay: jobs.Duration(1500 * time.Millisecond)})
+	w.book.AddJob(rollup.JobFact{ID: "j1", Queue: "default", Outcome: jobs.Succeeded, Attempts: 2, Policy: "exponential/3", Duration: time.Second})
+	w.book.AddJob(rollup.JobFact{ID: "j2", Queue: "default", Outcome: jobs.Failed, Error: jobs.ErrNoProxy, Policy: "fixed/1"})
+	w.book.AddBreakerEvent(jobs.BreakerEvent{ProxyID: "p1", FromState: "closed", ToState: "open", NextTestTime: &at})
 	return w
 }
 

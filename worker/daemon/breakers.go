@@ -54,7 +54,7 @@ func (d *daemon) recordBreakers(events []rotation.Event) {
 			event.NextTestTime = &next
 		}
 		d.log.Warn("breaker changed", "proxy", e.ProxyID, "from", event.FromState, "to", event.ToState, "reason", e.Reason)
-		d.book.Breaker(event)
+		d.book.AddBreakerEvent(event)
 		d.metrics.CountBreakerChange(event)
 		d.enqueue(func(ctx context.Context) error { return d.connected.Load().stream.PublishBreaker(ctx, event) })
 		if d.fleet != nil {

@@ -11,7 +11,7 @@ import (
 // recordRetry counts a retry and stores its event before the delay that the event announces, so that a worker that dies in the
 // delay has announced it. That bounds how long a job waits for a server that does not answer: 2 s. Jobs run only on a connection.
 func (d *daemon) recordRetry(e jobs.RetryEvent) {
-	d.book.Retry(e)
+	d.book.AddRetry(e)
 	d.metrics.CountRetry(e)
 	d.log.Info("retry", "queue", e.Queue, "job", e.JobID, "attempt", e.Attempt, "proxy", e.Proxy, "fault", e.Fault, "error", e.Error, "delay", e.Delay.String(), "kind", e.Kind)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
@@ -40,7 +40,7 @@ func (d *daemon) recordAttempt(queue string, a jobs.Attempt, bytes int64, reason
 		Queue: queue, Proxy: a.Proxy, Region: a.Region, Attempt: a.Attempt, Status: a.Status, Fault: a.Fault, Reason: reason,
 		Duration: a.Duration.Std(), Bytes: bytes,
 	}
-	d.book.Attempt(fact)
+	d.book.AddAttempt(fact)
 	d.metrics.CountAttempt(fact)
 }
 
@@ -50,7 +50,7 @@ func (d *daemon) recordJob(job jobs.Job, result jobs.Result) {
 		Queue: result.Queue, ID: result.ID, Outcome: result.Outcome, Error: result.Error, Status: result.Status, Detail: result.Detail, Policy: job.Retry.ApplyTo(d.policy()).Name(),
 		Attempts: result.AttemptCount, Duration: result.Duration, Bytes: result.Bytes,
 	}
-	d.book.Job(fact)
+	d.book.AddJob(fact)
 	d.metrics.CountJob(fact)
 }
 

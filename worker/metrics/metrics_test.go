@@ -197,7 +197,7 @@ func TestNumbersOnThePageAreWhatHappened(t *testing.T) {
 	m.CountBreakerChange(jobs.BreakerEvent{FromState: "closed", ToState: "open"})
 	fact := rollup.JobFact{Queue: "default", Outcome: jobs.Succeeded, Status: 404, Attempts: 2, Policy: "fixed/3", Duration: 3 * time.Second}
 	m.CountJob(fact)
-	g.Book().Job(fact)
+	g.Book().AddJob(fact)
 	m.CountJob(rollup.JobFact{Queue: "default", Outcome: jobs.Failed, Error: jobs.ErrNoProxy})
 	m.CountDeadLetter(jobs.ErrNoProxy)
 	m.CountTaken("default", 3*time.Second, false)

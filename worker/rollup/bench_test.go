@@ -27,7 +27,7 @@ func TestBookOfADayIsSmall(t *testing.T) {
 		t.Errorf("a day of 10,000 requests an hour: got %.1f MB, want under 10", day)
 	}
 	for i := range 300_000 { // five minutes of 1,000 a second
-		b.Attempt(rollup.AttemptFact{Proxy: "p1", Status: 200})
+		b.AddAttempt(rollup.AttemptFact{Proxy: "p1", Status: 200})
 		if i%5000 == 0 {
 			fleet{}.storeAll(b)
 		}
@@ -44,8 +44,8 @@ func BenchmarkFacts(b *testing.B) {
 	now := time.Now()
 	b.ReportAllocs()
 	for b.Loop() {
-		book.Attempt(rollup.AttemptFact{Queue: "default", Proxy: "p1", Attempt: 1, Status: 200, Duration: time.Second, Bytes: 9000, At: now})
-		book.Job(rollup.JobFact{Queue: "default", Outcome: jobs.Succeeded, Policy: "exponential/3", Attempts: 1, Duration: time.Second, At: now})
+		book.AddAttempt(rollup.AttemptFact{Queue: "default", Proxy: "p1", Attempt: 1, Status: 200, Duration: time.Second, Bytes: 9000, At: now})
+		book.AddJob(rollup.JobFact{Queue: "default", Outcome: jobs.Succeeded, Policy: "exponential/3", Attempts: 1, Duration: time.Second, At: now})
 	}
 }
 
@@ -109,7 +109,7 @@ func loaded(b *testing.B, proxies int, attempts func(i int) int) *rollup.Book {
 func BenchmarkSum(b *testing.B) {
 	worker := rollup.NewBook()
 	for i := range 40_000 {
-		worker.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%012x", i%1000), Status: 200, Bytes: 9000, Duration: time.Second})
+		worker.AddAttempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%012x", i%1000), Status: 200, Bytes: 9000, Duration: time.Second})
 	}
 	book := rollup.NewBook()
 	for _, p := range worker.Changed() {

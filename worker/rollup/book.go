@@ -55,8 +55,8 @@ func NewBook() *Book {
 	}
 }
 
-// Attempt counts an attempt that ended.
-func (b *Book) Attempt(f AttemptFact) {
+// AddAttempt counts an attempt that ended.
+func (b *Book) AddAttempt(f AttemptFact) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	hour := b.enter(&f.At)
@@ -68,8 +68,8 @@ func (b *Book) Attempt(f AttemptFact) {
 	}
 }
 
-// Job counts a job whose result was stored.
-func (b *Book) Job(f JobFact) {
+// AddJob counts a job whose result was stored.
+func (b *Book) AddJob(f JobFact) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	hour := b.enter(&f.At)
@@ -82,8 +82,8 @@ func (b *Book) Job(f JobFact) {
 	b.fold(hour, func(h *Hour) { h.job(f) })
 }
 
-// Retry counts an announced retry.
-func (b *Book) Retry(e jobs.RetryEvent) {
+// AddRetry counts an announced retry.
+func (b *Book) AddRetry(e jobs.RetryEvent) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	hour := b.enter(&e.At)
@@ -92,8 +92,8 @@ func (b *Book) Retry(e jobs.RetryEvent) {
 	b.fold(hour, (*Hour).retry)
 }
 
-// Breaker counts a breaker that changed its state.
-func (b *Book) Breaker(e jobs.BreakerEvent) {
+// AddBreakerEvent counts a breaker that changed its state.
+func (b *Book) AddBreakerEvent(e jobs.BreakerEvent) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	hour := b.enter(&e.Timestamp)

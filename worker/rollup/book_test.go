@@ -45,18 +45,18 @@ func drawFact(t *rapid.T, now time.Time) fact {
 		f.Fault = rapid.SampledFrom([]jobs.Fault{jobs.FaultNone, jobs.FaultProxy, jobs.FaultTarget}).Draw(t, "fault")
 		f.Reason = rapid.SampledFrom([]string{"", "timeout", "connect", "never heard of"}).Draw(t, "reason")
 		f.Status = rapid.SampledFrom([]int{0, 200, 503}).Draw(t, "status")
-		return func(b *rollup.Book) { b.Attempt(f) }
+		return func(b *rollup.Book) { b.AddAttempt(f) }
 	case 1:
 		f := rollup.JobFact{Duration: took, At: at, Attempts: rapid.IntRange(0, 12).Draw(t, "attempts")}
 		f.Outcome = rapid.SampledFrom([]string{jobs.Succeeded, jobs.Failed, jobs.Cancelled}).Draw(t, "outcome")
 		f.Error = rapid.SampledFrom([]string{"", jobs.ErrNoProxy, "x.y"}).Draw(t, "error")
 		f.Policy = rapid.SampledFrom([]string{"exponential/3", "fixed/10", "mine/3", "linear/x", ""}).Draw(t, "policy")
-		return func(b *rollup.Book) { b.Job(f) }
+		return func(b *rollup.Book) { b.AddJob(f) }
 	case 2:
-		return func(b *rollup.Book) { b.Retry(jobs.RetryEvent{At: at}) }
+		return func(b *rollup.Book) { b.AddRetry(jobs.RetryEvent{At: at}) }
 	}
 	e := jobs.BreakerEvent{ProxyID: proxy, ToState: rapid.SampledFrom([]string{"open", "closed", "?"}).Draw(t, "to"), Timestamp: at}
-	return func(b *rollup.Book) { b.Breaker(e) }
+	return func(b *rollup.Book) { b.AddBreakerEvent(e) }
 }
 
 func drawFacts(t *rapid.T) []fact {
@@ -195,9 +195,9 @@ func TestPartIsChangedUntilItsNewestVersionIsStored(t *testing.T) {
 	if got := b.Changed(); len(got) != 0 {
 		t.Errorf("an empty book: got %+v, want nothing changed", got)
 	}
-	b.Retry(jobs.RetryEvent{})
+	b.AddRetry(jobs.RetryEvent{})
 	first := b.Changed()
-	b.Retry(jobs.RetryEvent{})
+	b.AddRetry(jobs.RetryEvent{})
 	second := b.Changed()
 	if len(first) != 1 || len(second) != 1 || first[0].ID != second[0].ID {
 		t.Fatalf("got %+v and %+v, want two versions of one part", first, second)
@@ -216,11 +216,11 @@ func TestPartIsChangedUntilItsNewestVersionIsStored(t *testing.T) {
 func TestFactOfAnHourWhosePartIsForgottenIsAdded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, stored, at := rollup.NewBook(), fleet{}, time.Now()
-		b.Job(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1})
+		b.AddJob(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1})
 		stored.storeAll(b)
 		time.Sleep(3 * time.Hour)
 		stored.storeAll(b) // forgets the part
-		b.Job(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1, At: at})
+		b.AddJob(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1, At: at})
 		stored.storeAll(b)
 		if got := stored.book(t).Series(4)[0].TotalRequests; got != 2 || len(stored) != 2 {
 			t.Errorf("got %d jobs in %d parts, want both in two", got, len(stored))
@@ -231,7 +231,7 @@ func TestFactOfAnHourWhosePartIsForgottenIsAdded(t *testing.T) {
 func TestHourLeavesAfterItsWeek(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := rollup.NewBook()
-		b.Job(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1})
+		b.AddJob(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1})
 		time.Sleep((rollup.RetentionHours - 1) * time.Hour)
 		if got := b.Series(rollup.RetentionHours)[0].TotalRequests; got != 1 {
 			t.Errorf("jobs in the oldest hour: got %d, want 1", got)
@@ -247,9 +247,9 @@ func TestHourLeavesAfterItsWeek(t *testing.T) {
 func TestFactOfATimeLongGoneOrAheadDoesNoHarm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := rollup.NewBook()
-		b.Job(rollup.JobFact{Outcome: jobs.Succeeded, At: time.Unix(-5000, 0)})
-		b.Attempt(rollup.AttemptFact{Proxy: "p", At: time.Unix(-5000, 0)})
-		b.Job(rollup.JobFact{Outcome: jobs.Succeeded, At: time.Now().Add(1000 * time.Hour)})
+		b.AddJob(rollup.JobFact{Outcome: jobs.Succeeded, At: time.Unix(-5000, 0)})
+		b.AddAttempt(rollup.AttemptFact{Proxy: "p", At: time.Unix(-5000, 0)})
+		b.AddJob(rollup.JobFact{Outcome: jobs.Succeeded, At: time.Now().Add(1000 * time.Hour)})
 		running := b.Hour(0)
 		if got := running.Jobs(); got != 1 {
 			t.Errorf("jobs of the running hour: got %d, want the one that came from ahead", got)
@@ -263,13 +263,13 @@ func TestFactOfATimeLongGoneOrAheadDoesNoHarm(t *testing.T) {
 func TestNumbersAreWhatHappened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := rollup.NewBook()
-		b.Attempt(rollup.AttemptFact{Proxy: "p1", Reason: "timeout", Fault: jobs.FaultProxy, Duration: 3 * time.Second, Bytes: 10})
-		b.Retry(jobs.RetryEvent{JobID: "j1"})
-		b.Attempt(rollup.AttemptFact{Proxy: "p1", Status: 200, Duration: time.Second, Bytes: 90})
-		b.Attempt(rollup.AttemptFact{Proxy: "p1", Reason: "cancelled", Duration: 2 * time.Second}) // nobody's fault
-		b.Breaker(jobs.BreakerEvent{ProxyID: "p1", ToState: "open"})
-		b.Job(rollup.JobFact{ID: "j1", Outcome: jobs.Succeeded, Status: 200, Policy: "exponential/3", Attempts: 2, Duration: 4 * time.Second})
-		b.Job(rollup.JobFact{ID: "j2", Outcome: jobs.Failed, Error: jobs.ErrNoProxy, Policy: "exponential/3"})
+		b.AddAttempt(rollup.AttemptFact{Proxy: "p1", Reason: "timeout", Fault: jobs.FaultProxy, Duration: 3 * time.Second, Bytes: 10})
+		b.AddRetry(jobs.RetryEvent{JobID: "j1"})
+		b.AddAttempt(rollup.AttemptFact{Proxy: "p1", Status: 200, Duration: time.Second, Bytes: 90})
+		b.AddAttempt(rollup.AttemptFact{Proxy: "p1", Reason: "cancelled", Duration: 2 * time.Second}) // nobody's fault
+		b.AddBreakerEvent(jobs.BreakerEvent{ProxyID: "p1", ToState: "open"})
+		b.AddJob(rollup.JobFact{ID: "j1", Outcome: jobs.Succeeded, Status: 200, Policy: "exponential/3", Attempts: 2, Duration: 4 * time.Second})
+		b.AddJob(rollup.JobFact{ID: "j2", Outcome: jobs.Failed, Error: jobs.ErrNoProxy, Policy: "exponential/3"})
 		p := b.Series(1)[0]
 		want := rollup.Point{
 			Timestamp: time.Now().UTC().Truncate(time.Hour), TotalRequests: 2, TotalRetries: 1, SuccessRate: 0.5,
@@ -318,7 +318,7 @@ func TestQuantileIsWithinItsBucket(t *testing.T) {
 func TestRecentSecondsHaveNoGaps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := rollup.NewBook()
-		b.Job(rollup.JobFact{Outcome: jobs.Succeeded})
+		b.AddJob(rollup.JobFact{Outcome: jobs.Succeeded})
 		time.Sleep(3 * time.Second)
 		got := b.Recent(5)
 		if len(got) != 5 || got[2].Succeeded != 1 || got[3].Jobs != 0 || got[4].At.Sub(got[0].At) != 4*time.Second {
@@ -335,14 +335,14 @@ func TestRecentSecondsHaveNoGaps(t *testing.T) {
 func fill(b *rollup.Book) {
 	for i := range 240_000 {
 		at := time.Now().Add(-time.Duration(240_000-i) * 360 * time.Millisecond)
-		b.Attempt(rollup.AttemptFact{
+		b.AddAttempt(rollup.AttemptFact{
 			Queue: "default", Proxy: fmt.Sprintf("p%04d", i%1000), Attempt: 1, Status: 200, Duration: time.Duration(rand.IntN(1e9)), Bytes: 9000, At: at,
 		})
-		b.Job(rollup.JobFact{
+		b.AddJob(rollup.JobFact{
 			Queue: "default", ID: fmt.Sprintf("01J%023d", i), Outcome: jobs.Succeeded, Policy: "exponential/3", Attempts: 1, Duration: time.Duration(rand.IntN(1e9)), At: at,
 		})
 		if i%10 == 0 {
-			b.Retry(jobs.RetryEvent{JobID: fmt.Sprintf("01J%023d", i), Error: fmt.Sprintf("the proxy did not answer within %d s", i), At: at})
+			b.AddRetry(jobs.RetryEvent{JobID: fmt.Sprintf("01J%023d", i), Error: fmt.Sprintf("the proxy did not answer within %d s", i), At: at})
 		}
 		if i%1000 == 0 {
 			fleet{}.storeAll(b)

@@ -31,7 +31,7 @@ func busiest(t *testing.T, flushed bool) {
 		stored := fleet{}
 		for i := range 3000 {
 			for range 1 + i/2000 { // the last thousand are the busiest
-				b.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%04d", i), Status: 200, Bytes: 1})
+				b.AddAttempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%04d", i), Status: 200, Bytes: 1})
 			}
 		}
 		if flushed {
@@ -59,9 +59,9 @@ func busiest(t *testing.T, flushed bool) {
 
 func TestRareFailureSurvivesAFloodOfSuccesses(t *testing.T) {
 	b := rollup.NewBook()
-	b.Job(rollup.JobFact{ID: "bad", Outcome: jobs.Failed, Error: jobs.ErrNoProxy})
+	b.AddJob(rollup.JobFact{ID: "bad", Outcome: jobs.Failed, Error: jobs.ErrNoProxy})
 	for range 20_000 {
-		b.Job(rollup.JobFact{Outcome: jobs.Succeeded})
+		b.AddJob(rollup.JobFact{Outcome: jobs.Succeeded})
 	}
 	if got := b.LastFailures(1); len(got) != 1 || got[0].ID != "bad" {
 		t.Errorf("last failure: got %v, want bad", got)
@@ -74,10 +74,10 @@ func TestRareFailureSurvivesAFloodOfSuccesses(t *testing.T) {
 func TestRawEventsLastAnHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := rollup.NewBook()
-		b.Retry(jobs.RetryEvent{JobID: "old"})
-		b.Breaker(jobs.BreakerEvent{ProxyID: "p1", ToState: "open"})
+		b.AddRetry(jobs.RetryEvent{JobID: "old"})
+		b.AddBreakerEvent(jobs.BreakerEvent{ProxyID: "p1", ToState: "open"})
 		time.Sleep(61 * time.Minute)
-		b.Retry(jobs.RetryEvent{JobID: "new"})
+		b.AddRetry(jobs.RetryEvent{JobID: "new"})
 		e := b.Since(time.Time{})
 		if len(e.Retries) != 1 || e.Retries[0].JobID != "new" || len(e.Breakers) != 0 {
 			t.Errorf("raw events: got %+v, want the new retry alone", e)
@@ -100,7 +100,7 @@ func byProxy(b *rollup.Book) (attempts, bytes int64) {
 func TestProxiesBeyondThoseThatAreToldApartAreInTheRest(t *testing.T) {
 	worker := rollup.NewBook()
 	for i := range 10_002 {
-		worker.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%05d", i), Status: 200, Bytes: 7})
+		worker.AddAttempt(rollup.AttemptFact{Proxy: fmt.Sprintf("p%05d", i), Status: 200, Bytes: 7})
 	}
 	stored := fleet{}
 	stored.storeAll(worker)
@@ -119,7 +119,7 @@ func TestFleetWithMoreProxiesThanItCanNameLosesNothing(t *testing.T) {
 		for hour := range 12 {
 			for w, b := range workers {
 				for i := range 1200 {
-					b.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("w%dh%02dp%05d", w, hour, i), Status: 200, Bytes: 10})
+					b.AddAttempt(rollup.AttemptFact{Proxy: fmt.Sprintf("w%dh%02dp%05d", w, hour, i), Status: 200, Bytes: 10})
 				}
 				stored.storeAll(b)
 			}
@@ -137,8 +137,8 @@ func TestFleetWithMoreProxiesThanItCanNameLosesNothing(t *testing.T) {
 
 func TestNoProxyIsTakenForTheRest(t *testing.T) {
 	worker := rollup.NewBook()
-	worker.Attempt(rollup.AttemptFact{Proxy: "other", Status: 200, Bytes: 7})
-	worker.Attempt(rollup.AttemptFact{Proxy: "no good", Status: 200, Bytes: 100}) // has no row
+	worker.AddAttempt(rollup.AttemptFact{Proxy: "other", Status: 200, Bytes: 7})
+	worker.AddAttempt(rollup.AttemptFact{Proxy: "no good", Status: 200, Bytes: 100}) // has no row
 	stored := fleet{}
 	stored.storeAll(worker)
 	for name, b := range map[string]*rollup.Book{"worker": worker, "fleet": stored.book(t)} {
@@ -156,7 +156,7 @@ func TestFewerHoursThanTheDayAreAddedUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := rollup.NewBook()
 		for range 30 {
-			b.Attempt(rollup.AttemptFact{Proxy: "p1", Status: 200})
+			b.AddAttempt(rollup.AttemptFact{Proxy: "p1", Status: 200})
 			time.Sleep(time.Hour)
 		}
 		for hours, want := range map[int]int64{1: 0, 2: 1, 12: 11, 23: 22, 24: 23, 168: 23} {
@@ -257,7 +257,7 @@ func record(out []byte, name string, values ...int64) []byte {
 func TestNoPartIsTooLargeForTheServer(t *testing.T) {
 	b := rollup.NewBook()
 	for i := range 10_000 {
-		b.Attempt(rollup.AttemptFact{Proxy: fmt.Sprintf("%064d", i), Status: 200, Bytes: 1 << 49, Duration: 1000 * time.Hour})
+		b.AddAttempt(rollup.AttemptFact{Proxy: fmt.Sprintf("%064d", i), Status: 200, Bytes: 1 << 49, Duration: 1000 * time.Hour})
 	}
 	for _, p := range b.Changed() {
 		if len(p.Data) > 256<<10 {
@@ -298,12 +298,12 @@ func TestClockThatStoodAheadIsForgotten(t *testing.T) {
 			fact := rollup.AttemptFact{Proxy: "p1", Status: 200, Bytes: 5}
 			synctest.Test(t, func(*testing.T) {
 				time.Sleep(ahead)
-				b.Attempt(fact)
+				b.AddAttempt(fact)
 				fleet{}.storeAll(b)
 			})
 			synctest.Test(t, func(t *testing.T) {
 				for range 48 {
-					b.Attempt(fact)
+					b.AddAttempt(fact)
 					stored := fleet{}
 					if stored.storeAll(b); len(stored) != 2 {
 						t.Fatalf("changed: got %d parts, want the totals and the proxies of the hour", len(stored))
@@ -334,7 +334,7 @@ func TestBreakerEventsOfOthersAreChecked(t *testing.T) {
 			"no id": with(func(e *jobs.BreakerEvent) { e.ProxyID = "" }), "no such id": with(func(e *jobs.BreakerEvent) { e.ProxyID = "a.b" }),
 			"no state": with(func(e *jobs.BreakerEvent) { e.FromState = "" }), "no such state": with(func(e *jobs.BreakerEvent) { e.ToState = "?" }),
 		} {
-			if err := rollup.NewBook().Recall(e, now); err == nil {
+			if err := rollup.NewBook().RestoreBreakerEvent(e, now); err == nil {
 				t.Errorf("%s: got no error", name)
 			}
 		}
@@ -348,7 +348,7 @@ func TestBreakerEventsOfOthersAreChecked(t *testing.T) {
 			"stored too long ago":       {now, now.Add(-week - time.Hour), time.Time{}},
 		} {
 			b := rollup.NewBook()
-			if err := b.Recall(with(func(e *jobs.BreakerEvent) { e.Timestamp = c.at }), c.stored); err != nil {
+			if err := b.RestoreBreakerEvent(with(func(e *jobs.BreakerEvent) { e.Timestamp = c.at }), c.stored); err != nil {
 				t.Error(err)
 			}
 			got := append(b.BreakerEvents(time.Time{}), jobs.BreakerEvent{})[0]
@@ -363,7 +363,7 @@ func TestLongTextsOfBreakerEventsAreNotKept(t *testing.T) {
 	b, before := rollup.NewBook(), heap()
 	for range 100 {
 		long := strings.Repeat("é", 250_000)
-		if err := b.Recall(jobs.BreakerEvent{ProxyID: "p1", FromState: "closed", ToState: "open", Reason: long, Worker: long[1:]}, time.Now()); err != nil {
+		if err := b.RestoreBreakerEvent(jobs.BreakerEvent{ProxyID: "p1", FromState: "closed", ToState: "open", Reason: long, Worker: long[1:]}, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -46,11 +46,11 @@ func (b *Book) BreakerEvents(since time.Time) []jobs.BreakerEvent {
 	return events
 }
 
-// Recall keeps a breaker event of the fleet that was stored at a time for BreakerEvents, without counting it: the sums of
+// RestoreBreakerEvent keeps a breaker event of the fleet that was stored at a time for BreakerEvents, without counting it: the sums of
 // a book that is fed by Put know it already. Whoever may publish events may publish anything: one of no proxy or of an
 // unknown state is an error; long texts are cut; and a time that cannot be, after the storing or RetentionHours before it,
 // is that of the storing. An event older than RetentionHours is left out.
-func (b *Book) Recall(e jobs.BreakerEvent, stored time.Time) error {
+func (b *Book) RestoreBreakerEvent(e jobs.BreakerEvent, stored time.Time) error {
 	if !jobs.ValidProxyID(e.ProxyID) || breakerState(e.FromState) == Other || breakerState(e.ToState) == Other {
 		return fmt.Errorf("breaker event of proxy %.80q from %.20q to %.20q: no such proxy or state", e.ProxyID, e.FromState, e.ToState)
 	}
@@ -68,8 +68,8 @@ func (b *Book) Recall(e jobs.BreakerEvent, stored time.Time) error {
 	return nil
 }
 
-// ForgetBreakers drops the breaker events, not what was counted of them.
-func (b *Book) ForgetBreakers() {
+// DropBreakerEvents drops the breaker events, not what was counted of them.
+func (b *Book) DropBreakerEvents() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.breakers = ring[jobs.BreakerEvent]{limit: maxBreakers}

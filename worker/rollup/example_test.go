@@ -14,8 +14,8 @@ func ExampleBook() {
 	totals, proxies := rollup.NewSum(rollup.Totals), rollup.NewSum(rollup.Proxies)
 	for range 2 {
 		worker := rollup.NewBook()
-		worker.Attempt(rollup.AttemptFact{Proxy: "p1", Status: 200, Duration: time.Second, Bytes: 512})
-		worker.Job(rollup.JobFact{Outcome: jobs.Succeeded, Policy: "exponential/3", Attempts: 1, Duration: time.Second})
+		worker.AddAttempt(rollup.AttemptFact{Proxy: "p1", Status: 200, Duration: time.Second, Bytes: 512})
+		worker.AddJob(rollup.JobFact{Outcome: jobs.Succeeded, Policy: "exponential/3", Attempts: 1, Duration: time.Second})
 		for _, part := range worker.Changed() {
 			sum := totals
 			if part.Kind == rollup.Proxies {

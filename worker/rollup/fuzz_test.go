@@ -13,11 +13,11 @@ import (
 // goodParts are the parts of a worker that counted something.
 func goodParts() map[rollup.Kind][]byte {
 	b := rollup.NewBook()
-	b.Attempt(rollup.AttemptFact{Proxy: "p1", Status: 200, Duration: time.Second, Bytes: 512})
-	b.Attempt(rollup.AttemptFact{Proxy: "p2", Fault: jobs.FaultProxy, Reason: "timeout", Duration: time.Minute})
-	b.Retry(jobs.RetryEvent{})
-	b.Breaker(jobs.BreakerEvent{ProxyID: "p2", ToState: "open"})
-	b.Job(rollup.JobFact{Outcome: jobs.Succeeded, Policy: "exponential/3", Attempts: 2, Duration: time.Second})
+	b.AddAttempt(rollup.AttemptFact{Proxy: "p1", Status: 200, Duration: time.Second, Bytes: 512})
+	b.AddAttempt(rollup.AttemptFact{Proxy: "p2", Fault: jobs.FaultProxy, Reason: "timeout", Duration: time.Minute})
+	b.AddRetry(jobs.RetryEvent{})
+	b.AddBreakerEvent(jobs.BreakerEvent{ProxyID: "p2", ToState: "open"})
+	b.AddJob(rollup.JobFact{Outcome: jobs.Succeeded, Policy: "exponential/3", Attempts: 2, Duration: time.Second})
 	out := map[rollup.Kind][]byte{}
 	for _, p := range b.Changed() {
 		out[p.Kind] = p.Data

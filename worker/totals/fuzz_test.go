@@ -28,8 +28,8 @@ func FuzzRollupMessages(f *testing.F) {
 			defer w.end()
 			fleet := w.start(newTotals(book, anyway), stored)
 			count := func() {
-				book.Job(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1})
-				book.Attempt(rollup.AttemptFact{Proxy: "p1", Status: 200})
+				book.AddJob(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1})
+				book.AddAttempt(rollup.AttemptFact{Proxy: "p1", Status: 200})
 				time.Sleep(5 * time.Second)
 			}
 			count()

@@ -273,7 +273,7 @@ func (t *Totals) readEvents(ctx context.Context, s store) error {
 		return err
 	}
 	if !state.Made.Equal(r.events.Made) {
-		t.fleet.ForgetBreakers()
+		t.fleet.DropBreakerEvents()
 		r.nextEvent = 1
 	}
 	err = s.ReadFrom(ctx, events, s.Names().BreakerEvent("*"), r.nextEvent, func(m bus.Message) {
@@ -281,7 +281,7 @@ func (t *Totals) readEvents(ctx context.Context, s store) error {
 		var e jobs.BreakerEvent
 		err := json.Unmarshal(m.Data, &e)
 		if err == nil {
-			err = t.fleet.Recall(e, m.At)
+			err = t.fleet.RestoreBreakerEvent(e, m.At)
 		}
 		if err != nil && r.strange.CompareAndSwap(false, true) {
 			t.cfg.Log.Warn("some of the fleet's breaker events are left out", "subject", m.Subject, "error", err)

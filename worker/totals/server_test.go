@@ -60,8 +60,8 @@ func newCrew(t *testing.T, settings bus.Settings, connect func() *nats.Conn) *cr
 // count counts a job and an attempt on each worker.
 func (c *crew) count() {
 	for i, b := range c.books {
-		b.Job(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1})
-		b.Attempt(rollup.AttemptFact{Proxy: fmt.Sprint("p", i), Status: 200, Bytes: 7})
+		b.AddJob(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1})
+		b.AddAttempt(rollup.AttemptFact{Proxy: fmt.Sprint("p", i), Status: 200, Bytes: 7})
 	}
 }
 

@@ -51,9 +51,9 @@ func TestKilledWorkerLosesAtMostItsLastFiveSeconds(t *testing.T) {
 			killedAt := time.Now().Add(time.Duration(rapid.IntRange(0, 30_000).Draw(t, "killed after ms")) * time.Millisecond)
 			old, proxies := int64(0), rapid.IntRange(1, 100).Draw(t, "proxies")
 			for time.Now().Before(killedAt) {
-				book.Job(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1})
+				book.AddJob(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1})
 				for i := range proxies {
-					book.Attempt(rollup.AttemptFact{Proxy: fmt.Sprint("p", i), Status: 200, Bytes: 1})
+					book.AddAttempt(rollup.AttemptFact{Proxy: fmt.Sprint("p", i), Status: 200, Bytes: 1})
 				}
 				if time.Until(killedAt) > 5*time.Second {
 					old++
@@ -103,8 +103,8 @@ func TestDrainedWorkerLosesNothingAndNothingCountsTwice(t *testing.T) {
 				w.start(newTotals(book, anyway), stored)
 				for range rapid.IntRange(0, 300).Draw(t, "facts") {
 					f := rollup.AttemptFact{Proxy: fmt.Sprint("p", rapid.IntRange(1, 200).Draw(t, "proxy")), Status: 200, Duration: time.Second, Bytes: 9, At: time.Now()}
-					book.Attempt(f)
-					one.Attempt(f)
+					book.AddAttempt(f)
+					one.AddAttempt(f)
 					if rapid.IntRange(0, 20).Draw(t, "pause") == 0 {
 						time.Sleep(time.Second)
 					}
@@ -132,8 +132,8 @@ func TestFleetBookIsTheSumOfAllWorkers(t *testing.T) {
 		w.start(one, stored)
 		w.start(newTotals(other, anyway), stored)
 		for _, b := range []*rollup.Book{own, other} {
-			b.Job(rollup.JobFact{Outcome: jobs.Succeeded})
-			b.Attempt(rollup.AttemptFact{Proxy: "p1", Status: 200})
+			b.AddJob(rollup.JobFact{Outcome: jobs.Succeeded})
+			b.AddAttempt(rollup.AttemptFact{Proxy: "p1", Status: 200})
 		}
 		time.Sleep(5 * time.Second)
 		book, known := one.FleetByProxy(t.Context())
@@ -157,10 +157,10 @@ func TestLostAnswerCountsOnce(t *testing.T) {
 		stored.behind = behind.Load
 		stored.fails = func() (bool, bool) { return true, answers.Load() }
 		w.start(newTotals(book, anyway), stored)
-		book.Job(rollup.JobFact{Outcome: jobs.Succeeded})
+		book.AddJob(rollup.JobFact{Outcome: jobs.Succeeded})
 		time.Sleep(5 * time.Second)
 		answers.Store(true)
-		book.Job(rollup.JobFact{Outcome: jobs.Succeeded})
+		book.AddJob(rollup.JobFact{Outcome: jobs.Succeeded})
 		time.Sleep(10 * time.Second)
 		behind.Store(false)
 		time.Sleep(5 * time.Second)
@@ -176,7 +176,7 @@ func TestReplicaThatIsBehindTakesNothingAway(t *testing.T) {
 		stored, book, w := newMemory(), rollup.NewBook(), newWorkers()
 		defer w.end()
 		fleet := w.start(newTotals(book, anyway), stored)
-		book.Attempt(rollup.AttemptFact{Proxy: "p1", Status: 200})
+		book.AddAttempt(rollup.AttemptFact{Proxy: "p1", Status: 200})
 		time.Sleep(10 * time.Second)
 		fleet.FleetByProxy(t.Context())
 		stored.mu.Lock()
@@ -225,7 +225,7 @@ func endedHour(t *testing.T, remade bool) {
 		stored.seq = 1_000_000
 		fleet := w.start(newTotals(rollup.NewBook(), anyway), stored)
 		w.start(newTotals(book, anyway), stored)
-		count := func() { book.Attempt(rollup.AttemptFact{Proxy: "p1", Status: 200}) }
+		count := func() { book.AddAttempt(rollup.AttemptFact{Proxy: "p1", Status: 200}) }
 		if remade {
 			count()
 			time.Sleep(5 * time.Second)
@@ -254,7 +254,7 @@ func TestDeletedPartsAreNotCounted(t *testing.T) {
 		fleets := []*totals.Totals{w.start(newTotals(busy, anyway), stored), w.start(newTotals(rollup.NewBook(), anyway), stored)}
 		count := func(n int, proxy string) {
 			for range n {
-				busy.Attempt(rollup.AttemptFact{Proxy: proxy, Status: 200})
+				busy.AddAttempt(rollup.AttemptFact{Proxy: proxy, Status: 200})
 			}
 			time.Sleep(10 * time.Second)
 		}
@@ -286,7 +286,7 @@ func TestDeletedPartsOfOlderHoursAreNotCounted(t *testing.T) {
 				defer w.end()
 				fleet := w.start(newTotals(book, anyway), stored)
 				for range 4 {
-					book.Attempt(rollup.AttemptFact{Proxy: "p1", Status: 200})
+					book.AddAttempt(rollup.AttemptFact{Proxy: "p1", Status: 200})
 					time.Sleep(time.Hour)
 				}
 				stored.purge(c.purged)
@@ -305,7 +305,7 @@ func TestPartsOfProxiesExpireBeforeThoseOfTheTotals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stored, book, w := newMemory(), rollup.NewBook(), newWorkers()
 		w.start(newTotals(book, anyway), stored)
-		book.Attempt(rollup.AttemptFact{Proxy: "p1", Status: 200})
+		book.AddAttempt(rollup.AttemptFact{Proxy: "p1", Status: 200})
 		time.Sleep(5 * time.Second)
 		w.end()
 		for subject, keep := range stored.kept {
@@ -347,7 +347,7 @@ func TestEachFlushIsReported(t *testing.T) {
 		stored.fails = func() (bool, bool) { return !down, !down }
 		var reported []bool
 		w.start(newTotals(book, func(ok bool) { reported = append(reported, ok) }), stored)
-		book.Job(rollup.JobFact{Outcome: jobs.Succeeded})
+		book.AddJob(rollup.JobFact{Outcome: jobs.Succeeded})
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		stored.mu.Lock()
@@ -382,7 +382,7 @@ func TestDrainWithoutAServerEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stored, book := newMemory(), rollup.NewBook()
 		stored.fails = func() (bool, bool) { return false, false }
-		book.Job(rollup.JobFact{Outcome: jobs.Succeeded})
+		book.AddJob(rollup.JobFact{Outcome: jobs.Succeeded})
 		ctx, end := context.WithCancel(context.Background())
 		end()
 		began := time.Now()
@@ -403,7 +403,7 @@ func (closed) Replace(context.Context, string, string, []byte, uint64, time.Dura
 func TestDrainOnAClosedConnectionEndsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		book := rollup.NewBook()
-		book.Job(rollup.JobFact{Outcome: jobs.Succeeded})
+		book.AddJob(rollup.JobFact{Outcome: jobs.Succeeded})
 		ctx, end := context.WithCancel(context.Background())
 		end()
 		began := time.Now()
