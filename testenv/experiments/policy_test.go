@@ -90,7 +90,7 @@ func joined(t *testing.T, f *fleet, policy jobs.Policy) (*settings.Settings, jet
 		t.Fatal(err)
 	}
 	shared := settings.New(settings.Config{Pool: f.pool, Policy: policy, Log: slog.New(slog.DiscardHandler)})
-	shared.List(f.list)
+	shared.SetListed(f.list)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { shared.Run(ctx, client.JetStream(), nil) })

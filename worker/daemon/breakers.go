@@ -25,7 +25,7 @@ func (d *daemon) newFleetBreakers() *fleet.Breakers {
 	// Jitter makes an open time up to a fifth longer.
 	longest := b.MaxOpenTimeout + b.MaxOpenTimeout/5 + slack
 	return fleet.NewBreakers(fleet.BreakersConfig{
-		Pool: d.pool, Worker: d.cfg.Name, Slack: slack, Longest: longest, Log: d.log,
+		Pool: d.pool, Worker: d.cfg.Name, Slack: slack, MaxDuration: longest, Log: d.log,
 	})
 }
 
@@ -34,7 +34,7 @@ func (d *daemon) countAvoided() int {
 	if d.fleet == nil {
 		return 0
 	}
-	return d.fleet.Avoided()
+	return d.fleet.CountAvoided()
 }
 
 // recordBreakers logs, counts, publishes and shares changes of breakers. Every change passes here: those that attempts and probes
@@ -58,7 +58,7 @@ func (d *daemon) recordBreakers(events []rotation.Event) {
 		d.metrics.CountBreakerChange(event)
 		d.enqueue(func(ctx context.Context) error { return d.connected.Load().stream.PublishBreaker(ctx, event) })
 		if d.fleet != nil {
-			d.fleet.Changed(e)
+			d.fleet.ShareChange(e)
 		}
 	}
 }
@@ -106,7 +106,7 @@ func (d *daemon) resetHere(proxy string) (reset int) {
 		reset++
 		d.recordBreakers(events)
 		if d.fleet != nil {
-			d.fleet.Reset(id)
+			d.fleet.WithdrawFinding(id)
 		}
 	}
 	return reset

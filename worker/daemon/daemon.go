@@ -97,7 +97,7 @@ func newDaemon(c Config) (*daemon, error) {
 	d.pool = rotation.New(rotation.Config{Strategy: c.Strategy, Breaker: c.Breaker, Exits: exits.Config{Prefix: c.Prefix}})
 	d.sites = sites.New(sites.Config{Slots: c.Concurrency})
 	d.settings = fleet.New(fleet.Config{Names: names, Pool: d.pool, Policy: *c.Policy, Strategy: c.Strategy, Log: c.Log})
-	d.settings.List(c.Proxies)
+	d.settings.SetListed(c.Proxies)
 	d.fleet = d.newFleetBreakers()
 	d.releaser = d.newReleaser()
 	d.fleetSites = d.newFleetSites()
@@ -192,7 +192,7 @@ func (d *daemon) recordFlush(ok bool) {
 func (d *daemon) fetchConfig() fetch.Config {
 	return fetch.Config{
 		Pool: d.pool, Policy: d.policy, Observer: fetch.Observer{RetryPlanned: d.recordRetry, BreakersChanged: d.recordBreakers, AttemptEnded: d.recordAttempt, Picked: d.recordPick, SitesChanged: d.recordSites, SiteAwaited: d.recordSiteWait},
-		Denied: d.settings.Denied, AttemptTimeout: d.cfg.AttemptTimeout, FirstByteTimeout: d.cfg.FirstByteTimeout, StallTimeout: d.cfg.StallTimeout, UserAgent: d.cfg.UserAgent,
+		Denied: d.settings.IsDenied, AttemptTimeout: d.cfg.AttemptTimeout, FirstByteTimeout: d.cfg.FirstByteTimeout, StallTimeout: d.cfg.StallTimeout, UserAgent: d.cfg.UserAgent,
 		MaxBodyBytes: d.cfg.MaxBodyBytes, HostRate: d.cfg.HostRate, HostConcurrency: d.cfg.HostConcurrency,
 		RetryBudget: d.cfg.RetryBudget, RetryFloor: float64(d.cfg.Concurrency), Concurrency: d.cfg.Concurrency,
 		MaxWait: d.cfg.MaxWait, SiteMaxWait: d.cfg.SiteMaxWait, Sites: d.sites, AllowDirect: d.cfg.AllowDirect,

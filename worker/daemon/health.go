@@ -39,7 +39,7 @@ func (d *daemon) probeProxies(ctx context.Context) {
 	// A fetcher of its own: a probe is no attempt of a job, so it counts nowhere and uses up no retry budget. Only the breakers
 	// that it changes are recorded.
 	p := &prober{pool: d.pool, page: page, log: d.log, parallel: max(1, d.cfg.Concurrency/4), fetcher: fetch.New(fetch.Config{
-		Pool: d.pool, Policy: jobs.DefaultPolicy, Observer: fetch.Observer{BreakersChanged: d.recordBreakers}, Denied: d.settings.Denied,
+		Pool: d.pool, Policy: jobs.DefaultPolicy, Observer: fetch.Observer{BreakersChanged: d.recordBreakers}, Denied: d.settings.IsDenied,
 		AttemptTimeout: min(d.cfg.AttemptTimeout, probeTimeout), UserAgent: d.cfg.UserAgent, MaxBodyBytes: d.cfg.MaxBodyBytes, MaxMemory: probeMemory,
 		AllowPrivateTargets: d.cfg.AllowPrivateTargets, Worker: d.cfg.Name, Trusted: true,
 	})}

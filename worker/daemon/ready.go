@@ -27,7 +27,7 @@ func (d *daemon) ready() []admin.Check {
 		check("nats", conn.nc.IsConnected(), "connected", "not connected, reconnecting"),
 		d.errorCheck("consuming", conn.worker.PullError(), "every queue is pulled from"+obeyedSettings(conn.worker.ObeyedSettings())),
 		d.errorCheck("streams", conn.worker.StreamsError(), "all there, and as gofer needs them"),
-		d.errorCheck("settings", d.settings.Trouble(), "the fleet's proxies, policy and denied hosts are known"),
+		d.errorCheck("settings", d.settings.Err(), "the fleet's proxies, policy and denied hosts are known"),
 		d.proxyCheck(),
 		check("draining", !conn.worker.IsDraining(), "no", "draining: no new jobs are taken"),
 		d.errorCheck("results", conn.worker.StoreError(), "results are stored"),
@@ -91,7 +91,7 @@ type listTrouble struct {
 func (d *daemon) takeProxies(proxies []proxylist.Proxy, err error) {
 	if err == nil {
 		d.trouble.Store(nil)
-		d.settings.List(proxies)
+		d.settings.SetListed(proxies)
 		d.log.Info("proxies file taken over", "proxies", len(proxies))
 		return
 	}

@@ -34,9 +34,9 @@ type BreakersConfig struct {
 	// Slack is how much longer than its finder the others avoid a proxy: as long as the tests of a proxy may take, so that
 	// those of one worker speak for the fleet.
 	Slack time.Duration
-	// Longest bounds the time of another worker's finding.
-	Longest time.Duration
-	Log     *slog.Logger
+	// MaxDuration bounds the time of another worker's finding.
+	MaxDuration time.Duration
+	Log         *slog.Logger
 }
 
 // Breakers tell the fleet which proxies this worker found dead, and let this worker avoid those that others did. Make them
@@ -73,10 +73,10 @@ func NewBreakers(cfg BreakersConfig) *Breakers {
 	}
 }
 
-// Changed reports to the fleet that a breaker of this worker opened or closed. It returns at once, whatever NATS does. It reports
+// ShareChange reports to the fleet that a breaker of this worker opened or closed. It returns at once, whatever NATS does. It reports
 // neither an opening without an end, which somebody forced, nor one while proxies that worked fail one after the other, which may be
-// this worker's own trouble. While no proxy delivers, an opening waits until one does.
-func (b *Breakers) Changed(e rotation.Event) {
+// this worker's own fault. While no proxy delivers, an opening waits until one does.
+func (b *Breakers) ShareChange(e rotation.Event) {
 	switch {
 	case e.ProxyID == "" || e.To == breaker.HalfOpen:
 		return
@@ -87,8 +87,8 @@ func (b *Breakers) Changed(e rotation.Event) {
 	}
 }
 
-// Reset takes the fleet's finding about a proxy away, if there is one.
-func (b *Breakers) Reset(proxy string) {
+// WithdrawFinding takes the fleet's finding about a proxy away, if there is one.
+func (b *Breakers) WithdrawFinding(proxy string) {
 	b.mu.Lock()
 	known := b.findings[proxy] != nil
 	b.forget(proxy) // what waits to be written holds here already
@@ -98,8 +98,8 @@ func (b *Breakers) Reset(proxy string) {
 	}
 }
 
-// Avoided is how many proxies of the pool this worker avoids because of the findings of others.
-func (b *Breakers) Avoided() (n int) {
+// CountAvoided is how many proxies of the pool this worker avoids because of the findings of others.
+func (b *Breakers) CountAvoided() (n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, f := range b.findings {
@@ -166,7 +166,7 @@ func (b *Breakers) take(c change) {
 		b.forget(c.key)
 		return
 	}
-	left := min(f.Duration.Std(), b.cfg.Longest) - c.age
+	left := min(f.Duration.Std(), b.cfg.MaxDuration) - c.age
 	if f.Instance == b.instance || left <= 0 {
 		b.forget(c.key)
 		return

@@ -29,7 +29,7 @@ func TestProxyThatOneWorkerFoundDeadIsAvoidedByAllUntilItsProbeSucceeds(t *testi
 	a := newMember(t, "a", 4)
 	a.pool = rotation.New(rotation.Config{Breaker: breaker.Config{FailureThreshold: 1, OpenTimeout: 300 * time.Millisecond, Jitter: -1}})
 	a.list(4)
-	a.Breakers = fleet.NewBreakers(fleet.BreakersConfig{Pool: a.pool, Worker: "a", Slack: slack, Longest: longest, Log: slog.New(slog.DiscardHandler)})
+	a.Breakers = fleet.NewBreakers(fleet.BreakersConfig{Pool: a.pool, Worker: "a", Slack: slack, MaxDuration: longest, Log: slog.New(slog.DiscardHandler)})
 	f.run(a)
 	b, c := f.join("b", 4), f.join("c", 4)
 	a.attempt("p0", rotation.ProxyFault)
@@ -110,8 +110,8 @@ func TestWorkerThatFindsMostOfThePoolDeadIsNotFollowed(t *testing.T) {
 	f.tell("p8", finding("sane", longest))
 	testenv.Eventually(t, "the sane worker's next finding", func() bool { return b.avoids("p8") })
 	f.tell("elsewhere", finding("sane", longest))
-	if got := fmt.Sprint(b.avoided()); got != "[p8 p9]" || b.Avoided() != 2 {
-		t.Errorf("avoided %s, %d of them, want the sane worker's two", got, b.Avoided())
+	if got := fmt.Sprint(b.avoided()); got != "[p8 p9]" || b.CountAvoided() != 2 {
+		t.Errorf("avoided %s, %d of them, want the sane worker's two", got, b.CountAvoided())
 	}
 	for _, id := range []string{"p0", "p1"} {
 		if err := f.kv.Delete(t.Context(), id); err != nil {
@@ -128,9 +128,9 @@ func TestFindingHoldsForAProxyThatLeavesTheListAndComesBack(t *testing.T) {
 	f.tell("p3", finding("a", longest))
 	testenv.Eventually(t, "the proxy to be avoided", func() bool { return b.avoids("p3") })
 	b.list(3)
-	testenv.Eventually(t, "it to be counted no longer", func() bool { return b.Avoided() == 0 })
+	testenv.Eventually(t, "it to be counted no longer", func() bool { return b.CountAvoided() == 0 })
 	b.list(4)
-	testenv.Eventually(t, "it to be avoided again", func() bool { return b.avoids("p3") && b.Avoided() == 1 })
+	testenv.Eventually(t, "it to be avoided again", func() bool { return b.avoids("p3") && b.CountAvoided() == 1 })
 	b.list(3)
 	b.list(4)
 	testenv.Eventually(t, "it to be avoided after it was gone for a moment", func() bool { return b.avoids("p3") })
@@ -143,9 +143,9 @@ func TestResetTakesTheFindingAwayForAll(t *testing.T) {
 	f.tell("p0", finding("a", longest))
 	testenv.Eventually(t, "b and c to avoid the proxy", func() bool { return b.avoids("p0") && c.avoids("p0") })
 	b.pool.Reset("p0")
-	b.Reset("p0")
-	b.Reset("p1")
-	if b.avoids("p0") || b.Avoided() > 0 {
+	b.WithdrawFinding("p0")
+	b.WithdrawFinding("p1")
+	if b.avoids("p0") || b.CountAvoided() > 0 {
 		t.Error("b avoids the proxy until the bucket says so, too")
 	}
 	testenv.Eventually(t, "c to use it again", func() bool { return !c.avoids("p0") })
@@ -164,10 +164,10 @@ func TestOpeningThatSaysNothingAboutTheProxyIsNotShared(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
 	a, b := f.join("a", 20), f.join("b", 20)
-	a.Changed(rotation.Event{Event: breaker.Event{To: breaker.Open, NextTest: time.Now().Add(longest)}})
-	a.Changed(rotation.Event{ProxyID: "p0", Event: breaker.Event{To: breaker.Open}})
-	a.Changed(rotation.Event{ProxyID: "p1", Event: breaker.Event{To: breaker.HalfOpen}})
-	a.Changed(rotation.Event{ProxyID: "p2", Event: breaker.Event{To: breaker.Open, NextTest: time.Now().Add(-time.Minute)}})
+	a.ShareChange(rotation.Event{Event: breaker.Event{To: breaker.Open, NextTest: time.Now().Add(longest)}})
+	a.ShareChange(rotation.Event{ProxyID: "p0", Event: breaker.Event{To: breaker.Open}})
+	a.ShareChange(rotation.Event{ProxyID: "p1", Event: breaker.Event{To: breaker.HalfOpen}})
+	a.ShareChange(rotation.Event{ProxyID: "p2", Event: breaker.Event{To: breaker.Open, NextTest: time.Now().Add(-time.Minute)}})
 	a.attempt("p3", rotation.ProxyFault)
 	testenv.Eventually(t, "the fourth to be avoided", func() bool { return b.avoids("p3") })
 	if got := b.avoided(); len(got) != 1 {
@@ -203,7 +203,7 @@ func TestWorkerThatGetsNothingThroughWaitsWithItsFindings(t *testing.T) {
 	f.run(a)
 	a.attempt("p0", rotation.ProxyFault)
 	a.attempt("p1", rotation.ProxyFault)
-	a.Changed(rotation.Event{ProxyID: "p2", Event: breaker.Event{To: breaker.Closed}})
+	a.ShareChange(rotation.Event{ProxyID: "p2", Event: breaker.Event{To: breaker.Closed}})
 	testenv.Eventually(t, "the word that does not wait", func() bool {
 		s, err := f.kv.Status(t.Context())
 		return err == nil && s.Values() == 1
@@ -242,7 +242,7 @@ func TestChangesThatNobodyTakesAreBoundedAndHoldNobodyUp(t *testing.T) {
 	a := newMember(t, "a", 0) // and it does not run
 	flood := func() {
 		for i := range 10_000 {
-			a.Changed(rotation.Event{ProxyID: fmt.Sprint("p", i), Event: breaker.Event{To: breaker.Closed}})
+			a.ShareChange(rotation.Event{ProxyID: fmt.Sprint("p", i), Event: breaker.Event{To: breaker.Closed}})
 		}
 	}
 	flood()
@@ -259,7 +259,7 @@ func TestChangesThatNobodyTakesAreBoundedAndHoldNobodyUp(t *testing.T) {
 		return s.Values()
 	}
 	testenv.Eventually(t, "what was kept to be written", func() bool { return stored() == 4096 })
-	a.Changed(rotation.Event{ProxyID: "next", Event: breaker.Event{To: breaker.Closed}})
+	a.ShareChange(rotation.Event{ProxyID: "next", Event: breaker.Event{To: breaker.Closed}})
 	testenv.Eventually(t, "the next one to be written", func() bool { return stored() == 4097 })
 	f.nats.Stop()
 	flood()
@@ -275,10 +275,10 @@ func TestWordThatComesWhileAnOlderOneIsWrittenIsNotLost(t *testing.T) {
 	a := f.join("a", proxies)
 	for i := range proxies {
 		for range 20 {
-			a.Changed(rotation.Event{ProxyID: fmt.Sprint("p", i), Event: breaker.Event{To: breaker.Closed}})
+			a.ShareChange(rotation.Event{ProxyID: fmt.Sprint("p", i), Event: breaker.Event{To: breaker.Closed}})
 			runtime.Gosched()
 		}
-		a.Changed(rotation.Event{ProxyID: fmt.Sprint("p", i), Event: breaker.Event{To: breaker.Open, NextTest: time.Now().Add(longest)}})
+		a.ShareChange(rotation.Event{ProxyID: fmt.Sprint("p", i), Event: breaker.Event{To: breaker.Open, NextTest: time.Now().Add(longest)}})
 	}
 	for i := range proxies {
 		testenv.Eventually(t, "the last word to be stored", func() bool { _, err := f.kv.Get(t.Context(), fmt.Sprint("p", i)); return err == nil })
@@ -290,10 +290,10 @@ func TestOnlyTheLastWordAboutAProxyIsWritten(t *testing.T) {
 	f := newFleet(t)
 	a := newMember(t, "a", 2)
 	for range 100 {
-		a.Changed(rotation.Event{ProxyID: "p0", Event: breaker.Event{To: breaker.Open, NextTest: time.Now().Add(longest)}})
-		a.Changed(rotation.Event{ProxyID: "p0", Event: breaker.Event{To: breaker.Closed}})
+		a.ShareChange(rotation.Event{ProxyID: "p0", Event: breaker.Event{To: breaker.Open, NextTest: time.Now().Add(longest)}})
+		a.ShareChange(rotation.Event{ProxyID: "p0", Event: breaker.Event{To: breaker.Closed}})
 	}
-	a.Changed(rotation.Event{ProxyID: "p1", Event: breaker.Event{To: breaker.Open, NextTest: time.Now().Add(longest), Reason: "refused"}})
+	a.ShareChange(rotation.Event{ProxyID: "p1", Event: breaker.Event{To: breaker.Open, NextTest: time.Now().Add(longest), Reason: "refused"}})
 	f.run(a)
 	var entry jetstream.KeyValueEntry
 	testenv.Eventually(t, "the finding to be stored", func() (stored bool) {
@@ -339,7 +339,7 @@ func TestOnlyATemporaryRefusalIsTriedAgain(t *testing.T) {
 	}
 	a := newMember(t, "a", 3)
 	for i := range 3 {
-		a.Changed(rotation.Event{ProxyID: fmt.Sprint("p", i), Event: breaker.Event{To: breaker.Open, NextTest: time.Now().Add(longest), Reason: "refused"}})
+		a.ShareChange(rotation.Event{ProxyID: fmt.Sprint("p", i), Event: breaker.Event{To: breaker.Open, NextTest: time.Now().Add(longest), Reason: "refused"}})
 	}
 	f.run(a)
 	testenv.Eventually(t, "the word that met no leader to be stored", func() bool { return leaderless.Load() == 2 })

@@ -23,7 +23,7 @@ type change struct {
 	age time.Duration
 }
 
-// follower applies the changes of one bucket. While run runs, only trouble may be called.
+// follower applies the changes of one bucket. While run runs, only watchError may be called.
 type follower struct {
 	bucket string
 	log    *slog.Logger
@@ -56,12 +56,12 @@ func (f *follower) run(ctx context.Context, js jetstream.JetStream) {
 		switch {
 		case err == nil || ctx.Err() != nil:
 		case errors.Is(err, jetstream.ErrBucketNotFound), errors.Is(err, jetstream.ErrStreamNotFound):
-			f.failed(errMissing)
+			f.setError(errMissing)
 			if f.restore != nil {
 				f.restore(ctx)
 			}
 		default:
-			f.failed(bus.Plain(err))
+			f.setError(bus.Plain(err))
 			wait = time.Second
 		}
 		select {
@@ -71,7 +71,7 @@ func (f *follower) run(ctx context.Context, js jetstream.JetStream) {
 	}
 }
 
-func (f *follower) failed(err error) {
+func (f *follower) setError(err error) {
 	f.mu.Lock()
 	news := f.err == nil || f.err.Error() != err.Error()
 	f.err = err
@@ -81,14 +81,14 @@ func (f *follower) failed(err error) {
 	}
 }
 
-func (f *follower) follows() {
+func (f *follower) clearError() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.err = nil
 }
 
-// trouble is why changes of the bucket do not come through; nil if they do.
-func (f *follower) trouble() error {
+// watchError is why changes of the bucket do not come through; nil if they do.
+func (f *follower) watchError() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err == nil {
@@ -136,7 +136,7 @@ func (f *follower) watch(ctx context.Context, js jetstream.JetStream) error {
 				return errors.New("the watch ended")
 			case entry == nil: // every key that was there has been seen
 				f.apply(true, first)
-				f.follows()
+				f.clearError()
 				first, known = nil, true
 			case known:
 				f.apply(false, []change{clock.changeOf(entry)})

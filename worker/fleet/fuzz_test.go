@@ -37,12 +37,12 @@ func newFollowed(t *testing.T) *followed {
 	log := slog.New(slog.DiscardHandler)
 	f := &followed{pool: rotation.New(rotation.Config{})}
 	f.Settings = fleet.New(fleet.Config{Pool: f.pool, Policy: jobs.DefaultPolicy(), Strategy: rotation.RoundRobin, Log: log})
-	f.breakers = fleet.NewBreakers(fleet.BreakersConfig{Pool: f.pool, Worker: "w1", Longest: longestFind, Log: log})
+	f.breakers = fleet.NewBreakers(fleet.BreakersConfig{Pool: f.pool, Worker: "w1", MaxDuration: longestFind, Log: log})
 	listed, err := proxylist.ParseLine("http://192.0.2.1:3128 id=listed")
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.List([]proxylist.Proxy{listed})
+	f.SetListed([]proxylist.Proxy{listed})
 	f.set("proxies", "good", []byte(goodProxy))
 	for _, id := range spares() { // so that two findings are about less than half of the pool
 		f.set("proxies", id, []byte("http://192.0.2.3:3128 tags="+id))
@@ -125,7 +125,7 @@ func (f *followed) isWhole(t *testing.T, bucket, key string, before jobs.Policy)
 	if _, err := rotation.ParseStrategy(string(f.pool.Strategy())); err != nil {
 		t.Errorf("the strategy that applies is not valid: %v", err)
 	}
-	if !f.Denied("good.test") {
+	if !f.IsDenied("good.test") {
 		t.Error("a denied host is allowed again")
 	}
 	for _, id := range append(spares(), "listed", "good") {

@@ -80,14 +80,14 @@ func (s *Settings) Policy() (jobs.Policy, time.Time) {
 	return p.Policy, p.updated
 }
 
-// Denied reports whether the fleet's owner has stopped fetches from host, a name without a port.
-func (s *Settings) Denied(host string) bool {
+// IsDenied reports whether the fleet's owner has stopped fetches from host, a name without a port.
+func (s *Settings) IsDenied(host string) bool {
 	denied := *s.denied.Load()
 	return len(denied) > 0 && denied[strings.ToLower(strings.TrimSuffix(host, "."))]
 }
 
-// List sets the proxies that the environment and the file name.
-func (s *Settings) List(proxies []proxylist.Proxy) {
+// SetListed sets the proxies that the environment and the file name.
+func (s *Settings) SetListed(proxies []proxylist.Proxy) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.listed = proxies
@@ -104,11 +104,11 @@ func (s *Settings) Run(ctx context.Context, js jetstream.JetStream, restore func
 	watches.Wait()
 }
 
-// Trouble is why a change that somebody makes for the fleet does not reach this worker; nil if it does, within a second.
-func (s *Settings) Trouble() error {
+// Err is why a change that somebody makes for the fleet does not reach this worker; nil if it does, within a second.
+func (s *Settings) Err() error {
 	var errs []error
 	for _, f := range s.buckets {
-		errs = append(errs, f.trouble())
+		errs = append(errs, f.watchError())
 	}
 	return errors.Join(errs...)
 }

@@ -37,7 +37,7 @@ func (f *installation) follow(restore func(context.Context)) *settings {
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(ctx, js, restore) })
 	f.Cleanup(func() { cancel(); running.Wait() })
-	testenv.Eventually(f.T, "the settings to be read", func() bool { return s.Trouble() == nil })
+	testenv.Eventually(f.T, "the settings to be read", func() bool { return s.Err() == nil })
 	return s
 }
 
@@ -94,7 +94,7 @@ func TestDeletedBucketIsFollowedAgainOnceItIsBack(t *testing.T) {
 				t.Fatal(err)
 			}
 			<-missed
-			if err := s.Trouble(); err == nil || !strings.Contains(err.Error(), "gofer-"+bucket+": it is missing") {
+			if err := s.Err(); err == nil || !strings.Contains(err.Error(), "gofer-"+bucket+": it is missing") {
 				t.Errorf("got trouble %v, want the bucket named", err)
 			}
 			if _, err := js.CreateStream(t.Context(), config); err != nil {
@@ -105,10 +105,10 @@ func TestDeletedBucketIsFollowedAgainOnceItIsBack(t *testing.T) {
 			f.set("deny", fleet.DenyKey("shop.test"), "")
 			testenv.Eventually(t, "the settings to hold", func() bool {
 				policy, _ := s.Policy()
-				return s.pool.Len() == 1 && policy.MaxAttempts == 7 && s.Denied("shop.test")
+				return s.pool.Len() == 1 && policy.MaxAttempts == 7 && s.IsDenied("shop.test")
 			})
-			if s.Trouble() != nil {
-				t.Errorf("got trouble %v, want none", s.Trouble())
+			if s.Err() != nil {
+				t.Errorf("got trouble %v, want none", s.Err())
 			}
 		})
 	}
@@ -119,7 +119,7 @@ func TestBucketThatIsReplacedIsNoticed(t *testing.T) {
 	f := newFleet(t)
 	s := f.follow(nil)
 	f.set("deny", "old.test", "")
-	testenv.Eventually(t, "the host to be denied", func() bool { return s.Denied("old.test") })
+	testenv.Eventually(t, "the host to be denied", func() bool { return s.IsDenied("old.test") })
 	js, err := jetstream.New(f.nats.Connect())
 	if err != nil {
 		t.Fatal(err)
@@ -137,12 +137,12 @@ func TestBucketThatIsReplacedIsNoticed(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.set("deny", "new.test", "")
-	testenv.Eventually(t, "the new bucket to hold", func() bool { return s.Denied("new.test") && !s.Denied("old.test") })
+	testenv.Eventually(t, "the new bucket to hold", func() bool { return s.IsDenied("new.test") && !s.IsDenied("old.test") })
 }
 
 func TestHostThatSomebodyWroteByHandIsDenied(t *testing.T) {
 	f := newFleet(t)
 	s := f.follow(nil)
 	f.set("deny", "Shop.TEST", "")
-	testenv.Eventually(t, "the host to be denied", func() bool { return s.Denied("shop.test") && s.Denied("SHOP.test.") })
+	testenv.Eventually(t, "the host to be denied", func() bool { return s.IsDenied("shop.test") && s.IsDenied("SHOP.test.") })
 }

@@ -70,7 +70,7 @@ func newMember(t *testing.T, name string, proxies int) *member {
 	m.pool = rotation.New(rotation.Config{Breaker: breaker.Config{FailureThreshold: 1, OpenTimeout: openTime, Jitter: -1}})
 	m.list(proxies)
 	m.Breakers = fleet.NewBreakers(fleet.BreakersConfig{
-		Pool: m.pool, Worker: name, Slack: slack, Longest: longest, Log: slog.New(slog.NewTextHandler(m.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Pool: m.pool, Worker: name, Slack: slack, MaxDuration: longest, Log: slog.New(slog.NewTextHandler(m.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	return m
 }
@@ -129,7 +129,7 @@ func (f *installation) run(m *member) (end func()) {
 func (m *member) attempt(id string, kind rotation.Kind) {
 	m.t.Helper()
 	for _, e := range m.settle(id, kind) {
-		m.Changed(e)
+		m.ShareChange(e)
 	}
 }
 
