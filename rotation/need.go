@@ -45,10 +45,10 @@ type Reason string
 
 // The reasons.
 const (
-	Empty     Reason = "empty"     // the pool has no proxies
-	Unmatched Reason = "unmatched" // no proxy of the pool can ever meet the need
-	Resting   Reason = "resting"   // those that can are open, cooling down or busy
-	Outage    Reason = "failing"   // an outage: all proxies fail
+	Empty       Reason = "empty"     // the pool has no proxies
+	Unmatched   Reason = "unmatched" // no proxy of the pool can ever meet the need
+	Unavailable Reason = "resting"   // those that can are open, cooling down or busy
+	Outage      Reason = "failing"   // an outage: all proxies fail
 )
 
 // NoProxyError says that no proxy could be picked, and when to try again.
@@ -67,7 +67,7 @@ func (e *NoProxyError) Error() string {
 		return "no proxy of the pool matches what the job asks for"
 	case Outage:
 		return "all proxies of the pool fail: the network of this worker, or what all proxies depend on, is down"
-	case Resting:
+	case Unavailable:
 	}
 	return "every proxy that can be used has an open breaker, cools down for this site or is busy"
 }

@@ -337,7 +337,7 @@ func (p *Pool) noProxyError(need Need, now time.Duration) *NoProxyError {
 	case !matched:
 		return &NoProxyError{Reason: Unmatched}
 	case soonest == never:
-		return &NoProxyError{Reason: Resting}
+		return &NoProxyError{Reason: Unavailable}
 	}
-	return &NoProxyError{Reason: Resting, RetryAt: p.group.Time(soonest)}
+	return &NoProxyError{Reason: Unavailable, RetryAt: p.group.Time(soonest)}
 }

@@ -178,9 +178,9 @@ func (p *plain) refuse(need rotation.Need) *rotation.NoProxyError {
 		soonest = min(soonest, p.nextFor(m, need.Host))
 	}
 	if soonest == never {
-		return &rotation.NoProxyError{Reason: rotation.Resting}
+		return &rotation.NoProxyError{Reason: rotation.Unavailable}
 	}
-	return &rotation.NoProxyError{Reason: rotation.Resting, RetryAt: p.group.Time(soonest)}
+	return &rotation.NoProxyError{Reason: rotation.Unavailable, RetryAt: p.group.Time(soonest)}
 }
 
 // take begins an attempt.

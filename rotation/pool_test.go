@@ -120,7 +120,7 @@ func TestTagsRegionAndID(t *testing.T) {
 		t.Errorf("id p3: %v", got)
 	}
 	var none *rotation.NoProxyError
-	if _, _, err := p.Pick(rotation.Need{Region: "us", RegionStrict: true}); !errors.As(err, &none) || none.Reason != rotation.Resting || none.RetryAt.IsZero() {
+	if _, _, err := p.Pick(rotation.Need{Region: "us", RegionStrict: true}); !errors.As(err, &none) || none.Reason != rotation.Unavailable || none.RetryAt.IsZero() {
 		t.Errorf("strict region with both proxies open: %v", err)
 	}
 	for _, need := range []rotation.Need{{Tags: []string{"c"}}, {ID: "p9"}, {Region: "mars", RegionStrict: true}} {

@@ -126,7 +126,7 @@ func TestStrictRegionWithoutARegionDemandsNothing(t *testing.T) {
 		t.Fatalf("pick: %v, want a proxy", err)
 	}
 	none, ok := errors.AsType[*rotation.NoProxyError](refusal(p, rotation.Need{RegionStrict: true}))
-	if !ok || none.Reason != rotation.Resting {
+	if !ok || none.Reason != rotation.Unavailable {
 		t.Errorf("pick while it is busy: %+v, want resting", none)
 	}
 }

@@ -84,7 +84,7 @@ func strategies() (out []string) {
 }
 
 func exhaustions() []string {
-	return []string{string(rotation.Empty), string(rotation.Unmatched), string(rotation.Resting), string(rotation.Outage)}
+	return []string{string(rotation.Empty), string(rotation.Unmatched), string(rotation.Unavailable), string(rotation.Outage)}
 }
 
 func publishKinds() []string {

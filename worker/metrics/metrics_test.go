@@ -203,7 +203,7 @@ func TestNumbersOnThePageAreWhatHappened(t *testing.T) {
 	m.CountTaken("default", 3*time.Second, false)
 	m.CountTaken("default", 3*time.Second, true)
 	m.CountPick(rotation.Weighted, time.Millisecond, nil)
-	m.CountPick(rotation.Weighted, time.Millisecond, &rotation.NoProxyError{Reason: rotation.Resting})
+	m.CountPick(rotation.Weighted, time.Millisecond, &rotation.NoProxyError{Reason: rotation.Unavailable})
 	m.CountAck("heartbeat", true)
 	m.CountFlush(false)
 	m.CountReconnect()
