@@ -75,7 +75,7 @@ type daemon struct {
 
 	connected atomic.Pointer[connection]  // nil until the server has answered
 	obstacle  atomic.Pointer[string]      // why the worker has not started yet, explained; nil if no reason is known
-	trouble   atomic.Pointer[listTrouble] // nil if the list of proxies was readable when it changed last
+	listError   atomic.Pointer[listError] // nil if the list of proxies was readable when it changed last
 }
 
 // connection is the NATS connection and what needs it.

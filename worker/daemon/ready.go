@@ -80,8 +80,8 @@ func (d *daemon) proxyCheck() admin.Check {
 	return c
 }
 
-// listTrouble is why the list of proxies cannot be read, and since when it cannot.
-type listTrouble struct {
+// listError is why the list of proxies cannot be read, and since when it cannot.
+type listError struct {
 	since time.Time
 	err   error
 }
@@ -90,28 +90,28 @@ type listTrouble struct {
 // the reason with the time of the first failure in a row.
 func (d *daemon) takeProxies(proxies []proxylist.Proxy, err error) {
 	if err == nil {
-		d.trouble.Store(nil)
+		d.listError.Store(nil)
 		d.settings.SetListed(proxies)
 		d.log.Info("proxies file taken over", "proxies", len(proxies))
 		return
 	}
 	since := time.Now()
-	if before := d.trouble.Load(); before != nil {
+	if before := d.listError.Load(); before != nil {
 		since = before.since
 	}
-	d.trouble.Store(&listTrouble{since, err})
+	d.listError.Store(&listError{since, err})
 	d.log.Error("proxies file not taken over, the last good list stays", "error", err)
 }
 
 // listTrouble is the part of the check of proxies about a list that cannot be read; empty if it can. Such a list makes no worker
 // unready, because the last good one works. Only the first reason is shown: a file may have thousands of broken lines.
 func (d *daemon) listTrouble() string {
-	trouble := d.trouble.Load()
-	if trouble == nil {
+	last := d.listError.Load()
+	if last == nil {
 		return ""
 	}
-	reason, others, _ := strings.Cut(trouble.err.Error(), "\n")
-	text := fmt.Sprintf("; the proxies cannot be read since %s: %s", trouble.since.UTC().Format(time.RFC3339), reason)
+	reason, others, _ := strings.Cut(last.err.Error(), "\n")
+	text := fmt.Sprintf("; the proxies cannot be read since %s: %s", last.since.UTC().Format(time.RFC3339), reason)
 	if others != "" {
 		text += fmt.Sprintf(" (and %d more)", 1+strings.Count(others, "\n"))
 	}
