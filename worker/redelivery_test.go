@@ -101,11 +101,11 @@ func TestJobsAreGivenUpWhenTheirStreamIsAnotherOne(t *testing.T) {
 func (w *world) taken(id string, announced ...jobs.RetryEvent) {
 	w.Helper()
 	w.publish(id, page)
-	lane, err := w.client.EnsureJobConsumer(w.Context(), "default", false)
+	consumer, err := w.client.EnsureJobConsumer(w.Context(), "default", false)
 	if err != nil {
 		w.Fatal(err)
 	}
-	batch, err := lane.Fetch(1, jetstream.FetchMaxWait(testenv.Patience))
+	batch, err := consumer.Fetch(1, jetstream.FetchMaxWait(testenv.Patience))
 	if err != nil {
 		w.Fatal(err)
 	}

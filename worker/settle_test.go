@@ -94,11 +94,11 @@ func TestAnnouncedTimeOutlivesTheWorker(t *testing.T) {
 		t.Run(announced.String(), func(t *testing.T) {
 			w := newWorld(t, bus.Settings{})
 			w.publish("a", page)
-			lane, err := w.client.EnsureJobConsumer(t.Context(), "default", false)
+			consumer, err := w.client.EnsureJobConsumer(t.Context(), "default", false)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := lane.Next(); err != nil {
+			if _, err := consumer.Next(); err != nil {
 				t.Fatal(err)
 			}
 			began := time.Now()

@@ -63,7 +63,7 @@ func TestABacklogIsNotChurnedWhileNoProxyIsUsable(t *testing.T) {
 	begin, before := time.Now(), w.counter(addr, `gofer_jobs_received_total{queue="default"}`)
 	testenv.Eventually(t, "it to take some more", func() bool { return w.counter(addr, `gofer_jobs_received_total{queue="default"}`) > before+8*slots })
 	taken, took := w.counter(addr, `gofer_jobs_received_total{queue="default"}`)-before, time.Since(begin)
-	// A second's worth is let through at once, each of the two lanes may have a pull under way, and those in hand are there
+	// A second's worth is let through at once, each of the two consumers may have a pull under way, and those in hand are there
 	// already.
 	if most := slots*took.Seconds() + 4*slots; float64(taken) > most {
 		t.Errorf("%d jobs were taken in %v while no proxy was usable, want at most %.0f", taken, took, most)

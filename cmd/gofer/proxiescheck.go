@@ -223,9 +223,9 @@ func (k *check) run(ctx context.Context, parallel int) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	todo := make(chan proxylist.Proxy)
-	var lanes sync.WaitGroup
+	var workers sync.WaitGroup
 	for range min(parallel, len(k.list)) {
-		lanes.Go(func() {
+		workers.Go(func() {
 			for p := range todo {
 				if r, known := k.through(ctx, p); known {
 					if err := k.tell(r); err != nil {
@@ -242,7 +242,7 @@ func (k *check) run(ctx context.Context, parallel int) error {
 		}
 	}
 	close(todo)
-	lanes.Wait()
+	workers.Wait()
 	_ = k.bar.Exit()
 	return k.verdict(context.Cause(ctx))
 }

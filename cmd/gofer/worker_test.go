@@ -359,11 +359,11 @@ func TestAttemptsOfADeadWorkerCountAsFarAsTheyWereAnnounced(t *testing.T) {
 	}
 	w.publish("killed", job("/status/503", map[string]any{"retry": map[string]any{"max_attempts": 3, "base_delay": 0.1, "jitter": false}}))
 	// A worker takes the job, announces a retry after its second attempt, and dies.
-	lane, err := w.client.EnsureJobConsumer(t.Context(), "default", false)
+	consumer, err := w.client.EnsureJobConsumer(t.Context(), "default", false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lane.Next(jetstream.FetchMaxWait(patience)); err != nil {
+	if _, err := consumer.Next(jetstream.FetchMaxWait(patience)); err != nil {
 		t.Fatal(err)
 	}
 	if err := workstream.New(w.client).PublishRetry(t.Context(), jobs.RetryEvent{JobID: "killed", Queue: "default", Attempt: 2, At: time.Now().UTC()}); err != nil {

@@ -57,9 +57,9 @@ func BenchmarkHeartbeat(b *testing.B) {
 	in := install(b, bus.Settings{})
 	_, err := in.client.Submit(b.Context(), job("a"))
 	must(b, err)
-	lane, err := in.EnsureJobConsumer(b.Context(), "default", false)
+	consumer, err := in.EnsureJobConsumer(b.Context(), "default", false)
 	must(b, err)
-	msg, err := lane.Next()
+	msg, err := consumer.Next()
 	must(b, err)
 	b.ReportAllocs()
 	for b.Loop() {

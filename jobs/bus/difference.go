@@ -85,7 +85,7 @@ func keptBy(field string, have, want streamConfig) bool {
 // read everything once more.
 func (d durable) differences(have consumerConfig) []Difference {
 	found := differences(d.String(), have, d.config, consumerRules())
-	if d.isLane() {
+	if d.readsJobs() {
 		return found
 	}
 	found = slices.DeleteFunc(found, func(d Difference) bool { return d.Repair == OwnersChoice })

@@ -58,9 +58,9 @@ func TestEverythingWorksInTheDomainOfAHub(t *testing.T) {
 	}
 	_, err = in.client.Submit(soon(t), job("a"))
 	must(t, err)
-	lane, err := in.EnsureJobConsumer(soon(t), "default", false)
+	consumer, err := in.EnsureJobConsumer(soon(t), "default", false)
 	must(t, err)
-	msg, err := lane.Next()
+	msg, err := consumer.Next()
 	must(t, err)
 	must(t, stream.New(in.Client).Heartbeat(soon(t), msg))
 	_, err = stream.New(in.Client).Schedule(soon(t), "default", "b", msg.Data(), jobs.Progress{}, time.Now().Add(time.Hour))

@@ -61,7 +61,7 @@ func (c *Client) EnsureJobConsumer(ctx context.Context, queue string, due bool) 
 	return c.ensureDurable(ctx, Settings{}.withDefaults().jobConsumer(c.names, queue, due))
 }
 
-// JobStreamCreated is when the stream of fresh jobs or, if due, of those whose time has come was made: see Streams.Made.
+// JobStreamCreated is when the stream of fresh jobs or, if due, of those whose time has come was created: see Streams.CreatedAt.
 func (c *Client) JobStreamCreated(ctx context.Context, due bool) (time.Time, error) {
 	return c.made(ctx, c.JobStream(due))
 }

@@ -51,9 +51,9 @@ func TestEnsureLeavesWhatIsThereAlone(t *testing.T) {
 	if got := stream.CachedInfo().Config.MaxAge; got != time.Hour {
 		t.Errorf("got max age %s, want the hour that it was made with", got)
 	}
-	lane, err := in.EnsureJobConsumer(soon(t), "default", false)
+	consumer, err := in.EnsureJobConsumer(soon(t), "default", false)
 	must(t, err)
-	if got := lane.CachedInfo().Config.AckWait; got != time.Second {
+	if got := consumer.CachedInfo().Config.AckWait; got != time.Second {
 		t.Errorf("got ack wait %s, want the second that it was made with", got)
 	}
 }
@@ -162,13 +162,13 @@ func TestBucketsAreWhatOtherClientsExpect(t *testing.T) {
 	}
 }
 
-func TestADeletedLaneIsMadeAnew(t *testing.T) {
+func TestADeletedConsumerIsCreatedAgain(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	must(t, in.js.DeleteConsumer(soon(t), "GOFER_JOBS", "worker-default"))
-	lane, err := in.EnsureJobConsumer(soon(t), "default", false)
+	consumer, err := in.EnsureJobConsumer(soon(t), "default", false)
 	must(t, err)
-	if got := lane.CachedInfo().Config; got.AckWait != bus.AckWait || got.FilterSubject != "gofer.jobs.default.>" {
+	if got := consumer.CachedInfo().Config; got.AckWait != bus.AckWait || got.FilterSubject != "gofer.jobs.default.>" {
 		t.Errorf("got ack wait %s and filter %s", got.AckWait, got.FilterSubject)
 	}
 }

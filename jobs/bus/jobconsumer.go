@@ -71,13 +71,13 @@ func (*UnusableError) Unwrap() error { return ErrConfig }
 func (c *Client) JobConsumerInfo(ctx context.Context, queue string, due bool) (JobConsumerInfo, error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
-	lane := Settings{}.withDefaults().jobConsumer(c.names, queue, due)
-	info, err := c.ConsumerInfo(ctx, lane.stream, lane.config.Durable)
+	consumer := Settings{}.withDefaults().jobConsumer(c.names, queue, due)
+	info, err := c.ConsumerInfo(ctx, consumer.stream, consumer.config.Durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
 		return JobConsumerInfo{}, ErrNotFound
 	}
 	if err != nil {
-		return JobConsumerInfo{}, c.Explain("look for "+lane.String(), err)
+		return JobConsumerInfo{}, c.Explain("look for "+consumer.String(), err)
 	}
 	return JobConsumerInfo{
 		Backlog: Backlog{
@@ -85,7 +85,7 @@ func (c *Client) JobConsumerInfo(ctx context.Context, queue string, due bool) (J
 			Pulls: int64(info.NumWaiting), Paused: info.Paused,
 		},
 		AckWait: ackWait(&info.Config), MaxBatch: info.Config.MaxRequestBatch, MaxExpires: info.Config.MaxRequestExpires,
-		Differences: lane.differences(info.Config),
+		Differences: consumer.differences(info.Config),
 	}, nil
 }
 

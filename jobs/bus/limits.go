@@ -175,7 +175,7 @@ func (c *Client) foresee(ctx context.Context, s Settings, found []Difference) er
 				continue
 			}
 			d.refuse(f.consumer(want))
-			if others := c.otherConsumers(ctx, want); want.isLane() && others != "" {
+			if others := c.otherConsumers(ctx, want); want.readsJobs() && others != "" {
 				d.refuse(codeWQNotUnique, "filtered consumer not unique on workqueue stream: "+others+" is in the way")
 			}
 		}

@@ -121,8 +121,8 @@ func (c *Client) batchFrom(ctx context.Context, kind, filter string, from uint64
 
 // State is what a stream holds. If two of them are equal, nothing was stored or deleted in between.
 type State struct {
-	// Made is when the stream was made. Another one under its name counts from 1 again.
-	Made              time.Time
+	// CreatedAt is when the stream was made. Another one under its name counts from 1 again.
+	CreatedAt         time.Time
 	Messages, LastSeq uint64
 }
 
@@ -132,7 +132,7 @@ func (c *Client) StateOf(ctx context.Context, kind string) (State, error) {
 	if err != nil {
 		return State{}, err
 	}
-	return State{Made: info.Created, Messages: info.State.Msgs, LastSeq: info.State.LastSeq}, nil
+	return State{CreatedAt: info.Created, Messages: info.State.Msgs, LastSeq: info.State.LastSeq}, nil
 }
 
 func (c *Client) made(ctx context.Context, name string) (time.Time, error) {

@@ -34,7 +34,7 @@ func (c *Client) Inspect(ctx context.Context, s Settings) (found []Difference, e
 	found = streams.Differences
 	s = s.withDefaults()
 	for _, want := range s.durables(c.names) {
-		if !want.isLane() {
+		if !want.readsJobs() {
 			continue // with the streams
 		}
 		_, differences, err := c.inspectDurable(ctx, want)
@@ -75,7 +75,7 @@ func (c *Client) InspectStreams(ctx context.Context, s Settings) (Streams, error
 		}
 	}
 	for _, want := range s.durables(c.names) {
-		if want.isLane() {
+		if want.readsJobs() {
 			continue
 		}
 		_, differences, err := c.inspectDurable(ctx, want)

@@ -19,7 +19,7 @@ func (c *Client) RemoveScheduled(ctx context.Context, queue, id string) error {
 }
 
 // Unschedule purges a job that waits for its time, which no consumer reads, and takes the job out if it waits for a site or is due.
-// found may be its message, as TakeOut has it.
+// found may be its message, as RemoveMessage has it.
 func (c *Client) Unschedule(ctx context.Context, queue, id string, found *nats.Msg) error {
 	if err := c.purge(ctx, c.names.Stream("RETRIES"), c.names.ScheduledJob(queue, id)); err != nil {
 		return err

@@ -49,10 +49,10 @@ func TestWaitingJobsOutliveAChangeOfReplicas(t *testing.T) {
 			t.Fatalf("to %d replicas: got %v, %v", replicas, done, err)
 		}
 	}
-	lane, err := in.EnsureJobConsumer(soon(t), "default", true)
+	consumer, err := in.EnsureJobConsumer(soon(t), "default", true)
 	must(t, err)
 	for range n {
-		msg, err := lane.Next(jetstream.FetchMaxWait(testenv.Patience))
+		msg, err := consumer.Next(jetstream.FetchMaxWait(testenv.Patience))
 		must(t, err)
 		if meta, err := msg.Metadata(); err != nil || meta.Timestamp.Before(at) {
 			t.Errorf("%s was due at %s, before %s", msg.Subject(), meta.Timestamp, at)

@@ -114,8 +114,8 @@ type durable struct {
 // String names the consumer.
 func (d durable) String() string { return "consumer " + d.config.Durable + " of stream " + d.stream }
 
-// isLane reports whether workers take jobs from the consumer.
-func (d durable) isLane() bool { return d.config.Durable != Reader }
+// readsJobs reports whether workers take jobs from the consumer.
+func (d durable) readsJobs() bool { return d.config.Durable != Reader }
 
 // durables are all consumers: two for each queue, since a work queue takes no two consumers whose subjects overlap, and
 // one on each stream for readers, who may not create any.

@@ -101,13 +101,13 @@ func readBody(t *testing.T, in *installation, r jobs.Result, want int) error {
 // work is everything that a worker does to NATS.
 func (f fleet) work(t *testing.T, ack client.Ack, body []byte) {
 	t.Helper()
-	lane, err := f.worker.EnsureJobConsumer(soon(t), "default", false)
+	consumer, err := f.worker.EnsureJobConsumer(soon(t), "default", false)
 	must(t, err)
-	msg, err := lane.Next()
+	msg, err := consumer.Next()
 	must(t, err)
 	must(t, stream.New(f.worker.Client).Heartbeat(soon(t), msg))
 	must(t, f.worker.HandBack(soon(t), msg))
-	msg, err = lane.Next()
+	msg, err = consumer.Next()
 	must(t, err)
 	_, err = stream.New(f.worker.Client).Schedule(soon(t), "default", "a", msg.Data(), jobs.Progress{JobSeq: ack.Seq}, time.Now())
 	must(t, err)
@@ -223,7 +223,7 @@ func (f fleet) addUp(t *testing.T) {
 	if got := f.worker.read(t, f.worker.names.AllHours(), 1); len(got) != 1 {
 		t.Errorf("worker: got parts %v, want one", got)
 	}
-	if state, err := f.worker.StateOf(soon(t), "HOURS"); err != nil || time.Since(state.Made) > time.Hour || state.Messages != 1 || state.LastSeq != seq {
+	if state, err := f.worker.StateOf(soon(t), "HOURS"); err != nil || time.Since(state.CreatedAt) > time.Hour || state.Messages != 1 || state.LastSeq != seq {
 		t.Errorf("worker: got the state %+v, %v; want one message of sequence %d", state, err, seq)
 	}
 	must(t, stream.New(f.worker.Client).PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: "p1", ToState: "open"}))
@@ -382,9 +382,9 @@ func TestAUserWithoutItsInboxPrefixIsToldSoAtOnce(t *testing.T) {
 // takeDue takes a due job and ends it.
 func (in *installation) takeDue(t *testing.T, id string) {
 	t.Helper()
-	lane, err := in.EnsureJobConsumer(soon(t), "default", true)
+	consumer, err := in.EnsureJobConsumer(soon(t), "default", true)
 	must(t, err)
-	msg, err := lane.Next(jetstream.FetchMaxWait(testenv.Patience))
+	msg, err := consumer.Next(jetstream.FetchMaxWait(testenv.Patience))
 	must(t, err)
 	if msg.Subject() != "_gofer.due.default."+id {
 		t.Fatalf("got %s, want job %s", msg.Subject(), id)

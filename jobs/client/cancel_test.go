@@ -31,10 +31,10 @@ func TestACancelledJobEndsInOneCancelledResultWhereverItIs(t *testing.T) {
 		"running": func(id string) uint64 {
 			ack, err := in.Submit(soon(t), job(id))
 			must(t, err)
-			lane, err := in.bus.EnsureJobConsumer(soon(t), "default", false)
+			consumer, err := in.bus.EnsureJobConsumer(soon(t), "default", false)
 			must(t, err)
 			for taken := ""; taken != in.names.Job("default", id); {
-				msg, err := lane.Next()
+				msg, err := consumer.Next()
 				must(t, err)
 				taken = msg.Subject()
 			}
@@ -48,9 +48,9 @@ func TestACancelledJobEndsInOneCancelledResultWhereverItIs(t *testing.T) {
 		"due": func(id string) uint64 {
 			_, err := stream.New(in.bus).Schedule(soon(t), "default", id, []byte("x"), jobs.Progress{JobSeq: 72}, time.Now())
 			must(t, err)
-			lane, err := in.bus.EnsureJobConsumer(soon(t), "default", true)
+			consumer, err := in.bus.EnsureJobConsumer(soon(t), "default", true)
 			must(t, err)
-			_, err = lane.Next()
+			_, err = consumer.Next()
 			must(t, err)
 			return 72
 		},
@@ -217,17 +217,17 @@ func TestAPausedQueueGivesNoJobsUntilItIsResumed(t *testing.T) {
 		_, err := in.Submit(soon(t), job(id))
 		must(t, err)
 	}
-	lane, err := in.bus.EnsureJobConsumer(soon(t), "default", false)
+	consumer, err := in.bus.EnsureJobConsumer(soon(t), "default", false)
 	must(t, err)
-	running, err := lane.Next()
+	running, err := consumer.Next()
 	must(t, err)
 	must(t, in.Pause(soon(t), "default", time.Time{}))
-	if _, err := lane.Next(jetstream.FetchMaxWait(200 * time.Millisecond)); err == nil {
+	if _, err := consumer.Next(jetstream.FetchMaxWait(200 * time.Millisecond)); err == nil {
 		t.Error("a paused queue gave a job")
 	}
 	must(t, running.DoubleAck(soon(t)))
 	must(t, in.Resume(soon(t), "default"))
-	_, err = lane.Next()
+	_, err = consumer.Next()
 	must(t, err)
 	isError(t, in.Pause(soon(t), "nobody-serves-it", time.Time{}), bus.ErrNotFound)
 	isError(t, in.Resume(soon(t), "*"), bus.ErrNotFound)
@@ -247,9 +247,9 @@ func TestQueuesTellWhatWaitsWhere(t *testing.T) {
 	_, err = stream.New(in.bus).Schedule(soon(t), "default", "q", []byte("x"), jobs.Progress{}, time.Now())
 	must(t, err)
 	for _, due := range []bool{false, true} {
-		lane, err := in.bus.EnsureJobConsumer(soon(t), "default", due)
+		consumer, err := in.bus.EnsureJobConsumer(soon(t), "default", due)
 		must(t, err)
-		_, err = lane.Next()
+		_, err = consumer.Next()
 		must(t, err)
 	}
 	until := time.Now().Add(time.Hour).Truncate(time.Second)
@@ -275,9 +275,9 @@ func TestAJobIsTakenOutOfTheWaitingAndOfTheDueOnes(t *testing.T) {
 		_, err := stream.New(in.bus).Schedule(soon(t), "default", id, []byte("x"), jobs.Progress{}, time.Now().Add(wait))
 		must(t, err)
 	}
-	lane, err := in.bus.EnsureJobConsumer(soon(t), "default", true)
+	consumer, err := in.bus.EnsureJobConsumer(soon(t), "default", true)
 	must(t, err)
-	_, err = lane.Next() // so that it is due
+	_, err = consumer.Next() // so that it is due
 	must(t, err)
 	for _, id := range []string{"waits", "due", "nowhere"} {
 		must(t, in.bus.RemoveScheduled(soon(t), "default", id))

@@ -171,7 +171,7 @@ func (c *Client) RemoveDeadLetter(ctx context.Context, letter DeadLetter) error 
 		return nil // a stream that was created again counts from 1 again
 	}
 	if err == nil {
-		_, err = c.bus.DeleteMessage(ctx, c.bus.Names().Stream("DEAD"), letter.Seq) // see bus.Client.TakeOut
+		_, err = c.bus.DeleteMessage(ctx, c.bus.Names().Stream("DEAD"), letter.Seq) // see bus.Client.RemoveMessage
 	}
 	return c.bus.Explain(doing, err)
 }

@@ -28,9 +28,9 @@ func TestADeadLetterIsReplayedOnce(t *testing.T) {
 	if got := in.dead(t); got != "a c" {
 		t.Errorf("got letters %q left, want a and c", got)
 	}
-	lane, err := in.bus.EnsureJobConsumer(soon(t), "default", false)
+	consumer, err := in.bus.EnsureJobConsumer(soon(t), "default", false)
 	must(t, err)
-	msg, err := lane.Next()
+	msg, err := consumer.Next()
 	must(t, err)
 	if got := msg.Headers().Get(jobs.HeaderReplayOf); got != "default/b" || string(msg.Data()) != "http://b.test/" {
 		t.Errorf("got a replay of %q with %s", got, msg.Data())

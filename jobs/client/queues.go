@@ -48,7 +48,7 @@ func (c *Client) Queues(ctx context.Context) ([]QueueState, error) {
 		}
 		return states[queue]
 	}
-	known, err := c.addLanes(ctx, at)
+	known, err := c.addConsumers(ctx, at)
 	if err != nil {
 		return nil, c.bus.Explain("list queues", err)
 	}
@@ -71,8 +71,8 @@ func (c *Client) Queues(ctx context.Context) ([]QueueState, error) {
 	return out, nil
 }
 
-// addLanes adds what the consumers know, and counts the jobs of the job stream among it.
-func (c *Client) addLanes(ctx context.Context, at func(string) *QueueState) (known uint64, err error) {
+// addConsumers adds what the consumers know, and counts the jobs of the job stream among it.
+func (c *Client) addConsumers(ctx context.Context, at func(string) *QueueState) (known uint64, err error) {
 	for _, due := range []bool{false, true} {
 		kind, prefix := "JOBS", c.bus.Names().WorkerConsumer("")
 		if due {
@@ -83,7 +83,7 @@ func (c *Client) addLanes(ctx context.Context, at func(string) *QueueState) (kno
 			if !ours {
 				return
 			}
-			addLane(at(queue), info, due)
+			addConsumer(at(queue), info, due)
 			if !due {
 				known += info.NumPending + uint64(max(0, info.NumAckPending))
 			}
@@ -95,7 +95,7 @@ func (c *Client) addLanes(ctx context.Context, at func(string) *QueueState) (kno
 	return known, nil
 }
 
-func addLane(s *QueueState, info *jetstream.ConsumerInfo, due bool) {
+func addConsumer(s *QueueState, info *jetstream.ConsumerInfo, due bool) {
 	if due {
 		s.Due += info.NumPending
 	} else {

@@ -40,9 +40,9 @@ func TestASecondJobOfANameIsRefusedUntilTheFirstIsDone(t *testing.T) {
 	_, err = in.Submit(soon(t), job("a"))
 	isError(t, err, client.ErrQueued)
 
-	lane, err := in.bus.EnsureJobConsumer(soon(t), "default", false)
+	consumer, err := in.bus.EnsureJobConsumer(soon(t), "default", false)
 	must(t, err)
-	msg, err := lane.Next()
+	msg, err := consumer.Next()
 	must(t, err)
 	_, err = in.Submit(soon(t), job("a"))
 	isError(t, err, client.ErrQueued)
@@ -420,9 +420,9 @@ func TestAJobsBytesArriveUnchanged(t *testing.T) {
 	in := install(t, bus.Settings{})
 	_, err := in.Submit(soon(t), job("a"))
 	must(t, err)
-	lane, err := in.bus.EnsureJobConsumer(soon(t), "default", false)
+	consumer, err := in.bus.EnsureJobConsumer(soon(t), "default", false)
 	must(t, err)
-	msg, err := lane.Next()
+	msg, err := consumer.Next()
 	must(t, err)
 	if got, want := msg.Data(), []byte(`{"url":"https://example.com/","method":"GET"}`); msg.Subject() != "gofer.jobs.default.a" || !bytes.HasPrefix(got, want[:20]) {
 		t.Errorf("got %s %s", msg.Subject(), got)

@@ -77,7 +77,7 @@ func TestKEDACountsJobsThatNeedAWorker(t *testing.T) {
 		_, err := publisher.Submit(soon(t), jobs.Job{ID: fmt.Sprint("j", i), URL: "http://a.test/"})
 		must(t, err)
 	}
-	lane, err := worker.EnsureJobConsumer(soon(t), "default", false)
+	consumer, err := worker.EnsureJobConsumer(soon(t), "default", false)
 	must(t, err)
 	counts := func(what string, fresh, due int) {
 		t.Helper()
@@ -86,7 +86,7 @@ func TestKEDACountsJobsThatNeedAWorker(t *testing.T) {
 		})
 	}
 	counts("five jobs to be counted", 5, 0)
-	msg, err := lane.Next()
+	msg, err := consumer.Next()
 	must(t, err)
 	counts("a running job to be counted still", 5, 0)
 	for i, at := range []time.Time{time.Now().Add(time.Hour), time.Now().Add(24 * time.Hour), time.Now()} {

@@ -73,9 +73,9 @@ type daemon struct {
 	rtt          atomic.Int64            // of the latest ping of the server, in nanoseconds
 	drain        context.CancelCauseFunc // drains as the end of Run's context does; set by run before anything calls it
 
-	connected atomic.Pointer[connection]  // nil until the server has answered
-	obstacle  atomic.Pointer[string]      // why the worker has not started yet, explained; nil if no reason is known
-	listError   atomic.Pointer[listError] // nil if the list of proxies was readable when it changed last
+	connected atomic.Pointer[connection] // nil until the server has answered
+	obstacle  atomic.Pointer[string]     // why the worker has not started yet, explained; nil if no reason is known
+	listError atomic.Pointer[listError]  // nil if the list of proxies was readable when it changed last
 }
 
 // connection is the NATS connection and what needs it.

@@ -33,10 +33,10 @@ func (in *installation) takeJobs(t *testing.T, n int) (out []jetstream.Msg) {
 		_, err := in.client.Submit(soon(t), job(fmt.Sprint("j", i)))
 		must(t, err)
 	}
-	lane, err := in.EnsureJobConsumer(soon(t), "default", false)
+	consumer, err := in.EnsureJobConsumer(soon(t), "default", false)
 	must(t, err)
 	for range n {
-		msg, err := lane.Next()
+		msg, err := consumer.Next()
 		must(t, err)
 		out = append(out, msg)
 	}

@@ -15,9 +15,9 @@ func TestAHeartbeatThatNobodyConfirmsFails(t *testing.T) {
 	in := install(t, bus.Settings{})
 	_, err := in.client.Submit(soon(t), job("a"))
 	must(t, err)
-	lane, err := in.EnsureJobConsumer(soon(t), "default", false)
+	consumer, err := in.EnsureJobConsumer(soon(t), "default", false)
 	must(t, err)
-	msg, err := lane.Next()
+	msg, err := consumer.Next()
 	must(t, err)
 	must(t, in.Heartbeat(soon(t), msg))
 	must(t, in.JetStream().DeleteConsumer(soon(t), "GOFER_JOBS", "worker-default"))
@@ -30,11 +30,11 @@ func TestAHeartbeatKeepsAJob(t *testing.T) {
 	t.Parallel()
 	const ackWait = 4 * time.Second
 	in := install(t, bus.Settings{AckWait: ackWait})
-	lane, msg := in.take(t, "a")
+	consumer, msg := in.take(t, "a")
 	for range 5 {
 		renewed := time.Now()
 		must(t, in.Heartbeat(soon(t), msg))
-		batch, err := lane.Fetch(1, jetstream.FetchMaxWait(ackWait/4))
+		batch, err := consumer.Fetch(1, jetstream.FetchMaxWait(ackWait/4))
 		must(t, err)
 		for range batch.Messages() {
 			if time.Since(renewed) < ackWait { // else the machine is too slow to keep it
@@ -47,10 +47,10 @@ func TestAHeartbeatKeepsAJob(t *testing.T) {
 func TestHandingBackReleasesAJob(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{AckWait: time.Hour})
-	lane, msg := in.take(t, "a")
+	consumer, msg := in.take(t, "a")
 	must(t, in.Heartbeat(soon(t), msg))
 	must(t, in.HandBack(soon(t), msg))
-	again, err := lane.Next(jetstream.FetchMaxWait(testenv.Patience)) // else it came in an hour
+	again, err := consumer.Next(jetstream.FetchMaxWait(testenv.Patience)) // else it came in an hour
 	must(t, err)
 	must(t, again.DoubleAck(soon(t)))
 }
@@ -60,9 +60,9 @@ func (in *installation) take(t *testing.T, id string) (jetstream.Consumer, jetst
 	t.Helper()
 	_, err := in.client.Submit(soon(t), job(id))
 	must(t, err)
-	lane, err := in.EnsureJobConsumer(soon(t), "default", false)
+	consumer, err := in.EnsureJobConsumer(soon(t), "default", false)
 	must(t, err)
-	msg, err := lane.Next(jetstream.FetchMaxWait(testenv.Patience))
+	msg, err := consumer.Next(jetstream.FetchMaxWait(testenv.Patience))
 	must(t, err)
-	return lane, msg
+	return consumer, msg
 }

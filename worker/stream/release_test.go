@@ -34,9 +34,9 @@ func TestReleasedJobIsDueWithItsAttemptsAndHeaders(t *testing.T) {
 	if !released {
 		t.Fatal("the job is not released")
 	}
-	lane, err := in.EnsureJobConsumer(soon(t), "default", true)
+	consumer, err := in.EnsureJobConsumer(soon(t), "default", true)
 	must(t, err)
-	msg, err := lane.Next()
+	msg, err := consumer.Next()
 	must(t, err)
 	progress, err := jobs.ParseProgress(msg.Headers().Get(jobs.HeaderProgress))
 	must(t, err)
@@ -83,9 +83,9 @@ func TestReleaseLeavesAloneWhatIsNoLongerTheJobThatWasRead(t *testing.T) {
 // takeDue takes a due job and ends it.
 func (in *installation) takeDue(t *testing.T, id string) {
 	t.Helper()
-	lane, err := in.EnsureJobConsumer(soon(t), "default", true)
+	consumer, err := in.EnsureJobConsumer(soon(t), "default", true)
 	must(t, err)
-	msg, err := lane.Next(jetstream.FetchMaxWait(testenv.Patience))
+	msg, err := consumer.Next(jetstream.FetchMaxWait(testenv.Patience))
 	must(t, err)
 	if msg.Subject() != "_gofer.due.default."+id {
 		t.Fatalf("got %s, want job %s", msg.Subject(), id)

@@ -16,7 +16,7 @@ import (
 // second.
 func TestAScheduledJobIsNeverEarlyAndHardlyLate(t *testing.T) {
 	in := install(t, bus.Settings{})
-	lane, err := in.EnsureJobConsumer(soon(t), "default", true)
+	consumer, err := in.EnsureJobConsumer(soon(t), "default", true)
 	must(t, err)
 	const count = 40
 	at := map[string]time.Time{}
@@ -30,7 +30,7 @@ func TestAScheduledJobIsNeverEarlyAndHardlyLate(t *testing.T) {
 	}
 	hardly := 0
 	for range count {
-		msg, err := lane.Next(jetstream.FetchMaxWait(testenv.Patience))
+		msg, err := consumer.Next(jetstream.FetchMaxWait(testenv.Patience))
 		must(t, err)
 		late := time.Since(at[string(msg.Data())])
 		if late < 0 {
@@ -53,9 +53,9 @@ func TestAScheduledJobTakesItsProgressAlong(t *testing.T) {
 	want := jobs.Progress{JobSeq: 7, Bytes: 12, Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1", Error: "it said \"no\"\tand é"}}}
 	_, err := in.Schedule(soon(t), "default", "a", []byte("payload"), want, time.Now().Add(-time.Hour))
 	must(t, err)
-	lane, err := in.EnsureJobConsumer(soon(t), "default", true)
+	consumer, err := in.EnsureJobConsumer(soon(t), "default", true)
 	must(t, err)
-	msg, err := lane.Next()
+	msg, err := consumer.Next()
 	must(t, err)
 	got, err := jobs.ParseProgress(msg.Headers().Get(jobs.HeaderProgress))
 	must(t, err)
@@ -68,7 +68,7 @@ func TestAScheduledJobTakesItsProgressAlong(t *testing.T) {
 func TestTextOfATargetHidesNoHeaderFromTheServer(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	lane, err := in.EnsureJobConsumer(soon(t), "default", true)
+	consumer, err := in.EnsureJobConsumer(soon(t), "default", true)
 	must(t, err)
 	const text = "Nats-ScheduleNats-Schedule Nats-Expected-Last-Subject-SequenceNats-Expected-Last-Subject-Sequence"
 	const count = 20 // the client puts the headers in another order each time
@@ -89,7 +89,7 @@ func TestTextOfATargetHidesNoHeaderFromTheServer(t *testing.T) {
 		}
 	}
 	for range count {
-		msg, err := lane.Next(jetstream.FetchMaxWait(testenv.Patience))
+		msg, err := consumer.Next(jetstream.FetchMaxWait(testenv.Patience))
 		if err != nil {
 			t.Fatalf("a waiting job is lost: %v", err)
 		}
@@ -139,9 +139,9 @@ func TestAScheduledJobOutlivesARestart(t *testing.T) {
 	must(t, err)
 	in.restart()
 	again := on(t, in.server, bus.Dial{})
-	lane, err := again.EnsureJobConsumer(soon(t), "default", true)
+	consumer, err := again.EnsureJobConsumer(soon(t), "default", true)
 	must(t, err)
-	_, err = lane.Next(jetstream.FetchMaxWait(testenv.Patience))
+	_, err = consumer.Next(jetstream.FetchMaxWait(testenv.Patience))
 	must(t, err)
 	if late := time.Since(at); late < 0 {
 		t.Errorf("it came %s early", -late)

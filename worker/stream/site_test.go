@@ -44,9 +44,9 @@ func TestAJobOfASiteIsReleasedWithItsAttemptsAndAMark(t *testing.T) {
 	if again, err := in.ReleaseAtSite(soon(t), job); again != 0 || err != nil {
 		t.Errorf("released again: %d, %v; want nothing", again, err)
 	}
-	lane, err := in.EnsureJobConsumer(soon(t), "default", true)
+	consumer, err := in.EnsureJobConsumer(soon(t), "default", true)
 	must(t, err)
-	msg, err := lane.Next(jetstream.FetchMaxWait(10 * time.Second))
+	msg, err := consumer.Next(jetstream.FetchMaxWait(10 * time.Second))
 	must(t, err)
 	progress, err := jobs.ParseProgress(msg.Headers().Get(jobs.HeaderProgress))
 	must(t, err)

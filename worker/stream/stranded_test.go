@@ -21,10 +21,10 @@ func TestJobsWhoseRemovalTheServerLostAreStrandedAndRunAgain(t *testing.T) {
 	}
 	restore := in.server.KeepMessages("GOFER_JOBS")
 	in.isBack(t)
-	lane, err := in.EnsureJobConsumer(soon(t), "default", false)
+	consumer, err := in.EnsureJobConsumer(soon(t), "default", false)
 	must(t, err)
 	for range 2 {
-		msg, err := lane.Next()
+		msg, err := consumer.Next()
 		must(t, err)
 		must(t, msg.DoubleAck(soon(t)))
 	}

@@ -113,9 +113,9 @@ func (m *memory) StateOf(_ context.Context, kind string) (bus.State, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if kind == "EVENTS" {
-		return bus.State{Made: m.made[kind], Messages: uint64(len(m.events)), LastSeq: uint64(len(m.events))}, nil
+		return bus.State{CreatedAt: m.made[kind], Messages: uint64(len(m.events)), LastSeq: uint64(len(m.events))}, nil
 	}
-	return bus.State{Made: m.made[kind], Messages: uint64(len(m.parts)), LastSeq: m.seq}, nil
+	return bus.State{CreatedAt: m.made[kind], Messages: uint64(len(m.parts)), LastSeq: m.seq}, nil
 }
 
 // under lists messages in the order of the stream.

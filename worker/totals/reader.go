@@ -131,7 +131,7 @@ func (t *Totals) check(ctx context.Context, s store) error {
 	switch {
 	case err != nil:
 		return err
-	case !state.Made.Equal(r.state.Made):
+	case !state.CreatedAt.Equal(r.state.CreatedAt):
 		return t.readAll(ctx, s)
 	case state != r.state:
 		r.unchecked = rollup.RetentionHours
@@ -272,7 +272,7 @@ func (t *Totals) readEvents(ctx context.Context, s store) error {
 	if err != nil || settled && r.settled {
 		return err
 	}
-	if !state.Made.Equal(r.events.Made) {
+	if !state.CreatedAt.Equal(r.events.CreatedAt) {
 		t.fleet.DropBreakerEvents()
 		r.nextEvent = 1
 	}
