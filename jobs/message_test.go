@@ -34,7 +34,7 @@ func carrier(tb testing.TB) func(header map[string][]string) (map[string][]strin
 		if err := nc.PublishMsg(&nats.Msg{Subject: "carried", Header: header}); err != nil {
 			return nil, err
 		}
-		msg, err := sub.NextMsg(10 * time.Second)
+		msg, err := sub.NextMsg(time.Minute)
 		if err != nil {
 			return nil, err
 		}

@@ -26,7 +26,7 @@ func TestOverdueJobsAreShown(t *testing.T) {
 	if _, out, _ := gofer(t, "", "doctor"); !strings.Contains(out, "ok   waiting jobs") {
 		t.Errorf("the doctor says, without a waiting job:\n%s", out)
 	}
-	at := time.Now().Add(12 * time.Second).UTC()
+	at := time.Now().Add(25 * time.Second).UTC()
 	for i := range 3 {
 		if _, err := workstream.New(w.client).Schedule(t.Context(), "default", fmt.Sprint("j", i), []byte("http://shop.test/"), jobs.Progress{}, at); err != nil {
 			t.Fatal(err)

@@ -74,9 +74,9 @@ func TestDelayedJobRunsNotBeforeItsTime(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	w.worker(freeAddr(t))
-	at := time.Now().Add(3 * time.Second)
+	at := time.Now().Add(10 * time.Second)
 	for id, flags := range map[string][]string{
-		"in": {"--in", "3s"}, "at": {"--at", at.UTC().Format(time.RFC3339Nano)}, "now": nil,
+		"in": {"--in", "10s"}, "at": {"--at", at.UTC().Format(time.RFC3339Nano)}, "now": nil,
 	} {
 		if code, _, errOut := gofer(t, "", append([]string{"submit", "--id", id, "http://shop.test/ok"}, flags...)...); code != exitOK {
 			t.Fatalf("gofer submit %v: exit %d, %s", flags, code, errOut)

@@ -33,7 +33,7 @@ func TestJobsThatTheServerForgotAreOverdue(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	in.park(t, "later", time.Now().Add(time.Hour))
-	at := time.Now().Add(10 * time.Second).Truncate(time.Millisecond)
+	at := time.Now().Add(20 * time.Second).Truncate(time.Millisecond)
 	in.park(t, "a", at)
 	in.park(t, "b", at)
 	in.server.ForgetTimers("GOFER_RETRIES")

@@ -49,7 +49,7 @@ func oneOfEach(t *testing.T) *installation {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := consumer.Next(jetstream.FetchMaxWait(20 * time.Second)); err != nil {
+	if _, err := consumer.Next(jetstream.FetchMaxWait(testenv.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	schedule("delayed", jobs.Progress{JobSeq: 90}, time.Hour)

@@ -240,9 +240,9 @@ func TestReadersThatTakeNothingAreEndedSoon(t *testing.T) {
 	}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(25 * time.Second); watch() != http.StatusOK; <-tick.C {
+	for deadline := time.Now().Add(testenv.Patience); watch() != http.StatusOK; <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatal("pages were refused for 25 s because of readers that take nothing")
+			t.Fatal("pages are still refused because of readers that take nothing")
 		}
 	}
 }

@@ -49,7 +49,7 @@ func admit(t *testing.T) *patient {
 // examine returns the findings as lines, each with whether it is good, its name and its detail.
 func (p *patient) examine(change ...func(*doctor.Config)) (lines []string) {
 	p.Helper()
-	ctx, cancel := context.WithTimeout(p.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(p.Context(), testenv.Patience)
 	defer cancel()
 	c := doctor.Config{NATS: p.nc, Bus: p.bus, Explain: error.Error, Repair: func(bus.Difference) string { return "" }}
 	for _, f := range change {
@@ -91,7 +91,7 @@ func (p *patient) ask() {
 		if strings.HasSuffix(info.Config.FilterSubject, "jobs.default.>") {
 			consumer, err := stream.Consumer(p.Context(), info.Name)
 			p.must(err)
-			_, err = consumer.Fetch(1, jetstream.FetchMaxWait(20*time.Second))
+			_, err = consumer.Fetch(1, jetstream.FetchMaxWait(testenv.Patience))
 			p.must(err)
 			p.must(p.nc.Flush())
 			return

@@ -100,7 +100,7 @@ func TestEveryBoundHoldsInEveryStage(t *testing.T) {
 				}
 				o := r.f.Do(ctx, job, jobs.Progress{})
 				// It holds within a second. This machine may be busy, and unbound all of them would take far longer.
-				if took := time.Since(began); took < bound-time.Millisecond || took > 4*time.Second {
+				if took := time.Since(began); took < bound-time.Millisecond || took > 20*time.Second {
 					t.Errorf("it took %v, want little more than %v", took, bound)
 				}
 				if o.Kind != cmp.Or(b.kind, jobs.RunFinished) || o.Result.Error != b.err {

@@ -341,7 +341,7 @@ func TestTarpitsLeaveNothingBehind(t *testing.T) {
 	wg.Wait()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(10 * time.Second); ; <-tick.C {
+	for deadline := time.Now().Add(testenv.Patience); ; <-tick.C {
 		g, f := runtime.NumGoroutine(), openFiles(t)
 		if g <= before+10 && f <= files+10 {
 			return

@@ -78,12 +78,12 @@ func (w *world) newClient(nc *nats.Conn) *bus.Client {
 	return client
 }
 
-// retry does what a cluster without a leader does not answer, for a minute.
+// retry does what a cluster without a leader does not answer.
 func (w *world) retry(what string, act func(context.Context) error) {
 	w.Helper()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(time.Minute); ; <-tick.C {
+	for end := time.Now().Add(testenv.Patience); ; <-tick.C {
 		ctx, cancel := context.WithTimeout(w.Context(), 10*time.Second)
 		err := act(ctx)
 		cancel()

@@ -75,7 +75,7 @@ func TestTextOfATargetHidesNoHeaderFromTheServer(t *testing.T) {
 	for i := range count {
 		id := fmt.Sprint("p", i)
 		for try, want := range []bool{true, false} {
-			scheduled, err := in.Schedule(soon(t), "default", id, []byte(id), jobs.Progress{Attempts: []jobs.Attempt{{Error: text}}}, time.Now().Add(3*time.Second))
+			scheduled, err := in.Schedule(soon(t), "default", id, []byte(id), jobs.Progress{Attempts: []jobs.Attempt{{Error: text}}}, time.Now().Add(10*time.Second))
 			if err != nil || scheduled != want {
 				t.Fatalf("%s, try %d: got %v, %v; want %v", id, try, scheduled, err, want)
 			}

@@ -9,6 +9,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 // waitForSite stores a job that waits for a site.
@@ -46,7 +47,7 @@ func TestAJobOfASiteIsReleasedWithItsAttemptsAndAMark(t *testing.T) {
 	}
 	consumer, err := in.EnsureJobConsumer(soon(t), "default", true)
 	must(t, err)
-	msg, err := consumer.Next(jetstream.FetchMaxWait(10 * time.Second))
+	msg, err := consumer.Next(jetstream.FetchMaxWait(testenv.Patience))
 	must(t, err)
 	progress, err := jobs.ParseProgress(msg.Headers().Get(jobs.HeaderProgress))
 	must(t, err)

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/fetch/http1"
 )
 
@@ -44,9 +45,9 @@ func sockets(t *testing.T) (client, server net.Conn) {
 // arrived waits until the other end of a loopback connection has what was written to it.
 func arrived(t *testing.T, conn *http1.Conn, want bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); conn.IsQuiet() != want; {
+	for deadline := time.Now().Add(testenv.Patience); conn.IsQuiet() != want; {
 		if time.Now().After(deadline) {
-			t.Fatalf("after 10 s the connection is quiet: %v", !want)
+			t.Fatalf("the connection is still quiet: %v", !want)
 		}
 	}
 }
