@@ -13,6 +13,7 @@ import (
 func TestADrainEndsThoughAJobDoesNot(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{AckWait: longWait})
+	w.drain = 8 * time.Second // half a second of it is left for the hand-back
 	w.publish("a", page)
 	started, release := make(chan struct{}), make(chan struct{})
 	defer close(release)
