@@ -25,7 +25,7 @@ func (d *duo) pick(t *rapid.T, need rotation.Need) bool {
 	want := d.plain.refuse(need)
 	lease, events, err := d.Pick(need)
 	if want != nil {
-		delete(d.sessions, place(need))
+		delete(d.sessions, position(need))
 		none, ok := errors.AsType[*rotation.NoProxyError](err)
 		if !ok || *none != *want || len(events) > 0 {
 			t.Fatalf("pick %+v: got %v, %+v, want the refusal %+v", need, err, events, want)
@@ -56,7 +56,7 @@ func (d *duo) choice(t *rapid.T, need rotation.Need, m *member, offered []*membe
 	now := d.plain.group.Now()
 	ready := pick(offered, func(m *member) bool { return m.breaker.Until() == 0 && m.avoid <= now })
 	if need.Session != "" {
-		where := place(need)
+		where := position(need)
 		last, here := d.sessions[where]
 		here = here && last.list == d.lists && now-last.at <= sessionTTL
 		busy := pick(d.plain.list, func(other *member) bool { return d.plain.onlyBusy(other, m, need) })
@@ -84,8 +84,8 @@ func (d *duo) choice(t *rapid.T, need rotation.Need, m *member, offered []*membe
 	}
 }
 
-// place is where a session is remembered: its picks with other tags are another one's.
-func place(need rotation.Need) string {
+// position is where a session is remembered: its picks with other tags are another one's.
+func position(need rotation.Need) string {
 	return strings.Join(append([]string{need.Session}, need.Tags...), " ")
 }
 

@@ -32,21 +32,21 @@ type entry struct {
 type coldState struct {
 	breaker      breaker.Breaker
 	changed      uint64        // the number of the last lease before the breaker's state changed
-	places       []place       // one for each set, and stale ones of dropped sets
+	positions    []position    // one for each set, and stale ones of dropped sets
 	avoidedUntil time.Duration // the end of another worker's finding
 	wakesAt      time.Duration // when the class is checked again; zero without a timer
 	avoidedBy    string        // the worker whose finding it is
 	gateway      *gateway      // nil if the proxy has one exit
 	losses       uint8         // attempts in a row that lost before their first byte
 	weight       int32
-	cooldowns    int32    // hosts for which the proxy cools down
-	home         [2]place // the memory of places while they are few
+	cooldowns    int32       // hosts for which the proxy cools down
+	home         [2]position // the memory of places while they are few
 }
 
 func newEntry(proxy *proxylist.Proxy, group *breaker.Group) *entry {
 	e := &entry{coldState: new(coldState)}
 	group.Init(&e.breaker)
-	e.places = e.home[:0]
+	e.positions = e.home[:0]
 	e.describe(proxy)
 	return e
 }
@@ -119,11 +119,11 @@ func (e *entry) start(now time.Duration) (spent bool) {
 	return e.inflight >= e.maxInflight || e.nextByRate > now
 }
 
-// placeIn returns the place in a set; nil if the proxy is no member.
-func (e *entry) placeIn(set uint64) *place {
-	for i := range e.places {
-		if e.places[i].set == set {
-			return &e.places[i]
+// positionIn returns the place in a set; nil if the proxy is no member.
+func (e *entry) positionIn(set uint64) *position {
+	for i := range e.positions {
+		if e.positions[i].set == set {
+			return &e.positions[i]
 		}
 	}
 	return nil
@@ -133,9 +133,9 @@ func (e *entry) placeIn(set uint64) *place {
 func (p *Pool) refresh(e *entry, now time.Duration) {
 	p.countUnhealthy(e)
 	c, at := e.class(now)
-	for i := range e.places {
-		if s := p.liveSet(e.places[i].set); s != nil {
-			s.place(e, &e.places[i], c)
+	for i := range e.positions {
+		if s := p.liveSet(e.positions[i].set); s != nil {
+			s.moveTo(e, &e.positions[i], c)
 		}
 	}
 	if at != never && (e.wakesAt == 0 || at < e.wakesAt) {

@@ -6,15 +6,15 @@ import "math/rand/v2"
 // of the lowest row is the least used. Every change costs O(1), where a heap would miss the cache once a level.
 type levels struct {
 	dense
-	nodes  []node // parallel to the list of dense
-	rows   []row  // by attempts in flight
-	lowest int    // all rows below are empty
+	nodes   []node   // parallel to the list of dense
+	buckets []bucket // by attempts in flight
+	lowest  int      // all rows below are empty
 }
 
 // node links a proxy to its neighbours in its row, by their indexes.
-type node struct{ prev, next, row int32 }
+type node struct{ prev, next, bucket int32 }
 
-type row struct{ head, tail int32 }
+type bucket struct{ head, tail int32 }
 
 func (l *levels) add(e *entry) {
 	l.dense.add(e)
@@ -23,7 +23,7 @@ func (l *levels) add(e *entry) {
 }
 
 func (l *levels) remove(e *entry) {
-	i, last := e.placeIn(l.set).at, int32(len(l.list)-1)
+	i, last := e.positionIn(l.set).at, int32(len(l.list)-1)
 	l.unlink(i)
 	if i != last {
 		// The last proxy moves into the gap, as in dense.
@@ -37,8 +37,8 @@ func (l *levels) remove(e *entry) {
 }
 
 func (l *levels) touch(e *entry) {
-	i, level := e.placeIn(l.set).at, int32(e.inflight)
-	if l.nodes[i].row != level {
+	i, level := e.positionIn(l.set).at, int32(e.inflight)
+	if l.nodes[i].bucket != level {
 		l.unlink(i)
 		l.link(i, level)
 	}
@@ -46,11 +46,11 @@ func (l *levels) touch(e *entry) {
 
 // link puts index i at the end of a row.
 func (l *levels) link(i, level int32) {
-	for len(l.rows) <= int(level) {
-		l.rows = append(l.rows, row{nowhere, nowhere})
+	for len(l.buckets) <= int(level) {
+		l.buckets = append(l.buckets, bucket{nowhere, nowhere})
 	}
-	r := &l.rows[level]
-	n := node{prev: r.tail, next: nowhere, row: level}
+	r := &l.buckets[level]
+	n := node{prev: r.tail, next: nowhere, bucket: level}
 	l.nodes[i] = n
 	*l.before(n) = i
 	r.tail = i
@@ -66,14 +66,14 @@ func (l *levels) unlink(i int32) {
 // before returns the link that points forward to n, after the one that points back to n.
 func (l *levels) before(n node) *int32 {
 	if n.prev == nowhere {
-		return &l.rows[n.row].head
+		return &l.buckets[n.bucket].head
 	}
 	return &l.nodes[n.prev].next
 }
 
 func (l *levels) after(n node) *int32 {
 	if n.next == nowhere {
-		return &l.rows[n.row].tail
+		return &l.buckets[n.bucket].tail
 	}
 	return &l.nodes[n.next].prev
 }
@@ -81,13 +81,13 @@ func (l *levels) after(n node) *int32 {
 // pick returns the first proxy that is not skipped. Skipped ones go to the end of their row, so that the next pick does not meet
 // them at once.
 func (l *levels) pick(f skips) *entry {
-	for l.lowest < len(l.rows) && l.rows[l.lowest].head == nowhere {
+	for l.lowest < len(l.buckets) && l.buckets[l.lowest].head == nowhere {
 		l.lowest++
 	}
 	tries := draws
-	for level := l.lowest; level < len(l.rows); level++ {
-		last := l.rows[level].tail
-		for i := l.rows[level].head; i != nowhere; i = l.rows[level].head {
+	for level := l.lowest; level < len(l.buckets); level++ {
+		last := l.buckets[level].tail
+		for i := l.buckets[level].head; i != nowhere; i = l.buckets[level].head {
 			switch {
 			case tries == 0 && f.judge != nil:
 				return nil // there may be no reliable one

@@ -187,7 +187,7 @@ func (p *Pool) candidate(s *set, need *Need, f skips, now time.Duration) *entry 
 	}
 	if !p.leaveProbes && p.shouldProbe(s, need) {
 		if e := s.probeable.pick(f); e != nil {
-			p.probeCredit--
+			p.earnedProbes--
 			return e
 		}
 	}
@@ -229,8 +229,8 @@ func (p *Pool) shouldProbe(s *set, need *Need) bool {
 	if waiting > 0 {
 		share = min(max(share, float64(waiting)/float64(waiting+s.available.len())), maxProbeShare)
 	}
-	p.probeCredit = min(1, p.probeCredit+share)
-	return p.probeCredit >= 1 && waiting > 0 && !need.isRetry() && !need.Relayed
+	p.earnedProbes = min(1, p.earnedProbes+share)
+	return p.earnedProbes >= 1 && waiting > 0 && !need.isRetry() && !need.Relayed
 }
 
 // take gets a permit and starts the lease. It reports false if the breaker refuses.
@@ -251,7 +251,7 @@ func (p *Pool) take(e *entry, need *Need, now time.Duration, lease *Lease) (even
 		p.noteChange(e, change)
 		lease.permit, events = permit, event(e.proxy, change)
 	}
-	p.updatePlaces(e, now, e.start(now) || e.notClosed)
+	p.updateSets(e, now, e.start(now) || e.notClosed)
 	return events, true
 }
 
@@ -263,15 +263,15 @@ func (p *Pool) noteChange(e *entry, change breaker.Event) {
 	}
 }
 
-// updatePlaces updates the sets after a change of e's load, and of its class if that may have changed.
-func (p *Pool) updatePlaces(e *entry, now time.Duration, class bool) {
+// updateSets updates the sets after a change of e's load, and of its class if that may have changed.
+func (p *Pool) updateSets(e *entry, now time.Duration, class bool) {
 	if class {
 		p.refresh(e, now)
 	}
 	if p.strategy != LeastUsed && (p.strategy != Performance || e.record.n != provenFrom) {
 		return // the strategy does not depend on the load
 	}
-	for _, at := range e.places {
+	for _, at := range e.positions {
 		if s := p.liveSet(at.set); s != nil && at.at >= 0 {
 			s.available.touch(e)
 		}

@@ -45,27 +45,27 @@ type Pool struct {
 	build sync.Mutex
 
 	// mu guards all fields below and the state of every entry.
-	mu          sync.Mutex
-	strategy    Strategy
-	list        []*entry // in the order given; Replace makes a new one
-	version     uint64   // of list
-	byID        map[string]*entry
-	index       *tagIndex       // of list; nil while Replace changes it
-	slots       [maxSets]*set   // slot 0 holds the set of all proxies
-	sets        map[filter]*set // of all filters but the empty one
-	setIDs      uint64
-	timers      timers[*entry] // of proxies that become available by themselves
-	cooldowns   cooldowns
-	judge       outlier.Judge // decides whether a failure counts
-	exits       *exits.Words  // of gateways
-	gateways    int           // proxies that have many exits
-	entries     []*entry      // by the judge's index
-	pins        generations[pin]
-	picks       uint64  // so far
-	leases      uint64  // started so far
-	probeCredit float64 // the share of a probe that picks have earned since the last probe
-	meanLatency float64 // mean latency of good attempts, in nanoseconds
-	unhealthy   int     // proxies whose breaker is not closed
+	mu           sync.Mutex
+	strategy     Strategy
+	list         []*entry // in the order given; Replace makes a new one
+	version      uint64   // of list
+	byID         map[string]*entry
+	index        *tagIndex       // of list; nil while Replace changes it
+	slots        [maxSets]*set   // slot 0 holds the set of all proxies
+	sets         map[filter]*set // of all filters but the empty one
+	setIDs       uint64
+	timers       timers[*entry] // of proxies that become available by themselves
+	cooldowns    cooldowns
+	judge        outlier.Judge // decides whether a failure counts
+	exits        *exits.Words  // of gateways
+	gateways     int           // proxies that have many exits
+	entries      []*entry      // by the judge's index
+	pins         generations[pin]
+	picks        uint64  // so far
+	leases       uint64  // started so far
+	earnedProbes float64 // the share of a probe that picks have earned since the last probe
+	meanLatency  float64 // mean latency of good attempts, in nanoseconds
+	unhealthy    int     // proxies whose breaker is not closed
 
 	leaveProbes bool // picks leave probes to a health checker
 }
@@ -77,7 +77,7 @@ func New(cfg Config) *Pool {
 	}
 	p := &Pool{
 		cfg: cfg, group: breaker.NewGroup(cfg.Breaker), strategy: RoundRobin, byID: map[string]*entry{}, sets: map[filter]*set{},
-		cooldowns: cooldowns{byKey: map[cooldownKey]*hostCooldowns{}}, probeCredit: 1, index: newTagIndex(nil),
+		cooldowns: cooldowns{byKey: map[cooldownKey]*hostCooldowns{}}, earnedProbes: 1, index: newTagIndex(nil),
 		exits: exits.New(cfg.Exits),
 	}
 	if cfg.Strategy != "" {
@@ -213,13 +213,13 @@ func (p *Pool) remove(part []*entry) {
 
 // leaveSets takes a proxy out of every set.
 func (p *Pool) leaveSets(e *entry) {
-	for i := range e.places {
-		if s := p.liveSet(e.places[i].set); s != nil {
-			s.place(e, &e.places[i], unavailable)
+	for i := range e.positions {
+		if s := p.liveSet(e.positions[i].set); s != nil {
+			s.moveTo(e, &e.positions[i], unavailable)
 			s.size--
 		}
 	}
-	e.places = e.places[:0]
+	e.positions = e.positions[:0]
 }
 
 // Len returns the number of proxies.

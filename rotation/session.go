@@ -16,7 +16,7 @@ type pin struct {
 // a few proxies come or go, nearly every session stays at its proxy.
 type table struct {
 	version uint64   // of the pool's list
-	spots   []*entry // each a member; none without members
+	slots   []*entry // each a member; none without members
 }
 
 func newTable(version uint64, members []*entry, names map[*entry]uint64) *table {
@@ -40,7 +40,7 @@ func newTable(version uint64, members []*entry, names map[*entry]uint64) *table 
 	}
 	t := &table{version: version}
 	if len(members) > 0 {
-		t.spots = make([]*entry, size)
+		t.slots = make([]*entry, size)
 		t.fill(members, names)
 	}
 	return t
@@ -48,18 +48,18 @@ func newTable(version uint64, members []*entry, names map[*entry]uint64) *table 
 
 // fill gives spots to the members in turn. Each takes the first free spot of its own permutation of the table.
 func (t *table) fill(members []*entry, names map[*entry]uint64) {
-	size := uint64(len(t.spots))
+	size := uint64(len(t.slots))
 	at, step := make([]uint64, len(members)), make([]uint64, len(members))
 	for i, e := range members {
 		at[i], step[i] = names[e]%size, 1+mixBits(names[e]+1)%(size-1)
 	}
 	for filled := 0; ; {
 		for i, e := range members {
-			for t.spots[at[i]] != nil {
+			for t.slots[at[i]] != nil {
 				at[i] = (at[i] + step[i]) % size
 			}
-			t.spots[at[i]] = e
-			if filled++; filled == len(t.spots) {
+			t.slots[at[i]] = e
+			if filled++; filled == len(t.slots) {
 				return
 			}
 		}
@@ -90,12 +90,12 @@ func (p *Pool) pickForSession(s *set, session string, f skips, now time.Duration
 		}
 	}
 	t := s.table
-	if len(t.spots) == 0 {
+	if len(t.slots) == 0 {
 		return nil
 	}
 	h := name
 	for try := range failovers {
-		e := t.spots[h%uint64(len(t.spots))]
+		e := t.slots[h%uint64(len(t.slots))]
 		if (list > 0 || s.has(e)) && f.canTake(e, now) { // the table was made of the same list
 			p.movePin(name, e, try == 0, stays, now)
 			return e

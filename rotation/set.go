@@ -40,19 +40,19 @@ const (
 	available                // use it
 )
 
-// place is the position of a proxy in a set. It is stale once the set is dropped, so that dropping a set need not visit its
+// position is the position of a proxy in a set. It is stale once the set is dropped, so that dropping a set need not visit its
 // members.
-type place struct {
+type position struct {
 	set uint64 // the id of the set
 	at  int32  // at least 0: in the order; nowhere; at most -2: in a cycle
 }
 
 const nowhere = -1
 
-// cyclePlace encodes index i of the cycle of a class. The two cycles share the numbers below nowhere. cyclePosition decodes it.
-func cyclePlace(c class, i int) int32 { return int32(-2 - 2*i - int(c-probeable)) }
+// encodeCyclePosition encodes index i of the cycle of a class. The two cycles share the numbers below nowhere. cyclePosition decodes it.
+func encodeCyclePosition(c class, i int) int32 { return int32(-2 - 2*i - int(c-probeable)) }
 
-func cyclePosition(at int32) (c class, i int) {
+func decodeCyclePosition(at int32) (c class, i int) {
 	n := int(-2 - at)
 	return probeable + class(n%2), n / 2
 }
@@ -65,7 +65,7 @@ type dense struct {
 
 func (d *dense) put(i int, e *entry) {
 	d.list[i] = e
-	e.placeIn(d.set).at = int32(i)
+	e.positionIn(d.set).at = int32(i)
 }
 
 func (d *dense) len() int { return len(d.list) }
@@ -77,7 +77,7 @@ func (d *dense) add(e *entry) {
 
 // remove moves the last proxy into the gap.
 func (d *dense) remove(e *entry) {
-	at, last := e.placeIn(d.set), len(d.list)-1
+	at, last := e.positionIn(d.set), len(d.list)-1
 	d.put(int(at.at), d.list[last])
 	d.list[last] = nil
 	d.list = d.list[:last]
@@ -110,15 +110,15 @@ func (p *Pool) join(s *set, e *entry, now time.Duration) {
 	if e.removed || !s.filter.matches(e) {
 		return
 	}
-	i := slices.IndexFunc(e.places, func(at place) bool { return p.liveSet(at.set) == nil })
+	i := slices.IndexFunc(e.positions, func(at position) bool { return p.liveSet(at.set) == nil })
 	if i < 0 {
-		i = len(e.places)
-		e.places = append(e.places, place{})
+		i = len(e.positions)
+		e.positions = append(e.positions, position{})
 	}
-	e.places[i] = place{set: s.id, at: nowhere}
+	e.positions[i] = position{set: s.id, at: nowhere}
 	s.size++
 	c, _ := e.class(now)
-	s.place(e, &e.places[i], c)
+	s.moveTo(e, &e.positions[i], c)
 }
 
 // setOf returns the set of a filter; nil if no proxy matches. The pool's lock is held before and after, but not while a set is
@@ -198,8 +198,8 @@ func (p *Pool) hasSetFor(h *hostCooldowns) bool {
 	return slices.ContainsFunc(p.slots[:], func(s *set) bool { return s != nil && s.cooldowns == h })
 }
 
-// place moves a member, whose place is given, to class c.
-func (s *set) place(e *entry, in *place, c class) {
+// moveTo moves a member, whose place is given, to class c.
+func (s *set) moveTo(e *entry, in *position, c class) {
 	at := in.at
 	if c != unavailable && s.cooldowns.has(e) {
 		c = unavailable
@@ -208,7 +208,7 @@ func (s *set) place(e *entry, in *place, c class) {
 	case at >= 0 && c != available:
 		s.available.remove(e)
 	case at < nowhere:
-		if was, i := cyclePosition(at); was != c {
+		if was, i := decodeCyclePosition(at); was != c {
 			s.cycleOf(was).remove(i, was, s.id)
 			in.at = nowhere
 		}
@@ -234,7 +234,7 @@ func (s *set) cycleOf(c class) *cycle {
 
 // has reports whether a proxy is a member.
 func (s *set) has(e *entry) bool {
-	return !e.removed && e.placeIn(s.id) != nil
+	return !e.removed && e.positionIn(s.id) != nil
 }
 
 // isBusy reports whether a member works and is only full or ahead of its rate.
@@ -251,14 +251,14 @@ type cycle struct {
 // add returns the place of the proxy.
 func (t *cycle) add(e *entry, c class) (at int32) {
 	t.list = append(t.list, e)
-	return cyclePlace(c, len(t.list)-1)
+	return encodeCyclePosition(c, len(t.list)-1)
 }
 
 // remove moves the last proxy into the gap.
 func (t *cycle) remove(i int, c class, set uint64) {
 	last := len(t.list) - 1
 	t.list[i] = t.list[last]
-	t.list[i].placeIn(set).at = cyclePlace(c, i)
+	t.list[i].positionIn(set).at = encodeCyclePosition(c, i)
 	t.list[last] = nil
 	t.list = t.list[:last]
 }

@@ -52,7 +52,7 @@ func (p *Pool) SetStrategy(s Strategy) (before Strategy) {
 		old := set.available
 		set.available = newOrder(s, set.id, p)
 		for _, e := range old.all() {
-			e.placeIn(set.id).at = nowhere
+			e.positionIn(set.id).at = nowhere
 			set.available.add(e)
 		}
 	}

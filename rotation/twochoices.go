@@ -26,7 +26,7 @@ func (d *twoChoices) remove(e *entry) {
 
 // demote moves e behind the proven proxies.
 func (d *twoChoices) demote(e *entry) {
-	if i := int(e.placeIn(d.set).at); i < d.proven {
+	if i := int(e.positionIn(d.set).at); i < d.proven {
 		d.proven--
 		d.swap(i, d.proven)
 	}
@@ -39,7 +39,7 @@ func (d *twoChoices) swap(i, j int) {
 }
 
 func (d *twoChoices) touch(e *entry) {
-	i := int(e.placeIn(d.set).at)
+	i := int(e.positionIn(d.set).at)
 	if i >= d.proven && e.record.isProven() {
 		d.swap(i, d.proven)
 		d.proven++

@@ -7,58 +7,58 @@ import "math/bits"
 // its turn in proportion to its weight: at least half of the time. So a pick visits two proxies on average, however many there
 // are and whatever their weights.
 type wheel struct {
-	spokes [10]spoke // weights are 1 to 1000
+	groups [10]weightGroup // weights are 1 to 1000
 }
 
-type spoke struct {
+type weightGroup struct {
 	dense
-	credits []credit // parallel to the list of dense
-	sum     int64    // of the weights
-	credit  int64
-	next    int
+	balances []weightBalance // parallel to the list of dense
+	sum      int64           // of the weights
+	balance  int64
+	next     int
 }
 
-// credit is a proxy's weight, and what it has earned by its turns and not used yet.
-type credit struct{ weight, balance int32 }
+// weightBalance is a proxy's weight, and what it has earned by its turns and not used yet.
+type weightBalance struct{ weight, balance int32 }
 
 func newWheel(set uint64) *wheel {
 	w := new(wheel)
-	for i := range w.spokes {
-		w.spokes[i].set = set
+	for i := range w.groups {
+		w.groups[i].set = set
 	}
 	return w
 }
 
-func (w *wheel) spokeOf(e *entry) *spoke {
-	return &w.spokes[min(bits.Len32(uint32(e.weight))-1, len(w.spokes)-1)]
+func (w *wheel) groupOf(e *entry) *weightGroup {
+	return &w.groups[min(bits.Len32(uint32(e.weight))-1, len(w.groups)-1)]
 }
 
 func (w *wheel) len() (n int) {
-	for i := range w.spokes {
-		n += len(w.spokes[i].list)
+	for i := range w.groups {
+		n += len(w.groups[i].list)
 	}
 	return n
 }
 
 func (w *wheel) all() (list []*entry) {
-	for i := range w.spokes {
-		list = append(list, w.spokes[i].list...)
+	for i := range w.groups {
+		list = append(list, w.groups[i].list...)
 	}
 	return list
 }
 
 func (w *wheel) add(e *entry) {
-	s := w.spokeOf(e)
+	s := w.groupOf(e)
 	s.add(e)
-	s.credits = append(s.credits, credit{weight: e.weight})
+	s.balances = append(s.balances, weightBalance{weight: e.weight})
 	s.sum += int64(e.weight)
 }
 
 func (w *wheel) remove(e *entry) {
-	s := w.spokeOf(e)
-	i, last := e.placeIn(s.set).at, len(s.credits)-1
-	s.credits[i] = s.credits[last] // as dense does
-	s.credits = s.credits[:last]
+	s := w.groupOf(e)
+	i, last := e.positionIn(s.set).at, len(s.balances)-1
+	s.balances[i] = s.balances[last] // as dense does
+	s.balances = s.balances[:last]
 	s.remove(e)
 	s.sum -= int64(e.weight)
 }
@@ -67,50 +67,50 @@ func (w *wheel) touch(*entry) {}
 
 func (w *wheel) pick(f skips) *entry {
 	for range draws {
-		i := w.nextSpoke()
+		i := w.nextGroup()
 		if i < 0 {
 			return nil
 		}
-		if e := w.spokes[i].pick(i, f); e != nil {
+		if e := w.groups[i].pick(i, f); e != nil {
 			return e
 		}
 	}
-	for i := range w.spokes {
-		if e := w.spokes[i].scan(f); e != nil {
+	for i := range w.groups {
+		if e := w.groups[i].scan(f); e != nil {
 			return e
 		}
 	}
 	return nil
 }
 
-// nextSpoke returns the spoke whose turn it is; -1 if all are empty.
-func (w *wheel) nextSpoke() int {
+// nextGroup returns the spoke whose turn it is; -1 if all are empty.
+func (w *wheel) nextGroup() int {
 	best, sum := -1, int64(0)
-	for i := range w.spokes {
-		s := &w.spokes[i]
+	for i := range w.groups {
+		s := &w.groups[i]
 		if len(s.list) == 0 {
 			continue
 		}
-		s.credit += s.sum
+		s.balance += s.sum
 		sum += s.sum
-		if best < 0 || s.credit > w.spokes[best].credit {
+		if best < 0 || s.balance > w.groups[best].balance {
 			best = i
 		}
 	}
 	if best >= 0 {
-		w.spokes[best].credit -= sum
+		w.groups[best].balance -= sum
 	}
 	return best
 }
 
 // pick goes from turn to turn until a proxy uses its turn.
-func (s *spoke) pick(digits int, f skips) *entry {
+func (s *weightGroup) pick(digits int, f skips) *entry {
 	maxWeight := int32(2<<digits - 1)
 	for range 2 * draws {
 		if s.next >= len(s.list) {
 			s.next = 0
 		}
-		e, c := s.list[s.next], &s.credits[s.next]
+		e, c := s.list[s.next], &s.balances[s.next]
 		s.next++
 		if c.balance += c.weight; c.balance < maxWeight {
 			continue

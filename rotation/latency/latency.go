@@ -49,8 +49,8 @@ type site struct {
 	fastest uint32 // the shortest time to a first byte, in microseconds and plus one; zero: no response came
 }
 
-// Answered takes in that a response of the site began after a time.
-func (t *Tracker) Answered(name string, after time.Duration, now time.Time) {
+// AddResponse takes in that a response of the site began after a time.
+func (t *Tracker) AddResponse(name string, after time.Duration, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	second := t.second(now)
@@ -63,18 +63,18 @@ func (t *Tracker) Answered(name string, after time.Duration, now time.Time) {
 	}
 }
 
-// Outwaited takes in that no response of the site began within a time. It counts for the site as if a response had begun then. It
+// AddTimeout takes in that no response of the site began within a time. It counts for the site as if a response had begun then. It
 // does not count for the pool: what silent sites do says nothing about others.
-func (t *Tracker) Outwaited(name string, atLeast time.Duration, now time.Time) {
+func (t *Tracker) AddTimeout(name string, atLeast time.Duration, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	second := t.second(now)
 	t.site(name, second).sketch.add(atLeast, second, &t.dice)
 }
 
-// Discount makes what Outwaited took in a moment ago, with the same time, count a sixteenth: another proxy has shown that the site is
+// DiscountTimeout makes what Outwaited took in a moment ago, with the same time, count a sixteenth: another proxy has shown that the site is
 // not that slow.
-func (t *Tracker) Discount(name string, atLeast time.Duration, now time.Time) {
+func (t *Tracker) DiscountTimeout(name string, atLeast time.Duration, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	second := t.second(now)

@@ -75,7 +75,7 @@ func TestQuantilesAreWithinATenthOfThoseOfTheSample(t *testing.T) {
 		for range n {
 			now = now.Add(span / time.Duration(n))
 			d := draw(luck)
-			tracker.Answered("site", d, now)
+			tracker.AddResponse("site", d, now)
 			times = append(times, weighted{d, math.Exp2(-end.Sub(now).Minutes() / 10)})
 		}
 		for _, q := range []float64{0.5, 0.98, 0.99} {
@@ -90,10 +90,10 @@ func TestATimeCountsHalfAfterTenMinutes(t *testing.T) {
 	var tracker latency.Tracker
 	start := time.Unix(0, 0)
 	for range 10000 {
-		tracker.Answered("site", 100*time.Millisecond, start)
+		tracker.AddResponse("site", 100*time.Millisecond, start)
 	}
 	for range 1000 {
-		tracker.Answered("site", time.Second, start.Add(10*time.Minute))
+		tracker.AddResponse("site", time.Second, start.Add(10*time.Minute))
 	}
 	for q, want := range map[float64]time.Duration{0.82: 100 * time.Millisecond, 0.85: time.Second} {
 		got, _ := tracker.Quantile("site", q, start.Add(10*time.Minute))
@@ -115,7 +115,7 @@ func TestABusySiteKeepsTheHalfLife(t *testing.T) {
 		if i < 40_000 {
 			d = 3 * time.Second
 		}
-		tracker.Answered("site", d, now)
+		tracker.AddResponse("site", d, now)
 	}
 	// The first 40 s are a tenth of the times, and count about 0.083 of all, because they are older.
 	if got, _ := tracker.Quantile("site", 0.99, now); got < 2700*time.Millisecond {
@@ -130,7 +130,7 @@ func TestASiteIsKnownFromTenTimes(t *testing.T) {
 	var tracker latency.Tracker
 	now := time.Unix(0, 0)
 	for i := range 49 {
-		tracker.Answered(fmt.Sprint("site", i), time.Second, now)
+		tracker.AddResponse(fmt.Sprint("site", i), time.Second, now)
 	}
 	if _, known := tracker.Quantile("site0", 0.99, now); known {
 		t.Error("the pool is known from 49 answers, want 50")
@@ -139,7 +139,7 @@ func TestASiteIsKnownFromTenTimes(t *testing.T) {
 		if got, _ := tracker.Quantile("slow", 0.5, now); got > 2*time.Second {
 			t.Errorf("after %d times of the slow site: got %s, want the pool's", i, got)
 		}
-		tracker.Answered("slow", 20*time.Second, now)
+		tracker.AddResponse("slow", 20*time.Second, now)
 	}
 	if got, _ := tracker.Quantile("slow", 0.5, now); got < 18*time.Second {
 		t.Errorf("after 10 times of the slow site: got %s, want its own 20 s", got)
@@ -153,10 +153,10 @@ func TestWhatWasWaitedInVainCountsForTheSiteOnly(t *testing.T) {
 	var tracker latency.Tracker
 	now := time.Unix(0, 0)
 	for range 100 {
-		tracker.Answered("fast", 100*time.Millisecond, now)
+		tracker.AddResponse("fast", 100*time.Millisecond, now)
 	}
 	for range 30 {
-		tracker.Outwaited("slow", 4*time.Second, now)
+		tracker.AddTimeout("slow", 4*time.Second, now)
 	}
 	if got, known := tracker.Quantile("slow", 0.99, now); !known || got < 3600*time.Millisecond {
 		t.Errorf("the slow site: got %s, want 4 s", got)
@@ -174,8 +174,8 @@ func TestTheBusiestSitesAreKept(t *testing.T) {
 	now := time.Unix(0, 0)
 	for i := range 100_000 {
 		now = now.Add(10 * time.Millisecond)
-		tracker.Answered(fmt.Sprint("busy", i%300), time.Second, now)
-		tracker.Answered(fmt.Sprint("once", i), 100*time.Millisecond, now)
+		tracker.AddResponse(fmt.Sprint("busy", i%300), time.Second, now)
+		tracker.AddResponse(fmt.Sprint("once", i), 100*time.Millisecond, now)
 	}
 	if n := tracker.Len(); n != 1000 {
 		t.Errorf("%d sites are remembered, want 1000", n)
@@ -197,7 +197,7 @@ func TestASiteTakesAtMost200Bytes(t *testing.T) {
 	tracker := new(latency.Tracker)
 	before := heap()
 	for _, name := range names {
-		tracker.Answered(name, time.Second, time.Unix(0, 0))
+		tracker.AddResponse(name, time.Second, time.Unix(0, 0))
 	}
 	if got := float64(heap()-before) / n; got > 200 {
 		t.Errorf("a site takes %.1f bytes, want at most 200", got)
@@ -216,11 +216,11 @@ func heap() uint64 {
 func TestAKnownSiteCostsNoAllocation(t *testing.T) {
 	var tracker latency.Tracker
 	now := time.Unix(0, 0)
-	tracker.Answered("site", time.Second, now)
+	tracker.AddResponse("site", time.Second, now)
 	if n := testing.AllocsPerRun(1000, func() {
 		now = now.Add(time.Second)
-		tracker.Answered("site", time.Second, now)
-		tracker.Outwaited("site", time.Second, now)
+		tracker.AddResponse("site", time.Second, now)
+		tracker.AddTimeout("site", time.Second, now)
 		tracker.Quantile("site", 0.99, now)
 	}); n != 0 {
 		t.Errorf("%v allocations, want none", n)
@@ -232,7 +232,7 @@ func BenchmarkAnswered(b *testing.B) {
 	now := time.Unix(0, 0)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		tracker.Answered("site", time.Duration(i%1000)*time.Millisecond, now.Add(time.Duration(i)*time.Millisecond))
+		tracker.AddResponse("site", time.Duration(i%1000)*time.Millisecond, now.Add(time.Duration(i)*time.Millisecond))
 	}
 }
 
@@ -240,7 +240,7 @@ func BenchmarkQuantile(b *testing.B) {
 	var tracker latency.Tracker
 	now := time.Unix(0, 0)
 	for i := range 1000 {
-		tracker.Answered("site", time.Duration(i)*time.Millisecond, now)
+		tracker.AddResponse("site", time.Duration(i)*time.Millisecond, now)
 	}
 	b.ReportAllocs()
 	for b.Loop() {
@@ -252,13 +252,13 @@ func TestATimeThatIsDiscountedCountsASixteenth(t *testing.T) {
 	var tracker latency.Tracker
 	now := time.Unix(0, 0)
 	for range 940 {
-		tracker.Answered("site", 100*time.Millisecond, now)
+		tracker.AddResponse("site", 100*time.Millisecond, now)
 	}
 	for range 60 { // a little less than 0.4 % in the end
-		tracker.Outwaited("site", 4*time.Second, now)
-		tracker.Discount("site", 4*time.Second, now)
+		tracker.AddTimeout("site", 4*time.Second, now)
+		tracker.DiscountTimeout("site", 4*time.Second, now)
 	}
-	tracker.Discount("unknown", 4*time.Second, now)
+	tracker.DiscountTimeout("unknown", 4*time.Second, now)
 	for q, want := range map[float64]time.Duration{0.99: 100 * time.Millisecond, 0.998: 4 * time.Second} {
 		got, _ := tracker.Quantile("site", q, now)
 		if ratio := got.Seconds() / want.Seconds(); ratio < 0.9 || ratio > 1.1 {

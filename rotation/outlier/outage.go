@@ -29,11 +29,11 @@ const (
 
 // pool is the evidence about all proxies together.
 type pool struct {
-	all           mean          // of the attempts that failures of a streak are compared with. Attempts in an outage do not count.
-	firstContacts mean          // of the attempts at sites that never responded before
-	lastContact   Proxy         // plus one: through which the latest of these succeeded
-	lastMiss      Proxy         // plus one: through which the latest of these failed
-	relayed       time.Duration // when any proxy relayed a response last; zero: never
+	all                mean          // of the attempts that failures of a streak are compared with. Attempts in an outage do not count.
+	newSites           mean          // of the attempts at sites that never responded before
+	lastNewSiteRelayer Proxy         // plus one: through which the latest of these succeeded
+	lastNewSiteFailure Proxy         // plus one: through which the latest of these failed
+	relayed            time.Duration // when any proxy relayed a response last; zero: never
 
 	relays uint64    // responses that proxies relayed
 	served [3]served // the sites of the latest ones, the latest first
@@ -162,22 +162,22 @@ func (p *pool) succeeded(now time.Duration) (ended bool) {
 	return ended
 }
 
-// noteContact notes how an attempt at a site that never responded before ended. Consecutive unproven successes of one proxy count
+// noteNewSite notes how an attempt at a site that never responded before ended. Consecutive unproven successes of one proxy count
 // once: a proxy that claims to reach every site must not make the others look worse. Consecutive failures of one proxy count once,
 // too: its own failures are compared with how the others fare.
-func (p *pool) noteContact(a Attempt, relayed bool) {
-	if relayed && p.lastMiss == a.Proxy+1 {
-		p.lastMiss = 0 // its next failure begins another streak
+func (p *pool) noteNewSite(a Attempt, relayed bool) {
+	if relayed && p.lastNewSiteFailure == a.Proxy+1 {
+		p.lastNewSiteFailure = 0 // its next failure begins another streak
 	}
 	switch {
 	case a.Chosen:
-	case !relayed && p.lastMiss != a.Proxy+1:
-		p.firstContacts.add(0)
-		p.lastMiss = a.Proxy + 1
+	case !relayed && p.lastNewSiteFailure != a.Proxy+1:
+		p.newSites.add(0)
+		p.lastNewSiteFailure = a.Proxy + 1
 	case !relayed:
-	case a.Proven || p.lastContact != a.Proxy+1:
-		p.firstContacts.add(1)
-		p.lastContact = a.Proxy + 1
+	case a.Proven || p.lastNewSiteRelayer != a.Proxy+1:
+		p.newSites.add(1)
+		p.lastNewSiteRelayer = a.Proxy + 1
 	}
 }
 
@@ -220,11 +220,11 @@ func (p *pool) streak() (n, proxies int) {
 func (p *pool) remove(proxy Proxy) {
 	p.named.remove(proxy)
 	p.silent.remove(proxy)
-	if p.lastContact == proxy+1 {
-		p.lastContact = 0
+	if p.lastNewSiteRelayer == proxy+1 {
+		p.lastNewSiteRelayer = 0
 	}
-	if p.lastMiss == proxy+1 {
-		p.lastMiss = 0
+	if p.lastNewSiteFailure == proxy+1 {
+		p.lastNewSiteFailure = 0
 	}
 }
 

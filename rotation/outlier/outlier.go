@@ -151,7 +151,7 @@ func (j *Judge) Relayed(a Attempt) Ruling {
 	ruling := j.Reached(a)
 	x := j.sites.get(a.Site)
 	if !x.answeredEver() {
-		j.pool.noteContact(a, true)
+		j.pool.noteNewSite(a, true)
 	}
 	j.pool.noteRelay(a.Site)
 	for _, f := range x.noteRelay(a.Proxy, e.generation, a.Ended) {

@@ -9,7 +9,7 @@ func (j *Judge) Unclear(a Attempt) Ruling {
 	}
 	note, again := x.noteFailure(a, e.generation)
 	if !x.answeredEver() {
-		j.pool.noteContact(a, false)
+		j.pool.noteNewSite(a, false)
 	}
 	if x.isToBlame(j.len()) {
 		return j.failedAtSiteToBlame(a, x)
@@ -127,7 +127,7 @@ func (j *Judge) isSignificant(a Attempt, firstOfSite bool) bool {
 	if a.Probe || a.Chosen || !firstOfSite || a.others() == 0 {
 		return false
 	}
-	return j.pool.firstContacts.isUnlikely(j.proxies[a.Proxy].extendStreak(a.Began), significance)
+	return j.pool.newSites.isUnlikely(j.proxies[a.Proxy].extendStreak(a.Began), significance)
 }
 
 // probesFail counts a failed probe that nothing else decides, and reports whether it is one too many. In a pool of one proxy
@@ -138,5 +138,5 @@ func (j *Judge) probesFail(a Attempt) bool {
 	}
 	e := &j.proxies[a.Proxy]
 	e.failedProbes++
-	return e.failedProbes >= MaxFailedProbes || j.pool.firstContacts.isUnlikely(int(e.failedProbes), probeSignificance)
+	return e.failedProbes >= MaxFailedProbes || j.pool.newSites.isUnlikely(int(e.failedProbes), probeSignificance)
 }

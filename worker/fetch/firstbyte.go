@@ -195,15 +195,15 @@ func (r *run) learn(x *exchanges, f facts, b blame) {
 	times := r.f.cfg.Pool.Times()
 	switch {
 	case f.responded && (b.kind == rotation.Relayed || b.kind == rotation.PairFault || b.kind == rotation.TargetFault):
-		times.Answered(x.site, x.firstByte, time.Now())
+		times.AddResponse(x.site, x.firstByte, time.Now())
 		for _, end := range r.endedEarly {
 			if end.site == x.site && x.firstByte <= end.bound {
-				times.Discount(x.site, outwaitedFactor*end.bound, time.Now())
+				times.DiscountTimeout(x.site, outwaitedFactor*end.bound, time.Now())
 			}
 		}
 		r.endedEarly = nil
 	case !f.responded && f.learnt:
-		times.Outwaited(x.site, outwaitedFactor*f.exceeded, time.Now())
+		times.AddTimeout(x.site, outwaitedFactor*f.exceeded, time.Now())
 		r.endedEarly = append(r.endedEarly, earlyEnd{x.site, f.exceeded})
 	}
 }

@@ -242,7 +242,7 @@ func (p *pair) learn() {
 	if !p.isAuto {
 		waited = time.Since(p.first.started)
 	}
-	p.run.f.cfg.Pool.Times().Outwaited(p.first.x.site, waited, time.Now())
+	p.run.f.cfg.Pool.Times().AddTimeout(p.first.x.site, waited, time.Now())
 }
 
 // maxOutlast is how long the result of a job waits for the end of an attempt that lost, while no bound is learnt.

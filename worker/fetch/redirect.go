@@ -28,7 +28,7 @@ func (x *exchanges) redirect(ctx context.Context, l connLease, req request, n in
 		return nil, err
 	}
 	if x.proxy != nil {
-		x.run.f.cfg.Pool.Times().Answered(x.site, x.firstByte, time.Now())
+		x.run.f.cfg.Pool.Times().AddResponse(x.site, x.firstByte, time.Now())
 	}
 	x.skipBody(l)
 	x.cookies.store(x.target, x.resp.Response)
