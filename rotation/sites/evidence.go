@@ -36,13 +36,13 @@ type rates struct {
 }
 
 func (r *rates) add(now time.Duration, attempts, failed uint32) {
-	r.turn(now)
+	r.advance(now)
 	r.attempts[0] += attempts
 	r.failed[0] += failed
 }
 
-// turn moves on to the half of now.
-func (r *rates) turn(now time.Duration) {
+// advance moves on to the half of now.
+func (r *rates) advance(now time.Duration) {
 	switch half := uint32(now / (ratesFor / 2)); half - r.half {
 	case 0:
 		return
@@ -55,7 +55,7 @@ func (r *rates) turn(now time.Duration) {
 }
 
 func (r *rates) sums(now time.Duration) (attempts, failed float64) {
-	r.turn(now)
+	r.advance(now)
 	return float64(r.attempts[0]) + float64(r.attempts[1]), float64(r.failed[0]) + float64(r.failed[1])
 }
 
@@ -130,7 +130,7 @@ type silentSite struct {
 
 // add counts an attempt that ended.
 func (u *uplink) add(s *site, answer bool, now time.Duration) {
-	u.turn(now)
+	u.advance(now)
 	u.ended[0]++
 	u.endedS++
 	if answer {
@@ -146,7 +146,7 @@ func (u *uplink) add(s *site, answer bool, now time.Duration) {
 	u.sites[0] = silentSite{s, now}
 }
 
-func (u *uplink) turn(now time.Duration) {
+func (u *uplink) advance(now time.Duration) {
 	second := int64(now / time.Second)
 	if second-u.second >= int64(len(u.ended)) {
 		*u = uplink{second: second, sites: u.sites, from: u.from, to: u.to}
@@ -164,13 +164,13 @@ func (u *uplink) turn(now time.Duration) {
 
 // isBroken reports whether more than half of the attempts had no answer, at so many sites.
 func (u *uplink) isBroken(now time.Duration) bool {
-	u.turn(now)
+	u.advance(now)
 	last := u.sites[uplinkSites-1]
 	return last.site != nil && now-last.at <= uplinkFor && 2*u.silentS > u.endedS
 }
 
-// void notes that failures count for no site now. It reports whether that is new.
-func (u *uplink) void(now time.Duration) (begins bool) {
+// noteBroken notes that failures count for no site now. It reports whether that is new.
+func (u *uplink) noteBroken(now time.Duration) (begins bool) {
 	if begins = u.to == 0 || now-u.to > uplinkFor; begins {
 		u.from = max(0, now-uplinkFor)
 	}

@@ -114,7 +114,7 @@ func TestNoFindingRestsASiteForLongerThanFiveMinutes(t *testing.T) {
 			t.Errorf("got %+v, want five minutes at most and nothing from the future", s)
 		}
 		a.Apply(sites.Finding{Site: "a.test", State: sites.Testing, Until: far})
-		if s, _ := a.Of("a.test"); s.Until.After(time.Now().Add(5 * time.Minute)) {
+		if s, _ := a.StatusOf("a.test"); s.Until.After(time.Now().Add(5 * time.Minute)) {
 			t.Errorf("a test: got it until %s, want two minutes at most", s.Until)
 		}
 		if events := a.Apply(sites.Finding{Site: "old.test", State: sites.Resting, Until: time.Now()}); len(events) != 0 {
@@ -126,7 +126,7 @@ func TestNoFindingRestsASiteForLongerThanFiveMinutes(t *testing.T) {
 // No job waits for a site that only jobs ask which do not wait: then nobody releases a test.
 func TestASiteOfWhichNobodyReleasesATestIsTestedAfterAWhile(t *testing.T) {
 	inWorker(t, func(w *worker) {
-		w.Lead(true)
+		w.LeaveTests(true)
 		w.dead("a.test")
 		time.Sleep(time.Minute + 14*time.Second)
 		w.refused()
@@ -141,7 +141,7 @@ func TestASiteOfWhichNobodyReleasesATestIsTestedAfterAWhile(t *testing.T) {
 // While somebody in the fleet releases the tests, an attempt that was not released is none.
 func TestOnlyReleasedJobsTestWhereTheFleetLeads(t *testing.T) {
 	inWorker(t, func(w *worker) {
-		w.Lead(true)
+		w.LeaveTests(true)
 		w.dead("a.test")
 		time.Sleep(time.Minute + 10*time.Second)
 		w.refused()
@@ -155,7 +155,7 @@ func TestOnlyReleasedJobsTestWhereTheFleetLeads(t *testing.T) {
 		if _, refused, _ := w.Enter("a.test", sites.Ask{Released: true}); refused != nil {
 			t.Errorf("another released one: got %+v, want it let through", refused)
 		}
-		w.Lead(false)
+		w.LeaveTests(false)
 	})
 }
 

@@ -9,10 +9,10 @@ import (
 func (t *Table) rest(s *site, reason string, now time.Duration) []Event {
 	from := s.state
 	s.since, s.began, s.until, s.failed, s.foreign = now, now, now+s.length, 0, false
-	s.line, s.greeter = 0, 0
+	s.nextAsk, s.firstRoute = 0, 0
 	t.move(s, Resting)
 	e := t.event(s, from, reason, now)
-	s.clearRow()
+	s.clearStreak()
 	s.history = history{}
 	return []Event{e}
 }
@@ -21,15 +21,15 @@ func (t *Table) rest(s *site, reason string, now time.Duration) []Event {
 func (t *Table) testFailed(s *site, now time.Duration) []Event {
 	from := s.state
 	s.length = min(2*s.length, maxRest)
-	s.until, s.failed, s.foreign, s.line = now+s.length, now, false, 0
+	s.until, s.failed, s.foreign, s.nextAsk = now+s.length, now, false, 0
 	t.move(s, Resting)
 	return []Event{t.event(s, from, ReasonFailed, now)}
 }
 
-// testVoid frees the place of the test: the next one follows at once, or soon if the worker's own network is suspected.
-func (t *Table) testVoid(s *site, later bool, now time.Duration) []Event {
+// testEndedWithoutEvidence frees the place of the test: the next one follows at once, or soon if the worker's own network is suspected.
+func (t *Table) testEndedWithoutEvidence(s *site, later bool, now time.Duration) []Event {
 	from := s.state
-	s.until, s.line = now, 0
+	s.until, s.nextAsk = now, 0
 	if later {
 		s.until = now + testAgain
 	}
@@ -40,34 +40,34 @@ func (t *Table) testVoid(s *site, later bool, now time.Duration) []Event {
 // endRest begins the slow start of a site that answers again. Attempts from before are not counted in it.
 func (t *Table) endRest(s *site, reason string, now time.Duration) []Event {
 	from := s.state
-	s.clearRow()
+	s.clearStreak()
 	s.history = history{}
 	s.era++
-	s.running, s.limit, s.line = 0, 1, 0
+	s.running, s.limit, s.nextAsk = 0, 1, 0
 	s.since, s.began, s.until, s.failed, s.foreign = 0, 0, 0, 0, false
-	s.met = true
+	s.everAnswered = true
 	t.move(s, Returning)
 	return []Event{t.event(s, from, reason, now)}
 }
 
 // blameUplink notes that failures count for no site now, and ends the rests that this worker began in the seconds before.
 func (t *Table) blameUplink(now time.Duration) (events []Event) {
-	if !t.uplink.void(now) {
+	if !t.uplink.noteBroken(now) {
 		return nil
 	}
 	for _, s := range t.resting {
 		if !s.foreign && s.failed == 0 && now-s.began <= uplinkFor {
-			events = append(events, t.endMistake(s, now)...)
+			events = append(events, t.undoRest(s, now)...)
 		}
 	}
 	return events
 }
 
-// endMistake ends a rest as if it had never begun.
-func (t *Table) endMistake(s *site, now time.Duration) []Event {
+// undoRest ends a rest as if it had never begun.
+func (t *Table) undoRest(s *site, now time.Duration) []Event {
 	from, met := s.state, s.answered != 0
 	t.endRest(s, ReasonOutage, now)
-	if s.met = met; met {
+	if s.everAnswered = met; met {
 		t.move(s, Answering)
 	} else {
 		t.move(s, Fresh)
@@ -97,12 +97,12 @@ func (t *Table) Apply(f Finding) (events []Event) {
 	return events
 }
 
-// knowsBetter is how long an answer to this worker outweighs the findings of others.
-const knowsBetter = time.Minute
+// ownAnswerFor is how long an answer to this worker outweighs the findings of others.
+const ownAnswerFor = time.Minute
 
 func (t *Table) applyRest(s *site, f Finding, now time.Duration) []Event {
 	until := min(t.reading(f.Until), now+maxRest)
-	if until <= now || s.answered != 0 && now-s.answered <= knowsBetter || s.isResting() && until <= s.until {
+	if until <= now || s.answered != 0 && now-s.answered <= ownAnswerFor || s.isResting() && until <= s.until {
 		return nil
 	}
 	from, failed := s.state, t.past(f.Failed, now)
@@ -111,12 +111,12 @@ func (t *Table) applyRest(s *site, f Finding, now time.Duration) []Event {
 	}
 	if !s.isResting() {
 		s.since, s.failed, s.began = max(t.past(f.Since, now), 1), 0, now
-		s.clearRow()
+		s.clearStreak()
 		s.history = history{}
 	}
 	s.length = min(max(f.Rest, s.length, firstRest), maxRest)
 	s.failed = max(s.failed, failed)
-	s.until, s.foreign, s.line = until+minStagger+rand.N(maxStagger-minStagger), true, 0
+	s.until, s.foreign, s.nextAsk = until+minStagger+rand.N(maxStagger-minStagger), true, 0
 	s.test++ // a test that still runs here counts as any attempt
 	t.move(s, Resting)
 	return []Event{t.event(s, from, ReasonFinding, now)}
@@ -129,7 +129,7 @@ func (t *Table) applyTest(s *site, f Finding, now time.Duration) []Event {
 		return nil
 	}
 	from := s.state
-	s.until, s.tested, s.foreign, s.line = until+minStagger+rand.N(maxStagger-minStagger), now, true, 0
+	s.until, s.tested, s.foreign, s.nextAsk = until+minStagger+rand.N(maxStagger-minStagger), now, true, 0
 	s.test++
 	t.move(s, Testing)
 	return []Event{t.event(s, from, ReasonFinding, now)}
@@ -155,11 +155,11 @@ func (t *Table) Reset(name string) (events []Event, known bool) {
 	if s == nil {
 		return nil, false
 	}
-	s.clearRow()
+	s.clearStreak()
 	s.history = history{}
 	if s.isResting() {
 		events = t.endRest(s, ReasonReset, now)
 	}
-	s.length, s.greeter = firstRest, 0
+	s.length, s.firstRoute = firstRest, 0
 	return events, true
 }

@@ -89,7 +89,7 @@ func TestAFaultOfTheProxyDecidesNoTest(t *testing.T) {
 	inWorker(t, func(w *worker) {
 		w.dead("a.test")
 		time.Sleep(time.Minute)
-		w.attempt("a.test", sites.Void, 1)
+		w.attempt("a.test", sites.NoEvidence, 1)
 		if e := w.last(); e.State != sites.Resting || e.Reason != sites.ReasonVoid || e.Until.After(e.At) {
 			t.Errorf("event: got %+v, want the next test at once", e)
 		}
@@ -189,7 +189,7 @@ func TestABrokenUplinkRestsNoSite(t *testing.T) {
 		}
 		w.answers(30)
 		n := 0
-		for s, _ := w.Of("good0.test"); s.State != sites.Resting && n < 30; s, _ = w.Of("good0.test") {
+		for s, _ := w.StatusOf("good0.test"); s.State != sites.Resting && n < 30; s, _ = w.StatusOf("good0.test") {
 			w.attempt("good0.test", sites.Failed, n)
 			n++
 		}
@@ -288,7 +288,7 @@ func TestTheNumberOfSitesIsBoundedAndTheRestingAndBusyOnesStay(t *testing.T) {
 		}
 		w.state("dead.test", sites.Resting)
 		w.state("busy.test", sites.Answering)
-		if _, known := w.Of("once0.test"); known {
+		if _, known := w.StatusOf("once0.test"); known {
 			t.Error("a site that was asked once, long ago: got it remembered, want it forgotten")
 		}
 		for i := range 300 { // more resting ones than there is room for

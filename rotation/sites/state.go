@@ -82,33 +82,33 @@ type site struct {
 	name  string
 	state State
 
-	met      bool          // it answered a worker at some time
-	answered time.Duration // when it answered this worker last
-	latency  mean          // of answers
+	everAnswered bool          // it answered a worker at some time
+	answered     time.Duration // when it answered this worker last
+	latency      mean          // of answers
 
 	running int32 // attempts at the site in this era
 	era     uint32
 	limit   float32       // of running, while Returning
-	line    time.Duration // when the next attempt that is refused may ask again
+	nextAsk time.Duration // when the next attempt that is refused may ask again
 
 	failures  uint16        // in a row
 	lastFail  time.Duration // of those
 	pending   uint16        // failures since the latest answer, whether they count for the site or not
-	ways      []uint32      // hashes of the different proxies of that row, at most maxStreak
+	routes    []uint32      // hashes of the different proxies of that row, at most maxStreak
 	history   history       // of the latest attempts
 	attempted rates         // of this site alone
 
-	length  time.Duration // of the present or next rest
-	since   time.Duration // when the first rest without an answer in between began
-	began   time.Duration // when the present rest was found; later tests that fail do not change it
-	until   time.Duration // of the rest or the test
-	tested  time.Duration // when the present test began
-	failed  time.Duration // when a test failed since then
-	test    uint32        // numbers the tests
-	foreign bool          // the rest is another worker's finding
-	changed time.Duration // when its state changed last; Answering after Returning is no change
-	reason  string        // why
-	greeter uint32        // hash of the proxy that brought the first answer after the rest
+	length     time.Duration // of the present or next rest
+	since      time.Duration // when the first rest without an answer in between began
+	began      time.Duration // when the present rest was found; later tests that fail do not change it
+	until      time.Duration // of the rest or the test
+	tested     time.Duration // when the present test began
+	failed     time.Duration // when a test failed since then
+	test       uint32        // numbers the tests
+	foreign    bool          // the rest is another worker's finding
+	changed    time.Duration // when its state changed last; Answering after Returning is no change
+	reason     string        // why
+	firstRoute uint32        // hash of the proxy that brought the first answer after the rest
 }
 
 func (s *site) isResting() bool { return s.state == Resting || s.state == Testing }

@@ -36,8 +36,8 @@ func (t *Table) Counts() Counts {
 	return Counts{Known: len(t.young) + len(t.old) + len(t.resting), Resting: len(t.resting), Returning: t.returning}
 }
 
-// Of returns the status of a site.
-func (t *Table) Of(name string) (Status, bool) {
+// StatusOf returns the status of a site.
+func (t *Table) StatusOf(name string) (Status, bool) {
 	now := t.now()
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -41,13 +41,13 @@ type Table struct {
 	// mu guards all fields below and every site.
 	mu sync.Mutex
 	// young and old are two generations of sites: when young is full, old is forgotten. Resting sites are in neither.
-	young, old map[string]*site
-	resting    map[string]*site
-	pool       rates  // of attempts at sites that answer
-	uplink     uplink // is the worker's own network to blame?
-	pace       mean   // of all answers
-	returning  int
-	led        bool // only released attempts are tests
+	young, old  map[string]*site
+	resting     map[string]*site
+	pool        rates  // of attempts at sites that answer
+	uplink      uplink // is the worker's own network to blame?
+	meanLatency mean   // of all answers
+	returning   int
+	leaveTests  bool // only released attempts are tests
 }
 
 // New makes an empty table.

@@ -31,7 +31,7 @@ func newWorker(t *testing.T) *worker {
 // enter begins an attempt that must not be refused.
 func (w *worker) enter(site string) *sites.Visit {
 	w.Helper()
-	v, refused, events := w.Enter(site, sites.Ask{Most: 30 * time.Second})
+	v, refused, events := w.Enter(site, sites.Ask{MaxDuration: 30 * time.Second})
 	w.events = append(w.events, events...)
 	if refused != nil {
 		w.Fatalf("attempt at %s: got refused (%s), want it to begin", site, refused.State)
@@ -42,7 +42,7 @@ func (w *worker) enter(site string) *sites.Visit {
 // refused tries to begin an attempt at a.test that must be refused.
 func (w *worker) refused() sites.Refusal {
 	w.Helper()
-	_, refused, events := w.Enter("a.test", sites.Ask{Most: 30 * time.Second})
+	_, refused, events := w.Enter("a.test", sites.Ask{MaxDuration: 30 * time.Second})
 	w.events = append(w.events, events...)
 	if refused == nil {
 		w.Fatal("attempt at a.test: got it begun, want it refused")
@@ -51,8 +51,8 @@ func (w *worker) refused() sites.Refusal {
 }
 
 func (w *worker) report(v *sites.Visit, o sites.Outcome) {
-	if o.Ways == 0 {
-		o.Ways = w.ways
+	if o.Routes == 0 {
+		o.Routes = w.ways
 	}
 	w.events = append(w.events, v.Report(o)...)
 }
@@ -83,7 +83,7 @@ func (w *worker) fail(site string, n int) {
 
 func (w *worker) state(site string, want sites.State) sites.Status {
 	w.Helper()
-	s, _ := w.Of(site)
+	s, _ := w.StatusOf(site)
 	if s.State != want {
 		w.Errorf("%s: got %s, want %s", site, s.State, want)
 	}
@@ -178,7 +178,7 @@ func TestAPoorPoolNeedsALongerRow(t *testing.T) {
 			time.Sleep(20 * time.Second) // what is more than half may be the worker's own network
 			w.ways = 30
 			n := 0
-			for s, _ := w.Of("a.test"); s.State != sites.Resting && n < 100; s, _ = w.Of("a.test") {
+			for s, _ := w.StatusOf("a.test"); s.State != sites.Resting && n < 100; s, _ = w.StatusOf("a.test") {
 				w.attempt("a.test", sites.Failed, n)
 				n++
 			}
@@ -272,13 +272,13 @@ func TestAHurryOfThePublisherIsNoFailureOfTheSite(t *testing.T) {
 		for i := range 20 {
 			v := w.enter("a.test")
 			time.Sleep(100 * time.Millisecond)
-			w.report(v, sites.Outcome{Kind: sites.Failed, Via: fmt.Sprint("p", i), Took: 100 * time.Millisecond, Hurried: true})
+			w.report(v, sites.Outcome{Kind: sites.Failed, Via: fmt.Sprint("p", i), Took: 100 * time.Millisecond, JobTimeout: true})
 		}
 		w.state("a.test", sites.Answering)
 		for i := range 3 {
 			v := w.enter("a.test")
 			time.Sleep(10 * time.Second)
-			w.report(v, sites.Outcome{Kind: sites.Failed, Via: fmt.Sprint("p", i), Took: 10 * time.Second, Hurried: true})
+			w.report(v, sites.Outcome{Kind: sites.Failed, Via: fmt.Sprint("p", i), Took: 10 * time.Second, JobTimeout: true})
 		}
 		w.state("a.test", sites.Resting)
 	})

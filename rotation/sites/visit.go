@@ -25,12 +25,12 @@ type Refusal struct {
 // Kind is how an attempt ended, as far as the site goes.
 type Kind uint8
 
-// The kinds. Void is for what says nothing: the proxy failed, this host did, or the attempt was cut short.
+// The kinds. NoEvidence is for what says nothing: the proxy failed, this host did, or the attempt was cut short.
 const (
-	Void     Kind = iota
-	Answered      // it answered, whatever the status
-	Failed        // it did not answer, and that may be its fault
-	Gateway       // it answered 502, 504 or 520 to 530
+	NoEvidence Kind = iota
+	Answered        // it answered, whatever the status
+	Failed          // it did not answer, and that may be its fault
+	Gateway         // it answered 502, 504 or 520 to 530
 )
 
 // Outcome is how an attempt ended.
@@ -40,20 +40,20 @@ type Outcome struct {
 	Site string
 	// Via names the proxy or the exit; a direct attempt has a name, too.
 	Via string
-	// Ways is how many proxies and exits attempts may use now; zero means many.
-	Ways int
+	// Routes is how many proxies and exits attempts may use now; zero means many.
+	Routes int
 	// Took is how long the attempt took.
 	Took time.Duration
-	// Hurried says of a failure that a time ended it that a publisher chose. It counts only if the site is faster than that.
-	Hurried bool
+	// JobTimeout says of a failure that a time ended it that a publisher chose. It counts only if the site is faster than that.
+	JobTimeout bool
 	// Outage says that the pool of proxies fails as a whole.
 	Outage bool
 }
 
 // Ask is what an attempt asks of a site.
 type Ask struct {
-	// Most is how long the attempt may take. A test that takes longer loses its place to another one.
-	Most time.Duration
+	// MaxDuration is how long the attempt may take. A test that takes longer loses its place to another one.
+	MaxDuration time.Duration
 	// Released says that the fleet let the job through that waited for the site: as the test, or in the slow start.
 	Released bool
 }
@@ -88,16 +88,16 @@ func (t *Table) Enter(name string, ask Ask) (v Visit, refused *Refusal, events [
 	case s.isResting() && !t.mayTest(s, ask, now):
 		return Visit{}, t.refuse(s, now), nil
 	case s.isResting():
-		events = t.beginTest(s, ask.Most, now)
+		events = t.beginTest(s, ask.MaxDuration, now)
 		v.test, v.era = s.test, s.era
 	}
 	s.running++
 	return v, nil, events
 }
 
-// leadPatience is how long after its time a test is left to whoever releases the tests: longer than the longest pause of a release. That
+// fleetTestWait is how long after its time a test is left to whoever releases the tests: longer than the longest pause of a release. That
 // one knows only of jobs that wait. A site that is asked by jobs which do not wait alone is tested by one of them.
-const leadPatience = 15 * time.Second
+const fleetTestWait = 15 * time.Second
 
 // mayTest reports whether the attempt may be the test of a resting site. Where the fleet releases the tests, other attempts leave them
 // to it for a while, or each worker would test by itself.
@@ -105,24 +105,24 @@ func (t *Table) mayTest(s *site, ask Ask, now time.Duration) bool {
 	switch {
 	case ask.Released && s.state == Resting:
 		return now >= s.until-maxStagger
-	case t.led && !ask.Released:
-		return now >= s.until+leadPatience
+	case t.leaveTests && !ask.Released:
+		return now >= s.until+fleetTestWait
 	}
 	return now >= s.until
 }
 
-// Lead says whether somebody in the fleet releases the tests of resting sites: then only released attempts are tests.
-func (t *Table) Lead(on bool) {
+// LeaveTests says whether somebody in the fleet releases the tests of resting sites: then only released attempts are tests.
+func (t *Table) LeaveTests(on bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.led = on
+	t.leaveTests = on
 }
 
 // beginTest makes the attempt that begins the test of a resting site.
 func (t *Table) beginTest(s *site, most, now time.Duration) []Event {
 	from := s.state
 	s.test++
-	s.line, s.tested, s.foreign = 0, now, false
+	s.nextAsk, s.tested, s.foreign = 0, now, false
 	s.until = now + min(max(most, minTest), maxTest)
 	t.move(s, Testing)
 	return []Event{t.event(s, from, ReasonTest, now)}
@@ -133,8 +133,8 @@ const (
 	restGap, newGap = 4 * time.Millisecond, 20 * time.Millisecond
 	// askSoonest is the least wait of a refused attempt, askAhead how far ahead they are spread.
 	askSoonest, askAhead = 100 * time.Millisecond, 10 * time.Minute
-	// testPatience is how long a test may take before nobody expects an answer any more.
-	testPatience = time.Second
+	// answerWait is how long a test may take before nobody expects an answer any more.
+	answerWait = time.Second
 )
 
 // refuse gives a refused attempt the time at which it may ask again.
@@ -143,23 +143,23 @@ func (t *Table) refuse(s *site, now time.Duration) *Refusal {
 	start, gap := now+max(askSoonest, s.latency.duration()), restGap
 	switch s.state {
 	case Fresh:
-		start, gap = now+max(askSoonest, t.pace.duration()), newGap
+		start, gap = now+max(askSoonest, t.meanLatency.duration()), newGap
 	case Resting:
 		start = s.until
 	case Testing:
-		if start = s.until; now-s.tested < testPatience {
-			start = now + testPatience
+		if start = s.until; now-s.tested < answerWait {
+			start = now + answerWait
 		}
 	case Answering, Returning:
 	}
 	if s.isResting() {
 		r.Since, r.Until, r.Failed = t.at(s.since), t.at(s.until), t.at(s.failed)
 	}
-	ask := max(start, s.line)
+	ask := max(start, s.nextAsk)
 	if ask > start+askAhead {
 		ask = start
 	}
-	s.line = ask + gap
+	s.nextAsk = ask + gap
 	r.At = t.at(ask)
 	return r
 }
@@ -180,10 +180,10 @@ func (v *Visit) Report(o Outcome) (events []Event) {
 	if v.s.era == v.era {
 		v.s.running--
 	}
-	if o.Site == "" || o.Site == v.s.name || o.Kind == Void {
+	if o.Site == "" || o.Site == v.s.name || o.Kind == NoEvidence {
 		return t.ended(v.s, v, &o, now)
 	}
-	led := Outcome{Kind: Answered, Via: o.Via, Ways: o.Ways}
+	led := Outcome{Kind: Answered, Via: o.Via, Routes: o.Routes}
 	events = t.ended(v.s, v, &led, now)
 	return append(events, t.ended(t.get(o.Site), &Visit{began: v.began}, &o, now)...)
 }
@@ -194,11 +194,11 @@ func (t *Table) ended(s *site, v *Visit, o *Outcome, now time.Duration) []Event 
 		return t.answered(s, o, now)
 	}
 	test := s.state == Testing && v.test != 0 && v.test == s.test
-	void := o.Kind == Void || o.Kind == Failed && t.isForgiven(s, o)
+	void := o.Kind == NoEvidence || o.Kind == Failed && t.hadLittleTime(s, o)
 	var events []Event
-	if o.Kind != Void {
+	if o.Kind != NoEvidence {
 		s.pending = min(s.pending, math.MaxUint16-1) + 1
-		if s.met && !void && !s.isResting() {
+		if s.everAnswered && !void && !s.isResting() {
 			t.uplink.add(s, o.Kind == Gateway, now)
 		}
 		if o.Outage || t.uplink.isBroken(now) {
@@ -208,7 +208,7 @@ func (t *Table) ended(s *site, v *Visit, o *Outcome, now time.Duration) []Event 
 	}
 	switch void = void || v.began < t.uplink.to; {
 	case void && test:
-		return append(events, t.testVoid(s, o.Kind != Void, now)...)
+		return append(events, t.testEndedWithoutEvidence(s, o.Kind != NoEvidence, now)...)
 	case void:
 		return events
 	case test:
@@ -219,21 +219,21 @@ func (t *Table) ended(s *site, v *Visit, o *Outcome, now time.Duration) []Event 
 	return append(events, t.failed(s, v, o, now)...)
 }
 
-// isForgiven reports whether a failure says nothing about the site, because the attempt was given little time.
-func (t *Table) isForgiven(s *site, o *Outcome) bool {
-	if !o.Hurried {
+// hadLittleTime reports whether a failure says nothing about the site, because the attempt was given little time.
+func (t *Table) hadLittleTime(s *site, o *Outcome) bool {
+	if !o.JobTimeout {
 		return false
 	}
 	usual := s.latency
 	if usual == 0 {
-		usual = t.pace
+		usual = t.meanLatency
 	}
 	return o.Took < max(time.Second, 4*usual.duration())
 }
 
 // answered notes an answer. It ends a rest.
 func (t *Table) answered(s *site, o *Outcome, now time.Duration) (events []Event) {
-	if s.met && !s.isResting() {
+	if s.everAnswered && !s.isResting() {
 		t.uplink.add(s, true, now)
 	}
 	row := uint32(s.pending)
@@ -249,36 +249,36 @@ func (t *Table) answered(s *site, o *Outcome, now time.Duration) (events []Event
 		s.state, s.changed, s.reason = Answering, now, ReasonAnswer
 	case Answering:
 	}
-	s.met, s.answered = true, now
-	s.clearRow()
+	s.everAnswered, s.answered = true, now
+	s.clearStreak()
 	s.history.add(true, now)
 	s.attempted.add(now, 1+row, row)
 	t.pool.add(now, 1+row, row)
 	if o.Took > 0 {
 		s.latency.add(o.Took)
-		t.pace.add(o.Took)
+		t.meanLatency.add(o.Took)
 	}
 	if s.length > firstRest {
-		t.greet(s, o)
+		t.resetRest(s, o)
 	}
 	return events
 }
 
-// greet sets the rest back once answers came through two proxies.
-func (t *Table) greet(s *site, o *Outcome) {
-	way := t.way(o.Via)
+// resetRest sets the rest back once answers came through two proxies.
+func (t *Table) resetRest(s *site, o *Outcome) {
+	way := t.routeOf(o.Via)
 	switch {
-	case s.greeter == 0 && o.Ways != 1:
-		s.greeter = way
-	case s.greeter != way:
-		s.length, s.greeter = firstRest, 0
+	case s.firstRoute == 0 && o.Routes != 1:
+		s.firstRoute = way
+	case s.firstRoute != way:
+		s.length, s.firstRoute = firstRest, 0
 	}
 }
 
-// way is what a proxy is known by; never zero.
-func (t *Table) way(via string) uint32 { return uint32(maphash.String(t.seed, via)) | 1 }
+// routeOf is what a proxy is known by; never zero.
+func (t *Table) routeOf(via string) uint32 { return uint32(maphash.String(t.seed, via)) | 1 }
 
-func (s *site) clearRow() { s.failures, s.pending, s.ways = 0, 0, s.ways[:0] }
+func (s *site) clearStreak() { s.failures, s.pending, s.routes = 0, 0, s.routes[:0] }
 
 // failed counts a failure, and lets the site rest if there are enough. An attempt that began before the latest answer
 // extends no row: attempts at a slow site time out together.
@@ -299,20 +299,20 @@ func (t *Table) failed(s *site, v *Visit, o *Outcome, now time.Duration) (events
 		}()
 	}
 	if t.uplink.covers(s.lastFail) { // it failed while the worker's own network did
-		s.failures, s.ways = 0, s.ways[:0]
+		s.failures, s.routes = 0, s.routes[:0]
 	}
 	s.failures = min(s.failures, 1<<15) + 1
 	s.lastFail = now
-	if way := t.way(o.Via); len(s.ways) < maxStreak && !slices.Contains(s.ways, way) {
-		s.ways = append(s.ways, way)
+	if way := t.routeOf(o.Via); len(s.routes) < maxStreak && !slices.Contains(s.routes, way) {
+		s.routes = append(s.routes, way)
 	}
 	if int(s.failures) >= minStreak {
 		n := t.streakFor(s, now)
 		ways := n
-		if o.Ways > 0 {
-			ways = min(n, o.Ways)
+		if o.Routes > 0 {
+			ways = min(n, o.Routes)
 		}
-		if int(s.failures) >= n && len(s.ways) >= ways {
+		if int(s.failures) >= n && len(s.routes) >= ways {
 			return t.rest(s, ReasonFailures, now)
 		}
 	}

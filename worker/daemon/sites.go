@@ -36,7 +36,7 @@ func (d *daemon) newReleaser() *release.Releaser {
 
 // siteForRelease is what the leader of the fleet has to know of a site.
 func (d *daemon) siteForRelease(name string) release.Site {
-	s, _ := d.sites.Of(name)
+	s, _ := d.sites.StatusOf(name)
 	return release.Site{Rests: rests(s.State), Returns: s.State == sites.Returning, Since: s.Since, Until: s.Until, Failed: s.Failed}
 }
 
@@ -120,7 +120,7 @@ func (d *daemon) listSites(limit int) []admin.Site {
 
 // findSite finds a site that this worker remembers.
 func (d *daemon) findSite(name string) (admin.Site, bool) {
-	s, known := d.sites.Of(name)
+	s, known := d.sites.StatusOf(name)
 	if !known {
 		return admin.Site{}, false
 	}
@@ -135,7 +135,7 @@ func (d *daemon) addSite(wait *jobWait, known *client.Wait) {
 	if known != nil && !known.Since.IsZero() {
 		wait.Since = known.Since.UTC()
 	}
-	if s, _ := d.sites.Of(wait.Site); s.State == sites.Resting {
+	if s, _ := d.sites.StatusOf(wait.Site); s.State == sites.Resting {
 		wait.Until = s.Until.UTC()
 	}
 }

@@ -39,7 +39,7 @@ func (r *run) enterSite() (visit sites.Visit, end jobs.RunOutcome, refused bool)
 		timeout = r.f.cfg.AttemptTimeout
 	}
 	name := siteName(r.job.Target())
-	visit, refusal, events := table.Enter(name, sites.Ask{Most: timeout + testSlack, Released: r.progress.Released})
+	visit, refusal, events := table.Enter(name, sites.Ask{MaxDuration: timeout + testSlack, Released: r.progress.Released})
 	r.progress.Released = false // it holds for one visit
 	r.siteChanged(events)
 	r.test = visit.Test()
@@ -127,7 +127,7 @@ func (r *run) reportToSite(visit *sites.Visit, x *exchanges, f facts, b blame) {
 	if r.f.cfg.Sites == nil {
 		return
 	}
-	o := sites.Outcome{Kind: siteKind(f, b), Via: r.via(r.last.Attempt), Took: f.latency, Hurried: f.jobTimeout, Ways: r.ways()}
+	o := sites.Outcome{Kind: siteKind(f, b), Via: r.via(r.last.Attempt), Took: f.latency, JobTimeout: f.jobTimeout, Routes: r.ways()}
 	if r.job.Proxy.Direct {
 		o.Via = viaDirect
 	}
@@ -167,9 +167,9 @@ func siteKind(f facts, b blame) sites.Kind {
 	case errors.As(f.err, &location), b.end != "" && b.kind == rotation.Relayed:
 		return sites.Answered
 	case f.learntTimeout: // the site may need longer than what is known of it
-		return sites.Void
+		return sites.NoEvidence
 	case b.fault == jobs.FaultTarget, b.fault == jobs.FaultPair, b.fault == jobs.FaultUnclear:
 		return sites.Failed
 	}
-	return sites.Void
+	return sites.NoEvidence
 }

@@ -150,7 +150,7 @@ func (w *web) dies(host string) {
 }
 
 func (w *web) status(site string) sites.Status {
-	s, _ := w.table.Of(site)
+	s, _ := w.table.StatusOf(site)
 	return s
 }
 
@@ -399,7 +399,7 @@ func TestSitesAreHostAndPortWithoutTheDefaultOne(t *testing.T) {
 			w.do(payload, jobs.Progress{})
 		}
 		for site, want := range map[string]bool{"a.test": true, "a.test:80": false, "a.test.": false, "a.test:8080": true, "[2606:4700::1]:81": true, "[2606:4700::1]": true} {
-			if _, known := w.table.Of(site); known != want {
+			if _, known := w.table.StatusOf(site); known != want {
 				t.Errorf("site %s: got known %t, want %t", site, known, want)
 			}
 		}
@@ -414,13 +414,13 @@ func TestADirectWorkerRestsASiteThatRefuses(t *testing.T) {
 	for range 40 {
 		r.do(`{"url":"http://` + r.plain.Addr() + `/ok","proxy":{"direct":true}}`)
 	}
-	if s, known := table.Of(site); !known || s.State != sites.Answering {
+	if s, known := table.StatusOf(site); !known || s.State != sites.Answering {
 		t.Fatalf("%s: got %+v, want it known", site, s)
 	}
 	dead := closedAddr(t)
 	for range 40 {
 		r.do(`{"url":"http://` + dead + `/","proxy":{"direct":true},"retry":{"max_attempts":1}}`)
-		if s, _ := table.Of(dead); s.State == sites.Resting {
+		if s, _ := table.StatusOf(dead); s.State == sites.Resting {
 			return
 		}
 	}

@@ -171,7 +171,7 @@ func (s *Sites) put(key string, u siteUpdate) (kept bool) {
 func (s *Sites) Run(ctx context.Context, js jetstream.JetStream, names jobs.Names) {
 	bucket := names.Bucket("sites")
 	s.setCut(true) // until the first update is stored: a job must not wait for a leader that never hears of it
-	defer s.cfg.Table.Lead(false)
+	defer s.cfg.Table.LeaveTests(false)
 	var parts sync.WaitGroup
 	parts.Go(func() { newFollower(bucket, s.cfg.Log, s.apply).run(ctx, js) })
 	parts.Go(func() { s.write(ctx, js, bucket) })
@@ -190,7 +190,7 @@ func (s *Sites) Run(ctx context.Context, js jetstream.JetStream, names jobs.Name
 // setCut notes whether the fleet learns what this worker tells. Only then the leader releases the tests of sites.
 func (s *Sites) setCut(cut bool) {
 	s.cut.Store(cut)
-	s.cfg.Table.Lead(!cut)
+	s.cfg.Table.LeaveTests(!cut)
 }
 
 // write writes the updates one by one until ctx ends. What gets no answer, or a refusal that may pass, is written again.

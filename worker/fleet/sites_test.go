@@ -75,20 +75,20 @@ func (m *siteMember) fail(site string) {
 		if m.rests(site) {
 			return
 		}
-		v, _, events := m.table.Enter(site, sites.Ask{Most: time.Second})
-		m.Changed(append(events, v.Report(sites.Outcome{Kind: sites.Failed, Via: "p1", Ways: 1})...))
+		v, _, events := m.table.Enter(site, sites.Ask{MaxDuration: time.Second})
+		m.Changed(append(events, v.Report(sites.Outcome{Kind: sites.Failed, Via: "p1", Routes: 1})...))
 	}
 	m.t.Fatalf("%s does not rest after 30 failures", site)
 }
 
 func (m *siteMember) answer(site string) {
 	m.t.Helper()
-	v, _, events := m.table.Enter(site, sites.Ask{Most: time.Second})
-	m.Changed(append(events, v.Report(sites.Outcome{Kind: sites.Answered, Via: "p1", Ways: 1})...))
+	v, _, events := m.table.Enter(site, sites.Ask{MaxDuration: time.Second})
+	m.Changed(append(events, v.Report(sites.Outcome{Kind: sites.Answered, Via: "p1", Routes: 1})...))
 }
 
 func (m *siteMember) rests(site string) bool {
-	s, _ := m.table.Of(site)
+	s, _ := m.table.StatusOf(site)
 	return s.State == sites.Resting || s.State == sites.Testing
 }
 
@@ -131,8 +131,8 @@ func TestARestingSiteIsKnownToTheFleetUntilItAnswersOneWorker(t *testing.T) {
 	a, b := f.joinSites("a"), f.joinSites("b")
 	a.fail("shop.test")
 	testenv.Eventually(t, "b to know the rest", func() bool { return b.rests("shop.test") })
-	s, _ := b.table.Of("shop.test")
-	if own, _ := a.table.Of("shop.test"); !s.Foreign || s.Until.Before(own.Until.Add(-time.Second)) || s.Until.After(own.Until.Add(2*time.Second)) {
+	s, _ := b.table.StatusOf("shop.test")
+	if own, _ := a.table.StatusOf("shop.test"); !s.Foreign || s.Until.Before(own.Until.Add(-time.Second)) || s.Until.After(own.Until.Add(2*time.Second)) {
 		t.Errorf("b: %+v, want the rest of a: %+v", s, own)
 	}
 	if b.Followed() != 1 || a.Followed() != 0 {
@@ -229,7 +229,7 @@ func TestAForgedFindingRestsASiteForFiveMinutesAtMost(t *testing.T) {
 	forged.Duration, forged.Rest = jobs.Duration(1000*time.Hour), jobs.Duration(1000*time.Hour)
 	f.putSite(jobs.SiteKey("shop.test"), forged)
 	testenv.Eventually(t, "the finding to be followed", func() bool { return b.rests("shop.test") })
-	if s, _ := b.table.Of("shop.test"); time.Until(s.Until) > 5*time.Minute+time.Second {
+	if s, _ := b.table.StatusOf("shop.test"); time.Until(s.Until) > 5*time.Minute+time.Second {
 		t.Errorf("it rests for %s", time.Until(s.Until))
 	}
 }

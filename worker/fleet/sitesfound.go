@@ -166,7 +166,7 @@ func (s *Sites) reportedHere(worker string) (n int) {
 		if r.worker != worker {
 			continue
 		}
-		if _, known := s.cfg.Table.Of(r.site); known {
+		if _, known := s.cfg.Table.StatusOf(r.site); known {
 			n++
 		}
 	}
