@@ -226,7 +226,7 @@ func (r *run) need() rotation.Need {
 		Host: hostPort(r.job.Target()), Tags: r.job.Proxy.Tags, Region: r.job.Proxy.Region, RegionStrict: r.job.Proxy.RegionStrict,
 		Session: r.job.Proxy.Session, ID: r.job.Proxy.ID, Exclude: append(r.failedProxies(), r.unreachable...),
 		Ban: r.banKey(), ExcludeExits: r.failedExits(),
-		Trusted: r.f.cfg.Trusted, Relayed: r.test,
+		Trusted: r.f.cfg.Trusted, Relayed: r.isSiteTest,
 	}
 }
 

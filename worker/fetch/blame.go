@@ -114,7 +114,7 @@ func judge(f facts) blame {
 	switch {
 	case f.stopped && !f.timeout:
 		return blame{reason: "cancelled", text: "the attempt was cut short"}
-	case f.missedTurn && f.timeout:
+	case f.missedReadToken && f.timeout:
 		return blame{reason: "timeout", text: "time ran out while the answer of another attempt was read", failover: true}
 	case errors.As(f.err, &denied):
 		return endJob(jobs.ErrTargetDenied, "denied", denied.reason)

@@ -43,39 +43,39 @@ type exchanges struct {
 	kept  *conn         // of an attempt alone: what its latest hop leaves to the next one
 	ttl   time.Duration // how long its connections may be idle; zero means as long as any
 
-	started       time.Time
-	phase         atomic.Int32
-	changed       atomic.Int64           // when the phase changed last, in nanoseconds since started
-	spent         [done + 1]atomic.Int64 // nanoseconds in each phase
-	lookups       lookups
-	sent          atomic.Bool // a request, or a part of it, may have reached the target
-	stall         stallWatch
-	first         *firstByteWatch
-	memory        memoryShare
-	taken         bool          // the response outlives the attempt, with its memory
-	begun         atomic.Bool   // a response has begun
-	turn          chan struct{} // holds a value while one of two attempts reads a response; nil without another attempt
-	hasTurn       bool
-	missedTurn    bool            // the context ended before the turn came
-	received      int64           // bytes on the wire
-	ended         bool            // the newest connection was closed by its other end
-	otherProtocol otherProtocol   // what came on the newest connection instead of HTTP
-	target        jobs.URL        // of the newest request
-	url           string          // the same, as text
-	site          string          // the same, by its site
-	firstByte     time.Duration   // how long the newest response took to begin
-	exceeded      time.Duration   // the first-byte timeout that ended the attempt; zero if none did
-	cookies       cookies         // of redirects
-	leftOrigin    bool            // a redirect led to another origin
-	host          string          // its host and port, once a redirect led there
-	method        string          // of the newest request
-	resp          *http1.Response // of the newest exchange; its body may be closed
-	header        http.Header
-	fields        []http1.Field // the same in their order; none of HTTP/2
-	body          []byte
-	matched       bool // the body matches the pattern of the job's ban
-	err           error
-	cause         error // why the context ended, if it did
+	started         time.Time
+	phase           atomic.Int32
+	changed         atomic.Int64           // when the phase changed last, in nanoseconds since started
+	spent           [done + 1]atomic.Int64 // nanoseconds in each phase
+	lookups         lookups
+	sent            atomic.Bool // a request, or a part of it, may have reached the target
+	stall           stallWatch
+	first           *firstByteWatch
+	memory          memoryShare
+	taken           bool          // the response outlives the attempt, with its memory
+	begun           atomic.Bool   // a response has begun
+	readToken       chan struct{} // holds a value while one of two attempts reads a response; nil without another attempt
+	holdsReadToken  bool
+	missedReadToken bool            // the context ended before the turn came
+	received        int64           // bytes on the wire
+	ended           bool            // the newest connection was closed by its other end
+	otherProtocol   otherProtocol   // what came on the newest connection instead of HTTP
+	target          jobs.URL        // of the newest request
+	url             string          // the same, as text
+	site            string          // the same, by its site
+	firstByte       time.Duration   // how long the newest response took to begin
+	exceeded        time.Duration   // the first-byte timeout that ended the attempt; zero if none did
+	cookies         cookies         // of redirects
+	leftOrigin      bool            // a redirect led to another origin
+	host            string          // its host and port, once a redirect led there
+	method          string          // of the newest request
+	resp            *http1.Response // of the newest exchange; its body may be closed
+	header          http.Header
+	fields          []http1.Field // the same in their order; none of HTTP/2
+	body            []byte
+	matched         bool // the body matches the pattern of the job's ban
+	err             error
+	cause           error // why the context ended, if it did
 }
 
 // newExchanges prepares the exchanges of one attempt.
@@ -135,7 +135,7 @@ func (x *exchanges) follow(ctx context.Context) error {
 			x.host = hostPort(x.target)
 		}
 		x.resp = nil
-		next, err := x.n(ctx, req, n)
+		next, err := x.exchangeOnce(ctx, req, n)
 		if err != nil || next == nil {
 			return err
 		}
@@ -161,7 +161,7 @@ func (r *run) firstRequest() request {
 }
 
 // exchangeOnce does one exchange. It returns the next request if the response is a redirect to follow, else it keeps the response.
-func (x *exchanges) n(ctx context.Context, req request, n int) (next *request, err error) {
+func (x *exchanges) exchangeOnce(ctx context.Context, req request, n int) (next *request, err error) {
 	waited := x.spent[waiting].Load()
 	l, err := x.send(ctx, req)
 	if err != nil {
@@ -172,7 +172,7 @@ func (x *exchanges) n(ctx context.Context, req request, n int) (next *request, e
 	defer func() { x.giveBack(l, reusable) }() // also when what came made us panic
 	if next, err = x.redirect(ctx, l, req, n); err == nil && next == nil {
 		x.header, x.fields = x.resp.Header, x.resp.Fields
-		if err = x.takeTurn(ctx, l); err == nil {
+		if err = x.acquireReadToken(ctx, l); err == nil {
 			err = x.read(ctx)
 		}
 	}

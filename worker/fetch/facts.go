@@ -12,34 +12,34 @@ import (
 
 // facts are what is known of an attempt that ended; judge decides by them alone.
 type facts struct {
-	err            error
-	responded      bool // a response came, though perhaps too large a one
-	stopped        bool // the job was stopped, or its time was over
-	timeout        bool // the attempt's time was over, or the job's
-	jobTimeout     bool // it was the job's, and the attempt had not had all of its own
-	phase          phase
-	host           string // where redirects led to; empty without one
-	status         int
-	header         http.Header
-	refused        *connectRefused
-	otherProtocol  otherProtocol // what came instead of a tunnel
-	direct         bool
-	proxyScheme    string
-	plain          bool // no tunnel: the response may be the proxy's own
-	healthy        bool // although it says that it wants other credentials, the proxy reached a target lately or in an earlier exchange
-	sent           bool
-	stalled        bool          // the response arrived too slowly
-	missedTurn     bool          // time ran out while the attempt beside it read its response
-	exceeded       time.Duration // the first-byte timeout that ended the attempt; zero if none did
-	learnt         bool          // that timeout was learnt
-	learntTimeout  bool          // and the site never answered within it
-	ended          bool          // the other end closed the connection: what seems malformed may have been cut
-	ban            bool          // by the job's own rule
-	fleetBan       bool          // by the fleet's list
-	rule           uint64        // the key of the one of them that holds
-	retryable      bool
-	proven         bool // the response came over TLS with the target
-	refusedThrough int  // through how many proxies the target's certificate was refused so far
+	err             error
+	responded       bool // a response came, though perhaps too large a one
+	stopped         bool // the job was stopped, or its time was over
+	timeout         bool // the attempt's time was over, or the job's
+	jobTimeout      bool // it was the job's, and the attempt had not had all of its own
+	phase           phase
+	host            string // where redirects led to; empty without one
+	status          int
+	header          http.Header
+	refused         *connectRefused
+	otherProtocol   otherProtocol // what came instead of a tunnel
+	direct          bool
+	proxyScheme     string
+	plain           bool // no tunnel: the response may be the proxy's own
+	healthy         bool // although it says that it wants other credentials, the proxy reached a target lately or in an earlier exchange
+	sent            bool
+	stalled         bool          // the response arrived too slowly
+	missedReadToken bool          // time ran out while the attempt beside it read its response
+	exceeded        time.Duration // the first-byte timeout that ended the attempt; zero if none did
+	learnt          bool          // that timeout was learnt
+	learntTimeout   bool          // and the site never answered within it
+	ended           bool          // the other end closed the connection: what seems malformed may have been cut
+	ban             bool          // by the job's own rule
+	fleetBan        bool          // by the fleet's list
+	rule            uint64        // the key of the one of them that holds
+	retryable       bool
+	proven          bool // the response came over TLS with the target
+	refusedThrough  int  // through how many proxies the target's certificate was refused so far
 	// retryAfter is the least wait that was asked for.
 	retryAfter time.Duration
 	latency    time.Duration
@@ -52,7 +52,7 @@ type facts struct {
 // facts gathers them.
 func (r *run) facts(ctx context.Context, x *exchanges, lease *rotation.Lease) facts {
 	f := facts{
-		err: x.err, phase: phase(x.phase.Load()), host: x.host, status: x.status(), direct: lease.Proxy() == nil, sent: x.sent.Load(), ended: x.ended, otherProtocol: x.otherProtocol, missedTurn: x.missedTurn,
+		err: x.err, phase: phase(x.phase.Load()), host: x.host, status: x.status(), direct: lease.Proxy() == nil, sent: x.sent.Load(), ended: x.ended, otherProtocol: x.otherProtocol, missedReadToken: x.missedReadToken,
 		responded: x.err == nil || errors.Is(x.err, errTooLarge),
 		stopped:   ctx.Err() != nil && x.err != nil, latency: time.Since(x.started),
 	}

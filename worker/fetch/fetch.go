@@ -192,7 +192,7 @@ func (f *Fetcher) IdleConns() int { return f.conns.idleCount() }
 // errors of package jobs, decides how.
 func (f *Fetcher) Do(ctx context.Context, job jobs.Job, progress jobs.Progress) (outcome jobs.RunOutcome) {
 	r := &run{f: f, job: job, progress: progress, memory: memoryAccount{budget: f.memory}}
-	defer func() { r.handOver(&outcome) }()
+	defer func() { r.handOverMemory(&outcome) }()
 	defer func() {
 		if p := recover(); p != nil {
 			f.cfg.Log.Error("a job made gofer panic", "queue", job.Queue, "job", job.ID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
@@ -210,8 +210,8 @@ func (f *Fetcher) Do(ctx context.Context, job jobs.Job, progress jobs.Progress) 
 	return outcome
 }
 
-// handOver leaves the memory of the result's body to whoever stores it, and gives back the rest.
-func (r *run) handOver(outcome *jobs.RunOutcome) {
+// handOverMemory leaves the memory of the result's body to whoever stores it, and gives back the rest.
+func (r *run) handOverMemory(outcome *jobs.RunOutcome) {
 	if r.memory.holds() == 0 {
 		return
 	}
@@ -238,11 +238,11 @@ type run struct {
 	failoverLease *rotation.Lease         // a lease for the next attempt, if it is a failover
 	unreachable   []string                // the proxies that this host could not open a connection to
 	refusedCerts  map[string]*refusedCert // what was refused as the target's certificate, by the proxy's id
-	test          bool                    // the attempt tests a site that rests
+	isSiteTest    bool                    // the attempt tests a site that rests
 	// Of an attempt whose hedge went on after it had ended, or the reverse: what its response asked for, and whether it had one. Zero if
 	// the latest attempt had none beside it.
-	asideRetryAfter time.Duration
-	asideResponded  bool
+	otherRetryAfter time.Duration
+	otherResponded  bool
 	memory          memoryAccount // of the responses and decoders
 }
 

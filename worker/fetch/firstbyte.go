@@ -18,8 +18,8 @@ const (
 	learntQuantile = 0.99
 	learntFactor   = 4
 	minLearnt      = 2 * time.Second
-	// outwaitedFactor is how many times the bound an attempt counts that the bound ended: what was waited for may have come then.
-	outwaitedFactor = 2
+	// timeoutFactor is how many times the bound an attempt counts that the bound ended: what was waited for may have come then.
+	timeoutFactor = 2
 	// recheck is how often an attempt that has no bound yet is looked at.
 	recheck = time.Second
 	// settle is the pause before an attempt is ended: a phase and its beginning are not stored in one step.
@@ -82,7 +82,7 @@ func (w *firstByteWatch) start(timeout time.Duration, end context.CancelCauseFun
 // repeated, an attempt is left, the job leaves the choice of a proxy open, and the attempt is no test of a site.
 func (r *run) isBoundLearnt(lease *rotation.Lease) bool {
 	isSafe := r.job.Method == "GET" || r.job.Method == "HEAD"
-	return isSafe && !r.test && lease.Proxy() != nil && r.job.Proxy.ID == "" && r.begunAttempts() < r.policy.MaxAttempts
+	return isSafe && !r.isSiteTest && lease.Proxy() != nil && r.job.Proxy.ID == "" && r.begunAttempts() < r.policy.MaxAttempts
 }
 
 // ask notes that another site is asked now.
@@ -198,12 +198,12 @@ func (r *run) learn(x *exchanges, f facts, b blame) {
 		times.AddResponse(x.site, x.firstByte, time.Now())
 		for _, end := range r.endedEarly {
 			if end.site == x.site && x.firstByte <= end.bound {
-				times.DiscountTimeout(x.site, outwaitedFactor*end.bound, time.Now())
+				times.DiscountTimeout(x.site, timeoutFactor*end.bound, time.Now())
 			}
 		}
 		r.endedEarly = nil
 	case !f.responded && f.learnt:
-		times.AddTimeout(x.site, outwaitedFactor*f.exceeded, time.Now())
+		times.AddTimeout(x.site, timeoutFactor*f.exceeded, time.Now())
 		r.endedEarly = append(r.endedEarly, earlyEnd{x.site, f.exceeded})
 	}
 }

@@ -20,8 +20,8 @@ type flight struct {
 	cancel   context.CancelCauseFunc
 	ended    chan struct{} // closed when the exchanges have ended
 	panicked string        // what ended the goroutine of the exchanges, with its stack; set before ended is closed
-	// outlasted is the bound by which the run ended it after another attempt had brought the result; zero if it did not.
-	outlasted time.Duration
+	// overBound is the bound by which the run ended it after another attempt had brought the result; zero if it did not.
+	overBound time.Duration
 
 	// Of one that ended by itself:
 	facts facts

@@ -42,7 +42,7 @@ func (r *run) enterSite() (visit sites.Visit, end jobs.RunOutcome, refused bool)
 	visit, refusal, events := table.Enter(name, sites.Ask{MaxDuration: timeout + testSlack, Released: r.progress.Released})
 	r.progress.Released = false // it holds for one visit
 	r.siteChanged(events)
-	r.test = visit.Test()
+	r.isSiteTest = visit.Test()
 	if refusal == nil {
 		return visit, end, false
 	}
@@ -127,14 +127,14 @@ func (r *run) reportToSite(visit *sites.Visit, x *exchanges, f facts, b blame) {
 	if r.f.cfg.Sites == nil {
 		return
 	}
-	o := sites.Outcome{Kind: siteKind(f, b), Via: r.via(r.last.Attempt), Took: f.latency, JobTimeout: f.jobTimeout, Routes: r.ways()}
+	o := sites.Outcome{Kind: siteKind(f, b), Via: r.via(r.last.Attempt), Took: f.latency, JobTimeout: f.jobTimeout, Routes: r.routes()}
 	if r.job.Proxy.Direct {
 		o.Via = viaDirect
 	}
 	if x.host != "" {
 		o.Site = x.site
 	}
-	if o.Kind == sites.Failed && r.asideResponded {
+	if o.Kind == sites.Failed && r.otherResponded {
 		o.Kind = sites.Answered // through the attempt beside this one
 	}
 	if o.Kind == sites.Failed || o.Kind == sites.Gateway {
@@ -143,8 +143,8 @@ func (r *run) reportToSite(visit *sites.Visit, x *exchanges, f facts, b blame) {
 	r.siteChanged(visit.Report(o))
 }
 
-// ways is how many ways there are now to reach a site; zero means many.
-func (r *run) ways() int {
+// routes is how many ways there are now to reach a site; zero means many.
+func (r *run) routes() int {
 	if r.f.cfg.Pool.HasGateways() {
 		return 0
 	}

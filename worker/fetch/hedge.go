@@ -40,10 +40,10 @@ func (f *Fetcher) Hedges() (won, lost, failed int64) {
 // pair is an attempt and its hedge, an attempt that begins beside it when its first byte takes too long. Each runs in a goroutine of
 // its own. They share the turn to read a response, and nothing else.
 type pair struct {
-	run    *run
-	isAuto bool
-	delay  time.Duration // without a first byte; if it is learnt, the latest that was asked for
-	turn   chan struct{}
+	run       *run
+	isAuto    bool
+	delay     time.Duration // without a first byte; if it is learnt, the latest that was asked for
+	readToken chan struct{}
 
 	first, hedge *flight
 	winner       *flight          // the one that decides; nil while there is no hedge
@@ -58,10 +58,10 @@ func (r *run) race(ctx context.Context, lease *rotation.Lease) *flight {
 		first.x.do(ctx)
 		return r.conclude(ctx, first)
 	}
-	r.asideRetryAfter, r.asideResponded = 0, false
-	p := &pair{run: r, first: first, isAuto: r.policy.Hedge == jobs.Auto, delay: r.policy.Hedge.Std().Std(), turn: make(chan struct{}, 1)}
-	defer p.land()
-	first.x.turn = p.turn
+	r.otherRetryAfter, r.otherResponded = 0, false
+	p := &pair{run: r, first: first, isAuto: r.policy.Hedge == jobs.Auto, delay: r.policy.Hedge.Std().Std(), readToken: make(chan struct{}, 1)}
+	defer p.endBoth()
+	first.x.readToken = p.readToken
 	first.start(ctx)
 	p.wait(ctx)
 	if p.hedge == nil {
@@ -78,11 +78,11 @@ func (r *run) mayHedge() bool {
 	isSafe := r.job.Method == "GET" || r.job.Method == "HEAD"
 	isOn := r.policy.Hedge > 0 || r.policy.Hedge == jobs.Auto
 	isFree := r.job.Proxy.Session == "" && r.job.Proxy.ID == "" && !r.job.Proxy.Direct
-	return isOn && isSafe && isFree && !r.test && r.begunAttempts() < r.policy.MaxAttempts
+	return isOn && isSafe && isFree && !r.isSiteTest && r.begunAttempts() < r.policy.MaxAttempts
 }
 
-// land ends what still runs, and waits for it.
-func (p *pair) land() {
+// endBoth ends what still runs, and waits for it.
+func (p *pair) endBoth() {
 	for _, a := range []*flight{p.first, p.hedge} {
 		if a != nil {
 			a.cancel(errLost)
@@ -167,7 +167,7 @@ func (p *pair) begin(ctx context.Context) bool {
 		return false
 	}
 	p.release, p.hedge = release, r.newFlight(lease)
-	p.hedge.x.turn = p.turn
+	p.hedge.x.readToken = p.readToken
 	p.hedge.start(ctx)
 	return true
 }
@@ -190,7 +190,7 @@ func (p *pair) decide(ctx context.Context) *flight {
 		r.f.hedges.count(p.hedge == a)
 		return a
 	}
-	p.setAside(a, other)
+	p.recordUndecided(a, other)
 	other.await()
 	if r.conclude(ctx, other); other.isDecisive() {
 		r.f.hedges.count(p.hedge == other)
@@ -210,14 +210,14 @@ func (p *pair) end(ctx context.Context, a, winner *flight) {
 	r := p.run
 	bound, isLearnt := r.learntBound(siteName(r.job.Target())), r.firstByteTimeout() == jobs.Auto
 	if a.lease.MustEnd() && !a.x.begun.Load() && (bound > 0 || !isLearnt) {
-		p.passTurn(winner)
-		a.outlast(cmp.Or(bound, maxOutlast))
+		p.passReadToken(winner)
+		a.awaitBound(cmp.Or(bound, maxLoserWait))
 	} else {
 		a.cancel(errLost)
 	}
 	a.await()
 	if errors.Is(a.x.cause, errNoFirstByte) && a.x.exceeded == 0 {
-		a.x.exceeded = a.outlasted
+		a.x.exceeded = a.overBound
 	}
 	if !errors.Is(a.x.cause, errLost) {
 		if r.conclude(ctx, a); !a.isStopped() {
@@ -229,15 +229,15 @@ func (p *pair) end(ctx context.Context, a, winner *flight) {
 	begun := a.x.begun.Load()
 	a.lease.Lose(begun)
 	if !begun && a == p.first {
-		p.learn()
+		p.learnDelay()
 	}
 	a.blame = blame{reason: "cancelled", text: errLost.Error()}
 	r.recordAttempt(a, true)
 }
 
-// learn takes in that the first attempt took longer than what was waited for. A learnt delay counts as itself: with the time until the
+// learnDelay takes in that the first attempt took longer than what was waited for. A learnt delay counts as itself: with the time until the
 // hedge won, it would grow from hedge to hedge where the slow attempts are more than those above the quantile.
-func (p *pair) learn() {
+func (p *pair) learnDelay() {
 	waited := p.delay
 	if !p.isAuto {
 		waited = time.Since(p.first.started)
@@ -245,12 +245,12 @@ func (p *pair) learn() {
 	p.run.f.cfg.Pool.Times().AddTimeout(p.first.x.site, waited, time.Now())
 }
 
-// maxOutlast is how long the result of a job waits for the end of an attempt that lost, while no bound is learnt.
-const maxOutlast = 5 * time.Second
+// maxLoserWait is how long the result of a job waits for the end of an attempt that lost, while no bound is learnt.
+const maxLoserWait = 5 * time.Second
 
-// outlast waits for an attempt until its phase has taken as long as a bound, and then ends it: as a timeout if no response has begun,
+// awaitBound waits for an attempt until its phase has taken as long as a bound, and then ends it: as a timeout if no response has begun,
 // else as one that lost, for its proxy has shown that it works.
-func (a *flight) outlast(bound time.Duration) {
+func (a *flight) awaitBound(bound time.Duration) {
 	timer := time.NewTimer(bound - (time.Since(a.x.started) - time.Duration(a.x.changed.Load())))
 	defer timer.Stop()
 	select {
@@ -260,23 +260,23 @@ func (a *flight) outlast(bound time.Duration) {
 			a.cancel(errLost)
 			return
 		}
-		a.outlasted = bound
+		a.overBound = bound
 		a.cancel(errNoFirstByte)
 	}
 }
 
-// passTurn lets the other attempt read its response once this one has ended.
-func (p *pair) passTurn(a *flight) {
-	if a.x.hasTurn {
-		<-p.turn
+// passReadToken lets the other attempt read its response once this one has ended.
+func (p *pair) passReadToken(a *flight) {
+	if a.x.holdsReadToken {
+		<-p.readToken
 	}
 }
 
-// setAside puts an attempt into the job's history that did not bring the result, while the other one goes on. One that counts for nobody
+// recordUndecided puts an attempt into the job's history that did not bring the result, while the other one goes on. One that counts for nobody
 // is left out.
-func (p *pair) setAside(a, other *flight) {
+func (p *pair) recordUndecided(a, other *flight) {
 	r := p.run
-	p.passTurn(a)
+	p.passReadToken(a)
 	if a.blame.local {
 		r.f.warnOfLocal(a.blame.text)
 		r.unreachable = append(r.unreachable, a.lease.ID())
@@ -286,32 +286,32 @@ func (p *pair) setAside(a, other *flight) {
 		other.number = min(other.number, r.begunAttempts())
 		return
 	}
-	r.asideRetryAfter, r.asideResponded = a.facts.retryAfter, a.facts.responded
+	r.otherRetryAfter, r.otherResponded = a.facts.retryAfter, a.facts.responded
 	r.recordAttempt(a, false)
 	if a.blame.isFleetBan && a.blame.isResult {
 		r.keep(a.x.response())
 	}
 }
 
-// takeTurn waits until the other attempt of a pair does not read a response that may be the result: the one that loses is then
+// acquireReadToken waits until the other attempt of a pair does not read a response that may be the result: the one that loses is then
 // cancelled before its body.
-func (x *exchanges) takeTurn(ctx context.Context, l connLease) error {
-	if status := x.resp.StatusCode; x.turn == nil || x.run.policy.IsRetryable(status) || x.run.isBan(status) {
+func (x *exchanges) acquireReadToken(ctx context.Context, l connLease) error {
+	if status := x.resp.StatusCode; x.readToken == nil || x.run.policy.IsRetryable(status) || x.run.isBan(status) {
 		return nil
 	}
 	select {
-	case x.turn <- struct{}{}:
+	case x.readToken <- struct{}{}:
 	default:
 		x.stall.stop()
 		select {
-		case x.turn <- struct{}{}:
+		case x.readToken <- struct{}{}:
 			x.stall.start(l.meter)
 		case <-ctx.Done():
-			x.missedTurn = true
+			x.missedReadToken = true
 			return context.Cause(ctx)
 		}
 	}
-	x.hasTurn = true
+	x.holdsReadToken = true
 	return nil
 }
 

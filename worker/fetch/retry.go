@@ -75,10 +75,10 @@ func (r *run) plan(delay time.Duration) plannedRetry {
 	last := r.last
 	retry := plannedRetry{kind: jobs.RetryInline, cost: last.blame.cost()}
 	budgetDelay := r.f.budget.spend(retry.cost)
-	if budgetDelay == 0 && r.asideRetryAfter == 0 && last.blame.failover && r.prepareFailover() {
+	if budgetDelay == 0 && r.otherRetryAfter == 0 && last.blame.failover && r.prepareFailover() {
 		delay = 0
 	} else {
-		delay = max(delay, last.retryAfter, r.asideRetryAfter, budgetDelay)
+		delay = max(delay, last.retryAfter, r.otherRetryAfter, budgetDelay)
 	}
 	if delay > r.f.cfg.InlineWait {
 		retry.kind = jobs.RetryScheduled
