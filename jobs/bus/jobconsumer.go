@@ -89,6 +89,27 @@ func (c *Client) JobConsumerInfo(ctx context.Context, queue string, due bool) (J
 	}, nil
 }
 
+// DueConsumer is how the consumer of a queue's due jobs stands.
+type DueConsumer struct {
+	Queue   string
+	Paused  bool
+	Pending int64 // due jobs that nobody has taken
+	// Delivered is the sequence of the latest due job that was given out for the first time.
+	Delivered uint64
+}
+
+// DueConsumers lists the queues that have a consumer of due jobs. Errors: ErrNotSetUp, ErrPermission; any other one may pass.
+func (c *Client) DueConsumers(ctx context.Context) (list []DueConsumer, err error) {
+	ctx, cancel := Bounded(ctx)
+	defer cancel()
+	err = c.Consumers(ctx, c.JobStream(true), func(info *jetstream.ConsumerInfo) {
+		if queue, ours := strings.CutPrefix(info.Name, c.names.DueConsumer("")); ours {
+			list = append(list, DueConsumer{Queue: queue, Paused: info.Paused, Pending: int64(info.NumPending), Delivered: info.Delivered.Stream})
+		}
+	})
+	return list, c.Explain("list the consumers of due jobs", err)
+}
+
 // Waiting asks how full the stream of waiting jobs is.
 func (c *Client) Waiting(ctx context.Context) (Fill, error) {
 	ctx, cancel := Bounded(ctx)

@@ -153,6 +153,9 @@ func (f fleet) waitForSite(t *testing.T) {
 	if err != nil || !found {
 		t.Fatalf("worker: found %t, %v", found, err)
 	}
+	if queues, err := w.DueConsumers(soon(t)); err != nil || len(queues) == 0 {
+		t.Errorf("worker: the queues are %v, %v", queues, err)
+	}
 	seq, err := w.ReleaseAtSite(soon(t), job)
 	must(t, err)
 	if there, err := w.StillDue(soon(t), []uint64{seq}); err != nil || !there[seq] {

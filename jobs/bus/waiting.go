@@ -154,6 +154,16 @@ func (c *Client) NextSiteWait(ctx context.Context, key string, after uint64) (jo
 	return c.nextWaiting(ctx, c.names.AllSiteWaits(key), after)
 }
 
+// NextSiteWaitOfQueue is NextSiteWait for the jobs of one queue.
+//
+// Errors: ErrNotSetUp, ErrPermission; any other one may pass.
+func (c *Client) NextSiteWaitOfQueue(ctx context.Context, key, queue string, after uint64) (job WaitingJob, found bool, err error) {
+	if !jobs.ValidSiteKey(key) || !jobs.ValidQueue(queue) {
+		return WaitingJob{}, false, fmt.Errorf("%q is not the key of a site, or %q not a queue", Clip(key), Clip(queue))
+	}
+	return c.nextWaiting(ctx, c.names.SiteWait(key, queue, "*"), after)
+}
+
 // SiteWait finds the message of a job that waits for a site, whichever that is, under a later sequence than after. found is false if it
 // waits for none.
 //

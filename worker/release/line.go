@@ -2,6 +2,7 @@ package release
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -17,7 +18,7 @@ const (
 	chunk = 32
 	// testGrace is how long after the end of a rest its test is released, so that the worker that gets it finds the rest over.
 	testGrace = 50 * time.Millisecond
-	// lostAfter is how long a released job counts that nobody settles: its queue may be paused.
+	// lostAfter is how long a released job counts that nobody settles.
 	lostAfter = time.Minute
 
 	soonest     = 25 * time.Millisecond // between two looks at a line with jobs on their way
@@ -36,11 +37,14 @@ type line struct {
 	next      time.Time // of the next look
 	index     int       // in the queue; -1 while a runner holds the line
 	noted     time.Time // when jobs waited for it last, as far as somebody told
+	notBefore time.Time // no look before, whatever hurries: the latest one failed
 	hurried   bool      // it has to be looked at again
 
-	window int       // how many released jobs may be on their way
-	sent   []sentJob // those that are, oldest first
-	after  uint64    // every job up to this sequence has been released
+	window int               // how many released jobs may be on their way
+	sent   []sentJob         // those that are, oldest first
+	lying  []sentJob         // released jobs of queues that nobody serves: they hold no place
+	after  uint64            // every job up to this sequence has been released
+	passed map[string]uint64 // by queue: every one of its jobs up to this sequence has been, too
 	pause  time.Duration
 	vain   int       // released jobs in a row that came back
 	vainAt time.Time // when the latest of them was found
@@ -59,12 +63,14 @@ func newLine(key, site string) *line {
 }
 
 func (l *line) reset() {
-	l.window, l.sent, l.after, l.pause, l.vain, l.failed = firstWindow, nil, 0, soonest, 0, false
+	l.window, l.sent, l.lying, l.after, l.passed, l.pause, l.vain, l.failed = firstWindow, nil, nil, 0, nil, soonest, 0, false
+	l.notBefore = time.Time{}
 }
 
 // look releases the jobs that may go now.
-func (l *line) look(ctx context.Context, stream siteJobs, cfg Config) (released int, wait time.Duration, empty bool, err error) {
-	moved, err := l.settle(ctx, stream)
+func (l *line) look(ctx context.Context, stream siteJobs, q *queues, cfg Config) (released int, wait time.Duration, empty bool, err error) {
+	l.recall(q)
+	moved, err := l.settle(ctx, stream, q)
 	if err != nil {
 		return 0, 0, false, err
 	}
@@ -72,14 +78,18 @@ func (l *line) look(ctx context.Context, stream siteJobs, cfg Config) (released 
 	if site.Rests || site.Returns && len(l.sent) == 0 && !moved {
 		l.window = 1
 	}
+	next := &heads{line: l, stream: stream, queues: q}
 	for ctx.Err() == nil {
-		job, found, err := l.first(ctx, stream)
+		job, found, waits, err := next.first(ctx)
 		if err != nil {
 			return released, 0, false, err
 		}
-		wait, empty := idleRest, len(l.sent) == 0
-		if found {
-			wait, empty = l.mayGo(site, job, cfg.MaxWait, time.Now()), false
+		wait, empty := idleRest, len(l.sent) == 0 && !waits
+		switch {
+		case found:
+			wait = l.mayGo(site, job, cfg.MaxWait, time.Now())
+		case waits:
+			wait = unservedRest
 		}
 		if wait > 0 {
 			return released, l.waitFor(wait, moved || released > 0), empty, nil
@@ -88,10 +98,12 @@ func (l *line) look(ctx context.Context, stream siteJobs, cfg Config) (released 
 		if err != nil {
 			return released, 0, false, err
 		}
-		l.after = job.Seq // if it was released or cancelled meanwhile, it is gone as well
 		if seq != 0 {
 			l.sent = append(l.sent, sentJob{seq: seq, at: time.Now(), job: job.Key})
 			released++
+		}
+		if err := next.passed(ctx, job); err != nil {
+			return released, 0, false, err
 		}
 	}
 	return released, 0, false, nil
@@ -152,9 +164,21 @@ func endOf(site Site, job bus.WaitingJob, maxWait time.Duration) (at time.Time, 
 	return since.Add(maxWait), true
 }
 
+// recall lets released jobs hold a place again whose queue is served by now.
+func (l *line) recall(q *queues) {
+	l.lying = slices.DeleteFunc(l.lying, func(s sentJob) bool {
+		if !q.serves(s.job.Queue) {
+			return false
+		}
+		s.at = time.Now()
+		l.sent = append(l.sent, s)
+		return true
+	})
+}
+
 // settle removes the released jobs that are no longer due. One that waits for the site again found no place there: half as many may
 // be on their way. Any other one ended, or waits for its next attempt: one more may.
-func (l *line) settle(ctx context.Context, stream siteJobs) (moved bool, err error) {
+func (l *line) settle(ctx context.Context, stream siteJobs, q *queues) (moved bool, err error) {
 	for len(l.sent) > 0 {
 		n := min(chunk, len(l.sent))
 		seqs := make([]uint64, n)
@@ -165,10 +189,12 @@ func (l *line) settle(ctx context.Context, stream siteJobs) (moved bool, err err
 		if err != nil {
 			return moved, err
 		}
-		kept := make([]sentJob, 0, len(l.sent))
+		kept, lying := make([]sentJob, 0, len(l.sent)), []sentJob(nil)
 		for _, s := range l.sent[:n] {
 			if there[s.seq] {
-				if time.Since(s.at) < lostAfter {
+				if q.lies(s) {
+					lying = append(lying, s)
+				} else if time.Since(s.at) < lostAfter {
 					kept = append(kept, s)
 				}
 				continue
@@ -181,7 +207,7 @@ func (l *line) settle(ctx context.Context, stream siteJobs) (moved bool, err err
 			moved = true
 		}
 		remain := len(kept)
-		l.sent = append(kept, l.sent[n:]...)
+		l.sent, l.lying = append(kept, l.sent[n:]...), append(l.lying, lying...)
 		if remain > 0 {
 			break
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -30,6 +31,9 @@ type model struct {
 
 	mu       sync.Mutex
 	waits    []waiting
+	refusal  error             // of every read, if not nil
+	lanes    map[string]*lane  // by queue; without any every queue is served, and nobody may list them
+	lying    map[uint64]func() // due jobs that nobody takes, and what takes them
 	last     uint64
 	due      map[uint64]bool
 	reads    int
@@ -39,14 +43,21 @@ type model struct {
 }
 
 type waiting struct {
-	id    string
-	seq   uint64
-	since time.Time
+	queue, id string
+	seq       uint64
+	since     time.Time
+}
+
+// lane is a queue: whether it is paused, whether a worker serves it, and what was taken of its due jobs.
+type lane struct {
+	paused, idle bool
+	delivered    uint64
+	pending      map[uint64]bool
 }
 
 func newModel(t *testing.T, n int) *model {
 	t.Helper()
-	m := &model{t: t, due: map[uint64]bool{}, took: 100 * time.Millisecond, run: func(string, time.Time) bool { return false }}
+	m := &model{t: t, lying: map[uint64]func(){}, due: map[uint64]bool{}, took: 100 * time.Millisecond, run: func(string, time.Time) bool { return false }}
 	for i := range n {
 		m.wait(fmt.Sprint("j", i), time.Now())
 	}
@@ -55,20 +66,63 @@ func newModel(t *testing.T, n int) *model {
 
 // wait adds a job. The caller holds the lock, or is alone.
 func (m *model) wait(id string, since time.Time) {
-	m.last++
-	m.waits = append(m.waits, waiting{id, m.last, since})
+	m.waitIn("default", id, since)
 }
 
-func (m *model) NextSiteWait(_ context.Context, key string, after uint64) (bus.WaitingJob, bool, error) {
+func (m *model) waitIn(queue, id string, since time.Time) {
+	m.last++
+	m.waits = append(m.waits, waiting{queue, id, m.last, since})
+}
+
+func (m *model) NextSiteWait(ctx context.Context, key string, after uint64) (bus.WaitingJob, bool, error) {
+	return m.NextSiteWaitOfQueue(ctx, key, "", after)
+}
+
+func (m *model) NextSiteWaitOfQueue(_ context.Context, key, queue string, after uint64) (bus.WaitingJob, bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.reads++
+	if m.refusal != nil {
+		return bus.WaitingJob{}, false, m.refusal
+	}
 	for _, w := range m.waits {
-		if w.seq > after && key == jobs.SiteKey(site) {
+		if w.seq > after && key == jobs.SiteKey(site) && (queue == "" || queue == w.queue) {
 			return m.job(w), true, nil
 		}
 	}
 	return bus.WaitingJob{}, false, nil
+}
+
+func (m *model) DueConsumers(context.Context) (list []bus.DueConsumer, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.lanes == nil {
+		return nil, bus.ErrPermission
+	}
+	for queue, l := range m.lanes {
+		list = append(list, bus.DueConsumer{Queue: queue, Paused: l.paused, Pending: int64(len(l.pending)), Delivered: l.delivered})
+	}
+	return list, nil
+}
+
+// serve changes how a queue is served.
+func (m *model) serve(queue string, change func(*lane)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.lanes == nil {
+		m.lanes = map[string]*lane{}
+	}
+	l := m.lanes[queue]
+	if l == nil {
+		l = &lane{pending: map[uint64]bool{}}
+		m.lanes[queue] = l
+	}
+	if change(l); l.paused || l.idle {
+		return
+	}
+	for _, seq := range slices.Sorted(maps.Keys(l.pending)) {
+		m.lying[seq]()
+	}
 }
 
 func (m *model) job(w waiting) bus.WaitingJob {
@@ -77,7 +131,7 @@ func (m *model) job(w waiting) bus.WaitingJob {
 		m.t.Fatal(err)
 	}
 	job, err := bus.WaitingJobOf(&nats.Msg{Header: nats.Header{
-		jetstream.SubjectHeader:  {"_gofer.at.SITE." + jobs.SiteKey(site) + ".default." + w.id},
+		jetstream.SubjectHeader:  {"_gofer.at.SITE." + jobs.SiteKey(site) + "." + w.queue + "." + w.id},
 		jetstream.SequenceHeader: {fmt.Sprint(w.seq)}, jobs.HeaderProgress: {string(progress)},
 	}})
 	if err != nil {
@@ -101,15 +155,35 @@ func (m *model) ReleaseAtSite(_ context.Context, job bus.WaitingJob) (uint64, er
 	m.most = max(m.most, len(m.due))
 	m.released, m.at = append(m.released, w.id), append(m.at, time.Now())
 	now := time.Now()
-	time.AfterFunc(m.took, func() {
-		again := m.run(w.id, now)
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		delete(m.due, seq)
-		if again {
-			m.wait(w.id, w.since)
-		}
-	})
+	take := func() {
+		time.AfterFunc(m.took, func() {
+			again := m.run(w.id, now)
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			delete(m.due, seq)
+			if again {
+				m.waitIn(w.queue, w.id, w.since)
+			}
+		})
+	}
+	if m.lanes == nil {
+		take()
+		return seq, nil
+	}
+	l := m.lanes[w.queue]
+	if l == nil {
+		l = &lane{idle: true, pending: map[uint64]bool{}} // nobody knows it
+	}
+	l.pending[seq] = true
+	m.lying[seq] = func() {
+		delete(l.pending, seq)
+		delete(m.lying, seq)
+		l.delivered = seq
+		take()
+	}
+	if !l.paused && !l.idle {
+		m.lying[seq]()
+	}
 	return seq, nil
 }
 
@@ -275,10 +349,10 @@ func TestJobsThatWaitedForTooLongGoBeforeTheNextTest(t *testing.T) {
 	})
 }
 
-func TestAJobThatNobodyTakesDoesNotStopTheOthers(t *testing.T) {
+func TestAJobThatNeverEndsDoesNotStopTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, v := newModel(t, 3), &view{}
-		m.took = time.Hour // its queue is paused
+		m.took = time.Hour
 		v.set(release.Site{Returns: true})
 		_, stop := lead(t, m, v)
 		defer stop()

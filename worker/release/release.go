@@ -3,7 +3,8 @@
 // Such a job lies in the stream of waiting jobs under the subject of its site, and nobody looks at it: 100,000 of them cost what
 // one costs. One worker of the fleet at a time, the leader, reads the oldest job of a site and makes it a due one: a single job as
 // the test of a site that rests, jobs one after the other when it answers again, and those that have waited for too long, so that
-// the worker that gets them ends them. The server makes a waiting job a due one in one step, so a death loses and repeats none.
+// the worker that gets them ends them. A job of a queue from which nobody takes jobs is passed over. The server makes a waiting job a
+// due one in one step, so a death loses and repeats none.
 package release
 
 import (
@@ -45,6 +46,8 @@ type siteJobs interface {
 	ReleaseAtSite(ctx context.Context, job bus.WaitingJob) (seq uint64, err error)
 	StillDue(ctx context.Context, seqs []uint64) (there map[uint64]bool, err error)
 	WaitsAgain(ctx context.Context, job bus.Key, due uint64) (bool, error)
+	NextSiteWaitOfQueue(ctx context.Context, key, queue string, after uint64) (job bus.WaitingJob, found bool, err error)
+	DueConsumers(ctx context.Context) ([]bus.DueConsumer, error)
 }
 
 // Config is what a Releaser is made of. Site, MaxWait and Log are required.
@@ -61,8 +64,9 @@ type Config struct {
 // Releaser knows for which sites jobs wait and, while its worker leads, releases them. Make one with New. Its methods may be called
 // from any goroutine.
 type Releaser struct {
-	cfg  Config
-	wake chan struct{} // has room for one
+	cfg    Config
+	wake   chan struct{} // has room for one
+	queues queues
 
 	mu    sync.Mutex
 	lines map[string]*line // by the key of the site
@@ -116,11 +120,27 @@ func (r *Releaser) Sites() int {
 	return len(r.lines)
 }
 
-// hurry looks at a line at once, or at once again if a runner holds it. The caller holds the lock.
+// hurry looks at a line at once, or at once again if a runner holds it, but not before the pause after a failure is over. The caller
+// holds the lock.
 func (r *Releaser) hurry(l *line) {
 	l.hurried = true
-	r.queue.move(l, time.Now())
+	r.queue.move(l, later(time.Now(), l.notBefore))
 	r.signal()
+}
+
+func (r *Releaser) hurryAll() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.lines {
+		r.hurry(l)
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 func (r *Releaser) signal() {
@@ -143,13 +163,14 @@ func (r *Releaser) forget(before time.Time) {
 // Run releases jobs until ctx ends. One worker of the fleet at a time may run it: of two each would let a test through.
 func (r *Releaser) Run(ctx context.Context, jobs siteJobs) {
 	r.begin()
+	_ = r.readQueues(ctx, jobs) // before the first job goes; a failure is logged by the next try
 	var running sync.WaitGroup
+	running.Go(func() { r.watchQueues(ctx, jobs) })
 	for range runners {
 		running.Go(func() {
 			for ctx.Err() == nil {
 				if l := r.take(ctx); l != nil {
-					wait, empty := r.look(ctx, jobs, l)
-					r.giveBack(l, wait, empty)
+					r.giveBack(l, r.look(ctx, jobs, l))
 				}
 			}
 		})
@@ -159,6 +180,7 @@ func (r *Releaser) Run(ctx context.Context, jobs siteJobs) {
 
 // begin forgets what an earlier leadership of this worker had released.
 func (r *Releaser) begin() {
+	r.queues.reset()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.forget(time.Now().Add(-forgetAfter))
@@ -194,37 +216,47 @@ func (r *Releaser) take(ctx context.Context) *line {
 }
 
 // giveBack ends the hold of a line, which is looked at again after a while. An empty one is forgotten if nobody has told of it lately.
-func (r *Releaser) giveBack(l *line, wait time.Duration, empty bool) {
+func (r *Releaser) giveBack(l *line, saw view) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if empty && time.Since(l.noted) > emptyAfter {
+	if saw.empty && time.Since(l.noted) > emptyAfter {
 		delete(r.lines, l.key)
 		return
 	}
-	if l.hurried {
-		wait = 0
+	now := time.Now()
+	l.next, l.notBefore = now.Add(saw.wait), time.Time{}
+	if saw.failed {
+		l.notBefore = l.next
 	}
-	l.next = time.Now().Add(wait)
+	if l.hurried {
+		l.next = later(now, l.notBefore)
+	}
 	r.queue.push(l)
 	r.signal()
 }
 
-// look looks at one site, and says when to look again, and whether none of its jobs waits or is on the way.
-func (r *Releaser) look(ctx context.Context, jobs siteJobs, l *line) (wait time.Duration, empty bool) {
-	released, wait, empty, err := l.look(ctx, jobs, r.cfg)
+// view is what a look at a line saw: when to look again, whether it failed, and whether no job waits or is on the way.
+type view struct {
+	wait          time.Duration
+	empty, failed bool
+}
+
+// look looks at one site.
+func (r *Releaser) look(ctx context.Context, jobs siteJobs, l *line) view {
+	released, wait, empty, err := l.look(ctx, jobs, &r.queues, r.cfg)
 	if released > 0 {
 		r.cfg.Released(released)
 	}
 	if err == nil {
 		l.failed = false
-		return wait, empty
+		return view{wait: wait, empty: empty}
 	}
 	if !l.failed && ctx.Err() == nil {
 		r.cfg.Log.Warn("jobs that wait for a site cannot be released, trying again", "site", l.site, "error", err)
 	}
 	l.failed = true
 	if errors.Is(err, bus.ErrPermission) {
-		return refusedRest, false // each refusal is an error in the logs of the server
+		return view{wait: refusedRest, failed: true} // each refusal is an error in the logs of the server
 	}
-	return failureRest, false
+	return view{wait: failureRest, failed: true}
 }

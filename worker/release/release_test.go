@@ -61,8 +61,18 @@ func (w *world) client() *stream.Client {
 // work runs a worker until stop is called.
 func (w *world) work(name string) (stop func()) {
 	w.Helper()
+	return w.workIn(name, "default")
+}
+
+// workIn is work for some queues.
+func (w *world) workIn(name string, names ...string) (stop func()) {
+	w.Helper()
+	var queues []worker.Queue
+	for _, queue := range names {
+		queues = append(queues, worker.Queue{Name: queue})
+	}
 	wk, err := worker.New(worker.Config{
-		Client: w.client().Client, Queues: []worker.Queue{{Name: "default"}}, Concurrency: 32, Do: w.do, Log: slog.New(slog.DiscardHandler), Name: name,
+		Client: w.client().Client, Queues: queues, Concurrency: 32, Do: w.do, Log: slog.New(slog.DiscardHandler), Name: name,
 		DrainTimeout: 10 * time.Second,
 		WaitForSite: func(site string) bool {
 			select {

@@ -1,6 +1,8 @@
 package stream_test
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,6 +65,54 @@ func TestAJobOfASiteIsReleasedWithItsAttemptsAndAMark(t *testing.T) {
 	}
 	if job, found := in.nextAtSite(t, "other.test"); !found || job.ID != "b" {
 		t.Errorf("got %v, want job b to wait for other.test", job.Key)
+	}
+}
+
+func TestTheOldestJobOfAQueueIsFoundBehindThoseOfOthers(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	for _, name := range []string{"default/a", "low/b", "default/c", "low/d"} {
+		queue, id, _ := strings.Cut(name, "/")
+		stored, err := in.WaitForSite(soon(t), "example.com", queue, id, 0, []byte("https://example.com/"), jobs.Progress{}, time.Now().Add(time.Hour))
+		if err != nil || !stored {
+			t.Fatalf("%s: stored %t, %v", name, stored, err)
+		}
+	}
+	key := jobs.SiteKey("example.com")
+	first, found, err := in.NextSiteWaitOfQueue(soon(t), key, "low", 0)
+	if err != nil || !found || first.ID != "b" || first.Queue != "low" {
+		t.Fatalf("got %v, %t, %v; want job b", first.Key, found, err)
+	}
+	if next, found, err := in.NextSiteWaitOfQueue(soon(t), key, "low", first.Seq); err != nil || !found || next.ID != "d" {
+		t.Errorf("got %v, %t, %v; want job d", next.Key, found, err)
+	}
+	if _, found, err := in.NextSiteWaitOfQueue(soon(t), key, "other", 0); err != nil || found {
+		t.Errorf("found %t, %v in a queue without jobs", found, err)
+	}
+	if _, _, err := in.NextSiteWaitOfQueue(soon(t), key, "*", 0); err == nil {
+		t.Error("a name that is no queue reaches a filter")
+	}
+}
+
+func TestTheConsumersOfDueJobsTellWhatWasTaken(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	in.waitForSite(t, "example.com", "a", time.Now().Add(time.Hour))
+	consumer, err := in.EnsureJobConsumer(soon(t), "default", true)
+	must(t, err)
+	job, _ := in.nextAtSite(t, "example.com")
+	seq, err := in.ReleaseAtSite(soon(t), job)
+	must(t, err)
+	want := bus.DueConsumer{Queue: "default", Pending: 1}
+	if got, err := in.DueConsumers(soon(t)); err != nil || !slices.Equal(got, []bus.DueConsumer{want}) {
+		t.Errorf("got %+v, %v before it is taken; want %+v", got, err, want)
+	}
+	_, err = consumer.Next(jetstream.FetchMaxWait(testenv.Patience))
+	must(t, err)
+	must(t, in.client.Pause(soon(t), "default", time.Time{}))
+	want = bus.DueConsumer{Queue: "default", Delivered: seq, Paused: true}
+	if got, err := in.DueConsumers(soon(t)); err != nil || !slices.Equal(got, []bus.DueConsumer{want}) {
+		t.Errorf("got %+v, %v after that and a pause; want %+v", got, err, want)
 	}
 }
 

@@ -1,0 +1,216 @@
+package release
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+const (
+	// untakenAfter is how long a released job may lie until its queue counts as unserved.
+	untakenAfter = 5 * time.Second
+	// queuesEvery is the time between two looks at the queues.
+	queuesEvery = 2 * time.Second
+	// unservedRest is how long a line rests whose jobs are all of unserved queues. One that is served again ends it.
+	unservedRest = time.Minute
+)
+
+// queues is what is known of the queues of the fleet. A queue is unserved if it is paused, has no consumer, or if nobody took a job
+// of it that was released. No more of its jobs are released then, and those that lie there hold no place of a job of another queue.
+//
+// What is not known yet counts as served. Its methods may be called from any goroutine.
+type queues struct {
+	mu        sync.Mutex
+	consumers map[string]bus.DueConsumer // nil until the server has listed them
+	untaken   map[string]uint64          // the oldest released job that nobody took, as the sequence of its due job
+}
+
+// reset forgets all but what the server says.
+func (q *queues) reset() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.untaken = nil
+}
+
+func (q *queues) serves(queue string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.servesLocked(queue)
+}
+
+func (q *queues) servesLocked(queue string) bool {
+	if q.consumers == nil {
+		return true
+	}
+	consumer, known := q.consumers[queue]
+	return known && !consumer.Paused && q.untaken[queue] == 0
+}
+
+// served are the names of the queues that are.
+func (q *queues) served() (names []string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, queue := range slices.Sorted(maps.Keys(q.consumers)) {
+		if q.servesLocked(queue) {
+			names = append(names, queue)
+		}
+	}
+	return names
+}
+
+// update takes what the server says of all queues, and reports whether one is served that was not.
+func (q *queues) update(consumers []bus.DueConsumer) (more bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	was := map[string]bool{}
+	for _, consumer := range consumers {
+		was[consumer.Queue] = q.servesLocked(consumer.Queue)
+	}
+	q.consumers = make(map[string]bus.DueConsumer, len(consumers))
+	for _, consumer := range consumers {
+		q.consumers[consumer.Queue] = consumer
+		if !isUntaken(consumer, q.untaken[consumer.Queue]) {
+			delete(q.untaken, consumer.Queue)
+		}
+	}
+	maps.DeleteFunc(q.untaken, func(queue string, _ uint64) bool { _, known := q.consumers[queue]; return !known })
+	for queue, served := range was {
+		more = more || !served && q.servesLocked(queue)
+	}
+	return more
+}
+
+// isUntaken reports whether a due job was never given out. Without pending jobs it was, or it is gone.
+func isUntaken(consumer bus.DueConsumer, seq uint64) bool {
+	return consumer.Pending > 0 && consumer.Delivered < seq
+}
+
+// lies reports whether a released job that is still due lies in a queue that nobody serves. It notes a queue of which nobody has taken
+// the job for too long.
+func (q *queues) lies(s sentJob) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	consumer, known := q.consumers[s.job.Queue]
+	switch {
+	case q.consumers == nil:
+		return false
+	case !known:
+		return true
+	case !isUntaken(consumer, s.seq):
+		return false
+	case time.Since(s.at) < untakenAfter:
+		return consumer.Paused
+	}
+	if q.untaken == nil {
+		q.untaken = map[string]uint64{}
+	}
+	if q.untaken[s.job.Queue] == 0 {
+		q.untaken[s.job.Queue] = s.seq
+	}
+	return true
+}
+
+// watchQueues asks for the queues while jobs wait for sites, until ctx ends.
+func (r *Releaser) watchQueues(ctx context.Context, jobs siteJobs) {
+	for failed := false; ctx.Err() == nil; {
+		pause := queuesEvery
+		if r.Sites() > 0 {
+			err := r.readQueues(ctx, jobs)
+			if err != nil && !failed && ctx.Err() == nil {
+				r.cfg.Log.Warn("it is not known which queues are served, jobs of sites may wait behind those of a paused queue", "error", err)
+			}
+			if failed = err != nil; errors.Is(err, bus.ErrPermission) {
+				pause = refusedRest
+			}
+		}
+		sleep(ctx, pause)
+	}
+}
+
+// readQueues asks for the queues once, and looks at all lines at once if one of them is served again.
+func (r *Releaser) readQueues(ctx context.Context, jobs siteJobs) error {
+	consumers, err := jobs.DueConsumers(ctx)
+	if err != nil {
+		return err
+	}
+	if r.queues.update(consumers) {
+		r.hurryAll()
+	}
+	return nil
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// heads finds the jobs of a line that may go next, within one look. It asks for the oldest job of each queue only while the oldest of
+// all is of a queue that nobody serves: behind it may lie any number of the same queue.
+type heads struct {
+	line    *line
+	stream  siteJobs
+	queues  *queues
+	byQueue map[string]bus.WaitingJob // nil as long as the oldest job of all may go
+}
+
+// first is the oldest job of a served queue. waits tells that jobs wait, if only of queues that nobody serves.
+func (h *heads) first(ctx context.Context) (job bus.WaitingJob, found, waits bool, err error) {
+	if h.byQueue == nil {
+		job, found, err = h.line.first(ctx, h.stream)
+		if err != nil || !found || h.queues.serves(job.Queue) {
+			return job, found, found, err
+		}
+		h.byQueue = map[string]bus.WaitingJob{}
+		for _, queue := range h.queues.served() {
+			if err := h.read(ctx, queue); err != nil {
+				return job, false, true, err
+			}
+		}
+		job, found = bus.WaitingJob{}, false
+	}
+	for _, head := range h.byQueue {
+		if !found || head.Seq < job.Seq {
+			job, found = head, true
+		}
+	}
+	return job, found, true, nil
+}
+
+// read asks for the oldest job of a queue.
+func (h *heads) read(ctx context.Context, queue string) error {
+	l := h.line
+	job, found, err := h.stream.NextSiteWaitOfQueue(ctx, l.key, queue, max(l.after, l.passed[queue]))
+	if err != nil {
+		return err
+	}
+	if found {
+		h.byQueue[queue] = job
+		return nil
+	}
+	delete(h.byQueue, queue)
+	delete(l.passed, queue) // the stream may be another one by now
+	return nil
+}
+
+// passed notes that a job is gone: released, or cancelled meanwhile.
+func (h *heads) passed(ctx context.Context, job bus.WaitingJob) error {
+	l := h.line
+	if h.byQueue == nil {
+		l.after = job.Seq
+		return nil
+	}
+	if l.passed == nil {
+		l.passed = map[string]uint64{}
+	}
+	l.passed[job.Queue] = job.Seq
+	return h.read(ctx, job.Queue)
+}
