@@ -11,11 +11,11 @@ import (
 	"github.com/gofer-mq/gofer/rotation"
 )
 
-// attempt is one try and what is known of it.
+// attempt is one try through one proxy, redirects included, and how it was judged. It is written once, when the attempt has ended.
 type attempt struct {
 	jobs.Attempt
 	blame      blame
-	retryAfter time.Duration // the least wait before the next try
+	retryAfter time.Duration // the shortest delay that the target asked for; zero without a Retry-After
 	responded  bool          // a complete response came
 }
 
@@ -37,14 +37,18 @@ func (r *run) attemptOnAnyProxy(ctx context.Context) (end jobs.RunOutcome, again
 // maxLocal is how many proxies a job tries one after the other that this host cannot open a connection to.
 const maxLocal = 3
 
-// attemptOnce picks a proxy and does one attempt through it. An attempt that may have failed because of an outage is not counted: the
-// job waits for a proxy.
+// attemptOnce picks a proxy and makes one attempt through it. An attempt that may have failed because of an outage is not
+// counted; the job then waits for a proxy.
+//
+// The order of the steps matters. The site and the domain are asked before a proxy is taken, so that a job that has to
+// wait holds no proxy. What is acquired is released in the reverse order, also when a step panics.
 func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool) {
 	visit, end, refused := r.enterSite()
 	if refused {
 		return end, false
 	}
 	defer func() { r.siteChanged(visit.Release()) }()
+	// The domain's limits come after the site: a job that waits for its site must not use up the domain's rate.
 	release, end, acquired := r.acquireDomain(ctx)
 	if !acquired {
 		return end, false
@@ -54,7 +58,7 @@ func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool)
 	lease, err := r.takeLease()
 	if err != nil {
 		if r.f.domains.isLimited() {
-			r.progress.Reservation = time.Now() // it keeps its turn
+			r.progress.Reservation = time.Now() // so that the job is served before jobs without a reservation
 		}
 		return r.withoutProxy(err), false
 	}
@@ -78,7 +82,8 @@ func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool)
 	return r.settleAttempt(ctx, a)
 }
 
-// beginAttempt notes that an attempt of the job begins.
+// beginAttempt notes that an attempt of the job begins. The first attempt of a job earns tokens of the retry budget:
+// retries are paid for by the jobs that are run, and not by their number of attempts.
 func (r *run) beginAttempt() {
 	r.began = time.Now()
 	r.progress.SiteSince, r.progress.Released = time.Time{}, false
@@ -87,8 +92,10 @@ func (r *run) beginAttempt() {
 	}
 }
 
-// settleAttempt adds the attempt to the job's history and decides what follows. An attempt that costs the job nothing stays out of
-// the history; nothing is booked before that is known.
+// settleAttempt adds the attempt to the job's history and decides what follows. An attempt that costs the job nothing
+// stays out of the history. Nothing is booked before that is known, so nothing has to be undone.
+//
+// A request that may have been acted on is never repeated here, whoever failed: see mayHaveActed.
 func (r *run) settleAttempt(ctx context.Context, a *flight) (end jobs.RunOutcome, again bool) {
 	f, b := a.facts, a.blame
 	repeatable := !f.stopped && !r.mayHaveActed(f, b)
@@ -103,7 +110,8 @@ func (r *run) settleAttempt(ctx context.Context, a *flight) (end jobs.RunOutcome
 	return r.decide(ctx, a.x, f, b)
 }
 
-// endWait notes that the job does not wait for a proxy since its attempt began.
+// endWait notes that the job no longer waits for a proxy. The first attempt also sets the time from which retry.timeout
+// runs.
 func (r *run) endWait() {
 	r.progress.WaitingSince = time.Time{}
 	if r.progress.Started.IsZero() {
@@ -111,17 +119,20 @@ func (r *run) endWait() {
 	}
 }
 
-// mayHaveActed reports whether the target may have acted on a request that must not be sent again.
+// mayHaveActed reports whether the target may have acted on a request that must not be sent again: it was sent, at least
+// in part, nobody said that it was left unprocessed, and its method is not idempotent (RFC 9110, 9.2.2).
 func (r *run) mayHaveActed(f facts, b blame) bool { return f.sent && !b.unsent && r.nonIdempotent() }
 
-// warnOfLocal logs that this host opens no connections, once a minute.
+// warnOfLocal logs at most once a minute that this host cannot open connections. Every job would log the same otherwise.
 func (f *Fetcher) warnOfLocal(text string) {
 	f.warned.Do(func() { f.cfg.Log.Warn("attempts fail on this host", "error", text) })
 }
 
-// mayBeOutage reports whether the failure may be due to an outage of the pool, and costs no attempt. What may be the target's fault
-// is due to an outage only if the target has responded before: jobs for dead sites come to an end. A job that does not wait for a
-// proxy goes on by its policy until the outage is certain: other proxies may relay.
+// mayBeOutage reports whether the failure may be due to an outage of the pool, so that it costs the job no attempt.
+//
+// A failure that may be the target's fault counts as a part of an outage only if the target has responded before.
+// Otherwise jobs for dead sites would wait for ever. A job that does not wait for a proxy follows its policy until the
+// outage is certain, because another proxy may still relay.
 func (r *run) mayBeOutage(b blame, host string) bool {
 	pool := r.f.cfg.Pool
 	if !b.ofProxy() || !pool.MayBeOutage() {
@@ -143,7 +154,8 @@ func (r *run) recordAttempt(ended *flight, lost bool) {
 	r.addToHistory()
 }
 
-// addToHistory adds the last attempt to the job's history, which is in the order in which attempts began.
+// addToHistory adds the last attempt to the job's history. The history is ordered by the start of the attempts, which
+// with a hedge is not the order in which they end.
 func (r *run) addToHistory() {
 	r.endWait()
 	at := len(r.progress.Attempts)
@@ -153,8 +165,8 @@ func (r *run) addToHistory() {
 	r.progress.Attempts = slices.Insert(r.progress.Attempts, at, r.last.Attempt)
 }
 
-// reportAttempt makes an attempt that ended the last one, and reports it. lost says that another one, which ran beside it, decided
-// what became of the job.
+// reportAttempt makes an attempt that has ended the last one, and reports it to the observer. lost is true if another
+// attempt, which ran beside it, decided what became of the job.
 func (r *run) reportAttempt(ended *flight, lost bool) {
 	x, f, b := ended.x, ended.facts, ended.blame
 	a := &attempt{blame: b, retryAfter: f.retryAfter, responded: f.responded, Attempt: jobs.Attempt{
@@ -169,7 +181,8 @@ func (r *run) reportAttempt(ended *flight, lost bool) {
 	r.f.cfg.Observer.AttemptEnded(r.job.Queue, a.Attempt, x.received, b.reason)
 }
 
-// decide is the one place where an attempt becomes the job's end, or not.
+// decide is the one place that turns an attempt into the job's end, or leaves that to the policy. again is true in the
+// second case, and end is then empty.
 func (r *run) decide(ctx context.Context, x *exchanges, f facts, b blame) (end jobs.RunOutcome, again bool) {
 	switch {
 	case f.stopped:
@@ -207,12 +220,14 @@ func (r *run) reportInterceptors(x *exchanges) {
 	}
 }
 
-// nonIdempotent reports whether sending the request again could do something twice.
+// nonIdempotent reports whether sending the request again could have a second effect. PUT and DELETE are idempotent by
+// RFC 9110, 9.2.2. A job that sets retry_non_idempotent accepts the risk.
 func (r *run) nonIdempotent() bool {
 	return (r.job.Method == "POST" || r.job.Method == "PATCH") && !r.policy.RetryNonIdempotent
 }
 
-// pick takes a proxy that has not failed this job, while there is one; none for a direct fetch.
+// pick takes a proxy for the next attempt. The pool prefers one that has not failed this job. The lease of a direct fetch
+// is empty, and its Proxy is nil.
 func (r *run) pick() (*rotation.Lease, error) {
 	if r.job.Proxy.Direct {
 		return &rotation.Lease{}, nil
@@ -230,7 +245,8 @@ func (r *run) need() rotation.Need {
 	}
 }
 
-// pickBy picks a proxy for a need and reports the pick, also one that fails. The caller ends the lease.
+// pickBy picks a proxy for a need and reports the pick, also one that failed. The caller ends the lease. The error is a
+// *rotation.NoProxyError.
 func (r *run) pickBy(need rotation.Need) (*rotation.Lease, error) {
 	began := time.Now()
 	lease, events, err := r.f.cfg.Pool.Pick(need)
@@ -239,7 +255,7 @@ func (r *run) pickBy(need rotation.Need) (*rotation.Lease, error) {
 	return &lease, err
 }
 
-// takeLease returns the lease of a failover, or picks a proxy.
+// takeLease returns the lease that a failover has prepared, or picks a proxy. Each prepared lease is returned once.
 func (r *run) takeLease() (*rotation.Lease, error) {
 	if lease := r.failoverLease; lease != nil {
 		r.failoverLease = nil
@@ -255,7 +271,8 @@ func (r *run) reportBreakers(events []rotation.Event) {
 	}
 }
 
-// failedProxies are those that failed the job. A session stays with its proxy when it was the target that failed.
+// failedProxies returns the ids of the proxies that failed the job. A session stays with its proxy if the target failed:
+// the next proxy would meet the same failure, and the session would be lost.
 func (r *run) failedProxies() (ids []string) {
 	for _, a := range r.progress.Attempts {
 		stays := r.job.Proxy.Session != "" && a.Fault == jobs.FaultTarget
@@ -268,12 +285,15 @@ func (r *run) failedProxies() (ids []string) {
 
 // The bounds of the time after which a job that found no proxy asks again.
 const (
+	// A job asks at the time that the pool names, but not sooner and not later than these two bounds.
 	askAgainSoonest = 200 * time.Millisecond
 	askAgainLatest  = 30 * time.Second
-	askAgainBlind   = 2 * time.Second
+	// The pool names no time, for example because every proxy is busy.
+	askAgainBlind = 2 * time.Second
 )
 
-// withoutProxy ends or parks a job for which the pool has no proxy.
+// withoutProxy ends or schedules a job for which the pool has no proxy. An error of another type than
+// *rotation.NoProxyError is the job's own: it asks for something that no pool can give.
 func (r *run) withoutProxy(err error) jobs.RunOutcome {
 	var none *rotation.NoProxyError
 	switch {
@@ -285,8 +305,9 @@ func (r *run) withoutProxy(err error) jobs.RunOutcome {
 	return r.waitForProxy(none.Error(), none.RetryAt)
 }
 
-// waitForProxy parks a job until a proxy may be usable, at a time that is zero if it is not known; or ends it if it does not
-// wait. It never goes direct, and no attempt is counted.
+// waitForProxy schedules a job for a time at which a proxy may be usable. It ends a job that does not wait, that has
+// waited for MaxWait, or whose deadline comes first. A zero retryAt means that the time is not known. The job never goes
+// direct, and no attempt is counted.
 func (r *run) waitForProxy(why string, retryAt time.Time) jobs.RunOutcome {
 	now := time.Now()
 	if r.job.WhenNoProxy == jobs.NoProxyFail {
@@ -302,6 +323,7 @@ func (r *run) waitForProxy(why string, retryAt time.Time) jobs.RunOutcome {
 	if !retryAt.IsZero() {
 		wait = min(max(retryAt.Sub(now), askAgainSoonest), askAgainLatest)
 	}
+	// The last wait ends with MaxWait, so that the job ends on time and not one interval later.
 	at := now.Add(min(wait, max(askAgainSoonest, r.f.cfg.MaxWait-now.Sub(r.progress.WaitingSince))))
 	cause := r.checkDeadline(at)
 	if left := r.job.Deadline.Sub(now); errors.Is(cause, errExpired) && left > 0 {

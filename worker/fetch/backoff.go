@@ -12,11 +12,11 @@ import (
 // backoff gives the delays of one run. It makes them when the first is asked for: most jobs need none.
 type backoff struct {
 	policy jobs.Policy
-	made   int // attempts that were made before
+	made   int // attempts in the job's history before this run; so many delays are used up
 	delays retry.Backoff
 }
 
-// Next is the next delay; stop tells that there is none.
+// Next returns the delay before the next retry. stop means that the policy allows no more retries.
 func (b *backoff) Next() (delay time.Duration, stop bool) {
 	if b.delays == nil {
 		b.delays = newBackoff(b.policy, b.made)
@@ -36,15 +36,18 @@ func newBackoff(p jobs.Policy, made int) retry.Backoff {
 	if p.Jitter {
 		b = retry.WithFullJitter(b)
 	}
+	// The first attempt is no retry, hence one less.
 	left := max(0, p.MaxAttempts-1)
 	b = retry.WithMaxRetries(uint64(left), b)
+	// go-retry counts from the first delay. A run that continues a job skips those that earlier runs have used.
 	for range made {
 		b.Next()
 	}
 	return b
 }
 
-// grow is the n-th wait, from 1, before the cap. It saturates far above any cap instead of overflowing.
+// grow returns the n-th delay, counted from 1, before the cap. It stops at 1e6 seconds, which is far above any cap,
+// because a larger float would overflow a Duration.
 func grow(p jobs.Policy, n float64) time.Duration {
 	d := p.BaseDelay.Seconds()
 	switch p.BackoffStrategy {

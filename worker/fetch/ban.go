@@ -10,7 +10,7 @@ import (
 	"github.com/gofer-mq/gofer/rotation"
 )
 
-// response is one that came whole, and may be the job's result.
+// response is a complete response that may be the job's result. It keeps its memory until the result is stored.
 type response struct {
 	status int
 	header http.Header
@@ -20,13 +20,14 @@ type response struct {
 	memory *memoryShare // of the body
 }
 
-// response returns the newest response, with its memory. The body must have been read to its end.
+// response returns the newest response and hands its memory over to the caller. The body must have been read to its end.
 func (x *exchanges) response() *response {
 	x.taken = true
 	return &response{memory: &x.memory, status: x.status(), header: x.header, fields: x.resultFields(), body: x.body, url: x.url}
 }
 
-// keep keeps a response in place of an earlier one.
+// keep stores a response that becomes the result if no later attempt brings a better one. It frees the memory of the
+// response that was kept before.
 func (r *run) keep(a *response) {
 	if r.keptResponse != nil {
 		r.keptResponse.memory.releaseAll()
@@ -42,7 +43,8 @@ func (r *run) succeeded(a *response) jobs.RunOutcome {
 	return jobs.RunOutcome{Kind: jobs.RunFinished, Result: result}
 }
 
-// banKey is the key of what a ban is for this job.
+// banKey returns the key under which the pool cools down a proxy after a ban: that of the job's own rule, or the fleet's.
+// Jobs with equal rules share the key, so that they share what they learn.
 func (r *run) banKey() uint64 {
 	if r.job.Ban == nil {
 		return rotation.FleetBan
@@ -58,7 +60,8 @@ func (r *run) isBan(status int) bool {
 	return r.job.Ban.MatchStatus(status)
 }
 
-// matchRedirect notes whether a redirect leads to where the job's rule calls it a ban.
+// matchRedirect notes whether a redirect leads to a place that the job's rule calls a ban. A login page is often reached
+// that way. The error is an errMatch if the job's pattern took too long.
 func (x *exchanges) matchRedirect(ctx context.Context, location string) error {
 	if x.run.job.Ban == nil {
 		return nil
@@ -71,8 +74,9 @@ func (x *exchanges) matchRedirect(ctx context.Context, location string) error {
 	return nil
 }
 
-// pickUnbanned leases another proxy for a job that met a ban of the fleet's list, and reports whether there is one. It takes only a
-// proxy that has met no ban of this site. If there is none, the response is the result.
+// pickUnbanned leases another proxy for a job that met a ban of the fleet's list, and reports whether there is one. It
+// takes only a proxy that has met no ban of this site. If there is none, the response is the result. The lease is used by
+// the next attempt.
 func (r *run) pickUnbanned() bool {
 	if r.job.Proxy.ID != "" || r.nonIdempotent() || len(r.progress.Attempts) >= r.policy.MaxAttempts {
 		return false
@@ -87,8 +91,9 @@ func (r *run) pickUnbanned() bool {
 	return true
 }
 
-// orKeptResponse ends a job with a response that was a ban by the fleet's list, if the attempts after it brought none, or if the job
-// would have to wait: no message carries the response.
+// orKeptResponse ends a job with the response that was kept: a ban by the fleet's list. It does so if the attempts after
+// it brought no response, or if the job would have to wait, because no message carries a response from run to run.
+// Otherwise it returns o unchanged.
 func (r *run) orKeptResponse(o jobs.RunOutcome) jobs.RunOutcome {
 	if r.keptResponse == nil {
 		return o

@@ -9,28 +9,29 @@ import (
 	"github.com/gofer-mq/gofer/rotation"
 )
 
-// blame is the judgement of an attempt.
+// blame is the judgement of an attempt: who failed, and what may follow. judge makes it from facts alone. The zero value blames nobody.
 type blame struct {
 	isResult   bool       // there is a response that may be the job's result
 	tooLarge   bool       // the response is a ban by the fleet's list, and its body is larger than allowed
 	isFleetBan bool       // it is the result only if no other proxy gets a better one
 	fault      jobs.Fault // whose doing a failure was
 	kind       rotation.Kind
-	reason     string // from a closed list, for statistics
-	text       string // a sentence without anything that was not ours to begin with
-	end        string // the job ends with this error code
-	failover   bool   // another proxy may be tried at once
-	trip       time.Duration
-	gateway    bool // the gateway itself failed, and not one of its exits
-	unsent     bool // the proxy kept the request to itself
-	local      bool // this host failed before anything was sent, and the attempt is not counted
+	reason     string        // from a closed list, for statistics
+	text       string        // a sentence of gofer's own words: nothing of a peer's, which may hold secrets
+	end        string        // the job ends with this error code
+	failover   bool          // another proxy may be tried at once
+	trip       time.Duration // how long the proxy's breaker opens at once; zero means that it does not
+	gateway    bool          // the gateway itself failed, and not one of its exits
+	unsent     bool          // the target never saw the request, so it may be sent again
+	local      bool          // this host failed before anything was sent, and the attempt is not counted
 }
 
 // tripTime is how long a breaker opens for a proxy that nobody expects to recover, such as one that refuses our credentials.
 const tripTime = 10 * time.Minute
 
-// verdict translates the judgement for the pool. The host of a ban is the one that a proxy was picked for, because there another proxy
-// has to be picked; any other verdict is about the host where the attempt ended.
+// verdict translates the judgement for the pool. The host of a ban is the one that a proxy was picked for, because a
+// proxy has to be picked for that host again. Any other verdict is about the host where the attempt ended, after its
+// redirects.
 func (b blame) verdict(f facts) rotation.Verdict {
 	v := rotation.Verdict{
 		Kind: b.kind, Host: f.host, Answered: f.responded || b.fault == jobs.FaultTarget, Proven: f.proven, JobTimeout: f.jobTimeout, CoolDown: f.retryAfter, Trip: b.trip, Latency: f.latency, Reason: b.reason,
@@ -45,12 +46,14 @@ func (b blame) verdict(f facts) rotation.Verdict {
 	return v
 }
 
-// ofProxy reports whether the failure may be the proxy's, and heal by itself.
+// ofProxy reports whether the failure may be the proxy's and may pass by itself. A proxy with wrong credentials does not
+// recover by itself.
 func (b blame) ofProxy() bool {
 	return b.trip == 0 && (b.kind == rotation.ProxyFault || b.kind == rotation.Unclear)
 }
 
-// cost is what a retry after it takes out of the budget.
+// cost returns the tokens of the retry budget that a retry after this failure takes. A failover loads no target twice, so
+// it costs less.
 func (b blame) cost() float64 {
 	if b.failover {
 		return costOfFailover
@@ -68,7 +71,8 @@ func blameUnclear(reason, text string) blame {
 	return blame{fault: jobs.FaultUnclear, kind: rotation.Unclear, reason: reason, text: text}
 }
 
-// blameUnclearWithFailover blames nobody and asks for another proxy at once: proxies have many ways to say that a target cannot be reached.
+// blameUnclearWithFailover is for a failure without a known culprit after which another proxy may be tried at once:
+// proxies have many ways to say that they cannot reach a target.
 func blameUnclearWithFailover(reason, text string) blame {
 	b := blameUnclear(reason, text)
 	b.failover = true
@@ -103,8 +107,11 @@ func endJob(code, reason, text string) blame {
 	return blame{kind: rotation.Relayed, reason: reason, text: text, end: code}
 }
 
-// judge names the fault: the one switch of this package that does. A breaker asks "did this proxy relay what the target
-// said?", not "did the fetch succeed?", so a 403 or a 500 out of a tunnel speaks for the proxy.
+// judge names the fault. It is the only switch of this package that does. A breaker asks "did this proxy relay what the
+// target said?" and not "did the fetch succeed?", so a 403 or a 500 out of a tunnel speaks for the proxy.
+//
+// The order of the cases is part of the policy. A stop comes first, because it makes every other error meaningless.
+// Failures of the job and of this host come before those of others.
 func judge(f facts) blame {
 	if f.err == nil {
 		return judgeResponse(f)
@@ -144,7 +151,8 @@ func judge(f facts) blame {
 	return judgeFailure(f)
 }
 
-// judgeResponse judges a complete response.
+// judgeResponse judges a complete response by its status and by the ban rules. A status is blamed on the target only if
+// it came through a tunnel or cannot be the proxy's own.
 func judgeResponse(f facts) blame {
 	status := http.StatusText(f.status)
 	switch {
@@ -158,6 +166,7 @@ func judgeResponse(f facts) blame {
 	case f.status == http.StatusProxyAuthRequired && !f.direct:
 		// It came through the tunnel, so the proxy we speak to did not say it: no target may shut a pool like that.
 		return blamePair("proxy_auth", "a proxy in front of the target wants credentials (407)")
+	// A ban that the job defines comes before the retryable statuses: the job knows its site best.
 	case f.ban && f.direct:
 		return blameTarget("ban", "the answer matches the job's ban rule")
 	case f.ban:

@@ -17,8 +17,9 @@ const (
 	minGrown, maxGrown = 4 << 10, 256 << 10
 )
 
-// read takes the whole body as it comes, and then decodes it. So a decoder, which may need much memory, never waits for the
-// network, and it is known by then that nothing was cut off.
+// read reads the whole body as it comes, and then decodes it. A decoder may need much memory. This way it never holds
+// that memory while it waits for the network, and it is known by then that nothing was cut off. The limit is the smaller
+// one of the worker and of the job.
 func (x *exchanges) read(ctx context.Context) error {
 	limit := x.run.f.cfg.MaxBodyBytes
 	if own := x.run.job.MaxBodyBytes; own > 0 {
@@ -54,11 +55,14 @@ func (x *exchanges) length() int64 {
 	return x.resp.ContentLength
 }
 
+// source returns the reader of the encoded body. It allows one byte more than the limit: reading that byte shows that the
+// body is too large.
 func (x *exchanges) source(ctx context.Context, limit int64) *boundedReader {
 	return &boundedReader{ctx: ctx, from: x.resp.Body, left: limit + 1}
 }
 
-// readEncoded reads a body and undoes its codings.
+// readEncoded reads a body and undoes its codings, the last one first. It removes the two header fields that are no
+// longer true of the decoded body. Errors: errDecode, errTooLarge, errMemory, or those of the connection.
 func (x *exchanges) readEncoded(ctx context.Context, codings []string, limit int64) ([]byte, error) {
 	f := x.run.f
 	if len(codings) > maxCodings {
@@ -88,7 +92,7 @@ func (x *exchanges) hasBody() bool {
 // bodies are buffers in which bodies of an unknown size grow. The zero value is ready.
 type bodies struct{ pool sync.Pool }
 
-// take is an empty buffer.
+// take returns an empty buffer, perhaps one that another body has used. put takes it back.
 func (b *bodies) take() []byte {
 	if buf, ok := b.pool.Get().(*[]byte); ok {
 		return (*buf)[:0]
@@ -96,7 +100,8 @@ func (b *bodies) take() []byte {
 	return make([]byte, 0, minGrown)
 }
 
-// put gives a buffer and its memory back.
+// put returns a buffer to the pool and its memory to the budget. Large buffers are left to the garbage collector, so that
+// one large body does not hold memory for ever.
 func (b *bodies) put(buf []byte, memory *memoryShare) {
 	memory.release(counted(cap(buf)))
 	if cap(buf) <= maxGrown {
@@ -104,7 +109,8 @@ func (b *bodies) put(buf []byte, memory *memoryShare) {
 	}
 }
 
-// read reads a body to its end. length is what is announced, or below zero. What the body takes stays in the share.
+// read reads a body to its end. length is the announced length, below zero if there is none. The memory of the returned
+// body stays in the share.
 func (b *bodies) read(ctx context.Context, from io.Reader, length, limit int64, memory *memoryShare) ([]byte, error) {
 	if length >= 0 {
 		return b.fill(ctx, from, nil, length, limit, memory)
@@ -120,8 +126,9 @@ func (b *bodies) read(ctx context.Context, from io.Reader, length, limit int64, 
 	return bytes.Clone(buf), nil
 }
 
-// fill reads into a buffer to the end of a body of at most limit bytes. It makes room for a length that is known at once, else
-// by doubling. It returns the buffer whose memory is in the share, also after an error.
+// fill reads a body of at most limit bytes into buf, to its end. It makes room for an announced length at once, and
+// otherwise doubles the buffer. It returns the buffer whose memory is in the share, also with an error, so that the
+// caller can give that memory back.
 func (b *bodies) fill(ctx context.Context, from io.Reader, buf []byte, length, limit int64, memory *memoryShare) (filled []byte, err error) {
 	if length > limit {
 		return buf, errTooLarge
@@ -148,7 +155,8 @@ func (b *bodies) fill(ctx context.Context, from io.Reader, buf []byte, length, l
 	}
 }
 
-// grow moves a body to a larger buffer.
+// grow moves a body to a larger buffer. It acquires memory for the new buffer before it releases the old one, because
+// both exist during the copy.
 func (b *bodies) grow(ctx context.Context, old []byte, size int64, memory *memoryShare) ([]byte, error) {
 	if err := memory.acquire(ctx, counted(int(size))); err != nil {
 		return old, err

@@ -20,13 +20,17 @@ type brotliDecoder struct {
 	head brotliHead
 }
 
+// reset makes the decoder ready for another stream and keeps its buffers. The window of the new stream is acquired at the
+// first read, when its size is known.
 func (u *brotliDecoder) reset(from io.Reader, acquire func(int64) error) error {
 	u.head = brotliHead{from: from, acquire: acquire}
 	return u.Reset(&u.head)
 }
 
+// complete is always false: brotli has no checksum, so a decoder that has not reached its end lacks data.
 func (u *brotliDecoder) complete() bool { return false } // there is no checksum
 
+// window is the size of the present window; zero before the first read.
 func (u *brotliDecoder) window() int64 { return u.head.window }
 
 // Read reads.
@@ -89,6 +93,7 @@ type brotliBits struct {
 	ended bool
 }
 
+// take returns the next n bits as a number. Beyond the end it returns zero and sets ended.
 func (b *brotliBits) take(n int) (number int) {
 	for i := range n {
 		if b.at>>3 >= len(b.bytes) {

@@ -30,12 +30,13 @@ type budget struct {
 	hedges  float64 // that may begin by themselves
 }
 
-// newBudget makes a full budget, so that a worker that has just started may retry. A negative share sets no bound.
+// newBudget makes a full budget, so that a worker that has just started may retry. share is in tokens for each first
+// attempt, floor in tokens a second. A negative share sets no bound.
 func newBudget(share, floor float64) *budget {
 	return &budget{share: share, floor: floor, tokens: floor * budgetLife.Seconds(), at: time.Now()}
 }
 
-// earn adds the tokens of a first attempt.
+// earn adds the tokens of a first attempt to the budget, and its share of a hedge.
 func (b *budget) earn() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -43,7 +44,8 @@ func (b *budget) earn() {
 	b.hedges = min(b.hedges+hedgeShare, maxHedges)
 }
 
-// spend takes the cost of a retry and returns how long the budget delays it.
+// spend takes the cost of a retry and returns how long the budget delays that retry. The tokens may become a debt: the
+// delay is the time in which floor pays it back, budgetWait at most.
 func (b *budget) spend(cost float64) time.Duration {
 	if b.share < 0 {
 		return 0
@@ -59,6 +61,8 @@ func (b *budget) spend(cost float64) time.Duration {
 	}
 	b.delayed++
 	wait := time.Duration(-b.tokens / b.floor * float64(time.Second))
+	// A retry that waits for the longest time takes no token: otherwise the debt would grow without bound, and the budget
+	// would not recover when the failures end.
 	if wait > budgetWait {
 		b.tokens += cost
 		return budgetWait

@@ -9,6 +9,7 @@ import (
 	"github.com/gofer-mq/gofer/worker/fetch/http1"
 )
 
+// maxHeaderBytes bounds the header of a response, in bytes; the text of http2Text names it.
 const maxHeaderBytes = 256 << 10
 
 // conns are the connections to proxies and, where a tunnel is needed, through them. Each belongs to one attempt at a time.
@@ -40,7 +41,9 @@ type conn struct {
 	ttl   time.Duration // how long it may be idle; zero means as long as any
 }
 
-// isAlive reports whether an idle connection can carry another exchange. Nobody watches one of HTTP/1.1 while it is idle.
+// isAlive reports whether an idle connection can carry another exchange. HTTP/2 notices the end of a connection by
+// itself. Nobody reads an idle connection of HTTP/1.1, so its socket is asked whether something has come: whatever comes
+// unasked, an end or bytes, makes it unusable.
 func (cn *conn) isAlive() bool {
 	if cn.ttl > 0 && !cn.since.IsZero() && time.Since(cn.since) > cn.ttl {
 		return false
@@ -90,7 +93,8 @@ func (x *exchanges) connKey() connKey {
 	return p
 }
 
-// pop takes the youngest idle connection of a key that is still alive; nil if there is none.
+// pop removes and returns the youngest idle connection of a key that is alive; nil if there is none. The youngest is the
+// least likely to have ended. Connections that have ended are closed on the way.
 func (c *conns) pop(key connKey) *conn {
 	for {
 		cn := c.take(key)
@@ -101,7 +105,7 @@ func (c *conns) pop(key connKey) *conn {
 	}
 }
 
-// take takes the youngest idle connection of a key; nil if there is none.
+// take removes and returns the youngest idle connection of a key without examining it; nil if there is none.
 func (c *conns) take(key connKey) *conn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -170,8 +174,9 @@ func (c *conns) reap() {
 	}
 }
 
-// expire closes the connections that became idle before a time, and those that ended since. They are looked at without the
-// lock, and for so long nobody can take them.
+// expire closes the connections that became idle before a time, and those that have ended since. It examines them without
+// the lock. Meanwhile nobody can take them, and those that become idle form lists of their own, which are joined at the
+// end.
 func (c *conns) expire(before time.Time) {
 	c.mu.Lock()
 	all := c.idle
@@ -198,7 +203,8 @@ func (c *conns) expire(before time.Time) {
 	}
 }
 
-// close closes all idle connections. A connection that is put back later is closed at once.
+// close closes all idle connections and waits for the goroutine of reap. A connection that is put back later is closed at
+// once. close must be called once only.
 func (c *conns) close() {
 	c.mu.Lock()
 	close(c.stop)

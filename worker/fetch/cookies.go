@@ -20,7 +20,7 @@ const (
 	maxCookieBytes = 4 << 10 // name and value (RFC 6265bis, 5.7)
 )
 
-// cookies are those that the redirects of one attempt set. The zero value has none.
+// cookies are those that the redirects of one attempt set. They end with the attempt: jobs share nothing. The zero value has none.
 type cookies struct {
 	jar  *cookiejar.Jar
 	kept map[cookieID]struct{} // at most maxCookies
@@ -29,7 +29,8 @@ type cookies struct {
 // cookieID distinguishes cookies (RFC 6265, 5.3).
 type cookieID struct{ name, domain, path string }
 
-// store takes the cookies of a response to u that are within the bounds. Those that came first stay.
+// store takes the cookies of a response to u that are within the bounds. When the jar is full, the cookies that came
+// first stay and new ones are dropped. A cookie that the response deletes frees its place.
 func (c *cookies) store(u jobs.URL, resp *http.Response) {
 	for _, cookie := range resp.Cookies() {
 		id := identify(cookie, u)

@@ -35,6 +35,7 @@ type decoders struct {
 // keptDecoders is how many decoders of one coding are kept. They need a processor and nothing else.
 const keptDecoders = 8
 
+// newDecoders makes empty pools. Decoders are made when they are first needed.
 func newDecoders() decoders {
 	return decoders{brotlis: make(chan decoder, keptDecoders), zstds: make(chan decoder, keptDecoders)}
 }
@@ -70,7 +71,8 @@ func (d *decoded) close() {
 	d.memory.release(d.held)
 }
 
-// acquire takes memory for a window.
+// acquire takes memory for a window. It remembers its error, because a decoder passes it on in a form that looks like
+// broken data.
 func (d *decoded) acquire(ctx context.Context, bytes int64) error {
 	err := d.memory.acquire(ctx, bytes)
 	if err != nil {
@@ -144,6 +146,8 @@ func (p *decoders) take(name string) (d decoder, release func()) {
 	return d, release
 }
 
+// reuse returns a decoder that is kept, or a fresh one, and the function that gives it back. A decoder with a large
+// window is not kept.
 func reuse(kept chan decoder, fresh func() decoder) (d decoder, release func()) {
 	select {
 	case d = <-kept:
@@ -172,7 +176,8 @@ type layer struct {
 	err          error // of reset
 }
 
-// Read reads.
+// Read reads decoded bytes. It translates the decoder's errors: those of the input and of the memory come before
+// errDecode, and an input that ends too early is an error only where the end of the message is not announced.
 func (l *layer) Read(p []byte) (int, error) {
 	if l.err != nil {
 		return 0, fmt.Errorf("%w: %w", errDecode, l.err)
@@ -206,7 +211,7 @@ type boundedReader struct {
 	err  error
 }
 
-// Read reads.
+// Read reads at most maxRead bytes. After an error it returns that error for ever.
 func (s *boundedReader) Read(p []byte) (int, error) {
 	if s.err == nil {
 		s.err = s.ctx.Err()

@@ -21,7 +21,7 @@ import (
 // dialFunc opens a connection, as net.Dialer does.
 type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// connectRefused is a proxy's response to CONNECT that opens no tunnel.
+// connectRefused is a proxy's response to CONNECT that opens no tunnel: any status but 2xx.
 type connectRefused struct {
 	status int
 	header http.Header
@@ -29,10 +29,12 @@ type connectRefused struct {
 
 func (e *connectRefused) Error() string { return "the proxy refused CONNECT" }
 
+// errInner ends a direct fetch whose name resolves to an address that AllowPrivateTargets would have to permit.
 var errInner = errors.New("the name leads to a private, loopback or link-local address")
 
-// dial opens the connection to the proxy, or to the target of a direct fetch. Only of the latter the address is checked: it
-// is then known to what the name leads, whatever it led to before.
+// dial opens the connection to the proxy, or to the target of a direct fetch. The address of a target is checked after
+// the name has been resolved, at the moment of the connection. A check before that could be evaded by a name that
+// resolves to another address the second time (DNS rebinding).
 func (c *conns) dial(ctx context.Context, via *url.URL, target string) (net.Conn, error) {
 	if via != nil && c.proxyDial != nil {
 		return c.proxyDial(ctx, "tcp", via.Host)
@@ -53,7 +55,8 @@ func (c *conns) dial(ctx context.Context, via *url.URL, target string) (net.Conn
 	return d.DialContext(ctx, "tcp", target)
 }
 
-// connect makes a connection to the target through the proxy, and binds it to ctx.
+// connect opens a connection to the target, through the proxy if there is one, and binds it to ctx: when ctx ends, reads
+// and writes end. The error is an *openError.
 func (x *exchanges) connect(ctx context.Context, rsa bool) (connLease, error) {
 	c := x.run.f.conns
 	nc, err := c.dial(x.withTrace(ctx, nil), x.proxy, x.target.HostPort())
@@ -144,7 +147,8 @@ func (b *builder) build(ctx context.Context, socket net.Conn) (*conn, error) {
 	return cn, nil
 }
 
-// secure does a handshake with whoever is at the other end.
+// secure does a TLS handshake with whoever is at the other end, the proxy or the target. name is checked against the
+// certificate. An error of a handshake leaves closing to the caller.
 func (b *builder) secure(ctx context.Context, nc net.Conn, name string, o offer) (*tls.Conn, error) {
 	secured := tls.Client(nc, &tls.Config{RootCAs: b.run.f.conns.roots, MinVersion: tls.VersionTLS12, CipherSuites: o.suites(), NextProtos: o.protocols(), ServerName: name})
 	return secured, secured.HandshakeContext(ctx)

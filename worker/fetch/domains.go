@@ -42,7 +42,8 @@ type domain struct {
 	meanDuration    time.Duration // moving mean of attempts; a second to begin with
 }
 
-// newDomains sets no limit that is zero: a rate in attempts a second, and a number of attempts at once.
+// newDomains makes the limits of each domain: rate in attempts a second, and maxInflight in attempts at once. A limit of
+// zero does not hold.
 func newDomains(rate float64, maxInflight int) *domains {
 	s := &domains{maxInflight: maxInflight, young: map[string]*domain{}}
 	if rate > 0 {
@@ -67,10 +68,12 @@ func domainOf(host string) string {
 	return host
 }
 
-// acquire begins an attempt at a domain and returns it, for release. If the attempt has to wait, acquire returns nil, the start
-// that is reserved for it, and the time until then; a zero start means that none is reserved. reserved is the job's earlier
-// reservation, zero without one. It holds however late the job comes, or the jobs of a busy worker would never start. The rate
-// holds for late jobs, too.
+// acquire begins an attempt at a domain and returns the domain, for release.
+//
+// If the attempt has to wait, acquire returns nil, the start that is reserved for it, and the time until then. A zero
+// start means that none is reserved, because it would be too far ahead. reserved is the job's earlier reservation; zero
+// means that it has none. A reservation stays valid however late the job comes, or the jobs of a busy worker would never
+// start. The rate holds for late jobs, too.
 func (s *domains) acquire(name string, reserved, now time.Time) (in *domain, at time.Time, wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,6 +96,7 @@ func (s *domains) acquire(name string, reserved, now time.Time) (in *domain, at 
 		*next = at.Add(s.reservationGap(x))
 		return nil, at, at.Sub(now)
 	}
+	// The start would be too far ahead. The job asks again at a random time, so that jobs do not all come back at once.
 	wait = maxReservation/2 + rand.N(maxReservation/2)
 	if reserved.IsZero() {
 		return nil, time.Time{}, wait
@@ -100,7 +104,8 @@ func (s *domains) acquire(name string, reserved, now time.Time) (in *domain, at 
 	return nil, now.Add(wait), wait
 }
 
-// tryAcquire begins an attempt at a domain if it need not wait; else it returns nil and reserves nothing.
+// tryAcquire begins an attempt at a domain if the attempt need not wait. Otherwise it returns nil and reserves nothing. A
+// hedge uses it: it must not delay jobs that hold a reservation.
 func (s *domains) tryAcquire(name string, now time.Time) *domain {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,7 +135,8 @@ func laterOf(a, b time.Time) time.Time {
 	return b
 }
 
-// release ends an attempt that took so long, or one that found no proxy and never began.
+// release ends an attempt. took is its duration, of which the domain keeps a moving mean. An attempt that found no proxy
+// never began; it gives the domain's rate back.
 func (s *domains) release(x *domain, took time.Duration, began bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -20,7 +20,8 @@ import (
 // unknownFailure describes an error of which nothing else is known.
 const unknownFailure = "the exchange broke off"
 
-// brief is what kind of error it was, in words of ours: those of a library may hold a URL, a header, or bytes of the peer.
+// brief describes an error in words of gofer's own. The text of a library is never used: it may hold a URL, a header, or
+// bytes of the peer. The first function that knows the error decides.
 func brief(err error) string {
 	for _, words := range []func(error) string{bodyText, resolverText, certificateText, tlsText, http2Text, http1Text, hostText, socksText} {
 		if text := words(err); text != "" {
@@ -36,7 +37,7 @@ func hasType[T error](err error) bool {
 	return ok
 }
 
-// innermost returns the innermost error of a chain.
+// innermost returns the innermost error of a chain of single wraps. Errors that join several others end the chain.
 func innermost(err error) error {
 	for {
 		inner := errors.Unwrap(err)
@@ -129,6 +130,7 @@ func hungUp(err error) bool {
 		}
 	}
 	return wordsFor(innermost(err).Error(), []beginning{
+		// These errors have no exported type. Only whether the text is known counts, hence the dash.
 		{"http: server closed idle connection", "-"}, {"http2: client conn", "-"}, {"http2: client connection lost", "-"}, {"http: unexpected EOF reading trailer", "-"},
 	}) != ""
 }
@@ -164,7 +166,8 @@ func certificateText(err error) string {
 // notTLS describes a peer that responds to a handshake in another protocol.
 const notTLS = "it does not speak TLS"
 
-// tlsText is for a handshake that failed, and for alerts, by their names in RFC 8446, 6.
+// tlsText is for a handshake that failed, and for alerts, by their names in RFC 8446, 6. Numbers stand for alerts for
+// which crypto/tls has no constant.
 func tlsText(err error) string {
 	if hasType[tls.RecordHeaderError](err) {
 		return notTLS
@@ -193,7 +196,8 @@ func tlsText(err error) string {
 // handshakeFailure is the alert of a server that finds no common cipher.
 const handshakeFailure tls.AlertError = 40
 
-// alert is the TLS alert that ended a connection. The library exports its type only for QUIC, but not its texts.
+// alert returns the TLS alert that ended a connection. crypto/tls exports the type only for QUIC. For TCP the texts are
+// compared, which are the same.
 func alert(err error) (tls.AlertError, bool) {
 	if own, ok := errors.AsType[tls.AlertError](err); ok {
 		return own, true
@@ -218,7 +222,8 @@ func http1Text(err error) string {
 	return ""
 }
 
-// http2Text is for the errors of HTTP/2 and their codes (RFC 9113, 7).
+// http2Text is for the errors of HTTP/2 and their codes (RFC 9113, 7). net/http exports few types of them, so the
+// beginnings of its texts are compared. A test holds them against the library that is built in.
 func http2Text(err error) string {
 	code, ok := http2Code(err)
 	switch {
@@ -236,7 +241,7 @@ func http2Text(err error) string {
 	})
 }
 
-// socksText is for the replies of SOCKS proxies (RFC 1928, 6; RFC 1929).
+// socksText is for the replies of SOCKS proxies (RFC 1928, 6; RFC 1929). x/net/proxy keeps only their texts.
 func socksText(err error) string {
 	text := innermost(err).Error()
 	if reply, ok := strings.CutPrefix(text, "unknown error "); ok {
@@ -255,7 +260,8 @@ func socksText(err error) string {
 	})
 }
 
-// offeredSchemes are the ways to send credentials that a proxy offers, if the one that we use is not among them.
+// offeredSchemes names the authentication schemes that a proxy offers, if Basic, the one that gofer uses, is not among
+// them. Only names from the list are repeated, because the header is the proxy's text.
 func offeredSchemes(h http.Header) string {
 	var offered []string
 	for _, value := range append(h["Proxy-Authenticate"], h["Www-Authenticate"]...) {

@@ -89,8 +89,10 @@ func (r *run) newExchanges(lease *rotation.Lease) *exchanges {
 	return x
 }
 
-// do does the exchanges. Everything it opens is closed, or idle and owned by the pool, when it returns. It may run in a goroutine of
-// its own: of the run it reads only what does not change.
+// do makes the exchanges. When it returns, everything that it opened is closed, or idle and owned by the fetcher's
+// connections. It may run in a goroutine of its own, so it reads only those fields of the run that do not change.
+//
+// Three bounds end it, each with its own cause: the attempt's timeout, the stall timeout, and the first-byte timeout.
 func (x *exchanges) do(ctx context.Context) {
 	defer x.closeKept()
 	r := x.run
@@ -124,7 +126,8 @@ func (x *exchanges) status() int {
 	return x.resp.StatusCode
 }
 
-// follow does the request and the redirects that it leads to, all through the same proxy.
+// follow makes the request of the job and those of the redirects, all through the same proxy. It returns when a response
+// is not a redirect to follow, or at the first error.
 func (x *exchanges) follow(ctx context.Context) error {
 	req := x.run.firstRequest()
 	x.target = x.run.job.Target()
@@ -160,7 +163,8 @@ func (r *run) firstRequest() request {
 	return request{method: r.job.Method, header: header, body: r.job.Content()}
 }
 
-// exchangeOnce does one exchange. It returns the next request if the response is a redirect to follow, else it keeps the response.
+// exchangeOnce does one exchange. It returns the next request if the response is a redirect to follow, else it keeps the
+// response. n counts the redirects before it.
 func (x *exchanges) exchangeOnce(ctx context.Context, req request, n int) (next *request, err error) {
 	waited := x.spent[waiting].Load()
 	l, err := x.send(ctx, req)
@@ -180,16 +184,8 @@ func (x *exchanges) exchangeOnce(ctx context.Context, req request, n int) (next 
 	return next, err
 }
 
-// connLease is a connection in use, what its meter showed before, and what lets go of it: false if the context ended.
-type connLease struct {
-	*conn
-	before  int64
-	release func() bool
-}
-
-// send sends the request on an idle connection, or on a new one. An idle connection may have died unseen: then, if no response
-// had begun, the request goes once more on a new connection through the same proxy. A request that may not be sent twice
-// never takes an idle one, because nobody could tell whether it arrived. A server that wants HTTP/1.1 gets it at once.
+// send sends the request on an idle connection, or on a new one. A server that answers HTTP_1_1_REQUIRED (RFC 9113, 7)
+// gets HTTP/1.1 at once, and is remembered.
 func (x *exchanges) send(ctx context.Context, req request) (connLease, error) {
 	l, err := x.sendOnce(ctx, req)
 	if code, ok := http2Code(err); !ok || code != http11Required || ctx.Err() != nil {
@@ -200,7 +196,9 @@ func (x *exchanges) send(ctx context.Context, req request) (connLease, error) {
 	return x.sendOnce(ctx, req)
 }
 
-// sendOnce sends the request on an idle connection, and on a new one if the idle one ended before a response began.
+// sendOnce sends the request on an idle connection, and on a new one if the idle one ended before a response began. An
+// idle connection may have died unseen, so this second sending is no retry: it goes through the same proxy. A request
+// that must not be sent twice never takes an idle connection, because nobody could tell whether it arrived.
 func (x *exchanges) sendOnce(ctx context.Context, req request) (connLease, error) {
 	if l, found := x.idle(ctx); found {
 		err := x.roundTrip(ctx, l, req)
@@ -228,23 +226,8 @@ func (x *exchanges) open(ctx context.Context) (connLease, error) {
 	return l, err
 }
 
-// idle takes an idle connection for a request that may be sent twice.
-func (x *exchanges) idle(ctx context.Context) (l connLease, found bool) {
-	if x.run.nonIdempotent() {
-		return connLease{}, false
-	}
-	cn := x.reusable()
-	if cn == nil {
-		return connLease{}, false
-	}
-	l = connLease{conn: cn, before: cn.meter.received.Load(), release: func() bool { return true }}
-	if cn.http1 != nil {
-		l.release = http1.Bind(ctx, cn.meter)
-	}
-	return l, true
-}
-
-// roundTrip sends the request and waits for the head of the response. When it fails the connection is closed.
+// roundTrip sends the request and waits for the head of the response. If it fails, the connection is closed and must not
+// be given back again.
 func (x *exchanges) roundTrip(ctx context.Context, l connLease, req request) (err error) {
 	x.reachPhase(sending)
 	x.method = req.method
@@ -261,7 +244,8 @@ func (x *exchanges) roundTrip(ctx context.Context, l connLease, req request) (er
 	return err
 }
 
-// roundTrip1 does it in HTTP/1.1. A request that the proxy itself handles names the whole URL (RFC 9112, 3.2.2) and our credentials.
+// roundTrip1 speaks HTTP/1.1. A plain request that an HTTP proxy itself handles names the whole URL (RFC 9112, 3.2.2) and
+// carries the proxy's credentials. In a tunnel neither is sent: the target would see the credentials.
 func (x *exchanges) roundTrip1(l connLease, req request) (err error) {
 	r := http1.Request{Method: req.method, Target: x.target.RequestTarget(), Host: x.target.Authority(), Header: req.header, Body: req.body}
 	if x.proxy != nil && strings.HasPrefix(x.proxy.Scheme, "http") && x.target.Scheme() == "http" {
@@ -272,7 +256,7 @@ func (x *exchanges) roundTrip1(l connLease, req request) (err error) {
 	return err
 }
 
-// roundTrip2 does it in HTTP/2.
+// roundTrip2 speaks HTTP/2, always with the target: gofer offers HTTP/2 to no proxy.
 func (x *exchanges) roundTrip2(ctx context.Context, l connLease, req request) error {
 	r, err := http.NewRequestWithContext(x.withTrace(ctx, l.meter), req.method, "/", content(req.body))
 	if err != nil {
@@ -293,50 +277,4 @@ func content(body []byte) io.Reader {
 		return bytes.NewReader(body)
 	}
 	return http.NoBody
-}
-
-// giveBack counts what was received, and makes the connection idle again or closes it. HTTP/2 keeps exchanges apart.
-func (x *exchanges) giveBack(l connLease, reusable bool) {
-	x.stall.stop()
-	if x.resp != nil {
-		_ = x.resp.Body.Close()
-		reusable = reusable && (l.http2 != nil && !x.resp.Close || x.resp.Reusable())
-	}
-	x.received += l.meter.received.Load() - l.before
-	x.ended = l.meter.ended.Load()
-	if !l.release() || !reusable {
-		l.close()
-		return
-	}
-	x.keep(l.conn)
-}
-
-// keep makes a connection idle. That of an attempt alone waits for the attempt's next hop only.
-func (x *exchanges) keep(cn *conn) {
-	if !x.alone {
-		x.run.f.conns.put(cn)
-		return
-	}
-	x.closeKept()
-	x.kept = cn
-}
-
-// reusable returns an idle connection to the target; nil if there is none.
-func (x *exchanges) reusable() *conn {
-	if !x.alone {
-		return x.run.f.conns.pop(x.connKey())
-	}
-	cn := x.kept
-	if cn == nil || cn.key != x.connKey() || !cn.isAlive() {
-		return nil
-	}
-	x.kept = nil
-	return cn
-}
-
-func (x *exchanges) closeKept() {
-	if x.kept != nil {
-		x.kept.close()
-		x.kept = nil
-	}
 }

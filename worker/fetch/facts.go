@@ -10,7 +10,7 @@ import (
 	"github.com/gofer-mq/gofer/rotation"
 )
 
-// facts are what is known of an attempt that ended; judge decides by them alone.
+// facts are what is known of an attempt that has ended. judge decides by them alone, so a test needs no network and no pool to judge.
 type facts struct {
 	err             error
 	responded       bool // a response came, though perhaps too large a one
@@ -49,13 +49,15 @@ type facts struct {
 	memoryTime            time.Duration // the part of latency in which it waited for memory
 }
 
-// facts gathers them.
+// facts gathers what is known of an attempt once its exchanges have ended. It also remembers refused certificates in the run.
 func (r *run) facts(ctx context.Context, x *exchanges, lease *rotation.Lease) facts {
 	f := facts{
 		err: x.err, phase: phase(x.phase.Load()), host: x.host, status: x.status(), direct: lease.Proxy() == nil, sent: x.sent.Load(), ended: x.ended, otherProtocol: x.otherProtocol, missedReadToken: x.missedReadToken,
 		responded: x.err == nil || errors.Is(x.err, errTooLarge),
 		stopped:   ctx.Err() != nil && x.err != nil, latency: time.Since(x.started),
 	}
+	// The cause of the context says which bound ended the attempt. A bound that the job chose is noted, because the proxy
+	// is not to blame for too short a time.
 	switch own := r.job.Timeout.Std(); {
 	case errors.Is(x.cause, errAttemptTimeout):
 		f.timeout, f.jobTimeout = true, own > 0 && own < r.f.cfg.AttemptTimeout
@@ -87,23 +89,34 @@ func (r *run) facts(ctx context.Context, x *exchanges, lease *rotation.Lease) fa
 			f.otherProtocol = opening.otherProtocol
 		}
 	}
+	// A 407 to a plain request may be the target's. It is, if the proxy works otherwise.
 	f.healthy = f.plain && f.status == http.StatusProxyAuthRequired && (x.host != "" || lease.Healthy())
 	if f.status == http.StatusTooManyRequests || f.status == http.StatusServiceUnavailable {
 		f.retryAfter = RetryAfter(f.header.Get("Retry-After"), time.Now())
 	}
-	if x.err != nil && untrusted(x.err) && !f.direct && r.refusedCerts[r.exitKey(lease)] == nil {
-		if r.refusedCerts == nil {
-			r.refusedCerts = map[string]*refusedCert{}
-		}
-		cert := refusedCertOf(x.err, x.target.Hostname())
-		r.refusedCerts[r.exitKey(lease)] = &cert
+	if x.err != nil && untrusted(x.err) && !f.direct {
+		r.noteRefusedCert(x, lease)
 	}
 	f.refusedThrough = len(r.refusedCerts)
 	f.proven = f.responded && strings.HasPrefix(x.url, "https://")
 	return f
 }
 
-// targetStatus is the status of the target's response. A 407 is that of a proxy, ours or one in front of the target.
+// noteRefusedCert remembers the first certificate that was refused through an exit. Later ones through the same exit say nothing new.
+func (r *run) noteRefusedCert(x *exchanges, lease *rotation.Lease) {
+	key := r.exitKey(lease)
+	if r.refusedCerts[key] != nil {
+		return
+	}
+	if r.refusedCerts == nil {
+		r.refusedCerts = map[string]*refusedCert{}
+	}
+	cert := refusedCertOf(x.err, x.target.Hostname())
+	r.refusedCerts[key] = &cert
+}
+
+// targetStatus returns the status of the target's response, zero without one. A 407 is that of a proxy: ours, or one in
+// front of the target.
 func (f facts) targetStatus() int {
 	if f.status == http.StatusProxyAuthRequired && !f.direct {
 		return 0
@@ -111,5 +124,6 @@ func (f facts) targetStatus() int {
 	return f.status
 }
 
-// isMostOf reports whether a part of an attempt took more than half of its time.
+// isMostOf reports whether a part of an attempt took more than half of the attempt's time. Whoever took most of the time
+// is blamed for a timeout.
 func (f facts) isMostOf(part time.Duration) bool { return part > f.latency/2 }

@@ -34,7 +34,8 @@ func judgeDirect(f facts) blame {
 	return blameTarget("connect", "the target failed in phase "+f.phase.String()+": "+brief(f.err))
 }
 
-// judgeLocal is for what this host failed in, and neither the proxy nor the target.
+// judgeLocal is for a failure of this host, which is neither the proxy's nor the target's. Such an attempt is not counted
+// unless the request was sent: another proxy is tried at once.
 func judgeLocal(f facts) blame {
 	b := blame{kind: rotation.Neutral, reason: "local", failover: true, local: !f.direct && !f.sent}
 	var dns *net.DNSError
@@ -66,7 +67,8 @@ func (f facts) isLocal() bool {
 	return shortage(f.err) != 0
 }
 
-// lacksMemory reports whether an attempt failed because it waited for memory. Who is read from too slowly may give up before.
+// lacksMemory reports whether an attempt failed because it waited for memory. A peer that is read too slowly may close
+// the connection, so that counts as well.
 func (f facts) lacksMemory() bool {
 	return errors.Is(f.err, errMemory) || f.isMostOf(f.memoryTime) && (f.outOfTime() || hungUp(f.err))
 }
@@ -102,9 +104,9 @@ func (f facts) timeoutText() string {
 // minDialTime is the time that a proxy may take for a connection, however little a job allows.
 const minDialTime = time.Second
 
-// judgeTimeout goes by the time that each party took, and not by the phase in which it ran out: a proxy that takes a
-// connection at once has no part in what targets do, over however many redirects. A job may allow less time than any proxy
-// needs: that is not the proxy's fault.
+// judgeTimeout goes by the time that each party took, and not by the phase in which time ran out. A proxy that accepts a
+// connection at once has no part in what targets do, over however many redirects. A job may allow less time than any
+// proxy needs; that is not the proxy's fault.
 func judgeTimeout(f facts) blame {
 	if f.isMostOf(f.dialTime) && (!f.jobTimeout || f.latency >= minDialTime) {
 		return blameProxy("connect", "the proxy cannot be reached: timeout")
@@ -114,7 +116,8 @@ func judgeTimeout(f facts) blame {
 	return b
 }
 
-// judgeRefusal judges a response to CONNECT that opens no tunnel.
+// judgeRefusal judges a response to CONNECT that opens no tunnel. No tunnel stands yet, so it is the proxy that speaks.
+// Proxies use the same status for different things, hence most of them are unclear.
 func judgeRefusal(f facts) blame {
 	status, text := f.refused.status, "the proxy answered CONNECT with "+code(f.refused.status)
 	switch {
@@ -144,7 +147,9 @@ func judgeRefusal(f facts) blame {
 	return blameProxy("proxy_refused", text)
 }
 
-// proxyStatus reads what a proxy says about its own failure (RFC 9209, and squid's header).
+// proxyStatus reads what a proxy says about its own failure: the Proxy-Status header (RFC 9209) and that of squid. It
+// looks for words within the header instead of parsing it, because proxies write it in many ways. known is false if no
+// word is found.
 func proxyStatus(h http.Header) (blame, bool) {
 	said := strings.ToLower(h.Get("Proxy-Status") + " " + h.Get("X-Squid-Error"))
 	for _, word := range []string{"dns_", "destination_", "connection_refused", "connection_timeout", "connection_terminated", "err_dns_fail", "err_connect_fail", "err_read_timeout", "http_response_"} {
@@ -161,7 +166,8 @@ func proxyStatus(h http.Header) (blame, bool) {
 	return blame{}, false
 }
 
-// judgeFailure is for what broke on the way through a proxy.
+// judgeFailure is for a failure on the way through a proxy, before a complete response. The cases go from what names the
+// culprit to what does not.
 func judgeFailure(f facts) blame {
 	var op *net.OpError
 	dialled := errors.As(f.err, &op) && op.Op == "proxyconnect"
@@ -196,7 +202,8 @@ func judgeFailure(f facts) blame {
 	return judgeExchange(f)
 }
 
-// judgeExchange is for what broke once the proxy had taken the request, or opened a tunnel for it.
+// judgeExchange is for a failure after the proxy had taken the request, or had opened a tunnel for it. The bytes may be
+// the proxy's or the target's, so nearly all of these are unclear.
 func judgeExchange(f facts) blame {
 	switch words := brief(f.err); {
 	case errors.Is(f.err, errDecode):
@@ -224,7 +231,8 @@ func judgeExchange(f facts) blame {
 	}
 }
 
-// tryTLS is a hint for a proxy that takes no plain connection.
+// tryTLS returns a hint for a proxy that may accept only TLS, as the end of an error text; empty for proxies of another
+// scheme.
 func (f facts) tryTLS() string {
 	if f.proxyScheme == "http" {
 		return "; if the proxy speaks TLS, list it as https://"
@@ -232,7 +240,8 @@ func (f facts) tryTLS() string {
 	return ""
 }
 
-// judgeProxyTLS is for TLS with a proxy that is listed as https.
+// judgeProxyTLS is for TLS with a proxy that is listed as https. A certificate or another protocol does not change by
+// itself, so the breaker opens at once. An alert may be caused by load, so it does not open the breaker by itself.
 func judgeProxyTLS(f facts) blame {
 	b := blameProxy("proxy_tls", "TLS with the proxy failed: ")
 	switch certificate, text := certificateText(f.err), brief(f.err); {
@@ -252,7 +261,8 @@ func judgeProxyTLS(f facts) blame {
 	return b
 }
 
-// judgeSocks reads the reply of a SOCKS proxy (RFC 1928, 6) out of the text of the error, which is all that x/net/proxy keeps of it.
+// judgeSocks reads the reply of a SOCKS proxy (RFC 1928, 6) from the text of the error. x/net/proxy keeps nothing else of
+// the reply.
 func judgeSocks(f facts, op *net.OpError) blame {
 	switch words := brief(op.Err); words {
 	case "network unreachable", "host unreachable", "connection refused", "TTL expired":
@@ -267,7 +277,7 @@ func judgeSocks(f facts, op *net.OpError) blame {
 	}
 }
 
-// judgeSocksFailure is for a SOCKS proxy that did not come to say what becomes of the target.
+// judgeSocksFailure is for a SOCKS proxy that failed before it said anything about the target.
 func judgeSocksFailure(f facts, op *net.OpError, words string) blame {
 	switch {
 	case f.outOfTime():

@@ -188,8 +188,9 @@ func (f *Fetcher) Close() { f.conns.close() }
 // IdleConns is the number of connections that wait for a next attempt.
 func (f *Fetcher) IdleConns() int { return f.conns.idleCount() }
 
-// Do runs a job that was decoded, from where its progress stands. It ends soon after ctx does; the cause of that, one of the
-// errors of package jobs, decides how.
+// Do runs a job that was decoded, from the point that its progress names. It ends soon after ctx has ended. The cause of
+// ctx, one of the errors of package jobs, decides the outcome: see stopped. The caller calls Release of the outcome once
+// the result is stored. A panic in a job ends that job only.
 func (f *Fetcher) Do(ctx context.Context, job jobs.Job, progress jobs.Progress) (outcome jobs.RunOutcome) {
 	r := &run{f: f, job: job, progress: progress, memory: memoryAccount{budget: f.memory}}
 	defer func() { r.handOverMemory(&outcome) }()
@@ -210,7 +211,7 @@ func (f *Fetcher) Do(ctx context.Context, job jobs.Job, progress jobs.Progress) 
 	return outcome
 }
 
-// handOverMemory leaves the memory of the result's body to whoever stores it, and gives back the rest.
+// handOverMemory leaves the memory of the result's body to whoever stores the result, and releases the rest.
 func (r *run) handOverMemory(outcome *jobs.RunOutcome) {
 	if r.memory.holds() == 0 {
 		return
@@ -252,7 +253,7 @@ var (
 	errTimedOut = errors.New("the attempts took longer than the retry timeout")
 )
 
-// checkJob ends the jobs that need no attempt.
+// checkJob ends or schedules the jobs that need no attempt now. ok is true if outcome is the end of the run.
 func (r *run) checkJob(ctx context.Context) (jobs.RunOutcome, bool) {
 	at := r.orDeadline(r.job.NotBefore)
 	if wait := time.Until(at); wait > r.f.cfg.InlineWait {
@@ -279,7 +280,8 @@ func (r *run) checkJob(ctx context.Context) (jobs.RunOutcome, bool) {
 	return jobs.RunOutcome{}, false
 }
 
-// orDeadline returns a time, or the job's deadline if that is earlier: there the job expires.
+// orDeadline returns the earlier of at and the job's deadline. A job that waits is woken at its deadline, so that its
+// publisher gets the result on time.
 func (r *run) orDeadline(at time.Time) time.Time {
 	if d := r.job.Deadline; !d.IsZero() && d.Before(at) {
 		return d
@@ -287,7 +289,7 @@ func (r *run) orDeadline(at time.Time) time.Time {
 	return at
 }
 
-// sleep waits for a time, or until ctx ends.
+// sleep waits for a duration, or until ctx ends if that is sooner. The caller asks ctx which of the two it was.
 func sleep(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -297,7 +299,8 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// stopped sorts a run whose context ended, by the cause: stopping is not failing.
+// stopped returns the outcome of a run whose context has ended. The cause decides: a stop of the worker is no failure of
+// the job, and neither is a lost lease.
 func (r *run) stopped(ctx context.Context) jobs.RunOutcome {
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, jobs.ErrLeaseLost):
@@ -328,7 +331,7 @@ func (r *run) failed(code, detail string) jobs.RunOutcome {
 	return jobs.RunOutcome{Kind: jobs.RunFinished, Result: result}
 }
 
-// result is what is true of the result however the job ended.
+// result returns the fields of the result that are the same however the job ended.
 func (r *run) result() jobs.Result {
 	result := r.progress.Result(r.job, time.Now())
 	result.Worker = r.f.cfg.Worker

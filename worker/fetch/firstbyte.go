@@ -109,7 +109,8 @@ func (w *firstByteWatch) stop() (exceeded time.Duration) {
 	return w.exceeded
 }
 
-// check ends the attempt if its phase takes longer than the bound that holds now, and returns later otherwise.
+// check runs in the timer's goroutine. It ends the attempt if its phase takes longer than the present bound, and
+// otherwise sets the timer for the next check.
 func (w *firstByteWatch) check() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -125,7 +126,11 @@ func (w *firstByteWatch) check() {
 	w.timer.Reset(wait)
 }
 
-// judge returns how long the attempt may go on until the next check: not at all if it has exceeded the bound.
+// judge returns how long the attempt may go on until the next check; zero or less means that it has exceeded bound. The
+// caller holds mu.
+//
+// A learnt bound ends an attempt only if another proxy can be used now. Otherwise the job would be worse off than with a
+// slow answer.
 func (w *firstByteWatch) judge() (wait, bound time.Duration) {
 	now := time.Since(w.x.started)
 	began := time.Duration(w.x.changed.Load())
@@ -140,6 +145,7 @@ func (w *firstByteWatch) judge() (wait, bound time.Duration) {
 		return recheck, 0
 	case left > 0:
 		return left, 0
+	// The phase and its beginning are two atomics, so this pair may be torn. A second look after a moment settles it.
 	case w.suspected != began+1:
 		w.suspected = began + 1
 		return settle, 0
@@ -149,7 +155,7 @@ func (w *firstByteWatch) judge() (wait, bound time.Duration) {
 	return 0, bound
 }
 
-// least is the shortest bound that there may be.
+// least returns the shortest bound that there can be. No check before that time can end the attempt.
 func (w *firstByteWatch) least() time.Duration {
 	if w.fixed > 0 {
 		return w.fixed
@@ -157,7 +163,8 @@ func (w *firstByteWatch) least() time.Duration {
 	return minLearnt
 }
 
-// bound is the one that holds now; zero means none.
+// bound returns the bound that holds now. Zero means none: too little is known of the site, or the bound would not end
+// the attempt before its own timeout does.
 func (w *firstByteWatch) bound() time.Duration {
 	if w.fixed > 0 {
 		return w.fixed
@@ -168,7 +175,8 @@ func (w *firstByteWatch) bound() time.Duration {
 	return 0
 }
 
-// learntBound is how long an attempt at a site may take for each phase; zero while that is not known.
+// learntBound returns how long each phase of an attempt at a site may take, by the times of earlier responses. Zero means
+// that too few of them are known.
 func (r *run) learntBound(site string) time.Duration {
 	usual, known := r.f.cfg.Pool.Times().Quantile(site, learntQuantile, time.Now())
 	if !known {
@@ -186,8 +194,10 @@ type earlyEnd struct {
 	bound time.Duration
 }
 
-// learn takes the time to the first byte into what is known of the site. If another proxy brings an answer within the bound that
-// ended the attempt before, the site has not become slower: that end then counts little.
+// learn adds the time to the first byte to what is known of the site. If another proxy brings a response within the bound
+// that ended the attempt before, the site has not become slower, and that end counts little.
+//
+// Without this correction one slow proxy would raise the bound for the whole site.
 func (r *run) learn(x *exchanges, f facts, b blame) {
 	if f.direct {
 		return

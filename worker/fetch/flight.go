@@ -9,7 +9,8 @@ import (
 	"github.com/gofer-mq/gofer/rotation"
 )
 
-// flight is an attempt that has begun. Its exchanges may run in a goroutine of their own; all else belongs to that of the run.
+// flight is an attempt that has begun. Its exchanges may run in a goroutine of their own. All other fields belong to the
+// goroutine of the run. Whoever starts the goroutine waits for it.
 type flight struct {
 	lease   *rotation.Lease
 	started time.Time
@@ -28,7 +29,7 @@ type flight struct {
 	blame blame
 }
 
-// newFlight prepares an attempt through a proxy.
+// newFlight prepares an attempt through a proxy. The attempt counts as begun from here on, until reportAttempt.
 func (r *run) newFlight(lease *rotation.Lease) *flight {
 	r.underWay++
 	return &flight{lease: lease, started: time.Now(), number: r.begunAttempts(), x: r.newExchanges(lease)}
@@ -37,7 +38,8 @@ func (r *run) newFlight(lease *rotation.Lease) *flight {
 // begunAttempts is how many attempts of the job have begun.
 func (r *run) begunAttempts() int { return len(r.progress.Attempts) + r.underWay }
 
-// start runs the exchanges in a goroutine of their own. Whoever starts it waits for ended.
+// start runs the exchanges in a goroutine of their own. Whoever calls it waits for ended. A panic is caught there, since
+// it would end the process, and await raises it again in the goroutine of the run, which recovers it.
 func (a *flight) start(ctx context.Context) {
 	ctx, a.cancel = context.WithCancelCause(ctx)
 	a.ended = make(chan struct{})
@@ -60,7 +62,8 @@ func (a *flight) await() {
 	}
 }
 
-// conclude gathers what an attempt that ended by itself says, and reports it.
+// conclude gathers the facts of an attempt that ended by itself, judges them, and ends the lease with the verdict. It
+// returns a.
 func (r *run) conclude(ctx context.Context, a *flight) *flight {
 	a.facts = r.facts(ctx, a.x, a.lease)
 	a.blame = judge(a.facts).atGateway(a.lease, a.facts.status)
@@ -70,5 +73,5 @@ func (r *run) conclude(ctx context.Context, a *flight) *flight {
 	return a
 }
 
-// isStopped reports whether an attempt was taken away from its proxy, so that it counts for nobody.
+// isStopped reports whether the attempt was ended from outside, without a fault of anybody. It then counts for nobody.
 func (a *flight) isStopped() bool { return a.facts.stopped && !a.facts.timeout }

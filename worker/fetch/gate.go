@@ -13,7 +13,8 @@ import (
 // viaDirect is what a direct attempt is known by among the proxies; no proxy has such an id.
 const viaDirect = "(direct)"
 
-// siteName is the site of a URL: host and port, the default port left out.
+// siteName returns the site of a URL: host and port, the default port left out. A name has no final dot, and an IPv6
+// address has brackets. All workers must use the same spelling, because they share findings about sites.
 func siteName(u jobs.URL) string {
 	if u.Port() == "" && !strings.HasSuffix(u.Hostname(), ".") {
 		return u.Authority()
@@ -28,7 +29,8 @@ func siteName(u jobs.URL) string {
 	return host
 }
 
-// enterSite begins an attempt at the job's site, or returns how a job ends that may not.
+// enterSite begins an attempt at the job's site. If the attempt may not begin, refused is true and end says what becomes
+// of the job. The caller ends the visit.
 func (r *run) enterSite() (visit sites.Visit, end jobs.RunOutcome, refused bool) {
 	table := r.f.cfg.Sites
 	if table == nil {
@@ -40,7 +42,7 @@ func (r *run) enterSite() (visit sites.Visit, end jobs.RunOutcome, refused bool)
 	}
 	name := siteName(r.job.Target())
 	visit, refusal, events := table.Enter(name, sites.Ask{MaxDuration: timeout + testSlack, Released: r.progress.Released})
-	r.progress.Released = false // it holds for one visit
+	r.progress.Released = false // a release is good for one visit
 	r.siteChanged(events)
 	r.isSiteTest = visit.Test()
 	if refusal == nil {
@@ -50,18 +52,22 @@ func (r *run) enterSite() (visit sites.Visit, end jobs.RunOutcome, refused bool)
 	return visit, r.waitForSite(name, refusal), true
 }
 
-// testSlack is what a test of a site may take beyond the attempt's own timeout before another one gets its place.
+// testSlack is how long a test of a site may take beyond the attempt's own timeout before another attempt becomes the test.
 const testSlack = 5 * time.Second
 
-// siteChanged passes on what changed, without any lock.
+// siteChanged reports what changed. It is called without any lock, so the observer may ask the table.
 func (r *run) siteChanged(events []sites.Event) {
 	if len(events) > 0 {
 		r.f.cfg.Observer.SitesChanged(events)
 	}
 }
 
-// waitForSite parks a job that may not ask its site now, or ends it: at once if it does not wait for a site that rests, else when it
-// has waited for SiteMaxWait and a test failed meanwhile. No attempt is counted.
+// waitForSite schedules a job that may not begin an attempt at its site now, or ends the job. It ends at once if it does
+// not wait for a site that rests. Otherwise it ends when it has waited for SiteMaxWait and a test has failed meanwhile.
+// No attempt is counted.
+//
+// The job carries the time since when it waits in its progress, so that the wait is the same in whichever worker it
+// continues.
 func (r *run) waitForSite(name string, refusal *sites.Refusal) jobs.RunOutcome {
 	now := time.Now()
 	rests := refusal.State == sites.Resting || refusal.State == sites.Testing
@@ -92,7 +98,8 @@ func (r *run) waitForSite(name string, refusal *sites.Refusal) jobs.RunOutcome {
 	return jobs.RunOutcome{Kind: jobs.RunScheduled, At: at, Progress: r.progress, Wait: wait}
 }
 
-// ownEnd is when the job ends whatever it waits for: at its deadline, or when its time for all attempts is over. Zero means never.
+// ownEnd returns when the job ends whatever it waits for: at its deadline, or when retry.timeout is over. Zero means
+// never.
 func (r *run) ownEnd() time.Time {
 	if r.policy.Timeout <= 0 || r.progress.Started.IsZero() {
 		return r.job.Deadline
@@ -108,7 +115,7 @@ func earlierOf(a, b time.Time) time.Time {
 	return a
 }
 
-// siteWords say what the job waits for.
+// siteWords says in words what the job waits for. Users read it in results and in 'gofer job'.
 func siteWords(name string, refusal *sites.Refusal) string {
 	switch refusal.State {
 	case sites.Fresh:
@@ -122,7 +129,8 @@ func siteWords(name string, refusal *sites.Refusal) string {
 	return "the site " + name + " does not answer: it rests until " + refusal.Until.Format(time.RFC3339)
 }
 
-// reportToSite ends the visit with what the attempt says about the site.
+// reportToSite ends the visit with what the attempt says about the site. An attempt that a redirect led to another site
+// says that its own site has answered.
 func (r *run) reportToSite(visit *sites.Visit, x *exchanges, f facts, b blame) {
 	if r.f.cfg.Sites == nil {
 		return
@@ -143,7 +151,8 @@ func (r *run) reportToSite(visit *sites.Visit, x *exchanges, f facts, b blame) {
 	r.siteChanged(visit.Report(o))
 }
 
-// routes is how many ways there are now to reach a site; zero means many.
+// routes returns how many ways there are now to reach a site: the proxies with a closed breaker, and the direct way if
+// the job takes it. Zero means many. A site that fails through every one of few routes is soon found to be down.
 func (r *run) routes() int {
 	if r.f.cfg.Pool.HasGateways() {
 		return 0
@@ -155,7 +164,8 @@ func (r *run) routes() int {
 	return max(1, n)
 }
 
-// siteKind sorts an attempt by what it says about the site. A 407 is never the target's.
+// siteKind says what an attempt shows about the site. A 407 is never the target's. 502, 504 and 520 to 530 are what a
+// proxy in front of a site says when the site does not answer; 520 and above are those of a content delivery network.
 func siteKind(f facts, b blame) sites.Kind {
 	var location *locationError
 	switch {

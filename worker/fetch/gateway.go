@@ -8,8 +8,9 @@ import (
 	"github.com/gofer-mq/gofer/rotation"
 )
 
-// atGateway turns the judgement of an attempt through a gateway to the exit, unless the gateway itself failed: it cannot be reached, TLS
-// to it fails, or it refuses the credentials.
+// atGateway changes the judgement of an attempt through a gateway: an exit is blamed and not the gateway, unless the
+// gateway itself failed. It failed if it cannot be reached, if TLS with it fails, or if it refuses the credentials.
+// Attempts through other proxies keep their judgement.
 func (b blame) atGateway(lease *rotation.Lease, status int) blame {
 	switch {
 	case !lease.IsGateway():
@@ -32,13 +33,14 @@ func (b blame) atGateway(lease *rotation.Lease, status int) blame {
 	return b
 }
 
-// refusedRegion is for a gateway that works elsewhere, or may: nobody is at fault, and other proxies are tried.
+// refusedRegion is for a gateway that refuses the region that the job asks for, and works elsewhere. Nobody is at fault,
+// and other proxies are tried.
 func refusedRegion() blame {
 	return blame{reason: "region_refused", text: "the gateway refuses the region that the job asks for (407)", failover: true, unsent: true}
 }
 
-// excluded reports whether no more attempts of the job go through the proxy of a failed one. At a gateway another exit is tried, unless
-// the gateway itself failed or refuses the region.
+// excluded reports whether no more attempts of the job go through the proxy of a failed attempt. A gateway has other
+// exits, so it stays, unless the gateway itself failed or refuses the region.
 func (r *run) excluded(a jobs.Attempt) bool {
 	if !r.f.cfg.Pool.IsGateway(a.Proxy) {
 		return true
@@ -59,7 +61,8 @@ func (r *run) failedExits() (words []string) {
 	return words
 }
 
-// exitKey tells exits apart: the id of a proxy with one exit; of a gateway, the word of the exit or the number of the attempt.
+// exitKey returns a key that differs for different exits: the id of a proxy with one exit, and for a gateway its id with
+// the word of the exit or the number of the attempt.
 func (r *run) exitKey(lease *rotation.Lease) string {
 	switch {
 	case !lease.IsGateway():
@@ -70,7 +73,8 @@ func (r *run) exitKey(lease *rotation.Lease) string {
 	return lease.ID() + exitMark + strconv.Itoa(len(r.progress.Attempts))
 }
 
-// via names the proxy of an attempt, or the exit. Without a word each attempt has an exit of its own.
+// via names the proxy of an attempt, or the exit of a gateway. Without a word each attempt has an exit of its own, so the
+// start of the attempt stands for it.
 func (r *run) via(a jobs.Attempt) string {
 	switch {
 	case a.Exit != "":

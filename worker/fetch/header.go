@@ -9,7 +9,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// requestHeader is the job's header, in its spelling, and ours where the job has none.
+// requestHeader returns the job's header in the job's spelling, with User-Agent and Accept-Encoding where the job has
+// none. The values are shared with the job, so nobody may change them.
 func requestHeader(own map[string][]string, userAgent string) http.Header {
 	header := make(http.Header, len(own)+2)
 	maps.Copy(header, own)
@@ -36,8 +37,9 @@ func hasField(header map[string][]string, name string) bool {
 	return false
 }
 
-// keepHeader copies to next, the request of a redirect, what it has in common with the last one. Across origins only what says
-// nothing about the user goes along.
+// keepHeader copies to next, the request of a redirect, the fields of the last request that still apply. Fields that
+// describe a body go only along with the body. Across origins only those fields go along that say nothing about the user:
+// Authorization and cookies of the job never leave their origin, also not after a way back.
 func (x *exchanges) keepHeader(next *request, last request, sameOrigin bool) {
 	x.leftOrigin = x.leftOrigin || !sameOrigin
 	for name, values := range last.header {
@@ -61,8 +63,8 @@ func (x *exchanges) keepHeader(next *request, last request, sameOrigin bool) {
 	}
 }
 
-// resultFields are the fields of the response for the result, in the order in which they came, without those that decoding has
-// made untrue.
+// resultFields returns the fields of the response for the result, in the order in which they came. Fields that decoding
+// has made untrue are left out.
 func (x *exchanges) resultFields() []jobs.HeaderField {
 	fields := make([]jobs.HeaderField, 0, len(x.fields))
 	for _, field := range x.fields {

@@ -20,10 +20,10 @@ const (
 	minHedge      = 50 * time.Millisecond
 )
 
-// hedges counts hedges by what they were good for.
+// hedges counts hedges by what became of them. The zero value has none; it may be shared between goroutines.
 type hedges struct{ won, lost, failed atomic.Int64 }
 
-// count counts one beside which, or by which, the job got its result.
+// count counts a hedged attempt of a job that got its result: won is true if the hedge brought it.
 func (h *hedges) count(won bool) {
 	if won {
 		h.won.Add(1)
@@ -50,8 +50,8 @@ type pair struct {
 	release      func(began bool) // of the hedge, by the limits of its domain
 }
 
-// race does an attempt, and another one beside it if the first byte takes too long. It returns the one that decides what becomes of
-// the job; the other one is in the job's history.
+// race makes an attempt, and a hedge beside it if the first byte takes too long. It returns the one that decides what
+// becomes of the job. The other one is then in the job's history already, or counts for nobody.
 func (r *run) race(ctx context.Context, lease *rotation.Lease) *flight {
 	first := r.newFlight(lease)
 	if !r.mayHedge() {
@@ -81,7 +81,8 @@ func (r *run) mayHedge() bool {
 	return isOn && isSafe && isFree && !r.isSiteTest && r.begunAttempts() < r.policy.MaxAttempts
 }
 
-// endBoth ends what still runs, and waits for it.
+// endBoth ends what still runs, and waits for it. It is deferred, so neither a panic nor a stop leaves a goroutine, a
+// lease or memory behind. Only the winner keeps the memory of its response.
 func (p *pair) endBoth() {
 	for _, a := range []*flight{p.first, p.hedge} {
 		if a != nil {
@@ -100,7 +101,8 @@ func (p *pair) endBoth() {
 	}
 }
 
-// wait begins the hedge when its time has come. It returns without one if the first attempt ends, or its response begins.
+// wait begins the hedge when its time has come. It returns without a hedge if the first attempt ends, or if its response
+// begins. A hedge that may not begin now is tried again later.
 func (p *pair) wait(ctx context.Context) {
 	first := p.delay
 	if p.isAuto {
@@ -128,8 +130,8 @@ func (p *pair) wait(ctx context.Context) {
 	}
 }
 
-// left is how long the first attempt has until the hedge begins. A learnt time holds for each of its phases, as it is a time to the
-// first byte on a connection.
+// left returns how long the first attempt has until the hedge begins. A learnt delay applies to each phase by itself,
+// because it comes from times to the first byte on a connection.
 func (p *pair) left() time.Duration {
 	x := p.first.x
 	since := time.Since(x.started)
@@ -144,7 +146,8 @@ func (p *pair) left() time.Duration {
 	return p.delay - (since - time.Duration(x.changed.Load()))
 }
 
-// begin begins the hedge if another proxy can be used and the budget and the limits of the domain allow it.
+// begin begins the hedge and reports whether it did. The pool must have another proxy, the retry budget a token, and the
+// domain's limits room. The cheap questions come first, and what was taken is given back if a later one fails.
 func (p *pair) begin(ctx context.Context) bool {
 	r := p.run
 	need := r.need()
@@ -172,7 +175,8 @@ func (p *pair) begin(ctx context.Context) bool {
 	return true
 }
 
-// decide waits until one of the two attempts has brought the job's result, or both have ended.
+// decide waits until one of the two attempts has brought the job's result, or until both have ended. It returns the
+// attempt that the run goes on with.
 func (p *pair) decide(ctx context.Context) *flight {
 	r := p.run
 	a, other := p.first, p.hedge
@@ -205,7 +209,9 @@ func (a *flight) isDecisive() bool {
 	return a.blame.end != "" || a.blame.isResult && !a.blame.isFleetBan
 }
 
-// end cancels an attempt that lost, unless it is time to see what its proxy does, and puts it into the job's history.
+// end ends an attempt that lost, and puts it into the job's history. It usually cancels the attempt. A proxy whose
+// attempts lose again and again before their first byte may be dead, which nobody would find out. Then the attempt goes
+// on until its bound.
 func (p *pair) end(ctx context.Context, a, winner *flight) {
 	r := p.run
 	bound, isLearnt := r.learntBound(siteName(r.job.Target())), r.firstByteTimeout() == jobs.Auto
@@ -235,8 +241,9 @@ func (p *pair) end(ctx context.Context, a, winner *flight) {
 	r.recordAttempt(a, true)
 }
 
-// learnDelay takes in that the first attempt took longer than what was waited for. A learnt delay counts as itself: with the time until the
-// hedge won, it would grow from hedge to hedge where the slow attempts are more than those above the quantile.
+// learnDelay notes that the first attempt took longer than the delay after which the hedge began. A learnt delay counts
+// as itself. If the whole time until the hedge won counted, the delay would grow from hedge to hedge at sites where more
+// attempts are slow than the quantile expects.
 func (p *pair) learnDelay() {
 	waited := p.delay
 	if !p.isAuto {
@@ -245,11 +252,12 @@ func (p *pair) learnDelay() {
 	p.run.f.cfg.Pool.Times().AddTimeout(p.first.x.site, waited, time.Now())
 }
 
-// maxLoserWait is how long the result of a job waits for the end of an attempt that lost, while no bound is learnt.
+// maxLoserWait is how long the result of a job waits for the end of an attempt that lost, while no bound is learnt for
+// its site.
 const maxLoserWait = 5 * time.Second
 
-// awaitBound waits for an attempt until its phase has taken as long as a bound, and then ends it: as a timeout if no response has begun,
-// else as one that lost, for its proxy has shown that it works.
+// awaitBound waits for an attempt until its phase has taken as long as the bound, and then ends it. If no response has
+// begun, the attempt ends as a timeout. Otherwise it ends as one that lost, because its proxy has shown that it works.
 func (a *flight) awaitBound(bound time.Duration) {
 	timer := time.NewTimer(bound - (time.Since(a.x.started) - time.Duration(a.x.changed.Load())))
 	defer timer.Stop()
@@ -265,15 +273,15 @@ func (a *flight) awaitBound(bound time.Duration) {
 	}
 }
 
-// passReadToken lets the other attempt read its response once this one has ended.
+// passReadToken lets the other attempt read its response, once attempt a has ended.
 func (p *pair) passReadToken(a *flight) {
 	if a.x.holdsReadToken {
 		<-p.readToken
 	}
 }
 
-// recordUndecided puts an attempt into the job's history that did not bring the result, while the other one goes on. One that counts for nobody
-// is left out.
+// recordUndecided puts an attempt that did not bring the result into the job's history, while the other attempt goes on.
+// An attempt that counts for nobody is left out, and the other one takes its number.
 func (p *pair) recordUndecided(a, other *flight) {
 	r := p.run
 	p.passReadToken(a)
@@ -293,8 +301,9 @@ func (p *pair) recordUndecided(a, other *flight) {
 	}
 }
 
-// acquireReadToken waits until the other attempt of a pair does not read a response that may be the result: the one that loses is then
-// cancelled before its body.
+// acquireReadToken waits until the other attempt of a pair is not reading a response that may be the result. So only one
+// body is read, and the attempt that loses is cancelled before its body. A response that leads to a retry needs no token.
+// The stall watch pauses during the wait.
 func (x *exchanges) acquireReadToken(ctx context.Context, l connLease) error {
 	if status := x.resp.StatusCode; x.readToken == nil || x.run.policy.IsRetryable(status) || x.run.isBan(status) {
 		return nil
@@ -315,7 +324,8 @@ func (x *exchanges) acquireReadToken(ctx context.Context, l connLease) error {
 	return nil
 }
 
-// tryDomain begins another attempt at the job's domain if its limits allow that now.
+// tryDomain begins another attempt at the job's domain if the limits of the domain allow it now. ok is false if they do
+// not. The caller calls release when the attempt has ended.
 func (r *run) tryDomain() (release func(began bool), ok bool) {
 	s := r.f.domains
 	if !s.isLimited() {

@@ -16,7 +16,7 @@ const (
 	http11Required = 0xd
 )
 
-// http2Codes are the names of the codes, in their order.
+// http2Codes returns the names of the codes; the index is the code (RFC 9113, 7).
 func http2Codes() []string {
 	return []string{
 		"NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT", "STREAM_CLOSED", "FRAME_SIZE_ERROR",
@@ -24,7 +24,7 @@ func http2Codes() []string {
 	}
 }
 
-// http2Name is the name of a code in RFC 9113, or its number: nothing of the peer's text.
+// http2Name returns the name of a code in RFC 9113, or the number of an unknown one. It never holds text of the peer.
 func http2Name(code uint32) string {
 	if names := http2Codes(); int(code) < len(names) {
 		return names[code]
@@ -41,7 +41,8 @@ type streamError struct {
 
 func (e streamError) Error() string { return "stream error: " + http2Name(e.Code) }
 
-// http2Code is the code of a stream or of a connection that ended with an error. Of the latter net/http exports no type.
+// http2Code returns the code of a stream or of a connection that ended with an error. net/http exports no type for errors
+// of connections, so their texts are read.
 func http2Code(err error) (code uint32, ok bool) {
 	if err == nil {
 		return 0, false
@@ -80,7 +81,8 @@ func isMalformedHTTP2(err error) bool {
 	return ok && stream.Cause != nil && stream.Cause.Error() != "received from peer"
 }
 
-// isUnprocessed reports whether the server has said that it did not process the request (RFC 9113, 8.7).
+// isUnprocessed reports whether the server said that it did not process the request, so that any request may be sent
+// again (RFC 9113, 8.7). GOAWAY says so of streams above the last one that it names.
 func isUnprocessed(err error) bool {
 	code, ok := http2Code(err)
 	text := innermost(err).Error()
@@ -91,7 +93,8 @@ func isUnprocessed(err error) bool {
 // givenKey is the context's key of the connection that a Transport is to take.
 type givenKey struct{}
 
-// newHTTP2 makes a Transport that dials nothing.
+// newHTTP2 makes a Transport that dials nothing: it speaks HTTP/2 on the connection that its context carries. So net/http
+// never chooses a proxy or opens a connection by itself.
 func newHTTP2() *http.Transport {
 	return &http.Transport{
 		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -107,7 +110,8 @@ func newHTTP2() *http.Transport {
 	}
 }
 
-// openHTTP2 speaks HTTP/2 on a connection whose handshake agreed to that.
+// openHTTP2 starts HTTP/2 on a connection whose handshake agreed to it. From then on the connection reads by itself, also
+// between exchanges.
 func (c *conns) openHTTP2(ctx context.Context, secured *tls.Conn, target string) (*http.ClientConn, error) {
 	return c.http2.NewClientConn(context.WithValue(ctx, givenKey{}, net.Conn(secured)), "https", target)
 }

@@ -57,7 +57,7 @@ func (i *inflater) complete() bool { return i.ended }
 
 func (i *inflater) window() int64 { return 0 } // 32 KiB, which are not counted
 
-// Read reads.
+// Read reads the data of one member after the other. It may return bytes together with an error.
 func (i *inflater) Read(p []byte) (int, error) {
 	for {
 		if !i.open {
@@ -77,7 +77,8 @@ func (i *inflater) Read(p []byte) (int, error) {
 	}
 }
 
-// begin reads what stands before the data. Behind the last member it returns io.EOF.
+// begin reads what comes before the data of a member. After the last member it returns io.EOF. Bytes that begin no member
+// are ignored, as gzip and browsers do.
 func (i *inflater) begin() error {
 	if i.ended {
 		return io.ErrUnexpectedEOF
@@ -93,7 +94,8 @@ func (i *inflater) begin() error {
 	return i.data.(flate.Resetter).Reset(i.in, nil)
 }
 
-// head reads the head of a member and sets the checksum that its tail must have.
+// head reads the header of a member and chooses the checksum that its trailer must have. Errors: io.EOF after the last
+// member, errFormat, io.ErrUnexpectedEOF.
 func (i *inflater) head() error {
 	if i.isDeflate {
 		return i.zlibHead()
@@ -143,7 +145,8 @@ func (i *inflater) skipFields(flags byte) error {
 	return nil
 }
 
-// zlibHead reads the two bytes of a zlib header, if they are one.
+// zlibHead reads the two bytes of a zlib header, if they are one. Servers send both zlib data and bare deflate data as
+// "deflate" (RFC 9110, 8.4.1.2), so bytes that are no zlib header are data.
 func (i *inflater) zlibHead() error {
 	if i.begun {
 		return io.EOF
@@ -161,7 +164,8 @@ func (i *inflater) zlibHead() error {
 	return nil
 }
 
-// end reads what stands behind the data and compares it with that.
+// end reads the trailer of a member and compares it with the data. A trailer that is cut off sets ended: all data is
+// there.
 func (i *inflater) end() error {
 	i.open = false
 	var tail [gzipTail]byte

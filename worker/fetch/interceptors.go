@@ -22,7 +22,8 @@ type refusedCert struct {
 	domain string // registrable
 }
 
-// refusedCertOf returns what a refused certificate shows about its origin.
+// refusedCertOf returns what a refused certificate shows about its origin: a hash of its issuer, and the domain for which
+// it was shown.
 func refusedCertOf(err error, host string) refusedCert {
 	c := refusedCert{domain: domainOf(host)}
 	var refused *tls.CertificateVerificationError
@@ -39,8 +40,9 @@ type interceptors struct {
 	refused map[string][]refusedCert // by the id of the proxy; at most maxInterceptors
 }
 
-// suspect notes a refused certificate of a proxy, and reports whether the proxy is an interceptor: one issuer appeared at
-// interceptedDomains domains.
+// suspect notes a refused certificate of a proxy. It reports whether the proxy is an interceptor: it showed certificates
+// of one issuer at interceptedDomains domains. When the table is full, all suspects are forgotten, since an honest proxy
+// is no worse off and an interceptor is soon found again.
 func (i *interceptors) suspect(id string, cert refusedCert) (isInterceptor bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -65,7 +67,7 @@ func (i *interceptors) suspect(id string, cert refusedCert) (isInterceptor bool)
 	return same >= interceptedDomains
 }
 
-// clear notes that a certificate was good through a proxy.
+// clear notes that a certificate was good through a proxy. The proxy is then no suspect any more.
 func (i *interceptors) clear(id string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -46,11 +46,13 @@ type memoryRequest struct {
 	granted chan struct{}
 }
 
+// newMemoryBudget makes a budget of so many bytes, a quarter of which only the oldest run may take.
 func newMemoryBudget(bytes int64) *memoryBudget {
 	return &memoryBudget{left: bytes, reserve: bytes / 4}
 }
 
-// request asks for memory. It returns nil if it is granted at once.
+// request asks for memory. It returns nil if the memory is granted at once. Otherwise the caller waits for granted of the
+// request, or withdraws it.
 func (a *memoryAccount) request(bytes int64) *memoryRequest {
 	b := a.budget
 	b.mu.Lock()
@@ -81,7 +83,7 @@ func (a *memoryAccount) withdraw(r *memoryRequest) bool {
 	return true
 }
 
-// release gives memory back.
+// release gives memory back and grants the requests that now have room.
 func (a *memoryAccount) release(bytes int64) {
 	if bytes == 0 {
 		return
@@ -97,6 +99,7 @@ func (a *memoryAccount) release(bytes int64) {
 // releaseAll gives back all that is held.
 func (a *memoryAccount) releaseAll() { a.release(a.holds()) }
 
+// holds returns the bytes that the run holds now.
 func (a *memoryAccount) holds() int64 {
 	a.budget.mu.Lock()
 	defer a.budget.mu.Unlock()
@@ -114,7 +117,8 @@ func (b *memoryBudget) settle(a *memoryAccount) {
 	b.grant()
 }
 
-// grant grants requests, those of older runs first, up to one for which not enough is left. The caller holds the lock.
+// grant grants requests, those of older runs first, and stops at the first request for which too little is left. It skips
+// none: a small request of a young run would delay a large one of an older run for ever. The caller holds the lock.
 func (b *memoryBudget) grant() {
 	for i, a := range b.accounts {
 		for len(a.waiting) > 0 {
@@ -139,7 +143,8 @@ type memoryShare struct {
 	pause func() (resume func())
 }
 
-// acquire takes memory, and waits for it until ctx ends.
+// acquire takes memory, and waits for it until ctx ends. The error is an errMemory with the cause of ctx; then nothing
+// was taken.
 func (s *memoryShare) acquire(ctx context.Context, bytes int64) error {
 	if bytes <= 0 {
 		return nil
@@ -153,6 +158,7 @@ func (s *memoryShare) acquire(ctx context.Context, bytes int64) error {
 	return nil
 }
 
+// await waits until a request is granted. The stall watch pauses meanwhile, because the peer is not to blame.
 func (s *memoryShare) await(ctx context.Context, r *memoryRequest) error {
 	defer s.pause()()
 	began := time.Now()
@@ -168,6 +174,7 @@ func (s *memoryShare) await(ctx context.Context, r *memoryRequest) error {
 	return fmt.Errorf("%w: %w", errMemory, context.Cause(ctx))
 }
 
+// release gives back memory that the exchange has acquired.
 func (s *memoryShare) release(bytes int64) {
 	s.held -= bytes
 	s.account.release(bytes)

@@ -24,7 +24,8 @@ type meter struct {
 	first   []byte
 }
 
-// Read counts.
+// Read counts the bytes and notes whether the other end closed the connection. Errors that gofer causes itself, by
+// closing the connection or by a deadline, are not noted.
 func (m *meter) Read(p []byte) (int, error) {
 	n, err := m.Conn.Read(p)
 	if m.received.Add(int64(n)); n > 0 {
@@ -36,8 +37,9 @@ func (m *meter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close closes the connection. One of many to the same address is reset: whoever closes first keeps its port for a minute (RFC 9293,
-// 3.6.1), and there are no more than 28,000 on Linux.
+// Close closes the connection. With reset set it sends RST instead of FIN: gateways without sessions need a connection
+// for each attempt, the side that closes first keeps its port for a minute (RFC 9293, 3.6.1), and Linux has no more than
+// 28,000 ports for one address.
 func (m *meter) Close() error {
 	if socket, ok := m.Conn.(interface{ SetLinger(seconds int) error }); ok && m.reset {
 		_ = socket.SetLinger(0)
@@ -45,7 +47,8 @@ func (m *meter) Close() error {
 	return m.Conn.Close()
 }
 
-// keep keeps the first bytes that come, maxFirstBytes at most, while the connection is being opened.
+// keep keeps the first bytes that arrive, maxFirstBytes at most, while the connection is being opened. classify reads
+// them later.
 func (m *meter) keep(p []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -65,13 +68,13 @@ func (m *meter) opened() {
 type otherProtocol uint8
 
 const (
-	otherUnknown otherProtocol = iota // odd
+	otherUnknown otherProtocol = iota // neither of the others
 	otherTLS                          // where HTTP was spoken
 	otherPage                         // text behind a CONNECT that was agreed to
 )
 
-// classify looks at what a proxy that is spoken to in HTTP sent. typed tells that its response to CONNECT describes a body: a
-// target may also respond in something else than TLS.
+// classify examines the first bytes of a proxy that is spoken to in HTTP without TLS. typed says that its response to
+// CONNECT describes a body, as an error page does: without that, a target may also answer in something else than TLS.
 func (m *meter) classify(typed bool) otherProtocol {
 	m.mu.Lock()
 	defer m.mu.Unlock()

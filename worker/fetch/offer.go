@@ -11,7 +11,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// offer is what a server is offered besides the usual.
+// offer is what a server is offered in a TLS handshake. The zero value is the usual: HTTP/2 first, and the cipher suites of crypto/tls.
 type offer struct {
 	http1 bool // no HTTP/2
 	rsa   bool // suites with RSA key exchange
@@ -25,8 +25,8 @@ func (o offer) protocols() []string {
 	return []string{"h2", "http/1.1"}
 }
 
-// suites are the cipher suites up to TLS 1.2; nil means those of crypto/tls. RSA key exchange comes last, and never with 3DES
-// or RC4.
+// suites returns the cipher suites up to TLS 1.2; nil means those of crypto/tls. RSA key exchange comes last, and never
+// with 3DES or RC4: it lacks forward secrecy, but old servers know nothing else.
 func (o offer) suites() (ids []uint16) {
 	if !o.rsa {
 		return nil
@@ -42,7 +42,8 @@ func (o offer) suites() (ids []uint16) {
 	return ids
 }
 
-// wantsRSA reports whether a target, and not a proxy, found no suite that it knows.
+// wantsRSA reports whether the target, and not a proxy, ended the handshake because it found no common suite. Only an
+// alert from the other end says so.
 func wantsRSA(err error) bool {
 	op, ok := errors.AsType[*net.OpError](err)
 	code, alerted := alert(err)

@@ -11,7 +11,7 @@ import (
 	"github.com/gofer-mq/gofer/worker/fetch/http1"
 )
 
-// phase is how far an attempt has come.
+// phase is how far an attempt has come. Phases only grow within one exchange; restart begins again for the next one.
 type phase int32
 
 const (
@@ -29,9 +29,11 @@ func (p phase) String() string {
 	return [...]string{"connect", "proxy", "tls", "send", "wait", "body", "done"}[p]
 }
 
+// phaseName is the present phase, as results and events name it.
 func (x *exchanges) phaseName() string { return phase(x.phase.Load()).String() }
 
-// reachPhase notes progress. Late calls of the trace (a dial that lost its race) never move it back.
+// reachPhase notes progress. A late call of the trace, such as one of a dial that lost its race, never moves the phase
+// back.
 func (x *exchanges) reachPhase(p phase) {
 	for {
 		old := x.phase.Load()
@@ -48,7 +50,8 @@ func (x *exchanges) reachPhase(p phase) {
 // restart goes back to the first phase, for another exchange or another connection.
 func (x *exchanges) restart() { x.addSpent(phase(x.phase.Swap(int32(connecting)))) }
 
-// addSpent adds the time since the last change of phase to the one that ended.
+// addSpent adds the time since the last change to the phase that ended. It may be called from several goroutines: each
+// span of time is added once, because changed is swapped.
 func (x *exchanges) addSpent(ended phase) {
 	now := int64(time.Since(x.started))
 	x.spent[ended].Add(now - x.changed.Swap(now))
@@ -60,7 +63,7 @@ func (x *exchanges) timeIn(p phase) time.Duration {
 	return time.Duration(x.spent[p].Load())
 }
 
-// phaseDurations is how long each phase took that was reached.
+// phaseDurations returns how long each phase took, all exchanges together. Phases that were not reached are left out.
 func (x *exchanges) phaseDurations() map[string]jobs.Duration {
 	out := make(map[string]jobs.Duration, int(done))
 	for p := range done {
@@ -110,7 +113,8 @@ func (x *exchanges) watchPhases(m *meter) http1.Watch {
 	return http1.Watch{Sent: func() { x.reachPhase(waiting) }, FirstByte: func() { x.responseBegan(m) }, Informational: x.stall.stop}
 }
 
-// responseBegan notes that a response begins to arrive on the connection of m.
+// responseBegan notes that a response begins to arrive on the connection of m, and starts the stall watch. It may be
+// called twice for a response.
 func (x *exchanges) responseBegan(m *meter) {
 	x.reachPhase(reading)
 	x.begun.Store(true)

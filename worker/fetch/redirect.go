@@ -10,7 +10,9 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// redirect returns the request that the response asks for; nil if the response is the one to keep. n counts the redirects before it.
+// redirect returns the request that the response asks for; nil if the response is the one to keep. n counts the redirects
+// before it. Errors: errRedirects, errMatch, *locationError, *deniedError. A status that the job calls a ban is no
+// redirect to follow.
 func (x *exchanges) redirect(ctx context.Context, l connLease, req request, n int) (*request, error) {
 	limit := x.run.job.Redirects()
 	status, location := x.resp.StatusCode, x.resp.Header.Get("Location")
@@ -40,7 +42,8 @@ func (x *exchanges) redirect(ctx context.Context, l connLease, req request, n in
 // redirectWait is how long the rest of a redirect is waited for. Its head says where to go.
 const redirectWait = 100 * time.Millisecond
 
-// skipBody reads the body that nobody wants, to keep its connection, if the whole of it is there or nearly so.
+// skipBody reads a body that nobody wants, so that its connection can be used again. It gives up after redirectWait or
+// maxDrained bytes: then a new connection costs less.
 func (x *exchanges) skipBody(l connLease) {
 	body := x.resp.Body
 	if l.http1 != nil {
@@ -55,7 +58,8 @@ func (x *exchanges) skipBody(l connLease) {
 	}
 }
 
-// locate is where a Location leads to.
+// locate resolves a Location against the present URL (RFC 3986, 5) and checks that gofer may fetch it. Errors:
+// *locationError if it is no URL, *deniedError if the URL may not be fetched.
 func (x *exchanges) locate(location string) (jobs.URL, error) {
 	target, err := x.target.Resolve(location)
 	if bad := (*jobs.URLError)(nil); errors.As(err, &bad) && bad.Malformed {

@@ -9,8 +9,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// attempts runs attempts until the job ends or its next delay is too long to wait here. An announced delay holds, even if
-// ctx has ended since.
+// attempts makes attempts until the job ends or its next delay is too long to wait here. A delay that was announced is
+// kept, even if ctx has ended since: the outcome names its end, and the worker that runs the job next waits for it.
 func (r *run) attempts(ctx context.Context) jobs.RunOutcome {
 	ctx, cancel := r.bound(ctx)
 	defer cancel()
@@ -69,8 +69,8 @@ type plannedRetry struct {
 	cost  float64 // taken from the retry budget
 }
 
-// plan lets the next attempt come at once if another proxy may be tried; else after the policy's delay, what the target asked
-// for, or what the retry budget demands, whichever is longest.
+// plan lets the next attempt start at once if another proxy may be tried. Otherwise the attempt waits for the longest of
+// three delays: the policy's, the one that the target asked for, and the one that the retry budget demands.
 func (r *run) plan(delay time.Duration) plannedRetry {
 	last := r.last
 	retry := plannedRetry{kind: jobs.RetryInline, cost: last.blame.cost()}
@@ -87,8 +87,9 @@ func (r *run) plan(delay time.Duration) plannedRetry {
 	return retry
 }
 
-// prepareFailover leases a proxy for the next attempt, and reports whether one can be used now that has not failed this job. Only then
-// the attempt needs no delay.
+// prepareFailover leases a proxy for the next attempt and reports whether it did. It leases only a proxy that can be used
+// now and has not failed this job: only then the attempt needs no delay. attempts releases the lease if no attempt
+// follows.
 func (r *run) prepareFailover() bool {
 	if r.job.Proxy.Direct || r.failoverLease != nil {
 		return r.failoverLease != nil
@@ -105,7 +106,8 @@ func (r *run) prepareFailover() bool {
 	return true
 }
 
-// checkDeadline returns why no attempt may start at that time; nil if one may.
+// checkDeadline returns why no attempt may start at that time: errExpired or errTimedOut. It returns nil if one may. The
+// limits are exclusive: at the deadline itself no attempt starts.
 func (r *run) checkDeadline(at time.Time) error {
 	switch {
 	case !r.job.Deadline.IsZero() && !at.Before(r.job.Deadline):
@@ -116,7 +118,8 @@ func (r *run) checkDeadline(at time.Time) error {
 	return nil
 }
 
-// publishRetry announces the next attempt before its delay begins: another worker keeps to it if this one dies.
+// publishRetry announces the next attempt before its delay begins. If this worker dies meanwhile, another one reads the
+// announcement and keeps the delay.
 func (r *run) publishRetry(retry plannedRetry) {
 	a := r.last
 	r.f.cfg.Observer.RetryPlanned(jobs.RetryEvent{

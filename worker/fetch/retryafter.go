@@ -26,7 +26,8 @@ func RetryAfter(value string, now time.Time) time.Duration {
 	return min(max(0, at.Sub(now)), maxRetryAfter)
 }
 
-// parseSeconds reads a decimal number, or a Go duration such as "90s". A number too large for a float is infinite.
+// parseSeconds reads a decimal number, or a Go duration such as "90s". A number too large for a float is infinite, which
+// the caller bounds.
 func parseSeconds(value string) (float64, bool) {
 	if strings.Trim(value, "0123456789.eE+-") == "" {
 		seconds, err := strconv.ParseFloat(value, 64)

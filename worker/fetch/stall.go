@@ -30,7 +30,8 @@ type stallWatch struct {
 	marks [stallSteps]int64 // bytes received at each of the last steps
 }
 
-// start watches the response that begins to arrive.
+// start begins to watch the response that arrives on m. It does nothing if m is watched already, or if nothing is to be
+// watched.
 func (s *stallWatch) start(m *meter) {
 	if s.timeout <= 0 || m == nil {
 		return
@@ -59,7 +60,8 @@ func (s *stallWatch) stop() {
 	}
 }
 
-// pause ends the watch while nobody reads.
+// pause ends the watch while nobody reads, and returns the function that begins it again. The time of the pause does not
+// count.
 func (s *stallWatch) pause() (resume func()) {
 	s.mu.Lock()
 	m := s.meter
@@ -68,7 +70,8 @@ func (s *stallWatch) pause() (resume func()) {
 	return func() { s.start(m) }
 }
 
-// step compares what has arrived with what had arrived one timeout ago.
+// step compares what has arrived with what had arrived one timeout ago. The marks are a ring of stallSteps, so a stall is
+// noticed at most an eighth of the timeout late.
 func (s *stallWatch) step() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

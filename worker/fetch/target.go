@@ -9,7 +9,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// denyReason says why a URL may not be fetched, or "". It is asked before the first attempt and at every redirect.
+// denyReason says why a URL may not be fetched, or "". It is asked before the first attempt and at every redirect. A host
+// is denied under each of its spellings, so that no other way to write an address evades the list.
 func (f *Fetcher) denyReason(u jobs.URL) string {
 	switch {
 	case slices.ContainsFunc(jobs.HostAliases(u.Hostname()), f.cfg.Denied):

@@ -18,6 +18,8 @@ type zstdDecoder struct {
 	data *zstd.Decoder
 }
 
+// reset makes the decoder ready for another body. The decoder is made at the first use: concurrency 1 keeps all work in
+// the goroutine that reads.
 func (u *zstdDecoder) reset(from io.Reader, acquire func(int64) error) (err error) {
 	if u.data == nil {
 		u.in = bufio.NewReader(nil)
@@ -69,7 +71,8 @@ func (z *zstdFrames) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// frame is for the head of a frame (RFC 8878, 3.1.1.1), or a whole frame that is skipped (3.1.2).
+// frame reads the header of a frame (RFC 8878, 3.1.1.1), or skips a whole skippable frame (3.1.2). After the last frame
+// it returns io.EOF, also if other bytes follow.
 func (z *zstdFrames) frame() error {
 	magic, err := z.in.Peek(4)
 	switch {
@@ -122,6 +125,7 @@ func (z *zstdFrames) makeRoom() error {
 	return z.acquire(more)
 }
 
+// skippable passes a skippable frame on: four bytes of magic number, four of length, and the content.
 func (z *zstdFrames) skippable() error {
 	head, err := z.in.Peek(8)
 	if err != nil {
@@ -131,7 +135,7 @@ func (z *zstdFrames) skippable() error {
 	return nil
 }
 
-// block is for a block (RFC 8878, 3.1.1.2).
+// block reads the header of a block (RFC 8878, 3.1.1.2): one bit for the last block, two for its type, and the size.
 func (z *zstdFrames) block() error {
 	head, err := z.in.Peek(3)
 	if err != nil {
