@@ -10,8 +10,9 @@ import (
 	"golang.org/x/term"
 )
 
-// confirm asks before something is done to many things. A single thing is never asked about, except where a filter found it.
-// Without a terminal nobody can answer: then the user has to write --yes.
+// confirm asks before something is done to many things. A single thing is never asked about, except where a filter found
+// it. Without a terminal nobody can answer: then the user has to write --yes, or the call is a usage error. Any answer
+// but y and yes means no, also the end of the input.
 func (a *app) confirm(yes bool, question string) error {
 	if yes {
 		return nil
@@ -30,7 +31,7 @@ func (a *app) confirm(yes bool, question string) error {
 	return nil
 }
 
-// isTerminal reports whether a person types what from reads.
+// isTerminal reports whether a person types what from reads. A pipe, a file and a test's buffer are no terminals.
 func isTerminal(from io.Reader) bool {
 	f, isFile := from.(*os.File)
 	return isFile && term.IsTerminal(int(f.Fd()))

@@ -16,6 +16,7 @@ import (
 	"github.com/gofer-mq/gofer/worker/control"
 )
 
+// breakersCommand is the group of verbs about circuit breakers. Without a verb it prints its help.
 func (a *app) breakersCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "breakers", Short: "List and reset the circuit breakers of the fleet", Args: args(cobra.NoArgs),
@@ -34,6 +35,7 @@ that one worker found dead is the last resort of others.`,
 	return cmd
 }
 
+// breakersResetCommand takes exactly one of a proxy's id and --all: a call without either must not reset everything.
 func (a *app) breakersResetCommand() *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
@@ -50,13 +52,15 @@ func (a *app) breakersResetCommand() *cobra.Command {
 	return cmd
 }
 
-// workerBreakers is one worker's answer; total counts the breakers that the answer has no room for, too.
+// workerBreakers is one worker's answer. Total also counts the breakers for which the answer has no room.
 type workerBreakers struct {
 	Worker   string          `json:"worker"`
 	Total    int             `json:"total"`
 	Breakers []admin.Breaker `json:"circuit_breakers"`
 }
 
+// breakersLs prints a row for each proxy, summed over the workers, or with --json the answer of each worker. A worker
+// that does not answer in time is left out.
 func (a *app) breakersLs(ctx context.Context, s *session, _ []string) error {
 	list, err := askFleet[workerBreakers](ctx, s, control.Breakers, nil, 0)
 	if err != nil {
@@ -85,7 +89,8 @@ func (a *app) breakersLs(ctx context.Context, s *session, _ []string) error {
 	return a.out.table(table.Row{"proxy", "closed", "open", "half open", "failures", "next test", "avoided"}, rows)
 }
 
-// fleetBreaker is what the workers say of one proxy: how many are in each state, and the one with the most failures.
+// fleetBreaker is what the workers say of one proxy: in how many workers its breaker is in which state, and the worker
+// with the most failures. The zero value has heard of no worker.
 type fleetBreaker struct {
 	states map[string]int
 	worst  admin.Breaker
@@ -93,6 +98,7 @@ type fleetBreaker struct {
 	avoid  admin.Breaker // the one that is avoided for longest
 }
 
+// with returns f with the breaker of one more worker.
 func (f fleetBreaker) with(b admin.Breaker) fleetBreaker {
 	if f.states == nil {
 		f.states, f.worst = map[string]int{}, b
@@ -110,6 +116,7 @@ func (f fleetBreaker) with(b admin.Breaker) fleetBreaker {
 	return f
 }
 
+// failures shows the worker that is closest to opening its breaker: its failures, and how many of them open it.
 func (f fleetBreaker) failures() string {
 	return fmt.Sprintf("%d of %d", f.worst.FailureCount, f.worst.FailureThreshold)
 }
@@ -122,6 +129,8 @@ func (f fleetBreaker) avoided() string {
 	return fmt.Sprintf("for %s (found dead by %s)", max(0, time.Until(*f.avoid.AvoidedUntil)).Round(time.Second), f.avoid.AvoidedBy)
 }
 
+// breakersReset closes one breaker or all of them, in every worker that answers. It fails if no worker has the proxy.
+// Workers that do not answer keep their breakers, so the count of workers is printed.
 func (a *app) breakersReset(ctx context.Context, s *session, args []string) error {
 	var request control.ResetRequest
 	what := "every proxy"

@@ -14,13 +14,14 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// bulk are the flags of a command that acts on many things at once.
+// bulk are the flags of a command that acts on many things at once. Each flag that is given narrows the choice further.
 type bulk struct {
 	queue, site string
 	since       sinceFlag
 	yes         bool
 }
 
+// add adds the flags to a command. things names in the help text what the command acts on.
 func (b *bulk) add(flags *pflag.FlagSet, things string) {
 	flags.StringVar(&b.queue, "queue", "", "all "+things+" of this queue; with an ID: its queue")
 	flags.StringVar(&b.site, "site", "", "all "+things+" of this site, such as example.com or example.com:8443")
@@ -28,7 +29,7 @@ func (b *bulk) add(flags *pflag.FlagSet, things string) {
 	flags.BoolVar(&b.yes, "yes", false, "do not ask")
 }
 
-// sinceFlag is a time, or a duration before now.
+// sinceFlag is a flag that takes a time, or a duration before now. The zero value is not given and admits every time.
 type sinceFlag struct {
 	time.Time
 	given bool
@@ -45,7 +46,8 @@ func (s *sinceFlag) String() string {
 // Type is how help names the value.
 func (s *sinceFlag) Type() string { return "time" }
 
-// Set reads the flag.
+// Set reads the flag. A duration counts back from the moment of the call. A time in the future is an error, because
+// nothing could fit it.
 func (s *sinceFlag) Set(written string) error {
 	at, err := time.Parse(time.RFC3339, written)
 	if err != nil {
@@ -65,7 +67,8 @@ func (s *sinceFlag) Set(written string) error {
 // maxIDs bounds how many IDs one call takes.
 const maxIDs = 1_000_000
 
-// ids returns the IDs that the arguments name. "-" stands for those of standard input, one a line.
+// ids returns the IDs that the arguments name. "-" stands for the IDs on standard input, one a line. More than maxIDs of
+// them are a usage error, so that a wrong file does not fill the memory.
 func (a *app) ids(args []string) ([]string, error) {
 	var out []string
 	for _, arg := range args {
@@ -94,8 +97,9 @@ const (
 	maxNamed = 10
 )
 
-// forEach does something to each of many things, some at the same time. It returns how many of them succeeded. The error names the
-// first ten failures; an interruption leaves out the things that have not begun.
+// forEach does something to each of many things, at most atOnce at the same time. It returns how many succeeded. The
+// error names the first maxNamed failures. After an interruption no further thing is begun, those that have begun end,
+// and the error is the cause of ctx.
 func forEach[T any](ctx context.Context, things []T, do func(context.Context, T) error) (done int, err error) {
 	failures := make([]error, len(things))
 	var group errgroup.Group
@@ -122,7 +126,7 @@ func forEach[T any](ctx context.Context, things []T, do func(context.Context, T)
 	return done, joinFirst(failures)
 }
 
-// joinFirst joins the first ten errors, and counts the others.
+// joinFirst joins the first maxNamed errors that are not nil, and counts the others. It returns nil if there is none.
 func joinFirst(errs []error) error {
 	errs = slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return err == nil })
 	if len(errs) > maxNamed {

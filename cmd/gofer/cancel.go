@@ -15,6 +15,7 @@ type cancelFlags struct {
 	state string
 }
 
+// cancelCommand takes IDs, or flags that find jobs, and not both: a flag beside an ID could only be a mistake.
 func (a *app) cancelCommand() *cobra.Command {
 	var f cancelFlags
 	cmd := &cobra.Command{
@@ -33,7 +34,7 @@ flag given. More than one job is asked about first: --yes skips the question, an
 	return cmd
 }
 
-// check refuses a call that names no job, or names jobs in two ways.
+// check refuses a call that names no job, or that names jobs in two ways. --queue alone names all jobs of a queue.
 func (f *cancelFlags) check(cmd *cobra.Command, args []string) error {
 	filtered := f.site != "" || f.since.given || f.state != ""
 	switch {
@@ -45,6 +46,8 @@ func (f *cancelFlags) check(cmd *cobra.Command, args []string) error {
 	return checkState(f.state)
 }
 
+// cancel ends the jobs that the arguments name or the flags find. It counts those that were cancelled and names those
+// that were not. One job that cannot be cancelled does not keep the others from it.
 func (a *app) cancel(ctx context.Context, s *session, f cancelFlags, args []string) error {
 	if len(args) == 1 && args[0] != "-" {
 		return a.cancelOne(ctx, s, f.queue, args[0])
@@ -65,6 +68,7 @@ func (a *app) cancel(ctx context.Context, s *session, f cancelFlags, args []stri
 	return joinFirst(append(unknown, err))
 }
 
+// cancelOne cancels the one job that the call names, without a question.
 func (a *app) cancelOne(ctx context.Context, s *session, queue, name string) error {
 	k, err := key(ctx, s, queue, name)
 	if err != nil {
@@ -76,7 +80,8 @@ func (a *app) cancelOne(ctx context.Context, s *session, queue, name string) err
 	return a.say(map[string]any{"queue": k.Queue, "id": k.ID, "outcome": jobs.Cancelled}, "Job %s is cancelled.", k)
 }
 
-// toCancel returns the jobs that the arguments name or the filter finds, and why some of the names are no jobs.
+// toCancel returns the jobs that the arguments name or the filter finds. unknown holds an error for each name that is no
+// job. err ends the call: the server cannot be asked, or a name is written wrongly.
 func (a *app) toCancel(ctx context.Context, s *session, f cancelFlags, args []string) (keys []client.Key, unknown []error, err error) {
 	if len(args) == 0 {
 		err := s.client.List(ctx, f.filter(f.state), func(job client.Listed) error {
@@ -103,7 +108,7 @@ func (a *app) toCancel(ctx context.Context, s *session, f cancelFlags, args []st
 	return keys, unknown, nil
 }
 
-// filter is what the flags say of the jobs.
+// filter returns what the flags say of the jobs. Flags that are not given admit every job.
 func (b *bulk) filter(state string) client.ListFilter {
 	return client.ListFilter{Queue: b.queue, State: state, Site: b.site, Since: b.since.Time}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/gofer-mq/gofer/worker/config"
 )
 
+// configCommand is the group of verbs about the environment. None of them connects to NATS.
 func (a *app) configCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "config", Short: "Show and check the configuration", Args: args(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	cmd.AddCommand(
@@ -19,6 +20,8 @@ func (a *app) configCommand() *cobra.Command {
 	return cmd
 }
 
+// configUsage lists every variable that gofer reads, in the order of package config. cmd/gofer/README.md is made from the
+// same table.
 func (a *app) configUsage() error {
 	type line struct {
 		Name    string `json:"name"`
@@ -42,6 +45,7 @@ func (a *app) configUsage() error {
 	return a.out.table(table.Row{"variable", "default", "meaning"}, rows)
 }
 
+// configCheck reads the environment as a worker does, the proxies included. It names everything that is wrong at once.
 func (a *app) configCheck() error {
 	if _, _, err := a.loadWorkerConfig(); err != nil {
 		return a.refused(err)
@@ -52,7 +56,8 @@ func (a *app) configCheck() error {
 	return a.out.line("The configuration is valid.")
 }
 
-// refused also prints the reasons of a bad configuration as JSON, if that is asked for.
+// refused returns err, and with --json also prints the reasons of a bad configuration. Any other error is returned
+// unchanged.
 func (a *app) refused(err error) error {
 	bad, ok := errors.AsType[*config.Error](err)
 	if !ok || !a.json {
@@ -61,6 +66,8 @@ func (a *app) refused(err error) error {
 	return errors.Join(err, a.printJSON(map[string]any{"ok": false, "reasons": bad.Reasons}))
 }
 
+// configShow prints the current values and where each of them comes from. Show masks secrets, so the output may be pasted
+// anywhere.
 func (a *app) configShow() error {
 	c, err := a.loadConfig()
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/client"
 )
 
+// deadCommand is the group of verbs about dead letters: failed jobs that are kept for inspection.
 func (a *app) deadCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "dead", Short: "List, show, replay and purge the jobs that failed", Args: args(cobra.NoArgs),
@@ -21,7 +22,7 @@ func (a *app) deadCommand() *cobra.Command {
 	return cmd
 }
 
-// letterFacts is a dead letter in JSON.
+// letterFacts is a dead letter as --json prints it. Lists leave the payload out, which may be large.
 type letterFacts struct {
 	client.DeadLetter
 	Error    string `json:"error"`
@@ -31,6 +32,7 @@ type letterFacts struct {
 	PayloadBase64 []byte `json:"payload_base64,omitempty"`
 }
 
+// deadLsCommand lists the dead letters. It reads all of them, without their payloads in the output.
 func (a *app) deadLsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "ls", Short: "List the dead letters, the oldest first", Args: args(cobra.NoArgs),
@@ -53,6 +55,8 @@ func (a *app) deadLsCommand() *cobra.Command {
 	}
 }
 
+// deadShowCommand prints the facts to standard error and the payload alone to standard output, so that the payload can be
+// piped into gofer submit.
 func (a *app) deadShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "show ID", Short: "Show one dead letter: the reason, and the job as it was published", Args: args(cobra.ExactArgs(1)),

@@ -12,7 +12,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/client"
 )
 
-// letterFlags say which dead letters a command acts on.
+// letterFlags say which dead letters a command acts on. The zero value names none.
 type letterFlags struct {
 	bulk
 	reason   string
@@ -20,9 +20,11 @@ type letterFlags struct {
 	payloads bool // the command needs the jobs themselves
 }
 
-// actOnLetters does something to dead letters.
+// actOnLetters does something to dead letters. The list may be empty.
 type actOnLetters func(ctx context.Context, s *session, list []client.DeadLetter) error
 
+// deadReplayCommand publishes the jobs of dead letters again, each under an id that its letter determines. So a repeated
+// call cannot start a job twice.
 func (a *app) deadReplayCommand() *cobra.Command {
 	return a.letterCommand(&cobra.Command{
 		Use: "replay [ID…|-]", Short: "Publish failed jobs again, under the ids replay-<letter>",
@@ -39,6 +41,7 @@ message can bear it.`,
 	}, letterFlags{payloads: true}, "Replay", a.replay)
 }
 
+// deadPurgeCommand removes dead letters. It needs no payloads, so it holds little of many letters.
 func (a *app) deadPurgeCommand() *cobra.Command {
 	return a.letterCommand(&cobra.Command{
 		Use: "purge [ID…|-]", Short: "Remove dead letters for good",
@@ -48,7 +51,8 @@ one letter is asked about first: --yes skips the question, and is required witho
 	}, letterFlags{}, "Remove", a.purge)
 }
 
-// letterCommand gives a command its flags, and calls act for each dead letter that the user means.
+// letterCommand gives a command its flags, finds the dead letters that the user means, asks about more than one, and
+// calls act with them. Names that mean no letter are reported after act, so that they do not keep the others from it.
 func (a *app) letterCommand(cmd *cobra.Command, f letterFlags, action string, act actOnLetters) *cobra.Command {
 	f.add(cmd.Flags(), "letters")
 	cmd.Flags().StringVar(&f.reason, "reason", "", "all letters with this error code, such as attempts_exhausted")
@@ -76,7 +80,8 @@ func (a *app) letterCommand(cmd *cobra.Command, f letterFlags, action string, ac
 	return cmd
 }
 
-// check refuses a call that names no letter, or names letters in two ways.
+// check refuses a call that names no letter, or that names letters in two ways. To act on all letters, --all must be
+// given.
 func (f *letterFlags) check(cmd *cobra.Command, args []string) error {
 	filtered := f.site != "" || f.since.given || f.reason != ""
 	switch {
@@ -88,7 +93,8 @@ func (f *letterFlags) check(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// fits reports whether the flags mean a letter.
+// fits reports whether the flags mean a letter. The site is compared with the URL of the letter's result; a letter
+// without a readable URL is of no site.
 func (f *letterFlags) fits(l *client.DeadLetter) bool {
 	if f.site != "" {
 		target, err := jobs.ParseURL(l.Result.URL)
@@ -99,7 +105,8 @@ func (f *letterFlags) fits(l *client.DeadLetter) bool {
 	return (f.queue == "" || l.Queue == f.queue) && (f.reason == "" || l.Result.Error == f.reason) && !l.StoredAt.Before(f.since.Time)
 }
 
-// letters returns the dead letters that the arguments name or the flags find, and why some of the names are no letters.
+// letters returns the dead letters that the arguments name or the flags find, in the order of the stream. unknown holds
+// an error for each name that means no letter.
 func (a *app) letters(ctx context.Context, s *session, f letterFlags, args []string) (list []client.DeadLetter, unknown []error, err error) {
 	if len(args) == 0 {
 		err := s.client.DeadLetters(ctx, func(l client.DeadLetter) error {
@@ -117,7 +124,7 @@ func (a *app) letters(ctx context.Context, s *session, f letterFlags, args []str
 	return lettersNamed(ctx, s, f, names)
 }
 
-// kept is a letter without what the command does not need: many payloads fill the memory.
+// kept returns a letter without what the command does not need: the payloads of many letters would fill the memory.
 func (f *letterFlags) kept(l client.DeadLetter) client.DeadLetter {
 	if !f.payloads {
 		l.Payload = nil
@@ -125,7 +132,8 @@ func (f *letterFlags) kept(l client.DeadLetter) client.DeadLetter {
 	return l
 }
 
-// lettersNamed returns the letters that the names mean, in the order of the names. All letters are read once.
+// lettersNamed returns the letters that the names mean, in the order of the names. It reads the stream once, however many
+// names there are. A name that means several letters is a usage error.
 func lettersNamed(ctx context.Context, s *session, f letterFlags, names []string) (list []client.DeadLetter, unknown []error, err error) {
 	matches := make(map[string][]client.DeadLetter, len(names))
 	for _, name := range names {
@@ -156,7 +164,8 @@ func lettersNamed(ctx context.Context, s *session, f letterFlags, names []string
 	return list, unknown, nil
 }
 
-// oneLetter returns the letter that a name means. A number means a letter before it means the id of a job.
+// oneLetter returns the letter that a name means. A number is the number of a letter first, and only then the id of a
+// job. Errors: client.ErrNotFound, or a usage error if several letters match.
 func oneLetter(name string, matches []client.DeadLetter) (client.DeadLetter, error) {
 	for _, l := range matches {
 		if strconv.FormatUint(l.Seq, 10) == name {
@@ -172,7 +181,7 @@ func oneLetter(name string, matches []client.DeadLetter) (client.DeadLetter, err
 	return client.DeadLetter{}, usage("%s names %d dead letters: name one as QUEUE/ID", name, len(matches))
 }
 
-// replay publishes the jobs again, and prints the name of each replay.
+// replay publishes the jobs again and prints the key of each replay, as soon as the server has it.
 func (a *app) replay(ctx context.Context, s *session, list []client.DeadLetter) error {
 	_, err := forEach(ctx, list, func(ctx context.Context, l client.DeadLetter) error {
 		ack, err := s.client.Replay(ctx, l)
@@ -184,7 +193,8 @@ func (a *app) replay(ctx context.Context, s *session, list []client.DeadLetter) 
 	return err
 }
 
-// purge removes the letters.
+// purge removes the letters and says how many are gone. A letter that somebody else removes meanwhile counts as a
+// failure.
 func (a *app) purge(ctx context.Context, s *session, list []client.DeadLetter) error {
 	done, err := forEach(ctx, list, s.client.RemoveDeadLetter)
 	if err != nil && done == 0 {

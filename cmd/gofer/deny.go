@@ -13,6 +13,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/fleet"
 )
 
+// denyCommand is the group of verbs about the deny list. The list is the key-value bucket "deny", which every worker
+// follows.
 func (a *app) denyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "deny", Short: "Stop all fetches from a host, for the whole fleet",
@@ -30,6 +32,7 @@ the hosts from standard input, one a line; empty lines and lines that begin with
 	return cmd
 }
 
+// denyLs prints the denied hosts in alphabetical order. An empty list is no error.
 func (a *app) denyLs(ctx context.Context, s *session, _ []string) error {
 	kv, err := s.bucket(ctx, "deny")
 	if err != nil {
@@ -55,14 +58,18 @@ func (a *app) denyLs(ctx context.Context, s *session, _ []string) error {
 	return nil
 }
 
+// denyAdd denies hosts. A host that is denied already stays denied.
 func (a *app) denyAdd(ctx context.Context, s *session, hosts []string) error {
 	return a.denyEach(ctx, s, hosts, true)
 }
 
+// denyRm allows hosts again. A host that is not denied is an error, because it is probably misspelt.
 func (a *app) denyRm(ctx context.Context, s *session, hosts []string) error {
 	return a.denyEach(ctx, s, hosts, false)
 }
 
+// denyEach denies the hosts or allows them again, one after the other, and prints each that is done. All names are
+// checked before the first change.
 func (a *app) denyEach(ctx context.Context, s *session, hosts []string, deny bool) error {
 	hosts, err := a.hostsToDeny(hosts)
 	if err != nil {
@@ -83,7 +90,8 @@ func (a *app) denyEach(ctx context.Context, s *session, hosts []string, deny boo
 	return nil
 }
 
-// hostsToDeny are the hosts that the arguments name, or the lines of standard input, in the spelling that workers look for.
+// hostsToDeny returns the hosts that the arguments name, or the lines of standard input if the argument is "-". They are
+// in the spelling that workers look for. An error names the line.
 func (a *app) hostsToDeny(args []string) (hosts []string, err error) {
 	if len(args) == 1 && args[0] == "-" {
 		err := eachLine(a.in, func(number int, line []byte) error {
@@ -106,6 +114,7 @@ func (a *app) hostsToDeny(args []string) (hosts []string, err error) {
 	return hosts, nil
 }
 
+// denyOne changes the bucket for one host. The value of a key has no meaning; the key alone counts.
 func denyOne(ctx context.Context, kv jetstream.KeyValue, host string, deny bool) error {
 	key := fleet.DenyKey(host)
 	if deny {
@@ -120,7 +129,8 @@ func denyOne(ctx context.Context, kv jetstream.KeyValue, host string, deny bool)
 	return kv.Delete(ctx, key)
 }
 
-// deniedHost is a host in the spelling that workers look for, and whether it is one that the bucket can hold.
+// deniedHost returns a host in the spelling that workers look for. ok is false if the text is neither a host name nor an
+// address.
 func deniedHost(text string) (host string, ok bool) {
 	host, err := jobs.CanonicalHost(text)
 	return host, err == nil

@@ -11,6 +11,7 @@ import (
 	"github.com/gofer-mq/gofer/worker/doctor"
 )
 
+// doctorCommand examines this environment and the installation. Exit code 1 means that a finding is bad.
 func (a *app) doctorCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
@@ -20,6 +21,7 @@ func (a *app) doctorCommand() *cobra.Command {
 	}
 }
 
+// doctor prints all findings before it fails. A bad configuration is a finding like any other in JSON, and ends the verb.
 func (a *app) doctor(ctx context.Context) error {
 	c, err := a.loadConfig()
 	if bad, ok := errors.AsType[*config.Error](err); ok && a.json {
@@ -50,6 +52,7 @@ func (a *app) doctor(ctx context.Context) error {
 	return nil
 }
 
+// printFindings prints a line for each finding. The marks have the same width, so that the names form a column.
 func (a *app) printFindings(list []doctor.Finding) error {
 	if a.json {
 		return a.printJSON(list)
@@ -66,7 +69,8 @@ func (a *app) printFindings(list []doctor.Finding) error {
 	return nil
 }
 
-// examine begins with this environment and goes on with the installation. Without a connection that is all, and an error.
+// examine looks at this environment first and at the installation next. Without a connection it returns the findings so
+// far and an error.
 func (a *app) examine(ctx context.Context, c config.Config) ([]doctor.Finding, error) {
 	list := []doctor.Finding{{Name: "configuration", OK: true, Detail: "every variable is known and in range"}, proxiesFinding(&c)}
 	s, err := a.connect(ctx, "doctor")
@@ -79,6 +83,8 @@ func (a *app) examine(ctx context.Context, c config.Config) ([]doctor.Finding, e
 	})...), nil
 }
 
+// proxiesFinding says whether the proxies of this environment can be read. To have none here is fine: workers may have
+// theirs elsewhere.
 func proxiesFinding(c *config.Config) doctor.Finding {
 	proxies, err := c.ReadProxies()
 	found := doctor.Finding{Name: "proxies", OK: err == nil}

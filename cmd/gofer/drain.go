@@ -11,6 +11,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/control"
 )
 
+// drainCommand drains one worker. Names of workers need not be unique, so several workers of one name are drained only
+// with --all.
 func (a *app) drainCommand() *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
@@ -48,7 +50,7 @@ If several workers bear the name, it takes --all to drain them.`,
 	return cmd
 }
 
-// workersNamed is how many workers answer that bear a name.
+// workersNamed returns how many workers of a name answer. No worker at all is no error.
 func (s *session) workersNamed(ctx context.Context, name string) (n int, err error) {
 	list, err := askFleet[control.Status](ctx, s, control.Workers, nil, 0)
 	if errors.Is(err, control.ErrNoWorkers) {

@@ -11,6 +11,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/client"
 )
 
+// eventsCommand follows the stream of events until it is interrupted, or with --until-now to the newest event.
 func (a *app) eventsCommand() *cobra.Command {
 	var f client.Filter
 	cmd := &cobra.Command{
@@ -36,6 +37,8 @@ func (a *app) eventsCommand() *cobra.Command {
 	return cmd
 }
 
+// printEvent prints one event. Anybody who may publish events may publish bytes that are no JSON, so --json prints such a
+// payload as a string.
 func (a *app) printEvent(e client.Event) error {
 	if a.json {
 		if !json.Valid(e.Payload) { // it was written by somebody else
@@ -46,7 +49,7 @@ func (a *app) printEvent(e client.Event) error {
 	return a.out.line("%s  %-9s  %s", e.StoredAt.UTC().Format(time.RFC3339), e.Kind, eventLine(e))
 }
 
-// soon is a wait in words.
+// soon is a delay in words: "at once" or "in 2s".
 func soon(wait time.Duration) string {
 	if wait <= 0 {
 		return "at once"
@@ -54,7 +57,8 @@ func soon(wait time.Duration) string {
 	return "in " + brief(wait).String()
 }
 
-// eventLine is an event in words. One that cannot be read is shown as it is.
+// eventLine is an event in words. An event of an unknown kind, or one that cannot be read, is shown as it is: a newer
+// worker may have written it.
 func eventLine(e client.Event) string {
 	switch e.Kind {
 	case "retry":

@@ -13,7 +13,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// durationFlag reads durations as the environment does: "1.5s", "2m" or a number of seconds.
+// durationFlag is a flag that reads durations as the environment does: "1.5s", "2m" or a number of seconds. It is never negative.
 type durationFlag time.Duration
 
 // String is the duration as Go writes it.
@@ -35,8 +35,8 @@ func (d *durationFlag) Set(written string) error {
 	return nil
 }
 
-// checkFlagTexts refuses flags that no verb can use. An empty one is a shell variable that is not set: taken for a flag
-// that was not given, it would make the verb do something else.
+// checkFlagTexts refuses flags that no verb can use. An empty flag usually comes from a shell variable that is not set.
+// If it counted as a flag that was not given, the verb would do something else, such as cancel the jobs of all queues.
 func checkFlagTexts(cmd *cobra.Command, _ []string) (err error) {
 	cmd.Flags().Visit(func(f *pflag.Flag) {
 		value := f.Value.String()
@@ -53,7 +53,7 @@ func checkFlagTexts(cmd *cobra.Command, _ []string) (err error) {
 	return err
 }
 
-// wholeFlag reads whole numbers as the environment does: pflag's own would take 010 for eight.
+// wholeFlag is a flag that reads whole numbers in decimal digits, as the environment does. pflag's own would read 010 as eight.
 type wholeFlag int
 
 // String is the number in decimal digits.

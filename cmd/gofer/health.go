@@ -15,12 +15,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// healthTimeout bounds the question, healthBytes what is read of the answer.
+// healthTimeout bounds the request, healthBytes what is read of the response.
 const (
 	healthTimeout = 5 * time.Second
 	healthBytes   = 16 << 10
 )
 
+// healthCommand is a health check for containers without a shell or curl. It reads GOFER_HTTP_ADDR as the worker does.
 func (a *app) healthCommand() *cobra.Command {
 	ready := false
 	cmd := &cobra.Command{
@@ -36,6 +37,7 @@ Exit code 0 if the answer is 200, else 1 with the reason.`,
 	return cmd
 }
 
+// health asks a worker on this machine whether it lives, or with ready whether it takes jobs.
 func (a *app) health(ctx context.Context, ready bool) error {
 	c, err := a.loadConfig()
 	if err != nil {
@@ -55,7 +57,8 @@ func (a *app) health(ctx context.Context, ready bool) error {
 	return a.out.line("%s", says)
 }
 
-// askHealth returns what the worker says. Its error says why that is not good.
+// askHealth returns what the worker says. err is not nil if no worker answers or the status is not 200. It follows no
+// redirect and uses no proxy of the environment, so that only the worker itself can answer.
 func askHealth(ctx context.Context, url string) (reason string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
@@ -83,7 +86,7 @@ func askHealth(ctx context.Context, url string) (reason string, err error) {
 	return reason, nil
 }
 
-// failedChecks are the lines of /readyz?verbose that say why it is not ready, or the whole text if there are none.
+// failedChecks returns the lines of /readyz?verbose that failed, joined; or the whole text if there are none.
 func failedChecks(text string) string {
 	var failed []string
 	for line := range strings.Lines(text) {
@@ -94,7 +97,8 @@ func failedChecks(text string) string {
 	return cmp.Or(strings.Join(failed, "; "), text)
 }
 
-// ownAddr is where a program of the same machine reaches what listens on addr: loopback, if that is every address.
+// ownAddr returns the address at which a program of the same machine reaches what listens on addr. A listener on every
+// address is reached by loopback.
 func ownAddr(addr string) string {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -10,7 +10,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// helpCommand is help for any verb; cobra's own takes one that there is not for a question about all.
+// helpCommand is help for any verb. cobra's own prints the help of gofer for a verb that does not exist; this one refuses
+// it with exit code 2.
 func helpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "help [VERB]", Short: "Help about any verb",
@@ -28,7 +29,8 @@ func helpCommand() *cobra.Command {
 	}
 }
 
-// printFields prints the members of a job, for 'gofer help job'.
+// printFields prints the members of a job, for 'gofer help job'. The table in package jobs is the source, and
+// jobs/README.md is made from it, too.
 func printFields(out io.Writer) error {
 	var text strings.Builder
 	text.WriteString("\nA job's payload is a URL or a JSON object with these fields:\n")
@@ -53,7 +55,8 @@ func printFields(out io.Writer) error {
 	return err
 }
 
-// plainField is a field's description without the marks of Markdown.
+// plainField is a field's description without the marks of Markdown: the meaning, then in parentheses type, default and
+// bounds.
 func plainField(f jobs.Field) string {
 	parts := []string{f.Type}
 	if f.Default != "required" {

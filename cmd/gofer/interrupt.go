@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// errInterrupted is why a verb ends that was interrupted.
+// errInterrupted is the cause of a context that a signal has ended.
 var errInterrupted = errors.New("interrupted")
 
 const (
@@ -27,25 +27,29 @@ type interrupts struct {
 	exit  func(code int) // ends the process; nil if this is not the whole process, which nothing forces then
 	ended chan struct{}  // closed when run returns
 
-	mu    sync.Mutex
+	mu    sync.Mutex    // guards limit and code
 	limit time.Duration // how long the process may take to end after its context has ended
 	code  int           // of a process that takes longer
 }
 
+// newInterrupts makes interrupts with the limit of a verb. exit may be nil, as in tests.
 func newInterrupts(exit func(code int)) *interrupts {
 	return &interrupts{exit: exit, ended: make(chan struct{}), limit: endTime, code: exitSignalled}
 }
 
-// allow gives the process another limit than a verb has, and the code with which it ends if that is not enough.
+// allow sets another limit than a verb has, and the exit code of a process that exceeds it. A worker calls it, because it
+// drains.
 func (i *interrupts) allow(limit time.Duration, code int) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.limit, i.code = limit, code
 }
 
-// watch is ctx until the first SIGINT or SIGTERM, with errInterrupted as cause. The second signal ends the process. Left to
-// the system, it would do nothing in a process that was started with the signal ignored, as a shell does in the background of
-// a script.
+// watch returns a context that the first SIGINT or SIGTERM ends, with errInterrupted as cause. The second signal ends the
+// process. stop ends the watch and must be called.
+//
+// The second signal is not left to the operating system: a shell starts background processes of a script with SIGINT
+// ignored, and there it would do nothing.
 func (i *interrupts) watch(ctx context.Context) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	i.force(ctx)
@@ -73,13 +77,14 @@ func (i *interrupts) watch(ctx context.Context) (_ context.Context, stop func())
 	}
 }
 
-// force ends the process if it goes on for longer than its limit after ctx has ended: a verb may be in a call that looks at
+// force ends the process if it goes on for longer than its limit after ctx has ended. A verb may be in a call that takes
 // no context, such as a write to a pipe that nobody reads.
 func (i *interrupts) force(ctx context.Context) {
 	context.AfterFunc(ctx, i.endSoon)
 }
 
-// endSoon ends the process if it goes on for longer than its limit from now. It returns when run does, if that is before.
+// endSoon ends the process if it goes on for longer than its limit from now. It returns when run returns, if that is
+// sooner. The message is written in a goroutine, because standard error may be what hangs.
 func (i *interrupts) endSoon() {
 	if i.exit == nil {
 		return
@@ -104,8 +109,9 @@ func (i *interrupts) endSoon() {
 	i.exit(code)
 }
 
-// reading is from until ctx ends; then a read returns ctx's cause at once, whatever from does. The first read begins to read
-// from in advance, into a small buffer, and a read of from that blocks goes on until the process ends.
+// reading returns a reader of from that ends with ctx: a read then returns ctx's cause at once, whatever from does. from
+// is read in advance, from the first read on. A read of from that blocks goes on until the process ends; nothing can stop
+// it.
 func reading(ctx context.Context, from io.Reader) io.Reader {
 	out, in := io.Pipe()
 	begin := sync.OnceFunc(func() {
@@ -127,8 +133,8 @@ type readerFunc func(p []byte) (int, error)
 // Read calls the function.
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// interruption is err of a verb that was interrupted: what it says of that itself, or else only that. What has a code of its
-// own was wrong before.
+// interruption returns the error of a verb that was interrupted, with exit code 130. An error that has its own exit code
+// is kept: it would have happened without the interruption.
 func interruption(err error) error {
 	if code := exitCode(err); code != exitFailed && code != exitUnreachable {
 		return err

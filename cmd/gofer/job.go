@@ -13,6 +13,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/client"
 )
 
+// jobCommand tells the story of one job from what the streams still hold. Nothing is stored for it.
 func (a *app) jobCommand() *cobra.Command {
 	var queue string
 	cmd := &cobra.Command{
@@ -40,7 +41,8 @@ was queued is known only by an id that has a time in it, such as those that 'gof
 	return cmd
 }
 
-// jobKey is key, but also finds a job of which only a dead letter is left.
+// jobKey finds the key of a job as key does. It also finds a job of which only a dead letter is left, and refuses an id
+// that several queues have.
 func jobKey(ctx context.Context, s *session, queue, name string) (client.Key, error) {
 	k, err := key(ctx, s, queue, name)
 	if !errors.Is(err, client.ErrNotFound) {
@@ -66,6 +68,7 @@ func jobKey(ctx context.Context, s *session, queue, name string) (client.Key, er
 	return k, usage("%w", &client.AmbiguousError{ID: name, Queues: queues})
 }
 
+// printStory prints the places of the job, its moments in the order of time, and at the end what is wrong with it now.
 func (a *app) printStory(t *story) error {
 	places := make([]string, len(t.Places))
 	for i, p := range t.Places {
@@ -115,6 +118,7 @@ func (t *story) sentence(m client.Moment) string {
 	return t.end(m)
 }
 
+// attemptSentence is an attempt in words: its number, its proxy, what came, and whose fault it was.
 func attemptSentence(m client.Moment) string {
 	text := fmt.Sprintf("attempt %d", m.Attempt)
 	if m.MaxAttempts > 0 {
@@ -140,6 +144,8 @@ func attemptSentence(m client.Moment) string {
 	return text
 }
 
+// waitSentence is a wait in words: for how long, until when, and where the job is meanwhile. A job that waits in a stream
+// outlives its worker.
 func waitSentence(m client.Moment) string {
 	text := "waits"
 	if m.Kind == client.KindSite {
@@ -164,6 +170,7 @@ func waitSentence(m client.Moment) string {
 	return text
 }
 
+// end is the result in words.
 func (t *story) end(m client.Moment) string {
 	r := t.Result
 	text := r.Outcome

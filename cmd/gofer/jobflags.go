@@ -24,6 +24,7 @@ type jobFlags struct {
 	hasData                bool // --data was given, perhaps empty
 }
 
+// add adds the flags. Their names are those of curl where curl has the same flag.
 func (f *jobFlags) add(flags *pflag.FlagSet) {
 	flags.StringVarP(&f.method, "method", "X", "", "method (default \"GET\", with --data \"POST\")")
 	flags.StringArrayVarP(&f.headers, "header", "H", nil, "request header 'Name: value'; may be given several times")
@@ -38,7 +39,8 @@ func (f *jobFlags) add(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.meta, "meta", nil, "KEY=VALUE that is handed back in the result; may be given several times")
 }
 
-// template is the job that the flags describe. It has no URL.
+// template returns the job that the flags describe, without a URL. Errors are usage errors. What the flags do not set
+// stays the zero value, so that fill can tell.
 func (f *jobFlags) template() (jobs.Job, error) {
 	t := jobs.Job{
 		Method: f.method, Timeout: jobs.Duration(f.attemptTimeout),
@@ -63,7 +65,8 @@ func (f *jobFlags) template() (jobs.Job, error) {
 	return t, f.body(&t)
 }
 
-// body sets the request body of t.
+// body sets the request body of t. A body that is not UTF-8 goes into body_base64, because JSON holds only text. An empty
+// --data is an empty body.
 func (f *jobFlags) body(t *jobs.Job) error {
 	if !f.hasData {
 		return nil
@@ -83,7 +86,7 @@ func (f *jobFlags) body(t *jobs.Job) error {
 	return nil
 }
 
-// readBounded reads a file of at most limit bytes.
+// readBounded reads a file of at most limit bytes. A larger file is an error, and is not read to its end.
 func readBounded(path string, limit int64) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -97,7 +100,8 @@ func readBounded(path string, limit int64) ([]byte, error) {
 	return content, err
 }
 
-// headersOf reads 'Name: value' flags. A name that comes again adds a value.
+// headersOf reads 'Name: value' flags. A name that is given again adds a value. The error repeats nothing of the flag,
+// which may hold a secret.
 func headersOf(flags []string) (jobs.Headers, error) {
 	var headers jobs.Headers
 	for _, flag := range flags {
@@ -113,7 +117,7 @@ func headersOf(flags []string) (jobs.Headers, error) {
 	return headers, nil
 }
 
-// metaOf reads KEY=VALUE flags.
+// metaOf reads KEY=VALUE flags. A key that is given twice is an error: only one value could be handed back.
 func metaOf(flags []string) (map[string]string, error) {
 	var meta map[string]string
 	for _, flag := range flags {
@@ -132,8 +136,8 @@ func metaOf(flags []string) (map[string]string, error) {
 	return meta, nil
 }
 
-// fill fills in the members that job lacks from the template t. Headers and meta are filled in name by name, proxy and retry
-// member by member. A body from --data makes a POST of a job without a method.
+// fill sets the members that job lacks from the template. Headers and meta are set name by name, proxy and retry member
+// by member, so a line may override a single one. A body from --data makes a POST of a job without a method, as in curl.
 func (f *submitFlags) fill(job *jobs.Job) {
 	t := f.template
 	lacking(&job.Method, t.Method)
@@ -163,6 +167,7 @@ func (f *submitFlags) fill(job *jobs.Job) {
 	}
 }
 
+// lacking sets a member that has the zero value of its type.
 func lacking[T comparable](member *T, value T) {
 	var zero T
 	if *member == zero {
@@ -170,6 +175,7 @@ func lacking[T comparable](member *T, value T) {
 	}
 }
 
+// fillRetry sets what the job's retry policy lacks. The template has no more than max_attempts.
 func fillRetry(job *jobs.Job, t *jobs.Override) {
 	switch {
 	case t == nil:
@@ -180,6 +186,7 @@ func fillRetry(job *jobs.Job, t *jobs.Override) {
 	}
 }
 
+// fillHeaders adds the headers whose names the job has in no spelling (RFC 9110, 5.1: names are case-insensitive).
 func fillHeaders(job *jobs.Job, headers jobs.Headers) {
 	own := make([]string, 0, len(job.Headers))
 	for name := range job.Headers {
@@ -196,7 +203,7 @@ func fillHeaders(job *jobs.Job, headers jobs.Headers) {
 	}
 }
 
-// printJob prints the JSON of a job as a line that gofer submit reads: with its id and queue, if it has any.
+// printJob prints a job as a line that gofer submit reads: with its id and queue, if it has any. Times are in UTC.
 func (a *app) printJob(job jobs.Job) error {
 	job.NotBefore, job.Deadline = job.NotBefore.UTC(), job.Deadline.UTC()
 	return a.printJSON(struct {

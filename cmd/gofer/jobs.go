@@ -20,6 +20,7 @@ const scanTime = 5 * time.Second
 // errScanTime ends a search that takes too long.
 var errScanTime = errors.New("the search takes too long")
 
+// jobsCommand is the group of verbs about jobs that have not ended.
 func (a *app) jobsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "jobs", Short: "List the jobs that have not ended", Args: args(cobra.NoArgs),
@@ -29,6 +30,7 @@ func (a *app) jobsCommand() *cobra.Command {
 	return cmd
 }
 
+// jobsLsCommand lists jobs without results. A job that has ended is found by gofer results or gofer job.
 func (a *app) jobsLsCommand() *cobra.Command {
 	var b bulk
 	var state string
@@ -57,6 +59,8 @@ A job that was just handed back by its worker is shown as running. With --site e
 	return cmd
 }
 
+// jobsLs prints at most limit jobs and says if more follow. A search for one site has to read the jobs themselves, so it
+// ends after scanTime with what it has found, which is no error.
 func (a *app) jobsLs(ctx context.Context, s *session, f client.ListFilter, limit int) error {
 	scan, cancel := ctx, context.CancelFunc(func() {})
 	if f.Site != "" {
@@ -99,8 +103,10 @@ func untilNext(at time.Time) string {
 	return "now"
 }
 
+// stateNames lists the states for help and errors.
 func stateNames() string { return strings.Join(jobs.States(), ", ") }
 
+// checkState refuses a state that no job can have. Empty means any state.
 func checkState(state string) error {
 	if state != "" && !slices.Contains(jobs.States(), state) {
 		return usage("--state: %q is none of %s", state, stateNames())

@@ -11,7 +11,7 @@ import (
 	"github.com/gofer-mq/gofer/worker/control"
 )
 
-// holder is a worker that holds a job and cannot settle it.
+// holder is a worker that holds a job and cannot settle it, such as one that waits for room for the result.
 type holder struct {
 	Worker    string    `json:"worker"`
 	Since     time.Time `json:"since"`
@@ -20,7 +20,7 @@ type holder struct {
 	Permanent bool      `json:"permanent"`
 }
 
-// String says it in words.
+// String is the sentence that gofer job prints.
 func (h holder) String() string {
 	text := fmt.Sprintf("worker %s holds it, and has failed to %s since %s: %s", h.Worker, h.Step, h.Since.UTC().Format(time.RFC3339), h.Reason)
 	if h.Permanent {
@@ -37,7 +37,8 @@ type story struct {
 	Unsettled []holder `json:"unsettled,omitempty"`
 }
 
-// readStory gathers a job's story. What this user may not read is left out, and note is told of it.
+// readStory gathers a job's story from the streams and from the workers. What this user may not read is left out, and
+// note is called with the reason.
 func readStory(ctx context.Context, s *session, key client.Key, note func(format string, args ...any)) (*story, error) {
 	known, err := s.client.Story(ctx, key)
 	if err != nil {
@@ -56,7 +57,8 @@ func readStory(ctx context.Context, s *session, key client.Key, note func(format
 	return t, nil
 }
 
-// readSite asks the workers until when the site rests that the job waits for. If no worker answers, nothing is known about that.
+// readSite asks the workers until when the site rests for which the job waits. If no worker answers, the story keeps what
+// the stream says.
 func (t *story) readSite(ctx context.Context, s *session) {
 	if t.Waiting == nil {
 		return
@@ -84,7 +86,7 @@ func (t *story) readSite(ctx context.Context, s *session) {
 	}
 }
 
-// siteLine says in words what the job waits for, since when and until when.
+// siteLine says in words for which site the job waits, since when, and when the next test is.
 func (t *story) siteLine() string {
 	w := t.Waiting
 	text := w.Detail
@@ -97,8 +99,8 @@ func (t *story) siteLine() string {
 	return text + "; see gofer sites show " + w.Site
 }
 
-// readHolders asks the workers whether one of them holds the job and cannot settle it. If no worker answers, nothing is
-// known about that.
+// readHolders asks the workers whether one of them holds the job and cannot settle it. Only a job that a worker may hold
+// is asked about. If no worker answers, nothing is added.
 func (t *story) readHolders(ctx context.Context, s *session) {
 	if !slices.Contains(t.Places, client.Queued) && !slices.Contains(t.Places, client.Due) {
 		return

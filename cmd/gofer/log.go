@@ -6,7 +6,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/config"
 )
 
-// newLogger writes to a stream as the configuration says: for people on a terminal, for machines elsewhere.
+// newLogger makes a logger that writes to a stream in the configured format: text for people on a terminal, and JSON for
+// machines otherwise. Neither lets a terminal obey what a stranger wrote.
 func newLogger(c *config.Config, to *stream) *slog.Logger {
 	var level slog.Level
 	// The level was checked with the rest of the configuration.
@@ -18,7 +19,7 @@ func newLogger(c *config.Config, to *stream) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(to.jsonWriter(), options))
 }
 
-// inUTC writes all times in UTC, wherever the machine stands.
+// inUTC writes all times in UTC, so that the logs of machines in different zones can be merged.
 func inUTC(_ []string, attr slog.Attr) slog.Attr {
 	if attr.Value.Kind() == slog.KindTime {
 		attr.Value = slog.TimeValue(attr.Value.Time().UTC())

@@ -35,19 +35,21 @@ func main() {
 	os.Exit(newApp(os.Stdout, os.Stderr, os.Exit).run(context.Background(), os.Args[1:], os.Stdin))
 }
 
-// run is the program with the operating system as its arguments, within a process that goes on.
+// run is the program with the operating system as its arguments, within a process that goes on. Tests use it: a signal
+// ends the context, and nothing ends the process.
 func run(ctx context.Context, env config.Environment, args []string, in io.Reader, out, errOut io.Writer) int {
 	a := newApp(out, errOut, nil)
 	a.env = env
 	return a.run(ctx, args, in)
 }
 
-// newApp makes the program for one run. exit ends the process; nil means that nobody may.
+// newApp makes the program for one run. exit ends the process with a code; nil means that nobody may end it.
 func newApp(out, errOut io.Writer, exit func(code int)) *app {
 	return &app{out: &stream{to: out}, err: &stream{to: errOut}, interrupts: newInterrupts(exit)}
 }
 
-// run is one verb, until ctx ends or a signal comes. An interrupted verb that has left nothing undone has no error.
+// run runs one verb, until ctx ends or a signal comes, and returns the exit code. An interrupted verb that has left
+// nothing undone has no error. A write to standard output that failed makes any verb fail: its answer was lost.
 func (a *app) run(ctx context.Context, args []string, in io.Reader) int {
 	ctx, stop := a.interrupts.watch(ctx)
 	defer stop()
@@ -64,7 +66,7 @@ func (a *app) run(ctx context.Context, args []string, in io.Reader) int {
 	return a.report(cmd.CommandPath(), err)
 }
 
-// app is what every verb gets: the three streams and the flags that all verbs have.
+// app is what every verb gets: the three streams and the flags that all verbs have. It serves one run.
 type app struct {
 	in          io.Reader // ends with the verb's context
 	interactive bool      // a person types what in reads, and sees what err prints
@@ -74,7 +76,7 @@ type app struct {
 	interrupts  *interrupts
 }
 
-// failure is an error that has its exit code.
+// failure is an error with its own exit code. exitCode finds it anywhere in a chain.
 type failure struct {
 	code int
 	err  error
@@ -83,11 +85,12 @@ type failure struct {
 func (f *failure) Error() string { return f.err.Error() }
 func (f *failure) Unwrap() error { return f.err }
 
+// usage returns an error in what the user wrote: exit code 2, and a hint at --help.
 func usage(format string, args ...any) error {
 	return &failure{code: exitUsage, err: fmt.Errorf(format, args...)}
 }
 
-// asUsage is err, if it is one, as a mistake in what the user wrote.
+// asUsage marks err as a mistake in what the user wrote. It returns nil for nil.
 func asUsage(err error) error {
 	if err == nil {
 		return nil
@@ -95,7 +98,8 @@ func asUsage(err error) error {
 	return &failure{code: exitUsage, err: err}
 }
 
-// report prints what came of verb and turns it into an exit code: the one place where that is decided.
+// report prints what came of a verb and returns the exit code. It is the one place that prints errors. A pipe whose
+// reader has gone is no reason for a message.
 func (a *app) report(verb string, err error) int {
 	if err == nil {
 		return exitOK
@@ -113,6 +117,7 @@ func (a *app) report(verb string, err error) int {
 	return code
 }
 
+// exitCode is the exit code of an error that is not nil. The numbers 69 and 78 are those of sysexits.h.
 func exitCode(err error) int {
 	var coded *failure
 	var bad *config.Error
@@ -127,6 +132,8 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
+// root builds all verbs. cobra parses the flags and prints nothing by itself, so that every text goes through the streams
+// of app.
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "gofer",
@@ -159,8 +166,8 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 some jobs failed, 69 NATS unreachable, 78
 	return root
 }
 
-// args turns cobra's refusal of arguments into a usage error. Of a verb with verbs below it, the first argument was meant
-// as one of them.
+// args turns cobra's refusal of arguments into a usage error. A verb that only groups other verbs takes the first
+// argument for a misspelt verb, and suggests those that are spelt alike.
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		err := check(cmd, args)

@@ -16,11 +16,12 @@ import (
 	"github.com/gofer-mq/gofer/worker/config"
 )
 
-// mostNamed bounds the jobs of a kind that an end before the time names.
+// mostNamed bounds how many jobs of each kind are named when the waiting ends early.
 const mostNamed = 10
 
-// nameOpen names jobs that go on without anybody waiting: with --json all of them on standard output, as accepted ones, else
-// the first. Jobs that may have been accepted are named as well.
+// nameOpen names the jobs that go on although nobody waits for them any more. With --json it prints all of them on
+// standard output, as accepted jobs. Otherwise it names the first mostNamed on standard error. Jobs that may have been
+// accepted are named as well.
 func (s *submission) nameOpen() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -40,6 +41,7 @@ func (s *submission) nameOpen() error {
 	return nil
 }
 
+// nameSome names the first jobs of a list and counts the rest. more ends the last line. The caller holds mu.
 func (s *submission) nameSome(what string, list []ackFacts, more string) {
 	for _, ack := range list[:min(len(list), mostNamed)] {
 		s.app.note("%s: %s (%s %d)", what, ack.Key, s.unit, ack.Line)
@@ -49,7 +51,8 @@ func (s *submission) nameSome(what string, list []ackFacts, more string) {
 	}
 }
 
-// await prints an outcome for each job of keys, and shows on a terminal how far it is.
+// await prints an outcome for each job of keys until keys is closed and all outcomes have come. It counts the failures,
+// and shows on a terminal how many outcomes have come.
 func (s *submission) await(ctx context.Context, keys <-chan client.Key) error {
 	defer func() { _ = s.bar.Exit() }()
 	return s.session.client.WaitEach(ctx, keys, func(r jobs.Result) error {
@@ -68,10 +71,10 @@ func (s *submission) await(ctx context.Context, keys <-chan client.Key) error {
 	})
 }
 
-// hintAfter is how long nothing is said about jobs that nobody takes.
+// hintAfter is how long nothing is said about jobs that nobody takes. Jobs of a healthy queue have begun by then.
 const hintAfter = 5 * time.Second
 
-// hint tells of queues that no worker serves; who may not look at the queues is told nothing.
+// hint names the queues that no worker serves, once. A user who may not look at the queues gets no hint.
 func (s *submission) hint(ctx context.Context) {
 	queues, err := s.session.client.Queues(ctx)
 	if err != nil {
@@ -91,7 +94,7 @@ func (s *submission) hint(ctx context.Context) {
 	}
 }
 
-// openQueues are the queues of the jobs that are waited for.
+// openQueues returns the queues of the jobs whose outcomes have not come yet.
 func (s *submission) openQueues() map[string]bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -102,7 +105,8 @@ func (s *submission) openQueues() map[string]bool {
 	return out
 }
 
-// outcome prints one result and keeps its body if asked. A body that cannot be kept is its job's failure; the others go on.
+// outcome prints one result, and keeps its body if --output is given. A body that cannot be kept makes its job a failed
+// one; the others go on. The caller holds mu.
 func (s *submission) outcome(ctx context.Context, r jobs.Result) error {
 	key := client.Key{Queue: r.Queue, ID: r.ID}
 	from := s.open[key]
@@ -126,8 +130,8 @@ func (s *submission) outcome(ctx context.Context, r jobs.Result) error {
 	return s.app.printResult(r)
 }
 
-// save writes the body to the file QUEUE/ID below the folder: two jobs never share one, and both names are safe there. It
-// neither replaces a file nor leaves the folder through a link.
+// save writes the body to the file QUEUE/ID below the folder. Two jobs never share a file, and queues and ids hold no
+// path. It neither replaces a file nor leaves the folder through a link. A file that cannot be completed is removed.
 func (s *submission) save(ctx context.Context, r jobs.Result) error {
 	body, err := s.session.client.Body(ctx, r)
 	if err != nil {
@@ -154,7 +158,8 @@ func (s *submission) save(ctx context.Context, r jobs.Result) error {
 	return err
 }
 
-// verdict is how the whole submission went, as an exit code.
+// verdict is how the whole submission went: nil, an error, or a failure with exit code 3 if some jobs failed and others
+// did not. It is called when no other goroutine uses s.
 func (s *submission) verdict() error {
 	switch bad := s.invalid + s.refused; {
 	case bad+s.accepted == 0: // nothing failed

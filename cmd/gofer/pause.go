@@ -10,6 +10,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
+// pauseCommand pauses both consumers of a queue, so that neither fresh nor due jobs are taken. The pause is kept by the
+// server and outlives this call.
 func (a *app) pauseCommand() *cobra.Command {
 	var length string
 	cmd := &cobra.Command{

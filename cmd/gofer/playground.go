@@ -17,6 +17,7 @@ import (
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
+// playgroundCommand is the first minute with gofer: it needs neither a server nor proxies.
 func (a *app) playgroundCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "playground",
@@ -29,7 +30,8 @@ uses those, and nothing else is started. Ctrl-C ends everything.`,
 	}
 }
 
-// play runs a worker in the playground until ctx ends.
+// play runs a worker in the playground until ctx ends. Only if the environment names no proxies does it start those of
+// the playground, and shortens the attempt timeout, since some of them never answer.
 func (a *app) play(ctx context.Context) error {
 	c, proxies, err := a.loadWorkerConfig()
 	if err != nil {
@@ -51,6 +53,7 @@ func (a *app) play(ctx context.Context) error {
 		hint = fmt.Sprintf(hintOfWorld, world)
 	}
 	ctx, cancel := context.WithCancel(ctx)
+	// The goroutine of the hint ends with ctx, which is cancelled before it is waited for: deferred calls run in reverse.
 	var waiting sync.WaitGroup
 	defer waiting.Wait()
 	defer cancel()
@@ -82,7 +85,7 @@ In another terminal:
 The dashboard is at %%[2]s/. Ctrl-C ends all of it.
 `
 
-// pageOf is the URL of the dashboard for a browser on this machine.
+// pageOf returns the URL of the dashboard for a browser on this machine. An unspecified address becomes loopback.
 func pageOf(addr net.Addr) string {
 	at := *addr.(*net.TCPAddr)
 	if at.IP.IsUnspecified() {
@@ -103,6 +106,7 @@ func printWhenReady(ctx context.Context, out *stream, page, hint string) {
 	_ = out.block(fmt.Sprintf(hint, os.Args[0], page)) // a terminal that is gone needs no hint
 }
 
+// isReady asks /readyz once. An error means that it is not ready yet.
 func isReady(ctx context.Context, page string) bool {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, page+"/readyz", http.NoBody)
 	if err != nil {

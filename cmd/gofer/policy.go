@@ -15,6 +15,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/fleet"
 )
 
+// policyCommand is the group of verbs about the retry policy. A policy in the bucket replaces that of every worker's
+// environment within a second.
 func (a *app) policyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "policy", Short: "Show and change the fleet's retry policy", Args: args(cobra.NoArgs),
@@ -32,9 +34,11 @@ func (a *app) policyCommand() *cobra.Command {
 	return cmd
 }
 
-// maxPolicy bounds a policy that is read, in bytes.
+// maxPolicy bounds a policy that is read from standard input, in bytes.
 const maxPolicy = 64 << 10
 
+// policyShow prints the current policy as JSON on standard output and where it comes from on standard error. If the
+// bucket holds an invalid policy, it prints the one that the workers go on with, and fails.
 func (a *app) policyShow(ctx context.Context, s *session, _ []string) error {
 	kv, err := s.bucket(ctx, "policy")
 	if err != nil {
@@ -64,8 +68,8 @@ func (a *app) policyShow(ctx context.Context, s *session, _ []string) error {
 	return errors.Join(invalid, a.printJSON(policy))
 }
 
-// workersPolicy is a worker's policy, and the one of its environment: what a document in the bucket lacks comes from there.
-// If no worker answers, it is that of a worker that has this environment.
+// workersPolicy returns the policy of a worker, and that of its environment, from which a document in the bucket takes
+// what it lacks. If no worker answers, both are those of a worker with this environment.
 func (s *session) workersPolicy(ctx context.Context) (control.PolicyResponse, error) {
 	own := s.config.Policy()
 	answers, err := askFleet[control.PolicyResponse](ctx, s, control.Policy, nil, 1)
@@ -82,6 +86,8 @@ func (s *session) workersPolicy(ctx context.Context) (control.PolicyResponse, er
 	return answer, nil
 }
 
+// policySet checks a policy and stores it whole, with its defaults written out: a later version with other defaults
+// changes nothing.
 func (a *app) policySet(ctx context.Context, s *session, args []string) error {
 	text := []byte(args[0])
 	if args[0] == "-" {
@@ -111,6 +117,7 @@ func (a *app) policySet(ctx context.Context, s *session, args []string) error {
 	return a.printJSON(policy)
 }
 
+// policyReset removes the policy from the bucket. It succeeds if there is none.
 func (a *app) policyReset(ctx context.Context, s *session, _ []string) error {
 	kv, err := s.bucket(ctx, "policy")
 	if err != nil {

@@ -21,15 +21,15 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// stream is standard output or standard error, and the only way to either. It is no io.Writer: ids, URLs, reasons and bodies
+// stream is standard output or standard error, and the only way to either. It is deliberately no io.Writer: ids, URLs, reasons and bodies
 // come from strangers, so what a verb prints goes through a method that lets no terminal obey it.
 type stream struct {
-	mu  sync.Mutex // a verb and the log write at once
+	mu  sync.Mutex // guards err, and keeps writes of a verb and of the log whole
 	to  io.Writer
 	err error // the first error of a write, so that no verb succeeds whose answer was lost
 }
 
-// raw writes to a stream what was made safe, or is not meant for a terminal.
+// raw writes to a stream without a change. Use it only for text that was made safe, or that is not meant for a terminal.
 type raw struct{ s *stream }
 
 // Write writes p in one piece.
@@ -43,14 +43,14 @@ func (w raw) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// failed is the first error of a write.
+// failed returns the first error of a write; nil if all of them succeeded.
 func (s *stream) failed() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
 }
 
-// line prints one line. Whatever the arguments hold, it stays one.
+// line prints one line. Line breaks and control characters of the arguments are escaped, so it stays one line.
 func (s *stream) line(format string, args ...any) error {
 	return s.print(text.Printable(fmt.Sprintf(format, args...)) + "\n")
 }
@@ -66,12 +66,13 @@ func (s *stream) fields(fields ...string) error {
 // block prints text of several lines as it stands, but for what a terminal would obey.
 func (s *stream) block(lines string) error { return s.print(text.Block(lines) + "\n") }
 
+// print writes text that is safe for a terminal.
 func (s *stream) print(safe string) error {
 	_, err := raw{s}.Write([]byte(safe))
 	return err
 }
 
-// json prints one value as a line of JSON.
+// json prints one value as a line of JSON. HTML characters are not escaped; control characters are, as JSON demands.
 func (s *stream) json(v any) error {
 	var line bytes.Buffer
 	enc := json.NewEncoder(&line)
@@ -82,7 +83,8 @@ func (s *stream) json(v any) error {
 	return s.print(string(text.JSON(line.Bytes())))
 }
 
-// table prints rows under a header; on a terminal, the last column is wrapped to fit.
+// table prints rows under a header. On a terminal the last column is wrapped, so that no line is longer than the screen;
+// in a file each row is one line.
 func (s *stream) table(header table.Row, rows []table.Row) error {
 	t := table.NewWriter()
 	t.SetStyle(table.StyleLight)
@@ -97,7 +99,7 @@ func (s *stream) table(header table.Row, rows []table.Row) error {
 	return s.print(t.Render() + "\n")
 }
 
-// printableRow leaves numbers as they are, which are aligned by their type.
+// printableRow makes a row safe for a terminal. Numbers stay numbers, because the table aligns them by their type.
 func printableRow(row table.Row) table.Row {
 	out := make(table.Row, len(row))
 	for i, cell := range row {
@@ -111,7 +113,8 @@ func printableRow(row table.Row) table.Row {
 	return out
 }
 
-// roomForLast is how wide the last column of a table may be, twenty at least, so that a line is no longer than width.
+// roomForLast returns how wide the last column may be so that no line is longer than width. It is 20 at least, even if
+// lines then become too long.
 func roomForLast(rows []table.Row, width int) int {
 	widest := map[int]int{}
 	for _, row := range rows {
@@ -127,11 +130,11 @@ func roomForLast(rows []table.Row, width int) int {
 	return max(room, 20)
 }
 
-// errBinary is what curl says of a body that no terminal can show.
+// errBinary is the error of a body that no terminal can show; curl refuses such a body, too.
 const errBinary = "the body is binary and is not shown on a terminal: send standard output to a file"
 
-// body prints a response body: unchanged to a file or a pipe. On a terminal it is text of several lines, and refused if it is
-// binary.
+// body prints a response body. To a file or a pipe it goes unchanged. On a terminal it is printed as text, with escapes
+// for control characters, and refused if it holds a zero byte. It never holds the whole body in memory.
 func (s *stream) body(from io.Reader) error {
 	if !s.isTerminal() {
 		_, err := io.Copy(raw{s}, from)
@@ -162,7 +165,8 @@ func (s *stream) body(from io.Reader) error {
 	}
 }
 
-// unfinished is how many bytes at the end may be the beginning of a character or of a line end.
+// unfinished returns how many bytes at the end of piece may be the beginning of a character, or of a line end "\r\n".
+// They are printed with the next piece.
 func unfinished(piece []byte) int {
 	for n := 1; n <= min(len(piece), utf8.UTFMax-1); n++ {
 		if last := piece[len(piece)-n:]; utf8.RuneStart(last[0]) {
@@ -175,13 +179,14 @@ func unfinished(piece []byte) int {
 	return 0
 }
 
-// writer is for what prints by itself: help, completion and the text log.
+// writer returns a writer for what prints by itself: help, completion and the text log. It escapes what a terminal would
+// obey.
 func (s *stream) writer() io.Writer { return text.NewWriter(raw{s}) }
 
 // jsonWriter is for the JSON log.
 func (s *stream) jsonWriter() io.Writer { return text.NewJSONWriter(raw{s}) }
 
-// width is how many columns a person sees; zero when nobody looks.
+// width returns how many columns a person sees; zero if the stream is no terminal.
 func (s *stream) width() int {
 	f, _ := s.to.(*os.File)
 	if !s.isTerminal() {
@@ -200,13 +205,13 @@ func (s *stream) isTerminal() bool {
 	return isFile && term.IsTerminal(int(f.Fd()))
 }
 
-// note says something beside the answer.
+// note prints a line to standard error, beside the answer. A line that cannot be written is lost.
 func (a *app) note(format string, args ...any) { _ = a.err.line("gofer: "+format, args...) }
 
 // printJSON prints one value as a line of JSON to standard output.
 func (a *app) printJSON(v any) error { return a.out.json(v) }
 
-// say prints that something was done.
+// say prints that something was done: as a sentence, or with --json as an object with the given fields.
 func (a *app) say(fields map[string]any, format string, args ...any) error {
 	if a.json {
 		return a.printJSON(fields)
@@ -214,7 +219,8 @@ func (a *app) say(fields map[string]any, format string, args ...any) error {
 	return a.out.line(format, args...)
 }
 
-// printBody writes the body of a result, or the problem document of one that did not succeed.
+// printBody writes the body of a result to standard output. For a job that did not succeed it writes each attempt to
+// standard error instead.
 func (a *app) printBody(ctx context.Context, s *session, r jobs.Result) error {
 	if r.Outcome != jobs.Succeeded {
 		for _, attempt := range r.Attempts {
@@ -260,7 +266,7 @@ func resultLine(r jobs.Result) string {
 	return line
 }
 
-// brief is a duration as people read it: to the millisecond, and short ones to the tenth of one.
+// brief rounds a duration as people read it: to the millisecond, and below ten milliseconds to a tenth of one.
 func brief(d time.Duration) time.Duration {
 	if d < 10*time.Millisecond {
 		return d.Round(100 * time.Microsecond)
@@ -268,9 +274,11 @@ func brief(d time.Duration) time.Duration {
 	return d.Round(time.Millisecond)
 }
 
+// milliseconds rounds a duration for tables.
 func milliseconds(d jobs.Duration) time.Duration { return d.Std().Round(time.Millisecond) }
 
-// progress is a bar with counts, rate and remaining time on a terminal, if it is wanted, and nothing elsewhere.
+// progress returns a bar with counts, rate and remaining time if it is wanted and standard error is a terminal. Otherwise
+// it returns a bar that prints nothing, so callers need no check.
 func (a *app) progress(wanted bool, total int, what string) *progressbar.ProgressBar {
 	if !wanted || !a.err.isTerminal() {
 		return progressbar.NewOptions(total, progressbar.OptionSetWriter(io.Discard), progressbar.OptionSetVisibility(false))

@@ -16,6 +16,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/fleet"
 )
 
+// proxiesCommand is the group of verbs about proxies. They change the fleet's bucket, and never a file or the
+// environment.
 func (a *app) proxiesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "proxies", Short: "List, check, add and remove proxies", Args: args(cobra.NoArgs),
@@ -72,10 +74,12 @@ type sourced struct {
 	source string
 }
 
+// listed returns the facts of a proxy without its credentials.
 func listed(p sourced) listedProxy {
 	return listedProxy{ID: p.ID, Addr: p.Addr(), Kind: p.Kind(), Tags: p.Tags, Region: p.Region, Weight: max(1, p.Weight), MaxInflight: p.MaxInflight, Rate: p.Rate, Source: p.source}
 }
 
+// proxiesLs works without a server if this environment names proxies: it then says that the bucket is left out.
 func (a *app) proxiesLs(ctx context.Context) error {
 	c, err := a.loadConfig()
 	if err != nil {
@@ -102,8 +106,8 @@ func (a *app) proxiesLs(ctx context.Context) error {
 	return a.out.table(table.Row{"id", "address", "kind", "tags", "region", "weight", "max in flight", "rate", "source"}, rows)
 }
 
-// wholePool is the pool of a worker that has this environment. Without a server it is the environment's and
-// the file's part, if they have any.
+// wholePool returns the pool of a worker that has this environment. Of two proxies with the same id the bucket's counts,
+// as in a worker. Without a server it returns the environment's and the file's part, if they have any, and notes that.
 func (a *app) wholePool(ctx context.Context, c *config.Config, verb string) ([]sourced, error) {
 	own, err := c.ReadProxies()
 	if err != nil {
@@ -128,6 +132,8 @@ func (a *app) wholePool(ctx context.Context, c *config.Config, verb string) ([]s
 	return pool, nil
 }
 
+// sharedProxies reads the fleet's bucket, by id. An entry that is not valid is noted and left out: anybody with the right
+// to write may write anything.
 func (a *app) sharedProxies(ctx context.Context, verb string) (map[string]proxylist.Proxy, error) {
 	s, err := a.connect(ctx, verb)
 	if err != nil {

@@ -9,6 +9,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/config"
 )
 
+// proxiesAdd stores proxies in the fleet's bucket, one after the other, and prints the id of each that is stored. All
+// lines are checked before the first is stored.
 func (a *app) proxiesAdd(ctx context.Context, s *session, lines []string) error {
 	list, err := a.proxiesToAdd(lines)
 	if err != nil {
@@ -29,7 +31,8 @@ func (a *app) proxiesAdd(ctx context.Context, s *session, lines []string) error 
 	return nil
 }
 
-// proxiesToAdd is the one proxy that the arguments name, or what standard input lists.
+// proxiesToAdd returns the one proxy that the arguments name together, or what standard input lists. Errors hold no
+// credentials.
 func (a *app) proxiesToAdd(args []string) ([]proxylist.Proxy, error) {
 	if len(args) == 1 && args[0] == "-" {
 		return config.ParseProxies("standard input", a.in)

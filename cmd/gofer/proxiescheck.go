@@ -36,6 +36,7 @@ type checkFlags struct {
 	via      []string
 }
 
+// proxiesCheckCommand fetches through a pool of its own, so nothing that it finds reaches a worker.
 func (a *app) proxiesCheckCommand() *cobra.Command {
 	var f checkFlags
 	cmd := &cobra.Command{
@@ -68,6 +69,7 @@ func (f *checkFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.region, "region", "", "region of the exit of gateways whose line names none")
 }
 
+// check refuses values that are out of range, as a usage error.
 func (f *checkFlags) check() error {
 	switch {
 	case f.timeout < 100*time.Millisecond || f.timeout > jobs.MaxAttemptTimeout:
@@ -80,6 +82,7 @@ func (f *checkFlags) check() error {
 	return nil
 }
 
+// proxiesCheck prepares a check and runs it. The exit code says whether all proxies work.
 func (a *app) proxiesCheck(ctx context.Context, f checkFlags, files []string) error {
 	if err := f.check(); err != nil {
 		return err
@@ -101,13 +104,15 @@ func (a *app) proxiesCheck(ctx context.Context, f checkFlags, files []string) er
 	return k.run(ctx, f.parallel)
 }
 
-// withTarget fills in the page to fetch.
+// withTarget returns the flags with a page to fetch: the one that is given, that of the health checks, or a page that
+// always exists.
 func (f checkFlags) withTarget(c *config.Config) checkFlags {
 	f.target = cmp.Or(f.target, c.Health.URL, defaultTarget)
 	return f
 }
 
-// proxiesToCheck is the pool, or what the file lists, or of either those that --via names.
+// proxiesToCheck returns the pool, or what the file lists; with --via only the proxies that it names. A name that is in
+// neither is a usage error, and so is an empty list an error.
 func (a *app) proxiesToCheck(ctx context.Context, c *config.Config, f checkFlags, files []string) ([]proxylist.Proxy, error) {
 	list, err := a.listToCheck(ctx, c, files)
 	if err != nil {
@@ -128,6 +133,7 @@ func (a *app) proxiesToCheck(ctx context.Context, c *config.Config, f checkFlags
 	return list, nil
 }
 
+// listToCheck returns the proxies of the file, or without a file those of the pool.
 func (a *app) listToCheck(ctx context.Context, c *config.Config, files []string) ([]proxylist.Proxy, error) {
 	if len(files) > 0 {
 		return a.listedProxies(files[0])
@@ -143,7 +149,8 @@ func (a *app) listToCheck(ctx context.Context, c *config.Config, files []string)
 	return list, nil
 }
 
-// listedProxies is what a file, or with "-" the standard input, lists.
+// listedProxies returns what a file lists; "-" stands for standard input. Every error is a mistake of the user's and
+// names the line.
 func (a *app) listedProxies(file string) ([]proxylist.Proxy, error) {
 	if file == "-" {
 		list, err := config.ParseProxies("standard input", a.in)
@@ -173,7 +180,8 @@ type check struct {
 	failed int
 }
 
-// newCheck makes a check of a list. The caller closes its fetcher.
+// newCheck makes a check of a list, with a fetcher and a pool of its own. The caller closes its fetcher. A target that
+// may not be fetched is refused here.
 func (a *app) newCheck(ctx context.Context, c *config.Config, f checkFlags, list []proxylist.Proxy) (*check, error) {
 	job, err := jobs.PageJob(f.target)
 	if err != nil {
@@ -196,7 +204,8 @@ func (a *app) newCheck(ctx context.Context, c *config.Config, f checkFlags, list
 	return k, nil
 }
 
-// onceOnly is the policy of one attempt that takes no error page for an answer.
+// onceOnly is a policy of one attempt for which every status from 400 on is a failure, since a page is fetched that
+// answers 200.
 func onceOnly() jobs.Policy {
 	p := jobs.DefaultPolicy()
 	p.MaxAttempts, p.RetryStatusCodes, p.BanStatusCodes = 1, nil, nil
@@ -218,7 +227,8 @@ type checked struct {
 	Error    string        `json:"error"`
 }
 
-// run checks every proxy, so many at a time, until ctx ends.
+// run checks every proxy, at most parallel at a time, until ctx ends. A line that cannot be printed ends it. It waits for
+// the checks that have begun.
 func (k *check) run(ctx context.Context, parallel int) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -247,7 +257,8 @@ func (k *check) run(ctx context.Context, parallel int) error {
 	return k.verdict(context.Cause(ctx))
 }
 
-// through fetches the page through one proxy; known is false when ctx ended first.
+// through fetches the page through one proxy. known is false if ctx ended before the proxy was judged; then nothing is
+// said about it.
 func (k *check) through(ctx context.Context, p proxylist.Proxy) (r checked, known bool) {
 	job := k.job
 	job.Proxy.ID = p.ID
@@ -274,7 +285,7 @@ func (k *check) through(ctx context.Context, p proxylist.Proxy) (r checked, know
 	return r, true
 }
 
-// tell prints what became of a proxy, and counts it.
+// tell prints what became of a proxy and counts it. Calls are serialised, so lines do not mix.
 func (k *check) tell(r checked) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -291,6 +302,8 @@ func (k *check) tell(r checked) error {
 	return errors.Join(k.print(r), k.bar.Add(1))
 }
 
+// print prints one line. Ids and addresses are padded, so that the lines form a table although they are printed one by
+// one.
 func (k *check) print(r checked) error {
 	if k.app.json {
 		return k.app.printJSON(r)
@@ -308,7 +321,8 @@ func (k *check) print(r checked) error {
 	return k.app.out.line("%-*s %-*s %-6s %3s %s%s", k.widths[0], r.ID, k.widths[1], r.Addr, word, status, milliseconds(r.Duration), why)
 }
 
-// verdict sums up: a word on standard error, and the exit code.
+// verdict sums up on standard error and returns the error for the exit code: 3 if proxies failed, 130 if it was
+// interrupted. stopped is why the check ended early; nil if it did not.
 func (k *check) verdict(stopped error) error {
 	slices.Sort(k.times)
 	text := fmt.Sprintf("%d ok, %d failed", len(k.times), k.failed)

@@ -27,6 +27,8 @@ type importFlags struct {
 	onlyOK bool
 }
 
+// proxiesImportCommand reads the formats in which sellers deliver lists. Flags of a check are refused without --check,
+// where they would be ignored.
 func (a *app) proxiesImportCommand() *cobra.Command {
 	var f importFlags
 	cmd := &cobra.Command{
@@ -62,6 +64,8 @@ With --check only the proxies that work are added: gofer fetches a page through 
 	return cmd
 }
 
+// proxiesImport adds the lines that can be read, and counts the others. The error has exit code 3 if some were added and
+// some were not.
 func (a *app) proxiesImport(ctx context.Context, f importFlags, file string) error {
 	if !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, f.scheme) {
 		return usage("--scheme: none of http, https, socks5, socks5h")
@@ -97,7 +101,8 @@ func (a *app) proxiesImport(ctx context.Context, f importFlags, file string) err
 	return nil
 }
 
-// soldProxies reads a seller's list, and names each line that is refused.
+// soldProxies reads a seller's list, and notes each line that is refused by its number. The line itself is not printed:
+// it may hold a password.
 func (a *app) soldProxies(file, scheme string) (list []proxylist.Proxy, refused int, err error) {
 	in, name := a.in, "standard input"
 	if file != "-" {
@@ -127,7 +132,8 @@ func (a *app) soldProxies(file, scheme string) (list []proxylist.Proxy, refused 
 	return list, refused, nil
 }
 
-// working fetches a page through each proxy, prints what became of it, and returns those that work, in their order.
+// working fetches a page through each proxy, prints what became of it, and returns those that work, in the order of the
+// list. A proxy that fails is no error.
 func (a *app) working(ctx context.Context, f checkFlags, list []proxylist.Proxy) (ok []proxylist.Proxy, err error) {
 	c, err := a.loadConfig()
 	if err != nil {
@@ -147,7 +153,8 @@ func (a *app) working(ctx context.Context, f checkFlags, list []proxylist.Proxy)
 	return slices.DeleteFunc(list, func(p proxylist.Proxy) bool { return !works[p.ID] }), nil
 }
 
-// addAll stores the proxies in the fleet's bucket, many at a time, and prints their ids if asked.
+// addAll stores the proxies in the fleet's bucket, up to 32 at a time. It prints the id of each that is stored if
+// printIDs is set. The first error ends it; what was stored by then stays.
 func (a *app) addAll(ctx context.Context, list []proxylist.Proxy, printIDs bool) error {
 	s, err := a.connect(ctx, "proxies import")
 	if err != nil {
@@ -174,6 +181,7 @@ func (a *app) addAll(ctx context.Context, list []proxylist.Proxy, printIDs bool)
 	return group.Wait()
 }
 
+// addOne stores one proxy under its id. It replaces an entry of that id.
 func (a *app) addOne(ctx context.Context, kv jetstream.KeyValue, p proxylist.Proxy) error {
 	if _, err := kv.PutString(ctx, p.ID, p.Line()); err != nil {
 		return fmt.Errorf("add proxy %s: %w", p.ID, err)

@@ -10,6 +10,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
+// proxiesRm removes proxies from the fleet's bucket. It stops at the first one that is not there, since a proxy of an
+// environment or a file cannot be removed here.
 func (a *app) proxiesRm(ctx context.Context, s *session, ids []string) error {
 	for _, id := range ids {
 		if !jobs.ValidProxyID(id) {

@@ -11,6 +11,7 @@ import (
 	"github.com/gofer-mq/gofer/worker/fleet"
 )
 
+// proxiesStrategy shows, sets or resets the strategy. The bucket of policies holds it, under a key of its own.
 func (a *app) proxiesStrategy(ctx context.Context, s *session, args []string) error {
 	if len(args) == 1 && args[0] != "reset" {
 		if _, err := rotation.ParseStrategy(args[0]); err != nil {
@@ -40,7 +41,8 @@ func (a *app) proxiesStrategy(ctx context.Context, s *session, args []string) er
 	return a.say(map[string]any{"strategy": args[0], "source": "bucket"}, "%s is the fleet's strategy.", args[0])
 }
 
-// strategyOf is the fleet's strategy, or that of the environment, and which of the two.
+// strategyOf returns the fleet's strategy and "bucket", or the environment's strategy and "environment" if the fleet has
+// none. The name in the bucket may be unknown to this version.
 func strategyOf(ctx context.Context, kv jetstream.KeyValue, own string) (name, source string, err error) {
 	entry, err := kv.Get(ctx, fleet.StrategyKey)
 	switch {

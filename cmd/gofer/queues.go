@@ -7,6 +7,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// queuesCommand lists each queue with its jobs by state. Overdue jobs are counted by a request of their own, whose
+// failure leaves only that column at zero.
 func (a *app) queuesCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "queues", Short: "List the queues and how they stand",

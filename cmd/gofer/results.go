@@ -11,6 +11,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/client"
 )
 
+// resultsCommand has three uses, told apart by its arguments: one result by id, a list of kept results, or results as
+// they come. Flags that belong to another use are refused.
 func (a *app) resultsCommand() *cobra.Command {
 	var queue, durable string
 	var all, wait bool
@@ -60,7 +62,8 @@ is refused. Everything else that strangers wrote, such as URLs and reasons, is a
 	return cmd
 }
 
-// oneResult prints the body of one result to standard output, so that it can be piped.
+// oneResult prints the body of one result to standard output and its facts to standard error, so that the body can be
+// piped. A job that did not succeed has exit code 3.
 func (a *app) oneResult(ctx context.Context, s *session, queue, name string, wait bool) error {
 	key, err := key(ctx, s, queue, name)
 	if err != nil {
@@ -87,7 +90,8 @@ func (a *app) oneResult(ctx context.Context, s *session, queue, name string, wai
 	return nil
 }
 
-// followResults prints a line for each result until ctx ends.
+// followResults prints a line for each result until ctx ends. It reads headers only, unless it reads with a durable,
+// which delivers whole messages.
 func (a *app) followResults(ctx context.Context, s *session, queue, durable string, all bool) error {
 	f := client.Filter{Queue: queue, All: all, HeadersOnly: durable == "", Durable: durable}
 	return s.client.Follow(ctx, f, func(r jobs.Result) error {

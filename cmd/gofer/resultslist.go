@@ -11,7 +11,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/client"
 )
 
-// resultFilter says which kept results are listed.
+// resultFilter says which kept results are listed. The zero value asks for no list.
 type resultFilter struct {
 	failed bool
 	status string
@@ -26,12 +26,12 @@ func (f *resultFilter) add(cmd *cobra.Command) {
 	cmd.Flags().Var(&f.limit, "limit", "list only the newest N of the kept results, and end")
 }
 
-// isGiven reports whether the kept results are to be listed.
+// isGiven reports whether any flag of the filter was given. Without one, results are followed instead of listed.
 func (f *resultFilter) isGiven() bool {
 	return f.failed || f.status != "" || f.since.given || f.limit != 0
 }
 
-// check refuses flags that nothing can fit.
+// check refuses values that no result can have, as a usage error.
 func (f *resultFilter) check() error {
 	if f.limit < 0 {
 		return usage("--limit: at least 1")
@@ -51,7 +51,8 @@ func (f *resultFilter) fits(r *jobs.Result) bool {
 		(f.status == "" || f.status == jobs.StatusClass(r.Status) || f.status == strconv.Itoa(r.Status))
 }
 
-// listResults prints a line for each kept result that fits, in the order of storing. With a limit it holds that many results at once.
+// listResults prints a line for each kept result that fits, in the order of storing. With a limit N it keeps at most 2 N
+// results in memory and prints the newest N; without one it prints each at once.
 func (a *app) listResults(ctx context.Context, s *session, queue string, f *resultFilter) error {
 	var newest []jobs.Result
 	err := s.client.Follow(ctx, client.Filter{Queue: queue, Since: f.since.Time, UntilNow: true, HeadersOnly: true}, func(r jobs.Result) error {

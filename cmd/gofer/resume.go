@@ -8,6 +8,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
+// resumeCommand ends the pause of a queue. A queue that is not paused stays as it is.
 func (a *app) resumeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "resume QUEUE", Short: "Let workers take jobs of a paused queue again", Args: args(cobra.ExactArgs(1)),

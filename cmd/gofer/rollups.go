@@ -11,6 +11,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
+// rollupsCommand asks one worker for the fleet's hours. A worker that cannot read them answers with its own, which is
+// noted.
 func (a *app) rollupsCommand() *cobra.Command {
 	request := control.RollupRequest{Scope: control.ScopeCluster}
 	cmd := &cobra.Command{
@@ -41,7 +43,8 @@ Requests are jobs that ended, and 2xx to none the classes of their last status; 
 	return cmd
 }
 
-// hourRows leaves out the hours before anything happened, but never the running one.
+// hourRows makes the rows of the table. Hours before the first one in which something happened are left out; the running
+// hour is always there.
 func hourRows(points []rollup.Point) (rows []table.Row) {
 	for i, p := range points {
 		if len(rows) == 0 && p.TotalRequests+p.Attempts+p.TotalRetries+p.BreakerOpens == 0 && i < len(points)-1 {

@@ -24,7 +24,7 @@ import (
 // connectTimeout bounds how long a verb looks for its server.
 const connectTimeout = 5 * time.Second
 
-// session is a verb's connection.
+// session is a verb's connection and what it needs to use it. Whoever connects closes it.
 type session struct {
 	nc     *nats.Conn
 	client *client.Client
@@ -33,7 +33,8 @@ type session struct {
 	names  jobs.Names
 }
 
-// loadConfig reads and checks the environment of this run.
+// loadConfig reads and checks the environment of this run. It opens no file that holds proxies. The error is a
+// *config.Error.
 func (a *app) loadConfig() (config.Config, error) {
 	env, err := a.environment()
 	if err != nil {
@@ -51,6 +52,7 @@ func (a *app) loadWorkerConfig() (config.Config, []proxylist.Proxy, error) {
 	return config.LoadWorker(env)
 }
 
+// environment returns the variables of the process, or those that a test has given.
 func (a *app) environment() (config.Environment, error) {
 	if a.env != nil {
 		return a.env, nil
@@ -58,7 +60,8 @@ func (a *app) environment() (config.Environment, error) {
 	return config.OfProcess()
 }
 
-// connect reads the environment and connects for one verb. The caller closes the session.
+// connect reads the environment and connects for one verb, within connectTimeout. The caller closes the session. Errors:
+// *config.Error, bus.ErrUnreachable, bus.ErrCredentials, bus.ErrPermission.
 func (a *app) connect(ctx context.Context, verb string) (*session, error) {
 	c, err := a.loadConfig()
 	if err != nil {
@@ -87,17 +90,19 @@ func (a *app) connect(ctx context.Context, verb string) (*session, error) {
 
 func (s *session) close() { s.nc.Close() }
 
-// askFleet asks the workers for a verb and gathers their answers, or only the first most of them if most is not zero.
-func askFleet[T any](ctx context.Context, s *session, verb string, request any, most int) ([]T, error) {
+// askFleet asks the workers for a verb and gathers their answers; limit bounds how many, and zero means all that come in
+// time. The error is a control.ErrNoWorkers if none answers.
+func askFleet[T any](ctx context.Context, s *session, verb string, request any, limit int) ([]T, error) {
 	subject := control.Subject(s.names, verb)
-	answers, err := control.Ask[T](ctx, s.nc, subject, request, most)
+	answers, err := control.Ask[T](ctx, s.nc, subject, request, limit)
 	if errors.Is(err, control.ErrNoWorkers) {
 		return nil, fmt.Errorf("%w on %s: none runs with GOFER_PREFIX=%s on this server, or this user may not ask", err, subject, s.names.Prefix())
 	}
 	return answers, err
 }
 
-// verb is the frame of a verb that needs a connection.
+// verb returns the function of a cobra command for a verb that needs a connection: it connects, calls do, and closes the
+// session.
 func (a *app) verb(name string, do func(ctx context.Context, s *session, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		s, err := a.connect(cmd.Context(), name)
@@ -109,11 +114,14 @@ func (a *app) verb(name string, do func(ctx context.Context, s *session, args []
 	}
 }
 
+// bucket binds one of the fleet's key-value buckets, such as "deny".
 func (s *session) bucket(ctx context.Context, kind string) (jetstream.KeyValue, error) {
 	return s.bus.Bucket(ctx, kind)
 }
 
-// key is the job that name means: QUEUE/ID, or an ID that is looked for.
+// key returns the job that name means: QUEUE/ID, or an ID alone, for which the queue is looked up if --queue does not
+// name it. Errors: client.ErrNotFound; a usage error for a name that no job can have, and for an ID that several queues
+// have.
 func key(ctx context.Context, s *session, queue, name string) (client.Key, error) {
 	q, id, named := strings.Cut(name, "/")
 	if !named {
@@ -141,7 +149,8 @@ func key(ctx context.Context, s *session, queue, name string) (client.Key, error
 // maxJobLine bounds a line that holds a job, in bytes; no job is as large.
 const maxJobLine = 4 << 20
 
-// eachLine calls use for every line that is neither empty nor a comment, with its number.
+// eachLine calls use for every line that is neither empty nor a comment, with its number from 1. It ends at the first
+// error of use or of reading.
 func eachLine(r io.Reader, use func(number int, line []byte) error) error {
 	for line, err := range text.Lines(r, maxJobLine) {
 		if err == nil {
@@ -154,7 +163,7 @@ func eachLine(r io.Reader, use func(number int, line []byte) error) error {
 	return nil
 }
 
-// checkDurable refuses what a prepared consumer decides by itself.
+// checkDurable refuses flags that a prepared consumer would ignore: it has its own filter and its own beginning.
 func checkDurable(durable, queue string, all bool) error {
 	if durable != "" && (queue != "" || all) {
 		return usage("--durable goes with neither --queue nor --all: the prepared consumer has its own filter and beginning")

@@ -11,6 +11,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
+// setupCommand makes the installation as it is configured. It may be called again at any time: what is as configured is
+// left alone.
 func (a *app) setupCommand() *cobra.Command {
 	var dryRun bool
 	timeout := 10 * time.Minute // a large stream takes its time
@@ -49,6 +51,7 @@ The replicas of a stream with waiting jobs change only on nats-server 2.14.10, 2
 	return cmd
 }
 
+// changesReplicas reports whether a difference moves a stream to other servers, which takes time after the call.
 func changesReplicas(d bus.Difference) bool { return d.Field == "num_replicas" }
 
 // errReplicasBehind ends the wait for replicas. The servers go on with their work.
@@ -57,8 +60,9 @@ var errReplicasBehind = errors.New("the replicas are not current yet: stop no se
 // noteEvery is the time between two notes about what is awaited.
 const noteEvery = 5 * time.Second
 
-// awaitReplicas waits until all replicas are current, and says how far they are. If setup has not changed them, it waits only for
-// an earlier change: a server may be away for long.
+// awaitReplicas waits until all replicas are current, limit at most, and says every noteEvery how far they are. If setup
+// has not changed the replicas, it waits only if an earlier change still goes on: a server that is away would keep it
+// waiting.
 func (a *app) awaitReplicas(ctx context.Context, s *session, limit time.Duration, changed bool) error {
 	behind, err := s.bus.ReplicaLags(ctx, s.config.Settings())
 	if err != nil || !changed && !slices.ContainsFunc(behind, func(b bus.ReplicaLag) bool { return b.Moving }) {
@@ -80,6 +84,7 @@ func (a *app) awaitReplicas(ctx context.Context, s *session, limit time.Duration
 	return err
 }
 
+// printDifferences prints what was done, or with dryRun what would be done.
 func (a *app) printDifferences(list []bus.Difference, dryRun bool) {
 	if a.json {
 		if list == nil {

@@ -16,6 +16,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/control"
 )
 
+// sitesCommand is the group of verbs about sites. Each worker has its own view of a site, so the answers of the workers
+// are shown together.
 func (a *app) sitesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "sites", Short: "List the sites of the fleet, and end the rest of one", Args: args(cobra.NoArgs),
@@ -40,7 +42,7 @@ that rests does not answer, and its jobs wait. A new site has never answered. Si
 	return cmd
 }
 
-// workerSites is one worker's answer; total counts the sites that the answer has no room for, too.
+// workerSites is one worker's answer. Total also counts the sites for which the answer has no room.
 type workerSites struct {
 	Worker string       `json:"worker"`
 	Total  int          `json:"total"`
@@ -50,7 +52,8 @@ type workerSites struct {
 // maxSiteName bounds the name of a site: a host has 253 letters at most.
 const maxSiteName = 260
 
-// siteName reads the name of a site as workers write it.
+// siteName returns the name of a site in the spelling of the workers: lower case, without a final dot. What cannot be a
+// host with or without a port is a usage error.
 func siteName(text string) (string, error) {
 	name := strings.ToLower(strings.TrimSuffix(text, "."))
 	if name == "" || len(name) > maxSiteName || strings.ContainsAny(name, "/ \t\r\n") {
@@ -59,13 +62,14 @@ func siteName(text string) (string, error) {
 	return name, nil
 }
 
-// askSites asks each worker for its sites, or for the one that is named.
+// askSites asks each worker for its sites, or for one site if site is not empty. The answers are sorted by worker.
 func askSites(ctx context.Context, s *session, site string) ([]workerSites, error) {
 	list, err := askFleet[workerSites](ctx, s, control.Sites, control.SiteRequest{Site: site}, 0)
 	slices.SortFunc(list, func(a, b workerSites) int { return cmp.Compare(a.Worker, b.Worker) })
 	return list, err
 }
 
+// sitesLs prints a row for each site, those first that most workers let rest; or with --json the answer of each worker.
 func (a *app) sitesLs(ctx context.Context, s *session, _ []string) error {
 	list, err := askSites(ctx, s, "")
 	if err != nil {
@@ -105,6 +109,7 @@ type fleetSite struct {
 	reason string
 }
 
+// add adds what one worker says. A worker that lets the site rest names the reason.
 func (f *fleetSite) add(s admin.Site) {
 	f.states[s.State]++
 	if s.NextTestTime != nil && (f.next == nil || s.NextTestTime.Before(*f.next)) {
@@ -115,9 +120,10 @@ func (f *fleetSite) add(s admin.Site) {
 	}
 }
 
+// resting counts the workers in which no attempt may begin at the site.
 func (f *fleetSite) resting() int { return f.states["resting"] + f.states["testing"] }
 
-// nextTest says when a test is planned; nil for none.
+// nextTest says in words when a test is planned: empty for none, "now" for one whose time has come.
 func nextTest(at *time.Time) string {
 	if at == nil {
 		return ""
@@ -128,6 +134,7 @@ func nextTest(at *time.Time) string {
 	return "now"
 }
 
+// sitesShow prints a row for each worker that remembers the site. It fails if none does.
 func (a *app) sitesShow(ctx context.Context, s *session, args []string) error {
 	name, err := siteName(args[0])
 	if err != nil {
@@ -160,6 +167,7 @@ func errUnknownSite(name string) error {
 	return fmt.Errorf("no worker remembers a site %s; see gofer sites ls", name)
 }
 
+// sitesReset ends the rest of a site in every worker that answers. It fails if none remembers the site.
 func (a *app) sitesReset(ctx context.Context, s *session, args []string) error {
 	name, err := siteName(args[0])
 	if err != nil {

@@ -28,7 +28,7 @@ type submission struct {
 	single    bool   // there is one URL, so nothing has to tell jobs apart
 	bar       *progressbar.ProgressBar
 
-	mu       sync.Mutex              // guards what follows, and is held while an outcome or a message is written
+	mu       sync.Mutex              // guards the fields below, and is held while an outcome or a message is written
 	accepted int                     // jobs
 	open     map[client.Key]ackFacts // accepted jobs whose results are waited for
 	unsure   []ackFacts              // jobs without an answer when the submission was ended: perhaps accepted
@@ -52,7 +52,8 @@ type ackFacts struct {
 	URL  string `json:"url"`
 }
 
-// run publishes every job and, if asked, waits for their results. Whatever ends it early, accepted jobs are named.
+// run publishes every job and, with --wait, waits for the results. Whatever ends it early, the jobs that were accepted
+// are named: they go on.
 func (s *submission) run(ctx context.Context, source io.Reader) error {
 	s.open, s.taken = map[client.Key]ackFacts{}, map[int]origin{}
 	act := s.publish
@@ -65,7 +66,7 @@ func (s *submission) run(ctx context.Context, source io.Reader) error {
 	return s.verdict()
 }
 
-// ended is err, or what an interruption means for the jobs.
+// ended returns err, or what an interruption means for the jobs.
 func (s *submission) ended(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() == nil:
@@ -84,7 +85,7 @@ func (s *submission) sourceName() string {
 	return s.flags.file
 }
 
-// publish sends the jobs of all lines and prints the id of each.
+// publish submits the jobs of all lines and prints the id of each. It ends when an id cannot be printed.
 func (s *submission) publish(ctx context.Context, source io.Reader) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -95,7 +96,8 @@ func (s *submission) publish(ctx context.Context, source io.Reader) error {
 	})
 }
 
-// publishAndWait sends the jobs of all lines and prints the outcome of each as it comes.
+// publishAndWait submits the jobs of all lines and prints the outcome of each as it comes, while more lines are read. It
+// waits for its goroutines before it returns. --wait-timeout runs from the end of the submission.
 func (s *submission) publishAndWait(ctx context.Context, source io.Reader) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	keys := make(chan client.Key)
@@ -122,7 +124,7 @@ func (s *submission) publishAndWait(ctx context.Context, source io.Reader) error
 	return cmp.Or(err, submitErr)
 }
 
-// submitForWaiter sends the jobs of all lines, and tells keys which results are to be waited for.
+// submitForWaiter submits the jobs of all lines, and sends the key of each accepted job to keys.
 func (s *submission) submitForWaiter(ctx context.Context, source io.Reader, keys chan<- client.Key) error {
 	err := s.submit(ctx, source, func(ack ackFacts) {
 		select {
@@ -136,8 +138,8 @@ func (s *submission) submitForWaiter(ctx context.Context, source io.Reader, keys
 	return err
 }
 
-// submit sends the jobs of all lines, and calls use for each that was accepted. A line that is no job, or that is refused, is
-// reported; the others go on.
+// submit submits the jobs of all lines, and calls use for each that was accepted. A line that is no job, or that is
+// refused, is reported, and the others go on. use may be called from several goroutines.
 func (s *submission) submit(ctx context.Context, source io.Reader, use func(ackFacts)) error {
 	var readErr error
 	err := s.session.client.SubmitMany(ctx, s.jobs(source, &readErr), 0, func(_ jobs.Job, ack client.Ack, err error) {
@@ -167,7 +169,7 @@ func (s *submission) accept(ack ackFacts) {
 	}
 }
 
-// doubt notes a job whose answer was not waited for any longer.
+// doubt notes a job whose answer did not come before the submission ended: the server may have it.
 func (s *submission) doubt(ack ackFacts) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -182,13 +184,14 @@ func (s *submission) refuse(ack ackFacts, err error) {
 	s.app.note("%s %d: %s", s.unit, ack.Line, config.Explain(err))
 }
 
-// took notes where the next job was read; landed names what came of the job of an index.
+// took notes where the job of an index was read, until landed takes it: acks come in another order than lines.
 func (s *submission) took(index int, from origin) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.taken[index] = from
 }
 
+// landed returns what is printed of a job: the ack and where the job was read.
 func (s *submission) landed(ack client.Ack) ackFacts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -197,7 +200,8 @@ func (s *submission) landed(ack client.Ack) ackFacts {
 	return ackFacts{Ack: ack, Line: from.number, URL: from.url}
 }
 
-// jobs yields the job of each line and counts the lines that hold none.
+// jobs yields the job of each line in turn. Lines that hold no job are reported and counted. When the sequence has ended,
+// *readErr is what ended the reading, nil at the end of the input.
 func (s *submission) jobs(source io.Reader, readErr *error) iter.Seq[jobs.Job] {
 	stop := errors.New("enough")
 	index := 0
@@ -225,7 +229,7 @@ func (s *submission) jobs(source io.Reader, readErr *error) iter.Seq[jobs.Job] {
 	}
 }
 
-// printJobs prints the job of each line and publishes nothing.
+// printJobs prints the job of each line and publishes nothing. It needs no connection.
 func (s *submission) printJobs(source io.Reader) error {
 	s.taken = map[int]origin{}
 	var readErr, printErr error
@@ -238,7 +242,8 @@ func (s *submission) printJobs(source io.Reader) error {
 	return cmp.Or(printErr, readErr, s.verdict())
 }
 
-// sound refuses a job that no server would be asked to take, while its line is known.
+// sound refuses a job that cannot be published, while the number of its line is known. A job without an id gets one
+// later, so any id stands in for it.
 func sound(job jobs.Job) error {
 	job.Queue = cmp.Or(job.Queue, jobs.DefaultQueue)
 	job.ID = cmp.Or(job.ID, "unnamed")
@@ -253,7 +258,8 @@ func (s *submission) say(text string) {
 	s.app.note("%s", text)
 }
 
-// printAck prints the id first; acks come in any order, so what tells the jobs apart follows where there are several.
+// printAck prints the id of an accepted job first. Acks come in any order, so the number of the line and the URL follow
+// where there are several jobs.
 func (s *submission) printAck(ack ackFacts) error {
 	if s.app.json {
 		return s.app.printJSON(ack)

@@ -18,7 +18,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// submitFlags are the flags of gofer submit.
+// submitFlags are the flags of gofer submit. Only one of in and at may be given, and both apply to every job.
 type submitFlags struct {
 	jobFlags
 
@@ -30,6 +30,7 @@ type submitFlags struct {
 	template jobs.Job // what jobFlags describe
 }
 
+// submitCommand publishes jobs. Its flags are those of a job, those of the submission, and those of the waiting.
 func (a *app) submitCommand() *cobra.Command {
 	var f submitFlags
 	cmd := &cobra.Command{
@@ -80,7 +81,8 @@ Any answer of a target is a success, also a 404. With --fail the exit code is 3 
 	return cmd
 }
 
-// check refuses flags that would be ignored or are out of range, and notes whether there is a body.
+// check refuses flags that would be ignored or are out of range, and notes whether --data was given. Errors are usage
+// errors.
 func (f *submitFlags) check(given *pflag.FlagSet) error {
 	f.hasData = given.Changed("data")
 	waits := f.wait || f.output != ""
@@ -101,6 +103,7 @@ func (f *submitFlags) check(given *pflag.FlagSet) error {
 	return nil
 }
 
+// submit checks everything that can be checked without a server before it connects, so that a mistake publishes no job.
 func (a *app) submit(ctx context.Context, f submitFlags, urls []string) error {
 	notBefore, err := f.notBefore(time.Now())
 	if err != nil {
@@ -140,7 +143,8 @@ func (a *app) submit(ctx context.Context, f submitFlags, urls []string) error {
 	return todo.run(ctx, source)
 }
 
-// checkURLs refuses what would be skipped as a line of a file: as an argument it is a shell variable that is not set.
+// checkURLs refuses arguments that would be skipped as lines of a file. As an argument an empty text comes from a shell
+// variable that is not set.
 func checkURLs(urls []string) error {
 	for i, u := range urls {
 		if u = strings.TrimSpace(u); u == "" || u[0] == '#' || strings.Contains(u, "\n") {
@@ -150,6 +154,7 @@ func checkURLs(urls []string) error {
 	return nil
 }
 
+// notBefore returns the time before which no job runs, by --in or --at; zero without either. Errors are usage errors.
 func (f *submitFlags) notBefore(now time.Time) (time.Time, error) {
 	switch {
 	case f.in != "" && f.at != "":
@@ -174,7 +179,8 @@ func (f *submitFlags) notBefore(now time.Time) (time.Time, error) {
 	return time.Time{}, nil
 }
 
-// lines is where the jobs come from: the arguments, a file or standard input.
+// lines returns where the jobs come from: the arguments, a file or standard input, one job a line. The caller calls the
+// function when it has read. A file may be a pipe, so reading it ends with ctx.
 func (a *app) lines(ctx context.Context, file string, urls []string) (io.Reader, func(), error) {
 	if file != "" && len(urls) > 0 {
 		return nil, nil, usage("--file and URLs: only one of the two can be given")
@@ -197,7 +203,8 @@ func (a *app) lines(ctx context.Context, file string, urls []string) (io.Reader,
 	return strings.NewReader(strings.Join(urls, "\n")), func() {}, nil
 }
 
-// parseLine reads a line: a bare URL, or a JSON job that may carry id and queue.
+// parseLine reads a line: a bare URL, or a JSON job that may carry id and queue. The line is not empty. Flags fill in
+// what the line lacks.
 func parseLine(line []byte, f *submitFlags, notBefore time.Time) (jobs.Job, error) {
 	if !utf8.Valid(line) {
 		return jobs.Job{}, errors.New("not UTF-8 text")
@@ -222,7 +229,8 @@ func parseLine(line []byte, f *submitFlags, notBefore time.Time) (jobs.Job, erro
 	return job, nil
 }
 
-// membersOf are the members of a JSON object. One that comes twice is an error: of two encoding/json drops one in silence.
+// membersOf returns the members of a JSON object. A member that is given twice is an error: encoding/json would silently
+// drop one of them.
 func membersOf(line []byte) (map[string]json.RawMessage, error) {
 	fields := map[string]json.RawMessage{}
 	if err := json.Unmarshal(line, &fields); err != nil {
@@ -243,6 +251,8 @@ func membersOf(line []byte) (map[string]json.RawMessage, error) {
 	return fields, nil
 }
 
+// parseJSONLine reads a JSON job. id and queue are no members of a job as published, where the subject names them, so
+// they are read apart.
 func parseJSONLine(line []byte) (job jobs.Job, err error) {
 	fields, err := membersOf(line)
 	if err != nil {

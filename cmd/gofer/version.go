@@ -13,6 +13,7 @@ var version string
 // noVersion is a build from files that nobody versioned. It is a semantic version, for NATS shows no other one.
 const noVersion = "v0.0.0-devel"
 
+// buildVersion returns the version of this program: what the build has set, or what Go has recorded.
 func buildVersion() string {
 	if version != "" {
 		return version
@@ -45,7 +46,8 @@ func versionOf(info *debug.BuildInfo) string {
 	return v
 }
 
-// buildRevision is that of the source, if it was built from a checkout.
+// buildRevision returns the revision of the source if the program was built from a checkout, else "unknown". "-changed"
+// means that the checkout had changes.
 func buildRevision() string {
 	revision, changed := "unknown", ""
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -61,6 +63,7 @@ func buildRevision() string {
 	return revision + changed
 }
 
+// versionCommand prints the version, that of Go, and the platform.
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: args(cobra.NoArgs),

@@ -21,6 +21,7 @@ import (
 // drainSlack is how much longer than its drain timeout a worker may take to end: what follows the last step is not work.
 const drainSlack = 750 * time.Millisecond
 
+// workerCommand runs a worker in the foreground. A supervisor such as systemd or Kubernetes restarts it.
 func (a *app) workerCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "worker",
@@ -45,7 +46,8 @@ func (a *app) work(ctx context.Context) error {
 	return a.runWorker(ctx, c, proxies, func(net.Addr) {})
 }
 
-// runWorker builds a worker and runs it until ctx ends. It calls listening once with the address of the HTTP port.
+// runWorker builds a worker and runs it until ctx ends. It calls listening once with the address of the HTTP port. What
+// is closed last was opened first: the embedded server outlives the worker, whose last acks it takes.
 func (a *app) runWorker(ctx context.Context, c config.Config, proxies []proxylist.Proxy, listening func(net.Addr)) error {
 	a.interrupts.allow(c.DrainTimeout.Std()+drainSlack, exitFailed)
 	limitMemory(&c)
@@ -68,13 +70,15 @@ func (a *app) runWorker(ctx context.Context, c config.Config, proxies []proxylis
 		c.NATSURL = server.URL()
 		log.Info("embedded NATS server started", "addr", strings.TrimPrefix(c.NATSURL, "nats://"), "data", c.DataDir)
 	}
+	// From here on the worker is that of package daemon, which can also be embedded in another program.
 	d := c.Daemon(proxies)
 	d.Listener, d.Log, d.Draining, d.Version, d.Revision = listener, log, a.interrupts.endSoon, buildVersion(), buildRevision()
 	return daemon.Run(ctx, d)
 }
 
-// limitMemory has the garbage collector keep a worker with 64 slots and the default body size under 512 MiB: without a limit it
-// would let the heap grow to twice of what is in use. The owner's GOMEMLIMIT replaces the limit.
+// limitMemory sets a soft limit for the garbage collector: 400 MiB for a worker with 64 slots and the default body size,
+// more with more slots and larger bodies. Such a worker stays under 512 MiB. Without a limit the heap may grow to twice
+// of what is in use. GOMEMLIMIT of the owner replaces the limit.
 func limitMemory(c *config.Config) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
@@ -85,6 +89,7 @@ func limitMemory(c *config.Config) {
 }
 
 // withoutServer turns the reason why no embedded server runs into a *config.Error that names the variable and the remedy.
+// Any other error is returned unchanged.
 func withoutServer(c *config.Config, err error) error {
 	bad, ok := errors.AsType[*natsserver.Error](err)
 	if !ok {
@@ -107,6 +112,7 @@ func withoutServer(c *config.Config, err error) error {
 	return &config.Error{Reasons: []string{reason}}
 }
 
+// listen opens the HTTP port. The error is a *config.Error that names the variable.
 func listen(ctx context.Context, addr string) (net.Listener, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {

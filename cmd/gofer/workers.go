@@ -15,6 +15,7 @@ import (
 	"github.com/gofer-mq/gofer/worker/control"
 )
 
+// workersCommand lists the workers that answer in time, sorted by name.
 func (a *app) workersCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "workers", Short: "List the workers that run and how they stand", Args: args(cobra.NoArgs),
@@ -39,7 +40,7 @@ func (a *app) workersCommand() *cobra.Command {
 	}
 }
 
-// weights are the queues as GOFER_QUEUES has them.
+// weights shows the queues as GOFER_QUEUES is written: name and weight.
 func weights(queues []control.Queue) string {
 	var out []string
 	for _, q := range queues {
@@ -48,6 +49,7 @@ func weights(queues []control.Queue) string {
 	return strings.Join(out, ",")
 }
 
+// counts shows how many proxies are in which state of their breaker, in alphabetical order of the states.
 func counts(states map[string]int) string {
 	var out []string
 	for _, state := range slices.Sorted(maps.Keys(states)) {
@@ -56,6 +58,7 @@ func counts(states map[string]int) string {
 	return strings.Join(out, ", ")
 }
 
+// stateOf is a worker's state in words. A worker that is not ready names its reasons.
 func stateOf(w control.Status) string {
 	switch {
 	case w.Draining:
