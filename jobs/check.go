@@ -96,9 +96,12 @@ func invalidValue(v string) bool { return !httpguts.ValidHeaderFieldValue(v) }
 // forbiddenHeader tells the headers that belong to one connection (RFC 9110, 7.6.1) or that net/http writes itself.
 func forbiddenHeader(name string) bool {
 	lower := strings.ToLower(name)
-	return strings.HasPrefix(lower, "proxy-") || slices.Contains([]string{
-		"host", "content-length", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
-	}, lower)
+	return strings.HasPrefix(lower, "proxy-") || slices.Contains(connectionHeaders(), lower)
+}
+
+// connectionHeaders are the names of forbiddenHeader that do not begin with "proxy-", in lower case.
+func connectionHeaders() []string {
+	return []string{"host", "content-length", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 }
 
 func (c *checks) times(j *Job) {

@@ -23,9 +23,19 @@ func tables() map[string][]jobs.Field {
 	}
 }
 
+// written are the tables of what gofer writes in JSON.
+func written() map[string][]jobs.Field {
+	return map[string][]jobs.Field{
+		"retry-event": jobs.RetryEventFields(), "breaker-event": jobs.BreakerEventFields(), "pool-event": jobs.PoolEventFields(),
+		"site-event": jobs.SiteEventFields(), "duplicate-event": jobs.DuplicateEventFields(), "attempt": jobs.AttemptFields(),
+	}
+}
+
 func TestEveryMemberOfTheJSONIsDescribedInOrder(t *testing.T) {
 	for name, document := range map[string]any{
 		"job": jobs.Job{}, "proxy": jobs.ProxyChoice{}, "ban": jobs.Ban{}, "policy": jobs.Policy{}, "override": jobs.Override{},
+		"retry-event": jobs.RetryEvent{}, "breaker-event": jobs.BreakerEvent{}, "pool-event": jobs.PoolEvent{}, "site-event": jobs.SiteEvent{},
+		"duplicate-event": jobs.DuplicateEvent{}, "attempt": jobs.Attempt{},
 	} {
 		var members, described []string
 		for field := range reflect.TypeOf(document).Fields() {
@@ -33,7 +43,7 @@ func TestEveryMemberOfTheJSONIsDescribedInOrder(t *testing.T) {
 				members = append(members, tag)
 			}
 		}
-		fields := tables()[name]
+		fields := slices.Concat(tables()[name], written()[name])
 		if name == "override" {
 			fields = jobs.PolicyFields()
 			fields = fields[:len(fields)-1] // a job's ban replaces the statuses of the fleet
@@ -53,13 +63,17 @@ func TestTheTablesOfTheREADMEAreThoseOfTheProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := string(data)
+	parts := map[string]string{"result": headerTable(jobs.ResultFields())}
 	for name, fields := range tables() {
+		parts[name] = markdown(fields)
+	}
+	for name, table := range parts {
 		part := regexp.MustCompile(fmt.Sprintf("(?s)<!-- fields: %s -->\n.*?<!-- end -->", name))
 		if !part.MatchString(text) {
 			t.Errorf("README.md has no table between <!-- fields: %s --> and <!-- end -->", name)
 			continue
 		}
-		text = part.ReplaceAllLiteralString(text, fmt.Sprintf("<!-- fields: %s -->\n%s<!-- end -->", name, markdown(fields)))
+		text = part.ReplaceAllLiteralString(text, fmt.Sprintf("<!-- fields: %s -->\n%s<!-- end -->", name, table))
 	}
 	switch {
 	case text == string(data):
@@ -78,6 +92,20 @@ func markdown(fields []jobs.Field) string {
 	for _, f := range fields {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", f.Name, f.Type, f.Default, f.Bounds, f.Meaning)
 	}
+	return b.String()
+}
+
+func headerTable(fields []jobs.Field) string {
+	var b strings.Builder
+	b.WriteString("| header | value |\n|---|---|\n")
+	for _, f := range fields {
+		value := f.Meaning
+		if f.Default != "" {
+			value += "; " + f.Default
+		}
+		fmt.Fprintf(&b, "| `%s` | %s |\n", f.Name, value)
+	}
+	b.WriteString("| `Gofer-Meta-<key>` | each entry of `meta` |\n| `Http-<Name>` | each response header in canonical case; repeated headers are repeated |\n")
 	return b.String()
 }
 

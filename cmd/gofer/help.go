@@ -50,7 +50,8 @@ func printFields(out io.Writer) error {
 			fmt.Fprintf(&text, "  %-20s %s\n", f.Name, plainField(f))
 		}
 	}
-	text.WriteString("\nDurations are strings such as \"1.5s\" or numbers of seconds. Times are RFC 3339.\n")
+	text.WriteString("\nDurations are strings such as \"1.5s\" or numbers of seconds. Times are RFC 3339.\n" +
+		"For programs: a worker serves JSON Schemas of a job and of all messages under /api/v1/schemas/, such as job.json.\n")
 	_, err := io.WriteString(out, text.String())
 	return err
 }

@@ -141,7 +141,8 @@ func (a *app) root() *cobra.Command {
 		Long: `gofer takes fetch jobs from NATS JetStream, runs them through a rotating pool of
 forward proxies, and publishes exactly one result a job.
 
-The environment configures it: 'gofer config usage' lists the variables.
+The environment configures it: 'gofer config usage' lists the variables. 'gofer help job' lists
+the fields of a job; a worker serves their JSON Schema under /api/v1/schemas/.
 Exit codes: 0 ok, 1 failed, 2 usage, 3 some jobs failed, 69 NATS unreachable, 78 bad configuration,
 130 interrupted (a worker: by a second signal).`,
 		SilenceUsage: true, SilenceErrors: true,

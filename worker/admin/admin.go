@@ -148,6 +148,7 @@ func (a *admin) routes() []route {
 		{get, "/readyz", anyone, a.readyz},
 		{get, "/metrics", anyone, a.metricsPage},
 		{get, "/api/v1/openapi.json", reader, a.openAPI},
+		{get, "/api/v1/schemas/{name}", reader, a.schema},
 		{get, livePath, reader, a.live.serve},
 		{get, "/api/v1/retry/policy", reader, a.policy},
 		{put, "/api/v1/retry/policy", changer, a.setPolicy},

@@ -17,6 +17,7 @@ import (
 
 // document is the part of the OpenAPI document that the test understands; schema are decoded as they stand.
 type document struct {
+	worker     *worker
 	Paths      map[string]map[string]operation
 	Components struct {
 		Schemas   map[string]map[string]any
@@ -36,17 +37,31 @@ type response struct {
 
 func readDocument(t *testing.T, w *worker) document {
 	t.Helper()
-	var doc document
+	doc := document{worker: w}
 	w.get(t, "/api/v1/openapi.json", &doc)
 	return doc
 }
 
-// resolve follows references into the document's components.
+// resolve follows references into the document's components, and into the schemas beside the document.
 func (d document) resolve(s map[string]any) map[string]any {
-	if ref, ok := s["$ref"].(string); ok {
-		return d.Components.Schemas[strings.TrimPrefix(ref, "#/components/schemas/")]
+	ref, ok := s["$ref"].(string)
+	if !ok {
+		return s
 	}
-	return s
+	if name, ok := strings.CutPrefix(ref, "#/components/schemas/"); ok {
+		return d.resolve(d.Components.Schemas[name])
+	}
+	name, fragment, _ := strings.Cut(ref, "#/")
+	var schema map[string]any
+	if json.Unmarshal(d.worker.do(request("GET", "/api/v1/"+name, "")).Body.Bytes(), &schema) != nil {
+		return nil
+	}
+	for key := range strings.SplitSeq(fragment, "/") {
+		if key != "" {
+			schema, _ = schema[key].(map[string]any)
+		}
+	}
+	return schema
 }
 
 // check lists where a value is not what the schema says: types, required and unknown properties, enums.
@@ -177,12 +192,12 @@ func busyWorker(t *testing.T, change func(*admin.Config)) *worker {
 
 // example fills in the parameters of a path.
 func example(path string) string {
-	return strings.NewReplacer("{proxy_id}", "p1", "{queue}", "default", "{id}", "j1", "{name}", "w1", "{site}", "shop.test").Replace(path)
+	return strings.NewReplacer("{proxy_id}", "p1", "{queue}", "default", "{id}", "j1", "{name}", "w1", "{site}", "shop.test", "{schema}", "job").Replace(path)
 }
 
 func TestEveryOperationOfTheDocumentAnswersAsItSays(t *testing.T) {
 	w := busyWorker(t, nil)
-	unknown := strings.NewReplacer("{proxy_id}", "nobody", "{site}", "nobody.test")
+	unknown := strings.NewReplacer("{proxy_id}", "nobody", "{site}", "nobody.test", "{schema}", "nothing")
 	doc := readDocument(t, w)
 	for path, operations := range doc.Paths {
 		for method := range operations {

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"path"
 	"strings"
+
+	"github.com/gofer-mq/gofer/jobs"
 )
 
 // files are the page and its parts; the folder's licence goes with them.
@@ -34,6 +36,19 @@ func (a *admin) page(w http.ResponseWriter, r *http.Request) error {
 
 func (a *admin) openAPI(w http.ResponseWriter, _ *http.Request) error {
 	return sendFile(w, "openapi.json")
+}
+
+// schema sends the schema of a message; the document of the API refers to it.
+func (a *admin) schema(w http.ResponseWriter, r *http.Request) error {
+	name, isJSON := strings.CutSuffix(r.PathValue("name"), ".json")
+	data := jobs.Schema(name)
+	if data == nil || !isJSON {
+		known := strings.Join(jobs.SchemaNames(), ", ")
+		return failure{status: http.StatusNotFound, code: "not_found", message: "there is no such schema; put .json after one of " + known}
+	}
+	w.Header().Set("Content-Type", "application/schema+json")
+	_, _ = w.Write(data) // nobody to tell when the client went away
+	return nil
 }
 
 func sendFile(w http.ResponseWriter, name string) error {
