@@ -112,6 +112,7 @@ func listening(t *testing.T, addr string) {
 
 // fleet is a server and one worker that fetches through the proxies given.
 type fleet struct {
+	addr   string // of the worker's HTTP
 	nats   *testenv.NATS
 	client *bus.Client
 	log    *output
@@ -129,6 +130,7 @@ func startFleet(t *testing.T, proxies string, environ ...string) *fleet {
 		t.Fatal(err)
 	}
 	addr := testenv.FreeAddr(t)
+	f.addr = addr
 	f.log = start(t, append([]string{
 		"GOFER_NATS_URL=" + f.nats.URL(), "GOFER_HTTP_ADDR=" + addr, "GOFER_PROXIES=" + proxies, "GOFER_ALLOW_PRIVATE_TARGETS=true",
 	}, environ...), program, "worker")
