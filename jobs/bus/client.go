@@ -123,6 +123,9 @@ func (c *Client) direct(ctx context.Context, target string, request map[string]a
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	msg, err := c.request(ctx, &nats.Msg{Subject: directGet + target, Data: body})
+	if errors.Is(err, nats.ErrNoResponders) {
+		msg, err = c.requestRaw(ctx, directGet+target, body)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -188,13 +191,18 @@ func readLast(ctx context.Context, sub *nats.Subscription, use func(*nats.Msg) e
 }
 
 // isMessage reports whether the answer to a direct get is a message: the other answers say that there is none, or that a
-// batch is complete.
+// batch is complete. The server tells the sequence of each message; its Status may be its publisher's.
 func isMessage(msg *nats.Msg) (bool, error) {
+	if msg.Header.Get(jetstream.SequenceHeader) != "" {
+		return true, nil
+	}
 	switch status := msg.Header.Get("Status"); status {
 	case "":
 		return true, nil
 	case "204", "404":
 		return false, nil
+	case "503":
+		return false, nats.ErrNoResponders
 	default:
 		return false, fmt.Errorf("NATS answers %s %s", status, msg.Header.Get("Description"))
 	}
@@ -205,6 +213,28 @@ func (c *Client) request(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) 
 	subject := msg.Subject
 	msg.Subject = c.inDomain(subject)
 	return call(ctx, c.refusals, func(ctx context.Context) (*nats.Msg, error) { return c.nc.RequestMsgWithContext(ctx, msg) }, subject)
+}
+
+// requestRaw is request for an answer that nats.go takes for its own word that nobody answers: a stored message without a payload
+// may have the same status.
+func (c *Client) requestRaw(ctx context.Context, subject string, body []byte) (*nats.Msg, error) {
+	answers := make(chan *nats.Msg, 1)
+	sub, err := c.nc.ChanSubscribe(c.nc.NewInbox(), answers)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	return call(ctx, c.refusals, func(ctx context.Context) (*nats.Msg, error) {
+		if err := c.nc.PublishRequest(c.inDomain(subject), sub.Subject, body); err != nil {
+			return nil, err
+		}
+		select {
+		case msg := <-answers:
+			return msg, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}, subject)
 }
 
 func nextMsg(ctx context.Context, sub *nats.Subscription) (*nats.Msg, error) {
