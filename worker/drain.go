@@ -28,6 +28,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	if w.acks, err = w.client.OpenAcks(w.acked); err != nil {
 		return err
 	}
+	if w.pulls, err = w.client.OpenPulls(); err != nil {
+		return err
+	}
+	defer w.pulls.Close()
 	var pulls, runs sync.WaitGroup
 	for range w.cfg.Concurrency {
 		runs.Go(func() { w.runner(work, settling) })

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker/stream"
 )
 
 // puller fetches from one consumer: a queue's fresh jobs, or its due jobs.
@@ -20,9 +21,9 @@ type puller struct {
 	dueJobs bool
 	slots   *consumerSlots
 
-	consumer      jetstream.Consumer // used only by the goroutine of run
-	streamCreated atomic.Int64       // creation time of the stream, in Unix nanoseconds
-	pending       atomic.Int64       // messages left by the last fetch, or counted by a later inspection
+	consumer      *jetstream.ConsumerInfo // as it was found; nil until then. Used only by the goroutine of run
+	streamCreated atomic.Int64            // creation time of the stream, in Unix nanoseconds
+	pending       atomic.Int64            // messages left by the last fetch, or counted by a later inspection
 	info          atomic.Pointer[bus.JobConsumerInfo]
 	lastError     pullError
 }
@@ -98,18 +99,17 @@ func (p *puller) fetch(ctx context.Context, g grant) (unused int, more bool, err
 		return unused, false, err
 	}
 	n, wait := p.limits(g)
-	pulledAt := time.Now()
-	batch, err := p.request(n, wait)
+	pulledAt, created := time.Now(), p.streamCreated.Load()
+	pull, err := p.worker.pulls.Pull(stream.PullRequest{
+		Stream: p.consumer.Stream, Consumer: p.consumer.Name, Jobs: n, Wait: wait, Patience: min(p.ackWait(), p.worker.cfg.DrainTimeout/2),
+	})
 	if err != nil {
 		return unused, false, fmt.Errorf("pull jobs of queue %s: %w", p.queue, bus.Plain(err))
 	}
 	got := 0
-	for msg := range batch.Messages() {
-		meta, err := msg.Metadata()
-		if err != nil {
-			return unused, false, fmt.Errorf("pull jobs of queue %s: %w", p.queue, bus.Plain(err))
-		}
-		t := &task{puller: p, msg: msg, meta: *meta, lease: newLease(pulledAt, p.ackWait()), streamCreated: p.streamCreated.Load()}
+	for msg := pull.Next(); msg != nil; msg = pull.Next() {
+		meta := msg.Metadata()
+		t := &task{puller: p, msg: msg, meta: meta, lease: newLease(pulledAt, p.ackWait()), streamCreated: created}
 		more = meta.NumPending > 0
 		p.pending.Store(int64(meta.NumPending))
 		if unused == 0 && !p.worker.slots.acquire(p.slots) {
@@ -121,7 +121,7 @@ func (p *puller) fetch(ctx context.Context, g grant) (unused int, more bool, err
 		p.worker.tasks <- t
 	}
 	p.worker.countPulled(got)
-	if err := batch.Error(); err != nil && !errors.Is(err, jetstream.ErrNoMessages) {
+	if err := pull.Err(); err != nil {
 		return unused, false, fmt.Errorf("pull jobs of queue %s: %w", p.queue, bus.Plain(err))
 	}
 	p.lastError.end()
@@ -148,13 +148,6 @@ func (p *puller) limits(g grant) (n int, wait time.Duration) {
 	return n, wait
 }
 
-func (p *puller) request(n int, wait time.Duration) (jetstream.MessageBatch, error) {
-	if wait == 0 {
-		return p.consumer.FetchNoWait(n)
-	}
-	return p.consumer.Fetch(n, jetstream.FetchMaxWait(wait))
-}
-
 // findConsumer finds the consumer, or creates it if it is missing.
 func (p *puller) findConsumer(ctx context.Context) error {
 	if p.consumer != nil {
@@ -178,7 +171,7 @@ func (p *puller) findConsumer(ctx context.Context) error {
 		return err
 	}
 	p.streamCreated.Store(created.UnixNano())
-	p.consumer = consumer
+	p.consumer = consumer.CachedInfo()
 	p.lastError.begin()
 	return p.unusable()
 }

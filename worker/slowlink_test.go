@@ -3,9 +3,11 @@ package worker_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,8 +19,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/client"
 )
 
-// slowLink relays connections to the server, with so many bytes a second on the way there.
-func (w *world) slowLink(perSecond int) (to string) {
+// slowLink relays connections to the server, with so many bytes a second on the way there and back.
+func (w *world) slowLink(there, back int) (to string) {
 	w.Helper()
 	server, err := url.Parse(w.nats.URL())
 	if err != nil {
@@ -43,13 +45,16 @@ func (w *world) slowLink(perSecond int) (to string) {
 			}
 			closeBoth := func() { _ = c.Close(); _ = up.Close() }
 			context.AfterFunc(ctx, closeBoth)
-			relaying.Go(func() { defer closeBoth(); _, _ = io.Copy(c, up) })
-			relaying.Go(func() { defer closeBoth(); relay(ctx, up, c, perSecond) })
+			relaying.Go(func() { defer closeBoth(); relay(ctx, c, up, back) })
+			relaying.Go(func() { defer closeBoth(); relay(ctx, up, c, there) })
 		}
 	})
 	w.Cleanup(func() { _ = l.Close(); stop(); relaying.Wait() })
 	return "nats://" + l.Addr().String()
 }
+
+// fast is no limit for a test.
+const fast = 1 << 40
 
 func relay(ctx context.Context, to io.Writer, from io.Reader, perSecond int) {
 	const piece = 16 << 10
@@ -65,12 +70,28 @@ func relay(ctx context.Context, to io.Writer, from io.Reader, perSecond int) {
 	}
 }
 
+// TestLargeJobsArriveThroughASlowLink has jobs that each take longer than a silent server is waited for. Two of them take less time than
+// nats.go waits for the answer to a ping.
+func TestLargeJobsArriveThroughASlowLink(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, bus.Settings{AckWait: longWait})
+	w.link, w.drain = w.slowLink(fast, 1<<18), 2*longWait
+	const n = 4
+	for i := range n {
+		w.publish(fmt.Sprint("x", i), `{"url":"`+page+`","method":"POST","body":"`+strings.Repeat("x", 600<<10)+`"}`)
+	}
+	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+		return finished(jobs.Succeeded, "", nil)
+	})
+	w.untilEnded("default", n)
+}
+
 // TestALargeBodyIsStoredThroughASlowLink takes longer for a body than any other step may, and than the lease of a worker that
 // sends no heartbeats.
 func TestALargeBodyIsStoredThroughASlowLink(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{AckWait: longWait / 2})
-	w.link = w.slowLink(1 << 19)
+	w.link = w.slowLink(1<<19, fast)
 	var runs atomic.Int32
 	body := bytes.Repeat([]byte("b"), 6<<20)
 	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {

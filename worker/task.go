@@ -10,19 +10,20 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/text"
+	"github.com/gofer-mq/gofer/worker/stream"
 )
 
 // task is one delivery of a job: its message, its lease, and what is known of the job.
 type task struct {
 	puller        *puller
-	msg           jetstream.Msg
-	meta          jetstream.MsgMetadata
+	msg           *stream.Delivery
+	meta          nats.MsgMetadata
 	lease         *lease
-	streamCreated int64 // of the puller when it fetched the message
+	streamCreated int64 // of the puller when it sent the pull request
 
 	queue, id  string // of the subject; id is safe to publish to
 	job        jobs.Job
@@ -229,7 +230,7 @@ func (t *task) invalidResult() jobs.Result {
 	return result
 }
 
-func messageSize(msg jetstream.Msg) int {
+func messageSize(msg *stream.Delivery) int {
 	size := len(msg.Data())
 	for name, values := range msg.Headers() {
 		for _, v := range values {

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
@@ -173,5 +175,44 @@ func TestAJobThatIsCancelledWhileItIsParkedDoesNotWait(t *testing.T) {
 	found, err := client.New(w.client).Find(t.Context(), client.Key{Queue: "default", ID: "j1"})
 	if err != nil || len(found) != 1 || found[0].Place != client.Finished {
 		t.Errorf("found %v, %v; want the job finished and nowhere else", found, err)
+	}
+}
+
+// TestAJobThatLooksLikeAWordOfTheServerEnds has jobs without a payload whose headers are what a server says to a pull, or what it says of
+// a payload that it leaves out.
+func TestAJobThatLooksLikeAWordOfTheServerEnds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, bus.Settings{})
+	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+		return finished(jobs.Succeeded, "", nil)
+	})
+	var ids []string
+	for _, status := range []string{"100", "400", "404", "408", "409", "423", "503"} {
+		for kind, header := range map[string]nats.Header{
+			"plain":    {"Status": {status}, "Description": {"Consumer Deleted"}},
+			"left-out": {"Status": {status}, "Nats-Msg-Size": {"7"}},
+		} {
+			id := kind + status
+			if _, err := w.client.JetStream().PublishMsg(t.Context(), &nats.Msg{Subject: "gofer.jobs.default." + id, Header: header}); err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, id)
+		}
+	}
+	w.publish("good", page)
+	w.until("the good job to end", w.hasResult("good"))
+	for _, id := range ids {
+		w.until("job "+id+" to end", w.hasResult(id))
+		r, err := w.client.Result(t.Context(), "default", id)
+		if err != nil || r.Outcome != jobs.Failed || r.Error != jobs.ErrInvalidJob {
+			t.Errorf("job %s ended as %s %s, %v; want an invalid job", id, r.Outcome, r.Error, err)
+		}
+		if letter, err := client.New(w.client).DeadLetter(t.Context(), bus.Key{Queue: "default", ID: id}); err != nil || len(letter.Payload) != 0 {
+			t.Errorf("job %s has the dead letter %q, %v", id, letter.Payload, err)
+		}
+	}
+	w.until("all jobs to be acked", func() bool { return w.queued() == 0 })
+	if s := w.worker.Stats(); s.Redelivered != 0 {
+		t.Errorf("%d jobs redelivered, want none", s.Redelivered)
 	}
 }

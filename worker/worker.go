@@ -104,7 +104,8 @@ type Worker struct {
 	pullers []*puller
 	tasks   chan *task // from the pullers to the runners; there is one runner for each slot
 	jobs    running
-	acks    *stream.Acks // set by Run
+	acks    *stream.Acks  // set by Run
+	pulls   *stream.Pulls // set by Run
 
 	draining    atomic.Bool
 	drainEnds   atomic.Pointer[time.Time] // nil before a drain begins

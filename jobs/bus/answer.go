@@ -6,11 +6,13 @@ import (
 	"fmt"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
+// delivered is a message that a consumer delivered, of jetstream or of a worker's own pull.
+type delivered interface{ Reply() string }
+
 // HandBack gives a job back, to be delivered to anybody at once, and returns when the server has said that it knows.
-func (c *Client) HandBack(ctx context.Context, msg jetstream.Msg) error {
+func (c *Client) HandBack(ctx context.Context, msg delivered) error {
 	return c.Answer(ctx, "hand back job", msg, "-NAK")
 }
 
@@ -19,7 +21,7 @@ var errNoReply = errors.New("the message cannot be answered")
 
 // Answer sends an ack, such as "+WPI", as a request and waits until the server has confirmed it, which nats.go does for an
 // ordinary ack only.
-func (c *Client) Answer(ctx context.Context, doing string, msg jetstream.Msg, word string) error {
+func (c *Client) Answer(ctx context.Context, doing string, msg delivered, word string) error {
 	if msg.Reply() == "" {
 		return fmt.Errorf("%s: %w", doing, errNoReply)
 	}

@@ -14,6 +14,11 @@ import (
 // Conn is the connection.
 func (c *Client) Conn() *nats.Conn { return c.nc }
 
+// Send sends a request to the JetStream API, whose answers go to reply. It does not wait for them.
+func (c *Client) Send(subject, reply string, body []byte) error {
+	return c.nc.PublishRequest(c.inDomain(subject), reply, body)
+}
+
 // MessageAt reads the message of a sequence, or ErrNotFound.
 func (c *Client) MessageAt(ctx context.Context, stream string, seq uint64) (*nats.Msg, error) {
 	return c.direct(ctx, stream, map[string]any{"seq": seq})

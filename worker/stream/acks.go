@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // ackTimeout is how long the server may take to confirm an ack.
@@ -53,7 +52,7 @@ func (c *Client) OpenAcks(report func(queue, id string, err error)) (*Acks, erro
 }
 
 // Ack sends the ack of a job.
-func (a *Acks) Ack(msg jetstream.Msg, queue, id string) {
+func (a *Acks) Ack(msg delivered, queue, id string) {
 	a.mu.Lock()
 	a.last++
 	token := a.last

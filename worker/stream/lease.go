@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
@@ -70,12 +69,12 @@ func (c *Client) schedule(ctx context.Context, doing string, msg *nats.Msg, due 
 
 // Heartbeat tells the server that the job is being worked on, and returns when the server has said that it knows. That
 // says nothing about whose the job is: the server answers for a job that is gone, too.
-func (c *Client) Heartbeat(ctx context.Context, msg jetstream.Msg) error {
+func (c *Client) Heartbeat(ctx context.Context, msg delivered) error {
 	return c.Answer(ctx, "heartbeat", msg, "+WPI")
 }
 
 // HandBackUntil gives a job back, to be delivered to anybody not before a time, and returns when the server has said that it
 // knows. A server that is killed may deliver the job at once.
-func (c *Client) HandBackUntil(ctx context.Context, msg jetstream.Msg, at time.Time) error {
+func (c *Client) HandBackUntil(ctx context.Context, msg delivered, at time.Time) error {
 	return c.Answer(ctx, "hand back job", msg, fmt.Sprintf(`-NAK {"delay": %d}`, max(time.Second, time.Until(at))))
 }

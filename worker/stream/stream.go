@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
@@ -25,15 +24,11 @@ const headerSize = "Nats-Msg-Size"
 
 // IsWhole reports whether a delivered job has the payload that was published. Consumers may be told to leave payloads out, and
 // whoever publishes a job may claim that: the stored message decides or, if this user may not read it, the consumer.
-func (c *Client) IsWhole(ctx context.Context, msg jetstream.Msg, queue string, due bool) (bool, error) {
-	if len(msg.Data()) > 0 || msg.Headers().Get(headerSize) == "" {
+func (c *Client) IsWhole(ctx context.Context, d *Delivery, queue string, due bool) (bool, error) {
+	if len(d.Data()) > 0 || d.Headers().Get(headerSize) == "" {
 		return true, nil
 	}
-	meta, err := msg.Metadata()
-	if err != nil {
-		return false, err
-	}
-	stored, err := c.MessageAt(ctx, meta.Stream, meta.Sequence.Stream)
+	stored, err := c.MessageAt(ctx, d.meta.Stream, d.meta.Sequence.Stream)
 	if err == nil {
 		return len(stored.Data) == 0, nil
 	}

@@ -1,0 +1,268 @@
+package stream
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+const (
+	// pullGrace is how long a server may be silent after the end of a pull request.
+	pullGrace = time.Second
+	// pullRecheck is the time for what the server had sent before it answered a ping.
+	pullRecheck = 500 * time.Millisecond
+)
+
+// Pulls fetches jobs for a worker. One subscription hears the answers to the pull requests of all its consumers. OpenPulls makes
+// one; any number of goroutines may use it, one for each consumer, which ends a pull before it begins the next.
+type Pulls struct {
+	client *Client
+
+	mu    sync.Mutex // guards the fields below, and those of the inboxes and pulls
+	inbox *inbox     // of the next pull; nil if it has to be opened
+	last  uint64     // the number of the newest pull
+}
+
+// inbox is a subscription and the pulls that it serves. A delivered job names its consumer and not its pull, so a consumer has one
+// pull in an inbox at a time. A pull that is given up may be answered yet: its inbox serves no further pull, because a job must not
+// be taken for one of a later pull, whose lease ends later.
+type inbox struct {
+	sub    *nats.Subscription
+	prefix string           // of the reply subjects, with the dot
+	pulls  map[string]*Pull // by consumer; those that were given up stay
+	open   int              // pulls that have not ended
+	closed bool             // serves no further pull
+}
+
+// PullRequest asks a consumer for jobs.
+type PullRequest struct {
+	Stream, Consumer string
+	// Jobs is how many jobs may be delivered, at least one.
+	Jobs int
+	// Wait is how long the server waits for the first job. Zero asks for the jobs that are there.
+	Wait time.Duration
+	// Patience bounds the wait for a server that does not answer. A job that comes later is not delivered. It has to be at most the
+	// ack wait of the consumer.
+	Patience time.Duration
+}
+
+// Pull is a pull request that was sent. One goroutine calls Next until it returns nil.
+type Pull struct {
+	pulls  *Pulls
+	inbox  *inbox
+	key    string // of the consumer
+	number string
+	wait   time.Duration
+	until  time.Time // the end of the patience
+
+	jobs  chan *Delivery // closed at the end; holds all jobs that were asked for
+	left  int            // jobs that may still come
+	ended bool
+	err   error // written before jobs is closed
+}
+
+// OpenPulls subscribes to the answers. Close ends it.
+func (c *Client) OpenPulls() (*Pulls, error) {
+	p := &Pulls{client: c}
+	_, err := p.current()
+	return p, c.Explain("subscribe to jobs", err)
+}
+
+// Close hears no more answers. All pulls have ended before.
+func (p *Pulls) Close() {
+	p.mu.Lock()
+	in := p.inbox
+	p.inbox = nil
+	p.mu.Unlock()
+	if in != nil {
+		_ = in.sub.Unsubscribe()
+	}
+}
+
+// current returns the inbox of the next pull.
+func (p *Pulls) current() (*inbox, error) {
+	p.mu.Lock()
+	in := p.inbox
+	p.mu.Unlock()
+	if in != nil {
+		return in, nil
+	}
+	in = &inbox{prefix: p.client.Conn().NewInbox() + ".", pulls: map[string]*Pull{}}
+	var err error
+	if in.sub, err = p.client.Conn().Subscribe(in.prefix+">", func(msg *nats.Msg) { p.hear(in, msg) }); err != nil {
+		return nil, err
+	}
+	// What may come is bounded by the requests. A limit here would lose jobs.
+	if err := in.sub.SetPendingLimits(-1, -1); err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	other := p.inbox
+	if other == nil {
+		p.inbox = in
+	}
+	p.mu.Unlock()
+	if other != nil { // somebody else was faster
+		_ = in.sub.Unsubscribe()
+		return other, nil
+	}
+	return in, nil
+}
+
+// Pull sends a pull request. The patience runs from before the request.
+func (p *Pulls) Pull(r PullRequest) (*Pull, error) {
+	pull := &Pull{
+		pulls: p, key: r.Stream + "." + r.Consumer, wait: r.Wait, until: time.Now().Add(r.Patience),
+		jobs: make(chan *Delivery, r.Jobs), left: r.Jobs,
+	}
+	for added := false; !added; {
+		in, err := p.current()
+		if err != nil {
+			return nil, err
+		}
+		added = p.add(pull, in)
+	}
+	reply := pull.inbox.prefix + pull.key + "." + pull.number
+	if err := p.client.Send("$JS.API.CONSUMER.MSG.NEXT."+pull.key, reply, r.body()); err != nil {
+		p.end(pull, nil, false)
+		return nil, err
+	}
+	return pull, nil
+}
+
+// body is the request as the server reads it. It asks for no idle heartbeats: a pull waits for a second, and Next notices a silence.
+func (r PullRequest) body() []byte {
+	if r.Wait == 0 {
+		return fmt.Appendf(nil, `{"batch":%d,"no_wait":true}`, r.Jobs)
+	}
+	return fmt.Appendf(nil, `{"batch":%d,"expires":%d}`, r.Jobs, r.Wait)
+}
+
+// add makes a pull one of an inbox, and reports false if the inbox serves no further pull.
+func (p *Pulls) add(pull *Pull, in *inbox) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if in.closed {
+		return false
+	}
+	p.last++
+	pull.inbox, pull.number = in, strconv.FormatUint(p.last, 36)
+	in.pulls[pull.key] = pull
+	in.open++
+	return true
+}
+
+// hear takes an answer. Only the server's own answers have the subject of the request, and only jobs can be acked: a job's headers
+// say nothing, because a publisher may write into them what the server writes.
+func (p *Pulls) hear(in *inbox, msg *nats.Msg) {
+	if meta, err := msg.Metadata(); err == nil {
+		p.deliver(in, &Delivery{msg, *meta})
+		return
+	}
+	rest, answers := strings.CutPrefix(msg.Subject, in.prefix)
+	dot := strings.LastIndexByte(rest, '.')
+	if ends, err := readStatus(msg.Header); ends && answers && dot >= 0 {
+		p.mu.Lock()
+		pull := in.pulls[rest[:dot]]
+		p.mu.Unlock()
+		if pull != nil && pull.number == rest[dot+1:] {
+			p.end(pull, err, false)
+		}
+	}
+}
+
+// readStatus reports whether an answer of the server ends the pull, and why if that is neither its time nor that there is no job.
+func readStatus(h nats.Header) (ends bool, err error) {
+	switch status := h.Get("Status"); status {
+	case "", "100": // an idle heartbeat
+		return false, nil
+	case "404", "408":
+		return true, nil
+	case "503":
+		return true, nats.ErrNoResponders
+	default:
+		return true, fmt.Errorf("NATS answers %s %s", status, h.Get("Description"))
+	}
+}
+
+// deliver passes a job to its pull. A job of a pull that was given up goes back, unless its lease may be over.
+func (p *Pulls) deliver(in *inbox, d *Delivery) {
+	p.mu.Lock()
+	pull := in.pulls[d.meta.Stream+"."+d.meta.Consumer]
+	taken := pull != nil && !pull.ended
+	if taken {
+		pull.jobs <- d // which has room for it
+		pull.left--
+	}
+	last := taken && pull.left == 0
+	p.mu.Unlock()
+	switch {
+	case last:
+		p.end(pull, nil, false)
+	case !taken && pull != nil && time.Now().Before(pull.until):
+		_ = p.client.Conn().Publish(d.Reply(), []byte("-NAK"))
+	}
+}
+
+// end ends a pull, once. Jobs of a pull that is given up may still come.
+func (p *Pulls) end(pull *Pull, err error, givenUp bool) {
+	in := pull.inbox
+	p.mu.Lock()
+	if pull.ended {
+		p.mu.Unlock()
+		return
+	}
+	pull.ended, pull.err = true, err
+	close(pull.jobs)
+	in.open--
+	if !givenUp {
+		delete(in.pulls, pull.key)
+	} else if in.closed = true; p.inbox == in {
+		p.inbox = nil
+	}
+	unused := in.closed && in.open == 0
+	p.mu.Unlock()
+	if unused {
+		_ = in.sub.Unsubscribe()
+	}
+}
+
+// Next waits for the next job. It returns nil when no more jobs come; then Err says why.
+//
+// A server that is silent is asked for a sign of life on the same connection. Its answer comes after all that it had sent before, so
+// jobs that are on their way through a slow link are waited for, and a request that the server has forgotten is not.
+func (p *Pull) Next() *Delivery {
+	select {
+	case d := <-p.jobs:
+		return d
+	default:
+	}
+	silence := time.NewTimer(p.wait + pullGrace)
+	defer silence.Stop()
+	for asked := false; ; asked = true {
+		select {
+		case d := <-p.jobs:
+			return d
+		case <-silence.C:
+		}
+		if asked || !p.isAlive() {
+			p.pulls.end(p, nil, true)
+			return <-p.jobs
+		}
+		silence.Reset(pullRecheck)
+	}
+}
+
+// isAlive reports whether the server answers a ping before the patience ends.
+func (p *Pull) isAlive() bool {
+	nc := p.pulls.client.Conn()
+	return nc.IsConnected() && nc.FlushTimeout(time.Until(p.until)) == nil
+}
+
+// Err is why the pull ended, once Next has returned nil; nil if it ran out. A server that does not answer is no error: a pull from a
+// paused consumer gets no answer.
+func (p *Pull) Err() error { return p.err }
