@@ -51,10 +51,18 @@ const (
 	fewFindings = 3
 )
 
+// siteTable is what Sites ask of the sites that this worker knows; *sites.Table has it.
+type siteTable interface {
+	Apply(f sites.Finding) []sites.Event
+	Counts() sites.Counts
+	StatusOf(name string) (sites.Status, bool)
+	LeaveTests(on bool)
+}
+
 // SitesConfig is what Sites are made of; all fields but Waits are required.
 type SitesConfig struct {
 	// Table receives the findings of other workers.
-	Table *sites.Table
+	Table siteTable
 	// Applied is told of what they change.
 	Applied func([]sites.Event)
 	// Waits is told that jobs wait for a site, by its key, and how long ago somebody told so; nil is allowed. It must not block.
@@ -76,17 +84,17 @@ type Sites struct {
 	cut      atomic.Bool // the fleet does not learn what this worker tells
 
 	// mu guards the fields below.
-	mu       sync.Mutex
-	findings map[string]siteReport // of other workers, by key
-	reports  map[string]int        // the number of them by worker
-	ignored  map[string]bool       // workers that are not followed
-	noted    map[string]time.Time  // when this worker told last that jobs wait, by key
+	mu        sync.Mutex
+	findings  map[string]siteReport // of other workers, by key
+	reporters map[string]*reporter  // by worker
+	noted     map[string]time.Time  // when this worker told last that jobs wait, by key
 }
 
 // siteReport is a finding of another worker.
 type siteReport struct {
 	worker, site string
 	until        time.Time
+	known        bool // this worker knew the site when it looked last
 }
 
 // siteUpdate is what is to be written: a finding, or without a state that jobs wait for the site.
@@ -104,8 +112,8 @@ func NewSites(cfg SitesConfig) *Sites {
 		cfg.Waits = func(string, string, time.Duration) {}
 	}
 	return &Sites{
-		cfg: cfg, instance: rand.Text(), updates: newUpdateQueue[siteUpdate](), findings: map[string]siteReport{}, reports: map[string]int{},
-		ignored: map[string]bool{}, noted: map[string]time.Time{},
+		cfg: cfg, instance: rand.Text(), updates: newUpdateQueue[siteUpdate](), findings: map[string]siteReport{},
+		reporters: map[string]*reporter{}, noted: map[string]time.Time{},
 	}
 }
 
@@ -151,7 +159,7 @@ func (s *Sites) Followed() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range s.findings {
-		if !s.ignored[r.worker] && time.Until(r.until) > 0 {
+		if !s.reporters[r.worker].ignored && time.Until(r.until) > 0 {
 			n++
 		}
 	}

@@ -3,6 +3,8 @@ package fleet
 import (
 	"encoding/json"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,7 +52,13 @@ func (s *Sites) take(c change) []sites.Event {
 	if worker == "" || !s.note(c.key, worker, f) {
 		return nil
 	}
-	return s.cfg.Table.Apply(f)
+	events := s.cfg.Table.Apply(f)
+	if len(events) > 0 {
+		s.mu.Lock()
+		s.setKnown(c.key, true)
+		s.mu.Unlock()
+	}
+	return events
 }
 
 // read reads a finding; worker is empty if it is this worker's own.
@@ -83,94 +91,138 @@ func (s *Sites) read(c change) (f sites.Finding, worker string, err error) {
 	return f, stored.Worker, nil
 }
 
+// reporter is another worker of which this one has findings.
+type reporter struct {
+	keys    map[string]bool // of its findings
+	known   int             // how many of their sites this worker knows
+	ignored bool
+}
+
 // note counts a finding for its worker, and reports whether that is followed.
 func (s *Sites) note(key, worker string, f sites.Finding) (follow bool) {
+	known := s.knows(f.Site)
 	s.mu.Lock()
 	s.forget(key)
 	if rests := f.State != sites.Returning && time.Until(f.Until) > 0; rests && len(s.findings) < maxFindings {
-		s.findings[key] = siteReport{worker: worker, site: f.Site, until: f.Until}
-		s.reports[worker]++
+		s.add(key, siteReport{worker: worker, site: f.Site, until: f.Until, known: known})
 	}
 	s.mu.Unlock()
-	s.judge(worker)
+	s.judge(worker, false)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.ignored[worker] || f.State == sites.Returning
+	r := s.reporters[worker]
+	return r == nil || !r.ignored || f.State == sites.Returning
+}
+
+func (s *Sites) knows(site string) bool {
+	_, known := s.cfg.Table.StatusOf(site)
+	return known
+}
+
+// add keeps a finding. The caller holds the lock.
+func (s *Sites) add(key string, r siteReport) {
+	s.findings[key] = r
+	from := s.reporters[r.worker]
+	if from == nil {
+		from = &reporter{keys: map[string]bool{}}
+		s.reporters[r.worker] = from
+	}
+	from.keys[key] = true
+	if r.known {
+		from.known++
+	}
 }
 
 // forget drops a finding. The caller holds the lock.
 func (s *Sites) forget(key string) {
-	r, known := s.findings[key]
-	if !known {
+	r, found := s.findings[key]
+	if !found {
 		return
 	}
+	s.setKnown(key, false)
 	delete(s.findings, key)
-	if s.reports[r.worker]--; s.reports[r.worker] == 0 {
-		delete(s.reports, r.worker)
+	from := s.reporters[r.worker]
+	if delete(from.keys, key); len(from.keys) == 0 && !from.ignored {
+		delete(s.reporters, r.worker)
 	}
 }
 
-// review drops the findings whose time is over, and judges the workers again.
+// setKnown notes whether this worker knows the site of a finding. The caller holds the lock.
+func (s *Sites) setKnown(key string, known bool) {
+	r, found := s.findings[key]
+	if !found || r.known == known {
+		return
+	}
+	r.known = known
+	s.findings[key] = r
+	if known {
+		s.reporters[r.worker].known++
+	} else {
+		s.reporters[r.worker].known--
+	}
+}
+
+// review drops the findings whose time is over, looks again which of their sites this worker knows, and judges the workers again.
 func (s *Sites) review() {
 	s.mu.Lock()
-	workers := map[string]bool{}
-	for worker := range s.ignored {
-		workers[worker] = true
-	}
+	reports := make(map[string]string, len(s.findings))
 	for key, r := range s.findings {
-		workers[r.worker] = true
 		if time.Until(r.until) <= 0 {
 			s.forget(key)
+		} else {
+			reports[key] = r.site
 		}
 	}
+	workers := slices.Collect(maps.Keys(s.reporters))
 	s.mu.Unlock()
-	for worker := range workers {
-		s.judge(worker)
+	known := make(map[string]bool, len(reports))
+	for key, site := range reports {
+		known[key] = s.knows(site)
+	}
+	s.mu.Lock()
+	for key, is := range known {
+		s.setKnown(key, is)
+	}
+	s.mu.Unlock()
+	for _, worker := range workers {
+		s.judge(worker, true)
 	}
 }
 
 // judge decides whether a worker is followed, by how many of the sites that this worker knows it reports. The rests that it reported
-// end when it no longer is.
-func (s *Sites) judge(worker string) {
-	known := s.cfg.Table.Counts().Known
+// end when it no longer is. Only a review lets it be followed again: which of its sites are known is exact there, and a worker on the
+// limit costs a look at all its findings once a second and not with each.
+func (s *Sites) judge(worker string, again bool) {
+	total := s.cfg.Table.Counts().Known
 	s.mu.Lock()
-	n := s.reports[worker]
-	others := known - s.reportedHere(worker)
+	r := s.reporters[worker]
+	if r == nil {
+		s.mu.Unlock()
+		return
+	}
+	n, was := len(r.keys), r.ignored
+	others := total - r.known
 	tooMany := n >= fewFindings && others > 0 && n > others
-	was := s.ignored[worker]
 	var mistaken []string
 	switch {
 	case tooMany && !was:
-		s.ignored[worker] = true
-		for _, r := range s.findings {
-			if r.worker == worker {
-				mistaken = append(mistaken, r.site)
-			}
+		r.ignored = true
+		for key := range r.keys {
+			mistaken = append(mistaken, s.findings[key].site)
 		}
-	case !tooMany && was:
-		delete(s.ignored, worker)
+	case !tooMany && was && again:
+		if r.ignored = false; n == 0 {
+			delete(s.reporters, worker)
+		}
 	}
 	s.mu.Unlock()
 	switch {
 	case tooMany && !was:
 		s.cfg.Log.Warn("another worker's sites are not followed, it found more than half of them silent", "worker", worker, "sites", n)
-	case !tooMany && was:
+	case !tooMany && was && again:
 		s.cfg.Log.Info("another worker's sites are followed again", "worker", worker)
 	}
 	s.endRests(mistaken)
-}
-
-// reportedHere counts the sites that a worker reports and this one knows. The caller holds the lock.
-func (s *Sites) reportedHere(worker string) (n int) {
-	for _, r := range s.findings {
-		if r.worker != worker {
-			continue
-		}
-		if _, known := s.cfg.Table.StatusOf(r.site); known {
-			n++
-		}
-	}
-	return n
 }
 
 func (s *Sites) endRests(names []string) {
