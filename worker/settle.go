@@ -56,7 +56,7 @@ func (w *Worker) finish(ctx context.Context, t *task, result jobs.Result) bool {
 	result.Queue, result.ID, result.JobSeq, result.Worker = t.queue, t.id, t.progress.JobSeq, w.cfg.Name
 	pending := w.client.Pending(result)
 	var stored bus.Stored
-	ok, _ := w.retryUntilSettled(ctx, t, step{kind: "result", action: "store result", timeout: pending.TimeLimit()}, func(ctx context.Context) (err error) {
+	ok, _ := w.retryUntilSettled(ctx, t, step{kind: "result", action: "store result", timeout: pending.TimeLimit(), isBounded: !pending.IsLarge()}, func(ctx context.Context) (err error) {
 		stored, err = pending.Store(ctx)
 		if full := errors.Is(err, bus.ErrResultsFull); full || err == nil {
 			w.resultsFull.Store(full)
@@ -209,6 +209,8 @@ type step struct {
 	// hopeless reports errors after which the step is not tried again. Nil means that the job cannot end without the step.
 	hopeless func(error) bool
 	timeout  time.Duration // of one try; zero means 5 s
+	// isBounded tells that one try ends in time by itself, which costs a job less than a context does.
+	isBounded bool
 }
 
 // permanentDelay is the delay after a refusal that lasts until somebody changes the server, the account or a stream.
@@ -248,11 +250,14 @@ func (w *Worker) retryUntilSettled(ctx context.Context, t *task, s step, act fun
 
 // trySettle calls act once, with a timeout.
 func (w *Worker) trySettle(ctx context.Context, t *task, s step, act func(context.Context) error) error {
-	limit := min(5*time.Second, t.lease.left())
-	ctx, cancel := context.WithTimeout(ctx, max(limit, s.timeout))
-	defer cancel()
-	if s.timeout > limit {
-		defer t.lease.callAtEnd(ctx, cancel)()
+	if !s.isBounded {
+		limit := min(5*time.Second, t.lease.left())
+		limited, cancel := context.WithTimeout(ctx, max(limit, s.timeout))
+		defer cancel()
+		if s.timeout > limit {
+			defer t.lease.callAtEnd(limited, cancel)()
+		}
+		ctx = limited
 	}
 	began := time.Now()
 	err := act(ctx)

@@ -24,6 +24,7 @@ type Client struct {
 	names    jobs.Names
 	domain   string // of JetStream; empty for that of the server
 	refusals *refusals
+	confirms *confirmations
 	answers  atomic.Pointer[string] // the domain that JetStream itself names
 
 	mu     sync.Mutex
@@ -43,8 +44,9 @@ func NewWithDomain(nc *nats.Conn, names jobs.Names, domain string) (*Client, err
 	if err != nil {
 		return nil, fmt.Errorf("prepare JetStream: %w", err)
 	}
-	refusals := watchRefusals(nc)
-	return &Client{nc: nc, js: watched{js, refusals}, names: names, domain: domain, refusals: refusals}, nil
+	confirms := &confirmations{nc: nc}
+	refusals := watchRefusals(nc, confirms.refuse)
+	return &Client{nc: nc, js: watched{js, refusals}, names: names, domain: domain, refusals: refusals, confirms: confirms}, nil
 }
 
 // Domain is the domain that JetStream names as its own; empty if it has none, or before Ensure or Plan has asked.
@@ -91,14 +93,11 @@ func (c *Client) Publish(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck,
 	return c.js.PublishMsg(ctx, msg)
 }
 
-// PublishOnce stores a message if its subject has none; IsTaken tells the error of one that has. The message carries no id: a repetition that was known by its
-// id would be answered like a first one, and whose message is kept would be hidden.
+// PublishOnce stores a message if its subject has none, within 3 s; IsTaken tells the error of one that has. The message carries no
+// id: a repetition that was known by its id would be answered like a first one, and whose message is kept would be hidden.
 func (c *Client) PublishOnce(ctx context.Context, msg *nats.Msg) error {
-	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
-	defer cancel()
 	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, "0")
-	_, err := c.js.PublishMsg(ctx, msg)
-	return err
+	return Plain(c.confirms.publish(ctx, msg, publishTimeout))
 }
 
 // LastMessage reads the newest message of a subject, or ErrNotFound. It goes round the consumers: any replica answers, which

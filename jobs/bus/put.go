@@ -36,6 +36,9 @@ var (
 	errDisconnected = fmt.Errorf("the connection broke while the body was sent: %w", nats.ErrDisconnected)
 )
 
+// IsLarge reports whether the body goes to the object store. Store of another result takes seconds at most.
+func (p *PendingResult) IsLarge() bool { return p.outside }
+
 // TimeLimit is how long a call of Store may take. It grows with a body that goes to the object store.
 func (p *PendingResult) TimeLimit() time.Duration {
 	limit := requestTimeout

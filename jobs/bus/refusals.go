@@ -14,6 +14,8 @@ import (
 // not as the answer to the request, which would run into its time limit. nats.Conn.LastError keeps the last violation
 // until the connection is made again, so it says nothing about a later request.
 type refusals struct {
+	refused func(subject string, err error) // ends the publishes that confirmations has
+
 	mu        sync.Mutex // guards the maps
 	waiting   map[*request]struct{}
 	listening map[*listener]struct{}
@@ -25,9 +27,10 @@ type request struct {
 	refuse   context.CancelCauseFunc
 }
 
-// watchRefusals begins to watch a connection. The connection's own error handler is called as before.
-func watchRefusals(nc *nats.Conn) *refusals {
-	r := &refusals{waiting: map[*request]struct{}{}, listening: map[*listener]struct{}{}}
+// watchRefusals begins to watch a connection. It calls refused with the subject of each publish that the server refuses. The
+// connection's own error handler is called as before.
+func watchRefusals(nc *nats.Conn, refused func(subject string, err error)) *refusals {
+	r := &refusals{refused: refused, waiting: map[*request]struct{}{}, listening: map[*listener]struct{}{}}
 	next := nc.ErrorHandler()
 	nc.SetErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) {
 		if subject, ok := refusedSubject(err, "Publish"); ok {
@@ -57,6 +60,7 @@ func refusedSubject(err error, what string) (subject string, ok bool) {
 }
 
 func (r *refusals) refuse(subject string, err error) {
+	r.refused(subject, err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for request := range r.waiting {

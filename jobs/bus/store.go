@@ -87,8 +87,10 @@ func (p *PendingResult) reduce() bool {
 func (p *PendingResult) store(ctx context.Context, doing string) (Stored, error) {
 	c, r := p.client, &p.result
 	if p.outside && len(r.Body) > 0 {
-		if err := c.putBody(ctx, r); err != nil {
-			return Stored{}, c.storeError(ctx, doing, err)
+		limited, cancel := context.WithTimeout(ctx, p.TimeLimit())
+		defer cancel()
+		if err := c.putBody(limited, r); err != nil {
+			return Stored{}, c.storeError(limited, doing, err)
 		}
 		p.msg = nil
 	}
