@@ -49,7 +49,7 @@ func classOfName(name string) HostClass {
 // unicast, or translated from IPv4, and every IPv4 address that it carries is public.
 func classOfAddr(addr netip.Addr) HostClass {
 	if addr.Is4() {
-		if inAny(addr, specialIPv4()) {
+		if isSpecialIPv4(addr.As4()) {
 			return HostRefused
 		}
 		return PublicAddress
@@ -66,17 +66,25 @@ func classOfAddr(addr netip.Addr) HostClass {
 	return PublicAddress
 }
 
-func specialIPv4() []netip.Prefix {
-	return prefixes(
-		"0.0.0.0/8", "127.0.0.0/8", // this host
-		"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", // private networks (RFC 1918)
-		"100.64.0.0/10",  // carrier-grade NAT (RFC 6598)
-		"169.254.0.0/16", // link-local, and the metadata of clouds
-		"192.0.0.0/24",   // protocols; the metadata of a cloud has been seen there
-		"198.18.0.0/15",  // test networks (RFC 2544)
-		"224.0.0.0/4",    // multicast
-		"240.0.0.0/4",    // reserved, and broadcast
-	)
+// isSpecialIPv4 reports whether an IPv4 address is not public. Many jobs name an address, so no prefixes are parsed here.
+func isSpecialIPv4(a [4]byte) bool {
+	switch a[0] {
+	case 0, 127: // this host: 0.0.0.0/8, 127.0.0.0/8
+		return true
+	case 10: // private networks (RFC 1918): 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16
+		return true
+	case 172:
+		return a[1]&^15 == 16
+	case 192: // 192.0.0.0/24 is for protocols; the metadata of a cloud has been seen there
+		return a[1] == 168 || a[1] == 0 && a[2] == 0
+	case 100: // carrier-grade NAT (RFC 6598): 100.64.0.0/10
+		return a[1]&^63 == 64
+	case 169: // link-local, and the metadata of clouds: 169.254.0.0/16
+		return a[1] == 254
+	case 198: // test networks (RFC 2544): 198.18.0.0/15
+		return a[1]&^1 == 18
+	}
+	return a[0] >= 224 // multicast (224.0.0.0/4); reserved, and broadcast (240.0.0.0/4)
 }
 
 // translatedIPv6 are the prefixes outside global unicast that carry an IPv4 address in their last four bytes: mapped,

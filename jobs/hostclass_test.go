@@ -228,3 +228,35 @@ func FuzzClassifyHost(f *testing.F) {
 		}
 	})
 }
+
+// TestSpecialAddressesEndWhereTheirNetworksEnd looks at both ends of each network, and at the addresses beside it.
+func TestSpecialAddressesEndWhereTheirNetworksEnd(t *testing.T) {
+	networks := []netip.Prefix{}
+	for _, text := range []string{
+		"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/3",
+	} {
+		networks = append(networks, netip.MustParsePrefix(text))
+	}
+	special := func(addr netip.Addr) bool {
+		return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(addr) })
+	}
+	for _, network := range networks {
+		first := network.Addr()
+		last := first.As4()
+		for bit := network.Bits(); bit < 32; bit++ {
+			last[bit/8] |= 0x80 >> (bit % 8)
+		}
+		for _, addr := range []netip.Addr{first, first.Prev(), netip.AddrFrom4(last), netip.AddrFrom4(last).Next()} {
+			if !addr.IsValid() {
+				continue
+			}
+			want := jobs.PublicAddress
+			if special(addr) {
+				want = jobs.HostRefused
+			}
+			if got := jobs.ClassifyHost(addr.String()); got != want {
+				t.Errorf("%s: got %v, want %v", addr, got, want)
+			}
+		}
+	}
+}
