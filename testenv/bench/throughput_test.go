@@ -48,16 +48,24 @@ func TestMain(m *testing.M) {
 // jobs wait already when the worker starts. CPU and peak memory are those of the worker's process, as the kernel counts
 // them; the servers, the proxies and the origin run in this one.
 func BenchmarkThroughput(b *testing.B) {
-	b.Run("loop", func(b *testing.B) { measure(b, loopCommand(), b.N) })
+	b.Run("loop", func(b *testing.B) { measure(b, loopCommand(), bareURL, b.N) })
 	// What the promise of one result costs: the same loop with a guard on the result and a confirmed ack.
-	b.Run("loop-guarded", func(b *testing.B) { measure(b, loopCommand("BENCH_GUARDED=true"), b.N) })
-	b.Run("gofer", func(b *testing.B) { measure(b, goferCommand(b), b.N) })
+	b.Run("loop-guarded", func(b *testing.B) { measure(b, loopCommand("BENCH_GUARDED=true"), bareURL, b.N) })
+	b.Run("gofer", func(b *testing.B) { measure(b, goferCommand(b), bareURL, b.N) })
+	b.Run("gofer-json", func(b *testing.B) { measure(b, goferCommand(b), jsonJob, b.N) })
+}
+
+// bareURL and jsonJob are what a job is.
+func bareURL(target string) string { return target }
+
+func jsonJob(target string) string {
+	return `{"url":"` + target + `","headers":{"Accept-Language":"en","X-Trace":["a","b"]},"meta":{"order":"4711"},"retry":{"max_attempts":5,"base_delay":"1s"}}`
 }
 
 // BenchmarkBacklog is the same work with little and with much waiting behind it.
 func BenchmarkBacklog(b *testing.B) {
 	for _, waiting := range []int{10_000, 1_000_000} {
-		b.Run(fmt.Sprint("waiting=", waiting), func(b *testing.B) { measure(b, goferCommand(b), b.N+waiting) })
+		b.Run(fmt.Sprint("waiting=", waiting), func(b *testing.B) { measure(b, goferCommand(b), bareURL, b.N+waiting) })
 	}
 }
 
@@ -73,13 +81,17 @@ func loopCommand(env ...string) contender {
 	}
 }
 
+// goferCommand runs the program that BENCH_GOFER names, or builds it. So two builds can be measured in turn.
 func goferCommand(b *testing.B) contender {
 	b.Helper()
-	path := filepath.Join(b.TempDir(), "gofer")
-	build := exec.CommandContext(b.Context(), "go", "build", "-o", path, "github.com/gofer-mq/gofer/cmd/gofer")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		b.Fatal(err)
+	path := os.Getenv("BENCH_GOFER")
+	if path == "" {
+		path = filepath.Join(b.TempDir(), "gofer")
+		build := exec.CommandContext(b.Context(), "go", "build", "-o", path, "github.com/gofer-mq/gofer/cmd/gofer")
+		build.Stderr = os.Stderr
+		if err := build.Run(); err != nil {
+			b.Fatal(err)
+		}
 	}
 	return func(ctx context.Context, nats string, list []string) *exec.Cmd {
 		cmd := exec.CommandContext(ctx, path, "worker")
@@ -90,12 +102,12 @@ func goferCommand(b *testing.B) contender {
 }
 
 // measure lets a contender work off b.N of the jobs that are queued.
-func measure(b *testing.B, command contender, queued int) {
+func measure(b *testing.B, command contender, payload func(target string) string, queued int) {
 	b.Helper()
 	origin := serve(b, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(bytes.Repeat([]byte("x"), bodyBytes)) }))
 	list := forwardProxies(b)
 	url, js := startServer(b)
-	publish(b, js, "http://"+origin+"/", queued)
+	publish(b, js, payload("http://"+origin+"/"), queued)
 
 	ctx, cancel := context.WithTimeout(b.Context(), 10*time.Minute)
 	defer cancel()
@@ -186,11 +198,11 @@ func await(ctx context.Context, b *testing.B, js jetstream.JetStream, n uint64) 
 	}
 }
 
-func publish(b *testing.B, js jetstream.JetStream, target string, count int) {
+func publish(b *testing.B, js jetstream.JetStream, payload string, count int) {
 	b.Helper()
 	var last jetstream.PubAckFuture
 	for i := range count {
-		f, err := js.PublishAsync(fmt.Sprintf("gofer.jobs.default.job-%d", i), []byte(target), jetstream.WithStallWait(time.Minute))
+		f, err := js.PublishAsync(fmt.Sprintf("gofer.jobs.default.job-%d", i), []byte(payload), jetstream.WithStallWait(time.Minute))
 		if err != nil {
 			b.Fatal(err)
 		}
