@@ -42,10 +42,24 @@ type Ban struct {
 
 // UnmarshalJSON refuses unknown fields.
 func (b *Ban) UnmarshalJSON(data []byte) error {
-	return asError(decodeObject(data, map[string]any{
-		"statuses": &b.Statuses, "body_regexp": &b.BodyRegexp, "not_body_regexp": &b.NotBodyRegexp, "min_bytes": &b.MinBytes,
-		"redirect_to_regexp": &b.RedirectToRegexp,
-	}))
+	return asError(decodeObject(data, b.field))
+}
+
+// field is where a member of the object belongs; nil for an unknown one.
+func (b *Ban) field(name string) any {
+	switch name {
+	case "statuses":
+		return &b.Statuses
+	case "body_regexp":
+		return &b.BodyRegexp
+	case "not_body_regexp":
+		return &b.NotBodyRegexp
+	case "min_bytes":
+		return &b.MinBytes
+	case "redirect_to_regexp":
+		return &b.RedirectToRegexp
+	}
+	return nil
 }
 
 // Key tells the rules of decoded jobs apart: equal ones have the same key. It is zero only without a rule.

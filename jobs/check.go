@@ -41,10 +41,12 @@ func (j *Job) finish() []string {
 			c.fail("retry.%s", reason)
 		}
 	}
-	c.ok(slices.Contains([]string{"", NoProxyWait, NoProxyFail}, j.WhenNoProxy), "when_no_proxy: %q is neither wait nor fail", clip(j.WhenNoProxy, 40))
-	c.ok(slices.Contains([]string{"", SiteDownWait, SiteDownFail}, j.WhenSiteDown), "when_site_down: %q is neither wait nor fail", clip(j.WhenSiteDown, 40))
-	c.ok(j.Redirects() >= 0 && j.Redirects() <= MaxFollowRedirects, "follow_redirects: %d is not between 0 and %d", j.Redirects(), MaxFollowRedirects)
-	c.ok(j.MaxBodyBytes >= 0, "max_body_bytes: %d is below zero", j.MaxBodyBytes)
+	c.choice("when_no_proxy", j.WhenNoProxy, NoProxyWait, NoProxyFail)
+	c.choice("when_site_down", j.WhenSiteDown, SiteDownWait, SiteDownFail)
+	c.number("follow_redirects", int64(j.Redirects()), 0, MaxFollowRedirects)
+	if j.MaxBodyBytes < 0 {
+		c.fail("max_body_bytes: %d is below zero", j.MaxBodyBytes)
+	}
 	return c.reasons
 }
 
@@ -55,9 +57,23 @@ func (c *checks) fail(format string, args ...any) {
 	c.reasons = append(c.reasons, fmt.Sprintf(format, args...))
 }
 
+// ok is for a reason of few words: what fills them in is made for each job, be it valid or not.
 func (c *checks) ok(ok bool, format string, args ...any) {
 	if !ok {
 		c.fail(format, args...)
+	}
+}
+
+// choice wants one of two words, or none.
+func (c *checks) choice(name, value, one, other string) {
+	if value != "" && value != one && value != other {
+		c.fail("%s: %q is neither %s nor %s", name, clip(value, 40), one, other)
+	}
+}
+
+func (c *checks) number(name string, value, low, high int64) {
+	if value < low || value > high {
+		c.fail("%s: %d is not between %d and %d", name, value, low, high)
 	}
 }
 
@@ -68,25 +84,27 @@ func (c *checks) url(text string) URL {
 		return URL{}
 	}
 	u, err := ParseURL(text)
-	c.ok(err == nil, "url: %v", err)
+	if err != nil {
+		c.fail("url: %v", err)
+	}
 	return u
 }
 
 func (c *checks) request(j *Job) {
-	c.ok(httpguts.ValidHeaderFieldName(j.Method), "method: %q is not a method name", clip(j.Method, 40))
+	if !httpguts.ValidHeaderFieldName(j.Method) {
+		c.fail("method: %q is not a method name", clip(j.Method, 40))
+	}
 	c.ok(!strings.EqualFold(j.Method, "CONNECT"), "method: CONNECT cannot be fetched")
 	c.ok(j.Body == "" || j.BodyBase64 == nil, "body, body_base64: only one of the two can be given")
 	for name, values := range j.Headers {
-		shown := clip(strconv.Quote(name), 60)
 		if !httpguts.ValidHeaderFieldName(name) {
-			c.fail("headers: %s is not a header name", shown)
+			c.fail("headers: %s is not a header name", quoted(name))
 		} else if forbiddenHeader(name) {
-			c.fail("headers: %s is set by the connection, not by a job", shown)
+			c.fail("headers: %s is set by the connection, not by a job", quoted(name))
 		}
-		if !slices.ContainsFunc(values, invalidValue) {
-			continue
+		if slices.ContainsFunc(values, invalidValue) {
+			c.fail("headers: the value of %s has control characters", quoted(name))
 		}
-		c.fail("headers: the value of %s has control characters", shown)
 	}
 	slices.Sort(c.reasons)
 }
@@ -95,8 +113,9 @@ func invalidValue(v string) bool { return !httpguts.ValidHeaderFieldValue(v) }
 
 // forbiddenHeader tells the headers that belong to one connection (RFC 9110, 7.6.1) or that net/http writes itself.
 func forbiddenHeader(name string) bool {
-	lower := strings.ToLower(name)
-	return strings.HasPrefix(lower, "proxy-") || slices.Contains(connectionHeaders(), lower)
+	const proxy = "proxy-"
+	return len(name) >= len(proxy) && strings.EqualFold(name[:len(proxy)], proxy) ||
+		slices.ContainsFunc(connectionHeaders(), func(own string) bool { return strings.EqualFold(name, own) })
 }
 
 // connectionHeaders are the names of forbiddenHeader that do not begin with "proxy-", in lower case.
@@ -105,27 +124,38 @@ func connectionHeaders() []string {
 }
 
 func (c *checks) times(j *Job) {
-	c.ok(j.Timeout >= 0 && j.Timeout.Std() <= MaxAttemptTimeout, "timeout: %s is not between 0 and %s", j.Timeout, MaxAttemptTimeout)
-	c.ok(j.FirstByteTimeout >= Off, "first_byte_timeout: %d ns is below zero", int64(j.FirstByteTimeout))
+	if j.Timeout < 0 || j.Timeout.Std() > MaxAttemptTimeout {
+		c.fail("timeout: %s is not between 0 and %s", j.Timeout, MaxAttemptTimeout)
+	}
+	if j.FirstByteTimeout < Off {
+		c.fail("first_byte_timeout: %d ns is below zero", int64(j.FirstByteTimeout))
+	}
 	c.year("not_before", j.NotBefore)
 	c.year("deadline", j.Deadline)
 }
 
 func (c *checks) year(name string, at time.Time) {
+	if at.IsZero() {
+		return // none is given
+	}
 	if year := at.UTC().Year(); year < 1 || year > MaxYear {
 		c.fail("%s: the year is not between 1 and %d", name, MaxYear)
 	}
 }
 
 func (c *checks) proxy(p *ProxyChoice) {
-	c.ok(len(p.Tags) <= 16, "proxy.tags: %d of them, at most 16 are allowed", len(p.Tags))
+	if len(p.Tags) > 16 {
+		c.fail("proxy.tags: %d of them, at most 16 are allowed", len(p.Tags))
+	}
 	for _, tag := range p.Tags {
 		c.ok(plainText(tag, 64) && tag != "", "proxy.tags: %q is empty, longer than 64 bytes or has control characters", clip(tag, 40))
 		c.ok(!strings.Contains(tag, ","), "proxy.tags: %q has a comma: write a list of tags", clip(tag, 40))
 	}
 	c.ok(plainText(p.Region, 64), "proxy.region: longer than 64 bytes, or has control characters")
 	c.ok(plainText(p.Session, 128), "proxy.session: longer than 128 bytes, or has control characters")
-	c.ok(p.ID == "" || ValidProxyID(p.ID), "proxy.id: %q does not match [A-Za-z0-9_-]{1,64}", clip(p.ID, 60))
+	if p.ID != "" && !ValidProxyID(p.ID) {
+		c.fail("proxy.id: %q does not match [A-Za-z0-9_-]{1,64}", clip(p.ID, 60))
+	}
 	c.ok(!p.RegionStrict || p.Region != "", "proxy.region_strict: given without a region")
 	others := len(p.Tags) > 0 || p.Region != "" || p.Session != "" || p.ID != ""
 	c.ok(!p.Direct || !others, "proxy.direct: cannot be combined with tags, region, session or id")
@@ -133,16 +163,26 @@ func (c *checks) proxy(p *ProxyChoice) {
 
 // meta travels in the result's headers: what could not be stored there must not get in here. Readers of headers strip blanks.
 func (c *checks) meta(meta map[string]string) {
-	c.ok(len(meta) <= MaxMetaKeys, "meta: %d keys, at most %d are allowed", len(meta), MaxMetaKeys)
+	if len(meta) > MaxMetaKeys {
+		c.fail("meta: %d keys, at most %d are allowed", len(meta), MaxMetaKeys)
+	}
 	size := 0
 	for _, key := range slices.Sorted(maps.Keys(meta)) {
 		value := meta[key]
 		size += len(key) + len(value)
-		c.ok(plain(key, 64, true), "meta: key %s does not match [A-Za-z0-9_-]{1,64}", clip(strconv.Quote(key), 80))
-		c.ok(plainText(value, MaxMetaBytes), "meta: the value of %s has control characters", clip(strconv.Quote(key), 80))
-		c.ok(strings.Trim(value, " ") == value, "meta: the value of %s begins or ends with a blank, which the result cannot carry", clip(strconv.Quote(key), 80))
+		if !plain(key, 64, true) {
+			c.fail("meta: key %s does not match [A-Za-z0-9_-]{1,64}", clip(strconv.Quote(key), 80))
+		}
+		if !plainText(value, MaxMetaBytes) {
+			c.fail("meta: the value of %s has control characters", clip(strconv.Quote(key), 80))
+		}
+		if strings.Trim(value, " ") != value {
+			c.fail("meta: the value of %s begins or ends with a blank, which the result cannot carry", clip(strconv.Quote(key), 80))
+		}
 	}
-	c.ok(size <= MaxMetaBytes, "meta: %d bytes, at most %d are allowed", size, MaxMetaBytes)
+	if size > MaxMetaBytes {
+		c.fail("meta: %d bytes, at most %d are allowed", size, MaxMetaBytes)
+	}
 }
 
 // plainText reports whether text has at most most bytes and no control characters.

@@ -1,7 +1,6 @@
 package jobs
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -35,7 +34,7 @@ func (d Duration) MarshalJSON() ([]byte, error) {
 func (d *Duration) UnmarshalJSON(data []byte) error {
 	written := string(data)
 	if len(data) > 0 && data[0] == '"' {
-		if err := json.Unmarshal(data, &written); err != nil {
+		if err := unmarshal(data, &written); err != nil {
 			return err
 		}
 	}

@@ -225,19 +225,71 @@ func (j *Job) UnmarshalJSON(data []byte) error { return asError(j.decode(data)) 
 
 // UnmarshalJSON refuses unknown fields.
 func (p *ProxyChoice) UnmarshalJSON(data []byte) error {
-	return asError(decodeObject(data, map[string]any{
-		"tags": &p.Tags, "region": &p.Region, "region_strict": &p.RegionStrict,
-		"session": &p.Session, "id": &p.ID, "direct": &p.Direct,
-	}))
+	return asError(decodeObject(data, p.field))
+}
+
+// field is where a member of the object belongs; nil for an unknown one.
+func (p *ProxyChoice) field(name string) any {
+	switch name {
+	case "tags":
+		return &p.Tags
+	case "region":
+		return &p.Region
+	case "region_strict":
+		return &p.RegionStrict
+	case "session":
+		return &p.Session
+	case "id":
+		return &p.ID
+	case "direct":
+		return &p.Direct
+	}
+	return nil
 }
 
 func (j *Job) decode(data []byte) []string {
-	return decodeObject(data, map[string]any{
-		"url": &j.URL, "method": &j.Method, "headers": &j.Headers, "body": &j.Body, "body_base64": &j.BodyBase64,
-		"timeout": &j.Timeout, "first_byte_timeout": &j.FirstByteTimeout, "not_before": &j.NotBefore, "deadline": &j.Deadline, "retry": &j.Retry,
-		"proxy": &j.Proxy, "ban": &j.Ban, "when_no_proxy": &j.WhenNoProxy, "when_site_down": &j.WhenSiteDown,
-		"follow_redirects": &j.FollowRedirects, "max_body_bytes": &j.MaxBodyBytes, "meta": (*texts)(&j.Meta),
-	})
+	return decodeObject(data, j.field)
+}
+
+// field is where a member of the object belongs; nil for an unknown one.
+func (j *Job) field(name string) any {
+	switch name {
+	case "url":
+		return &j.URL
+	case "method":
+		return &j.Method
+	case "headers":
+		return &j.Headers
+	case "body":
+		return &j.Body
+	case "body_base64":
+		return &j.BodyBase64
+	case "timeout":
+		return &j.Timeout
+	case "first_byte_timeout":
+		return &j.FirstByteTimeout
+	case "not_before":
+		return &j.NotBefore
+	case "deadline":
+		return &j.Deadline
+	case "retry":
+		return &j.Retry
+	case "proxy":
+		return &j.Proxy
+	case "ban":
+		return &j.Ban
+	case "when_no_proxy":
+		return &j.WhenNoProxy
+	case "when_site_down":
+		return &j.WhenSiteDown
+	case "follow_redirects":
+		return &j.FollowRedirects
+	case "max_body_bytes":
+		return &j.MaxBodyBytes
+	case "meta":
+		return (*texts)(&j.Meta)
+	}
+	return nil
 }
 
 func nameReasons(queue, id string) (reasons []string) {

@@ -3,6 +3,7 @@ package jobs
 import (
 	"bytes"
 	"encoding/json"
+	"strconv"
 	"unicode/utf8"
 )
 
@@ -131,12 +132,43 @@ func plainGroup(text []byte) int {
 	return 0
 }
 
-// unmarshal is json.Unmarshal. It takes a string without escapes as it is.
+// unmarshal is json.Unmarshal, and needs no reflection for the types that jobs have.
 func unmarshal(value json.RawMessage, target any) error {
-	text, isString := target.(*string)
-	if isString && len(value) > 0 && plainString(value) == len(value) && bytes.IndexByte(value, '\\') < 0 && utf8.Valid(value) {
-		*text = string(value[1 : len(value)-1])
-		return nil
+	switch t := target.(type) {
+	case *string:
+		if isPlainString(value) {
+			*t = string(value[1 : len(value)-1])
+			return nil
+		}
+	case *Headers: // these four check the whole value
+		return t.UnmarshalJSON(value)
+	case *texts:
+		return t.UnmarshalJSON(value)
+	case *ProxyChoice:
+		return t.UnmarshalJSON(value)
+	case **Override:
+		*t = new(Override)
+		return (*t).UnmarshalJSON(value)
+	case **string:
+		*t = new(string)
+		return unmarshal(value, *t)
+	case **Duration:
+		*t = new(Duration)
+		return unmarshal(value, *t)
+	case *Duration:
+		if isPlainString(value) || json.Valid(value) {
+			return t.UnmarshalJSON(value)
+		}
+	case **int:
+		if n, err := strconv.Atoi(string(value)); err == nil && value[0] >= '1' && value[0] <= '9' {
+			*t = &n
+			return nil
+		}
 	}
 	return json.Unmarshal(value, target)
+}
+
+// isPlainString reports whether a value is a string without escapes.
+func isPlainString(value json.RawMessage) bool {
+	return len(value) > 0 && plainString(value) == len(value) && bytes.IndexByte(value, '\\') < 0 && utf8.Valid(value)
 }

@@ -100,9 +100,12 @@ func DecodePolicy(data []byte, base Policy) (Policy, error) {
 	}
 	var o Override
 	var bans []int
-	members := o.members()
-	members["ban_status_codes"] = &bans
-	shape := decodeObject(data, members)
+	shape := decodeObject(data, func(name string) any {
+		if name == "ban_status_codes" {
+			return &bans
+		}
+		return o.field(name)
+	})
 	p := o.ApplyTo(base)
 	if bans != nil {
 		p.BanStatusCodes = bans
@@ -153,17 +156,35 @@ func set[T any](to *T, from *T) {
 	}
 }
 
-func (o *Override) members() map[string]any {
-	return map[string]any{
-		"max_attempts": &o.MaxAttempts, "backoff_strategy": &o.BackoffStrategy, "base_delay": &o.BaseDelay,
-		"multiplier": &o.Multiplier, "max_backoff_delay": &o.MaxBackoffDelay, "jitter": &o.Jitter,
-		"retry_status_codes": &o.RetryStatusCodes, "timeout": &o.Timeout, "retry_non_idempotent": &o.RetryNonIdempotent,
-		"hedge": &o.Hedge,
+// field is where a member of the object belongs; nil for an unknown one.
+func (o *Override) field(name string) any {
+	switch name {
+	case "max_attempts":
+		return &o.MaxAttempts
+	case "backoff_strategy":
+		return &o.BackoffStrategy
+	case "base_delay":
+		return &o.BaseDelay
+	case "multiplier":
+		return &o.Multiplier
+	case "max_backoff_delay":
+		return &o.MaxBackoffDelay
+	case "jitter":
+		return &o.Jitter
+	case "retry_status_codes":
+		return &o.RetryStatusCodes
+	case "timeout":
+		return &o.Timeout
+	case "retry_non_idempotent":
+		return &o.RetryNonIdempotent
+	case "hedge":
+		return &o.Hedge
 	}
+	return nil
 }
 
 // UnmarshalJSON refuses unknown fields and names every field that it cannot read.
-func (o *Override) UnmarshalJSON(data []byte) error { return asError(decodeObject(data, o.members())) }
+func (o *Override) UnmarshalJSON(data []byte) error { return asError(decodeObject(data, o.field)) }
 
 func (o *Override) reasons() (reasons []string) {
 	check := func(ok bool, format string, args ...any) {
