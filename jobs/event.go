@@ -32,6 +32,8 @@ type RetryEvent struct {
 	Kind   string    `json:"kind"`
 	Worker string    `json:"worker"`
 	At     time.Time `json:"at"`
+	// Trace is that of the job, in the headers of the event's message.
+	Trace Trace `json:"-"`
 }
 
 // BreakerEvent tells that a proxy's breaker changed its state: "closed", "open", "half_open".
@@ -97,6 +99,8 @@ type Progress struct {
 	SiteSince time.Time `json:"site_since,omitzero"`
 	// Released says that the fleet let the job through that waited for its site.
 	Released bool `json:"site_released,omitempty"`
+	// Trace came with the job's message, and travels in the headers of every message about the job.
+	Trace Trace `json:"-"`
 }
 
 // Brief is the progress without what only people read.
@@ -138,7 +142,7 @@ func ParseProgress(value string) (Progress, error) {
 func (p Progress) Result(job Job, now time.Time) Result {
 	r := Result{
 		Queue: job.Queue, ID: job.ID, URL: job.URL, Attempts: p.Attempts, AttemptCount: len(p.Attempts), Bytes: p.Bytes, Meta: job.Meta,
-		JobSeq: p.JobSeq, FinishedAt: now,
+		JobSeq: p.JobSeq, FinishedAt: now, Trace: p.Trace,
 	}
 	if !job.target.IsZero() {
 		r.URL = job.target.String()

@@ -125,6 +125,8 @@ func ResultFields() []Field {
 		{HeaderObjectDigest, "string", "with `Gofer-Object`", "", "`SHA-256=` and base64url of its digest", patternRule("^SHA-256=[A-Za-z0-9_-]+=*$")},
 		{HeaderHeadersTruncated, "boolean", "when response headers were left out", "", "`true`", choiceRule("true")},
 		{HeaderOmitted, "string", "absent unless an owner lowered a limit", "", "what the stream refused for its size, comma separated: `headers`, `attempts`, `meta`, `url`, `body`", patternRule("^(headers|attempts|meta|url|body)(,(headers|attempts|meta|url|body))*$")},
+		{HeaderTraceParent, "string", "if the job's message had a valid one", "", "W3C trace context of the job", patternRule("^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?$")},
+		{HeaderTraceState, "string", "if the job's message had a valid one", "", "W3C trace state of the job", with(textRule(), rule{"maxLength": maxTraceState})},
 	}
 }
 

@@ -40,6 +40,9 @@ type Job struct {
 	Queue string `json:"-"`
 	ID    string `json:"-"`
 
+	// Trace is published in the headers of the job's message. An invalid one is left out. Workers find it in Progress.
+	Trace Trace `json:"-"`
+
 	// URL is absolute, http or https, without user information.
 	URL string `json:"url"`
 	// Method is GET when empty.

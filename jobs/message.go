@@ -55,11 +55,11 @@ func (r *Result) Message() (header map[string][]string, payload []byte, err erro
 	return h.all, payload, nil
 }
 
-// Facts are the headers of the result's message without those of the response and without meta.
+// Facts are the headers of the result's message without those of the response and without meta. They include its trace.
 func (r *Result) Facts() map[string][]string { return r.facts(0).all }
 
 // maxFacts is how many headers facts makes at most.
-const maxFacts = 17
+const maxFacts = 19
 
 // facts are the same, with room for more headers.
 func (r *Result) facts(more int) *headers {
@@ -85,6 +85,8 @@ func (r *Result) facts(more int) *headers {
 	if r.JobSeq != 0 {
 		h.put(HeaderJobSeq, strconv.FormatUint(r.JobSeq, 10))
 	}
+	h.put(HeaderTraceParent, r.Trace.Parent)
+	h.put(HeaderTraceState, r.Trace.State)
 	return h
 }
 

@@ -109,6 +109,8 @@ type Result struct {
 	Meta                 map[string]string
 	// JobSeq is the job's sequence in the job stream. It tells a rerun after a crash from a second job of that name.
 	JobSeq uint64
+	// Trace is that of the job's message.
+	Trace Trace
 }
 
 // OK reports whether the job succeeded with a status from 200 to 299. A job whose answer is a 404 succeeded as well, but is
@@ -184,6 +186,7 @@ func ParseResult(header map[string][]string, payload []byte) Result {
 		Queue: get(HeaderQueue), ID: get(HeaderJobID), Outcome: get(HeaderOutcome), Error: get(HeaderError),
 		URL: get(HeaderURL), Proxy: get(HeaderProxy), Exit: get(HeaderExit), Worker: get(HeaderWorker), Object: get(HeaderObject),
 		ObjectDigest: get(HeaderObjectDigest), Truncated: get(HeaderHeadersTruncated) == "true",
+		Trace: ParseTrace(header),
 	}
 	if omitted := get(HeaderOmitted); omitted != "" {
 		r.Omitted = strings.Split(omitted, ",")

@@ -68,7 +68,7 @@ func TestEachFieldOfAValidJobArrivesAsItWasGiven(t *testing.T) {
 		given, got := reflect.ValueOf(job), reflect.ValueOf(arrived)
 		for i := range given.NumField() {
 			field := given.Type().Field(i)
-			if !field.IsExported() || field.Name == "Ban" {
+			if !field.IsExported() || field.Name == "Ban" || field.Name == "Trace" { // a trace is in the headers
 				continue
 			}
 			if a, b := given.Field(i).Interface(), got.Field(i).Interface(); !reflect.DeepEqual(a, b) {

@@ -53,7 +53,7 @@ func (w *Worker) leaseLost(t *task) {
 
 // finish stores the job's result. If another run has stored one first, that one stays, and the job is finished as well.
 func (w *Worker) finish(ctx context.Context, t *task, result jobs.Result) bool {
-	result.Queue, result.ID, result.JobSeq, result.Worker = t.queue, t.id, t.progress.JobSeq, w.cfg.Name
+	result.Queue, result.ID, result.JobSeq, result.Worker, result.Trace = t.queue, t.id, t.progress.JobSeq, w.cfg.Name, t.progress.Trace
 	pending := w.client.Pending(result)
 	var stored bus.Stored
 	ok, _ := w.retryUntilSettled(ctx, t, step{kind: "result", action: "store result", timeout: pending.TimeLimit(), isBounded: !pending.IsLarge()}, func(ctx context.Context) (err error) {
@@ -153,7 +153,7 @@ func (w *Worker) schedule(ctx context.Context, t *task, progress jobs.Progress, 
 // storeWaiting stores a job that has to wait, with the progress as store gets it. Without room for it the job goes back until at. A
 // refusal means that the job can never be stored there.
 func (w *Worker) storeWaiting(ctx context.Context, t *task, progress jobs.Progress, at time.Time, store func(context.Context, jobs.Progress) error) (ok bool, refusal error) {
-	progress.JobSeq = t.progress.JobSeq
+	progress.JobSeq, progress.Trace = t.progress.JobSeq, t.progress.Trace
 	w.stats.scheduled.Add(1)
 	s := step{kind: "retry", action: "store waiting job", hopeless: func(err error) bool {
 		return errors.Is(err, errNoRoomToWait) || bus.IsUnstorable(err) && !w.becameUnusable(ctx, "retry")

@@ -203,6 +203,7 @@ func (t *task) read() {
 		}
 		t.progress = progress
 	}
+	t.progress.Trace = jobs.ParseTrace(t.msg.Headers())
 	job, err := jobs.Decode(queue, id, t.msg.Data())
 	job.ID = t.id
 	if !t.meta.Timestamp.Before(job.NotBefore) {

@@ -111,6 +111,7 @@ func unendedResult(key Key, msg *nats.Msg) jobs.Result {
 	} else {
 		progress.JobSeq, _ = strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
 	}
+	progress.Trace = jobs.ParseTrace(msg.Header)
 	job, err := jobs.Decode(key.Queue, key.ID, msg.Data)
 	if err != nil {
 		job = jobs.Job{Queue: key.Queue, ID: key.ID}

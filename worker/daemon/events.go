@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -13,7 +14,7 @@ import (
 func (d *daemon) recordRetry(e jobs.RetryEvent) {
 	d.book.AddRetry(e)
 	d.metrics.CountRetry(e)
-	d.log.Info("retry", "queue", e.Queue, "job", e.JobID, "attempt", e.Attempt, "proxy", e.Proxy, "fault", e.Fault, "error", e.Error, "delay", e.Delay.String(), "kind", e.Kind)
+	traced(d.log, e.Trace).Info("retry", "queue", e.Queue, "job", e.JobID, "attempt", e.Attempt, "proxy", e.Proxy, "fault", e.Fault, "error", e.Error, "delay", e.Delay.String(), "kind", e.Kind)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	began := time.Now()
@@ -22,6 +23,17 @@ func (d *daemon) recordRetry(e jobs.RetryEvent) {
 	if err != nil {
 		d.log.Warn("retry event not stored", "queue", e.Queue, "job", e.JobID, "error", err)
 	}
+}
+
+// traced is a log that names the trace of a job, if it has one.
+func traced(log *slog.Logger, trace jobs.Trace) *slog.Logger {
+	if trace.Parent != "" {
+		log = log.With(jobs.HeaderTraceParent, trace.Parent)
+	}
+	if trace.State != "" {
+		log = log.With(jobs.HeaderTraceState, trace.State)
+	}
+	return log
 }
 
 // enqueue puts an event into the outbox. A full outbox loses the event, counts and logs that, rather than block a job.
@@ -52,6 +64,10 @@ func (d *daemon) recordJob(job jobs.Job, result jobs.Result) {
 	}
 	d.book.AddJob(fact)
 	d.metrics.CountJob(fact)
+	if d.log.Enabled(context.Background(), slog.LevelDebug) {
+		traced(d.log, result.Trace).Debug("job ended", "queue", result.Queue, "job", result.ID, "outcome", result.Outcome, "error", result.Error, "status", result.Status,
+			"attempts", result.AttemptCount, "proxy", result.Proxy)
+	}
 }
 
 // publishOutbox publishes events from the outbox until ctx ends, and then the events that are left, until last ends. It runs only on

@@ -125,7 +125,7 @@ func (r *run) publishRetry(retry plannedRetry) {
 	r.f.cfg.Observer.RetryPlanned(jobs.RetryEvent{
 		JobID: r.job.ID, Queue: r.job.Queue, Attempt: a.Attempt.Attempt, MaxAttempts: r.policy.MaxAttempts, Proxy: a.Proxy,
 		Status: a.Status, Fault: a.Fault, Error: a.Error, Delay: jobs.Duration(retry.delay), NextAttemptAt: retry.at.UTC(), Kind: retry.kind,
-		Worker: r.f.cfg.Worker, At: time.Now().UTC(),
+		Worker: r.f.cfg.Worker, At: time.Now().UTC(), Trace: r.progress.Trace,
 	})
 }
 

@@ -13,9 +13,11 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// PublishRetry stores the announcement that a job will be tried again.
+// PublishRetry stores the announcement that a job will be tried again, with the job's trace in the headers.
 func (c *Client) PublishRetry(ctx context.Context, e jobs.RetryEvent) error {
-	return c.event(ctx, c.Names().RetryEvent(e.Queue, e.JobID), e)
+	header := nats.Header{}
+	e.Trace.AddTo(header)
+	return c.event(ctx, c.Names().RetryEvent(e.Queue, e.JobID), e, header)
 }
 
 // LastRetry is the newest announced retry of a job and when the server stored it, or bus.ErrNotFound.
@@ -39,25 +41,25 @@ func (c *Client) LastRetry(ctx context.Context, queue, id string) (e jobs.RetryE
 
 // PublishBreaker stores that a proxy's breaker changed.
 func (c *Client) PublishBreaker(ctx context.Context, e jobs.BreakerEvent) error {
-	return c.event(ctx, c.Names().BreakerEvent(e.ProxyID), e)
+	return c.event(ctx, c.Names().BreakerEvent(e.ProxyID), e, nil)
 }
 
 // PublishPool stores that a worker's pool fails as a whole, or no longer does.
 func (c *Client) PublishPool(ctx context.Context, e jobs.PoolEvent) error {
-	return c.event(ctx, c.Names().PoolEvent(e.Worker), e)
+	return c.event(ctx, c.Names().PoolEvent(e.Worker), e, nil)
 }
 
 // PublishSite stores that a site began or ceased to rest, or to be tested.
 func (c *Client) PublishSite(ctx context.Context, e jobs.SiteEvent) error {
-	return c.event(ctx, c.Names().SiteEvent(e.Site), e)
+	return c.event(ctx, c.Names().SiteEvent(e.Site), e, nil)
 }
 
 // PublishDuplicate stores that a finished id was published again.
 func (c *Client) PublishDuplicate(ctx context.Context, e jobs.DuplicateEvent) error {
-	return c.event(ctx, c.Names().DuplicateEvent(e.Queue, e.JobID), e)
+	return c.event(ctx, c.Names().DuplicateEvent(e.Queue, e.JobID), e, nil)
 }
 
-func (c *Client) event(ctx context.Context, subject string, event any) error {
+func (c *Client) event(ctx context.Context, subject string, event any, header nats.Header) error {
 	if !bus.Publishable(subject) {
 		return fmt.Errorf("publish event to %q: %w", bus.Clip(subject), bus.ErrNoSubject)
 	}
@@ -65,6 +67,6 @@ func (c *Client) event(ctx context.Context, subject string, event any) error {
 	if err != nil {
 		return fmt.Errorf("encode event: %w", err)
 	}
-	_, err = c.Publish(ctx, &nats.Msg{Subject: subject, Data: payload})
+	_, err = c.Publish(ctx, &nats.Msg{Subject: subject, Data: payload, Header: header})
 	return c.ExplainPublish(ctx, "publish event "+subject, c.Names().Stream("EVENTS"), err)
 }

@@ -59,6 +59,7 @@ func (c *Client) schedule(ctx context.Context, doing string, msg *nats.Msg, due 
 	}
 	msg.Header.Set(jobs.HeaderProgress, encoded)
 	msg.Header.Set(jobs.HeaderJobSeq, strconv.FormatUint(progress.JobSeq, 10))
+	progress.Trace.AddTo(msg.Header)
 	bus.Schedule(msg, due, at)
 	err = c.PublishOnce(ctx, msg)
 	if bus.IsTaken(err) {
