@@ -96,25 +96,33 @@ type headers struct {
 	values []string
 }
 
-// put adds a header that has a value.
+// put adds a header of ours that has a value, unless no message can carry the value.
 func (h *headers) put(name, value string) {
-	if value != "" {
-		h.set(name, value)
+	if value != "" && !hasLineEnd(value) {
+		h.add(name, trimBlanks(value))
 	}
 }
 
 // set adds a header, unless no message can carry the header.
 func (h *headers) set(name, value string) {
 	if value = trimBlanks(value); isCarriable(name, value) {
-		h.values = append(h.values, value)
-		h.all[name] = h.values[len(h.values)-1 : len(h.values) : len(h.values)]
+		h.add(name, value)
 	}
+}
+
+func (h *headers) add(name, value string) {
+	h.values = append(h.values, value)
+	h.all[name] = h.values[len(h.values)-1 : len(h.values) : len(h.values)]
 }
 
 // isCarriable reports whether a NATS client encodes and decodes a header unchanged (NATS ADR-4): the name is a token as
 // in HTTP, and the value has no line ends. Clients cut off the blanks around a value.
 func isCarriable(name, value string) bool {
-	return httpguts.ValidHeaderFieldName(name) && !strings.ContainsAny(value, "\r\n")
+	return httpguts.ValidHeaderFieldName(name) && !hasLineEnd(value)
+}
+
+func hasLineEnd(value string) bool {
+	return strings.IndexByte(value, '\n') >= 0 || strings.IndexByte(value, '\r') >= 0
 }
 
 // trimBlanks cuts off the blanks that are not part of a field's name or value (RFC 9110, 5.5; RFC 9112, 5.1).
@@ -142,7 +150,7 @@ func (r *Result) addFields(h map[string][]string) (truncated bool) {
 		name, value := http.CanonicalHeaderKey(trimBlanks(field.Name)), trimBlanks(field.Value)
 		size := len(httpPrefix) + len(name) + len(": \r\n") + len(value)
 		switch {
-		case isHopByHop(name) || ends[strings.ToLower(name)]:
+		case isHopByHop(name) || len(ends) > 0 && ends[strings.ToLower(name)]:
 		case size > maxHTTPHeader || !isCarriable(name, value):
 			truncated = true
 		case size > left:

@@ -16,7 +16,9 @@ type URL struct {
 	host   string // as parseHost returns it
 	port   string // decimal; empty for the default port of the scheme
 	target string // path and query: begins with a slash, every byte is between '!' and '~'
-	class  HostClass
+	// authority and hostPort are what Authority and HostPort return. Each attempt asks for them several times.
+	authority, hostPort string
+	class               HostClass
 }
 
 // URLError says why a text is no URL that a job or a redirect may name. Its text never repeats the URL: a query often holds
@@ -115,7 +117,13 @@ func newURL(scheme, authority, target string) (URL, error) {
 	if port, err = parsePort(scheme, port); err != nil {
 		return URL{}, err
 	}
-	return URL{scheme: scheme, host: host, port: port, target: target, class: class}, nil
+	u := URL{scheme: scheme, host: host, port: port, target: target, class: class}
+	u.hostPort = net.JoinHostPort(host, cmp.Or(port, defaultPort(scheme)))
+	u.authority = u.hostPort
+	if port == "" {
+		u.authority = u.hostPort[:strings.LastIndexByte(u.hostPort, ':')]
+	}
+	return u, nil
 }
 
 // parsePort returns the port in its shortest spelling, and nothing for the default port of the scheme.
@@ -166,20 +174,10 @@ func (u URL) HostClass() HostClass { return u.class }
 func (u URL) Port() string { return u.port }
 
 // HostPort is the address to connect to, always with a port.
-func (u URL) HostPort() string {
-	return net.JoinHostPort(u.host, cmp.Or(u.port, defaultPort(u.scheme)))
-}
+func (u URL) HostPort() string { return u.hostPort }
 
 // Authority is the value of the Host header.
-func (u URL) Authority() string {
-	switch {
-	case u.port != "":
-		return net.JoinHostPort(u.host, u.port)
-	case strings.Contains(u.host, ":"):
-		return "[" + u.host + "]"
-	}
-	return u.host
-}
+func (u URL) Authority() string { return u.authority }
 
 // RequestTarget is path and query as they stand in the request line of an origin server (RFC 9112, 3.2.1).
 func (u URL) RequestTarget() string { return u.target }
