@@ -24,8 +24,8 @@ type conns struct {
 	allowInner bool
 	proxyDial  dialFunc // nil means the network
 
-	mu   sync.Mutex // guards idle, n, and the closing of stop
-	idle map[connKey][]*conn
+	mu   sync.Mutex            // guards idle, n, and the closing of stop
+	idle map[connKey]*idleList // some of them may be empty
 	n    int
 	stop chan struct{}
 	done sync.WaitGroup
@@ -68,7 +68,7 @@ func (cn *conn) close() {
 func newConns(cfg Config) *conns {
 	c := &conns{
 		max: cfg.MaxIdle, perKey: cfg.IdlePerKey, timeout: cfg.IdleTimeout, allowInner: cfg.AllowPrivateTargets, proxyDial: cfg.Dial, roots: cfg.RootCAs, http2: newHTTP2(),
-		idle: map[connKey][]*conn{}, stop: make(chan struct{}),
+		idle: map[connKey]*idleList{}, stop: make(chan struct{}),
 	}
 	c.done.Go(c.reap)
 	return c
@@ -105,37 +105,49 @@ func (c *conns) pop(key connKey) *conn {
 	}
 }
 
+// idleList holds the idle connections of a key, the youngest last.
+type idleList struct{ conns []*conn }
+
 // take removes and returns the youngest idle connection of a key without examining it; nil if there is none.
 func (c *conns) take(key connKey) *conn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	list := c.idle[key]
-	if len(list) == 0 {
+	if list == nil || len(list.conns) == 0 {
 		return nil
 	}
-	cn := list[len(list)-1]
+	last := len(list.conns) - 1
+	cn := list.conns[last]
+	list.conns[last] = nil
+	list.conns = list.conns[:last]
 	c.n--
-	c.keep(key, list[:len(list)-1])
+	if last == 0 && len(c.idle) > 2*c.max { // else reap forgets the list: most connections come back at once
+		delete(c.idle, key)
+	}
 	return cn
 }
 
-// keep stores the idle connections of a key, and no empty list. The caller holds mu.
-func (c *conns) keep(key connKey, list []*conn) {
-	if len(list) == 0 {
-		delete(c.idle, key)
-		return
+// list returns the list of a key, and makes one if there is none. The caller holds mu.
+func (c *conns) list(key connKey) *idleList {
+	list := c.idle[key]
+	if list == nil {
+		list = new(idleList)
+		c.idle[key] = list
 	}
-	c.idle[key] = list
+	return list
 }
 
 // put makes a connection idle, or closes it when there are enough.
 func (c *conns) put(cn *conn) {
 	c.mu.Lock()
-	full := c.n >= c.max || len(c.idle[cn.key]) >= c.perKey || c.closed()
+	full := c.n >= c.max || c.closed()
 	if !full {
-		cn.since = time.Now()
-		c.idle[cn.key] = append(c.idle[cn.key], cn)
-		c.n++
+		list := c.list(cn.key)
+		if full = len(list.conns) >= c.perKey; !full {
+			cn.since = time.Now()
+			list.conns = append(list.conns, cn)
+			c.n++
+		}
 	}
 	c.mu.Unlock()
 	if full {
@@ -180,12 +192,12 @@ func (c *conns) reap() {
 func (c *conns) expire(before time.Time) {
 	c.mu.Lock()
 	all := c.idle
-	c.idle = map[connKey][]*conn{} // n counts all of them still
+	c.idle = map[connKey]*idleList{} // n counts all of them still
 	c.mu.Unlock()
 	closed := 0
-	for key, list := range all {
-		fresh := list[:0]
-		for _, cn := range list {
+	for _, list := range all {
+		fresh := list.conns[:0]
+		for _, cn := range list.conns {
 			if cn.since.Before(before) || !cn.isAlive() {
 				cn.close()
 				closed++
@@ -193,13 +205,16 @@ func (c *conns) expire(before time.Time) {
 			}
 			fresh = append(fresh, cn)
 		}
-		all[key] = fresh
+		list.conns = fresh
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.n -= closed
-	for key, list := range all {
-		c.keep(key, append(list, c.idle[key]...)) // the younger ones stay behind
+	for key, old := range all {
+		if len(old.conns) > 0 {
+			list := c.list(key)
+			list.conns = append(old.conns, list.conns...) // the younger ones stay behind
+		}
 	}
 }
 

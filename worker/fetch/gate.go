@@ -16,7 +16,7 @@ const viaDirect = "(direct)"
 // siteName returns the site of a URL: host and port, the default port left out. A name has no final dot, and an IPv6
 // address has brackets. All workers must use the same spelling, because they share findings about sites.
 func siteName(u jobs.URL) string {
-	if u.Port() == "" && !strings.HasSuffix(u.Hostname(), ".") {
+	if !strings.HasSuffix(u.Hostname(), ".") {
 		return u.Authority()
 	}
 	host, port, ipv6 := strings.TrimSuffix(u.Hostname(), "."), u.Port(), strings.Contains(u.Hostname(), ":")

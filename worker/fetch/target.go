@@ -23,6 +23,9 @@ func (f *Fetcher) denyReason(u jobs.URL) string {
 
 // hostPort names the target of a URL. It always has a port, and a name is without its final dot.
 func hostPort(u jobs.URL) string {
+	if !strings.HasSuffix(u.Hostname(), ".") {
+		return u.HostPort()
+	}
 	_, port, _ := net.SplitHostPort(u.HostPort())
 	return net.JoinHostPort(strings.TrimSuffix(u.Hostname(), "."), port)
 }
