@@ -76,6 +76,8 @@ type exchanges struct {
 	matched         bool // the body matches the pattern of the job's ban
 	err             error
 	cause           error // why the context ended, if it did
+	// ender is what a watch ended the context for. A context that takes a cause would be one more for each attempt.
+	ender atomic.Pointer[error]
 }
 
 // newExchanges prepares the exchanges of one attempt.
@@ -100,10 +102,12 @@ func (x *exchanges) do(ctx context.Context) {
 	if timeout == 0 {
 		timeout = r.f.cfg.AttemptTimeout
 	}
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errAttemptTimeout)
 	defer cancel()
+	end := func(cause error) {
+		x.ender.CompareAndSwap(nil, &cause)
+		cancel()
+	}
 	x.stall.timeout, x.stall.end = r.f.cfg.StallTimeout, end
 	x.first.start(timeout, end)
 	defer x.first.stop() // also when what came makes gofer panic: the watch keeps all of x alive
@@ -115,6 +119,9 @@ func (x *exchanges) do(ctx context.Context) {
 	}
 	if ctx.Err() != nil {
 		x.cause = context.Cause(ctx)
+		if watch := x.ender.Load(); watch != nil && errors.Is(x.cause, context.Canceled) {
+			x.cause = *watch
+		}
 	}
 }
 
