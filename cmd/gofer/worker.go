@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -51,6 +52,8 @@ func (a *app) work(ctx context.Context) error {
 func (a *app) runWorker(ctx context.Context, c config.Config, proxies []proxylist.Proxy, listening func(net.Addr)) error {
 	a.interrupts.allow(c.DrainTimeout.Std()+drainSlack, exitFailed)
 	limitMemory(&c)
+	reserve := make([]byte, heapReserve)
+	defer runtime.KeepAlive(reserve)
 	log := newLogger(&c, a.err)
 	listener, err := listen(ctx, c.HTTPAddr)
 	if err != nil && c.NATSURL == "" {
@@ -76,6 +79,10 @@ func (a *app) runWorker(ctx context.Context, c config.Config, proxies []proxylis
 	return daemon.Run(ctx, d)
 }
 
+// heapReserve is memory that is never touched, and so takes no room. The garbage collector takes it for a part of the heap: a worker
+// whose heap is small collects garbage a third as often, and grows by about as much.
+const heapReserve = 16 << 20
+
 // limitMemory sets a soft limit for the garbage collector: 400 MiB for a worker with 64 slots and the default body size,
 // more with more slots and larger bodies. Such a worker stays under 512 MiB. Without a limit the heap may grow to twice
 // of what is in use. GOMEMLIMIT of the owner replaces the limit.
@@ -83,7 +90,7 @@ func limitMemory(c *config.Config) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
-	const base, slots, slotBytes, bodyBytes = 400 << 20, 64, 1 << 20, 8 << 20
+	const base, slots, slotBytes, bodyBytes = 400<<20 + heapReserve, 64, 1 << 20, 8 << 20
 	limit := base + max(0, int64(c.Concurrency)-slots)*slotBytes + 4*max(0, c.MaxBodyBytes-bodyBytes)
 	debug.SetMemoryLimit(limit)
 }
