@@ -6,8 +6,6 @@ import (
 	"net/http"
 	"strings"
 	"time"
-
-	"github.com/gofer-mq/gofer/rotation"
 )
 
 // facts are what is known of an attempt that has ended. judge decides by them alone, so a test needs no network and no pool to judge.
@@ -50,7 +48,8 @@ type facts struct {
 }
 
 // facts gathers what is known of an attempt once its exchanges have ended. It also remembers refused certificates in the run.
-func (r *run) facts(ctx context.Context, x *exchanges, lease *rotation.Lease) facts {
+func (r *run) facts(ctx context.Context, a *flight) facts {
+	x, lease := a.x, a.lease
 	f := facts{
 		err: x.err, phase: phase(x.phase.Load()), host: x.host, status: x.status(), direct: lease.Proxy() == nil, sent: x.sent.Load(), ended: x.ended, otherProtocol: x.otherProtocol, missedReadToken: x.missedReadToken,
 		responded: x.err == nil || errors.Is(x.err, errTooLarge),
@@ -95,7 +94,7 @@ func (r *run) facts(ctx context.Context, x *exchanges, lease *rotation.Lease) fa
 		f.retryAfter = RetryAfter(f.header.Get("Retry-After"), time.Now())
 	}
 	if x.err != nil && untrusted(x.err) && !f.direct {
-		r.noteRefusedCert(x, lease)
+		r.noteRefusedCert(x, a.exitKey())
 	}
 	f.refusedThrough = len(r.refusedCerts)
 	f.proven = f.responded && strings.HasPrefix(x.url, "https://")
@@ -103,8 +102,7 @@ func (r *run) facts(ctx context.Context, x *exchanges, lease *rotation.Lease) fa
 }
 
 // noteRefusedCert remembers the first certificate that was refused through an exit. Later ones through the same exit say nothing new.
-func (r *run) noteRefusedCert(x *exchanges, lease *rotation.Lease) {
-	key := r.exitKey(lease)
+func (r *run) noteRefusedCert(x *exchanges, key string) {
 	if r.refusedCerts[key] != nil {
 		return
 	}

@@ -232,6 +232,7 @@ type run struct {
 
 	endedEarly    []earlyEnd              // since the last answer: the attempts that the learnt bound ended
 	underWay      int                     // attempts that have begun and are not in progress yet
+	flights       int                     // all that have begun in this run
 	last          *attempt                // the newest one that ended
 	began         time.Time               // when the attempt under way began
 	url           string                  // where it got to

@@ -15,6 +15,7 @@ type flight struct {
 	lease   *rotation.Lease
 	started time.Time
 	number  int // of the attempt, from 1
+	serial  int // of the flight in its run: no other one has it
 	x       *exchanges
 
 	// Of one that runs beside another:
@@ -32,7 +33,8 @@ type flight struct {
 // newFlight prepares an attempt through a proxy. The attempt counts as begun from here on, until reportAttempt.
 func (r *run) newFlight(lease *rotation.Lease) *flight {
 	r.underWay++
-	return &flight{lease: lease, started: time.Now(), number: r.begunAttempts(), x: r.newExchanges(lease)}
+	r.flights++
+	return &flight{serial: r.flights, lease: lease, started: time.Now(), number: r.begunAttempts(), x: r.newExchanges(lease)}
 }
 
 // begunAttempts is how many attempts of the job have begun.
@@ -65,7 +67,7 @@ func (a *flight) await() {
 // conclude gathers the facts of an attempt that ended by itself, judges them, and ends the lease with the verdict. It
 // returns a.
 func (r *run) conclude(ctx context.Context, a *flight) *flight {
-	a.facts = r.facts(ctx, a.x, a.lease)
+	a.facts = r.facts(ctx, a)
 	a.blame = judge(a.facts).atGateway(a.lease, a.facts.status)
 	r.learn(a.x, a.facts, a.blame)
 	r.reportBreakers(a.lease.Report(a.blame.verdict(a.facts)))

@@ -62,15 +62,16 @@ func (r *run) failedExits() (words []string) {
 }
 
 // exitKey returns a key that differs for different exits: the id of a proxy with one exit, and for a gateway its id with
-// the word of the exit or the number of the attempt.
-func (r *run) exitKey(lease *rotation.Lease) string {
+// the word of the exit or the serial number of the attempt. The number in the job's history does not do: an attempt that
+// costs the job nothing gives it to the next one.
+func (a *flight) exitKey() string {
 	switch {
-	case !lease.IsGateway():
-		return lease.ID()
-	case lease.Exit() != "":
-		return lease.ID() + exitMark + lease.Exit()
+	case !a.lease.IsGateway():
+		return a.lease.ID()
+	case a.lease.Exit() != "":
+		return a.lease.ID() + exitMark + a.lease.Exit()
 	}
-	return lease.ID() + exitMark + strconv.Itoa(len(r.progress.Attempts))
+	return a.lease.ID() + exitMark + strconv.Itoa(a.serial)
 }
 
 // via names the proxy of an attempt, or the exit of a gateway. Without a word each attempt has an exit of its own, so the

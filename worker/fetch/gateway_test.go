@@ -7,10 +7,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -252,6 +254,47 @@ func TestACertificateThatTwoExitsShowIsTheTargets(t *testing.T) {
 		t.Errorf("ended as %s after %d attempts, want permanent after two exits", o.Result.Error, o.Result.AttemptCount)
 	}
 	wantClosed(t, r.pool, 1)
+}
+
+// TestTwoExitsWithoutWordsAreTwoWhateverTheirAttemptsCost lets proxies begin to fail, so that an attempt which may be due to that costs its
+// job nothing and leaves its number to the one beside it.
+func TestTwoExitsWithoutWordsAreTwoWhateverTheirAttemptsCost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var dead atomic.Bool
+		b := &bay{T: t, secret: certificateFor(t, "shop.test"), first: func(string, string) time.Duration { return 100 * time.Millisecond },
+			handshake: func(string) time.Duration { return time.Second }}
+		b.open(0, func(c *fetch.Config, _ *jobs.Policy) {
+			c.RootCAs = x509.NewCertPool()
+			c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				if dead.Load() && !strings.HasPrefix(addr, "gate") {
+					return nil, &net.OpError{Op: "dial", Net: network, Err: syscall.ECONNREFUSED}
+				}
+				return b.connectTo(ctx, network, addr)
+			}
+		})
+		defer b.close()
+		list := []proxylist.Proxy{{ID: "gate", Tags: []string{"gate"}, Gateway: true, URL: &url.URL{Scheme: "http", Host: "gate.test:80"}}}
+		for i := range 4 {
+			list = append(list, proxylist.Proxy{ID: fmt.Sprint("p", i), URL: &url.URL{Scheme: "http", Host: fmt.Sprintf("p%d.test:80", i)}})
+		}
+		b.pool.Replace(list)
+		b.acquaint(100)
+		b.do("http://shop.test:443/")
+		dead.Store(true)
+		for i := range 8 {
+			if b.pool.MayBeOutage() {
+				break
+			}
+			b.do(fmt.Sprintf(`{"url":"http://shop.test/","proxy":{"id":"p%d"},"when_no_proxy":"fail","retry":{"max_attempts":1}}`, i%4))
+		}
+		if !b.pool.MayBeOutage() {
+			t.Fatal("no outage is suspected")
+		}
+		result, took := b.do(`{"url":"https://shop.test/","proxy":{"tags":["gate"]},"retry":{"hedge":0.5,"max_attempts":3}}`)
+		if result.Error != jobs.ErrPermanent || took != 1500*time.Millisecond {
+			t.Errorf("%s (%s) after %s, want permanent after 1.5 s: two exits show the certificate", result.Error, result.Detail, took)
+		}
+	})
 }
 
 func TestAGatewayThatCannotBeReachedIsAtFaultItself(t *testing.T) {
