@@ -93,6 +93,8 @@ type Progress struct {
 	Started time.Time `json:"started,omitzero"`
 	// WaitingSince is when the job began to wait for any usable proxy, zero while it does not.
 	WaitingSince time.Time `json:"waiting_since,omitzero"`
+	// Why says in a sentence why no proxy could be used, while WaitingSince is set. It is for people.
+	Why string `json:"why,omitempty"`
 	// Reservation is when the rate limit of its domain lets the job start, zero if the job holds no reservation.
 	Reservation time.Time `json:"turn,omitzero"`
 	// SiteSince is when the job began to wait for its site, zero while it does not.
@@ -105,7 +107,7 @@ type Progress struct {
 
 // Brief is the progress without what only people read.
 func (p Progress) Brief() Progress {
-	p.Attempts = slices.Clone(p.Attempts)
+	p.Attempts, p.Why = slices.Clone(p.Attempts), ""
 	for i := range p.Attempts {
 		p.Attempts[i].Error, p.Attempts[i].Region, p.Attempts[i].Phases = "", "", nil
 	}

@@ -62,6 +62,36 @@ func TestABanCoolsAPairDownForJobsOfTheSameRuleOnly(t *testing.T) {
 	})
 }
 
+// TestARefusalCountsTheProxiesThatCoolDown: of four proxies that match, three cool down for the site and one is busy.
+func TestARefusalCountsTheProxiesThatCoolDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pool(t, rotation.RoundRobin, 4, func(i int) string {
+			if i == 0 {
+				return "max_inflight=1"
+			}
+			return ""
+		})
+		const mine = 7
+		for _, proxy := range p.Status()[1:] {
+			ban(t, p, proxy.ID, mine)
+		}
+		need := rotation.Need{Host: host, Ban: mine}
+		busy, _, err := p.Pick(need)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = p.Pick(need)
+		none, ok := errors.AsType[*rotation.NoProxyError](err)
+		if !ok || none.Proxies != 4 || none.Cooling != 3 {
+			t.Errorf("got %+v, want that 3 of 4 proxies cool down", none)
+		}
+		if want := "3 of 4 proxies that match cool down for this site, 1 have an open breaker or are busy"; err.Error() != want {
+			t.Errorf("got %q, want %q", err, want)
+		}
+		busy.Release()
+	})
+}
+
 func TestAPairThatTheFleetsListCoolsDownIsUsedLast(t *testing.T) {
 	for _, n := range []int{3, 60} { // with many, the pool keeps a set of the others
 		synctest.Test(t, func(t *testing.T) {

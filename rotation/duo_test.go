@@ -27,7 +27,10 @@ func (d *duo) pick(t *rapid.T, need rotation.Need) bool {
 	if want != nil {
 		delete(d.sessions, position(need))
 		none, ok := errors.AsType[*rotation.NoProxyError](err)
-		if !ok || *none != *want || len(events) > 0 {
+		if ok {
+			want.Cooling = none.Cooling // the plain pool does not tell a cooldown from a breaker
+		}
+		if !ok || *none != *want || none.Cooling > none.Proxies || len(events) > 0 {
 			t.Fatalf("pick %+v: got %v, %+v, want the refusal %+v", need, err, events, want)
 		}
 		return false

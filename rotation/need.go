@@ -1,6 +1,9 @@
 package rotation
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Need is what a pick asks for. The zero value accepts any proxy.
 type Need struct {
@@ -56,6 +59,9 @@ type NoProxyError struct {
 	Reason Reason
 	// RetryAt is zero if that time is unknown.
 	RetryAt time.Time
+	// Proxies is how many proxies match, and Cooling how many of these cool down for the site, if the reason is Resting. Both are zero
+	// if nobody has counted.
+	Proxies, Cooling int
 }
 
 // Error is a sentence for people.
@@ -68,6 +74,20 @@ func (e *NoProxyError) Error() string {
 	case Outage:
 		return "all proxies of the pool fail: the network of this worker, or what all proxies depend on, is down"
 	case Unavailable:
+		if e.Proxies > 0 {
+			return e.counts()
+		}
 	}
 	return "every proxy that can be used has an open breaker, cools down for this site or is busy"
+}
+
+// counts says why the proxies that match cannot be used.
+func (e *NoProxyError) counts() string {
+	switch e.Cooling {
+	case 0:
+		return fmt.Sprintf("each of the %d proxies that match has an open breaker or is busy", e.Proxies)
+	case e.Proxies:
+		return fmt.Sprintf("all %d proxies that match cool down for this site", e.Proxies)
+	}
+	return fmt.Sprintf("%d of %d proxies that match cool down for this site, %d have an open breaker or are busy", e.Cooling, e.Proxies, e.Proxies-e.Cooling)
 }

@@ -307,7 +307,7 @@ func (p *Pool) buildTable(s *set) {
 
 // noProxyError returns why no proxy was picked, and when one may be available.
 func (p *Pool) noProxyError(need Need, now time.Duration) *NoProxyError {
-	matched := false
+	none := &NoProxyError{Reason: Unavailable}
 	soonest := never
 	f := skips{ban: need.Ban}
 	f.findCooldowns(p, need.Host)
@@ -316,7 +316,7 @@ func (p *Pool) noProxyError(need Need, now time.Duration) *NoProxyError {
 			if !p.canServe(&need, e) {
 				continue
 			}
-			matched = true
+			none.Proxies++
 			c, at := e.class(now)
 			if c != unavailable {
 				at = now // it cools down for the host, or became available this moment
@@ -327,6 +327,9 @@ func (p *Pool) noProxyError(need Need, now time.Duration) *NoProxyError {
 			if f.isBanned(e) {
 				at = max(at, f.banned.until[e])
 			}
+			if f.cooldowns.has(e) || f.isBanned(e) {
+				none.Cooling++
+			}
 			soonest = min(soonest, at)
 		}
 		// A waiting pick gets the lock between two batches.
@@ -334,10 +337,10 @@ func (p *Pool) noProxyError(need Need, now time.Duration) *NoProxyError {
 		p.mu.Lock()
 	}
 	switch {
-	case !matched:
+	case none.Proxies == 0:
 		return &NoProxyError{Reason: Unmatched}
-	case soonest == never:
-		return &NoProxyError{Reason: Unavailable}
+	case soonest != never:
+		none.RetryAt = p.group.Time(soonest)
 	}
-	return &NoProxyError{Reason: Unavailable, RetryAt: p.group.Time(soonest)}
+	return none
 }

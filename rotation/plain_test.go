@@ -177,10 +177,11 @@ func (p *plain) refuse(need rotation.Need) *rotation.NoProxyError {
 	for _, m := range fitting {
 		soonest = min(soonest, p.nextFor(m, need.Host))
 	}
-	if soonest == never {
-		return &rotation.NoProxyError{Reason: rotation.Unavailable}
+	none := &rotation.NoProxyError{Reason: rotation.Unavailable, Proxies: len(fitting)}
+	if soonest != never {
+		none.RetryAt = p.group.Time(soonest)
 	}
-	return &rotation.NoProxyError{Reason: rotation.Unavailable, RetryAt: p.group.Time(soonest)}
+	return none
 }
 
 // take begins an attempt.

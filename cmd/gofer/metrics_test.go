@@ -134,7 +134,8 @@ func TestEveryMetricMoves(t *testing.T) {
 	w.publish("slow-too", job("/slow/20000", nil))
 	w.publish("waiting", job("/ok", nil))
 	s.until("gofer_duplicate_results_total", `gofer_acks_total{kind="heartbeat",outcome="ok"}`, `gofer_consumer_ack_pending{queue="default"}`,
-		`gofer_consumer_pending{queue="default"}`, `gofer_jobs_in_flight{queue="default"}`)
+		`gofer_consumer_pending{queue="default"}`, `gofer_jobs_in_flight{queue="default"}`, `gofer_jobs_waiting{queue="default",why="queued"}`,
+		`gofer_oldest_job_seconds{queue="default",state="running"}`)
 	w.nats.Stop()
 	s.until(`gofer_acks_total{kind="heartbeat",outcome="failed"}`, "gofer_leases_lost_total", "gofer_nats_connected", "gofer_ready")
 	w.nats.Start()
@@ -146,7 +147,7 @@ func TestEveryMetricMoves(t *testing.T) {
 
 	still := []string{
 		"gofer_build_info", "gofer_slots", "gofer_pool_failing", "gofer_retries_held_total", "gofer_proxies_avoided",
-		"gofer_config_hash_info", "gofer_jobs_overdue_total", "gofer_site_waits_total", "gofer_sites_followed", "gofer_site_releases_total",
+		"gofer_config_hash_info", "gofer_jobs_overdue_total", "gofer_jobs_overdue", "gofer_site_waits_total", "gofer_sites_followed", "gofer_site_releases_total",
 	}
 	if time.Now().Truncate(time.Hour).Before(begin) { // else a new hour has begun meanwhile
 		still = append(still, "gofer_rollup_start_timestamp_seconds")

@@ -2,43 +2,132 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/worker/waiting"
 )
 
-// queuesCommand lists each queue with its jobs by state. Overdue jobs are counted by a request of their own, whose
-// failure leaves only that column at zero.
+// waitingBudget is about how long waiting jobs are read if no worker has counted them.
+const waitingBudget = 5 * time.Second
+
+// queuesCommand lists each queue with its jobs by state, and below them what most of the jobs wait for.
 func (a *app) queuesCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "queues", Short: "List the queues and how they stand",
-		Long: `Lists the queues and how many jobs of each are queued, due (they waited, and their time has come), running, or waiting
-for their time, a retry or a proxy. Overdue jobs wait although their time has passed, because the server has not released them; a worker
-does so within two minutes.`,
+		Use: "queues", Short: "List the queues, how many jobs are in which state, and why jobs wait",
+		Long: `Lists the queues and how many jobs of each are queued, running, delayed (they wait for their time), retrying (for their next
+attempt), or wait for a proxy (no proxy) or for their site (site down), how old the oldest job is, and what most of those wait for.
+
+Overdue jobs wait although their time has passed, because the server has not released them; a worker does so within two minutes. The
+states of waiting jobs are counted by one worker of the fleet every 5 s. If no worker runs, the jobs are read, for 5 s at most.`,
 		Args: args(cobra.NoArgs),
 		RunE: a.verb("queues", func(ctx context.Context, s *session, _ []string) error {
-			list, err := s.client.Queues(ctx)
+			list, unread, err := askQueues(ctx, s)
 			if err != nil {
 				return err
 			}
-			if err := s.client.CountOverdue(ctx, list); err != nil {
-				a.note("overdue jobs are not counted: %v", err)
+			if unread > 0 {
+				a.note("%d waiting jobs have not been read yet: each number of delayed, retrying, no proxy and site down is at least what is shown", unread)
 			}
 			if a.json {
 				return a.printJSON(list)
 			}
-			var rows []table.Row
-			for _, q := range list {
-				state := "served"
-				switch {
-				case !q.Served:
-					state = "not served by any worker"
-				case !q.PausedUntil.IsZero():
-					state = "paused"
-				}
-				rows = append(rows, table.Row{q.Queue, q.Queued, q.Due, q.Running, q.Waiting, q.Overdue, state})
-			}
-			return a.out.table(table.Row{"queue", "queued", "due", "running", "waiting", "overdue", "state"}, rows)
+			return a.printQueues(list)
 		}),
 	}
+}
+
+// queueRow is a queue as it is printed.
+type queueRow struct {
+	client.QueueState
+	Delayed  uint64 `json:"delayed"`
+	Retrying uint64 `json:"retrying"`
+	NoProxy  uint64 `json:"no_proxy"`
+	SiteDown uint64 `json:"site_down"`
+	// OldestSeconds is how long the oldest job of each state has been in it.
+	OldestSeconds map[string]float64 `json:"oldest_seconds"`
+	Reasons       []waiting.Reason   `json:"reasons"`
+	oldest        time.Time
+}
+
+// askQueues puts together what the consumers know at this moment and what the fleet has counted of the waiting jobs.
+func askQueues(ctx context.Context, s *session) (list []queueRow, unread uint64, err error) {
+	queues, err := s.client.ConsumedQueues(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	counted, _, err := waiting.Ask(ctx, s.bus, waitingBudget)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, q := range counted.Queues {
+		i := slices.IndexFunc(queues, func(l client.QueueState) bool { return l.Queue == q.Queue })
+		if i < 0 && q.Waiting() > 0 {
+			i = len(queues)
+			queues = append(queues, client.QueueState{Queue: q.Queue})
+		}
+		if i >= 0 {
+			queues[i].Waiting, queues[i].Overdue = q.Waiting(), q.Overdue
+		}
+	}
+	slices.SortFunc(queues, func(a, b client.QueueState) int { return strings.Compare(a.Queue, b.Queue) })
+	for _, q := range queues {
+		row := queueRow{QueueState: q, OldestSeconds: map[string]float64{}, Reasons: []waiting.Reason{}}
+		if i := slices.IndexFunc(counted.Queues, func(other waiting.Queue) bool { return other.Queue == q.Queue }); i >= 0 {
+			row.add(&counted.Queues[i], counted.At)
+		}
+		list = append(list, row)
+	}
+	return list, counted.Unread, nil
+}
+
+// add takes over what the fleet has counted.
+func (r *queueRow) add(q *waiting.Queue, at time.Time) {
+	r.Delayed, r.Retrying, r.NoProxy, r.SiteDown = q.Delayed, q.Retrying, q.NoProxy, q.SiteDown
+	r.OldestSeconds, r.oldest = q.OldestSeconds(at), q.Oldest()
+	r.Reasons = append(r.Reasons, q.Reasons...)
+	if r.Queued+r.Due == 0 { // taken since it was counted
+		r.OldestSeconds[jobs.StateQueued] = 0
+	}
+}
+
+// state says in a word or two whether the queue's jobs are taken.
+func (r *queueRow) state() string {
+	switch {
+	case !r.Served:
+		return "not served by any worker"
+	case !r.PausedUntil.IsZero():
+		return "paused"
+	}
+	return "served"
+}
+
+func (a *app) printQueues(list []queueRow) error {
+	var rows []table.Row
+	for _, q := range list {
+		age := "-"
+		if !q.oldest.IsZero() {
+			age = brief(time.Since(q.oldest)).String()
+		}
+		rows = append(rows, table.Row{q.Queue, q.Queued + q.Due, q.Running, q.Delayed, q.Retrying, q.NoProxy, q.SiteDown, q.Overdue, age, q.state()})
+	}
+	header := table.Row{"queue", "queued", "running", "delayed", "retrying", "no proxy", "site down", "overdue", "oldest", "state"}
+	if err := a.out.table(header, rows); err != nil {
+		return err
+	}
+	for _, q := range list {
+		for _, r := range q.Reasons {
+			if err := a.out.line("%s", fmt.Sprintf("queue %s: %s", q.Queue, r)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

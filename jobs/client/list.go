@@ -166,21 +166,8 @@ func (l *lister) state(ctx context.Context, msg *nats.Msg, key Key, subject stri
 	case names.DueJob(key.Queue, key.ID):
 		return l.taken(ctx, msg, names.Stream("RETRIES"), names.DueConsumer(key.Queue))
 	}
-	return waitingState(msg), nil
-}
-
-// waitingState names the state of a job that waits. One whose progress cannot be read is found to be invalid at its time.
-func waitingState(msg *nats.Msg) string {
-	progress, err := jobs.ParseProgress(msg.Header.Get(jobs.HeaderProgress))
-	switch {
-	case err == nil && !progress.SiteSince.IsZero():
-		return jobs.StateSiteDown
-	case err == nil && !progress.WaitingSince.IsZero():
-		return jobs.StateNoProxy
-	case err == nil && len(progress.Attempts) == 0:
-		return jobs.StateDelayed
-	}
-	return jobs.StateRetrying
+	state, _, _ := jobs.StateOfWait(msg.Header.Get(jobs.HeaderProgress))
+	return state, nil
 }
 
 // taken tells a queued job from a running one: its consumer has given out all messages up to a sequence.

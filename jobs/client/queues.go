@@ -38,6 +38,25 @@ type QueueState struct {
 // Queues lists the queues that have consumers or jobs, by name. It reads the name of every waiting job, and of every
 // queued one if some queue is not served: fit for a person's question, not for a tight loop.
 func (c *Client) Queues(ctx context.Context) ([]QueueState, error) {
+	return c.queues(ctx, func(at func(string) *QueueState) error {
+		waiting, err := c.bus.CountBySubject(ctx, c.bus.Names().Stream("RETRIES"), c.bus.Names().AllScheduledJobs())
+		for subject, count := range waiting {
+			if _, queue, _, ok := jobs.SplitWaiting(subject); ok {
+				at(queue).Waiting += count
+			}
+		}
+		return err
+	})
+}
+
+// ConsumedQueues is Queues without the waiting jobs: its cost does not depend on how many wait, and a queue that has only such jobs and no
+// consumers is missing.
+func (c *Client) ConsumedQueues(ctx context.Context) ([]QueueState, error) {
+	return c.queues(ctx, func(func(string) *QueueState) error { return nil })
+}
+
+// queues lists what the consumers know, and what add adds.
+func (c *Client) queues(ctx context.Context, add func(at func(string) *QueueState) error) ([]QueueState, error) {
 	if err := c.ready(); err != nil {
 		return nil, err
 	}
@@ -49,20 +68,14 @@ func (c *Client) Queues(ctx context.Context) ([]QueueState, error) {
 		return states[queue]
 	}
 	known, err := c.addConsumers(ctx, at)
+	if err == nil {
+		err = c.addUnserved(ctx, known, at)
+	}
+	if err == nil {
+		err = add(at)
+	}
 	if err != nil {
 		return nil, c.bus.Explain("list queues", err)
-	}
-	if err := c.addUnserved(ctx, known, at); err != nil {
-		return nil, c.bus.Explain("list queues", err)
-	}
-	waiting, err := c.bus.CountBySubject(ctx, c.bus.Names().Stream("RETRIES"), c.bus.Names().AllScheduledJobs())
-	if err != nil {
-		return nil, c.bus.Explain("list queues", err)
-	}
-	for subject, count := range waiting {
-		if _, queue, _, ok := jobs.SplitWaiting(subject); ok {
-			at(queue).Waiting += count
-		}
 	}
 	out := make([]QueueState, 0, len(states))
 	for _, queue := range slices.Sorted(maps.Keys(states)) {

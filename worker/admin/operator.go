@@ -18,6 +18,8 @@ import (
 // its context. One that is nil is answered with 501. An error that wraps ErrUnknown is answered with 404, one that wraps ErrEnded with
 // 409, any other one with 503.
 type Operator struct {
+	// Queues returns the fields of the answer: queues and what is known of the counting.
+	Queues                  func(context.Context) (any, error)
 	PauseQueue, ResumeQueue func(ctx context.Context, queue string) error
 	// Workers returns a value for the field workers.
 	Workers     func(context.Context) (any, error)
@@ -75,6 +77,7 @@ type Letter struct {
 func (a *admin) operatorRoutes() []route {
 	get, post, del := http.MethodGet, http.MethodPost, http.MethodDelete
 	return []route{
+		{get, "/api/v1/queues", reader, a.queueList},
 		{post, "/api/v1/queues/{queue}/pause", changer, a.pauseQueue},
 		{post, "/api/v1/queues/{queue}/resume", changer, a.resumeQueue},
 		{get, "/api/v1/workers", reader, a.workers},
@@ -86,6 +89,19 @@ func (a *admin) operatorRoutes() []route {
 		{post, "/api/v1/dead/replay", changer, a.replayLetters},
 		{post, "/api/v1/dead/purge", changer, a.purgeLetters},
 	}
+}
+
+func (a *admin) queueList(w http.ResponseWriter, r *http.Request) error {
+	if a.Operator.Queues == nil {
+		return notHere("the queues are not listed here")
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
+	defer cancel()
+	list, err := a.Operator.Queues(ctx)
+	if err != nil {
+		return err
+	}
+	return reply(w, list)
 }
 
 func (a *admin) pauseQueue(w http.ResponseWriter, r *http.Request) error {

@@ -34,6 +34,9 @@ func operated(t *testing.T) (*worker, *deeds) {
 		{Seq: 4, Queue: "low", ID: "c", StoredAt: at.Add(time.Hour), Error: "timed_out", Site: "b.test"},
 	}
 	o := admin.Operator{
+		Queues: func(context.Context) (any, error) {
+			return map[string]any{"queues": []any{}, "counted_at": "2030-01-02T15:04:05Z", "unread": 0}, nil
+		},
 		PauseQueue:  func(_ context.Context, q string) error { done.note("pause %s", q); return known(q, q == "default") },
 		ResumeQueue: func(_ context.Context, q string) error { done.note("resume %s", q); return known(q, q == "default") },
 		Workers:     func(context.Context) (any, error) { return []map[string]any{{"worker": "w1", "ready": true}}, nil },
@@ -82,6 +85,7 @@ func TestTheAPIActsOnQueuesWorkersAndJobs(t *testing.T) {
 		code         int
 		body         string
 	}{
+		{"GET", "/api/v1/queues", 200, `{"counted_at":"2030-01-02T15:04:05Z","queues":[],"unread":0}`},
 		{"POST", "/api/v1/queues/default/pause", 200, `{"paused":true,"queue":"default"}`},
 		{"POST", "/api/v1/queues/default/resume", 200, `{"paused":false,"queue":"default"}`},
 		{"POST", "/api/v1/queues/nobody/pause", 404, ""},
@@ -160,7 +164,7 @@ func TestTheDocumentDescribesTheOperator(t *testing.T) {
 	w, _ := operated(t)
 	doc := readDocument(t, w)
 	for _, call := range []struct{ method, path, body string }{
-		{"POST", "/api/v1/queues/{queue}/pause", ""}, {"GET", "/api/v1/workers", ""}, {"POST", "/api/v1/workers/{name}/drain", ""}, {"GET", "/api/v1/jobs", ""},
+		{"GET", "/api/v1/queues", ""}, {"POST", "/api/v1/queues/{queue}/pause", ""}, {"GET", "/api/v1/workers", ""}, {"POST", "/api/v1/workers/{name}/drain", ""}, {"GET", "/api/v1/jobs", ""},
 		{"GET", "/api/v1/jobs/{queue}/{id}", ""}, {"DELETE", "/api/v1/jobs/{queue}/{id}", ""}, {"GET", "/api/v1/dead", ""}, {"POST", "/api/v1/dead/replay", `{"all":true}`},
 		{"POST", "/api/v1/dead/purge", `{"all":true}`},
 	} {

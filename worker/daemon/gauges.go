@@ -34,6 +34,7 @@ func (d *daemon) gauges() metrics.Gauges {
 		DelayedRetries: func() int64 { return d.fetcher.DelayedRetries() },
 		IdleConns:      func() int { return d.fetcher.IdleConns() },
 		Backlog:        d.backlog,
+		FleetJobs:      d.fleetJobs,
 	}
 }
 

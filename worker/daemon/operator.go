@@ -22,7 +22,7 @@ func (d *daemon) operator() admin.Operator {
 		ResumeQueue: func(ctx context.Context, queue string) error {
 			return d.asClient(func(c *client.Client) error { return c.Resume(ctx, queue) })
 		},
-		Workers: d.fleetWorkers, DrainWorker: d.drainWorker, Jobs: d.listJobs, Story: d.story, Letters: d.letters,
+		Queues: d.queues, Workers: d.fleetWorkers, DrainWorker: d.drainWorker, Jobs: d.listJobs, Story: d.story, Letters: d.letters,
 		CancelJob: func(ctx context.Context, queue, id string) error {
 			return d.asClient(func(c *client.Client) error { return c.Cancel(ctx, client.Key{Queue: queue, ID: id}) })
 		},

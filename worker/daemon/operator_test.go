@@ -66,6 +66,16 @@ func TestTheAPISteersTheFleet(t *testing.T) {
 		_, answer := r.call("GET", "/jobs?state=no_proxy&site=a.test", "")
 		return list(answer, "jobs") == 1
 	})
+	testenv.Eventually(t, "the fleet to have counted the job that waits for a proxy", func() bool {
+		_, answer := r.call("GET", "/queues", "")
+		queues, _ := answer["queues"].([]any)
+		if len(queues) != 1 {
+			return false
+		}
+		q, _ := queues[0].(map[string]any)
+		oldest, _ := q["oldest_seconds"].(map[string]any)
+		return q["queue"] == "default" && q["no_proxy"] == 1.0 && oldest["no_proxy"] != 0.0 && list(q, "reasons") == 1
+	})
 	if status, story := r.call("GET", "/jobs/default/waits", ""); status != 200 || story["state"] != "no_proxy" || story["waiting"] == nil {
 		t.Errorf("story of the job that waits: %d %v", status, story)
 	}

@@ -2,16 +2,21 @@ package daemon
 
 import (
 	"context"
+	"sync"
 
 	"github.com/gofer-mq/gofer/worker/fleet"
 	"github.com/gofer-mq/gofer/worker/overdue"
 	"github.com/gofer-mq/gofer/worker/stream"
 )
 
-// findOverdue releases overdue jobs until ctx ends. One worker of the fleet does that for all; the others wait to take over.
-func (d *daemon) findOverdue(ctx context.Context, client *stream.Client) {
+// lookAfterWaiting releases overdue jobs, and counts and shares what the queues hold, until ctx ends. One worker of the fleet does both
+// for all; the others wait to take over. One leadership for both keeps an idle worker from asking for two.
+func (d *daemon) lookAfterWaiting(ctx context.Context, client *stream.Client) {
 	leader := fleet.NewLeader(fleet.LeaderConfig{Task: "overdue", Worker: d.cfg.Name, Log: d.log})
 	leader.Run(ctx, client.JetStream(), d.names, func(ctx context.Context) {
+		var tasks sync.WaitGroup
+		defer tasks.Wait()
+		tasks.Go(func() { d.shareCounts(ctx, client.Client) })
 		overdue.New(client, overdue.Config{Released: func(n int) { d.overdue.Add(int64(n)) }, Log: d.log}).Run(ctx)
 	})
 }

@@ -140,7 +140,7 @@ func (d *daemon) work(ctx context.Context, conn *connection) error {
 	tasks.Go(func() { d.publishOutbox(beside, last) })
 	tasks.Go(func() { d.measureRTT(beside, conn.nc) })
 	tasks.Go(func() { d.totals.Run(beside, last, conn.client) })
-	tasks.Go(func() { d.findOverdue(beside, conn.stream) })
+	tasks.Go(func() { d.lookAfterWaiting(beside, conn.stream) })
 	tasks.Go(func() { d.findStranded(beside, conn.stream) })
 	stopControl := d.startControl(conn)
 	d.log.Info("worker started", "worker", d.cfg.Name, "queues", len(d.cfg.Queues), "concurrency", d.cfg.Concurrency)

@@ -113,7 +113,7 @@ func (r *run) settleAttempt(ctx context.Context, a *flight) (end jobs.RunOutcome
 // endWait notes that the job no longer waits for a proxy. The first attempt also sets the time from which retry.timeout
 // runs.
 func (r *run) endWait() {
-	r.progress.WaitingSince = time.Time{}
+	r.progress.WaitingSince, r.progress.Why = time.Time{}, ""
 	if r.progress.Started.IsZero() {
 		r.progress.Started = r.began
 	}
@@ -334,5 +334,6 @@ func (r *run) waitForProxy(why string, retryAt time.Time) jobs.RunOutcome {
 	if cause != nil && (errors.Is(cause, errTimedOut) || !now.Before(r.job.Deadline)) {
 		return r.outOfTime(cause)
 	}
+	r.progress.Why = why
 	return jobs.RunOutcome{Kind: jobs.RunScheduled, At: at, Progress: r.progress, NoProxy: true}
 }

@@ -29,7 +29,7 @@ const (
 	StrategyKey = "strategy"
 )
 
-// Config is what Settings are made of; all fields are required.
+// Config is what Settings are made of; all fields but Others are required.
 type Config struct {
 	// Names are those of the installation.
 	Names jobs.Names
@@ -39,7 +39,10 @@ type Config struct {
 	Policy jobs.Policy
 	// Strategy is the environment's, as Policy.
 	Strategy rotation.Strategy
-	Log      *slog.Logger
+	// Others are called with the values of further keys of the policy's bucket, by key, and with how long ago they were set. They must
+	// not block. It may be nil.
+	Others map[string]func(value []byte, age time.Duration)
+	Log    *slog.Logger
 }
 
 // Settings are this worker's copy of the fleet's settings. Make them with New. Methods may be called from any goroutine.
@@ -114,6 +117,11 @@ func (s *Settings) Err() error {
 }
 
 func (s *Settings) applyPolicy(fresh bool, changes []change) {
+	for _, c := range changes {
+		if use := s.cfg.Others[c.key]; use != nil && c.value != nil {
+			use(c.value, c.age)
+		}
+	}
 	for key, set := range map[string]func(change){PolicyKey: s.setPolicy, StrategyKey: s.setStrategy} {
 		known := false
 		for _, c := range changes {

@@ -51,7 +51,7 @@ func pick[V any](list map[string]V, label string) V {
 }
 
 // seconds are the buckets of attempts and jobs: a proxied fetch takes from a tenth of a second to minutes. Each bucket is
-// a series of every histogram, and a page with 32 queues has to stay below 1,000 of them.
+// a series of every histogram, and a page with 32 queues has to stay below 1,300 of them.
 func seconds() []float64 { return []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300} }
 
 func outcomes() []string { return []string{jobs.Succeeded, jobs.Failed, jobs.Cancelled} }

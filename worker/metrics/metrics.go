@@ -51,6 +51,8 @@ type Gauges struct {
 	IdleConns func() int
 	// Backlog is what the streams hold by queue, as last heard: it must not ask the server.
 	Backlog func() map[string]Backlog
+	// FleetJobs is what the queues of the fleet hold, as shared last; nil while nobody shares it.
+	FleetJobs func() map[string]FleetJobs
 	// RTT is how long the way to the server and back took when it was measured last; zero when it never was.
 	RTT func() time.Duration
 	// Book is where the rollup gauges are read: the same hours that the API shows by default.
@@ -72,6 +74,14 @@ type Backlog struct {
 	// Redelivered of those that workers hold were given out more than once; Waiting is the number of open pulls.
 	Redelivered int64 `json:"-"`
 	Waiting     int64 `json:"-"`
+}
+
+// FleetJobs is what a queue of the fleet holds: jobs by state, how old the oldest one is by state, in seconds, and how many of those that
+// wait are overdue.
+type FleetJobs struct {
+	Jobs    map[string]uint64
+	Oldest  map[string]float64
+	Overdue uint64
 }
 
 // Registry counts what happens and writes it as a Prometheus page. Make one with New; it may be shared by any

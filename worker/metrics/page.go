@@ -28,6 +28,7 @@ func (m *Registry) Write(proxies int) []byte {
 	m.writeStates(&p)
 	m.writeLoop(&p)
 	m.writeQueues(&p)
+	m.writeFleetJobs(&p)
 	m.writeRollups(&p)
 	if proxies > 0 {
 		m.writeProxies(&p, proxies)

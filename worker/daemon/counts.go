@@ -1,0 +1,147 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker/metrics"
+	"github.com/gofer-mq/gofer/worker/waiting"
+)
+
+// counts is what the fleet's queues hold, as the worker that counts has shared it last.
+type counts struct {
+	mu       sync.Mutex // guards the fields below
+	snapshot waiting.Snapshot
+	taken    time.Time // by this machine's clock; zero before the first one
+
+	asking sync.Mutex // is held by who counts because nobody has shared anything
+}
+
+// followed is what the settings call with a snapshot that somebody has shared. One that cannot be read is of a newer version.
+func (c *counts) followed() map[string]func([]byte, time.Duration) {
+	return map[string]func([]byte, time.Duration){waiting.Key: func(value []byte, age time.Duration) {
+		if s, err := waiting.Parse(value); err == nil {
+			c.set(s, time.Now().Add(-age))
+		}
+	}}
+}
+
+func (c *counts) set(s waiting.Snapshot, taken time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.snapshot, c.taken = s, taken
+}
+
+// get returns the snapshot and when it was taken; known is false if it is too old.
+func (c *counts) get() (s waiting.Snapshot, taken time.Time, known bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.snapshot, c.taken, time.Since(c.taken) < waiting.Stale
+}
+
+// refusedRest is how long a worker waits that lacks a right to count: each refusal is an error in the logs of the server.
+const refusedRest = 10 * time.Minute
+
+// shareCounts counts the jobs of the fleet and shares the numbers until ctx ends.
+func (d *daemon) shareCounts(ctx context.Context, client *bus.Client) {
+	counter := waiting.NewCounter(client, waiting.Config{Worker: d.cfg.Name})
+	failed := false
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := d.shareCount(ctx, client, counter)
+		if err != nil && ctx.Err() == nil && !failed {
+			d.log.Warn("the fleet's jobs cannot be counted, trying again", "error", err)
+		}
+		failed = err != nil
+		if errors.Is(err, bus.ErrPermission) {
+			sleep(ctx, refusedRest)
+		}
+		sleep(ctx, max(waiting.Every/2, waiting.Every-time.Since(began)))
+	}
+}
+
+func (d *daemon) shareCount(ctx context.Context, client *bus.Client, counter *waiting.Counter) error {
+	ctx, cancel := context.WithTimeout(ctx, 6*waiting.Every)
+	defer cancel()
+	s, err := counter.Count(ctx)
+	if err != nil {
+		return err
+	}
+	kv, err := client.Bucket(ctx, "policy")
+	if err != nil {
+		return err
+	}
+	return waiting.Store(ctx, kv, s)
+}
+
+// queues is how the queues of the fleet stand. If no worker shares it, this one counts itself, once at a time.
+func (d *daemon) queues(ctx context.Context) (any, error) {
+	if s, taken, known := d.counts.get(); known {
+		return queuesView(s, taken), nil
+	}
+	conn := d.connected.Load()
+	if conn == nil || !conn.nc.IsConnected() {
+		return nil, bus.ErrUnreachable
+	}
+	d.counts.asking.Lock()
+	defer d.counts.asking.Unlock()
+	s, taken, known := d.counts.get()
+	if !known {
+		var err error
+		taken = time.Now()
+		if s, _, err = waiting.Ask(ctx, conn.client, 2*time.Second); err != nil {
+			return nil, err
+		}
+		d.counts.set(s, taken)
+	}
+	return queuesView(s, taken), nil
+}
+
+// queueView is a queue in the API.
+type queueView struct {
+	waiting.Queue
+	OldestSeconds map[string]float64 `json:"oldest_seconds"`
+}
+
+// queueList is the answer to a question for the queues.
+type queueList struct {
+	Queues []queueView `json:"queues"`
+	// CountedAt is when they were counted, and Unread how many waiting jobs are in no number yet.
+	CountedAt time.Time `json:"counted_at"`
+	Unread    uint64    `json:"unread"`
+}
+
+// queuesView shows a snapshot. Ages grow since it was taken, by this machine's clock.
+func queuesView(s waiting.Snapshot, taken time.Time) queueList {
+	list := queueList{Queues: []queueView{}, CountedAt: s.At.UTC(), Unread: s.Unread}
+	now := s.At.Add(time.Since(taken))
+	for _, q := range s.Queues {
+		if q.Reasons == nil {
+			q.Reasons = []waiting.Reason{}
+		}
+		list.Queues = append(list.Queues, queueView{Queue: q, OldestSeconds: q.OldestSeconds(now)})
+	}
+	return list
+}
+
+// fleetJobs is what the metrics show of the fleet's queues; nil while nobody shares it.
+func (d *daemon) fleetJobs() map[string]metrics.FleetJobs {
+	s, taken, known := d.counts.get()
+	if !known {
+		return nil
+	}
+	now := s.At.Add(time.Since(taken))
+	out := map[string]metrics.FleetJobs{}
+	for _, q := range s.Queues {
+		view := metrics.FleetJobs{Jobs: map[string]uint64{}, Oldest: q.OldestSeconds(now), Overdue: q.Overdue}
+		for _, state := range jobs.States() {
+			view.Jobs[state] = q.Count(state)
+		}
+		out[q.Queue] = view
+	}
+	return out
+}

@@ -1,0 +1,84 @@
+package waiting
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+// otherQueues stands for the waiting jobs of queues that found no room in the table. No queue can have that name.
+const otherQueues = "(other)"
+
+// group is what entries are added up by.
+type group struct {
+	queue, state uint8
+	site         uint32
+}
+
+// sum is what is known of a group of entries.
+type sum struct {
+	jobs, overdue uint64
+	since, until  uint32 // the first of all
+}
+
+// addWaiting adds the jobs that wait.
+func (c *Counter) addWaiting(queues map[string]*Queue, now time.Time) {
+	overdue := seconds(now.Add(-bus.OverdueAfter))
+	sums := map[group]*sum{}
+	var latest *sum
+	var of group
+	for i := range c.table.n {
+		e := c.table.at(i)
+		if g := (group{e.queue, e.state, e.site}); latest == nil || g != of {
+			if sums[g] == nil {
+				sums[g] = &sum{since: e.since, until: e.until}
+			}
+			latest, of = sums[g], g
+		}
+		latest.add(e, overdue)
+	}
+	for g, s := range sums {
+		c.addSum(queues, g, s)
+	}
+	for _, q := range queues {
+		q.sortReasons()
+	}
+}
+
+func (s *sum) add(e *entry, overdue uint32) {
+	s.jobs++
+	s.since, s.until = min(s.since, e.since), min(s.until, e.until)
+	if e.until < overdue {
+		s.overdue++
+	}
+}
+
+func (c *Counter) addSum(queues map[string]*Queue, g group, s *sum) {
+	name, state := c.queues.list[g.queue], jobs.States()[g.state-1]
+	if g.queue == 0 {
+		name = otherQueues
+	}
+	q := queueOf(queues, name)
+	*q.count(state) += s.jobs
+	q.Overdue += s.overdue
+	q.note(state, time.Unix(int64(s.since), 0))
+	if state != jobs.StateNoProxy && state != jobs.StateSiteDown {
+		return
+	}
+	r := Reason{State: state, Site: c.sites.list[g.site], Jobs: s.jobs, Since: time.Unix(int64(s.since), 0).UTC()}
+	if state == jobs.StateNoProxy {
+		r.Until, r.Detail = time.Unix(int64(s.until), 0).UTC(), c.about[g.site].detail
+	}
+	q.Reasons = append(q.Reasons, r)
+}
+
+// sortReasons leaves the reasons for which most jobs wait.
+func (q *Queue) sortReasons() {
+	slices.SortFunc(q.Reasons, func(a, b Reason) int {
+		return cmp.Or(cmp.Compare(b.Jobs, a.Jobs), cmp.Compare(a.State, b.State), cmp.Compare(a.Site, b.Site))
+	})
+	q.Reasons = q.Reasons[:min(len(q.Reasons), MaxReasons)]
+}

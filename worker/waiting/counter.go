@@ -1,0 +1,224 @@
+package waiting
+
+import (
+	"context"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+// Bounds of what a Counter remembers and does.
+const (
+	// MaxJobs is how many waiting jobs are remembered: 25 MiB of them.
+	MaxJobs = 1_100_000
+	// maxSites and maxQueues are how many have a name of their own in the table.
+	maxSites  = 10_000
+	maxQueues = 200
+	// released is how long after its time a job may still be there because the server is busy.
+	released = time.Second
+	// checked is how many jobs whose time has passed are asked for in one count; those beyond it count as released.
+	checked = 4096
+	// chunk is how many jobs are asked for at the same time.
+	chunk = 256
+)
+
+// Config is what a Counter is made of. The zero value works.
+type Config struct {
+	// Worker is this worker's name, for people.
+	Worker string
+	// Budget is about how long one count may read waiting jobs; zero means 2 s.
+	Budget time.Duration
+	// MaxJobs is how many jobs are remembered; zero means the package's bound.
+	MaxJobs int
+}
+
+// Counter counts. Make one with NewCounter, and use it from one goroutine.
+type Counter struct {
+	cfg Config
+	bus *bus.Client
+
+	made     string // when the stream was made that the table is of
+	table    table
+	last     uint64 // every job up to this sequence was read
+	queues   names
+	sites    names
+	about    map[uint32]about // of sites that jobs wait for without a proxy
+	unserved unserved
+	counts   int // since the start
+	found    []entry
+}
+
+// about is what the latest job that waits for a proxy at a site tells of that.
+type about struct {
+	until  uint32
+	detail string
+}
+
+// NewCounter makes a Counter that has not read anything.
+func NewCounter(c *bus.Client, cfg Config) *Counter {
+	if cfg.Budget == 0 {
+		cfg.Budget = 2 * time.Second
+	}
+	if cfg.MaxJobs == 0 {
+		cfg.MaxJobs = MaxJobs
+	}
+	return &Counter{cfg: cfg, bus: c}
+}
+
+// reset forgets everything, because the sequences name other jobs now.
+func (c *Counter) reset() {
+	c.table, c.last, c.about = table{}, 0, map[uint32]about{}
+	c.queues, c.sites = newNames(maxQueues), newNames(maxSites)
+}
+
+// Count counts the jobs of all queues. Jobs that are gone, or that have come since the count began, may be counted or not.
+//
+// Errors: bus.ErrNotSetUp, bus.ErrPermission; any other one may pass.
+func (c *Counter) Count(ctx context.Context) (Snapshot, error) {
+	state, err := c.bus.WaitingState(ctx)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	if made, _, _ := strings.Cut(state.Epoch, " "); made != c.made || state.LastSeq < c.last {
+		c.made = made
+		c.reset()
+	}
+	c.counts++
+	end := time.Now().Add(c.cfg.Budget)
+	if err := c.read(ctx, state.LastSeq, end); err != nil {
+		return Snapshot{}, err
+	}
+	if err := c.checkPassed(ctx, state.Now); err != nil {
+		return Snapshot{}, err
+	}
+	unread, err := c.compare(ctx, state, end)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	s := Snapshot{At: state.Now.UTC(), Worker: c.cfg.Worker, Unread: unread}
+	queues, err := c.countConsumers(ctx)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	c.addWaiting(queues, state.Now)
+	for _, name := range slices.Sorted(maps.Keys(queues)) {
+		s.Queues = append(s.Queues, *queues[name])
+	}
+	return s, nil
+}
+
+// read reads the jobs up to a sequence that are not known yet, until a time, or until the table is full.
+func (c *Counter) read(ctx context.Context, upTo uint64, end time.Time) error {
+	for more := true; more && c.last < upTo && c.table.n < c.cfg.MaxJobs; {
+		limit := min(bus.WaitingPageSize, c.cfg.MaxJobs-c.table.n)
+		last, next, err := c.bus.WaitingPage(ctx, c.last, limit, func(job bus.WaitingJob) { c.table.add(c.entryOf(job)) })
+		if err != nil {
+			return err
+		}
+		c.last, more = last, next
+		if more && time.Now().After(end) {
+			return nil
+		}
+		if !more {
+			c.last = max(c.last, upTo)
+		}
+	}
+	return nil
+}
+
+// entryOf is what is remembered of a job. The reason why no proxy can be used is remembered once a site.
+func (c *Counter) entryOf(job bus.WaitingJob) entry {
+	msg := job.Message()
+	state, since, progress := jobs.StateOfWait(msg.Header.Get(jobs.HeaderProgress))
+	if since.IsZero() {
+		since, _ = time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer)) // the server always sets it
+	}
+	e := entry{seq: job.Seq, until: seconds(job.Until), since: seconds(since), queue: uint8(c.queues.index(job.Queue)), state: stateIndex(state)}
+	switch state {
+	case jobs.StateSiteDown:
+		e.site = c.sites.index(msg.Header.Get(bus.HeaderSite))
+	case jobs.StateNoProxy:
+		if decoded, err := jobs.Decode(job.Queue, job.ID, msg.Data); err == nil {
+			e.site = c.sites.index(decoded.Target().Authority())
+		}
+		c.about[e.site] = about{until: e.until, detail: progress.Why}
+	}
+	return e
+}
+
+// checkPassed asks for the jobs whose time has passed, and forgets those that are gone. Almost all are, for the server releases them.
+func (c *Counter) checkPassed(ctx context.Context, now time.Time) error {
+	limit := seconds(now.Add(-released))
+	var seqs []uint64
+	for i := range c.table.n {
+		e := c.table.at(i)
+		if e.until >= limit {
+			continue
+		}
+		e.state |= passed
+		if len(seqs) < checked {
+			seqs = append(seqs, e.seq)
+		}
+	}
+	for part := range slices.Chunk(seqs, chunk) {
+		err := c.bus.StillWaiting(ctx, part, func(job bus.WaitingJob) {
+			if e := c.table.find(job.Seq); e != nil {
+				e.state &^= passed
+			}
+		})
+		if err != nil {
+			c.unpass()
+			return err
+		}
+	}
+	for i := range c.table.n {
+		if e := c.table.at(i); e.state&passed != 0 {
+			e.state = gone
+		}
+	}
+	c.table.compact(nil)
+	return nil
+}
+
+// passed marks a state while its job is asked for.
+const passed = 1 << 7
+
+// unpass takes back what checkPassed marked: the server has not answered.
+func (c *Counter) unpass() {
+	for i := range c.table.n {
+		c.table.at(i).state &^= passed
+	}
+}
+
+func seconds(t time.Time) uint32 { return uint32(min(max(t.Unix(), 0), math.MaxUint32)) }
+
+// stateIndex numbers the states; zero is gone.
+func stateIndex(state string) uint8 { return uint8(1 + slices.Index(jobs.States(), state)) }
+
+// names give each name a number. Zero is for those that found no room.
+type names struct {
+	list  []string
+	known map[string]uint32
+	limit int
+}
+
+func newNames(limit int) names {
+	return names{list: []string{""}, known: map[string]uint32{}, limit: limit}
+}
+
+func (n *names) index(name string) uint32 {
+	i, found := n.known[name]
+	if !found && len(n.list) < n.limit && name != "" {
+		i = uint32(len(n.list))
+		n.list = append(n.list, name)
+		n.known[name] = i
+	}
+	return i
+}

@@ -1,0 +1,149 @@
+// Package waiting counts the jobs of a fleet that have not ended: by queue, by state, and by the site that they wait for.
+//
+// One worker of the fleet counts and shares a Snapshot in a bucket, so that a question costs one read, however many jobs wait and
+// however many ask. The counter reads the headers of each waiting job once and remembers 24 bytes of it. It learns that jobs are gone
+// from numbers that the server keeps, and looks at single jobs only where those numbers differ from its own.
+package waiting
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+// Every is the time between two snapshots.
+const Every = 5 * time.Second
+
+// Stale is the age from which a snapshot says nothing about now: its maker has died or cannot store another one.
+const Stale = 20 * time.Second
+
+// Key is the key of the snapshot in the bucket of the policy, to which workers may write.
+const Key = "waiting"
+
+// Snapshot is what a fleet's queues held at a moment.
+type Snapshot struct {
+	// At is when the counting began, by the server's clock.
+	At time.Time `json:"at"`
+	// Worker is who counted.
+	Worker string `json:"worker,omitempty"`
+	// Unread is how many waiting jobs were not read: each state holds at least what is counted. It is zero once the counter has read
+	// all jobs, unless more wait than it may remember.
+	Unread uint64 `json:"unread,omitempty"`
+	// Queues are those that have consumers or jobs, by name.
+	Queues []Queue `json:"queues"`
+}
+
+// Queue is how a queue stands.
+type Queue struct {
+	Queue string `json:"queue"`
+	// Served tells that the queue has its consumers: without them nobody takes its jobs.
+	Served bool `json:"served"`
+	// PausedUntil is zero for a queue that is not paused.
+	PausedUntil time.Time `json:"paused_until,omitzero"`
+	// Pulls are the requests of workers for jobs that are open.
+	Pulls int `json:"pulls"`
+	// Queued jobs include those that have waited and that nobody has taken since.
+	Queued   uint64 `json:"queued"`
+	Running  uint64 `json:"running"`
+	Delayed  uint64 `json:"delayed"`
+	Retrying uint64 `json:"retrying"`
+	NoProxy  uint64 `json:"no_proxy"`
+	SiteDown uint64 `json:"site_down"`
+	// Overdue jobs are those of the waiting ones that the server has not released at their time.
+	Overdue uint64 `json:"overdue"`
+	// Since is since when the oldest job of a state is in it, by state; a state without jobs is missing.
+	Since map[string]time.Time `json:"since"`
+	// Reasons say for what most of the jobs wait that wait for a proxy or a site, at most MaxReasons.
+	Reasons []Reason `json:"reasons,omitempty"`
+}
+
+// MaxReasons is how many reasons a queue has in a snapshot.
+const MaxReasons = 5
+
+// Reason is what some jobs of a queue wait for.
+type Reason struct {
+	// State is jobs.StateNoProxy or jobs.StateSiteDown.
+	State string `json:"state"`
+	// Site is that of the jobs; empty for those of all other sites together.
+	Site string `json:"site"`
+	Jobs uint64 `json:"jobs"`
+	// Since is when the first of them began to wait. Until is the time of the next try, and zero if somebody releases the jobs.
+	Since time.Time `json:"since,omitzero"`
+	Until time.Time `json:"until,omitzero"`
+	// Detail is why no proxy could be used when one of the jobs was looked at last; it may be empty.
+	Detail string `json:"detail,omitempty"`
+}
+
+// Waiting is the number of jobs that wait.
+func (q *Queue) Waiting() uint64 { return q.Delayed + q.Retrying + q.NoProxy + q.SiteDown }
+
+// Count is the number of jobs in a state of the message contract.
+func (q *Queue) Count(state string) uint64 {
+	if n := q.count(state); n != nil {
+		return *n
+	}
+	return 0
+}
+
+func (q *Queue) count(state string) *uint64 {
+	switch state {
+	case jobs.StateQueued:
+		return &q.Queued
+	case jobs.StateRunning:
+		return &q.Running
+	case jobs.StateDelayed:
+		return &q.Delayed
+	case jobs.StateRetrying:
+		return &q.Retrying
+	case jobs.StateNoProxy:
+		return &q.NoProxy
+	case jobs.StateSiteDown:
+		return &q.SiteDown
+	}
+	return nil
+}
+
+// Store shares a snapshot with the fleet.
+func Store(ctx context.Context, kv jetstream.KeyValue, s Snapshot) error {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("encode what the queues hold: %w", err)
+	}
+	_, err = kv.Put(ctx, Key, data)
+	return err
+}
+
+// Parse reads what Store wrote.
+func Parse(value []byte) (Snapshot, error) {
+	var s Snapshot
+	if err := json.Unmarshal(value, &s); err != nil {
+		return Snapshot{}, fmt.Errorf("read what the queues hold: %w", err)
+	}
+	return s, nil
+}
+
+// Ask reads the snapshot of the fleet, or counts if there is none that is younger than Stale: then it looks at waiting jobs for
+// about budget and says how many it has not read. Shared tells that the fleet has counted.
+//
+// Errors: bus.ErrNotSetUp, bus.ErrPermission; any other one may pass.
+func Ask(ctx context.Context, c *bus.Client, budget time.Duration) (s Snapshot, shared bool, err error) {
+	state, err := c.WaitingState(ctx)
+	if err != nil {
+		return Snapshot{}, false, err
+	}
+	if kv, err := c.Bucket(ctx, "policy"); err == nil {
+		if entry, err := kv.Get(ctx, Key); err == nil && state.Now.Sub(entry.Created()) < Stale {
+			if s, err := Parse(entry.Value()); err == nil {
+				return s, true, nil
+			}
+		}
+	}
+	s, err = NewCounter(c, Config{Budget: budget}).Count(ctx)
+	return s, false, err
+}

@@ -1,0 +1,53 @@
+package waiting
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/text"
+)
+
+// OldestSeconds is how long the oldest job of each state has been in it; a state without jobs has zero.
+func (q *Queue) OldestSeconds(now time.Time) map[string]float64 {
+	out := map[string]float64{}
+	for _, state := range jobs.States() {
+		out[state] = 0
+		if since, found := q.Since[state]; found {
+			out[state] = max(0, now.Sub(since).Round(time.Millisecond).Seconds())
+		}
+	}
+	return out
+}
+
+// Oldest is since when the oldest job of the queue has been in its state, and zero for a queue without jobs.
+func (q *Queue) Oldest() (since time.Time) {
+	for _, at := range q.Since {
+		if since.IsZero() || at.Before(since) {
+			since = at
+		}
+	}
+	return since
+}
+
+// String says in a sentence without its end what the jobs wait for. What publishers wrote is quoted where it is not plain.
+func (r Reason) String() string {
+	count, at := "1 job waits", "its site"
+	if r.Jobs != 1 {
+		count, at = fmt.Sprintf("%d jobs wait", r.Jobs), "several sites"
+	}
+	if r.Site != "" {
+		at = text.Printable(r.Site)
+	}
+	if r.State == jobs.StateSiteDown {
+		return fmt.Sprintf("%s for %s, which rests or is new: see gofer sites show %s", count, at, at)
+	}
+	sentence := fmt.Sprintf("%s for a proxy at %s", count, at)
+	if r.Detail != "" {
+		sentence += ": " + text.Printable(r.Detail)
+	}
+	if !r.Until.IsZero() {
+		sentence += "; the next try is at " + r.Until.UTC().Format("15:04:05Z")
+	}
+	return sentence
+}
