@@ -15,9 +15,13 @@ import (
 func (a *app) doctorCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
-		Short: "Find out what is wrong: configuration, server, streams, queues that nobody serves",
-		Args:  args(cobra.NoArgs),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context()) },
+		Short: "Find out what is wrong: configuration, server, streams, queues, workers, proxies, sites",
+		Long: `Looks at one thing after the other and says of each whether it is ok or BAD and, where somebody can repair it, the command that
+does: configuration, server, clock, streams and consumers that somebody edited, how large the results will be, why the jobs of each queue wait, overdue
+jobs, workers that are not ready or hold jobs that they cannot settle, open breakers, versions and configurations that differ, sites that rest,
+dead letters. Sites that rest are BAD once jobs wait for them; dead letters if they are more than a tenth of the results of a day.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context()) },
 	}
 }
 

@@ -112,8 +112,9 @@ func consumerRules() map[string]rule[consumerConfig] {
 		"opt_start_seq": of(Harmless, OwnersChoice), "opt_start_time": of(Harmless, OwnersChoice),
 		"rate_limit_bps": of(Harmless, OwnersChoice), "max_bytes": of(Harmless, OwnersChoice),
 		"inactive_threshold": of(Obeyed, OwnersChoice), // what the server deletes is created again
-		"max_batch":          of(Obeyed, OwnersChoice), "max_expires": of(Obeyed, OwnersChoice),
-		"max_ack_pending": of(Obeyed, OwnersChoice), "pause_until": of(Obeyed, OwnersChoice),
+		"max_batch":          {always[consumerConfig](Obeyed), when(ByUpdate, tinyBatch, OwnersChoice)},
+		"max_expires":        {always[consumerConfig](Obeyed), when(ByUpdate, tinyExpiry, OwnersChoice)},
+		"max_ack_pending":    of(Obeyed, OwnersChoice), "pause_until": of(Obeyed, OwnersChoice),
 		"max_waiting": of(Obeyed, ByRecreation), "ack_wait": patience, "backoff": patience,
 		"headers_only":   of(Unusable, ByUpdate),
 		"filter_subject": subjects, "filter_subjects": subjects,
@@ -124,6 +125,16 @@ func consumerRules() map[string]rule[consumerConfig] {
 		"deliver_subject":  of(Unusable, ByRecreation), "deliver_group": of(Unusable, ByRecreation),
 		"flow_control": of(Unusable, ByRecreation), "idle_heartbeat": of(Unusable, ByRecreation),
 	}
+}
+
+// tinyBatch and tinyExpiry hold for bounds of a pull that cost more than they can be meant to: a request for nearly each job, and many
+// requests a second while there are none.
+func tinyBatch(have, _ *consumerConfig) bool {
+	return have.MaxRequestBatch > 0 && have.MaxRequestBatch < 8
+}
+
+func tinyExpiry(have, _ *consumerConfig) bool {
+	return have.MaxRequestExpires > 0 && have.MaxRequestExpires < 5*time.Second
 }
 
 func isWork(_, want *streamConfig) bool { return want.Retention == jetstream.WorkQueuePolicy }

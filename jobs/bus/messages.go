@@ -83,6 +83,22 @@ func (c *Client) CountFrom(ctx context.Context, kind, filter string, from uint64
 	return first + pending, err
 }
 
+// CountSince counts the messages under filter that were stored at a time or later. Errors: as ReadFrom.
+func (c *Client) CountSince(ctx context.Context, kind, filter string, since time.Time) (n uint64, err error) {
+	ctx, cancel := Bounded(ctx)
+	defer cancel()
+	request, err := json.Marshal(map[string]any{"start_time": since.UTC(), "next_by_subj": filter, "batch": 1})
+	if err != nil {
+		return 0, err
+	}
+	err = c.readBatch(ctx, c.names.Stream(kind), request, func(msg *nats.Msg) error {
+		pending, err := strconv.ParseUint(msg.Header.Get(numPending), 10, 64)
+		n = 1 + pending
+		return err
+	})
+	return n, c.Explain("count the messages of stream "+c.names.Stream(kind), err)
+}
+
 // Subjects counts the messages of each subject under filter. Errors: ErrPermission, ErrNotSetUp.
 func (c *Client) Subjects(ctx context.Context, kind, filter string) (map[string]uint64, error) {
 	ctx, cancel := Bounded(ctx)

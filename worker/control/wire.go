@@ -12,6 +12,8 @@ type Status struct {
 	Worker    string    `json:"worker"`
 	Version   string    `json:"version"`
 	StartedAt time.Time `json:"started_at"`
+	// ConfigHash is equal for equal configurations; workers of earlier versions do not report it.
+	ConfigHash string `json:"config_hash,omitempty"`
 	// Slots is how many jobs it runs at once at most.
 	Slots int `json:"slots"`
 	// InFlight is the number of running jobs by queue; a queue without any may be missing.

@@ -47,13 +47,17 @@ func Examine(ctx context.Context, c Config) []Finding {
 	list := []Finding{d.server(ctx)} // from the ground up: a finding above is often the reason for those below
 	list = append(list, d.clock(ctx)...)
 	list = append(list, d.streams(ctx)...)
-	queues, err := d.client.Queues(ctx)
+	list = append(list, d.results(ctx)...)
+	queues, err := d.readQueues(ctx)
 	if err != nil {
 		list = append(list, Finding{"queues", false, err.Error()})
+	} else {
+		list = append(list, d.queues(queues)...)
+		list = append(list, overdue(queues))
 	}
-	list = append(list, d.queues(queues)...)
-	list = append(list, d.overdue(ctx, queues))
-	return append(list, d.workers(ctx, queues)...)
+	list = append(list, d.workers(ctx, queues)...)
+	list = append(list, d.sites(ctx, queues)...)
+	return append(list, d.letters(ctx)...)
 }
 
 // pingTimeout bounds how long the server may take to answer a ping.

@@ -19,6 +19,7 @@ import (
 	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/control"
 	"github.com/gofer-mq/gofer/worker/doctor"
+	"github.com/gofer-mq/gofer/worker/stream"
 )
 
 // patient is an installation to be examined.
@@ -105,10 +106,16 @@ func (p *patient) worker(status control.Status) {
 	p.Helper()
 	data, err := json.Marshal(status)
 	p.must(err)
+	p.endpoint("workers", string(data))
+}
+
+// endpoint answers to a verb of the control service, until the test ends.
+func (p *patient) endpoint(verb, answer string) {
+	p.Helper()
 	service, err := micro.AddService(p.nc, micro.Config{Name: "w", Version: "1.0.0"})
 	p.must(err)
 	p.Cleanup(func() { _ = service.Stop() })
-	p.must(service.AddEndpoint("workers", micro.HandlerFunc(func(r micro.Request) { _ = r.Respond(data) }), micro.WithEndpointSubject("gofer.ctl.workers"),
+	p.must(service.AddEndpoint(verb, micro.HandlerFunc(func(r micro.Request) { _ = r.Respond([]byte(answer)) }), micro.WithEndpointSubject("gofer.ctl."+verb),
 		micro.WithEndpointQueueGroupDisabled()))
 	p.must(p.nc.Flush())
 }
@@ -131,7 +138,7 @@ func TestNothingIsWrongWithAnIdleInstallation(t *testing.T) {
 	p := admit(t)
 	lines := p.examine()
 	for _, want := range []string{
-		"true nats: nats-server ", "true clock: ", "true streams: all there", "true queue default: 0 queued", "true waiting jobs: none is overdue", "true workers: none answers",
+		"true nats: nats-server ", "true clock: ", "true streams: all there", "true queue default: 0 queued", "true waiting jobs: none is overdue", "true workers: none answers", "true results: 0 kept", "true dead letters: none",
 	} {
 		p.finds(lines, want)
 	}
@@ -224,4 +231,204 @@ func TestADifferenceOfAStreamIsShownWithItsRepair(t *testing.T) {
 	}
 	p.must(p.bus.JetStream().DeleteStream(t.Context(), "GOFER_RESULTS"))
 	p.finds(p.examine(), "false streams: stream GOFER_RESULTS")
+}
+
+// lacks reports an error if one of the lines begins with the text.
+func (p *patient) lacks(lines []string, text string) {
+	p.Helper()
+	for _, line := range lines {
+		if strings.HasPrefix(line, text) {
+			p.Errorf("a finding begins with %q: %s", text, line)
+		}
+	}
+}
+
+// TestEachWorkerIsReadyOrSaysWhyNot: those that have the same reasons are one finding.
+func TestEachWorkerIsReadyOrSaysWhyNot(t *testing.T) {
+	t.Parallel()
+	p := admit(t)
+	p.worker(control.Status{Worker: "w1", Ready: true})
+	lines := p.examine()
+	p.lacks(lines, "false worker")
+	for _, name := range []string{"w2", "w3", "w4", "w5", "w6", "w7"} {
+		p.worker(control.Status{Worker: name, Reasons: []string{"proxies: no proxy is configured: set GOFER_PROXIES"}})
+	}
+	p.worker(control.Status{Worker: "w8", Reasons: []string{"draining: draining"}, Draining: true})
+	lines = p.examine()
+	p.finds(lines, "false worker w2, w3, w4, w5, w6 and 1 more: not ready: proxies: no proxy is configured: set GOFER_PROXIES")
+	p.finds(lines, "true worker w8: draining")
+	p.lacks(lines, "false worker w8")
+}
+
+func TestMostBreakersOpenIsAFault(t *testing.T) {
+	t.Parallel()
+	p := admit(t)
+	p.worker(control.Status{Worker: "w1", Ready: true, Proxies: map[string]int{"closed": 4, "open": 5, "half_open": 1}})
+	p.lacks(p.examine(), "false worker w1")
+	p.worker(control.Status{Worker: "w2", Ready: true, Proxies: map[string]int{"closed": 4, "open": 6}})
+	lines := p.examine()
+	p.finds(lines, "false worker w2: the breakers of 6 of its 10 proxies are open: gofer breakers ls")
+	p.lacks(lines, "false worker w1")
+}
+
+// TestVersionsAndConfigurationsAreCompared: workers that serve other queues may have other settings, and older ones tell no hash.
+func TestVersionsAndConfigurationsAreCompared(t *testing.T) {
+	t.Parallel()
+	p := admit(t)
+	serves := func(queues ...string) (list []control.Queue) {
+		for _, q := range queues {
+			list = append(list, control.Queue{Queue: q, Weight: 1})
+		}
+		return list
+	}
+	p.worker(control.Status{Worker: "w1", Ready: true, Version: "1.2.0", ConfigHash: "aa", Queues: serves("default", "low")})
+	p.worker(control.Status{Worker: "w2", Ready: true, Version: "1.2.0", ConfigHash: "bb", Queues: serves("other")})
+	p.worker(control.Status{Worker: "w3", Ready: true, Version: "1.2.0", Queues: serves("default", "low")})
+	lines := p.examine()
+	p.lacks(lines, "false versions")
+	p.lacks(lines, "false configurations")
+	p.worker(control.Status{Worker: "w4", Ready: true, Version: "1.1.0", ConfigHash: "cc", Queues: serves("low", "default")})
+	lines = p.examine()
+	p.finds(lines, "false versions: the workers have different versions: 1.1.0 (w4), 1.2.0 (w1, w2, w3); restart the older ones with the newer version: gofer drain")
+	p.finds(lines, "false configurations: the workers that serve default, low have different ones, by hash: aa (w1), cc (w4)")
+}
+
+// wait lets jobs wait for an hour.
+func (p *patient) wait(n int, site string, progress jobs.Progress) {
+	p.Helper()
+	s := stream.New(p.bus)
+	for i := range n {
+		id, payload, at := fmt.Sprint(site[:1], i), []byte("http://"+site+"/"), time.Now().Add(time.Hour)
+		var err error
+		if progress.SiteSince.IsZero() {
+			_, err = s.Schedule(p.Context(), "default", id, payload, progress, at)
+		} else {
+			_, err = s.WaitForSite(p.Context(), site, "default", id, 0, payload, progress, at)
+		}
+		p.must(err)
+	}
+}
+
+func TestJobsThatOneSiteBansAreOneSentence(t *testing.T) {
+	t.Parallel()
+	p := admit(t)
+	p.wait(150, "captcha.test", jobs.Progress{WaitingSince: time.Now(), Why: "31 of 37 proxies that match cool down for this site, 6 have an open breaker or are busy"})
+	lines := p.examine()
+	p.finds(lines, "false queue default: 150 jobs wait for a proxy at captcha.test: 31 of 37 proxies that match cool down for this site, 6 have an open breaker or are busy; the next try is at ")
+	if text := strings.Join(lines, "\n"); strings.Count(text, "captcha.test") != 1 {
+		t.Errorf("the site is named more than once:\n%s", text)
+	}
+}
+
+// TestARestingSiteIsAFaultOnceJobsWaitForIt has a worker that lets two sites rest.
+func TestARestingSiteIsAFaultOnceJobsWaitForIt(t *testing.T) {
+	t.Parallel()
+	p := admit(t)
+	p.worker(control.Status{Worker: "w1", Ready: true})
+	p.endpoint("sites", `{"worker":"w1","total":3,"sites":[{"site":"gone.test","state":"resting","reason":"timeout","next_test_time":"2030-01-02T15:04:05Z"},`+
+		`{"site":"away.test","state":"testing","reason":"connect"},{"site":"shop.test","state":"up"}]}`)
+	p.finds(p.examine(), "true sites: some rest (2), and no jobs wait for them: away.test, gone.test")
+	p.wait(3, "gone.test", jobs.Progress{SiteSince: time.Now()})
+	p.wait(1, "shop.test", jobs.Progress{SiteSince: time.Now()})
+	lines := p.examine()
+	p.finds(lines, "false site gone.test: does not answer (timeout, the next test is at 15:04:05Z), and jobs of queue default wait for it (3): gofer sites show gone.test")
+	p.lacks(lines, "false site shop.test")
+}
+
+func TestManyDeadLettersAreAFault(t *testing.T) {
+	t.Parallel()
+	p := admit(t)
+	s := stream.New(p.bus)
+	store := func(from, to int, result jobs.Result) {
+		p.Helper()
+		for i := from; i < to; i++ {
+			result.Queue, result.ID, result.FinishedAt = "default", fmt.Sprint("j", i), time.Now()
+			_, err := p.bus.Pending(result).Store(p.Context())
+			p.must(err)
+			if result.Outcome == jobs.Failed {
+				p.must(s.DeadLetter(p.Context(), "default", result.ID, []byte("http://shop.test/"), &result))
+			}
+		}
+	}
+	store(0, 5, jobs.Result{Outcome: jobs.Failed, Error: jobs.ErrNoProxy})
+	p.finds(p.examine(), "true dead letters: 5 jobs have failed in 24 h: gofer dead ls")
+	store(5, 25, jobs.Result{Outcome: jobs.Failed, Error: jobs.ErrNoProxy})
+	p.finds(p.examine(), "false dead letters: 25 jobs have failed in 24 h: gofer dead ls says why; gofer dead replay --since 24h")
+	store(25, 275, jobs.Result{Outcome: jobs.Succeeded, Status: 200})
+	p.finds(p.examine(), "true dead letters: 25 jobs")
+}
+
+// TestTheResultsStreamIsForecast: at this rate its limit is reached within a day.
+func TestTheResultsStreamIsForecast(t *testing.T) {
+	t.Parallel()
+	p := admit(t)
+	store := func(n int) {
+		p.Helper()
+		for i := range n {
+			_, err := p.bus.Pending(jobs.Result{Queue: "default", ID: fmt.Sprint("j", i), Outcome: jobs.Succeeded, FinishedAt: time.Now(), Body: make([]byte, 1000)}).Store(p.Context())
+			p.must(err)
+		}
+	}
+	store(100)
+	p.finds(p.examine(), "true results: 100 kept, 0.1 MiB; at the rate of the last hour (100) up to 2400, ")
+	limit := bus.Settings{ResultsMaxBytes: 1 << 20}
+	_, err := p.bus.Apply(p.Context(), limit)
+	p.must(err)
+	lines := p.examine(func(c *doctor.Config) { c.Settings = limit })
+	p.finds(lines, "false results: 100 kept")
+	if text := strings.Join(lines, "\n"); !strings.Contains(text, "the limit is 1.0 MiB, which is reached in ") || !strings.Contains(text, "raise GOFER_RESULTS_MAX_BYTES") {
+		t.Errorf("neither when nor what to do is said in:\n%s", text)
+	}
+}
+
+// TestWhatIsPromisedOfSetupIsDone edits consumers in ways that harm: the doctor names each and says that gofer setup changes it, and then
+// gofer setup does.
+func TestWhatIsPromisedOfSetupIsDone(t *testing.T) {
+	t.Parallel()
+	p := admit(t)
+	js := p.bus.JetStream()
+	edit := func(streamName, name string, change func(*jetstream.ConsumerConfig)) {
+		p.Helper()
+		c, err := js.Consumer(p.Context(), streamName, name)
+		p.must(err)
+		config := c.CachedInfo().Config
+		change(&config)
+		_, err = js.UpdateConsumer(p.Context(), streamName, config)
+		p.must(err)
+	}
+	edit("GOFER_JOBS", "worker-default", func(c *jetstream.ConsumerConfig) { c.HeadersOnly, c.MaxRequestBatch = true, 1 })
+	edit("GOFER_RETRIES", "due-default", func(c *jetstream.ConsumerConfig) { c.MaxRequestExpires, c.AckWait = time.Second, time.Minute })
+	repairs := map[string]bool{}
+	lines := p.examine(func(c *doctor.Config) {
+		c.Repair = func(d bus.Difference) string { repairs[d.Field] = d.Repair == bus.ByUpdate; return "" }
+	})
+	for _, want := range []string{
+		"false streams: consumer worker-default of stream GOFER_JOBS: headers_only is true", "false streams: consumer worker-default of stream GOFER_JOBS: max_batch is 1",
+		"false streams: consumer due-default of stream GOFER_RETRIES: max_expires is 1s", "false streams: consumer due-default of stream GOFER_RETRIES: ack_wait is 1m0s",
+	} {
+		p.finds(lines, want)
+	}
+	for _, field := range []string{"headers_only", "max_batch", "max_expires", "ack_wait"} {
+		if !repairs[field] {
+			t.Errorf("gofer setup is not named for %s", field)
+		}
+	}
+	_, err := p.bus.Apply(p.Context(), bus.Settings{})
+	p.must(err)
+	p.lacks(p.examine(), "false streams")
+}
+
+// TestAModestBoundOfAPullIsTheOwners has bounds that workers keep to without harm.
+func TestAModestBoundOfAPullIsTheOwners(t *testing.T) {
+	t.Parallel()
+	p := admit(t)
+	c, err := p.bus.JetStream().Consumer(t.Context(), "GOFER_JOBS", "worker-default")
+	p.must(err)
+	config := c.CachedInfo().Config
+	config.MaxRequestBatch, config.MaxRequestExpires = 8, 5*time.Second
+	_, err = p.bus.JetStream().UpdateConsumer(t.Context(), "GOFER_JOBS", config)
+	p.must(err)
+	lines := p.examine()
+	p.lacks(lines, "false streams")
+	p.finds(lines, "true streams: consumer worker-default of stream GOFER_JOBS: max_batch is 8, which workers keep to")
 }

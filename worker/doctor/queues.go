@@ -3,33 +3,86 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/worker/waiting"
 )
 
+// queue is what the consumers of a queue know at this moment, and what the fleet has counted of its waiting jobs.
+type queue struct {
+	client.QueueState
+	counted waiting.Queue
+}
+
+// waitingBudget is about how long waiting jobs are read if no worker has counted them.
+const waitingBudget = 5 * time.Second
+
+// readQueues asks how the queues stand.
+func (d *doctor) readQueues(ctx context.Context) (list []queue, err error) {
+	consumed, err := d.client.ConsumedQueues(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, q := range consumed {
+		list = append(list, queue{QueueState: q})
+	}
+	counts, _, err := waiting.Ask(ctx, d.Bus, waitingBudget)
+	if err != nil {
+		return nil, err
+	}
+	for _, q := range counts.Queues {
+		i := slices.IndexFunc(list, func(known queue) bool { return known.Queue == q.Queue })
+		if i < 0 && q.Waiting() > 0 {
+			i = len(list)
+			list = append(list, queue{QueueState: client.QueueState{Queue: q.Queue}})
+		}
+		if i >= 0 {
+			list[i].counted, list[i].Waiting, list[i].Overdue = q, q.Waiting(), q.Overdue
+		}
+	}
+	return list, nil
+}
+
 // queues says of each queue whether its jobs run, and if not, why. The first reason in this order is the one to repair first.
-func (d *doctor) queues(queues []client.QueueState) []Finding {
+func (d *doctor) queues(queues []queue) []Finding {
 	var list []Finding
 	for _, q := range queues {
 		name := "queue " + q.Queue
-		waiting := q.Queued + q.Due
+		queued := q.Queued + q.Due
 		switch {
 		case !q.Served && !jobs.ValidQueue(q.Queue):
-			list = append(list, Finding{fmt.Sprintf("queue %+q", q.Queue), false, fmt.Sprintf("jobs wait (%d) and none will ever be taken, for no queue can bear that name: %s", waiting, d.howToRemove(q.Queue))})
+			list = append(list, Finding{fmt.Sprintf("queue %+q", q.Queue), false, fmt.Sprintf("jobs wait (%d) and none will ever be taken, for no queue can bear that name: %s", queued, d.howToRemove(q.Queue))})
 		case !q.Served:
-			list = append(list, Finding{name, false, fmt.Sprintf("jobs wait (%d) and no worker has ever served it: add it to GOFER_QUEUES, or is it misspelt?", waiting)})
+			list = append(list, Finding{name, false, fmt.Sprintf("jobs wait (%d) and no worker has ever served it: add it to GOFER_QUEUES, or is it misspelt?", queued+q.Waiting)})
 		case !q.PausedUntil.IsZero():
-			list = append(list, Finding{name, false, fmt.Sprintf("paused%s, jobs wait (%d): gofer resume %s", until(q.PausedUntil), waiting, q.Queue)})
-		case waiting > 0 && q.Pulls == 0 && q.Running == 0:
-			list = append(list, Finding{name, false, fmt.Sprintf("jobs wait (%d) and no worker asks for them: start one", waiting)})
+			list = append(list, Finding{name, false, fmt.Sprintf("paused%s, jobs wait (%d): gofer resume %s", until(q.PausedUntil), queued, q.Queue)})
+		case queued > 0 && q.Pulls == 0 && q.Running == 0:
+			list = append(list, Finding{name, false, fmt.Sprintf("jobs wait (%d) and no worker asks for them: start one", queued)})
+		case q.counted.NoProxy > 0:
+			list = append(list, Finding{name, false, withoutProxy(&q.counted)})
 		default:
-			list = append(list, Finding{name, true, fmt.Sprintf("%d queued, %d running, %d waiting for their time", waiting, q.Running, q.Waiting)})
+			list = append(list, Finding{name, true, fmt.Sprintf("%d queued, %d running, %d delayed, %d retrying, %d waiting for a site", queued, q.Running, q.counted.Delayed, q.counted.Retrying, q.counted.SiteDown)})
 		}
 	}
 	return list
+}
+
+// withoutProxy says why jobs of a queue wait for a proxy, and what helps.
+func withoutProxy(q *waiting.Queue) string {
+	var sentences []string
+	for _, r := range q.Reasons {
+		if r.State == jobs.StateNoProxy {
+			sentences = append(sentences, r.String())
+		}
+	}
+	if len(sentences) == 0 { // there are so many other reasons
+		sentences = []string{fmt.Sprintf("%d jobs wait for a proxy", q.NoProxy)}
+	}
+	return strings.Join(sentences, "; ") + ": gofer breakers ls shows the proxies; add others with gofer proxies add, or wait"
 }
 
 // until is the end of a pause in words. A consumer is paused until a time, so gofer pause without an end sets one that is a century
@@ -51,19 +104,16 @@ func (d *doctor) howToRemove(queue string) string {
 	return fmt.Sprintf("nats stream purge %s --subject '%s'", stream, d.names.Jobs(queue))
 }
 
-// overdue counts the jobs that the server has not released at their time, and says what to do about them.
-func (d *doctor) overdue(ctx context.Context, queues []client.QueueState) Finding {
+// overdue says how many jobs the server has not released at their time, and what to do about them.
+func overdue(queues []queue) Finding {
 	const name = "waiting jobs"
-	if err := d.client.CountOverdue(ctx, queues); err != nil {
-		return Finding{name, false, err.Error()}
-	}
 	var overdue, waiting uint64
 	for _, q := range queues {
 		overdue += q.Overdue
 		waiting += q.Waiting
 	}
 	if overdue == 0 {
-		return Finding{name, true, fmt.Sprintf("none is overdue of those that wait for their time (%d)", waiting)}
+		return Finding{name, true, fmt.Sprintf("none is overdue (of %d)", waiting)}
 	}
 	return Finding{name, false, fmt.Sprintf("overdue (%d): the server has not released them at their time; a worker does within two minutes. "+
 		"If it does not, start one of this version and give its NATS user the rights of deploy/nats/server.conf; upgrade nats-server to 2.14.10, 2.15.3 or newer", overdue)}

@@ -14,13 +14,12 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
-	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/worker/control"
 )
 
 // workers looks for jobs that nobody works on or that a worker cannot settle, and for names that several workers bear:
 // results, events and gofer drain cannot tell those apart.
-func (d *doctor) workers(ctx context.Context, queues []client.QueueState) []Finding {
+func (d *doctor) workers(ctx context.Context, queues []queue) []Finding {
 	subject := control.Subject(d.names, control.Workers)
 	list, err := control.Ask[control.Status](ctx, d.NATS, subject, nil, 0)
 	if errors.Is(err, control.ErrNoWorkers) {
@@ -33,12 +32,12 @@ func (d *doctor) workers(ctx context.Context, queues []client.QueueState) []Find
 	if err != nil {
 		return []Finding{{"workers", false, err.Error()}}
 	}
-	out := append([]Finding{names(list)}, unsettled(list)...)
-	return append(out, d.domains(list)...)
+	slices.SortFunc(list, func(a, b control.Status) int { return strings.Compare(a.Worker, b.Worker) })
+	return slices.Concat([]Finding{names(list)}, unready(list), unsettled(list), breakers(list), versions(list), configurations(list), d.domains(list))
 }
 
 // nobody is said when no worker answers. A job of a worker that was killed counts as running until its ack wait is over.
-func nobody(names jobs.Names, queues []client.QueueState) Finding {
+func nobody(names jobs.Names, queues []queue) Finding {
 	var open, pulls int
 	for _, q := range queues {
 		if jobs.ValidQueue(q.Queue) { // a worker would not help the others

@@ -1,0 +1,59 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/worker/control"
+)
+
+// workerSites is what a worker says of the sites that it remembers.
+type workerSites struct {
+	Sites []struct {
+		Site   string     `json:"site"`
+		State  string     `json:"state"`
+		Reason string     `json:"reason"`
+		Next   *time.Time `json:"next_test_time"`
+	} `json:"sites"`
+}
+
+// sites names the sites that rest. They are a fault only where jobs wait for one.
+func (d *doctor) sites(ctx context.Context, queues []queue) []Finding {
+	list, err := control.Ask[workerSites](ctx, d.NATS, control.Subject(d.names, control.Sites), control.SiteRequest{}, 0)
+	if err != nil {
+		return nil // said with the workers
+	}
+	resting := map[string]string{}
+	for _, w := range list {
+		for _, site := range w.Sites {
+			if site.State != "resting" && site.State != "testing" {
+				continue
+			}
+			text := site.Reason
+			if site.Next != nil {
+				text += ", the next test is at " + site.Next.UTC().Format("15:04:05Z")
+			}
+			resting[site.Site] = text
+		}
+	}
+	if len(resting) == 0 {
+		return []Finding{{"sites", true, "none rests"}}
+	}
+	var awaited []Finding
+	for _, q := range queues {
+		for _, r := range q.counted.Reasons {
+			if why, rests := resting[r.Site]; rests && r.State == jobs.StateSiteDown {
+				awaited = append(awaited, Finding{"site " + r.Site, false, fmt.Sprintf(
+					"does not answer (%s), and jobs of queue %s wait for it (%d): gofer sites show %[4]s tells more; when it works again, gofer sites reset %[4]s ends its rest", why, q.Queue, r.Jobs, r.Site)})
+			}
+		}
+	}
+	if len(awaited) == 0 {
+		return []Finding{{"sites", true, fmt.Sprintf("some rest (%d), and no jobs wait for them: %s", len(resting), some(slices.Sorted(maps.Keys(resting))))}}
+	}
+	return awaited
+}
