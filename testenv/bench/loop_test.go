@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,18 +29,22 @@ func loop() error {
 	if err != nil {
 		return err
 	}
+	slots, err := strconv.Atoi(os.Getenv("BENCH_SLOTS"))
+	if err != nil {
+		return err
+	}
 	ctx := context.Background()
 	consumer, err := js.Consumer(ctx, "GOFER_JOBS", "worker-default")
 	if err != nil {
 		return err
 	}
-	client, err := proxied(strings.Split(os.Getenv("GOFER_PROXIES"), ","))
+	client, err := proxied(strings.Split(os.Getenv("GOFER_PROXIES"), ","), slots)
 	if err != nil {
 		return err
 	}
 	msgs := make(chan jetstream.Msg)
 	var workers sync.WaitGroup
-	for range concurrency {
+	for range slots {
 		workers.Go(func() {
 			for msg := range msgs {
 				if err := fetchOnce(js, client, msg); err != nil {
@@ -49,7 +54,7 @@ func loop() error {
 		})
 	}
 	for {
-		batch, err := consumer.Fetch(concurrency, jetstream.FetchMaxWait(time.Second))
+		batch, err := consumer.Fetch(slots, jetstream.FetchMaxWait(time.Second))
 		if err != nil {
 			return err
 		}
@@ -59,7 +64,7 @@ func loop() error {
 	}
 }
 
-func proxied(list []string) (*http.Client, error) {
+func proxied(list []string, slots int) (*http.Client, error) {
 	proxies := make([]*url.URL, len(list))
 	for i, text := range list {
 		u, err := url.Parse(text)
@@ -71,7 +76,7 @@ func proxied(list []string) (*http.Client, error) {
 	var next atomic.Uint64
 	return &http.Client{Transport: &http.Transport{
 		Proxy:               func(*http.Request) (*url.URL, error) { return proxies[next.Add(1)%uint64(len(proxies))], nil },
-		MaxIdleConnsPerHost: concurrency,
+		MaxIdleConnsPerHost: slots,
 	}}, nil
 }
 

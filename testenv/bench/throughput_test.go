@@ -26,10 +26,9 @@ import (
 )
 
 const (
-	concurrency = 64
-	proxies     = 20
-	bodyBytes   = 1 << 10
-	httpAddr    = "127.0.0.1:19090"
+	proxies   = 20
+	bodyBytes = 1 << 10
+	httpAddr  = "127.0.0.1:19090"
 )
 
 // TestMain makes this binary the loop when it is started as that.
@@ -48,11 +47,28 @@ func TestMain(m *testing.M) {
 // jobs wait already when the worker starts. CPU and peak memory are those of the worker's process, as the kernel counts
 // them; the servers, the proxies and the origin run in this one.
 func BenchmarkThroughput(b *testing.B) {
-	b.Run("loop", func(b *testing.B) { measure(b, loopCommand(), bareURL, b.N) })
+	w := work{slots: 64}
+	b.Run("loop", func(b *testing.B) { measure(b, loopCommand(), w) })
 	// What the promise of one result costs: the same loop with a guard on the result and a confirmed ack.
-	b.Run("loop-guarded", func(b *testing.B) { measure(b, loopCommand("BENCH_GUARDED=true"), bareURL, b.N) })
-	b.Run("gofer", func(b *testing.B) { measure(b, goferCommand(b), bareURL, b.N) })
-	b.Run("gofer-json", func(b *testing.B) { measure(b, goferCommand(b), jsonJob, b.N) })
+	b.Run("loop-guarded", func(b *testing.B) { measure(b, loopCommand("BENCH_GUARDED=true"), w) })
+	b.Run("gofer", func(b *testing.B) { measure(b, goferCommand(b), w) })
+	w.payload = jsonJob
+	b.Run("gofer-json", func(b *testing.B) { measure(b, goferCommand(b), w) })
+}
+
+// BenchmarkSlowAnswers has 5,000 jobs in flight whose answers take 2 s, so run it with -benchtime=20000x.
+func BenchmarkSlowAnswers(b *testing.B) {
+	w := work{slots: 5000, delay: 2 * time.Second}
+	b.Run("loop", func(b *testing.B) { measure(b, loopCommand(), w) })
+	b.Run("gofer", func(b *testing.B) { measure(b, goferCommand(b), w) })
+}
+
+// work is what a contender has to do.
+type work struct {
+	slots   int                        // jobs at once
+	delay   time.Duration              // of each answer
+	payload func(target string) string // of each job; nil means bareURL
+	behind  int                        // jobs that wait behind those that are measured
 }
 
 // bareURL and jsonJob are what a job is.
@@ -65,18 +81,18 @@ func jsonJob(target string) string {
 // BenchmarkBacklog is the same work with little and with much waiting behind it.
 func BenchmarkBacklog(b *testing.B) {
 	for _, waiting := range []int{10_000, 1_000_000} {
-		b.Run(fmt.Sprint("waiting=", waiting), func(b *testing.B) { measure(b, goferCommand(b), bareURL, b.N+waiting) })
+		b.Run(fmt.Sprint("waiting=", waiting), func(b *testing.B) { measure(b, goferCommand(b), work{slots: 64, behind: waiting}) })
 	}
 }
 
 // contender makes the command that works off the jobs.
-type contender func(ctx context.Context, nats string, proxies []string) *exec.Cmd
+type contender func(ctx context.Context, w work, nats string, proxies []string) *exec.Cmd
 
 func loopCommand(env ...string) contender {
-	return func(ctx context.Context, nats string, list []string) *exec.Cmd {
+	return func(ctx context.Context, w work, nats string, list []string) *exec.Cmd {
 		self, _ := os.Executable()
 		cmd := exec.CommandContext(ctx, self)
-		cmd.Env = append(append(os.Environ(), env...), "BENCH_NATS_URL="+nats, "GOFER_PROXIES="+strings.Join(list, ","))
+		cmd.Env = append(append(os.Environ(), env...), "BENCH_NATS_URL="+nats, fmt.Sprint("BENCH_SLOTS=", w.slots), "GOFER_PROXIES="+strings.Join(list, ","))
 		return cmd
 	}
 }
@@ -93,25 +109,32 @@ func goferCommand(b *testing.B) contender {
 			b.Fatal(err)
 		}
 	}
-	return func(ctx context.Context, nats string, list []string) *exec.Cmd {
+	return func(ctx context.Context, w work, nats string, list []string) *exec.Cmd {
 		cmd := exec.CommandContext(ctx, path, "worker")
 		cmd.Env = append(os.Environ(), "GOFER_NATS_URL="+nats, "GOFER_PROXIES="+strings.Join(list, ","), "GOFER_HTTP_ADDR="+httpAddr,
-			"GOFER_ALLOW_PRIVATE_TARGETS=true", "GOFER_LOG_LEVEL=warn", fmt.Sprint("GOFER_CONCURRENCY=", concurrency))
+			"GOFER_ALLOW_PRIVATE_TARGETS=true", "GOFER_LOG_LEVEL=warn", fmt.Sprint("GOFER_CONCURRENCY=", w.slots))
 		return cmd
 	}
 }
 
-// measure lets a contender work off b.N of the jobs that are queued.
-func measure(b *testing.B, command contender, payload func(target string) string, queued int) {
+// measure lets a contender work off b.N jobs.
+func measure(b *testing.B, command contender, w work) {
 	b.Helper()
-	origin := serve(b, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(bytes.Repeat([]byte("x"), bodyBytes)) }))
-	list := forwardProxies(b)
+	origin := serve(b, http.HandlerFunc(func(response http.ResponseWriter, _ *http.Request) {
+		time.Sleep(w.delay)
+		_, _ = response.Write(bytes.Repeat([]byte("x"), bodyBytes))
+	}))
+	list := forwardProxies(b, w.slots)
 	url, js := startServer(b)
-	publish(b, js, payload("http://"+origin+"/"), queued)
+	payload := bareURL
+	if w.payload != nil {
+		payload = w.payload
+	}
+	publish(b, js, payload("http://"+origin+"/"), b.N+w.behind)
 
 	ctx, cancel := context.WithTimeout(b.Context(), 10*time.Minute)
 	defer cancel()
-	cmd := command(ctx, url, list)
+	cmd := command(ctx, w, url, list)
 	cmd.Stderr = os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	if err := cmd.Start(); err != nil {
@@ -248,11 +271,11 @@ func startServer(b *testing.B) (string, jetstream.JetStream) {
 	return srv.ClientURL(), js
 }
 
-func forwardProxies(b *testing.B) []string {
+func forwardProxies(b *testing.B, slots int) []string {
 	b.Helper()
 	out := make([]string, proxies)
 	for i := range out {
-		transport := &http.Transport{MaxIdleConnsPerHost: concurrency}
+		transport := &http.Transport{MaxIdleConnsPerHost: slots}
 		b.Cleanup(transport.CloseIdleConnections)
 		out[i] = "http://" + serve(b, forward(transport))
 	}
