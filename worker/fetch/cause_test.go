@@ -46,6 +46,40 @@ func certificate(t *testing.T, change func(*x509.Certificate)) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
+// issued is a certificate for example.com of an issuer that nobody knows.
+func issued(t *testing.T, change func(*x509.Certificate)) tls.Certificate {
+	t.Helper()
+	issuer := certificate(t, func(c *x509.Certificate) {
+		c.Subject.CommonName, c.DNSNames, c.IsCA, c.BasicConstraintsValid, c.KeyUsage = "s3cret", nil, true, true, x509.KeyUsageCertSign
+	})
+	parent, err := x509.ParseCertificate(issuer.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(2), DNSNames: []string{"example.com"}, NotAfter: time.Now().Add(time.Hour)}
+	change(template)
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, issuer.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// nobody is an address where nobody listens.
+func nobody(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
 // framed serves HTTP/2 to the first request, by a function that gets its stream.
 func (r *rig) framed(serve func(f *http2.Framer, stream uint32)) func(net.Conn) {
 	config := r.secure.TLS.Clone()
@@ -94,6 +128,24 @@ func TestAnAttemptNamesItsCause(t *testing.T) {
 				if later != "" {
 					_, _ = in.ReadByte()
 					_, _ = io.WriteString(c, later)
+				}
+			}).String()
+		}
+	}
+	secureProxy := func(cert func(*rig) tls.Certificate) func(*rig) string {
+		return func(r *rig) string {
+			config := &tls.Config{Certificates: []tls.Certificate{cert(r)}}
+			return "https://" + r.script(func(_ int64, c net.Conn) { _ = tls.Server(c, config).HandshakeContext(r.Context()) }).String()
+		}
+	}
+	socks := func(replies ...string) func(*rig) string {
+		return func(r *rig) string {
+			return "socks5://" + r.script(func(_ int64, c net.Conn) {
+				for _, reply := range replies {
+					if _, err := c.Read(make([]byte, 512)); err != nil {
+						return
+					}
+					_, _ = io.WriteString(c, reply)
 				}
 			}).String()
 		}
@@ -164,7 +216,40 @@ func TestAnAttemptNamesItsCause(t *testing.T) {
 				_, _ = io.WriteString(c, "HTTP/1.1 400 s3cret\r\n\r\n")
 			}).String()
 		}, "the SOCKS proxy failed: it does not speak SOCKS 5", jobs.FaultProxy},
-		"a body that is not gzip": {"http://shop.test/", says("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 6\r\n\r\ns3cret"), "the body cannot be decoded: it is not what its Content-Encoding says", jobs.FaultUnclear},
+		"an unknown issuer": {"https://example.com/", handshake(func(r *rig) *tls.Config {
+			return &tls.Config{Certificates: []tls.Certificate{issued(r.T, func(*x509.Certificate) {})}}
+		}), "the target's certificate has an unknown issuer, ", jobs.FaultUnclear},
+		"a name and an issuer that are wrong": {"https://example.com/", handshake(func(r *rig) *tls.Config {
+			return &tls.Config{Certificates: []tls.Certificate{issued(r.T, func(c *x509.Certificate) { c.DNSNames = []string{"other.test"} })}}
+		}), "the target's certificate is for another name, ", jobs.FaultUnclear},
+		"a certificate that names nothing": {"https://example.com/", shows(func(c *x509.Certificate) { c.DNSNames = nil }), "the target's certificate is for another name, ", jobs.FaultUnclear},
+		"a target that wants a certificate": {"https://example.com/", func(r *rig) string {
+			config := &tls.Config{Certificates: r.secure.TLS.Certificates, ClientAuth: tls.RequireAnyClientCert}
+			return r.behind(func(c net.Conn) { _, _ = tls.Server(c, config).Read(make([]byte, 1)) })
+		}, "a client certificate is wanted, or ours are not trusted (certificate required)", jobs.FaultUnclear},
+		"a proxy whose certificate has expired": {"https://example.com/", secureProxy(func(r *rig) tls.Certificate {
+			return certificate(r.T, func(c *x509.Certificate) {
+				c.NotAfter = time.Now().Add(-24 * time.Hour)
+				c.DNSNames = nil
+				c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
+			})
+		}), "TLS with the proxy failed: its certificate has expired", jobs.FaultProxy},
+		"a proxy whose certificate is for another name": {"https://example.com/", secureProxy(func(r *rig) tls.Certificate {
+			return certificate(r.T, func(*x509.Certificate) {})
+		}), "TLS with the proxy failed: its certificate is for another name", jobs.FaultProxy},
+		"a proxy with a self-signed certificate": {"https://example.com/", secureProxy(func(r *rig) tls.Certificate {
+			return certificate(r.T, func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)} })
+		}), "TLS with the proxy failed: its certificate is self-signed", jobs.FaultProxy},
+		"a proxy whose certificate has an unknown issuer": {"https://example.com/", secureProxy(func(r *rig) tls.Certificate {
+			return issued(r.T, func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)} })
+		}), "TLS with the proxy failed: its certificate has an unknown issuer", jobs.FaultProxy},
+		"a SOCKS proxy that refuses credentials":       {"http://shop.test/", socks("\x05\x02", "\x01\x01"), "the SOCKS proxy failed: it wants other credentials", jobs.FaultProxy},
+		"a SOCKS proxy that takes no such credentials": {"http://shop.test/", socks("\x05\xff", ""), "the SOCKS proxy failed: it wants credentials of another kind", jobs.FaultProxy},
+		"a SOCKS proxy of version 4":                   {"http://shop.test/", socks("\x00\x5b\x00\x00\x00\x00\x00\x00", ""), "the SOCKS proxy failed: it does not speak SOCKS 5", jobs.FaultProxy},
+		"a SOCKS proxy listed as http":                 {"http://shop.test/", says(""), "the proxy closed the connection without an answer; if the proxy speaks TLS, list it as https://, and if it speaks SOCKS, as socks5://", jobs.FaultUnclear},
+		"a SOCKS proxy listed as http, CONNECT":        {"https://example.com/", says(""), "the proxy hung up instead of opening a tunnel; if the proxy speaks TLS, list it as https://, and if it speaks SOCKS, as socks5://", jobs.FaultUnclear},
+		"nobody":                                       {"http://shop.test/", func(r *rig) string { return "http://" + nobody(r.T) }, "the proxy cannot be reached: connection refused", jobs.FaultProxy},
+		"a body that is not gzip":                      {"http://shop.test/", says("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 6\r\n\r\ns3cret"), "the body cannot be decoded: it is not what its Content-Encoding says", jobs.FaultUnclear},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, nil)

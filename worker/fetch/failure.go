@@ -195,7 +195,7 @@ func judgeFailure(f facts) blame {
 	case f.outOfTime():
 		return judgeTimeout(f)
 	case f.phase == tunnelling && hungUp(f.err):
-		return blameUnclearWithFailover("proxy_protocol", "the proxy hung up instead of opening a tunnel"+f.tryTLS())
+		return blameUnclearWithFailover("proxy_protocol", "the proxy hung up instead of opening a tunnel"+f.tryOther())
 	case f.phase == tunnelling:
 		return blameProxy("proxy_protocol", "the proxy did not answer as a proxy should: "+brief(f.err))
 	}
@@ -223,7 +223,7 @@ func judgeExchange(f facts) blame {
 	case f.phase == reading:
 		return blameUnclear("truncated", "the answer was cut off: "+words)
 	case f.plain && (f.phase == sending || f.phase == waiting):
-		return blameUnclearWithFailover("reset", "the proxy closed the connection without an answer")
+		return blameUnclearWithFailover("reset", "the proxy closed the connection without an answer"+f.tryOther())
 	default:
 		b := blameUnclear("reset", "the connection broke in phase "+f.phase.String()+": "+words)
 		b.unsent = f.host == "" && isUnprocessed(f.err)
@@ -236,6 +236,14 @@ func judgeExchange(f facts) blame {
 func (f facts) tryTLS() string {
 	if f.proxyScheme == "http" {
 		return "; if the proxy speaks TLS, list it as https://"
+	}
+	return ""
+}
+
+// tryOther is tryTLS for a proxy that hung up: one of SOCKS does so, too, when it is spoken to in HTTP.
+func (f facts) tryOther() string {
+	if hint := f.tryTLS(); hint != "" {
+		return hint + ", and if it speaks SOCKS, as socks5://"
 	}
 	return ""
 }
