@@ -72,6 +72,8 @@ type app struct {
 	interactive bool      // a person types what in reads, and sees what err prints
 	out, err    *stream
 	json        bool
+	server      string             // URL of NATS; empty leaves that to context and env
+	context     string             // of the nats command; empty leaves that to env
 	env         config.Environment // nil means that of the process
 	interrupts  *interrupts
 }
@@ -141,6 +143,9 @@ func (a *app) root() *cobra.Command {
 		Long: `gofer takes fetch jobs from NATS JetStream, runs them through a rotating pool of
 forward proxies, and publishes exactly one result a job.
 
+Which server: --server URL, else --context NAME, else GOFER_NATS_URL, else the context that NATS_CONTEXT names. Contexts are
+those of the nats command. With --server and --context, the credentials are those of the context.
+
 The environment configures it: 'gofer config usage' lists the variables. 'gofer help job' lists
 the fields of a job; a worker serves their JSON Schema under /api/v1/schemas/.
 Exit codes: 0 ok, 1 failed, 2 usage, 3 some jobs failed, 69 NATS unreachable, 78 bad configuration,
@@ -155,6 +160,8 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 some jobs failed, 69 NATS unreachable, 78
 	root.SetOut(a.out.writer())
 	root.SetErr(a.err.writer())
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
+	root.PersistentFlags().StringVar(&a.server, "server", "", "`URL` of NATS, instead of GOFER_NATS_URL")
+	root.PersistentFlags().StringVar(&a.context, "context", "", "`NAME` of a context of the nats command, instead of all GOFER_NATS_… variables")
 	root.PersistentPreRunE = checkFlagTexts
 	root.SetHelpCommand(helpCommand())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("%w", err) })

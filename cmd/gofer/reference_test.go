@@ -36,6 +36,11 @@ This page is made from the program: 'go test ./cmd/gofer -run Reference -update'
 SIGTERM or the first Ctrl-C drains a worker, the second one ends it. '--json' prints JSON for every verb. An 'ID' may be
 'QUEUE/ID'. Results go to standard output, messages to standard error.
 
+Which server: '--server URL', else '--context NAME', else 'GOFER_NATS_URL', else 'NATS_CONTEXT'. Contexts are those of the 'nats'
+command, in '~/.config/nats/context'. A context takes the place of all variables 'GOFER_NATS_…'; '--server' replaces only the URL. gofer
+refuses a context with 'nsc', 'user_jwt', 'socks_proxy', 'jetstream_api_prefix' or 'windows_cert_store'. 'gofer config show' says which
+settings come from it.
+
 - [Verbs](#verbs)
 - [Variables](#variables)
 

@@ -54,10 +54,14 @@ func (a *app) loadWorkerConfig() (config.Config, []proxylist.Proxy, error) {
 
 // environment returns the variables of the process, or those that a test has given.
 func (a *app) environment() (config.Environment, error) {
-	if a.env != nil {
-		return a.env, nil
+	env := a.env
+	if env == nil {
+		var err error
+		if env, err = config.OfProcess(); err != nil {
+			return nil, err
+		}
 	}
-	return config.OfProcess()
+	return env.Choose(a.server, a.context)
 }
 
 // connect reads the environment and connects for one verb, within connectTimeout. The caller closes the session. Errors:

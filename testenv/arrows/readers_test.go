@@ -28,6 +28,7 @@ func otherReaders() map[string]string {
 		"rotation/tagindex.go":          "takes a filter apart that gofer put together",
 		"worker/admin/api.go":           "hands the body to text.Document",
 		"worker/config/environment.go":  "hands the file to text.Document",
+		"worker/config/natscontext.go":  "hands the file to text.Document",
 		"worker/config/proxies.go":      "hands the file to proxylist.ParseList",
 		"worker/fetch/decode.go":        "reads a header field",
 		"worker/fetch/http1/framing.go": "reads a header field",

@@ -60,7 +60,8 @@ type Config struct {
 	LogLevel     string        `envconfig:"GOFER_LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
 	LogFormat    string        `envconfig:"GOFER_LOG_FORMAT" desc:"text or json; unset means text on a terminal, else json"`
 
-	set map[string]string // the variables that are set, by name
+	set     map[string]string // the variables that are set, by name
+	context string            // of the nats command, if it says how NATS is reached
 }
 
 type retryConfig struct {

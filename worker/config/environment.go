@@ -38,6 +38,9 @@ func OfProcess() (Environment, error) {
 			env[v.Name] = texts.Elem().Field(i).String()
 		}
 	}
+	for _, name := range borrowedNames() {
+		env[name] = os.Getenv(name)
+	}
 	// Left are the twins, and names that nobody knows, which Load reports.
 	for _, entry := range os.Environ() {
 		name, value, _ := strings.Cut(entry, "=")

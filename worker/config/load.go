@@ -36,6 +36,10 @@ func Load(env Environment) (Config, error) {
 	reasons = append(reasons, bad...)
 	reasons = append(reasons, c.fill(set)...)
 	reasons = append(reasons, c.check()...)
+	c.context = env[contextVariable]
+	if c.context != "" && slices.ContainsFunc(reasons, func(r string) bool { return strings.HasPrefix(r, "GOFER_NATS_") }) {
+		reasons = append(reasons, fmt.Sprintf("context %q: it takes the place of all variables GOFER_NATS_…", c.context))
+	}
 	if len(reasons) > 0 {
 		return c, &Error{Reasons: reasons}
 	}
@@ -64,15 +68,20 @@ func (c *Config) IsSet(name string) bool {
 	return set
 }
 
-// Show is the value of a variable and where it comes from, "environment" or "default". Of a secret it shows only that it is set.
+// Show is the value of a variable and where it comes from, "environment", "context NAME" or "default". Of a secret it shows only that
+// it is set.
 func (c *Config) Show(v Variable) (value, source string) {
+	source = "environment"
+	if c.context != "" && strings.HasPrefix(v.Name, "GOFER_NATS_") {
+		source = "context " + c.context
+	}
 	switch set, is := c.set[v.Name]; {
 	case !is:
 		return v.Default, "default"
 	case v.Secret:
-		return "(set)", "environment"
+		return "(set)", source
 	default:
-		return set, "environment"
+		return set, source
 	}
 }
 

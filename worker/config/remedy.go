@@ -86,7 +86,7 @@ func remedies() []struct {
 		{worker.ErrRetriesNearlyFull, "raise GOFER_JOBS_MAX_BYTES and run gofer setup, or wait until jobs have ended"},
 		{bus.ErrQueueFull, "try again later, or raise GOFER_JOBS_MAX_MSGS or GOFER_JOBS_MAX_BYTES and run gofer setup"},
 		{bus.ErrResultsFull, "raise GOFER_RESULTS_MAX_BYTES and run gofer setup, or free disk space"},
-		{bus.ErrCredentials, "check GOFER_NATS_CREDS, _NKEY, _USER, _PASSWORD and _TOKEN"},
+		{bus.ErrCredentials, "check GOFER_NATS_CREDS, _NKEY, _USER, _PASSWORD and _TOKEN, or those of the context"},
 		{bus.ErrNoJetStream, "set GOFER_NATS_JS_DOMAIN for that"},
 		{admin.ErrNoToken, "set GOFER_ADMIN_TOKEN, or use 127.0.0.1"},
 		{daemon.ErrNoProxies, "set GOFER_PROXIES or GOFER_PROXIES_FILE"},
