@@ -25,6 +25,7 @@ func floors() map[string][]string {
 		"rotation":             {"breaker", "rotation/proxylist", "rotation/outlier", "rotation/exits", "rotation/latency"},
 		"jobs/bus":             {"jobs", "jobs/text"},
 		"jobs/client":          {"jobs", "jobs/bus"},
+		"jobs/examples/go":     {"jobs", "jobs/client"},
 		"worker/rollup":        {"jobs"},
 		"worker/fetch/http1":   nil,
 		"worker/fetch":         {"jobs", "breaker", "rotation", "rotation/sites", "worker/fetch/http1"},

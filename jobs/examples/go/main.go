@@ -1,0 +1,58 @@
+// Command go is a client of gofer in Go. It submits jobs with headers and a session, waits for their results, reads a large body
+// from the object store, follows results with a durable consumer, and replays a dead letter.
+//
+//	go run ./jobs/examples/go nats://127.0.0.1:4222 http://shop.test
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/client"
+)
+
+func main() {
+	server, site := os.Args[1], os.Args[2]
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	c := must(client.Open(ctx, client.Config{URL: server}))
+	defer c.Close()
+
+	cart := jobs.ProxyChoice{Session: "cart-7"} // all its jobs go through one proxy while that works
+	page := must(c.Fetch(ctx, jobs.Job{URL: site + "/ok", Headers: jobs.Headers{"Accept-Language": {"en"}}, Proxy: cart}))
+	fmt.Println("page:", page.Outcome, page.Status)
+
+	large := must(c.Fetch(ctx, jobs.Job{URL: site + "/bytes/600000"}))
+	body := must(c.Body(ctx, large)) // of more than 512 KiB, so it is in the object store; its end checks the digest
+	fmt.Println("large:", len(must(io.ReadAll(body))))
+
+	followed, stop := context.WithCancel(ctx)
+	defer stop()
+	err := c.Follow(followed, client.Filter{Durable: client.Reader}, func(r jobs.Result) error {
+		if r.ID == large.ID {
+			fmt.Println("followed:", r.Outcome)
+			stop() // after this one is acked: the next reader goes on after it
+		}
+		return nil
+	})
+	if followed.Err() == nil || ctx.Err() != nil {
+		panic(err)
+	}
+
+	once := 1
+	failed := must(c.Fetch(ctx, jobs.Job{URL: site + "/status/503", Retry: &jobs.Override{MaxAttempts: &once}}))
+	letter := must(c.DeadLetter(ctx, client.Key{Queue: failed.Queue, ID: failed.ID}))
+	again := must(c.Wait(ctx, must(c.Replay(ctx, letter)).Key))
+	fmt.Println("replayed:", again.Outcome, again.Error)
+}
+
+func must[T any](value T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return value
+}
