@@ -26,7 +26,8 @@ type crew struct {
 	books  []*rollup.Book
 	fleets []*totals.Totals
 	log    *testenv.Log
-	most   int64 // what all of them have counted
+	most   int64         // what all of them have counted
+	stored chan struct{} // a worker has stored its counts
 	end    func()
 }
 
@@ -36,7 +37,7 @@ func newCrew(t *testing.T, settings bus.Settings, connect func() *nats.Conn) *cr
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &crew{T: t, log: new(testenv.Log)}
+	c := &crew{T: t, log: new(testenv.Log), stored: make(chan struct{}, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	c.end = func() { cancel(); running.Wait() }
@@ -50,19 +51,47 @@ func newCrew(t *testing.T, settings bus.Settings, connect func() *nats.Conn) *cr
 			t.Fatal(err)
 		}
 		book := rollup.NewBook()
-		fleet := totals.New(totals.Config{Book: book, Flushed: anyway, Log: slog.New(slog.NewTextHandler(c.log, nil))})
+		fleet := totals.New(totals.Config{Book: book, Flushed: c.flushed, Log: slog.New(slog.NewTextHandler(c.log, nil))})
 		running.Go(func() { fleet.Run(ctx, context.WithoutCancel(ctx), client) })
 		c.client, c.books, c.fleets = client, append(c.books, book), append(c.fleets, fleet)
 	}
 	return c
 }
 
-// count counts a job and an attempt on each worker.
-func (c *crew) count() {
+// flushed is called by each worker after each flush.
+func (c *crew) flushed(ok bool) {
+	if !ok {
+		return
+	}
+	select {
+	case c.stored <- struct{}{}:
+	default:
+	}
+}
+
+// count counts a job and an attempt on each worker, and returns how many jobs that are.
+func (c *crew) count() int64 {
 	for i, b := range c.books {
 		b.AddJob(rollup.JobFact{Outcome: jobs.Succeeded, Attempts: 1})
 		b.AddAttempt(rollup.AttemptFact{Proxy: fmt.Sprint("p", i), Status: 200, Bytes: 7})
 	}
+	return int64(len(c.books))
+}
+
+// countWhileStoring counts until a worker has stored, and once more while the others store. It returns how many jobs it counted.
+func (c *crew) countWhileStoring() int64 {
+	c.Helper()
+	select {
+	case <-c.stored:
+	default:
+	}
+	n := c.count()
+	select {
+	case <-c.stored:
+	case <-time.After(testenv.Patience):
+		c.Fatal("no worker has stored its counts")
+	}
+	return n + c.count()
 }
 
 // expect waits until each worker's book of the fleet has so many jobs and attempts.
@@ -91,14 +120,9 @@ func TestRestartsOfTheServerLoseNothing(t *testing.T) {
 	c := newCrew(t, bus.Settings{}, server.Connect)
 	n := int64(0)
 	for range 3 {
-		for range 15 {
-			c.count()
-			n += 3
-			time.Sleep(100 * time.Millisecond)
-		}
+		n += c.countWhileStoring()
 		server.Stop()
-		c.count()
-		n += 3
+		n += c.count()
 		server.Start()
 	}
 	c.expect("after three restarts", n)
@@ -130,17 +154,9 @@ func TestKilledServersLoseNothing(t *testing.T) {
 	c := newCrew(t, bus.Settings{Replicas: 3}, cluster.Connect)
 	n := int64(0)
 	for i := range 3 {
-		for range 15 {
-			c.count()
-			n += 3
-			time.Sleep(100 * time.Millisecond)
-		}
+		n += c.countWhileStoring()
 		cluster.Kill(i)
-		for range 15 {
-			c.count()
-			n += 3
-			time.Sleep(100 * time.Millisecond)
-		}
+		n += c.countWhileStoring()
 		cluster.Start(i)
 		cluster.Ready()
 	}
