@@ -43,6 +43,13 @@ func TestEachOfManyPublishesHearsItsOwnAnswer(t *testing.T) {
 	}
 }
 
+func TestAPublishThatTheServerRefusesSaysSo(t *testing.T) {
+	t.Parallel()
+	b := mute(t)
+	err := b.PublishOnce(soon(t), &nats.Msg{Subject: "gofer.events.a", Header: nats.Header{}})
+	isError(t, err, nats.ErrPermissionViolation)
+}
+
 func TestAPublishThatNoStreamHearsEnds(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
