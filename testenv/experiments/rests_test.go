@@ -13,7 +13,7 @@ import (
 // rests are the worlds in which sites do not answer.
 func rests(t *testing.T, s size) []row {
 	t.Helper()
-	return []row{silentSites(t, s), crawl(t, s), asks(t, s), brokenUplink(t, s)}
+	return []row{silentSites(t, s), crawl(t, s), asks(t, s), brokenUplink(t, s), socketSites(t, s)}
 }
 
 // succeeded counts the jobs of other sites than the silent ones that succeeded after a time.

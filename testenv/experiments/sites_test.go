@@ -64,6 +64,8 @@ type station struct {
 	table *sites.Table                // nil: no site rests
 	f     *fetch.Fetcher
 	next  func(i int) string // the URL of the i-th job of the backlog
+	// proxies is the socket of all proxies; empty: they are in memory.
+	proxies string
 
 	mu      sync.Mutex
 	waiting waits
@@ -110,7 +112,10 @@ func newStation(w *web, slots int, rests bool, timeout time.Duration) *station {
 	return s
 }
 
-func (s *station) dial(context.Context, string, string) (net.Conn, error) {
+func (s *station) dial(ctx context.Context, network, _ string) (net.Conn, error) {
+	if s.proxies != "" {
+		return new(net.Dialer).DialContext(ctx, network, s.proxies)
+	}
 	client, server := net.Pipe()
 	s.web.wg.Go(func() {
 		defer func() { _ = server.Close() }()

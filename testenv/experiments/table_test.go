@@ -41,15 +41,16 @@ type size struct {
 	// Of the worlds in which sites do not answer.
 	slots                int
 	silence, crawl, asks time.Duration
+	sockets              time.Duration // real time
 }
 
 // chosen is a little in every run of the tests, and all of it with EXPERIMENTS=full.
 func chosen() size {
 	if os.Getenv("EXPERIMENTS") == "full" {
 		return size{seeds: []uint64{1, 2, 3, 4, 5}, jobs: 10_000, kills: 10, atOnce: 1000, turns: 3, settle: 500, crowd: 10_000, more: true,
-			slots: 64, silence: 30 * time.Minute, crawl: 2 * time.Minute, asks: 30 * time.Minute}
+			slots: 64, silence: 30 * time.Minute, crawl: 2 * time.Minute, asks: 30 * time.Minute, sockets: 20 * time.Second}
 	}
-	return size{seeds: []uint64{1}, jobs: 4_000, kills: 3, atOnce: 50, turns: 1, settle: 100, crowd: 1_000, slots: 16, silence: 2 * time.Minute, crawl: time.Minute, asks: 15 * time.Minute}
+	return size{seeds: []uint64{1}, jobs: 4_000, kills: 3, atOnce: 50, turns: 1, settle: 100, crowd: 1_000, slots: 16, silence: 2 * time.Minute, crawl: time.Minute, asks: 15 * time.Minute, sockets: 4 * time.Second}
 }
 
 func (s size) String() string {
