@@ -55,7 +55,7 @@ func (t Trace) AddTo(header map[string][]string) {
 // validTraceParent reports whether text is version-traceid-parentid-flags, each in lower-case hex, with ids that are not zero. Only
 // versions after 00 may go on. Version ff is forbidden.
 func validTraceParent(text string) bool {
-	if len(text) < 55 || len(text) > maxTraceParent || !isGraphic(text[55:]) {
+	if len(text) < 55 || len(text) > maxTraceParent || !isGraphic(text[55:]) || hidesHeaders(text) {
 		return false
 	}
 	version, trace, parent, flags := text[:2], text[3:35], text[36:52], text[53:55]
@@ -70,11 +70,13 @@ func validTraceParent(text string) bool {
 	return strings.Trim(trace, "0") != "" && strings.Trim(parent, "0") != ""
 }
 
-// validTraceState reports whether text is a list of key=value, at most 32 with different keys, that a header carries unharmed. One
-// that holds the beginning of the server's own headers is refused: nats-server 2.15 overlooks a header whose name stands twice in a
-// value before it, and a job whose schedule is overlooked waits for ever.
+// hidesHeaders reports whether text holds the beginning of the server's own headers. nats-server 2.15 overlooks a header whose name
+// stands twice in a value before it, and a job whose schedule is overlooked waits for ever.
+func hidesHeaders(text string) bool { return strings.Contains(strings.ToLower(text), "nats-") }
+
+// validTraceState reports whether text is a list of key=value, at most 32 with different keys, that a header carries unharmed.
 func validTraceState(state string) bool {
-	if state == "" || len(state) > maxTraceState || strings.Contains(strings.ToLower(state), "nats-") {
+	if state == "" || len(state) > maxTraceState || hidesHeaders(state) {
 		return false
 	}
 	var keys []string

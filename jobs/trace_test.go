@@ -23,6 +23,7 @@ func TestOnlyAValidTraceParentIsRead(t *testing.T) {
 		"cc" + parent[2:] + "x":       false,
 		"cc" + parent[2:] + "-\x01":   false,
 		"cc" + parent[2:] + "-" + strings.Repeat("x", 80): false,
+		"cc" + parent[2:] + "-NATS-ScheduleNats-Schedule": false,
 		"ff" + parent[2:]:                                         false,
 		strings.ToUpper(parent):                                   false,
 		strings.Replace(parent, "-", "_", 1):                      false,

@@ -29,6 +29,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		return err
 	}
 	if w.pulls, err = w.client.OpenPulls(); err != nil {
+		w.acks.Close(settling)
 		return err
 	}
 	defer w.pulls.Close()

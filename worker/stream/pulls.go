@@ -2,6 +2,7 @@ package stream
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,14 +29,16 @@ type Pulls struct {
 }
 
 // inbox is a subscription and the pulls that it serves. A delivered job names its consumer and not its pull, so a consumer has one
-// pull in an inbox at a time. A pull that is given up may be answered yet: its inbox serves no further pull, because a job must not
-// be taken for one of a later pull, whose lease ends later.
+// pull in an inbox at a time. A pull that is given up, or whose consumer has moved to another server, may be answered
+// yet. Its inbox serves no further pull, because a job must not be taken for one of a later pull, whose lease
+// ends later.
 type inbox struct {
 	sub    *nats.Subscription
 	prefix string           // of the reply subjects, with the dot
-	pulls  map[string]*Pull // by consumer; those that were given up stay
+	pulls  map[string]*Pull // the last one of each consumer, also when it has ended: a job that comes late goes back
 	open   int              // pulls that have not ended
 	closed bool             // serves no further pull
+	until  time.Time        // the latest end of the patience of the pulls that may be answered yet
 }
 
 // PullRequest asks a consumer for jobs.
@@ -170,7 +173,7 @@ func (p *Pulls) hear(in *inbox, msg *nats.Msg) {
 		pull := in.pulls[rest[:dot]]
 		p.mu.Unlock()
 		if pull != nil && pull.number == rest[dot+1:] {
-			p.end(pull, err, false)
+			p.end(pull, err, hasMoved(msg.Header))
 		}
 	}
 }
@@ -189,7 +192,13 @@ func readStatus(h nats.Header) (ends bool, err error) {
 	}
 }
 
-// deliver passes a job to its pull. A job of a pull that was given up goes back, unless its lease may be over.
+// hasMoved reports whether another server delivers from now on. What it delivers, or what the last one had delivered, may come after
+// this word, because it comes another way.
+func hasMoved(h nats.Header) bool {
+	return slices.Contains([]string{"Leadership Change", "Server Shutdown"}, h.Get("Description"))
+}
+
+// deliver passes a job to its pull. A job of a pull that has ended goes back, unless its lease may be over.
 func (p *Pulls) deliver(in *inbox, d *Delivery) {
 	p.mu.Lock()
 	pull := in.pulls[d.meta.Stream+"."+d.meta.Consumer]
@@ -208,8 +217,9 @@ func (p *Pulls) deliver(in *inbox, d *Delivery) {
 	}
 }
 
-// end ends a pull, once. Jobs of a pull that is given up may still come.
-func (p *Pulls) end(pull *Pull, err error, givenUp bool) {
+// end ends a pull, once. late says that jobs may still come. Then the subscription stays until the patience of the pull is over, so
+// that they go back at once and not after their ack wait.
+func (p *Pulls) end(pull *Pull, err error, late bool) {
 	in := pull.inbox
 	p.mu.Lock()
 	if pull.ended {
@@ -219,15 +229,19 @@ func (p *Pulls) end(pull *Pull, err error, givenUp bool) {
 	pull.ended, pull.err = true, err
 	close(pull.jobs)
 	in.open--
-	if !givenUp {
-		delete(in.pulls, pull.key)
-	} else if in.closed = true; p.inbox == in {
-		p.inbox = nil
+	if late {
+		in.closed = true
+		if pull.until.After(in.until) {
+			in.until = pull.until
+		}
+		if p.inbox == in {
+			p.inbox = nil
+		}
 	}
-	unused := in.closed && in.open == 0
+	unused, rest := in.closed && in.open == 0, time.Until(in.until)
 	p.mu.Unlock()
 	if unused {
-		_ = in.sub.Unsubscribe()
+		time.AfterFunc(rest, func() { _ = in.sub.Unsubscribe() })
 	}
 }
 

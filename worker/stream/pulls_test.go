@@ -161,27 +161,42 @@ func TestOneSubscriptionServesAllConsumers(t *testing.T) {
 	pulling.Wait()
 }
 
-// TestALateJobOfAPullThatWasGivenUpGoesBack asks a consumer that is not there yet while the test hears the request, so that nobody
-// answers. The request reaches the server after the pull was given up.
-func TestALateJobOfAPullThatWasGivenUpGoesBack(t *testing.T) {
+// TestALateJobOfAPullThatHasEndedGoesBack asks a consumer that is not there yet while the test hears the request, so that nobody
+// answers, or the test says that the consumer moves. The request reaches the server after the pull has ended.
+func TestALateJobOfAPullThatHasEndedGoesBack(t *testing.T) {
 	t.Parallel()
+	for word, wait := range map[string]time.Duration{"": 0, "Leadership Change": testenv.Patience, "Server Shutdown": testenv.Patience} {
+		t.Run(word, func(t *testing.T) {
+			t.Parallel()
+			lateJobGoesBack(t, word, wait)
+		})
+	}
+}
+
+func lateJobGoesBack(t *testing.T, word string, wait time.Duration) {
+	t.Helper()
 	in := install(t, bus.Settings{Queues: []string{"other"}})
 	in.publish(t, &nats.Msg{Subject: "gofer.jobs.default.late", Data: []byte("x")})
 	_, err := in.js.AccountInfo(soon(t)) // nats.go subscribes to the answers to requests at the first one
 	must(t, err)
 	p := in.openPulls(t)
-	before := in.nc.NumSubscriptions()
 	other, err := p.Pull(fromQueue("other", 1, testenv.Patience)) // keeps the subscription of the first pull
 	must(t, err)
-	requests, err := in.server.Connect().SubscribeSync("$JS.API.CONSUMER.MSG.NEXT.GOFER_JOBS.worker-default")
+	server := in.server.Connect()
+	requests, err := server.SubscribeSync("$JS.API.CONSUMER.MSG.NEXT.GOFER_JOBS.worker-default")
 	must(t, err)
-	testenv.Eventually(t, "the request to have no answer", func() bool {
-		got, err := pulled(t, p, fromQueue("default", 1, 0))
-		return len(got) == 0 && err == nil
-	})
+	must(t, server.Flush())
+	pull, err := p.Pull(fromQueue("default", 1, wait))
+	must(t, err)
 	request, err := requests.NextMsgWithContext(soon(t))
 	must(t, err)
 	must(t, requests.Unsubscribe())
+	if word != "" {
+		must(t, server.PublishMsg(&nats.Msg{Subject: request.Reply, Header: nats.Header{"Status": {"409"}, "Description": {word}}}))
+	}
+	if d := pull.Next(); d != nil || (pull.Err() == nil) != (word == "") {
+		t.Fatalf("a pull that nobody serves brought %v, %v", d, pull.Err())
+	}
 	must(t, in.EnsureQueue(soon(t), "default", bus.Settings{AckWait: 2 * testenv.Patience}))
 	must(t, in.nc.PublishRequest(request.Subject, request.Reply, request.Data))
 	testenv.Eventually(t, "the late job to be delivered", func() bool {
@@ -196,9 +211,27 @@ func TestALateJobOfAPullThatWasGivenUpGoesBack(t *testing.T) {
 	if d := other.Next(); d == nil || d.Subject() != "gofer.jobs.other.j" {
 		t.Errorf("the pull of the other queue brought %v, %v", d, other.Err())
 	}
-	if n := in.nc.NumSubscriptions(); n != before {
-		t.Errorf("%d subscriptions when all pulls have ended, want %d", n, before)
-	}
+}
+
+func TestTheSubscriptionOfAPullThatWasGivenUpEndsWithItsPatience(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	requests, err := in.server.Connect().SubscribeSync("$JS.API.CONSUMER.MSG.NEXT.GOFER_JOBS.worker-missing") // nobody answers
+	must(t, err)
+	p := in.openPulls(t)
+	before := in.nc.NumSubscriptions()
+	r := fromQueue("missing", 1, 0)
+	r.Patience = 3 * time.Second
+	testenv.Eventually(t, "a request without an answer", func() bool {
+		got, err := pulled(t, p, r)
+		if len(got) != 0 {
+			t.Errorf("a pull from a consumer that is not there brought %d jobs", len(got))
+		}
+		return err == nil
+	})
+	_, err = requests.NextMsgWithContext(soon(t))
+	must(t, err)
+	testenv.Eventually(t, "the end of the subscription", func() bool { return in.nc.NumSubscriptions() < before })
 }
 
 // TestPullsGoOnAfterARestart loses a pull with the server that it waited at.
