@@ -103,6 +103,8 @@ type Progress struct {
 	Released bool `json:"site_released,omitempty"`
 	// Trace came with the job's message, and travels in the headers of every message about the job.
 	Trace Trace `json:"-"`
+	// Contract is the version of the contract that the job's message names. It goes along while the job waits.
+	Contract string `json:"-"`
 }
 
 // Brief is the progress without what only people read.

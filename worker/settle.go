@@ -153,7 +153,7 @@ func (w *Worker) schedule(ctx context.Context, t *task, progress jobs.Progress, 
 // storeWaiting stores a job that has to wait, with the progress as store gets it. Without room for it the job goes back until at. A
 // refusal means that the job can never be stored there.
 func (w *Worker) storeWaiting(ctx context.Context, t *task, progress jobs.Progress, at time.Time, store func(context.Context, jobs.Progress) error) (ok bool, refusal error) {
-	progress.JobSeq, progress.Trace = t.progress.JobSeq, t.progress.Trace
+	progress.JobSeq, progress.Trace, progress.Contract = t.progress.JobSeq, t.progress.Trace, t.progress.Contract
 	w.stats.scheduled.Add(1)
 	s := step{kind: "retry", action: "store waiting job", hopeless: func(err error) bool {
 		return errors.Is(err, errNoRoomToWait) || bus.IsUnstorable(err) && !w.becameUnusable(ctx, "retry")

@@ -133,6 +133,10 @@ func (w *Worker) heartbeat(ctx context.Context, t *task) error {
 
 // complete runs and settles the job and reports whether it may be acked.
 func (w *Worker) complete(ctx, settling context.Context, t *task) bool {
+	if t.isForNewer() {
+		w.leaveToNewer(settling, t)
+		return false
+	}
 	if t.invalid != nil {
 		return w.finish(settling, t, t.invalidResult())
 	}
@@ -203,7 +207,7 @@ func (t *task) read() {
 		}
 		t.progress = progress
 	}
-	t.progress.Trace = jobs.ParseTrace(t.msg.Headers())
+	t.progress.Trace, t.progress.Contract = jobs.ParseTrace(t.msg.Headers()), t.msg.Headers().Get(jobs.HeaderContract)
 	job, err := jobs.Decode(queue, id, t.msg.Data())
 	job.ID = t.id
 	if !t.meta.Timestamp.Before(job.NotBefore) {

@@ -108,7 +108,7 @@ func (c *Client) Replay(ctx context.Context, letter DeadLetter) (Ack, error) {
 	if err := c.unfinished(ctx, key); err != nil {
 		return Ack{}, fmt.Errorf("%s: %w", doing, ErrReplayed)
 	}
-	header := nats.Header{jetstream.MsgIDHeader: {nuid.Next()}, jobs.HeaderReplayOf: {letter.String()}}
+	header := nats.Header{jetstream.MsgIDHeader: {nuid.Next()}, jobs.HeaderReplayOf: {letter.String()}, jobs.HeaderContract: {jobs.ContractVersion}}
 	jobs.ParseTrace(msg.Header).AddTo(header)
 	ack, err := c.submit(ctx, key, &nats.Msg{Subject: c.bus.Names().Job(key.Queue, key.ID), Data: letter.Payload, Header: header})
 	if errors.Is(err, ErrQueued) {

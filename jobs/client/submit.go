@@ -60,7 +60,7 @@ func (c *Client) Submit(ctx context.Context, job jobs.Job) (Ack, error) {
 	if err != nil {
 		return Ack{Key: key}, err
 	}
-	header := nats.Header{jetstream.MsgIDHeader: {nuid.Next()}}
+	header := nats.Header{jetstream.MsgIDHeader: {nuid.Next()}, jobs.HeaderContract: {jobs.ContractVersion}}
 	job.Trace.AddTo(header)
 	ack, err := c.submit(ctx, key, &nats.Msg{Subject: c.bus.Names().Job(key.Queue, key.ID), Data: payload, Header: header})
 	ack.Key = key

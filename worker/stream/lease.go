@@ -60,6 +60,9 @@ func (c *Client) schedule(ctx context.Context, doing string, msg *nats.Msg, due 
 	msg.Header.Set(jobs.HeaderProgress, encoded)
 	msg.Header.Set(jobs.HeaderJobSeq, strconv.FormatUint(progress.JobSeq, 10))
 	progress.Trace.AddTo(msg.Header)
+	if jobs.IsNewerContract(progress.Contract) || progress.Contract == jobs.ContractVersion { // any other text may hold anything
+		msg.Header.Set(jobs.HeaderContract, progress.Contract)
+	}
 	bus.Schedule(msg, due, at)
 	err = c.PublishOnce(ctx, msg)
 	if bus.IsTaken(err) {
