@@ -82,7 +82,7 @@ func (a *app) printStory(t *story) error {
 		lines = append(lines, m.At.UTC().Format("2006-01-02T15:04:05.000Z")+"  "+t.sentence(m))
 	}
 	if t.Waiting != nil {
-		lines = append(lines, t.siteLine())
+		lines = append(lines, t.waitLine())
 	}
 	for _, h := range t.Unsettled {
 		lines = append(lines, h.String())

@@ -60,7 +60,7 @@ func readStory(ctx context.Context, s *session, key client.Key, note func(format
 // readSite asks the workers until when the site rests for which the job waits. If no worker answers, the story keeps what
 // the stream says.
 func (t *story) readSite(ctx context.Context, s *session) {
-	if t.Waiting == nil {
+	if t.Waiting == nil || t.Waiting.Why != jobs.StateSiteDown {
 		return
 	}
 	workers, err := askSites(ctx, s, t.Waiting.Site)
@@ -86,17 +86,27 @@ func (t *story) readSite(ctx context.Context, s *session) {
 	}
 }
 
-// siteLine says in words for which site the job waits, since when, and when the next test is.
-func (t *story) siteLine() string {
+// waitLine says in words why the job waits, since when and until when.
+func (t *story) waitLine() string {
 	w := t.Waiting
 	text := w.Detail
 	if !w.Since.IsZero() {
 		text += ", the job waits since " + w.Since.UTC().Format(time.RFC3339)
 	}
-	if !w.Until.IsZero() {
-		text += ", the next test is at " + w.Until.UTC().Format("15:04:05.000Z")
+	next := "try"
+	if w.Why == jobs.StateSiteDown {
+		next = "test"
 	}
-	return text + "; see gofer sites show " + w.Site
+	if !w.Until.IsZero() {
+		text += ", the next " + next + " is at " + w.Until.UTC().Format("15:04:05.000Z")
+	}
+	switch w.Why {
+	case jobs.StateSiteDown:
+		text += "; see gofer sites show " + w.Site
+	case jobs.StateNoProxy:
+		text += "; see gofer breakers ls"
+	}
+	return text
 }
 
 // readHolders asks the workers whether one of them holds the job and cannot settle it. Only a job that a worker may hold

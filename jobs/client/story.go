@@ -57,18 +57,6 @@ type Moment struct {
 	Source string `json:"source,omitempty"`
 }
 
-// Wait is what a job waits for.
-type Wait struct {
-	// Why is jobs.StateSiteDown.
-	Why   string    `json:"why"`
-	Since time.Time `json:"since,omitzero"`
-	// Until is the time of the next try; the streams do not know it, and workers may.
-	Until time.Time `json:"until,omitzero"`
-	Site  string    `json:"site,omitempty"`
-	// Detail is a sentence.
-	Detail string `json:"detail,omitempty"`
-}
-
 // Story is what the streams still know of a job, in the order in which it happened.
 type Story struct {
 	Key
@@ -79,8 +67,7 @@ type Story struct {
 	Result *jobs.Result `json:"-"`
 	// DeadLetter is the sequence of its dead letter; zero if there is none.
 	DeadLetter uint64 `json:"dead_letter,omitempty"`
-	// Waiting says what the job waits for, as far as its message tells: its site. Nil for a job that waits for something else or
-	// for nothing.
+	// Waiting says what the job waits for, as its message tells; nil for a job that does not wait.
 	Waiting *Wait `json:"waiting,omitempty"`
 	// Unread says which parts could not be read, and why, such as what this user may not read.
 	Unread []error `json:"-"`
@@ -186,11 +173,6 @@ func (t *Story) readSiteWait(ctx context.Context, c *Client) error {
 	if err != nil || !found {
 		return err
 	}
-	site := job.Message().Header.Get(bus.HeaderSite)
-	t.Waiting = &Wait{Why: jobs.StateSiteDown, Site: site, Detail: "the site " + site + " does not answer, or is new and has its share of slots"}
-	if progress, err := jobs.ParseProgress(job.Message().Header.Get(jobs.HeaderProgress)); err == nil {
-		t.Waiting.Since = progress.SiteSince
-	}
 	t.addStored(MomentWait, job.Message())
 	return nil
 }
@@ -199,8 +181,9 @@ func (t *Story) readSiteWait(ctx context.Context, c *Client) error {
 func (t *Story) addStored(what string, msg *nats.Msg) {
 	at, _ := time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer)) // the server always sets it
 	m := Moment{At: at.UTC(), What: what}
-	if what == MomentWait && t.Waiting != nil {
-		m.Kind, m.Site = KindSite, t.Waiting.Site
+	site := msg.Header.Get(bus.HeaderSite)
+	if what == MomentWait && site != "" {
+		m.Kind, m.Site = KindSite, site
 	} else if what == MomentWait {
 		m.Until, _ = bus.ScheduledAt(msg.Header)
 		m.Kind = jobs.RetryScheduled
@@ -215,6 +198,9 @@ func (t *Story) addStored(what string, msg *nats.Msg) {
 	t.add(m)
 	if what == MomentQueued {
 		return
+	}
+	if what == MomentWait {
+		t.Waiting = t.waitOf(msg, m)
 	}
 	if progress, err := jobs.ParseProgress(msg.Header.Get(jobs.HeaderProgress)); err == nil {
 		t.attempts = append(t.attempts, progress.Attempts...)

@@ -257,3 +257,22 @@ func checkFaults(t *testing.T, page string) {
 		}
 	}
 }
+
+// TestEachAlertHasAnEntryInTheRunbook: the entry is a heading with the alert's name, and runbook_url names its anchor.
+func TestEachAlertHasAnEntryInTheRunbook(t *testing.T) {
+	data, err := os.ReadFile("../../deploy/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := text(t, "gofer.rules.yml")
+	for _, alert := range groups(alertRE, rules) {
+		if !strings.Contains(string(data), "\n### "+alert+"\n") {
+			t.Errorf("deploy/README.md has no entry for %s", alert)
+		}
+		_, rule, _ := strings.Cut(rules, "- alert: "+alert+"\n")
+		rule, _, _ = strings.Cut(rule, "- alert: ")
+		if url := "runbook_url: deploy/README.md#" + strings.ToLower(alert) + "\n"; strings.Count(rule, url) != 1 {
+			t.Errorf("%s does not name its entry by %s", alert, url)
+		}
+	}
+}

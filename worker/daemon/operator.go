@@ -9,6 +9,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/rotation/sites"
 	"github.com/gofer-mq/gofer/worker/admin"
 	"github.com/gofer-mq/gofer/worker/control"
 )
@@ -181,25 +182,25 @@ func (d *daemon) story(ctx context.Context, queue, id string) (any, error) {
 		}
 		s.State = job.State
 		if job.State != jobs.StateQueued && job.State != jobs.StateRunning {
-			s.Waiting = &jobWait{Why: job.State, Since: job.Since.UTC(), Until: job.Until, Site: job.Site, Proxies: []string{}, Detail: waitDetail(job.State)}
-			d.addSite(s.Waiting, known.Waiting)
+			s.Waiting = d.waitOf(job, known.Waiting)
 		}
 		return err
 	})
 	return s, err
 }
 
-// waitDetail says in words why a job waits.
-func waitDetail(state string) string {
-	switch state {
-	case jobs.StateDelayed:
-		return "the job waits for its not_before"
-	case jobs.StateRetrying:
-		return "the job waits for its next attempt"
-	case jobs.StateSiteDown:
-		return "the job's site rests, or is new and has its share of the slots"
+// waitOf says why a job waits: in its state of this moment, with what its message told a moment before if it was in that then.
+func (d *daemon) waitOf(job client.Listed, known *client.Wait) *jobWait {
+	w := &jobWait{Why: job.State, Since: job.Since.UTC(), Until: job.Until, Site: job.Site, Proxies: []string{}, Detail: "the job waits: " + job.State}
+	if known == nil || known.Why != job.State {
+		return w
 	}
-	return "no proxy can be used for the job"
+	w.Since, w.Detail = known.Since.UTC(), known.Detail
+	w.Proxies = append(w.Proxies, known.Proxies...)
+	if s, _ := d.sites.StatusOf(w.Site); w.Why == jobs.StateSiteDown && s.State == sites.Resting {
+		w.Until = s.Until.UTC()
+	}
+	return w
 }
 
 // letters lists the dead letters.

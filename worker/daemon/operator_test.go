@@ -78,6 +78,8 @@ func TestTheAPISteersTheFleet(t *testing.T) {
 	})
 	if status, story := r.call("GET", "/jobs/default/waits", ""); status != 200 || story["state"] != "no_proxy" || story["waiting"] == nil {
 		t.Errorf("story of the job that waits: %d %v", status, story)
+	} else if wait, _ := story["waiting"].(map[string]any); wait["detail"] != "no proxy can be used for a.test: the pool has no proxies" || wait["site"] != "a.test" || wait["until"] == nil {
+		t.Errorf("why the job waits: %v", wait)
 	}
 	testenv.Eventually(t, "the dead letter", func() bool {
 		_, answer := r.call("GET", "/dead?group=site", "")

@@ -8,7 +8,6 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
-	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/rotation/sites"
 	"github.com/gofer-mq/gofer/worker/admin"
 	"github.com/gofer-mq/gofer/worker/control"
@@ -125,19 +124,6 @@ func (d *daemon) findSite(name string) (admin.Site, bool) {
 		return admin.Site{}, false
 	}
 	return siteView(s), true
-}
-
-// addSite adds to a job's wait for its site what its message and this worker know of that.
-func (d *daemon) addSite(wait *jobWait, known *client.Wait) {
-	if wait.Why != jobs.StateSiteDown {
-		return
-	}
-	if known != nil && !known.Since.IsZero() {
-		wait.Since = known.Since.UTC()
-	}
-	if s, _ := d.sites.StatusOf(wait.Site); s.State == sites.Resting {
-		wait.Until = s.Until.UTC()
-	}
 }
 
 // answerSites lists the sites for the control service, or the one that is named.
