@@ -71,6 +71,7 @@ type daemon struct {
 	// siteReleases counts the jobs that this worker released for a site.
 	siteReleases atomic.Int64
 	counts       counts
+	journal      *journal
 	rtt          atomic.Int64            // of the latest ping of the server, in nanoseconds
 	drain        context.CancelCauseFunc // drains as the end of Run's context does; set by run before anything calls it
 
@@ -94,7 +95,7 @@ func newDaemon(c Config) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{cfg: c, names: names, log: c.Log, book: rollup.NewBook(), started: time.Now(), outbox: make(chan func(context.Context) error, 1024)}
+	d := &daemon{cfg: c, names: names, log: c.Log, book: rollup.NewBook(), started: time.Now(), journal: newJournal(c.Log), outbox: make(chan func(context.Context) error, 1024)}
 	d.pool = rotation.New(rotation.Config{Strategy: c.Strategy, Breaker: c.Breaker, Exits: exits.Config{Prefix: c.Prefix}})
 	d.sites = sites.New(sites.Config{Slots: c.Concurrency})
 	d.settings = fleet.New(fleet.Config{Names: names, Pool: d.pool, Policy: *c.Policy, Strategy: c.Strategy, Log: c.Log, Others: d.counts.followed()})

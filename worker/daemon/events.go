@@ -14,7 +14,7 @@ import (
 func (d *daemon) recordRetry(e jobs.RetryEvent) {
 	d.book.AddRetry(e)
 	d.metrics.CountRetry(e)
-	traced(d.log, e.Trace).Info("retry", "queue", e.Queue, "job", e.JobID, "attempt", e.Attempt, "proxy", e.Proxy, "fault", e.Fault, "error", e.Error, "delay", e.Delay.String(), "kind", e.Kind)
+	d.journal.addRetry(e)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	began := time.Now()
@@ -68,6 +68,7 @@ func (d *daemon) recordJob(job jobs.Job, result jobs.Result) {
 		traced(d.log, result.Trace).Debug("job ended", "queue", result.Queue, "job", result.ID, "outcome", result.Outcome, "error", result.Error, "status", result.Status,
 			"attempts", result.AttemptCount, "proxy", result.Proxy)
 	}
+	d.journal.addJob(result)
 }
 
 // publishOutbox publishes events from the outbox until ctx ends, and then the events that are left, until last ends. It runs only on

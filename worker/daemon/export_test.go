@@ -1,6 +1,11 @@
 package daemon
 
-import "context"
+import (
+	"context"
+	"log/slog"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
 
 // Worker is a daemon whose outbox a test fills.
 type Worker struct{ d *daemon }
@@ -19,3 +24,18 @@ func (w *Worker) Run(ctx context.Context) error {
 
 // Send puts an event into the outbox.
 func (w *Worker) Send(publish func(context.Context) error) { w.d.enqueue(publish) }
+
+// Journal is the package's, for tests.
+type Journal struct{ *journal }
+
+// NewJournal makes one.
+func NewJournal(log *slog.Logger) Journal { return Journal{newJournal(log)} }
+
+// AddRetry is the journal's.
+func (j Journal) AddRetry(e jobs.RetryEvent) { j.addRetry(e) }
+
+// AddJob is the journal's.
+func (j Journal) AddJob(r jobs.Result) { j.addJob(r) }
+
+// Run is the journal's.
+func (j Journal) Run(ctx context.Context, proxies func() (bool, string)) { j.run(ctx, proxies) }

@@ -139,6 +139,9 @@ func (d *daemon) work(ctx context.Context, conn *connection) error {
 	tasks.Go(func() { d.probeProxies(beside) })
 	tasks.Go(func() { d.publishOutbox(beside, last) })
 	tasks.Go(func() { d.measureRTT(beside, conn.nc) })
+	tasks.Go(func() {
+		d.journal.run(beside, func() (bool, string) { c := d.proxyCheck(); return c.OK, c.Detail })
+	})
 	tasks.Go(func() { d.totals.Run(beside, last, conn.client) })
 	tasks.Go(func() { d.lookAfterWaiting(beside, conn.stream) })
 	tasks.Go(func() { d.findStranded(beside, conn.stream) })

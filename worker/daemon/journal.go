@@ -1,0 +1,126 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+const (
+	// sumEvery is the time between two sums of what happened to jobs.
+	sumEvery = time.Minute
+	// maxFailedLines is how many jobs that failed have a line of their own between two sums: a bad list of jobs must not fill the disk.
+	maxFailedLines = 60
+	// lookEvery is how often the journal looks whether proxies can be used.
+	lookEvery = 5 * time.Second
+)
+
+// journal logs what matters of jobs: a line for each that failed, and sums of the rest. A retry is a line at the level debug only.
+type journal struct {
+	log *slog.Logger
+
+	mu  sync.Mutex // guards sum
+	sum sum
+}
+
+// sum is what happened since the latest line with sums.
+type sum struct {
+	succeeded, failed, cancelled int
+	retries                      map[jobs.Fault]int
+	unlogged                     int // jobs that failed without a line of their own
+}
+
+func newJournal(log *slog.Logger) *journal { return &journal{log: log} }
+
+// addRetry notes an announced retry.
+func (j *journal) addRetry(e jobs.RetryEvent) {
+	j.mu.Lock()
+	if j.sum.retries == nil {
+		j.sum.retries = map[jobs.Fault]int{}
+	}
+	j.sum.retries[e.Fault]++
+	j.mu.Unlock()
+	if !j.log.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	traced(j.log, e.Trace).Debug("retry", "queue", e.Queue, "job", e.JobID, "attempt", e.Attempt, "proxy", e.Proxy, "fault", e.Fault, "error", e.Error, "delay", e.Delay.String(), "kind", e.Kind)
+}
+
+// addJob notes a job whose result is stored.
+func (j *journal) addJob(r jobs.Result) {
+	if j.countJob(r.Outcome) {
+		traced(j.log, r.Trace).Info("job failed", "queue", r.Queue, "job", r.ID, "reason", r.Error, "detail", r.Detail, "attempts", r.AttemptCount, "proxy", r.Proxy)
+	}
+}
+
+// countJob counts a job that ended, and reports whether it gets a line.
+func (j *journal) countJob(outcome string) (line bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	switch outcome {
+	case jobs.Succeeded:
+		j.sum.succeeded++
+	case jobs.Cancelled:
+		j.sum.cancelled++
+	default:
+		j.sum.failed++
+		if line = j.sum.failed <= maxFailedLines; !line {
+			j.sum.unlogged++
+		}
+	}
+	return line
+}
+
+// run logs sums, and whether proxies can be used when that changes, until ctx ends; then the sums of the rest.
+func (j *journal) run(ctx context.Context, proxies func() (usable bool, detail string)) {
+	summing, looking := time.NewTicker(sumEvery), time.NewTicker(lookEvery)
+	defer summing.Stop()
+	defer looking.Stop()
+	usable := true
+	for {
+		select {
+		case <-ctx.Done():
+			j.logSum()
+			return
+		case <-summing.C:
+			j.logSum()
+		case <-looking.C:
+			now, detail := proxies()
+			switch {
+			case now && !usable:
+				j.log.Info("proxies can be used again", "detail", detail)
+			case !now && usable:
+				j.log.Warn("no proxy can be used, jobs wait", "detail", detail)
+			}
+			usable = now
+		}
+	}
+}
+
+// logSum logs and forgets the sums. There is no line if nothing happened.
+func (j *journal) logSum() {
+	j.mu.Lock()
+	s := j.sum
+	j.sum = sum{}
+	j.mu.Unlock()
+	retries := 0
+	for _, n := range s.retries {
+		retries += n
+	}
+	if s.succeeded+s.failed+s.cancelled+retries == 0 {
+		return
+	}
+	attrs := []any{"succeeded", s.succeeded, "failed", s.failed, "cancelled", s.cancelled, "retries", retries}
+	for _, fault := range []jobs.Fault{jobs.FaultProxy, jobs.FaultTarget, jobs.FaultPair, jobs.FaultUnclear} {
+		if n := s.retries[fault]; n > 0 {
+			attrs = append(attrs, "retries_"+string(fault), n)
+		}
+	}
+	if s.unlogged > 0 {
+		attrs = append(attrs, "failed_without_line", s.unlogged)
+	}
+	j.log.Info("jobs of the last minute", attrs...)
+}
