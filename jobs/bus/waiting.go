@@ -151,6 +151,16 @@ func (c *Client) NextSiteWait(ctx context.Context, key string, after uint64) (jo
 	if !jobs.ValidSiteKey(key) {
 		return WaitingJob{}, false, fmt.Errorf("%q is not the key of a site", Clip(key))
 	}
+	if after > 0 {
+		// Mostly it is the very next message, and the server takes milliseconds to find the first one of a filter among 100,000
+		// subjects. If it is not, or not to be had, the filter tells.
+		msg, err := c.MessageAt(ctx, c.names.Stream("RETRIES"), after+1)
+		if err == nil {
+			if job, ok := c.waitingJob(msg); ok && job.Site == key {
+				return job, true, nil
+			}
+		}
+	}
 	return c.nextWaiting(ctx, c.names.AllSiteWaits(key), after)
 }
 

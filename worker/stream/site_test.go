@@ -94,6 +94,31 @@ func TestTheOldestJobOfAQueueIsFoundBehindThoseOfOthers(t *testing.T) {
 	}
 }
 
+func TestTheNextJobOfASiteIsFoundWhateverLiesBefore(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	until := time.Now().Add(time.Hour)
+	in.waitForSite(t, "example.com", "a", until)
+	in.waitForSite(t, "example.com", "b", until)
+	in.waitForSite(t, "other.test", "c", until)
+	in.schedule(t, "d", until)
+	in.waitForSite(t, "example.com", "e", until)
+	in.waitForSite(t, "example.com", "f", until)
+	must(t, in.client.Cancel(soon(t), client.Key{Queue: "default", ID: "e"}))
+	var got []string
+	for after := uint64(0); ; {
+		job, found, err := in.NextSiteWait(soon(t), jobs.SiteKey("example.com"), after)
+		must(t, err)
+		if !found {
+			break
+		}
+		got, after = append(got, job.ID), job.Seq
+	}
+	if want := []string{"a", "b", "f"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
 func TestTheConsumersOfDueJobsTellWhatWasTaken(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
