@@ -24,7 +24,7 @@ func decodeObject(data []byte, field func(name string) any) []string {
 	return members(data, func(name string, value json.RawMessage) []string {
 		target := field(name)
 		if target == nil {
-			return []string{quoted(name) + ": unknown field"}
+			return []string{quoted(name) + ": unknown field" + suggestion(name, field)}
 		}
 		if isNull(value) {
 			return nil
@@ -34,6 +34,22 @@ func decodeObject(data []byte, field func(name string) any) []string {
 		}
 		return nil
 	})
+}
+
+// suggestion asks whether a field of the same object was meant; empty if none is near.
+func suggestion(name string, field func(name string) any) string {
+	var known []string
+	for _, table := range [][]Field{JobFields(), ProxyFields(), BanFields(), PolicyFields()} {
+		for _, f := range table {
+			if field(f.Name) != nil {
+				known = append(known, f.Name)
+			}
+		}
+	}
+	if near := text.Nearest(strings.ToLower(name), known, 2); near != "" {
+		return ", did you mean " + near + "?"
+	}
+	return ""
 }
 
 // members reads a JSON object, has use take each of its members, and sorts what is wrong with them. use may be called twice for

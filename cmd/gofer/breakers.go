@@ -86,7 +86,7 @@ func (a *app) breakersLs(ctx context.Context, s *session, _ []string) error {
 		f := fleet[id]
 		rows = append(rows, table.Row{id, f.states["closed"], f.states["open"], f.states["half_open"], f.failures(), nextTest(f.next), f.avoided()})
 	}
-	return a.out.table(table.Row{"proxy", "closed", "open", "half open", "failures", "next test", "avoided"}, rows)
+	return a.list(table.Row{"proxy", "closed", "open", "half open", "failures", "next test", "avoided"}, rows, "No proxies.")
 }
 
 // fleetBreaker is what the workers say of one proxy: in how many workers its breaker is in which state, and the worker

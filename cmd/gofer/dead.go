@@ -50,7 +50,7 @@ func (a *app) deadLsCommand() *cobra.Command {
 			if a.json {
 				return a.printJSON(list)
 			}
-			return a.out.table(table.Row{"letter", "job", "since", "error", "reason"}, rows)
+			return a.list(table.Row{"letter", "job", "since", "error", "reason"}, rows, "No dead letters.")
 		}),
 	}
 }

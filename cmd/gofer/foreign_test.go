@@ -35,6 +35,7 @@ const (
 
 // obeyed lists what a terminal would obey in what was printed. Only line ends and tabs are gofer's own.
 func obeyed(printed string) (found []string) {
+	printed = strings.NewReplacer(green, "", yellow, "", red, "", plain, "").Replace(printed) // the program's own, on a terminal
 	for i, r := range printed {
 		_, size := utf8.DecodeRuneInString(printed[i:])
 		switch {

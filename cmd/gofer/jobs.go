@@ -86,7 +86,7 @@ func (a *app) jobsLs(ctx context.Context, s *session, f client.ListFilter, limit
 	for _, job := range list {
 		rows = append(rows, table.Row{job.Key, job.State, age(job.Since), untilNext(job.Until), job.Site})
 	}
-	return a.out.table(table.Row{"job", "state", "for", "next try", "site"}, rows)
+	return a.list(table.Row{"job", "state", "for", "next try", "site"}, rows, "No jobs.")
 }
 
 // age is how long ago a time was.

@@ -164,13 +164,8 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 some jobs failed, 69 NATS unreachable, 78
 	root.PersistentFlags().StringVar(&a.context, "context", "", "`NAME` of a context of the nats command, instead of all GOFER_NATS_… variables")
 	root.PersistentPreRunE = checkFlagTexts
 	root.SetHelpCommand(helpCommand())
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("%w", err) })
-	root.AddCommand(
-		a.workerCommand(), a.playgroundCommand(), a.submitCommand(), a.resultsCommand(), a.eventsCommand(), a.jobCommand(), a.jobsCommand(), a.cancelCommand(),
-		a.queuesCommand(), a.pauseCommand(), a.resumeCommand(), a.proxiesCommand(), a.policyCommand(), a.denyCommand(),
-		a.deadCommand(), a.workersCommand(), a.drainCommand(), a.breakersCommand(), a.sitesCommand(), a.rollupsCommand(),
-		a.setupCommand(), a.doctorCommand(), a.healthCommand(), a.configCommand(), a.versionCommand(),
-	)
+	root.SetFlagErrorFunc(flagError)
+	a.addVerbs(root)
 	return root
 }
 

@@ -51,10 +51,8 @@ func (s *submission) nameSome(what string, list []ackFacts, more string) {
 	}
 }
 
-// await prints an outcome for each job of keys until keys is closed and all outcomes have come. It counts the failures,
-// and shows on a terminal how many outcomes have come.
+// await prints an outcome for each job of keys until keys is closed and all outcomes have come. It counts them.
 func (s *submission) await(ctx context.Context, keys <-chan client.Key) error {
-	defer func() { _ = s.bar.Exit() }()
 	return s.session.client.WaitEach(ctx, keys, func(r jobs.Result) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -64,10 +62,9 @@ func (s *submission) await(ctx context.Context, keys <-chan client.Key) error {
 		case s.flags.fail && (r.Status < 200 || r.Status > 399):
 			s.unwanted++
 		}
-		_ = s.bar.Clear()
-		err := s.outcome(ctx, r)
-		s.bar.Describe(fmt.Sprintf("%d failed", s.failed))
-		return errors.Join(err, s.bar.Add(1))
+		s.count(r)
+		s.clearBar()
+		return s.outcome(ctx, r)
 	})
 }
 

@@ -12,9 +12,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/jedib0t/go-pretty/v6/table"
-	wrap "github.com/jedib0t/go-pretty/v6/text"
-	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -81,53 +78,6 @@ func (s *stream) json(v any) error {
 		return err
 	}
 	return s.print(string(text.JSON(line.Bytes())))
-}
-
-// table prints rows under a header. On a terminal the last column is wrapped, so that no line is longer than the screen;
-// in a file each row is one line.
-func (s *stream) table(header table.Row, rows []table.Row) error {
-	t := table.NewWriter()
-	t.SetStyle(table.StyleLight)
-	t.Style().Options = table.OptionsNoBordersAndSeparators
-	t.AppendHeader(header)
-	for _, row := range rows {
-		t.AppendRow(printableRow(row))
-	}
-	if width := s.width(); width > 0 {
-		t.SetColumnConfigs([]table.ColumnConfig{{Number: len(header), WidthMax: roomForLast(append(rows, header), width), WidthMaxEnforcer: wrap.WrapSoft}})
-	}
-	return s.print(t.Render() + "\n")
-}
-
-// printableRow makes a row safe for a terminal. Numbers stay numbers, because the table aligns them by their type.
-func printableRow(row table.Row) table.Row {
-	out := make(table.Row, len(row))
-	for i, cell := range row {
-		switch cell.(type) {
-		case int, int64, uint64, float64, bool:
-			out[i] = cell
-		default:
-			out[i] = text.Printable(fmt.Sprint(cell))
-		}
-	}
-	return out
-}
-
-// roomForLast returns how wide the last column may be so that no line is longer than width. It is 20 at least, even if
-// lines then become too long.
-func roomForLast(rows []table.Row, width int) int {
-	widest := map[int]int{}
-	for _, row := range rows {
-		for i, cell := range printableRow(row[:len(row)-1]) {
-			widest[i] = max(widest[i], wrap.StringWidth(fmt.Sprint(cell)))
-		}
-	}
-	const around = 2 // a space on each side of a cell
-	room := width - around
-	for _, w := range widest {
-		room -= w + around
-	}
-	return max(room, 20)
 }
 
 // errBinary is the error of a body that no terminal can show; curl refuses such a body, too.
@@ -241,7 +191,18 @@ func (a *app) printResult(r jobs.Result) error {
 	if a.json {
 		return a.printJSON(r.Summary())
 	}
-	return a.out.line("%s", resultLine(r))
+	return a.out.colouredLine(resultColour(r), resultLine(r))
+}
+
+// resultColour is green for an answer of 2xx or 3xx, yellow for another answer, red for a job that failed.
+func resultColour(r jobs.Result) string {
+	switch {
+	case r.Outcome == jobs.Failed:
+		return red
+	case r.Outcome == jobs.Succeeded && r.Status < 400:
+		return green
+	}
+	return yellow
 }
 
 // resultLine is a result in one line for people.
@@ -276,14 +237,3 @@ func brief(d time.Duration) time.Duration {
 
 // milliseconds rounds a duration for tables.
 func milliseconds(d jobs.Duration) time.Duration { return d.Std().Round(time.Millisecond) }
-
-// progress returns a bar with counts, rate and remaining time if it is wanted and standard error is a terminal. Otherwise
-// it returns a bar that prints nothing, so callers need no check.
-func (a *app) progress(wanted bool, total int, what string) *progressbar.ProgressBar {
-	if !wanted || !a.err.isTerminal() {
-		return progressbar.NewOptions(total, progressbar.OptionSetWriter(io.Discard), progressbar.OptionSetVisibility(false))
-	}
-	return progressbar.NewOptions(total, progressbar.OptionSetWriter(raw{a.err}), progressbar.OptionShowCount(), progressbar.OptionShowIts(),
-		progressbar.OptionSetItsString(what), progressbar.OptionSetPredictTime(true), progressbar.OptionThrottle(100*time.Millisecond),
-		progressbar.OptionClearOnFinish(), progressbar.OptionFullWidth())
-}

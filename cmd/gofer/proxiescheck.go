@@ -188,7 +188,7 @@ func (a *app) newCheck(ctx context.Context, c *config.Config, f checkFlags, list
 		return nil, usage("--target: %w", err)
 	}
 	pool := rotation.New(rotation.Config{})
-	k := &check{app: a, list: list, job: job, region: f.region, bar: a.progress(len(list) > 1, len(list), "proxies")}
+	k := &check{app: a, list: list, job: job, region: f.region, bar: a.progress(len(list) > 1, len(list))}
 	k.fetcher = fetch.New(fetch.Config{
 		Pool: pool, Policy: onceOnly, AttemptTimeout: f.timeout, UserAgent: c.UserAgent, MaxBodyBytes: c.MaxBodyBytes, AllowPrivateTargets: c.AllowPrivateTargets,
 	})

@@ -98,7 +98,7 @@ func (a *app) sitesLs(ctx context.Context, s *session, _ []string) error {
 		f := fleet[name]
 		rows = append(rows, table.Row{name, f.states["resting"], f.states["testing"], f.states["up"], f.states["new"], nextTest(f.next), f.reason})
 	}
-	return a.out.table(table.Row{"site", "resting", "testing", "up", "new", "next test", "reason"}, rows)
+	return a.list(table.Row{"site", "resting", "testing", "up", "new", "next test", "reason"}, rows, "No sites.")
 }
 
 // fleetSite is what the workers say of one site: how many see it in each state, the first test that any of them has planned, and why

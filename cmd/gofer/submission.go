@@ -36,7 +36,10 @@ type submission struct {
 	refused  int                     // jobs that the server did not take
 	failed   int                     // jobs that did not succeed, or whose body could not be kept
 	unwanted int                     // jobs whose answer is neither 2xx nor 3xx, with --fail
-	taken    map[int]origin          // of each job on its way to the server, by its index
+	ended    map[string]int          // jobs whose outcome has come, by class; failed ones have the class "failed"
+	attempts int                     // of those jobs
+	began    time.Time
+	taken    map[int]origin // of each job on its way to the server, by its index
 }
 
 // origin is where a job was read: the line's number, or the argument's.
@@ -55,19 +58,24 @@ type ackFacts struct {
 // run publishes every job and, with --wait, waits for the results. Whatever ends it early, the jobs that were accepted
 // are named: they go on.
 func (s *submission) run(ctx context.Context, source io.Reader) error {
-	s.open, s.taken = map[client.Key]ackFacts{}, map[int]origin{}
+	s.open, s.taken, s.ended, s.began = map[client.Key]ackFacts{}, map[int]origin{}, map[string]int{}, time.Now()
 	act := s.publish
 	if s.flags.wait {
-		s.bar, act = s.app.progress(!s.single, 1, "jobs"), s.publishAndWait
+		act = s.publishAndWait
 	}
-	if err := act(ctx, source); err != nil {
-		return errors.Join(s.ended(ctx, err), s.nameOpen())
+	s.bar = s.app.progress(!s.single, -1)
+	stop := s.draw(ctx)
+	err := act(ctx, source)
+	stop()
+	if err != nil {
+		return errors.Join(s.explainEnd(ctx, err), s.nameOpen())
 	}
+	s.sumUp()
 	return s.verdict()
 }
 
-// ended returns err, or what an interruption means for the jobs.
-func (s *submission) ended(ctx context.Context, err error) error {
+// explainEnd returns err, or what an interruption means for the jobs.
+func (s *submission) explainEnd(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() == nil:
 		return err
@@ -132,9 +140,6 @@ func (s *submission) submitForWaiter(ctx context.Context, source io.Reader, keys
 		case <-ctx.Done():
 		}
 	})
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.bar.ChangeMax(s.accepted)
 	return err
 }
 
@@ -165,7 +170,6 @@ func (s *submission) accept(ack ackFacts) {
 	s.accepted++
 	if s.flags.wait {
 		s.open[ack.Key] = ack
-		s.bar.ChangeMax(s.accepted + 1) // a bar that is full once is not shown again, and more lines may come
 	}
 }
 
@@ -261,6 +265,9 @@ func (s *submission) say(text string) {
 // printAck prints the id of an accepted job first. Acks come in any order, so the number of the line and the URL follow
 // where there are several jobs.
 func (s *submission) printAck(ack ackFacts) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clearBar()
 	if s.app.json {
 		return s.app.printJSON(ack)
 	}

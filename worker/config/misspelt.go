@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/gofer-mq/gofer/jobs/text"
 )
 
 // misspelt names every GOFER_ variable that gofer does not know, and the one that was probably meant. Kubernetes puts a
@@ -38,36 +40,9 @@ func knownNames() (names []string) {
 
 // nearest is the known name with the fewest edits, at most four, or "". With more edits a guess would be wrong more often than
 // right. A variable that names a file has no twin, so for its name with _FILE the answer is the variable itself.
-func nearest(name string, known []string) (best string) {
+func nearest(name string, known []string) string {
 	if base, filed := strings.CutSuffix(name, "_FILE"); filed && slices.Contains(known, base) {
 		return base
 	}
-	least := 5
-	for _, k := range known {
-		if d := distance(name, k); d < least {
-			least, best = d, k
-		}
-	}
-	return best
-}
-
-// distance is the Levenshtein distance of a and b, in bytes: how many of them have to be inserted, deleted or replaced. It keeps
-// one row of the usual table, whose element j is the distance of what has been read of a and the first j bytes of b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		before := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			before, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, before+cost)
-		}
-	}
-	return row[len(b)]
+	return text.Nearest(name, known, 4)
 }

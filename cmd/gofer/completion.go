@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/worker/control"
+)
+
+const (
+	// completionTime bounds a completion: a person waits for it at the keyboard.
+	completionTime = 2 * time.Second
+	// maxCompletions bounds the words that a shell is given; more letters narrow them.
+	maxCompletions = 200
+)
+
+// completeValues lets a shell complete what the fleet knows: queues, jobs, dead letters, proxies, workers and sites. Without a server
+// there is nothing to complete, and nothing is said.
+func (a *app) completeValues(root *cobra.Command) {
+	queues, openJobs := a.complete(queueNames), a.complete(openJobNames)
+	args := map[string]cobra.CompletionFunc{
+		"pause": queues, "resume": queues, "cancel": openJobs, "job": openJobs, "drain": a.complete(workerNames),
+		"breakers reset": a.complete(proxyNames), "proxies rm": a.complete(proxyNames), "sites show": a.complete(siteNames), "sites reset": a.complete(siteNames),
+		"dead show": a.complete(letterNames), "dead replay": a.complete(letterNames), "dead purge": a.complete(letterNames),
+		"proxies strategy": oneOf(append(strategyNames(), "reset")),
+	}
+	flags := map[string]cobra.CompletionFunc{
+		"queue": queues, "site": a.complete(siteNames), "proxy": a.complete(proxyNames),
+		"state": oneOf(jobs.States()),
+	}
+	eachVerb(root, func(verb *cobra.Command) {
+		path := strings.TrimPrefix(verb.CommandPath(), root.Name()+" ")
+		if verb.ValidArgsFunction == nil && args[path] != nil {
+			verb.ValidArgsFunction = args[path]
+		}
+		for name, values := range flags {
+			if verb.Flags().Lookup(name) != nil {
+				_ = verb.RegisterFlagCompletionFunc(name, values) // it fails only for a flag that does not exist, or the second time
+			}
+		}
+	})
+}
+
+// oneOf completes the words of a list.
+func oneOf(words []string) cobra.CompletionFunc {
+	return func(_ *cobra.Command, _ []string, prefix string) (out []string, _ cobra.ShellCompDirective) {
+		for _, word := range words {
+			if strings.HasPrefix(word, prefix) {
+				out = append(out, word)
+			}
+		}
+		return out, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// eachVerb calls use for each verb below one.
+func eachVerb(verb *cobra.Command, use func(*cobra.Command)) {
+	for _, sub := range verb.Commands() {
+		use(sub)
+		eachVerb(sub, use)
+	}
+}
+
+// complete makes a completion out of what find returns. Words that are there already are left out.
+func (a *app) complete(find func(ctx context.Context, s *session) ([]string, error)) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, given []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
+		defer cancel()
+		s, err := a.connect(ctx, "completion")
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		defer s.close()
+		words, _ := find(ctx, s) // what was found is better than nothing
+		out := []string{}
+		for _, word := range words {
+			// A name from outside could hold what a shell or a terminal obeys.
+			if strings.HasPrefix(word, prefix) && isPlain(word) && len(out) < maxCompletions && !slices.Contains(given, word) {
+				out = append(out, word)
+			}
+		}
+		return out, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// isPlain reports whether a word can stand in a command line as it is.
+func isPlain(word string) bool {
+	return word != "" && strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:") == ""
+}
+
+func strategyNames() (names []string) {
+	for _, s := range rotation.Strategies() {
+		names = append(names, string(s))
+	}
+	return names
+}
+
+func queueNames(ctx context.Context, s *session) (names []string, err error) {
+	list, err := s.client.Queues(ctx)
+	for _, q := range list {
+		names = append(names, q.Queue)
+	}
+	return names, err
+}
+
+// errEnoughNames ends a list of which a shell needs no more.
+var errEnoughNames = errors.New("enough")
+
+func openJobNames(ctx context.Context, s *session) (names []string, err error) {
+	err = s.client.List(ctx, client.ListFilter{}, func(job client.Listed) error {
+		names = append(names, job.String())
+		if len(names) == maxCompletions {
+			return errEnoughNames
+		}
+		return nil
+	})
+	return names, err
+}
+
+func letterNames(ctx context.Context, s *session) (names []string, err error) {
+	err = s.client.DeadLetters(ctx, func(l client.DeadLetter) error {
+		names = append(names, l.String())
+		if len(names) == maxCompletions {
+			return errEnoughNames
+		}
+		return nil
+	})
+	return names, err
+}
+
+func workerNames(ctx context.Context, s *session) (names []string, err error) {
+	list, err := askFleet[control.Status](ctx, s, control.Workers, nil, 0)
+	for _, w := range list {
+		names = append(names, w.Worker)
+	}
+	return names, err
+}
+
+func proxyNames(ctx context.Context, s *session) (names []string, err error) {
+	list, err := askFleet[workerBreakers](ctx, s, control.Breakers, nil, 1)
+	for _, w := range list {
+		for _, b := range w.Breakers {
+			names = append(names, b.ProxyID)
+		}
+	}
+	return names, err
+}
+
+func siteNames(ctx context.Context, s *session) (names []string, err error) {
+	list, err := askFleet[workerSites](ctx, s, control.Sites, nil, 1)
+	for _, w := range list {
+		for _, site := range w.Sites {
+			names = append(names, site.Site)
+		}
+	}
+	return names, err
+}

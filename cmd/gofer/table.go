@@ -1,0 +1,158 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	wrap "github.com/jedib0t/go-pretty/v6/text"
+
+	"github.com/gofer-mq/gofer/jobs/text"
+)
+
+// list prints rows under a header, or on standard error that there are none: then standard output stays empty.
+func (a *app) list(header table.Row, rows []table.Row, none string) error {
+	if len(rows) == 0 {
+		return a.err.line("%s", none)
+	}
+	return a.out.table(header, rows)
+}
+
+// table prints rows under a header. On a terminal columns are cut and the last one is wrapped, so that no line is longer than the
+// screen; in a file each row is one line. No line ends with a blank.
+func (s *stream) table(header table.Row, rows []table.Row) error {
+	t := table.NewWriter()
+	t.SetStyle(table.StyleLight)
+	t.Style().Options = table.OptionsNoBordersAndSeparators
+	t.AppendHeader(header)
+	for i := range rows {
+		rows[i] = printableRow(rows[i])
+		t.AppendRow(rows[i])
+	}
+	var columns []table.ColumnConfig
+	fit := fitting(header, rows, s.width())
+	for i := range header {
+		c := table.ColumnConfig{Number: i + 1}
+		if fit != nil {
+			c.WidthMax, c.WidthMaxEnforcer = fit[i], cutCell
+		}
+		if i == len(header)-1 {
+			c.WidthMaxEnforcer = wrap.WrapSoft
+		}
+		if s.isColoured() {
+			c.Transformer = colourCell
+		}
+		columns = append(columns, c)
+	}
+	t.SetColumnConfigs(columns)
+	return s.print(regexp.MustCompile(`(?m) +$`).ReplaceAllString(t.Render(), "") + "\n")
+}
+
+// cutCell cuts what does not fit into a cell.
+func cutCell(cell string, room int) string { return wrap.Snip(cell, room, "…") }
+
+// printableRow makes a row safe for a terminal. Numbers stay numbers, because the table aligns them by their type.
+func printableRow(row table.Row) table.Row {
+	out := make(table.Row, len(row))
+	for i, cell := range row {
+		switch cell.(type) {
+		case int, int64, uint64, float64, bool:
+			out[i] = cell
+		default:
+			out[i] = text.Printable(fmt.Sprint(cell))
+		}
+	}
+	return out
+}
+
+const (
+	leastCell = 6 // columns; a name that is cut to less says nothing
+	leastLast = 20
+	around    = 2 // a blank on each side of a cell
+)
+
+// fitting returns how wide each column may be so that no line is longer than width: the last column gives way first, then the widest of
+// the others. It is nil without a width. A screen that is too narrow for all columns gets longer lines.
+func fitting(header table.Row, rows []table.Row, width int) []int {
+	if width == 0 {
+		return nil
+	}
+	widths, total := make([]int, len(header)), 0
+	for i := range header {
+		for _, row := range append([]table.Row{header}, rows...) {
+			if i < len(row) {
+				widths[i] = max(widths[i], wrap.StringWidth(fmt.Sprint(row[i])))
+			}
+		}
+		total += widths[i] + around
+	}
+	last := len(header) - 1
+	give := func(column, least int) {
+		by := min(max(total-width, 0), max(widths[column]-least, 0))
+		widths[column], total = widths[column]-by, total-by
+	}
+	give(last, leastLast)
+	for total > width {
+		widest := 0
+		for i, w := range widths[:last] {
+			if w > widths[widest] {
+				widest = i
+			}
+		}
+		if widths[widest] <= leastCell {
+			break
+		}
+		give(widest, max(leastCell, widths[widest]-1))
+	}
+	return widths
+}
+
+// The colours, as terminals know them.
+const (
+	green  = "\x1b[32m"
+	yellow = "\x1b[33m"
+	red    = "\x1b[31m"
+	plain  = "\x1b[0m"
+)
+
+// isColoured reports whether colours are wanted: on a terminal, unless NO_COLOR is set (https://no-color.org) or the terminal knows none.
+func (s *stream) isColoured() bool {
+	return s.isTerminal() && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+}
+
+// colourOf is the colour of a state; empty for none. The word stands there as well: a colour is never the only sign.
+func colourOf(state string) string {
+	switch state {
+	case "ready", "served", "ok", "up", "closed", "succeeded":
+		return green
+	case "paused", "draining", "avoided", "half open", "testing", "delayed", "retrying", "cancelled":
+		return yellow
+	case "open", "resting", "failed", "not served by any worker", "no_proxy", "site_down":
+		return red
+	}
+	return ""
+}
+
+// colourCell colours a cell that is a state. The cell is printable already.
+func colourCell(cell any) string {
+	word := fmt.Sprint(cell)
+	return paint(colourOf(word), word)
+}
+
+// paint colours a text that is printable already.
+func paint(colour, safe string) string {
+	if colour == "" {
+		return safe
+	}
+	return colour + safe + plain
+}
+
+// colouredLine prints one line in a colour if colours are wanted.
+func (s *stream) colouredLine(colour, line string) error {
+	line = text.Printable(line)
+	if s.isColoured() {
+		line = paint(colour, line)
+	}
+	return s.print(line + "\n")
+}

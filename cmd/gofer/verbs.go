@@ -1,0 +1,74 @@
+package main
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/gofer-mq/gofer/jobs/text"
+)
+
+// addVerbs adds all verbs, in the groups in which help lists them.
+func (a *app) addVerbs(root *cobra.Command) {
+	for _, group := range []struct {
+		id, title string
+		verbs     []*cobra.Command
+	}{
+		{"jobs", "Jobs:", []*cobra.Command{
+			a.submitCommand(), a.resultsCommand(), a.jobCommand(), a.jobsCommand(), a.cancelCommand(), a.deadCommand(), a.eventsCommand(),
+		}},
+		{"fleet", "Fleet:", []*cobra.Command{
+			a.queuesCommand(), a.pauseCommand(), a.resumeCommand(), a.workersCommand(), a.drainCommand(), a.sitesCommand(), a.rollupsCommand(),
+			a.policyCommand(), a.denyCommand(), a.doctorCommand(),
+		}},
+		{"proxies", "Proxies:", []*cobra.Command{a.proxiesCommand(), a.breakersCommand()}},
+		{"run", "Run and set up:", []*cobra.Command{
+			a.workerCommand(), a.playgroundCommand(), a.setupCommand(), a.healthCommand(), a.configCommand(), a.versionCommand(),
+		}},
+	} {
+		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
+		for _, verb := range group.verbs {
+			verb.GroupID = group.id
+		}
+		root.AddCommand(group.verbs...)
+	}
+	root.SetHelpCommandGroupID("run")
+	root.SetCompletionCommandGroupID("run")
+	suggest(root)
+	a.completeValues(root)
+}
+
+// suggest names verbs by words that people try first.
+func suggest(root *cobra.Command) {
+	words := map[string][]string{
+		"doctor": {"status", "check"}, "rollups": {"stats", "metrics"}, "events": {"logs", "log", "watch"}, "queues": {"ls", "list"}, "dead": {"retry", "replay", "failed"},
+		"submit": {"fetch", "get", "run", "push", "add", "enqueue"}, "workers": {"ps", "nodes"}, "proxies": {"proxy", "pool"}, "worker": {"start", "serve"}, "results": {"result"},
+	}
+	for _, verb := range root.Commands() {
+		verb.SuggestFor = append(verb.SuggestFor, words[verb.Name()]...)
+	}
+}
+
+// flagError explains a flag that does not exist by the one that was probably meant.
+func flagError(cmd *cobra.Command, err error) error {
+	missing, ok := errors.AsType[*pflag.NotExistError](err)
+	if !ok {
+		return usage("%w", err)
+	}
+	var known []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			known = append(known, f.Name)
+		}
+	})
+	name := strings.TrimLeft(missing.GetSpecifiedName(), "-")
+	if near := text.Nearest(name, known, 2); near != "" && len(name) > 1 {
+		return usage("%w, did you mean --%s?", err, near)
+	}
+	if cmd.Name() == "worker" {
+		return usage("%w: the environment configures a worker, see gofer config usage", err)
+	}
+	return usage("%w", err)
+}
