@@ -111,10 +111,12 @@ func NewSites(cfg SitesConfig) *Sites {
 	if cfg.Waits == nil {
 		cfg.Waits = func(string, string, time.Duration) {}
 	}
-	return &Sites{
+	s := &Sites{
 		cfg: cfg, instance: rand.Text(), updates: newUpdateQueue[siteUpdate](), findings: map[string]siteReport{},
 		reporters: map[string]*reporter{}, noted: map[string]time.Time{},
 	}
+	s.setCut(true) // until the first update is stored: a job must not wait for a leader that never hears of it
+	return s
 }
 
 // Changed reports changes to the fleet that this worker found. It returns at once, whatever NATS does.
@@ -178,8 +180,7 @@ func (s *Sites) put(key string, u siteUpdate) (kept bool) {
 // by others.
 func (s *Sites) Run(ctx context.Context, js jetstream.JetStream, names jobs.Names) {
 	bucket := names.Bucket("sites")
-	s.setCut(true) // until the first update is stored: a job must not wait for a leader that never hears of it
-	defer s.cfg.Table.LeaveTests(false)
+	defer s.setCut(true)
 	var parts sync.WaitGroup
 	parts.Go(func() { newFollower(bucket, s.cfg.Log, s.apply).run(ctx, js) })
 	parts.Go(func() { s.write(ctx, js, bucket) })

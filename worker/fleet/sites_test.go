@@ -237,10 +237,11 @@ func TestAForgedFindingRestsASiteForFiveMinutesAtMost(t *testing.T) {
 func TestTheLeaderHearsForWhichSitesJobsWait(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
-	a, b := f.joinSites("a"), f.joinSites("b")
+	a, b := newSiteMember(t, "a"), f.joinSites("b")
 	if a.Wait("other.test") {
 		t.Error("a job would wait for a leader before this worker has told the fleet anything")
 	}
+	f.runSites(a)
 	testenv.Eventually(t, "the fleet to be told", func() bool { return a.Wait("shop.test") })
 	testenv.Eventually(t, "all workers to hear of the site", func() bool {
 		return a.hears(jobs.SiteKey("shop.test")+" shop.test") && b.hears(jobs.SiteKey("shop.test")+" shop.test")
