@@ -54,6 +54,8 @@ type Config struct {
 
 	// Status is how this worker stands; Worker and Version are filled in here.
 	Status func() Status
+	// Steps are what ended here in the newest whole steps of a width, oldest first.
+	Steps func(width time.Duration, count int) []rollup.Step
 	// Breakers are this worker's, in the words of its HTTP API: a value for the field circuit_breakers. Those that are
 	// not closed come first, and total counts the ones that were left out, too.
 	Breakers func(most int) (list any, total int)

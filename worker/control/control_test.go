@@ -73,6 +73,9 @@ func (f *fleet) config(name, version string) control.Config {
 		Status: func() control.Status {
 			return control.Status{Slots: 8, InFlight: map[string]int{"default": 2, "low": 1}, Ready: true}
 		},
+		Steps: func(width time.Duration, count int) []rollup.Step {
+			return []rollup.Step{{At: int64(width / time.Second), Failed: int64(count)}}
+		},
 		Breakers: func(most int) (any, int) { return []string{"one"}, most + 1 },
 		ResetBreaker: func(proxy string) int {
 			f.tell(name + " resets " + proxy)
@@ -131,6 +134,24 @@ func TestEveryWorkerTellsHowItStands(t *testing.T) {
 	slices.Sort(names)
 	if !slices.Equal(names, []string{"a", "b", "c"}) {
 		t.Errorf("answers of %v, want a, b and c", names)
+	}
+}
+
+func TestAWorkerTellsWhatEndedLatelyOnlyToWhoAsks(t *testing.T) {
+	f := newFleet(t, "a")
+	silent, err := ask[control.Status](f, control.Workers, nil, 0)
+	if err != nil || silent[0].Recent != nil || silent[0].Minutes != nil {
+		t.Errorf("without a wish: got %+v, %v; want no steps", silent, err)
+	}
+	got, err := ask[control.Status](f, control.Workers, control.WorkersRequest{Recent: 3, Minutes: 60}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, m := got[0].Recent, got[0].Minutes; len(r) != 1 || r[0].At != 5 || r[0].Failed != 3 || len(m) != 1 || m[0].At != 60 || m[0].Failed != 60 {
+		t.Errorf("steps: got %+v and %+v, want those that were asked for", r, m)
+	}
+	if odd, err := ask[control.Status](f, control.Workers, map[string]int{"later": 1}, 0); err != nil || len(odd) != 1 || odd[0].Slots != 8 {
+		t.Errorf("a request with an unknown field: got %+v, %v; want the status", odd, err)
 	}
 }
 

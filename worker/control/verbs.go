@@ -111,8 +111,17 @@ func read[T any](data []byte) (T, error) {
 	return out, nil
 }
 
-func (s *Service) workers([]byte) (any, error) {
-	return s.status(), nil
+// workers takes a request that it does not understand for one without fields: whoever asks has to see every worker.
+func (s *Service) workers(data []byte) (any, error) {
+	r, _ := read[WorkersRequest](data)
+	status := s.status()
+	if r.Recent > 0 {
+		status.Recent = s.cfg.Steps(rollup.ShortStep, r.Recent)
+	}
+	if r.Minutes > 0 {
+		status.Minutes = s.cfg.Steps(rollup.LongStep, r.Minutes)
+	}
+	return status, nil
 }
 
 func (s *Service) status() Status {

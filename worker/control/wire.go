@@ -30,6 +30,16 @@ type Status struct {
 	// Unsettled are jobs that the worker holds and cannot settle, at most MaxUnsettled; UnsettledJobs counts all of them.
 	Unsettled     []Unsettled `json:"unsettled,omitempty"`
 	UnsettledJobs int         `json:"unsettled_jobs,omitempty"`
+	// Recent and Minutes are what ended here lately, in steps of rollup.ShortStep and rollup.LongStep; only who asks for them gets them.
+	Recent  []rollup.Step `json:"recent,omitempty"`
+	Minutes []rollup.Step `json:"minutes,omitempty"`
+}
+
+// WorkersRequest asks for Workers. Workers of earlier versions take no notice of it.
+type WorkersRequest struct {
+	// Recent and Minutes are how many of the newest whole steps the answer has; zero means none.
+	Recent  int `json:"recent,omitempty"`
+	Minutes int `json:"minutes,omitempty"`
 }
 
 // MaxUnsettled is how many unsettled jobs are in one answer.

@@ -30,8 +30,8 @@ type Book struct {
 	hours   [RetentionHours]Hour // the hour n is at n modulo their number
 	proxies table
 	answer  answer
-	seconds [Seconds]Second
-	loaded  bool // fed by Put: its proxies may change after their hour
+	steps   map[time.Duration]*steps // by width
+	loaded  bool                     // fed by Put: its proxies may change after their hour
 
 	attempts ring[AttemptFact]
 	ended    ring[JobFact]
@@ -45,6 +45,7 @@ type Book struct {
 // NewBook makes an empty book.
 func NewBook() *Book {
 	return &Book{
+		steps:    map[time.Duration]*steps{ShortStep: newSteps(ShortStep), LongStep: newSteps(LongStep)},
 		proxies:  table{rows: map[string]*row{}},
 		attempts: ring[AttemptFact]{limit: maxRaw},
 		ended:    ring[JobFact]{limit: maxRaw},
@@ -61,7 +62,6 @@ func (b *Book) AddAttempt(f AttemptFact) {
 	defer b.mu.Unlock()
 	hour := b.enter(&f.At)
 	b.attempts.add(f)
-	b.second(f.At).attempt(f)
 	b.fold(hour, func(h *Hour) { h.attempt(f) })
 	if f.Proxy != "" {
 		b.foldProxy(hour, f.Proxy, countAttempt(f))
@@ -78,7 +78,7 @@ func (b *Book) AddJob(f JobFact) {
 	}
 	f.Detail = "" // thousands of ended jobs are kept
 	b.ended.add(f)
-	b.second(f.At).job(f)
+	b.eachStep(f.At, func(s *Step) { s.job(f) })
 	b.fold(hour, func(h *Hour) { h.job(f) })
 }
 
@@ -88,7 +88,7 @@ func (b *Book) AddRetry(e jobs.RetryEvent) {
 	defer b.mu.Unlock()
 	hour := b.enter(&e.At)
 	b.retries.add(e)
-	b.second(e.At).Retries++
+	b.eachStep(e.At, func(s *Step) { s.Retries++ })
 	b.fold(hour, (*Hour).retry)
 }
 

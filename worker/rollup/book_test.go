@@ -315,22 +315,6 @@ func TestQuantileIsWithinItsBucket(t *testing.T) {
 	})
 }
 
-func TestRecentSecondsHaveNoGaps(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := rollup.NewBook()
-		b.AddJob(rollup.JobFact{Outcome: jobs.Succeeded})
-		time.Sleep(3 * time.Second)
-		got := b.Recent(5)
-		if len(got) != 5 || got[2].Succeeded != 1 || got[3].Jobs != 0 || got[4].At.Sub(got[0].At) != 4*time.Second {
-			t.Errorf("recent seconds: got %+v", got)
-		}
-		time.Sleep(10 * time.Minute)
-		if got := b.Recent(rollup.Seconds)[2]; got.Jobs != 0 {
-			t.Errorf("a slot of ten minutes ago is still shown: %+v", got)
-		}
-	})
-}
-
 // fill plays a day of 10,000 requests an hour over 1,000 proxies.
 func fill(b *rollup.Book) {
 	for i := range 240_000 {

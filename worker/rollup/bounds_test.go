@@ -309,9 +309,9 @@ func TestClockThatStoodAheadIsForgotten(t *testing.T) {
 						t.Fatalf("changed: got %d parts, want the totals and the proxies of the hour", len(stored))
 					}
 					time.Sleep(time.Second)
-					got, live, hour := b.ByProxy(1), b.Recent(1)[0], b.Hour(0)
-					if len(got) != 1 || got[0].ProxyID != "p1" || live.Attempts != 1 || hour.Attempts() == 0 {
-						t.Fatalf("%v after the clock was set back: by proxy %+v, in a second %d, in the hour %d", time.Now(), got, live.Attempts, hour.Attempts())
+					got, hour := b.ByProxy(1), b.Hour(0)
+					if len(got) != 1 || got[0].ProxyID != "p1" || hour.Attempts() == 0 {
+						t.Fatalf("%v after the clock was set back: by proxy %+v, in the hour %d", time.Now(), got, hour.Attempts())
 					}
 					time.Sleep(time.Hour - time.Second)
 				}

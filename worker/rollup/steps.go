@@ -1,0 +1,163 @@
+package rollup
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// The widths of the steps that a Book keeps, and how many of each, the running one included.
+const (
+	ShortStep  = 5 * time.Second
+	ShortSteps = 25
+	LongStep   = time.Minute
+	LongSteps  = 61
+)
+
+// Step is what ended within a stretch of time. Steps of one width are aligned, so those of several workers add up by At.
+type Step struct {
+	// At is the step's start in seconds since 1970.
+	At int64 `json:"at"`
+	// Classes are the ended jobs by the class of their last status.
+	Classes Classes `json:"classes"`
+	// Failed counts those of the ended jobs that failed, Retries the announced retries.
+	Failed  int64 `json:"failed"`
+	Retries int64 `json:"retries"`
+	// Latency is over the ended jobs that made an attempt.
+	Latency Histogram `json:"latency"`
+}
+
+// Jobs is the number of ended jobs.
+func (s *Step) Jobs() int64 {
+	c := s.Classes
+	return c.Status2xx + c.Status3xx + c.Status4xx + c.Status5xx + c.None
+}
+
+// Merge adds what o counted; At stays.
+func (s *Step) Merge(o *Step) {
+	s.Classes.add(o.Classes)
+	s.Failed += o.Failed
+	s.Retries += o.Retries
+	s.Latency.Merge(&o.Latency)
+}
+
+func (c *Classes) add(o Classes) {
+	c.Status2xx += o.Status2xx
+	c.Status3xx += o.Status3xx
+	c.Status4xx += o.Status4xx
+	c.Status5xx += o.Status5xx
+	c.None += o.None
+}
+
+func (s *Step) job(f JobFact) {
+	count := &s.Classes.None
+	switch jobs.StatusClass(f.Status) {
+	case jobs.Class2xx:
+		count = &s.Classes.Status2xx
+	case jobs.Class3xx:
+		count = &s.Classes.Status3xx
+	case jobs.Class4xx:
+		count = &s.Classes.Status4xx
+	case jobs.Class5xx:
+		count = &s.Classes.Status5xx
+	}
+	*count++
+	if f.Outcome == jobs.Failed {
+		s.Failed++
+	}
+	if f.Attempts > 0 {
+		s.Latency.Observe(f.Duration)
+	}
+}
+
+// steps is a ring: the step n is at n modulo their number.
+type steps struct {
+	width int64 // seconds
+	ring  []Step
+}
+
+func newSteps(width time.Duration) *steps {
+	count := ShortSteps
+	if width == LongStep {
+		count = LongSteps
+	}
+	return &steps{width: int64(width / time.Second), ring: make([]Step, count)}
+}
+
+// at is the slot of the step that holds a time; nil if the step is no longer kept.
+func (s *steps) at(at time.Time) *Step {
+	n := at.Unix() / s.width
+	if now := time.Now().Unix() / s.width; n <= now-int64(len(s.ring)) || n < 0 {
+		return nil
+	}
+	slot := &s.ring[n%int64(len(s.ring))]
+	if slot.At != n*s.width {
+		*slot = Step{At: n * s.width}
+	}
+	return slot
+}
+
+// eachStep applies a fact to the steps that hold its time. The lock is held.
+func (b *Book) eachStep(at time.Time, fact func(*Step)) {
+	for _, s := range b.steps {
+		if slot := s.at(at); slot != nil {
+			fact(slot)
+		}
+	}
+}
+
+// Steps returns those of the newest count whole steps of a width in which something happened, oldest first. The width is ShortStep
+// or LongStep; of another one there are none.
+func (b *Book) Steps(width time.Duration, count int) []Step {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.steps[width]
+	if s == nil {
+		return nil
+	}
+	var out []Step
+	now := time.Now().Unix() / s.width
+	for n := now - int64(min(count, len(s.ring)-1)); n < now; n++ {
+		slot := &s.ring[max(n, 0)%int64(len(s.ring))]
+		if slot.At == n*s.width && (slot.Jobs() > 0 || slot.Retries > 0) {
+			out = append(out, *slot)
+		}
+	}
+	return out
+}
+
+// MarshalJSON writes the sum in µs, then number and count of each bucket that is not empty.
+func (h *Histogram) MarshalJSON() ([]byte, error) {
+	flat := []int64{h.sum}
+	for i, n := range h.counts {
+		if n != 0 {
+			flat = append(flat, int64(i), n)
+		}
+	}
+	return json.Marshal(flat)
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote. Another worker wrote it, so nothing of it is trusted.
+func (h *Histogram) UnmarshalJSON(data []byte) error {
+	var flat []int64
+	if err := json.Unmarshal(data, &flat); err != nil {
+		return fmt.Errorf("histogram: %w", err)
+	}
+	*h = Histogram{}
+	if len(flat) == 0 {
+		return nil
+	}
+	if len(flat)%2 == 0 || flat[0] < 0 || flat[0] > maxValue {
+		return errMalformed
+	}
+	h.sum = flat[0]
+	for rest := flat[1:]; len(rest) > 0; rest = rest[2:] {
+		if rest[0] < 0 || rest[0] >= buckets || rest[1] < 0 || rest[1] > maxValue {
+			return errMalformed
+		}
+		h.counts[rest[0]] = rest[1]
+	}
+	return nil
+}
