@@ -34,6 +34,38 @@ type Status struct {
 	Inflight     int
 }
 
+// Condition is what a list of proxies is sorted by. It costs a fraction of a Status.
+type Condition struct {
+	ID        string
+	State     breaker.State
+	IsAvoided bool
+	// Cooldowns is at how many sites the proxy cools down now, mostly because they have banned it.
+	Cooldowns int
+}
+
+// Conditions iterates over the proxies in the order of the list.
+func (p *Pool) Conditions() iter.Seq[Condition] {
+	return func(yield func(Condition) bool) {
+		p.mu.Lock()
+		list := p.list
+		p.mu.Unlock()
+		var found [batchSize]Condition
+		for part := range slices.Chunk(list, batchSize) {
+			p.mu.Lock()
+			now := p.group.Now()
+			for i, e := range part {
+				found[i] = Condition{ID: e.proxy.ID, State: e.breaker.State(), IsAvoided: e.isAvoided(now), Cooldowns: int(e.cooldowns)}
+			}
+			p.mu.Unlock()
+			for _, c := range found[:len(part)] {
+				if !yield(c) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // Status returns the state of every proxy, in the order of the list.
 func (p *Pool) Status() []Status {
 	p.mu.Lock()
