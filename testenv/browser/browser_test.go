@@ -32,6 +32,7 @@ func TestDashboardIsLiveAndReadableByEverybody(t *testing.T) {
 		t.Skip("skipped: testenv/browser/node_modules is missing (npm --prefix testenv/browser ci)")
 	}
 	w := newWorld(t)
+	w.submitKnownJobs()
 	stopJobs := w.submitJobs()
 	happen := map[string]func(){
 		// The connections to it that are kept alive break, too.
@@ -62,10 +63,10 @@ func TestDashboardIsLiveAndReadableByEverybody(t *testing.T) {
 	}
 }
 
-// check runs check.mjs to its end, at most two minutes, and hands over what it finds while it runs.
+// check runs check.mjs to its end, at most four minutes, and hands over what it finds while it runs.
 func (w *world) check(node, chromium string, use func(finding)) {
 	w.Helper()
-	ctx, cancel := context.WithTimeout(w.Context(), 2*testenv.Patience)
+	ctx, cancel := context.WithTimeout(w.Context(), 4*testenv.Patience)
 	defer cancel()
 	var errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, node, "check.mjs", w.page, outDir(w.T))
@@ -74,7 +75,7 @@ func (w *world) check(node, chromium string, use func(finding)) {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Env = append(os.Environ(), "BROWSER="+chromium, "BROWSER_TOKEN="+token, "BROWSER_VICTIM="+victimID)
+	cmd.Env = append(os.Environ(), "BROWSER="+chromium, "BROWSER_TOKEN="+token, "BROWSER_VICTIM="+victimID, "BROWSER_FAILED="+failedID, "BROWSER_LATER="+laterID, "BROWSER_WORKER="+workerName)
 	cmd.Stderr = &errs
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -4,26 +4,49 @@ export function fleet() {
   const at = (t) => new Date(t).toISOString();
   const hour = 3_600_000;
   const many = (n, make) => Array.from({ length: n }, (_, i) => make(i));
-  const id = (i) => `residential-provider-of-many-addresses-session_00000000000000${i % 10}`;
+  const id = (i) => `residential-provider-of-many-addresses-session_0000000000000${10 + i}`;
+  const series = (step, count) => ({
+    start: Math.floor(now / 1000 / step - count) * step, step, jobs: many(count, (i) => [60_000 + 100 * i, 1200, 9000, 1500, 700]), p95: many(count, (i) => 9000 + i), total_p95: 123_456, failed: 9_876_543, retries: 1_234_567,
+  });
   return {
-    at: at(now), worker: "gofer-worker-deployment-7f9c4d6b58-x2k9q", version: "1.0.0-rc.1+build.20261123", token_needed: false, ready: false,
-    checks: [{ name: "results", ok: false, detail: "the result stream is full: 107374182400 of 107374182400 bytes" }], in_flight: 1000, slots: 1024,
-    seconds: many(120, (i) => ({ at: at(now - (120 - i) * 1000), jobs: 12_900 + i, succeeded: 12_000 + i, retries: 1234 })),
+    at: at(now), worker: "gofer-worker-deployment-7f9c4d6b58-x2k9q", version: "1.0.0-rc.1+build.20261123", watched: "", token_needed: false, ready: false,
+    checks: [{ name: "results", ok: false, detail: "the result stream is full: 107374182400 of 107374182400 bytes" }],
+    problems: many(8, (i) => ({ level: i < 3 ? "bad" : "warn", text: `worker gofer-worker-deployment-7f9c4d6b58-${i} is not ready: results: the result stream is full: 107374182400 of 107374182400 bytes` })),
+    in_flight: 64_000, slots: 65_536, recent: series(5, 24), minutes: series(60, 60),
     scope: "cluster", hours: many(24, (i) => hourly(at((Math.floor(now / hour) - 23 + i) * hour), i)),
     success_by_attempt: Object.fromEntries(many(10, (i) => [i + 1, Math.round(987_654_321 / 9 ** i)])),
-    breakers: { closed: 19_900, half_open: 20, open: 80 },
-    resting: many(10, (i) => ({
-      proxy_id: id(i), state: i < 2 ? "half_open" : "open", failure_count: 1000, failure_threshold: 1000,
-      next_test_time: i < 2 ? null : at(now + i * 60_000),
-      last_state_change: at(now - i * 60_000), reason: "5 failures within 1m0s, the last one: connection refused",
+    workers: many(50, (i) => ({
+      worker: `gofer-worker-deployment-7f9c4d6b58-${i}`, version: "1.0.0-rc.1+build.20261123", started_at: at(now - 40 * 24 * hour), slots: 1024, in_flight: 1000, draining: i === 1, ready: i > 2, silent: i === 0,
+      reasons: i === 2 ? ["results: the result stream is full"] : [], proxies: { closed: 19_900, half_open: 20, open: 80 }, queues: ["critical", "default", "low"],
     })),
-    worst: many(10, (i) => ({ proxy_id: id(i), failure_count: 9_123_456, total_attempts: 91_234_567, avg_latency: 123.4, bytes: 1.2e14 })),
-    failures: many(20, (i) => ({ at: at(now - i * 1000), queue: "critical", job_id: "j".repeat(64) + i, error: "too_many_redirects", detail: "the 11th redirect leads to http://shop.test/" + "x".repeat(120), attempts: 10 })),
-    retries: many(20, (i) => ({
+    worker_count: 1000,
+    queues: many(8, (i) => ({
+      queue: "a-queue-with-quite-a-long-name-" + i, served: i !== 1, paused: i === 0, queued: 123_456_789, running: 65_536, delayed: 1_234_567, retrying: 234_567, no_proxy: 34_567, site_down: 4_567,
+      oldest_seconds: { queued: 123_456 },
+    })),
+    sites: many(50, (i) => ({ site: `a-shop-with-quite-a-long-name-${i}.example.co.uk:8443`, state: ["resting", "testing", "new", "up"][i % 4], reason: "failures", next_test_time: at(now + 60_000), last_state_change: at(now - i * 60_000) })),
+    breakers: { closed: 19_900, half_open: 20, open: 80 },
+    proxies: many(20, (i) => ({
+      proxy_id: id(i), region: "eu-central", tags: ["residential"], state: ["open", "half_open", "avoided", "closed"][i % 4], reason: "connect", avoided_by: "gofer-worker-deployment-7f9c4d6b58-2", failures: 1000,
+      since: at(now - i * 60_000), next_test_time: at(now + i * 60_000), bans: 123, in_flight: 12, attempts: 91_234_567, failed: 9_123_456, classes: { "2xx": 70_000_000, "3xx": 1, "4xx": 2_000_000, "5xx": 3, none: 9_123_456 }, avg_latency: 123.4,
+    })),
+    dead: many(100, (i) => ({ reason: "attempts_exhausted", site: `a-shop-with-quite-a-long-name-${i}.example.co.uk:8443`, queue: "critical", count: 1_234_567 - i, oldest: at(now - 13 * 24 * hour), newest: at(now - i * 60_000) })),
+    dead_count: 123_456_789,
+    failures: many(10, (i) => ({ at: at(now - i * 1000), queue: "critical", job_id: "j".repeat(64) + i, error: "too_many_redirects", detail: "the 11th redirect leads to http://shop.test/" + "x".repeat(120), attempts: 10 })),
+    retries: many(10, (i) => ({
       at: at(now - i * 1000), queue: "critical", job_id: "j".repeat(64) + i, attempt: 9, max_attempts: 10, proxy: id(i), delay: 899.9,
       error: "the target failed in phase tls: remote error: handshake failure: " + "x".repeat(80),
     })),
-    queues: many(8, (i) => ({ name: "a-queue-with-quite-a-long-name-" + i, paused: i === 0, pending: 123_456_789, ack_pending: 65_536, in_flight: 1024 })),
+  };
+}
+
+// empty is a snapshot of a worker without proxies that has done nothing.
+export function empty() {
+  const s = fleet();
+  const none = { ...s.recent, jobs: s.recent.jobs.map(() => [0, 0, 0, 0, 0]), p95: s.recent.p95.map(() => 0), total_p95: 0, failed: 0, retries: 0 };
+  return {
+    ...s, worker: "w1", ready: false, problems: [{ level: "bad", text: "proxies: no proxy is configured" }], in_flight: 0, slots: 64, recent: none, minutes: none,
+    hours: s.hours.map((h) => ({ ...h, total_requests: 0, classes: { "2xx": 0, "3xx": 0, "4xx": 0, "5xx": 0, none: 0 } })), workers: [], worker_count: 0, queues: [], sites: [], breakers: {}, proxies: [], dead: [], dead_count: 0, failures: [], retries: [],
   };
 }
 
@@ -33,15 +56,16 @@ export function invaded() {
   const marked = (value, key) => {
     if (Array.isArray(value)) return value.map((item) => marked(item, ""));
     if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, marked(v, k)]));
-    return typeof value === "string" && !Date.parse(value) && key !== "scope" && key !== "state" ? value + mark : value;
+    return typeof value === "string" && !Date.parse(value) && !["scope", "state", "watched", "level"].includes(key) ? value + mark : value;
   };
   return marked(fleet(), "");
 }
 
 function hourly(timestamp, i) {
+  const classes = i === 5 ? { "2xx": 0, "3xx": 0, "4xx": 0, "5xx": 0, none: 0 } : { "2xx": 40_000_000 + i * 100_000, "3xx": 0, "4xx": 4_000_000, "5xx": 1_000_000, none: 1_000_000 };
   return {
     timestamp, total_requests: i === 5 ? 0 : 46_000_000 + i * 100_000, total_retries: 4_000_000, success_rate: 0.9 + i / 300, avg_latency: 12.3,
-    p95_latency: 123.4, bytes: 7.1e13, circuit_breaker_opens: 12_345,
+    p50_latency: 1, p95_latency: 123.4, p99_latency: 200, attempts: 50_000_000, bytes: 7.1e13, circuit_breaker_opens: 12_345, classes,
   };
 }
 
@@ -50,6 +74,7 @@ export function play(snapshot) {
   window.EventSource = class {
     constructor() {
       this.timer = setInterval(() => this.onmessage({ data: JSON.stringify(snapshot) }), 1000);
+      setTimeout(() => this.onmessage({ data: JSON.stringify(snapshot) }));
     }
 
     close() {

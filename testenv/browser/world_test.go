@@ -28,6 +28,9 @@ const (
 	token = "a-token-of-this-test"
 	// victimID is the proxy that is broken while the page is open.
 	victimID = "frankfurt-1"
+	// failedID is a job that fails at once, laterID one that waits for its time.
+	failedID, laterID = "not-allowed-1", "later-1"
+	workerName        = "worker-in-the-browser-test"
 )
 
 // world is a worker with an embedded server, its proxies, and what lies behind them.
@@ -49,7 +52,7 @@ func newWorld(t *testing.T) *world {
 	w.worker = w.start([]string{
 		"GOFER_EMBEDDED_ADDR=" + natsAddr, "GOFER_DATA_DIR=" + t.TempDir(), "GOFER_HTTP_ADDR=" + httpAddr, "GOFER_ADMIN_TOKEN=" + token,
 		"GOFER_PROXIES=" + list, "GOFER_QUEUES=critical:6,default:3,low:1", "GOFER_CONCURRENCY=12", "GOFER_RETRY_BASE_DELAY=200ms", "GOFER_RETRY_STATUS_CODES=500,502,503",
-		"GOFER_WORKER_NAME=worker-in-the-browser-test", "GOFER_LOG_LEVEL=error",
+		"GOFER_WORKER_NAME=" + workerName, "GOFER_LOG_LEVEL=error",
 	}, testenv.Build(t), "worker")
 	w.awaitReady()
 	nc, err := nats.Connect("nats://" + natsAddr)
@@ -106,6 +109,19 @@ func site() http.Handler {
 		}
 		_, _ = fmt.Fprintf(w, "this is %s\n", r.URL.Path)
 	})
+}
+
+// submitKnownJobs submits the jobs that the page is asked for by name.
+func (w *world) submitKnownJobs() {
+	w.Helper()
+	for _, job := range []jobs.Job{
+		{Queue: "default", ID: failedID, URL: "http://169.254.1.1/not-allowed"},
+		{Queue: "low", ID: laterID, URL: "http://shop.test/later", NotBefore: time.Now().Add(24 * time.Hour)},
+	} {
+		if _, err := client.New(w.client).Submit(w.Context(), job); err != nil {
+			w.Fatal(err)
+		}
+	}
 }
 
 // submitJobs keeps the worker busy, about 30 jobs a second, until it is told to stop or the test ends.

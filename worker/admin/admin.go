@@ -40,6 +40,9 @@ type Config struct {
 	Book    *rollup.Book
 	Cluster func(context.Context) (*rollup.Book, error)
 	Metrics *metrics.Registry
+	// Fleet tells how all workers stand, and what they did in so many of the newest whole steps; nil means that this worker is all
+	// that there is. The workers' names are strangers' texts.
+	Fleet func(ctx context.Context, recent, minutes int) ([]Worker, error)
 
 	// Sites lists at most so many of the sites that this worker remembers, the resting ones first. Site finds one of them.
 	Sites func(limit int) []Site
@@ -71,6 +74,7 @@ type admin struct {
 	Config
 	remote bool // the listener is reachable from elsewhere
 	live   live
+	view   view
 }
 
 // New makes the handler of all routes. Serve it with NewServer, or with limits of your own.
@@ -80,6 +84,7 @@ func New(c Config) http.Handler {
 	}
 	a := &admin{Config: c, remote: c.Addr != "" && !loopbackAddr(c.Addr)}
 	a.live.snapshot, a.live.most = a.snapshot, cmp.Or(c.MaxStreams, maxStreams)
+	a.view = newView(a)
 	mux := http.NewServeMux()
 	// The fastest level makes a long metrics page in half the time of the usual one. The error is about bad options.
 	compress, _ := gzhttp.NewWrapper(gzhttp.CompressionLevel(gzip.BestSpeed))
@@ -157,6 +162,7 @@ func (a *admin) routes() []route {
 		{get, "/api/v1/circuit-breakers/metrics", reader, a.breakerEvents},
 		{get, "/api/v1/circuit-breakers/{id}", reader, a.breaker},
 		{post, "/api/v1/circuit-breakers/{id}/reset", changer, a.resetBreaker},
+		{get, "/api/v1/proxies", reader, a.proxies},
 		{get, "/api/v1/sites", reader, a.sites},
 		{post, "/api/v1/sites/{site}/reset", changer, a.resetSite},
 		{get, "/api/v1/metrics/retries", reader, a.retries},

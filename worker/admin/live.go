@@ -1,25 +1,19 @@
 package admin
 
 import (
-	"cmp"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/singleflight"
 
-	"github.com/gofer-mq/gofer/breaker"
-	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/text"
-	"github.com/gofer-mq/gofer/rotation"
-	"github.com/gofer-mq/gofer/worker/metrics"
-	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
 const (
@@ -33,65 +27,33 @@ const (
 	writeBuffer = 64 << 10
 )
 
-// live streams a snapshot a second as server-sent events. All streams share one snapshot.
+// live streams a snapshot a second as server-sent events. The first event of a stream is whole; each later one has only the members
+// that changed. All streams that watch the same worker, or the fleet, share one snapshot.
 type live struct {
-	snapshot func(context.Context) Snapshot
+	snapshot func(ctx context.Context, worker string) Snapshot
 	most     int // streams that may be open at once
 
 	making singleflight.Group
-	worst  lastWorst
 
 	mu    sync.Mutex // guards the fields below
 	open  int
-	made  time.Time
-	bytes []byte
+	feeds map[string]*feed // by the worker that is watched; empty for the fleet
 }
 
-// Snapshot is what the page shows, whole at every event, so that a reader who missed some is not wrong.
-type Snapshot struct {
-	At      time.Time `json:"at"`
-	Worker  string    `json:"worker"`
-	Version string    `json:"version"`
-	// TokenNeeded tells whether changes need a token, or are taken from this machine without one.
-	TokenNeeded bool    `json:"token_needed"`
-	Ready       bool    `json:"ready"`
-	Checks      []Check `json:"checks"`
-	InFlight    int     `json:"in_flight"`
-	Slots       int     `json:"slots"`
-	// Seconds are the last two minutes of this worker.
-	Seconds []rollup.Second `json:"seconds"`
-	// Scope is whose hours these are: "cluster", or "worker" while the fleet's cannot be read.
-	Scope            string           `json:"scope"`
-	Hours            []rollup.Point   `json:"hours"`
-	SuccessByAttempt map[string]int64 `json:"success_by_attempt"`
-	// Breakers counts this worker's view by state, Resting lists up to 100 of those that are not closed, next test first.
-	Breakers     map[string]int `json:"breakers"`
-	OpenBreakers []Breaker      `json:"resting"`
-	// Worst are the proxies with the largest shares of failures in 24 hours, of those with 5 attempts or more.
-	Worst    []rollup.Proxy    `json:"worst"`
-	Failures []Failure         `json:"failures"`
-	Retries  []jobs.RetryEvent `json:"retries"`
-	Queues   []Queue           `json:"queues"`
-}
-
-// Failure is a job that failed.
-type Failure struct {
-	At       time.Time `json:"at"`
-	Queue    string    `json:"queue"`
-	JobID    string    `json:"job_id"`
-	Error    string    `json:"error"`
-	Detail   string    `json:"detail"` // may be empty; at most 300 bytes
-	Attempts int       `json:"attempts"`
-}
-
-// Queue is one queue's depth.
-type Queue struct {
-	Name     string `json:"name"`
-	InFlight int    `json:"in_flight"`
-	metrics.Backlog
+// feed is the newest snapshot of a worker or the fleet. It does not change once it is made.
+type feed struct {
+	made    time.Time
+	number  int
+	members map[string]json.RawMessage
+	whole   []byte
+	delta   []byte // what changed since the snapshot of the number before
 }
 
 func (l *live) serve(w http.ResponseWriter, r *http.Request) error {
+	worker := r.URL.Query().Get("worker")
+	if len(worker) > maxWorkerName {
+		return badRequest("worker: " + clip(worker) + "… is not the name of a worker")
+	}
 	if !l.enter() {
 		return failure{status: http.StatusServiceUnavailable, code: "busy", message: "too many pages are watching"}
 	}
@@ -103,20 +65,38 @@ func (l *live) serve(w http.ResponseWriter, r *http.Request) error {
 	if conn, ok := r.Context().Value(connKey{}).(interface{ SetWriteBuffer(bytes int) error }); ok {
 		_ = conn.SetWriteBuffer(writeBuffer) // without it, it only takes longer
 	}
+	l.stream(w, r, worker)
+	return nil
+}
+
+// maxWorkerName bounds the name of a worker that a stream asks for.
+const maxWorkerName = 256
+
+// stream sends until the reader goes away.
+func (l *live) stream(w http.ResponseWriter, r *http.Request, worker string) {
 	control := http.NewResponseController(w)
 	tick := time.NewTicker(livePeriod)
 	defer tick.Stop()
+	seen := -1
 	for {
-		_ = control.SetWriteDeadline(time.Now().Add(writeTimeout))
-		if _, err := fmt.Fprintf(w, "data: %s\n\n", l.current(r.Context())); err != nil {
-			return nil // the reader went away
+		f := l.current(r.Context(), worker)
+		data := f.whole
+		if f.number == seen+1 && seen >= 0 {
+			data = f.delta
 		}
-		if err := control.Flush(); err != nil {
-			return nil
+		if f.number != seen { // else the snapshot is older than a tick, because it takes long to make one
+			seen = f.number
+			_ = control.SetWriteDeadline(time.Now().Add(writeTimeout))
+			if _, err := fmt.Fprintf(w, "data: %s\n\n", data); err != nil {
+				return
+			}
+			if err := control.Flush(); err != nil {
+				return
+			}
 		}
 		select {
 		case <-r.Context().Done():
-			return nil
+			return
 		case <-tick.C:
 		}
 	}
@@ -133,170 +113,71 @@ func (l *live) enter() bool {
 	return true
 }
 
-// leave gives back the place that enter took.
+// leave gives back the place that enter took. The last one that leaves takes the snapshots with it.
 func (l *live) leave() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.open--
+	if l.open--; l.open == 0 {
+		l.feeds = nil
+	}
 }
 
 // current makes a new snapshot when the last one is old. Streams that ask meanwhile wait for that one.
-func (l *live) current(ctx context.Context) []byte {
-	if last, fresh := l.last(); fresh {
+func (l *live) current(ctx context.Context, worker string) *feed {
+	if last := l.last(worker); last.isFresh() {
 		return last
 	}
-	made, _, _ := l.making.Do("", func() (any, error) {
-		if last, fresh := l.last(); fresh {
+	made, _, _ := l.making.Do(worker, func() (any, error) {
+		last := l.last(worker)
+		if last.isFresh() {
 			return last, nil // it was made between the look above and now
 		}
 		// The others want it, too: the reader who happens to make it may leave.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), livePeriod)
 		defer cancel()
-		bytes, _ := json.Marshal(l.snapshot(ctx)) // plain data
-		bytes = text.JSON(bytes)
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.bytes, l.made = bytes, time.Now()
-		return bytes, nil
+		next := last.follow(l.snapshot(ctx, worker))
+		l.keep(worker, next)
+		return next, nil
 	})
-	return made.([]byte)
+	return made.(*feed)
 }
 
-func (l *live) last() (bytes []byte, fresh bool) {
+// keep makes a feed the newest one of a worker. Feeds that nobody has asked for lately are forgotten.
+func (l *live) keep(worker string, f *feed) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.bytes, time.Since(l.made) < livePeriod/2
+	if l.feeds == nil {
+		l.feeds = map[string]*feed{}
+	}
+	maps.DeleteFunc(l.feeds, func(_ string, old *feed) bool { return time.Since(old.made) > 10*livePeriod })
+	l.feeds[worker] = f
 }
 
-func (a *admin) snapshot(ctx context.Context) Snapshot {
-	s := Snapshot{
-		At: time.Now().UTC(), Worker: a.Worker, Version: a.Version, TokenNeeded: a.Token != "",
-		Seconds: a.Book.Recent(120), Retries: a.Book.LastRetries(20), Breakers: map[string]int{}, OpenBreakers: []Breaker{},
-		Failures: []Failure{}, Queues: a.queues(),
-	}
-	s.Ready, s.Checks = a.ready()
-	a.addHours(ctx, &s)
-	a.addProxies(&s)
-	for _, f := range a.Book.LastFailures(20) {
-		s.Failures = append(s.Failures, Failure{At: f.At.UTC(), Queue: f.Queue, JobID: f.ID, Error: f.Error, Detail: short(f.Detail), Attempts: f.Attempts})
-	}
-	for _, q := range s.Queues {
-		s.InFlight += q.InFlight
-	}
-	if slots := a.Metrics.Gauges().Slots; slots != nil {
-		s.Slots = slots()
-	}
-	return s
+func (l *live) last(worker string) *feed {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.feeds[worker]
 }
 
-func (a *admin) addHours(ctx context.Context, s *Snapshot) {
-	book := a.Book
-	s.Scope = "worker"
-	if a.Cluster != nil {
-		if fleet, err := a.Cluster(ctx); err == nil && fleet != a.Book {
-			book, s.Scope = fleet, "cluster"
+// isFresh reports whether a feed need not be made again. A nil receiver is not fresh.
+func (f *feed) isFresh() bool { return f != nil && time.Since(f.made) < livePeriod/2 }
+
+// follow is the feed of the snapshot after f, which is nil for the first one.
+func (f *feed) follow(s Snapshot) *feed {
+	whole, _ := json.Marshal(s) // plain data
+	whole = text.JSON(whole)
+	next := &feed{made: time.Now(), whole: whole}
+	_ = json.Unmarshal(whole, &next.members) // what was just written can be read
+	if f == nil {
+		return next
+	}
+	next.number = f.number + 1
+	var delta bytes.Buffer
+	for _, name := range slices.Sorted(maps.Keys(next.members)) {
+		if !bytes.Equal(next.members[name], f.members[name]) {
+			fmt.Fprintf(&delta, ",%q:%s", name, next.members[name])
 		}
 	}
-	total := book.Total(24)
-	s.Hours, s.SuccessByAttempt = book.Series(24), total.SuccessByAttempt()
-	s.Worst = a.live.worst.of(book)
-}
-
-// worstEvery is how often the worst proxies are looked for: among thousands that takes a while, and the fleet's numbers are
-// some seconds old anyway.
-const worstEvery = 5 * time.Second
-
-// lastWorst keeps the worst proxies of a book. Only one snapshot is made at a time.
-type lastWorst struct {
-	book *rollup.Book
-	at   time.Time
-	list []rollup.Proxy
-}
-
-func (w *lastWorst) of(book *rollup.Book) []rollup.Proxy {
-	if w.book != book || time.Since(w.at) >= worstEvery {
-		w.list, w.book, w.at = worst(book.ByProxy(24)), book, time.Now()
-	}
-	return w.list
-}
-
-// leastAttempts is how many attempts make a proxy's share of failures mean something. One that never works gets hardly
-// more: its breaker opens at the fifth failure.
-const leastAttempts = 5
-
-// worst are up to ten proxies that failed, the largest share of failures first.
-func worst(proxies []rollup.Proxy) []rollup.Proxy {
-	proxies = slices.DeleteFunc(proxies, func(p rollup.Proxy) bool {
-		return p.FailureCount == 0 || p.TotalAttempts < leastAttempts || p.ProxyID == rollup.Rest
-	})
-	share := func(p rollup.Proxy) float64 { return float64(p.FailureCount) / float64(p.TotalAttempts) }
-	slices.SortStableFunc(proxies, func(a, b rollup.Proxy) int {
-		return cmp.Or(cmp.Compare(share(b), share(a)), cmp.Compare(b.FailureCount, a.FailureCount))
-	})
-	return proxies[:min(len(proxies), 10)]
-}
-
-func short(text string) string {
-	if len(text) <= 300 {
-		return text
-	}
-	return strings.ToValidUTF8(text[:297], "") + "…"
-}
-
-// maxResting bounds the breakers that a snapshot lists.
-const maxResting = 100
-
-// addProxies reads the whole of only those that rest.
-func (a *admin) addProxies(s *Snapshot) {
-	var resting []rotation.Status
-	for id, state := range a.Pool.States() {
-		s.Breakers[state.String()]++
-		if state == breaker.Closed {
-			continue
-		}
-		if status, found := a.Pool.StatusOf(id); found && status.State != breaker.Closed {
-			resting = append(resting, status)
-		}
-	}
-	slices.SortFunc(resting, func(a, b rotation.Status) int {
-		return cmp.Or(a.NextTest.Compare(b.NextTest), cmp.Compare(a.ID, b.ID))
-	})
-	for _, status := range resting[:min(len(resting), maxResting)] {
-		s.OpenBreakers = append(s.OpenBreakers, BreakerOf(status))
-	}
-	a.addReasons(s.OpenBreakers)
-}
-
-// addReasons tells of each breaker why it opened last.
-func (a *admin) addReasons(resting []Breaker) {
-	if len(resting) == 0 {
-		return
-	}
-	reasons := map[string]string{}
-	for _, e := range a.Book.BreakerEvents(time.Now().Add(-24 * time.Hour)) {
-		if e.ToState == "open" {
-			reasons[e.ProxyID] = e.Reason
-		}
-	}
-	for i := range resting {
-		resting[i].Reason = short(reasons[resting[i].ProxyID])
-	}
-}
-
-func (a *admin) queues() []Queue {
-	byName := map[string]Queue{}
-	g := a.Metrics.Gauges()
-	if g.Backlog != nil {
-		for name, backlog := range g.Backlog() {
-			byName[name] = Queue{Name: name, Backlog: backlog}
-		}
-	}
-	if g.InFlight != nil {
-		for name, n := range g.InFlight() {
-			q := byName[name]
-			q.Name, q.InFlight = name, n
-			byName[name] = q
-		}
-	}
-	return slices.SortedFunc(maps.Values(byName), func(a, b Queue) int { return cmp.Compare(a.Name, b.Name) })
+	next.delta = []byte("{" + string(bytes.TrimPrefix(delta.Bytes(), []byte(","))) + "}")
+	return next
 }

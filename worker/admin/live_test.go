@@ -5,12 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,7 +19,6 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/admin"
-	"github.com/gofer-mq/gofer/worker/metrics"
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
@@ -35,17 +32,20 @@ func TestLiveStreamSendsASnapshotASecondAndEndsWithItsReader(t *testing.T) {
 			defer close(done)
 			w.ServeHTTP(rec, request("GET", "/api/v1/live", "", func(r *http.Request) { *r = *r.WithContext(ctx) }))
 		}()
-		time.Sleep(500 * time.Millisecond)
-		w.pool.ForceOpen("p1", time.Hour, "test")
-		time.Sleep(2 * time.Second)
+		time.Sleep(2500 * time.Millisecond)
 		leave()
 		<-done
 		events := strings.Split(strings.TrimSpace(rec.Body.String()), "\n\n")
 		if len(events) != 3 || rec.Header().Get("Content-Type") != "text/event-stream" || !rec.Flushed {
 			t.Fatalf("events in 2.5 s: got %d, want 3", len(events))
 		}
-		if !strings.Contains(events[0], `"resting":[]`) || !strings.Contains(events[2], `"resting":[{"proxy_id":"p1","state":"open"`) {
-			t.Errorf("the breaker that opened is not seen: %s", events[2])
+		if !strings.Contains(events[0], `"worker":"w1"`) || strings.Contains(events[1]+events[2], `"worker"`) {
+			t.Errorf("the first event is not whole, or a later one repeats what did not change: %s", events)
+		}
+		for _, event := range events[1:] {
+			if !strings.HasPrefix(event, `data: {"at":"`) || len(event) > 300 {
+				t.Errorf("event of a worker that does nothing: got %s, want the time and hardly more", event)
+			}
 		}
 	})
 }
@@ -119,9 +119,27 @@ func TestLiveStreamOutlivesTheServersTimeouts(t *testing.T) {
 // event decodes the first event of a live stream.
 func (w *worker) event(t *testing.T, into any) {
 	t.Helper()
+	w.eventOf(t, "/api/v1/live", into)
+}
+
+// firstNow is the first event of a stream that ends at once, without a server: fit for a bubble.
+func (w *worker) firstNow(t *testing.T) (s admin.Snapshot) {
+	t.Helper()
+	ctx, leave := context.WithCancel(t.Context())
+	leave()
+	rec := w.do(request("GET", "/api/v1/live", "", func(r *http.Request) { *r = *r.WithContext(ctx) }))
+	data, _, _ := strings.Cut(strings.TrimPrefix(rec.Body.String(), "data: "), "\n")
+	if err := json.Unmarshal([]byte(data), &s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (w *worker) eventOf(t *testing.T, path string, into any) {
+	t.Helper()
 	server := httptest.NewServer(w)
 	defer server.Close()
-	response := fetch(t, http.DefaultClient, server.URL+"/api/v1/live")
+	response := fetch(t, http.DefaultClient, server.URL+path)
 	defer func() { _ = response.Body.Close() }()
 	buf := make([]byte, len("data: "))
 	if _, err := response.Body.Read(buf); err != nil {
@@ -140,62 +158,10 @@ func TestLiveEventsAreWhatTheDocumentSays(t *testing.T) {
 	for _, wrong := range doc.check(map[string]any{"$ref": "#/components/schemas/Snapshot"}, v, "event") {
 		t.Error(wrong)
 	}
-	for _, list := range []string{"resting", "worst", "failures", "retries", "queues", "seconds", "hours", "checks"} {
+	for _, list := range []string{"workers", "sites", "proxies", "problems", "dead", "failures", "retries", "queues", "hours", "checks"} {
 		if len(v[list].([]any)) == 0 {
 			t.Errorf("event: %s is empty, so nothing about it was compared", list)
 		}
-	}
-}
-
-func TestWorstProxiesAreThoseWithTheLargestShareOfFailures(t *testing.T) {
-	w := newWorker(t, nil)
-	for id, n := range map[string][2]int{ // attempts and failures
-		"busy": {1000, 50}, "never-works": {5, 5}, "half": {6, 3}, "half-and-more-of-it": {60, 30}, "hardly-tried": {4, 4}, "good": {100, 0}, rollup.Rest: {50, 50},
-	} {
-		for i := range n[0] {
-			f := rollup.AttemptFact{Proxy: id, Status: 200}
-			if i < n[1] {
-				f.Fault = jobs.FaultProxy
-			}
-			w.book.AddAttempt(f)
-		}
-	}
-	var s admin.Snapshot
-	w.event(t, &s)
-	var got []string
-	for _, p := range s.Worst {
-		got = append(got, p.ProxyID)
-	}
-	if want := []string{"never-works", "half-and-more-of-it", "half", "busy"}; !slices.Equal(got, want) {
-		t.Errorf("worst proxies: got %v, want %v", got, want)
-	}
-}
-
-func TestRestingBreakersAreShownWithTheReasonAndPausedQueuesAsSuch(t *testing.T) {
-	var lines strings.Builder
-	for i := range 150 {
-		fmt.Fprintf(&lines, "http://192.0.2.1:%d id=p%03d\n", i+1, i)
-	}
-	gauges := someGauges()
-	gauges.Backlog = func() map[string]metrics.Backlog { return map[string]metrics.Backlog{"low": {Paused: true}} }
-	w := newWorker(t, func(c *admin.Config) {
-		c.Pool, c.Metrics = newPool(t, lines.String()), metrics.New(gauges)
-		for i := range 120 {
-			c.Pool.ForceOpen(fmt.Sprintf("p%03d", i), time.Duration(i+1)*time.Minute, "test")
-		}
-	})
-	w.book.AddBreakerEvent(jobs.BreakerEvent{ProxyID: "p000", FromState: "closed", ToState: "open", Reason: "five attempts failed"})
-	w.book.AddBreakerEvent(jobs.BreakerEvent{ProxyID: "p000", FromState: "open", ToState: "half_open", Reason: "a test begins"})
-	var s admin.Snapshot
-	w.event(t, &s)
-	if len(s.OpenBreakers) != 100 || s.Breakers["open"] != 120 || s.Breakers["closed"] != 30 {
-		t.Fatalf("resting: got %d of %v, want 100 of 120 open ones", len(s.OpenBreakers), s.Breakers)
-	}
-	if b := s.OpenBreakers[0]; b.ProxyID != "p000" || b.Reason != "five attempts failed" || b.LastStateChange == nil {
-		t.Errorf("first to be tested: got %+v, want p000, since when and why it is open", b)
-	}
-	if !s.Queues[2].Paused || s.Queues[2].Name != "low" || s.Queues[0].Paused {
-		t.Errorf("queues: got %+v, want low paused and no other", s.Queues)
 	}
 }
 

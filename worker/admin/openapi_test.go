@@ -1,6 +1,7 @@
 package admin_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -176,7 +177,15 @@ func (d document) fits(t *testing.T, method, path string, rec *httptest.Response
 // busyWorker has something in every list.
 func busyWorker(t *testing.T, change func(*admin.Config)) *worker {
 	t.Helper()
-	w := newWorker(t, change)
+	w := newWorker(t, func(c *admin.Config) {
+		at := time.Now().UTC()
+		c.Operator.DeadGroups = func(context.Context) ([]admin.DeadGroup, uint64, error) {
+			return []admin.DeadGroup{{Reason: "no_proxy", Site: "shop.test", Queue: "default", Count: 2, Oldest: at, Newest: at}}, 2, nil
+		}
+		if change != nil {
+			change(c)
+		}
+	})
 	w.pool.ForceOpen("p1", time.Minute, "test")
 	w.pool.Avoid("p2", time.Now().Add(time.Minute), "w2")
 	at := time.Now().Add(time.Minute)

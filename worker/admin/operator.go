@@ -26,9 +26,13 @@ type Operator struct {
 	DrainWorker func(ctx context.Context, worker string) error
 	// Jobs returns the oldest jobs that fit a filter, at most limit.
 	Jobs func(ctx context.Context, f JobFilter, limit int) ([]Job, error)
+	// FindJob returns the jobs of an id, one for each queue that has it.
+	FindJob func(ctx context.Context, id string) ([]Job, error)
 	// Story returns the whole story of a job as a value in JSON.
 	Story     func(ctx context.Context, queue, id string) (any, error)
 	CancelJob func(ctx context.Context, queue, id string) error
+	// DeadGroups groups the dead letters that are kept, the largest group first, and counts all.
+	DeadGroups func(context.Context) (groups []DeadGroup, count uint64, err error)
 	// Letters calls use for each dead letter, the oldest first, until use returns an error, which comes back.
 	Letters func(ctx context.Context, use func(Letter) error) error
 	// ReplayLetter runs the job of a dead letter again; PurgeLetter removes the letter.
@@ -71,6 +75,17 @@ type Letter struct {
 	Reason   string    `json:"reason"`
 	Attempts int       `json:"attempts"`
 	Site     string    `json:"-"`
+}
+
+// DeadGroup are the dead letters of one reason, site and queue.
+type DeadGroup struct {
+	// Reason is the error code.
+	Reason string    `json:"reason"`
+	Site   string    `json:"site"`
+	Queue  string    `json:"queue"`
+	Count  int       `json:"count"`
+	Oldest time.Time `json:"oldest"`
+	Newest time.Time `json:"newest"`
 }
 
 // operatorRoutes are the routes that act through the Operator.
@@ -159,6 +174,8 @@ func (a *admin) jobs(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case err != nil:
 		return err
+	case query.Has("id"):
+		return a.findJob(w, r, query.Get("id"))
 	case f.State != "" && !slices.Contains(jobs.States(), f.State) && !slices.Contains(jobs.Outcomes(), f.State):
 		return badRequest("state: " + strconv.Quote(clip(f.State)) + " is neither a state nor an outcome")
 	case f.Queue != "" && !jobs.ValidQueue(f.Queue):
@@ -169,6 +186,23 @@ func (a *admin) jobs(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
 	defer cancel()
 	list, err := a.Operator.Jobs(ctx, f, limit)
+	if err != nil {
+		return err
+	}
+	return reply(w, map[string]any{"jobs": orEmpty(list)})
+}
+
+// findJob lists the jobs of an id.
+func (a *admin) findJob(w http.ResponseWriter, r *http.Request, id string) error {
+	switch {
+	case !jobs.ValidID(id):
+		return badRequest("id: " + strconv.Quote(clip(id)) + " is not the id of a job")
+	case a.Operator.FindJob == nil:
+		return notHere("jobs are not found here")
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
+	defer cancel()
+	list, err := a.Operator.FindJob(ctx, id)
 	if err != nil {
 		return err
 	}

@@ -63,6 +63,7 @@ type daemon struct {
 	fleetSites *fleet.Sites
 	releaser   *release.Releaser
 	totals     *totals.Totals
+	dead       deadIndex // of the HTTP port, which asks one question at a time
 	// outbox holds events until they are published, 1,024 at most. It is never closed: the HTTP port, which ends last, may cause
 	// another event.
 	outbox  chan func(context.Context) error

@@ -12,6 +12,7 @@ import (
 	"github.com/gofer-mq/gofer/rotation/sites"
 	"github.com/gofer-mq/gofer/worker/admin"
 	"github.com/gofer-mq/gofer/worker/control"
+	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
 // operator is what the HTTP API does for the fleet. It acts as the worker's NATS user, and can do what that user may.
@@ -23,7 +24,7 @@ func (d *daemon) operator() admin.Operator {
 		ResumeQueue: func(ctx context.Context, queue string) error {
 			return d.asClient(func(c *client.Client) error { return c.Resume(ctx, queue) })
 		},
-		Queues: d.queues, Workers: d.fleetWorkers, DrainWorker: d.drainWorker, Jobs: d.listJobs, Story: d.story, Letters: d.letters,
+		Queues: d.queues, Workers: d.fleetWorkers, DrainWorker: d.drainWorker, Jobs: d.listJobs, Story: d.story, Letters: d.letters, DeadGroups: d.deadGroups, FindJob: d.findJob,
 		CancelJob: func(ctx context.Context, queue, id string) error {
 			return d.asClient(func(c *client.Client) error { return c.Cancel(ctx, client.Key{Queue: queue, ID: id}) })
 		},
@@ -62,6 +63,32 @@ func (d *daemon) fleetWorkers(ctx context.Context) (any, error) {
 		return []control.Status{d.ownStatus()}, nil
 	}
 	return control.Ask[control.Status](ctx, conn.nc, control.Subject(d.names, control.Workers), nil, 0)
+}
+
+// fleetSample is how all workers stand and what they did lately, for the page.
+func (d *daemon) fleetSample(ctx context.Context, recent, minutes int) ([]admin.Worker, error) {
+	conn := d.connected.Load()
+	list := []control.Status{}
+	var err error
+	if conn == nil || !conn.nc.IsConnected() {
+		own := d.ownStatus()
+		own.Recent, own.Minutes = d.book.Steps(rollup.ShortStep, recent), d.book.Steps(rollup.LongStep, minutes)
+		list = append(list, own)
+	} else {
+		request := control.WorkersRequest{Recent: recent, Minutes: minutes}
+		list, err = control.Ask[control.Status](ctx, conn.nc, control.Subject(d.names, control.Workers), request, 0)
+	}
+	out := make([]admin.Worker, len(list))
+	for i, s := range list {
+		out[i] = admin.Worker{
+			Worker: s.Worker, Version: s.Version, StartedAt: s.StartedAt.UTC(), Slots: s.Slots, InFlight: s.Running(), Draining: s.Draining, Ready: s.Ready,
+			Reasons: append([]string{}, s.Reasons...), Proxies: s.Proxies, Queues: []string{}, Recent: s.Recent, Minutes: s.Minutes,
+		}
+		for _, q := range s.Queues {
+			out[i].Queues = append(out[i].Queues, q.Queue)
+		}
+	}
+	return out, err
 }
 
 // ownStatus is how this worker stands, for when it cannot ask.
@@ -147,6 +174,7 @@ type jobStory struct {
 	Waiting *jobWait        `json:"waiting,omitempty"`
 	Story   []client.Moment `json:"story"`
 	Result  *jobs.Summary   `json:"result,omitempty"`
+	Body    *bodyPreview    `json:"body,omitempty"`
 	// DeadLetter is the sequence of the job's dead letter; zero if there is none.
 	DeadLetter uint64 `json:"dead_letter,omitempty"`
 }
@@ -173,7 +201,7 @@ func (d *daemon) story(ctx context.Context, queue, id string) (any, error) {
 		s.Story, s.DeadLetter = known.Moments, known.DeadLetter
 		if known.Result != nil {
 			facts := known.Result.Summary()
-			s.State, s.Result = known.Result.Outcome, &facts
+			s.State, s.Result, s.Body = known.Result.Outcome, &facts, previewOf(known.Result)
 			return nil
 		}
 		job, err := c.StateOf(ctx, key)

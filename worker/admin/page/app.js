@@ -1,307 +1,178 @@
-"use strict";
-// The page of one worker. A snapshot arrives every second and is whole, so showing one never depends on an earlier
-// one; rows are kept by key only so that focus and a screen reader's place survive.
+// The page: the stream of snapshots, the state line, the tiles, and the address, which holds what the viewer chose.
+import { $, clock, make, number, printable, put, share } from "./dom.js";
+import * as acts from "./acts.js";
+import * as charts from "./charts.js";
+import * as job from "./job.js";
+import * as tables from "./tables.js";
 
-const $ = (id) => document.getElementById(id);
-const number = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
-const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium", hourCycle: "h23" });
-const hour = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-const time = (text) => clock.format(new Date(text));
-const sum = (list, field) => list.reduce((n, item) => n + item[field], 0);
+let state = null; // the snapshot, put together from the events of the stream
+let held = false; // the viewer wants the page to stand still
+const trend = { waiting: [], dead: [] }; // what the tiles showed, since nobody keeps that
 
-// share rounds neither a few to none nor almost all to all.
-function share(part, whole) {
-  if (!whole) return "–";
-  const percent = (100 * part) / whole;
-  if (percent > 0 && percent < 0.05) return "< 0.1 %";
-  if (percent < 100 && percent >= 99.95) return "> 99.9 %";
-  return number.format(percent) + " %";
+// --- the address: #worker=w1&range=1h&search=berlin&page=2&dead=site&job=default/abc
+
+const choice = () => Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+
+function choose(changes) {
+  const next = new URLSearchParams();
+  for (const [key, value] of Object.entries({ ...choice(), ...changes })) if (value) next.set(key, value);
+  const hash = next.toString().replaceAll("%2F", "/");
+  if (hash !== location.hash.slice(1)) history.replaceState(null, "", hash ? "#" + hash : location.pathname + location.search);
 }
 
-function seconds(s) {
-  if (!s) return "–";
-  return s < 1 ? Math.round(s * 1000) + " ms" : number.format(s) + " s";
+// follow does what the address says.
+async function follow() {
+  const c = choice();
+  if ((c.worker || "") !== watched) connect();
+  $("group-dead").value = ["reason", "site", "queue"].includes(c.dead) ? c.dead : "";
+  if ($("find-proxy") !== document.activeElement) $("find-proxy").value = c.search || "";
+  for (const b of $("ranges").children) b.setAttribute("aria-pressed", String(b.dataset.range === rangeOf(c)));
+  const at = Math.max(0, (parseInt(c.page, 10) || 1) - 1);
+  const { search, number: pageNumber } = tables.proxiesOf();
+  if ((c.search || "") !== search || at !== pageNumber) await tables.find(c.search || "", at, state);
+  if (state) show();
+  if (c.job) job.open(c.job);
+  else job.close();
 }
 
-function bytes(n) {
-  const units = ["B", "kB", "MB", "GB", "TB"];
-  let unit = 0;
-  for (; n >= 1000 && unit < units.length - 1; unit++) n /= 1000;
-  return number.format(n) + " " + units[unit];
-}
-
-// printable shows what strangers wrote and cannot be seen, such as what turns a line around, as the command line does.
-function printable(text) {
-  return String(text).replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Zl}\p{Zp}]/gu, (c) => {
-    if (c === "\u200c" || c === "\u200d") return c; // joiners belong to the spelling of some languages
-    return "\\u" + c.codePointAt(0).toString(16).padStart(4, "0");
-  });
-}
-
-function put(at, text, className) {
-  const node = at instanceof Node ? at : $(at);
-  text = printable(text);
-  if (node.textContent !== text) node.textContent = text;
-  if (className !== undefined && node.className !== className) node.className = className;
-}
-
-// cell is [text or node, class].
-function fill(td, [content, className]) {
-  td.className = className || "";
-  if (content instanceof Node) {
-    if (td.firstChild !== content) td.replaceChildren(content);
-  } else if (td.textContent !== printable(content)) {
-    td.textContent = printable(content);
-  }
-}
-
-// rows makes the body's rows those of the list; the first cell heads its row.
-function rows(id, list, key, cells) {
-  const body = $(id);
-  const heads = [...body.parentElement.tHead.rows[0].cells].map((th) => th.textContent);
-  const old = new Map([...body.children].map((tr) => [tr.dataset.key, tr]));
-  const next = list.map((item) => {
-    const name = key(item);
-    const tr = old.get(name) || newRow(name);
-    cells(item, tr).forEach((content, i) => fill(tr.children[i] || newCell(tr, heads[i]), content));
-    return tr;
-  });
-  if (!next.length && body.dataset.empty) next.push(emptyRow(body, old.get("")));
-  arrange(body, next);
-}
-
-// arrange moves no row that is in its place already. The focus follows a row that moves, and stays at the table when its
-// row goes: else it would start again at the top of the page.
-function arrange(body, next) {
-  const held = body.contains(document.activeElement) ? document.activeElement : null;
-  const stays = new Set(next);
-  for (const tr of [...body.children]) if (!stays.has(tr)) tr.remove();
-  next.forEach((tr, i) => {
-    if (body.children[i] !== tr) body.insertBefore(tr, body.children[i] || null);
-  });
-  if (held && document.activeElement !== held) (held.isConnected ? held : body.closest(".scroll")).focus();
-}
-
-// The roles say again what the elements are: a phone's layout takes that from them in some browsers.
-function newRow(key) {
-  const tr = document.createElement("tr");
-  tr.setAttribute("role", "row");
-  tr.dataset.key = key;
-  return tr;
-}
-
-function newCell(tr, head) {
-  const td = tr.appendChild(document.createElement("td"));
-  td.setAttribute("role", "cell");
-  if (head) td.dataset.head = head;
-  return td;
-}
-
-function emptyRow(body, old) {
-  const tr = old || newRow("");
-  const td = tr.children[0] || newCell(tr);
-  td.colSpan = body.parentElement.tHead.rows[0].cells.length;
-  fill(td, [body.dataset.empty, "quiet"]);
-  return tr;
-}
+const rangeOf = (c) => (["2m", "1h", "24h"].includes(c.range) ? c.range : "2m");
 
 // --- what a snapshot shows
 
-let last = null;
-let token = "";
-let tokenNeeded = true;
-
-function show(s) {
-  last = s;
-  document.title = `${printable(s.worker)}: ${s.ready ? "ready" : "not ready"} – gofer`;
-  tokenNeeded = s.token_needed;
-  put("worker", s.worker);
+function show() {
+  const s = state;
+  acts.needToken(s.token_needed);
+  const healthy = !s.problems.some((p) => p.level === "bad");
+  document.title = `${s.problems.length ? `${s.problems.length} to look at` : "healthy"} – gofer`;
+  put("health", s.problems.length ? (healthy ? "! look at this" : "✕ not healthy") : "✓ healthy", "pill " + (s.problems.length ? (healthy ? "warn" : "bad") : "good"));
+  showProblems(s);
+  for (const node of document.querySelectorAll(".self")) put(node, s.worker);
   put("version", "version " + s.version);
-  put("ready", s.ready ? "ready" : "not ready", "pill " + (s.ready ? "good" : "bad"));
-  showChecks(s.checks);
+  showWatched(s);
   showTiles(s);
-  drawNow(s.seconds);
-  drawDay(s.hours);
-  for (const node of document.querySelectorAll(".scope")) put(node, s.scope === "cluster" ? "whole fleet" : "this worker");
-  showTables(s);
-  showBreakers(s);
-  showControl();
+  showChart(s);
+  tables.show(s, $("group-dead").value);
 }
 
-function showChecks(checks) {
-  const failing = checks.filter((c) => !c.ok).map((c) => printable(`${c.name}: ${c.detail}`));
-  const list = $("checks");
-  if (list.textContent !== failing.join("")) {
-    list.replaceChildren(...failing.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
+function showProblems(s) {
+  const list = $("problems");
+  const lines = s.problems.map((p) => (p.level === "bad" ? "✕ " : "! ") + p.text);
+  if (!lines.length) lines.push(s.worker_count === 1 ? "One worker, nothing to look at." : `${number.format(s.worker_count)} workers, nothing to look at.`);
+  if (list.shown === lines.join("\n")) return;
+  list.shown = lines.join("\n");
+  list.replaceChildren(...lines.map((text, i) => make("li", text, s.problems[i]?.level || "quiet")));
+}
+
+function showWatched(s) {
+  const select = $("watched");
+  const names = s.workers.map((w) => w.worker);
+  if (watched && !names.includes(watched)) names.unshift(watched);
+  const key = names.sort().join("\n");
+  if (select.shown !== key) {
+    select.shown = key;
+    select.replaceChildren(new Option("whole fleet", ""), ...names.map((name) => new Option(printable(name), name)));
   }
-  list.hidden = !failing.length;
+  select.value = watched;
+}
+
+const classSum = (jobs) => jobs.reduce((sum, step) => sum.map((n, i) => n + step[i]), [0, 0, 0, 0, 0]);
+const total = (step) => step.reduce((a, b) => a + b, 0);
+
+// tile shows a number, what it is of, and how to take it: "good", "warn", "bad" or nothing.
+function tile(id, text, note, kind, line) {
+  const box = $("tile-" + id);
+  put(box.querySelector("dd"), text, kind);
+  let small = box.querySelector(".of");
+  if (!small) small = box.appendChild(make("dd", "", "of"));
+  put(small, ({ good: "✓ ", warn: "! ", bad: "✕ " }[kind] || "") + note);
+  charts.spark(box, line);
 }
 
 function showTiles(s) {
-  const recent = s.seconds.slice(-10);
-  const jobs = sum(s.seconds, "jobs");
-  put("rate", recent.length ? number.format(sum(recent, "jobs") / recent.length) : "–");
-  put("success", share(sum(s.seconds, "succeeded"), jobs));
-  put("inflight", s.slots ? `${s.in_flight} of ${s.slots}` : String(s.in_flight));
-  put("retryrate", number.format(sum(s.seconds.slice(-60), "retries")));
-  const all = Object.values(s.breakers).reduce((a, b) => a + b, 0);
-  put("open", `${number.format(all - (s.breakers.closed || 0))} of ${number.format(all)}`);
+  const r = s.recent;
+  const ended = classSum(r.jobs);
+  const jobs = total(ended);
+  const lately = classSum(r.jobs.slice(-3));
+  const rate = total(lately) / (3 * r.step);
+  const slots = s.slots ? `${number.format(s.in_flight)} of ${number.format(s.slots)} slots busy` : "";
+  const waiting = s.queues.reduce((n, q) => n + ["queued", "delayed", "retrying", "no_proxy", "site_down"].reduce((m, k) => m + (q[k] || 0), 0), 0);
+  const stuck = s.queues.reduce((n, q) => n + (q.no_proxy || 0) + (q.site_down || 0), 0);
+  tile("rate", number.format(rate), slots, rate === 0 && waiting > 0 && s.in_flight === 0 ? "warn" : "", r.jobs.map(total));
+  const good = jobs ? ended[0] / jobs : 0;
+  tile("success", share(ended[0], jobs), jobs ? `of ${number.format(jobs)} jobs, ${number.format(r.failed)} failed` : "no job ended", jobs < 10 ? "" : good >= 0.95 ? "good" : good >= 0.8 ? "warn" : "bad",
+    r.jobs.map((step) => (total(step) ? step[0] / total(step) : null)));
+  const p95 = r.total_p95;
+  tile("p95", p95 ? (p95 < 1000 ? `${number.format(p95)} ms` : `${number.format(p95 / 1000)} s`) : "–", "from first attempt to end", !p95 ? "" : p95 < 10000 ? "good" : p95 < 30000 ? "warn" : "bad", r.p95.map((ms) => ms || null));
+  remember(trend.waiting, waiting);
+  tile("waiting", number.format(waiting), stuck ? `${number.format(stuck)} for a proxy or a site` : "in all queues", stuck ? "warn" : "", trend.waiting);
+  if (s.dead_count !== null) remember(trend.dead, s.dead_count);
+  const newest = s.dead.map((g) => g.newest).sort().at(-1);
+  const fresh = newest && Date.parse(s.at) - Date.parse(newest) < 3_600_000;
+  tile("dead", s.dead_count === null ? "–" : number.format(s.dead_count), fresh ? "new ones in the last hour" : s.dead_count ? "none in the last hour" : "", fresh ? "warn" : s.dead_count === 0 ? "good" : "", trend.dead);
 }
 
-function showTables(s) {
-  rows("hours", [...s.hours].reverse(), (p) => p.timestamp, (p) => [
-    [hour.format(new Date(p.timestamp)), "when"], [number.format(p.total_requests), "number"], [p.total_requests ? share(p.success_rate, 1) : "–", "number"],
-    [number.format(p.total_retries), "number"], [seconds(p.avg_latency), "number"], [seconds(p.p95_latency), "number"], [bytes(p.bytes), "number"], [number.format(p.circuit_breaker_opens), "number"],
-  ]);
-  const attempts = Object.entries(s.success_by_attempt).sort((a, b) => a[0] - b[0]);
-  const total = attempts.reduce((n, [, count]) => n + count, 0);
-  rows("attempts", attempts, ([n]) => n, ([n, count], tr) => [[n, "number"], [number.format(count), "number"], [meter(tr, count / total, `succeeded at attempt ${n}`)]]);
-  rows("queues", s.queues, (q) => q.name, (q) => [[q.name, "id"], [q.paused ? "paused" : "open", q.paused ? "warn" : "quiet"], [number.format(q.pending), "number"], [number.format(q.ack_pending), "number"], [number.format(q.in_flight), "number"]]);
-  rows("worst", s.worst, (p) => p.proxy_id, (p) => [
-    [p.proxy_id, "id"], [share(p.failure_count, p.total_attempts), "number"], [number.format(p.failure_count), "number"], [number.format(p.total_attempts), "number"],
-    [seconds(p.avg_latency), "number"], [bytes(p.bytes), "number"],
-  ]);
-  rows("failures", s.failures, (f) => f.at + f.queue + f.job_id, (f) => [
-    [time(f.at), "when"], [whyFailed(f), "says bad"], [f.attempts, "number"], [`${f.queue}/${f.job_id}`, "id"],
-  ]);
-  rows("retries", s.retries, (e) => e.at + e.queue + e.job_id + e.attempt, (e) => [
-    [time(e.at), "when"], [e.error || `status ${e.status}`, "says"], [e.proxy || "direct", "id"],
-    [`${e.attempt} of ${e.max_attempts}`, "number"], [seconds(e.delay), "number"], [`${e.queue}/${e.job_id}`, "id"],
-  ]);
+function remember(list, value) {
+  list.push(value);
+  if (list.length > 120) list.shift();
 }
 
-const whyFailed = (f) => f.error.replaceAll("_", " ") + (f.detail ? ": " + f.detail : "");
-
-function meter(tr, value, label) {
-  const box = tr.querySelector(".meter") || newMeter();
-  const [bar, text] = box.children;
-  bar.value = value || 0;
-  bar.setAttribute("aria-label", label);
-  text.textContent = share(bar.value, 1);
-  return box;
-}
-
-function newMeter() {
-  const box = document.createElement("span");
-  box.className = "meter";
-  box.append(document.createElement("progress"), document.createElement("span"));
-  return box;
-}
-
-let known = null; // what rested, to tell what changed
-
-function showBreakers(s) {
-  const counts = Object.entries(s.breakers).sort().map(([state, n]) => `${number.format(n)} ${state.replace("_", " ")}`);
-  put("breakers", counts.join(", "));
-  rows("resting", s.resting, (b) => b.proxy_id, (b, tr) => [
-    [b.proxy_id, "id"], [b.state.replace("_", " "), b.state === "open" ? "bad" : "warn"], [sinceAndWhy(b), "says"],
-    [untilTest(b, s.at), "number"], [resetButton(tr, b.proxy_id)],
-  ]);
-  const resting = Object.entries(s.breakers).reduce((n, [state, count]) => n + (state === "closed" ? 0 : count), 0);
-  const more = resting - s.resting.length;
-  $("more").hidden = more <= 0;
-  put("more", more > 0 ? `and ${number.format(more)} more that are not shown; their tests come later` : "");
-  const now = { states: new Map(s.resting.map((b) => [b.proxy_id, b.state])), whole: more <= 0, resting };
-  if (known) tell(known, now);
-  known = now;
-}
-
-function sinceAndWhy(b) {
-  return [b.last_state_change ? time(b.last_state_change) : "", b.reason].filter(Boolean).join(": ") || "–";
-}
-
-// untilTest measures with the worker's clock: the reader's may be wrong.
-function untilTest(b, at) {
-  if (!b.next_test_time) return "now";
-  const left = Math.ceil((Date.parse(b.next_test_time) - Date.parse(at)) / 1000);
-  return left > 0 ? `in ${left} s` : "at the next job";
-}
-
-// tell names breakers only when all of them are listed: one that leaves a part of the list has not closed for that.
-function tell(before, now) {
-  if (!before.whole || !now.whole) {
-    if (before.resting !== now.resting) put("news", `${number.format(now.resting)} breakers are not closed`);
+function showChart(s) {
+  const range = rangeOf(choice());
+  const of = s.watched ? `worker ${s.watched}` : s.worker_count === 1 ? "one worker" : "whole fleet";
+  if (range === "24h") {
+    const hours = s.hours.map((h) => charts.classes.map((name) => h.classes[name]));
+    const first = Math.max(0, Math.min(hours.findIndex((h) => total(h) > 0), hours.length - 6));
+    put("of", `jobs an hour, ${s.scope === "cluster" ? "whole fleet" : "this worker"}, last 24 hours`);
+    charts.show(range, { start: Date.parse(s.hours[first].timestamp) / 1000, step: 3600, jobs: hours.slice(first) }, 1, "last 24 hours");
     return;
   }
-  const opened = [...now.states].filter(([id, state]) => state === "open" && before.states.get(id) !== "open").map(([id]) => id);
-  const closed = [...before.states.keys()].filter((id) => !now.states.has(id));
-  const say = [];
-  if (opened.length) say.push(`Breaker opened: ${opened.slice(0, 5).join(", ")}`);
-  if (closed.length) say.push(`Breaker closed: ${closed.slice(0, 5).join(", ")}`);
-  if (say.length) put("news", say.join(". "));
+  const data = range === "1h" ? s.minutes : s.recent;
+  put("of", `jobs a second, ${of}, last ${range === "1h" ? "hour" : "2 minutes"}`);
+  charts.show(range, data, data.step, range === "1h" ? "last hour" : "last two minutes");
 }
-
-// --- control
-
-const mayChange = () => !tokenNeeded || token !== "";
-
-function showControl() {
-  $("token-form").hidden = !tokenNeeded || token !== "";
-  put("control", mayChange()
-    ? "Breakers can be reset in their table, for the whole fleet."
-    : "This page only shows. With the admin token it can also reset breakers.");
-}
-
-function resetButton(tr, id) {
-  const button = tr.querySelector("button") || document.createElement("button");
-  if (button.type !== "button") {
-    button.type = "button";
-    button.textContent = "Reset";
-    button.setAttribute("aria-label", `Reset the breaker of ${printable(id)}`);
-    button.addEventListener("click", () => reset(id));
-  }
-  button.hidden = !mayChange();
-  return button;
-}
-
-async function reset(id) {
-  const headers = token ? { Authorization: "Bearer " + token } : {};
-  try {
-    const answer = await fetch(`api/v1/circuit-breakers/${encodeURIComponent(id)}/reset`, { method: "POST", headers });
-    if (answer.ok) {
-      put("outcome", `The breaker of ${id} was reset.`);
-      return;
-    }
-    if (answer.status === 401) token = "";
-    put("outcome", `The breaker of ${id} was not reset: ${(await answer.json()).message}`);
-  } catch {
-    put("outcome", `The breaker of ${id} was not reset: the worker did not answer.`);
-  }
-  showControl();
-}
-
-$("token-form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  token = $("token").value.trim();
-  $("token").value = "";
-  if (last) show(last);
-  $("control").tabIndex = -1;
-  $("control").focus();
-});
 
 // --- the stream
 
 let stream = null;
+let watched = ""; // the worker that the stream is of
 let heard = 0;
 let shown = null; // when the last snapshot came
 let refusal = ""; // why the worker does not let this page watch
 
 function connect() {
   if (stream) stream.close();
+  watched = choice().worker || "";
   heard = Date.now();
-  stream = new EventSource("api/v1/live");
-  stream.onmessage = (event) => {
+  let whole = false; // the first event of a stream has everything, the later ones what changed
+  const source = stream = new EventSource("api/v1/live" + (watched ? "?worker=" + encodeURIComponent(watched) : ""));
+  source.onopen = () => { whole = false; };
+  source.onmessage = (event) => {
+    if (source !== stream) return;
     heard = Date.now();
     shown = new Date();
     refusal = "";
-    put("link", "live");
+    const news = JSON.parse(event.data);
+    const before = state?.problems;
+    state = whole ? { ...state, ...news } : news;
+    whole = true;
+    if ($("link").textContent !== "live") put("link", "live");
     $("main").classList.remove("stale");
-    show(JSON.parse(event.data));
+    if (held) return;
+    show();
+    if (before) tell(before, state.problems);
   };
-  stream.onerror = () => {
+  source.onerror = () => {
     lost();
-    if (stream.readyState === EventSource.CLOSED) askWhy();
+    if (source.readyState === EventSource.CLOSED) askWhy();
   };
+}
+
+// tell lets a screen reader say what has become wrong.
+function tell(before, now) {
+  const known = new Set(before.map((p) => p.text));
+  const fresh = now.filter((p) => !known.has(p.text)).map((p) => p.text);
+  if (fresh.length) put("news", fresh.join(". "));
+  else if (before.length && !now.length) put("news", "Healthy again.");
 }
 
 // askWhy asks once more, for a stream does not tell its page why it was refused.
@@ -326,9 +197,9 @@ function lost() {
   if ($("link").textContent === "live") put("news", "The connection to the worker is lost.");
   const age = shown ? `, numbers of ${clock.format(shown)}` : "";
   put("link", `${refusal || "no connection"}${age}, trying again`);
-  put("ready", "unknown", "pill");
+  put("health", "? unknown", "pill");
   $("main").classList.toggle("stale", shown !== null);
-  document.title = `${last ? last.worker : "worker"}: ${refusal ? "refused" : "no connection"} – gofer`;
+  document.title = `${refusal ? "refused" : "no connection"} – gofer`;
 }
 
 // A browser gives up a stream that was refused once, and does not notice one that went silent.
@@ -337,6 +208,65 @@ setInterval(() => {
   lost();
   connect();
 }, 2000);
+
+// A page of proxies that the stream does not bring is asked for every ten seconds.
+setInterval(() => {
+  const { search, number: pageNumber } = tables.proxiesOf();
+  if (!held && !document.hidden && (search || pageNumber)) tables.refresh(state);
+}, 10_000);
+
+// --- what the viewer does
+
+$("watched").addEventListener("change", () => { choose({ worker: $("watched").value }); follow(); });
+$("ranges").addEventListener("click", (event) => {
+  if (!event.target.dataset.range) return;
+  choose({ range: event.target.dataset.range === "2m" ? "" : event.target.dataset.range });
+  follow();
+});
+$("group-dead").addEventListener("change", () => { choose({ dead: $("group-dead").value }); follow(); });
+let typing = 0;
+$("find-proxy").addEventListener("input", () => {
+  clearTimeout(typing);
+  typing = setTimeout(() => { choose({ search: $("find-proxy").value.trim(), page: "" }); follow(); }, 250);
+});
+const turn = (by) => { choose({ page: String(tables.proxiesOf().number + 1 + by) }); follow(); };
+$("proxies-back").addEventListener("click", () => turn(-1));
+$("proxies-on").addEventListener("click", () => turn(1));
+$("search").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const id = $("job-id").value.trim();
+  if (id) location.hash = "#" + new URLSearchParams({ ...choice(), job: id }).toString().replaceAll("%2F", "/");
+});
+$("hold").addEventListener("click", () => {
+  held = !held;
+  $("hold").setAttribute("aria-pressed", String(held));
+  put("hold", held ? "Go on" : "Hold still");
+  if (!held && state) show();
+});
+window.addEventListener("hashchange", () => {
+  // A link in a table names one thing; what else was chosen stays.
+  const c = choice();
+  if (c.job || c.worker) choose({ ...before, ...c });
+  before = choice();
+  follow();
+});
+let before = choice();
+job.setUp((name) => { choose({ job: name }); before = choice(); });
+acts.setUp(() => tables.refresh(state));
+
+// On a phone a bar at the bottom leads to each table.
+for (const name of ["queues", "sites", "proxies", "dead", "workers"]) {
+  const section = $("h-" + name).closest("section");
+  const b = make("button", $("h-" + name).firstChild.textContent.trim().replace(" letters", ""));
+  b.type = "button";
+  b.addEventListener("click", () => section.scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" }));
+  $("tabs").append(b);
+}
+
+function redraw() {
+  charts.again();
+  if (state) showChart(state);
+}
 
 put("zone", "times in " + Intl.DateTimeFormat().resolvedOptions().timeZone);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
@@ -348,3 +278,4 @@ new ResizeObserver(() => {
   }
 }).observe(document.body);
 connect();
+follow();

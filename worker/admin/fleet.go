@@ -1,0 +1,231 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/gofer-mq/gofer/worker/rollup"
+)
+
+// Worker is how a worker stands.
+type Worker struct {
+	Worker    string    `json:"worker"`
+	Version   string    `json:"version"`
+	StartedAt time.Time `json:"started_at"`
+	Slots     int       `json:"slots"`
+	InFlight  int       `json:"in_flight"`
+	Draining  bool      `json:"draining"`
+	Ready     bool      `json:"ready"`
+	Reasons   []string  `json:"reasons"`
+	// Proxies counts them by the state of the breaker; Queues are those that it serves.
+	Proxies map[string]int `json:"proxies"`
+	Queues  []string       `json:"queues"`
+	// Silent tells that the worker answered before, and did not when it was asked last.
+	Silent bool `json:"silent"`
+
+	// Recent and Minutes are what ended there lately, in steps of rollup.ShortStep and rollup.LongStep.
+	Recent  []rollup.Step `json:"-"`
+	Minutes []rollup.Step `json:"-"`
+}
+
+// Series are steps of one width as columns. A step in which nothing happened is there, too.
+type Series struct {
+	// Start is when the first step begins, in seconds since 1970, and Step its width in seconds.
+	Start int64 `json:"start"`
+	Step  int64 `json:"step"`
+	// Jobs are the ended jobs of each step by class: 2xx, 3xx, 4xx, 5xx, none.
+	Jobs [][5]int64 `json:"jobs"`
+	// P95 is the 95th percentile of each step's times in ms; zero where no job ended.
+	P95 []int64 `json:"p95"`
+	// TotalP95 is that of all steps together.
+	TotalP95 int64 `json:"total_p95"`
+	Failed   int64 `json:"failed"`
+	Retries  int64 `json:"retries"`
+}
+
+const (
+	// fleetPeriod is how often the fleet is asked while somebody watches.
+	fleetPeriod = 5 * time.Second
+	// silentFor is how long a worker that no longer answers is listed.
+	silentFor = 2 * time.Minute
+)
+
+// known is a worker and when it answered last.
+type known struct {
+	Worker
+	heard time.Time
+	// recent and minutes are the steps of earlier answers as well, by start: only the first question asks for all.
+	recent, minutes map[int64]rollup.Step
+}
+
+// workersKnown are the workers that answered, by name. Only one question is open at a time, so only one goroutine changes it.
+type workersKnown map[string]known
+
+// askFleet asks all workers. The first question asks for the whole hour, later ones only for what ended since.
+func (a *admin) askFleet(ctx context.Context, before workersKnown) (workersKnown, error) {
+	recent, minutes := rollup.ShortSteps-1, rollup.LongSteps-1
+	for _, w := range before {
+		if time.Since(w.heard) < 3*fleetPeriod { // so the last question was not long ago
+			recent, minutes = 4, 2
+			break
+		}
+	}
+	list, err := a.Fleet(ctx, recent, minutes)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	after := workersKnown{}
+	var missed bool
+	for _, w := range list {
+		old := before[w.Worker]
+		missed = missed || recent == 4 && now.Sub(old.heard) > 3*fleetPeriod
+		after[w.Worker] = old.hear(w, now)
+	}
+	if missed { // a worker that was not there before has told only a part
+		if list, err = a.Fleet(ctx, rollup.ShortSteps-1, rollup.LongSteps-1); err == nil {
+			for _, w := range list {
+				after[w.Worker] = after[w.Worker].hear(w, now)
+			}
+		}
+	}
+	for name, old := range before {
+		if _, answered := after[name]; !answered && now.Sub(old.heard) < silentFor && !old.Draining {
+			old.Silent, old.Ready = true, false
+			after[name] = old
+		}
+	}
+	return after, nil
+}
+
+// hear is what is known of a worker after an answer.
+func (k known) hear(w Worker, now time.Time) known {
+	next := known{Worker: w, heard: now}
+	next.recent = joinSteps(k.recent, w.Recent, now, rollup.ShortStep*rollup.ShortSteps)
+	next.minutes = joinSteps(k.minutes, w.Minutes, now, rollup.LongStep*rollup.LongSteps)
+	next.Recent, next.Minutes = nil, nil
+	return next
+}
+
+// joinSteps adds newer steps to older ones, and leaves out those that are too old.
+func joinSteps(old map[int64]rollup.Step, steps []rollup.Step, now time.Time, keep time.Duration) map[int64]rollup.Step {
+	out := make(map[int64]rollup.Step, len(old)+len(steps))
+	oldest := now.Add(-keep).Unix()
+	for at, s := range old {
+		if at >= oldest {
+			out[at] = s
+		}
+	}
+	for _, s := range steps {
+		if s.At >= oldest && s.At <= now.Unix() {
+			out[s.At] = s
+		}
+	}
+	return out
+}
+
+// addWorkers adds what the fleet says, or this worker alone while the fleet has not answered.
+func (a *admin) addWorkers(ctx context.Context, s *Snapshot) {
+	workers, _, _ := a.view.workers.get(ctx)
+	if len(workers) == 0 {
+		own := a.self(s)
+		workers = workersKnown{a.Worker: known{}.hear(own, time.Now())}
+	}
+	recent, minutes := newSteps(rollup.ShortStep, rollup.ShortSteps-1), newSteps(rollup.LongStep, rollup.LongSteps-1)
+	s.Workers = []Worker{}
+	for _, w := range workers {
+		s.Workers = append(s.Workers, w.Worker)
+		if s.Watched != "" && s.Watched != w.Worker.Worker {
+			continue
+		}
+		if !w.Silent {
+			s.InFlight, s.Slots = s.InFlight+w.InFlight, s.Slots+w.Slots
+		}
+		recent.add(w.recent)
+		minutes.add(w.minutes)
+	}
+	s.Recent, s.Minutes, s.WorkerCount = recent.series(), minutes.series(), len(s.Workers)
+	slices.SortFunc(s.Workers, func(a, b Worker) int {
+		return cmp.Or(rank(a)-rank(b), cmp.Compare(a.Worker, b.Worker))
+	})
+	s.Workers = s.Workers[:min(len(s.Workers), maxWorkers)]
+}
+
+// rank sorts workers: those that need somebody first.
+func rank(w Worker) int {
+	switch {
+	case w.Silent:
+		return 0
+	case !w.Ready && !w.Draining:
+		return 1
+	case w.Draining:
+		return 2
+	}
+	return 3
+}
+
+// self is this worker as a fleet of one.
+func (a *admin) self(s *Snapshot) Worker {
+	w := Worker{
+		Worker: a.Worker, Version: a.Version, Ready: s.Ready, Reasons: []string{}, Proxies: map[string]int{}, Queues: []string{},
+		Recent: a.Book.Steps(rollup.ShortStep, rollup.ShortSteps-1), Minutes: a.Book.Steps(rollup.LongStep, rollup.LongSteps-1),
+	}
+	for _, c := range s.Checks {
+		if !c.OK {
+			w.Reasons = append(w.Reasons, c.Name+": "+c.Detail)
+		}
+	}
+	g := a.Metrics.Gauges()
+	if g.Slots != nil {
+		w.Slots = g.Slots()
+	}
+	if g.InFlight != nil {
+		for queue, n := range g.InFlight() {
+			w.InFlight, w.Queues = w.InFlight+n, append(w.Queues, queue)
+		}
+	}
+	slices.Sort(w.Queues)
+	return w
+}
+
+// stepSum adds up the steps of several workers.
+type stepSum struct {
+	start, width int64
+	steps        []rollup.Step
+}
+
+// newSteps has the newest count whole steps that every worker has had the time to tell.
+func newSteps(width time.Duration, count int) *stepSum {
+	w := int64(width / time.Second)
+	end := time.Now().Unix() / w * w
+	if width == rollup.ShortStep {
+		end = time.Now().Add(-fleetPeriod).Unix() / w * w // the fleet is not asked more often
+	}
+	return &stepSum{start: end - int64(count)*w, width: w, steps: make([]rollup.Step, count)}
+}
+
+func (t *stepSum) add(steps map[int64]rollup.Step) {
+	for _, at := range slices.Sorted(maps.Keys(steps)) {
+		if i := (at - t.start) / t.width; at >= t.start && i < int64(len(t.steps)) {
+			s := steps[at]
+			t.steps[i].Merge(&s)
+		}
+	}
+}
+
+func (t *stepSum) series() Series {
+	out := Series{Start: t.start, Step: t.width, Jobs: make([][5]int64, len(t.steps)), P95: make([]int64, len(t.steps))}
+	var all rollup.Step
+	for i := range t.steps {
+		s := &t.steps[i]
+		all.Merge(s)
+		c := s.Classes
+		out.Jobs[i] = [5]int64{c.Status2xx, c.Status3xx, c.Status4xx, c.Status5xx, c.None}
+		out.P95[i] = s.Latency.Quantile(0.95).Milliseconds()
+	}
+	out.TotalP95, out.Failed, out.Retries = all.Latency.Quantile(0.95).Milliseconds(), all.Failed, all.Retries
+	return out
+}

@@ -1,0 +1,183 @@
+// The tables of the page: what each column shows, and what can be done to a row.
+import { $, at, make, number, put, seconds, share, span, table } from "./dom.js";
+import * as acts from "./acts.js";
+
+let now = Date.now(); // by the worker's clock: the viewer's may be wrong
+const until = (text) => {
+  if (!text) return "–";
+  const left = (Date.parse(text) - now) / 1000;
+  return left > 0 ? `in ${left < 60 ? Math.ceil(left) + " s" : Math.ceil(left / 60) + " min"}` : "at the next job";
+};
+const sum = (classes) => Object.values(classes).reduce((a, b) => a + b, 0);
+const words = (code) => code.replaceAll("_", " ");
+
+// A state is a word with a sign before it: colour is never the only one.
+const signs = { bad: "✕ ", warn: "! ", good: "✓ ", "": "" };
+const mark = (kind, text) => make("span", signs[kind] + text, kind);
+
+// jobLink opens the story of a job.
+function jobLink(queue, id) {
+  const a = make("a", `${queue}/${id}`, "id");
+  a.href = "#job=" + encodeURIComponent(`${queue}/${id}`);
+  return a;
+}
+
+// why puts a code of the worker into words.
+const reasons = {
+  connect: "cannot be reached", reset: "connection reset", timeout: "no answer in time", proxy_auth: "refuses its credentials", proxy_refused: "refuses to connect",
+  proxy_tls: "its TLS fails", proxy_protocol: "speaks no proper HTTP or SOCKS", tls: "TLS to the sites fails", dns: "cannot resolve names", truncated: "answers break off",
+  malformed: "answers make no sense", status_5xx: "answers 5xx for the sites", region_refused: "refuses the region", probe: "its tests fail",
+};
+
+function why(p) {
+  if (p.state === "avoided") return `found dead by ${p.avoided_by}`;
+  if (p.state === "closed") return p.bans ? `banned by ${number.format(p.bans)} ${p.bans === 1 ? "site" : "sites"}` : "";
+  const reason = reasons[p.reason] || (p.reason ? words(p.reason) : "reason not known here");
+  return p.failures > 1 ? `${reason}, ${number.format(p.failures)} failures` : reason;
+}
+
+const proxyState = { open: ["bad", "open"], half_open: ["warn", "half open"], avoided: ["warn", "avoided"], closed: ["good", "closed"] };
+
+function queueState(q) {
+  if (q.paused_until) return mark("warn", "paused");
+  if (q.paused) return mark("warn", "paused");
+  return q.served === false ? mark("bad", "no worker serves it") : mark("good", "open");
+}
+
+const count = (n) => number.format(n || 0);
+const showQueues = table("queues", [
+  ["Queue", "id", (q) => q.queue], ["State", "", queueState],
+  ...["queued", "running", "delayed", "retrying", "no_proxy", "site_down"].map((state) => [words(state), "number", (q) => (q[state] === undefined ? "–" : count(q[state]))]),
+  ["Oldest", "number", (q) => (q.oldest_seconds ? span(Math.max(0, ...Object.values(q.oldest_seconds))) : "–")],
+  ["Act", "acts", (q) => (q.paused || q.paused_until
+    ? [["resume", "Resume", acts.resume, `Resume queue ${q.queue}`]] : [["pause", "Pause", acts.pause, `Pause queue ${q.queue}`]])],
+], (q) => q.queue);
+
+const siteState = { new: ["", "new"], up: ["good", "up"], resting: ["bad", "resting"], testing: ["warn", "testing"] };
+const showSites = table("sites", [
+  ["Site", "id", (s) => s.site], ["State", "", (s) => mark(...(siteState[s.state] || ["", s.state]))], ["Why", "says", (s) => (s.reason ? words(s.reason) : "")],
+  ["Since", "when", (s) => (s.last_state_change ? at(s.last_state_change) : "–")], ["Next test", "number", (s) => until(s.next_test_time)],
+  ["Act", "acts", (s) => (["resting", "testing"].includes(s.state) ? [["reset", "End the rest", acts.resetSite, `End the rest of ${s.site}`]] : [])],
+], (s) => s.site);
+
+const showProxies = table("proxies", [
+  ["Proxy", "id", (p) => p.proxy_id], ["State", "", (p) => mark(...(proxyState[p.state] || ["", p.state]))], ["Why", "says", why],
+  ["Region", "", (p) => p.region || "–"], ["2xx", "number", (p) => share(p.classes["2xx"], sum(p.classes))], ["Failed", "number", (p) => share(p.failed, p.attempts)],
+  ["Attempts", "number", (p) => count(p.attempts)], ["Bans", "number", (p) => count(p.bans)], ["Average", "number", (p) => seconds(p.avg_latency)],
+  ["Next test", "number", (p) => (p.state === "closed" ? "–" : p.state === "half_open" ? "now" : until(p.next_test_time))],
+  ["Act", "acts", (p) => (p.state === "closed" ? [] : [["reset", "Reset", acts.resetBreaker, `Reset the breaker of ${p.proxy_id}`]])],
+], (p) => p.proxy_id);
+
+const showDead = table("dead", [
+  ["Letters", "number", (g) => count(g.count)], ["Reason", "says", (g) => (g.reason ? words(g.reason) : "any")], ["Site", "id", (g) => g.site || "any"], ["Queue", "id", (g) => g.queue || "any"],
+  ["Oldest", "when", (g) => at(g.oldest)], ["Newest", "when", (g) => at(g.newest)],
+  ["Act", "acts", (g) => [["replay", "Replay", acts.replayGroup, `Replay ${g.count} letters of ${g.key}`], ["purge", "Remove", acts.purgeGroup, `Remove ${g.count} letters of ${g.key}`]]],
+], (g) => g.key);
+
+function workerState(w) {
+  if (w.silent) return [mark("bad", "does not answer")];
+  if (w.draining) return [mark("warn", "draining")];
+  return w.ready ? [mark("good", "ready")] : [mark("bad", "not ready: "), w.reasons.join("; ")];
+}
+
+const showWorkers = table("workers", [
+  ["Worker", "id", (w) => workerLink(w.worker)], ["State", "says", workerState], ["Jobs", "number", (w) => (w.slots ? `${count(w.in_flight)} of ${count(w.slots)}` : count(w.in_flight))],
+  ["Proxies", "says", (w) => Object.entries(w.proxies || {}).filter(([, n]) => n).sort().map(([state, n]) => `${count(n)} ${words(state)}`).join(", ") || "–"],
+  ["Queues", "says", (w) => w.queues.join(", ") || "–"], ["Up", "number", (w) => (Date.parse(w.started_at) > 0 ? span((now - Date.parse(w.started_at)) / 1000) : "–")], ["Version", "says", (w) => w.version || "–"],
+  ["Act", "acts", (w) => (w.silent || w.draining ? [] : [["drain", "Drain", acts.drain, `Drain worker ${w.worker}`]])],
+], (w) => w.worker);
+
+function workerLink(name) {
+  const a = make("a", name, "id");
+  a.href = "#worker=" + encodeURIComponent(name);
+  return a;
+}
+
+const showFailures = table("failures", [
+  ["Time", "when", (f) => at(f.at)], ["Job", "id", (f) => jobLink(f.queue, f.job_id)], ["Reason", "says", (f) => words(f.error) + (f.detail ? ": " + f.detail : "")], ["Attempts", "number", (f) => count(f.attempts)],
+], (f) => f.at + f.queue + f.job_id);
+
+const showRetries = table("retries", [
+  ["Time", "when", (e) => at(e.at)], ["Job", "id", (e) => jobLink(e.queue, e.job_id)], ["What went wrong", "says", (e) => e.error || `status ${e.status}`], ["Proxy", "id", (e) => e.proxy || "direct"],
+  ["Attempt", "number", (e) => `${e.attempt} of ${e.max_attempts}`], ["Delay", "number", (e) => seconds(e.delay)],
+], (e) => e.at + e.queue + e.job_id + e.attempt);
+
+// regroup adds up groups of dead letters by one of their names.
+function regroup(groups, by) {
+  if (!by) return groups.map((g) => ({ ...g, key: `${g.reason}, ${g.site}, ${g.queue}` }));
+  const found = new Map();
+  for (const g of groups) {
+    const sum = found.get(g[by]) || { key: g[by], [by]: g[by], count: 0, oldest: g.oldest, newest: g.newest };
+    sum.count += g.count;
+    if (g.oldest < sum.oldest) sum.oldest = g.oldest;
+    if (g.newest > sum.newest) sum.newest = g.newest;
+    found.set(g[by], sum);
+  }
+  return [...found.values()].sort((a, b) => b.count - a.count);
+}
+
+// --- proxies: the first page comes with the stream, others are asked for
+
+const pageSize = 20;
+let page = { search: "", number: 0, total: 0, list: null };
+let pending = 0;
+
+export const proxiesOf = () => ({ search: page.search, number: page.number });
+
+// find shows another page of proxies, or those that fit a search.
+export async function find(search, pageNumber, s) {
+  page = { ...page, search, number: pageNumber };
+  await askProxies();
+  if (s) showProxyPage(s);
+}
+
+async function askProxies() {
+  const mine = ++pending;
+  if (!page.search && page.number === 0) {
+    page.list = null;
+    return;
+  }
+  try {
+    const answer = await acts.get(`proxies?limit=${pageSize}&offset=${page.number * pageSize}&search=${encodeURIComponent(page.search)}`);
+    if (mine === pending) page = { ...page, list: answer.proxies, total: answer.total };
+  } catch (e) {
+    if (mine === pending) put("outcome", `The proxies are not listed: ${e.message}.`, "wide note-bad");
+  }
+}
+
+// refresh asks again for a page that the stream does not bring.
+export async function refresh(s) {
+  await askProxies();
+  if (s) showProxyPage(s);
+}
+
+function showProxyPage(s) {
+  const all = Object.values(s.breakers).reduce((a, b) => a + b, 0);
+  const total = page.list ? page.total : all;
+  const from = page.number * pageSize;
+  showProxies(page.list || s.proxies);
+  const states = Object.entries(s.breakers).filter(([, n]) => n).sort().map(([state, n]) => `${count(n)} ${words(state)}`);
+  put("of-proxies", states.join(", ") + (all ? `, as ${s.worker} sees them; numbers of 24 hours` : ""));
+  put("proxies-page", total ? `${count(from + 1)} to ${count(Math.min(from + pageSize, total))} of ${count(total)}` : "");
+  $("proxies-back").disabled = page.number === 0;
+  $("proxies-on").disabled = from + pageSize >= total;
+  $("pages-proxies").hidden = total <= pageSize && !page.search;
+  $("no-proxies").hidden = all > 0;
+}
+
+// show fills all tables from a snapshot.
+export function show(s, deadBy) {
+  now = Date.parse(s.at);
+  showQueues(s.queues);
+  showSites(s.sites);
+  put("of-sites", s.sites.length ? `as ${s.worker} sees them, those that rest first` : "");
+  showProxyPage(s);
+  showDead(regroup(s.dead, deadBy).slice(0, 25));
+  const shown = s.dead.reduce((n, g) => n + g.count, 0);
+  put("of-dead", s.dead_count === null ? "not counted yet" : shown < s.dead_count ? `${count(s.dead_count)}, of which the newest ${count(shown)} are grouped` : count(s.dead_count));
+  showWorkers(s.workers);
+  put("of-workers", s.worker_count > s.workers.length ? `${count(s.worker_count)}, of which ${count(s.workers.length)} are shown` : "");
+  showFailures(s.failures.slice(0, 10));
+  showRetries(s.retries.slice(0, 10));
+}
+

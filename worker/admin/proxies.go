@@ -1,0 +1,161 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gofer-mq/gofer/breaker"
+	"github.com/gofer-mq/gofer/worker/rollup"
+)
+
+// ProxyRow is a proxy in a list: its state as this worker sees it, and what the whole fleet did through it in 24 hours.
+type ProxyRow struct {
+	ProxyID string   `json:"proxy_id"`
+	Region  string   `json:"region"`
+	Tags    []string `json:"tags"`
+	// State is that of the breaker, or "avoided" while another worker's finding makes the proxy the last resort.
+	State string `json:"state"`
+	// Reason is why the breaker opened, as far as that is known; AvoidedBy is the worker that found the proxy dead.
+	Reason    string `json:"reason"`
+	AvoidedBy string `json:"avoided_by"`
+	Failures  int    `json:"failures"`
+	// Since is when the state changed last; NextTest is when the proxy is tried again. Both may be null.
+	Since    *time.Time `json:"since"`
+	NextTest *time.Time `json:"next_test_time"`
+	// Bans is at how many sites the proxy cools down now: they have banned it, or asked for a pause.
+	Bans     int   `json:"bans"`
+	InFlight int   `json:"in_flight"`
+	Attempts int64 `json:"attempts"`
+	// Failed are attempts that failed, whosever fault it was.
+	Failed     int64          `json:"failed"`
+	Classes    rollup.Classes `json:"classes"`
+	AvgLatency float64        `json:"avg_latency"` // seconds
+}
+
+// proxyList is the order in which proxies are listed: those that cannot be used first, then those with bans, then the largest share of
+// failures. It holds no more than names: there may be 100,000 of them.
+type proxyList struct {
+	order   []string
+	counts  map[string]int // by state of the breaker
+	did     map[string]rollup.Proxy
+	reasons map[string]string
+	bans    map[string]int // of those that have any
+}
+
+// listProxies makes the list.
+func (a *admin) listProxies(ctx context.Context) (*proxyList, error) {
+	book := a.bookNow(ctx)
+	list := &proxyList{counts: map[string]int{}, did: map[string]rollup.Proxy{}, reasons: map[string]string{}, bans: map[string]int{}}
+	for _, p := range book.ByProxy(24) {
+		list.did[p.ProxyID] = p
+	}
+	for _, from := range []*rollup.Book{book, a.Book} {
+		for _, e := range from.BreakerEvents(time.Now().Add(-24 * time.Hour)) {
+			if e.ToState == breaker.Open.String() {
+				list.reasons[e.ProxyID] = e.Reason
+			}
+		}
+	}
+	type place struct {
+		id      string
+		trouble float64
+	}
+	var places []place
+	for c := range a.Pool.Conditions() {
+		list.counts[c.State.String()]++
+		if c.Cooldowns > 0 {
+			list.bans[c.ID] = c.Cooldowns
+		}
+		p := place{id: c.ID}
+		switch {
+		case c.State == breaker.Open:
+			p.trouble = 30
+		case c.State == breaker.HalfOpen:
+			p.trouble = 20
+		case c.IsAvoided:
+			p.trouble = 10
+		case c.Cooldowns > 0:
+			p.trouble = 5
+		}
+		if did := list.did[c.ID]; did.TotalAttempts >= leastAttempts {
+			p.trouble += float64(did.FailureCount) / float64(did.TotalAttempts)
+		}
+		places = append(places, p)
+	}
+	slices.SortFunc(places, func(a, b place) int { return cmp.Or(cmp.Compare(b.trouble, a.trouble), cmp.Compare(a.id, b.id)) })
+	list.order = make([]string, len(places))
+	for i, p := range places {
+		list.order[i] = p.id
+	}
+	return list, nil
+}
+
+// leastAttempts is how many attempts make a proxy's share of failures mean something.
+const leastAttempts = 5
+
+// proxyRows are the rows of some proxies. One that has left the pool meanwhile is left out.
+func (a *admin) proxyRows(list *proxyList, ids []string) []ProxyRow {
+	rows := make([]ProxyRow, 0, len(ids))
+	for _, id := range ids {
+		s, found := a.Pool.StatusOf(id)
+		if !found {
+			continue
+		}
+		did := list.did[id]
+		row := ProxyRow{
+			ProxyID: id, Region: s.Region, Tags: orEmpty(s.Tags), State: s.State.String(), Failures: s.Failures, Since: timeOrNull(s.LastChange),
+			NextTest: timeOrNull(s.NextTest), Bans: list.bans[id], InFlight: s.Inflight, Attempts: did.TotalAttempts, Failed: did.FailureCount,
+			Classes: did.Classes, AvgLatency: did.AvgLatency.Seconds(),
+		}
+		if s.State != breaker.Closed {
+			row.Reason = short(list.reasons[id])
+		} else if !s.AvoidedUntil.IsZero() {
+			row.State, row.AvoidedBy, row.NextTest = "avoided", s.AvoidedBy, timeOrNull(s.AvoidedUntil)
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+// proxies lists the proxies whose id, region, state or tags contain a text, page by page.
+func (a *admin) proxies(w http.ResponseWriter, r *http.Request) error {
+	limit, err := limitOf(r)
+	if err != nil {
+		return err
+	}
+	offset := 0
+	if written := r.URL.Query().Get("offset"); written != "" {
+		if offset, err = strconv.Atoi(written); err != nil || offset < 0 {
+			return badRequest("offset: " + strconv.Quote(clip(written)) + " is not a number from 0")
+		}
+	}
+	list, _, err := a.view.proxies.get(r.Context())
+	switch {
+	case err != nil:
+		return err
+	case list == nil:
+		return failure{status: http.StatusServiceUnavailable, code: "unavailable", message: "the proxies are being counted; ask again"}
+	}
+	ids := list.order
+	if search := strings.ToLower(r.URL.Query().Get("search")); search != "" {
+		ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !a.matches(id, search) })
+	}
+	total := len(ids)
+	ids = ids[min(offset, total):min(offset+limit, total)]
+	return reply(w, map[string]any{"total": total, "proxies": a.proxyRows(list, ids)})
+}
+
+// matches reports whether a proxy fits a search, which is in lower case.
+func (a *admin) matches(id, search string) bool {
+	if strings.Contains(strings.ToLower(id), search) {
+		return true
+	}
+	s, found := a.Pool.StatusOf(id)
+	return found && (strings.Contains(strings.ToLower(s.Region), search) || strings.Contains(s.State.String(), search) ||
+		slices.ContainsFunc(s.Tags, func(tag string) bool { return strings.Contains(strings.ToLower(tag), search) }))
+}

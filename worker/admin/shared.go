@@ -1,0 +1,73 @@
+package admin
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+)
+
+// shared is a value that costs something to find out. All pages share it: it is asked for at most once a period, and only while
+// somebody wants it. What takes long is asked for less often, so that it costs at most a twentieth of the time.
+type shared[T any] struct {
+	ask     func(context.Context) (T, error)
+	period  time.Duration
+	timeout time.Duration
+
+	asking singleflight.Group
+
+	mu    sync.Mutex // guards the fields below
+	value T
+	err   error
+	next  time.Time // when to ask again
+	at    time.Time // when it was asked last
+	known bool      // an answer has come, or an error
+}
+
+// patience is how long a page waits for a value that nobody knows yet, or has wanted for long.
+const patience = 200 * time.Millisecond
+
+// get returns the last answer and the error of the last question. If the answer is old it is asked for again. Only if there is none, or
+// if nobody has asked for four periods, get waits for that, and not for long. known is false while no answer has come.
+func (s *shared[T]) get(ctx context.Context) (value T, known bool, err error) {
+	s.mu.Lock()
+	value, known, err = s.value, s.known, s.err
+	due, current := time.Now().After(s.next), known && (err != nil || time.Since(s.at) < 4*s.period)
+	s.mu.Unlock()
+	if !due || s.ask == nil {
+		return value, known, err
+	}
+	done := s.asking.DoChan("", func() (any, error) { s.refresh(ctx); return nil, nil })
+	if current {
+		return value, known, err
+	}
+	bounded, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	select {
+	case <-done:
+	case <-bounded.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.value, s.known, s.err
+}
+
+// refresh asks. After an error the old value stays.
+func (s *shared[T]) refresh(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
+	defer cancel()
+	began := time.Now()
+	value, err := s.ask(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err, s.known = err, true; err == nil {
+		s.value = value
+	}
+	s.at = began
+	pause := max(s.period, 20*time.Since(began))
+	if err != nil { // perhaps the worker has not the right, and the server logs each question
+		pause = max(pause, 6*s.period)
+	}
+	s.next = time.Now().Add(pause)
+}

@@ -1,0 +1,129 @@
+package admin
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/worker/rollup"
+)
+
+// Snapshot is what the page shows.
+type Snapshot struct {
+	At time.Time `json:"at"`
+	// Worker is the one that answers, and Version its version.
+	Worker  string `json:"worker"`
+	Version string `json:"version"`
+	// Watched is the worker that the workers' numbers are of; empty means all of them.
+	Watched string `json:"watched"`
+	// TokenNeeded tells whether changes need a token, or are taken from this machine without one.
+	TokenNeeded bool    `json:"token_needed"`
+	Ready       bool    `json:"ready"`
+	Checks      []Check `json:"checks"`
+	// Problems say what is wrong, the worst first; empty means healthy.
+	Problems []Problem `json:"problems"`
+	InFlight int       `json:"in_flight"`
+	Slots    int       `json:"slots"`
+	// Recent are the last two minutes, Minutes the last hour, Hours the last day.
+	Recent  Series `json:"recent"`
+	Minutes Series `json:"minutes"`
+	// Scope is whose hours these are: "cluster", or "worker" while the fleet's cannot be read.
+	Scope            string           `json:"scope"`
+	Hours            []rollup.Point   `json:"hours"`
+	SuccessByAttempt map[string]int64 `json:"success_by_attempt"`
+	// Workers are the first of all workers, those that are not ready first; WorkerCount counts all.
+	Workers     []Worker `json:"workers"`
+	WorkerCount int      `json:"worker_count"`
+	Queues      []Queue  `json:"queues"`
+	// Sites are the sites that this worker remembers, those that rest first.
+	Sites []Site `json:"sites"`
+	// Breakers counts the proxies of this worker by the state of their breaker; Proxies are the worst of them.
+	Breakers map[string]int `json:"breakers"`
+	Proxies  []ProxyRow     `json:"proxies"`
+	// Dead are groups of dead letters, the largest first; DeadCount counts all letters. Both are absent while nobody knows.
+	Dead      []DeadGroup       `json:"dead"`
+	DeadCount *uint64           `json:"dead_count"`
+	Failures  []Failure         `json:"failures"`
+	Retries   []jobs.RetryEvent `json:"retries"`
+}
+
+// Failure is a job that failed.
+type Failure struct {
+	At       time.Time `json:"at"`
+	Queue    string    `json:"queue"`
+	JobID    string    `json:"job_id"`
+	Error    string    `json:"error"`
+	Detail   string    `json:"detail"` // may be empty; at most 300 bytes
+	Attempts int       `json:"attempts"`
+}
+
+// Queue is how a queue stands.
+type Queue struct {
+	Queue  string `json:"queue"`
+	Paused bool   `json:"paused"`
+	// Queued jobs are those that no worker has taken, Running those that some worker holds.
+	Queued  uint64 `json:"queued"`
+	Running uint64 `json:"running"`
+}
+
+// How much of a list a snapshot has. The rest is found by the API.
+const (
+	maxWorkers = 50
+	maxSites   = 50
+	maxDead    = 100
+	maxProxies = 20
+)
+
+func (a *admin) snapshot(ctx context.Context, watched string) Snapshot {
+	s := Snapshot{
+		At: time.Now().UTC(), Worker: a.Worker, Version: a.Version, Watched: watched, TokenNeeded: a.Token != "",
+		Retries: a.Book.LastRetries(10), Failures: []Failure{}, Queues: a.queues(), Sites: []Site{}, Dead: []DeadGroup{},
+	}
+	s.Ready, s.Checks = a.ready()
+	a.addHours(ctx, &s)
+	a.addWorkers(ctx, &s)
+	if list, _, _ := a.view.proxies.get(ctx); list != nil {
+		s.Breakers, s.Proxies = list.counts, a.proxyRows(list, list.order[:min(len(list.order), maxProxies)])
+	} else {
+		s.Breakers, s.Proxies = map[string]int{}, []ProxyRow{}
+	}
+	if a.Sites != nil {
+		s.Sites = a.Sites(maxSites)
+	}
+	if dead, known, err := a.view.dead.get(ctx); known && err == nil {
+		s.Dead, s.DeadCount = orEmpty(dead.groups), &dead.count
+	}
+	for _, f := range a.Book.LastFailures(10) {
+		s.Failures = append(s.Failures, Failure{At: f.At.UTC(), Queue: f.Queue, JobID: f.ID, Error: f.Error, Detail: short(f.Detail), Attempts: f.Attempts})
+	}
+	s.Problems = a.problems(ctx, &s)
+	return s
+}
+
+func (a *admin) addHours(ctx context.Context, s *Snapshot) {
+	book := a.bookNow(ctx)
+	s.Scope = "worker"
+	if book != a.Book {
+		s.Scope = "cluster"
+	}
+	total := book.Total(24)
+	s.Hours, s.SuccessByAttempt = book.Series(24), total.SuccessByAttempt()
+}
+
+// bookNow is the fleet's book, or this worker's while that is all that is known.
+func (a *admin) bookNow(ctx context.Context) *rollup.Book {
+	if a.Cluster != nil {
+		if fleet, err := a.Cluster(ctx); err == nil {
+			return fleet
+		}
+	}
+	return a.Book
+}
+
+func short(text string) string {
+	if len(text) <= 300 {
+		return text
+	}
+	return strings.ToValidUTF8(text[:297], "") + "…"
+}

@@ -1,0 +1,216 @@
+package admin_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/testenv"
+	"github.com/gofer-mq/gofer/worker/admin"
+	"github.com/gofer-mq/gofer/worker/metrics"
+	"github.com/gofer-mq/gofer/worker/rollup"
+)
+
+// proxies asks for a page of proxies.
+func (w *worker) proxies(t *testing.T, query string) (ids []string, list []admin.ProxyRow, total int) {
+	t.Helper()
+	var page struct {
+		Total   int
+		Proxies []admin.ProxyRow
+	}
+	testenv.Eventually(t, "the proxies are listed", func() bool { // the first list may take longer than a request waits for it
+		return w.do(request("GET", "/api/v1/proxies", "")).Code == http.StatusOK
+	})
+	w.get(t, "/api/v1/proxies"+query, &page)
+	for _, p := range page.Proxies {
+		ids = append(ids, p.ProxyID)
+	}
+	return ids, page.Proxies, page.Total
+}
+
+func TestProxiesThatTroubleComeFirst(t *testing.T) {
+	w := newWorker(t, func(c *admin.Config) {
+		c.Pool = newPool(t, "http://192.0.2.1:1 id=good\nhttp://192.0.2.1:2 id=never-works\nhttp://192.0.2.1:3 id=half\nhttp://192.0.2.1:4 id=open region=eu\nhttp://192.0.2.1:5 id=found-dead tags=fast,residential\n"+
+			"http://192.0.2.1:6 id=hardly-tried\n")
+		c.Pool.ForceOpen("open", time.Hour, "test")
+		c.Pool.Avoid("found-dead", time.Now().Add(time.Hour), "w2")
+	})
+	for id, n := range map[string][2]int{"never-works": {5, 5}, "half": {6, 3}, "hardly-tried": {4, 4}, "good": {100, 0}} { // attempts, failures
+		for i := range n[0] {
+			f := rollup.AttemptFact{Proxy: id, Status: 200}
+			if i < n[1] {
+				f.Status, f.Fault = 0, jobs.FaultProxy
+			}
+			w.book.AddAttempt(f)
+		}
+	}
+	w.book.AddBreakerEvent(jobs.BreakerEvent{ProxyID: "open", FromState: "closed", ToState: "open", Reason: "connect"})
+	w.book.AddBreakerEvent(jobs.BreakerEvent{ProxyID: "open", FromState: "open", ToState: "half_open", Reason: "a test begins"})
+	ids, list, total := w.proxies(t, "")
+	if want := []string{"open", "found-dead", "never-works", "half", "good", "hardly-tried"}; !slices.Equal(ids, want) || total != 6 {
+		t.Fatalf("proxies: got %v of %d, want %v", ids, total, want)
+	}
+	if p := list[0]; p.State != "open" || p.Reason != "connect" || p.NextTest == nil || p.Region != "eu" {
+		t.Errorf("open proxy: got %+v, want its state, why it opened, and when it is tested", p)
+	}
+	if p := list[1]; p.State != "avoided" || p.AvoidedBy != "w2" || p.NextTest == nil {
+		t.Errorf("proxy that another worker found dead: got %+v", p)
+	}
+	if p := list[3]; p.Attempts != 6 || p.Failed != 3 || p.Classes.Status2xx != 3 {
+		t.Errorf("proxy that fails half of the time: got %+v, want 3 of 6", p)
+	}
+	for query, want := range map[string]string{
+		"?search=RESIDENTIAL": "[found-dead] 1", "?search=open": "[open] 1", "?search=eu": "[open] 1", "?search=nobody": "[] 0",
+		"?limit=2&offset=2": "[never-works half] 6", "?offset=100": "[] 6",
+	} {
+		if ids, _, total := w.proxies(t, query); fmt.Sprint(ids, " ", total) != want {
+			t.Errorf("%s: got %v %d, want %s", query, ids, total, want)
+		}
+	}
+	for _, query := range []string{"?limit=0", "?offset=-1", "?offset=x"} {
+		refusal(t, w.do(request("GET", "/api/v1/proxies"+query, "")), http.StatusBadRequest)
+	}
+}
+
+// fleetOf has two workers, each with jobs in the last steps.
+func fleetOf(workers ...admin.Worker) func(context.Context, int, int) ([]admin.Worker, error) {
+	return func(context.Context, int, int) ([]admin.Worker, error) {
+		at := time.Now().Add(-2*rollup.ShortStep).Unix() / 5 * 5
+		out := slices.Clone(workers)
+		for i := range out {
+			var step rollup.Step
+			step.At, step.Classes.Status2xx, step.Failed = at, int64(10*(i+1)), 1
+			step.Latency.Observe(time.Second)
+			out[i].Recent = []rollup.Step{step}
+		}
+		return out, nil
+	}
+}
+
+// first is the first event of a stream that watches a worker, or all.
+func (w *worker) first(t *testing.T, watched string) (s admin.Snapshot) {
+	t.Helper()
+	w.eventOf(t, "/api/v1/live?worker="+watched, &s)
+	return s
+}
+
+// ended are the jobs of a series.
+func ended(s admin.Series) (n int64) {
+	for _, step := range s.Jobs {
+		for _, count := range step {
+			n += count
+		}
+	}
+	return n
+}
+
+func TestThePageShowsTheWholeFleetOrOneWorker(t *testing.T) {
+	w := newWorker(t, func(c *admin.Config) {
+		c.Sites = nil
+		c.Fleet = fleetOf(admin.Worker{Worker: "w1", Ready: true, Slots: 7, InFlight: 3}, admin.Worker{Worker: "w2", Slots: 5, InFlight: 1, Reasons: []string{"proxies: none"}})
+	})
+	all, one := w.first(t, ""), w.first(t, "w2")
+	if ended(all.Recent) != 30 || all.Recent.Failed != 2 || all.Slots != 12 || all.InFlight != 4 || len(all.Recent.Jobs) != 24 || all.Recent.TotalP95 < 900 {
+		t.Errorf("fleet: got %d jobs, %d failed, %d of %d slots; want 30, 2, 4 of 12", ended(all.Recent), all.Recent.Failed, all.InFlight, all.Slots)
+	}
+	if ended(one.Recent) != 20 || one.Slots != 5 || one.Watched != "w2" || len(one.Workers) != 2 {
+		t.Errorf("one worker: got %d jobs, %d slots, %d workers listed; want 20, 5 and both", ended(one.Recent), one.Slots, len(one.Workers))
+	}
+	if all.Workers[0].Worker != "w2" || all.WorkerCount != 2 {
+		t.Errorf("workers: got %+v, want the one that is not ready first", all.Workers)
+	}
+	if len(all.Problems) != 1 || all.Problems[0] != (admin.Problem{Level: "bad", Text: "worker w2 is not ready: proxies: none"}) {
+		t.Errorf("problems: got %+v, want that w2 is not ready", all.Problems)
+	}
+}
+
+func TestAWorkerThatNoLongerAnswersIsNamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		both := fleetOf(admin.Worker{Worker: "w1", Ready: true}, admin.Worker{Worker: "w2", Ready: true, Slots: 5})
+		gone := false
+		w := newWorker(t, func(c *admin.Config) {
+			c.Sites = nil
+			c.Fleet = func(ctx context.Context, recent, minutes int) ([]admin.Worker, error) {
+				list, err := both(ctx, recent, minutes)
+				if gone {
+					list = list[:1]
+				}
+				return list, err
+			}
+		})
+		if s := w.firstNow(t); len(s.Problems) != 0 || s.Slots != 5 {
+			t.Errorf("both answer: got problems %+v", s.Problems)
+		}
+		gone = true
+		time.Sleep(6 * time.Second)
+		w.firstNow(t) // asks the fleet again, and does not wait for it
+		synctest.Wait()
+		time.Sleep(time.Second)
+		s := w.firstNow(t)
+		if len(s.Problems) != 1 || s.Problems[0].Text != "worker w2 does not answer any more" || !s.Workers[0].Silent || s.Slots != 0 || ended(s.Recent) == 0 {
+			t.Errorf("w2 is silent: got problems %+v, workers %+v", s.Problems, s.Workers)
+		}
+		time.Sleep(3 * time.Minute)
+		w.firstNow(t)
+		synctest.Wait()
+		time.Sleep(time.Second)
+		if s := w.firstNow(t); len(s.Problems) != 0 || s.WorkerCount != 1 {
+			t.Errorf("after three minutes: got problems %+v, %d workers; want it forgotten", s.Problems, s.WorkerCount)
+		}
+	})
+}
+
+func TestProblemsAreSentencesTheWorstFirst(t *testing.T) {
+	gauges := someGauges()
+	gauges.Backlog = func() map[string]metrics.Backlog { return map[string]metrics.Backlog{"low": {Paused: true}} }
+	w := newWorker(t, func(c *admin.Config) {
+		c.Metrics = metrics.New(gauges)
+		c.Ready = func() []admin.Check { return []admin.Check{{Name: "results", Detail: "the stream is full"}} }
+		c.Fleet = func(context.Context, int, int) ([]admin.Worker, error) { return nil, errors.New("no responders") }
+	})
+	s := w.first(t, "")
+	var got []string
+	for _, p := range s.Problems {
+		got = append(got, p.Level+" "+p.Text)
+	}
+	want := []string{
+		"bad results: the stream is full", "warn the other workers cannot be asked: no responders", "warn queue low is paused",
+		"warn 1 site does not answer, and jobs for it wait: shop.test",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("problems: got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if s.WorkerCount != 1 || s.Workers[0].Worker != "w1" {
+		t.Errorf("workers: got %+v, want at least this one", s.Workers)
+	}
+}
+
+func TestPagesShareOneQuestionToTheFleet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		w := newWorker(t, func(c *admin.Config) {
+			c.Operator.DeadGroups = func(context.Context) ([]admin.DeadGroup, uint64, error) { asked++; return nil, 7, nil }
+		})
+		ctx, leave := context.WithCancel(t.Context())
+		defer leave()
+		for range 50 {
+			go w.do(request("GET", "/api/v1/live", "", func(r *http.Request) { *r = *r.WithContext(ctx) }))
+		}
+		time.Sleep(12 * time.Second)
+		leave()
+		synctest.Wait()
+		if asked != 3 {
+			t.Errorf("questions of 50 pages in 12 s: got %d, want 3", asked)
+		}
+		if s := w.firstNow(t); s.DeadCount == nil || *s.DeadCount != 7 || s.Dead == nil {
+			t.Errorf("dead letters: got %v, want 7", s.DeadCount)
+		}
+	})
+}

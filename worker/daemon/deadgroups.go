@@ -1,0 +1,118 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker/admin"
+)
+
+// maxLetters bounds the dead letters that are grouped: the newest ones.
+const maxLetters = 20_000
+
+// deadIndex remembers what dead letters have in common, so that each is read once. One goroutine at a time uses it.
+type deadIndex struct {
+	state   bus.State
+	letters map[string]indexed // by subject: of a job the stream keeps one letter
+	last    uint64
+}
+
+// indexed is a dead letter without its job.
+type indexed struct {
+	reason, site, queue string
+	at                  time.Time
+	seq                 uint64
+}
+
+// deadGroups groups the dead letters, the largest group first, and counts all.
+func (d *daemon) deadGroups(ctx context.Context) ([]admin.DeadGroup, uint64, error) {
+	conn := d.connected.Load()
+	if conn == nil || !conn.nc.IsConnected() {
+		return nil, 0, bus.ErrUnreachable
+	}
+	if err := d.dead.update(ctx, conn.client); err != nil {
+		return nil, 0, err
+	}
+	return d.dead.groups(), d.dead.state.Messages, nil
+}
+
+// update reads the letters that are new, and forgets those that are gone.
+func (x *deadIndex) update(ctx context.Context, c *bus.Client) error {
+	state, err := c.StateOf(ctx, "DEAD")
+	if err != nil || state == x.state {
+		return err
+	}
+	if x.letters == nil || !state.CreatedAt.Equal(x.state.CreatedAt) {
+		x.letters, x.last = map[string]indexed{}, 0
+	}
+	if state.LastSeq > maxLetters {
+		x.last = max(x.last, state.LastSeq-maxLetters)
+	}
+	page := bus.Page{Stream: c.Names().Stream("DEAD"), Subject: c.Names().AllDead(), After: x.last, Limit: 500}
+	for more := true; more; {
+		if page.After, more, err = c.ReadPage(ctx, page, x.add); err != nil {
+			return c.Explain("read dead letters", err)
+		}
+		x.last = page.After
+	}
+	if uint64(len(x.letters)) != min(state.Messages, maxLetters) {
+		subjects, err := c.Subjects(ctx, "DEAD", c.Names().AllDead())
+		if err != nil {
+			return err
+		}
+		for subject, l := range x.letters {
+			if subjects[subject] == 0 || l.seq+maxLetters <= state.LastSeq {
+				delete(x.letters, subject)
+			}
+		}
+	}
+	x.state = state
+	return nil
+}
+
+func (x *deadIndex) add(msg *nats.Msg) error {
+	subject := msg.Header.Get(jetstream.SubjectHeader)
+	result := jobs.ParseResult(msg.Header, nil)
+	l := indexed{reason: result.Error, site: siteOfURL(result.URL)}
+	l.queue, _, _ = jobs.SplitSubject(subject)
+	l.at, _ = time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer)) // the server always sets both
+	l.seq, _ = strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
+	x.letters[subject] = l
+	return nil
+}
+
+func (x *deadIndex) groups() []admin.DeadGroup {
+	type key struct{ reason, site, queue string }
+	found := map[key]*admin.DeadGroup{}
+	for _, l := range x.letters {
+		at := l.at.UTC()
+		g := found[key{l.reason, l.site, l.queue}]
+		if g == nil {
+			g = &admin.DeadGroup{Reason: l.reason, Site: l.site, Queue: l.queue, Oldest: at, Newest: at}
+			found[key{l.reason, l.site, l.queue}] = g
+		}
+		g.Count++
+		if at.Before(g.Oldest) {
+			g.Oldest = at
+		}
+		if at.After(g.Newest) {
+			g.Newest = at
+		}
+	}
+	out := make([]admin.DeadGroup, 0, len(found))
+	for _, g := range found {
+		out = append(out, *g)
+	}
+	slices.SortFunc(out, func(a, b admin.DeadGroup) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Site, b.Site), cmp.Compare(a.Queue, b.Queue))
+	})
+	return out
+}
