@@ -21,8 +21,7 @@ export function fleet() {
     })),
     worker_count: 1000,
     queues: many(8, (i) => ({
-      queue: "a-queue-with-quite-a-long-name-" + i, served: i !== 1, paused: i === 0, queued: 123_456_789, running: 65_536, delayed: 1_234_567, retrying: 234_567, no_proxy: 34_567, site_down: 4_567,
-      oldest_seconds: { queued: 123_456 },
+      queue: "a-queue-with-quite-a-long-name-" + i, served: i !== 1, paused: i === 0, queued: 123_456_789, running: 65_536, waiting: { delayed: 1_234_567, retrying: 234_567, no_proxy: 34_567, site_down: 4_567 }, oldest_seconds: 123_456, reasons: [],
     })),
     sites: many(50, (i) => ({ site: `a-shop-with-quite-a-long-name-${i}.example.co.uk:8443`, state: ["resting", "testing", "new", "up"][i % 4], reason: "failures", next_test_time: at(now + 60_000), last_state_change: at(now - i * 60_000) })),
     breakers: { closed: 19_900, half_open: 20, open: 80 },

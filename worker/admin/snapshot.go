@@ -65,6 +65,14 @@ type Queue struct {
 	// Queued jobs are those that no worker has taken, Running those that some worker holds.
 	Queued  uint64 `json:"queued"`
 	Running uint64 `json:"running"`
+	// Served tells that some worker serves the queue.
+	Served bool `json:"served"`
+	// Waiting counts the jobs that wait, by state: delayed, retrying, no_proxy, site_down. It is nil while the fleet has not counted.
+	Waiting map[string]uint64 `json:"waiting"`
+	// OldestSeconds is how long the oldest job that has not ended has been in its state.
+	OldestSeconds int64 `json:"oldest_seconds"`
+	// Reasons say in words what most of its jobs wait for.
+	Reasons []string `json:"reasons"`
 }
 
 // How much of a list a snapshot has. The rest is found by the API.
@@ -78,7 +86,7 @@ const (
 func (a *admin) snapshot(ctx context.Context, watched string) Snapshot {
 	s := Snapshot{
 		At: time.Now().UTC(), Worker: a.Worker, Version: a.Version, Watched: watched, TokenNeeded: a.Token != "",
-		Retries: a.Book.LastRetries(10), Failures: []Failure{}, Queues: a.queues(), Sites: []Site{}, Dead: []DeadGroup{},
+		Retries: a.Book.LastRetries(10), Failures: []Failure{}, Queues: a.queuesNow(ctx), Sites: []Site{}, Dead: []DeadGroup{},
 	}
 	s.Ready, s.Checks = a.ready()
 	a.addHours(ctx, &s)

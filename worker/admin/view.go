@@ -14,6 +14,7 @@ type view struct {
 	workers *shared[workersKnown]
 	proxies *shared[*proxyList]
 	dead    *shared[deadLetters]
+	queues  *shared[[]Queue]
 }
 
 // deadLetters are the groups of dead letters and the number of all.
@@ -27,6 +28,10 @@ func newView(a *admin) view {
 		workers: &shared[workersKnown]{period: fleetPeriod, timeout: fleetPeriod},
 		proxies: &shared[*proxyList]{ask: a.listProxies, period: fleetPeriod, timeout: fleetPeriod},
 		dead:    &shared[deadLetters]{period: fleetPeriod, timeout: letterTime},
+	}
+	v.queues = &shared[[]Queue]{period: fleetPeriod, timeout: fleetPeriod}
+	if a.Operator.Queues != nil {
+		v.queues.ask = a.askQueues
 	}
 	if a.Fleet != nil {
 		var before workersKnown // only the one question that is open reads and writes it
@@ -85,8 +90,14 @@ func (a *admin) problems(ctx context.Context, s *Snapshot) []Problem {
 		add("warn", "%d of %d proxies rest", all-closed, all)
 	}
 	for _, q := range s.Queues {
-		if q.Paused {
+		switch {
+		case !q.Served && q.Queued > 0:
+			add("bad", "queue %s: no worker serves it, and %s", q.Queue, countOf(int(q.Queued), "job waits", "jobs wait"))
+		case q.Paused:
 			add("warn", "queue %s is paused", q.Queue)
+		}
+		for _, reason := range q.Reasons {
+			add("warn", "queue %s: %s", q.Queue, reason)
 		}
 	}
 	var resting []string
@@ -126,18 +137,4 @@ func firstOf(list []string, count int) string {
 		return strings.Join(list, ", ")
 	}
 	return fmt.Sprintf("%s and %d more", strings.Join(list[:count], ", "), len(list)-count)
-}
-
-// queues are how the queues stand, as far as this worker knows.
-func (a *admin) queues() []Queue {
-	out := []Queue{}
-	g := a.Metrics.Gauges()
-	if g.Backlog == nil {
-		return out
-	}
-	for name, b := range g.Backlog() {
-		out = append(out, Queue{Queue: name, Paused: b.Paused, Queued: uint64(max(0, b.Pending)), Running: uint64(max(0, b.AckPending))})
-	}
-	slices.SortFunc(out, func(a, b Queue) int { return cmp.Compare(a.Queue, b.Queue) })
-	return out
 }

@@ -192,6 +192,33 @@ func TestProblemsAreSentencesTheWorstFirst(t *testing.T) {
 	}
 }
 
+func TestQueuesSayWhatTheirJobsWaitFor(t *testing.T) {
+	w := newWorker(t, func(c *admin.Config) {
+		c.Sites = nil
+		c.Operator.Queues = func(context.Context) (any, error) {
+			return map[string]any{"queues": []map[string]any{
+				{
+					"queue": "low", "served": true, "queued": 3, "no_proxy": 150, "oldest_seconds": map[string]float64{"queued": 2, "no_proxy": 63.4},
+					"reasons": []map[string]any{{"state": "no_proxy", "jobs": 150, "detail": "captcha.test has banned 31 of 37"}},
+				},
+				{"queue": "misspelt", "queued": 1},
+			}}, nil
+		}
+	})
+	s := w.first(t, "")
+	if len(s.Queues) != 2 || s.Queues[0].Waiting["no_proxy"] != 150 || s.Queues[0].OldestSeconds != 60 || s.Queues[0].Queued != 3 {
+		t.Errorf("queues: got %+v, want the counts of the fleet", s.Queues)
+	}
+	var got []string
+	for _, p := range s.Problems {
+		got = append(got, p.Level+" "+p.Text)
+	}
+	want := []string{"bad queue misspelt: no worker serves it, and 1 job waits", "warn queue low: 150 jobs wait for a proxy: captcha.test has banned 31 of 37"}
+	if !slices.Equal(got, want) {
+		t.Errorf("problems: got %q, want %q", got, want)
+	}
+}
+
 func TestPagesShareOneQuestionToTheFleet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0

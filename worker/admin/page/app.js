@@ -95,8 +95,8 @@ function showTiles(s) {
   const lately = classSum(r.jobs.slice(-3));
   const rate = total(lately) / (3 * r.step);
   const slots = s.slots ? `${number.format(s.in_flight)} of ${number.format(s.slots)} slots busy` : "";
-  const waiting = s.queues.reduce((n, q) => n + ["queued", "delayed", "retrying", "no_proxy", "site_down"].reduce((m, k) => m + (q[k] || 0), 0), 0);
-  const stuck = s.queues.reduce((n, q) => n + (q.no_proxy || 0) + (q.site_down || 0), 0);
+  const waiting = s.queues.reduce((n, q) => n + q.queued + Object.values(q.waiting || {}).reduce((a, b) => a + b, 0), 0);
+  const stuck = s.queues.reduce((n, q) => n + (q.waiting?.no_proxy || 0) + (q.waiting?.site_down || 0), 0);
   tile("rate", number.format(rate), slots, rate === 0 && waiting > 0 && s.in_flight === 0 ? "warn" : "", r.jobs.map(total));
   const good = jobs ? ended[0] / jobs : 0;
   tile("success", share(ended[0], jobs), jobs ? `of ${number.format(jobs)} jobs, ${number.format(r.failed)} failed` : "no job ended", jobs < 10 ? "" : good >= 0.95 ? "good" : good >= 0.8 ? "warn" : "bad",

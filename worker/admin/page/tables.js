@@ -39,7 +39,6 @@ function why(p) {
 const proxyState = { open: ["bad", "open"], half_open: ["warn", "half open"], avoided: ["warn", "avoided"], closed: ["good", "closed"] };
 
 function queueState(q) {
-  if (q.paused_until) return mark("warn", "paused");
   if (q.paused) return mark("warn", "paused");
   return q.served === false ? mark("bad", "no worker serves it") : mark("good", "open");
 }
@@ -47,9 +46,10 @@ function queueState(q) {
 const count = (n) => number.format(n || 0);
 const showQueues = table("queues", [
   ["Queue", "id", (q) => q.queue], ["State", "", queueState],
-  ...["queued", "running", "delayed", "retrying", "no_proxy", "site_down"].map((state) => [words(state), "number", (q) => (q[state] === undefined ? "–" : count(q[state]))]),
-  ["Oldest", "number", (q) => (q.oldest_seconds ? span(Math.max(0, ...Object.values(q.oldest_seconds))) : "–")],
-  ["Act", "acts", (q) => (q.paused || q.paused_until
+  ...["queued", "running"].map((state) => [state, "number", (q) => count(q[state])]),
+  ...["delayed", "retrying", "no_proxy", "site_down"].map((state) => [words(state), "number", (q) => (q.waiting ? count(q.waiting[state]) : "–")]),
+  ["Oldest", "number", (q) => (q.oldest_seconds ? span(q.oldest_seconds) : "–")],
+  ["Act", "acts", (q) => (q.paused
     ? [["resume", "Resume", acts.resume, `Resume queue ${q.queue}`]] : [["pause", "Pause", acts.pause, `Pause queue ${q.queue}`]])],
 ], (q) => q.queue);
 

@@ -1,0 +1,95 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
+)
+
+// counted is what the page reads of a queue that the fleet has counted.
+type counted struct {
+	Queue         string             `json:"queue"`
+	Served        bool               `json:"served"`
+	PausedUntil   time.Time          `json:"paused_until"`
+	Queued        uint64             `json:"queued"`
+	Running       uint64             `json:"running"`
+	Delayed       uint64             `json:"delayed"`
+	Retrying      uint64             `json:"retrying"`
+	NoProxy       uint64             `json:"no_proxy"`
+	SiteDown      uint64             `json:"site_down"`
+	OldestSeconds map[string]float64 `json:"oldest_seconds"`
+	Reasons       []struct {
+		State  string `json:"state"`
+		Site   string `json:"site"`
+		Jobs   uint64 `json:"jobs"`
+		Detail string `json:"detail"`
+	} `json:"reasons"`
+}
+
+// askQueues asks for what GET /api/v1/queues answers.
+func (a *admin) askQueues(ctx context.Context) ([]Queue, error) {
+	answer, err := a.Operator.Queues(ctx)
+	if err != nil {
+		return nil, err
+	}
+	data, err := json.Marshal(answer)
+	if err != nil {
+		return nil, err
+	}
+	var list struct {
+		Queues []counted `json:"queues"`
+	}
+	if err := json.Unmarshal(data, &list); err != nil {
+		return nil, err
+	}
+	out := make([]Queue, len(list.Queues))
+	for i, c := range list.Queues {
+		out[i] = c.view()
+	}
+	return out, nil
+}
+
+func (c *counted) view() Queue {
+	q := Queue{
+		Queue: c.Queue, Paused: !c.PausedUntil.IsZero(), Queued: c.Queued, Running: c.Running, Served: c.Served, Reasons: []string{},
+		Waiting: map[string]uint64{jobs.StateDelayed: c.Delayed, jobs.StateRetrying: c.Retrying, jobs.StateNoProxy: c.NoProxy, jobs.StateSiteDown: c.SiteDown},
+	}
+	for _, s := range c.OldestSeconds {
+		q.OldestSeconds = max(q.OldestSeconds, int64(s)/5*5) // finer steps would make each event repeat the queues
+	}
+	for _, r := range c.Reasons {
+		what := "a proxy"
+		if r.State == jobs.StateSiteDown {
+			what = "the site " + cmp.Or(r.Site, "of several jobs")
+		}
+		text := countOf(int(r.Jobs), "job waits", "jobs wait") + " for " + what
+		if r.Detail != "" {
+			text += ": " + short(r.Detail)
+		}
+		q.Reasons = append(q.Reasons, text)
+	}
+	return q
+}
+
+// queuesNow are how the queues stand: as the fleet has counted them, or else as far as this worker knows.
+func (a *admin) queuesNow(ctx context.Context) []Queue {
+	if list, known, err := a.view.queues.get(ctx); known && err == nil && list != nil {
+		return list
+	}
+	out := []Queue{}
+	g := a.Metrics.Gauges()
+	if g.Backlog == nil {
+		return out
+	}
+	for name, b := range g.Backlog() {
+		out = append(out, Queue{
+			Queue: name, Paused: b.Paused, Queued: uint64(max(0, b.Pending)), Running: uint64(max(0, b.AckPending)), Served: true, Reasons: []string{},
+		})
+	}
+	slices.SortFunc(out, func(a, b Queue) int { return cmp.Compare(a.Queue, b.Queue) })
+	return out
+}
