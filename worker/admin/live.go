@@ -46,7 +46,21 @@ type feed struct {
 	number  int
 	members map[string]json.RawMessage
 	whole   []byte
-	delta   []byte // what changed since the snapshot of the number before
+	// deltas are what changed from each of the latest snapshots to the next one, the newest last. Streams do not tick together, so one may
+	// have missed a snapshot that another one had made.
+	deltas [][]byte
+}
+
+// maxDeltas is how many snapshots a stream may miss before it gets a whole one.
+const maxDeltas = 4
+
+// since are the events for a stream that has seen the snapshot of a number; -1 means none.
+func (f *feed) since(seen int) [][]byte {
+	missed := f.number - seen
+	if seen < 0 || missed > len(f.deltas) || missed < 0 {
+		return [][]byte{f.whole}
+	}
+	return f.deltas[len(f.deltas)-missed:]
 }
 
 func (l *live) serve(w http.ResponseWriter, r *http.Request) error {
@@ -80,12 +94,7 @@ func (l *live) stream(w http.ResponseWriter, r *http.Request, worker string) {
 	seen := -1
 	for {
 		f := l.current(r.Context(), worker)
-		data := f.whole
-		if f.number == seen+1 && seen >= 0 {
-			data = f.delta
-		}
-		if f.number != seen { // else the snapshot is older than a tick, because it takes long to make one
-			seen = f.number
+		for _, data := range f.since(seen) {
 			_ = control.SetWriteDeadline(time.Now().Add(writeTimeout))
 			if _, err := fmt.Fprintf(w, "data: %s\n\n", data); err != nil {
 				return
@@ -94,6 +103,7 @@ func (l *live) stream(w http.ResponseWriter, r *http.Request, worker string) {
 				return
 			}
 		}
+		seen = f.number
 		select {
 		case <-r.Context().Done():
 			return
@@ -160,7 +170,7 @@ func (l *live) last(worker string) *feed {
 }
 
 // isFresh reports whether a feed need not be made again. A nil receiver is not fresh.
-func (f *feed) isFresh() bool { return f != nil && time.Since(f.made) < livePeriod/2 }
+func (f *feed) isFresh() bool { return f != nil && time.Since(f.made) < livePeriod*9/10 }
 
 // follow is the feed of the snapshot after f, which is nil for the first one.
 func (f *feed) follow(s Snapshot) *feed {
@@ -178,6 +188,7 @@ func (f *feed) follow(s Snapshot) *feed {
 			fmt.Fprintf(&delta, ",%q:%s", name, next.members[name])
 		}
 	}
-	next.delta = []byte("{" + string(bytes.TrimPrefix(delta.Bytes(), []byte(","))) + "}")
+	changed := []byte("{" + string(bytes.TrimPrefix(delta.Bytes(), []byte(","))) + "}")
+	next.deltas = append(slices.Clone(f.deltas[max(0, len(f.deltas)-maxDeltas+1):]), changed)
 	return next
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -190,6 +191,33 @@ func TestProblemsAreSentencesTheWorstFirst(t *testing.T) {
 	if s.WorkerCount != 1 || s.Workers[0].Worker != "w1" {
 		t.Errorf("workers: got %+v, want at least this one", s.Workers)
 	}
+}
+
+func TestPagesThatDoNotTickTogetherGetOnlyWhatChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorker(t, nil)
+		ctx, leave := context.WithCancel(t.Context())
+		defer leave()
+		var pages []*httptest.ResponseRecorder
+		for range 7 {
+			page := httptest.NewRecorder()
+			pages = append(pages, page)
+			go w.ServeHTTP(page, request("GET", "/api/v1/live", "", func(r *http.Request) { *r = *r.WithContext(ctx) }))
+			time.Sleep(170 * time.Millisecond)
+		}
+		time.Sleep(20 * time.Second)
+		leave()
+		synctest.Wait()
+		for i, page := range pages {
+			body := page.Body.String()
+			if whole := strings.Count(body, `"token_needed"`); whole != 1 {
+				t.Errorf("page %d: got %d whole snapshots in 20 s, want only the first one", i, whole)
+			}
+			if events := strings.Count(body, "data: {"); events < 15 {
+				t.Errorf("page %d: got %d events in 20 s, want about one a second", i, events)
+			}
+		}
+	})
 }
 
 func TestQueuesSayWhatTheirJobsWaitFor(t *testing.T) {
