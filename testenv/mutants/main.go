@@ -87,6 +87,7 @@ func runAll(ctx context.Context, root string, mutants []mutant) error {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	alive := 0
+	var broken error
 	for _, m := range mutants {
 		began := time.Now()
 		killer, err := m.test(ctx, root, dir)
@@ -94,16 +95,17 @@ func runAll(ctx context.Context, root string, mutants []mutant) error {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case err != nil:
-			return fmt.Errorf("%s: %s: %w", m.file, m.what, err)
+			broken = errors.Join(broken, fmt.Errorf("%s: %s: %w", m.file, m.what, err)) // the others are worth a look
+			killer = "NOT MADE"
 		case killer == "":
 			alive++
 			killer = "SURVIVED"
 		}
 		fmt.Printf("%-26s %-72s %4.1fs  %s\n", m.file, m.what, time.Since(began).Seconds(), killer)
 	}
-	fmt.Printf("%d mutants, %d killed\n", len(mutants), len(mutants)-alive)
+	fmt.Printf("%d mutants, %d survived\n", len(mutants), alive)
 	if alive > 0 {
-		return fmt.Errorf("%d mutants survived: a test is missing for each", alive)
+		broken = errors.Join(broken, fmt.Errorf("%d mutants survived: a test is missing for each", alive))
 	}
-	return nil
+	return broken
 }
