@@ -52,14 +52,18 @@ func TestAJobDeliveredAgainToItsWorkerIsNotRunTwice(t *testing.T) {
 }
 
 // runsOfOneName has two jobs of one name run at once: one that waited, and one that was published meanwhile. A run ends when it
-// is cancelled, or by what it returns: end, for each by the sequence of its job.
+// is cancelled, or by what it returns: end, for the one that waited by 7, and for the other one by 1.
 func (w *world) runsOfOneName() (end map[uint64]chan struct{}, cancelled *atomic.Int32) {
 	w.Helper()
 	const waited, published = 7, 1
 	end, cancelled = map[uint64]chan struct{}{waited: make(chan struct{}), published: make(chan struct{})}, new(atomic.Int32)
 	w.start(func(ctx context.Context, _ jobs.Job, progress jobs.Progress) jobs.RunOutcome {
+		run := uint64(published)
+		if progress.JobSeq == waited {
+			run = waited
+		}
 		select {
-		case <-end[progress.JobSeq]:
+		case <-end[run]:
 		case <-ctx.Done():
 			cancelled.Add(1)
 		}

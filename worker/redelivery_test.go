@@ -17,14 +17,22 @@ import (
 	"github.com/gofer-mq/gofer/worker/stream"
 )
 
-// remakeJobs deletes the stream of jobs and, when the worker has noticed, creates it again. Its sequences begin anew, and it takes
-// an ack meant for the one before.
+// remakeJobs deletes the stream of jobs and, when the worker has noticed, creates it again as another tool would. It has the same
+// sequences and takes an ack meant for the one before.
 func (w *world) remakeJobs(noticed func() bool) {
 	w.Helper()
+	before, err := w.client.StreamInfo(w.Context(), "GOFER_JOBS")
+	if err != nil {
+		w.Fatal(err)
+	}
 	if err := w.client.JetStream().DeleteStream(w.Context(), "GOFER_JOBS"); err != nil {
 		w.Fatal(err)
 	}
 	w.until("the worker to miss its stream", noticed)
+	before.Config.FirstSeq = before.State.FirstSeq
+	if _, err := w.client.JetStream().CreateStream(w.Context(), before.Config); err != nil {
+		w.Fatal(err)
+	}
 	if err := w.client.Ensure(w.Context(), w.set); err != nil {
 		w.Fatal(err)
 	}
@@ -42,6 +50,7 @@ func (w *world) queued() uint64 {
 func TestAJobOfADeletedStreamRemovesNoneFromTheNextOne(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{})
+	w.foreign = true
 	running, release := make(chan string, 8), make(chan struct{})
 	w.start(func(ctx context.Context, job jobs.Job, _ jobs.Progress) jobs.RunOutcome {
 		running <- job.ID
@@ -73,6 +82,7 @@ func TestAJobOfADeletedStreamRemovesNoneFromTheNextOne(t *testing.T) {
 func TestJobsAreGivenUpWhenTheirStreamIsAnotherOne(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{})
+	w.foreign = true
 	var begun, lost sync.WaitGroup
 	begun.Add(2)
 	lost.Add(2)

@@ -102,7 +102,8 @@ func (w *Worker) isWhole(ctx context.Context, t *task) bool {
 
 // isHeld reports whether the worker may still settle, ack or hand back this delivery: its lease is not over, and its stream is
 // still the one that it came from. A stream that was recreated since its last inspection is noticed with the next one. Until then an
-// ack would count for the job of the new stream that has the same sequence: the server tells acks by the sequence alone.
+// ack would count for a job of the new stream that has the same sequence: the server tells acks by the sequence alone. A stream that
+// gofer creates has other sequences than the one before.
 func (t *task) isHeld() bool {
 	return t.lease.valid() && t.puller.streamCreated.Load() == t.streamCreated
 }

@@ -35,6 +35,7 @@ type world struct {
 	drain    time.Duration // the worker's; zero means a second
 	queues   []worker.Queue
 	slots    int
+	foreign  bool        // the worker creates no stream again
 	blind    bool        // the worker does not see how streams are
 	link     string      // the worker's way to the server; empty is the server's own address
 	logged   testenv.Log // by the worker
@@ -83,6 +84,9 @@ func (w *world) start(do func(context.Context, jobs.Job, jobs.Progress) jobs.Run
 		Do: do,
 		Restore: func(ctx context.Context) error {
 			w.restores.Add(1)
+			if w.foreign {
+				return nil
+			}
 			return client.Ensure(ctx, w.set)
 		},
 		InspectInterval: 300 * time.Millisecond,

@@ -93,7 +93,7 @@ func (c *Client) ensureStream(ctx context.Context, want jetstream.StreamConfig) 
 		_, err := c.js.Stream(ctx, want.Name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			doing = "create stream " + want.Name
-			_, err = c.js.CreateStream(ctx, want)
+			_, err = c.js.CreateStream(ctx, withFirstSequence(want))
 		}
 		// Another worker was faster; its settings stand.
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
@@ -107,6 +107,17 @@ func (c *Client) ensureStream(ctx context.Context, want jetstream.StreamConfig) 
 		}
 		return c.otherStream(ctx, want)
 	})
+}
+
+// withFirstSequence makes the sequences of a work queue begin at the time of its creation, in microseconds. The server tells acks by the
+// names of stream and consumer and by the sequence. So if a stream is deleted and created again while a worker runs a job of it, the
+// ack of that worker must not be one of a job of the new stream. The ranges of two streams could overlap only if the older one took
+// more than a message a microsecond.
+func withFirstSequence(c jetstream.StreamConfig) jetstream.StreamConfig {
+	if c.Retention == jetstream.WorkQueuePolicy {
+		c.FirstSeq = uint64(time.Now().UnixMicro())
+	}
+	return c
 }
 
 func (c *Client) ensureDurable(ctx context.Context, want durable) (consumer jetstream.Consumer, err error) {

@@ -128,7 +128,12 @@ func TestTheConsumersOfDueJobsTellWhatWasTaken(t *testing.T) {
 	job, _ := in.nextAtSite(t, "example.com")
 	seq, err := in.ReleaseAtSite(soon(t), job)
 	must(t, err)
-	want := bus.DueConsumer{Queue: "default", Pending: 1}
+	before, err := in.DueConsumers(soon(t))
+	must(t, err)
+	want := bus.DueConsumer{Queue: "default", Pending: 1, Delivered: before[0].Delivered}
+	if want.Delivered >= seq {
+		t.Errorf("%d is delivered before it is taken", seq)
+	}
 	if got, err := in.DueConsumers(soon(t)); err != nil || !slices.Equal(got, []bus.DueConsumer{want}) {
 		t.Errorf("got %+v, %v before it is taken; want %+v", got, err, want)
 	}
