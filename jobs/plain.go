@@ -146,15 +146,13 @@ func unmarshal(value json.RawMessage, target any) error {
 		return t.UnmarshalJSON(value)
 	case *ProxyChoice:
 		return t.UnmarshalJSON(value)
-	case **Override:
+	case **Override: // what it could read of its fields is checked, too
 		*t = new(Override)
 		return (*t).UnmarshalJSON(value)
 	case **string:
-		*t = new(string)
-		return unmarshal(value, *t)
+		return unmarshalNew(value, t)
 	case **Duration:
-		*t = new(Duration)
-		return unmarshal(value, *t)
+		return unmarshalNew(value, t)
 	case *Duration:
 		if isPlainString(value) || json.Valid(value) {
 			return t.UnmarshalJSON(value)
@@ -166,6 +164,16 @@ func unmarshal(value json.RawMessage, target any) error {
 		}
 	}
 	return json.Unmarshal(value, target)
+}
+
+// unmarshalNew sets target only to a good value: a job is checked although some of its fields cannot be read.
+func unmarshalNew[T any](value json.RawMessage, target **T) error {
+	read := new(T)
+	if err := unmarshal(value, any(read)); err != nil {
+		return err
+	}
+	*target = read
+	return nil
 }
 
 // isPlainString reports whether a value is a string without escapes.

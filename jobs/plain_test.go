@@ -63,6 +63,16 @@ func FuzzAJobIsReadAlikeHoweverItsNamesAreWritten(f *testing.F) {
 	f.Fuzz(func(t *testing.T, payload string) { wantReadAlike(t, payload) })
 }
 
+func TestATextThatIsNoJSONIsSaidNothingElseOf(t *testing.T) {
+	for _, field := range []string{`"retry":{"timeout":nul}`, `"retry":{"base_delay":tru}`, `"retry":{"backoff_strategy":nul}`, `"first_byte_timeout":nul`} {
+		_, err := decode(`{"url":"http://a.test/",` + field + `}`)
+		invalid, ok := errors.AsType[*jobs.InvalidError](err)
+		if !ok || len(invalid.Reasons) != 1 || !strings.HasPrefix(invalid.Reasons[0], "not a JSON object") {
+			t.Errorf("%s: %v; want only that it is not a JSON object", field, err)
+		}
+	}
+}
+
 func BenchmarkDecodeOrdinary(b *testing.B) {
 	for name, payload := range map[string]string{"plain": ordinary, "escaped": withEscapes(ordinary)} {
 		b.Run(name, func(b *testing.B) {
