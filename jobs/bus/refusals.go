@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -51,12 +52,16 @@ func refusedSubject(err error, what string) (subject string, ok bool) {
 	if !errors.Is(err, nats.ErrPermissionViolation) {
 		return "", false
 	}
-	_, rest, ok := strings.Cut(err.Error(), " for "+what+` to "`)
+	_, rest, ok := strings.Cut(err.Error(), " for "+what+" to ")
 	if !ok {
 		return "", false
 	}
-	subject, _, ok = strings.Cut(rest, `"`)
-	return subject, ok
+	quoted, err := strconv.QuotedPrefix(rest)
+	if err != nil {
+		return "", false
+	}
+	subject, err = strconv.Unquote(quoted)
+	return subject, err == nil
 }
 
 func (r *refusals) refuse(subject string, err error) {

@@ -66,6 +66,16 @@ func TestARefusedPublishIsNotTheCauseOfAnotherTimeOut(t *testing.T) {
 	}
 }
 
+func TestTheRefusalOfASubjectWithAQuoteIsHeard(t *testing.T) {
+	t.Parallel()
+	b := mute(t)
+	for _, name := range []string{`w"x`, `"`, `w\x`, "wü"} {
+		if err := stream.New(b).PublishPool(t.Context(), jobs.PoolEvent{Worker: name}); !errors.Is(err, bus.ErrPermission) {
+			t.Errorf("%s: got %v, want the refusal", name, err)
+		}
+	}
+}
+
 func TestAStreamWithoutALeaderIsNotCalledMissing(t *testing.T) {
 	testenv.Long(t)
 	t.Parallel()
