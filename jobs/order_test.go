@@ -39,6 +39,7 @@ func anyOrder() map[string]string {
 		"jobs/client.lookUpOpen":  "results are looked up, and used as they come",
 		"jobs/bus.refuse":         "ends requests",
 		"jobs/bus.isExpected":     "ends requests",
+		"jobs/bus.isReadWhole":    "adds up",
 		"worker.all":              "jobs are handed back, each by itself",
 		"worker.blocks":           "any of them",
 		"worker.list":             "the list is sorted",

@@ -12,6 +12,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 // fills is the outcome of a job whose result does not fit into 64 KiB.
@@ -215,4 +216,31 @@ func TestAJobThatLooksLikeAWordOfTheServerEnds(t *testing.T) {
 	if s := w.worker.Stats(); s.Redelivered != 0 {
 		t.Errorf("%d jobs redelivered, want none", s.Redelivered)
 	}
+}
+
+// TestAJobWithForgedHeadersEnds has jobs without a payload that say that it was left out, or whose headers cannot be read.
+func TestAJobWithForgedHeadersEnds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, bus.Settings{AckWait: longWait})
+	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+		return finished(jobs.Succeeded, "", nil)
+	})
+	readable, unreadable := testenv.ForgedHeaders("1", "gofer.jobs.default.good")
+	var ids []string
+	for _, blocks := range []map[string]string{readable, unreadable} {
+		for kind, header := range blocks {
+			sized := strings.Replace(header, "\n", "\nNats-Msg-Size: 7\r\n", 1)
+			w.nats.StoreRaw(t, "gofer.jobs.default."+kind, header, "")
+			w.nats.StoreRaw(t, "gofer.jobs.default.sized-"+kind, sized, "")
+			ids = append(ids, kind, "sized-"+kind)
+		}
+	}
+	for _, id := range ids {
+		w.until("job "+id+" to end", w.hasResult(id))
+		r, err := w.client.Result(t.Context(), "default", id)
+		if err != nil || r.Outcome != jobs.Failed || r.Error != jobs.ErrInvalidJob {
+			t.Errorf("job %s ended as %s %s, %v; want an invalid job", id, r.Outcome, r.Error, err)
+		}
+	}
+	w.until("all jobs to be acked", func() bool { return w.queued() == 0 })
 }

@@ -106,9 +106,14 @@ func (c *Client) LastMessage(ctx context.Context, stream, subject string) (*nats
 	return c.direct(ctx, stream+"."+subject, nil)
 }
 
-// NextMessage reads the first message of a filter at or after seq, or ErrNotFound.
+// NextMessage reads the first message of a filter at or after seq, or ErrNotFound. It passes over messages whose publisher wrote
+// headers behind which those of the server cannot be read.
 func (c *Client) NextMessage(ctx context.Context, stream, filter string, seq uint64) (*nats.Msg, error) {
-	return c.direct(ctx, stream, map[string]any{"seq": max(1, seq), "next_by_subj": filter})
+	msg, err := c.direct(ctx, stream, map[string]any{"seq": max(1, seq), "next_by_subj": filter})
+	if errors.Is(err, errHeaders) {
+		return c.nextReadable(ctx, Page{Stream: stream, Subject: filter, After: max(1, seq) - 1, Limit: searchPage})
+	}
+	return msg, err
 }
 
 func (c *Client) direct(ctx context.Context, target string, request map[string]any) (*nats.Msg, error) {
@@ -128,7 +133,8 @@ func (c *Client) direct(ctx context.Context, target string, request map[string]a
 	if err != nil {
 		return nil, err
 	}
-	found, err := isMessage(msg)
+	stream, _, _ := strings.Cut(target, ".")
+	found, err := c.isMessage(stream, msg)
 	if err == nil && !found {
 		err = ErrNotFound
 	}
@@ -151,59 +157,47 @@ func (c *Client) LastMessages(ctx context.Context, stream string, subjects []str
 	if err != nil {
 		return err
 	}
-	return c.readBatch(ctx, stream, body, use)
+	_, err = c.readBatch(ctx, stream, body, use)
+	return err
 }
 
-// readBatch sends a request for several messages and calls use for each message of the answer.
-func (c *Client) readBatch(ctx context.Context, stream string, request []byte, use func(*nats.Msg) error) error {
+// readBatch sends a request for several messages and calls use for each message of the answer, except those whose headers cannot be
+// read.
+func (c *Client) readBatch(ctx context.Context, stream string, request []byte, use func(*nats.Msg) error) (end batchEnd, err error) {
 	sub, err := c.nc.SubscribeSync(c.nc.NewInbox())
 	if err != nil {
-		return err
+		return end, err
 	}
 	defer func() { _ = sub.Unsubscribe() }()
 	subject := directGet + stream
-	return c.refusals.watch(ctx, func(ctx context.Context) error {
-		if err := c.nc.PublishRequest(c.inDomain(subject), sub.Subject, request); err != nil {
-			return err
+	err = c.refusals.watch(ctx, func(ctx context.Context) error {
+		err := c.nc.PublishRequest(c.inDomain(subject), sub.Subject, request)
+		if err == nil {
+			end, err = c.readAnswers(ctx, stream, sub, use)
 		}
-		return readLast(ctx, sub, use)
+		return err
 	}, subject)
+	return end, err
 }
 
-// readLast uses the messages of an answer until its end.
-func readLast(ctx context.Context, sub *nats.Subscription, use func(*nats.Msg) error) error {
+// readAnswers uses the messages of an answer until its end.
+func (c *Client) readAnswers(ctx context.Context, stream string, sub *nats.Subscription, use func(*nats.Msg) error) (batchEnd, error) {
 	for {
 		msg, err := nextMsg(ctx, sub)
 		if err != nil {
-			return err
+			return batchEnd{}, err
 		}
-		switch found, err := isMessage(msg); {
+		switch found, err := c.isMessage(stream, msg); {
+		case errors.Is(err, errHeaders):
+			continue
 		case err != nil:
-			return err
-		case !found: // the end of the answer
-			return nil
+			return batchEnd{}, err
+		case !found:
+			return endOf(msg)
 		}
 		if err := use(msg); err != nil {
-			return err
+			return batchEnd{}, err
 		}
-	}
-}
-
-// isMessage reports whether the answer to a direct get is a message: the other answers say that there is none, or that a
-// batch is complete. The server tells the sequence of each message; its Status may be its publisher's.
-func isMessage(msg *nats.Msg) (bool, error) {
-	if msg.Header.Get(jetstream.SequenceHeader) != "" {
-		return true, nil
-	}
-	switch status := msg.Header.Get("Status"); status {
-	case "":
-		return true, nil
-	case "204", "404":
-		return false, nil
-	case "503":
-		return false, nats.ErrNoResponders
-	default:
-		return false, fmt.Errorf("NATS answers %s %s", status, msg.Header.Get("Description"))
 	}
 }
 

@@ -53,7 +53,7 @@ func (c *Client) LastSeq(ctx context.Context, kind, subject string) (uint64, err
 	if err != nil {
 		return 0, c.Explain("look for "+subject, err)
 	}
-	return strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
+	return sequenceOf(msg)
 }
 
 // batchMessages is how many messages one request of ReadFrom asks for.
@@ -62,25 +62,20 @@ const batchMessages = 1000
 // ReadFrom calls use for each message under filter whose sequence is from or higher, in the order of the stream. It ends with the
 // newest one. Errors: ErrPermission, ErrNotSetUp, nats.ErrDisconnected while there is no connection.
 func (c *Client) ReadFrom(ctx context.Context, kind, filter string, from uint64, use func(Message)) error {
-	for left := true; left; {
-		messages := 0
-		pending, err := c.batchFrom(ctx, kind, filter, from, batchMessages, func(m Message) {
-			from, messages = m.Seq+1, messages+1
-			use(m)
-		})
-		if err != nil {
+	for {
+		end, err := c.batchFrom(ctx, kind, filter, from, batchMessages, use)
+		if err != nil || end.left == 0 || end.last < from {
 			return err
 		}
-		left = pending > 0 && messages > 0
+		from = end.last + 1
 	}
-	return nil
 }
 
 // CountFrom counts the messages under filter whose sequence is from or higher. Errors: as ReadFrom.
 func (c *Client) CountFrom(ctx context.Context, kind, filter string, from uint64) (uint64, error) {
 	first := uint64(0)
-	pending, err := c.batchFrom(ctx, kind, filter, from, 1, func(Message) { first = 1 })
-	return first + pending, err
+	end, err := c.batchFrom(ctx, kind, filter, from, 1, func(Message) { first = 1 })
+	return first + end.left, err
 }
 
 // CountSince counts the messages under filter that were stored at a time or later. Errors: as ReadFrom.
@@ -91,11 +86,10 @@ func (c *Client) CountSince(ctx context.Context, kind, filter string, since time
 	if err != nil {
 		return 0, err
 	}
-	err = c.readBatch(ctx, c.names.Stream(kind), request, func(msg *nats.Msg) error {
-		pending, err := strconv.ParseUint(msg.Header.Get(numPending), 10, 64)
-		n = 1 + pending
-		return err
-	})
+	end, err := c.readBatch(ctx, c.names.Stream(kind), request, func(*nats.Msg) error { return nil })
+	if end.last > 0 {
+		n = 1 + end.left
+	}
 	return n, c.Explain("count the messages of stream "+c.names.Stream(kind), err)
 }
 
@@ -107,17 +101,17 @@ func (c *Client) Subjects(ctx context.Context, kind, filter string) (map[string]
 	return subjects, c.Explain("list subjects of stream "+c.names.Stream(kind), err)
 }
 
-// batchFrom reads some messages, and returns how many follow them.
-func (c *Client) batchFrom(ctx context.Context, kind, filter string, from uint64, batch int, use func(Message)) (pending uint64, err error) {
+// batchFrom reads some messages.
+func (c *Client) batchFrom(ctx context.Context, kind, filter string, from uint64, batch int, use func(Message)) (end batchEnd, err error) {
 	if !c.nc.IsConnected() { // the connection would keep the request, and send it when nobody waits for an answer
-		return 0, nats.ErrDisconnected
+		return end, nats.ErrDisconnected
 	}
 	request, err := json.Marshal(map[string]any{"seq": max(1, from), "next_by_subj": filter, "batch": batch, "max_bytes": answerBytes})
 	if err != nil {
-		return 0, err
+		return end, err
 	}
-	err = c.readBatch(ctx, c.names.Stream(kind), request, func(msg *nats.Msg) error {
-		seq, err := strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
+	end, err = c.readBatch(ctx, c.names.Stream(kind), request, func(msg *nats.Msg) error {
+		seq, err := sequenceOf(msg)
 		if err != nil {
 			return err
 		}
@@ -125,14 +119,10 @@ func (c *Client) batchFrom(ctx context.Context, kind, filter string, from uint64
 		if err != nil {
 			return err
 		}
-		// The count that comes with a message does not know those that were stored since the request; the next call finds them.
-		if pending, err = strconv.ParseUint(msg.Header.Get("Nats-Num-Pending"), 10, 64); err != nil {
-			return err
-		}
 		use(Message{Subject: msg.Header.Get(jetstream.SubjectHeader), Seq: seq, At: at, Data: msg.Data})
 		return nil
 	})
-	return pending, c.Explain("read stream "+c.names.Stream(kind), err)
+	return end, c.Explain("read stream "+c.names.Stream(kind), err)
 }
 
 // State is what a stream holds. If two of them are equal, nothing was stored or deleted in between.

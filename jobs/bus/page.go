@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -20,7 +21,7 @@ type Page struct {
 	Limit int
 }
 
-// ReadPage calls use for each message of a page, in order. It returns the sequence after which the next page begins, and whether
+// ReadPage calls use for each message of a page, in order, except those whose headers cannot be read. It returns the sequence after which the next page begins, and whether
 // there is one.
 //
 // Errors: those of use, and of a request to the server, without the words of Explain.
@@ -35,15 +36,36 @@ func (c *Client) ReadPage(ctx context.Context, p Page, use func(*nats.Msg) error
 		return p.After, false, err
 	}
 	last = p.After
-	err = c.readBatch(ctx, p.Stream, request, func(msg *nats.Msg) error {
-		seq, err := sequenceOf(msg)
-		if err != nil {
+	end, err := c.readBatch(ctx, p.Stream, request, func(msg *nats.Msg) (err error) {
+		if last, err = sequenceOf(msg); err != nil {
 			return err
 		}
-		last, more = seq, msg.Header.Get(numPending) != "0"
 		return use(msg)
 	})
-	return last, more, err
+	return max(last, end.last), end.left > 0, err
+}
+
+// searchPage is how many messages are read at once behind one whose headers cannot be read.
+const searchPage = 100
+
+// errFound ends a search.
+var errFound = errors.New("found")
+
+// nextReadable is the first message from a page on whose headers can be read, or ErrNotFound.
+func (c *Client) nextReadable(ctx context.Context, p Page) (found *nats.Msg, err error) {
+	for more := true; more; {
+		p.After, more, err = c.ReadPage(ctx, p, func(msg *nats.Msg) error {
+			found = msg
+			return errFound
+		})
+		if errors.Is(err, errFound) {
+			return found, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return nil, ErrNotFound
 }
 
 // DeliveredUpTo returns the sequence of the latest message that a consumer has given out, and zero for a consumer that does not

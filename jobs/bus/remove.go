@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -65,7 +64,7 @@ func (c *Client) RemoveMessage(ctx context.Context, stream, subject string, foun
 		if err != nil {
 			return err
 		}
-		seq, err := strconv.ParseUint(found.Header.Get(jetstream.SequenceHeader), 10, 64)
+		seq, err := sequenceOf(found)
 		if err != nil {
 			return fmt.Errorf("read the sequence of %q: %w", Clip(subject), err)
 		}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/nats-io/nats.go"
@@ -26,7 +25,7 @@ func (c *Client) bringStrays(ctx context.Context) error {
 		if err != nil {
 			return c.Explain(doing, err)
 		}
-		if seq, err = strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64); err != nil {
+		if seq, err = sequenceOf(msg); err != nil {
 			return fmt.Errorf("%s: %w", doing, err)
 		}
 		in := &nats.Msg{Subject: msg.Header.Get(jetstream.SubjectHeader), Data: msg.Data, Header: nats.Header{}}

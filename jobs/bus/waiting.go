@@ -204,9 +204,6 @@ func (c *Client) nextWaiting(ctx context.Context, filter string, after uint64) (
 	}
 }
 
-// numPending is the header that says how many messages of a batch's filter follow a message.
-const numPending = "Nats-Num-Pending"
-
 // StillWaiting calls use for those jobs with the given sequences that still wait. It sends all requests at once, so ask for a
 // few hundred at a time. A job that is gone costs a quarter of one that is there.
 //
@@ -232,18 +229,21 @@ func (c *Client) StillDue(ctx context.Context, seqs []uint64) (there map[uint64]
 
 // readEach asks for each sequence by itself: a batch would read the messages in between, too.
 func (c *Client) readEach(ctx context.Context, seqs []uint64, use func(seq uint64, msg *nats.Msg)) error {
-	subject := directGet + c.names.Stream("RETRIES")
-	return c.refusals.watch(ctx, func(ctx context.Context) error { return c.askEach(ctx, subject, seqs, use) }, subject)
+	stream := c.names.Stream("RETRIES")
+	return c.refusals.watch(ctx, func(ctx context.Context) error { return c.askEach(ctx, stream, seqs, use) }, directGet+stream)
 }
 
-func (c *Client) askEach(ctx context.Context, subject string, seqs []uint64, use func(seq uint64, msg *nats.Msg)) error {
-	sub, err := c.nc.SubscribeSync(c.nc.NewInbox())
+// askEach tells the answers apart by their subjects: the headers of a message may be such that its sequence cannot be read.
+func (c *Client) askEach(ctx context.Context, stream string, seqs []uint64, use func(seq uint64, msg *nats.Msg)) error {
+	inbox := c.nc.NewInbox() + "."
+	sub, err := c.nc.SubscribeSync(inbox + "*")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = sub.Unsubscribe() }()
 	for _, seq := range seqs {
-		if err := c.nc.PublishRequest(c.inDomain(subject), sub.Subject, fmt.Appendf(nil, `{"seq":%d}`, seq)); err != nil {
+		reply := inbox + strconv.FormatUint(seq, 10)
+		if err := c.nc.PublishRequest(c.inDomain(directGet+stream), reply, fmt.Appendf(nil, `{"seq":%d}`, seq)); err != nil {
 			return err
 		}
 	}
@@ -252,25 +252,22 @@ func (c *Client) askEach(ctx context.Context, subject string, seqs []uint64, use
 		if err != nil {
 			return err
 		}
-		found, err := isMessage(msg)
-		if err != nil {
+		found, err := c.isMessage(stream, msg)
+		switch {
+		case errors.Is(err, errHeaders):
+			msg.Header = nil // which makes it no waiting job
+		case err != nil:
 			return err
-		}
-		if !found {
+		case !found:
 			continue
 		}
-		seq, err := sequenceOf(msg)
+		seq, err := strconv.ParseUint(strings.TrimPrefix(msg.Subject, inbox), 10, 64)
 		if err != nil {
 			return err
 		}
 		use(seq, msg)
 	}
 	return nil
-}
-
-// sequenceOf reads the sequence of a message that answers a direct get.
-func sequenceOf(msg *nats.Msg) (uint64, error) {
-	return strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
 }
 
 // waitingJob reads a message. It reports false for a message that is no waiting job.

@@ -136,3 +136,42 @@ func TestAListThatCannotBeReadSaysWhy(t *testing.T) {
 		t.Error("List without a function: no error")
 	}
 }
+
+// TestForgedHeadersHideNoJobAndRemoveNone has a publisher that writes into its messages what the server writes when it reads one.
+func TestForgedHeadersHideNoJobAndRemoveNone(t *testing.T) {
+	in := install(t, bus.Settings{Queues: []string{"default", "low"}})
+	_, err := in.Submit(soon(t), jobs.Job{Queue: "low", ID: "victim", URL: "http://a.test/"})
+	must(t, err)
+	readable, unreadable := testenv.ForgedHeaders("1", in.names.Job("low", "victim"))
+	for kind, header := range readable {
+		in.server.StoreRaw(t, in.names.Job("default", kind), header, "http://evil.test/")
+	}
+	for kind, header := range unreadable {
+		in.server.StoreRaw(t, in.names.Job("default", kind), header, "http://evil.test/")
+	}
+	_, err = in.Submit(soon(t), job("last"))
+	must(t, err)
+	seen := map[string]int{}
+	must(t, in.List(soon(t), client.ListFilter{}, func(job client.Listed) error {
+		if seen[job.String()]++; seen[job.String()] > 1 {
+			return fmt.Errorf("%s is listed again", job.Key)
+		}
+		return nil
+	}))
+	if len(seen) != len(readable)+2 || seen["low/victim"] != 1 || seen["default/last"] != 1 {
+		t.Errorf("listed: %v; want the victim, the last one and %d others", seen, len(readable))
+	}
+	for kind := range readable {
+		must(t, in.Cancel(soon(t), key(kind)))
+	}
+	for kind := range unreadable {
+		if err := in.Cancel(soon(t), key(kind)); err == nil || errors.Is(err, client.ErrNotFound) {
+			t.Errorf("cancel of %s: %v, want an error that says that its headers cannot be read", kind, err)
+		}
+	}
+	left, err := in.bus.CountBySubject(soon(t), "GOFER_JOBS", ">")
+	must(t, err)
+	if left[in.names.Job("low", "victim")] != 1 || len(left) != len(unreadable)+2 {
+		t.Errorf("left: %v; want the victim, the last one and the %d that cannot be read", left, len(unreadable))
+	}
+}

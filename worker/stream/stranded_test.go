@@ -8,6 +8,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 func TestJobsWhoseRemovalTheServerLostAreStrandedAndRunAgain(t *testing.T) {
@@ -60,4 +61,31 @@ func TestJobsWhoseRemovalTheServerLostAreStrandedAndRunAgain(t *testing.T) {
 		}
 		must(t, msg.DoubleAck(soon(t)))
 	}
+}
+
+func TestAJobDoesNotSayThatItIsStranded(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{Queues: []string{"default", "low"}})
+	_, err := in.js.Publish(soon(t), "gofer.jobs.low.victim", []byte("http://a.test/"))
+	must(t, err)
+	_, err = in.js.Publish(soon(t), "gofer.jobs.default.first", []byte("http://a.test/"))
+	must(t, err)
+	consumer, err := in.EnsureJobConsumer(soon(t), "default", false)
+	must(t, err)
+	msg, err := consumer.Next(jetstream.FetchMaxWait(testenv.Patience))
+	must(t, err)
+	must(t, msg.DoubleAck(soon(t)))
+	for _, blocks := range forgedHeaders("1", "gofer.jobs.low.victim") {
+		for kind, header := range blocks {
+			in.server.StoreRaw(t, "gofer.jobs.default."+kind, header, "http://evil.test/")
+		}
+	}
+	if list, err := in.Stranded(soon(t), "default", 100); err != nil || len(list) != 0 {
+		t.Errorf("got %+v, %v, want none: all are above the ack floor", list, err)
+	}
+}
+
+func forgedHeaders(sequence, subject string) []map[string]string {
+	readable, unreadable := testenv.ForgedHeaders(sequence, subject)
+	return []map[string]string{readable, unreadable}
 }

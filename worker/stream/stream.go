@@ -4,7 +4,6 @@ package stream
 
 import (
 	"context"
-	"errors"
 	"slices"
 
 	"github.com/nats-io/nats.go"
@@ -23,7 +22,7 @@ func New(b *bus.Client) *Client { return &Client{b} }
 const headerSize = "Nats-Msg-Size"
 
 // IsWhole reports whether a delivered job has the payload that was published. Consumers may be told to leave payloads out, and
-// whoever publishes a job may claim that: the stored message decides or, if this user may not read it, the consumer.
+// whoever publishes a job may claim that: the stored message decides or, if it cannot be read, the consumer.
 func (c *Client) IsWhole(ctx context.Context, d *Delivery, queue string, due bool) (bool, error) {
 	if len(d.Data()) > 0 || d.Headers().Get(headerSize) == "" {
 		return true, nil
@@ -31,9 +30,6 @@ func (c *Client) IsWhole(ctx context.Context, d *Delivery, queue string, due boo
 	stored, err := c.MessageAt(ctx, d.meta.Stream, d.meta.Sequence.Stream)
 	if err == nil {
 		return len(stored.Data) == 0, nil
-	}
-	if errors.Is(err, bus.ErrNotFound) {
-		return false, nil
 	}
 	info, err := c.JobConsumerInfo(ctx, queue, due)
 	return !slices.ContainsFunc(info.Differences, func(d bus.Difference) bool { return d.Field == "headers_only" }), err

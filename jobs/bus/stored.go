@@ -1,0 +1,101 @@
+package bus
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// A server that reads a stored message writes its own headers behind those of the publisher, who may have written the same names, a
+// status, or an empty line that ends the headers before those of the server. So the server's headers are the last of their names, if
+// nats.go has read the headers to their end.
+
+// numPending is the header that says how many messages of a batch's filter follow a message, or the batch.
+const numPending = "Nats-Num-Pending"
+
+// leastAdded is the least that the server adds to the headers of a message.
+const leastAdded = len("Nats-Stream: s\r\nNats-Subject: s\r\nNats-Sequence: 1\r\nNats-Time-Stamp: 2006-01-02T15:04:05Z\r\n\r\n")
+
+// errHeaders says that a message is there, and that its publisher wrote headers behind which those of the server cannot be read.
+var errHeaders = errors.New("the headers of the message cannot be read")
+
+// isMessage reports whether the answer to a direct get is a message: the other answers say that there is none, or that a batch is
+// complete. Of the headers that the server adds it leaves only the server's own. The error of a message without them is errHeaders.
+// It trusts the streams into which only workers and the server write: their messages may have more headers than can be checked.
+func (c *Client) isMessage(stream string, msg *nats.Msg) (bool, error) {
+	whole := isReadWhole(msg)
+	keepLast(msg.Header)
+	isFromServer := msg.Header.Get(jetstream.SequenceHeader) != ""
+	if open := stream == c.names.Stream("JOBS") || stream == c.names.Stream("RETRIES"); !whole && (open || !isFromServer) {
+		return true, errHeaders
+	}
+	if isFromServer {
+		return true, nil
+	}
+	switch status := msg.Header.Get("Status"); status {
+	case "":
+		return true, errHeaders
+	case "204", "404":
+		return false, nil
+	case "503":
+		return false, nats.ErrNoResponders
+	default:
+		return false, fmt.Errorf("NATS answers %s %s", status, msg.Header.Get("Description"))
+	}
+}
+
+// keepLast leaves of each header that the server adds the last value.
+func keepLast(h nats.Header) {
+	for _, name := range [...]string{
+		jetstream.StreamHeader, jetstream.SubjectHeader, jetstream.SequenceHeader, jetstream.TimeStampHeaer, numPending, jetstream.LastSequenceHeader,
+	} {
+		if values := h[name]; len(values) > 1 {
+			h[name] = values[len(values)-1:]
+		}
+	}
+}
+
+// isReadWhole reports whether nothing that the server added is behind the end of the headers as nats.go has read them. It compares
+// the bytes that came with the fewest that could have been read so. That proves it for up to 44 headers; with more it may be false
+// for a message that was read whole, because nats.go does not tell how the lines were written.
+func isReadWhole(msg *nats.Msg) bool {
+	least := len("NATS/1.0\n\n")
+	for name, values := range msg.Header {
+		for _, value := range values {
+			least += len(name) + len(":") + len(value) + len("\n")
+		}
+	}
+	if len(msg.Header["Status"]) > 0 { // it and its description may come in the first line
+		least -= len("Status:\n") + len("Description:\n")
+	}
+	came := msg.Size() - len(msg.Subject) - len(msg.Reply) - len(msg.Data)
+	return came-least < leastAdded
+}
+
+// sequenceOf reads the sequence of a message that answers a direct get.
+func sequenceOf(msg *nats.Msg) (uint64, error) {
+	return strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
+}
+
+// batchEnd is what the server says at the end of a batch. It counts the messages whose headers cannot be read, too.
+type batchEnd struct {
+	last uint64 // the sequence of the last message of the batch; zero if it had none
+	left uint64 // how many messages of the filter follow
+}
+
+// endOf reads the end of a batch.
+func endOf(msg *nats.Msg) (end batchEnd, err error) {
+	if msg.Header.Get("Status") != "204" { // there is no message
+		return batchEnd{}, nil
+	}
+	if end.last, err = strconv.ParseUint(msg.Header.Get(jetstream.LastSequenceHeader), 10, 64); err == nil {
+		end.left, err = strconv.ParseUint(msg.Header.Get(numPending), 10, 64)
+	}
+	if err != nil {
+		err = fmt.Errorf("read the end of a batch: %w", err)
+	}
+	return end, err
+}
