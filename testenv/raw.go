@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"net"
 	"strings"
@@ -9,9 +10,9 @@ import (
 	"time"
 )
 
-// StoreRaw publishes a message with a header block as it is, whose end no client library checks, and returns when a stream has
-// stored it.
-func (n *NATS) StoreRaw(tb testing.TB, subject, header, payload string) {
+// StoreRaw publishes a message with a header block as it is, whose end no client library checks, and returns its sequence when a
+// stream has stored it.
+func (n *NATS) StoreRaw(tb testing.TB, subject, header, payload string) uint64 {
 	tb.Helper()
 	conn, err := (&net.Dialer{}).DialContext(tb.Context(), "tcp", strings.TrimPrefix(n.URL(), "nats://"))
 	if err != nil {
@@ -27,14 +28,17 @@ func (n *NATS) StoreRaw(tb testing.TB, subject, header, payload string) {
 		tb.Fatal(err)
 	}
 	for lines := bufio.NewScanner(conn); lines.Scan(); {
-		switch line := lines.Text(); {
-		case strings.HasPrefix(line, `{"stream":`) && !strings.Contains(line, `"error"`):
-			return
-		case strings.HasPrefix(line, "{") || strings.HasPrefix(line, "-ERR"):
+		line := lines.Text()
+		var ack struct{ Seq uint64 }
+		if strings.HasPrefix(line, "{") && json.Unmarshal([]byte(line), &ack) == nil && ack.Seq > 0 {
+			return ack.Seq
+		}
+		if strings.HasPrefix(line, "{") || strings.HasPrefix(line, "-ERR") {
 			tb.Fatalf("store %s: %s", subject, line)
 		}
 	}
 	tb.Fatalf("store %s: the server ends the connection", subject)
+	return 0
 }
 
 // ForgedHeaders are header blocks in which a publisher tries to pass for the server that reads its message: the first kinds can be

@@ -140,9 +140,9 @@ func TestAListThatCannotBeReadSaysWhy(t *testing.T) {
 // TestForgedHeadersHideNoJobAndRemoveNone has a publisher that writes into its messages what the server writes when it reads one.
 func TestForgedHeadersHideNoJobAndRemoveNone(t *testing.T) {
 	in := install(t, bus.Settings{Queues: []string{"default", "low"}})
-	_, err := in.Submit(soon(t), jobs.Job{Queue: "low", ID: "victim", URL: "http://a.test/"})
+	victim, err := in.Submit(soon(t), jobs.Job{Queue: "low", ID: "victim", URL: "http://a.test/"})
 	must(t, err)
-	readable, unreadable := testenv.ForgedHeaders("1", in.names.Job("low", "victim"))
+	readable, unreadable := testenv.ForgedHeaders(fmt.Sprint(victim.Seq), in.names.Job("low", "victim"))
 	for kind, header := range readable {
 		in.server.StoreRaw(t, in.names.Job("default", kind), header, "http://evil.test/")
 	}

@@ -68,14 +68,14 @@ func TestAJobDoesNotSayThatItIsStranded(t *testing.T) {
 	in := install(t, bus.Settings{Queues: []string{"default", "low"}})
 	_, err := in.js.Publish(soon(t), "gofer.jobs.low.victim", []byte("http://a.test/"))
 	must(t, err)
-	_, err = in.js.Publish(soon(t), "gofer.jobs.default.first", []byte("http://a.test/"))
+	first, err := in.js.Publish(soon(t), "gofer.jobs.default.first", []byte("http://a.test/"))
 	must(t, err)
 	consumer, err := in.EnsureJobConsumer(soon(t), "default", false)
 	must(t, err)
 	msg, err := consumer.Next(jetstream.FetchMaxWait(testenv.Patience))
 	must(t, err)
 	must(t, msg.DoubleAck(soon(t)))
-	for _, blocks := range forgedHeaders("1", "gofer.jobs.low.victim") {
+	for _, blocks := range forgedHeaders(fmt.Sprint(first.Sequence), "gofer.jobs.low.victim") {
 		for kind, header := range blocks {
 			in.server.StoreRaw(t, "gofer.jobs.default."+kind, header, "http://evil.test/")
 		}
