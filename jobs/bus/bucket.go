@@ -6,7 +6,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// bucket is a key-value bucket whose calls end at once when the server refuses them to this user, and whose errors say
+// bucket is a key-value bucket. Its calls end at once if the server refuses them to this user, instead of after a time-out. Its errors say
 // what to do.
 type bucket struct {
 	jetstream.KeyValue
@@ -26,12 +26,13 @@ func (c *Client) Bucket(ctx context.Context, kind string) (jetstream.KeyValue, e
 	return bucket{kv, c}, nil
 }
 
-// write does what publishes to the subject of a key.
+// write runs do, which publishes to the subject of a key (NATS ADR-8), and explains its error.
 func (b bucket) write(ctx context.Context, key string, do func(context.Context) error) error {
 	err := b.client.refusals.watch(ctx, do, "$KV."+b.Bucket()+"."+key)
 	return b.client.ExplainPublish(ctx, "write "+key+" to bucket "+b.Bucket(), "KV_"+b.Bucket(), err)
 }
 
+// Put stores a value and returns its revision. Errors as Bucket has them.
 func (b bucket) Put(ctx context.Context, key string, value []byte) (revision uint64, err error) {
 	err = b.write(ctx, key, func(ctx context.Context) (err error) {
 		revision, err = b.KeyValue.Put(ctx, key, value)
@@ -40,14 +41,18 @@ func (b bucket) Put(ctx context.Context, key string, value []byte) (revision uin
 	return revision, err
 }
 
+// PutString is Put for text.
 func (b bucket) PutString(ctx context.Context, key, value string) (revision uint64, err error) {
 	return b.Put(ctx, key, []byte(value))
 }
 
+// Delete puts a delete marker in place of a value. A key that does not exist is no error.
 func (b bucket) Delete(ctx context.Context, key string, opts ...jetstream.KVDeleteOpt) error {
 	return b.write(ctx, key, func(ctx context.Context) error { return b.KeyValue.Delete(ctx, key, opts...) })
 }
 
+// Get reads the newest value of a key. Errors: jetstream.ErrKeyNotFound, and those of Bucket. It may be answered by
+// direct get or by the stream's leader, so both subjects are watched for a refusal.
 func (b bucket) Get(ctx context.Context, key string) (jetstream.KeyValueEntry, error) {
 	stream := "KV_" + b.Bucket()
 	entry, err := call(ctx, b.client.refusals, func(ctx context.Context) (jetstream.KeyValueEntry, error) {

@@ -27,7 +27,7 @@ type Client struct {
 	confirms *confirmations
 	answers  atomic.Pointer[string] // the domain that JetStream itself names
 
-	mu     sync.Mutex
+	mu     sync.Mutex            // guards bodies
 	bodies jetstream.ObjectStore // bound at first use
 }
 
@@ -57,7 +57,8 @@ func (c *Client) Domain() string {
 	return ""
 }
 
-// inDomain is where a message of the JetStream API has to be sent.
+// inDomain returns the subject to which a request to the JetStream API has to be sent: that of the domain, if there is
+// one.
 func (c *Client) inDomain(subject string) string {
 	if rest, ok := strings.CutPrefix(subject, api); ok && c.domain != "" {
 		return "$JS." + c.domain + ".API." + rest
@@ -83,25 +84,27 @@ type Key struct {
 // String is queue/id.
 func (k Key) String() string { return k.Queue + "/" + k.ID }
 
-// publishTimeout is of one try; shorter than requestTimeout, so that there is time to ask why it failed.
+// publishTimeout bounds one publish. It is shorter than requestTimeout, so that there is time left to ask why the publish
+// failed.
 const publishTimeout = 3 * time.Second
 
-// Publish stores a message, within 3 s.
+// Publish stores a message, within publishTimeout. The error is one of nats.go; ExplainPublish words it.
 func (c *Client) Publish(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, error) {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	return c.js.PublishMsg(ctx, msg)
 }
 
-// PublishOnce stores a message if its subject has none, within 3 s; IsTaken tells the error of one that has. The message carries no
-// id: a repetition that was known by its id would be answered like a first one, and whose message is kept would be hidden.
+// PublishOnce stores a message if its subject has none, within 3 s. IsTaken recognises the error of a subject that has
+// one. The message must carry no Nats-Msg-Id: the server would answer a repetition as if it had stored it, and nobody
+// could tell which of two messages is kept.
 func (c *Client) PublishOnce(ctx context.Context, msg *nats.Msg) error {
 	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, "0")
 	return Plain(c.confirms.publish(ctx, msg, publishTimeout))
 }
 
-// LastMessage reads the newest message of a subject, or ErrNotFound. It goes round the consumers: any replica answers, which
-// may be a moment behind its leader.
+// LastMessage reads the newest message of a subject, or ErrNotFound. It uses a direct get (NATS ADR-31), which needs no
+// consumer. Any replica answers, and it may be a moment behind its leader.
 func (c *Client) LastMessage(ctx context.Context, stream, subject string) (*nats.Msg, error) {
 	return c.direct(ctx, stream+"."+subject, nil)
 }
@@ -116,6 +119,7 @@ func (c *Client) NextMessage(ctx context.Context, stream, filter string, seq uin
 	return msg, err
 }
 
+// direct sends a direct get and returns its message, or ErrNotFound. A nil request means that the subject says it all.
 func (c *Client) direct(ctx context.Context, target string, request map[string]any) (*nats.Msg, error) {
 	var body []byte
 	if request != nil {
@@ -151,7 +155,7 @@ const (
 )
 
 // LastMessages reads the newest message of each subject that has one, at most MaxSubjects of them. The server may cut the
-// answer short: what is missing then is asked for again.
+// answer short at answerBytes; the caller asks again for what is missing. An error of use ends it and comes back.
 func (c *Client) LastMessages(ctx context.Context, stream string, subjects []string, use func(*nats.Msg) error) error {
 	body, err := json.Marshal(map[string]any{"multi_last": subjects, "max_bytes": answerBytes})
 	if err != nil {
@@ -230,13 +234,14 @@ func (c *Client) requestRaw(ctx context.Context, subject string, body []byte) (*
 	}, subject)
 }
 
+// nextMsg returns the next message of a subscription, within requestTimeout.
 func nextMsg(ctx context.Context, sub *nats.Subscription) (*nats.Msg, error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	return sub.NextMsgWithContext(ctx)
 }
 
-// CountBySubject counts the messages of every subject that matches filter.
+// CountBySubject counts the messages of every subject that matches filter. Its cost grows with the number of subjects.
 func (c *Client) CountBySubject(ctx context.Context, stream, filter string) (map[string]uint64, error) {
 	s, err := c.js.Stream(ctx, stream)
 	if err != nil {
@@ -251,13 +256,14 @@ func (c *Client) CountBySubject(ctx context.Context, stream, filter string) (map
 	return info.State.Subjects, nil
 }
 
-// Bounded is a context for one request: its answer is lost for good if the server dies, however long its caller would wait.
+// Bounded returns a context for one request, bounded by requestTimeout. If the server dies, the answer never comes,
+// however long the caller would wait.
 func Bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, requestTimeout)
 }
 
-// longestSubject keeps what is sent to a server within its control line of 4 KiB, with the subject of the answer and what is
-// put in front of a subject that is asked for; beyond it the server closes the connection.
+// longestSubject bounds a subject, in bytes. A server closes the connection at a control line of more than 4 KiB, which
+// also holds the subject of the answer and the prefix of the API.
 const longestSubject = 1024
 
 // Publishable reports whether a message can be published to subject: an id of an invalid job may hold anything.
@@ -273,6 +279,7 @@ func Publishable(subject string) bool {
 	return true
 }
 
+// isNotFound reports whether a message does not exist, in the words of this package or of nats.go.
 func isNotFound(err error) bool {
 	return errors.Is(err, ErrNotFound) || errors.Is(err, jetstream.ErrMsgNotFound)
 }

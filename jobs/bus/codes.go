@@ -77,8 +77,9 @@ func isRefusal(code jetstream.ErrorCode) bool {
 	return false
 }
 
-// classOf is the class of an error from the server. The code for a failed store covers several causes, and a server
-// newer than the table has codes of its own.
+// classOf returns the class of an error from the server; zero for any other error. The code for a failed store covers
+// several causes, which the text tells apart. A server newer than the table has codes of its own: those are judged by the
+// HTTP status that comes with each code.
 func classOf(err error) Class {
 	api, ok := errors.AsType[*jetstream.APIError](err)
 	if !ok {
@@ -130,7 +131,7 @@ func IsUnstorable(err error) bool {
 	return err != nil && (classOf(err) == Refused || isUnsendable(err))
 }
 
-// isUnsendable tells an error that the client finds in a message before it sends the message.
+// isUnsendable reports whether the client itself found the error, before it sent the message.
 func isUnsendable(err error) bool {
 	for _, e := range []error{
 		ErrNoSubject, ErrTooLarge, nats.ErrMaxPayload, nats.ErrBadHeaderMsg, nats.ErrInvalidMsg, nats.ErrBadSubject, nats.ErrHeadersNotSupported,

@@ -1,7 +1,6 @@
 package bus
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -68,7 +67,7 @@ func Connect(ctx context.Context, d Dial, log *slog.Logger) (*nats.Conn, error) 
 	if err != nil {
 		return nil, err
 	}
-	var said time.Time // when the reason was last told: another one may be behind it, or it differs by a port each time
+	var said time.Time // when the reason was logged last: reasons may alternate, or differ by a port each time
 	var reason string
 	for {
 		nc, err := d.connectOnce(ctx, opts)
@@ -90,7 +89,8 @@ func Connect(ctx context.Context, d Dial, log *slog.Logger) (*nats.Conn, error) 
 	}
 }
 
-// try connects within limit for each server.
+// try connects once, within limit for each server. The error holds no secret: it wraps ErrCredentials, ErrUnreachable or
+// ErrPermission.
 func (d Dial) try(limit time.Duration, opts []nats.Option) (*nats.Conn, error) {
 	servers, err := d.servers()
 	if err != nil {
@@ -110,8 +110,8 @@ func (d Dial) try(limit time.Duration, opts []nats.Option) (*nats.Conn, error) {
 	return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, redact(servers), d.withoutSecrets(err))
 }
 
-// hint says which setting fits an error that a wrong order of greeting and TLS handshake causes. Such a server, and a
-// client that expects one, wait for each other until one of them gives up.
+// hint says which setting fits an error that a wrong order of greeting and TLS handshake causes; nil for other errors. A
+// server with handshake_first and a client without it wait for each other until one of them gives up.
 func (d Dial) hint(err error) error {
 	silent, _ := errors.AsType[net.Error](err)
 	switch {
@@ -123,8 +123,8 @@ func (d Dial) hint(err error) error {
 	return nil
 }
 
-// answerable refuses a connection whose user may not hear answers: each question would run into its time limit, and a job
-// that was stored would look refused.
+// answerable refuses a connection whose user may not subscribe to its inbox. Each request would time out, and a job that
+// was stored would look refused.
 func answerable(nc *nats.Conn, limit time.Duration) (*nats.Conn, error) {
 	inbox := nc.NewInbox()
 	sub, err := nc.SubscribeSync(inbox)
@@ -149,7 +149,8 @@ func (d Dial) Check() error {
 	return errors.Join(err, credentialsErr)
 }
 
-// servers checks the URLs here: the parser's own error would repeat them, password included.
+// servers returns the URLs, comma separated, each with a scheme. They are parsed here because the error of nats.go would
+// repeat them, passwords included.
 func (d Dial) servers() (string, error) {
 	var out []string
 	scheme, user := false, false // what an earlier URL has
@@ -292,59 +293,4 @@ func nkey(written string) (nats.Option, error) {
 		return nil, wrongField("Nkey", errors.New("no public key belongs to this seed"))
 	}
 	return nats.Nkey(public, pair.Sign), nil
-}
-
-// handlers tell what happens to the connection.
-func (d Dial) handlers(log *slog.Logger) []nats.Option {
-	return []nats.Option{
-		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
-			if !nc.IsClosed() && err != nil {
-				log.Warn("NATS connection lost, reconnecting", "error", err)
-			}
-		}),
-		nats.ReconnectHandler(func(nc *nats.Conn) {
-			log.Info("NATS connection is back", "url", nc.ConnectedUrlRedacted())
-			if d.Reconnected != nil {
-				d.Reconnected()
-			}
-		}),
-		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
-			if d.Failed != nil {
-				d.Failed(kindOf(err))
-			}
-			subject := ""
-			if sub != nil {
-				subject = sub.Subject
-			}
-			if errors.Is(err, nats.ErrPermissionViolation) {
-				log.Error("NATS refuses this user something", "error", err)
-				return
-			}
-			log.Warn("NATS reports an error", "error", err, "subject", subject)
-		}),
-	}
-}
-
-func (d Dial) closedHandler(log *slog.Logger) nats.Option {
-	return nats.ClosedHandler(func(nc *nats.Conn) {
-		reason := fmt.Errorf("%w: the connection is closed for good: %w", ErrUnreachable, d.withoutSecrets(closedBy(nc)))
-		log.Error("NATS connection closed for good", "error", reason)
-		if d.Closed != nil {
-			d.Closed(reason)
-		}
-	})
-}
-
-// closedBy is why a connection is closed for good.
-func closedBy(nc *nats.Conn) error { return cmp.Or(nc.LastError(), nats.ErrConnectionClosed) }
-
-// kindOf sorts an error that NATS reports outside a call.
-func kindOf(err error) string {
-	switch {
-	case errors.Is(err, nats.ErrPermissionViolation):
-		return "permission"
-	case errors.Is(err, nats.ErrSlowConsumer):
-		return "slow_consumer"
-	}
-	return "other"
 }

@@ -15,8 +15,9 @@ const (
 	reasonWait = 250 * time.Millisecond
 )
 
-// connectOnce tries once, until ctx ends. nats.go takes no context here: a try that is given up goes on to its own limit, and
-// what it opens then is closed.
+// connectOnce tries once, until ctx ends. nats.go takes no context here: a try that is given up goes on in its goroutine
+// to its own limit, and a connection that it still opens is closed. After a deadline it waits a moment longer for the
+// reason.
 func (d Dial) connectOnce(ctx context.Context, opts []nats.Option) (*nats.Conn, error) {
 	limit := tryLimit
 	if end, ok := ctx.Deadline(); ok {

@@ -70,7 +70,7 @@ func StreamDifferences(have, want streamConfig) []Difference {
 	return found
 }
 
-// keptBy reports whether a setting stays because another one does that the server never changes.
+// keptBy reports whether a setting cannot be changed because the server ties it to another one that it never changes.
 func keptBy(field string, have, want streamConfig) bool {
 	switch field {
 	case "discard", "discard_new_per_subject":
@@ -81,8 +81,8 @@ func keptBy(field string, have, want streamConfig) bool {
 	return false
 }
 
-// differences judges the consumer's settings. A consumer that readers have to themselves may not be created again: they would
-// read everything once more.
+// differences judges the settings of a consumer. A consumer of readers is never created again: they would read everything
+// once more.
 func (d durable) differences(have consumerConfig) []Difference {
 	found := differences(d.String(), have, d.config, consumerRules())
 	if d.readsJobs() {
@@ -98,6 +98,8 @@ func (d durable) differences(have consumerConfig) []Difference {
 	return found
 }
 
+// differences compares two configurations setting by setting and judges each difference by its rule. Settings on which
+// nothing depends are left out.
 func differences[C any](name string, have, want C, rules map[string]rule[C]) (out []Difference) {
 	haveMap, wantMap := onWire(have), onWire(want)
 	for _, field := range fieldNames[C]() {
@@ -118,7 +120,7 @@ func differences[C any](name string, have, want C, rules map[string]rule[C]) (ou
 	return out
 }
 
-// fieldNames are the names of a configuration's settings on the wire, in the order in which nats.go has them.
+// fieldNames returns the names of a configuration's settings on the wire, in the order of nats.go's struct.
 func fieldNames[C any]() (names []string) {
 	for field := range reflect.TypeFor[C]().Fields() {
 		names = append(names, wireName(field))
@@ -126,7 +128,8 @@ func fieldNames[C any]() (names []string) {
 	return names
 }
 
-// merge is have with want's settings where they are to be changed.
+// merge returns have with the settings of want for the given differences. All other settings stay, those too that nats.go
+// does not know.
 func merge[C any](have, want C, change []Difference) (merged C, err error) {
 	haveMap, wantMap := onWire(have), onWire(want)
 	changed := maps.Clone(haveMap)
@@ -144,7 +147,8 @@ func merge[C any](have, want C, change []Difference) (merged C, err error) {
 	return merged, json.Unmarshal(data, &merged)
 }
 
-// onWire is a configuration by the names of its settings on the wire.
+// onWire returns a configuration as the map that goes over the wire: two configurations are equal if the server sees no
+// difference.
 func onWire(config any) (out map[string]any) {
 	data, err := json.Marshal(config)
 	if err == nil {

@@ -69,7 +69,9 @@ func (c *Client) JobStreamCreated(ctx context.Context, due bool) (time.Time, err
 // JobStream is the stream of fresh jobs or, if due, of those whose time has come.
 func (c *Client) JobStream(due bool) string { return Settings{}.jobConsumer(c.names, "", due).stream }
 
-// checkServer tells what no waiting cures: no JetStream, or a server that cannot schedule messages.
+// checkServer refuses a server that no waiting cures: one without JetStream, one that cannot schedule messages, or one
+// that takes too small messages. It also notes JetStream's domain. Errors: ErrNoJetStream, ErrServerTooOld, ErrConfig,
+// ErrUnreachable.
 func (c *Client) checkServer(ctx context.Context) error {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
@@ -87,6 +89,7 @@ func (c *Client) checkServer(ctx context.Context) error {
 	return nil
 }
 
+// ensureStream creates a stream if it is missing, and leaves one that is there as it is.
 func (c *Client) ensureStream(ctx context.Context, want jetstream.StreamConfig) error {
 	doing := "look for stream " + want.Name
 	err := c.again(ctx, func(ctx context.Context) error {
@@ -144,7 +147,8 @@ func (c *Client) ensureDurable(ctx context.Context, want durable) (consumer jets
 	})
 }
 
-// createDurable leaves the number of jobs in hand to a server or account that allows fewer.
+// createDurable creates a consumer. Where the server or the account allows fewer unacked jobs than gofer asks for, their
+// own limit is taken.
 func (c *Client) createDurable(ctx context.Context, want durable) (jetstream.Consumer, error) {
 	consumer, err := c.js.CreateConsumer(ctx, want.stream, want.config)
 	if code, _ := apiError(err); code == codeAckPendingExceeded {
@@ -154,7 +158,8 @@ func (c *Client) createDurable(ctx context.Context, want durable) (jetstream.Con
 	return consumer, err
 }
 
-// again repeats what got no answer: a cluster gives none while it chooses who leads what was just created.
+// again repeats what failed in a way that may pass, five times at most. A cluster gives no answer while it elects a
+// leader for what was just created.
 func (c *Client) again(ctx context.Context, try func(context.Context) error) (err error) {
 	for range 5 {
 		limited, cancel := context.WithTimeout(ctx, requestTimeout/2)

@@ -47,7 +47,7 @@ var (
 	ErrResultsFull = errors.New("there is no room for results")
 )
 
-// remedy is an error that its owner has to cure.
+// remedy is an error that an owner of the server has to cure: it is an ErrConfig.
 type remedy struct{ text string }
 
 func (e *remedy) Error() string { return e.text }
@@ -72,8 +72,8 @@ func wrongField(field string, err error) error {
 	return fmt.Errorf("%w: %w", ErrConfig, &FieldError{field, err})
 }
 
-// noDomain is that no JetStream answers under its domain's name: there is no such domain, or its server is away. It is an
-// ErrUnreachable.
+// noDomain is the error of a JetStream that does not answer under its domain's name: the domain does not exist, or its
+// server is away. It is an ErrUnreachable.
 type noDomain struct{ domain string }
 
 func (e *noDomain) Error() string {
@@ -82,15 +82,15 @@ func (e *noDomain) Error() string {
 
 func (*noDomain) Unwrap() error { return ErrUnreachable }
 
-// notConnected is an error of nats.go for a message that cannot be sent now, in other words: nats.go speaks of a buffer, which
-// connections of Connect do not have.
+// notConnected words an error of nats.go for a message that cannot be sent now. nats.go speaks of a full buffer, and
+// connections of Connect have none.
 type notConnected struct{ cause error }
 
 func (*notConnected) Error() string { return "NATS is not connected" }
 
 func (e *notConnected) Unwrap() error { return e.cause }
 
-// Plain is err in words that say what is the matter where nats.go's do not. What it wraps stays.
+// Plain returns err in plainer words where nats.go's are misleading. It wraps err, so errors.Is sees no difference.
 func Plain(err error) error {
 	for _, cause := range []error{nats.ErrReconnectBufExceeded, nats.ErrDisconnected, nats.ErrConnectionReconnecting} {
 		if errors.Is(err, cause) {
@@ -117,6 +117,7 @@ const (
 	textTooLarge                                = "too large"
 )
 
+// apiError returns the code and the text of an error from the server, and zero for any other error.
 func apiError(err error) (code jetstream.ErrorCode, text string) {
 	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
 		return api.ErrorCode, api.Description
@@ -179,6 +180,7 @@ func IsUndecided(err error) bool {
 	return code == codeInProcess
 }
 
+// isTimeout reports whether no answer came in time.
 func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout)
 }
@@ -192,8 +194,8 @@ func isLeaderless(err error) bool {
 	return false
 }
 
-// ExplainPublish is Explain for a message that was meant for a stream. If the message got no answer, the server is asked for
-// the stream.
+// ExplainPublish is Explain for a message that was meant for a stream. If no answer came, it asks the server about the
+// stream, which takes requestTimeout at most.
 func (c *Client) ExplainPublish(ctx context.Context, doing, stream string, err error) error {
 	if (isNobody(err) || isTimeout(err)) && ctx.Err() == nil {
 		err = c.WhyNoAnswer(ctx, stream, err)

@@ -49,7 +49,7 @@ func (r Repair) MarshalText() ([]byte, error) {
 	return []byte([...]string{"", "owner's choice", "creation", "update", "recreation", "by the owner"}[min(int(r), int(ByOwner))]), nil
 }
 
-// rule says what a setting that differs does, and what repairs it.
+// rule says what a worker makes of a setting that differs, and what repairs it. Both may depend on the two configurations.
 type rule[C any] struct {
 	use    func(have, want *C) Use
 	repair func(have, want *C) Repair
@@ -60,9 +60,10 @@ type (
 	consumerConfig = jetstream.ConsumerConfig
 )
 
+// always is a rule's function that returns v, whatever the configurations.
 func always[C, V any](v V) func(have, want *C) V { return func(_, _ *C) V { return v } }
 
-// when is v if it holds, else otherwise.
+// when is a rule's function that returns v if holds does, else otherwise.
 func when[C, V any](v V, holds func(have, want *C) bool, otherwise V) func(have, want *C) V {
 	return func(have, want *C) V {
 		if holds(have, want) {
@@ -81,11 +82,12 @@ func wireName(field reflect.StructField) string {
 // shortestAckWait is the shortest ack wait that a worker keeps to: it sends a heartbeat every third of it.
 const shortestAckWait = time.Second
 
-// ackWait is how long the server waits for an ack at least, whichever delivery it is.
+// ackWait returns the shortest time that the server waits for an ack: its backoff may shorten some deliveries.
 func ackWait(c *consumerConfig) time.Duration {
 	return slices.Min(append([]time.Duration{c.AckWait}, c.BackOff...))
 }
 
+// filters returns the subjects of a consumer, whichever of the two settings has them; none means all.
 func filters(c *consumerConfig) []string {
 	if c.FilterSubject != "" {
 		return []string{c.FilterSubject}
@@ -127,16 +129,17 @@ func consumerRules() map[string]rule[consumerConfig] {
 	}
 }
 
-// tinyBatch and tinyExpiry hold for bounds of a pull that cost more than they can be meant to: a request for nearly each job, and many
-// requests a second while there are none.
+// tinyBatch is a condition of a rule: the consumer bounds a pull to so few messages that nearly each job costs a request.
 func tinyBatch(have, _ *consumerConfig) bool {
 	return have.MaxRequestBatch > 0 && have.MaxRequestBatch < 8
 }
 
+// tinyExpiry is a condition of a rule: pulls end so soon that an idle worker sends many requests.
 func tinyExpiry(have, _ *consumerConfig) bool {
 	return have.MaxRequestExpires > 0 && have.MaxRequestExpires < 5*time.Second
 }
 
+// isWork is a condition of a rule: the stream is to be a work queue.
 func isWork(_, want *streamConfig) bool { return want.Retention == jetstream.WorkQueuePolicy }
 
 // streamRules is what each setting of a stream means, by its name on the wire.
@@ -185,8 +188,10 @@ func rollups(have, want *streamConfig) Use {
 	return Harmless
 }
 
+// hasSchedules is a condition of a rule: the server schedules messages in the stream.
 func hasSchedules(have, _ *streamConfig) bool { return have.AllowMsgSchedules }
 
+// schedules judges a stream that schedules no messages although jobs have to wait in it, or the reverse.
 func schedules(_, want *streamConfig) Use {
 	if want.AllowMsgSchedules {
 		return Unusable
@@ -194,12 +199,12 @@ func schedules(_, want *streamConfig) Use {
 	return Harmless
 }
 
-// deniesDeletes and deniesPurges hold for what the server never allows again.
+// deniesDeletes and deniesPurges are conditions of rules: the server never lifts these two bans.
 func deniesDeletes(have, _ *streamConfig) bool { return have.DenyDelete }
 
 func deniesPurges(have, _ *streamConfig) bool { return have.DenyPurge }
 
-// retention is changed between limits and interest only.
+// retention is the repair of another retention. The server changes it between limits and interest only.
 func retention(have, want *streamConfig) Repair {
 	if have.Retention == jetstream.WorkQueuePolicy || want.Retention == jetstream.WorkQueuePolicy {
 		return ByOwner
@@ -218,6 +223,7 @@ func narrower(have, want *streamConfig) Use {
 	return Lossy
 }
 
+// lacksSubjects is a condition of a rule: a message of gofer's would reach no stream.
 func lacksSubjects(have, want *streamConfig) bool {
 	return slices.ContainsFunc(want.Subjects, func(subject string) bool {
 		return !slices.ContainsFunc(have.Subjects, func(filter string) bool { return covers(filter, subject) })

@@ -74,7 +74,8 @@ func (c *Client) FollowStream(ctx context.Context, stream string, subjects []str
 	}
 }
 
-// pass uses one message. It is taken off a durable afterwards, or handed back if it could not be used.
+// pass uses one message. A message of a durable is acked afterwards, or handed back if it could not be used, so that
+// another reader gets it.
 func (c *Client) pass(ctx context.Context, msg jetstream.Msg, f Filter, use func(jetstream.Msg) error) error {
 	err := use(msg)
 	switch {
@@ -90,6 +91,8 @@ func (c *Client) pass(ctx context.Context, msg jetstream.Msg, f Filter, use func
 	return err
 }
 
+// follower returns the consumer that a filter asks for: a durable that exists, or an ordered consumer of this call, which
+// the server removes a minute after the call has ended.
 func (c *Client) follower(ctx context.Context, stream string, subjects []string, f Filter) (jetstream.Consumer, error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()

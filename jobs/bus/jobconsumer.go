@@ -46,6 +46,7 @@ func (l JobConsumerInfo) Unusable() error { return unusable(l.Differences) }
 // UnusableError names what makes a stream or consumer unusable. It is an ErrConfig.
 type UnusableError struct{ Differences []Difference }
 
+// unusable returns an *UnusableError that names the differences with which workers take no jobs; nil if there is none.
 func unusable(differences []Difference) error {
 	bad := slices.DeleteFunc(slices.Clone(differences), func(d Difference) bool { return d.Use != Unusable })
 	if len(bad) == 0 {
@@ -124,6 +125,7 @@ func (c *Client) Waiting(ctx context.Context) (Fill, error) {
 // Fill is how much of a stream's limits is used. A limit of zero is none.
 type Fill struct{ Bytes, MaxBytes, Msgs, MaxMsgs int64 }
 
+// fillOf reads the fill from a stream's state. The server writes -1 for no limit.
 func fillOf(info *jetstream.StreamInfo) Fill {
 	return Fill{
 		Bytes: int64(info.State.Bytes), MaxBytes: max(0, info.Config.MaxBytes),

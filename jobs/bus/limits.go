@@ -40,6 +40,7 @@ type usage struct {
 	} `json:"limits"`
 }
 
+// account asks for the limits of this user's account. Errors as Explain has them.
 func (c *Client) account(ctx context.Context) (a account, err error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
@@ -61,6 +62,7 @@ type forecast struct {
 	consumers map[string]int
 }
 
+// forecast asks for the account once; the methods of the result ask the server nothing more.
 func (c *Client) forecast(ctx context.Context) (*forecast, error) {
 	a, err := c.account(ctx)
 	return &forecast{client: c, account: a, streams: map[string]int{}, bytes: map[string]int64{}, consumers: map[string]int{}}, err
@@ -81,7 +83,8 @@ func (f *forecast) tier(want streamConfig) string {
 	return fmt.Sprint("R", want.Replicas)
 }
 
-// stream is the refusal of a new stream; the zero code for none.
+// stream counts a stream that would be created, and returns the code and the text with which the server would refuse it;
+// a zero code if it would not.
 func (f *forecast) stream(want streamConfig) (code jetstream.ErrorCode, text string) {
 	tier, of, replicas := f.tier(want), f.account.usage, int64(want.Replicas)
 	if tier != "" {
@@ -108,7 +111,7 @@ func (f *forecast) stream(want streamConfig) (code jetstream.ErrorCode, text str
 	return 0, ""
 }
 
-// change is the refusal of a change of a stream's setting.
+// change returns the refusal of a change of one setting of a stream; a zero code if the server would accept it.
 func (f *forecast) change(want streamConfig, d Difference) (code jetstream.ErrorCode, text string) {
 	switch d.Field {
 	case "num_replicas":
@@ -124,7 +127,7 @@ func (f *forecast) change(want streamConfig, d Difference) (code jetstream.Error
 	return 0, ""
 }
 
-// consumer is the refusal of a new consumer.
+// consumer counts a consumer that would be created, and returns its refusal; a zero code for none.
 func (f *forecast) consumer(want durable) (code jetstream.ErrorCode, text string) {
 	f.consumers[want.stream]++
 	of := f.account.usage
@@ -137,7 +140,8 @@ func (f *forecast) consumer(want durable) (code jetstream.ErrorCode, text string
 	return 0, ""
 }
 
-// foresee notes with the differences what the server would have against their repair.
+// foresee notes with each difference why the server would refuse its repair. gofer setup --dry-run shows it, so that an
+// owner learns of a refusal before anything is changed.
 func (c *Client) foresee(ctx context.Context, s Settings, found []Difference) error {
 	f, err := c.forecast(ctx)
 	if err != nil {

@@ -141,6 +141,7 @@ func (c *Client) StateOf(ctx context.Context, kind string) (State, error) {
 	return State{CreatedAt: info.Created, Messages: info.State.Msgs, LastSeq: info.State.LastSeq}, nil
 }
 
+// made returns when a stream was created. A stream that was deleted and created again has another time.
 func (c *Client) made(ctx context.Context, name string) (time.Time, error) {
 	info, err := c.infoOf(ctx, name)
 	if err != nil {
@@ -149,6 +150,7 @@ func (c *Client) made(ctx context.Context, name string) (time.Time, error) {
 	return info.Created, nil
 }
 
+// infoOf asks how a stream stands, with an error that says what to do.
 func (c *Client) infoOf(ctx context.Context, name string) (*jetstream.StreamInfo, error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()

@@ -110,7 +110,7 @@ func (c *Client) Apply(ctx context.Context, s Settings) (done []Difference, err 
 	return done, errors.Join(failed...)
 }
 
-// inspectStream returns nil if the stream is missing.
+// inspectStream compares a stream with want. info is nil if the stream is missing, which is then the one difference.
 func (c *Client) inspectStream(ctx context.Context, want streamConfig) (info *jetstream.StreamInfo, found []Difference, err error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
@@ -131,12 +131,15 @@ func (c *Client) inspectStream(ctx context.Context, want streamConfig) (info *je
 	return info, found, nil
 }
 
-// isEssential reports whether jobs are taken from the stream, or end in it.
+// isEssential reports whether jobs are taken from the stream, or end in it. Without such a stream no job can end as the
+// message contract says.
 func (c *Client) isEssential(stream string) bool {
 	n := c.names
 	return slices.Contains([]string{n.Stream("JOBS"), n.Stream("RETRIES"), n.Stream("RESULTS"), n.Stream("DEAD"), "OBJ_" + n.Bucket("bodies")}, stream)
 }
 
+// applyStream creates the stream or changes what differs, and returns what it did. Differences that nobody can change are
+// the error; the others are changed all the same.
 func (c *Client) applyStream(ctx context.Context, want streamConfig) (done []Difference, err error) {
 	var info *jetstream.StreamInfo
 	var found []Difference
@@ -174,7 +177,8 @@ func (c *Client) applyStream(ctx context.Context, want streamConfig) (done []Dif
 	return change, failed
 }
 
-// changes are the differences that a change repairs, and an error for each other one that is not the owner's choice.
+// changes returns the differences that a change repairs. failed joins an *UnchangeableError for each other difference
+// that is not the owner's choice.
 func changes(found []Difference) (change []Difference, failed error) {
 	for _, d := range found {
 		switch {
@@ -204,7 +208,7 @@ func (c *Client) ConsumerInfo(ctx context.Context, stream, name string) (*jetstr
 	return push.CachedInfo(), nil
 }
 
-// inspectDurable returns the consumer's settings, nil if the consumer or its stream is missing.
+// inspectDurable compares a consumer with want. have is nil if the consumer or its stream is missing.
 func (c *Client) inspectDurable(ctx context.Context, want durable) (have *consumerConfig, found []Difference, err error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
@@ -219,6 +223,7 @@ func (c *Client) inspectDurable(ctx context.Context, want durable) (have *consum
 	return &info.Config, want.differences(info.Config), nil
 }
 
+// applyDurable creates the consumer or changes what differs, and returns what it did.
 func (c *Client) applyDurable(ctx context.Context, want durable) (done []Difference, err error) {
 	var have *consumerConfig
 	var found []Difference
@@ -245,6 +250,7 @@ func (c *Client) applyDurable(ctx context.Context, want durable) (done []Differe
 	return change, failed
 }
 
+// changeDurable changes a consumer, or creates it again if one of the differences needs that.
 func (c *Client) changeDurable(ctx context.Context, want durable, have consumerConfig, change []Difference) error {
 	if slices.ContainsFunc(change, func(d Difference) bool { return d.Repair == ByRecreation }) {
 		return c.recreate(ctx, want)
@@ -260,7 +266,8 @@ func (c *Client) changeDurable(ctx context.Context, want durable, have consumerC
 	return c.setupError("change "+want.String(), err, nil)
 }
 
-// recreate deletes a consumer and creates it as it is wanted. A worker may be faster.
+// recreate deletes a consumer and creates it as it is wanted. Jobs that it had delivered are delivered again. A worker
+// may be faster and create it with the defaults.
 func (c *Client) recreate(ctx context.Context, want durable) error {
 	deleting, cancel := Bounded(ctx)
 	defer cancel()

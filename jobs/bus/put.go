@@ -48,7 +48,8 @@ func (p *PendingResult) TimeLimit() time.Duration {
 	return limit
 }
 
-// putBody puts the body under a name that no other put has, so that a put cannot change what a stored result names.
+// putBody stores the body in the object store under a name that no other put has, so that a put cannot change what a
+// stored result names. The result then names the object and holds no body.
 func (c *Client) putBody(ctx context.Context, r *jobs.Result) error {
 	store, err := c.objects(ctx)
 	if err != nil {
@@ -72,11 +73,12 @@ func (c *Client) putBody(ctx context.Context, r *jobs.Result) error {
 	return nil
 }
 
+// chunkSize returns the size of an object's chunks, in bytes: below max_payload even on servers that allow little.
 func (c *Client) chunkSize() uint32 { return uint32(max(1, min(maxChunkSize, c.nc.MaxPayload()/2))) }
 
-// whileMoving runs put, which reads body chunk by chunk, for as long as the server takes chunks. A chunk is sent after the
-// server has the one before: a slow connection would keep heartbeats behind megabytes. The end of the connection ends
-// put: answers to what was sent before never come.
+// whileMoving runs put, which reads body chunk by chunk, for as long as the server accepts chunks. A chunk is sent once
+// the server has the one before, because megabytes on a slow connection would delay heartbeats. The end of the connection
+// ends put: the answers to what was sent before never come. Errors: errStalled, errDisconnected, those of put.
 func (c *Client) whileMoving(ctx context.Context, body io.Reader, put func(context.Context, io.Reader) error) error {
 	var watching sync.WaitGroup
 	defer watching.Wait()
@@ -112,7 +114,8 @@ type readerFunc func(p []byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// deleteBody is a courtesy: the bucket's age limit removes what it leaves behind.
+// deleteBody deletes the object of a result that was not stored. Failure does no harm: the age limit of the bucket
+// removes the object.
 func (c *Client) deleteBody(ctx context.Context, r *jobs.Result) {
 	_, name, _ := strings.Cut(r.Object, "/")
 	if store, err := c.objects(ctx); err == nil {
@@ -122,6 +125,8 @@ func (c *Client) deleteBody(ctx context.Context, r *jobs.Result) {
 	}
 }
 
+// objects returns the object store of bodies and binds it at the first use. The lock is not held during the request; of
+// two that bind at once, either may stay.
 func (c *Client) objects(ctx context.Context) (jetstream.ObjectStore, error) {
 	c.mu.Lock()
 	bound := c.bodies
@@ -139,7 +144,7 @@ func (c *Client) objects(ctx context.Context) (jetstream.ObjectStore, error) {
 	return store, nil
 }
 
-// forgetObjects binds anew at the next use: the store may have been made anew.
+// forgetObjects makes the next use bind the object store again, because somebody may have created it again.
 func (c *Client) forgetObjects() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

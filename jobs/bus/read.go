@@ -22,7 +22,7 @@ type read struct {
 	err error
 }
 
-// read begins to read from consumer, up to ahead messages in advance.
+// read begins to read from a consumer, and asks for up to ahead messages in advance. The caller closes the reader.
 func (c *Client) read(consumer jetstream.Consumer, ahead int) (*reader, error) {
 	messages, err := consumer.Messages(jetstream.PullMaxMessages(ahead), jetstream.WithMessagesErrOnMissingHeartbeat(false))
 	return &reader{messages: messages, came: make(chan read, 1)}, err
@@ -50,7 +50,7 @@ func (r *reader) next(ctx context.Context) (jetstream.Msg, error) {
 	}
 }
 
-// close ends the reading. It does not wait for a try to create a consumer.
+// close ends the reading without waiting: nats.go may be in a try to create a consumer, which takes seconds.
 func (r *reader) close() { go r.messages.Stop() }
 
 const (
@@ -75,6 +75,7 @@ type untilNow struct {
 	empty    bool      // no message came, and the consumer had none
 }
 
+// newUntilNow notes how many messages the consumer had when it was created. Those are read.
 func newUntilNow(r *reader, consumer jetstream.Consumer) *untilNow {
 	info := consumer.CachedInfo()
 	return &untilNow{reader: r, consumer: consumer, began: info.TimeStamp, left: info.NumPending, last: info.NumPending == 0}
@@ -117,7 +118,7 @@ func (u *untilNow) ended(ctx context.Context) bool {
 	return u.last
 }
 
-// count takes note of a message that has come.
+// count takes a message that has come into the counts; nil counts nothing.
 func (u *untilNow) count(msg jetstream.Msg) {
 	u.empty = false
 	if msg == nil {

@@ -26,7 +26,8 @@ func (d Dial) LogValue() slog.Value { return slog.StringValue(d.String()) }
 // MarshalText is String.
 func (d Dial) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// redact cuts everything before an @ out of each address.
+// redact removes everything before the last @ from each address. It does not parse, so it also works on addresses that
+// are wrong.
 func redact(servers string) string {
 	var out []string
 	for text := range strings.SplitSeq(servers, ",") {
@@ -53,7 +54,8 @@ func (d Dial) withoutSecrets(err error) error {
 	return errors.New(strings.TrimPrefix(err.Error(), "nats: "))
 }
 
-// secrets are the passwords and tokens, as they are and as the URLs spell them. A user without a password is a token.
+// secrets returns the passwords and tokens, as they are and in each spelling that a URL may have. A user without a
+// password is a token.
 func (d Dial) secrets() (out []string) {
 	out = append(out, d.Password, d.Token)
 	servers, _ := d.servers() // with schemes

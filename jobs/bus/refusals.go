@@ -47,7 +47,8 @@ func watchRefusals(nc *nats.Conn, refused func(subject string, err error)) *refu
 	return r
 }
 
-// refusedSubject reads the subject of a refused Publish or Subscription.
+// refusedSubject reads the subject of a refused publish or subscription from the server's text; the protocol has no other
+// form of it.
 func refusedSubject(err error, what string) (subject string, ok bool) {
 	if !errors.Is(err, nats.ErrPermissionViolation) {
 		return "", false
@@ -64,6 +65,8 @@ func refusedSubject(err error, what string) (subject string, ok bool) {
 	return subject, err == nil
 }
 
+// refuse ends the requests that a refused subject is about. It calls only cancel functions under the lock, which do not
+// block.
 func (r *refusals) refuse(subject string, err error) {
 	r.refused(subject, err)
 	r.mu.Lock()
@@ -97,7 +100,7 @@ func (c *Client) ExpectRefusal(prefix string, refused func()) (forget func()) {
 	}
 }
 
-// isExpected tells those that expect the refusal of a subscription, and reports whether there are any.
+// isExpected reports whether somebody expects the refusal of a subscription, and calls those that do, without the lock.
 func (r *refusals) isExpected(subject string) bool {
 	var expecting []*listener
 	r.mu.Lock()
@@ -146,7 +149,7 @@ func (r *refusals) watch(ctx context.Context, do func(context.Context) error, su
 	return Plain(err)
 }
 
-// refused says what this user may not do, in the server's words.
+// refused is an ErrPermission that says what this user may not do, in the server's words.
 func refused(doing string, err error) error {
 	text := err.Error()
 	if _, rest, ok := strings.Cut(text, "Permissions Violation for "); ok {

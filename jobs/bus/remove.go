@@ -12,13 +12,13 @@ import (
 // takes is how often a message is looked for that another one may replace meanwhile.
 const takes = 4
 
-// RemoveScheduled takes a job out of those that wait for their time, and of those whose time has come.
+// RemoveScheduled removes a job that waits for its time or for a site, and a due job. A job that is in none of these places is no error.
 func (c *Client) RemoveScheduled(ctx context.Context, queue, id string) error {
 	return c.Explain("take job "+queue+"/"+Clip(id)+" out of the waiting", c.Unschedule(ctx, queue, id, nil))
 }
 
-// Unschedule purges a job that waits for its time, which no consumer reads, and takes the job out if it waits for a site or is due.
-// found may be its message, as RemoveMessage has it.
+// Unschedule removes a job wherever it waits. It purges the subject of a job that waits for its time, which no consumer reads.
+// It deletes a job that waits for a site, or that is due, by its sequence. found may be the job's message, as for RemoveMessage.
 func (c *Client) Unschedule(ctx context.Context, queue, id string, found *nats.Msg) error {
 	if err := c.purge(ctx, c.names.Stream("RETRIES"), c.names.ScheduledJob(queue, id)); err != nil {
 		return err
@@ -76,7 +76,7 @@ func (c *Client) RemoveMessage(ctx context.Context, stream, subject string, foun
 	return nil
 }
 
-// purge removes what waits under one subject. An empty subject would empty the stream.
+// purge removes the messages of one subject. The subject must be a literal one: an empty one would empty the stream.
 func (c *Client) purge(ctx context.Context, stream, subject string) error {
 	if !Publishable(subject) {
 		return fmt.Errorf("%q is not one subject", Clip(subject))

@@ -52,6 +52,7 @@ func (c *Client) ReplicaLags(ctx context.Context, s Settings) (out []ReplicaLag,
 	return out, c.Explain("look for replicas", err)
 }
 
+// streamCluster returns the state of a stream's replicas, nil on a server without a cluster, and how many it is to have.
 func (c *Client) streamCluster(ctx context.Context, name string) (*jetstream.ClusterInfo, int, error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
@@ -63,6 +64,7 @@ func (c *Client) streamCluster(ctx context.Context, name string) (*jetstream.Clu
 	return info.Cluster, info.Config.Replicas, nil
 }
 
+// consumerCluster returns the state of a consumer's replicas, nil on a server without a cluster.
 func (c *Client) consumerCluster(ctx context.Context, d durable) (*jetstream.ClusterInfo, error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
@@ -73,8 +75,9 @@ func (c *Client) consumerCluster(ctx context.Context, d durable) (*jetstream.Clu
 	return info.Cluster, nil
 }
 
-// whyBehind is empty if all replicas are current. A server of version 2.15 or newer calls replicas current while it still moves the
-// group: Desired is there until it has ended.
+// whyBehind says which replicas are not current; empty if all of them are. moving is true while the cluster itself
+// changes them. A server of version 2.15 or newer calls replicas current while it still moves the group, so Desired,
+// which is there until the move has ended, counts.
 func whyBehind(cluster *jetstream.ClusterInfo, replicas int) (why string, moving bool) {
 	switch {
 	case cluster == nil:
@@ -101,7 +104,7 @@ func whyBehind(cluster *jetstream.ClusterInfo, replicas int) (why string, moving
 	return strings.Join(late, ", "), false
 }
 
-// behindPause is the time between two looks of AwaitReplicas.
+// behindPause is the time between two requests of AwaitReplicas.
 const behindPause = time.Second
 
 // AwaitReplicas waits until nothing is behind, for as long as ctx lasts, and calls report with each list that is not empty.

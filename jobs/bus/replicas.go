@@ -55,7 +55,7 @@ const (
 	setupPause = 250 * time.Millisecond
 )
 
-// repeat tries again what may pass, for setupBound at most.
+// repeat tries again what failed in a way that may pass, for setupBound at most, and returns the last error.
 func (c *Client) repeat(ctx context.Context, try func(context.Context) error) error {
 	for end := time.Now().Add(setupBound); ; {
 		limited, cancel := Bounded(ctx)

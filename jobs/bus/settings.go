@@ -44,6 +44,7 @@ type Settings struct {
 	AckWait time.Duration
 }
 
+// withDefaults replaces zero values by the defaults. JetStream writes -1 for no limit.
 func (s Settings) withDefaults() Settings {
 	s.Replicas = max(1, s.Replicas)
 	if s.ResultsMaxAge <= 0 {
@@ -69,8 +70,8 @@ func (s Settings) withDefaults() Settings {
 
 const mib = 1 << 20
 
-// part is the bound of a stream that may hold a part of what the results may, between bounds of its own; none if the owner did
-// not set both.
+// part returns the bound of a stream that may hold a part of what the results may, between least and most. It is -1, no
+// bound, unless the owner bounds both jobs and results: only then every stream has a bound.
 func (s Settings) part(divisor, least, most int64) int64 {
 	if s.JobsMaxBytes <= 0 || s.ResultsMaxBytes <= 0 {
 		return -1

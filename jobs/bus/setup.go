@@ -48,7 +48,8 @@ const (
 	codeAckPendingExceeded jetstream.ErrorCode = 10121
 )
 
-// setupError words a refusal; any other error is explained.
+// setupError turns a refusal of the server into a *SetupError. inTheWay is asked only then, because it sends requests;
+// nil names nothing. Any other error is explained. It returns nil for nil.
 func (c *Client) setupError(doing string, err error, inTheWay func() string) error {
 	if inTheWay == nil {
 		inTheWay = func() string { return "" }
@@ -61,7 +62,7 @@ func (c *Client) setupError(doing string, err error, inTheWay func() string) err
 	return &SetupError{Doing: doing, Code: api.ErrorCode, Text: api.Description, InTheWay: inTheWay(), cause: err}
 }
 
-// otherStream finds the stream that has a subject of want.
+// otherStream names a foreign stream that has a subject of want; empty if there is none.
 func (c *Client) otherStream(ctx context.Context, want streamConfig) string {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
@@ -73,7 +74,8 @@ func (c *Client) otherStream(ctx context.Context, want streamConfig) string {
 	return ""
 }
 
-// otherConsumers finds the consumers whose jobs want is to get.
+// otherConsumers names the foreign consumers that would get jobs of want: a work queue allows one consumer for each
+// subject.
 func (c *Client) otherConsumers(ctx context.Context, want durable) string {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
@@ -97,7 +99,7 @@ func (c *Client) otherConsumers(ctx context.Context, want durable) string {
 	return strings.Join(names, " and ")
 }
 
-// overlap reports whether a subject may match both filters.
+// overlap reports whether some subject matches both filters.
 func overlap(a, b string) bool {
 	x, y := strings.Split(a, "."), strings.Split(b, ".")
 	for i := range min(len(x), len(y)) {

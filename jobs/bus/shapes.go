@@ -24,7 +24,7 @@ func (s Settings) streams(n jobs.Names) []jetstream.StreamConfig {
 	}
 }
 
-// within is the stream with a bound on its size.
+// within returns the stream with a bound on its size, in bytes; -1 is none.
 func within(bytes int64, c jetstream.StreamConfig) jetstream.StreamConfig {
 	c.MaxBytes = bytes
 	return c
@@ -69,6 +69,8 @@ func (s Settings) hours(n jobs.Names) jetstream.StreamConfig {
 	return c
 }
 
+// limited is a stream in files that drops its oldest messages: after age, zero meaning never, and beyond perSubject
+// messages of one subject, -1 meaning no bound.
 func (s Settings) limited(name, subject string, age time.Duration, perSubject int64) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name: name, Subjects: []string{subject}, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld,
@@ -137,6 +139,8 @@ func (s Settings) durables(n jobs.Names) []durable {
 // read with it share what comes.
 const Reader = "reader"
 
+// jobConsumer is the consumer of a queue's fresh jobs or, if due, of its due jobs. It delivers without limit, because
+// gofer counts attempts itself, and a job that the server gave up would have no result.
 func (s Settings) jobConsumer(n jobs.Names, queue string, due bool) durable {
 	stream, name, filter := n.Stream("JOBS"), n.WorkerConsumer(queue), n.Jobs(queue)
 	if due {

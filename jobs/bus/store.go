@@ -84,6 +84,7 @@ func (p *PendingResult) reduce() bool {
 	return p.result.Omit()
 }
 
+// store is one try of Store. A body that was put before is not put again.
 func (p *PendingResult) store(ctx context.Context, doing string) (Stored, error) {
 	c, r := p.client, &p.result
 	if p.outside && len(r.Body) > 0 {
@@ -111,7 +112,8 @@ func (p *PendingResult) store(ctx context.Context, doing string) (Stored, error)
 	return Stored{}, c.storeError(ctx, doing, err)
 }
 
-// lost reads the result that is there. It may be ours after all, stored by a try whose answer did not arrive.
+// lost reads the result that is there. It may be this one: an earlier try was stored, and its answer did not arrive.
+// Worker, sequence, object and end together identify a result.
 func (c *Client) lost(ctx context.Context, doing string, r *jobs.Result) (Stored, error) {
 	kept, err := c.kept(ctx, r)
 	if err != nil {
@@ -127,7 +129,8 @@ func (c *Client) lost(ctx context.Context, doing string, r *jobs.Result) (Stored
 	return Stored{Previous: kept}, nil
 }
 
-// kept waits a little for a result that must be there: the replica that answers may be a moment behind.
+// kept reads a result that must be there. It waits half a second for it, since the replica that answers may be a moment
+// behind its leader.
 func (c *Client) kept(ctx context.Context, r *jobs.Result) (jobs.Result, error) {
 	for tries := 0; ; tries++ {
 		msg, err := c.LastMessage(ctx, c.names.Stream("RESULTS"), c.names.Result(r.Queue, r.ID))
@@ -145,6 +148,7 @@ func (c *Client) kept(ctx context.Context, r *jobs.Result) (jobs.Result, error) 
 	}
 }
 
+// storeError explains an error of a publish. A stream without room is ErrResultsFull.
 func (c *Client) storeError(ctx context.Context, doing string, err error) error {
 	if IsFull(err) {
 		return fmt.Errorf("%s: %w (%w)", doing, ErrResultsFull, err)

@@ -12,8 +12,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// bringStrays stores under their public subject the results that came in while the stream did not transform subjects: their
-// jobs are acked, and nobody finds them where they are. A second result of a job stays out.
+// bringStrays stores results again under their public subject. They came in while the stream did not transform subjects,
+// so nobody finds them where they are, and their jobs are acked. A second result of a job is dropped.
 func (c *Client) bringStrays(ctx context.Context) error {
 	const doing = "bring in results that were stored under another subject"
 	stream := c.names.Stream("RESULTS")
@@ -43,7 +43,8 @@ func (c *Client) bringStrays(ctx context.Context) error {
 	}
 }
 
-// DeleteMessage removes one message, and reports whether it was there.
+// DeleteMessage removes one message by its sequence, and reports whether it was there. The server does not overwrite the
+// bytes on disk.
 func (c *Client) DeleteMessage(ctx context.Context, stream string, seq uint64) (deleted bool, err error) {
 	request, err := json.Marshal(map[string]any{"seq": seq, "no_erase": true})
 	if err != nil {
@@ -76,6 +77,7 @@ const (
 	codeDeleteFailed     jetstream.ErrorCode = 10057
 )
 
+// isGone reports whether the text of a failed delete says that the message does not exist.
 func isGone(text string) bool {
 	return strings.Contains(text, "no message found") || strings.Contains(text, "stream store EOF")
 }

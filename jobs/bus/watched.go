@@ -8,14 +8,17 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// watched is JetStream whose calls end at once when the server refuses them to this user.
+// watched is JetStream whose calls end at once when the server refuses them to this user. Each method names the subjects
+// that its call publishes to; those are in nats-server/server/jetstream_api.go.
 type watched struct {
 	jetstream.JetStream
 	refusals *refusals
 }
 
+// api begins the subjects of the JetStream API in the server's own domain.
 const api = "$JS.API."
 
+// call runs do, which returns a value, under the watch of refusals.
 func call[T any](ctx context.Context, r *refusals, do func(context.Context) (T, error), subjects ...string) (out T, err error) {
 	err = r.watch(ctx, func(ctx context.Context) (err error) {
 		out, err = do(ctx)

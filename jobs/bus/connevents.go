@@ -1,0 +1,65 @@
+package bus
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/nats-io/nats.go"
+)
+
+// handlers tell what happens to the connection.
+func (d Dial) handlers(log *slog.Logger) []nats.Option {
+	return []nats.Option{
+		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
+			if !nc.IsClosed() && err != nil {
+				log.Warn("NATS connection lost, reconnecting", "error", err)
+			}
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) {
+			log.Info("NATS connection is back", "url", nc.ConnectedUrlRedacted())
+			if d.Reconnected != nil {
+				d.Reconnected()
+			}
+		}),
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			if d.Failed != nil {
+				d.Failed(kindOf(err))
+			}
+			subject := ""
+			if sub != nil {
+				subject = sub.Subject
+			}
+			if errors.Is(err, nats.ErrPermissionViolation) {
+				log.Error("NATS refuses this user something", "error", err)
+				return
+			}
+			log.Warn("NATS reports an error", "error", err, "subject", subject)
+		}),
+	}
+}
+
+func (d Dial) closedHandler(log *slog.Logger) nats.Option {
+	return nats.ClosedHandler(func(nc *nats.Conn) {
+		reason := fmt.Errorf("%w: the connection is closed for good: %w", ErrUnreachable, d.withoutSecrets(closedBy(nc)))
+		log.Error("NATS connection closed for good", "error", reason)
+		if d.Closed != nil {
+			d.Closed(reason)
+		}
+	})
+}
+
+// closedBy is why a connection is closed for good.
+func closedBy(nc *nats.Conn) error { return cmp.Or(nc.LastError(), nats.ErrConnectionClosed) }
+
+// kindOf sorts an error that NATS reports outside a call.
+func kindOf(err error) string {
+	switch {
+	case errors.Is(err, nats.ErrPermissionViolation):
+		return "permission"
+	case errors.Is(err, nats.ErrSlowConsumer):
+		return "slow_consumer"
+	}
+	return "other"
+}
