@@ -110,6 +110,7 @@ func (b *Breakers) CountAvoided() (n int) {
 	return n
 }
 
+// send queues an update for the bucket. A line is logged once if too many wait.
 func (b *Breakers) send(proxy string, u update) {
 	if _, worthALine := b.updates.put(proxy, u); worthALine {
 		b.cfg.Log.Warn("breakers not shared, too many changes wait to be published")
@@ -135,6 +136,8 @@ func (b *Breakers) Run(ctx context.Context, js jetstream.JetStream, names jobs.N
 	parts.Wait()
 }
 
+// apply takes over changes of the bucket. If fresh, changes are all keys that it has, so findings under other keys are
+// gone.
 func (b *Breakers) apply(fresh bool, changes []change) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -179,6 +182,7 @@ func (b *Breakers) take(c change) {
 	b.avoid(c.key, now, !b.ignored[f.Worker])
 }
 
+// avoid makes the pool avoid a proxy until the finding ends, or not avoid it. The caller holds the lock.
 func (b *Breakers) avoid(id string, f *finding, avoid bool) {
 	until := f.until
 	if !avoid {
@@ -187,6 +191,7 @@ func (b *Breakers) avoid(id string, f *finding, avoid bool) {
 	f.known, f.avoided = b.cfg.Pool.Avoid(id, until, f.worker), avoid
 }
 
+// forget drops a finding, and the pool no longer avoids its proxy. The caller holds the lock.
 func (b *Breakers) forget(id string) {
 	if b.findings[id] != nil {
 		delete(b.findings, id)

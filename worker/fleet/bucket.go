@@ -71,6 +71,7 @@ func (f *follower) run(ctx context.Context, js jetstream.JetStream) {
 	}
 }
 
+// setError notes why the bucket is not followed, and logs a reason that is new. The log line is written without the lock.
 func (f *follower) setError(err error) {
 	f.mu.Lock()
 	news := f.err == nil || f.err.Error() != err.Error()
@@ -81,6 +82,7 @@ func (f *follower) setError(err error) {
 	}
 }
 
+// clearError notes that the bucket is followed.
 func (f *follower) clearError() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

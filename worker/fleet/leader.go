@@ -78,7 +78,8 @@ func (l *Leader) Run(ctx context.Context, js jetstream.JetStream, names jobs.Nam
 	}
 }
 
-// try leads if nobody else does.
+// try becomes the leader if nobody else leads, and then leads until the leadership ends. That another worker was faster
+// is no error.
 func (l *Leader) try(ctx context.Context, js jetstream.JetStream, names jobs.Names, lead func(context.Context)) error {
 	t, err := l.takeOver(ctx, js, names)
 	switch {
@@ -92,7 +93,7 @@ func (l *Leader) try(ctx context.Context, js jetstream.JetStream, names jobs.Nam
 	return err
 }
 
-// takeOver begins a term, or returns nil if another worker leads.
+// takeOver begins a term by writing the key. It returns nil without an error if another worker leads.
 func (l *Leader) takeOver(ctx context.Context, js jetstream.JetStream, names jobs.Names) (t *term, err error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.Renew)
 	defer cancel()
@@ -109,6 +110,7 @@ func (l *Leader) takeOver(ctx context.Context, js jetstream.JetStream, names job
 	return t, t.renew(ctx)
 }
 
+// key is the key of the leadership in the bucket.
 func (l *Leader) key() string { return "leader." + l.cfg.Task }
 
 // isFree reads the key and reports whether this worker may take the leadership over from the revision that it has seen.
@@ -142,7 +144,7 @@ type term struct {
 	began    time.Time // when the latest successful renewal began
 }
 
-// renew writes the key, unless somebody else has done so since.
+// renew writes the key on condition that nobody else has written it since. Its error may be that of isTaken.
 func (t *term) renew(ctx context.Context) (err error) {
 	began := time.Now()
 	if t.revision == 0 {
@@ -156,10 +158,12 @@ func (t *term) renew(ctx context.Context) (err error) {
 	return err
 }
 
-// left is how long the leadership lasts without another renewal.
+// left returns how long the leadership lasts without another renewal. It is shorter than the time after which another
+// worker takes over.
 func (t *term) left() time.Duration { return t.cfg.Renew*5/2 - time.Since(t.began) }
 
-// serve runs lead until the leadership or ctx ends.
+// serve calls lead, renews the leadership meanwhile, and returns when lead has returned. A leadership that cannot be
+// renewed in time ends the context of lead.
 func (t *term) serve(ctx context.Context, lead func(context.Context)) {
 	t.cfg.Log.Debug("leads the fleet", "task", t.cfg.Task)
 	leading, end := context.WithCancel(ctx)
@@ -186,7 +190,8 @@ func (t *term) serve(ctx context.Context, lead func(context.Context)) {
 	t.resign(ctx)
 }
 
-// resign deletes the key, so that another worker need not wait. If that fails, it waits.
+// resign deletes the key, so that another worker takes over at once. If the key cannot be deleted, another worker takes
+// over later.
 func (t *term) resign(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.cfg.Renew)
 	defer cancel()

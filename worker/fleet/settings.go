@@ -116,6 +116,8 @@ func (s *Settings) Err() error {
 	return errors.Join(errs...)
 }
 
+// applyPolicy takes over the two settings in the bucket of policies. A bucket that was read afresh and lacks a key sets
+// it back to the environment's.
 func (s *Settings) applyPolicy(fresh bool, changes []change) {
 	for _, c := range changes {
 		if use := s.cfg.Others[c.key]; use != nil && c.value != nil {
@@ -165,6 +167,7 @@ func (s *Settings) setStrategy(c change) {
 	}
 }
 
+// parseStrategy reads a strategy as text that somebody may have written by hand.
 func parseStrategy(value []byte) (rotation.Strategy, error) {
 	name, err := text.Document(value)
 	if err != nil {
@@ -173,6 +176,7 @@ func parseStrategy(value []byte) (rotation.Strategy, error) {
 	return rotation.ParseStrategy(string(name))
 }
 
+// applyDeny makes a new set of denied hosts. Readers keep the old one until it is complete, so they need no lock.
 func (s *Settings) applyDeny(fresh bool, changes []change) {
 	denied := map[string]bool{}
 	if !fresh {
@@ -200,6 +204,7 @@ func DenyHost(key string) string {
 	return strings.ToLower(strings.TrimSuffix(strings.ReplaceAll(key, "=", ":"), "."))
 }
 
+// applyProxies takes over the proxies of the bucket. One that is not valid is logged and left out.
 func (s *Settings) applyProxies(fresh bool, changes []change) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -244,8 +249,8 @@ func ParseEntry(key, line string) (proxylist.Proxy, error) {
 	return p, nil
 }
 
-// replace hands the pool environment ∪ file ∪ bucket, in the order of the lists. The lock is held, so that of two
-// changes the later one is the last to arrive.
+// replace gives the pool the proxies of environment, file and bucket. Of two with the same id the bucket's counts. The
+// caller holds the lock, so that of two changes the later one reaches the pool last.
 func (s *Settings) replace() {
 	proxies := make([]proxylist.Proxy, 0, len(s.listed)+len(s.bucket))
 	taken := make(map[string]bool, len(s.listed))

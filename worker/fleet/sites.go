@@ -119,8 +119,8 @@ func NewSites(cfg SitesConfig) *Sites {
 	return s
 }
 
-// Changed reports changes to the fleet that this worker found. It returns at once, whatever NATS does.
-func (s *Sites) Changed(events []sites.Event) {
+// ShareChanges reports changes to the fleet that this worker found. It returns at once, whatever NATS does.
+func (s *Sites) ShareChanges(events []sites.Event) {
 	for _, e := range events {
 		if e.Foreign || e.From == e.State {
 			continue
@@ -156,8 +156,8 @@ func (s *Sites) Wait(site string) bool {
 	return !s.cut.Load()
 }
 
-// Followed is the number of resting sites that this worker knows from others.
-func (s *Sites) Followed() (n int) {
+// CountFollowed is the number of resting sites that this worker knows from others.
+func (s *Sites) CountFollowed() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range s.findings {
@@ -168,6 +168,7 @@ func (s *Sites) Followed() (n int) {
 	return n
 }
 
+// put queues an update. kept is false if too many wait; then a line is logged once.
 func (s *Sites) put(key string, u siteUpdate) (kept bool) {
 	kept, worthALine := s.updates.put(key, u)
 	if worthALine {
@@ -196,7 +197,8 @@ func (s *Sites) Run(ctx context.Context, js jetstream.JetStream, names jobs.Name
 	parts.Wait()
 }
 
-// setCut notes whether the fleet learns what this worker tells. Only then the leader releases the tests of sites.
+// setCut notes whether the fleet learns what this worker reports. Only if it does, other attempts leave the tests of
+// resting sites to the leader.
 func (s *Sites) setCut(cut bool) {
 	s.cut.Store(cut)
 	s.cfg.Table.LeaveTests(!cut)
@@ -257,6 +259,7 @@ func (s *Sites) writeUpdate(ctx context.Context, js jetstream.JetStream, bucket 
 	return kv, err
 }
 
+// findingOf makes the stored form of a change. Times are durations from now, because clocks of machines differ.
 func (s *Sites) findingOf(u siteUpdate, now time.Time) SiteFinding {
 	f := SiteFinding{Worker: s.cfg.Worker, Instance: s.instance, Site: u.site, State: u.state.String(), Rest: jobs.Duration(u.rest)}
 	if !u.until.IsZero() {

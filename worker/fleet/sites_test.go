@@ -33,7 +33,7 @@ func newSiteMember(t *testing.T, name string) *siteMember {
 	t.Helper()
 	m := &siteMember{t: t, table: sites.New(sites.Config{}), log: new(testenv.Log)}
 	m.Sites = fleet.NewSites(fleet.SitesConfig{
-		Table: m.table, Applied: func(events []sites.Event) { m.Changed(events) }, Worker: name, Log: slog.New(slog.NewTextHandler(m.log, nil)),
+		Table: m.table, Applied: func(events []sites.Event) { m.ShareChanges(events) }, Worker: name, Log: slog.New(slog.NewTextHandler(m.log, nil)),
 		Waits: func(key, site string, _ time.Duration) {
 			m.mu.Lock()
 			defer m.mu.Unlock()
@@ -76,7 +76,7 @@ func (m *siteMember) fail(site string) {
 			return
 		}
 		v, _, events := m.table.Enter(site, sites.Ask{MaxDuration: time.Second})
-		m.Changed(append(events, v.Report(sites.Outcome{Kind: sites.Failed, Via: "p1", Routes: 1})...))
+		m.ShareChanges(append(events, v.Report(sites.Outcome{Kind: sites.Failed, Via: "p1", Routes: 1})...))
 	}
 	m.t.Fatalf("%s does not rest after 30 failures", site)
 }
@@ -84,7 +84,7 @@ func (m *siteMember) fail(site string) {
 func (m *siteMember) answer(site string) {
 	m.t.Helper()
 	v, _, events := m.table.Enter(site, sites.Ask{MaxDuration: time.Second})
-	m.Changed(append(events, v.Report(sites.Outcome{Kind: sites.Answered, Via: "p1", Routes: 1})...))
+	m.ShareChanges(append(events, v.Report(sites.Outcome{Kind: sites.Answered, Via: "p1", Routes: 1})...))
 }
 
 func (m *siteMember) rests(site string) bool {
@@ -135,15 +135,15 @@ func TestARestingSiteIsKnownToTheFleetUntilItAnswersOneWorker(t *testing.T) {
 	if own, _ := a.table.StatusOf("shop.test"); !s.Foreign || s.Until.Before(own.Until.Add(-time.Second)) || s.Until.After(own.Until.Add(2*time.Second)) {
 		t.Errorf("b: %+v, want the rest of a: %+v", s, own)
 	}
-	if b.Followed() != 1 || a.Followed() != 0 {
-		t.Errorf("%d and %d sites followed, want none by a and one by b", a.Followed(), b.Followed())
+	if b.CountFollowed() != 1 || a.CountFollowed() != 0 {
+		t.Errorf("%d and %d sites followed, want none by a and one by b", a.CountFollowed(), b.CountFollowed())
 	}
 	late := f.joinSites("late")
 	testenv.Eventually(t, "a worker that starts later to know the rest", func() bool { return late.rests("shop.test") })
-	a.Changed(reset(t, a.table, "shop.test"))
+	a.ShareChanges(reset(t, a.table, "shop.test"))
 	testenv.Eventually(t, "the rest to end everywhere", func() bool { return !b.rests("shop.test") && !late.rests("shop.test") })
-	if b.Followed() != 0 {
-		t.Errorf("%d sites followed after the end of the rest", b.Followed())
+	if b.CountFollowed() != 0 {
+		t.Errorf("%d sites followed after the end of the rest", b.CountFollowed())
 	}
 }
 

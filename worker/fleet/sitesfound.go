@@ -15,6 +15,8 @@ import (
 // maxSiteName bounds the name of a site: a host has 253 letters at most, and a port five.
 const maxSiteName = 260
 
+// apply takes over changes of the bucket, and passes on what they changed. A bucket that is read afresh needs no care:
+// findings end with their time.
 func (s *Sites) apply(_ bool, changes []change) {
 	var events []sites.Event
 	for _, c := range changes {
@@ -29,6 +31,7 @@ func (s *Sites) apply(_ bool, changes []change) {
 	}
 }
 
+// takeWaits passes on that jobs wait for a site. What is not valid is ignored: a worker writes it again while jobs wait.
 func (s *Sites) takeWaits(key string, c change) {
 	var w siteWaits
 	if c.value != nil && json.Unmarshal(c.value, &w) == nil && len(w.Site) <= maxSiteName && jobs.SiteKey(w.Site) == key {
@@ -98,7 +101,7 @@ type reporter struct {
 	ignored bool
 }
 
-// note counts a finding for its worker, and reports whether that is followed.
+// note counts a finding for its worker, and reports whether that worker is followed. The table is asked outside the lock.
 func (s *Sites) note(key, worker string, f sites.Finding) (follow bool) {
 	known := s.knows(f.Site)
 	s.mu.Lock()
@@ -189,9 +192,9 @@ func (s *Sites) review() {
 	}
 }
 
-// judge decides whether a worker is followed, by how many of the sites that this worker knows it reports. The rests that it reported
-// end when it no longer is. Only a review lets it be followed again: which of its sites are known is exact there, and a worker on the
-// limit costs a look at all its findings once a second and not with each.
+// judge decides whether a worker is followed, by how many of the sites that this worker knows it reports. When a worker
+// is no longer followed, the rests that it reported end. Only a review lets it be followed again: which of its sites are
+// known is exact there, and a worker on the limit costs a look at all its findings once a second and not with each.
 func (s *Sites) judge(worker string, again bool) {
 	total := s.cfg.Table.Counts().Known
 	s.mu.Lock()
@@ -225,6 +228,7 @@ func (s *Sites) judge(worker string, again bool) {
 	s.endRests(mistaken)
 }
 
+// endRests ends rests that a worker reported by mistake.
 func (s *Sites) endRests(names []string) {
 	var events []sites.Event
 	for _, name := range names {

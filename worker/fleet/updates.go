@@ -39,12 +39,14 @@ type updateQueue[U comparable] struct {
 	full    bool // an update was dropped, and put has said so
 }
 
+// newUpdateQueue makes an empty queue.
 func newUpdateQueue[U comparable]() updateQueue[U] {
 	return updateQueue[U]{updates: map[string]U{}, wake: make(chan struct{}, 1)}
 }
 
-// put never waits. It reports whether it kept the update: it drops one when too many wait. worthALine is true for the first one that it
-// drops until all of those are written.
+// put queues an update, and replaces an older one about the same key. It never waits: it drops the update if maxUpdates
+// keys wait, and kept is then false. worthALine is true for the first dropped one until the queue has been empty, so that
+// a log has one line and not thousands.
 func (o *updateQueue[U]) put(id string, u U) (kept, worthALine bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -64,7 +66,7 @@ func (o *updateQueue[U]) put(id string, u U) (kept, worthALine bool) {
 	return true, false
 }
 
-// first is the update that waits for longest of those that may be written.
+// first returns the update that has waited longest among those that may be written. It stays in the queue until done.
 func (o *updateQueue[U]) first(may func(U) bool) (id string, u U, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
