@@ -20,6 +20,7 @@ type lease struct {
 	givenUp atomic.Bool
 }
 
+// newLease makes a lease that runs from a time, for wait. That time must be before the server delivered the job.
 func newLease(from time.Time, wait time.Duration) *lease {
 	l := &lease{ackWait: wait, start: from}
 	l.until.Store(int64(wait))
@@ -32,6 +33,7 @@ func (l *lease) valid() bool { return l.left() > 0 }
 // end ends the lease early: the job was handed back.
 func (l *lease) end() { l.givenUp.Store(true) }
 
+// left returns how long the lease still runs; zero or less once it is over.
 func (l *lease) left() time.Duration {
 	if l.givenUp.Load() {
 		return 0

@@ -31,6 +31,8 @@ func (r *running) add(t *task, cancel context.CancelCauseFunc) bool {
 	return true
 }
 
+// remove removes a task that add has added. Several deliveries of one name form a list, because a stream that was created
+// again may deliver a job of the same name.
 func (r *running) remove(t *task) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -49,6 +51,7 @@ func (r *running) remove(t *task) {
 	r.tasks[key] = t.next
 }
 
+// cancel cancels all runs of a name with a cause. A name without a run is ignored: the request goes to all workers.
 func (r *running) cancel(queue, id string, cause error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -39,6 +39,7 @@ func (w *Worker) settle(ctx context.Context, t *task, outcome jobs.RunOutcome) b
 	return false
 }
 
+// laterOf returns the later of two times.
 func laterOf(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
@@ -46,6 +47,7 @@ func laterOf(a, b time.Time) time.Time {
 	return b
 }
 
+// leaseLost counts a job that this worker must not settle any more.
 func (w *Worker) leaseLost(t *task) {
 	w.stats.leasesLost.Add(1)
 	w.cfg.Log.Warn("lease lost, the job runs elsewhere", "queue", t.queue, "job", t.id)

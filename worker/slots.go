@@ -77,6 +77,7 @@ func (g grant) slots() int {
 	return g.n
 }
 
+// newSlots makes slots without consumers, all of them free.
 func newSlots(total int) *slots { return &slots{total: total, free: total} }
 
 // add creates the shares of n consumers of one queue. All of them are added before the first waitForGrant.
@@ -124,7 +125,7 @@ func (s *slots) setIdle(c *consumerSlots) {
 	s.dispatch(time.Now())
 }
 
-// withdraw ends c's wait. It gives back a grant that came at the same moment. It always returns false.
+// withdraw ends c's wait. It returns the slots of a grant that came at the same moment. It always returns false, for waitForGrant.
 func (s *slots) withdraw(c *consumerSlots) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -206,6 +207,7 @@ func (s *slots) release(c *consumerSlots) {
 	s.giveBack(c, 1)
 }
 
+// giveBack frees n slots of a consumer and hands out what is free. The caller holds the lock.
 func (s *slots) giveBack(c *consumerSlots, n int) {
 	s.use(c, -n)
 	s.dispatch(time.Now())

@@ -2,7 +2,7 @@ package worker
 
 import "sync/atomic"
 
-// stats holds the counters of the loop.
+// stats holds the counters of the loop. Each counts for itself, so sums of two of them may be a job apart.
 type stats struct {
 	taken, redelivered, scheduled, handedBack, leasesLost, duplicates, deadLetters atomic.Int64
 }

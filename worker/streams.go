@@ -38,12 +38,14 @@ func (t *pullError) begin() {
 	}
 }
 
+// end notes that the latest pull request succeeded.
 func (t *pullError) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.err = nil
 }
 
+// get returns why the puller cannot fetch; nil if it can.
 func (t *pullError) get() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -86,6 +88,8 @@ func (s *streams) unusableFor(kind string) error {
 	})
 }
 
+// errorIf returns a *StreamsError with the differences for which holds is true; nil if there is none, or before the first
+// inspection.
 func (s *streams) errorIf(holds func(bus.Difference) bool) error {
 	seen := s.latest.Load()
 	if seen == nil {
@@ -111,6 +115,7 @@ const (
 	maxScheduledAgain = 0.95 // above it no job is scheduled again
 )
 
+// waitingNearlyFull reports whether so many jobs wait that no fresh ones should be taken.
 func (s *streams) waitingNearlyFull() bool {
 	seen := s.latest.Load()
 	return seen != nil && seen.Waiting.Above(nearlyFull)
@@ -123,6 +128,7 @@ func (w *Worker) watchStreams(ctx context.Context) {
 	}
 }
 
+// inspectStreams looks at the streams once, logs what has become wrong, and recreates what is missing.
 func (w *Worker) inspectStreams(ctx context.Context) {
 	before, beforeHeld := w.streams.err(), w.streams.waitingNearlyFull()
 	seen, err := w.cfg.Inspect(ctx)

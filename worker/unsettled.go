@@ -44,6 +44,7 @@ func (u *unsettled) add(t *task, step string, err error, permanent bool) (news b
 	return news
 }
 
+// remove forgets a job that was settled, or given up.
 func (u *unsettled) remove(t *task) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -73,6 +74,7 @@ func (u *unsettled) blocks(queue string) bool {
 	return false
 }
 
+// list returns a copy, the oldest first.
 func (u *unsettled) list() []Unsettled {
 	u.mu.Lock()
 	defer u.mu.Unlock()
