@@ -59,6 +59,7 @@ func (c *Client) PublishDuplicate(ctx context.Context, e jobs.DuplicateEvent) er
 	return c.event(ctx, c.Names().DuplicateEvent(e.Queue, e.JobID), e, nil)
 }
 
+// event stores an event. An id of an invalid job may make no subject: bus.ErrNoSubject.
 func (c *Client) event(ctx context.Context, subject string, event any, header nats.Header) error {
 	if !bus.Publishable(subject) {
 		return fmt.Errorf("publish event to %q: %w", bus.Clip(subject), bus.ErrNoSubject)

@@ -55,6 +55,8 @@ func (c *Client) WaitsAgain(ctx context.Context, key bus.Key, due uint64) (bool,
 	return waits, c.Explain("look whether job "+key.String()+" waits again", err)
 }
 
+// releaseScheduled releases a job whether or not the server has scheduled its message. It returns the sequence of the due
+// job; zero if the job was not released.
 func (c *Client) releaseScheduled(ctx context.Context, job bus.WaitingJob) (seq uint64, err error) {
 	_, scheduled := bus.ScheduledAt(job.Message().Header)
 	seq, err = c.release(ctx, job, scheduled)
@@ -64,6 +66,8 @@ func (c *Client) releaseScheduled(ctx context.Context, job bus.WaitingJob) (seq 
 	return seq, err
 }
 
+// release publishes the message that makes a waiting job a due one, or that schedules it again. The guard is the sequence
+// of the waiting job: if another message is there by now, nothing happens and seq is zero.
 func (c *Client) release(ctx context.Context, job bus.WaitingJob, scheduled bool) (seq uint64, err error) {
 	doing := "release waiting job " + job.Queue + "/" + bus.Clip(job.ID)
 	msg := &nats.Msg{Subject: c.Names().DueJob(job.Queue, job.ID), Data: job.Message().Data, Header: nats.Header{}}
