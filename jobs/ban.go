@@ -101,6 +101,7 @@ func (b *Ban) MatchRedirect(ctx context.Context, url string) (bool, error) {
 	return b.redirect.match(ctx, []byte(url))
 }
 
+// ban checks a rule, and compiles its patterns so that no attempt has to.
 func (c *checks) ban(b *Ban) {
 	for _, code := range b.Statuses {
 		c.ok(validBanStatus(code), "ban.statuses: %d is not between 100 and %d", code, MaxBanStatus)
@@ -118,6 +119,7 @@ func (c *checks) ban(b *Ban) {
 	b.key = b.hash()
 }
 
+// validBanStatus reports whether a rule may name a status.
 func validBanStatus(code int) bool { return code >= 100 && code <= MaxBanStatus }
 
 // hash is the same for rules that match the same answers by the same members.

@@ -53,11 +53,13 @@ func (j *Job) finish() []string {
 // checks gathers reasons.
 type checks struct{ reasons []string }
 
+// fail adds a reason.
 func (c *checks) fail(format string, args ...any) {
 	c.reasons = append(c.reasons, fmt.Sprintf(format, args...))
 }
 
-// ok is for a reason of few words: what fills them in is made for each job, be it valid or not.
+// ok adds a reason if a condition does not hold. Its arguments are made for each job, valid or not, so they must cost
+// little: anything dear goes to fail.
 func (c *checks) ok(ok bool, format string, args ...any) {
 	if !ok {
 		c.fail(format, args...)
@@ -90,6 +92,7 @@ func (c *checks) url(text string) URL {
 	return u
 }
 
+// request checks method, body and headers. Reasons quote names, and never values, which may be secrets.
 func (c *checks) request(j *Job) {
 	if !httpguts.ValidHeaderFieldName(j.Method) {
 		c.fail("method: %q is not a method name", clip(j.Method, 40))
@@ -123,6 +126,7 @@ func connectionHeaders() []string {
 	return []string{"host", "content-length", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 }
 
+// times checks the durations and times of a job.
 func (c *checks) times(j *Job) {
 	if j.Timeout < 0 || j.Timeout.Std() > MaxAttemptTimeout {
 		c.fail("timeout: %s is not between 0 and %s", j.Timeout, MaxAttemptTimeout)
@@ -134,6 +138,7 @@ func (c *checks) times(j *Job) {
 	c.year("deadline", j.Deadline)
 }
 
+// year refuses a time that the server cannot store.
 func (c *checks) year(name string, at time.Time) {
 	if at.IsZero() {
 		return // none is given
@@ -143,6 +148,7 @@ func (c *checks) year(name string, at time.Time) {
 	}
 }
 
+// proxy checks which proxies the job asks for. Whether there are such proxies is not known here.
 func (c *checks) proxy(p *ProxyChoice) {
 	if len(p.Tags) > 16 {
 		c.fail("proxy.tags: %d of them, at most 16 are allowed", len(p.Tags))

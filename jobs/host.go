@@ -92,6 +92,7 @@ func hasEmptyPunycode(name string) bool {
 	return slices.Contains(labels, "xn--")
 }
 
+// isASCII reports whether a text has no other characters than those of ASCII.
 func isASCII(text string) bool {
 	return !strings.ContainsFunc(text, func(r rune) bool { return r >= utf8.RuneSelf })
 }

@@ -136,10 +136,12 @@ func HostAliases(host string) []string {
 	return aliases
 }
 
+// inAny reports whether an address is in one of the prefixes, whatever its zone.
 func inAny(addr netip.Addr, list []netip.Prefix) bool {
 	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(addr.WithZone("")) })
 }
 
+// prefixes parses prefixes that are written here. A wrong one panics in the first test.
 func prefixes(texts ...string) (list []netip.Prefix) {
 	for _, text := range texts {
 		list = append(list, netip.MustParsePrefix(text))

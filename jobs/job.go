@@ -116,6 +116,7 @@ func (h *Headers) UnmarshalJSON(data []byte) error {
 	return asError(reasons)
 }
 
+// stringOrList reads a string, or a list of strings, as a list.
 func stringOrList(value json.RawMessage) (list []string, ok bool) {
 	if isNull(value) {
 		return nil, false
@@ -180,6 +181,7 @@ func Decode(queue, id string, payload []byte) (Job, error) {
 	return job, asError(reasons)
 }
 
+// hasScheme reports whether a text begins with the scheme of a URL.
 func hasScheme(text []byte) bool {
 	scheme, _ := cutScheme(string(text))
 	return scheme != ""
@@ -295,6 +297,7 @@ func (j *Job) field(name string) any {
 	return nil
 }
 
+// nameReasons says what is wrong with the queue and the id of a job.
 func nameReasons(queue, id string) (reasons []string) {
 	if !ValidQueue(queue) {
 		reasons = append(reasons, fmt.Sprintf("queue %q does not match [a-z0-9_-]{1,32}", clip(queue, 60)))

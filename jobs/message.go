@@ -128,6 +128,7 @@ func hasLineEnd(value string) bool {
 // trimBlanks cuts off the blanks that are not part of a field's name or value (RFC 9110, 5.5; RFC 9112, 5.1).
 func trimBlanks(text string) string { return strings.Trim(text, " \t") }
 
+// problem is the document of a job that did not succeed (RFC 9457).
 func (r *Result) problem() problem {
 	p := problem{
 		Type: "urn:gofer:error:" + r.Error, Title: Title(r.Error), Detail: r.Detail,
@@ -232,4 +233,5 @@ func (r *Result) OmitBody() bool {
 	return true
 }
 
+// omitted notes the name of a part that was left out.
 func (r *Result) omitted(part string) { r.Omitted = append(slices.Clip(r.Omitted), part) }

@@ -138,8 +138,8 @@ func (n Names) AllSiteWaits(key string) string {
 	return "_" + n.prefix + ".at." + siteToken + "." + key + ".>"
 }
 
-// SplitWaiting takes a subject of ScheduledJob or SiteWait apart, and any other one as SplitSubject does. The site is a SiteKey, and empty for a
-// job that waits for none.
+// SplitWaiting splits a subject of ScheduledJob or SiteWait into its parts, and any other subject as SplitSubject does.
+// site is a SiteKey, and empty for a job that waits for no site.
 func SplitWaiting(subject string) (site, queue, id string, ok bool) {
 	queue, id, ok = SplitSubject(subject)
 	if _, kind, _ := strings.Cut(subject, "."); queue != siteToken || !strings.HasPrefix(kind, "at.") {
@@ -199,6 +199,7 @@ func SplitSubject(subject string) (queue, id string, ok bool) {
 	return queue, id, ok && queue != "" && id != ""
 }
 
+// all is the subject of all messages of a kind, of one queue or of all if queue is empty.
 func (n Names) all(kind, queue string) string {
 	if queue == "" {
 		return n.prefix + "." + kind + ".>"

@@ -150,10 +150,13 @@ func escapedUnit(text []byte) rune {
 	return rune(unit)
 }
 
+// isNull reports whether a value is null.
 func isNull(value json.RawMessage) bool { return string(value) == "null" }
 
+// quoted is a name for a reason: quoted, and cut to 60 bytes.
 func quoted(name string) string { return clip(strconv.Quote(name), 60) }
 
+// fieldReasons are the reasons of a field's decoder, each with the name of the field in front.
 func fieldReasons(name string, err error) []string {
 	var invalid *InvalidError
 	if !errors.As(err, &invalid) {

@@ -78,6 +78,7 @@ func plainMember(text []byte) (m member, behind []byte, ok bool) {
 	return member{name: text[1 : n-1], value: rest[:size]}, rest[size:], size > 0
 }
 
+// skipBlanks cuts off the blanks of JSON at the beginning (RFC 8259, 2).
 func skipBlanks(text []byte) []byte { return bytes.TrimLeft(text, " \t\r\n") }
 
 // plainString is the length of a string at the beginning of a text, with its quotes; zero without one.

@@ -150,6 +150,7 @@ func (o *Override) ApplyTo(base Policy) Policy {
 	return base
 }
 
+// set copies a value if it is given.
 func set[T any](to *T, from *T) {
 	if from != nil {
 		*to = *from
@@ -186,6 +187,7 @@ func (o *Override) field(name string) any {
 // UnmarshalJSON refuses unknown fields and names every field that it cannot read.
 func (o *Override) UnmarshalJSON(data []byte) error { return asError(decodeObject(data, o.field)) }
 
+// reasons lists the fields that are out of range. Fields that are nil are not checked.
 func (o *Override) reasons() (reasons []string) {
 	check := func(ok bool, format string, args ...any) {
 		if !ok {
@@ -219,8 +221,10 @@ func (o *Override) reasons() (reasons []string) {
 	return reasons
 }
 
+// within reports whether a duration lies between two bounds, both included.
 func within(d Duration, low, high time.Duration) bool { return d.Std() >= low && d.Std() <= high }
 
+// validStatus reports whether a status can be one that is tried again.
 func validStatus(code int) bool { return code >= 100 && code <= 599 }
 
 // InvalidError lists everything that is wrong with a job or a policy, so that its owner mends it in one go.
@@ -233,6 +237,7 @@ func (e *InvalidError) Error() string { return strings.Join(e.Reasons, "; ") }
 // into a result.
 const maxReasons = 50
 
+// asError makes an *InvalidError of reasons; nil if there are none.
 func asError(reasons []string) error {
 	if len(reasons) == 0 {
 		return nil

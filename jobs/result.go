@@ -209,6 +209,7 @@ func ParseResult(header map[string][]string, payload []byte) Result {
 	return r
 }
 
+// parsePrefixed reads the headers whose names begin with a prefix: the job's meta and the response's header.
 func (r *Result) parsePrefixed(header map[string][]string) {
 	for name, values := range header {
 		if key, ok := strings.CutPrefix(name, metaPrefix); ok && len(values) > 0 {

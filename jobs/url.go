@@ -32,6 +32,7 @@ type URLError struct {
 
 func (e *URLError) Error() string { return e.Reason }
 
+// malformed is the error of a text that is no URL at all; unsupported is that of a URL that gofer does not request.
 func malformed(reason string) error   { return &URLError{Reason: reason, Malformed: true} }
 func unsupported(reason string) error { return &URLError{Reason: reason} }
 
@@ -143,6 +144,7 @@ func parsePort(scheme, text string) (string, error) {
 	return number, nil
 }
 
+// defaultPort is the port that a URL of the scheme leaves out.
 func defaultPort(scheme string) string {
 	if scheme == "https" {
 		return "443"
@@ -150,6 +152,7 @@ func defaultPort(scheme string) string {
 	return "80"
 }
 
+// checkLength refuses a URL longer than MaxURLBytes.
 func checkLength(text string) error {
 	if len(text) > MaxURLBytes {
 		return unsupported(fmt.Sprintf("longer than %d bytes", MaxURLBytes))
@@ -201,6 +204,7 @@ func (u URL) SameOrigin(v URL) bool {
 	return u.scheme == v.scheme && u.host == v.host && u.port == v.port
 }
 
+// isWeb reports whether gofer requests URLs of the scheme.
 func isWeb(scheme string) bool { return scheme == "http" || scheme == "https" }
 
 // cutScheme cuts off the scheme and its colon. The scheme is in lower case, and empty if there is none (RFC 3986, 3.1).
@@ -227,6 +231,7 @@ func splitURL(text string) (authority, path, query string) {
 	return text, "", query
 }
 
+// cutQuery splits a text before its first question mark.
 func cutQuery(text string) (before, query string) {
 	if i := strings.IndexByte(text, '?'); i >= 0 {
 		return text[:i], text[i:]
