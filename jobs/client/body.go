@@ -92,6 +92,8 @@ func (o *objectReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// fetch reads the next chunk by its sequence: chunks of one object are stored in order, and other objects lie between
+// them.
 func (o *objectReader) fetch() error {
 	msg, err := o.client.bus.NextMessage(o.ctx, o.stream, o.subject, o.seq+1)
 	if err != nil {
@@ -106,6 +108,7 @@ func (o *objectReader) fetch() error {
 	return nil
 }
 
+// end compares the digest of all chunks with that of the result: ErrDigest, or io.EOF if they are equal.
 func (o *objectReader) end() error {
 	if bus.Digest(o.digest) != o.want {
 		return ErrDigest

@@ -49,7 +49,8 @@ func (c *Client) Cancel(ctx context.Context, key Key) error {
 	return c.bus.Explain(doing, c.remove(ctx, key, found))
 }
 
-// cancelBegun reports whether the job that is there has a cancelled result already.
+// cancelBegun reports whether the job that is there has a cancelled result already: an earlier cancel stored the result
+// and did not remove the job.
 func (c *Client) cancelBegun(ctx context.Context, key Key, seq uint64) (bool, error) {
 	kept, err := c.Result(ctx, key)
 	if errors.Is(err, ErrNotFound) {
@@ -84,6 +85,8 @@ func (c *Client) unended(ctx context.Context, key Key) (*nats.Msg, error) {
 	return nil, ErrNotFound
 }
 
+// whereverItIs finds the message of a job that has not ended, in the order in which a job moves through the streams.
+// Errors: ErrNotFound.
 func (c *Client) whereverItIs(ctx context.Context, key Key) (*nats.Msg, error) {
 	for _, look := range []struct{ stream, subject string }{
 		{c.bus.Names().Stream("JOBS"), c.bus.Names().Job(key.Queue, key.ID)},
@@ -103,7 +106,8 @@ func (c *Client) whereverItIs(ctx context.Context, key Key) (*nats.Msg, error) {
 	return job.Message(), nil
 }
 
-// unendedResult is the result of a job as far as its message tells it before the job has ended. What cannot be read is left out: the job ends all the same.
+// unendedResult is the result of a job that has not ended, as far as its message tells. What cannot be read is left out:
+// an invalid job can be cancelled, too.
 func unendedResult(key Key, msg *nats.Msg) jobs.Result {
 	var progress jobs.Progress
 	if text := msg.Header.Get(jobs.HeaderProgress); text != "" {
@@ -119,8 +123,8 @@ func unendedResult(key Key, msg *nats.Msg) jobs.Result {
 	return progress.Result(job, time.Now())
 }
 
-// remove takes a job out of the streams, in the order in which it would move through them, and tells the workers. found is where
-// the job was a moment ago: a replica that is asked again may not know of it yet.
+// remove removes a job from the streams, in the order in which the job would move through them, and tells the workers to
+// stop it. found is where the job was a moment ago, because a replica that is asked again may not know of it yet.
 func (c *Client) remove(ctx context.Context, key Key, found *nats.Msg) error {
 	if err := c.bus.RemoveMessage(ctx, c.bus.Names().Stream("JOBS"), c.bus.Names().Job(key.Queue, key.ID), found); err != nil {
 		return err

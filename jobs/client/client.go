@@ -90,7 +90,8 @@ func (c *Client) Close() {
 
 var errNotOpen = errors.New("the client is not open: make one with client.Open")
 
-// ready is an error for a client that nobody opened.
+// ready returns errNotOpen for the zero client and for nil, so that every method reports the mistake instead of
+// panicking.
 func (c *Client) ready() error {
 	if c == nil || c.bus == nil {
 		return errNotOpen

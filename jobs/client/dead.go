@@ -78,6 +78,8 @@ func (c *Client) DeadLetterAt(ctx context.Context, seq uint64) (DeadLetter, erro
 	return letterOf(msg), nil
 }
 
+// letterOf reads a dead letter. Headers that cannot be read leave their fields zero: anybody with the right may publish a
+// letter.
 func letterOf(msg *nats.Msg) DeadLetter {
 	letter := DeadLetter{Payload: msg.Data, Reason: msg.Header.Get(jobs.HeaderReason), Result: jobs.ParseResult(msg.Header, nil)}
 	letter.Queue, letter.ID, _ = jobs.SplitSubject(msg.Header.Get(jetstream.SubjectHeader))
@@ -120,14 +122,16 @@ func (c *Client) Replay(ctx context.Context, letter DeadLetter) (Ack, error) {
 	return ack, c.RemoveDeadLetter(ctx, letter)
 }
 
-// isStoredAs reports whether msg is this letter. A stream that was created again has other letters under the same sequences.
+// isStoredAs reports whether msg is this letter. A stream that was deleted and created again has other letters under the
+// same sequences.
 func (l DeadLetter) isStoredAs(msg *nats.Msg) bool {
 	stored := letterOf(msg)
 	return stored.Key == l.Key && (l.StoredAt.IsZero() || stored.StoredAt.Equal(l.StoredAt))
 }
 
-// replayKey is the job that a letter is replayed as. The letters of a stream that was created again count from 1 again: a job that
-// was stored before this letter is the replay of another one, whose result would stand in the way of this replay's.
+// replayKey returns the key under which a letter is replayed. The sequence alone identifies a letter, unless the stream
+// was deleted and created again. Then a job of that name is older than the letter, and the time of the letter is
+// appended.
 func (c *Client) replayKey(ctx context.Context, letter DeadLetter) Key {
 	key := Key{Queue: letter.Queue, ID: "replay-" + strconv.FormatUint(letter.Seq, 10)}
 	if since := c.storedSince(ctx, key); !since.IsZero() && since.Before(letter.StoredAt) {

@@ -20,7 +20,7 @@ func (w *waiter) expectRefusal() (forget func()) {
 	})
 }
 
-// deafen makes the waiter rely on its sweeps: the server refuses its subscriptions.
+// deafen makes the waiter rely on its sweeps, because the server refuses its subscriptions. A second call does nothing.
 func (w *waiter) deafen() {
 	if !w.deaf {
 		w.deaf = true
@@ -39,7 +39,7 @@ func (w *waiter) deafPause(took time.Duration, found bool) time.Duration {
 	return max(w.pause, took)
 }
 
-// hurry makes the next sweep of a deaf waiter come soon, for a new key.
+// hurry makes the next sweep of a deaf waiter come soon, because a key was added. Other waiters are not concerned.
 func (w *waiter) hurry() {
 	if w.deaf && w.pause > firstLook {
 		w.pause = firstLook

@@ -25,7 +25,7 @@ func (c *Client) Fetch(ctx context.Context, job jobs.Job) (jobs.Result, error) {
 	return result, nil
 }
 
-// named is what is known of a job without a result.
+// named is a Result that only names its job: it stands in for a result that has not come.
 func named(job jobs.Job, key Key) jobs.Result {
 	return jobs.Result{Queue: key.Queue, ID: key.ID, URL: job.URL, Meta: job.Meta}
 }
@@ -82,6 +82,8 @@ type fetchAll struct {
 	open map[Key]jobs.Result // guarded by mu: accepted jobs without a result, as named has them
 }
 
+// run yields until every job that was taken is accounted for, or until the loop is broken off. It returns when both
+// goroutines have ended.
 func (f *fetchAll) run(ctx context.Context, source iter.Seq[jobs.Job], yield func(jobs.Result, error) bool) {
 	var beside sync.WaitGroup
 	beside.Go(func() {
@@ -120,7 +122,7 @@ func (f *fetchAll) run(ctx context.Context, source iter.Seq[jobs.Job], yield fun
 	}
 }
 
-// bounded is source, but gives out no job before there is a slot for it.
+// bounded yields the jobs of source, each once there is a slot for it.
 func (f *fetchAll) bounded(ctx context.Context, source iter.Seq[jobs.Job]) iter.Seq[jobs.Job] {
 	return func(yield func(jobs.Job) bool) {
 		for job := range source {
@@ -135,7 +137,8 @@ func (f *fetchAll) bounded(ctx context.Context, source iter.Seq[jobs.Job]) iter.
 	}
 }
 
-// submitted hands an accepted job over to the waiter, and the error of another one to the loop.
+// submitted hands an accepted job to the waiter, and the error of a refused job to the loop. SubmitMany calls it for each
+// job.
 func (f *fetchAll) submitted(ctx context.Context, job jobs.Job, ack Ack, err error) {
 	if err != nil {
 		f.send(end{named(job, ack.Key), err})
@@ -150,7 +153,7 @@ func (f *fetchAll) submitted(ctx context.Context, job jobs.Job, ack Ack, err err
 	}
 }
 
-// came hands a result over to the loop.
+// came hands a result to the loop. WaitEach calls it once for each key.
 func (f *fetchAll) came(r jobs.Result) error {
 	f.mu.Lock()
 	delete(f.open, Key{Queue: r.Queue, ID: r.ID})

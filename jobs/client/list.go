@@ -72,7 +72,7 @@ func (c *Client) List(ctx context.Context, f ListFilter, use func(Listed) error)
 // listPage is how many messages are read at once: enough that a page costs more than its request.
 const listPage = 1000
 
-// lister is one call of List.
+// lister is one call of List. One goroutine uses it.
 type lister struct {
 	c      *Client
 	filter ListFilter
@@ -80,7 +80,8 @@ type lister struct {
 	delivered map[string]uint64
 }
 
-// oldestFirst merges the jobs of both streams by time.
+// oldestFirst merges the jobs of both streams by time; each stream is in the order of storing already. It ends after an
+// error.
 func (l *lister) oldestFirst(ctx context.Context) iter.Seq2[Listed, error] {
 	return func(yield func(Listed, error) bool) {
 		next, stop := iter.Pull2(l.in(ctx, "JOBS"))
@@ -133,7 +134,7 @@ func (l *lister) in(ctx context.Context, kind string) iter.Seq2[Listed, error] {
 	}
 }
 
-// read makes a job out of its message, and reports whether it fits the filter.
+// read makes a job of its message, and reports whether the job fits the filter. A message that is no job fits no filter.
 func (l *lister) read(ctx context.Context, msg *nats.Msg) (job Listed, fits bool, err error) {
 	subject := msg.Header.Get(jetstream.SubjectHeader)
 	site, queue, id, ok := jobs.SplitWaiting(subject)
@@ -170,7 +171,8 @@ func (l *lister) state(ctx context.Context, msg *nats.Msg, key Key, subject stri
 	return state, nil
 }
 
-// taken tells a queued job from a running one: its consumer has given out all messages up to a sequence.
+// taken tells a running job from a queued one: a consumer delivers in order, so it has delivered all messages up to a
+// sequence. A job that was handed back and waits for its next delivery counts as running.
 func (l *lister) taken(ctx context.Context, msg *nats.Msg, stream, consumer string) (string, error) {
 	upTo, asked := l.delivered[consumer]
 	if !asked {

@@ -84,7 +84,8 @@ func (c *Client) queues(ctx context.Context, add func(at func(string) *QueueStat
 	return out, nil
 }
 
-// addConsumers adds what the consumers know, and counts the jobs of the job stream among it.
+// addConsumers adds what the consumers of all queues hold. known counts the jobs of the job stream among it, so that the
+// rest are jobs in queues that no worker serves.
 func (c *Client) addConsumers(ctx context.Context, at func(string) *QueueState) (known uint64, err error) {
 	for _, due := range []bool{false, true} {
 		kind, prefix := "JOBS", c.bus.Names().WorkerConsumer("")
@@ -108,6 +109,7 @@ func (c *Client) addConsumers(ctx context.Context, at func(string) *QueueState) 
 	return known, nil
 }
 
+// addConsumer adds what one consumer holds to the state of its queue.
 func addConsumer(s *QueueState, info *jetstream.ConsumerInfo, due bool) {
 	if due {
 		s.Due += info.NumPending
@@ -121,7 +123,8 @@ func addConsumer(s *QueueState, info *jetstream.ConsumerInfo, due bool) {
 	}
 }
 
-// addUnserved adds the jobs that no consumer knows, if there are any.
+// addUnserved adds the jobs that no consumer holds, if there are any. Only then it reads the subjects of the stream,
+// which costs the most.
 func (c *Client) addUnserved(ctx context.Context, known uint64, at func(string) *QueueState) error {
 	info, err := c.bus.StreamInfo(ctx, c.bus.Names().Stream("JOBS"))
 	if err != nil {
@@ -192,6 +195,8 @@ func (c *Client) Resume(ctx context.Context, queue string) error {
 	return c.pause(ctx, "resume queue "+bus.Clip(queue), queue, time.Time{})
 }
 
+// pause sets the pause of both consumers of a queue; a zero time ends it. The server keeps it, so it holds for workers
+// that start later.
 func (c *Client) pause(ctx context.Context, doing, queue string, until time.Time) error {
 	if !jobs.ValidQueue(queue) {
 		return bus.BadKey(Key{Queue: queue})

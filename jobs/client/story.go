@@ -114,7 +114,7 @@ func (c *Client) Story(ctx context.Context, key Key) (*Story, error) {
 	return t, nil
 }
 
-// earlier sorts moments by time, and the end after what was known at its time.
+// earlier orders moments by time. The end of a job comes after what happened at the same time.
 func earlier(a, b Moment) int {
 	ended := func(m Moment) int {
 		if m.What == MomentEnded {
@@ -125,6 +125,7 @@ func earlier(a, b Moment) int {
 	return cmp.Or(a.At.Compare(b.At), ended(a)-ended(b))
 }
 
+// readResult adds the result, and the attempts that it lists.
 func (t *Story) readResult(ctx context.Context, c *Client) error {
 	r, err := c.Result(ctx, t.Key)
 	if err != nil {
@@ -136,7 +137,8 @@ func (t *Story) readResult(ctx context.Context, c *Client) error {
 	return nil
 }
 
-// readStored reads the job itself, where it waits for a worker or for its time.
+// readStored reads the message of the job itself, wherever it waits. A job that moves on meanwhile is found in its next
+// place, or left out.
 func (t *Story) readStored(ctx context.Context, c *Client) error {
 	n := c.bus.Names()
 	for _, at := range []struct {
@@ -177,7 +179,8 @@ func (t *Story) readSiteWait(ctx context.Context, c *Client) error {
 	return nil
 }
 
-// addStored takes what the message of an unfinished job knows. A client's job may claim any progress; it is ignored.
+// addStored adds what the message of an unfinished job tells. The progress of a fresh job is ignored, because its
+// publisher may write anything there; only workers write the other streams.
 func (t *Story) addStored(what string, msg *nats.Msg) {
 	at, _ := time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer)) // the server always sets it
 	m := Moment{At: at.UTC(), What: what}
@@ -207,6 +210,7 @@ func (t *Story) addStored(what string, msg *nats.Msg) {
 	}
 }
 
+// readEvents collects the announced retries of the job and notes publishes of its id after its end.
 func (t *Story) readEvents(ctx context.Context, c *Client) error {
 	return c.Events(ctx, Filter{Queue: t.Queue, ID: t.ID, All: true, UntilNow: true}, func(e Event) error {
 		switch e.Kind {
@@ -223,6 +227,7 @@ func (t *Story) readEvents(ctx context.Context, c *Client) error {
 	})
 }
 
+// readLetter notes the job's dead letter, if it has one.
 func (t *Story) readLetter(ctx context.Context, c *Client) error {
 	letter, err := c.DeadLetter(ctx, t.Key)
 	if err == nil {
@@ -262,7 +267,8 @@ func (t *Story) addAttempts() {
 	}
 }
 
-// addWait adds an announced wait, in place of the stored job that waits just so.
+// addWait adds an announced wait. It replaces the moment of the stored job that waits until the same time, since both are
+// one wait.
 func (t *Story) addWait(m Moment) {
 	t.Moments = slices.DeleteFunc(t.Moments, func(o Moment) bool {
 		same := o.What == MomentWait && o.Worker == "" && o.Kind == m.Kind && o.Until.Sub(m.Until).Abs() < time.Second
@@ -274,8 +280,8 @@ func (t *Story) addWait(m Moment) {
 	t.add(m)
 }
 
-// addQueued takes the time at which the job was named, if its stream no longer knows when it came: an id that is a ULID
-// has it.
+// addQueued adds the time at which the job was queued if its stream no longer tells it. An id that is a ULID holds the
+// time at which it was made.
 func (t *Story) addQueued() {
 	known := slices.ContainsFunc(t.Moments, func(m Moment) bool { return m.What == MomentQueued })
 	if id, err := ulid.ParseStrict(t.ID); err == nil && !known {
@@ -283,4 +289,5 @@ func (t *Story) addQueued() {
 	}
 }
 
+// add appends a moment; Story sorts them at its end.
 func (t *Story) add(m Moment) { t.Moments = append(t.Moments, m) }

@@ -70,12 +70,13 @@ func (c *Client) Submit(ctx context.Context, job jobs.Job) (Ack, error) {
 // codeHeaderTooLarge is the server's code for a message whose headers are too large.
 const codeHeaderTooLarge jetstream.ErrorCode = 10097
 
+// newID makes a ULID: ids of one program sort by time, and nobody can guess them.
 func newID() string {
 	return ulid.MustNew(ulid.Now(), rand.Reader).String() // fails only if rand.Reader does, which never does
 }
 
-// unfinished refuses a job beforehand whose result is kept. The guard on the result decides in any case, so a stream
-// that cannot be asked does not keep a job from being submitted.
+// unfinished refuses a job whose result is kept, before it is published. It saves a publish only: the guard on the result
+// decides in any case. So a stream that cannot be asked does not keep a job from being submitted.
 func (c *Client) unfinished(ctx context.Context, key Key) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -86,6 +87,7 @@ func (c *Client) unfinished(ctx context.Context, key Key) error {
 	return nil
 }
 
+// submit publishes a job until an answer decides, and words what the answer means. The Ack of an error is empty.
 func (c *Client) submit(ctx context.Context, key Key, msg *nats.Msg) (Ack, error) {
 	ack, repeated, err := c.publishUntilAnswered(ctx, msg)
 	switch code := bus.ErrorCode(err); {
@@ -144,8 +146,8 @@ func (c *Client) movedOn(ctx context.Context, key Key, err error) (Ack, error) {
 // while it starts, too.
 const patience = 2 * time.Second
 
-// publishUntilAnswered publishes until an answer comes that another try would not change. repeated tells that an earlier
-// try got none.
+// publishUntilAnswered publishes until an answer comes that another try would not change, or until ctx ends. repeated is
+// true if an earlier try got no answer: the server may have stored that one.
 func (c *Client) publishUntilAnswered(ctx context.Context, msg *nats.Msg) (ack *jetstream.PubAck, repeated bool, err error) {
 	if _, ok := ctx.Deadline(); !ok {
 		limited, cancel := context.WithTimeout(ctx, publishBudget)
@@ -176,8 +178,8 @@ type silence struct {
 	why   error // known since the first question that was answered
 }
 
-// explainSilence says why the job stream has decided nothing for longer than patience, if that is so and can be found out;
-// otherwise it returns err.
+// explainSilence returns why the job stream has decided nothing for longer than patience, if that can be found out.
+// Otherwise it returns err. A lost connection starts the time again.
 func (c *Client) explainSilence(ctx context.Context, s *silence, err error) error {
 	switch {
 	case !c.bus.Conn().IsConnected():

@@ -3,8 +3,6 @@ package client
 import (
 	"context"
 	"errors"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -118,6 +116,7 @@ func (c *Client) newWaiter(use func(jobs.Result) error) *waiter {
 	return w
 }
 
+// end releases what the waiter holds. Callbacks of subscriptions that still run return.
 func (w *waiter) end() {
 	close(w.ended)
 	w.unlistenAll()
@@ -126,6 +125,8 @@ func (w *waiter) end() {
 	w.look.Stop()
 }
 
+// run is the loop of the waiter. It ends when keys is closed and every result has come, or with the first error. keys may
+// be nil.
 func (w *waiter) run(ctx context.Context, keys <-chan Key) error {
 	reconnected := w.client.bus.Conn().StatusChanged(nats.CONNECTED)
 	defer w.client.bus.Conn().RemoveStatusListener(reconnected)
@@ -184,7 +185,8 @@ func (w *waiter) add(key Key) error {
 	return nil
 }
 
-// listen subscribes to the key's result, or to all of its queue when many are waited for.
+// listen subscribes to the key's result, or to all results of its queue once fewKeys keys have subscriptions of their
+// own: a subscription for each of ten thousand keys would load the server.
 func (w *waiter) listen(key Key) (err error) {
 	switch {
 	case w.deaf, w.queueSubs[key.Queue] != nil:
@@ -204,6 +206,8 @@ func (w *waiter) listen(key Key) (err error) {
 	return nil
 }
 
+// subscribe hands the messages of a subject to the loop, until the waiter ends. The number of messages that wait is not
+// bounded, their bytes are.
 func (w *waiter) subscribe(subject string) (*nats.Subscription, error) {
 	sub, err := w.client.bus.Conn().Subscribe(subject, func(msg *nats.Msg) {
 		select {
@@ -217,6 +221,7 @@ func (w *waiter) subscribe(subject string) (*nats.Subscription, error) {
 	return sub, sub.SetPendingLimits(-1, pendingBytes)
 }
 
+// unlisten ends the subscription to one key, if it has one.
 func (w *waiter) unlisten(key Key) {
 	if sub := w.keySubs[key]; sub != nil {
 		_ = sub.Unsubscribe()
@@ -224,6 +229,7 @@ func (w *waiter) unlisten(key Key) {
 	delete(w.keySubs, key)
 }
 
+// unlistenAll ends all subscriptions.
 func (w *waiter) unlistenAll() {
 	for key := range w.keySubs {
 		w.unlisten(key)
@@ -246,7 +252,8 @@ func (w *waiter) hasDropped() bool {
 	return dropped > before
 }
 
-// take hands over a result that is still waited for.
+// take calls use with a result that is still waited for; one that came before by another way is ignored. It returns the
+// error of use.
 func (w *waiter) take(msg *nats.Msg) error {
 	result := jobs.ParseResult(msg.Header, msg.Data)
 	key := Key{Queue: result.Queue, ID: result.ID}
@@ -257,84 +264,4 @@ func (w *waiter) take(msg *nats.Msg) error {
 	w.unlisten(key)
 	w.refused = w.use(result)
 	return w.refused
-}
-
-// lookUpFresh looks up the keys that are new.
-func (w *waiter) lookUpFresh(ctx context.Context) error {
-	fresh := w.fresh
-	w.fresh = nil
-	err := w.lookUpAll(ctx, fresh)
-	if w.passes(err) {
-		w.fresh = fresh
-		w.look.Reset(sweepRetry)
-		return nil
-	}
-	return err
-}
-
-// lookUpOpen looks up all that is open.
-func (w *waiter) lookUpOpen(ctx context.Context) error {
-	began, before := time.Now(), len(w.open)
-	err := w.lookUpAll(ctx, slices.Collect(maps.Keys(w.open)))
-	if w.passes(err) {
-		w.sweep.Reset(sweepRetry)
-		return nil
-	}
-	pause := sweepPause(time.Since(began))
-	if w.deaf {
-		pause = w.deafPause(time.Since(began), len(w.open) < before)
-	}
-	w.sweep.Reset(pause)
-	return err
-}
-
-// sweepPause is the time between a sweep that took so long and the next one: sweeps take half of a waiter's time at most.
-func sweepPause(took time.Duration) time.Duration { return min(max(took, sweepEvery), sweepAtLeast) }
-
-// passes reports whether a look-up failed in a way that a later one need not.
-func (w *waiter) passes(err error) bool { return w.refused == nil && bus.IsTransient(err) }
-
-func (w *waiter) lookUpAll(ctx context.Context, keys []Key) error {
-	for part := range slices.Chunk(keys, bus.MaxSubjects) {
-		if err := w.lookUp(ctx, part); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// lookUp asks for the results of some keys until an answer brings nothing new: a long one may be cut short.
-func (w *waiter) lookUp(ctx context.Context, keys []Key) error {
-	for {
-		var subjects []string
-		for _, key := range keys {
-			if _, open := w.open[key]; open {
-				subjects = append(subjects, w.client.bus.Names().Result(key.Queue, key.ID))
-			}
-		}
-		if len(subjects) == 0 {
-			return nil
-		}
-		before := len(w.open)
-		err := w.client.bus.LastMessages(ctx, w.client.bus.Names().Stream("RESULTS"), subjects, w.take)
-		switch {
-		case w.refused != nil:
-			return w.refused
-		case err != nil:
-			return w.client.explainSweep(err)
-		case len(w.open) == before:
-			return nil
-		}
-	}
-}
-
-// explainSweep keeps what passes by itself as it is, and words the rest.
-func (c *Client) explainSweep(err error) error {
-	if worded := c.bus.Explain("look up results", err); errors.Is(worded, bus.ErrConfig) {
-		return worded
-	}
-	if bus.IsTransient(err) {
-		return err
-	}
-	return c.bus.Explain("look up results", err)
 }

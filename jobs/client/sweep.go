@@ -1,0 +1,93 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+// lookUpFresh looks up the keys that were added since the last look. If that fails in a way that may pass, they stay
+// fresh.
+func (w *waiter) lookUpFresh(ctx context.Context) error {
+	fresh := w.fresh
+	w.fresh = nil
+	err := w.lookUpAll(ctx, fresh)
+	if w.passes(err) {
+		w.fresh = fresh
+		w.look.Reset(sweepRetry)
+		return nil
+	}
+	return err
+}
+
+// lookUpOpen looks up every key whose result has not come, and plans the next sweep.
+func (w *waiter) lookUpOpen(ctx context.Context) error {
+	began, before := time.Now(), len(w.open)
+	err := w.lookUpAll(ctx, slices.Collect(maps.Keys(w.open)))
+	if w.passes(err) {
+		w.sweep.Reset(sweepRetry)
+		return nil
+	}
+	pause := sweepPause(time.Since(began))
+	if w.deaf {
+		pause = w.deafPause(time.Since(began), len(w.open) < before)
+	}
+	w.sweep.Reset(pause)
+	return err
+}
+
+// sweepPause is the time between a sweep that took so long and the next one: sweeps take half of a waiter's time at most.
+func sweepPause(took time.Duration) time.Duration { return min(max(took, sweepEvery), sweepAtLeast) }
+
+// passes reports whether a look-up failed in a way that a later one need not.
+func (w *waiter) passes(err error) bool { return w.refused == nil && bus.IsTransient(err) }
+
+// lookUpAll looks up keys in parts of at most bus.MaxSubjects.
+func (w *waiter) lookUpAll(ctx context.Context, keys []Key) error {
+	for part := range slices.Chunk(keys, bus.MaxSubjects) {
+		if err := w.lookUp(ctx, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lookUp asks for the results of some keys until an answer brings nothing new: the server may cut a long answer short.
+func (w *waiter) lookUp(ctx context.Context, keys []Key) error {
+	for {
+		var subjects []string
+		for _, key := range keys {
+			if _, open := w.open[key]; open {
+				subjects = append(subjects, w.client.bus.Names().Result(key.Queue, key.ID))
+			}
+		}
+		if len(subjects) == 0 {
+			return nil
+		}
+		before := len(w.open)
+		err := w.client.bus.LastMessages(ctx, w.client.bus.Names().Stream("RESULTS"), subjects, w.take)
+		switch {
+		case w.refused != nil:
+			return w.refused
+		case err != nil:
+			return w.client.explainSweep(err)
+		case len(w.open) == before:
+			return nil
+		}
+	}
+}
+
+// explainSweep returns an error that may pass as it is, so that passes recognises it, and words all others.
+func (c *Client) explainSweep(err error) error {
+	if worded := c.bus.Explain("look up results", err); errors.Is(worded, bus.ErrConfig) {
+		return worded
+	}
+	if bus.IsTransient(err) {
+		return err
+	}
+	return c.bus.Explain("look up results", err)
+}
