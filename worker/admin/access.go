@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// access says who may use a route.
+// access says who may use a route. The zero value is for everybody, so each route names its access.
 type access int
 
 const (
@@ -23,7 +23,8 @@ const (
 // ErrNoToken is what CheckBind's error wraps when a token would cure it.
 var ErrNoToken = errors.New("can be reached from other machines, which needs a token")
 
-// CheckBind refuses a listener that others can reach while there is no token.
+// CheckBind refuses an address that other machines can reach if there is no token. The error wraps ErrNoToken, or says
+// that the text is no address.
 func CheckBind(addr, token string) error {
 	if _, _, err := net.SplitHostPort(addr); err != nil {
 		return fmt.Errorf("%q is not a host and a port, such as 127.0.0.1:9090", addr)
@@ -34,7 +35,8 @@ func CheckBind(addr, token string) error {
 	return nil
 }
 
-// allow reports why a request may not be served. It is asked before the body is read.
+// allow returns why a request may not be served; nil if it may. It is asked before the body is read, so strangers cost
+// little.
 func (a *admin) allow(r *http.Request, needs access) error {
 	switch {
 	case needs == anyone, needs == reader && !a.remote && loopbackHost(r.Host):
@@ -45,9 +47,9 @@ func (a *admin) allow(r *http.Request, needs access) error {
 	return a.allowChange(r)
 }
 
-// allowRead also takes the token as the password of Basic authentication: a browser asks for it and then sends it
-// along for the page, its parts and its live stream. Without a token there is nothing to send: the listener is a loopback
-// one, and a name that is not may be another site's that points here (DNS rebinding).
+// allowRead also accepts the token as the password of Basic authentication: a browser asks the user for it, and then
+// sends it with the page, its parts and its live stream. Without a token the listener is on loopback, and a request under
+// another host name may come from another site whose name points here (DNS rebinding).
 func (a *admin) allowRead(r *http.Request) error {
 	if a.Token == "" {
 		return forbidden("without a token, reads are answered only under a loopback host name, such as 127.0.0.1; give the worker an admin token to read under another")
@@ -58,7 +60,8 @@ func (a *admin) allowRead(r *http.Request) error {
 	return unauthorized(strings.Contains(r.Header.Get("Accept"), "text/html"))
 }
 
-// allowChange never takes Basic credentials: a browser sends those by itself, also for somebody else's page.
+// allowChange never accepts Basic credentials. A browser sends those by itself, also for a page of another site
+// (cross-site request forgery).
 func (a *admin) allowChange(r *http.Request) error {
 	if err := http.NewCrossOriginProtection().Check(r); err != nil || fromElsewhere(r) {
 		return forbidden("the request comes from another site's page")
@@ -75,8 +78,8 @@ func (a *admin) allowChange(r *http.Request) error {
 	return nil
 }
 
-// fromElsewhere reports whether another site's page asks. That check lets every GET pass, and a page may have one sent by
-// an image.
+// fromElsewhere reports whether the page of another site sent the request. CrossOriginProtection lets every GET pass, and
+// a page can make a browser send one by an image.
 func fromElsewhere(r *http.Request) bool {
 	site := r.Header.Get("Sec-Fetch-Site")
 	return site != "" && site != "none" && site != "same-origin"
@@ -88,6 +91,7 @@ func (a *admin) isToken(given string) bool {
 	return a.Token != "" && subtle.ConstantTimeCompare(want[:], got[:]) == 1
 }
 
+// bearer returns the token of an Authorization header (RFC 6750, 2.1); empty if there is none.
 func bearer(r *http.Request) string {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") {
@@ -96,9 +100,9 @@ func bearer(r *http.Request) string {
 	return strings.TrimSpace(token)
 }
 
-// notLocal says why a request may come from somewhere else than a program on this machine, or "". The Host is looked
-// at because a name that somebody else controls can point to 127.0.0.1 (DNS rebinding), the forwarding headers
-// because a reverse proxy on this machine makes every peer a local one.
+// notLocal says why a request may come from somewhere else than a program on this machine, or "". The Host header counts
+// because a name that somebody else controls can point to 127.0.0.1 (DNS rebinding). The forwarding headers count because
+// behind a reverse proxy on this machine every peer is local.
 func notLocal(r *http.Request) string {
 	if !loopbackAddr(r.RemoteAddr) {
 		return "without a token, changes are taken only from this machine"
@@ -128,6 +132,7 @@ func loopbackHost(host string) bool {
 	return loopbackName(strings.Trim(host, "[]"))
 }
 
+// loopbackName reports whether a host name or an address is this machine's own.
 func loopbackName(name string) bool {
 	if strings.EqualFold(name, "localhost") {
 		return true
@@ -136,6 +141,7 @@ func loopbackName(name string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
+// unauthorized is 401. browser adds a challenge that makes a browser ask for the token.
 func unauthorized(browser bool) error {
 	return failure{
 		status: http.StatusUnauthorized, code: "unauthorized", basic: browser,
@@ -143,6 +149,7 @@ func unauthorized(browser bool) error {
 	}
 }
 
+// forbidden is 403: no credentials would help.
 func forbidden(reason string) error {
 	return failure{status: http.StatusForbidden, code: "forbidden", message: reason}
 }

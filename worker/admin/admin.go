@@ -146,6 +146,7 @@ type route struct {
 	serve        func(http.ResponseWriter, *http.Request) error
 }
 
+// routes lists every route with its access. The documentation of the API is compared with it by a test.
 func (a *admin) routes() []route {
 	get, put, post, del := http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete
 	return slices.Concat(a.pageRoutes(), a.operatorRoutes(), []route{
@@ -184,7 +185,8 @@ func profile(serve http.HandlerFunc) func(http.ResponseWriter, *http.Request) er
 	}
 }
 
-// dispatch finds the verb, asks whether it is allowed, and turns an error into its answer.
+// dispatch returns the handler of one path: it finds the method, asks whether the request is allowed, bounds the body,
+// and turns an error into its answer. HEAD is answered as GET; net/http drops the body.
 func (a *admin) dispatch(routes map[string]route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		setHeaders(w.Header())

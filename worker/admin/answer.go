@@ -27,6 +27,7 @@ type failure struct {
 // Error is the sentence that the client gets.
 func (f failure) Error() string { return f.message }
 
+// fail answers with an error. An error without an answer of its own comes from NATS: 503, and a line in the log.
 func (a *admin) fail(w http.ResponseWriter, r *http.Request, err error) {
 	f, known := errors.AsType[failure](err)
 	if !known {
@@ -36,6 +37,7 @@ func (a *admin) fail(w http.ResponseWriter, r *http.Request, err error) {
 	writeFailure(w, f)
 }
 
+// writeFailure writes an error as JSON, with the challenges that belong to 401 (RFC 9110, 11.6.1).
 func writeFailure(w http.ResponseWriter, f failure) {
 	if f.status == http.StatusUnauthorized {
 		w.Header().Add("WWW-Authenticate", `Bearer realm="gofer"`)
@@ -53,6 +55,7 @@ func writeFailure(w http.ResponseWriter, f failure) {
 	}{f.code, f.message, f.details})
 }
 
+// writeNotAllowed answers 405 and names the methods of the path (RFC 9110, 15.5.6).
 func writeNotAllowed(w http.ResponseWriter, routes map[string]route) {
 	allowed := slices.Sorted(maps.Keys(routes))
 	if _, ok := routes[http.MethodGet]; ok {
@@ -68,7 +71,7 @@ func reply(w http.ResponseWriter, v any) error {
 	return nil
 }
 
-// writeJSON has nobody to tell when the client went away.
+// writeJSON writes a value as JSON. An error of writing is ignored: the client went away.
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
@@ -77,7 +80,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	_ = encoder.Encode(v)
 }
 
-// hoursOf reads the parameter hours.
+// hoursOf reads the parameter hours; 24 without it. What is no number from 1 to RetentionHours is answered with 400.
 func hoursOf(r *http.Request) (int, error) {
 	text := r.URL.Query().Get("hours")
 	if text == "" && !r.URL.Query().Has("hours") {
@@ -90,7 +93,8 @@ func hoursOf(r *http.Request) (int, error) {
 	return n, nil
 }
 
-// bookOf reads the parameter scope.
+// bookOf reads the parameter scope and returns the book that it means: the fleet's by default, or this worker's. If the
+// fleet's cannot be read, the answer is 503 and names the other.
 func (a *admin) bookOf(r *http.Request) (*rollup.Book, error) {
 	switch scope := r.URL.Query().Get("scope"); {
 	case scope == "worker", scope == "cluster" && a.Cluster == nil, scope == "" && a.Cluster == nil:
@@ -110,8 +114,10 @@ func (a *admin) bookOf(r *http.Request) (*rollup.Book, error) {
 	}
 }
 
+// badRequest is 400. The first reason is the message.
 func badRequest(reasons ...string) error {
 	return failure{status: http.StatusBadRequest, code: "invalid_request", message: reasons[0], details: reasons}
 }
 
+// clip cuts a text of the client's, which is repeated in an error.
 func clip(text string) string { return text[:min(len(text), 40)] }

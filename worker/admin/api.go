@@ -24,11 +24,13 @@ type policyDocument struct {
 	UpdatedAt *time.Time `json:"updated_at"`
 }
 
+// policy answers with the current policy.
 func (a *admin) policy(w http.ResponseWriter, _ *http.Request) error {
 	policy, at := a.Policy()
 	return reply(w, policyDocument{policy, timeOrNull(at)})
 }
 
+// setPolicy replaces the fleet's policy and answers with the new one. A field that the document lacks takes its default.
 func (a *admin) setPolicy(w http.ResponseWriter, r *http.Request) error {
 	policy, err := readPolicy(r.Body)
 	if err != nil {
@@ -81,6 +83,7 @@ func readDocument(body io.Reader) ([]byte, error) {
 	return data, nil
 }
 
+// resetPolicy removes the fleet's policy, so that each worker's environment applies. It answers 204.
 func (a *admin) resetPolicy(w http.ResponseWriter, r *http.Request) error {
 	if a.ResetPolicy == nil {
 		return notHere("the policy cannot be changed here")
@@ -121,6 +124,7 @@ func BreakerOf(s rotation.Status) Breaker {
 	}
 }
 
+// breakers answers with every proxy of this worker's pool, in the order of the list.
 func (a *admin) breakers(w http.ResponseWriter, _ *http.Request) error {
 	status := a.Pool.Status()
 	list := make([]Breaker, len(status))
@@ -130,6 +134,7 @@ func (a *admin) breakers(w http.ResponseWriter, _ *http.Request) error {
 	return reply(w, map[string]any{"circuit_breakers": list})
 }
 
+// breaker answers with one proxy, or 404.
 func (a *admin) breaker(w http.ResponseWriter, r *http.Request) error {
 	status, found := a.Pool.StatusOf(r.PathValue("id"))
 	if !found {
@@ -138,6 +143,7 @@ func (a *admin) breaker(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, BreakerOf(status))
 }
 
+// resetBreaker closes a breaker in every worker, and answers with this worker's view of it.
 func (a *admin) resetBreaker(w http.ResponseWriter, r *http.Request) error {
 	id := r.PathValue("id")
 	if _, found := a.Pool.StatusOf(id); !found {
@@ -153,6 +159,7 @@ func (a *admin) resetBreaker(w http.ResponseWriter, r *http.Request) error {
 	return a.breaker(w, r)
 }
 
+// breakerEvents answers with the breaker changes of some hours, oldest first.
 func (a *admin) breakerEvents(w http.ResponseWriter, r *http.Request) error {
 	return a.query(r, func(book *rollup.Book, hours int) error {
 		since := time.Now().Add(-time.Duration(hours) * time.Hour)
@@ -160,6 +167,7 @@ func (a *admin) breakerEvents(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
+// retries answers with the sums over all hours that are kept.
 func (a *admin) retries(w http.ResponseWriter, r *http.Request) error {
 	book, err := a.bookOf(r)
 	if err != nil {
@@ -168,12 +176,14 @@ func (a *admin) retries(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, book.Retries())
 }
 
+// series answers with one point for each hour, also for hours in which nothing happened.
 func (a *admin) series(w http.ResponseWriter, r *http.Request) error {
 	return a.query(r, func(book *rollup.Book, hours int) error {
 		return reply(w, map[string]any{"data_points": book.Series(hours)})
 	})
 }
 
+// byProxy answers with the sums of some hours by proxy.
 func (a *admin) byProxy(w http.ResponseWriter, r *http.Request) error {
 	return a.query(r, func(book *rollup.Book, hours int) error {
 		proxies := map[string]rollup.Proxy{}
@@ -184,12 +194,14 @@ func (a *admin) byProxy(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
+// byPolicy answers with the sums of some hours by retry policy.
 func (a *admin) byPolicy(w http.ResponseWriter, r *http.Request) error {
 	return a.query(r, func(book *rollup.Book, hours int) error {
 		return reply(w, map[string]any{"policies": book.ByPolicy(hours)})
 	})
 }
 
+// query reads the two parameters that questions about hours have in common, and calls answer with them.
 func (a *admin) query(r *http.Request, answer func(*rollup.Book, int) error) error {
 	hours, err := hoursOf(r)
 	if err != nil {
@@ -202,20 +214,24 @@ func (a *admin) query(r *http.Request, answer func(*rollup.Book, int) error) err
 	return answer(book, hours)
 }
 
+// change runs a change within changeTimeout.
 func change(r *http.Request, verb func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
 	defer cancel()
 	return verb(ctx)
 }
 
+// unknownProxy is 404 for a proxy that this worker's pool does not have.
 func unknownProxy() error {
 	return failure{status: http.StatusNotFound, code: "unknown_proxy", message: "no proxy of the pool has this id"}
 }
 
+// notHere is 501: the program that serves this page did not provide the function.
 func notHere(message string) error {
 	return failure{status: http.StatusNotImplemented, code: "not_implemented", message: message}
 }
 
+// timeOrNull makes null in JSON of the zero time.
 func timeOrNull(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil

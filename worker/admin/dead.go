@@ -20,12 +20,14 @@ type letterFilter struct {
 	All    bool     `json:"all"`
 }
 
+// fits reports whether the filter means a letter. Fields that are empty admit every letter.
 func (f *letterFilter) fits(l Letter) bool {
 	return (f.Queue == "" || l.Queue == f.Queue) && (f.Site == "" || l.Site == f.Site) && (f.Reason == "" || l.Error == f.Reason) &&
 		(f.Seqs == nil || slices.Contains(f.Seqs, l.Seq))
 }
 
-// readLetterFilter refuses a body that means no letter, and one that means all and some.
+// readLetterFilter reads which letters a change means. A body that names none, or that names all and some, is answered
+// with 400: an empty object must not purge everything.
 func readLetterFilter(r *http.Request) (f letterFilter, err error) {
 	if err := readBody(r, &f); err != nil {
 		return f, err
@@ -40,7 +42,7 @@ func readLetterFilter(r *http.Request) (f letterFilter, err error) {
 // letterTime bounds the reading of all letters, and what is done to them. It is shorter than the server's WriteTimeout.
 const letterTime = 25 * time.Second
 
-// dead lists dead letters, or groups them.
+// dead lists the oldest dead letters, or with group the groups of all letters, the largest first.
 func (a *admin) dead(w http.ResponseWriter, r *http.Request) error {
 	limit, err := limitOf(r)
 	if err != nil {
@@ -93,7 +95,8 @@ type group struct {
 // maxGroups bounds the groups: sites are as many as publishers name. The letters of further groups share the key "(other)".
 const maxGroups = 10_000
 
-// groupLetters groups all letters, the largest group first.
+// groupLetters reads all letters and groups them by key, the largest group first. At most maxGroups groups are kept in
+// memory.
 func (a *admin) groupLetters(ctx context.Context, key func(Letter) string) ([]*group, error) {
 	groups, list := map[string]*group{}, []*group{}
 	err := a.Operator.Letters(ctx, func(l Letter) error {
@@ -113,16 +116,18 @@ func (a *admin) groupLetters(ctx context.Context, key func(Letter) string) ([]*g
 	return list, err
 }
 
+// replayLetters publishes the jobs of dead letters again.
 func (a *admin) replayLetters(w http.ResponseWriter, r *http.Request) error {
 	return a.eachLetter(w, r, a.Operator.ReplayLetter, "replayed")
 }
 
+// purgeLetters removes dead letters.
 func (a *admin) purgeLetters(w http.ResponseWriter, r *http.Request) error {
 	return a.eachLetter(w, r, a.Operator.PurgeLetter, "purged")
 }
 
-// eachLetter does something to each letter that the body means. Letters that come meanwhile are left alone, and so is one that
-// somebody else took first.
+// eachLetter does something to each letter that the body means. It reads the numbers first, so letters that come
+// meanwhile are left alone. A letter that somebody else has taken is skipped. An error says how many were done.
 func (a *admin) eachLetter(w http.ResponseWriter, r *http.Request, act func(context.Context, uint64) error, done string) error {
 	f, err := readLetterFilter(r)
 	if err != nil {

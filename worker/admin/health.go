@@ -10,12 +10,14 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// livez answers as long as the process serves at all. It must not depend on NATS: to restart every worker while the
-// servers are away would only add to it.
+// livez answers 200 as long as the process serves requests. It must not depend on NATS: restarting every worker while the
+// servers are away would only add load.
 func (a *admin) livez(w http.ResponseWriter, _ *http.Request) error {
 	return writeText(w, http.StatusOK, "ok\n")
 }
 
+// readyz answers 200 if all checks are good, else 503 with those that are not. Text is the default; Accept:
+// application/json asks for JSON.
 func (a *admin) readyz(w http.ResponseWriter, r *http.Request) error {
 	ready, checks := a.ready()
 	status := http.StatusOK
@@ -40,6 +42,7 @@ type readiness struct {
 	Checks []Check `json:"checks"`
 }
 
+// ready runs the checks. Without any the worker is ready.
 func (a *admin) ready() (bool, []Check) {
 	checks := []Check{}
 	if a.Ready != nil {
@@ -53,7 +56,8 @@ func (a *admin) ready() (bool, []Check) {
 	return true, checks
 }
 
-// metricsPage names proxies only on request: ?proxies=top&limit=50, or all.
+// metricsPage answers with the metrics. Single proxies are named on request only, ?proxies=top&limit=50 or all: in a
+// large pool they would be most of the page.
 func (a *admin) metricsPage(w http.ResponseWriter, r *http.Request) error {
 	most := 0
 	switch which := r.URL.Query().Get("proxies"); which {
@@ -77,6 +81,7 @@ func (a *admin) metricsPage(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// writeText writes plain text. An error of writing is ignored: the client went away.
 func writeText(w http.ResponseWriter, status int, body string) error {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)

@@ -24,7 +24,8 @@ type limited struct {
 	conns int        // idle or not
 }
 
-// Accept returns the next connection that there is room for.
+// Accept returns the next connection for which there is room. It makes room by closing an idle connection, or closes the
+// new one.
 func (l *limited) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()
@@ -78,7 +79,7 @@ type limitedConn struct {
 	dropped bool          // it counts no longer
 }
 
-// setBusy reports that a request begins, or that it has ended.
+// setBusy notes that a request begins on the connection, or that it has ended. A connection that was dropped is ignored.
 func (c *limitedConn) setBusy(busy bool) {
 	c.limit.mu.Lock()
 	defer c.limit.mu.Unlock()

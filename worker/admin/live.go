@@ -63,6 +63,8 @@ func (f *feed) since(seen int) [][]byte {
 	return f.deltas[len(f.deltas)-missed:]
 }
 
+// serve streams snapshots until the reader goes away or the server shuts down. A reader that takes nothing for
+// writeTimeout is dropped.
 func (l *live) serve(w http.ResponseWriter, r *http.Request) error {
 	worker := r.URL.Query().Get("worker")
 	if len(worker) > maxWorkerName {
@@ -112,7 +114,7 @@ func (l *live) stream(w http.ResponseWriter, r *http.Request, worker string) {
 	}
 }
 
-// enter takes one of the places for streams, and reports false if all are taken.
+// enter counts a new stream. It reports false if MaxStreams are open; leave counts it back.
 func (l *live) enter() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -127,6 +127,7 @@ func (a *admin) resumeQueue(w http.ResponseWriter, r *http.Request) error {
 	return a.setPaused(w, r, a.Operator.ResumeQueue, false)
 }
 
+// setPaused pauses a queue or ends its pause. A queue without consumers is answered with 404.
 func (a *admin) setPaused(w http.ResponseWriter, r *http.Request, act func(context.Context, string) error, paused bool) error {
 	queue := r.PathValue("queue")
 	if !jobs.ValidQueue(queue) {
@@ -142,6 +143,7 @@ func (a *admin) setPaused(w http.ResponseWriter, r *http.Request, act func(conte
 	return reply(w, map[string]any{"queue": queue, "paused": paused})
 }
 
+// workers answers with the workers that respond within changeTimeout.
 func (a *admin) workers(w http.ResponseWriter, r *http.Request) error {
 	if a.Operator.Workers == nil {
 		return notHere("the workers are not listed here")
@@ -155,6 +157,7 @@ func (a *admin) workers(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, map[string]any{"workers": list})
 }
 
+// drainWorker asks a worker to drain. The answer does not wait for the end of its jobs.
 func (a *admin) drainWorker(w http.ResponseWriter, r *http.Request) error {
 	name := r.PathValue("name")
 	if a.Operator.DrainWorker == nil {
@@ -167,6 +170,7 @@ func (a *admin) drainWorker(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, map[string]any{"worker": name, "draining": true})
 }
 
+// jobs answers with the oldest jobs that fit the parameters.
 func (a *admin) jobs(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
 	f := JobFilter{State: query.Get("state"), Queue: query.Get("queue"), Site: query.Get("site")}
@@ -226,6 +230,7 @@ func (a *admin) story(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, story)
 }
 
+// cancelJob ends a job with a cancelled result. A job that has ended is answered with 409.
 func (a *admin) cancelJob(w http.ResponseWriter, r *http.Request) error {
 	queue, id, err := jobOf(r)
 	if err != nil {
@@ -241,7 +246,7 @@ func (a *admin) cancelJob(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, map[string]any{"queue": queue, "id": id, "outcome": jobs.Cancelled})
 }
 
-// jobOf reads the name of a job in the path.
+// jobOf reads the name of a job in the path. A name that no job can have is answered with 404.
 func jobOf(r *http.Request) (queue, id string, err error) {
 	queue, id = r.PathValue("queue"), r.PathValue("id")
 	if !jobs.ValidQueue(queue) || !jobs.ValidID(id) {
@@ -255,7 +260,7 @@ const (
 	maxLimit     = 1000
 )
 
-// limitOf reads the parameter limit.
+// limitOf reads the parameter limit; defaultLimit without it. What is no number from 1 to maxLimit is answered with 400.
 func limitOf(r *http.Request) (int, error) {
 	if !r.URL.Query().Has("limit") {
 		return defaultLimit, nil
@@ -279,6 +284,7 @@ func explain(err error, nothing string) error {
 	return err
 }
 
+// unknown is 404 for a thing that the fleet does not have.
 func unknown(message string) error {
 	return failure{status: http.StatusNotFound, code: "not_found", message: message}
 }
@@ -291,7 +297,8 @@ func orEmpty[T any](list []T) []T {
 	return list
 }
 
-// readBody decodes a JSON object that has to be there.
+// readBody decodes the JSON object of a request. An unknown member is answered with 400, because a misspelt filter would
+// mean other letters.
 func readBody(r *http.Request, into any) error {
 	data, err := readDocument(r.Body)
 	if err != nil {

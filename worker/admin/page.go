@@ -19,6 +19,7 @@ var files embed.FS
 const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
+// pageRoutes are the routes of the page and of its parts.
 func (a *admin) pageRoutes() []route {
 	return []route{
 		{http.MethodGet, "/{$}", reader, a.page},
@@ -26,6 +27,7 @@ func (a *admin) pageRoutes() []route {
 	}
 }
 
+// page answers with a file of the page. The files are part of the program, so no path leads outside.
 func (a *admin) page(w http.ResponseWriter, r *http.Request) error {
 	name := r.PathValue("name")
 	if name == "" {
@@ -51,6 +53,7 @@ func (a *admin) schema(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// sendFile answers with an embedded file, or 404.
 func sendFile(w http.ResponseWriter, name string) error {
 	data, err := files.ReadFile(name)
 	if err != nil {
@@ -62,7 +65,8 @@ func sendFile(w http.ResponseWriter, name string) error {
 	return nil
 }
 
-// contentTypeOf does not ask the machine's own table: on some a script is text/plain, and nosniff then stops it.
+// contentTypeOf returns the type of a file by its extension. It does not use the machine's own table: on some machines a
+// script is text/plain, and with nosniff a browser does not run it.
 func contentTypeOf(name string) string {
 	switch path.Ext(name) {
 	case ".html":

@@ -21,6 +21,7 @@ type Site struct {
 	LastStateChange *time.Time `json:"last_state_change"`
 }
 
+// sites answers with the sites that this worker remembers, the resting ones first.
 func (a *admin) sites(w http.ResponseWriter, r *http.Request) error {
 	limit, err := limitOf(r)
 	if err != nil {
@@ -32,6 +33,8 @@ func (a *admin) sites(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, map[string]any{"sites": a.Sites(limit)})
 }
 
+// resetSite ends the rest of a site in every worker, and answers with this worker's view. A site that this worker does
+// not remember is answered with 404.
 func (a *admin) resetSite(w http.ResponseWriter, r *http.Request) error {
 	if a.Site == nil || a.ResetSite == nil {
 		return notHere("sites cannot be reset here")
