@@ -193,8 +193,7 @@ func (a *app) replay(ctx context.Context, s *session, list []client.DeadLetter) 
 	return err
 }
 
-// purge removes the letters and says how many are gone. A letter that somebody else removes meanwhile counts as a
-// failure.
+// purge removes the letters and says how many are gone. One that somebody else removes meanwhile counts as removed.
 func (a *app) purge(ctx context.Context, s *session, list []client.DeadLetter) error {
 	done, err := forEach(ctx, list, s.client.RemoveDeadLetter)
 	if err != nil && done == 0 {
