@@ -62,7 +62,7 @@ func (c *Config) check() (reasons []string) {
 	return append(reasons, c.checkNATS()...)
 }
 
-// checkNATS lists what is wrong with how NATS is reached, files with credentials included, before a connection is tried.
+// checkNATS lists what is wrong with how NATS is reached, before a connection is tried. Files with credentials are read.
 func (c *Config) checkNATS() (reasons []string) {
 	if c.NATSURL == "" && !loopback(c.EmbeddedAddr) {
 		return nil // the address that stands in for the URL is named already
@@ -75,7 +75,7 @@ func (c *Config) checkNATS() (reasons []string) {
 	return reasons
 }
 
-// check takes a page that a job could fetch as well, for a probe is a job.
+// check accepts a page that a job could fetch as well, because a probe is a job.
 func (h healthConfig) check() (reasons []string) {
 	if _, err := jobs.PageJob(h.URL); h.URL != "" && err != nil {
 		reasons = append(reasons, "GOFER_HEALTH_CHECK_URL: not an absolute http or https URL without user information")
@@ -102,7 +102,8 @@ func (b breakerConfig) check() (reasons []string) {
 	return reasons
 }
 
-// check takes the replicas that JetStream can have, and no even number: it would stand no more failures than the odd one below it.
+// check accepts the replicas that JetStream can have, except even numbers: four replicas bear no more failures than
+// three.
 func (s streamConfig) check() (reasons []string) {
 	if s.ResultsMaxAge.Seconds() < 60 || s.ResultsMaxAge.Std().Hours() > 876000 {
 		reasons = append(reasons, "GOFER_RESULTS_MAX_AGE: not between 60s and 876000h, 100 years")
@@ -116,7 +117,7 @@ func (s streamConfig) check() (reasons []string) {
 	return reasons
 }
 
-// retryVariable is the variable of a policy's field.
+// retryVariable returns the variable of a policy's field, by the field's name in JSON.
 func retryVariable(field string) string {
 	if field == "ban_status_codes" {
 		return "GOFER_BAN_STATUS_CODES"
@@ -125,8 +126,8 @@ func retryVariable(field string) string {
 	return "GOFER_RETRY_" + name
 }
 
-// loopback reports whether addr is a host and a port that only this machine reaches. The embedded server has no users, so whoever
-// reaches it may do anything.
+// loopback reports whether addr is a host and a port that only this machine reaches. The embedded server has no users, so
+// whoever reaches it may do everything.
 func loopback(addr string) bool {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {

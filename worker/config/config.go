@@ -60,10 +60,12 @@ type Config struct {
 	LogLevel     string        `envconfig:"GOFER_LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
 	LogFormat    string        `envconfig:"GOFER_LOG_FORMAT" desc:"text or json; unset means text on a terminal, else json"`
 
-	set     map[string]string // the variables that are set, by name
+	set     map[string]string // the variables that are set, by name; secrets included, so it is never printed
 	context string            // of the nats command, if it says how NATS is reached
 }
 
+// retryConfig holds the variables of the retry policy, of the retry budget and of bans. Policy turns them into a
+// jobs.Policy.
 type retryConfig struct {
 	MaxAttempts     int               `envconfig:"GOFER_RETRY_MAX_ATTEMPTS" default:"3" desc:"attempts of a job, 1 to 10"`
 	BackoffStrategy string            `envconfig:"GOFER_RETRY_BACKOFF_STRATEGY" default:"exponential" desc:"exponential, linear or fixed"`
@@ -79,6 +81,7 @@ type retryConfig struct {
 	NonIdempotent   bool              `envconfig:"GOFER_RETRY_NON_IDEMPOTENT" default:"false" desc:"tries POST and PATCH again although the first may have been received"`
 }
 
+// breakerConfig holds the variables of the breakers, one of which belongs to each proxy.
 type breakerConfig struct {
 	FailureThreshold int           `envconfig:"GOFER_BREAKER_FAILURE_THRESHOLD" default:"5" desc:"failures within the window that open a proxy's breaker, 1 to 1000"`
 	Window           jobs.Duration `envconfig:"GOFER_BREAKER_WINDOW" default:"60s" desc:"rolling window of the failures"`
@@ -87,11 +90,13 @@ type breakerConfig struct {
 	Share            bool          `envconfig:"GOFER_BREAKER_SHARE" default:"true" desc:"lets the workers tell one another which proxies are dead"`
 }
 
+// healthConfig holds the variables of the worker's own probes of proxies.
 type healthConfig struct {
 	URL      string        `envconfig:"GOFER_HEALTH_CHECK_URL" desc:"page that a worker fetches itself to find out whether a proxy works again whose open time is over, so that no job is spent on that; such fetches are not counted; unset means that jobs find out"`
 	Interval jobs.Duration `envconfig:"GOFER_HEALTH_CHECK_INTERVAL" default:"30s" desc:"pause between two such looks at the proxies, 0.1s to 24h"`
 }
 
+// streamConfig holds the limits of the streams. They apply when a stream is created, and later by gofer setup only.
 type streamConfig struct {
 	ResultsMaxAge   jobs.Duration `envconfig:"GOFER_RESULTS_MAX_AGE" default:"24h" desc:"how long results are kept; at creation and by gofer setup"`
 	ResultsMaxBytes int64         `envconfig:"GOFER_RESULTS_MAX_BYTES" default:"0" desc:"room for results, 0 means no bound; when full, workers stop taking jobs; at creation and by gofer setup"`

@@ -74,7 +74,8 @@ func (v Variable) Twin() string {
 	return v.Name + "_FILE"
 }
 
-// eachVariable calls use for each field of a struct that is a variable, and of the structs in it.
+// eachVariable calls use for each field of a struct that is a variable, and for those of the structs in it, in the order
+// of the declarations.
 func eachVariable(of reflect.Value, use func(Variable, reflect.Value)) {
 	for i := range of.NumField() {
 		field := of.Type().Field(i)
@@ -128,8 +129,8 @@ func secretIn(path string) (string, error) {
 	return string(data), err
 }
 
-// fill sets each field of c to what is set, or else to its default. A bad value is named without it, and its field has the
-// default, so that no check names it again.
+// fill sets each field of c from the variables that are set, and the others to their defaults. A reason names a variable
+// with a bad value without the value. That field gets its default, so that check does not report it again.
 func (c *Config) fill(set map[string]string) (reasons []string) {
 	eachVariable(reflect.ValueOf(c).Elem(), func(v Variable, field reflect.Value) {
 		written, ok := set[v.Name]
@@ -146,7 +147,7 @@ func (c *Config) fill(set map[string]string) (reasons []string) {
 	return reasons
 }
 
-// assign reads written as what to points at. Numbers are decimal ones.
+// assign reads text as the type that to points at. Numbers are decimal: 010 is ten.
 func assign(to any, written string) (err error) {
 	var whole int64
 	switch to := to.(type) {
@@ -169,7 +170,7 @@ func assign(to any, written string) (err error) {
 	return err
 }
 
-// expectation says what the text of a variable looks like.
+// expectation says what the text of a variable looks like, as the end of a reason.
 func expectation(of any) string {
 	switch of.(type) {
 	case *optionalDuration:

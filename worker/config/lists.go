@@ -63,10 +63,10 @@ func (l *statusList) UnmarshalText(list []byte) error {
 	return nil
 }
 
-// bans are statuses that may be none.
+// bans is a list of HTTP statuses that may be empty: set and empty, the variable means that no status is a ban.
 type bans []int
 
-// mayBeEmpty marks a variable that is not unset when it is empty.
+// mayBeEmpty marks the type of a variable that has a value when it is set and empty.
 func (bans) mayBeEmpty() {}
 
 // UnmarshalText reads statuses, comma separated, or none.

@@ -17,6 +17,7 @@ type Error struct{ Reasons []string }
 // Error is a line for each reason.
 func (e *Error) Error() string { return strings.Join(e.lines(), "\n") }
 
+// lines are the reasons, each as a line of its own.
 func (e *Error) lines() []string {
 	lines := make([]string, len(e.Reasons))
 	for i, reason := range e.Reasons {

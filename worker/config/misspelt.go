@@ -27,7 +27,7 @@ func misspelt(env Environment) (reasons []string) {
 	return reasons
 }
 
-// knownNames are the variables and their twins.
+// knownNames returns the names of all variables and of their _FILE twins.
 func knownNames() (names []string) {
 	for _, v := range Variables() {
 		names = append(names, v.Name)

@@ -66,7 +66,7 @@ func ParseProxies(name string, list io.Reader) ([]proxylist.Proxy, error) {
 	return proxies, nil
 }
 
-// linesOf are the lines of an error, each after the name of its source.
+// linesOf returns the lines of an error, each with the name of its source in front; none for nil.
 func linesOf(source string, err error) (lines []string) {
 	for _, line := range Lines(err) {
 		lines = append(lines, fmt.Sprintf("%s: %s", source, line))

@@ -52,7 +52,7 @@ func Lines(err error) (lines []string) {
 	}
 }
 
-// remedyOf is what to do about an error; empty if that is not known, or if the error says it.
+// remedyOf returns what to do about an error; empty if that is not known, or if the error itself says it.
 func remedyOf(err error) string {
 	if setup, ok := errors.AsType[*bus.SetupError](err); ok {
 		return setupRemedy(setup)
@@ -93,7 +93,8 @@ func remedies() []struct {
 	}
 }
 
-// withVariable is the text of an error that has the variable of a field of bus.Dial in place of the field.
+// withVariable returns the text of an error. If the error names a field of bus.Dial, the variable stands in place of the
+// field: packages below know no variables.
 func withVariable(err error) string {
 	text := err.Error()
 	bad, ok := errors.AsType[*bus.FieldError](err)
@@ -135,7 +136,7 @@ func setupRemedy(e *bus.SetupError) string {
 	return ""
 }
 
-// repairs is how to repair all differences, each repair once: most differences of an old installation have the same one.
+// repairs returns how to repair all differences, each repair once: those of an old installation mostly have the same one.
 func repairs(differences []bus.Difference) string {
 	var out []string
 	seen := map[string]bool{}
@@ -170,7 +171,7 @@ func Repair(d bus.Difference) string {
 	return ""
 }
 
-// joined is an error with these lines, which Lines returns again as they are.
+// joined returns an error with these lines; Lines returns them again as they are.
 func joined(lines []string) error {
 	errs := make([]error, len(lines))
 	for i, line := range lines {

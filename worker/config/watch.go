@@ -45,6 +45,8 @@ type fileStamp struct {
 	mode os.FileMode
 }
 
+// stamp returns the present stamp of a file. A file that cannot be examined has the zero stamp, so its return is a
+// change.
 func stamp(path string) fileStamp {
 	info, err := os.Stat(path)
 	if err != nil {
