@@ -114,6 +114,7 @@ type Config struct {
 	Log     *slog.Logger // nil discards
 }
 
+// withDefaults replaces zero values by what their comments say.
 func (c Config) withDefaults() Config {
 	c.NATS.URL = cmp.Or(c.NATS.URL, DefaultURL)
 	if len(c.Queues) == 0 {
@@ -191,6 +192,7 @@ func (c Config) check() error {
 	return errors.Join(errs...)
 }
 
+// checkQueues refuses queues that the loop cannot serve.
 func checkQueues(list []worker.Queue) error {
 	seen := map[string]bool{}
 	for _, q := range list {

@@ -56,6 +56,7 @@ func (d *daemon) isReady() bool {
 	return true
 }
 
+// loopCounters joins the counters of the loop with those of the two releasers, which run beside it.
 func (d *daemon) loopCounters() metrics.Loop {
 	s := d.stats()
 	return metrics.Loop{Scheduled: s.Scheduled, HandedBack: s.HandedBack, LeasesLost: s.LeasesLost, Duplicates: s.Duplicates, Overdue: d.overdue.Load(), SiteReleases: d.siteReleases.Load()}
@@ -109,7 +110,7 @@ func (d *daemon) recordPick(took time.Duration, err error) {
 }
 
 // recordSiteWait counts a job that has to wait for its site.
-func (d *daemon) recordSiteWait(state sites.State) { d.metrics.SiteWaited(state.String()) }
+func (d *daemon) recordSiteWait(state sites.State) { d.metrics.CountSiteWait(state.String()) }
 
 // backlog is what the queues held when the loop inspected its consumers last, at most a few seconds ago.
 func (d *daemon) backlog() map[string]metrics.Backlog {

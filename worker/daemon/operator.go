@@ -138,6 +138,7 @@ func (d *daemon) listJobs(ctx context.Context, f admin.JobFilter, limit int) (li
 	return list, err
 }
 
+// listEnded lists kept results with the outcome of the filter, the oldest first. It reads headers only.
 func listEnded(ctx context.Context, c *client.Client, f admin.JobFilter, limit int) (list []admin.Job, err error) {
 	err = c.Follow(ctx, client.Filter{Queue: f.Queue, UntilNow: true, HeadersOnly: true}, func(r jobs.Result) error {
 		site := siteOfURL(r.URL)

@@ -76,7 +76,7 @@ func (d *daemon) proxyCheck() admin.Check {
 	default:
 		c.Detail += ", none usable now: all breakers are open"
 	}
-	c.Detail += d.listTrouble()
+	c.Detail += d.listErrorText()
 	return c
 }
 
@@ -103,9 +103,9 @@ func (d *daemon) takeProxies(proxies []proxylist.Proxy, err error) {
 	d.log.Error("proxies file not taken over, the last good list stays", "error", err)
 }
 
-// listTrouble is the part of the check of proxies about a list that cannot be read; empty if it can. Such a list makes no worker
+// listErrorText is the part of the check of proxies about a list that cannot be read; empty if it can. Such a list makes no worker
 // unready, because the last good one works. Only the first reason is shown: a file may have thousands of broken lines.
-func (d *daemon) listTrouble() string {
+func (d *daemon) listErrorText() string {
 	last := d.listError.Load()
 	if last == nil {
 		return ""

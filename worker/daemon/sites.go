@@ -27,6 +27,7 @@ func (d *daemon) newFleetSites() *fleet.Sites {
 	})
 }
 
+// newReleaser makes what releases the jobs that wait for sites. It works only while this worker leads the fleet.
 func (d *daemon) newReleaser() *release.Releaser {
 	return release.New(release.Config{
 		Site: d.siteForRelease, MaxWait: cmp.Or(d.cfg.SiteMaxWait, 3*time.Minute), Released: func(n int) { d.siteReleases.Add(int64(n)) }, Log: d.log,
@@ -39,6 +40,7 @@ func (d *daemon) siteForRelease(name string) release.Site {
 	return release.Site{Rests: rests(s.State), Returns: s.State == sites.Returning, Since: s.Since, Until: s.Until, Failed: s.Failed}
 }
 
+// rests reports whether no attempt may begin at a site in this state, its test excepted.
 func rests(s sites.State) bool { return s == sites.Resting || s == sites.Testing }
 
 // waitForSite tells the leader of the fleet that a job waits for a site.
@@ -64,7 +66,7 @@ func (d *daemon) recordSites(events []sites.Event) {
 		d.releaser.Changed(jobs.SiteKey(e.Site))
 	}
 	if d.fleetSites != nil {
-		d.fleetSites.Changed(events)
+		d.fleetSites.ShareChanges(events)
 	}
 }
 
@@ -80,6 +82,7 @@ func siteEvent(e sites.Event, worker string) jobs.SiteEvent {
 	return event
 }
 
+// siteState is the state in the words of the message contract: a site that comes back is "up", as one that answers.
 func siteState(s sites.State) string {
 	switch s {
 	case sites.Fresh:
@@ -172,5 +175,5 @@ func (d *daemon) followedSites() int {
 	if d.fleetSites == nil {
 		return 0
 	}
-	return d.fleetSites.Followed()
+	return d.fleetSites.CountFollowed()
 }

@@ -9,13 +9,13 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// page is a metrics page under construction in the Prometheus text format, version 0.0.4.
+// page is a metrics page in the making, in the Prometheus text format, version 0.0.4. One goroutine writes it.
 type page struct {
 	families map[string]Family
 	out      []byte
 }
 
-// family writes the lines that stand before the first sample of a metric.
+// family writes the HELP and TYPE lines, which come before the first sample of a metric.
 func (p *page) family(name string) {
 	f := p.families[name]
 	p.out = append(p.out, "# HELP "+name+" "+f.Help+"\n# TYPE "+name+" "+f.Type+"\n"...)
@@ -25,7 +25,7 @@ func (p *page) family(name string) {
 func (p *page) sample(name string, value float64, labels ...string) {
 	p.out = append(p.out, name...)
 	for i := 0; i+1 < len(labels); i += 2 {
-		p.out = append(p.out, ",{"[b2i(i == 0)])
+		p.out = append(p.out, ",{"[boolToInt(i == 0)])
 		p.out = append(p.out, labels[i]...)
 		p.out = append(p.out, '=', '"')
 		p.out = appendLabel(p.out, labels[i+1])
@@ -45,8 +45,8 @@ func (p *page) one(name string, value float64) {
 	p.sample(name, value)
 }
 
-// annotated takes over a page of the metrics library and adds the help and type lines that it has no text for. The
-// library writes the samples of a family one after the other.
+// annotated appends a page of the metrics library, and adds the HELP and TYPE lines that the library has no texts for.
+// The library writes the samples of a family one after the other, so each family gets its lines once.
 func (p *page) annotated(samples []byte) {
 	last := ""
 	for line := range bytes.Lines(samples) {
@@ -61,7 +61,7 @@ func (p *page) annotated(samples []byte) {
 	}
 }
 
-// familyOf returns the name of the metric family that a line of the page belongs to.
+// familyOf returns the name of the family that a line belongs to: a histogram has three kinds of samples.
 func (p *page) familyOf(line []byte) string {
 	name := string(line[:bytes.IndexAny(line, "{ ")])
 	for _, suffix := range []string{"_bucket", "_sum", "_count"} {
@@ -72,7 +72,8 @@ func (p *page) familyOf(line []byte) string {
 	return name
 }
 
-// appendValue appends a number as Prometheus reads it.
+// appendValue appends a number as Prometheus reads it. Whole numbers that a float64 holds exactly are written without a
+// fraction.
 func appendValue(out []byte, v float64) []byte {
 	if v == math.Trunc(v) && math.Abs(v) < 1<<53 {
 		return strconv.AppendInt(out, int64(v), 10)
@@ -93,7 +94,8 @@ func appendLabel(out []byte, value string) []byte {
 	return out
 }
 
-func b2i(b bool) int {
+// boolToInt is 1 for true, as gauges show states.
+func boolToInt(b bool) int {
 	if b {
 		return 1
 	}

@@ -27,6 +27,7 @@ func (m *Registry) queue(name string) string {
 	return rollup.Other
 }
 
+// labelText writes labels, names and values in turn, as a metric's name has them; empty without labels.
 func labelText(labels []string) string {
 	if len(labels) == 0 {
 		return ""
@@ -42,7 +43,7 @@ func labelText(labels []string) string {
 	return string(append(text, '}'))
 }
 
-// pick is that of the label, or of the rest.
+// pick returns the element of a label, or that of the common label "other" if the list has no such label.
 func pick[V any](list map[string]V, label string) V {
 	if v, ok := list[label]; ok {
 		return v
@@ -54,6 +55,8 @@ func pick[V any](list map[string]V, label string) V {
 // a series of every histogram, and a page with 32 queues has to stay below 1,300 of them.
 func seconds() []float64 { return []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300} }
 
+// outcomes, states and the lists below are the values that labels may have. They are closed, so the number of series is
+// known.
 func outcomes() []string { return []string{jobs.Succeeded, jobs.Failed, jobs.Cancelled} }
 
 func states() []string { return []string{"closed", "half_open", "open"} }
@@ -83,10 +86,12 @@ func strategies() (out []string) {
 	return out
 }
 
+// exhaustions are the reasons for which a pick finds no proxy.
 func exhaustions() []string {
 	return []string{string(rotation.Empty), string(rotation.Unmatched), string(rotation.Unavailable), string(rotation.Outage)}
 }
 
+// publishKinds are the kinds of messages that a worker publishes.
 func publishKinds() []string {
 	return []string{"result", "retry", "dead", "event", "rollup", rollup.Other}
 }

@@ -131,10 +131,11 @@ func New(g Gauges) *Registry {
 	return m
 }
 
-// Gauges are the functions that the page reads. Nobody may change them.
+// Gauges returns the functions that the page reads. Nobody may change them, since pages are written at any time.
 func (m *Registry) Gauges() *Gauges { return &m.gauges }
 
-// makeJobs creates every series of jobs at zero, so that a rate over the first failure is no gap.
+// makeJobs creates every series of jobs at zero: a series that began with its first failure would hide that failure from
+// a rate.
 func (m *Registry) makeJobs() {
 	m.taken = m.counters("gofer_jobs_received_total", "queue", m.gauges.Queues)
 	m.again = m.counters("gofer_job_redeliveries_total", "queue", m.gauges.Queues)
@@ -230,8 +231,8 @@ func (m *Registry) CountPick(strategy rotation.Strategy, took time.Duration, err
 	}
 }
 
-// SiteWaited counts a job that has to wait for its site, by the state of the site.
-func (m *Registry) SiteWaited(state string) {
+// CountSiteWait counts a job that has to wait for its site, by the state of the site.
+func (m *Registry) CountSiteWait(state string) {
 	if counter := m.siteWaits[state]; counter != nil {
 		counter.Inc()
 	}
@@ -249,7 +250,7 @@ func (m *Registry) CountAttempt(f rollup.AttemptFact) {
 	if reason == "none" {
 		m.size.Update(float64(f.Bytes))
 	}
-	m.proxies.attempt(f)
+	m.proxies.count(f)
 }
 
 // CountJob counts a job whose result was stored.
@@ -313,6 +314,7 @@ func (m *Registry) CountPublish(kind string, ok bool, took time.Duration) {
 	}
 }
 
+// counter creates a counter. Names and labels are a programmer's, so a duplicate panics.
 func (m *Registry) counter(name string, labels ...string) *vm.Counter {
 	return m.set.NewCounter(name + labelText(labels))
 }
@@ -326,6 +328,7 @@ func (m *Registry) counters(name, label string, values []string) map[string]*vm.
 	return out
 }
 
+// byOutcome creates two counters, "ok" under true and "failed" under false.
 func (m *Registry) byOutcome(name string, labels ...string) map[bool]*vm.Counter {
 	return map[bool]*vm.Counter{
 		true:  m.counter(name, append(slices.Clone(labels), "outcome", "ok")...),
@@ -333,6 +336,7 @@ func (m *Registry) byOutcome(name string, labels ...string) map[bool]*vm.Counter
 	}
 }
 
+// histogram creates a histogram with the given upper bounds, in seconds or bytes.
 func (m *Registry) histogram(name string, bounds []float64, labels ...string) *vm.PrometheusHistogram {
 	return m.set.NewPrometheusHistogramExt(name+labelText(labels), bounds)
 }

@@ -42,11 +42,12 @@ func (m *Registry) Write(proxies int) []byte {
 	return p.out
 }
 
+// writeStates writes the gauges of the worker's state. A function that is nil leaves its metric out.
 func (m *Registry) writeStates(p *page) {
 	g := &m.gauges
 	for name, state := range map[string]func() bool{"gofer_ready": g.Ready, "gofer_draining": g.Draining, "gofer_nats_connected": g.Connected, "gofer_pool_failing": g.InOutage} {
 		if state != nil {
-			p.one(name, float64(b2i(state())))
+			p.one(name, float64(boolToInt(state())))
 		}
 	}
 	for name, number := range map[string]func() int{"gofer_slots": g.Slots, "gofer_idle_connections": g.IdleConns, "gofer_proxies_avoided": g.ProxiesAvoided, "gofer_sites_followed": g.SitesFollowed} {
@@ -85,6 +86,7 @@ func (m *Registry) writeStates(p *page) {
 	}
 }
 
+// writeLoop writes the counters that the loop keeps itself.
 func (m *Registry) writeLoop(p *page) {
 	if m.gauges.Loop == nil {
 		return
@@ -98,6 +100,7 @@ func (m *Registry) writeLoop(p *page) {
 	p.one("gofer_duplicate_results_total", float64(l.Duplicates))
 }
 
+// writeQueues writes the gauges of the queues that the worker serves, and the sums over all queues.
 func (m *Registry) writeQueues(p *page) {
 	if m.gauges.InFlight != nil {
 		inFlight := m.gauges.InFlight()
@@ -164,4 +167,5 @@ func (m *Registry) writeRollups(p *page) {
 	}
 }
 
+// periods are the values of the label period, for the running hour and the one before.
 func periods() []string { return []string{"current", "previous"} }

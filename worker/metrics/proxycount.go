@@ -17,15 +17,16 @@ const maxProxySeries = 20_000
 
 // proxyCounters count by proxy for the pages that ask for it. The zero value is ready.
 type proxyCounters struct {
-	mu   sync.RWMutex
+	mu   sync.RWMutex // guards byID; the counters themselves are atomic
 	byID map[string]*proxyCounter
 }
 
+// proxyCounter counts the attempts through one proxy. latency is a moving mean, in nanoseconds.
 type proxyCounter struct{ attempts, failures, bytes, latency atomic.Int64 }
 
-// took moves the average, in nanoseconds, an eighth of the way. Of two that come at once one may be lost, which an average
-// does not mind.
-func (c *proxyCounter) took(d time.Duration) {
+// addDuration moves the mean an eighth of the way to d. Of two calls at the same time one may be lost, which does no harm
+// to a mean.
+func (c *proxyCounter) addDuration(d time.Duration) {
 	old := c.latency.Load()
 	if old == 0 {
 		old = int64(d)
@@ -33,17 +34,20 @@ func (c *proxyCounter) took(d time.Duration) {
 	c.latency.Store(old + (int64(d)-old)/8)
 }
 
-func (p *proxyCounters) attempt(f rollup.AttemptFact) {
+// count counts an attempt. A direct attempt has no proxy and is not counted here.
+func (p *proxyCounters) count(f rollup.AttemptFact) {
 	if f.Proxy == "" {
 		return
 	}
 	c := p.counter(f.Proxy)
 	c.attempts.Add(1)
-	c.failures.Add(int64(b2i(f.Fault != jobs.FaultNone)))
+	c.failures.Add(int64(boolToInt(f.Fault != jobs.FaultNone)))
 	c.bytes.Add(max(f.Bytes, 0))
-	c.took(f.Duration)
+	c.addDuration(f.Duration)
 }
 
+// counter returns the counter of a proxy and makes it if it is missing. Beyond maxProxySeries it returns a counter that
+// nobody reads.
 func (p *proxyCounters) counter(id string) *proxyCounter {
 	p.mu.RLock()
 	c := p.byID[id]
@@ -73,6 +77,7 @@ type proxyRow struct {
 	latency                   time.Duration
 }
 
+// writeProxies writes the metrics of the busiest proxies, at most so many.
 func (m *Registry) writeProxies(p *page, most int) {
 	if m.gauges.EachProxy == nil {
 		return
@@ -94,7 +99,7 @@ func (m *Registry) writeProxies(p *page, most int) {
 	column("gofer_proxy_state", func(r *proxyRow) float64 { return stateNumber(r.state) })
 }
 
-// stateNumber makes an average or a maximum over proxies mean something.
+// stateNumber is a breaker's state as a number, ordered so that an average or a maximum over proxies makes sense.
 func stateNumber(state string) float64 {
 	switch state {
 	case "closed":
@@ -133,12 +138,13 @@ func (p *proxyCounters) rows(pool iter.Seq2[string, string]) []proxyRow {
 		rows = append(rows, row)
 	}
 	if found < len(p.byID) {
-		p.forget(rows)
+		p.keepOnly(rows)
 	}
 	return rows
 }
 
-func (p *proxyCounters) forget(pool []proxyRow) {
+// keepOnly forgets the counters of proxies that are not in the pool any more. The caller holds the lock.
+func (p *proxyCounters) keepOnly(pool []proxyRow) {
 	kept := make(map[string]*proxyCounter, len(pool))
 	for i := range pool {
 		if c := p.byID[pool[i].id]; c != nil {
