@@ -52,6 +52,8 @@ func (p *Pool) Probeable() []string {
 	return ids
 }
 
+// change lets act change the entry of a proxy under the lock, and moves the proxy in its sets. It reports false if there
+// is no such proxy.
 func (p *Pool) change(id string, act func(*entry) breaker.Event) ([]Event, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -65,6 +67,7 @@ func (p *Pool) change(id string, act func(*entry) breaker.Event) ([]Event, bool)
 	return event(e.proxy, changed), true
 }
 
+// event makes the event of a breaker's change; none if nothing changed.
 func event(proxy *proxylist.Proxy, e breaker.Event) []Event {
 	if !e.Changed() {
 		return nil

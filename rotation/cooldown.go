@@ -38,7 +38,7 @@ func (h *hostCooldowns) size() int {
 	return len(h.until)
 }
 
-// cooldown is one pair of proxy and host.
+// cooldown is one pair of proxy and host, as a timer holds it.
 type cooldown struct {
 	e *entry
 	h *hostCooldowns
@@ -87,7 +87,7 @@ func (c *cooldowns) end(e *entry, key cooldownKey) *hostCooldowns {
 	return h
 }
 
-// ensure finds or creates the cooldowns of a key.
+// ensure returns the cooldowns of a key, and makes them if there are none. Whoever keeps none of them calls dropIfEmpty.
 func (c *cooldowns) ensure(key cooldownKey) *hostCooldowns {
 	h := c.byKey[key]
 	if h == nil {
@@ -118,13 +118,14 @@ func (c *cooldowns) expire(now time.Duration) (e *entry, h *hostCooldowns, more 
 	return e, h, true
 }
 
-// adjust keeps the number of pairs in all and of a proxy.
+// adjust changes the number of pairs, in all and of a proxy, by one. e.cooling spares most lookups in the map.
 func (c *cooldowns) adjust(e *entry, by int32) {
 	c.pairs += int(by)
 	e.cooldowns += by
 	e.cooling = e.cooldowns > 0
 }
 
+// dropIfEmpty forgets a key without cooldowns, unless a set refers to it.
 func (c *cooldowns) dropIfEmpty(h *hostCooldowns) {
 	if len(h.until) == 0 && !h.hasSet {
 		delete(c.byKey, h.key)

@@ -43,6 +43,7 @@ type coldState struct {
 	home         [2]position // the memory of places while they are few
 }
 
+// newEntry makes the entry of a new proxy. It belongs to no set yet.
 func newEntry(proxy *proxylist.Proxy, group *breaker.Group) *entry {
 	e := &entry{coldState: new(coldState)}
 	group.Init(&e.breaker)
@@ -98,7 +99,8 @@ func (e *entry) class(now time.Duration) (c class, at time.Duration) {
 // isAvoided reports whether another worker's finding holds.
 func (e *entry) isAvoided(now time.Duration) bool { return e.avoided && e.avoidedUntil > now }
 
-// cost orders two proxies for the performance strategy: what the score lacks, times the attempts that would be in flight.
+// cost orders two proxies for the performance strategy; the lower cost wins. It is what the score lacks, times the
+// attempts that would be in flight. pace is the pool's mean latency, in nanoseconds.
 func (e *entry) cost(pace float64) float64 {
 	return (float64(e.inflight) + 1) * (1.1 - e.record.score(pace))
 }
@@ -106,8 +108,8 @@ func (e *entry) cost(pace float64) float64 {
 // burst is how far ahead of its rate a proxy may be used. Rates below ten a second have no burst.
 const burst = 100 * time.Millisecond
 
-// start counts an attempt that begins now. It reports whether the proxy can take no other attempt now. The rate is limited
-// by GCRA (ITU-T I.371): free is the theoretical arrival time less the burst.
+// start counts an attempt that begins now. It reports whether the proxy can take no other attempt now. The rate is
+// limited by GCRA (ITU-T I.371): nextByRate is the theoretical arrival time less the burst.
 func (e *entry) start(now time.Duration) (spent bool) {
 	e.inflight++
 	if interval := time.Duration(e.interval); interval > 0 {
@@ -119,7 +121,7 @@ func (e *entry) start(now time.Duration) (spent bool) {
 	return e.inflight >= e.maxInflight || e.nextByRate > now
 }
 
-// positionIn returns the place in a set; nil if the proxy is no member.
+// positionIn returns the position in a set; nil if the proxy is no member. A proxy is in few sets, so a scan is quickest.
 func (e *entry) positionIn(set uint64) *position {
 	for i := range e.positions {
 		if e.positions[i].set == set {
@@ -144,7 +146,8 @@ func (p *Pool) refresh(e *entry, now time.Duration) {
 	}
 }
 
-// countUnhealthy keeps notClosed, and the pool's count of proxies whose breaker is not closed.
+// countUnhealthy keeps e.notClosed and the pool's count of proxies whose breaker is not closed. It is called after each
+// change of a breaker.
 func (p *Pool) countUnhealthy(e *entry) {
 	before := e.notClosed
 	e.notClosed = !e.removed && e.breaker.Until() != 0

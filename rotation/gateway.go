@@ -72,7 +72,8 @@ type exit struct {
 	session exits.Session
 }
 
-// exitOf chooses the exit of a lease.
+// exitOf chooses the exit of a lease: a new word for each attempt, or the session's word. Without words each connection
+// has another exit, which nobody chooses.
 func (p *Pool) exitOf(e *entry, need *Need, now time.Duration) (x exit) {
 	g := e.gateway
 	x.gateway = true
@@ -110,8 +111,8 @@ func (l *Lease) URL() *url.URL {
 	return l.proxy.URL
 }
 
-// Alone reports whether the attempt needs a connection that no other attempt uses: that of a gateway without a session. IdleFor is
-// how long a connection of a session may be idle; zero means that the proxy sets no bound.
+// Alone reports whether the attempt needs a connection that no other attempt uses. That is so at a gateway without a
+// session, where each attempt is to leave by another exit.
 func (l *Lease) Alone() bool { return l.exit.gateway && l.exit.session.Name == "" }
 
 // IdleFor returns how long a connection of the exit of a session may be idle; zero without a bound.

@@ -25,6 +25,7 @@ type generations[V any] struct{ young, old map[uint64]V }
 // maxRemembered bounds the moved sessions and the pairs of proxy and host that are remembered.
 const maxRemembered = 1 << 16
 
+// get returns the value of a key and makes the key young.
 func (a *generations[V]) get(key uint64) (v V, ok bool) {
 	if v, ok = a.young[key]; ok {
 		return v, true
@@ -36,6 +37,7 @@ func (a *generations[V]) get(key uint64) (v V, ok bool) {
 	return v, ok
 }
 
+// put sets the value of a key. If the young half is full, the old half is forgotten.
 func (a *generations[V]) put(key uint64, v V) {
 	if a.young == nil || len(a.young) >= maxRemembered/2 {
 		a.young, a.old = map[uint64]V{}, a.young
@@ -43,9 +45,11 @@ func (a *generations[V]) put(key uint64, v V) {
 	a.young[key] = v
 }
 
+// drop forgets a key.
 func (a *generations[V]) drop(key uint64) {
 	delete(a.young, key)
 	delete(a.old, key)
 }
 
+// len counts the keys. One that is in both halves counts twice.
 func (a *generations[V]) len() int { return len(a.young) + len(a.old) }

@@ -2,8 +2,8 @@ package rotation
 
 import "math/rand/v2"
 
-// levels is a bucket queue of proxies, ordered by attempts in flight. Ties go to the proxy that entered its row first. The head
-// of the lowest row is the least used. Every change costs O(1), where a heap would miss the cache once a level.
+// levels is a bucket queue of proxies, ordered by attempts in flight. Ties go to the proxy that entered its bucket first. The head
+// of the lowest bucket is the least used. Every change costs O(1), where a heap would miss the cache once a level.
 type levels struct {
 	dense
 	nodes   []node   // parallel to the list of dense
@@ -14,14 +14,17 @@ type levels struct {
 // node links a proxy to its neighbours in its row, by their indexes.
 type node struct{ prev, next, bucket int32 }
 
+// bucket is a doubly linked list of the proxies with the same number of attempts in flight; nowhere marks an empty one.
 type bucket struct{ head, tail int32 }
 
+// add puts a proxy at the end of its bucket.
 func (l *levels) add(e *entry) {
 	l.dense.add(e)
 	l.nodes = append(l.nodes, node{})
 	l.link(int32(len(l.list)-1), int32(e.inflight))
 }
 
+// remove takes a proxy out. The last proxy of the array takes over its index, so its links are moved along.
 func (l *levels) remove(e *entry) {
 	i, last := e.positionIn(l.set).at, int32(len(l.list)-1)
 	l.unlink(i)
@@ -36,6 +39,7 @@ func (l *levels) remove(e *entry) {
 	l.dense.remove(e)
 }
 
+// touch moves a proxy whose number of attempts in flight has changed to its bucket.
 func (l *levels) touch(e *entry) {
 	i, level := e.positionIn(l.set).at, int32(e.inflight)
 	if l.nodes[i].bucket != level {
@@ -44,7 +48,7 @@ func (l *levels) touch(e *entry) {
 	}
 }
 
-// link puts index i at the end of a row.
+// link puts index i at the end of a bucket.
 func (l *levels) link(i, level int32) {
 	for len(l.buckets) <= int(level) {
 		l.buckets = append(l.buckets, bucket{nowhere, nowhere})
@@ -57,13 +61,15 @@ func (l *levels) link(i, level int32) {
 	l.lowest = min(l.lowest, int(level))
 }
 
+// unlink takes index i out of its bucket.
 func (l *levels) unlink(i int32) {
 	n := l.nodes[i]
 	*l.before(n) = n.next
 	*l.after(n) = n.prev
 }
 
-// before returns the link that points forward to n, after the one that points back to n.
+// before returns the link that points forward to n; after returns the one that points back to n. At the ends of a bucket
+// these are the bucket's own.
 func (l *levels) before(n node) *int32 {
 	if n.prev == nowhere {
 		return &l.buckets[n.bucket].head
@@ -78,8 +84,9 @@ func (l *levels) after(n node) *int32 {
 	return &l.nodes[n.next].prev
 }
 
-// pick returns the first proxy that is not skipped. Skipped ones go to the end of their row, so that the next pick does not meet
-// them at once.
+// pick returns the least used proxy that is not skipped. Skipped ones go to the end of their bucket, so that the next
+// pick does not meet them at once. After draws of them it takes a random sample instead, because a pick must not visit
+// thousands.
 func (l *levels) pick(f skips) *entry {
 	for l.lowest < len(l.buckets) && l.buckets[l.lowest].head == nowhere {
 		l.lowest++

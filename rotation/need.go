@@ -29,8 +29,8 @@ type Need struct {
 	// Relayed prefers the proxies that relayed a response within the last minute: what fails then is rather the host. A pick with
 	// it is no probe.
 	Relayed bool
-	// Beside says that the pick is for an attempt that runs beside another one of the job. It leaves the turns of RoundRobin as they
-	// are.
+	// Beside says that the pick is for an attempt that runs beside another one of the job. It leaves the position of RoundRobin as it
+	// is.
 	Beside bool
 	// Exclude are the ids of proxies that failed the job. They are used only if no other proxy is left. A pick with excluded
 	// proxies is no probe, and prefers proxies whose latest attempt succeeded.

@@ -15,6 +15,7 @@ type order interface {
 	pick(f skips) *entry
 }
 
+// newOrder makes the empty order of a strategy for one set.
 func newOrder(s Strategy, set uint64, p *Pool) order {
 	d := dense{set: set}
 	switch s {
@@ -37,6 +38,7 @@ const draws = 16
 
 func (d *dense) all() []*entry { return d.list }
 
+// touch does nothing: most strategies do not depend on a proxy's load.
 func (d *dense) touch(*entry) {}
 
 // scan returns any proxy that is not skipped; nil if only a reliable one is wanted.
@@ -55,7 +57,7 @@ func (d *dense) scan(f skips) *entry {
 	return nil
 }
 
-// ring picks one proxy after the other. Picks for attempts beside another one have a turn of their own: where most proxies are not
+// ring picks one proxy after the other. Picks for hedges have a position of their own: where most proxies are not
 // reliable yet, they would lead all others back to the same few.
 type ring struct {
 	dense

@@ -120,6 +120,7 @@ func (p *Pool) Replace(proxies []proxylist.Proxy) (c Change) {
 	return c
 }
 
+// countGateways counts the proxies that have many exits.
 func countGateways(list []*entry) (n int) {
 	for _, e := range list {
 		if e.gateway != nil {

@@ -10,7 +10,7 @@ type record struct {
 	ends    [2]uint64 // one bit an attempt, 1 for a good end
 	latency float32   // moving mean of good attempts, in nanoseconds; zero without one
 	next    uint8     // the bit of the next attempt
-	n       uint8     // attempts, at most recorded
+	n       uint8     // attempts, at most recordSize
 }
 
 const (
@@ -18,8 +18,10 @@ const (
 	provenFrom = 10 // attempts
 )
 
+// isProven reports whether enough attempts are known to judge the proxy by them.
 func (r *record) isProven() bool { return r.n >= provenFrom }
 
+// add records how an attempt ended. latency counts only for a good end.
 func (r *record) add(good bool, latency time.Duration) {
 	word, bit := &r.ends[r.next/64], uint64(1)<<(r.next%64)
 	*word &^= bit

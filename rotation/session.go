@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// pin keeps a session at the proxy that it moved to.
+// pin keeps a session at the proxy to which it moved. Only sessions that had to move have one.
 type pin struct {
 	e     *entry
 	until time.Duration
@@ -19,6 +19,8 @@ type table struct {
 	slots   []*entry // each a member; none without members
 }
 
+// newTable makes the table of a list. The members are sorted by their hashes, so that every worker gets the same table
+// whatever the order of its list.
 func newTable(version uint64, members []*entry, names map[*entry]uint64) *table {
 	slices.SortFunc(members, func(a, b *entry) int {
 		switch x, y := names[a], names[b]; {

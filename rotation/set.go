@@ -63,6 +63,7 @@ type dense struct {
 	list []*entry
 }
 
+// put stores a proxy at an index and tells the proxy its index.
 func (d *dense) put(i int, e *entry) {
 	d.list[i] = e
 	e.positionIn(d.set).at = int32(i)
@@ -225,6 +226,7 @@ func (s *set) moveTo(e *entry, in *position, c class) {
 	}
 }
 
+// cycleOf returns the cycle of a class, which is probeable or avoided.
 func (s *set) cycleOf(c class) *cycle {
 	if c == avoided {
 		return &s.avoided
@@ -263,6 +265,7 @@ func (t *cycle) remove(i int, c class, set uint64) {
 	t.list = t.list[:last]
 }
 
+// pick returns the next proxy that is not skipped; nil if all are.
 func (t *cycle) pick(f skips) *entry {
 	for range t.list {
 		t.next++
@@ -303,6 +306,7 @@ func (f *skips) findCooldowns(p *Pool, host string) {
 // isBanned reports whether a proxy must not be used for a job with this ban.
 func (f *skips) isBanned(e *entry) bool { return f.ban != FleetBan && f.banned.has(e) }
 
+// skip reports whether the pick leaves a proxy out. The cheap tests come first.
 func (f skips) skip(e *entry) bool {
 	if f.need != nil && !e.serves(f.need) {
 		return true
@@ -310,6 +314,7 @@ func (f skips) skip(e *entry) bool {
 	return f.cooldowns.has(e) || f.banned.has(e) || len(f.exclude) > 0 && slices.Contains(f.exclude, e.proxy.ID) || f.judge != nil && f.isDoubtful(e)
 }
 
+// isDoubtful reports whether a pick that wants only reliable proxies, or only those that relayed lately, leaves one out.
 func (f skips) isDoubtful(e *entry) bool {
 	if f.relayed {
 		return !f.judge.RelayedWithin(e.index, time.Minute, f.now)

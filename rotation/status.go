@@ -115,6 +115,7 @@ func (p *Pool) StatusOf(id string) (Status, bool) {
 	return p.status(e), true
 }
 
+// status reads the state of one proxy. The caller holds the lock.
 func (p *Pool) status(e *entry) Status {
 	b, cfg := e.breaker.Snapshot(), p.group.Config()
 	s := Status{

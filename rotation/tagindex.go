@@ -17,6 +17,7 @@ type tagIndex struct {
 // maxUnmatched bounds the unmatched filters that are remembered. Beyond it, all are forgotten.
 const maxUnmatched = 1024
 
+// newTagIndex indexes a list. Gateways that serve any region are in every region's list.
 func newTagIndex(list []*entry) *tagIndex {
 	w := &tagIndex{all: list, tags: map[string][]*entry{}, regions: map[string][]*entry{}, unmatched: map[filter]struct{}{}}
 	for _, e := range list {

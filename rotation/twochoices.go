@@ -11,6 +11,7 @@ type twoChoices struct {
 	proven int
 }
 
+// add appends a proxy, and moves it to the proven ones if it is proven.
 func (d *twoChoices) add(e *entry) {
 	d.dense.add(e)
 	if e.record.isProven() {
@@ -19,6 +20,7 @@ func (d *twoChoices) add(e *entry) {
 	}
 }
 
+// remove takes a proxy out and keeps the proven ones in front.
 func (d *twoChoices) remove(e *entry) {
 	d.demote(e)
 	d.dense.remove(e)
@@ -32,12 +34,14 @@ func (d *twoChoices) demote(e *entry) {
 	}
 }
 
+// swap exchanges two proxies of the list.
 func (d *twoChoices) swap(i, j int) {
 	a, b := d.list[i], d.list[j]
 	d.put(i, b)
 	d.put(j, a)
 }
 
+// touch moves a proxy whose record has become long enough to the proven ones, or back.
 func (d *twoChoices) touch(e *entry) {
 	i := int(e.positionIn(d.set).at)
 	if i >= d.proven && e.record.isProven() {

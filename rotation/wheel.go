@@ -2,14 +2,16 @@ package rotation
 
 import "math/bits"
 
-// wheel gives each proxy its share by weight, evenly spread. Proxies whose weights have the same number of binary digits share a
-// spoke. Spokes are chosen by smooth weighted round robin, as in nginx. Within a spoke the proxies take turns, and a proxy uses
+// wheel gives each proxy its share of the picks by weight, evenly spread. Proxies whose weights have the same number of binary digits form a
+// group. Groups are chosen by smooth weighted round robin, as in nginx. Within a group the proxies take turns, and a proxy uses
 // its turn in proportion to its weight: at least half of the time. So a pick visits two proxies on average, however many there
 // are and whatever their weights.
 type wheel struct {
 	groups [10]weightGroup // weights are 1 to 1000
 }
 
+// weightGroup holds the proxies whose weights have the same number of binary digits, so that the largest is less than
+// twice the smallest.
 type weightGroup struct {
 	dense
 	balances []weightBalance // parallel to the list of dense
@@ -21,6 +23,7 @@ type weightGroup struct {
 // weightBalance is a proxy's weight, and what it has earned by its turns and not used yet.
 type weightBalance struct{ weight, balance int32 }
 
+// newWheel makes an empty wheel for a set.
 func newWheel(set uint64) *wheel {
 	w := new(wheel)
 	for i := range w.groups {
@@ -29,6 +32,7 @@ func newWheel(set uint64) *wheel {
 	return w
 }
 
+// groupOf returns the group of a proxy's weight. Weights are 1 to 1000, which is 1 to 10 binary digits.
 func (w *wheel) groupOf(e *entry) *weightGroup {
 	return &w.groups[min(bits.Len32(uint32(e.weight))-1, len(w.groups)-1)]
 }
@@ -63,8 +67,10 @@ func (w *wheel) remove(e *entry) {
 	s.sum -= int64(e.weight)
 }
 
+// touch does nothing: weights do not depend on the load.
 func (w *wheel) touch(*entry) {}
 
+// pick tries a few groups in turn, and then takes any proxy that is not skipped.
 func (w *wheel) pick(f skips) *entry {
 	for range draws {
 		i := w.nextGroup()
@@ -83,7 +89,8 @@ func (w *wheel) pick(f skips) *entry {
 	return nil
 }
 
-// nextGroup returns the spoke whose turn it is; -1 if all are empty.
+// nextGroup returns the index of the group whose turn it is; -1 if all are empty. Each group earns its weight, and the
+// one with the largest balance pays the sum.
 func (w *wheel) nextGroup() int {
 	best, sum := -1, int64(0)
 	for i := range w.groups {
@@ -103,7 +110,8 @@ func (w *wheel) nextGroup() int {
 	return best
 }
 
-// pick goes from turn to turn until a proxy uses its turn.
+// pick goes through the group until a proxy has earned a turn. Each visit adds its weight to its balance, and a turn
+// costs the largest weight that the group may have. So at least every second visit is a turn.
 func (s *weightGroup) pick(digits int, f skips) *entry {
 	maxWeight := int32(2<<digits - 1)
 	for range 2 * draws {
