@@ -15,7 +15,7 @@ import (
 // while without another ends it. That while grows with the way to the fleet, which the first answer has measured.
 const (
 	firstAnswer = 3 * time.Second
-	quiet       = 300 * time.Millisecond
+	quietFor    = 300 * time.Millisecond
 )
 
 // ErrNoWorkers tells that nobody answers: no worker runs, or none that was meant.
@@ -27,8 +27,8 @@ type RefusedError struct{ Code, Reason string }
 // Error is the worker's reason.
 func (e *RefusedError) Error() string { return e.Reason }
 
-// Ask sends a request to a verb's subject and gathers the answers of the whole fleet, or only the first most of them if
-// most is not zero. Errors: ErrNoWorkers, a *RefusedError if some worker refuses, ctx's cause.
+// Ask sends a request to a verb's subject and gathers the answers of the whole fleet, or only the first limit of them if
+// limit is not zero. Errors: ErrNoWorkers, a *RefusedError if some worker refuses, ctx's cause.
 func Ask[T any](ctx context.Context, nc *nats.Conn, subject string, request any, limit int) ([]T, error) {
 	data, err := json.Marshal(request)
 	if err != nil {
@@ -46,19 +46,19 @@ func Ask[T any](ctx context.Context, nc *nats.Conn, subject string, request any,
 	var answers []T
 	patience := firstAnswer
 	for limit == 0 || len(answers) < limit {
-		msg, err := next(ctx, sub, patience)
+		msg, err := nextAnswer(ctx, sub, patience)
 		if errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) {
 			break
 		}
 		if err != nil {
 			return nil, fmt.Errorf("ask %s: %w", subject, err)
 		}
-		answer, err := decode[T](msg)
+		answer, err := decodeAnswer[T](msg)
 		if err != nil {
 			return nil, fmt.Errorf("ask %s: %w", subject, err)
 		}
 		if len(answers) == 0 {
-			patience = quiet + 2*time.Since(asked)
+			patience = quietFor + 2*time.Since(asked)
 		}
 		answers = append(answers, answer)
 	}
@@ -68,8 +68,9 @@ func Ask[T any](ctx context.Context, nc *nats.Conn, subject string, request any,
 	return answers, nil
 }
 
-// next waits for an answer no longer than patience, and ends with ctx's cause when ctx does.
-func next(ctx context.Context, sub *nats.Subscription, patience time.Duration) (*nats.Msg, error) {
+// nextAnswer waits for an answer for patience at most. Errors: nats.ErrTimeout, nats.ErrNoResponders if nobody listens to
+// the verb, and ctx's cause.
+func nextAnswer(ctx context.Context, sub *nats.Subscription, patience time.Duration) (*nats.Msg, error) {
 	bounded, cancel := context.WithTimeoutCause(ctx, patience, nats.ErrTimeout)
 	defer cancel()
 	msg, err := sub.NextMsgWithContext(bounded)
@@ -84,7 +85,8 @@ func next(ctx context.Context, sub *nats.Subscription, patience time.Duration) (
 	return msg, err
 }
 
-func decode[T any](msg *nats.Msg) (answer T, err error) {
+// decodeAnswer reads an answer, or the error headers of the micro protocol as a *RefusedError.
+func decodeAnswer[T any](msg *nats.Msg) (answer T, err error) {
 	if reason := msg.Header.Get(micro.ErrorHeader); reason != "" {
 		return answer, &RefusedError{Code: msg.Header.Get(micro.ErrorCodeHeader), Reason: reason}
 	}

@@ -24,10 +24,10 @@ const maxSites = 1000
 // errSilent keeps a worker from answering what was meant for another one.
 var errSilent = errors.New("not for this worker")
 
-// invalid is a request that makes no sense; it is told to whoever sent it.
-type invalid struct{ reason string }
+// badRequest is an error in a request. It goes back to the sender with the code 400.
+type badRequest struct{ reason string }
 
-func (e *invalid) Error() string { return e.reason }
+func (e *badRequest) Error() string { return e.reason }
 
 // verb is one endpoint. Only one worker answers it unless all do.
 type verb struct {
@@ -36,6 +36,7 @@ type verb struct {
 	answer     func(data []byte) (any, error)
 }
 
+// verbs lists the verbs with what they do, which "nats micro info" shows.
 func (s *Service) verbs() []verb {
 	return []verb{
 		{Workers, "how each worker stands", true, s.workers},
@@ -87,14 +88,16 @@ func (s *Service) handler(v verb) micro.HandlerFunc {
 	}
 }
 
+// code is the code of an error in the answer's headers, in the manner of HTTP.
 func code(err error) string {
-	if _, ok := errors.AsType[*invalid](err); ok {
+	if _, ok := errors.AsType[*badRequest](err); ok {
 		return "400"
 	}
 	return "500"
 }
 
-// read takes a request's JSON; an empty request is one without fields.
+// read reads a request's JSON. An empty request has no fields. Unknown fields are refused, because a misspelt one would
+// mean more than was meant.
 func read[T any](data []byte) (T, error) {
 	var out T
 	if len(bytes.TrimSpace(data)) == 0 {
@@ -103,10 +106,10 @@ func read[T any](data []byte) (T, error) {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&out); err != nil {
-		return out, &invalid{"the request is not valid: " + err.Error()}
+		return out, &badRequest{"the request is not valid: " + err.Error()}
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return out, &invalid{"the request is not valid: something follows its JSON"}
+		return out, &badRequest{"the request is not valid: something follows its JSON"}
 	}
 	return out, nil
 }
@@ -124,12 +127,14 @@ func (s *Service) workers(data []byte) (any, error) {
 	return status, nil
 }
 
+// status is this worker's state with its name and version.
 func (s *Service) status() Status {
 	status := s.cfg.Status()
 	status.Worker, status.Version = s.cfg.Worker, s.cfg.Version
 	return status
 }
 
+// breakers answers with this worker's breakers, as many as fit into a message.
 func (s *Service) breakers([]byte) (any, error) {
 	list, total := s.cfg.Breakers(maxBreakers)
 	return struct {
@@ -139,17 +144,19 @@ func (s *Service) breakers([]byte) (any, error) {
 	}{s.cfg.Worker, total, list}, nil
 }
 
+// resetBreakers closes one breaker or all of them in this worker.
 func (s *Service) resetBreakers(data []byte) (any, error) {
 	r, err := read[ResetRequest](data)
 	if err != nil {
 		return nil, err
 	}
 	if r.ProxyID != "" && !jobs.ValidProxyID(r.ProxyID) {
-		return nil, &invalid{"proxy_id is not the id of a proxy"}
+		return nil, &badRequest{"proxy_id is not the id of a proxy"}
 	}
 	return ResetResponse{Worker: s.cfg.Worker, Proxies: s.cfg.ResetBreaker(r.ProxyID)}, nil
 }
 
+// sites answers with the sites that this worker remembers, as many as fit into a message.
 func (s *Service) sites(data []byte) (any, error) {
 	r, err := read[SiteRequest](data)
 	if err != nil {
@@ -163,13 +170,14 @@ func (s *Service) sites(data []byte) (any, error) {
 	}{s.cfg.Worker, total, list}, nil
 }
 
+// resetSite ends the rest of one site in this worker.
 func (s *Service) resetSite(data []byte) (any, error) {
 	r, err := read[SiteRequest](data)
 	if err != nil {
 		return nil, err
 	}
 	if r.Site == "" {
-		return nil, &invalid{"site is missing: the one whose rest ends"}
+		return nil, &badRequest{"site is missing: the one whose rest ends"}
 	}
 	return SiteReset{Worker: s.cfg.Worker, Known: s.cfg.ResetSite(r.Site)}, nil
 }
@@ -181,7 +189,7 @@ func (s *Service) drain(data []byte) (any, error) {
 		return nil, err
 	}
 	if r.Worker == "" {
-		return nil, &invalid{"worker is missing: the name of the one to drain"}
+		return nil, &badRequest{"worker is missing: the name of the one to drain"}
 	}
 	if r.Worker != s.cfg.Worker {
 		return nil, errSilent
@@ -191,6 +199,7 @@ func (s *Service) drain(data []byte) (any, error) {
 	return DrainResponse{Worker: s.cfg.Worker, Draining: true}, nil
 }
 
+// policy answers with the fleet's policy and that of this worker's environment.
 func (s *Service) policy([]byte) (any, error) {
 	policy, at := s.cfg.Policy()
 	answer := PolicyResponse{Policy: policy, Environment: &s.cfg.Environment}
@@ -201,6 +210,7 @@ func (s *Service) policy([]byte) (any, error) {
 	return answer, nil
 }
 
+// rollups answers with hours of the fleet, or of this worker.
 func (s *Service) rollups(data []byte) (any, error) {
 	r, err := read[RollupRequest](data)
 	if err != nil {
@@ -213,10 +223,10 @@ func (s *Service) rollups(data []byte) (any, error) {
 		r.Scope = ScopeCluster
 	}
 	if r.Hours < 1 || r.Hours > rollup.RetentionHours {
-		return nil, &invalid{"hours must be from 1 to 168"}
+		return nil, &badRequest{"hours must be from 1 to 168"}
 	}
 	if r.Scope != ScopeCluster && r.Scope != ScopeWorker {
-		return nil, &invalid{"scope must be cluster or worker"}
+		return nil, &badRequest{"scope must be cluster or worker"}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), verbTimeout)
 	defer cancel()
@@ -234,7 +244,7 @@ func (s *Service) setPaused(data []byte, paused bool) (any, error) {
 		return nil, err
 	}
 	if !jobs.ValidQueue(r.Queue) {
-		return nil, &invalid{"queue is not the name of a queue"}
+		return nil, &badRequest{"queue is not the name of a queue"}
 	}
 	act := s.cfg.Resume
 	if paused {
