@@ -104,8 +104,8 @@ func (b *Book) AddBreakerEvent(e jobs.BreakerEvent) {
 	}
 }
 
-// enter puts a time that is missing or ahead of the clock to now, and returns its hour. A clock that is ahead must
-// not push kept hours out.
+// enter sets a time that is missing or ahead of the clock to now, and returns its hour. A clock that is ahead must not
+// push out hours that are kept. The caller holds mu.
 func (b *Book) enter(at *time.Time) int64 {
 	now := time.Now()
 	b.roll(hourOf(now))
@@ -115,8 +115,8 @@ func (b *Book) enter(at *time.Time) int64 {
 	return hourOf(*at)
 }
 
-// roll ends hours. Their parts keep the busiest proxies alone, like the hours themselves: parts may wait for long until they are
-// stored.
+// roll ends the hours before now. Their parts keep only the busiest proxies, as the hours themselves do, because parts
+// may wait for long until they are stored.
 func (b *Book) roll(now int64) {
 	if !b.proxies.roll(now, !b.loaded) {
 		return
@@ -138,7 +138,8 @@ func (b *Book) fold(hour int64, fact func(*Hour)) {
 	fact(&b.part(hour, Totals).sum.totals)
 }
 
-// foldProxy leaves a proxy without a name if its id is not valid.
+// foldProxy adds to the counts of a proxy in an hour. A proxy whose id is not valid counts among all proxies, without a
+// row of its own.
 func (b *Book) foldProxy(hour int64, id string, c proxyCounts) {
 	if hour <= b.proxies.current-ProxyHours {
 		return

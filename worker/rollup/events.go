@@ -75,7 +75,7 @@ func (b *Book) DropBreakerEvents() {
 	b.breakers = ring[jobs.BreakerEvent]{limit: maxBreakers}
 }
 
-// clip copies what is left, which would otherwise hold on to the whole text.
+// clip returns the first 300 bytes of a text, as a copy: a part of a string keeps the whole string in memory.
 func clip(text string) string {
 	if len(text) <= 300 {
 		return text

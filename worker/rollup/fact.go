@@ -98,6 +98,7 @@ func policyLabel(name string) string {
 // attemptLabel is the number of the attempt that succeeded; a policy allows no more than jobs.MaxMaxAttempts.
 func attemptLabel(n int) string { return strconv.Itoa(min(max(n, 1), jobs.MaxMaxAttempts)) }
 
+// oneOf returns a label if the list has it, else Other: strangers must not make the number of labels grow.
 func oneOf(list []string, label string) string {
 	if slices.Contains(list, label) {
 		return label

@@ -92,6 +92,7 @@ func (h *Hour) Classes() Classes {
 	return Classes{of(jobs.Class2xx), of(jobs.Class3xx), of(jobs.Class4xx), of(jobs.Class5xx), of(jobs.ClassNone)}
 }
 
+// add adds to a counter. Counters at zero are not stored.
 func (h *Hour) add(k key, n int64) {
 	if n == 0 {
 		return
@@ -102,6 +103,7 @@ func (h *Hour) add(k key, n int64) {
 	h.counts[k] += n
 }
 
+// total adds up the counters of a metric over its labels.
 func (h *Hour) total(metric string) (n int64) {
 	for k, v := range h.counts {
 		if k.metric == metric {
@@ -111,6 +113,7 @@ func (h *Hour) total(metric string) (n int64) {
 	return n
 }
 
+// byLabel returns the counters of a metric by label, in a map of the caller's.
 func (h *Hour) byLabel(metric string) map[string]int64 {
 	out := map[string]int64{}
 	for k, v := range h.counts {
@@ -121,7 +124,7 @@ func (h *Hour) byLabel(metric string) map[string]int64 {
 	return out
 }
 
-// attempt, job, retry and breaker are the fold.
+// attempt adds an attempt to the sums of the hour; job, retry and breaker do so for the other facts.
 func (h *Hour) attempt(f AttemptFact) {
 	h.add(key{metricAttempts, ""}, 1)
 	h.add(key{metricBytes, ""}, f.Bytes)
@@ -150,8 +153,10 @@ func (h *Hour) breaker(e jobs.BreakerEvent) {
 	h.add(key{metricBreaker, breakerState(e.ToState)}, 1)
 }
 
+// breakerState is the label of a breaker's state.
 func breakerState(state string) string { return oneOf([]string{"closed", "open", "half_open"}, state) }
 
+// ratio is a share of 1; zero of nothing.
 func ratio(part, whole int64) float64 {
 	if whole == 0 {
 		return 0
@@ -162,4 +167,5 @@ func ratio(part, whole int64) float64 {
 // hourOf numbers the hours since 1970, so that a ring of them is indexed by a remainder.
 func hourOf(t time.Time) int64 { return t.Unix() / 3600 }
 
+// startOf returns the first instant of a numbered hour, in UTC.
 func startOf(hour int64) time.Time { return time.Unix(hour*3600, 0).UTC() }

@@ -35,6 +35,8 @@ const (
 // proxyCounts are the sums of one proxy.
 type proxyCounts [proxyFields]int64
 
+// countAttempt returns what one attempt adds to the sums of its proxy. An attempt with neither an answer nor a fault
+// counts as neither success nor failure.
 func countAttempt(f AttemptFact) (c proxyCounts) {
 	c[proxyAttempts] = 1
 	c[proxyBytes] = f.Bytes
@@ -53,12 +55,14 @@ func countAttempt(f AttemptFact) (c proxyCounts) {
 	return c
 }
 
+// merge adds the sums of o.
 func (c *proxyCounts) merge(o *proxyCounts) {
 	for i, n := range o {
 		c[i] += n
 	}
 }
 
+// subtract takes the sums of o away.
 func (c *proxyCounts) subtract(o *proxyCounts) {
 	for i, n := range o {
 		c[i] -= n
@@ -79,11 +83,13 @@ type row struct {
 	cells []cell
 }
 
+// add adds to an hour and to the total.
 func (r *row) add(hour int64, c *proxyCounts) {
 	r.at(hour).merge(c)
 	r.total.merge(c)
 }
 
+// set replaces the sums of an hour.
 func (r *row) set(hour int64, c *proxyCounts) {
 	held := r.at(hour)
 	r.total.subtract(held)
@@ -91,6 +97,7 @@ func (r *row) set(hour int64, c *proxyCounts) {
 	*held = *c
 }
 
+// at returns the sums of an hour and makes its cell if there is none. Cells stay ordered by hour.
 func (r *row) at(hour int64) *proxyCounts {
 	i := len(r.cells) - 1
 	for i >= 0 && r.cells[i].hour > hour {
@@ -113,6 +120,7 @@ func (r *row) find(hour int64) *proxyCounts {
 	return nil
 }
 
+// keep drops the hours for which keep returns false.
 func (r *row) keep(keep func(hour int64) bool) {
 	r.cells = slices.DeleteFunc(r.cells, func(c cell) bool {
 		if keep(c.hour) {
@@ -187,12 +195,14 @@ func (t *table) roll(now int64, fold bool) bool {
 	return true
 }
 
+// fold keeps only the busiest proxies of an hour by name. What the others did stays in the sum of all.
 func (t *table) fold(hour int64) {
 	if named := t.busiest(hour); named != nil {
 		t.keep(func(id string, h int64) bool { return h != hour || named[id] || id == everyProxy })
 	}
 }
 
+// keep drops the cells for which keep returns false, and the rows without a cell.
 func (t *table) keep(keep func(id string, hour int64) bool) {
 	t.every.keep(func(hour int64) bool { return keep(everyProxy, hour) })
 	t.order = slices.DeleteFunc(t.order, func(r *row) bool {
@@ -283,6 +293,7 @@ type rank struct {
 	attempts int64
 }
 
+// offer adds a candidate. Twice maxNamed candidates are cut to the best, so the cost of ranking stays linear.
 func (l *ranking) offer(at int, attempts int64) {
 	if l.full && attempts <= l.list[maxNamed-1].attempts {
 		return

@@ -105,6 +105,7 @@ func (b *Book) Series(hours int) []Point {
 	return points
 }
 
+// point is the hour as one point of a time series.
 func (h *Hour) point() Point {
 	return Point{
 		Timestamp: h.Start, TotalRequests: h.Jobs(), TotalRetries: h.Retries(), SuccessRate: h.SuccessRate(),
@@ -136,6 +137,7 @@ type answer struct {
 	proxies []Proxy
 }
 
+// byProxy computes the answer of ByProxy. The caller holds mu.
 func (b *Book) byProxy(hours int) []Proxy {
 	now := hourOf(time.Now())
 	b.roll(now)
@@ -150,6 +152,7 @@ func (b *Book) byProxy(hours int) []Proxy {
 	return out
 }
 
+// proxy is the sums of a proxy as the API shows them.
 func (c *proxyCounts) proxy(id string) Proxy {
 	p := Proxy{
 		ProxyID: id, TotalAttempts: c[proxyAttempts], SuccessCount: c[proxySucceeded], FailureCount: c[proxyFailed],

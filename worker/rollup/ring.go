@@ -7,6 +7,7 @@ type ring[T any] struct {
 	entries []T
 }
 
+// add adds an entry, in place of the oldest one if the ring is full.
 func (r *ring[T]) add(v T) {
 	if len(r.entries) < r.limit {
 		r.entries = append(r.entries, v)

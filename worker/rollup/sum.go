@@ -106,6 +106,7 @@ func (s *Sum) subtract(data []byte) {
 	s.dropZeros()
 }
 
+// dropZeros removes counters that a subtraction has left at zero.
 func (s *Sum) dropZeros() {
 	maps.DeleteFunc(s.rows, func(_ string, c *proxyCounts) bool { return *c == proxyCounts{} })
 	maps.DeleteFunc(s.totals.counts, func(_ key, n int64) bool { return n == 0 })
@@ -146,7 +147,7 @@ func (s *Sum) busiest() []string {
 	return named
 }
 
-// forgetIdle keeps the rows of the busiest proxies alone.
+// forgetIdle keeps only the rows of the busiest proxies. The sum of all proxies does not change.
 func (s *Sum) forgetIdle() {
 	if len(s.rows) <= maxNamed {
 		return
