@@ -150,6 +150,8 @@ func (t *Totals) check(ctx context.Context, s store) error {
 	return t.checkSome(ctx, s)
 }
 
+// checkSome checks the previous hour and the next checkAtOnce of the others, so that each is checked within minutes. It
+// forgets hours that are no longer kept.
 func (t *Totals) checkSome(ctx context.Context, s store) error {
 	r, hours := &t.reader, []int{1}
 	for range checkAtOnce {
@@ -166,6 +168,7 @@ func (t *Totals) checkSome(ctx context.Context, s store) error {
 	return nil
 }
 
+// checkAll checks every hour. If one cannot be checked, the next call starts again.
 func (t *Totals) checkAll(ctx context.Context, s store) error {
 	t.reader.checkedAll = time.Now()
 	t.reader.suspect.Store(false)
@@ -303,6 +306,7 @@ func (t *Totals) acquire(ctx context.Context) error {
 	}
 }
 
+// release lets another goroutine read; see acquire.
 func (t *Totals) release() { <-t.reader.lock }
 
 // kindsOf are the kinds of sums of an hour that many hours ago.
@@ -313,8 +317,10 @@ func kindsOf(back int) []rollup.Kind {
 	return []rollup.Kind{rollup.Totals}
 }
 
+// hoursAgo returns the number of an hour since 1970; zero back is the running one.
 func hoursAgo(back int) int64 { return time.Now().Unix()/3600 - int64(back) }
 
+// filterOf is the subject of all parts of one kind in an hour.
 func filterOf(s store, hour int64, kind rollup.Kind) string {
 	return s.Names().Hour(time.Unix(hour*3600, 0).UTC().Format(hourLayout), string(kind), "*")
 }

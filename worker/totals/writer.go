@@ -18,6 +18,8 @@ type writer struct {
 	stored map[string]uint64
 }
 
+// keepFlushing flushes every flushEvery until ctx ends. A failure is logged once, not at each try; the next flush stores
+// what is missing.
 func (t *Totals) keepFlushing(ctx context.Context, s store) {
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
@@ -94,6 +96,7 @@ func (t *Totals) putAgain(ctx context.Context, s store, p rollup.Part, keep time
 	return err
 }
 
+// stored notes that a version of a part is stored under a sequence.
 func (t *Totals) stored(subject string, p rollup.Part, seq uint64) {
 	t.writer.stored[subject] = seq
 	t.cfg.Book.Stored(p)
@@ -107,6 +110,7 @@ func (t *Totals) lost(subject string, p rollup.Part) {
 	t.cfg.Log.Warn("stored rollups were deleted, the fleet's count begins again", "hour", p.Hour, "kind", p.Kind)
 }
 
+// subjectOf is the subject of a part. No other worker writes to it.
 func subjectOf(s store, p rollup.Part) string {
 	return s.Names().Hour(p.Hour.UTC().Format(hourLayout), string(p.Kind), p.ID)
 }
