@@ -200,6 +200,7 @@ func (f *Finder) read(ctx context.Context, passed time.Time) error {
 	return nil
 }
 
+// readOne reads the next job by itself. That is cheapest while few jobs are new.
 func (f *Finder) readOne(ctx context.Context, use func(bus.WaitingJob)) error {
 	job, found, err := f.stream.NextWaiting(ctx, f.after)
 	switch {
@@ -214,6 +215,7 @@ func (f *Finder) readOne(ctx context.Context, use func(bus.WaitingJob)) error {
 	return nil
 }
 
+// readPage reads the next page of jobs. An answer without more jobs means that all of them were read.
 func (f *Finder) readPage(ctx context.Context, use func(bus.WaitingJob)) error {
 	limit := int(min(f.last-f.after, bus.WaitingPageSize))
 	after, more, err := f.stream.WaitingPage(ctx, f.after, limit, use)
@@ -266,12 +268,15 @@ func (f *Finder) report() {
 // Seconds count from 1970 and end in 2106; later times are looked at then.
 type wait struct{ at, high, low uint32 }
 
+// waitOf is what is remembered of a job.
 func waitOf(job bus.WaitingJob) wait {
 	return wait{at: uint32(clamp(job.Until.Unix())), high: uint32(job.Seq >> 32), low: uint32(job.Seq)}
 }
 
+// clamp keeps seconds within 32 bits.
 func clamp(seconds int64) int64 { return min(max(seconds, 0), math.MaxUint32) }
 
+// pause waits for d, or until ctx ends.
 func pause(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
