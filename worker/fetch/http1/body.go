@@ -46,7 +46,8 @@ func (b *body) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// Close ends the exchange. It is called by the goroutine that reads.
+// Close ends the exchange and decides whether the connection can be used again. The goroutine that reads must call it. A
+// second call does nothing.
 func (b *body) Close() error {
 	if !b.closed {
 		b.closed = true
@@ -63,8 +64,8 @@ func (b *body) readChunks(p []byte) (int, error) {
 	n, err := b.chunks.Read(p)
 	if errors.Is(err, io.EOF) {
 		b.endIsCertain = b.endIsCertain && !b.chunks.ambiguous
-		if trouble := b.skipTrailer(); trouble != nil {
-			err = trouble
+		if trailerErr := b.skipTrailer(); trailerErr != nil {
+			err = trailerErr
 		}
 	}
 	return n, err

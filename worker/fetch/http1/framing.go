@@ -76,8 +76,8 @@ func (c *Conn) response(req *Request, h *head, ambiguous bool) (*Response, error
 	return resp, nil
 }
 
-// length is what Content-Length says, -1 if nothing does. Equal values are taken for one, and odd then. A value that only
-// begins as a number is odd, too: browsers read such a body to the end of the connection.
+// length is what Content-Length says, -1 without one. Equal values count as one, and make the message ambiguous. A value that only
+// begins as a number is ambiguous, too: browsers read such a body to the end of the connection. Different values are ErrLengths.
 func (h *head) length() (n int64, ambiguous bool, err error) {
 	first, count := "", 0
 	for _, value := range h.lengths {

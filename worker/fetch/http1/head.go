@@ -56,7 +56,8 @@ func (c *Conn) readHead(left *int) (*head, error) {
 	}
 }
 
-// expectHTTP looks at the beginning, so that nobody waits for the end of a line of something else.
+// expectHTTP checks the first bytes before a whole line has come. A server that speaks another protocol may never send a
+// line end. Errors: ErrTLS, ErrNotHTTP, or one of the connection.
 func (c *Conn) expectHTTP() error {
 	const prefix = "HTTP/"
 	for n := 1; n <= len(prefix); n++ {
@@ -83,7 +84,8 @@ func isTLSRecord(in *bufio.Reader) bool {
 	return len(b) == 2 && (b[0] == 21 || b[0] == 22) && b[1] == 3
 }
 
-// parseHead takes a head apart that ends with an empty line.
+// parseHead parses a head that ends with an empty line. It accepts what curl and browsers accept, and sets ambiguous for
+// all that RFC 9112 does not allow. Errors: ErrNotHTTP, ErrStatus, ErrHead, ErrHeadTooLarge.
 func parseHead(text string) (*head, error) {
 	line, rest := cutLine(text)
 	h := new(head)
@@ -156,6 +158,7 @@ func (h *head) unfold(line, rest string) (joined, behind string) {
 	return all.String(), rest
 }
 
+// isBlank reports whether a byte is a space or a tab, the blanks of HTTP (OWS in RFC 9110, 5.6.3).
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
 // cutLine cuts off the first line, without its end.

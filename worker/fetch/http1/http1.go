@@ -66,6 +66,7 @@ func (b *Buffers) reader(from io.Reader) *bufio.Reader {
 	return bufio.NewReaderSize(from, readerBytes)
 }
 
+// putReader takes a reader back, and lets go of its connection.
 func (b *Buffers) putReader(r *bufio.Reader) {
 	r.Reset(nil)
 	b.readers.Put(r)
@@ -131,6 +132,7 @@ type Watch struct {
 	Informational func()
 }
 
+// sent calls Sent, if it is set; informational and firstByte do so for the other two.
 func (w Watch) sent() {
 	if w.Sent != nil {
 		w.Sent()

@@ -72,7 +72,8 @@ func appendField(b []byte, name string, values []string) []byte {
 	return b
 }
 
-// send writes the request, or begins to write a large one.
+// send writes the request. A large one is written by a goroutine, because the response may come before all of it is sent;
+// join waits for that goroutine.
 func (c *Conn) send(req *Request, watch Watch) error {
 	buffer := c.buffers.take()
 	*buffer = req.appendHead(*buffer)
