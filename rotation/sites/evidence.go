@@ -18,6 +18,7 @@ const (
 // mean is a moving mean in seconds; zero knows nothing.
 type mean float32
 
+// add moves the mean an eighth of the way to a duration.
 func (m *mean) add(d time.Duration) {
 	x := mean(max(d.Seconds(), 1e-4))
 	if *m == 0 {
@@ -27,6 +28,7 @@ func (m *mean) add(d time.Duration) {
 	*m += (x - *m) / 8
 }
 
+// duration is the mean as a Duration.
 func (m mean) duration() time.Duration { return time.Duration(float64(m) * float64(time.Second)) }
 
 // rates counts attempts and failures of the last ten minutes, give or take half of a half.
@@ -35,13 +37,14 @@ type rates struct {
 	attempts, failed [2]uint32
 }
 
+// add counts attempts and failures now.
 func (r *rates) add(now time.Duration, attempts, failed uint32) {
 	r.advance(now)
 	r.attempts[0] += attempts
 	r.failed[0] += failed
 }
 
-// advance moves on to the half of now.
+// advance moves on to the half of the window in which now lies. Older halves are forgotten.
 func (r *rates) advance(now time.Duration) {
 	switch half := uint32(now / (ratesFor / 2)); half - r.half {
 	case 0:
@@ -54,6 +57,7 @@ func (r *rates) advance(now time.Duration) {
 	}
 }
 
+// sums returns the attempts and failures of both halves.
 func (r *rates) sums(now time.Duration) (attempts, failed float64) {
 	r.advance(now)
 	return float64(r.attempts[0]) + float64(r.attempts[1]), float64(r.failed[0]) + float64(r.failed[1])
@@ -86,6 +90,7 @@ type history struct {
 	counts  [2]uint16
 }
 
+// add appends how an attempt ended.
 func (h *history) add(answer bool, now time.Duration) {
 	h.answers <<= 1
 	if answer {
@@ -123,6 +128,7 @@ type uplink struct {
 	endedS, silentS uint32                  // sums
 }
 
+// silentSite is a site at which an attempt had no answer, and when that was.
 type silentSite struct {
 	site *site
 	at   time.Duration
@@ -146,6 +152,7 @@ func (u *uplink) add(s *site, answer bool, now time.Duration) {
 	u.sites[0] = silentSite{s, now}
 }
 
+// advance moves on to the second of now, and takes the seconds that have left the window off the sums.
 func (u *uplink) advance(now time.Duration) {
 	second := int64(now / time.Second)
 	if second-u.second >= int64(len(u.ended)) {

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// rest begins the rest of a site.
+// rest begins the rest of a site, for the length that its last rests have led to. The caller holds the lock, as it does
+// for all functions below.
 func (t *Table) rest(s *site, reason string, now time.Duration) []Event {
 	from := s.state
 	s.since, s.began, s.until, s.failed, s.foreign = now, now, now+s.length, 0, false
@@ -17,7 +18,7 @@ func (t *Table) rest(s *site, reason string, now time.Duration) []Event {
 	return []Event{e}
 }
 
-// testFailed lets a site rest for longer.
+// testFailed lets a site rest again, for twice as long, up to maxRest.
 func (t *Table) testFailed(s *site, now time.Duration) []Event {
 	from := s.state
 	s.length = min(2*s.length, maxRest)
@@ -100,6 +101,8 @@ func (t *Table) Apply(f Finding) (events []Event) {
 // ownAnswerFor is how long an answer to this worker outweighs the findings of others.
 const ownAnswerFor = time.Minute
 
+// applyRest takes over the rest that another worker found. It is ignored if it is over, if the site answered this worker
+// lately, or if this worker knows of a longer one.
 func (t *Table) applyRest(s *site, f Finding, now time.Duration) []Event {
 	until := min(t.reading(f.Until), now+maxRest)
 	if until <= now || s.answered != 0 && now-s.answered <= ownAnswerFor || s.isResting() && until <= s.until {

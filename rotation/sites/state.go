@@ -111,6 +111,7 @@ type site struct {
 	firstRoute uint32        // hash of the proxy that brought the first answer after the rest
 }
 
+// isResting reports whether no attempt may begin, the test excepted.
 func (s *site) isResting() bool { return s.state == Resting || s.state == Testing }
 
 // event describes the site after a change.
@@ -121,6 +122,7 @@ func (t *Table) event(s *site, from State, reason string, now time.Duration) Eve
 	return Event{Finding: t.finding(s), From: from, At: t.at(now), Reason: reason, Failures: int(s.failures)}
 }
 
+// finding is what other workers are told of the site.
 func (t *Table) finding(s *site) Finding {
 	f := Finding{Site: s.name, State: s.state, Rest: s.length}
 	if s.isResting() {

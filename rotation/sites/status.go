@@ -57,6 +57,7 @@ func (t *Table) Status(limit int) []Status {
 	return all[:min(max(limit, 0), len(all))]
 }
 
+// rank orders states for Status.
 func rank(s Status) int {
 	switch s.State {
 	case Resting, Testing:
@@ -68,6 +69,7 @@ func rank(s Status) int {
 	return 2
 }
 
+// statuses returns the status of every site, in no order.
 func (t *Table) statuses() []Status {
 	now := t.now()
 	t.mu.Lock()
@@ -93,6 +95,7 @@ func (t *Table) Findings() (all []Finding) {
 	return all
 }
 
+// status is what is known of one site. The caller holds the lock.
 func (t *Table) status(s *site, now time.Duration) Status {
 	attempts, failed := s.attempted.sums(now)
 	out := Status{

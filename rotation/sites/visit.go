@@ -264,7 +264,8 @@ func (t *Table) answered(s *site, o *Outcome, now time.Duration) (events []Event
 	return events
 }
 
-// resetRest sets the rest back once answers came through two proxies.
+// resetRest sets the length of the next rest back to firstRest, once answers have come by two routes. One proxy alone may
+// claim answers that the site never gave.
 func (t *Table) resetRest(s *site, o *Outcome) {
 	way := t.routeOf(o.Via)
 	switch {
@@ -275,13 +276,14 @@ func (t *Table) resetRest(s *site, o *Outcome) {
 	}
 }
 
-// routeOf is what a proxy is known by; never zero.
+// routeOf is a hash that stands for a proxy; it is never zero.
 func (t *Table) routeOf(via string) uint32 { return uint32(maphash.String(t.seed, via)) | 1 }
 
+// clearStreak forgets the failures in a row.
 func (s *site) clearStreak() { s.failures, s.pending, s.routes = 0, 0, s.routes[:0] }
 
-// failed counts a failure, and lets the site rest if there are enough. An attempt that began before the latest answer
-// extends no row: attempts at a slow site time out together.
+// failed counts a failure, and begins a rest if there are enough of them. An attempt that began before the latest answer
+// does not extend the streak: attempts at a slow site time out together.
 func (t *Table) failed(s *site, v *Visit, o *Outcome, now time.Duration) (events []Event) {
 	s.history.add(false, now)
 	if s.answered != 0 && v.began < s.answered {
