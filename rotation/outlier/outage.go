@@ -30,7 +30,7 @@ const (
 // pool is the evidence about all proxies together.
 type pool struct {
 	all                mean          // of the attempts that failures of a streak are compared with. Attempts in an outage do not count.
-	newSites           mean          // of the attempts at sites that never responded before
+	newSites           mean          // of the attempts at sites that had never responded before
 	lastNewSiteRelayer Proxy         // plus one: through which the latest of these succeeded
 	lastNewSiteFailure Proxy         // plus one: through which the latest of these failed
 	relayed            time.Duration // when any proxy relayed a response last; zero: never
@@ -76,6 +76,8 @@ type mean struct {
 	rated float64 // attempts in the mean, at most rateAttempts
 }
 
+// add moves the mean to an attempt: 1 for a success, 0 for a failure. While it has few attempts, it is their plain
+// average.
 func (m *mean) add(good float64) {
 	m.rated = min(m.rated+1, rateAttempts)
 	m.rate += (good - m.rate) / m.rated
@@ -97,6 +99,7 @@ type streak struct {
 	proxies []Proxy // through which they came, and which had worked before
 }
 
+// add adds a failure. One that says nothing new lengthens no streak, but its proxy counts.
 func (s *streak) add(p Proxy, isNew, workedBefore bool) {
 	if isNew {
 		s.n++
@@ -106,8 +109,10 @@ func (s *streak) add(p Proxy, isNew, workedBefore bool) {
 	}
 }
 
+// clear ends the streak.
 func (s *streak) clear() { s.n, s.proxies = 0, s.proxies[:0] }
 
+// remove forgets a proxy whose index is given to another one.
 func (s *streak) remove(p Proxy) {
 	s.proxies = slices.DeleteFunc(s.proxies, func(q Proxy) bool { return q == p })
 }
@@ -162,9 +167,11 @@ func (p *pool) succeeded(now time.Duration) (ended bool) {
 	return ended
 }
 
-// noteNewSite notes how an attempt at a site that never responded before ended. Consecutive unproven successes of one proxy count
-// once: a proxy that claims to reach every site must not make the others look worse. Consecutive failures of one proxy count once,
-// too: its own failures are compared with how the others fare.
+// noteNewSite notes how an attempt ended at a site that had never responded before.
+//
+// Consecutive successes of one proxy that prove nothing count once: a proxy that claims to reach every site must not make
+// the others look worse. Consecutive failures of one proxy count once as well, because they are compared with how the
+// others fare.
 func (p *pool) noteNewSite(a Attempt, relayed bool) {
 	if relayed && p.lastNewSiteFailure == a.Proxy+1 {
 		p.lastNewSiteFailure = 0 // its next failure begins another streak

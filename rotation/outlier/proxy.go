@@ -54,6 +54,7 @@ func (e *evidence) noteRelayer(by Proxy) (isOther bool) {
 // seconds is a time on the caller's clock in whole seconds, plus one. Zero means never.
 type seconds uint32
 
+// secondsOf converts a time of the caller's clock.
 func secondsOf(at time.Duration) seconds { return seconds(at/time.Second) + 1 }
 
 // within reports whether the time is at most d ago, to a second.
@@ -117,6 +118,7 @@ func (r *record) dispensable(now time.Duration) (index int) {
 	return index
 }
 
+// remove takes one end out, and keeps the order.
 func (r *record) remove(i int) {
 	copy(r.sites[i:], r.sites[i+1:])
 	copy(r.ended[i:], r.ended[i+1:])
@@ -158,6 +160,7 @@ type tally struct {
 	failed, n int
 }
 
+// share is the share of the attempts that failed.
 func (t tally) share() float64 { return float64(t.failed) / float64(t.n) }
 
 // compare puts the site that looks worst last: the one with the largest share of failures, of equal ones with most of them.

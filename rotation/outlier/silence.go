@@ -55,6 +55,7 @@ func (s *silences) add(x silence, relayed seconds) {
 	s.list[s.n-1] = x
 }
 
+// isSince reports whether the attempt began after the proxy relayed a response last.
 func (x *silence) isSince(relayed seconds) bool { return x.began >= time.Duration(relayed)*time.Second }
 
 // areEnough reports whether the silences of the last ten minutes count against the proxy: silencesThatCount attempts or more, at
@@ -132,6 +133,7 @@ type pendingFailures struct {
 	n int
 }
 
+// add adds a failure, in place of the oldest one if the list is full.
 func (d *pendingFailures) add(f LateFailure, at time.Duration) {
 	if d.n == len(d.list) {
 		copy(d.list[:], d.list[1:])

@@ -34,6 +34,7 @@ type failure struct {
 // sites remembers sites in two halves: when the young half is full, the old half goes. A site that is used becomes young.
 type sites struct{ young, old map[Site]*site }
 
+// hasAnswered reports whether a site is known to have responded. It does not make the site young.
 func (s *sites) hasAnswered(key Site) bool {
 	x, ok := s.young[key]
 	if !ok {
