@@ -112,6 +112,7 @@ func (t *Tracker) Len() int {
 	return t.n
 }
 
+// microsOf is a duration as fastest holds it: in microseconds, plus one.
 func microsOf(d time.Duration) uint32 { return uint32(min(max(d, 0), longest).Microseconds()) + 1 }
 
 // second is a time as sketches count it.
@@ -122,6 +123,7 @@ func (t *Tracker) second(now time.Time) uint32 {
 	return uint32(max(0, now.Sub(t.start)) / time.Second)
 }
 
+// keyOf is the hash of a name. The seed is random, so nobody can choose names that collide.
 func (t *Tracker) keyOf(name string) uint64 {
 	if t.index == nil {
 		t.seed, t.index = maphash.MakeSeed(), map[uint64]uint32{}
