@@ -51,6 +51,8 @@ func ParseLine(line string) (Proxy, error) {
 	return p, nil
 }
 
+// parseURL reads the URL of a proxy, with its host in lower case and its port without leading zeros, so that one proxy
+// has one spelling. Errors hold nothing of the text.
 func parseURL(text string) (*url.URL, error) {
 	escaped, err := escapePlaceholders(text)
 	if err != nil {
@@ -88,6 +90,7 @@ func defaultID(u *url.URL) string {
 	return "p" + hex.EncodeToString(sum[:6])
 }
 
+// set sets the field of a key. Errors hold nothing of the value.
 func (p *Proxy) set(key, value string) (err error) {
 	switch key {
 	case "id":
@@ -126,6 +129,7 @@ func (p *Proxy) set(key, value string) (err error) {
 	return err
 }
 
+// number reads a whole number within bounds.
 func number(key, value string, low, high int) (int, error) {
 	n, err := text.Int(value)
 	if err != nil || n < int64(low) || n > int64(high) {
@@ -134,6 +138,7 @@ func number(key, value string, low, high int) (int, error) {
 	return int(n), nil
 }
 
+// validName reports whether a text can be the id of a proxy.
 func validName(name string) bool {
 	return name != "" && len(name) <= 64 && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-") == ""
 }
@@ -171,6 +176,8 @@ type list struct {
 	errs    []error
 }
 
+// add reads a line of the list. A line that names the proxy of an earlier one is an error, since one of the two would be
+// ignored.
 func (l *list) add(place, line string) {
 	p, err := ParseLine(line)
 	if first, twice := l.place[p.ID]; err == nil && twice {
@@ -187,6 +194,7 @@ func (l *list) add(place, line string) {
 	l.proxies = append(l.proxies, p)
 }
 
+// all returns the proxies, or all errors if there is one.
 func (l *list) all() ([]Proxy, error) {
 	if len(l.errs) > 0 {
 		return nil, errors.Join(l.errs...)

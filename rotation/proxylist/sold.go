@@ -47,6 +47,7 @@ func ParseSold(r io.Reader, scheme string) (list []SoldLine, err error) {
 	return list, nil
 }
 
+// parseSold reads one line. A line with a scheme is an ordinary one.
 func parseSold(line, scheme string) (Proxy, error) {
 	address, options := strings.TrimSpace(line), ""
 	if end := strings.IndexFunc(address, unicode.IsSpace); end >= 0 {
@@ -102,8 +103,10 @@ func hostFirst(address string) *url.URL {
 	return &url.URL{Host: host + ":" + parts[0], User: url.UserPassword(parts[1], parts[2])}
 }
 
+// errNotSold is the error of a line in none of the known forms. It holds nothing of the line.
 var errNotSold = errors.New("neither a URL nor host:port, host:port:user:password or user:password@host:port")
 
+// checkHostPort reports whether a text is a host and a port.
 func checkHostPort(s string) error {
 	if host, port, err := net.SplitHostPort(s); err != nil || host == "" || port == "" {
 		return errNotSold
