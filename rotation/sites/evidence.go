@@ -9,7 +9,7 @@ import (
 const (
 	// minStreak and maxStreak bound how many failures in a row make a site rest.
 	minStreak, maxStreak = 3, 30
-	// significance is how improbable a row has to be to be no chance.
+	// significance is the probability below which a streak of failures is not taken for chance.
 	significance = 1e-6
 	// ratesFor is the window of rates, kept in two halves.
 	ratesFor = 10 * time.Minute
@@ -63,8 +63,9 @@ func (r *rates) sums(now time.Duration) (attempts, failed float64) {
 	return float64(r.attempts[0]) + float64(r.attempts[1]), float64(r.failed[0]) + float64(r.failed[1])
 }
 
-// streakFor returns how many failures in a row are too many for chance at this site: the share of attempts that fail at other
-// sites that answer decides. Half an attempt of either kind stands for what is not known yet.
+// streakFor returns how many failures in a row make this site rest: the smallest n with p^n <= significance, within
+// minStreak and maxStreak. p is the share of attempts that fail at other sites that answer. Half a failed attempt and half
+// a successful one are added, so that p is neither 0 nor 1 while little is known.
 func (t *Table) streakFor(s *site, now time.Duration) int {
 	attempts, failed := t.pool.sums(now)
 	own, ownFailed := s.attempted.sums(now)

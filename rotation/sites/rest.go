@@ -27,7 +27,8 @@ func (t *Table) testFailed(s *site, now time.Duration) []Event {
 	return []Event{t.event(s, from, ReasonFailed, now)}
 }
 
-// testEndedWithoutEvidence frees the place of the test: the next one follows at once, or soon if the worker's own network is suspected.
+// testEndedWithoutEvidence lets another attempt test the site: at once, or after testAgain if the worker's own network is
+// suspected (later).
 func (t *Table) testEndedWithoutEvidence(s *site, later bool, now time.Duration) []Event {
 	from := s.state
 	s.until, s.nextAsk = now, 0

@@ -92,9 +92,9 @@ type site struct {
 	nextAsk time.Duration // when the next attempt that is refused may ask again
 
 	failures  uint16        // in a row
-	lastFail  time.Duration // of those
+	lastFail  time.Duration // when the last of them ended
 	pending   uint16        // failures since the latest answer, whether they count for the site or not
-	routes    []uint32      // hashes of the different proxies of that row, at most maxStreak
+	routes    []uint32      // hashes of the different proxies of that streak, at most maxStreak
 	history   history       // of the latest attempts
 	attempted rates         // of this site alone
 

@@ -22,7 +22,7 @@ type Refusal struct {
 	At time.Time
 }
 
-// Kind is how an attempt ended, as far as the site goes.
+// Kind is how an attempt ended, as evidence about its site.
 type Kind uint8
 
 // The kinds. NoEvidence is for what says nothing: the proxy failed, this host did, or the attempt was cut short.
@@ -44,7 +44,8 @@ type Outcome struct {
 	Routes int
 	// Took is how long the attempt took.
 	Took time.Duration
-	// JobTimeout says of a failure that a time ended it that a publisher chose. It counts only if the site is faster than that.
+	// JobTimeout says that the attempt failed at a time limit which its publisher chose. Such a failure counts only if the
+	// site usually answers within that limit.
 	JobTimeout bool
 	// Outage says that the pool of proxies fails as a whole.
 	Outage bool
