@@ -27,17 +27,17 @@ type actOnLetters func(ctx context.Context, s *session, list []client.DeadLetter
 // call cannot start a job twice.
 func (a *app) deadReplayCommand() *cobra.Command {
 	return a.letterCommand(&cobra.Command{
-		Use: "replay [ID…|-]", Short: "Publish failed jobs again, under the ids replay-<letter>",
-		Long: `Publishes the job of a dead letter again, unchanged, under the id replay-LETTER, which is printed; LETTER is the number
-that 'gofer dead ls' shows. ID may be that number, the job's id, or QUEUE/ID; - stands for IDs on standard input, one a line. The dead
-letter is removed: a replay that fails leaves one of its own, and a second replay finds nothing. Where a letter of this number was
-replayed before the stream of dead letters was deleted, the time of the letter is appended to the id.
+		Use: "replay [ID…|-]", Short: "Publish failed jobs again, under the ids replay-<number>",
+		Long: `Publishes the job of a dead letter again, unchanged, under the id replay-N, which is printed. N is the number of the dead letter, as
+'gofer dead ls' shows it. ID may be that number, the job's id, or QUEUE/ID; - stands for IDs on standard input, one a line. The dead
+letter is removed: a replay that fails leaves a new one, and a second replay finds nothing. If the stream of dead letters was deleted
+and the number N was replayed before, the time of the dead letter is appended to the id.
 
 Without an ID it replays all letters that fit every flag given. More than one letter is asked about first: --yes skips the question,
 and is required without a terminal.
 
-A job whose id is none leaves a letter under that id, such as a.b, or under one made by the worker, invalid-HASH, if no
-message can bear it.`,
+A job with an invalid id, such as a.b, leaves a dead letter under that id. If no message can bear that id, the worker makes one:
+invalid-HASH.`,
 	}, letterFlags{payloads: true}, "Replay", a.replay)
 }
 
