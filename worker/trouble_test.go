@@ -105,10 +105,10 @@ func TestAWorkerSaysThatOutcomesCannotBeStored(t *testing.T) {
 	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
 		return finished(jobs.Succeeded, "", nil)
 	})
+	w.set.Replicas = 3 // which this server refuses; before the worker can miss the stream
 	if err := w.client.JetStream().DeleteStream(t.Context(), "GOFER_RESULTS"); err != nil {
 		t.Fatal(err)
 	}
-	w.set.Replicas = 3 // which this server refuses
 	w.publish("j1", page)
 	w.until("the worker to say so", func() bool {
 		err := w.worker.StoreError()
