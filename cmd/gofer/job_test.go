@@ -33,7 +33,11 @@ func TestStoryOfASuccessTellsEachAttemptAndWait(t *testing.T) {
 	w.publish(id, job("/flaky/2", fixed(0.1, 3)))
 	w.result(id)
 	w.result("other")
-	got := read[story](t, "job", id)
+	var got story
+	testenv.Eventually(t, "the job to leave its stream, which tells when it came", func() bool {
+		got = read[story](t, "job", id)
+		return got.Moments[0].Source != ""
+	})
 	if whats(got) != "queued attempt wait attempt wait attempt ended" {
 		t.Fatalf("story = %s, want three attempts with a wait between", whats(got))
 	}

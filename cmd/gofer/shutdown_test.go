@@ -264,7 +264,7 @@ func TestAWorkerWhoseLogNobodyReadsEnds(t *testing.T) {
 	w := newWorld(t, nil)
 	r, log := fullPipe(t)
 	setenv(t, "GOFER_DRAIN_TIMEOUT", drainTimeout.String())
-	setenv(t, "GOFER_LOG_LEVEL", "info")
+	setenv(t, "GOFER_LOG_LEVEL", "debug")
 	addr := freeAddr(t)
 	setenv(t, "GOFER_HTTP_ADDR", addr)
 	cmd := command(t, "", "worker")

@@ -135,7 +135,7 @@ func TestAnAnswerThatIsLostIsAFailure(t *testing.T) {
 	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range []string{"submit http://a.test/", "queues", "dead ls", "config usage", "config show", "setup", "doctor", "--help", "version", "policy show"} {
+	for _, args := range []string{"submit http://a.test/", "queues", "dead ls --json", "config usage", "config show", "setup", "doctor", "--help", "version", "policy show"} {
 		for _, cause := range []error{syscall.ENOSPC, syscall.EPIPE} {
 			errOut := new(testenv.Log)
 			code := run(t.Context(), environment(t), strings.Fields(args), strings.NewReader(""), fullDisk{cause}, errOut)

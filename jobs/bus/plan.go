@@ -43,7 +43,30 @@ func (c *Client) Inspect(ctx context.Context, s Settings) (found []Difference, e
 		}
 		found = append(found, differences...)
 	}
+	found = leaveServersLimit(found, len(s.durables(c.names)))
 	return found, c.foresee(ctx, s, found)
+}
+
+// leaveServersLimit leaves a bound of pulls to the owner if all consumers have it: it is then a limit of the server, which gives it
+// to each consumer, and which no client can read or change.
+func leaveServersLimit(found []Difference, consumers int) []Difference {
+	bounds := func(d Difference) bool { return d.Field == "max_batch" }
+	n := 0
+	for _, d := range found {
+		if bounds(d) {
+			n++
+		}
+	}
+	if n < consumers {
+		return found
+	}
+	found = slices.DeleteFunc(found, func(d Difference) bool { return bounds(d) && d.Use == Harmless }) // those of readers
+	for i := range found {
+		if bounds(found[i]) {
+			found[i].Repair = OwnersChoice
+		}
+	}
+	return found
 }
 
 // Streams is what InspectStreams finds.
