@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -21,7 +22,6 @@ func main() {
 	defer cancel()
 	c := must(client.Open(ctx, client.Config{URL: server}))
 	defer c.Close()
-
 	cart := jobs.ProxyChoice{Session: "cart-7"} // all its jobs go through one proxy while that works
 	page := must(c.Fetch(ctx, jobs.Job{URL: site + "/ok", Headers: jobs.Headers{"Accept-Language": {"en"}}, Proxy: cart}))
 	fmt.Println("page:", page.Outcome, page.Status)
@@ -43,10 +43,12 @@ func main() {
 		panic(err)
 	}
 
-	once := 1
-	failed := must(c.Fetch(ctx, jobs.Job{URL: site + "/status/503", Retry: &jobs.Override{MaxAttempts: &once}}))
-	letter := must(c.DeadLetter(ctx, client.Key{Queue: failed.Queue, ID: failed.ID}))
-	again := must(c.Wait(ctx, must(c.Replay(ctx, letter)).Key))
+	failed := must(c.Fetch(ctx, jobs.Job{URL: site + "/status/503", Retry: &jobs.Override{MaxAttempts: new(1)}}))
+	letter, err := client.DeadLetter{}, client.ErrNotFound
+	for errors.Is(err, client.ErrNotFound) { // it follows the result
+		letter, err = c.DeadLetter(ctx, client.Key{Queue: failed.Queue, ID: failed.ID})
+	}
+	again := must(c.Wait(ctx, must(c.Replay(ctx, must(letter, err))).Key))
 	fmt.Println("replayed:", again.Outcome, again.Error)
 }
 
