@@ -53,7 +53,7 @@ export async function refuse(page) {
   await page.keyboard.press("Escape");
   await page.locator("#ask[open]").waitFor({ state: "detached" }).catch(() => {});
   if (await page.locator("#ask").isVisible()) wrong.push("Escape does not close the question");
-  if (!await page.evaluate(() => document.activeElement.closest("#queues"))) wrong.push("the focus does not come back to the button");
+  wrong.push(...await shows(page, "the focus back at the button", () => document.activeElement.closest("#queues")));
   if (await page.textContent("#outcome")) wrong.push("something was done without a yes");
   await press(page, '#queues tr[data-key="low"] button');
   await agree(page, "not-the-token");
@@ -80,7 +80,7 @@ export async function find(page) {
   await page.locator("#find-proxy").focus();
   await page.keyboard.type("helsinki");
   const wrong = await shows(page, "one proxy that fits", () => document.querySelectorAll("#proxies tr").length === 1 && document.querySelector("#proxies tr").dataset.key === "helsinki-1");
-  if (!page.url().includes("search=helsinki")) wrong.push(`the address is ${page.url()}, without what was looked for`);
+  wrong.push(...await shows(page, "an address with what was looked for", () => location.hash.includes("search=helsinki")));
   await page.locator("#find-proxy").fill("");
   return [...wrong, ...await shows(page, "all proxies again", () => document.querySelectorAll("#proxies tr").length > 1)];
 }
@@ -105,15 +105,14 @@ export async function story(page, token, id) {
   await page.keyboard.type(id);
   await page.keyboard.press("Enter");
   const wrong = await shows(page, "the job's story", () => document.querySelectorAll("#job[open] .story li").length > 0 && /failed/.test(document.querySelector("#job .facts").textContent));
-  if (!page.url().includes(`job=default/${id}`)) wrong.push(`the address is ${page.url()}, without the job`);
+  wrong.push(...await shows(page, "an address with the job", (id) => location.hash.includes(`job=default/${id}`), id));
   await page.locator("#job-body button", { hasText: "Replay" }).focus();
   await page.keyboard.press("Enter");
   await agree(page, token);
   wrong.push(...await outcome(page, `runs again as replay-`));
   await page.locator("#job-close").focus();
   await page.keyboard.press("Enter");
-  if (page.url().includes("job=")) wrong.push("the address still names the job");
-  return wrong;
+  return [...wrong, ...await shows(page, "an address without the job", () => !location.hash.includes("job="))];
 }
 
 // cancel ends a job that waits.
