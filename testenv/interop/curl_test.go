@@ -29,10 +29,10 @@ import (
 // curlCases is how many requests and answers gofer and curl exchange.
 const curlCases = 300
 
-// curlDifferences are why gofer sends another request line or Host than curl: in each case browsers do as gofer does. What is asked for
-// is the same when all escapes are decoded. Fields, body and answer are always the same.
+// curlDifferences are why gofer sends another request line or Host than curl: gofer follows the URL Standard of the WHATWG, and curl
+// does not in these cases. What is asked for is the same when all escapes are decoded. Fields, body and answer are always the same.
 var curlDifferences = map[string]*regexp.Regexp{
-	"curl leaves bytes that browsers encode":            regexp.MustCompile("^[^#]*[\"<>`{}^'\u0080-\U0010ffff]"),
+	"curl leaves bytes that the standard encodes":       regexp.MustCompile("^[^#]*[\"<>`{}^'\u0080-\U0010ffff]"),
 	"curl leaves capitals in a host":                    regexp.MustCompile(`^http://[^/?#]*[A-Z]`),
 	"curl names a default port to a proxy":              regexp.MustCompile(`^http://[^/?#]*:80([/?#]|$)`),
 	"curl asks for a name of another script as it is":   regexp.MustCompile("^http://[^/?#]*[\u0080-\U0010ffff]"),

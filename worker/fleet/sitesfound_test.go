@@ -128,8 +128,8 @@ func testFindingsThatAreOver(t *testing.T) {
 	}
 }
 
-// TestSitesThatThisWorkerMeetsLaterCountForNeither gives findings of sites that this worker meets itself afterwards: they are no witnesses against
-// who reports them.
+// TestSitesThatThisWorkerMeetsLaterCountForNeither gives findings of sites that this worker meets itself afterwards. They
+// count neither for nor against the worker that reports them.
 func TestSitesThatThisWorkerMeetsLaterCountForNeither(t *testing.T) {
 	t.Parallel()
 	f := newFollower(4)
