@@ -102,10 +102,10 @@ func TestAStreamThatSomebodyDeletedIsMadeAnew(t *testing.T) {
 func TestAWorkerSaysThatOutcomesCannotBeStored(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{})
+	w.set.Replicas = 3 // which this server refuses; the worker learns of it when it creates a stream
 	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
 		return finished(jobs.Succeeded, "", nil)
 	})
-	w.set.Replicas = 3 // which this server refuses; before the worker can miss the stream
 	if err := w.client.JetStream().DeleteStream(t.Context(), "GOFER_RESULTS"); err != nil {
 		t.Fatal(err)
 	}

@@ -77,6 +77,7 @@ func (w *world) connect(url string) (*nats.Conn, *bus.Client) {
 func (w *world) start(do func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome) {
 	w.Helper()
 	_, client := w.connect(cmp.Or(w.link, w.nats.URL()))
+	set := w.set // which the test may change while the worker runs
 	var err error
 	w.worker, err = worker.New(worker.Config{
 		Client: client, Queues: w.queues, Concurrency: w.slots, AckWait: w.set.AckWait, DrainTimeout: w.drain,
@@ -87,14 +88,14 @@ func (w *world) start(do func(context.Context, jobs.Job, jobs.Progress) jobs.Run
 			if w.foreign {
 				return nil
 			}
-			return client.Ensure(ctx, w.set)
+			return client.Ensure(ctx, set)
 		},
 		InspectInterval: 300 * time.Millisecond,
 		Inspect: func(ctx context.Context) (bus.Streams, error) {
 			if w.blind {
 				return bus.Streams{}, nil
 			}
-			return client.InspectStreams(ctx, w.set)
+			return client.InspectStreams(ctx, set)
 		},
 	})
 	if err != nil {

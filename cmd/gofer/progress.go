@@ -19,7 +19,9 @@ func (a *app) progress(wanted bool, total int) *progressbar.ProgressBar {
 	if !wanted || !a.err.isTerminal() {
 		return progressbar.NewOptions(total, progressbar.OptionSetWriter(io.Discard), progressbar.OptionSetVisibility(false))
 	}
+	// A spinner that changes by itself would draw from a goroutine of its own, without the lock that the caller holds.
 	return progressbar.NewOptions(total, progressbar.OptionSetWriter(raw{a.err}), progressbar.OptionShowCount(), progressbar.OptionSetPredictTime(true),
+		progressbar.OptionSetSpinnerChangeInterval(0),
 		progressbar.OptionThrottle(barPeriod/2), progressbar.OptionClearOnFinish(), progressbar.OptionFullWidth(), progressbar.OptionSetElapsedTime(false))
 }
 
@@ -38,6 +40,8 @@ func (s *submission) draw(ctx context.Context) (stop func()) {
 	return func() {
 		cancel()
 		drawing.Wait()
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		_ = s.bar.Exit() // it leaves what it has drawn
 		_ = s.bar.Clear()
 	}
