@@ -30,8 +30,8 @@ func (w *world) overdue(ctx context.Context) (ids []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, id := range waiting {
-		m, err := s.GetLastMsgForSubject(ctx, "_gofer.at.default."+id)
+	for _, subject := range waiting {
+		m, err := s.GetLastMsgForSubject(ctx, subject)
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			continue
 		}
@@ -40,7 +40,7 @@ func (w *world) overdue(ctx context.Context) (ids []string, err error) {
 		}
 		at, err := time.Parse(time.RFC3339Nano, strings.TrimPrefix(m.Header.Get(jetstream.ScheduleHeader), "@at "))
 		if err != nil || time.Since(at) > maxOverdue {
-			ids = append(ids, id)
+			ids = append(ids, idOf(subject))
 		}
 	}
 	return ids, nil

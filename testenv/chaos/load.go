@@ -189,9 +189,9 @@ func (w *world) watch() (*watcher, error) {
 	return v, nc.FlushTimeout(10 * time.Second)
 }
 
-// idOf is the job id of a subject.
+// idOf is the job id of a subject. A job that waits for a site has its id behind the site's name.
 func idOf(subject string) string {
-	_, id, _ := jobs.SplitSubject(subject)
+	_, _, id, _ := jobs.SplitWaiting(subject)
 	return id
 }
 

@@ -224,7 +224,7 @@ func deleteBodies(ctx context.Context, w *world) error {
 func deleteJobs(ctx context.Context, w *world) error {
 	w.gate.Lock()
 	err := until(ctx, func(ctx context.Context) error {
-		gone, err := w.subjects(ctx, "GOFER_JOBS", ">")
+		gone, err := w.ids(ctx, "GOFER_JOBS")
 		if err == nil {
 			w.ledger.giveUp(gone)
 		}
@@ -239,7 +239,7 @@ func deleteJobs(ctx context.Context, w *world) error {
 func deleteRetries(ctx context.Context, w *world) error {
 	err := w.still(ctx, func() error {
 		err := until(ctx, func(ctx context.Context) error {
-			gone, err := w.subjects(ctx, "GOFER_RETRIES", ">")
+			gone, err := w.ids(ctx, "GOFER_RETRIES")
 			if err == nil {
 				w.ledger.giveUp(gone)
 			}
@@ -254,8 +254,8 @@ func deleteRetries(ctx context.Context, w *world) error {
 func deleteResults(ctx context.Context, w *world) error {
 	err := w.still(ctx, func() error {
 		err := until(ctx, func(ctx context.Context) error {
-			undone, err := w.subjects(ctx, "GOFER_JOBS", ">")
-			waiting, err2 := w.subjects(ctx, "GOFER_RETRIES", ">")
+			undone, err := w.ids(ctx, "GOFER_JOBS")
+			waiting, err2 := w.ids(ctx, "GOFER_RETRIES")
 			if err = errors.Join(err, err2); err == nil {
 				err = w.collect(ctx)
 			}

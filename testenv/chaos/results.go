@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -129,8 +131,17 @@ func isOwn(id string, body []byte) bool {
 	return len(body) > 0 && len(bytes.ReplaceAll(body, []byte(testenv.Token(id)), nil)) == 0
 }
 
-// subjects are the ids of the messages in a stream under a subject.
-func (w *world) subjects(ctx context.Context, stream, under string) (ids []string, err error) {
+// ids are the jobs that a stream holds.
+func (w *world) ids(ctx context.Context, stream string) (ids []string, err error) {
+	subjects, err := w.subjects(ctx, stream, ">")
+	for _, subject := range subjects {
+		ids = append(ids, idOf(subject))
+	}
+	return ids, err
+}
+
+// subjects are those of the messages in a stream under a subject.
+func (w *world) subjects(ctx context.Context, stream, under string) ([]string, error) {
 	s, err := w.client.JetStream().Stream(ctx, stream)
 	if err != nil {
 		return nil, err
@@ -139,8 +150,5 @@ func (w *world) subjects(ctx context.Context, stream, under string) (ids []strin
 	if err != nil {
 		return nil, err
 	}
-	for subject := range info.State.Subjects {
-		ids = append(ids, idOf(subject))
-	}
-	return ids, nil
+	return slices.Collect(maps.Keys(info.State.Subjects)), nil
 }
