@@ -16,7 +16,10 @@ import (
 
 // Finding is one thing that was looked at.
 type Finding struct {
-	Name   string `json:"name"`
+	// Name is what was looked at, such as "queue NAME" or "streams". Several findings may bear the same name.
+	Name string `json:"name"`
+	// OK is false for a fault. Detail says what was found and, for a fault, what to do about it; it holds no
+	// credentials.
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail"`
 }
@@ -37,7 +40,8 @@ type Config struct {
 type doctor struct {
 	Config
 	client *client.Client
-	names  jobs.Names
+	// ames are the names of streams and subjects under the prefix of the connection.
+	names jobs.Names
 }
 
 // Examine looks at one thing after the other. What is not answered in time is a finding; of ctx's end there is none, so a caller
@@ -48,6 +52,8 @@ func Examine(ctx context.Context, c Config) []Finding {
 	list = append(list, d.clock(ctx)...)
 	list = append(list, d.streams(ctx)...)
 	list = append(list, d.results(ctx)...)
+	// Queues come before workers and sites: whether a missing worker or a resting site is a fault depends on
+	// whether jobs wait. If they cannot be read, the later checks run as if there were none.
 	queues, err := d.readQueues(ctx)
 	if err != nil {
 		list = append(list, Finding{"queues", false, err.Error()})
@@ -68,6 +74,7 @@ func (d *doctor) server(ctx context.Context) Finding {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
 	asked := time.Now()
+	// A flush waits for the server's PONG, so it measures a round trip and needs no right to any subject.
 	err := d.NATS.FlushWithContext(ctx)
 	rtt := time.Since(asked)
 	if err != nil {
@@ -79,11 +86,14 @@ func (d *doctor) server(ctx context.Context) Finding {
 // clock compares the server's clock, by which waits end, with this machine's. Workers judge deadlines by their own.
 func (d *doctor) clock(ctx context.Context) []Finding {
 	asked := time.Now()
+	// The time comes with the answer about a stream, so no separate right is needed. StreamInfo holds the
+	// server's clock when it answered.
 	stream, err := d.Bus.JetStream().Stream(ctx, d.names.Stream("JOBS"))
 	if err != nil || stream.CachedInfo().TimeStamp.IsZero() {
 		return nil // said with the streams
 	}
 	off := clockError(asked, time.Now(), stream.CachedInfo().TimeStamp)
+	// Less than a second matters to nobody: the schedules of the server have a grain of a second.
 	if off.Abs() <= time.Second {
 		return []Finding{{"clock", true, "the server's and this machine's agree"}}
 	}
@@ -97,6 +107,8 @@ func (d *doctor) clock(ctx context.Context) []Finding {
 // clockError is how far a server's clock is ahead at least, which told its time between asked and answered.
 func clockError(asked, answered, told time.Time) time.Duration {
 	switch {
+	// The server read its clock somewhere between asked and answered. A time outside that interval proves an
+	// error, whatever the network took; a time inside proves none.
 	case told.After(answered):
 		return told.Sub(answered)
 	case told.Before(asked):

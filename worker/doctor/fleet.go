@@ -9,7 +9,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/control"
 )
 
-// maxNamed is how many workers or sites a finding names.
+// maxNamed is how many workers or sites a finding names. It is of wide use in this package: maxNamed keeps a
+// finding on about one line of a terminal.
 const maxNamed = 5
 
 // some names the first of a list, and how many there are beside them.
@@ -22,6 +23,7 @@ func some(list []string) string {
 
 // by groups the names of workers by what each of them has.
 func by(list []control.Status, what func(*control.Status) string) map[string][]string {
+	// The loop takes the address of each status, for a status holds slices and maps of some hundred bytes.
 	groups := map[string][]string{}
 	for i := range list {
 		groups[what(&list[i])] = append(groups[what(&list[i])], list[i].Worker)
@@ -31,6 +33,9 @@ func by(list []control.Status, what func(*control.Status) string) map[string][]s
 
 // unready names the workers that are not ready, together those that have the same reasons. A worker that drains is about to end.
 func unready(list []control.Status) (out []Finding) {
+	// The empty key gathers the workers that are fine, and is dropped below. A worker that is not ready without
+	// any reason must not fall under it: the empty string appended before Join gives each such list a "; " at
+	// its end, which is trimmed again where the finding is made.
 	groups := by(list, func(w *control.Status) string {
 		if w.Ready || w.Draining {
 			return ""
@@ -52,6 +57,7 @@ const fewProxies = 4
 
 // breakers looks for workers most of whose breakers are open.
 func breakers(list []control.Status) (out []Finding) {
+	// Only the state open counts. A half-open breaker is being tested, so the worker recovers already.
 	for _, w := range list {
 		all := 0
 		for _, n := range w.Proxies {
@@ -62,6 +68,7 @@ func breakers(list []control.Status) (out []Finding) {
 				"the breakers of %d of its %d proxies are open: gofer breakers ls names them; look at this worker's network and at the seller of the proxies, and when they work again, gofer breakers reset --all tests them at once", open, all)})
 		}
 	}
+	// A fault of the network common to the fleet gives one finding a worker; the first of them suffice.
 	if len(out) > maxNamed {
 		rest := len(out) - maxNamed
 		out = append(out[:maxNamed], Finding{"workers", false, fmt.Sprintf("most breakers are open on %d more", rest)})
@@ -72,6 +79,8 @@ func breakers(list []control.Status) (out []Finding) {
 // versions looks for workers of different versions, as during an update.
 func versions(list []control.Status) []Finding {
 	groups := by(list, func(w *control.Status) string { return w.Version })
+	// One version, or no worker at all, is no finding. Two versions are a normal state during an update, so the
+	// finding names both groups rather than a culprit.
 	if len(groups) < 2 {
 		return nil
 	}
@@ -85,6 +94,8 @@ func configurations(list []control.Status) (out []Finding) {
 		if w.ConfigHash == "" {
 			continue // of an earlier version
 		}
+		// The set of queues decides who is compared with whom: sorted and joined it is a key, whatever order
+		// the workers list their queues in.
 		var queues []string
 		for _, q := range w.Queues {
 			queues = append(queues, q.Queue)
@@ -102,7 +113,8 @@ func configurations(list []control.Status) (out []Finding) {
 	return out
 }
 
-// describeGroups names each value with its workers.
+// describeGroups names each value with its workers. Values are sorted, so that two runs print the same text and
+// a script can compare them.
 func describeGroups(groups map[string][]string) string {
 	var parts []string
 	for _, value := range slices.Sorted(maps.Keys(groups)) {

@@ -14,6 +14,7 @@ import (
 
 // queue is what the consumers of a queue know at this moment, and what the fleet has counted of its waiting jobs.
 type queue struct {
+	// The embedded state comes from the consumers, with Waiting and Overdue taken from the count below.
 	client.QueueState
 	counted waiting.Queue
 }
@@ -36,6 +37,8 @@ func (d *doctor) readQueues(ctx context.Context) (list []queue, err error) {
 	}
 	for _, q := range counts.Queues {
 		i := slices.IndexFunc(list, func(known queue) bool { return known.Queue == q.Queue })
+		// A queue that has only waiting jobs and no consumers is unknown to ConsumedQueues. It is added,
+		// because its jobs would wait forever.
 		if i < 0 && q.Waiting() > 0 {
 			i = len(list)
 			list = append(list, queue{QueueState: client.QueueState{Queue: q.Queue}})
@@ -54,12 +57,16 @@ func (d *doctor) queues(queues []queue) []Finding {
 		name := "queue " + q.Queue
 		queued := q.Queued + q.Due
 		switch {
+		// A name that no queue can have is checked first: for the others the remedy is to serve the queue,
+		// which is impossible here.
 		case !q.Served && !jobs.ValidQueue(q.Queue):
 			list = append(list, Finding{fmt.Sprintf("queue %+q", q.Queue), false, fmt.Sprintf("jobs wait (%d) and none will ever be taken, for no queue can bear that name: %s", queued, d.howToRemove(q.Queue))})
 		case !q.Served:
 			list = append(list, Finding{name, false, fmt.Sprintf("jobs wait (%d) and no worker has ever served it: add it to GOFER_QUEUES, or is it misspelt?", queued+q.Waiting)})
 		case !q.PausedUntil.IsZero():
 			list = append(list, Finding{name, false, fmt.Sprintf("paused%s, jobs wait (%d): gofer resume %s", until(q.PausedUntil), queued, q.Queue)})
+		// Running jobs prove that a worker is there: it may hold as many as it has slots and ask for no more at
+		// the moment.
 		case queued > 0 && q.Pulls == 0 && q.Running == 0:
 			list = append(list, Finding{name, false, fmt.Sprintf("jobs wait (%d) and no worker asks for them: start one", queued)})
 		case q.counted.NoProxy > 0:
@@ -79,6 +86,7 @@ func withoutProxy(q *waiting.Queue) string {
 			sentences = append(sentences, r.String())
 		}
 	}
+	// The reasons of a snapshot are bounded by waiting.MaxReasons, so those of this state may be missing.
 	if len(sentences) == 0 { // there are so many other reasons
 		sentences = []string{fmt.Sprintf("%d jobs wait for a proxy", q.NoProxy)}
 	}
@@ -98,6 +106,8 @@ func until(end time.Time) string {
 // that empties other queues, or that a shell takes for more than one word.
 func (d *doctor) howToRemove(queue string) string {
 	stream := d.names.Stream("JOBS")
+	// A dot is allowed: it separates tokens, and the subject is matched literally. A blank, a wildcard, an
+	// angle bracket or a quote is not.
 	if strings.ContainsFunc(queue, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("*>'", r) }) {
 		return fmt.Sprintf("find them with nats stream view %s and delete each with nats stream rmm %[1]s SEQUENCE", stream)
 	}
@@ -108,6 +118,8 @@ func (d *doctor) howToRemove(queue string) string {
 func overdue(queues []queue) Finding {
 	const name = "waiting jobs"
 	var overdue, waiting uint64
+	// The sums are over all queues, served or not: an overdue job is a fault of the server, which does not know
+	// queues.
 	for _, q := range queues {
 		overdue += q.Overdue
 		waiting += q.Waiting

@@ -13,6 +13,8 @@ import (
 
 // workerSites is what a worker says of the sites that it remembers.
 type workerSites struct {
+	// Only the fields that a finding uses are decoded, so an older or newer worker with other fields is read as
+	// well.
 	Sites []struct {
 		Site   string     `json:"site"`
 		State  string     `json:"state"`
@@ -27,9 +29,12 @@ func (d *doctor) sites(ctx context.Context, queues []queue) []Finding {
 	if err != nil {
 		return nil // said with the workers
 	}
+	// Each worker has its own knowledge. The last answer about a site wins, since any one of them suffices for
+	// the text.
 	resting := map[string]string{}
 	for _, w := range list {
 		for _, site := range w.Sites {
+			// A site under test rests for all jobs but the one that tests it.
 			if site.State != "resting" && site.State != "testing" {
 				continue
 			}
@@ -46,6 +51,7 @@ func (d *doctor) sites(ctx context.Context, queues []queue) []Finding {
 	var awaited []Finding
 	for _, q := range queues {
 		for _, r := range q.counted.Reasons {
+			// The reason's site and the worker's are both the authority of the URL, so they compare as text.
 			if why, rests := resting[r.Site]; rests && r.State == jobs.StateSiteDown {
 				awaited = append(awaited, Finding{"site " + r.Site, false, fmt.Sprintf(
 					"does not answer (%s), and jobs of queue %s wait for it (%d): gofer sites show %[4]s tells more; when it works again, gofer sites reset %[4]s ends its rest", why, q.Queue, r.Jobs, r.Site)})

@@ -27,6 +27,7 @@ func (d *doctor) letters(ctx context.Context) []Finding {
 	if err != nil {
 		return d.failed(name, err)
 	}
+	// Without dead letters the results need not be counted, which costs a question more.
 	if letters == 0 {
 		return []Finding{{name, true, "none in 24 h"}}
 	}
@@ -35,6 +36,8 @@ func (d *doctor) letters(ctx context.Context) []Finding {
 	if err != nil {
 		return d.failed(name, err)
 	}
+	// A fault needs both: many letters in number, so that a small installation is not alarmed by one, and more
+	// than a tenth of the results of the same day.
 	return []Finding{{name, letters < manyLetters || letters*10 <= results, text}}
 }
 
@@ -52,15 +55,21 @@ func (d *doctor) results(ctx context.Context) []Finding {
 	kept, size := info.State.Msgs, info.State.Bytes
 	text := fmt.Sprintf("%d kept, %s", kept, mebibytes(size))
 	limit := uint64(max(0, info.Config.MaxBytes))
+	// No result in the last hour gives no rate to extrapolate from. Then only a stream that is full already is
+	// a fault.
 	if hour == 0 || kept == 0 {
 		return []Finding{{name, limit == 0 || size < limit, text}}
 	}
+	// The rate of the last hour is held constant over the whole retention. kept is the lower bound: more were
+	// stored per hour earlier. An unlimited MaxAge is extrapolated over one hour only.
 	later := max(kept, hour*uint64(max(info.Config.MaxAge, time.Hour)/time.Hour))
 	average := size / kept
 	text += fmt.Sprintf("; at the rate of the last hour (%d) up to %d, %s on disk and %s of the server's memory", hour, later, mebibytes(later*average), mebibytes(later*bytesPerID))
 	if limit == 0 || later*average < limit {
 		return []Finding{{name, true, text}}
 	}
+	// left is how long the free bytes last at that rate. min keeps the subtraction of unsigned numbers from
+	// wrapping when the stream is over its limit.
 	left := time.Duration(float64(limit-min(limit, size)) / float64(hour*average) * float64(time.Hour))
 	return []Finding{{name, left > soon, fmt.Sprintf("%s, but the limit is %s, which is reached in %s: then workers take no jobs; raise GOFER_RESULTS_MAX_BYTES or lower GOFER_RESULTS_MAX_AGE, "+
 		"and see what gofer setup --dry-run says", text, mebibytes(limit), left.Round(time.Minute))}}
@@ -68,6 +77,7 @@ func (d *doctor) results(ctx context.Context) []Finding {
 
 // failed is an error as a finding. What is missing was said with the streams.
 func (d *doctor) failed(name string, err error) []Finding {
+	// A missing stream has one finding already; one more for each check that needs it would hide the cause.
 	if errors.Is(err, bus.ErrNotSetUp) {
 		return nil
 	}

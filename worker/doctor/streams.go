@@ -16,6 +16,8 @@ func (d *doctor) streams(ctx context.Context) []Finding {
 	var list []Finding
 	bad := false
 	for _, difference := range differences {
+		// OwnersChoice and Obeyed both have to hold: a value that setup would leave alone can still make
+		// workers stop, and then it is a fault.
 		if difference.Repair == bus.OwnersChoice && difference.Use == bus.Obeyed {
 			list = append(list, Finding{"streams", true, fmt.Sprintf("%s: %s is %s, which workers keep to", difference.Name, difference.Field, difference.Have)})
 			continue
@@ -40,6 +42,7 @@ func consequence(use bus.Use) string {
 		return ", and workers take no jobs while it is so"
 	case bus.Lossy:
 		return ", and the server may lose or refuse messages"
+	// Both are listed, so that the linter reports a new use that has no text here.
 	case bus.Obeyed, bus.Harmless:
 	}
 	return ""

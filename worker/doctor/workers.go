@@ -32,6 +32,7 @@ func (d *doctor) workers(ctx context.Context, queues []queue) []Finding {
 	if err != nil {
 		return []Finding{{"workers", false, err.Error()}}
 	}
+	// Sorted by name, so that the findings of two runs can be compared line by line.
 	slices.SortFunc(list, func(a, b control.Status) int { return strings.Compare(a.Worker, b.Worker) })
 	return slices.Concat([]Finding{names(list)}, unready(list), unsettled(list), breakers(list), versions(list), configurations(list), d.domains(list))
 }
@@ -40,21 +41,26 @@ func (d *doctor) workers(ctx context.Context, queues []queue) []Finding {
 func nobody(names jobs.Names, queues []queue) Finding {
 	var open, pulls int
 	for _, q := range queues {
+		// A worker can never serve such a queue, and the finding about queues names the remedy.
 		if jobs.ValidQueue(q.Queue) { // a worker would not help the others
 			open += int(q.Queued+q.Due+q.Waiting) + q.Running
 			pulls += q.Pulls
 		}
 	}
 	switch {
+	// An idle installation without workers is no fault: they may be started on demand.
 	case open == 0:
 		return Finding{"workers", true, "none answers"}
+	// A pull request proves that a worker is connected. It does not hear the question, so its NATS user lacks
+	// the right to subscribe.
 	case pulls > 0:
 		return Finding{"workers", false, fmt.Sprintf("none answers, though one asks for jobs (%d are not done): let its NATS user subscribe to %s", open, control.Subject(names, ">"))}
 	}
 	return Finding{"workers", false, fmt.Sprintf("none answers, and jobs are not done (%d): start one with gofer worker; what a killed one held is delivered again within %s", open, bus.AckWait)}
 }
 
-// names looks for a name that several workers bear, as copies of one container do if it is configured.
+// names looks for a name that several workers bear, as copies of one container do if it is configured. Names
+// are counted over answers: two processes with one name both answer the same question.
 func names(list []control.Status) Finding {
 	named := map[string]int{}
 	for _, w := range list {
@@ -74,6 +80,7 @@ func unsettled(workers []control.Status) (list []Finding) {
 		if len(w.Unsettled) == 0 {
 			continue
 		}
+		// The worker lists them by age, the one held for longest first.
 		oldest := w.Unsettled[0]
 		list = append(list, Finding{"worker " + w.Worker, false, fmt.Sprintf(
 			"jobs held that cannot be settled: %d, since %s; job %s/%s: %s: %s",
@@ -86,6 +93,8 @@ func unsettled(workers []control.Status) (list []Finding) {
 // domains looks for a second JetStream of this account that has the job subjects, too: a job is stored in both, fetched twice
 // and has two results.
 func (d *doctor) domains(list []control.Status) []Finding {
+	// This command's own domain is in the set from the start, so that a command that looks at another JetStream
+	// than all workers is found too.
 	domains := map[string]bool{d.Bus.Domain(): true}
 	for _, w := range list {
 		domains[w.Domain] = true
@@ -95,6 +104,7 @@ func (d *doctor) domains(list []control.Status) []Finding {
 	}
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(domains)) {
+		// Quoted, because the domain of a server without one is the empty string.
 		names = append(names, strconv.Quote(name))
 	}
 	return []Finding{{"domains", false, fmt.Sprintf("the workers of this account and this command use more than one JetStream, by domain: %s; each fetches "+

@@ -18,13 +18,16 @@ const (
 	chunk = 32
 	// testGrace is how long after the end of a rest its test is released, so that the worker that gets it finds the rest over.
 	testGrace = 50 * time.Millisecond
-	// lostAfter is how long a released job counts that nobody settles.
+	// lostAfter is how long a released job counts that nobody settles. Then it no longer fills a place of the
+	// window: its worker may have died, and JetStream delivers the job again by itself.
 	lostAfter = time.Minute
 
-	soonest     = 25 * time.Millisecond // between two looks at a line with jobs on their way
-	latest      = 500 * time.Millisecond
-	idleRest    = time.Second      // between two looks at a line that is empty
-	emptyAfter  = 15 * time.Second // how long an empty line is looked at after the last note
+	soonest    = 25 * time.Millisecond // between two looks at a line with jobs on their way
+	latest     = 500 * time.Millisecond
+	idleRest   = time.Second      // between two looks at a line that is empty
+	emptyAfter = 15 * time.Second // how long an empty line is looked at after the last note
+	// Failures rest: a second if the cause may pass, and a minute for a refusal, which somebody has to repair
+	// first.
 	failureRest = time.Second
 	refusedRest = time.Minute
 	vainRest    = 100 * time.Millisecond // after a job that came back, doubled after each further one up to longestVain
@@ -36,13 +39,19 @@ type line struct {
 	key, site string
 	next      time.Time // of the next look
 	index     int       // in the queue; -1 while a runner holds the line
+	// otBefore outranks hurried: each note about a failing site would otherwise cause a request at once, and
+	// the notes come with every job that ends up waiting.
 	noted     time.Time // when jobs waited for it last, as far as somebody told
 	notBefore time.Time // no look before, whatever hurries: the latest one failed
 	hurried   bool      // it has to be looked at again
 
-	window int               // how many released jobs may be on their way
-	sent   []sentJob         // those that are, oldest first
-	lying  []sentJob         // released jobs of queues that nobody serves: they hold no place
+	// The window works as congestion control does (additive increase, multiplicative decrease, RFC 5681): a job
+	// that went well adds a place, one that came back halves them.
+	window int       // how many released jobs may be on their way
+	sent   []sentJob // those that are, oldest first
+	lying  []sentJob // released jobs of queues that nobody serves: they hold no place
+	// Both marks save reading the subject from its start. They are hints only: a read from them that finds
+	// nothing begins again at zero, for the stream may have been deleted and created anew.
 	after  uint64            // every job up to this sequence has been released
 	passed map[string]uint64 // by queue: every one of its jobs up to this sequence has been, too
 	pause  time.Duration
@@ -58,36 +67,48 @@ type sentJob struct {
 	job bus.Key
 }
 
+// A new line is due at once: the jobs that it stands for may have waited under another leader.
 func newLine(key, site string) *line {
 	return &line{key: key, site: site, index: -1, window: firstWindow, next: time.Now()}
 }
 
 func (l *line) reset() {
+	// A leader that begins cannot know what the former one released, so it forgets its own old state as well.
+	// The window begins small: at worst 8 jobs more are on their way.
 	l.window, l.sent, l.lying, l.after, l.passed, l.pause, l.vain, l.failed = firstWindow, nil, nil, 0, nil, soonest, 0, false
 	l.notBefore = time.Time{}
 }
 
 // look releases the jobs that may go now.
 func (l *line) look(ctx context.Context, stream siteJobs, q *queues, cfg Config) (released int, wait time.Duration, empty bool, err error) {
+	// First the released jobs are accounted for: what they learned decides how many may follow.
 	l.recall(q)
 	moved, err := l.settle(ctx, stream, q)
 	if err != nil {
 		return 0, 0, false, err
 	}
 	site := cfg.Site(l.site)
+	// A resting site, or one that returns and whose last released job is settled, starts over with one job as
+	// its test. From then on each success adds a place.
 	if site.Rests || site.Returns && len(l.sent) == 0 && !moved {
 		l.window = 1
 	}
 	next := &heads{line: l, stream: stream, queues: q}
+	// The loop ends when no job may go now. Each round asks for the head again, since a job may have been
+	// cancelled between.
 	for ctx.Err() == nil {
 		job, found, waits, err := next.first(ctx)
 		if err != nil {
 			return released, 0, false, err
 		}
+		// The line is empty only if nothing is on its way either: the caller may forget it, and with it the
+		// window.
 		wait, empty := idleRest, len(l.sent) == 0 && !waits
 		switch {
 		case found:
 			wait = l.mayGo(site, job, cfg.MaxWait, time.Now())
+		// Jobs wait, but all of queues that nobody serves. There is no hurry; readQueues ends the rest once a
+		// queue is served.
 		case waits:
 			wait = unservedRest
 		}
@@ -98,10 +119,13 @@ func (l *line) look(ctx context.Context, stream siteJobs, q *queues, cfg Config)
 		if err != nil {
 			return released, 0, false, err
 		}
+		// seq is zero if the job was gone already: cancelled, or released by its own time. Then nothing is on
+		// its way.
 		if seq != 0 {
 			l.sent = append(l.sent, sentJob{seq: seq, at: time.Now(), job: job.Key})
 			released++
 		}
+		// The mark moves on in both cases, or the next round would read the same job again.
 		if err := next.passed(ctx, job); err != nil {
 			return released, 0, false, err
 		}
@@ -112,6 +136,8 @@ func (l *line) look(ctx context.Context, stream siteJobs, q *queues, cfg Config)
 // first is the oldest job that waits. Sequences only grow, so a job that comes back is behind all others.
 func (l *line) first(ctx context.Context, stream siteJobs) (job bus.WaitingJob, found bool, err error) {
 	job, found, err = stream.NextSiteWait(ctx, l.key, l.after)
+	// Nothing behind the mark: either no job waits, or the sequences started again. One more read from zero
+	// decides.
 	if !found && err == nil && l.after > 0 {
 		l.after = 0 // the stream may be another one by now
 		return stream.NextSiteWait(ctx, l.key, 0)
@@ -123,15 +149,20 @@ func (l *line) first(ctx context.Context, stream siteJobs) (job bus.WaitingJob, 
 // the worker that gets it ends it.
 func (l *line) mayGo(site Site, job bus.WaitingJob, maxWait time.Duration, now time.Time) time.Duration {
 	switch {
+	// A site that does not rest limits jobs only by the window.
 	case !site.Rests && len(l.sent) < l.window:
 		return l.vainWait(now)
 	case !site.Rests:
 		return latest
 	}
+	// While a site rests, one job may go as its test once the rest is over by the server's clock plus a grace.
+	// A job on its way is that test, so the next one waits.
 	test := max(site.Until.Add(testGrace).Sub(now), l.vainWait(now), 0)
 	if test == 0 && len(l.sent) > 0 {
 		test = latest
 	}
+	// The end of a job's patience may be earlier than the test. Such jobs go without asking the site, so they
+	// are bounded by maxWindow and not by the window, which measures how much the site bears.
 	end, ends := endOf(site, job, maxWait)
 	if !ends {
 		return test
@@ -145,19 +176,27 @@ func (l *line) mayGo(site Site, job bus.WaitingJob, maxWait time.Duration, now t
 
 // vainWait is the pause after jobs that came back: this worker may believe that a site answers of which others believe that it rests.
 func (l *line) vainWait(now time.Time) time.Duration {
+	// vain is zero after the first released job that did not come back, so a site that answers never waits
+	// here.
 	if l.vain == 0 {
 		return 0
 	}
+	// The shift is bounded: more than 10 doublings exceed longestVain anyhow, and a shift by 64 or more would
+	// give zero.
 	return max(0, l.vainAt.Add(min(vainRest<<min(l.vain-1, 10), longestVain)).Sub(now))
 }
 
 // endOf is when a job has waited long enough for a site that failed a test meanwhile. ok is false if it failed none.
 func endOf(site Site, job bus.WaitingJob, maxWait time.Duration) (at time.Time, ok bool) {
 	progress, err := jobs.ParseProgress(job.Message().Header.Get(jobs.HeaderProgress))
+	// SiteSince is when the job began to wait. A rest that began later counts from its own beginning, or a job
+	// that waited through several short rests would end at once in the next one.
 	since := progress.SiteSince
 	if site.Since.After(since) {
 		since = site.Since // a wait before the rest ends no job
 	}
+	// A job without progress, or one whose site has failed no test since, is not ended: nothing shows that
+	// waiting longer is in vain.
 	if err != nil || progress.SiteSince.IsZero() || !site.Failed.After(since) {
 		return time.Time{}, false
 	}
@@ -170,6 +209,7 @@ func (l *line) recall(q *queues) {
 		if !q.serves(s.job.Queue) {
 			return false
 		}
+		// It was not on its way until now, so lostAfter counts from here.
 		s.at = time.Now()
 		l.sent = append(l.sent, s)
 		return true
@@ -179,6 +219,8 @@ func (l *line) recall(q *queues) {
 // settle removes the released jobs that are no longer due. One that waits for the site again found no place there: half as many may
 // be on their way. Any other one ended, or waits for its next attempt: one more may.
 func (l *line) settle(ctx context.Context, stream siteJobs, q *queues) (moved bool, err error) {
+	// Chunks are asked from the oldest on. The loop stops at the first chunk of which some jobs are still
+	// there: those behind it were released later.
 	for len(l.sent) > 0 {
 		n := min(chunk, len(l.sent))
 		seqs := make([]uint64, n)
@@ -191,6 +233,8 @@ func (l *line) settle(ctx context.Context, stream siteJobs, q *queues) (moved bo
 		}
 		kept, lying := make([]sentJob, 0, len(l.sent)), []sentJob(nil)
 		for _, s := range l.sent[:n] {
+			// Still due: nobody has taken the job or its worker has not settled it. A job in an unserved queue
+			// gives up its place, and one beyond lostAfter is dropped without learning anything from it.
 			if there[s.seq] {
 				if q.lies(s) {
 					lying = append(lying, s)
@@ -199,6 +243,8 @@ func (l *line) settle(ctx context.Context, stream siteJobs, q *queues) (moved bo
 				}
 				continue
 			}
+			// Gone from the due jobs: it ended, is scheduled for a retry, or waits for the site again. Only the
+			// last one says that the site cannot take so many.
 			again, err := stream.WaitsAgain(ctx, s.job, s.seq)
 			if err != nil {
 				return moved, err
@@ -207,6 +253,7 @@ func (l *line) settle(ctx context.Context, stream siteJobs, q *queues) (moved bo
 			moved = true
 		}
 		remain := len(kept)
+		// kept holds what remains of the chunk, so the order by age is preserved.
 		l.sent, l.lying = append(kept, l.sent[n:]...), append(l.lying, lying...)
 		if remain > 0 {
 			break
@@ -216,6 +263,7 @@ func (l *line) settle(ctx context.Context, stream siteJobs, q *queues) (moved bo
 }
 
 func (l *line) learn(waitsAgain bool) {
+	// Halving more than once in one look is intended: each job that came back found no place.
 	if waitsAgain {
 		l.window, l.vainAt = max(1, l.window/2), time.Now()
 		l.vain++
@@ -227,10 +275,13 @@ func (l *line) learn(waitsAgain bool) {
 // waitFor is the pause before the next look, at most wait. While jobs are on their way it is short, and grows as long as nothing
 // moves.
 func (l *line) waitFor(wait time.Duration, moved bool) time.Duration {
+	// Nothing is on its way, so nothing can move before the given wait is over.
 	if len(l.sent) == 0 {
 		l.pause = soonest
 		return wait
 	}
+	// Movement makes the next look come soon, so that a site that answers fast is refilled fast. Stillness
+	// doubles the pause up to latest, so that a slow site costs few questions.
 	if moved {
 		l.pause = soonest
 	} else {

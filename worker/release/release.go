@@ -18,15 +18,20 @@ import (
 )
 
 const (
-	// runners is how many sites are looked at at the same time.
+	// runners is how many sites are looked at at the same time. It bounds the questions to the server that are
+	// open at the same time, not the speed of one site.
 	runners = 8
 	// most is how many sites may have waiting jobs that this worker knows of. The server releases the jobs of others at their time.
-	most = 100_000
-	// forgetAfter is how long a worker that does not lead remembers that jobs wait for a site. No job waits longer than that.
+	// maxSites is how many sites may have waiting jobs that this worker knows of. The server releases the jobs
+	// of others at their time. It bounds the memory of a crawl over very many dead sites.
+	maxSites = 100_000
+	// longer than that. It is longer than the longest wait for a site, so no line is forgotten whose jobs still
+	// lie in the stream.
 	forgetAfter = time.Hour
 )
 
-// Site is what is known of a site.
+// Site is what is known of a site. The zero value is a site of which nothing is known: its jobs go as the
+// window allows.
 type Site struct {
 	// Rests tells that no job may ask the site before Until, and then one as its test. While a test is under way, Until is when it
 	// loses its place to another one.
@@ -40,7 +45,10 @@ type Site struct {
 	Returns bool
 }
 
-// siteJobs is what a Releaser asks of NATS; *stream.Client has it.
+// siteJobs is what a Releaser asks of NATS; *stream.Client has it. It is an interface, so that tests count and
+// delay the questions without a server. NextSiteWait and NextSiteWaitOfQueue return the oldest job behind a
+// sequence; ReleaseAtSite returns sequence zero for a job that is gone; StillDue and WaitsAgain tell what
+// became of released ones.
 type siteJobs interface {
 	NextSiteWait(ctx context.Context, key string, after uint64) (job bus.WaitingJob, found bool, err error)
 	ReleaseAtSite(ctx context.Context, job bus.WaitingJob) (seq uint64, err error)
@@ -52,11 +60,13 @@ type siteJobs interface {
 
 // Config is what a Releaser is made of. Site, MaxWait and Log are required.
 type Config struct {
-	// Site tells what this worker knows of a site. It is called often, and must not block.
+	// Site tells what this worker knows of a site. It is called often, and must not block. The name is the
+	// site's authority, as jobs.Job.Target gives it.
 	Site func(name string) Site
 	// MaxWait is how long a job waits for a resting site that failed a test meanwhile.
 	MaxWait time.Duration
-	// Released is called with the number of jobs that were released; nil is allowed. It must not block.
+	// Released is called with the number of jobs that were released; nil is allowed. It must not block. It
+	// counts for a metric only.
 	Released func(n int)
 	Log      *slog.Logger
 }
@@ -64,11 +74,14 @@ type Config struct {
 // Releaser knows for which sites jobs wait and, while its worker leads, releases them. Make one with New. Its methods may be called
 // from any goroutine.
 type Releaser struct {
-	cfg    Config
+	cfg Config
+	// One signal is enough for all: a runner that wakes looks at the queue itself and wakes the next one.
 	wake   chan struct{} // has room for one
 	queues queues
 
-	mu    sync.Mutex
+	mu sync.Mutex
+	// A line is in lines from its first note until it is found empty. Its runner holds it outside the queue
+	// meanwhile.
 	lines map[string]*line // by the key of the site
 	queue lineQueue        // those lines that no runner holds, by the time of their next look
 }
@@ -76,6 +89,7 @@ type Releaser struct {
 // New makes a Releaser.
 func New(cfg Config) *Releaser {
 	if cfg.Released == nil {
+		// An empty function instead of nil, so that no caller has to ask.
 		cfg.Released = func(int) {}
 	}
 	return &Releaser{cfg: cfg, wake: make(chan struct{}, 1), lines: map[string]*line{}}
@@ -85,19 +99,23 @@ func New(cfg Config) *Releaser {
 func (r *Releaser) Waits(key, site string, age time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	// A note about a job that began to wait long ago must not keep a line alive as a new one would.
 	at := time.Now().Add(-age)
 	l := r.lines[key]
 	if l == nil {
-		if len(r.lines) >= most {
+		if len(r.lines) >= maxSites {
+			// Forgetting costs a walk over all lines, so it happens only when the table is full.
 			r.forget(time.Now().Add(-forgetAfter))
 		}
-		if len(r.lines) >= most {
+		if len(r.lines) >= maxSites {
+			// The jobs are not lost: the server releases each at the end of its own wait.
 			return
 		}
 		l = newLine(key, site)
 		r.lines[key] = l
 		r.queue.push(l)
 	}
+	// oted only grows: notes of several workers arrive in any order.
 	if at.After(l.noted) {
 		l.noted = at
 	}
@@ -123,11 +141,14 @@ func (r *Releaser) Sites() int {
 // hurry looks at a line at once, or at once again if a runner holds it, but not before the pause after a failure is over. The caller
 // holds the lock.
 func (r *Releaser) hurry(l *line) {
+	// The flag is for the case that a runner holds the line: giveBack then makes it due at once, so a note
+	// during a look is not lost.
 	l.hurried = true
 	r.queue.move(l, later(time.Now(), l.notBefore))
 	r.signal()
 }
 
+// The walk is over at most maxSites lines, and happens only when a queue becomes served again.
 func (r *Releaser) hurryAll() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -143,6 +164,8 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
+// The channel has room for one. If it is full, a wake-up is pending already, and whoever takes it sees this
+// change too, for the lock was held when it was made.
 func (r *Releaser) signal() {
 	select {
 	case r.wake <- struct{}{}:
@@ -152,6 +175,8 @@ func (r *Releaser) signal() {
 
 // forget drops the lines that were noted last before a time. The caller holds the lock.
 func (r *Releaser) forget(before time.Time) {
+	// A line that a runner holds stays: its runner puts it back into the queue, and two lines of one site would
+	// release twice.
 	for key, l := range r.lines {
 		if l.noted.Before(before) && l.index >= 0 {
 			r.queue.remove(l)
@@ -163,9 +188,11 @@ func (r *Releaser) forget(before time.Time) {
 // Run releases jobs until ctx ends. One worker of the fleet at a time may run it: of two each would let a test through.
 func (r *Releaser) Run(ctx context.Context, jobs siteJobs) {
 	r.begin()
+	// Without the queues, every one counts as served, and the first jobs could be released into a paused one.
 	_ = r.readQueues(ctx, jobs) // before the first job goes; a failure is logged by the next try
 	var running sync.WaitGroup
 	running.Go(func() { r.watchQueues(ctx, jobs) })
+	// Each runner holds one line at a time, so two never work on the same site.
 	for range runners {
 		running.Go(func() {
 			for ctx.Err() == nil {
@@ -178,7 +205,8 @@ func (r *Releaser) Run(ctx context.Context, jobs siteJobs) {
 	running.Wait()
 }
 
-// begin forgets what an earlier leadership of this worker had released.
+// begin forgets what an earlier leadership of this worker had released. Between two leaderships another worker
+// released jobs, so sent, window and marks are out of date.
 func (r *Releaser) begin() {
 	r.queues.reset()
 	r.mu.Lock()
@@ -191,12 +219,16 @@ func (r *Releaser) begin() {
 	r.signal()
 }
 
-// take waits for a line whose time has come, and holds it. It returns nil when ctx ends.
+// take waits for a line whose time has come, and holds it. It returns nil when ctx ends. The lock is never held
+// while it waits or asks the server.
 func (r *Releaser) take(ctx context.Context) *line {
 	for ctx.Err() == nil {
 		r.mu.Lock()
 		l, wait := r.queue.pop(time.Now())
+		// hurried is cleared before the look, not after it: a note that comes during the look sets it again.
 		if l != nil {
+			// Only one runner is woken by a signal. Handing it on here lets as many runners wake as there are
+			// due lines.
 			l.hurried = false
 			r.signal() // another runner may find another one
 		}
@@ -204,6 +236,7 @@ func (r *Releaser) take(ctx context.Context) *line {
 		if l != nil {
 			return l
 		}
+		// A line that becomes due earlier than the timer arrives with a signal.
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
@@ -219,6 +252,7 @@ func (r *Releaser) take(ctx context.Context) *line {
 func (r *Releaser) giveBack(l *line, saw view) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	// Until then an empty line stays, with its window: released jobs may come back to it.
 	if saw.empty && time.Since(l.noted) > emptyAfter {
 		delete(r.lines, l.key)
 		return
@@ -228,6 +262,7 @@ func (r *Releaser) giveBack(l *line, saw view) {
 	if saw.failed {
 		l.notBefore = l.next
 	}
+	// Noted during the look: again at once, unless the look failed and its pause holds.
 	if l.hurried {
 		l.next = later(now, l.notBefore)
 	}
@@ -241,7 +276,8 @@ type view struct {
 	empty, failed bool
 }
 
-// look looks at one site.
+// look looks at one site. It calls the server without the lock; only the runner that holds the line touches its
+// fields.
 func (r *Releaser) look(ctx context.Context, jobs siteJobs, l *line) view {
 	released, wait, empty, err := l.look(ctx, jobs, &r.queues, r.cfg)
 	if released > 0 {
@@ -251,6 +287,7 @@ func (r *Releaser) look(ctx context.Context, jobs siteJobs, l *line) view {
 		l.failed = false
 		return view{wait: wait, empty: empty}
 	}
+	// One warning for each series of failures of a line. The end of ctx is no failure.
 	if !l.failed && ctx.Err() == nil {
 		r.cfg.Log.Warn("jobs that wait for a site cannot be released, trying again", "site", l.site, "error", err)
 	}

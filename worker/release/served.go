@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	// untakenAfter is how long a released job may lie until its queue counts as unserved.
+	// untakenAfter is how long a released job may lie until its queue counts as unserved. It is well above the
+	// time that a free worker needs to fetch a due job, so a busy fleet is not taken for a missing one.
 	untakenAfter = 5 * time.Second
 	// queuesEvery is the time between two looks at the queues.
 	queuesEvery = 2 * time.Second
@@ -21,7 +22,9 @@ const (
 )
 
 // queues is what is known of the queues of the fleet. A queue is unserved if it is paused, has no consumer, or if nobody took a job
-// of it that was released. No more of its jobs are released then, and those that lie there hold no place of a job of another queue.
+// of it that was released. No more of its jobs are released then, and those that lie there hold no place of a
+// job of another queue. All fields are guarded by mu. One site's jobs may be of many queues, so a paused queue
+// would otherwise fill the window and starve the others.
 //
 // What is not known yet counts as served. Its methods may be called from any goroutine.
 type queues struct {
@@ -30,6 +33,7 @@ type queues struct {
 	untaken   map[string]uint64          // the oldest released job that nobody took, as the sequence of its due job
 }
 
+// The consumers stay: they are the server's state, not that of a leadership.
 // reset forgets all but what the server says.
 func (q *queues) reset() {
 	q.mu.Lock()
@@ -37,6 +41,7 @@ func (q *queues) reset() {
 	q.untaken = nil
 }
 
+// It takes the lock for one question; servesLocked is for callers that hold it.
 func (q *queues) serves(queue string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -44,6 +49,8 @@ func (q *queues) serves(queue string) bool {
 }
 
 func (q *queues) servesLocked(queue string) bool {
+	// Releasing into an unserved queue does little harm, and holding back all jobs because the server has not
+	// answered yet would do much.
 	if q.consumers == nil {
 		return true
 	}
@@ -51,6 +58,7 @@ func (q *queues) servesLocked(queue string) bool {
 	return known && !consumer.Paused && q.untaken[queue] == 0
 }
 
+// They are sorted, so that heads asks in the same order each time.
 // served are the names of the queues that are.
 func (q *queues) served() (names []string) {
 	q.mu.Lock()
@@ -63,7 +71,8 @@ func (q *queues) served() (names []string) {
 	return names
 }
 
-// update takes what the server says of all queues, and reports whether one is served that was not.
+// update takes what the server says of all queues, and reports whether one is served that was not. more is also
+// true for a consumer that was just created: its queue was known as unserved, or not known at all.
 func (q *queues) update(consumers []bus.DueConsumer) (more bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -74,10 +83,13 @@ func (q *queues) update(consumers []bus.DueConsumer) (more bool) {
 	q.consumers = make(map[string]bus.DueConsumer, len(consumers))
 	for _, consumer := range consumers {
 		q.consumers[consumer.Queue] = consumer
+		// Somebody took the job, or it is gone, so the queue counts as served again and gets the next one.
 		if !isUntaken(consumer, q.untaken[consumer.Queue]) {
 			delete(q.untaken, consumer.Queue)
 		}
 	}
+	// A consumer that is gone takes its mark along, or a queue of the same name created later would begin as
+	// unserved.
 	maps.DeleteFunc(q.untaken, func(queue string, _ uint64) bool { _, known := q.consumers[queue]; return !known })
 	for queue, served := range was {
 		more = more || !served && q.servesLocked(queue)
@@ -85,6 +97,8 @@ func (q *queues) update(consumers []bus.DueConsumer) (more bool) {
 	return more
 }
 
+// Delivered is the highest sequence that the consumer has given out. It never decreases, so a lower one proves
+// that the job still lies there.
 // isUntaken reports whether a due job was never given out. Without pending jobs it was, or it is gone.
 func isUntaken(consumer bus.DueConsumer, seq uint64) bool {
 	return consumer.Pending > 0 && consumer.Delivered < seq
@@ -97,6 +111,8 @@ func (q *queues) lies(s sentJob) bool {
 	defer q.mu.Unlock()
 	consumer, known := q.consumers[s.job.Queue]
 	switch {
+	// The order of the cases matters: without a list nothing is known, a queue without a consumer is served by
+	// nobody, and a paused one gives up its places at once rather than after untakenAfter.
 	case q.consumers == nil:
 		return false
 	case !known:
@@ -109,12 +125,15 @@ func (q *queues) lies(s sentJob) bool {
 	if q.untaken == nil {
 		q.untaken = map[string]uint64{}
 	}
+	// The first such job remains the mark: as soon as it is taken, the queue is served, whatever lies behind
+	// it.
 	if q.untaken[s.job.Queue] == 0 {
 		q.untaken[s.job.Queue] = s.seq
 	}
 	return true
 }
 
+// It asks nothing while no site has waiting jobs, so an idle fleet costs the server nothing.
 // watchQueues asks for the queues while jobs wait for sites, until ctx ends.
 func (r *Releaser) watchQueues(ctx context.Context, jobs siteJobs) {
 	for failed := false; ctx.Err() == nil; {
@@ -124,6 +143,8 @@ func (r *Releaser) watchQueues(ctx context.Context, jobs siteJobs) {
 			if err != nil && !failed && ctx.Err() == nil {
 				r.cfg.Log.Warn("it is not known which queues are served, jobs of sites may wait behind those of a paused queue", "error", err)
 			}
+			// Each refusal is an error in the server's log, so it is repeated rarely. failed keeps the warning
+			// to one a series.
 			if failed = err != nil; errors.Is(err, bus.ErrPermission) {
 				pause = refusedRest
 			}
@@ -132,6 +153,7 @@ func (r *Releaser) watchQueues(ctx context.Context, jobs siteJobs) {
 	}
 }
 
+// A queue that is served again must not wait for the end of unservedRest.
 // readQueues asks for the queues once, and looks at all lines at once if one of them is served again.
 func (r *Releaser) readQueues(ctx context.Context, jobs siteJobs) error {
 	consumers, err := jobs.DueConsumers(ctx)
@@ -144,6 +166,7 @@ func (r *Releaser) readQueues(ctx context.Context, jobs siteJobs) error {
 	return nil
 }
 
+// It returns early when ctx ends; the caller asks ctx.
 func sleep(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -154,7 +177,8 @@ func sleep(ctx context.Context, d time.Duration) {
 }
 
 // heads finds the jobs of a line that may go next, within one look. It asks for the oldest job of each queue only while the oldest of
-// all is of a queue that nobody serves: behind it may lie any number of the same queue.
+// all is of a queue that nobody serves: behind it may lie any number of the same queue. It lives for one look
+// only, so its heads cannot be older than that.
 type heads struct {
 	line    *line
 	stream  siteJobs
@@ -164,11 +188,13 @@ type heads struct {
 
 // first is the oldest job of a served queue. waits tells that jobs wait, if only of queues that nobody serves.
 func (h *heads) first(ctx context.Context) (job bus.WaitingJob, found, waits bool, err error) {
+	// The usual case costs one question: the oldest job of all is of a served queue.
 	if h.byQueue == nil {
 		job, found, err = h.line.first(ctx, h.stream)
 		if err != nil || !found || h.queues.serves(job.Queue) {
 			return job, found, found, err
 		}
+		// From here on the heads of all served queues are kept, one job each, and each release reads one more.
 		h.byQueue = map[string]bus.WaitingJob{}
 		for _, queue := range h.queues.served() {
 			if err := h.read(ctx, queue); err != nil {
@@ -177,6 +203,8 @@ func (h *heads) first(ctx context.Context) (job bus.WaitingJob, found, waits boo
 		}
 		job, found = bus.WaitingJob{}, false
 	}
+	// The lowest sequence waits for longest, so jobs of different queues go in the order in which they began to
+	// wait.
 	for _, head := range h.byQueue {
 		if !found || head.Seq < job.Seq {
 			job, found = head, true
@@ -197,6 +225,7 @@ func (h *heads) read(ctx context.Context, queue string) error {
 		return nil
 	}
 	delete(h.byQueue, queue)
+	// A mark that finds nothing is dropped; the next look reads the queue from its start.
 	delete(l.passed, queue) // the stream may be another one by now
 	return nil
 }
@@ -204,10 +233,12 @@ func (h *heads) read(ctx context.Context, queue string) error {
 // passed notes that a job is gone: released, or cancelled meanwhile.
 func (h *heads) passed(ctx context.Context, job bus.WaitingJob) error {
 	l := h.line
+	// A job of a served queue was the oldest, so everything up to it is done.
 	if h.byQueue == nil {
 		l.after = job.Seq
 		return nil
 	}
+	// l.after must not move: unserved jobs that still wait lie before this one.
 	if l.passed == nil {
 		l.passed = map[string]uint64{}
 	}

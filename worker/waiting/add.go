@@ -9,16 +9,19 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
+// Angle brackets or parentheses are no letters of a queue's name, so it cannot collide with a real one.
 // otherQueues stands for the waiting jobs of queues that found no room in the table. No queue can have that name.
 const otherQueues = "(other)"
 
-// group is what entries are added up by.
+// group is what entries are added up by. It is small and comparable, because it is a map key for up to a
+// million entries.
 type group struct {
 	queue, state uint8
 	site         uint32
 }
 
-// sum is what is known of a group of entries.
+// sum is what is known of a group of entries. since and until are the minima over the group, in seconds since
+// 1970, as in entry.
 type sum struct {
 	jobs, overdue uint64
 	since, until  uint32 // the first of all
@@ -26,9 +29,13 @@ type sum struct {
 
 // addWaiting adds the jobs that wait.
 func (c *Counter) addWaiting(queues map[string]*Queue, now time.Time) {
+	// A job is overdue only after a grace, because the server releases many jobs of one second one after the
+	// other.
 	overdue := seconds(now.Add(-bus.OverdueAfter))
 	sums := map[group]*sum{}
 	var latest *sum
+	// Neighbouring entries are mostly of the same group, since a burst of jobs is scheduled together.
+	// Remembering the last sum saves a map access for most of the million entries.
 	var of group
 	for i := range c.table.n {
 		e := c.table.at(i)
@@ -43,6 +50,7 @@ func (c *Counter) addWaiting(queues map[string]*Queue, now time.Time) {
 	for g, s := range sums {
 		c.addSum(queues, g, s)
 	}
+	// Sorted once all groups are in, not while they are added: a queue may have thousands of sites.
 	for _, q := range queues {
 		q.sortReasons()
 	}
@@ -57,6 +65,8 @@ func (s *sum) add(e *entry, overdue uint32) {
 }
 
 func (c *Counter) addSum(queues map[string]*Queue, g group, s *sum) {
+	// States are numbered from 1, so that zero can mean gone. addWaiting never meets a gone entry: compact has
+	// removed them.
 	name, state := c.queues.list[g.queue], jobs.States()[g.state-1]
 	if g.queue == 0 {
 		name = otherQueues
@@ -65,10 +75,13 @@ func (c *Counter) addSum(queues map[string]*Queue, g group, s *sum) {
 	*q.count(state) += s.jobs
 	q.Overdue += s.overdue
 	q.note(state, time.Unix(int64(s.since), 0))
+	// Only waits for a proxy or a site have a reason worth naming; the others end by themselves at a known
+	// time.
 	if state != jobs.StateNoProxy && state != jobs.StateSiteDown {
 		return
 	}
 	r := Reason{State: state, Site: c.sites.list[g.site], Jobs: s.jobs, Since: time.Unix(int64(s.since), 0).UTC()}
+	// Jobs at a resting site are released by the leader, so their own time says nothing and is not shown.
 	if state == jobs.StateNoProxy {
 		r.Until, r.Detail = time.Unix(int64(s.until), 0).UTC(), c.about[g.site].detail
 	}
@@ -77,6 +90,7 @@ func (c *Counter) addSum(queues map[string]*Queue, g group, s *sum) {
 
 // sortReasons leaves the reasons for which most jobs wait.
 func (q *Queue) sortReasons() {
+	// Ties are broken by state and name, so that two snapshots of the same jobs are equal.
 	slices.SortFunc(q.Reasons, func(a, b Reason) int {
 		return cmp.Or(cmp.Compare(b.Jobs, a.Jobs), cmp.Compare(a.State, b.State), cmp.Compare(a.Site, b.Site))
 	})

@@ -9,9 +9,12 @@ import (
 )
 
 const (
-	// leaf is how many jobs are read again rather than counted in two halves.
+	// leaf is how many jobs are read again rather than counted in two halves. A page of 256 messages costs the
+	// server about as much as the two counts that it replaces.
 	leaf = 256
 	// always is how often all differences are looked at, those included that jobs on their way explain.
+	// Differences that are explained by jobs on their way would otherwise hide one lost job behind them for as
+	// long as the queue is busy.
 	always = 12
 )
 
@@ -22,19 +25,26 @@ func (c *Counter) compare(ctx context.Context, state bus.WaitingState, end time.
 	if err != nil {
 		return 0, err
 	}
+	// Jobs behind c.last have not been read: the table is full or the budget was over.
 	if c.last < state.LastSeq {
 		unread = younger
 	}
+	// CountFrom is called at slightly different moments, so the subtraction is bounded at zero.
 	there := all - min(all, younger)
 	known := uint64(c.table.n)
+	// Equal numbers do not prove equal sets, but a job that went and another that came below c.last are
+	// impossible: sequences only grow. The difference up to what moved while the questions were asked is left
+	// for the next count.
 	if there == known || distance(there, known) <= moved+c.onTheWay(state.Now) && c.counts%always != 0 {
 		return unread, nil
 	}
 	s := search{Counter: c, end: end}
 	err = s.halve(ctx, span{from: 0, to: c.table.n, first: 1, after: c.last + 1, below: younger, above: all})
+	// Entries that were judged so far keep their judgement, so a search over many counts ends.
 	if errors.Is(err, errBudget) {
 		err = nil // the next count goes on
 	}
+	// Found jobs are added after the search: the spans hold indices into the table, which adding would shift.
 	c.table.compact(c.found)
 	c.found = nil
 	return unread, err
@@ -45,6 +55,8 @@ func (c *Counter) ask(ctx context.Context) (all, younger, moved uint64, err erro
 	if all, err = c.countFrom(ctx, 1); err != nil || all == uint64(c.table.n) { // mostly, and the other questions are saved
 		return all, 0, 0, err
 	}
+	// The number of younger jobs is asked for before and after the number of all. If both are the same, nothing
+	// came or went between.
 	before, err := c.countFrom(ctx, c.last+1)
 	if err != nil {
 		return 0, 0, 0, err
@@ -60,10 +72,12 @@ func (c *Counter) countFrom(ctx context.Context, seq uint64) (uint64, error) {
 	return c.bus.CountFrom(ctx, "RETRIES", c.bus.Names().AllScheduledJobs(), seq)
 }
 
+// Unsigned numbers must not be subtracted the wrong way round.
 func distance(a, b uint64) uint64 { return max(a, b) - min(a, b) }
 
 // onTheWay counts the jobs whose time comes about now: nobody can say whether they are there.
 func (c *Counter) onTheWay(now time.Time) (n uint64) {
+	// Two seconds on both sides cover the grain of the schedules, one second, and the delay of a busy server.
 	from, to := seconds(now.Add(-2*time.Second)), seconds(now.Add(2*time.Second))
 	for i := range c.table.n {
 		if at := c.table.at(i).until; at >= from && at <= to {
@@ -73,7 +87,7 @@ func (c *Counter) onTheWay(now time.Time) (n uint64) {
 	return n
 }
 
-// errBudget ends a search that has taken too long.
+// errBudget ends a search that has taken too long. It never leaves this package.
 var errBudget = errors.New("the time for one count is over")
 
 // search looks for the differences between the table and the stream.
@@ -82,7 +96,9 @@ type search struct {
 	end time.Time
 }
 
-// span is a part of the table: its entries from index from to index to, which are those with sequences from first to before after.
+// span is a part of the table: its entries from index from to index to, which are those with sequences from
+// first to before after. The invariant of halve: above - below is the number of jobs that the stream has in the
+// span.
 // The server counts above jobs from first on, and below from after on.
 type span struct {
 	from, to     int
@@ -92,6 +108,8 @@ type span struct {
 
 // halve makes a span agree with the stream.
 func (s *search) halve(ctx context.Context, p span) error {
+	// It recurses at most 20 levels deep, the logarithm of MaxJobs, and asks one question a level and
+	// difference.
 	there := p.above - min(p.above, p.below)
 	switch {
 	case there == 0:
@@ -99,8 +117,10 @@ func (s *search) halve(ctx context.Context, p span) error {
 			s.table.at(i).state = gone
 		}
 		return nil
+	// Equal numbers mean equal sets here: no job can be added between two known sequences.
 	case there == uint64(p.to-p.from):
 		return nil
+	// The check stands before the questions, so a search is over its time by at most one page.
 	case time.Now().After(s.end):
 		return errBudget
 	case p.to-p.from <= leaf:
@@ -112,6 +132,7 @@ func (s *search) halve(ctx context.Context, p span) error {
 	if err != nil {
 		return err
 	}
+	// The one answer n is the lower bound of the left half and the upper one of the right half.
 	left, right := p, p
 	left.to, left.after, left.below = middle, seq, n
 	right.from, right.first, right.above = middle, seq, n
@@ -122,6 +143,7 @@ func (s *search) halve(ctx context.Context, p span) error {
 }
 
 // reread reads the jobs of a span. Entries that are not among them are gone, and jobs without an entry get one.
+// Both lists are sorted by sequence, so one walk over the two of them suffices.
 func (s *search) reread(ctx context.Context, p span) error {
 	i := p.from
 	skip := func(seq uint64) {
@@ -130,6 +152,7 @@ func (s *search) reread(ctx context.Context, p span) error {
 		}
 	}
 	use := func(job bus.WaitingJob) {
+		// A page may reach beyond the span; those jobs belong to the next one.
 		if job.Seq >= p.after {
 			return
 		}
@@ -137,6 +160,8 @@ func (s *search) reread(ctx context.Context, p span) error {
 		switch {
 		case i < p.to && s.table.at(i).seq == job.Seq:
 			i++
+		// Without an entry: it was overlooked when its page was read. It is remembered unless the table is
+		// full.
 		case s.table.n+len(s.found) < s.cfg.MaxJobs:
 			s.found = append(s.found, s.entryOf(job))
 		}
@@ -147,6 +172,7 @@ func (s *search) reread(ctx context.Context, p span) error {
 			return err
 		}
 	}
+	// What is left of the span has no job any more.
 	skip(p.after)
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
+// It fills one value over many counts: only a listing of all subjects finds such queues, and that is expensive.
 // unserved is what a Counter knows of queues without consumers.
 type unserved struct {
 	jobs   map[string]uint64 // their jobs when they were listed
@@ -19,13 +20,16 @@ type unserved struct {
 	excess [3]uint64 // by how much the numbers of jobs differed at the latest counts
 }
 
-// maxUnserved is how many queues without consumers are counted by themselves.
+// maxUnserved is how many queues without consumers are counted by themselves. Misspelt names are unbounded, and
+// each one costs a question in every count.
 const maxUnserved = 32
 
 // countConsumers counts the jobs that workers hold or that nobody has taken.
 func (c *Counter) countConsumers(ctx context.Context) (map[string]*Queue, error) {
 	queues := map[string]*Queue{}
 	known := uint64(0)
+	// Each queue has two consumers: of new jobs, and of due ones, which JetStream delivers again. Both count as
+	// queued and running.
 	for _, due := range []bool{false, true} {
 		kind, prefix := "JOBS", c.bus.Names().WorkerConsumer("")
 		if due {
@@ -45,6 +49,7 @@ func (c *Counter) countConsumers(ctx context.Context) (map[string]*Queue, error)
 			if err := c.addConsumer(ctx, q, info, due); err != nil {
 				return nil, err
 			}
+			// Only the stream of jobs is compared with its total below. Due jobs lie in the other stream.
 			if !due {
 				known += info.NumPending + uint64(max(0, info.NumAckPending))
 			}
@@ -53,6 +58,7 @@ func (c *Counter) countConsumers(ctx context.Context) (map[string]*Queue, error)
 	return queues, c.addUnserved(ctx, queues, known)
 }
 
+// The map owns its values, so a caller may keep the pointer during one count.
 func queueOf(queues map[string]*Queue, name string) *Queue {
 	if queues[name] == nil {
 		queues[name] = &Queue{Queue: name, Since: map[string]time.Time{}}
@@ -62,6 +68,8 @@ func queueOf(queues map[string]*Queue, name string) *Queue {
 
 // addConsumer adds what a consumer knows, and the age of its oldest jobs.
 func (c *Counter) addConsumer(ctx context.Context, q *Queue, info *jetstream.ConsumerInfo, due bool) error {
+	// A queue with a consumer of due jobs only is half set up. It counts as unserved, since new jobs are not
+	// taken.
 	q.Served = q.Served || !due
 	q.Queued += info.NumPending
 	q.Running += uint64(max(0, info.NumAckPending))
@@ -69,11 +77,13 @@ func (c *Counter) addConsumer(ctx context.Context, q *Queue, info *jetstream.Con
 	if info.Paused && info.Config.PauseUntil != nil {
 		q.PausedUntil = *info.Config.PauseUntil
 	}
+	// The sequence behind the last one delivered is the oldest that nobody has taken.
 	if info.NumPending > 0 {
 		if err := c.addOldest(ctx, q, jobs.StateQueued, info, info.Delivered.Stream+1); err != nil {
 			return err
 		}
 	}
+	// Jobs below the ack floor are settled, so the first one above it is the oldest that a worker holds.
 	if info.NumAckPending > 0 {
 		return c.addOldest(ctx, q, jobs.StateRunning, info, info.AckFloor.Stream+1)
 	}
@@ -81,6 +91,7 @@ func (c *Counter) addConsumer(ctx context.Context, q *Queue, info *jetstream.Con
 }
 
 // addOldest notes when the first message of a consumer from a sequence on was stored. It may be gone by now.
+// Errors: those of the server. A message that is gone is none: the job ended between the two questions.
 func (c *Counter) addOldest(ctx context.Context, q *Queue, state string, info *jetstream.ConsumerInfo, seq uint64) error {
 	msg, err := c.bus.NextMessage(ctx, info.Stream, info.Config.FilterSubject, seq)
 	if errors.Is(err, bus.ErrNotFound) {
@@ -91,6 +102,8 @@ func (c *Counter) addOldest(ctx context.Context, q *Queue, state string, info *j
 	}
 	stored, err := time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer))
 	if err == nil {
+		// The server sets the header itself. A time that cannot be read leaves the age out, and the count goes
+		// on.
 		q.note(state, stored)
 	}
 	return nil
@@ -98,11 +111,13 @@ func (c *Counter) addOldest(ctx context.Context, q *Queue, state string, info *j
 
 // note notes since when a job is in a state.
 func (q *Queue) note(state string, since time.Time) {
+	// The oldest wins, over both consumers of the queue.
 	if old, found := q.Since[state]; !found || since.Before(old) {
 		q.Since[state] = since.UTC()
 	}
 }
 
+// known is the number of jobs of which a consumer has told.
 // addUnserved counts the jobs that no consumer knows: those of queues that nobody serves, such as misspelt ones.
 func (c *Counter) addUnserved(ctx context.Context, queues map[string]*Queue, known uint64) error {
 	info, err := c.bus.StreamInfo(ctx, c.bus.Names().Stream("JOBS"))
@@ -110,10 +125,13 @@ func (c *Counter) addUnserved(ctx context.Context, queues map[string]*Queue, kno
 		return err
 	}
 	for name, n := range c.unserved.jobs {
+		// It got its consumers meanwhile, and they have counted its jobs.
 		if q := queues[name]; q != nil && q.Served {
 			delete(c.unserved.jobs, name)
 			continue
 		}
+		// A name with a wildcard or a blank would count the jobs of other queues, or be refused. Its number
+		// stays that of the listing.
 		if jobs.ValidQueue(name) { // what else a publisher wrote is no filter
 			if n, err = c.bus.CountFrom(ctx, "JOBS", c.bus.Names().Jobs(name), 1); err != nil {
 				return err
@@ -124,25 +142,30 @@ func (c *Counter) addUnserved(ctx context.Context, queues map[string]*Queue, kno
 			known += n
 		}
 	}
+	// Jobs beyond the known ones are of queues that are not listed yet.
 	if !c.mustList(distance(info.State.Msgs, known), info.State.Msgs) {
 		return nil
 	}
 	return c.listUnserved(ctx, queues)
 }
 
-// listMany is how many jobs make a listing of their subjects dear.
+// listMany is how many jobs make a listing of their subjects dear. Below it, a listing every five seconds is
+// cheap; above it, five minutes pass between two.
 const listMany = 50_000
 
 // mustList reports whether the jobs of the queues that are known are not all jobs. Jobs that come or end during a count make a
 // difference for a moment.
 func (c *Counter) mustList(excess, all uint64) bool {
 	l := &c.unserved
+	// The first count has no history, so it lists at once if anything is missing.
 	first := l.listed.IsZero()
 	l.excess[c.counts%len(l.excess)] = excess
 	rest := 5 * time.Second
 	if all > listMany {
 		rest = 5 * time.Minute
 	}
+	// The smallest of the last three differences must be positive: a job that came during a count makes one of
+	// them so, but hardly all three.
 	persistent := first || min(l.excess[0], l.excess[1], l.excess[2]) > 0
 	return excess > 0 && persistent && time.Since(l.listed) >= rest
 }
@@ -154,6 +177,7 @@ func (c *Counter) listUnserved(ctx context.Context, queues map[string]*Queue) er
 		return err
 	}
 	c.unserved.listed, c.unserved.jobs = time.Now(), map[string]uint64{}
+	// What the former listing gave would be counted twice.
 	for _, q := range queues {
 		if !q.Served {
 			q.Queued = 0 // it is counted again
@@ -161,9 +185,11 @@ func (c *Counter) listUnserved(ctx context.Context, queues map[string]*Queue) er
 	}
 	for subject, n := range counts {
 		name, _, ok := jobs.SplitSubject(subject)
+		// A subject that is none of a job, or a queue whose consumer has counted it already.
 		if q := queues[name]; !ok || q != nil && q.Served {
 			continue
 		}
+		// Beyond the bound the jobs are still counted, under one common name.
 		if _, known := c.unserved.jobs[name]; !known && len(c.unserved.jobs) >= maxUnserved {
 			name = otherQueues
 		}

@@ -16,12 +16,15 @@ import (
 
 // Bounds of what a Counter remembers and does.
 const (
-	// MaxJobs is how many waiting jobs are remembered: 25 MiB of them.
+	// MaxJobs is how many waiting jobs are remembered: 25 MiB of them. 24 bytes each. Beyond it a snapshot says
+	// how many it has not read, in Unread.
 	MaxJobs = 1_100_000
 	// maxSites and maxQueues are how many have a name of their own in the table.
-	maxSites  = 10_000
+	maxSites = 10_000
+	// It must stay below 256: an entry has one byte for the queue.
 	maxQueues = 200
-	// released is how long after its time a job may still be there because the server is busy.
+	// released is how long after its time a job may still be there because the server is busy. The server fires
+	// a schedule at the second after its time at the latest, unless it is busy.
 	released = time.Second
 	// checked is how many jobs whose time has passed are asked for in one count; those beyond it count as released.
 	checked = 4096
@@ -33,26 +36,32 @@ const (
 type Config struct {
 	// Worker is this worker's name, for people.
 	Worker string
+	// A count may take longer by one request.
 	// Budget is about how long one count may read waiting jobs; zero means 2 s.
 	Budget time.Duration
 	// MaxJobs is how many jobs are remembered; zero means the package's bound.
 	MaxJobs int
 }
 
-// Counter counts. Make one with NewCounter, and use it from one goroutine.
+// Counter counts. Make one with NewCounter, and use it from one goroutine. It holds the table between counts,
+// so only new jobs are read each time.
 type Counter struct {
 	cfg Config
 	bus *bus.Client
 
-	made     string // when the stream was made that the table is of
-	table    table
-	last     uint64 // every job up to this sequence was read
-	queues   names
-	sites    names
+	// A stream that was deleted and created again starts its sequences over; its creation time tells.
+	made  string // when the stream was made that the table is of
+	table table
+	// It is no proof that the jobs are in the table: it may have been full.
+	last   uint64 // every job up to this sequence was read
+	queues names
+	sites  names
+	// One for each site, not for each job, since the reason is a sentence of a hundred bytes.
 	about    map[uint32]about // of sites that jobs wait for without a proxy
 	unserved unserved
 	counts   int // since the start
-	found    []entry
+	// found are jobs that compare has met without an entry. It is nil outside of compare.
+	found []entry
 }
 
 // about is what the latest job that waits for a proxy at a site tells of that.
@@ -72,12 +81,14 @@ func NewCounter(c *bus.Client, cfg Config) *Counter {
 	return &Counter{cfg: cfg, bus: c}
 }
 
-// reset forgets everything, because the sequences name other jobs now.
+// reset forgets everything, because the sequences name other jobs now. The limits of the names begin anew with
+// the table: indices of the old one must not be used with the new one.
 func (c *Counter) reset() {
 	c.table, c.last, c.about = table{}, 0, map[uint32]about{}
 	c.queues, c.sites = newNames(maxQueues), newNames(maxSites)
 }
 
+// It changes the table even when it fails, and the next count goes on from there.
 // Count counts the jobs of all queues. Jobs that are gone, or that have come since the count began, may be counted or not.
 //
 // Errors: bus.ErrNotSetUp, bus.ErrPermission; any other one may pass.
@@ -86,12 +97,16 @@ func (c *Counter) Count(ctx context.Context) (Snapshot, error) {
 	if err != nil {
 		return Snapshot{}, err
 	}
+	// The epoch holds the creation time first. A last sequence below the one read means a restored backup: the
+	// sequences are given to other jobs.
 	if made, _, _ := strings.Cut(state.Epoch, " "); made != c.made || state.LastSeq < c.last {
 		c.made = made
 		c.reset()
 	}
 	c.counts++
 	end := time.Now().Add(c.cfg.Budget)
+	// The order matters: read adds the new jobs, checkPassed removes those whose time has come, which are most
+	// changes, and compare looks for what is left. Each step makes the next one cheaper.
 	if err := c.read(ctx, state.LastSeq, end); err != nil {
 		return Snapshot{}, err
 	}
@@ -108,6 +123,7 @@ func (c *Counter) Count(ctx context.Context) (Snapshot, error) {
 		return Snapshot{}, err
 	}
 	c.addWaiting(queues, state.Now)
+	// Sorted by name, so that a snapshot is the same for the same jobs.
 	for _, name := range slices.Sorted(maps.Keys(queues)) {
 		s.Queues = append(s.Queues, *queues[name])
 	}
@@ -123,9 +139,11 @@ func (c *Counter) read(ctx context.Context, upTo uint64, end time.Time) error {
 			return err
 		}
 		c.last, more = last, next
+		// One page is read in any case, so that the count progresses even with a tiny budget.
 		if more && time.Now().After(end) {
 			return nil
 		}
+		// No more jobs: the sequences up to the end are those of messages that are no waiting jobs, or gone.
 		if !more {
 			c.last = max(c.last, upTo)
 		}
@@ -137,6 +155,7 @@ func (c *Counter) read(ctx context.Context, upTo uint64, end time.Time) error {
 func (c *Counter) entryOf(job bus.WaitingJob) entry {
 	msg := job.Message()
 	state, since, progress := jobs.StateOfWait(msg.Header.Get(jobs.HeaderProgress))
+	// Progress of an earlier version has no time. The message's own is the best that is left.
 	if since.IsZero() {
 		since, _ = time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer)) // the server always sets it
 	}
@@ -144,6 +163,8 @@ func (c *Counter) entryOf(job bus.WaitingJob) entry {
 	switch state {
 	case jobs.StateSiteDown:
 		e.site = c.sites.index(msg.Header.Get(bus.HeaderSite))
+	// The header of the site is set for waits at a site only; here the body has to be decoded for the URL. A
+	// job that cannot be decoded counts without a site.
 	case jobs.StateNoProxy:
 		if decoded, err := jobs.Decode(job.Queue, job.ID, msg.Data); err == nil {
 			e.site = c.sites.index(decoded.Target().Authority())
@@ -153,7 +174,9 @@ func (c *Counter) entryOf(job bus.WaitingJob) entry {
 	return e
 }
 
-// checkPassed asks for the jobs whose time has passed, and forgets those that are gone. Almost all are, for the server releases them.
+// checkPassed asks for the jobs whose time has passed, and forgets those that are gone. Almost all are, for the
+// server releases them. The mark and the sweep are separate, because the answers come in any order and a
+// failure must leave the table as it was.
 func (c *Counter) checkPassed(ctx context.Context, now time.Time) error {
 	limit := seconds(now.Add(-released))
 	var seqs []uint64
@@ -162,6 +185,7 @@ func (c *Counter) checkPassed(ctx context.Context, now time.Time) error {
 		if e.until >= limit {
 			continue
 		}
+		// Marked even beyond checked: those count as released, and compare finds the few that were not.
 		e.state |= passed
 		if len(seqs) < checked {
 			seqs = append(seqs, e.seq)
@@ -173,6 +197,7 @@ func (c *Counter) checkPassed(ctx context.Context, now time.Time) error {
 				e.state &^= passed
 			}
 		})
+		// A partial answer must not remove jobs of which nobody was asked.
 		if err != nil {
 			c.unpass()
 			return err
@@ -187,7 +212,8 @@ func (c *Counter) checkPassed(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// passed marks a state while its job is asked for.
+// passed marks a state while its job is asked for. It is the highest bit of the byte. The states are fewer than
+// ten, so it is free.
 const passed = 1 << 7
 
 // unpass takes back what checkPassed marked: the server has not answered.
@@ -197,12 +223,14 @@ func (c *Counter) unpass() {
 	}
 }
 
+// uint32 seconds last until 2106 and halve the size of an entry's times.
 func seconds(t time.Time) uint32 { return uint32(min(max(t.Unix(), 0), math.MaxUint32)) }
 
-// stateIndex numbers the states; zero is gone.
+// stateIndex numbers the states; zero is gone. A state that is not in the list gives zero, which is gone.
 func stateIndex(state string) uint8 { return uint8(1 + slices.Index(jobs.States(), state)) }
 
-// names give each name a number. Zero is for those that found no room.
+// names give each name a number. Zero is for those that found no room. Numbers are never reused before reset,
+// so an entry stays valid.
 type names struct {
 	list  []string
 	known map[string]uint32
@@ -213,6 +241,7 @@ func newNames(limit int) names {
 	return names{list: []string{""}, known: map[string]uint32{}, limit: limit}
 }
 
+// The empty name has number zero as well.
 func (n *names) index(name string) uint32 {
 	i, found := n.known[name]
 	if !found && len(n.list) < n.limit && name != "" {

@@ -17,10 +17,12 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// Every is the time between two snapshots.
+// Every is the time between two snapshots. One worker counts for the fleet, so the load on the server does not
+// grow with the workers.
 const Every = 5 * time.Second
 
-// Stale is the age from which a snapshot says nothing about now: its maker has died or cannot store another one.
+// Stale is the age from which a snapshot says nothing about now: its maker has died or cannot store another
+// one. It is four times Every, so one slow count is no gap.
 const Stale = 20 * time.Second
 
 // Key is the key of the snapshot in the bucket of the policy, to which workers may write.
@@ -28,7 +30,8 @@ const Key = "waiting"
 
 // Snapshot is what a fleet's queues held at a moment.
 type Snapshot struct {
-	// At is when the counting began, by the server's clock.
+	// At is when the counting began, by the server's clock. It is compared with the entry's creation time at
+	// the server, never with a reader's clock.
 	At time.Time `json:"at"`
 	// Worker is who counted.
 	Worker string `json:"worker,omitempty"`
@@ -41,6 +44,7 @@ type Snapshot struct {
 
 // Queue is how a queue stands.
 type Queue struct {
+	// Running includes the jobs that a dead worker held, until its ack wait is over.
 	Queue string `json:"queue"`
 	// Served tells that the queue has its consumers: without them nobody takes its jobs.
 	Served bool `json:"served"`
@@ -63,7 +67,7 @@ type Queue struct {
 	Reasons []Reason `json:"reasons,omitempty"`
 }
 
-// MaxReasons is how many reasons a queue has in a snapshot.
+// MaxReasons is how many reasons a queue has in a snapshot. A page and a finding have room for about as many.
 const MaxReasons = 5
 
 // Reason is what some jobs of a queue wait for.
@@ -109,6 +113,7 @@ func (q *Queue) count(state string) *uint64 {
 	return nil
 }
 
+// Only the leader calls it, so entries never compete. The last one wins.
 // Store shares a snapshot with the fleet.
 func Store(ctx context.Context, kv jetstream.KeyValue, s Snapshot) error {
 	data, err := json.Marshal(s)
@@ -119,7 +124,7 @@ func Store(ctx context.Context, kv jetstream.KeyValue, s Snapshot) error {
 	return err
 }
 
-// Parse reads what Store wrote.
+// Parse reads what Store wrote. Unknown fields are ignored: a newer worker may have written it.
 func Parse(value []byte) (Snapshot, error) {
 	var s Snapshot
 	if err := json.Unmarshal(value, &s); err != nil {
@@ -137,6 +142,8 @@ func Ask(ctx context.Context, c *bus.Client, budget time.Duration) (s Snapshot, 
 	if err != nil {
 		return Snapshot{}, false, err
 	}
+	// Any failure to read the snapshot, a missing bucket or a missing right included, leads to counting: the
+	// answer costs more, and is the same.
 	if kv, err := c.Bucket(ctx, "policy"); err == nil {
 		if entry, err := kv.Get(ctx, Key); err == nil && state.Now.Sub(entry.Created()) < Stale {
 			if s, err := Parse(entry.Value()); err == nil {

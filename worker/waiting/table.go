@@ -5,6 +5,7 @@ import (
 	"sort"
 )
 
+// The order of the fields keeps padding out, and a million of them are kept.
 // entry is what is remembered of a waiting job: 24 bytes.
 type entry struct {
 	seq uint64
@@ -24,12 +25,15 @@ const chunkSize = 1 << 13
 // table holds entries by their sequence. Its zero value is empty.
 type table struct {
 	chunks [][]entry // all of them are full but the last one
-	n      int
+	// is the number of entries. Chunk i holds entries from i*chunkSize on, so an index needs no search.
+	n int
 }
 
+// The pointer is valid until the next compact.
 func (t *table) at(i int) *entry { return &t.chunks[i/chunkSize][i%chunkSize] }
 
-// add appends an entry, whose sequence is higher than all others.
+// add appends an entry, whose sequence is higher than all others. The order by sequence is what from and find
+// rely on.
 func (t *table) add(e entry) {
 	if t.n == len(t.chunks)*chunkSize {
 		t.chunks = append(t.chunks, make([]entry, 0, chunkSize))
@@ -39,7 +43,8 @@ func (t *table) add(e entry) {
 	t.n++
 }
 
-// from returns the index of the first entry whose sequence is seq or higher.
+// from returns the index of the first entry whose sequence is seq or higher. It is a binary search, since the
+// entries are ordered by sequence.
 func (t *table) from(seq uint64) int {
 	return sort.Search(t.n, func(i int) bool { return t.at(i).seq >= seq })
 }
@@ -52,7 +57,8 @@ func (t *table) find(seq uint64) *entry {
 	return nil
 }
 
-// compact removes the entries that are gone and adds others, which may be anywhere.
+// compact removes the entries that are gone and adds others, which may be anywhere. It works in place and keeps
+// the order: an entry only moves to a lower index.
 func (t *table) compact(added []entry) {
 	kept := 0
 	for i := range t.n {
@@ -68,11 +74,13 @@ func (t *table) compact(added []entry) {
 	for _, e := range added {
 		t.add(e)
 	}
+	// Added entries lie at the end and are out of order.
 	t.sort()
 }
 
 func (t *table) truncate(n int) {
 	full := (n + chunkSize - 1) / chunkSize
+	// Dropped chunks are cleared, so that their memory is freed although the slice keeps its capacity.
 	clear(t.chunks[full:])
 	t.chunks, t.n = t.chunks[:full], n
 	if n%chunkSize != 0 {
@@ -82,6 +90,7 @@ func (t *table) truncate(n int) {
 
 // sort is for the rare case that a job was overlooked before.
 func (t *table) sort() {
+	// It needs twice the memory for a moment, unlike compact.
 	all := slices.Concat(t.chunks...)
 	slices.SortFunc(all, func(a, b entry) int {
 		switch {

@@ -8,11 +8,13 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// OldestSeconds is how long the oldest job of each state has been in it; a state without jobs has zero.
+// OldestSeconds is how long the oldest job of each state has been in it; a state without jobs has zero. Every
+// state is in the map: a metric that disappears looks like a scrape that failed.
 func (q *Queue) OldestSeconds(now time.Time) map[string]float64 {
 	out := map[string]float64{}
 	for _, state := range jobs.States() {
 		out[state] = 0
+		// A server's clock behind the worker's would give a negative age.
 		if since, found := q.Since[state]; found {
 			out[state] = max(0, now.Sub(since).Round(time.Millisecond).Seconds())
 		}
