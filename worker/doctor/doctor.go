@@ -93,7 +93,7 @@ func (d *doctor) clock(ctx context.Context) []Finding {
 		return nil // said with the streams
 	}
 	off := clockError(asked, time.Now(), stream.CachedInfo().TimeStamp)
-	// Less than a second matters to nobody: the schedules of the server have a grain of a second.
+	// A smaller error moves deadlines and waits by less than a second.
 	if off.Abs() <= time.Second {
 		return []Finding{{"clock", true, "the server's and this machine's agree"}}
 	}

@@ -50,7 +50,7 @@ type line struct {
 	window int       // how many released jobs may be on their way
 	sent   []sentJob // those that are, oldest first
 	lying  []sentJob // released jobs of queues that nobody serves: they hold no place
-	// Both marks save reading the subject from its start. They are hints only: a read from them that finds
+	// after and passed save reading the subject from its start. They are hints only: a read from them that finds
 	// nothing begins again at zero, for the stream may have been deleted and created anew.
 	after  uint64            // every job up to this sequence has been released
 	passed map[string]uint64 // by queue: every one of its jobs up to this sequence has been, too

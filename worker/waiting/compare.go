@@ -77,7 +77,7 @@ func distance(a, b uint64) uint64 { return max(a, b) - min(a, b) }
 
 // onTheWay counts the jobs whose time comes about now: nobody can say whether they are there.
 func (c *Counter) onTheWay(now time.Time) (n uint64) {
-	// Two seconds on both sides cover the grain of the schedules, one second, and the delay of a busy server.
+	// Two seconds on both sides cover the whole seconds of the entries and the delay of a busy server.
 	from, to := seconds(now.Add(-2*time.Second)), seconds(now.Add(2*time.Second))
 	for i := range c.table.n {
 		if at := c.table.at(i).until; at >= from && at <= to {

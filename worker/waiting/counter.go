@@ -23,8 +23,7 @@ const (
 	maxSites = 10_000
 	// It must stay below 256: an entry has one byte for the queue.
 	maxQueues = 200
-	// released is how long after its time a job may still be there because the server is busy. The server fires
-	// a schedule at the second after its time at the latest, unless it is busy.
+	// released is how long after its time a job may still be there because the server is busy.
 	released = time.Second
 	// checked is how many jobs whose time has passed are asked for in one count; those beyond it count as released.
 	checked = 4096
@@ -49,14 +48,16 @@ type Counter struct {
 	cfg Config
 	bus *bus.Client
 
-	// A stream that was deleted and created again starts its sequences over; its creation time tells.
-	made  string // when the stream was made that the table is of
-	table table
-	// It is no proof that the jobs are in the table: it may have been full.
-	last   uint64 // every job up to this sequence was read
+	// createdAt is when the stream was created that the table is of. A stream that was deleted and created again starts
+	// its sequences over.
+	createdAt string
+	table     table
+	// last is the sequence up to which every job was read. It does not prove that the jobs are in the table, which may
+	// have been full.
+	last   uint64
 	queues names
 	sites  names
-	// One for each site, not for each job, since the reason is a sentence of a hundred bytes.
+	// about has one entry for each site, not for each job: a reason is a sentence of a hundred bytes.
 	about    map[uint32]about // of sites that jobs wait for without a proxy
 	unserved unserved
 	counts   int // since the start
@@ -99,8 +100,8 @@ func (c *Counter) Count(ctx context.Context) (Snapshot, error) {
 	}
 	// The epoch holds the creation time first. A last sequence below the one read means a restored backup: the
 	// sequences are given to other jobs.
-	if made, _, _ := strings.Cut(state.Epoch, " "); made != c.made || state.LastSeq < c.last {
-		c.made = made
+	if createdAt, _, _ := strings.Cut(state.Epoch, " "); createdAt != c.createdAt || state.LastSeq < c.last {
+		c.createdAt = createdAt
 		c.reset()
 	}
 	c.counts++
