@@ -11,7 +11,9 @@ import (
 	"strings"
 )
 
-// access says who may use a route. The zero value is for everybody, so each route names its access.
+// access says who may use a route. The zero value is for everybody, so each route names its access. The access
+// of a route follows from what it does: a scrape needs none, a look at data needs the right to read, and a
+// profile counts as a change.
 type access int
 
 const (
@@ -26,6 +28,8 @@ var ErrNoToken = errors.New("can be reached from other machines, which needs a t
 // CheckBind refuses an address that other machines can reach if there is no token. The error wraps ErrNoToken, or says
 // that the text is no address.
 func CheckBind(addr, token string) error {
+	// It checks the form only: a host name is not resolved here. A name other than localhost counts as
+	// reachable, because what it resolves to may change.
 	if _, _, err := net.SplitHostPort(addr); err != nil {
 		return fmt.Errorf("%q is not a host and a port, such as 127.0.0.1:9090", addr)
 	}
@@ -51,22 +55,30 @@ func (a *admin) allow(r *http.Request, needs access) error {
 // sends it with the page, its parts and its live stream. Without a token the listener is on loopback, and a request under
 // another host name may come from another site whose name points here (DNS rebinding).
 func (a *admin) allowRead(r *http.Request) error {
+	// The listener is on loopback, or CheckBind would have refused it. Only the Host header can tell a page of
+	// another site from the owner's.
 	if a.Token == "" {
 		return forbidden("without a token, reads are answered only under a loopback host name, such as 127.0.0.1; give the worker an admin token to read under another")
 	}
 	if _, password, ok := r.BasicAuth(); ok && a.isToken(password) || a.isToken(bearer(r)) {
 		return nil
 	}
+	// Only a browser that asks for a page gets the challenge. A script would otherwise open a dialog in the
+	// middle of the page.
 	return unauthorized(strings.Contains(r.Header.Get("Accept"), "text/html"))
 }
 
 // allowChange never accepts Basic credentials. A browser sends those by itself, also for a page of another site
 // (cross-site request forgery).
 func (a *admin) allowChange(r *http.Request) error {
+	// Two tests, because neither suffices: CrossOriginProtection knows the methods that change something, and
+	// fromElsewhere also refuses a GET of a profile.
 	if err := http.NewCrossOriginProtection().Check(r); err != nil || fromElsewhere(r) {
 		return forbidden("the request comes from another site's page")
 	}
 	if a.Token != "" {
+		// With a token, the peer and the Host header no longer matter: only who knows the token can send it,
+		// and a browser never adds it by itself.
 		if a.isToken(bearer(r)) {
 			return nil
 		}
@@ -81,6 +93,8 @@ func (a *admin) allowChange(r *http.Request) error {
 // fromElsewhere reports whether the page of another site sent the request. CrossOriginProtection lets every GET pass, and
 // a page can make a browser send one by an image.
 func fromElsewhere(r *http.Request) bool {
+	// Browsers set the header, and no script can forge it. Programs other than browsers leave it out, so an
+	// empty one is accepted.
 	site := r.Header.Get("Sec-Fetch-Site")
 	return site != "" && site != "none" && site != "same-origin"
 }
@@ -88,6 +102,7 @@ func fromElsewhere(r *http.Request) bool {
 // isToken compares digests: neither the content nor the length of the token shows in the time it takes.
 func (a *admin) isToken(given string) bool {
 	want, got := sha256.Sum256([]byte(a.Token)), sha256.Sum256([]byte(given))
+	// An empty token never matches, or a request without credentials would pass on a worker without a token.
 	return a.Token != "" && subtle.ConstantTimeCompare(want[:], got[:]) == 1
 }
 
@@ -110,6 +125,7 @@ func notLocal(r *http.Request) string {
 	if !loopbackHost(r.Host) {
 		return "without a token, changes are taken only under a loopback host name"
 	}
+	// Header names are in canonical form here, so an exact comparison suffices.
 	for name := range r.Header {
 		if name == "Forwarded" || strings.HasPrefix(name, "X-Forwarded-") {
 			return "without a token, changes are not taken through a proxy"
@@ -129,6 +145,7 @@ func loopbackHost(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		return loopbackName(name)
 	}
+	// An IPv6 address without a port is in brackets, which are no part of the address.
 	return loopbackName(strings.Trim(host, "[]"))
 }
 
@@ -138,6 +155,7 @@ func loopbackName(name string) bool {
 		return true
 	}
 	ip, err := netip.ParseAddr(name)
+	// An IPv4 address may be written in IPv6 form, such as ::ffff:127.0.0.1.
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
@@ -154,7 +172,8 @@ func forbidden(reason string) error {
 	return failure{status: http.StatusForbidden, code: "forbidden", message: reason}
 }
 
-// tooLarge reports whether a body ran into its bound.
+// tooLarge reports whether a body ran into its bound. net/http has answered nothing by then, so the caller
+// chooses the answer.
 func tooLarge(err error) bool {
 	_, ok := errors.AsType[*http.MaxBytesError](err)
 	return ok

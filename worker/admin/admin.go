@@ -19,7 +19,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// Config is what a handler shows and changes. Everything but Pool, Book, Metrics and Policy may be left out.
+// Config is what a handler shows and changes. Everything but Pool, Book, Metrics and Policy may be left out. It
+// is not changed after New. Its functions are called from many goroutines at once.
 type Config struct {
 	// Addr is the address that the listener was asked for. An empty one counts as loopback.
 	Addr string
@@ -34,11 +35,13 @@ type Config struct {
 
 	// Ready lists what readiness depends on. It must not block.
 	Ready func() []Check
-	Pool  *rotation.Pool
+	// Pool is this worker's. The lists of breakers and proxies are made from it for each question.
+	Pool *rotation.Pool
 	// Book is this worker's; Cluster returns the one of the whole fleet, or Book while that is all that is known. A
 	// Cluster that is nil means that they are the same.
 	Book    *rollup.Book
 	Cluster func(context.Context) (*rollup.Book, error)
+	// Metrics makes the page of /metrics; its gauges also fill the page's numbers while the fleet is silent.
 	Metrics *metrics.Registry
 	// Fleet tells how all workers stand, and what they did in so many of the newest whole steps; nil means that this worker is all
 	// that there is. The workers' names are strangers' texts.
@@ -69,7 +72,7 @@ type Check struct {
 	Detail string `json:"detail"`
 }
 
-// admin is the handler.
+// admin is the handler. Only live and view change after New, and each has its own lock.
 type admin struct {
 	Config
 	remote bool // the listener is reachable from elsewhere
@@ -83,12 +86,14 @@ func New(c Config) http.Handler {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &admin{Config: c, remote: c.Addr != "" && !loopbackAddr(c.Addr)}
-	a.live.snapshot, a.live.most = a.snapshot, cmp.Or(c.MaxStreams, maxStreams)
+	a.live.snapshot, a.live.limit = a.snapshot, cmp.Or(c.MaxStreams, maxStreams)
 	a.view = newView(a)
 	mux := http.NewServeMux()
 	// The fastest level makes a long metrics page in half the time of the usual one. The error is about bad options.
 	compress, _ := gzhttp.NewWrapper(gzhttp.CompressionLevel(gzip.BestSpeed))
 	methods := map[string]map[string]route{}
+	// Patterns are registered by path, without the method: dispatch finds the method itself, because ServeMux's
+	// own answer to a wrong one is plain text without the headers of setHeaders.
 	for _, r := range a.routes() {
 		if methods[r.path] == nil {
 			methods[r.path] = map[string]route{}
@@ -102,6 +107,7 @@ func New(c Config) http.Handler {
 		}
 		mux.Handle(path, handler)
 	}
+	// The last pattern catches every other path, so that a 404 is JSON as well.
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		setHeaders(w.Header())
 		writeFailure(w, failure{status: http.StatusNotFound, code: "not_found", message: "there is nothing at this path"})
@@ -110,8 +116,12 @@ func New(c Config) http.Handler {
 }
 
 // NewServer has the bounds that keep a slow or greedy client from holding the worker, and ends live streams when it is
-// shut down. A listener of Limit also bounds the connections.
+// shut down. A listener of Limit also bounds the connections. WriteTimeout bounds every answer but a live
+// stream, which sets its own deadline for each event. ReadTimeout bounds a body that comes slowly. Close it by
+// Shutdown; the handler itself has nothing to close.
 func NewServer(handler http.Handler, log *slog.Logger) *http.Server {
+	// Shutdown waits for open requests and does not cancel them. A live stream would never end, so all requests
+	// inherit a context that ends when Shutdown begins.
 	base, stop := context.WithCancel(context.Background())
 	s := &http.Server{
 		Handler: reportBusy(handler), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second,
@@ -119,13 +129,15 @@ func NewServer(handler http.Handler, log *slog.Logger) *http.Server {
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 	}
 	if log != nil {
+		// What net/http logs are mostly clients that broke off, so it goes to the level of debugging.
 		s.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	}
 	s.RegisterOnShutdown(stop)
 	return s
 }
 
-// connKey is under which a request's context holds its connection.
+// connKey is under which a request's context holds its connection. It is a type of its own, so that no other
+// package's key can be equal to it.
 type connKey struct{}
 
 // reportBusy reports to a listener of Limit which connections have a request.
@@ -139,14 +151,16 @@ func reportBusy(handler http.Handler) http.Handler {
 	})
 }
 
-// route is one verb at one path.
+// route is one verb at one path. An error that serve returns becomes the answer; it must not have written
+// anything by then.
 type route struct {
 	method, path string
 	access       access
 	serve        func(http.ResponseWriter, *http.Request) error
 }
 
-// routes lists every route with its access. The documentation of the API is compared with it by a test.
+// routes lists every route with its access. The documentation of the API is compared with it by a test. Routes
+// of anyone show no data of jobs: liveness, readiness and counters, and the labels of metrics name no URL.
 func (a *admin) routes() []route {
 	get, put, post, del := http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete
 	return slices.Concat(a.pageRoutes(), a.operatorRoutes(), []route{
@@ -179,6 +193,7 @@ func (a *admin) routes() []route {
 // profile serves one of the runtime's own profiles: where the time, the memory and the goroutines are. They show how the
 // program is used, so they are for those who may change something.
 func profile(serve http.HandlerFunc) func(http.ResponseWriter, *http.Request) error {
+	// The handlers of net/http/pprof write their own errors.
 	return func(w http.ResponseWriter, r *http.Request) error {
 		serve(w, r)
 		return nil
@@ -189,6 +204,7 @@ func profile(serve http.HandlerFunc) func(http.ResponseWriter, *http.Request) er
 // and turns an error into its answer. HEAD is answered as GET; net/http drops the body.
 func (a *admin) dispatch(routes map[string]route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// The headers come first, so that refusals have them as well.
 		setHeaders(w.Header())
 		method := r.Method
 		if method == http.MethodHead {
@@ -201,6 +217,7 @@ func (a *admin) dispatch(routes map[string]route) http.Handler {
 		}
 		err := a.allow(r, found.access)
 		if err == nil {
+			// The bound holds for every route, also for those that read no body.
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 			err = found.serve(w, r)
 		}
@@ -210,7 +227,8 @@ func (a *admin) dispatch(routes map[string]route) http.Handler {
 	})
 }
 
-// setHeaders keeps answers out of caches and pages out of frames.
+// setHeaders keeps answers out of caches and pages out of frames. The policy forbids everything, because most
+// answers are no pages; sendFile replaces it for those that are.
 func setHeaders(h http.Header) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")

@@ -16,7 +16,8 @@ import (
 // maxBody bounds a request's body: the largest one is a policy.
 const maxBody = 64 << 10
 
-// failure is an error with its answer.
+// failure is an error with its answer. code is the stable word for programs, message the sentence for people,
+// and details the single reasons.
 type failure struct {
 	status        int
 	code, message string
@@ -31,13 +32,16 @@ func (f failure) Error() string { return f.message }
 func (a *admin) fail(w http.ResponseWriter, r *http.Request, err error) {
 	f, known := errors.AsType[failure](err)
 	if !known {
+		// Such an error may name streams and subjects, which a reader of the API may know. It holds no
+		// credentials: jobs/bus leaves them out.
 		a.Log.Warn("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 		f = failure{status: http.StatusServiceUnavailable, code: "unavailable", message: err.Error()}
 	}
 	writeFailure(w, f)
 }
 
-// writeFailure writes an error as JSON, with the challenges that belong to 401 (RFC 9110, 11.6.1).
+// writeFailure writes an error as JSON, with the challenges that belong to 401 (RFC 9110, 11.6.1). It must be
+// the first to write, since it sets the status.
 func writeFailure(w http.ResponseWriter, f failure) {
 	if f.status == http.StatusUnauthorized {
 		w.Header().Add("WWW-Authenticate", `Bearer realm="gofer"`)
@@ -45,6 +49,7 @@ func writeFailure(w http.ResponseWriter, f failure) {
 			w.Header().Add("WWW-Authenticate", `Basic realm="gofer: any name, the token as password", charset="UTF-8"`)
 		}
 	}
+	// Clients may rely on an array: null would be a second form of the same thing.
 	if f.details == nil {
 		f.details = []string{}
 	}
@@ -57,6 +62,7 @@ func writeFailure(w http.ResponseWriter, f failure) {
 
 // writeNotAllowed answers 405 and names the methods of the path (RFC 9110, 15.5.6).
 func writeNotAllowed(w http.ResponseWriter, routes map[string]route) {
+	// The methods are sorted, so that the header is the same each time.
 	allowed := slices.Sorted(maps.Keys(routes))
 	if _, ok := routes[http.MethodGet]; ok {
 		allowed = append(allowed, http.MethodHead)
@@ -76,6 +82,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	encoder := json.NewEncoder(text.NewJSONWriter(w))
+	// The page is not HTML; escaped ampersands in URLs would only be harder to read.
 	encoder.SetEscapeHTML(false)
 	_ = encoder.Encode(v)
 }
@@ -83,7 +90,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 // hoursOf reads the parameter hours; 24 without it. What is no number from 1 to RetentionHours is answered with 400.
 func hoursOf(r *http.Request) (int, error) {
 	text := r.URL.Query().Get("hours")
-	if text == "" && !r.URL.Query().Has("hours") {
+	if text == "" && !r.URL.Query().Has("hours") { // an empty one that is written is an error
 		return 24, nil
 	}
 	n, err := strconv.Atoi(text)
@@ -96,12 +103,14 @@ func hoursOf(r *http.Request) (int, error) {
 // bookOf reads the parameter scope and returns the book that it means: the fleet's by default, or this worker's. If the
 // fleet's cannot be read, the answer is 503 and names the other.
 func (a *admin) bookOf(r *http.Request) (*rollup.Book, error) {
+	// Without Cluster, this worker is the fleet, so that both scopes mean its book.
 	switch scope := r.URL.Query().Get("scope"); {
 	case scope == "worker", scope == "cluster" && a.Cluster == nil, scope == "" && a.Cluster == nil:
 		return a.Book, nil
 	case scope == "cluster", scope == "":
 		book, err := a.Cluster(r.Context())
 		if err != nil {
+			// The cause goes into the details, so that a caller sees it without access to the log.
 			a.Log.Warn("fleet's rollups not read", "error", err)
 			return nil, failure{
 				status: http.StatusServiceUnavailable, code: "unavailable",
@@ -119,5 +128,6 @@ func badRequest(reasons ...string) error {
 	return failure{status: http.StatusBadRequest, code: "invalid_request", message: reasons[0], details: reasons}
 }
 
-// clip cuts a text of the client's, which is repeated in an error.
+// clip cuts a text of the client's, which is repeated in an error. It may cut a character in two. strconv.Quote
+// then shows the bytes, and no invalid text leaves.
 func clip(text string) string { return text[:min(len(text), 40)] }

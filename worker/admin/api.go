@@ -15,10 +15,12 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// changeTimeout bounds a change, which is a round trip to NATS.
+// changeTimeout bounds a change, which is a round trip to NATS. It is well below the server's WriteTimeout, so
+// a client gets an error rather than a closed connection.
 const changeTimeout = 5 * time.Second
 
-// policyDocument is the policy and since when the fleet has it, null when it is that of the environment.
+// policyDocument is the policy and since when the fleet has it, null when it is that of the environment. The
+// policy's fields are embedded, so that the document can be sent back as it was read.
 type policyDocument struct {
 	jobs.Policy
 	UpdatedAt *time.Time `json:"updated_at"`
@@ -30,7 +32,9 @@ func (a *admin) policy(w http.ResponseWriter, _ *http.Request) error {
 	return reply(w, policyDocument{policy, timeOrNull(at)})
 }
 
-// setPolicy replaces the fleet's policy and answers with the new one. A field that the document lacks takes its default.
+// setPolicy replaces the fleet's policy and answers with the new one. A field that the document lacks takes its
+// default. The answer is what Policy tells after the change, not what the request had: SetPolicy waits until
+// this worker has it. Other workers follow within a second.
 func (a *admin) setPolicy(w http.ResponseWriter, r *http.Request) error {
 	policy, err := readPolicy(r.Body)
 	if err != nil {
@@ -46,7 +50,8 @@ func (a *admin) setPolicy(w http.ResponseWriter, r *http.Request) error {
 	return a.policy(w, r)
 }
 
-// readPolicy takes the document that policy writes, too: its updated_at is not a wish.
+// readPolicy takes the document that policy writes, too: its updated_at is not a wish. Errors: a failure for
+// what the client wrote wrongly; never one of NATS.
 func readPolicy(body io.Reader) (jobs.Policy, error) {
 	data, err := readDocument(body)
 	if err != nil {
@@ -55,6 +60,7 @@ func readPolicy(body io.Reader) (jobs.Policy, error) {
 	var fields map[string]json.RawMessage
 	isObject := json.Unmarshal(data, &fields) == nil
 	if isObject && fields == nil {
+		// ull decodes into an empty policy without an error, which would silently set all defaults.
 		return jobs.Policy{}, badRequest("null is no policy; DELETE returns to the one of the environment")
 	}
 	if isObject && fields["updated_at"] != nil {
@@ -62,6 +68,7 @@ func readPolicy(body io.Reader) (jobs.Policy, error) {
 		data, _ = json.Marshal(fields) // what was just read can be written
 	}
 	policy, err := jobs.DecodePolicy(data, jobs.DefaultPolicy())
+	// The reasons are returned one by one, each with its field, so that a form can show them at their place.
 	if invalid, ok := errors.AsType[*jobs.InvalidError](err); ok {
 		return jobs.Policy{}, failure{status: http.StatusBadRequest, code: "invalid_policy", message: "the policy is not valid", details: invalid.Reasons}
 	}
@@ -77,6 +84,7 @@ func readDocument(body io.Reader) ([]byte, error) {
 	if err != nil {
 		return nil, badRequest("the body could not be read")
 	}
+	// Document refuses what is not UTF-8 and removes a byte order mark, which editors add to files.
 	if data, err = text.Document(data); err != nil {
 		return nil, badRequest(err.Error())
 	}
@@ -96,7 +104,8 @@ func (a *admin) resetPolicy(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// Breaker is one proxy's breaker as the API shows it.
+// Breaker is one proxy's breaker as the API shows it. Durations are strings such as "30s". The times are of the
+// worker that answers, by its clock.
 type Breaker struct {
 	ProxyID          string        `json:"proxy_id"`
 	State            string        `json:"state"`
@@ -145,6 +154,8 @@ func (a *admin) breaker(w http.ResponseWriter, r *http.Request) error {
 
 // resetBreaker closes a breaker in every worker, and answers with this worker's view of it.
 func (a *admin) resetBreaker(w http.ResponseWriter, r *http.Request) error {
+	// The pool is asked first: an unknown id is an error of the client and must cost NATS nothing. The path
+	// holds an id, never credentials.
 	id := r.PathValue("id")
 	if _, found := a.Pool.StatusOf(id); !found {
 		return unknownProxy()
@@ -185,6 +196,7 @@ func (a *admin) series(w http.ResponseWriter, r *http.Request) error {
 
 // byProxy answers with the sums of some hours by proxy.
 func (a *admin) byProxy(w http.ResponseWriter, r *http.Request) error {
+	// The map has room for every proxy of the book; its keys are ids, which hold no credentials.
 	return a.query(r, func(book *rollup.Book, hours int) error {
 		proxies := map[string]rollup.Proxy{}
 		for _, p := range book.ByProxy(hours) {
@@ -214,7 +226,8 @@ func (a *admin) query(r *http.Request, answer func(*rollup.Book, int) error) err
 	return answer(book, hours)
 }
 
-// change runs a change within changeTimeout.
+// change runs a change within changeTimeout. The client's end ends the change as well. It may have happened
+// nevertheless: the answer of NATS was on its way.
 func change(r *http.Request, verb func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
 	defer cancel()

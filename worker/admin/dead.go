@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// letterFilter says which dead letters are meant. The zero value means none.
+// letterFilter says which dead letters are meant. The zero value means none. Different fields are joined by
+// and.
 type letterFilter struct {
 	Queue  string   `json:"queue"`
 	Site   string   `json:"site"`
@@ -32,6 +33,8 @@ func readLetterFilter(r *http.Request) (f letterFilter, err error) {
 	if err := readBody(r, &f); err != nil {
 		return f, err
 	}
+	// Seqs counts as a restriction if it is written, even as an empty list: a page that selected nothing must
+	// not purge everything.
 	some := f.Queue != "" || f.Site != "" || f.Reason != "" || f.Seqs != nil
 	if some == f.All {
 		return f, badRequest(`name the letters by queue, site, reason or seqs, or write {"all": true}`)
@@ -42,12 +45,14 @@ func readLetterFilter(r *http.Request) (f letterFilter, err error) {
 // letterTime bounds the reading of all letters, and what is done to them. It is shorter than the server's WriteTimeout.
 const letterTime = 25 * time.Second
 
-// dead lists the oldest dead letters, or with group the groups of all letters, the largest first.
+// dead lists the oldest dead letters, or with group the groups of all letters, the largest first. The list is
+// bounded by limit and needs no more than the first letters; groups need to read all of them.
 func (a *admin) dead(w http.ResponseWriter, r *http.Request) error {
 	limit, err := limitOf(r)
 	if err != nil {
 		return err
 	}
+	// The key function is looked up before anything is read, so that a misspelt group costs nothing.
 	by := r.URL.Query().Get("group")
 	key, known := map[string]func(Letter) string{
 		"reason": func(l Letter) string { return l.Error }, "site": func(l Letter) string { return l.Site }, "queue": func(l Letter) string { return l.Queue },
@@ -69,6 +74,7 @@ func (a *admin) dead(w http.ResponseWriter, r *http.Request) error {
 	}
 	var list []Letter
 	err = a.Operator.Letters(ctx, func(l Letter) error {
+		// The error ends the reading at once. It is not passed on to the client.
 		if len(list) == limit {
 			return errEnough
 		}
@@ -105,6 +111,8 @@ func (a *admin) groupLetters(ctx context.Context, key func(Letter) string) ([]*g
 			name = "(other)"
 		}
 		g := groups[name]
+		// Letters come oldest first, so the first of a group is its oldest and each later one its newest so
+		// far.
 		if g == nil {
 			g = &group{Key: name, Oldest: l.StoredAt}
 			groups[name], list = g, append(list, g)
@@ -112,6 +120,7 @@ func (a *admin) groupLetters(ctx context.Context, key func(Letter) string) ([]*g
 		g.Count, g.Newest = g.Count+1, l.StoredAt
 		return nil
 	})
+	// The sort is stable: groups of the same size stay in the order in which they began.
 	slices.SortStableFunc(list, func(a, b *group) int { return cmp.Compare(b.Count, a.Count) })
 	return list, err
 }
@@ -138,6 +147,7 @@ func (a *admin) eachLetter(w http.ResponseWriter, r *http.Request, act func(cont
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), letterTime)
 	defer cancel()
+	// Numbers are 8 bytes each, so a stream of a million letters fits into memory; whole letters would not.
 	var seqs []uint64
 	if err := a.Operator.Letters(ctx, func(l Letter) error {
 		if f.fits(l) {
@@ -150,6 +160,8 @@ func (a *admin) eachLetter(w http.ResponseWriter, r *http.Request, act func(cont
 	count := 0
 	for _, seq := range seqs {
 		switch err := act(ctx, seq); {
+		// Each letter is done by itself. What was done before an error stays done, and the same request can be
+		// sent again.
 		case err == nil:
 			count++
 		case !errors.Is(err, ErrUnknown):

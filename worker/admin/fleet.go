@@ -10,7 +10,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// Worker is how a worker stands.
+// Worker is how a worker stands. It is a row of the live page. A worker's own answer, with all of its fields,
+// is control.Status: this package does not import worker/control, and adds what only a page needs.
 type Worker struct {
 	Worker    string    `json:"worker"`
 	Version   string    `json:"version"`
@@ -31,7 +32,8 @@ type Worker struct {
 	Minutes []rollup.Step `json:"-"`
 }
 
-// Series are steps of one width as columns. A step in which nothing happened is there, too.
+// Series are steps of one width as columns. A step in which nothing happened is there, too. Columns take a
+// third of the bytes of a list of objects, and each event repeats them.
 type Series struct {
 	// Start is when the first step begins, in seconds since 1970, and Step its width in seconds.
 	Start int64 `json:"start"`
@@ -49,26 +51,32 @@ type Series struct {
 const (
 	// fleetPeriod is how often the fleet is asked while somebody watches.
 	fleetPeriod = 5 * time.Second
-	// silentFor is how long a worker that no longer answers is listed.
+	// silentFor is how long a worker that no longer answers is listed. It is long enough to see which worker
+	// was killed, and short enough that a page does not fill with names of containers that were replaced.
 	silentFor = 2 * time.Minute
 )
 
 // known is a worker and when it answered last.
 type known struct {
 	Worker
+	// heard is by this worker's clock.
 	heard time.Time
 	// recent and minutes are the steps of earlier answers as well, by start: only the first question asks for all.
 	recent, minutes map[int64]rollup.Step
 }
 
-// workersKnown are the workers that answered, by name. Only one question is open at a time, so only one goroutine changes it.
+// workersKnown are the workers that answered, by name. Only one question is open at a time, so only one
+// goroutine changes it. A value is never changed after it was published, for pages read it without a lock.
+// askFleet makes a new one.
 type workersKnown map[string]known
 
 // askFleet asks all workers. The first question asks for the whole hour, later ones only for what ended since.
 func (a *admin) askFleet(ctx context.Context, before workersKnown) (workersKnown, error) {
+	// The step that has not ended yet is left out, hence the minus one.
 	recent, minutes := rollup.ShortSteps-1, rollup.LongSteps-1
 	for _, w := range before {
 		if time.Since(w.heard) < 3*fleetPeriod { // so the last question was not long ago
+			// Four short steps and two long ones cover a question that came late, by up to three periods.
 			recent, minutes = 4, 2
 			break
 		}
@@ -82,10 +90,12 @@ func (a *admin) askFleet(ctx context.Context, before workersKnown) (workersKnown
 	var missed bool
 	for _, w := range list {
 		old := before[w.Worker]
+		// A worker that was missing from earlier answers, or that is new, has only sent its latest steps.
 		missed = missed || recent == 4 && now.Sub(old.heard) > 3*fleetPeriod
 		after[w.Worker] = old.hear(w, now)
 	}
 	if missed { // a worker that was not there before has told only a part
+		// An error is ignored here: the first answers are good, and the next question asks again.
 		if list, err = a.Fleet(ctx, rollup.ShortSteps-1, rollup.LongSteps-1); err == nil {
 			for _, w := range list {
 				after[w.Worker] = after[w.Worker].hear(w, now)
@@ -93,6 +103,7 @@ func (a *admin) askFleet(ctx context.Context, before workersKnown) (workersKnown
 		}
 	}
 	for name, old := range before {
+		// A worker that was draining has ended as it should, so it is not missed.
 		if _, answered := after[name]; !answered && now.Sub(old.heard) < silentFor && !old.Draining {
 			old.Silent, old.Ready = true, false
 			after[name] = old
@@ -101,16 +112,19 @@ func (a *admin) askFleet(ctx context.Context, before workersKnown) (workersKnown
 	return after, nil
 }
 
-// hear is what is known of a worker after an answer.
+// hear is what is known of a worker after an answer. k is the zero value for a worker that has not answered
+// before.
 func (k known) hear(w Worker, now time.Time) known {
 	next := known{Worker: w, heard: now}
 	next.recent = joinSteps(k.recent, w.Recent, now, rollup.ShortStep*rollup.ShortSteps)
 	next.minutes = joinSteps(k.minutes, w.Minutes, now, rollup.LongStep*rollup.LongSteps)
+	// The steps are in the maps now; keeping the slices would hold them twice.
 	next.Recent, next.Minutes = nil, nil
 	return next
 }
 
-// joinSteps adds newer steps to older ones, and leaves out those that are too old.
+// joinSteps adds newer steps to older ones, and leaves out those that are too old. It does not change old,
+// which a page may be reading.
 func joinSteps(old map[int64]rollup.Step, steps []rollup.Step, now time.Time, keep time.Duration) map[int64]rollup.Step {
 	out := make(map[int64]rollup.Step, len(old)+len(steps))
 	oldest := now.Add(-keep).Unix()
@@ -120,6 +134,8 @@ func joinSteps(old map[int64]rollup.Step, steps []rollup.Step, now time.Time, ke
 		}
 	}
 	for _, s := range steps {
+		// Steps are keyed by their start, so a repeated one replaces the older form of itself. A worker whose
+		// clock runs ahead cannot add steps of the future.
 		if s.At >= oldest && s.At <= now.Unix() {
 			out[s.At] = s
 		}
@@ -132,15 +148,18 @@ func (a *admin) addWorkers(ctx context.Context, s *Snapshot) {
 	workers, _, _ := a.view.workers.get(ctx)
 	if len(workers) == 0 {
 		own := a.self(s)
+		// A fleet of one: the page has the same form while nobody else is known.
 		workers = workersKnown{a.Worker: known{}.hear(own, time.Now())}
 	}
 	recent, minutes := newSteps(rollup.ShortStep, rollup.ShortSteps-1), newSteps(rollup.LongStep, rollup.LongSteps-1)
 	s.Workers = []Worker{}
 	for _, w := range workers {
 		s.Workers = append(s.Workers, w.Worker)
+		// All workers are listed; the sums are those of the watched one, or of all.
 		if s.Watched != "" && s.Watched != w.Worker.Worker {
 			continue
 		}
+		// What a silent worker ran is unknown now. What it did before still counts.
 		if !w.Silent {
 			s.InFlight, s.Slots = s.InFlight+w.InFlight, s.Slots+w.Slots
 		}
@@ -151,6 +170,7 @@ func (a *admin) addWorkers(ctx context.Context, s *Snapshot) {
 	slices.SortFunc(s.Workers, func(a, b Worker) int {
 		return cmp.Or(rank(a)-rank(b), cmp.Compare(a.Worker, b.Worker))
 	})
+	// The list is cut after the sums, so these cover all workers.
 	s.Workers = s.Workers[:min(len(s.Workers), maxWorkers)]
 }
 
@@ -167,7 +187,7 @@ func rank(w Worker) int {
 	return 3
 }
 
-// self is this worker as a fleet of one.
+// self is this worker as a fleet of one. It fills only what this process knows without NATS.
 func (a *admin) self(s *Snapshot) Worker {
 	w := Worker{
 		Worker: a.Worker, Version: a.Version, Ready: s.Ready, Reasons: []string{}, Proxies: map[string]int{}, Queues: []string{},
@@ -191,7 +211,8 @@ func (a *admin) self(s *Snapshot) Worker {
 	return w
 }
 
-// stepSum adds up the steps of several workers.
+// stepSum adds up the steps of several workers. All steps have the same width, and index i stands for the time
+// from start+i*width on.
 type stepSum struct {
 	start, width int64
 	steps        []rollup.Step
@@ -202,12 +223,14 @@ func newSteps(width time.Duration, count int) *stepSum {
 	w := int64(width / time.Second)
 	end := time.Now().Unix() / w * w
 	if width == rollup.ShortStep {
+		// A step that a part of the fleet has not told yet would look like a fall of the rate.
 		end = time.Now().Add(-fleetPeriod).Unix() / w * w // the fleet is not asked more often
 	}
 	return &stepSum{start: end - int64(count)*w, width: w, steps: make([]rollup.Step, count)}
 }
 
 func (t *stepSum) add(steps map[int64]rollup.Step) {
+	// Histograms are merged in order of time, so that the result does not depend on the order of the map.
 	for _, at := range slices.Sorted(maps.Keys(steps)) {
 		if i := (at - t.start) / t.width; at >= t.start && i < int64(len(t.steps)) {
 			s := steps[at]
@@ -216,6 +239,7 @@ func (t *stepSum) add(steps map[int64]rollup.Step) {
 	}
 }
 
+// The 95th percentile is taken from the merged histogram: a mean of the workers' percentiles would be wrong.
 func (t *stepSum) series() Series {
 	out := Series{Start: t.start, Step: t.width, Jobs: make([][5]int64, len(t.steps)), P95: make([]int64, len(t.steps))}
 	var all rollup.Step

@@ -19,6 +19,8 @@ func (a *admin) livez(w http.ResponseWriter, _ *http.Request) error {
 // readyz answers 200 if all checks are good, else 503 with those that are not. Text is the default; Accept:
 // application/json asks for JSON.
 func (a *admin) readyz(w http.ResponseWriter, r *http.Request) error {
+	// Ready must not block: a probe that hangs counts as failed, and an orchestrator would restart or isolate a
+	// good worker.
 	ready, checks := a.ready()
 	status := http.StatusOK
 	if !ready {
@@ -31,12 +33,14 @@ func (a *admin) readyz(w http.ResponseWriter, r *http.Request) error {
 	var out strings.Builder
 	for _, c := range checks {
 		if !c.OK || r.URL.Query().Has("verbose") {
+			// Details may hold texts of servers, so characters that control a terminal are replaced.
 			fmt.Fprintf(&out, "[%s] %s: %s\n", map[bool]string{true: "+", false: "-"}[c.OK], c.Name, text.Printable(c.Detail))
 		}
 	}
 	return writeText(w, status, out.String()+map[bool]string{true: "ready\n", false: "not ready\n"}[ready])
 }
 
+// It is the answer in JSON. Checks has all of them, the good ones too.
 type readiness struct {
 	Ready  bool    `json:"ready"`
 	Checks []Check `json:"checks"`
@@ -44,6 +48,7 @@ type readiness struct {
 
 // ready runs the checks. Without any the worker is ready.
 func (a *admin) ready() (bool, []Check) {
+	// The slice is made even if it stays empty: JSON needs [] rather than null.
 	checks := []Check{}
 	if a.Ready != nil {
 		checks = append(checks, a.Ready()...)
@@ -56,28 +61,30 @@ func (a *admin) ready() (bool, []Check) {
 	return true, checks
 }
 
-// metricsPage answers with the metrics. Single proxies are named on request only, ?proxies=top&limit=50 or all: in a
-// large pool they would be most of the page.
+// metricsPage answers GET /metrics, for Prometheus. The families are made in worker/metrics. Single proxies are
+// named on request only, ?proxies=top&limit=50 or all: in a large pool they would be most of the page.
+// The default keeps the number of series small and constant, whatever the pool's size.
 func (a *admin) metricsPage(w http.ResponseWriter, r *http.Request) error {
-	most := 0
+	named := 0
 	switch which := r.URL.Query().Get("proxies"); which {
 	case "":
 	case "all":
-		most = math.MaxInt
+		named = math.MaxInt
 	case "top":
-		most = 50
+		named = 50
 		if limit := r.URL.Query().Get("limit"); limit != "" {
 			n, err := strconv.Atoi(limit)
 			if err != nil || n < 1 {
 				return badRequest("limit: " + strconv.Quote(clip(limit)) + " is not a number above zero")
 			}
-			most = n
+			named = n
 		}
 	default:
 		return badRequest("proxies: " + strconv.Quote(clip(which)) + " is neither top nor all")
 	}
+	// The version of the text format that Prometheus has read since 2014; newer scrapers accept it, too.
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-	_, _ = w.Write(a.Metrics.Write(most)) // nobody to tell when the client went away
+	_, _ = w.Write(a.Metrics.Write(named)) // nobody to tell when the client went away
 	return nil
 }
 

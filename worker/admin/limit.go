@@ -6,18 +6,19 @@ import (
 	"sync"
 )
 
-// Limit bounds the connections of a listener to most, so that clients of the HTTP port cannot use up the descriptors that
+// Limit bounds the connections of a listener to limit, so that clients of the HTTP port cannot use up the
+// descriptors that
 // jobs need. Accept never waits for room: beyond the bound, the connection that has been without a request for longest is
 // closed for the new one, and the new one if all others have a request. Serve it with a server of NewServer, which reports
-// the requests.
+// the requests. The result closes l when it is closed. limit must be above zero.
 func Limit(l net.Listener, limit int) net.Listener {
-	return &limited{Listener: l, most: limit}
+	return &limited{Listener: l, limit: limit}
 }
 
 // limited is a listener with a bound.
 type limited struct {
 	net.Listener
-	most int
+	limit int
 
 	mu    sync.Mutex // guards the fields below
 	idle  list.List  // of the *limitedConn without a request, the one that has been so for longest in front
@@ -37,7 +38,11 @@ func (l *limited) Accept() (net.Conn, error) {
 		if surplus == nil {
 			return c, nil
 		}
+		// The connection is closed outside of the lock: a close may block, and setBusy of another one must not
+		// wait for it.
 		_ = surplus.Conn.Close()
+		// If the new one was closed itself, the loop goes on with the next connection. An http.Server would
+		// take an error of Accept for the listener's end.
 		if surplus != c {
 			return c, nil
 		}
@@ -48,8 +53,9 @@ func (l *limited) Accept() (net.Conn, error) {
 func (l *limited) add(c *limitedConn) (surplus *limitedConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.conns >= l.most {
+	if l.conns >= l.limit {
 		front := l.idle.Front()
+		// All others have a request, and an answer must not be cut for a stranger.
 		if front == nil {
 			return c
 		}
@@ -57,6 +63,8 @@ func (l *limited) add(c *limitedConn) (surplus *limitedConn) {
 		l.drop(surplus)
 	}
 	l.conns++
+	// A new connection counts as idle until its first request: connections that send nothing are the first to
+	// go.
 	c.place = l.idle.PushBack(c)
 	return surplus
 }
@@ -67,6 +75,7 @@ func (l *limited) drop(c *limitedConn) {
 		l.idle.Remove(c.place)
 		c.place = nil
 	}
+	// Close will be called for it later, and must not count it twice.
 	c.dropped = true
 	l.conns--
 }
@@ -84,6 +93,7 @@ func (c *limitedConn) setBusy(busy bool) {
 	c.limit.mu.Lock()
 	defer c.limit.mu.Unlock()
 	switch {
+	// It was closed for another one while its request began. The request fails by itself.
 	case c.dropped:
 	case busy && c.place != nil:
 		c.limit.idle.Remove(c.place)
@@ -93,7 +103,7 @@ func (c *limitedConn) setBusy(busy bool) {
 	}
 }
 
-// Close closes the connection and makes room for another.
+// Close closes the connection and makes room for another. It may be called more than once, as net.Conn allows.
 func (c *limitedConn) Close() error {
 	c.limit.mu.Lock()
 	if !c.dropped {
@@ -103,7 +113,8 @@ func (c *limitedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// SetWriteBuffer is that of a TCP connection; other ones are left as they are.
+// SetWriteBuffer is that of a TCP connection; other ones are left as they are. live needs it through net/http,
+// which hands out the connection of this package only.
 func (c *limitedConn) SetWriteBuffer(bytes int) error {
 	if conn, ok := c.Conn.(interface{ SetWriteBuffer(bytes int) error }); ok {
 		return conn.SetWriteBuffer(bytes)

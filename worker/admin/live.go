@@ -28,11 +28,13 @@ const (
 )
 
 // live streams a snapshot a second as server-sent events. The first event of a stream is whole; each later one has only the members
-// that changed. All streams that watch the same worker, or the fleet, share one snapshot.
+// that changed. All streams that watch the same worker, or the fleet, share one snapshot. So a hundred pages
+// cost the worker as much as one, but for the writing.
 type live struct {
 	snapshot func(ctx context.Context, worker string) Snapshot
-	most     int // streams that may be open at once
+	limit    int // streams that may be open at once
 
+	// making lets one stream make a snapshot for all that watch the same worker.
 	making singleflight.Group
 
 	mu    sync.Mutex // guards the fields below
@@ -51,11 +53,13 @@ type feed struct {
 	deltas [][]byte
 }
 
-// maxDeltas is how many snapshots a stream may miss before it gets a whole one.
+// maxDeltas is how many snapshots a stream may miss before it gets a whole one. A stream that missed more was
+// held up by its reader for seconds; a whole snapshot is then smaller than the changes.
 const maxDeltas = 4
 
 // since are the events for a stream that has seen the snapshot of a number; -1 means none.
 func (f *feed) since(seen int) [][]byte {
+	// missed is below zero if all streams had left, so that the numbers began anew.
 	missed := f.number - seen
 	if seen < 0 || missed > len(f.deltas) || missed < 0 {
 		return [][]byte{f.whole}
@@ -70,11 +74,13 @@ func (l *live) serve(w http.ResponseWriter, r *http.Request) error {
 	if len(worker) > maxWorkerName {
 		return badRequest("worker: " + clip(worker) + "… is not the name of a worker")
 	}
+	// The place is taken before the first byte, so the answer can still be an error.
 	if !l.enter() {
 		return failure{status: http.StatusServiceUnavailable, code: "busy", message: "too many pages are watching"}
 	}
 	defer l.leave()
 	w.Header().Set("Content-Type", "text/event-stream")
+	// HEAD would hold the stream open for a body that nobody gets.
 	if r.Method == http.MethodHead {
 		return nil
 	}
@@ -90,6 +96,8 @@ const maxWorkerName = 256
 
 // stream sends until the reader goes away.
 func (l *live) stream(w http.ResponseWriter, r *http.Request, worker string) {
+	// The controller sets deadlines of this connection, since WriteTimeout of the server would cut every
+	// stream.
 	control := http.NewResponseController(w)
 	tick := time.NewTicker(livePeriod)
 	defer tick.Stop()
@@ -97,6 +105,8 @@ func (l *live) stream(w http.ResponseWriter, r *http.Request, worker string) {
 	for {
 		f := l.current(r.Context(), worker)
 		for _, data := range f.since(seen) {
+			// The deadline is set for each event anew: only a reader that takes nothing for writeTimeout is
+			// dropped.
 			_ = control.SetWriteDeadline(time.Now().Add(writeTimeout))
 			if _, err := fmt.Fprintf(w, "data: %s\n\n", data); err != nil {
 				return
@@ -105,6 +115,7 @@ func (l *live) stream(w http.ResponseWriter, r *http.Request, worker string) {
 				return
 			}
 		}
+		// Marked as seen only after all events are written, so a failed write loses none: the stream ends then.
 		seen = f.number
 		select {
 		case <-r.Context().Done():
@@ -118,7 +129,7 @@ func (l *live) stream(w http.ResponseWriter, r *http.Request, worker string) {
 func (l *live) enter() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open >= l.most {
+	if l.open >= l.limit {
 		return false
 	}
 	l.open++
@@ -136,6 +147,7 @@ func (l *live) leave() {
 
 // current makes a new snapshot when the last one is old. Streams that ask meanwhile wait for that one.
 func (l *live) current(ctx context.Context, worker string) *feed {
+	// The usual case needs no singleflight: most streams find the snapshot that another one has just made.
 	if last := l.last(worker); last.isFresh() {
 		return last
 	}
@@ -147,6 +159,7 @@ func (l *live) current(ctx context.Context, worker string) *feed {
 		// The others want it, too: the reader who happens to make it may leave.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), livePeriod)
 		defer cancel()
+		// last is nil for the first snapshot after all streams had left.
 		next := last.follow(l.snapshot(ctx, worker))
 		l.keep(worker, next)
 		return next, nil
@@ -161,6 +174,8 @@ func (l *live) keep(worker string, f *feed) {
 	if l.feeds == nil {
 		l.feeds = map[string]*feed{}
 	}
+	// A page that watches a single worker leaves its feed behind when it closes. Ten periods are enough for one
+	// that reconnects.
 	maps.DeleteFunc(l.feeds, func(_ string, old *feed) bool { return time.Since(old.made) > 10*livePeriod })
 	l.feeds[worker] = f
 }
@@ -171,11 +186,13 @@ func (l *live) last(worker string) *feed {
 	return l.feeds[worker]
 }
 
-// isFresh reports whether a feed need not be made again. A nil receiver is not fresh.
+// isFresh reports whether a feed need not be made again. A nil receiver is not fresh. Nine tenths, because
+// tickers jitter: a stream that ticks a little early would otherwise get the old snapshot and be a second late.
 func (f *feed) isFresh() bool { return f != nil && time.Since(f.made) < livePeriod*9/10 }
 
 // follow is the feed of the snapshot after f, which is nil for the first one.
 func (f *feed) follow(s Snapshot) *feed {
+	// A Snapshot has only fields that can be encoded, so no error is possible.
 	whole, _ := json.Marshal(s) // plain data
 	whole = text.JSON(whole)
 	next := &feed{made: time.Now(), whole: whole}
@@ -185,12 +202,16 @@ func (f *feed) follow(s Snapshot) *feed {
 	}
 	next.number = f.number + 1
 	var delta bytes.Buffer
+	// The members are sorted, so that the same change has the same bytes.
 	for _, name := range slices.Sorted(maps.Keys(next.members)) {
 		if !bytes.Equal(next.members[name], f.members[name]) {
+			// Only whole members are sent. A change inside a list repeats the list, which keeps the page's code
+			// to one line.
 			fmt.Fprintf(&delta, ",%q:%s", name, next.members[name])
 		}
 	}
 	changed := []byte("{" + string(bytes.TrimPrefix(delta.Bytes(), []byte(","))) + "}")
+	// The clone keeps the old feed unchanged: streams may still be reading its deltas.
 	next.deltas = append(slices.Clone(f.deltas[max(0, len(f.deltas)-maxDeltas+1):]), changed)
 	return next
 }

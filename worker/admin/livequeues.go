@@ -10,7 +10,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// counted is what the page reads of a queue that the fleet has counted.
+// counted is what the page reads of a queue that the fleet has counted. It is decoded from the answer of the
+// API rather than from a type of worker/waiting, which this package may not import.
 type counted struct {
 	Queue         string             `json:"queue"`
 	Served        bool               `json:"served"`
@@ -36,6 +37,7 @@ func (a *admin) askQueues(ctx context.Context) ([]Queue, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The value goes through JSON once each fleetPeriod; the answer's fields are the documented ones.
 	data, err := json.Marshal(answer)
 	if err != nil {
 		return nil, err
@@ -53,6 +55,7 @@ func (a *admin) askQueues(ctx context.Context) ([]Queue, error) {
 	return out, nil
 }
 
+// Waiting has an entry for each state, also for zero, so that the page need not know the states.
 func (c *counted) view() Queue {
 	q := Queue{
 		Queue: c.Queue, Paused: !c.PausedUntil.IsZero(), Queued: c.Queued, Running: c.Running, Served: c.Served, Reasons: []string{},
@@ -75,7 +78,8 @@ func (c *counted) view() Queue {
 	return q
 }
 
-// queuesNow are how the queues stand: as the fleet has counted them, or else as far as this worker knows.
+// queuesNow are how the queues stand: as the fleet has counted them, or else as far as this worker knows. The
+// order is by name in both cases.
 func (a *admin) queuesNow(ctx context.Context) []Queue {
 	if list, known, err := a.view.queues.get(ctx); known && err == nil && list != nil {
 		return list
@@ -85,6 +89,8 @@ func (a *admin) queuesNow(ctx context.Context) []Queue {
 	if g.Backlog == nil {
 		return out
 	}
+	// The backlog is what this worker's own consumers show. Waiting stays nil then, which the page shows as
+	// unknown.
 	for name, b := range g.Backlog() {
 		out = append(out, Queue{
 			Queue: name, Paused: b.Paused, Queued: uint64(max(0, b.Pending)), Running: uint64(max(0, b.AckPending)), Served: true, Reasons: []string{},

@@ -17,6 +17,8 @@ import (
 // Operator does what the API can do to jobs, queues, workers and dead letters of the whole fleet. Each function asks NATS and ends with
 // its context. One that is nil is answered with 501. An error that wraps ErrUnknown is answered with 404, one that wraps ErrEnded with
 // 409, any other one with 503.
+// The daemon fills it. It exists so that this package needs no NATS connection and can be tested with
+// functions.
 type Operator struct {
 	// Queues returns the fields of the answer: queues and what is known of the counting.
 	Queues                  func(context.Context) (any, error)
@@ -39,7 +41,8 @@ type Operator struct {
 	ReplayLetter, PurgeLetter func(ctx context.Context, seq uint64) error
 }
 
-// What the functions of an Operator report.
+// What the functions of an Operator report. Both are only wrapped, never returned alone, so compare with
+// errors.Is.
 var (
 	ErrUnknown = errors.New("there is nothing of that name")
 	ErrEnded   = errors.New("the job has ended")
@@ -65,7 +68,7 @@ type Job struct {
 	Why   string    `json:"why,omitempty"`
 }
 
-// Letter is a dead letter in a list.
+// Letter is a dead letter in a list. Seq is the letter's sequence in its stream, and its name in the API.
 type Letter struct {
 	Seq      uint64    `json:"seq"`
 	Queue    string    `json:"queue"`
@@ -106,6 +109,7 @@ func (a *admin) operatorRoutes() []route {
 	}
 }
 
+// The counts are the fleet's snapshot, at most waiting.Stale old, so many pages do not ask NATS for each.
 func (a *admin) queueList(w http.ResponseWriter, r *http.Request) error {
 	if a.Operator.Queues == nil {
 		return notHere("the queues are not listed here")
@@ -130,6 +134,7 @@ func (a *admin) resumeQueue(w http.ResponseWriter, r *http.Request) error {
 // setPaused pauses a queue or ends its pause. A queue without consumers is answered with 404.
 func (a *admin) setPaused(w http.ResponseWriter, r *http.Request, act func(context.Context, string) error, paused bool) error {
 	queue := r.PathValue("queue")
+	// A name that no queue can have never reaches NATS, where it could be a wildcard.
 	if !jobs.ValidQueue(queue) {
 		return unknown("no queue has this name")
 	}
@@ -166,6 +171,7 @@ func (a *admin) drainWorker(w http.ResponseWriter, r *http.Request) error {
 	if err := change(r, func(ctx context.Context) error { return a.Operator.DrainWorker(ctx, name) }); err != nil {
 		return explain(err, "no worker has this name")
 	}
+	// The name is a stranger's text until a worker is found under it.
 	a.Log.Info("drain was asked for over HTTP", "worker", text.Printable(name), "peer", r.RemoteAddr)
 	return reply(w, map[string]any{"worker": name, "draining": true})
 }
@@ -178,6 +184,7 @@ func (a *admin) jobs(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case err != nil:
 		return err
+	// An id is asked for directly by its subject; the filters need a walk over the streams.
 	case query.Has("id"):
 		return a.findJob(w, r, query.Get("id"))
 	case f.State != "" && !slices.Contains(jobs.States(), f.State) && !slices.Contains(jobs.Outcomes(), f.State):
@@ -213,6 +220,7 @@ func (a *admin) findJob(w http.ResponseWriter, r *http.Request, id string) error
 	return reply(w, map[string]any{"jobs": orEmpty(list)})
 }
 
+// The story is read from several streams, so it is no single moment of the job.
 func (a *admin) story(w http.ResponseWriter, r *http.Request) error {
 	queue, id, err := jobOf(r)
 	if err != nil {
@@ -239,6 +247,7 @@ func (a *admin) cancelJob(w http.ResponseWriter, r *http.Request) error {
 	if a.Operator.CancelJob == nil {
 		return notHere("jobs cannot be cancelled here")
 	}
+	// Two cancels of one job: the second one gets 409, since the result is stored.
 	if err := change(r, func(ctx context.Context) error { return a.Operator.CancelJob(ctx, queue, id) }); err != nil {
 		return explain(err, "no job has this name")
 	}
@@ -257,7 +266,8 @@ func jobOf(r *http.Request) (queue, id string, err error) {
 
 const (
 	defaultLimit = 100
-	maxLimit     = 1000
+	// It bounds the memory and the size of one answer.
+	maxLimit = 1000
 )
 
 // limitOf reads the parameter limit; defaultLimit without it. What is no number from 1 to maxLimit is answered with 400.
@@ -265,6 +275,7 @@ func limitOf(r *http.Request) (int, error) {
 	if !r.URL.Query().Has("limit") {
 		return defaultLimit, nil
 	}
+	// A limit that is written empty is an error, not the default.
 	written := r.URL.Query().Get("limit")
 	n, err := strconv.Atoi(written)
 	if err != nil || n < 1 || n > maxLimit {
@@ -273,7 +284,8 @@ func limitOf(r *http.Request) (int, error) {
 	return n, nil
 }
 
-// explain turns an error of the Operator into its answer.
+// explain turns an error of the Operator into its answer. nothing is the message for ErrUnknown. Other errors
+// are passed on, and fail makes them 503.
 func explain(err error, nothing string) error {
 	switch {
 	case errors.Is(err, ErrUnknown):
@@ -289,7 +301,7 @@ func unknown(message string) error {
 	return failure{status: http.StatusNotFound, code: "not_found", message: message}
 }
 
-// orEmpty is a list that is written as [] rather than null.
+// orEmpty is a list that is written as [] rather than null. Clients may then always iterate.
 func orEmpty[T any](list []T) []T {
 	if list == nil {
 		return []T{}

@@ -12,10 +12,13 @@ import (
 
 // files are the page and its parts; the folder's licence goes with them.
 //
+// They are served from memory, so the worker needs no files beside it.
+//
 //go:embed page openapi.json
 var files embed.FS
 
-// pagePolicy lets the page load its own parts and talk to its own worker, and nothing else.
+// pagePolicy lets the page load its own parts and talk to its own worker, and nothing else. Scripts in the
+// page's text do not run, so a job's URL or error that got into it unescaped could not act.
 const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
@@ -27,7 +30,8 @@ func (a *admin) pageRoutes() []route {
 	}
 }
 
-// page answers with a file of the page. The files are part of the program, so no path leads outside.
+// page answers with a file of the page. The files are part of the program, so no path leads outside. name is
+// one path segment, and embed.FS refuses "..", so no other file can be named.
 func (a *admin) page(w http.ResponseWriter, r *http.Request) error {
 	name := r.PathValue("name")
 	if name == "" {
@@ -53,7 +57,8 @@ func (a *admin) schema(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// sendFile answers with an embedded file, or 404.
+// sendFile answers with an embedded file, or 404. An embedded file changes only with the program; setHeaders
+// forbids to cache it, so an update is seen at once.
 func sendFile(w http.ResponseWriter, name string) error {
 	data, err := files.ReadFile(name)
 	if err != nil {

@@ -13,7 +13,9 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// ProxyRow is a proxy in a list: its state as this worker sees it, and what the whole fleet did through it in 24 hours.
+// ProxyRow is a proxy in a list: its state as this worker sees it, and what the whole fleet did through it in
+// 24 hours. The two halves are of different scope on purpose: breakers are each worker's own, while attempts
+// are too few on one worker to compare proxies.
 type ProxyRow struct {
 	ProxyID string   `json:"proxy_id"`
 	Region  string   `json:"region"`
@@ -37,8 +39,9 @@ type ProxyRow struct {
 	AvgLatency float64        `json:"avg_latency"` // seconds
 }
 
-// proxyList is the order in which proxies are listed: those that cannot be used first, then those with bans, then the largest share of
-// failures. It holds no more than names: there may be 100,000 of them.
+// proxyList is the order in which proxies are listed: those that cannot be used first, then those with bans,
+// then the largest share of failures.
+// It holds no more than names: there may be 100,000 of them. Rows are made for one page only.
 type proxyList struct {
 	order   []string
 	counts  map[string]int // by state of the breaker
@@ -54,6 +57,8 @@ func (a *admin) listProxies(ctx context.Context) (*proxyList, error) {
 	for _, p := range book.ByProxy(24) {
 		list.did[p.ProxyID] = p
 	}
+	// The own book comes last: it knows the reasons of this worker's breakers, which the rows show the state
+	// of.
 	for _, from := range []*rollup.Book{book, a.Book} {
 		for _, e := range from.BreakerEvents(time.Now().Add(-24 * time.Hour)) {
 			if e.ToState == breaker.Open.String() {
@@ -66,6 +71,7 @@ func (a *admin) listProxies(ctx context.Context) (*proxyList, error) {
 		trouble float64
 	}
 	var places []place
+	// One pass over the pool. Conditions takes the pool's lock for a part at a time, so picks go on.
 	for c := range a.Pool.Conditions() {
 		list.counts[c.State.String()]++
 		if c.Cooldowns > 0 {
@@ -82,11 +88,13 @@ func (a *admin) listProxies(ctx context.Context) (*proxyList, error) {
 		case c.Cooldowns > 0:
 			p.trouble = 5
 		}
+		// The share is at most one, so it only orders proxies of the same class.
 		if did := list.did[c.ID]; did.TotalAttempts >= leastAttempts {
 			p.trouble += float64(did.FailureCount) / float64(did.TotalAttempts)
 		}
 		places = append(places, p)
 	}
+	// Ties are broken by id, or rows would jump between two pages.
 	slices.SortFunc(places, func(a, b place) int { return cmp.Or(cmp.Compare(b.trouble, a.trouble), cmp.Compare(a.id, b.id)) })
 	list.order = make([]string, len(places))
 	for i, p := range places {
@@ -98,7 +106,8 @@ func (a *admin) listProxies(ctx context.Context) (*proxyList, error) {
 // leastAttempts is how many attempts make a proxy's share of failures mean something.
 const leastAttempts = 5
 
-// proxyRows are the rows of some proxies. One that has left the pool meanwhile is left out.
+// proxyRows are the rows of some proxies. One that has left the pool meanwhile is left out. It asks the pool
+// again, so a row is current although the order is up to a period old.
 func (a *admin) proxyRows(list *proxyList, ids []string) []ProxyRow {
 	rows := make([]ProxyRow, 0, len(ids))
 	for _, id := range ids {
@@ -112,6 +121,7 @@ func (a *admin) proxyRows(list *proxyList, ids []string) []ProxyRow {
 			NextTest: timeOrNull(s.NextTest), Bans: list.bans[id], InFlight: s.Inflight, Attempts: did.TotalAttempts, Failed: did.FailureCount,
 			Classes: did.Classes, AvgLatency: did.AvgLatency.Seconds(),
 		}
+		// Avoided matters only while the own breaker is closed: an open one already keeps the proxy out.
 		if s.State != breaker.Closed {
 			row.Reason = short(list.reasons[id])
 		} else if !s.AvoidedUntil.IsZero() {
@@ -122,7 +132,9 @@ func (a *admin) proxyRows(list *proxyList, ids []string) []ProxyRow {
 	return rows
 }
 
-// proxies lists the proxies whose id, region, state or tags contain a text, page by page.
+// proxies lists the proxies whose id, region, state or tags contain a text, page by page. The search is over
+// the list of the last period; offset counts in it. A proxy may be skipped or repeated if the list was made
+// anew between two pages.
 func (a *admin) proxies(w http.ResponseWriter, r *http.Request) error {
 	limit, err := limitOf(r)
 	if err != nil {
@@ -143,14 +155,17 @@ func (a *admin) proxies(w http.ResponseWriter, r *http.Request) error {
 	}
 	ids := list.order
 	if search := strings.ToLower(r.URL.Query().Get("search")); search != "" {
+		// The order is shared by all pages, so the search works on a copy.
 		ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !a.matches(id, search) })
 	}
 	total := len(ids)
+	// min guards both ends: an offset behind the end gives an empty page.
 	ids = ids[min(offset, total):min(offset+limit, total)]
 	return reply(w, map[string]any{"total": total, "proxies": a.proxyRows(list, ids)})
 }
 
-// matches reports whether a proxy fits a search, which is in lower case.
+// matches reports whether a proxy fits a search, which is in lower case. The id is tried first, for the rest
+// needs the pool's lock.
 func (a *admin) matches(id, search string) bool {
 	if strings.Contains(strings.ToLower(id), search) {
 		return true

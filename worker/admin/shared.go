@@ -10,6 +10,7 @@ import (
 
 // shared is a value that costs something to find out. All pages share it: it is asked for at most once a period, and only while
 // somebody wants it. What takes long is asked for less often, so that it costs at most a twentieth of the time.
+// The zero value without ask never knows anything, so callers need no test for nil.
 type shared[T any] struct {
 	ask     func(context.Context) (T, error)
 	period  time.Duration
@@ -25,7 +26,8 @@ type shared[T any] struct {
 	known bool      // an answer has come, or an error
 }
 
-// patience is how long a page waits for a value that nobody knows yet, or has wanted for long.
+// patience is how long a page waits for a value that nobody knows yet, or has wanted for long. It is below
+// livePeriod, so a slow answer delays a page's first event and none of the later ones.
 const patience = 200 * time.Millisecond
 
 // get returns the last answer and the error of the last question. If the answer is old it is asked for again. Only if there is none, or
@@ -33,11 +35,15 @@ const patience = 200 * time.Millisecond
 func (s *shared[T]) get(ctx context.Context) (value T, known bool, err error) {
 	s.mu.Lock()
 	value, known, err = s.value, s.known, s.err
+	// After an error the value counts as current: waiting for the next try would delay every page while NATS is
+	// away.
 	due, current := time.Now().After(s.next), known && (err != nil || time.Since(s.at) < 4*s.period)
 	s.mu.Unlock()
 	if !due || s.ask == nil {
 		return value, known, err
 	}
+	// Callers that come meanwhile join the question that is open. It runs on in its own goroutine when they
+	// leave, for at most timeout.
 	done := s.asking.DoChan("", func() (any, error) { s.refresh(ctx); return nil, nil })
 	if current {
 		return value, known, err
@@ -48,6 +54,7 @@ func (s *shared[T]) get(ctx context.Context) (value T, known bool, err error) {
 	case <-done:
 	case <-bounded.Done():
 	}
+	// Read again under the lock, whether the answer came or the patience ended.
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.value, s.known, s.err
@@ -55,6 +62,7 @@ func (s *shared[T]) get(ctx context.Context) (value T, known bool, err error) {
 
 // refresh asks. After an error the old value stays.
 func (s *shared[T]) refresh(ctx context.Context) {
+	// The first caller may go away; the others still want the answer.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
 	defer cancel()
 	began := time.Now()
@@ -65,6 +73,7 @@ func (s *shared[T]) refresh(ctx context.Context) {
 		s.value = value
 	}
 	s.at = began
+	// A question that took long costs the server much, so the pause is at least twenty times its duration.
 	pause := max(s.period, 20*time.Since(began))
 	if err != nil { // perhaps the worker has not the right, and the server logs each question
 		pause = max(pause, 6*s.period)

@@ -1,3 +1,4 @@
+// Its members are sent only when they change, so a member that differs in each second must be small.
 package admin
 
 import (
@@ -48,7 +49,7 @@ type Snapshot struct {
 	Retries   []jobs.RetryEvent `json:"retries"`
 }
 
-// Failure is a job that failed.
+// Failure is a job that failed. Detail is cut, since a proxy's or site's text may be of any length.
 type Failure struct {
 	At       time.Time `json:"at"`
 	Queue    string    `json:"queue"`
@@ -75,7 +76,8 @@ type Queue struct {
 	Reasons []string `json:"reasons"`
 }
 
-// How much of a list a snapshot has. The rest is found by the API.
+// How much of a list a snapshot has. The rest is found by the API. A snapshot must stay small whatever the
+// fleet's size: it is made each second.
 const (
 	maxWorkers = 50
 	maxSites   = 50
@@ -83,6 +85,7 @@ const (
 	maxProxies = 20
 )
 
+// It reads what is known and waits for at most patience for each shared value that nobody has asked for lately.
 func (a *admin) snapshot(ctx context.Context, watched string) Snapshot {
 	s := Snapshot{
 		At: time.Now().UTC(), Worker: a.Worker, Version: a.Version, Watched: watched, TokenNeeded: a.Token != "",
@@ -99,27 +102,32 @@ func (a *admin) snapshot(ctx context.Context, watched string) Snapshot {
 	if a.Sites != nil {
 		s.Sites = a.Sites(maxSites)
 	}
+	// DeadCount stays nil while nobody knows; zero would say that there are none.
 	if dead, known, err := a.view.dead.get(ctx); known && err == nil {
 		s.Dead, s.DeadCount = orEmpty(dead.groups), &dead.count
 	}
 	for _, f := range a.Book.LastFailures(10) {
 		s.Failures = append(s.Failures, Failure{At: f.At.UTC(), Queue: f.Queue, JobID: f.ID, Error: f.Error, Detail: short(f.Detail), Attempts: f.Attempts})
 	}
+	// The problems come last, because they are derived from the other members.
 	s.Problems = a.problems(ctx, &s)
 	return s
 }
 
+// The last day, by hour, of the fleet if it can be read.
 func (a *admin) addHours(ctx context.Context, s *Snapshot) {
 	book := a.bookNow(ctx)
 	s.Scope = "worker"
 	if book != a.Book {
+		// bookNow returns the own book itself as its fallback, so comparing pointers tells the scope.
 		s.Scope = "cluster"
 	}
 	total := book.Total(24)
 	s.Hours, s.SuccessByAttempt = book.Series(24), total.SuccessByAttempt()
 }
 
-// bookNow is the fleet's book, or this worker's while that is all that is known.
+// bookNow is the fleet's book, or this worker's while that is all that is known. A failure to read is silent
+// here: the page shows the scope.
 func (a *admin) bookNow(ctx context.Context) *rollup.Book {
 	if a.Cluster != nil {
 		if fleet, err := a.Cluster(ctx); err == nil {
@@ -129,6 +137,7 @@ func (a *admin) bookNow(ctx context.Context) *rollup.Book {
 	return a.Book
 }
 
+// The cut may fall into a character, which is then removed, so the text stays valid UTF-8.
 func short(text string) string {
 	if len(text) <= 300 {
 		return text

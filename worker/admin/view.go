@@ -9,7 +9,8 @@ import (
 	"strings"
 )
 
-// view is what all pages share of the fleet.
+// view is what all pages share of the fleet. Each value has its own period and lock, so a slow question about
+// dead letters delays nothing else.
 type view struct {
 	workers *shared[workersKnown]
 	proxies *shared[*proxyList]
@@ -23,6 +24,7 @@ type deadLetters struct {
 	count  uint64
 }
 
+// An ask that is nil stands for a function that the program does not provide.
 func newView(a *admin) view {
 	v := view{
 		workers: &shared[workersKnown]{period: fleetPeriod, timeout: fleetPeriod},
@@ -66,55 +68,76 @@ const maxProblems = 8
 
 // problems are what an operator has to know first.
 func (a *admin) problems(ctx context.Context, s *Snapshot) []Problem {
-	out := []Problem{}
-	add := func(level, format string, args ...any) {
-		out = append(out, Problem{Level: level, Text: fmt.Sprintf(format, args...)})
-	}
+	out := problemList{}
 	for _, c := range s.Checks {
 		if !c.OK {
-			add("bad", "%s: %s", c.Name, c.Detail)
+			out.add("bad", "%s: %s", c.Name, c.Detail)
 		}
 	}
 	if _, known, err := a.view.workers.get(ctx); known && err != nil {
-		add("warn", "the other workers cannot be asked: %v", err)
+		out.add("warn", "the other workers cannot be asked: %v", err)
 	}
-	for _, w := range s.Workers {
-		switch {
-		case w.Silent:
-			add("bad", "worker %s does not answer any more", w.Worker)
-		case w.Worker != s.Worker && !w.Ready && !w.Draining:
-			add("bad", "worker %s is not ready: %s", w.Worker, cmp.Or(strings.Join(w.Reasons, "; "), "it does not say why"))
-		}
-	}
+	out.addWorkers(s)
+	// Fewer than half of the breakers are closed. If none is, the check of the proxies says so already.
 	if all, closed := sumOf(s.Breakers), s.Breakers["closed"]; all > 0 && closed*2 < all && closed > 0 {
-		add("warn", "%d of %d proxies rest", all-closed, all)
+		out.add("warn", "%d of %d proxies rest", all-closed, all)
 	}
-	for _, q := range s.Queues {
-		switch {
-		case !q.Served && q.Queued > 0:
-			add("bad", "queue %s: no worker serves it, and %s", q.Queue, countOf(int(q.Queued), "job waits", "jobs wait"))
-		case q.Paused:
-			add("warn", "queue %s is paused", q.Queue)
-		}
-		for _, reason := range q.Reasons {
-			add("warn", "queue %s: %s", q.Queue, reason)
-		}
-	}
-	var resting []string
-	for _, site := range s.Sites {
-		if site.State == "resting" || site.State == "testing" {
-			resting = append(resting, site.Site)
-		}
-	}
-	if len(resting) > 0 {
-		add("warn", "%s not answer, and jobs for it wait: %s", countOf(len(resting), "site does", "sites do"), firstOf(resting, 3))
-	}
+	out.addQueues(s.Queues)
+	out.addSites(s.Sites)
+	// "bad" sorts before "warn". The sort is stable, so each level keeps the order from the worker's checks to the sites.
 	slices.SortStableFunc(out, func(a, b Problem) int { return cmp.Compare(a.Level, b.Level) })
 	if len(out) > maxProblems {
 		more := len(out) - maxProblems + 1
 		out = append(out[:maxProblems-1], Problem{Level: "warn", Text: fmt.Sprintf("and %d more", more)})
 	}
 	return out
+}
+
+// problemList collects problems. It is made empty rather than nil, because the page gets it as an array.
+type problemList []Problem
+
+func (p *problemList) add(level, format string, args ...any) {
+	*p = append(*p, Problem{Level: level, Text: fmt.Sprintf(format, args...)})
+}
+
+// addWorkers adds the workers that jobs cannot use. The checks of the worker that answers are problems already, so it is left out.
+func (p *problemList) addWorkers(s *Snapshot) {
+	for _, w := range s.Workers {
+		switch {
+		case w.Silent:
+			p.add("bad", "worker %s does not answer any more", w.Worker)
+		case w.Worker != s.Worker && !w.Ready && !w.Draining:
+			p.add("bad", "worker %s is not ready: %s", w.Worker, cmp.Or(strings.Join(w.Reasons, "; "), "it does not say why"))
+		}
+	}
+}
+
+// addQueues adds the queues whose jobs do not go on. A pause is somebody's wish, so it is only a warning.
+func (p *problemList) addQueues(queues []Queue) {
+	for _, q := range queues {
+		switch {
+		case !q.Served && q.Queued > 0:
+			p.add("bad", "queue %s: no worker serves it, and %s", q.Queue, countOf(int(q.Queued), "job waits", "jobs wait"))
+		case q.Paused:
+			p.add("warn", "queue %s is paused", q.Queue)
+		}
+		for _, reason := range q.Reasons {
+			p.add("warn", "queue %s: %s", q.Queue, reason)
+		}
+	}
+}
+
+// addSites adds one problem for all sites that rest: many of them often rest for one cause.
+func (p *problemList) addSites(sites []Site) {
+	var resting []string
+	for _, site := range sites {
+		if site.State == "resting" || site.State == "testing" {
+			resting = append(resting, site.Site)
+		}
+	}
+	if len(resting) > 0 {
+		p.add("warn", "%s not answer, and jobs for it wait: %s", countOf(len(resting), "site does", "sites do"), firstOf(resting, 3))
+	}
 }
 
 func sumOf(counts map[string]int) (sum int) {

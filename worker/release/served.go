@@ -21,20 +21,21 @@ const (
 	unservedRest = time.Minute
 )
 
-// queues is what is known of the queues of the fleet. A queue is unserved if it is paused, has no consumer, or if nobody took a job
-// of it that was released. No more of its jobs are released then, and those that lie there hold no place of a
-// job of another queue. All fields are guarded by mu. One site's jobs may be of many queues, so a paused queue
-// would otherwise fill the window and starve the others.
+// queues is what is known of the queues of the fleet. A queue is unserved if it is paused, has no consumer, or
+// if nobody took a job of it that was released. No more of its jobs are released then, and those that lie there
+// hold no place of a job of another queue.
 //
-// What is not known yet counts as served. Its methods may be called from any goroutine.
+// What is not known yet counts as served. Its methods may be called from any goroutine. All fields are guarded by
+// mu. One site's jobs may be of many queues, so a paused queue would otherwise fill the window and starve the
+// others.
 type queues struct {
 	mu        sync.Mutex
 	consumers map[string]bus.DueConsumer // nil until the server has listed them
 	untaken   map[string]uint64          // the oldest released job that nobody took, as the sequence of its due job
 }
 
-// The consumers stay: they are the server's state, not that of a leadership.
-// reset forgets all but what the server says.
+// reset forgets all but what the server says. The consumers stay: they are the server's state, not that of a
+// leadership.
 func (q *queues) reset() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -58,8 +59,7 @@ func (q *queues) servesLocked(queue string) bool {
 	return known && !consumer.Paused && q.untaken[queue] == 0
 }
 
-// They are sorted, so that heads asks in the same order each time.
-// served are the names of the queues that are.
+// served are the names of the queues that are. They are sorted, so that heads asks in the same order each time.
 func (q *queues) served() (names []string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -97,9 +97,9 @@ func (q *queues) update(consumers []bus.DueConsumer) (more bool) {
 	return more
 }
 
+// isUntaken reports whether a due job was never given out. Without pending jobs it was, or it is gone.
 // Delivered is the highest sequence that the consumer has given out. It never decreases, so a lower one proves
 // that the job still lies there.
-// isUntaken reports whether a due job was never given out. Without pending jobs it was, or it is gone.
 func isUntaken(consumer bus.DueConsumer, seq uint64) bool {
 	return consumer.Pending > 0 && consumer.Delivered < seq
 }
@@ -133,8 +133,8 @@ func (q *queues) lies(s sentJob) bool {
 	return true
 }
 
-// It asks nothing while no site has waiting jobs, so an idle fleet costs the server nothing.
-// watchQueues asks for the queues while jobs wait for sites, until ctx ends.
+// watchQueues asks for the queues while jobs wait for sites, until ctx ends. It asks nothing while no site has
+// waiting jobs, so an idle fleet costs the server nothing.
 func (r *Releaser) watchQueues(ctx context.Context, jobs siteJobs) {
 	for failed := false; ctx.Err() == nil; {
 		pause := queuesEvery
@@ -153,8 +153,8 @@ func (r *Releaser) watchQueues(ctx context.Context, jobs siteJobs) {
 	}
 }
 
-// A queue that is served again must not wait for the end of unservedRest.
-// readQueues asks for the queues once, and looks at all lines at once if one of them is served again.
+// readQueues asks for the queues once, and looks at all lines at once if one of them is served again. A queue
+// that is served again must not wait for the end of unservedRest.
 func (r *Releaser) readQueues(ctx context.Context, jobs siteJobs) error {
 	consumers, err := jobs.DueConsumers(ctx)
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// Angle brackets or parentheses are no letters of a queue's name, so it cannot collide with a real one.
 // otherQueues stands for the waiting jobs of queues that found no room in the table. No queue can have that name.
 const otherQueues = "(other)"
 

@@ -97,9 +97,8 @@ type search struct {
 }
 
 // span is a part of the table: its entries from index from to index to, which are those with sequences from
-// first to before after. The invariant of halve: above - below is the number of jobs that the stream has in the
-// span.
-// The server counts above jobs from first on, and below from after on.
+// first to before after. The server counts above jobs from first on, and below from after on. The invariant of
+// halve: above - below is the number of jobs that the stream has in the span.
 type span struct {
 	from, to     int
 	first, after uint64

@@ -12,8 +12,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// It fills one value over many counts: only a listing of all subjects finds such queues, and that is expensive.
-// unserved is what a Counter knows of queues without consumers.
+// unserved is what a Counter knows of queues without consumers. It fills one value over many counts: only a
+// listing of all subjects finds such queues, and that is expensive.
 type unserved struct {
 	jobs   map[string]uint64 // their jobs when they were listed
 	listed time.Time
@@ -117,8 +117,8 @@ func (q *Queue) note(state string, since time.Time) {
 	}
 }
 
-// known is the number of jobs of which a consumer has told.
-// addUnserved counts the jobs that no consumer knows: those of queues that nobody serves, such as misspelt ones.
+// addUnserved counts the jobs that no consumer knows: those of queues that nobody serves, such as misspelt
+// ones. known is the number of jobs of which a consumer has told.
 func (c *Counter) addUnserved(ctx context.Context, queues map[string]*Queue, known uint64) error {
 	info, err := c.bus.StreamInfo(ctx, c.bus.Names().Stream("JOBS"))
 	if err != nil {

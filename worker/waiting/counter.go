@@ -35,8 +35,8 @@ const (
 type Config struct {
 	// Worker is this worker's name, for people.
 	Worker string
-	// A count may take longer by one request.
-	// Budget is about how long one count may read waiting jobs; zero means 2 s.
+	// Budget is about how long one count may read waiting jobs; zero means 2 s. A count may take longer by one
+	// request.
 	Budget time.Duration
 	// MaxJobs is how many jobs are remembered; zero means the package's bound.
 	MaxJobs int
@@ -89,8 +89,8 @@ func (c *Counter) reset() {
 	c.queues, c.sites = newNames(maxQueues), newNames(maxSites)
 }
 
-// It changes the table even when it fails, and the next count goes on from there.
-// Count counts the jobs of all queues. Jobs that are gone, or that have come since the count began, may be counted or not.
+// Count counts the jobs of all queues. Jobs that are gone, or that have come since the count began, may be
+// counted or not. It changes the table even when it fails, and the next count goes on from there.
 //
 // Errors: bus.ErrNotSetUp, bus.ErrPermission; any other one may pass.
 func (c *Counter) Count(ctx context.Context) (Snapshot, error) {

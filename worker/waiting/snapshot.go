@@ -113,8 +113,8 @@ func (q *Queue) count(state string) *uint64 {
 	return nil
 }
 
-// Only the leader calls it, so entries never compete. The last one wins.
-// Store shares a snapshot with the fleet.
+// Store shares a snapshot with the fleet. Only the leader calls it, so entries never compete. The last one
+// wins.
 func Store(ctx context.Context, kv jetstream.KeyValue, s Snapshot) error {
 	data, err := json.Marshal(s)
 	if err != nil {

@@ -5,8 +5,8 @@ import (
 	"sort"
 )
 
-// The order of the fields keeps padding out, and a million of them are kept.
-// entry is what is remembered of a waiting job: 24 bytes.
+// entry is what is remembered of a waiting job: 24 bytes. The order of the fields keeps padding out, and a
+// million of them are kept.
 type entry struct {
 	seq uint64
 	// until is the second in which its time comes, and since the one since which it waits in its state. Seconds count from 1970.
