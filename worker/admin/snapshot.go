@@ -1,4 +1,3 @@
-// Its members are sent only when they change, so a member that differs in each second must be small.
 package admin
 
 import (
@@ -10,7 +9,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// Snapshot is what the page shows.
+// Snapshot is what the page shows. Its members are sent only when they change, so a member that differs in each second
+// must be small.
 type Snapshot struct {
 	At time.Time `json:"at"`
 	// Worker is the one that answers, and Version its version.

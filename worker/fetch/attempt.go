@@ -25,6 +25,8 @@ var errAttemptTimeout = errors.New("the attempt took longer than its timeout")
 // attemptOnAnyProxy does one attempt and decides what follows. again means that the policy decides whether and when another one
 // follows. What fails on this host is not counted: another proxy is tried at once, and then the job waits for one.
 func (r *run) attemptOnAnyProxy(ctx context.Context) (end jobs.RunOutcome, again bool) {
+	// A failure of this host says nothing about the job, so it costs no attempt. It is bounded, because a host
+	// that cannot open any connection would otherwise go through the whole pool.
 	for range maxLocal {
 		if end, again = r.attemptOnce(ctx); !again || !r.last.blame.local {
 			return end, again
@@ -54,6 +56,8 @@ func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool)
 		return end, false
 	}
 	began := false
+	// began tells the domain's limit whether an attempt was made: one that found no proxy gives its place in
+	// the rate back.
 	defer func() { release(began) }()
 	lease, err := r.takeLease()
 	if err != nil {
@@ -103,6 +107,7 @@ func (r *run) settleAttempt(ctx context.Context, a *flight) (end jobs.RunOutcome
 	case repeatable && b.local:
 		r.f.warnOfLocal(b.text)
 		return jobs.RunOutcome{}, true
+	// The outage is decided before the attempt enters the history, from which MaxAttempts is counted.
 	case repeatable && r.mayBeOutage(b, f.host):
 		return r.withoutProxy(&rotation.NoProxyError{Reason: rotation.Outage}), false
 	}
@@ -214,6 +219,8 @@ func (r *run) reportInterceptors(x *exchanges) {
 	}
 	for id, cert := range r.refusedCerts {
 		if id != r.last.Proxy && !strings.Contains(id, exitMark) && r.f.interceptors.suspect(id, *cert) {
+			// The breaker opens for tripTime at once. A streak of failures would take long, since the
+			// interceptor relays plain HTTP well.
 			events, _ := r.f.cfg.Pool.ForceOpen(id, tripTime, "intercepts")
 			r.reportBreakers(events)
 		}

@@ -16,7 +16,8 @@ type backoff struct {
 	delays retry.Backoff
 }
 
-// Next returns the delay before the next retry. stop means that the policy allows no more retries.
+// Next returns the delay before the next retry. stop means that the policy allows no more retries. It is called
+// once for each retry, whatever caused it, so that the delays keep their order.
 func (b *backoff) Next() (delay time.Duration, stop bool) {
 	if b.delays == nil {
 		b.delays = newBackoff(b.policy, b.made)
@@ -25,7 +26,8 @@ func (b *backoff) Next() (delay time.Duration, stop bool) {
 }
 
 // newBackoff is the policy's delays after the attempts that were made already: growth, then the cap, then jitter inside it, then
-// the count. It has state and belongs to one run.
+// the count. It has state and belongs to one run. The order of the wrappers matters: the cap bounds what grew,
+// the jitter may only shorten it, and the count comes last, so that skipped delays count as well.
 func newBackoff(p jobs.Policy, made int) retry.Backoff {
 	var n float64
 	b := retry.Backoff(retry.BackoffFunc(func() (time.Duration, bool) {
@@ -49,6 +51,7 @@ func newBackoff(p jobs.Policy, made int) retry.Backoff {
 // grow returns the n-th delay, counted from 1, before the cap. It stops at 1e6 seconds, which is far above any cap,
 // because a larger float would overflow a Duration.
 func grow(p jobs.Policy, n float64) time.Duration {
+	// Floats do not overflow as Durations do: 2^1000 is still a number here, and the cap follows.
 	d := p.BaseDelay.Seconds()
 	switch p.BackoffStrategy {
 	case jobs.Linear:

@@ -11,6 +11,7 @@ import (
 )
 
 // response is a complete response that may be the job's result. It keeps its memory until the result is stored.
+// One goroutine owns it. Who stops using a response without storing it must release its memory.
 type response struct {
 	status int
 	header http.Header
@@ -20,14 +21,16 @@ type response struct {
 	memory *memoryShare // of the body
 }
 
-// response returns the newest response and hands its memory over to the caller. The body must have been read to its end.
+// response returns the newest response and hands its memory over to the caller. The body must have been read to
+// its end. The mark keeps releaseMemory at the attempt's end from freeing what the result still needs.
 func (x *exchanges) response() *response {
 	x.taken = true
 	return &response{memory: &x.memory, status: x.status(), header: x.header, fields: x.resultFields(), body: x.body, url: x.url}
 }
 
 // keep stores a response that becomes the result if no later attempt brings a better one. It frees the memory of the
-// response that was kept before.
+// response that was kept before. At most one response is kept for each run, so a job that meets ban after ban
+// holds the memory of one body.
 func (r *run) keep(a *response) {
 	if r.keptResponse != nil {
 		r.keptResponse.memory.releaseAll()
@@ -37,6 +40,7 @@ func (r *run) keep(a *response) {
 
 // succeeded is the outcome of a job that a response ends.
 func (r *run) succeeded(a *response) jobs.RunOutcome {
+	// The URL is where the redirects ended, which is what a result reports.
 	r.url = a.url
 	result := r.result()
 	result.Outcome, result.Status, result.Header, result.Fields, result.Body = jobs.Succeeded, a.status, a.header, a.fields, a.body
@@ -66,6 +70,8 @@ func (x *exchanges) matchRedirect(ctx context.Context, location string) error {
 	if x.run.job.Ban == nil {
 		return nil
 	}
+	// The location is resolved here only to be matched; the redirect itself resolves it again and reports its
+	// errors.
 	if target, err := x.target.Resolve(location); err == nil { // who follows a redirect says what is wrong with it
 		if x.matched, err = x.run.job.Ban.MatchRedirect(ctx, target.String()); err != nil {
 			return fmt.Errorf("%w: %w", errMatch, err)
@@ -78,10 +84,13 @@ func (x *exchanges) matchRedirect(ctx context.Context, location string) error {
 // takes only a proxy that has met no ban of this site. If there is none, the response is the result. The lease is used by
 // the next attempt.
 func (r *run) pickUnbanned() bool {
+	// A job that is bound to one proxy, a request that must not be sent twice, and a job without attempts left
+	// have no use for another proxy.
 	if r.job.Proxy.ID != "" || r.nonIdempotent() || len(r.progress.Attempts) >= r.policy.MaxAttempts {
 		return false
 	}
 	need := r.need()
+	// Without NoLastResort the pool would give a proxy that this site has banned as well.
 	need.NoLastResort = true
 	lease, err := r.pickBy(need)
 	if err != nil {
@@ -102,6 +111,8 @@ func (r *run) orKeptResponse(o jobs.RunOutcome) jobs.RunOutcome {
 	case jobs.RunScheduled, jobs.RunStopped:
 		return r.succeeded(r.keptResponse)
 	case jobs.RunFinished:
+		// The response that came last is better than a kept ban only if the attempts ended with a response,
+		// whatever its status.
 		responded := o.Result.Error == jobs.ErrAttemptsExhausted && r.last.responded
 		banned := o.Result.Error == jobs.ErrBodyTooLarge && r.last.blame.tooLarge
 		if slices.Contains([]string{jobs.ErrAttemptsExhausted, jobs.ErrExpired, jobs.ErrTimedOut, jobs.ErrNoProxy, jobs.ErrSiteDown, jobs.ErrPermanent}, o.Result.Error) && !responded || banned {

@@ -9,7 +9,9 @@ import (
 	"github.com/gofer-mq/gofer/rotation"
 )
 
-// blame is the judgement of an attempt: who failed, and what may follow. judge makes it from facts alone. The zero value blames nobody.
+// blame is the judgement of an attempt: who failed, and what may follow. judge makes it from facts alone. The
+// zero value blames nobody. Each field has one reader: verdict for the pool, decide for the job, reportAttempt
+// for the history.
 type blame struct {
 	isResult   bool       // there is a response that may be the job's result
 	tooLarge   bool       // the response is a ban by the fleet's list, and its body is larger than allowed
@@ -34,6 +36,7 @@ const tripTime = 10 * time.Minute
 // redirects.
 func (b blame) verdict(f facts) rotation.Verdict {
 	v := rotation.Verdict{
+		// Answered is true for a failure of the target's as well: the proxy reached it.
 		Kind: b.kind, Host: f.host, Answered: f.responded || b.fault == jobs.FaultTarget, Proven: f.proven, JobTimeout: f.jobTimeout, CoolDown: f.retryAfter, Trip: b.trip, Latency: f.latency, Reason: b.reason,
 		Gateway: b.gateway, NoTunnel: f.refused != nil && f.refused.status >= http.StatusInternalServerError,
 	}
@@ -41,6 +44,8 @@ func (b blame) verdict(f facts) rotation.Verdict {
 	case b.kind == rotation.PairFault && (f.ban || f.fleetBan):
 		v.Ban, v.Host = f.rule, "" // the host is the one for which another proxy has to be picked
 	case b.kind == rotation.Relayed:
+		// Only a response below 400 shows that the site serves this proxy. An error page may come before the
+		// site looks at the client.
 		v.NotBanned = f.status >= 200 && f.status < 400
 	}
 	return v
@@ -55,13 +60,15 @@ func (b blame) ofProxy() bool {
 // cost returns the tokens of the retry budget that a retry after this failure takes. A failover loads no target twice, so
 // it costs less.
 func (b blame) cost() float64 {
+	// The two costs share one bucket, so failovers and retries limit each other.
 	if b.failover {
 		return costOfFailover
 	}
 	return costOfRetry
 }
 
-// blameProxy is for a failure that names the proxy, so another proxy may be tried at once.
+// blameProxy is for a failure that names the proxy, so another proxy may be tried at once. The request never
+// reached the target's application through it, as far as the facts show.
 func blameProxy(reason, text string) blame {
 	return blame{fault: jobs.FaultProxy, kind: rotation.ProxyFault, reason: reason, text: text, failover: true}
 }
@@ -88,11 +95,14 @@ func blameTarget(reason, text string) blame {
 // every target, so the verdict about the proxy stays unclear.
 func blameTargetByProxy(text string) blame {
 	b := blameTarget("connect", text)
+	// fault and kind differ on purpose: users are told what the proxy said, while the pool weighs it with what
+	// other proxies say.
 	b.kind = rotation.Unclear
 	return b
 }
 
-// blamePair is for a target that does not serve this proxy, so another proxy may be tried at once.
+// blamePair is for a target that does not serve this proxy, so another proxy may be tried at once. The pair is
+// a proxy and a site: the proxy cools down there and is used elsewhere.
 func blamePair(reason, text string) blame {
 	return blame{fault: jobs.FaultPair, kind: rotation.PairFault, reason: reason, text: text, failover: true}
 }
@@ -119,8 +129,11 @@ func judge(f facts) blame {
 	var denied *deniedError
 	var location *locationError
 	switch {
+	// A stop that is the attempt's own timeout is a failure, so it is excluded here.
 	case f.stopped && !f.timeout:
 		return blame{reason: "cancelled", text: "the attempt was cut short"}
+	// The body could not be read in time because another attempt of the same job was reading. Neither proxy is
+	// at fault.
 	case f.missedReadToken && f.timeout:
 		return blame{reason: "timeout", text: "time ran out while the answer of another attempt was read", failover: true}
 	case errors.As(f.err, &denied):
@@ -129,6 +142,7 @@ func judge(f facts) blame {
 		return blameTarget("location", "the target redirects to a Location that is no URL: "+location.reason)
 	case errors.Is(f.err, errTooLarge):
 		b := judgeResponse(f)
+		// The size of a ban's body says nothing about the job: another proxy may get the real page.
 		if b.isFleetBan {
 			b.isResult, b.tooLarge = false, true
 		}
@@ -141,6 +155,8 @@ func judge(f facts) blame {
 	case errors.Is(f.err, errMatch):
 		// The response is complete: proxy and target have done their part.
 		return blame{kind: rotation.Relayed, reason: "timeout", text: errMatch.Error()}
+	// After the judgements about the job, before those about others: a host without descriptors or memory fails
+	// with errors that look like the proxy's.
 	case f.isLocal():
 		return judgeLocal(f)
 	case f.direct:
@@ -154,6 +170,8 @@ func judge(f facts) blame {
 // judgeResponse judges a complete response by its status and by the ban rules. A status is blamed on the target only if
 // it came through a tunnel or cannot be the proxy's own.
 func judgeResponse(f facts) blame {
+	// The cases run from the most specific to the most general. A 407 comes first, because its meaning depends
+	// on who can have said it.
 	status := http.StatusText(f.status)
 	switch {
 	case f.status == http.StatusProxyAuthRequired && f.healthy:
@@ -161,6 +179,7 @@ func judgeResponse(f facts) blame {
 		return blameRefusal("proxy_auth", "the proxy, which works for others, wants other credentials (407)"+offeredSchemes(f.header))
 	case f.status == http.StatusProxyAuthRequired && f.plain:
 		b := blameProxy("proxy_auth", "the proxy wants other credentials (407)"+offeredSchemes(f.header))
+		// Nothing is known of the host only if the request was never sent to it, so it may be repeated.
 		b.trip, b.unsent = tripTime, f.host == ""
 		return b
 	case f.status == http.StatusProxyAuthRequired && !f.direct:
@@ -171,14 +190,17 @@ func judgeResponse(f facts) blame {
 		return blameTarget("ban", "the answer matches the job's ban rule")
 	case f.ban:
 		return blamePair("ban", "the answer matches the job's ban rule")
+	// A status that is retryable as well is handled below, by the policy.
 	case !f.retryable && f.fleetBan && !f.direct:
 		b := blamePair("ban", "the target answered "+code(f.status)+", which is a ban here")
 		b.isResult, b.isFleetBan = true, true
 		return b
 	case !f.retryable:
 		return blame{isResult: true, kind: rotation.Relayed}
+	// The site limits this proxy's rate. Retry-After sets the cooldown, and the breaker takes no harm.
 	case f.status == http.StatusTooManyRequests:
 		return blame{fault: jobs.FaultPair, kind: rotation.Relayed, reason: "status_429", text: "the target answered 429 " + status}
+	// Through a tunnel a 502 can only be the target's. In a plain exchange the proxy may have written it.
 	case f.plain && f.status >= 502 && f.status <= 504:
 		// The target may have a proxy of its own that says it (RFC 9209, 2): then it blames that one and not ours.
 		if said, known := proxyStatus(f.header); known && said.fault == jobs.FaultTarget {

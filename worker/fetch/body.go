@@ -11,9 +11,11 @@ import (
 )
 
 const (
-	// maxDrained is how much of a body that nobody wants is read to keep its connection.
+	// maxDrained is how much of a body that nobody wants is read to keep its connection. A new connection costs
+	// about as much as reading this.
 	maxDrained = 64 << 10
-	// minGrown and maxGrown are the sizes of the buffers that are kept for bodies of an unknown size.
+	// minGrown and maxGrown are the sizes of the buffers that are kept for bodies of an unknown size. A body
+	// above maxGrown is rare, and a pool of larger buffers would hold the memory of the largest body for long.
 	minGrown, maxGrown = 4 << 10, 256 << 10
 )
 
@@ -27,6 +29,7 @@ func (x *exchanges) read(ctx context.Context) error {
 	}
 	codings := codings(x.resp.Response)
 	var err error
+	// The header of a HEAD names the codings of a body that does not come.
 	if len(codings) == 0 || x.method == http.MethodHead {
 		x.body, err = x.run.f.bodies.read(ctx, x.source(ctx, limit), x.length(), limit, &x.memory)
 	} else {
@@ -35,7 +38,9 @@ func (x *exchanges) read(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// The rest takes no network, so a slow pattern is no stall.
 	x.stall.stop()
+	// MatchBody is asked even for an empty body: a rule may say that an empty page is a ban.
 	if x.hasBody() {
 		matched, err := x.run.job.Ban.MatchBody(ctx, x.body)
 		if err != nil {
@@ -47,7 +52,8 @@ func (x *exchanges) read(ctx context.Context) error {
 	return nil
 }
 
-// length is that of the body as it comes; below zero if it is not known.
+// length is that of the body as it comes; below zero if it is not known. It is what the peer announces. fill
+// checks it against the limit before it makes room.
 func (x *exchanges) length() int64 {
 	if x.method == http.MethodHead {
 		return 0 // the one that is announced is that of another answer
@@ -68,7 +74,10 @@ func (x *exchanges) readEncoded(ctx context.Context, codings []string, limit int
 	if len(codings) > maxCodings {
 		return nil, fmt.Errorf("%w: %d codings on top of each other", errDecode, len(codings))
 	}
+	// The encoded body may be a little larger than the decoded limit: data that does not compress grows by its
+	// framing.
 	buf, err := f.bodies.fill(ctx, x.source(ctx, limit+overhead), f.bodies.take(), x.length(), limit+overhead, &x.memory)
+	// The closure reads buf at the end: fill may have replaced the buffer.
 	defer func() { f.bodies.put(buf, &x.memory) }()
 	if err != nil {
 		return nil, err
@@ -79,6 +88,7 @@ func (x *exchanges) readEncoded(ctx context.Context, codings []string, limit int
 	if len(buf) == 0 {
 		return nil, nil // an empty body is empty in any coding
 	}
+	// The decoded body's length is not known, so read lets a pooled buffer grow.
 	d := f.decoders.decode(ctx, codings, buf, isEndAnnounced(x.resp.Response), limit, &x.memory)
 	defer d.close()
 	return f.bodies.read(ctx, d, -1, limit, &x.memory)
@@ -89,7 +99,8 @@ func (x *exchanges) hasBody() bool {
 	return x.method != http.MethodHead && x.resp.StatusCode != http.StatusNoContent && x.resp.StatusCode != http.StatusNotModified
 }
 
-// bodies are buffers in which bodies of an unknown size grow. The zero value is ready.
+// bodies are buffers in which bodies of an unknown size grow. The zero value is ready. It holds pointers to
+// slices, since a slice itself would be allocated again for each put.
 type bodies struct{ pool sync.Pool }
 
 // take returns an empty buffer, perhaps one that another body has used. put takes it back.
@@ -103,6 +114,7 @@ func (b *bodies) take() []byte {
 // put returns a buffer to the pool and its memory to the budget. Large buffers are left to the garbage collector, so that
 // one large body does not hold memory for ever.
 func (b *bodies) put(buf []byte, memory *memoryShare) {
+	// The share is reduced in any case: the pool's memory belongs to no job.
 	memory.release(counted(cap(buf)))
 	if cap(buf) <= maxGrown {
 		b.pool.Put(&buf)
@@ -112,10 +124,12 @@ func (b *bodies) put(buf []byte, memory *memoryShare) {
 // read reads a body to its end. length is the announced length, below zero if there is none. The memory of the returned
 // body stays in the share.
 func (b *bodies) read(ctx context.Context, from io.Reader, length, limit int64, memory *memoryShare) ([]byte, error) {
+	// The size is known, so the buffer is made once, exactly, and becomes the body.
 	if length >= 0 {
 		return b.fill(ctx, from, nil, length, limit, memory)
 	}
 	buf, err := b.fill(ctx, from, b.take(), length, limit, memory)
+	// Copying such a body would double its memory for a moment.
 	if err == nil && cap(buf) > maxGrown {
 		return buf, nil // too large to be copied, or kept
 	}
@@ -123,6 +137,7 @@ func (b *bodies) read(ctx context.Context, from io.Reader, length, limit int64, 
 	if err != nil {
 		return nil, err
 	}
+	// The copy has the exact size, and the pooled buffer goes back.
 	return bytes.Clone(buf), nil
 }
 
@@ -133,6 +148,7 @@ func (b *bodies) fill(ctx context.Context, from io.Reader, buf []byte, length, l
 	if length > limit {
 		return buf, errTooLarge
 	}
+	// spareBytes leave room to see the end without growing: a read into a full buffer cannot return io.EOF.
 	if size := length + spareBytes; size > int64(cap(buf)) {
 		if buf, err = b.grow(ctx, buf, size, memory); err != nil {
 			return buf, err
@@ -140,6 +156,8 @@ func (b *bodies) fill(ctx context.Context, from io.Reader, buf []byte, length, l
 	}
 	for {
 		if len(buf) == cap(buf) {
+			// Doubling keeps the copies to twice the body. The bound by limit ends the growth: a body that
+			// needs more is too large.
 			if buf, err = b.grow(ctx, buf, min(2*int64(cap(buf)), limit+spareBytes), memory); err != nil {
 				return buf, err
 			}
@@ -162,13 +180,15 @@ func (b *bodies) grow(ctx context.Context, old []byte, size int64, memory *memor
 		return old, err
 	}
 	larger := append(make([]byte, 0, size), old...)
+	// For a moment both count. Releasing first would let another job take the memory that is about to be used.
 	if cap(old) > 0 {
 		b.put(old, memory)
 	}
 	return larger, nil
 }
 
-// counted is how much memory a buffer takes of the budget.
+// counted is how much memory a buffer takes of the budget. Small buffers are not counted: locking the budget
+// for each of them would cost more than they hold.
 func counted(size int) int64 {
 	if size <= maxUncounted {
 		return 0

@@ -8,7 +8,8 @@ import (
 	"github.com/andybalholm/brotli"
 )
 
-// brotliTables is what the prefix codes of a brotli stream may take: 256 of each kind (RFC 7932, 9.2).
+// brotliTables is what the prefix codes of a brotli stream may take: 256 of each kind (RFC 7932, 9.2). They are
+// acquired together with the window, because the decoder makes them at the same time.
 const brotliTables = 3 << 20
 
 // errWindow is for a window that the format does not have: a large one is an extension that browsers do not know.
@@ -24,6 +25,8 @@ type brotliDecoder struct {
 // first read, when its size is known.
 func (u *brotliDecoder) reset(from io.Reader, acquire func(int64) error) error {
 	u.head = brotliHead{from: from, acquire: acquire}
+	// The library's Reset keeps its buffers, so a reused decoder costs no allocation for a window of the same
+	// size.
 	return u.Reset(&u.head)
 }
 
@@ -36,6 +39,8 @@ func (u *brotliDecoder) window() int64 { return u.head.window }
 // Read reads.
 func (u *brotliDecoder) Read(p []byte) (int, error) {
 	n, err := u.Reader.Read(p)
+	// Bytes behind the stream are left alone, as browsers do, so what the library calls an error is an end
+	// here.
 	if err != nil && err.Error() == "brotli: excessive input" { // the library has no name for it
 		err = io.EOF
 	}
@@ -53,6 +58,7 @@ type brotliHead struct {
 // Read reads.
 func (h *brotliHead) Read(p []byte) (int, error) {
 	n, err := h.from.Read(p)
+	// Only the first non-empty read is examined. The window's size stands in its first bytes.
 	if h.begun || n == 0 {
 		return n, err
 	}
@@ -63,6 +69,7 @@ func (h *brotliHead) Read(p []byte) (int, error) {
 	if err := h.acquire(h.window + brotliTables); err != nil {
 		return 0, err
 	}
+	// The bytes are passed on even with an error, as io.Reader demands.
 	return n, err
 }
 
@@ -71,6 +78,7 @@ func (h *brotliHead) Read(p []byte) (int, error) {
 func brotliWindow(begin []byte) int64 {
 	in := brotliBits{bytes: begin}
 	size := int64(1) << in.windowBits()
+	// 2^0: windowBits has found no valid size.
 	if size == 1 {
 		return 0
 	}
@@ -80,13 +88,15 @@ func brotliWindow(begin []byte) int64 {
 	}
 	nibbles := in.take(2) + 4
 	length := int64(in.take(4*nibbles)) + 1
+	// Seven nibbles mean a metadata block, whose length says nothing about the data.
 	if nibbles == 7 || in.ended {
 		return size
 	}
 	return min(size, max(int64(1)<<10, 1<<bits.Len64(uint64(length))))
 }
 
-// brotliBits reads numbers from their lowest bit on.
+// brotliBits reads numbers from their lowest bit on. RFC 7932 packs numbers from the least significant bit of
+// each byte on.
 type brotliBits struct {
 	bytes []byte
 	at    int
@@ -106,7 +116,9 @@ func (b *brotliBits) take(n int) (number int) {
 	return number
 }
 
-// windowBits is the number of bits of the window's size, from 10 to 24; zero for one that the format does not have.
+// windowBits is the number of bits of the window's size, from 10 to 24; zero for one that the format does not
+// have. The code is that of RFC 7932, 9.1: one bit for 16, then three bits for 18 to 24, then three bits for
+// the rest.
 func (b *brotliBits) windowBits() int {
 	if b.take(1) == 0 {
 		return 16

@@ -7,7 +7,8 @@ import (
 
 // The parts of a retry budget that are not configured.
 const (
-	// budgetLife is how long what was not used stays in the budget.
+	// budgetLife is how long what was not used stays in the budget. It bounds a burst of retries after a quiet
+	// time, too.
 	budgetLife = 10 * time.Second
 	// budgetWait is the longest that the budget delays a retry. After that the retry goes on, whatever the budget holds.
 	budgetWait = time.Minute
@@ -19,7 +20,8 @@ const (
 
 // budget keeps retries from multiplying the load when everything fails: a token bucket that each first attempt fills by a
 // share, and time by a floor. A lack of tokens is a debt: each retry waits until the tokens of those before it have come. The shape is
-// that of Finagle's RetryBudget.
+// that of Finagle's RetryBudget. hedges is a second, smaller bucket: without it, hedges that begin by
+// themselves would take what retries need.
 type budget struct {
 	share, floor float64 // tokens of a first attempt, and of a second
 
@@ -31,7 +33,8 @@ type budget struct {
 }
 
 // newBudget makes a full budget, so that a worker that has just started may retry. share is in tokens for each first
-// attempt, floor in tokens a second. A negative share sets no bound.
+// attempt, floor in tokens a second. A negative share sets no bound. The budget is shared by all jobs of a
+// worker.
 func newBudget(share, floor float64) *budget {
 	return &budget{share: share, floor: floor, tokens: floor * budgetLife.Seconds(), at: time.Now()}
 }
@@ -53,6 +56,7 @@ func (b *budget) spend(cost float64) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
+	// Time is added lazily, so no goroutine is needed.
 	b.fill(now.Sub(b.at).Seconds() * b.floor)
 	b.at = now
 	b.tokens -= cost
@@ -60,6 +64,7 @@ func (b *budget) spend(cost float64) time.Duration {
 		return 0
 	}
 	b.delayed++
+	// floor is not zero: Config gives it a default.
 	wait := time.Duration(-b.tokens / b.floor * float64(time.Second))
 	// A retry that waits for the longest time takes no token: otherwise the debt would grow without bound, and the budget
 	// would not recover when the failures end.
@@ -80,6 +85,7 @@ func (b *budget) hedge(isAuto bool) bool {
 		b.fill(now.Sub(b.at).Seconds() * b.floor)
 		b.at = now
 	}
+	// Both are tested before one is taken, so that a refusal takes nothing.
 	if b.share >= 0 && b.tokens < costOfRetry || isAuto && b.hedges < 1 {
 		return false
 	}
@@ -107,7 +113,8 @@ func (b *budget) refund(cost float64) {
 	b.fill(cost)
 }
 
-// fill adds tokens up to what floor adds in budgetLife. The caller holds mu.
+// fill adds tokens up to what floor adds in budgetLife. The caller holds mu. The bound keeps a worker that was
+// idle for long from a burst of retries. A debt is not bounded here; spend bounds it.
 func (b *budget) fill(tokens float64) {
 	b.tokens = min(b.tokens+tokens, b.floor*budgetLife.Seconds())
 }

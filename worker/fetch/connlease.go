@@ -6,7 +6,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/fetch/http1"
 )
 
-// connLease is a connection in use, what its meter showed before, and what lets go of it: false if the context ended.
+// connLease is a connection in use, what its meter showed before, and what lets go of it: false if the context
+// ended. It is released exactly once, by giveBack, or connect closes the connection before it makes one.
 type connLease struct {
 	*conn
 	before  int64
@@ -14,7 +15,9 @@ type connLease struct {
 }
 
 // idle takes an idle connection for a request that may be sent twice. found is false if there is none, or if the request
-// may not. The connection is bound to ctx until the lease is released.
+// may not. The connection is bound to ctx until the lease is released. An idle connection may have been closed
+// by its peer a moment ago. Then the request is sent a second time on a new one, which only an idempotent
+// request survives.
 func (x *exchanges) idle(ctx context.Context) (l connLease, found bool) {
 	if x.run.nonIdempotent() {
 		return connLease{}, false
@@ -24,6 +27,8 @@ func (x *exchanges) idle(ctx context.Context) (l connLease, found bool) {
 		return connLease{}, false
 	}
 	l = connLease{conn: cn, before: cn.meter.received.Load(), release: func() bool { return true }}
+	// A connection of HTTP/2 is read by its own goroutine for several attempts, so no attempt's context may
+	// close it.
 	if cn.http1 != nil {
 		l.release = http1.Bind(ctx, cn.meter)
 	}
@@ -39,8 +44,11 @@ func (x *exchanges) giveBack(l connLease, reusable bool) {
 		_ = x.resp.Body.Close()
 		reusable = reusable && (l.http2 != nil && !x.resp.Close || x.resp.Reusable())
 	}
+	// The meter counts for the connection, so an attempt's share is the difference.
 	x.received += l.meter.received.Load() - l.before
 	x.ended = l.meter.ended.Load()
+	// release is called in any case, for it ends the goroutine that watches the context. If the context ended
+	// first, the deadline of the connection is spoiled.
 	if !l.release() || !reusable {
 		l.close()
 		return
@@ -55,6 +63,7 @@ func (x *exchanges) keep(cn *conn) {
 		x.run.f.conns.put(cn)
 		return
 	}
+	// An attempt has at most one such connection; another one is closed.
 	x.closeKept()
 	x.kept = cn
 }
@@ -65,6 +74,7 @@ func (x *exchanges) reusable() *conn {
 		return x.run.f.conns.pop(x.connKey())
 	}
 	cn := x.kept
+	// A redirect to another host cannot use it. It stays kept, since a later redirect may come back.
 	if cn == nil || cn.key != x.connKey() || !cn.isAlive() {
 		return nil
 	}

@@ -12,7 +12,9 @@ import (
 // maxHeaderBytes bounds the header of a response, in bytes; the text of http2Text names it.
 const maxHeaderBytes = 256 << 10
 
-// conns are the connections to proxies and, where a tunnel is needed, through them. Each belongs to one attempt at a time.
+// conns are the connections to proxies and, where a tunnel is needed, through them. Each belongs to one attempt
+// at a time. The limits are max in all and perKey for one key. A connection that is in use is in none of the
+// lists.
 type conns struct {
 	roots      *x509.CertPool
 	http2      *http.Transport // speaks HTTP/2 on a connection that is given to it
@@ -31,7 +33,8 @@ type conns struct {
 	done sync.WaitGroup
 }
 
-// conn is one connection, either of HTTP/1.1 or of HTTP/2.
+// conn is one connection, either of HTTP/1.1 or of HTTP/2. Exactly one of http1 and http2 is set. Whoever took
+// it from conns owns it until put or close.
 type conn struct {
 	http1 *http1.Conn
 	http2 *http.ClientConn
@@ -45,6 +48,7 @@ type conn struct {
 // itself. Nobody reads an idle connection of HTTP/1.1, so its socket is asked whether something has come: whatever comes
 // unasked, an end or bytes, makes it unusable.
 func (cn *conn) isAlive() bool {
+	// The gateway's own idle time is shorter than ours: a connection near its end could lose a request.
 	if cn.ttl > 0 && !cn.since.IsZero() && time.Since(cn.since) > cn.ttl {
 		return false
 	}
@@ -70,13 +74,15 @@ func newConns(cfg Config) *conns {
 		max: cfg.MaxIdle, perKey: cfg.IdlePerKey, timeout: cfg.IdleTimeout, allowInner: cfg.AllowPrivateTargets, proxyDial: cfg.Dial, roots: cfg.RootCAs, http2: newHTTP2(),
 		idle: map[connKey]*idleList{}, stop: make(chan struct{}),
 	}
+	// One goroutine examines all connections; one for each would be thousands.
 	c.done.Go(c.reap)
 	return c
 }
 
 // connKey names what a connection can be used for: the proxy with its user, the target, and the version of HTTP. A proxy takes
 // plain requests for any target on one connection, but what one site sends late, or a proxy that only copies bytes, would
-// answer for another.
+// answer for another. It is comparable, because it is a map key. The password is part of it, since gateways
+// choose an exit by it.
 type connKey struct {
 	proxyScheme, proxyHost, user, password string // empty when direct
 	scheme, host, port                     string
@@ -94,7 +100,8 @@ func (x *exchanges) connKey() connKey {
 }
 
 // pop removes and returns the youngest idle connection of a key that is alive; nil if there is none. The youngest is the
-// least likely to have ended. Connections that have ended are closed on the way.
+// least likely to have ended. Connections that have ended are closed on the way. It asks isAlive without the
+// lock, since that is a system call.
 func (c *conns) pop(key connKey) *conn {
 	for {
 		cn := c.take(key)
@@ -118,6 +125,7 @@ func (c *conns) take(key connKey) *conn {
 	}
 	last := len(list.conns) - 1
 	cn := list.conns[last]
+	// The slot is cleared, so that the array does not keep a closed connection in memory.
 	list.conns[last] = nil
 	list.conns = list.conns[:last]
 	c.n--
@@ -137,7 +145,8 @@ func (c *conns) list(key connKey) *idleList {
 	return list
 }
 
-// put makes a connection idle, or closes it when there are enough.
+// put makes a connection idle, or closes it when there are enough. The connection is closed after the lock is
+// released: closing may block.
 func (c *conns) put(cn *conn) {
 	c.mu.Lock()
 	full := c.n >= c.max || c.closed()
@@ -155,7 +164,8 @@ func (c *conns) put(cn *conn) {
 	}
 }
 
-// closed reports whether close was called. The result holds while the caller holds mu.
+// closed reports whether close was called. The result holds while the caller holds mu. Under mu no connection
+// is put after close has emptied the lists.
 func (c *conns) closed() bool {
 	select {
 	case <-c.stop:
@@ -174,6 +184,7 @@ func (c *conns) idleCount() int {
 
 // reap closes the connections that have been idle for too long, until close.
 func (c *conns) reap() {
+	// A quarter of the timeout bounds how much too long a connection stays. NewTicker panics below one.
 	tick := time.NewTicker(max(c.timeout/4, time.Millisecond))
 	defer tick.Stop()
 	for {
@@ -196,6 +207,7 @@ func (c *conns) expire(before time.Time) {
 	c.mu.Unlock()
 	closed := 0
 	for _, list := range all {
+		// The list is filtered in place: fresh never overtakes the position that is read.
 		fresh := list.conns[:0]
 		for _, cn := range list.conns {
 			if cn.since.Before(before) || !cn.isAlive() {
@@ -225,5 +237,6 @@ func (c *conns) close() {
 	close(c.stop)
 	c.mu.Unlock()
 	c.done.Wait()
+	// The time in the future makes every connection old.
 	c.expire(time.Now().Add(time.Hour))
 }

@@ -20,7 +20,8 @@ const (
 	maxCookieBytes = 4 << 10 // name and value (RFC 6265bis, 5.7)
 )
 
-// cookies are those that the redirects of one attempt set. They end with the attempt: jobs share nothing. The zero value has none.
+// cookies are those that the redirects of one attempt set. They end with the attempt: jobs share nothing. The
+// zero value has none. The jar knows the rules of domains and paths; only the bounds are our own.
 type cookies struct {
 	jar  *cookiejar.Jar
 	kept map[cookieID]struct{} // at most maxCookies
@@ -33,17 +34,20 @@ type cookieID struct{ name, domain, path string }
 // first stay and new ones are dropped. A cookie that the response deletes frees its place.
 func (c *cookies) store(u jobs.URL, resp *http.Response) {
 	for _, cookie := range resp.Cookies() {
+		// Replacing a cookie that is known needs no new place, so it is admitted when the jar is full.
 		id := identify(cookie, u)
 		_, known := c.kept[id]
 		if len(cookie.Name)+len(cookie.Value) > maxCookieBytes || !known && len(c.kept) >= maxCookies {
 			continue
 		}
+		// The jar is made for the first cookie: most attempts see none.
 		if c.jar == nil {
 			c.jar, _ = cookiejar.New(&cookiejar.Options{PublicSuffixList: publicsuffix.List}) // it never fails
 			c.kept = map[cookieID]struct{}{}
 		}
 		c.jar.SetCookies(cookieURL(u), []*http.Cookie{cookie})
 		c.kept[id] = struct{}{}
+		// Max-Age wins over Expires (RFC 6265, 5.3). The jar deletes by itself, and the count must follow.
 		if cookie.MaxAge < 0 || cookie.MaxAge == 0 && !cookie.Expires.IsZero() && cookie.Expires.Before(time.Now()) {
 			delete(c.kept, id)
 		}
@@ -71,6 +75,8 @@ func (c *cookies) values(u jobs.URL, own []string) []string {
 		return own
 	}
 	var pairs []string
+	// The job's own header may hold several cookies in several fields; they are taken apart by the semicolon
+	// (RFC 6265, 4.2.1).
 	for pair := range strings.SplitSeq(strings.Join(own, ";"), ";") {
 		name, _, _ := strings.Cut(pair, "=")
 		replaced := slices.ContainsFunc(stored, func(cookie *http.Cookie) bool { return cookie.Name == strings.TrimSpace(name) })
@@ -81,6 +87,7 @@ func (c *cookies) values(u jobs.URL, own []string) []string {
 	for _, cookie := range stored {
 		pairs = append(pairs, cookie.String())
 	}
+	// One field only, as RFC 6265, 5.4 demands of a client.
 	return []string{strings.Join(pairs, "; ")}
 }
 

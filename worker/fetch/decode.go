@@ -26,13 +26,15 @@ const (
 // errCutOff ends a body whose coding has not come to its end, where nothing else would show that the connection broke.
 var errCutOff = fmt.Errorf("the body ends within its content coding: %w", io.ErrUnexpectedEOF)
 
-// decoders are kept for the next body. Those of brotli and zstd may hold much memory, so only a few of them are.
+// decoders are kept for the next body. Those of brotli and zstd may hold much memory, so only a few of them
+// are. The fields may be used from any goroutine; a decoder only by the one that took it.
 type decoders struct {
 	inflaters      sync.Pool
 	brotlis, zstds chan decoder
 }
 
-// keptDecoders is how many decoders of one coding are kept. They need a processor and nothing else.
+// keptDecoders is how many decoders of one coding are kept. They need a processor and nothing else. They are
+// CPU-bound and never wait for a network, so a few more than the cores suffice.
 const keptDecoders = 8
 
 // newDecoders makes empty pools. Decoders are made when they are first needed.
@@ -40,7 +42,8 @@ func newDecoders() decoders {
 	return decoders{brotlis: make(chan decoder, keptDecoders), zstds: make(chan decoder, keptDecoders)}
 }
 
-// maxKeptWindow is the largest window of a decoder that is kept.
+// maxKeptWindow is the largest window of a decoder that is kept. A decoder of a larger window would hold that
+// memory between two bodies, uncounted.
 const maxKeptWindow = 1 << 20
 
 // decoder undoes one content coding. Its Read returns io.ErrUnexpectedEOF when the input ends too early. It calls acquire before
@@ -72,7 +75,7 @@ func (d *decoded) close() {
 }
 
 // acquire takes memory for a window. It remembers its error, because a decoder passes it on in a form that looks like
-// broken data.
+// broken data. Afterwards Read returns the error of the memory instead of one about the data.
 func (d *decoded) acquire(ctx context.Context, bytes int64) error {
 	err := d.memory.acquire(ctx, bytes)
 	if err != nil {
@@ -89,14 +92,18 @@ func (p *decoders) decode(ctx context.Context, codings []string, body []byte, en
 	d := &decoded{memory: memory}
 	acquire := func(bytes int64) error { return d.acquire(ctx, bytes) }
 	in := &boundedReader{ctx: ctx, from: bytes.NewReader(body), left: limit + overhead + 1}
+	// The last coding that the server applied is the outermost. Each layer reads from the one outside of it.
 	for _, name := range slices.Backward(codings) {
 		dec, release := p.take(name)
 		l := &layer{decoder: dec, in: in, outer: d, endAnnounced: endAnnounced, release: release}
 		l.err = dec.reset(in, acquire)
 		d.layers = append(d.layers, l)
+		// Between layers the bound is looser than at the end: a layer that inflates without end must stop even
+		// if the next one returns nothing.
 		in = &boundedReader{ctx: ctx, from: l, left: limit + overhead + 1}
 		endAnnounced = true // the inner coding lies in an outer one that came whole
 	}
+	// The innermost reader gives the decoded body; its bound is exact, one byte more than allowed.
 	in.left = limit + 1
 	d.Reader = in
 	return d
@@ -114,6 +121,8 @@ func codings(resp *http.Response) (names []string) {
 			case "", "identity":
 			case "gzip", "x-gzip", "deflate", "br", "zstd":
 				names = append(names, name)
+			// An unknown coding makes all of them stay: undoing some would leave a header field that says
+			// neither.
 			default:
 				return nil
 			}
@@ -138,6 +147,8 @@ func (p *decoders) take(name string) (d decoder, release func()) {
 	default:
 		i, ok := p.inflaters.Get().(*inflater)
 		if !ok {
+			// Deflate and gzip share their decoder, which is small, so the garbage collector may decide how
+			// many are kept.
 			i = newInflater()
 		}
 		i.isDeflate = name == "deflate"
@@ -155,11 +166,13 @@ func reuse(kept chan decoder, fresh func() decoder) (d decoder, release func()) 
 		d = fresh()
 	}
 	return d, func() {
+		// The decoder is dropped, and the collector frees its window.
 		if d.window() > maxKeptWindow {
 			return
 		}
 		select {
 		case kept <- d:
+		// As many as there may be are kept; this one is dropped.
 		default:
 		}
 	}
@@ -184,6 +197,8 @@ func (l *layer) Read(p []byte) (int, error) {
 	}
 	n, err := l.decoder.Read(p)
 	switch {
+	// The order of the cases matters. An error of the input reaches the decoder first, which may return it as
+	// broken data or even as an end.
 	case err == nil:
 		return n, nil
 	case l.in.err != nil: // between two members it looks like the end
@@ -211,7 +226,8 @@ type boundedReader struct {
 	err  error
 }
 
-// Read reads at most maxRead bytes. After an error it returns that error for ever.
+// Read reads at most maxRead bytes. After an error it returns that error for ever. The error is sticky: a
+// decoder may try again after an error, and must not be fed further bytes.
 func (s *boundedReader) Read(p []byte) (int, error) {
 	if s.err == nil {
 		s.err = s.ctx.Err()

@@ -25,6 +25,8 @@ const unknownFailure = "the exchange broke off"
 func brief(err error) string {
 	for _, words := range []func(error) string{bodyText, resolverText, certificateText, tlsText, http2Text, http1Text, hostText, socksText} {
 		if text := words(err); text != "" {
+			// Functions that know a family of errors come before hostText, which knows what may lie at the
+			// bottom of any of them.
 			return text
 		}
 	}
@@ -51,7 +53,8 @@ func innermost(err error) error {
 // beginning pairs the beginning of a library's text with words of ours.
 type beginning struct{ text, words string }
 
-// wordsFor returns our words for a text of a library; empty if the list has none.
+// wordsFor returns our words for a text of a library; empty if the list has none. The beginnings are compared
+// in the order of the list, so a longer one stands before a shorter one that it begins with.
 func wordsFor(text string, list []beginning) string {
 	for _, b := range list {
 		if strings.HasPrefix(text, b.text) {
@@ -61,7 +64,8 @@ func wordsFor(text string, list []beginning) string {
 	return ""
 }
 
-// bodyText is for what this package says itself.
+// bodyText is for what this package says itself. The innermost text is used only of errors that this package
+// made itself.
 func bodyText(err error) string {
 	switch {
 	case errors.Is(err, errChecksum):
@@ -78,7 +82,8 @@ func bodyText(err error) string {
 	return ""
 }
 
-// resolverText is for a resolver's errors, and for addresses that are none.
+// resolverText is for a resolver's errors, and for addresses that are none. A resolver's error holds the name
+// that was asked for, which is not repeated.
 func resolverText(err error) string {
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
 		switch {
@@ -98,7 +103,8 @@ func resolverText(err error) string {
 	return ""
 }
 
-// hostText is for the errors of the operating system and of connections.
+// hostText is for the errors of the operating system and of connections. net.Error is last among the timeouts:
+// an error of the system may claim to be one as well.
 func hostText(err error) string {
 	timeout, isNet := errors.AsType[net.Error](err)
 	switch {
@@ -135,7 +141,8 @@ func hungUp(err error) bool {
 	}) != ""
 }
 
-// certificateText is for a certificate that was refused: what follows "the certificate".
+// certificateText is for a certificate that was refused: what follows "the certificate". The order goes from
+// the clearest cause to the most general: a certificate that has expired may have an unknown issuer, too.
 func certificateText(err error) string {
 	invalid, isInvalid := errors.AsType[x509.CertificateInvalidError](err)
 	issuer, isUnknown := errors.AsType[x509.UnknownAuthorityError](err)
@@ -206,6 +213,7 @@ func alert(err error) (tls.AlertError, bool) {
 	if !strings.HasPrefix(text, "tls: ") {
 		return 0, false
 	}
+	// There are fewer than 256 alerts, and this runs only for a handshake that failed.
 	for code := range 256 {
 		if tls.AlertError(code).Error() == text {
 			return tls.AlertError(code), true
@@ -242,6 +250,7 @@ func http2Text(err error) string {
 }
 
 // socksText is for the replies of SOCKS proxies (RFC 1928, 6; RFC 1929). x/net/proxy keeps only their texts.
+// Host and port of the reply are left out: they are the proxy's.
 func socksText(err error) string {
 	text := innermost(err).Error()
 	if reply, ok := strings.CutPrefix(text, "unknown error "); ok {

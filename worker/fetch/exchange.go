@@ -16,7 +16,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/fetch/http1"
 )
 
-// The errors of an exchange whose response is at fault.
+// The errors of an exchange whose response is at fault. They are compared by errors.Is; judge maps each of them
+// to a fault.
 var (
 	errTooLarge  = errors.New("the body is larger than allowed")
 	errRedirects = errors.New("too many redirects")
@@ -35,7 +36,8 @@ type locationError struct{ reason string }
 func (e *locationError) Error() string { return e.reason }
 
 // exchanges are those of one attempt: the request, and one more for each redirect, all through the same proxy. The fields describe
-// the newest exchange unless they say otherwise.
+// the newest exchange unless they say otherwise. Atomic fields are read by the watches while the exchanges go
+// on. All others belong to the goroutine of do, and to that of the run once do has returned.
 type exchanges struct {
 	run   *run
 	proxy *url.URL      // nil when direct; with the word of the exit filled in
@@ -83,6 +85,7 @@ type exchanges struct {
 // newExchanges prepares the exchanges of one attempt.
 func (r *run) newExchanges(lease *rotation.Lease) *exchanges {
 	x := &exchanges{run: r, started: time.Now()}
+	// Time spent waiting for memory is no stall of the peer, so the share pauses the watch.
 	x.memory = memoryShare{account: &r.memory, pause: x.stall.pause}
 	if p := lease.Proxy(); p != nil {
 		x.proxy, x.alone, x.ttl = lease.URL(), lease.Alone(), lease.IdleFor()
@@ -104,6 +107,7 @@ func (x *exchanges) do(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errAttemptTimeout)
 	defer cancel()
+	// Only the first cause counts: two watches may end the attempt at about the same time.
 	end := func(cause error) {
 		x.ender.CompareAndSwap(nil, &cause)
 		cancel()
@@ -138,12 +142,14 @@ func (x *exchanges) status() int {
 func (x *exchanges) follow(ctx context.Context) error {
 	req := x.run.firstRequest()
 	x.target = x.run.job.Target()
+	// is the number of redirects so far. exchangeOnce compares it with what the job allows.
 	for n := 0; ; n++ {
 		x.url, x.site = x.target.String(), siteName(x.target)
 		x.first.ask(x.site)
 		if n > 0 {
 			x.host = hostPort(x.target)
 		}
+		// A response of the exchange before must not be taken for that of one that fails.
 		x.resp = nil
 		next, err := x.exchangeOnce(ctx, req, n)
 		if err != nil || next == nil {
@@ -173,6 +179,7 @@ func (r *run) firstRequest() request {
 // exchangeOnce does one exchange. It returns the next request if the response is a redirect to follow, else it keeps the
 // response. n counts the redirects before it.
 func (x *exchanges) exchangeOnce(ctx context.Context, req request, n int) (next *request, err error) {
+	// The time to the first byte is that of this exchange only, while spent adds up all of them.
 	waited := x.spent[waiting].Load()
 	l, err := x.send(ctx, req)
 	if err != nil {
@@ -195,6 +202,7 @@ func (x *exchanges) exchangeOnce(ctx context.Context, req request, n int) (next 
 // gets HTTP/1.1 at once, and is remembered.
 func (x *exchanges) send(ctx context.Context, req request) (connLease, error) {
 	l, err := x.sendOnce(ctx, req)
+	// The request was refused unprocessed, so it may be sent again whatever its method.
 	if code, ok := http2Code(err); !ok || code != http11Required || ctx.Err() != nil {
 		return l, err
 	}
@@ -209,6 +217,8 @@ func (x *exchanges) send(ctx context.Context, req request) (connLease, error) {
 func (x *exchanges) sendOnce(ctx context.Context, req request) (connLease, error) {
 	if l, found := x.idle(ctx); found {
 		err := x.roundTrip(ctx, l, req)
+		// With HTTP/2, an error before the response began may come from a connection that ended while it was
+		// idle.
 		ended := errors.Is(err, http1.ErrEnded) || err != nil && l.http2 != nil && phase(x.phase.Load()) < reading
 		if !ended || ctx.Err() != nil {
 			return l, err
@@ -226,6 +236,7 @@ func (x *exchanges) sendOnce(ctx context.Context, req request) (connLease, error
 // handshake because it found no other.
 func (x *exchanges) open(ctx context.Context) (connLease, error) {
 	l, err := x.connect(ctx, false)
+	// The second handshake offers weaker suites, to this server only.
 	if err != nil && ctx.Err() == nil && wantsRSA(err) {
 		x.restart()
 		l, err = x.connect(ctx, true)
@@ -243,6 +254,7 @@ func (x *exchanges) roundTrip(ctx context.Context, l connLease, req request) (er
 	} else {
 		err = x.roundTrip1(l, req)
 	}
+	// The bytes that came instead of HTTP are looked at before the connection is closed.
 	if err != nil {
 		x.otherProtocol = l.meter.classify(false)
 		x.giveBack(l, false)
@@ -258,6 +270,7 @@ func (x *exchanges) roundTrip1(l connLease, req request) (err error) {
 	if x.proxy != nil && strings.HasPrefix(x.proxy.Scheme, "http") && x.target.Scheme() == "http" {
 		r.Target, r.ProxyAuthorization = x.url, basicAuth(x.proxy)
 	}
+	// From here on, the target may act on the request, even if writing it fails half-way.
 	x.sent.Store(true)
 	x.resp, err = l.http1.Do(&r, x.watchPhases(l.meter))
 	return err
@@ -273,6 +286,7 @@ func (x *exchanges) roundTrip2(ctx context.Context, l connLease, req request) er
 	resp, err := l.http2.RoundTrip(r)
 	if err == nil {
 		x.responseBegan(l.meter) // again, if an informational response came before
+		// Its Fields stay nil: HTTP/2 does not keep the order of fields that repeat.
 		x.resp = &http1.Response{Response: resp}
 	}
 	return err

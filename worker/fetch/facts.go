@@ -8,7 +8,9 @@ import (
 	"time"
 )
 
-// facts are what is known of an attempt that has ended. judge decides by them alone, so a test needs no network and no pool to judge.
+// facts are what is known of an attempt that has ended. judge decides by them alone, so a test needs no network
+// and no pool to judge. The zero value of a field means that nothing is known. Exactly one of err and responded
+// is set, except for errTooLarge, which has both.
 type facts struct {
 	err             error
 	responded       bool // a response came, though perhaps too large a one
@@ -55,20 +57,7 @@ func (r *run) facts(ctx context.Context, a *flight) facts {
 		responded: x.err == nil || errors.Is(x.err, errTooLarge),
 		stopped:   ctx.Err() != nil && x.err != nil, latency: time.Since(x.started),
 	}
-	// The cause of the context says which bound ended the attempt. A bound that the job chose is noted, because the proxy
-	// is not to blame for too short a time.
-	switch own := r.job.Timeout.Std(); {
-	case errors.Is(x.cause, errAttemptTimeout):
-		f.timeout, f.jobTimeout = true, own > 0 && own < r.f.cfg.AttemptTimeout
-	case errors.Is(x.cause, errStalled):
-		f.timeout, f.stalled = true, true
-	case errors.Is(x.cause, errNoFirstByte):
-		f.timeout, f.exceeded, f.jobTimeout = true, x.exceeded, r.job.FirstByteTimeout > 0
-		f.learnt = x.first.isLearnt()
-		f.learntTimeout = f.learnt && !r.f.cfg.Pool.Times().HasAnsweredWithin(x.site, f.exceeded)
-	case errors.Is(x.cause, errExpired), errors.Is(x.cause, errTimedOut):
-		f.timeout, f.jobTimeout = true, true
-	}
+	r.addCause(&f, x)
 	f.resolveTime, f.memoryTime = x.resolveTime(), x.memory.waited
 	f.dialTime = x.timeIn(connecting) - f.resolveTime
 	if x.resp != nil {
@@ -79,9 +68,7 @@ func (r *run) facts(ctx context.Context, a *flight) facts {
 		f.plain = strings.HasPrefix(x.url, "http://") && strings.HasPrefix(x.proxy.Scheme, "http")
 	}
 	if f.responded {
-		f.ban, f.rule = x.matched || r.job.Ban.MatchStatus(f.status), r.banKey()
-		f.fleetBan = r.job.Ban == nil && r.policy.IsBan(f.status)
-		f.retryable = r.policy.IsRetryable(f.status)
+		r.addResponse(&f, x)
 	} else {
 		errors.As(x.err, &f.refused)
 		if opening := (*openError)(nil); errors.As(x.err, &opening) {
@@ -99,6 +86,31 @@ func (r *run) facts(ctx context.Context, a *flight) facts {
 	f.refusedThrough = len(r.refusedCerts)
 	f.proven = f.responded && strings.HasPrefix(x.url, "https://")
 	return f
+}
+
+// addCause notes which bound ended the attempt, by the cause of the context. A bound that the job chose is noted as such,
+// because the proxy is not to blame for too short a time.
+func (r *run) addCause(f *facts, x *exchanges) {
+	switch own := r.job.Timeout.Std(); {
+	case errors.Is(x.cause, errAttemptTimeout):
+		f.timeout, f.jobTimeout = true, own > 0 && own < r.f.cfg.AttemptTimeout
+	case errors.Is(x.cause, errStalled):
+		f.timeout, f.stalled = true, true
+	case errors.Is(x.cause, errNoFirstByte):
+		f.timeout, f.exceeded, f.jobTimeout = true, x.exceeded, r.job.FirstByteTimeout > 0
+		f.learnt = x.first.isLearnt()
+		f.learntTimeout = f.learnt && !r.f.cfg.Pool.Times().HasAnsweredWithin(x.site, f.exceeded)
+	case errors.Is(x.cause, errExpired), errors.Is(x.cause, errTimedOut):
+		f.timeout, f.jobTimeout = true, true
+	}
+}
+
+// addResponse notes what the status of a response means by the job's rules and by the fleet's. A body that was too large has a
+// status, too.
+func (r *run) addResponse(f *facts, x *exchanges) {
+	f.ban, f.rule = x.matched || r.job.Ban.MatchStatus(f.status), r.banKey()
+	f.fleetBan = r.job.Ban == nil && r.policy.IsBan(f.status)
+	f.retryable = r.policy.IsRetryable(f.status)
 }
 
 // noteRefusedCert remembers the first certificate that was refused through an exit. Later ones through the same exit say nothing new.
@@ -123,5 +135,5 @@ func (f facts) targetStatus() int {
 }
 
 // isMostOf reports whether a part of an attempt took more than half of the attempt's time. Whoever took most of the time
-// is blamed for a timeout.
+// is blamed for a timeout. Half of the time is a bound that at most one part can exceed.
 func (f facts) isMostOf(part time.Duration) bool { return part > f.latency/2 }

@@ -20,6 +20,7 @@ import (
 func judgeDirect(f facts) blame {
 	var dns *net.DNSError
 	switch {
+	// The address was checked at the moment of the connection; nothing has been sent.
 	case errors.Is(f.err, errInner):
 		return endJob(jobs.ErrTargetDenied, "denied", "private, loopback and link-local targets are not allowed here")
 	case errors.As(f.err, &dns) && dns.IsNotFound:
@@ -37,6 +38,8 @@ func judgeDirect(f facts) blame {
 // judgeLocal is for a failure of this host, which is neither the proxy's nor the target's. Such an attempt is not counted
 // unless the request was sent: another proxy is tried at once.
 func judgeLocal(f facts) blame {
+	// The request has not left this host, so the attempt is made again through another proxy unless it was sent
+	// before.
 	b := blame{kind: rotation.Neutral, reason: "local", failover: true, local: !f.direct && !f.sent}
 	var dns *net.DNSError
 	switch {
@@ -53,7 +56,8 @@ func judgeLocal(f facts) blame {
 }
 
 // isLocal reports whether this host failed: it had no descriptor, memory, address or port left, its resolver did not work, or
-// most of the time was spent on that.
+// most of the time was spent on that. The order matters: waiting for memory and a slow resolver also show as a
+// timeout.
 func (f facts) isLocal() bool {
 	var dns *net.DNSError
 	switch {
@@ -73,7 +77,8 @@ func (f facts) lacksMemory() bool {
 	return errors.Is(f.err, errMemory) || f.isMostOf(f.memoryTime) && (f.outOfTime() || hungUp(f.err))
 }
 
-// shortage is what a host has used up; zero for any other error. EAGAIN is what Linux says when all ports are in use.
+// shortage is what a host has used up; zero for any other error. EAGAIN is what Linux says when all ports are
+// in use. The errors come wrapped by net and os, so they are compared by errors.Is.
 func shortage(err error) syscall.Errno {
 	for _, errno := range []syscall.Errno{
 		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ENOSPC, syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EAGAIN,
@@ -101,17 +106,20 @@ func (f facts) timeoutText() string {
 	return "no complete answer in time, in phase " + f.phase.String()
 }
 
-// minDialTime is the time that a proxy may take for a connection, however little a job allows.
+// minDialTime is the time that a proxy may take for a connection, however little a job allows. A connection
+// half around the globe takes less.
 const minDialTime = time.Second
 
 // judgeTimeout goes by the time that each party took, and not by the phase in which time ran out. A proxy that accepts a
 // connection at once has no part in what targets do, over however many redirects. A job may allow less time than any
 // proxy needs; that is not the proxy's fault.
 func judgeTimeout(f facts) blame {
+	// A job that allows less than minDialTime in all says nothing about the proxy.
 	if f.isMostOf(f.dialTime) && (!f.jobTimeout || f.latency >= minDialTime) {
 		return blameProxy("connect", "the proxy cannot be reached: timeout")
 	}
 	b := blameUnclear("timeout", f.timeoutText())
+	// The first-byte bound ends an attempt early, so there is time for another proxy.
 	b.failover = f.exceeded > 0
 	return b
 }
@@ -149,7 +157,7 @@ func judgeRefusal(f facts) blame {
 
 // proxyStatus reads what a proxy says about its own failure: the Proxy-Status header (RFC 9209) and that of squid. It
 // looks for words within the header instead of parsing it, because proxies write it in many ways. known is false if no
-// word is found.
+// word is found. The text of the header is never repeated in a result: it is the proxy's.
 func proxyStatus(h http.Header) (blame, bool) {
 	said := strings.ToLower(h.Get("Proxy-Status") + " " + h.Get("X-Squid-Error"))
 	for _, word := range []string{"dns_", "destination_", "connection_refused", "connection_timeout", "connection_terminated", "err_dns_fail", "err_connect_fail", "err_read_timeout", "http_response_"} {
@@ -172,6 +180,7 @@ func judgeFailure(f facts) blame {
 	var op *net.OpError
 	dialled := errors.As(f.err, &op) && op.Op == "proxyconnect"
 	switch {
+	// An HTTPS proxy that hangs up during the handshake has mostly been listed by the wrong scheme.
 	case dialled && (tlsText(f.err) != "" || certificateText(f.err) != "" || f.proxyScheme == "https" && hungUp(f.err)):
 		return judgeProxyTLS(f)
 	case dialled && !f.outOfTime():
@@ -184,6 +193,7 @@ func judgeFailure(f facts) blame {
 		b := blameProxy("proxy_tls", "the proxy speaks TLS: list it as https://")
 		b.trip = tripTime
 		return b
+	// Two independent ways show the same bad certificate, so it is the target's, and no retry helps.
 	case untrusted(f.err) && f.refusedThrough > 1:
 		b := blameTarget("tls", "the target's certificate "+certificateText(f.err)+", through two proxies")
 		b.end = jobs.ErrPermanent
@@ -202,8 +212,10 @@ func judgeFailure(f facts) blame {
 	return judgeExchange(f)
 }
 
-// judgeExchange is for a failure after the proxy had taken the request, or had opened a tunnel for it. The bytes may be
-// the proxy's or the target's, so nearly all of these are unclear.
+// judgeExchange is for a failure after the proxy had taken the request, or had opened a tunnel for it. The
+// bytes may be the proxy's or the target's, so nearly all of these are unclear. Only a proxy that closed a
+// plain request without an answer is followed by a failover. In all other cases the target may be overloaded,
+// so the next attempt waits.
 func judgeExchange(f facts) blame {
 	switch words := brief(f.err); {
 	case errors.Is(f.err, errDecode):
@@ -216,6 +228,7 @@ func judgeExchange(f facts) blame {
 		return blameUnclear("tls", "the TLS handshake with the target failed: "+words)
 	case f.otherProtocol == otherTLS:
 		return blameUnclear("malformed", "the answer is TLS, not HTTP"+f.tryTLS())
+	// A response that ended early looks malformed, so the cut is reported rather than the syntax.
 	case http1Text(f.err) != "" && f.ended:
 		return blameUnclear("truncated", "the answer was cut off: connection closed")
 	case http1Text(f.err) != "", isMalformedHTTP2(f.err):
@@ -263,6 +276,7 @@ func judgeProxyTLS(f facts) blame {
 	default:
 		b.text += text
 	}
+	// An alert comes from a peer that speaks TLS and may accept the next handshake.
 	if _, alerted := alert(f.err); !alerted {
 		b.trip = tripTime
 	}
@@ -304,5 +318,6 @@ func judgeSocksFailure(f facts, op *net.OpError, words string) blame {
 func untrusted(err error) bool {
 	var cert *tls.CertificateVerificationError
 	var op *net.OpError
+	// A certificate of the proxy's own is excluded: judgeProxyTLS is about that.
 	return errors.As(err, &cert) && (!errors.As(err, &op) || op.Op != "proxyconnect")
 }

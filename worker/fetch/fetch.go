@@ -192,6 +192,8 @@ func (f *Fetcher) IdleConns() int { return f.conns.idleCount() }
 // ctx, one of the errors of package jobs, decides the outcome: see stopped. The caller calls Release of the outcome once
 // the result is stored. A panic in a job ends that job only.
 func (f *Fetcher) Do(ctx context.Context, job jobs.Job, progress jobs.Progress) (outcome jobs.RunOutcome) {
+	// Deferred functions run in reverse order: first the panic becomes an outcome, then the memory is handed
+	// over, so that it is released after a panic as well.
 	r := &run{f: f, job: job, progress: progress, memory: memoryAccount{budget: f.memory}}
 	defer func() { r.handOverMemory(&outcome) }()
 	defer func() {
@@ -203,8 +205,10 @@ func (f *Fetcher) Do(ctx context.Context, job jobs.Job, progress jobs.Progress) 
 	r.policy = job.Retry.ApplyTo(f.cfg.Policy())
 	outcome, done := r.checkJob(ctx)
 	if !done {
+		// checkJob has no response to keep; only attempts can end with one.
 		outcome = r.orKeptResponse(r.attempts(ctx))
 	}
+	// Asked last: whatever the run found out, a worker without the lease must not settle it.
 	if errors.Is(context.Cause(ctx), jobs.ErrLeaseLost) {
 		return jobs.RunOutcome{Kind: jobs.RunLeaseLost}
 	}
@@ -213,6 +217,7 @@ func (f *Fetcher) Do(ctx context.Context, job jobs.Job, progress jobs.Progress) 
 
 // handOverMemory leaves the memory of the result's body to whoever stores the result, and releases the rest.
 func (r *run) handOverMemory(outcome *jobs.RunOutcome) {
+	// Most runs hold none: small bodies are not counted.
 	if r.memory.holds() == 0 {
 		return
 	}
@@ -220,10 +225,11 @@ func (r *run) handOverMemory(outcome *jobs.RunOutcome) {
 		r.memory.releaseAll()
 		return
 	}
+	// The worker calls Free once the result is stored.
 	outcome.Free = r.memory.releaseAll
 }
 
-// run is one run of one job.
+// run is one run of one job. It belongs to the goroutine of Do.
 type run struct {
 	f        *Fetcher
 	job      jobs.Job
@@ -276,6 +282,7 @@ func (r *run) checkJob(ctx context.Context) (jobs.RunOutcome, bool) {
 		return r.failed(jobs.ErrAttemptsExhausted, ""), true
 	}
 	if reason := r.f.denyReason(r.job.Target()); reason != "" {
+		// A redirect is checked again when it comes, since it may lead elsewhere.
 		return r.failed(jobs.ErrTargetDenied, reason), true
 	}
 	return jobs.RunOutcome{}, false

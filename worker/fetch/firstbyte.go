@@ -27,7 +27,8 @@ const (
 )
 
 // firstByteWatch ends an attempt in which one phase takes too long: dialling, CONNECT or SOCKS, TLS, or the wait for the first byte
-// of a response. Each redirect starts it again. A nil watch ends nothing.
+// of a response. Each redirect starts it again. A nil watch ends nothing. The check runs in the goroutine of a
+// timer, so a phase may change while it looks: see judge.
 type firstByteWatch struct {
 	x     *exchanges
 	end   context.CancelCauseFunc
@@ -73,6 +74,7 @@ func (w *firstByteWatch) start(timeout time.Duration, end context.CancelCauseFun
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.limit, w.end = timeout, end
+	// A timeout below every bound needs no timer.
 	if first := w.least(); first < timeout {
 		w.timer = time.AfterFunc(first, w.check)
 	}
@@ -92,6 +94,7 @@ func (w *firstByteWatch) ask(site string) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	// The bound of the new site holds from the next check on.
 	w.site = site
 }
 
@@ -102,6 +105,7 @@ func (w *firstByteWatch) stop() (exceeded time.Duration) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	// A check that has begun already waits for mu, sees stopped and does nothing.
 	w.stopped = true
 	if w.timer != nil {
 		w.timer.Stop()
@@ -120,6 +124,7 @@ func (w *firstByteWatch) check() {
 	wait, bound := w.judge()
 	if wait <= 0 {
 		w.stopped, w.exceeded = true, bound
+		// The cause is kept by do, and comes back as a fact.
 		w.end(errNoFirstByte)
 		return
 	}
@@ -135,6 +140,7 @@ func (w *firstByteWatch) judge() (wait, bound time.Duration) {
 	now := time.Since(w.x.started)
 	began := time.Duration(w.x.changed.Load())
 	switch phase(w.x.phase.Load()) {
+	// Sending and reading have the stall timeout instead, which measures progress.
 	case connecting, tunnelling, securing, waiting:
 	case sending, reading, done:
 		return w.least(), 0
@@ -185,7 +191,7 @@ func (r *run) learntBound(site string) time.Duration {
 	return max(minLearnt, learntFactor*usual)
 }
 
-// isLearnt reports whether the bound is learnt.
+// isLearnt reports whether the bound is learnt. A nil watch, as of a job that chose off, has no bound at all.
 func (w *firstByteWatch) isLearnt() bool { return w != nil && w.fixed == 0 }
 
 // earlyEnd is the site of an attempt that the learnt bound ended, and the bound.

@@ -45,6 +45,7 @@ func (r *run) begunAttempts() int { return len(r.progress.Attempts) + r.underWay
 func (a *flight) start(ctx context.Context) {
 	ctx, a.cancel = context.WithCancelCause(ctx)
 	a.ended = make(chan struct{})
+	// do returns when its context ends, so await never waits for longer than a close takes.
 	go func() {
 		defer close(a.ended)
 		defer func() {
@@ -65,7 +66,8 @@ func (a *flight) await() {
 }
 
 // conclude gathers the facts of an attempt that ended by itself, judges them, and ends the lease with the verdict. It
-// returns a.
+// returns a. The order matters: learn needs the judgement, and the lease must be ended before another attempt
+// picks.
 func (r *run) conclude(ctx context.Context, a *flight) *flight {
 	a.facts = r.facts(ctx, a)
 	a.blame = judge(a.facts).atGateway(a.lease, a.facts.status)

@@ -34,6 +34,7 @@ func siteName(u jobs.URL) string {
 func (r *run) enterSite() (visit sites.Visit, end jobs.RunOutcome, refused bool) {
 	table := r.f.cfg.Sites
 	if table == nil {
+		// No site is known, and a zero visit may be ended like any other.
 		return visit, end, false
 	}
 	timeout := r.job.Timeout.Std()
@@ -70,6 +71,7 @@ func (r *run) siteChanged(events []sites.Event) {
 // continues.
 func (r *run) waitForSite(name string, refusal *sites.Refusal) jobs.RunOutcome {
 	now := time.Now()
+	// New and returning sites end no job: they only bound how many attempts begin.
 	rests := refusal.State == sites.Resting || refusal.State == sites.Testing
 	r.progress.Released = false
 	if rests && r.job.WhenSiteDown == jobs.SiteDownFail {
@@ -89,6 +91,7 @@ func (r *run) waitForSite(name string, refusal *sites.Refusal) jobs.RunOutcome {
 		}
 		at = earlierOf(at, wait.End)
 	}
+	// The job's own end may come before the site's next test.
 	if end := r.ownEnd(); !end.IsZero() {
 		at = earlierOf(at, end)
 		if wait.End.IsZero() || end.Before(wait.End) {
@@ -119,6 +122,7 @@ func earlierOf(a, b time.Time) time.Time {
 func siteWords(name string, refusal *sites.Refusal) string {
 	switch refusal.State {
 	case sites.Fresh:
+		// The texts are in gofer's own words; only the name comes from the job.
 		return "the site " + name + " is new: until it answers, few jobs at once are tried"
 	case sites.Returning:
 		return "the site " + name + " answers again, and its jobs come back one by one"
@@ -142,10 +146,12 @@ func (r *run) reportToSite(visit *sites.Visit, x *exchanges, f facts, b blame) {
 	if x.host != "" {
 		o.Site = x.site
 	}
+	// A response through either of the two proves that the site answers.
 	if o.Kind == sites.Failed && r.otherResponded {
 		o.Kind = sites.Answered // through the attempt beside this one
 	}
 	if o.Kind == sites.Failed || o.Kind == sites.Gateway {
+		// In an outage of the own network every site seems to fail, which the table must know.
 		_, o.Outage = r.f.cfg.Pool.Outage()
 	}
 	r.siteChanged(visit.Report(o))
@@ -154,6 +160,7 @@ func (r *run) reportToSite(visit *sites.Visit, x *exchanges, f facts, b blame) {
 // routes returns how many ways there are now to reach a site: the proxies with a closed breaker, and the direct way if
 // the job takes it. Zero means many. A site that fails through every one of few routes is soon found to be down.
 func (r *run) routes() int {
+	// A gateway has as many ways as exits, which nobody knows.
 	if r.f.cfg.Pool.HasGateways() {
 		return 0
 	}

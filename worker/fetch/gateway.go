@@ -13,6 +13,7 @@ import (
 // Attempts through other proxies keep their judgement.
 func (b blame) atGateway(lease *rotation.Lease, status int) blame {
 	switch {
+	// The cases are exclusive: a judgement is changed once at most.
 	case !lease.IsGateway():
 	case b.reason == "proxy_auth" && (b.trip > 0 || b.kind == rotation.Refused):
 		if !lease.RefuseCredentials() {
@@ -45,6 +46,7 @@ func (r *run) excluded(a jobs.Attempt) bool {
 	if !r.f.cfg.Pool.IsGateway(a.Proxy) {
 		return true
 	}
+	// Only a failure to connect is the gateway's own; later phases are those of an exit.
 	isGateways := a.Fault == jobs.FaultProxy && a.Phase == connecting.String()
 	refusedRegion := a.Fault == jobs.FaultNone && a.Status == 0 && !a.Hedge
 	return isGateways || refusedRegion

@@ -13,6 +13,7 @@ import (
 // none. The values are shared with the job, so nobody may change them.
 func requestHeader(own map[string][]string, userAgent string) http.Header {
 	header := make(http.Header, len(own)+2)
+	// The map is copied, the value slices are not.
 	maps.Copy(header, own)
 	if !hasField(own, "User-Agent") {
 		header["User-Agent"] = []string{userAgent}
@@ -47,12 +48,14 @@ func (x *exchanges) keepHeader(next *request, last request, sameOrigin bool) {
 		harmless := lower == "user-agent" || strings.HasPrefix(lower, "accept")
 		ofBody := strings.HasPrefix(lower, "content-")
 		switch {
+		// The cookie is rebuilt below from the job's own and those of the redirects.
 		case lower == "cookie": // the last request may have had other cookies
 		case harmless, sameOrigin && (!ofBody || len(next.body) > 0):
 			next.header[name] = values
 		}
 	}
 	name, own := "Cookie", []string(nil)
+	// Spellings are sorted, so that two cookie fields of different spelling always join in the same order.
 	for _, spelling := range slices.Sorted(maps.Keys(x.run.job.Headers)) {
 		if strings.EqualFold(spelling, name) && !x.leftOrigin {
 			name, own = spelling, append(own, x.run.job.Headers[spelling]...)
@@ -68,6 +71,7 @@ func (x *exchanges) keepHeader(next *request, last request, sameOrigin bool) {
 func (x *exchanges) resultFields() []jobs.HeaderField {
 	fields := make([]jobs.HeaderField, 0, len(x.fields))
 	for _, field := range x.fields {
+		// readEncoded has deleted from header what no longer holds.
 		if _, kept := x.header[http.CanonicalHeaderKey(field.Name)]; kept {
 			fields = append(fields, jobs.HeaderField(field))
 		}
