@@ -76,7 +76,7 @@ func (a *app) printFindings(list []doctor.Finding) error {
 // examine looks at this environment first and at the installation next. Without a connection it returns the findings so
 // far and an error.
 func (a *app) examine(ctx context.Context, c config.Config) ([]doctor.Finding, error) {
-	list := []doctor.Finding{{Name: "configuration", OK: true, Detail: "every variable is known and in range"}, proxiesFinding(&c)}
+	list := []doctor.Finding{{Name: "configuration", OK: true, Detail: "every variable is known and in range"}, proxiesFinding(ctx, &c)}
 	s, err := a.connect(ctx, "doctor")
 	if err != nil {
 		return append(list, doctor.Finding{Name: "nats", Detail: config.Explain(err)}), err
@@ -87,18 +87,19 @@ func (a *app) examine(ctx context.Context, c config.Config) ([]doctor.Finding, e
 	})...), nil
 }
 
-// proxiesFinding says whether the proxies of this environment can be read. To have none here is fine: workers may have
-// theirs elsewhere.
-func proxiesFinding(c *config.Config) doctor.Finding {
+// proxiesFinding says whether the proxies of this environment can be read, those of its URL included. To have none here is fine:
+// workers may have theirs elsewhere.
+func proxiesFinding(ctx context.Context, c *config.Config) doctor.Finding {
 	proxies, err := c.ReadProxies()
-	found := doctor.Finding{Name: "proxies", OK: err == nil}
-	switch {
-	case err != nil:
-		found.Detail = err.Error()
-	case len(proxies) == 0:
+	fetched, fetchErr := c.FetchProxies(ctx)
+	found := doctor.Finding{Name: "proxies", OK: err == nil && fetchErr == nil}
+	switch all := len(config.JoinProxies(proxies, fetched)); {
+	case !found.OK:
+		found.Detail = config.Explain(errors.Join(err, fetchErr))
+	case all == 0:
 		found.Detail = "none in this environment; workers may have theirs, or the bucket"
 	default:
-		found.Detail = fmt.Sprintf("%d in this environment", len(proxies))
+		found.Detail = fmt.Sprintf("%d in this environment", all)
 	}
 	return found
 }

@@ -38,7 +38,7 @@ func (a *app) play(ctx context.Context) error {
 		return err
 	}
 	hint := hintOfOwnProxies
-	if c.Proxies == "" && c.ProxiesFile == "" {
+	if c.Proxies == "" && c.ProxiesFile == "" && c.ProxiesURL == "" {
 		world, err := playground.Start()
 		if err != nil {
 			return err

@@ -107,23 +107,35 @@ func (a *app) proxiesLs(ctx context.Context) error {
 }
 
 // wholePool returns the pool of a worker that has this environment. Of two proxies with the same id the bucket's counts,
-// as in a worker. Without a server it returns the environment's and the file's part, if they have any, and notes that.
+// as in a worker. Without a server it returns what the environment, the file and the URL name, if that is anything, and notes that;
+// a list that cannot be fetched is noted, too.
 func (a *app) wholePool(ctx context.Context, c *config.Config, verb string) ([]sourced, error) {
 	own, err := c.ReadProxies()
 	if err != nil {
 		return nil, err
 	}
+	fetched, fetchErr := c.FetchProxies(ctx)
 	shared, err := a.sharedProxies(ctx, verb)
-	if err != nil && (len(own) == 0 || ctx.Err() != nil) {
-		return nil, err
+	if err != nil && (len(own)+len(fetched) == 0 || ctx.Err() != nil) {
+		return nil, errors.Join(fetchErr, err)
 	}
-	if err != nil {
-		a.note("the fleet's bucket is left out: %v", err)
+	for left, err := range map[string]error{"the fleet's bucket": err, "the list that is fetched": fetchErr} {
+		if err != nil {
+			a.note("%s is left out: %v", left, err)
+		}
+	}
+	mine := make(map[string]bool, len(own))
+	for _, p := range own {
+		mine[p.ID] = true
 	}
 	var pool []sourced
-	for _, p := range own {
+	for _, p := range config.JoinProxies(own, fetched) {
+		source := "URL"
+		if mine[p.ID] {
+			source = "environment or file"
+		}
 		if _, better := shared[p.ID]; !better {
-			pool = append(pool, sourced{p, "environment or file"})
+			pool = append(pool, sourced{p, source})
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(shared)) {

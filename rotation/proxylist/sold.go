@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net"
 	"net/url"
 	"strings"
@@ -19,32 +20,47 @@ type SoldLine struct {
 	Err    error // never holds the text of the line, which may be a password
 }
 
-// ParseSold reads a list as sellers of proxies write them. A line is a proxy line as ParseLine reads it, or one of these, to which
-// options may be added:
+// ParseSold reads a list as SoldLines does, as a whole.
+func ParseSold(r io.Reader, scheme string) (list []SoldLine, err error) {
+	for line, err := range SoldLines(r, scheme) {
+		if err != nil {
+			return list, err
+		}
+		list = append(list, line)
+	}
+	return list, nil
+}
+
+// SoldLines reads a list as sellers of proxies write them, line by line. A line is a proxy line as ParseLine reads it, or one of
+// these, to which options may be added:
 //
 //	host:port
 //	host:port:user:password
 //	user:password@host:port
 //
 // Scheme is that of lines without one. A line that cannot be read, or that names the proxy of an earlier line, has an error; the
-// other lines stand. The error is one of r, or that of a line longer than 64 KiB.
-func ParseSold(r io.Reader, scheme string) (list []SoldLine, err error) {
-	first := map[string]int{} // the line of each id
-	for line, err := range text.Lines(r, maxLine) {
-		if err != nil {
-			return list, err
+// other lines stand. An error beside a line comes last: one of r, or that of a line longer than 64 KiB.
+func SoldLines(r io.Reader, scheme string) iter.Seq2[SoldLine, error] {
+	return func(yield func(SoldLine, error) bool) {
+		first := map[string]int{} // the line of each id
+		for line, err := range text.Lines(r, maxLine) {
+			if err != nil {
+				yield(SoldLine{}, err)
+				return
+			}
+			sold := SoldLine{Number: line.Number}
+			sold.Proxy, sold.Err = parseSold(string(line.Text), scheme)
+			if other, twice := first[sold.Proxy.ID]; sold.Err == nil && twice {
+				sold.Err = fmt.Errorf("the same proxy as in line %d", other)
+			}
+			if sold.Err == nil {
+				first[sold.Proxy.ID] = line.Number
+			}
+			if !yield(sold, nil) {
+				return
+			}
 		}
-		sold := SoldLine{Number: line.Number}
-		sold.Proxy, sold.Err = parseSold(string(line.Text), scheme)
-		if other, twice := first[sold.Proxy.ID]; sold.Err == nil && twice {
-			sold.Err = fmt.Errorf("the same proxy as in line %d", other)
-		}
-		if sold.Err == nil {
-			first[sold.Proxy.ID] = line.Number
-		}
-		list = append(list, sold)
 	}
-	return list, nil
 }
 
 // parseSold reads one line. A line with a scheme is an ordinary one.

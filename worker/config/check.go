@@ -42,6 +42,10 @@ func (c *Config) check() (reasons []string) {
 	bad(c.HostRate == 0 || c.HostRate >= 0.001 && c.HostRate <= 1e6, "GOFER_HOST_RATE", "neither 0 nor between 0.001 and 1000000")
 	bad(c.HostConcurrency >= 0 && c.HostConcurrency <= 10000, "GOFER_HOST_CONCURRENCY", "not between 0 and 10000")
 	bad(c.Retry.Budget >= 0 && c.Retry.Budget <= 10, "GOFER_RETRY_BUDGET", "not between 0 and 10")
+	bad(c.ProxiesRefresh.Seconds() >= 0.1 && c.ProxiesRefresh.Seconds() <= 86400, "GOFER_PROXIES_REFRESH", "not between 0.1s and 24h")
+	if _, err := c.proxiesURL(); err != nil {
+		reasons = append(reasons, err.Error())
+	}
 	reasons = append(reasons, c.Breaker.check()...)
 	reasons = append(reasons, c.Health.check()...)
 	reasons = append(reasons, c.Streams.check()...)

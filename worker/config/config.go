@@ -1,5 +1,6 @@
-// Package config reads the environment of the program gofer: variables, their _FILE twins and the proxies file. It checks all
-// of it, names every mistake at once, and turns what packages report about a field into the variable and the remedy.
+// Package config reads the environment of the program gofer: variables, their _FILE twins, the proxies file and the list of
+// proxies that a URL names. It checks all of it, names every mistake at once, and turns what packages report about a field into
+// the variable and the remedy.
 package config
 
 import (
@@ -32,9 +33,11 @@ type Config struct {
 	Concurrency int       `envconfig:"GOFER_CONCURRENCY" default:"64" desc:"jobs that run at once"`
 	WorkerName  string    `envconfig:"GOFER_WORKER_NAME" desc:"name of this worker in results and events; unset means host name and a random part"`
 
-	Proxies     string `envconfig:"GOFER_PROXIES" secret:"true" desc:"proxies, comma separated, a line of the proxies file each"`
-	ProxiesFile string `envconfig:"GOFER_PROXIES_FILE" desc:"file with a proxy a line: URL [id=…] [tags=a,b] [region=…] [weight=…] [max_inflight=…] [rate=…] [gateway=yes] [session_ttl=…]; reread when it changes"`
-	Strategy    string `envconfig:"GOFER_STRATEGY" default:"round_robin" desc:"round_robin, random, weighted, least_used or performance"`
+	Proxies        string        `envconfig:"GOFER_PROXIES" secret:"true" desc:"proxies, comma separated, a line of the proxies file each"`
+	ProxiesFile    string        `envconfig:"GOFER_PROXIES_FILE" desc:"file with a proxy a line: URL [id=…] [tags=a,b] [region=…] [weight=…] [max_inflight=…] [rate=…] [gateway=yes] [session_ttl=…]; reread when it changes"`
+	ProxiesURL     string        `envconfig:"GOFER_PROXIES_URL" secret:"true" desc:"https URL of a list of proxies, or http on loopback: lines as in the proxies file or as sellers write them, at most 16 MiB in 30s; one with user and password has to stand in the file"`
+	ProxiesRefresh jobs.Duration `envconfig:"GOFER_PROXIES_REFRESH" default:"5m" desc:"pause between two looks at the list of GOFER_PROXIES_URL, 0.1s to 24h"`
+	Strategy       string        `envconfig:"GOFER_STRATEGY" default:"round_robin" desc:"round_robin, random, weighted, least_used or performance"`
 
 	AllowDirect         bool              `envconfig:"GOFER_ALLOW_DIRECT" default:"false" desc:"lets jobs ask for no proxy"`
 	AllowPrivateTargets bool              `envconfig:"GOFER_ALLOW_PRIVATE_TARGETS" default:"false" desc:"lets jobs fetch private and loopback addresses"`
@@ -61,6 +64,7 @@ type Config struct {
 	LogFormat    string        `envconfig:"GOFER_LOG_FORMAT" desc:"text or json; unset means text on a terminal, else json"`
 
 	set     map[string]string // the variables that are set, by name; secrets included, so it is never printed
+	urlFile bool              // the URL of the proxies stands in a file, which may hold credentials
 	context string            // of the nats command, if it says how NATS is reached
 }
 

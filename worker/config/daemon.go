@@ -1,6 +1,7 @@
 package config
 
 import (
+	"context"
 	"time"
 
 	"github.com/gofer-mq/gofer/breaker"
@@ -20,14 +21,17 @@ func (c *Config) Policy() jobs.Policy {
 	}
 }
 
-// Daemon is the worker that the environment asks for, with proxies that were read before. The caller adds what is the
+// Daemon is the worker that the environment asks for, with the proxies that ReadProxies returned; those of
+// GOFER_PROXIES_URL follow when the worker runs. The caller adds what is the
 // process's: listener, log and version.
 func (c *Config) Daemon(proxies []proxylist.Proxy) daemon.Config {
 	policy := c.Policy()
 	return daemon.Config{
 		NATS: c.Dial(""), Domain: c.NATSJSDomain, Prefix: c.Prefix, Streams: c.Settings(),
 		Queues: c.Queues, Concurrency: c.Concurrency, Name: c.WorkerName,
-		Proxies: proxies, WatchProxies: c.WatchProxies, Strategy: rotation.Strategy(c.Strategy), Breaker: c.breakerConfig(),
+		Proxies: proxies, AwaitProxies: c.ProxiesURL != "",
+		WatchProxies: func(ctx context.Context, use func([]proxylist.Proxy, error)) { c.WatchProxies(ctx, proxies, use) },
+		Strategy:     rotation.Strategy(c.Strategy), Breaker: c.breakerConfig(),
 		KeepFindings: !c.Breaker.Share, Policy: &policy, RetryBudget: c.retryBudget(), AttemptTimeout: c.AttemptTimeout.Std(),
 		FirstByteTimeout: c.FirstByteTimeout, StallTimeout: time.Duration(c.StallTimeout), UserAgent: c.UserAgent, MaxBodyBytes: c.MaxBodyBytes, MaxWait: c.MaxWait.Std(), SiteMaxWait: c.SiteMaxWait.Std(), HostRate: c.HostRate, HostConcurrency: c.HostConcurrency,
 		AllowDirect: c.AllowDirect, AllowPrivateTargets: c.AllowPrivateTargets,

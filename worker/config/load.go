@@ -34,6 +34,7 @@ func Load(env Environment) (Config, error) {
 	reasons := misspelt(env)
 	set, bad := env.texts()
 	c.set = set
+	c.urlFile = strings.TrimSpace(env["GOFER_PROXIES_URL_FILE"]) != ""
 	reasons = append(reasons, bad...)
 	reasons = append(reasons, c.fill(set)...)
 	reasons = append(reasons, c.check()...)

@@ -45,7 +45,7 @@ func splitProxies(list string) (entries []string, err error) {
 // maxEntry bounds one entry of GOFER_PROXIES, in bytes.
 const maxEntry = 64 << 10
 
-// filedProxies reads the file again at each call, because WatchProxies calls ReadProxies when the file has changed.
+// filedProxies reads the file again at each call, because it is called when the file has changed.
 func (c *Config) filedProxies() ([]proxylist.Proxy, error) {
 	if c.ProxiesFile == "" {
 		return nil, nil
@@ -74,8 +74,12 @@ func linesOf(source string, err error) (lines []string) {
 	return lines
 }
 
-// union is a followed by what b adds. A proxy that both name has the place of a and the settings of b: the file can be edited while
-// a worker runs, the variable cannot.
+// JoinProxies is the pool of a worker without the fleet's bucket: own are the proxies of environment and file, and win over those
+// that were fetched.
+func JoinProxies(own, fetched []proxylist.Proxy) []proxylist.Proxy { return union(fetched, own) }
+
+// union is a followed by what b adds. A proxy that both name has the place of a and the settings of b. So the file wins over the
+// variable, which cannot be edited while a worker runs, and both win over the list of a URL, which somebody else may write.
 func union(a, b []proxylist.Proxy) []proxylist.Proxy {
 	out := make([]proxylist.Proxy, 0, len(a)+len(b))
 	at := make(map[string]int, len(a)+len(b))

@@ -89,7 +89,7 @@ func remedies() []struct {
 		{bus.ErrCredentials, "check GOFER_NATS_CREDS, _NKEY, _USER, _PASSWORD and _TOKEN, or those of the context"},
 		{bus.ErrNoJetStream, "set GOFER_NATS_JS_DOMAIN for that"},
 		{admin.ErrNoToken, "set GOFER_ADMIN_TOKEN, or use 127.0.0.1"},
-		{daemon.ErrNoProxies, "set GOFER_PROXIES or GOFER_PROXIES_FILE"},
+		{daemon.ErrNoProxies, "set GOFER_PROXIES, GOFER_PROXIES_FILE or GOFER_PROXIES_URL"},
 	}
 }
 

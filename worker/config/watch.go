@@ -3,19 +3,60 @@ package config
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
-// WatchProxies reads the proxies again after a second and then, once a second, when their file has changed, until ctx ends: the
-// file may have changed between the start, when somebody read it, and now. It calls use with each list, or with the
-// reason why the file cannot be read, a line for each broken line of it. Without a file it returns at once.
-func (c *Config) WatchProxies(ctx context.Context, use func([]proxylist.Proxy, error)) {
-	if c.ProxiesFile == "" {
-		return
+// WatchProxies keeps the proxies of GOFER_PROXIES, GOFER_PROXIES_FILE and GOFER_PROXIES_URL up to date until ctx ends; own are those
+// of the first two at the start. It calls use with each new list of all of them, one call after the other. An error beside a
+// list, or without one if nothing is new, says why a part cannot be read, a line for each broken line of it: the last good state
+// of this part stays. Without a file and without a URL it returns at once.
+func (c *Config) WatchProxies(ctx context.Context, own []proxylist.Proxy, use func([]proxylist.Proxy, error)) {
+	w := &proxyWatch{use: use, own: part{proxies: own}}
+	var watches sync.WaitGroup
+	if c.ProxiesFile != "" {
+		watches.Go(func() { w.followFile(ctx, c) })
 	}
+	if u, err := c.proxiesURL(); u != nil && err == nil {
+		watches.Go(func() { w.followURL(ctx, newRemoteList(u, c.UserAgent), c.ProxiesRefresh.Std()) })
+	}
+	watches.Wait()
+}
+
+// proxyWatch puts the parts of the list together.
+type proxyWatch struct {
+	use func([]proxylist.Proxy, error)
+
+	// mu is held while use is called, so that of two lists the later one is the last to arrive.
+	mu           sync.Mutex
+	own, fetched part // what environment and file name, and what the URL names
+}
+
+// part is the last good state of a part of the list, and why the present one cannot be read.
+type part struct {
+	proxies []proxylist.Proxy
+	err     error
+}
+
+// take takes over a part, or notes why it cannot be read.
+func (w *proxyWatch) take(p *part, proxies []proxylist.Proxy, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var all []proxylist.Proxy
+	if p.err = err; err == nil {
+		p.proxies = proxies
+		all = JoinProxies(w.own.proxies, w.fetched.proxies)
+	}
+	w.use(all, errors.Join(w.own.err, w.fetched.err))
+}
+
+// followFile reads the file after a second and then, once a second, when it has changed: that may have been between the start, when
+// somebody read it, and now.
+func (w *proxyWatch) followFile(ctx context.Context, c *Config) {
 	last := fileStamp{size: -1} // no file's
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -31,7 +72,39 @@ func (c *Config) WatchProxies(ctx context.Context, use func([]proxylist.Proxy, e
 			if bad, ok := errors.AsType[*Error](err); ok {
 				err = joined(bad.Reasons)
 			}
-			use(proxies, err)
+			w.take(&w.own, proxies, err)
+		}
+	}
+}
+
+// firstRetry is how long a list that cannot be fetched is left alone. The time doubles with each failure in a row, up to the
+// usual pause.
+const firstRetry = time.Second
+
+// followURL fetches the list at once and then after each pause.
+func (w *proxyWatch) followURL(ctx context.Context, list *remoteList, every time.Duration) {
+	retry := min(firstRetry, every)
+	for failing := false; ; {
+		changed, err := list.refresh(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil || changed || failing {
+			w.take(&w.fetched, list.proxies, err)
+		}
+		wait := every
+		if failing = err != nil; failing {
+			wait, retry = retry, min(2*retry, every)
+		} else {
+			retry = min(firstRetry, every)
+		}
+		// The workers of a fleet begin together, and must not ask together for ever.
+		timer := time.NewTimer(wait - rand.N(wait/10+1))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
 		}
 	}
 }

@@ -25,7 +25,7 @@ func TestFileIsReadWhenItHasChanged(t *testing.T) {
 		defer stop()
 		var reads, proxies atomic.Int64
 		c := config.Config{ProxiesFile: file}
-		go c.WatchProxies(ctx, func(list []proxylist.Proxy, err error) {
+		go c.WatchProxies(ctx, nil, func(list []proxylist.Proxy, err error) {
 			reads.Add(1)
 			proxies.Store(int64(len(list)))
 			if err != nil {
@@ -58,5 +58,5 @@ func TestFileIsReadWhenItHasChanged(t *testing.T) {
 
 func TestWithoutAFileNothingIsWatched(t *testing.T) {
 	c := config.Config{Proxies: "http://192.0.2.1:80"}
-	c.WatchProxies(t.Context(), func([]proxylist.Proxy, error) { t.Error("a list was read") }) // it would wait for the test to end
+	c.WatchProxies(t.Context(), nil, func([]proxylist.Proxy, error) { t.Error("a list was read") }) // it would wait for the test to end
 }

@@ -24,7 +24,9 @@ type Status struct {
 	Reasons []string `json:"reasons,omitempty"`
 	// Proxies counts the pool by the state of the breaker: "closed", "open", "half_open".
 	Proxies map[string]int `json:"proxies"`
-	Queues  []Queue        `json:"queues"`
+	// ProxiesError is why a list of proxies cannot be read, so that an older one holds; empty if it can.
+	ProxiesError string  `json:"proxies_error,omitempty"`
+	Queues       []Queue `json:"queues"`
 	// Domain is that of the JetStream that the worker takes jobs from; empty if it has none.
 	Domain string `json:"domain,omitempty"`
 	// Unsettled are jobs that the worker holds and cannot settle, at most MaxUnsettled; UnsettledJobs counts all of them.

@@ -55,6 +55,9 @@ func (d *daemon) status() control.Status {
 		s.Draining, s.Domain = conn.worker.IsDraining(), conn.client.Domain()
 		s.Unsettled, s.UnsettledJobs = unsettledOf(conn.worker)
 	}
+	if last := d.listError.Load(); last != nil {
+		s.ProxiesError = last.reason()
+	}
 	for _, check := range d.ready() {
 		if !check.OK {
 			s.Reasons = append(s.Reasons, check.Name+": "+check.Detail)

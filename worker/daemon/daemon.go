@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -78,7 +79,10 @@ type daemon struct {
 
 	connected atomic.Pointer[connection] // nil until the server has answered
 	obstacle  atomic.Pointer[string]     // why the worker has not started yet, explained; nil if no reason is known
-	listError atomic.Pointer[listError]  // nil if the list of proxies was readable when it changed last
+	listError atomic.Pointer[listError]  // nil if the list of proxies was readable when it was read last
+	listRead  atomic.Bool                // the whole list of proxies was readable once
+	listTold  chan struct{}              // closed when takeProxies was called first
+	toldOnce  sync.Once
 }
 
 // connection is the NATS connection and what needs it.
@@ -96,7 +100,8 @@ func newDaemon(c Config) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{cfg: c, names: names, log: c.Log, book: rollup.NewBook(), started: time.Now(), journal: newJournal(c.Log), outbox: make(chan func(context.Context) error, 1024)}
+	d := &daemon{cfg: c, names: names, log: c.Log, book: rollup.NewBook(), started: time.Now(), journal: newJournal(c.Log), outbox: make(chan func(context.Context) error, 1024), listTold: make(chan struct{})}
+	d.listRead.Store(!c.AwaitProxies)
 	d.pool = rotation.New(rotation.Config{Strategy: c.Strategy, Breaker: c.Breaker, Exits: exits.Config{Prefix: c.Prefix}})
 	d.sites = sites.New(sites.Config{Slots: c.Concurrency})
 	d.settings = fleet.New(fleet.Config{Names: names, Pool: d.pool, Policy: *c.Policy, Strategy: c.Strategy, Log: c.Log, Others: d.counts.followed()})
@@ -198,7 +203,8 @@ func (d *daemon) fetchConfig() fetch.Config {
 		Denied: d.settings.IsDenied, AttemptTimeout: d.cfg.AttemptTimeout, FirstByteTimeout: d.cfg.FirstByteTimeout, StallTimeout: d.cfg.StallTimeout, UserAgent: d.cfg.UserAgent,
 		MaxBodyBytes: d.cfg.MaxBodyBytes, HostRate: d.cfg.HostRate, HostConcurrency: d.cfg.HostConcurrency,
 		RetryBudget: d.cfg.RetryBudget, RetryFloor: float64(d.cfg.Concurrency), Concurrency: d.cfg.Concurrency,
-		MaxWait: d.cfg.MaxWait, SiteMaxWait: d.cfg.SiteMaxWait, Sites: d.sites, AllowDirect: d.cfg.AllowDirect,
+		PoolIncomplete: func() bool { return !d.listRead.Load() },
+		MaxWait:        d.cfg.MaxWait, SiteMaxWait: d.cfg.SiteMaxWait, Sites: d.sites, AllowDirect: d.cfg.AllowDirect,
 		AllowPrivateTargets: d.cfg.AllowPrivateTargets, Worker: d.cfg.Name, Log: d.log,
 	}
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -71,6 +72,7 @@ func (d *daemon) proxyCheck() admin.Check {
 	case d.cfg.AllowDirect:
 		c.OK = true
 		c.Detail += ", none usable; direct fetches are allowed"
+	case d.pool.Len() == 0 && !d.listRead.Load(): // the reason follows
 	case d.pool.Len() == 0:
 		c.Detail = d.cfg.Explain(ErrNoProxies)
 	default:
@@ -86,13 +88,17 @@ type listError struct {
 	err   error
 }
 
-// takeProxies installs a list of proxies that was read again. If it could not be read, the last good list stays, and /readyz names
-// the reason with the time of the first failure in a row.
+// takeProxies installs a list of proxies that was read again; nil if nothing is new. The last good state of a part that could not be
+// read stays, and /readyz names the reason with the time of the first failure in a row.
 func (d *daemon) takeProxies(proxies []proxylist.Proxy, err error) {
+	defer d.toldOnce.Do(func() { close(d.listTold) })
+	if proxies != nil {
+		d.settings.SetListed(proxies)
+		d.log.Info("list of proxies taken over", "proxies", len(proxies))
+	}
 	if err == nil {
 		d.listError.Store(nil)
-		d.settings.SetListed(proxies)
-		d.log.Info("proxies file taken over", "proxies", len(proxies))
+		d.listRead.Store(true)
 		return
 	}
 	since := time.Now()
@@ -100,20 +106,39 @@ func (d *daemon) takeProxies(proxies []proxylist.Proxy, err error) {
 		since = before.since
 	}
 	d.listError.Store(&listError{since, err})
-	d.log.Error("proxies file not taken over, the last good list stays", "error", err)
+	d.log.Error("a list of proxies cannot be read, the last good one stays", "error", err)
+}
+
+// awaitProxies waits until the list of proxies was fetched, or could not be: a job that is taken before might find no proxy. It ends
+// with ctx.
+func (d *daemon) awaitProxies(ctx context.Context) {
+	if !d.cfg.AwaitProxies {
+		return
+	}
+	select {
+	case <-d.listTold:
+	case <-ctx.Done():
+	}
 }
 
 // listErrorText is the part of the check of proxies about a list that cannot be read; empty if it can. Such a list makes no worker
-// unready, because the last good one works. Only the first reason is shown: a file may have thousands of broken lines.
+// unready, because the last good one works.
 func (d *daemon) listErrorText() string {
 	last := d.listError.Load()
-	if last == nil {
+	switch {
+	case last == nil && !d.listRead.Load():
+		return "; a list of proxies is being fetched"
+	case last == nil:
 		return ""
 	}
-	reason, others, _ := strings.Cut(last.err.Error(), "\n")
-	text := fmt.Sprintf("; the proxies cannot be read since %s: %s", last.since.UTC().Format(time.RFC3339), reason)
+	return fmt.Sprintf("; the proxies cannot be read since %s: %s", last.since.UTC().Format(time.RFC3339), last.reason())
+}
+
+// reason is the first reason, and how many others there are: a file may have thousands of broken lines.
+func (l *listError) reason() string {
+	reason, others, _ := strings.Cut(l.err.Error(), "\n")
 	if others != "" {
-		text += fmt.Sprintf(" (and %d more)", 1+strings.Count(others, "\n"))
+		reason += fmt.Sprintf(" (and %d more)", 1+strings.Count(others, "\n"))
 	}
-	return text
+	return reason
 }

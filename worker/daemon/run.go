@@ -146,6 +146,7 @@ func (d *daemon) work(ctx context.Context, conn *connection) error {
 	tasks.Go(func() { d.lookAfterWaiting(beside, conn.stream) })
 	tasks.Go(func() { d.findStranded(beside, conn.stream) })
 	stopControl := d.startControl(conn)
+	d.awaitProxies(ctx)
 	d.log.Info("worker started", "worker", d.cfg.Name, "queues", len(d.cfg.Queues), "concurrency", d.cfg.Concurrency)
 	go d.cfg.Started()
 	err := conn.worker.Run(ctx)

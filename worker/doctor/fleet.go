@@ -52,6 +52,17 @@ func unready(list []control.Status) (out []Finding) {
 	return out
 }
 
+// lists names the workers that cannot read a list of proxies, together those with the same reason.
+func lists(list []control.Status) (out []Finding) {
+	groups := by(list, func(w *control.Status) string { return w.ProxiesError })
+	delete(groups, "")
+	for _, reason := range slices.Sorted(maps.Keys(groups)) {
+		out = append(out, Finding{"worker " + some(groups[reason]), false, "a list of proxies cannot be read, and the last good one holds: " + reason +
+			"; once it is repaired, the worker reads it by itself"})
+	}
+	return out
+}
+
 // fewProxies is up to how many proxies a worker's pool says nothing by its breakers.
 const fewProxies = 4
 

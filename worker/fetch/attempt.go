@@ -306,6 +306,8 @@ func (r *run) withoutProxy(err error) jobs.RunOutcome {
 	switch {
 	case !errors.As(err, &none):
 		return r.failed(jobs.ErrInvalidJob, err.Error())
+	case none.Reason == rotation.Unmatched && r.f.cfg.PoolIncomplete():
+		return r.waitForProxy(none.Error()+", and a list of proxies was never read", time.Time{})
 	case none.Reason == rotation.Unmatched:
 		return r.failed(jobs.ErrNoProxy, none.Error())
 	}

@@ -50,6 +50,9 @@ type Config struct {
 	// MaxMemory is what decoders, and bodies beyond 512 KiB, may take together, until their results are stored; zero means
 	// 256 MiB. The oldest run that needs more always gets it.
 	MaxMemory int64
+	// PoolIncomplete reports that a list of proxies was never read, so that a job which no proxy matches has to wait; nil means that
+	// all were.
+	PoolIncomplete func() bool
 	// MaxWait bounds how long a job waits for a usable proxy; zero means 24 h.
 	MaxWait time.Duration
 	// SiteMaxWait bounds how long a job waits for a site that rests; zero means 3 min.
@@ -141,6 +144,9 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.IdlePerKey, max(16, c.Concurrency))
 	setDefault(&c.IdleTimeout, time.Minute)
 	c.Observer = c.Observer.withDefaults()
+	if c.PoolIncomplete == nil {
+		c.PoolIncomplete = func() bool { return false }
+	}
 	if c.Denied == nil {
 		c.Denied = func(string) bool { return false }
 	}
