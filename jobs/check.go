@@ -160,7 +160,7 @@ func (c *checks) proxy(p *ProxyChoice) {
 	c.ok(plainText(p.Region, 64), "proxy.region: longer than 64 bytes, or has control characters")
 	c.ok(plainText(p.Session, 128), "proxy.session: longer than 128 bytes, or has control characters")
 	if p.ID != "" && !ValidProxyID(p.ID) {
-		c.fail("proxy.id: %q does not match [A-Za-z0-9_-]{1,64}", clip(p.ID, 60))
+		c.fail("proxy.id: %q does not match [A-Za-z0-9_-]{1,64}, or is metrics", clip(p.ID, 60))
 	}
 	c.ok(!p.RegionStrict || p.Region != "", "proxy.region_strict: given without a region")
 	others := len(p.Tags) > 0 || p.Region != "" || p.Session != "" || p.ID != ""

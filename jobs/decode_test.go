@@ -122,6 +122,7 @@ func TestBadJobsAreRefusedWithTheReason(t *testing.T) {
 		`{"url":"http://a.test/","headers":{"A":["b",null]}}`:                  "neither a string nor a list",
 		`{"url":"http://a.test/","not_before":"2262-01-01T00:00:00Z"}`:         "not_before: the year",
 		`{"url":"http://a.test/","proxy":{"direct":true,"id":"p"}}`:            "proxy.direct",
+		`{"url":"http://a.test/","proxy":{"id":"metrics"}}`:                    "proxy.id",
 		`{"url":"http://a.test/","proxy":{"tags":["a,b"]}}`:                    "has a comma",
 		`{"url":"http://a.test/","proxy":{"tags":["a",""]}}`:                   "is empty",
 		`{"url":"http://a.test/","proxy":{"region_strict":true}}`:              "proxy.region_strict",

@@ -45,7 +45,7 @@ func ProxyFields() []Field {
 		{"region", "string", "none", "64 bytes", "preferred region", shortRule(64)},
 		{"region_strict", "boolean", "false", "needs `region`", "demands the region", with(booleanRule(), defaultRule(false))},
 		{"session", "string", "none", "128 bytes", "all jobs of one session use the same proxy while it works", shortRule(128)},
-		{"id", "string", "none", "`[A-Za-z0-9_-]{1,64}`", "only this proxy", patternRule(proxyIDPattern)},
+		{"id", "string", "none", "`[A-Za-z0-9_-]{1,64}`, not `metrics`", "only this proxy", with(patternRule(proxyIDPattern), rule{"not": rule{"const": reservedProxyID}})},
 		{"direct", "boolean", "false", "alone; needs `GOFER_ALLOW_DIRECT`", "no proxy", with(booleanRule(), defaultRule(false))},
 	}
 }

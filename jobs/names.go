@@ -19,8 +19,11 @@ func ValidQueue(name string) bool { return plain(name, 32, false) }
 // ValidID reports whether id can name a job: [A-Za-z0-9_-]{1,128}. An id that fails never reaches a filter or a purge.
 func ValidID(id string) bool { return plain(id, 128, true) }
 
-// ValidProxyID reports whether id can name a proxy: [A-Za-z0-9_-]{1,64}.
-func ValidProxyID(id string) bool { return plain(id, 64, true) }
+// reservedProxyID names no proxy: the HTTP API has the history of the breakers under it.
+const reservedProxyID = "metrics"
+
+// ValidProxyID reports whether id can name a proxy: [A-Za-z0-9_-]{1,64}, but not metrics.
+func ValidProxyID(id string) bool { return plain(id, 64, true) && id != reservedProxyID }
 
 // plain reports whether name is made of 1 to most letters, digits, '_' and '-'; capitals only where they are allowed.
 func plain(name string, most int, capitals bool) bool {

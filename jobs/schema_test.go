@@ -110,7 +110,7 @@ func proxyProbes() map[string]probe {
 		"region":        {[]string{`"DE"`, texts(64)}, []string{texts(65), `"\u0001"`, "1"}},
 		"region_strict": {[]string{"false"}, []string{`"no"`}},
 		"session":       {[]string{texts(128)}, []string{texts(129), `"\u0085"`}},
-		"id":            {[]string{texts(64)}, []string{texts(65), `"a b"`}},
+		"id":            {[]string{texts(64), `"metrics1"`}, []string{texts(65), `"a b"`, `"metrics"`}},
 		"direct":        {[]string{"true", "false"}, []string{"1"}},
 	}
 }

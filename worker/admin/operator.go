@@ -63,9 +63,19 @@ type Job struct {
 	State string    `json:"state"`
 	Site  string    `json:"site"`
 	Since time.Time `json:"since"`
-	// Until is when a waiting job is tried again, and Why its state; both are missing of other jobs.
-	Until time.Time `json:"until,omitzero"`
-	Why   string    `json:"why,omitempty"`
+	// Until is when a waiting job is tried again, and Why its state. For other jobs Until is zero, null in JSON, and Why is empty.
+	Until time.Time `json:"until"`
+	Why   string    `json:"why"`
+}
+
+// MarshalJSON writes every field: readers need not ask whether one is there.
+func (j Job) MarshalJSON() ([]byte, error) {
+	type fields Job
+	return json.Marshal(struct {
+		fields
+		Until *time.Time `json:"until"`
+		Why   string     `json:"why"`
+	}{fields(j), timeOrNull(j.Until), j.Why})
 }
 
 // Letter is a dead letter in a list. Seq is the letter's sequence in its stream, and its name in the API.

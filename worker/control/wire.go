@@ -19,9 +19,9 @@ type Status struct {
 	// InFlight is the number of running jobs by queue; a queue without any may be missing.
 	InFlight map[string]int `json:"in_flight"`
 	Draining bool           `json:"draining"`
-	// Ready is what /readyz says; Reasons tell in words what is missing.
+	// Ready is what /readyz says; Reasons tell in words what is missing. Workers of earlier versions leave out empty Reasons.
 	Ready   bool     `json:"ready"`
-	Reasons []string `json:"reasons,omitempty"`
+	Reasons []string `json:"reasons"`
 	// Proxies counts the pool by the state of the breaker: "closed", "open", "half_open".
 	Proxies map[string]int `json:"proxies"`
 	// ProxiesError is why a list of proxies cannot be read, so that an older one holds; empty if it can.

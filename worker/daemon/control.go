@@ -49,7 +49,7 @@ func (d *daemon) controlConfig(conn *connection) control.Config {
 func (d *daemon) status() control.Status {
 	s := control.Status{
 		StartedAt: d.started.UTC(), Slots: d.cfg.Concurrency, InFlight: d.stats().InFlight, Proxies: d.proxyStates(),
-		Ready: d.isReady(), ConfigHash: d.cfg.ConfigHash,
+		Ready: d.isReady(), Reasons: []string{}, ConfigHash: d.cfg.ConfigHash,
 	}
 	if conn := d.connected.Load(); conn != nil {
 		s.Draining, s.Domain = conn.worker.IsDraining(), conn.client.Domain()

@@ -78,32 +78,49 @@ func (d *daemon) shareCount(ctx context.Context, client *bus.Client, counter *wa
 	return waiting.Store(ctx, kv, s)
 }
 
-// queues is how the queues of the fleet stand. If no worker shares it, this one counts itself, once at a time.
+// queues is how the queues of the fleet stand: what has been counted, with what the consumers know at this moment. Without a connection
+// it is what has been counted.
 func (d *daemon) queues(ctx context.Context) (any, error) {
+	s, taken, err := d.counted(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if conn := d.connected.Load(); conn != nil && conn.nc.IsConnected() {
+		if current, err := waiting.Refresh(ctx, conn.client, s); err == nil {
+			s = current
+		}
+	}
+	return queuesView(s, taken), nil
+}
+
+// counted is what the fleet has counted last, and when. If no worker shares it, this one counts itself, once at a time.
+func (d *daemon) counted(ctx context.Context) (s waiting.Snapshot, taken time.Time, err error) {
 	if s, taken, known := d.counts.get(); known {
-		return queuesView(s, taken), nil
+		return s, taken, nil
 	}
 	conn := d.connected.Load()
 	if conn == nil || !conn.nc.IsConnected() {
-		return nil, bus.ErrUnreachable
+		return s, taken, bus.ErrUnreachable
 	}
 	d.counts.asking.Lock()
 	defer d.counts.asking.Unlock()
 	s, taken, known := d.counts.get()
 	if !known {
-		var err error
 		taken = time.Now()
 		if s, _, err = waiting.Ask(ctx, conn.client, 2*time.Second); err != nil {
-			return nil, err
+			return s, taken, err
 		}
 		d.counts.set(s, taken)
 	}
-	return queuesView(s, taken), nil
+	return s, taken, nil
 }
 
 // queueView is a queue in the API.
 type queueView struct {
 	waiting.Queue
+	// PausedUntil is null for a queue that is not paused.
+	PausedUntil   *time.Time         `json:"paused_until"`
+	Reasons       []waiting.Reason   `json:"reasons"`
 	OldestSeconds map[string]float64 `json:"oldest_seconds"`
 }
 
@@ -120,10 +137,12 @@ func queuesView(s waiting.Snapshot, taken time.Time) queueList {
 	list := queueList{Queues: []queueView{}, CountedAt: s.At.UTC(), Unread: s.Unread}
 	now := s.At.Add(time.Since(taken))
 	for _, q := range s.Queues {
-		if q.Reasons == nil {
-			q.Reasons = []waiting.Reason{}
+		view := queueView{Queue: q, Reasons: append([]waiting.Reason{}, q.Reasons...), OldestSeconds: q.OldestSeconds(now)}
+		if !q.PausedUntil.IsZero() {
+			paused := q.PausedUntil.UTC()
+			view.PausedUntil = &paused
 		}
-		list.Queues = append(list.Queues, queueView{Queue: q, OldestSeconds: q.OldestSeconds(now)})
+		list.Queues = append(list.Queues, view)
 	}
 	return list
 }

@@ -62,7 +62,13 @@ func (d *daemon) fleetWorkers(ctx context.Context) (any, error) {
 	if conn == nil || !conn.nc.IsConnected() {
 		return []control.Status{d.ownStatus()}, nil
 	}
-	return control.Ask[control.Status](ctx, conn.nc, control.Subject(d.names, control.Workers), nil, 0)
+	list, err := control.Ask[control.Status](ctx, conn.nc, control.Subject(d.names, control.Workers), nil, 0)
+	for i := range list {
+		if list[i].Reasons == nil {
+			list[i].Reasons = []string{}
+		}
+	}
+	return list, err
 }
 
 // fleetSample is how all workers stand and what they did lately, for the page.
@@ -127,15 +133,20 @@ func (d *daemon) listJobs(ctx context.Context, f admin.JobFilter, limit int) (li
 		}
 		found, _, err := c.ListFirst(ctx, client.ListFilter{Queue: f.Queue, State: f.State, Site: f.Site}, limit)
 		for _, job := range found {
-			row := admin.Job{Queue: job.Queue, ID: job.ID, State: job.State, Site: job.Site, Since: job.Since.UTC(), Until: job.Until}
-			if job.State != jobs.StateQueued && job.State != jobs.StateRunning {
-				row.Why = job.State
-			}
-			list = append(list, row)
+			list = append(list, liveJob(job))
 		}
 		return err
 	})
 	return list, err
+}
+
+// liveJob is a job that has not ended.
+func liveJob(job client.Listed) admin.Job {
+	row := admin.Job{Queue: job.Queue, ID: job.ID, State: job.State, Site: job.Site, Since: job.Since.UTC(), Until: job.Until}
+	if job.State != jobs.StateQueued && job.State != jobs.StateRunning {
+		row.Why = job.State
+	}
+	return row
 }
 
 // listEnded lists kept results with the outcome of the filter, the oldest first. It reads headers only.

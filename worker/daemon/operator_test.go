@@ -91,12 +91,28 @@ func TestTheAPISteersTheFleet(t *testing.T) {
 	if _, answer := r.call("GET", "/jobs?state=failed", ""); list(answer, "jobs") != 1 {
 		t.Errorf("failed jobs: %v, want one", answer)
 	}
+	_, answer := r.call("GET", "/workers", "")
+	workers, _ := answer["workers"].([]any)
+	first, _ := workers[0].(map[string]any)
+	if _, listed := first["reasons"].([]any); !listed {
+		t.Errorf("worker: %v, want a list of reasons", first)
+	}
+	for _, act := range []string{"pause", "resume"} { // shown at once, not when the fleet has counted
+		status, _ := r.call("POST", "/queues/default/"+act, "")
+		_, answer := r.call("GET", "/queues", "")
+		queues, _ := answer["queues"].([]any)
+		q, _ := queues[0].(map[string]any)
+		until, found := q["paused_until"]
+		if _, listed := q["reasons"].([]any); status != 200 || !found || (until != nil) != (act == "pause") || !listed {
+			t.Errorf("after %s: got %d %v", act, status, q)
+		}
+	}
 	for _, step := range []struct {
 		method, path, body string
 		status             int
 	}{
 		{"DELETE", "/jobs/default/fails", "", 409}, {"DELETE", "/jobs/default/waits", "", 200}, {"DELETE", "/jobs/default/nobody", "", 404},
-		{"POST", "/queues/default/pause", "", 200}, {"POST", "/queues/default/resume", "", 200}, {"POST", "/queues/unserved/pause", "", 404},
+		{"POST", "/queues/unserved/pause", "", 404},
 		{"POST", "/dead/replay", `{"site":"b.test:8080"}`, 200}, {"POST", "/dead/purge", `{"all":true}`, 200},
 		{"POST", "/workers/w1/drain", "", 200},
 	} {

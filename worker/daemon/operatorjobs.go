@@ -48,7 +48,8 @@ func (d *daemon) findIn(ctx context.Context, c *client.Client, key client.Key) (
 		return admin.Job{}, err
 	}
 	job, err := c.StateOf(ctx, key)
-	return admin.Job{Queue: key.Queue, ID: key.ID, State: job.State, Site: job.Site, Since: job.Since.UTC(), Until: job.Until}, err
+	job.Queue, job.ID = key.Queue, key.ID
+	return liveJob(job), err
 }
 
 // bodyPreview is the beginning of the body of a result.

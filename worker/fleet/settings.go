@@ -230,7 +230,7 @@ func (s *Settings) applyProxies(fresh bool, changes []change) {
 
 // ParseEntry reads a proxy of the bucket: a line as in the proxies file whose id, if it names one, is the key.
 func ParseEntry(key, line string) (proxylist.Proxy, error) {
-	if !jobs.ValidProxyID(key) || key == "metrics" {
+	if !jobs.ValidProxyID(key) {
 		return proxylist.Proxy{}, errors.New("its key is not the id of a proxy, [A-Za-z0-9_-]{1,64} but not metrics")
 	}
 	value, err := text.Document([]byte(line))

@@ -3,6 +3,8 @@ package waiting
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,34 +30,43 @@ const maxUnserved = 32
 func (c *Counter) countConsumers(ctx context.Context) (map[string]*Queue, error) {
 	queues := map[string]*Queue{}
 	known := uint64(0)
-	// Each queue has two consumers: of new jobs, and of due ones, which JetStream delivers again. Both count as
-	// queued and running.
+	err := eachConsumer(ctx, c.bus, func(name string, due bool, info *jetstream.ConsumerInfo) error {
+		// Only the stream of jobs is compared with its total below. Due jobs lie in the other stream.
+		if !due {
+			known += info.NumPending + uint64(max(0, info.NumAckPending))
+		}
+		return c.addConsumer(ctx, queueOf(queues, name), info, due)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return queues, c.addUnserved(ctx, queues, known)
+}
+
+// eachConsumer calls use for the consumers of all queues. Each queue has two: of new jobs and, if due, of jobs whose time has come, which
+// JetStream delivers again. Both count as queued and running.
+func eachConsumer(ctx context.Context, client *bus.Client, use func(queue string, due bool, info *jetstream.ConsumerInfo) error) error {
 	for _, due := range []bool{false, true} {
-		kind, prefix := "JOBS", c.bus.Names().WorkerConsumer("")
+		kind, prefix := "JOBS", client.Names().WorkerConsumer("")
 		if due {
-			kind, prefix = "RETRIES", c.bus.Names().DueConsumer("")
+			kind, prefix = "RETRIES", client.Names().DueConsumer("")
 		}
 		var found []*jetstream.ConsumerInfo
-		err := c.bus.Consumers(ctx, c.bus.Names().Stream(kind), func(info *jetstream.ConsumerInfo) {
+		err := client.Consumers(ctx, client.Names().Stream(kind), func(info *jetstream.ConsumerInfo) {
 			if strings.HasPrefix(info.Name, prefix) {
 				found = append(found, info)
 			}
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, info := range found {
-			q := queueOf(queues, strings.TrimPrefix(info.Name, prefix))
-			if err := c.addConsumer(ctx, q, info, due); err != nil {
-				return nil, err
-			}
-			// Only the stream of jobs is compared with its total below. Due jobs lie in the other stream.
-			if !due {
-				known += info.NumPending + uint64(max(0, info.NumAckPending))
+			if err := use(strings.TrimPrefix(info.Name, prefix), due, info); err != nil {
+				return err
 			}
 		}
 	}
-	return queues, c.addUnserved(ctx, queues, known)
+	return nil
 }
 
 // The map owns its values, so a caller may keep the pointer during one count.
@@ -68,15 +79,7 @@ func queueOf(queues map[string]*Queue, name string) *Queue {
 
 // addConsumer adds what a consumer knows, and the age of its oldest jobs.
 func (c *Counter) addConsumer(ctx context.Context, q *Queue, info *jetstream.ConsumerInfo, due bool) error {
-	// A queue with a consumer of due jobs only is half set up. It counts as unserved, since new jobs are not
-	// taken.
-	q.Served = q.Served || !due
-	q.Queued += info.NumPending
-	q.Running += uint64(max(0, info.NumAckPending))
-	q.Pulls += info.NumWaiting
-	if info.Paused && info.Config.PauseUntil != nil {
-		q.PausedUntil = *info.Config.PauseUntil
-	}
+	q.add(info, due)
 	// The sequence behind the last one delivered is the oldest that nobody has taken.
 	if info.NumPending > 0 {
 		if err := c.addOldest(ctx, q, jobs.StateQueued, info, info.Delivered.Stream+1); err != nil {
@@ -88,6 +91,52 @@ func (c *Counter) addConsumer(ctx context.Context, q *Queue, info *jetstream.Con
 		return c.addOldest(ctx, q, jobs.StateRunning, info, info.AckFloor.Stream+1)
 	}
 	return nil
+}
+
+// add adds what a consumer knows: whether it is there, its pause, its pulls, and the jobs that it holds or that nobody has taken.
+// A queue with a consumer of due jobs only is half set up. It counts as unserved, since new jobs are not taken.
+func (q *Queue) add(info *jetstream.ConsumerInfo, due bool) {
+	q.Served = q.Served || !due
+	q.Queued += info.NumPending
+	q.Running += uint64(max(0, info.NumAckPending))
+	q.Pulls += info.NumWaiting
+	if info.Paused && info.Config.PauseUntil != nil {
+		q.PausedUntil = *info.Config.PauseUntil
+	}
+}
+
+// Refresh is a snapshot with what the consumers know at this moment: pauses, and the jobs that run or that nobody has taken. The jobs
+// that wait, and since when the jobs of a state are in it, stay as they were counted. s is not changed.
+func Refresh(ctx context.Context, client *bus.Client, s Snapshot) (Snapshot, error) {
+	current := map[string]*Queue{}
+	err := eachConsumer(ctx, client, func(name string, due bool, info *jetstream.ConsumerInfo) error {
+		queueOf(current, name).add(info, due)
+		return nil
+	})
+	if err != nil {
+		return Snapshot{}, err
+	}
+	s.Queues = slices.Clone(s.Queues)
+	for i := range s.Queues {
+		q := &s.Queues[i]
+		now := current[q.Queue]
+		if now == nil {
+			continue // nobody serves it: only a count finds its jobs
+		}
+		delete(current, q.Queue)
+		q.Served, q.PausedUntil, q.Pulls, q.Queued, q.Running = now.Served, now.PausedUntil, now.Pulls, now.Queued, now.Running
+		q.Since = maps.Clone(q.Since)
+		for _, state := range []string{jobs.StateQueued, jobs.StateRunning} {
+			if q.Count(state) == 0 {
+				delete(q.Since, state)
+			}
+		}
+	}
+	for _, q := range current {
+		s.Queues = append(s.Queues, *q)
+	}
+	slices.SortFunc(s.Queues, func(a, b Queue) int { return strings.Compare(a.Queue, b.Queue) })
+	return s, nil
 }
 
 // addOldest notes when the first message of a consumer from a sequence on was stored. It may be gone by now.

@@ -316,3 +316,37 @@ func TestAskCountsWhileTheFleetDoesNot(t *testing.T) {
 		t.Errorf("got %+v, shared %t, want %+v", got, shared, s)
 	}
 }
+
+// TestRefreshShowsWhatTheConsumersKnowNow, and leaves what was counted as it is.
+func TestRefreshShowsWhatTheConsumersKnowNow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.submit("low")
+	w.submit("low")
+	w.park(jobs.StateDelayed)
+	counted := w.count(waiting.NewCounter(w.bus, waiting.Config{}))
+	before := fmt.Sprintf("%+v", counted)
+	c := client.New(w.bus)
+	w.must(c.Pause(w.soon(), "default", time.Time{}))
+	w.submit("default")
+	w.must(c.Cancel(w.soon(), client.Key{Queue: "low", ID: "j1"}))
+	w.must(c.Cancel(w.soon(), client.Key{Queue: "low", ID: "j2"}))
+	w.must(w.bus.EnsureQueue(w.soon(), "new", bus.Settings{}))
+	s, err := waiting.Refresh(w.soon(), w.bus, counted)
+	w.must(err)
+	var got []string
+	for _, q := range s.Queues {
+		_, since := q.Since[jobs.StateQueued]
+		got = append(got, fmt.Sprintf("%s served %t paused %t queued %d %t waiting %d", q.Queue, q.Served, !q.PausedUntil.IsZero(), q.Queued, since, q.Waiting()))
+	}
+	want := []string{
+		"default served true paused true queued 1 false waiting 1", "low served true paused false queued 0 false waiting 0",
+		"new served true paused false queued 0 false waiting 0",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if after := fmt.Sprintf("%+v", counted); after != before {
+		t.Errorf("the counted snapshot became\n%s\nit was\n%s", after, before)
+	}
+}
