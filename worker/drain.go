@@ -44,6 +44,11 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	limit := w.beginDrain(ctx)
+	pulls.Go(func() {
+		ctx, cancel := context.WithTimeout(settling, min(limit, w.drainReserve()))
+		defer cancel()
+		w.pulls.Stop(ctx)
+	})
 	defer time.AfterFunc(limit-w.drainReserve(), func() { cut(jobs.ErrStopping) }).Stop()
 	defer time.AfterFunc(limit-w.drainReserve()/4, func() {
 		end(jobs.ErrStopping)

@@ -30,9 +30,7 @@ type puller struct {
 
 // watchConsumer inspects the consumer regularly, also while no slot is free.
 func (p *puller) watchConsumer(ctx context.Context) {
-	for ; ctx.Err() == nil; sleep(ctx, p.worker.cfg.InspectInterval) {
-		_ = p.inspect(ctx) // if the server does not answer, the last known state stays
-	}
+	p.worker.watch(ctx, func(ctx context.Context) { _ = p.inspect(ctx) }) // if the server does not answer, the last known state stays
 }
 
 // inspect reads the consumer's state and settings: somebody may have edited it.
@@ -91,17 +89,18 @@ func (p *puller) run(ctx context.Context) {
 	}
 }
 
-// fetch performs one pull request, passes the jobs on to runners, and returns how many slots it did not use. A pull request is
-// never cancelled: the server would deliver jobs to an inbox without a reader, and each would be stuck for its ack wait.
+// fetch performs one pull request, passes the jobs on to runners, and returns how many slots it did not use. Only Pulls ends a pull
+// request early: the server may have delivered a job to it, which has to go back, or it would be stuck for its ack wait.
 func (p *puller) fetch(ctx context.Context, g grant) (unused int, more bool, err error) {
 	unused = g.slots()
 	if err := p.findConsumer(ctx); err != nil {
 		return unused, false, err
 	}
-	n, wait := p.limits(g)
+	patience := min(p.ackWait(), p.worker.cfg.DrainTimeout/2)
+	n, wait := p.limits(g, patience)
 	pulledAt, created := time.Now(), p.streamCreated.Load()
 	pull, err := p.worker.pulls.Pull(stream.PullRequest{
-		Stream: p.consumer.Stream, Consumer: p.consumer.Name, Jobs: n, Wait: wait, Patience: min(p.ackWait(), p.worker.cfg.DrainTimeout/2),
+		Stream: p.consumer.Stream, Consumer: p.consumer.Name, Jobs: n, Wait: wait, Patience: patience,
 	})
 	if err != nil {
 		return unused, false, fmt.Errorf("pull jobs of queue %s: %w", p.queue, bus.Plain(err))
@@ -134,10 +133,10 @@ func (p *puller) fetch(ctx context.Context, g grant) (unused int, more bool, err
 	return unused, more, nil
 }
 
-// limits returns the size of a pull request and how long it may wait, within the limits of the consumer. A drain waits for the
-// end of a pull request, so a short drain timeout shortens pull requests.
-func (p *puller) limits(g grant) (n int, wait time.Duration) {
-	n, wait = g.n, min(g.wait, p.worker.drainReserve())
+// limits returns the size of a pull request and how long it may wait, within the limits of the consumer. The lease of a job runs from
+// before the request, so the wait leaves most of the ack wait for the job.
+func (p *puller) limits(g grant, patience time.Duration) (n int, wait time.Duration) {
+	n, wait = g.n, min(g.wait, patience/2, p.ackWait()/3)
 	info := p.info.Load()
 	if info.MaxBatch > 0 {
 		n = min(n, info.MaxBatch)

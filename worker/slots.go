@@ -9,7 +9,7 @@ import (
 
 const (
 	pollEvery = 200 * time.Millisecond // how often an idle consumer is polled while others are backlogged
-	idlePoll  = time.Second            // how long a poll waits when no consumer is backlogged; a drain waits for its end
+	idlePoll  = 10 * time.Second       // how long a poll waits at most when no consumer is backlogged
 	keepFor   = 10 * time.Minute       // how long a queue without work keeps its quarter
 	keptShare = 0.25                   // the part of its share by weight that a queue keeps
 	maxPull   = 256                    // messages of one pull request: a larger one would only delay the first message
@@ -26,6 +26,7 @@ type slots struct {
 	mu        sync.Mutex // guards all fields below, and those of the consumers' shares
 	total     int
 	free      int
+	made      time.Time
 	consumers []*consumerSlots
 	queues    []*queueSlots
 	// totalWeight is the sum of the weights of all queues.
@@ -78,7 +79,20 @@ func (g grant) slots() int {
 }
 
 // newSlots makes slots without consumers, all of them free.
-func newSlots(total int) *slots { return &slots{total: total, free: total} }
+func newSlots(total int) *slots { return &slots{total: total, free: total, made: time.Now()} }
+
+// quietFor returns for how long no queue has had work.
+func (s *slots) quietFor() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := s.made
+	for _, queue := range s.queues {
+		if queue.worked.After(last) {
+			last = queue.worked
+		}
+	}
+	return time.Since(last)
+}
 
 // add creates the shares of n consumers of one queue. All of them are added before the first waitForGrant.
 func (s *slots) add(weight, n int) []*consumerSlots {

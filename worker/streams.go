@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
@@ -122,9 +123,24 @@ func (s *streams) waitingNearlyFull() bool {
 }
 
 // watchStreams inspects the streams until ctx ends, and recreates missing ones.
-func (w *Worker) watchStreams(ctx context.Context) {
-	for ; ctx.Err() == nil; sleep(ctx, w.cfg.InspectInterval) {
-		w.inspectStreams(ctx)
+func (w *Worker) watchStreams(ctx context.Context) { w.watch(ctx, w.inspectStreams) }
+
+// A worker that has had no work for quietAfter leaves out quietSkips of its inspections between two that it makes: a large fleet that
+// has nothing to do should cost its server little.
+const (
+	quietAfter = time.Minute
+	quietSkips = 5
+)
+
+// watch inspects something at once and then regularly until ctx ends.
+func (w *Worker) watch(ctx context.Context, inspect func(context.Context)) {
+	for skipped := quietSkips; ctx.Err() == nil; sleep(ctx, w.cfg.InspectInterval) {
+		if skipped < quietSkips && w.slots.quietFor() > quietAfter {
+			skipped++
+			continue
+		}
+		skipped = 0
+		inspect(ctx)
 	}
 }
 

@@ -149,19 +149,20 @@ func (f *follower) watch(ctx context.Context, js jetstream.JetStream) error {
 	}
 }
 
-// checkEvery is how often a follower checks that the bucket is there: a watch does not notice that its bucket was deleted.
-const checkEvery = time.Second
+// A follower checks that the bucket is there, because a watch does not notice that its bucket was deleted: firstCheck after the watch
+// began, and then after twice as long each time, up to lastCheck. Somebody who sets up an installation deletes and creates buckets,
+// and later each worker of an idle fleet should cost its server little.
+const (
+	firstCheck = time.Second
+	lastCheck  = 16 * time.Second
+)
 
 // stillThere returns when the bucket is no longer the one that was made at a time, or when ctx ends. It ignores a server that does
 // not answer.
 func stillThere(ctx context.Context, js jetstream.JetStream, bucket string, made time.Time) error {
-	tick := time.NewTicker(checkEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
+	for wait := firstCheck; ; wait = min(2*wait, lastCheck) {
+		if sleep(ctx, wait); ctx.Err() != nil {
 			return nil
-		case <-tick.C:
 		}
 		switch clock, err := askClock(ctx, js, bucket); {
 		case errors.Is(err, jetstream.ErrStreamNotFound):

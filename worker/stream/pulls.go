@@ -1,7 +1,9 @@
 package stream
 
 import (
+	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,7 +14,9 @@ import (
 )
 
 const (
-	// pullGrace is how long a server may be silent after the end of a pull request.
+	// pullBeat is how often the server says that a pull request which waits is not forgotten.
+	pullBeat = 2 * time.Second
+	// pullGrace is how long a server may be silent after the end of a pull request, or after the time of a beat.
 	pullGrace = time.Second
 	// pullRecheck is the time for what the server had sent before it answered a ping.
 	pullRecheck = 500 * time.Millisecond
@@ -23,9 +27,14 @@ const (
 type Pulls struct {
 	client *Client
 
-	mu    sync.Mutex // guards the fields below, and those of the inboxes and pulls
-	inbox *inbox     // of the next pull; nil if it has to be opened
-	last  uint64     // the number of the newest pull
+	mu      sync.Mutex          // guards the fields below, and those of the inboxes and pulls
+	inbox   *inbox              // of the next pull; nil if it has to be opened
+	inboxes map[*inbox]struct{} // those that are subscribed to
+	last    uint64              // the number of the newest pull
+	open    map[*Pull]struct{}  // pulls that have not ended
+	stopped bool                // no pull begins any more
+
+	reconnects chan nats.Status // closed by Close
 }
 
 // inbox is a subscription and the pulls that it serves. A delivered job names its consumer and not its pull, so a consumer has one
@@ -59,9 +68,10 @@ type Pull struct {
 	inbox  *inbox
 	key    string // of the consumer
 	number string
-	wait   time.Duration
-	until  time.Time // the end of the patience
+	quiet  time.Duration // how long the server may say nothing
+	until  time.Time     // the end of the patience
 
+	beats chan struct{}  // holds one when the server has said that the pull waits
 	jobs  chan *Delivery // closed at the end; holds all jobs that were asked for
 	left  int            // jobs that may still come
 	ended bool
@@ -70,20 +80,70 @@ type Pull struct {
 
 // OpenPulls subscribes to the answers. Close ends it.
 func (c *Client) OpenPulls() (*Pulls, error) {
-	p := &Pulls{client: c}
-	_, err := p.current()
-	return p, c.Explain("subscribe to jobs", err)
+	p := &Pulls{client: c, open: map[*Pull]struct{}{}, inboxes: map[*inbox]struct{}{}}
+	if _, err := p.current(); err != nil {
+		return nil, c.Explain("subscribe to jobs", err)
+	}
+	p.reconnects = c.Conn().StatusChanged(nats.CONNECTED)
+	go func() {
+		for range p.reconnects { // a server that was restarted has forgotten the pulls
+			p.abandon()
+		}
+	}()
+	return p, nil
+}
+
+// abandon ends all pulls. What the server delivers to them yet goes back.
+func (p *Pulls) abandon() {
+	p.mu.Lock()
+	open := slices.Collect(maps.Keys(p.open))
+	p.mu.Unlock()
+	for _, pull := range open {
+		p.end(pull, nil, true)
+	}
+}
+
+// Stop ends all pulls and lets no other begin. When it returns, the server delivers nothing to them any more, and what it had
+// delivered is on its way back, unless ctx ended before.
+func (p *Pulls) Stop(ctx context.Context) {
+	p.mu.Lock()
+	p.stopped = true
+	p.mu.Unlock()
+	p.abandon()
+	p.mu.Lock()
+	inboxes := slices.Collect(maps.Keys(p.inboxes))
+	p.mu.Unlock()
+	for _, in := range inboxes {
+		closed := make(chan struct{})
+		in.sub.SetClosedHandler(func(string) { close(closed) })
+		if in.sub.Drain() != nil {
+			continue // it is closed, or the connection is
+		}
+		select {
+		case <-closed:
+		case <-ctx.Done():
+		}
+	}
 }
 
 // Close hears no more answers. All pulls have ended before.
 func (p *Pulls) Close() {
+	p.client.Conn().RemoveStatusListener(p.reconnects)
 	p.mu.Lock()
 	in := p.inbox
 	p.inbox = nil
 	p.mu.Unlock()
 	if in != nil {
-		_ = in.sub.Unsubscribe()
+		p.unsubscribe(in)
 	}
+}
+
+// unsubscribe ends the subscription of an inbox, which may have ended already.
+func (p *Pulls) unsubscribe(in *inbox) {
+	p.mu.Lock()
+	delete(p.inboxes, in)
+	p.mu.Unlock()
+	_ = in.sub.Unsubscribe()
 }
 
 // current returns the inbox of the next pull.
@@ -107,6 +167,7 @@ func (p *Pulls) current() (*inbox, error) {
 	other := p.inbox
 	if other == nil {
 		p.inbox = in
+		p.inboxes[in] = struct{}{}
 	}
 	p.mu.Unlock()
 	if other != nil { // somebody else was faster
@@ -116,11 +177,11 @@ func (p *Pulls) current() (*inbox, error) {
 	return in, nil
 }
 
-// Pull sends a pull request. The patience runs from before the request.
+// Pull sends a pull request. The patience runs from before the request. After Stop it returns a pull that has ended.
 func (p *Pulls) Pull(r PullRequest) (*Pull, error) {
 	pull := &Pull{
-		pulls: p, key: r.Stream + "." + r.Consumer, wait: r.Wait, until: time.Now().Add(r.Patience),
-		jobs: make(chan *Delivery, r.Jobs), left: r.Jobs,
+		pulls: p, key: r.Stream + "." + r.Consumer, quiet: r.quiet(), until: time.Now().Add(r.Patience),
+		beats: make(chan struct{}, 1), jobs: make(chan *Delivery, r.Jobs), left: r.Jobs,
 	}
 	for added := false; !added; {
 		in, err := p.current()
@@ -128,6 +189,10 @@ func (p *Pulls) Pull(r PullRequest) (*Pull, error) {
 			return nil, err
 		}
 		added = p.add(pull, in)
+	}
+	if pull.inbox == nil {
+		close(pull.jobs)
+		return pull, nil
 	}
 	reply := pull.inbox.prefix + pull.key + "." + pull.number
 	if err := p.client.Send("$JS.API.CONSUMER.MSG.NEXT."+pull.key, reply, r.body()); err != nil {
@@ -137,25 +202,44 @@ func (p *Pulls) Pull(r PullRequest) (*Pull, error) {
 	return pull, nil
 }
 
-// body is the request as the server reads it. It asks for no idle heartbeats: a pull waits for a second, and Next notices a silence.
+// body is the request as the server reads it.
 func (r PullRequest) body() []byte {
-	if r.Wait == 0 {
+	switch {
+	case r.Wait == 0:
 		return fmt.Appendf(nil, `{"batch":%d,"no_wait":true}`, r.Jobs)
+	case r.hasBeats():
+		return fmt.Appendf(nil, `{"batch":%d,"expires":%d,"idle_heartbeat":%d}`, r.Jobs, r.Wait, pullBeat)
 	}
 	return fmt.Appendf(nil, `{"batch":%d,"expires":%d}`, r.Jobs, r.Wait)
 }
 
-// add makes a pull one of an inbox, and reports false if the inbox serves no further pull.
+// hasBeats reports whether the server has time for two beats, which is the least that it accepts.
+func (r PullRequest) hasBeats() bool { return r.Wait >= 2*pullBeat }
+
+// quiet is how long a server that has not forgotten the request may say nothing.
+func (r PullRequest) quiet() time.Duration {
+	if r.hasBeats() {
+		return pullBeat + pullGrace
+	}
+	return r.Wait + pullGrace
+}
+
+// add makes a pull one of an inbox, and reports false if the inbox serves no further pull. After Stop it leaves the pull as it is.
 func (p *Pulls) add(pull *Pull, in *inbox) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if in.closed {
+	switch {
+	case p.stopped:
+		pull.ended = true
+		return true
+	case in.closed:
 		return false
 	}
 	p.last++
 	pull.inbox, pull.number = in, strconv.FormatUint(p.last, 36)
 	in.pulls[pull.key] = pull
 	in.open++
+	p.open[pull] = struct{}{}
 	return true
 }
 
@@ -168,13 +252,22 @@ func (p *Pulls) hear(in *inbox, msg *nats.Msg) {
 	}
 	rest, answers := strings.CutPrefix(msg.Subject, in.prefix)
 	dot := strings.LastIndexByte(rest, '.')
-	if ends, err := readStatus(msg.Header); ends && answers && dot >= 0 {
-		p.mu.Lock()
-		pull := in.pulls[rest[:dot]]
-		p.mu.Unlock()
-		if pull != nil && pull.number == rest[dot+1:] {
-			p.end(pull, err, hasMoved(msg.Header))
-		}
+	if !answers || dot < 0 {
+		return
+	}
+	p.mu.Lock()
+	pull := in.pulls[rest[:dot]]
+	p.mu.Unlock()
+	if pull == nil || pull.number != rest[dot+1:] {
+		return
+	}
+	if ends, err := readStatus(msg.Header); ends {
+		p.end(pull, err, hasMoved(msg.Header))
+		return
+	}
+	select {
+	case pull.beats <- struct{}{}:
+	default: // the last one has not been seen yet
 	}
 }
 
@@ -228,6 +321,7 @@ func (p *Pulls) end(pull *Pull, err error, late bool) {
 	}
 	pull.ended, pull.err = true, err
 	close(pull.jobs)
+	delete(p.open, pull)
 	in.open--
 	if late {
 		in.closed = true
@@ -241,7 +335,7 @@ func (p *Pulls) end(pull *Pull, err error, late bool) {
 	unused, rest := in.closed && in.open == 0, time.Until(in.until)
 	p.mu.Unlock()
 	if unused {
-		time.AfterFunc(rest, func() { _ = in.sub.Unsubscribe() })
+		time.AfterFunc(rest, func() { p.unsubscribe(in) })
 	}
 }
 
@@ -255,12 +349,16 @@ func (p *Pull) Next() *Delivery {
 		return d
 	default:
 	}
-	silence := time.NewTimer(p.wait + pullGrace)
+	silence := time.NewTimer(p.quiet)
 	defer silence.Stop()
-	for asked := false; ; asked = true {
+	for asked := false; ; {
 		select {
 		case d := <-p.jobs:
 			return d
+		case <-p.beats:
+			silence.Reset(p.quiet)
+			asked = false
+			continue
 		case <-silence.C:
 		}
 		if asked || !p.isAlive() {
@@ -268,6 +366,7 @@ func (p *Pull) Next() *Delivery {
 			return <-p.jobs
 		}
 		silence.Reset(pullRecheck)
+		asked = true
 	}
 }
 

@@ -242,7 +242,7 @@ func TestPullsGoOnAfterARestart(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	p := in.openPulls(t)
-	lost, err := p.Pull(fromQueue("default", 1, time.Second))
+	lost, err := p.Pull(fromQueue("default", 1, testenv.Patience))
 	must(t, err)
 	in.restart()
 	if d := lost.Next(); d != nil {
@@ -372,5 +372,64 @@ func TestAPullEndsByItsOwnAnswerOnly(t *testing.T) {
 	in.publish(t, &nats.Msg{Subject: "gofer.jobs.default.j", Data: []byte("x")})
 	if d := pull.Next(); d == nil || d.Subject() != "gofer.jobs.default.j" {
 		t.Errorf("the pull brought %v and %v, want the job", d, pull.Err())
+	}
+}
+
+// TestStopEndsAPullThatWaits publishes a job after the stop: no pull takes it, and it goes to whoever asks next.
+func TestStopEndsAPullThatWaits(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{AckWait: 2 * testenv.Patience})
+	p := in.openPulls(t)
+	waits, err := p.Pull(fromQueue("default", 1, testenv.Patience))
+	must(t, err)
+	testenv.Eventually(t, "the pull to wait", func() bool {
+		info, err := in.JobConsumerInfo(soon(t), "default", false)
+		return err == nil && info.Pulls == 1
+	})
+	p.Stop(soon(t))
+	if d := waits.Next(); d != nil || waits.Err() != nil {
+		t.Errorf("a pull that was stopped brought %v and %v", d, waits.Err())
+	}
+	if got, err := pulled(t, p, fromQueue("default", 1, testenv.Patience)); len(got) != 0 || err != nil {
+		t.Errorf("a pull after the stop brought %d jobs and %v, want none and no wait", len(got), err)
+	}
+	in.publish(t, &nats.Msg{Subject: "gofer.jobs.default.after", Data: []byte("x")})
+	got, err := pulled(t, in.openPulls(t), fromQueue("default", 1, testenv.Patience))
+	if err != nil || len(got) != 1 || got[0].Metadata().NumDelivered != 1 {
+		t.Errorf("the next worker got %d jobs and %v, want the first delivery of the job", len(got), err)
+	}
+}
+
+// TestAPullThatTheServerForgotIsGivenUpLongBeforeItsEnd has a request that nobody answers, on a connection that lives.
+func TestAPullThatTheServerForgotIsGivenUpLongBeforeItsEnd(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	requests, err := in.server.Connect().SubscribeSync("$JS.API.CONSUMER.MSG.NEXT.GOFER_JOBS.worker-missing")
+	must(t, err)
+	p := in.openPulls(t)
+	r := fromQueue("missing", 1, time.Hour)
+	r.Patience = time.Hour
+	testenv.Eventually(t, "a request without an answer to end", func() bool {
+		got, err := pulled(t, p, r)
+		return len(got) == 0 && err == nil
+	})
+	_, err = requests.NextMsgWithContext(soon(t))
+	must(t, err)
+}
+
+// TestAPullThatWaitsLivesByItsBeats has a pull that waits for longer than a server may be silent. A pull that was given up would leave
+// its subscription to jobs that come late, and the next one would need another.
+func TestAPullThatWaitsLivesByItsBeats(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	p := in.openPulls(t)
+	before := in.nc.NumSubscriptions()
+	for _, wait := range []time.Duration{6 * time.Second, 0} {
+		if got, err := pulled(t, p, fromQueue("default", 1, wait)); len(got) != 0 || err != nil {
+			t.Errorf("a pull from an empty queue brought %d jobs and %v", len(got), err)
+		}
+	}
+	if n := in.nc.NumSubscriptions(); n != before {
+		t.Errorf("%d subscriptions, want %d: the pull was given up before its end", n, before)
 	}
 }
