@@ -37,18 +37,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	for range w.cfg.Concurrency {
 		runs.Go(func() { w.runner(work, settling) })
 	}
-	pulls.Go(func() { w.watchStreams(ctx) })
-	for _, p := range w.pullers {
-		pulls.Go(func() { p.run(ctx) })
-		pulls.Go(func() { p.watchConsumer(ctx) })
-	}
+	w.pull(ctx, &pulls)
 	<-ctx.Done()
 	limit := w.beginDrain(ctx)
-	pulls.Go(func() {
-		ctx, cancel := context.WithTimeout(settling, min(limit, w.drainReserve()))
-		defer cancel()
-		w.pulls.Stop(ctx)
-	})
+	pulls.Go(func() { w.stopPulls(settling, min(limit, w.drainReserve())) })
 	defer time.AfterFunc(limit-w.drainReserve(), func() { cut(jobs.ErrStopping) }).Stop()
 	defer time.AfterFunc(limit-w.drainReserve()/4, func() {
 		end(jobs.ErrStopping)
@@ -68,6 +60,22 @@ func (w *Worker) Run(ctx context.Context) error {
 		w.cfg.Log.Error("the drain is over and something still runs, it is given up", "jobs", w.jobs.count())
 	}
 	return nil
+}
+
+// pull fetches jobs, and watches where they come from, in goroutines that end with ctx.
+func (w *Worker) pull(ctx context.Context, pulls *sync.WaitGroup) {
+	pulls.Go(func() { w.watchStreams(ctx) })
+	for _, p := range w.pullers {
+		pulls.Go(func() { p.run(ctx) })
+		pulls.Go(func() { p.watchConsumer(ctx) })
+	}
+}
+
+// stopPulls ends the pulls that wait, so that the drain does not wait for them.
+func (w *Worker) stopPulls(ctx context.Context, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	w.pulls.Stop(ctx)
 }
 
 // beginDrain begins the drain and returns how long it may take.

@@ -160,10 +160,9 @@ const (
 // stillThere returns when the bucket is no longer the one that was made at a time, or when ctx ends. It ignores a server that does
 // not answer.
 func stillThere(ctx context.Context, js jetstream.JetStream, bucket string, made time.Time) error {
-	for wait := firstCheck; ; wait = min(2*wait, lastCheck) {
-		if sleep(ctx, wait); ctx.Err() != nil {
-			return nil
-		}
+	wait := firstCheck
+	for sleep(ctx, wait); ctx.Err() == nil; sleep(ctx, wait) {
+		wait = min(2*wait, lastCheck)
 		switch clock, err := askClock(ctx, js, bucket); {
 		case errors.Is(err, jetstream.ErrStreamNotFound):
 			return err
@@ -171,6 +170,7 @@ func stillThere(ctx context.Context, js jetstream.JetStream, bucket string, made
 			return nil
 		}
 	}
+	return nil
 }
 
 // askTimeout bounds one request: its answer is lost if the server dies.
