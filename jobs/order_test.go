@@ -46,6 +46,8 @@ func anyOrder() map[string]string {
 		"worker.queues":           "fills a map",
 		"worker.messageSize":      "adds up",
 		"worker/control.Running":  "adds up",
+		"worker/stream.Stop":      "ends subscriptions",
+		"worker/stream.abandon":   "ends pulls, and sends nothing",
 	}
 }
 
