@@ -170,13 +170,13 @@ func (n Names) AllCancels() string { return "_" + n.prefix + ".cancel.>" }
 
 // Hour is the subject of a part of the fleet's rollups. A token may be "*".
 func (n Names) Hour(hour, kind, part string) string {
-	return "_" + n.prefix + ".hours." + hour + "." + kind + "." + part
+	return "_" + n.prefix + ".rollups." + hour + "." + kind + "." + part
 }
 
 // AllHours is the subject of every part of the fleet's rollups.
-func (n Names) AllHours() string { return "_" + n.prefix + ".hours.>" }
+func (n Names) AllHours() string { return "_" + n.prefix + ".rollups.>" }
 
-// Stream is the name of one of the installation's streams: "JOBS", "RESULTS", "EVENTS", "DEAD", "RETRIES", "HOURS".
+// Stream is the name of one of the installation's streams: "JOBS", "RESULTS", "EVENTS", "DEAD", "RETRIES", "ROLLUPS".
 func (n Names) Stream(kind string) string { return strings.ToUpper(n.prefix) + "_" + kind }
 
 // Bucket is the name of one of the installation's buckets: "proxies", "policy", "bodies", "deny", "breakers", "sites".

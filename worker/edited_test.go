@@ -227,7 +227,7 @@ func TestWhateverIsDeletedComesBack(t *testing.T) {
 		{"GOFER_JOBS", "worker-default"}, {"GOFER_RETRIES", "due-default"}, {"GOFER_RESULTS", bus.Reader}, {"GOFER_EVENTS", bus.Reader}, {"GOFER_DEAD", bus.Reader},
 	}
 	streams := []string{
-		"GOFER_JOBS", "GOFER_RETRIES", "GOFER_RESULTS", "GOFER_EVENTS", "GOFER_DEAD", "GOFER_HOURS",
+		"GOFER_JOBS", "GOFER_RETRIES", "GOFER_RESULTS", "GOFER_EVENTS", "GOFER_DEAD", "GOFER_ROLLUPS",
 		"KV_gofer-proxies", "KV_gofer-policy", "KV_gofer-deny", "KV_gofer-breakers", "KV_gofer-sites", "OBJ_gofer-bodies",
 	}
 	for _, name := range streams {

@@ -168,7 +168,7 @@ func TestSumsBeginAnewWithTheirStream(t *testing.T) {
 		do(fmt.Sprint("old", i))
 	}
 	expect("before", 3)
-	if err := js.DeleteStream(t.Context(), "GOFER_HOURS"); err != nil {
+	if err := js.DeleteStream(t.Context(), "GOFER_ROLLUPS"); err != nil {
 		t.Fatal(err)
 	}
 	if code, _, errOut := gofer(t, "", "setup"); code != exitOK {
@@ -176,7 +176,7 @@ func TestSumsBeginAnewWithTheirStream(t *testing.T) {
 	}
 	do("new")
 	expect("in the new stream", 1)
-	s, err := js.Stream(t.Context(), "GOFER_HOURS")
+	s, err := js.Stream(t.Context(), "GOFER_ROLLUPS")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,11 +213,11 @@ func TestSumsBeginAnewAfterAPurgeOfSomeOfThem(t *testing.T) {
 		return hours.Scope == control.ScopeCluster && hours.Points[0].TotalRequests+hours.Points[1].TotalRequests == 3
 	})
 	expect("before", 3, 3)
-	s, err := js.Stream(t.Context(), "GOFER_HOURS")
+	s, err := js.Stream(t.Context(), "GOFER_ROLLUPS")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Purge(t.Context(), jetstream.WithPurgeSubject("_gofer.hours.*.totals.>")); err != nil {
+	if err := s.Purge(t.Context(), jetstream.WithPurgeSubject("_gofer.rollups.*.totals.>")); err != nil {
 		t.Fatal(err)
 	}
 	expect("after a purge of the hours", 0, 3)

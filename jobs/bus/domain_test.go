@@ -74,9 +74,9 @@ func TestEverythingWorksInTheDomainOfAHub(t *testing.T) {
 	must(t, body.Close())
 	must(t, in.client.WaitMany(soon(t), []bus.Key{key("a")}, func(jobs.Result) error { return nil }))
 	hour := in.names.Hour("2026010100", "totals", "a")
-	seq, err := in.Replace(soon(t), "HOURS", hour, []byte("1"), 0, time.Hour)
+	seq, err := in.Replace(soon(t), "ROLLUPS", hour, []byte("1"), 0, time.Hour)
 	must(t, err)
-	_, err = in.Replace(soon(t), "HOURS", hour, []byte("2"), seq, time.Hour)
+	_, err = in.Replace(soon(t), "ROLLUPS", hour, []byte("2"), seq, time.Hour)
 	must(t, err)
 	if got := in.read(t, hour, 1); !slices.Equal(got, []string{"2"}) {
 		t.Errorf("got %v, want the newest part", got)

@@ -30,7 +30,7 @@ func (c *Client) Ensure(ctx context.Context, s Settings) error {
 		err := c.ensureStream(ctx, want)
 		// The rights of an older version cover neither the hours nor the sites. A worker works without them; Inspect reports that they
 		// are missing.
-		younger := want.Name == c.names.Stream("HOURS") || want.Name == "KV_"+c.names.Bucket("sites")
+		younger := want.Name == c.names.Stream("ROLLUPS") || want.Name == "KV_"+c.names.Bucket("sites")
 		if err != nil && (!younger || !errors.Is(err, ErrPermission)) {
 			return err
 		}

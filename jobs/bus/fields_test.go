@@ -106,7 +106,7 @@ func TestGoferSetupRepairsWhatItPromisesAndNothingElse(t *testing.T) {
 	_, err := in.js.CreateStream(soon(t), jetstream.StreamConfig{Name: "OTHER", Subjects: []string{"other.>"}})
 	must(t, err)
 	accepted := map[string]bool{}
-	for _, name := range []string{"GOFER_JOBS", "GOFER_RETRIES", "GOFER_RESULTS", "GOFER_EVENTS", "GOFER_DEAD", "GOFER_HOURS", "KV_gofer-deny", "OBJ_gofer-bodies"} {
+	for _, name := range []string{"GOFER_JOBS", "GOFER_RETRIES", "GOFER_RESULTS", "GOFER_EVENTS", "GOFER_DEAD", "GOFER_ROLLUPS", "KV_gofer-deny", "OBJ_gofer-bodies"} {
 		for _, field := range slices.Sorted(maps.Keys(streamEdits())) {
 			if in.edit(t, name, streamEdits()[field]) {
 				accepted[field] = true

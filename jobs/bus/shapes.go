@@ -64,7 +64,7 @@ func (s Settings) results(n jobs.Names) jetstream.StreamConfig {
 
 // hours are the fleet's rollups: the newest version of each part of an hour. A worker bounds the life of a large part by a TTL.
 func (s Settings) hours(n jobs.Names) jetstream.StreamConfig {
-	c := s.limited(n.Stream("HOURS"), n.AllHours(), hoursAge, 1)
+	c := s.limited(n.Stream("ROLLUPS"), n.AllHours(), hoursAge, 1)
 	c.AllowMsgTTL = true
 	return c
 }

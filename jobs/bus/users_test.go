@@ -215,18 +215,18 @@ func (f fleet) share(t *testing.T) {
 func (f fleet) addUp(t *testing.T) {
 	t.Helper()
 	hour := f.worker.names.Hour("2026010100", "totals", "a")
-	seq, err := f.worker.Replace(soon(t), "HOURS", hour, []byte("1"), 0, time.Hour)
+	seq, err := f.worker.Replace(soon(t), "ROLLUPS", hour, []byte("1"), 0, time.Hour)
 	must(t, err)
-	if last, err := f.worker.LastSeq(soon(t), "HOURS", hour); last != seq || err != nil {
+	if last, err := f.worker.LastSeq(soon(t), "ROLLUPS", hour); last != seq || err != nil {
 		t.Errorf("worker: got last sequence %d, %v; want %d", last, err, seq)
 	}
-	if subjects, err := f.worker.Subjects(soon(t), "HOURS", hour); err != nil || len(subjects) != 1 {
+	if subjects, err := f.worker.Subjects(soon(t), "ROLLUPS", hour); err != nil || len(subjects) != 1 {
 		t.Errorf("worker: got subjects %v, %v; want that of the part", subjects, err)
 	}
 	if got := f.worker.read(t, f.worker.names.AllHours(), 1); len(got) != 1 {
 		t.Errorf("worker: got parts %v, want one", got)
 	}
-	if state, err := f.worker.StateOf(soon(t), "HOURS"); err != nil || time.Since(state.CreatedAt) > time.Hour || state.Messages != 1 || state.LastSeq != seq {
+	if state, err := f.worker.StateOf(soon(t), "ROLLUPS"); err != nil || time.Since(state.CreatedAt) > time.Hour || state.Messages != 1 || state.LastSeq != seq {
 		t.Errorf("worker: got the state %+v, %v; want one message of sequence %d", state, err, seq)
 	}
 	must(t, stream.New(f.worker.Client).PublishBreaker(soon(t), jobs.BreakerEvent{ProxyID: "p1", ToState: "open"}))
@@ -296,8 +296,8 @@ func TestWhatAUserMayNotDoIsRefused(t *testing.T) {
 		{"reader writes sites", f.reader, "$KV.gofer-sites.a379a6f6eeafb9a5"},
 		{"worker purges breakers", f.worker, "$JS.API.STREAM.PURGE.KV_gofer-breakers"},
 		{"worker deletes a result", f.worker, "$JS.API.STREAM.MSG.DELETE.GOFER_RESULTS"},
-		{"worker purges rollups", f.worker, "$JS.API.STREAM.PURGE.GOFER_HOURS"},
-		{"worker deletes a rollup", f.worker, "$JS.API.STREAM.MSG.DELETE.GOFER_HOURS"},
+		{"worker purges rollups", f.worker, "$JS.API.STREAM.PURGE.GOFER_ROLLUPS"},
+		{"worker deletes a rollup", f.worker, "$JS.API.STREAM.MSG.DELETE.GOFER_ROLLUPS"},
 		{"worker changes a stream", f.worker, "$JS.API.STREAM.UPDATE.GOFER_JOBS"},
 	} {
 		must(t, c.in.nc.Publish(c.subject, nil))

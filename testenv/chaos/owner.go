@@ -34,7 +34,7 @@ func ownerSteps() []step {
 		{"consumer deleted", deleteConsumer("JOBS")}, {"due consumer deleted", deleteConsumer("RETRIES")},
 		{"results full", limitResults}, {"jobs full", limitJobs},
 		{"jobs deleted", deleteJobs}, {"waiting jobs deleted", deleteRetries}, {"results deleted", deleteResults},
-		{"events deleted", deleteStream("GOFER_EVENTS")}, {"rollups deleted", deleteStream("GOFER_HOURS")},
+		{"events deleted", deleteStream("GOFER_EVENTS")}, {"rollups deleted", deleteStream("GOFER_ROLLUPS")},
 		{"dead letters deleted", deleteDead}, {"bodies deleted", deleteBodies},
 		{"policy deleted", deleteStream("KV_gofer-policy")}, {"proxies deleted", deleteStream("KV_gofer-proxies")},
 		{"letters replayed", replay}, {"nonsense in the buckets", spoilBuckets},

@@ -56,7 +56,7 @@ func published() [][2]string {
 	return [][2]string{
 		{"gofer.jobs.default.x", "http://a.test/"}, {"gofer.results.default.x", ""}, {"gofer.events.retry.default.x", ""}, {"gofer.events.breaker.p1", ""},
 		{"gofer.dead.default.x", ""}, {"gofer.ctl.drain", ""}, {"gofer.ctl.breakers.reset", ""},
-		{"_gofer.results.default.x", ""}, {"_gofer.at.default.x", ""}, {"_gofer.due.default.x", ""}, {"_gofer.cancel.default.x", ""}, {"_gofer.hours.x", ""},
+		{"_gofer.results.default.x", ""}, {"_gofer.at.default.x", ""}, {"_gofer.due.default.x", ""}, {"_gofer.cancel.default.x", ""}, {"_gofer.rollups.x", ""},
 		{"$KV.gofer-proxies.p1", ""}, {"$KV.gofer-policy.retry", ""}, {"$KV.gofer-deny.x", ""}, {"$KV.gofer-breakers.x", ""}, {"$O.gofer-bodies.C.x", ""},
 		{"$JS.API.INFO", ""}, {"$JS.API.STREAM.NAMES", ""}, {"$JS.API.STREAM.INFO.GOFER_RESULTS", ""}, {"$JS.API.STREAM.INFO.KV_gofer-proxies", ""},
 		{"$JS.API.STREAM.CREATE.OTHER", bad}, {"$JS.API.STREAM.CREATE.GOFER_JOBS", bad}, {"$JS.API.STREAM.UPDATE.GOFER_JOBS", bad}, {"$JS.API.STREAM.DELETE.GOFER_JOBS", bad},
@@ -176,7 +176,7 @@ func asked(user string, n int) [][2]string {
 func addressed() []string {
 	return []string{
 		"gofer.results.default.victim", "gofer.events.retry.default.victim", "gofer.events.breaker.victim", "gofer.dead.default.victim", "gofer.ctl.victim",
-		"_gofer.results.default.victim", "_gofer.at.default.victim", "_gofer.due.default.victim", "_gofer.cancel.default.victim", "_gofer.hours.victim",
+		"_gofer.results.default.victim", "_gofer.at.default.victim", "_gofer.due.default.victim", "_gofer.cancel.default.victim", "_gofer.rollups.victim",
 		"$KV.gofer-proxies.victim", "$KV.gofer-policy.victim", "$KV.gofer-deny.victim", "$KV.gofer-breakers.victim", "$O.gofer-bodies.C.victim",
 		"$SRV.PING.victim", "_INBOX_worker.victim", "_INBOX_admin.victim", "_INBOX_reader.victim", "_INBOX_listener.victim", "_INBOX_publisher.victim", "_INBOX_shop.victim",
 	}

@@ -15,8 +15,8 @@ import (
 func FuzzRollupMessages(f *testing.F) {
 	for _, data := range []string{"", "\x00", "\x08attempts\x01\x05", "\x01~\x01\x05", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", `{"val":"6"}`} {
 		for _, subject := range []string{
-			"_gofer.hours.2000010100.totals.x", "_gofer.hours.2000010100.proxies.x", "_gofer.hours.2000010101.totals.x", "_gofer.hours.2999010100.totals.x",
-			"_gofer.hours.x.y.z", "_gofer.hours.2000010100.other.x", "",
+			"_gofer.rollups.2000010100.totals.x", "_gofer.rollups.2000010100.proxies.x", "_gofer.rollups.2000010101.totals.x", "_gofer.rollups.2999010100.totals.x",
+			"_gofer.rollups.x.y.z", "_gofer.rollups.2000010100.other.x", "",
 		} {
 			f.Add(subject, []byte(data), `{"proxy_id":"p1","from_state":"closed","to_state":"open"}`, true)
 			f.Add(subject, []byte(data), `{"proxy_id":"","from_state":7,"timestamp":"9999-12-31T23:59:59Z"}`, false)

@@ -123,7 +123,7 @@ func (m *memory) under(kind, filter string, from uint64) (out []bus.Message) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	list := m.events
-	if kind == "HOURS" {
+	if kind == "ROLLUPS" {
 		list = slices.SortedFunc(maps.Values(m.parts), func(a, b bus.Message) int { return int(a.Seq) - int(b.Seq) })
 	}
 	for _, msg := range list {
@@ -163,7 +163,7 @@ func (m *memory) remake() {
 	m.purge("")
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.seq, m.made["HOURS"] = 0, m.made["HOURS"].Add(time.Second)
+	m.seq, m.made["ROLLUPS"] = 0, m.made["ROLLUPS"].Add(time.Second)
 }
 
 // replaceEvents deletes the stream of the events and makes it again with other ones in it.
@@ -183,7 +183,7 @@ func (m *memory) book(t interface{ Fatal(...any) }) *rollup.Book {
 		at := time.Now().Add(-time.Duration(back) * time.Hour)
 		for _, kind := range []rollup.Kind{rollup.Totals, rollup.Proxies} {
 			sum := rollup.NewSum(kind)
-			for _, msg := range m.under("HOURS", m.names.Hour(at.UTC().Format("2006010215"), string(kind), "*"), 1) {
+			for _, msg := range m.under("ROLLUPS", m.names.Hour(at.UTC().Format("2006010215"), string(kind), "*"), 1) {
 				if err := sum.Add(msg.Data); err != nil {
 					t.Fatal(err)
 				}

@@ -127,7 +127,7 @@ func TestRestartsOfTheServerLoseNothing(t *testing.T) {
 	}
 	c.expect("after three restarts", n)
 	js := c.client.JetStream()
-	stream, err := js.Stream(t.Context(), "GOFER_HOURS")
+	stream, err := js.Stream(t.Context(), "GOFER_ROLLUPS")
 	if err == nil {
 		err = stream.Purge(t.Context())
 	}
@@ -136,7 +136,7 @@ func TestRestartsOfTheServerLoseNothing(t *testing.T) {
 	}
 	c.count()
 	c.expect("after a purge", 3)
-	if err := js.DeleteStream(t.Context(), "GOFER_HOURS"); err != nil {
+	if err := js.DeleteStream(t.Context(), "GOFER_ROLLUPS"); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.client.Ensure(t.Context(), bus.Settings{}); err != nil {

@@ -19,7 +19,7 @@ import (
 
 const (
 	// stream and events are the kinds of the streams that hold the parts and the breaker events.
-	stream = "HOURS"
+	stream = "ROLLUPS"
 	events = "EVENTS"
 
 	// hourLayout writes an hour as one token of a subject, in the order of time.

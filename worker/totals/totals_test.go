@@ -279,7 +279,7 @@ func TestDeletedPartsOfOlderHoursAreNotCounted(t *testing.T) {
 	for _, c := range []struct {
 		purged string
 		want   int64
-	}{{".hours.", 0}, {".hours.2000010101.", 3}, {".totals.", 0}} {
+	}{{".rollups.", 0}, {".rollups.2000010101.", 3}, {".totals.", 0}} {
 		t.Run(c.purged, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				stored, book, w := newMemory(), rollup.NewBook(), newWorkers()
