@@ -78,6 +78,7 @@ type admin struct {
 	remote bool // the listener is reachable from elsewhere
 	live   live
 	view   view
+	named  chan struct{} // holds one for each page of metrics with single proxies
 }
 
 // New makes the handler of all routes. Serve it with NewServer, or with limits of your own.
@@ -87,7 +88,7 @@ func New(c Config) http.Handler {
 	}
 	a := &admin{Config: c, remote: c.Addr != "" && !loopbackAddr(c.Addr)}
 	a.live.snapshot, a.live.limit = a.snapshot, cmp.Or(c.MaxStreams, maxStreams)
-	a.view = newView(a)
+	a.view, a.named = newView(a), make(chan struct{}, maxNamed)
 	mux := http.NewServeMux()
 	// The fastest level makes a long metrics page in half the time of the usual one. The error is about bad options.
 	compress, _ := gzhttp.NewWrapper(gzhttp.CompressionLevel(gzip.BestSpeed))

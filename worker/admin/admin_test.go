@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -333,6 +334,37 @@ func TestReadinessSaysWhy(t *testing.T) {
 	if rec := w.do(request("GET", "/livez", "")); rec.Code != http.StatusOK {
 		t.Errorf("liveness while not ready: got %d, want 200", rec.Code)
 	}
+}
+
+// slowReader takes an answer when the test lets it.
+type slowReader struct {
+	*httptest.ResponseRecorder
+	reading, finish chan struct{}
+}
+
+func (s slowReader) Write(p []byte) (int, error) {
+	s.reading <- struct{}{}
+	<-s.finish
+	return s.ResponseRecorder.Write(p)
+}
+
+func TestSlowReadersHoldFewPagesWithSingleProxies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorker(t, nil)
+		reading, finish := make(chan struct{}), make(chan struct{})
+		for range 2 {
+			go w.ServeHTTP(slowReader{httptest.NewRecorder(), reading, finish}, request("GET", "/metrics?proxies=all", ""))
+			<-reading
+		}
+		refusal(t, w.do(request("GET", "/metrics?proxies=top&limit=1", "")), http.StatusServiceUnavailable)
+		if rec := w.do(request("GET", "/metrics", "")); rec.Code != http.StatusOK {
+			t.Errorf("the page without single proxies: got %d, want 200", rec.Code)
+		}
+		close(finish)
+		if rec := w.do(request("GET", "/metrics?proxies=all", "")); rec.Code != http.StatusOK {
+			t.Errorf("the page after the slow ones: got %d, want 200", rec.Code)
+		}
+	})
 }
 
 func TestMetricsPageNamesProxiesOnRequest(t *testing.T) {

@@ -1,11 +1,13 @@
 package admin
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gofer-mq/gofer/jobs/text"
 )
@@ -82,10 +84,32 @@ func (a *admin) metricsPage(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return badRequest("proxies: " + strconv.Quote(clip(which)) + " is neither top nor all")
 	}
+	if named > 0 {
+		if !a.enterNamed(r.Context()) {
+			return failure{status: http.StatusServiceUnavailable, code: "busy", message: "other pages with single proxies are being read; ask again"}
+		}
+		defer func() { <-a.named }()
+	}
 	// The version of the text format that Prometheus has read since 2014; newer scrapers accept it, too.
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	_, _ = w.Write(a.Metrics.Write(named)) // nobody to tell when the client went away
 	return nil
+}
+
+// maxNamed bounds the pages with single proxies that exist at once. Such a page of 100,000 proxies takes tens of megabytes until its
+// reader has it, and anybody may ask for it slowly.
+const maxNamed = 2
+
+// enterNamed waits for the place of a page with single proxies, as long as two pages take, and reports whether there is one.
+func (a *admin) enterNamed(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	select {
+	case a.named <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // writeText writes plain text. An error of writing is ignored: the client went away.
