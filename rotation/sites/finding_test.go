@@ -105,6 +105,66 @@ func TestAMistakenRestEndsInAll(t *testing.T) {
 	})
 }
 
+// Neither a finding nor a reset is an answer: failures of dead sites must not make the worker suspect its own network.
+func TestSitesThatNeverAnsweredRestAgainAfterAFindingOrAReset(t *testing.T) {
+	dead := []string{"dead0.test", "dead1.test", "dead2.test"}
+	for name, end := range map[string]func(w *worker, site string){
+		"finding": func(w *worker, site string) { w.Apply(sites.Finding{Site: site, State: sites.Returning}) },
+		"reset":   func(w *worker, site string) { w.Reset(site) },
+	} {
+		inWorker(t, func(w *worker) {
+			for _, site := range dead {
+				w.Apply(sites.Finding{Site: site, State: sites.Resting, Until: time.Now().Add(time.Minute)})
+				end(w, site)
+				w.state(site, sites.Returning)
+			}
+			for n := range 30 { // the longest streak that chance explains
+				for _, site := range dead {
+					if s, _ := w.StatusOf(site); s.State != sites.Resting {
+						w.attempt(site, sites.Failed, n)
+					}
+				}
+			}
+			if c := w.Counts(); c.Resting != len(dead) {
+				t.Errorf("after a %s and 30 failures at each site: got %d of %d sites at rest", name, c.Resting, len(dead))
+			}
+		})
+	}
+}
+
+// Released jobs are not bound by the slow start, so the share of a new site still binds them.
+func TestASiteThatReturnsByAFindingStaysNewUntilItAnswers(t *testing.T) {
+	inFleet(t, func(a, b *worker) {
+		a.dead("a.test")
+		a.tell(b)
+		time.Sleep(time.Minute)
+		a.attempt("a.test", sites.Answered, 1)
+		a.tell(b)
+		b.state("a.test", sites.Returning)
+		release := func() (*sites.Visit, *sites.Refusal) {
+			v, refused, _ := b.Enter("a.test", sites.Ask{Released: true})
+			return &v, refused
+		}
+		var running *sites.Visit
+		for i := range 8 {
+			v, refused := release()
+			if refused != nil {
+				t.Fatalf("released job %d: got refused, want an eighth of 64 slots", i)
+			}
+			running = v
+		}
+		if _, refused := release(); refused == nil {
+			t.Error("the ninth: got it begun, want it refused because the site is new")
+		}
+		b.report(running, sites.Outcome{Kind: sites.Answered, Via: "p1"})
+		for i := range 20 {
+			if _, refused := release(); refused != nil {
+				t.Fatalf("released job %d after an answer: got refused", i)
+			}
+		}
+	})
+}
+
 func TestNoFindingRestsASiteForLongerThanFiveMinutes(t *testing.T) {
 	inFleet(t, func(a, _ *worker) {
 		far := time.Now().Add(1000 * time.Hour)

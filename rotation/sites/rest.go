@@ -39,7 +39,8 @@ func (t *Table) testEndedWithoutEvidence(s *site, later bool, now time.Duration)
 	return []Event{t.event(s, from, ReasonVoid, now)}
 }
 
-// endRest begins the slow start of a site that answers again. Attempts from before are not counted in it.
+// endRest begins the slow start of a site that answers again, or of which a finding or a reset says so. Attempts from before are not
+// counted in it. Only an answer to this worker makes the site one that has answered: a finding or a reset is no evidence of it.
 func (t *Table) endRest(s *site, reason string, now time.Duration) []Event {
 	from := s.state
 	s.clearStreak()
@@ -47,7 +48,6 @@ func (t *Table) endRest(s *site, reason string, now time.Duration) []Event {
 	s.era++
 	s.running, s.limit, s.nextAsk = 0, 1, 0
 	s.since, s.began, s.until, s.failed, s.foreign = 0, 0, 0, 0, false
-	s.everAnswered = true
 	t.move(s, Returning)
 	return []Event{t.event(s, from, reason, now)}
 }
@@ -67,9 +67,9 @@ func (t *Table) blameUplink(now time.Duration) (events []Event) {
 
 // undoRest ends a rest as if it had never begun.
 func (t *Table) undoRest(s *site, now time.Duration) []Event {
-	from, met := s.state, s.answered != 0
+	from := s.state
 	t.endRest(s, ReasonOutage, now)
-	if s.everAnswered = met; met {
+	if s.hasAnswered() {
 		t.move(s, Answering)
 	} else {
 		t.move(s, Fresh)
@@ -106,7 +106,7 @@ const ownAnswerFor = time.Minute
 // lately, or if this worker knows of a longer one.
 func (t *Table) applyRest(s *site, f Finding, now time.Duration) []Event {
 	until := min(t.reading(f.Until), now+maxRest)
-	if until <= now || s.answered != 0 && now-s.answered <= ownAnswerFor || s.isResting() && until <= s.until {
+	if until <= now || s.hasAnswered() && now-s.answered <= ownAnswerFor || s.isResting() && until <= s.until {
 		return nil
 	}
 	from, failed := s.state, t.past(f.Failed, now)

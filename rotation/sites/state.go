@@ -82,9 +82,8 @@ type site struct {
 	name  string
 	state State
 
-	everAnswered bool          // it answered a worker at some time
-	answered     time.Duration // when it answered this worker last
-	latency      mean          // of answers
+	answered time.Duration // when it answered this worker last
+	latency  mean          // of answers
 
 	running int32 // attempts at the site in this era
 	era     uint32
@@ -113,6 +112,14 @@ type site struct {
 
 // isResting reports whether no attempt may begin, the test excepted.
 func (s *site) isResting() bool { return s.state == Resting || s.state == Testing }
+
+// hasAnswered reports whether the site answered this worker at some time. Only failures at such sites say something of the worker's own
+// network.
+func (s *site) hasAnswered() bool { return s.answered != 0 }
+
+// isNew reports whether the site gets no more than a share of the slots, because it has never answered. A site that a finding or a
+// reset lets return is still new.
+func (s *site) isNew() bool { return s.state == Fresh || s.state == Returning && !s.hasAnswered() }
 
 // event describes the site after a change.
 func (t *Table) event(s *site, from State, reason string, now time.Duration) Event {

@@ -82,7 +82,7 @@ func (t *Table) Enter(name string, ask Ask) (v Visit, refused *Refusal, events [
 	v = Visit{t: t, s: s, began: now, era: s.era}
 	switch {
 	case s.state == Answering:
-	case s.state == Fresh && int(s.running) >= t.share():
+	case s.isNew() && int(s.running) >= t.share():
 		return Visit{}, t.refuse(s, now), nil
 	case s.state == Returning && !ask.Released && float32(s.running) >= s.limit:
 		return Visit{}, t.refuse(s, now), nil
@@ -199,7 +199,7 @@ func (t *Table) ended(s *site, v *Visit, o *Outcome, now time.Duration) []Event 
 	var events []Event
 	if o.Kind != NoEvidence {
 		s.pending = min(s.pending, math.MaxUint16-1) + 1
-		if s.everAnswered && !void && !s.isResting() {
+		if s.hasAnswered() && !void && !s.isResting() {
 			t.uplink.add(s, o.Kind == Gateway, now)
 		}
 		if o.Outage || t.uplink.isBroken(now) {
@@ -234,7 +234,7 @@ func (t *Table) hadLittleTime(s *site, o *Outcome) bool {
 
 // answered notes an answer. It ends a rest.
 func (t *Table) answered(s *site, o *Outcome, now time.Duration) (events []Event) {
-	if s.everAnswered && !s.isResting() {
+	if s.hasAnswered() && !s.isResting() {
 		t.uplink.add(s, true, now)
 	}
 	row := uint32(s.pending)
@@ -250,7 +250,7 @@ func (t *Table) answered(s *site, o *Outcome, now time.Duration) (events []Event
 		s.state, s.changed, s.reason = Answering, now, ReasonAnswer
 	case Answering:
 	}
-	s.everAnswered, s.answered = true, now
+	s.answered = now
 	s.clearStreak()
 	s.history.add(true, now)
 	s.attempted.add(now, 1+row, row)
@@ -287,7 +287,7 @@ func (s *site) clearStreak() { s.failures, s.pending, s.routes = 0, 0, s.routes[
 // does not extend the streak: attempts at a slow site time out together.
 func (t *Table) failed(s *site, v *Visit, o *Outcome, now time.Duration) (events []Event) {
 	s.history.add(false, now)
-	if s.answered != 0 && v.began < s.answered {
+	if s.hasAnswered() && v.began < s.answered {
 		if s.history.isBarren() {
 			return t.rest(s, ReasonShare, now)
 		}
