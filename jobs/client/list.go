@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 	"time"
 
@@ -195,9 +196,15 @@ func (l *lister) taken(ctx context.Context, msg *nats.Msg, stream, consumer stri
 // errEnough ends a listing.
 var errEnough = errors.New("enough")
 
-// ListFirst lists at most limit jobs, as List does, and reports whether more follow.
+// ListFirst lists at most limit jobs, as List does, and reports whether more follow. A job that begins to wait meanwhile is listed once: a
+// worker stores the message that waits before it acks the one that runs.
 func (c *Client) ListFirst(ctx context.Context, f ListFilter, limit int) (list []Listed, more bool, err error) {
+	running := map[Key]bool{}
 	err = c.List(ctx, f, func(job Listed) error {
+		if running[job.Key] {
+			list = slices.DeleteFunc(list, func(earlier Listed) bool { return earlier.Key == job.Key })
+		}
+		running[job.Key] = job.State == jobs.StateRunning
 		if len(list) == limit {
 			more = true
 			return errEnough

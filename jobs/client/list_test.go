@@ -123,6 +123,28 @@ func TestAListIsReadPageByPage(t *testing.T) {
 	}
 }
 
+// TestAJobThatBeginsToWaitIsListedOnce has the moment after a worker has stored the job that waits, and before it acks the one that runs.
+func TestAJobThatBeginsToWaitIsListedOnce(t *testing.T) {
+	in := oneOfEach(t)
+	p := jobs.Progress{JobSeq: 95, Attempts: []jobs.Attempt{{Attempt: 1}}}
+	if _, err := stream.New(in.bus).Schedule(soon(t), "default", "runs", []byte("http://a.test/"), p, time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	list, _, err := in.ListFirst(soon(t), client.ListFilter{}, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var states []string
+	for _, job := range list {
+		if job.ID == "runs" {
+			states = append(states, job.State)
+		}
+	}
+	if fmt.Sprint(states) != "[retrying]" || len(list) != 8 {
+		t.Errorf("got %d jobs, this one as %v; want 8, and it as retrying", len(list), states)
+	}
+}
+
 func TestAListThatCannotBeReadSaysWhy(t *testing.T) {
 	in := bare(t)
 	none := func(client.Listed) error { return nil }

@@ -237,10 +237,26 @@ func (d *daemon) waitOf(job client.Listed, known *client.Wait) *jobWait {
 	}
 	w.Since, w.Detail = known.Since.UTC(), known.Detail
 	w.Proxies = append(w.Proxies, known.Proxies...)
-	if s, _ := d.sites.StatusOf(w.Site); w.Why == jobs.StateSiteDown && s.State == sites.Resting {
-		w.Until = s.Until.UTC()
+	if w.Why == jobs.StateSiteDown {
+		d.tellSite(w)
 	}
 	return w
+}
+
+// tellSite says of a job that waits for its site what this worker knows of the site.
+func (d *daemon) tellSite(w *jobWait) {
+	s, known := d.sites.StatusOf(w.Site)
+	switch {
+	case !known:
+	case s.State == sites.Resting:
+		w.Until, w.Detail = s.Until.UTC(), "the site "+w.Site+" does not answer, and rests until its next test"
+	case s.State == sites.Testing:
+		w.Detail = "the site " + w.Site + " does not answer, and is tested"
+	case s.State == sites.Fresh:
+		w.Detail = "the site " + w.Site + " is new: until it answers, few of its jobs run at once"
+	case s.State == sites.Answering:
+		w.Detail = "the site " + w.Site + " answers again, and its jobs come back one after the other"
+	}
 }
 
 // letters lists the dead letters.

@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -38,6 +39,45 @@ func (r *running) call(method, path, body string) (status int, answer map[string
 func list(answer map[string]any, name string) int {
 	items, _ := answer[name].([]any)
 	return len(items)
+}
+
+// TestAStorySaysThatTheSiteIsNew has a proxy that never answers: of the jobs for a new site two run, and the others wait.
+func TestAStorySaysThatTheSiteIsNew(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	server := testenv.StartNATS(t, nil)
+	r := run(t, daemon.Config{
+		NATS: bus.Dial{URL: server.URL()}, Queues: []worker.Queue{{Name: "default"}}, Concurrency: 4, Proxies: parse(t, "http://"+silent.Addr().String()),
+	})
+	r.until("nats: connected")
+	c, err := client.Open(t.Context(), client.Config{URL: server.URL()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, id := range []string{"a", "b", "c"} {
+		if _, err := c.Submit(t.Context(), jobs.Job{ID: id, URL: "http://new.test/"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var waits map[string]any
+	testenv.Eventually(t, "a job to wait for its site", func() bool {
+		_, answer := r.call("GET", "/jobs?state=site_down", "")
+		if list(answer, "jobs") != 1 {
+			return false
+		}
+		waits, _ = answer["jobs"].([]any)[0].(map[string]any)
+		return true
+	})
+	id, _ := waits["id"].(string)
+	_, story := r.call("GET", "/jobs/default/"+id, "")
+	wait, _ := story["waiting"].(map[string]any)
+	if want := "the site new.test is new: until it answers, few of its jobs run at once"; wait["why"] != "site_down" || wait["detail"] != want {
+		t.Errorf("the job waits: %v, want the detail %q", wait, want)
+	}
 }
 
 func TestTheAPISteersTheFleet(t *testing.T) {
