@@ -36,6 +36,7 @@ type coldState struct {
 	avoidedUntil time.Duration // the end of another worker's finding
 	wakesAt      time.Duration // when the class is checked again; zero without a timer
 	avoidedBy    string        // the worker whose finding it is
+	openedBy     string        // why the breaker opened last
 	gateway      *gateway      // nil if the proxy has one exit
 	losses       uint8         // attempts in a row that lost before their first byte
 	weight       int32

@@ -15,6 +15,8 @@ type gateway struct {
 	anyRegion  bool // a word chooses the region
 	sessionTTL time.Duration
 	regions    exits.Regions
+	tried      uint64 // attempts through exits that say something about the exit
+	failed     uint64 // those after which the exit counts as failed
 }
 
 // describe sets what the list says about the gateway.
@@ -158,6 +160,7 @@ func (l *Lease) judgeExit(e *entry, g *gateway, v *Verdict, now time.Duration) {
 		return
 	}
 	v.Trip = 0
+	g.tried++
 	if v.Kind == Relayed || v.Kind == TargetFault {
 		g.regions.Worked(l.exit.asked)
 		if sticky {
@@ -165,6 +168,7 @@ func (l *Lease) judgeExit(e *entry, g *gateway, v *Verdict, now time.Duration) {
 		}
 		return
 	}
+	g.failed++
 	if sticky {
 		p.exits.Failed(l.exit.session, l.exit.Exit, hash(l.host, v.Reason), now)
 	}

@@ -260,6 +260,9 @@ func (p *Pool) noteChange(e *entry, change breaker.Event) {
 	if change.Changed() {
 		e.changed = p.leases
 		p.judge.BreakerChanged(e.index)
+		if change.To == breaker.Open {
+			e.openedBy = change.Reason
+		}
 	}
 }
 

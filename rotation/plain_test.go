@@ -261,6 +261,7 @@ func (p *plain) status(m *member) rotation.Status {
 	s := rotation.Status{
 		ID: m.ID, Addr: m.Addr(), Tags: m.Tags, Region: m.Region, State: b.State, Failures: b.Failures, Threshold: cfg.FailureThreshold,
 		Window: cfg.Window, OpenTimeout: cfg.OpenTimeout, NextTest: b.NextTest, LastChange: b.LastChange, Inflight: m.inflight,
+		Weight: max(1, m.Weight), MaxInflight: m.MaxInflight, Rate: m.Rate, Gateway: m.IsGateway(),
 	}
 	if m.avoid > p.group.Now() {
 		s.AvoidedUntil, s.AvoidedBy = p.group.Time(m.avoid), m.by

@@ -25,6 +25,8 @@ type Status struct {
 	Threshold   int
 	Window      time.Duration
 	OpenTimeout time.Duration
+	// Reason is why the breaker opened; empty while it is closed.
+	Reason string
 	// NextTest is zero unless the breaker is open. LastChange is zero if the state never changed.
 	NextTest, LastChange time.Time
 	// AvoidedUntil is when the finding of the worker AvoidedBy ends: until then the proxy is the last resort. Zero means that
@@ -32,6 +34,15 @@ type Status struct {
 	AvoidedUntil time.Time
 	AvoidedBy    string
 	Inflight     int
+	// Cooldowns is at how many sites the proxy cools down now, mostly because they have banned it.
+	Cooldowns int
+	// Weight, MaxInflight and Rate are those of the list; zero sets no bound.
+	Weight, MaxInflight int
+	Rate                float64
+	// Gateway says that the proxy has many exits. ExitsTried counts the attempts that say something about their exit, and ExitsFailed
+	// those after which it counts as failed.
+	Gateway                 bool
+	ExitsTried, ExitsFailed uint64
 }
 
 // Condition is what a list of proxies is sorted by. It costs a fraction of a Status.
@@ -67,10 +78,16 @@ func (p *Pool) Conditions() iter.Seq[Condition] {
 }
 
 // Status returns the state of every proxy, in the order of the list.
-func (p *Pool) Status() []Status {
+func (p *Pool) Status() []Status { return p.StatusFrom(0, maxPool) }
+
+// StatusFrom returns the state of at most limit proxies from a place of the list on, in its order. A list that changes between two
+// calls moves the places.
+func (p *Pool) StatusFrom(place, limit int) []Status {
 	p.mu.Lock()
 	list := p.list
 	p.mu.Unlock()
+	list = list[min(place, len(list)):]
+	list = list[:min(limit, len(list))]
 	out := make([]Status, 0, len(list))
 	for part := range slices.Chunk(list, batchSize) {
 		p.mu.Lock()
@@ -121,7 +138,13 @@ func (p *Pool) status(e *entry) Status {
 	s := Status{
 		ID: e.proxy.ID, Addr: e.proxy.Addr(), Tags: e.proxy.Tags, Region: e.proxy.Region, State: b.State, Failures: b.Failures,
 		Threshold: cfg.FailureThreshold, Window: cfg.Window, OpenTimeout: cfg.OpenTimeout, NextTest: b.NextTest,
-		LastChange: b.LastChange, Inflight: int(e.inflight),
+		LastChange: b.LastChange, Inflight: int(e.inflight), Cooldowns: int(e.cooldowns), Weight: int(e.weight), MaxInflight: e.proxy.MaxInflight, Rate: e.proxy.Rate,
+	}
+	if b.State != breaker.Closed {
+		s.Reason = e.openedBy
+	}
+	if g := e.gateway; g != nil {
+		s.Gateway, s.ExitsTried, s.ExitsFailed = true, g.tried, g.failed
 	}
 	if e.isAvoided(p.group.Now()) {
 		s.AvoidedUntil, s.AvoidedBy = p.group.Time(e.avoidedUntil), e.avoidedBy

@@ -327,8 +327,13 @@ func (w *world) invadeWorkers() {
 	text := strings.ReplaceAll(`{"worker":"MARK","version":"MARK","reasons":["MARK"],"proxies":{"MARK":1},"queues":[{"queue":"MARK","weight":1}],"in_flight":{"MARK":1},
 		"total":9,"circuit_breakers":[{"proxy_id":"MARK","state":"MARK","avoided_until":"2090-01-02T15:04:06Z","avoided_by":"MARK","reason":"MARK"}],
 		"proxies_reset":1,"scope":"MARK","data_points":[],"backoff_strategy":"MARK","environment":{"backoff_strategy":"MARK"}}`, "MARK", inJSON)
+	pool := strings.ReplaceAll(`{"worker":"MARK","total":9,"noted":1,"states":{"MARK":1},"pool":"MARK","failing_since":"2030-01-02T15:04:06Z","proxies":[{"id":"MARK",
+		"addr":"MARK","kind":"MARK","tags":["MARK"],"region":"MARK","source":"MARK","state":"MARK","reason":"MARK","until":"2090-01-02T15:04:06Z"}]}`, "MARK", inJSON)
 	answer := func(msg *nats.Msg) {
 		reply := &nats.Msg{Subject: msg.Reply, Data: []byte(text)}
+		if msg.Subject == "gofer.ctl.proxies" {
+			reply.Data = []byte(pool)
+		}
 		if slices.Contains([]string{"gofer.ctl.drain", "gofer.ctl.breakers.reset"}, msg.Subject) {
 			reply.Header = nats.Header{"Nats-Service-Error": {inKey}, "Nats-Service-Error-Code": {inKey}}
 		}

@@ -5,9 +5,8 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strings"
+	"time"
 
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
@@ -24,12 +23,7 @@ func (a *app) proxiesCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(
-		&cobra.Command{
-			Use: "ls", Short: "List the pool: the environment, the file and the fleet's bucket", Args: args(cobra.NoArgs),
-			Long: `Lists the proxies that this environment, its file and the fleet's bucket name: the pool of a worker started here.
-Running workers may have others in their own environment: 'gofer breakers ls' lists those.`,
-			RunE: func(cmd *cobra.Command, _ []string) error { return a.proxiesLs(cmd.Context()) },
-		},
+		a.proxiesLsCommand(),
 		a.proxiesCheckCommand(),
 		&cobra.Command{
 			Use: "add LINE…", Short: "Add a proxy to the fleet's bucket, or replace it",
@@ -79,50 +73,36 @@ func listed(p sourced) listedProxy {
 	return listedProxy{ID: p.ID, Addr: p.Addr(), Kind: p.Kind(), Tags: p.Tags, Region: p.Region, Weight: max(1, p.Weight), MaxInflight: p.MaxInflight, Rate: p.Rate, Source: p.source}
 }
 
-// proxiesLs works without a server if this environment names proxies: it then says that the bucket is left out.
-func (a *app) proxiesLs(ctx context.Context) error {
-	c, err := a.loadConfig()
-	if err != nil {
-		return err
+// wholePool is configuredPool with a connection of its own.
+func (a *app) wholePool(ctx context.Context, c *config.Config, verb string) ([]sourced, error) {
+	s, err := a.connect(ctx, verb)
+	if err == nil {
+		defer s.close()
 	}
-	pool, err := a.wholePool(ctx, &c, "proxies ls")
-	if err != nil {
-		return err
-	}
-	list := []listedProxy{}
-	for _, p := range pool {
-		list = append(list, listed(p))
-	}
-	if a.json {
-		return a.printJSON(list)
-	}
-	if len(list) == 0 {
-		return a.err.line("No proxy is named here or in the fleet's bucket; gofer breakers ls lists those of the running workers.")
-	}
-	var rows []table.Row
-	for _, p := range list {
-		rows = append(rows, table.Row{p.ID, p.Addr, p.Kind, strings.Join(p.Tags, ","), p.Region, p.Weight, p.MaxInflight, p.Rate, p.Source})
-	}
-	return a.out.table(table.Row{"id", "address", "kind", "tags", "region", "weight", "max in flight", "rate", "source"}, rows)
+	return a.configuredPool(ctx, c, s, err)
 }
 
-// wholePool returns the pool of a worker that has this environment. Of two proxies with the same id the bucket's counts,
-// as in a worker. Without a server it returns what the environment, the file and the URL name, if that is anything, and notes that;
-// a list that cannot be fetched is noted, too.
-func (a *app) wholePool(ctx context.Context, c *config.Config, verb string) ([]sourced, error) {
+// configuredPool returns the pool of a worker that has this environment. Of two proxies with the same id the bucket's counts, as in a
+// worker. Without a session, for which connectErr is the reason, it returns what the environment, the file and the URL name, if that is
+// anything, and notes that; a list that cannot be fetched is noted, too.
+func (a *app) configuredPool(ctx context.Context, c *config.Config, s *session, connectErr error) ([]sourced, error) {
 	own, err := c.ReadProxies()
 	if err != nil {
 		return nil, err
 	}
 	fetched, fetchErr := c.FetchProxies(ctx)
-	shared, err := a.sharedProxies(ctx, verb)
-	if err != nil && (len(own)+len(fetched) == 0 || ctx.Err() != nil) {
-		return nil, errors.Join(fetchErr, err)
+	if fetchErr != nil && ctx.Err() == nil {
+		a.note("the list that is fetched is left out: %v", fetchErr)
 	}
-	for left, err := range map[string]error{"the fleet's bucket": err, "the list that is fetched": fetchErr} {
-		if err != nil {
-			a.note("%s is left out: %v", left, err)
-		}
+	shared, err := map[string]proxylist.Proxy(nil), connectErr
+	if err == nil {
+		shared, err = a.sharedProxies(ctx, s)
+	}
+	if err != nil && (len(own)+len(fetched) == 0 || ctx.Err() != nil) {
+		return nil, err
+	}
+	if err != nil {
+		a.note("the fleet's bucket is left out: %v", err)
 	}
 	mine := make(map[string]bool, len(own))
 	for _, p := range own {
@@ -144,37 +124,41 @@ func (a *app) wholePool(ctx context.Context, c *config.Config, verb string) ([]s
 	return pool, nil
 }
 
-// sharedProxies reads the fleet's bucket, by id. An entry that is not valid is noted and left out: anybody with the right
-// to write may write anything.
-func (a *app) sharedProxies(ctx context.Context, verb string) (map[string]proxylist.Proxy, error) {
-	s, err := a.connect(ctx, verb)
-	if err != nil {
-		return nil, err
-	}
-	defer s.close()
+// bucketTimeout bounds how long the fleet's bucket is read: 100,000 proxies take a few seconds.
+const bucketTimeout = 30 * time.Second
+
+// sharedProxies reads the fleet's bucket, by id, in one pass. An entry that is not valid is noted and left out: anybody with the
+// right to write may write anything.
+func (a *app) sharedProxies(ctx context.Context, s *session) (map[string]proxylist.Proxy, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, bucketTimeout, errors.New("the fleet's bucket is not read in time"))
+	defer cancel()
 	kv, err := s.bucket(ctx, "proxies")
 	if err != nil {
 		return nil, err
 	}
-	keys, err := kv.Keys(ctx)
-	if err != nil && !errors.Is(err, jetstream.ErrNoKeysFound) {
+	watch, err := kv.WatchAll(ctx, jetstream.IgnoreDeletes())
+	if err != nil {
 		return nil, err
 	}
-	out := make(map[string]proxylist.Proxy, len(keys))
-	for _, key := range keys {
-		entry, err := kv.Get(ctx, key)
-		if err != nil && !errors.Is(err, jetstream.ErrInvalidKey) {
-			return nil, err
+	defer func() { _ = watch.Stop() }()
+	out := map[string]proxylist.Proxy{}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case entry, open := <-watch.Updates():
+			if !open {
+				return nil, errors.New("the fleet's bucket cannot be read to its end")
+			}
+			if entry == nil { // all were seen
+				return out, nil
+			}
+			p, err := fleet.ParseEntry(entry.Key(), string(entry.Value()))
+			if err != nil {
+				a.note("proxy %s in the bucket is not valid: %v", entry.Key(), err)
+				continue
+			}
+			out[entry.Key()] = p
 		}
-		var p proxylist.Proxy
-		if err == nil {
-			p, err = fleet.ParseEntry(key, string(entry.Value()))
-		}
-		if err != nil {
-			a.note("proxy %s in the bucket is not valid: %v", key, err)
-			continue
-		}
-		out[key] = p
 	}
-	return out, nil
 }

@@ -46,8 +46,8 @@ func (a *app) proxiesCheckCommand() *cobra.Command {
 worked, the answer's status, the time it took and, when it failed, whose fault that was and why. An answer of 400
 or more is a failure, too. Breakers and statistics of the workers are not touched. A gateway is checked through one fresh exit.
 
-The proxies are those of the pool, as "gofer proxies ls" shows them, or the lines of a file or of standard input
-("-"), written as in the proxies file. Exit code 0 says that every proxy works, 3 that some do not.`,
+The proxies are those that the environment, its file, its URL and the fleet's bucket name, or the lines of a file or of
+standard input ("-"), written as in the proxies file. Exit code 0 says that every proxy works, 3 that some do not.`,
 		Example: `  gofer proxies check
   gofer proxies check --target http://example.com/ --timeout 5s bought.txt
   gofer proxies check --json - < bought.txt | jq -r 'select(.ok) | .id'`,

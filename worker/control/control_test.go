@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +27,7 @@ type fleet struct {
 	nats  *testenv.NATS
 	names jobs.Names
 	nc    *nats.Conn
+	addrs atomic.Int64 // how long the addresses of its proxies are
 
 	mu   sync.Mutex
 	told []string
@@ -77,6 +79,12 @@ func (f *fleet) config(name, version string) control.Config {
 			return []rollup.Step{{At: int64(width / time.Second), Failed: int64(count)}}
 		},
 		Breakers: func(most int) (any, int) { return []string{"one"}, most + 1 },
+		Proxies: func(r control.ProxiesRequest, use func(control.Proxy) bool) control.ProxiesResponse {
+			for i, more := r.From, true; more && i < 2500; i++ {
+				more = use(control.Proxy{ID: fmt.Sprint("p", i), Addr: strings.Repeat("a", int(f.addrs.Load()))})
+			}
+			return control.ProxiesResponse{Total: 2500}
+		},
 		ResetBreaker: func(proxy string) int {
 			f.tell(name + " resets " + proxy)
 			return 1
@@ -165,8 +173,8 @@ func TestFleetIsSeenByToolsForMicroServices(t *testing.T) {
 	}
 	for _, info := range infos {
 		versions[info.Metadata["worker"]] = info.Version
-		if len(info.Endpoints) != 10 {
-			t.Errorf("worker %s has %d endpoints, want 10", info.Metadata["worker"], len(info.Endpoints))
+		if len(info.Endpoints) != 11 {
+			t.Errorf("worker %s has %d endpoints, want 11", info.Metadata["worker"], len(info.Endpoints))
 		}
 		for _, e := range info.Endpoints {
 			if !strings.HasPrefix(e.Subject, "shop.ctl.") || e.Metadata["does"] == "" {
@@ -343,5 +351,28 @@ func TestEveryWorkerShowsAndResetsItsSites(t *testing.T) {
 	}
 	if got, want := f.heard(), []string{"a resets site shop.test", "b resets site shop.test"}; !slices.Equal(got, want) {
 		t.Errorf("the fleet did %v, want %v", got, want)
+	}
+}
+
+// TestAPoolIsToldPageByPage: an answer has no room for all proxies, and the rest is asked of one worker.
+func TestAPoolIsToldPageByPage(t *testing.T) {
+	f := newFleet(t, "a", "b")
+	all, err := ask[control.ProxiesResponse](f, control.Proxies, nil, 0)
+	if err != nil || len(all) != 2 || all[0].Total != 2500 || len(all[0].Proxies) != 1000 {
+		t.Fatalf("%d answers, %v; want both with 1000 of 2500 proxies", len(all), err)
+	}
+	rest, err := ask[control.ProxiesResponse](f, control.Proxies, control.ProxiesRequest{Worker: "b", From: 2000}, 0)
+	if err != nil || len(rest) != 1 || rest[0].Worker != "b" || len(rest[0].Proxies) != 500 || rest[0].Proxies[0].ID != "p2000" {
+		t.Errorf("%d answers, %v; want the rest of b", len(rest), err)
+	}
+	for _, odd := range []control.ProxiesRequest{{Worker: "a", From: -1}, {From: 1}} {
+		if _, err := ask[control.ProxiesResponse](f, control.Proxies, odd, 1); err == nil || !strings.Contains(err.Error(), "from") {
+			t.Errorf("%+v: %v, want it refused", odd, err)
+		}
+	}
+	f.addrs.Store(4096)
+	large, err := ask[control.ProxiesResponse](f, control.Proxies, nil, 1)
+	if err != nil || len(large[0].Proxies) < 100 || len(large[0].Proxies) > 128 {
+		t.Errorf("%d proxies, %v; want as many as half a megabyte takes", len(large[0].Proxies), err)
 	}
 }

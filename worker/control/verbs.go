@@ -41,6 +41,7 @@ func (s *Service) verbs() []verb {
 	return []verb{
 		{Workers, "how each worker stands", true, s.workers},
 		{Breakers, "each worker's circuit breakers", true, s.breakers},
+		{Proxies, `each worker's pool, or of {"worker"} the proxies {"from"} a place of its list on`, true, s.proxies},
 		{ResetBreakers, `close the breaker of {"proxy_id"} in every worker, or all`, true, s.resetBreakers},
 		{Sites, `the sites that each worker remembers, or {"site"}`, true, s.sites},
 		{ResetSite, `end the rest of {"site"} in every worker`, true, s.resetSite},
@@ -142,6 +143,39 @@ func (s *Service) breakers([]byte) (any, error) {
 		Total    int    `json:"total"`
 		Breakers any    `json:"circuit_breakers"`
 	}{s.cfg.Worker, total, list}, nil
+}
+
+// maxProxies is how many proxies are in one answer, and maxProxiesBytes how large they are together in JSON: tags have no bound.
+const (
+	maxProxies      = 1000
+	maxProxiesBytes = 512 << 10
+)
+
+// proxies answers with this worker's pool, as much of it as fits into a message.
+func (s *Service) proxies(data []byte) (any, error) {
+	r, err := read[ProxiesRequest](data)
+	switch {
+	case err != nil:
+		return nil, err
+	case r.From < 0 || r.From > 0 && r.Worker == "":
+		return nil, &badRequest{"from is not a place of the list of a worker, from 0 on"}
+	case r.Worker != "" && r.Worker != s.cfg.Worker:
+		return nil, errSilent
+	}
+	list, size := []json.RawMessage{}, 0
+	answer := s.cfg.Proxies(r, func(p Proxy) bool {
+		row, err := json.Marshal(p)
+		if size += len(row); err != nil || len(list) == maxProxies || len(list) > 0 && size > maxProxiesBytes {
+			return false
+		}
+		list = append(list, row)
+		return true
+	})
+	answer.Worker = s.cfg.Worker
+	return struct {
+		ProxiesResponse
+		Proxies []json.RawMessage `json:"proxies"`
+	}{answer, list}, nil
 }
 
 // resetBreakers closes one breaker or all of them in this worker.

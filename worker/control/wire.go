@@ -84,6 +84,65 @@ type ResetResponse struct {
 	Proxies int    `json:"proxies"`
 }
 
+// ProxiesRequest asks for Proxies.
+type ProxiesRequest struct {
+	// Worker is the only one that answers, with its proxies in the order of its list. Empty means all workers; the proxies that are
+	// noted come first then.
+	Worker string `json:"worker,omitempty"`
+	// From is the place of the list of that worker at which the answer begins.
+	From int `json:"from,omitempty"`
+}
+
+// ProxiesResponse is a worker's answer to Proxies. Its numbers are of the whole pool; if the request names the worker, only Total is
+// set of them.
+type ProxiesResponse struct {
+	Worker string `json:"worker"`
+	Total  int    `json:"total"`
+	// States counts the proxies by state: "closed", "open", "half_open", "avoided".
+	States map[string]int `json:"states"`
+	// Noted is how many proxies are not closed or cool down for a site.
+	Noted int `json:"noted"`
+	// Pool is equal for pools of the same proxies, by their ids.
+	Pool string `json:"pool"`
+	// FailingSince is since when all proxies fail at once; nil if they do not.
+	FailingSince *time.Time `json:"failing_since,omitempty"`
+	// Proxies are as many as the message takes.
+	Proxies []Proxy `json:"proxies"`
+}
+
+// Proxy is a proxy of a worker's pool. Its address has no user information.
+type Proxy struct {
+	ID          string   `json:"id"`
+	Addr        string   `json:"addr"`
+	Kind        string   `json:"kind"` // proxy or gateway
+	Tags        []string `json:"tags"`
+	Region      string   `json:"region"`
+	Weight      int      `json:"weight"`
+	MaxInflight int      `json:"max_inflight"`
+	Rate        float64  `json:"rate"`
+	// Source is "bucket", or "worker" for what the environment, the file or the URL of the worker names.
+	Source string `json:"source"`
+	// State is that of the breaker, or "avoided" while another worker's finding makes the proxy the last resort.
+	State string `json:"state"`
+	// Reason is the code of the failure that opened the breaker, or who found an avoided proxy dead. Until is when the proxy is tried
+	// again; nil if that is not known.
+	Reason string     `json:"reason"`
+	Until  *time.Time `json:"until"`
+	// Failures are those that count for the breaker now, and Threshold is how many open it.
+	Failures  int `json:"failures"`
+	Threshold int `json:"threshold"`
+	// Bans is at how many sites the proxy cools down now: they have banned it, or asked for a pause.
+	Bans     int `json:"bans"`
+	InFlight int `json:"in_flight"`
+	// ExitsTried counts the attempts through a gateway that say something about their exit, ExitsFailed those after which the exit
+	// counts as failed; since the worker started.
+	ExitsTried  uint64 `json:"exits_tried,omitempty"`
+	ExitsFailed uint64 `json:"exits_failed,omitempty"`
+}
+
+// IsNoted reports whether something about the proxy is worth a look: it is not closed, or sites have banned it.
+func (p *Proxy) IsNoted() bool { return p.State != "closed" || p.Bans > 0 }
+
 // SiteRequest asks for Sites, where an empty site means all, or for ResetSite.
 type SiteRequest struct {
 	// Site is host and port, the default port left out.

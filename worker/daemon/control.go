@@ -33,7 +33,7 @@ func (d *daemon) startControl(conn *connection) (stop func()) {
 func (d *daemon) controlConfig(conn *connection) control.Config {
 	return control.Config{
 		Names: d.names, Worker: d.cfg.Name, Version: d.cfg.Version, Log: d.log,
-		Status: d.status, Steps: d.book.Steps, Breakers: d.breakers, ResetBreaker: d.resetHere, Policy: d.settings.Policy, Environment: *d.cfg.Policy, Rollups: d.hours,
+		Status: d.status, Steps: d.book.Steps, Breakers: d.breakers, Proxies: d.answerProxies, ResetBreaker: d.resetHere, Policy: d.settings.Policy, Environment: *d.cfg.Policy, Rollups: d.hours,
 		Sites: d.answerSites, ResetSite: d.resetSiteHere,
 		Drain: func() { d.drain(errDrainAsked) },
 		Pause: func(ctx context.Context, queue string) error {

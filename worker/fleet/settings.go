@@ -97,6 +97,14 @@ func (s *Settings) SetListed(proxies []proxylist.Proxy) {
 	s.replace()
 }
 
+// IsShared reports whether the fleet's bucket names a proxy.
+func (s *Settings) IsShared(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, shared := s.bucket[id]
+	return shared
+}
+
 // Run follows the installation's buckets until ctx ends. restore creates those that are missing; nil leaves that to others.
 func (s *Settings) Run(ctx context.Context, js jetstream.JetStream, restore func(context.Context)) {
 	var watches sync.WaitGroup

@@ -1,0 +1,334 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/spf13/cobra"
+
+	"github.com/gofer-mq/gofer/worker/config"
+	"github.com/gofer-mq/gofer/worker/control"
+)
+
+// proxiesLsCommand shows the pool as the workers have it.
+func (a *app) proxiesLsCommand() *cobra.Command {
+	var limit wholeFlag
+	cmd := &cobra.Command{
+		Use: "ls", Short: "List the proxies of the running workers, or those that are configured if none answers", Args: args(cobra.NoArgs),
+		Long: `Lists the proxies of all workers that answer: those that cannot be used first, then those that sites have banned, then the others. Until
+is when a proxy that cannot be used is tried again. Bans are the sites at which a proxy cools down now. Exits shows of a gateway how many
+attempts through its exits failed; an exit is another one for each attempt or session.
+
+Of a pool with more than 1,000 proxies each worker tells the first 1,000 of those that cannot be used; the others are asked of one worker.
+
+If no worker answers, the list is what a worker would have that is started here: the proxies that the environment, the file, the URL and
+the fleet's bucket name.`,
+		Example: `  gofer proxies ls
+  gofer proxies ls --limit 20
+  gofer proxies ls --json | jq -r '.[] | select(.state == "open") | .id'`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.proxiesLs(cmd.Context(), int(limit)) },
+	}
+	cmd.Flags().Var(&limit, "limit", "how many at most; 0 means all")
+	return cmd
+}
+
+// proxiesLs asks the workers, and reads what is configured if none answers or no server is there.
+func (a *app) proxiesLs(ctx context.Context, limit int) error {
+	if limit < 0 {
+		return usage("--limit: below zero")
+	}
+	c, err := a.loadConfig()
+	if err != nil {
+		return err
+	}
+	s, err := a.connect(ctx, "proxies ls")
+	if err != nil {
+		return a.configuredLs(ctx, &c, nil, err, limit)
+	}
+	defer s.close()
+	pool, err := a.askPool(ctx, s, limit)
+	if errors.Is(err, control.ErrNoWorkers) {
+		return a.configuredLs(ctx, &c, s, nil, limit)
+	}
+	if err != nil {
+		return err
+	}
+	return a.printPool(pool, limit)
+}
+
+// fleetProxy is a proxy as the workers have it: what the worker says that is worst off, and in how many workers it is in which
+// state.
+type fleetProxy struct {
+	control.Proxy
+
+	Workers map[string]int `json:"workers"`
+}
+
+// fleetPool is the running pool of the fleet.
+type fleetPool struct {
+	workers []control.ProxiesResponse // their first answers, by name
+	proxies map[string]*fleetProxy
+}
+
+// askPool asks all workers for their first page. Pools of the same proxies are one; what its first pages lack is asked of one of its
+// workers, so the cost does not grow with the number of workers. It asks for no more than limit needs; zero means all.
+func (a *app) askPool(ctx context.Context, s *session, limit int) (*fleetPool, error) {
+	list, err := askFleet[control.ProxiesResponse](ctx, s, control.Proxies, nil, 0)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(list, func(a, b control.ProxiesResponse) int { return cmp.Compare(a.Worker, b.Worker) })
+	pool := &fleetPool{workers: list, proxies: map[string]*fleetProxy{}}
+	groups := map[string][]control.ProxiesResponse{}
+	for _, w := range list {
+		groups[w.Pool] = append(groups[w.Pool], w)
+	}
+	for _, key := range slices.Sorted(maps.Keys(groups)) {
+		group := groups[key]
+		first := &group[0]
+		if len(first.Proxies) < first.Total && (limit == 0 || limit > len(first.Proxies)) {
+			rest, err := a.pagesOf(ctx, s, first.Worker)
+			if err != nil {
+				return nil, err
+			}
+			first.Proxies = rest
+		}
+		pool.add(group)
+	}
+	return pool, nil
+}
+
+// maxListed bounds a list, whatever a worker says of its length.
+const maxListed = 1 << 20
+
+// pagesOf asks one worker for its whole pool, page by page. A worker that ends meanwhile leaves the list short, which is noted.
+func (a *app) pagesOf(ctx context.Context, s *session, worker string) (all []control.Proxy, err error) {
+	for {
+		page, err := askFleet[control.ProxiesResponse](ctx, s, control.Proxies, control.ProxiesRequest{Worker: worker, From: len(all)}, 1)
+		if errors.Is(err, control.ErrNoWorkers) {
+			a.note("worker %s does not answer any more: the list is not complete", worker)
+			return all, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page[0].Proxies...)
+		if len(page[0].Proxies) == 0 || len(all) >= min(page[0].Total, maxListed) {
+			return all, nil
+		}
+	}
+}
+
+// add adds the workers of one pool. A proxy about which a worker says nothing is closed there, if the worker has named all that are
+// not; else it is not counted.
+func (p *fleetPool) add(group []control.ProxiesResponse) {
+	told, complete := map[string]int{}, 0 // by id, how many of the workers that are complete named it
+	for _, w := range group {
+		noted := 0
+		for i := range w.Proxies {
+			if w.Proxies[i].IsNoted() {
+				noted++
+			}
+		}
+		isComplete := noted >= w.Noted
+		if isComplete {
+			complete++
+		}
+		for i := range w.Proxies {
+			row := &w.Proxies[i]
+			if p.take(row); isComplete {
+				told[row.ID]++
+			} else {
+				told[row.ID] += 0
+			}
+		}
+	}
+	for id, n := range told {
+		if silent := complete - n; silent > 0 {
+			p.proxies[id].Workers["closed"] += silent
+		}
+	}
+}
+
+// take takes over what one worker says of a proxy.
+func (p *fleetPool) take(row *control.Proxy) {
+	known := p.proxies[row.ID]
+	if known == nil {
+		known = &fleetProxy{Proxy: *row, Workers: map[string]int{}}
+		p.proxies[row.ID] = known
+	} else {
+		bans, inFlight := max(known.Bans, row.Bans), known.InFlight+row.InFlight
+		tried, failed := known.ExitsTried+row.ExitsTried, known.ExitsFailed+row.ExitsFailed
+		if trouble(row) > trouble(&known.Proxy) || trouble(row) == trouble(&known.Proxy) && row.Failures > known.Failures {
+			known.Proxy = *row
+		}
+		known.Bans, known.InFlight, known.ExitsTried, known.ExitsFailed = bans, inFlight, tried, failed
+	}
+	known.Workers[row.State]++
+}
+
+// trouble orders proxies: the more of it, the less they can be used.
+func trouble(p *control.Proxy) int {
+	switch {
+	case p.State == "open":
+		return 4
+	case p.State == "half_open":
+		return 3
+	case p.State != "closed":
+		return 2
+	case p.Bans > 0:
+		return 1
+	}
+	return 0
+}
+
+// sorted returns the proxies with the most trouble first.
+func (p *fleetPool) sorted() []*fleetProxy {
+	return slices.SortedFunc(maps.Values(p.proxies), func(a, b *fleetProxy) int {
+		return cmp.Or(cmp.Compare(trouble(&b.Proxy), trouble(&a.Proxy)), cmp.Compare(a.ID, b.ID))
+	})
+}
+
+// printPool prints the running pool, and on standard error its numbers.
+func (a *app) printPool(pool *fleetPool, limit int) error {
+	list := pool.sorted()
+	shown := list
+	if limit > 0 {
+		shown = list[:min(limit, len(list))]
+	}
+	a.notePool(pool, len(shown))
+	if a.json {
+		return a.printJSON(append([]*fleetProxy{}, shown...))
+	}
+	rows := make([]table.Row, len(shown))
+	for i, p := range shown {
+		rows[i] = table.Row{p.ID, p.Addr, p.Region, strings.Join(p.Tags, ","), p.stateText(), nextTest(p.Until), p.Bans, p.exitsText(), p.why()}
+	}
+	none := "No proxies: the workers have none. gofer proxies add adds one."
+	return a.list(table.Row{"id", "address", "region", "tags", "state", "until", "bans", "exits", "why"}, rows, none)
+}
+
+// notePool says how many proxies are in which state, which workers' proxies fail all at once, and whose states are not known.
+func (a *app) notePool(pool *fleetPool, shown int) {
+	most, states := 0, map[string]int{}
+	for _, w := range pool.workers {
+		most = max(most, w.Total)
+	}
+	most = max(most, len(pool.proxies))
+	for _, p := range pool.proxies {
+		states[p.State]++
+	}
+	if missing := most - len(pool.proxies); missing > 0 {
+		states["closed"] += missing // not listed, because they are not noted
+	}
+	var parts []string
+	for _, state := range []string{"closed", "open", "half_open", "avoided"} {
+		if n := states[state]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, strings.ReplaceAll(state, "_", " ")))
+		}
+	}
+	if most > 0 {
+		text := fmt.Sprintf("proxies: %d (%s), workers: %d", most, strings.Join(parts, ", "), len(pool.workers))
+		if shown < most {
+			text += fmt.Sprintf("; shown are %d, those that cannot be used first", shown)
+		}
+		a.note("%s", text)
+	}
+	for _, w := range pool.workers {
+		if w.FailingSince != nil {
+			a.note("worker %s: all its proxies fail at once, since %s: look at its network and at their provider", w.Worker, w.FailingSince.UTC().Format(time.RFC3339))
+		}
+		if w.Noted > len(w.Proxies) {
+			a.note("worker %s: %d proxies are not closed or are banned; it tells %d of them", w.Worker, w.Noted, len(w.Proxies))
+		}
+	}
+}
+
+// stateText is the state, and in how many of the workers that tell of the proxy it is in that state if that is not all.
+func (p *fleetProxy) stateText() string {
+	all := 0
+	for _, n := range p.Workers {
+		all += n
+	}
+	text := strings.ReplaceAll(p.State, "_", " ")
+	if n := p.Workers[p.State]; n < all {
+		text += fmt.Sprintf(" in %d of %d", n, all)
+	}
+	return text
+}
+
+// exitsText says of a gateway how many attempts through its exits failed.
+func (p *fleetProxy) exitsText() string {
+	switch {
+	case p.Kind != "gateway":
+		return ""
+	case p.ExitsTried == 0:
+		return "none tried"
+	}
+	return fmt.Sprintf("%d of %d failed", p.ExitsFailed, p.ExitsTried)
+}
+
+// why is the reason of the state in words.
+func (p *fleetProxy) why() string {
+	switch {
+	case p.State == "avoided":
+		return p.Reason
+	case p.State != "closed":
+		return proxyTrouble(p.Reason)
+	case p.Bans == 1:
+		return "1 site has banned it or asked for a pause"
+	case p.Bans > 1:
+		return fmt.Sprintf("%d sites have banned it or asked for a pause", p.Bans)
+	case p.Failures > 0:
+		return fmt.Sprintf("%d of %d failures that open its breaker", p.Failures, p.Threshold)
+	}
+	return ""
+}
+
+// proxyTrouble puts the code of what opened a breaker into words. A code that is not known is shown as it is.
+func proxyTrouble(code string) string {
+	text, known := map[string]string{
+		"": "its breaker was opened", "connect": "it cannot be reached", "reset": "it resets connections", "timeout": "no answer comes in time",
+		"proxy_auth": "it refuses the credentials", "proxy_refused": "it refuses to connect", "region_refused": "it refuses the region",
+		"proxy_tls": "TLS to it fails", "proxy_protocol": "it speaks no proper HTTP or SOCKS", "tls": "TLS to the sites fails through it",
+		"dns": "it cannot resolve names", "truncated": "its answers break off", "malformed": "its answers make no sense",
+		"status_5xx": "it answers 5xx for the sites", "probe": "its tests fail",
+	}[code]
+	if !known {
+		return strings.ReplaceAll(code, "_", " ")
+	}
+	return text
+}
+
+// configuredLs lists what a worker would have that is started here. connectErr is why there is no session.
+func (a *app) configuredLs(ctx context.Context, c *config.Config, s *session, connectErr error, limit int) error {
+	pool, err := a.configuredPool(ctx, c, s, connectErr)
+	if err != nil {
+		return err
+	}
+	if connectErr == nil {
+		a.note("no worker answers: this is what is configured here and in the fleet's bucket")
+	}
+	list := []listedProxy{}
+	for _, p := range pool {
+		list = append(list, listed(p))
+	}
+	if limit > 0 {
+		list = list[:min(limit, len(list))]
+	}
+	if a.json {
+		return a.printJSON(list)
+	}
+	var rows []table.Row
+	for _, p := range list {
+		rows = append(rows, table.Row{p.ID, p.Addr, p.Kind, strings.Join(p.Tags, ","), p.Region, p.Weight, p.MaxInflight, p.Rate, p.Source})
+	}
+	return a.list(table.Row{"id", "address", "kind", "tags", "region", "weight", "max in flight", "rate", "source"}, rows, "No proxy is named here or in the fleet's bucket.")
+}
