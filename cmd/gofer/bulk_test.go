@@ -169,7 +169,7 @@ func TestKeptResultsAreListedByOutcomeAndStatus(t *testing.T) {
 			t.Errorf("results %s: exit %d, %q, %q; want %q", args, code, got, errOut, want)
 		}
 	}
-	for _, args := range []string{"a --failed", "--failed --all", "--status 4", "--status 44x", "--limit -1", "--since never", "--since 2999-01-01T00:00:00Z", "--limit 1 --durable reader"} {
+	for _, args := range []string{"a --failed", "--failed --all", "--status 4", "--status 44x", "--limit -1", "--limit 0", "--since never", "--since 2999-01-01T00:00:00Z", "--limit 1 --durable reader"} {
 		if code, _, _ := gofer(t, "", append([]string{"results"}, strings.Fields(args)...)...); code != exitUsage {
 			t.Errorf("results %s: exit %d, want %d", args, code, exitUsage)
 		}

@@ -50,6 +50,9 @@ func (a *app) denyLs(ctx context.Context, s *session, _ []string) error {
 	if a.json {
 		return a.printJSON(hosts)
 	}
+	if len(hosts) == 0 {
+		return a.err.line("No denied hosts.")
+	}
 	for _, h := range hosts {
 		if err := a.out.line("%s", h); err != nil {
 			return err

@@ -39,7 +39,7 @@ func TestHostsAreDeniedInTheSpellingThatWorkersLookFor(t *testing.T) {
 	if code, _, errOut := gofer(t, list, "deny", "rm", "-"); code != exitOK {
 		t.Errorf("deny rm -: exit %d, %q", code, errOut)
 	}
-	if _, out, _ := gofer(t, "", "deny", "ls"); out != "" {
-		t.Errorf("denied are %q, want none: a call with a bad host changes nothing", out)
+	if _, out, errOut := gofer(t, "", "deny", "ls"); out != "" || errOut != "No denied hosts.\n" {
+		t.Errorf("denied are %q, %q, want none: a call with a bad host changes nothing", out, errOut)
 	}
 }

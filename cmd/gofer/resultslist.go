@@ -17,6 +17,8 @@ type resultFilter struct {
 	status string
 	since  sinceFlag
 	limit  wholeFlag
+	// limited tells that a limit was given: 0 is none that can be kept to.
+	limited func() bool
 }
 
 func (f *resultFilter) add(cmd *cobra.Command) {
@@ -24,16 +26,17 @@ func (f *resultFilter) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.status, "status", "", "list the kept results with this status or class, such as 404 or 4xx, and end")
 	cmd.Flags().Var(&f.since, "since", "list the kept results since this time (RFC 3339), or of this duration before now, and end")
 	cmd.Flags().Var(&f.limit, "limit", "list only the newest N of the kept results, and end")
+	f.limited = func() bool { return cmd.Flags().Changed("limit") }
 }
 
 // isGiven reports whether any flag of the filter was given. Without one, results are followed instead of listed.
 func (f *resultFilter) isGiven() bool {
-	return f.failed || f.status != "" || f.since.given || f.limit != 0
+	return f.failed || f.status != "" || f.since.given || f.limited()
 }
 
 // check refuses values that no result can have, as a usage error.
 func (f *resultFilter) check() error {
-	if f.limit < 0 {
+	if f.limited() && f.limit < 1 {
 		return usage("--limit: at least 1")
 	}
 	if f.status == "" || slices.Contains(jobs.Classes(), f.status) {
