@@ -3,6 +3,7 @@ package release
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -14,7 +15,8 @@ const (
 	maxWindow = 256
 	// firstWindow is that number for a site that does not come back from a rest.
 	firstWindow = 8
-	// chunk is how many of them are asked for at once.
+	// chunk is how many of them are asked for at once. A job that is still there comes as a whole message, so a chunk bounds the memory
+	// of the answers.
 	chunk = 32
 	// testGrace is how long after the end of a rest its test is released, so that the worker that gets it finds the rest over.
 	testGrace = 50 * time.Millisecond
@@ -48,7 +50,7 @@ type line struct {
 	// The window works as congestion control does (additive increase, multiplicative decrease, RFC 5681): a job
 	// that went well adds a place, one that came back halves them.
 	window int       // how many released jobs may be on their way
-	sent   []sentJob // those that are, oldest first
+	sent   []sentJob // those that are
 	lying  []sentJob // released jobs of queues that nobody serves: they hold no place
 	// after and passed save reading the subject from its start. They are hints only: a read from them that finds
 	// nothing begins again at zero, for the stream may have been deleted and created anew.
@@ -65,6 +67,14 @@ type sentJob struct {
 	seq uint64 // of the due job
 	at  time.Time
 	job bus.Key
+	ask time.Time // when to ask whether it is still due
+}
+
+// askedAgain is a job that is still due. The older it is, the later it is asked for again: its end is known after at most a quarter more of the
+// time that it took, and many jobs of a slow site cost few questions.
+func (s sentJob) askedAgain(now time.Time) sentJob {
+	s.ask = now.Add(min(max(now.Sub(s.at)/4, soonest), latest))
+	return s
 }
 
 // A new line is due at once: the jobs that it stands for may have waited under another leader.
@@ -122,7 +132,8 @@ func (l *line) look(ctx context.Context, stream siteJobs, q *queues, cfg Config)
 		// seq is zero if the job was gone already: cancelled, or released by its own time. Then nothing is on
 		// its way.
 		if seq != 0 {
-			l.sent = append(l.sent, sentJob{seq: seq, at: time.Now(), job: job.Key})
+			now := time.Now()
+			l.sent = append(l.sent, sentJob{seq: seq, at: now, job: job.Key, ask: now.Add(soonest)})
 			released++
 		}
 		// The mark moves on in both cases, or the next round would read the same job again.
@@ -216,50 +227,82 @@ func (l *line) recall(q *queues) {
 	})
 }
 
-// settle removes the released jobs that are no longer due. One that waits for the site again found no place there: half as many may
-// be on their way. Any other one ended, or waits for its next attempt: one more may.
+// settle asks for released jobs whether they are still due, and removes those that are not. It asks for all whose time for that has come:
+// jobs that take long must not hide that others have ended. On an error the jobs of which nothing was learned stay, to be asked for again.
 func (l *line) settle(ctx context.Context, stream siteJobs, q *queues) (moved bool, err error) {
-	// Chunks are asked from the oldest on. The loop stops at the first chunk of which some jobs are still
-	// there: those behind it were released later.
-	for len(l.sent) > 0 {
-		n := min(chunk, len(l.sent))
-		seqs := make([]uint64, n)
-		for i, s := range l.sent[:n] {
-			seqs[i] = s.seq
+	now := time.Now()
+	var asked, kept []sentJob
+	l.sent = slices.DeleteFunc(l.sent, func(s sentJob) bool {
+		if s.ask.After(now) {
+			return false
 		}
-		there, err := stream.StillDue(ctx, seqs)
-		if err != nil {
-			return moved, err
+		asked = append(asked, s)
+		return true
+	})
+	for part := range slices.Chunk(asked, chunk) {
+		// After an error the remaining chunks stay as they are.
+		if err == nil {
+			var some bool
+			part, some, err = l.settleChunk(ctx, stream, q, part)
+			moved = moved || some
 		}
-		kept, lying := make([]sentJob, 0, len(l.sent)), []sentJob(nil)
-		for _, s := range l.sent[:n] {
-			// Still due: nobody has taken the job or its worker has not settled it. A job in an unserved queue
-			// gives up its place, and one beyond lostAfter is dropped without learning anything from it.
-			if there[s.seq] {
-				if q.lies(s) {
-					lying = append(lying, s)
-				} else if time.Since(s.at) < lostAfter {
-					kept = append(kept, s)
-				}
-				continue
-			}
-			// Gone from the due jobs: it ended, is scheduled for a retry, or waits for the site again. Only the
-			// last one says that the site cannot take so many.
-			again, err := stream.WaitsAgain(ctx, s.job, s.seq)
-			if err != nil {
-				return moved, err
-			}
-			l.learn(again)
-			moved = true
-		}
-		remain := len(kept)
-		// kept holds what remains of the chunk, so the order by age is preserved.
-		l.sent, l.lying = append(kept, l.sent[n:]...), append(l.lying, lying...)
-		if remain > 0 {
-			break
+		kept = append(kept, part...)
+	}
+	l.sent = append(l.sent, kept...)
+	return moved, err
+}
+
+// settleChunk settles some released jobs, and returns those that stay. One that waits for the site again found no place there: half as
+// many may be on their way. Any other one ended, or waits for its next attempt: one more may.
+func (l *line) settleChunk(ctx context.Context, stream siteJobs, q *queues, part []sentJob) (kept []sentJob, moved bool, err error) {
+	seqs := make([]uint64, len(part))
+	for i, s := range part {
+		seqs[i] = s.seq
+	}
+	there, err := stream.StillDue(ctx, seqs)
+	if err != nil {
+		return part, false, err
+	}
+	var gone []sentJob
+	for _, s := range part {
+		// Still due: nobody has taken the job or its worker has not settled it. A job in an unserved queue
+		// gives up its place, and one beyond lostAfter is dropped without learning anything from it.
+		switch {
+		case !there[s.seq]:
+			gone = append(gone, s)
+		case q.lies(s):
+			l.lying = append(l.lying, s)
+		case time.Since(s.at) < lostAfter:
+			kept = append(kept, s.askedAgain(time.Now()))
 		}
 	}
-	return moved, nil
+	// Gone from the due jobs: it ended, is scheduled for a retry, or waits for the site again. Only the last one
+	// says that the site cannot take so many.
+	again, errs := waitAgain(ctx, stream, gone)
+	for i, s := range gone {
+		if errs[i] != nil {
+			err = errs[i]
+			if time.Since(s.at) < lostAfter {
+				kept = append(kept, s)
+			}
+			continue
+		}
+		l.learn(again[i])
+		moved = true
+	}
+	return kept, moved, err
+}
+
+// waitAgain asks at the same time for each job, at most a chunk of them, whether it waits again. One after the other, the answers would
+// hold up a site whose jobs end fast.
+func waitAgain(ctx context.Context, stream siteJobs, gone []sentJob) (again []bool, errs []error) {
+	again, errs = make([]bool, len(gone)), make([]error, len(gone))
+	var asking sync.WaitGroup
+	for i, s := range gone {
+		asking.Go(func() { again[i], errs[i] = stream.WaitsAgain(ctx, s.job, s.seq) })
+	}
+	asking.Wait()
+	return again, errs
 }
 
 func (l *line) learn(waitsAgain bool) {
@@ -273,7 +316,7 @@ func (l *line) learn(waitsAgain bool) {
 }
 
 // waitFor is the pause before the next look, at most wait. While jobs are on their way it is short, and grows as long as nothing
-// moves.
+// moves. It does not end before there is something to ask.
 func (l *line) waitFor(wait time.Duration, moved bool) time.Duration {
 	// Nothing is on its way, so nothing can move before the given wait is over.
 	if len(l.sent) == 0 {
@@ -287,5 +330,6 @@ func (l *line) waitFor(wait time.Duration, moved bool) time.Duration {
 	} else {
 		l.pause = min(2*max(l.pause, soonest), latest)
 	}
-	return min(wait, l.pause)
+	first := slices.MinFunc(l.sent, func(a, b sentJob) int { return a.ask.Compare(b.ask) })
+	return min(wait, max(l.pause, time.Until(first.ask)))
 }

@@ -3,6 +3,7 @@ package release_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -26,10 +27,12 @@ const site = "shop.test"
 type model struct {
 	t   *testing.T
 	run func(id string, released time.Time) (again bool) // how a released job ends, after took
-	// took is how long a released job takes.
-	took time.Duration
+	// took is how long a released job takes, and tookBy how long some of them do.
+	took   time.Duration
+	tookBy map[string]time.Duration
 
 	mu       sync.Mutex
+	unknown  map[string]error // of the question whether a job waits again, by id
 	waits    []waiting
 	refusal  error             // of every read, if not nil
 	lanes    map[string]*lane  // by queue; without any every queue is served, and nobody may list them
@@ -155,8 +158,12 @@ func (m *model) ReleaseAtSite(_ context.Context, job bus.WaitingJob) (uint64, er
 	m.most = max(m.most, len(m.due))
 	m.released, m.at = append(m.released, w.id), append(m.at, time.Now())
 	now := time.Now()
+	took, own := m.tookBy[w.id]
+	if !own {
+		took = m.took
+	}
 	take := func() {
-		time.AfterFunc(m.took, func() {
+		time.AfterFunc(took, func() {
 			again := m.run(w.id, now)
 			m.mu.Lock()
 			defer m.mu.Unlock()
@@ -202,7 +209,7 @@ func (m *model) StillDue(_ context.Context, seqs []uint64) (map[uint64]bool, err
 func (m *model) WaitsAgain(_ context.Context, key bus.Key, _ uint64) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.ContainsFunc(m.waits, func(w waiting) bool { return w.id == key.ID }), nil
+	return slices.ContainsFunc(m.waits, func(w waiting) bool { return w.id == key.ID }), m.unknown[key.ID]
 }
 
 func (m *model) count() (reads, released, most int) {
@@ -284,20 +291,25 @@ func TestOneJobTestsTheSiteAndTheOthersWaitForItsAnswer(t *testing.T) {
 	})
 }
 
+// countAnswers lets each released job end with an answer, and fails the test if more jobs are on their way than answers allow.
+func (m *model) countAnswers() {
+	ended := 0
+	m.run = func(string, time.Time) bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		ended++
+		if len(m.due) > ended+1 {
+			m.t.Errorf("%d jobs are on their way after %d answers", len(m.due), ended)
+		}
+		return false
+	}
+}
+
 func TestJobsComeBackOneMoreForEachAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, v := newModel(t, 3000), &view{}
 		v.set(release.Site{Returns: true})
-		ended := 0
-		m.run = func(string, time.Time) bool {
-			m.mu.Lock()
-			defer m.mu.Unlock()
-			ended++
-			if len(m.due) > ended+1 {
-				t.Errorf("%d jobs are on their way after %d answers", len(m.due), ended)
-			}
-			return false
-		}
+		m.countAnswers()
 		_, stop := lead(t, m, v)
 		defer stop()
 		time.Sleep(time.Minute)
@@ -359,6 +371,46 @@ func TestAJobThatNeverEndsDoesNotStopTheOthers(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		if _, released, _ := m.count(); released < 2 {
 			t.Errorf("%d jobs released within two minutes, want the next one after a minute", released)
+		}
+	})
+}
+
+// A publisher with a few slow URLs at a site must not hold up the jobs of others there.
+func TestSlowJobsHoldNoPlaceOfThoseThatEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, v := newModel(t, 5000), &view{}
+		v.set(release.Site{Returns: true})
+		m.tookBy = map[string]time.Duration{}
+		for i := range 40 { // when the window has grown
+			m.tookBy[fmt.Sprint("j", 1000+i)] = 50 * time.Second
+		}
+		_, stop := lead(t, m, v)
+		defer func() {
+			stop()
+			time.Sleep(time.Minute) // the slow ones end
+		}()
+		time.Sleep(40 * time.Second)
+		if _, released, most := m.count(); released != 5000 || most > 256 {
+			t.Errorf("%d of 5000 jobs released while 40 are slow, at most %d at the same time; want all, and 256", released, most)
+		}
+	})
+}
+
+func TestAnAnswerCountsOnceAlsoIfAnotherOneIsNotKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, v := newModel(t, 500), &view{}
+		v.set(release.Site{Returns: true})
+		m.countAnswers()
+		m.unknown = map[string]error{"j2": errors.New("no answer")} // j1 ends at the same time
+		_, stop := lead(t, m, v)
+		defer stop()
+		time.Sleep(30 * time.Second)
+		m.mu.Lock()
+		m.unknown = nil
+		m.mu.Unlock()
+		time.Sleep(time.Minute)
+		if _, released, _ := m.count(); released != 500 {
+			t.Errorf("%d of 500 jobs released, want all once the error is over", released)
 		}
 	})
 }
