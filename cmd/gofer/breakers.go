@@ -62,11 +62,10 @@ type workerBreakers struct {
 // breakersLs prints a row for each proxy, summed over the workers, or with --json the answer of each worker. A worker
 // that does not answer in time is left out.
 func (a *app) breakersLs(ctx context.Context, s *session, _ []string) error {
-	list, err := askFleet[workerBreakers](ctx, s, control.Breakers, nil, 0)
+	list, err := askBreakers(ctx, s, control.BreakersRequest{})
 	if err != nil {
 		return err
 	}
-	slices.SortFunc(list, func(a, b workerBreakers) int { return cmp.Compare(a.Worker, b.Worker) })
 	for _, w := range list {
 		if w.Total > len(w.Breakers) {
 			a.note("worker %s has %d breakers; those shown are %d, the ones that are not closed first", w.Worker, w.Total, len(w.Breakers))
@@ -75,58 +74,91 @@ func (a *app) breakersLs(ctx context.Context, s *session, _ []string) error {
 	if a.json {
 		return a.printJSON(list)
 	}
-	fleet := map[string]fleetBreaker{}
+	header, rows := breakerTable(mergeBreakers(list))
+	return a.list(header, rows, "No proxies.")
+}
+
+// askBreakers asks each worker for its breakers. The answers are sorted by worker.
+func askBreakers(ctx context.Context, s *session, request control.BreakersRequest) ([]workerBreakers, error) {
+	list, err := askFleet[workerBreakers](ctx, s, control.Breakers, request, 0)
+	slices.SortFunc(list, func(a, b workerBreakers) int { return cmp.Compare(a.Worker, b.Worker) })
+	return list, err
+}
+
+// mergeBreakers puts the answers of the workers together: a proxy has one entry. They are sorted by id.
+func mergeBreakers(list []workerBreakers) []*fleetBreaker {
+	fleet := map[string]*fleetBreaker{}
 	for _, w := range list {
 		for _, b := range w.Breakers {
-			fleet[b.ProxyID] = fleet[b.ProxyID].with(b)
+			if fleet[b.ProxyID] == nil {
+				fleet[b.ProxyID] = &fleetBreaker{ProxyID: b.ProxyID, Workers: map[string]int{}, FailureCount: -1}
+			}
+			fleet[b.ProxyID].add(b)
 		}
 	}
-	var rows []table.Row
-	for _, id := range slices.Sorted(maps.Keys(fleet)) {
-		f := fleet[id]
-		rows = append(rows, table.Row{id, f.states["closed"], f.states["open"], f.states["half_open"], f.failures(), nextTest(f.next), f.avoided()})
-	}
-	return a.list(table.Row{"proxy", "closed", "open", "half open", "failures", "next test", "avoided"}, rows, "No proxies.")
+	return slices.SortedFunc(maps.Values(fleet), func(a, b *fleetBreaker) int { return cmp.Compare(a.ProxyID, b.ProxyID) })
 }
 
-// fleetBreaker is what the workers say of one proxy: in how many workers its breaker is in which state, and the worker
-// with the most failures. The zero value has heard of no worker.
+// worstFirst sorts those in front that most workers cannot use. The order is kept otherwise.
+func worstFirst(list []*fleetBreaker) []*fleetBreaker {
+	trouble := func(f *fleetBreaker) int {
+		avoided := 0
+		if f.AvoidedUntil != nil {
+			avoided = 1
+		}
+		return 2*(f.Workers["open"]+f.Workers["half_open"]) + avoided
+	}
+	slices.SortStableFunc(list, func(a, b *fleetBreaker) int { return cmp.Or(trouble(b)-trouble(a), b.FailureCount-a.FailureCount) })
+	return list
+}
+
+// breakerTable makes a row for each proxy.
+func breakerTable(list []*fleetBreaker) (header table.Row, rows []table.Row) {
+	for _, f := range list {
+		rows = append(rows, table.Row{
+			f.ProxyID, f.Workers["closed"], f.Workers["open"], f.Workers["half_open"], f.failures(), nextTest(f.NextTestTime), f.avoided(),
+		})
+	}
+	return table.Row{"proxy", "closed", "open", "half open", "failures", "next test", "avoided"}, rows
+}
+
+// fleetBreaker is what the workers say of one proxy: in how many workers its breaker is in which state, the failures in the worker
+// that has the most, the first test that any of them has planned, and until when the proxy is avoided.
 type fleetBreaker struct {
-	states map[string]int
-	worst  admin.Breaker
-	next   *time.Time    // the first test that any of them has planned
-	avoid  admin.Breaker // the one that is avoided for longest
+	ProxyID          string         `json:"proxy_id"`
+	Workers          map[string]int `json:"workers"`
+	FailureCount     int            `json:"failure_count"`
+	FailureThreshold int            `json:"failure_threshold"`
+	NextTestTime     *time.Time     `json:"next_test_time"`
+	AvoidedUntil     *time.Time     `json:"avoided_until,omitempty"`
+	AvoidedBy        string         `json:"avoided_by,omitempty"`
 }
 
-// with returns f with the breaker of one more worker.
-func (f fleetBreaker) with(b admin.Breaker) fleetBreaker {
-	if f.states == nil {
-		f.states, f.worst = map[string]int{}, b
+// add adds the breaker of one more worker.
+func (f *fleetBreaker) add(b admin.Breaker) {
+	f.Workers[b.State]++
+	if b.FailureCount > f.FailureCount {
+		f.FailureCount, f.FailureThreshold = b.FailureCount, b.FailureThreshold
 	}
-	f.states[b.State]++
-	if b.FailureCount > f.worst.FailureCount {
-		f.worst = b
+	if b.NextTestTime != nil && (f.NextTestTime == nil || b.NextTestTime.Before(*f.NextTestTime)) {
+		f.NextTestTime = b.NextTestTime
 	}
-	if b.NextTestTime != nil && (f.next == nil || b.NextTestTime.Before(*f.next)) {
-		f.next = b.NextTestTime
+	if b.AvoidedUntil != nil && (f.AvoidedUntil == nil || f.AvoidedUntil.Before(*b.AvoidedUntil)) {
+		f.AvoidedUntil, f.AvoidedBy = b.AvoidedUntil, b.AvoidedBy
 	}
-	if b.AvoidedUntil != nil && (f.avoid.AvoidedUntil == nil || f.avoid.AvoidedUntil.Before(*b.AvoidedUntil)) {
-		f.avoid = b
-	}
-	return f
 }
 
 // failures shows the worker that is closest to opening its breaker: its failures, and how many of them open it.
-func (f fleetBreaker) failures() string {
-	return fmt.Sprintf("%d of %d", f.worst.FailureCount, f.worst.FailureThreshold)
+func (f *fleetBreaker) failures() string {
+	return fmt.Sprintf("%d of %d", f.FailureCount, f.FailureThreshold)
 }
 
 // avoided says for how long some workers use the proxy only as a last resort.
-func (f fleetBreaker) avoided() string {
-	if f.avoid.AvoidedUntil == nil {
+func (f *fleetBreaker) avoided() string {
+	if f.AvoidedUntil == nil {
 		return ""
 	}
-	return fmt.Sprintf("for %s (found dead by %s)", max(0, time.Until(*f.avoid.AvoidedUntil)).Round(time.Second), f.avoid.AvoidedBy)
+	return fmt.Sprintf("for %s (found dead by %s)", max(0, time.Until(*f.AvoidedUntil)).Round(time.Second), f.AvoidedBy)
 }
 
 // breakersReset closes one breaker or all of them, in every worker that answers. It fails if no worker has the proxy.

@@ -145,7 +145,7 @@ func workerNames(ctx context.Context, s *session) (names []string, err error) {
 }
 
 func proxyNames(ctx context.Context, s *session) (names []string, err error) {
-	list, err := askFleet[workerBreakers](ctx, s, control.Breakers, nil, 1)
+	list, err := askFleet[workerBreakers](ctx, s, control.Breakers, control.BreakersRequest{Limit: maxCompletions}, 1)
 	for _, w := range list {
 		for _, b := range w.Breakers {
 			names = append(names, b.ProxyID)
@@ -155,7 +155,7 @@ func proxyNames(ctx context.Context, s *session) (names []string, err error) {
 }
 
 func siteNames(ctx context.Context, s *session) (names []string, err error) {
-	list, err := askFleet[workerSites](ctx, s, control.Sites, nil, 1)
+	list, err := askFleet[workerSites](ctx, s, control.Sites, control.SiteRequest{Limit: maxCompletions}, 1)
 	for _, w := range list {
 		for _, site := range w.Sites {
 			names = append(names, site.Site)

@@ -18,7 +18,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/testenv"
@@ -101,6 +100,7 @@ func trials(dir string) map[string][]trial {
 		"sites show":       {{args: "sites show MARK"}, {args: "sites show a.test"}},
 		"sites reset":      {{args: "sites reset MARK"}, {args: "sites reset a.test"}},
 		"rollups":          one("rollups"),
+		"top":              {{args: "top --every 0.5s", until: "]0;pwned"}, {args: "top --every MARK"}},
 		"setup":            {{args: "setup --dry-run"}, {args: "setup", env: unknown}},
 		"doctor":           {{args: "doctor"}, {args: "doctor", env: unknown}},
 		"health":           {{args: "health"}, {args: "health", env: unknown}},
@@ -203,8 +203,8 @@ func (w *world) try(c trial, flags string) (out, errOut string) {
 	})
 	if flags == " on a terminal" {
 		onTerminal(w.T, sink, func(tty *os.File) { run(ctx, env, args, strings.NewReader(c.in), tty, tty) })
-		// A progress bar and colours are gofer's own.
-		return regexp.MustCompile(`\r|\x1b\[[0-9;]*[mK]`).ReplaceAllString(stdout.String(), ""), ""
+		// A progress bar, a screen and colours are gofer's own.
+		return regexp.MustCompile(`\r|\x1b\[(?:[0-9;]*[mKJH]|\?(?:1049|25|7)[hl])`).ReplaceAllString(stdout.String(), ""), ""
 	}
 	if flags != "" {
 		args = append(args, strings.TrimSpace(flags))
@@ -216,36 +216,6 @@ func (w *world) try(c trial, flags string) (out, errOut string) {
 type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
-
-// onTerminal calls do with a terminal, and writes to sink what is printed on it.
-func onTerminal(t *testing.T, sink io.Writer, do func(tty *os.File)) {
-	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Skipf("skipped: this machine has no terminals: %v", err)
-	}
-	defer func() { _ = master.Close() }()
-	fd := int(master.Fd())
-	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	tty, err := os.OpenFile(fmt.Sprint("/dev/pts/", number), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	printed := make(chan struct{})
-	go func() {
-		defer close(printed)
-		_, _ = io.Copy(sink, master) // until the terminal is closed
-	}()
-	do(tty)
-	_ = tty.Close()
-	<-printed
-}
 
 // otherZone finds times of day with an offset.
 func otherZone(printed string) []string {

@@ -24,17 +24,21 @@ const (
 
 // interrupts turn signals into the end of a context, and see to it that the process then ends.
 type interrupts struct {
-	exit  func(code int) // ends the process; nil if this is not the whole process, which nothing forces then
-	ended chan struct{}  // closed when run returns
+	exit    func(code int) // ends the process; nil if this is not the whole process, which nothing forces then
+	ended   chan struct{}  // closed when run returns
+	signals chan os.Signal
 
-	mu    sync.Mutex    // guards limit and code
-	limit time.Duration // how long the process may take to end after its context has ended
-	code  int           // of a process that takes longer
+	mu      sync.Mutex    // guards the fields below
+	limit   time.Duration // how long the process may take to end after its context has ended
+	code    int           // of a process that takes longer
+	restore func()        // leaves the terminal as it was
 }
 
 // newInterrupts makes interrupts with the limit of a verb. exit may be nil, as in tests.
 func newInterrupts(exit func(code int)) *interrupts {
-	return &interrupts{exit: exit, ended: make(chan struct{}), limit: endTime, code: exitSignalled}
+	return &interrupts{
+		exit: exit, ended: make(chan struct{}), signals: make(chan os.Signal, 2), limit: endTime, code: exitSignalled, restore: func() {},
+	}
 }
 
 // allow sets another limit than a verb has, and the exit code of a process that exceeds it. A worker calls it, because it
@@ -45,6 +49,21 @@ func (i *interrupts) allow(limit time.Duration, code int) {
 	i.limit, i.code = limit, code
 }
 
+// restoring sets what an end of the process by force calls first. Only a verb that changes the mode of the terminal needs it.
+func (i *interrupts) restoring(restore func()) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.restore = restore
+}
+
+// signal does what SIGINT does. A terminal in raw mode sends no signal for Ctrl-C.
+func (i *interrupts) signal() {
+	select {
+	case i.signals <- os.Interrupt:
+	default: // two are there already
+	}
+}
+
 // watch returns a context that the first SIGINT or SIGTERM ends, with errInterrupted as cause. The second signal ends the
 // process. stop ends the watch and must be called.
 //
@@ -53,24 +72,23 @@ func (i *interrupts) allow(limit time.Duration, code int) {
 func (i *interrupts) watch(ctx context.Context) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	i.force(ctx)
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(i.signals, os.Interrupt, syscall.SIGTERM)
 	var watching sync.WaitGroup
 	watching.Go(func() {
 		for {
 			select {
-			case <-signals:
+			case <-i.signals:
 			case <-i.ended:
 				return
 			}
 			if ctx.Err() != nil && i.exit != nil {
-				i.exit(exitSignalled)
+				i.leave(exitSignalled, "")
 			}
 			cancel(errInterrupted)
 		}
 	})
 	return ctx, func() {
-		signal.Stop(signals)
+		signal.Stop(i.signals)
 		close(i.ended)
 		watching.Wait()
 		cancel(nil)
@@ -84,7 +102,7 @@ func (i *interrupts) force(ctx context.Context) {
 }
 
 // endSoon ends the process if it goes on for longer than its limit from now. It returns when run returns, if that is
-// sooner. The message is written in a goroutine, because standard error may be what hangs.
+// sooner.
 func (i *interrupts) endSoon() {
 	if i.exit == nil {
 		return
@@ -97,10 +115,19 @@ func (i *interrupts) endSoon() {
 		return
 	case <-time.After(limit):
 	}
+	i.leave(code, "gofer: interrupted, and not ended in time: giving up what is left\n")
+}
+
+// leave ends the process. The terminal is restored and the reason written in a goroutine, because the terminal may be what hangs.
+func (i *interrupts) leave(code int, reason string) {
+	i.mu.Lock()
+	restore := i.restore
+	i.mu.Unlock()
 	said := make(chan struct{})
 	go func() {
 		defer close(said)
-		fmt.Fprintln(os.Stderr, "gofer: interrupted, and not ended in time: giving up what is left")
+		restore()
+		fmt.Fprint(os.Stderr, reason)
 	}()
 	select {
 	case <-said:

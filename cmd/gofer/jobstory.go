@@ -63,25 +63,25 @@ func (t *story) readSite(ctx context.Context, s *session) {
 	if t.Waiting == nil || t.Waiting.Why != jobs.StateSiteDown {
 		return
 	}
-	workers, err := askSites(ctx, s, t.Waiting.Site)
+	workers, err := askSites(ctx, s, control.SiteRequest{Site: t.Waiting.Site})
 	if err != nil {
 		return
 	}
-	seen := fleetSite{states: map[string]int{}}
+	seen := newFleetSite(t.Waiting.Site)
 	for _, w := range workers {
 		for _, site := range w.Sites {
 			seen.add(site)
 		}
 	}
-	if seen.next != nil {
-		t.Waiting.Until = *seen.next
+	if seen.NextTestTime != nil {
+		t.Waiting.Until = *seen.NextTestTime
 	}
 	switch {
 	case seen.resting() > 0:
-		t.Waiting.Detail = fmt.Sprintf("the site %s does not answer (%s); %d of %d workers let it rest", t.Waiting.Site, seen.reason, seen.resting(), len(workers))
-	case seen.states["up"] > 0:
+		t.Waiting.Detail = fmt.Sprintf("the site %s does not answer (%s); %d of %d workers let it rest", t.Waiting.Site, seen.Reason, seen.resting(), len(workers))
+	case seen.Workers["up"] > 0:
 		t.Waiting.Detail = fmt.Sprintf("the site %s answers again, and its jobs come back one after the other", t.Waiting.Site)
-	case seen.states["new"] > 0:
+	case seen.Workers["new"] > 0:
 		t.Waiting.Detail = fmt.Sprintf("the site %s is new: until it answers, few jobs at once are tried", t.Waiting.Site)
 	}
 }

@@ -54,6 +54,9 @@ func (a *app) run(ctx context.Context, args []string, in io.Reader) int {
 	ctx, stop := a.interrupts.watch(ctx)
 	defer stop()
 	a.in, a.interactive = reading(ctx, in), isTerminal(in) && a.err.isTerminal()
+	if isTerminal(in) {
+		a.keyboard, _ = in.(*os.File)
+	}
 	root := a.root()
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
@@ -70,6 +73,7 @@ func (a *app) run(ctx context.Context, args []string, in io.Reader) int {
 type app struct {
 	in          io.Reader // ends with the verb's context
 	interactive bool      // a person types what in reads, and sees what err prints
+	keyboard    *os.File  // the terminal that in reads; nil for another input. Nobody else may read it
 	out, err    *stream
 	json        bool
 	server      string             // URL of NATS; empty leaves that to context and env

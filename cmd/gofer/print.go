@@ -40,6 +40,20 @@ func (w raw) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// mute discards what is printed from now on, until unmute is called. A verb that draws on the whole terminal calls it, because a line of
+// the log between two drawings would spoil them.
+func (s *stream) mute() (unmute func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	to := s.to
+	s.to = io.Discard
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.to = to
+	}
+}
+
 // failed returns the first error of a write; nil if all of them succeeded.
 func (s *stream) failed() error {
 	s.mu.Lock()
@@ -138,15 +152,21 @@ func (s *stream) jsonWriter() io.Writer { return text.NewJSONWriter(raw{s}) }
 
 // width returns how many columns a person sees; zero if the stream is no terminal.
 func (s *stream) width() int {
+	width, _ := s.size()
+	return width
+}
+
+// size returns how many columns and lines a person sees; zero if the stream is no terminal.
+func (s *stream) size() (width, height int) {
 	f, _ := s.to.(*os.File)
 	if !s.isTerminal() {
-		return 0
+		return 0, 0
 	}
-	width, _, err := term.GetSize(int(f.Fd()))
+	width, height, err := term.GetSize(int(f.Fd()))
 	if err != nil {
-		return 0
+		return 0, 0
 	}
-	return width
+	return width, height
 }
 
 // isTerminal reports whether a person looks.

@@ -16,7 +16,7 @@ func TestColumnsGiveWayUntilALineFitsTheScreen(t *testing.T) {
 		width int
 		want  []int
 	}{{0, nil}, {300, []int{60, 6, 100}}, {120, []int{60, 6, 48}}, {80, []int{48, 6, 20}}, {20, []int{6, 6, 20}}} {
-		if got := fitting(header, rows, c.width); !slices.Equal(got, c.want) {
+		if got := fitting(header, rows, c.width, around); !slices.Equal(got, c.want) {
 			t.Errorf("%d columns: got %v, want %v", c.width, got, c.want)
 		}
 	}

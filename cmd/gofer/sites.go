@@ -62,16 +62,16 @@ func siteName(text string) (string, error) {
 	return name, nil
 }
 
-// askSites asks each worker for its sites, or for one site if site is not empty. The answers are sorted by worker.
-func askSites(ctx context.Context, s *session, site string) ([]workerSites, error) {
-	list, err := askFleet[workerSites](ctx, s, control.Sites, control.SiteRequest{Site: site}, 0)
+// askSites asks each worker for its sites, or for the one that is named. The answers are sorted by worker.
+func askSites(ctx context.Context, s *session, request control.SiteRequest) ([]workerSites, error) {
+	list, err := askFleet[workerSites](ctx, s, control.Sites, request, 0)
 	slices.SortFunc(list, func(a, b workerSites) int { return cmp.Compare(a.Worker, b.Worker) })
 	return list, err
 }
 
 // sitesLs prints a row for each site, those first that most workers let rest; or with --json the answer of each worker.
 func (a *app) sitesLs(ctx context.Context, s *session, _ []string) error {
-	list, err := askSites(ctx, s, "")
+	list, err := askSites(ctx, s, control.SiteRequest{})
 	if err != nil {
 		return err
 	}
@@ -83,45 +83,56 @@ func (a *app) sitesLs(ctx context.Context, s *session, _ []string) error {
 	if a.json {
 		return a.printJSON(list)
 	}
+	header, rows := siteTable(mergeSites(list))
+	return a.list(header, rows, "No sites.")
+}
+
+// mergeSites puts the answers of the workers together: a site has one entry, and those come first that most workers let rest.
+func mergeSites(list []workerSites) []*fleetSite {
 	fleet := map[string]*fleetSite{}
 	for _, w := range list {
 		for _, site := range w.Sites {
 			if fleet[site.Site] == nil {
-				fleet[site.Site] = &fleetSite{states: map[string]int{}}
+				fleet[site.Site] = newFleetSite(site.Site)
 			}
 			fleet[site.Site].add(site)
 		}
 	}
-	names := slices.SortedFunc(maps.Keys(fleet), func(a, b string) int { return cmp.Or(fleet[b].resting()-fleet[a].resting(), cmp.Compare(a, b)) })
-	var rows []table.Row
-	for _, name := range names {
-		f := fleet[name]
-		rows = append(rows, table.Row{name, f.states["resting"], f.states["testing"], f.states["up"], f.states["new"], nextTest(f.next), f.reason})
+	return slices.SortedFunc(maps.Values(fleet), func(a, b *fleetSite) int { return cmp.Or(b.resting()-a.resting(), cmp.Compare(a.Site, b.Site)) })
+}
+
+// siteTable makes a row for each site.
+func siteTable(list []*fleetSite) (header table.Row, rows []table.Row) {
+	for _, f := range list {
+		rows = append(rows, table.Row{f.Site, f.Workers["resting"], f.Workers["testing"], f.Workers["up"], f.Workers["new"], nextTest(f.NextTestTime), f.Reason})
 	}
-	return a.list(table.Row{"site", "resting", "testing", "up", "new", "next test", "reason"}, rows, "No sites.")
+	return table.Row{"site", "resting", "testing", "up", "new", "next test", "reason"}, rows
 }
 
 // fleetSite is what the workers say of one site: how many see it in each state, the first test that any of them has planned, and why
 // one of them lets it rest.
 type fleetSite struct {
-	states map[string]int
-	next   *time.Time
-	reason string
+	Site         string         `json:"site"`
+	Workers      map[string]int `json:"workers"`
+	NextTestTime *time.Time     `json:"next_test_time"`
+	Reason       string         `json:"reason"`
 }
+
+func newFleetSite(name string) *fleetSite { return &fleetSite{Site: name, Workers: map[string]int{}} }
 
 // add adds what one worker says. A worker that lets the site rest names the reason.
 func (f *fleetSite) add(s admin.Site) {
-	f.states[s.State]++
-	if s.NextTestTime != nil && (f.next == nil || s.NextTestTime.Before(*f.next)) {
-		f.next = s.NextTestTime
+	f.Workers[s.State]++
+	if s.NextTestTime != nil && (f.NextTestTime == nil || s.NextTestTime.Before(*f.NextTestTime)) {
+		f.NextTestTime = s.NextTestTime
 	}
-	if s.State == "resting" || s.State == "testing" || f.reason == "" {
-		f.reason = s.Reason
+	if s.State == "resting" || s.State == "testing" || f.Reason == "" {
+		f.Reason = s.Reason
 	}
 }
 
 // resting counts the workers in which no attempt may begin at the site.
-func (f *fleetSite) resting() int { return f.states["resting"] + f.states["testing"] }
+func (f *fleetSite) resting() int { return f.Workers["resting"] + f.Workers["testing"] }
 
 // nextTest says in words when a test is planned: empty for none, "now" for one whose time has come.
 func nextTest(at *time.Time) string {
@@ -140,7 +151,7 @@ func (a *app) sitesShow(ctx context.Context, s *session, args []string) error {
 	if err != nil {
 		return err
 	}
-	list, err := askSites(ctx, s, name)
+	list, err := askSites(ctx, s, control.SiteRequest{Site: name})
 	if err != nil {
 		return err
 	}

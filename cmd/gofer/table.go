@@ -22,31 +22,47 @@ func (a *app) list(header table.Row, rows []table.Row, none string) error {
 // table prints rows under a header. On a terminal columns are cut and the last one is wrapped, so that no line is longer than the
 // screen; in a file each row is one line. No line ends with a blank.
 func (s *stream) table(header table.Row, rows []table.Row) error {
+	return s.print(render(header, rows, look{width: s.width(), coloured: s.isColoured()}) + "\n")
+}
+
+// look is how a table is shown.
+type look struct {
+	width    int // columns; zero means no bound
+	coloured bool
+	dense    bool // columns are one blank apart, and each row is one line
+}
+
+// render makes a table of text that is safe for a terminal, without a line end.
+func render(header table.Row, rows []table.Row, l look) string {
 	t := table.NewWriter()
 	t.SetStyle(table.StyleLight)
 	t.Style().Options = table.OptionsNoBordersAndSeparators
+	gap, wrapLast := around, wrap.WrapSoft
+	if l.dense {
+		t.Style().Box.PaddingLeft, gap, wrapLast = "", 1, cutCell
+	}
 	t.AppendHeader(header)
 	for i := range rows {
 		rows[i] = printableRow(rows[i])
 		t.AppendRow(rows[i])
 	}
 	var columns []table.ColumnConfig
-	fit := fitting(header, rows, s.width())
+	fit := fitting(header, rows, l.width, gap)
 	for i := range header {
 		c := table.ColumnConfig{Number: i + 1}
 		if fit != nil {
 			c.WidthMax, c.WidthMaxEnforcer = fit[i], cutCell
 		}
 		if i == len(header)-1 {
-			c.WidthMaxEnforcer = wrap.WrapSoft
+			c.WidthMaxEnforcer = wrapLast
 		}
-		if s.isColoured() {
+		if l.coloured {
 			c.Transformer = colourCell
 		}
 		columns = append(columns, c)
 	}
 	t.SetColumnConfigs(columns)
-	return s.print(regexp.MustCompile(`(?m) +$`).ReplaceAllString(t.Render(), "") + "\n")
+	return regexp.MustCompile(`(?m) +$`).ReplaceAllString(t.Render(), "")
 }
 
 // cutCell cuts what does not fit into a cell.
@@ -72,9 +88,9 @@ const (
 	around    = 2 // a blank on each side of a cell
 )
 
-// fitting returns how wide each column may be so that no line is longer than width: the last column gives way first, then the widest of
-// the others. It is nil without a width. A screen that is too narrow for all columns gets longer lines.
-func fitting(header table.Row, rows []table.Row, width int) []int {
+// fitting returns how wide each column may be, with gap columns between two, so that no line is longer than width: the last column gives
+// way first, then the widest of the others. It is nil without a width. A screen that is too narrow for all columns gets longer lines.
+func fitting(header table.Row, rows []table.Row, width, gap int) []int {
 	if width == 0 {
 		return nil
 	}
@@ -85,7 +101,7 @@ func fitting(header table.Row, rows []table.Row, width int) []int {
 				widths[i] = max(widths[i], wrap.StringWidth(fmt.Sprint(row[i])))
 			}
 		}
-		total += widths[i] + around
+		total += widths[i] + gap
 	}
 	last := len(header) - 1
 	give := func(column, least int) {
@@ -116,10 +132,11 @@ const (
 	plain  = "\x1b[0m"
 )
 
-// isColoured reports whether colours are wanted: on a terminal, unless NO_COLOR is set (https://no-color.org) or the terminal knows none.
-func (s *stream) isColoured() bool {
-	return s.isTerminal() && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
-}
+// isColoured reports whether colours are wanted: on a terminal that knows them, unless NO_COLOR is set (https://no-color.org).
+func (s *stream) isColoured() bool { return s.hasScreen() && os.Getenv("NO_COLOR") == "" }
+
+// hasScreen reports whether the stream is a terminal that knows colours and positions.
+func (s *stream) hasScreen() bool { return s.isTerminal() && os.Getenv("TERM") != "dumb" }
 
 // colourOf is the colour of a state; empty for none. The word stands there as well: a colour is never the only sign.
 func colourOf(state string) string {

@@ -20,7 +20,7 @@ func (a *app) addVerbs(root *cobra.Command) {
 			a.submitCommand(), a.resultsCommand(), a.jobCommand(), a.jobsCommand(), a.cancelCommand(), a.deadCommand(), a.eventsCommand(),
 		}},
 		{"fleet", "Fleet:", []*cobra.Command{
-			a.queuesCommand(), a.pauseCommand(), a.resumeCommand(), a.workersCommand(), a.drainCommand(), a.sitesCommand(), a.rollupsCommand(),
+			a.queuesCommand(), a.pauseCommand(), a.resumeCommand(), a.workersCommand(), a.drainCommand(), a.sitesCommand(), a.rollupsCommand(), a.topCommand(),
 			a.policyCommand(), a.denyCommand(), a.doctorCommand(),
 		}},
 		{"proxies", "Proxies:", []*cobra.Command{a.proxiesCommand(), a.breakersCommand()}},

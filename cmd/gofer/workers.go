@@ -20,11 +20,10 @@ func (a *app) workersCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "workers", Short: "List the workers that run and how they stand", Args: args(cobra.NoArgs),
 		RunE: a.verb("workers", func(ctx context.Context, s *session, _ []string) error {
-			list, err := askFleet[control.Status](ctx, s, control.Workers, nil, 0)
+			list, err := askWorkers(ctx, s, control.WorkersRequest{})
 			if err != nil {
 				return err
 			}
-			slices.SortFunc(list, func(a, b control.Status) int { return cmp.Compare(a.Worker, b.Worker) })
 			if a.json {
 				return a.printJSON(list)
 			}
@@ -38,6 +37,13 @@ func (a *app) workersCommand() *cobra.Command {
 			return a.out.table(table.Row{"worker", "version", "up", "jobs", "queues", "proxies", "state"}, rows)
 		}),
 	}
+}
+
+// askWorkers asks each worker how it stands. The answers are sorted by name.
+func askWorkers(ctx context.Context, s *session, request control.WorkersRequest) ([]control.Status, error) {
+	list, err := askFleet[control.Status](ctx, s, control.Workers, request, 0)
+	slices.SortFunc(list, func(a, b control.Status) int { return cmp.Compare(a.Worker, b.Worker) })
+	return list, err
 }
 
 // weights shows the queues as GOFER_QUEUES is written: name and weight.

@@ -135,9 +135,11 @@ func (s *Service) status() Status {
 	return status
 }
 
-// breakers answers with this worker's breakers, as many as fit into a message.
-func (s *Service) breakers([]byte) (any, error) {
-	list, total := s.cfg.Breakers(maxBreakers)
+// breakers answers with this worker's breakers, as many as fit into a message or as the request says. It takes a request that it does not
+// understand for one without fields, because workers of earlier versions read none.
+func (s *Service) breakers(data []byte) (any, error) {
+	r, _ := read[BreakersRequest](data)
+	list, total := s.cfg.Breakers(bounded(r.Limit, maxBreakers))
 	return struct {
 		Worker   string `json:"worker"`
 		Total    int    `json:"total"`
@@ -178,6 +180,14 @@ func (s *Service) proxies(data []byte) (any, error) {
 	}{answer, list}, nil
 }
 
+// bounded is the limit of a request, and most if the request has none or a higher one.
+func bounded(limit, most int) int {
+	if limit <= 0 {
+		return most
+	}
+	return min(limit, most)
+}
+
 // resetBreakers closes one breaker or all of them in this worker.
 func (s *Service) resetBreakers(data []byte) (any, error) {
 	r, err := read[ResetRequest](data)
@@ -190,13 +200,13 @@ func (s *Service) resetBreakers(data []byte) (any, error) {
 	return ResetResponse{Worker: s.cfg.Worker, Proxies: s.cfg.ResetBreaker(r.ProxyID)}, nil
 }
 
-// sites answers with the sites that this worker remembers, as many as fit into a message.
+// sites answers with the sites that this worker remembers, as many as fit into a message or as the request says.
 func (s *Service) sites(data []byte) (any, error) {
 	r, err := read[SiteRequest](data)
 	if err != nil {
 		return nil, err
 	}
-	list, total := s.cfg.Sites(r.Site, maxSites)
+	list, total := s.cfg.Sites(r.Site, bounded(r.Limit, maxSites))
 	return struct {
 		Worker string `json:"worker"`
 		Total  int    `json:"total"`

@@ -73,6 +73,12 @@ type Queue struct {
 	Weight int    `json:"weight"`
 }
 
+// BreakersRequest asks for Breakers. Workers of earlier versions take no notice of it.
+type BreakersRequest struct {
+	// Limit is how many breakers the answer has at most; zero means as many as fit into a message.
+	Limit int `json:"limit,omitempty"`
+}
+
 // ResetRequest asks for ResetBreakers; without a proxy it means all.
 type ResetRequest struct {
 	ProxyID string `json:"proxy_id,omitempty"`
@@ -147,6 +153,8 @@ func (p *Proxy) IsNoted() bool { return p.State != "closed" || p.Bans > 0 }
 type SiteRequest struct {
 	// Site is host and port, the default port left out.
 	Site string `json:"site,omitempty"`
+	// Limit is how many sites the answer has at most; zero means as many as fit into a message. ResetSite ignores it.
+	Limit int `json:"limit,omitempty"`
 }
 
 // SiteReset is a worker's answer to ResetSite.

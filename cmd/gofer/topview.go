@@ -1,0 +1,116 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+
+	"github.com/gofer-mq/gofer/jobs/text"
+	"github.com/gofer-mq/gofer/worker/control"
+	"github.com/gofer-mq/gofer/worker/rollup"
+)
+
+// keepWorkers takes over how the workers stand, those included that no longer answer, and adds up what they did.
+func (t *top) keepWorkers(list []control.Status) {
+	var sum rollup.Step
+	after, heard := []topWorker{}, map[string]bool{}
+	for _, w := range list {
+		var own rollup.Step
+		for i := range w.Recent {
+			own.Merge(&w.Recent[i])
+		}
+		sum.Merge(&own)
+		w.Recent, heard[w.Worker] = nil, true
+		after = append(after, topWorker{Status: w, Jobs: perSecond(own.Jobs()), Heard: time.Now().UTC()})
+	}
+	for _, old := range t.now.Workers {
+		if !heard[old.Worker] && !old.Draining && time.Since(old.Heard) < silentFor {
+			old.Silent, old.Ready, old.Jobs, old.InFlight, old.Slots = true, false, 0, nil, 0
+			after = append(after, old)
+		}
+	}
+	slices.SortStableFunc(after, func(a, b topWorker) int { return cmp.Or(a.rank()-b.rank(), cmp.Compare(a.Worker, b.Worker)) })
+	t.now.Workers = after
+	t.now.Rates = topRates{
+		Seconds: (topSteps * rollup.ShortStep).Seconds(), Jobs: perSecond(sum.Jobs()), Failed: perSecond(sum.Failed), Retries: perSecond(sum.Retries),
+		P95: sum.Latency.Quantile(0.95).Seconds(), Classes: sum.Classes,
+	}
+}
+
+func perSecond(n int64) float64 { return float64(n) / (topSteps * rollup.ShortStep).Seconds() }
+
+// rank sorts workers: those that need somebody first.
+func (w *topWorker) rank() int {
+	return slices.Index([]bool{w.Silent, !w.Ready && !w.Draining, w.Draining, true}, true)
+}
+
+// state is how the worker stands, in words.
+func (w *topWorker) state() string {
+	if w.Silent {
+		return "no answer for " + time.Since(w.Heard).Round(time.Second).String()
+	}
+	return stateOf(w.Status)
+}
+
+// lines are what a screen of a height shows; zero means no bound.
+func (t *top) lines(l look, height int) []string {
+	now := t.snapshot()
+	r, slots, running, good := now.Rates, 0, 0, "-"
+	for _, w := range now.Workers {
+		slots, running = slots+w.Slots, running+w.Running()
+	}
+	if r.Jobs > 0 {
+		good = fmt.Sprintf("%.1f %%", 100*perSecond(r.Classes.Status2xx)/r.Jobs)
+	}
+	lines := []string{
+		fmt.Sprintf("gofer top  %s  every %s  workers %d  slots %d/%d", now.At.Local().Format("15:04:05 MST"), t.every, len(now.Workers), running, slots),
+		fmt.Sprintf("%.1f jobs/s  2xx %s  %.1f failed/s  %.1f retries/s  p95 %s", r.Jobs, good, r.Failed, r.Retries, brief(time.Duration(r.P95*1e9))),
+	}
+	if now.Unread > 0 {
+		lines = append(lines, fmt.Sprintf("%d waiting jobs are not counted yet", now.Unread))
+	}
+	for _, what := range slices.Sorted(maps.Keys(now.Missing)) {
+		lines = append(lines, text.Printable("Missing: "+what+": "+now.Missing[what]))
+	}
+	sites, proxies := panel{none: "No sites.", total: now.Known.Sites}, panel{none: "No proxies.", total: now.Known.Proxies}
+	sites.header, sites.rows = siteTable(now.Sites)
+	proxies.header, proxies.rows = breakerTable(now.Proxies)
+	if height > 0 {
+		height = max(height-len(lines), 1)
+	}
+	return append(lines, stack([]panel{t.queuePanel(), t.workerPanel(), sites, proxies}, l, height)...)
+}
+
+// queuePanel has the queues, and below them what most of the jobs wait for.
+func (t *top) queuePanel() panel {
+	p := panel{none: "No queues.", header: table.Row{"queue", "queued", "running", "delayed", "retrying", "no proxy", "site down", "oldest", "state"}}
+	for _, q := range t.now.Queues {
+		age, state := "-", q.state()
+		if !q.oldest.IsZero() {
+			age = time.Since(q.oldest).Round(time.Second).String()
+		}
+		if q.Overdue > 0 {
+			state = fmt.Sprintf("%d overdue, %s", q.Overdue, state)
+		}
+		p.rows = append(p.rows, table.Row{q.Queue, q.Queued + q.Due, q.Running, q.Delayed, q.Retrying, q.NoProxy, q.SiteDown, age, state})
+		for _, r := range q.Reasons {
+			p.notes = append(p.notes, text.Printable(fmt.Sprintf("queue %s: %s", q.Queue, r)))
+		}
+	}
+	return p
+}
+
+// workerPanel has the workers, those that need somebody first.
+func (t *top) workerPanel() panel {
+	p := panel{none: "No workers.", header: table.Row{"worker", "up", "slots", "jobs/s", "proxies", "state"}}
+	for _, w := range t.now.Workers {
+		p.rows = append(p.rows, table.Row{
+			w.Worker, time.Since(w.StartedAt).Round(time.Second), fmt.Sprintf("%d/%d", w.Running(), w.Slots), fmt.Sprintf("%.1f", w.Jobs), counts(w.Proxies), w.state(),
+		})
+	}
+	return p
+}
