@@ -147,6 +147,30 @@ func (p *Pool) HasGateways() bool {
 	return p.gateways > 0
 }
 
+// ChangedSessions returns at most limit sessions whose exit changed since they were returned last. The pool keeps none unless
+// Config.Exits shares them.
+func (p *Pool) ChangedSessions(limit int) []exits.Key {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.exits.Changed(limit)
+}
+
+// SessionState returns what the fleet may know of the exits of a session; false without anything.
+func (p *Pool) SessionState(key exits.Key) (exits.State, bool) {
+	now := p.group.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.exits.State(key, now)
+}
+
+// AdoptSession takes over what another worker knows of the exits of a session. It reports false for what no worker writes.
+func (p *Pool) AdoptSession(state exits.State) bool {
+	now := p.group.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.exits.Adopt(state, now)
+}
+
 // judgeExit takes a verdict into the evidence about the exit, and leaves in it what it says about the gateway: nothing, unless the
 // gateway itself failed or its exits fail one after the other.
 func (l *Lease) judgeExit(e *entry, g *gateway, v *Verdict, now time.Duration) {
@@ -169,8 +193,11 @@ func (l *Lease) judgeExit(e *entry, g *gateway, v *Verdict, now time.Duration) {
 		return
 	}
 	g.failed++
-	if sticky {
-		p.exits.Failed(l.exit.session, l.exit.Exit, hash(l.host, v.Reason), now)
+	switch cause := hash(l.host, v.Reason); {
+	case sticky && v.Doubtful:
+		p.exits.Doubted(l.exit.session, l.exit.Exit, cause, now)
+	case sticky:
+		p.exits.Failed(l.exit.session, l.exit.Exit, cause, now)
 	}
 	if v.Kind = l.gatewayKind(g, v); v.Kind != ProxyFault {
 		e.record.add(false, 0)

@@ -299,3 +299,49 @@ func TestALineThatBecomesAGatewayServesAtOnce(t *testing.T) {
 		t.Error("a gateway that needs a region serves a job without one")
 	}
 }
+
+func TestPoolsShareTheExitsOfSessions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pools := make([]*rotation.Pool, 2)
+		for i := range pools {
+			pools[i] = rotation.New(rotation.Config{Exits: exits.Config{Prefix: "gofer", Share: true}})
+			line, err := proxylist.ParseLine(gateLine)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pools[i].Replace([]proxylist.Proxy{line})
+		}
+		need := rotation.Need{Host: "a.test:80", Session: "s"}
+		share := func() (current uint32) {
+			for i, p := range pools {
+				for _, key := range p.ChangedSessions(10) {
+					if state, ok := p.SessionState(key); ok && pools[1-i].AdoptSession(state) {
+						current = state.Current()
+					}
+				}
+			}
+			return current
+		}
+		attempt := func(i int, v rotation.Verdict) string {
+			l := lease(t, pools[i], need)
+			defer l.Report(v)
+			return l.Exit()
+		}
+		first := attempt(0, rotation.Verdict{Kind: rotation.Unclear, Reason: "status_5xx", Answered: true, Doubtful: true})
+		if current := share(); current != 0 || attempt(1, rotation.Verdict{}) != first {
+			t.Errorf("generation %d is shared after a 502, which the next exit may bring, too", current)
+		}
+		attempt(0, rotation.Verdict{Kind: rotation.Relayed})
+		if current := share(); current != 1 || attempt(1, rotation.Verdict{}) == first {
+			t.Errorf("generation %d is shared after the next exit worked, want 1", current)
+		}
+		attempt(1, rotation.Verdict{Kind: rotation.PairFault, Reason: "ban", Ban: rotation.FleetBan})
+		if current := share(); current != 2 || attempt(0, rotation.Verdict{}) != attempt(1, rotation.Verdict{}) {
+			t.Errorf("generation %d is shared after a ban, want 2", current)
+		}
+		attempt(0, rotation.Verdict{Kind: rotation.ProxyFault, Reason: "connect", Gateway: true})
+		if keys := pools[0].ChangedSessions(10); len(keys) > 0 {
+			t.Error("an exit is left because the gateway cannot be reached")
+		}
+	})
+}

@@ -48,6 +48,8 @@ type Verdict struct {
 	// Gateway says of a failure through a gateway that the gateway itself failed: it cannot be reached, TLS to it fails, or it refuses
 	// the credentials. Without it the failure is that of the exit. NoTunnel says that the gateway answered CONNECT with a 5xx.
 	Gateway, NoTunnel bool
+	// Doubtful says of a failure through a gateway that the exit failed only if another exit brings another response: 502 or 504.
+	Doubtful bool
 }
 
 // Lease is one attempt's claim on a proxy. Report ends it. A deferred Release ends it without evidence if nothing else did. The

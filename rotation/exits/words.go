@@ -2,7 +2,8 @@
 //
 // A gateway is a proxy with one address and many exits. A word in its user information chooses the exit. An attempt without a session
 // takes a fresh word, of which nothing is kept. The word of a session is derived from the fleet's prefix, the gateway, the session and
-// a generation, so that all workers derive the same one. The generation advances when the exit fails.
+// a generation, so that all workers derive the same one. The generation advances when the exit fails. Workers share it: Changed and
+// State say what is news to the others, and Adopt takes over what they found.
 //
 // The package is pure: it has no lock, no clock and no I/O. Times are durations on one clock of the caller's choice.
 package exits
@@ -11,7 +12,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
-	"hash/maphash"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -37,17 +37,19 @@ type Config struct {
 	Prefix string
 	// Rand draws fresh words; nil means the global source.
 	Rand *rand.Rand
+	// Share collects for Changed the sessions that the other workers have to hear of.
+	Share bool
 }
 
 // Words hands out the words of exits. Make it with New. It must not be shared between goroutines without a lock.
 type Words struct {
 	cfg        Config
-	seed       maphash.Seed
-	young, old map[uint64]*session // two halves: when the young half is full, the old half is dropped
+	young, old map[Key]*session // two halves: when the young half is full, the old half is dropped
+	changed    map[Key]struct{} // sessions that changed since Changed returned them, at most maxChanged
 }
 
 // New makes Words.
-func New(cfg Config) *Words { return &Words{cfg: cfg, seed: maphash.MakeSeed()} }
+func New(cfg Config) *Words { return &Words{cfg: cfg, changed: map[Key]struct{}{}} }
 
 // Session names a session at a gateway.
 type Session struct {
@@ -62,27 +64,9 @@ type Exit struct {
 	Generation uint32
 	// Aside is true if the word of the session cools down for the host. Then the session does not move.
 	Aside bool
-}
 
-// session is what is known of the words of a session.
-type session struct {
-	generation uint32 // of the word that works, or that worked last
-	trial      uint32 // of the word that replaces it, because it failed; zero without one
-	next       uint32 // no generation from here on has been tried
-	cause      uint64 // of the failure
-	until      time.Duration
-	cooldowns  []cooldown
+	key Key // of the session; zero if the exit is not of Sticky
 }
-
-// cooldown says that the word of a generation is not used for a host.
-type cooldown struct {
-	host       uint64
-	generation uint32
-	until      time.Duration
-}
-
-// current is the generation that attempts use.
-func (s *session) current() uint32 { return max(s.generation, s.trial) }
 
 // Fresh draws a word.
 func (w *Words) Fresh() Exit {
@@ -98,26 +82,29 @@ func spell(n uint64) string {
 	return strings.Repeat("0", wordLength-len(digits)) + digits
 }
 
-// derive returns the word of a generation of a session.
-func (w *Words) derive(of Session, generation uint32) string {
+// derive returns a number for a generation of a session, and for generation zero the key of the session. The two share no bit of the sum.
+func (w *Words) derive(of Session, generation uint32) (number uint64, key Key) {
 	sum := hmac.New(sha256.New, []byte(w.cfg.Prefix))
 	_, _ = sum.Write([]byte(of.Gateway + "\x00" + of.Name + "\x00" + strconv.FormatUint(uint64(generation), 10)))
-	return spell(binary.BigEndian.Uint64(sum.Sum(nil)) % words)
+	var out [sha256.Size]byte
+	sum.Sum(out[:0])
+	return binary.BigEndian.Uint64(out[:]), Key(out[8:])
 }
 
 // Sticky returns the exit of a session for a host, which is given as a hash. Words that are avoided, because they failed the job,
 // make room for later generations.
 func (w *Words) Sticky(of Session, host uint64, avoid []string, now time.Duration) Exit {
-	s := w.get(of, now)
+	first, key := w.derive(of, 0)
+	s := w.use(key, of.TTL, now)
 	if s == nil {
 		s = &session{next: 1}
 	}
-	exit := Exit{Generation: s.current()}
+	exit := Exit{Generation: s.current(), key: key}
 	if s.cools(exit.Generation, host, now) {
 		exit.Generation, exit.Aside = s.next, true
 	}
 	for step := 0; ; step++ {
-		exit.Word = w.derive(of, exit.Generation)
+		exit.Word = w.word(of, s, exit.Generation, first)
 		if step == maxSteps || !slices.Contains(avoid, exit.Word) && !s.cools(exit.Generation, host, now) {
 			return exit
 		}
@@ -125,50 +112,71 @@ func (w *Words) Sticky(of Session, host uint64, avoid []string, now time.Duratio
 	}
 }
 
-func (s *session) cools(generation uint32, host uint64, now time.Duration) bool {
-	return slices.ContainsFunc(s.cooldowns, func(c cooldown) bool { return c.host == host && c.generation == generation && c.until > now })
+// word returns the word of a generation. The number of generation zero is known; the word that the session uses is kept, so that a
+// session that moved costs no more than another one.
+func (w *Words) word(of Session, s *session, generation uint32, first uint64) string {
+	switch {
+	case generation == 0:
+		return spell(first % words)
+	case s.word != "" && s.wordOf == generation:
+		return s.word
+	}
+	number, _ := w.derive(of, generation)
+	word := spell(number % words)
+	if generation == s.current() {
+		s.word, s.wordOf = word, generation
+	}
+	return word
 }
 
 // Relayed notes that a response came through the exit. A later generation than that of the session becomes the session's.
 func (w *Words) Relayed(of Session, exit Exit, now time.Duration) {
-	s := w.get(of, now)
+	if exit.Aside {
+		return
+	}
+	key := w.keyOf(of, exit)
+	s := w.use(key, of.TTL, now)
 	switch {
-	case exit.Aside || exit.Generation == 0 && s == nil:
+	case s == nil && exit.Generation == 0:
 		return
 	case s == nil:
-		s = w.add(of, now)
+		s = w.add(key, now+of.TTL)
 	}
-	if exit.Generation >= s.generation {
-		s.generation, s.trial, s.next = exit.Generation, 0, max(s.next, exit.Generation+1)
+	if s.relayed(exit.Generation) {
+		w.note(key)
 	}
 }
 
 // Failed notes that the exit failed. The cause is a hash of what happened and where. A word that fails like the one before it is
 // dropped, and the older one is kept: what fails alike through two exits is not the exits' fault.
 func (w *Words) Failed(of Session, exit Exit, cause uint64, now time.Duration) {
-	s := w.get(of, now)
+	w.fail(of, exit, cause, false, now)
+}
+
+// Doubted notes that the exit may have failed: it brought a response that is a failure if the next word brings another one. The fleet
+// hears of it only then.
+func (w *Words) Doubted(of Session, exit Exit, cause uint64, now time.Duration) {
+	w.fail(of, exit, cause, true, now)
+}
+
+func (w *Words) fail(of Session, exit Exit, cause uint64, doubtful bool, now time.Duration) {
+	key := w.keyOf(of, exit)
+	s := w.use(key, of.TTL, now)
 	if s == nil {
-		s = w.add(of, now)
+		s = w.add(key, now+of.TTL)
 	}
 	s.next = max(s.next, exit.Generation+1)
-	switch {
-	case exit.Aside || exit.Generation != s.current():
-		return // the session has another word already
-	case s.trial > 0 && cause == s.cause:
-		s.trial = 0
-		return
-	case s.trial == 0:
-		s.cause = cause
+	if !exit.Aside && exit.Generation == s.current() && s.failed(cause, doubtful, now) {
+		w.note(key)
 	}
-	s.trial = s.next // a word that fails in its own way says nothing about the older one
-	s.next++
 }
 
 // Cool keeps the exit of a session from a host until a time.
 func (w *Words) Cool(of Session, exit Exit, host uint64, until, now time.Duration) {
-	s := w.get(of, now)
+	key := w.keyOf(of, exit)
+	s := w.use(key, of.TTL, now)
 	if s == nil {
-		s = w.add(of, now)
+		s = w.add(key, now+of.TTL)
 	}
 	s.cooldowns = slices.DeleteFunc(s.cooldowns, func(c cooldown) bool { return c.until <= now })
 	if len(s.cooldowns) == maxCooldowns {
@@ -181,13 +189,26 @@ func (w *Words) Cool(of Session, exit Exit, host uint64, until, now time.Duratio
 // Sessions is how many sessions are remembered.
 func (w *Words) Sessions() int { return len(w.young) + len(w.old) }
 
-func (w *Words) key(of Session) uint64 {
-	return maphash.Comparable(w.seed, [2]string{of.Gateway, of.Name})
+// keyOf returns the key of a session, which the exit has if it is of Sticky.
+func (w *Words) keyOf(of Session, exit Exit) Key {
+	if exit.key != (Key{}) {
+		return exit.key
+	}
+	_, key := w.derive(of, 0)
+	return key
 }
 
-// get returns what is known of a session, nil without anything, and notes that the session is used.
-func (w *Words) get(of Session, now time.Duration) *session {
-	key := w.key(of)
+// use returns what is known of a session, nil without anything, and notes that the session is used.
+func (w *Words) use(key Key, ttl, now time.Duration) *session {
+	s := w.find(key, now)
+	if s != nil {
+		s.until = now + ttl
+	}
+	return s
+}
+
+// find returns what is known of a session, nil without anything.
+func (w *Words) find(key Key, now time.Duration) *session {
 	s := w.young[key]
 	if s == nil {
 		if s = w.old[key]; s == nil {
@@ -200,19 +221,18 @@ func (w *Words) get(of Session, now time.Duration) *session {
 		delete(w.young, key)
 		return nil
 	}
-	s.until = now + of.TTL
 	return s
 }
 
-func (w *Words) add(of Session, now time.Duration) *session {
-	s := &session{next: 1, until: now + of.TTL}
-	w.put(w.key(of), s)
+func (w *Words) add(key Key, until time.Duration) *session {
+	s := &session{next: 1, until: until}
+	w.put(key, s)
 	return s
 }
 
-func (w *Words) put(key uint64, s *session) {
+func (w *Words) put(key Key, s *session) {
 	if w.young == nil || len(w.young) >= MaxSessions/2 {
-		w.young, w.old = map[uint64]*session{}, w.young
+		w.young, w.old = map[Key]*session{}, w.young
 	}
 	w.young[key] = s
 }

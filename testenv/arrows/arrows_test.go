@@ -31,7 +31,7 @@ func floors() map[string][]string {
 		"worker/fetch":         {"jobs", "breaker", "rotation", "rotation/sites", "worker/fetch/http1"},
 		"worker/stream":        {"jobs", "jobs/bus"},
 		"worker":               {"jobs", "jobs/bus", "jobs/text", "worker/rollup", "worker/stream"},
-		"worker/fleet":         {"jobs", "jobs/bus", "jobs/text", "rotation", "rotation/proxylist", "rotation/sites", "breaker"},
+		"worker/fleet":         {"jobs", "jobs/bus", "jobs/text", "rotation", "rotation/proxylist", "rotation/exits", "rotation/sites", "breaker"},
 		"worker/totals":        {"jobs", "jobs/bus", "worker/rollup"},
 		"worker/overdue":       {"jobs", "jobs/bus", "worker/stream"},
 		"worker/release":       {"jobs", "jobs/bus"},

@@ -308,6 +308,7 @@ func spoilBuckets(ctx context.Context, w *world) error {
 	for key, value := range map[[2]string]string{
 		{"policy", "retry"}: `{"max_attempts":"many"}`, {"policy", "strategy"}: "worst_first", {"policy", "other"}: "\xff",
 		{"proxies", "bad"}: "no URL \x1b[31m", {"proxies", "other"}: "http://127.0.0.1:1 id=another", {"deny", "x=y/z"}: "", {"breakers", "p1"}: "{", {"breakers", "p2"}: `{"worker":"w","duration":1e300}`,
+		{"breakers", "session.x"}: "{", {"breakers", "session.0123456789abcdef0123456789abcdef"}: `{"worker":"w","generation":4294967295,"ttl":1e300}`,
 	} {
 		err := until(ctx, func(ctx context.Context) error {
 			kv, err := w.client.JetStream().KeyValue(ctx, w.client.Names().Bucket(key[0]))

@@ -91,7 +91,7 @@ type breakerConfig struct {
 	Window           jobs.Duration `envconfig:"GOFER_BREAKER_WINDOW" default:"60s" desc:"rolling window of the failures"`
 	Timeout          jobs.Duration `envconfig:"GOFER_BREAKER_TIMEOUT" default:"30s" desc:"first open time; doubles at each opening in a row"`
 	MaxTimeout       jobs.Duration `envconfig:"GOFER_BREAKER_MAX_TIMEOUT" default:"10m" desc:"longest open time"`
-	Share            bool          `envconfig:"GOFER_BREAKER_SHARE" default:"true" desc:"lets the workers tell one another which proxies are dead"`
+	Share            bool          `envconfig:"GOFER_BREAKER_SHARE" default:"true" desc:"lets the workers tell one another which proxies are dead, which sites rest, and which exits of sessions failed"`
 }
 
 // healthConfig holds the variables of the worker's own probes of proxies.

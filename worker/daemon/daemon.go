@@ -102,7 +102,7 @@ func newDaemon(c Config) (*daemon, error) {
 	}
 	d := &daemon{cfg: c, names: names, log: c.Log, book: rollup.NewBook(), started: time.Now(), journal: newJournal(c.Log), outbox: make(chan func(context.Context) error, 1024), listTold: make(chan struct{})}
 	d.listRead.Store(!c.AwaitProxies)
-	d.pool = rotation.New(rotation.Config{Strategy: c.Strategy, Breaker: c.Breaker, Exits: exits.Config{Prefix: c.Prefix}})
+	d.pool = rotation.New(rotation.Config{Strategy: c.Strategy, Breaker: c.Breaker, Exits: exits.Config{Prefix: c.Prefix, Share: !c.KeepFindings}})
 	d.sites = sites.New(sites.Config{Slots: c.Concurrency})
 	d.settings = fleet.New(fleet.Config{Names: names, Pool: d.pool, Policy: *c.Policy, Strategy: c.Strategy, Log: c.Log, Others: d.counts.followed()})
 	d.settings.SetListed(c.Proxies)

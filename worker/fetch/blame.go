@@ -39,6 +39,7 @@ func (b blame) verdict(f facts) rotation.Verdict {
 		// Answered is true for a failure of the target's as well: the proxy reached it.
 		Kind: b.kind, Host: f.host, Answered: f.responded || b.fault == jobs.FaultTarget, Proven: f.proven, JobTimeout: f.jobTimeout, CoolDown: f.retryAfter, Trip: b.trip, Latency: f.latency, Reason: b.reason,
 		Gateway: b.gateway, NoTunnel: f.refused != nil && f.refused.status >= http.StatusInternalServerError,
+		Doubtful: b.kind == rotation.Unclear && b.reason == "status_5xx",
 	}
 	switch {
 	case b.kind == rotation.PairFault && (f.ban || f.fleetBan):

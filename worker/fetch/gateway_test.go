@@ -20,6 +20,7 @@ import (
 	"github.com/gofer-mq/gofer/breaker"
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/rotation/exits"
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/fetch"
@@ -405,5 +406,36 @@ func TestABusySiteMovesNoSession(t *testing.T) {
 				t.Errorf("%s: %s after %d attempts, %+v; want a retry through the exit %s", busy, second.Outcome, second.AttemptCount, second.Attempts, first.Exit)
 			}
 		})
+	}
+}
+
+func TestOthersHearOfAnExitThatBrings502WhenTheNextOneDoesNot(t *testing.T) {
+	for mode, want := range map[testenv.Mode]uint32{testenv.BadGateway: 0, testenv.Refusing: 1, testenv.Banned: 1} {
+		r := newRig(t, func(c *fetch.Config) {
+			c.Pool = rotation.New(rotation.Config{Exits: exits.Config{Share: true}})
+		})
+		r.pool = r.cfg.Pool
+		g := r.gateway(func(n int, _ string) testenv.Mode {
+			if n == 1 {
+				return mode
+			}
+			return testenv.Good
+		}, nil)
+		r.use(g.line("http"))
+		shared := func() uint32 {
+			for _, key := range r.pool.ChangedSessions(1) {
+				state, _ := r.pool.SessionState(key)
+				return state.Current()
+			}
+			return 0
+		}
+		r.do(`{"url":"http://shop.test/ok","proxy":{"session":"s"},"retry":{"max_attempts":1}}`)
+		if got := shared(); got != want {
+			t.Errorf("mode %d: generation %d is shared after one attempt, want %d", mode, got, want)
+		}
+		r.do(`{"url":"http://shop.test/ok","proxy":{"session":"s"},"retry":{"max_attempts":1}}`)
+		if got := shared(); got != 1 {
+			t.Errorf("mode %d: generation %d is shared after the next exit worked, want 1", mode, got)
+		}
 	}
 }

@@ -27,7 +27,7 @@ type Finding struct {
 
 // BreakersConfig is what Breakers are made of; all fields are required.
 type BreakersConfig struct {
-	// Pool receives the proxies to avoid.
+	// Pool receives the proxies to avoid, and the exits of sessions.
 	Pool *rotation.Pool
 	// Worker is this worker's name.
 	Worker string
@@ -39,8 +39,8 @@ type BreakersConfig struct {
 	Log         *slog.Logger
 }
 
-// Breakers tell the fleet which proxies this worker found dead, and let this worker avoid those that others did. Make them
-// with NewBreakers; they may be shared by any number of goroutines.
+// Breakers tell the fleet which proxies this worker found dead, and let this worker avoid those that others did. The same holds for the
+// exits of sessions that failed. Make them with NewBreakers; they may be shared by any number of goroutines.
 //
 // A finding is advice. It changes no breaker; the pool takes such a proxy when nothing else is left; and it ends with its
 // time, when a worker's probe succeeds or when the breaker is reset. A worker that reports more than half of this pool is
@@ -50,6 +50,7 @@ type Breakers struct {
 	cfg      BreakersConfig
 	instance string
 	updates  updateQueue[update]
+	sessions *sessions
 
 	// mu guards the fields below. It is held while the pool takes over a finding, so that of two the later one is the last to arrive.
 	mu       sync.Mutex
@@ -69,7 +70,7 @@ type finding struct {
 func NewBreakers(cfg BreakersConfig) *Breakers {
 	return &Breakers{
 		cfg: cfg, instance: rand.Text(), findings: map[string]*finding{}, ignored: map[string]bool{},
-		updates: newUpdateQueue[update](),
+		updates: newUpdateQueue[update](), sessions: newSessions(cfg),
 	}
 }
 
@@ -124,6 +125,7 @@ func (b *Breakers) Run(ctx context.Context, js jetstream.JetStream, names jobs.N
 	var parts sync.WaitGroup
 	parts.Go(func() { newFollower(bucket, b.cfg.Log, b.apply).run(ctx, js) })
 	parts.Go(func() { b.write(ctx, js, bucket) })
+	parts.Go(func() { b.sessions.run(ctx, js, bucket) })
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for ctx.Err() == nil {
@@ -138,7 +140,9 @@ func (b *Breakers) Run(ctx context.Context, js jetstream.JetStream, names jobs.N
 
 // apply takes over changes of the bucket. If fresh, changes are all keys that it has, so findings under other keys are
 // gone.
-func (b *Breakers) apply(fresh bool, changes []change) {
+func (b *Breakers) apply(fresh bool, all []change) {
+	about, changes := splitSessions(all)
+	b.sessions.apply(fresh, about)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if fresh {

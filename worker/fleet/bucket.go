@@ -16,9 +16,10 @@ import (
 
 // change is a key that was set, or deleted when value is nil.
 type change struct {
-	key   string
-	value []byte
-	at    time.Time
+	key      string
+	value    []byte
+	revision uint64
+	at       time.Time
 	// age is how long ago that was, by the clock of the server, which stored it: the clocks of other machines may be wrong.
 	age time.Duration
 }
@@ -192,7 +193,7 @@ func askClock(ctx context.Context, js jetstream.JetStream, bucket string) (clock
 func (c clock) changeOf(entry jetstream.KeyValueEntry) change {
 	// The time since it was asked is measured on the monotonic clock.
 	now := c.server.Add(time.Since(c.asked))
-	out := change{key: entry.Key(), at: entry.Created(), age: max(0, now.Sub(entry.Created()))}
+	out := change{key: entry.Key(), revision: entry.Revision(), at: entry.Created(), age: max(0, now.Sub(entry.Created()))}
 	if entry.Operation() == jetstream.KeyValuePut {
 		out.value = entry.Value()
 	}

@@ -1,6 +1,10 @@
 package fleet
 
-import "time"
+import (
+	"time"
+
+	"github.com/gofer-mq/gofer/rotation/exits"
+)
 
 // Set applies a key of a bucket as if it had been set just now; a nil value deletes it.
 func (s *Settings) Set(bucket, key string, value []byte) {
@@ -28,3 +32,17 @@ func (s *Sites) Set(key string, value []byte) {
 
 // Review is what Run does each second.
 func (s *Sites) Review() { s.review() }
+
+// SessionsToWrite returns the sessions that Run would write now, as if it did.
+func (b *Breakers) SessionsToWrite() (written []exits.State) {
+	for _, key := range b.sessions.collect() {
+		if state, news := b.sessions.news(key); news {
+			written = append(written, state)
+			b.sessions.mu.Lock()
+			b.sessions.record(state, 0, 0, true)
+			b.sessions.mu.Unlock()
+		}
+		b.sessions.done(key)
+	}
+	return written
+}
