@@ -28,8 +28,6 @@ func anyOrder() map[string]string {
 		"jobs.parsePrefixed":      "fills a map",
 		"jobs/client.Find":        "what was found is sorted",
 		"jobs/client.run":         "yields jobs to a loop, in any order",
-		"jobs/client.Queues":      "fills a map",
-		"jobs/client.addUnserved": "fills a map",
 		"jobs/bus.bringStrays":    "copies headers into a map",
 		"jobs/client.pause":       "two requests that do not depend on each other",
 		"jobs/bus.consumer":       "any of the tiers of an account",

@@ -104,7 +104,7 @@ func strategyNames() (names []string) {
 }
 
 func queueNames(ctx context.Context, s *session) (names []string, err error) {
-	list, err := s.client.Queues(ctx)
+	list, err := s.client.ConsumedQueues(ctx)
 	for _, q := range list {
 		names = append(names, q.Queue)
 	}

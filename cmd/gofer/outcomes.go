@@ -73,22 +73,35 @@ const hintAfter = 5 * time.Second
 
 // hint names the queues that no worker serves, once. A user who may not look at the queues gets no hint.
 func (s *submission) hint(ctx context.Context) {
-	queues, err := s.session.client.Queues(ctx)
+	queues, err := s.session.client.ConsumedQueues(ctx)
 	if err != nil {
 		return
 	}
 	ours := s.openQueues()
 	for _, q := range queues {
+		if !ours[q.Queue] {
+			continue
+		}
+		delete(ours, q.Queue)
 		switch {
-		case !ours[q.Queue]:
 		case !q.Served:
-			s.say("queue " + q.Queue + ": no worker has ever served it, so its jobs wait: add it to GOFER_QUEUES, or is it misspelt?")
+			s.hintUnserved(q.Queue)
 		case !q.PausedUntil.IsZero():
 			s.say("queue " + q.Queue + " is paused, so its jobs wait: gofer resume " + q.Queue)
 		case q.Pulls == 0 && q.Running == 0:
 			s.say("queue " + q.Queue + ": no worker asks for its jobs: start one")
 		}
 	}
+	// Of a queue without consumers the list has only what is among the oldest jobs.
+	for _, queue := range slices.Sorted(maps.Keys(ours)) {
+		if n, err := s.session.bus.CountFrom(ctx, "JOBS", s.session.names.Jobs(queue), 1); err == nil && n > 0 {
+			s.hintUnserved(queue)
+		}
+	}
+}
+
+func (s *submission) hintUnserved(queue string) {
+	s.say("queue " + queue + ": no worker has ever served it, so its jobs wait: add it to GOFER_QUEUES, or is it misspelt?")
 }
 
 // openQueues returns the queues of the jobs whose outcomes have not come yet.

@@ -69,9 +69,9 @@ func askQueues(ctx context.Context, s *session) (list []queueRow, unread uint64,
 	}
 	for _, q := range counted.Queues {
 		i := slices.IndexFunc(queues, func(l client.QueueState) bool { return l.Queue == q.Queue })
-		if i < 0 && q.Waiting() > 0 {
+		if i < 0 && q.Queued+q.Waiting() > 0 {
 			i = len(queues)
-			queues = append(queues, client.QueueState{Queue: q.Queue})
+			queues = append(queues, client.QueueState{Queue: q.Queue, Queued: q.Queued})
 		}
 		if i >= 0 {
 			queues[i].Waiting, queues[i].Overdue = q.Waiting(), q.Overdue

@@ -35,44 +35,42 @@ type QueueState struct {
 	Served bool `json:"served"`
 }
 
-// Queues lists the queues that have consumers or jobs, by name. It reads the name of every waiting job, and of every
-// queued one if some queue is not served: fit for a person's question, not for a tight loop.
+// Bounds of a search for queues that have jobs and no consumers. A million jobs take longer than that, and those behind the bound
+// are not seen.
+const (
+	searchedJobs = 50_000
+	searchBudget = time.Second
+	// maxFound is how many such queues are counted one by one: each costs a request, and misspelt names are unbounded.
+	maxFound = 32
+)
+
+// Queues lists the queues that have consumers or jobs, by name. To find a queue that has jobs and no consumers, it reads the oldest
+// queued and the oldest waiting jobs, of each for about a second: such a queue is missing if its first job comes later. Of the queues
+// without consumers 32 are counted; for others the numbers are those of the jobs that were read.
+//
+// Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) Queues(ctx context.Context) ([]QueueState, error) {
-	return c.queues(ctx, func(at func(string) *QueueState) error {
-		waiting, err := c.bus.CountBySubject(ctx, c.bus.Names().Stream("RETRIES"), c.bus.Names().AllScheduledJobs())
-		for subject, count := range waiting {
-			if _, queue, _, ok := jobs.SplitWaiting(subject); ok {
-				at(queue).Waiting += count
-			}
-		}
-		return err
-	})
+	return c.queues(ctx, func(states map[string]*QueueState) error { return c.addWaiting(ctx, states) })
 }
 
 // ConsumedQueues is Queues without the waiting jobs: its cost does not depend on how many wait, and a queue that has only such jobs and no
 // consumers is missing.
 func (c *Client) ConsumedQueues(ctx context.Context) ([]QueueState, error) {
-	return c.queues(ctx, func(func(string) *QueueState) error { return nil })
+	return c.queues(ctx, func(map[string]*QueueState) error { return nil })
 }
 
 // queues lists what the consumers know, and what add adds.
-func (c *Client) queues(ctx context.Context, add func(at func(string) *QueueState) error) ([]QueueState, error) {
+func (c *Client) queues(ctx context.Context, add func(states map[string]*QueueState) error) ([]QueueState, error) {
 	if err := c.ready(); err != nil {
 		return nil, err
 	}
 	states := map[string]*QueueState{}
-	at := func(queue string) *QueueState {
-		if states[queue] == nil {
-			states[queue] = &QueueState{Queue: queue}
-		}
-		return states[queue]
-	}
-	known, err := c.addConsumers(ctx, at)
+	known, err := c.addConsumers(ctx, func(queue string) *QueueState { return stateOf(states, queue) })
 	if err == nil {
-		err = c.addUnserved(ctx, known, at)
+		err = c.addUnserved(ctx, known, states)
 	}
 	if err == nil {
-		err = add(at)
+		err = add(states)
 	}
 	if err != nil {
 		return nil, c.bus.Explain("list queues", err)
@@ -82,6 +80,14 @@ func (c *Client) queues(ctx context.Context, add func(at func(string) *QueueStat
 		out = append(out, *states[queue])
 	}
 	return out, nil
+}
+
+// stateOf returns the state of a queue, which it adds if it is missing.
+func stateOf(states map[string]*QueueState, queue string) *QueueState {
+	if states[queue] == nil {
+		states[queue] = &QueueState{Queue: queue}
+	}
+	return states[queue]
 }
 
 // addConsumers adds what the consumers of all queues hold. known counts the jobs of the job stream among it, so that the
@@ -123,26 +129,91 @@ func addConsumer(s *QueueState, info *jetstream.ConsumerInfo, due bool) {
 	}
 }
 
-// addUnserved adds the jobs that no consumer holds, if there are any. Only then it reads the subjects of the stream,
-// which costs the most.
-func (c *Client) addUnserved(ctx context.Context, known uint64, at func(string) *QueueState) error {
-	info, err := c.bus.StreamInfo(ctx, c.bus.Names().Stream("JOBS"))
-	if err != nil {
+// addUnserved adds the jobs that no consumer holds, if there are any: only then the oldest jobs are read.
+func (c *Client) addUnserved(ctx context.Context, known uint64, states map[string]*QueueState) error {
+	names := c.bus.Names()
+	info, err := c.bus.StreamInfo(ctx, names.Stream("JOBS"))
+	if err != nil || info.State.Msgs <= known {
 		return err
 	}
-	if info.State.Msgs <= known {
-		return nil
-	}
-	queued, err := c.bus.CountBySubject(ctx, c.bus.Names().Stream("JOBS"), c.bus.Names().AllJobs())
-	if err != nil {
-		return err
-	}
-	for subject, count := range queued {
-		if queue, _, ok := jobs.SplitSubject(subject); ok && !at(queue).Served {
-			at(queue).Queued += count
+	found := map[string]uint64{}
+	_, more, err := c.bus.ReadQueued(ctx, 0, searchedJobs, searchBudget, func(queue string) {
+		if s := states[queue]; s == nil || !s.Served {
+			found[queue]++
 		}
+	})
+	if err != nil {
+		return err
+	}
+	for i, queue := range slices.Sorted(maps.Keys(found)) {
+		n := found[queue]
+		if more && i < maxFound && bus.Publishable(names.Job(queue, "x")) {
+			if n, err = c.bus.CountFrom(ctx, "JOBS", names.Jobs(queue), 1); err != nil {
+				return err
+			}
+		}
+		stateOf(states, queue).Queued += n
 	}
 	return nil
+}
+
+// addWaiting adds the waiting jobs: those of each queue that is known, and if these are not all, those of the queues that the oldest
+// ones are in.
+func (c *Client) addWaiting(ctx context.Context, states map[string]*QueueState) error {
+	all, err := c.bus.CountFrom(ctx, "RETRIES", c.bus.Names().AllScheduledJobs(), 1)
+	if err != nil {
+		return err
+	}
+	known := uint64(0)
+	for _, queue := range slices.Sorted(maps.Keys(states)) {
+		n, err := c.countWaiting(ctx, queue)
+		if err != nil {
+			return err
+		}
+		states[queue].Waiting = n
+		known += n
+	}
+	if all <= known {
+		return nil
+	}
+	found := map[string]uint64{}
+	end := time.Now().Add(searchBudget)
+	for after, more := uint64(0), true; more && time.Now().Before(end); {
+		after, more, err = c.bus.WaitingPage(ctx, after, bus.WaitingPageSize, func(job bus.WaitingJob) {
+			if states[job.Queue] == nil {
+				found[job.Queue]++
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for i, queue := range slices.Sorted(maps.Keys(found)) {
+		n := found[queue]
+		if i < maxFound {
+			if n, err = c.countWaiting(ctx, queue); err != nil {
+				return err
+			}
+		}
+		stateOf(states, queue).Waiting = n
+	}
+	return nil
+}
+
+// countWaiting counts the waiting jobs of a queue: those that wait for their time, and those that wait for a site.
+func (c *Client) countWaiting(ctx context.Context, queue string) (n uint64, err error) {
+	names := c.bus.Names()
+	if !bus.Publishable(names.Job(queue, "x")) {
+		return 0, nil // it would be a wildcard, and only workers write waiting jobs: of queues that they serve
+	}
+	for _, filter := range []string{names.ScheduledJob(queue, ">"), names.SiteWait("*", queue, ">")} {
+		some, err := c.bus.CountFrom(ctx, "RETRIES", filter, 1)
+		if err != nil {
+			return 0, err
+		}
+		n += some
+	}
+	return n, nil
 }
 
 // overdueBudget bounds how long CountOverdue reads waiting jobs.

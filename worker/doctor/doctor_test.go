@@ -20,6 +20,7 @@ import (
 	"github.com/gofer-mq/gofer/worker/control"
 	"github.com/gofer-mq/gofer/worker/doctor"
 	"github.com/gofer-mq/gofer/worker/stream"
+	"github.com/gofer-mq/gofer/worker/waiting"
 )
 
 // patient is an installation to be examined.
@@ -174,6 +175,20 @@ func TestJobsInAQueueThatCannotBeServedCanBeRemoved(t *testing.T) {
 	if text := strings.Join(p.examine(), "\n"); strings.Contains(text, "NOPE") {
 		t.Errorf("after the purge the queue is still named:\n%s", text)
 	}
+}
+
+// TestQueuesThatOnlyTheFleetHasFoundAreNamed: their jobs are behind more others than one command reads.
+func TestQueuesThatOnlyTheFleetHasFoundAreNamed(t *testing.T) {
+	t.Parallel()
+	p := admit(t)
+	kv, err := p.bus.Bucket(t.Context(), "policy")
+	p.must(err)
+	p.must(waiting.Store(t.Context(), kv, waiting.Snapshot{At: time.Now(), Queues: []waiting.Queue{
+		{Queue: waiting.OtherQueues, Queued: 7}, {Queue: "default", Served: true}, {Queue: "misspelt", Queued: 3},
+	}}))
+	lines := p.examine()
+	p.finds(lines, "false queue misspelt: jobs wait (3) and no worker has ever served it")
+	p.finds(lines, "false queue (other): jobs wait (7) in queues that are not counted by themselves")
 }
 
 func TestAQueueTellsWhyItsJobsDoNotRun(t *testing.T) {

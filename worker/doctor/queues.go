@@ -37,11 +37,11 @@ func (d *doctor) readQueues(ctx context.Context) (list []queue, err error) {
 	}
 	for _, q := range counts.Queues {
 		i := slices.IndexFunc(list, func(known queue) bool { return known.Queue == q.Queue })
-		// A queue that has only waiting jobs and no consumers is unknown to ConsumedQueues. It is added,
-		// because its jobs would wait forever.
-		if i < 0 && q.Waiting() > 0 {
+		// ConsumedQueues does not know a queue without consumers that has only waiting jobs, or whose jobs are behind many
+		// others. It is added, because its jobs would wait forever.
+		if i < 0 && q.Queued+q.Waiting() > 0 {
 			i = len(list)
-			list = append(list, queue{QueueState: client.QueueState{Queue: q.Queue}})
+			list = append(list, queue{QueueState: client.QueueState{Queue: q.Queue, Queued: q.Queued}})
 		}
 		if i >= 0 {
 			list[i].counted, list[i].Waiting, list[i].Overdue = q, q.Waiting(), q.Overdue
@@ -57,6 +57,8 @@ func (d *doctor) queues(queues []queue) []Finding {
 		name := "queue " + q.Queue
 		queued := q.Queued + q.Due
 		switch {
+		case q.Queue == waiting.OtherQueues:
+			list = append(list, Finding{name, false, fmt.Sprintf("jobs wait (%d) in queues that are not counted by themselves, for there are too many: repair those that are named here first", queued+q.Waiting)})
 		// A name that no queue can have is checked first: for the others the remedy is to serve the queue,
 		// which is impossible here.
 		case !q.Served && !jobs.ValidQueue(q.Queue):

@@ -9,8 +9,9 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// otherQueues stands for the waiting jobs of queues that found no room in the table. No queue can have that name.
-const otherQueues = "(other)"
+// OtherQueues stands for the jobs of queues that are not counted by themselves: they found no room in the table, or nobody serves them
+// and they are too many. No queue can have that name.
+const OtherQueues = "(other)"
 
 // group is what entries are added up by. It is small and comparable, because it is a map key for up to a
 // million entries.
@@ -68,7 +69,7 @@ func (c *Counter) addSum(queues map[string]*Queue, g group, s *sum) {
 	// removed them.
 	name, state := c.queues.list[g.queue], jobs.States()[g.state-1]
 	if g.queue == 0 {
-		name = otherQueues
+		name = OtherQueues
 	}
 	q := queueOf(queues, name)
 	*q.count(state) += s.jobs

@@ -14,18 +14,6 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// unserved is what a Counter knows of queues without consumers. It fills one value over many counts: only a
-// listing of all subjects finds such queues, and that is expensive.
-type unserved struct {
-	jobs   map[string]uint64 // their jobs when they were listed
-	listed time.Time
-	excess [3]uint64 // by how much the numbers of jobs differed at the latest counts
-}
-
-// maxUnserved is how many queues without consumers are counted by themselves. Misspelt names are unbounded, and
-// each one costs a question in every count.
-const maxUnserved = 32
-
 // countConsumers counts the jobs that workers hold or that nobody has taken.
 func (c *Counter) countConsumers(ctx context.Context) (map[string]*Queue, error) {
 	queues := map[string]*Queue{}
@@ -164,86 +152,4 @@ func (q *Queue) note(state string, since time.Time) {
 	if old, found := q.Since[state]; !found || since.Before(old) {
 		q.Since[state] = since.UTC()
 	}
-}
-
-// addUnserved counts the jobs that no consumer knows: those of queues that nobody serves, such as misspelt
-// ones. known is the number of jobs of which a consumer has told.
-func (c *Counter) addUnserved(ctx context.Context, queues map[string]*Queue, known uint64) error {
-	info, err := c.bus.StreamInfo(ctx, c.bus.Names().Stream("JOBS"))
-	if err != nil {
-		return err
-	}
-	for name, n := range c.unserved.jobs {
-		// It got its consumers meanwhile, and they have counted its jobs.
-		if q := queues[name]; q != nil && q.Served {
-			delete(c.unserved.jobs, name)
-			continue
-		}
-		// A name with a wildcard or a blank would count the jobs of other queues, or be refused. Its number
-		// stays that of the listing.
-		if jobs.ValidQueue(name) { // what else a publisher wrote is no filter
-			if n, err = c.bus.CountFrom(ctx, "JOBS", c.bus.Names().Jobs(name), 1); err != nil {
-				return err
-			}
-		}
-		if n > 0 {
-			queueOf(queues, name).Queued = n
-			known += n
-		}
-	}
-	// Jobs beyond the known ones are of queues that are not listed yet.
-	if !c.mustList(distance(info.State.Msgs, known), info.State.Msgs) {
-		return nil
-	}
-	return c.listUnserved(ctx, queues)
-}
-
-// listMany is how many jobs make a listing of their subjects dear. Below it, a listing every five seconds is
-// cheap; above it, five minutes pass between two.
-const listMany = 50_000
-
-// mustList reports whether the jobs of the queues that are known are not all jobs. Jobs that come or end during a count make a
-// difference for a moment.
-func (c *Counter) mustList(excess, all uint64) bool {
-	l := &c.unserved
-	// The first count has no history, so it lists at once if anything is missing.
-	first := l.listed.IsZero()
-	l.excess[c.counts%len(l.excess)] = excess
-	rest := 5 * time.Second
-	if all > listMany {
-		rest = 5 * time.Minute
-	}
-	// The smallest of the last three differences must be positive: a job that came during a count makes one of
-	// them so, but hardly all three.
-	persistent := first || min(l.excess[0], l.excess[1], l.excess[2]) > 0
-	return excess > 0 && persistent && time.Since(l.listed) >= rest
-}
-
-// listUnserved finds the queues without consumers by the subjects of all queued jobs.
-func (c *Counter) listUnserved(ctx context.Context, queues map[string]*Queue) error {
-	counts, err := c.bus.CountBySubject(ctx, c.bus.Names().Stream("JOBS"), c.bus.Names().AllJobs())
-	if err != nil {
-		return err
-	}
-	c.unserved.listed, c.unserved.jobs = time.Now(), map[string]uint64{}
-	// What the former listing gave would be counted twice.
-	for _, q := range queues {
-		if !q.Served {
-			q.Queued = 0 // it is counted again
-		}
-	}
-	for subject, n := range counts {
-		name, _, ok := jobs.SplitSubject(subject)
-		// A subject that is none of a job, or a queue whose consumer has counted it already.
-		if q := queues[name]; !ok || q != nil && q.Served {
-			continue
-		}
-		// Beyond the bound the jobs are still counted, under one common name.
-		if _, known := c.unserved.jobs[name]; !known && len(c.unserved.jobs) >= maxUnserved {
-			name = otherQueues
-		}
-		queueOf(queues, name).Queued += n
-		c.unserved.jobs[name] += n
-	}
-	return nil
 }

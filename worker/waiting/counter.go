@@ -40,6 +40,8 @@ type Config struct {
 	Budget time.Duration
 	// MaxJobs is how many jobs are remembered; zero means the package's bound.
 	MaxJobs int
+	// ReadJobs is how many queued jobs one count reads to find queues that nobody serves; zero means the package's bound.
+	ReadJobs int
 }
 
 // Counter counts. Make one with NewCounter, and use it from one goroutine. It holds the table between counts,
@@ -79,7 +81,10 @@ func NewCounter(c *bus.Client, cfg Config) *Counter {
 	if cfg.MaxJobs == 0 {
 		cfg.MaxJobs = MaxJobs
 	}
-	return &Counter{cfg: cfg, bus: c}
+	if cfg.ReadJobs == 0 {
+		cfg.ReadJobs = readJobs
+	}
+	return &Counter{cfg: cfg, bus: c, unserved: unserved{queues: map[string]bool{}}}
 }
 
 // reset forgets everything, because the sequences name other jobs now. The limits of the names begin anew with

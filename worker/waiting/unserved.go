@@ -1,0 +1,151 @@
+package waiting
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs/bus"
+)
+
+// unserved is what a Counter knows of queues without consumers. It fills one value over many counts: the server does not say which
+// queues these are, so the jobs have to be read, a bounded number in each count.
+type unserved struct {
+	// queues are those that were found and that have jobs. The server counts these jobs in each count.
+	queues map[string]bool
+	// other counts the jobs of the queues that no request can count: those beyond maxUnserved, and names that would be a wildcard. It is
+	// what a reading has found, and read is what the current one has found so far.
+	other, read uint64
+	// after is the sequence after which the next page begins.
+	after uint64
+	// began is when the current reading began; zero between two readings. whole tells that it began at the first job.
+	began time.Time
+	whole bool
+	// ended is when the latest reading ended, and rest how long there is none after it.
+	ended time.Time
+	rest  time.Duration
+	// excess is by how much the numbers of jobs differed at the latest counts.
+	excess [3]uint64
+}
+
+const (
+	// maxUnserved is how many queues without consumers are counted by themselves. Misspelt names are unbounded, and
+	// each one costs a question in every count.
+	maxUnserved = 32
+	// readJobs is how many queued jobs one count reads to find such queues, and readBudget about for how long. A million jobs are
+	// read within 40 counts.
+	readJobs   = 25_000
+	readBudget = 500 * time.Millisecond
+	// Between two readings passes the time that the first one took, and at least minRest. Failures double it up to maxRest.
+	minRest = 5 * time.Second
+	maxRest = 5 * time.Minute
+)
+
+// addUnserved counts the jobs that no consumer knows: those of queues that nobody serves, such as misspelt
+// ones. known is the number of jobs of which a consumer has told.
+func (c *Counter) addUnserved(ctx context.Context, queues map[string]*Queue, known uint64) error {
+	info, err := c.bus.StreamInfo(ctx, c.bus.Names().Stream("JOBS"))
+	if err != nil {
+		return err
+	}
+	l := &c.unserved
+	for _, name := range slices.Sorted(maps.Keys(l.queues)) {
+		n, err := c.countUnserved(ctx, queues, name)
+		if err != nil {
+			return err
+		}
+		known += n
+	}
+	if l.other > 0 {
+		queueOf(queues, OtherQueues).Queued = l.other
+	}
+	// Jobs beyond the known ones are of queues that have not been found yet.
+	excess := distance(info.State.Msgs, known+l.other)
+	l.excess[c.counts%len(l.excess)] = excess
+	switch {
+	case excess == 0:
+		// All jobs so far are known, so those of a queue that has not been found can only follow.
+		l.after, l.began, l.ended = info.State.LastSeq, time.Time{}, time.Time{}
+	case c.mustRead():
+		c.readUnserved(ctx, queues)
+	}
+	return nil
+}
+
+// countUnserved adds the jobs of a queue that was found. It forgets a queue that has none, or whose consumers count them now.
+func (c *Counter) countUnserved(ctx context.Context, queues map[string]*Queue, name string) (n uint64, err error) {
+	if q := queues[name]; q == nil || !q.Served {
+		if n, err = c.bus.CountFrom(ctx, "JOBS", c.bus.Names().Jobs(name), 1); err != nil {
+			return 0, err
+		}
+	}
+	if n == 0 {
+		delete(c.unserved.queues, name)
+		return 0, nil
+	}
+	queueOf(queues, name).Queued += n
+	return n, nil
+}
+
+// mustRead reports whether jobs are read to find queues. Jobs that come or end during a count make a difference for a moment: the
+// smallest of the last three must be positive. The first count has no history, and who counts only once must see such a queue, too.
+func (c *Counter) mustRead() bool {
+	l := &c.unserved
+	persistent := c.counts == 1 || min(l.excess[0], l.excess[1], l.excess[2]) > 0
+	return !l.began.IsZero() || persistent && time.Since(l.ended) >= l.rest
+}
+
+// readUnserved reads some jobs and adds the queues without consumers among them. Without an answer of the server the queues stay as
+// they were: nothing else of the count depends on them.
+func (c *Counter) readUnserved(ctx context.Context, queues map[string]*Queue) {
+	l := &c.unserved
+	if l.began.IsZero() {
+		l.began, l.whole, l.read = time.Now(), l.after == 0, 0
+	}
+	var found []string
+	last, more, err := c.bus.ReadQueued(ctx, l.after, c.cfg.ReadJobs, readBudget, func(queue string) {
+		if q := queues[queue]; (q == nil || !q.Served) && c.find(queue) {
+			found = append(found, queue)
+		}
+	})
+	for _, name := range found {
+		if err == nil {
+			_, err = c.countUnserved(ctx, queues, name)
+		}
+	}
+	switch {
+	case err != nil:
+		l.began, l.ended, l.rest = time.Time{}, time.Now(), min(max(2*l.rest, minRest), maxRest)
+	case more:
+		l.after = last
+	default:
+		l.finish(queues)
+	}
+}
+
+// find notes the queue of a job that was read, and reports whether it is new.
+func (c *Counter) find(queue string) bool {
+	l := &c.unserved
+	switch {
+	case l.queues[queue]:
+		return false
+	case len(l.queues) < maxUnserved && bus.Publishable(c.bus.Names().Job(queue, "x")):
+		l.queues[queue] = true
+		return true
+	}
+	l.read++
+	return false
+}
+
+// finish ends a reading that has come to the last job. If there is still a difference later, the next one begins at the first job.
+func (l *unserved) finish(queues map[string]*Queue) {
+	if !l.whole {
+		l.read += l.other
+	}
+	if l.other = l.read; l.other > 0 {
+		queueOf(queues, OtherQueues).Queued = l.other
+	}
+	l.ended, l.rest = time.Now(), max(minRest, time.Since(l.began))
+	l.after, l.began = 0, time.Time{}
+}

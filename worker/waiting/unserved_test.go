@@ -1,0 +1,144 @@
+package waiting_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
+	"github.com/gofer-mq/gofer/worker/waiting"
+)
+
+// overheard returns the requests that a subscription has got so far and that hold a text.
+func (w *world) overheard(sub *nats.Subscription, text string) (bodies []string) {
+	w.Helper()
+	w.must(w.bus.Conn().Flush())
+	for {
+		n, _, err := sub.Pending()
+		w.must(err)
+		if n == 0 {
+			return bodies
+		}
+		msg, err := sub.NextMsgWithContext(w.soon())
+		w.must(err)
+		if strings.Contains(string(msg.Data), text) {
+			bodies = append(bodies, string(msg.Data))
+		}
+	}
+}
+
+func (w *world) listen(subject string) *nats.Subscription {
+	w.Helper()
+	sub, err := w.bus.Conn().SubscribeSync(subject)
+	w.must(err)
+	w.must(w.bus.Conn().Flush())
+	return sub
+}
+
+// unservedOf names the queues of a snapshot that nobody serves.
+func unservedOf(s waiting.Snapshot) string {
+	var list []string
+	for _, q := range s.Queues {
+		if !q.Served {
+			list = append(list, fmt.Sprint(q.Queue, " ", q.Queued))
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+// TestAQueueThatNobodyServesIsFoundByReadingFewJobsACount: however many jobs there are, a count asks for a bounded number of them and
+// for no list of subjects. Once all jobs are known, only later ones are read.
+func TestAQueueThatNobodyServesIsFoundByReadingFewJobsACount(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	infos, reads := w.listen("$JS.API.STREAM.INFO.GOFER_JOBS"), w.listen("$JS.API.DIRECT.GET.GOFER_JOBS")
+	c := waiting.NewCounter(w.bus, waiting.Config{ReadJobs: 10})
+	for range 25 {
+		w.submit("default")
+	}
+	w.submit("misspelt")
+	step := func(what, want string, read int) {
+		t.Helper()
+		if got := unservedOf(w.count(c)); got != want {
+			t.Errorf("%s: queues that nobody serves: got %q, want %q", what, got, want)
+		}
+		got := w.overheard(reads, `"next_by_subj":"\u003e"`)
+		if len(got) != read || slices.ContainsFunc(got, func(body string) bool { return !strings.Contains(body, `"batch":10,`) }) {
+			t.Errorf("%s: pages read: got %q, want %d of 10 jobs", what, got, read)
+		}
+	}
+	step("jobs 1 to 10", "", 1)
+	step("jobs 11 to 20", "", 1)
+	step("jobs 21 to 26", "misspelt 1", 1)
+	step("all jobs are known", "misspelt 1", 0)
+	w.submit("misspelt")
+	w.submit("wrong")
+	step("another job, once", "misspelt 2", 0)
+	step("another job, twice", "misspelt 2", 0)
+	step("only the later jobs are read", "misspelt 2, wrong 1", 1)
+	step("all jobs are known again", "misspelt 2, wrong 1", 0)
+	w.must(w.bus.EnsureQueue(w.soon(), "wrong", bus.Settings{}))
+	step("one is served now", "misspelt 2", 0)
+	if got := w.overheard(infos, "subjects_filter"); len(got) > 0 {
+		t.Errorf("lists of subjects: got %q, want none", got)
+	}
+}
+
+// TestJobsOfNamesThatAreWildcardsAreCountedTogether: no request can count those, and they must not count the jobs of other queues.
+func TestJobsOfNamesThatAreWildcardsAreCountedTogether(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := waiting.NewCounter(w.bus, waiting.Config{})
+	w.submit("default")
+	for _, id := range []string{"a", "b"} {
+		w.must(w.bus.Conn().Publish("gofer.jobs.*."+id, []byte("http://shop.test/")))
+	}
+	w.must(w.bus.Conn().Flush())
+	for range 3 {
+		s := w.count(c)
+		if got, want := unservedOf(s), waiting.OtherQueues+" 2"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		if i := slices.IndexFunc(s.Queues, func(q waiting.Queue) bool { return q.Queue == "default" }); s.Queues[i].Queued != 1 {
+			t.Errorf("queue default has %d queued jobs, want 1", s.Queues[i].Queued)
+		}
+	}
+}
+
+// TestACountSucceedsThoughJobsCannotBeRead: what it knows without them is shared all the same.
+func TestACountSucceedsThoughJobsCannotBeRead(t *testing.T) {
+	t.Parallel()
+	srv := testenv.StartNATS(t, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "all", Password: "p"}, {Username: "some", Password: "p", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Deny: []string{"$JS.API.DIRECT.GET.GOFER_JOBS"}},
+		}}}
+	})
+	names, err := jobs.NewNames("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	as := func(user string) *bus.Client {
+		nc, err := nats.Connect(srv.URL(), nats.UserInfo(user, "p"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(nc.Close)
+		client, err := bus.New(nc, names)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return client
+	}
+	w := &world{T: t, bus: as("all")}
+	w.must(w.bus.Ensure(w.soon(), bus.Settings{Queues: []string{"default"}}))
+	w.submit("misspelt")
+	if s := w.count(waiting.NewCounter(as("some"), waiting.Config{})); len(s.Queues) != 1 || s.Queues[0].Queue != "default" {
+		t.Errorf("got %+v, want queue default only", s.Queues)
+	}
+}
