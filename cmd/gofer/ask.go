@@ -12,7 +12,8 @@ import (
 
 // confirm asks before something is done to many things. A single thing is never asked about, except where a filter found
 // it. Without a terminal nobody can answer: then the user has to write --yes, or the call is a usage error. Any answer
-// but y and yes means no, also the end of the input.
+// but y and yes means no, also the end of the input. The question goes to standard error, so that the output of
+// a verb stays clean when it is piped.
 func (a *app) confirm(yes bool, question string) error {
 	if yes {
 		return nil
@@ -21,11 +22,14 @@ func (a *app) confirm(yes bool, question string) error {
 		return usage("%s Nothing was done: without a terminal, write --yes", question)
 	}
 	_ = a.err.line("%s [y/N]", question)
+	// A new bufio.Reader may take more of the input than one line. No verb reads its input after a question, so
+	// nothing is lost.
 	answer, err := bufio.NewReader(io.LimitReader(a.in, 1<<10)).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	if answer = strings.ToLower(strings.TrimSpace(answer)); answer != "y" && answer != "yes" {
+		// A refusal is a failure with exit code 1, so that a script does not go on as if the thing were done.
 		return &failure{code: exitFailed, err: errors.New("nothing was done")}
 	}
 	return nil

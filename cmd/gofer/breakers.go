@@ -19,6 +19,7 @@ import (
 // breakersCommand is the group of verbs about circuit breakers. Without a verb it prints its help.
 func (a *app) breakersCommand() *cobra.Command {
 	cmd := &cobra.Command{
+		// args turns cobra's own complaints into usage errors with exit code 2.
 		Use: "breakers", Short: "List and reset the circuit breakers of the fleet", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -44,6 +45,7 @@ func (a *app) breakersResetCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "close the breaker of every proxy")
 	cmd.RunE = func(cmd *cobra.Command, ids []string) error {
+		// all without an id, or an id without all: the two conditions are equal only if both or none hold.
 		if all == (len(ids) == 1) {
 			return usage("breakers reset: name one PROXY, or --all")
 		}
@@ -52,7 +54,8 @@ func (a *app) breakersResetCommand() *cobra.Command {
 	return cmd
 }
 
-// workerBreakers is one worker's answer. Total also counts the breakers for which the answer has no room.
+// workerBreakers is one worker's answer. Total also counts the breakers for which the answer has no room. It
+// mirrors the answer of control.Breakers; a worker bounds its list and says how many there are in Total.
 type workerBreakers struct {
 	Worker   string          `json:"worker"`
 	Total    int             `json:"total"`
@@ -167,6 +170,7 @@ func (a *app) breakersReset(ctx context.Context, s *session, args []string) erro
 	var request control.ResetRequest
 	what := "every proxy"
 	if len(args) == 1 {
+		// The id is checked here, because a worker ignores a request that it cannot read.
 		if !jobs.ValidProxyID(args[0]) {
 			return usage("%q is not the id of a proxy", args[0])
 		}
@@ -178,10 +182,12 @@ func (a *app) breakersReset(ctx context.Context, s *session, args []string) erro
 	}
 	workers := 0
 	for _, answer := range list {
+		// A worker that does not have the proxy answers as well, with zero.
 		if answer.Proxies > 0 {
 			workers++
 		}
 	}
+	// With --all, a fleet without proxies is fine.
 	if workers == 0 && request.ProxyID != "" {
 		return fmt.Errorf("no worker has a proxy %s; see gofer breakers ls", request.ProxyID)
 	}

@@ -14,7 +14,9 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// bulk are the flags of a command that acts on many things at once. Each flag that is given narrows the choice further.
+// bulk are the flags of a command that acts on many things at once. Each flag that is given narrows the choice
+// further. Commands that act on jobs and on dead letters embed it, so both speak of queue, site and since
+// alike.
 type bulk struct {
 	queue, site string
 	since       sinceFlag
@@ -25,6 +27,7 @@ type bulk struct {
 func (b *bulk) add(flags *pflag.FlagSet, things string) {
 	flags.StringVar(&b.queue, "queue", "", "all "+things+" of this queue; with an ID: its queue")
 	flags.StringVar(&b.site, "site", "", "all "+things+" of this site, such as example.com or example.com:8443")
+	// The value is read once, when the flags are parsed: a duration does not move on while the verb runs.
 	flags.Var(&b.since, "since", "all "+things+" since this time (RFC 3339), or for no longer than this duration")
 	flags.BoolVar(&b.yes, "yes", false, "do not ask")
 }
@@ -76,6 +79,7 @@ func (a *app) ids(args []string) ([]string, error) {
 			out = append(out, arg)
 			continue
 		}
+		// Empty lines and blanks around an id come from other programs' output; eachLine leaves the former out.
 		err := eachLine(a.in, func(_ int, line []byte) error {
 			if len(out) == maxIDs {
 				return usage("standard input has more than %d IDs", maxIDs)
@@ -91,7 +95,8 @@ func (a *app) ids(args []string) ([]string, error) {
 }
 
 const (
-	// atOnce is how many things are done at the same time.
+	// atOnce is how many things are done at the same time. Each takes a few round trips, so this many keep a
+	// connection busy without flooding the server.
 	atOnce = 16
 	// maxNamed is how many failures are named one by one.
 	maxNamed = 10
@@ -101,16 +106,20 @@ const (
 // error names the first maxNamed failures. After an interruption no further thing is begun, those that have begun end,
 // and the error is the cause of ctx.
 func forEach[T any](ctx context.Context, things []T, do func(context.Context, T) error) (done int, err error) {
+	// Each goroutine writes its own element, so the slice needs no lock.
 	failures := make([]error, len(things))
 	var group errgroup.Group
 	group.SetLimit(atOnce)
 	for i, thing := range things {
+		// The check stands before Go, which blocks while atOnce are running: an interruption is seen within one
+		// of them.
 		if ctx.Err() != nil {
 			failures[i] = context.Cause(ctx)
 			continue
 		}
 		group.Go(func() error {
 			failures[i] = do(ctx, thing)
+			// The group must not stop at the first error, so none is returned to it.
 			return nil
 		})
 	}
@@ -126,7 +135,8 @@ func forEach[T any](ctx context.Context, things []T, do func(context.Context, T)
 	return done, joinFirst(failures)
 }
 
-// joinFirst joins the first maxNamed errors that are not nil, and counts the others. It returns nil if there is none.
+// joinFirst joins the first maxNamed errors that are not nil, and counts the others. It returns nil if there is
+// none. The clone keeps the caller's slice as it is: DeleteFunc writes into it.
 func joinFirst(errs []error) error {
 	errs = slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return err == nil })
 	if len(errs) > maxNamed {
@@ -137,6 +147,7 @@ func joinFirst(errs []error) error {
 
 // count is a number of things in words: "1 job", "3 jobs".
 func count(n int, thing string) string {
+	// Only plurals in s are needed.
 	if n == 1 {
 		return "1 " + thing
 	}

@@ -11,6 +11,7 @@ import (
 
 // cancelFlags are the flags of cancel.
 type cancelFlags struct {
+	// It is empty for any state.
 	bulk
 	state string
 }
@@ -23,6 +24,7 @@ func (a *app) cancelCommand() *cobra.Command {
 		Long: `Cancels the jobs that the IDs name; - stands for IDs on standard input, one a line. Without an ID it cancels all jobs that fit every
 flag given. More than one job is asked about first: --yes skips the question, and is required without a terminal.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// The check needs no connection, so a wrong call fails even without a server.
 			if err := f.check(cmd, args); err != nil {
 				return err
 			}
@@ -36,6 +38,7 @@ flag given. More than one job is asked about first: --yes skips the question, an
 
 // check refuses a call that names no job, or that names jobs in two ways. --queue alone names all jobs of a queue.
 func (f *cancelFlags) check(cmd *cobra.Command, args []string) error {
+	// --queue with an ID is allowed: it names the queue in which the ID is looked up.
 	filtered := f.site != "" || f.since.given || f.state != ""
 	switch {
 	case len(args) == 0 && !filtered && f.queue == "":
@@ -43,12 +46,15 @@ func (f *cancelFlags) check(cmd *cobra.Command, args []string) error {
 	case len(args) > 0 && filtered:
 		return usage("cancel: --site, --since and --state find jobs: leave out the IDs")
 	}
+	// The state is checked by name, because a filter for an unknown one would find nothing and look like
+	// success.
 	return checkState(f.state)
 }
 
 // cancel ends the jobs that the arguments name or the flags find. It counts those that were cancelled and names those
 // that were not. One job that cannot be cancelled does not keep the others from it.
 func (a *app) cancel(ctx context.Context, s *session, f cancelFlags, args []string) error {
+	// One name is by far the most frequent call, and gets a sentence of its own.
 	if len(args) == 1 && args[0] != "-" {
 		return a.cancelOne(ctx, s, f.queue, args[0])
 	}
@@ -56,15 +62,18 @@ func (a *app) cancel(ctx context.Context, s *session, f cancelFlags, args []stri
 	if err != nil {
 		return err
 	}
+	// Jobs that are named one by one were meant. Jobs that a filter found are asked about, even a single one.
 	if len(keys) > 1 || len(keys) == 1 && len(args) == 0 {
 		if err := a.confirm(f.yes, "Cancel "+count(len(keys), "job")+"?"); err != nil {
 			return err
 		}
 	}
 	done, err := forEach(ctx, keys, s.client.Cancel)
+	// The count is printed before the error, for what was cancelled stays so.
 	if said := a.say(map[string]any{"cancelled": done, "failed": len(keys) - done + len(unknown)}, "Cancelled: %s.", count(done, "job")); said != nil {
 		return said
 	}
+	// Names of no job and failures to cancel become one error, so the exit code is 1 if anything is left.
 	return joinFirst(append(unknown, err))
 }
 
@@ -84,6 +93,8 @@ func (a *app) cancelOne(ctx context.Context, s *session, queue, name string) err
 // job. err ends the call: the server cannot be asked, or a name is written wrongly.
 func (a *app) toCancel(ctx context.Context, s *session, f cancelFlags, args []string) (keys []client.Key, unknown []error, err error) {
 	if len(args) == 0 {
+		// All keys are gathered before the question, so that the question can name their number. A job that
+		// ends meanwhile fails to be cancelled and is counted as such.
 		err := s.client.List(ctx, f.filter(f.state), func(job client.Listed) error {
 			keys = append(keys, job.Key)
 			return nil
@@ -99,6 +110,8 @@ func (a *app) toCancel(ctx context.Context, s *session, f cancelFlags, args []st
 		switch {
 		case err == nil:
 			keys = append(keys, k)
+		// A misspelt name would be misspelt in every call. An interruption must not look like names that are
+		// unknown.
 		case exitCode(err) == exitUsage || ctx.Err() != nil:
 			return nil, nil, err
 		default:

@@ -16,7 +16,8 @@ import (
 )
 
 const (
-	// completionTime bounds a completion: a person waits for it at the keyboard.
+	// completionTime bounds a completion: a person waits for it at the keyboard. It bounds the dialling as
+	// well.
 	completionTime = 2 * time.Second
 	// maxCompletions bounds the words that a shell is given; more letters narrow them.
 	maxCompletions = 200
@@ -26,6 +27,7 @@ const (
 // there is nothing to complete, and nothing is said.
 func (a *app) completeValues(root *cobra.Command) {
 	queues, openJobs := a.complete(queueNames), a.complete(openJobNames)
+	// The keys are the paths of the verbs below gofer. A verb that is renamed has to be renamed here.
 	args := map[string]cobra.CompletionFunc{
 		"pause": queues, "resume": queues, "cancel": openJobs, "job": openJobs, "drain": a.complete(workerNames),
 		"breakers reset": a.complete(proxyNames), "proxies rm": a.complete(proxyNames), "sites show": a.complete(siteNames), "sites reset": a.complete(siteNames),
@@ -38,6 +40,7 @@ func (a *app) completeValues(root *cobra.Command) {
 	}
 	eachVerb(root, func(verb *cobra.Command) {
 		path := strings.TrimPrefix(verb.CommandPath(), root.Name()+" ")
+		// A completion of the verb's own comes first.
 		if verb.ValidArgsFunction == nil && args[path] != nil {
 			verb.ValidArgsFunction = args[path]
 		}
@@ -57,11 +60,12 @@ func oneOf(words []string) cobra.CompletionFunc {
 				out = append(out, word)
 			}
 		}
+		// Without the directive, a shell would offer the names of files.
 		return out, cobra.ShellCompDirectiveNoFileComp
 	}
 }
 
-// eachVerb calls use for each verb below one.
+// eachVerb calls use for each verb below one. It goes through all levels: breakers reset lies below breakers.
 func eachVerb(verb *cobra.Command, use func(*cobra.Command)) {
 	for _, sub := range verb.Commands() {
 		use(sub)
@@ -69,7 +73,8 @@ func eachVerb(verb *cobra.Command, use func(*cobra.Command)) {
 	}
 }
 
-// complete makes a completion out of what find returns. Words that are there already are left out.
+// complete makes a completion out of what find returns. Words that are there already are left out. Errors are
+// silent: a completion that printed something would destroy the line that a person is typing.
 func (a *app) complete(find func(ctx context.Context, s *session) ([]string, error)) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, given []string, prefix string) ([]string, cobra.ShellCompDirective) {
 		ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
@@ -84,6 +89,7 @@ func (a *app) complete(find func(ctx context.Context, s *session) ([]string, err
 		for _, word := range words {
 			// A name from outside could hold what a shell or a terminal obeys.
 			if strings.HasPrefix(word, prefix) && isPlain(word) && len(out) < maxCompletions && !slices.Contains(given, word) {
+				// The bound is checked last, so words that do not fit do not use up the places.
 				out = append(out, word)
 			}
 		}
@@ -93,6 +99,7 @@ func (a *app) complete(find func(ctx context.Context, s *session) ([]string, err
 
 // isPlain reports whether a word can stand in a command line as it is.
 func isPlain(word string) bool {
+	// It is a list of what is allowed, because shells differ in what they obey.
 	return word != "" && strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:") == ""
 }
 
@@ -111,7 +118,8 @@ func queueNames(ctx context.Context, s *session) (names []string, err error) {
 	return names, err
 }
 
-// errEnoughNames ends a list of which a shell needs no more.
+// errEnoughNames ends a list of which a shell needs no more. It is a value of its own, so that List can be told
+// from one that failed; both give the same names.
 var errEnoughNames = errors.New("enough")
 
 func openJobNames(ctx context.Context, s *session) (names []string, err error) {

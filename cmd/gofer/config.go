@@ -23,12 +23,14 @@ func (a *app) configCommand() *cobra.Command {
 // configUsage lists every variable that gofer reads, in the order of package config. cmd/gofer/README.md is made from the
 // same table.
 func (a *app) configUsage() error {
+	// It is what --json prints, so the names of its members are a contract.
 	type line struct {
 		Name    string `json:"name"`
 		Default string `json:"default"`
 		Meaning string `json:"meaning"`
 		Secret  bool   `json:"secret"`
 	}
+	// Both lists are filled, because only the output decides which of them is needed.
 	var lines []line
 	var rows []table.Row
 	for _, v := range config.Variables() {
@@ -47,6 +49,8 @@ func (a *app) configUsage() error {
 
 // configCheck reads the environment as a worker does, the proxies included. It names everything that is wrong at once.
 func (a *app) configCheck() error {
+	// Besides each variable, the proxies are read and parsed, and what belongs together is compared. Nothing is
+	// connected.
 	if _, _, err := a.loadWorkerConfig(); err != nil {
 		return a.refused(err)
 	}
@@ -57,18 +61,20 @@ func (a *app) configCheck() error {
 }
 
 // refused returns err, and with --json also prints the reasons of a bad configuration. Any other error is returned
-// unchanged.
+// unchanged. In JSON, the reasons are the answer, so a program need not read the text of the error.
 func (a *app) refused(err error) error {
 	bad, ok := errors.AsType[*config.Error](err)
 	if !ok || !a.json {
 		return err
 	}
+	// Both happen: the object goes to standard output, the error to standard error with exit code 78.
 	return errors.Join(err, a.printJSON(map[string]any{"ok": false, "reasons": bad.Reasons}))
 }
 
 // configShow prints the current values and where each of them comes from. Show masks secrets, so the output may be pasted
 // anywhere.
 func (a *app) configShow() error {
+	// It loads without the proxies: a file that cannot be read must not keep the values from being shown.
 	c, err := a.loadConfig()
 	if err != nil {
 		return a.refused(err)
@@ -81,6 +87,7 @@ func (a *app) configShow() error {
 	var lines []line
 	var rows []table.Row
 	for _, v := range config.Variables() {
+		// Show knows which variables hold secrets, and masks the password within a URL as well.
 		value, source := c.Show(v)
 		lines = append(lines, line{v.Name, value, source})
 		rows = append(rows, table.Row{v.Name, value, source})

@@ -22,7 +22,8 @@ func (a *app) deadCommand() *cobra.Command {
 	return cmd
 }
 
-// letterFacts is a dead letter as --json prints it. Lists leave the payload out, which may be large.
+// letterFacts is a dead letter as --json prints it. Lists leave the payload out, which may be large. The
+// embedded letter gives its own members; Payload here hides the one of the letter.
 type letterFacts struct {
 	client.DeadLetter
 	Error    string `json:"error"`
@@ -38,6 +39,7 @@ func (a *app) deadLsCommand() *cobra.Command {
 		Use: "ls", Short: "List the dead letters, the oldest first", Args: args(cobra.NoArgs),
 		RunE: a.verb("dead ls", func(ctx context.Context, s *session, _ []string) error {
 			var rows []table.Row
+			// An empty list is printed as [] and not as null.
 			list := []letterFacts{}
 			err := s.client.DeadLetters(ctx, func(l client.DeadLetter) error {
 				list = append(list, letterFacts{DeadLetter: l, Error: l.Result.Error, Attempts: l.Result.AttemptCount})
@@ -63,19 +65,24 @@ func (a *app) deadShowCommand() *cobra.Command {
 		Long: `Shows why the job failed on standard error, and the job as it was published on standard output. What a terminal would obey is
 shown in Go's notation (\x1b). With --json the job is "payload", or "payload_base64" if it is not UTF-8 text.`,
 		RunE: a.verb("dead show", func(ctx context.Context, s *session, args []string) error {
+			// payloads is set, as the one letter is printed whole.
 			list, unknown, err := lettersNamed(ctx, s, letterFlags{payloads: true}, args)
+			// With one name there is one letter or an error, so list[0] exists below.
 			if err = errors.Join(append(unknown, err)...); err != nil {
 				return err
 			}
 			l := list[0]
 			if a.json {
 				facts := letterFacts{DeadLetter: l, Error: l.Result.Error, Attempts: l.Result.AttemptCount, Payload: string(l.Payload)}
+				// A JSON string would silently replace the bytes that are not UTF-8.
 				if !utf8.Valid(l.Payload) {
 					facts.Payload, facts.PayloadBase64 = "", l.Payload
 				}
 				return a.printJSON(facts)
 			}
+			// The facts are for people. A failure to write them must not keep the payload from being printed.
 			_ = a.err.line("letter %d, job %s, since %s: %s %s", l.Seq, l.Key, l.StoredAt.UTC().Format(time.RFC3339), l.Result.Error, l.Reason)
+			// A terminal gets the payload with its control characters made visible; a pipe gets it unchanged.
 			return a.out.block(string(l.Payload))
 		}),
 	}

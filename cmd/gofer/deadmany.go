@@ -12,7 +12,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/client"
 )
 
-// letterFlags say which dead letters a command acts on. The zero value names none.
+// letterFlags say which dead letters a command acts on. The zero value names none. bulk's filters and these are
+// joined by and.
 type letterFlags struct {
 	bulk
 	reason   string
@@ -20,7 +21,8 @@ type letterFlags struct {
 	payloads bool // the command needs the jobs themselves
 }
 
-// actOnLetters does something to dead letters. The list may be empty.
+// actOnLetters does something to dead letters. The list may be empty. It reports one error for all letters,
+// which names the first few.
 type actOnLetters func(ctx context.Context, s *session, list []client.DeadLetter) error
 
 // deadReplayCommand publishes the jobs of dead letters again, each under an id that its letter determines. So a repeated
@@ -52,11 +54,13 @@ one letter is asked about first: --yes skips the question, and is required witho
 }
 
 // letterCommand gives a command its flags, finds the dead letters that the user means, asks about more than one, and
-// calls act with them. Names that mean no letter are reported after act, so that they do not keep the others from it.
+// calls act with them. Names that mean no letter are reported after act, so that they do not keep the others
+// from it. It is shared by replay and purge, which differ in the act only.
 func (a *app) letterCommand(cmd *cobra.Command, f letterFlags, action string, act actOnLetters) *cobra.Command {
 	f.add(cmd.Flags(), "letters")
 	cmd.Flags().StringVar(&f.reason, "reason", "", "all letters with this error code, such as attempts_exhausted")
 	cmd.Flags().BoolVar(&f.all, "all", false, "all letters")
+	// f was bound to the flags above, and has their values by the time RunE is called.
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := f.check(cmd, args); err != nil {
 			return err
@@ -71,6 +75,7 @@ func (a *app) letterCommand(cmd *cobra.Command, f letterFlags, action string, ac
 					return err
 				}
 			}
+			// Only unknown names: act would print that nothing was removed, which reads like success.
 			if len(list) == 0 && len(unknown) > 0 {
 				return joinFirst(unknown)
 			}
@@ -85,6 +90,7 @@ func (a *app) letterCommand(cmd *cobra.Command, f letterFlags, action string, ac
 func (f *letterFlags) check(cmd *cobra.Command, args []string) error {
 	filtered := f.site != "" || f.since.given || f.reason != ""
 	switch {
+	// --queue beside an ID is allowed, as in cancel.
 	case len(args) > 0 && (filtered || f.all):
 		return usage("dead %s: --site, --since, --reason and --all find letters: leave out the IDs", cmd.Name())
 	case len(args) == 0 && !filtered && !f.all && f.queue == "":
@@ -97,11 +103,14 @@ func (f *letterFlags) check(cmd *cobra.Command, args []string) error {
 // without a readable URL is of no site.
 func (f *letterFlags) fits(l *client.DeadLetter) bool {
 	if f.site != "" {
+		// The URL of the result is where the redirects ended. A site is host and port, without the default
+		// port, as everywhere.
 		target, err := jobs.ParseURL(l.Result.URL)
 		if err != nil || target.Authority() != f.site {
 			return false
 		}
 	}
+	// since is the zero time if it was not given, before which nothing was stored.
 	return (f.queue == "" || l.Queue == f.queue) && (f.reason == "" || l.Result.Error == f.reason) && !l.StoredAt.Before(f.since.Time)
 }
 
@@ -110,6 +119,7 @@ func (f *letterFlags) fits(l *client.DeadLetter) bool {
 func (a *app) letters(ctx context.Context, s *session, f letterFlags, args []string) (list []client.DeadLetter, unknown []error, err error) {
 	if len(args) == 0 {
 		err := s.client.DeadLetters(ctx, func(l client.DeadLetter) error {
+			// Filtering happens while the stream is read, so only letters that fit are kept in memory.
 			if f.fits(&l) {
 				list = append(list, f.kept(l))
 			}
@@ -124,7 +134,8 @@ func (a *app) letters(ctx context.Context, s *session, f letterFlags, args []str
 	return lettersNamed(ctx, s, f, names)
 }
 
-// kept returns a letter without what the command does not need: the payloads of many letters would fill the memory.
+// kept returns a letter without what the command does not need: the payloads of many letters would fill the
+// memory. l is a copy, so the letter of the caller keeps its payload.
 func (f *letterFlags) kept(l client.DeadLetter) client.DeadLetter {
 	if !f.payloads {
 		l.Payload = nil
@@ -136,10 +147,12 @@ func (f *letterFlags) kept(l client.DeadLetter) client.DeadLetter {
 // names there are. A name that means several letters is a usage error.
 func lettersNamed(ctx context.Context, s *session, f letterFlags, names []string) (list []client.DeadLetter, unknown []error, err error) {
 	matches := make(map[string][]client.DeadLetter, len(names))
+	// A nil entry marks a name that was asked for.
 	for _, name := range names {
 		matches[name] = nil
 	}
 	err = s.client.DeadLetters(ctx, func(l client.DeadLetter) error {
+		// A letter can be named in three ways. All are looked up, so one pass over the stream suffices.
 		for _, name := range []string{strconv.FormatUint(l.Seq, 10), l.ID, l.String()} {
 			if known, named := matches[name]; named && (f.queue == "" || l.Queue == f.queue) {
 				matches[name] = append(known, f.kept(l))
@@ -155,6 +168,7 @@ func lettersNamed(ctx context.Context, s *session, f letterFlags, names []string
 		switch {
 		case err == nil:
 			list = append(list, l)
+		// A name of several letters ends the call before anything is done.
 		case exitCode(err) == exitUsage:
 			return nil, nil, err
 		default:
@@ -168,6 +182,7 @@ func lettersNamed(ctx context.Context, s *session, f letterFlags, names []string
 // job. Errors: client.ErrNotFound, or a usage error if several letters match.
 func oneLetter(name string, matches []client.DeadLetter) (client.DeadLetter, error) {
 	for _, l := range matches {
+		// A job's id may be a number, too.
 		if strconv.FormatUint(l.Seq, 10) == name {
 			return l, nil
 		}
@@ -183,6 +198,7 @@ func oneLetter(name string, matches []client.DeadLetter) (client.DeadLetter, err
 
 // replay publishes the jobs again and prints the key of each replay, as soon as the server has it.
 func (a *app) replay(ctx context.Context, s *session, list []client.DeadLetter) error {
+	// Each replay prints its own line at once, so an interruption leaves a record of what was done.
 	_, err := forEach(ctx, list, func(ctx context.Context, l client.DeadLetter) error {
 		ack, err := s.client.Replay(ctx, l)
 		if err != nil {
@@ -195,6 +211,7 @@ func (a *app) replay(ctx context.Context, s *session, list []client.DeadLetter) 
 
 // purge removes the letters and says how many are gone. One that somebody else removes meanwhile counts as removed.
 func (a *app) purge(ctx context.Context, s *session, list []client.DeadLetter) error {
+	// Removing needs the sequence only.
 	done, err := forEach(ctx, list, s.client.RemoveDeadLetter)
 	if err != nil && done == 0 {
 		return err
@@ -202,6 +219,7 @@ func (a *app) purge(ctx context.Context, s *session, list []client.DeadLetter) e
 	facts := map[string]any{"purged": done}
 	said := fmt.Sprintf("Removed: %s.", count(done, "dead letter"))
 	if len(list) == 1 {
+		// One letter is answered with its name, several with their number.
 		facts["purged"], said = list[0].Key, fmt.Sprintf("The dead letter of %s is removed.", list[0].Key)
 	}
 	return errors.Join(a.say(facts, "%s", said), err)

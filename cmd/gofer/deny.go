@@ -16,6 +16,7 @@ import (
 // denyCommand is the group of verbs about the deny list. The list is the key-value bucket "deny", which every worker
 // follows.
 func (a *app) denyCommand() *cobra.Command {
+	// The help of the group explains the spelling once for all verbs below.
 	cmd := &cobra.Command{
 		Use: "deny", Short: "Stop all fetches from a host, for the whole fleet",
 		Long: `Stops fetches from hosts, redirects to them included. A host is a name or an address, in any spelling; subdomains are
@@ -38,12 +39,14 @@ func (a *app) denyLs(ctx context.Context, s *session, _ []string) error {
 	if err != nil {
 		return err
 	}
+	// A bucket without keys is an error of the library, and an empty list here.
 	keys, err := kv.Keys(ctx)
 	if err != nil && !errors.Is(err, jetstream.ErrNoKeysFound) {
 		return err
 	}
 	hosts := make([]string, len(keys))
 	for i, k := range keys {
+		// Keys of a bucket allow fewer letters than host names, so they are encoded; DenyHost undoes that.
 		hosts[i] = fleet.DenyHost(k)
 	}
 	slices.Sort(hosts)
@@ -74,6 +77,7 @@ func (a *app) denyRm(ctx context.Context, s *session, hosts []string) error {
 // denyEach denies the hosts or allows them again, one after the other, and prints each that is done. All names are
 // checked before the first change.
 func (a *app) denyEach(ctx context.Context, s *session, hosts []string, deny bool) error {
+	// Nothing is changed if one of the hosts is misspelt.
 	hosts, err := a.hostsToDeny(hosts)
 	if err != nil {
 		return asUsage(err)
@@ -82,6 +86,7 @@ func (a *app) denyEach(ctx context.Context, s *session, hosts []string, deny boo
 	if err != nil {
 		return err
 	}
+	// One after the other, so that the output shows how far it came when the server goes away.
 	for _, h := range hosts {
 		if err := denyOne(ctx, kv, h, deny); err != nil {
 			return fmt.Errorf("host %s: %w", h, err)
@@ -117,13 +122,15 @@ func (a *app) hostsToDeny(args []string) (hosts []string, err error) {
 	return hosts, nil
 }
 
-// denyOne changes the bucket for one host. The value of a key has no meaning; the key alone counts.
+// denyOne changes the bucket for one host. The value of a key has no meaning; the key alone counts. Workers
+// watch the keys of the bucket, so each change reaches them by itself.
 func denyOne(ctx context.Context, kv jetstream.KeyValue, host string, deny bool) error {
 	key := fleet.DenyKey(host)
 	if deny {
 		_, err := kv.PutString(ctx, key, "denied")
 		return err
 	}
+	// Get and Delete are two steps. Another user may delete the key between them, which has the same result.
 	if _, err := kv.Get(ctx, key); errors.Is(err, jetstream.ErrKeyNotFound) {
 		return errors.New("it is not denied")
 	} else if err != nil {

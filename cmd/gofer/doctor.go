@@ -13,6 +13,7 @@ import (
 
 // doctorCommand examines this environment and the installation. Exit code 1 means that a finding is bad.
 func (a *app) doctorCommand() *cobra.Command {
+	// It changes nothing, so it may be run at any time.
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Find out what is wrong: configuration, server, streams, queues, workers, proxies, sites",
@@ -28,6 +29,8 @@ dead letters. Sites that rest are BAD once jobs wait for them; dead letters if t
 // doctor prints all findings before it fails. A bad configuration is a finding like any other in JSON, and ends the verb.
 func (a *app) doctor(ctx context.Context) error {
 	c, err := a.loadConfig()
+	// Programs read the findings, so a bad configuration has the same form. People get the error as after every
+	// verb.
 	if bad, ok := errors.AsType[*config.Error](err); ok && a.json {
 		var list []doctor.Finding
 		for _, reason := range bad.Reasons {
@@ -39,15 +42,18 @@ func (a *app) doctor(ctx context.Context) error {
 		return err
 	}
 	list, err := a.examine(ctx, c)
+	// The context may have ended in the middle, so that the last findings are those of an interruption.
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // what was not answered is no finding
 	}
+	// Printed before the error of the connection: the findings so far may be its cause.
 	if printErr := a.printFindings(list); printErr != nil {
 		return printErr
 	}
 	if err != nil {
 		return err
 	}
+	// Exit code 1, for monitoring that runs the verb.
 	for _, f := range list {
 		if !f.OK {
 			return errors.New("something needs your attention")
@@ -62,6 +68,7 @@ func (a *app) printFindings(list []doctor.Finding) error {
 		return a.printJSON(list)
 	}
 	for _, f := range list {
+		// The mark stands first, so that grep finds the bad ones.
 		mark := "ok  "
 		if !f.OK {
 			mark = "BAD "
@@ -82,6 +89,8 @@ func (a *app) examine(ctx context.Context, c config.Config) ([]doctor.Finding, e
 		return append(list, doctor.Finding{Name: "nats", Detail: config.Explain(err)}), err
 	}
 	defer s.close()
+	// The texts that name variables and commands come from worker/config: package doctor serves the page as
+	// well.
 	return append(list, doctor.Examine(ctx, doctor.Config{
 		NATS: s.nc, Bus: s.bus, Settings: c.Settings(), Explain: config.Explain, Repair: config.Repair,
 	})...), nil

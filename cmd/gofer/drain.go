@@ -22,9 +22,11 @@ It answers before it does so; 'gofer workers' lists it until it is gone. Whateve
 If several workers bear the name, it takes --all to drain them.`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: a.verb("drain", func(ctx context.Context, s *session, args []string) error {
+			// Names follow the same rule as ids, since they are a token of a subject.
 			if !jobs.ValidID(args[0]) {
 				return usage("%q is not the name of a worker; see gofer workers", args[0])
 			}
+			// Asked before the drain, for a drain cannot be taken back.
 			same, err := s.workersNamed(ctx, args[0])
 			if err != nil {
 				return err
@@ -39,6 +41,7 @@ If several workers bear the name, it takes --all to drain them.`,
 			if err != nil {
 				return err
 			}
+			// The JSON has the number of workers in any case.
 			answer := map[string]any{"worker": args[0], "draining": true, "workers": len(drained)}
 			if len(drained) > 1 {
 				return a.say(answer, "%d workers named %s drain.", len(drained), args[0])
@@ -50,7 +53,8 @@ If several workers bear the name, it takes --all to drain them.`,
 	return cmd
 }
 
-// workersNamed returns how many workers of a name answer. No worker at all is no error.
+// workersNamed returns how many workers of a name answer. No worker at all is no error. It waits for the whole
+// time of a question, because nobody knows how many workers there are.
 func (s *session) workersNamed(ctx context.Context, name string) (n int, err error) {
 	list, err := askFleet[control.Status](ctx, s, control.Workers, nil, 0)
 	if errors.Is(err, control.ErrNoWorkers) {

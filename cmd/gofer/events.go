@@ -18,7 +18,9 @@ func (a *app) eventsCommand() *cobra.Command {
 		Use:   "events",
 		Short: "Follow retries, changes of breakers, pools and sites, and duplicates as they come",
 		Args:  args(cobra.NoArgs),
+		// verb is not used: an event stream has no time limit, and connects by itself.
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			// A prepared consumer has its own filter and its own position, so the flags for these are refused.
 			if err := checkDurable(f.Durable, f.Queue, f.All); err != nil {
 				return err
 			}
@@ -27,6 +29,7 @@ func (a *app) eventsCommand() *cobra.Command {
 				return err
 			}
 			defer s.close()
+			// Events returns when ctx ends, with its cause, and after the newest event with UntilNow.
 			return s.client.Events(cmd.Context(), f, a.printEvent)
 		},
 	}
@@ -41,15 +44,17 @@ func (a *app) eventsCommand() *cobra.Command {
 // payload as a string.
 func (a *app) printEvent(e client.Event) error {
 	if a.json {
+		// Embedding the bytes would make the whole line invalid.
 		if !json.Valid(e.Payload) { // it was written by somebody else
 			e.Payload, _ = json.Marshal(string(e.Payload))
 		}
 		return a.printJSON(e)
 	}
+	// out.line makes control characters visible, which an event of a stranger may hold.
 	return a.out.line("%s  %-9s  %s", e.StoredAt.UTC().Format(time.RFC3339), e.Kind, eventLine(e))
 }
 
-// soon is a delay in words: "at once" or "in 2s".
+// soon is a delay in words: "at once" or "in 2s". Delays below a millisecond count as none: see brief.
 func soon(wait time.Duration) string {
 	if wait <= 0 {
 		return "at once"

@@ -13,7 +13,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// durationFlag is a flag that reads durations as the environment does: "1.5s", "2m" or a number of seconds. It is never negative.
+// durationFlag is a flag that reads durations as the environment does: "1.5s", "2m" or a number of seconds. It
+// is never negative. It implements pflag.Value; the zero value is no duration.
 type durationFlag time.Duration
 
 // String is the duration as Go writes it.
@@ -25,6 +26,7 @@ func (d *durationFlag) Type() string { return "duration" }
 // Set reads the flag.
 func (d *durationFlag) Set(written string) error {
 	v, err := jobs.ParseDuration(written)
+	// Its text names the limit.
 	if errors.Is(err, jobs.ErrTooLong) {
 		return err
 	}
@@ -36,11 +38,14 @@ func (d *durationFlag) Set(written string) error {
 }
 
 // checkFlagTexts refuses flags that no verb can use. An empty flag usually comes from a shell variable that is not set.
-// If it counted as a flag that was not given, the verb would do something else, such as cancel the jobs of all queues.
+// If it counted as a flag that was not given, the verb would do something else, such as cancel the jobs of all
+// queues. It runs before every verb that has flags.
 func checkFlagTexts(cmd *cobra.Command, _ []string) (err error) {
+	// Visit goes over the flags that were given. Of several wrong ones the last is reported.
 	cmd.Flags().Visit(func(f *pflag.Flag) {
 		value := f.Value.String()
 		switch {
+		// Flags of other types have refused an empty text by themselves.
 		case f.Value.Type() != "string", f.Name == "data": // a body may be empty
 		case value == "":
 			err = usage("--%s: empty", f.Name)
@@ -53,7 +58,8 @@ func checkFlagTexts(cmd *cobra.Command, _ []string) (err error) {
 	return err
 }
 
-// wholeFlag is a flag that reads whole numbers in decimal digits, as the environment does. pflag's own would read 010 as eight.
+// wholeFlag is a flag that reads whole numbers in decimal digits, as the environment does. pflag's own would
+// read 010 as eight. It implements pflag.Value.
 type wholeFlag int
 
 // String is the number in decimal digits.
@@ -65,6 +71,7 @@ func (n *wholeFlag) Type() string { return "number" }
 // Set reads the flag.
 func (n *wholeFlag) Set(written string) error {
 	v, err := text.Int(strings.TrimSpace(written))
+	// On every machine the same range, also where an int has 64 bits.
 	if err != nil || v != int64(int32(v)) {
 		return errors.New("not a whole number, in decimal digits")
 	}

@@ -15,7 +15,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// healthTimeout bounds the request, healthBytes what is read of the response.
+// healthTimeout bounds the request, healthBytes what is read of the response. healthTimeout is shorter than the
+// usual timeout of a container's check, 30 s, so that the reason is still printed.
 const (
 	healthTimeout = 5 * time.Second
 	healthBytes   = 16 << 10
@@ -39,15 +40,19 @@ Exit code 0 if the answer is 200, else 1 with the reason.`,
 
 // health asks a worker on this machine whether it lives, or with ready whether it takes jobs.
 func (a *app) health(ctx context.Context, ready bool) error {
+	// Only the address is used, but a configuration that is wrong would keep the worker from starting, so it is
+	// reported.
 	c, err := a.loadConfig()
 	if err != nil {
 		return err
 	}
 	path, says := "/livez", "alive"
 	if ready {
+		// verbose makes the worker list the checks that are good as well; failedChecks picks the others.
 		path, says = "/readyz?verbose", "ready"
 	}
 	reason, err := askHealth(ctx, "http://"+ownAddr(c.HTTPAddr)+path)
+	// A program gets ok and reason, and the exit code as well.
 	if a.json {
 		return errors.Join(err, a.printJSON(map[string]any{"ok": err == nil, "reason": reason}))
 	}
@@ -64,6 +69,7 @@ func askHealth(ctx context.Context, url string) (reason string, err error) {
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
+		// One request, and the process ends: a kept connection would only delay that.
 		return "", err
 	}
 	client := &http.Client{
@@ -75,9 +81,11 @@ func askHealth(ctx context.Context, url string) (reason string, err error) {
 		return "", fmt.Errorf("no worker answers: %w", err)
 	}
 	defer func() { _ = resp.Body.Close() }()
+	// The bound keeps a wrong server at the address from filling the memory.
 	body, err := io.ReadAll(io.LimitReader(resp.Body, healthBytes))
 	reason = cmp.Or(strings.TrimSpace(string(body)), resp.Status)
 	switch {
+	// The status decides. An error of reading matters only if the status was good.
 	case resp.StatusCode != http.StatusOK:
 		return reason, fmt.Errorf("GET %s is answered with %s: %s", url, resp.Status, failedChecks(reason))
 	case err != nil:
@@ -90,6 +98,7 @@ func askHealth(ctx context.Context, url string) (reason string, err error) {
 func failedChecks(text string) string {
 	var failed []string
 	for line := range strings.Lines(text) {
+		// The worker marks failed checks by [-] and good ones by [+].
 		if check, ok := strings.CutPrefix(strings.TrimSpace(line), "[-] "); ok {
 			failed = append(failed, check)
 		}
@@ -102,11 +111,13 @@ func failedChecks(text string) string {
 func ownAddr(addr string) string {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
+		// An address without a port is returned as it is, and the request then fails with the reason.
 		return addr
 	}
 	ip, err := netip.ParseAddr(host)
 	switch {
 	case host == "", err == nil && ip == netip.IPv4Unspecified():
+		// The unspecified address is no destination: Linux takes it for loopback, other systems refuse it.
 		host = "127.0.0.1"
 	case err == nil && ip.IsUnspecified():
 		host = "::1"

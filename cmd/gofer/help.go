@@ -16,11 +16,15 @@ func helpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "help [VERB]", Short: "Help about any verb",
 		RunE: func(cmd *cobra.Command, verbs []string) error {
+			// Find returns the longest path that exists, and the words that are left.
 			found, rest, err := cmd.Root().Find(verbs)
 			if err != nil || len(rest) > 0 {
 				return usage("gofer has no verb %q", strings.Join(verbs, " "))
 			}
+			// cobra adds the flag only when a command runs, and help is asked without that.
 			found.InitDefaultHelpFlag()
+			// The verb job shows one job; its help also lists the members of a job, because that is where
+			// people look.
 			if err := found.Help(); err != nil || found.Name() != "job" {
 				return err
 			}
@@ -38,6 +42,7 @@ func printFields(out io.Writer) error {
 		title  string
 		fields []jobs.Field
 	}{
+		// The order is that of the sections of jobs/README.md.
 		{"", jobs.JobFields()},
 		{"proxy", jobs.ProxyFields()},
 		{"ban", jobs.BanFields()},
@@ -52,6 +57,7 @@ func printFields(out io.Writer) error {
 	}
 	text.WriteString("\nDurations are strings such as \"1.5s\" or numbers of seconds. Times are RFC 3339.\n" +
 		"For programs: a worker serves JSON Schemas of a job and of all messages under /api/v1/schemas/, such as job.json.\n")
+	// One write, so that a closed pipe gives one error.
 	_, err := io.WriteString(out, text.String())
 	return err
 }
@@ -59,6 +65,7 @@ func printFields(out io.Writer) error {
 // plainField is a field's description without the marks of Markdown: the meaning, then in parentheses type, default and
 // bounds.
 func plainField(f jobs.Field) string {
+	// required is no default, so it is printed as a word of its own.
 	parts := []string{f.Type}
 	if f.Default != "required" {
 		parts = append(parts, "default "+f.Default)

@@ -22,7 +22,8 @@ const (
 	lastWord = 100 * time.Millisecond
 )
 
-// interrupts turn signals into the end of a context, and see to it that the process then ends.
+// interrupts turn signals into the end of a context, and see to it that the process then ends. One of them
+// serves one run of the program.
 type interrupts struct {
 	exit    func(code int) // ends the process; nil if this is not the whole process, which nothing forces then
 	ended   chan struct{}  // closed when run returns
@@ -46,6 +47,7 @@ func newInterrupts(exit func(code int)) *interrupts {
 func (i *interrupts) allow(limit time.Duration, code int) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	// endSoon reads both after the first signal, so a worker has to call it before that.
 	i.limit, i.code = limit, code
 }
 
@@ -71,6 +73,7 @@ func (i *interrupts) signal() {
 // ignored, and there it would do nothing.
 func (i *interrupts) watch(ctx context.Context) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
+	// force is set up before the first signal can come.
 	i.force(ctx)
 	signal.Notify(i.signals, os.Interrupt, syscall.SIGTERM)
 	var watching sync.WaitGroup
@@ -81,6 +84,8 @@ func (i *interrupts) watch(ctx context.Context) (_ context.Context, stop func())
 			case <-i.ended:
 				return
 			}
+			// The context has ended before, so this is the second signal, or the first after the end of the
+			// parent's context.
 			if ctx.Err() != nil && i.exit != nil {
 				i.leave(exitSignalled, "")
 			}
@@ -96,7 +101,8 @@ func (i *interrupts) watch(ctx context.Context) (_ context.Context, stop func())
 }
 
 // force ends the process if it goes on for longer than its limit after ctx has ended. A verb may be in a call that takes
-// no context, such as a write to a pipe that nobody reads.
+// no context, such as a write to a pipe that nobody reads. It is AfterFunc's own goroutine that waits; it ends
+// with run.
 func (i *interrupts) force(ctx context.Context) {
 	context.AfterFunc(ctx, i.endSoon)
 }
@@ -107,6 +113,7 @@ func (i *interrupts) endSoon() {
 	if i.exit == nil {
 		return
 	}
+	// Read after the signal: allow may have been called since the start.
 	i.mu.Lock()
 	limit, code := i.limit, i.code
 	i.mu.Unlock()
@@ -133,6 +140,7 @@ func (i *interrupts) leave(code int, reason string) {
 	case <-said:
 	case <-time.After(lastWord):
 	}
+	// exit runs no deferred functions. A job that a worker still holds is delivered again after its ack wait.
 	i.exit(code)
 }
 
@@ -140,11 +148,15 @@ func (i *interrupts) leave(code int, reason string) {
 // is read in advance, from the first read on. A read of from that blocks goes on until the process ends; nothing can stop
 // it.
 func reading(ctx context.Context, from io.Reader) io.Reader {
+	// A pipe separates the blocking read from the reader that a context can end.
 	out, in := io.Pipe()
+	// Nothing is read before the verb asks for it, so that a verb without input leaves standard input to
+	// others.
 	begin := sync.OnceFunc(func() {
 		context.AfterFunc(ctx, func() { _ = in.CloseWithError(context.Cause(ctx)) })
 		go func() {
 			_, err := io.Copy(in, from)
+			// A nil error becomes io.EOF.
 			_ = in.CloseWithError(err)
 		}()
 	})
@@ -163,6 +175,7 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 // interruption returns the error of a verb that was interrupted, with exit code 130. An error that has its own exit code
 // is kept: it would have happened without the interruption.
 func interruption(err error) error {
+	// Usage, configuration and failed jobs keep their own code.
 	if code := exitCode(err); code != exitFailed && code != exitUnreachable {
 		return err
 	}
@@ -172,7 +185,8 @@ func interruption(err error) error {
 	return &failure{code: exitSignalled, err: err}
 }
 
-// sleep waits for d and reports whether ctx has not ended before.
+// sleep waits for d and reports whether ctx has not ended before. A timer instead of time.After, so that
+// nothing stays behind when ctx ends first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

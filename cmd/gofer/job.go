@@ -44,10 +44,12 @@ was queued is known only by an id that has a time in it, such as those that 'gof
 // jobKey finds the key of a job as key does. It also finds a job of which only a dead letter is left, and refuses an id
 // that several queues have.
 func jobKey(ctx context.Context, s *session, queue, name string) (client.Key, error) {
+	// Only an id that no stream of jobs and results has is looked up among the dead letters.
 	k, err := key(ctx, s, queue, name)
 	if !errors.Is(err, client.ErrNotFound) {
 		return k, err
 	}
+	// The wildcard stands for the queue. CountBySubject counts without reading the letters.
 	letters, letterErr := s.bus.CountBySubject(ctx, s.names.Stream("DEAD"), s.names.Dead("*", name))
 	if letterErr != nil {
 		return k, err
@@ -65,6 +67,7 @@ func jobKey(ctx context.Context, s *session, queue, name string) (client.Key, er
 		return client.Key{Queue: queues[0], ID: name}, nil
 	}
 	slices.Sort(queues)
+	// The queues are sorted, so the message is the same each time.
 	return k, usage("%w", &client.AmbiguousError{ID: name, Queues: queues})
 }
 
@@ -75,9 +78,11 @@ func (a *app) printStory(t *story) error {
 		places[i] = string(p)
 	}
 	if len(places) == 0 {
+		// Everything of it may have expired.
 		places = []string{"in no stream any more"}
 	}
 	lines := []string{fmt.Sprintf("job %s is %s", t.Key, strings.Join(places, " and "))}
+	// Moments are in the order of time already.
 	for _, m := range t.Moments {
 		lines = append(lines, m.At.UTC().Format("2006-01-02T15:04:05.000Z")+"  "+t.sentence(m))
 	}
@@ -91,6 +96,7 @@ func (a *app) printStory(t *story) error {
 		lines = append(lines, fmt.Sprintf("dead letter %d: see gofer dead show %d", t.DeadLetter, t.DeadLetter))
 	}
 	for _, line := range lines {
+		// line makes control characters visible: a detail may hold what a server sent.
 		if err := a.out.line("%s", line); err != nil {
 			return err
 		}
@@ -100,8 +106,10 @@ func (a *app) printStory(t *story) error {
 
 // sentence is a moment in words.
 func (t *story) sentence(m client.Moment) string {
+	// A kind that is not listed is the end of the job.
 	switch m.What {
 	case client.MomentQueued:
+		// The source tells that the time was taken from the id, as no message of the queueing is left.
 		if m.Source != "" {
 			return "queued, as the job's id tells"
 		}
@@ -120,6 +128,7 @@ func (t *story) sentence(m client.Moment) string {
 
 // attemptSentence is an attempt in words: its number, its proxy, what came, and whose fault it was.
 func attemptSentence(m client.Moment) string {
+	// Parts are added only if they are known: events of older workers lack some.
 	text := fmt.Sprintf("attempt %d", m.Attempt)
 	if m.MaxAttempts > 0 {
 		text += fmt.Sprintf(" of %d", m.MaxAttempts)
@@ -151,6 +160,7 @@ func waitSentence(m client.Moment) string {
 	if m.Kind == client.KindSite {
 		return "waits for its site " + m.Site + ", in the stream"
 	}
+	// An event without a time of the next try says only that the job waits.
 	switch d := m.Until.Sub(m.At); {
 	case m.Until.IsZero():
 	case d <= 0:
@@ -174,6 +184,7 @@ func waitSentence(m client.Moment) string {
 func (t *story) end(m client.Moment) string {
 	r := t.Result
 	text := r.Outcome
+	// Cancelled is both the outcome and the error, and is said once.
 	if r.Error != "" && r.Error != r.Outcome {
 		text += ", " + r.Error
 	}

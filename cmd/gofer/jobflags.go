@@ -14,17 +14,20 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// jobFlags are the flags that stand for members of a job. A JSON line keeps its own members; the flags fill in what it lacks.
+// jobFlags are the flags that stand for members of a job. A JSON line keeps its own members; the flags fill in
+// what it lacks. The zero value sets nothing.
 type jobFlags struct {
 	method, data, deadline string
 	headers, tags, meta    []string
 	region, session, proxy string
 	attempts               wholeFlag
 	attemptTimeout         time.Duration
-	hasData                bool // --data was given, perhaps empty
+	// It tells an empty body from none.
+	hasData bool // --data was given, perhaps empty
 }
 
-// add adds the flags. Their names are those of curl where curl has the same flag.
+// add adds the flags. Their names are those of curl where curl has the same flag. A flag of type StringArray
+// keeps commas, which a header may have; StringSlice would split at them.
 func (f *jobFlags) add(flags *pflag.FlagSet) {
 	flags.StringVarP(&f.method, "method", "X", "", "method (default \"GET\", with --data \"POST\")")
 	flags.StringArrayVarP(&f.headers, "header", "H", nil, "request header 'Name: value'; may be given several times")
@@ -42,12 +45,14 @@ func (f *jobFlags) add(flags *pflag.FlagSet) {
 // template returns the job that the flags describe, without a URL. Errors are usage errors. What the flags do not set
 // stays the zero value, so that fill can tell.
 func (f *jobFlags) template() (jobs.Job, error) {
+	// The same template is used for every line of the input, so nobody may change its maps and slices.
 	t := jobs.Job{
 		Method: f.method, Timeout: jobs.Duration(f.attemptTimeout),
 		Proxy: jobs.ProxyChoice{Tags: f.tags, Region: f.region, Session: f.session, ID: f.proxy},
 	}
 	if f.attempts != 0 {
 		n := int(f.attempts)
+		// A pointer, because zero attempts would be a value of its own.
 		t.Retry = &jobs.Override{MaxAttempts: &n}
 	}
 	var err error
@@ -58,6 +63,7 @@ func (f *jobFlags) template() (jobs.Job, error) {
 		return t, err
 	}
 	if f.deadline != "" {
+		// The bounds are checked with the job itself, where the same rule holds for every client.
 		if t.Deadline, err = time.Parse(time.RFC3339, f.deadline); err != nil {
 			return t, usage("--deadline: not a time such as 2026-01-02T15:04:05Z")
 		}
@@ -72,6 +78,7 @@ func (f *jobFlags) body(t *jobs.Job) error {
 		return nil
 	}
 	content := []byte(f.data)
+	// As in curl. A body that begins with @ has to come from a file.
 	if path, isFile := strings.CutPrefix(f.data, "@"); isFile {
 		var err error
 		if content, err = readBounded(path, jobs.MaxJobBytes); err != nil {
@@ -93,6 +100,7 @@ func readBounded(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = file.Close() }()
+	// One byte more than the limit shows that the file is larger, without reading all of it.
 	content, err := io.ReadAll(io.LimitReader(file, limit+1))
 	if err == nil && int64(len(content)) > limit {
 		err = fmt.Errorf("%s has more than %d bytes, which no job can hold", path, limit)
@@ -105,6 +113,7 @@ func readBounded(path string, limit int64) ([]byte, error) {
 func headersOf(flags []string) (jobs.Headers, error) {
 	var headers jobs.Headers
 	for _, flag := range flags {
+		// Only the first colon separates: a value may have others.
 		name, value, found := strings.Cut(flag, ":")
 		if name = strings.TrimSpace(name); !found || name == "" {
 			return nil, usage("--header: write it as 'Name: value'") // the text may hold a secret
@@ -140,6 +149,7 @@ func metaOf(flags []string) (map[string]string, error) {
 // by member, so a line may override a single one. A body from --data makes a POST of a job without a method, as in curl.
 func (f *submitFlags) fill(job *jobs.Job) {
 	t := f.template
+	// The order of the two matters: --method wins over the POST of --data.
 	lacking(&job.Method, t.Method)
 	if f.hasData && job.Body == "" && job.BodyBase64 == nil {
 		job.Body, job.BodyBase64 = t.Body, t.BodyBase64
@@ -162,6 +172,7 @@ func (f *submitFlags) fill(job *jobs.Job) {
 			job.Meta = map[string]string{}
 		}
 		if _, own := job.Meta[key]; !own {
+			// Line and template may share maps: a map of the job itself is made before it is written to.
 			job.Meta[key] = value
 		}
 	}
@@ -180,6 +191,7 @@ func fillRetry(job *jobs.Job, t *jobs.Override) {
 	switch {
 	case t == nil:
 	case job.Retry == nil:
+		// The pointer is shared by all jobs of the call, which is safe as long as nobody writes through it.
 		job.Retry = t
 	case job.Retry.MaxAttempts == nil:
 		job.Retry.MaxAttempts = t.MaxAttempts
@@ -188,6 +200,7 @@ func fillRetry(job *jobs.Job, t *jobs.Override) {
 
 // fillHeaders adds the headers whose names the job has in no spelling (RFC 9110, 5.1: names are case-insensitive).
 func fillHeaders(job *jobs.Job, headers jobs.Headers) {
+	// The job's own names only: names that the template adds must not hide each other's spelling.
 	own := make([]string, 0, len(job.Headers))
 	for name := range job.Headers {
 		own = append(own, name)
@@ -205,6 +218,7 @@ func fillHeaders(job *jobs.Job, headers jobs.Headers) {
 
 // printJob prints a job as a line that gofer submit reads: with its id and queue, if it has any. Times are in UTC.
 func (a *app) printJob(job jobs.Job) error {
+	// The zero time stays zero in UTC, so an absent member stays absent.
 	job.NotBefore, job.Deadline = job.NotBefore.UTC(), job.Deadline.UTC()
 	return a.printJSON(struct {
 		ID    string `json:"id,omitempty"`

@@ -17,7 +17,8 @@ import (
 // scanTime bounds how long jobs are searched for those of one site.
 const scanTime = 5 * time.Second
 
-// errScanTime ends a search that takes too long.
+// errScanTime ends a search that takes too long. It is the cause of the context, which tells it from an
+// interruption.
 var errScanTime = errors.New("the search takes too long")
 
 // jobsCommand is the group of verbs about jobs that have not ended.
@@ -34,6 +35,7 @@ func (a *app) jobsCommand() *cobra.Command {
 func (a *app) jobsLsCommand() *cobra.Command {
 	var b bulk
 	var state string
+	// It is also the default that help shows.
 	limit := wholeFlag(100)
 	cmd := &cobra.Command{
 		Use: "ls", Short: "List jobs that are queued, running or waiting, the oldest first", Args: args(cobra.NoArgs),
@@ -43,6 +45,7 @@ A job that was just handed back by its worker is shown as running. With --site e
 			if err := checkState(state); err != nil {
 				return err
 			}
+			// Zero is refused rather than taken for no limit.
 			if limit < 1 {
 				return usage("--limit: at least 1")
 			}
@@ -63,6 +66,7 @@ A job that was just handed back by its worker is shown as running. With --site e
 // ends after scanTime with what it has found, which is no error.
 func (a *app) jobsLs(ctx context.Context, s *session, f client.ListFilter, limit int) error {
 	scan, cancel := ctx, context.CancelFunc(func() {})
+	// Without a site the server's own indices find the jobs, and limit bounds what is read.
 	if f.Site != "" {
 		scan, cancel = context.WithTimeoutCause(ctx, scanTime, errScanTime)
 	}
@@ -70,6 +74,7 @@ func (a *app) jobsLs(ctx context.Context, s *session, f client.ListFilter, limit
 	list, more, err := s.client.ListFirst(scan, f, limit)
 	switch {
 	case errors.Is(err, errScanTime):
+		// What was found is printed below with exit code 0.
 		a.note("the search stopped after %s; so far it found %s: narrow it with --queue or --since", scanTime, count(len(list), "job"))
 	case err != nil:
 		return err
@@ -77,6 +82,7 @@ func (a *app) jobsLs(ctx context.Context, s *session, f client.ListFilter, limit
 		a.note("more jobs follow: raise --limit")
 	}
 	if a.json {
+		// JSON gets [] instead of null.
 		if list == nil {
 			list = []client.Listed{}
 		}
@@ -94,6 +100,7 @@ func age(since time.Time) string { return time.Since(since).Round(time.Second).S
 
 // untilNext says how long a job still waits; empty if it does not.
 func untilNext(at time.Time) string {
+	// Rounded to a second, so a time that comes in less counts as now.
 	switch wait := time.Until(at).Round(time.Second); {
 	case at.IsZero():
 		return ""
@@ -108,6 +115,7 @@ func stateNames() string { return strings.Join(jobs.States(), ", ") }
 
 // checkState refuses a state that no job can have. Empty means any state.
 func checkState(state string) error {
+	// An unknown state would find nothing, which looks like an answer.
 	if state != "" && !slices.Contains(jobs.States(), state) {
 		return usage("--state: %q is none of %s", state, stateNames())
 	}

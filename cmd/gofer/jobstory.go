@@ -11,7 +11,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/control"
 )
 
-// holder is a worker that holds a job and cannot settle it, such as one that waits for room for the result.
+// holder is a worker that holds a job and cannot settle it, such as one that waits for room for the result. It
+// is the answer of control.Workers, reduced to one job.
 type holder struct {
 	Worker    string    `json:"worker"`
 	Since     time.Time `json:"since"`
@@ -29,7 +30,7 @@ func (h holder) String() string {
 	return text
 }
 
-// story is a job's story as it is printed.
+// story is a job's story as it is printed. Result here hides that of client.Story, whose body may be large.
 type story struct {
 	client.Story
 	Result *jobs.Summary `json:"result,omitempty"`
@@ -47,11 +48,13 @@ func readStory(ctx context.Context, s *session, key client.Key, note func(format
 	for _, err := range known.Unread {
 		note("%v", err)
 	}
+	// It is copied, so that what the workers say can be filled in.
 	t := &story{Story: *known}
 	if known.Result != nil {
 		facts := known.Result.Summary()
 		t.Result = &facts
 	}
+	// The workers are asked last: the streams hold the truth, and a fleet without workers still has a story.
 	t.readHolders(ctx, s)
 	t.readSite(ctx, s)
 	return t, nil
@@ -60,6 +63,7 @@ func readStory(ctx context.Context, s *session, key client.Key, note func(format
 // readSite asks the workers until when the site rests for which the job waits. If no worker answers, the story keeps what
 // the stream says.
 func (t *story) readSite(ctx context.Context, s *session) {
+	// Only a job that waits for its site is affected by what the workers know.
 	if t.Waiting == nil || t.Waiting.Why != jobs.StateSiteDown {
 		return
 	}
@@ -112,6 +116,7 @@ func (t *story) waitLine() string {
 // readHolders asks the workers whether one of them holds the job and cannot settle it. Only a job that a worker may hold
 // is asked about. If no worker answers, nothing is added.
 func (t *story) readHolders(ctx context.Context, s *session) {
+	// A waiting job lies in no worker's hands.
 	if !slices.Contains(t.Places, client.Queued) && !slices.Contains(t.Places, client.Due) {
 		return
 	}

@@ -7,7 +7,8 @@ import (
 )
 
 // newLogger makes a logger that writes to a stream in the configured format: text for people on a terminal, and JSON for
-// machines otherwise. Neither lets a terminal obey what a stranger wrote.
+// machines otherwise. Neither lets a terminal obey what a stranger wrote. The logger may be used from any
+// goroutine; the stream has a lock.
 func newLogger(c *config.Config, to *stream) *slog.Logger {
 	var level slog.Level
 	// The level was checked with the rest of the configuration.
@@ -19,7 +20,8 @@ func newLogger(c *config.Config, to *stream) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(to.jsonWriter(), options))
 }
 
-// inUTC writes all times in UTC, so that the logs of machines in different zones can be merged.
+// inUTC writes all times in UTC, so that the logs of machines in different zones can be merged. slog calls it
+// for each attribute, also for the time of the record itself.
 func inUTC(_ []string, attr slog.Attr) slog.Attr {
 	if attr.Value.Kind() == slog.KindTime {
 		attr.Value = slog.TimeValue(attr.Value.Time().UTC())

@@ -31,7 +31,9 @@ const (
 )
 
 func main() {
+	// Nothing of the program uses package log.
 	log.SetOutput(io.Discard) // net/http prints there, as it came, what a target sends out of turn
+	// os.Exit ends the process after run has returned, so its deferred functions have run.
 	os.Exit(newApp(os.Stdout, os.Stderr, os.Exit).run(context.Background(), os.Args[1:], os.Stdin))
 }
 
@@ -44,6 +46,7 @@ func run(ctx context.Context, env config.Environment, args []string, in io.Reade
 }
 
 // newApp makes the program for one run. exit ends the process with a code; nil means that nobody may end it.
+// Both streams remember their first failure.
 func newApp(out, errOut io.Writer, exit func(code int)) *app {
 	return &app{out: &stream{to: out}, err: &stream{to: errOut}, interrupts: newInterrupts(exit)}
 }
@@ -53,6 +56,7 @@ func newApp(out, errOut io.Writer, exit func(code int)) *app {
 func (a *app) run(ctx context.Context, args []string, in io.Reader) int {
 	ctx, stop := a.interrupts.watch(ctx)
 	defer stop()
+	// Questions are asked only where both the answers come from a terminal and the questions go to one.
 	a.in, a.interactive = reading(ctx, in), isTerminal(in) && a.err.isTerminal()
 	if isTerminal(in) {
 		a.keyboard, _ = in.(*os.File)
@@ -60,12 +64,15 @@ func (a *app) run(ctx context.Context, args []string, in io.Reader) int {
 	root := a.root()
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
+	// Only an error becomes an interruption: a verb that had finished when the signal came has succeeded.
 	if ctx.Err() != nil && err != nil {
 		err = interruption(err)
 	}
+	// Some verbs ignore what their prints return, so a full disk or a closed pipe is found here.
 	if lost := a.out.failed(); lost != nil && !errors.Is(err, lost) {
 		err = &failure{code: exitFailed, err: errors.Join(err, lost)}
 	}
+	// cmd is the verb that was found, or gofer itself.
 	return a.report(cmd.CommandPath(), err)
 }
 
@@ -82,7 +89,8 @@ type app struct {
 	interrupts  *interrupts
 }
 
-// failure is an error with its own exit code. exitCode finds it anywhere in a chain.
+// failure is an error with its own exit code. exitCode finds it anywhere in a chain. The error keeps its chain,
+// so errors.Is and errors.As look through it.
 type failure struct {
 	code int
 	err  error
@@ -105,7 +113,8 @@ func asUsage(err error) error {
 }
 
 // report prints what came of a verb and returns the exit code. It is the one place that prints errors. A pipe whose
-// reader has gone is no reason for a message.
+// reader has gone is no reason for a message. A closed pipe is a failure without a message: the reader, such as
+// head, has ended on purpose.
 func (a *app) report(verb string, err error) int {
 	if err == nil {
 		return exitOK
@@ -114,6 +123,7 @@ func (a *app) report(verb string, err error) int {
 		return exitFailed // whoever read has seen enough
 	}
 	code := exitCode(err)
+	// Lines takes joined errors apart and puts the remedy behind each.
 	for _, line := range config.Lines(err) {
 		a.note("%s", line)
 	}
@@ -128,8 +138,10 @@ func exitCode(err error) int {
 	var coded *failure
 	var bad *config.Error
 	switch {
+	// The failure comes first: a verb that chose a code has a reason.
 	case errors.As(err, &coded):
 		return coded.code
+	// sysexits.h calls it EX_CONFIG, and the other one EX_UNAVAILABLE.
 	case errors.As(err, &bad), errors.Is(err, bus.ErrConfig):
 		return exitConfig
 	case errors.Is(err, bus.ErrUnreachable):
@@ -154,6 +166,7 @@ The environment configures it: 'gofer config usage' lists the variables. 'gofer 
 the fields of a job; a worker serves their JSON Schema under /api/v1/schemas/.
 Exit codes: 0 ok, 1 failed, 2 usage, 3 some jobs failed, 69 NATS unreachable, 78 bad configuration,
 130 interrupted (a worker: by a second signal).`,
+		// Both are silenced: report is the one place that prints an error.
 		SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -166,9 +179,11 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 some jobs failed, 69 NATS unreachable, 78
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
 	root.PersistentFlags().StringVar(&a.server, "server", "", "`URL` of NATS, instead of GOFER_NATS_URL")
 	root.PersistentFlags().StringVar(&a.context, "context", "", "`NAME` of a context of the nats command, instead of all GOFER_NATS_… variables")
+	// cobra runs it after parsing and before the verb, for every verb that has none of its own.
 	root.PersistentPreRunE = checkFlagTexts
 	root.SetHelpCommand(helpCommand())
 	root.SetFlagErrorFunc(flagError)
+	// Last, because completion goes over all verbs.
 	a.addVerbs(root)
 	return root
 }
@@ -182,6 +197,7 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 		case err == nil:
 			return nil
 		case cmd.HasSubCommands():
+			// Two edits find a missing or a swapped letter.
 			cmd.SuggestionsMinimumDistance = 2
 			text := fmt.Sprintf("%s has no verb %q", cmd.CommandPath(), args[0])
 			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {

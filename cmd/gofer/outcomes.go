@@ -21,11 +21,12 @@ const mostNamed = 10
 
 // nameOpen names the jobs that go on although nobody waits for them any more. With --json it prints all of them on
 // standard output, as accepted jobs. Otherwise it names the first mostNamed on standard error. Jobs that may have been
-// accepted are named as well.
+// accepted are named as well. Lists are sorted by line, so that the user can start again where it stopped.
 func (s *submission) nameOpen() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	byLine := func(a, b ackFacts) int { return a.Line - b.Line }
+	// s.open is a map, so its order means nothing.
 	open := slices.SortedFunc(maps.Values(s.open), byLine)
 	slices.SortFunc(s.unsure, byLine)
 	s.nameSome("perhaps accepted, no answer came", s.unsure, "")
@@ -33,6 +34,7 @@ func (s *submission) nameOpen() error {
 		s.nameSome("no result yet", open, ", which --json would name")
 		return nil
 	}
+	// All of them, for a program may have to wait for each.
 	for _, ack := range open {
 		if err := s.app.printJSON(ack); err != nil {
 			return err
@@ -53,16 +55,19 @@ func (s *submission) nameSome(what string, list []ackFacts, more string) {
 
 // await prints an outcome for each job of keys until keys is closed and all outcomes have come. It counts them.
 func (s *submission) await(ctx context.Context, keys <-chan client.Key) error {
+	// mu is for the goroutine that submits meanwhile.
 	return s.session.client.WaitEach(ctx, keys, func(r jobs.Result) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		switch {
 		case r.Outcome != jobs.Succeeded:
 			s.failed++
+		// A job that failed is not counted again as unwanted.
 		case s.flags.fail && (r.Status < 200 || r.Status > 399):
 			s.unwanted++
 		}
 		s.count(r)
+		// The line would otherwise stand behind the bar.
 		s.clearBar()
 		return s.outcome(ctx, r)
 	})
@@ -71,7 +76,8 @@ func (s *submission) await(ctx context.Context, keys <-chan client.Key) error {
 // hintAfter is how long nothing is said about jobs that nobody takes. Jobs of a healthy queue have begun by then.
 const hintAfter = 5 * time.Second
 
-// hint names the queues that no worker serves, once. A user who may not look at the queues gets no hint.
+// hint names the queues that no worker serves, once. A user who may not look at the queues gets no hint. It is
+// a courtesy: an error of it must not disturb the submission.
 func (s *submission) hint(ctx context.Context) {
 	queues, err := s.session.client.ConsumedQueues(ctx)
 	if err != nil {
@@ -123,6 +129,7 @@ func (s *submission) outcome(ctx context.Context, r jobs.Result) error {
 	delete(s.open, key)
 	if s.flags.output != "" && r.Outcome == jobs.Succeeded {
 		if err := s.save(ctx, r); err != nil {
+			// It counts as failed, so the exit code says that something is missing.
 			s.failed++
 			s.app.note("the body of job %s is not kept: %s", key, config.Explain(err))
 		}
@@ -134,6 +141,7 @@ func (s *submission) outcome(ctx context.Context, r jobs.Result) error {
 			Line int `json:"line"`
 		}{r.Summary(), from.Line})
 	case s.single && s.flags.output == "":
+		// The facts go to standard error, so that the body alone can be piped.
 		_ = s.app.err.line("%s", resultLine(r))
 		return s.app.printBody(ctx, s.session, r)
 	}
@@ -148,6 +156,7 @@ func (s *submission) save(ctx context.Context, r jobs.Result) error {
 		return err
 	}
 	defer func() { _ = body.Close() }()
+	// os.OpenRoot keeps every path within the folder, also through symbolic links.
 	folder, err := os.OpenRoot(s.flags.output)
 	if err != nil {
 		return err
@@ -157,11 +166,13 @@ func (s *submission) save(ctx context.Context, r jobs.Result) error {
 		return err
 	}
 	name := r.Queue + "/" + r.ID
+	// O_EXCL: an existing file may be the body of an earlier run.
 	f, err := folder.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}
 	_, err = io.Copy(f, body)
+	// Close reports what the system could not write, such as a full disk.
 	if err = errors.Join(err, f.Close()); err != nil {
 		_ = folder.Remove(name) // half a body would look like a whole one
 	}
@@ -171,11 +182,13 @@ func (s *submission) save(ctx context.Context, r jobs.Result) error {
 // verdict is how the whole submission went: nil, an error, or a failure with exit code 3 if some jobs failed and others
 // did not. It is called when no other goroutine uses s.
 func (s *submission) verdict() error {
+	// The cases go from the worst to the best, and each later one can rely on the former ones not holding.
 	switch bad := s.invalid + s.refused; {
 	case bad+s.accepted == 0: // nothing failed
 		s.say("no jobs in " + s.sourceName())
 	case bad > 0 && s.accepted == 0:
 		return fmt.Errorf("no job was accepted, %d refused", bad)
+	// A single job was reported with its outcome already, so counts would only repeat it.
 	case s.failed > 0 && s.flags.wait && s.accepted == 1 && bad == 0:
 		return &failure{code: exitSomeFailed, err: errors.New("the job failed")}
 	case s.unwanted > 0:

@@ -28,6 +28,7 @@ func (a *app) pauseCommand() *cobra.Command {
 			if errors.Is(err, jobs.ErrTooLong) {
 				return usage("--for: %w", err)
 			}
+			// Zero would mean a pause without an end.
 			if err != nil || d <= 0 {
 				return usage("--for: not a duration such as 10m")
 			}
@@ -36,9 +37,11 @@ func (a *app) pauseCommand() *cobra.Command {
 		if err := s.client.Pause(ctx, args[0], until); err != nil {
 			return err
 		}
+		// client.Pause takes the zero time as an end that is far away.
 		if until.IsZero() {
 			return a.say(map[string]any{"queue": args[0], "paused": true}, "Queue %s is paused.", args[0])
 		}
+		// The time is shown as it was sent; the server has its own clock.
 		stamp := until.UTC().Format(time.RFC3339)
 		return a.say(map[string]any{"queue": args[0], "paused": true, "paused_until": stamp}, "Queue %s is paused until %s.", args[0], stamp)
 	})

@@ -47,6 +47,7 @@ func (a *app) play(ctx context.Context) error {
 		if proxies, err = proxylist.ParseList(strings.NewReader(strings.Join(world.Lines(), "\n"))); err != nil {
 			return err
 		}
+		// A value that the user set is kept.
 		if !c.IsSet("GOFER_ATTEMPT_TIMEOUT") {
 			c.AttemptTimeout = jobs.Duration(playground.AttemptTimeout)
 		}
@@ -57,6 +58,7 @@ func (a *app) play(ctx context.Context) error {
 	var waiting sync.WaitGroup
 	defer waiting.Wait()
 	defer cancel()
+	// The hint waits for the worker in a goroutine, because runWorker returns only at its end.
 	return a.runWorker(ctx, c, proxies, func(addr net.Addr) {
 		waiting.Go(func() { printWhenReady(ctx, a.err, pageOf(addr), hint) })
 	})
@@ -96,6 +98,7 @@ func pageOf(addr net.Addr) string {
 
 // printWhenReady prints hint once the worker is ready, unless ctx ends before.
 func printWhenReady(ctx context.Context, out *stream, page, hint string) {
+	// It polls, because the worker is reached in the same way as by a user.
 	for !isReady(ctx, page) {
 		select {
 		case <-ctx.Done():

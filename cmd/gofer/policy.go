@@ -44,6 +44,7 @@ func (a *app) policyShow(ctx context.Context, s *session, _ []string) error {
 	if err != nil {
 		return err
 	}
+	// A worker is asked, because its environment decides what a partial document means.
 	own, err := s.workersPolicy(ctx)
 	if err != nil {
 		return err
@@ -52,6 +53,7 @@ func (a *app) policyShow(ctx context.Context, s *session, _ []string) error {
 	var invalid error
 	entry, err := kv.Get(ctx, fleet.PolicyKey)
 	switch {
+	// No document: the environment of each worker applies, which may differ between workers.
 	case errors.Is(err, jetstream.ErrKeyNotFound):
 		source = "environment"
 	case err != nil:
@@ -59,6 +61,7 @@ func (a *app) policyShow(ctx context.Context, s *session, _ []string) error {
 	default:
 		if policy, err = jobs.DecodePolicy(entry.Value(), policy); err != nil {
 			invalid = fmt.Errorf("the policy in the bucket is not valid, and workers keep the last good one: %w", err)
+			// Workers keep the last good one, so the one worker's answer is shown.
 			policy = own.Policy
 		}
 	}
@@ -72,6 +75,7 @@ func (a *app) policyShow(ctx context.Context, s *session, _ []string) error {
 // what it lacks. If no worker answers, both are those of a worker with this environment.
 func (s *session) workersPolicy(ctx context.Context) (control.PolicyResponse, error) {
 	own := s.config.Policy()
+	// One answer is enough for printing; doctor compares the configurations of all.
 	answers, err := askFleet[control.PolicyResponse](ctx, s, control.Policy, nil, 1)
 	if errors.Is(err, control.ErrNoWorkers) {
 		return control.PolicyResponse{Policy: own, Environment: &own}, nil
@@ -80,6 +84,7 @@ func (s *session) workersPolicy(ctx context.Context) (control.PolicyResponse, er
 		return control.PolicyResponse{}, err
 	}
 	answer := answers[0]
+	// Workers of earlier versions do not send their environment.
 	if answer.Environment == nil {
 		answer.Environment = &own
 	}
@@ -92,6 +97,7 @@ func (a *app) policySet(ctx context.Context, s *session, args []string) error {
 	text := []byte(args[0])
 	if args[0] == "-" {
 		var err error
+		// One byte more than allowed shows that the text is longer.
 		if text, err = io.ReadAll(io.LimitReader(a.in, maxPolicy+1)); err != nil {
 			return err
 		}
@@ -99,6 +105,8 @@ func (a *app) policySet(ctx context.Context, s *session, args []string) error {
 			return usage("policy: longer than %d bytes", maxPolicy)
 		}
 	}
+	// What the text lacks takes gofer's default and not that of an environment, so the result is the same from
+	// every machine.
 	policy, err := jobs.DecodePolicy(text, jobs.DefaultPolicy())
 	if err != nil {
 		return usage("policy: %w", err)
@@ -111,6 +119,7 @@ func (a *app) policySet(ctx context.Context, s *session, args []string) error {
 	if err != nil {
 		return err
 	}
+	// Workers watch the key, so each has the policy within a second.
 	if _, err := kv.Put(ctx, fleet.PolicyKey, data); err != nil {
 		return fmt.Errorf("set policy: %w", err)
 	}
@@ -123,6 +132,7 @@ func (a *app) policyReset(ctx context.Context, s *session, _ []string) error {
 	if err != nil {
 		return err
 	}
+	// Delete of a key that does not exist succeeds.
 	if err := kv.Delete(ctx, fleet.PolicyKey); err != nil {
 		return fmt.Errorf("reset policy: %w", err)
 	}

@@ -34,6 +34,7 @@ func (w raw) Write(p []byte) (int, error) {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
 	n, err := w.s.to.Write(p)
+	// Later errors mostly follow from the first.
 	if err != nil && w.s.err == nil {
 		w.s.err = err
 	}
@@ -63,6 +64,8 @@ func (s *stream) failed() error {
 
 // line prints one line. Line breaks and control characters of the arguments are escaped, so it stays one line.
 func (s *stream) line(format string, args ...any) error {
+	// Arguments may come from strangers, so the whole line is made printable after formatting, not each
+	// argument.
 	return s.print(text.Printable(fmt.Sprintf(format, args...)) + "\n")
 }
 
@@ -79,6 +82,7 @@ func (s *stream) block(lines string) error { return s.print(text.Block(lines) + 
 
 // print writes text that is safe for a terminal.
 func (s *stream) print(safe string) error {
+	// One write for each line keeps lines of several goroutines apart.
 	_, err := raw{s}.Write([]byte(safe))
 	return err
 }
@@ -91,6 +95,7 @@ func (s *stream) json(v any) error {
 	if err := enc.Encode(v); err != nil {
 		return err
 	}
+	// text.JSON also escapes control characters above ASCII, which JSON allows and terminals obey.
 	return s.print(string(text.JSON(line.Bytes())))
 }
 
@@ -104,15 +109,19 @@ func (s *stream) body(from io.Reader) error {
 		_, err := io.Copy(raw{s}, from)
 		return err
 	}
+	// The size bounds the memory and not the body.
 	buf := make([]byte, 32<<10)
 	held := 0 // bytes of buf that belong to the next piece
 	for {
 		n, err := from.Read(buf[held:])
 		piece := buf[:held+n]
+		// Text has no zero byte. The test is for each piece, so a body that shows one late is printed up to
+		// there.
 		if bytes.IndexByte(piece, 0) >= 0 {
 			return fmt.Errorf("%s", errBinary)
 		}
 		cut := len(piece)
+		// At the end nothing can follow, so a cut character is printed as it is.
 		if err == nil {
 			cut -= unfinished(piece)
 		}
@@ -125,6 +134,7 @@ func (s *stream) body(from io.Reader) error {
 		if err != nil {
 			return err
 		}
+		// At most three bytes stay behind.
 		held = copy(buf, piece[cut:])
 	}
 }
@@ -132,6 +142,7 @@ func (s *stream) body(from io.Reader) error {
 // unfinished returns how many bytes at the end of piece may be the beginning of a character, or of a line end "\r\n".
 // They are printed with the next piece.
 func unfinished(piece []byte) int {
+	// A character has at most utf8.UTFMax bytes, so an unfinished one has at most one less.
 	for n := 1; n <= min(len(piece), utf8.UTFMax-1); n++ {
 		if last := piece[len(piece)-n:]; utf8.RuneStart(last[0]) {
 			if !utf8.FullRune(last) || last[0] == '\r' && n == 1 {
@@ -159,6 +170,7 @@ func (s *stream) width() int {
 // size returns how many columns and lines a person sees; zero if the stream is no terminal.
 func (s *stream) size() (width, height int) {
 	f, _ := s.to.(*os.File)
+	// The conversion fails for a writer that is no file, which is no terminal either.
 	if !s.isTerminal() {
 		return 0, 0
 	}
@@ -199,6 +211,7 @@ func (a *app) printBody(ctx context.Context, s *session, r jobs.Result) error {
 		return nil
 	}
 	body, err := s.client.Body(ctx, r)
+	// A body that was stored apart may be gone while the result is still there.
 	if err != nil {
 		return err
 	}
@@ -217,6 +230,7 @@ func (a *app) printResult(r jobs.Result) error {
 // resultColour is green for an answer of 2xx or 3xx, yellow for another answer, red for a job that failed.
 func resultColour(r jobs.Result) string {
 	switch {
+	// Cancelled jobs are yellow: somebody wanted it.
 	case r.Outcome == jobs.Failed:
 		return red
 	case r.Outcome == jobs.Succeeded && r.Status < 400:
@@ -228,6 +242,7 @@ func resultColour(r jobs.Result) string {
 // resultLine is a result in one line for people.
 func resultLine(r jobs.Result) string {
 	line := fmt.Sprintf("%s/%s %s", r.Queue, r.ID, r.Outcome)
+	// The parts follow the order in which people ask: which job, how it ended, through what, at what cost.
 	if r.Error != "" && r.Error != r.Outcome {
 		line += " " + r.Error
 	}

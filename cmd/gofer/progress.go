@@ -17,6 +17,7 @@ import (
 // no check. A total of -1 is not known.
 func (a *app) progress(wanted bool, total int) *progressbar.ProgressBar {
 	if !wanted || !a.err.isTerminal() {
+		// The invisible bar takes all calls, so callers need no second path.
 		return progressbar.NewOptions(total, progressbar.OptionSetWriter(io.Discard), progressbar.OptionSetVisibility(false))
 	}
 	// A spinner that changes by itself would draw from a goroutine of its own, without the lock that the caller holds.
@@ -32,6 +33,7 @@ const barPeriod = 100 * time.Millisecond
 func (s *submission) draw(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var drawing sync.WaitGroup
+	// It draws at once, and then each barPeriod until stop.
 	drawing.Go(func() {
 		for more := true; more; more = sleep(ctx, barPeriod) {
 			s.drawOnce()
@@ -39,6 +41,7 @@ func (s *submission) draw(ctx context.Context) (stop func()) {
 	})
 	return func() {
 		cancel()
+		// No drawing may follow the last clearing.
 		drawing.Wait()
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -47,6 +50,7 @@ func (s *submission) draw(ctx context.Context) (stop func()) {
 	}
 }
 
+// Everything is read under mu, so the numbers on the bar fit together.
 func (s *submission) drawOnce() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -61,6 +65,7 @@ func (s *submission) drawOnce() {
 	} else {
 		done = s.accepted
 	}
+	// A rate over less than a second jumps too much.
 	if spent := time.Since(s.began).Seconds(); spent > 1 {
 		what += fmt.Sprintf(", %.0f/s", float64(done)/spent)
 	}
@@ -78,6 +83,7 @@ func (s *submission) clearBar() {
 
 // count counts an outcome. The caller holds mu.
 func (s *submission) count(r jobs.Result) {
+	// The class of a job without an answer is replaced by how it ended.
 	class := jobs.StatusClass(r.Status)
 	switch r.Outcome {
 	case jobs.Failed:
@@ -93,6 +99,7 @@ func (s *submission) count(r jobs.Result) {
 func (s *submission) sumUp() {
 	total := 0
 	var parts []string
+	// A fixed order, so that two runs can be compared.
 	for _, class := range append(jobs.Classes(), "failed", "cancelled") {
 		if n := s.ended[class]; n > 0 {
 			total += n
@@ -106,12 +113,14 @@ func (s *submission) sumUp() {
 	if s.single || total < 2 || s.app.json {
 		return
 	}
+	// The lower bound avoids a division by zero.
 	spent := max(time.Since(s.began), time.Millisecond)
 	_ = s.app.err.line("%s jobs in %s (%.0f/s): %s; %s attempts", grouped(total), brief(spent), float64(total)/spent.Seconds(), strings.Join(parts, ", "), grouped(s.attempts))
 }
 
 // grouped writes a number with a comma before each three digits.
 func grouped(n int) string {
+	// is not negative.
 	digits := fmt.Sprint(n)
 	for at := len(digits) - 3; at > 0; at -= 3 {
 		digits = digits[:at] + "," + digits[at:]

@@ -44,7 +44,8 @@ states of waiting jobs are counted by one worker of the fleet every 5 s. If no w
 	}
 }
 
-// queueRow is a queue as it is printed.
+// queueRow is a queue as it is printed. The embedded state comes from the consumers at this moment, the other
+// fields from the count of the fleet.
 type queueRow struct {
 	client.QueueState
 	Delayed  uint64 `json:"delayed"`
@@ -59,6 +60,7 @@ type queueRow struct {
 
 // askQueues puts together what the consumers know at this moment and what the fleet has counted of the waiting jobs.
 func askQueues(ctx context.Context, s *session) (list []queueRow, unread uint64, err error) {
+	// Both are read, because the consumers are current and the count may be five seconds old.
 	queues, err := s.client.ConsumedQueues(ctx)
 	if err != nil {
 		return nil, 0, err
@@ -78,6 +80,7 @@ func askQueues(ctx context.Context, s *session) (list []queueRow, unread uint64,
 		}
 	}
 	slices.SortFunc(queues, func(a, b client.QueueState) int { return strings.Compare(a.Queue, b.Queue) })
+	// A queue that is only half known still has empty maps and lists, so that JSON has the same form for each.
 	for _, q := range queues {
 		row := queueRow{QueueState: q, OldestSeconds: map[string]float64{}, Reasons: []waiting.Reason{}}
 		if i := slices.IndexFunc(counted.Queues, func(other waiting.Queue) bool { return other.Queue == q.Queue }); i >= 0 {
@@ -93,6 +96,7 @@ func (r *queueRow) add(q *waiting.Queue, at time.Time) {
 	r.Delayed, r.Retrying, r.NoProxy, r.SiteDown = q.Delayed, q.Retrying, q.NoProxy, q.SiteDown
 	r.OldestSeconds, r.oldest = q.OldestSeconds(at), q.Oldest()
 	r.Reasons = append(r.Reasons, q.Reasons...)
+	// The age would be that of a job which is gone.
 	if r.Queued+r.Due == 0 { // taken since it was counted
 		r.OldestSeconds[jobs.StateQueued] = 0
 	}
@@ -101,6 +105,7 @@ func (r *queueRow) add(q *waiting.Queue, at time.Time) {
 // state says in a word or two whether the queue's jobs are taken.
 func (r *queueRow) state() string {
 	switch {
+	// The order is that of what has to be repaired first.
 	case !r.Served:
 		return "not served by any worker"
 	case !r.PausedUntil.IsZero():
@@ -122,6 +127,7 @@ func (a *app) printQueues(list []queueRow) error {
 	if err := a.out.table(header, rows); err != nil {
 		return err
 	}
+	// Reasons follow the table, since a sentence fits no column.
 	for _, q := range list {
 		for _, r := range q.Reasons {
 			if err := a.out.line("%s", fmt.Sprintf("queue %s: %s", q.Queue, r)); err != nil {

@@ -27,6 +27,7 @@ Without one, prints a line for each result as it comes, until interrupted; --all
 A body reaches a file or a pipe unchanged. On a terminal what it would obey is shown in Go's notation (\x1b), and a binary body
 is refused. Everything else that strangers wrote, such as URLs and reasons, is always shown so.`,
 		Args: args(cobra.MaximumNArgs(1)),
+		// Wrong combinations are refused before anything is connected.
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			one := len(ids) == 1
 			switch {
@@ -40,6 +41,7 @@ is refused. Everything else that strangers wrote, such as URLs and reasons, is a
 			if err := errors.Join(list.check(), checkDurable(durable, queue, all)); err != nil {
 				return err
 			}
+			// Following has no time limit, so the session is made here and not by verb.
 			s, err := a.connect(cmd.Context(), "results")
 			if err != nil {
 				return err
@@ -69,6 +71,7 @@ func (a *app) oneResult(ctx context.Context, s *session, queue, name string, wai
 	if err != nil {
 		return err
 	}
+	// Result asks once, and Wait until the result comes or ctx ends.
 	get := s.client.Result
 	if wait {
 		get = s.client.Wait
@@ -80,10 +83,12 @@ func (a *app) oneResult(ctx context.Context, s *session, queue, name string, wai
 	if a.json {
 		return a.printJSON(r.Summary())
 	}
+	// It goes to standard error, so that standard output is the body and nothing else.
 	_ = a.err.line("%s", resultLine(r))
 	if err := a.printBody(ctx, s, r); err != nil {
 		return err
 	}
+	// The facts were printed, so the error only sets the exit code.
 	if r.Outcome != jobs.Succeeded {
 		return &failure{code: exitSomeFailed, err: fmt.Errorf("the job's outcome is %s", r.Outcome)}
 	}
@@ -93,6 +98,7 @@ func (a *app) oneResult(ctx context.Context, s *session, queue, name string, wai
 // followResults prints a line for each result until ctx ends. It reads headers only, unless it reads with a durable,
 // which delivers whole messages.
 func (a *app) followResults(ctx context.Context, s *session, queue, durable string, all bool) error {
+	// Bodies are not shown, so they are not fetched. A prepared consumer cannot be changed to headers only.
 	f := client.Filter{Queue: queue, All: all, HeadersOnly: durable == "", Durable: durable}
 	return s.client.Follow(ctx, f, func(r jobs.Result) error {
 		if f.HeadersOnly {

@@ -42,6 +42,7 @@ func (f *resultFilter) check() error {
 	if f.status == "" || slices.Contains(jobs.Classes(), f.status) {
 		return nil
 	}
+	// Atoi would also take +404 or 0404.
 	if status, err := strconv.Atoi(f.status); err != nil || status < 100 || status > 999 || len(f.status) != 3 {
 		return usage("--status: %q is neither a status such as 404 nor one of 2xx, 3xx, 4xx, 5xx, none", f.status)
 	}
@@ -50,6 +51,7 @@ func (f *resultFilter) check() error {
 
 // fits reports whether a result is listed.
 func (f *resultFilter) fits(r *jobs.Result) bool {
+	// A status matches by its class or by its number.
 	return (!f.failed || r.Outcome == jobs.Failed) &&
 		(f.status == "" || f.status == jobs.StatusClass(r.Status) || f.status == strconv.Itoa(r.Status))
 }
@@ -58,6 +60,7 @@ func (f *resultFilter) fits(r *jobs.Result) bool {
 // results in memory and prints the newest N; without one it prints each at once.
 func (a *app) listResults(ctx context.Context, s *session, queue string, f *resultFilter) error {
 	var newest []jobs.Result
+	// UntilNow ends at the newest result at the time of the call, so a busy queue cannot keep it going.
 	err := s.client.Follow(ctx, client.Filter{Queue: queue, Since: f.since.Time, UntilNow: true, HeadersOnly: true}, func(r jobs.Result) error {
 		if !f.fits(&r) {
 			return nil
@@ -65,6 +68,7 @@ func (a *app) listResults(ctx context.Context, s *session, queue string, f *resu
 		if f.limit == 0 {
 			return a.printHeaders(r)
 		}
+		// Deleting in blocks of limit keeps the copying to one move for each result.
 		if newest = append(newest, r); len(newest) >= 2*int(f.limit) {
 			newest = slices.Delete(newest, 0, len(newest)-int(f.limit))
 		}
@@ -87,6 +91,7 @@ func (a *app) printHeaders(r jobs.Result) error {
 		return a.printResult(r)
 	}
 	facts := r.Summary()
+	// A result without its body has no length of it; zero would be a wrong fact.
 	facts.BodyBytes = nil
 	return a.printJSON(facts)
 }

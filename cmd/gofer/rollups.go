@@ -21,6 +21,7 @@ func (a *app) rollupsCommand() *cobra.Command {
 Requests are jobs that ended, and 2xx to none the classes of their last status; p50 and p95 are over their durations, from the first attempt to the end.`,
 		Args: args(cobra.NoArgs),
 		RunE: a.verb("rollups", func(ctx context.Context, s *session, _ []string) error {
+			// The bounds are those of what is kept.
 			if request.Hours < 1 || request.Hours > rollup.RetentionHours {
 				return usage("--hours: must be from 1 to %d", rollup.RetentionHours)
 			}
@@ -47,9 +48,11 @@ Requests are jobs that ended, and 2xx to none the classes of their last status; 
 // hour is always there.
 func hourRows(points []rollup.Point) (rows []table.Row) {
 	for i, p := range points {
+		// The first hours of a young installation are all empty and say nothing.
 		if len(rows) == 0 && p.TotalRequests+p.Attempts+p.TotalRetries+p.BreakerOpens == 0 && i < len(points)-1 {
 			continue
 		}
+		// A dash, because no request has no rate.
 		success := "-"
 		if p.TotalRequests > 0 {
 			success = fmt.Sprintf("%.1f %%", 100*p.SuccessRate)

@@ -21,7 +21,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/control"
 )
 
-// connectTimeout bounds how long a verb looks for its server.
+// connectTimeout bounds how long a verb looks for its server. It holds for connecting only. What a verb asks
+// then has its own bounds.
 const connectTimeout = 5 * time.Second
 
 // session is a verb's connection and what it needs to use it. Whoever connects closes it.
@@ -61,6 +62,7 @@ func (a *app) environment() (config.Environment, error) {
 			return nil, err
 		}
 	}
+	// Flags win over the environment: --server and --context replace what the variables say.
 	return env.Choose(a.server, a.context)
 }
 
@@ -77,13 +79,17 @@ func (a *app) connect(ctx context.Context, verb string) (*session, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
+	// The name of the connection tells the operator of the server which verb it is. The log goes to standard
+	// error.
 	nc, err := bus.Connect(ctx, c.Dial("gofer "+verb), newLogger(&c, a.err))
+	// Without any address, the likely cause is that no worker runs on this machine.
 	if errors.Is(err, bus.ErrUnreachable) && c.NATSURL == "" {
 		return nil, fmt.Errorf("%w (start a server with gofer worker, or name yours in GOFER_NATS_URL)", err)
 	}
 	if err != nil {
 		return nil, err
 	}
+	// An error from here on must close the connection.
 	b, err := bus.NewWithDomain(nc, names, c.NATSJSDomain)
 	if err != nil {
 		nc.Close()
@@ -100,6 +106,7 @@ func askFleet[T any](ctx context.Context, s *session, verb string, request any, 
 	subject := control.Subject(s.names, verb)
 	answers, err := control.Ask[T](ctx, s.nc, subject, request, limit)
 	if errors.Is(err, control.ErrNoWorkers) {
+		// Nobody subscribes under another prefix, so the prefix is named.
 		return nil, fmt.Errorf("%w on %s: none runs with GOFER_PREFIX=%s on this server, or this user may not ask", err, subject, s.names.Prefix())
 	}
 	return answers, err
@@ -108,6 +115,7 @@ func askFleet[T any](ctx context.Context, s *session, verb string, request any, 
 // verb returns the function of a cobra command for a verb that needs a connection: it connects, calls do, and closes the
 // session.
 func (a *app) verb(name string, do func(ctx context.Context, s *session, args []string) error) func(*cobra.Command, []string) error {
+	// ctx ends by a signal; the session is closed in any case.
 	return func(cmd *cobra.Command, args []string) error {
 		s, err := a.connect(cmd.Context(), name)
 		if err != nil {
@@ -131,6 +139,7 @@ func key(ctx context.Context, s *session, queue, name string) (client.Key, error
 	if !named {
 		q, id = queue, name
 	}
+	// A queue that is given twice has to be the same.
 	if queue != "" && q != queue {
 		return client.Key{}, usage("--queue %s contradicts %s", queue, name)
 	}
@@ -140,6 +149,7 @@ func key(ctx context.Context, s *session, queue, name string) (client.Key, error
 	if q != "" {
 		return client.Key{Queue: q, ID: id}, nil
 	}
+	// An id alone is looked up in the streams, which needs more rights and more time than a full name.
 	found, err := s.client.Resolve(ctx, id)
 	if _, ok := errors.AsType[*client.AmbiguousError](err); ok {
 		return client.Key{}, usage("%w", err)
@@ -169,6 +179,7 @@ func eachLine(r io.Reader, use func(number int, line []byte) error) error {
 
 // checkDurable refuses flags that a prepared consumer would ignore: it has its own filter and its own beginning.
 func checkDurable(durable, queue string, all bool) error {
+	// Silently ignoring them would show other messages than the user asked for.
 	if durable != "" && (queue != "" || all) {
 		return usage("--durable goes with neither --queue nor --all: the prepared consumer has its own filter and beginning")
 	}

@@ -15,6 +15,7 @@ import (
 // left alone.
 func (a *app) setupCommand() *cobra.Command {
 	var dryRun bool
+	// It bounds only the wait at the end, not the changes.
 	timeout := 10 * time.Minute // a large stream takes its time
 	cmd := &cobra.Command{
 		Use:   "setup",
@@ -32,14 +33,17 @@ The replicas of a stream with waiting jobs change only on nats-server 2.14.10, 2
 				return err
 			}
 			defer s.close()
+			// Plan and Apply return the same list, so a dry run shows what a run does.
 			act := s.bus.Apply
 			if dryRun {
 				act = s.bus.Plan
 			}
 			done, err := act(cmd.Context(), s.config.Settings())
+			// What was done before an error is printed, too.
 			if err == nil || len(done) > 0 {
 				a.printDifferences(done, dryRun)
 			}
+			// One replica is never behind.
 			if err != nil || dryRun || timeout == 0 || s.config.Settings().Replicas == 1 {
 				return err
 			}
@@ -71,6 +75,7 @@ func (a *app) awaitReplicas(ctx context.Context, s *session, limit time.Duration
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errReplicasBehind)
 	defer cancel()
 	var noted time.Time
+	// The function is called after each look, and behind is never empty then.
 	err = s.bus.AwaitReplicas(ctx, s.config.Settings(), func(behind []bus.ReplicaLag) {
 		if time.Since(noted) < noteEvery {
 			return
@@ -86,6 +91,7 @@ func (a *app) awaitReplicas(ctx context.Context, s *session, limit time.Duration
 
 // printDifferences prints what was done, or with dryRun what would be done.
 func (a *app) printDifferences(list []bus.Difference, dryRun bool) {
+	// A list that is empty is printed as [].
 	if a.json {
 		if list == nil {
 			list = []bus.Difference{}

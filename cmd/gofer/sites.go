@@ -49,13 +49,15 @@ type workerSites struct {
 	Sites  []admin.Site `json:"sites"`
 }
 
-// maxSiteName bounds the name of a site: a host has 253 letters at most.
+// maxSiteName bounds the name of a site: a host has 253 letters at most. A name, a colon and a port of five
+// digits.
 const maxSiteName = 260
 
 // siteName returns the name of a site in the spelling of the workers: lower case, without a final dot. What cannot be a
 // host with or without a port is a usage error.
 func siteName(text string) (string, error) {
 	name := strings.ToLower(strings.TrimSuffix(text, "."))
+	// A slash or blank shows that a URL or a sentence was given.
 	if name == "" || len(name) > maxSiteName || strings.ContainsAny(name, "/ \t\r\n") {
 		return "", usage("%q is not a site: write HOST or HOST:PORT", text)
 	}
@@ -69,7 +71,8 @@ func askSites(ctx context.Context, s *session, request control.SiteRequest) ([]w
 	return list, err
 }
 
-// sitesLs prints a row for each site, those first that most workers let rest; or with --json the answer of each worker.
+// sitesLs prints a row for each site, those first that most workers let rest; or with --json the answer of each
+// worker. Each worker's view is its own, so a site may rest in some and not in others.
 func (a *app) sitesLs(ctx context.Context, s *session, _ []string) error {
 	list, err := askSites(ctx, s, control.SiteRequest{})
 	if err != nil {
@@ -155,6 +158,7 @@ func (a *app) sitesShow(ctx context.Context, s *session, args []string) error {
 	if err != nil {
 		return err
 	}
+	// A worker that does not know the site answers with an empty list.
 	list = slices.DeleteFunc(list, func(w workerSites) bool { return len(w.Sites) == 0 })
 	if len(list) == 0 {
 		return errUnknownSite(name)
@@ -190,6 +194,7 @@ func (a *app) sitesReset(ctx context.Context, s *session, args []string) error {
 	}
 	workers := 0
 	for _, answer := range list {
+		// A worker answers as well if it does not know the site.
 		if answer.Known {
 			workers++
 		}

@@ -20,8 +20,9 @@ import (
 
 // submission is one run of gofer submit. With --wait, outcomes are printed while lines are read.
 type submission struct {
-	app       *app
-	session   *session
+	app     *app
+	session *session
+	// It is a copy, so check and template have had their say before.
 	flags     submitFlags
 	notBefore time.Time
 	unit      string // what holds a job: a line or a URL
@@ -58,6 +59,7 @@ type ackFacts struct {
 // run publishes every job and, with --wait, waits for the results. Whatever ends it early, the jobs that were accepted
 // are named: they go on.
 func (s *submission) run(ctx context.Context, source io.Reader) error {
+	// Made here, so that --print needs only the map of lines.
 	s.open, s.taken, s.ended, s.began = map[client.Key]ackFacts{}, map[int]origin{}, map[string]int{}, time.Now()
 	act := s.publish
 	if s.flags.wait {
@@ -66,8 +68,10 @@ func (s *submission) run(ctx context.Context, source io.Reader) error {
 	s.bar = s.app.progress(!s.single, -1)
 	stop := s.draw(ctx)
 	err := act(ctx, source)
+	// The bar is taken away before anything else is printed.
 	stop()
 	if err != nil {
+		// Both are reported: why it ended, and which jobs go on.
 		return errors.Join(s.explainEnd(ctx, err), s.nameOpen())
 	}
 	s.sumUp()
@@ -76,6 +80,7 @@ func (s *submission) run(ctx context.Context, source io.Reader) error {
 
 // explainEnd returns err, or what an interruption means for the jobs.
 func (s *submission) explainEnd(ctx context.Context, err error) error {
+	// Without an interruption the error speaks for itself.
 	switch {
 	case ctx.Err() == nil:
 		return err
@@ -95,6 +100,7 @@ func (s *submission) sourceName() string {
 
 // publish submits the jobs of all lines and prints the id of each. It ends when an id cannot be printed.
 func (s *submission) publish(ctx context.Context, source io.Reader) error {
+	// The cause ends the submission with the error of the print.
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	return s.submit(ctx, source, func(ack ackFacts) {
@@ -108,15 +114,20 @@ func (s *submission) publish(ctx context.Context, source io.Reader) error {
 // waits for its goroutines before it returns. --wait-timeout runs from the end of the submission.
 func (s *submission) publishAndWait(ctx context.Context, source io.Reader) error {
 	ctx, stop := context.WithCancelCause(ctx)
+	// It is not buffered, so no more than a few keys are on their way, and reading the input keeps pace with
+	// the server.
 	keys := make(chan client.Key)
 	var submitErr error
 	var beside sync.WaitGroup
 	beside.Go(func() {
 		submitErr = s.submitForWaiter(ctx, source, keys)
 		if submitErr != nil {
+			// A failed submission ends the waiting as well; the jobs that were accepted are named.
 			stop(submitErr)
 		}
+		// Closed in any case: await returns when the last result has come.
 		close(keys)
+		// The goroutine goes on beside await, and ends with ctx.
 		if limit := s.flags.timeout; limit > 0 && sleep(ctx, limit) {
 			stop(fmt.Errorf("no result within %s: the jobs go on, see gofer results", limit))
 		}
@@ -127,6 +138,7 @@ func (s *submission) publishAndWait(ctx context.Context, source io.Reader) error
 		}
 	})
 	err := s.await(ctx, keys)
+	// Both goroutines end by it. beside.Wait makes submitErr safe to read.
 	stop(nil)
 	beside.Wait()
 	return cmp.Or(err, submitErr)
@@ -136,6 +148,7 @@ func (s *submission) publishAndWait(ctx context.Context, source io.Reader) error
 func (s *submission) submitForWaiter(ctx context.Context, source io.Reader, keys chan<- client.Key) error {
 	err := s.submit(ctx, source, func(ack ackFacts) {
 		select {
+		// Either the waiter takes the key, or it has gone.
 		case keys <- ack.Key:
 		case <-ctx.Done():
 		}
@@ -148,12 +161,15 @@ func (s *submission) submitForWaiter(ctx context.Context, source io.Reader, keys
 func (s *submission) submit(ctx context.Context, source io.Reader, use func(ackFacts)) error {
 	var readErr error
 	err := s.session.client.SubmitMany(ctx, s.jobs(source, &readErr), 0, func(_ jobs.Job, ack client.Ack, err error) {
+		// The ack names the index even if the job was refused.
 		facts := s.landed(ack)
 		switch {
 		case err == nil:
 			s.accept(facts)
 			use(facts)
+		// Jobs that were read and not yet sent when the submission was ended.
 		case ctx.Err() != nil && errors.Is(err, context.Cause(ctx)): // it was not published
+		// Sent, and no answer came. They may be stored or not.
 		case ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
 			s.doubt(facts)
 		default:
@@ -169,6 +185,7 @@ func (s *submission) accept(ack ackFacts) {
 	defer s.mu.Unlock()
 	s.accepted++
 	if s.flags.wait {
+		// Only then are results waited for; otherwise the map would grow with the input.
 		s.open[ack.Key] = ack
 	}
 }
@@ -185,6 +202,7 @@ func (s *submission) refuse(ack ackFacts, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refused++
+	// The line is named and not the URL, which may hold secrets.
 	s.app.note("%s %d: %s", s.unit, ack.Line, config.Explain(err))
 }
 
@@ -199,6 +217,7 @@ func (s *submission) took(index int, from origin) {
 func (s *submission) landed(ack client.Ack) ackFacts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// Deleted after it is read: the deferred call runs last.
 	defer delete(s.taken, ack.Index)
 	from := s.taken[ack.Index]
 	return ackFacts{Ack: ack, Line: from.number, URL: from.url}
@@ -207,6 +226,7 @@ func (s *submission) landed(ack client.Ack) ackFacts {
 // jobs yields the job of each line in turn. Lines that hold no job are reported and counted. When the sequence has ended,
 // *readErr is what ended the reading, nil at the end of the input.
 func (s *submission) jobs(source io.Reader, readErr *error) iter.Seq[jobs.Job] {
+	// A value of its own tells the end that the consumer of the sequence wanted from an error of reading.
 	stop := errors.New("enough")
 	index := 0
 	return func(yield func(jobs.Job) bool) {
@@ -215,13 +235,16 @@ func (s *submission) jobs(source io.Reader, readErr *error) iter.Seq[jobs.Job] {
 			if err == nil {
 				err = sound(job)
 			}
+			// A bad line does not end the input: a file of a million URLs may have a few.
 			if err != nil {
 				s.invalid++
 				s.say(fmt.Sprintf("%s %d: %v", s.unit, number, err))
 				return nil
 			}
+			// Noted before the job is handed on, since its ack may come at once.
 			s.took(index, origin{number, job.URL})
 			index++
+			// The consumer has ended the loop.
 			if !yield(job) {
 				return stop
 			}
@@ -238,6 +261,7 @@ func (s *submission) printJobs(source io.Reader) error {
 	s.taken = map[int]origin{}
 	var readErr, printErr error
 	for job := range s.jobs(source, &readErr) {
+		// It counts as accepted, so that verdict can tell an empty input.
 		s.accepted++
 		if printErr = s.app.printJob(job); printErr != nil {
 			break
@@ -251,6 +275,7 @@ func (s *submission) printJobs(source io.Reader) error {
 func sound(job jobs.Job) error {
 	job.Queue = cmp.Or(job.Queue, jobs.DefaultQueue)
 	job.ID = cmp.Or(job.ID, "unnamed")
+	// Encoding applies all checks of a job.
 	_, err := job.Encode()
 	return err
 }
@@ -267,6 +292,7 @@ func (s *submission) say(text string) {
 func (s *submission) printAck(ack ackFacts) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// Without it, the id would be appended to the bar.
 	s.clearBar()
 	if s.app.json {
 		return s.app.printJSON(ack)

@@ -27,6 +27,7 @@ type submitFlags struct {
 	wait, fail, print           bool
 	timeout                     time.Duration
 
+	// It is made once, before the first line is read, and shared by all.
 	template jobs.Job // what jobFlags describe
 }
 
@@ -73,6 +74,7 @@ Any answer of a target is a success, also a 404. With --fail the exit code is 3 
 	flags.BoolVar(&f.wait, "wait", false, "wait for the results and print the outcomes")
 	flags.StringVar(&f.output, "output", "", "folder for the bodies, a file QUEUE/ID each, none of them replaced; implies --wait")
 	flags.Var((*durationFlag)(&f.timeout), "wait-timeout", "with --wait or --output: how long to wait for the results; 0 means as long as it takes (old name: --timeout)")
+	// Both names write the same variable, so the last one given wins.
 	flags.Var((*durationFlag)(&f.timeout), "timeout", "old name of --wait-timeout")
 	flags.Lookup("timeout").Hidden = true
 	flags.BoolVar(&f.fail, "fail", false, "with --wait or --output: exit code 3 if a result is not 2xx or 3xx")
@@ -84,6 +86,7 @@ Any answer of a target is a success, also a 404. With --fail the exit code is 3 
 // check refuses flags that would be ignored or are out of range, and notes whether --data was given. Errors are usage
 // errors.
 func (f *submitFlags) check(given *pflag.FlagSet) error {
+	// An empty --data differs from none, which the value alone cannot tell.
 	f.hasData = given.Changed("data")
 	waits := f.wait || f.output != ""
 	for _, name := range []string{"wait-timeout", "timeout", "fail"} {
@@ -94,6 +97,7 @@ func (f *submitFlags) check(given *pflag.FlagSet) error {
 	if f.print && waits {
 		return usage("--print publishes nothing, so there is nothing to wait for: leave out --wait and --output")
 	}
+	// Changed, because zero is the value of a flag that was not given.
 	if given.Changed("attempts") && (f.attempts < 1 || f.attempts > jobs.MaxMaxAttempts) {
 		return usage("--attempts: not between 1 and %d", jobs.MaxMaxAttempts)
 	}
@@ -112,6 +116,7 @@ func (a *app) submit(ctx context.Context, f submitFlags, urls []string) error {
 	if f.template, err = f.jobFlags.template(); err != nil {
 		return err
 	}
+	// It is opened before the connection, so that a wrong path costs no time.
 	source, closeSource, err := a.lines(ctx, f.file, urls)
 	if err != nil {
 		return err
@@ -123,6 +128,7 @@ func (a *app) submit(ctx context.Context, f submitFlags, urls []string) error {
 	if err := checkURLs(urls); err != nil {
 		return err
 	}
+	// The folder is made early: a body that cannot be kept fails its job.
 	if f.output != "" {
 		f.wait = true
 		if err := os.MkdirAll(f.output, 0o755); err != nil {
@@ -130,6 +136,7 @@ func (a *app) submit(ctx context.Context, f submitFlags, urls []string) error {
 		}
 	}
 	todo := &submission{app: a, flags: f, notBefore: notBefore, unit: "line"}
+	// Arguments are counted as URLs, lines of a file or of the input as lines.
 	if f.file == "" && urls[0] != "-" {
 		todo.unit, todo.single = "URL", len(urls) == 1
 	}
@@ -161,6 +168,7 @@ func (f *submitFlags) notBefore(now time.Time) (time.Time, error) {
 		return time.Time{}, usage("--in and --at: only one of the two can be given")
 	case f.in != "":
 		d, err := jobs.ParseDuration(f.in)
+		// The end of the last year that a time may have: RFC 3339 has four digits.
 		longest := time.Date(jobs.MaxYear+1, 1, 1, 0, 0, 0, 0, time.UTC).Sub(now)
 		switch {
 		case errors.Is(err, jobs.ErrTooLong), d >= longest:
@@ -194,22 +202,26 @@ func (a *app) lines(ctx context.Context, file string, urls []string) (io.Reader,
 	case file != "":
 		f, err := os.Open(file)
 		if err != nil {
+			// Opening is not bounded by ctx: the path of a named pipe without a writer blocks here.
 			return nil, nil, usage("--file: %w", err)
 		}
 		return reading(ctx, f), func() { _ = f.Close() }, nil // it may be a pipe
 	case len(urls) == 0:
 		return nil, nil, usage("submit: no URL given; name one, or --file, or - for standard input")
 	}
+	// Arguments become lines, so there is one way to read jobs. checkURLs refuses those that would be skipped.
 	return strings.NewReader(strings.Join(urls, "\n")), func() {}, nil
 }
 
 // parseLine reads a line: a bare URL, or a JSON job that may carry id and queue. The line is not empty. Flags fill in
 // what the line lacks.
 func parseLine(line []byte, f *submitFlags, notBefore time.Time) (jobs.Job, error) {
+	// encoding/json would replace invalid bytes silently.
 	if !utf8.Valid(line) {
 		return jobs.Job{}, errors.New("not UTF-8 text")
 	}
 	job := jobs.Job{URL: string(line)}
+	// No URL begins with a brace.
 	if line[0] == '{' {
 		var err error
 		if job, err = parseJSONLine(line); err != nil {
@@ -222,6 +234,7 @@ func parseLine(line []byte, f *submitFlags, notBefore time.Time) (jobs.Job, erro
 	if job.ID == "" {
 		job.ID = f.id
 	}
+	// --in and --at are for every line, and win over the line's own time.
 	if !notBefore.IsZero() {
 		job.NotBefore = notBefore
 	}
@@ -232,6 +245,7 @@ func parseLine(line []byte, f *submitFlags, notBefore time.Time) (jobs.Job, erro
 // membersOf returns the members of a JSON object. A member that is given twice is an error: encoding/json would silently
 // drop one of them.
 func membersOf(line []byte) (map[string]json.RawMessage, error) {
+	// The first pass checks the syntax, so the second one need not.
 	fields := map[string]json.RawMessage{}
 	if err := json.Unmarshal(line, &fields); err != nil {
 		return nil, fmt.Errorf("not a JSON object: %w", err)
@@ -243,6 +257,7 @@ func membersOf(line []byte) (map[string]json.RawMessage, error) {
 		name, _ := dec.Token()
 		var value json.RawMessage
 		_ = dec.Decode(&value)
+		// RawMessage of null is not nil, so a member that is null counts as given.
 		if fields[name.(string)] != nil {
 			return nil, fmt.Errorf("%q: given more than once", name)
 		}
@@ -259,6 +274,7 @@ func parseJSONLine(line []byte) (job jobs.Job, err error) {
 		return job, err
 	}
 	var name struct{ ID, Queue string }
+	// They are taken out before the job is decoded, which refuses unknown members.
 	for field, to := range map[string]*string{"id": &name.ID, "queue": &name.Queue} {
 		raw, given := fields[field]
 		if !given {
@@ -273,6 +289,7 @@ func parseJSONLine(line []byte) (job jobs.Job, err error) {
 	if err != nil {
 		return job, err
 	}
+	// Unmarshal of a job applies its own rules, such as durations as strings.
 	if err := json.Unmarshal(rest, &job); err != nil {
 		return job, err
 	}

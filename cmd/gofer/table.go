@@ -43,6 +43,7 @@ func render(header table.Row, rows []table.Row, l look) string {
 	}
 	t.AppendHeader(header)
 	for i := range rows {
+		// Before anything else, because widths are measured on what is printed.
 		rows[i] = printableRow(rows[i])
 		t.AppendRow(rows[i])
 	}
@@ -50,9 +51,11 @@ func render(header table.Row, rows []table.Row, l look) string {
 	fit := fitting(header, rows, l.width, gap)
 	for i := range header {
 		c := table.ColumnConfig{Number: i + 1}
+		// Without a terminal nothing is cut: programs may read the file.
 		if fit != nil {
 			c.WidthMax, c.WidthMaxEnforcer = fit[i], cutCell
 		}
+		// The last column holds sentences, so it is wrapped at words instead.
 		if i == len(header)-1 {
 			c.WidthMaxEnforcer = wrapLast
 		}
@@ -105,10 +108,14 @@ func fitting(header table.Row, rows []table.Row, width, gap int) []int {
 	}
 	last := len(header) - 1
 	give := func(column, least int) {
+		// by is never negative: a table that fits gives nothing away.
 		by := min(max(total-width, 0), max(widths[column]-least, 0))
 		widths[column], total = widths[column]-by, total-by
 	}
+	// The last column can be wrapped, so it loses nothing.
 	give(last, leastLast)
+	// One column of width at a time, from the widest, keeps the columns alike. There are few columns and some
+	// hundred at most to take away.
 	for total > width {
 		widest := 0
 		for i, w := range widths[:last] {
@@ -116,6 +123,7 @@ func fitting(header table.Row, rows []table.Row, width, gap int) []int {
 				widest = i
 			}
 		}
+		// All are as narrow as allowed.
 		if widths[widest] <= leastCell {
 			break
 		}
@@ -138,7 +146,8 @@ func (s *stream) isColoured() bool { return s.hasScreen() && os.Getenv("NO_COLOR
 // hasScreen reports whether the stream is a terminal that knows colours and positions.
 func (s *stream) hasScreen() bool { return s.isTerminal() && os.Getenv("TERM") != "dumb" }
 
-// colourOf is the colour of a state; empty for none. The word stands there as well: a colour is never the only sign.
+// colourOf is the colour of a state; empty for none. The word stands there as well: a colour is never the only
+// sign. The words are those that the columns show, also as states in JSON.
 func colourOf(state string) string {
 	switch state {
 	case "ready", "served", "ok", "up", "closed", "succeeded":
@@ -153,6 +162,7 @@ func colourOf(state string) string {
 
 // colourCell colours a cell that is a state. The cell is printable already.
 func colourCell(cell any) string {
+	// A cell that only begins like a state keeps its colour.
 	word := fmt.Sprint(cell)
 	return paint(colourOf(word), word)
 }
@@ -167,6 +177,7 @@ func paint(colour, safe string) string {
 
 // colouredLine prints one line in a colour if colours are wanted.
 func (s *stream) colouredLine(colour, line string) error {
+	// First made printable, then coloured: the other way round would escape the colour.
 	line = text.Printable(line)
 	if s.isColoured() {
 		line = paint(colour, line)

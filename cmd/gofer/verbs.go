@@ -12,6 +12,7 @@ import (
 
 // addVerbs adds all verbs, in the groups in which help lists them.
 func (a *app) addVerbs(root *cobra.Command) {
+	// The order is that of help.
 	for _, group := range []struct {
 		id, title string
 		verbs     []*cobra.Command
@@ -34,6 +35,7 @@ func (a *app) addVerbs(root *cobra.Command) {
 		}
 		root.AddCommand(group.verbs...)
 	}
+	// cobra adds help and completion itself.
 	root.SetHelpCommandGroupID("run")
 	root.SetCompletionCommandGroupID("run")
 	suggest(root)
@@ -42,6 +44,7 @@ func (a *app) addVerbs(root *cobra.Command) {
 
 // suggest names verbs by words that people try first.
 func suggest(root *cobra.Command) {
+	// They are words of other queues and of the shell. cobra offers the verb when one of them is typed.
 	words := map[string][]string{
 		"doctor": {"status", "check"}, "rollups": {"stats", "metrics"}, "events": {"logs", "log", "watch"}, "queues": {"ls", "list"}, "dead": {"retry", "replay", "failed"},
 		"submit": {"fetch", "get", "run", "push", "add", "enqueue"}, "workers": {"ps", "nodes"}, "proxies": {"proxy", "pool"}, "worker": {"start", "serve"}, "results": {"result"},
@@ -57,6 +60,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	if !ok {
 		return usage("%w", err)
 	}
+	// Hidden flags are old names, which nobody should learn.
 	var known []string
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		if !f.Hidden {
@@ -64,9 +68,11 @@ func flagError(cmd *cobra.Command, err error) error {
 		}
 	})
 	name := strings.TrimLeft(missing.GetSpecifiedName(), "-")
+	// One letter is near to too many flags.
 	if near := text.Nearest(name, known, 2); near != "" && len(name) > 1 {
 		return usage("%w, did you mean --%s?", err, near)
 	}
+	// A worker has no flags, so who tries one looks for a variable.
 	if cmd.Name() == "worker" {
 		return usage("%w: the environment configures a worker, see gofer config usage", err)
 	}

@@ -15,6 +15,7 @@ const noVersion = "v0.0.0-devel"
 
 // buildVersion returns the version of this program: what the build has set, or what Go has recorded.
 func buildVersion() string {
+	// A release sets it.
 	if version != "" {
 		return version
 	}
@@ -35,10 +36,12 @@ func versionOf(info *debug.BuildInfo) string {
 	for _, s := range info.Settings {
 		settings[s.Key] = s.Value
 	}
+	// Go records it only in a checkout with version control.
 	revision := settings["vcs.revision"]
 	if revision == "" {
 		return noVersion
 	}
+	// Twelve digits are what Go uses in pseudo-versions.
 	v := "v0.0.0-" + revision[:min(len(revision), 12)]
 	if settings["vcs.modified"] == "true" {
 		v += "+dirty"

@@ -50,12 +50,15 @@ func (a *app) work(ctx context.Context) error {
 // runWorker builds a worker and runs it until ctx ends. It calls listening once with the address of the HTTP port. What
 // is closed last was opened first: the embedded server outlives the worker, whose last acks it takes.
 func (a *app) runWorker(ctx context.Context, c config.Config, proxies []proxylist.Proxy, listening func(net.Addr)) error {
+	// A worker may take its drain timeout to end after a signal; any other verb gets half a second.
 	a.interrupts.allow(c.DrainTimeout.Std()+drainSlack, exitFailed)
 	limitMemory(&c)
 	reserve := make([]byte, heapReserve)
 	defer runtime.KeepAlive(reserve)
 	log := newLogger(&c, a.err)
+	// The port is opened first: it is the likeliest thing to be taken, and nothing has to be undone then.
 	listener, err := listen(ctx, c.HTTPAddr)
+	// Both ports are checked, so that one run names both conflicts.
 	if err != nil && c.NATSURL == "" {
 		err = errors.Join(err, withoutServer(&c, natsserver.CheckAddr(ctx, c.EmbeddedAddr))) // both at once
 	}
@@ -63,18 +66,21 @@ func (a *app) runWorker(ctx context.Context, c config.Config, proxies []proxylis
 		return err
 	}
 	defer func() { _ = listener.Close() }()
+	// Called before the worker is ready: the port answers from here on.
 	listening(listener.Addr())
 	if c.NATSURL == "" {
 		server, err := natsserver.Start(ctx, natsserver.Config{Addr: c.EmbeddedAddr, Dir: c.DataDir, MaxConns: daemon.ConnectionLimit(), Log: log})
 		if err != nil {
 			return withoutServer(&c, err)
 		}
+		// Deferred before daemon.Run, so the server ends after the worker has settled its last jobs.
 		defer server.Close()
 		c.NATSURL = server.URL()
 		log.Info("embedded NATS server started", "addr", strings.TrimPrefix(c.NATSURL, "nats://"), "data", c.DataDir)
 	}
 	// From here on the worker is that of package daemon, which can also be embedded in another program.
 	d := c.Daemon(proxies)
+	// Draining is called when the drain begins, and makes sure that the process ends.
 	d.Listener, d.Log, d.Draining, d.Version, d.Revision = listener, log, a.interrupts.endSoon, buildVersion(), buildRevision()
 	return daemon.Run(ctx, d)
 }
@@ -85,12 +91,15 @@ const heapReserve = 16 << 20
 
 // limitMemory sets a soft limit for the garbage collector: 400 MiB for a worker with 64 slots and the default body size,
 // more with more slots and larger bodies. Such a worker stays under 512 MiB. Without a limit the heap may grow to twice
-// of what is in use. GOMEMLIMIT of the owner replaces the limit.
+// of what is in use. GOMEMLIMIT of the owner replaces the limit. The owner's value counts, also if it is
+// larger.
 func limitMemory(c *config.Config) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
 	const base, slots, slotBytes, bodyBytes = 400<<20 + heapReserve, 64, 1 << 20, 8 << 20
+	// Each further slot may hold a body, and each further byte of a body is held about four times while it is
+	// decoded and encoded.
 	limit := base + max(0, int64(c.Concurrency)-slots)*slotBytes + 4*max(0, c.MaxBodyBytes-bodyBytes)
 	debug.SetMemoryLimit(limit)
 }
@@ -103,6 +112,7 @@ func withoutServer(c *config.Config, err error) error {
 		return err
 	}
 	var reason string
+	// Each case names the variable that has to change, and the value that would work.
 	switch {
 	case errors.Is(bad, natsserver.ErrAddrTaken):
 		reason = fmt.Sprintf("GOFER_EMBEDDED_ADDR: %s is taken: set GOFER_NATS_URL=nats://%[1]s to join the server there, "+
@@ -122,6 +132,7 @@ func withoutServer(c *config.Config, err error) error {
 // listen opens the HTTP port. The error is a *config.Error that names the variable.
 func listen(ctx context.Context, addr string) (net.Listener, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	// Unwrap leaves out the operation and the address, which stand in the sentence.
 	if err != nil {
 		return nil, &config.Error{Reasons: []string{fmt.Sprintf("GOFER_HTTP_ADDR: cannot listen on %s (%v): choose another address, such as 127.0.0.1:0", addr, errors.Unwrap(err))}}
 	}
