@@ -17,6 +17,7 @@ type bucket struct {
 // ErrNotSetUp, ErrNoLeader, ErrPermission; any other one of nats.go as it is.
 func (c *Client) Bucket(ctx context.Context, kind string) (jetstream.KeyValue, error) {
 	name := c.names.Bucket(kind)
+	// The subjects are those that binding asks; a refusal of one of them ends the call.
 	kv, err := call(ctx, c.refusals, func(ctx context.Context) (jetstream.KeyValue, error) {
 		return c.js.KeyValue(ctx, name)
 	}, api+"STREAM.INFO.KV_"+name)
@@ -29,6 +30,7 @@ func (c *Client) Bucket(ctx context.Context, kind string) (jetstream.KeyValue, e
 // write runs do, which publishes to the subject of a key (NATS ADR-8), and explains its error.
 func (b bucket) write(ctx context.Context, key string, do func(context.Context) error) error {
 	err := b.client.refusals.watch(ctx, do, "$KV."+b.Bucket()+"."+key)
+	// A bucket is a stream, so the error can say that it is missing or without a leader.
 	return b.client.ExplainPublish(ctx, "write "+key+" to bucket "+b.Bucket(), "KV_"+b.Bucket(), err)
 }
 

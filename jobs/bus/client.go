@@ -25,7 +25,8 @@ type Client struct {
 	domain   string // of JetStream; empty for that of the server
 	refusals *refusals
 	confirms *confirmations
-	answers  atomic.Pointer[string] // the domain that JetStream itself names
+	// It is an atomic pointer, because Ensure may run while another goroutine asks for Domain.
+	answers atomic.Pointer[string] // the domain that JetStream itself names
 
 	mu     sync.Mutex            // guards bodies
 	bodies jetstream.ObjectStore // bound at first use
@@ -44,6 +45,7 @@ func NewWithDomain(nc *nats.Conn, names jobs.Names, domain string) (*Client, err
 	if err != nil {
 		return nil, fmt.Errorf("prepare JetStream: %w", err)
 	}
+	// One subscription for all answers is made at the first publish, not here.
 	confirms := &confirmations{nc: nc}
 	refusals := watchRefusals(nc, confirms.refuse)
 	return &Client{nc: nc, js: watched{js, refusals}, names: names, domain: domain, refusals: refusals, confirms: confirms}, nil
@@ -60,6 +62,7 @@ func (c *Client) Domain() string {
 // inDomain returns the subject to which a request to the JetStream API has to be sent: that of the domain, if there is
 // one.
 func (c *Client) inDomain(subject string) string {
+	// ats.go does the same for its own requests; this is for those that it does not have.
 	if rest, ok := strings.CutPrefix(subject, api); ok && c.domain != "" {
 		return "$JS." + c.domain + ".API." + rest
 	}
@@ -90,6 +93,7 @@ const publishTimeout = 3 * time.Second
 
 // Publish stores a message, within publishTimeout. The error is one of nats.go; ExplainPublish words it.
 func (c *Client) Publish(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, error) {
+	// The answer may come later, and the message be stored all the same: an error of this call proves nothing.
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	return c.js.PublishMsg(ctx, msg)
@@ -99,6 +103,8 @@ func (c *Client) Publish(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck,
 // one. The message must carry no Nats-Msg-Id: the server would answer a repetition as if it had stored it, and nobody
 // could tell which of two messages is kept.
 func (c *Client) PublishOnce(ctx context.Context, msg *nats.Msg) error {
+	// The guard is checked by the leader of the stream when it stores the message, so of any number of
+	// publishers one wins.
 	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, "0")
 	return Plain(c.confirms.publish(ctx, msg, publishTimeout))
 }
@@ -113,6 +119,7 @@ func (c *Client) LastMessage(ctx context.Context, stream, subject string) (*nats
 // headers behind which those of the server cannot be read.
 func (c *Client) NextMessage(ctx context.Context, stream, filter string, seq uint64) (*nats.Msg, error) {
 	msg, err := c.direct(ctx, stream, map[string]any{"seq": max(1, seq), "next_by_subj": filter})
+	// The walk reads pages, so that a publisher who wrote many such messages costs few requests.
 	if errors.Is(err, errHeaders) {
 		return c.nextReadable(ctx, Page{Stream: stream, Subject: filter, After: max(1, seq) - 1, Limit: searchPage})
 	}
@@ -131,12 +138,15 @@ func (c *Client) direct(ctx context.Context, target string, request map[string]a
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	msg, err := c.request(ctx, &nats.Msg{Subject: directGet + target, Data: body})
+	// ats.go takes an answer with status 503 and no payload for a missing responder. A stored message may carry
+	// that status, so the answer is looked at again.
 	if errors.Is(err, nats.ErrNoResponders) {
 		msg, err = c.requestRaw(ctx, directGet+target, body)
 	}
 	if err != nil {
 		return nil, err
 	}
+	// The first token is the stream; a subject may follow it.
 	stream, _, _ := strings.Cut(target, ".")
 	found, err := c.isMessage(stream, msg)
 	if err == nil && !found {
@@ -145,7 +155,8 @@ func (c *Client) direct(ctx context.Context, target string, request map[string]a
 	return msg, err
 }
 
-// directGet begins the subject of a request that any replica of a stream answers.
+// directGet begins the subject of a request that any replica of a stream answers. Direct get has to be allowed
+// on the stream, which Inspect checks (allow_direct).
 const directGet = api + "DIRECT.GET."
 
 // MaxSubjects is how many are looked up in one request, answerBytes about how much comes back.
@@ -168,6 +179,8 @@ func (c *Client) LastMessages(ctx context.Context, stream string, subjects []str
 // readBatch sends a request for several messages and calls use for each message of the answer, except those whose headers cannot be
 // read.
 func (c *Client) readBatch(ctx context.Context, stream string, request []byte, use func(*nats.Msg) error) (end batchEnd, err error) {
+	// A batch comes as several messages to one inbox, so a request of nats.go, which takes the first answer,
+	// does not do.
 	sub, err := c.nc.SubscribeSync(c.nc.NewInbox())
 	if err != nil {
 		return end, err
@@ -175,6 +188,7 @@ func (c *Client) readBatch(ctx context.Context, stream string, request []byte, u
 	defer func() { _ = sub.Unsubscribe() }()
 	subject := directGet + stream
 	err = c.refusals.watch(ctx, func(ctx context.Context) error {
+		// Subscribed before the request is sent: an answer cannot be missed.
 		err := c.nc.PublishRequest(c.inDomain(subject), sub.Subject, request)
 		if err == nil {
 			end, err = c.readAnswers(ctx, stream, sub, use)
@@ -193,6 +207,7 @@ func (c *Client) readAnswers(ctx context.Context, stream string, sub *nats.Subsc
 		}
 		switch found, err := c.isMessage(stream, msg); {
 		case errors.Is(err, errHeaders):
+			// Such a message is skipped, because its sequence cannot be trusted.
 			continue
 		case err != nil:
 			return batchEnd{}, err
@@ -208,6 +223,8 @@ func (c *Client) readAnswers(ctx context.Context, stream string, sub *nats.Subsc
 // request sends a message and waits for its answer, which may be that this user may not send it.
 func (c *Client) request(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
 	subject := msg.Subject
+	// The refusal names the subject as it was mapped by the server, so the plain subject is watched; see
+	// isAbout.
 	msg.Subject = c.inDomain(subject)
 	return call(ctx, c.refusals, func(ctx context.Context) (*nats.Msg, error) { return c.nc.RequestMsgWithContext(ctx, msg) }, subject)
 }
@@ -215,6 +232,7 @@ func (c *Client) request(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) 
 // requestRaw is request for an answer that nats.go takes for its own word that nobody answers: a stored message without a payload
 // may have the same status.
 func (c *Client) requestRaw(ctx context.Context, subject string, body []byte) (*nats.Msg, error) {
+	// Room for one: a late answer must not block the connection's reader.
 	answers := make(chan *nats.Msg, 1)
 	sub, err := c.nc.ChanSubscribe(c.nc.NewInbox(), answers)
 	if err != nil {
@@ -243,6 +261,7 @@ func nextMsg(ctx context.Context, sub *nats.Subscription) (*nats.Msg, error) {
 
 // CountBySubject counts the messages of every subject that matches filter. Its cost grows with the number of subjects.
 func (c *Client) CountBySubject(ctx context.Context, stream, filter string) (map[string]uint64, error) {
+	// Each call asks for the stream again, since a cached handle would hide that it was deleted.
 	s, err := c.js.Stream(ctx, stream)
 	if err != nil {
 		return nil, err
@@ -271,6 +290,7 @@ func Publishable(subject string) bool {
 	if len(subject) > longestSubject {
 		return false
 	}
+	// Each token is checked, for a wildcard in one of them would name other subjects.
 	for token := range strings.SplitSeq(subject, ".") {
 		if token == "" || token == "*" || token == ">" || strings.ContainsAny(token, " \t\r\n\f\x00") {
 			return false

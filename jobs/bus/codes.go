@@ -30,6 +30,7 @@ const (
 // documents and that are missing here fail a test.
 func Classify(code jetstream.ErrorCode) Class {
 	switch code {
+	// Codes are grouped by what helps, not by number. Each comment names the group.
 	case 10004, 10007, 10008, 10009, 10041, 10048, 10075, 10118, 10119, 10202, // a cluster that is not ready, or changes
 		10005,               // no servers to place a stream on: others may be starting
 		10029, 10045, 10228, // mirrors and sources that are being set up
@@ -92,6 +93,7 @@ func classOf(err error) Class {
 		return Refused
 	case api.ErrorCode == codeStoreFailed && strings.Contains(api.Description, textNoMoreRoom):
 		return Full
+	// 408 and 429 are client errors by their number, and pass by themselves.
 	case class == 0 && api.Code >= 400 && api.Code < 500 && api.Code != 408 && api.Code != 429:
 		return Refused
 	case class == 0:
@@ -108,6 +110,7 @@ func IsPermanent(err error) bool {
 	if err == nil {
 		return false
 	}
+	// A code decides before anything else. Errors without one come from the client or the network.
 	if class := classOf(err); class != 0 {
 		return class == Refused || class == Misconfigured
 	}
@@ -122,6 +125,8 @@ func IsPermanent(err error) bool {
 // a cluster with too few servers for it says so with code 10023.
 func CuredByWaiting(err error) bool {
 	code, _ := apiError(err)
+	// A new stream that finds no room would wait for ever, since its limits are too large. Only a cluster that
+	// is short of servers may gain some.
 	return !IsPermanent(err) && (classOf(err) != Full || code == codeResources)
 }
 

@@ -20,6 +20,7 @@ type confirmations struct {
 	nc    *nats.Conn
 	rooms sync.Pool // of *room
 
+	// mu is never held while a message is sent.
 	mu      sync.Mutex // guards the fields below
 	inbox   string     // with the dot before the token; empty before the first publish
 	last    uint64     // the newest token
@@ -36,6 +37,7 @@ type room struct {
 // answer is a message, or why there is none.
 type answer struct {
 	msg *nats.Msg
+	// Exactly one of the two is set.
 	err error
 }
 
@@ -52,10 +54,12 @@ const (
 func (c *confirmations) publish(ctx context.Context, msg *nats.Msg, limit time.Duration) error {
 	began := time.Now()
 	for tries := 1; ; tries++ {
+		// The limit is for all tries together.
 		got, err := c.ask(ctx, msg, limit-time.Since(began))
 		if err != nil {
 			return err
 		}
+		// The whole answer is handed on: an error of the server is an answer, too.
 		if !isUnanswered(got) {
 			return confirmed(got.Data)
 		}
@@ -77,6 +81,8 @@ func isUnanswered(msg *nats.Msg) bool {
 
 // confirmed reads a confirmation. Nearly all of them begin as the first case has it.
 func confirmed(data []byte) error {
+	// Parsing JSON for each publish would cost more than the rest of the path. The prefix, with a name that is
+	// not empty and no error behind it, is enough.
 	if rest, found := bytes.CutPrefix(data, []byte(`{"stream":"`)); found && len(rest) > 0 && rest[0] != '"' && !bytes.Contains(rest, []byte(`"error"`)) {
 		return nil
 	}
@@ -101,6 +107,7 @@ func (c *confirmations) ask(ctx context.Context, msg *nats.Msg, limit time.Durat
 	if err != nil {
 		return nil, err
 	}
+	// The message is copied, so that its caller may publish it again with another reply.
 	err = c.nc.PublishMsg(&nats.Msg{Subject: msg.Subject, Reply: reply, Header: msg.Header, Data: msg.Data})
 	var got answer
 	if err == nil {
@@ -114,6 +121,8 @@ func (c *confirmations) ask(ctx context.Context, msg *nats.Msg, limit time.Durat
 			err = context.DeadlineExceeded
 		}
 	}
+	// Either end gives the room this answer, or the real one came at the same time. In both cases exactly one
+	// value is in the channel, and taking it makes the room reusable.
 	c.end(token, answer{err: err}) // unless the answer has come just now
 	got = <-r.answer
 	c.leave(r)
@@ -124,6 +133,7 @@ func (c *confirmations) ask(ctx context.Context, msg *nats.Msg, limit time.Durat
 func (c *confirmations) enter(subject string, limit time.Duration) (r *room, token uint64, reply string, err error) {
 	r, ok := c.rooms.Get().(*room)
 	if ok {
+		// Since Go 1.23, Reset and Stop leave no stale value in the timer's channel.
 		r.timer.Reset(limit)
 	} else {
 		r = &room{answer: make(chan answer, 1), timer: time.NewTimer(limit)}
@@ -131,6 +141,7 @@ func (c *confirmations) enter(subject string, limit time.Duration) (r *room, tok
 	r.subject = subject
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	// The inbox is made under the lock, so there is one subscription however many publishes begin at once.
 	if c.inbox == "" {
 		inbox := c.nc.NewInbox() + "."
 		if _, err := c.nc.Subscribe(inbox+"*", c.hear); err != nil {
@@ -140,6 +151,7 @@ func (c *confirmations) enter(subject string, limit time.Duration) (r *room, tok
 	}
 	c.last++
 	c.pending[c.last] = r
+	// Base 36 keeps the token short; it is unique for the life of the client.
 	return r, c.last, c.inbox + strconv.FormatUint(c.last, 36), nil
 }
 
@@ -151,6 +163,7 @@ func (c *confirmations) leave(r *room) {
 
 // hear takes an answer.
 func (c *confirmations) hear(msg *nats.Msg) {
+	// A token that cannot be read is of somebody else, and ignored.
 	token, err := strconv.ParseUint(msg.Subject[strings.LastIndexByte(msg.Subject, '.')+1:], 36, 64)
 	if err == nil {
 		c.end(token, answer{msg: msg})
@@ -161,6 +174,7 @@ func (c *confirmations) hear(msg *nats.Msg) {
 func (c *confirmations) end(token uint64, got answer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	// Whoever deletes the entry sends the answer, so there is never a second one.
 	if r := c.pending[token]; r != nil {
 		delete(c.pending, token)
 		r.answer <- got // never blocks: it is the only one
@@ -171,6 +185,7 @@ func (c *confirmations) end(token uint64, got answer) {
 func (c *confirmations) refuse(subject string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	// The walk is over the publishes under way, and refusals are rare.
 	for token, r := range c.pending {
 		if r.subject == subject {
 			delete(c.pending, token)

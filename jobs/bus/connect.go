@@ -60,6 +60,7 @@ func Connect(ctx context.Context, d Dial, log *slog.Logger) (*nats.Conn, error) 
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	// The URLs are checked before nats.go sees them, because its errors repeat them.
 	if _, err := d.servers(); err != nil {
 		return nil, err
 	}
@@ -71,6 +72,8 @@ func Connect(ctx context.Context, d Dial, log *slog.Logger) (*nats.Conn, error) 
 	var reason string
 	for {
 		nc, err := d.connectOnce(ctx, opts)
+		// Only a server that cannot be reached may come back by itself. Wrong credentials or fields have to be
+		// repaired.
 		if err == nil || !d.Patient || !errors.Is(err, ErrUnreachable) {
 			return nc, err
 		}
@@ -82,6 +85,7 @@ func Connect(ctx context.Context, d Dial, log *slog.Logger) (*nats.Conn, error) 
 			said, reason = time.Now(), why
 		}
 		select {
+		// The error says why the last try failed, which helps more than that ctx has ended.
 		case <-ctx.Done():
 			return nil, err
 		case <-time.After(time.Second):
@@ -99,6 +103,7 @@ func (d Dial) try(limit time.Duration, opts []nats.Option) (*nats.Conn, error) {
 	nc, err := nats.Connect(servers, append(opts, nats.Timeout(limit))...)
 	switch {
 	case err == nil:
+		// Connected, though perhaps not allowed to hear any answer.
 		return answerable(nc, limit)
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked),
 		errors.Is(err, nats.ErrAccountAuthExpired):
@@ -115,6 +120,8 @@ func (d Dial) try(limit time.Duration, opts []nats.Option) (*nats.Conn, error) {
 func (d Dial) hint(err error) error {
 	silent, _ := errors.AsType[net.Error](err)
 	switch {
+	// A client that begins with TLS gets the greeting of a server that does not; the other way round, both
+	// wait.
 	case d.TLSFirst && (silent != nil && silent.Timeout() || strings.Contains(err.Error(), "first record does not look like a TLS handshake")):
 		return &FieldError{"TLSFirst", errors.New("it is set, and the server may have no handshake_first")}
 	case !d.TLSFirst && (errors.Is(err, io.EOF) || errors.Is(err, nats.ErrTimeout) || silent != nil && silent.Timeout()):
@@ -132,6 +139,7 @@ func answerable(nc *nats.Conn, limit time.Duration) (*nats.Conn, error) {
 		return nc, nil // it broke already, and is mended
 	}
 	defer func() { _ = sub.Unsubscribe() }()
+	// The server works in order, so a refusal of the subscription has arrived when the flush is answered.
 	_ = nc.FlushTimeout(limit) // a refusal comes before the answer to the flush
 	if last := nc.LastError(); errors.Is(last, nats.ErrPermissionViolation) && strings.Contains(last.Error(), inbox) {
 		nc.Close()
@@ -154,6 +162,8 @@ func (d Dial) Check() error {
 func (d Dial) servers() (string, error) {
 	var out []string
 	scheme, user := false, false // what an earlier URL has
+	// A comma in a password splits a URL in two. The second half has no scheme and an @, which is how it is
+	// recognised.
 	for _, server := range text.Items(d.URL) {
 		if strings.Contains(server, "://") {
 			scheme, user = true, user || strings.Contains(server, "@")
@@ -161,6 +171,7 @@ func (d Dial) servers() (string, error) {
 			return "", errURL // the end of a password with a comma, whose beginning was taken for a port
 		}
 		u, err := url.Parse(server)
+		// An @ behind the host means that the password held a character that ended it.
 		if err != nil || u.Hostname() == "" || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
 			return "", errURL
 		}
@@ -178,6 +189,8 @@ var errURL = wrongField("URL", errors.New("not a list of URLs such as nats://127
 
 func (d Dial) options(log *slog.Logger) ([]nats.Option, error) {
 	opts := []nats.Option{
+		// No bound on reconnecting, and no buffer: see Connect. The jitter keeps a fleet from coming back in
+		// the same moment. A connection counts as dead after two pings without an answer, about 9 s.
 		nats.Name(d.Name), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1), nats.ReconnectWait(250 * time.Millisecond),
 		nats.ReconnectJitter(250*time.Millisecond, time.Second), nats.PingInterval(3 * time.Second), nats.MaxPingsOutstanding(2),
 		// A server that takes no bytes holds every call up: it is given up as soon as one that answers no ping.
@@ -201,6 +214,7 @@ func (d Dial) options(log *slog.Logger) ([]nats.Option, error) {
 }
 
 func (d Dial) credentials() (opts []nats.Option, err error) {
+	// All mistakes are gathered, so that one run names them all.
 	wrong := d.wrongFiles()
 	if d.Password != "" && d.User == "" {
 		wrong = append(wrong, wrongField("Password", errors.New("given without a user name")))
@@ -223,6 +237,7 @@ func (d Dial) credentials() (opts []nats.Option, err error) {
 	if d.Cert != "" {
 		opts = append(opts, nats.ClientCert(d.Cert, d.Key))
 	}
+	// The key is checked here: nats.go would ask for it at the connection, and call a wrong one refused.
 	if d.Nkey != "" {
 		key, err := nkey(d.Nkey)
 		if err != nil {
@@ -256,6 +271,7 @@ func (d Dial) wrongFiles() (wrong []error) {
 	default:
 		before := len(wrong)
 		readable := func([]byte) bool { return true }
+		// Both are read first, so that a missing file is named instead of the pair.
 		bad("Cert", checkFile(d.Cert, readable, ""))
 		bad("Key", checkFile(d.Key, readable, ""))
 		if _, err := tls.LoadX509KeyPair(d.Cert, d.Key); err != nil && len(wrong) == before {
@@ -280,6 +296,7 @@ func checkFile(path string, good func([]byte) bool, otherwise string) error {
 // nkey takes a seed or the path of a file that holds one. Its errors never repeat the text: it may be the seed.
 func nkey(written string) (nats.Option, error) {
 	seed := []byte(written)
+	// A path is tried first. A seed is no file name that exists.
 	if data, err := os.ReadFile(written); err == nil {
 		seed = data
 	}

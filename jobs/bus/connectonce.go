@@ -19,6 +19,7 @@ const (
 // to its own limit, and a connection that it still opens is closed. After a deadline it waits a moment longer for the
 // reason.
 func (d Dial) connectOnce(ctx context.Context, opts []nats.Option) (*nats.Conn, error) {
+	// The limit is for each server of the list.
 	limit := tryLimit
 	if end, ok := ctx.Deadline(); ok {
 		limit = min(limit, max(time.Until(end), time.Millisecond))
@@ -27,6 +28,7 @@ func (d Dial) connectOnce(ctx context.Context, opts []nats.Option) (*nats.Conn, 
 		nc  *nats.Conn
 		err error
 	}
+	// Room for one, so the goroutine ends even if nobody takes its result.
 	tried := make(chan try, 1)
 	go func() {
 		nc, err := d.try(limit, opts)
@@ -37,6 +39,7 @@ func (d Dial) connectOnce(ctx context.Context, opts []nats.Option) (*nats.Conn, 
 		return t.nc, t.err
 	case <-ctx.Done():
 	}
+	// The try has the same deadline, and its reason is worth more than the fact that time is over.
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		select {
 		case t := <-tried:
@@ -44,6 +47,7 @@ func (d Dial) connectOnce(ctx context.Context, opts []nats.Option) (*nats.Conn, 
 		case <-time.After(reasonWait):
 		}
 	}
+	// The connection that may still open belongs to nobody, so it is closed.
 	go func() {
 		t := <-tried
 		t.nc.Close() // nil is allowed

@@ -13,6 +13,7 @@ import (
 func (d Dial) handlers(log *slog.Logger) []nats.Option {
 	return []nats.Option{
 		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
+			// A close by the owner is no loss.
 			if !nc.IsClosed() && err != nil {
 				log.Warn("NATS connection lost, reconnecting", "error", err)
 			}
@@ -31,6 +32,7 @@ func (d Dial) handlers(log *slog.Logger) []nats.Option {
 			if sub != nil {
 				subject = sub.Subject
 			}
+			// Permissions do not come back by themselves, hence an error; what else NATS reports may pass.
 			if errors.Is(err, nats.ErrPermissionViolation) {
 				log.Error("NATS refuses this user something", "error", err)
 				return
@@ -40,6 +42,7 @@ func (d Dial) handlers(log *slog.Logger) []nats.Option {
 	}
 }
 
+// NoCallbacksAfterClientClose keeps it from running for the owner's own Close.
 func (d Dial) closedHandler(log *slog.Logger) nats.Option {
 	return nats.ClosedHandler(func(nc *nats.Conn) {
 		reason := fmt.Errorf("%w: the connection is closed for good: %w", ErrUnreachable, d.withoutSecrets(closedBy(nc)))

@@ -26,7 +26,8 @@ type Difference struct {
 	Refused string `json:"refused,omitempty"`
 	// Code is the server's, if it is the server that refuses.
 	Code jetstream.ErrorCode `json:"code,omitempty"`
-	// Essential tells that no job ends without it: workers do without the other streams for a while.
+	// Essential tells that no job ends without it: workers do without the other streams for a while. Other
+	// differences are reported as well, and workers go on.
 	Essential bool `json:"-"`
 }
 
@@ -59,11 +60,13 @@ func (*UnchangeableError) Unwrap() error { return ErrConfig }
 // left out, and so is what goes with being sealed.
 func StreamDifferences(have, want streamConfig) []Difference {
 	found := differences("stream "+want.Name, have, want, streamRules())
+	// Nothing else of a sealed stream can be changed, so the other differences would only hide this one.
 	if i := slices.IndexFunc(found, func(d Difference) bool { return d.Field == "sealed" }); i >= 0 && have.Sealed {
 		return found[i : i+1]
 	}
 	for i, d := range found {
 		if keptBy(d.Field, have, want) {
+			// The server accepts the setting only together with the other one, which it never changes.
 			found[i].Repair = ByOwner
 		}
 	}
@@ -85,6 +88,7 @@ func keptBy(field string, have, want streamConfig) bool {
 // once more.
 func (d durable) differences(have consumerConfig) []Difference {
 	found := differences(d.String(), have, d.config, consumerRules())
+	// Consumers of jobs may be recreated: what was not acked is delivered again.
 	if d.readsJobs() {
 		return found
 	}
@@ -101,6 +105,7 @@ func (d durable) differences(have consumerConfig) []Difference {
 // differences compares two configurations setting by setting and judges each difference by its rule. Settings on which
 // nothing depends are left out.
 func differences[C any](name string, have, want C, rules map[string]rule[C]) (out []Difference) {
+	// Both sides go through JSON, so defaults and omitted fields compare as the server sees them.
 	haveMap, wantMap := onWire(have), onWire(want)
 	for _, field := range fieldNames[C]() {
 		h, w := haveMap[field], wantMap[field]
@@ -110,6 +115,8 @@ func differences[C any](name string, have, want C, rules map[string]rule[C]) (ou
 		}
 		rule, ok := rules[field]
 		if !ok {
+			// The test goes over all fields of nats.go's structs, so a new one needs a rule before it is
+			// released.
 			continue // a test would have failed
 		}
 		d := Difference{Name: name, Field: field, Have: words(field, h), Want: words(field, w), Use: rule.use(&have, &want), Repair: rule.repair(&have, &want)}
@@ -132,6 +139,7 @@ func fieldNames[C any]() (names []string) {
 // does not know.
 func merge[C any](have, want C, change []Difference) (merged C, err error) {
 	haveMap, wantMap := onWire(have), onWire(want)
+	// Settings that a newer server has are kept: they are in the map, though not in nats.go's struct.
 	changed := maps.Clone(haveMap)
 	for _, d := range change {
 		if value, given := wantMap[d.Field]; given {
@@ -154,6 +162,7 @@ func onWire(config any) (out map[string]any) {
 	if err == nil {
 		err = json.Unmarshal(data, &out)
 	}
+	// The structs are fixed, so this is a mistake of the program and no input.
 	if err != nil {
 		panic(fmt.Sprint("a configuration of nats.go that JSON cannot hold: ", err))
 	}

@@ -47,6 +47,7 @@ func (c *Client) Ensure(ctx context.Context, s Settings) error {
 // EnsureQueue creates the consumers of one queue that are missing.
 func (c *Client) EnsureQueue(ctx context.Context, queue string, s Settings) error {
 	s = s.withDefaults()
+	// The consumer of fresh jobs comes first: a queue that has only that one already works.
 	for _, due := range []bool{false, true} {
 		if _, err := c.ensureDurable(ctx, s.jobConsumer(c.names, queue, due)); err != nil {
 			return err
@@ -63,7 +64,7 @@ func (c *Client) EnsureJobConsumer(ctx context.Context, queue string, due bool) 
 
 // JobStreamCreated is when the stream of fresh jobs or, if due, of those whose time has come was created: see Streams.CreatedAt.
 func (c *Client) JobStreamCreated(ctx context.Context, due bool) (time.Time, error) {
-	return c.made(ctx, c.JobStream(due))
+	return c.createdAt(ctx, c.JobStream(due))
 }
 
 // JobStream is the stream of fresh jobs or, if due, of those whose time has come.
@@ -79,6 +80,7 @@ func (c *Client) checkServer(ctx context.Context) error {
 	if err != nil {
 		return c.Explain("ask NATS for JetStream", err)
 	}
+	// Stored even if the check below fails: the domain is known by then.
 	c.answers.Store(&info.Domain)
 	if info.API.Level < levelOfSchedules {
 		return fmt.Errorf("%w, this one is %s", ErrServerTooOld, c.nc.ConnectedServerVersion())
@@ -91,11 +93,11 @@ func (c *Client) checkServer(ctx context.Context) error {
 
 // ensureStream creates a stream if it is missing, and leaves one that is there as it is.
 func (c *Client) ensureStream(ctx context.Context, want jetstream.StreamConfig) error {
-	doing := "look for stream " + want.Name
+	action := "look for stream " + want.Name
 	err := c.again(ctx, func(ctx context.Context) error {
 		_, err := c.js.Stream(ctx, want.Name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			doing = "create stream " + want.Name
+			action = "create stream " + want.Name
 			_, err = c.js.CreateStream(ctx, withFirstSequence(want))
 		}
 		// Another worker was faster; its settings stand.
@@ -104,7 +106,8 @@ func (c *Client) ensureStream(ctx context.Context, want jetstream.StreamConfig) 
 		}
 		return err
 	})
-	return c.setupError(doing, err, func() string {
+	return c.setupError(action, err, func() string {
+		// Only an overlap of subjects has another stream as its cause.
 		if code, _ := apiError(err); code != codeSubjectsOverlap {
 			return ""
 		}
@@ -124,13 +127,14 @@ func withFirstSequence(c jetstream.StreamConfig) jetstream.StreamConfig {
 }
 
 func (c *Client) ensureDurable(ctx context.Context, want durable) (consumer jetstream.Consumer, err error) {
-	doing := "look for " + want.String()
+	action := "look for " + want.String()
 	err = c.again(ctx, func(ctx context.Context) (err error) {
 		consumer, err = c.js.Consumer(ctx, want.stream, want.config.Durable)
 		if errors.Is(err, jetstream.ErrConsumerNotFound) {
-			doing = "create " + want.String()
+			action = "create " + want.String()
 			consumer, err = c.createDurable(ctx, want)
 		}
+		// Another worker was faster, or a consumer of that name has other settings: it is used as it is.
 		if code, _ := apiError(err); errors.Is(err, jetstream.ErrConsumerExists) || code == codeConsumerNameInUse {
 			consumer, err = c.js.Consumer(ctx, want.stream, want.config.Durable)
 		}
@@ -139,7 +143,7 @@ func (c *Client) ensureDurable(ctx context.Context, want durable) (consumer jets
 	if err == nil {
 		return consumer, nil
 	}
-	return nil, c.setupError(doing, err, func() string {
+	return nil, c.setupError(action, err, func() string {
 		if code, _ := apiError(err); code != codeWQNotUnique && code != codeWQUnfiltered {
 			return ""
 		}
@@ -151,6 +155,7 @@ func (c *Client) ensureDurable(ctx context.Context, want durable) (consumer jets
 // own limit is taken.
 func (c *Client) createDurable(ctx context.Context, want durable) (jetstream.Consumer, error) {
 	consumer, err := c.js.CreateConsumer(ctx, want.stream, want.config)
+	// Zero lets the server take its own limit.
 	if code, _ := apiError(err); code == codeAckPendingExceeded {
 		want.config.MaxAckPending = 0
 		consumer, err = c.js.CreateConsumer(ctx, want.stream, want.config)
@@ -162,6 +167,7 @@ func (c *Client) createDurable(ctx context.Context, want durable) (jetstream.Con
 // leader for what was just created.
 func (c *Client) again(ctx context.Context, try func(context.Context) error) (err error) {
 	for range 5 {
+		// Half of the time of a request for each try, so that a leader that is elected meanwhile is found.
 		limited, cancel := context.WithTimeout(ctx, requestTimeout/2)
 		err = try(limited)
 		cancel()

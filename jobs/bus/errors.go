@@ -20,7 +20,8 @@ var ErrConfig = errors.New("NATS has to be set up differently")
 var (
 	// ErrUnreachable: no NATS server answers, or the connection is closed for good.
 	ErrUnreachable = errors.New("NATS cannot be reached")
-	// ErrCredentials: the server refuses the user, the password, the token or the key. It is an ErrConfig.
+	// ErrCredentials: the server refuses the user, the password, the token or the key. It is an ErrConfig. They
+	// are values of a type of their own, so that each can be an ErrConfig and be compared at the same time.
 	ErrCredentials = &remedy{"NATS refuses these credentials"}
 	// ErrNoJetStream: the server runs without JetStream, or this account has none. It is an ErrConfig.
 	ErrNoJetStream = &remedy{`JetStream is switched off: start nats-server with -js, or add "jetstream {}" to its configuration; ` +
@@ -128,6 +129,7 @@ func apiError(err error) (code jetstream.ErrorCode, text string) {
 // IsTaken tells a refusal because the subject already has its message: the guard's, or the stream's own limit.
 func IsTaken(err error) bool {
 	code, text := apiError(err)
+	// Two causes mean the same here: the guard, and the stream's limit of one message for each subject.
 	return code == jetstream.JSErrCodeStreamWrongLastSequence || code == codeStoreFailed && strings.Contains(text, textPerSubject)
 }
 
@@ -143,6 +145,8 @@ func IsFull(err error) bool {
 	code, text := apiError(err)
 	switch code {
 	case codeStoreFailed:
+		// The same code stands for a full stream and for a subject that has its message. The text tells them
+		// apart.
 		return !strings.Contains(text, textPerSubject) && strings.Contains(text, textNoMoreRoom)
 	case codeStorage, codeAccountResources:
 		return true
@@ -196,11 +200,12 @@ func isLeaderless(err error) bool {
 
 // ExplainPublish is Explain for a message that was meant for a stream. If no answer came, it asks the server about the
 // stream, which takes requestTimeout at most.
-func (c *Client) ExplainPublish(ctx context.Context, doing, stream string, err error) error {
+func (c *Client) ExplainPublish(ctx context.Context, action, stream string, err error) error {
+	// Asked only if the caller still has time, and only then: every other error says enough.
 	if (isNobody(err) || isTimeout(err)) && ctx.Err() == nil {
 		err = c.WhyNoAnswer(ctx, stream, err)
 	}
-	return c.Explain(doing, err)
+	return c.Explain(action, err)
 }
 
 // WhyNoAnswer says why a stream took no message, if that can be found out: a stream that is missing is told from one that
@@ -211,11 +216,13 @@ func (c *Client) WhyNoAnswer(ctx context.Context, name string, err error) error 
 	stream, infoErr := c.js.Stream(asking, name)
 	switch {
 	case infoErr == nil:
+		// Without a cluster there is no leader to miss.
 		if cluster := stream.CachedInfo().Cluster; cluster == nil || cluster.Leader != "" {
 			return err // the stream takes messages again
 		}
 		infoErr = ErrNoLeader
 	case isNobody(infoErr): // JetStream itself does not answer
+		// Nobody answers for the API: JetStream is off, or its account has none.
 		infoErr = fmt.Errorf("%w (%s)", ErrNotSetUp, infoErr.Error())
 	case isTimeout(infoErr) && ctx.Err() == nil && c.nc.IsConnected(): // a single server would answer
 		infoErr = ErrNoLeader
@@ -231,34 +238,37 @@ func (c *Client) WhyNoAnswer(ctx context.Context, name string, err error) error 
 
 // Explain says what was being done and, where the cause can be told, what is the matter. The server's own words stay in
 // the error. It returns nil for nil.
-func (c *Client) Explain(doing string, err error) error {
+func (c *Client) Explain(action string, err error) error {
 	var meaning error
 	switch {
 	case err == nil:
 		return nil
+	// An error that was explained before keeps its first explanation.
 	case errors.Is(err, ErrNoLeader), errors.Is(err, ErrNotSetUp), errors.Is(err, ErrConfig): // explained already
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
+		// With a domain, the likeliest reason is that the domain's server is away.
 		if c.domain != "" {
-			return fmt.Errorf("%s: %w", doing, &noDomain{c.domain})
+			return fmt.Errorf("%s: %w", action, &noDomain{c.domain})
 		}
 		meaning = ErrNoJetStream
 	case isLeaderless(err):
 		meaning = ErrNoLeader
 	case isNobody(err):
-		return fmt.Errorf("%s: no stream answers (%w)", doing, ErrNotSetUp)
+		return fmt.Errorf("%s: no stream answers (%w)", action, ErrNotSetUp)
 	case errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(err, jetstream.ErrBucketNotFound):
 		meaning = ErrNotSetUp
 	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, jetstream.ErrConnectionClosed):
-		return fmt.Errorf("%s: %w: the connection is closed for good: %w", doing, ErrUnreachable, closedBy(c.nc))
+		// closedBy adds why the server ended it.
+		return fmt.Errorf("%s: %w: the connection is closed for good: %w", action, ErrUnreachable, closedBy(c.nc))
 	case errors.Is(err, nats.ErrMaxPayload):
-		return fmt.Errorf("%s: %w", doing, ErrTooLarge)
+		return fmt.Errorf("%s: %w", action, ErrTooLarge)
 	case errors.Is(err, nats.ErrPermissionViolation):
-		return refused(doing, err)
+		return refused(action, err)
 	}
 	if meaning == nil {
-		return fmt.Errorf("%s: %w", doing, err)
+		return fmt.Errorf("%s: %w", action, err)
 	}
-	return fmt.Errorf("%s: %w (%w)", doing, meaning, err)
+	return fmt.Errorf("%s: %w (%w)", action, meaning, err)
 }
 
 // BadKey is the error of a key that no job can have. It wraps ErrNotFound.
@@ -269,5 +279,6 @@ func BadKey(k Key) error {
 // Valid reports whether a job may have the key.
 func (k Key) Valid() bool { return jobs.ValidQueue(k.Queue) && jobs.ValidID(k.ID) }
 
-// Clip is a text that may hold anything, cut so that it fits into an error.
+// Clip is a text that may hold anything, cut so that it fits into an error. The cut may fall into a character,
+// which ToValidUTF8 then replaces.
 func Clip(text string) string { return strings.ToValidUTF8(text[:min(len(text), 200)], "?") }

@@ -24,7 +24,7 @@ const (
 	Unusable
 )
 
-// String names the use, as it stands in JSON.
+// String names the use, as it stands in JSON. min guards against a value that a newer version may have added.
 func (u Use) String() string {
 	return [...]string{"", "harmless", "obeyed", "lossy", "unusable"}[min(int(u), int(Unusable))]
 }
@@ -49,7 +49,8 @@ func (r Repair) MarshalText() ([]byte, error) {
 	return []byte([...]string{"", "owner's choice", "creation", "update", "recreation", "by the owner"}[min(int(r), int(ByOwner))]), nil
 }
 
-// rule says what a worker makes of a setting that differs, and what repairs it. Both may depend on the two configurations.
+// rule says what a worker makes of a setting that differs, and what repairs it. Both may depend on the two
+// configurations. The functions are called for settings that differ only.
 type rule[C any] struct {
 	use    func(have, want *C) Use
 	repair func(have, want *C) Repair
@@ -84,6 +85,8 @@ const shortestAckWait = time.Second
 
 // ackWait returns the shortest time that the server waits for an ack: its backoff may shorten some deliveries.
 func ackWait(c *consumerConfig) time.Duration {
+	// BackOff holds the waits of the first deliveries; the smallest of all decides how often a heartbeat has to
+	// come.
 	return slices.Min(append([]time.Duration{c.AckWait}, c.BackOff...))
 }
 
@@ -102,6 +105,7 @@ func consumerRules() map[string]rule[consumerConfig] {
 	of := func(use Use, repair Repair) rule[consumerConfig] {
 		return rule[consumerConfig]{always[consumerConfig](use), always[consumerConfig](repair)}
 	}
+	// The rules below refer to the two configurations by these conditions.
 	tooSoon := func(have, _ *consumerConfig) bool { return ackWait(have) < shortestAckWait }
 	otherSubjects := func(have, want *consumerConfig) bool { return !slices.Equal(filters(have), filters(want)) }
 	patience := rule[consumerConfig]{when(Unusable, tooSoon, Obeyed), always[consumerConfig](ByUpdate)}
@@ -114,9 +118,10 @@ func consumerRules() map[string]rule[consumerConfig] {
 		"opt_start_seq": of(Harmless, OwnersChoice), "opt_start_time": of(Harmless, OwnersChoice),
 		"rate_limit_bps": of(Harmless, OwnersChoice), "max_bytes": of(Harmless, OwnersChoice),
 		"inactive_threshold": of(Obeyed, OwnersChoice), // what the server deletes is created again
-		"max_batch":          {always[consumerConfig](Obeyed), when(ByUpdate, tinyBatch, OwnersChoice)},
-		"max_expires":        {always[consumerConfig](Obeyed), when(ByUpdate, tinyExpiry, OwnersChoice)},
-		"max_ack_pending":    of(Obeyed, OwnersChoice), "pause_until": of(Obeyed, OwnersChoice),
+		// A small batch is the owner's choice unless it makes the worker useless.
+		"max_batch":       {always[consumerConfig](Obeyed), when(ByUpdate, tinyBatch, OwnersChoice)},
+		"max_expires":     {always[consumerConfig](Obeyed), when(ByUpdate, tinyExpiry, OwnersChoice)},
+		"max_ack_pending": of(Obeyed, OwnersChoice), "pause_until": of(Obeyed, OwnersChoice),
 		"max_waiting": of(Obeyed, ByRecreation), "ack_wait": patience, "backoff": patience,
 		"headers_only":   of(Unusable, ByUpdate),
 		"filter_subject": subjects, "filter_subjects": subjects,
@@ -144,6 +149,7 @@ func isWork(_, want *streamConfig) bool { return want.Retention == jetstream.Wor
 
 // streamRules is what each setting of a stream means, by its name on the wire.
 func streamRules() map[string]rule[streamConfig] {
+	// inWork is for settings that matter only where jobs lie: elsewhere old messages may be dropped.
 	of := func(use Use, repair Repair) rule[streamConfig] {
 		return rule[streamConfig]{always[streamConfig](use), always[streamConfig](repair)}
 	}
@@ -206,6 +212,7 @@ func deniesPurges(have, _ *streamConfig) bool { return have.DenyPurge }
 
 // retention is the repair of another retention. The server changes it between limits and interest only.
 func retention(have, want *streamConfig) Repair {
+	// Changing between a work queue and anything else would drop or repeat jobs.
 	if have.Retention == jetstream.WorkQueuePolicy || want.Retention == jetstream.WorkQueuePolicy {
 		return ByOwner
 	}
@@ -215,6 +222,7 @@ func retention(have, want *streamConfig) Repair {
 // narrower judges a stream that takes smaller messages only. A result is made smaller then, but a job that has to wait cannot be.
 func narrower(have, want *streamConfig) Use {
 	switch {
+	// Zero and below mean no limit.
 	case have.MaxMsgSize <= 0 || want.MaxMsgSize > 0 && have.MaxMsgSize >= want.MaxMsgSize:
 		return Harmless
 	case want.AllowMsgSchedules:
@@ -226,6 +234,8 @@ func narrower(have, want *streamConfig) Use {
 // lacksSubjects is a condition of a rule: a message of gofer's would reach no stream.
 func lacksSubjects(have, want *streamConfig) bool {
 	return slices.ContainsFunc(want.Subjects, func(subject string) bool {
+		// One filter of the stream has to cover the whole subject: two that cover a half each do not occur
+		// here.
 		return !slices.ContainsFunc(have.Subjects, func(filter string) bool { return covers(filter, subject) })
 	})
 }

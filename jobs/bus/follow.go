@@ -34,16 +34,17 @@ type Filter struct {
 // error, which comes back, or ctx ends, whose cause comes back. It outlives a server's restart, and brings nothing twice unless
 // it reads with a durable.
 func (c *Client) FollowStream(ctx context.Context, stream string, subjects []string, f Filter, use func(jetstream.Msg) error) error {
-	doing := "follow stream " + stream
+	action := "follow stream " + stream
 	if f.Queue != "" && !jobs.ValidQueue(f.Queue) {
-		return fmt.Errorf("%s: %q is not a queue", doing, Clip(f.Queue))
+		return fmt.Errorf("%s: %q is not a queue", action, Clip(f.Queue))
 	}
 	if key := (Key{f.Queue, f.ID}); f.ID != "" && !key.Valid() {
 		return BadKey(key)
 	}
+	// An error of the consumer is explained before anything is read.
 	consumer, err := c.follower(ctx, stream, subjects, f)
 	if err != nil {
-		return c.Explain(doing, err)
+		return c.Explain(action, err)
 	}
 	ahead := 100
 	if f.Durable != "" {
@@ -51,22 +52,24 @@ func (c *Client) FollowStream(ctx context.Context, stream string, subjects []str
 	}
 	r, err := c.read(consumer, ahead)
 	if err != nil {
-		return c.Explain(doing, err)
+		return c.Explain(action, err)
 	}
 	defer r.close()
 	next := r.next
+	// The reader below is the same; newUntilNow only counts.
 	if f.UntilNow {
 		next = newUntilNow(r, consumer).next
 	}
 	for {
 		msg, err := next(ctx)
 		switch {
+		// ctx is asked before the error, since next returns its cause.
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case errors.Is(err, errNoMore):
 			return nil
 		case err != nil:
-			return c.Explain(doing, err)
+			return c.Explain(action, err)
 		}
 		if err := c.pass(ctx, msg, f, use); err != nil {
 			return err
@@ -81,9 +84,12 @@ func (c *Client) pass(ctx context.Context, msg jetstream.Msg, f Filter, use func
 	switch {
 	case f.Durable == "":
 	case err != nil:
-		// If this fails, the message comes back after its ack wait.
+		// If this fails, the message comes back after its ack wait. The handing back must happen although ctx
+		// may have ended, or nobody else reads the message until the ack wait is over.
 		_ = c.HandBack(context.WithoutCancel(ctx), msg)
 	default:
+		// A double ack waits for the server, so that a reader that ends right now does not read the message
+		// again.
 		if err := msg.DoubleAck(ctx); err != nil {
 			return fmt.Errorf("ack %s: %w", msg.Subject(), err)
 		}
@@ -104,9 +110,11 @@ func (c *Client) follower(ctx context.Context, stream string, subjects []string,
 	}
 	config := jetstream.OrderedConsumerConfig{
 		FilterSubjects: subjects, HeadersOnly: f.HeadersOnly, DeliverPolicy: jetstream.DeliverNewPolicy,
+		// It covers a pause of the reader; the server removes the consumer afterwards.
 		InactiveThreshold: time.Minute,
 	}
 	switch {
+	// UntilNow without a beginning means all that is kept.
 	case f.All, f.UntilNow && f.Since.IsZero():
 		config.DeliverPolicy = jetstream.DeliverAllPolicy
 	case !f.Since.IsZero():

@@ -48,6 +48,7 @@ type UnusableError struct{ Differences []Difference }
 
 // unusable returns an *UnusableError that names the differences with which workers take no jobs; nil if there is none.
 func unusable(differences []Difference) error {
+	// A clone, because DeleteFunc changes its argument and the caller shows the list.
 	bad := slices.DeleteFunc(slices.Clone(differences), func(d Difference) bool { return d.Use != Unusable })
 	if len(bad) == 0 {
 		return nil
@@ -72,6 +73,7 @@ func (*UnusableError) Unwrap() error { return ErrConfig }
 func (c *Client) JobConsumerInfo(ctx context.Context, queue string, due bool) (JobConsumerInfo, error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
+	// Only its stream, name and settings are needed, so the queue need not be one of the owner's.
 	consumer := Settings{}.withDefaults().jobConsumer(c.names, queue, due)
 	info, err := c.ConsumerInfo(ctx, consumer.stream, consumer.config.Durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -103,6 +105,7 @@ type DueConsumer struct {
 func (c *Client) DueConsumers(ctx context.Context) (list []DueConsumer, err error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
+	// All consumers of the stream are listed in one question, instead of one for each queue.
 	err = c.Consumers(ctx, c.JobStream(true), func(info *jetstream.ConsumerInfo) {
 		if queue, ours := strings.CutPrefix(info.Name, c.names.DueConsumer("")); ours {
 			list = append(list, DueConsumer{Queue: queue, Paused: info.Paused, Pending: int64(info.NumPending), Delivered: info.Delivered.Stream})
@@ -133,7 +136,8 @@ func fillOf(info *jetstream.StreamInfo) Fill {
 	}
 }
 
-// Above reports whether more than a part, between 0 and 1, of a limit is used.
+// Above reports whether more than a part, between 0 and 1, of a limit is used. A limit of zero is none, and
+// cannot be above a part.
 func (f Fill) Above(part float64) bool {
 	return f.MaxBytes > 0 && float64(f.Bytes) > part*float64(f.MaxBytes) || f.MaxMsgs > 0 && float64(f.Msgs) > part*float64(f.MaxMsgs)
 }

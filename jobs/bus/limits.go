@@ -56,6 +56,7 @@ func (c *Client) account(ctx context.Context) (a account, err error) {
 type forecast struct {
 	client  *Client
 	account account
+	// They begin with what the account has used, so the order of creation decides which stream is refused.
 	streams map[string]int   // that would be created, by tier
 	bytes   map[string]int64 // that would be reserved, by tier
 	// consumers are those of each stream, there already or to be created.
@@ -72,6 +73,7 @@ const textNoCluster = "replicas > 1 not supported in non-clustered mode"
 
 // lacksCluster is false if that is not known: the server that this client is connected to may not be one of the domain's.
 func (f *forecast) lacksCluster(want streamConfig) bool {
+	// Behind a leaf node the connected server says nothing of the domain's cluster.
 	return want.Replicas > 1 && f.client.domain == "" && f.client.nc.ConnectedClusterName() == ""
 }
 
@@ -86,6 +88,7 @@ func (f *forecast) tier(want streamConfig) string {
 // stream counts a stream that would be created, and returns the code and the text with which the server would refuse it;
 // a zero code if it would not.
 func (f *forecast) stream(want streamConfig) (code jetstream.ErrorCode, text string) {
+	// Without tiers, the account counts every replica; with tiers, each tier counts streams once.
 	tier, of, replicas := f.tier(want), f.account.usage, int64(want.Replicas)
 	if tier != "" {
 		var ok bool
@@ -95,6 +98,8 @@ func (f *forecast) stream(want streamConfig) (code jetstream.ErrorCode, text str
 		replicas = 1
 	}
 	f.streams[tier]++
+	// A stream without a bound reserves nothing, but counts as one byte, so that an account without storage
+	// refuses it.
 	f.bytes[tier] += max(1, want.MaxBytes) * replicas
 	switch {
 	case f.lacksCluster(want):
@@ -120,6 +125,7 @@ func (f *forecast) change(want streamConfig, d Difference) (code jetstream.Error
 		}
 	case "max_bytes":
 		have, _ := strconv.ParseInt(d.Have, 10, 64) // none is "unlimited", and reserves nothing
+		// Only the growth is reserved anew.
 		want.MaxBytes -= max(0, have)
 		f.streams[f.tier(want)]--
 		return f.stream(want)
@@ -174,6 +180,7 @@ func (c *Client) foresee(ctx context.Context, s Settings, found []Difference) er
 				continue
 			}
 			there = false
+			// Its own refusal would come from a stream that is not there.
 			if slices.ContainsFunc(of("stream "+want.stream), func(s *Difference) bool { return s.Refused != "" }) {
 				d.Refused = "its stream is missing"
 				continue
@@ -183,6 +190,7 @@ func (c *Client) foresee(ctx context.Context, s Settings, found []Difference) er
 				d.refuse(codeWQNotUnique, "filtered consumer not unique on workqueue stream: "+others+" is in the way")
 			}
 		}
+		// A consumer that is there uses up a place of the limit as well.
 		if there {
 			f.consumers[want.stream]++
 		}
@@ -193,6 +201,7 @@ func (c *Client) foresee(ctx context.Context, s Settings, found []Difference) er
 // refuse notes what the server would have against a difference that is to be repaired. A refusal that is known already
 // stays: it names the first thing to do.
 func (d *Difference) refuse(code jetstream.ErrorCode, text string) {
+	// The first refusal stays: what comes later follows from it.
 	if code != 0 && d.Refused == "" {
 		d.Code, d.Refused = code, fmt.Sprintf("the server refuses that: %s (error %d)", text, code)
 	}

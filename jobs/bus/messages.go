@@ -29,11 +29,13 @@ var ErrReplaced = errors.New("the newest message of the subject is another one")
 func (c *Client) Replace(ctx context.Context, kind, subject string, data []byte, last uint64, keep time.Duration) (uint64, error) {
 	msg := nats.NewMsg(subject)
 	msg.Data = data
+	// The guard makes the write conditional: a second worker with the same expectation is refused.
 	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(last, 10))
 	if keep > 0 {
 		msg.Header.Set(jetstream.MsgTTLHeader, keep.String())
 	}
 	ack, err := c.Publish(ctx, msg)
+	// The same answer may mean that the own first try was stored; the caller reads and compares.
 	if code, _ := apiError(err); code == jetstream.JSErrCodeStreamWrongLastSequence {
 		return 0, ErrReplaced
 	}
@@ -64,6 +66,7 @@ const batchMessages = 1000
 func (c *Client) ReadFrom(ctx context.Context, kind, filter string, from uint64, use func(Message)) error {
 	for {
 		end, err := c.batchFrom(ctx, kind, filter, from, batchMessages, use)
+		// end.last is below from if the answer holds nothing new, which would loop for ever.
 		if err != nil || end.left == 0 || end.last < from {
 			return err
 		}
@@ -74,6 +77,7 @@ func (c *Client) ReadFrom(ctx context.Context, kind, filter string, from uint64,
 // CountFrom counts the messages under filter whose sequence is from or higher. Errors: as ReadFrom.
 func (c *Client) CountFrom(ctx context.Context, kind, filter string, from uint64) (uint64, error) {
 	first := uint64(0)
+	// One message is read, and the server says how many follow it. That is one request however many there are.
 	end, err := c.batchFrom(ctx, kind, filter, from, 1, func(Message) { first = 1 })
 	return first + end.left, err
 }
@@ -87,6 +91,7 @@ func (c *Client) CountSince(ctx context.Context, kind, filter string, since time
 		return 0, err
 	}
 	end, err := c.readBatch(ctx, c.names.Stream(kind), request, func(*nats.Msg) error { return nil })
+	// Without a message the server sends no sequence.
 	if end.last > 0 {
 		n = 1 + end.left
 	}
@@ -106,6 +111,7 @@ func (c *Client) batchFrom(ctx context.Context, kind, filter string, from uint64
 	if !c.nc.IsConnected() { // the connection would keep the request, and send it when nobody waits for an answer
 		return end, nats.ErrDisconnected
 	}
+	// The server cuts an answer at max_bytes, whatever the batch asks for.
 	request, err := json.Marshal(map[string]any{"seq": max(1, from), "next_by_subj": filter, "batch": batch, "max_bytes": answerBytes})
 	if err != nil {
 		return end, err
@@ -141,8 +147,8 @@ func (c *Client) StateOf(ctx context.Context, kind string) (State, error) {
 	return State{CreatedAt: info.Created, Messages: info.State.Msgs, LastSeq: info.State.LastSeq}, nil
 }
 
-// made returns when a stream was created. A stream that was deleted and created again has another time.
-func (c *Client) made(ctx context.Context, name string) (time.Time, error) {
+// createdAt returns when a stream was created. A stream that was deleted and created again has another time.
+func (c *Client) createdAt(ctx context.Context, name string) (time.Time, error) {
 	info, err := c.infoOf(ctx, name)
 	if err != nil {
 		return time.Time{}, err

@@ -35,6 +35,8 @@ func (c *Client) ReadPage(ctx context.Context, p Page, use func(*nats.Msg) error
 	if err != nil {
 		return p.After, false, err
 	}
+	// It stays where it was if nothing is read, so a caller that continues from it does not begin again at the
+	// start.
 	last = p.After
 	end, err := c.readBatch(ctx, p.Stream, request, func(msg *nats.Msg) (err error) {
 		if last, err = sequenceOf(msg); err != nil {
@@ -42,6 +44,7 @@ func (c *Client) ReadPage(ctx context.Context, p Page, use func(*nats.Msg) error
 		}
 		return use(msg)
 	})
+	// Messages whose headers cannot be read count for the end of the page, so the walk passes over them.
 	return max(last, end.last), end.left > 0, err
 }
 
@@ -56,6 +59,7 @@ func (c *Client) nextReadable(ctx context.Context, p Page) (found *nats.Msg, err
 	for more := true; more; {
 		p.After, more, err = c.ReadPage(ctx, p, func(msg *nats.Msg) error {
 			found = msg
+			// The search stops at the first one; the rest of the page is not used.
 			return errFound
 		})
 		if errors.Is(err, errFound) {
@@ -74,6 +78,7 @@ func (c *Client) DeliveredUpTo(ctx context.Context, stream, consumer string) (ui
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	found, err := c.js.Consumer(ctx, stream, consumer)
+	// A consumer that nobody created has delivered nothing.
 	if code := ErrorCode(err); code == jetstream.JSErrCodeConsumerNotFound {
 		return 0, nil
 	}

@@ -12,6 +12,7 @@ import (
 // Plan lists what gofer setup would create or change, and what it cannot change, and changes nothing. Settings that are the
 // owner's (placement, descriptions, limits on pulls) are not in it.
 func (c *Client) Plan(ctx context.Context, s Settings) ([]Difference, error) {
+	// It is Inspect without the owner's choices, so both look at the same things.
 	all, err := c.Inspect(ctx, s)
 	var out []Difference
 	for _, d := range all {
@@ -35,6 +36,7 @@ func (c *Client) Inspect(ctx context.Context, s Settings) (found []Difference, e
 	s = s.withDefaults()
 	for _, want := range s.durables(c.names) {
 		if !want.readsJobs() {
+			// InspectStreams has looked at the consumers of readers already.
 			continue // with the streams
 		}
 		_, differences, err := c.inspectDurable(ctx, want)
@@ -43,6 +45,7 @@ func (c *Client) Inspect(ctx context.Context, s Settings) (found []Difference, e
 		}
 		found = append(found, differences...)
 	}
+	// Judged after all consumers were read: only a bound that every one of them has is the server's.
 	found = leaveServersLimit(found, len(s.durables(c.names)))
 	return found, c.foresee(ctx, s, found)
 }
@@ -60,6 +63,7 @@ func leaveServersLimit(found []Difference, consumers int) []Difference {
 	if n < consumers {
 		return found
 	}
+	// The number of consumers includes those of readers, so these are counted before they are dropped.
 	found = slices.DeleteFunc(found, func(d Difference) bool { return bounds(d) && d.Use == Harmless }) // those of readers
 	for i := range found {
 		if bounds(found[i]) {
@@ -93,6 +97,7 @@ func (c *Client) InspectStreams(ctx context.Context, s Settings) (Streams, error
 		if info != nil {
 			out.CreatedAt[want.Name] = info.Created
 		}
+		// Only one stream schedules: that of waiting jobs.
 		if want.AllowMsgSchedules && info != nil {
 			out.Waiting = fillOf(info)
 		}
@@ -118,6 +123,8 @@ func (c *Client) Apply(ctx context.Context, s Settings) (done []Difference, err 
 	}
 	s = s.withDefaults()
 	var failed []error
+	// A refusal does not end it: the other streams are still set up, and the owner learns of everything at
+	// once.
 	add := func(differences []Difference, err error) {
 		if err != nil {
 			failed = append(failed, err)
@@ -150,6 +157,7 @@ func (c *Client) inspectStream(ctx context.Context, want streamConfig) (info *je
 	for i := range found {
 		found[i].Essential = c.isEssential(want.Name)
 	}
+	// Asked here, because it needs the state of the stream as well as its settings.
 	c.refuseReplicas(info, found)
 	return info, found, nil
 }
@@ -166,6 +174,7 @@ func (c *Client) isEssential(stream string) bool {
 func (c *Client) applyStream(ctx context.Context, want streamConfig) (done []Difference, err error) {
 	var info *jetstream.StreamInfo
 	var found []Difference
+	// Each step is repeated by itself, since a cluster answers nothing while it moves a stream.
 	err = c.repeat(ctx, func(ctx context.Context) (err error) {
 		info, found, err = c.inspectStream(ctx, want)
 		return err
@@ -177,12 +186,14 @@ func (c *Client) applyStream(ctx context.Context, want streamConfig) (done []Dif
 		if err := c.ensureStream(ctx, want); err != nil {
 			return nil, err
 		}
+		// A missing stream is the one difference, which is now repaired.
 		return found, nil
 	}
 	change, failed := changes(found)
 	if len(change) == 0 {
 		return nil, failed
 	}
+	// Settings of the owner's are kept: only what differs and may be changed is taken from want.
 	merged, err := merge(info.Config, want, change)
 	if err != nil {
 		return nil, err
@@ -194,6 +205,7 @@ func (c *Client) applyStream(ctx context.Context, want streamConfig) (done []Dif
 	if err != nil {
 		return nil, errors.Join(failed, c.setupError("change stream "+want.Name, err, nil))
 	}
+	// Results that came in before lie under the ingress subject, where nobody looks for them.
 	if want.SubjectTransform != nil && slices.ContainsFunc(change, func(d Difference) bool { return d.Field == "subject_transform" }) {
 		failed = errors.Join(failed, c.bringStrays(ctx))
 	}
@@ -206,6 +218,7 @@ func changes(found []Difference) (change []Difference, failed error) {
 	for _, d := range found {
 		switch {
 		case d.Repair == OwnersChoice:
+		// The error names what remains, even though other differences are repaired.
 		case d.Repair == ByOwner || d.Refused != "":
 			failed = errors.Join(failed, &UnchangeableError{d})
 		default:
@@ -215,7 +228,8 @@ func changes(found []Difference) (change []Difference, failed error) {
 	return change, failed
 }
 
-// ConsumerInfo looks for a consumer of any kind; ErrConsumerNotFound or ErrStreamNotFound.
+// ConsumerInfo looks for a consumer of any kind; ErrConsumerNotFound or ErrStreamNotFound. A push consumer of
+// the name is found as well: it has to be shown before it can be replaced.
 func (c *Client) ConsumerInfo(ctx context.Context, stream, name string) (*jetstream.ConsumerInfo, error) {
 	consumer, err := c.js.Consumer(ctx, stream, name)
 	if err == nil {
@@ -275,6 +289,7 @@ func (c *Client) applyDurable(ctx context.Context, want durable) (done []Differe
 
 // changeDurable changes a consumer, or creates it again if one of the differences needs that.
 func (c *Client) changeDurable(ctx context.Context, want durable, have consumerConfig, change []Difference) error {
+	// One recreation repairs all differences together.
 	if slices.ContainsFunc(change, func(d Difference) bool { return d.Repair == ByRecreation }) {
 		return c.recreate(ctx, want)
 	}
@@ -294,6 +309,7 @@ func (c *Client) changeDurable(ctx context.Context, want durable, have consumerC
 func (c *Client) recreate(ctx context.Context, want durable) error {
 	deleting, cancel := Bounded(ctx)
 	defer cancel()
+	// It may be gone already; then only the creation is left.
 	if err := c.js.DeleteConsumer(deleting, want.stream, want.config.Durable); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return c.setupError("delete "+want.String(), err, nil)
 	}

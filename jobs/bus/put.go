@@ -43,6 +43,7 @@ func (p *PendingResult) IsLarge() bool { return p.outside }
 func (p *PendingResult) TimeLimit() time.Duration {
 	limit := requestTimeout
 	if p.outside {
+		// A constant for the request, one stall, and the time that the slowest link needs.
 		limit = min(limit+bodyStall+time.Duration(len(p.result.Body)/slowestLink)*time.Second, maxBodyTime)
 	}
 	return limit
@@ -57,6 +58,7 @@ func (c *Client) putBody(ctx context.Context, r *jobs.Result) error {
 	}
 	bucket, name := c.names.Bucket("bodies"), r.ID+"/"+nuid.Next()
 	meta := jetstream.ObjectMeta{Name: name, Opts: &jetstream.ObjectMetaOptions{ChunkSize: c.chunkSize()}}
+	// The reader is new for each try, so a repeated put sends the whole body.
 	err = c.whileMoving(ctx, bytes.NewReader(r.Body), func(ctx context.Context, body io.Reader) error {
 		return c.refusals.watch(ctx, func(ctx context.Context) error {
 			_, err := store.Put(ctx, meta, body)
@@ -64,9 +66,11 @@ func (c *Client) putBody(ctx context.Context, r *jobs.Result) error {
 		}, "$O."+bucket, api+"STREAM.PURGE.OBJ_"+bucket)
 	})
 	if err != nil {
+		// A bucket that was deleted and created again needs a new binding.
 		c.forgetObjects()
 		return err
 	}
+	// The digest is over the body as it was sent, so a reader can verify what it gets.
 	sum := sha256.New()
 	_, _ = sum.Write(r.Body) // a hash never fails
 	r.Object, r.ObjectDigest, r.Body = bucket+"/"+name, Digest(sum), nil
@@ -81,11 +85,13 @@ func (c *Client) chunkSize() uint32 { return uint32(max(1, min(maxChunkSize, c.n
 // ends put: the answers to what was sent before never come. Errors: errStalled, errDisconnected, those of put.
 func (c *Client) whileMoving(ctx context.Context, body io.Reader, put func(context.Context, io.Reader) error) error {
 	var watching sync.WaitGroup
+	// Deferred first, so it runs last: the goroutine has ended when the function returns.
 	defer watching.Wait()
 	ctx, endWatch := context.WithTimeout(ctx, maxBodyTime) // nats.go flushes with a deadline only
 	defer endWatch()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	// Each chunk that the server takes sets it back.
 	stall := time.AfterFunc(bodyStall, func() { cancel(errStalled) })
 	defer stall.Stop()
 	broken := c.nc.StatusChanged(nats.RECONNECTING, nats.CLOSED)
@@ -98,12 +104,14 @@ func (c *Client) whileMoving(ctx context.Context, body io.Reader, put func(conte
 		}
 	})
 	err := put(ctx, readerFunc(func(p []byte) (int, error) {
+		// The flush comes back when the server has read all before, so at most one chunk is on its way.
 		if err := c.nc.FlushWithContext(ctx); err != nil {
 			return 0, err
 		}
 		stall.Reset(bodyStall)
 		return body.Read(p)
 	}))
+	// The cause says more than put's own error, which is mostly that of the context.
 	if cause := context.Cause(ctx); err != nil && (errors.Is(cause, errStalled) || errors.Is(cause, errDisconnected)) {
 		return cause
 	}
@@ -140,6 +148,7 @@ func (c *Client) objects(ctx context.Context) (jetstream.ObjectStore, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	// Of two that bind at the same time, the later one stays. Both are good.
 	c.bodies = store
 	return store, nil
 }

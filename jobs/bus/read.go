@@ -13,7 +13,8 @@ import (
 type reader struct {
 	messages jetstream.MessagesContext
 	asked    bool // a read runs whose message nobody has taken yet
-	came     chan read
+	// came has room for one message, so the goroutine of a read can deliver it and end even after close.
+	came chan read
 }
 
 // read is what a read brought.
@@ -33,6 +34,8 @@ func (c *Client) read(consumer jetstream.Consumer, ahead int) (*reader, error) {
 func (r *reader) next(ctx context.Context) (jetstream.Msg, error) {
 	if !r.asked {
 		r.asked = true
+		// Only one read runs at a time, however often ctx ends: the message that it brings is kept for the next
+		// call.
 		go func() {
 			msg, err := r.messages.Next(jetstream.NextMaxWait(pullCheck))
 			if errors.Is(err, nats.ErrTimeout) {
@@ -51,6 +54,7 @@ func (r *reader) next(ctx context.Context) (jetstream.Msg, error) {
 }
 
 // close ends the reading without waiting: nats.go may be in a try to create a consumer, which takes seconds.
+// Stop waits for a lock that a try to create a consumer holds.
 func (r *reader) close() { go r.messages.Stop() }
 
 const (
@@ -84,6 +88,7 @@ func newUntilNow(r *reader, consumer jetstream.Consumer) *untilNow {
 // next is the next message, or errNoMore. Messages may expire, or be purged, before they are delivered; then the consumer's
 // count says that none is left. Messages that are on their way may not be counted, so the count must be zero twice.
 func (u *untilNow) next(ctx context.Context) (jetstream.Msg, error) {
+	// asked is when the consumer answered last; errors are borne for pendingLimit.
 	for asked := time.Now(); !u.ended(ctx); {
 		patience, cancel := context.WithTimeout(ctx, pendingCheck)
 		msg, err := u.reader.next(patience)
@@ -99,6 +104,7 @@ func (u *untilNow) next(ctx context.Context) (jetstream.Msg, error) {
 			return nil, err
 		case err != nil:
 			continue
+		// Zero twice with a pause between: messages on their way are counted nowhere for a moment.
 		case pending == 0 && u.empty:
 			return nil, errNoMore
 		}
@@ -114,6 +120,7 @@ func (u *untilNow) ended(ctx context.Context) bool {
 		return u.later
 	}
 	pending, err := u.pending(ctx)
+	// An error counts as the end only together with the message's own count of zero.
 	u.last = err != nil || pending == 0
 	return u.last
 }
@@ -132,6 +139,7 @@ func (u *untilNow) count(msg jetstream.Msg) {
 		u.left--
 	}
 	u.last = meta.NumPending == 0
+	// A message after the beginning of the call, once the counted ones are through, came later.
 	u.later = u.left == 0 && meta.Timestamp.After(u.began)
 }
 
@@ -144,6 +152,7 @@ func (u *untilNow) pending(ctx context.Context) (n uint64, err error) {
 		info *jetstream.ConsumerInfo
 		err  error
 	}
+	// Room for one, so the goroutine ends although nobody waits any more.
 	answered := make(chan answer, 1)
 	go func() {
 		info, err := u.consumer.Info(ctx)

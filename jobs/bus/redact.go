@@ -35,6 +35,7 @@ func redact(servers string) string {
 		if !ok {
 			scheme, rest = "nats", scheme
 		}
+		// Everything before the last @ goes, since a password may hold an @ as well.
 		out = append(out, scheme+"://"+rest[strings.LastIndex(rest, "@")+1:])
 	}
 	return strings.Join(out, ",")
@@ -46,6 +47,7 @@ func (d Dial) withoutSecrets(err error) error {
 	if errors.Is(err, nats.ErrNoServers) {
 		return syscall.ECONNREFUSED // what nats.go makes ErrNoServers of
 	}
+	// The text is searched for each secret in each spelling; one that is found makes the whole text unusable.
 	for _, secret := range d.secrets() {
 		if strings.Contains(err.Error(), secret) {
 			return kindOfFailure(err)
@@ -69,6 +71,7 @@ func (d Dial) secrets() (out []string) {
 			secret = u.User.Username()
 		}
 		_, spelt, _ := strings.Cut(u.User.String(), ":")
+		// A URL can spell the same password in several ways, and a library may repeat it in any of them.
 		out = append(out, secret, spelt, url.QueryEscape(secret), url.PathEscape(secret))
 	}
 	return slices.DeleteFunc(out, func(secret string) bool { return secret == "" })

@@ -32,11 +32,13 @@ type request struct {
 // connection's own error handler is called as before.
 func watchRefusals(nc *nats.Conn, refused func(subject string, err error)) *refusals {
 	r := &refusals{refused: refused, waiting: map[*request]struct{}{}, listening: map[*listener]struct{}{}}
+	// The handler of Connect logs; this one looks first and passes everything on.
 	next := nc.ErrorHandler()
 	nc.SetErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) {
 		if subject, ok := refusedSubject(err, "Publish"); ok {
 			r.refuse(subject, err)
 		}
+		// A refused subscription that somebody expects is no error of the connection.
 		if subject, ok := refusedSubject(err, "Subscription"); ok && r.isExpected(subject) {
 			return
 		}
@@ -57,6 +59,7 @@ func refusedSubject(err error, what string) (subject string, ok bool) {
 	if !ok {
 		return "", false
 	}
+	// The server quotes the subject as Go does.
 	quoted, err := strconv.QuotedPrefix(rest)
 	if err != nil {
 		return "", false
@@ -122,11 +125,13 @@ func isAbout(refused, own string) bool {
 	if refused == own || strings.HasPrefix(refused, own+".") {
 		return true
 	}
+	// A subject of the API is compared from behind its prefix.
 	request, ok := strings.CutPrefix(own, api)
 	if !ok {
 		return false
 	}
 	request = "." + request
+	// Two tokens are too few to name one request among others, so more are demanded for a match in the middle.
 	return strings.HasSuffix(refused, request) || strings.Count(request, ".") > 2 && strings.Contains(refused, request+".")
 }
 
@@ -139,10 +144,12 @@ func (r *refusals) watch(ctx context.Context, do func(context.Context) error, su
 	r.mu.Lock()
 	r.waiting[own] = struct{}{}
 	r.mu.Unlock()
+	// Registered before do sends, so that the refusal cannot come too early.
 	err := do(ctx)
 	r.mu.Lock()
 	delete(r.waiting, own)
 	r.mu.Unlock()
+	// Only an error becomes a refusal: do may have succeeded before the server reported another one.
 	if cause := context.Cause(ctx); err != nil && errors.Is(cause, nats.ErrPermissionViolation) {
 		return cause
 	}
@@ -150,10 +157,10 @@ func (r *refusals) watch(ctx context.Context, do func(context.Context) error, su
 }
 
 // refused is an ErrPermission that says what this user may not do, in the server's words.
-func refused(doing string, err error) error {
+func refused(action string, err error) error {
 	text := err.Error()
 	if _, rest, ok := strings.Cut(text, "Permissions Violation for "); ok {
 		text = strings.Replace(strings.ToLower(rest[:1])+rest[1:], "subscription to", "subscribe to", 1)
 	}
-	return fmt.Errorf("%s: %w %s", doing, ErrPermission, text)
+	return fmt.Errorf("%s: %w %s", action, ErrPermission, text)
 }

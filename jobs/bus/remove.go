@@ -20,6 +20,7 @@ func (c *Client) RemoveScheduled(ctx context.Context, queue, id string) error {
 // Unschedule removes a job wherever it waits. It purges the subject of a job that waits for its time, which no consumer reads.
 // It deletes a job that waits for a site, or that is due, by its sequence. found may be the job's message, as for RemoveMessage.
 func (c *Client) Unschedule(ctx context.Context, queue, id string, found *nats.Msg) error {
+	// The three places are emptied in the order in which a job moves through them: it cannot slip past.
 	if err := c.purge(ctx, c.names.Stream("RETRIES"), c.names.ScheduledJob(queue, id)); err != nil {
 		return err
 	}
@@ -39,6 +40,7 @@ func (c *Client) leaveSite(ctx context.Context, queue, id string) error {
 		if err != nil || !found {
 			return err
 		}
+		// Another worker may have scheduled the job again meanwhile, so it is looked for once more.
 		if _, err := c.DeleteMessage(ctx, c.names.Stream("RETRIES"), job.Seq); err != nil {
 			return err
 		}
@@ -55,6 +57,7 @@ func (c *Client) RemoveMessage(ctx context.Context, stream, subject string, foun
 		return fmt.Errorf("%q is not one subject", Clip(subject))
 	}
 	for range takes {
+		// What the caller has found saves the first look.
 		if found == nil || found.Header.Get(jetstream.SubjectHeader) != subject {
 			found, err = c.direct(ctx, stream, map[string]any{"last_by_subj": subject})
 		}
@@ -76,7 +79,8 @@ func (c *Client) RemoveMessage(ctx context.Context, stream, subject string, foun
 	return nil
 }
 
-// purge removes the messages of one subject. The subject must be a literal one: an empty one would empty the stream.
+// purge removes the messages of one subject. The subject must be a literal one: an empty one would empty the
+// stream. The check stands before everything else: a wildcard would remove other jobs.
 func (c *Client) purge(ctx context.Context, stream, subject string) error {
 	if !Publishable(subject) {
 		return fmt.Errorf("%q is not one subject", Clip(subject))

@@ -30,6 +30,7 @@ func (c *Client) ReplicaLags(ctx context.Context, s Settings) (out []ReplicaLag,
 		switch {
 		case failure == nil:
 			why, moving = whyBehind(cluster, replicas)
+		// A missing right is the same for every stream, so it is reported once, as the error.
 		case IsPermanent(failure):
 			err = failure
 		default:
@@ -79,6 +80,7 @@ func (c *Client) consumerCluster(ctx context.Context, d durable) (*jetstream.Clu
 // changes them. A server of version 2.15 or newer calls replicas current while it still moves the group, so Desired,
 // which is there until the move has ended, counts.
 func whyBehind(cluster *jetstream.ClusterInfo, replicas int) (why string, moving bool) {
+	// The cases go from what the cluster is doing to what single servers lack.
 	switch {
 	case cluster == nil:
 		return "", false
@@ -88,6 +90,7 @@ func whyBehind(cluster *jetstream.ClusterInfo, replicas int) (why string, moving
 		return "it is being moved", true
 	case cluster.Leader == "":
 		return "it has no leader", false
+	// The leader is not among the replicas, hence one more.
 	case len(cluster.Replicas)+1 < replicas:
 		return fmt.Sprintf("%d of %d replicas are there", len(cluster.Replicas)+1, replicas), true
 	}

@@ -17,6 +17,7 @@ func (c *Client) refuseReplicas(info *jetstream.StreamInfo, differences []Differ
 	if !info.Config.AllowMsgSchedules || info.State.Msgs == 0 {
 		return
 	}
+	// Both must keep timers: the leader of now, and the server that may lead next.
 	for _, version := range []string{info.Config.Metadata[metadataVersion], c.nc.ConnectedServerVersion()} {
 		if keepsTimers(version) {
 			continue
@@ -34,6 +35,7 @@ func (c *Client) refuseReplicas(info *jetstream.StreamInfo, differences []Differ
 // (nats-io/nats-server#8423). An unreadable version does not.
 func keepsTimers(version string) bool {
 	var major, minor, patch int
+	// What stands behind the numbers, as in a pre-release, does not matter.
 	if _, err := fmt.Sscanf(version, "%d.%d.%d", &major, &minor, &patch); err != nil {
 		return false
 	}
@@ -57,6 +59,7 @@ const (
 
 // repeat tries again what failed in a way that may pass, for setupBound at most, and returns the last error.
 func (c *Client) repeat(ctx context.Context, try func(context.Context) error) error {
+	// At least one try is made, whatever the clock says.
 	for end := time.Now().Add(setupBound); ; {
 		limited, cancel := Bounded(ctx)
 		err := try(limited)

@@ -44,6 +44,7 @@ func (c *Client) StreamInfo(ctx context.Context, name string) (*jetstream.Stream
 
 // Consumers calls use for each consumer of a stream.
 func (c *Client) Consumers(ctx context.Context, name string, use func(*jetstream.ConsumerInfo)) error {
+	// The handle is fetched for each call: a stream may have been recreated.
 	stream, err := c.js.Stream(ctx, name)
 	if err != nil {
 		return err

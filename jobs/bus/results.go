@@ -12,6 +12,7 @@ func (c *Client) Result(ctx context.Context, queue, id string) (jobs.Result, err
 	if !key.Valid() {
 		return jobs.Result{}, BadKey(key)
 	}
+	// The newest message of the subject is the only one, since the guard lets one in.
 	msg, err := c.LastMessage(ctx, c.names.Stream("RESULTS"), c.names.Result(queue, id))
 	if err != nil {
 		return jobs.Result{}, c.Explain("read result of job "+key.String(), err)

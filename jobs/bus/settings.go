@@ -44,7 +44,8 @@ type Settings struct {
 	AckWait time.Duration
 }
 
-// withDefaults replaces zero values by the defaults. JetStream writes -1 for no limit.
+// withDefaults replaces zero values by the defaults. JetStream writes -1 for no limit. s is a copy, so the
+// caller's settings keep their zero values.
 func (s Settings) withDefaults() Settings {
 	s.Replicas = max(1, s.Replicas)
 	if s.ResultsMaxAge <= 0 {
@@ -73,6 +74,7 @@ const mib = 1 << 20
 // part returns the bound of a stream that may hold a part of what the results may, between least and most. It is -1, no
 // bound, unless the owner bounds both jobs and results: only then every stream has a bound.
 func (s Settings) part(divisor, least, most int64) int64 {
+	// A bound on one stream alone would not satisfy an account that demands one of each.
 	if s.JobsMaxBytes <= 0 || s.ResultsMaxBytes <= 0 {
 		return -1
 	}

@@ -13,7 +13,7 @@ import (
 // SetupError is what the server has against a stream or consumer that gofer needs. It is an ErrConfig unless waiting may
 // cure it.
 type SetupError struct {
-	Doing string // such as "create stream GOFER_JOBS"
+	Action string // such as "create stream GOFER_JOBS"
 	// Code and Text are the server's.
 	Code jetstream.ErrorCode
 	Text string
@@ -25,7 +25,7 @@ type SetupError struct {
 
 // Error is in the server's words.
 func (e *SetupError) Error() string {
-	text := fmt.Sprintf("%s: %s (error %d)", e.Doing, e.Text, e.Code)
+	text := fmt.Sprintf("%s: %s (error %d)", e.Action, e.Text, e.Code)
 	if e.InTheWay != "" {
 		text += ": " + e.InTheWay + " is in the way"
 	}
@@ -34,6 +34,7 @@ func (e *SetupError) Error() string {
 
 // Unwrap is the server's answer, and ErrConfig if waiting does not help.
 func (e *SetupError) Unwrap() []error {
+	// The cause decides, so both views of the error agree.
 	if CuredByWaiting(e.cause) {
 		return []error{e.cause}
 	}
@@ -50,16 +51,17 @@ const (
 
 // setupError turns a refusal of the server into a *SetupError. inTheWay is asked only then, because it sends requests;
 // nil names nothing. Any other error is explained. It returns nil for nil.
-func (c *Client) setupError(doing string, err error, inTheWay func() string) error {
+func (c *Client) setupError(action string, err error, inTheWay func() string) error {
 	if inTheWay == nil {
 		inTheWay = func() string { return "" }
 	}
 	api, ok := errors.AsType[*jetstream.APIError](err)
+	// What is missing or without a leader is explained in words of its own.
 	if !ok || classOf(err) == Missing || isLeaderless(err) ||
 		errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
-		return c.Explain(doing, err)
+		return c.Explain(action, err)
 	}
-	return &SetupError{Doing: doing, Code: api.ErrorCode, Text: api.Description, InTheWay: inTheWay(), cause: err}
+	return &SetupError{Action: action, Code: api.ErrorCode, Text: api.Description, InTheWay: inTheWay(), cause: err}
 }
 
 // otherStream names a foreign stream that has a subject of want; empty if there is none.
@@ -67,6 +69,7 @@ func (c *Client) otherStream(ctx context.Context, want streamConfig) string {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	for _, subject := range want.Subjects {
+		// The server finds the stream by subject, so no list of all streams is needed.
 		if name, err := c.js.StreamNameBySubject(ctx, subject); err == nil && name != want.Name {
 			return "stream " + name
 		}
@@ -87,6 +90,7 @@ func (c *Client) otherConsumers(ctx context.Context, want durable) string {
 	lister := stream.ListConsumers(ctx)
 	for info := range lister.Info() {
 		theirs := filters(&info.Config)
+		// A consumer without a filter gets everything.
 		if len(theirs) == 0 {
 			theirs = []string{">"}
 		}
@@ -105,6 +109,7 @@ func overlap(a, b string) bool {
 	for i := range min(len(x), len(y)) {
 		switch {
 		case x[i] == ">" || y[i] == ">":
+			// A full wildcard matches any rest, of at least one token.
 			return true
 		case x[i] != y[i] && x[i] != "*" && y[i] != "*":
 			return false

@@ -35,6 +35,7 @@ func within(bytes int64, c jetstream.StreamConfig) jetstream.StreamConfig {
 // bound on a message leaves room for what a waiting job and a dead letter take along.
 func (s Settings) jobs(n jobs.Names) jetstream.StreamConfig {
 	c := s.limited(n.Stream("JOBS"), n.AllJobs(), 0, 1)
+	// DiscardNewPerSubject turns the limit of one message for each subject into a refusal of the second one.
 	c.Retention, c.Discard, c.DiscardNewPerSubject = jetstream.WorkQueuePolicy, jetstream.DiscardNew, true
 	c.MaxBytes = s.JobsMaxBytes
 	c.MaxMsgs, c.Duplicates, c.MaxMsgSize = s.JobsMaxMsgs, duplicates, jobs.MaxJobBytes+jobSlack
@@ -56,6 +57,8 @@ func (s Settings) retries(n jobs.Names) jetstream.StreamConfig {
 // guard of the workers.
 func (s Settings) results(n jobs.Names) jetstream.StreamConfig {
 	c := s.limited(n.Stream("RESULTS"), n.ResultsIngress(), s.ResultsMaxAge, 1)
+	// DiscardNew: when the stream is full, new results are refused rather than old ones dropped before their
+	// time.
 	c.Discard, c.DiscardNewPerSubject, c.MaxBytes = jetstream.DiscardNew, true, s.ResultsMaxBytes
 	c.SubjectTransform = &jetstream.SubjectTransformConfig{Source: n.ResultsIngress(), Destination: n.Results("")}
 	c.RePublish = &jetstream.RePublish{Source: n.Results(""), Destination: n.Results("")}
@@ -81,6 +84,7 @@ func (s Settings) limited(name, subject string, age time.Duration, perSubject in
 
 // bucket is the stream of a key-value bucket (NATS ADR-8).
 func (s Settings) bucket(name string, age time.Duration) jetstream.StreamConfig {
+	// NATS ADR-8 wants these settings of a bucket, and its clients check them.
 	c := s.limited("KV_"+name, "$KV."+name+".>", age, 1)
 	c.Discard, c.AllowRollup, c.DenyDelete = jetstream.DiscardNew, true, true
 	return c
@@ -103,6 +107,7 @@ func (s Settings) bodies(n jobs.Names) jetstream.StreamConfig {
 	c := s.limited("OBJ_"+name, "", s.ResultsMaxAge+bodiesLonger, -1)
 	c.Subjects = []string{"$O." + name + ".C.>", "$O." + name + ".M.>"}
 	c.Discard, c.AllowRollup = jetstream.DiscardNew, true
+	// Without a bound of the owner's it has none, like all others.
 	c.MaxBytes = s.part(1, 0, s.ResultsMaxBytes)
 	return c
 }
@@ -126,6 +131,7 @@ func (s Settings) durables(n jobs.Names) []durable {
 	for _, queue := range s.Queues {
 		out = append(out, s.jobConsumer(n, queue, false), s.jobConsumer(n, queue, true))
 	}
+	// Jobs have no consumer for readers: a work queue allows one consumer for each subject.
 	for _, kind := range []string{"RESULTS", "EVENTS", "DEAD"} {
 		out = append(out, durable{n.Stream(kind), jetstream.ConsumerConfig{
 			Durable: Reader, AckPolicy: jetstream.AckExplicitPolicy, AckWait: 30 * time.Second, MaxDeliver: -1,
@@ -147,6 +153,7 @@ func (s Settings) jobConsumer(n jobs.Names, queue string, due bool) durable {
 		stream, name, filter = n.Stream("RETRIES"), n.DueConsumer(queue), n.DueJobs(queue)
 	}
 	return durable{stream, jetstream.ConsumerConfig{
+		// MaxDeliver -1: no limit.
 		Durable: name, FilterSubject: filter, AckPolicy: jetstream.AckExplicitPolicy, AckWait: s.AckWait, MaxDeliver: -1,
 		MaxAckPending: maxAckPending, MaxWaiting: maxWaiting,
 	}}

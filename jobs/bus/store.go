@@ -33,6 +33,7 @@ type PendingResult struct {
 
 // Pending prepares to store the one result of a job.
 func (c *Client) Pending(r jobs.Result) *PendingResult {
+	// Failed jobs keep their small bodies inline.
 	return &PendingResult{client: c, result: r, outside: len(r.Body) > jobs.MaxInlineBody && r.Outcome == jobs.Succeeded}
 }
 
@@ -52,12 +53,14 @@ func (c *Client) StoreResult(ctx context.Context, r *jobs.Result) (Stored, error
 // Errors: ErrResultsFull; one that IsPermanent; any other one may pass. Storing again is safe: a first try that was stored
 // without an answer is recognised as won.
 func (p *PendingResult) Store(ctx context.Context) (Stored, error) {
-	doing := "store result of job " + p.result.Queue + "/" + Clip(p.result.ID)
+	action := "store result of job " + p.result.Queue + "/" + Clip(p.result.ID)
+	// The id of an invalid job may be anything; such a job gets an id that can be published before.
 	if subject := p.client.names.ResultIngress(p.result.Queue, p.result.ID); !Publishable(subject) {
-		return Stored{}, fmt.Errorf("%s: %w", doing, ErrNoSubject)
+		return Stored{}, fmt.Errorf("%s: %w", action, ErrNoSubject)
 	}
 	for {
-		stored, err := p.store(ctx, doing)
+		stored, err := p.store(ctx, action)
+		// The loop ends: each reduction leaves less, and the last one returns false.
 		if IsUnstorable(err) && p.reduce() {
 			p.refusal = err
 			continue
@@ -71,6 +74,7 @@ func (p *PendingResult) Store(ctx context.Context) (Stored, error) {
 
 // reduce makes the message smaller, and reports whether that was possible.
 func (p *PendingResult) reduce() bool {
+	// The message has to be built anew.
 	p.msg = nil
 	switch {
 	case p.outside && len(p.result.Body) > 0: // the object store refuses the body
@@ -85,13 +89,14 @@ func (p *PendingResult) reduce() bool {
 }
 
 // store is one try of Store. A body that was put before is not put again.
-func (p *PendingResult) store(ctx context.Context, doing string) (Stored, error) {
+func (p *PendingResult) store(ctx context.Context, action string) (Stored, error) {
 	c, r := p.client, &p.result
+	// After a put the body is empty and the object named, so a repeated store does not put again.
 	if p.outside && len(r.Body) > 0 {
 		limited, cancel := context.WithTimeout(ctx, p.TimeLimit())
 		defer cancel()
 		if err := c.putBody(limited, r); err != nil {
-			return Stored{}, c.storeError(limited, doing, err)
+			return Stored{}, c.storeError(limited, action, err)
 		}
 		p.msg = nil
 	}
@@ -106,25 +111,30 @@ func (p *PendingResult) store(ctx context.Context, doing string) (Stored, error)
 	switch {
 	case err == nil:
 		return Stored{Won: true}, nil
+	// A race with another write may still be lost or won, so the result is read in both cases.
 	case IsTaken(err), isRace(err):
-		return c.lost(ctx, doing, r)
+		return c.lost(ctx, action, r)
 	}
-	return Stored{}, c.storeError(ctx, doing, err)
+	return Stored{}, c.storeError(ctx, action, err)
 }
 
 // lost reads the result that is there. It may be this one: an earlier try was stored, and its answer did not arrive.
 // Worker, sequence, object and end together identify a result.
-func (c *Client) lost(ctx context.Context, doing string, r *jobs.Result) (Stored, error) {
+func (c *Client) lost(ctx context.Context, action string, r *jobs.Result) (Stored, error) {
 	kept, err := c.kept(ctx, r)
 	if err != nil {
-		return Stored{}, c.Explain(doing, err)
+		return Stored{}, c.Explain(action, err)
 	}
+	// Another worker's result differs in at least one of them. The end alone would do for results of one
+	// worker.
 	if kept.Worker == r.Worker && kept.JobSeq == r.JobSeq && kept.Object == r.Object && kept.FinishedAt.Equal(r.FinishedAt) {
 		return Stored{Won: true}, nil
 	}
+	// The object of the losing result is named by nobody.
 	if r.Object != "" {
 		c.deleteBody(ctx, r)
 	}
+	// The caller only needs to know which result is kept; the body may be large.
 	kept.Body = nil
 	return Stored{Previous: kept}, nil
 }
@@ -137,6 +147,7 @@ func (c *Client) kept(ctx context.Context, r *jobs.Result) (jobs.Result, error) 
 		if err == nil {
 			return jobs.ParseResult(msg.Header, msg.Data), nil
 		}
+		// Twenty tries of 25 ms.
 		if !isNotFound(err) || tries == 20 {
 			return jobs.Result{}, err
 		}
@@ -149,9 +160,9 @@ func (c *Client) kept(ctx context.Context, r *jobs.Result) (jobs.Result, error) 
 }
 
 // storeError explains an error of a publish. A stream without room is ErrResultsFull.
-func (c *Client) storeError(ctx context.Context, doing string, err error) error {
+func (c *Client) storeError(ctx context.Context, action string, err error) error {
 	if IsFull(err) {
-		return fmt.Errorf("%s: %w (%w)", doing, ErrResultsFull, err)
+		return fmt.Errorf("%s: %w (%w)", action, ErrResultsFull, err)
 	}
-	return c.ExplainPublish(ctx, doing, c.names.Stream("RESULTS"), err)
+	return c.ExplainPublish(ctx, action, c.names.Stream("RESULTS"), err)
 }

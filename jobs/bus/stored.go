@@ -27,8 +27,11 @@ var errHeaders = errors.New("the headers of the message cannot be read")
 // It trusts the streams into which only workers and the server write: their messages may have more headers than can be checked.
 func (c *Client) isMessage(stream string, msg *nats.Msg) (bool, error) {
 	whole := isReadWhole(msg)
+	// The check for the whole has to come first, since it counts all values.
 	keepLast(msg.Header)
 	isFromServer := msg.Header.Get(jetstream.SequenceHeader) != ""
+	// Anybody may publish jobs, so these streams are not trusted. The others are written by workers and the
+	// server only.
 	if open := stream == c.names.Stream("JOBS") || stream == c.names.Stream("RETRIES"); !whole && (open || !isFromServer) {
 		return true, errHeaders
 	}
@@ -63,6 +66,8 @@ func keepLast(h nats.Header) {
 // for a message that was read whole, because nats.go does not tell how the lines were written.
 func isReadWhole(msg *nats.Msg) bool {
 	least := len("NATS/1.0\n\n")
+	// Each header takes at least its name, a colon, its value and a line feed; the server may have read blanks
+	// and carriage returns besides.
 	for name, values := range msg.Header {
 		for _, value := range values {
 			least += len(name) + len(":") + len(value) + len("\n")

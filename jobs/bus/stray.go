@@ -15,18 +15,19 @@ import (
 // bringStrays stores results again under their public subject. They came in while the stream did not transform subjects,
 // so nobody finds them where they are, and their jobs are acked. A second result of a job is dropped.
 func (c *Client) bringStrays(ctx context.Context) error {
-	const doing = "bring in results that were stored under another subject"
+	const action = "bring in results that were stored under another subject"
 	stream := c.names.Stream("RESULTS")
+	// The walk is by sequence, so a result that cannot be moved ends it with an error instead of looping.
 	for seq := uint64(1); ; seq++ {
 		msg, err := c.NextMessage(ctx, stream, c.names.ResultsIngress(), seq)
 		if errors.Is(err, ErrNotFound) {
 			return nil
 		}
 		if err != nil {
-			return c.Explain(doing, err)
+			return c.Explain(action, err)
 		}
 		if seq, err = sequenceOf(msg); err != nil {
-			return fmt.Errorf("%s: %w", doing, err)
+			return fmt.Errorf("%s: %w", action, err)
 		}
 		in := &nats.Msg{Subject: msg.Header.Get(jetstream.SubjectHeader), Data: msg.Data, Header: nats.Header{}}
 		for name, values := range msg.Header {
@@ -34,11 +35,14 @@ func (c *Client) bringStrays(ctx context.Context) error {
 				in.Header[name] = slices.Clone(values)
 			}
 		}
+		// A second result of a job is dropped, since the first one is kept.
 		if err := c.PublishOnce(ctx, in); err != nil && !IsTaken(err) {
-			return c.Explain(doing, err)
+			return c.Explain(action, err)
 		}
+		// Deleted only after the copy is stored: a crash in between leaves both, and the next run drops this
+		// one.
 		if _, err := c.DeleteMessage(ctx, stream, seq); err != nil {
-			return c.Explain(doing, err)
+			return c.Explain(action, err)
 		}
 	}
 }
@@ -46,6 +50,7 @@ func (c *Client) bringStrays(ctx context.Context) error {
 // DeleteMessage removes one message by its sequence, and reports whether it was there. The server does not overwrite the
 // bytes on disk.
 func (c *Client) DeleteMessage(ctx context.Context, stream string, seq uint64) (deleted bool, err error) {
+	// o_erase saves the server from overwriting the bytes, which costs a write for each.
 	request, err := json.Marshal(map[string]any{"seq": seq, "no_erase": true})
 	if err != nil {
 		return false, err

@@ -186,7 +186,7 @@ func (c *Client) SiteWait(ctx context.Context, key Key, after uint64) (job Waiti
 }
 
 func (c *Client) nextWaiting(ctx context.Context, filter string, after uint64) (job WaitingJob, found bool, err error) {
-	const doing = "read waiting jobs"
+	const action = "read waiting jobs"
 	for {
 		msg, err := c.NextMessage(ctx, c.names.Stream("RETRIES"), filter, after+1)
 		if errors.Is(err, ErrNotFound) {
@@ -196,7 +196,7 @@ func (c *Client) nextWaiting(ctx context.Context, filter string, after uint64) (
 			after, err = sequenceOf(msg)
 		}
 		if err != nil {
-			return WaitingJob{}, false, c.Explain(doing, err)
+			return WaitingJob{}, false, c.Explain(action, err)
 		}
 		if job, ok := c.waitingJob(msg); ok {
 			return job, true, nil

@@ -23,20 +23,20 @@ func (c *Client) Cancel(ctx context.Context, key Key) error {
 	if err := c.ready(); err != nil {
 		return err
 	}
-	doing := "cancel job " + bus.Clip(key.String())
+	action := "cancel job " + bus.Clip(key.String())
 	if !key.Valid() {
 		return bus.BadKey(key)
 	}
 	found, err := c.unended(ctx, key)
 	if err != nil {
-		return c.bus.Explain(doing, err)
+		return c.bus.Explain(action, err)
 	}
 	result := unendedResult(key, found)
 	switch begun, err := c.cancelBegun(ctx, key, result.JobSeq); {
 	case err != nil:
-		return c.bus.Explain(doing, err)
+		return c.bus.Explain(action, err)
 	case begun:
-		return c.bus.Explain(doing, c.remove(ctx, key, found))
+		return c.bus.Explain(action, c.remove(ctx, key, found))
 	}
 	result.Outcome, result.Error, result.Worker = jobs.Cancelled, jobs.ErrCancelled, cmp.Or(c.bus.ConnectionName(), defaultName)
 	stored, err := c.bus.StoreResult(ctx, &result)
@@ -44,9 +44,9 @@ func (c *Client) Cancel(ctx context.Context, key Key) error {
 		return err
 	}
 	if !stored.Won {
-		return fmt.Errorf("%s: %w", doing, ErrFinished)
+		return fmt.Errorf("%s: %w", action, ErrFinished)
 	}
-	return c.bus.Explain(doing, c.remove(ctx, key, found))
+	return c.bus.Explain(action, c.remove(ctx, key, found))
 }
 
 // cancelBegun reports whether the job that is there has a cancelled result already: an earlier cancel stored the result

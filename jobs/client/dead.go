@@ -95,26 +95,26 @@ func (c *Client) Replay(ctx context.Context, letter DeadLetter) (Ack, error) {
 	if err := c.ready(); err != nil {
 		return Ack{}, err
 	}
-	doing := fmt.Sprintf("replay dead letter %d", letter.Seq)
+	action := fmt.Sprintf("replay dead letter %d", letter.Seq)
 	if !jobs.ValidQueue(letter.Queue) {
 		return Ack{}, bus.BadKey(letter.Key)
 	}
 	msg, err := c.bus.MessageAt(ctx, c.bus.Names().Stream("DEAD"), letter.Seq)
 	if errors.Is(err, ErrNotFound) || err == nil && !letter.isStoredAs(msg) {
-		return Ack{}, fmt.Errorf("%s: %w, or purged", doing, ErrReplayed)
+		return Ack{}, fmt.Errorf("%s: %w, or purged", action, ErrReplayed)
 	}
 	if err != nil {
-		return Ack{}, c.bus.Explain(doing, err)
+		return Ack{}, c.bus.Explain(action, err)
 	}
 	key := c.replayKey(ctx, letterOf(msg))
 	if err := c.unfinished(ctx, key); err != nil {
-		return Ack{}, fmt.Errorf("%s: %w", doing, ErrReplayed)
+		return Ack{}, fmt.Errorf("%s: %w", action, ErrReplayed)
 	}
 	header := nats.Header{jetstream.MsgIDHeader: {nuid.Next()}, jobs.HeaderReplayOf: {letter.String()}, jobs.HeaderContract: {jobs.ContractVersion}}
 	jobs.ParseTrace(msg.Header).AddTo(header)
 	ack, err := c.submit(ctx, key, &nats.Msg{Subject: c.bus.Names().Job(key.Queue, key.ID), Data: letter.Payload, Header: header})
 	if errors.Is(err, ErrQueued) {
-		return Ack{}, fmt.Errorf("%s: %w", doing, ErrReplayed)
+		return Ack{}, fmt.Errorf("%s: %w", action, ErrReplayed)
 	}
 	if err != nil {
 		return Ack{}, err
@@ -166,9 +166,9 @@ func (c *Client) RemoveDeadLetter(ctx context.Context, letter DeadLetter) error 
 	if err := c.ready(); err != nil {
 		return err
 	}
-	doing, subject := fmt.Sprintf("remove dead letter %d", letter.Seq), c.bus.Names().Dead(letter.Queue, letter.ID)
+	action, subject := fmt.Sprintf("remove dead letter %d", letter.Seq), c.bus.Names().Dead(letter.Queue, letter.ID)
 	if !bus.Publishable(subject) {
-		return fmt.Errorf("%s: %w", doing, bus.BadKey(letter.Key))
+		return fmt.Errorf("%s: %w", action, bus.BadKey(letter.Key))
 	}
 	msg, err := c.bus.MessageAt(ctx, c.bus.Names().Stream("DEAD"), letter.Seq)
 	if errors.Is(err, ErrNotFound) || err == nil && msg.Header.Get(jetstream.SubjectHeader) != subject {
@@ -177,7 +177,7 @@ func (c *Client) RemoveDeadLetter(ctx context.Context, letter DeadLetter) error 
 	if err == nil {
 		_, err = c.bus.DeleteMessage(ctx, c.bus.Names().Stream("DEAD"), letter.Seq) // see bus.Client.RemoveMessage
 	}
-	return c.bus.Explain(doing, err)
+	return c.bus.Explain(action, err)
 }
 
 // PurgeDeadLetters removes all dead letters.

@@ -226,12 +226,12 @@ func (c *Client) StateOf(ctx context.Context, key Key) (Listed, error) {
 	if !key.Valid() {
 		return Listed{}, bus.BadKey(key)
 	}
-	doing := "look for job " + bus.Clip(key.String())
+	action := "look for job " + bus.Clip(key.String())
 	msg, err := c.whereverItIs(ctx, key)
 	if err != nil {
-		return Listed{}, c.bus.Explain(doing, err)
+		return Listed{}, c.bus.Explain(action, err)
 	}
 	l := lister{c: c, delivered: map[string]uint64{}}
 	job, _, err := l.read(ctx, msg)
-	return job, c.bus.Explain(doing, err)
+	return job, c.bus.Explain(action, err)
 }

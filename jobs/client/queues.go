@@ -268,7 +268,7 @@ func (c *Client) Resume(ctx context.Context, queue string) error {
 
 // pause sets the pause of both consumers of a queue; a zero time ends it. The server keeps it, so it holds for workers
 // that start later.
-func (c *Client) pause(ctx context.Context, doing, queue string, until time.Time) error {
+func (c *Client) pause(ctx context.Context, action, queue string, until time.Time) error {
 	if !jobs.ValidQueue(queue) {
 		return bus.BadKey(Key{Queue: queue})
 	}
@@ -282,7 +282,7 @@ func (c *Client) pause(ctx context.Context, doing, queue string, until time.Time
 			err = ErrNotFound
 		}
 		if err != nil {
-			return c.bus.Explain(doing, err)
+			return c.bus.Explain(action, err)
 		}
 	}
 	return nil

@@ -128,9 +128,9 @@ func (c *Client) firstTry(ctx context.Context, key Key, msg *nats.Msg) (Ack, err
 // movedOn looks for a job that is no longer in its stream. A replicated stream refuses a second message of a subject also
 // while it cannot decide about the first one: a job that is nowhere was not accepted.
 func (c *Client) movedOn(ctx context.Context, key Key, err error) (Ack, error) {
-	doing := "submit job " + key.String()
+	action := "submit job " + key.String()
 	if !errors.Is(err, ErrNotFound) {
-		return Ack{}, c.bus.ExplainPublish(ctx, doing, c.bus.Names().Stream("JOBS"), err)
+		return Ack{}, c.bus.ExplainPublish(ctx, action, c.bus.Names().Stream("JOBS"), err)
 	}
 	found, err := c.Find(ctx, key)
 	switch {
@@ -139,7 +139,7 @@ func (c *Client) movedOn(ctx context.Context, key Key, err error) (Ack, error) {
 	case err != nil:
 		return Ack{}, err
 	}
-	return Ack{}, fmt.Errorf("%s: %w", doing, ErrNoLeader)
+	return Ack{}, fmt.Errorf("%s: %w", action, ErrNoLeader)
 }
 
 // patience is how long a server may be without a stream, or without JetStream, before that is believed: it answers so

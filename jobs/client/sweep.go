@@ -33,8 +33,8 @@ func (w *waiter) lookUpOpen(ctx context.Context) error {
 		return nil
 	}
 	pause := sweepPause(time.Since(began))
-	if w.deaf {
-		pause = w.deafPause(time.Since(began), len(w.open) < before)
+	if w.polls {
+		pause = w.pollPause(time.Since(began), len(w.open) < before)
 	}
 	w.sweep.Reset(pause)
 	return err

@@ -97,10 +97,10 @@ type waiter struct {
 	keySubs   map[Key]*nats.Subscription
 	queueSubs map[string]*nats.Subscription
 	dropped   int // messages that the subscriptions have dropped
-	// A deaf waiter may not subscribe. Its sweeps are pause apart, which grows while none brings anything.
+	// A polling waiter may not subscribe. Its sweeps are pause apart, which grows while none brings anything.
 	refusal chan struct{}
 	forget  func()
-	deaf    bool
+	polls   bool
 	pause   time.Duration
 }
 
@@ -152,7 +152,7 @@ func (w *waiter) run(ctx context.Context, keys <-chan Key) error {
 		case <-reconnected:
 			w.sweep.Reset(0)
 		case <-w.refusal:
-			w.deafen()
+			w.startPolling()
 		case <-check.C:
 			if w.hasDropped() {
 				w.sweep.Reset(0)
@@ -189,7 +189,7 @@ func (w *waiter) add(key Key) error {
 // own: a subscription for each of ten thousand keys would load the server.
 func (w *waiter) listen(key Key) (err error) {
 	switch {
-	case w.deaf, w.queueSubs[key.Queue] != nil:
+	case w.polls, w.queueSubs[key.Queue] != nil:
 		return nil
 	case len(w.keySubs) < fewKeys:
 		w.keySubs[key], err = w.subscribe(w.client.bus.Names().Result(key.Queue, key.ID))

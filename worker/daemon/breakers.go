@@ -21,6 +21,8 @@ func (d *daemon) newFleetBreakers() *fleet.Breakers {
 		return nil
 	}
 	b := d.cfg.Breaker
+	// A finding of this worker has to outlive the probes that follow the open time, or others would use the
+	// proxy again while it is being tested.
 	slack := rotation.MaxFailedProbes * b.ProbeLease
 	// Jitter makes an open time up to a fifth longer.
 	longest := b.MaxOpenTimeout + b.MaxOpenTimeout/5 + slack
@@ -42,6 +44,7 @@ func (d *daemon) countAvoided() int {
 func (d *daemon) recordBreakers(events []rotation.Event) {
 	for _, e := range events {
 		if e.ProxyID == "" {
+			// The pool's own events come through the same list, so that their order among the others is kept.
 			d.recordPool(e)
 			continue
 		}
@@ -53,10 +56,14 @@ func (d *daemon) recordBreakers(events []rotation.Event) {
 			next := e.NextTest.UTC()
 			event.NextTestTime = &next
 		}
+		// Warnings, because a fleet of healthy proxies has none of them.
 		d.log.Warn("breaker changed", "proxy", e.ProxyID, "from", event.FromState, "to", event.ToState, "reason", e.Reason)
 		d.book.AddBreakerEvent(event)
 		d.metrics.CountBreakerChange(event)
+		// The connection is looked up when the event is published, not now: an attempt can only run on a
+		// connection.
 		d.enqueue(func(ctx context.Context) error { return d.connected.Load().stream.PublishBreaker(ctx, event) })
+		// Shared last, once the worker itself has counted and announced the change.
 		if d.fleet != nil {
 			d.fleet.ShareChange(e)
 		}
@@ -71,7 +78,8 @@ func (d *daemon) recordPool(e rotation.Event) {
 }
 
 // breakers lists up to limit breakers, and counts all. Those that are not closed, or whose proxy is avoided, come first: an answer
-// over NATS has no room for 100,000. The elements are what the HTTP API shows.
+// over NATS has no room for 100,000. The elements are what the HTTP API shows. It copies the state of every
+// proxy, so it is for questions of people, not for scrapes.
 func (d *daemon) breakers(limit int) (list any, total int) {
 	status := d.pool.Status()
 	closed := func(s rotation.Status) int {
@@ -80,6 +88,7 @@ func (d *daemon) breakers(limit int) (list any, total int) {
 		}
 		return 0
 	}
+	// The sort is stable, so proxies of the same kind keep the order of the list.
 	slices.SortStableFunc(status, func(a, b rotation.Status) int { return closed(a) - closed(b) })
 	shown := make([]admin.Breaker, min(limit, len(status)))
 	for i := range shown {
@@ -98,6 +107,7 @@ func (d *daemon) resetHere(proxy string) (reset int) {
 			ids = append(ids, s.ID)
 		}
 	}
+	// A proxy that was removed meanwhile is skipped.
 	for _, id := range ids {
 		events, found := d.pool.Reset(id)
 		if !found {
@@ -105,6 +115,7 @@ func (d *daemon) resetHere(proxy string) (reset int) {
 		}
 		reset++
 		d.recordBreakers(events)
+		// Others avoid the proxy by this worker's word, which a reset takes back.
 		if d.fleet != nil {
 			d.fleet.WithdrawFinding(id)
 		}
@@ -115,6 +126,7 @@ func (d *daemon) resetHere(proxy string) (reset int) {
 // resetBreaker closes a proxy's breaker in every worker: here at once, so that who asks next sees it, and elsewhere by a message.
 // The message comes back to this worker as well, and finds nothing to do. Errors: bus.ErrUnreachable, after the reset here.
 func (d *daemon) resetBreaker(ctx context.Context, proxy string) error {
+	// Here first: an operator without a connection still gets this worker's breaker closed.
 	d.resetHere(proxy)
 	conn := d.connected.Load()
 	if conn == nil || !conn.nc.IsConnected() {
@@ -124,8 +136,10 @@ func (d *daemon) resetBreaker(ctx context.Context, proxy string) error {
 	if err != nil {
 		return err
 	}
+	// Published and not requested: every worker answers by itself, and the page shows this one.
 	if err := conn.nc.Publish(control.Subject(d.names, control.ResetBreakers), request); err != nil {
 		return err
 	}
+	// The flush tells whether the server has taken the message.
 	return conn.nc.FlushWithContext(ctx)
 }

@@ -35,6 +35,7 @@ func (d *daemon) controlConfig(conn *connection) control.Config {
 		Names: d.names, Worker: d.cfg.Name, Version: d.cfg.Version, Log: d.log,
 		Status: d.status, Steps: d.book.Steps, Breakers: d.breakers, Proxies: d.answerProxies, ResetBreaker: d.resetHere, Policy: d.settings.Policy, Environment: *d.cfg.Policy, Rollups: d.hours,
 		Sites: d.answerSites, ResetSite: d.resetSiteHere,
+		// The answer is sent before the drain begins, so a caller learns that it was heard.
 		Drain: func() { d.drain(errDrainAsked) },
 		Pause: func(ctx context.Context, queue string) error {
 			return client.New(conn.client).Pause(ctx, queue, time.Time{})
@@ -51,6 +52,7 @@ func (d *daemon) status() control.Status {
 		StartedAt: d.started.UTC(), Slots: d.cfg.Concurrency, InFlight: d.stats().InFlight, Proxies: d.proxyStates(),
 		Ready: d.isReady(), Reasons: []string{}, ConfigHash: d.cfg.ConfigHash,
 	}
+	// conn is nil until the streams are set up. What needs it stays zero, and Ready says why.
 	if conn := d.connected.Load(); conn != nil {
 		s.Draining, s.Domain = conn.worker.IsDraining(), conn.client.Domain()
 		s.Unsettled, s.UnsettledJobs = unsettledOf(conn.worker)
@@ -64,12 +66,14 @@ func (d *daemon) status() control.Status {
 		}
 	}
 	for _, q := range d.cfg.Queues {
+		// A weight of zero means one, as in the loop.
 		s.Queues = append(s.Queues, control.Queue{Queue: q.Name, Weight: max(1, q.Weight)})
 	}
 	return s
 }
 
-// hours are the latest hours of a scope, and the scope that they have: until the fleet's are read, this worker's stand in.
+// hours are the latest hours of a scope, and the scope that they have: until the fleet's are read, this
+// worker's stand in. Fleet never blocks on the server for long: it answers with what was read last.
 func (d *daemon) hours(ctx context.Context, scope string, hours int) (points []rollup.Point, has string, err error) {
 	book, known := d.totals.Fleet(ctx)
 	if scope == control.ScopeWorker || !known {
@@ -85,7 +89,8 @@ func (d *daemon) clusterBook(ctx context.Context) (*rollup.Book, error) {
 }
 
 // unsettledOf lists the jobs that a worker holds and cannot settle, the oldest first, and counts all. The list is bounded, so that
-// the answer fits into a message.
+// the answer fits into a message. Unsettled returns the oldest first, so the list holds those that wait for
+// longest.
 func unsettledOf(w *worker.Worker) (list []control.Unsettled, count int) {
 	held := w.Unsettled()
 	for _, job := range held[:min(len(held), control.MaxUnsettled)] {

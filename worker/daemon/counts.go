@@ -21,10 +21,13 @@ type counts struct {
 	asking sync.Mutex // is held by who counts because nobody has shared anything
 }
 
-// followed is what the settings call with a snapshot that somebody has shared. One that cannot be read is of a newer version.
+// followed is what the settings call with a snapshot that somebody has shared. One that cannot be read is of a
+// newer version. The key of the snapshot lies in the bucket of the settings, which this worker watches anyway:
+// no second watch is needed.
 func (c *counts) followed() map[string]func([]byte, time.Duration) {
 	return map[string]func([]byte, time.Duration){waiting.Key: func(value []byte, age time.Duration) {
 		if s, err := waiting.Parse(value); err == nil {
+			// The age is by the server's clock, so taken is right although the clocks of two workers differ.
 			c.set(s, time.Now().Add(-age))
 		}
 	}}
@@ -38,6 +41,7 @@ func (c *counts) set(s waiting.Snapshot, taken time.Time) {
 
 // get returns the snapshot and when it was taken; known is false if it is too old.
 func (c *counts) get() (s waiting.Snapshot, taken time.Time, known bool) {
+	// taken is zero before the first snapshot, and thereby too old.
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.snapshot, c.taken, time.Since(c.taken) < waiting.Stale
@@ -48,11 +52,14 @@ const refusedRest = 10 * time.Minute
 
 // shareCounts counts the jobs of the fleet and shares the numbers until ctx ends.
 func (d *daemon) shareCounts(ctx context.Context, client *bus.Client) {
+	// It is made anew for each leadership, since another worker has counted in between. It reads all waiting
+	// jobs once.
 	counter := waiting.NewCounter(client, waiting.Config{Worker: d.cfg.Name})
 	failed := false
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := d.shareCount(ctx, client, counter)
+		// One warning for each series of failures.
 		if err != nil && ctx.Err() == nil && !failed {
 			d.log.Warn("the fleet's jobs cannot be counted, trying again", "error", err)
 		}
@@ -60,11 +67,13 @@ func (d *daemon) shareCounts(ctx context.Context, client *bus.Client) {
 		if errors.Is(err, bus.ErrPermission) {
 			sleep(ctx, refusedRest)
 		}
+		// At least half of the period lies between two counts, however long one takes.
 		sleep(ctx, max(waiting.Every/2, waiting.Every-time.Since(began)))
 	}
 }
 
 func (d *daemon) shareCount(ctx context.Context, client *bus.Client, counter *waiting.Counter) error {
+	// A count over a million jobs takes several periods at first.
 	ctx, cancel := context.WithTimeout(ctx, 6*waiting.Every)
 	defer cancel()
 	s, err := counter.Count(ctx)
@@ -102,14 +111,17 @@ func (d *daemon) counted(ctx context.Context) (s waiting.Snapshot, taken time.Ti
 	if conn == nil || !conn.nc.IsConnected() {
 		return s, taken, bus.ErrUnreachable
 	}
+	// Pages that ask at the same time wait for one count instead of making one each.
 	d.counts.asking.Lock()
 	defer d.counts.asking.Unlock()
+	// Asked again: another caller may have counted while this one waited for the lock.
 	s, taken, known := d.counts.get()
 	if !known {
 		taken = time.Now()
 		if s, _, err = waiting.Ask(ctx, conn.client, 2*time.Second); err != nil {
 			return s, taken, err
 		}
+		// It is not stored in the bucket, since this worker does not lead. It serves this worker's pages until it is stale.
 		d.counts.set(s, taken)
 	}
 	return s, taken, nil
@@ -135,6 +147,7 @@ type queueList struct {
 // queuesView shows a snapshot. Ages grow since it was taken, by this machine's clock.
 func queuesView(s waiting.Snapshot, taken time.Time) queueList {
 	list := queueList{Queues: []queueView{}, CountedAt: s.At.UTC(), Unread: s.Unread}
+	// Ages are counted from the server's time of the snapshot, plus what has passed here since.
 	now := s.At.Add(time.Since(taken))
 	for _, q := range s.Queues {
 		view := queueView{Queue: q, Reasons: append([]waiting.Reason{}, q.Reasons...), OldestSeconds: q.OldestSeconds(now)}
@@ -151,12 +164,14 @@ func queuesView(s waiting.Snapshot, taken time.Time) queueList {
 func (d *daemon) fleetJobs() map[string]metrics.FleetJobs {
 	s, taken, known := d.counts.get()
 	if !known {
+		// The metrics then leave the family out instead of showing zeros.
 		return nil
 	}
 	now := s.At.Add(time.Since(taken))
 	out := map[string]metrics.FleetJobs{}
 	for _, q := range s.Queues {
 		view := metrics.FleetJobs{Jobs: map[string]uint64{}, Oldest: q.OldestSeconds(now), Overdue: q.Overdue}
+		// Every state has a value, so a series does not disappear when its last job ends.
 		for _, state := range jobs.States() {
 			view.Jobs[state] = q.Count(state)
 		}

@@ -15,10 +15,12 @@ import (
 	"github.com/gofer-mq/gofer/worker/admin"
 )
 
-// maxLetters bounds the dead letters that are grouped: the newest ones.
+// maxLetters bounds the dead letters that are grouped: the newest ones. A larger stream is grouped by its
+// newest letters only, which are those that an operator can act on.
 const maxLetters = 20_000
 
-// deadIndex remembers what dead letters have in common, so that each is read once. One goroutine at a time uses it.
+// deadIndex remembers what dead letters have in common, so that each is read once. One goroutine at a time uses
+// it. It is kept between questions: a letter never changes, so only new ones are read.
 type deadIndex struct {
 	state   bus.State
 	letters map[string]indexed // by subject: of a job the stream keeps one letter
@@ -38,6 +40,7 @@ func (d *daemon) deadGroups(ctx context.Context) ([]admin.DeadGroup, uint64, err
 	if conn == nil || !conn.nc.IsConnected() {
 		return nil, 0, bus.ErrUnreachable
 	}
+	// shared asks one question at a time, so dead needs no lock.
 	if err := d.dead.update(ctx, conn.client); err != nil {
 		return nil, 0, err
 	}
@@ -47,12 +50,15 @@ func (d *daemon) deadGroups(ctx context.Context) ([]admin.DeadGroup, uint64, err
 // update reads the letters that are new, and forgets those that are gone.
 func (x *deadIndex) update(ctx context.Context, c *bus.Client) error {
 	state, err := c.StateOf(ctx, "DEAD")
+	// Nothing was stored or deleted since, so the groups are the same.
 	if err != nil || state == x.state {
 		return err
 	}
+	// Another stream under the name begins its sequences again.
 	if x.letters == nil || !state.CreatedAt.Equal(x.state.CreatedAt) {
 		x.letters, x.last = map[string]indexed{}, 0
 	}
+	// Letters before the newest maxLetters are passed over without being read.
 	if state.LastSeq > maxLetters {
 		x.last = max(x.last, state.LastSeq-maxLetters)
 	}
@@ -63,28 +69,34 @@ func (x *deadIndex) update(ctx context.Context, c *bus.Client) error {
 		}
 		x.last = page.After
 	}
+	// The numbers differ if letters were replayed, purged or expired. Only then the subjects are listed, which
+	// costs more.
 	if uint64(len(x.letters)) != min(state.Messages, maxLetters) {
 		subjects, err := c.Subjects(ctx, "DEAD", c.Names().AllDead())
 		if err != nil {
 			return err
 		}
 		for subject, l := range x.letters {
+			// A letter that is older than the newest maxLetters leaves the index, so its memory is bounded.
 			if subjects[subject] == 0 || l.seq+maxLetters <= state.LastSeq {
 				delete(x.letters, subject)
 			}
 		}
 	}
+	// Stored last: after an error, the next question reads what is missing.
 	x.state = state
 	return nil
 }
 
 func (x *deadIndex) add(msg *nats.Msg) error {
 	subject := msg.Header.Get(jetstream.SubjectHeader)
+	// The facts are in the headers, so the payload is not parsed.
 	result := jobs.ParseResult(msg.Header, nil)
 	l := indexed{reason: result.Error, site: siteOfURL(result.URL)}
 	l.queue, _, _ = jobs.SplitSubject(subject)
 	l.at, _ = time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer)) // the server always sets both
 	l.seq, _ = strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
+	// A newer letter of the same job replaces the older one, as in the stream.
 	x.letters[subject] = l
 	return nil
 }
@@ -111,6 +123,7 @@ func (x *deadIndex) groups() []admin.DeadGroup {
 	for _, g := range found {
 		out = append(out, *g)
 	}
+	// Ties are broken by every part of the key, so that two answers list equal groups in the same order.
 	slices.SortFunc(out, func(a, b admin.DeadGroup) int {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Site, b.Site), cmp.Compare(a.Queue, b.Queue))
 	})

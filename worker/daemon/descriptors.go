@@ -17,5 +17,6 @@ func ConnectionLimit() int {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return minConns
 	}
+	// Cur is the soft limit, which is what the process may use now.
 	return int(min(max(limit.Cur/descriptorParts, minConns), maxConns))
 }

@@ -15,11 +15,13 @@ func (d *daemon) recordRetry(e jobs.RetryEvent) {
 	d.book.AddRetry(e)
 	d.metrics.CountRetry(e)
 	d.journal.addRetry(e)
+	// Not under the run's context: a retry that is planned while the worker drains has to be announced as well.
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	began := time.Now()
 	err := d.connected.Load().stream.PublishRetry(ctx, e)
 	d.metrics.CountPublish("event", err == nil, time.Since(began))
+	// The retry happens nevertheless; only its announcement is lost.
 	if err != nil {
 		d.log.Warn("retry event not stored", "queue", e.Queue, "job", e.JobID, "error", err)
 	}
@@ -38,6 +40,7 @@ func traced(log *slog.Logger, trace jobs.Trace) *slog.Logger {
 
 // enqueue puts an event into the outbox. A full outbox loses the event, counts and logs that, rather than block a job.
 func (d *daemon) enqueue(publish func(context.Context) error) {
+	// A select with default never blocks, which matters because the pool and attempts call this.
 	select {
 	case d.outbox <- publish:
 	default:
@@ -52,6 +55,7 @@ func (d *daemon) recordAttempt(queue string, a jobs.Attempt, bytes int64, reason
 		Queue: queue, Proxy: a.Proxy, Region: a.Region, Attempt: a.Attempt, Status: a.Status, Fault: a.Fault, Reason: reason,
 		Duration: a.Duration.Std(), Bytes: bytes,
 	}
+	// Both count the same fact, so their numbers agree.
 	d.book.AddAttempt(fact)
 	d.metrics.CountAttempt(fact)
 }
@@ -59,11 +63,13 @@ func (d *daemon) recordAttempt(queue string, a jobs.Attempt, bytes int64, reason
 // recordJob counts a job whose result was stored, under the policy that applied to it.
 func (d *daemon) recordJob(job jobs.Job, result jobs.Result) {
 	fact := rollup.JobFact{
+		// The policy is the one of now. It may have changed during the job, whose result does not name it.
 		Queue: result.Queue, ID: result.ID, Outcome: result.Outcome, Error: result.Error, Status: result.Status, Detail: result.Detail, Policy: job.Retry.ApplyTo(d.policy()).Name(),
 		Attempts: result.AttemptCount, Duration: result.Duration, Bytes: result.Bytes,
 	}
 	d.book.AddJob(fact)
 	d.metrics.CountJob(fact)
+	// Asked before the attributes are built, since a busy worker ends thousands of jobs a second.
 	if d.log.Enabled(context.Background(), slog.LevelDebug) {
 		traced(d.log, result.Trace).Debug("job ended", "queue", result.Queue, "job", result.ID, "outcome", result.Outcome, "error", result.Error, "status", result.Status,
 			"attempts", result.AttemptCount, "proxy", result.Proxy)
@@ -77,13 +83,16 @@ func (d *daemon) publishOutbox(ctx, last context.Context) {
 	for ctx.Err() == nil {
 		select {
 		case publish := <-d.outbox:
+			// Under last and not ctx: an event that was taken out of the box when ctx ended is still published.
 			d.publish(last, publish)
 		case <-ctx.Done():
 		}
 	}
+	// Nobody takes events but this goroutine, so len cannot fall in between.
 	for len(d.outbox) > 0 && last.Err() == nil {
 		d.publish(last, <-d.outbox)
 	}
+	// Only this many can be lost silently to the fleet, so they are counted in the log.
 	if lost := len(d.outbox); lost > 0 {
 		d.log.Error("events of the last seconds are lost", "events", lost)
 	}

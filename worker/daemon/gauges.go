@@ -18,11 +18,14 @@ import (
 func (d *daemon) gauges() metrics.Gauges {
 	return metrics.Gauges{
 		Version: d.cfg.Version, Revision: d.cfg.Revision, ConfigHash: d.cfg.ConfigHash, Queues: d.cfg.Streams.Queues, Process: true,
-		Slots:       func() int { return d.cfg.Concurrency },
-		Book:        func() *rollup.Book { book, _ := d.totals.Fleet(context.Background()); return book },
-		RTT:         func() time.Duration { return time.Duration(d.rtt.Load()) },
-		InFlight:    func() map[string]int { return d.stats().InFlight },
-		Ready:       d.isReady,
+		Slots: func() int { return d.cfg.Concurrency },
+		// Fleet returns what is known and does not wait for the server; its second value tells whether that is
+		// the fleet's.
+		Book:     func() *rollup.Book { book, _ := d.totals.Fleet(context.Background()); return book },
+		RTT:      func() time.Duration { return time.Duration(d.rtt.Load()) },
+		InFlight: func() map[string]int { return d.stats().InFlight },
+		Ready:    d.isReady,
+		// Each gauge looks up the connection anew: it appears while the page is served.
 		Draining:    func() bool { conn := d.connected.Load(); return conn != nil && conn.worker.IsDraining() },
 		Connected:   func() bool { conn := d.connected.Load(); return conn != nil && conn.nc.IsConnected() },
 		Loop:        d.loopCounters,
@@ -38,7 +41,8 @@ func (d *daemon) gauges() metrics.Gauges {
 	}
 }
 
-// stats are the counters of the loop; zero before it exists.
+// stats are the counters of the loop; zero before it exists. A pointer that is not nil never becomes nil again,
+// so the result may be used without a lock.
 func (d *daemon) stats() worker.Stats {
 	if conn := d.connected.Load(); conn != nil {
 		return conn.worker.Stats()
@@ -62,7 +66,7 @@ func (d *daemon) loopCounters() metrics.Loop {
 	return metrics.Loop{Scheduled: s.Scheduled, HandedBack: s.HandedBack, LeasesLost: s.LeasesLost, Duplicates: s.Duplicates, Overdue: d.overdue.Load(), SiteReleases: d.siteReleases.Load()}
 }
 
-// proxyStates counts the proxies by the state of their breakers.
+// proxyStates counts the proxies by the state of their breakers. The keys are those of the API.
 func (d *daemon) proxyStates() map[string]int {
 	out := map[string]int{}
 	for _, state := range d.pool.States() {
@@ -73,6 +77,7 @@ func (d *daemon) proxyStates() map[string]int {
 
 // eachProxy yields the id and the state of each proxy's breaker. A copy would be large: a pool may have 100,000.
 func (d *daemon) eachProxy() iter.Seq2[string, string] {
+	// States is an iterator that locks the pool for a part at a time.
 	return func(yield func(string, string) bool) {
 		for id, state := range d.pool.States() {
 			if !yield(id, state.String()) {
@@ -90,6 +95,7 @@ func (d *daemon) measureRTT(ctx context.Context, nc *nats.Conn) {
 	for ; ctx.Err() == nil; sleep(ctx, rttInterval) {
 		bounded, cancel := context.WithTimeout(ctx, rttInterval)
 		began := time.Now()
+		// Flush waits for the server's PONG, so its time is a round trip.
 		if nc.FlushWithContext(bounded) == nil {
 			d.rtt.Store(int64(time.Since(began)))
 		}
@@ -114,6 +120,7 @@ func (d *daemon) recordSiteWait(state sites.State) { d.metrics.CountSiteWait(sta
 
 // backlog is what the queues held when the loop inspected its consumers last, at most a few seconds ago.
 func (d *daemon) backlog() map[string]metrics.Backlog {
+	// The map is empty rather than nil before the connection.
 	out := map[string]metrics.Backlog{}
 	if conn := d.connected.Load(); conn != nil {
 		for queue, b := range conn.worker.Backlog() {

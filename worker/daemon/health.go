@@ -34,10 +34,12 @@ func (d *daemon) probeProxies(ctx context.Context) {
 	page, err := jobs.PageJob(d.cfg.HealthPage)
 	if err != nil {
 		d.log.Error("proxies are not probed", "error", err) // unreachable: Run has checked the page
+		// Kept as a log line and not a panic, because a worker without probes still works.
 		return
 	}
 	// A fetcher of its own: a probe is no attempt of a job, so it counts nowhere and uses up no retry budget. Only the breakers
-	// that it changes are recorded.
+	// that it changes are recorded. A quarter of the slots bounds how many connections probes use beside the
+	// jobs.
 	p := &prober{pool: d.pool, page: page, log: d.log, parallel: max(1, d.cfg.Concurrency/4), fetcher: fetch.New(fetch.Config{
 		Pool: d.pool, Policy: jobs.DefaultPolicy, Observer: fetch.Observer{BreakersChanged: d.recordBreakers}, Denied: d.settings.IsDenied,
 		AttemptTimeout: min(d.cfg.AttemptTimeout, probeTimeout), UserAgent: d.cfg.UserAgent, MaxBodyBytes: d.cfg.MaxBodyBytes, MaxMemory: probeMemory,
@@ -45,6 +47,7 @@ func (d *daemon) probeProxies(ctx context.Context) {
 	})}
 	defer p.fetcher.Close()
 	// From now on no job is spent on a proxy whose open time is over. When the prober ends, jobs probe again.
+	// Deferred before the loop, so jobs probe again even if the prober panics.
 	p.pool.LeaveProbes(true)
 	defer p.pool.LeaveProbes(false)
 	for ctx.Err() == nil {
@@ -60,7 +63,9 @@ func (p *prober) probeAll(ctx context.Context) {
 	if len(probeable) == 0 {
 		return
 	}
+	// Jobs may have been allowed to probe since the last interval failed.
 	p.pool.LeaveProbes(true)
+	// Two attempts, through two proxies: one bad proxy must not stand for the page.
 	if o := p.fetch(ctx, "", 2); o.Result.Outcome != jobs.Succeeded && ctx.Err() == nil {
 		p.log.Warn("proxies are not probed: the page for that cannot be fetched", "error", o.Result.Error, "detail", o.Result.Detail)
 		p.pool.LeaveProbes(false)
@@ -69,12 +74,14 @@ func (p *prober) probeAll(ctx context.Context) {
 	todo := make(chan string)
 	var probes sync.WaitGroup
 	for range min(p.parallel, len(probeable)) {
+		// Each probe is one attempt through one named proxy, so its result is about that proxy alone.
 		probes.Go(func() {
 			for id := range todo {
 				p.fetch(ctx, id, 1)
 			}
 		})
 	}
+	// The channel has no buffer, so the loop ends within one probe of the end of ctx.
 	for i := 0; i < len(probeable) && ctx.Err() == nil; i++ {
 		todo <- probeable[i]
 	}
@@ -87,8 +94,10 @@ func (p *prober) probeAll(ctx context.Context) {
 func (p *prober) fetch(ctx context.Context, proxy string, attempts int) jobs.RunOutcome {
 	job, soon := p.page, jobs.Duration(jobs.MinBaseDelay)
 	job.Proxy.ID = proxy
+	// The shortest delay that a policy may have: the second attempt of the check follows at once.
 	job.Retry = &jobs.Override{MaxAttempts: &attempts, BaseDelay: &soon}
 	o := p.fetcher.Do(ctx, job, jobs.Progress{})
+	// Nobody reads the body, so its memory is given back.
 	o.Release()
 	return o
 }

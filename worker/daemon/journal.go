@@ -18,7 +18,8 @@ const (
 	lookEvery = 5 * time.Second
 )
 
-// journal logs what matters of jobs: a line for each that failed, and sums of the rest. A retry is a line at the level debug only.
+// journal logs what matters of jobs: a line for each that failed, and sums of the rest. A retry is a line at
+// the level debug only. The lock is not held while a line is written.
 type journal struct {
 	log *slog.Logger
 
@@ -37,6 +38,7 @@ func newJournal(log *slog.Logger) *journal { return &journal{log: log} }
 
 // addRetry notes an announced retry.
 func (j *journal) addRetry(e jobs.RetryEvent) {
+	// No defer, because the logging that follows must not hold the lock.
 	j.mu.Lock()
 	if j.sum.retries == nil {
 		j.sum.retries = map[jobs.Fault]int{}
@@ -51,6 +53,7 @@ func (j *journal) addRetry(e jobs.RetryEvent) {
 
 // addJob notes a job whose result is stored.
 func (j *journal) addJob(r jobs.Result) {
+	// Only failures have lines: a list of a million good jobs would fill the log.
 	if j.countJob(r.Outcome) {
 		traced(j.log, r.Trace).Info("job failed", "queue", r.Queue, "job", r.ID, "reason", r.Error, "detail", r.Detail, "attempts", r.AttemptCount, "proxy", r.Proxy)
 	}
@@ -63,6 +66,7 @@ func (j *journal) countJob(outcome string) (line bool) {
 	switch outcome {
 	case jobs.Succeeded:
 		j.sum.succeeded++
+	// A cancelled job was somebody's wish, so it has no line.
 	case jobs.Cancelled:
 		j.sum.cancelled++
 	default:
@@ -79,10 +83,12 @@ func (j *journal) run(ctx context.Context, proxies func() (usable bool, detail s
 	summing, looking := time.NewTicker(sumEvery), time.NewTicker(lookEvery)
 	defer summing.Stop()
 	defer looking.Stop()
+	// A worker begins with the assumption that proxies work, so the first line is about a change for the worse.
 	usable := true
 	for {
 		select {
 		case <-ctx.Done():
+			// The last sum covers the rest of a minute.
 			j.logSum()
 			return
 		case <-summing.C:
@@ -104,6 +110,7 @@ func (j *journal) run(ctx context.Context, proxies func() (usable bool, detail s
 func (j *journal) logSum() {
 	j.mu.Lock()
 	s := j.sum
+	// Copied and reset in one step, so no event is counted twice or lost.
 	j.sum = sum{}
 	j.mu.Unlock()
 	retries := 0
@@ -114,6 +121,7 @@ func (j *journal) logSum() {
 		return
 	}
 	attrs := []any{"succeeded", s.succeeded, "failed", s.failed, "cancelled", s.cancelled, "retries", retries}
+	// The order is fixed, so lines can be compared.
 	for _, fault := range []jobs.Fault{jobs.FaultProxy, jobs.FaultTarget, jobs.FaultPair, jobs.FaultUnclear} {
 		if n := s.retries[fault]; n > 0 {
 			attrs = append(attrs, "retries_"+string(fault), n)

@@ -21,5 +21,7 @@ func uniqueName() string {
 	}, host)
 	random := make([]byte, 4)
 	_, _ = rand.Read(random) // never fails (crypto/rand)
+	// The cut leaves room for the random part within an id. A hyphen at an end would be valid and look like a
+	// mistake.
 	return strings.Trim(host[:min(len(host), 64)]+"-"+hex.EncodeToString(random), "-")
 }

@@ -17,6 +17,7 @@ import (
 
 // operator is what the HTTP API does for the fleet. It acts as the worker's NATS user, and can do what that user may.
 func (d *daemon) operator() admin.Operator {
+	// It is the same for the page and for programs: both go through the HTTP API.
 	return admin.Operator{
 		PauseQueue: func(ctx context.Context, queue string) error {
 			return d.asClient(func(c *client.Client) error { return c.Pause(ctx, queue, time.Time{}) })
@@ -46,10 +47,12 @@ func (d *daemon) asClient(act func(*client.Client) error) error {
 	if conn == nil || !conn.nc.IsConnected() {
 		return bus.ErrUnreachable
 	}
+	// A client is cheap to make and holds no state, so each call has its own.
 	err := act(client.New(conn.client))
 	switch {
 	case errors.Is(err, client.ErrNotFound), errors.Is(err, client.ErrReplayed):
 		return fmt.Errorf("%w: %w", admin.ErrUnknown, err)
+	// admin maps its two sentinels to 404 and 409.
 	case errors.Is(err, client.ErrFinished):
 		return fmt.Errorf("%w: %w", admin.ErrEnded, err)
 	}
@@ -60,6 +63,7 @@ func (d *daemon) asClient(act func(*client.Client) error) error {
 func (d *daemon) fleetWorkers(ctx context.Context) (any, error) {
 	conn := d.connected.Load()
 	if conn == nil || !conn.nc.IsConnected() {
+		// A worker without a connection still shows itself.
 		return []control.Status{d.ownStatus()}, nil
 	}
 	list, err := control.Ask[control.Status](ctx, conn.nc, control.Subject(d.names, control.Workers), nil, 0)
@@ -106,6 +110,7 @@ func (d *daemon) ownStatus() control.Status {
 
 // drainWorker lets the worker of that name drain, this one included.
 func (d *daemon) drainWorker(ctx context.Context, name string) error {
+	// The own name is not asked over NATS, so a drain works without a connection, too.
 	if name == d.cfg.Name {
 		d.drain(errDrainAsked)
 		return nil
@@ -114,6 +119,7 @@ func (d *daemon) drainWorker(ctx context.Context, name string) error {
 	if conn == nil || !conn.nc.IsConnected() {
 		return bus.ErrUnreachable
 	}
+	// One answer is enough. If several workers bear the name, each of them drains.
 	_, err := control.Ask[control.DrainResponse](ctx, conn.nc, control.Subject(d.names, control.Drain), control.DrainRequest{Worker: name}, 1)
 	if errors.Is(err, control.ErrNoWorkers) {
 		return admin.ErrUnknown
@@ -127,6 +133,7 @@ var errEnough = errors.New("enough")
 // listJobs lists jobs that have not ended, or kept results by their outcome.
 func (d *daemon) listJobs(ctx context.Context, f admin.JobFilter, limit int) (list []admin.Job, err error) {
 	err = d.asClient(func(c *client.Client) error {
+		// Outcomes are asked of the results, which are another stream than the jobs.
 		if f.State == jobs.Succeeded || f.State == jobs.Failed || f.State == jobs.Cancelled {
 			list, err = listEnded(ctx, c, f, limit)
 			return err
@@ -151,11 +158,13 @@ func liveJob(job client.Listed) admin.Job {
 
 // listEnded lists kept results with the outcome of the filter, the oldest first. It reads headers only.
 func listEnded(ctx context.Context, c *client.Client, f admin.JobFilter, limit int) (list []admin.Job, err error) {
+	// UntilNow keeps a busy stream from holding the request.
 	err = c.Follow(ctx, client.Filter{Queue: f.Queue, UntilNow: true, HeadersOnly: true}, func(r jobs.Result) error {
 		site := siteOfURL(r.URL)
 		if r.Outcome != f.State || f.Site != "" && f.Site != site {
 			return nil
 		}
+		// limit jobs are there, and one more exists.
 		if len(list) == limit {
 			return errEnough
 		}
@@ -201,7 +210,8 @@ type jobWait struct {
 	Detail  string    `json:"detail"`
 }
 
-// story gathers what is known of a job.
+// story gathers what is known of a job. The two questions are not of one moment: a job may end in between, and
+// then has a story without a state.
 func (d *daemon) story(ctx context.Context, queue, id string) (any, error) {
 	s := jobStory{Queue: queue, ID: id}
 	err := d.asClient(func(c *client.Client) error {
@@ -213,6 +223,7 @@ func (d *daemon) story(ctx context.Context, queue, id string) (any, error) {
 		s.Story, s.DeadLetter = known.Moments, known.DeadLetter
 		if known.Result != nil {
 			facts := known.Result.Summary()
+			// A result ends the story: whatever else is found of the job is older.
 			s.State, s.Result, s.Body = known.Result.Outcome, &facts, previewOf(known.Result)
 			return nil
 		}
@@ -229,7 +240,8 @@ func (d *daemon) story(ctx context.Context, queue, id string) (any, error) {
 	return s, err
 }
 
-// waitOf says why a job waits: in its state of this moment, with what its message told a moment before if it was in that then.
+// waitOf says why a job waits: in its state of this moment, with what its message told a moment before if it
+// was in that then. Detail falls back to the state, for jobs of workers that told no reason.
 func (d *daemon) waitOf(job client.Listed, known *client.Wait) *jobWait {
 	w := &jobWait{Why: job.State, Since: job.Since.UTC(), Until: job.Until, Site: job.Site, Proxies: []string{}, Detail: "the job waits: " + job.State}
 	if known == nil || known.Why != job.State {
@@ -271,7 +283,8 @@ func (d *daemon) letters(ctx context.Context, use func(admin.Letter) error) erro
 	})
 }
 
-// withLetter lets act use the dead letter of a sequence.
+// withLetter lets act use the dead letter of a sequence. The letter is read first: acting on a sequence that is
+// gone has to be an error, and act needs the job.
 func (d *daemon) withLetter(ctx context.Context, seq uint64, act func(*client.Client, client.DeadLetter) error) error {
 	return d.asClient(func(c *client.Client) error {
 		l, err := c.DeadLetterAt(ctx, seq)

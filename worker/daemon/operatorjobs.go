@@ -19,6 +19,7 @@ func (d *daemon) findJob(ctx context.Context, id string) (list []admin.Job, err 
 		if err != nil {
 			return err
 		}
+		// A job that has a result and a dead letter is found twice.
 		seen := map[string]bool{}
 		for _, f := range found {
 			if seen[f.Queue] || len(seen) == worker.MaxQueues {
@@ -29,6 +30,7 @@ func (d *daemon) findJob(ctx context.Context, id string) (list []admin.Job, err 
 			if err != nil && !errors.Is(err, client.ErrNotFound) {
 				return err
 			}
+			// A job that ended between the two questions is left out.
 			if err == nil {
 				list = append(list, row)
 			}
@@ -40,6 +42,7 @@ func (d *daemon) findJob(ctx context.Context, id string) (list []admin.Job, err 
 
 // findIn finds a job whose queue is known. Errors: client.ErrNotFound if it has gone meanwhile.
 func (d *daemon) findIn(ctx context.Context, c *client.Client, key client.Key) (admin.Job, error) {
+	// The result comes first: a job with a result has ended, whatever else lies in the streams.
 	result, err := c.Result(ctx, key)
 	if err == nil {
 		return admin.Job{Queue: key.Queue, ID: key.ID, State: result.Outcome, Site: siteOfURL(result.URL), Since: result.FinishedAt.UTC()}, nil
@@ -61,7 +64,8 @@ type bodyPreview struct {
 	Truncated bool `json:"truncated"`
 }
 
-// maxPreview bounds the preview of a body.
+// maxPreview bounds the preview of a body. The page shows a preview; the whole body is one call of gofer
+// results.
 const maxPreview = 4096
 
 // previewOf is nil for a body that is not in the result's message.
@@ -72,6 +76,7 @@ func previewOf(r *jobs.Result) *bodyPreview {
 	head := r.Body[:min(len(r.Body), maxPreview)]
 	cut := strings.ToValidUTF8(string(head), "")
 	preview := &bodyPreview{Bytes: len(r.Body), Truncated: len(head) < len(r.Body)}
+	// More than one cut character means that the body is no text.
 	if len(head)-len(cut) <= utf8.UTFMax && !strings.ContainsRune(cut, 0) { // the end may cut a letter
 		preview.Text = cut
 	}

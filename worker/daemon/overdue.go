@@ -15,8 +15,10 @@ func (d *daemon) lookAfterWaiting(ctx context.Context, client *stream.Client) {
 	leader := fleet.NewLeader(fleet.LeaderConfig{Task: "overdue", Worker: d.cfg.Name, Log: d.log})
 	leader.Run(ctx, client.JetStream(), d.names, func(ctx context.Context) {
 		var tasks sync.WaitGroup
+		// The leadership ends only when the counting has, so two workers never count at the same time for long.
 		defer tasks.Wait()
 		tasks.Go(func() { d.shareCounts(ctx, client.Client) })
+		// Run blocks until ctx ends.
 		overdue.New(client, overdue.Config{Released: func(n int) { d.overdue.Add(int64(n)) }, Log: d.log}).Run(ctx)
 	})
 }

@@ -29,6 +29,7 @@ func (d *daemon) setPolicy(ctx context.Context, p jobs.Policy) error {
 	if err != nil {
 		return err
 	}
+	// The time of the policy, and not its content, is compared: the same policy may be set again.
 	_, before := d.settings.Policy()
 	if _, err := kv.Put(ctx, fleet.PolicyKey, data); err != nil {
 		return err
@@ -46,6 +47,7 @@ func (d *daemon) setPolicy(ctx context.Context, p jobs.Policy) error {
 func (d *daemon) resetPolicy(ctx context.Context) error {
 	kv, err := d.policyBucket(ctx)
 	if err == nil {
+		// A key that does not exist is deleted without an error.
 		err = kv.Delete(ctx, fleet.PolicyKey)
 	}
 	return err

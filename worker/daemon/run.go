@@ -25,12 +25,15 @@ const lastRequests = time.Second
 // What has not ended by then is left behind.
 func (d *daemon) run(ctx context.Context) error {
 	ctx, d.drain = context.WithCancelCause(ctx)
+	// Deferred, so that everything that watches ctx ends even if work returned by itself.
 	defer d.drain(nil)
+	// Called for every reason to end, a lost connection included.
 	context.AfterFunc(ctx, d.cfg.Draining)
 	over, cancel := delayedEnd(ctx, d.cfg.DrainTimeout)
 	defer cancel()
 	shutDown, addr := d.serve()
 	d.log.Info("worker starting", "worker", d.cfg.Name, "version", d.cfg.Version, "http", addr, "proxies", d.pool.Len())
+	// Room for one, so that the goroutine ends even if nobody waits for it any more.
 	worked := make(chan error, 1)
 	go func() { worked <- d.connectAndWork(ctx) }()
 	var err error
@@ -40,7 +43,8 @@ func (d *daemon) run(ctx context.Context) error {
 		d.log.Error("the drain timeout is over, what still runs is given up", "timeout", d.cfg.DrainTimeout.String())
 	}
 	shutDown(over)
-	// A drain that Dial.Closed began is an error; one that a signal or a request began is not.
+	// A drain that Dial.Closed began is an error; one that a signal or a request began is not. err comes first:
+	// it tells more than the cause.
 	if cause := context.Cause(ctx); err == nil && errors.Is(cause, bus.ErrUnreachable) {
 		err = cause
 	}
@@ -54,6 +58,7 @@ func (d *daemon) reserve() time.Duration { return min(2*time.Second, d.cfg.Drain
 // written after the end runs under it.
 func delayedEnd(ctx context.Context, later time.Duration) (out context.Context, cancel context.CancelFunc) {
 	out, cancel = context.WithCancel(context.WithoutCancel(ctx))
+	// AfterFunc runs in its own goroutine, so the delay blocks nothing.
 	context.AfterFunc(ctx, func() { time.AfterFunc(later, cancel) })
 	return out, cancel
 }
@@ -83,6 +88,7 @@ func (d *daemon) serve() (shutDown func(context.Context), addr string) {
 	server := admin.NewServer(d.handler(addr), d.log)
 	var serving sync.WaitGroup
 	serving.Go(func() {
+		// Shutdown makes Serve return at once with ErrServerClosed.
 		if err := server.Serve(admin.Limit(d.cfg.Listener, ConnectionLimit())); !errors.Is(err, http.ErrServerClosed) {
 			d.log.Error("HTTP stopped", "error", err)
 		}
@@ -90,6 +96,7 @@ func (d *daemon) serve() (shutDown func(context.Context), addr string) {
 	return func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, lastRequests)
 		defer cancel()
+		// A request that goes on for longer is cut: the process is about to end.
 		if server.Shutdown(ctx) != nil {
 			_ = server.Close()
 		}
@@ -109,6 +116,7 @@ func (d *daemon) handler(addr string) http.Handler {
 
 // connectAndWork opens the connection, works, and closes it.
 func (d *daemon) connectAndWork(ctx context.Context) error {
+	// A nil connection without an error means that ctx ended while the worker waited.
 	conn, err := d.open(ctx)
 	if conn == nil {
 		return err
@@ -120,6 +128,7 @@ func (d *daemon) connectAndWork(ctx context.Context) error {
 // work runs the loop and the tasks beside it. The tasks end after the loop, because its last jobs still need them: proxies,
 // policy, events, rollups.
 func (d *daemon) work(ctx context.Context, conn *connection) error {
+	// WithoutCancel keeps the tasks from ending with ctx: the drain needs them.
 	beside, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	end, cancelEnd := delayedEnd(ctx, d.cfg.DrainTimeout-d.reserve()/4)
@@ -127,10 +136,13 @@ func (d *daemon) work(ctx context.Context, conn *connection) error {
 	last, cancelLast := delayedEnd(ctx, d.cfg.DrainTimeout-d.reserve()/2)
 	defer cancelLast()
 	var tasks sync.WaitGroup
+	// The settings come first: until they are read, the worker uses those of Config.
 	tasks.Go(func() { d.settings.Run(beside, conn.client.JetStream(), conn.worker.Restore) })
 	if d.fleet != nil {
 		tasks.Go(func() { d.fleet.Run(beside, conn.client.JetStream(), d.names) })
 	}
+	// Site jobs are released by one worker for the fleet. Without shared findings nobody leads, and each job waits for
+	// a time.
 	if d.fleetSites != nil {
 		tasks.Go(func() { d.fleetSites.Run(beside, conn.client.JetStream(), d.names) })
 		tasks.Go(func() { d.releaseSites(beside, conn.stream) })
@@ -148,14 +160,17 @@ func (d *daemon) work(ctx context.Context, conn *connection) error {
 	stopControl := d.startControl(conn)
 	d.awaitProxies(ctx)
 	d.log.Info("worker started", "worker", d.cfg.Name, "queues", len(d.cfg.Queues), "concurrency", d.cfg.Concurrency)
+	// In a goroutine of its own, as Config promises: it must not delay the loop.
 	go d.cfg.Started()
+	// It returns when the drain is over. Everything after it has to fit into what is left of the drain timeout.
 	err := conn.worker.Run(ctx)
 	stopControl() // before the tasks end: an answer would show a worker that is half gone
 	stop()
 	if !endBefore(end, &tasks) {
 		d.log.Warn("not everything beside the jobs has ended in time")
 	}
-	// The connection buffers what was published last, such as the acks of jobs.
+	// The connection buffers what was published last, such as the acks of jobs. Bounded by end as well, so that
+	// a server that reads nothing cannot hold the process.
 	flush, cancel := context.WithTimeout(end, 2*time.Second)
 	defer cancel()
 	if flushErr := conn.nc.FlushWithContext(flush); flushErr != nil && !conn.nc.IsClosed() {

@@ -19,6 +19,7 @@ import (
 // newFleetSites shares this worker's findings about sites with the fleet, and tells the leader of the fleet for which sites jobs
 // wait. It returns nil if Config keeps the findings: then each worker tests its sites itself, and jobs wait for a time.
 func (d *daemon) newFleetSites() *fleet.Sites {
+	// A worker that keeps its findings to itself must not make others wait for its sites either.
 	if d.cfg.KeepFindings {
 		return nil
 	}
@@ -36,6 +37,7 @@ func (d *daemon) newReleaser() *release.Releaser {
 
 // siteForRelease is what the leader of the fleet has to know of a site.
 func (d *daemon) siteForRelease(name string) release.Site {
+	// A site that is not known has the zero status: its jobs go as the window allows.
 	s, _ := d.sites.StatusOf(name)
 	return release.Site{Rests: rests(s.State), Returns: s.State == sites.Returning, Since: s.Since, Until: s.Until, Failed: s.Failed}
 }
@@ -43,7 +45,8 @@ func (d *daemon) siteForRelease(name string) release.Site {
 // rests reports whether no attempt may begin at a site in this state, its test excepted.
 func rests(s sites.State) bool { return s == sites.Resting || s == sites.Testing }
 
-// waitForSite tells the leader of the fleet that a job waits for a site.
+// waitForSite tells the leader of the fleet that a job waits for a site. false lets the job wait for a time
+// instead of for the site.
 func (d *daemon) waitForSite(site string) bool { return d.fleetSites != nil && d.fleetSites.Wait(site) }
 
 // releaseSites releases jobs that wait for sites until ctx ends. One worker of the fleet does that for all; the others wait to take over.
@@ -57,12 +60,16 @@ func (d *daemon) releaseSites(ctx context.Context, client *stream.Client) {
 func (d *daemon) recordSites(events []sites.Event) {
 	for _, e := range events {
 		event := siteEvent(e, d.cfg.Name)
+		// Foreign changes were logged by the worker that saw them.
 		if event.FromState != event.ToState && !e.Foreign {
 			d.log.Warn("site changed", "site", e.Site, "from", event.FromState, "to", event.ToState, "reason", e.Reason)
 		}
+		// Only changes to or from a rest are events. A site that is new or comes back would make one for each
+		// crawl.
 		if !e.Foreign && event.FromState != event.ToState && (rests(e.From) || rests(e.State)) {
 			d.enqueue(func(ctx context.Context) error { return d.connected.Load().stream.PublishSite(ctx, event) })
 		}
+		// Told for every change, so that waiting jobs are looked at at once.
 		d.releaser.Changed(jobs.SiteKey(e.Site))
 	}
 	if d.fleetSites != nil {
@@ -75,6 +82,7 @@ func siteEvent(e sites.Event, worker string) jobs.SiteEvent {
 	event := jobs.SiteEvent{
 		Site: e.Site, FromState: siteState(e.From), ToState: siteState(e.State), Timestamp: e.At.UTC(), Reason: e.Reason, Worker: worker,
 	}
+	// Only a resting site has a next test; a returning one is released job by job.
 	if e.State == sites.Resting && !e.Until.IsZero() {
 		next := e.Until.UTC()
 		event.NextTestTime = &next
@@ -91,6 +99,7 @@ func siteState(s sites.State) string {
 		return "resting"
 	case sites.Testing:
 		return "testing"
+	// Both are up to everybody who is not a worker.
 	case sites.Answering, sites.Returning:
 	}
 	return "up"
@@ -110,7 +119,8 @@ func siteView(s sites.Status) admin.Site {
 	return out
 }
 
-// listSites lists at most so many sites, those that rest first.
+// listSites lists at most so many sites, those that rest first. The limit is applied by the table, which orders
+// the sites.
 func (d *daemon) listSites(limit int) []admin.Site {
 	status := d.sites.Status(limit)
 	out := make([]admin.Site, len(status))
@@ -132,6 +142,7 @@ func (d *daemon) findSite(name string) (admin.Site, bool) {
 // answerSites lists the sites for the control service, or the one that is named.
 func (d *daemon) answerSites(name string, limit int) (list any, total int) {
 	if name == "" {
+		// The count is of all sites, since the list is cut.
 		return d.listSites(limit), d.sites.Counts().Known
 	}
 	if site, known := d.findSite(name); known {
@@ -142,6 +153,7 @@ func (d *daemon) answerSites(name string, limit int) (list any, total int) {
 
 // resetSiteHere ends the rest of a site in this worker, and reports whether it is known here.
 func (d *daemon) resetSiteHere(name string) bool {
+	// A site that is not known has no events.
 	events, known := d.sites.Reset(name)
 	d.recordSites(events)
 	return known
@@ -150,6 +162,7 @@ func (d *daemon) resetSiteHere(name string) bool {
 // resetSite ends the rest of a site in every worker: here at once, so that who asks next sees it, and elsewhere by a message, which
 // comes back to this worker as well. Errors: bus.ErrUnreachable, after the reset here.
 func (d *daemon) resetSite(ctx context.Context, name string) error {
+	// Here first, so that the answer of the API shows the change even without a connection.
 	d.resetSiteHere(name)
 	conn := d.connected.Load()
 	if conn == nil || !conn.nc.IsConnected() {
@@ -168,6 +181,7 @@ func (d *daemon) resetSite(ctx context.Context, name string) error {
 // countSites counts the sites that this worker remembers by state, and followedSites those that rest by the word of others.
 func (d *daemon) countSites() map[string]int {
 	c := d.sites.Counts()
+	// The three labels are disjoint and sum up to all known sites.
 	return map[string]int{"resting": c.Resting, "returning": c.Returning, "other": c.Known - c.Resting - c.Returning}
 }
 

@@ -16,10 +16,10 @@ import (
 // DeadLetter keeps the bytes of a failed job, with the reason in Gofer-* headers. A letter that is written twice is one
 // letter: the stream keeps the last one of an id.
 func (c *Client) DeadLetter(ctx context.Context, queue, id string, payload []byte, r *jobs.Result) error {
-	doing := "store dead letter of job " + queue + "/" + bus.Clip(id)
+	action := "store dead letter of job " + queue + "/" + bus.Clip(id)
 	subject := c.Names().Dead(queue, id)
 	if !bus.Publishable(subject) {
-		return fmt.Errorf("%s: %w", doing, bus.ErrNoSubject)
+		return fmt.Errorf("%s: %w", action, bus.ErrNoSubject)
 	}
 	header := r.Facts()
 	header[jobs.HeaderReason] = []string{reason(r)}
@@ -27,7 +27,7 @@ func (c *Client) DeadLetter(ctx context.Context, queue, id string, payload []byt
 		header[jetstream.MsgIDHeader] = []string{"dead-" + queue + "-" + strconv.FormatUint(r.JobSeq, 10)}
 	}
 	_, err := c.Publish(ctx, &nats.Msg{Subject: subject, Data: payload, Header: header})
-	return c.ExplainPublish(ctx, doing, c.Names().Stream("DEAD"), err)
+	return c.ExplainPublish(ctx, action, c.Names().Stream("DEAD"), err)
 }
 
 // reason is a sentence that fits in a header: one line, and not longer than a person reads.

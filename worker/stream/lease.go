@@ -26,13 +26,13 @@ func (c *Client) Schedule(ctx context.Context, queue, id string, payload []byte,
 // for its time or for a site, makes this one stale. due is the sequence of the message that the job came with if that is a due job,
 // else zero: what the job waited as before that is gone, though a replica that is behind its leader may still show it.
 func (c *Client) WaitForSite(ctx context.Context, site, queue, id string, due uint64, payload []byte, progress jobs.Progress, until time.Time) (stored bool, err error) {
-	doing := "let job " + queue + "/" + bus.Clip(id) + " wait for its site"
+	action := "let job " + queue + "/" + bus.Clip(id) + " wait for its site"
 	waits, err := c.waits(ctx, bus.Key{Queue: queue, ID: id}, due)
 	if err != nil || waits {
-		return false, c.Explain(doing, err)
+		return false, c.Explain(action, err)
 	}
 	msg := &nats.Msg{Subject: c.Names().SiteWait(jobs.SiteKey(site), queue, id), Data: payload, Header: nats.Header{bus.HeaderSite: {site}}}
-	return c.schedule(ctx, doing, msg, c.Names().DueJob(queue, id), progress, until)
+	return c.schedule(ctx, action, msg, c.Names().DueJob(queue, id), progress, until)
 }
 
 // waits reports whether a job of that name waits already, under a later sequence than after. Two runs of one job may both find that it does not: then it waits
@@ -49,13 +49,13 @@ func (c *Client) waits(ctx context.Context, key bus.Key, after uint64) (bool, er
 	return err == nil, err
 }
 
-func (c *Client) schedule(ctx context.Context, doing string, msg *nats.Msg, due string, progress jobs.Progress, at time.Time) (scheduled bool, err error) {
+func (c *Client) schedule(ctx context.Context, action string, msg *nats.Msg, due string, progress jobs.Progress, at time.Time) (scheduled bool, err error) {
 	encoded, err := progress.Encode()
 	if err != nil {
 		return false, err
 	}
 	if !bus.Publishable(msg.Subject) {
-		return false, fmt.Errorf("%s: %w", doing, bus.ErrNoSubject)
+		return false, fmt.Errorf("%s: %w", action, bus.ErrNoSubject)
 	}
 	msg.Header.Set(jobs.HeaderProgress, encoded)
 	msg.Header.Set(jobs.HeaderJobSeq, strconv.FormatUint(progress.JobSeq, 10))
@@ -68,7 +68,7 @@ func (c *Client) schedule(ctx context.Context, doing string, msg *nats.Msg, due 
 	if bus.IsTaken(err) {
 		return false, nil
 	}
-	return err == nil, c.ExplainPublish(ctx, doing, c.Names().Stream("RETRIES"), err)
+	return err == nil, c.ExplainPublish(ctx, action, c.Names().Stream("RETRIES"), err)
 }
 
 // Heartbeat tells the server that the job is being worked on, and returns when the server has said that it knows. That

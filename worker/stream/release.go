@@ -69,7 +69,7 @@ func (c *Client) releaseScheduled(ctx context.Context, job bus.WaitingJob) (seq 
 // release publishes the message that makes a waiting job a due one, or that schedules it again. The guard is the sequence
 // of the waiting job: if another message is there by now, nothing happens and seq is zero.
 func (c *Client) release(ctx context.Context, job bus.WaitingJob, scheduled bool) (seq uint64, err error) {
-	doing := "release waiting job " + job.Queue + "/" + bus.Clip(job.ID)
+	action := "release waiting job " + job.Queue + "/" + bus.Clip(job.ID)
 	msg := &nats.Msg{Subject: c.Names().DueJob(job.Queue, job.ID), Data: job.Message().Data, Header: nats.Header{}}
 	at := job.Subject()
 	maps.Copy(msg.Header, job.Message().Header)
@@ -82,7 +82,7 @@ func (c *Client) release(ctx context.Context, job bus.WaitingJob, scheduled bool
 		bus.Schedule(msg, c.Names().DueJob(job.Queue, job.ID), job.Until)
 	}
 	if !bus.Publishable(msg.Subject) {
-		return 0, fmt.Errorf("%s: %w", doing, bus.ErrNoSubject)
+		return 0, fmt.Errorf("%s: %w", action, bus.ErrNoSubject)
 	}
 	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(job.Seq, 10))
 	msg.Header.Set(jetstream.ExpectedLastSubjSeqSubjHeader, at)
@@ -91,7 +91,7 @@ func (c *Client) release(ctx context.Context, job bus.WaitingJob, scheduled bool
 		return 0, nil
 	}
 	if err != nil {
-		return 0, c.Explain(doing, err)
+		return 0, c.Explain(action, err)
 	}
 	return ack.Sequence, nil
 }

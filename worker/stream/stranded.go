@@ -27,7 +27,7 @@ type StrandedJob struct {
 // a moment ago may be among them: only one that is listed again some seconds later is stranded. A queue without a consumer
 // has none. Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) Stranded(ctx context.Context, queue string, limit int) (out []StrandedJob, err error) {
-	doing := "look for stranded jobs of queue " + queue
+	action := "look for stranded jobs of queue " + queue
 	asking, cancel := bus.Bounded(ctx)
 	defer cancel()
 	info, err := c.ConsumerInfo(asking, c.Names().Stream("JOBS"), c.Names().WorkerConsumer(queue))
@@ -35,7 +35,7 @@ func (c *Client) Stranded(ctx context.Context, queue string, limit int) (out []S
 		return nil, nil
 	}
 	if err != nil {
-		return nil, c.Explain(doing, err)
+		return nil, c.Explain(action, err)
 	}
 	for seq := uint64(1); len(out) < limit; seq++ {
 		msg, err := c.NextMessage(ctx, c.Names().Stream("JOBS"), c.Names().Jobs(queue), seq)
@@ -43,10 +43,10 @@ func (c *Client) Stranded(ctx context.Context, queue string, limit int) (out []S
 			return out, nil
 		}
 		if err != nil {
-			return nil, c.Explain(doing, err)
+			return nil, c.Explain(action, err)
 		}
 		if seq, err = strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64); err != nil {
-			return nil, fmt.Errorf("%s: %w", doing, err)
+			return nil, fmt.Errorf("%s: %w", action, err)
 		}
 		if seq > info.AckFloor.Stream {
 			return out, nil
@@ -61,22 +61,22 @@ func (c *Client) Stranded(ctx context.Context, queue string, limit int) (out []S
 // ReleaseStranded makes a stranded job a due one and removes it from the job stream, in this order: a death in between lists
 // the job again. The guard on results keeps a second run from storing a second result.
 func (c *Client) ReleaseStranded(ctx context.Context, job StrandedJob) error {
-	doing := "release stranded job " + job.Queue + "/" + bus.Clip(job.ID)
+	action := "release stranded job " + job.Queue + "/" + bus.Clip(job.ID)
 	progress, err := jobs.Progress{JobSeq: job.Seq}.Encode()
 	if err != nil {
-		return fmt.Errorf("%s: %w", doing, err)
+		return fmt.Errorf("%s: %w", action, err)
 	}
 	due := &nats.Msg{Subject: c.Names().DueJob(job.Queue, job.ID), Data: job.msg.Data, Header: nats.Header{
 		jobs.HeaderProgress: {progress}, jobs.HeaderJobSeq: {strconv.FormatUint(job.Seq, 10)},
 	}}
 	if !bus.Publishable(due.Subject) {
-		return fmt.Errorf("%s: %w", doing, bus.ErrNoSubject)
+		return fmt.Errorf("%s: %w", action, bus.ErrNoSubject)
 	}
 	ctx, cancel := bus.Bounded(ctx)
 	defer cancel()
 	if err := c.PublishOnce(ctx, due); err != nil && !bus.IsTaken(err) {
-		return c.Explain(doing, err)
+		return c.Explain(action, err)
 	}
 	_, err = c.DeleteMessage(ctx, c.Names().Stream("JOBS"), job.Seq)
-	return c.Explain(doing, err)
+	return c.Explain(action, err)
 }

@@ -17,20 +17,20 @@ import (
 func TestAWaiterThatMayNotSubscribeGetsItsResults(t *testing.T) {
 	t.Parallel()
 	srv := testenv.StartNATS(t, func(o *server.Options) {
-		o.Users = []*server.User{{Username: "all", Password: "p"}, {Username: "deaf", Password: "p", Permissions: &server.Permissions{
+		o.Users = []*server.User{{Username: "all", Password: "p"}, {Username: "polling", Password: "p", Permissions: &server.Permissions{
 			Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}},
 		}}}
 	})
 	all := on(t, srv, bus.Dial{User: "all", Password: "p"})
 	must(t, all.bus.Ensure(soon(t), bus.Settings{}))
 	var log testenv.Log
-	nc, err := bus.Connect(t.Context(), bus.Dial{URL: srv.URL(), User: "deaf", Password: "p"}, slog.New(slog.NewTextHandler(&log, nil)))
+	nc, err := bus.Connect(t.Context(), bus.Dial{URL: srv.URL(), User: "polling", Password: "p"}, slog.New(slog.NewTextHandler(&log, nil)))
 	must(t, err)
 	t.Cleanup(nc.Close)
 	b, err := bus.New(nc, names(t))
 	must(t, err)
-	deaf := &installation{server: srv, nc: nc, names: names(t), bus: b, Client: client.New(b)}
-	w := deaf.waitEach(t, holdNothing)
+	polling := &installation{server: srv, nc: nc, names: names(t), bus: b, Client: client.New(b)}
+	w := polling.waitEach(t, holdNothing)
 	for i := range 3 {
 		id := fmt.Sprint("j", i)
 		w.keys <- key(id)
@@ -45,7 +45,7 @@ func TestAWaiterThatMayNotSubscribeGetsItsResults(t *testing.T) {
 		w.isNext(t, id)
 	}
 	w.isOver(t)
-	must(t, deaf.WaitMany(soon(t), []bus.Key{key("j0")}, func(jobs.Result) error { return nil }))
+	must(t, polling.WaitMany(soon(t), []bus.Key{key("j0")}, func(jobs.Result) error { return nil }))
 	if got := log.String(); got != "" {
 		t.Errorf("got %s logged of a refusal that the waiter expects", got)
 	}
