@@ -20,8 +20,9 @@ const (
 // retries cannot starve fresh jobs, and one queue cannot starve another. An idle consumer is polled. The poll holds no slot while
 // no consumer is backlogged. Otherwise it holds one slot, every 200 ms at most.
 //
-// However long jobs run, each queue keeps some slots that other queues never get: one slot, and a quarter of its share by weight
-// if the queue had work in the last ten minutes. With fewer slots than queues there are none to keep, and the queues take turns.
+// However long jobs run, each queue has guaranteed slots that other queues never get: one slot, and a quarter of its share by
+// weight if the queue had work in the last ten minutes. With fewer slots than queues nothing is guaranteed, and the queues are
+// served in weighted round robin.
 type slots struct {
 	mu        sync.Mutex // guards all fields below, and those of the consumers' shares
 	total     int
@@ -58,9 +59,9 @@ type consumerSlots struct {
 	waiting     bool
 	polling     bool      // its fetch is one of slots.polls
 	lastFetchAt time.Time // when the last fetch began
-	// credit accumulates fractions of slots (smooth weighted round robin). With fewer slots than consumers, a consumer of
-	// small weight would otherwise never get a whole slot.
-	credit float64
+	// currentWeight accumulates fractions of slots, as in the smooth weighted round robin of nginx. With fewer slots than
+	// consumers, a consumer of small weight would otherwise never get a whole slot.
+	currentWeight float64
 }
 
 // grant is the permission to fetch n messages into as many slots. If wait is above zero, it is a poll that holds no slot: each
@@ -108,7 +109,7 @@ func (s *slots) add(weight, n int) []*consumerSlots {
 // waitForGrant waits until c may fetch. If ctx ends first, ok is false and there is nothing to give back.
 func (s *slots) waitForGrant(ctx context.Context, c *consumerSlots) (g grant, ok bool) {
 	s.startWaiting(c)
-	// The ticks are needed: a poll becomes due, and a queue stops keeping slots, without any event.
+	// The ticks are needed: a poll becomes due, and a queue loses its guaranteed slots, without any event.
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
@@ -170,27 +171,27 @@ func (s *slots) use(c *consumerSlots, n int) {
 	c.queue.used += n
 }
 
-// available returns how many free slots a queue may use: those that it keeps, and those that no other queue keeps.
+// available returns how many free slots a queue may use: its guaranteed ones, and those that are guaranteed to no other queue.
 func (s *slots) available(queue *queueSlots, now time.Time) int {
 	lendable := s.free
 	for _, other := range s.queues {
 		if other != queue {
-			lendable -= max(0, s.kept(other, now)-other.used)
+			lendable -= max(0, s.guaranteed(other, now)-other.used)
 		}
 	}
-	return min(s.free, max(lendable, s.kept(queue, now)-queue.used))
+	return min(s.free, max(lendable, s.guaranteed(queue, now)-queue.used))
 }
 
-// kept returns how many slots no other queue may use: at least a quarter of the queue's share. All queues together keep at most
-// all slots.
-func (s *slots) kept(queue *queueSlots, now time.Time) int {
+// guaranteed returns how many slots no other queue may use: at least a quarter of the queue's share. The sum over all queues is at
+// most the number of slots.
+func (s *slots) guaranteed(queue *queueSlots, now time.Time) int {
 	switch {
 	case s.total < len(s.queues):
 		return 0
-	case queue.worked.IsZero() || now.Sub(queue.worked) > keepFor:
+	case queue.worked.IsZero() || now.Sub(queue.worked) > guaranteeFor:
 		return 1
 	}
-	return 1 + int(float64(s.total-len(s.queues))*queue.weight/s.totalWeight*keptShare)
+	return 1 + int(float64(s.total-len(s.queues))*queue.weight/s.totalWeight*guaranteedShare)
 }
 
 // endPull ends a fetch. It gives back unused slots; backlogged tells whether messages were left behind.
@@ -299,7 +300,7 @@ func (s *slots) nextBacklogged(now time.Time) (*consumerSlots, grant) {
 			promised += math.Max(0, math.Floor(missing))
 			continue
 		}
-		if need := missing + c.credit; (best == nil || need > bestNeed) && s.available(c.queue, now) > 0 {
+		if need := missing + c.currentWeight; (best == nil || need > bestNeed) && s.available(c.queue, now) > 0 {
 			best, bestNeed, bestMissing = c, need, missing
 		}
 	}
@@ -320,11 +321,11 @@ func (s *slots) charge(to *consumerSlots, n int) {
 		if !c.backlogged {
 			continue
 		}
-		c.credit += float64(n) * s.fraction(c)
+		c.currentWeight += float64(n) * s.fraction(c)
 		if c == to {
-			c.credit -= float64(n)
+			c.currentWeight -= float64(n)
 		}
-		c.credit = max(-1, min(1, c.credit))
+		c.currentWeight = max(-1, min(1, c.currentWeight))
 	}
 }
 

@@ -65,12 +65,11 @@ func (c *Client) putBody(ctx context.Context, r *jobs.Result) error {
 			return err
 		}, "$O."+bucket, api+"STREAM.PURGE.OBJ_"+bucket)
 	})
+	// A bucket that was deleted and created again needs a new binding, which forgetObjects makes the next put look for.
 	if err != nil {
-		// A bucket that was deleted and created again needs a new binding.
 		c.forgetObjects()
 		return err
 	}
-	// The digest is over the body as it was sent, so a reader can verify what it gets.
 	sum := sha256.New()
 	_, _ = sum.Write(r.Body) // a hash never fails
 	r.Object, r.ObjectDigest, r.Body = bucket+"/"+name, Digest(sum), nil

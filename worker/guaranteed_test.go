@@ -166,12 +166,12 @@ func TestQueuesNeverKeepMoreThanAllSlots(t *testing.T) {
 			c := s.add(rapid.IntRange(1, 1000).Draw(t, "weight"), 1)[0]
 			c.queue.worked = time.Now()
 		}
-		kept := 0
+		guaranteed := 0
 		for _, queue := range s.queues {
-			kept += s.kept(queue, time.Now())
+			guaranteed += s.guaranteed(queue, time.Now())
 		}
-		if kept > s.total {
-			t.Fatalf("%d slots are kept of %d", kept, s.total)
+		if guaranteed > s.total {
+			t.Fatalf("%d slots are guaranteed of %d", guaranteed, s.total)
 		}
 	})
 }
