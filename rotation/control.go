@@ -7,7 +7,8 @@ import (
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
-// Reset closes a proxy's breaker and forgets the findings of other workers. It reports false if there is no such proxy.
+// Reset closes a proxy's breaker and forgets the findings of other workers. It reports false if there is no
+// such proxy. The findings go as well: a reset by hand says that the proxy works, whoever doubted it.
 func (p *Pool) Reset(id string) ([]Event, bool) {
 	return p.change(id, func(e *entry) breaker.Event {
 		e.avoided, e.avoidedUntil, e.avoidedBy = false, 0, ""
@@ -17,6 +18,7 @@ func (p *Pool) Reset(id string) ([]Event, bool) {
 
 // ForceOpen opens a proxy's breaker at once for openTime. It reports false if there is no such proxy.
 func (p *Pool) ForceOpen(id string, openTime time.Duration, reason string) ([]Event, bool) {
+	// It is for a fault that no count of failures finds, such as an interceptor.
 	return p.change(id, func(e *entry) breaker.Event { return e.breaker.Trip(openTime, reason) })
 }
 
@@ -25,6 +27,8 @@ func (p *Pool) ForceOpen(id string, openTime time.Duration, reason string) ([]Ev
 // does not change. Avoid reports false if there is no such proxy.
 func (p *Pool) Avoid(id string, until time.Time, by string) bool {
 	_, known := p.change(id, func(e *entry) breaker.Event {
+		// The time is converted to the pool's own clock, which is monotonic: a change of the wall clock must
+		// not lengthen a finding.
 		e.avoided, e.avoidedUntil, e.avoidedBy = true, p.group.Now()+time.Until(until), by
 		return breaker.Event{}
 	})
@@ -36,6 +40,7 @@ func (p *Pool) Avoid(id string, until time.Time, by string) bool {
 func (p *Pool) LeaveProbes(leave bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	// Probes that are under way go on; only the next picks obey.
 	p.leaveProbes = leave
 }
 
@@ -44,7 +49,10 @@ func (p *Pool) LeaveProbes(leave bool) {
 func (p *Pool) Probeable() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	// All timers that have expired are handled, and not only a few as in a pick: a health checker asks seldom
+	// and wants the whole list.
 	p.refreshExpired(p.group.Now(), len(p.timers))
+	// Set 0 has all proxies. Its probeable ones are those of the pool.
 	ids := make([]string, 0, len(p.slots[0].probeable.list))
 	for _, e := range p.slots[0].probeable.list {
 		ids = append(ids, e.proxy.ID)
@@ -62,6 +70,8 @@ func (p *Pool) change(id string, act func(*entry) breaker.Event) ([]Event, bool)
 		return nil, false
 	}
 	changed := act(e)
+	// The number of the change is noted before the class: a verdict of an attempt that began before it no
+	// longer counts.
 	p.noteChange(e, changed)
 	p.refresh(e, p.group.Now())
 	return event(e.proxy, changed), true
@@ -69,6 +79,7 @@ func (p *Pool) change(id string, act func(*entry) breaker.Event) ([]Event, bool)
 
 // event makes the event of a breaker's change; none if nothing changed.
 func event(proxy *proxylist.Proxy, e breaker.Event) []Event {
+	// Most calls change nothing, and then no slice is made.
 	if !e.Changed() {
 		return nil
 	}

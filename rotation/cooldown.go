@@ -16,13 +16,15 @@ type cooldownKey struct {
 
 // hostCooldowns are the proxies that are not used for one key, each until a time.
 type hostCooldowns struct {
-	key    cooldownKey
+	key cooldownKey
+	// The times are those of the group's clock, as everywhere in the pool.
 	until  map[*entry]time.Duration
 	hasSet bool // a set leaves these proxies out, so the key must keep this value
 }
 
 // has reports whether a proxy cools down. A nil receiver has none.
 func (h *hostCooldowns) has(e *entry) bool {
+	// The flag of the entry spares the lookup for all proxies that cool down nowhere, which are nearly all.
 	if h == nil || !e.cooling {
 		return false
 	}
@@ -45,7 +47,7 @@ type cooldown struct {
 }
 
 // cooldowns are all pairs of proxy and host that cool down. Beyond maxRemembered pairs, the one that would end first is
-// forgotten.
+// forgotten. The fields are guarded by the pool's lock.
 type cooldowns struct {
 	byKey map[cooldownKey]*hostCooldowns
 	ends  timers[cooldown] // an end that was postponed is noticed when its timer expires
@@ -64,6 +66,7 @@ func (c *cooldowns) of(key cooldownKey) *hostCooldowns {
 func (c *cooldowns) start(e *entry, key cooldownKey, until time.Duration) *hostCooldowns {
 	h := c.ensure(key)
 	old, found := h.until[e]
+	// A lengthened cooldown leaves its old timer behind, which finds another time and does nothing.
 	if old >= until {
 		return h
 	}
@@ -81,6 +84,7 @@ func (c *cooldowns) end(e *entry, key cooldownKey) *hostCooldowns {
 	if !h.has(e) {
 		return nil
 	}
+	// A timer cannot be taken out of a heap cheaply, so it expires in vain.
 	delete(h.until, e) // its timer finds nothing
 	c.adjust(e, -1)
 	c.dropIfEmpty(h)
@@ -103,12 +107,14 @@ func (c *cooldowns) expired(now time.Duration) bool { return c.ends.expired(now)
 // expire removes a cooldown that has ended, or that makes room. The entry is nil if the timer was that of a cooldown that
 // ended earlier or was lengthened. More is false if there was no timer to handle.
 func (c *cooldowns) expire(now time.Duration) (e *entry, h *hostCooldowns, more bool) {
+	// The second case is that of too many pairs: the earliest one goes, whether its time has come or not.
 	if len(c.ends) == 0 || c.ends[0].at > now && c.pairs <= maxRemembered {
 		return nil, nil, false
 	}
 	first := c.ends.pop()
 	e, h = first.value.e, first.value.h
 	until, found := h.until[e]
+	// The timer is of an earlier end.
 	if !found || until != first.at {
 		return nil, nil, true
 	}
@@ -122,6 +128,8 @@ func (c *cooldowns) expire(now time.Duration) (e *entry, h *hostCooldowns, more 
 func (c *cooldowns) adjust(e *entry, by int32) {
 	c.pairs += int(by)
 	e.cooldowns += by
+	// It is a copy of a comparison, because entry keeps hot fields in one cache line and the count is a cold
+	// one.
 	e.cooling = e.cooldowns > 0
 }
 

@@ -15,17 +15,19 @@ import (
 // 100,000 proxies, a pick waits for memory more than for anything else.
 type entry struct {
 	*coldState
-	proxy       *proxylist.Proxy
-	nextByRate  time.Duration // when the proxy's rate allows the next attempt
-	record      record
-	interval    float32       // between two attempts, in nanoseconds; zero without a rate
+	proxy      *proxylist.Proxy
+	nextByRate time.Duration // when the proxy's rate allows the next attempt
+	record     record
+	interval   float32 // between two attempts, in nanoseconds; zero without a rate
+	// It is an index into Pool.entries, so that the judge needs no pointers.
 	index       outlier.Proxy // of the evidence about the proxy
 	inflight    uint16        // attempts in flight
 	maxInflight uint16
 	removed     bool // the proxy left the pool; results of its leases do not count
-	notClosed   bool // the breaker is open or half-open
-	avoided     bool // another worker found the proxy dead; see avoidedUntil
-	cooling     bool // the proxy has a cooldown for at least one host
+	// It is Until() != 0, kept here so that a pick reads one cache line.
+	notClosed bool // the breaker is open or half-open
+	avoided   bool // another worker found the proxy dead; see avoidedUntil
+	cooling   bool // the proxy has a cooldown for at least one host
 }
 
 // coldState is what is needed only when a proxy changes its class.
@@ -40,13 +42,15 @@ type coldState struct {
 	gateway      *gateway      // nil if the proxy has one exit
 	losses       uint8         // attempts in a row that lost before their first byte
 	weight       int32
-	cooldowns    int32       // hosts for which the proxy cools down
-	home         [2]position // the memory of places while they are few
+	cooldowns    int32 // hosts for which the proxy cools down
+	// Most proxies are in one or two sets, so their positions need no allocation.
+	home [2]position // the memory of places while they are few
 }
 
 // newEntry makes the entry of a new proxy. It belongs to no set yet.
 func newEntry(proxy *proxylist.Proxy, group *breaker.Group) *entry {
 	e := &entry{coldState: new(coldState)}
+	// The group holds the settings and the clock that the breakers of a pool share.
 	group.Init(&e.breaker)
 	e.positions = e.home[:0]
 	e.describe(proxy)
@@ -56,11 +60,13 @@ func newEntry(proxy *proxylist.Proxy, group *breaker.Group) *entry {
 // describe sets what the list says about the proxy.
 func (e *entry) describe(proxy *proxylist.Proxy) {
 	e.proxy = proxy
+	// Weights are bounded, so that ten groups of the wheel hold all of them.
 	e.maxInflight, e.interval, e.weight = math.MaxUint16, 0, int32(max(1, min(proxy.Weight, 1000)))
 	if proxy.MaxInflight > 0 {
 		e.maxInflight = uint16(min(proxy.MaxInflight, math.MaxUint16))
 	}
 	if proxy.Rate > 0 {
+		// A float of 32 bits holds every interval within a millionth, in half of the space.
 		e.interval = float32(float64(time.Second) / proxy.Rate)
 	}
 	switch isGateway := proxy.IsGateway(); {
@@ -68,6 +74,7 @@ func (e *entry) describe(proxy *proxylist.Proxy) {
 		e.gateway = nil
 	case e.gateway == nil:
 		e.gateway = new(gateway)
+		// A new gateway is described below, too.
 		fallthrough
 	default:
 		e.gateway.describe(proxy)
@@ -79,6 +86,7 @@ const never = time.Duration(1<<63 - 1)
 
 // class returns what a pick may do with the proxy now, and when that may change by itself.
 func (e *entry) class(now time.Duration) (c class, at time.Duration) {
+	// Neither ends by itself: the release of a lease calls refresh again.
 	if e.removed || e.inflight >= e.maxInflight {
 		return unavailable, never
 	}
@@ -86,6 +94,7 @@ func (e *entry) class(now time.Duration) (c class, at time.Duration) {
 	if e.notClosed {
 		until = e.breaker.Until()
 	}
+	// Both have to be over. The later one decides.
 	switch at = max(until, e.nextByRate); {
 	case at > now:
 		return unavailable, at
@@ -103,6 +112,7 @@ func (e *entry) isAvoided(now time.Duration) bool { return e.avoided && e.avoide
 // cost orders two proxies for the performance strategy; the lower cost wins. It is what the score lacks, times the
 // attempts that would be in flight. pace is the pool's mean latency, in nanoseconds.
 func (e *entry) cost(pace float64) float64 {
+	// 1.1 keeps the factor above zero, so that load counts even among proxies of a perfect record.
 	return (float64(e.inflight) + 1) * (1.1 - e.record.score(pace))
 }
 
@@ -114,7 +124,10 @@ const burst = 100 * time.Millisecond
 func (e *entry) start(now time.Duration) (spent bool) {
 	e.inflight++
 	if interval := time.Duration(e.interval); interval > 0 {
+		// The arrival time may lie at most one burst in the past, so a proxy that was idle for long cannot be
+		// used more often at once than burst allows.
 		e.nextByRate = max(now-burst, e.nextByRate) + interval
+		// An interval longer than the burst would otherwise allow two attempts in quick succession.
 		if interval >= burst {
 			e.nextByRate = now + interval
 		}
@@ -137,10 +150,13 @@ func (p *Pool) refresh(e *entry, now time.Duration) {
 	p.countUnhealthy(e)
 	c, at := e.class(now)
 	for i := range e.positions {
+		// A position of a dropped set is stale and left alone.
 		if s := p.liveSet(e.positions[i].set); s != nil {
 			s.moveTo(e, &e.positions[i], c)
 		}
 	}
+	// One timer for each proxy is enough: an earlier one replaces it, and a later one is set when the earlier
+	// expires.
 	if at != never && (e.wakesAt == 0 || at < e.wakesAt) {
 		e.wakesAt = at
 		p.timers.push(at, e)
@@ -152,6 +168,7 @@ func (p *Pool) refresh(e *entry, now time.Duration) {
 func (p *Pool) countUnhealthy(e *entry) {
 	before := e.notClosed
 	e.notClosed = !e.removed && e.breaker.Until() != 0
+	// The count changes only with the flag, so calling it again is harmless.
 	switch {
 	case e.notClosed && !before:
 		p.unhealthy++
@@ -160,11 +177,13 @@ func (p *Pool) countUnhealthy(e *entry) {
 	}
 }
 
-// maxWakeups bounds how many expired timers one pick handles. The next pick handles the rest.
+// maxWakeups bounds how many expired timers one pick handles. The next pick handles the rest. A burst of
+// timers, as after an outage, would otherwise be handled in the pick that happens to come first.
 const maxWakeups = 32
 
 // refreshExpired refreshes proxies whose timer has expired, at most limit.
 func (p *Pool) refreshExpired(now time.Duration, limit int) {
+	// The lock is held, so the limit also bounds how long others wait.
 	for ; limit > 0 && p.timers.expired(now); limit-- {
 		e := p.timers.pop().value
 		e.wakesAt = 0

@@ -7,6 +7,7 @@ func hash(a, b string) uint64 {
 		for i := range len(s) {
 			h = (h ^ uint64(s[i])) * 1099511628211
 		}
+		// The separator keeps ("a", "bc") and ("ab", "c") apart. No UTF-8 text holds this byte.
 		h = (h ^ 0xff) * 1099511628211
 	}
 	return mixBits(h)
@@ -16,13 +17,15 @@ func hash(a, b string) uint64 {
 func mixBits(h uint64) uint64 {
 	h ^= h >> 33
 	h *= 0xff51afd7ed558ccd
+	// Without it, the low bits of two similar names would decide the same spot of a table.
 	return h ^ h>>33
 }
 
 // generations is a bounded map with two halves: when the young half is full, the old half is dropped. A key that is read becomes young.
 type generations[V any] struct{ young, old map[uint64]V }
 
-// maxRemembered bounds the moved sessions and the pairs of proxy and host that are remembered.
+// maxRemembered bounds the moved sessions and the pairs of proxy and host that are remembered. Both are bounded
+// by count, because publishers choose sessions and hosts.
 const maxRemembered = 1 << 16
 
 // get returns the value of a key and makes the key young.
@@ -39,6 +42,7 @@ func (a *generations[V]) get(key uint64) (v V, ok bool) {
 
 // put sets the value of a key. If the young half is full, the old half is forgotten.
 func (a *generations[V]) put(key uint64, v V) {
+	// The half that was young stays readable as the old one, so about half of the keys survive.
 	if a.young == nil || len(a.young) >= maxRemembered/2 {
 		a.young, a.old = map[uint64]V{}, a.young
 	}

@@ -5,10 +5,12 @@ import "math/rand/v2"
 // levels is a bucket queue of proxies, ordered by attempts in flight. Ties go to the proxy that entered its bucket first. The head
 // of the lowest bucket is the least used. Every change costs O(1), where a heap would miss the cache once a level.
 type levels struct {
+	// list holds the proxies, and each proxy knows its index in it.
 	dense
 	nodes   []node   // parallel to the list of dense
 	buckets []bucket // by attempts in flight
-	lowest  int      // all rows below are empty
+	// It is a hint from below: pick moves it up, link moves it down.
+	lowest int // all rows below are empty
 }
 
 // node links a proxy to its neighbours in its row, by their indexes.
@@ -21,17 +23,20 @@ type bucket struct{ head, tail int32 }
 func (l *levels) add(e *entry) {
 	l.dense.add(e)
 	l.nodes = append(l.nodes, node{})
+	// The index is that of the proxy just added by dense.
 	l.link(int32(len(l.list)-1), int32(e.inflight))
 }
 
 // remove takes a proxy out. The last proxy of the array takes over its index, so its links are moved along.
 func (l *levels) remove(e *entry) {
 	i, last := e.positionIn(l.set).at, int32(len(l.list)-1)
+	// Unlinked first: the neighbours must not point to an index that is about to be another proxy.
 	l.unlink(i)
 	if i != last {
 		// The last proxy moves into the gap, as in dense.
 		n := l.nodes[last]
 		l.nodes[i] = n
+		// The neighbours of the moved proxy get its new index.
 		*l.before(n) = i
 		*l.after(n) = i
 	}
@@ -50,6 +55,7 @@ func (l *levels) touch(e *entry) {
 
 // link puts index i at the end of a bucket.
 func (l *levels) link(i, level int32) {
+	// Buckets are made up to the level and kept: a level that was reached once is reached again.
 	for len(l.buckets) <= int(level) {
 		l.buckets = append(l.buckets, bucket{nowhere, nowhere})
 	}
@@ -58,6 +64,7 @@ func (l *levels) link(i, level int32) {
 	l.nodes[i] = n
 	*l.before(n) = i
 	r.tail = i
+	// A proxy that entered below lowest has to be found by the next pick.
 	l.lowest = min(l.lowest, int(level))
 }
 
@@ -95,6 +102,8 @@ func (l *levels) pick(f skips) *entry {
 	for level := l.lowest; level < len(l.buckets); level++ {
 		last := l.buckets[level].tail
 		for i := l.buckets[level].head; i != nowhere; i = l.buckets[level].head {
+			// The tail is noted before the walk, since skipped proxies are put behind it: the walk ends when
+			// the last one was seen.
 			switch {
 			case tries == 0 && f.judge != nil:
 				return nil // there may be no reliable one
@@ -118,6 +127,7 @@ func (l *levels) pick(f skips) *entry {
 // sample returns the least used of a few random proxies.
 func (l *levels) sample(f skips) (best *entry) {
 	for range draws {
+		// A better one is skipped only after the comparison, as the test is dearer.
 		if e := l.list[rand.IntN(len(l.list))]; (best == nil || e.inflight < best.inflight) && !f.skip(e) {
 			best = e
 		}

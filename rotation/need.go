@@ -40,13 +40,14 @@ type Need struct {
 	ExcludeExits []string
 }
 
-// isRetry reports whether the job has failed before.
+// isRetry reports whether the job has failed before. A retry must not be spent on a probe: the job has lost
+// enough time.
 func (n *Need) isRetry() bool { return len(n.Exclude)+len(n.ExcludeExits) > 0 }
 
 // Reason is why no proxy could be picked. Metrics use it as a label.
 type Reason string
 
-// The reasons.
+// The reasons. The values are public: metrics and the message contract use them.
 const (
 	Empty       Reason = "empty"     // the pool has no proxies
 	Unmatched   Reason = "unmatched" // no proxy of the pool can ever meet the need
@@ -73,6 +74,7 @@ func (e *NoProxyError) Error() string {
 		return "no proxy of the pool matches what the job asks for"
 	case Outage:
 		return "all proxies of the pool fail: the network of this worker, or what all proxies depend on, is down"
+	// The counts are there only if somebody counted, which costs a walk over the candidates.
 	case Unavailable:
 		if e.Proxies > 0 {
 			return e.counts()

@@ -15,7 +15,7 @@ type order interface {
 	pick(f skips) *entry
 }
 
-// newOrder makes the empty order of a strategy for one set.
+// newOrder makes the empty order of a strategy for one set. An empty strategy is round robin.
 func newOrder(s Strategy, set uint64, p *Pool) order {
 	d := dense{set: set}
 	switch s {
@@ -46,6 +46,7 @@ func (d *dense) scan(f skips) *entry {
 	if len(d.list) == 0 || f.judge != nil {
 		return nil
 	}
+	// It starts at a random place, so that the first usable proxy of the list does not get all picks.
 	start := rand.IntN(len(d.list))
 	for _, half := range [2][]*entry{d.list[start:], d.list[:start]} {
 		for _, e := range half {
@@ -65,11 +66,13 @@ type ring struct {
 }
 
 func (r *ring) pick(f skips) *entry {
+	// A hedge advances its own position only.
 	next := &r.next
 	if f.beside {
 		next = &r.nextBeside
 	}
 	for range min(draws, len(r.list)) {
+		// The list may have become shorter since.
 		if *next >= len(r.list) {
 			*next = 0
 		}
@@ -89,6 +92,7 @@ func (l *lottery) pick(f skips) *entry {
 	if len(l.list) == 0 {
 		return nil
 	}
+	// Drawing is with replacement, which needs no memory.
 	for range draws {
 		if e := l.list[rand.IntN(len(l.list))]; !f.skip(e) {
 			return e

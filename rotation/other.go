@@ -6,7 +6,8 @@ import "github.com/gofer-mq/gofer/rotation/latency"
 func (p *Pool) Times() *latency.Tracker { return &p.times }
 
 // CanPick reports whether a pick would find a proxy now for a need, which it takes as Fresh. It takes no proxy and no permit, and
-// reports false during an outage and for a need that names its proxy.
+// reports false during an outage and for a need that names its proxy. Nothing is reserved, so the answer may be
+// out of date when a pick follows.
 func (p *Pool) CanPick(need Need) bool {
 	now := p.group.Now()
 	p.mu.Lock()
@@ -16,8 +17,10 @@ func (p *Pool) CanPick(need Need) bool {
 	if _, outage := p.judge.Outage(now); outage || p.slots[0].size == 0 || need.ID != "" {
 		return false
 	}
+	// Beside, so that the position of RoundRobin stays as it is.
 	f := skips{exclude: need.Exclude, ban: need.Ban, skipProbeable: p.leaveProbes, beside: true, need: p.needOfGateways(&need)}
 	f.findCooldowns(p, need.Host)
+	// First the preferred region, then any, unless the region is required.
 	for _, region := range [2]bool{true, false} {
 		if region && need.Region == "" || !region && need.Region != "" && need.RegionStrict {
 			continue

@@ -16,6 +16,7 @@ const MaxFailedProbes = outlier.MaxFailedProbes
 // an outage is no longer reported: without attempts nobody knows.
 func (p *Pool) Outage() (since time.Time, ongoing bool) {
 	p.mu.Lock()
+	// Time is the group's: it begins with the pool.
 	defer p.mu.Unlock()
 	began, ongoing := p.judge.Outage(p.group.Now())
 	if !ongoing {
@@ -42,18 +43,21 @@ func (p *Pool) HasAnswered(host string) bool {
 
 // AnyHealthy reports whether any proxy is healthy. If none is, the fault may lie in the network of the worker.
 func (p *Pool) AnyHealthy() bool {
+	// It is for the daemon's readiness, which must not blame proxies for the network of the worker.
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.judge.AnyHealthy(p.group.Now())
 }
 
-// siteOf is what the evidence knows a host by.
+// siteOf is what the evidence knows a host by. Hashes keep the evidence small: a site is one word, however long
+// its name is. Two sites of one hash share their evidence, which is one in 10^19.
 func siteOf(host string) outlier.Site { return outlier.Site(hash(host, "")) }
 
 // outageEvents returns the event of an outage that began or ended.
 func (p *Pool) outageEvents(c outlier.OutageChange, now time.Duration) []Event {
 	e := breaker.Event{At: p.group.Time(now), Failures: c.Failures}
 	switch {
+	// At most one of the two is set.
 	case c.Began:
 		e.From, e.To = breaker.Closed, breaker.Open
 		e.Reason = fmt.Sprintf("%d attempts in a row failed, and %d proxies that had worked", c.Failures, c.Proxies)
@@ -67,13 +71,16 @@ func (p *Pool) outageEvents(c outlier.OutageChange, now time.Duration) []Event {
 }
 
 // lateFailures counts failures that were undecided against their proxies, unless their breakers have changed since, and
-// returns the breakers that opened.
+// returns the breakers that opened. Each verdict was given before it was known whether the site or the proxy
+// failed; other proxies have answered meanwhile.
 func (p *Pool) lateFailures(late []outlier.LateFailure, now time.Duration) (opened []Event) {
 	for _, f := range late {
 		e := p.entries[f.Proxy]
+		// The breaker has changed since the attempt began, so the failure is of its past.
 		if e.notClosed || e.changed >= f.Number {
 			continue
 		}
+		// A permit is needed to report a failure. The state is closed here, so it is granted.
 		permit, _, _ := e.breaker.Allow()
 		if change := permit.Failure(uint64(f.Site), "failed where another proxy relays responses"); change.Changed() {
 			p.noteChange(e, change)

@@ -41,25 +41,30 @@ type Pool struct {
 	group *breaker.Group
 	times latency.Tracker // has a lock of its own
 
-	// build serialises the making of sets, tables and lists. It is locked before mu.
+	// build serialises the making of sets, tables and lists. It is locked before mu. It keeps two goroutines
+	// from making the same set or table, which takes milliseconds for a large list, while mu is free.
 	build sync.Mutex
 
 	// mu guards all fields below and the state of every entry.
-	mu           sync.Mutex
-	strategy     Strategy
-	list         []*entry // in the order given; Replace makes a new one
-	version      uint64   // of list
-	byID         map[string]*entry
-	index        *tagIndex       // of list; nil while Replace changes it
-	slots        [maxSets]*set   // slot 0 holds the set of all proxies
-	sets         map[filter]*set // of all filters but the empty one
-	setIDs       uint64
-	timers       timers[*entry] // of proxies that become available by themselves
-	cooldowns    cooldowns
-	judge        outlier.Judge // decides whether a failure counts
-	exits        *exits.Words  // of gateways
-	gateways     int           // proxies that have many exits
-	entries      []*entry      // by the judge's index
+	mu       sync.Mutex
+	strategy Strategy
+	// It is never changed in place, so a reader may use it after the lock is released.
+	list    []*entry // in the order given; Replace makes a new one
+	version uint64   // of list
+	byID    map[string]*entry
+	// Without an index, picks scan the list; see Replace.
+	index *tagIndex // of list; nil while Replace changes it
+	// Set 0 always exists. The others come and go with the filters that jobs ask for.
+	slots     [maxSets]*set   // slot 0 holds the set of all proxies
+	sets      map[filter]*set // of all filters but the empty one
+	setIDs    uint64
+	timers    timers[*entry] // of proxies that become available by themselves
+	cooldowns cooldowns
+	judge     outlier.Judge // decides whether a failure counts
+	exits     *exits.Words  // of gateways
+	gateways  int           // proxies that have many exits
+	// Places of proxies that left are used again, and are nil meanwhile.
+	entries      []*entry // by the judge's index
 	pins         generations[pin]
 	picks        uint64  // so far
 	leases       uint64  // started so far
@@ -83,6 +88,7 @@ func New(cfg Config) *Pool {
 	if cfg.Strategy != "" {
 		p.strategy = cfg.Strategy
 	}
+	// The set of all proxies has the empty filter, and is never dropped.
 	p.sets[filter{}] = p.newSet(filter{}, 0)
 	return p
 }
@@ -96,12 +102,15 @@ const batchSize = 128
 // Replace makes proxies the list of the pool. A proxy whose id stays keeps its state, whatever else changes about it. Of two
 // proxies with the same id the first one counts. Picks go on meanwhile.
 func (p *Pool) Replace(proxies []proxylist.Proxy) (c Change) {
+	// build is held for the whole replacement, mu for one batch at a time.
 	p.build.Lock()
 	defer p.build.Unlock()
 	list, byID, todo, fresh := p.compare(proxies, &c)
 	p.mu.Lock()
+	// While the list changes, an index of either list would be wrong.
 	p.index = nil
 	p.mu.Unlock()
+	// New proxies are added before old ones go, so the pool is never empty in between.
 	for part := range slices.Chunk(todo, batchSize) {
 		p.install(part, fresh)
 		runtime.Gosched() // a waiting pick gets the lock before the next batch
@@ -114,7 +123,9 @@ func (p *Pool) Replace(proxies []proxylist.Proxy) (c Change) {
 	w := newTagIndex(list)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	// Counted again from the list itself, since install only adds to it.
 	p.gateways = countGateways(list)
+	// The three change together: whoever holds the lock sees one list.
 	p.list, p.byID, p.index = list, byID, w
 	p.version++
 	return c
@@ -135,7 +146,9 @@ func countGateways(list []*entry) (n int) {
 // writes list, byID and the descriptions, and build serialises Replace.
 func (p *Pool) compare(proxies []proxylist.Proxy, c *Change) (list []*entry, byID map[string]*entry, todo []*entry, fresh map[*entry]*proxylist.Proxy) {
 	list, byID, fresh = make([]*entry, 0, len(proxies)), make(map[string]*entry, len(proxies)), map[*entry]*proxylist.Proxy{}
+	// Positions in sets have 32 bits: see maxPool.
 	for i := range min(len(proxies), maxPool) {
+		// A copy, because the entry keeps the pointer and the caller may use its slice again.
 		proxy := proxies[i]
 		if byID[proxy.ID] != nil {
 			continue
@@ -146,6 +159,7 @@ func (p *Pool) compare(proxies []proxylist.Proxy, c *Change) (list []*entry, byI
 			e = newEntry(&proxy, p.group)
 			todo = append(todo, e)
 			c.Added++
+		// Equal compares what the list says, and not the state.
 		case !e.proxy.Equal(&proxy):
 			todo, fresh[e] = append(todo, e), &proxy
 			c.Changed++
@@ -163,6 +177,7 @@ func (p *Pool) install(part []*entry, fresh map[*entry]*proxylist.Proxy) {
 	now := p.group.Now()
 	for _, e := range part {
 		if proxy := fresh[e]; proxy != nil {
+			// Its filters may match other sets now, so it leaves all and joins again below.
 			p.leaveSets(e)
 			e.describe(proxy)
 		} else {
@@ -176,6 +191,7 @@ func (p *Pool) install(part []*entry, fresh map[*entry]*proxylist.Proxy) {
 				p.join(s, e, now)
 			}
 		}
+		// It also sets the timer for the next change of the class, which join does not.
 		p.refresh(e, now)
 	}
 }
@@ -183,6 +199,7 @@ func (p *Pool) install(part []*entry, fresh map[*entry]*proxylist.Proxy) {
 // addToJudge gives a new proxy its index of the judge.
 func (p *Pool) addToJudge(e *entry) {
 	e.index = p.judge.Add()
+	// The judge gives out an index that is free, or the next new one, so the slice grows by one at most.
 	if int(e.index) == len(p.entries) {
 		p.entries = append(p.entries, nil)
 	}
@@ -191,6 +208,7 @@ func (p *Pool) addToJudge(e *entry) {
 
 // missingFrom returns the proxies of the current list that are not in byID.
 func (p *Pool) missingFrom(byID map[string]*entry) (out []*entry) {
+	// A duplicate is in neither list, so identity is compared, not only the id.
 	for _, e := range p.list {
 		if byID[e.proxy.ID] != e {
 			out = append(out, e)
@@ -204,6 +222,7 @@ func (p *Pool) remove(part []*entry) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, e := range part {
+		// Verdicts of leases that are still out look at this flag.
 		e.removed = true
 		p.leaveSets(e)
 		p.countUnhealthy(e)
@@ -216,10 +235,12 @@ func (p *Pool) remove(part []*entry) {
 func (p *Pool) leaveSets(e *entry) {
 	for i := range e.positions {
 		if s := p.liveSet(e.positions[i].set); s != nil {
+			// Moving to unavailable takes it out of the set's orders.
 			s.moveTo(e, &e.positions[i], unavailable)
 			s.size--
 		}
 	}
+	// The memory is kept for the sets that it joins again.
 	e.positions = e.positions[:0]
 }
 
@@ -234,6 +255,7 @@ func (p *Pool) Len() int {
 func (p *Pool) Closed() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	// Removed proxies are not counted as unhealthy, so the difference is right.
 	return len(p.list) - p.unhealthy
 }
 
@@ -241,6 +263,7 @@ func (p *Pool) Closed() int {
 func (p *Pool) Usable() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	// All expired timers: the answer has to be right, and it is asked for once every few seconds.
 	p.refreshExpired(p.group.Now(), len(p.timers))
 	s := p.slots[0]
 	return s.available.len()+len(s.probeable.list)+len(s.avoided.list) > 0

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// record is what the performance strategy knows about a proxy: how its last 100 attempts ended, and how long responses took.
+// record is what the performance strategy knows about a proxy: how its last 100 attempts ended, and how long
+// responses took. It is small on purpose: there is one in each entry, and picks read it.
 type record struct {
 	ends    [2]uint64 // one bit an attempt, 1 for a good end
 	latency float32   // moving mean of good attempts, in nanoseconds; zero without one
@@ -24,6 +25,7 @@ func (r *record) isProven() bool { return r.n >= provenFrom }
 // add records how an attempt ended. latency counts only for a good end.
 func (r *record) add(good bool, latency time.Duration) {
 	word, bit := &r.ends[r.next/64], uint64(1)<<(r.next%64)
+	// The bit of the attempt 100 ago is overwritten, whatever it was.
 	*word &^= bit
 	if good {
 		*word |= bit
@@ -38,6 +40,7 @@ func movingMean(mean float64, sample time.Duration) float64 {
 	if mean == 0 {
 		return float64(sample)
 	}
+	// Old samples lose half of their weight after five newer ones.
 	return mean + (float64(sample)-mean)/8
 }
 
@@ -53,5 +56,6 @@ func (r *record) score(pace float64) float64 {
 	if pace > 0 {
 		slow = latency / (latency + pace)
 	}
+	// Two good ends are added, so a new proxy scores like a good one and a single failure does not ruin it.
 	return 0.7*float64(good+2)/float64(r.n+2) + 0.3*(1-slow)
 }

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// pin keeps a session at the proxy to which it moved. Only sessions that had to move have one.
+// pin keeps a session at the proxy to which it moved. Only sessions that had to move have one. The pins are
+// few: a session that never had to move is found by the table alone.
 type pin struct {
 	e     *entry
 	until time.Duration
@@ -13,7 +14,8 @@ type pin struct {
 }
 
 // table maps a session to a proxy by Maglev hashing (Eisenbud and others, NSDI 2016). Every worker has the same table, and when
-// a few proxies come or go, nearly every session stays at its proxy.
+// a few proxies come or go, nearly every session stays at its proxy. The table is made from ids and not from
+// the order of the list, so workers agree without speaking to each other.
 type table struct {
 	version uint64   // of the pool's list
 	slots   []*entry // each a member; none without members
@@ -31,7 +33,8 @@ func newTable(version uint64, members []*entry, names map[*entry]uint64) *table 
 		}
 		return 0
 	})
-	// The size of a table is a prime. At least ten spots for each proxy keep the shares equal within a tenth.
+	// The size of a table is a prime. At least ten spots for each proxy keep the shares equal within a tenth. A
+	// prime size makes every step a permutation.
 	primes := [...]int{251, 1021, 4093, 16381, 65521, 262139, 1048573, 4194301}
 	size := primes[len(primes)-1]
 	for _, prime := range primes {
@@ -53,10 +56,12 @@ func (t *table) fill(members []*entry, names map[*entry]uint64) {
 	size := uint64(len(t.slots))
 	at, step := make([]uint64, len(members)), make([]uint64, len(members))
 	for i, e := range members {
+		// step is between 1 and size-1, so it is never zero.
 		at[i], step[i] = names[e]%size, 1+mixBits(names[e]+1)%(size-1)
 	}
 	for filled := 0; ; {
 		for i, e := range members {
+			// A free spot exists: the loop ends when the last one is filled.
 			for t.slots[at[i]] != nil {
 				at[i] = (at[i] + step[i]) % size
 			}
@@ -68,13 +73,15 @@ func (t *table) fill(members []*entry, names map[*entry]uint64) {
 	}
 }
 
-// failovers is how many spots a session tries before it takes any proxy.
+// failovers is how many spots a session tries before it takes any proxy. It bounds a pick whose session meets
+// many proxies that cannot be used.
 const failovers = 32
 
 // pickForSession returns the session's proxy: the one that it moved to, else the first one on its way through the table that can be
 // used. A session that has to move is pinned to its new proxy, so that it does not move back and forth. A session whose proxy
 // is only busy is not pinned: that proxy is free again in a moment.
 func (p *Pool) pickForSession(s *set, session string, f skips, now time.Duration) *entry {
+	// The filter is part of the name: a session may be used with different tags, and is another one then.
 	name := hash(session, s.filter.tags+s.filter.region)
 	list := p.version
 	if p.index == nil {
@@ -82,9 +89,11 @@ func (p *Pool) pickForSession(s *set, session string, f skips, now time.Duration
 	}
 	stays := false
 	if pinned := p.pinOf(name, now); pinned.e != nil {
+		// The set need not be asked if the pin was made under the same list: members are the same then.
 		usable := (list > 0 && pinned.list == list || s.has(pinned.e)) && f.canTake(pinned.e, now)
 		stays = usable || s.isBusy(pinned.e, f, now)
 		if stays {
+			// The use lengthens the pin. A busy proxy keeps it as well.
 			p.pins.put(name, pin{pinned.e, now + p.cfg.SessionTTL, list})
 		}
 		if usable {
@@ -92,10 +101,12 @@ func (p *Pool) pickForSession(s *set, session string, f skips, now time.Duration
 		}
 	}
 	t := s.table
+	// The set has no members.
 	if len(t.slots) == 0 {
 		return nil
 	}
 	h := name
+	// The way through the table depends on the session only, so another worker finds the same proxy next.
 	for try := range failovers {
 		e := t.slots[h%uint64(len(t.slots))]
 		if (list > 0 || s.has(e)) && f.canTake(e, now) { // the table was made of the same list
@@ -105,6 +116,7 @@ func (p *Pool) pickForSession(s *set, session string, f skips, now time.Duration
 		stays = stays || try == 0 && s.isBusy(e, f, now)
 		h = mixBits(h + 1)
 	}
+	// No spot was usable; any proxy is better than none.
 	e := s.bestOf(f)
 	if e != nil {
 		p.movePin(name, e, false, stays, now)
@@ -130,6 +142,8 @@ func (p *Pool) pinOf(session uint64, now time.Duration) pin {
 		return pin{}
 	}
 	pinned, ok := p.pins.get(session)
+	// Times are of the group's clock. A pin that was not used for the TTL is forgotten, and the session goes
+	// home.
 	if ok && pinned.until < now {
 		p.pins.drop(session)
 		return pin{}

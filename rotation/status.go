@@ -9,13 +9,15 @@ import (
 )
 
 // Event is a change of a proxy's breaker. Without a ProxyID it is an outage of the pool: to Open when the outage begins, to
-// Closed when it ends. Events of outages have no generation.
+// Closed when it ends. Events of outages have no generation. They are values: the pool returns them, and its
+// callers publish them without its lock.
 type Event struct {
 	ProxyID string
 	breaker.Event
 }
 
-// Status is the state of one proxy at one time.
+// Status is the state of one proxy at one time. The slices and strings are shared with the list and must not be
+// changed.
 type Status struct {
 	ID, Addr    string
 	Tags        []string
@@ -58,6 +60,8 @@ type Condition struct {
 func (p *Pool) Conditions() iter.Seq[Condition] {
 	return func(yield func(Condition) bool) {
 		p.mu.Lock()
+		// The slice is never changed in place, so it may be walked outside of the lock. Proxies that left
+		// meanwhile are yielded all the same.
 		list := p.list
 		p.mu.Unlock()
 		var found [batchSize]Condition
@@ -68,6 +72,7 @@ func (p *Pool) Conditions() iter.Seq[Condition] {
 				found[i] = Condition{ID: e.proxy.ID, State: e.breaker.State(), IsAvoided: e.isAvoided(now), Cooldowns: int(e.cooldowns)}
 			}
 			p.mu.Unlock()
+			// yield runs without the lock: it may take long, or ask the pool.
 			for _, c := range found[:len(part)] {
 				if !yield(c) {
 					return
@@ -113,6 +118,7 @@ func (p *Pool) States() iter.Seq2[string, breaker.State] {
 			}
 			p.mu.Unlock()
 			for i, e := range part {
+				// The breaker's state is read without the pool's lock, since it is atomic.
 				if !yield(ids[i], e.breaker.State()) {
 					return
 				}
@@ -134,6 +140,7 @@ func (p *Pool) StatusOf(id string) (Status, bool) {
 
 // status reads the state of one proxy. The caller holds the lock.
 func (p *Pool) status(e *entry) Status {
+	// The snapshot is consistent in itself, though the pool may change right after it.
 	b, cfg := e.breaker.Snapshot(), p.group.Config()
 	s := Status{
 		ID: e.proxy.ID, Addr: e.proxy.Addr(), Tags: e.proxy.Tags, Region: e.proxy.Region, State: b.State, Failures: b.Failures,

@@ -29,6 +29,7 @@ func ParseStrategy(name string) (Strategy, error) {
 	if slices.Contains(Strategies(), s) {
 		return s, nil
 	}
+	// The list in the text is the order of Strategies.
 	return "", fmt.Errorf("strategy %q is none of round_robin, random, weighted, least_used, performance", name)
 }
 
@@ -41,6 +42,7 @@ func (p *Pool) SetStrategy(s Strategy) (before Strategy) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before = p.strategy
+	// The orders keep their positions if nothing changes.
 	if s == before {
 		return before
 	}
@@ -50,8 +52,10 @@ func (p *Pool) SetStrategy(s Strategy) (before Strategy) {
 			continue
 		}
 		old := set.available
+		// Only the available proxies have an order; the other classes are used up one by one.
 		set.available = newOrder(s, set.id, p)
 		for _, e := range old.all() {
+			// add sets the position anew; nowhere tells that the proxy is in no order meanwhile.
 			e.positionIn(set.id).at = nowhere
 			set.available.add(e)
 		}

@@ -6,7 +6,8 @@ import (
 )
 
 // tagIndex is an inverted index: which proxies of a list have a tag or are in a region. So a filter that no proxy matches is
-// found at once, and a set is made from few candidates. Jobs add nothing to it but unmatched filters, up to maxUnmatched.
+// found at once, and a set is made from few candidates. Jobs add nothing to it but unmatched filters, up to
+// maxUnmatched. It never changes but for unmatched, so a set is made of it without the lock.
 type tagIndex struct {
 	all           []*entry
 	tags, regions map[string][]*entry
@@ -32,6 +33,7 @@ func newTagIndex(list []*entry) *tagIndex {
 			w.regions[region] = append(w.regions[region], e)
 		}
 	}
+	// A gateway with any region counts in each region that some proxy has.
 	for region := range w.regions {
 		w.regions[region] = append(w.regions[region], w.anyRegion...)
 	}
@@ -39,7 +41,7 @@ func newTagIndex(list []*entry) *tagIndex {
 }
 
 // otherRegion stands in a filter for every region that only gateways can serve, in which a word chooses it. Publishers choose these
-// regions, so each does not get a set of its own.
+// regions, so each does not get a set of its own. No name of a region holds a zero byte.
 const otherRegion = "\x00"
 
 // regionOf returns what stands for a region in a filter. A nil index, while the list changes, knows no regions.
@@ -63,6 +65,7 @@ func (w *tagIndex) rarest(f filter) []*entry {
 	}
 	for tag := range strings.SplitSeq(f.tags, ",") {
 		if some := w.tags[tag]; len(some) < len(candidates) {
+			// The shortest list is enough: matches checks all parts of the filter.
 			candidates = some
 		}
 	}
@@ -81,6 +84,7 @@ func (w *tagIndex) members(f filter) (list []*entry) {
 
 // matchesNone reports whether it is known that no proxy matches a filter.
 func (w *tagIndex) matchesNone(f filter) bool {
+	// What cools down does not change which proxies match.
 	f.cooldowns = cooldownKey{}
 	if len(w.rarest(f)) == 0 {
 		return true
@@ -94,6 +98,7 @@ func (w *tagIndex) noteUnmatched(f filter) {
 	if w.matchesNone(f) {
 		return
 	}
+	// Forgetting all is cheap, and the filters that are still asked for come back at once.
 	if len(w.unmatched) >= maxUnmatched {
 		clear(w.unmatched)
 	}
@@ -126,6 +131,7 @@ func (p *Pool) candidates(need Need) []*entry {
 		return nil
 	}
 	f := p.filterFor(&need, &skips{}, need.RegionStrict)
+	// An index that is being rebuilt cannot be asked, so every proxy is a candidate.
 	switch {
 	case p.index == nil:
 		return p.list

@@ -3,7 +3,7 @@ package rotation
 import "time"
 
 // timers is a binary heap of values and their times, the earliest first. Cancelling is lazy: whoever takes a value checks
-// whether its time still holds.
+// whether its time still holds. The pool's lock guards it.
 type timers[V any] []timer[V]
 
 type timer[V any] struct {
@@ -37,6 +37,7 @@ func (t *timers[V]) pop() timer[V] {
 	*t = q
 	for i, child := 0, 1; child < last; i, child = child, 2*child+1 {
 		if child+1 < last && q[child+1].at < q[child].at {
+			// The smaller child moves up.
 			child++
 		}
 		if q[i].at <= q[child].at {

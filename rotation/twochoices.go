@@ -6,6 +6,7 @@ import "math/rand/v2"
 // choices in randomized load balancing", 2001). Proven proxies, which have a long enough record, come first in the list, so
 // that unproven ones get a bounded share of the draws.
 type twoChoices struct {
+	// list[:proven] are the proven ones. Every change has to keep that.
 	dense
 	pool   *Pool
 	proven int
@@ -15,6 +16,7 @@ type twoChoices struct {
 func (d *twoChoices) add(e *entry) {
 	d.dense.add(e)
 	if e.record.isProven() {
+		// The first unproven one changes places with it.
 		d.swap(len(d.list)-1, d.proven)
 		d.proven++
 	}
@@ -22,6 +24,8 @@ func (d *twoChoices) add(e *entry) {
 
 // remove takes a proxy out and keeps the proven ones in front.
 func (d *twoChoices) remove(e *entry) {
+	// Behind the proven ones first: dense.remove moves the last proxy of the list into the gap, which has to be
+	// an unproven place.
 	d.demote(e)
 	d.dense.remove(e)
 }
@@ -48,6 +52,7 @@ func (d *twoChoices) touch(e *entry) {
 		d.swap(i, d.proven)
 		d.proven++
 	}
+	// A record becomes unproven when it is cleared.
 	if !e.record.isProven() {
 		d.demote(e)
 	}
@@ -57,6 +62,7 @@ func (d *twoChoices) pick(f skips) *entry {
 	if len(d.list) == 0 {
 		return nil
 	}
+	// One draw decides the part, so a pick stays within it.
 	low, high := d.bounds()
 	if first := d.drawTwo(f, low, high); first != nil {
 		return first
@@ -72,6 +78,7 @@ func (d *twoChoices) bounds() (low, high int) {
 		return 0, len(d.list)
 	}
 	part := float64(unproven) / float64(len(d.list))
+	// The share grows from 2 to 10 % up to one half, and from there to all of the draws.
 	share := 0.02 + 0.16*part
 	if part > 0.5 {
 		share = 0.1 + 1.8*(part-0.5)
@@ -89,6 +96,7 @@ func (d *twoChoices) drawTwo(f skips, low, high int) (best *entry) {
 		// Both are loaded before either is used, so that the processor waits for memory once.
 		a, b := among[rand.IntN(len(among))], among[rand.IntN(len(among))]
 		switch skipA, skipB := f.skip(a), f.skip(b); {
+		// Two draws of the same proxy are no choice.
 		case !skipA && !skipB && a != b:
 			if b.cost(d.pool.meanLatency) < a.cost(d.pool.meanLatency) {
 				return b
@@ -99,6 +107,7 @@ func (d *twoChoices) drawTwo(f skips, low, high int) (best *entry) {
 		case !skipB:
 			best = b
 		}
+		// A single candidate was found; drawing again cannot find another.
 		if best != nil && len(among) == 1 {
 			return best
 		}

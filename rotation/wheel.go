@@ -20,7 +20,8 @@ type weightGroup struct {
 	next     int
 }
 
-// weightBalance is a proxy's weight, and what it has earned by its turns and not used yet.
+// weightBalance is a proxy's weight, and what it has earned by its turns and not used yet. balance is below the
+// largest weight of the group, so it never overflows.
 type weightBalance struct{ weight, balance int32 }
 
 // newWheel makes an empty wheel for a set.
@@ -34,6 +35,7 @@ func newWheel(set uint64) *wheel {
 
 // groupOf returns the group of a proxy's weight. Weights are 1 to 1000, which is 1 to 10 binary digits.
 func (w *wheel) groupOf(e *entry) *weightGroup {
+	// min guards against a weight beyond 1000, which describe has bounded.
 	return &w.groups[min(bits.Len32(uint32(e.weight))-1, len(w.groups)-1)]
 }
 
@@ -52,6 +54,7 @@ func (w *wheel) all() (list []*entry) {
 }
 
 func (w *wheel) add(e *entry) {
+	// A new member begins with no balance: it waits for its turn like the others.
 	s := w.groupOf(e)
 	s.add(e)
 	s.balances = append(s.balances, weightBalance{weight: e.weight})
@@ -61,6 +64,7 @@ func (w *wheel) add(e *entry) {
 func (w *wheel) remove(e *entry) {
 	s := w.groupOf(e)
 	i, last := e.positionIn(s.set).at, len(s.balances)-1
+	// The order of dense and of balances has to stay the same.
 	s.balances[i] = s.balances[last] // as dense does
 	s.balances = s.balances[:last]
 	s.remove(e)
@@ -72,6 +76,7 @@ func (w *wheel) touch(*entry) {}
 
 // pick tries a few groups in turn, and then takes any proxy that is not skipped.
 func (w *wheel) pick(f skips) *entry {
+	// A group whose proxies are all skipped costs one of the draws.
 	for range draws {
 		i := w.nextGroup()
 		if i < 0 {
@@ -98,6 +103,7 @@ func (w *wheel) nextGroup() int {
 		if len(s.list) == 0 {
 			continue
 		}
+		// Over a long time each group is chosen in proportion to its sum.
 		s.balance += s.sum
 		sum += s.sum
 		if best < 0 || s.balance > w.groups[best].balance {
@@ -113,6 +119,7 @@ func (w *wheel) nextGroup() int {
 // pick goes through the group until a proxy has earned a turn. Each visit adds its weight to its balance, and a turn
 // costs the largest weight that the group may have. So at least every second visit is a turn.
 func (s *weightGroup) pick(digits int, f skips) *entry {
+	// 2<<digits - 1 is the largest number with one binary digit more than the index.
 	maxWeight := int32(2<<digits - 1)
 	for range 2 * draws {
 		if s.next >= len(s.list) {

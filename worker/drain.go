@@ -20,6 +20,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer cut(nil)
 	settling, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer end(nil)
+	// A cancel over NATS reaches every worker; only the one that runs the job has an entry for it.
 	stop, err := w.client.OnCancel(func(queue, id string) { w.jobs.cancel(queue, id, jobs.ErrJobCancelled) })
 	if err != nil {
 		return err
@@ -34,6 +35,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	defer w.pulls.Close()
 	var pulls, runs sync.WaitGroup
+	// One runner for each slot: a job that was handed over always finds one soon.
 	for range w.cfg.Concurrency {
 		runs.Go(func() { w.runner(work, settling) })
 	}
@@ -50,12 +52,14 @@ func (w *Worker) Run(ctx context.Context) error {
 	go func() {
 		defer close(ended)
 		pulls.Wait()
+		// Only after every puller has ended: a puller sends to tasks.
 		close(w.tasks)
 		runs.Wait()
 		w.acks.Close(settling)
 	}()
 	select {
 	case <-ended:
+	// A job that ignores its context, or a call of nats.go that takes none, must not hold the process.
 	case <-time.After(max(limit, w.drainReserve())):
 		w.cfg.Log.Error("the drain is over and something still runs, it is given up", "jobs", w.jobs.count())
 	}
@@ -81,9 +85,11 @@ func (w *Worker) stopPulls(ctx context.Context, limit time.Duration) {
 // beginDrain begins the drain and returns how long it may take.
 func (w *Worker) beginDrain(ctx context.Context) time.Duration {
 	limit := w.cfg.DrainTimeout
+	// Nothing can be stored or handed back without a connection, so waiting for jobs has no use.
 	if errors.Is(context.Cause(ctx), bus.ErrUnreachable) {
 		limit = 0
 	}
+	// The rest is for closing the connection and the HTTP port.
 	limit -= w.drainReserve() / 16 // for what the process does after Run
 	over := time.Now().Add(limit)
 	w.drainEnds.Store(&over)
@@ -113,12 +119,14 @@ const handBackLimit = 2 * time.Second
 
 // handBack naks a job, so that the server redelivers it at once to any worker. Only the first call for a task does so.
 func (w *Worker) handBack(ctx context.Context, t *task) {
+	// A run and the end of the drain may both want to hand the job back.
 	if !t.handedBack.CompareAndSwap(false, true) || !t.isHeld() {
 		return
 	}
 	w.stats.handedBack.Add(1)
 	limit := handBackLimit
 	if over := w.drainEnds.Load(); over != nil {
+		// A hand-back must not outlast the drain.
 		limit = min(limit, max(0, time.Until(*over)))
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit) // the end of a drain may have ended ctx

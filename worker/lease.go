@@ -12,7 +12,7 @@ import (
 // lease is this worker's right to a job. An ack does not prove it, because the server accepts an ack from anybody. So the
 // worker itself computes until when the server keeps the job for it: the ack wait, counted from before the pull request that
 // brought the job, or from before the last heartbeat that the server confirmed. A worker that was frozen meanwhile sees that its
-// lease is over.
+// lease is over. Times are measured by the monotonic clock, which a change of the wall clock does not move.
 type lease struct {
 	ackWait time.Duration // of the consumer
 	until   atomic.Int64  // nanoseconds after start
@@ -20,7 +20,8 @@ type lease struct {
 	givenUp atomic.Bool
 }
 
-// newLease makes a lease that runs from a time, for wait. That time must be before the server delivered the job.
+// newLease makes a lease that runs from a time, for wait. That time must be before the server delivered the
+// job. from is before the pull request was sent, so the lease can only be shorter than what the server counts.
 func newLease(from time.Time, wait time.Duration) *lease {
 	l := &lease{ackWait: wait, start: from}
 	l.until.Store(int64(wait))
@@ -46,6 +47,7 @@ func (l *lease) callAtEnd(ctx context.Context, end func()) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() {
+		// A loop, because the end may have moved while it slept.
 		for l.valid() && ctx.Err() == nil { // heartbeats may renew the lease meanwhile
 			sleep(ctx, l.left())
 		}
@@ -62,12 +64,15 @@ func (l *lease) callAtEnd(ctx context.Context, end func()) (stop func()) {
 func (l *lease) keepAlive(heartbeat func(context.Context) error, cancel context.CancelCauseFunc) (stop func()) {
 	ctx, end := context.WithCancel(context.Background())
 	done := make(chan struct{})
+	// The first heartbeat is counted from the pull request and not from now, since the job may have waited for
+	// a runner.
 	first := time.AfterFunc(l.ackWait/3-time.Since(l.start), func() {
 		defer close(done)
 		l.sendHeartbeats(ctx, heartbeat, cancel)
 	})
 	return func() {
 		end()
+		// If the timer has fired, its goroutine closes done at its end.
 		if !first.Stop() {
 			<-done
 		}
@@ -80,10 +85,12 @@ func (l *lease) sendHeartbeats(ctx context.Context, heartbeat func(context.Conte
 	for ctx.Err() == nil && l.valid() {
 		next := l.ackWait / 3
 		if !l.renew(ctx, heartbeat) {
+			// After a failure the next try follows soon, so that several fit into what is left of the lease.
 			next /= 8
 		}
 		sleep(ctx, min(next, l.left()))
 	}
+	// The run learns of it by its cause, and stores nothing any more.
 	if !l.valid() {
 		cancel(jobs.ErrLeaseLost)
 	}
@@ -92,11 +99,14 @@ func (l *lease) sendHeartbeats(ctx context.Context, heartbeat func(context.Conte
 // renew sends one heartbeat. The new lease runs from before the heartbeat was sent: the server cannot count from earlier.
 func (l *lease) renew(ctx context.Context, heartbeat func(context.Context) error) bool {
 	sent := time.Since(l.start)
+	// A heartbeat that takes longer than a quarter of the ack wait is given up, so that there is time for
+	// another one.
 	ctx, stop := context.WithTimeout(ctx, min(l.ackWait/4, max(l.left(), time.Millisecond)))
 	defer stop()
 	if err := heartbeat(ctx); err != nil {
 		return false
 	}
+	// Counted from before the heartbeat was sent. The server counts from when it came, which is later.
 	l.until.Store(int64(sent + l.ackWait))
 	return true
 }

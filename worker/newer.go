@@ -17,6 +17,7 @@ const (
 
 // isForNewer reports whether the job is to be left to a newer worker.
 func (t *task) isForNewer() bool {
+	// The time is that of the message, so all workers give up at about the same time.
 	return t.invalid != nil && jobs.IsNewerContract(t.progress.Contract) && time.Since(t.meta.Timestamp) < longestNewerWait
 }
 
@@ -26,6 +27,7 @@ func (w *Worker) leaveToNewer(ctx context.Context, t *task) {
 		w.cfg.Log.Warn("job of a newer contract handed back, a newer worker has to take it", "queue", t.queue, "job", t.id,
 			"contract", t.progress.Contract, "known", jobs.ContractVersion, "error", t.invalid)
 	}
+	// The shift is bounded, because the number of deliveries is not.
 	delay := firstNewerDelay << min(t.meta.NumDelivered, 5)
 	w.stats.handedBack.Add(1)
 	w.handBackUntil(ctx, t, time.Now().Add(min(delay, maxNewerDelay)))

@@ -21,9 +21,10 @@ type puller struct {
 	dueJobs bool
 	slots   *consumerSlots
 
-	consumer      *jetstream.ConsumerInfo // as it was found; nil until then. Used only by the goroutine of run
-	streamCreated atomic.Int64            // creation time of the stream, in Unix nanoseconds
-	pending       atomic.Int64            // messages left by the last fetch, or counted by a later inspection
+	consumer *jetstream.ConsumerInfo // as it was found; nil until then. Used only by the goroutine of run
+	// isHeld compares it with the one of the task.
+	streamCreated atomic.Int64 // creation time of the stream, in Unix nanoseconds
+	pending       atomic.Int64 // messages left by the last fetch, or counted by a later inspection
 	info          atomic.Pointer[bus.JobConsumerInfo]
 	lastError     pullError
 }
@@ -39,6 +40,7 @@ func (p *puller) inspect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// A fetch may store a newer number right after it, which is as good.
 	p.pending.Store(info.Pending)
 	p.info.Store(&info)
 	if err := info.Unusable(); err != nil && p.lastError.set(err) {
@@ -58,6 +60,7 @@ func (p *puller) unusable() error {
 // ackWait returns how long the server waits for a heartbeat. A consumer keeps the ack wait that it was created with.
 func (p *puller) ackWait() time.Duration {
 	if info := p.info.Load(); info != nil && info.AckWait > 0 {
+		// The shorter one is safe: a heartbeat that comes too early does no harm.
 		return min(p.worker.cfg.AckWait, info.AckWait)
 	}
 	return p.worker.cfg.AckWait
@@ -82,6 +85,7 @@ func (p *puller) run(ctx context.Context) {
 			return
 		}
 		unused, more, err := p.fetch(ctx, g)
+		// Also after an error: the slots must not stay with a consumer that does not use them.
 		p.worker.slots.endPull(p.slots, unused, more)
 		if err != nil {
 			p.repair(ctx, err)
@@ -109,14 +113,17 @@ func (p *puller) fetch(ctx context.Context, g grant) (unused int, more bool, err
 	for msg := pull.Next(); msg != nil; msg = pull.Next() {
 		meta := msg.Metadata()
 		t := &task{puller: p, msg: msg, meta: meta, lease: newLease(pulledAt, p.ackWait()), streamCreated: created}
+		// It is known with each message, so the last one decides.
 		more = meta.NumPending > 0
 		p.pending.Store(int64(meta.NumPending))
+		// A poll has no slots, so each of its messages has to find one. The job goes back if there is none.
 		if unused == 0 && !p.worker.slots.acquire(p.slots) {
 			p.worker.handBack(ctx, t) // it is redelivered when this puller gets a slot, or to another worker
 			return 0, true, nil
 		}
 		unused = max(0, unused-1)
 		got++
+		// It blocks until a runner is free, which is soon: there is a slot for the job.
 		p.worker.tasks <- t
 	}
 	p.worker.countPulled(got)
@@ -124,6 +131,7 @@ func (p *puller) fetch(ctx context.Context, g grant) (unused int, more bool, err
 		return unused, false, fmt.Errorf("pull jobs of queue %s: %w", p.queue, bus.Plain(err))
 	}
 	p.lastError.end()
+	// The server had fewer than asked for, so nothing is left.
 	if got < n {
 		p.pending.Store(0)
 	}
@@ -152,6 +160,8 @@ func (p *puller) findConsumer(ctx context.Context) error {
 	if p.consumer != nil {
 		return p.unusable()
 	}
+	// Asked before the consumer is bound: if the stream is recreated in between, the older time makes the tasks
+	// invalid rather than valid for the wrong stream.
 	created, err := p.worker.client.JobStreamCreated(ctx, p.dueJobs)
 	if err != nil {
 		return err
@@ -181,6 +191,7 @@ func (p *puller) repair(ctx context.Context, err error) {
 	if p.lastError.set(err) {
 		p.worker.cfg.Log.Warn("jobs cannot be pulled, trying again", "queue", p.queue, "due", p.dueJobs, "error", err)
 	}
+	// Only run's goroutine reads and writes consumer, so no lock is needed.
 	p.consumer = nil
 	if errors.Is(err, bus.ErrNotSetUp) || errors.Is(err, jetstream.ErrStreamNotFound) {
 		p.worker.Restore(ctx)
@@ -196,6 +207,7 @@ func (p *puller) waitUntilAllowed(ctx context.Context) {
 		return w.resultsFull.Load() || w.unsettled.blocks(p.queue) || p.unusable() != nil || w.streams.unusable() != nil || !p.dueJobs && w.streams.waitingNearlyFull()
 	}
 	for held() && ctx.Err() == nil {
+		// The slots of a consumer that may not fetch go to the others.
 		w.slots.setIdle(p.slots)
 		sleep(ctx, 500*time.Millisecond)
 	}
@@ -217,6 +229,7 @@ const throttleStep = 50 * time.Millisecond
 // countPulled charges the limiter for the jobs of a pull request, except for the first: throttle has paid for that one.
 func (w *Worker) countPulled(n int) {
 	if n > 1 && w.isThrottled() {
+		// The reservation is never waited for; it only makes the next Allow fail for longer.
 		w.pullLimiter.ReserveN(time.Now(), n-1)
 	}
 }

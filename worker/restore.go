@@ -25,6 +25,7 @@ const (
 // Restore recreates missing streams, unless this worker has tried a moment ago.
 func (w *Worker) Restore(ctx context.Context) {
 	r := &w.restoring
+	// Whoever finds the lock taken waits for nothing: another one creates the streams.
 	if w.cfg.Restore == nil || !r.mu.TryLock() {
 		return
 	}
@@ -43,6 +44,7 @@ func (w *Worker) Restore(ctx context.Context) {
 	default:
 		r.next = time.Now().Add(recreateEvery)
 	}
+	// The same reason is logged once, though it is tried every few seconds.
 	if reason := err.Error(); reason != r.reason {
 		r.reason = reason
 		w.cfg.Log.Error("a stream is missing and cannot be created, trying again", "permanent", bus.IsPermanent(err), "error", err)

@@ -21,11 +21,13 @@ func (r *running) add(t *task, cancel context.CancelCauseFunc) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	key := jobName{t.queue, t.id}
+	// Two messages of one name differ in JobSeq, and are two jobs.
 	for other := r.tasks[key]; other != nil; other = other.next {
 		if other.progress.JobSeq == t.progress.JobSeq && other.isHeld() {
 			return false
 		}
 	}
+	// New ones go to the front of the list.
 	t.cancel, t.next = cancel, r.tasks[key]
 	r.tasks[key] = t
 	return true
@@ -56,6 +58,7 @@ func (r *running) cancel(queue, id string, cause error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for t := r.tasks[jobName{queue, id}]; t != nil; t = t.next {
+		// A job that has ended ignores it.
 		t.cancel(cause)
 	}
 }

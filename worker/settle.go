@@ -22,6 +22,8 @@ func (w *Worker) settle(ctx context.Context, t *task, outcome jobs.RunOutcome) b
 		}
 		return ok
 	case jobs.RunStopped:
+		// The announced attempts must not be lost with this run, so the job is stored with them instead of
+		// being handed back.
 		if len(outcome.Progress.Attempts) > len(t.progress.Attempts) {
 			ok, refusal := w.schedule(ctx, t, outcome.Progress, laterOf(outcome.At, time.Now()))
 			if refusal == nil {
@@ -34,6 +36,7 @@ func (w *Worker) settle(ctx context.Context, t *task, outcome jobs.RunOutcome) b
 		w.leaseLost(t)
 		return false
 	}
+	// A kind of zero is a run that forgot its outcome, which must not end as a finished job.
 	w.cfg.Log.Error("a run ended without an outcome, the job goes back", "queue", t.job.Queue, "job", t.job.ID, "kind", outcome.Kind.String())
 	w.handBack(ctx, t)
 	return false
@@ -60,6 +63,7 @@ func (w *Worker) finish(ctx context.Context, t *task, result jobs.Result) bool {
 	var stored bus.Stored
 	ok, _ := w.retryUntilSettled(ctx, t, step{kind: "result", action: "store result", timeout: pending.TimeLimit(), isBounded: !pending.IsLarge()}, func(ctx context.Context) (err error) {
 		stored, err = pending.Store(ctx)
+		// Only these two answers say something about the room for results.
 		if full := errors.Is(err, bus.ErrResultsFull); full || err == nil {
 			w.resultsFull.Store(full)
 		}
@@ -82,10 +86,12 @@ func (w *Worker) finish(ctx context.Context, t *task, result jobs.Result) bool {
 // settleDuplicate settles a job whose result is stored already. A rerun of the same job after a crash completes what the first run
 // may not have done. For another job of the same name it publishes a duplicate event.
 func (w *Worker) settleDuplicate(ctx context.Context, t *task, own, stored jobs.Result) bool {
+	// The same sequence: this is the same job, whose first run died between the result and the ack.
 	if stored.JobSeq == own.JobSeq {
 		return w.deadLetter(ctx, t, stored)
 	}
 	w.stats.duplicates.Add(1)
+	// A cancelled job has its result from the one who cancelled it, which is no duplicate.
 	if own.Outcome == jobs.Cancelled || stored.Outcome == jobs.Cancelled && stored.JobSeq == 0 {
 		return true
 	}
@@ -125,11 +131,13 @@ func (w *Worker) keepWaiting(ctx context.Context, t *task, outcome jobs.RunOutco
 	if wait == nil || w.cfg.WaitForSite == nil || !w.cfg.WaitForSite(wait.Site) {
 		return w.schedule(ctx, t, outcome.Progress, outcome.At)
 	}
+	// The time is far away: normally the leader of the fleet releases the job.
 	until := time.Now().Add(longestSiteWait)
 	if !wait.End.IsZero() {
 		until = earlierOf(until, wait.End)
 	}
 	due := uint64(0)
+	// A due job is replaced in its stream; the server has to know which message that is.
 	if t.puller.dueJobs {
 		due = t.meta.Sequence.Stream
 	}
@@ -160,6 +168,8 @@ func (w *Worker) storeWaiting(ctx context.Context, t *task, progress jobs.Progre
 	s := step{kind: "retry", action: "store waiting job", hopeless: func(err error) bool {
 		return errors.Is(err, errNoRoomToWait) || bus.IsUnstorable(err) && !w.becameUnusable(ctx, "retry")
 	}}
+	// First with the whole history, then with a short one: what the server refuses for its size may fit without
+	// the details.
 	for _, p := range []jobs.Progress{progress, progress.Brief()} {
 		ok, refusal = w.retryUntilSettled(ctx, t, s, func(ctx context.Context) error {
 			if err := w.checkRoomToWait(ctx, t); err != nil {
@@ -181,6 +191,7 @@ func (w *Worker) storeWaiting(ctx context.Context, t *task, progress jobs.Progre
 // handBackUntil naks the job with a delay instead of scheduling it. It needs no more room where it is, and no slot: due jobs need
 // the slots. The announced attempts count when the job is redelivered: see restoreAttempts.
 func (w *Worker) handBackUntil(ctx context.Context, t *task, at time.Time) {
+	// handBack must not do it a second time.
 	t.handedBack.Store(true)
 	if err := w.client.HandBackUntil(ctx, t.msg, at); err != nil {
 		w.cfg.Log.Warn("job not handed back, it returns after its ack wait", "queue", t.queue, "job", t.id, "error", err)
@@ -222,6 +233,7 @@ const permanentDelay = 5 * time.Second
 // ends ctx. So the server may be down for a while. Refusal is the hopeless error.
 func (w *Worker) retryUntilSettled(ctx context.Context, t *task, s step, act func(context.Context) error) (ok bool, refusal error) {
 	defer w.unsettled.remove(t)
+	// The loop ends with the lease, because another worker may have the job then.
 	for delay := 100 * time.Millisecond; t.lease.valid() && ctx.Err() == nil; delay = min(2*delay, time.Second) {
 		err := w.trySettle(ctx, t, s, act)
 		switch {
@@ -231,6 +243,7 @@ func (w *Worker) retryUntilSettled(ctx context.Context, t *task, s step, act fun
 			return false, err
 		}
 		permanent := bus.IsPermanent(err)
+		// Reported once for each step and reason, not for each try.
 		if w.unsettled.add(t, s.action, err, permanent) {
 			w.cfg.Log.Warn("cannot settle the job, trying again", "step", s.action, "queue", t.queue, "job", t.id, "permanent", permanent, "error", err)
 		}
@@ -242,6 +255,7 @@ func (w *Worker) retryUntilSettled(ctx context.Context, t *task, s step, act fun
 		}
 		sleep(ctx, min(delay, max(0, t.lease.left())))
 	}
+	// A lease that is still valid means that the drain ended it.
 	drained := t.lease.valid()
 	if !drained {
 		w.stats.leasesLost.Add(1)
@@ -257,6 +271,7 @@ func (w *Worker) trySettle(ctx context.Context, t *task, s step, act func(contex
 		limited, cancel := context.WithTimeout(ctx, max(limit, s.timeout))
 		defer cancel()
 		if s.timeout > limit {
+			// A long try, such as of a large body, may outlast the lease; then it has to end with it.
 			defer t.lease.callAtEnd(limited, cancel)()
 		}
 		ctx = limited

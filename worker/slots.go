@@ -186,6 +186,7 @@ func (s *slots) available(queue *queueSlots, now time.Time) int {
 // most the number of slots.
 func (s *slots) guaranteed(queue *queueSlots, now time.Time) int {
 	switch {
+	// One slot for each queue cannot be guaranteed then.
 	case s.total < len(s.queues):
 		return 0
 	case queue.worked.IsZero() || now.Sub(queue.worked) > guaranteeFor:
@@ -200,6 +201,7 @@ func (s *slots) endPull(c *consumerSlots, unused int, backlogged bool) {
 	defer s.mu.Unlock()
 	s.endPoll(c)
 	s.setBacklogged(c, backlogged)
+	// A consumer with messages left or taken had work, so its queue keeps its guaranteed share.
 	if backlogged || c.used > unused {
 		c.queue.worked = time.Now()
 	}
@@ -244,6 +246,7 @@ func (s *slots) dispatch(now time.Time) {
 		}
 		s.use(c, g.slots())
 		c.waiting, c.lastFetchAt = false, now
+		// It never blocks: a consumer that waits has received its last grant.
 		c.grants <- g
 	}
 }
@@ -262,6 +265,7 @@ func (s *slots) nextGrant(now time.Time) (*consumerSlots, grant) {
 			return c, g
 		}
 	}
+	// Polls do not wait here, so that a slot is held for a round trip only.
 	if c := s.nextPoll(now, 0); c != nil && mayPoll {
 		c.polling = true
 		s.polls++
@@ -300,6 +304,8 @@ func (s *slots) nextBacklogged(now time.Time) (*consumerSlots, grant) {
 			promised += math.Max(0, math.Floor(missing))
 			continue
 		}
+		// The consumer furthest below its share comes first; the accumulated fraction decides among those that
+		// miss less than a slot.
 		if need := missing + c.currentWeight; (best == nil || need > bestNeed) && s.available(c.queue, now) > 0 {
 			best, bestNeed, bestMissing = c, need, missing
 		}
@@ -307,6 +313,7 @@ func (s *slots) nextBacklogged(now time.Time) (*consumerSlots, grant) {
 	if best == nil {
 		return nil, grant{}
 	}
+	// At least one slot, at most what is free and not promised to others.
 	n := min(max(1, int(math.Round(bestMissing))), s.free-int(promised), s.available(best.queue, now), maxPull)
 	if n < 1 {
 		return nil, grant{}
@@ -325,6 +332,7 @@ func (s *slots) charge(to *consumerSlots, n int) {
 		if c == to {
 			c.currentWeight -= float64(n)
 		}
+		// The bound keeps a consumer that could not fetch for long from getting all slots at once.
 		c.currentWeight = max(-1, min(1, c.currentWeight))
 	}
 }

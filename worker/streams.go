@@ -25,6 +25,7 @@ var errNotPulled = errors.New("not pulled from yet")
 func (t *pullError) set(err error) (news bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	// errNotPulled is no error that anybody has seen, so what follows it is new.
 	news = t.err == nil || errors.Is(t.err, errNotPulled) || t.err.Error() != err.Error()
 	t.err = err
 	return news
@@ -146,6 +147,7 @@ func (w *Worker) watch(ctx context.Context, inspect func(context.Context)) {
 
 // inspectStreams looks at the streams once, logs what has become wrong, and recreates what is missing.
 func (w *Worker) inspectStreams(ctx context.Context) {
+	// Both are read before the new state is stored, so that only changes are logged.
 	before, beforeHeld := w.streams.err(), w.streams.waitingNearlyFull()
 	seen, err := w.cfg.Inspect(ctx)
 	if err != nil {
@@ -235,6 +237,7 @@ func (w *Worker) checkRoomToWait(ctx context.Context, t *task) error {
 	if err != nil {
 		return err
 	}
+	// What the job itself will take counts as well.
 	fill.Bytes += int64(len(t.msg.Data())) + waitingOverhead
 	fill.Msgs++
 	part := maxScheduledFresh

@@ -40,6 +40,7 @@ type task struct {
 // runner runs one task after the other, each in a slot that its puller acquired. Only runner releases the slot. A new goroutine
 // for each job would have to grow its stack each time.
 func (w *Worker) runner(work, settling context.Context) {
+	// The slot is given back in every case, also for a job that was not settled.
 	for t := range w.tasks {
 		w.handle(work, settling, t)
 		w.slots.release(t.puller.slots)
@@ -60,6 +61,7 @@ func (w *Worker) run(work, settling context.Context, t *task) (settled bool) {
 	ctx, cancel := context.WithCancelCause(work)
 	defer cancel(nil)
 	added := w.jobs.add(t, cancel)
+	// Counted even if it is not run, since the server delivered it.
 	w.countTaken(t, !added || t.meta.NumDelivered > 1)
 	if !added {
 		w.cfg.Log.Info("job delivered again while it runs here, its run goes on", "queue", t.queue, "job", t.id)
@@ -71,6 +73,7 @@ func (w *Worker) run(work, settling context.Context, t *task) (settled bool) {
 		w.leaseLost(t)
 		return false
 	case w.draining.Load():
+		// The job was fetched before the drain began, and no run has begun.
 		w.handBack(settling, t)
 		return false
 	case !w.isWhole(settling, t):
@@ -80,6 +83,7 @@ func (w *Worker) run(work, settling context.Context, t *task) (settled bool) {
 	stop := t.lease.keepAlive(func(ctx context.Context) error { return w.heartbeat(ctx, t) }, cancel)
 	settled = w.complete(ctx, settling, t)
 	stop()
+	// settle may already have handed it back, which handBack notices.
 	if !settled && settling.Err() != nil {
 		w.handBack(settling, t) // the drain ended before the job was settled
 	}
@@ -150,10 +154,12 @@ func (w *Worker) complete(ctx, settling context.Context, t *task) bool {
 		next = w.restoreAttempts(ctx, t)
 	}
 	outcome := jobs.RunOutcome{Kind: jobs.RunScheduled, At: next, Progress: t.progress}
+	// The announced delay of a dead worker's retry still holds.
 	if time.Until(next) <= 0 {
 		outcome = w.cfg.Do(ctx, t.job, t.progress)
 		w.proxyShortage.add(outcome.NoProxy)
 	}
+	// The body's memory is needed until the result is stored.
 	defer outcome.Release()
 	if !w.settle(settling, t, outcome) {
 		return false
@@ -199,6 +205,8 @@ func earlierOf(a, b time.Time) time.Time {
 func (t *task) read() {
 	queue, id, _ := jobs.SplitSubject(t.msg.Subject())
 	t.queue, t.id = queue, safeID(id)
+	// A fresh job that is delivered for the first time cannot have a result of its own, which saves a question
+	// for nearly every job.
 	t.mayHaveRun = t.meta.NumDelivered > 1 || t.puller.dueJobs
 	t.progress.JobSeq = t.meta.Sequence.Stream
 	if t.puller.dueJobs {
