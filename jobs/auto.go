@@ -12,6 +12,7 @@ type AutoDuration int64
 
 // The words of an AutoDuration.
 const (
+	// They are below zero, so that no duration can be equal to one of them.
 	Auto AutoDuration = -1 // gofer finds the duration itself
 	Off  AutoDuration = -2
 )
@@ -40,7 +41,8 @@ func (d AutoDuration) String() string {
 	return d.Std().String()
 }
 
-// MarshalJSON writes a word or a number of seconds. The zero value is null.
+// MarshalJSON writes a word or a number of seconds. The zero value is null. Only the two words and nothing are
+// below or at zero, so the default case writes a word.
 func (d AutoDuration) MarshalJSON() ([]byte, error) {
 	switch {
 	case d > 0:
@@ -53,6 +55,7 @@ func (d AutoDuration) MarshalJSON() ([]byte, error) {
 
 // UnmarshalJSON reads a word, a Go duration string or a number of seconds.
 func (d *AutoDuration) UnmarshalJSON(data []byte) error {
+	// A number is passed on as it is written: ParseDuration reads it as seconds.
 	written := string(data)
 	if len(data) > 0 && data[0] == '"' {
 		if err := json.Unmarshal(data, &written); err != nil {
@@ -74,6 +77,7 @@ func (d *AutoDuration) UnmarshalText(written []byte) error {
 		if err != nil {
 			return fmt.Errorf(`%w, or "auto" or "off"`, err)
 		}
+		// Zero would mean "not given" as soon as it is stored.
 		if v <= 0 {
 			return fmt.Errorf(`%q is not above zero: write "off" for none`, clip(word, 40))
 		}

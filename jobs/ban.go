@@ -36,6 +36,7 @@ type Ban struct {
 	// RedirectToRegexp matches the absolute URL that an answer redirects to. Such a redirect is not followed.
 	RedirectToRegexp string `json:"redirect_to_regexp,omitempty"`
 
+	// They are compiled by the checks of Decode, and nil in a Ban that was not decoded.
 	body, notBody, redirect pattern
 	key                     uint64
 }
@@ -79,9 +80,12 @@ func (b *Ban) MatchBody(ctx context.Context, body []byte) (bool, error) {
 	if b == nil {
 		return false, nil
 	}
+	// An empty body is shorter than any MinBytes above zero. A MinBytes of zero never matches.
 	if int64(len(body)) < b.MinBytes {
 		return true, nil
 	}
+	// The bound keeps the time of a match in hand; what decides whether a page is a ban mostly stands in its
+	// beginning.
 	start := body[:min(len(body), MaxMatchedBytes)]
 	if found, err := b.body.match(ctx, start); found || err != nil {
 		return found, err
@@ -90,6 +94,7 @@ func (b *Ban) MatchBody(ctx context.Context, body []byte) (bool, error) {
 		return false, nil
 	}
 	found, err := b.notBody.match(ctx, start)
+	// An error of ctx is no match: the caller would take a stop for a ban.
 	return !found && err == nil, err
 }
 
@@ -124,10 +129,12 @@ func validBanStatus(code int) bool { return code >= 100 && code <= MaxBanStatus 
 
 // hash is the same for rules that match the same answers by the same members.
 func (b *Ban) hash() uint64 {
+	// The order of the statuses, and repeated ones, do not make another rule.
 	statuses := slices.Clone(b.Statuses)
 	slices.Sort(statuses)
 	sum := fnv.New64a()
 	fmt.Fprintf(sum, "%v %q %q %d %q", slices.Compact(statuses), b.BodyRegexp, b.NotBodyRegexp, b.MinBytes, b.RedirectToRegexp)
+	// Zero means that there is no rule.
 	return max(1, sum.Sum64())
 }
 
@@ -143,6 +150,7 @@ func compile(expr string) (p pattern, reason string) {
 	if expr == "" {
 		return pattern{}, ""
 	}
+	// Checked before the parser sees it: nested repetitions cost the parser as well.
 	if len(expr) > MaxPatternBytes {
 		return pattern{}, fmt.Sprintf("longer than %d bytes", MaxPatternBytes)
 	}
@@ -170,6 +178,7 @@ func instructions(re *syntax.Regexp) int {
 	case syntax.OpLiteral:
 		sum = len(re.Rune)
 	case syntax.OpRepeat:
+		// A repetition without an upper end has Max -1, so the lower one counts.
 		times := max(re.Min, re.Max, 1)
 		sum = (sum + 1) * times
 	case syntax.OpAlternate:
@@ -191,11 +200,13 @@ func (p pattern) match(ctx context.Context, body []byte) (bool, error) {
 	switch {
 	case p.Regexp == nil:
 		return false, nil
+	// Without the reader, the library may use its fastest machine.
 	case p.size*len(body) <= cheapMatch:
 		return p.Match(body), nil
 	}
 	in := &runes{ctx: ctx, left: body}
 	found := p.MatchReader(in)
+	// A reader that fails looks like the end of the body, so a match before the error does not count either.
 	return found && in.err == nil, in.err
 }
 
@@ -209,6 +220,7 @@ type runes struct {
 
 // ReadRune reads a rune.
 func (r *runes) ReadRune() (c rune, size int, err error) {
+	// Asking for each rune would take longer than the match.
 	if r.read++; r.read%256 == 0 && r.err == nil {
 		r.err = r.ctx.Err()
 	}

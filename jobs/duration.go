@@ -57,6 +57,7 @@ var ErrTooLong = errors.New("too long: the longest duration is 2562047h, 292 yea
 // ParseDuration reads "1.5s", "2m" or "1.5", the last one in seconds. Errors: ErrTooLong, or one that says how to write it.
 func ParseDuration(written string) (time.Duration, error) {
 	written = strings.TrimSpace(written)
+	// The number is tried first: ParseDuration of the library demands a unit.
 	if seconds, err := text.Float(written); err == nil || errors.Is(err, strconv.ErrRange) {
 		nanoseconds := math.Round(seconds * 1e9)
 		// 2⁶³ is the first float that int64 cannot hold; converted, it would come out negative.
@@ -91,6 +92,7 @@ func clip(long string, most int) string {
 	if len(long) <= most {
 		return long
 	}
+	// A cut within a character would make the error invalid UTF-8.
 	for most > 0 && !utf8.RuneStart(long[most]) {
 		most--
 	}

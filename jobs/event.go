@@ -107,7 +107,7 @@ type Progress struct {
 	Contract string `json:"-"`
 }
 
-// Brief is the progress without what only people read.
+// Brief is the progress without what only people read. It makes a job fit that the stream refuses for its size.
 func (p Progress) Brief() Progress {
 	p.Attempts, p.Why = slices.Clone(p.Attempts), ""
 	for i := range p.Attempts {
@@ -125,6 +125,7 @@ func (p Progress) Encode() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("encode progress: %w", err)
 	}
+	// JSON may write any character as an escape, so the value means the same.
 	return strings.ReplaceAll(string(data), "Nats-", `\u004eats-`), nil
 }
 
@@ -134,6 +135,7 @@ func ParseProgress(value string) (Progress, error) {
 	if err := json.Unmarshal([]byte(value), &p); err != nil {
 		return Progress{}, fmt.Errorf("read progress: %w", err)
 	}
+	// A time beyond the bounds overflows the server's clock when the job is scheduled again.
 	for _, at := range []time.Time{p.Started, p.WaitingSince, p.Reservation, p.SiteSince} {
 		if year := at.UTC().Year(); year < 1 || year > MaxYear {
 			return Progress{}, fmt.Errorf("read progress: the year of a time is not between 1 and %d", MaxYear)
@@ -148,16 +150,19 @@ func (p Progress) Result(job Job, now time.Time) Result {
 		Queue: job.Queue, ID: job.ID, URL: job.URL, Attempts: p.Attempts, AttemptCount: len(p.Attempts), Bytes: p.Bytes, Meta: job.Meta,
 		JobSeq: p.JobSeq, FinishedAt: now, Trace: p.Trace,
 	}
+	// The normal form tells where the request went; the job's own spelling stands in if the URL is invalid.
 	if !job.target.IsZero() {
 		r.URL = job.target.String()
 	}
 	if !p.Started.IsZero() {
+		// The clock of another worker may be ahead.
 		r.Duration = max(0, now.Sub(p.Started))
 	}
 	for _, a := range p.Attempts {
 		if a.Hedge {
 			continue // it brought nothing to the job
 		}
+		// The last attempt that counted is what the result is about.
 		r.Proxy, r.Exit = a.Proxy, a.Exit
 		if a.Status != 0 && a.Fault != FaultProxy { // a 407 is never the target's
 			r.Status = a.Status

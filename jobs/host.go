@@ -22,10 +22,12 @@ const (
 // a final dot and without brackets, and an IPv4 address that is written as an IPv6 one is an IPv4 address.
 func CanonicalHost(text string) (string, error) {
 	if addr, err := netip.ParseAddr(text); err == nil {
+		// The zone goes, since a rule is about the address wherever it is.
 		return addr.Unmap().WithZone("").String(), nil
 	}
 	host, _, err := parseHost(text)
 	if err != nil {
+		// The first alias is the one under which rules are stored.
 		return "", err
 	}
 	return HostAliases(host)[0], nil
@@ -51,6 +53,7 @@ func parseHost(text string) (host string, class HostClass, err error) {
 	case endsInNumber(name):
 		return parseIPv4(name)
 	}
+	// Checked after the mapping, because only the result is looked up.
 	for label := range strings.SplitSeq(strings.TrimSuffix(name, "."), ".") {
 		if label == "" || strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
 			return "", HostRefused, unsupported("a label of the host is empty, or has other characters than letters, digits, - and _")
@@ -65,7 +68,8 @@ const forbiddenInHost = " #%/:<>?@[\\]^|"
 // asciiName is the domain to ASCII algorithm: escapes are decoded, names of other scripts are mapped and written in Punycode.
 func asciiName(text string) (string, error) {
 	if strings.Contains(text, "%") {
-		// A lone percent sign stays, and is forbidden.
+		// A lone percent sign stays, and is forbidden. An escape may hide any character, so escapes are undone
+		// before anything is compared.
 		text = decodeEscapes(text)
 	}
 	if len(text) > maxHostText {
@@ -124,6 +128,7 @@ func endsInNumber(name string) bool {
 	name = strings.TrimSuffix(name, ".")
 	last := name[strings.LastIndexByte(name, '.')+1:]
 	hex, isHex := strings.CutPrefix(last, "0x")
+	// Names such as 0x7f or 1.2.3.0x4 are addresses for a browser and for inet_aton.
 	return isHex && strings.Trim(hex, "0123456789abcdef") == "" || last != "" && strings.Trim(last, "0123456789") == ""
 }
 
@@ -134,6 +139,7 @@ func parseIPv4(name string) (host string, class HostClass, err error) {
 	if !ok {
 		return "", HostRefused, unsupported("the host ends in a number, but is no IPv4 address")
 	}
+	// Both readings have to be public: which one a resolver takes is not known.
 	class = classOfAddr(addr)
 	if decimal, ok := looseIPv4(name, 10); ok && classOfAddr(decimal) == HostRefused {
 		class = HostRefused
@@ -152,6 +158,7 @@ func looseIPv4(name string, zeroBase int) (netip.Addr, bool) {
 		n, ok := parseNumber(part, zeroBase)
 		bits := 8
 		if i == len(parts)-1 {
+			// The last number fills the bytes that are left: 127.1 is 127.0.0.1.
 			bits = 8 * (5 - len(parts))
 		}
 		if !ok || n >= 1<<bits {

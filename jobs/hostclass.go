@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// HostClass says whether a host is part of the public Internet.
+// HostClass says whether a host is part of the public Internet. The zero value is HostRefused, so a class that
+// was forgotten lets nothing through.
 type HostClass uint8
 
 // The classes of hosts. What cannot be classified is refused.
@@ -55,9 +56,11 @@ func classOfAddr(addr netip.Addr) HostClass {
 		return PublicAddress
 	}
 	translated := inAny(addr, translatedIPv6())
+	// A zone names a network of this machine. Everything outside of global unicast is local or reserved.
 	if addr.Zone() != "" || !translated && !inAny(addr, prefixes("2000::/3")) || inAny(addr, specialIPv6()) {
 		return HostRefused
 	}
+	// An address that carries a private one would lead there behind a gateway.
 	for _, carried := range carriedIPv4(addr) {
 		if classOfAddr(carried) == HostRefused {
 			return HostRefused

@@ -101,7 +101,8 @@ type ProxyChoice struct {
 // Headers are request headers; in JSON a value is a string or a list of strings.
 type Headers map[string][]string
 
-// UnmarshalJSON reads an object whose values are strings or lists of strings, each name once.
+// UnmarshalJSON reads an object whose values are strings or lists of strings, each name once. A name that comes
+// twice is refused by members, and not silently replaced.
 func (h *Headers) UnmarshalJSON(data []byte) error {
 	out := Headers{}
 	reasons := members(data, func(name string, value json.RawMessage) []string {
@@ -126,6 +127,7 @@ func stringOrList(value json.RawMessage) (list []string, ok bool) {
 		return []string{one}, true
 	}
 	var many []*string
+	// Pointers tell null from an empty string.
 	if json.Unmarshal(value, &many) != nil || slices.Contains(many, nil) {
 		return nil, false
 	}
@@ -139,6 +141,7 @@ func stringOrList(value json.RawMessage) (list []string, ok bool) {
 // Content is the request body, however it was given.
 func (j *Job) Content() []byte {
 	if j.Body != "" {
+		// The copy protects the string; callers treat the bytes as read-only all the same.
 		return []byte(j.Body)
 	}
 	return j.BodyBase64
@@ -166,6 +169,7 @@ func Decode(queue, id string, payload []byte) (Job, error) {
 	case len(text) == 0:
 		reasons = append(reasons, "the payload is empty: send an absolute URL or a JSON object with a url")
 	case text[0] == '{':
+		// encoding/json would replace it silently, and another job than the publisher's would run.
 		reasons = append(reasons, job.decode(text)...)
 		if hasLoneSurrogate(text) {
 			reasons = append(reasons, `the payload escapes half of a character, a \ud800 to \udfff that is not one of a pair`)
@@ -175,6 +179,7 @@ func Decode(queue, id string, payload []byte) (Job, error) {
 	default:
 		job.URL = string(text)
 	}
+	// The values are checked even if the shape was wrong, so that a publisher learns of everything at once.
 	if job.URL != "" || isObject(text, reasons) {
 		reasons = merge(reasons, job.finish())
 	}
@@ -196,6 +201,7 @@ func isObject(text []byte, reasons []string) bool {
 // merge adds what the values say to what the shape said, unless the shape said something about that field already: one that
 // could not be read is empty only for that.
 func merge(shape, values []string) []string {
+	// Clip keeps append from writing into the caller's array.
 	all := slices.Clip(shape)
 	for _, reason := range values {
 		field, _, _ := strings.Cut(reason, ":")
@@ -208,6 +214,7 @@ func merge(shape, values []string) []string {
 
 // Encode checks the job as Decode does and writes its payload, times in UTC.
 func (j *Job) Encode() ([]byte, error) {
+	// The check fills in fields that are not published, so it works on a copy.
 	checked := *j
 	if err := asError(append(nameReasons(j.Queue, j.ID), checked.finish()...)); err != nil {
 		return nil, err
@@ -218,6 +225,7 @@ func (j *Job) Encode() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode job %s: %w", j.ID, err)
 	}
+	// Base64 and escapes may make the payload larger than the body was.
 	if len(payload) > MaxJobBytes {
 		return nil, &InvalidError{Reasons: []string{fmt.Sprintf("the job has %d bytes, at most %d are allowed", len(payload), MaxJobBytes)}}
 	}
@@ -256,7 +264,8 @@ func (j *Job) decode(data []byte) []string {
 	return decodeObject(data, j.field)
 }
 
-// field is where a member of the object belongs; nil for an unknown one.
+// field is where a member of the object belongs; nil for an unknown one. A switch instead of reflection: every
+// job of a fleet goes through here.
 func (j *Job) field(name string) any {
 	switch name {
 	case "url":

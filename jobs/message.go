@@ -37,6 +37,7 @@ type problem struct {
 // Message writes the result as the headers and the payload of a message. The header map has the shape of nats.Header and
 // holds only what a NATS client encodes and decodes unchanged. The same result always gives the same message.
 func (r *Result) Message() (header map[string][]string, payload []byte, err error) {
+	// Room for all of them at once, so the map does not grow.
 	h := r.facts(len(r.Meta) + len(r.Fields) + len(r.Header))
 	for key, value := range r.Meta {
 		h.set(metaPrefix+key, value)
@@ -63,6 +64,7 @@ const maxFacts = 19
 
 // facts are the same, with room for more headers.
 func (r *Result) facts(more int) *headers {
+	// The values share one array, which saves an allocation for each header.
 	h := &headers{all: make(map[string][]string, maxFacts+more), values: make([]string, 0, maxFacts)}
 	h.put(HeaderJobID, r.ID)
 	h.put(HeaderQueue, r.Queue)
@@ -98,6 +100,7 @@ type headers struct {
 
 // put adds a header of ours that has a value, unless no message can carry the value.
 func (h *headers) put(name, value string) {
+	// A value with a line end could add a header of its own.
 	if value != "" && !hasLineEnd(value) {
 		h.add(name, trimBlanks(value))
 	}
@@ -112,6 +115,7 @@ func (h *headers) set(name, value string) {
 
 func (h *headers) add(name, value string) {
 	h.values = append(h.values, value)
+	// The capacity ends with the value, so an append to one header cannot write over the next.
 	h.all[name] = h.values[len(h.values)-1 : len(h.values) : len(h.values)]
 }
 
@@ -134,6 +138,7 @@ func (r *Result) problem() problem {
 		Type: "urn:gofer:error:" + r.Error, Title: Title(r.Error), Detail: r.Detail,
 		Error: r.Error, Reasons: r.Reasons, Attempts: r.Attempts,
 	}
+	// An array rather than null, for clients in other languages.
 	if p.Attempts == nil {
 		p.Attempts = []Attempt{}
 	}
@@ -152,6 +157,7 @@ func (r *Result) addFields(h map[string][]string) (truncated bool) {
 		size := len(httpPrefix) + len(name) + len(": \r\n") + len(value)
 		switch {
 		case isHopByHop(name) || len(ends) > 0 && ends[strings.ToLower(name)]:
+		// A field that is too large by itself is left out, and those after it may still fit.
 		case size > maxHTTPHeader || !isCarriable(name, value):
 			truncated = true
 		case size > left:
@@ -203,6 +209,7 @@ func isHopByHop(name string) bool {
 // Omit leaves out the part of the result that its reader misses least, and reports whether there was one. The facts
 // (outcome, error, status, attempts, bytes, times) stay.
 func (r *Result) Omit() bool {
+	// The order is from what can be fetched again to what nobody else knows.
 	switch {
 	case len(r.Fields) > 0 || len(r.Header) > 0:
 		r.Fields, r.Header, r.Truncated = nil, nil, true
@@ -233,5 +240,5 @@ func (r *Result) OmitBody() bool {
 	return true
 }
 
-// omitted notes the name of a part that was left out.
+// omitted notes the name of a part that was left out. Clip, because a copy of the result may share the array.
 func (r *Result) omitted(part string) { r.Omitted = append(slices.Clip(r.Omitted), part) }

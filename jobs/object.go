@@ -21,6 +21,7 @@ const notObject = "not a JSON object"
 // nil, a field that comes twice, a wrong type and whatever a field's own decoder refuses. encoding/json stops at the first of these,
 // ignores the case of names and lets the last of two win. Null is as good as absent.
 func decodeObject(data []byte, field func(name string) any) []string {
+	// Unknown fields are refused, because a misspelt one would silently not be applied.
 	return members(data, func(name string, value json.RawMessage) []string {
 		target := field(name)
 		if target == nil {
@@ -38,6 +39,7 @@ func decodeObject(data []byte, field func(name string) any) []string {
 
 // suggestion asks whether a field of the same object was meant; empty if none is near.
 func suggestion(name string, field func(name string) any) string {
+	// The tables hold the names of every object; field tells which of them belong to this one.
 	var known []string
 	for _, table := range [][]Field{JobFields(), ProxyFields(), BanFields(), PolicyFields()} {
 		for _, f := range table {
@@ -55,6 +57,7 @@ func suggestion(name string, field func(name string) any) string {
 // members reads a JSON object, has use take each of its members, and sorts what is wrong with them. use may be called twice for
 // one member.
 func members(data []byte, use func(name string, value json.RawMessage) []string) (reasons []string) {
+	// The quick path takes nearly every job.
 	if usePlain(data, use) {
 		return nil
 	}
@@ -65,12 +68,14 @@ func members(data []byte, use func(name string, value json.RawMessage) []string)
 	if all == nil { // null, which encoding/json takes for an object without members
 		return []string{notObject}
 	}
+	// The map has lost the repeated ones, so a difference in number tells that there are some.
 	if count(data) > len(all) {
 		reasons = repeated(data)
 	}
 	for name, value := range all {
 		reasons = append(reasons, use(name, value)...)
 	}
+	// A map has no order, and reasons must be the same each time.
 	slices.Sort(reasons)
 	return reasons
 }
@@ -127,6 +132,7 @@ func hasLoneSurrogate(text []byte) bool {
 		if text[i] != '\\' {
 			continue
 		}
+		// A surrogate alone, or with anything but its partner behind it.
 		if char := escapedUnit(text[i:]); utf16.IsSurrogate(char) {
 			if utf16.DecodeRune(char, escapedUnit(text[i+6:])) == utf8.RuneError {
 				return true

@@ -21,7 +21,8 @@ import (
 
 // Body reads the response body of a result, wherever it is kept. The end of a body that is not the one that was stored
 // reads as ErrDigest. The reader belongs to ctx and to one goroutine; closing it is good manners and costs nothing. A job
-// that did not succeed has none: ErrNoBody. Of a result that was read without its payload the stored one is read.
+// that did not succeed has none: ErrNoBody. Of a result that was read without its payload the stored one is
+// read. It reads nothing of a large body yet, but for its description.
 func (c *Client) Body(ctx context.Context, r jobs.Result) (io.ReadCloser, error) {
 	if err := c.ready(); err != nil {
 		return nil, err
@@ -29,6 +30,7 @@ func (c *Client) Body(ctx context.Context, r jobs.Result) (io.ReadCloser, error)
 	if r.Outcome != jobs.Succeeded {
 		return nil, fmt.Errorf("read body of job %s, whose outcome is %q: %w", r.ID, r.Outcome, ErrNoBody)
 	}
+	// The headers name no body that is kept inline, so the result is read again.
 	if r.HeadersOnly && r.Object == "" {
 		stored, err := c.Result(ctx, Key{Queue: r.Queue, ID: r.ID})
 		if err != nil {
@@ -46,6 +48,7 @@ func (c *Client) Body(ctx context.Context, r jobs.Result) (io.ReadCloser, error)
 	if !ok || !bus.Publishable(bucket) {
 		return nil, fmt.Errorf("read body of job %s: %q is not an object", r.ID, bus.Clip(r.Object))
 	}
+	// Names as in NATS ADR-20: M holds the description of an object, C its chunks.
 	stream := "OBJ_" + bucket
 	msg, err := c.bus.LastMessage(ctx, stream, "$O."+bucket+".M."+base64.URLEncoding.EncodeToString([]byte(name)))
 	if err != nil {
@@ -55,6 +58,8 @@ func (c *Client) Body(ctx context.Context, r jobs.Result) (io.ReadCloser, error)
 	if err := json.Unmarshal(msg.Data, &info); err != nil {
 		return nil, fmt.Errorf("read body of job %s: %w", r.ID, err)
 	}
+	// The id of the object becomes a part of a subject, so it is checked like anything that others may have
+	// written.
 	if info.Deleted || !bus.Publishable(info.NUID) {
 		return nil, fmt.Errorf("read body of job %s: %w", r.ID, ErrNotFound)
 	}
@@ -65,7 +70,7 @@ func (c *Client) Body(ctx context.Context, r jobs.Result) (io.ReadCloser, error)
 }
 
 // objectReader reads an object chunk by chunk. The object store's own reader would create a consumer, which readers of
-// results must not be able to.
+// results must not be able to. It is fit for users that may only read.
 type objectReader struct {
 	ctx             context.Context //nolint:containedctx // an io.Reader has nowhere else to take it from
 	client          *Client
@@ -80,6 +85,7 @@ type objectReader struct {
 // Read fills p from the chunk at hand, and fetches the next one when there is none.
 func (o *objectReader) Read(p []byte) (int, error) {
 	for len(o.chunk) == 0 {
+		// All chunks have come, so the digest can be compared.
 		if o.chunks == 0 {
 			return 0, o.end()
 		}
@@ -95,6 +101,7 @@ func (o *objectReader) Read(p []byte) (int, error) {
 // fetch reads the next chunk by its sequence: chunks of one object are stored in order, and other objects lie between
 // them.
 func (o *objectReader) fetch() error {
+	// The next message of the subject behind the last chunk: other objects have other subjects.
 	msg, err := o.client.bus.NextMessage(o.ctx, o.stream, o.subject, o.seq+1)
 	if err != nil {
 		return o.client.bus.Explain("read a chunk of a body", err)
@@ -108,7 +115,8 @@ func (o *objectReader) fetch() error {
 	return nil
 }
 
-// end compares the digest of all chunks with that of the result: ErrDigest, or io.EOF if they are equal.
+// end compares the digest of all chunks with that of the result: ErrDigest, or io.EOF if they are equal. A body
+// that was cut off or exchanged fails here, at its end, as every reader of a stream has to expect.
 func (o *objectReader) end() error {
 	if bus.Digest(o.digest) != o.want {
 		return ErrDigest

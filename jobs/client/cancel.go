@@ -32,12 +32,14 @@ func (c *Client) Cancel(ctx context.Context, key Key) error {
 		return c.bus.Explain(action, err)
 	}
 	result := unendedResult(key, found)
+	// Asked before storing, because the guard would report a cancelled job of an earlier call as finished.
 	switch begun, err := c.cancelBegun(ctx, key, result.JobSeq); {
 	case err != nil:
 		return c.bus.Explain(action, err)
 	case begun:
 		return c.bus.Explain(action, c.remove(ctx, key, found))
 	}
+	// The worker of a cancelled result is who cancelled it.
 	result.Outcome, result.Error, result.Worker = jobs.Cancelled, jobs.ErrCancelled, cmp.Or(c.bus.ConnectionName(), defaultName)
 	stored, err := c.bus.StoreResult(ctx, &result)
 	if err != nil {
@@ -46,6 +48,8 @@ func (c *Client) Cancel(ctx context.Context, key Key) error {
 	if !stored.Won {
 		return fmt.Errorf("%s: %w", action, ErrFinished)
 	}
+	// A worker that still runs the job finds the stored result when it settles, so a removal that fails does no
+	// harm.
 	return c.bus.Explain(action, c.remove(ctx, key, found))
 }
 
@@ -56,6 +60,7 @@ func (c *Client) cancelBegun(ctx context.Context, key Key, seq uint64) (bool, er
 	if errors.Is(err, ErrNotFound) {
 		return false, nil
 	}
+	// The sequence tells this job from an earlier one of the same id.
 	return kept.Outcome == jobs.Cancelled && kept.JobSeq == seq, err
 }
 
@@ -68,6 +73,7 @@ const (
 
 // unended finds the message of a job that has not ended. A job that is nowhere is an ErrFinished if it has a result.
 func (c *Client) unended(ctx context.Context, key Key) (*nats.Msg, error) {
+	// The result is looked for between the looks for the job: a job that has just ended has left its stream.
 	for range looks {
 		found, err := c.whereverItIs(ctx, key)
 		if !errors.Is(err, ErrNotFound) {
@@ -99,6 +105,7 @@ func (c *Client) whereverItIs(ctx context.Context, key Key) (*nats.Msg, error) {
 		}
 		return msg, err
 	}
+	// Jobs at a site have the site in their subject, so they cannot be looked up by name.
 	job, found, err := c.bus.SiteWait(ctx, key, 0)
 	if err != nil || !found {
 		return nil, cmp.Or(err, ErrNotFound)
@@ -110,6 +117,7 @@ func (c *Client) whereverItIs(ctx context.Context, key Key) (*nats.Msg, error) {
 // an invalid job can be cancelled, too.
 func unendedResult(key Key, msg *nats.Msg) jobs.Result {
 	var progress jobs.Progress
+	// A fresh job has no progress; its sequence is that of its message.
 	if text := msg.Header.Get(jobs.HeaderProgress); text != "" {
 		progress, _ = jobs.ParseProgress(text)
 	} else {
@@ -133,6 +141,7 @@ func (c *Client) remove(ctx context.Context, key Key, found *nats.Msg) error {
 		return err
 	}
 	if err := c.bus.Conn().Publish(c.bus.Names().Cancel(key.Queue, key.ID), nil); err != nil {
+		// A worker that runs the job hears it. Nobody answers.
 		return err
 	}
 	ctx, cancel := bus.Bounded(ctx)

@@ -53,6 +53,7 @@ type Client struct {
 // Errors: ErrUnreachable, ErrCredentials, ErrPermission if the user may not hear answers, or a *FieldError that names what is
 // wrong in Config. None holds a secret.
 func Open(ctx context.Context, c Config) (*Client, error) {
+	// Prefix and domain are checked before anything is sent, since they become parts of subjects.
 	names, err := jobs.NewNames(c.Prefix)
 	if err != nil {
 		return nil, &FieldError{Field: "Prefix", Err: err}
@@ -83,6 +84,7 @@ func New(b *bus.Client) *Client { return &Client{bus: b} }
 // Close closes the connection of Open. Calls that wait return an error. A second Close, and that of a zero Client, do
 // nothing.
 func (c *Client) Close() {
+	// A nil client is allowed, so that Close can be deferred before the error of Open is looked at.
 	if c != nil && c.own != nil {
 		c.own.Close()
 	}

@@ -36,6 +36,7 @@ func (c *Client) DeadLetters(ctx context.Context, use func(DeadLetter) error) er
 		return errNoUse
 	}
 	for seq := uint64(1); ; {
+		// One request for each letter: a caller may end at any of them, and the payloads are large.
 		msg, err := c.bus.NextMessage(ctx, c.bus.Names().Stream("DEAD"), c.bus.Names().AllDead(), seq)
 		if errors.Is(err, ErrNotFound) {
 			return nil
@@ -82,6 +83,7 @@ func (c *Client) DeadLetterAt(ctx context.Context, seq uint64) (DeadLetter, erro
 // letter.
 func letterOf(msg *nats.Msg) DeadLetter {
 	letter := DeadLetter{Payload: msg.Data, Reason: msg.Header.Get(jobs.HeaderReason), Result: jobs.ParseResult(msg.Header, nil)}
+	// The subject is the server's, so it can be trusted although the letter cannot.
 	letter.Queue, letter.ID, _ = jobs.SplitSubject(msg.Header.Get(jetstream.SubjectHeader))
 	letter.Seq, _ = strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
 	letter.StoredAt, _ = time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer))
@@ -100,6 +102,7 @@ func (c *Client) Replay(ctx context.Context, letter DeadLetter) (Ack, error) {
 		return Ack{}, bus.BadKey(letter.Key)
 	}
 	msg, err := c.bus.MessageAt(ctx, c.bus.Names().Stream("DEAD"), letter.Seq)
+	// Somebody else has replayed or purged it, or the stream is a new one.
 	if errors.Is(err, ErrNotFound) || err == nil && !letter.isStoredAs(msg) {
 		return Ack{}, fmt.Errorf("%s: %w, or purged", action, ErrReplayed)
 	}
@@ -107,9 +110,11 @@ func (c *Client) Replay(ctx context.Context, letter DeadLetter) (Ack, error) {
 		return Ack{}, c.bus.Explain(action, err)
 	}
 	key := c.replayKey(ctx, letterOf(msg))
+	// A result of that id means that the replay has run already.
 	if err := c.unfinished(ctx, key); err != nil {
 		return Ack{}, fmt.Errorf("%s: %w", action, ErrReplayed)
 	}
+	// The header names the letter's job, so that its results can be traced.
 	header := nats.Header{jetstream.MsgIDHeader: {nuid.Next()}, jobs.HeaderReplayOf: {letter.String()}, jobs.HeaderContract: {jobs.ContractVersion}}
 	jobs.ParseTrace(msg.Header).AddTo(header)
 	ack, err := c.submit(ctx, key, &nats.Msg{Subject: c.bus.Names().Job(key.Queue, key.ID), Data: letter.Payload, Header: header})
@@ -119,6 +124,7 @@ func (c *Client) Replay(ctx context.Context, letter DeadLetter) (Ack, error) {
 	if err != nil {
 		return Ack{}, err
 	}
+	// Removed after the job is stored: a crash in between leaves a letter whose second replay is refused.
 	return ack, c.RemoveDeadLetter(ctx, letter)
 }
 
@@ -134,6 +140,7 @@ func (l DeadLetter) isStoredAs(msg *nats.Msg) bool {
 // appended.
 func (c *Client) replayKey(ctx context.Context, letter DeadLetter) Key {
 	key := Key{Queue: letter.Queue, ID: "replay-" + strconv.FormatUint(letter.Seq, 10)}
+	// Equal times cannot occur: the replayed job is stored after the letter.
 	if since := c.storedSince(ctx, key); !since.IsZero() && since.Before(letter.StoredAt) {
 		key.ID += "-" + strconv.FormatInt(letter.StoredAt.UnixMilli(), 10)
 	}
@@ -151,6 +158,7 @@ func (c *Client) storedSince(ctx context.Context, key Key) (since time.Time) {
 	} {
 		msg, err := c.bus.LastMessage(ctx, names.Stream(look.stream), look.subject)
 		if err != nil {
+			// What cannot be read counts as absent: then the plain name is used, and the guard decides.
 			continue
 		}
 		at, err := time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer))
@@ -170,6 +178,7 @@ func (c *Client) RemoveDeadLetter(ctx context.Context, letter DeadLetter) error 
 	if !bus.Publishable(subject) {
 		return fmt.Errorf("%s: %w", action, bus.BadKey(letter.Key))
 	}
+	// Removing by sequence leaves a letter that replaced this one in place.
 	msg, err := c.bus.MessageAt(ctx, c.bus.Names().Stream("DEAD"), letter.Seq)
 	if errors.Is(err, ErrNotFound) || err == nil && msg.Header.Get(jetstream.SubjectHeader) != subject {
 		return nil // a stream that was created again counts from 1 again

@@ -16,6 +16,7 @@ import (
 func (c *Client) Fetch(ctx context.Context, job jobs.Job) (jobs.Result, error) {
 	ack, err := c.Submit(ctx, job)
 	if err != nil {
+		// The id is in the ack even if the answer was lost.
 		return named(job, ack.Key), err
 	}
 	result, err := c.Wait(ctx, ack.Key)
@@ -50,12 +51,15 @@ func (c *Client) FetchAll(ctx context.Context, source iter.Seq[jobs.Job]) iter.S
 			err = errNoSource
 		}
 		if err != nil {
+			// Each loop over the iterator yields at least the error, so a mistake cannot pass as an empty
+			// result.
 			yield(jobs.Result{}, err)
 			return
 		}
 		ctx, stop := context.WithCancelCause(ctx)
 		defer stop(nil)
 		f := &fetchAll{
+			// The channels have no buffers, so the two goroutines advance with the loop.
 			client: c, stop: stop, keys: make(chan Key), ends: make(chan end), left: make(chan struct{}),
 			slots: make(chan struct{}, maxOpen), open: map[Key]jobs.Result{},
 		}
@@ -88,14 +92,17 @@ func (f *fetchAll) run(ctx context.Context, source iter.Seq[jobs.Job], yield fun
 	var beside sync.WaitGroup
 	beside.Go(func() {
 		defer close(f.keys)
-		// Each job's error went to the loop, and that ctx has ended the loop sees by itself.
+		// Each job's error went to the loop, and that ctx has ended the loop sees by itself. Zero takes the
+		// default window.
 		_ = f.client.SubmitMany(ctx, f.bounded(ctx, source), 0, func(job jobs.Job, ack Ack, err error) { f.submitted(ctx, job, ack, err) })
 	})
 	beside.Go(func() {
+		// WaitEach ends when keys is closed and every result has come.
 		if err := f.client.WaitEach(ctx, f.keys, f.came); err != nil {
 			f.stop(err)
 		}
 	})
+	// It closes ends only when nobody can send any more.
 	go func() {
 		beside.Wait()
 		close(f.ends)
@@ -111,10 +118,12 @@ func (f *fetchAll) run(ctx context.Context, source iter.Seq[jobs.Job], yield fun
 			return
 		}
 		select {
+		// A slot is freed for each yielded job, so at most maxOpen are open.
 		case <-f.slots:
 		default: // a job that was taken as ctx ended has no slot
 		}
 	}
+	// What ctx has left open: the jobs were accepted and go on.
 	for _, job := range f.open { // nobody else uses it any more
 		if !yield(job, context.Cause(ctx)) {
 			return
@@ -145,6 +154,7 @@ func (f *fetchAll) submitted(ctx context.Context, job jobs.Job, ack Ack, err err
 		return
 	}
 	f.mu.Lock()
+	// Before the key is handed on, since its result may come at once.
 	f.open[ack.Key] = named(job, ack.Key)
 	f.mu.Unlock()
 	select {

@@ -59,6 +59,7 @@ func (c *Client) Find(ctx context.Context, key Key) ([]Found, error) {
 			return nil, c.bus.Explain("look for job "+id, err)
 		}
 		for subject := range subjects {
+			// The subject of a job at a site holds the site as well; the other subjects have none.
 			if _, in, _, ok := jobs.SplitWaiting(subject); ok {
 				out = append(out, Found{Key{Queue: in, ID: id}, look.place})
 			}
@@ -82,6 +83,7 @@ func (c *Client) Resolve(ctx context.Context, text string) (Key, error) {
 		return Key{}, err
 	}
 	var queues []string
+	// Find has sorted by queue, so equal ones are neighbours.
 	for _, f := range found {
 		queues = append(queues, f.Queue)
 	}

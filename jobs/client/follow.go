@@ -30,6 +30,7 @@ func (c *Client) Follow(ctx context.Context, f Filter, use func(jobs.Result) err
 		return errNoUse
 	}
 	stream := c.bus.Names().Stream("RESULTS")
+	// A queue that is empty stands for all: Results writes the wildcard.
 	return c.bus.FollowStream(ctx, stream, []string{c.bus.Names().Results(f.Queue)}, f, func(msg jetstream.Msg) error {
 		r := jobs.ParseResult(msg.Headers(), msg.Data())
 		r.HeadersOnly = f.HeadersOnly
@@ -58,10 +59,12 @@ func (c *Client) Events(ctx context.Context, f Filter, use func(Event) error) er
 	subjects := []string{c.bus.Names().Events()}
 	if f.Queue != "" {
 		id := cmp.Or(f.ID, "*")
+		// Breaker, pool and site events belong to no queue, so they are left out.
 		subjects = []string{c.bus.Names().RetryEvent(f.Queue, id), c.bus.Names().DuplicateEvent(f.Queue, id)}
 	}
 	return c.bus.FollowStream(ctx, c.bus.Names().Stream("EVENTS"), subjects, f, func(msg jetstream.Msg) error {
 		event := Event{Subject: msg.Subject(), Payload: msg.Data()}
+		// The kind is the third token of the subject.
 		if parts := strings.SplitN(event.Subject, ".", 4); len(parts) == 4 {
 			event.Kind = parts[2]
 		}

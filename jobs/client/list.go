@@ -70,14 +70,16 @@ func (c *Client) List(ctx context.Context, f ListFilter, use func(Listed) error)
 	return nil
 }
 
-// listPage is how many messages are read at once: enough that a page costs more than its request.
+// listPage is how many messages are read at once: enough that a page costs more than its request. One page is a
+// request, so small pages would multiply the round trips.
 const listPage = 1000
 
 // lister is one call of List. One goroutine uses it.
 type lister struct {
 	c      *Client
 	filter ListFilter
-	// delivered is up to which sequence each consumer has given out its messages, by name. It is asked for once.
+	// delivered is up to which sequence each consumer has given out its messages, by name. It is asked for
+	// once. A job that is delivered while the list is made may be shown as queued.
 	delivered map[string]uint64
 }
 
@@ -85,6 +87,7 @@ type lister struct {
 // error.
 func (l *lister) oldestFirst(ctx context.Context) iter.Seq2[Listed, error] {
 	return func(yield func(Listed, error) bool) {
+		// Pull2 turns the first stream into a function, so that the two can be merged.
 		next, stop := iter.Pull2(l.in(ctx, "JOBS"))
 		defer stop()
 		fresh, err, more := next()
@@ -108,6 +111,8 @@ func (l *lister) oldestFirst(ctx context.Context) iter.Seq2[Listed, error] {
 // in returns the jobs of a stream that fit the filter, in the order of storing. It ends after an error.
 func (l *lister) in(ctx context.Context, kind string) iter.Seq2[Listed, error] {
 	return func(yield func(Listed, error) bool) {
+		// Since lets the server skip what is older. It applies to the first page only, and the sequence after
+		// that.
 		page := bus.Page{Stream: l.c.bus.Names().Stream(kind), Subject: ">", Since: l.filter.Since, Limit: listPage}
 		if kind == "JOBS" && l.filter.Queue != "" {
 			page.Subject = l.c.bus.Names().Jobs(l.filter.Queue)
@@ -122,6 +127,7 @@ func (l *lister) in(ctx context.Context, kind string) iter.Seq2[Listed, error] {
 				}
 				return err
 			})
+			// Yielded after the page is read: a consumer may break off in the middle.
 			for _, job := range listed {
 				if !yield(job, nil) {
 					return
@@ -147,6 +153,7 @@ func (l *lister) read(ctx context.Context, msg *nats.Msg) (job Listed, fits bool
 	if job.State, err = l.state(ctx, msg, job.Key, subject); err != nil {
 		return Listed{}, false, err
 	}
+	// State and time are compared before the payload is decoded, which costs the most.
 	if l.filter.State != "" && job.State != l.filter.State || job.Since.Before(l.filter.Since) {
 		return Listed{}, false, nil
 	}
@@ -168,6 +175,7 @@ func (l *lister) state(ctx context.Context, msg *nats.Msg, key Key, subject stri
 	case names.DueJob(key.Queue, key.ID):
 		return l.taken(ctx, msg, names.Stream("RETRIES"), names.DueConsumer(key.Queue))
 	}
+	// Everything else waits: for its time, or for a site.
 	state, _, _ := jobs.StateOfWait(msg.Header.Get(jobs.HeaderProgress))
 	return state, nil
 }
@@ -178,6 +186,7 @@ func (l *lister) taken(ctx context.Context, msg *nats.Msg, stream, consumer stri
 	upTo, asked := l.delivered[consumer]
 	if !asked {
 		var err error
+		// A question for each consumer, not for each job.
 		if upTo, err = l.c.bus.DeliveredUpTo(ctx, stream, consumer); err != nil {
 			return "", err
 		}

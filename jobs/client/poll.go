@@ -12,6 +12,7 @@ const maxPollPause = 2 * time.Second
 // expectRefusal makes the server's refusal of a subscription a signal for the waiter.
 func (w *waiter) expectRefusal() (forget func()) {
 	results, _, _ := strings.Cut(w.client.bus.Names().Results("*"), "*")
+	// Room for one, and nobody is waited for: the refusal is called from the connection's reader.
 	return w.client.bus.ExpectRefusal(results, func() {
 		select {
 		case w.refusal <- struct{}{}:
@@ -36,6 +37,7 @@ func (w *waiter) pollPause(took time.Duration, found bool) time.Duration {
 	if found {
 		w.pause = firstLook
 	}
+	// A sweep that took long is followed by a pause as long.
 	return max(w.pause, took)
 }
 

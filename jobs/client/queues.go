@@ -105,6 +105,7 @@ func (c *Client) addConsumers(ctx context.Context, at func(string) *QueueState) 
 			}
 			addConsumer(at(queue), info, due)
 			if !due {
+				// Pending and unacked jobs of the consumers are all that workers know of.
 				known += info.NumPending + uint64(max(0, info.NumAckPending))
 			}
 		})
@@ -120,6 +121,7 @@ func addConsumer(s *QueueState, info *jetstream.ConsumerInfo, due bool) {
 	if due {
 		s.Due += info.NumPending
 	} else {
+		// Set and not added: a queue has one such consumer.
 		s.Queued, s.Served = info.NumPending, true
 	}
 	s.Running += info.NumAckPending
@@ -234,6 +236,7 @@ func (c *Client) CountOverdue(ctx context.Context, queues []QueueState) error {
 	for i := range queues {
 		queues[i].Overdue = counts[queues[i].Queue]
 	}
+	// Its own time limit is no error: the oldest jobs have been counted.
 	if limited.Err() != nil && ctx.Err() == nil && !errors.Is(err, ErrPermission) {
 		return nil
 	}
@@ -250,6 +253,7 @@ func (c *Client) Pause(ctx context.Context, queue string, until time.Time) error
 		return err
 	}
 	switch {
+	// The server would take it as no pause at all.
 	case !until.IsZero() && !until.After(time.Now()):
 		return fmt.Errorf("pause queue %s until %s: that time has passed", bus.Clip(queue), until.UTC().Format(time.RFC3339))
 	case until.IsZero():
@@ -274,6 +278,8 @@ func (c *Client) pause(ctx context.Context, action, queue string, until time.Tim
 	}
 	ctx, cancel := bus.Bounded(ctx)
 	defer cancel()
+	// Both consumers are paused. If the second call fails, the first pause stays, and the caller may repeat the
+	// call.
 	for stream, durable := range map[string]string{
 		c.bus.Names().Stream("JOBS"): c.bus.Names().WorkerConsumer(queue), c.bus.Names().Stream("RETRIES"): c.bus.Names().DueConsumer(queue),
 	} {

@@ -97,6 +97,7 @@ func (c *Client) Story(ctx context.Context, key Key) (*Story, error) {
 		what string
 		read func(context.Context, *Client) error
 	}{{"result", t.readResult}, {"stored copy", t.readStored}, {"story in the events", t.readEvents}, {"dead letter", t.readLetter}} {
+		// Each part is read by itself, because a user may be allowed some and not others.
 		err := part.read(ctx, c)
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -106,10 +107,12 @@ func (c *Client) Story(ctx context.Context, key Key) (*Story, error) {
 		}
 	}
 	t.addAttempts()
+	// Nothing at all: the id is misspelt, or everything has expired.
 	if len(t.Places) == 0 && len(t.Moments) == 0 && t.DeadLetter == 0 {
 		return nil, fmt.Errorf("job %s: %w", key, ErrNotFound)
 	}
 	t.addQueued()
+	// The sort is stable, so moments of the same time keep the order in which they were found.
 	slices.SortStableFunc(t.Moments, earlier)
 	return t, nil
 }
@@ -122,6 +125,7 @@ func earlier(a, b Moment) int {
 		}
 		return 0
 	}
+	// Times are rounded by JSON, so a job may end at the very time of its last attempt.
 	return cmp.Or(a.At.Compare(b.At), ended(a)-ended(b))
 }
 
@@ -149,6 +153,7 @@ func (t *Story) readStored(ctx context.Context, c *Client) error {
 		{Waiting, n.Stream("RETRIES"), n.ScheduledJob(t.Queue, t.ID), MomentWait},
 		{Due, n.Stream("RETRIES"), n.DueJob(t.Queue, t.ID), MomentDue},
 	} {
+		// Find has told where the job is, so only these places are read.
 		if !slices.Contains(t.Places, at.place) {
 			continue
 		}
@@ -241,6 +246,7 @@ func (t *Story) readLetter(ctx context.Context, c *Client) error {
 func (t *Story) addAttempts() {
 	full := map[int]bool{}
 	for _, a := range t.attempts {
+		// The result and the stored job may both have an attempt; the first one counts.
 		if !full[a.Attempt] {
 			t.add(Moment{
 				At: a.StartedAt.UTC(), What: MomentAttempt, Attempt: a.Attempt, Proxy: a.Proxy, Status: a.Status, Fault: a.Fault,
@@ -256,8 +262,10 @@ func (t *Story) addAttempts() {
 				Fault: r.Fault, Error: r.Error, Worker: r.Worker,
 			})
 		}
+		// Every retry announces a wait, also one whose attempt is known in full.
 		t.addWait(Moment{At: r.At, What: MomentWait, Until: r.NextAttemptAt, Kind: r.Kind, Worker: r.Worker})
 	}
+	// A success lists no attempts in its headers, so the last one is made up of the result's own facts.
 	if r := t.Result; r != nil && r.Outcome == jobs.Succeeded && !full[r.AttemptCount] {
 		m := Moment{At: r.FinishedAt, What: MomentAttempt, Attempt: r.AttemptCount, Proxy: r.Proxy, Status: r.Status, Worker: r.Worker}
 		if r.AttemptCount == 1 { // the job's duration is that of the attempt
@@ -271,6 +279,7 @@ func (t *Story) addAttempts() {
 // one wait.
 func (t *Story) addWait(m Moment) {
 	t.Moments = slices.DeleteFunc(t.Moments, func(o Moment) bool {
+		// The stored job and its announcement have the same time, up to rounding.
 		same := o.What == MomentWait && o.Worker == "" && o.Kind == m.Kind && o.Until.Sub(m.Until).Abs() < time.Second
 		if same {
 			m.Overdue = o.Overdue
@@ -284,6 +293,7 @@ func (t *Story) addWait(m Moment) {
 // time at which it was made.
 func (t *Story) addQueued() {
 	known := slices.ContainsFunc(t.Moments, func(m Moment) bool { return m.What == MomentQueued })
+	// An id that is no ULID tells nothing of its time.
 	if id, err := ulid.ParseStrict(t.ID); err == nil && !known {
 		t.add(Moment{At: id.Timestamp().UTC(), What: MomentQueued, Source: "id"})
 	}

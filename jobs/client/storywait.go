@@ -30,6 +30,7 @@ func (t *Story) waitOf(msg *nats.Msg, m Moment) *Wait {
 	if since.IsZero() {
 		w.Since = m.At
 	}
+	// An invalid job waits for nothing, but anybody may publish one.
 	if job, err := jobs.Decode(t.Queue, t.ID, msg.Data); err == nil {
 		if w.Site == "" {
 			w.Site = job.Target().Authority()

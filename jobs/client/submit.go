@@ -54,12 +54,15 @@ func (c *Client) Submit(ctx context.Context, job jobs.Job) (Ack, error) {
 	}
 	key := Key{Queue: job.Queue, ID: job.ID}
 	payload, err := job.Encode()
+	// A new id cannot be finished, so the question is saved.
 	if err == nil && !minted {
 		err = c.unfinished(ctx, key)
 	}
 	if err != nil {
 		return Ack{Key: key}, err
 	}
+	// The id of the message lets the server recognise a repeated publish within its window, and firstTry after
+	// that.
 	header := nats.Header{jetstream.MsgIDHeader: {nuid.Next()}, jobs.HeaderContract: {jobs.ContractVersion}}
 	job.Trace.AddTo(header)
 	ack, err := c.submit(ctx, key, &nats.Msg{Subject: c.bus.Names().Job(key.Queue, key.ID), Data: payload, Header: header})
@@ -94,6 +97,7 @@ func (c *Client) submit(ctx context.Context, key Key, msg *nats.Msg) (Ack, error
 	case err == nil:
 		return Ack{Key: key, Seq: ack.Sequence}, nil
 	case bus.IsTaken(err):
+		// The subject may be taken by the own first try.
 		if repeated {
 			return c.firstTry(ctx, key, msg)
 		}
@@ -114,10 +118,12 @@ func (c *Client) firstTry(ctx context.Context, key Key, msg *nats.Msg) (Ack, err
 	stored, err := c.bus.LastMessage(ctx, c.bus.Names().Stream("JOBS"), msg.Subject)
 	switch {
 	case errors.Is(err, nats.ErrPermissionViolation):
+		// It may be any job of the id, but none was there when the first try was sent.
 		return Ack{Key: key}, nil
 	case err != nil:
 		return c.movedOn(ctx, key, err)
 	}
+	// The message ids differ, so another publisher was first.
 	if stored.Header.Get(jetstream.MsgIDHeader) != msg.Header.Get(jetstream.MsgIDHeader) {
 		return Ack{}, fmt.Errorf("submit job %s: %w", key, ErrQueued)
 	}
@@ -157,9 +163,11 @@ func (c *Client) publishUntilAnswered(ctx context.Context, msg *nats.Msg) (ack *
 	var quiet silence
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		ack, err = c.bus.Publish(ctx, msg)
+		// An answer that another try would not change, a refusal included.
 		if err == nil || !bus.IsTransient(err) {
 			return ack, repeated, err
 		}
+		// From now on, "taken" may mean the own first try.
 		repeated = true
 		if err = c.explainSilence(ctx, &quiet, err); !bus.IsTransient(err) {
 			return nil, repeated, err
@@ -183,6 +191,7 @@ type silence struct {
 func (c *Client) explainSilence(ctx context.Context, s *silence, err error) error {
 	switch {
 	case !c.bus.Conn().IsConnected():
+		// While nothing can be sent, silence says nothing about the stream.
 		*s = silence{}
 	case s.since.IsZero():
 		s.since = time.Now()
@@ -190,6 +199,7 @@ func (c *Client) explainSilence(ctx context.Context, s *silence, err error) erro
 	case bus.IsUndecided(err): // a leader without its followers does not know yet that it is none
 		s.why = fmt.Errorf("%w (%w)", ErrNoLeader, err)
 	default:
+		// The question costs a round trip, so it is asked only after patience.
 		if why := c.bus.WhyNoAnswer(ctx, c.bus.Names().Stream("JOBS"), err); why != err { //nolint:errorlint // the same if nothing was found out
 			s.why = why
 		}
@@ -225,12 +235,15 @@ func (c *Client) SubmitMany(ctx context.Context, source iter.Seq[jobs.Job], wind
 	case window == 0:
 		window = 256
 	}
+	// Jobs in flight get a moment longer than ctx, so that an answer that is on its way is still counted.
 	publishing, cancel := outlive(ctx, lastAnswers)
 	defer cancel()
 	slots := make(chan struct{}, window)
 	var flying sync.WaitGroup
+	// Deferred, so that no goroutine is left behind by any return.
 	defer flying.Wait()
 	var mu sync.Mutex
+	// done is never called twice at once: callers need no lock of their own.
 	report := func(index int, job jobs.Job, ack Ack, err error) {
 		ack.Index = index
 		mu.Lock()
@@ -242,6 +255,7 @@ func (c *Client) SubmitMany(ctx context.Context, source iter.Seq[jobs.Job], wind
 		index++
 		if ctx.Err() != nil { // a free slot would be as good a choice below
 			report(index, job, Ack{Key: keyOf(job)}, context.Cause(ctx))
+			// The range ends here, so source is not asked for another job.
 			return context.Cause(ctx)
 		}
 		select {
@@ -252,6 +266,7 @@ func (c *Client) SubmitMany(ctx context.Context, source iter.Seq[jobs.Job], wind
 		}
 		index := index
 		flying.Go(func() {
+			// The slot is freed after done was called, so a slow done slows the submission.
 			defer func() { <-slots }()
 			ack, err := c.Submit(publishing, job)
 			report(index, job, ack, err)

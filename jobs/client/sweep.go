@@ -11,7 +11,7 @@ import (
 )
 
 // lookUpFresh looks up the keys that were added since the last look. If that fails in a way that may pass, they stay
-// fresh.
+// fresh. Keys that are added during the look-up belong to the next one.
 func (w *waiter) lookUpFresh(ctx context.Context) error {
 	fresh := w.fresh
 	w.fresh = nil
@@ -27,6 +27,7 @@ func (w *waiter) lookUpFresh(ctx context.Context) error {
 // lookUpOpen looks up every key whose result has not come, and plans the next sweep.
 func (w *waiter) lookUpOpen(ctx context.Context) error {
 	began, before := time.Now(), len(w.open)
+	// The keys are copied: take removes from open while the answers come.
 	err := w.lookUpAll(ctx, slices.Collect(maps.Keys(w.open)))
 	if w.passes(err) {
 		w.sweep.Reset(sweepRetry)
@@ -40,10 +41,13 @@ func (w *waiter) lookUpOpen(ctx context.Context) error {
 	return err
 }
 
-// sweepPause is the time between a sweep that took so long and the next one: sweeps take half of a waiter's time at most.
+// sweepPause is the time between a sweep that took so long and the next one: sweeps take half of a waiter's
+// time at most. The names are of the pause: at least sweepEvery and at most sweepAtLeast lie between two
+// sweeps.
 func sweepPause(took time.Duration) time.Duration { return min(max(took, sweepEvery), sweepAtLeast) }
 
-// passes reports whether a look-up failed in a way that a later one need not.
+// passes reports whether a look-up failed in a way that a later one need not. An error of use is never one that
+// passes.
 func (w *waiter) passes(err error) bool { return w.refused == nil && bus.IsTransient(err) }
 
 // lookUpAll looks up keys in parts of at most bus.MaxSubjects.
@@ -59,6 +63,7 @@ func (w *waiter) lookUpAll(ctx context.Context, keys []Key) error {
 // lookUp asks for the results of some keys until an answer brings nothing new: the server may cut a long answer short.
 func (w *waiter) lookUp(ctx context.Context, keys []Key) error {
 	for {
+		// Made anew in each round, since results may have come by a subscription meanwhile.
 		var subjects []string
 		for _, key := range keys {
 			if _, open := w.open[key]; open {
@@ -81,7 +86,8 @@ func (w *waiter) lookUp(ctx context.Context, keys []Key) error {
 	}
 }
 
-// explainSweep returns an error that may pass as it is, so that passes recognises it, and words all others.
+// explainSweep returns an error that may pass as it is, so that passes recognises it, and words all others. A
+// wrong configuration is worded first: no later look-up can succeed.
 func (c *Client) explainSweep(err error) error {
 	if worded := c.bus.Explain("look up results", err); errors.Is(worded, bus.ErrConfig) {
 		return worded

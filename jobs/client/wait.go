@@ -58,6 +58,7 @@ func (c *Client) WaitMany(ctx context.Context, keys []Key, use func(jobs.Result)
 			return err
 		}
 	}
+	// All keys are known, so there is no use in waiting for more to share the request.
 	w.look.Reset(0) // no more keys come
 	return w.run(ctx, nil)
 }
@@ -83,6 +84,7 @@ func (c *Client) WaitEach(ctx context.Context, keys <-chan Key, use func(jobs.Re
 }
 
 // waiter is one WaitMany or WaitEach. Only its run touches its fields, but for came and ended, and calls use.
+// The loop is the only goroutine that decides, so the fields need no lock.
 type waiter struct {
 	client  *Client
 	use     func(jobs.Result) error
@@ -107,6 +109,7 @@ type waiter struct {
 // newWaiter makes a waiter. The caller ends it.
 func (c *Client) newWaiter(use func(jobs.Result) error) *waiter {
 	w := &waiter{
+		// The first look fires at once and finds nothing, unless keys are known by then.
 		client: c, use: use, open: map[Key]struct{}{}, sweep: time.NewTimer(sweepEvery), look: time.NewTimer(0),
 		came: make(chan *nats.Msg), ended: make(chan struct{}),
 		keySubs: map[Key]*nats.Subscription{}, queueSubs: map[string]*nats.Subscription{},
@@ -118,6 +121,7 @@ func (c *Client) newWaiter(use func(jobs.Result) error) *waiter {
 
 // end releases what the waiter holds. Callbacks of subscriptions that still run return.
 func (w *waiter) end() {
+	// Closed first, so that a callback that is blocked returns before its subscription goes.
 	close(w.ended)
 	w.unlistenAll()
 	w.forget()
@@ -128,6 +132,7 @@ func (w *waiter) end() {
 // run is the loop of the waiter. It ends when keys is closed and every result has come, or with the first error. keys may
 // be nil.
 func (w *waiter) run(ctx context.Context, keys <-chan Key) error {
+	// A reconnect may have lost messages, so everything is looked up again.
 	reconnected := w.client.bus.Conn().StatusChanged(nats.CONNECTED)
 	defer w.client.bus.Conn().RemoveStatusListener(reconnected)
 	check := time.NewTicker(dropCheck)
@@ -137,6 +142,7 @@ func (w *waiter) run(ctx context.Context, keys <-chan Key) error {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		// A nil channel is never ready, so a closed keys is taken out of the select.
 		case key, more := <-keys:
 			if !more {
 				keys = nil
@@ -153,6 +159,7 @@ func (w *waiter) run(ctx context.Context, keys <-chan Key) error {
 			w.sweep.Reset(0)
 		case <-w.refusal:
 			w.startPolling()
+		// ats.go does not tell of drops as they happen.
 		case <-check.C:
 			if w.hasDropped() {
 				w.sweep.Reset(0)
@@ -171,6 +178,7 @@ func (w *waiter) add(key Key) error {
 	if !key.Valid() {
 		return bus.BadKey(key)
 	}
+	// A key that is given twice has one result, and use is called once.
 	if _, twice := w.open[key]; twice {
 		return nil
 	}
@@ -179,6 +187,7 @@ func (w *waiter) add(key Key) error {
 	}
 	w.open[key] = struct{}{}
 	w.hurry()
+	// The first fresh key starts the timer, so that those that follow share one request.
 	if w.fresh = append(w.fresh, key); len(w.fresh) == 1 {
 		w.look.Reset(firstLook)
 	}
@@ -195,6 +204,7 @@ func (w *waiter) listen(key Key) (err error) {
 		w.keySubs[key], err = w.subscribe(w.client.bus.Names().Result(key.Queue, key.ID))
 		return err
 	}
+	// Subscribed to the queue before the single subscriptions end: no result falls in between.
 	if w.queueSubs[key.Queue], err = w.subscribe(w.client.bus.Names().Results(key.Queue)); err != nil {
 		return err
 	}
@@ -209,6 +219,7 @@ func (w *waiter) listen(key Key) (err error) {
 // subscribe hands the messages of a subject to the loop, until the waiter ends. The number of messages that wait is not
 // bounded, their bytes are.
 func (w *waiter) subscribe(subject string) (*nats.Subscription, error) {
+	// The callback blocks until the loop takes the message. nats.go buffers meanwhile, up to pendingBytes.
 	sub, err := w.client.bus.Conn().Subscribe(subject, func(msg *nats.Msg) {
 		select {
 		case w.came <- msg:
@@ -242,6 +253,7 @@ func (w *waiter) unlistenAll() {
 
 // hasDropped reports whether a subscription has dropped messages since it was last asked.
 func (w *waiter) hasDropped() bool {
+	// Single subscriptions get one message each and drop none.
 	dropped := 0
 	for _, sub := range w.queueSubs {
 		n, _ := sub.Dropped() // fails only once it is closed
@@ -257,6 +269,7 @@ func (w *waiter) hasDropped() bool {
 func (w *waiter) take(msg *nats.Msg) error {
 	result := jobs.ParseResult(msg.Header, msg.Data)
 	key := Key{Queue: result.Queue, ID: result.ID}
+	// The sweep and a subscription may both bring a result.
 	if _, waited := w.open[key]; !waited {
 		return nil
 	}

@@ -1,4 +1,5 @@
-// Package metrics counts what a worker does and writes it as a page in the Prometheus text format.
+// Package metrics counts what a worker does and writes it as a page in the Prometheus text format. Package admin serves the page at
+// GET /metrics.
 package metrics
 
 import (
