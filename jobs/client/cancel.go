@@ -140,8 +140,8 @@ func (c *Client) remove(ctx context.Context, key Key, found *nats.Msg) error {
 	if err := c.bus.Unschedule(ctx, key.Queue, key.ID, found); err != nil {
 		return err
 	}
+	// A worker that runs the job hears it. Nobody answers.
 	if err := c.bus.Conn().Publish(c.bus.Names().Cancel(key.Queue, key.ID), nil); err != nil {
-		// A worker that runs the job hears it. Nobody answers.
 		return err
 	}
 	ctx, cancel := bus.Bounded(ctx)
