@@ -88,13 +88,13 @@ func formatSeconds(d time.Duration) string {
 }
 
 // clip shortens a text for an error message; input is quoted there and must stay readable.
-func clip(long string, most int) string {
-	if len(long) <= most {
+func clip(long string, limit int) string {
+	if len(long) <= limit {
 		return long
 	}
 	// A cut within a character would make the error invalid UTF-8.
-	for most > 0 && !utf8.RuneStart(long[most]) {
-		most--
+	for limit > 0 && !utf8.RuneStart(long[limit]) {
+		limit--
 	}
-	return long[:most] + "…"
+	return long[:limit] + "…"
 }

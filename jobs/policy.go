@@ -79,6 +79,7 @@ func (p Policy) Reasons() []string {
 		MaxAttempts: &p.MaxAttempts, BackoffStrategy: &p.BackoffStrategy, BaseDelay: &p.BaseDelay, Multiplier: &p.Multiplier,
 		MaxBackoffDelay: &p.MaxBackoffDelay, RetryStatusCodes: p.RetryStatusCodes, Hedge: &p.Hedge,
 	}
+	// Zero is the policy's word for no bound, which a job cannot ask for.
 	if p.Timeout != 0 {
 		o.Timeout = &p.Timeout
 	}
@@ -100,6 +101,7 @@ func DecodePolicy(data []byte, base Policy) (Policy, error) {
 	}
 	var o Override
 	var bans []int
+	// The fleet's policy has one member more than a job's own.
 	shape := decodeObject(data, func(name string) any {
 		if name == "ban_status_codes" {
 			return &bans
@@ -110,13 +112,15 @@ func DecodePolicy(data []byte, base Policy) (Policy, error) {
 	if bans != nil {
 		p.BanStatusCodes = bans
 	}
+	// Reasons of the shape come first; a field that could not be read is not judged by its value as well.
 	if err := asError(merge(shape, p.Reasons())); err != nil {
 		return Policy{}, err
 	}
 	return p, nil
 }
 
-// Override is a job's own wishes: each field that is nil falls back to the fleet's policy.
+// Override is a job's own wishes: each field that is nil falls back to the fleet's policy. Pointers tell "not
+// given" from a zero that was written.
 type Override struct {
 	MaxAttempts        *int          `json:"max_attempts,omitempty"`
 	BackoffStrategy    *string       `json:"backoff_strategy,omitempty"`
@@ -144,6 +148,7 @@ func (o *Override) ApplyTo(base Policy) Policy {
 	set(&base.Timeout, o.Timeout)
 	set(&base.RetryNonIdempotent, o.RetryNonIdempotent)
 	set(&base.Hedge, o.Hedge)
+	// il means that the job does not name any; an empty list means that no status is retried.
 	if o.RetryStatusCodes != nil {
 		base.RetryStatusCodes = o.RetryStatusCodes
 	}
@@ -209,6 +214,7 @@ func (o *Override) reasons() (reasons []string) {
 	if v := o.MaxBackoffDelay; v != nil {
 		check(within(*v, MinMaxBackoffDelay, MaxMaxBackoffDelay), "max_backoff_delay: %s is not between %s and %s", *v, MinMaxBackoffDelay, MaxMaxBackoffDelay)
 	}
+	// A nil list has no element, so nothing is checked.
 	for _, code := range o.RetryStatusCodes {
 		check(validStatus(code), "retry_status_codes: %d is not between 100 and 599", code)
 	}
@@ -234,7 +240,8 @@ type InvalidError struct{ Reasons []string }
 func (e *InvalidError) Error() string { return strings.Join(e.Reasons, "; ") }
 
 // maxReasons bounds what is said about one job: each reason quotes a little of it, and all of them together have to fit
-// into a result.
+// into a result. Without it, a crafted payload of thousands of wrong members would make a result larger than a
+// message.
 const maxReasons = 50
 
 // asError makes an *InvalidError of reasons; nil if there are none.
@@ -242,6 +249,7 @@ func asError(reasons []string) error {
 	if len(reasons) == 0 {
 		return nil
 	}
+	// Clip, so that the caller's slice is not written into.
 	if more := len(reasons) - maxReasons; more > 0 {
 		reasons = append(slices.Clip(reasons[:maxReasons]), fmt.Sprintf("and %d more", more))
 	}

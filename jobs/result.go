@@ -33,7 +33,8 @@ const (
 // Fault says whose doing a failed attempt was.
 type Fault string
 
-// The faults. An attempt that ended with an answer has none.
+// The faults. An attempt that ended with an answer has none. An attempt whose fault is unclear is weighed with
+// others in rotation/outlier.
 const (
 	FaultNone    Fault = ""        // nobody's: an answer, a cancelled job, a bound of the job itself
 	FaultProxy   Fault = "proxy"   // the proxy did not do its work
@@ -69,7 +70,8 @@ type Attempt struct {
 	Hedge bool `json:"hedge,omitempty"`
 }
 
-// Result is how a job ended. Exactly one is stored for every job.
+// Result is how a job ended. Exactly one is stored for every job. The zero value is no result: Outcome is
+// always set.
 type Result struct {
 	Queue, ID string
 	Outcome   string
@@ -114,7 +116,8 @@ type Result struct {
 }
 
 // OK reports whether the job succeeded with a status from 200 to 299. A job whose answer is a 404 succeeded as well, but is
-// not OK: compare Outcome with Succeeded to accept any status.
+// not OK: compare Outcome with Succeeded to accept any status. It is a method of the value, so it can be used
+// on what a call returns.
 func (r Result) OK() bool { return r.Outcome == Succeeded && r.Status >= 200 && r.Status <= 299 }
 
 // The headers of a result and of a dead letter.
@@ -140,8 +143,10 @@ const (
 	HeaderReason           = "Gofer-Reason"
 	HeaderReplayOf         = "Gofer-Replay-Of"
 	HeaderProgress         = "Gofer-Progress"
-	metaPrefix             = "Gofer-Meta-"
-	httpPrefix             = "Http-"
+	// Names of the response and of meta bear a prefix, so no site and no publisher can forge a header of
+	// gofer's.
+	metaPrefix = "Gofer-Meta-"
+	httpPrefix = "Http-"
 )
 
 // Title is the sentence that goes with an error code.
@@ -177,6 +182,7 @@ func Title(code string) string {
 // follower of results must not stop at one odd message.
 func ParseResult(header map[string][]string, payload []byte) Result {
 	get := func(name string) string {
+		// The first value counts; gofer writes each of these headers once.
 		if v := header[name]; len(v) > 0 {
 			return v[0]
 		}
@@ -197,12 +203,14 @@ func ParseResult(header map[string][]string, payload []byte) Result {
 	r.JobSeq, _ = strconv.ParseUint(get(HeaderJobSeq), 10, 64)
 	r.Duration, _ = ParseDuration(get(HeaderDuration))
 	r.FinishedAt, _ = time.Parse(time.RFC3339Nano, get(HeaderFinishedAt))
+	// Read after the others, since it goes over all headers.
 	r.parsePrefixed(header)
 	if r.Outcome == Succeeded {
 		r.Body = payload
 		return r
 	}
 	var p problem
+	// A payload that is no problem document leaves the three fields empty.
 	if json.Unmarshal(payload, &p) == nil {
 		r.Detail, r.Reasons, r.Attempts = p.Detail, p.Reasons, p.Attempts
 	}
@@ -218,6 +226,7 @@ func (r *Result) parsePrefixed(header map[string][]string) {
 			}
 			r.Meta[key] = values[0]
 		}
+		// The names are as http.CanonicalHeaderKey has them, since Message wrote them so.
 		if key, ok := strings.CutPrefix(name, httpPrefix); ok {
 			if r.Header == nil {
 				r.Header = http.Header{}

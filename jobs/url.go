@@ -10,7 +10,8 @@ import (
 
 // URL is an absolute http or https URL in its normal form: the one that is requested. The host is as the WHATWG URL standard
 // has it, path and query keep every byte that a request target may hold, and there is no fragment, no user information and
-// no default port. The zero value is no URL; make one with ParseURL or Resolve.
+// no default port. The zero value is no URL; make one with ParseURL or Resolve. It is comparable and immutable,
+// so it may be shared and used as a map key.
 type URL struct {
 	scheme string // "http" or "https"
 	host   string // as parseHost returns it
@@ -45,6 +46,7 @@ func ParseURL(text string) (URL, error) {
 	if strings.ContainsAny(text, "\\\t\r\n") {
 		return URL{}, malformed("a backslash, a tab or a line break is in it: percent-encode it, or write a slash")
 	}
+	// A fragment is never sent (RFC 9110, 4.2.5).
 	text, _, _ = strings.Cut(text, "#")
 	scheme, rest := cutScheme(text)
 	rest, found := strings.CutPrefix(rest, "//")
@@ -61,6 +63,7 @@ func (u URL) Resolve(location string) (URL, error) {
 	if err := checkLength(location); err != nil {
 		return URL{}, err
 	}
+	// WHATWG strips these from a Location, too.
 	location = strings.TrimFunc(location, func(r rune) bool { return r <= ' ' })
 	location = strings.NewReplacer("\t", "", "\r", "", "\n", "").Replace(location)
 	location, _, _ = strings.Cut(location, "#")
@@ -71,6 +74,7 @@ func (u URL) Resolve(location string) (URL, error) {
 	switch {
 	case scheme != "" && !isWeb(scheme):
 		return URL{}, unsupported("not an absolute http or https URL")
+	// A scheme that differs from that of u makes the reference absolute, even without the slashes.
 	case strings.HasPrefix(hierarchy, "//"), scheme != "" && scheme != u.scheme:
 		authority, path, _ := splitURL(strings.TrimLeft(hierarchy, "/"))
 		if empty, after, found := strings.Cut(authority, "@"); found && (empty == "" || empty == ":") {
@@ -81,6 +85,7 @@ func (u URL) Resolve(location string) (URL, error) {
 		next.target = u.resolveTarget(hierarchy, query)
 	}
 	if err == nil {
+		// The resolved URL may be longer than both of its parts.
 		err = checkLength(next.String())
 	}
 	if err != nil {
@@ -98,6 +103,7 @@ func (u URL) resolveTarget(path, query string) string {
 	case path == "":
 		path = base
 	case path[0] != '/':
+		// Everything behind the last slash of the base is replaced (RFC 3986, 5.2.3).
 		path = base[:strings.LastIndexByte(base, '/')+1] + path
 	}
 	return encodePath(removeDots(path)) + encodeQuery(query)
@@ -119,6 +125,7 @@ func newURL(scheme, authority, target string) (URL, error) {
 		return URL{}, err
 	}
 	u := URL{scheme: scheme, host: host, port: port, target: target, class: class}
+	// Both are computed once: attempts ask for them in every exchange.
 	u.hostPort = net.JoinHostPort(host, cmp.Or(port, defaultPort(scheme)))
 	u.authority = u.hostPort
 	if port == "" {
@@ -132,6 +139,7 @@ func parsePort(scheme, text string) (string, error) {
 	if strings.Trim(text, "0123456789") != "" {
 		return "", malformed("the port is not a number")
 	}
+	// A port may have leading zeros; 0080 is the default port of http as well.
 	number := strings.TrimLeft(text, "0")
 	switch _, err := strconv.ParseUint(number, 10, 16); {
 	case text == "" || number == defaultPort(scheme):
@@ -199,7 +207,8 @@ func (u URL) String() string {
 	return u.scheme + "://" + u.Authority() + u.target
 }
 
-// SameOrigin reports whether two URLs have scheme, host and port in common (RFC 6454).
+// SameOrigin reports whether two URLs have scheme, host and port in common (RFC 6454). Ports are compared
+// without their default, so an explicit 443 is the same origin.
 func (u URL) SameOrigin(v URL) bool {
 	return u.scheme == v.scheme && u.host == v.host && u.port == v.port
 }
@@ -210,6 +219,7 @@ func isWeb(scheme string) bool { return scheme == "http" || scheme == "https" }
 // cutScheme cuts off the scheme and its colon. The scheme is in lower case, and empty if there is none (RFC 3986, 3.1).
 func cutScheme(text string) (scheme, rest string) {
 	scheme, rest, found := strings.Cut(text, ":")
+	// The bit makes the letter lower case.
 	letter := func(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }
 	if !found || scheme == "" || !letter(scheme[0]) {
 		return "", text
@@ -247,6 +257,7 @@ func removeDots(path string) string {
 	var kept []string
 	segments := strings.Split(path[1:], "/")
 	for i, segment := range segments {
+		// An escaped dot counts, because servers decode it before they resolve the path.
 		dots := strings.ReplaceAll(strings.ToLower(segment), "%2e", ".")
 		if dots != "." && dots != ".." {
 			kept = append(kept, segment)
@@ -255,6 +266,7 @@ func removeDots(path string) string {
 		if dots == ".." && len(kept) > 0 {
 			kept = kept[:len(kept)-1]
 		}
+		// A dot segment at the end leaves the folder, so the path ends in a slash.
 		if i == len(segments)-1 {
 			kept = append(kept, "")
 		}
@@ -281,6 +293,7 @@ func encode(text, set string) string {
 	for first < len(text) && !odd(text[first]) {
 		first++
 	}
+	// An allocation is saved for URLs that are normal already.
 	if first == len(text) {
 		return text // most of them
 	}

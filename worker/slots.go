@@ -8,11 +8,11 @@ import (
 )
 
 const (
-	pollEvery = 200 * time.Millisecond // how often an idle consumer is polled while others are backlogged
-	idlePoll  = 10 * time.Second       // how long a poll waits at most when no consumer is backlogged
-	keepFor   = 10 * time.Minute       // how long a queue without work keeps its quarter
-	keptShare = 0.25                   // the part of its share by weight that a queue keeps
-	maxPull   = 256                    // messages of one pull request: a larger one would only delay the first message
+	pollEvery       = 200 * time.Millisecond // how often an idle consumer is polled while others are backlogged
+	idlePoll        = 10 * time.Second       // how long a poll waits at most when no consumer is backlogged
+	guaranteeFor    = 10 * time.Minute       // how long a queue without work keeps its guaranteed share
+	guaranteedShare = 0.25                   // the part of its share by weight that a queue is guaranteed
+	maxPull         = 256                    // messages of one pull request: a larger one would only delay the first message
 )
 
 // slots shares a worker's slots among its consumers. A consumer is backlogged when its last fetch left messages behind.

@@ -17,6 +17,8 @@ import (
 // check lists what is out of range. fill ran before it, so every value has its type, and one that had none has its default. A
 // reason names the variable and the bound, never the value: a secret may have been pasted into the wrong variable.
 func (c *Config) check() (reasons []string) {
+	// The name is the first word of each reason, so that a reader can go through the environment from top to
+	// bottom.
 	bad := func(ok bool, name, why string) {
 		if !ok {
 			reasons = append(reasons, name+": "+why)
@@ -50,12 +52,14 @@ func (c *Config) check() (reasons []string) {
 	reasons = append(reasons, c.Health.check()...)
 	reasons = append(reasons, c.Streams.check()...)
 	for _, reason := range c.Policy().Reasons() {
+		// The reasons of a policy name its fields in JSON.
 		field, rest, _ := strings.Cut(reason, ":")
 		reasons = append(reasons, retryVariable(field)+":"+rest)
 	}
 	if err := admin.CheckBind(c.HTTPAddr, c.AdminToken); err != nil {
 		reasons = append(reasons, "GOFER_HTTP_ADDR: "+Explain(err))
 	}
+	// CheckBind has refused what is not a host and a port, so nothing is said twice.
 	if _, port, err := net.SplitHostPort(c.HTTPAddr); err == nil {
 		n, err := strconv.Atoi(port)
 		bad(err != nil || n >= 0 && n <= 65535, "GOFER_HTTP_ADDR", "the port is not between 0 and 65535")
@@ -71,6 +75,7 @@ func (c *Config) checkNATS() (reasons []string) {
 	if c.NATSURL == "" && !loopback(c.EmbeddedAddr) {
 		return nil // the address that stands in for the URL is named already
 	}
+	// The empty name is enough for a check.
 	if err := c.Dial("").Check(); err != nil {
 		for _, line := range Lines(err) {
 			reasons = append(reasons, strings.TrimPrefix(line, bus.ErrConfig.Error()+": "))
@@ -137,6 +142,7 @@ func loopback(addr string) bool {
 	if err != nil {
 		return false
 	}
+	// et.ParseIP does not look a name up, so only localhost counts as a name.
 	n, err := strconv.Atoi(port)
 	ip := net.ParseIP(host)
 	return err == nil && n >= 0 && n <= 65535 && (host == "localhost" || ip != nil && ip.IsLoopback())

@@ -15,6 +15,7 @@ import (
 // Policy is the retry policy of this environment. The fleet's, if it has one, wins in a running worker.
 func (c *Config) Policy() jobs.Policy {
 	return jobs.Policy{
+		// It copies; the lists are shared and must not be changed.
 		MaxAttempts: c.Retry.MaxAttempts, BackoffStrategy: c.Retry.BackoffStrategy, BaseDelay: c.Retry.BaseDelay,
 		Multiplier: c.Retry.Multiplier, MaxBackoffDelay: c.Retry.MaxBackoffDelay, Jitter: c.Retry.Jitter,
 		RetryStatusCodes: c.Retry.StatusCodes, Timeout: c.Retry.Timeout, RetryNonIdempotent: c.Retry.NonIdempotent, Hedge: c.Retry.Hedge, BanStatusCodes: c.Retry.BanStatusCodes,
@@ -30,6 +31,7 @@ func (c *Config) Daemon(proxies []proxylist.Proxy) daemon.Config {
 		NATS: c.Dial(""), Domain: c.NATSJSDomain, Prefix: c.Prefix, Streams: c.Settings(),
 		Queues: c.Queues, Concurrency: c.Concurrency, Name: c.WorkerName,
 		Proxies: proxies, AwaitProxies: c.ProxiesURL != "",
+		// The watch gets the proxies that are in use, so that its first call is about a change.
 		WatchProxies: func(ctx context.Context, use func([]proxylist.Proxy, error)) { c.WatchProxies(ctx, proxies, use) },
 		Strategy:     rotation.Strategy(c.Strategy), Breaker: c.breakerConfig(),
 		KeepFindings: !c.Breaker.Share, Policy: &policy, RetryBudget: c.retryBudget(), AttemptTimeout: c.AttemptTimeout.Std(),
@@ -59,6 +61,7 @@ func (c *Config) breakerConfig() breaker.Config {
 
 // Settings are the limits of the streams, and the queues that have consumers.
 func (c *Config) Settings() bus.Settings {
+	// Their weights are the loop's, and the streams need the names only.
 	names := make([]string, len(c.Queues))
 	for i, q := range c.Queues {
 		names[i] = q.Name

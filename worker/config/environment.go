@@ -21,6 +21,7 @@ type Environment map[string]string
 // OfProcess reads the environment of this process, in one pass. envconfig fills a struct that has a text for each variable: of
 // Config itself it would print the first bad value and stop there, and it would read 010 as eight.
 func OfProcess() (Environment, error) {
+	// One pass: a variable that changes while the process starts is read once.
 	variables := Variables()
 	fields := make([]reflect.StructField, len(variables))
 	for i, v := range variables {
@@ -34,6 +35,7 @@ func OfProcess() (Environment, error) {
 	}
 	env := Environment{}
 	for i, v := range variables {
+		// envconfig gives an empty text both for unset and for empty.
 		if _, set := os.LookupEnv(v.Name); set || !v.MayBeEmpty {
 			env[v.Name] = texts.Elem().Field(i).String()
 		}
@@ -79,6 +81,7 @@ func (v Variable) Twin() string {
 func eachVariable(of reflect.Value, use func(Variable, reflect.Value)) {
 	for i := range of.NumField() {
 		field := of.Type().Field(i)
+		// A struct without the tag holds variables itself.
 		if name, ok := field.Tag.Lookup("envconfig"); ok {
 			_, empty := reflect.TypeAssert[interface{ mayBeEmpty() }](of.Field(i))
 			use(Variable{name, field.Tag.Get("default"), field.Tag.Get("desc"), field.Tag.Get("secret") == "true", empty}, of.Field(i))
@@ -93,11 +96,13 @@ func eachVariable(of reflect.Value, use func(Variable, reflect.Value)) {
 func (env Environment) texts() (set map[string]string, reasons []string) {
 	set = map[string]string{}
 	for _, v := range Variables() {
+		// An absent variable is the empty text.
 		value, present := env[v.Name]
 		trimmed := strings.TrimSpace(value)
 		if !v.Secret {
 			value = trimmed
 		}
+		// The twin of a variable that has none is the empty name, which no environment has.
 		path := strings.TrimSpace(env[v.Twin()])
 		switch {
 		case path != "" && trimmed != "":
@@ -106,6 +111,7 @@ func (env Environment) texts() (set map[string]string, reasons []string) {
 			var err error
 			if value, err = secretIn(path); err != nil {
 				reasons = append(reasons, v.Twin()+": "+err.Error())
+				// The reason was given; whether the variable is in range is not known.
 				continue
 			}
 		case trimmed == "" && (!present || !v.MayBeEmpty):
@@ -133,6 +139,7 @@ func secretIn(path string) (string, error) {
 // with a bad value without the value. That field gets its default, so that check does not report it again.
 func (c *Config) fill(set map[string]string) (reasons []string) {
 	eachVariable(reflect.ValueOf(c).Elem(), func(v Variable, field reflect.Value) {
+		// A variable that is set and wrong is reported once, here, and has its default for the later checks.
 		written, ok := set[v.Name]
 		if ok {
 			if err := assign(field.Addr().Interface(), written); err == nil {
@@ -165,6 +172,7 @@ func assign(to any, written string) (err error) {
 	case encoding.TextUnmarshaler:
 		err = to.UnmarshalText([]byte(written))
 	default:
+		// It would be a mistake of the program, which the test of the defaults finds.
 		err = fmt.Errorf("a %T is no variable", to)
 	}
 	return err

@@ -31,14 +31,17 @@ func (e *Error) lines() []string {
 // has defaults in place of bad values.
 func Load(env Environment) (Config, error) {
 	var c Config
+	// Misspelt names come first: they are often the reason for what follows.
 	reasons := misspelt(env)
 	set, bad := env.texts()
 	c.set = set
 	c.urlFile = strings.TrimSpace(env["GOFER_PROXIES_URL_FILE"]) != ""
 	reasons = append(reasons, bad...)
 	reasons = append(reasons, c.fill(set)...)
+	// check runs also after mistakes, so that an owner learns of all of them at once.
 	reasons = append(reasons, c.check()...)
 	c.context = env[contextVariable]
+	// The context has replaced variables that the owner may be looking for.
 	if c.context != "" && slices.ContainsFunc(reasons, func(r string) bool { return strings.HasPrefix(r, "GOFER_NATS_") }) {
 		reasons = append(reasons, fmt.Sprintf("context %q: it takes the place of all variables GOFER_NATS_…", c.context))
 	}
@@ -79,6 +82,7 @@ func (c *Config) Show(v Variable) (value, source string) {
 	}
 	switch set, is := c.set[v.Name]; {
 	case !is:
+		// Also if the default is empty.
 		return v.Default, "default"
 	case v.Secret:
 		return "(set)", source
@@ -97,6 +101,7 @@ func ownByMachine() []string {
 func (c *Config) Hash() string {
 	sum := sha256.New()
 	for _, v := range Variables() {
+		// Show masks secrets, so only whether one is set goes into the sum.
 		if value, _ := c.Show(v); !slices.Contains(ownByMachine(), v.Name) {
 			fmt.Fprintf(sum, "%s=%q\n", v.Name, value)
 		}

@@ -12,6 +12,7 @@ import (
 // service's address into GOFER_…SERVICE_HOST and the like; those are not ours.
 func misspelt(env Environment) (reasons []string) {
 	known := knownNames()
+	// Kubernetes makes such names from a service that is called gofer.
 	serviceLink := regexp.MustCompile(`^GOFER_([A-Z0-9_]*_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[A-Z0-9_]+)?)$`)
 	for name := range env {
 		if !strings.HasPrefix(name, "GOFER_") || slices.Contains(known, name) || serviceLink.MatchString(name) {

@@ -27,6 +27,7 @@ func borrowedNames() []string { return []string{contextVariable, "XDG_CONFIG_HOM
 // context replaces all variables GOFER_NATS_…, a URL only that of the server. The error is an *Error.
 func (env Environment) Choose(server, context string) (Environment, error) {
 	chosen := maps.Clone(env)
+	// A server that is named anywhere wins over NATS_CONTEXT, which other programs need as well.
 	if context == "" && server == "" && strings.TrimSpace(env["GOFER_NATS_URL"]+env["GOFER_NATS_URL_FILE"]) == "" {
 		context = strings.TrimSpace(env[contextVariable])
 	}
@@ -36,6 +37,7 @@ func (env Environment) Choose(server, context string) (Environment, error) {
 		if err != nil {
 			return nil, &Error{Reasons: []string{fmt.Sprintf("context %q: %v", context, err)}}
 		}
+		// All of them, so that credentials of one server never reach another.
 		maps.DeleteFunc(chosen, func(name, _ string) bool { return strings.HasPrefix(name, "GOFER_NATS_") })
 		maps.Copy(chosen, settings)
 		chosen[contextVariable] = context
@@ -75,6 +77,7 @@ func (env Environment) readContext(name string) (Environment, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The name becomes a part of a path.
 	if name != filepath.Base(name) || strings.HasPrefix(name, ".") {
 		return nil, errors.New("not the name of a context, which has no slashes and does not begin with a dot")
 	}
@@ -117,6 +120,7 @@ func knownContexts(dir string) string {
 		return "there are none: nats context add makes one"
 	}
 	names := make([]string, 0, len(files))
+	// A folder of hundreds is not listed in an error.
 	for _, file := range files[:min(len(files), 20)] {
 		names = append(names, strings.TrimSuffix(filepath.Base(file), ".json"))
 	}
@@ -154,9 +158,11 @@ func (c *natsContext) variables(home string) Environment {
 		"GOFER_NATS_URL": c.URL, "GOFER_NATS_TOKEN": c.Token, "GOFER_NATS_CA": path(c.CA), "GOFER_NATS_CERT": path(c.Cert),
 		"GOFER_NATS_KEY": path(c.Key), "GOFER_NATS_INBOX_PREFIX": c.Inbox, "GOFER_NATS_JS_DOMAIN": c.Domain, "GOFER_NATS_TLS_FIRST": fmt.Sprint(c.TLSFirst),
 	}
+	// The embedded server must not be started because a context names no server.
 	if c.URL == "" {
 		env["GOFER_NATS_URL"] = contextServer
 	}
+	// One kind of credentials only, so that the server is not offered a second one.
 	switch {
 	case c.User != "":
 		env["GOFER_NATS_USER"], env["GOFER_NATS_PASSWORD"] = c.User, c.Password

@@ -10,7 +10,8 @@ import (
 // optionalDuration is a duration, or off.
 type optionalDuration jobs.Duration
 
-// off is no bound. Packages to which zero is the default take it so.
+// off is no bound. Packages to which zero is the default take it so. No duration that somebody writes has this
+// value.
 const off optionalDuration = math.MinInt64
 
 // UnmarshalText reads off or a duration.

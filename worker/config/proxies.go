@@ -17,6 +17,7 @@ import (
 func (c *Config) ReadProxies() ([]proxylist.Proxy, error) {
 	entries, err := splitProxies(c.Proxies)
 	if err != nil {
+		// Both are read before an error is returned, so that the mistakes of both are named.
 		return nil, &Error{Reasons: linesOf("GOFER_PROXIES", err)}
 	}
 	listed, err := proxylist.ParseEntries(entries)
@@ -30,6 +31,7 @@ func (c *Config) ReadProxies() ([]proxylist.Proxy, error) {
 // splitProxies splits GOFER_PROXIES at line ends, and at a comma only before the scheme of the next proxy: tags and passwords may
 // hold commas, too.
 func splitProxies(list string) (entries []string, err error) {
+	// The scheme cannot be a part of what stands before the comma, since :// follows it.
 	ends := regexp.MustCompile(`,\s*([A-Za-z][A-Za-z0-9+.-]*://)`)
 	for line, err := range text.Lines(strings.NewReader(ends.ReplaceAllString(list, "\n$1")), maxEntry) {
 		if err != nil {

@@ -23,6 +23,7 @@ func Lines(err error) (lines []string) {
 		return nil
 	}
 	var parts []error
+	// A type switch and not errors.As: the parts of this error are taken apart one level at a time.
 	switch e := any(err).(type) { // of this error, not of one that it wraps
 	case *Error:
 		return e.lines()
@@ -40,6 +41,7 @@ func Lines(err error) (lines []string) {
 		lines = append(lines, Lines(part)...)
 	}
 	switch text := withVariable(err); {
+	// The error is nothing but its parts, so the parts speak for themselves.
 	case len(texts) > 0 && err.Error() == strings.Join(texts, "\n"):
 		return lines
 	case text == "":
@@ -66,6 +68,7 @@ func remedyOf(err error) string {
 	if bad, ok := errors.AsType[*worker.StreamsError](err); ok {
 		return repairs(bad.Differences)
 	}
+	// The first remedy in the list wins, so the more special ones stand first.
 	for _, known := range remedies() {
 		if errors.Is(err, known.cause) {
 			return known.remedy
@@ -105,6 +108,7 @@ func withVariable(err error) string {
 		"InboxPrefix": "GOFER_NATS_INBOX_PREFIX", "TLSFirst": "GOFER_NATS_TLS_FIRST", "Cert, Key": "GOFER_NATS_CERT, GOFER_NATS_KEY",
 	}
 	variable := cmp.Or(variables[bad.Field], "GOFER_NATS_"+strings.ToUpper(bad.Field))
+	// Replaced once: the field's name may occur in the text again.
 	return strings.Replace(text, bad.Error(), variable+": "+bad.Err.Error(), 1)
 }
 
@@ -152,6 +156,7 @@ func repairs(differences []bus.Difference) string {
 // Repair says how to repair one difference. It promises nothing of gofer setup that the server refuses.
 func Repair(d bus.Difference) string {
 	if d.Refused != "" {
+		// The code of the refusal may have a remedy of its own.
 		return setupRemedy(&bus.SetupError{Code: d.Code}) // or said with the difference
 	}
 	switch d.Repair {

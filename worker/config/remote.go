@@ -37,6 +37,7 @@ func (c *Config) proxiesURL() (*url.URL, error) {
 	}
 	u, err := url.Parse(written)
 	switch {
+	// The bound keeps a pasted list from being taken for a URL.
 	case err != nil || u.Host == "" || u.Hostname() == "" || len(written) > 8<<10:
 		return nil, errors.New("GOFER_PROXIES_URL: not an absolute https URL of at most 8 KiB")
 	case u.Scheme != "https" && (u.Scheme != "http" || !loopbackHost(u.Hostname())):
@@ -63,6 +64,7 @@ func (c *Config) FetchProxies(ctx context.Context) ([]proxylist.Proxy, error) {
 	if u == nil {
 		return nil, nil
 	}
+	// A list of its own, without the state of a running watch.
 	list := newRemoteList(u, c.UserAgent)
 	if _, err := list.refresh(ctx); err != nil {
 		return nil, err
@@ -90,6 +92,7 @@ func newRemoteList(u *url.URL, userAgent string) *remoteList {
 		dialer.Control = onlyLoopback // whatever the name stands for
 	}
 	return &remoteList{url: u, userAgent: userAgent, client: &http.Client{
+		// Each fetch has its own connection: minutes lie between two of them.
 		Transport:     &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true, ForceAttemptHTTP2: true, MaxResponseHeaderBytes: 64 << 10},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
@@ -111,6 +114,7 @@ func (l *remoteList) refresh(ctx context.Context) (changed bool, err error) {
 	if changed, err = l.fetch(ctx); err == nil {
 		return changed, nil
 	}
+	// The context's own error would only say that a deadline was exceeded.
 	if ctx.Err() != nil {
 		err = fmt.Errorf("not read within %s", remoteTimeout)
 	}
@@ -149,6 +153,7 @@ func (l *remoteList) fetch(ctx context.Context) (changed bool, err error) {
 	}
 	defer func() { _ = answer.Body.Close() }()
 	switch status := answer.StatusCode; {
+	// A server that answers 304 before it was asked conditionally is wrong, and is an error below.
 	case status == http.StatusNotModified && l.known:
 		return false, nil
 	case slices.Contains([]int{301, 302, 303, 307, 308}, status):
@@ -167,6 +172,7 @@ func (l *remoteList) take(answer *http.Response) (changed bool, err error) {
 		return false, err
 	}
 	now := [sha256.Size]byte(sum.Sum(nil))
+	// The sum notices a change even if the server knows no ETag.
 	changed = !l.known || now != l.sum
 	l.proxies, l.known, l.sum = proxies, true, now
 	l.etag, l.modified = answer.Header.Get("Etag"), answer.Header.Get("Last-Modified")
@@ -176,6 +182,7 @@ func (l *remoteList) take(answer *http.Response) (changed bool, err error) {
 // parseRemote reads a list as sellers write them, and adds its bytes to a sum. One broken line refuses all of it, as in a file. The
 // error names the first broken lines and counts the others.
 func parseRemote(body io.Reader, sum hash.Hash) ([]proxylist.Proxy, error) {
+	// One byte more than allowed, so that a list of exactly the limit is taken.
 	bounded := &io.LimitedReader{R: body, N: maxRemote + 1}
 	var proxies []proxylist.Proxy
 	var reasons []string

@@ -21,6 +21,7 @@ func (c *Config) WatchProxies(ctx context.Context, own []proxylist.Proxy, use fu
 	if c.ProxiesFile != "" {
 		watches.Go(func() { w.followFile(ctx, c) })
 	}
+	// The URL was checked when the environment was loaded.
 	if u, err := c.proxiesURL(); u != nil && err == nil {
 		watches.Go(func() { w.followURL(ctx, newRemoteList(u, c.UserAgent), c.ProxiesRefresh.Std()) })
 	}
@@ -47,6 +48,7 @@ func (w *proxyWatch) take(p *part, proxies []proxylist.Proxy, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var all []proxylist.Proxy
+	// An error keeps the last good list of this part, and all stays nil: there is no new list.
 	if p.err = err; err == nil {
 		p.proxies = proxies
 		all = JoinProxies(w.own.proxies, w.fetched.proxies)
@@ -66,6 +68,7 @@ func (w *proxyWatch) followFile(ctx context.Context, c *Config) {
 			return
 		case <-tick.C:
 		}
+		// The first tick always reads, since no file has the stamp of the start.
 		if now := stamp(c.ProxiesFile); now != last {
 			last = now
 			proxies, err := c.ReadProxies()
@@ -89,6 +92,7 @@ func (w *proxyWatch) followURL(ctx context.Context, list *remoteList, every time
 		if ctx.Err() != nil {
 			return
 		}
+		// After a failure, also an unchanged list is reported, so that the error is taken back.
 		if err != nil || changed || failing {
 			w.take(&w.fetched, list.proxies, err)
 		}

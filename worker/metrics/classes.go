@@ -36,11 +36,13 @@ func (c *classCounters) inc(status int) { c.counter(status).Inc() }
 
 // counter is that of a status. Two goroutines that make it at once get the same one.
 func (c *classCounters) counter(status int) *vm.Counter {
+	// Classes run from 2xx to 5xx, so their places are 1 to 4.
 	at := &c.counters[0] // of no class
 	if status >= 200 && status <= 599 {
 		at = &c.counters[status/100-1]
 	}
 	counter := at.Load()
+	// GetOrCreateCounter makes one counter for each name, so the race is harmless.
 	if counter == nil {
 		counter = c.set.GetOrCreateCounter(c.name + labelText(append(slices.Clone(c.labels), "class", jobs.StatusClass(status))))
 		at.Store(counter)

@@ -25,6 +25,7 @@ func (p *page) family(name string) {
 func (p *page) sample(name string, value float64, labels ...string) {
 	p.out = append(p.out, name...)
 	for i := 0; i+1 < len(labels); i += 2 {
+		// The index picks the separator without a branch.
 		p.out = append(p.out, ",{"[boolToInt(i == 0)])
 		p.out = append(p.out, labels[i]...)
 		p.out = append(p.out, '=', '"')
@@ -53,6 +54,7 @@ func (p *page) annotated(samples []byte) {
 		if line[0] == '#' {
 			continue
 		}
+		// The page of the library is sorted by name, which keeps a family together.
 		if name := p.familyOf(line); name != last {
 			p.family(name)
 			last = name
@@ -75,6 +77,7 @@ func (p *page) familyOf(line []byte) string {
 // appendValue appends a number as Prometheus reads it. Whole numbers that a float64 holds exactly are written without a
 // fraction.
 func appendValue(out []byte, v float64) []byte {
+	// Exact up to 2^53.
 	if v == math.Trunc(v) && math.Abs(v) < 1<<53 {
 		return strconv.AppendInt(out, int64(v), 10)
 	}

@@ -15,12 +15,14 @@ func (m *Registry) writeFleetJobs(p *page) {
 	for queue, q := range queues {
 		overdue += q.Overdue
 		for _, state := range jobs.States() {
+			// Queues that this worker does not serve share a label, so their numbers are added up.
 			key := [2]string{m.queue(queue), state}
 			counts[key] += q.Jobs[state]
 			oldest[key] = max(oldest[key], q.Oldest[state])
 		}
 	}
 	p.family("gofer_jobs_waiting")
+	// The labels of the worker's own queues are always there, also with zero.
 	for _, queue := range m.gauges.Queues {
 		for _, state := range jobs.States() {
 			if state != jobs.StateRunning {

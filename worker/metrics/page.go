@@ -18,6 +18,7 @@ import (
 func (m *Registry) Write(proxies int) []byte {
 	began := time.Now()
 	var buf bytes.Buffer
+	// The counters come first, since the scrape's own time is measured last.
 	m.set.WritePrometheus(&buf)
 	p := page{families: m.families, out: make([]byte, 0, 2*buf.Len())}
 	p.family("gofer_build_info")
@@ -124,6 +125,7 @@ func (m *Registry) writeQueues(p *page) {
 func (m *Registry) byQueue(p *page, name string, queues iter.Seq[string], value func(string) int64) {
 	sums := map[string]int64{}
 	for queue := range queues {
+		// Several queues may share the label of all others.
 		sums[m.queue(queue)] += value(queue)
 	}
 	p.family(name)
@@ -138,6 +140,7 @@ func (m *Registry) writeRollups(p *page) {
 		return
 	}
 	book := m.gauges.Book()
+	// Copied once, so the samples of one page belong together.
 	hours := [2]rollup.Hour{book.Hour(0), book.Hour(1)}
 	each := func(name string, value func(*rollup.Hour) float64) {
 		p.family(name)

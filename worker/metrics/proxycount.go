@@ -31,6 +31,7 @@ func (c *proxyCounter) addDuration(d time.Duration) {
 	if old == 0 {
 		old = int64(d)
 	}
+	// The load and the store are two steps, on purpose without a loop.
 	c.latency.Store(old + (int64(d)-old)/8)
 }
 
@@ -57,12 +58,14 @@ func (p *proxyCounters) counter(id string) *proxyCounter {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	// Another goroutine may have made it between the two locks.
 	if c := p.byID[id]; c != nil {
 		return c
 	}
 	if p.byID == nil {
 		p.byID = map[string]*proxyCounter{}
 	}
+	// Beyond the bound it counts into nothing, and the sums of the page stay those of the known proxies.
 	c = &proxyCounter{}
 	if len(p.byID) < maxProxySeries {
 		p.byID[id] = c
@@ -78,11 +81,11 @@ type proxyRow struct {
 }
 
 // writeProxies writes the metrics of the busiest proxies, at most so many.
-func (m *Registry) writeProxies(p *page, most int) {
+func (m *Registry) writeProxies(p *page, limit int) {
 	if m.gauges.EachProxy == nil {
 		return
 	}
-	rows := m.proxyRows(most)
+	rows := m.proxyRows(limit)
 	p.out = slices.Grow(p.out, len(rows)*5*64) // five lines each: growing bit by bit costs more than writing
 	column := func(name string, value func(*proxyRow) float64) {
 		p.family(name)
@@ -111,13 +114,14 @@ func stateNumber(state string) float64 {
 }
 
 // proxyRows are the busiest proxies of the pool, in the pool's order when all of them fit.
-func (m *Registry) proxyRows(most int) []proxyRow {
+func (m *Registry) proxyRows(limit int) []proxyRow {
 	rows := m.proxies.rows(m.gauges.EachProxy())
-	if len(rows) > most {
+	// Sorting 100,000 proxies is saved when all of them are shown.
+	if len(rows) > limit {
 		slices.SortFunc(rows, func(a, b proxyRow) int {
 			return cmp.Or(cmp.Compare(b.attempts, a.attempts), cmp.Compare(a.id, b.id))
 		})
-		rows = rows[:most]
+		rows = rows[:limit]
 	}
 	return rows
 }
@@ -137,6 +141,7 @@ func (p *proxyCounters) rows(pool iter.Seq2[string, string]) []proxyRow {
 		}
 		rows = append(rows, row)
 	}
+	// Somebody has left the pool. The map is rebuilt only then.
 	if found < len(p.byID) {
 		p.keepOnly(rows)
 	}

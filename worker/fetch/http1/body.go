@@ -19,11 +19,12 @@ type body struct {
 	err          error
 }
 
-// end notes that all of the body has been read.
+// end notes that all of the body has been read. A second Read after the end returns io.EOF again.
 func (b *body) end() { b.complete, b.err = true, io.EOF }
 
 // Read reads from the body. A body that ends too early ends with io.ErrUnexpectedEOF, unless it ends with the connection.
 func (b *body) Read(p []byte) (n int, err error) {
+	// An empty p must not look like the end.
 	if b.err != nil || len(p) == 0 {
 		return 0, b.err
 	}
@@ -40,6 +41,7 @@ func (b *body) Read(p []byte) (n int, err error) {
 			err = io.ErrUnexpectedEOF
 		}
 	}
+	// The error is kept: what follows an error in the middle of a body is not its rest.
 	if b.err = err; errors.Is(err, io.EOF) {
 		b.end()
 	}
@@ -51,6 +53,7 @@ func (b *body) Read(p []byte) (n int, err error) {
 func (b *body) Close() error {
 	if !b.closed {
 		b.closed = true
+		// All three have to hold. finish has to be called in any case, since it joins the writer.
 		b.reusable = b.conn.finish() && b.complete && b.endIsCertain
 		if b.err == nil {
 			b.err = io.ErrClosedPipe
@@ -63,6 +66,7 @@ func (b *body) Close() error {
 func (b *body) readChunks(p []byte) (int, error) {
 	n, err := b.chunks.Read(p)
 	if errors.Is(err, io.EOF) {
+		// A chunk that another reader might read differently makes the place of the end doubtful.
 		b.endIsCertain = b.endIsCertain && !b.chunks.ambiguous
 		if trailerErr := b.skipTrailer(); trailerErr != nil {
 			err = trailerErr
@@ -88,6 +92,8 @@ func (b *body) skipTrailer() error {
 			b.endIsCertain = false
 			return nil
 		}
+		// A trailer field was there. begun tells that the line was longer than the buffer, so its rest is no
+		// empty line.
 		b.endIsCertain, begun = false, err != nil
 	}
 	return ErrHeadTooLarge

@@ -46,6 +46,7 @@ func (c *chunks) Read(p []byte) (int, error) {
 // next reads the line end of the last chunk and the size of the next one.
 func (c *chunks) next() error {
 	if c.atLineEnd {
+		// Only the line end of the data may stand here.
 		line, err := c.line()
 		if err != nil {
 			return err
@@ -61,12 +62,14 @@ func (c *chunks) next() error {
 	}
 	text, _, _ := bytes.Cut(line, []byte(";")) // an extension follows
 	digits := bytes.TrimRight(text, " \t")
+	// Blanks before the end of the line are tolerated, as by curl, and make it ambiguous.
 	c.ambiguous = c.ambiguous || len(digits) < len(text)
 	size, err := strconv.ParseUint(string(digits), 16, 64)
 	if err != nil || len(digits) > 16 || !isHex(digits) {
 		return ErrChunks
 	}
 	c.left = size
+	// The bound is as in net/http: a server must not send a byte of data with kilobytes of framing for ever.
 	c.excess = max(0, c.excess+int64(len(line))+2-maxChunkLine-int64(min(2*size, maxExcess)))
 	if c.excess > maxExcess {
 		return ErrChunks
@@ -88,6 +91,7 @@ func (c *chunks) line() ([]byte, error) {
 	line = line[:len(line)-1]
 	whole, ended := bytes.CutSuffix(line, []byte("\r"))
 	c.ambiguous = c.ambiguous || !ended
+	// A CR within the line ends it for some readers.
 	if bytes.IndexByte(whole, '\r') >= 0 {
 		return nil, ErrChunks
 	}

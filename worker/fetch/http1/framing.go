@@ -54,6 +54,7 @@ func (c *Conn) response(req *Request, h *head, ambiguous bool) (*Response, error
 	}
 	bodiless := h.status == http.StatusNoContent || h.status == http.StatusNotModified
 	switch {
+	// The request decides: such a response has no body, whatever its head says.
 	case req.Method == http.MethodHead, req.Method == http.MethodConnect && h.status/100 == 2:
 		b.end() // a server may send a body all the same
 	case bodiless:
@@ -64,13 +65,16 @@ func (c *Conn) response(req *Request, h *head, ambiguous bool) (*Response, error
 		b.chunks = &chunks{in: c.in}
 		b.endIsCertain = length < 0
 		resp.Header.Del("Content-Length")
+	// Both a length and chunks: RFC 9112, 6.3 lets chunks win and calls it an attack.
 	case length >= 0:
 		b.endIsCertain = len(h.codings) == 0
 		if length == 0 {
 			b.end()
 		}
 	}
+	// Nothing else tells where the body ends.
 	b.untilEnd = !b.complete && !chunked && length < 0
+	// Every doubt of the whole exchange is gathered here: the connection is used again only if there is none.
 	b.endIsCertain = b.endIsCertain && !ambiguous && !ambiguousLength && !ambiguousCoding && !resp.Close && (len(req.Body) == 0 || req.definesBody())
 	resp.Close = resp.Close || b.untilEnd
 	return resp, nil
@@ -83,6 +87,7 @@ func (h *head) length() (n int64, ambiguous bool, err error) {
 	for _, value := range h.lengths {
 		for text := range strings.SplitSeq(value, ",") {
 			text = strings.Trim(text, " \t")
+			// A list of equal values is allowed to be read as one (RFC 9110, 8.6).
 			if count++; count > 1 && text != first {
 				return 0, false, ErrLengths
 			}
@@ -111,6 +116,7 @@ func (h *head) chunked() (chunked, ambiguous bool, err error) {
 	if len(h.codings) == 0 {
 		return false, false, nil
 	}
+	// A message of HTTP/1.0 with a coding was changed on its way.
 	if h.major < 1 || h.major == 1 && h.minor == 0 {
 		return false, true, nil
 	}

@@ -38,6 +38,7 @@ func (c *Conn) readHead(left *int) (*head, error) {
 	for begun := false; ; { // begun: the line was longer than the reader's buffer
 		line, err := c.in.ReadSlice('\n')
 		*buffer = append(*buffer, line...)
+		// The bytes of all heads of the exchange are counted together.
 		if *left -= len(line); *left < 0 {
 			return nil, ErrHeadTooLarge
 		}
@@ -49,6 +50,7 @@ func (c *Conn) readHead(left *int) (*head, error) {
 			return nil, io.ErrUnexpectedEOF
 		case err != nil:
 			return nil, err
+		// An empty line ends the head, with or without a CR.
 		case !begun && len(line) <= 2 && strings.Trim(string(line), "\r\n") == "":
 			return parseHead(string(*buffer))
 		}
@@ -61,6 +63,7 @@ func (c *Conn) readHead(left *int) (*head, error) {
 func (c *Conn) expectHTTP() error {
 	const prefix = "HTTP/"
 	for n := 1; n <= len(prefix); n++ {
+		// One byte more at a time: a peer that sends less than the prefix is not waited for.
 		begin, err := c.in.Peek(n)
 		if begin := string(begin); !strings.HasPrefix(prefix, begin) {
 			if isTLSRecord(c.in) {
@@ -131,6 +134,7 @@ func (h *head) add(field Field, values []string) (rest []string) {
 		h.lengths = append(h.lengths, field.Value)
 	case "Transfer-Encoding":
 		h.codings = append(h.codings, field.Value)
+		// et/http does not list it either.
 		return values // it is of the connection, as in net/http
 	}
 	if same := h.header[key]; len(same) > 0 {
@@ -138,6 +142,7 @@ func (h *head) add(field Field, values []string) (rest []string) {
 		return values
 	}
 	values[0] = field.Value
+	// The capacity ends with the value, so that an append makes a copy.
 	h.header[key] = values[:1:1]
 	return values[1:]
 }

@@ -61,6 +61,7 @@ type Buffers struct{ readers, bytes sync.Pool }
 func (b *Buffers) reader(from io.Reader) *bufio.Reader {
 	if r, ok := b.readers.Get().(*bufio.Reader); ok {
 		r.Reset(from)
+		// Resetting keeps the buffer and drops what another connection left in it.
 		return r
 	}
 	return bufio.NewReaderSize(from, readerBytes)
@@ -82,6 +83,7 @@ func (b *Buffers) take() *[]byte {
 
 // put takes a buffer back. Nobody may use its bytes afterwards.
 func (b *Buffers) put(p *[]byte) {
+	// A buffer that grew for a rare head would keep that memory.
 	if cap(*p) > maxHead {
 		return // a rare one, not worth its memory
 	}
@@ -94,6 +96,7 @@ func (b *Buffers) put(p *[]byte) {
 func Bind(ctx context.Context, conn net.Conn) (release func() bool) {
 	deadline, _ := ctx.Deadline() // zero without one
 	_ = conn.SetDeadline(deadline)
+	// AfterFunc costs no goroutine while ctx lives. A deadline in the past ends what is under way.
 	return context.AfterFunc(ctx, func() { _ = conn.SetDeadline(past()) })
 }
 
@@ -154,6 +157,7 @@ func (w Watch) firstByte() {
 // Do sends a request and reads the head of its response. The caller reads the body, and closes it before the next exchange.
 // After an error there is nothing to close but the connection; only with ErrNoAnswer there is a response too, without a body.
 func (c *Conn) Do(req *Request, watch Watch) (*Response, error) {
+	// Only a connection that was used before may have been closed by its server meanwhile.
 	kept := c.used
 	c.used = true
 	c.in = c.buffers.reader(c.Conn)
@@ -168,6 +172,7 @@ func (c *Conn) Do(req *Request, watch Watch) (*Response, error) {
 // if no response comes.
 func (c *Conn) exchange(req *Request, watch Watch, kept bool) (*Response, error) {
 	sendErr := c.send(req, watch)
+	// Time is over, so no response is waited for.
 	if errors.Is(sendErr, os.ErrDeadlineExceeded) {
 		return nil, sendErr
 	}
@@ -188,6 +193,7 @@ func (c *Conn) exchange(req *Request, watch Watch, kept bool) (*Response, error)
 
 // cause is why no response came: sending failed earlier than reading did, if it failed.
 func (c *Conn) cause(sendErr, readErr error) error {
+	// The background write may have failed before the read did, and tells more.
 	if sendErr == nil && c.writing != nil {
 		select {
 		case sendErr = <-c.writing:
@@ -203,6 +209,7 @@ func (c *Conn) cause(sendErr, readErr error) error {
 
 // receive reads heads up to that of the final response.
 func (c *Conn) receive(req *Request, watch Watch, sendErr error) (*Response, error) {
+	// An error of sending leaves it open how much the server has read.
 	left, ambiguous := maxHead, sendErr != nil
 	for count := 0; ; count++ {
 		if _, err := c.in.Peek(1); err == nil { // readHead reports an error
@@ -234,6 +241,7 @@ func (c *Conn) finish() bool {
 	if c.in == nil {
 		return false
 	}
+	// Bytes behind the response belong to no request.
 	clean := c.in.Buffered() == 0
 	c.buffers.putReader(c.in)
 	c.in = nil
@@ -244,6 +252,7 @@ func (c *Conn) finish() bool {
 // to the tunnel (RFC 9110, 9.3.6).
 func (c *Conn) Detach() net.Conn {
 	early := make([]byte, c.in.Buffered())
+	// The bytes are in the buffer, so the read does not block.
 	_, _ = io.ReadFull(c.in, early)
 	c.finish()
 	if len(early) == 0 {

@@ -32,6 +32,7 @@ func (c *Conn) IsQuiet() bool {
 func (c *Conn) readsNothing(deadline time.Time) bool {
 	var one [1]byte
 	_ = c.SetReadDeadline(deadline)
+	// A byte that was read is lost, but then the connection is not used again.
 	n, err := c.Read(one[:])
 	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
 }
@@ -43,6 +44,7 @@ func (c *Conn) hasInput() (waiting bool) {
 	}
 	var one [1]byte
 	err := c.control.Control(func(fd uintptr) {
+		// MSG_PEEK leaves the byte where it is, and MSG_DONTWAIT returns at once.
 		_, _, peekErr := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		waiting = !errors.Is(peekErr, syscall.EAGAIN)
 	})

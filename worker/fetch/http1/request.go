@@ -47,6 +47,7 @@ func (r *Request) appendHead(b []byte) []byte {
 		b = strconv.AppendInt(b, int64(len(r.Body)), 10)
 		b = append(b, "\r\n"...)
 	}
+	// Sixteen names need no allocation.
 	var room [16]string
 	names := slices.AppendSeq(room[:0], maps.Keys(r.Header))
 	slices.Sort(names)
@@ -78,6 +79,7 @@ func (c *Conn) send(req *Request, watch Watch) error {
 	buffer := c.buffers.take()
 	*buffer = req.appendHead(*buffer)
 	if len(req.Body) > maxTogether {
+		// Room for one, so that the goroutine ends even if nobody joins it.
 		c.writing = make(chan error, 1)
 		go c.write(buffer, req.Body, watch, c.writing)
 		return nil
@@ -117,6 +119,7 @@ func (c *Conn) join() bool {
 		return err == nil
 	default:
 	}
+	// The write ends by its deadline, and the goroutine with it.
 	_ = c.SetWriteDeadline(past())
 	return <-writing == nil // all of it may have been written just now
 }
