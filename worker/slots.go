@@ -8,11 +8,9 @@ import (
 )
 
 const (
-	pollEvery       = 200 * time.Millisecond // how often an idle consumer is polled while others are backlogged
-	idlePoll        = 10 * time.Second       // how long a poll waits at most when no consumer is backlogged
-	guaranteeFor    = 10 * time.Minute       // how long a queue without work keeps its guaranteed share
-	guaranteedShare = 0.25                   // the part of its share by weight that a queue is guaranteed
-	maxPull         = 256                    // messages of one pull request: a larger one would only delay the first message
+	pollEvery = 200 * time.Millisecond // how often an idle consumer is polled while others are backlogged
+	idlePoll  = 10 * time.Second       // how long a poll waits at most when no consumer is backlogged
+	maxPull   = 256                    // messages of one pull request: a larger one would only delay the first message
 )
 
 // slots shares a worker's slots among its consumers. A consumer is backlogged when its last fetch left messages behind.
@@ -27,7 +25,7 @@ type slots struct {
 	mu        sync.Mutex // guards all fields below, and those of the consumers' shares
 	total     int
 	free      int
-	made      time.Time
+	createdAt time.Time
 	consumers []*consumerSlots
 	queues    []*queueSlots
 	// totalWeight is the sum of the weights of all queues.
@@ -80,13 +78,13 @@ func (g grant) slots() int {
 }
 
 // newSlots makes slots without consumers, all of them free.
-func newSlots(total int) *slots { return &slots{total: total, free: total, made: time.Now()} }
+func newSlots(total int) *slots { return &slots{total: total, free: total, createdAt: time.Now()} }
 
 // quietFor returns for how long no queue has had work.
 func (s *slots) quietFor() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	last := s.made
+	last := s.createdAt
 	for _, queue := range s.queues {
 		if queue.worked.After(last) {
 			last = queue.worked
@@ -169,30 +167,6 @@ func (s *slots) use(c *consumerSlots, n int) {
 	s.free -= n
 	c.used += n
 	c.queue.used += n
-}
-
-// available returns how many free slots a queue may use: its guaranteed ones, and those that are guaranteed to no other queue.
-func (s *slots) available(queue *queueSlots, now time.Time) int {
-	lendable := s.free
-	for _, other := range s.queues {
-		if other != queue {
-			lendable -= max(0, s.guaranteed(other, now)-other.used)
-		}
-	}
-	return min(s.free, max(lendable, s.guaranteed(queue, now)-queue.used))
-}
-
-// guaranteed returns how many slots no other queue may use: at least a quarter of the queue's share. The sum over all queues is at
-// most the number of slots.
-func (s *slots) guaranteed(queue *queueSlots, now time.Time) int {
-	switch {
-	// One slot for each queue cannot be guaranteed then.
-	case s.total < len(s.queues):
-		return 0
-	case queue.worked.IsZero() || now.Sub(queue.worked) > guaranteeFor:
-		return 1
-	}
-	return 1 + int(float64(s.total-len(s.queues))*queue.weight/s.totalWeight*guaranteedShare)
 }
 
 // endPull ends a fetch. It gives back unused slots; backlogged tells whether messages were left behind.

@@ -13,15 +13,6 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-const (
-	// pullBeat is how often the server says that a pull request which waits is not forgotten.
-	pullBeat = 2 * time.Second
-	// pullGrace is how long a server may be silent after the end of a pull request, or after the time of a beat.
-	pullGrace = time.Second
-	// pullRecheck is the time for what the server had sent before it answered a ping.
-	pullRecheck = 500 * time.Millisecond
-)
-
 // Pulls fetches jobs for a worker. One subscription hears the answers to the pull requests of all its consumers. OpenPulls makes
 // one; any number of goroutines may use it, one for each consumer, which ends a pull before it begins the next.
 type Pulls struct {
@@ -48,34 +39,6 @@ type inbox struct {
 	open   int              // pulls that have not ended
 	closed bool             // serves no further pull
 	until  time.Time        // the latest end of the patience of the pulls that may be answered yet
-}
-
-// PullRequest asks a consumer for jobs.
-type PullRequest struct {
-	Stream, Consumer string
-	// Jobs is how many jobs may be delivered, at least one.
-	Jobs int
-	// Wait is how long the server waits for the first job. Zero asks for the jobs that are there.
-	Wait time.Duration
-	// Patience bounds the wait for a server that does not answer. A job that comes later is not delivered. It has to be at most the
-	// ack wait of the consumer.
-	Patience time.Duration
-}
-
-// Pull is a pull request that was sent. One goroutine calls Next until it returns nil.
-type Pull struct {
-	pulls  *Pulls
-	inbox  *inbox
-	key    string // of the consumer
-	number string
-	quiet  time.Duration // how long the server may say nothing
-	until  time.Time     // the end of the patience
-
-	beats chan struct{}  // holds one when the server has said that the pull waits
-	jobs  chan *Delivery // closed at the end; holds all jobs that were asked for
-	left  int            // jobs that may still come
-	ended bool
-	err   error // written before jobs is closed
 }
 
 // OpenPulls subscribes to the answers. Close ends it.
@@ -202,28 +165,6 @@ func (p *Pulls) Pull(r PullRequest) (*Pull, error) {
 	return pull, nil
 }
 
-// body is the request as the server reads it.
-func (r PullRequest) body() []byte {
-	switch {
-	case r.Wait == 0:
-		return fmt.Appendf(nil, `{"batch":%d,"no_wait":true}`, r.Jobs)
-	case r.hasBeats():
-		return fmt.Appendf(nil, `{"batch":%d,"expires":%d,"idle_heartbeat":%d}`, r.Jobs, r.Wait, pullBeat)
-	}
-	return fmt.Appendf(nil, `{"batch":%d,"expires":%d}`, r.Jobs, r.Wait)
-}
-
-// hasBeats reports whether the server has time for two beats, which is the least that it accepts.
-func (r PullRequest) hasBeats() bool { return r.Wait >= 2*pullBeat }
-
-// quiet is how long a server that has not forgotten the request may say nothing.
-func (r PullRequest) quiet() time.Duration {
-	if r.hasBeats() {
-		return pullBeat + pullGrace
-	}
-	return r.Wait + pullGrace
-}
-
 // add makes a pull one of an inbox, and reports false if the inbox serves no further pull. After Stop it leaves the pull as it is.
 func (p *Pulls) add(pull *Pull, in *inbox) bool {
 	p.mu.Lock()
@@ -338,44 +279,3 @@ func (p *Pulls) end(pull *Pull, err error, late bool) {
 		time.AfterFunc(rest, func() { p.unsubscribe(in) })
 	}
 }
-
-// Next waits for the next job. It returns nil when no more jobs come; then Err says why.
-//
-// A server that is silent is asked for a sign of life on the same connection. Its answer comes after all that it had sent before, so
-// jobs that are on their way through a slow link are waited for, and a request that the server has forgotten is not.
-func (p *Pull) Next() *Delivery {
-	select {
-	case d := <-p.jobs:
-		return d
-	default:
-	}
-	silence := time.NewTimer(p.quiet)
-	defer silence.Stop()
-	for asked := false; ; {
-		select {
-		case d := <-p.jobs:
-			return d
-		case <-p.beats:
-			silence.Reset(p.quiet)
-			asked = false
-			continue
-		case <-silence.C:
-		}
-		if asked || !p.isAlive() {
-			p.pulls.end(p, nil, true)
-			return <-p.jobs
-		}
-		silence.Reset(pullRecheck)
-		asked = true
-	}
-}
-
-// isAlive reports whether the server answers a ping before the patience ends.
-func (p *Pull) isAlive() bool {
-	nc := p.pulls.client.Conn()
-	return nc.IsConnected() && nc.FlushTimeout(time.Until(p.until)) == nil
-}
-
-// Err is why the pull ended, once Next has returned nil; nil if it ran out. A server that does not answer is no error: a pull from a
-// paused consumer gets no answer.
-func (p *Pull) Err() error { return p.err }
