@@ -7,8 +7,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// The version of the message contract that this program knows. A minor version adds, for example a field of a job; a major one may
-// take away.
+// The version of the message contract that this program knows. A minor version adds, for example a field of a job; a major one
+// may take away.
 const (
 	ContractMajor = 1
 	ContractMinor = 1

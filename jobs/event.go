@@ -116,9 +116,9 @@ func (p Progress) Brief() Progress {
 	return p
 }
 
-// Encode writes the progress as a header value, with times in UTC. The value never contains the name of a header that the server reads:
-// nats-server 2.15 overlooks a header whose name, written twice in a row, stands in a value before it. A job whose schedule
-// is overlooked waits for ever.
+// Encode writes the progress as a header value, with times in UTC. The value never contains the name of a header that the server
+// reads: nats-server 2.15 overlooks a header whose name, written twice in a row, stands in a value before it. A job whose
+// schedule is overlooked waits for ever.
 func (p Progress) Encode() (string, error) {
 	p.Started, p.WaitingSince, p.Reservation, p.SiteSince = p.Started.UTC(), p.WaitingSince.UTC(), p.Reservation.UTC(), p.SiteSince.UTC()
 	data, err := json.Marshal(p)

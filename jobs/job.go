@@ -54,7 +54,8 @@ type Job struct {
 	BodyBase64 []byte `json:"body_base64,omitempty"`
 	// Timeout bounds one attempt, at most MaxAttemptTimeout; zero means the worker's.
 	Timeout Duration `json:"timeout,omitempty"`
-	// FirstByteTimeout bounds the wait for the first byte of each response, and each step to a connection; zero means the worker's.
+	// FirstByteTimeout bounds the wait for the first byte of each response, and each step to a connection; zero means the
+	// worker's.
 	FirstByteTimeout AutoDuration `json:"first_byte_timeout,omitempty"`
 	// NotBefore is the time before which the job waits; zero means now.
 	NotBefore time.Time `json:"not_before,omitzero"`

@@ -17,9 +17,9 @@ import (
 // notObject begins the reason of what cannot be read as an object at all; nothing is said of its fields then.
 const notObject = "not a JSON object"
 
-// decodeObject reads a JSON object into the pointers that field returns by name, and lists an unknown field, for which field returns
-// nil, a field that comes twice, a wrong type and whatever a field's own decoder refuses. encoding/json stops at the first of these,
-// ignores the case of names and lets the last of two win. Null is as good as absent.
+// decodeObject reads a JSON object into the pointers that field returns by name, and lists an unknown field, for which field
+// returns nil, a field that comes twice, a wrong type and whatever a field's own decoder refuses. encoding/json stops at the
+// first of these, ignores the case of names and lets the last of two win. Null is as good as absent.
 func decodeObject(data []byte, field func(name string) any) []string {
 	// Unknown fields are refused, because a misspelt one would silently not be applied.
 	return members(data, func(name string, value json.RawMessage) []string {

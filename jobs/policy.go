@@ -148,7 +148,7 @@ func (o *Override) ApplyTo(base Policy) Policy {
 	set(&base.Timeout, o.Timeout)
 	set(&base.RetryNonIdempotent, o.RetryNonIdempotent)
 	set(&base.Hedge, o.Hedge)
-	// il means that the job does not name any; an empty list means that no status is retried.
+	// nil means that the job does not name any; an empty list means that no status is retried.
 	if o.RetryStatusCodes != nil {
 		base.RetryStatusCodes = o.RetryStatusCodes
 	}

@@ -60,8 +60,8 @@ type SiteWait struct {
 	Since time.Time
 	// Until is when the site may be tested next; zero if it does not rest.
 	Until time.Time
-	// End is when the job is to be looked at because it may end then: by its deadline, its retry timeout or its longest wait. It is
-	// zero if none of these can end the job yet.
+	// End is when the job is to be looked at because it may end then: by its deadline, its retry timeout or its longest wait. It
+	// is zero if none of these can end the job yet.
 	End time.Time
 	// Detail is a sentence for people.
 	Detail string

@@ -12,8 +12,9 @@ const (
 	StateSiteDown = "site_down"
 )
 
-// StateOfWait is the state of a job that waits with the value of HeaderProgress, since when it is in it, and the progress. Since is
-// zero if only the time at which the message was stored tells. A job whose progress cannot be read is found to be invalid at its time.
+// StateOfWait is the state of a job that waits with the value of HeaderProgress, since when it is in it, and the progress. Since
+// is zero if only the time at which the message was stored tells. A job whose progress cannot be read is found to be invalid at
+// its time.
 func StateOfWait(header string) (state string, since time.Time, p Progress) {
 	p, err := ParseProgress(header)
 	switch {

@@ -20,8 +20,8 @@ const (
 	maxTraceItems  = 32
 )
 
-// Trace is the trace context of a job. It comes with the job's message and goes along with its retry events, its result and its dead
-// letter. It never goes to proxies or targets. The zero value is none.
+// Trace is the trace context of a job. It comes with the job's message and goes along with its retry events, its result and its
+// dead letter. It never goes to proxies or targets. The zero value is none.
 type Trace struct {
 	// Parent is a valid traceparent, State a valid tracestate. There is no State without a Parent.
 	Parent, State string
@@ -52,8 +52,8 @@ func (t Trace) AddTo(header map[string][]string) {
 	}
 }
 
-// validTraceParent reports whether text is version-traceid-parentid-flags, each in lower-case hex, with ids that are not zero. Only
-// versions after 00 may go on. Version ff is forbidden.
+// validTraceParent reports whether text is version-traceid-parentid-flags, each in lower-case hex, with ids that are not zero.
+// Only versions after 00 may go on. Version ff is forbidden.
 func validTraceParent(text string) bool {
 	if len(text) < 55 || len(text) > maxTraceParent || !isGraphic(text[55:]) || hidesHeaders(text) {
 		return false
@@ -70,8 +70,8 @@ func validTraceParent(text string) bool {
 	return strings.Trim(trace, "0") != "" && strings.Trim(parent, "0") != ""
 }
 
-// hidesHeaders reports whether text holds the beginning of the server's own headers. nats-server 2.15 overlooks a header whose name
-// stands twice in a value before it, and a job whose schedule is overlooked waits for ever.
+// hidesHeaders reports whether text holds the beginning of the server's own headers. nats-server 2.15 overlooks a header whose
+// name stands twice in a value before it, and a job whose schedule is overlooked waits for ever.
 func hidesHeaders(text string) bool { return strings.Contains(strings.ToLower(text), "nats-") }
 
 // validTraceState reports whether text is a list of key=value, at most 32 with different keys, that a header carries unharmed.

@@ -35,8 +35,8 @@ func (p *Pool) Avoid(id string, until time.Time, by string) bool {
 	return known
 }
 
-// LeaveProbes leaves the probes to a health checker, or ends that. While leave is true, a pick takes a probeable proxy only if the
-// pick names it, or if no other is left.
+// LeaveProbes leaves the probes to a health checker, or ends that. While leave is true, a pick takes a probeable proxy only if
+// the pick names it, or if no other is left.
 func (p *Pool) LeaveProbes(leave bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -44,8 +44,8 @@ func (p *Pool) LeaveProbes(leave bool) {
 	p.leaveProbes = leave
 }
 
-// Probeable returns the ids of the probeable proxies: their open time is over and no probe is running. A pick that names one of them
-// probes it.
+// Probeable returns the ids of the probeable proxies: their open time is over and no probe is running. A pick that names one of
+// them probes it.
 func (p *Pool) Probeable() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

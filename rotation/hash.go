@@ -21,7 +21,8 @@ func mixBits(h uint64) uint64 {
 	return h ^ h>>33
 }
 
-// generations is a bounded map with two halves: when the young half is full, the old half is dropped. A key that is read becomes young.
+// generations is a bounded map with two halves: when the young half is full, the old half is dropped. A key that is read becomes
+// young.
 type generations[V any] struct{ young, old map[uint64]V }
 
 // maxRemembered bounds the moved sessions and the pairs of proxy and host that are remembered. Both are bounded

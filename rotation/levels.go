@@ -2,8 +2,8 @@ package rotation
 
 import "math/rand/v2"
 
-// levels is a bucket queue of proxies, ordered by attempts in flight. Ties go to the proxy that entered its bucket first. The head
-// of the lowest bucket is the least used. Every change costs O(1), where a heap would miss the cache once a level.
+// levels is a bucket queue of proxies, ordered by attempts in flight. Ties go to the proxy that entered its bucket first. The
+// head of the lowest bucket is the least used. Every change costs O(1), where a heap would miss the cache once a level.
 type levels struct {
 	// list holds the proxies, and each proxy knows its index in it.
 	dense

@@ -23,20 +23,20 @@ type Need struct {
 	// Ban is the key of the job's own rule of what a ban is: proxies that cool down by it are not used. FleetBan means that the
 	// job has none: proxies that cool down by that are used last.
 	Ban uint64
-	// NoLastResort refuses the proxies that are used last: the excluded ones, those that cool down by FleetBan, and those that another
-	// worker found dead.
+	// NoLastResort refuses the proxies that are used last: the excluded ones, those that cool down by FleetBan, and those that
+	// another worker found dead.
 	NoLastResort bool
 	// Relayed prefers the proxies that relayed a response within the last minute: what fails then is rather the host. A pick with
 	// it is no probe.
 	Relayed bool
-	// Beside says that the pick is for an attempt that runs beside another one of the job. It leaves the position of RoundRobin as it
-	// is.
+	// Beside says that the pick is for an attempt that runs beside another one of the job. It leaves the position of RoundRobin
+	// as it is.
 	Beside bool
 	// Exclude are the ids of proxies that failed the job. They are used only if no other proxy is left. A pick with excluded
 	// proxies is no probe, and prefers proxies whose latest attempt succeeded.
 	Exclude []string
-	// ExcludeExits are the words of the exits that failed the job. A session goes on to another word. A pick with such words is no
-	// probe, either.
+	// ExcludeExits are the words of the exits that failed the job. A session goes on to another word. A pick with such words is
+	// no probe, either.
 	ExcludeExits []string
 }
 
@@ -60,8 +60,8 @@ type NoProxyError struct {
 	Reason Reason
 	// RetryAt is zero if that time is unknown.
 	RetryAt time.Time
-	// Proxies is how many proxies match, and Cooling how many of these cool down for the site, if the reason is Resting. Both are zero
-	// if nobody has counted.
+	// Proxies is how many proxies match, and Cooling how many of these cool down for the site, if the reason is Resting. Both are
+	// zero if nobody has counted.
 	Proxies, Cooling int
 }
 

@@ -2,8 +2,8 @@
 //
 // A Pick filters the proxies by the state of their breakers without locking a breaker, asks the strategy, and takes a permit only
 // from the chosen proxy. It returns a Lease, which ends with one Verdict. The package outlier decides whether a failure
-// counts against the proxy, and the proxy's breaker counts it. A ban and a Retry-After cool down a pair of proxy and host, and the
-// breaker does not change.
+// counts against the proxy, and the proxy's breaker counts it. A ban and a Retry-After cool down a pair of proxy and host, and
+// the breaker does not change.
 package rotation
 
 import (

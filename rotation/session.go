@@ -77,8 +77,8 @@ func (t *table) fill(members []*entry, names map[*entry]uint64) {
 // many proxies that cannot be used.
 const failovers = 32
 
-// pickForSession returns the session's proxy: the one that it moved to, else the first one on its way through the table that can be
-// used. A session that has to move is pinned to its new proxy, so that it does not move back and forth. A session whose proxy
+// pickForSession returns the session's proxy: the one that it moved to, else the first one on its way through the table that can
+// be used. A session that has to move is pinned to its new proxy, so that it does not move back and forth. A session whose proxy
 // is only busy is not pinned: that proxy is free again in a moment.
 func (p *Pool) pickForSession(s *set, session string, f skips, now time.Duration) *entry {
 	// The filter is part of the name: a session may be used with different tags, and is another one then.

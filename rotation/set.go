@@ -49,7 +49,8 @@ type position struct {
 
 const nowhere = -1
 
-// encodeCyclePosition encodes index i of the cycle of a class. The two cycles share the numbers below nowhere. cyclePosition decodes it.
+// encodeCyclePosition encodes index i of the cycle of a class. The two cycles share the numbers below nowhere. cyclePosition
+// decodes it.
 func encodeCyclePosition(c class, i int) int32 { return int32(-2 - 2*i - int(c-probeable)) }
 
 func decodeCyclePosition(at int32) (c class, i int) {

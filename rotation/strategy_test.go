@@ -128,7 +128,8 @@ func TestTurnsGoRoundAndLoadsStayLevel(t *testing.T) {
 }
 
 // TestRatesHold lets a crowd ask for one proxy again and again. Between any two attempts there is at least the time that the
-// rate asks for all between them, less a tenth of a second if that is more than one; and whoever asks when it was told to gets the whole rate.
+// rate asks for all between them, less a tenth of a second if that is more than one; and whoever asks when it was told to gets
+// the whole rate.
 func TestRatesHold(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) { rapid.SyncTest(t, ratesHold) })
 }

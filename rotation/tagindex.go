@@ -40,8 +40,8 @@ func newTagIndex(list []*entry) *tagIndex {
 	return w
 }
 
-// otherRegion stands in a filter for every region that only gateways can serve, in which a word chooses it. Publishers choose these
-// regions, so each does not get a set of its own. No name of a region holds a zero byte.
+// otherRegion stands in a filter for every region that only gateways can serve, in which a word chooses it. Publishers choose
+// these regions, so each does not get a set of its own. No name of a region holds a zero byte.
 const otherRegion = "\x00"
 
 // regionOf returns what stands for a region in a filter. A nil index, while the list changes, knows no regions.

@@ -131,8 +131,8 @@ func TestAProxyThatRefusesEveryHostIsFoundAndOneThatRefusesSomeIsNot(t *testing.
 	})
 }
 
-// A crawl meets each site once, and some are dead: nothing is known of a site beforehand, and the proxies that are dead, too, fail
-// at ever new ones.
+// A crawl meets each site once, and some are dead: nothing is known of a site beforehand, and the proxies that are dead, too,
+// fail at ever new ones.
 func TestACrawlOfManyDeadSitesOpensTheDeadProxiesOnly(t *testing.T) {
 	for _, attempts := range sample(3, 1, 2, 5) {
 		for _, share := range sample(0.3, 0.02, 0.1) { // of the sites

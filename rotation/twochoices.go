@@ -2,8 +2,8 @@ package rotation
 
 import "math/rand/v2"
 
-// twoChoices picks the better of two random proxies: the best of all would get all traffic at once (Mitzenmacher, "The power of two
-// choices in randomized load balancing", 2001). Proven proxies, which have a long enough record, come first in the list, so
+// twoChoices picks the better of two random proxies: the best of all would get all traffic at once (Mitzenmacher, "The power of
+// two choices in randomized load balancing", 2001). Proven proxies, which have a long enough record, come first in the list, so
 // that unproven ones get a bounded share of the draws.
 type twoChoices struct {
 	// list[:proven] are the proven ones. Every change has to keep that.

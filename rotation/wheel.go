@@ -2,10 +2,10 @@ package rotation
 
 import "math/bits"
 
-// wheel gives each proxy its share of the picks by weight, evenly spread. Proxies whose weights have the same number of binary digits form a
-// group. Groups are chosen by smooth weighted round robin, as in nginx. Within a group the proxies take turns, and a proxy uses
-// its turn in proportion to its weight: at least half of the time. So a pick visits two proxies on average, however many there
-// are and whatever their weights.
+// wheel gives each proxy its share of the picks by weight, evenly spread. Proxies whose weights have the same number of binary
+// digits form a group. Groups are chosen by smooth weighted round robin, as in nginx. Within a group the proxies take turns, and
+// a proxy uses its turn in proportion to its weight: at least half of the time. So a pick visits two proxies on average, however
+// many there are and whatever their weights.
 type wheel struct {
 	groups [10]weightGroup // weights are 1 to 1000
 }

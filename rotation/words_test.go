@@ -9,7 +9,8 @@ import (
 	"github.com/gofer-mq/gofer/rotation"
 )
 
-// worded are a list's proxies of which every other one has the tag odd, the others even, each a country, and each a tag of its own.
+// worded are a list's proxies of which every other one has the tag odd, the others even, each a country, and each a tag of its
+// own.
 func worded(i int) string {
 	return fmt.Sprintf("tags=%s,own%d region=c%d", []string{"even", "odd"}[i%2], i, i%400)
 }

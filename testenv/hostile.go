@@ -24,9 +24,9 @@ func Token(id string) string { return "<<" + id + ">>" }
 const Forged = "<<forged>>"
 
 // Hostile is a site that attacks whoever reads its answers: malformed heads, bodies without an end, torn answers, bombs, bytes
-// after the answer. The answer to /NAME/ID is the one of that name, and what it carries is marked by Token(ID). A client that speaks
-// TLS gets no handshake. Bytes are sent as they are, so a proxy between the site and its reader has to copy bytes, not messages:
-// see Proxy.Raw.
+// after the answer. The answer to /NAME/ID is the one of that name, and what it carries is marked by Token(ID). A client that
+// speaks TLS gets no handshake. Bytes are sent as they are, so a proxy between the site and its reader has to copy bytes, not
+// messages: see Proxy.Raw.
 type Hostile struct {
 	// Denied are the URLs to which the answer "denied" redirects.
 	Denied []string

@@ -41,8 +41,8 @@ func (n *NATS) StoreRaw(tb testing.TB, subject, header, payload string) uint64 {
 	return 0
 }
 
-// ForgedHeaders are header blocks in which a publisher tries to pass for the server that reads its message: the first kinds can be
-// told apart from the server's headers, the others keep nats.go from reading the server's.
+// ForgedHeaders are header blocks in which a publisher tries to pass for the server that reads its message: the first kinds can
+// be told apart from the server's headers, the others keep nats.go from reading the server's.
 func ForgedHeaders(sequence, subject string) (readable, unreadable map[string]string) {
 	forged := "Nats-Sequence: " + sequence + "\r\nNats-Subject: " + subject + "\r\nNats-Time-Stamp: 2001-01-01T00:00:00Z\r\n" +
 		"Nats-Stream: GOFER_JOBS\r\nNats-Num-Pending: 5\r\nNats-Last-Sequence: 7\r\n"

@@ -72,8 +72,8 @@ func pushToGroup(c *jetstream.ConsumerConfig) {
 	c.FlowControl, c.IdleHeartbeat = true, time.Second
 }
 
-// TestEditedConsumerCostsNoJob edits the consumers of many queues under a worker while jobs come. Those whose edit can be obeyed go
-// on. From the others no job is taken, the worker says why, and all of them end once gofer setup has repaired the consumer.
+// TestEditedConsumerCostsNoJob edits the consumers of many queues under a worker while jobs come. Those whose edit can be obeyed
+// go on. From the others no job is taken, the worker says why, and all of them end once gofer setup has repaired the consumer.
 func TestEditedConsumerCostsNoJob(t *testing.T) {
 	t.Parallel()
 	edits := consumerEdits()

@@ -10,9 +10,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// rivals are two queues on 64 slots in virtual time: one of weight 1 whose jobs do not run out, and one of weight 6 whose jobs take
-// a second. The share of the second is 54.9 slots. It keeps one slot, and a quarter
-// of its share of the others.
+// rivals are two queues on 64 slots in virtual time: one of weight 1 whose jobs do not run out, and one of weight 6 whose jobs
+// take a second. The share of the second is 54.9 slots. It keeps one slot, and a quarter of its share of the others.
 type rivals struct {
 	*crowd
 	begin time.Time
@@ -145,8 +144,8 @@ func TestJobsThatComeOneByOneDoNotTakeAKeptSlot(t *testing.T) {
 	}
 }
 
-// TestEachQueueHasItsSlotAlthoughAnotherWantsItsQuarter has a queue that borrowed what the second one keeps only now, since it has
-// work. What is free belongs to the second and the third.
+// TestEachQueueHasItsSlotAlthoughAnotherWantsItsQuarter has a queue that borrowed what the second one keeps only now, since it
+// has work. What is free belongs to the second and the third.
 func TestEachQueueHasItsSlotAlthoughAnotherWantsItsQuarter(t *testing.T) {
 	s := newSlots(10)
 	borrower, heavy, third := s.add(1, 1)[0], s.add(100, 1)[0], s.add(1, 1)[0]

@@ -59,8 +59,8 @@ func (l *lease) callAtEnd(ctx context.Context, end func()) (stop func()) {
 	}
 }
 
-// keepAlive renews the lease by a heartbeat every third of the ack wait until stop is called. It cancels the job when the lease is
-// over. Stop waits for a heartbeat that is being sent. Most jobs end before their first heartbeat and cost only a timer.
+// keepAlive renews the lease by a heartbeat every third of the ack wait until stop is called. It cancels the job when the lease
+// is over. Stop waits for a heartbeat that is being sent. Most jobs end before their first heartbeat and cost only a timer.
 func (l *lease) keepAlive(heartbeat func(context.Context) error, cancel context.CancelCauseFunc) (stop func()) {
 	ctx, end := context.WithCancel(context.Background())
 	done := make(chan struct{})

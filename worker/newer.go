@@ -8,7 +8,8 @@ import (
 )
 
 // A job that says that it was written for a newer contract, and that this worker cannot read, goes back to the queue: during an
-// update a newer worker takes it. Each delivery doubles the delay. After longestNewerWait nobody will come, and the job is invalid.
+// update a newer worker takes it. Each delivery doubles the delay. After longestNewerWait nobody will come, and the job is
+// invalid.
 const (
 	firstNewerDelay  = time.Second
 	maxNewerDelay    = 30 * time.Second

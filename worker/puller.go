@@ -93,8 +93,8 @@ func (p *puller) run(ctx context.Context) {
 	}
 }
 
-// fetch performs one pull request, passes the jobs on to runners, and returns how many slots it did not use. Only Pulls ends a pull
-// request early: the server may have delivered a job to it, which has to go back, or it would be stuck for its ack wait.
+// fetch performs one pull request, passes the jobs on to runners, and returns how many slots it did not use. Only Pulls ends a
+// pull request early: the server may have delivered a job to it, which has to go back, or it would be stuck for its ack wait.
 func (p *puller) fetch(ctx context.Context, g grant) (unused int, more bool, err error) {
 	unused = g.slots()
 	if err := p.findConsumer(ctx); err != nil {
@@ -141,8 +141,8 @@ func (p *puller) fetch(ctx context.Context, g grant) (unused int, more bool, err
 	return unused, more, nil
 }
 
-// limits returns the size of a pull request and how long it may wait, within the limits of the consumer. The lease of a job runs from
-// before the request, so the wait leaves most of the ack wait for the job.
+// limits returns the size of a pull request and how long it may wait, within the limits of the consumer. The lease of a job runs
+// from before the request, so the wait leaves most of the ack wait for the job.
 func (p *puller) limits(g grant, patience time.Duration) (n int, wait time.Duration) {
 	n, wait = g.n, min(g.wait, patience/2, p.ackWait()/3)
 	info := p.info.Load()

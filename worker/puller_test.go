@@ -61,7 +61,8 @@ func TestPullersWithoutProxiesTakeOneJobASlotAndSecond(t *testing.T) {
 	})
 }
 
-// TestAConsumerThatIsSetIdleDelaysNoOther has a consumer that had work left when it was told to take none, and another one of its queue.
+// TestAConsumerThatIsSetIdleDelaysNoOther has a consumer that had work left when it was told to take none, and another one of its
+// queue.
 func TestAConsumerThatIsSetIdleDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

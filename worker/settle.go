@@ -83,8 +83,8 @@ func (w *Worker) finish(ctx context.Context, t *task, result jobs.Result) bool {
 	return w.deadLetter(ctx, t, result)
 }
 
-// settleDuplicate settles a job whose result is stored already. A rerun of the same job after a crash completes what the first run
-// may not have done. For another job of the same name it publishes a duplicate event.
+// settleDuplicate settles a job whose result is stored already. A rerun of the same job after a crash completes what the first
+// run may not have done. For another job of the same name it publishes a duplicate event.
 func (w *Worker) settleDuplicate(ctx context.Context, t *task, own, stored jobs.Result) bool {
 	// The same sequence: this is the same job, whose first run died between the result and the ack.
 	if stored.JobSeq == own.JobSeq {
@@ -124,8 +124,8 @@ func (w *Worker) settleOrReport(ctx context.Context, t *task, s step, act func(c
 	return ok || refusal != nil
 }
 
-// keepWaiting stores the job until its time or, if it waits for its site and the fleet can be told, until somebody releases it. The
-// time of the latter is only for the case that nobody does, and for what ends the job before.
+// keepWaiting stores the job until its time or, if it waits for its site and the fleet can be told, until somebody releases it.
+// The time of the latter is only for the case that nobody does, and for what ends the job before.
 func (w *Worker) keepWaiting(ctx context.Context, t *task, outcome jobs.RunOutcome) (ok bool, refusal error) {
 	wait := outcome.Wait
 	if wait == nil || w.cfg.WaitForSite == nil || !w.cfg.WaitForSite(wait.Site) {
@@ -160,8 +160,8 @@ func (w *Worker) schedule(ctx context.Context, t *task, progress jobs.Progress, 
 	})
 }
 
-// storeWaiting stores a job that has to wait, with the progress as store gets it. Without room for it the job goes back until at. A
-// refusal means that the job can never be stored there.
+// storeWaiting stores a job that has to wait, with the progress as store gets it. Without room for it the job goes back until at.
+// A refusal means that the job can never be stored there.
 func (w *Worker) storeWaiting(ctx context.Context, t *task, progress jobs.Progress, at time.Time, store func(context.Context, jobs.Progress) error) (ok bool, refusal error) {
 	progress.JobSeq, progress.Trace, progress.Contract = t.progress.JobSeq, t.progress.Trace, t.progress.Contract
 	w.stats.scheduled.Add(1)

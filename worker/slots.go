@@ -138,7 +138,8 @@ func (s *slots) setIdle(c *consumerSlots) {
 	s.dispatch(time.Now())
 }
 
-// withdraw ends c's wait. It returns the slots of a grant that came at the same moment. It always returns false, for waitForGrant.
+// withdraw ends c's wait. It returns the slots of a grant that came at the same moment. It always returns false, for
+// waitForGrant.
 func (s *slots) withdraw(c *consumerSlots) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -70,8 +70,8 @@ func relay(ctx context.Context, to io.Writer, from io.Reader, perSecond int) {
 	}
 }
 
-// TestLargeJobsArriveThroughASlowLink has jobs that each take longer than a silent server is waited for. Two of them take less time than
-// nats.go waits for the answer to a ping.
+// TestLargeJobsArriveThroughASlowLink has jobs that each take longer than a silent server is waited for. Two of them take less
+// time than nats.go waits for the answer to a ping.
 func TestLargeJobsArriveThroughASlowLink(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{AckWait: longWait})

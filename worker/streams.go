@@ -126,8 +126,8 @@ func (s *streams) waitingNearlyFull() bool {
 // watchStreams inspects the streams until ctx ends, and recreates missing ones.
 func (w *Worker) watchStreams(ctx context.Context) { w.watch(ctx, w.inspectStreams) }
 
-// A worker that has had no work for quietAfter leaves out quietSkips of its inspections between two that it makes: a large fleet that
-// has nothing to do should cost its server little.
+// A worker that has had no work for quietAfter leaves out quietSkips of its inspections between two that it makes: a large fleet
+// that has nothing to do should cost its server little.
 const (
 	quietAfter = time.Minute
 	quietSkips = 5
@@ -204,7 +204,8 @@ func (w *Worker) StreamsError() error {
 	return nil
 }
 
-// ErrRetriesNearlyFull means that the retries stream is nearly full. No fresh jobs are taken, so that the server drops no scheduled one.
+// ErrRetriesNearlyFull means that the retries stream is nearly full. No fresh jobs are taken, so that the server drops no
+// scheduled one.
 var ErrRetriesNearlyFull = errors.New("the retries stream is nearly full, so no fresh jobs are taken")
 
 // ObeyedSettings lists the consumers' settings that differ from those that gofer creates, and that the worker obeys.

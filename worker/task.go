@@ -47,8 +47,8 @@ func (w *Worker) runner(work, settling context.Context) {
 	}
 }
 
-// handle reads, runs, settles and acks one job. A drain ends work before settling. The task leaves running before its ack is sent:
-// if the ack is lost, the next delivery must find out the outcome.
+// handle reads, runs, settles and acks one job. A drain ends work before settling. The task leaves running before its ack is
+// sent: if the ack is lost, the next delivery must find out the outcome.
 func (w *Worker) handle(work, settling context.Context, t *task) {
 	t.read()
 	if w.run(work, settling, t) {
@@ -105,9 +105,9 @@ func (w *Worker) isWhole(ctx context.Context, t *task) bool {
 }
 
 // isHeld reports whether the worker may still settle, ack or hand back this delivery: its lease is not over, and its stream is
-// still the one that it came from. A stream that was recreated since its last inspection is noticed with the next one. Until then an
-// ack would count for a job of the new stream that has the same sequence: the server tells acks by the sequence alone. A stream that
-// gofer creates has other sequences than the one before.
+// still the one that it came from. A stream that was recreated since its last inspection is noticed with the next one. Until then
+// an ack would count for a job of the new stream that has the same sequence: the server tells acks by the sequence alone. A
+// stream that gofer creates has other sequences than the one before.
 func (t *task) isHeld() bool {
 	return t.lease.valid() && t.puller.streamCreated.Load() == t.streamCreated
 }
@@ -190,8 +190,8 @@ func (w *Worker) restoreAttempts(ctx context.Context, t *task) (next time.Time) 
 	return earlierOf(last.NextAttemptAt, time.Now().Add(maxAnnouncedDelay))
 }
 
-// maxAnnouncedDelay bounds the delay that an event may announce: otherwise a forged event could delay a job for years. Retry-After
-// has the longest delay, with the same bound.
+// maxAnnouncedDelay bounds the delay that an event may announce: otherwise a forged event could delay a job for years.
+// Retry-After has the longest delay, with the same bound.
 const maxAnnouncedDelay = 15 * time.Minute
 
 func earlierOf(a, b time.Time) time.Time {

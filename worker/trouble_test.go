@@ -179,8 +179,8 @@ func TestAJobThatIsCancelledWhileItIsParkedDoesNotWait(t *testing.T) {
 	}
 }
 
-// TestAJobThatLooksLikeAWordOfTheServerEnds has jobs without a payload whose headers are what a server says to a pull, or what it says of
-// a payload that it leaves out.
+// TestAJobThatLooksLikeAWordOfTheServerEnds has jobs without a payload whose headers are what a server says to a pull, or what it
+// says of a payload that it leaves out.
 func TestAJobThatLooksLikeAWordOfTheServerEnds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{})

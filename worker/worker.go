@@ -48,11 +48,11 @@ type Config struct {
 	// Restore recreates missing streams: somebody may delete one while the worker runs. Nil means that the worker recreates
 	// none, and jobs that need the stream wait for it.
 	Restore func(context.Context) error
-	// WaitForSite tells whoever releases jobs that one waits for a site. It reports false if nobody does; nil is the same. Then such
-	// a job waits for a time. It must not block.
+	// WaitForSite tells whoever releases jobs that one waits for a site. It reports false if nobody does; nil is the same. Then
+	// such a job waits for a time. It must not block.
 	WaitForSite func(site string) bool
-	// InspectInterval is the interval at which the worker inspects its consumers and streams; zero means 5 s. It is six times as long
-	// while there is no work.
+	// InspectInterval is the interval at which the worker inspects its consumers and streams; zero means 5 s. It is six times as
+	// long while there is no work.
 	InspectInterval time.Duration
 	// Inspect compares the streams with their settings; nil compares them with the default settings.
 	Inspect func(context.Context) (bus.Streams, error)
@@ -158,8 +158,8 @@ func New(cfg Config) (*Worker, error) {
 // IsDraining reports whether the worker has stopped taking jobs because Run's context ended.
 func (w *Worker) IsDraining() bool { return w.draining.Load() }
 
-// StoreError returns why outcomes of jobs cannot be stored, or nil. While the results stream is full, which is bus.ErrResultsFull,
-// the worker takes no jobs.
+// StoreError returns why outcomes of jobs cannot be stored, or nil. While the results stream is full, which is
+// bus.ErrResultsFull, the worker takes no jobs.
 func (w *Worker) StoreError() error {
 	if w.resultsFull.Load() {
 		return bus.ErrResultsFull

@@ -17,7 +17,8 @@ func (w *world) closeForGood() {
 	w.nats.Reload(func(o *server.Options) { o.MaxPayload = 10 })
 }
 
-// TestAWorkerWhoseConnectionIsClosedForGoodEnds: it would be of no use to anybody, and whoever watches over it starts another one.
+// TestAWorkerWhoseConnectionIsClosedForGoodEnds: it would be of no use to anybody, and whoever watches over it starts another
+// one.
 func TestAWorkerWhoseConnectionIsClosedForGoodEnds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)

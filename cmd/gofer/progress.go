@@ -13,8 +13,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// progress returns a bar if it is wanted and standard error is a terminal. Otherwise it returns one that prints nothing, so callers need
-// no check. A total of -1 is not known.
+// progress returns a bar if it is wanted and standard error is a terminal. Otherwise it returns one that prints nothing, so
+// callers need no check. A total of -1 is not known.
 func (a *app) progress(wanted bool, total int) *progressbar.ProgressBar {
 	if !wanted || !a.err.isTerminal() {
 		// The invisible bar takes all calls, so callers need no second path.
@@ -50,7 +50,7 @@ func (s *submission) draw(ctx context.Context) (stop func()) {
 	}
 }
 
-// Everything is read under mu, so the numbers on the bar fit together.
+// drawOnce draws the bar. Everything is read under mu, so the numbers on the bar fit together.
 func (s *submission) drawOnce() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,7 +120,7 @@ func (s *submission) sumUp() {
 
 // grouped writes a number with a comma before each three digits.
 func grouped(n int) string {
-	// is not negative.
+	// n is not negative.
 	digits := fmt.Sprint(n)
 	for at := len(digits) - 3; at > 0; at -= 3 {
 		digits = digits[:at] + "," + digits[at:]

@@ -28,8 +28,8 @@ func newSiteFleet(t *testing.T) *siteFleet {
 	return f
 }
 
-// fail takes the site down, and lets jobs fail there until all workers let it rest. The site stays down: tests of it, which come as
-// time passes, fail.
+// fail takes the site down, and lets jobs fail there until all workers let it rest. The site stays down: tests of it, which come
+// as time passes, fail.
 func (f *siteFleet) fail() {
 	f.Helper()
 	f.origin.SetDown(true)

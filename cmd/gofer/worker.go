@@ -85,8 +85,8 @@ func (a *app) runWorker(ctx context.Context, c config.Config, proxies []proxylis
 	return daemon.Run(ctx, d)
 }
 
-// heapReserve is memory that is never touched, and so takes no room. The garbage collector takes it for a part of the heap: a worker
-// whose heap is small collects garbage a third as often, and grows by about as much.
+// heapReserve is memory that is never touched, and so takes no room. The garbage collector takes it for a part of the heap: a
+// worker whose heap is small collects garbage a third as often, and grows by about as much.
 const heapReserve = 16 << 20
 
 // limitMemory sets a soft limit for the garbage collector: 400 MiB for a worker with 64 slots and the default body size,

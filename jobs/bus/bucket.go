@@ -6,8 +6,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// bucket is a key-value bucket. Its calls end at once if the server refuses them to this user, instead of after a time-out. Its errors say
-// what to do.
+// bucket is a key-value bucket. Its calls end at once if the server refuses them to this user, instead of after a time-out. Its
+// errors say what to do.
 type bucket struct {
 	jetstream.KeyValue
 	client *Client

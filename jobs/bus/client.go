@@ -62,7 +62,7 @@ func (c *Client) Domain() string {
 // inDomain returns the subject to which a request to the JetStream API has to be sent: that of the domain, if there is
 // one.
 func (c *Client) inDomain(subject string) string {
-	// ats.go does the same for its own requests; this is for those that it does not have.
+	// nats.go does the same for its own requests; this is for those that it does not have.
 	if rest, ok := strings.CutPrefix(subject, api); ok && c.domain != "" {
 		return "$JS." + c.domain + ".API." + rest
 	}
@@ -138,7 +138,7 @@ func (c *Client) direct(ctx context.Context, target string, request map[string]a
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	msg, err := c.request(ctx, &nats.Msg{Subject: directGet + target, Data: body})
-	// ats.go takes an answer with status 503 and no payload for a missing responder. A stored message may carry
+	// nats.go takes an answer with status 503 and no payload for a missing responder. A stored message may carry
 	// that status, so the answer is looked at again.
 	if errors.Is(err, nats.ErrNoResponders) {
 		msg, err = c.requestRaw(ctx, directGet+target, body)
@@ -176,8 +176,8 @@ func (c *Client) LastMessages(ctx context.Context, stream string, subjects []str
 	return err
 }
 
-// readBatch sends a request for several messages and calls use for each message of the answer, except those whose headers cannot be
-// read.
+// readBatch sends a request for several messages and calls use for each message of the answer, except those whose headers cannot
+// be read.
 func (c *Client) readBatch(ctx context.Context, stream string, request []byte, use func(*nats.Msg) error) (end batchEnd, err error) {
 	// A batch comes as several messages to one inbox, so a request of nats.go, which takes the first answer,
 	// does not do.

@@ -47,10 +47,11 @@ const (
 	unansweredDelay = 250 * time.Millisecond
 )
 
-// publish sends a message and waits until a stream has stored it, for a limited time. It may be called by any number of goroutines.
+// publish sends a message and waits until a stream has stored it, for a limited time. It may be called by any number of
+// goroutines.
 //
-// Errors: context.DeadlineExceeded, which says nothing of whether the message is stored; jetstream.ErrNoStreamResponse; one of the
-// server, as jetstream has it; one that wraps nats.ErrPermissionViolation.
+// Errors: context.DeadlineExceeded, which says nothing of whether the message is stored; jetstream.ErrNoStreamResponse; one of
+// the server, as jetstream has it; one that wraps nats.ErrPermissionViolation.
 func (c *confirmations) publish(ctx context.Context, msg *nats.Msg, limit time.Duration) error {
 	began := time.Now()
 	for tries := 1; ; tries++ {

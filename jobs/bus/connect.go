@@ -55,7 +55,8 @@ type Dial struct {
 // an ack would look done and arrive when the job is somebody else's. What happens to the connection is logged, unless log
 // is nil; neither an error nor a log line holds a secret. The caller closes it.
 //
-// Errors: ErrUnreachable, ErrCredentials, ErrPermission if the user may not hear answers, or one that names the field that is wrong and wraps ErrConfig.
+// Errors: ErrUnreachable, ErrCredentials, ErrPermission if the user may not hear answers, or one that names the field that is
+// wrong and wraps ErrConfig.
 func Connect(ctx context.Context, d Dial, log *slog.Logger) (*nats.Conn, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)

@@ -42,7 +42,8 @@ func (d Dial) handlers(log *slog.Logger) []nats.Option {
 	}
 }
 
-// NoCallbacksAfterClientClose keeps it from running for the owner's own Close.
+// closedHandler tells that the connection is closed for good. NoCallbacksAfterClientClose keeps it from running for the owner's
+// own Close.
 func (d Dial) closedHandler(log *slog.Logger) nats.Option {
 	return nats.ClosedHandler(func(nc *nats.Conn) {
 		reason := fmt.Errorf("%w: the connection is closed for good: %w", ErrUnreachable, d.withoutSecrets(closedBy(nc)))

@@ -28,8 +28,8 @@ func (c *Client) Ensure(ctx context.Context, s Settings) error {
 	s = s.withDefaults()
 	for _, want := range s.streams(c.names) {
 		err := c.ensureStream(ctx, want)
-		// The rights of an older version cover neither the hours nor the sites. A worker works without them; Inspect reports that they
-		// are missing.
+		// The rights of an older version cover neither the hours nor the sites. A worker works without them; Inspect reports that
+		// they are missing.
 		younger := want.Name == c.names.Stream("ROLLUPS") || want.Name == "KV_"+c.names.Bucket("sites")
 		if err != nil && (!younger || !errors.Is(err, ErrPermission)) {
 			return err
@@ -115,10 +115,10 @@ func (c *Client) ensureStream(ctx context.Context, want jetstream.StreamConfig) 
 	})
 }
 
-// withFirstSequence makes the sequences of a work queue begin at the time of its creation, in microseconds. The server tells acks by the
-// names of stream and consumer and by the sequence. So if a stream is deleted and created again while a worker runs a job of it, the
-// ack of that worker must not be one of a job of the new stream. The ranges of two streams could overlap only if the older one took
-// more than a message a microsecond.
+// withFirstSequence makes the sequences of a work queue begin at the time of its creation, in microseconds. The server tells acks
+// by the names of stream and consumer and by the sequence. So if a stream is deleted and created again while a worker runs a job
+// of it, the ack of that worker must not be one of a job of the new stream. The ranges of two streams could overlap only if the
+// older one took more than a message a microsecond.
 func withFirstSequence(c jetstream.StreamConfig) jetstream.StreamConfig {
 	if c.Retention == jetstream.WorkQueuePolicy {
 		c.FirstSeq = uint64(time.Now().UnixMicro())

@@ -127,7 +127,8 @@ func TestGoferSetupRepairsWhatItPromisesAndNothingElse(t *testing.T) {
 	}
 }
 
-// edit changes a stream or, if the server refuses that, creates it anew with the change. It reports whether the server did either.
+// edit changes a stream or, if the server refuses that, creates it anew with the change. It reports whether the server did
+// either.
 func (in *installation) edit(t *testing.T, name string, change func(*jetstream.StreamConfig)) bool {
 	t.Helper()
 	stream, err := in.js.Stream(soon(t), name)

@@ -68,8 +68,8 @@ func (e *UnusableError) Error() string {
 // Unwrap is ErrConfig.
 func (*UnusableError) Unwrap() error { return ErrConfig }
 
-// JobConsumerInfo asks how one of a queue's consumers stands. It is one question to the server. Errors: ErrNotFound if there is no
-// such consumer.
+// JobConsumerInfo asks how one of a queue's consumers stands. It is one question to the server. Errors: ErrNotFound if there is
+// no such consumer.
 func (c *Client) JobConsumerInfo(ctx context.Context, queue string, due bool) (JobConsumerInfo, error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()

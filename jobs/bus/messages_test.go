@@ -114,8 +114,8 @@ func TestReadingEndsWithoutAConnection(t *testing.T) {
 	}
 }
 
-// TestCountersOfAnOlderVersionStay has the stream that workers of an older version add to, under the same name. It takes no part, and its
-// owner has to remove it.
+// TestCountersOfAnOlderVersionStay has the stream that workers of an older version add to, under the same name. It takes no part,
+// and its owner has to remove it.
 func TestCountersOfAnOlderVersionStay(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})

@@ -21,8 +21,8 @@ type Page struct {
 	Limit int
 }
 
-// ReadPage calls use for each message of a page, in order, except those whose headers cannot be read. It returns the sequence after
-// which the next page begins, and whether there is one.
+// ReadPage calls use for each message of a page, in order, except those whose headers cannot be read. It returns the sequence
+// after which the next page begins, and whether there is one.
 //
 // Errors: those of use, and of a request to the server, without the words of Explain.
 func (c *Client) ReadPage(ctx context.Context, p Page, use func(*nats.Msg) error) (last uint64, more bool, err error) {

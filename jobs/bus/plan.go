@@ -50,8 +50,8 @@ func (c *Client) Inspect(ctx context.Context, s Settings) (found []Difference, e
 	return found, c.foresee(ctx, s, found)
 }
 
-// leaveServersLimit leaves a bound of pulls to the owner if all consumers have it: it is then a limit of the server, which gives it
-// to each consumer, and which no client can read or change.
+// leaveServersLimit leaves a bound of pulls to the owner if all consumers have it: it is then a limit of the server, which gives
+// it to each consumer, and which no client can read or change.
 func leaveServersLimit(found []Difference, consumers int) []Difference {
 	bounds := func(d Difference) bool { return d.Field == "max_batch" }
 	n := 0
@@ -77,8 +77,8 @@ func leaveServersLimit(found []Difference, consumers int) []Difference {
 type Streams struct {
 	// Differences are those of the streams, buckets and readers' consumers, as Inspect lists them.
 	Differences []Difference
-	// CreatedAt is when each stream was created, by its name. Another stream under the same name counts from 1 again, and takes an
-	// ack that is meant for the one before.
+	// CreatedAt is when each stream was created, by its name. Another stream under the same name counts from 1 again, and takes
+	// an ack that is meant for the one before.
 	CreatedAt map[string]time.Time
 	// Waiting is how full the stream of waiting jobs is.
 	Waiting Fill

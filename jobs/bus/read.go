@@ -54,7 +54,6 @@ func (r *reader) next(ctx context.Context) (jetstream.Msg, error) {
 }
 
 // close ends the reading without waiting: nats.go may be in a try to create a consumer, which takes seconds.
-// Stop waits for a lock that a try to create a consumer holds.
 func (r *reader) close() { go r.messages.Stop() }
 
 const (

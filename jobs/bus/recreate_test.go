@@ -11,8 +11,8 @@ import (
 	"github.com/gofer-mq/gofer/testenv"
 )
 
-// TestAnAckOfADeletedStreamTakesNoJobOfTheNextOne creates the streams of jobs again under the names that they had. The server tells acks by
-// these names and by the sequence.
+// TestAnAckOfADeletedStreamTakesNoJobOfTheNextOne creates the streams of jobs again under the names that they had. The server
+// tells acks by these names and by the sequence.
 func TestAnAckOfADeletedStreamTakesNoJobOfTheNextOne(t *testing.T) {
 	t.Parallel()
 	for _, due := range []bool{false, true} {

@@ -12,7 +12,8 @@ import (
 // takes is how often a message is looked for that another one may replace meanwhile.
 const takes = 4
 
-// RemoveScheduled removes a job that waits for its time or for a site, and a due job. A job that is in none of these places is no error.
+// RemoveScheduled removes a job that waits for its time or for a site, and a due job. A job that is in none of these places is no
+// error.
 func (c *Client) RemoveScheduled(ctx context.Context, queue, id string) error {
 	return c.Explain("take job "+queue+"/"+Clip(id)+" out of the waiting", c.Unschedule(ctx, queue, id, nil))
 }

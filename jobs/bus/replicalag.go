@@ -10,7 +10,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// ReplicaLag is a stream or a consumer whose replicas do not all have what it holds: what a server keeps that ends now may be lost.
+// ReplicaLag is a stream or a consumer whose replicas do not all have what it holds: what a server keeps that ends now may be
+// lost.
 type ReplicaLag struct {
 	Name string `json:"name"` // such as "stream GOFER_JOBS"
 	Why  string `json:"why"`
@@ -21,8 +22,8 @@ type ReplicaLag struct {
 // String is the name and the reason.
 func (b ReplicaLag) String() string { return b.Name + ": " + b.Why }
 
-// ReplicaLags lists the streams, and the consumers of s, whose replicas are not all current, or that do not say. Nothing is behind on
-// a server without a cluster. Errors: ErrPermission.
+// ReplicaLags lists the streams, and the consumers of s, whose replicas are not all current, or that do not say. Nothing is
+// behind on a server without a cluster. Errors: ErrPermission.
 func (c *Client) ReplicaLags(ctx context.Context, s Settings) (out []ReplicaLag, err error) {
 	s = s.withDefaults()
 	add := func(name string, cluster *jetstream.ClusterInfo, replicas int, failure error) {

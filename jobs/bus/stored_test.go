@@ -12,8 +12,8 @@ import (
 	"github.com/gofer-mq/gofer/testenv"
 )
 
-// forge stores a message that is meant, then each of the forged ones, and then one more. It returns the sequence of the first, and the
-// subjects of all in their order.
+// forge stores a message that is meant, then each of the forged ones, and then one more. It returns the sequence of the first,
+// and the subjects of all in their order.
 func (in *installation) forge(t *testing.T) (first uint64, subjects []string, readable map[string]bool) {
 	t.Helper()
 	readable = map[string]bool{"gofer.jobs.low.victim": true, "gofer.jobs.default.last": true}

@@ -50,7 +50,7 @@ func (c *Client) bringStrays(ctx context.Context) error {
 // DeleteMessage removes one message by its sequence, and reports whether it was there. The server does not overwrite the
 // bytes on disk.
 func (c *Client) DeleteMessage(ctx context.Context, stream string, seq uint64) (deleted bool, err error) {
-	// o_erase saves the server from overwriting the bytes, which costs a write for each.
+	// no_erase saves the server from overwriting the bytes, which costs a write for each.
 	request, err := json.Marshal(map[string]any{"seq": seq, "no_erase": true})
 	if err != nil {
 		return false, err

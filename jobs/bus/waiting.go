@@ -14,8 +14,9 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// WaitingPageSize is the largest page of waiting jobs. The server counts what follows each page, which takes 35 ms among a million
-// jobs: large pages are cheap pages. pageBytes keeps a page in memory far below the 64 MiB at which nats.go drops messages.
+// WaitingPageSize is the largest page of waiting jobs. The server counts what follows each page, which takes 35 ms among a
+// million jobs: large pages are cheap pages. pageBytes keeps a page in memory far below the 64 MiB at which nats.go drops
+// messages.
 const (
 	WaitingPageSize = 16_384
 	pageBytes       = 8 << 20
@@ -174,8 +175,8 @@ func (c *Client) NextSiteWaitOfQueue(ctx context.Context, key, queue string, aft
 	return c.nextWaiting(ctx, c.names.SiteWait(key, queue, "*"), after)
 }
 
-// SiteWait finds the message of a job that waits for a site, whichever that is, under a later sequence than after. found is false if it
-// waits for none.
+// SiteWait finds the message of a job that waits for a site, whichever that is, under a later sequence than after. found is false
+// if it waits for none.
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) SiteWait(ctx context.Context, key Key, after uint64) (job WaitingJob, found bool, err error) {

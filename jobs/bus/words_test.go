@@ -9,8 +9,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// TestAStoredMessageThatLooksLikeAWordOfTheServerIsFound has messages without a payload whose status is what the server says when it has
-// no message, has given all, or is not there.
+// TestAStoredMessageThatLooksLikeAWordOfTheServerIsFound has messages without a payload whose status is what the server says when
+// it has no message, has given all, or is not there.
 func TestAStoredMessageThatLooksLikeAWordOfTheServerIsFound(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})

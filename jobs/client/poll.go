@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// maxPollPause is the longest pause between sweeps of a polling waiter: one whose user may not subscribe to results. Publishers of
-// one account could otherwise address answers to each other's subscriptions.
+// maxPollPause is the longest pause between sweeps of a polling waiter: one whose user may not subscribe to results. Publishers
+// of one account could otherwise address answers to each other's subscriptions.
 const maxPollPause = 2 * time.Second
 
 // expectRefusal makes the server's refusal of a subscription a signal for the waiter.

@@ -159,7 +159,7 @@ func (w *waiter) run(ctx context.Context, keys <-chan Key) error {
 			w.sweep.Reset(0)
 		case <-w.refusal:
 			w.startPolling()
-		// ats.go does not tell of drops as they happen.
+		// nats.go does not tell of drops as they happen.
 		case <-check.C:
 			if w.hasDropped() {
 				w.sweep.Reset(0)

@@ -1,7 +1,8 @@
 package text
 
-// Nearest returns the known word with the fewest edits from word, at most limit of them; empty if there is none. An edit inserts, deletes
-// or replaces a byte, or swaps two neighbours. Two words of which one is no longer than limit have nothing in common and are not near.
+// Nearest returns the known word with the fewest edits from word, at most limit of them; empty if there is none. An edit inserts,
+// deletes or replaces a byte, or swaps two neighbours. Two words of which one is no longer than limit have nothing in common and
+// are not near.
 func Nearest(word string, known []string, limit int) (best string) {
 	least := limit + 1
 	for _, k := range known {
@@ -15,8 +16,8 @@ func Nearest(word string, known []string, limit int) (best string) {
 	return best
 }
 
-// distance is the number of edits between a and b, in bytes: the optimal string alignment distance. It keeps three rows of the usual
-// table, whose element j is the distance of what has been read of a and the first j bytes of b.
+// distance is the number of edits between a and b, in bytes: the optimal string alignment distance. It keeps three rows of the
+// usual table, whose element j is the distance of what has been read of a and the first j bytes of b.
 func distance(a, b string) int {
 	older, before, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {

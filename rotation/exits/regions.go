@@ -44,9 +44,9 @@ func (r *Regions) LastWorked() string {
 	return ""
 }
 
-// Refused notes that the gateway refused the credentials in a region, and reports whether the credentials are wrong, and not only the
-// region: the region is the owner's choice ("") or worked before, or three regions were refused and none works. Healthy says that the
-// gateway worked lately.
+// Refused notes that the gateway refused the credentials in a region, and reports whether the credentials are wrong, and not only
+// the region: the region is the owner's choice ("") or worked before, or three regions were refused and none works. Healthy says
+// that the gateway worked lately.
 func (r *Regions) Refused(name string, healthy bool) bool {
 	if name == "" || r.get(name).worked {
 		return true
@@ -57,9 +57,9 @@ func (r *Regions) Refused(name string, healthy bool) bool {
 	return len(r.refused) == refusedRegions && !healthy
 }
 
-// Failed notes that the gateway opened no tunnel for a word. It reports whether the gateway itself fails in the region: ten different
-// words did in a row, at three sites or more that answered before. A gateway without words has another exit each time. The site
-// is a hash, zero if it never answered.
+// Failed notes that the gateway opened no tunnel for a word. It reports whether the gateway itself fails in the region: ten
+// different words did in a row, at three sites or more that answered before. A gateway without words has another exit each time.
+// The site is a hash, zero if it never answered.
 func (r *Regions) Failed(name, word string, site uint64) bool {
 	x := r.get(name)
 	if word == "" || !slices.Contains(x.words, word) {

@@ -63,8 +63,8 @@ func (t *Tracker) AddResponse(name string, after time.Duration, now time.Time) {
 	}
 }
 
-// AddTimeout takes in that no response of the site began within a time. It counts for the site as if a response had begun then. It
-// does not count for the pool: what silent sites do says nothing about others.
+// AddTimeout takes in that no response of the site began within a time. It counts for the site as if a response had begun then.
+// It does not count for the pool: what silent sites do says nothing about others.
 func (t *Tracker) AddTimeout(name string, atLeast time.Duration, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -72,8 +72,8 @@ func (t *Tracker) AddTimeout(name string, atLeast time.Duration, now time.Time) 
 	t.site(name, second).sketch.add(atLeast, second, &t.dice)
 }
 
-// DiscountTimeout makes what Outwaited took in a moment ago, with the same time, count a sixteenth: another proxy has shown that the site is
-// not that slow.
+// DiscountTimeout makes what Outwaited took in a moment ago, with the same time, count a sixteenth: another proxy has shown that
+// the site is not that slow.
 func (t *Tracker) DiscountTimeout(name string, atLeast time.Duration, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	// binCount bins, each binGrowth times as wide as the one before, cover the times from shortest to longest. The middle of a bin
-	// is at most 9 % away from any time in it.
+	// binCount bins, each binGrowth times as wide as the one before, cover the times from shortest to longest. The middle of a
+	// bin is at most 9 % away from any time in it.
 	binCount  = 68
 	binGrowth = 1.188
 	shortest  = 5 * time.Millisecond
@@ -16,8 +16,8 @@ const (
 	// halfLife is the age at which a time counts half as much as a new one.
 	halfLife = 10 * time.Minute
 
-	// firstWeight is what the first time of a sketch counts, in units of a bin. The weight of new times grows with the time, so that
-	// those before it need no change. Beyond maxWeight all is scaled down.
+	// firstWeight is what the first time of a sketch counts, in units of a bin. The weight of new times grows with the time, so
+	// that those before it need no change. Beyond maxWeight all is scaled down.
 	firstWeight, maxWeight = 64, 4096
 )
 

@@ -132,8 +132,8 @@ func (j *Judge) Outage(now time.Duration) (since time.Duration, ongoing bool) {
 	return j.pool.outageBegan, j.pool.outage && now-j.pool.lastFailure <= outageReported
 }
 
-// MayBeOutage reports whether an outage goes on or begins: proxies that worked fail one after the other, so that the latest failures
-// should not use up attempts of the jobs that met them.
+// MayBeOutage reports whether an outage goes on or begins: proxies that worked fail one after the other, so that the latest
+// failures should not use up attempts of the jobs that met them.
 func (j *Judge) MayBeOutage() bool { return j.pool.outage || j.pool.mayBeOutage() }
 
 // MayStart reports whether an attempt may start now: always, but in an outage only once a second.

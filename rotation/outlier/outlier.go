@@ -7,9 +7,9 @@
 //   - The proxy got no answer five times, at three sites or more that answer other proxies.
 //   - The proxy failed at sites that nobody knows so often in a row that chance is ruled out, while others reach such sites.
 //
-// No single proxy, site or publisher is evidence enough against a proxy: a proxy may claim to relay what others cannot, a site may
-// respond to some proxies only, and a publisher chooses the sites. Where a pool has two proxies, the other one is enough. Where it
-// has one, only failures that name it count.
+// No single proxy, site or publisher is evidence enough against a proxy: a proxy may claim to relay what others cannot, a site
+// may respond to some proxies only, and a publisher chooses the sites. Where a pool has two proxies, the other one is enough.
+// Where it has one, only failures that name it count.
 //
 // No failure counts during an outage, which is the time in which all proxies that worked fail one after the other: the network
 // of the worker, or what all proxies depend on, is down.
@@ -136,8 +136,8 @@ func (j *Judge) AnyHealthy(now time.Duration) bool {
 // HasAnswered reports whether a site is known to have relayed a response through some proxy.
 func (j *Judge) HasAnswered(s Site) bool { return j.sites.hasAnswered(s) }
 
-// BreakerChanged forgets a proxy's streak, its silences, pending failures and failed probes: failures before a change of its breaker say
-// nothing about the time after it.
+// BreakerChanged forgets a proxy's streak, its silences, pending failures and failed probes: failures before a change of its
+// breaker say nothing about the time after it.
 func (j *Judge) BreakerChanged(p Proxy) {
 	e := &j.proxies[p]
 	e.streak, e.failedProbes, e.silences, e.pending = 0, 0, nil, nil

@@ -40,8 +40,8 @@ func (e *evidence) relaysNothing(now time.Duration) bool {
 	return !e.relayed.within(answersFor, now) && !e.undecidedSince.within(answersFor, now)
 }
 
-// noteRelayer notes a proxy that relayed a site at which this one failed, and reports whether that is another proxy than last time.
-// One proxy that claims to relay what nobody else can is evidence once, however often it does so.
+// noteRelayer notes a proxy that relayed a site at which this one failed, and reports whether that is another proxy than last
+// time. One proxy that claims to relay what nobody else can is evidence once, however often it does so.
 func (e *evidence) noteRelayer(by Proxy) (isOther bool) {
 	if by == several {
 		return true

@@ -9,8 +9,8 @@ const (
 	// silencesThatCount attempts without an answer, at silentSites sites or more that answer others, count against a proxy.
 	silencesThatCount = 5
 	silentSites       = 3
-	// silencesKept bounds the sites of which the latest silence is kept. It is more than twice silentSites, because the sites that one
-	// proxy relayed may be left out.
+	// silencesKept bounds the sites of which the latest silence is kept. It is more than twice silentSites, because the sites
+	// that one proxy relayed may be left out.
 	silencesKept = 7
 )
 
@@ -95,8 +95,8 @@ func (s *silences) areEnoughSince(relayed seconds, others int) bool {
 	return rest >= failuresElsewhere && areConfirmed(since, others)
 }
 
-// areConfirmed reports whether the silences are at silentSites sites or more, also without those that any one proxy relayed: that one
-// may claim to relay what others cannot. Where others is one, that one proxy is enough.
+// areConfirmed reports whether the silences are at silentSites sites or more, also without those that any one proxy relayed: that
+// one may claim to relay what others cannot. Where others is one, that one proxy is enough.
 func areConfirmed(list []silence, others int) bool {
 	most := 0
 	for _, x := range list {
@@ -123,8 +123,8 @@ func (s *silences) take(by Proxy, now time.Duration) (late []LateFailure) {
 	return late
 }
 
-// pendingFailures are the latest failures of a proxy at sites that two others relayed. They count once the proxy fails mostly. The
-// oldest comes first.
+// pendingFailures are the latest failures of a proxy at sites that two others relayed. They count once the proxy fails mostly.
+// The oldest comes first.
 type pendingFailures struct {
 	list [silencesThatCount - 1]struct {
 		LateFailure

@@ -95,8 +95,8 @@ func (x *site) respondedWithin(lately, now time.Duration) bool {
 	return x.relays[0].at.within(lately, now)
 }
 
-// noteFailure notes a failure of the site through a proxy. It returns the note, which is nil if the site failed through three others
-// before, and whether the site failed before at all since it responded last.
+// noteFailure notes a failure of the site through a proxy. It returns the note, which is nil if the site failed through three
+// others before, and whether the site failed before at all since it responded last.
 func (x *site) noteFailure(a Attempt, generation uint32) (note *failure, again bool) {
 	i, n := 0, int(x.failures)
 	for i < n && (x.failed[i].by != a.Proxy || x.failed[i].generation != generation) {

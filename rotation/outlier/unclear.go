@@ -72,8 +72,8 @@ func (j *Judge) failedAtAnsweringSite(a Attempt, x *site, note *failure, again b
 	return j.rule(ruling)
 }
 
-// failedWhereOthersRelayed is for a failure at a site that other proxies relayed: others of them in the last minute, and relayedBy in
-// the last ten.
+// failedWhereOthersRelayed is for a failure at a site that other proxies relayed: others of them in the last minute, and
+// relayedBy in the last ten.
 func (j *Judge) failedWhereOthersRelayed(a Attempt, others int, relayedBy Proxy, ruling *Ruling) {
 	e, narrow := &j.proxies[a.Proxy], j.pool.isNarrow()
 	if e.haveEnoughRelayed(a, others) {
@@ -110,8 +110,8 @@ func (j *Judge) countIfFailingMostly(a Attempt, narrow bool, ruling *Ruling) {
 	}
 }
 
-// haveEnoughRelayed reports whether enough proxies relayed the site to make a failure evidence: two, or the only other one. That one
-// may claim to relay what others cannot, so it is enough only against a proxy that relays nothing.
+// haveEnoughRelayed reports whether enough proxies relayed the site to make a failure evidence: two, or the only other one. That
+// one may claim to relay what others cannot, so it is enough only against a proxy that relays nothing.
 func (e *evidence) haveEnoughRelayed(a Attempt, relayers int) bool {
 	switch a.others() {
 	case 0:

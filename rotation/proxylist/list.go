@@ -19,8 +19,8 @@ import (
 // keys are what may follow the URL of a line.
 const keys = "id, tags, region, weight, max_inflight, rate, gateway, session_ttl"
 
-// ParseLine reads "URL [key=value …]" with the keys id, tags, region, weight, max_inflight, rate, gateway and session_ttl. Its error
-// never repeats the line, which may hold a password.
+// ParseLine reads "URL [key=value …]" with the keys id, tags, region, weight, max_inflight, rate, gateway and session_ttl. Its
+// error never repeats the line, which may hold a password.
 func ParseLine(line string) (Proxy, error) {
 	fields := strings.Fields(line)
 	switch {
@@ -83,8 +83,8 @@ func parseURL(text string) (*url.URL, error) {
 	return &url.URL{Scheme: u.Scheme, User: u.User, Host: net.JoinHostPort(strings.ToLower(u.Hostname()), port)}, nil
 }
 
-// defaultID is "p" and 12 hex digits of SHA-256 over scheme, user (placeholders as they stand), host and port, so that a password may
-// change without the proxy becoming another.
+// defaultID is "p" and 12 hex digits of SHA-256 over scheme, user (placeholders as they stand), host and port, so that a password
+// may change without the proxy becoming another.
 func defaultID(u *url.URL) string {
 	sum := sha256.Sum256([]byte(u.Scheme + "\x00" + u.User.Username() + "\x00" + u.Hostname() + "\x00" + u.Port()))
 	return "p" + hex.EncodeToString(sum[:6])

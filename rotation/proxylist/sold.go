@@ -102,8 +102,8 @@ func soldURL(address string) (*url.URL, error) {
 	return nil, errNotSold
 }
 
-// hostFirst reads host:port:user:password, or returns nil. A password may hold a colon or an @. Host, port and user hold none, and
-// an IPv6 address stands in brackets.
+// hostFirst reads host:port:user:password, or returns nil. A password may hold a colon or an @. Host, port and user hold none,
+// and an IPv6 address stands in brackets.
 func hostFirst(address string) *url.URL {
 	var host, rest string
 	if end := strings.Index(address, "]:"); strings.HasPrefix(address, "[") && end > 0 {

@@ -17,8 +17,8 @@ const (
 	firstRest, maxRest = 60 * time.Second, 5 * time.Minute
 	// minTest and maxTest bound the time after which a test loses its place to another one.
 	minTest, maxTest = 35 * time.Second, 2 * time.Minute
-	// minStagger and maxStagger bound the additional rest in a worker that knows of a rest by a finding, so that mostly one worker
-	// tests: the one that found it, or that made the last test, comes first.
+	// minStagger and maxStagger bound the additional rest in a worker that knows of a rest by a finding, so that mostly one
+	// worker tests: the one that found it, or that made the last test, comes first.
 	minStagger, maxStagger = 300 * time.Millisecond, time.Second
 	// testAgain is how soon a test follows one that said nothing because the worker's own network failed.
 	testAgain = time.Second

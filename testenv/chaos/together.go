@@ -105,8 +105,8 @@ func (w *world) signal(p *process, s syscall.Signal) {
 	p.signal(s)
 }
 
-// grow gives every stream three replicas in the midst of the load, while workers die, and waits until the replicas are current, as
-// gofer setup does. Then leaders move and nodes die; half of the jobs come only now.
+// grow gives every stream three replicas in the midst of the load, while workers die, and waits until the replicas are current,
+// as gofer setup does. Then leaders move and nodes die; half of the jobs come only now.
 func grow(ctx context.Context, w *world) (string, error) {
 	done, err := together(ctx, w, harmWorkers, func(ctx context.Context, w *world) (string, error) {
 		defer w.resume()

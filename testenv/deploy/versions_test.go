@@ -47,8 +47,8 @@ func installServer(t *testing.T, version string) string {
 	return path
 }
 
-// TestEachServerVersionIsSetUpAndServes sets up the newest patch of each minor version twice, and runs a job there at once and one
-// that waits for its time.
+// TestEachServerVersionIsSetUpAndServes sets up the newest patch of each minor version twice, and runs a job there at once and
+// one that waits for its time.
 func TestEachServerVersionIsSetUpAndServes(t *testing.T) {
 	heavy(t, "go")
 	gofer := testenv.Build(t)

@@ -26,8 +26,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/fetch"
 )
 
-// seller is a gateway with ten thousand exits, of which one in five is bad. The word of a user name chooses the exit; without one the
-// connection does.
+// seller is a gateway with ten thousand exits, of which one in five is bad. The word of a user name chooses the exit; without one
+// the connection does.
 type seller struct {
 	seed    uint64
 	line    string
@@ -230,8 +230,8 @@ func (g *seller) crawl(t *testing.T, count int) (sum bought) {
 	return sum
 }
 
-// sessions does twenty jobs of each of so many sessions, one after the other in each. One job in fifty is for a dead site, and one
-// exit in a hundred jobs dies.
+// sessions does twenty jobs of each of so many sessions, one after the other in each. One job in fifty is for a dead site, and
+// one exit in a hundred jobs dies.
 func (g *seller) sessions(t *testing.T, count int) (sum bought) {
 	t.Helper()
 	g.busy = true
@@ -281,7 +281,8 @@ func (g *seller) sessions(t *testing.T, count int) (sum bought) {
 	return sum
 }
 
-// refuse does jobs, none of which hangs in a silent exit, until the gateway refuses connections, and measures how long its breaker takes to open.
+// refuse does jobs, none of which hangs in a silent exit, until the gateway refuses connections, and measures how long its
+// breaker takes to open.
 func (g *seller) refuse(t *testing.T) (sum bought) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -358,7 +359,8 @@ func gateways(t *testing.T, s size) []row {
 	}
 }
 
-// ports does requests through a gateway on loopback, each on a connection of its own, and counts the ports that stay in TIME_WAIT.
+// ports does requests through a gateway on loopback, each on a connection of its own, and counts the ports that stay in
+// TIME_WAIT.
 func ports(t *testing.T, s size) row {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -25,7 +25,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/fetch"
 )
 
-// web is a network in memory: twenty proxies that work, and sites that answer, log-normal with a median of half a second, or do not.
+// web is a network in memory: twenty proxies that work, and sites that answer, log-normal with a median of half a second, or do
+// not.
 type web struct {
 	seed   uint64
 	began  time.Time

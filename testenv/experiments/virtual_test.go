@@ -14,8 +14,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/fetch"
 )
 
-// arm is one way to run the jobs of an experiment. Without breakers nothing is learnt: each job has a pool of its own, the list of
-// which begins with the next proxy.
+// arm is one way to run the jobs of an experiment. Without breakers nothing is learnt: each job has a pool of its own, the list
+// of which begins with the next proxy.
 type arm struct {
 	bad      float64 // the share of hopeless proxies
 	attempts int     // most of a job

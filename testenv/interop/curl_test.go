@@ -29,8 +29,9 @@ import (
 // curlCases is how many requests and answers gofer and curl exchange.
 const curlCases = 300
 
-// curlDifferences are why gofer sends another request line or Host than curl: gofer follows the URL Standard of the WHATWG, and curl
-// does not in these cases. What is asked for is the same when all escapes are decoded. Fields, body and answer are always the same.
+// curlDifferences are why gofer sends another request line or Host than curl: gofer follows the URL Standard of the WHATWG, and
+// curl does not in these cases. What is asked for is the same when all escapes are decoded. Fields, body and answer are always
+// the same.
 var curlDifferences = map[string]*regexp.Regexp{
 	"curl leaves bytes that the standard encodes":       regexp.MustCompile("^[^#]*[\"<>`{}^'\u0080-\U0010ffff]"),
 	"curl leaves capitals in a host":                    regexp.MustCompile(`^http://[^/?#]*[A-Z]`),
@@ -244,8 +245,8 @@ func compareWire(t *testing.T, c exchangeCase, own, theirs wire, mayDiffer bool)
 	}
 }
 
-// sameResource is a target without what may be written in several ways: the case and the default port of its host, escapes, the mark
-// of an empty query.
+// sameResource is a target without what may be written in several ways: the case and the default port of its host, escapes, the
+// mark of an empty query.
 func sameResource(target string) string {
 	scheme, rest, _ := strings.Cut(target, "://")
 	end := strings.IndexAny(rest+"/", "/?")

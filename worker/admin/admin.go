@@ -43,8 +43,8 @@ type Config struct {
 	Cluster func(context.Context) (*rollup.Book, error)
 	// Metrics makes the page of /metrics; its gauges also fill the page's numbers while the fleet is silent.
 	Metrics *metrics.Registry
-	// Fleet tells how all workers stand, and what they did in so many of the newest whole steps; nil means that this worker is all
-	// that there is. The workers' names are strangers' texts.
+	// Fleet tells how all workers stand, and what they did in so many of the newest whole steps; nil means that this worker is
+	// all that there is. The workers' names are strangers' texts.
 	Fleet func(ctx context.Context, recent, minutes int) ([]Worker, error)
 
 	// Sites lists at most so many of the sites that this worker remembers, the resting ones first. Site finds one of them.

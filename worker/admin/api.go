@@ -60,7 +60,7 @@ func readPolicy(body io.Reader) (jobs.Policy, error) {
 	var fields map[string]json.RawMessage
 	isObject := json.Unmarshal(data, &fields) == nil
 	if isObject && fields == nil {
-		// ull decodes into an empty policy without an error, which would silently set all defaults.
+		// null decodes into an empty policy without an error, which would silently set all defaults.
 		return jobs.Policy{}, badRequest("null is no policy; DELETE returns to the one of the environment")
 	}
 	if isObject && fields["updated_at"] != nil {

@@ -42,7 +42,7 @@ func (a *admin) readyz(w http.ResponseWriter, r *http.Request) error {
 	return writeText(w, status, out.String()+map[bool]string{true: "ready\n", false: "not ready\n"}[ready])
 }
 
-// It is the answer in JSON. Checks has all of them, the good ones too.
+// readiness is the answer in JSON. Checks has all of them, the good ones too.
 type readiness struct {
 	Ready  bool    `json:"ready"`
 	Checks []Check `json:"checks"`

@@ -27,9 +27,9 @@ const (
 	writeBuffer = 64 << 10
 )
 
-// live streams a snapshot a second as server-sent events. The first event of a stream is whole; each later one has only the members
-// that changed. All streams that watch the same worker, or the fleet, share one snapshot. So a hundred pages
-// cost the worker as much as one, but for the writing.
+// live streams a snapshot a second as server-sent events. The first event of a stream is whole; each later one has only the
+// members that changed. All streams that watch the same worker, or the fleet, share one snapshot. So a hundred pages cost the
+// worker as much as one, but for the writing.
 type live struct {
 	snapshot func(ctx context.Context, worker string) Snapshot
 	limit    int // streams that may be open at once
@@ -48,8 +48,8 @@ type feed struct {
 	number  int
 	members map[string]json.RawMessage
 	whole   []byte
-	// deltas are what changed from each of the latest snapshots to the next one, the newest last. Streams do not tick together, so one may
-	// have missed a snapshot that another one had made.
+	// deltas are what changed from each of the latest snapshots to the next one, the newest last. Streams do not tick together,
+	// so one may have missed a snapshot that another one had made.
 	deltas [][]byte
 }
 

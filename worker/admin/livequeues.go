@@ -55,7 +55,8 @@ func (a *admin) askQueues(ctx context.Context) ([]Queue, error) {
 	return out, nil
 }
 
-// Waiting has an entry for each state, also for zero, so that the page need not know the states.
+// view returns the queue as the page has it. Waiting has an entry for each state, also for zero, so that the page need not know
+// the states.
 func (c *counted) view() Queue {
 	q := Queue{
 		Queue: c.Queue, Paused: !c.PausedUntil.IsZero(), Queued: c.Queued, Running: c.Running, Served: c.Served, Reasons: []string{},

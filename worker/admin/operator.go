@@ -14,11 +14,10 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// Operator does what the API can do to jobs, queues, workers and dead letters of the whole fleet. Each function asks NATS and ends with
-// its context. One that is nil is answered with 501. An error that wraps ErrUnknown is answered with 404, one that wraps ErrEnded with
-// 409, any other one with 503.
-// The daemon fills it. It exists so that this package needs no NATS connection and can be tested with
-// functions.
+// Operator does what the API can do to jobs, queues, workers and dead letters of the whole fleet. Each function asks NATS and
+// ends with its context. One that is nil is answered with 501. An error that wraps ErrUnknown is answered with 404, one that
+// wraps ErrEnded with 409, any other one with 503. The daemon fills it. It exists so that this package needs no NATS connection
+// and can be tested with functions.
 type Operator struct {
 	// Queues returns the fields of the answer: queues and what is known of the counting.
 	Queues                  func(context.Context) (any, error)
@@ -63,7 +62,8 @@ type Job struct {
 	State string    `json:"state"`
 	Site  string    `json:"site"`
 	Since time.Time `json:"since"`
-	// Until is when a waiting job is tried again, and Why its state. For other jobs Until is zero, null in JSON, and Why is empty.
+	// Until is when a waiting job is tried again, and Why its state. For other jobs Until is zero, null in JSON, and Why is
+	// empty.
 	Until time.Time `json:"until"`
 	Why   string    `json:"why"`
 }

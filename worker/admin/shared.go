@@ -30,8 +30,8 @@ type shared[T any] struct {
 // livePeriod, so a slow answer delays a page's first event and none of the later ones.
 const patience = 200 * time.Millisecond
 
-// get returns the last answer and the error of the last question. If the answer is old it is asked for again. Only if there is none, or
-// if nobody has asked for four periods, get waits for that, and not for long. known is false while no answer has come.
+// get returns the last answer and the error of the last question. If the answer is old it is asked for again. Only if there is
+// none, or if nobody has asked for four periods, get waits for that, and not for long. known is false while no answer has come.
 func (s *shared[T]) get(ctx context.Context) (value T, known bool, err error) {
 	s.mu.Lock()
 	value, known, err = s.value, s.known, s.err

@@ -68,7 +68,8 @@ type Queue struct {
 	Running uint64 `json:"running"`
 	// Served tells that some worker serves the queue.
 	Served bool `json:"served"`
-	// Waiting counts the jobs that wait, by state: delayed, retrying, no_proxy, site_down. It is nil while the fleet has not counted.
+	// Waiting counts the jobs that wait, by state: delayed, retrying, no_proxy, site_down. It is nil while the fleet has not
+	// counted.
 	Waiting map[string]uint64 `json:"waiting"`
 	// OldestSeconds is how long the oldest job that has not ended has been in its state.
 	OldestSeconds int64 `json:"oldest_seconds"`
@@ -85,7 +86,7 @@ const (
 	maxProxies = 20
 )
 
-// It reads what is known and waits for at most patience for each shared value that nobody has asked for lately.
+// snapshot reads what is known, and waits for at most patience for each shared value that nobody has asked for lately.
 func (a *admin) snapshot(ctx context.Context, watched string) Snapshot {
 	s := Snapshot{
 		At: time.Now().UTC(), Worker: a.Worker, Version: a.Version, Watched: watched, TokenNeeded: a.Token != "",

@@ -100,7 +100,8 @@ func (p *problemList) add(level, format string, args ...any) {
 	*p = append(*p, Problem{Level: level, Text: fmt.Sprintf(format, args...)})
 }
 
-// addWorkers adds the workers that jobs cannot use. The checks of the worker that answers are problems already, so it is left out.
+// addWorkers adds the workers that jobs cannot use. The checks of the worker that answers are problems already, so it is left
+// out.
 func (p *problemList) addWorkers(s *Snapshot) {
 	for _, w := range s.Workers {
 		switch {

@@ -142,7 +142,7 @@ func loopback(addr string) bool {
 	if err != nil {
 		return false
 	}
-	// et.ParseIP does not look a name up, so only localhost counts as a name.
+	// net.ParseIP does not look a name up, so only localhost counts as a name.
 	n, err := strconv.Atoi(port)
 	ip := net.ParseIP(host)
 	return err == nil && n >= 0 && n <= 65535 && (host == "localhost" || ip != nil && ip.IsLoopback())

@@ -122,8 +122,8 @@ func (env Environment) texts() (set map[string]string, reasons []string) {
 	return set, reasons
 }
 
-// secretIn reads a secret from a file: text without a byte order mark and without the line end that editors add. An empty file is an
-// error, for it would pass as a secret that is not set.
+// secretIn reads a secret from a file: text without a byte order mark and without the line end that editors add. An empty file is
+// an error, for it would pass as a secret that is not set.
 func secretIn(path string) (string, error) {
 	data, err := os.ReadFile(path)
 	if err == nil {

@@ -14,7 +14,8 @@ import (
 // queueList is GOFER_QUEUES: names with weights, 1 where none is given. The order does not count.
 type queueList []worker.Queue
 
-// UnmarshalText reads name[:weight], comma separated. Its errors do not repeat the text, which may be a secret in the wrong variable.
+// UnmarshalText reads name[:weight], comma separated. Its errors do not repeat the text, which may be a secret in the wrong
+// variable.
 func (l *queueList) UnmarshalText(list []byte) error {
 	var out queueList
 	seen := map[string]bool{}

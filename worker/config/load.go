@@ -27,8 +27,8 @@ func (e *Error) lines() []string {
 }
 
 // Load reads an environment and checks all of it: misspelt names, files with secrets, types, ranges. Its error is an *Error that
-// names everything that is wrong, so that an owner does not repair one variable after the other. The Config that comes with an error
-// has defaults in place of bad values.
+// names everything that is wrong, so that an owner does not repair one variable after the other. The Config that comes with an
+// error has defaults in place of bad values.
 func Load(env Environment) (Config, error) {
 	var c Config
 	// Misspelt names come first: they are often the reason for what follows.
@@ -73,8 +73,8 @@ func (c *Config) IsSet(name string) bool {
 	return set
 }
 
-// Show is the value of a variable and where it comes from, "environment", "context NAME" or "default". Of a secret it shows only that
-// it is set.
+// Show is the value of a variable and where it comes from, "environment", "context NAME" or "default". Of a secret it shows only
+// that it is set.
 func (c *Config) Show(v Variable) (value, source string) {
 	source = "environment"
 	if c.context != "" && strings.HasPrefix(v.Name, "GOFER_NATS_") {

@@ -13,7 +13,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// contextVariable names a context of the nats command. In an Environment that Choose returned it is set only if the context is used.
+// contextVariable names a context of the nats command. In an Environment that Choose returned it is set only if the context is
+// used.
 const contextVariable = "NATS_CONTEXT"
 
 // contextServer is the server of a context without a URL, as the nats command has it.

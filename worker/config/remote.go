@@ -179,8 +179,8 @@ func (l *remoteList) take(answer *http.Response) (changed bool, err error) {
 	return changed, nil
 }
 
-// parseRemote reads a list as sellers write them, and adds its bytes to a sum. One broken line refuses all of it, as in a file. The
-// error names the first broken lines and counts the others.
+// parseRemote reads a list as sellers write them, and adds its bytes to a sum. One broken line refuses all of it, as in a file.
+// The error names the first broken lines and counts the others.
 func parseRemote(body io.Reader, sum hash.Hash) ([]proxylist.Proxy, error) {
 	// One byte more than allowed, so that a list of exactly the limit is taken.
 	bounded := &io.LimitedReader{R: body, N: maxRemote + 1}

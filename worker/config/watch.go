@@ -11,10 +11,10 @@ import (
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
-// WatchProxies keeps the proxies of GOFER_PROXIES, GOFER_PROXIES_FILE and GOFER_PROXIES_URL up to date until ctx ends; own are those
-// of the first two at the start. It calls use with each new list of all of them, one call after the other. An error beside a
-// list, or without one if nothing is new, says why a part cannot be read, a line for each broken line of it: the last good state
-// of this part stays. Without a file and without a URL it returns at once.
+// WatchProxies keeps the proxies of GOFER_PROXIES, GOFER_PROXIES_FILE and GOFER_PROXIES_URL up to date until ctx ends; own are
+// those of the first two at the start. It calls use with each new list of all of them, one call after the other. An error beside
+// a list, or without one if nothing is new, says why a part cannot be read, a line for each broken line of it: the last good
+// state of this part stays. Without a file and without a URL it returns at once.
 func (c *Config) WatchProxies(ctx context.Context, own []proxylist.Proxy, use func([]proxylist.Proxy, error)) {
 	w := &proxyWatch{use: use, own: part{proxies: own}}
 	var watches sync.WaitGroup
@@ -56,8 +56,8 @@ func (w *proxyWatch) take(p *part, proxies []proxylist.Proxy, err error) {
 	w.use(all, errors.Join(w.own.err, w.fetched.err))
 }
 
-// followFile reads the file after a second and then, once a second, when it has changed: that may have been between the start, when
-// somebody read it, and now.
+// followFile reads the file after a second and then, once a second, when it has changed: that may have been between the start,
+// when somebody read it, and now.
 func (w *proxyWatch) followFile(ctx context.Context, c *Config) {
 	last := fileStamp{size: -1} // no file's
 	tick := time.NewTicker(time.Second)

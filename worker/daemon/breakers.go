@@ -14,8 +14,9 @@ import (
 	"github.com/gofer-mq/gofer/worker/fleet"
 )
 
-// newFleetBreakers shares this worker's findings with the fleet. It returns nil if Config keeps them. Others avoid a proxy for its
-// open time and the time that its probes may take; no finding is believed for longer than the longest open time and its probes.
+// newFleetBreakers shares this worker's findings with the fleet. It returns nil if Config keeps them. Others avoid a proxy for
+// its open time and the time that its probes may take; no finding is believed for longer than the longest open time and its
+// probes.
 func (d *daemon) newFleetBreakers() *fleet.Breakers {
 	if d.cfg.KeepFindings {
 		return nil
@@ -77,9 +78,9 @@ func (d *daemon) recordPool(e rotation.Event) {
 	d.enqueue(func(ctx context.Context) error { return d.connected.Load().stream.PublishPool(ctx, event) })
 }
 
-// breakers lists up to limit breakers, and counts all. Those that are not closed, or whose proxy is avoided, come first: an answer
-// over NATS has no room for 100,000. The elements are what the HTTP API shows. It copies the state of every
-// proxy, so it is for questions of people, not for scrapes.
+// breakers lists up to limit breakers, and counts all. Those that are not closed, or whose proxy is avoided, come first: an
+// answer over NATS has no room for 100,000. The elements are what the HTTP API shows. It copies the state of every proxy, so it
+// is for questions of people, not for scrapes.
 func (d *daemon) breakers(limit int) (list any, total int) {
 	status := d.pool.Status()
 	closed := func(s rotation.Status) int {
@@ -97,8 +98,8 @@ func (d *daemon) breakers(limit int) (list any, total int) {
 	return shown, len(status)
 }
 
-// resetHere closes the breaker of one proxy in this worker, or of all if proxy is empty, and returns how many proxies it found. It
-// also withdraws this worker's findings, or the others would go on avoiding the proxy.
+// resetHere closes the breaker of one proxy in this worker, or of all if proxy is empty, and returns how many proxies it found.
+// It also withdraws this worker's findings, or the others would go on avoiding the proxy.
 func (d *daemon) resetHere(proxy string) (reset int) {
 	ids := []string{proxy}
 	if proxy == "" {

@@ -51,7 +51,8 @@ type Config struct {
 	// Proxies are this worker's own, beside those that the fleet's bucket names.
 	Proxies []proxylist.Proxy
 	// WatchProxies calls use with each new list of them until ctx ends, one call after the other. An error says why a part of the
-	// list is an older one or missing; it comes with a nil list if nothing is new. A nil function means that Proxies never change.
+	// list is an older one or missing; it comes with a nil list if nothing is new. A nil function means that Proxies never
+	// change.
 	WatchProxies func(ctx context.Context, use func([]proxylist.Proxy, error))
 	// AwaitProxies says that Proxies lack a part that WatchProxies fetches. No job is taken before the first call of use. Until a
 	// call has no error, a job that no proxy of the pool matches waits instead of ending.

@@ -87,8 +87,8 @@ func (d *daemon) shareCount(ctx context.Context, client *bus.Client, counter *wa
 	return waiting.Store(ctx, kv, s)
 }
 
-// queues is how the queues of the fleet stand: what has been counted, with what the consumers know at this moment. Without a connection
-// it is what has been counted.
+// queues is how the queues of the fleet stand: what has been counted, with what the consumers know at this moment. Without a
+// connection it is what has been counted.
 func (d *daemon) queues(ctx context.Context) (any, error) {
 	s, taken, err := d.counted(ctx)
 	if err != nil {

@@ -77,8 +77,8 @@ func (d *daemon) recordJob(job jobs.Job, result jobs.Result) {
 	d.journal.addJob(result)
 }
 
-// publishOutbox publishes events from the outbox until ctx ends, and then the events that are left, until last ends. It runs only on
-// a connection, so the events may use it.
+// publishOutbox publishes events from the outbox until ctx ends, and then the events that are left, until last ends. It runs only
+// on a connection, so the events may use it.
 func (d *daemon) publishOutbox(ctx, last context.Context) {
 	for ctx.Err() == nil {
 		select {

@@ -12,7 +12,8 @@ import (
 const (
 	// sumEvery is the time between two sums of what happened to jobs.
 	sumEvery = time.Minute
-	// maxFailedLines is how many jobs that failed have a line of their own between two sums: a bad list of jobs must not fill the disk.
+	// maxFailedLines is how many jobs that failed have a line of their own between two sums: a bad list of jobs must not fill the
+	// disk.
 	maxFailedLines = 60
 	// lookEvery is how often the journal looks whether proxies can be used.
 	lookEvery = 5 * time.Second

@@ -9,8 +9,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// uniqueName is the host's name and eight random digits, in the characters of an id: it stands in subjects. A name must not return
-// after a restart, or the fleet would take two processes for one.
+// uniqueName is the host's name and eight random digits, in the characters of an id: it stands in subjects. A name must not
+// return after a restart, or the fleet would take two processes for one.
 func uniqueName() string {
 	host, _ := os.Hostname()
 	host = strings.Map(func(r rune) rune {

@@ -9,8 +9,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/stream"
 )
 
-// lookAfterWaiting releases overdue jobs, and counts and shares what the queues hold, until ctx ends. One worker of the fleet does both
-// for all; the others wait to take over. One leadership for both keeps an idle worker from asking for two.
+// lookAfterWaiting releases overdue jobs, and counts and shares what the queues hold, until ctx ends. One worker of the fleet
+// does both for all; the others wait to take over. One leadership for both keeps an idle worker from asking for two.
 func (d *daemon) lookAfterWaiting(ctx context.Context, client *stream.Client) {
 	leader := fleet.NewLeader(fleet.LeaderConfig{Task: "overdue", Worker: d.cfg.Name, Log: d.log})
 	leader.Run(ctx, client.JetStream(), d.names, func(ctx context.Context) {
@@ -23,8 +23,8 @@ func (d *daemon) lookAfterWaiting(ctx context.Context, client *stream.Client) {
 	})
 }
 
-// findStranded releases jobs of this worker's queues that a consumer counts as acked and no longer delivers, until ctx ends. Every
-// worker looks after its own queues.
+// findStranded releases jobs of this worker's queues that a consumer counts as acked and no longer delivers, until ctx ends.
+// Every worker looks after its own queues.
 func (d *daemon) findStranded(ctx context.Context, client *stream.Client) {
 	overdue.RunStranded(ctx, client, overdue.StrandedConfig{
 		Queues: d.cfg.Streams.Queues, Released: func(n int) { d.overdue.Add(int64(n)) }, Log: d.log,

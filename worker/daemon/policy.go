@@ -18,8 +18,8 @@ func (d *daemon) policy() jobs.Policy {
 	return p
 }
 
-// setPolicy makes p the fleet's retry policy. Every worker has it within a second, because each watches the bucket. It returns when
-// this worker has it, so that a read that follows shows what was written. Errors: bus.ErrUnreachable.
+// setPolicy makes p the fleet's retry policy. Every worker has it within a second, because each watches the bucket. It returns
+// when this worker has it, so that a read that follows shows what was written. Errors: bus.ErrUnreachable.
 func (d *daemon) setPolicy(ctx context.Context, p jobs.Policy) error {
 	data, err := json.Marshal(p)
 	if err != nil {

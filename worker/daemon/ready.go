@@ -59,8 +59,8 @@ func (d *daemon) startDetail() string {
 	return "not connected yet, or the streams are not set up"
 }
 
-// proxyCheck fails while no attempt can begin: in an outage, and while no proxy is usable. A worker that may fetch directly is ready
-// without proxies.
+// proxyCheck fails while no attempt can begin: in an outage, and while no proxy is usable. A worker that may fetch directly is
+// ready without proxies.
 func (d *daemon) proxyCheck() admin.Check {
 	c := admin.Check{Name: "proxies", OK: d.pool.Usable(), Detail: fmt.Sprintf("%d in the pool", d.pool.Len())}
 	since, failing := d.pool.Outage()
@@ -88,8 +88,8 @@ type listError struct {
 	err   error
 }
 
-// takeProxies installs a list of proxies that was read again; nil if nothing is new. The last good state of a part that could not be
-// read stays, and /readyz names the reason with the time of the first failure in a row.
+// takeProxies installs a list of proxies that was read again; nil if nothing is new. The last good state of a part that could not
+// be read stays, and /readyz names the reason with the time of the first failure in a row.
 func (d *daemon) takeProxies(proxies []proxylist.Proxy, err error) {
 	defer d.toldOnce.Do(func() { close(d.listTold) })
 	if proxies != nil {
@@ -109,8 +109,8 @@ func (d *daemon) takeProxies(proxies []proxylist.Proxy, err error) {
 	d.log.Error("a list of proxies cannot be read, the last good one stays", "error", err)
 }
 
-// awaitProxies waits until the list of proxies was fetched, or could not be: a job that is taken before might find no proxy. It ends
-// with ctx.
+// awaitProxies waits until the list of proxies was fetched, or could not be: a job that is taken before might find no proxy. It
+// ends with ctx.
 func (d *daemon) awaitProxies(ctx context.Context) {
 	if !d.cfg.AwaitProxies {
 		return
@@ -121,8 +121,8 @@ func (d *daemon) awaitProxies(ctx context.Context) {
 	}
 }
 
-// listErrorText is the part of the check of proxies about a list that cannot be read; empty if it can. Such a list makes no worker
-// unready, because the last good one works.
+// listErrorText is the part of the check of proxies about a list that cannot be read; empty if it can. Such a list makes no
+// worker unready, because the last good one works.
 func (d *daemon) listErrorText() string {
 	last := d.listError.Load()
 	switch {

@@ -54,8 +54,8 @@ func (d *daemon) run(ctx context.Context) error {
 // reserve is the part of the drain timeout that jobs do not get.
 func (d *daemon) reserve() time.Duration { return min(2*time.Second, d.cfg.DrainTimeout/4) }
 
-// delayedEnd returns a context with the values of ctx that ends when ctx has ended and then so much time has passed. What has to be
-// written after the end runs under it.
+// delayedEnd returns a context with the values of ctx that ends when ctx has ended and then so much time has passed. What has to
+// be written after the end runs under it.
 func delayedEnd(ctx context.Context, later time.Duration) (out context.Context, cancel context.CancelFunc) {
 	out, cancel = context.WithCancel(context.WithoutCancel(ctx))
 	// AfterFunc runs in its own goroutine, so the delay blocks nothing.
@@ -63,8 +63,8 @@ func delayedEnd(ctx context.Context, later time.Duration) (out context.Context, 
 	return out, cancel
 }
 
-// endBefore waits for tasks and reports whether they ended before ctx did. If not, the goroutine that waits stays behind with them:
-// the process is about to exit.
+// endBefore waits for tasks and reports whether they ended before ctx did. If not, the goroutine that waits stays behind with
+// them: the process is about to exit.
 func endBefore(ctx context.Context, tasks *sync.WaitGroup) bool {
 	done := make(chan struct{})
 	go func() {
@@ -104,7 +104,8 @@ func (d *daemon) serve() (shutDown func(context.Context), addr string) {
 	}, addr
 }
 
-// handler is the HTTP API. Live streams get at most half of the port's connections, so that probes and scrapes are still answered.
+// handler is the HTTP API. Live streams get at most half of the port's connections, so that probes and scrapes are still
+// answered.
 func (d *daemon) handler(addr string) http.Handler {
 	return admin.New(admin.Config{
 		Addr: addr, Token: d.cfg.AdminToken, Worker: d.cfg.Name, Version: d.cfg.Version, Log: d.log,

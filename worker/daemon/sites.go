@@ -49,7 +49,8 @@ func rests(s sites.State) bool { return s == sites.Resting || s == sites.Testing
 // instead of for the site.
 func (d *daemon) waitForSite(site string) bool { return d.fleetSites != nil && d.fleetSites.Wait(site) }
 
-// releaseSites releases jobs that wait for sites until ctx ends. One worker of the fleet does that for all; the others wait to take over.
+// releaseSites releases jobs that wait for sites until ctx ends. One worker of the fleet does that for all; the others wait to
+// take over.
 func (d *daemon) releaseSites(ctx context.Context, client *stream.Client) {
 	leader := fleet.NewLeader(fleet.LeaderConfig{Task: "sites", Worker: d.cfg.Name, Log: d.log})
 	leader.Run(ctx, client.JetStream(), d.names, func(ctx context.Context) { d.releaser.Run(ctx, client) })
@@ -159,8 +160,8 @@ func (d *daemon) resetSiteHere(name string) bool {
 	return known
 }
 
-// resetSite ends the rest of a site in every worker: here at once, so that who asks next sees it, and elsewhere by a message, which
-// comes back to this worker as well. Errors: bus.ErrUnreachable, after the reset here.
+// resetSite ends the rest of a site in every worker: here at once, so that who asks next sees it, and elsewhere by a message,
+// which comes back to this worker as well. Errors: bus.ErrUnreachable, after the reset here.
 func (d *daemon) resetSite(ctx context.Context, name string) error {
 	// Here first, so that the answer of the API shows the change even without a connection.
 	d.resetSiteHere(name)

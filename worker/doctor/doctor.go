@@ -40,7 +40,7 @@ type Config struct {
 type doctor struct {
 	Config
 	client *client.Client
-	// ames are the names of streams and subjects under the prefix of the connection.
+	// names are the names of streams and subjects under the prefix of the connection.
 	names jobs.Names
 }
 

@@ -11,7 +11,8 @@ import (
 	"github.com/gofer-mq/gofer/rotation"
 )
 
-// attempt is one try through one proxy, redirects included, and how it was judged. It is written once, when the attempt has ended.
+// attempt is one try through one proxy, redirects included, and how it was judged. It is written once, when the attempt has
+// ended.
 type attempt struct {
 	jobs.Attempt
 	blame      blame

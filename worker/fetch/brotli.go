@@ -73,8 +73,8 @@ func (h *brotliHead) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// brotliWindow is the size of the buffer that a stream needs which begins so; zero for one that cannot be read (RFC 7932, 9.1). The
-// decoder makes it no larger than a single meta-block of a known length.
+// brotliWindow is the size of the buffer that a stream needs which begins so; zero for one that cannot be read (RFC 7932, 9.1).
+// The decoder makes it no larger than a single meta-block of a known length.
 func brotliWindow(begin []byte) int64 {
 	in := brotliBits{bytes: begin}
 	size := int64(1) << in.windowBits()

@@ -14,14 +14,15 @@ const (
 	budgetWait = time.Minute
 	// A retry through another proxy, after a failure of the first one, burdens no target: it costs a part of one that does.
 	costOfRetry, costOfFailover = 1, 1.0 / 3
-	// hedgeShare is how many hedges may begin by themselves for each first attempt, and maxHedges how many of them may be saved up.
+	// hedgeShare is how many hedges may begin by themselves for each first attempt, and maxHedges how many of them may be saved
+	// up.
 	hedgeShare, maxHedges = 0.04, 10
 )
 
 // budget keeps retries from multiplying the load when everything fails: a token bucket that each first attempt fills by a
-// share, and time by a floor. A lack of tokens is a debt: each retry waits until the tokens of those before it have come. The shape is
-// that of Finagle's RetryBudget. hedges is a second, smaller bucket: without it, hedges that begin by
-// themselves would take what retries need.
+// share, and time by a floor. A lack of tokens is a debt: each retry waits until the tokens of those before it have come. The
+// shape is that of Finagle's RetryBudget. hedges is a second, smaller bucket: without it, hedges that begin by themselves would
+// take what retries need.
 type budget struct {
 	share, floor float64 // tokens of a first attempt, and of a second
 
@@ -75,8 +76,8 @@ func (b *budget) spend(cost float64) time.Duration {
 	return wait
 }
 
-// hedge takes the cost of a hedge, and one of the hedges that there may be of themselves if isAuto. It takes nothing and reports false
-// if one of the two is used up: a hedge does not wait.
+// hedge takes the cost of a hedge, and one of the hedges that there may be of themselves if isAuto. It takes nothing and reports
+// false if one of the two is used up: a hedge does not wait.
 func (b *budget) hedge(isAuto bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

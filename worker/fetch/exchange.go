@@ -35,9 +35,9 @@ type locationError struct{ reason string }
 
 func (e *locationError) Error() string { return e.reason }
 
-// exchanges are those of one attempt: the request, and one more for each redirect, all through the same proxy. The fields describe
-// the newest exchange unless they say otherwise. Atomic fields are read by the watches while the exchanges go
-// on. All others belong to the goroutine of do, and to that of the run once do has returned.
+// exchanges are those of one attempt: the request, and one more for each redirect, all through the same proxy. The fields
+// describe the newest exchange unless they say otherwise. Atomic fields are read by the watches while the exchanges go on. All
+// others belong to the goroutine of do, and to that of the run once do has returned.
 type exchanges struct {
 	run   *run
 	proxy *url.URL      // nil when direct; with the word of the exit filled in
@@ -142,7 +142,7 @@ func (x *exchanges) status() int {
 func (x *exchanges) follow(ctx context.Context) error {
 	req := x.run.firstRequest()
 	x.target = x.run.job.Target()
-	// is the number of redirects so far. exchangeOnce compares it with what the job allows.
+	// n is the number of redirects so far. exchangeOnce compares it with what the job allows.
 	for n := 0; ; n++ {
 		x.url, x.site = x.target.String(), siteName(x.target)
 		x.first.ask(x.site)

@@ -113,7 +113,8 @@ func (r *run) addResponse(f *facts, x *exchanges) {
 	f.retryable = r.policy.IsRetryable(f.status)
 }
 
-// noteRefusedCert remembers the first certificate that was refused through an exit. Later ones through the same exit say nothing new.
+// noteRefusedCert remembers the first certificate that was refused through an exit. Later ones through the same exit say nothing
+// new.
 func (r *run) noteRefusedCert(x *exchanges, key string) {
 	if r.refusedCerts[key] != nil {
 		return

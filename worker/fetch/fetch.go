@@ -108,8 +108,8 @@ type run struct {
 	unreachable   []string                // the proxies that this host could not open a connection to
 	refusedCerts  map[string]*refusedCert // what was refused as the target's certificate, by the proxy's id
 	isSiteTest    bool                    // the attempt tests a site that rests
-	// Of an attempt whose hedge went on after it had ended, or the reverse: what its response asked for, and whether it had one. Zero if
-	// the latest attempt had none beside it.
+	// Of an attempt whose hedge went on after it had ended, or the reverse: what its response asked for, and whether it had one.
+	// Zero if the latest attempt had none beside it.
 	otherRetryAfter time.Duration
 	otherResponded  bool
 	memory          memoryAccount // of the responses and decoders

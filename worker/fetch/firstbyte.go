@@ -14,7 +14,8 @@ import (
 var errNoFirstByte = errors.New("no first byte of a response in time")
 
 const (
-	// The learnt first-byte timeout is learntFactor times the quantile learntQuantile of the site's times, and at least minLearnt.
+	// The learnt first-byte timeout is learntFactor times the quantile learntQuantile of the site's times, and at least
+	// minLearnt.
 	learntQuantile = 0.99
 	learntFactor   = 4
 	minLearnt      = 2 * time.Second
@@ -26,9 +27,9 @@ const (
 	settle = time.Millisecond
 )
 
-// firstByteWatch ends an attempt in which one phase takes too long: dialling, CONNECT or SOCKS, TLS, or the wait for the first byte
-// of a response. Each redirect starts it again. A nil watch ends nothing. The check runs in the goroutine of a
-// timer, so a phase may change while it looks: see judge.
+// firstByteWatch ends an attempt in which one phase takes too long: dialling, CONNECT or SOCKS, TLS, or the wait for the first
+// byte of a response. Each redirect starts it again. A nil watch ends nothing. The check runs in the goroutine of a timer, so a
+// phase may change while it looks: see judge.
 type firstByteWatch struct {
 	x     *exchanges
 	end   context.CancelCauseFunc

@@ -433,8 +433,8 @@ func TestEachRedirectHasTheFirstByteTimeoutToItself(t *testing.T) {
 	})
 }
 
-// TestAProxyThatASiteIsSilentToDoesNotRaiseItsBound has a site that is silent to one proxy of fifteen, which works for others. Each
-// attempt through it is ended after the 2 s at which the first one was.
+// TestAProxyThatASiteIsSilentToDoesNotRaiseItsBound has a site that is silent to one proxy of fifteen, which works for others.
+// Each attempt through it is ended after the 2 s at which the first one was.
 func TestAProxyThatASiteIsSilentToDoesNotRaiseItsBound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := takes(t, forever)

@@ -32,13 +32,14 @@ func (h *hedges) count(won bool) {
 	h.lost.Add(1)
 }
 
-// Hedges is how many hedges brought the result of their job, were slower than the attempt beside them, or brought none like that one.
+// Hedges is how many hedges brought the result of their job, were slower than the attempt beside them, or brought none like that
+// one.
 func (f *Fetcher) Hedges() (won, lost, failed int64) {
 	return f.hedges.won.Load(), f.hedges.lost.Load(), f.hedges.failed.Load()
 }
 
-// pair is an attempt and its hedge, an attempt that begins beside it when its first byte takes too long. Each runs in a goroutine of
-// its own. They share the turn to read a response, and nothing else.
+// pair is an attempt and its hedge, an attempt that begins beside it when its first byte takes too long. Each runs in a goroutine
+// of its own. They share the turn to read a response, and nothing else.
 type pair struct {
 	run       *run
 	isAuto    bool
@@ -72,8 +73,8 @@ func (r *run) race(ctx context.Context, lease *rotation.Lease) *flight {
 	return p.winner
 }
 
-// mayHedge reports whether another attempt may begin beside the first one: the request can be sent twice, the job leaves the choice of
-// a proxy open, an attempt is left, and the first one is no test of a site.
+// mayHedge reports whether another attempt may begin beside the first one: the request can be sent twice, the job leaves the
+// choice of a proxy open, an attempt is left, and the first one is no test of a site.
 func (r *run) mayHedge() bool {
 	isSafe := r.job.Method == "GET" || r.job.Method == "HEAD"
 	isOn := r.policy.Hedge > 0 || r.policy.Hedge == jobs.Auto

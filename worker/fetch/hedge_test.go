@@ -179,8 +179,8 @@ func TestALoserIsCancelledBeforeItsBody(t *testing.T) {
 	})
 }
 
-// TestHedgesOfThemselvesAreFourInAHundredAtMost has a site that becomes slower from job to job, so that most jobs take longer than 98
-// of 100 before.
+// TestHedgesOfThemselvesAreFourInAHundredAtMost has a site that becomes slower from job to job, so that most jobs take longer
+// than 98 of 100 before.
 func TestHedgesOfThemselvesAreFourInAHundredAtMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := takes(t)
@@ -329,8 +329,8 @@ func TestNoJobMakesMoreAttemptsThanAllowed(t *testing.T) {
 	}
 }
 
-// TestHedgesDoNotBecomeLater has a site that is silent to one proxy of thirty-one: more attempts are slow than the 98th percentile
-// leaves room for, and each of them loses.
+// TestHedgesDoNotBecomeLater has a site that is silent to one proxy of thirty-one: more attempts are slow than the 98th
+// percentile leaves room for, and each of them loses.
 func TestHedgesDoNotBecomeLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := takes(t, forever)
@@ -379,7 +379,8 @@ func TestTheWaitThatAnAnswerBesideAHedgeAsksForIsKept(t *testing.T) {
 	})
 }
 
-// TestAnAttemptThatWaitsForTheAnswerOfAnotherBlamesNobody: p1 begins its answer first and never ends it, so that p0's is not read.
+// TestAnAttemptThatWaitsForTheAnswerOfAnotherBlamesNobody: p1 begins its answer first and never ends it, so that p0's is not
+// read.
 func TestAnAttemptThatWaitsForTheAnswerOfAnotherBlamesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := takes(t, time.Second, 100*time.Millisecond)
@@ -394,7 +395,8 @@ func TestAnAttemptThatWaitsForTheAnswerOfAnotherBlamesNobody(t *testing.T) {
 	})
 }
 
-// TestAResultWaitsSecondsAtMostForAProxyThatOnlyLoses: without a first-byte timeout nothing else ends the attempt before its own time.
+// TestAResultWaitsSecondsAtMostForAProxyThatOnlyLoses: without a first-byte timeout nothing else ends the attempt before its own
+// time.
 func TestAResultWaitsSecondsAtMostForAProxyThatOnlyLoses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bay{T: t, first: func(proxy, _ string) time.Duration {

@@ -11,8 +11,8 @@ const (
 	// maxInterceptors bounds how many suspects are kept, maxRefusedCerts how many certificates of each.
 	maxInterceptors = 1024
 	maxRefusedCerts = 32
-	// interceptedDomains is at how many domains a proxy must show certificates of one issuer to be an interceptor. A publisher or a
-	// site can have a bad certificate of its own, but hardly one for the sites of others.
+	// interceptedDomains is at how many domains a proxy must show certificates of one issuer to be an interceptor. A publisher or
+	// a site can have a bad certificate of its own, but hardly one for the sites of others.
 	interceptedDomains = 3
 )
 

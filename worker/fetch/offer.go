@@ -11,7 +11,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// offer is what a server is offered in a TLS handshake. The zero value is the usual: HTTP/2 first, and the cipher suites of crypto/tls.
+// offer is what a server is offered in a TLS handshake. The zero value is the usual: HTTP/2 first, and the cipher suites of
+// crypto/tls.
 type offer struct {
 	http1 bool // no HTTP/2
 	rsa   bool // suites with RSA key exchange

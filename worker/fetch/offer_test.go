@@ -86,7 +86,8 @@ func TestAServerThatWantsHTTP11GetsItAtOnceAndFromThenOn(t *testing.T) {
 	}
 }
 
-// TestAPostThatAnHTTP2ServerDidNotProcessIsSentAgain has every error code: of two of them RFC 9113 says what became of the request.
+// TestAPostThatAnHTTP2ServerDidNotProcessIsSentAgain has every error code: of two of them RFC 9113 says what became of the
+// request.
 func TestAPostThatAnHTTP2ServerDidNotProcessIsSentAgain(t *testing.T) {
 	for code := range http2.ErrCodeHTTP11Required {
 		for name, ends := range map[string]func(f *http2.Framer, stream uint32){

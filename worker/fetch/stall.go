@@ -18,7 +18,8 @@ const (
 )
 
 // stallWatch ends an attempt when less than minProgress of a response arrives within the timeout. It measures from the first
-// byte of each response until stop, which an informational response calls too: the final one has not begun then. The zero value watches nothing.
+// byte of each response until stop, which an informational response calls too: the final one has not begun then. The zero value
+// watches nothing.
 type stallWatch struct {
 	timeout time.Duration // zero or less: nothing is watched
 	end     context.CancelCauseFunc

@@ -18,7 +18,8 @@ import (
 	"github.com/gofer-mq/gofer/rotation/sites"
 )
 
-// SiteFinding is what stands in the bucket of sites under the key of a site. Its times are counted from when the server stored it.
+// SiteFinding is what stands in the bucket of sites under the key of a site. Its times are counted from when the server stored
+// it.
 type SiteFinding struct {
 	Worker string `json:"worker"`
 	// Instance is the run of the worker.
@@ -34,7 +35,8 @@ type SiteFinding struct {
 	Failed *jobs.Duration `json:"failed,omitempty"`
 }
 
-// siteWaits is what stands under the key of a site after waitsPrefix: jobs wait for it, and the leader of the fleet is to look at them.
+// siteWaits is what stands under the key of a site after waitsPrefix: jobs wait for it, and the leader of the fleet is to look at
+// them.
 type siteWaits struct {
 	Site string `json:"site"`
 }
@@ -75,8 +77,9 @@ type SitesConfig struct {
 // Sites tell the fleet which sites rest by what this worker found, let this worker know what others found, and tell the leader of
 // the fleet for which sites jobs wait. Make them with NewSites; they may be shared by any number of goroutines.
 //
-// A worker of which this one knows three findings or more, and more findings than sites that do not rest, is more likely to have a
-// bad network than to be right: its findings are not followed. A finding that is lost, old or not valid leaves each worker to its own judgement.
+// A worker of which this one knows three findings or more, and more findings than sites that do not rest, is more likely to have
+// a bad network than to be right: its findings are not followed. A finding that is lost, old or not valid leaves each worker to
+// its own judgement.
 type Sites struct {
 	cfg      SitesConfig
 	instance string

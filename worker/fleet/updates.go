@@ -89,8 +89,8 @@ func (o *updateQueue[U]) done(id string, u U) {
 	}
 }
 
-// write writes the updates one by one until ctx ends. It drops what the server refuses for good, or has no room for. It tries again
-// what gets no answer, or a temporary refusal: the update is written when NATS is back, unless its time is over by then.
+// write writes the updates one by one until ctx ends. It drops what the server refuses for good, or has no room for. It tries
+// again what gets no answer, or a temporary refusal: the update is written when NATS is back, unless its time is over by then.
 func (b *Breakers) write(ctx context.Context, js jetstream.JetStream, bucket string) {
 	var kv jetstream.KeyValue
 	for failing := false; ctx.Err() == nil; {

@@ -10,9 +10,9 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// classCounters are the counters of a metric that differ only in their label class. Most combinations of an outcome and a class never
-// come: a counter is made when it is first needed, and the one that comes most often at once, so that its rate is right from the first
-// event on.
+// classCounters are the counters of a metric that differ only in their label class. Most combinations of an outcome and a class
+// never come: a counter is made when it is first needed, and the one that comes most often at once, so that its rate is right
+// from the first event on.
 type classCounters struct {
 	set      *vm.Set
 	name     string

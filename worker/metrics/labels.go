@@ -19,7 +19,8 @@ func queueLabels(served []string) []string {
 	return labels
 }
 
-// queue returns the label of a queue. A queue that this worker does not serve has a common label, so that messages cannot make series.
+// queue returns the label of a queue. A queue that this worker does not serve has a common label, so that messages cannot make
+// series.
 func (m *Registry) queue(name string) string {
 	if slices.Contains(m.gauges.Queues, name) {
 		return name

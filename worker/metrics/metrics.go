@@ -1,5 +1,5 @@
-// Package metrics counts what a worker does and writes it as a page in the Prometheus text format. Package admin serves the page at
-// GET /metrics.
+// Package metrics counts what a worker does and writes it as a page in the Prometheus text format. Package admin serves the page
+// at GET /metrics.
 package metrics
 
 import (
@@ -77,8 +77,8 @@ type Backlog struct {
 	Waiting     int64 `json:"-"`
 }
 
-// FleetJobs is what a queue of the fleet holds: jobs by state, how old the oldest one is by state, in seconds, and how many of those that
-// wait are overdue.
+// FleetJobs is what a queue of the fleet holds: jobs by state, how old the oldest one is by state, in seconds, and how many of
+// those that wait are overdue.
 type FleetJobs struct {
 	Jobs    map[string]uint64
 	Oldest  map[string]float64

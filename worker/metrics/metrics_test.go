@@ -336,7 +336,8 @@ func BenchmarkAttemptCounted(b *testing.B) {
 	}
 }
 
-// TestTheFleetsJobsAreShownByQueueAndState: queues that this worker does not serve are one, and a fleet that nobody counts has no samples.
+// TestTheFleetsJobsAreShownByQueueAndState: queues that this worker does not serve are one, and a fleet that nobody counts has no
+// samples.
 func TestTheFleetsJobsAreShownByQueueAndState(t *testing.T) {
 	g := everything(0, "default")
 	page := string(metrics.New(g).Write(0))

@@ -2,8 +2,8 @@
 //
 // A waiting job is a scheduled message, and the server may lose its timer: the message stays and nothing happens. So one worker
 // of the fleet reads each waiting job once, remembers when its time comes, and looks a little later whether the job still
-// waits. Among a million waiting jobs whose times are spread over an hour, that costs 1 % of a core of worker and server together,
-// and 12 bytes a job. To read all of them, as a new leader does, takes half a minute of a core (testenv/bench).
+// waits. Among a million waiting jobs whose times are spread over an hour, that costs 1 % of a core of worker and server
+// together, and 12 bytes a job. To read all of them, as a new leader does, takes half a minute of a core (testenv/bench).
 package overdue
 
 import (

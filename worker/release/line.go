@@ -41,7 +41,7 @@ type line struct {
 	key, site string
 	next      time.Time // of the next look
 	index     int       // in the queue; -1 while a runner holds the line
-	// otBefore outranks hurried: each note about a failing site would otherwise cause a request at once, and
+	// notBefore outranks hurried: each note about a failing site would otherwise cause a request at once, and
 	// the notes come with every job that ends up waiting.
 	noted     time.Time // when jobs waited for it last, as far as somebody told
 	notBefore time.Time // no look before, whatever hurries: the latest one failed

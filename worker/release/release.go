@@ -1,10 +1,10 @@
 // Package release lets jobs go that wait for a site.
 //
 // Such a job lies in the stream of waiting jobs under the subject of its site, and nobody looks at it: 100,000 of them cost what
-// one costs. One worker of the fleet at a time, the leader, reads the oldest job of a site and makes it a due one: a single job as
-// the test of a site that rests, jobs one after the other when it answers again, and those that have waited for too long, so that
-// the worker that gets them ends them. A job of a queue from which nobody takes jobs is passed over. The server makes a waiting job a
-// due one in one step, so a death loses and repeats none.
+// one costs. One worker of the fleet at a time, the leader, reads the oldest job of a site and makes it a due one: a single job
+// as the test of a site that rests, jobs one after the other when it answers again, and those that have waited for too long, so
+// that the worker that gets them ends them. A job of a queue from which nobody takes jobs is passed over. The server makes a
+// waiting job a due one in one step, so a death loses and repeats none.
 package release
 
 import (
@@ -21,20 +21,19 @@ const (
 	// runners is how many sites are looked at at the same time. It bounds the questions to the server that are
 	// open at the same time, not the speed of one site.
 	runners = 8
-	// most is how many sites may have waiting jobs that this worker knows of. The server releases the jobs of others at their time.
-	// maxSites is how many sites may have waiting jobs that this worker knows of. The server releases the jobs
-	// of others at their time. It bounds the memory of a crawl over very many dead sites.
+	// maxSites is how many sites may have waiting jobs that this worker knows of. The server releases the jobs of others at
+	// their time. It bounds the memory of a crawl over very many dead sites.
 	maxSites = 100_000
-	// longer than that. It is longer than the longest wait for a site, so no line is forgotten whose jobs still
-	// lie in the stream.
+	// forgetAfter is how long a worker that does not lead remembers that jobs wait for a site. It is longer than the longest
+	// wait for a site, so no line is forgotten whose jobs still lie in the stream.
 	forgetAfter = time.Hour
 )
 
 // Site is what is known of a site. The zero value is a site of which nothing is known: its jobs go as the
 // window allows.
 type Site struct {
-	// Rests tells that no job may ask the site before Until, and then one as its test. While a test is under way, Until is when it
-	// loses its place to another one.
+	// Rests tells that no job may ask the site before Until, and then one as its test. While a test is under way, Until is when
+	// it loses its place to another one.
 	Rests bool
 	Until time.Time
 	// Since is when its rest began.
@@ -71,8 +70,8 @@ type Config struct {
 	Log      *slog.Logger
 }
 
-// Releaser knows for which sites jobs wait and, while its worker leads, releases them. Make one with New. Its methods may be called
-// from any goroutine.
+// Releaser knows for which sites jobs wait and, while its worker leads, releases them. Make one with New. Its methods may be
+// called from any goroutine.
 type Releaser struct {
 	cfg Config
 	// One signal is enough for all: a runner that wakes looks at the queue itself and wakes the next one.
@@ -115,7 +114,7 @@ func (r *Releaser) Waits(key, site string, age time.Duration) {
 		r.lines[key] = l
 		r.queue.push(l)
 	}
-	// oted only grows: notes of several workers arrive in any order.
+	// noted only grows: notes of several workers arrive in any order.
 	if at.After(l.noted) {
 		l.noted = at
 	}
@@ -138,8 +137,8 @@ func (r *Releaser) Sites() int {
 	return len(r.lines)
 }
 
-// hurry looks at a line at once, or at once again if a runner holds it, but not before the pause after a failure is over. The caller
-// holds the lock.
+// hurry looks at a line at once, or at once again if a runner holds it, but not before the pause after a failure is over. The
+// caller holds the lock.
 func (r *Releaser) hurry(l *line) {
 	// The flag is for the case that a runner holds the line: giveBack then makes it due at once, so a note
 	// during a look is not lost.
@@ -248,7 +247,8 @@ func (r *Releaser) take(ctx context.Context) *line {
 	return nil
 }
 
-// giveBack ends the hold of a line, which is looked at again after a while. An empty one is forgotten if nobody has told of it lately.
+// giveBack ends the hold of a line, which is looked at again after a while. An empty one is forgotten if nobody has told of it
+// lately.
 func (r *Releaser) giveBack(l *line, saw view) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -42,7 +42,8 @@ func (q *queues) reset() {
 	q.untaken = nil
 }
 
-// It takes the lock for one question; servesLocked is for callers that hold it.
+// serves reports whether somebody takes the jobs of a queue. It takes the lock for one question; servesLocked is for callers that
+// hold it.
 func (q *queues) serves(queue string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -104,8 +105,8 @@ func isUntaken(consumer bus.DueConsumer, seq uint64) bool {
 	return consumer.Pending > 0 && consumer.Delivered < seq
 }
 
-// lies reports whether a released job that is still due lies in a queue that nobody serves. It notes a queue of which nobody has taken
-// the job for too long.
+// lies reports whether a released job that is still due lies in a queue that nobody serves. It notes a queue of which nobody has
+// taken the job for too long.
 func (q *queues) lies(s sentJob) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -166,7 +167,7 @@ func (r *Releaser) readQueues(ctx context.Context, jobs siteJobs) error {
 	return nil
 }
 
-// It returns early when ctx ends; the caller asks ctx.
+// sleep waits for d. It returns early when ctx ends; the caller asks ctx.
 func sleep(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -176,9 +177,9 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// heads finds the jobs of a line that may go next, within one look. It asks for the oldest job of each queue only while the oldest of
-// all is of a queue that nobody serves: behind it may lie any number of the same queue. It lives for one look
-// only, so its heads cannot be older than that.
+// heads finds the jobs of a line that may go next, within one look. It asks for the oldest job of each queue only while the
+// oldest of all is of a queue that nobody serves: behind it may lie any number of the same queue. It lives for one look only, so
+// its heads cannot be older than that.
 type heads struct {
 	line    *line
 	stream  siteJobs

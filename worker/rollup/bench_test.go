@@ -69,8 +69,8 @@ func BenchmarkDay(b *testing.B) {
 	}
 }
 
-// BenchmarkByProxy asks a fleet of that many proxies, each of them used in each hour: equally, at random, or the more the later its
-// id. It turns between two numbers of hours, so that no answer is given twice.
+// BenchmarkByProxy asks a fleet of that many proxies, each of them used in each hour: equally, at random, or the more the later
+// its id. It turns between two numbers of hours, so that no answer is given twice.
 func BenchmarkByProxy(b *testing.B) {
 	for _, proxies := range []int{1000, 9000} {
 		for _, loads := range []string{"equal", "random", "rising"} {

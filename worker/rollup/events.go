@@ -46,10 +46,10 @@ func (b *Book) BreakerEvents(since time.Time) []jobs.BreakerEvent {
 	return events
 }
 
-// RestoreBreakerEvent keeps a breaker event of the fleet that was stored at a time for BreakerEvents, without counting it: the sums of
-// a book that is fed by Put know it already. Whoever may publish events may publish anything: one of no proxy or of an
-// unknown state is an error; long texts are cut; and a time that cannot be, after the storing or RetentionHours before it,
-// is that of the storing. An event older than RetentionHours is left out.
+// RestoreBreakerEvent keeps a breaker event of the fleet that was stored at a time for BreakerEvents, without counting it: the
+// sums of a book that is fed by Put know it already. Whoever may publish events may publish anything: one of no proxy or of an
+// unknown state is an error; long texts are cut; and a time that cannot be, after the storing or RetentionHours before it, is
+// that of the storing. An event older than RetentionHours is left out.
 func (b *Book) RestoreBreakerEvent(e jobs.BreakerEvent, stored time.Time) error {
 	if !jobs.ValidProxyID(e.ProxyID) || breakerState(e.FromState) == Other || breakerState(e.ToState) == Other {
 		return fmt.Errorf("breaker event of proxy %.80q from %.20q to %.20q: no such proxy or state", e.ProxyID, e.FromState, e.ToState)

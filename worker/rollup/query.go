@@ -116,8 +116,8 @@ func (h *Hour) point() Point {
 }
 
 // ByProxy is what each proxy did in the newest hours, most attempts first: the busiest 1,000, and Rest for all others if
-// they did anything. A book distinguishes proxies for 24 hours. When there are more than 1,000 of them, the answer for fewer hours
-// may be a second old, since to add up and rank 9,000 takes milliseconds; for the day it does not (BenchmarkByProxy).
+// they did anything. A book distinguishes proxies for 24 hours. When there are more than 1,000 of them, the answer for fewer
+// hours may be a second old, since to add up and rank 9,000 takes milliseconds; for the day it does not (BenchmarkByProxy).
 func (b *Book) ByProxy(hours int) []Proxy {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -108,8 +108,8 @@ func (b *Book) eachStep(at time.Time, fact func(*Step)) {
 	}
 }
 
-// Steps returns those of the newest count whole steps of a width in which something happened, oldest first. The width is ShortStep
-// or LongStep; of another one there are none.
+// Steps returns those of the newest count whole steps of a width in which something happened, oldest first. The width is
+// ShortStep or LongStep; of another one there are none.
 func (b *Book) Steps(width time.Duration, count int) []Step {
 	b.mu.Lock()
 	defer b.mu.Unlock()

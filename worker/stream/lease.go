@@ -23,8 +23,8 @@ func (c *Client) Schedule(ctx context.Context, queue, id string, payload []byte,
 
 // WaitForSite stores a job until somebody releases it, because its site may be asked again. The server releases it at a time
 // by itself, so that no job depends on who releases the others. Else it is as Schedule: a job of that name that waits already,
-// for its time or for a site, makes this one stale. due is the sequence of the message that the job came with if that is a due job,
-// else zero: what the job waited as before that is gone, though a replica that is behind its leader may still show it.
+// for its time or for a site, makes this one stale. due is the sequence of the message that the job came with if that is a due
+// job, else zero: what the job waited as before that is gone, though a replica that is behind its leader may still show it.
 func (c *Client) WaitForSite(ctx context.Context, site, queue, id string, due uint64, payload []byte, progress jobs.Progress, until time.Time) (stored bool, err error) {
 	action := "let job " + queue + "/" + bus.Clip(id) + " wait for its site"
 	waits, err := c.waits(ctx, bus.Key{Queue: queue, ID: id}, due)
@@ -35,8 +35,8 @@ func (c *Client) WaitForSite(ctx context.Context, site, queue, id string, due ui
 	return c.schedule(ctx, action, msg, c.Names().DueJob(queue, id), progress, until)
 }
 
-// waits reports whether a job of that name waits already, under a later sequence than after. Two runs of one job may both find that it does not: then it waits
-// twice, and its second run finds the result of the first one.
+// waits reports whether a job of that name waits already, under a later sequence than after. Two runs of one job may both find
+// that it does not: then it waits twice, and its second run finds the result of the first one.
 func (c *Client) waits(ctx context.Context, key bus.Key, after uint64) (bool, error) {
 	_, found, err := c.SiteWait(ctx, key, after)
 	if err != nil || found {

@@ -28,10 +28,9 @@ type Pulls struct {
 	reconnects chan nats.Status // closed by Close
 }
 
-// inbox is a subscription and the pulls that it serves. A delivered job names its consumer and not its pull, so a consumer has one
-// pull in an inbox at a time. A pull that is given up, or whose consumer has moved to another server, may be answered
-// yet. Its inbox serves no further pull, because a job must not be taken for one of a later pull, whose lease
-// ends later.
+// inbox is a subscription and the pulls that it serves. A delivered job names its consumer and not its pull, so a consumer has
+// one pull in an inbox at a time. A pull that is given up, or whose consumer has moved to another server, may be answered yet.
+// Its inbox serves no further pull, because a job must not be taken for one of a later pull, whose lease ends later.
 type inbox struct {
 	sub    *nats.Subscription
 	prefix string           // of the reply subjects, with the dot
@@ -165,7 +164,8 @@ func (p *Pulls) Pull(r PullRequest) (*Pull, error) {
 	return pull, nil
 }
 
-// add makes a pull one of an inbox, and reports false if the inbox serves no further pull. After Stop it leaves the pull as it is.
+// add makes a pull one of an inbox, and reports false if the inbox serves no further pull. After Stop it leaves the pull as it
+// is.
 func (p *Pulls) add(pull *Pull, in *inbox) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -184,8 +184,8 @@ func (p *Pulls) add(pull *Pull, in *inbox) bool {
 	return true
 }
 
-// hear takes an answer. Only the server's own answers have the subject of the request, and only jobs can be acked: a job's headers
-// say nothing, because a publisher may write into them what the server writes.
+// hear takes an answer. Only the server's own answers have the subject of the request, and only jobs can be acked: a job's
+// headers say nothing, because a publisher may write into them what the server writes.
 func (p *Pulls) hear(in *inbox, msg *nats.Msg) {
 	if meta, err := msg.Metadata(); err == nil {
 		p.deliver(in, &Delivery{msg, *meta})
@@ -226,8 +226,8 @@ func readStatus(h nats.Header) (ends bool, err error) {
 	}
 }
 
-// hasMoved reports whether another server delivers from now on. What it delivers, or what the last one had delivered, may come after
-// this word, because it comes another way.
+// hasMoved reports whether another server delivers from now on. What it delivers, or what the last one had delivered, may come
+// after this word, because it comes another way.
 func hasMoved(h nats.Header) bool {
 	return slices.Contains([]string{"Leadership Change", "Server Shutdown"}, h.Get("Description"))
 }
@@ -251,8 +251,8 @@ func (p *Pulls) deliver(in *inbox, d *Delivery) {
 	}
 }
 
-// end ends a pull, once. late says that jobs may still come. Then the subscription stays until the patience of the pull is over, so
-// that they go back at once and not after their ack wait.
+// end ends a pull, once. late says that jobs may still come. Then the subscription stays until the patience of the pull is over,
+// so that they go back at once and not after their ack wait.
 func (p *Pulls) end(pull *Pull, err error, late bool) {
 	in := pull.inbox
 	p.mu.Lock()

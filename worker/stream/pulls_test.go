@@ -259,8 +259,8 @@ func TestPullsGoOnAfterARestart(t *testing.T) {
 	})
 }
 
-// gate relays one connection to a server. While it is shut, the job that comes back from the server waits until the client sends a
-// ping. The ping waits for the job, so that the server has sent it before it answers the ping.
+// gate relays one connection to a server. While it is shut, the job that comes back from the server waits until the client sends
+// a ping. The ping waits for the job, so that the server has sent it before it answers the ping.
 type gate struct {
 	address string
 	shut    chan struct{} // closed: the job waits for open
@@ -417,8 +417,8 @@ func TestAPullThatTheServerForgotIsGivenUpLongBeforeItsEnd(t *testing.T) {
 	must(t, err)
 }
 
-// TestAPullThatWaitsLivesByItsBeats has a pull that waits for longer than a server may be silent. A pull that was given up would leave
-// its subscription to jobs that come late, and the next one would need another.
+// TestAPullThatWaitsLivesByItsBeats has a pull that waits for longer than a server may be silent. A pull that was given up would
+// leave its subscription to jobs that come late, and the next one would need another.
 func TestAPullThatWaitsLivesByItsBeats(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})

@@ -49,7 +49,8 @@ func (c *Client) ReleaseAtSite(ctx context.Context, job bus.WaitingJob) (seq uin
 	return c.releaseScheduled(ctx, job)
 }
 
-// WaitsAgain reports whether a job waits again that was released as the due job of a sequence: for its site, or for its next attempt.
+// WaitsAgain reports whether a job waits again that was released as the due job of a sequence: for its site, or for its next
+// attempt.
 func (c *Client) WaitsAgain(ctx context.Context, key bus.Key, due uint64) (bool, error) {
 	waits, err := c.waits(ctx, key, due)
 	return waits, c.Explain("look whether job "+key.String()+" waits again", err)

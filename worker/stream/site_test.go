@@ -212,8 +212,8 @@ func TestAnOverdueJobOfASiteIsReleased(t *testing.T) {
 	in.takeDue(t, "a")
 }
 
-// TestAJobThatCameDueWaitsAgainThoughItsOldWaitIsStillShown: a replica that is behind its leader shows the message that the job waited
-// as before it came due. To take that for a wait, and to ack the due job, would lose the job.
+// TestAJobThatCameDueWaitsAgainThoughItsOldWaitIsStillShown: a replica that is behind its leader shows the message that the job
+// waited as before it came due. To take that for a wait, and to ack the due job, would lose the job.
 func TestAJobThatCameDueWaitsAgainThoughItsOldWaitIsStillShown(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})

@@ -16,7 +16,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/totals"
 )
 
-// memory is a store in memory that keeps the newest message of each subject, as the stream of the hours does. It keeps each event.
+// memory is a store in memory that keeps the newest message of each subject, as the stream of the hours does. It keeps each
+// event.
 type memory struct {
 	names jobs.Names
 	// slow is how long a call of Replace takes.

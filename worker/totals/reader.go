@@ -46,8 +46,8 @@ type reader struct {
 	// unread, that hours or events could not be read.
 	suspect, strange, unread atomic.Bool
 
-	// Only the reading goroutine uses the fields below. Events is the state of the events stream that was read. Settled is true if
-	// a second read in the same state has confirmed the first, because a replica may lag. NextEvent is a sequence.
+	// Only the reading goroutine uses the fields below. Events is the state of the events stream that was read. Settled is true
+	// if a second read in the same state has confirmed the first, because a replica may lag. NextEvent is a sequence.
 	events    bus.State
 	settled   bool
 	nextEvent uint64

@@ -73,8 +73,8 @@ func New(cfg Config) *Totals {
 	}
 }
 
-// Run stores and reads until ctx ends. Then it stores the rest, for at most 8 s or until last ends. The caller must stop all counting
-// before it cancels ctx.
+// Run stores and reads until ctx ends. Then it stores the rest, for at most 8 s or until last ends. The caller must stop all
+// counting before it cancels ctx.
 func (t *Totals) Run(ctx, last context.Context, s store) {
 	t.store.Store(&s)
 	var reading sync.WaitGroup

@@ -62,8 +62,8 @@ func (t *Totals) put(ctx context.Context, s store, p rollup.Part) error {
 	}
 	seq, err := s.Replace(ctx, stream, subject, p.Data, t.writer.stored[subject], keep)
 	if errors.Is(err, bus.ErrReplaced) {
-		// Either somebody deleted the stored version, and the count begins again. Or an earlier store succeeded, but its reply was
-		// lost. The leader answers Subjects, so the list is current.
+		// Either somebody deleted the stored version, and the count begins again. Or an earlier store succeeded, but its reply
+		// was lost. The leader answers Subjects, so the list is current.
 		there, err := s.Subjects(ctx, stream, subject)
 		if err != nil {
 			return err

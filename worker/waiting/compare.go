@@ -18,8 +18,8 @@ const (
 	always = 12
 )
 
-// compare makes the table agree with the numbers of the server, and returns how many jobs were not read. Jobs may be gone that nobody
-// told of: cancelled, scheduled again, or released for their site. It halves what differs until it knows which.
+// compare makes the table agree with the numbers of the server, and returns how many jobs were not read. Jobs may be gone that
+// nobody told of: cancelled, scheduled again, or released for their site. It halves what differs until it knows which.
 func (c *Counter) compare(ctx context.Context, state bus.WaitingState, end time.Time) (unread uint64, err error) {
 	all, younger, moved, err := c.ask(ctx)
 	if err != nil {
@@ -72,7 +72,7 @@ func (c *Counter) countFrom(ctx context.Context, seq uint64) (uint64, error) {
 	return c.bus.CountFrom(ctx, "RETRIES", c.bus.Names().AllScheduledJobs(), seq)
 }
 
-// Unsigned numbers must not be subtracted the wrong way round.
+// distance is how far two numbers are apart. Unsigned numbers must not be subtracted the wrong way round.
 func distance(a, b uint64) uint64 { return max(a, b) - min(a, b) }
 
 // onTheWay counts the jobs whose time comes about now: nobody can say whether they are there.

@@ -229,7 +229,7 @@ func (c *Counter) unpass() {
 	}
 }
 
-// uint32 seconds last until 2106 and halve the size of an entry's times.
+// seconds are those since 1970. 32 bits last until 2106 and halve the size of an entry's times.
 func seconds(t time.Time) uint32 { return uint32(min(max(t.Unix(), 0), math.MaxUint32)) }
 
 // stateIndex numbers the states; zero is gone. A state that is not in the list gives zero, which is gone.

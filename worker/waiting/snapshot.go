@@ -1,8 +1,8 @@
 // Package waiting counts the jobs of a fleet that have not ended: by queue, by state, and by the site that they wait for.
 //
 // One worker of the fleet counts and shares a Snapshot in a bucket, so that a question costs one read, however many jobs wait and
-// however many ask. The counter reads the headers of each waiting job once and remembers 24 bytes of it. It learns that jobs are gone
-// from numbers that the server keeps, and looks at single jobs only where those numbers differ from its own.
+// however many ask. The counter reads the headers of each waiting job once and remembers 24 bytes of it. It learns that jobs are
+// gone from numbers that the server keeps, and looks at single jobs only where those numbers differ from its own.
 package waiting
 
 import (
@@ -35,8 +35,8 @@ type Snapshot struct {
 	At time.Time `json:"at"`
 	// Worker is who counted.
 	Worker string `json:"worker,omitempty"`
-	// Unread is how many waiting jobs were not read: each state holds at least what is counted. It is zero once the counter has read
-	// all jobs, unless more wait than it may remember.
+	// Unread is how many waiting jobs were not read: each state holds at least what is counted. It is zero once the counter has
+	// read all jobs, unless more wait than it may remember.
 	Unread uint64 `json:"unread,omitempty"`
 	// Queues are those that have consumers or jobs, by name.
 	Queues []Queue `json:"queues"`

@@ -25,7 +25,7 @@ const chunkSize = 1 << 13
 // table holds entries by their sequence. Its zero value is empty.
 type table struct {
 	chunks [][]entry // all of them are full but the last one
-	// is the number of entries. Chunk i holds entries from i*chunkSize on, so an index needs no search.
+	// n is the number of entries. Chunk i holds entries from i*chunkSize on, so an index needs no search.
 	n int
 }
 

@@ -148,8 +148,8 @@ func (w *world) submit(queue string) {
 	w.must(err)
 }
 
-// TestEveryStateIsCountedWhateverBecomesOfTheJobs removes jobs without telling the counter: one by one, and in rows that are longer than
-// what it reads at once.
+// TestEveryStateIsCountedWhateverBecomesOfTheJobs removes jobs without telling the counter: one by one, and in rows that are
+// longer than what it reads at once.
 func TestEveryStateIsCountedWhateverBecomesOfTheJobs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -249,7 +249,8 @@ func TestAJobThatTheServerDoesNotReleaseIsOverdue(t *testing.T) {
 	})
 }
 
-// TestQueuesThatNobodyServesAreCounted has jobs in misspelt queues, in one whose name is none, and in more than have a name of their own.
+// TestQueuesThatNobodyServesAreCounted has jobs in misspelt queues, in one whose name is none, and in more than have a name of
+// their own.
 func TestQueuesThatNobodyServesAreCounted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -38,8 +38,8 @@ const (
 type Proxy struct {
 	// User and Password are demanded when User is not empty.
 	User, Password string
-	// Exit makes it a gateway: it says how the exit behaves that the credentials choose, and whether they are right. It is called at
-	// each request or tunnel, by many goroutines, and User and Password are not demanded. Slow and later modes are understood.
+	// Exit makes it a gateway: it says how the exit behaves that the credentials choose, and whether they are right. It is called
+	// at each request or tunnel, by many goroutines, and User and Password are not demanded. Slow and later modes are understood.
 	Exit func(user, password string) (mode Mode, ok bool)
 	// Delay is that of Slow.
 	Delay time.Duration

@@ -35,8 +35,8 @@ func (h *head) response(b *body) *Response {
 	}
 }
 
-// response finds where the body ends (RFC 9112, 6.3). ambiguous tells that readers may disagree about the heads before it, so that the
-// connection is not to be used again.
+// response finds where the body ends (RFC 9112, 6.3). ambiguous tells that readers may disagree about the heads before it, so
+// that the connection is not to be used again.
 func (c *Conn) response(req *Request, h *head, ambiguous bool) (*Response, error) {
 	length, ambiguousLength, err := h.length()
 	if err != nil {
@@ -80,8 +80,9 @@ func (c *Conn) response(req *Request, h *head, ambiguous bool) (*Response, error
 	return resp, nil
 }
 
-// length is what Content-Length says, -1 without one. Equal values count as one, and make the message ambiguous. A value that only
-// begins as a number is ambiguous, too: browsers read such a body to the end of the connection. Different values are ErrLengths.
+// length is what Content-Length says, -1 without one. Equal values count as one, and make the message ambiguous. A value that
+// only begins as a number is ambiguous, too: browsers read such a body to the end of the connection. Different values are
+// ErrLengths.
 func (h *head) length() (n int64, ambiguous bool, err error) {
 	first, count := "", 0
 	for _, value := range h.lengths {

@@ -134,7 +134,7 @@ func (h *head) add(field Field, values []string) (rest []string) {
 		h.lengths = append(h.lengths, field.Value)
 	case "Transfer-Encoding":
 		h.codings = append(h.codings, field.Value)
-		// et/http does not list it either.
+		// net/http does not list it either.
 		return values // it is of the connection, as in net/http
 	}
 	if same := h.header[key]; len(same) > 0 {

@@ -91,8 +91,8 @@ func (b *Buffers) put(p *[]byte) {
 	b.bytes.Put(p)
 }
 
-// Bind makes reads and writes of a connection end when ctx does. Release undoes that. If it reports false, ctx has ended: close the
-// connection. The deadline stays; the next Bind replaces it.
+// Bind makes reads and writes of a connection end when ctx does. Release undoes that. If it reports false, ctx has ended: close
+// the connection. The deadline stays; the next Bind replaces it.
 func Bind(ctx context.Context, conn net.Conn) (release func() bool) {
 	deadline, _ := ctx.Deadline() // zero without one
 	_ = conn.SetDeadline(deadline)
@@ -168,8 +168,8 @@ func (c *Conn) Do(req *Request, watch Watch) (*Response, error) {
 	return resp, err
 }
 
-// exchange sends and receives. A server may respond and close before it has read all of the request, so an error of sending counts only
-// if no response comes.
+// exchange sends and receives. A server may respond and close before it has read all of the request, so an error of sending
+// counts only if no response comes.
 func (c *Conn) exchange(req *Request, watch Watch, kept bool) (*Response, error) {
 	sendErr := c.send(req, watch)
 	// Time is over, so no response is waited for.

@@ -12,8 +12,8 @@ import (
 const quietWait = time.Millisecond
 
 // IsQuiet reports whether an idle connection still stands and nothing has come on it: bytes that came before a
-// request are not its response. Control messages of TLS, such as a late session ticket, do not count. It changes the deadline of the connection. On a socket
-// that is no syscall.Conn it knows only what has been read.
+// request are not its response. Control messages of TLS, such as a late session ticket, do not count. It changes the deadline of
+// the connection. On a socket that is no syscall.Conn it knows only what has been read.
 func (c *Conn) IsQuiet() bool {
 	_, secure := c.Conn.(*tls.Conn)
 	if secure && !c.readsNothing(past()) { // what TLS has read already

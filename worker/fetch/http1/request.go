@@ -106,8 +106,8 @@ func (c *Conn) write(head *[]byte, body []byte, watch Watch, ended chan<- error)
 	ended <- err
 }
 
-// join waits for the background write, or aborts it if it has not finished, and reports whether all of the body was written. After
-// a response that began before the end of its request, the connection is not used again.
+// join waits for the background write, or aborts it if it has not finished, and reports whether all of the body was written.
+// After a response that began before the end of its request, the connection is not used again.
 func (c *Conn) join() bool {
 	writing := c.writing
 	if writing == nil {
