@@ -27,9 +27,9 @@ func CanonicalHost(text string) (string, error) {
 	}
 	host, _, err := parseHost(text)
 	if err != nil {
-		// The first alias is the one under which rules are stored.
 		return "", err
 	}
+	// The first alias is the one under which rules are stored.
 	return HostAliases(host)[0], nil
 }
 

@@ -37,7 +37,6 @@ func (c *Config) proxiesURL() (*url.URL, error) {
 	}
 	u, err := url.Parse(written)
 	switch {
-	// The bound keeps a pasted list from being taken for a URL.
 	case err != nil || u.Host == "" || u.Hostname() == "" || len(written) > 8<<10:
 		return nil, errors.New("GOFER_PROXIES_URL: not an absolute https URL of at most 8 KiB")
 	case u.Scheme != "https" && (u.Scheme != "http" || !loopbackHost(u.Hostname())):

@@ -35,7 +35,7 @@ func (d *daemon) controlConfig(conn *connection) control.Config {
 		Names: d.names, Worker: d.cfg.Name, Version: d.cfg.Version, Log: d.log,
 		Status: d.status, Steps: d.book.Steps, Breakers: d.breakers, Proxies: d.answerProxies, ResetBreaker: d.resetHere, Policy: d.settings.Policy, Environment: *d.cfg.Policy, Rollups: d.hours,
 		Sites: d.answerSites, ResetSite: d.resetSiteHere,
-		// The answer is sent before the drain begins, so a caller learns that it was heard.
+		// It only begins the drain, so the caller gets an answer.
 		Drain: func() { d.drain(errDrainAsked) },
 		Pause: func(ctx context.Context, queue string) error {
 			return client.New(conn.client).Pause(ctx, queue, time.Time{})
@@ -88,9 +88,8 @@ func (d *daemon) clusterBook(ctx context.Context) (*rollup.Book, error) {
 	return book, nil
 }
 
-// unsettledOf lists the jobs that a worker holds and cannot settle, the oldest first, and counts all. The list is bounded, so that
-// the answer fits into a message. Unsettled returns the oldest first, so the list holds those that wait for
-// longest.
+// unsettledOf lists the jobs that a worker holds and cannot settle, the oldest first, and counts all. The list is bounded, so
+// that the answer fits into a message. Unsettled returns the oldest first, so the list holds those that wait for longest.
 func unsettledOf(w *worker.Worker) (list []control.Unsettled, count int) {
 	held := w.Unsettled()
 	for _, job := range held[:min(len(held), control.MaxUnsettled)] {

@@ -9,8 +9,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/control"
 )
 
-// maxNamed is how many workers or sites a finding names. It is of wide use in this package: maxNamed keeps a
-// finding on about one line of a terminal.
+// maxNamed is how many workers or sites a finding names. It keeps a finding on about one
+// line of a terminal.
 const maxNamed = 5
 
 // some names the first of a list, and how many there are beside them.
@@ -33,9 +33,8 @@ func by(list []control.Status, what func(*control.Status) string) map[string][]s
 
 // unready names the workers that are not ready, together those that have the same reasons. A worker that drains is about to end.
 func unready(list []control.Status) (out []Finding) {
-	// The empty key gathers the workers that are fine, and is dropped below. A worker that is not ready without
-	// any reason must not fall under it: the empty string appended before Join gives each such list a "; " at
-	// its end, which is trimmed again where the finding is made.
+	// The empty key gathers the workers that are fine, and is dropped below. A worker that is not ready has a reason at least:
+	// the check that failed.
 	groups := by(list, func(w *control.Status) string {
 		if w.Ready || w.Draining {
 			return ""

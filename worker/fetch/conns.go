@@ -48,7 +48,7 @@ type conn struct {
 // itself. Nobody reads an idle connection of HTTP/1.1, so its socket is asked whether something has come: whatever comes
 // unasked, an end or bytes, makes it unusable.
 func (cn *conn) isAlive() bool {
-	// The gateway's own idle time is shorter than ours: a connection near its end could lose a request.
+	// A gateway closes idle connections by its own rule: a connection near its end could lose a request.
 	if cn.ttl > 0 && !cn.since.IsZero() && time.Since(cn.since) > cn.ttl {
 		return false
 	}

@@ -33,8 +33,7 @@ type decoders struct {
 	brotlis, zstds chan decoder
 }
 
-// keptDecoders is how many decoders of one coding are kept. They need a processor and nothing else. They are
-// CPU-bound and never wait for a network, so a few more than the cores suffice.
+// keptDecoders is how many decoders of one coding are kept. They need a processor and nothing else.
 const keptDecoders = 8
 
 // newDecoders makes empty pools. Decoders are made when they are first needed.

@@ -103,8 +103,8 @@ func resolverText(err error) string {
 	return ""
 }
 
-// hostText is for the errors of the operating system and of connections. net.Error is last among the timeouts:
-// an error of the system may claim to be one as well.
+// hostText is for the errors of the operating system and of connections. EAGAIN is among the
+// shortages, so these come before the timeouts: it says of itself that it is one.
 func hostText(err error) string {
 	timeout, isNet := errors.AsType[net.Error](err)
 	switch {
@@ -141,8 +141,8 @@ func hungUp(err error) bool {
 	}) != ""
 }
 
-// certificateText is for a certificate that was refused: what follows "the certificate". The order goes from
-// the clearest cause to the most general: a certificate that has expired may have an unknown issuer, too.
+// certificateText is for a certificate that was refused: what follows "the certificate". A self-signed one has an
+// unknown issuer as well, so that case comes first.
 func certificateText(err error) string {
 	invalid, isInvalid := errors.AsType[x509.CertificateInvalidError](err)
 	issuer, isUnknown := errors.AsType[x509.UnknownAuthorityError](err)

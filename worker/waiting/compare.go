@@ -9,8 +9,7 @@ import (
 )
 
 const (
-	// leaf is how many jobs are read again rather than counted in two halves. A page of 256 messages costs the
-	// server about as much as the two counts that it replaces.
+	// leaf is how many jobs are read again rather than counted in two halves.
 	leaf = 256
 	// always is how often all differences are looked at, those included that jobs on their way explain.
 	// Differences that are explained by jobs on their way would otherwise hide one lost job behind them for as

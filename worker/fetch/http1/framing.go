@@ -65,7 +65,7 @@ func (c *Conn) response(req *Request, h *head, ambiguous bool) (*Response, error
 		b.chunks = &chunks{in: c.in}
 		b.endIsCertain = length < 0
 		resp.Header.Del("Content-Length")
-	// Both a length and chunks: RFC 9112, 6.3 lets chunks win and calls it an attack.
+	// Both a length and chunks: RFC 9112, 6.3 lets chunks win, and warns of an attack.
 	case length >= 0:
 		b.endIsCertain = len(h.codings) == 0
 		if length == 0 {
@@ -117,7 +117,7 @@ func (h *head) chunked() (chunked, ambiguous bool, err error) {
 	if len(h.codings) == 0 {
 		return false, false, nil
 	}
-	// A message of HTTP/1.0 with a coding was changed on its way.
+	// HTTP/1.0 has no codings, so the framing of such a message is faulty (RFC 9112, 6.1).
 	if h.major < 1 || h.major == 1 && h.minor == 0 {
 		return false, true, nil
 	}
