@@ -12,8 +12,10 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/worker/admin"
 	"github.com/gofer-mq/gofer/worker/control"
+	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
 // sitesCommand is the group of verbs about sites. Each worker has its own view of a site, so the answers of the workers
@@ -26,8 +28,9 @@ func (a *app) sitesCommand() *cobra.Command {
 	cmd.AddCommand(
 		&cobra.Command{
 			Use: "ls", Short: "List the sites that workers remember, and in how many workers each is in which state",
-			Long: `Lists the sites that workers remember, those that rest first, and in how many workers each is in which state. A site
-that rests does not answer, and its jobs wait. A new site has never answered. Sites that do not rest may be forgotten.`,
+			Long: `Lists the sites that workers remember, those that rest first, then those with the most attempts, and in how many workers each is in
+which state. A site that rests does not answer, and its jobs wait. A new site has never answered. Sites that do not rest may be
+forgotten. Attempts, their status classes, bans and failures by fault are those of the last 30 to 60 minutes, of all workers together.`,
 			Args: args(cobra.NoArgs), RunE: a.verb("sites ls", a.sitesLs),
 		},
 		&cobra.Command{
@@ -101,27 +104,42 @@ func mergeSites(list []workerSites) []*fleetSite {
 			fleet[site.Site].add(site)
 		}
 	}
-	return slices.SortedFunc(maps.Values(fleet), func(a, b *fleetSite) int { return cmp.Or(b.resting()-a.resting(), cmp.Compare(a.Site, b.Site)) })
+	return slices.SortedFunc(maps.Values(fleet), func(a, b *fleetSite) int {
+		return cmp.Or(b.resting()-a.resting(), cmp.Compare(b.Attempts, a.Attempts), cmp.Compare(a.Site, b.Site))
+	})
 }
 
 // siteTable makes a row for each site.
 func siteTable(list []*fleetSite) (header table.Row, rows []table.Row) {
 	for _, f := range list {
-		rows = append(rows, table.Row{f.Site, f.Workers["resting"], f.Workers["testing"], f.Workers["up"], f.Workers["new"], nextTest(f.NextTestTime), f.Reason})
+		rows = append(rows, append(table.Row{f.Site, f.state()}, f.counts()...))
 	}
-	return table.Row{"site", "resting", "testing", "up", "new", "next test", "reason"}, rows
+	return append(table.Row{"site", "state"}, countColumns()...), rows
 }
 
-// fleetSite is what the workers say of one site: how many see it in each state, the first test that any of them has planned, and why
-// one of them lets it rest.
+// countColumns are the columns of fleetSite.counts.
+func countColumns() table.Row {
+	return table.Row{"attempts", "classes", "bans", "failures", "next test", "why"}
+}
+
+// fleetSite is what the workers say of one site: how many see it in each state, the first test that any of them has planned, why one of
+// them lets it rest, the sums of their counts, and the latest error.
 type fleetSite struct {
-	Site         string         `json:"site"`
-	Workers      map[string]int `json:"workers"`
-	NextTestTime *time.Time     `json:"next_test_time"`
-	Reason       string         `json:"reason"`
+	Site         string           `json:"site"`
+	Workers      map[string]int   `json:"workers"`
+	NextTestTime *time.Time       `json:"next_test_time"`
+	Reason       string           `json:"reason"`
+	Attempts     int64            `json:"attempts"`
+	Classes      rollup.Classes   `json:"classes"`
+	Bans         int64            `json:"bans"`
+	Failures     map[string]int64 `json:"failures"`
+	LastError    string           `json:"last_error"`
+	LastErrorAt  *time.Time       `json:"last_error_at"`
 }
 
-func newFleetSite(name string) *fleetSite { return &fleetSite{Site: name, Workers: map[string]int{}} }
+func newFleetSite(name string) *fleetSite {
+	return &fleetSite{Site: name, Failures: map[string]int64{}, Workers: map[string]int{}}
+}
 
 // add adds what one worker says. A worker that lets the site rest names the reason.
 func (f *fleetSite) add(s admin.Site) {
@@ -132,6 +150,61 @@ func (f *fleetSite) add(s admin.Site) {
 	if s.State == "resting" || s.State == "testing" || f.Reason == "" {
 		f.Reason = s.Reason
 	}
+	f.Attempts += s.Attempts
+	f.Bans += s.Bans
+	f.Classes.Merge(s.Classes)
+	for fault, n := range s.Failures {
+		f.Failures[fault] += n
+	}
+	if s.LastErrorAt != nil && (f.LastErrorAt == nil || s.LastErrorAt.After(*f.LastErrorAt)) {
+		f.LastError, f.LastErrorAt = s.LastError, s.LastErrorAt
+	}
+}
+
+// state is the state of the site that is worst, and in how many workers it is in that if it is not in all.
+func (f *fleetSite) state() string {
+	all := 0
+	for _, n := range f.Workers {
+		all += n
+	}
+	for _, state := range []string{"resting", "testing", "new", "up"} {
+		switch n := f.Workers[state]; {
+		case n == all:
+			return state
+		case n > 0:
+			return fmt.Sprintf("%s in %d of %d", state, n, all)
+		}
+	}
+	return "" // no worker is known
+}
+
+// counts are the cells of countColumns.
+func (f *fleetSite) counts() table.Row {
+	var why []string
+	if f.resting() > 0 {
+		why = append(why, strings.ReplaceAll(f.Reason, "_", " "))
+	}
+	if f.LastErrorAt != nil {
+		why = append(why, fmt.Sprintf("%s ago: %s", max(0, time.Since(*f.LastErrorAt)).Round(time.Second), f.LastError))
+	}
+	var failures []string
+	for _, fault := range slices.Sorted(maps.Keys(f.Failures)) {
+		if n := f.Failures[fault]; n > 0 {
+			failures = append(failures, fmt.Sprintf("%s %d", fault, n))
+		}
+	}
+	return table.Row{f.Attempts, classesText(f.Classes), f.Bans, strings.Join(failures, ", "), nextTest(f.NextTestTime), strings.Join(why, "; ")}
+}
+
+// classesText lists the classes that occur.
+func classesText(c rollup.Classes) string {
+	var parts []string
+	for i, n := range []int64{c.Status2xx, c.Status3xx, c.Status4xx, c.Status5xx, c.None} {
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf("%s %d", jobs.Classes()[i], n))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 // resting counts the workers in which no attempt may begin at the site.
@@ -173,9 +246,11 @@ func (a *app) sitesShow(ctx context.Context, s *session, args []string) error {
 		if site.LastStateChange != nil {
 			since = time.Since(*site.LastStateChange).Round(time.Second).String()
 		}
-		rows = append(rows, table.Row{w.Worker, site.State, since, nextTest(site.NextTestTime), site.Reason})
+		one := newFleetSite(name)
+		one.add(site)
+		rows = append(rows, append(table.Row{w.Worker, site.State, since}, one.counts()...))
 	}
-	return a.out.table(table.Row{"worker", "state", "since", "next test", "reason"}, rows)
+	return a.out.table(append(table.Row{"worker", "state", "since"}, countColumns()...), rows)
 }
 
 func errUnknownSite(name string) error {

@@ -6,10 +6,13 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
+	"github.com/gofer-mq/gofer/worker/admin"
+	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
 // siteFleet is two workers with one proxy, and a site that can be made to answer 502.
@@ -197,5 +200,56 @@ func TestSitesAreNotSharedWhenTheOwnerDoesNotWantIt(t *testing.T) {
 	}
 	if code, _, errOut := gofer(t, "", "cancel", "ok"); code != exitOK {
 		t.Errorf("cancel: exit %d, %s", code, errOut)
+	}
+}
+
+func TestSitesShowWhatAllWorkersCounted(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	earlier := now.Add(-time.Minute)
+	merged := mergeSites([]workerSites{
+		{Worker: "w1", Sites: []admin.Site{
+			{Site: "busy.test", State: "up", Reason: "answer", Attempts: 9, Classes: rollup.Classes{Status2xx: 9}},
+			{Site: "a.test", State: "resting", Reason: "test_failed", Attempts: 3, Bans: 1, Classes: rollup.Classes{Status4xx: 1, None: 2}, Failures: map[string]int64{"target": 2}, LastError: "old", LastErrorAt: &earlier},
+		}},
+		{Worker: "w2", Sites: []admin.Site{
+			{Site: "a.test", State: "up", Reason: "answer", Attempts: 2, Classes: rollup.Classes{Status2xx: 1, None: 1}, Failures: map[string]int64{"target": 0, "proxy": 1}, LastError: "newer", LastErrorAt: &now},
+		}},
+	})
+	_, rows := siteTable(merged)
+	want := []string{
+		"a.test|resting in 1 of 2|5|2xx 1, 4xx 1, none 3|1|proxy 1, target 2||test failed; 0s ago: newer",
+		"busy.test|up|9|2xx 9|0|||",
+	}
+	for i, row := range rows {
+		var cells []string
+		for _, cell := range row {
+			cells = append(cells, fmt.Sprint(cell))
+		}
+		if got := strings.Join(cells, "|"); i >= len(want) || got != want[i] {
+			t.Errorf("row %d: got %q, want %q", i, got, want)
+		}
+	}
+	if len(rows) != 2 {
+		t.Errorf("got %d rows, want 2", len(rows))
+	}
+}
+
+func TestSitesAreCountedFromTheFirstAttemptOn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.named("w1")
+	w.publish("j", job("/ok", nil))
+	w.result("j")
+	var list []workerSites
+	testenv.Eventually(t, "the attempt to be counted", func() bool {
+		list = read[[]workerSites](t, "sites", "show", "shop.test")
+		return len(list) == 1 && list[0].Sites[0].Attempts == 1
+	})
+	if s := list[0].Sites[0]; s.Classes.Status2xx != 1 || s.Bans != 0 || s.LastError != "" || s.LastErrorAt != nil {
+		t.Errorf("shop.test: got %+v, want one attempt with 2xx", s)
+	}
+	if code, out, _ := gofer(t, "", "sites", "ls"); code != exitOK || !containsAll(out, "ATTEMPTS", "2xx 1") {
+		t.Errorf("sites ls: exit %d, %s", code, out)
 	}
 }

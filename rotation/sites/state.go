@@ -96,6 +96,7 @@ type site struct {
 	routes    []uint32      // hashes of the different proxies of that streak, at most maxStreak
 	history   history       // of the latest attempts
 	attempted rates         // of this site alone
+	tally     tallies       // of what attempts brought
 
 	length     time.Duration // of the present or next rest
 	since      time.Duration // when the first rest without an answer in between began

@@ -24,6 +24,11 @@ type Status struct {
 	Reason  string
 	// Foreign says that the rest is another worker's finding.
 	Foreign bool
+	// Tally counts the attempts of the last 30 to 60 minutes. LastError is why the latest one of those failed that this table
+	// remembers, and LastErrorAt when; empty and zero if none did.
+	Tally       Tally
+	LastError   string
+	LastErrorAt time.Time
 }
 
 // Counts are numbers of sites.
@@ -101,7 +106,7 @@ func (t *Table) status(s *site, now time.Duration) Status {
 	out := Status{
 		Finding: t.finding(s), Answered: t.at(s.answered), Failures: int(s.failures), Running: int(s.running), Latency: s.latency.duration(),
 		Attempts: int(attempts), FailedAttempts: int(failed), Foreign: s.foreign,
-		Changed: t.at(s.changed), Reason: s.reason,
+		Changed: t.at(s.changed), Reason: s.reason, Tally: s.tally.sum(now), LastError: s.tally.lastError, LastErrorAt: t.at(s.tally.lastErrorAt),
 	}
 	switch s.state {
 	case Fresh:

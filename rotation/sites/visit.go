@@ -49,6 +49,8 @@ type Outcome struct {
 	JobTimeout bool
 	// Outage says that the pool of proxies fails as a whole.
 	Outage bool
+	// Count is what people read of the attempt. It decides nothing.
+	Count Count
 }
 
 // Ask is what an attempt asks of a site.
@@ -182,11 +184,14 @@ func (v *Visit) Report(o Outcome) (events []Event) {
 		v.s.running--
 	}
 	if o.Site == "" || o.Site == v.s.name || o.Kind == NoEvidence {
+		v.s.tally.add(now, &o.Count)
 		return t.ended(v.s, v, &o, now)
 	}
 	led := Outcome{Kind: Answered, Via: o.Via, Routes: o.Routes}
 	events = t.ended(v.s, v, &led, now)
-	return append(events, t.ended(t.get(o.Site), &Visit{began: v.began}, &o, now)...)
+	to := t.get(o.Site)
+	to.tally.add(now, &o.Count)
+	return append(events, t.ended(to, &Visit{began: v.began}, &o, now)...)
 }
 
 // ended takes the end of an attempt into the evidence about a site.

@@ -38,15 +38,18 @@ func newWorker(tb testing.TB, change func(*admin.Config)) *worker {
 	w := &worker{book: rollup.NewBook(), policy: jobs.DefaultPolicy(), pool: newPool(tb, "http://192.0.2.1:3128 id=p1\nhttp://user:secret@192.0.2.2:3128 id=p2\n")}
 	gauges := someGauges()
 	gauges.Book = func() *rollup.Book { return w.book }
+	next := time.Now().Add(time.Minute).UTC()
 	c := admin.Config{
 		Addr: "127.0.0.1:9090", Worker: "w1", Version: "1.2.3", Pool: w.pool, Book: w.book, Metrics: metrics.New(gauges),
 		Sites: func(limit int) []admin.Site {
-			next := time.Now().Add(time.Minute).UTC()
-			all := []admin.Site{{Site: "shop.test", State: "resting", Reason: "failures", NextTestTime: &next, LastStateChange: &next}, {Site: "other.test", State: "new"}}
+			all := []admin.Site{{
+				Site: "shop.test", State: "resting", Reason: "failures", NextTestTime: &next, LastStateChange: &next, Attempts: 4, Failures: map[string]int64{"target": 3},
+				LastError: "no answer", LastErrorAt: &next,
+			}, {Site: "other.test", State: "new", Failures: map[string]int64{}}}
 			return all[:min(limit, len(all))]
 		},
 		Site: func(name string) (admin.Site, bool) {
-			return admin.Site{Site: name, State: "up", Reason: "reset"}, name == "shop.test"
+			return admin.Site{Site: name, State: "up", Reason: "reset", Failures: map[string]int64{}}, name == "shop.test"
 		},
 		ResetSite:    func(context.Context, string) error { return nil },
 		Ready:        func() []admin.Check { return []admin.Check{{Name: "nats", OK: true, Detail: "connected"}} },

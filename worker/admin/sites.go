@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
+
+	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
 // Site is a site as the API shows it.
@@ -19,6 +22,15 @@ type Site struct {
 	// NextTestTime is null unless the site rests; LastStateChange until the first change.
 	NextTestTime    *time.Time `json:"next_test_time"`
 	LastStateChange *time.Time `json:"last_state_change"`
+	// Attempts are those of this worker that ended in the last 30 to 60 minutes: by the class of the status, bans, and failures by
+	// fault: "proxy", "target", "pair", "unclear".
+	Attempts int64            `json:"attempts"`
+	Classes  rollup.Classes   `json:"classes"`
+	Bans     int64            `json:"bans"`
+	Failures map[string]int64 `json:"failures"`
+	// LastError is why an attempt failed last, and LastErrorAt when; empty and null if none is remembered.
+	LastError   string     `json:"last_error"`
+	LastErrorAt *time.Time `json:"last_error_at"`
 }
 
 // sites answers with the sites that this worker remembers, the resting ones first.
@@ -50,3 +62,58 @@ func (a *admin) resetSite(w http.ResponseWriter, r *http.Request) error {
 	a.Log.Info("site reset", "site", name, "peer", r.RemoteAddr)
 	return reply(w, site)
 }
+
+// heldSites are the sites as pages show them. Their counts change with each attempt and would make each event of a page repeat all sites,
+// so while no state changes they are renewed only once a period.
+type heldSites struct {
+	mu   sync.Mutex // guards the fields below
+	list []Site     // not changed any more
+	at   time.Time
+}
+
+// hold returns the list, or the one before if that is good enough.
+func (h *heldSites) hold(list []Site) []Site {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if time.Since(h.at) >= fleetPeriod || !sameStates(h.list, list) {
+		h.list, h.at = list, time.Now()
+	}
+	return h.list
+}
+
+// sameStates reports whether no site that rests comes, goes or changes, and whether all other sites that both lists have are in the same
+// state. A site that is not in a list that is full has few attempts.
+func sameStates(before, now []Site) bool {
+	type state struct {
+		state, reason string
+		next          time.Time
+	}
+	stateOf := func(s Site) state {
+		out := state{s.State, s.Reason, time.Time{}}
+		if s.NextTestTime != nil {
+			out.next = *s.NextTestTime
+		}
+		return out
+	}
+	known := make(map[string]state, len(before))
+	for _, s := range before {
+		known[s.Site] = stateOf(s)
+	}
+	for _, s := range now {
+		was, found := known[s.Site]
+		switch {
+		case found && was != stateOf(s), !found && (s.rests() || len(before) < maxSites):
+			return false
+		}
+		delete(known, s.Site)
+	}
+	for _, was := range known {
+		if (&Site{State: was.state}).rests() {
+			return false
+		}
+	}
+	return true
+}
+
+// rests reports whether no attempt may begin at the site, its test excepted.
+func (s *Site) rests() bool { return s.State == "resting" || s.State == "testing" }

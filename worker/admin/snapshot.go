@@ -101,7 +101,7 @@ func (a *admin) snapshot(ctx context.Context, watched string) Snapshot {
 		s.Breakers, s.Proxies = map[string]int{}, []ProxyRow{}
 	}
 	if a.Sites != nil {
-		s.Sites = a.Sites(maxSites)
+		s.Sites = a.view.sites.hold(a.Sites(maxSites))
 	}
 	// DeadCount stays nil while nobody knows; zero would say that there are none.
 	if dead, known, err := a.view.dead.get(ctx); known && err == nil {

@@ -16,6 +16,7 @@ type view struct {
 	proxies *shared[*proxyList]
 	dead    *shared[deadLetters]
 	queues  *shared[[]Queue]
+	sites   *heldSites
 }
 
 // deadLetters are the groups of dead letters and the number of all.
@@ -31,6 +32,7 @@ func newView(a *admin) view {
 		proxies: &shared[*proxyList]{ask: a.listProxies, period: fleetPeriod, timeout: fleetPeriod},
 		dead:    &shared[deadLetters]{period: fleetPeriod, timeout: letterTime},
 	}
+	v.sites = &heldSites{}
 	v.queues = &shared[[]Queue]{period: fleetPeriod, timeout: fleetPeriod}
 	if a.Operator.Queues != nil {
 		v.queues.ask = a.askQueues
@@ -132,7 +134,7 @@ func (p *problemList) addQueues(queues []Queue) {
 func (p *problemList) addSites(sites []Site) {
 	var resting []string
 	for _, site := range sites {
-		if site.State == "resting" || site.State == "testing" {
+		if site.rests() {
 			resting = append(resting, site.Site)
 		}
 	}

@@ -269,3 +269,35 @@ func TestPagesShareOneQuestionToTheFleet(t *testing.T) {
 		}
 	})
 }
+
+func TestThePageRenewsTheCountsOfSitesOnlyNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		list := []admin.Site{{Site: "a.test", State: "up"}, {Site: "b.test", State: "up"}}
+		w := newWorker(t, func(c *admin.Config) { c.Sites = func(int) []admin.Site { return slices.Clone(list) } })
+		attempts := func() int64 {
+			time.Sleep(time.Second)
+			list[0].Attempts++
+			return w.firstNow(t).Sites[0].Attempts
+		}
+		if got := attempts(); got != 1 {
+			t.Fatalf("first: got %d attempts, want 1", got)
+		}
+		if got := attempts(); got != 1 {
+			t.Errorf("a second later: got %d attempts, want the earlier count", got)
+		}
+		list[1].State = "resting"
+		if got := attempts(); got != 3 {
+			t.Errorf("after a site began to rest: got %d attempts, want 3", got)
+		}
+		list = list[:1]
+		if got := attempts(); got != 4 {
+			t.Errorf("after the site that rested was forgotten: got %d attempts, want 4", got)
+		}
+		for range 5 {
+			attempts()
+		}
+		if got := attempts(); got < 9 {
+			t.Errorf("after five seconds: got %d attempts, want the newer count", got)
+		}
+	})
+}

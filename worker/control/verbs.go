@@ -18,7 +18,7 @@ import (
 // message may have.
 const maxBreakers = 2000
 
-// maxSites is how many sites are in one answer: with names of 260 letters they stay below that megabyte.
+// maxSites is how many sites are in one answer: with names of 260 letters and errors of 300 they stay below that megabyte.
 const maxSites = 1000
 
 // errSilent keeps a worker from answering what was meant for another one.

@@ -13,6 +13,7 @@ import (
 	"github.com/gofer-mq/gofer/worker/control"
 	"github.com/gofer-mq/gofer/worker/fleet"
 	"github.com/gofer-mq/gofer/worker/release"
+	"github.com/gofer-mq/gofer/worker/rollup"
 	"github.com/gofer-mq/gofer/worker/stream"
 )
 
@@ -108,7 +109,24 @@ func siteState(s sites.State) string {
 
 // siteView is a site as the HTTP API shows it.
 func siteView(s sites.Status) admin.Site {
-	out := admin.Site{Site: s.Site, State: siteState(s.State), Reason: s.Reason}
+	n := &s.Tally
+	classes, faults := n.Classes, n.Faults
+	out := admin.Site{
+		Site: s.Site, State: siteState(s.State), Reason: s.Reason, Attempts: int64(n.Attempts), Bans: int64(n.Bans),
+		Classes: rollup.Classes{
+			Status2xx: int64(classes[sites.Class2xx-1]), Status3xx: int64(classes[sites.Class3xx-1]), Status4xx: int64(classes[sites.Class4xx-1]),
+			Status5xx: int64(classes[sites.Class5xx-1]), None: int64(classes[sites.ClassNone-1]),
+		},
+		Failures: map[string]int64{
+			string(jobs.FaultProxy): int64(faults[sites.FaultProxy-1]), string(jobs.FaultTarget): int64(faults[sites.FaultTarget-1]),
+			string(jobs.FaultPair): int64(faults[sites.FaultPair-1]), string(jobs.FaultUnclear): int64(faults[sites.FaultUnclear-1]),
+		},
+		LastError: s.LastError,
+	}
+	if !s.LastErrorAt.IsZero() {
+		at := s.LastErrorAt.UTC()
+		out.LastErrorAt = &at
+	}
 	if s.State == sites.Resting && !s.Until.IsZero() {
 		until := s.Until.UTC()
 		out.NextTestTime = &until

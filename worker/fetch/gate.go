@@ -140,6 +140,9 @@ func (r *run) reportToSite(visit *sites.Visit, x *exchanges, f facts, b blame) {
 		return
 	}
 	o := sites.Outcome{Kind: siteKind(f, b), Via: r.via(r.last.Attempt), Took: f.latency, JobTimeout: f.jobTimeout, Routes: r.routes()}
+	if !b.local { // one that this host could not begin is no attempt at the site
+		o.Count = siteCount(&r.last.Attempt, f.ban || f.fleetBan)
+	}
 	if r.job.Proxy.Direct {
 		o.Via = viaDirect
 	}
@@ -155,6 +158,33 @@ func (r *run) reportToSite(visit *sites.Visit, x *exchanges, f facts, b blame) {
 		_, o.Outage = r.f.cfg.Pool.Outage()
 	}
 	r.siteChanged(visit.Report(o))
+}
+
+// siteCount is what people read of an attempt at a site.
+func siteCount(a *jobs.Attempt, ban bool) sites.Count {
+	c := sites.Count{Class: sites.ClassNone, Ban: ban, Error: a.Error}
+	switch jobs.StatusClass(a.Status) {
+	case jobs.Class2xx:
+		c.Class = sites.Class2xx
+	case jobs.Class3xx:
+		c.Class = sites.Class3xx
+	case jobs.Class4xx:
+		c.Class = sites.Class4xx
+	case jobs.Class5xx:
+		c.Class = sites.Class5xx
+	}
+	switch a.Fault {
+	case jobs.FaultProxy:
+		c.Fault = sites.FaultProxy
+	case jobs.FaultTarget:
+		c.Fault = sites.FaultTarget
+	case jobs.FaultPair:
+		c.Fault = sites.FaultPair
+	case jobs.FaultUnclear:
+		c.Fault = sites.FaultUnclear
+	case jobs.FaultNone:
+	}
+	return c
 }
 
 // routes returns how many ways there are now to reach a site: the proxies with a closed breaker, and the direct way if

@@ -154,6 +154,30 @@ func (w *web) status(site string) sites.Status {
 	return s
 }
 
+func TestEachAttemptIsCountedAtItsSite(t *testing.T) {
+	inWeb(t, 5, func(w *web) {
+		w.do("http://a.test/", jobs.Progress{})
+		w.is("a.test", "404 Not Found\r\n")
+		w.do("http://a.test/", jobs.Progress{})
+		w.is("a.test", "403 Forbidden\r\n")
+		w.do(`{"url":"http://a.test/","ban":{"statuses":[403]},"retry":{"max_attempts":2}}`, jobs.Progress{})
+		w.is("a.test", "silent")
+		w.do(`{"url":"http://a.test/","retry":{"max_attempts":1}}`, jobs.Progress{})
+		s := w.status("a.test")
+		if got := s.Tally; got.Attempts != 5 || got.Bans != 2 || got.Classes != [5]uint32{1, 0, 3, 0, 1} || got.Faults != [4]uint32{0, 0, 2, 1} {
+			t.Errorf("tally: got %+v, want 5 attempts: 2xx, 404, two bans, and one without an answer", got)
+		}
+		if s.LastError == "" || !s.LastErrorAt.Equal(time.Now()) {
+			t.Errorf("last error: got %q at %s, want that of the last attempt", s.LastError, s.LastErrorAt)
+		}
+		w.is("b.test", "302 Found\r\nLocation: http://c.test/\r\n")
+		w.do("http://b.test/", jobs.Progress{})
+		if from, to := w.status("b.test").Tally, w.status("c.test").Tally; from.Attempts != 0 || to.Classes[0] != 1 {
+			t.Errorf("a redirect from b.test to c.test: got %+v and %+v, want the attempt at c.test", from, to)
+		}
+	})
+}
+
 func TestAJobOfARestingSiteWaitsWithoutAnAttempt(t *testing.T) {
 	inWeb(t, 5, func(w *web) {
 		w.warm()

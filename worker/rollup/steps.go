@@ -37,13 +37,14 @@ func (s *Step) Jobs() int64 {
 
 // Merge adds what o counted; At stays.
 func (s *Step) Merge(o *Step) {
-	s.Classes.add(o.Classes)
+	s.Classes.Merge(o.Classes)
 	s.Failed += o.Failed
 	s.Retries += o.Retries
 	s.Latency.Merge(&o.Latency)
 }
 
-func (c *Classes) add(o Classes) {
+// Merge adds what o counted.
+func (c *Classes) Merge(o Classes) {
 	c.Status2xx += o.Status2xx
 	c.Status3xx += o.Status3xx
 	c.Status4xx += o.Status4xx

@@ -53,9 +53,13 @@ const showQueues = table("queues", [
     ? [["resume", "Resume", acts.resume, `Resume queue ${q.queue}`]] : [["pause", "Pause", acts.pause, `Pause queue ${q.queue}`]])],
 ], (q) => q.queue);
 
+// parts are the counts that are not zero, by name.
+const parts = (counts) => Object.entries(counts || {}).filter(([, n]) => n).map(([name, n]) => `${name} ${count(n)}`).join(", ") || "–";
 const siteState = { new: ["", "new"], up: ["good", "up"], resting: ["bad", "resting"], testing: ["warn", "testing"] };
 const showSites = table("sites", [
   ["Site", "id", (s) => s.site], ["State", "", (s) => mark(...(siteState[s.state] || ["", s.state]))], ["Why", "says", (s) => (s.reason ? words(s.reason) : "")],
+  ["Attempts", "number", (s) => count(s.attempts)], ["Classes", "says", (s) => parts(s.classes)], ["Bans", "number", (s) => count(s.bans)], ["Failures", "says", (s) => parts(s.failures)],
+  ["Last error", "says", (s) => s.last_error || "–"],
   ["Since", "when", (s) => (s.last_state_change ? at(s.last_state_change) : "–")], ["Next test", "number", (s) => until(s.next_test_time)],
   ["Act", "acts", (s) => (["resting", "testing"].includes(s.state) ? [["reset", "End the rest", acts.resetSite, `End the rest of ${s.site}`]] : [])],
 ], (s) => s.site);
@@ -170,7 +174,7 @@ export function show(s, deadBy) {
   now = Date.parse(s.at);
   showQueues(s.queues);
   showSites(s.sites);
-  put("of-sites", s.sites.length ? `as ${s.worker} sees them, those that rest first` : "");
+  put("of-sites", s.sites.length ? `as ${s.worker} sees them, those that rest first; counts of the last 30 to 60 minutes` : "");
   showProxyPage(s);
   showDead(regroup(s.dead, deadBy).slice(0, 25));
   const shown = s.dead.reduce((n, g) => n + g.count, 0);
