@@ -144,6 +144,23 @@ func ParseProgress(value string) (Progress, error) {
 	return p, nil
 }
 
+// firstAttempt is when the first attempt began, zero if there was none. The wait for a site that rests may have set Started, and is no
+// attempt.
+func (p Progress) firstAttempt() (began time.Time) {
+	for _, a := range p.Attempts {
+		if a.StartedAt.IsZero() {
+			return p.Started
+		}
+		if began.IsZero() || a.StartedAt.Before(began) {
+			began = a.StartedAt
+		}
+	}
+	if began.IsZero() && p.SiteSince.IsZero() {
+		began = p.Started
+	}
+	return began
+}
+
 // Result is what is true of a job's result at this time however the job ends.
 func (p Progress) Result(job Job, now time.Time) Result {
 	r := Result{
@@ -154,9 +171,9 @@ func (p Progress) Result(job Job, now time.Time) Result {
 	if !job.target.IsZero() {
 		r.URL = job.target.String()
 	}
-	if !p.Started.IsZero() {
+	if began := p.firstAttempt(); !began.IsZero() {
 		// The clock of another worker may be ahead.
-		r.Duration = max(0, now.Sub(p.Started))
+		r.Duration = max(0, now.Sub(began))
 	}
 	for _, a := range p.Attempts {
 		if a.Hedge {

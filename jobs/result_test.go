@@ -227,3 +227,24 @@ func TestOnlyA2xxAnswerOfASucceededJobIsOK(t *testing.T) {
 		}
 	}
 }
+
+// TestDurationRunsFromTheFirstAttempt, whatever the job waited for before, and in whichever order attempts ended.
+func TestDurationRunsFromTheFirstAttempt(t *testing.T) {
+	now := time.Now()
+	ago := func(s int) time.Time { return now.Add(-time.Duration(s) * time.Second) }
+	for name, test := range map[string]struct {
+		progress jobs.Progress
+		want     time.Duration
+	}{
+		"nothing was done":                      {jobs.Progress{}, 0},
+		"a wait for the site and no attempt":    {jobs.Progress{Started: ago(9), SiteSince: ago(9)}, 0},
+		"a wait for the site, then an attempt":  {jobs.Progress{Started: ago(9), Attempts: []jobs.Attempt{{StartedAt: ago(2)}}}, 2 * time.Second},
+		"the second attempt ended first":        {jobs.Progress{Started: ago(4), Attempts: []jobs.Attempt{{StartedAt: ago(3)}, {StartedAt: ago(4)}}}, 4 * time.Second},
+		"an attempt that is in no list":         {jobs.Progress{Started: ago(5)}, 5 * time.Second},
+		"attempts whose times were not carried": {jobs.Progress{Started: ago(5), Attempts: []jobs.Attempt{{}, {StartedAt: ago(1)}}}, 5 * time.Second},
+	} {
+		if got := test.progress.Result(jobs.Job{}, now).Duration; got != test.want {
+			t.Errorf("%s: got %v, want %v", name, got, test.want)
+		}
+	}
+}

@@ -294,6 +294,14 @@ func TestADeadlineHoldsWhileTheSiteRests(t *testing.T) {
 		if o = w.do(payload, o.Progress); o.Result.Error != jobs.ErrTimedOut {
 			t.Errorf("got %+v, want it timed out", o)
 		}
+		waits := time.Now()
+		if o = w.do(payload, jobs.Progress{}); o.Kind != jobs.RunScheduled || !o.At.Equal(waits.Add(5*time.Second)) || !o.Wait.End.Equal(o.At) {
+			t.Fatalf("got %+v, want it to wait for its retry.timeout without an attempt", o)
+		}
+		time.Sleep(5 * time.Second)
+		if o = w.do(payload, o.Progress); o.Result.Error != jobs.ErrTimedOut || o.Result.Duration != 0 || o.Result.AttemptCount != 0 {
+			t.Errorf("got %+v, want it timed out after no attempt", o)
+		}
 	})
 }
 
