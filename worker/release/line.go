@@ -103,7 +103,8 @@ func (l *line) look(ctx context.Context, stream siteJobs, q *queues, cfg Config)
 	if site.Rests || site.Returns && len(l.sent) == 0 && !moved {
 		l.window = 1
 	}
-	next := &heads{line: l, stream: stream, queues: q}
+	next := newHeads(l, stream, q)
+	tried := false // a job was to be released
 	// The loop ends when no job may go now. Each round asks for the head again, since a job may have been
 	// cancelled between.
 	for ctx.Err() == nil {
@@ -111,9 +112,9 @@ func (l *line) look(ctx context.Context, stream siteJobs, q *queues, cfg Config)
 		if err != nil {
 			return released, 0, false, err
 		}
-		// The line is empty only if nothing is on its way either: the caller may forget it, and with it the
-		// window.
-		wait, empty := idleRest, len(l.sent) == 0 && !waits
+		// The line is empty only if nothing is on its way either, and no job was shown that could not be
+		// released: the caller may forget the line, and with it the window.
+		wait, empty := idleRest, len(l.sent) == 0 && !waits && !tried
 		switch {
 		case found:
 			wait = l.mayGo(site, job, cfg.MaxWait, time.Now())
@@ -125,15 +126,10 @@ func (l *line) look(ctx context.Context, stream siteJobs, q *queues, cfg Config)
 		if wait > 0 {
 			return released, l.waitFor(wait, moved || released > 0), empty, nil
 		}
-		seq, err := stream.ReleaseAtSite(ctx, job)
-		if err != nil {
+		tried = true
+		if sent, err := l.release(ctx, stream, job); err != nil {
 			return released, 0, false, err
-		}
-		// seq is zero if the job was gone already: cancelled, or released by its own time. Then nothing is on
-		// its way.
-		if seq != 0 {
-			now := time.Now()
-			l.sent = append(l.sent, sentJob{seq: seq, at: now, job: job.Key, ask: now.Add(soonest)})
+		} else if sent {
 			released++
 		}
 		// The mark moves on in both cases, or the next round would read the same job again.
@@ -144,16 +140,16 @@ func (l *line) look(ctx context.Context, stream siteJobs, q *queues, cfg Config)
 	return released, 0, false, nil
 }
 
-// first is the oldest job that waits. Sequences only grow, so a job that comes back is behind all others.
-func (l *line) first(ctx context.Context, stream siteJobs) (job bus.WaitingJob, found bool, err error) {
-	job, found, err = stream.NextSiteWait(ctx, l.key, l.after)
-	// Nothing behind the mark: either no job waits, or the sequences started again. One more read from zero
-	// decides.
-	if !found && err == nil && l.after > 0 {
-		l.after = 0 // the stream may be another one by now
-		return stream.NextSiteWait(ctx, l.key, 0)
+// release releases a job. sent is false if the job was gone already: cancelled, or released by its own time. Then nothing is on its way. It
+// is false, too, as long as a due job of the same name is there.
+func (l *line) release(ctx context.Context, stream siteJobs, job bus.WaitingJob) (sent bool, err error) {
+	seq, err := stream.ReleaseAtSite(ctx, job)
+	if err != nil || seq == 0 {
+		return false, err
 	}
-	return job, found, err
+	now := time.Now()
+	l.sent = append(l.sent, sentJob{seq: seq, at: now, job: job.Key, ask: now.Add(soonest)})
+	return true, nil
 }
 
 // mayGo says how long a job has to wait; zero means that it may go. One that has waited for too long may go before the next test:

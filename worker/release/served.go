@@ -185,13 +185,18 @@ type heads struct {
 	stream  siteJobs
 	queues  *queues
 	byQueue map[string]bus.WaitingJob // nil as long as the oldest job of all may go
+	again   bool                      // the jobs were read from the start of the subject
+}
+
+func newHeads(l *line, stream siteJobs, q *queues) *heads {
+	return &heads{line: l, stream: stream, queues: q, again: l.after == 0}
 }
 
 // first is the oldest job of a served queue. waits tells that jobs wait, if only of queues that nobody serves.
 func (h *heads) first(ctx context.Context) (job bus.WaitingJob, found, waits bool, err error) {
 	// The usual case costs one question: the oldest job of all is of a served queue.
 	if h.byQueue == nil {
-		job, found, err = h.line.first(ctx, h.stream)
+		job, found, err = h.oldest(ctx)
 		if err != nil || !found || h.queues.serves(job.Queue) {
 			return job, found, found, err
 		}
@@ -212,6 +217,19 @@ func (h *heads) first(ctx context.Context) (job bus.WaitingJob, found, waits boo
 		}
 	}
 	return job, found, true, nil
+}
+
+// oldest is the oldest job that waits, in whichever queue. Sequences only grow, so a job that comes back is behind all others.
+func (h *heads) oldest(ctx context.Context) (job bus.WaitingJob, found bool, err error) {
+	l := h.line
+	job, found, err = h.stream.NextSiteWait(ctx, l.key, l.after)
+	// Nothing behind the mark: either no job waits, or the sequences started again. One more read from zero
+	// decides, once in a look: a replica behind its leader shows released jobs, and would show them without end.
+	if !found && err == nil && !h.again {
+		h.again, l.after = true, 0 // the stream may be another one by now
+		return h.stream.NextSiteWait(ctx, l.key, 0)
+	}
+	return job, found, err
 }
 
 // read asks for the oldest job of a queue.
