@@ -2,6 +2,7 @@ package release
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -23,6 +24,8 @@ const (
 	// lostAfter is how long a released job counts that nobody settles. Then it no longer fills a place of the
 	// window: its worker may have died, and JetStream delivers the job again by itself.
 	lostAfter = time.Minute
+	// maxRefused is how many jobs of a site are remembered that can never be released. Any further one is tried in each look.
+	maxRefused = 100
 
 	soonest    = 25 * time.Millisecond // between two looks at a line with jobs on their way
 	latest     = 500 * time.Millisecond
@@ -54,12 +57,15 @@ type line struct {
 	lying  []sentJob // released jobs of queues that nobody serves: they hold no place
 	// after and passed save reading the subject from its start. They are hints only: a read from them that finds
 	// nothing begins again at zero, for the stream may have been deleted and created anew.
-	after  uint64            // every job up to this sequence has been released
+	after  uint64            // every job up to this sequence has been released or refused
 	passed map[string]uint64 // by queue: every one of its jobs up to this sequence has been, too
-	pause  time.Duration
-	vain   int       // released jobs in a row that came back
-	vainAt time.Time // when the latest of them was found
-	failed bool      // the latest look did
+	// refused are the sequences of jobs that can never be released, at most maxRefused. They are passed over, until
+	// the server makes them due at their own time.
+	refused map[uint64]bool
+	pause   time.Duration
+	vain    int       // released jobs in a row that came back
+	vainAt  time.Time // when the latest of them was found
+	failed  bool      // the latest look did
 }
 
 // sentJob is a job that was released.
@@ -86,7 +92,7 @@ func (l *line) reset() {
 	// A leader that begins cannot know what the former one released, so it forgets its own old state as well.
 	// The window begins small: at worst 8 jobs more are on their way.
 	l.window, l.sent, l.lying, l.after, l.passed, l.pause, l.vain, l.failed = firstWindow, nil, nil, 0, nil, soonest, 0, false
-	l.notBefore = time.Time{}
+	l.notBefore, l.refused = time.Time{}, nil
 }
 
 // look releases the jobs that may go now.
@@ -127,7 +133,7 @@ func (l *line) look(ctx context.Context, stream siteJobs, q *queues, cfg Config)
 			return released, l.waitFor(wait, moved || released > 0), empty, nil
 		}
 		tried = true
-		if sent, err := l.release(ctx, stream, job); err != nil {
+		if sent, err := l.release(ctx, stream, job, cfg.Log); err != nil {
 			return released, 0, false, err
 		} else if sent {
 			released++
@@ -141,15 +147,33 @@ func (l *line) look(ctx context.Context, stream siteJobs, q *queues, cfg Config)
 }
 
 // release releases a job. sent is false if the job was gone already: cancelled, or released by its own time. Then nothing is on its way. It
-// is false, too, as long as a due job of the same name is there.
-func (l *line) release(ctx context.Context, stream siteJobs, job bus.WaitingJob) (sent bool, err error) {
+// is false, too, as long as a due job of the same name is there, and if the job can never be released: others must not wait behind it.
+func (l *line) release(ctx context.Context, stream siteJobs, job bus.WaitingJob, log *slog.Logger) (sent bool, err error) {
 	seq, err := stream.ReleaseAtSite(ctx, job)
+	if bus.IsUnstorable(err) {
+		l.refuse(job, log, err)
+		return false, nil
+	}
 	if err != nil || seq == 0 {
 		return false, err
 	}
 	now := time.Now()
 	l.sent = append(l.sent, sentJob{seq: seq, at: now, job: job.Key, ask: now.Add(soonest)})
 	return true, nil
+}
+
+// refuse notes a job that can never be released. Only the first one is logged, for the cause of others is mostly the same.
+func (l *line) refuse(job bus.WaitingJob, log *slog.Logger, err error) {
+	if len(l.refused) == 0 {
+		log.Warn("a job that waits for a site cannot be released, it waits until its own time; further ones of the site are not logged",
+			"site", l.site, "queue", job.Queue, "job", job.ID, "until", job.Until, "error", err)
+	}
+	if len(l.refused) < maxRefused {
+		if l.refused == nil {
+			l.refused = map[uint64]bool{}
+		}
+		l.refused[job.Seq] = true
+	}
 }
 
 // mayGo says how long a job has to wait; zero means that it may go. One that has waited for too long may go before the next test:

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/release"
 )
 
@@ -31,8 +33,11 @@ type model struct {
 	took   time.Duration
 	tookBy map[string]time.Duration
 
+	log testenv.Log // of the releaser
+
 	mu       sync.Mutex
 	unknown  map[string]error // of the question whether a job waits again, by id
+	refused  map[string]int   // how often jobs were to be released that nobody can release, by id
 	stuck    map[string]int   // how often jobs were to be released that are shown though they are gone, by id
 	waits    []waiting
 	refusal  error             // of every read, if not nil
@@ -152,6 +157,10 @@ func (m *model) ReleaseAtSite(_ context.Context, job bus.WaitingJob) (uint64, er
 		return 0, nil
 	}
 	w := m.waits[i]
+	if _, refused := m.refused[w.id]; refused {
+		m.refused[w.id]++
+		return 0, fmt.Errorf("release waiting job: %w", bus.ErrTooLarge)
+	}
 	if n, stuck := m.stuck[w.id]; stuck {
 		m.stuck[w.id]++
 		if n >= 1000 {
@@ -256,7 +265,7 @@ const maxWait = 3 * time.Minute
 // lead runs a releaser on the model until the test ends.
 func lead(t *testing.T, m *model, v *view) (r *release.Releaser, stop func()) {
 	t.Helper()
-	r = release.New(release.Config{Site: v.site, MaxWait: maxWait, Log: slog.New(slog.DiscardHandler)})
+	r = release.New(release.Config{Site: v.site, MaxWait: maxWait, Log: slog.New(slog.NewTextHandler(&m.log, nil))})
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { r.Run(ctx, m) })
@@ -386,11 +395,11 @@ func TestAJobThatNeverEndsDoesNotStopTheOthers(t *testing.T) {
 // A publisher with a few slow URLs at a site must not hold up the jobs of others there.
 func TestSlowJobsHoldNoPlaceOfThoseThatEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m, v := newModel(t, 5000), &view{}
+		m, v := newModel(t, 2500), &view{}
 		v.set(release.Site{Returns: true})
 		m.tookBy = map[string]time.Duration{}
 		for i := range 40 { // when the window has grown
-			m.tookBy[fmt.Sprint("j", 1000+i)] = 50 * time.Second
+			m.tookBy[fmt.Sprint("j", 600+i)] = 50 * time.Second
 		}
 		_, stop := lead(t, m, v)
 		defer func() {
@@ -398,8 +407,8 @@ func TestSlowJobsHoldNoPlaceOfThoseThatEnded(t *testing.T) {
 			time.Sleep(time.Minute) // the slow ones end
 		}()
 		time.Sleep(40 * time.Second)
-		if _, released, most := m.count(); released != 5000 || most > 256 {
-			t.Errorf("%d of 5000 jobs released while 40 are slow, at most %d at the same time; want all, and 256", released, most)
+		if _, released, most := m.count(); released != 2500 || most > 256 {
+			t.Errorf("%d of 2500 jobs released while 40 are slow, at most %d at the same time; want all, and 256", released, most)
 		}
 	})
 }
@@ -447,6 +456,45 @@ func TestAJobThatIsShownThoughGoneIsTriedOnceALook(t *testing.T) {
 			t.Errorf("%d of 100 jobs released, want all", released)
 		}
 	})
+}
+
+func TestJobsThatCanNeverBeReleasedHoldUpNoOther(t *testing.T) {
+	for name, behind := range map[string]bool{"alone": false, "behind a job of a queue that nobody serves": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, v := newModel(t, 0), &view{}
+				if behind {
+					m.serve("paused", func(l *lane) { l.paused = true })
+					m.serve("default", func(*lane) {})
+					m.waitIn("paused", "p", time.Now())
+				}
+				for i := range 100 {
+					m.wait(fmt.Sprint("j", i), time.Now())
+				}
+				m.refused = map[string]int{"j0": 0, "j50": 0, "j51": 0, "j99": 0}
+				_, stop := lead(t, m, v)
+				defer stop()
+				time.Sleep(10 * time.Second)
+				m.mu.Lock()
+				m.wait("later", time.Now())
+				m.mu.Unlock()
+				time.Sleep(2 * time.Minute)
+				if _, released, _ := m.count(); released != 97 {
+					t.Errorf("%d jobs released, want all 97 that can be", released)
+				}
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				for id, n := range m.refused {
+					if n != 1 {
+						t.Errorf("%s was tried %d times, want once", id, n)
+					}
+				}
+				if n := strings.Count(m.log.String(), "cannot be released"); n != 1 {
+					t.Errorf("%d lines of the log name it, want one: %s", n, m.log.String())
+				}
+			})
+		})
+	}
 }
 
 func TestASiteWithoutJobsIsForgotten(t *testing.T) {

@@ -222,20 +222,31 @@ func (h *heads) first(ctx context.Context) (job bus.WaitingJob, found, waits boo
 // oldest is the oldest job that waits, in whichever queue. Sequences only grow, so a job that comes back is behind all others.
 func (h *heads) oldest(ctx context.Context) (job bus.WaitingJob, found bool, err error) {
 	l := h.line
-	job, found, err = h.stream.NextSiteWait(ctx, l.key, l.after)
-	// Nothing behind the mark: either no job waits, or the sequences started again. One more read from zero
-	// decides, once in a look: a replica behind its leader shows released jobs, and would show them without end.
-	if !found && err == nil && !h.again {
-		h.again, l.after = true, 0 // the stream may be another one by now
-		return h.stream.NextSiteWait(ctx, l.key, 0)
+	for {
+		job, found, err = h.stream.NextSiteWait(ctx, l.key, l.after)
+		switch {
+		case err != nil || found && !l.refused[job.Seq]:
+			return job, found, err
+		case found:
+			l.after = job.Seq
+		case h.again:
+			return job, false, nil
+		// Nothing behind the mark: either no job waits, or the sequences started again. One more read from zero
+		// decides, once in a look: a replica behind its leader shows released jobs, and would show them without
+		// end.
+		default:
+			h.again, l.after = true, 0 // the stream may be another one by now
+		}
 	}
-	return job, found, err
 }
 
 // read asks for the oldest job of a queue.
 func (h *heads) read(ctx context.Context, queue string) error {
 	l := h.line
 	job, found, err := h.stream.NextSiteWaitOfQueue(ctx, l.key, queue, max(l.after, l.passed[queue]))
+	for err == nil && found && l.refused[job.Seq] {
+		job, found, err = h.stream.NextSiteWaitOfQueue(ctx, l.key, queue, job.Seq)
+	}
 	if err != nil {
 		return err
 	}
