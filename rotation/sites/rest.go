@@ -39,8 +39,9 @@ func (t *Table) testEndedWithoutEvidence(s *site, later bool, now time.Duration)
 	return []Event{t.event(s, from, ReasonVoid, now)}
 }
 
-// endRest begins the slow start of a site that answers again, or of which a finding or a reset says so. Attempts from before are not
-// counted in it. Only an answer to this worker makes the site one that has answered: a finding or a reset is no evidence of it.
+// endRest begins the slow start of a site that answers again, or of which a finding or a reset says so. Attempts from before
+// are not counted in it. Only an answer to this worker makes the site one that has answered: a finding or a reset is no
+// evidence of it.
 func (t *Table) endRest(s *site, reason string, now time.Duration) []Event {
 	from := s.state
 	s.clearStreak()

@@ -114,12 +114,12 @@ type site struct {
 // isResting reports whether no attempt may begin, the test excepted.
 func (s *site) isResting() bool { return s.state == Resting || s.state == Testing }
 
-// hasAnswered reports whether the site answered this worker at some time. Only failures at such sites say something of the worker's own
-// network.
+// hasAnswered reports whether the site answered this worker at some time. Only failures at such sites say something of the
+// worker's own network.
 func (s *site) hasAnswered() bool { return s.answered != 0 }
 
-// isNew reports whether the site gets no more than a share of the slots, because it has never answered. A site that a finding or a
-// reset lets return is still new.
+// isNew reports whether the site gets no more than a share of the slots, because it has never answered. A site that a finding
+// or a reset lets return is still new.
 func (s *site) isNew() bool { return s.state == Fresh || s.state == Returning && !s.hasAnswered() }
 
 // event describes the site after a change.

@@ -27,6 +27,11 @@ const (
 	// maxRefused is how many jobs of a site are remembered that can never be released. Any further one is tried in each look.
 	maxRefused = 100
 
+	// askAfter is how long after its release a job is asked for first. A replica that is behind its leader does not
+	// know the due job yet, and a job that is not there counts as one that has ended: a site that rests would get
+	// a second test, and one that returns more jobs than it gave answers. A healthy replica is milliseconds behind.
+	askAfter = 200 * time.Millisecond
+
 	soonest    = 25 * time.Millisecond // between two looks at a line with jobs on their way
 	latest     = 500 * time.Millisecond
 	idleRest   = time.Second      // between two looks at a line that is empty
@@ -76,10 +81,10 @@ type sentJob struct {
 	ask time.Time // when to ask whether it is still due
 }
 
-// askedAgain is a job that is still due. The older it is, the later it is asked for again: its end is known after at most a quarter more of the
-// time that it took, and many jobs of a slow site cost few questions.
+// askedAgain is a job that is still due. The older it is, the later it is asked for again: its end is known after at most a
+// quarter more of the time that it took, and many jobs of a slow site cost few questions.
 func (s sentJob) askedAgain(now time.Time) sentJob {
-	s.ask = now.Add(min(max(now.Sub(s.at)/4, soonest), latest))
+	s.ask = now.Add(min(now.Sub(s.at)/4, latest))
 	return s
 }
 
@@ -146,8 +151,9 @@ func (l *line) look(ctx context.Context, stream siteJobs, q *queues, cfg Config)
 	return released, 0, false, nil
 }
 
-// release releases a job. sent is false if the job was gone already: cancelled, or released by its own time. Then nothing is on its way. It
-// is false, too, as long as a due job of the same name is there, and if the job can never be released: others must not wait behind it.
+// release releases a job. sent is false if the job was gone already: cancelled, or released by its own time. Then nothing is
+// on its way. It is false, too, as long as a due job of the same name is there, and if the job can never be released: others
+// must not wait behind it.
 func (l *line) release(ctx context.Context, stream siteJobs, job bus.WaitingJob, log *slog.Logger) (sent bool, err error) {
 	seq, err := stream.ReleaseAtSite(ctx, job)
 	if bus.IsUnstorable(err) {
@@ -158,7 +164,7 @@ func (l *line) release(ctx context.Context, stream siteJobs, job bus.WaitingJob,
 		return false, err
 	}
 	now := time.Now()
-	l.sent = append(l.sent, sentJob{seq: seq, at: now, job: job.Key, ask: now.Add(soonest)})
+	l.sent = append(l.sent, sentJob{seq: seq, at: now, job: job.Key, ask: now.Add(askAfter)})
 	return true, nil
 }
 
@@ -247,8 +253,9 @@ func (l *line) recall(q *queues) {
 	})
 }
 
-// settle asks for released jobs whether they are still due, and removes those that are not. It asks for all whose time for that has come:
-// jobs that take long must not hide that others have ended. On an error the jobs of which nothing was learned stay, to be asked for again.
+// settle asks for released jobs whether they are still due, and removes those that are not. It asks for all whose time for
+// that has come: jobs that take long must not hide that others have ended. On an error the jobs of which nothing was learned
+// stay, to be asked for again.
 func (l *line) settle(ctx context.Context, stream siteJobs, q *queues) (moved bool, err error) {
 	now := time.Now()
 	var asked, kept []sentJob
@@ -272,8 +279,8 @@ func (l *line) settle(ctx context.Context, stream siteJobs, q *queues) (moved bo
 	return moved, err
 }
 
-// settleChunk settles some released jobs, and returns those that stay. One that waits for the site again found no place there: half as
-// many may be on their way. Any other one ended, or waits for its next attempt: one more may.
+// settleChunk settles some released jobs, and returns those that stay. One that waits for the site again found no place there:
+// half as many may be on their way. Any other one ended, or waits for its next attempt: one more may.
 func (l *line) settleChunk(ctx context.Context, stream siteJobs, q *queues, part []sentJob) (kept []sentJob, moved bool, err error) {
 	seqs := make([]uint64, len(part))
 	for i, s := range part {
@@ -313,8 +320,8 @@ func (l *line) settleChunk(ctx context.Context, stream siteJobs, q *queues, part
 	return kept, moved, err
 }
 
-// waitAgain asks at the same time for each job, at most a chunk of them, whether it waits again. One after the other, the answers would
-// hold up a site whose jobs end fast.
+// waitAgain asks at the same time for each job, at most a chunk of them, whether it waits again. One after the other, the
+// answers would hold up a site whose jobs end fast.
 func waitAgain(ctx context.Context, stream siteJobs, gone []sentJob) (again []bool, errs []error) {
 	again, errs = make([]bool, len(gone)), make([]error, len(gone))
 	var asking sync.WaitGroup

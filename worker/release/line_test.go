@@ -38,13 +38,14 @@ type model struct {
 	mu       sync.Mutex
 	unknown  map[string]error // of the question whether a job waits again, by id
 	refused  map[string]int   // how often jobs were to be released that nobody can release, by id
+	lag      time.Duration    // how much later due jobs are shown
 	stuck    map[string]int   // how often jobs were to be released that are shown though they are gone, by id
 	waits    []waiting
 	refusal  error             // of every read, if not nil
 	lanes    map[string]*lane  // by queue; without any every queue is served, and nobody may list them
 	lying    map[uint64]func() // due jobs that nobody takes, and what takes them
 	last     uint64
-	due      map[uint64]bool
+	due      map[uint64]time.Time // when they were released
 	reads    int
 	released []string
 	at       []time.Time
@@ -66,7 +67,7 @@ type lane struct {
 
 func newModel(t *testing.T, n int) *model {
 	t.Helper()
-	m := &model{t: t, lying: map[uint64]func(){}, due: map[uint64]bool{}, took: 100 * time.Millisecond, run: func(string, time.Time) bool { return false }}
+	m := &model{t: t, lying: map[uint64]func(){}, due: map[uint64]time.Time{}, took: 100 * time.Millisecond, run: func(string, time.Time) bool { return false }}
 	for i := range n {
 		m.wait(fmt.Sprint("j", i), time.Now())
 	}
@@ -171,7 +172,7 @@ func (m *model) ReleaseAtSite(_ context.Context, job bus.WaitingJob) (uint64, er
 	m.waits = slices.Delete(m.waits, i, i+1)
 	m.last++
 	seq := m.last
-	m.due[seq] = true
+	m.due[seq] = time.Now()
 	m.most = max(m.most, len(m.due))
 	m.released, m.at = append(m.released, w.id), append(m.at, time.Now())
 	now := time.Now()
@@ -216,7 +217,7 @@ func (m *model) StillDue(_ context.Context, seqs []uint64) (map[uint64]bool, err
 	defer m.mu.Unlock()
 	there := map[uint64]bool{}
 	for _, seq := range seqs {
-		if m.due[seq] {
+		if released, due := m.due[seq]; due && time.Since(released) >= m.lag {
 			there[seq] = true
 		}
 	}
@@ -334,6 +335,30 @@ func TestJobsComeBackOneMoreForEachAnswer(t *testing.T) {
 			t.Errorf("%d of 3000 jobs released in a minute, at most %d at the same time; want all, and 256", released, most)
 		}
 	})
+}
+
+// A replica that is behind its leader does not know yet what was released. That is no answer of the site.
+func TestAJobThatIsNotShownYetCountsAsOneOnItsWay(t *testing.T) {
+	for name, returns := range map[string]bool{"test of a site that rests": false, "site that returns": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, v := newModel(t, 500), &view{}
+				m.lag, m.took = 150*time.Millisecond, time.Second
+				m.countAnswers()
+				v.set(release.Site{Rests: !returns, Since: time.Now(), Until: time.Now(), Returns: returns})
+				_, stop := lead(t, m, v)
+				defer stop()
+				time.Sleep(time.Minute)
+				_, released, most := m.count()
+				if !returns && most != 1 {
+					t.Errorf("%d jobs tested the site at the same time, want one", most)
+				}
+				if returns && released != 500 {
+					t.Errorf("%d of 500 jobs released in a minute", released)
+				}
+			})
+		})
+	}
 }
 
 func TestJobsThatComeBackInVainSlowTheReleaseDown(t *testing.T) {
