@@ -120,8 +120,8 @@ func (l *Lease) Alone() bool { return l.exit.gateway && l.exit.session.Name == "
 // IdleFor returns how long a connection of the exit of a session may be idle; zero without a bound.
 func (l *Lease) IdleFor() time.Duration { return l.exit.session.TTL }
 
-// RefuseCredentials notes that a gateway refused the credentials. It reports whether they are wrong, and not only the region that the
-// job asks for.
+// RefuseCredentials notes that a gateway refused the credentials. It reports whether they are wrong, and not only the region that
+// the job asks for.
 func (l *Lease) RefuseCredentials() bool {
 	p, e := l.pool, l.entry
 	p.mu.Lock()
@@ -171,8 +171,8 @@ func (p *Pool) AdoptSession(state exits.State) bool {
 	return p.exits.Adopt(state, now)
 }
 
-// judgeExit takes a verdict into the evidence about the exit, and leaves in it what it says about the gateway: nothing, unless the
-// gateway itself failed or its exits fail one after the other.
+// judgeExit takes a verdict into the evidence about the exit, and leaves in it what it says about the gateway: nothing, unless
+// the gateway itself failed or its exits fail one after the other.
 func (l *Lease) judgeExit(e *entry, g *gateway, v *Verdict, now time.Duration) {
 	p, host := l.pool, hash(l.host, "")
 	sticky := l.exit.session.Name != ""

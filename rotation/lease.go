@@ -31,8 +31,8 @@ type Verdict struct {
 	Answered bool
 	// Proven says of a Relayed verdict that the response came over TLS with the target, whose certificate is good.
 	Proven bool
-	// JobTimeout says that the job's own time was over before the attempt's. The verdict then counts only if the attempt took long
-	// enough for any proxy: a second, and eight times the pool's mean latency.
+	// JobTimeout says that the job's own time was over before the attempt's. The verdict then counts only if the attempt took
+	// long enough for any proxy: a second, and eight times the pool's mean latency.
 	JobTimeout bool
 	// CoolDown is how long the proxy is not used for this host. With Refused, and with PairFault without Ban, zero means 5 min.
 	CoolDown time.Duration
@@ -45,8 +45,9 @@ type Verdict struct {
 	Trip    time.Duration
 	Latency time.Duration
 	Reason  string
-	// Gateway says of a failure through a gateway that the gateway itself failed: it cannot be reached, TLS to it fails, or it refuses
-	// the credentials. Without it the failure is that of the exit. NoTunnel says that the gateway answered CONNECT with a 5xx.
+	// Gateway says of a failure through a gateway that the gateway itself failed: it cannot be reached, TLS to it fails, or it
+	// refuses the credentials. Without it the failure is that of the exit. NoTunnel says that the gateway answered CONNECT with a
+	// 5xx.
 	Gateway, NoTunnel bool
 	// Doubtful says of a failure through a gateway that the exit failed only if another exit brings another response: 502 or 504.
 	Doubtful bool
@@ -88,8 +89,8 @@ func (l *Lease) Release() { l.Report(Verdict{}) }
 // maxLosses is how many attempts of a proxy in a row may lose before their first byte until one is let go on to its end.
 const maxLosses = 5
 
-// Lose ends the lease of an attempt that was cancelled because another one was faster. That is no failure of the proxy. began says
-// that a response had begun.
+// Lose ends the lease of an attempt that was cancelled because another one was faster. That is no failure of the proxy. began
+// says that a response had begun.
 func (l *Lease) Lose(began bool) {
 	if e := l.entry; e != nil {
 		l.pool.mu.Lock()
@@ -101,8 +102,8 @@ func (l *Lease) Lose(began bool) {
 	l.Release()
 }
 
-// MustEnd reports whether the latest attempts of the proxy all lost before their first byte, so that this one may not be cancelled:
-// a proxy that only loses may be dead.
+// MustEnd reports whether the latest attempts of the proxy all lost before their first byte, so that this one may not be
+// cancelled: a proxy that only loses may be dead.
 func (l *Lease) MustEnd() bool {
 	if l.entry == nil {
 		return false

@@ -93,8 +93,8 @@ func (p *Pool) search(need *Need, now time.Duration, lease *Lease) (events []Eve
 	return nil, false
 }
 
-// searchByPreference gives up preferences one by one. It gives up the region before the excluded proxies: a job that failed through a proxy
-// rather goes to another region than to the same proxy again.
+// searchByPreference gives up preferences one by one. It gives up the region before the excluded proxies: a job that failed
+// through a proxy rather goes to another region than to the same proxy again.
 func (p *Pool) searchByPreference(need *Need, f *skips, now time.Duration, lease *Lease) (events []Event, ok bool) {
 	for {
 		for _, region := range [2]bool{true, false} {

@@ -41,8 +41,8 @@ type Status struct {
 	// Weight, MaxInflight and Rate are those of the list; zero sets no bound.
 	Weight, MaxInflight int
 	Rate                float64
-	// Gateway says that the proxy has many exits. ExitsTried counts the attempts that say something about their exit, and ExitsFailed
-	// those after which it counts as failed.
+	// Gateway says that the proxy has many exits. ExitsTried counts the attempts that say something about their exit, and
+	// ExitsFailed those after which it counts as failed.
 	Gateway                 bool
 	ExitsTried, ExitsFailed uint64
 }
@@ -85,8 +85,8 @@ func (p *Pool) Conditions() iter.Seq[Condition] {
 // Status returns the state of every proxy, in the order of the list.
 func (p *Pool) Status() []Status { return p.StatusFrom(0, maxPool) }
 
-// StatusFrom returns the state of at most limit proxies from a place of the list on, in its order. A list that changes between two
-// calls moves the places.
+// StatusFrom returns the state of at most limit proxies from a place of the list on, in its order. A list that changes between
+// two calls moves the places.
 func (p *Pool) StatusFrom(place, limit int) []Status {
 	p.mu.Lock()
 	list := p.list

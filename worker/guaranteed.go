@@ -18,8 +18,8 @@ func (s *slots) available(queue *queueSlots, now time.Time) int {
 	return min(s.free, max(lendable, s.guaranteed(queue, now)-queue.used))
 }
 
-// guaranteed returns how many slots no other queue may use: at least a quarter of the queue's share. The sum over all queues is at
-// most the number of slots.
+// guaranteed returns how many slots no other queue may use: at least a quarter of the queue's share. The sum over all queues is
+// at most the number of slots.
 func (s *slots) guaranteed(queue *queueSlots, now time.Time) int {
 	switch {
 	// One slot for each queue cannot be guaranteed then.

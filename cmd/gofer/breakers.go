@@ -125,8 +125,8 @@ func breakerTable(list []*fleetBreaker) (header table.Row, rows []table.Row) {
 	return table.Row{"proxy", "closed", "open", "half open", "failures", "next test", "avoided"}, rows
 }
 
-// fleetBreaker is what the workers say of one proxy: in how many workers its breaker is in which state, the failures in the worker
-// that has the most, the first test that any of them has planned, and until when the proxy is avoided.
+// fleetBreaker is what the workers say of one proxy: in how many workers its breaker is in which state, the failures in the
+// worker that has the most, the first test that any of them has planned, and until when the proxy is avoided.
 type fleetBreaker struct {
 	ProxyID          string         `json:"proxy_id"`
 	Workers          map[string]int `json:"workers"`

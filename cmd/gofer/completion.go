@@ -23,8 +23,8 @@ const (
 	maxCompletions = 200
 )
 
-// completeValues lets a shell complete what the fleet knows: queues, jobs, dead letters, proxies, workers and sites. Without a server
-// there is nothing to complete, and nothing is said.
+// completeValues lets a shell complete what the fleet knows: queues, jobs, dead letters, proxies, workers and sites. Without a
+// server there is nothing to complete, and nothing is said.
 func (a *app) completeValues(root *cobra.Command) {
 	queues, openJobs := a.complete(queueNames), a.complete(openJobNames)
 	// The keys are the paths of the verbs below gofer. A verb that is renamed has to be renamed here.

@@ -18,8 +18,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// stream is standard output or standard error, and the only way to either. It is deliberately no io.Writer: ids, URLs, reasons and bodies
-// come from strangers, so what a verb prints goes through a method that lets no terminal obey it.
+// stream is standard output or standard error, and the only way to either. It is deliberately no io.Writer: ids, URLs, reasons
+// and bodies come from strangers, so what a verb prints goes through a method that lets no terminal obey it.
 type stream struct {
 	mu  sync.Mutex // guards err, and keeps writes of a verb and of the log whole
 	to  io.Writer
@@ -41,8 +41,8 @@ func (w raw) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// mute discards what is printed from now on, until unmute is called. A verb that draws on the whole terminal calls it, because a line of
-// the log between two drawings would spoil them.
+// mute discards what is printed from now on, until unmute is called. A verb that draws on the whole terminal calls it, because a
+// line of the log between two drawings would spoil them.
 func (s *stream) mute() (unmute func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

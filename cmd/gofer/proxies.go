@@ -82,9 +82,9 @@ func (a *app) wholePool(ctx context.Context, c *config.Config, verb string) ([]s
 	return a.configuredPool(ctx, c, s, err)
 }
 
-// configuredPool returns the pool of a worker that has this environment. Of two proxies with the same id the bucket's counts, as in a
-// worker. Without a session, for which connectErr is the reason, it returns what the environment, the file and the URL name, if that is
-// anything, and notes that; a list that cannot be fetched is noted, too.
+// configuredPool returns the pool of a worker that has this environment. Of two proxies with the same id the bucket's counts, as
+// in a worker. Without a session, for which connectErr is the reason, it returns what the environment, the file and the URL name,
+// if that is anything, and notes that; a list that cannot be fetched is noted, too.
 func (a *app) configuredPool(ctx context.Context, c *config.Config, s *session, connectErr error) ([]sourced, error) {
 	own, err := c.ReadProxies()
 	if err != nil {

@@ -77,8 +77,8 @@ type fleetPool struct {
 	proxies map[string]*fleetProxy
 }
 
-// askPool asks all workers for their first page. Pools of the same proxies are one; what its first pages lack is asked of one of its
-// workers, so the cost does not grow with the number of workers. It asks for no more than limit needs; zero means all.
+// askPool asks all workers for their first page. Pools of the same proxies are one; what its first pages lack is asked of one of
+// its workers, so the cost does not grow with the number of workers. It asks for no more than limit needs; zero means all.
 func (a *app) askPool(ctx context.Context, s *session, limit int) (*fleetPool, error) {
 	list, err := askFleet[control.ProxiesResponse](ctx, s, control.Proxies, nil, 0)
 	if err != nil {
@@ -126,8 +126,8 @@ func (a *app) pagesOf(ctx context.Context, s *session, worker string) (all []con
 	}
 }
 
-// add adds the workers of one pool. A proxy about which a worker says nothing is closed there, if the worker has named all that are
-// not; else it is not counted.
+// add adds the workers of one pool. A proxy about which a worker says nothing is closed there, if the worker has named all that
+// are not; else it is not counted.
 func (p *fleetPool) add(group []control.ProxiesResponse) {
 	told, complete := map[string]int{}, 0 // by id, how many of the workers that are complete named it
 	for _, w := range group {

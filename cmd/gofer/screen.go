@@ -11,7 +11,8 @@ import (
 	"golang.org/x/term"
 )
 
-// What a terminal gets before the first drawing and after the last one: the alternate screen, the cursor, and the wrapping of lines.
+// What a terminal gets before the first drawing and after the last one: the alternate screen, the cursor, and the wrapping of
+// lines.
 const (
 	enterScreen = "\x1b[?1049h\x1b[?25l\x1b[?7l"
 	leaveScreen = "\x1b[?7h\x1b[?25h\x1b[?1049l"
@@ -25,8 +26,8 @@ type screen struct {
 	close         func()        // leaves the terminal as it was; further calls do nothing
 }
 
-// openScreen takes over the terminal that standard output is. Keys are read if standard input is a terminal: Ctrl-C acts like SIGINT.
-// The caller closes the screen. It is also closed if the process is ended by force.
+// openScreen takes over the terminal that standard output is. Keys are read if standard input is a terminal: Ctrl-C acts like
+// SIGINT. The caller closes the screen. It is also closed if the process is ended by force.
 func (a *app) openScreen() (*screen, error) {
 	s := &screen{app: a, quit: make(chan struct{})}
 	var unmute, cooked func()
@@ -85,8 +86,8 @@ func (s *screen) resized() bool {
 	return !same
 }
 
-// draw replaces what the screen shows by lines that are safe for a terminal; lines makes as many as fit. A line is cleared before it is
-// written: after the last column a terminal would clear that one.
+// draw replaces what the screen shows by lines that are safe for a terminal; lines makes as many as fit. A line is cleared before
+// it is written: after the last column a terminal would clear that one.
 func (s *screen) draw(lines func(l look, height int) []string) error {
 	_ = s.resized()
 	var frame strings.Builder
@@ -113,8 +114,8 @@ type panel struct {
 	notes  []string
 }
 
-// stack puts panels one below the other within height lines; zero means no bound. Each gets the lines that it wants, or as many as leave
-// the others their share.
+// stack puts panels one below the other within height lines; zero means no bound. Each gets the lines that it wants, or as many
+// as leave the others their share.
 func stack(panels []panel, l look, height int) (lines []string) {
 	room, order := make([]int, len(panels)), make([]int, len(panels))
 	for i, p := range panels {
@@ -136,7 +137,8 @@ func stack(panels []panel, l look, height int) (lines []string) {
 	return lines
 }
 
-// lines are a panel below an empty line. Where they are more than there is room for, the last one says how many rows are left out.
+// lines are a panel below an empty line. Where they are more than there is room for, the last one says how many rows are left
+// out.
 func (p panel) lines(l look, room int) []string {
 	out, rows, notes := []string{"", p.none}, p.rows, p.notes
 	if left := room - 2; len(rows)+len(notes) > left || p.total > len(rows) {

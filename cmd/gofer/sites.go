@@ -122,8 +122,8 @@ func countColumns() table.Row {
 	return table.Row{"attempts", "classes", "bans", "failures", "next test", "why"}
 }
 
-// fleetSite is what the workers say of one site: how many see it in each state, the first test that any of them has planned, why one of
-// them lets it rest, the sums of their counts, and the latest error.
+// fleetSite is what the workers say of one site: how many see it in each state, the first test that any of them has planned, why
+// one of them lets it rest, the sums of their counts, and the latest error.
 type fleetSite struct {
 	Site         string           `json:"site"`
 	Workers      map[string]int   `json:"workers"`

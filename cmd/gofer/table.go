@@ -91,8 +91,9 @@ const (
 	around    = 2 // a blank on each side of a cell
 )
 
-// fitting returns how wide each column may be, with gap columns between two, so that no line is longer than width: the last column gives
-// way first, then the widest of the others. It is nil without a width. A screen that is too narrow for all columns gets longer lines.
+// fitting returns how wide each column may be, with gap columns between two, so that no line is longer than width: the last
+// column gives way first, then the widest of the others. It is nil without a width. A screen that is too narrow for all columns
+// gets longer lines.
 func fitting(header table.Row, rows []table.Row, width, gap int) []int {
 	if width == 0 {
 		return nil

@@ -145,7 +145,8 @@ func (t *top) ask(ctx context.Context, s *session) {
 	})
 }
 
-// poll asks a question each interval, but so that it is open for no more than a fifth of the time. That no worker runs is an answer.
+// poll asks a question each interval, but so that it is open for no more than a fifth of the time. That no worker runs is an
+// answer.
 func (t *top) poll(ctx context.Context, what string, ask func() (keep func(), err error)) {
 	t.next[what] = time.Now()
 	t.asking.Go(func() {

@@ -21,7 +21,8 @@ type ListFilter struct {
 	// Queue narrows to one queue and State to one of jobs.States; empty means all.
 	Queue string
 	State string
-	// Site narrows to the jobs of a site, such as "example.com" or "example.com:8443"; empty means all. List then reads every job.
+	// Site narrows to the jobs of a site, such as "example.com" or "example.com:8443"; empty means all. List then reads every
+	// job.
 	Site string
 	// Since leaves out the jobs that have been in their state since before that time; zero leaves out none.
 	Since time.Time
@@ -39,8 +40,8 @@ type Listed struct {
 	Until time.Time `json:"until,omitzero"`
 }
 
-// List calls use for each job that has not ended and fits the filter, the oldest first, until use returns an error, which comes back.
-// It reads the streams page by page: a job that moves meanwhile may come twice, or not at all.
+// List calls use for each job that has not ended and fits the filter, the oldest first, until use returns an error, which comes
+// back. It reads the streams page by page: a job that moves meanwhile may come twice, or not at all.
 //
 // Errors: ErrNotSetUp, ErrPermission, ctx's cause; any other one may pass.
 func (c *Client) List(ctx context.Context, f ListFilter, use func(Listed) error) error {
@@ -205,8 +206,8 @@ func (l *lister) taken(ctx context.Context, msg *nats.Msg, stream, consumer stri
 // errEnough ends a listing.
 var errEnough = errors.New("enough")
 
-// ListFirst lists at most limit jobs, as List does, and reports whether more follow. A job that begins to wait meanwhile is listed once: a
-// worker stores the message that waits before it acks the one that runs.
+// ListFirst lists at most limit jobs, as List does, and reports whether more follow. A job that begins to wait meanwhile is
+// listed once: a worker stores the message that waits before it acks the one that runs.
 func (c *Client) ListFirst(ctx context.Context, f ListFilter, limit int) (list []Listed, more bool, err error) {
 	running := map[Key]bool{}
 	err = c.List(ctx, f, func(job Listed) error {

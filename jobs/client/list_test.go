@@ -123,7 +123,8 @@ func TestAListIsReadPageByPage(t *testing.T) {
 	}
 }
 
-// TestAJobThatBeginsToWaitIsListedOnce has the moment after a worker has stored the job that waits, and before it acks the one that runs.
+// TestAJobThatBeginsToWaitIsListedOnce has the moment after a worker has stored the job that waits, and before it acks the one
+// that runs.
 func TestAJobThatBeginsToWaitIsListedOnce(t *testing.T) {
 	in := oneOfEach(t)
 	p := jobs.Progress{JobSeq: 95, Attempts: []jobs.Attempt{{Attempt: 1}}}

@@ -44,17 +44,17 @@ const (
 	maxFound = 32
 )
 
-// Queues lists the queues that have consumers or jobs, by name. To find a queue that has jobs and no consumers, it reads the oldest
-// queued and the oldest waiting jobs, of each for about a second: such a queue is missing if its first job comes later. Of the queues
-// without consumers 32 are counted; for others the numbers are those of the jobs that were read.
+// Queues lists the queues that have consumers or jobs, by name. To find a queue that has jobs and no consumers, it reads the
+// oldest queued and the oldest waiting jobs, of each for about a second: such a queue is missing if its first job comes later. Of
+// the queues without consumers 32 are counted; for others the numbers are those of the jobs that were read.
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) Queues(ctx context.Context) ([]QueueState, error) {
 	return c.queues(ctx, func(states map[string]*QueueState) error { return c.addWaiting(ctx, states) })
 }
 
-// ConsumedQueues is Queues without the waiting jobs: its cost does not depend on how many wait, and a queue that has only such jobs and no
-// consumers is missing.
+// ConsumedQueues is Queues without the waiting jobs: its cost does not depend on how many wait, and a queue that has only such
+// jobs and no consumers is missing.
 func (c *Client) ConsumedQueues(ctx context.Context) ([]QueueState, error) {
 	return c.queues(ctx, func(map[string]*QueueState) error { return nil })
 }
@@ -159,8 +159,8 @@ func (c *Client) addUnserved(ctx context.Context, known uint64, states map[strin
 	return nil
 }
 
-// addWaiting adds the waiting jobs: those of each queue that is known, and if these are not all, those of the queues that the oldest
-// ones are in.
+// addWaiting adds the waiting jobs: those of each queue that is known, and if these are not all, those of the queues that the
+// oldest ones are in.
 func (c *Client) addWaiting(ctx context.Context, states map[string]*QueueState) error {
 	all, err := c.bus.CountFrom(ctx, "RETRIES", c.bus.Names().AllScheduledJobs(), 1)
 	if err != nil {

@@ -12,7 +12,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/stream"
 )
 
-// TestQueuesAreListedWithoutAListOfAllJobs has queues that are served, that have only queued jobs, and that have only waiting ones.
+// TestQueuesAreListedWithoutAListOfAllJobs has queues that are served, that have only queued jobs, and that have only waiting
+// ones.
 func TestQueuesAreListedWithoutAListOfAllJobs(t *testing.T) {
 	in := install(t, bus.Settings{Queues: []string{"default", "low"}})
 	listener := in.server.Connect()

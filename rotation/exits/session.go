@@ -8,8 +8,8 @@ import (
 // believeFor is how long a word is believed to work because it does at another worker.
 const believeFor = time.Minute
 
-// session is what is known of the words of a session. The generations only grow, so that two workers that know different things of
-// a session come to the same by taking the larger ones.
+// session is what is known of the words of a session. The generations only grow, so that two workers that know different things
+// of a session come to the same by taking the larger ones.
 type session struct {
 	generation uint32        // of the word that works, or that worked last
 	trial      uint32        // of the latest word that was to replace it, because it failed
@@ -49,8 +49,8 @@ func (s *session) cools(generation uint32, host uint64, now time.Duration) bool 
 	return slices.ContainsFunc(s.cooldowns, func(c cooldown) bool { return c.host == host && c.generation == generation && c.until > now })
 }
 
-// relayed notes that a word works, and reports whether that is news. A word that works ends the trial of a later one, unless another
-// worker began that: of two workers the one with the higher generation is followed.
+// relayed notes that a word works, and reports whether that is news. A word that works ends the trial of a later one, unless
+// another worker began that: of two workers the one with the higher generation is followed.
 func (s *session) relayed(generation uint32) (changed bool) {
 	if generation < s.generation {
 		return false

@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	// MaxShared bounds the generations that workers share. A session does not fail a billion times while it is in use, so a higher
-	// number is a mistake, and a worker can go on counting from this one without an overflow.
+	// MaxShared bounds the generations that workers share. A session does not fail a billion times while it is in use, so a
+	// higher number is a mistake, and a worker can go on counting from this one without an overflow.
 	MaxShared = 1 << 30
 	// maxLeft bounds how long a session is remembered by the word of others before it is used here.
 	maxLeft = 24 * time.Hour
@@ -34,8 +34,8 @@ func ParseKey(text string) (k Key, ok bool) {
 // State is what workers share of a session. Of two states of one session the larger one of each number counts.
 type State struct {
 	Key Key
-	// Generation is that of the word that works, Trial that of the latest word that was to replace it, because it failed. Trials up to
-	// Dropped are over: the older word was kept.
+	// Generation is that of the word that works, Trial that of the latest word that was to replace it, because it failed. Trials
+	// up to Dropped are over: the older word was kept.
 	Generation, Trial, Dropped uint32
 	// Cause is a hash of the failure that began the trial.
 	Cause uint64
@@ -68,8 +68,8 @@ func (w *Words) Changed(limit int) (keys []Key) {
 	return keys
 }
 
-// State returns what the fleet may know of a session. It is false without anything: the session is idle, or was never moved, or its
-// numbers are too high. A trial that began with a doubt is no business of others.
+// State returns what the fleet may know of a session. It is false without anything: the session is idle, or was never moved, or
+// its numbers are too high. A trial that began with a doubt is no business of others.
 func (w *Words) State(key Key, now time.Duration) (State, bool) {
 	s := w.find(key, now)
 	if s == nil {
@@ -85,8 +85,8 @@ func (w *Words) State(key Key, now time.Duration) (State, bool) {
 	return f, f.valid() && max(f.Generation, f.Trial, f.Dropped) > 0
 }
 
-// Adopt takes over what another worker knows of a session. If more is known here, the fleet has to hear of it again: of two workers
-// that write at the same time one does not see the other's state. Adopt reports false for a state that no worker writes.
+// Adopt takes over what another worker knows of a session. If more is known here, the fleet has to hear of it again: of two
+// workers that write at the same time one does not see the other's state. Adopt reports false for a state that no worker writes.
 func (w *Words) Adopt(f State, now time.Duration) bool {
 	if !f.valid() {
 		return false

@@ -1,9 +1,9 @@
 // Package exits names the exits of gateways, and holds what is known of them.
 //
-// A gateway is a proxy with one address and many exits. A word in its user information chooses the exit. An attempt without a session
-// takes a fresh word, of which nothing is kept. The word of a session is derived from the fleet's prefix, the gateway, the session and
-// a generation, so that all workers derive the same one. The generation advances when the exit fails. Workers share it: Changed and
-// State say what is news to the others, and Adopt takes over what they found.
+// A gateway is a proxy with one address and many exits. A word in its user information chooses the exit. An attempt without a
+// session takes a fresh word, of which nothing is kept. The word of a session is derived from the fleet's prefix, the gateway,
+// the session and a generation, so that all workers derive the same one. The generation advances when the exit fails. Workers
+// share it: Changed and State say what is news to the others, and Adopt takes over what they found.
 //
 // The package is pure: it has no lock, no clock and no I/O. Times are durations on one clock of the caller's choice.
 package exits
@@ -82,7 +82,8 @@ func spell(n uint64) string {
 	return strings.Repeat("0", wordLength-len(digits)) + digits
 }
 
-// derive returns a number for a generation of a session, and for generation zero the key of the session. The two share no bit of the sum.
+// derive returns a number for a generation of a session, and for generation zero the key of the session. The two share no bit of
+// the sum.
 func (w *Words) derive(of Session, generation uint32) (number uint64, key Key) {
 	sum := hmac.New(sha256.New, []byte(w.cfg.Prefix))
 	_, _ = sum.Write([]byte(of.Gateway + "\x00" + of.Name + "\x00" + strconv.FormatUint(uint64(generation), 10)))
@@ -112,8 +113,8 @@ func (w *Words) Sticky(of Session, host uint64, avoid []string, now time.Duratio
 	}
 }
 
-// word returns the word of a generation. The number of generation zero is known; the word that the session uses is kept, so that a
-// session that moved costs no more than another one.
+// word returns the word of a generation. The number of generation zero is known; the word that the session uses is kept, so that
+// a session that moved costs no more than another one.
 func (w *Words) word(of Session, s *session, generation uint32, first uint64) string {
 	switch {
 	case generation == 0:
@@ -153,8 +154,8 @@ func (w *Words) Failed(of Session, exit Exit, cause uint64, now time.Duration) {
 	w.fail(of, exit, cause, false, now)
 }
 
-// Doubted notes that the exit may have failed: it brought a response that is a failure if the next word brings another one. The fleet
-// hears of it only then.
+// Doubted notes that the exit may have failed: it brought a response that is a failure if the next word brings another one. The
+// fleet hears of it only then.
 func (w *Words) Doubted(of Session, exit Exit, cause uint64, now time.Duration) {
 	w.fail(of, exit, cause, true, now)
 }

@@ -98,12 +98,12 @@ func (t *Table) Enter(name string, ask Ask) (v Visit, refused *Refusal, events [
 	return v, nil, events
 }
 
-// fleetTestWait is how long after its time a test is left to whoever releases the tests: longer than the longest pause of a release. That
-// one knows only of jobs that wait. A site that is asked by jobs which do not wait alone is tested by one of them.
+// fleetTestWait is how long after its time a test is left to whoever releases the tests: longer than the longest pause of a
+// release. That one knows only of jobs that wait. A site that is asked by jobs which do not wait alone is tested by one of them.
 const fleetTestWait = 15 * time.Second
 
-// mayTest reports whether the attempt may be the test of a resting site. Where the fleet releases the tests, other attempts leave them
-// to it for a while, or each worker would test by itself.
+// mayTest reports whether the attempt may be the test of a resting site. Where the fleet releases the tests, other attempts leave
+// them to it for a while, or each worker would test by itself.
 func (t *Table) mayTest(s *site, ask Ask, now time.Duration) bool {
 	switch {
 	case ask.Released && s.state == Resting:

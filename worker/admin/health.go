@@ -96,8 +96,8 @@ func (a *admin) metricsPage(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// maxNamed bounds the pages with single proxies that exist at once. Such a page of 100,000 proxies takes tens of megabytes until its
-// reader has it, and anybody may ask for it slowly.
+// maxNamed bounds the pages with single proxies that exist at once. Such a page of 100,000 proxies takes tens of megabytes until
+// its reader has it, and anybody may ask for it slowly.
 const maxNamed = 2
 
 // enterNamed waits for the place of a page with single proxies, as long as two pages take, and reports whether there is one.

@@ -22,8 +22,8 @@ type Site struct {
 	// NextTestTime is null unless the site rests; LastStateChange until the first change.
 	NextTestTime    *time.Time `json:"next_test_time"`
 	LastStateChange *time.Time `json:"last_state_change"`
-	// Attempts are those of this worker that ended in the last 30 to 60 minutes: by the class of the status, bans, and failures by
-	// fault: "proxy", "target", "pair", "unclear".
+	// Attempts are those of this worker that ended in the last 30 to 60 minutes: by the class of the status, bans, and failures
+	// by fault: "proxy", "target", "pair", "unclear".
 	Attempts int64            `json:"attempts"`
 	Classes  rollup.Classes   `json:"classes"`
 	Bans     int64            `json:"bans"`
@@ -63,8 +63,8 @@ func (a *admin) resetSite(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, site)
 }
 
-// heldSites are the sites as pages show them. Their counts change with each attempt and would make each event of a page repeat all sites,
-// so while no state changes they are renewed only once a period.
+// heldSites are the sites as pages show them. Their counts change with each attempt and would make each event of a page repeat
+// all sites, so while no state changes they are renewed only once a period.
 type heldSites struct {
 	mu   sync.Mutex // guards the fields below
 	list []Site     // not changed any more
@@ -81,8 +81,8 @@ func (h *heldSites) hold(list []Site) []Site {
 	return h.list
 }
 
-// sameStates reports whether no site that rests comes, goes or changes, and whether all other sites that both lists have are in the same
-// state. A site that is not in a list that is full has few attempts.
+// sameStates reports whether no site that rests comes, goes or changes, and whether all other sites that both lists have are in
+// the same state. A site that is not in a list that is full has few attempts.
 func sameStates(before, now []Site) bool {
 	type state struct {
 		state, reason string

@@ -17,8 +17,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// The verbs. Every worker answers Workers, Breakers, ResetBreakers, Sites and ResetSite, and Proxies unless the request names one; only
-// the named one Drain; any one the others, for the answer is the same everywhere.
+// The verbs. Every worker answers Workers, Breakers, ResetBreakers, Sites and ResetSite, and Proxies unless the request names
+// one; only the named one Drain; any one the others, for the answer is the same everywhere.
 const (
 	Workers       = "workers"
 	Breakers      = "breakers"
@@ -60,14 +60,14 @@ type Config struct {
 	// Breakers are this worker's, in the words of its HTTP API: a value for the field circuit_breakers. Those that are
 	// not closed come first, and total counts the ones that were left out, too.
 	Breakers func(most int) (list any, total int)
-	// Proxies is this worker's pool, without its name: the whole in numbers, and as many proxies as use takes, in the order that the
-	// request asks for.
+	// Proxies is this worker's pool, without its name: the whole in numbers, and as many proxies as use takes, in the order that
+	// the request asks for.
 	Proxies func(r ProxiesRequest, use func(Proxy) bool) ProxiesResponse
 	// ResetBreaker closes the breaker of one proxy here, or all of them if proxy is empty, and returns how many proxies
 	// that were; none means that the proxy is unknown.
 	ResetBreaker func(proxy string) int
-	// Sites are the sites that this worker remembers, or the one that is named, in the words of its HTTP API: a value for the field
-	// sites. Those that rest come first, and total counts the ones that were left out, too.
+	// Sites are the sites that this worker remembers, or the one that is named, in the words of its HTTP API: a value for the
+	// field sites. Those that rest come first, and total counts the ones that were left out, too.
 	Sites func(site string, most int) (list any, total int)
 	// ResetSite ends the rest of a site here, and reports whether the site is known.
 	ResetSite func(site string) bool

@@ -135,8 +135,8 @@ func (s *Service) status() Status {
 	return status
 }
 
-// breakers answers with this worker's breakers, as many as fit into a message or as the request says. It takes a request that it does not
-// understand for one without fields, because workers of earlier versions read none.
+// breakers answers with this worker's breakers, as many as fit into a message or as the request says. It takes a request that it
+// does not understand for one without fields, because workers of earlier versions read none.
 func (s *Service) breakers(data []byte) (any, error) {
 	r, _ := read[BreakersRequest](data)
 	list, total := s.cfg.Breakers(bounded(r.Limit, maxBreakers))

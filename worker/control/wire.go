@@ -32,7 +32,8 @@ type Status struct {
 	// Unsettled are jobs that the worker holds and cannot settle, at most MaxUnsettled; UnsettledJobs counts all of them.
 	Unsettled     []Unsettled `json:"unsettled,omitempty"`
 	UnsettledJobs int         `json:"unsettled_jobs,omitempty"`
-	// Recent and Minutes are what ended here lately, in steps of rollup.ShortStep and rollup.LongStep; only who asks for them gets them.
+	// Recent and Minutes are what ended here lately, in steps of rollup.ShortStep and rollup.LongStep; only who asks for them
+	// gets them.
 	Recent  []rollup.Step `json:"recent,omitempty"`
 	Minutes []rollup.Step `json:"minutes,omitempty"`
 }
@@ -92,15 +93,15 @@ type ResetResponse struct {
 
 // ProxiesRequest asks for Proxies.
 type ProxiesRequest struct {
-	// Worker is the only one that answers, with its proxies in the order of its list. Empty means all workers; the proxies that are
-	// noted come first then.
+	// Worker is the only one that answers, with its proxies in the order of its list. Empty means all workers; the proxies that
+	// are noted come first then.
 	Worker string `json:"worker,omitempty"`
 	// From is the place of the list of that worker at which the answer begins.
 	From int `json:"from,omitempty"`
 }
 
-// ProxiesResponse is a worker's answer to Proxies. Its numbers are of the whole pool; if the request names the worker, only Total is
-// set of them.
+// ProxiesResponse is a worker's answer to Proxies. Its numbers are of the whole pool; if the request names the worker, only Total
+// is set of them.
 type ProxiesResponse struct {
 	Worker string `json:"worker"`
 	Total  int    `json:"total"`
@@ -130,8 +131,8 @@ type Proxy struct {
 	Source string `json:"source"`
 	// State is that of the breaker, or "avoided" while another worker's finding makes the proxy the last resort.
 	State string `json:"state"`
-	// Reason is the code of the failure that opened the breaker, or who found an avoided proxy dead. Until is when the proxy is tried
-	// again; nil if that is not known.
+	// Reason is the code of the failure that opened the breaker, or who found an avoided proxy dead. Until is when the proxy is
+	// tried again; nil if that is not known.
 	Reason string     `json:"reason"`
 	Until  *time.Time `json:"until"`
 	// Failures are those that count for the breaker now, and Threshold is how many open it.
@@ -140,8 +141,8 @@ type Proxy struct {
 	// Bans is at how many sites the proxy cools down now: they have banned it, or asked for a pause.
 	Bans     int `json:"bans"`
 	InFlight int `json:"in_flight"`
-	// ExitsTried counts the attempts through a gateway that say something about their exit, ExitsFailed those after which the exit
-	// counts as failed; since the worker started.
+	// ExitsTried counts the attempts through a gateway that say something about their exit, ExitsFailed those after which the
+	// exit counts as failed; since the worker started.
 	ExitsTried  uint64 `json:"exits_tried,omitempty"`
 	ExitsFailed uint64 `json:"exits_failed,omitempty"`
 }
@@ -192,8 +193,8 @@ type RollupRequest struct {
 	Scope string `json:"scope,omitempty"`
 }
 
-// RollupResponse is the answer to Rollups: one point an hour, oldest first, the running hour last. Scope is what they are of, which
-// is not what was asked for if the worker knows only its own.
+// RollupResponse is the answer to Rollups: one point an hour, oldest first, the running hour last. Scope is what they are of,
+// which is not what was asked for if the worker knows only its own.
 type RollupResponse struct {
 	Worker string         `json:"worker"`
 	Scope  string         `json:"scope"`

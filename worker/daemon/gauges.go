@@ -13,8 +13,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// gauges are what the metrics page reads at each scrape. A scrape must not block, so only Book asks a server, for at most a second,
-// and has its last numbers otherwise. Before the server has answered they are zero.
+// gauges are what the metrics page reads at each scrape. A scrape must not block, so only Book asks a server, for at most a
+// second, and has its last numbers otherwise. Before the server has answered they are zero.
 func (d *daemon) gauges() metrics.Gauges {
 	return metrics.Gauges{
 		Version: d.cfg.Version, Revision: d.cfg.Revision, ConfigHash: d.cfg.ConfigHash, Queues: d.cfg.Streams.Queues, Process: true,

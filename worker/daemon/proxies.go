@@ -10,7 +10,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/control"
 )
 
-// answerProxies answers control.Proxies. It reads a fraction of the state of each proxy, and all of it only of those that use takes.
+// answerProxies answers control.Proxies. It reads a fraction of the state of each proxy, and all of it only of those that use
+// takes.
 func (d *daemon) answerProxies(r control.ProxiesRequest, use func(control.Proxy) bool) control.ProxiesResponse {
 	answer, told := control.ProxiesResponse{Total: d.pool.Len()}, map[string]bool{}
 	if r.Worker == "" {

@@ -396,8 +396,8 @@ func TestTheResultsStreamIsForecast(t *testing.T) {
 	}
 }
 
-// TestWhatIsPromisedOfSetupIsDone edits consumers in ways that harm: the doctor names each and says that gofer setup changes it, and then
-// gofer setup does.
+// TestWhatIsPromisedOfSetupIsDone edits consumers in ways that harm: the doctor names each and says that gofer setup changes it,
+// and then gofer setup does.
 func TestWhatIsPromisedOfSetupIsDone(t *testing.T) {
 	t.Parallel()
 	p := admit(t)

@@ -95,8 +95,8 @@ func withoutProxy(q *waiting.Queue) string {
 	return strings.Join(sentences, "; ") + ": gofer breakers ls shows the proxies; add others with gofer proxies add, or wait"
 }
 
-// until is the end of a pause in words. A consumer is paused until a time, so gofer pause without an end sets one that is a century
-// away; that is not worth showing.
+// until is the end of a pause in words. A consumer is paused until a time, so gofer pause without an end sets one that is a
+// century away; that is not worth showing.
 func until(end time.Time) string {
 	if time.Until(end) > 10*365*24*time.Hour {
 		return ""

@@ -39,8 +39,8 @@ type Config struct {
 	// MaxMemory is what decoders, and bodies beyond 512 KiB, may take together, until their results are stored; zero means
 	// 256 MiB. The oldest run that needs more always gets it.
 	MaxMemory int64
-	// PoolIncomplete reports that a list of proxies was never read, so that a job which no proxy matches has to wait; nil means that
-	// all were.
+	// PoolIncomplete reports that a list of proxies was never read, so that a job which no proxy matches has to wait; nil means
+	// that all were.
 	PoolIncomplete func() bool
 	// MaxWait bounds how long a job waits for a usable proxy; zero means 24 h.
 	MaxWait time.Duration

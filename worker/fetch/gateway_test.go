@@ -257,8 +257,8 @@ func TestACertificateThatTwoExitsShowIsTheTargets(t *testing.T) {
 	wantClosed(t, r.pool, 1)
 }
 
-// TestTwoExitsWithoutWordsAreTwoWhateverTheirAttemptsCost lets proxies begin to fail, so that an attempt which may be due to that costs its
-// job nothing and leaves its number to the one beside it.
+// TestTwoExitsWithoutWordsAreTwoWhateverTheirAttemptsCost lets proxies begin to fail, so that an attempt which may be due to that
+// costs its job nothing and leaves its number to the one beside it.
 func TestTwoExitsWithoutWordsAreTwoWhateverTheirAttemptsCost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var dead atomic.Bool

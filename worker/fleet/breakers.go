@@ -39,8 +39,8 @@ type BreakersConfig struct {
 	Log         *slog.Logger
 }
 
-// Breakers tell the fleet which proxies this worker found dead, and let this worker avoid those that others did. The same holds for the
-// exits of sessions that failed. Make them with NewBreakers; they may be shared by any number of goroutines.
+// Breakers tell the fleet which proxies this worker found dead, and let this worker avoid those that others did. The same holds
+// for the exits of sessions that failed. Make them with NewBreakers; they may be shared by any number of goroutines.
 //
 // A finding is advice. It changes no breaker; the pool takes such a proxy when nothing else is left; and it ends with its
 // time, when a worker's probe succeeds or when the breaker is reset. A worker that reports more than half of this pool is
@@ -52,7 +52,8 @@ type Breakers struct {
 	updates  updateQueue[update]
 	sessions *sessions
 
-	// mu guards the fields below. It is held while the pool takes over a finding, so that of two the later one is the last to arrive.
+	// mu guards the fields below. It is held while the pool takes over a finding, so that of two the later one is the last to
+	// arrive.
 	mu       sync.Mutex
 	findings map[string]*finding
 	ignored  map[string]bool // workers that are not followed
@@ -74,9 +75,9 @@ func NewBreakers(cfg BreakersConfig) *Breakers {
 	}
 }
 
-// ShareChange reports to the fleet that a breaker of this worker opened or closed. It returns at once, whatever NATS does. It reports
-// neither an opening without an end, which somebody forced, nor one while proxies that worked fail one after the other, which may be
-// this worker's own fault. While no proxy delivers, an opening waits until one does.
+// ShareChange reports to the fleet that a breaker of this worker opened or closed. It returns at once, whatever NATS does. It
+// reports neither an opening without an end, which somebody forced, nor one while proxies that worked fail one after the other,
+// which may be this worker's own fault. While no proxy delivers, an opening waits until one does.
 func (b *Breakers) ShareChange(e rotation.Event) {
 	switch {
 	case e.ProxyID == "" || e.To == breaker.HalfOpen:
@@ -203,8 +204,8 @@ func (b *Breakers) forget(id string) {
 	}
 }
 
-// review drops the findings whose time is over, and judges the workers. A proxy may also come into the pool after the finding about
-// it, or come back.
+// review drops the findings whose time is over, and judges the workers. A proxy may also come into the pool after the finding
+// about it, or come back.
 func (b *Breakers) review() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -14,8 +14,8 @@ import (
 	"github.com/gofer-mq/gofer/rotation/exits"
 )
 
-// SessionFinding is what stands in the bucket of breakers under sessionPrefix and the key of a session whose exit failed. A worker of an
-// earlier version reads a finding about a proxy whose time is over.
+// SessionFinding is what stands in the bucket of breakers under sessionPrefix and the key of a session whose exit failed. A
+// worker of an earlier version reads a finding about a proxy whose time is over.
 type SessionFinding struct {
 	Worker string `json:"worker"`
 	// The generations and the cause are those of exits.State.
@@ -30,7 +30,8 @@ type SessionFinding struct {
 const (
 	// sessionPrefix begins the keys of sessions. No id of a proxy holds a dot.
 	sessionPrefix = "session."
-	// shareEvery is how often changes are written: a word that fails at once like the one before is dropped before others hear of it.
+	// shareEvery is how often changes are written: a word that fails at once like the one before is dropped before others hear of
+	// it.
 	shareEvery = 200 * time.Millisecond
 	// reviewEvery is how often a worker looks for sessions that the fleet would forget although they are in use.
 	reviewEvery = time.Second
@@ -44,8 +45,9 @@ const (
 	maxSessionValue = 4096
 )
 
-// sessions share the exits of sessions at gateways. A session is written when its exit changed, and again before its time is over if it
-// is still in use, so that a worker that starts later finds it. What is lost, old or not valid leaves each worker to its own judgement.
+// sessions share the exits of sessions at gateways. A session is written when its exit changed, and again before its time is over
+// if it is still in use, so that a worker that starts later finds it. What is lost, old or not valid leaves each worker to its
+// own judgement.
 type sessions struct {
 	cfg BreakersConfig
 
@@ -160,8 +162,8 @@ func (k sharedSession) endsBefore(state exits.State, now time.Time) bool {
 	return now.Add(state.Left - slack).After(k.until)
 }
 
-// flush writes a batch, and returns the bucket for the next one; nil means that it has to be looked up. What fails in a way that may pass
-// stays queued.
+// flush writes a batch, and returns the bucket for the next one; nil means that it has to be looked up. What fails in a way that
+// may pass stays queued.
 func (s *sessions) flush(ctx context.Context, js jetstream.JetStream, bucket string, kv jetstream.KeyValue, batch []exits.Key) (jetstream.KeyValue, error) {
 	if kv == nil {
 		var err error

@@ -359,7 +359,8 @@ func TestABucketThatWasLostGetsItsSessionsBack(t *testing.T) {
 	testenv.Eventually(t, "another worker to use it", func() bool { return b.word("s") == a.word("s") })
 }
 
-// TestAFindingAboutASessionIsNoneAboutAProxy is about workers of an earlier version, which read every key as a finding about a proxy.
+// TestAFindingAboutASessionIsNoneAboutAProxy is about workers of an earlier version, which read every key as a finding about a
+// proxy.
 func TestAFindingAboutASessionIsNoneAboutAProxy(t *testing.T) {
 	data, err := json.Marshal(fleet.SessionFinding{Worker: "a", Generation: 3, Trial: 4, Dropped: 2, Cause: 1 << 63, TTL: jobs.Duration(time.Minute)})
 	if err != nil {

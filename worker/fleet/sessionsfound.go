@@ -91,8 +91,8 @@ func (s *sessions) leaveOut(key string, err error) {
 	}
 }
 
-// isFirst reports whether something happens for the first time. Anybody who may write to the bucket, or whose sessions fail, makes it
-// happen as often as they like, and the log has one line. The caller holds the lock.
+// isFirst reports whether something happens for the first time. Anybody who may write to the bucket, or whose sessions fail,
+// makes it happen as often as they like, and the log has one line. The caller holds the lock.
 func (s *sessions) isFirst(what string) bool {
 	was := s.happened[what]
 	s.happened[what] = true

@@ -39,8 +39,8 @@ type Config struct {
 	Policy jobs.Policy
 	// Strategy is the environment's, as Policy.
 	Strategy rotation.Strategy
-	// Others are called with the values of further keys of the policy's bucket, by key, and with how long ago they were set. They must
-	// not block. It may be nil.
+	// Others are called with the values of further keys of the policy's bucket, by key, and with how long ago they were set. They
+	// must not block. It may be nil.
 	Others map[string]func(value []byte, age time.Duration)
 	Log    *slog.Logger
 }

@@ -21,8 +21,8 @@ type PullRequest struct {
 	Jobs int
 	// Wait is how long the server waits for the first job. Zero asks for the jobs that are there.
 	Wait time.Duration
-	// Patience bounds the wait for a server that does not answer. A job that comes later is not delivered. It has to be at most the
-	// ack wait of the consumer.
+	// Patience bounds the wait for a server that does not answer. A job that comes later is not delivered. It has to be at most
+	// the ack wait of the consumer.
 	Patience time.Duration
 }
 
@@ -66,8 +66,8 @@ func (r PullRequest) quiet() time.Duration {
 
 // Next waits for the next job. It returns nil when no more jobs come; then Err says why.
 //
-// A server that is silent is asked for a sign of life on the same connection. Its answer comes after all that it had sent before, so
-// jobs that are on their way through a slow link are waited for, and a request that the server has forgotten is not.
+// A server that is silent is asked for a sign of life on the same connection. Its answer comes after all that it had sent before,
+// so jobs that are on their way through a slow link are waited for, and a request that the server has forgotten is not.
 func (p *Pull) Next() *Delivery {
 	select {
 	case d := <-p.jobs:
@@ -101,6 +101,6 @@ func (p *Pull) isAlive() bool {
 	return nc.IsConnected() && nc.FlushTimeout(time.Until(p.until)) == nil
 }
 
-// Err is why the pull ended, once Next has returned nil; nil if it ran out. A server that does not answer is no error: a pull from a
-// paused consumer gets no answer.
+// Err is why the pull ended, once Next has returned nil; nil if it ran out. A server that does not answer is no error: a pull
+// from a paused consumer gets no answer.
 func (p *Pull) Err() error { return p.err }

@@ -9,8 +9,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// OtherQueues stands for the jobs of queues that are not counted by themselves: they found no room in the table, or nobody serves them
-// and they are too many. No queue can have that name.
+// OtherQueues stands for the jobs of queues that are not counted by themselves: they found no room in the table, or nobody serves
+// them and they are too many. No queue can have that name.
 const OtherQueues = "(other)"
 
 // group is what entries are added up by. It is small and comparable, because it is a map key for up to a

@@ -31,8 +31,8 @@ func (c *Counter) countConsumers(ctx context.Context) (map[string]*Queue, error)
 	return queues, c.addUnserved(ctx, queues, known)
 }
 
-// eachConsumer calls use for the consumers of all queues. Each queue has two: of new jobs and, if due, of jobs whose time has come, which
-// JetStream delivers again. Both count as queued and running.
+// eachConsumer calls use for the consumers of all queues. Each queue has two: of new jobs and, if due, of jobs whose time has
+// come, which JetStream delivers again. Both count as queued and running.
 func eachConsumer(ctx context.Context, client *bus.Client, use func(queue string, due bool, info *jetstream.ConsumerInfo) error) error {
 	for _, due := range []bool{false, true} {
 		kind, prefix := "JOBS", client.Names().WorkerConsumer("")
@@ -93,8 +93,8 @@ func (q *Queue) add(info *jetstream.ConsumerInfo, due bool) {
 	}
 }
 
-// Refresh is a snapshot with what the consumers know at this moment: pauses, and the jobs that run or that nobody has taken. The jobs
-// that wait, and since when the jobs of a state are in it, stay as they were counted. s is not changed.
+// Refresh is a snapshot with what the consumers know at this moment: pauses, and the jobs that run or that nobody has taken. The
+// jobs that wait, and since when the jobs of a state are in it, stay as they were counted. s is not changed.
 func Refresh(ctx context.Context, client *bus.Client, s Snapshot) (Snapshot, error) {
 	current := map[string]*Queue{}
 	err := eachConsumer(ctx, client, func(name string, due bool, info *jetstream.ConsumerInfo) error {

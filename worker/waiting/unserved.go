@@ -9,13 +9,13 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// unserved is what a Counter knows of queues without consumers. It fills one value over many counts: the server does not say which
-// queues these are, so the jobs have to be read, a bounded number in each count.
+// unserved is what a Counter knows of queues without consumers. It fills one value over many counts: the server does not say
+// which queues these are, so the jobs have to be read, a bounded number in each count.
 type unserved struct {
 	// queues are those that were found and that have jobs. The server counts these jobs in each count.
 	queues map[string]bool
-	// other counts the jobs of the queues that no request can count: those beyond maxUnserved, and names that would be a wildcard. It is
-	// what a reading has found, and read is what the current one has found so far.
+	// other counts the jobs of the queues that no request can count: those beyond maxUnserved, and names that would be a
+	// wildcard. It is what a reading has found, and read is what the current one has found so far.
 	other, read uint64
 	// after is the sequence after which the next page begins.
 	after uint64
@@ -89,15 +89,16 @@ func (c *Counter) countUnserved(ctx context.Context, queues map[string]*Queue, n
 }
 
 // mustRead reports whether jobs are read to find queues. Jobs that come or end during a count make a difference for a moment: the
-// smallest of the last three must be positive. The first count has no history, and who counts only once must see such a queue, too.
+// smallest of the last three must be positive. The first count has no history, and who counts only once must see such a queue,
+// too.
 func (c *Counter) mustRead() bool {
 	l := &c.unserved
 	persistent := c.counts == 1 || min(l.excess[0], l.excess[1], l.excess[2]) > 0
 	return !l.began.IsZero() || persistent && time.Since(l.ended) >= l.rest
 }
 
-// readUnserved reads some jobs and adds the queues without consumers among them. Without an answer of the server the queues stay as
-// they were: nothing else of the count depends on them.
+// readUnserved reads some jobs and adds the queues without consumers among them. Without an answer of the server the queues stay
+// as they were: nothing else of the count depends on them.
 func (c *Counter) readUnserved(ctx context.Context, queues map[string]*Queue) {
 	l := &c.unserved
 	if l.began.IsZero() {
@@ -138,7 +139,8 @@ func (c *Counter) find(queue string) bool {
 	return false
 }
 
-// finish ends a reading that has come to the last job. If there is still a difference later, the next one begins at the first job.
+// finish ends a reading that has come to the last job. If there is still a difference later, the next one begins at the first
+// job.
 func (l *unserved) finish(queues map[string]*Queue) {
 	if !l.whole {
 		l.read += l.other

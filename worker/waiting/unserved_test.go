@@ -52,8 +52,8 @@ func unservedOf(s waiting.Snapshot) string {
 	return strings.Join(list, ", ")
 }
 
-// TestAQueueThatNobodyServesIsFoundByReadingFewJobsACount: however many jobs there are, a count asks for a bounded number of them and
-// for no list of subjects. Once all jobs are known, only later ones are read.
+// TestAQueueThatNobodyServesIsFoundByReadingFewJobsACount: however many jobs there are, a count asks for a bounded number of them
+// and for no list of subjects. Once all jobs are known, only later ones are read.
 func TestAQueueThatNobodyServesIsFoundByReadingFewJobsACount(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -90,7 +90,8 @@ func TestAQueueThatNobodyServesIsFoundByReadingFewJobsACount(t *testing.T) {
 	}
 }
 
-// TestJobsOfNamesThatAreWildcardsAreCountedTogether: no request can count those, and they must not count the jobs of other queues.
+// TestJobsOfNamesThatAreWildcardsAreCountedTogether: no request can count those, and they must not count the jobs of other
+// queues.
 func TestJobsOfNamesThatAreWildcardsAreCountedTogether(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
