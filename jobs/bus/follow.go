@@ -77,6 +77,54 @@ func (c *Client) FollowStream(ctx context.Context, stream string, subjects []str
 	}
 }
 
+// ReadHeaders calls use for the messages of a stream under subject that follow the sequence after, up to and including upTo, without
+// their payloads, in the order of storing. It is for parts of a stream: how long it takes depends on how many these are.
+//
+// Errors: ErrNotSetUp, ErrPermission, ctx's cause; any other one may pass.
+func (c *Client) ReadHeaders(ctx context.Context, stream, subject string, after, upTo uint64, use func(jetstream.Msg)) error {
+	doing := "read stream " + stream
+	asking, cancel := Bounded(ctx)
+	defer cancel()
+	consumer, err := c.js.OrderedConsumer(asking, stream, jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{subject}, HeadersOnly: true, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
+		InactiveThreshold: partThreshold,
+	})
+	if err != nil {
+		return c.Explain(doing, err)
+	}
+	r, err := c.read(consumer, partAhead)
+	if err != nil {
+		return c.Explain(doing, err)
+	}
+	defer r.close()
+	for u := newUntilNow(r, consumer); ; {
+		msg, err := u.next(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, errNoMore):
+			return nil
+		case err != nil:
+			return c.Explain(doing, err)
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return c.Explain(doing, err)
+		}
+		if meta.Sequence.Stream > upTo {
+			return nil
+		}
+		use(msg)
+	}
+}
+
+const (
+	// partThreshold is after how long the server removes the consumer of a part that was read.
+	partThreshold = 5 * time.Second
+	// partAhead is how many messages are asked for in advance: they have no payloads.
+	partAhead = 500
+)
+
 // pass uses one message. A message of a durable is acked afterwards, or handed back if it could not be used, so that
 // another reader gets it.
 func (c *Client) pass(ctx context.Context, msg jetstream.Msg, f Filter, use func(jetstream.Msg) error) error {

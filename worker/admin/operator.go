@@ -25,8 +25,9 @@ type Operator struct {
 	// Workers returns a value for the field workers.
 	Workers     func(context.Context) (any, error)
 	DrainWorker func(ctx context.Context, worker string) error
-	// Jobs returns the oldest jobs that fit a filter, at most limit.
-	Jobs func(ctx context.Context, f JobFilter, limit int) ([]Job, error)
+	// Jobs returns at most limit jobs that fit a filter, the oldest first: the oldest ones that have not ended, or the newest ended ones.
+	// partial tells that it has ended before it had looked at all of them, because that takes too long.
+	Jobs func(ctx context.Context, f JobFilter, limit int) (list []Job, partial bool, err error)
 	// FindJob returns the jobs of an id, one for each queue that has it.
 	FindJob func(ctx context.Context, id string) ([]Job, error)
 	// Story returns the whole story of a job as a value in JSON.
@@ -186,7 +187,7 @@ func (a *admin) drainWorker(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, map[string]any{"worker": name, "draining": true})
 }
 
-// jobs answers with the oldest jobs that fit the parameters.
+// jobs answers with jobs that fit the parameters. A list that is partial is an answer all the same: what was found is true.
 func (a *admin) jobs(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
 	f := JobFilter{State: query.Get("state"), Queue: query.Get("queue"), Site: query.Get("site")}
@@ -206,11 +207,11 @@ func (a *admin) jobs(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
 	defer cancel()
-	list, err := a.Operator.Jobs(ctx, f, limit)
+	list, partial, err := a.Operator.Jobs(ctx, f, limit)
 	if err != nil {
 		return err
 	}
-	return reply(w, map[string]any{"jobs": orEmpty(list)})
+	return reply(w, map[string]any{"jobs": orEmpty(list), "partial": partial})
 }
 
 // findJob lists the jobs of an id.
@@ -227,7 +228,7 @@ func (a *admin) findJob(w http.ResponseWriter, r *http.Request, id string) error
 	if err != nil {
 		return err
 	}
-	return reply(w, map[string]any{"jobs": orEmpty(list)})
+	return reply(w, map[string]any{"jobs": orEmpty(list), "partial": false})
 }
 
 // The story is read from several streams, so it is no single moment of the job.

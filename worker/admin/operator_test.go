@@ -44,12 +44,12 @@ func operated(t *testing.T) (*worker, *deeds) {
 			done.note("drain %s", name)
 			return known(name, name == "w1")
 		},
-		Jobs: func(_ context.Context, f admin.JobFilter, limit int) ([]admin.Job, error) {
+		Jobs: func(_ context.Context, f admin.JobFilter, limit int) ([]admin.Job, bool, error) {
 			done.note("jobs %+v %d", f, limit)
 			if f.State == "failed" {
-				return []admin.Job{{Queue: "default", ID: "j2", State: f.State, Site: "a.test", Since: at}}, nil
+				return []admin.Job{{Queue: "default", ID: "j2", State: f.State, Site: "a.test", Since: at}}, true, nil
 			}
-			return []admin.Job{{Queue: "default", ID: "j1", State: "no_proxy", Site: "a.test", Since: at, Until: at, Why: "no_proxy"}}, nil
+			return []admin.Job{{Queue: "default", ID: "j1", State: "no_proxy", Site: "a.test", Since: at, Until: at, Why: "no_proxy"}}, false, nil
 		},
 		Story: func(_ context.Context, q, id string) (any, error) {
 			return map[string]any{"queue": q, "id": id, "state": "queued", "story": []any{}}, known(id, id == "j1")
@@ -96,8 +96,8 @@ func TestTheAPIActsOnQueuesWorkersAndJobs(t *testing.T) {
 		{"GET", "/api/v1/workers", 200, `{"workers":[{"ready":true,"worker":"w1"}]}`},
 		{"POST", "/api/v1/workers/w1/drain", 200, `{"draining":true,"worker":"w1"}`},
 		{"POST", "/api/v1/workers/w9/drain", 404, ""},
-		{"GET", "/api/v1/jobs?state=no_proxy&queue=default&site=a.test&limit=7", 200, `{"jobs":[{"queue":"default","id":"j1","state":"no_proxy","site":"a.test","since":"2030-01-02T15:04:05Z","until":"2030-01-02T15:04:05Z","why":"no_proxy"}]}`},
-		{"GET", "/api/v1/jobs?state=failed", 200, `{"jobs":[{"queue":"default","id":"j2","state":"failed","site":"a.test","since":"2030-01-02T15:04:05Z","until":null,"why":""}]}`},
+		{"GET", "/api/v1/jobs?state=no_proxy&queue=default&site=a.test&limit=7", 200, `{"jobs":[{"queue":"default","id":"j1","state":"no_proxy","site":"a.test","since":"2030-01-02T15:04:05Z","until":"2030-01-02T15:04:05Z","why":"no_proxy"}],"partial":false}`},
+		{"GET", "/api/v1/jobs?state=failed", 200, `{"jobs":[{"queue":"default","id":"j2","state":"failed","site":"a.test","since":"2030-01-02T15:04:05Z","until":null,"why":""}],"partial":true}`},
 		{"GET", "/api/v1/jobs?state=lost", 400, ""},
 		{"GET", "/api/v1/jobs?limit=0", 400, ""},
 		{"GET", "/api/v1/jobs?limit=1001", 400, ""},

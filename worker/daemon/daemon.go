@@ -65,6 +65,8 @@ type daemon struct {
 	releaser   *release.Releaser
 	totals     *totals.Totals
 	dead       deadIndex // of the HTTP port, which asks one question at a time
+	// listing holds one element while jobs are listed for the HTTP API: a list may read many messages, so one is made at a time.
+	listing chan struct{}
 	// outbox holds events until they are published, 1,024 at most. It is never closed: the HTTP port, which ends last, may cause
 	// another event.
 	outbox  chan func(context.Context) error
@@ -100,7 +102,7 @@ func newDaemon(c Config) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{cfg: c, names: names, log: c.Log, book: rollup.NewBook(), started: time.Now(), journal: newJournal(c.Log), outbox: make(chan func(context.Context) error, 1024), listTold: make(chan struct{})}
+	d := &daemon{cfg: c, names: names, log: c.Log, book: rollup.NewBook(), started: time.Now(), journal: newJournal(c.Log), outbox: make(chan func(context.Context) error, 1024), listTold: make(chan struct{}), listing: make(chan struct{}, 1)}
 	d.listRead.Store(!c.AwaitProxies)
 	d.pool = rotation.New(rotation.Config{Strategy: c.Strategy, Breaker: c.Breaker, Exits: exits.Config{Prefix: c.Prefix, Share: !c.KeepFindings}})
 	d.sites = sites.New(sites.Config{Slots: c.Concurrency})

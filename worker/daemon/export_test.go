@@ -5,6 +5,8 @@ import (
 	"log/slog"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker/admin"
 )
 
 // Worker is a daemon whose outbox a test fills.
@@ -24,6 +26,14 @@ func (w *Worker) Run(ctx context.Context) error {
 
 // Send puts an event into the outbox.
 func (w *Worker) Send(publish func(context.Context) error) { w.d.enqueue(publish) }
+
+// ListEnded is the package's.
+func ListEnded(ctx context.Context, c *bus.Client, f admin.JobFilter, limit int) ([]admin.Job, bool, error) {
+	return listEnded(ctx, c, f, limit)
+}
+
+// SearchTime is the package's.
+func SearchTime(ctx context.Context) (context.Context, context.CancelFunc) { return searchTime(ctx) }
 
 // Journal is the package's, for tests.
 type Journal struct{ *journal }

@@ -127,24 +127,33 @@ func (d *daemon) drainWorker(ctx context.Context, name string) error {
 	return err
 }
 
-// errEnough ends a list.
-var errEnough = errors.New("enough")
-
-// listJobs lists jobs that have not ended, or kept results by their outcome.
-func (d *daemon) listJobs(ctx context.Context, f admin.JobFilter, limit int) (list []admin.Job, err error) {
+// listJobs lists jobs that have not ended, or ended ones by their outcome. partial tells that it took too long to look at all of them.
+func (d *daemon) listJobs(ctx context.Context, f admin.JobFilter, limit int) (list []admin.Job, partial bool, err error) {
 	err = d.asClient(func(c *client.Client) error {
-		// Outcomes are asked of the results, which are another stream than the jobs.
+		select {
+		case d.listing <- struct{}{}:
+			defer func() { <-d.listing }()
+		case <-ctx.Done():
+			return errBusy
+		}
+		searching, cancel := searchTime(ctx)
+		defer cancel()
+		// Outcomes are asked of the results or the dead letters, which are other streams than the jobs.
 		if f.State == jobs.Succeeded || f.State == jobs.Failed || f.State == jobs.Cancelled {
-			list, err = listEnded(ctx, c, f, limit)
+			list, partial, err = listEnded(searching, d.connected.Load().client, f, limit)
 			return err
 		}
-		found, _, err := c.ListFirst(ctx, client.ListFilter{Queue: f.Queue, State: f.State, Site: f.Site}, limit)
+		found, _, err := c.ListFirst(searching, client.ListFilter{Queue: f.Queue, State: f.State, Site: f.Site}, limit)
 		for _, job := range found {
 			list = append(list, liveJob(job))
 		}
+		partial = errors.Is(err, errSearchTime)
+		if partial {
+			err = nil
+		}
 		return err
 	})
-	return list, err
+	return list, partial, err
 }
 
 // liveJob is a job that has not ended.
@@ -154,27 +163,6 @@ func liveJob(job client.Listed) admin.Job {
 		row.Why = job.State
 	}
 	return row
-}
-
-// listEnded lists kept results with the outcome of the filter, the oldest first. It reads headers only.
-func listEnded(ctx context.Context, c *client.Client, f admin.JobFilter, limit int) (list []admin.Job, err error) {
-	// UntilNow keeps a busy stream from holding the request.
-	err = c.Follow(ctx, client.Filter{Queue: f.Queue, UntilNow: true, HeadersOnly: true}, func(r jobs.Result) error {
-		site := siteOfURL(r.URL)
-		if r.Outcome != f.State || f.Site != "" && f.Site != site {
-			return nil
-		}
-		// limit jobs are there, and one more exists.
-		if len(list) == limit {
-			return errEnough
-		}
-		list = append(list, admin.Job{Queue: r.Queue, ID: r.ID, State: r.Outcome, Site: site, Since: r.FinishedAt.UTC()})
-		return nil
-	})
-	if errors.Is(err, errEnough) {
-		err = nil
-	}
-	return list, err
 }
 
 // siteOfURL is the site of a URL; empty if that is none.

@@ -1,0 +1,127 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker/admin"
+)
+
+const (
+	// maxSearch bounds how long jobs are searched for one list, and answerTime is what is left of the request's time to send it.
+	maxSearch  = 3 * time.Second
+	answerTime = time.Second
+	// firstPart is how many sequences are read first, and lastPart how many at most in one step.
+	firstPart = 1000
+	lastPart  = 64_000
+)
+
+var (
+	// errSearchTime ends a search that takes too long. What it has found is the answer.
+	errSearchTime = errors.New("the search takes too long")
+	errBusy       = errors.New("another list of jobs is being made: ask again")
+)
+
+// searchTime bounds a search so that there is time left to answer.
+func searchTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	end := time.Now().Add(maxSearch)
+	if until, bounded := ctx.Deadline(); bounded && until.Add(-answerTime).Before(end) {
+		end = until.Add(-answerTime)
+	}
+	return context.WithDeadlineCause(ctx, end, errSearchTime)
+}
+
+// endedSearch looks for jobs that have ended, from the newest back: their results are in the order of time, and few of many may fit.
+type endedSearch struct {
+	bus    *bus.Client
+	filter admin.JobFilter
+	rows   []admin.Job
+}
+
+// listEnded lists the newest jobs with the outcome of the filter, the oldest of them first. Failed ones are found by their dead letters: there
+// are fewer of these than results. Of what ctx's end leaves out, partial tells.
+func listEnded(ctx context.Context, c *bus.Client, f admin.JobFilter, limit int) (list []admin.Job, partial bool, err error) {
+	s := &endedSearch{bus: c, filter: f}
+	kind, read := "RESULTS", s.readResults
+	if f.State == jobs.Failed {
+		kind, read = "DEAD", s.readLetters
+	}
+	info, err := c.StreamInfo(ctx, c.Names().Stream(kind))
+	if err != nil {
+		err = c.Explain("list jobs", err)
+	} else {
+		err = backwards(info.State, func(after, upTo uint64) (enough bool, err error) {
+			err = read(ctx, after, upTo)
+			return len(s.rows) >= limit, err
+		})
+	}
+	if partial = err != nil && errors.Is(context.Cause(ctx), errSearchTime); partial {
+		err = nil
+	}
+	slices.SortStableFunc(s.rows, func(a, b admin.Job) int {
+		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Queue, b.Queue), cmp.Compare(a.ID, b.ID))
+	})
+	return s.rows[max(0, len(s.rows)-limit):], partial, err
+}
+
+// backwards calls read for parts of a stream from its newest message back, until it has enough. The parts grow, because each one costs a request.
+func backwards(state jetstream.StreamState, read func(after, upTo uint64) (enough bool, err error)) error {
+	size := uint64(firstPart)
+	for upTo := state.LastSeq; upTo > 0 && upTo >= state.FirstSeq; size = min(4*size, lastPart) {
+		after := upTo - min(size, upTo)
+		if enough, err := read(after, upTo); enough || err != nil {
+			return err
+		}
+		upTo = after
+	}
+	return nil
+}
+
+// readResults looks at the results of a part of the stream, without their bodies.
+func (s *endedSearch) readResults(ctx context.Context, after, upTo uint64) error {
+	names := s.bus.Names()
+	return s.bus.ReadHeaders(ctx, names.Stream("RESULTS"), names.Results(s.filter.Queue), after, upTo, func(msg jetstream.Msg) {
+		s.add(jobs.ParseResult(msg.Headers(), nil))
+	})
+}
+
+// readLetters looks at the dead letters of a part of the stream. A worker may have no right to make a consumer for these.
+func (s *endedSearch) readLetters(ctx context.Context, after, upTo uint64) error {
+	// For all messages the server knows how many are left; for a filter it would look at each subject.
+	page := bus.Page{Stream: s.bus.Names().Stream("DEAD"), Subject: ">", After: after, Limit: firstPart}
+	for more := true; more && page.After < upTo; {
+		page.Limit = int(min(firstPart, upTo-page.After))
+		var err error
+		page.After, more, err = s.bus.ReadPage(ctx, page, func(msg *nats.Msg) error {
+			seq, _ := strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64) // the server always sets it
+			if seq > upTo {
+				return nil // it was read before
+			}
+			r := jobs.ParseResult(msg.Header, nil)
+			r.Queue, r.ID, _ = jobs.SplitSubject(msg.Header.Get(jetstream.SubjectHeader))
+			s.add(r)
+			return nil
+		})
+		if err != nil {
+			return s.bus.Explain("read dead letters", err)
+		}
+	}
+	return nil
+}
+
+func (s *endedSearch) add(r jobs.Result) {
+	site := siteOfURL(r.URL)
+	if r.Outcome != s.filter.State || s.filter.Queue != "" && s.filter.Queue != r.Queue || s.filter.Site != "" && s.filter.Site != site {
+		return
+	}
+	s.rows = append(s.rows, admin.Job{Queue: r.Queue, ID: r.ID, State: r.Outcome, Site: site, Since: r.FinishedAt.UTC()})
+}

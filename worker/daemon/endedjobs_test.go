@@ -1,0 +1,122 @@
+package daemon_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv"
+	"github.com/gofer-mq/gofer/worker/admin"
+	"github.com/gofer-mq/gofer/worker/daemon"
+)
+
+// ended is an installation with results and dead letters.
+type ended struct {
+	*testing.T
+	bus *bus.Client
+	n   int
+}
+
+func newEnded(t *testing.T) *ended {
+	t.Helper()
+	names, err := jobs.NewNames("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := bus.New(testenv.StartNATS(t, nil).Connect(), names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Ensure(t.Context(), bus.Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	return &ended{T: t, bus: b}
+}
+
+// store publishes results, and a dead letter for each failed job if letter is true. The ids are outcome and number.
+func (e *ended) store(outcome, queue, site string, n int, letter bool) {
+	e.Helper()
+	for range n {
+		e.n++
+		r := jobs.Result{Queue: queue, ID: fmt.Sprint(outcome, e.n), Outcome: outcome, URL: "http://" + site + "/", FinishedAt: time.Unix(int64(e.n), 0)}
+		subject := e.bus.Names().ResultIngress(r.Queue, r.ID)
+		if letter {
+			subject = e.bus.Names().Dead(r.Queue, r.ID)
+		}
+		if _, err := e.bus.JetStream().PublishMsgAsync(&nats.Msg{Subject: subject, Header: r.Facts(), Data: []byte("body")}); err != nil {
+			e.Fatal(err)
+		}
+	}
+	select {
+	case <-e.bus.JetStream().PublishAsyncComplete():
+	case <-time.After(testenv.Patience):
+		e.Fatal("the results are not stored")
+	}
+}
+
+func (e *ended) list(ctx context.Context, f admin.JobFilter, limit int) (ids string, partial bool) {
+	e.Helper()
+	list, partial, err := daemon.ListEnded(ctx, e.bus, f, limit)
+	if err != nil {
+		e.Fatal(err)
+	}
+	for _, job := range list {
+		ids += " " + job.Queue + "/" + job.ID
+	}
+	return strings.TrimSpace(ids), partial
+}
+
+// TestTheNewestEndedJobsAreListed: they are read from the newest back, in parts, and failed ones by their dead letters.
+func TestTheNewestEndedJobsAreListed(t *testing.T) {
+	t.Parallel()
+	e := newEnded(t)
+	e.store(jobs.Cancelled, "default", "a.test", 1, false)
+	e.store(jobs.Succeeded, "low", "b.test", 1, false)
+	e.store(jobs.Succeeded, "default", "a.test", 2500, false)
+	e.store(jobs.Cancelled, "default", "a.test", 1, false)
+	e.store(jobs.Failed, "default", "a.test", 1, false) // its letter is gone
+	e.store(jobs.Failed, "default", "a.test", 1, true)
+	e.store(jobs.Failed, "low", "b.test", 1100, true)
+	e.store(jobs.Failed, "default", "b.test", 1, true)
+	for _, test := range []struct {
+		filter admin.JobFilter
+		limit  int
+		want   string
+	}{
+		{admin.JobFilter{State: jobs.Cancelled}, 100, "default/cancelled1 default/cancelled2503"},
+		{admin.JobFilter{State: jobs.Cancelled}, 1, "default/cancelled2503"},
+		{admin.JobFilter{State: jobs.Succeeded}, 2, "default/succeeded2501 default/succeeded2502"},
+		{admin.JobFilter{State: jobs.Succeeded, Queue: "low"}, 2, "low/succeeded2"},
+		{admin.JobFilter{State: jobs.Succeeded, Site: "b.test"}, 2, "low/succeeded2"},
+		{admin.JobFilter{State: jobs.Failed, Queue: "default"}, 5, "default/failed2505 default/failed3606"},
+		{admin.JobFilter{State: jobs.Failed}, 2, "low/failed3605 default/failed3606"},
+		{admin.JobFilter{State: jobs.Failed, Site: "c.test"}, 2, ""},
+	} {
+		got, partial := e.list(t.Context(), test.filter, test.limit)
+		if got != test.want || partial {
+			t.Errorf("%+v: got %q, partial %t; want %q", test.filter, got, partial, test.want)
+		}
+	}
+}
+
+// TestAListWithoutTimeIsPartial: it is no error.
+func TestAListWithoutTimeIsPartial(t *testing.T) {
+	t.Parallel()
+	e := newEnded(t)
+	e.store(jobs.Cancelled, "default", "a.test", 1, false)
+	for _, state := range jobs.Outcomes() {
+		request, cancel := context.WithTimeout(t.Context(), time.Second) // all of it is needed for the answer
+		search, end := daemon.SearchTime(request)
+		if got, partial := e.list(search, admin.JobFilter{State: state}, 5); got != "" || !partial {
+			t.Errorf("%s: got %q, partial %t; want nothing, and that it is partial", state, got, partial)
+		}
+		end()
+		cancel()
+	}
+}
