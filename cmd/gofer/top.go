@@ -16,9 +16,10 @@ import (
 const (
 	leastEvery, mostEvery = 500 * time.Millisecond, time.Hour
 	sizePeriod            = 100 * time.Millisecond // how often the size of the terminal is looked at
-	firstAnswers          = 5 * time.Second        // how long the first printed snapshot waits for answers
+	firstAnswers          = 5 * time.Second        // how long a printed snapshot waits for the first answers
 	missingAfter          = time.Second            // a question that is open for longer is named
 	silentFor             = 2 * time.Minute        // how long a worker that no longer answers is listed
+	silentAfter           = 5 * time.Second        // one answer of a busy worker may be late
 	topSteps              = 2                      // of rollup.ShortStep; the rates are of the newest ones
 	topRows               = 2000                   // so many sites, and proxies, are asked of all workers together
 )
@@ -41,7 +42,7 @@ With --json it prints a snapshot a line, one each interval, until it is interrup
 			return usage("--every: must be from %s to %s", leastEvery, mostEvery)
 		}
 		return a.verb("top", func(ctx context.Context, s *session, _ []string) error {
-			t := &top{app: a, every: time.Duration(every), answers: make(chan topAnswer), next: map[string]time.Time{}}
+			t := &top{app: a, every: time.Duration(every), answers: make(chan topAnswer), next: map[string]time.Time{}, heard: map[string]bool{}}
 			ctx, cancel := context.WithCancel(ctx)
 			defer t.asking.Wait()
 			defer cancel()
@@ -63,6 +64,7 @@ type top struct {
 	asking  sync.WaitGroup
 	answers chan topAnswer
 	next    map[string]time.Time // when each question was or will be asked next
+	heard   map[string]bool      // questions that have ended, and whether one of a kind had an answer
 }
 
 // topAnswer is the answer to one question. keep keeps it.
@@ -102,7 +104,7 @@ type topRates struct {
 	Classes rollup.Classes `json:"classes"` // numbers of jobs
 }
 
-// topWorker is a worker, and when it answered last. A silent one did not when it was asked last.
+// topWorker is a worker, and when it answered last. A silent one has not for a while.
 type topWorker struct {
 	control.Status
 	Jobs   float64   `json:"jobs_per_second"`
@@ -114,7 +116,7 @@ type topWorker struct {
 func (t *top) ask(ctx context.Context, s *session) {
 	t.now = topSnapshot{Queues: []queueRow{}, Workers: []topWorker{}, Sites: []*fleetSite{}, Proxies: []*fleetBreaker{}, Missing: map[string]string{}}
 	share := func(workers int) int { return min(max(topRows/max(workers, 1), 5), topRows/10) }
-	sites, proxies := share(20), share(20)
+	sites, proxies := share(100), share(100)
 	t.poll(ctx, "queues", func() (func(), error) {
 		list, unread, err := askQueues(ctx, s)
 		return func() { t.now.Queues, t.now.Unread = append([]queueRow{}, list...), unread }, err
@@ -168,7 +170,7 @@ func (t *top) poll(ctx context.Context, what string, ask func() (keep func(), er
 // take takes over an answer.
 func (t *top) take(a topAnswer) {
 	a.keep()
-	t.next[a.what] = a.next
+	t.next[a.what], t.heard[a.what] = a.next, t.heard[a.what] || a.err == nil || errors.Is(a.err, control.ErrNoWorkers)
 	delete(t.now.Missing, a.what)
 	if a.err != nil {
 		t.now.Missing[a.what] = a.err.Error()
@@ -188,25 +190,23 @@ func (t *top) snapshot() *topSnapshot {
 
 // print prints a snapshot, or with --json one each interval. It waits for the first answer to each question, but not for long.
 func (t *top) print(ctx context.Context) error {
-	tick, first, answered := time.NewTicker(t.every), time.After(firstAnswers), map[string]bool{}
+	tick, first := time.NewTicker(t.every), time.After(firstAnswers)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case a := <-t.answers:
-			t.take(a)
-			if answered[a.what] = true; first == nil || len(answered) < len(t.next) {
+			if t.take(a); first == nil || len(t.heard) < len(t.next) {
 				continue
 			}
-			first = nil
 		case <-first:
-			first = nil
 		case <-tick.C:
 			if first != nil {
 				continue
 			}
 		}
+		first = nil
 		if !t.app.json {
 			err := t.app.out.print(strings.Join(t.lines(look{width: t.app.out.width(), dense: true}, 0), "\n") + "\n")
 			if err == nil && len(t.now.Missing) == len(t.next) {

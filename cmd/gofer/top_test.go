@@ -254,7 +254,11 @@ func TestTopNamesAWorkerThatNoLongerAnswers(t *testing.T) {
 		if r := shown.now.Rates; r.Jobs != 6 || r.Failed != 2 {
 			t.Errorf("rates: got %+v, want 6 jobs and 2 failed a second", r)
 		}
-		time.Sleep(30 * time.Second)
+		time.Sleep(2 * time.Second)
+		if shown.keepWorkers(both[1:]); len(shown.now.Workers) != 2 || shown.now.Workers[0].Silent || shown.now.Workers[0].Slots != 4 {
+			t.Errorf("after one answer that is late: got %+v, want w1 as it was", shown.now.Workers)
+		}
+		time.Sleep(28 * time.Second)
 		shown.keepWorkers(both[1:])
 		first := shown.now.Workers[0]
 		if first.Worker != "w1" || first.state() != "no answer for 30s" || first.Slots != 0 || len(shown.now.Workers) != 2 {
@@ -269,7 +273,7 @@ func TestTopNamesAWorkerThatNoLongerAnswers(t *testing.T) {
 
 func TestTopNamesAQuestionThatIsOpenForLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		shown := &top{next: map[string]time.Time{"sites": time.Now()}}
+		shown := &top{next: map[string]time.Time{"sites": time.Now()}, heard: map[string]bool{}}
 		shown.now.Missing = map[string]string{}
 		if got := shown.snapshot().Missing; len(got) != 0 {
 			t.Errorf("at once: got %v, want nothing", got)
@@ -278,9 +282,12 @@ func TestTopNamesAQuestionThatIsOpenForLong(t *testing.T) {
 		if got := shown.snapshot().Missing["sites"]; got != "no answer for 4s" {
 			t.Errorf("after 4 s: got %q", got)
 		}
+		if got := strings.Join(shown.lines(look{dense: true}, 0), "\n"); !strings.Contains(got, "No answer yet: sites.") || strings.Contains(got, "No sites.") {
+			t.Errorf("a screen that knows nothing yet: got %s", got)
+		}
 		shown.take(topAnswer{what: "sites", keep: func() {}, next: time.Now().Add(2 * time.Second)})
-		if got := shown.snapshot().Missing; len(got) != 0 {
-			t.Errorf("after the answer: got %v, want nothing", got)
+		if got := strings.Join(shown.lines(look{dense: true}, 0), "\n"); len(shown.now.Missing) != 0 || !strings.Contains(got, "No sites.") {
+			t.Errorf("after the answer: got %v, want nothing missing, on %s", shown.now.Missing, got)
 		}
 	})
 }

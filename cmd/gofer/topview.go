@@ -28,10 +28,14 @@ func (t *top) keepWorkers(list []control.Status) {
 		after = append(after, topWorker{Status: w, Jobs: perSecond(own.Jobs()), Heard: time.Now().UTC()})
 	}
 	for _, old := range t.now.Workers {
-		if !heard[old.Worker] && !old.Draining && time.Since(old.Heard) < silentFor {
-			old.Silent, old.Ready, old.Jobs, old.InFlight, old.Slots = true, false, 0, nil, 0
-			after = append(after, old)
+		since := time.Since(old.Heard)
+		if heard[old.Worker] || old.Draining || since >= silentFor {
+			continue
 		}
+		if since >= silentAfter {
+			old.Silent, old.Ready, old.Jobs, old.InFlight, old.Slots = true, false, 0, nil, 0
+		}
+		after = append(after, old)
 	}
 	slices.SortStableFunc(after, func(a, b topWorker) int { return cmp.Or(a.rank()-b.rank(), cmp.Compare(a.Worker, b.Worker)) })
 	t.now.Workers = after
@@ -82,7 +86,13 @@ func (t *top) lines(l look, height int) []string {
 	if height > 0 {
 		height = max(height-len(lines), 1)
 	}
-	return append(lines, stack([]panel{t.queuePanel(), t.workerPanel(), sites, proxies}, l, height)...)
+	panels := []panel{t.queuePanel(), t.workerPanel(), sites, proxies}
+	for i, what := range []string{"queues", "workers", "sites", "proxies"} {
+		if !t.heard[what] {
+			panels[i].none = "No answer yet: " + what + "."
+		}
+	}
+	return append(lines, stack(panels, l, height)...)
 }
 
 // queuePanel has the queues, and below them what most of the jobs wait for.
