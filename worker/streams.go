@@ -76,6 +76,15 @@ func (s *streams) err() error {
 	return s.errorIf(func(d bus.Difference) bool { return d.Repair == bus.ByCreation || d.Use >= bus.Lossy })
 }
 
+// unready returns the part of err that a ready worker must not have. A stream on which no job depends, and which only its owner can
+// change, is left out: a worker of a new version does without the rollups of an old one until all workers are updated, and an update
+// waits for the new ones to be ready.
+func (s *streams) unready() error {
+	return s.errorIf(func(d bus.Difference) bool {
+		return d.Repair == bus.ByCreation || d.Use >= bus.Lossy && (d.Essential || d.Repair != bus.ByOwner)
+	})
+}
+
 // unusable returns a *StreamsError if jobs cannot end as the contract says. Only streams that jobs depend on count.
 func (s *streams) unusable() error {
 	return s.errorIf(func(d bus.Difference) bool { return d.Use == bus.Unusable && d.Essential })
@@ -195,7 +204,7 @@ func (w *Worker) PullError() error {
 // StreamsError returns nil if all streams, buckets and readers' consumers exist and the server keeps what is stored in them.
 // Otherwise it returns a *StreamsError, or ErrRetriesNearlyFull.
 func (w *Worker) StreamsError() error {
-	if err := w.streams.err(); err != nil {
+	if err := w.streams.unready(); err != nil {
 		return err
 	}
 	if w.streams.waitingNearlyFull() {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
@@ -243,4 +245,27 @@ func TestAJobWithForgedHeadersEnds(t *testing.T) {
 		}
 	}
 	w.until("all jobs to be acked", func() bool { return w.queued() == 0 })
+}
+
+// TestAWorkerIsReadyBesideTheRollupsOfAnOlderVersion has a stream of counters, which the server never turns into another one.
+func TestAWorkerIsReadyBesideTheRollupsOfAnOlderVersion(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, bus.Settings{})
+	js := w.client.JetStream()
+	if err := js.DeleteStream(t.Context(), "GOFER_ROLLUPS"); err != nil {
+		t.Fatal(err)
+	}
+	old := jetstream.StreamConfig{Name: "GOFER_ROLLUPS", Subjects: []string{"_gofer.rollups.>"}, AllowMsgCounter: true, AllowDirect: true}
+	if _, err := js.CreateStream(t.Context(), old); err != nil {
+		t.Fatal(err)
+	}
+	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+		return finished(jobs.Succeeded, "", nil)
+	})
+	w.until("the worker to name the stream", func() bool { return strings.Contains(w.logged.String(), "allow_msg_counter") })
+	if err := w.worker.StreamsError(); err != nil {
+		t.Errorf("the worker is not ready: %v", err)
+	}
+	w.publish("j1", page)
+	w.until("the job to end", w.hasResult("j1"))
 }

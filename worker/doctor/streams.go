@@ -24,7 +24,7 @@ func (d *doctor) streams(ctx context.Context) []Finding {
 			continue
 		}
 		bad = true
-		detail := difference.String() + consequence(difference.Use)
+		detail := difference.String() + consequence(difference)
 		if repair := d.Repair(difference); repair != "" {
 			detail += " (" + repair + ")"
 		}
@@ -37,9 +37,12 @@ func (d *doctor) streams(ctx context.Context) []Finding {
 }
 
 // consequence is what workers make of a setting, if it is more than a difference.
-func consequence(use bus.Use) string {
-	switch use {
+func consequence(d bus.Difference) string {
+	switch d.Use {
 	case bus.Unusable:
+		if !d.Essential {
+			return ", and workers do without it while it is so"
+		}
 		return ", and workers take no jobs while it is so"
 	case bus.Lossy:
 		return ", and the server may lose or refuse messages"
