@@ -174,6 +174,8 @@ func TestFailLooksAtTheClassOfAnAnswer(t *testing.T) {
 		"--wait http://shop.test/status/404":                              exitOK,
 		"--wait --fail http://shop.test/status/404":                       exitSomeFailed,
 		"--wait --fail http://shop.test/ok":                               exitOK,
+		"--wait --fail http://shop.test/status/304":                       exitOK,
+		"--wait --fail --attempts 1 --proxy nobody http://shop.test/ok":   exitSomeFailed,
 		"--wait --fail http://shop.test/ok http://shop.test/status/404":   exitSomeFailed,
 		"--output " + t.TempDir() + " --fail http://shop.test/status/500": exitSomeFailed,
 	} {

@@ -91,7 +91,11 @@ func (f *submitFlags) check(given *pflag.FlagSet) error {
 	waits := f.wait || f.output != ""
 	for _, name := range []string{"wait-timeout", "timeout", "fail"} {
 		if given.Changed(name) && !waits {
-			return usage("--%s needs --wait or --output: without them no result is waited for; --attempt-timeout bounds an attempt", name)
+			hint := "; --attempt-timeout bounds an attempt"
+			if name == "fail" {
+				hint = ""
+			}
+			return usage("--%s needs --wait or --output: without them no result is waited for%s", name, hint)
 		}
 	}
 	if f.print && waits {

@@ -69,7 +69,8 @@ func parseSold(line, scheme string) (Proxy, error) {
 	if end := strings.IndexFunc(address, unicode.IsSpace); end >= 0 {
 		address, options = address[:end], address[end:]
 	}
-	if strings.Contains(address, "://") {
+	// What stands before the :// of a password is no scheme.
+	if before, _, found := strings.Cut(address, "://"); found && !strings.ContainsAny(before, ":@") {
 		return ParseLine(line)
 	}
 	u, err := soldURL(address)
@@ -112,19 +113,21 @@ func hostFirst(address string) *url.URL {
 		host, rest, _ = strings.Cut(address, ":")
 	}
 	parts := strings.SplitN(rest, ":", 3)
-	isNumber := func(text string) bool { return text != "" && strings.Trim(text, "0123456789") == "" }
 	if len(parts) < 3 || !isNumber(parts[0]) || isNumber(host) || strings.Contains(host, "@") {
 		return nil
 	}
 	return &url.URL{Host: host + ":" + parts[0], User: url.UserPassword(parts[1], parts[2])}
 }
 
+// isNumber reports whether a text is a number as a port is.
+func isNumber(text string) bool { return text != "" && strings.Trim(text, "0123456789") == "" }
+
 // errNotSold is the error of a line in none of the known forms. It holds nothing of the line.
 var errNotSold = errors.New("neither a URL nor host:port, host:port:user:password or user:password@host:port")
 
-// checkHostPort reports whether a text is a host and a port.
+// checkHostPort reports whether a text is a host and a port, which is a number.
 func checkHostPort(s string) error {
-	if host, port, err := net.SplitHostPort(s); err != nil || host == "" || port == "" {
+	if host, port, err := net.SplitHostPort(s); err != nil || host == "" || !isNumber(port) {
 		return errNotSold
 	}
 	return nil
