@@ -142,10 +142,41 @@ func (f *follower) watch(ctx context.Context, js jetstream.JetStream) error {
 				f.clearError()
 				first, known = nil, true
 			case known:
-				f.apply(false, []change{clock.changeOf(entry)})
+				f.apply(false, gather(ctx, watch, clock, entry))
 			default:
 				first = append(first, clock.changeOf(entry))
 			}
+		}
+	}
+}
+
+const (
+	// gatherQuiet without a further change ends a gathering of changes, and gatherLongest ends it in any case.
+	gatherQuiet   = 10 * time.Millisecond
+	gatherLongest = 250 * time.Millisecond
+)
+
+// gather returns a change and those that follow at once: to take over one change of a long list costs as much as to take over
+// thousands.
+func gather(ctx context.Context, watch jetstream.KeyWatcher, c clock, first jetstream.KeyValueEntry) []change {
+	changes := []change{c.changeOf(first)}
+	quiet, end := time.NewTimer(gatherQuiet), time.NewTimer(gatherLongest)
+	defer quiet.Stop()
+	defer end.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return changes
+		case <-quiet.C:
+			return changes
+		case <-end.C:
+			return changes
+		case entry, open := <-watch.Updates():
+			if !open || entry == nil {
+				return changes // the caller learns of the end when it reads on
+			}
+			changes = append(changes, c.changeOf(entry))
+			quiet.Reset(gatherQuiet)
 		}
 	}
 }

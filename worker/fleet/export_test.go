@@ -1,9 +1,13 @@
 package fleet
 
 import (
+	"context"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/gofer-mq/gofer/rotation/exits"
+)
 )
 
 // Set applies a key of a bucket as if it had been set just now; a nil value deletes it.
@@ -45,4 +49,9 @@ func (b *Breakers) SessionsToWrite() (written []exits.State) {
 		b.sessions.done(key)
 	}
 	return written
+}
+
+// Gather is how many changes are taken over together.
+func Gather(ctx context.Context, watch jetstream.KeyWatcher, first jetstream.KeyValueEntry) int {
+	return len(gather(ctx, watch, clock{}, first))
 }
