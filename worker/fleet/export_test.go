@@ -8,7 +8,6 @@ import (
 
 	"github.com/gofer-mq/gofer/rotation/exits"
 )
-)
 
 // Set applies a key of a bucket as if it had been set just now; a nil value deletes it.
 func (s *Settings) Set(bucket, key string, value []byte) {

@@ -21,6 +21,7 @@ type put struct{ jetstream.KeyValueEntry }
 
 func (put) Key() string                     { return "p1" }
 func (put) Value() []byte                   { return []byte("x") }
+func (put) Revision() uint64                { return 1 }
 func (put) Created() time.Time              { return time.Time{} }
 func (put) Operation() jetstream.KeyValueOp { return jetstream.KeyValuePut }
 
