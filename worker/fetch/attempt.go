@@ -236,61 +236,11 @@ func (r *run) nonIdempotent() bool {
 	return (r.job.Method == "POST" || r.job.Method == "PATCH") && !r.policy.RetryNonIdempotent
 }
 
-// pick takes a proxy for the next attempt. The pool prefers one that has not failed this job. The lease of a direct fetch
-// is empty, and its Proxy is nil.
-func (r *run) pick() (*rotation.Lease, error) {
-	if r.job.Proxy.Direct {
-		return &rotation.Lease{}, nil
-	}
-	return r.pickBy(r.need())
-}
-
-// need is what the job asks of a proxy.
-func (r *run) need() rotation.Need {
-	return rotation.Need{
-		Host: hostPort(r.job.Target()), Tags: r.job.Proxy.Tags, Region: r.job.Proxy.Region, RegionStrict: r.job.Proxy.RegionStrict,
-		Session: r.job.Proxy.Session, ID: r.job.Proxy.ID, Exclude: append(r.failedProxies(), r.unreachable...),
-		Ban: r.banKey(), ExcludeExits: r.failedExits(),
-		Trusted: r.f.cfg.Trusted, Relayed: r.isSiteTest,
-	}
-}
-
-// pickBy picks a proxy for a need and reports the pick, also one that failed. The caller ends the lease. The error is a
-// *rotation.NoProxyError.
-func (r *run) pickBy(need rotation.Need) (*rotation.Lease, error) {
-	began := time.Now()
-	lease, events, err := r.f.cfg.Pool.Pick(need)
-	r.f.cfg.Observer.Picked(time.Since(began), err)
-	r.reportBreakers(events)
-	return &lease, err
-}
-
-// takeLease returns the lease that a failover has prepared, or picks a proxy. Each prepared lease is returned once.
-func (r *run) takeLease() (*rotation.Lease, error) {
-	if lease := r.failoverLease; lease != nil {
-		r.failoverLease = nil
-		return lease, nil
-	}
-	return r.pick()
-}
-
 // reportBreakers passes on what changed. It is called without any lock, so the observer may ask the pool.
 func (r *run) reportBreakers(events []rotation.Event) {
 	if len(events) > 0 {
 		r.f.cfg.Observer.BreakersChanged(events)
 	}
-}
-
-// failedProxies returns the ids of the proxies that failed the job. A session stays with its proxy if the target failed:
-// the next proxy would meet the same failure, and the session would be lost.
-func (r *run) failedProxies() (ids []string) {
-	for _, a := range r.progress.Attempts {
-		stays := r.job.Proxy.Session != "" && a.Fault == jobs.FaultTarget
-		if a.Proxy != "" && !stays && r.excluded(a) {
-			ids = append(ids, a.Proxy)
-		}
-	}
-	return ids
 }
 
 // The bounds of the time after which a job that found no proxy asks again.
@@ -301,51 +251,3 @@ const (
 	// The pool names no time, for example because every proxy is busy.
 	askAgainBlind = 2 * time.Second
 )
-
-// withoutProxy ends or schedules a job for which the pool has no proxy. An error of another type than
-// *rotation.NoProxyError is the job's own: it asks for something that no pool can give.
-func (r *run) withoutProxy(err error) jobs.RunOutcome {
-	var none *rotation.NoProxyError
-	switch {
-	case !errors.As(err, &none):
-		return r.failed(jobs.ErrInvalidJob, err.Error())
-	case none.Reason == rotation.Unmatched && r.f.cfg.PoolIncomplete():
-		return r.waitForProxy(none.Error()+", and a list of proxies was never read", time.Time{})
-	case none.Reason == rotation.Unmatched:
-		return r.failed(jobs.ErrNoProxy, none.Error())
-	}
-	return r.waitForProxy(none.Error(), none.RetryAt)
-}
-
-// waitForProxy schedules a job for a time at which a proxy may be usable. It ends a job that does not wait, that has
-// waited for MaxWait, or whose deadline comes first. A zero retryAt means that the time is not known. The job never goes
-// direct, and no attempt is counted.
-func (r *run) waitForProxy(why string, retryAt time.Time) jobs.RunOutcome {
-	now := time.Now()
-	if r.job.WhenNoProxy == jobs.NoProxyFail {
-		return r.failed(jobs.ErrNoProxy, why)
-	}
-	if r.progress.WaitingSince.IsZero() {
-		r.progress.WaitingSince = now
-	}
-	if now.Sub(r.progress.WaitingSince) >= r.f.cfg.MaxWait {
-		return r.failed(jobs.ErrNoProxy, why+", for "+r.f.cfg.MaxWait.String())
-	}
-	wait := askAgainBlind
-	if !retryAt.IsZero() {
-		wait = min(max(retryAt.Sub(now), askAgainSoonest), askAgainLatest)
-	}
-	// The last wait ends with MaxWait, so that the job ends on time and not one interval later.
-	at := now.Add(min(wait, max(askAgainSoonest, r.f.cfg.MaxWait-now.Sub(r.progress.WaitingSince))))
-	cause := r.checkDeadline(at)
-	if left := r.job.Deadline.Sub(now); errors.Is(cause, errExpired) && left > 0 {
-		// It has not expired yet, and a proxy may come before the time that is known for one.
-		at = now.Add(max(left/2, min(left, askAgainSoonest)))
-		cause = r.checkDeadline(at)
-	}
-	if cause != nil && (errors.Is(cause, errTimedOut) || !now.Before(r.job.Deadline)) {
-		return r.outOfTime(cause)
-	}
-	r.progress.Why = why
-	return jobs.RunOutcome{Kind: jobs.RunScheduled, At: at, Progress: r.progress, NoProxy: true}
-}
