@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -95,4 +96,30 @@ func (c *Client) purge(ctx context.Context, stream, subject string) error {
 	return c.refusals.watch(ctx, func(ctx context.Context) error {
 		return s.Purge(ctx, jetstream.WithPurgeSubject(subject))
 	}, api+"STREAM.PURGE."+stream)
+}
+
+// PurgeUpTo removes the messages of a stream under a filter up to and including a sequence, and returns how many there were. It is for streams
+// without consumers that count acks: see RemoveMessage.
+func (c *Client) PurgeUpTo(ctx context.Context, stream, filter string, upTo uint64) (purged uint64, err error) {
+	request, err := json.Marshal(map[string]any{"filter": filter, "seq": upTo + 1}) // the server keeps the message of seq
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := Bounded(ctx)
+	defer cancel()
+	msg, err := c.request(ctx, &nats.Msg{Subject: api + "STREAM.PURGE." + stream, Data: request})
+	if err != nil {
+		return 0, err
+	}
+	var answer struct {
+		Error  *jetstream.APIError `json:"error"`
+		Purged uint64              `json:"purged"`
+	}
+	if err := json.Unmarshal(msg.Data, &answer); err != nil {
+		return 0, err
+	}
+	if answer.Error != nil {
+		return 0, answer.Error
+	}
+	return answer.Purged, nil
 }

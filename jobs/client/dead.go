@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -27,7 +28,10 @@ type DeadLetter struct {
 	Result jobs.Result `json:"-"`
 }
 
-// DeadLetters calls use for each dead letter, the oldest first, until use returns an error, which comes back.
+// deadPage is how many dead letters are read at once. Each holds its job, so one answer has up to 8 MiB.
+const deadPage = 500
+
+// DeadLetters calls use for each dead letter, the oldest first, until use returns an error, which comes back. use may remove letters.
 func (c *Client) DeadLetters(ctx context.Context, use func(DeadLetter) error) error {
 	if err := c.ready(); err != nil {
 		return err
@@ -35,21 +39,28 @@ func (c *Client) DeadLetters(ctx context.Context, use func(DeadLetter) error) er
 	if use == nil {
 		return errNoUse
 	}
-	for seq := uint64(1); ; {
-		// One request for each letter: a caller may end at any of them, and the payloads are large.
-		msg, err := c.bus.NextMessage(ctx, c.bus.Names().Stream("DEAD"), c.bus.Names().AllDead(), seq)
-		if errors.Is(err, ErrNotFound) {
+	ours := strings.TrimSuffix(c.bus.Names().AllDead(), ">")
+	// For all messages the server knows how many are left; for a filter it would look at each subject, once a page.
+	page := bus.Page{Stream: c.bus.Names().Stream("DEAD"), Subject: ">", Limit: deadPage}
+	for more := true; more; {
+		var letters []DeadLetter
+		var err error
+		page.After, more, err = c.bus.ReadPage(ctx, page, func(msg *nats.Msg) error {
+			if strings.HasPrefix(msg.Header.Get(jetstream.SubjectHeader), ours) {
+				letters = append(letters, letterOf(msg))
+			}
 			return nil
-		}
+		})
 		if err != nil {
 			return c.bus.Explain("list dead letters", err)
 		}
-		letter := letterOf(msg)
-		if err := use(letter); err != nil {
-			return err
+		for _, letter := range letters {
+			if err := use(letter); err != nil {
+				return err
+			}
 		}
-		seq = letter.Seq + 1
 	}
+	return nil
 }
 
 // DeadLetter reads the dead letter of a job, or ErrNotFound.
@@ -195,4 +206,23 @@ func (c *Client) PurgeDeadLetters(ctx context.Context) error {
 		return err
 	}
 	return c.bus.Explain("purge dead letters", c.bus.PurgeStream(ctx, c.bus.Names().Stream("DEAD")))
+}
+
+// PurgeDeadLettersOf removes the dead letters of a queue up to and including a sequence, in one request, and returns how many there were. An
+// empty queue means all.
+//
+// Errors: ErrNotSetUp, ErrPermission; any other one may pass.
+func (c *Client) PurgeDeadLettersOf(ctx context.Context, queue string, upTo uint64) (count uint64, err error) {
+	if err := c.ready(); err != nil {
+		return 0, err
+	}
+	subject := c.bus.Names().AllDead()
+	if queue != "" {
+		if !jobs.ValidQueue(queue) {
+			return 0, bus.BadKey(Key{Queue: queue})
+		}
+		subject = c.bus.Names().Dead(queue, ">")
+	}
+	count, err = c.bus.PurgeUpTo(ctx, c.bus.Names().Stream("DEAD"), subject, upTo)
+	return count, c.bus.Explain("purge dead letters", err)
 }

@@ -131,6 +131,49 @@ func TestAListOfLettersEndsWithItsCallersError(t *testing.T) {
 	}
 }
 
+// TestManyLettersAreListedInFewRequests, and all that are there in time are purged in one.
+func TestManyLettersAreListedInFewRequests(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	const n = 1100 // more than two pages
+	for i := range n {
+		_, err := in.js.PublishAsync(in.names.Dead([]string{"default", "low"}[i%2], fmt.Sprint("j", i)), []byte("http://a.test/"))
+		must(t, err)
+	}
+	select {
+	case <-in.js.PublishAsyncComplete():
+	case <-soon(t).Done():
+		t.Fatal("the letters are not stored")
+	}
+	listener := in.server.Connect()
+	requests, err := listener.SubscribeSync("$JS.API.DIRECT.GET.GOFER_DEAD")
+	must(t, err)
+	must(t, listener.Flush())
+	next := uint64(1)
+	must(t, in.DeadLetters(soon(t), func(l client.DeadLetter) error {
+		if l.Seq != next || string(l.Payload) != "http://a.test/" {
+			t.Errorf("letter %d: got %d with %q", next, l.Seq, l.Payload)
+		}
+		next++
+		return nil
+	}))
+	must(t, listener.Flush())
+	if pages, _, err := requests.Pending(); err != nil || pages != 3 || next != n+1 {
+		t.Errorf("got %d letters in %d requests, %v; want %d in 3", next-1, pages, err, n)
+	}
+	for _, purge := range []struct {
+		queue      string
+		upTo, want uint64
+	}{{"low", 1000, 500}, {"low", n, 50}, {"", n - 1, 550}, {"", n, 0}} {
+		if got, err := in.PurgeDeadLettersOf(soon(t), purge.queue, purge.upTo); err != nil || got != purge.want {
+			t.Errorf("purge of queue %q up to %d: got %d, %v; want %d", purge.queue, purge.upTo, got, err, purge.want)
+		}
+	}
+	if _, err := in.PurgeDeadLettersOf(soon(t), "*", n); err == nil {
+		t.Error("a queue that is a wildcard is purged")
+	}
+}
+
 func TestDroppingALetterSparesALaterOne(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/gofer-mq/gofer/jobs"
 )
 
 // letterFilter says which dead letters are meant. The zero value means none. Different fields are joined by
@@ -130,13 +132,13 @@ func (a *admin) replayLetters(w http.ResponseWriter, r *http.Request) error {
 	return a.eachLetter(w, r, a.Operator.ReplayLetter, "replayed")
 }
 
-// purgeLetters removes dead letters.
+// purgeLetters removes dead letters. All of them, or all of a queue, are one request to the server, however many there are.
 func (a *admin) purgeLetters(w http.ResponseWriter, r *http.Request) error {
 	return a.eachLetter(w, r, a.Operator.PurgeLetter, "purged")
 }
 
-// eachLetter does something to each letter that the body means. It reads the numbers first, so letters that come
-// meanwhile are left alone. A letter that somebody else has taken is skipped. An error says how many were done.
+// eachLetter does something to each letter that the body means. Letters that come meanwhile are left alone. A letter that somebody else
+// has taken is skipped. An error says how many were done.
 func (a *admin) eachLetter(w http.ResponseWriter, r *http.Request, act func(context.Context, uint64) error, done string) error {
 	f, err := readLetterFilter(r)
 	if err != nil {
@@ -147,27 +149,52 @@ func (a *admin) eachLetter(w http.ResponseWriter, r *http.Request, act func(cont
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), letterTime)
 	defer cancel()
-	// Numbers are 8 bytes each, so a stream of a million letters fits into memory; whole letters would not.
-	var seqs []uint64
-	if err := a.Operator.Letters(ctx, func(l Letter) error {
-		if f.fits(l) {
-			seqs = append(seqs, l.Seq)
+	count := uint64(0)
+	if done == "purged" && f.isWholeQueue() && a.Operator.PurgeLetters != nil {
+		count, err = a.Operator.PurgeLetters(ctx, f.Queue)
+	} else {
+		err = a.fitting(ctx, &f, func(seq uint64) error {
+			err := act(ctx, seq)
+			if err == nil {
+				count++
+			}
+			if errors.Is(err, ErrUnknown) {
+				return nil
+			}
+			return err
+		})
+	}
+	if count > 0 {
+		a.Log.Info("dead letters changed", "done", done, "count", count, "peer", r.RemoteAddr)
+	}
+	// Each letter is done by itself. What was done before an error stays done.
+	if err != nil {
+		return fmt.Errorf("%d dead letters are %s, and others may be left: send the request again: %w", count, done, err)
+	}
+	return reply(w, map[string]any{"count": count})
+}
+
+// isWholeQueue reports whether the filter means all letters of a queue, or all there are. A name that no queue can have may be a
+// wildcard, and the letters of other queues must stay.
+func (f *letterFilter) isWholeQueue() bool {
+	return f.Site == "" && f.Reason == "" && f.Seqs == nil && (f.Queue == "" || jobs.ValidQueue(f.Queue))
+}
+
+// fitting calls use for the letters that a filter means, as soon as they are read: reading all of a million takes longer than a request may.
+// Letters that only their numbers name need no reading.
+func (a *admin) fitting(ctx context.Context, f *letterFilter, use func(seq uint64) error) error {
+	if f.Queue == "" && f.Site == "" && f.Reason == "" && f.Seqs != nil {
+		for _, seq := range f.Seqs {
+			if err := use(seq); err != nil {
+				return err
+			}
 		}
 		return nil
-	}); err != nil {
-		return err
 	}
-	count := 0
-	for _, seq := range seqs {
-		switch err := act(ctx, seq); {
-		// Each letter is done by itself. What was done before an error stays done, and the same request can be
-		// sent again.
-		case err == nil:
-			count++
-		case !errors.Is(err, ErrUnknown):
-			return fmt.Errorf("%d of %d dead letters are %s: %w", count, len(seqs), done, err)
+	return a.Operator.Letters(ctx, func(l Letter) error {
+		if !f.fits(l) {
+			return nil
 		}
-	}
-	a.Log.Info("dead letters changed", "done", done, "count", count, "peer", r.RemoteAddr)
-	return reply(w, map[string]any{"count": count})
+		return use(l.Seq)
+	})
 }

@@ -35,10 +35,13 @@ type Operator struct {
 	CancelJob func(ctx context.Context, queue, id string) error
 	// DeadGroups groups the dead letters that are kept, the largest group first, and counts all.
 	DeadGroups func(context.Context) (groups []DeadGroup, count uint64, err error)
-	// Letters calls use for each dead letter, the oldest first, until use returns an error, which comes back.
+	// Letters calls use for each dead letter that is there when it begins, the oldest first, until use returns an error, which comes
+	// back. use may replay or purge the letter.
 	Letters func(ctx context.Context, use func(Letter) error) error
 	// ReplayLetter runs the job of a dead letter again; PurgeLetter removes the letter.
 	ReplayLetter, PurgeLetter func(ctx context.Context, seq uint64) error
+	// PurgeLetters removes all letters of a queue that are there now, or of all queues if it is empty, and counts them.
+	PurgeLetters func(ctx context.Context, queue string) (count uint64, err error)
 }
 
 // What the functions of an Operator report. Both are only wrapped, never returned alone, so compare with

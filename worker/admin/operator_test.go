@@ -151,6 +151,52 @@ func TestDeadLettersAreListedGroupedReplayedAndPurged(t *testing.T) {
 	}
 }
 
+// TestManyDeadLettersAreChangedAsTheyAreRead: an error in the middle leaves done what was done, and says how much. Whole queues are purged in one
+// request, and letters that are named by numbers are not looked for.
+func TestManyDeadLettersAreChangedAsTheyAreRead(t *testing.T) {
+	var done []string
+	w := newWorker(t, func(c *admin.Config) {
+		c.Operator = admin.Operator{
+			Letters: func(_ context.Context, use func(admin.Letter) error) error {
+				for seq := range uint64(2) {
+					if err := use(admin.Letter{Seq: seq + 1, Queue: "low", Site: "a.test"}); err != nil {
+						return err
+					}
+				}
+				done = append(done, "lost")
+				return errors.New("no answer")
+			},
+			ReplayLetter: func(_ context.Context, seq uint64) error { done = append(done, fmt.Sprint("replay ", seq)); return nil },
+			PurgeLetter:  func(_ context.Context, seq uint64) error { done = append(done, fmt.Sprint("purge ", seq)); return nil },
+			PurgeLetters: func(_ context.Context, queue string) (uint64, error) {
+				done = append(done, "purge all of "+queue)
+				return 400_000, nil
+			},
+		}
+	})
+	for _, test := range []struct {
+		path, body string
+		code       int
+		answer     string
+		done       string
+	}{
+		{"replay", `{"all":true}`, 503, "2 dead letters are replayed, and others may be left: send the request again: no answer", "[replay 1 replay 2 lost]"},
+		{"replay", `{"queue":"low"}`, 503, "2 dead letters are replayed", "[replay 1 replay 2 lost]"},
+		{"purge", `{"site":"a.test"}`, 503, "2 dead letters are purged", "[purge 1 purge 2 lost]"},
+		{"purge", `{"queue":"low","site":"a.test"}`, 503, "2 dead letters are purged", "[purge 1 purge 2 lost]"},
+		{"purge", `{"all":true}`, 200, `{"count":400000}`, "[purge all of ]"},
+		{"purge", `{"queue":"low"}`, 200, `{"count":400000}`, "[purge all of low]"},
+		{"purge", `{"queue":"*"}`, 503, "0 dead letters are purged", "[lost]"},
+		{"purge", `{"seqs":[7,9]}`, 200, `{"count":2}`, "[purge 7 purge 9]"},
+	} {
+		done = nil
+		rec := w.do(request("POST", "/api/v1/dead/"+test.path, test.body))
+		if rec.Code != test.code || !strings.Contains(rec.Body.String(), test.answer) || fmt.Sprint(done) != test.done {
+			t.Errorf("%s %s: got %d %s, done %v; want %d %s, %s", test.path, test.body, rec.Code, rec.Body, done, test.code, test.answer, test.done)
+		}
+	}
+}
+
 func TestAnOperatorThatFailsIsAnswered503(t *testing.T) {
 	w := newWorker(t, func(c *admin.Config) {
 		c.Operator.CancelJob = func(context.Context, string, string) error { return errors.New("no server") }

@@ -29,6 +29,7 @@ func (d *daemon) operator() admin.Operator {
 		CancelJob: func(ctx context.Context, queue, id string) error {
 			return d.asClient(func(c *client.Client) error { return c.Cancel(ctx, client.Key{Queue: queue, ID: id}) })
 		},
+		PurgeLetters: d.purgeLetters,
 		ReplayLetter: func(ctx context.Context, seq uint64) error {
 			return d.withLetter(ctx, seq, func(c *client.Client, l client.DeadLetter) error {
 				_, err := c.Replay(ctx, l)
@@ -259,16 +260,42 @@ func (d *daemon) tellSite(w *jobWait) {
 	}
 }
 
-// letters lists the dead letters.
+// letters lists the dead letters that are there when it begins: a job that is replayed meanwhile may fail and leave another one.
 func (d *daemon) letters(ctx context.Context, use func(admin.Letter) error) error {
 	return d.asClient(func(c *client.Client) error {
-		return c.DeadLetters(ctx, func(l client.DeadLetter) error {
+		state, err := d.connected.Load().client.StateOf(ctx, "DEAD")
+		if err != nil {
+			return err
+		}
+		err = c.DeadLetters(ctx, func(l client.DeadLetter) error {
+			if l.Seq > state.LastSeq {
+				return errNewer
+			}
 			return use(admin.Letter{
 				Seq: l.Seq, Queue: l.Queue, ID: l.ID, StoredAt: l.StoredAt.UTC(), Error: l.Result.Error, Reason: l.Reason, Attempts: l.Result.AttemptCount,
 				Site: siteOfURL(l.Result.URL),
 			})
 		})
+		if errors.Is(err, errNewer) {
+			return nil
+		}
+		return err
 	})
+}
+
+// errNewer ends a list at the first letter that came after its beginning.
+var errNewer = errors.New("it came later")
+
+// purgeLetters removes the letters of a queue that are there now, or all if queue is empty.
+func (d *daemon) purgeLetters(ctx context.Context, queue string) (count uint64, err error) {
+	err = d.asClient(func(c *client.Client) error {
+		state, err := d.connected.Load().client.StateOf(ctx, "DEAD")
+		if err == nil {
+			count, err = c.PurgeDeadLettersOf(ctx, queue, state.LastSeq)
+		}
+		return err
+	})
+	return count, err
 }
 
 // withLetter lets act use the dead letter of a sequence. The letter is read first: acting on a sequence that is
