@@ -98,8 +98,8 @@ func (c *Client) purge(ctx context.Context, stream, subject string) error {
 	}, api+"STREAM.PURGE."+stream)
 }
 
-// PurgeUpTo removes the messages of a stream under a filter up to and including a sequence, and returns how many there were. It is for streams
-// without consumers that count acks: see RemoveMessage.
+// PurgeUpTo removes the messages of a stream under a filter up to and including a sequence, and returns how many there were. It
+// is for streams without consumers that count acks: see RemoveMessage.
 func (c *Client) PurgeUpTo(ctx context.Context, stream, filter string, upTo uint64) (purged uint64, err error) {
 	request, err := json.Marshal(map[string]any{"filter": filter, "seq": upTo + 1}) // the server keeps the message of seq
 	if err != nil {

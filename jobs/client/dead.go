@@ -31,7 +31,8 @@ type DeadLetter struct {
 // deadPage is how many dead letters are read at once. Each holds its job, so one answer has up to 8 MiB.
 const deadPage = 500
 
-// DeadLetters calls use for each dead letter, the oldest first, until use returns an error, which comes back. use may remove letters.
+// DeadLetters calls use for each dead letter, the oldest first, until use returns an error, which comes back. use may remove
+// letters.
 func (c *Client) DeadLetters(ctx context.Context, use func(DeadLetter) error) error {
 	if err := c.ready(); err != nil {
 		return err
@@ -208,8 +209,8 @@ func (c *Client) PurgeDeadLetters(ctx context.Context) error {
 	return c.bus.Explain("purge dead letters", c.bus.PurgeStream(ctx, c.bus.Names().Stream("DEAD")))
 }
 
-// PurgeDeadLettersOf removes the dead letters of a queue up to and including a sequence, in one request, and returns how many there were. An
-// empty queue means all.
+// PurgeDeadLettersOf removes the dead letters of a queue up to and including a sequence, in one request, and returns how many
+// there were. An empty queue means all.
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) PurgeDeadLettersOf(ctx context.Context, queue string, upTo uint64) (count uint64, err error) {

@@ -137,8 +137,8 @@ func (a *admin) purgeLetters(w http.ResponseWriter, r *http.Request) error {
 	return a.eachLetter(w, r, a.Operator.PurgeLetter, "purged")
 }
 
-// eachLetter does something to each letter that the body means. Letters that come meanwhile are left alone. A letter that somebody else
-// has taken is skipped. An error says how many were done.
+// eachLetter does something to each letter that the body means. Letters that come meanwhile are left alone. A letter that
+// somebody else has taken is skipped. An error says how many were done.
 func (a *admin) eachLetter(w http.ResponseWriter, r *http.Request, act func(context.Context, uint64) error, done string) error {
 	f, err := readLetterFilter(r)
 	if err != nil {
@@ -180,8 +180,8 @@ func (f *letterFilter) isWholeQueue() bool {
 	return f.Site == "" && f.Reason == "" && f.Seqs == nil && (f.Queue == "" || jobs.ValidQueue(f.Queue))
 }
 
-// fitting calls use for the letters that a filter means, as soon as they are read: reading all of a million takes longer than a request may.
-// Letters that only their numbers name need no reading.
+// fitting calls use for the letters that a filter means, as soon as they are read: reading all of a million takes longer than a
+// request may. Letters that only their numbers name need no reading.
 func (a *admin) fitting(ctx context.Context, f *letterFilter, use func(seq uint64) error) error {
 	if f.Queue == "" && f.Site == "" && f.Reason == "" && f.Seqs != nil {
 		for _, seq := range f.Seqs {

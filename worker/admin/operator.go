@@ -25,8 +25,8 @@ type Operator struct {
 	// Workers returns a value for the field workers.
 	Workers     func(context.Context) (any, error)
 	DrainWorker func(ctx context.Context, worker string) error
-	// Jobs returns at most limit jobs that fit a filter, the oldest first: the oldest ones that have not ended, or the newest ended ones.
-	// partial tells that it has ended before it had looked at all of them, because that takes too long.
+	// Jobs returns at most limit jobs that fit a filter, the oldest first: the oldest ones that have not ended, or the newest ended
+	// ones. partial tells that it has ended before it had looked at all of them, because that takes too long.
 	Jobs func(ctx context.Context, f JobFilter, limit int) (list []Job, partial bool, err error)
 	// FindJob returns the jobs of an id, one for each queue that has it.
 	FindJob func(ctx context.Context, id string) ([]Job, error)

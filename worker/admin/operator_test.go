@@ -151,8 +151,8 @@ func TestDeadLettersAreListedGroupedReplayedAndPurged(t *testing.T) {
 	}
 }
 
-// TestManyDeadLettersAreChangedAsTheyAreRead: an error in the middle leaves done what was done, and says how much. Whole queues are purged in one
-// request, and letters that are named by numbers are not looked for.
+// TestManyDeadLettersAreChangedAsTheyAreRead: an error in the middle leaves done what was done, and says how much. Whole queues
+// are purged in one request, and letters that are named by numbers are not looked for.
 func TestManyDeadLettersAreChangedAsTheyAreRead(t *testing.T) {
 	var done []string
 	w := newWorker(t, func(c *admin.Config) {

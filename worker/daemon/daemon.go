@@ -60,7 +60,8 @@ type daemon struct {
 	fetcher  *fetch.Fetcher
 	settings *fleet.Settings
 	fleet    *fleet.Breakers // nil when findings are not shared
-	// fleetSites is nil when findings are not shared. releaser releases the jobs that wait for sites while this worker leads the fleet.
+	// fleetSites is nil when findings are not shared. releaser releases the jobs that wait for sites while this worker leads the
+	// fleet.
 	fleetSites *fleet.Sites
 	releaser   *release.Releaser
 	totals     *totals.Totals

@@ -40,15 +40,16 @@ func searchTime(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithDeadlineCause(ctx, end, errSearchTime)
 }
 
-// endedSearch looks for jobs that have ended, from the newest back: their results are in the order of time, and few of many may fit.
+// endedSearch looks for jobs that have ended, from the newest back: their results are in the order of time, and few of many may
+// fit.
 type endedSearch struct {
 	bus    *bus.Client
 	filter admin.JobFilter
 	rows   []admin.Job
 }
 
-// listEnded lists the newest jobs with the outcome of the filter, the oldest of them first. Failed ones are found by their dead letters: there
-// are fewer of these than results. Of what ctx's end leaves out, partial tells.
+// listEnded lists the newest jobs with the outcome of the filter, the oldest of them first. Failed ones are found by their dead
+// letters: there are fewer of these than results. Of what ctx's end leaves out, partial tells.
 func listEnded(ctx context.Context, c *bus.Client, f admin.JobFilter, limit int) (list []admin.Job, partial bool, err error) {
 	s := &endedSearch{bus: c, filter: f}
 	kind, read := "RESULTS", s.readResults
@@ -73,7 +74,8 @@ func listEnded(ctx context.Context, c *bus.Client, f admin.JobFilter, limit int)
 	return s.rows[max(0, len(s.rows)-limit):], partial, err
 }
 
-// backwards calls read for parts of a stream from its newest message back, until it has enough. The parts grow, because each one costs a request.
+// backwards calls read for parts of a stream from its newest message back, until it has enough. The parts grow, because each one
+// costs a request.
 func backwards(state jetstream.StreamState, read func(after, upTo uint64) (enough bool, err error)) error {
 	size := uint64(firstPart)
 	for upTo := state.LastSeq; upTo > 0 && upTo >= state.FirstSeq; size = min(4*size, lastPart) {
