@@ -80,12 +80,15 @@ func (g grant) slots() int {
 // newSlots makes slots without consumers, all of them free.
 func newSlots(total int) *slots { return &slots{total: total, free: total, createdAt: time.Now()} }
 
-// quietFor returns for how long no queue has had work.
+// quietFor returns for how long no queue has had work; zero while a slot is in use.
 func (s *slots) quietFor() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last := s.createdAt
 	for _, queue := range s.queues {
+		if queue.used > 0 {
+			return 0
+		}
 		if queue.worked.After(last) {
 			last = queue.worked
 		}

@@ -136,7 +136,8 @@ func (s *streams) waitingNearlyFull() bool {
 func (w *Worker) watchStreams(ctx context.Context) { w.watch(ctx, w.inspectStreams) }
 
 // A worker that has had no work for quietAfter leaves out quietSkips of its inspections between two that it makes: a large fleet
-// that has nothing to do should cost its server little.
+// that has nothing to do should cost its server little. One that takes no jobs because something is wrong leaves out none: it has to
+// see soon that somebody has repaired it.
 const (
 	quietAfter = time.Minute
 	quietSkips = 5
@@ -145,13 +146,18 @@ const (
 // watch inspects something at once and then regularly until ctx ends.
 func (w *Worker) watch(ctx context.Context, inspect func(context.Context)) {
 	for skipped := quietSkips; ctx.Err() == nil; sleep(ctx, w.cfg.InspectInterval) {
-		if skipped < quietSkips && w.slots.quietFor() > quietAfter {
+		if skipped < quietSkips && w.isQuiet() {
 			skipped++
 			continue
 		}
 		skipped = 0
 		inspect(ctx)
 	}
+}
+
+// isQuiet reports whether the worker has had no work for a while, and could take some.
+func (w *Worker) isQuiet() bool {
+	return w.slots.quietFor() > quietAfter && !w.resultsFull.Load() && w.StreamsError() == nil && w.PullError() == nil
 }
 
 // inspectStreams looks at the streams once, logs what has become wrong, and recreates what is missing.

@@ -77,6 +77,7 @@ func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool)
 	defer a.x.releaseMemory()
 	if a.isStopped() {
 		r.endWait() // its time counts, the attempt does not
+		r.leaveOut(a)
 		return r.stopped(ctx), false
 	}
 	r.reportAttempt(a, false)
@@ -109,13 +110,24 @@ func (r *run) settleAttempt(ctx context.Context, a *flight) (end jobs.RunOutcome
 	switch {
 	case repeatable && b.local:
 		r.f.warnOfLocal(b.text)
+		r.leaveOut(a)
 		return jobs.RunOutcome{}, true
 	// The outage is decided before the attempt enters the history, from which MaxAttempts is counted.
 	case repeatable && r.mayBeOutage(b, f.host):
+		r.leaveOut(a)
 		return r.withoutProxy(&rotation.NoProxyError{Reason: rotation.Outage}), false
 	}
 	r.addToHistory()
 	return r.decide(ctx, a.x, f, b)
+}
+
+// leaveOut keeps the numbers of the history without a gap when an attempt stays out of it: a hedge that began later may be in it.
+func (r *run) leaveOut(a *flight) {
+	for i := range r.progress.Attempts {
+		if kept := &r.progress.Attempts[i]; kept.Attempt > a.number {
+			kept.Attempt--
+		}
+	}
 }
 
 // endWait notes that the job no longer waits for a proxy. The first attempt also sets the time from which retry.timeout

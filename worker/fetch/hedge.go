@@ -229,7 +229,10 @@ func (p *pair) end(ctx context.Context, a, winner *flight) {
 	if !errors.Is(a.x.cause, errLost) {
 		if r.conclude(ctx, a); !a.isStopped() {
 			r.recordAttempt(a, true)
+			return
 		}
+		r.underWay--
+		winner.number = min(winner.number, r.begunAttempts())
 		return
 	}
 	r.progress.Bytes += a.x.received

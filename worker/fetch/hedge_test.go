@@ -283,7 +283,7 @@ func TestAPanicInAHedgedAttemptEndsItsJobOnly(t *testing.T) {
 
 // TestNoJobMakesMoreAttemptsThanAllowed has a network in which everything goes wrong in turn, and hedges everywhere.
 func TestNoJobMakesMoreAttemptsThanAllowed(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(100) {
 		synctest.Test(t, func(t *testing.T) {
 			luck := rand.New(rand.NewPCG(seed, 1))
 			var mu sync.Mutex
