@@ -29,16 +29,18 @@ type interrupts struct {
 	ended   chan struct{}  // closed when run returns
 	signals chan os.Signal
 
-	mu      sync.Mutex    // guards the fields below
-	limit   time.Duration // how long the process may take to end after its context has ended
-	code    int           // of a process that takes longer
-	restore func()        // leaves the terminal as it was
+	mu    sync.Mutex    // guards the fields below
+	limit time.Duration // how long the process may take to end after its context has ended
+	code  int           // of a process that takes longer
+	mode  func()        // sets the mode of the terminal back; it never waits for the terminal
+	last  func()        // writes to the terminal what ends a screen
 }
 
 // newInterrupts makes interrupts with the limit of a verb. exit may be nil, as in tests.
 func newInterrupts(exit func(code int)) *interrupts {
 	return &interrupts{
-		exit: exit, ended: make(chan struct{}), signals: make(chan os.Signal, 2), limit: endTime, code: exitSignalled, restore: func() {},
+		exit: exit, ended: make(chan struct{}), signals: make(chan os.Signal, 2), limit: endTime, code: exitSignalled,
+		mode: func() {}, last: func() {},
 	}
 }
 
@@ -51,11 +53,12 @@ func (i *interrupts) allow(limit time.Duration, code int) {
 	i.limit, i.code = limit, code
 }
 
-// restoring sets what an end of the process by force calls first. Only a verb that changes the mode of the terminal needs it.
-func (i *interrupts) restoring(restore func()) {
+// restoring sets what an end of the process by force calls first: mode sets the mode of the terminal back and must not wait for
+// what the terminal takes; last may. Only a verb that takes over the terminal needs it.
+func (i *interrupts) restoring(mode, last func()) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.restore = restore
+	i.mode, i.last = mode, last
 }
 
 // signal does what SIGINT does. A terminal in raw mode sends no signal for Ctrl-C.
@@ -125,17 +128,22 @@ func (i *interrupts) endSoon() {
 	i.leave(code, "gofer: interrupted, and not ended in time: giving up what is left\n")
 }
 
-// leave ends the process. The terminal is restored and the reason written in a goroutine, because the terminal may be what hangs.
+// leave ends the process. The mode of the terminal is set back in any case: a shell cannot use one that is left raw. What is
+// written is written in a goroutine, because the terminal may be what hangs.
 func (i *interrupts) leave(code int, reason string) {
 	i.mu.Lock()
-	restore := i.restore
+	mode, last := i.mode, i.last
 	i.mu.Unlock()
-	said := make(chan struct{})
+	mode()
+	begun, said := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(said)
-		restore()
+		close(begun)
+		last()
 		fmt.Fprint(os.Stderr, reason)
 	}()
+	// A busy machine may start the goroutine late: lastWord bounds the writing alone.
+	<-begun
 	select {
 	case <-said:
 	case <-time.After(lastWord):

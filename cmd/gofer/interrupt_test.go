@@ -44,6 +44,20 @@ func TestASecondSignalEndsAWorkerAtOnce(t *testing.T) {
 	}
 }
 
+// TestAForcedEndSetsTheModeBackBeforeItWrites: not in the goroutine that writes, so the race detector finds nothing either.
+func TestAForcedEndSetsTheModeBackBeforeItWrites(t *testing.T) {
+	t.Parallel()
+	var isBack, wasBack bool
+	forever := make(chan struct{})
+	defer close(forever)
+	i := newInterrupts(func(code int) { wasBack = isBack && code == exitSignalled })
+	i.restoring(func() { isBack = true }, func() { <-forever })
+	i.leave(exitSignalled, "")
+	if !wasBack {
+		t.Error("the mode of the terminal was not set back before the end")
+	}
+}
+
 // silentServer is a NATS server that takes every request, so that none is refused for want of a stream, and answers none.
 // asked tells how many there were.
 func silentServer(t *testing.T) (url string, asked func() int) {

@@ -73,7 +73,7 @@ type fleetProxy struct {
 
 // fleetPool is the running pool of the fleet.
 type fleetPool struct {
-	workers []control.ProxiesResponse // their first answers, by name
+	workers []control.ProxiesResponse // by name: their first answers, with all proxies of a worker that was asked for each page
 	proxies map[string]*fleetProxy
 }
 
@@ -84,8 +84,9 @@ func (a *app) askPool(ctx context.Context, s *session, limit int) (*fleetPool, e
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(list, func(a, b control.ProxiesResponse) int { return cmp.Compare(a.Worker, b.Worker) })
-	pool := &fleetPool{workers: list, proxies: map[string]*fleetProxy{}}
+	byName := func(a, b control.ProxiesResponse) int { return cmp.Compare(a.Worker, b.Worker) }
+	slices.SortFunc(list, byName)
+	pool := &fleetPool{proxies: map[string]*fleetProxy{}}
 	groups := map[string][]control.ProxiesResponse{}
 	for _, w := range list {
 		groups[w.Pool] = append(groups[w.Pool], w)
@@ -98,10 +99,15 @@ func (a *app) askPool(ctx context.Context, s *session, limit int) (*fleetPool, e
 			if err != nil {
 				return nil, err
 			}
-			first.Proxies = rest
+			// A worker that has ended since may have told more in its first answer.
+			if len(rest) > len(first.Proxies) {
+				first.Proxies = rest
+			}
 		}
 		pool.add(group)
+		pool.workers = append(pool.workers, group...)
 	}
+	slices.SortFunc(pool.workers, byName)
 	return pool, nil
 }
 

@@ -30,7 +30,7 @@ type screen struct {
 // SIGINT. The caller closes the screen. It is also closed if the process is ended by force.
 func (a *app) openScreen() (*screen, error) {
 	s := &screen{app: a, quit: make(chan struct{})}
-	var unmute, cooked func()
+	unmute, cooked := func() {}, func() {}
 	if a.err.isTerminal() {
 		unmute = a.err.mute()
 	}
@@ -44,13 +44,11 @@ func (a *app) openScreen() (*screen, error) {
 		go s.readKeys() // its read ends with the program
 	}
 	s.close = sync.OnceFunc(func() {
-		for _, f := range []func(){cooked, func() { _ = a.out.print(leaveScreen) }, unmute} {
-			if f != nil {
-				f()
-			}
-		}
+		cooked()
+		_ = a.out.print(leaveScreen)
+		unmute()
 	})
-	a.interrupts.restoring(s.close)
+	a.interrupts.restoring(cooked, s.close)
 	if err := a.out.print(enterScreen); err != nil {
 		s.close()
 		return nil, err

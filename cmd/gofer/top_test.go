@@ -27,15 +27,10 @@ func TestTopPrintsOneScreenWhereNobodyLooks(t *testing.T) {
 	w := newWorld(t, nil)
 	w.named("w1")
 	var out string
-	testenv.Eventually(t, "the worker on the screen", func() bool {
+	testenv.Eventually(t, "a screen with all that a worker answers", func() bool {
 		_, out, _ = gofer(t, "", "top")
-		return strings.Contains(out, "w1")
+		return containsAll(out, "gofer top", "jobs/s", "\nw1 ", "\ndefault ", "\ngood ", "No sites.", "0/64", "ready")
 	})
-	for _, want := range []string{"gofer top", "jobs/s", "\ndefault ", "\ngood ", "No sites.", "0/64", "ready"} {
-		if !strings.Contains(out, want) {
-			t.Errorf("the screen lacks %q:\n%s", want, out)
-		}
-	}
 	if strings.Contains(out, "\x1b") || regexp.MustCompile(`(?m) $`).MatchString(out) {
 		t.Errorf("the screen has colours or blanks at the end of a line:\n%q", out)
 	}
@@ -71,7 +66,10 @@ func TestTopPrintsASnapshotALineForPrograms(t *testing.T) {
 	_ = out.Close()
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 1<<20)
-	for range 3 {
+	for whole, n := 0, 0; whole < 3; n++ {
+		if n == 100 {
+			t.Fatal("no three of 100 snapshots have an answer of the workers")
+		}
 		var got topSnapshot
 		if !lines.Scan() {
 			t.Fatalf("no line: %v, %s", lines.Err(), p.err)
@@ -79,8 +77,15 @@ func TestTopPrintsASnapshotALineForPrograms(t *testing.T) {
 		if err := json.Unmarshal(lines.Bytes(), &got); err != nil {
 			t.Fatal(err)
 		}
-		if got.At.IsZero() || got.Rates.Seconds != 10 || got.Sites == nil || len(got.Queues)+len(got.Missing) == 0 {
+		if got.At.IsZero() || got.Sites == nil || len(got.Queues)+len(got.Missing) == 0 {
 			t.Errorf("snapshot: got %s", lines.Bytes())
+		}
+		// A busy worker may answer later than it is waited for, and has no rates until then.
+		if got.Missing["workers"] != "" {
+			continue
+		}
+		if whole++; got.Rates.Seconds != 10 {
+			t.Errorf("snapshot of all workers: got %s, want rates of 10 s", lines.Bytes())
 		}
 	}
 	p.signal(syscall.SIGINT)
