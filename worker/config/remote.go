@@ -133,6 +133,18 @@ func transportError(err error) error {
 	return errors.New(reason)
 }
 
+// answerBody is the body of an answer. What a server sent, such as the reason why it ends the connection, is in no error of it.
+type answerBody struct{ io.Reader }
+
+// Read reads from the body.
+func (b answerBody) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = transportError(err)
+	}
+	return n, err
+}
+
 // fetch asks for the list, unless the server says that it is the one that is known.
 func (l *remoteList) fetch(ctx context.Context) (changed bool, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, l.url.String(), http.NoBody)
@@ -166,7 +178,7 @@ func (l *remoteList) fetch(ctx context.Context) (changed bool, err error) {
 // take reads the list of an answer.
 func (l *remoteList) take(answer *http.Response) (changed bool, err error) {
 	sum := sha256.New()
-	proxies, err := parseRemote(answer.Body, sum)
+	proxies, err := parseRemote(answerBody{answer.Body}, sum)
 	if err != nil {
 		return false, err
 	}

@@ -103,6 +103,9 @@ func TestAListThatIsNoneIsRefusedWithoutItsSecrets(t *testing.T) {
 		"GOFER_PROXIES_URL: unexpected EOF": func(w http.ResponseWriter, _ *http.Request) {
 			hijack(w, "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n192.0.2.1:80\n")
 		},
+		"GOFER_PROXIES_URL: malformed MIME header": func(w http.ResponseWriter, r *http.Request) { // while the body is read
+			hijack(w, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nd\r\n192.0.2.1:80\n\r\n0\r\nno header "+r.URL.String()+"\r\n\r\n")
+		},
 		"a redirect, which is not followed": func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "https://s3cret@192.0.2.1/", http.StatusFound)
 		},

@@ -12,17 +12,19 @@ import (
 )
 
 // WatchProxies keeps the proxies of GOFER_PROXIES, GOFER_PROXIES_FILE and GOFER_PROXIES_URL up to date until ctx ends; own are
-// those of the first two at the start. It calls use with each new list of all of them, one call after the other. An error beside
-// a list, or without one if nothing is new, says why a part cannot be read, a line for each broken line of it: the last good
+// those of the first two at the start. It calls use with each new list of all of them, one call after the other, and with none
+// before the URL was asked once, so that the first call is about all parts. An error beside a list, or without one if nothing is new, says why a part cannot be read, a line for each broken line of it: the last good
 // state of this part stays. Without a file and without a URL it returns at once.
 func (c *Config) WatchProxies(ctx context.Context, own []proxylist.Proxy, use func([]proxylist.Proxy, error)) {
-	w := &proxyWatch{use: use, own: part{proxies: own}}
+	// The URL was checked when the environment was loaded.
+	u, err := c.proxiesURL()
+	fetches := u != nil && err == nil
+	w := &proxyWatch{use: use, waits: fetches, own: part{proxies: own}}
 	var watches sync.WaitGroup
 	if c.ProxiesFile != "" {
 		watches.Go(func() { w.followFile(ctx, c) })
 	}
-	// The URL was checked when the environment was loaded.
-	if u, err := c.proxiesURL(); u != nil && err == nil {
+	if fetches {
 		watches.Go(func() { w.followURL(ctx, newRemoteList(u, c.UserAgent), c.ProxiesRefresh.Std()) })
 	}
 	watches.Wait()
@@ -35,6 +37,8 @@ type proxyWatch struct {
 	// mu is held while use is called, so that of two lists the later one is the last to arrive.
 	mu           sync.Mutex
 	own, fetched part // what environment and file name, and what the URL names
+	waits        bool // the URL was not asked yet: use is not called
+	news         bool // a part was taken over that use was not told
 }
 
 // part is the last good state of a part of the list, and why the present one cannot be read.
@@ -47,10 +51,18 @@ type part struct {
 func (w *proxyWatch) take(p *part, proxies []proxylist.Proxy, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var all []proxylist.Proxy
-	// An error keeps the last good list of this part, and all stays nil: there is no new list.
+	// An error keeps the last good list of this part.
 	if p.err = err; err == nil {
 		p.proxies = proxies
+		w.news = true
+	}
+	// The first call of use says that every part was asked: a file that is read sooner waits for the URL.
+	if w.waits = w.waits && p != &w.fetched; w.waits {
+		return
+	}
+	var all []proxylist.Proxy // nil: there is no new list
+	if w.news {
+		w.news = false
 		all = JoinProxies(w.own.proxies, w.fetched.proxies)
 	}
 	w.use(all, errors.Join(w.own.err, w.fetched.err))

@@ -3,13 +3,18 @@ package config_test
 import (
 	"context"
 	"errors"
+	"net/http"
 	"os"
+	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation/proxylist"
+	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/config"
 )
 
@@ -59,4 +64,56 @@ func TestFileIsReadWhenItHasChanged(t *testing.T) {
 func TestWithoutAFileNothingIsWatched(t *testing.T) {
 	c := config.Config{Proxies: "http://192.0.2.1:80"}
 	c.WatchProxies(t.Context(), nil, func([]proxylist.Proxy, error) { t.Error("a list was read") }) // it would wait for the test to end
+}
+
+// TestAFileThatIsReadFirstWaitsForTheURL: who is told a list takes it for the answer of every part. The file is a pipe, which
+// shows when it is read; the next one is opened after the first one was taken over.
+func TestAFileThatIsReadFirstWaitsForTheURL(t *testing.T) {
+	for name, test := range map[string]struct {
+		answer http.HandlerFunc
+		want   taken
+	}{
+		"a list":    {body("http://192.0.2.2:80 id=fetched\n"), taken{"fetched own", "<nil>"}},
+		"a failure": {status(http.StatusBadGateway), taken{"own", "GOFER_PROXIES_URL: the server answers 502 Bad Gateway"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const own = "http://192.0.2.1:80 id=own\n"
+			free, l := make(chan struct{}), newLister(t)
+			l.serve(func(w http.ResponseWriter, r *http.Request) {
+				select {
+				case <-free:
+					test.answer(w, r)
+				case <-r.Context().Done():
+				}
+			})
+			dir := t.TempDir()
+			file, next := filepath.Join(dir, "list"), filepath.Join(dir, "next")
+			if err := errors.Join(syscall.Mkfifo(file, 0o600), syscall.Mkfifo(next, 0o700)); err != nil {
+				t.Fatal(err)
+			}
+			last := writeFile(t, "last", own)
+			calls := watch(t, &config.Config{ProxiesFile: file, ProxiesURL: l.URL, ProxiesRefresh: jobs.Duration(time.Hour)}, nil)
+			for _, then := range []string{next, last} {
+				var pipe *os.File
+				testenv.Eventually(t, "the file to be read", func() bool {
+					var err error
+					pipe, err = os.OpenFile(file, os.O_WRONLY|syscall.O_NONBLOCK, 0) // fails while nobody reads
+					return err == nil
+				})
+				if got := calls(); len(got) != 0 {
+					t.Errorf("told %v before the URL has answered", got)
+				}
+				_, err := pipe.WriteString(own)
+				if err = errors.Join(err, os.Rename(then, file), pipe.Close()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			close(free)
+			testenv.Eventually(t, "a list to be told", func() bool { return len(calls()) > 0 })
+			if got := calls()[0]; got != test.want {
+				t.Errorf("told %v, want %v", got, test.want)
+			}
+		})
+	}
 }
