@@ -58,7 +58,7 @@ func (c *Client) FollowStream(ctx context.Context, stream string, subjects []str
 	next := r.next
 	// The reader below is the same; newUntilNow only counts.
 	if f.UntilNow {
-		next = newUntilNow(r, consumer).next
+		next = c.newUntilNow(r, consumer).next
 	}
 	for {
 		msg, err := next(ctx)
@@ -97,7 +97,7 @@ func (c *Client) ReadHeaders(ctx context.Context, stream, subject string, after,
 		return c.Explain(doing, err)
 	}
 	defer r.close()
-	for u := newUntilNow(r, consumer); ; {
+	for u := c.newUntilNow(r, consumer); ; {
 		msg, err := u.next(ctx)
 		switch {
 		case ctx.Err() != nil:

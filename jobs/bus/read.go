@@ -62,6 +62,9 @@ const (
 	pullCheck    = 500 * time.Millisecond
 	pendingCheck = time.Second      // how long no message comes before a reader that ends with the newest asks for the rest
 	pendingLimit = 30 * time.Second // how long that question may stay without an answer
+	// vainChecks is after how many such questions in vain the stream itself is asked whether it holds anything: the count of a
+	// consumer under which the stream was purged may stay above zero.
+	vainChecks = 5
 )
 
 // errNoMore is the end of what was stored when the reading began.
@@ -70,18 +73,20 @@ var errNoMore = errors.New("no more messages")
 // untilNow reads what was stored when the reading began, and perhaps a message more.
 type untilNow struct {
 	*reader
+	client   *Client
 	consumer jetstream.Consumer
 	began    time.Time // by the clock of the server that has the consumer
 	left     uint64    // at least so many messages are to come; the server may not have counted the latest
 	last     bool      // the latest message was the last one that the server has counted
 	later    bool      // the latest message is none of those that were stored before
 	empty    bool      // no message came, and the consumer had none
+	vain     int       // how often no message came although the consumer had some
 }
 
 // newUntilNow notes how many messages the consumer had when it was created. Those are read.
-func newUntilNow(r *reader, consumer jetstream.Consumer) *untilNow {
+func (c *Client) newUntilNow(r *reader, consumer jetstream.Consumer) *untilNow {
 	info := consumer.CachedInfo()
-	return &untilNow{reader: r, consumer: consumer, began: info.TimeStamp, left: info.NumPending, last: info.NumPending == 0}
+	return &untilNow{reader: r, client: c, consumer: consumer, began: info.TimeStamp, left: info.NumPending, last: info.NumPending == 0}
 }
 
 // next is the next message, or errNoMore. Messages may expire, or be purged, before they are delivered; then the consumer's
@@ -104,12 +109,23 @@ func (u *untilNow) next(ctx context.Context) (jetstream.Msg, error) {
 		case err != nil:
 			continue
 		// Zero twice with a pause between: messages on their way are counted nowhere for a moment.
-		case pending == 0 && u.empty:
+		case pending == 0 && u.empty, pending > 0 && u.isVain(ctx):
 			return nil, errNoMore
 		}
 		u.empty, asked = pending == 0, time.Now()
 	}
 	return nil, errNoMore
+}
+
+// isVain reports whether the consumer counts messages that the stream does not have.
+func (u *untilNow) isVain(ctx context.Context) bool {
+	if u.vain++; u.vain%vainChecks != 0 {
+		return false
+	}
+	ctx, cancel := Bounded(ctx)
+	defer cancel()
+	info, err := u.client.StreamInfo(ctx, u.consumer.CachedInfo().Stream)
+	return err == nil && info.State.Msgs == 0
 }
 
 // ended reports whether the latest message was the last one. The count that comes with a message may lag behind what is
@@ -126,7 +142,7 @@ func (u *untilNow) ended(ctx context.Context) bool {
 
 // count takes a message that has come into the counts; nil counts nothing.
 func (u *untilNow) count(msg jetstream.Msg) {
-	u.empty = false
+	u.empty, u.vain = false, 0
 	if msg == nil {
 		return
 	}
