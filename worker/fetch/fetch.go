@@ -160,6 +160,9 @@ func (r *run) orDeadline(at time.Time) time.Time {
 
 // sleep waits for a duration, or until ctx ends if that is sooner. The caller asks ctx which of the two it was.
 func sleep(ctx context.Context, d time.Duration) {
+	if d <= 0 { // a retry without a delay needs no timer
+		return
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
