@@ -20,6 +20,7 @@ import (
 
 func TestMonitoringFitsWhatAWorkerServes(t *testing.T) {
 	w := newWorld(t)
+	await(t, "the fleet's first count of its jobs", func() bool { return strings.Contains(w.metrics(), "gofer_jobs_waiting{") })
 	t.Run("EachNameIsServedAndEachFamilyIsNamed", func(t *testing.T) { checkNames(t, w.metrics()) })
 	t.Run("EachReasonOfAFailureHasOneFault", func(t *testing.T) { checkFaults(t, w.metrics()) })
 	t.Run("PromtoolFindsNothingToSayOfTheLivePage", func(t *testing.T) { checkPage(t, w.metrics()) })
