@@ -8,7 +8,7 @@ import (
 )
 
 // Reset closes a proxy's breaker and forgets the findings of other workers. It reports false if there is no
-// such proxy. The findings go as well: a reset by hand says that the proxy works, whoever doubted it.
+// such proxy. The findings go as well: a reset by hand says that the proxy works, whoever suspected it.
 func (p *Pool) Reset(id string) ([]Event, bool) {
 	return p.change(id, func(e *entry) breaker.Event {
 		e.avoided, e.avoidedUntil, e.avoidedBy = false, 0, ""
@@ -49,7 +49,7 @@ func (p *Pool) LeaveProbes(leave bool) {
 func (p *Pool) Probeable() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	// All timers that have expired are handled, and not only a few as in a pick: a health checker asks seldom
+	// All timers that have expired are handled, and not only a few as in a pick: a health checker asks rarely
 	// and wants the whole list.
 	p.refreshExpired(p.group.Now(), len(p.timers))
 	// Set 0 has all proxies. Its probeable ones are those of the pool.

@@ -195,7 +195,7 @@ func (l *Lease) judgeExit(e *entry, g *gateway, v *Verdict, now time.Duration) {
 	g.failed++
 	switch cause := hash(l.host, v.Reason); {
 	case sticky && v.Doubtful:
-		p.exits.Doubted(l.exit.session, l.exit.Exit, cause, now)
+		p.exits.Suspected(l.exit.session, l.exit.Exit, cause, now)
 	case sticky:
 		p.exits.Failed(l.exit.session, l.exit.Exit, cause, now)
 	}

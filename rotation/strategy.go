@@ -55,7 +55,7 @@ func (p *Pool) SetStrategy(s Strategy) (before Strategy) {
 		// Only the available proxies have an order; the other classes are used up one by one.
 		set.available = newOrder(s, set.id, p)
 		for _, e := range old.all() {
-			// add sets the position anew; nowhere tells that the proxy is in no order meanwhile.
+			// add sets the new position; nowhere tells that the proxy is in no order meanwhile.
 			e.positionIn(set.id).at = nowhere
 			set.available.add(e)
 		}

@@ -127,7 +127,7 @@ func TestGoferSetupRepairsWhatItPromisesAndNothingElse(t *testing.T) {
 	}
 }
 
-// edit changes a stream or, if the server refuses that, creates it anew with the change. It reports whether the server did
+// edit changes a stream or, if the server refuses that, creates it again with the change. It reports whether the server did
 // either.
 func (in *installation) edit(t *testing.T, name string, change func(*jetstream.StreamConfig)) bool {
 	t.Helper()

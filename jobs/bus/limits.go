@@ -125,7 +125,7 @@ func (f *forecast) change(want streamConfig, d Difference) (code jetstream.Error
 		}
 	case "max_bytes":
 		have, _ := strconv.ParseInt(d.Have, 10, 64) // none is "unlimited", and reserves nothing
-		// Only the growth is reserved anew.
+		// Only the growth is reserved.
 		want.MaxBytes -= max(0, have)
 		f.streams[f.tier(want)]--
 		return f.stream(want)

@@ -74,7 +74,7 @@ func (p *PendingResult) Store(ctx context.Context) (Stored, error) {
 
 // reduce makes the message smaller, and reports whether that was possible.
 func (p *PendingResult) reduce() bool {
-	// The message has to be built anew.
+	// The message has to be built again.
 	p.msg = nil
 	switch {
 	case p.outside && len(p.result.Body) > 0: // the object store refuses the body

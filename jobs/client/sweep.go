@@ -63,7 +63,7 @@ func (w *waiter) lookUpAll(ctx context.Context, keys []Key) error {
 // lookUp asks for the results of some keys until an answer brings nothing new: the server may cut a long answer short.
 func (w *waiter) lookUp(ctx context.Context, keys []Key) error {
 	for {
-		// Made anew in each round, since results may have come by a subscription meanwhile.
+		// Made in each round, since results may have come by a subscription meanwhile.
 		var subjects []string
 		for _, key := range keys {
 			if _, open := w.open[key]; open {

@@ -98,7 +98,7 @@ func TestTheEndOfATrialIsSharedAlsoWhenADoubtFollows(t *testing.T) {
 	a.Failed(s, older, 7, 0)
 	tell(t, 0, a, b)
 	a.Failed(s, a.Sticky(s, 1, nil, 0), 7, 0)
-	a.Doubted(s, older, 502, 0)
+	a.Suspected(s, older, 502, 0)
 	tell(t, 0, a, b)
 	if x := b.Sticky(s, 1, nil, 0); x != older {
 		t.Errorf("%v, want %v, which was kept", x, older)
@@ -108,7 +108,7 @@ func TestTheEndOfATrialIsSharedAlsoWhenADoubtFollows(t *testing.T) {
 func TestADoubtIsSharedWhenTheNextWordWorks(t *testing.T) {
 	a, b := sharing(), sharing()
 	s := session("s")
-	a.Doubted(s, a.Sticky(s, 1, nil, 0), 502, 0)
+	a.Suspected(s, a.Sticky(s, 1, nil, 0), 502, 0)
 	tell(t, 0, a, b)
 	if x, y := generation(a, 0), generation(b, 0); x != 1 || y != 0 {
 		t.Fatalf("generations %d and %d after a doubt, want a trial at its worker only", x, y)
@@ -118,18 +118,18 @@ func TestADoubtIsSharedWhenTheNextWordWorks(t *testing.T) {
 	if got := generation(b, 0); got != 1 {
 		t.Errorf("generation %d after the next word worked, want 1", got)
 	}
-	a.Doubted(s, a.Sticky(s, 1, nil, 0), 502, 0)
-	a.Doubted(s, a.Sticky(s, 1, nil, 0), 502, 0)
+	a.Suspected(s, a.Sticky(s, 1, nil, 0), 502, 0)
+	a.Suspected(s, a.Sticky(s, 1, nil, 0), 502, 0)
 	tell(t, 0, a, b)
 	if x, y := generation(a, 0), generation(b, 0); x != 1 || y != 1 {
 		t.Errorf("generations %d and %d after two words brought the same, want 1 at both", x, y)
 	}
 	b.Failed(s, b.Sticky(s, 1, nil, 0), 7, 0)
-	a.Doubted(s, a.Sticky(s, 1, nil, 0), 502, 0)
+	a.Suspected(s, a.Sticky(s, 1, nil, 0), 502, 0)
 	tell(t, 0, b, a)
 	tell(t, 0, a, b)
 	if x, y := generation(a, 0), generation(b, 0); x != y || x < 2 {
-		t.Errorf("generations %d and %d after the word failed at one worker and was doubted at the other, want the same later one", x, y)
+		t.Errorf("generations %d and %d after the word failed at one worker and was suspected at the other, want the same later one", x, y)
 	}
 }
 
@@ -382,7 +382,7 @@ func TestWorkersComeToTheSameWordWhateverHappens(t *testing.T) {
 			case "fail":
 				w.Failed(s, x, rapid.Uint64Range(1, 2).Draw(t, "cause"), now)
 			case "doubt":
-				w.Doubted(s, x, 3, now)
+				w.Suspected(s, x, 3, now)
 			case "write":
 				f.write(i, now)
 			case "hear":

@@ -154,9 +154,9 @@ func (w *Words) Failed(of Session, exit Exit, cause uint64, now time.Duration) {
 	w.fail(of, exit, cause, false, now)
 }
 
-// Doubted notes that the exit may have failed: it brought a response that is a failure if the next word brings another one. The
-// fleet hears of it only then.
-func (w *Words) Doubted(of Session, exit Exit, cause uint64, now time.Duration) {
+// Suspected notes that the exit may have failed: it brought a response that is a failure if the next word brings another one.
+// The fleet hears of it only then.
+func (w *Words) Suspected(of Session, exit Exit, cause uint64, now time.Duration) {
 	w.fail(of, exit, cause, true, now)
 }
 

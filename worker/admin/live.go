@@ -59,7 +59,7 @@ const maxDeltas = 4
 
 // since are the events for a stream that has seen the snapshot of a number; -1 means none.
 func (f *feed) since(seen int) [][]byte {
-	// missed is below zero if all streams had left, so that the numbers began anew.
+	// missed is below zero if all streams had left, so that the numbers began again.
 	missed := f.number - seen
 	if seen < 0 || missed > len(f.deltas) || missed < 0 {
 		return [][]byte{f.whole}
@@ -105,7 +105,7 @@ func (l *live) stream(w http.ResponseWriter, r *http.Request, worker string) {
 	for {
 		f := l.current(r.Context(), worker)
 		for _, data := range f.since(seen) {
-			// The deadline is set for each event anew: only a reader that takes nothing for writeTimeout is
+			// The deadline is set again for each event: only a reader that takes nothing for writeTimeout is
 			// dropped.
 			_ = control.SetWriteDeadline(time.Now().Add(writeTimeout))
 			if _, err := fmt.Fprintf(w, "data: %s\n\n", data); err != nil {

@@ -134,7 +134,7 @@ func (a *admin) proxyRows(list *proxyList, ids []string) []ProxyRow {
 
 // proxies lists the proxies whose id, region, state or tags contain a text, page by page. The search is over
 // the list of the last period; offset counts in it. A proxy may be skipped or repeated if the list was made
-// anew between two pages.
+// again between two pages.
 func (a *admin) proxies(w http.ResponseWriter, r *http.Request) error {
 	limit, err := limitOf(r)
 	if err != nil {

@@ -52,7 +52,7 @@ const refusedRest = 10 * time.Minute
 
 // shareCounts counts the jobs of the fleet and shares the numbers until ctx ends.
 func (d *daemon) shareCounts(ctx context.Context, client *bus.Client) {
-	// It is made anew for each leadership, since another worker has counted in between. It reads all waiting
+	// It is made for each leadership, since another worker has counted in between. It reads all waiting
 	// jobs once.
 	counter := waiting.NewCounter(client, waiting.Config{Worker: d.cfg.Name})
 	failed := false

@@ -25,7 +25,7 @@ func (d *daemon) gauges() metrics.Gauges {
 		RTT:      func() time.Duration { return time.Duration(d.rtt.Load()) },
 		InFlight: func() map[string]int { return d.stats().InFlight },
 		Ready:    d.isReady,
-		// Each gauge looks up the connection anew: it appears while the page is served.
+		// Each gauge looks up the connection at each scrape: it appears while the page is served.
 		Draining:    func() bool { conn := d.connected.Load(); return conn != nil && conn.worker.IsDraining() },
 		Connected:   func() bool { conn := d.connected.Load(); return conn != nil && conn.nc.IsConnected() },
 		Loop:        d.loopCounters,

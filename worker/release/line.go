@@ -60,7 +60,7 @@ type line struct {
 	sent   []sentJob // those that are
 	lying  []sentJob // released jobs of queues that nobody serves: they hold no place
 	// after and passed save reading the subject from its start. They are hints only: a read from them that finds
-	// nothing begins again at zero, for the stream may have been deleted and created anew.
+	// nothing begins again at zero, for the stream may have been deleted and created again.
 	after  uint64            // every job up to this sequence has been released or refused
 	passed map[string]uint64 // by queue: every one of its jobs up to this sequence has been, too
 	// refused are the sequences of jobs that can never be released, at most maxRefused. They are passed over, until

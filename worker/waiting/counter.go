@@ -87,7 +87,7 @@ func NewCounter(c *bus.Client, cfg Config) *Counter {
 	return &Counter{cfg: cfg, bus: c, unserved: unserved{queues: map[string]bool{}}}
 }
 
-// reset forgets everything, because the sequences name other jobs now. The limits of the names begin anew with
+// reset forgets everything, because the sequences name other jobs now. The limits of the names begin again with
 // the table: indices of the old one must not be used with the new one.
 func (c *Counter) reset() {
 	c.table, c.last, c.about = table{}, 0, map[uint32]about{}
