@@ -13,8 +13,11 @@ type Status struct {
 	Answered time.Time
 	// Failures is how many attempts failed in a row.
 	Failures int
-	// Running is how many attempts run, and Limit how many may; zero means no bound.
+	// Running is how many attempts run, and Limit how many may; zero means no bound. A job that the fleet released passes
+	// the limit of a site that comes back.
 	Running, Limit int
+	// New tells that the site has never answered. Then Limit bounds released jobs, too.
+	New bool
 	// Latency is the mean time of its latest answers.
 	Latency time.Duration
 	// Attempts and FailedAttempts are those of the last ten minutes that an answer followed.
@@ -108,12 +111,12 @@ func (t *Table) status(s *site, now time.Duration) Status {
 		Attempts: int(attempts), FailedAttempts: int(failed), Foreign: s.foreign,
 		Changed: t.at(s.changed), Reason: s.reason, Tally: s.tally.sum(now), LastError: s.tally.lastError, LastErrorAt: t.at(s.tally.lastErrorAt),
 	}
-	switch s.state {
-	case Fresh:
+	out.New = s.isNew()
+	switch {
+	case out.New:
 		out.Limit = t.share()
-	case Returning:
+	case s.state == Returning:
 		out.Limit = int(s.limit)
-	case Answering, Resting, Testing:
 	}
 	return out
 }

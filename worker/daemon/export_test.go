@@ -6,7 +6,9 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/rotation/sites"
 	"github.com/gofer-mq/gofer/worker/admin"
+	"github.com/gofer-mq/gofer/worker/release"
 )
 
 // Worker is a daemon whose outbox a test fills.
@@ -26,6 +28,15 @@ func (w *Worker) Run(ctx context.Context) error {
 
 // Send puts an event into the outbox.
 func (w *Worker) Send(publish func(context.Context) error) { w.d.enqueue(publish) }
+
+// Enter begins an attempt at a site.
+func (w *Worker) Enter(site string) (sites.Visit, *sites.Refusal) {
+	visit, refused, _ := w.d.sites.Enter(site, sites.Ask{Released: true})
+	return visit, refused
+}
+
+// SiteForRelease is the daemon's.
+func (w *Worker) SiteForRelease(site string) release.Site { return w.d.siteForRelease(site) }
 
 // ListEnded is the package's.
 func ListEnded(ctx context.Context, c *bus.Client, f admin.JobFilter, limit int) ([]admin.Job, bool, error) {

@@ -40,7 +40,10 @@ func (d *daemon) newReleaser() *release.Releaser {
 func (d *daemon) siteForRelease(name string) release.Site {
 	// A site that is not known has the zero status: its jobs go as the window allows.
 	s, _ := d.sites.StatusOf(name)
-	return release.Site{Rests: rests(s.State), Returns: s.State == sites.Returning, Since: s.Since, Until: s.Until, Failed: s.Failed}
+	return release.Site{
+		Rests: rests(s.State), Returns: s.State == sites.Returning, Since: s.Since, Until: s.Until, Failed: s.Failed,
+		New: s.New, Room: max(0, s.Limit-s.Running),
+	}
 }
 
 // rests reports whether no attempt may begin at a site in this state, its test excepted.

@@ -31,6 +31,10 @@ const (
 	// a second test, and one that returns more jobs than it gave answers. A healthy replica is milliseconds behind.
 	askAfter = 200 * time.Millisecond
 
+	// takenAfter is how long a released job may take until it counts as an attempt at its site. Until then it fills a place that
+	// the site does not know of. A worker with a free slot takes it within milliseconds.
+	takenAfter = 500 * time.Millisecond
+
 	soonest    = 25 * time.Millisecond // between two looks at a line with jobs on their way
 	latest     = 500 * time.Millisecond
 	idleRest   = time.Second      // between two looks at a line that is empty
@@ -170,7 +174,10 @@ func (l *line) refuse(job bus.WaitingJob, log *slog.Logger, err error) {
 // the worker that gets it ends it.
 func (l *line) mayGo(site Site, job bus.WaitingJob, maxWait time.Duration, now time.Time) time.Duration {
 	switch {
-	// A site that does not rest limits jobs only by the window.
+	// Who waits for room at a new site is released when there is some, so that no release is in vain.
+	case !site.Rests && site.New && l.sentSince(now.Add(-takenAfter)) >= site.Room:
+		return latest
+	// Any other site that does not rest limits jobs only by the window.
 	case !site.Rests && len(l.sent) < l.window:
 		return l.vainWait(now)
 	case !site.Rests:
@@ -193,6 +200,16 @@ func (l *line) mayGo(site Site, job bus.WaitingJob, maxWait time.Duration, now t
 		left = latest
 	}
 	return min(test, left)
+}
+
+// sentSince counts the released jobs on their way that were released after a time.
+func (l *line) sentSince(after time.Time) (n int) {
+	for _, s := range l.sent {
+		if s.at.After(after) {
+			n++
+		}
+	}
+	return n
 }
 
 // vainWait is the pause after jobs that came back: this worker may believe that a site answers of which others believe that it rests.

@@ -245,8 +245,9 @@ func (m *model) history() (ids []string, at []time.Time) {
 
 // view is what the leader's worker knows of the site.
 type view struct {
-	mu  sync.Mutex
-	now release.Site
+	mu   sync.Mutex
+	now  release.Site
+	look func() release.Site // replaces now, if not nil
 }
 
 func (v *view) set(s release.Site) {
@@ -258,6 +259,9 @@ func (v *view) set(s release.Site) {
 func (v *view) site(string) release.Site {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.look != nil {
+		return v.look()
+	}
 	return v.now
 }
 
@@ -373,6 +377,49 @@ func TestJobsThatComeBackInVainSlowTheReleaseDown(t *testing.T) {
 		_, after, _ := m.count()
 		if n := after - before; n == 0 || n > 15 {
 			t.Errorf("%d jobs released in the second minute although each comes back, want one in five seconds", n)
+		}
+	})
+}
+
+// A new site has room for four jobs, and each takes a moment until a worker asks the site with it.
+func TestAJobOfANewSiteIsReleasedWhenThereIsRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newModel(t, 40)
+		m.took = 3 * time.Second
+		asking := func() (n int) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			for _, at := range m.due {
+				if time.Since(at) >= 50*time.Millisecond {
+					n++
+				}
+			}
+			return n
+		}
+		v := &view{look: func() release.Site { return release.Site{New: true, Room: max(0, 4-asking())} }}
+		_, stop := lead(t, m, v)
+		defer stop()
+		time.Sleep(time.Minute)
+		if _, released, most := m.count(); released != 40 || most != 4 {
+			t.Errorf("%d of 40 jobs released in a minute, at most %d at the same time; want all, and four", released, most)
+		}
+	})
+}
+
+func TestNoJobOfANewSiteWithoutRoomIsReleased(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, v := newModel(t, 40), &view{}
+		v.set(release.Site{New: true})
+		_, stop := lead(t, m, v)
+		defer stop()
+		time.Sleep(time.Minute)
+		if reads, released, _ := m.count(); released != 0 || reads > 150 {
+			t.Errorf("%d jobs released after %d reads in a minute without room, want none after few", released, reads)
+		}
+		v.set(release.Site{})
+		time.Sleep(time.Minute)
+		if _, released, _ := m.count(); released != 40 {
+			t.Errorf("%d of 40 jobs released after the site answered, want all", released)
 		}
 	})
 }

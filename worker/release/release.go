@@ -42,6 +42,10 @@ type Site struct {
 	Failed time.Time
 	// Returns tells that the site has answered after a rest, and that its jobs come back one at a time first.
 	Returns bool
+	// New tells that the site has never answered the leader. Room is how many more jobs may ask it there now: a job beyond them
+	// would come back, and its story would say that it ran.
+	New  bool
+	Room int
 }
 
 // siteJobs is what a Releaser asks of NATS; *stream.Client has it. It is an interface, so that tests count and
