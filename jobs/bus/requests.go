@@ -2,6 +2,8 @@ package bus
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -22,6 +24,64 @@ func (c *Client) Send(subject, reply string, body []byte) error {
 // MessageAt reads the message of a sequence, or ErrNotFound.
 func (c *Client) MessageAt(ctx context.Context, stream string, seq uint64) (*nats.Msg, error) {
 	return c.direct(ctx, stream, map[string]any{"seq": seq})
+}
+
+// NextSeq is the sequence of the first message of a filter at or after seq, or ErrNotFound. Unlike NextMessage it passes over no
+// message: the server tells the sequence behind the message, where no publisher can write.
+func (c *Client) NextSeq(ctx context.Context, stream, filter string, seq uint64) (uint64, error) {
+	ctx, cancel := Bounded(ctx)
+	defer cancel()
+	request, err := json.Marshal(map[string]any{"seq": max(1, seq), "next_by_subj": filter, "batch": 1})
+	if err != nil {
+		return 0, err
+	}
+	end, err := c.readBatch(ctx, stream, request, func(*nats.Msg) error { return nil })
+	if err == nil && end.last == 0 {
+		err = ErrNotFound
+	}
+	return end.last, err
+}
+
+// StoredAt reads the message of a sequence without its headers, or ErrNotFound. Unlike MessageAt it reads also one whose headers
+// cannot be read: it asks the leader of the stream for that one, which is another right.
+func (c *Client) StoredAt(ctx context.Context, stream string, seq uint64) (Message, error) {
+	msg, err := c.MessageAt(ctx, stream, seq)
+	if errors.Is(err, errHeaders) {
+		return c.storedAtLeader(ctx, stream, seq)
+	}
+	if err != nil {
+		return Message{}, err
+	}
+	return Message{Subject: msg.Header.Get(jetstream.SubjectHeader), Seq: seq, Data: msg.Data}, nil
+}
+
+func (c *Client) storedAtLeader(ctx context.Context, stream string, seq uint64) (Message, error) {
+	request, err := json.Marshal(map[string]any{"seq": seq})
+	if err != nil {
+		return Message{}, err
+	}
+	ctx, cancel := Bounded(ctx)
+	defer cancel()
+	msg, err := c.request(ctx, &nats.Msg{Subject: api + "STREAM.MSG.GET." + stream, Data: request})
+	if err != nil {
+		return Message{}, err
+	}
+	var answer struct {
+		Error  *jetstream.APIError `json:"error"`
+		Stored struct {
+			Subject string `json:"subject"`
+			Data    []byte `json:"data"`
+		} `json:"message"`
+	}
+	switch err := json.Unmarshal(msg.Data, &answer); {
+	case err != nil:
+		return Message{}, err
+	case answer.Error != nil && answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return Message{}, ErrNotFound
+	case answer.Error != nil:
+		return Message{}, answer.Error
+	}
+	return Message{Subject: answer.Stored.Subject, Seq: seq, Data: answer.Stored.Data}, nil
 }
 
 // PurgeStream removes all messages of a stream.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -139,6 +140,33 @@ func (f fleet) work(t *testing.T, ack client.Ack, body []byte) {
 	must(t, stream.New(f.worker.Client).DeadLetter(soon(t), "default", "dead", []byte("http://dead.test/"), dead))
 	must(t, stream.New(f.worker.Client).PublishRetry(soon(t), jobs.RetryEvent{Queue: "default", JobID: "a"}))
 	f.share(t)
+	f.show(t)
+}
+
+// show is what the HTTP API of a worker reads.
+func (f fleet) show(t *testing.T) {
+	t.Helper()
+	letters := 0
+	must(t, f.worker.client.DeadLetters(soon(t), func(client.DeadLetter) error { letters++; return nil }))
+	letter, err := f.worker.client.DeadLetter(soon(t), key("dead"))
+	if err != nil || letters != 1 || string(letter.Payload) != "http://dead.test/" {
+		t.Errorf("worker: got %d dead letters, and %q, %v", letters, letter.Payload, err)
+	}
+	_, err = f.worker.client.DeadLetterAt(soon(t), letter.Seq)
+	must(t, err)
+	for _, id := range []string{"a", "dead", "sited"} {
+		story, err := f.worker.client.Story(soon(t), key(id))
+		if err != nil && !errors.Is(err, client.ErrNotFound) || story != nil && len(story.Unread) > 0 {
+			t.Errorf("worker: the story of %s lacks %v, %v", id, story.Unread, err)
+		}
+	}
+	for _, stream := range []string{"GOFER_RESULTS", "GOFER_DEAD"} {
+		must(t, f.worker.ReadHeaders(soon(t), stream, ">", 0, math.MaxUint64, func(jetstream.Msg) {}))
+	}
+	_, err = f.worker.client.Queues(soon(t))
+	must(t, err)
+	must(t, f.worker.client.List(soon(t), client.ListFilter{}, func(client.Listed) error { return nil }))
+	must(t, f.worker.nc.LastError())
 }
 
 // waitForSite is what a worker does with a job whose site rests, and when it leads the release of such jobs.
@@ -295,6 +323,8 @@ func TestWhatAUserMayNotDoIsRefused(t *testing.T) {
 		{"worker purges jobs", f.worker, "$JS.API.STREAM.PURGE.GOFER_JOBS"},
 		{"reader writes sites", f.reader, "$KV.gofer-sites.a379a6f6eeafb9a5"},
 		{"worker purges breakers", f.worker, "$JS.API.STREAM.PURGE.KV_gofer-breakers"},
+		{"worker purges dead letters", f.worker, "$JS.API.STREAM.PURGE.GOFER_DEAD"},
+		{"worker deletes a dead letter", f.worker, "$JS.API.STREAM.MSG.DELETE.GOFER_DEAD"},
 		{"worker deletes a result", f.worker, "$JS.API.STREAM.MSG.DELETE.GOFER_RESULTS"},
 		{"worker purges rollups", f.worker, "$JS.API.STREAM.PURGE.GOFER_ROLLUPS"},
 		{"worker deletes a rollup", f.worker, "$JS.API.STREAM.MSG.DELETE.GOFER_ROLLUPS"},

@@ -60,7 +60,7 @@ func releaseAgain(ctx context.Context, s jobStream, cfg StrandedConfig, list []s
 		case errors.Is(err, bus.ErrPermission):
 			// It runs, but stays listed: released in each pass, it would be fetched for ever.
 			keep[job.Seq] = true
-			cfg.Log.Error("a stranded job cannot be removed from the job stream: give the worker's NATS user the rights of deploy/nats/server.conf",
+			cfg.Log.Error("a stranded job cannot be read or removed from the job stream: give the worker's NATS user the rights of deploy/nats/server.conf",
 				"queue", job.Queue, "job", job.ID, "error", err)
 		default:
 			cfg.Log.Warn("a stranded job is not released yet", "queue", job.Queue, "job", job.ID, "error", err)

@@ -19,9 +19,14 @@ import (
 // it had confirmed before. Who purges a running job by its subject makes the server count all older ones as acked.
 type StrandedJob struct {
 	bus.Key
-	Seq uint64
-	msg *nats.Msg
+	Seq  uint64
+	data []byte // empty if it cannot be read
+	// unread is why the job cannot be read; its id is unreadID then. Such a job cannot be released.
+	unread error
 }
+
+// unreadID stands for the id of a job that cannot be read; no job has it.
+const unreadID = "(unread)"
 
 // Stranded lists the oldest jobs of a queue at or below the ack floor of its consumer, at most limit. A job that was acked
 // a moment ago may be among them: only one that is listed again some seconds later is stranded. A queue without a consumer
@@ -38,35 +43,54 @@ func (c *Client) Stranded(ctx context.Context, queue string, limit int) (out []S
 		return nil, c.Explain(action, err)
 	}
 	for seq := uint64(1); len(out) < limit; seq++ {
-		msg, err := c.NextMessage(ctx, c.Names().Stream("JOBS"), c.Names().Jobs(queue), seq)
-		if errors.Is(err, bus.ErrNotFound) {
-			return out, nil
+		job, found, err := c.nextStranded(ctx, queue, seq, info.AckFloor.Stream)
+		if err != nil || !found {
+			return out, c.Explain(action, err)
 		}
-		if err != nil {
-			return nil, c.Explain(action, err)
-		}
-		if seq, err = strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64); err != nil {
-			return nil, fmt.Errorf("%s: %w", action, err)
-		}
-		if seq > info.AckFloor.Stream {
-			return out, nil
-		}
-		if _, id, ok := jobs.SplitSubject(msg.Header.Get(jetstream.SubjectHeader)); ok {
-			out = append(out, StrandedJob{Key: bus.Key{Queue: queue, ID: id}, Seq: seq, msg: msg})
+		if seq = job.Seq; job.ID != "" {
+			out = append(out, job)
 		}
 	}
 	return out, nil
+}
+
+// nextStranded finds the first job of a queue from a sequence to the ack floor. Its id is empty if the job is gone by now.
+func (c *Client) nextStranded(ctx context.Context, queue string, from, floor uint64) (job StrandedJob, found bool, err error) {
+	// Almost always all that is asked: the oldest job of the queue is one that the consumer still delivers.
+	stream := c.Names().Stream("JOBS")
+	seq, err := c.NextSeq(ctx, stream, c.Names().Jobs(queue), from)
+	if errors.Is(err, bus.ErrNotFound) || err == nil && seq > floor {
+		return job, false, nil
+	}
+	if err != nil {
+		return job, false, err
+	}
+	// The headers of a job may be such that only its consumer and StoredAt can read it.
+	stored, err := c.StoredAt(ctx, stream, seq)
+	err = c.Explain("read a stranded job", err)
+	switch {
+	case errors.Is(err, bus.ErrPermission):
+		// It must not hide the others.
+		return StrandedJob{Key: bus.Key{Queue: queue, ID: unreadID}, Seq: seq, unread: err}, true, nil
+	case err != nil && !errors.Is(err, bus.ErrNotFound):
+		return job, false, err
+	}
+	_, id, _ := jobs.SplitSubject(stored.Subject)
+	return StrandedJob{Key: bus.Key{Queue: queue, ID: id}, Seq: seq, data: stored.Data}, true, nil
 }
 
 // ReleaseStranded makes a stranded job a due one and removes it from the job stream, in this order: a death in between lists
 // the job again. The guard on results keeps a second run from storing a second result.
 func (c *Client) ReleaseStranded(ctx context.Context, job StrandedJob) error {
 	action := "release stranded job " + job.Queue + "/" + bus.Clip(job.ID)
+	if job.unread != nil {
+		return job.unread
+	}
 	progress, err := jobs.Progress{JobSeq: job.Seq}.Encode()
 	if err != nil {
 		return fmt.Errorf("%s: %w", action, err)
 	}
-	due := &nats.Msg{Subject: c.Names().DueJob(job.Queue, job.ID), Data: job.msg.Data, Header: nats.Header{
+	due := &nats.Msg{Subject: c.Names().DueJob(job.Queue, job.ID), Data: job.data, Header: nats.Header{
 		jobs.HeaderProgress: {progress}, jobs.HeaderJobSeq: {strconv.FormatUint(job.Seq, 10)},
 	}}
 	if !bus.Publishable(due.Subject) {

@@ -2,6 +2,7 @@ package stream_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -82,6 +83,55 @@ func TestAJobDoesNotSayThatItIsStranded(t *testing.T) {
 	}
 	if list, err := in.Stranded(soon(t), "default", 100); err != nil || len(list) != 0 {
 		t.Errorf("got %+v, %v, want none: all are above the ack floor", list, err)
+	}
+}
+
+// A job whose headers only its consumer can read is stranded as any other one.
+func TestAStrandedJobWithForgedHeadersRunsAgain(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	want := map[string]bool{}
+	for _, blocks := range forgedHeaders("1", "gofer.jobs.default.victim") {
+		for kind, header := range blocks {
+			in.server.StoreRaw(t, "gofer.jobs.default."+kind, header, "http://a.test/"+kind)
+			want[kind] = true
+		}
+	}
+	restore := in.server.KeepMessages("GOFER_JOBS")
+	in.isBack(t)
+	consumer, err := in.EnsureJobConsumer(soon(t), "default", false)
+	must(t, err)
+	for range want {
+		msg, err := consumer.Next()
+		must(t, err)
+		must(t, msg.DoubleAck(soon(t)))
+	}
+	restore()
+	in.isBack(t)
+	list, err := in.Stranded(soon(t), "default", 100)
+	must(t, err)
+	for _, job := range list {
+		if !want[job.ID] {
+			t.Errorf("got %s, which is no job", job.ID)
+		}
+		must(t, in.ReleaseStranded(soon(t), job))
+	}
+	if len(list) != len(want) {
+		t.Errorf("got %d stranded jobs, want %d", len(list), len(want))
+	}
+	if left, err := in.Stranded(soon(t), "default", 100); err != nil || len(left) != 0 {
+		t.Errorf("got %+v, %v after the release, want none", left, err)
+	}
+	due, err := in.EnsureJobConsumer(soon(t), "default", true)
+	must(t, err)
+	for range list {
+		msg, err := due.Next()
+		must(t, err)
+		kind := strings.TrimPrefix(msg.Subject(), "_gofer.due.default.")
+		if !want[kind] || string(msg.Data()) != "http://a.test/"+kind {
+			t.Errorf("got %s with %q", msg.Subject(), msg.Data())
+		}
+		delete(want, kind)
 	}
 }
 
