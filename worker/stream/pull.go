@@ -34,6 +34,8 @@ type Pull struct {
 	number string
 	quiet  time.Duration // how long the server may say nothing
 	until  time.Time     // the end of the patience
+	// connection is the number of the connection on which the request went out, or a lower one.
+	connection uint64
 
 	beats chan struct{}  // holds one when the server has said that the pull waits
 	jobs  chan *Delivery // closed at the end; holds all jobs that were asked for

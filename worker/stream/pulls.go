@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,21 +49,41 @@ func (c *Client) OpenPulls() (*Pulls, error) {
 	}
 	p.reconnects = c.Conn().StatusChanged(nats.CONNECTED)
 	go func() {
-		for range p.reconnects { // a server that was restarted has forgotten the pulls
-			p.abandon()
+		for range p.reconnects {
+			p.endForgotten()
 		}
 	}()
 	return p, nil
 }
 
-// abandon ends all pulls. What the server delivers to them yet goes back.
-func (p *Pulls) abandon() {
+// endForgotten ends the pulls that were sent before the connection was made again: a server that was restarted has forgotten them.
+// It runs a moment later than that, and the pulls that began in between go on.
+func (p *Pulls) endForgotten() {
+	p.abandon(p.client.Conn().Stats().Reconnects)
+}
+
+// abandon ends the pulls that were sent on an earlier connection. What the server delivers to them yet goes back.
+func (p *Pulls) abandon(before uint64) {
 	p.mu.Lock()
 	open := slices.Collect(maps.Keys(p.open))
 	p.mu.Unlock()
 	for _, pull := range open {
-		p.end(pull, nil, true)
+		if pull.connection < before {
+			p.end(pull, nil, true)
+		}
 	}
+}
+
+// connection numbers the connection on which a message goes out that is sent now. Without one it is the next: the client keeps the
+// message until then. The order of the two questions matters: if the connection is made again between them, the number is too low,
+// and a pull ends that need not.
+func (p *Pulls) connection() uint64 {
+	nc := p.client.Conn()
+	made := nc.Stats().Reconnects
+	if !nc.IsConnected() {
+		made++
+	}
+	return made
 }
 
 // Stop ends all pulls and lets no other begin. When it returns, the server delivers nothing to them any more, and what it had
@@ -71,7 +92,7 @@ func (p *Pulls) Stop(ctx context.Context) {
 	p.mu.Lock()
 	p.stopped = true
 	p.mu.Unlock()
-	p.abandon()
+	p.abandon(math.MaxUint64)
 	p.mu.Lock()
 	inboxes := slices.Collect(maps.Keys(p.inboxes))
 	p.mu.Unlock()
@@ -143,7 +164,7 @@ func (p *Pulls) current() (*inbox, error) {
 func (p *Pulls) Pull(r PullRequest) (*Pull, error) {
 	pull := &Pull{
 		pulls: p, key: r.Stream + "." + r.Consumer, quiet: r.quiet(), until: time.Now().Add(r.Patience),
-		beats: make(chan struct{}, 1), jobs: make(chan *Delivery, r.Jobs), left: r.Jobs,
+		beats: make(chan struct{}, 1), jobs: make(chan *Delivery, r.Jobs), left: r.Jobs, connection: p.connection(),
 	}
 	for added := false; !added; {
 		in, err := p.current()

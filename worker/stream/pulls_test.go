@@ -259,6 +259,25 @@ func TestPullsGoOnAfterARestart(t *testing.T) {
 	})
 }
 
+// A pull that begins before the reconnect is noticed waits at the server that is connected now: ended, its job would come twice.
+func TestAPullThatBeganAfterAReconnectGoesOn(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	p := in.openPulls(t)
+	in.restart()
+	in.isBack(t)
+	pull, err := p.Pull(fromQueue("default", 1, testenv.Patience))
+	must(t, err)
+	p.EndForgotten()
+	testenv.Eventually(t, "the job to be published", func() bool {
+		_, err := in.js.Publish(soon(t), "gofer.jobs.default.after", []byte("x"))
+		return err == nil
+	})
+	if d := pull.Next(); d == nil || d.Metadata().NumDelivered != 1 {
+		t.Errorf("the pull brought %+v, %v; want the job once", d, pull.Err())
+	}
+}
+
 // gate relays one connection to a server. While it is shut, the job that comes back from the server waits until the client sends
 // a ping. The ping waits for the job, so that the server has sent it before it answers the ping.
 type gate struct {
