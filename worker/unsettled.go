@@ -13,8 +13,9 @@ type Unsettled struct {
 	Queue, ID string
 	// Since is when storing the outcome failed first.
 	Since time.Time
-	// Step is what fails, such as "store result", and Reason the latest error.
+	// Step is what fails, such as "store result", and Reason the text of Err, the latest error.
 	Step, Reason string
+	Err          error
 	// Permanent is true if somebody has to change the server, the account or a stream.
 	Permanent bool
 }
@@ -40,7 +41,7 @@ func (u *unsettled) add(t *task, step string, err error, permanent bool) (news b
 	}
 	u.last = err
 	news = job.Step != step || job.Reason != err.Error()
-	job.Step, job.Reason, job.Permanent = step, err.Error(), permanent
+	job.Step, job.Reason, job.Err, job.Permanent = step, err.Error(), err, permanent
 	return news
 }
 

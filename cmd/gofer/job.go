@@ -92,8 +92,9 @@ func (a *app) printStory(t *story) error {
 	for _, h := range t.Unsettled {
 		lines = append(lines, h.String())
 	}
+	lines = append(lines, t.Obstacles...)
 	if t.DeadLetter != 0 {
-		lines = append(lines, fmt.Sprintf("dead letter %d: see gofer dead show %d", t.DeadLetter, t.DeadLetter))
+		lines = append(lines, fmt.Sprintf("dead letter %d: gofer dead show %[1]d prints the job; gofer dead replay %[1]d runs it again", t.DeadLetter))
 	}
 	for _, line := range lines {
 		// line makes control characters visible: a detail may hold what a server sent.

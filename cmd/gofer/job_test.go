@@ -90,7 +90,7 @@ func TestStoryOfAFailureHasEveryAttemptInFullAndItsLetter(t *testing.T) {
 		t.Errorf("result = %+v, want %s", got.Result, jobs.ErrAttemptsExhausted)
 	}
 	_, text, _ := gofer(t, "", "job", "f")
-	for _, want := range []string{"(fault: ", "failed, attempts_exhausted", "see gofer dead show"} {
+	for _, want := range []string{"(fault: ", "failed, attempts_exhausted", "gofer dead show"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the story lacks %q:\n%s", want, text)
 		}
@@ -104,7 +104,7 @@ func TestStoryOfAFailureHasEveryAttemptInFullAndItsLetter(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if code, text, errOut := gofer(t, "", "job", "f"); code != exitOK || !strings.Contains(text, "see gofer dead show") {
+	if code, text, errOut := gofer(t, "", "job", "f"); code != exitOK || !strings.Contains(text, "gofer dead show") {
 		t.Errorf("a job of which the letter is left: exit %d, %q, %s; want its letter", code, text, errOut)
 	}
 }
@@ -154,4 +154,29 @@ func TestStoryOfAnUnknownJobFails(t *testing.T) {
 			t.Errorf("gofer %v: exit %d, want %d", args, code, exitUsage)
 		}
 	}
+}
+
+// TestWhatHindersAJobIsSaidWithItsRemedy: nobody takes it, for its queue is paused, misspelt, or without a worker.
+func TestWhatHindersAJobIsSaidWithItsRemedy(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	gofer(t, "", "setup")
+	w.publish("j", job("/ok", nil))
+	if _, err := w.nc.Request("gofer.jobs.misspelt.k", []byte("http://shop.test/"), patience); err != nil {
+		t.Fatal(err)
+	}
+	said := func(sentences ...string) {
+		t.Helper()
+		_, queues, _ := gofer(t, "", "queues")
+		_, first, _ := gofer(t, "", "job", "default/j")
+		_, second, _ := gofer(t, "", "job", "misspelt/k")
+		for _, want := range sentences {
+			if !strings.Contains(queues, want) || !strings.Contains(first+second, want) {
+				t.Errorf("%q is missing in\n%s\n%s\n%s", want, queues, first, second)
+			}
+		}
+	}
+	said("queue default: jobs wait (1) and no worker asks for them: gofer workers", "queue misspelt: jobs wait (1) and no worker has ever served it: add it to GOFER_QUEUES of a worker; if it is misspelt, gofer cancel --queue misspelt ends its jobs")
+	gofer(t, "", "pause", "default")
+	said("queue default: paused, jobs wait (1): gofer resume default")
 }

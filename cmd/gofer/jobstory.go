@@ -9,6 +9,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/worker/control"
+	"github.com/gofer-mq/gofer/worker/doctor"
+	"github.com/gofer-mq/gofer/worker/waiting"
 )
 
 // holder is a worker that holds a job and cannot settle it, such as one that waits for room for the result. It
@@ -36,6 +38,8 @@ type story struct {
 	Result *jobs.Summary `json:"result,omitempty"`
 	// Unsettled are the workers that hold the job and cannot settle it.
 	Unsettled []holder `json:"unsettled,omitempty"`
+	// Obstacles are sentences that say why nobody takes the job.
+	Obstacles []string `json:"obstacles,omitempty"`
 }
 
 // readStory gathers a job's story from the streams and from the workers. What this user may not read is left out, and
@@ -55,7 +59,8 @@ func readStory(ctx context.Context, s *session, key client.Key, note func(format
 		t.Result = &facts
 	}
 	// The workers are asked last: the streams hold the truth, and a fleet without workers still has a story.
-	t.readHolders(ctx, s)
+	workers := t.readHolders(ctx, s)
+	t.readObstacles(ctx, s, workers)
 	t.readSite(ctx, s)
 	return t, nil
 }
@@ -106,23 +111,23 @@ func (t *story) waitLine() string {
 	}
 	switch w.Why {
 	case jobs.StateSiteDown:
-		text += "; see gofer sites show " + w.Site
+		text += "; gofer sites show " + w.Site + " tells more; once it answers, gofer sites reset " + w.Site + " ends its rest"
 	case jobs.StateNoProxy:
-		text += "; see gofer breakers ls"
+		text += "; gofer proxies ls says how each proxy stands; add others with gofer proxies add URL, or wait"
 	}
 	return text
 }
 
-// readHolders asks the workers whether one of them holds the job and cannot settle it. Only a job that a worker may hold
-// is asked about. If no worker answers, nothing is added.
-func (t *story) readHolders(ctx context.Context, s *session) {
+// readHolders asks the workers whether one of them holds the job and cannot settle it, and returns their answers. Only of a job that
+// a worker may hold it asks. If no worker answers, nothing is added.
+func (t *story) readHolders(ctx context.Context, s *session) []control.Status {
 	// A waiting job lies in no worker's hands.
-	if !slices.Contains(t.Places, client.Queued) && !slices.Contains(t.Places, client.Due) {
-		return
+	if !t.isTakeable() {
+		return nil
 	}
-	workers, err := askFleet[control.Status](ctx, s, control.Workers, nil, 0)
+	workers, err := askWorkers(ctx, s, control.WorkersRequest{})
 	if err != nil {
-		return
+		return nil
 	}
 	for _, w := range workers {
 		for _, job := range w.Unsettled {
@@ -130,5 +135,32 @@ func (t *story) readHolders(ctx context.Context, s *session) {
 				t.Unsettled = append(t.Unsettled, holder{w.Worker, job.Since, job.Step, job.Reason, job.Permanent})
 			}
 		}
+	}
+	return workers
+}
+
+// isTakeable reports whether a worker may take the job, or holds it.
+func (t *story) isTakeable() bool {
+	return slices.Contains(t.Places, client.Queued) || slices.Contains(t.Places, client.Due)
+}
+
+// readObstacles says why nobody takes the job: what is the matter with its queue, and which workers take no jobs. What this user
+// may not ask is left out.
+func (t *story) readObstacles(ctx context.Context, s *session, workers []control.Status) {
+	if !t.isTakeable() || len(t.Unsettled) > 0 {
+		return
+	}
+	queues, err := s.client.ConsumedQueues(ctx)
+	if err != nil {
+		return
+	}
+	for _, q := range queues {
+		// Jobs that wait for a proxy hinder no queued one, so the count of the fleet is left out.
+		if trouble := doctor.Trouble(s.names, &q, &waiting.Queue{}); q.Queue == t.Queue && trouble != "" {
+			t.Obstacles = append(t.Obstacles, "queue "+q.Queue+": "+trouble)
+		}
+	}
+	for _, f := range doctor.Unready(workers) {
+		t.Obstacles = append(t.Obstacles, f.Name+": "+f.Detail)
 	}
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/worker/control"
+	"github.com/gofer-mq/gofer/worker/doctor"
 	"github.com/gofer-mq/gofer/worker/waiting"
 )
 
@@ -23,7 +25,9 @@ func (a *app) queuesCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "queues", Short: "List the queues, how many jobs are in which state, and why jobs wait",
 		Long: `Lists the queues and how many jobs of each are queued, running, delayed (they wait for their time), retrying (for their next
-attempt), or wait for a proxy (no proxy) or for their site (site down), how old the oldest job is, and what most of those wait for.
+attempt), or wait for a proxy (no proxy) or for their site (site down), and how old the oldest job is. Below the table it says why jobs
+do not run and which command helps: queues that are paused or that nobody serves, what most jobs wait for, workers that take no jobs,
+many dead letters.
 
 Overdue jobs wait although their time has passed, because the server has not released them; a worker does so within two minutes. The
 states of waiting jobs are counted by one worker of the fleet every 5 s. If no worker runs, the jobs are read, for 5 s at most.`,
@@ -39,7 +43,7 @@ states of waiting jobs are counted by one worker of the fleet every 5 s. If no w
 			if a.json {
 				return a.printJSON(list)
 			}
-			return a.printQueues(list)
+			return a.printQueues(ctx, s, list)
 		}),
 	}
 }
@@ -56,6 +60,7 @@ type queueRow struct {
 	OldestSeconds map[string]float64 `json:"oldest_seconds"`
 	Reasons       []waiting.Reason   `json:"reasons"`
 	oldest        time.Time
+	counted       waiting.Queue
 }
 
 // askQueues puts together what the consumers know at this moment and what the fleet has counted of the waiting jobs.
@@ -96,6 +101,7 @@ func (r *queueRow) add(q *waiting.Queue, at time.Time) {
 	r.Delayed, r.Retrying, r.NoProxy, r.SiteDown = q.Delayed, q.Retrying, q.NoProxy, q.SiteDown
 	r.OldestSeconds, r.oldest = q.OldestSeconds(at), q.Oldest()
 	r.Reasons = append(r.Reasons, q.Reasons...)
+	r.counted = *q
 	// The age would be that of a job which is gone.
 	if r.Queued+r.Due == 0 { // taken since it was counted
 		r.OldestSeconds[jobs.StateQueued] = 0
@@ -114,7 +120,7 @@ func (r *queueRow) state() string {
 	return "served"
 }
 
-func (a *app) printQueues(list []queueRow) error {
+func (a *app) printQueues(ctx context.Context, s *session, list []queueRow) error {
 	var rows []table.Row
 	for _, q := range list {
 		age := "-"
@@ -127,13 +133,40 @@ func (a *app) printQueues(list []queueRow) error {
 	if err := a.out.table(header, rows); err != nil {
 		return err
 	}
-	// Reasons follow the table, since a sentence fits no column.
-	for _, q := range list {
-		for _, r := range q.Reasons {
-			if err := a.out.line("%s", fmt.Sprintf("queue %s: %s", q.Queue, r)); err != nil {
-				return err
-			}
+	// Sentences follow the table, since they fit no column.
+	for _, line := range append(queueTroubles(s.names, list), fleetTroubles(ctx, s)...) {
+		if err := a.out.line("%s", line); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// queueTroubles says of each queue whose jobs do not run why, and what to do.
+func queueTroubles(names jobs.Names, list []queueRow) (lines []string) {
+	for _, q := range list {
+		if trouble := doctor.Trouble(names, &q.QueueState, &q.counted); trouble != "" {
+			lines = append(lines, fmt.Sprintf("queue %s: %s", q.Queue, trouble))
+		}
+		for _, r := range q.Reasons {
+			if r.State == jobs.StateSiteDown {
+				lines = append(lines, fmt.Sprintf("queue %s: %s", q.Queue, r))
+			}
+		}
+	}
+	return lines
+}
+
+// fleetTroubles says which workers take no jobs and why, and whether many jobs have failed. A user who may ask for neither gets no
+// line: the table is what he asked for.
+func fleetTroubles(ctx context.Context, s *session) (lines []string) {
+	if workers, err := askWorkers(ctx, s, control.WorkersRequest{}); err == nil {
+		for _, f := range doctor.Unready(workers) {
+			lines = append(lines, f.Name+": "+f.Detail)
+		}
+	}
+	if text, many, err := doctor.Letters(ctx, s.bus); err == nil && many {
+		lines = append(lines, "dead letters: "+text)
+	}
+	return lines
 }

@@ -86,6 +86,9 @@ func (a *app) connect(ctx context.Context, verb string) (*session, error) {
 	if errors.Is(err, bus.ErrUnreachable) && c.NATSURL == "" {
 		return nil, fmt.Errorf("%w (start a server with gofer worker, or name yours in GOFER_NATS_URL)", err)
 	}
+	if errors.Is(err, bus.ErrUnreachable) {
+		return nil, fmt.Errorf("%w (start nats-server there, or name yours in GOFER_NATS_URL or by --server)", err)
+	}
 	if err != nil {
 		return nil, err
 	}

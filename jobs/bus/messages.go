@@ -76,10 +76,15 @@ func (c *Client) ReadFrom(ctx context.Context, kind, filter string, from uint64,
 
 // CountFrom counts the messages under filter whose sequence is from or higher. Errors: as ReadFrom.
 func (c *Client) CountFrom(ctx context.Context, kind, filter string, from uint64) (uint64, error) {
-	first := uint64(0)
+	n, _, err := c.CountAndOldest(ctx, kind, filter, from)
+	return n, err
+}
+
+// CountAndOldest is CountFrom that also returns when the first of these messages was stored; zero without any.
+func (c *Client) CountAndOldest(ctx context.Context, kind, filter string, from uint64) (n uint64, oldest time.Time, err error) {
 	// One message is read, and the server says how many follow it. That is one request however many there are.
-	end, err := c.batchFrom(ctx, kind, filter, from, 1, func(Message) { first = 1 })
-	return first + end.left, err
+	end, err := c.batchFrom(ctx, kind, filter, from, 1, func(m Message) { n, oldest = 1, m.At })
+	return n + end.left, oldest, err
 }
 
 // CountSince counts the messages under filter that were stored at a time or later. Errors: as ReadFrom.

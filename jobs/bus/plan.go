@@ -43,6 +43,10 @@ func (c *Client) Inspect(ctx context.Context, s Settings) (found []Difference, e
 		if err != nil {
 			return found, err
 		}
+		// Jobs of the queue come through this consumer only.
+		for i := range differences {
+			differences[i].Essential = true
+		}
 		found = append(found, differences...)
 	}
 	// Judged after all consumers were read: only a bound that every one of them has is the server's.

@@ -40,7 +40,7 @@ func floors() map[string][]string {
 		"worker/admin":         {"worker/metrics", "jobs", "jobs/text", "breaker", "rotation", "worker/rollup"},
 		"worker/control":       {"jobs", "breaker", "rotation", "worker/rollup"},
 		"worker/natsserver":    nil,
-		"worker/doctor":        {"jobs", "jobs/bus", "jobs/client", "worker/control", "worker/waiting"},
+		"worker/doctor":        {"jobs", "jobs/bus", "jobs/text", "jobs/client", "worker/control", "worker/waiting"},
 		"worker/daemon":        {"jobs", "jobs/bus", "jobs/client", "breaker", "rotation", "rotation/proxylist", "rotation/exits", "rotation/sites", "worker", "worker/admin", "worker/control", "worker/fetch", "worker/fleet", "worker/metrics", "worker/overdue", "worker/release", "worker/rollup", "worker/stream", "worker/totals", "worker/waiting"},
 		"worker/config":        {"jobs", "jobs/bus", "jobs/text", "breaker", "rotation", "rotation/proxylist", "worker", "worker/admin", "worker/daemon"},
 		"cmd/gofer/playground": nil,

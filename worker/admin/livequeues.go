@@ -74,6 +74,9 @@ func (c *counted) view() Queue {
 		if r.Detail != "" {
 			text += ": " + short(r.Detail)
 		}
+		if r.State == jobs.StateNoProxy {
+			text += ": gofer proxies ls says how each proxy stands; gofer proxies add URL adds another one"
+		}
 		q.Reasons = append(q.Reasons, text)
 	}
 	return q

@@ -7,6 +7,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/gofer-mq/gofer/jobs/text"
 )
 
 // view is what all pages share of the fleet. Each value has its own period and lock, so a slow question about
@@ -82,10 +85,11 @@ func (a *admin) problems(ctx context.Context, s *Snapshot) []Problem {
 	out.addWorkers(s)
 	// Fewer than half of the breakers are closed. If none is, the check of the proxies says so already.
 	if all, closed := sumOf(s.Breakers), s.Breakers["closed"]; all > 0 && closed*2 < all && closed > 0 {
-		out.add("warn", "%d of %d proxies rest", all-closed, all)
+		out.add("warn", "%d of %d proxies rest: gofer proxies ls says why; when they work again, gofer breakers reset --all tests them at once", all-closed, all)
 	}
 	out.addQueues(s.Queues)
 	out.addSites(s.Sites)
+	out.addDead(s.Dead)
 	// "bad" sorts before "warn". The sort is stable, so each level keeps the order from the worker's checks to the sites.
 	slices.SortStableFunc(out, func(a, b Problem) int { return cmp.Compare(a.Level, b.Level) })
 	if len(out) > maxProblems {
@@ -108,7 +112,7 @@ func (p *problemList) addWorkers(s *Snapshot) {
 	for _, w := range s.Workers {
 		switch {
 		case w.Silent:
-			p.add("bad", "worker %s does not answer any more", w.Worker)
+			p.add("bad", "worker %s does not answer any more: look whether its process runs, and at its log", w.Worker)
 		case w.Worker != s.Worker && !w.Ready && !w.Draining:
 			p.add("bad", "worker %s is not ready: %s", w.Worker, cmp.Or(strings.Join(w.Reasons, "; "), "it does not say why"))
 		}
@@ -120,9 +124,9 @@ func (p *problemList) addQueues(queues []Queue) {
 	for _, q := range queues {
 		switch {
 		case !q.Served && q.Queued > 0:
-			p.add("bad", "queue %s: no worker serves it, and %s", q.Queue, countOf(int(q.Queued), "job waits", "jobs wait"))
+			p.add("bad", "queue %s: no worker serves it, and %s: add it to GOFER_QUEUES of a worker; if it is misspelt, gofer cancel --queue %[1]s ends its jobs", q.Queue, countOf(int(q.Queued), "job waits", "jobs wait"))
 		case q.Paused:
-			p.add("warn", "queue %s is paused", q.Queue)
+			p.add("warn", "queue %s is paused, and %s: gofer resume %[1]s", q.Queue, countOf(int(q.Queued), "job waits", "jobs wait"))
 		}
 		for _, reason := range q.Reasons {
 			p.add("warn", "queue %s: %s", q.Queue, reason)
@@ -139,8 +143,34 @@ func (p *problemList) addSites(sites []Site) {
 		}
 	}
 	if len(resting) > 0 {
-		p.add("warn", "%s not answer, and jobs for it wait: %s", countOf(len(resting), "site does", "sites do"), firstOf(resting, 3))
+		p.add("warn", "%s not answer, and jobs for it wait: %s: gofer sites show %s says why; once it answers, gofer sites reset %[3]s ends its rest",
+			countOf(len(resting), "site does", "sites do"), firstOf(resting, 3), text.Printable(resting[0]))
 	}
+}
+
+// manyDead is how many dead letters of the last hour are a problem.
+const manyDead = 20
+
+// addDead adds the jobs that fail by now. A letter is kept for two weeks, so a group that gets no more letters is no problem.
+func (p *problemList) addDead(groups []DeadGroup) {
+	count, worst := 0, DeadGroup{}
+	for _, g := range groups {
+		if time.Since(g.Newest) > time.Hour {
+			continue
+		}
+		count += g.Count
+		if g.Count > worst.Count {
+			worst = g
+		}
+	}
+	if count < manyDead {
+		return
+	}
+	cause := fmt.Sprintf("%s in queue %s", worst.Reason, worst.Queue)
+	if worst.Site != "" {
+		cause += " for " + worst.Site
+	}
+	p.add("warn", "%d jobs have failed for good, the most as %s: gofer dead ls says why; when the cause is gone, gofer dead replay --reason %s runs those again", count, text.Printable(cause), text.Printable(worst.Reason))
 }
 
 func sumOf(counts map[string]int) (sum int) {

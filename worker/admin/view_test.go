@@ -155,7 +155,7 @@ func TestAWorkerThatNoLongerAnswersIsNamed(t *testing.T) {
 		synctest.Wait()
 		time.Sleep(time.Second)
 		s := w.firstNow(t)
-		if len(s.Problems) != 1 || s.Problems[0].Text != "worker w2 does not answer any more" || !s.Workers[0].Silent || s.Slots != 0 || ended(s.Recent) == 0 {
+		if len(s.Problems) != 1 || s.Problems[0].Text != "worker w2 does not answer any more: look whether its process runs, and at its log" || !s.Workers[0].Silent || s.Slots != 0 || ended(s.Recent) == 0 {
 			t.Errorf("w2 is silent: got problems %+v, workers %+v", s.Problems, s.Workers)
 		}
 		time.Sleep(3 * time.Minute)
@@ -182,8 +182,8 @@ func TestProblemsAreSentencesTheWorstFirst(t *testing.T) {
 		got = append(got, p.Level+" "+p.Text)
 	}
 	want := []string{
-		"bad results: the stream is full", "warn the other workers cannot be asked: no responders", "warn queue low is paused",
-		"warn 1 site does not answer, and jobs for it wait: shop.test",
+		"bad results: the stream is full", "warn the other workers cannot be asked: no responders", "warn queue low is paused, and 0 jobs wait: gofer resume low",
+		"warn 1 site does not answer, and jobs for it wait: shop.test: gofer sites show shop.test says why; once it answers, gofer sites reset shop.test ends its rest",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("problems: got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -241,7 +241,10 @@ func TestQueuesSayWhatTheirJobsWaitFor(t *testing.T) {
 	for _, p := range s.Problems {
 		got = append(got, p.Level+" "+p.Text)
 	}
-	want := []string{"bad queue misspelt: no worker serves it, and 1 job waits", "warn queue low: 150 jobs wait for a proxy: captcha.test has banned 31 of 37"}
+	want := []string{
+		"bad queue misspelt: no worker serves it, and 1 job waits: add it to GOFER_QUEUES of a worker; if it is misspelt, gofer cancel --queue misspelt ends its jobs",
+		"warn queue low: 150 jobs wait for a proxy: captcha.test has banned 31 of 37: gofer proxies ls says how each proxy stands; gofer proxies add URL adds another one",
+	}
 	if !slices.Equal(got, want) {
 		t.Errorf("problems: got %q, want %q", got, want)
 	}
@@ -300,4 +303,30 @@ func TestThePageRenewsTheCountsOfSitesOnlyNowAndThen(t *testing.T) {
 			t.Errorf("after five seconds: got %d attempts, want the newer count", got)
 		}
 	})
+}
+
+// TestJobsThatFailByNowAreAProblem: letters of a cause that is gone are none, though they are kept for two weeks.
+func TestJobsThatFailByNowAreAProblem(t *testing.T) {
+	now := time.Now()
+	for name, c := range map[string]struct {
+		groups []admin.DeadGroup
+		want   string
+	}{
+		"few": {[]admin.DeadGroup{{Reason: "no_proxy", Queue: "low", Count: 19, Newest: now}}, ""},
+		"old": {[]admin.DeadGroup{{Reason: "no_proxy", Queue: "low", Count: 500, Newest: now.Add(-2 * time.Hour)}}, ""},
+		"many": {[]admin.DeadGroup{{Reason: "no_proxy", Queue: "low", Count: 5, Newest: now}, {Reason: "site_down", Queue: "default", Site: "shop.test", Count: 15, Newest: now}},
+			"20 jobs have failed for good, the most as site_down in queue default for shop.test: gofer dead ls says why; when the cause is gone, gofer dead replay --reason site_down runs those again"},
+	} {
+		w := newWorker(t, func(config *admin.Config) {
+			config.Sites = nil
+			config.Operator.DeadGroups = func(context.Context) ([]admin.DeadGroup, uint64, error) { return c.groups, 500, nil }
+		})
+		got := ""
+		for _, p := range w.first(t, "").Problems {
+			got += p.Text
+		}
+		if got != c.want {
+			t.Errorf("%s: got %q, want %q", name, got, c.want)
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/gofer-mq/gofer/jobs/bus"
@@ -13,7 +14,16 @@ import (
 )
 
 // Explain is an error on one line and, where a setting of gofer or of the server cures it, what to do.
-func Explain(err error) string { return strings.Join(Lines(err), "; ") }
+func Explain(err error) string {
+	var lines []string
+	// The consumers of a queue mostly fail for one reason.
+	for _, line := range Lines(err) {
+		if !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "; ")
+}
 
 // Lines are the lines of an error: those of each error that was joined, and each reason of a configuration. A line end
 // within an error's text comes from a stranger, and is no end of a line. Where a setting of gofer or of the server cures the
@@ -92,7 +102,7 @@ func remedies() []struct {
 		{bus.ErrCredentials, "check GOFER_NATS_CREDS, _NKEY, _USER, _PASSWORD and _TOKEN, or those of the context"},
 		{bus.ErrNoJetStream, "set GOFER_NATS_JS_DOMAIN for that"},
 		{admin.ErrNoToken, "set GOFER_ADMIN_TOKEN, or use 127.0.0.1"},
-		{daemon.ErrNoProxies, "set GOFER_PROXIES, GOFER_PROXIES_FILE or GOFER_PROXIES_URL"},
+		{daemon.ErrNoProxies, "gofer proxies add URL gives the fleet one; or set GOFER_PROXIES, GOFER_PROXIES_FILE or GOFER_PROXIES_URL"},
 	}
 }
 

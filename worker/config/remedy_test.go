@@ -22,7 +22,7 @@ func TestErrorsNameTheVariableAndTheRemedy(t *testing.T) {
 		{&bus.FieldError{Field: "InboxPrefix", Err: errors.New("bad")}, "GOFER_NATS_INBOX_PREFIX: bad"},
 		{&bus.FieldError{Field: "Cert, Key", Err: errors.New("bad")}, "GOFER_NATS_CERT, GOFER_NATS_KEY: bad"},
 		{fmt.Errorf("submit job a: %w", bus.ErrQueueFull), "submit job a: the queue is full: try again later, or raise GOFER_JOBS_MAX_MSGS or GOFER_JOBS_MAX_BYTES and run gofer setup"},
-		{errors.Join(daemon.ErrNoProxies, nil, bus.ErrCredentials), "no proxy is configured: set GOFER_PROXIES, GOFER_PROXIES_FILE or GOFER_PROXIES_URL; " +
+		{errors.Join(daemon.ErrNoProxies, nil, bus.ErrCredentials), "no proxy is configured: gofer proxies add URL gives the fleet one; or set GOFER_PROXIES, GOFER_PROXIES_FILE or GOFER_PROXIES_URL; " +
 			"NATS refuses these credentials: check GOFER_NATS_CREDS, _NKEY, _USER, _PASSWORD and _TOKEN, or those of the context"},
 		{errors.New("a line\nof a stranger"), "a line\nof a stranger"},
 		{&config.Error{Reasons: []string{"A: bad", "B: bad"}}, "configuration: A: bad; configuration: B: bad"},

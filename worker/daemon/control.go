@@ -55,7 +55,7 @@ func (d *daemon) status() control.Status {
 	// conn is nil until the streams are set up. What needs it stays zero, and Ready says why.
 	if conn := d.connected.Load(); conn != nil {
 		s.Draining, s.Domain = conn.worker.IsDraining(), conn.client.Domain()
-		s.Unsettled, s.UnsettledJobs = unsettledOf(conn.worker)
+		s.Unsettled, s.UnsettledJobs = d.unsettledOf(conn.worker)
 	}
 	if last := d.listError.Load(); last != nil {
 		s.ProxiesError = last.reason()
@@ -90,11 +90,11 @@ func (d *daemon) clusterBook(ctx context.Context) (*rollup.Book, error) {
 
 // unsettledOf lists the jobs that a worker holds and cannot settle, the oldest first, and counts all. The list is bounded, so
 // that the answer fits into a message. Unsettled returns the oldest first, so the list holds those that wait for longest.
-func unsettledOf(w *worker.Worker) (list []control.Unsettled, count int) {
+func (d *daemon) unsettledOf(w *worker.Worker) (list []control.Unsettled, count int) {
 	held := w.Unsettled()
 	for _, job := range held[:min(len(held), control.MaxUnsettled)] {
 		list = append(list, control.Unsettled{
-			Queue: job.Queue, ID: job.ID, Since: job.Since.UTC(), Step: job.Step, Reason: job.Reason, Permanent: job.Permanent,
+			Queue: job.Queue, ID: job.ID, Since: job.Since.UTC(), Step: job.Step, Reason: d.cfg.Explain(job.Err), Permanent: job.Permanent,
 		})
 	}
 	return list, len(held)

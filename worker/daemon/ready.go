@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -24,9 +25,13 @@ func (d *daemon) ready() []admin.Check {
 		}
 		return admin.Check{Name: name, Detail: bad}
 	}
+	pullError := conn.worker.PullError()
+	if !conn.nc.IsConnected() {
+		pullError = errDisconnected // what the server said last explains nothing any more
+	}
 	return []admin.Check{
-		check("nats", conn.nc.IsConnected(), "connected", "not connected, reconnecting"),
-		d.errorCheck("consuming", conn.worker.PullError(), "every queue is pulled from"+obeyedSettings(conn.worker.ObeyedSettings())),
+		check("nats", conn.nc.IsConnected(), "connected", "not connected to "+d.cfg.NATS.String()+", reconnecting: look whether nats-server runs there, and start it"),
+		d.errorCheck("consuming", pullError, "every queue is pulled from"+obeyedSettings(conn.worker.ObeyedSettings())),
 		d.errorCheck("streams", conn.worker.StreamsError(), "all there, and as gofer needs them"),
 		d.errorCheck("settings", d.settings.Err(), "the fleet's proxies, policy and denied hosts are known"),
 		d.proxyCheck(),
@@ -34,6 +39,9 @@ func (d *daemon) ready() []admin.Check {
 		d.errorCheck("results", conn.worker.StoreError(), "results are stored"),
 	}
 }
+
+// errDisconnected is why a worker without a connection takes no jobs.
+var errDisconnected = errors.New("no jobs are taken until NATS is back")
 
 // errorCheck is a check that fails with an explained error, and shows good if err is nil.
 func (d *daemon) errorCheck(name string, err error, good string) admin.Check {

@@ -270,7 +270,7 @@ func TestEachWorkerIsReadyOrSaysWhyNot(t *testing.T) {
 	}
 	p.worker(control.Status{Worker: "w8", Reasons: []string{"draining: draining"}, Draining: true})
 	lines = p.examine()
-	p.finds(lines, "false worker w2, w3, w4, w5, w6 and 1 more: not ready: proxies: no proxy is configured: set GOFER_PROXIES")
+	p.finds(lines, "false worker w2, w3, w4, w5, w6 and 1 more: not ready, so it takes no jobs: proxies: no proxy is configured: set GOFER_PROXIES")
 	p.finds(lines, "true worker w8: draining")
 	p.lacks(lines, "false worker w8")
 }
@@ -366,9 +366,9 @@ func TestManyDeadLettersAreAFault(t *testing.T) {
 		}
 	}
 	store(0, 5, jobs.Result{Outcome: jobs.Failed, Error: jobs.ErrNoProxy})
-	p.finds(p.examine(), "true dead letters: 5 jobs have failed in 24 h: gofer dead ls")
+	p.finds(p.examine(), "true dead letters: 5 jobs have failed in 24 h, 5 of the latest 5 as no_proxy in queue default: gofer dead ls")
 	store(5, 25, jobs.Result{Outcome: jobs.Failed, Error: jobs.ErrNoProxy})
-	p.finds(p.examine(), "false dead letters: 25 jobs have failed in 24 h: gofer dead ls says why; gofer dead replay --since 24h")
+	p.finds(p.examine(), "false dead letters: 25 jobs have failed in 24 h, 25 of the latest 25 as no_proxy in queue default: gofer dead ls says why; when the cause is gone, gofer dead replay --since 24h")
 	store(25, 275, jobs.Result{Outcome: jobs.Succeeded, Status: 200})
 	p.finds(p.examine(), "true dead letters: 25 jobs")
 }

@@ -31,8 +31,8 @@ func by(list []control.Status, what func(*control.Status) string) map[string][]s
 	return groups
 }
 
-// unready names the workers that are not ready, together those that have the same reasons. A worker that drains is about to end.
-func unready(list []control.Status) (out []Finding) {
+// Unready names the workers that are not ready, together those that have the same reasons. A worker that drains is about to end.
+func Unready(list []control.Status) (out []Finding) {
 	// The empty key gathers the workers that are fine, and is dropped below. A worker that is not ready has a reason at least:
 	// the check that failed.
 	groups := by(list, func(w *control.Status) string {
@@ -43,7 +43,7 @@ func unready(list []control.Status) (out []Finding) {
 	})
 	delete(groups, "")
 	for _, reasons := range slices.Sorted(maps.Keys(groups)) {
-		out = append(out, Finding{"worker " + some(groups[reasons]), false, "not ready: " + strings.TrimSuffix(reasons, "; ")})
+		out = append(out, Finding{"worker " + some(groups[reasons]), false, "not ready, so it takes no jobs: " + strings.TrimSuffix(reasons, "; ")})
 	}
 	if draining := by(list, func(w *control.Status) string { return fmt.Sprint(w.Draining) })["true"]; len(draining) > 0 {
 		out = append(out, Finding{"worker " + some(draining), true, "draining: it ends when its jobs have"})

@@ -50,34 +50,46 @@ func (d *doctor) readQueues(ctx context.Context) (list []queue, err error) {
 	return list, nil
 }
 
-// queues says of each queue whether its jobs run, and if not, why. The first reason in this order is the one to repair first.
+// queues says of each queue whether its jobs run, and if not, why.
 func (d *doctor) queues(queues []queue) []Finding {
 	var list []Finding
 	for _, q := range queues {
 		name := "queue " + q.Queue
-		queued := q.Queued + q.Due
-		switch {
-		case q.Queue == waiting.OtherQueues:
-			list = append(list, Finding{name, false, fmt.Sprintf("jobs wait (%d) in queues that are not counted by themselves, for there are too many: repair those that are named here first", queued+q.Waiting)})
-		// A name that no queue can have is checked first: for the others the remedy is to serve the queue,
-		// which is impossible here.
-		case !q.Served && !jobs.ValidQueue(q.Queue):
-			list = append(list, Finding{fmt.Sprintf("queue %+q", q.Queue), false, fmt.Sprintf("jobs wait (%d) and none will ever be taken, for no queue can bear that name: %s", queued, d.howToRemove(q.Queue))})
-		case !q.Served:
-			list = append(list, Finding{name, false, fmt.Sprintf("jobs wait (%d) and no worker has ever served it: add it to GOFER_QUEUES, or is it misspelt?", queued+q.Waiting)})
-		case !q.PausedUntil.IsZero():
-			list = append(list, Finding{name, false, fmt.Sprintf("paused%s, jobs wait (%d): gofer resume %s", until(q.PausedUntil), queued, q.Queue)})
-		// Running jobs prove that a worker is there: it may hold as many as it has slots and ask for no more at
-		// the moment.
-		case queued > 0 && q.Pulls == 0 && q.Running == 0:
-			list = append(list, Finding{name, false, fmt.Sprintf("jobs wait (%d) and no worker asks for them: start one", queued)})
-		case q.counted.NoProxy > 0:
-			list = append(list, Finding{name, false, withoutProxy(&q.counted)})
-		default:
-			list = append(list, Finding{name, true, fmt.Sprintf("%d queued, %d running, %d delayed, %d retrying, %d waiting for a site", queued, q.Running, q.counted.Delayed, q.counted.Retrying, q.counted.SiteDown)})
+		if !jobs.ValidQueue(q.Queue) && q.Queue != waiting.OtherQueues {
+			name = fmt.Sprintf("queue %+q", q.Queue)
 		}
+		if trouble := Trouble(d.names, &q.QueueState, &q.counted); trouble != "" {
+			list = append(list, Finding{name, false, trouble})
+			continue
+		}
+		list = append(list, Finding{name, true, fmt.Sprintf("%d queued, %d running, %d delayed, %d retrying, %d waiting for a site", q.Queued+q.Due, q.Running, q.counted.Delayed, q.counted.Retrying, q.counted.SiteDown)})
 	}
 	return list
+}
+
+// Trouble says why jobs of a queue do not run, and what to do about that; empty if nothing hinders them. q is what the consumers
+// know, and counted what the fleet has counted. The first reason in this order is the one to repair first.
+func Trouble(names jobs.Names, q *client.QueueState, counted *waiting.Queue) string {
+	queued := q.Queued + q.Due
+	switch {
+	case q.Queue == waiting.OtherQueues:
+		return fmt.Sprintf("jobs wait (%d) in queues that are not counted by themselves, for there are too many: repair those that are named here first", queued+q.Waiting)
+	// A name that no queue can have is checked first: for the others the remedy is to serve the queue,
+	// which is impossible here.
+	case !q.Served && !jobs.ValidQueue(q.Queue):
+		return fmt.Sprintf("jobs wait (%d) and none will ever be taken, for no queue can bear that name: %s", queued, howToRemove(names, q.Queue))
+	case !q.Served:
+		return fmt.Sprintf("jobs wait (%d) and no worker has ever served it: add it to GOFER_QUEUES of a worker; if it is misspelt, gofer cancel --queue %s ends its jobs", queued+q.Waiting, q.Queue)
+	case !q.PausedUntil.IsZero():
+		return fmt.Sprintf("paused%s, jobs wait (%d): gofer resume %s", until(q.PausedUntil), queued, q.Queue)
+	// Running jobs prove that a worker is there: it may hold as many as it has slots and ask for no more at
+	// the moment.
+	case queued > 0 && q.Pulls == 0 && q.Running == 0:
+		return fmt.Sprintf("jobs wait (%d) and no worker asks for them: gofer workers says which worker runs and is ready; gofer worker starts one", queued)
+	case counted.NoProxy > 0:
+		return withoutProxy(counted)
+	}
+	return ""
 }
 
 // withoutProxy says why jobs of a queue wait for a proxy, and what helps.
@@ -92,7 +104,7 @@ func withoutProxy(q *waiting.Queue) string {
 	if len(sentences) == 0 { // there are so many other reasons
 		sentences = []string{fmt.Sprintf("%d jobs wait for a proxy", q.NoProxy)}
 	}
-	return strings.Join(sentences, "; ") + ": gofer breakers ls shows the proxies; add others with gofer proxies add, or wait"
+	return strings.Join(sentences, "; ") + ": gofer proxies ls says how each proxy stands; add others with gofer proxies add URL, or wait"
 }
 
 // until is the end of a pause in words. A consumer is paused until a time, so gofer pause without an end sets one that is a
@@ -106,14 +118,14 @@ func until(end time.Time) string {
 
 // howToRemove is how to get rid of the jobs in a queue whose name is none. A name that may hold anything must not make a command
 // that empties other queues, or that a shell takes for more than one word.
-func (d *doctor) howToRemove(queue string) string {
-	stream := d.names.Stream("JOBS")
+func howToRemove(names jobs.Names, queue string) string {
+	stream := names.Stream("JOBS")
 	// A dot is allowed: it separates tokens, and the subject is matched literally. A blank, a wildcard, an
 	// angle bracket or a quote is not.
 	if strings.ContainsFunc(queue, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("*>'", r) }) {
 		return fmt.Sprintf("find them with nats stream view %s and delete each with nats stream rmm %[1]s SEQUENCE", stream)
 	}
-	return fmt.Sprintf("nats stream purge %s --subject '%s'", stream, d.names.Jobs(queue))
+	return fmt.Sprintf("nats stream purge %s --subject '%s'", stream, names.Jobs(queue))
 }
 
 // overdue says how many jobs the server has not released at their time, and what to do about them.

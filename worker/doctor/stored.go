@@ -4,41 +4,95 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/text"
 )
 
 const (
 	day = 24 * time.Hour
 	// manyLetters is how many dead letters of a day are a fault if they are more than a tenth of the results.
 	manyLetters = 20
+	// sampledLetters is how many of the latest dead letters are read to name the most common cause.
+	sampledLetters = 100
 	// bytesPerID is what nats-server keeps in memory for each subject of a stream, measured with ids of 26 letters.
 	bytesPerID = 184
 	// soon is how far ahead a full stream is a fault.
 	soon = day
 )
 
-// letters counts the dead letters of a day.
+// letters says how many jobs have failed in a day.
 func (d *doctor) letters(ctx context.Context) []Finding {
 	const name = "dead letters"
+	said, many, err := Letters(ctx, d.Bus)
+	if err != nil {
+		return d.failed(name, err)
+	}
+	return []Finding{{name, !many, said}}
+}
+
+// Letters says how many jobs have failed in a day, how most of the latest ones did, and what to do. many tells that these are a
+// fault: there are some, and they are more than a tenth of the results of the same day.
+//
+// Errors: bus.ErrNotSetUp, bus.ErrPermission; any other one may pass.
+func Letters(ctx context.Context, b *bus.Client) (said string, many bool, err error) {
 	since := time.Now().Add(-day)
-	letters, err := d.Bus.CountSince(ctx, "DEAD", d.names.AllDead(), since)
-	if err != nil {
-		return d.failed(name, err)
-	}
+	letters, err := b.CountSince(ctx, "DEAD", b.Names().AllDead(), since)
 	// Without dead letters the results need not be counted, which costs a question more.
-	if letters == 0 {
-		return []Finding{{name, true, "none in 24 h"}}
+	if err != nil || letters == 0 {
+		return "none in 24 h", false, err
 	}
-	text := fmt.Sprintf("%d jobs have failed in 24 h: gofer dead ls says why; gofer dead replay --since 24h runs them again", letters)
-	results, err := d.Bus.CountSince(ctx, "RESULTS", d.names.Results(""), since)
+	results, err := b.CountSince(ctx, "RESULTS", b.Names().Results(""), since)
 	if err != nil {
-		return d.failed(name, err)
+		return "", false, err
 	}
+	cause, err := commonCause(ctx, b)
+	if err != nil {
+		return "", false, err
+	}
+	said = fmt.Sprintf("%d jobs have failed in 24 h%s: gofer dead ls says why; when the cause is gone, gofer dead replay --since 24h runs them again", letters, cause)
 	// A fault needs both: many letters in number, so that a small installation is not alarmed by one, and more
 	// than a tenth of the results of the same day.
-	return []Finding{{name, letters < manyLetters || letters*10 <= results, text}}
+	return said, letters >= manyLetters && letters*10 > results, nil
+}
+
+// commonCause says how most of the latest dead letters failed.
+func commonCause(ctx context.Context, b *bus.Client) (string, error) {
+	state, err := b.StateOf(ctx, "DEAD")
+	if err != nil {
+		return "", err
+	}
+	reasons, read := map[string]int{}, 0
+	page := bus.Page{Stream: b.Names().Stream("DEAD"), Subject: ">", After: state.LastSeq - min(state.LastSeq, sampledLetters), Limit: sampledLetters}
+	_, _, err = b.ReadPage(ctx, page, func(msg *nats.Msg) error {
+		reasons[jobs.ParseResult(msg.Header, nil).Error+" in queue "+queueOf(msg)]++
+		read++
+		return nil
+	})
+	// Sorted, so that of two causes of one number the same one is named each time.
+	cause, n := "", 0
+	for _, reason := range slices.Sorted(maps.Keys(reasons)) {
+		if reasons[reason] > n {
+			cause, n = reason, reasons[reason]
+		}
+	}
+	if err != nil || n == 0 {
+		return "", b.Explain("read dead letters", err)
+	}
+	return fmt.Sprintf(", %d of the latest %d as %s", n, read, text.Printable(cause)), nil
+}
+
+// queueOf is the queue of a dead letter.
+func queueOf(msg *nats.Msg) string {
+	queue, _, _ := jobs.SplitSubject(msg.Header.Get(jetstream.SubjectHeader))
+	return queue
 }
 
 // results says how much the kept results will be, and when they are too many.

@@ -34,7 +34,7 @@ func (d *doctor) workers(ctx context.Context, queues []queue) []Finding {
 	}
 	// Sorted by name, so that the findings of two runs can be compared line by line.
 	slices.SortFunc(list, func(a, b control.Status) int { return strings.Compare(a.Worker, b.Worker) })
-	return slices.Concat([]Finding{names(list)}, unready(list), lists(list), unsettled(list), breakers(list), versions(list), configurations(list), d.domains(list))
+	return slices.Concat([]Finding{names(list)}, Unready(list), lists(list), unsettled(list), breakers(list), versions(list), configurations(list), d.domains(list))
 }
 
 // nobody is said when no worker answers. A job of a worker that was killed counts as running until its ack wait is over.

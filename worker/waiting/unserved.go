@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
@@ -75,8 +76,9 @@ func (c *Counter) addUnserved(ctx context.Context, queues map[string]*Queue, kno
 
 // countUnserved adds the jobs of a queue that was found. It forgets a queue that has none, or whose consumers count them now.
 func (c *Counter) countUnserved(ctx context.Context, queues map[string]*Queue, name string) (n uint64, err error) {
+	var oldest time.Time
 	if q := queues[name]; q == nil || !q.Served {
-		if n, err = c.bus.CountFrom(ctx, "JOBS", c.bus.Names().Jobs(name), 1); err != nil {
+		if n, oldest, err = c.bus.CountAndOldest(ctx, "JOBS", c.bus.Names().Jobs(name), 1); err != nil {
 			return 0, err
 		}
 	}
@@ -84,7 +86,10 @@ func (c *Counter) countUnserved(ctx context.Context, queues map[string]*Queue, n
 		delete(c.unserved.queues, name)
 		return 0, nil
 	}
-	queueOf(queues, name).Queued += n
+	q := queueOf(queues, name)
+	q.Queued += n
+	// Nobody takes these jobs, so an alert about their age is the only sign of a misspelt queue.
+	q.note(jobs.StateQueued, oldest)
 	return n, nil
 }
 

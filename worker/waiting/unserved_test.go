@@ -5,9 +5,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
@@ -142,4 +144,22 @@ func TestACountSucceedsThoughJobsCannotBeRead(t *testing.T) {
 	if s := w.count(waiting.NewCounter(as("some"), waiting.Config{})); len(s.Queues) != 1 || s.Queues[0].Queue != "default" {
 		t.Errorf("got %+v, want queue default only", s.Queues)
 	}
+}
+
+// TestTheAgeOfJobsThatNobodyServesIsKnown: an alert about it is the only sign of a misspelt queue at night.
+func TestTheAgeOfJobsThatNobodyServesIsKnown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.submit("misspelt")
+	first, err := w.bus.NextMessage(t.Context(), "GOFER_JOBS", "gofer.jobs.misspelt.>", 1)
+	w.must(err)
+	w.submit("misspelt")
+	for _, q := range w.count(waiting.NewCounter(w.bus, waiting.Config{})).Queues {
+		if got := q.Since[jobs.StateQueued].Format(time.RFC3339Nano); q.Queue == "misspelt" && got != first.Header.Get(jetstream.TimeStampHeaer) {
+			t.Errorf("the oldest job is queued since %s, want %s", got, first.Header.Get(jetstream.TimeStampHeaer))
+		} else if q.Queue == "misspelt" {
+			return
+		}
+	}
+	t.Error("the queue is not counted")
 }

@@ -42,7 +42,10 @@ func (r Reason) String() string {
 		at = text.Printable(r.Site)
 	}
 	if r.State == jobs.StateSiteDown {
-		return fmt.Sprintf("%s for %s, which rests or is new: see gofer sites show %s", count, at, at)
+		if r.Site == "" {
+			return fmt.Sprintf("%s for %s, which rest or are new: gofer sites ls names them", count, at)
+		}
+		return fmt.Sprintf("%s for %s, which does not answer, or is new and has its share of slots: gofer sites show %s says which; once it answers, gofer sites reset %s ends its rest", count, at, at, at)
 	}
 	sentence := fmt.Sprintf("%s for a proxy at %s", count, at)
 	if r.Detail != "" {
