@@ -176,7 +176,7 @@ func (a *app) breakersReset(ctx context.Context, s *session, args []string) erro
 		}
 		request.ProxyID, what = args[0], "proxy "+args[0]
 	}
-	list, err := askFleet[control.ResetResponse](ctx, s, control.ResetBreakers, request, 0)
+	list, _, err := askAll[control.ResetResponse](ctx, a, s, control.ResetBreakers, request)
 	if err != nil {
 		return err
 	}

@@ -28,8 +28,8 @@ attempts through its exits failed; an exit is another one for each attempt or se
 
 Of a pool with more than 1,000 proxies each worker tells the first 1,000 of those that cannot be used; the others are asked of one worker.
 
-If no worker answers, the list is what a worker would have that is started here: the proxies that the environment, the file, the URL and
-the fleet's bucket name.`,
+If no worker answers, or all are of an older version, the list is what a worker would have that is started here: the proxies that the
+environment, the file, the URL and the fleet's bucket name.`,
 		Example: `  gofer proxies ls
   gofer proxies ls --limit 20
   gofer proxies ls --json | jq -r '.[] | select(.state == "open") | .id'`,
@@ -53,8 +53,14 @@ func (a *app) proxiesLs(ctx context.Context, limit int) error {
 		return a.configuredLs(ctx, &c, nil, err, limit)
 	}
 	defer s.close()
-	pool, err := a.askPool(ctx, s, limit)
+	pool, silent, err := a.askPool(ctx, s, limit)
 	if errors.Is(err, control.ErrNoWorkers) {
+		if len(silent) > 0 {
+			a.noteSilent(silent, errors.Is(err, control.ErrUnknownVerb))
+		} else {
+			a.note("no worker answers")
+		}
+		a.note("this is what is configured here and in the fleet's bucket")
 		return a.configuredLs(ctx, &c, s, nil, limit)
 	}
 	if err != nil {
@@ -79,10 +85,10 @@ type fleetPool struct {
 
 // askPool asks all workers for their first page. Pools of the same proxies are one; what its first pages lack is asked of one of
 // its workers, so the cost does not grow with the number of workers. It asks for no more than limit needs; zero means all.
-func (a *app) askPool(ctx context.Context, s *session, limit int) (*fleetPool, error) {
-	list, err := askFleet[control.ProxiesResponse](ctx, s, control.Proxies, nil, 0)
+func (a *app) askPool(ctx context.Context, s *session, limit int) (*fleetPool, []control.Silent, error) {
+	list, silent, err := askAll[control.ProxiesResponse](ctx, a, s, control.Proxies, nil)
 	if err != nil {
-		return nil, err
+		return nil, silent, err
 	}
 	byName := func(a, b control.ProxiesResponse) int { return cmp.Compare(a.Worker, b.Worker) }
 	slices.SortFunc(list, byName)
@@ -97,7 +103,7 @@ func (a *app) askPool(ctx context.Context, s *session, limit int) (*fleetPool, e
 		if len(first.Proxies) < first.Total && (limit == 0 || limit > len(first.Proxies)) {
 			rest, err := a.pagesOf(ctx, s, first.Worker)
 			if err != nil {
-				return nil, err
+				return nil, silent, err
 			}
 			// A worker that has ended since may have told more in its first answer.
 			if len(rest) > len(first.Proxies) {
@@ -108,7 +114,7 @@ func (a *app) askPool(ctx context.Context, s *session, limit int) (*fleetPool, e
 		pool.workers = append(pool.workers, group...)
 	}
 	slices.SortFunc(pool.workers, byName)
-	return pool, nil
+	return pool, silent, nil
 }
 
 // maxListed bounds a list, whatever a worker says of its length.
@@ -318,9 +324,6 @@ func (a *app) configuredLs(ctx context.Context, c *config.Config, s *session, co
 	pool, err := a.configuredPool(ctx, c, s, connectErr)
 	if err != nil {
 		return err
-	}
-	if connectErr == nil {
-		a.note("no worker answers: this is what is configured here and in the fleet's bucket")
 	}
 	list := []listedProxy{}
 	for _, p := range pool {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/testenv"
@@ -215,6 +216,27 @@ func TestWithoutAWorkerProxiesLsShowsWhatIsConfigured(t *testing.T) {
 	code, table, note := gofer(t, "", "proxies", "ls", "--limit", "1")
 	if code != exitOK || strings.Count(table, "\n") != 2 || !strings.Contains(note, "no worker answers") || !strings.Contains(note, "the list that is fetched is left out: GOFER_PROXIES_URL: the server answers 503") {
 		t.Errorf("exit %d,\n%s%s\nwant one proxy, and what is missing", code, table, note)
+	}
+}
+
+func TestOlderWorkersAreNamedBesideWhatIsConfigured(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	if code, _, errOut := gofer(t, "", "setup"); code != exitOK {
+		t.Fatal(errOut)
+	}
+	if code, _, errOut := gofer(t, "http://127.0.0.1:9 id=shared\n", "proxies", "add", "-"); code != exitOK {
+		t.Fatal(errOut)
+	}
+	s, err := micro.AddService(w.nc, micro.Config{Name: "gofer", Version: "0.9.0", Metadata: map[string]string{"worker": "old-1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Stop() }()
+	code, out, note := gofer(t, "", "proxies", "ls")
+	if code != exitOK || !strings.Contains(out, "shared") || strings.Contains(note, "no worker answers") ||
+		!strings.Contains(note, "the workers that run are of a version that does not know the question: old-1 (0.9.0)") {
+		t.Errorf("exit %d,\n%s%s\nwant what is configured, and the older worker", code, out, note)
 	}
 }
 

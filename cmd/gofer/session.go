@@ -108,11 +108,47 @@ func (s *session) close() { s.nc.Close() }
 func askFleet[T any](ctx context.Context, s *session, verb string, request any, limit int) ([]T, error) {
 	subject := control.Subject(s.names, verb)
 	answers, err := control.Ask[T](ctx, s.nc, subject, request, limit)
-	if errors.Is(err, control.ErrNoWorkers) {
-		// Nobody subscribes under another prefix, so the prefix is named.
-		return nil, fmt.Errorf("%w on %s: none runs with GOFER_PREFIX=%s on this server, or this user may not ask", err, subject, s.names.Prefix())
+	return answers, s.explainNoWorkers(subject, err)
+}
+
+// askAll is askFleet for all answers. It notes the workers that run and are missing in them, and returns them.
+func askAll[T any](ctx context.Context, a *app, s *session, verb string, request any) ([]T, []control.Silent, error) {
+	answers, silent, err := control.AskAll[T](ctx, s.nc, s.names, verb, request)
+	if len(answers) > 0 && len(silent) > 0 {
+		a.note("no answer from %d of %d workers, which are busy or too old for the question: %s",
+			len(silent), len(answers)+len(silent), namesOf(silent))
 	}
-	return answers, err
+	return answers, silent, s.explainNoWorkers(control.Subject(s.names, verb), err)
+}
+
+// noteSilent says which workers run though none answers. old says that none knows the question.
+func (a *app) noteSilent(silent []control.Silent, old bool) {
+	why := "do not answer, because they are busy or of a version that does not know the question"
+	if old {
+		why = "are of a version that does not know the question"
+	}
+	a.note("the workers that run %s: %s", why, namesOf(silent))
+}
+
+// namesOf lists workers with their versions: the first ten, and how many more there are.
+func namesOf(list []control.Silent) string {
+	const most = 10
+	var names []string
+	for _, w := range list[:min(most, len(list))] {
+		names = append(names, w.Worker+" ("+w.Version+")")
+	}
+	if more := len(list) - len(names); more > 0 {
+		names = append(names, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(names, ", ")
+}
+
+// explainNoWorkers says why no worker may answer. Nobody subscribes under another prefix, so the prefix is named.
+func (s *session) explainNoWorkers(subject string, err error) error {
+	if errors.Is(err, control.ErrNoWorkers) {
+		return fmt.Errorf("%w on %s: none runs with GOFER_PREFIX=%s on this server, or this user may not ask", err, subject, s.names.Prefix())
+	}
+	return err
 }
 
 // verb returns the function of a cobra command for a verb that needs a connection: it connects, calls do, and closes the

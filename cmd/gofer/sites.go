@@ -263,7 +263,7 @@ func (a *app) sitesReset(ctx context.Context, s *session, args []string) error {
 	if err != nil {
 		return err
 	}
-	list, err := askFleet[control.SiteReset](ctx, s, control.ResetSite, control.SiteRequest{Site: name}, 0)
+	list, _, err := askAll[control.SiteReset](ctx, a, s, control.ResetSite, control.SiteRequest{Site: name})
 	if err != nil {
 		return err
 	}

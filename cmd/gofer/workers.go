@@ -20,10 +20,11 @@ func (a *app) workersCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "workers", Short: "List the workers that run and how they stand", Args: args(cobra.NoArgs),
 		RunE: a.verb("workers", func(ctx context.Context, s *session, _ []string) error {
-			list, err := askWorkers(ctx, s, control.WorkersRequest{})
+			list, _, err := askAll[control.Status](ctx, a, s, control.Workers, control.WorkersRequest{})
 			if err != nil {
 				return err
 			}
+			sortWorkers(list)
 			if a.json {
 				return a.printJSON(list)
 			}
@@ -42,8 +43,12 @@ func (a *app) workersCommand() *cobra.Command {
 // askWorkers asks each worker how it stands. The answers are sorted by name.
 func askWorkers(ctx context.Context, s *session, request control.WorkersRequest) ([]control.Status, error) {
 	list, err := askFleet[control.Status](ctx, s, control.Workers, request, 0)
-	slices.SortFunc(list, func(a, b control.Status) int { return cmp.Compare(a.Worker, b.Worker) })
+	sortWorkers(list)
 	return list, err
+}
+
+func sortWorkers(list []control.Status) {
+	slices.SortFunc(list, func(a, b control.Status) int { return cmp.Compare(a.Worker, b.Worker) })
 }
 
 // weights shows the queues as GOFER_QUEUES is written: name and weight.

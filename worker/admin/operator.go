@@ -22,8 +22,8 @@ type Operator struct {
 	// Queues returns the fields of the answer: queues and what is known of the counting.
 	Queues                  func(context.Context) (any, error)
 	PauseQueue, ResumeQueue func(ctx context.Context, queue string) error
-	// Workers returns a value for the field workers.
-	Workers     func(context.Context) (any, error)
+	// Workers returns a value for the field workers, and the names of those that run and have not answered.
+	Workers     func(context.Context) (list any, missing []string, err error)
 	DrainWorker func(ctx context.Context, worker string) error
 	// Jobs returns at most limit jobs that fit a filter, the oldest first: the oldest ones that have not ended, or the newest ended
 	// ones. partial tells that it has ended before it had looked at all of them, because that takes too long.
@@ -169,11 +169,11 @@ func (a *admin) workers(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
 	defer cancel()
-	list, err := a.Operator.Workers(ctx)
+	list, missing, err := a.Operator.Workers(ctx)
 	if err != nil {
 		return err
 	}
-	return reply(w, map[string]any{"workers": list})
+	return reply(w, map[string]any{"workers": list, "missing": append([]string{}, missing...)})
 }
 
 // drainWorker asks a worker to drain. The answer does not wait for the end of its jobs.

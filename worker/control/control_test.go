@@ -376,3 +376,42 @@ func TestAPoolIsToldPageByPage(t *testing.T) {
 		t.Errorf("%d proxies, %v; want as many as half a megabyte takes", len(large[0].Proxies), err)
 	}
 }
+
+// startOther starts a worker that answers pings and, if it is not "", a verb with nothing.
+func (f *fleet) startOther(name, version, deaf string) {
+	f.Helper()
+	s, err := micro.AddService(f.nc, micro.Config{Name: "shop", Version: version, Metadata: map[string]string{"worker": name}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { _ = s.Stop() })
+	if deaf != "" {
+		err := s.AddEndpoint("deaf", micro.HandlerFunc(func(micro.Request) {}), micro.WithEndpointSubject("shop.ctl."+deaf), micro.WithEndpointQueueGroupDisabled())
+		if err != nil {
+			f.Fatal(err)
+		}
+	}
+}
+
+// TestAMissingAnswerIsNamed has workers that are too old for a verb and one that does not answer it, beside others of its name.
+func TestAMissingAnswerIsNamed(t *testing.T) {
+	f := newFleet(t, "a", "b", "b")
+	f.startOther("old", "0.9.0", "")
+	f.startOther("b", "1.2.3", control.Workers)
+	got, silent, err := control.AskAll[control.Status](t.Context(), f.nc, f.names, control.Workers, nil)
+	if want := []control.Silent{{Worker: "b", Version: "1.2.3"}, {Worker: "old", Version: "0.9.0"}}; err != nil || len(got) != 3 || !slices.Equal(silent, want) {
+		t.Errorf("got %d answers, %v and %v, want 3 and %v", len(got), silent, err, want)
+	}
+	got, silent, err = control.AskAll[control.Status](t.Context(), f.nc, f.names, "future", nil)
+	if !errors.Is(err, control.ErrUnknownVerb) || len(got) != 0 || len(silent) != 5 {
+		t.Errorf("nobody knows the verb: got %d answers, %v and %v, want all five workers", len(got), silent, err)
+	}
+}
+
+func TestAFleetWithoutWorkersMissesNone(t *testing.T) {
+	f := newFleet(t)
+	_, silent, err := control.AskAll[control.Status](t.Context(), f.nc, f.names, control.Workers, nil)
+	if !errors.Is(err, control.ErrNoWorkers) || len(silent) != 0 {
+		t.Errorf("got %v and %v, want no workers", silent, err)
+	}
+}

@@ -60,20 +60,23 @@ func (d *daemon) asClient(act func(*client.Client) error) error {
 	return err
 }
 
-// fleetWorkers asks all workers how they stand.
-func (d *daemon) fleetWorkers(ctx context.Context) (any, error) {
+// fleetWorkers asks all workers how they stand, and names those that run and have not answered.
+func (d *daemon) fleetWorkers(ctx context.Context) (all any, missing []string, err error) {
 	conn := d.connected.Load()
 	if conn == nil || !conn.nc.IsConnected() {
 		// A worker without a connection still shows itself.
-		return []control.Status{d.ownStatus()}, nil
+		return []control.Status{d.ownStatus()}, nil, nil
 	}
-	list, err := control.Ask[control.Status](ctx, conn.nc, control.Subject(d.names, control.Workers), nil, 0)
+	list, silent, err := control.AskAll[control.Status](ctx, conn.nc, d.names, control.Workers, nil)
+	for _, w := range silent {
+		missing = append(missing, w.Worker)
+	}
 	for i := range list {
 		if list[i].Reasons == nil {
 			list[i].Reasons = []string{}
 		}
 	}
-	return list, err
+	return list, missing, err
 }
 
 // fleetSample is how all workers stand and what they did lately, for the page.
