@@ -23,7 +23,7 @@ func JobFields() []Field {
 		{"headers", "object: string or list of strings", "none", "not `Host`, `Content-Length`, hop-by-hop, `Proxy-*`", "request headers, sent as they are", headersRule()},
 		{"body", "string", "none", "not with `body_base64`", "request body as text", textRule()},
 		{"body_base64", "string", "none", "not with `body`", "request body as base64", with(patternRule(base64Pattern), rule{"contentEncoding": "base64"})},
-		{"timeout", "duration", "`GOFER_ATTEMPT_TIMEOUT`", "at most 10 m", "bounds one attempt, redirects included", durationRule(rule{"minimum": 0, "maximum": MaxAttemptTimeout.Seconds()})},
+		{"timeout", "duration", "`GOFER_ATTEMPT_TIMEOUT`", "at most 10 m; 0 means the default", "bounds one attempt, redirects included", durationRule(rule{"minimum": 0, "maximum": MaxAttemptTimeout.Seconds()})},
 		{"first_byte_timeout", "`auto`, `off` or duration", "`GOFER_FIRST_BYTE_TIMEOUT`", "above 0", "bounds the wait for the first byte of each answer, and each of dialling, CONNECT and TLS", autoRule()},
 		{"not_before", "time", "now", "year at most 2261", "the job waits for this time without a slot", with(timeRule(), rule{"pattern": yearPattern})},
 		{"deadline", "time", "none", "year at most 2261", "no attempt starts or goes on after it: `expired`", with(timeRule(), rule{"pattern": yearPattern})},
@@ -33,7 +33,7 @@ func JobFields() []Field {
 		{"when_no_proxy", "string", "`wait`", "`wait`, `fail`", "what the job does while no proxy can be used", with(choiceRule(NoProxyWait, NoProxyFail), defaultRule(NoProxyWait))},
 		{"when_site_down", "string", "`wait`", "`wait`, `fail`", "what the job does while its site rests", with(choiceRule(SiteDownWait, SiteDownFail), defaultRule(SiteDownWait))},
 		{"follow_redirects", "integer", "10", "0–50", "how many redirects are followed; 0 returns the 3xx itself", with(rangeRule(0, MaxFollowRedirects), defaultRule(DefaultRedirects))},
-		{"max_body_bytes", "integer", "`GOFER_MAX_BODY_BYTES`", "at most the default", "a larger decoded body is `body_too_large`", countRule(0)},
+		{"max_body_bytes", "integer", "`GOFER_MAX_BODY_BYTES`", "at most the default; 0 means the default", "a larger decoded body is `body_too_large`", countRule(0)},
 		{"meta", "object of strings", "none", "32 keys `[A-Za-z0-9_-]{1,64}`, 8 KiB together, no control characters, no blank at either end of a value", "handed back in the result", metaRule()},
 	}
 }
@@ -71,7 +71,7 @@ func PolicyFields() []Field {
 		{"max_backoff_delay", "duration", "30 s", "1–300 s", "longest computed delay", with(durationRule(rule{"minimum": MinMaxBackoffDelay.Seconds(), "maximum": MaxMaxBackoffDelay.Seconds()}), defaultRule(30))},
 		{"jitter", "boolean", "true", "", "draws each delay evenly from zero to the computed one", with(booleanRule(), defaultRule(true))},
 		{"retry_status_codes", "list of integers", "408, 429, 502, 503, 504", "100–599", "answers with these statuses are tried again", with(listRule(rangeRule(100, 599)), defaultRule([]int{408, 429, 502, 503, 504}))},
-		{"timeout", "duration", "none", "above 0", "bounds all attempts and delays together: `timed_out`", durationRule(rule{"minimum": 0})},
+		{"timeout", "duration", "none", "above 0", "bounds all attempts and delays together, and the wait for a site that rests: `timed_out`. `GOFER_MAX_WAIT` bounds the wait for the first proxy", durationRule(rule{"minimum": 0})},
 		{"retry_non_idempotent", "boolean", "false", "", "tries POST and PATCH again although the target may have received them", with(booleanRule(), defaultRule(false))},
 		{"hedge", "`auto`, `off` or duration", "`off`", "above 0", "time without a first byte after which one more attempt begins through another proxy", with(autoRule(), defaultRule("off"))},
 		{"ban_status_codes", "list of integers", "403", "100–999; `[]` means none", "answers with these statuses are bans for jobs without a `ban`; not in a job's `retry`", with(listRule(rangeRule(100, MaxBanStatus)), defaultRule([]int{403}))},

@@ -3,7 +3,9 @@ package jobs
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -164,7 +166,13 @@ func unmarshal(value json.RawMessage, target any) error {
 			return nil
 		}
 	}
-	return json.Unmarshal(value, target)
+	err := json.Unmarshal(value, target)
+	if kind, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && strings.HasPrefix(kind.Value, "number") {
+		if json.Unmarshal(plainIntegers(value), target) == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // unmarshalNew sets target only to a good value: a job is checked although some of its fields cannot be read.
