@@ -49,29 +49,50 @@ type endedSearch struct {
 }
 
 // listEnded lists the newest jobs with the outcome of the filter, the oldest of them first. Failed ones are found by their dead
-// letters: there are fewer of these than results. Of what ctx's end leaves out, partial tells.
+// letters first, which are fewer than results and are kept for longer, and then by their results: a letter may have been replayed
+// or purged. Of what ctx's end leaves out, partial tells.
 func listEnded(ctx context.Context, c *bus.Client, f admin.JobFilter, limit int) (list []admin.Job, partial bool, err error) {
-	s := &endedSearch{bus: c, filter: f}
-	kind, read := "RESULTS", s.readResults
+	var letters []admin.Job
 	if f.State == jobs.Failed {
-		kind, read = "DEAD", s.readLetters
+		s := &endedSearch{bus: c, filter: f}
+		err = s.search(ctx, "DEAD", limit, s.readLetters)
+		letters = s.rows
 	}
-	info, err := c.StreamInfo(ctx, c.Names().Stream(kind))
-	if err != nil {
-		err = c.Explain("list jobs", err)
-	} else {
-		err = backwards(info.State, func(after, upTo uint64) (enough bool, err error) {
-			err = read(ctx, after, upTo)
-			return len(s.rows) >= limit, err
-		})
+	s := &endedSearch{bus: c, filter: f}
+	if err == nil {
+		err = s.search(ctx, "RESULTS", limit, s.readResults)
 	}
 	if partial = err != nil && errors.Is(context.Cause(ctx), errSearchTime); partial {
 		err = nil
 	}
-	slices.SortStableFunc(s.rows, func(a, b admin.Job) int {
+	rows := once(append(s.rows, letters...))
+	slices.SortStableFunc(rows, func(a, b admin.Job) int {
 		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Queue, b.Queue), cmp.Compare(a.ID, b.ID))
 	})
-	return s.rows[max(0, len(s.rows)-limit):], partial, err
+	return rows[max(0, len(rows)-limit):], partial, err
+}
+
+// search reads a stream from its newest message back until it has found limit jobs.
+func (s *endedSearch) search(ctx context.Context, kind string, limit int, read func(ctx context.Context, after, upTo uint64) error) error {
+	info, err := s.bus.StreamInfo(ctx, s.bus.Names().Stream(kind))
+	if err != nil {
+		return s.bus.Explain("list jobs", err)
+	}
+	return backwards(info.State, func(after, upTo uint64) (enough bool, err error) {
+		err = read(ctx, after, upTo)
+		return len(s.rows) >= limit, err
+	})
+}
+
+// once leaves out each job that is listed before.
+func once(rows []admin.Job) []admin.Job {
+	seen := make(map[bus.Key]bool, len(rows))
+	return slices.DeleteFunc(rows, func(job admin.Job) bool {
+		key := bus.Key{Queue: job.Queue, ID: job.ID}
+		before := seen[key]
+		seen[key] = true
+		return before
+	})
 }
 
 // backwards calls read for parts of a stream from its newest message back, until it has enough. The parts grow, because each one

@@ -72,7 +72,7 @@ func (e *ended) list(ctx context.Context, f admin.JobFilter, limit int) (ids str
 	return strings.TrimSpace(ids), partial
 }
 
-// TestTheNewestEndedJobsAreListed: they are read from the newest back, in parts, and failed ones by their dead letters.
+// TestTheNewestEndedJobsAreListed: they are read from the newest back, in parts, and failed ones by their dead letters and results.
 func TestTheNewestEndedJobsAreListed(t *testing.T) {
 	t.Parallel()
 	e := newEnded(t)
@@ -84,6 +84,8 @@ func TestTheNewestEndedJobsAreListed(t *testing.T) {
 	e.store(jobs.Failed, "default", "a.test", 1, true)
 	e.store(jobs.Failed, "low", "b.test", 1100, true)
 	e.store(jobs.Failed, "default", "b.test", 1, true)
+	e.n--
+	e.store(jobs.Failed, "default", "b.test", 1, false) // the same job
 	for _, test := range []struct {
 		filter admin.JobFilter
 		limit  int
@@ -94,7 +96,8 @@ func TestTheNewestEndedJobsAreListed(t *testing.T) {
 		{admin.JobFilter{State: jobs.Succeeded}, 2, "default/succeeded2501 default/succeeded2502"},
 		{admin.JobFilter{State: jobs.Succeeded, Queue: "low"}, 2, "low/succeeded2"},
 		{admin.JobFilter{State: jobs.Succeeded, Site: "b.test"}, 2, "low/succeeded2"},
-		{admin.JobFilter{State: jobs.Failed, Queue: "default"}, 5, "default/failed2505 default/failed3606"},
+		{admin.JobFilter{State: jobs.Failed, Queue: "default"}, 5, "default/failed2504 default/failed2505 default/failed3606"},
+		{admin.JobFilter{State: jobs.Failed, Queue: "default"}, 2, "default/failed2505 default/failed3606"},
 		{admin.JobFilter{State: jobs.Failed}, 2, "low/failed3605 default/failed3606"},
 		{admin.JobFilter{State: jobs.Failed, Site: "c.test"}, 2, ""},
 	} {
