@@ -106,7 +106,7 @@ func (c *Client) DueConsumers(ctx context.Context) (list []DueConsumer, err erro
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	// All consumers of the stream are listed in one question, instead of one for each queue.
-	err = c.Consumers(ctx, c.JobStream(true), func(info *jetstream.ConsumerInfo) {
+	_, err = c.Consumers(ctx, c.JobStream(true), func(info *jetstream.ConsumerInfo) {
 		if queue, ours := strings.CutPrefix(info.Name, c.names.DueConsumer("")); ours {
 			list = append(list, DueConsumer{Queue: queue, Paused: info.Paused, Pending: int64(info.NumPending), Delivered: info.Delivered.Stream})
 		}

@@ -102,14 +102,14 @@ func (c *Client) StreamInfo(ctx context.Context, name string) (*jetstream.Stream
 	return stream.CachedInfo(), nil
 }
 
-// Consumers calls use for each consumer of a stream.
-func (c *Client) Consumers(ctx context.Context, name string, use func(*jetstream.ConsumerInfo)) error {
+// Consumers calls use for each consumer of a stream. It returns how the stream stood before it asked for the consumers.
+func (c *Client) Consumers(ctx context.Context, name string, use func(*jetstream.ConsumerInfo)) (*jetstream.StreamInfo, error) {
 	// The handle is fetched for each call: a stream may have been recreated.
 	stream, err := c.js.Stream(ctx, name)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return c.refusals.watch(ctx, func(ctx context.Context) error {
+	return stream.CachedInfo(), c.refusals.watch(ctx, func(ctx context.Context) error {
 		lister := stream.ListConsumers(ctx)
 		for info := range lister.Info() {
 			use(info)

@@ -84,7 +84,7 @@ func NewCounter(c *bus.Client, cfg Config) *Counter {
 	if cfg.ReadJobs == 0 {
 		cfg.ReadJobs = readJobs
 	}
-	return &Counter{cfg: cfg, bus: c, unserved: unserved{queues: map[string]bool{}}}
+	return &Counter{cfg: cfg, bus: c, unserved: unserved{queues: map[string]bool{}, ended: time.Now()}}
 }
 
 // reset forgets everything, because the sequences name other jobs now. The limits of the names begin again with

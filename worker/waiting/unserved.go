@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
@@ -23,10 +25,11 @@ type unserved struct {
 	// began is when the current reading began; zero between two readings. whole tells that it began at the first job.
 	began time.Time
 	whole bool
-	// ended is when the latest reading ended, and rest how long there is none after it.
+	// ended is when the latest reading ended or all jobs were known, and rest how long there is no reading after it.
 	ended time.Time
 	rest  time.Duration
-	// excess is by how much the numbers of jobs differed at the latest counts.
+	// excess is by how much more jobs there were than the known ones, or fewer, at the latest counts. Jobs that came or ended
+	// during a count are not part of it.
 	excess [3]uint64
 }
 
@@ -41,12 +44,15 @@ const (
 	// Between two readings passes the time that the first one took, and at least minRest. Failures double it up to maxRest.
 	minRest = 5 * time.Second
 	maxRest = 5 * time.Minute
+	// busyRest is how many times longer the pause is, and at least maxRest, while jobs come and end during each count, among
+	// which a few of such a queue are not noticed.
+	busyRest = 20
 )
 
 // addUnserved counts the jobs that no consumer knows: those of queues that nobody serves, such as misspelt
-// ones. known is the number of jobs of which a consumer has told.
-func (c *Counter) addUnserved(ctx context.Context, queues map[string]*Queue, known uint64) error {
-	info, err := c.bus.StreamInfo(ctx, c.bus.Names().Stream("JOBS"))
+// ones. known is the number of jobs of which a consumer has told, and before is how the stream stood before they were asked.
+func (c *Counter) addUnserved(ctx context.Context, queues map[string]*Queue, known uint64, before *jetstream.StreamInfo) error {
+	after, err := c.bus.StreamInfo(ctx, c.bus.Names().Stream("JOBS"))
 	if err != nil {
 		return err
 	}
@@ -62,16 +68,26 @@ func (c *Counter) addUnserved(ctx context.Context, queues map[string]*Queue, kno
 		queueOf(queues, OtherQueues).Queued = l.other
 	}
 	// Jobs beyond the known ones are of queues that have not been found yet.
-	excess := distance(info.State.Msgs, known+l.other)
-	l.excess[c.counts%len(l.excess)] = excess
+	fewest, most := jobsBetween(before.State, after.State)
+	known += l.other
+	l.excess[c.counts%len(l.excess)] = distance(known, min(max(known, fewest), most))
 	switch {
-	case excess == 0:
+	case known == fewest && known == most:
 		// All jobs so far are known, so those of a queue that has not been found can only follow.
-		l.after, l.began, l.ended = info.State.LastSeq, time.Time{}, time.Time{}
+		l.after, l.began, l.ended, l.rest = after.State.LastSeq, time.Time{}, time.Now(), 0
 	case c.mustRead():
 		c.readUnserved(ctx, queues)
 	}
 	return nil
+}
+
+// jobsBetween returns the fewest and the most jobs that there can have been at any moment between two states of the stream.
+func jobsBetween(before, after jetstream.StreamState) (fewest, most uint64) {
+	came := after.LastSeq - min(before.LastSeq, after.LastSeq)
+	most = before.Msgs + came
+	// Those that came and are not there any more have ended, and others may have ended before they came.
+	ended := most - min(after.Msgs, most)
+	return before.Msgs - min(ended, before.Msgs), most
 }
 
 // countUnserved adds the jobs of a queue that was found. It forgets a queue that has none, or whose consumers count them now.
@@ -93,13 +109,14 @@ func (c *Counter) countUnserved(ctx context.Context, queues map[string]*Queue, n
 	return n, nil
 }
 
-// mustRead reports whether jobs are read to find queues. Jobs that come or end during a count make a difference for a moment: the
-// smallest of the last three must be positive. The first count has no history, and who counts only once must see such a queue,
-// too.
+// mustRead reports whether jobs are read to find queues. A difference must last for three counts, because the consumers answer one
+// after the other. The first count has no history, and who counts only once must see such a queue, too. Without a difference, a few
+// jobs of such a queue may hide among the jobs that come and end during each count: after a long pause all jobs are read.
 func (c *Counter) mustRead() bool {
 	l := &c.unserved
-	persistent := c.counts == 1 || min(l.excess[0], l.excess[1], l.excess[2]) > 0
-	return !l.began.IsZero() || persistent && time.Since(l.ended) >= l.rest
+	lasts := min(l.excess[0], l.excess[1], l.excess[2]) > 0 || c.counts == 1 && l.excess[1] > 0
+	pause := time.Since(l.ended)
+	return !l.began.IsZero() || lasts && pause >= l.rest || pause >= max(maxRest, busyRest*l.rest)
 }
 
 // readUnserved reads some jobs and adds the queues without consumers among them. Without an answer of the server the queues stay

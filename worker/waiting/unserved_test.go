@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -89,6 +90,34 @@ func TestAQueueThatNobodyServesIsFoundByReadingFewJobsACount(t *testing.T) {
 	step("one is served now", "misspelt 2", 0)
 	if got := w.overheard(infos, "subjects_filter"); len(got) > 0 {
 		t.Errorf("lists of subjects: got %q, want none", got)
+	}
+}
+
+// TestJobsThatComeDuringACountAreNotTakenForUnservedOnes: a busy fleet must not read all its jobs for ever.
+func TestJobsThatComeDuringACountAreNotTakenForUnservedOnes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	reads := w.listen("$JS.API.DIRECT.GET.GOFER_JOBS")
+	c := waiting.NewCounter(w.bus, waiting.Config{})
+	stop := make(chan struct{})
+	var publisher sync.WaitGroup
+	publisher.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				_, _ = w.bus.Conn().Request(fmt.Sprint("gofer.jobs.default.busy-", i), []byte("http://shop.test/"), time.Second)
+			}
+		}
+	})
+	for range 12 {
+		w.count(c)
+	}
+	close(stop)
+	publisher.Wait()
+	if got := w.overheard(reads, `"next_by_subj":"\u003e"`); len(got) > 0 {
+		t.Errorf("pages of jobs read: got %q, want none", got)
 	}
 }
 
