@@ -172,26 +172,25 @@ func (c *Client) LastMessages(ctx context.Context, stream string, subjects []str
 	if err != nil {
 		return err
 	}
-	_, err = c.readBatch(ctx, stream, body, use)
+	_, err = c.readBatch(ctx, stream, body, len(subjects), use)
 	return err
 }
 
-// readBatch sends a request for several messages and calls use for each message of the answer, except those whose headers cannot
-// be read.
-func (c *Client) readBatch(ctx context.Context, stream string, request []byte, use func(*nats.Msg) error) (end batchEnd, err error) {
+// readBatch sends a request for several messages, at most most, and calls use for each message of the answer, except those whose
+// headers cannot be read.
+func (c *Client) readBatch(ctx context.Context, stream string, request []byte, most int, use func(*nats.Msg) error) (end batchEnd, err error) {
 	// A batch comes as several messages to one inbox, so a request of nats.go, which takes the first answer,
 	// does not do.
-	sub, err := c.nc.SubscribeSync(c.nc.NewInbox())
+	answers, err := c.openInbox(c.nc.NewInbox(), most)
 	if err != nil {
 		return end, err
 	}
-	defer func() { _ = sub.Unsubscribe() }()
+	defer answers.close()
 	subject := directGet + stream
 	err = c.refusals.watch(ctx, func(ctx context.Context) error {
-		// Subscribed before the request is sent: an answer cannot be missed.
-		err := c.nc.PublishRequest(c.inDomain(subject), sub.Subject, request)
+		err := c.nc.PublishRequest(c.inDomain(subject), answers.sub.Subject, request)
 		if err == nil {
-			end, err = c.readAnswers(ctx, stream, sub, use)
+			end, err = c.readAnswers(ctx, stream, answers, use)
 		}
 		return err
 	}, subject)
@@ -199,9 +198,9 @@ func (c *Client) readBatch(ctx context.Context, stream string, request []byte, u
 }
 
 // readAnswers uses the messages of an answer until its end.
-func (c *Client) readAnswers(ctx context.Context, stream string, sub *nats.Subscription, use func(*nats.Msg) error) (batchEnd, error) {
+func (c *Client) readAnswers(ctx context.Context, stream string, answers inbox, use func(*nats.Msg) error) (batchEnd, error) {
 	for {
-		msg, err := nextMsg(ctx, sub)
+		msg, err := answers.next(ctx)
 		if err != nil {
 			return batchEnd{}, err
 		}
@@ -232,31 +231,17 @@ func (c *Client) request(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) 
 // requestRaw is request for an answer that nats.go takes for its own word that nobody answers: a stored message without a payload
 // may have the same status.
 func (c *Client) requestRaw(ctx context.Context, subject string, body []byte) (*nats.Msg, error) {
-	// Room for one: a late answer must not block the connection's reader.
-	answers := make(chan *nats.Msg, 1)
-	sub, err := c.nc.ChanSubscribe(c.nc.NewInbox(), answers)
+	answers, err := c.openInbox(c.nc.NewInbox(), 1)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = sub.Unsubscribe() }()
+	defer answers.close()
 	return call(ctx, c.refusals, func(ctx context.Context) (*nats.Msg, error) {
-		if err := c.nc.PublishRequest(c.inDomain(subject), sub.Subject, body); err != nil {
+		if err := c.nc.PublishRequest(c.inDomain(subject), answers.sub.Subject, body); err != nil {
 			return nil, err
 		}
-		select {
-		case msg := <-answers:
-			return msg, nil
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
+		return answers.next(ctx)
 	}, subject)
-}
-
-// nextMsg returns the next message of a subscription, within requestTimeout.
-func nextMsg(ctx context.Context, sub *nats.Subscription) (*nats.Msg, error) {
-	ctx, cancel := Bounded(ctx)
-	defer cancel()
-	return sub.NextMsgWithContext(ctx)
 }
 
 // CountBySubject counts the messages of every subject that matches filter. Its cost grows with the number of subjects.

@@ -95,7 +95,7 @@ func (c *Client) CountSince(ctx context.Context, kind, filter string, since time
 	if err != nil {
 		return 0, err
 	}
-	end, err := c.readBatch(ctx, c.names.Stream(kind), request, func(*nats.Msg) error { return nil })
+	end, err := c.readBatch(ctx, c.names.Stream(kind), request, 1, func(*nats.Msg) error { return nil })
 	// Without a message the server sends no sequence.
 	if end.last > 0 {
 		n = 1 + end.left
@@ -121,7 +121,7 @@ func (c *Client) batchFrom(ctx context.Context, kind, filter string, from uint64
 	if err != nil {
 		return end, err
 	}
-	end, err = c.readBatch(ctx, c.names.Stream(kind), request, func(msg *nats.Msg) error {
+	end, err = c.readBatch(ctx, c.names.Stream(kind), request, batch, func(msg *nats.Msg) error {
 		seq, err := sequenceOf(msg)
 		if err != nil {
 			return err

@@ -38,7 +38,7 @@ func (c *Client) ReadPage(ctx context.Context, p Page, use func(*nats.Msg) error
 	// It stays where it was if nothing is read, so a caller that continues from it does not begin again at the
 	// start.
 	last = p.After
-	end, err := c.readBatch(ctx, p.Stream, request, func(msg *nats.Msg) (err error) {
+	end, err := c.readBatch(ctx, p.Stream, request, p.Limit, func(msg *nats.Msg) (err error) {
 		if last, err = sequenceOf(msg); err != nil {
 			return err
 		}

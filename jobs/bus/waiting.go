@@ -236,20 +236,20 @@ func (c *Client) readEach(ctx context.Context, seqs []uint64, use func(seq uint6
 
 // askEach tells the answers apart by their subjects: the headers of a message may be such that its sequence cannot be read.
 func (c *Client) askEach(ctx context.Context, stream string, seqs []uint64, use func(seq uint64, msg *nats.Msg)) error {
-	inbox := c.nc.NewInbox() + "."
-	sub, err := c.nc.SubscribeSync(inbox + "*")
+	prefix := c.nc.NewInbox() + "."
+	answers, err := c.openInbox(prefix+"*", len(seqs))
 	if err != nil {
 		return err
 	}
-	defer func() { _ = sub.Unsubscribe() }()
+	defer answers.close()
 	for _, seq := range seqs {
-		reply := inbox + strconv.FormatUint(seq, 10)
+		reply := prefix + strconv.FormatUint(seq, 10)
 		if err := c.nc.PublishRequest(c.inDomain(directGet+stream), reply, fmt.Appendf(nil, `{"seq":%d}`, seq)); err != nil {
 			return err
 		}
 	}
 	for range seqs {
-		msg, err := nextMsg(ctx, sub)
+		msg, err := answers.next(ctx)
 		if err != nil {
 			return err
 		}
@@ -262,7 +262,7 @@ func (c *Client) askEach(ctx context.Context, stream string, seqs []uint64, use 
 		case !found:
 			continue
 		}
-		seq, err := strconv.ParseUint(strings.TrimPrefix(msg.Subject, inbox), 10, 64)
+		seq, err := strconv.ParseUint(strings.TrimPrefix(msg.Subject, prefix), 10, 64)
 		if err != nil {
 			return err
 		}

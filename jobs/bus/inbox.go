@@ -1,0 +1,45 @@
+package bus
+
+import (
+	"context"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// inbox receives the answers to one request, or to several. Close ends it. A synchronous subscription of nats.go would do the same
+// with room for 65,536 messages, half a megabyte, for each request.
+type inbox struct {
+	sub  *nats.Subscription
+	msgs chan *nats.Msg
+}
+
+// openInbox subscribes to subject, and has room for most answers and the message that ends them. nats.go drops what finds no room.
+// Open it before the request is sent: then no answer can be missed.
+func (c *Client) openInbox(subject string, most int) (inbox, error) {
+	msgs := make(chan *nats.Msg, most+1)
+	sub, err := c.nc.ChanSubscribe(subject, msgs)
+	return inbox{sub: sub, msgs: msgs}, err
+}
+
+func (b inbox) close() { _ = b.sub.Unsubscribe() }
+
+// next returns the next answer. It waits for at most requestTimeout: if the server dies, no answer comes.
+func (b inbox) next(ctx context.Context) (*nats.Msg, error) {
+	// Most answers are here already, and need no timer.
+	select {
+	case msg := <-b.msgs:
+		return msg, nil
+	default:
+	}
+	timer := time.NewTimer(requestTimeout)
+	defer timer.Stop()
+	select {
+	case msg := <-b.msgs:
+		return msg, nil
+	case <-timer.C:
+		return nil, context.DeadlineExceeded
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
