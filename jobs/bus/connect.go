@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -163,6 +165,7 @@ func (d Dial) Check() error {
 func (d Dial) servers() (string, error) {
 	var out []string
 	scheme, user := false, false // what an earlier URL has
+	webSockets := 0
 	// A comma in a password splits a URL in two. The second half has no scheme and an @, which is how it is
 	// recognised.
 	for _, server := range text.Items(d.URL) {
@@ -176,13 +179,37 @@ func (d Dial) servers() (string, error) {
 		if err != nil || u.Hostname() == "" || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
 			return "", errURL
 		}
+		if err := checkServer(u); err != nil {
+			return "", err
+		}
+		if isWebSocket(u) {
+			webSockets++
+		}
 		out = append(out, server)
 	}
-	if len(out) == 0 {
+	switch {
+	case len(out) == 0:
 		return "", errURL
+	case webSockets != 0 && webSockets != len(out):
+		return "", wrongField("URL", errors.New("ws or wss URLs stand beside others: nats.go takes one kind or the other"))
 	}
 	return strings.Join(out, ","), nil
 }
+
+// checkServer refuses what no wait can cure, but what nats.go would try for ever: it takes any scheme for nats.
+func checkServer(u *url.URL) error {
+	if !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
+		return wrongField("URL", errors.New("a scheme is none of nats, tls, ws, wss"))
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return wrongField("URL", errors.New("a port is not between 1 and 65535"))
+		}
+	}
+	return nil
+}
+
+func isWebSocket(u *url.URL) bool { return u.Scheme == "ws" || u.Scheme == "wss" }
 
 // errURL says what a list of URLs looks like. It cannot say what is wrong without repeating part of a password.
 var errURL = wrongField("URL", errors.New("not a list of URLs such as nats://127.0.0.1:4222; in a user name or password write commas and "+

@@ -117,8 +117,13 @@ func (s streamConfig) check() (reasons []string) {
 	if s.ResultsMaxAge.Seconds() < 60 || s.ResultsMaxAge.Std().Hours() > 876000 {
 		reasons = append(reasons, "GOFER_RESULTS_MAX_AGE: not between 60s and 876000h, 100 years")
 	}
-	if s.ResultsMaxBytes < 0 || s.JobsMaxMsgs < 0 || s.JobsMaxBytes < 0 {
-		reasons = append(reasons, "GOFER_RESULTS_MAX_BYTES, GOFER_JOBS_MAX_MSGS, GOFER_JOBS_MAX_BYTES: below zero")
+	for _, limit := range []struct {
+		name  string
+		value int64
+	}{{"GOFER_RESULTS_MAX_BYTES", s.ResultsMaxBytes}, {"GOFER_JOBS_MAX_MSGS", s.JobsMaxMsgs}, {"GOFER_JOBS_MAX_BYTES", s.JobsMaxBytes}} {
+		if limit.value < 0 {
+			reasons = append(reasons, limit.name+": below zero; 0 means no bound")
+		}
 	}
 	if !slices.Contains([]int{1, 3, 5}, s.Replicas) {
 		reasons = append(reasons, "GOFER_REPLICAS: none of 1, 3, 5")

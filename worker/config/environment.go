@@ -142,10 +142,11 @@ func (c *Config) fill(set map[string]string) (reasons []string) {
 		// A variable that is set and wrong is reported once, here, and has its default for the later checks.
 		written, ok := set[v.Name]
 		if ok {
-			if err := assign(field.Addr().Interface(), written); err == nil {
+			err := assign(field.Addr().Interface(), written)
+			if err == nil {
 				return
 			}
-			reasons = append(reasons, v.Name+": "+expectation(field.Addr().Interface()))
+			reasons = append(reasons, v.Name+": "+expectation(field.Addr().Interface(), err))
 		}
 		if v.Default != "" {
 			_ = assign(field.Addr().Interface(), v.Default) // never fails: a test reads every default
@@ -178,8 +179,9 @@ func assign(to any, written string) (err error) {
 	return err
 }
 
-// expectation says what the text of a variable looks like, as the end of a reason.
-func expectation(of any) string {
+// expectation says what the text of a variable looks like, as the end of a reason. Only the errors of lists of queues are repeated:
+// others may hold the text, which may be a secret.
+func expectation(of any, err error) string {
 	switch of.(type) {
 	case *optionalDuration:
 		return `neither off nor a duration: write "1.5s", "2m" or a number of seconds`
@@ -194,7 +196,7 @@ func expectation(of any) string {
 	case *statusList, *bans:
 		return "not a comma separated list of whole numbers"
 	case *queueList:
-		return "not a list of queues such as critical:6,default:3,low:1 (names [a-z0-9_-]{1,32}, weights 1 to 1000, at most 32)"
+		return err.Error() + ": write a list such as critical:6,default:3,low:1 (names [a-z0-9_-]{1,32}, weights 1 to 1000, at most 32)"
 	}
 	return "not a whole number, in decimal digits"
 }

@@ -28,8 +28,11 @@ func (l *queueList) UnmarshalText(list []byte) error {
 				return errors.New("a weight is not between 1 and 1000")
 			}
 		}
-		if !jobs.ValidQueue(name) || seen[name] {
-			return errors.New("a name is not a queue's, or stands twice")
+		if !jobs.ValidQueue(name) {
+			return errors.New("a name is not a queue's")
+		}
+		if seen[name] {
+			return errors.New("a queue stands twice")
 		}
 		seen[name] = true
 		out = append(out, worker.Queue{Name: name, Weight: int(n)})
