@@ -10,12 +10,12 @@ import (
 	"golang.org/x/term"
 )
 
-// confirm asks before something is done to many things. A single thing is never asked about, except where a filter found
-// it. Without a terminal nobody can answer: then the user has to write --yes, or the call is a usage error. Any answer
-// but y and yes means no, also the end of the input. The question goes to standard error, so that the output of
-// a verb stays clean when it is piped.
-func (a *app) confirm(yes bool, question string) error {
-	if yes {
+// confirm asks before something is done to n things. A single thing that was named is never asked about. What a filter found is, so
+// filtered is true then. Without a terminal nobody can answer: then the user has to write --yes, or the call is a usage error, even if
+// the filter found nothing, so that a script fails on its first day. Any answer but y and yes means no, also the end of the input.
+// The question goes to standard error, so that the output of a verb stays clean when it is piped.
+func (a *app) confirm(yes bool, n int, filtered bool, question string) error {
+	if yes || n <= 1 && !filtered || n == 0 && a.interactive {
 		return nil
 	}
 	if !a.interactive {

@@ -88,6 +88,9 @@ func TestManyJobsAreCancelledOnlyIfTheUserAgrees(t *testing.T) {
 	if code, out, _ := gofer(t, "", "cancel", "--state", "queued", "--yes"); code != exitOK || !strings.Contains(out, "0 jobs") {
 		t.Errorf("cancel of nothing: exit %d, %q", code, out)
 	}
+	if code, _, errOut := gofer(t, "", "cancel", "--state", "queued"); code != exitUsage || !strings.Contains(errOut, "--yes") {
+		t.Errorf("cancel of nothing without --yes: exit %d, %q; want what it is with jobs", code, errOut)
+	}
 	for _, args := range [][]string{{}, {"a", "--site", "shop.test"}, {"--state", "lost"}} {
 		if code, _, _ := gofer(t, "", append([]string{"cancel"}, args...)...); code != exitUsage {
 			t.Errorf("cancel %v: exit %d, want %d", args, code, exitUsage)
@@ -168,6 +171,9 @@ func TestKeptResultsAreListedByOutcomeAndStatus(t *testing.T) {
 		if got := strings.Join(ids, " "); code != exitOK || got != want {
 			t.Errorf("results %s: exit %d, %q, %q; want %q", args, code, got, errOut, want)
 		}
+		if got, said := strings.Contains(errOut, "No results."), want == ""; got != said {
+			t.Errorf("results %s: says that there are none: %v, want %v", args, got, said)
+		}
 	}
 	for _, args := range []string{"a --failed", "--failed --all", "--status 4", "--status 44x", "--limit -1", "--limit 0", "--since never", "--since 2999-01-01T00:00:00Z", "--limit 1 --durable reader"} {
 		if code, _, _ := gofer(t, "", append([]string{"results"}, strings.Fields(args)...)...); code != exitUsage {
@@ -183,7 +189,7 @@ func TestOnlyYesAgrees(t *testing.T) {
 		a := newApp(io.Discard, &asked, nil)
 		a.in, a.interactive = strings.NewReader(answer), true
 		code := exitOK
-		if err := a.confirm(false, "Cancel 2 jobs?"); err != nil {
+		if err := a.confirm(false, 2, true, "Cancel 2 jobs?"); err != nil {
 			code = exitCode(err)
 		}
 		if code != want || !strings.Contains(asked.String(), "Cancel 2 jobs? [y/N]") {

@@ -62,11 +62,8 @@ func (a *app) cancel(ctx context.Context, s *session, f cancelFlags, args []stri
 	if err != nil {
 		return err
 	}
-	// Jobs that are named one by one were meant. Jobs that a filter found are asked about, even a single one.
-	if len(keys) > 1 || len(keys) == 1 && len(args) == 0 {
-		if err := a.confirm(f.yes, "Cancel "+count(len(keys), "job")+"?"); err != nil {
-			return err
-		}
+	if err := a.confirm(f.yes, len(keys), len(args) == 0, "Cancel "+count(len(keys), "job")+"?"); err != nil {
+		return err
 	}
 	done, err := forEach(ctx, keys, s.client.Cancel)
 	// The count is printed before the error, for what was cancelled stays so.

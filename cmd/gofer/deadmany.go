@@ -70,10 +70,8 @@ func (a *app) letterCommand(cmd *cobra.Command, f letterFlags, action string, ac
 			if err != nil {
 				return err
 			}
-			if len(list) > 1 || len(list) == 1 && len(args) == 0 {
-				if err := a.confirm(f.yes, action+" "+count(len(list), "dead letter")+"?"); err != nil {
-					return err
-				}
+			if err := a.confirm(f.yes, len(list), len(args) == 0, action+" "+count(len(list), "dead letter")+"?"); err != nil {
+				return err
 			}
 			// Only unknown names: act would print that nothing was removed, which reads like success.
 			if len(list) == 0 && len(unknown) > 0 {

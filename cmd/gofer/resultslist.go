@@ -60,11 +60,13 @@ func (f *resultFilter) fits(r *jobs.Result) bool {
 // results in memory and prints the newest N; without one it prints each at once.
 func (a *app) listResults(ctx context.Context, s *session, queue string, f *resultFilter) error {
 	var newest []jobs.Result
+	found := 0
 	// UntilNow ends at the newest result at the time of the call, so a busy queue cannot keep it going.
 	err := s.client.Follow(ctx, client.Filter{Queue: queue, Since: f.since.Time, UntilNow: true, HeadersOnly: true}, func(r jobs.Result) error {
 		if !f.fits(&r) {
 			return nil
 		}
+		found++
 		if f.limit == 0 {
 			return a.printHeaders(r)
 		}
@@ -76,6 +78,9 @@ func (a *app) listResults(ctx context.Context, s *session, queue string, f *resu
 	})
 	if err != nil {
 		return err
+	}
+	if found == 0 {
+		return a.err.line("No results.")
 	}
 	for _, r := range newest[max(0, len(newest)-int(f.limit)):] {
 		if err := a.printHeaders(r); err != nil {
