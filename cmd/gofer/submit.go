@@ -279,15 +279,18 @@ func parseJSONLine(line []byte) (job jobs.Job, err error) {
 	}
 	var name struct{ ID, Queue string }
 	// They are taken out before the job is decoded, which refuses unknown members.
-	for field, to := range map[string]*string{"id": &name.ID, "queue": &name.Queue} {
-		raw, given := fields[field]
+	for _, member := range []struct {
+		name string
+		to   *string
+	}{{"id", &name.ID}, {"queue", &name.Queue}} {
+		raw, given := fields[member.name]
 		if !given {
 			continue
 		}
-		if err := json.Unmarshal(raw, to); err != nil {
-			return job, fmt.Errorf("%s: not a string", field)
+		if err := json.Unmarshal(raw, member.to); err != nil {
+			return job, fmt.Errorf("%s: not a string", member.name)
 		}
-		delete(fields, field)
+		delete(fields, member.name)
 	}
 	rest, err := json.Marshal(fields)
 	if err != nil {

@@ -77,19 +77,19 @@ func (f *forecast) lacksCluster(want streamConfig) bool {
 	return want.Replicas > 1 && f.client.domain == "" && f.client.nc.ConnectedClusterName() == ""
 }
 
-// tier is what the account's limits for streams like this one are called; empty if it has the same for all.
-func (f *forecast) tier(want streamConfig) string {
+// tier is what the account's limits for streams with so many replicas are called; empty if it has the same for all.
+func (f *forecast) tier(replicas int) string {
 	if len(f.account.Tiers) == 0 {
 		return ""
 	}
-	return fmt.Sprint("R", want.Replicas)
+	return fmt.Sprint("R", replicas)
 }
 
 // stream counts a stream that would be created, and returns the code and the text with which the server would refuse it;
 // a zero code if it would not.
 func (f *forecast) stream(want streamConfig) (code jetstream.ErrorCode, text string) {
 	// Without tiers, the account counts every replica; with tiers, each tier counts streams once.
-	tier, of, replicas := f.tier(want), f.account.usage, int64(want.Replicas)
+	tier, of, replicas := f.tier(want.Replicas), f.account.usage, int64(want.Replicas)
 	if tier != "" {
 		var ok bool
 		if of, ok = f.account.Tiers[tier]; !ok {
@@ -127,18 +127,19 @@ func (f *forecast) change(want streamConfig, d Difference) (code jetstream.Error
 		have, _ := strconv.ParseInt(d.Have, 10, 64) // none is "unlimited", and reserves nothing
 		// Only the growth is reserved.
 		want.MaxBytes -= max(0, have)
-		f.streams[f.tier(want)]--
+		f.streams[f.tier(want.Replicas)]--
 		return f.stream(want)
 	}
 	return 0, ""
 }
 
-// consumer counts a consumer that would be created, and returns its refusal; a zero code for none.
-func (f *forecast) consumer(want durable) (code jetstream.ErrorCode, text string) {
+// consumer counts a consumer that would be created, and returns its refusal; a zero code for none. The limits are those for
+// streams with so many replicas.
+func (f *forecast) consumer(want durable, replicas int) (code jetstream.ErrorCode, text string) {
 	f.consumers[want.stream]++
 	of := f.account.usage
-	for _, tier := range f.account.Tiers {
-		of = tier
+	if tier := f.tier(replicas); tier != "" {
+		of = f.account.Tiers[tier]
 	}
 	if limit := of.Limits.MaxConsumers; limit > 0 && f.consumers[want.stream] > limit {
 		return codeMaxConsumers, "maximum consumers limit reached"
@@ -185,7 +186,7 @@ func (c *Client) foresee(ctx context.Context, s Settings, found []Difference) er
 				d.Refused = "its stream is missing"
 				continue
 			}
-			d.refuse(f.consumer(want))
+			d.refuse(f.consumer(want, s.Replicas))
 			if others := c.otherConsumers(ctx, want); want.readsJobs() && others != "" {
 				d.refuse(codeWQNotUnique, "filtered consumer not unique on workqueue stream: "+others+" is in the way")
 			}

@@ -100,9 +100,12 @@ func (b breakerConfig) check() (reasons []string) {
 	if b.FailureThreshold < 1 || b.FailureThreshold > 1000 {
 		reasons = append(reasons, "GOFER_BREAKER_FAILURE_THRESHOLD: not between 1 and 1000")
 	}
-	for name, d := range map[string]jobs.Duration{"WINDOW": b.Window, "TIMEOUT": b.Timeout, "MAX_TIMEOUT": b.MaxTimeout} {
-		if d.Seconds() < 0.1 || d.Seconds() > 86400 {
-			reasons = append(reasons, "GOFER_BREAKER_"+name+": not between 0.1s and 24h")
+	for _, of := range []struct {
+		name  string
+		value jobs.Duration
+	}{{"WINDOW", b.Window}, {"TIMEOUT", b.Timeout}, {"MAX_TIMEOUT", b.MaxTimeout}} {
+		if of.value.Seconds() < 0.1 || of.value.Seconds() > 86400 {
+			reasons = append(reasons, "GOFER_BREAKER_"+of.name+": not between 0.1s and 24h")
 		}
 	}
 	if b.MaxTimeout < b.Timeout {

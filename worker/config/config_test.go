@@ -355,3 +355,14 @@ func TestBanStatusesMayBeNone(t *testing.T) {
 		t.Errorf("of the process: %q, set %v, %v; want that it is set and empty", value, set, err)
 	}
 }
+
+// TestReasonsComeInTheSameOrder: an owner compares what two workers say.
+func TestReasonsComeInTheSameOrder(t *testing.T) {
+	env := config.Environment{"GOFER_BREAKER_WINDOW": "0", "GOFER_BREAKER_TIMEOUT": "0", "GOFER_BREAKER_MAX_TIMEOUT": "0", "GOFER_QUEUE": "a", "GOFER_NATS": "b"}
+	want := reasonsOf(t, env)
+	for range 20 {
+		if got := reasonsOf(t, env); !slices.Equal(got, want) {
+			t.Fatalf("got %q, before %q", got, want)
+		}
+	}
+}

@@ -185,12 +185,16 @@ func (c Config) check() error {
 	if c.Listener != nil {
 		bad(admin.CheckBind(c.Listener.Addr().String(), c.AdminToken), "Listener")
 	}
-	for field, negative := range map[string]bool{
-		"Concurrency": c.Concurrency < 0, "AttemptTimeout": c.AttemptTimeout < 0, "MaxBodyBytes": c.MaxBodyBytes < 0, "MaxWait": c.MaxWait < 0, "SiteMaxWait": c.SiteMaxWait < 0,
-		"HostRate": c.HostRate < 0, "HostConcurrency": c.HostConcurrency < 0, "HealthInterval": c.HealthInterval < 0, "DrainTimeout": c.DrainTimeout < 0,
+	for _, of := range []struct {
+		field    string
+		negative bool
+	}{
+		{"Concurrency", c.Concurrency < 0}, {"AttemptTimeout", c.AttemptTimeout < 0}, {"MaxBodyBytes", c.MaxBodyBytes < 0}, {"MaxWait", c.MaxWait < 0},
+		{"SiteMaxWait", c.SiteMaxWait < 0}, {"HostRate", c.HostRate < 0}, {"HostConcurrency", c.HostConcurrency < 0},
+		{"HealthInterval", c.HealthInterval < 0}, {"DrainTimeout", c.DrainTimeout < 0},
 	} {
-		if negative {
-			bad(errors.New("below zero"), field)
+		if of.negative {
+			bad(errors.New("below zero"), of.field)
 		}
 	}
 	return errors.Join(errs...)
