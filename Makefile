@@ -4,7 +4,7 @@ GOLANGCI_LINT_VERSION := v2.15.0
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LINT := $(CURDIR)/bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
-.PHONY: help build image run test test-all check static fmt lint bench experiments chaos fuzz mutants readme deploy-check clean
+.PHONY: help build image run test test-all check static fmt lint bench experiments chaos fuzz mutants readme dist deploy-check clean
 
 help: ## lists what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ readme: ## runs the commands of README.md and of the other documents as a newcom
 
 deploy-check: ## runs what deploy ships: image, units, manifests, Compose, server versions; installs what is missing with apt-get; five minutes
 	.ci/deploy-check
+
+dist: ## builds a release of the commit twice, shows that both are equal, and writes it to bin/dist; ten minutes
+	.ci/dist
 
 clean: ## removes what was built; the data of the embedded server stays
 	rm -rf bin
