@@ -21,11 +21,19 @@ const HeaderContract = "Job-Contract"
 
 // IsNewerContract reports whether a version is newer than the one that this program knows. What is no version is not newer.
 func IsNewerContract(version string) bool {
+	major, minor, ok := contract(version)
+	return ok && cmp.Or(cmp.Compare(major, ContractMajor), cmp.Compare(minor, ContractMinor)) > 0
+}
+
+// IsContract reports whether a text is a version of the contract, known or not.
+func IsContract(version string) bool {
+	_, _, ok := contract(version)
+	return ok
+}
+
+func contract(version string) (major, minor int64, ok bool) {
 	before, after, ok := strings.Cut(version, ".")
 	major, majorErr := text.Int(before)
 	minor, minorErr := text.Int(after)
-	if !ok || majorErr != nil || minorErr != nil || len(version) > 9 || strings.Trim(version, "0123456789.") != "" {
-		return false
-	}
-	return cmp.Or(cmp.Compare(major, ContractMajor), cmp.Compare(minor, ContractMinor)) > 0
+	return major, minor, ok && majorErr == nil && minorErr == nil && len(version) <= 9 && strings.Trim(version, "0123456789.") == ""
 }

@@ -17,6 +17,9 @@ func TestAVersionOfTheContractIsNewerOrNot(t *testing.T) {
 		fmt.Sprintf("%d.999", jobs.ContractMajor-1): false, fmt.Sprintf("%d.10", jobs.ContractMajor): true, "1.0": false,
 		"": false, "2": false, "2.": false, ".2": false, "2.x": false, "-2.0": false, "+2.0": false, "2.0.1": false, "99999.99999": false, " 2.0": false,
 	} {
+		if want && !jobs.IsContract(version) {
+			t.Errorf("%q is no version", version)
+		}
 		if got := jobs.IsNewerContract(version); got != want {
 			t.Errorf("%q: got %t, want %t", version, got, want)
 		}

@@ -60,7 +60,8 @@ func (c *Client) schedule(ctx context.Context, action string, msg *nats.Msg, due
 	msg.Header.Set(jobs.HeaderProgress, encoded)
 	msg.Header.Set(jobs.HeaderJobSeq, strconv.FormatUint(progress.JobSeq, 10))
 	progress.Trace.AddTo(msg.Header)
-	if jobs.IsNewerContract(progress.Contract) || progress.Contract == jobs.ContractVersion { // any other text may hold anything
+	// A version that this worker knows may still be too new for the next one. Any other text may hold anything.
+	if jobs.IsContract(progress.Contract) {
 		msg.Header.Set(jobs.HeaderContract, progress.Contract)
 	}
 	bus.Schedule(msg, due, at)

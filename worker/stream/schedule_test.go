@@ -64,6 +64,28 @@ func TestAScheduledJobTakesItsProgressAlong(t *testing.T) {
 	}
 }
 
+// TestAScheduledJobKeepsTheContractThatItNames whatever the worker knows that scheduled it: the next worker may know less.
+func TestAScheduledJobKeepsTheContractThatItNames(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	consumer, err := in.EnsureJobConsumer(soon(t), "default", true)
+	must(t, err)
+	for i, contract := range []string{"1.0", jobs.ContractVersion, "1.999", "", "1.1 or so"} {
+		_, err := in.Schedule(soon(t), "default", fmt.Sprint("c", i), []byte("payload"), jobs.Progress{Contract: contract}, time.Now().Add(-time.Hour))
+		must(t, err)
+		msg, err := consumer.Next()
+		must(t, err)
+		want := contract
+		if !jobs.IsContract(contract) {
+			want = ""
+		}
+		if got := msg.Headers().Get(jobs.HeaderContract); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		must(t, msg.DoubleAck(soon(t)))
+	}
+}
+
 // TestTextOfATargetHidesNoHeaderFromTheServer has a target send the name of a header that the server reads, twice in a row.
 func TestTextOfATargetHidesNoHeaderFromTheServer(t *testing.T) {
 	t.Parallel()
