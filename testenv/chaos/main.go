@@ -57,7 +57,15 @@ func run(args []string, out, progress io.Writer) error {
 			continue
 		}
 		fmt.Fprintf(progress, "%s …\n", s.name)
-		o, err := s.play(ctx, setting{tools: tools, dir: filepath.Join(dir, s.name), jobs: *jobs, seed: *seed, pace: tempo, progress: progress})
+		programs, err := tools.versions(ctx, s, dir)
+		if errors.Is(err, errNoOldVersion) {
+			fmt.Fprintf(progress, "  left out: %v\n", err)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		o, err := s.play(ctx, setting{tools: programs, dir: filepath.Join(dir, s.name), jobs: *jobs, seed: *seed, pace: tempo, progress: progress})
 		if err != nil {
 			return fmt.Errorf("%s: %w (logs in %s)", s.name, err, dir)
 		}

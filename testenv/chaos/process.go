@@ -16,7 +16,7 @@ import (
 )
 
 // tools are the built programs.
-type tools struct{ gofer, server string }
+type tools struct{ gofer, server, next string }
 
 // build builds gofer and the nats-server of this module's version.
 func build(ctx context.Context, dir string) (tools, error) {

@@ -17,10 +17,12 @@ import (
 type scenario struct {
 	name     string
 	nodes    int
-	replicas int  // of the streams at first; zero means one for each node
-	disk     bool // on a small disk
-	hostile  bool // sites and publishers attack, and the disk is small only where one can be mounted
-	halves   bool // the second half of the jobs comes when wreck calls resume
+	replicas int     // of the streams at first; zero means one for each node
+	disk     bool    // on a small disk
+	hostile  bool    // sites and publishers attack, and the disk is small only where one can be mounted
+	halves   bool    // the second half of the jobs comes when wreck calls resume
+	orders   mix     // the load; nil means the usual one
+	from, to release // the version that the workers begin with, and the one that replaces it
 	// wreck breaks things until the load ends, and says what it did.
 	wreck func(ctx context.Context, w *world) (string, error)
 }
@@ -34,6 +36,8 @@ func scenarios() []scenario {
 		{name: "cluster", nodes: 3, wreck: shakeCluster},
 		{name: "disk-full", nodes: 1, disk: true, wreck: fillDisk},
 		{name: "rolling-restart", nodes: 1, wreck: rollWorkers},
+		{name: "upgrade", nodes: 1, halves: true, orders: aged, from: before, wreck: upgrade},
+		{name: "upgrade-newer-jobs", nodes: 1, orders: early, to: tomorrow, wreck: mixed},
 		{name: "all-together", nodes: 3, disk: true, wreck: everything},
 		{name: "hostile-answers", nodes: 1, disk: true, hostile: true, wreck: disturb},
 		{name: "hostile-owner", nodes: 1, hostile: true, wreck: disturbAndOwn},
@@ -78,14 +82,22 @@ func (s scenario) play(ctx context.Context, set setting) (outcome, error) {
 	defer watcher.nc.Close()
 
 	orders := plainOrder
-	if s.hostile {
+	switch {
+	case s.hostile:
 		orders = hostileOrder
+	case s.orders != nil:
+		orders = s.orders
 	}
 	published := make(chan error, 1)
 	loading, loaded := context.WithCancel(ctx)
-	go func() { defer loaded(); published <- w.publish(ctx, orders) }()
+	publishing, quit := context.WithCancel(ctx)
+	defer quit()
+	go func() { defer loaded(); published <- w.publish(publishing, orders) }()
 	go w.tell(ctx)
 	done, err := s.wreck(loading, w)
+	if err != nil {
+		quit() // jobs that wait for the second half would wait for ever
+	}
 	w.heal()
 	if err = errors.Join(err, <-published); err != nil {
 		return outcome{}, err
@@ -98,6 +110,9 @@ func (s scenario) play(ctx context.Context, set setting) (outcome, error) {
 // verdict waits for the results and compares them with what was acknowledged.
 func (w *world) verdict(ctx context.Context, s scenario, v *watcher) (o outcome, err error) {
 	limit := 3*w.pace.ackWait + 20*time.Second
+	if s.to == tomorrow {
+		limit += newerDelay
+	}
 	if s.hostile {
 		limit = w.pace.patience
 	}
@@ -150,6 +165,9 @@ func (w *world) inspect(ctx context.Context, s scenario, o *outcome) error {
 	}
 	if len(late) > 0 {
 		o.faults = append(o.faults, fmt.Sprintf("overdue: %.500q", late))
+	}
+	if n := w.ledger.invalid(); n > 0 && s.orders != nil {
+		o.faults = append(o.faults, fmt.Sprintf("%d valid jobs ended as invalid", n))
 	}
 	if !s.hostile {
 		return nil

@@ -142,7 +142,12 @@ func (w *world) build(ctx context.Context) (err error) {
 	limited, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	// Three new servers need longer for a dozen streams than until allows to one try.
-	err = until(limited, func(context.Context) error { return w.client.Ensure(limited, w.settings) })
+	err = until(limited, func(context.Context) error {
+		if s.from == before {
+			return w.install(limited)
+		}
+		return w.client.Ensure(limited, w.settings)
+	})
 	if err != nil {
 		return err
 	}
