@@ -69,6 +69,7 @@ func (w *Worker) Run(ctx context.Context) error {
 // pull fetches jobs, and watches where they come from, in goroutines that end with ctx.
 func (w *Worker) pull(ctx context.Context, pulls *sync.WaitGroup) {
 	pulls.Go(func() { w.watchStreams(ctx) })
+	pulls.Go(func() { w.listConsumers(ctx) })
 	for _, p := range w.pullers {
 		pulls.Go(func() { p.run(ctx) })
 		pulls.Go(func() { p.watchConsumer(ctx) })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,24 +30,27 @@ type puller struct {
 	lastError     pullError
 }
 
-// watchConsumer inspects the consumer regularly, also while no slot is free.
+// watchConsumer inspects the consumer regularly, also while no slot is free. A quiet worker lists all its consumers instead.
 func (p *puller) watchConsumer(ctx context.Context) {
-	p.worker.watch(ctx, func(ctx context.Context) { _ = p.inspect(ctx) }) // if the server does not answer, the last known state stays
+	p.worker.watch(ctx, math.MaxInt, func(ctx context.Context) { _ = p.inspect(ctx) }) // if the server does not answer, the last known state stays
 }
 
 // inspect reads the consumer's state and settings: somebody may have edited it.
 func (p *puller) inspect(ctx context.Context) error {
 	info, err := p.worker.client.JobConsumerInfo(ctx, p.queue, p.dueJobs)
-	if err != nil {
-		return err
+	if err == nil {
+		p.noteInfo(info)
 	}
+	return err
+}
+
+func (p *puller) noteInfo(info bus.JobConsumerInfo) {
 	// A fetch may store a newer number right after it, which is as good.
 	p.pending.Store(info.Pending)
 	p.info.Store(&info)
 	if err := info.Unusable(); err != nil && p.lastError.set(err) {
 		p.worker.cfg.Log.Error("no jobs are taken from this consumer until it is repaired", "queue", p.queue, "due", p.dueJobs, "error", err)
 	}
-	return nil
 }
 
 // unusable returns why no job of the consumer may be taken, or nil.
@@ -102,7 +106,7 @@ func (p *puller) fetch(ctx context.Context, g grant) (unused int, more bool, err
 	}
 	patience := min(p.ackWait(), p.worker.cfg.DrainTimeout/2)
 	n, wait := p.limits(g, patience)
-	pulledAt, created := time.Now(), p.streamCreated.Load()
+	created := p.streamCreated.Load()
 	pull, err := p.worker.pulls.Pull(stream.PullRequest{
 		Stream: p.consumer.Stream, Consumer: p.consumer.Name, Jobs: n, Wait: wait, Patience: patience,
 	})
@@ -112,7 +116,7 @@ func (p *puller) fetch(ctx context.Context, g grant) (unused int, more bool, err
 	got := 0
 	for msg := pull.Next(); msg != nil; msg = pull.Next() {
 		meta := msg.Metadata()
-		t := &task{puller: p, msg: msg, meta: meta, lease: newLease(pulledAt, p.ackWait()), streamCreated: created}
+		t := &task{puller: p, msg: msg, meta: meta, lease: newLease(msg.Since(), p.ackWait()), streamCreated: created}
 		// It is known with each message, so the last one decides.
 		more = meta.NumPending > 0
 		p.pending.Store(int64(meta.NumPending))
@@ -141,10 +145,9 @@ func (p *puller) fetch(ctx context.Context, g grant) (unused int, more bool, err
 	return unused, more, nil
 }
 
-// limits returns the size of a pull request and how long it may wait, within the limits of the consumer. The lease of a job runs
-// from before the request, so the wait leaves most of the ack wait for the job.
+// limits returns the size of a pull request and how long it may wait, within the limits of the consumer.
 func (p *puller) limits(g grant, patience time.Duration) (n int, wait time.Duration) {
-	n, wait = g.n, min(g.wait, patience/2, p.ackWait()/3)
+	n, wait = g.n, min(g.wait, stream.LongestWait(patience, p.ackWait()))
 	info := p.info.Load()
 	if info.MaxBatch > 0 {
 		n = min(n, info.MaxBatch)

@@ -9,7 +9,7 @@ import (
 
 const (
 	pollEvery = 200 * time.Millisecond // how often an idle consumer is polled while others are backlogged
-	idlePoll  = 10 * time.Second       // how long a poll waits at most when no consumer is backlogged
+	idlePoll  = 3 * time.Minute        // how long a poll waits at most when no consumer is backlogged: 64 consumers cost a request in 3 s
 	maxPull   = 256                    // messages of one pull request: a larger one would only delay the first message
 )
 
@@ -36,6 +36,8 @@ type slots struct {
 	// poll.
 	polls      int
 	polledLast bool
+	// idlePoll is how long a poll waits at most when no consumer is backlogged.
+	idlePoll time.Duration
 }
 
 // queueSlots is what the consumers of one queue have in common.
@@ -78,7 +80,9 @@ func (g grant) slots() int {
 }
 
 // newSlots makes slots without consumers, all of them free.
-func newSlots(total int) *slots { return &slots{total: total, free: total, createdAt: time.Now()} }
+func newSlots(total int) *slots {
+	return &slots{total: total, free: total, createdAt: time.Now(), idlePoll: idlePoll}
+}
 
 // quietFor returns for how long no queue has had work; zero while a slot is in use.
 func (s *slots) quietFor() time.Duration {
@@ -234,7 +238,7 @@ func (s *slots) dispatch(now time.Time) {
 // a slow server could hold all slots and leave none for jobs.
 func (s *slots) nextGrant(now time.Time) (*consumerSlots, grant) {
 	if s.backloggedWeight == 0 {
-		return s.nextPoll(now, idlePoll), grant{n: 1, wait: idlePoll}
+		return s.nextPoll(now, s.idlePoll), grant{n: 1, wait: s.idlePoll}
 	}
 	mayPoll := s.polls < max(1, s.total/8)
 	if s.polledLast || !mayPoll {

@@ -101,7 +101,9 @@ func (c *crowd) handBack(i int) {
 }
 
 func newCrowd(total int, job func() time.Duration) *crowd {
-	return &crowd{slots: newSlots(total), job: job}
+	s := newSlots(total)
+	s.idlePoll = 10 * time.Second // minutes of jobs take long in virtual time, too
+	return &crowd{slots: s, job: job}
 }
 
 func (c *crowd) queue(weight int, backlogs ...int) {

@@ -133,25 +133,53 @@ func (s *streams) waitingNearlyFull() bool {
 }
 
 // watchStreams inspects the streams until ctx ends, and recreates missing ones.
-func (w *Worker) watchStreams(ctx context.Context) { w.watch(ctx, w.inspectStreams) }
+func (w *Worker) watchStreams(ctx context.Context) { w.watch(ctx, quietSkips, w.inspectStreams) }
 
 // A worker that has had no work for quietAfter leaves out quietSkips of its inspections between two that it makes: a large fleet
 // that has nothing to do should cost its server little. One that takes no jobs because something is wrong leaves out none: it has to
-// see soon that somebody has repaired it.
+// see soon that somebody has repaired it. Its consumers it lists every listSkips, two requests for all of its queues.
 const (
 	quietAfter = time.Minute
-	quietSkips = 5
+	quietSkips = 11
+	listSkips  = 5
 )
 
-// watch inspects something at once and then regularly until ctx ends.
-func (w *Worker) watch(ctx context.Context, inspect func(context.Context)) {
-	for skipped := quietSkips; ctx.Err() == nil; sleep(ctx, w.cfg.InspectInterval) {
-		if skipped < quietSkips && w.isQuiet() {
+// watch inspects something at once and then regularly until ctx ends. A quiet worker leaves out so many inspections.
+func (w *Worker) watch(ctx context.Context, skips int, inspect func(context.Context)) {
+	for skipped := skips; ctx.Err() == nil; sleep(ctx, w.cfg.InspectInterval) {
+		if skipped < skips && w.isQuiet() {
 			skipped++
 			continue
 		}
 		skipped = 0
 		inspect(ctx)
+	}
+}
+
+// listConsumers inspects all consumers together while the worker is quiet, until ctx ends. A user who may not list them, and consumers
+// that a cluster leaves out, are asked for one by one.
+func (w *Worker) listConsumers(ctx context.Context) {
+	mayList := true
+	sleep(ctx, w.cfg.InspectInterval*(listSkips+1))
+	for ; ctx.Err() == nil; sleep(ctx, w.cfg.InspectInterval*(listSkips+1)) {
+		if !w.isQuiet() {
+			continue // each puller inspects its own
+		}
+		listed := map[bool]map[string]bus.JobConsumerInfo{}
+		for _, due := range []bool{false, true} {
+			if mayList {
+				var err error
+				listed[due], err = w.client.JobConsumers(ctx, due)
+				mayList = !errors.Is(err, bus.ErrPermission)
+			}
+		}
+		for _, p := range w.pullers {
+			if info, found := listed[p.dueJobs][p.queue]; found {
+				p.noteInfo(info)
+			} else {
+				_ = p.inspect(ctx) // if the server does not answer, the last known state stays
+			}
+		}
 	}
 }
 

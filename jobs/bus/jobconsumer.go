@@ -82,14 +82,34 @@ func (c *Client) JobConsumerInfo(ctx context.Context, queue string, due bool) (J
 	if err != nil {
 		return JobConsumerInfo{}, c.Explain("look for "+consumer.String(), err)
 	}
+	return consumer.info(info), nil
+}
+
+// JobConsumers asks how all consumers of fresh jobs or, if due, of due jobs stand, by queue. It is one question to the server, however
+// many queues there are. A queue without a consumer is missing, and so is one whose consumer has no leader now.
+func (c *Client) JobConsumers(ctx context.Context, due bool) (map[string]JobConsumerInfo, error) {
+	prefix, out := c.names.WorkerConsumer(""), map[string]JobConsumerInfo{}
+	if due {
+		prefix = c.names.DueConsumer("")
+	}
+	err := c.Consumers(ctx, c.JobStream(due), func(info *jetstream.ConsumerInfo) {
+		if queue, ours := strings.CutPrefix(info.Name, prefix); ours {
+			out[queue] = Settings{}.withDefaults().jobConsumer(c.names, queue, due).info(info)
+		}
+	})
+	return out, c.Explain("list the consumers of jobs", err)
+}
+
+// info is what the server says about a consumer of jobs.
+func (d durable) info(info *jetstream.ConsumerInfo) JobConsumerInfo {
 	return JobConsumerInfo{
 		Backlog: Backlog{
 			Pending: int64(info.NumPending), Held: int64(info.NumAckPending), Redelivered: int64(info.NumRedelivered),
 			Pulls: int64(info.NumWaiting), Paused: info.Paused,
 		},
 		AckWait: ackWait(&info.Config), MaxBatch: info.Config.MaxRequestBatch, MaxExpires: info.Config.MaxRequestExpires,
-		Differences: consumer.differences(info.Config),
-	}, nil
+		Differences: d.differences(info.Config),
+	}
 }
 
 // DueConsumer is how the consumer of a queue's due jobs stands.
@@ -106,7 +126,7 @@ func (c *Client) DueConsumers(ctx context.Context) (list []DueConsumer, err erro
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	// All consumers of the stream are listed in one question, instead of one for each queue.
-	_, err = c.Consumers(ctx, c.JobStream(true), func(info *jetstream.ConsumerInfo) {
+	err = c.Consumers(ctx, c.JobStream(true), func(info *jetstream.ConsumerInfo) {
 		if queue, ours := strings.CutPrefix(info.Name, c.names.DueConsumer("")); ours {
 			list = append(list, DueConsumer{Queue: queue, Paused: info.Paused, Pending: int64(info.NumPending), Delivered: info.Delivered.Stream})
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -35,7 +36,7 @@ func (c *Client) NextSeq(ctx context.Context, stream, filter string, seq uint64)
 	if err != nil {
 		return 0, err
 	}
-	end, err := c.readBatch(ctx, stream, request, func(*nats.Msg) error { return nil })
+	end, err := c.readBatch(ctx, stream, request, 1, func(*nats.Msg) error { return nil })
 	if err == nil && end.last == 0 {
 		err = ErrNotFound
 	}
@@ -102,20 +103,35 @@ func (c *Client) StreamInfo(ctx context.Context, name string) (*jetstream.Stream
 	return stream.CachedInfo(), nil
 }
 
-// Consumers calls use for each consumer of a stream. It returns how the stream stood before it asked for the consumers.
-func (c *Client) Consumers(ctx context.Context, name string, use func(*jetstream.ConsumerInfo)) (*jetstream.StreamInfo, error) {
-	// The handle is fetched for each call: a stream may have been recreated.
-	stream, err := c.js.Stream(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	return stream.CachedInfo(), c.refusals.watch(ctx, func(ctx context.Context) error {
-		lister := stream.ListConsumers(ctx)
-		for info := range lister.Info() {
+// Consumers calls use for each consumer of a stream. It is one request for up to 256 consumers: nats.go asks for the stream before.
+func (c *Client) Consumers(ctx context.Context, name string, use func(*jetstream.ConsumerInfo)) error {
+	for offset, total := 0, 1; offset < total; {
+		ctx, cancel := Bounded(ctx)
+		msg, err := c.request(ctx, &nats.Msg{Subject: api + "CONSUMER.LIST." + name, Data: fmt.Appendf(nil, `{"offset":%d}`, offset)})
+		cancel()
+		if err != nil {
+			return err
+		}
+		var page struct {
+			Error     *jetstream.APIError       `json:"error"`
+			Total     int                       `json:"total"`
+			Consumers []*jetstream.ConsumerInfo `json:"consumers"`
+		}
+		if err := json.Unmarshal(msg.Data, &page); err != nil {
+			return err
+		}
+		if page.Error != nil {
+			return page.Error
+		}
+		for _, info := range page.Consumers {
 			use(info)
 		}
-		return lister.Err()
-	}, api+"CONSUMER.LIST."+name)
+		if len(page.Consumers) == 0 {
+			return nil // a cluster leaves out consumers without a leader
+		}
+		offset, total = offset+len(page.Consumers), page.Total
+	}
+	return nil
 }
 
 // PauseConsumer keeps a consumer from giving out messages until a time; zero ends that.

@@ -98,7 +98,7 @@ func (c *Client) addConsumers(ctx context.Context, at func(string) *QueueState) 
 		if due {
 			kind, prefix = "RETRIES", c.bus.Names().DueConsumer("")
 		}
-		_, err := c.bus.Consumers(ctx, c.bus.Names().Stream(kind), func(info *jetstream.ConsumerInfo) {
+		err := c.bus.Consumers(ctx, c.bus.Names().Stream(kind), func(info *jetstream.ConsumerInfo) {
 			queue, ours := strings.CutPrefix(info.Name, prefix)
 			if !ours {
 				return

@@ -6,8 +6,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker/fleet"
 	"github.com/gofer-mq/gofer/worker/metrics"
 	"github.com/gofer-mq/gofer/worker/waiting"
 )
@@ -24,13 +27,14 @@ type counts struct {
 // followed is what the settings call with a snapshot that somebody has shared. One that cannot be read is of a
 // newer version. The key of the snapshot lies in the bucket of the settings, which this worker watches anyway:
 // no second watch is needed.
-func (c *counts) followed() map[string]func([]byte, time.Duration) {
-	return map[string]func([]byte, time.Duration){waiting.Key: func(value []byte, age time.Duration) {
-		if s, err := waiting.Parse(value); err == nil {
-			// The age is by the server's clock, so taken is right although the clocks of two workers differ.
-			c.set(s, time.Now().Add(-age))
-		}
-	}}
+func (c *counts) followed(change fleet.Change) {
+	if change.Value == nil {
+		return // the last numbers stay until they are stale
+	}
+	if s, err := waiting.Parse(change.Value); err == nil {
+		// The age is by the server's clock, so taken is right although the clocks of two workers differ.
+		c.set(s, time.Now().Add(-change.Age))
+	}
 }
 
 func (c *counts) set(s waiting.Snapshot, taken time.Time) {
@@ -56,9 +60,16 @@ func (d *daemon) shareCounts(ctx context.Context, client *bus.Client) {
 	// jobs once.
 	counter := waiting.NewCounter(client, waiting.Config{Worker: d.cfg.Name})
 	failed := false
+	var kv jetstream.KeyValue // kept between two counts, because the server is asked for it
+	var shared time.Time
 	for ctx.Err() == nil {
 		began := time.Now()
-		err := d.shareCount(ctx, client, counter)
+		var err error
+		if began.Sub(shared) > waiting.IdleEvery-waiting.Every/2 || !counter.IsUnchanged(ctx) {
+			if kv, err = d.shareCount(ctx, client, counter, kv); err == nil {
+				shared = began
+			}
+		}
 		// One warning for each series of failures.
 		if err != nil && ctx.Err() == nil && !failed {
 			d.log.Warn("the fleet's jobs cannot be counted, trying again", "error", err)
@@ -72,19 +83,22 @@ func (d *daemon) shareCounts(ctx context.Context, client *bus.Client) {
 	}
 }
 
-func (d *daemon) shareCount(ctx context.Context, client *bus.Client, counter *waiting.Counter) error {
+// shareCount counts once, and returns the bucket for the next time; nil after an error.
+func (d *daemon) shareCount(ctx context.Context, client *bus.Client, counter *waiting.Counter, kv jetstream.KeyValue) (jetstream.KeyValue, error) {
 	// A count over a million jobs takes several periods at first.
 	ctx, cancel := context.WithTimeout(ctx, 6*waiting.Every)
 	defer cancel()
 	s, err := counter.Count(ctx)
-	if err != nil {
-		return err
+	if err == nil && kv == nil {
+		kv, err = client.Bucket(ctx, "policy")
 	}
-	kv, err := client.Bucket(ctx, "policy")
-	if err != nil {
-		return err
+	if err == nil {
+		err = waiting.Store(ctx, kv, s)
 	}
-	return waiting.Store(ctx, kv, s)
+	if err != nil {
+		return nil, err
+	}
+	return kv, nil
 }
 
 // queues is how the queues of the fleet stand: what has been counted, with what the consumers know at this moment. Without a

@@ -23,6 +23,7 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 	"github.com/gofer-mq/gofer/worker/stream"
 	"github.com/gofer-mq/gofer/worker/totals"
+	"github.com/gofer-mq/gofer/worker/waiting"
 )
 
 // Run runs a worker until ctx ends, and then drains: jobs end or are handed back, the events of the last seconds are stored, and
@@ -64,8 +65,10 @@ type daemon struct {
 	// fleet.
 	fleetSites *fleet.Sites
 	releaser   *release.Releaser
-	totals     *totals.Totals
-	dead       deadIndex // of the HTTP port, which asks one question at a time
+	// The two are leaderships of their own: a worker that keeps its findings never releases jobs that wait for sites.
+	waitingLeader, sitesLeader *fleet.Leader
+	totals                     *totals.Totals
+	dead                       deadIndex // of the HTTP port, which asks one question at a time
 	// listing holds one element while jobs are listed for the HTTP API: a list may read many messages, so one is made at a time.
 	listing chan struct{}
 	// outbox holds events until they are published, 1,024 at most. It is never closed: the HTTP port, which ends last, may cause
@@ -107,7 +110,9 @@ func newDaemon(c Config) (*daemon, error) {
 	d.listRead.Store(!c.AwaitProxies)
 	d.pool = rotation.New(rotation.Config{Strategy: c.Strategy, Breaker: c.Breaker, Exits: exits.Config{Prefix: c.Prefix, Share: !c.KeepFindings}})
 	d.sites = sites.New(sites.Config{Slots: c.Concurrency})
-	d.settings = fleet.New(fleet.Config{Names: names, Pool: d.pool, Policy: *c.Policy, Strategy: c.Strategy, Log: c.Log, Others: d.counts.followed()})
+	d.waitingLeader = fleet.NewLeader(fleet.LeaderConfig{Task: "overdue", Worker: c.Name, Log: c.Log})
+	d.sitesLeader = fleet.NewLeader(fleet.LeaderConfig{Task: "sites", Worker: c.Name, Log: c.Log, Needed: func() bool { return d.releaser.Sites() > 0 }})
+	d.settings = fleet.New(fleet.Config{Names: names, Pool: d.pool, Policy: *c.Policy, Strategy: c.Strategy, Log: c.Log, Others: d.followed()})
 	d.settings.SetListed(c.Proxies)
 	d.fleet = d.newFleetBreakers()
 	d.releaser = d.newReleaser()
@@ -116,6 +121,14 @@ func newDaemon(c Config) (*daemon, error) {
 	d.totals = totals.New(totals.Config{Book: d.book, Flushed: d.recordFlush, Log: c.Log})
 	d.fetcher = fetch.New(d.fetchConfig())
 	return d, nil
+}
+
+// followed are the keys of the bucket of the settings that are none. This worker watches the bucket anyway, so they cost the
+// server no request.
+func (d *daemon) followed() map[string]func(fleet.Change) {
+	return map[string]func(fleet.Change){
+		waiting.Key: d.counts.followed, d.waitingLeader.Key(): d.waitingLeader.Note, d.sitesLeader.Key(): d.sitesLeader.Note,
+	}
 }
 
 // open waits for the server and creates what is missing there. It returns nil and no error when ctx ends first: a worker that is

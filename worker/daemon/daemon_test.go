@@ -1,6 +1,7 @@
 package daemon_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -41,7 +42,7 @@ func run(t *testing.T, c daemon.Config) *running {
 		t.Fatal(err)
 	}
 	r := &running{T: t, url: "http://" + l.Addr().String(), log: new(testenv.Log), ended: make(chan error, 1)}
-	c.Listener, c.Log, c.DrainTimeout = l, slog.New(slog.NewTextHandler(r.log, nil)), drainTimeout
+	c.Listener, c.Log, c.DrainTimeout = l, slog.New(slog.NewTextHandler(r.log, nil)), cmp.Or(c.DrainTimeout, drainTimeout)
 	ctx, stop := context.WithCancel(t.Context())
 	r.stop = stop
 	go func() { r.ended <- daemon.Run(ctx, c) }()

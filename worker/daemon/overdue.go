@@ -4,7 +4,6 @@ import (
 	"context"
 	"sync"
 
-	"github.com/gofer-mq/gofer/worker/fleet"
 	"github.com/gofer-mq/gofer/worker/overdue"
 	"github.com/gofer-mq/gofer/worker/stream"
 )
@@ -12,8 +11,7 @@ import (
 // lookAfterWaiting releases overdue jobs, and counts and shares what the queues hold, until ctx ends. One worker of the fleet
 // does both for all; the others wait to take over. One leadership for both keeps an idle worker from asking for two.
 func (d *daemon) lookAfterWaiting(ctx context.Context, client *stream.Client) {
-	leader := fleet.NewLeader(fleet.LeaderConfig{Task: "overdue", Worker: d.cfg.Name, Log: d.log})
-	leader.Run(ctx, client.JetStream(), d.names, func(ctx context.Context) {
+	d.waitingLeader.Run(ctx, client.JetStream(), d.names, func(ctx context.Context) {
 		var tasks sync.WaitGroup
 		// The leadership ends only when the counting has, so two workers never count at the same time for long.
 		defer tasks.Wait()

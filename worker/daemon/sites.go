@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"sync"
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -54,11 +55,26 @@ func rests(s sites.State) bool { return s == sites.Resting || s == sites.Testing
 func (d *daemon) waitForSite(site string) bool { return d.fleetSites != nil && d.fleetSites.Wait(site) }
 
 // releaseSites releases jobs that wait for sites until ctx ends. One worker of the fleet does that for all; the others wait to
-// take over.
+// take over. Nobody leads while jobs wait for no site: every worker of the fleet learns of the first one at once.
 func (d *daemon) releaseSites(ctx context.Context, client *stream.Client) {
-	leader := fleet.NewLeader(fleet.LeaderConfig{Task: "sites", Worker: d.cfg.Name, Log: d.log})
-	leader.Run(ctx, client.JetStream(), d.names, func(ctx context.Context) { d.releaser.Run(ctx, client) })
+	d.sitesLeader.Run(ctx, client.JetStream(), d.names, func(ctx context.Context) {
+		ctx, stop := context.WithCancel(ctx)
+		defer stop()
+		var releasing sync.WaitGroup
+		defer releasing.Wait()
+		releasing.Go(func() { d.releaser.Run(ctx, client) })
+		for idle := 0; idle < sitesIdle && ctx.Err() == nil; sleep(ctx, time.Second) {
+			if idle++; d.releaser.Sites() > 0 {
+				idle = 0
+			}
+		}
+		stop()
+	})
 }
+
+// sitesIdle is for how many seconds no job has waited for a site when the leader gives up. It is long, so that sites which come and
+// go do not make workers lead in turns.
+const sitesIdle = 60
 
 // recordSites logs, publishes and shares changes of sites. Every change passes here: those that attempts cause, those that other
 // workers found, and resets.

@@ -186,7 +186,7 @@ func gather(ctx context.Context, watch jetstream.KeyWatcher, c clock, first jets
 // and later each worker of an idle fleet should cost its server little.
 const (
 	firstCheck = time.Second
-	lastCheck  = 16 * time.Second
+	lastCheck  = 32 * time.Second
 )
 
 // stillThere returns when the bucket is no longer the one that was made at a time, or when ctx ends. It ignores a server that does

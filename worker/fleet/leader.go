@@ -24,9 +24,12 @@ type LeaderConfig struct {
 	Task string
 	// Worker is this worker's name, for people.
 	Worker string
-	// Renew is how often a leader renews its leadership and the others read it; zero means 4 s.
+	// Renew is how often a leader renews its leadership; zero means 4 s. The others read it as often while nobody notes its renewals.
 	Renew time.Duration
-	Log   *slog.Logger
+	// Needed tells whether there is anything to do: a worker tries to lead only while it returns true. It is called often and must
+	// not block. Nil means always.
+	Needed func() bool
+	Log    *slog.Logger
 }
 
 // Leader lets one worker of the fleet at a time do a task.
@@ -35,6 +38,9 @@ type LeaderConfig struct {
 // new rights and no new bucket for it. Its leader replaces the value again and again, each time on condition that nobody else
 // has. No clock is compared with another one: a leader gives up 2.5 intervals after it began its latest successful renewal,
 // and another worker takes over when it has seen no renewal for 3 intervals. A leader that ends properly deletes the key.
+//
+// A worker that follows the bucket anyway passes what it sees of the key to Note. While it sees renewals, it asks the server nothing,
+// and it takes over as soon as the key is deleted.
 //
 // A frozen process may go on for a moment when it wakes. The task has to bear that.
 type Leader struct {
@@ -46,6 +52,11 @@ type Leader struct {
 	seen   uint64             // the revision that was seen last; zero if there was none
 	seenAt time.Time          // since when
 	failed bool               // the latest try did
+
+	freed   chan struct{} // holds one when the key was deleted
+	mu      sync.Mutex    // guards the fields below
+	noted   uint64        // the revision that was noted last
+	notedAt time.Time     // since when; zero while nobody notes anything
 }
 
 // leadership is the value of the key.
@@ -59,22 +70,66 @@ func NewLeader(cfg LeaderConfig) *Leader {
 	if cfg.Renew == 0 {
 		cfg.Renew = defaultRenew
 	}
+	if cfg.Needed == nil {
+		cfg.Needed = func() bool { return true }
+	}
 	own := rand.Text()
 	value, _ := json.Marshal(leadership{Worker: cfg.Worker, Instance: own}) // two texts never fail
-	return &Leader{cfg: cfg, value: value, own: own}
+	return &Leader{cfg: cfg, value: value, own: own, freed: make(chan struct{}, 1)}
+}
+
+// Key is the key of the leadership in the bucket of the policy.
+func (l *Leader) Key() string { return "leader." + l.cfg.Task }
+
+// Note takes a change of the key that somebody who follows the bucket has seen. It does not block.
+func (l *Leader) Note(c Change) {
+	l.mu.Lock()
+	// The bucket may be read again, which renews nothing.
+	if c.Value != nil && c.Revision != l.noted {
+		l.noted, l.notedAt = c.Revision, time.Now()
+	}
+	l.mu.Unlock()
+	if c.Value == nil {
+		select {
+		case l.freed <- struct{}{}:
+		default: // the deletion before has not been seen yet
+		}
+	}
 }
 
 // Run calls lead whenever this worker is the leader, until ctx ends. The context of lead ends when the leadership does, and
 // lead has to return soon after.
 func (l *Leader) Run(ctx context.Context, js jetstream.JetStream, names jobs.Names, lead func(context.Context)) {
 	for ctx.Err() == nil {
+		if !l.cfg.Needed() {
+			sleep(ctx, l.cfg.Renew/16)
+			continue
+		}
 		err := l.try(ctx, js, names, lead)
 		if err != nil && ctx.Err() == nil && !l.failed {
 			l.cfg.Log.Warn("the fleet's leader cannot be found out, trying again", "task", l.cfg.Task, "error", err)
 		}
 		l.failed = err != nil
-		jitter := mathrand.N(l.cfg.Renew / 4)
-		sleep(ctx, l.cfg.Renew-jitter)
+		l.rest(ctx)
+	}
+}
+
+// rest waits until the next try: an interval, and for as long as renewals are noted. It ends early when the key is deleted.
+func (l *Leader) rest(ctx context.Context) {
+	jitter := mathrand.N(l.cfg.Renew / 4)
+	for wait := l.cfg.Renew - jitter; wait > 0 && ctx.Err() == nil; {
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-l.freed:
+			timer.Stop()
+			sleep(ctx, jitter) // all workers of a fleet see it at the same time
+			return
+		case <-timer.C:
+		}
+		l.mu.Lock()
+		wait = time.Until(l.notedAt.Add(3*l.cfg.Renew + jitter))
+		l.mu.Unlock()
 	}
 }
 
@@ -110,12 +165,9 @@ func (l *Leader) takeOver(ctx context.Context, js jetstream.JetStream, names job
 	return t, t.renew(ctx)
 }
 
-// key is the key of the leadership in the bucket.
-func (l *Leader) key() string { return "leader." + l.cfg.Task }
-
 // isFree reads the key and reports whether this worker may take the leadership over from the revision that it has seen.
 func (l *Leader) isFree(ctx context.Context) (bool, error) {
-	entry, err := l.kv.Get(ctx, l.key())
+	entry, err := l.kv.Get(ctx, l.Key())
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		l.seen = 0
 		return true, nil
@@ -125,6 +177,11 @@ func (l *Leader) isFree(ctx context.Context) (bool, error) {
 	}
 	if entry.Revision() != l.seen {
 		l.seen, l.seenAt = entry.Revision(), time.Now()
+		l.mu.Lock()
+		if l.noted == l.seen {
+			l.seenAt = l.notedAt
+		}
+		l.mu.Unlock()
 	}
 	var now leadership
 	_ = json.Unmarshal(entry.Value(), &now)                                    // what cannot be read is not renewed
@@ -148,10 +205,10 @@ type term struct {
 func (t *term) renew(ctx context.Context) (err error) {
 	began := time.Now()
 	if t.revision == 0 {
-		t.revision, err = t.kv.Create(ctx, t.key(), t.value)
+		t.revision, err = t.kv.Create(ctx, t.Key(), t.value)
 		return err
 	}
-	revision, err := t.kv.Update(ctx, t.key(), t.value, t.revision)
+	revision, err := t.kv.Update(ctx, t.Key(), t.value, t.revision)
 	if err == nil {
 		t.revision, t.began = revision, began
 	}
@@ -195,7 +252,7 @@ func (t *term) serve(ctx context.Context, lead func(context.Context)) {
 func (t *term) resign(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.cfg.Renew)
 	defer cancel()
-	if err := t.kv.Delete(ctx, t.key(), jetstream.LastRevision(t.revision)); err != nil {
+	if err := t.kv.Delete(ctx, t.Key(), jetstream.LastRevision(t.revision)); err != nil {
 		t.cfg.Log.Debug("leadership not given up", "task", t.cfg.Task, "error", err)
 	}
 }

@@ -34,6 +34,30 @@ type sharedKey struct {
 	mu       sync.Mutex
 	revision uint64
 	value    []byte // nil while there is none
+	gets     int
+	watches  [3]func(fleet.Change) // of the workers that watch the bucket
+}
+
+func (k *sharedKey) watch(worker int, note func(fleet.Change)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.watches[worker] = note
+}
+
+// reads is how often the key was read.
+func (k *sharedKey) reads() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.gets
+}
+
+// tell tells the watches of the last change. The caller holds the lock.
+func (k *sharedKey) tell() {
+	for _, note := range k.watches {
+		if note != nil {
+			note(fleet.Change{Value: k.value, Revision: k.revision})
+		}
+	}
 }
 
 type keyEntry struct {
@@ -68,6 +92,7 @@ func (k *policyKey) Get(ctx context.Context, _ string) (jetstream.KeyValueEntry,
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.gets++
 	if k.value == nil {
 		return nil, jetstream.ErrKeyNotFound
 	}
@@ -83,6 +108,7 @@ func (k *policyKey) write(ctx context.Context, value []byte, allowed func() bool
 	if ok {
 		k.revision++
 		k.value = value
+		k.tell()
 	}
 	revision := k.revision
 	k.mu.Unlock()
@@ -112,13 +138,13 @@ func (k *policyKey) Delete(ctx context.Context, _ string, _ ...jetstream.KVDelet
 func TestOneWorkerLeadsAtATime(t *testing.T) {
 	for seed := range uint64(60) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { elect(t, rand.New(rand.NewPCG(seed, 0))) })
+			synctest.Test(t, func(t *testing.T) { elect(t, rand.New(rand.NewPCG(seed, 0)), seed%2 == 0) })
 		})
 	}
 }
 
 // elect lets three workers stand for election while their connections are cut and they end and start again.
-func elect(t *testing.T, luck *rand.Rand) {
+func elect(t *testing.T, luck *rand.Rand, watched bool) {
 	t.Helper()
 	key := &sharedKey{}
 	names, err := jobs.NewNames("")
@@ -142,6 +168,14 @@ func elect(t *testing.T, luck *rand.Rand) {
 	start := func(i int) {
 		ways[i] = &policyKey{sharedKey: key, luck: rand.New(rand.NewPCG(luck.Uint64(), 0))}
 		l := fleet.NewLeader(fleet.LeaderConfig{Task: "test", Worker: fmt.Sprint("w", i), Log: slog.New(slog.DiscardHandler)})
+		if watched && i < 2 { // the third one is of a version that does not watch
+			way := ways[i]
+			key.watch(i, func(c fleet.Change) {
+				if !way.cut.Load() {
+					l.Note(c)
+				}
+			})
+		}
 		ctx, stop := context.WithCancel(t.Context())
 		stops[i] = stop
 		all.Go(func() { l.Run(ctx, bucketOf{key: ways[i]}, names, lead) })
@@ -187,6 +221,86 @@ func elect(t *testing.T, luck *rand.Rand) {
 	if key.value != nil {
 		t.Error("the leader that ended has not given the leadership up")
 	}
+}
+
+// TestWorkersThatSeeRenewalsAskNothing has three workers that follow the bucket. A leader that ends is replaced at once, and one that
+// dies within its 17 s.
+func TestWorkersThatSeeRenewalsAskNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		key := &sharedKey{}
+		names, err := jobs.NewNames("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all sync.WaitGroup
+		var ways [3]*policyKey
+		var stops [3]context.CancelFunc
+		leading := make(chan int, 3)
+		for i := range ways {
+			ways[i] = &policyKey{sharedKey: key, luck: rand.New(rand.NewPCG(uint64(i), 0))}
+			l := fleet.NewLeader(fleet.LeaderConfig{Task: "test", Worker: fmt.Sprint("w", i), Log: slog.New(slog.DiscardHandler)})
+			key.watch(i, l.Note)
+			ctx, stop := context.WithCancel(t.Context())
+			stops[i] = stop
+			all.Go(func() {
+				l.Run(ctx, bucketOf{key: ways[i]}, names, func(ctx context.Context) { leading <- i; <-ctx.Done() })
+			})
+		}
+		time.Sleep(10 * time.Second)
+		first := <-leading
+		before := key.reads()
+		time.Sleep(time.Hour)
+		if got := key.reads() - before; got != 0 || len(leading) > 0 {
+			t.Errorf("in an hour the workers read the key %d times and %d begin to lead, want 0 of both", got, len(leading))
+		}
+		stops[first]()
+		began := time.Now()
+		second := <-leading
+		if took := time.Since(began); took > 3*time.Second {
+			t.Errorf("another one leads %s after the end of the leader, want at once", took)
+		}
+		ways[second].cut.Store(true)
+		key.watch(second, nil)
+		began = time.Now()
+		if <-leading; time.Since(began) > 17*time.Second {
+			t.Errorf("another one leads %s after the death of the leader, want 17 s at most", time.Since(began))
+		}
+		for _, stop := range stops {
+			stop()
+		}
+		all.Wait()
+	})
+}
+
+func TestAWorkerLeadsOnlyWhileThereIsSomethingToDo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		key := &sharedKey{}
+		names, err := jobs.NewNames("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var needed, leads atomic.Bool
+		l := fleet.NewLeader(fleet.LeaderConfig{Task: "test", Worker: "w", Log: slog.New(slog.DiscardHandler), Needed: needed.Load})
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() {
+			l.Run(ctx, bucketOf{key: &policyKey{sharedKey: key, luck: rand.New(rand.NewPCG(0, 0))}}, names, func(ctx context.Context) {
+				leads.Store(true)
+				<-ctx.Done()
+			})
+		})
+		time.Sleep(time.Hour)
+		if key.reads() != 0 || leads.Load() {
+			t.Errorf("a worker without work reads the key %d times and leads is %v", key.reads(), leads.Load())
+		}
+		needed.Store(true)
+		time.Sleep(time.Second)
+		if !leads.Load() {
+			t.Error("a worker does not lead a second after there is work")
+		}
+		stop()
+		running.Wait()
+	})
 }
 
 func TestLeadershipPassesOnOverNATS(t *testing.T) {

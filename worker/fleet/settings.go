@@ -39,10 +39,19 @@ type Config struct {
 	Policy jobs.Policy
 	// Strategy is the environment's, as Policy.
 	Strategy rotation.Strategy
-	// Others are called with the values of further keys of the policy's bucket, by key, and with how long ago they were set. They
-	// must not block. It may be nil.
-	Others map[string]func(value []byte, age time.Duration)
+	// Others are called with the changes of further keys of the policy's bucket, by key. They must not block. It may be nil.
+	Others map[string]func(Change)
 	Log    *slog.Logger
+}
+
+// Change is a change of a key of a bucket.
+type Change struct {
+	// Value is nil if the key was deleted, or is not there when the bucket is read.
+	Value []byte
+	// Revision is that of the bucket.
+	Revision uint64
+	// Age is how long ago the key was set, by the clock of the server.
+	Age time.Duration
 }
 
 // Settings are this worker's copy of the fleet's settings. Make them with New. Methods may be called from any goroutine.
@@ -124,15 +133,14 @@ func (s *Settings) Err() error {
 	return errors.Join(errs...)
 }
 
-// applyPolicy takes over the two settings in the bucket of policies. A bucket that was read afresh and lacks a key sets
-// it back to the environment's.
+// applyPolicy takes over the two settings in the bucket of policies, and passes on further keys. A bucket that was read afresh and
+// lacks a setting sets it back to the environment's.
 func (s *Settings) applyPolicy(fresh bool, changes []change) {
-	for _, c := range changes {
-		if use := s.cfg.Others[c.key]; use != nil && c.value != nil {
-			use(c.value, c.age)
-		}
+	setters := map[string]func(change){PolicyKey: s.setPolicy, StrategyKey: s.setStrategy}
+	for key, use := range s.cfg.Others {
+		setters[key] = func(c change) { use(Change{Value: c.value, Revision: c.revision, Age: c.age}) }
 	}
-	for key, set := range map[string]func(change){PolicyKey: s.setPolicy, StrategyKey: s.setStrategy} {
+	for key, set := range setters {
 		known := false
 		for _, c := range changes {
 			if c.key == key {

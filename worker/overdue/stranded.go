@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs/bus"
@@ -12,6 +14,7 @@ import (
 
 // jobStream is what the search for stranded jobs asks of NATS; *stream.Client has it.
 type jobStream interface {
+	StateOf(ctx context.Context, kind string) (bus.State, error)
 	Stranded(ctx context.Context, queue string, limit int) ([]stream.StrandedJob, error)
 	ReleaseStranded(ctx context.Context, job stream.StrandedJob) error
 }
@@ -26,14 +29,30 @@ type StrandedConfig struct {
 	Every time.Duration
 }
 
+// unchangedRest is how long queues are not looked at while the stream of jobs is as it was.
+const unchangedRest = time.Minute
+
 // RunStranded finds and releases the stranded jobs of queues until ctx ends. Several workers may do so at once: the first one
-// releases a job.
+// releases a job. A pass over an empty stream is one question, however many queues there are.
 func RunStranded(ctx context.Context, s jobStream, cfg StrandedConfig) {
 	if cfg.Every == 0 {
 		cfg.Every = 10 * time.Second
 	}
 	found, kept := map[string]map[uint64]bool{}, map[uint64]bool{}
+	var last bus.State
+	var lookedAt time.Time
 	for ; ctx.Err() == nil; pause(ctx, cfg.Every) {
+		state, err := s.StateOf(ctx, "JOBS")
+		if err == nil && state.Messages == 0 {
+			clear(found)
+			continue
+		}
+		// A job that was found once is to be looked for again.
+		anyFound := slices.ContainsFunc(slices.Collect(maps.Values(found)), func(jobs map[uint64]bool) bool { return len(jobs) > 0 })
+		if err == nil && state == last && !anyFound && time.Since(lookedAt) < unchangedRest {
+			continue
+		}
+		last, lookedAt = state, time.Now()
 		for _, queue := range cfg.Queues {
 			list, err := s.Stranded(ctx, queue, chunk)
 			if err != nil {

@@ -1,14 +1,19 @@
 package stream
 
-import "github.com/nats-io/nats.go"
+import (
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
 
 // delivered is a message that a consumer delivered: a Delivery, or one of package jetstream.
 type delivered interface{ Reply() string }
 
-// Delivery is one delivery of a job by a consumer. It does not change, so it may be shared.
+// Delivery is one delivery of a job by a consumer. It does not change once it is delivered, so it may be shared.
 type Delivery struct {
-	msg  *nats.Msg
-	meta nats.MsgMetadata
+	msg   *nats.Msg
+	meta  nats.MsgMetadata
+	since time.Time
 }
 
 // Subject is the subject that the job was published to.
@@ -25,3 +30,6 @@ func (d *Delivery) Reply() string { return d.msg.Reply }
 
 // Metadata is what the consumer says about the delivery.
 func (d *Delivery) Metadata() nats.MsgMetadata { return d.meta }
+
+// Since is a time before the server delivered the job, at most a few seconds before. The lease of the job runs from then.
+func (d *Delivery) Since() time.Time { return d.since }

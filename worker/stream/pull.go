@@ -2,6 +2,7 @@ package stream
 
 import (
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -10,6 +11,8 @@ const (
 	pullBeat = 2 * time.Second
 	// pullGrace is how long a server may be silent after the end of a pull request, or after the time of a beat.
 	pullGrace = time.Second
+	// pullPace is the least time between two beats by the clock of this machine: the clock of the server may be a percent faster.
+	pullPace = pullBeat - pullBeat/100
 	// pullRecheck is the time for what the server had sent before it answered a ping.
 	pullRecheck = 500 * time.Millisecond
 )
@@ -21,9 +24,19 @@ type PullRequest struct {
 	Jobs int
 	// Wait is how long the server waits for the first job. Zero asks for the jobs that are there.
 	Wait time.Duration
-	// Patience bounds the wait for a server that does not answer. A job that comes later is not delivered. It has to be at most
-	// the ack wait of the consumer.
+	// Patience bounds the wait for a server that does not answer, from the request or its latest beat on. A job that comes later
+	// is not delivered. It has to be at most the ack wait of the consumer.
 	Patience time.Duration
+}
+
+// LongestWait is the longest Wait of a request with this patience for a consumer with this ack wait. The lease of a job runs from
+// before its delivery. Where the server has time for beats, they say nearly when that was, and a pull may wait for as long as it
+// likes. Otherwise it is only known that the request came before, so the wait leaves most of the ack wait for the job.
+func LongestWait(patience, ackWait time.Duration) time.Duration {
+	if patience >= 2*pullBeat && ackWait >= 3*pullBeat {
+		return math.MaxInt64
+	}
+	return min(patience/2, ackWait/3)
 }
 
 // Pull is a pull request that was sent. One goroutine calls Next until it returns nil.
@@ -33,9 +46,12 @@ type Pull struct {
 	key    string // of the consumer
 	number string
 	quiet  time.Duration // how long the server may say nothing
-	until  time.Time     // the end of the patience
 	// connection is the number of the connection on which the request went out, or a lower one.
 	connection uint64
+
+	// The times are guarded by the lock of pulls. since is before anything that the server sends from now on: the time of the
+	// request, and a pullPace later with each beat. until is the end of the patience.
+	since, until time.Time
 
 	beats chan struct{}  // holds one when the server has said that the pull waits
 	jobs  chan *Delivery // closed at the end; holds all jobs that were asked for
@@ -99,8 +115,11 @@ func (p *Pull) Next() *Delivery {
 
 // isAlive reports whether the server answers a ping before the patience ends.
 func (p *Pull) isAlive() bool {
+	p.pulls.mu.Lock()
+	left := time.Until(p.until)
+	p.pulls.mu.Unlock()
 	nc := p.pulls.client.Conn()
-	return nc.IsConnected() && nc.FlushTimeout(time.Until(p.until)) == nil
+	return nc.IsConnected() && nc.FlushTimeout(left) == nil
 }
 
 // Err is why the pull ended, once Next has returned nil; nil if it ran out. A server that does not answer is no error: a pull

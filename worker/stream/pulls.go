@@ -162,8 +162,9 @@ func (p *Pulls) current() (*inbox, error) {
 
 // Pull sends a pull request. The patience runs from before the request. After Stop it returns a pull that has ended.
 func (p *Pulls) Pull(r PullRequest) (*Pull, error) {
+	now := time.Now()
 	pull := &Pull{
-		pulls: p, key: r.Stream + "." + r.Consumer, quiet: r.quiet(), until: time.Now().Add(r.Patience),
+		pulls: p, key: r.Stream + "." + r.Consumer, quiet: r.quiet(), since: now, until: now.Add(r.Patience),
 		beats: make(chan struct{}, 1), jobs: make(chan *Delivery, r.Jobs), left: r.Jobs, connection: p.connection(),
 	}
 	for added := false; !added; {
@@ -209,7 +210,7 @@ func (p *Pulls) add(pull *Pull, in *inbox) bool {
 // headers say nothing, because a publisher may write into them what the server writes.
 func (p *Pulls) hear(in *inbox, msg *nats.Msg) {
 	if meta, err := msg.Metadata(); err == nil {
-		p.deliver(in, &Delivery{msg, *meta})
+		p.deliver(in, &Delivery{msg: msg, meta: *meta})
 		return
 	}
 	rest, answers := strings.CutPrefix(msg.Subject, in.prefix)
@@ -227,6 +228,15 @@ func (p *Pulls) hear(in *inbox, msg *nats.Msg) {
 		p.end(pull, err, hasMoved(msg.Header))
 		return
 	}
+	p.beat(pull)
+}
+
+// beat notes that the server has sent a beat. It sends them and the jobs in order, and never a beat too early, so what follows
+// was sent later than a pullBeat after what came before.
+func (p *Pulls) beat(pull *Pull) {
+	p.mu.Lock()
+	pull.since, pull.until = pull.since.Add(pullPace), pull.until.Add(pullPace)
+	p.mu.Unlock()
 	select {
 	case pull.beats <- struct{}{}:
 	default: // the last one has not been seen yet
@@ -259,15 +269,17 @@ func (p *Pulls) deliver(in *inbox, d *Delivery) {
 	pull := in.pulls[d.meta.Stream+"."+d.meta.Consumer]
 	taken := pull != nil && !pull.ended
 	if taken {
+		d.since = pull.since
 		pull.jobs <- d // which has room for it
 		pull.left--
 	}
 	last := taken && pull.left == 0
+	inTime := pull != nil && time.Now().Before(pull.until)
 	p.mu.Unlock()
 	switch {
 	case last:
 		p.end(pull, nil, false)
-	case !taken && pull != nil && time.Now().Before(pull.until):
+	case !taken && inTime:
 		_ = p.client.Conn().Publish(d.Reply(), []byte("-NAK"))
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"sync"
 	"testing"
@@ -451,4 +452,35 @@ func TestAPullThatWaitsLivesByItsBeats(t *testing.T) {
 		}
 		return in.nc.NumSubscriptions() == before
 	})
+}
+
+// TestTheLeaseOfAJobRunsFromTheLatestBeatOfItsPull has a job that comes when its pull has waited for some seconds. A server may send
+// a beat late, and then the lease begins earlier.
+func TestTheLeaseOfAJobRunsFromTheLatestBeatOfItsPull(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	p := in.openPulls(t)
+	began := time.Now()
+	time.AfterFunc(4500*time.Millisecond, func() { _, _ = in.js.Publish(t.Context(), "gofer.jobs.default.late", nil) })
+	got, err := pulled(t, p, fromQueue("default", 1, time.Minute))
+	if err != nil || len(got) != 1 {
+		t.Fatalf("the pull brought %d jobs and %v, want one", len(got), err)
+	}
+	since, delivered := got[0].Since(), got[0].Metadata().Timestamp
+	if since.Sub(began) < time.Second || since.After(delivered) {
+		t.Errorf("the lease begins %s after the pull, and the job came after %s: want it to begin after a beat and before the job", since.Sub(began), delivered.Sub(began))
+	}
+}
+
+func TestAPullMayWaitForLongIfTheServerHasTimeForBeats(t *testing.T) {
+	for _, c := range []struct{ patience, ackWait, want time.Duration }{
+		{15 * time.Second, 30 * time.Second, math.MaxInt64},
+		{4 * time.Second, 6 * time.Second, math.MaxInt64},
+		{3 * time.Second, 30 * time.Second, 1500 * time.Millisecond},
+		{4 * time.Second, 4500 * time.Millisecond, 1500 * time.Millisecond},
+	} {
+		if got := stream.LongestWait(c.patience, c.ackWait); got != c.want {
+			t.Errorf("with a patience of %s and an ack wait of %s a pull waits for %s, want %s", c.patience, c.ackWait, got, c.want)
+		}
+	}
 }

@@ -23,6 +23,8 @@ const (
 	lateFlush = time.Minute
 	// checkAtOnce is how many older hours are checked each flushEvery: all of a week in six minutes.
 	checkAtOnce = 2
+	// quietest is the longest time between two looks for changes while there are none and nobody asks.
+	quietest = 32 * time.Second
 	// checkAllEvery is the least time between two checks of all hours: a full server deletes old parts all the time.
 	checkAllEvery = 30 * time.Second
 )
@@ -45,6 +47,8 @@ type reader struct {
 	// suspect says that stored parts were deleted: then all hours are checked. strange says that malformed parts were logged;
 	// unread, that hours or events could not be read.
 	suspect, strange, unread atomic.Bool
+	// asked holds one when somebody has asked for the book.
+	asked chan struct{}
 
 	// Only the reading goroutine uses the fields below. Events is the state of the events stream that was read. Settled is true
 	// if a second read in the same state has confirmed the first, because a replica may lag. NextEvent is a sequence.
@@ -69,23 +73,43 @@ type seen struct {
 	next uint64
 }
 
-// keepReading reads all hours, and then checks until ctx ends for changes that no query would notice.
+// keepReading reads all hours, and then checks until ctx ends for changes that no query would notice, rarely while there are none.
 func (t *Totals) keepReading(ctx context.Context, s store) {
+	r, wait := &t.reader, flushEvery
 	for ctx.Err() == nil {
+		began, events, state := time.Now(), r.events, r.state
 		err := errors.Join(t.readEvents(ctx, s), t.readHours(ctx, s))
 		if ctx.Err() != nil {
 			return
 		}
-		if unread := t.reader.unread.Swap(err != nil); err != nil && !unread {
+		if unread := r.unread.Swap(err != nil); err != nil && !unread {
 			t.cfg.Log.Warn("the fleet's rollups cannot be read, the last known numbers stay", "error", err)
 		}
-		wait := flushEvery
-		if !t.known.Load() {
+		isQuiet := err == nil && r.settled && r.events == events && r.state == state && r.unchecked <= 0 && !r.suspect.Load()
+		switch {
+		case !t.known.Load():
 			wait = time.Second
+		case isQuiet:
+			wait = min(2*wait, quietest)
+		default:
+			wait = flushEvery
 		}
+		t.pause(ctx, began, wait)
+	}
+}
+
+// pause waits, but no longer than flushEvery after the last reading began if somebody asks for the book.
+func (t *Totals) pause(ctx context.Context, began time.Time, wait time.Duration) {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for {
 		select {
 		case <-ctx.Done():
-		case <-time.After(wait):
+			return
+		case <-timer.C:
+			return
+		case <-t.reader.asked:
+			timer.Reset(min(wait, max(0, flushEvery-time.Since(began))))
 		}
 	}
 }

@@ -69,7 +69,7 @@ type Totals struct {
 func New(cfg Config) *Totals {
 	return &Totals{
 		cfg: cfg, fleet: rollup.NewBook(), writer: writer{stored: map[string]uint64{}},
-		reader: reader{lock: make(chan struct{}, 1), seen: map[seenOf]seen{}, read: map[rollup.Kind]time.Time{}},
+		reader: reader{lock: make(chan struct{}, 1), asked: make(chan struct{}, 1), seen: map[seenOf]seen{}, read: map[rollup.Kind]time.Time{}},
 	}
 }
 
@@ -90,6 +90,10 @@ func (t *Totals) Run(ctx, last context.Context, s store) {
 func (t *Totals) Fleet(ctx context.Context) (book *rollup.Book, known bool) {
 	if !t.known.Load() {
 		return t.cfg.Book, false
+	}
+	select {
+	case t.reader.asked <- struct{}{}:
+	default: // somebody else has asked
 	}
 	t.refresh(ctx, rollup.Totals)
 	return t.fleet, true

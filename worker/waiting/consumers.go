@@ -18,7 +18,11 @@ import (
 func (c *Counter) countConsumers(ctx context.Context) (map[string]*Queue, error) {
 	queues := map[string]*Queue{}
 	known := uint64(0)
-	before, err := eachConsumer(ctx, c.bus, func(name string, due bool, info *jetstream.ConsumerInfo) error {
+	before, err := c.jobsBefore(ctx)
+	if err != nil {
+		return nil, err
+	}
+	err = eachConsumer(ctx, c.bus, func(name string, due bool, info *jetstream.ConsumerInfo) error {
 		// Only the stream of jobs is compared with its total below. Due jobs lie in the other stream.
 		if !due {
 			known += info.NumPending + uint64(max(0, info.NumAckPending))
@@ -32,33 +36,29 @@ func (c *Counter) countConsumers(ctx context.Context) (map[string]*Queue, error)
 }
 
 // eachConsumer calls use for the consumers of all queues. Each queue has two: of new jobs and, if due, of jobs whose time has
-// come, which JetStream delivers again. Both count as queued and running. It returns how the stream of new jobs stood before it asked
-// for the consumers.
-func eachConsumer(ctx context.Context, client *bus.Client, use func(queue string, due bool, info *jetstream.ConsumerInfo) error) (before *jetstream.StreamInfo, err error) {
+// come, which JetStream delivers again. Both count as queued and running.
+func eachConsumer(ctx context.Context, client *bus.Client, use func(queue string, due bool, info *jetstream.ConsumerInfo) error) error {
 	for _, due := range []bool{false, true} {
 		kind, prefix := "JOBS", client.Names().WorkerConsumer("")
 		if due {
 			kind, prefix = "RETRIES", client.Names().DueConsumer("")
 		}
 		var found []*jetstream.ConsumerInfo
-		stream, err := client.Consumers(ctx, client.Names().Stream(kind), func(info *jetstream.ConsumerInfo) {
+		err := client.Consumers(ctx, client.Names().Stream(kind), func(info *jetstream.ConsumerInfo) {
 			if strings.HasPrefix(info.Name, prefix) {
 				found = append(found, info)
 			}
 		})
 		if err != nil {
-			return nil, err
-		}
-		if !due {
-			before = stream
+			return err
 		}
 		for _, info := range found {
 			if err := use(strings.TrimPrefix(info.Name, prefix), due, info); err != nil {
-				return nil, err
+				return err
 			}
 		}
 	}
-	return before, nil
+	return nil
 }
 
 // The map owns its values, so a caller may keep the pointer during one count.
@@ -101,7 +101,7 @@ func (q *Queue) add(info *jetstream.ConsumerInfo, due bool) {
 // jobs that wait, and since when the jobs of a state are in it, stay as they were counted. s is not changed.
 func Refresh(ctx context.Context, client *bus.Client, s Snapshot) (Snapshot, error) {
 	current := map[string]*Queue{}
-	_, err := eachConsumer(ctx, client, func(name string, due bool, info *jetstream.ConsumerInfo) error {
+	err := eachConsumer(ctx, client, func(name string, due bool, info *jetstream.ConsumerInfo) error {
 		queueOf(current, name).add(info, due)
 		return nil
 	})

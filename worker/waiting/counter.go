@@ -63,6 +63,8 @@ type Counter struct {
 	about    map[uint32]about // of sites that jobs wait for without a proxy
 	unserved unserved
 	counts   int // since the start
+	// jobs is the stream of jobs at the latest count, and nil if there were jobs: then the numbers change by themselves.
+	jobs *jetstream.StreamInfo
 	// found are jobs that compare has met without an entry. It is nil outside of compare.
 	found []entry
 }
@@ -110,6 +112,7 @@ func (c *Counter) Count(ctx context.Context) (Snapshot, error) {
 		c.reset()
 	}
 	c.counts++
+	c.jobs = nil
 	end := time.Now().Add(c.cfg.Budget)
 	// The order matters: read adds the new jobs, checkPassed removes those whose time has come, which are most
 	// changes, and compare looks for what is left. Each step makes the next one cheaper.
@@ -128,12 +131,35 @@ func (c *Counter) Count(ctx context.Context) (Snapshot, error) {
 	if err != nil {
 		return Snapshot{}, err
 	}
-	c.addWaiting(queues, state.Now)
+	if c.addWaiting(queues, state.Now); !isIdle(queues) || unread > 0 {
+		c.jobs = nil
+	}
 	// Sorted by name, so that a snapshot is the same for the same jobs.
 	for _, name := range slices.Sorted(maps.Keys(queues)) {
 		s.Queues = append(s.Queues, *queues[name])
 	}
 	return s, nil
+}
+
+// isIdle reports whether no queue has a job.
+func isIdle(queues map[string]*Queue) bool {
+	for _, q := range queues {
+		if q.Queued+q.Running+q.Waiting() > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// IsUnchanged reports whether another count would find what the latest one has found: no job at all. It is one question to the server.
+// A pause of a queue is no change; Refresh shows it.
+func (c *Counter) IsUnchanged(ctx context.Context) bool {
+	if c.jobs == nil {
+		return false
+	}
+	// A job that waits was published before, and a new queue has a new consumer.
+	info, err := c.bus.StreamInfo(ctx, c.bus.Names().Stream("JOBS"))
+	return err == nil && info.Created.Equal(c.jobs.Created) && info.State.LastSeq == c.jobs.State.LastSeq && info.State.Msgs == 0 && info.State.Consumers == c.jobs.State.Consumers
 }
 
 // read reads the jobs up to a sequence that are not known yet, until a time, or until the table is full.

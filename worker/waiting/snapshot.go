@@ -21,6 +21,9 @@ import (
 // grow with the workers.
 const Every = 5 * time.Second
 
+// IdleEvery is the time between two snapshots while the fleet is idle. It is shorter than Stale.
+const IdleEvery = 15 * time.Second
+
 // Stale is the age from which a snapshot says nothing about now: its maker has died or cannot store another
 // one. It is four times Every, so one slow count is no gap.
 const Stale = 20 * time.Second
@@ -147,6 +150,10 @@ func Ask(ctx context.Context, c *bus.Client, budget time.Duration) (s Snapshot, 
 	if kv, err := c.Bucket(ctx, "policy"); err == nil {
 		if entry, err := kv.Get(ctx, Key); err == nil && state.Now.Sub(entry.Created()) < Stale {
 			if s, err := Parse(entry.Value()); err == nil {
+				// Somebody may have paused a queue a moment ago.
+				if current, err := Refresh(ctx, c, s); err == nil {
+					s = current
+				}
 				return s, true, nil
 			}
 		}

@@ -25,6 +25,8 @@ type unserved struct {
 	// began is when the current reading began; zero between two readings. whole tells that it began at the first job.
 	began time.Time
 	whole bool
+	// exact tells that all jobs were known at the latest count.
+	exact bool
 	// ended is when the latest reading ended or all jobs were known, and rest how long there is no reading after it.
 	ended time.Time
 	rest  time.Duration
@@ -50,12 +52,14 @@ const (
 )
 
 // addUnserved counts the jobs that no consumer knows: those of queues that nobody serves, such as misspelt
-// ones. known is the number of jobs of which a consumer has told, and before is how the stream stood before they were asked.
+// ones. known is the number of jobs of which a consumer has told, and before is how the stream stood before they were asked; nil if
+// nobody asked.
 func (c *Counter) addUnserved(ctx context.Context, queues map[string]*Queue, known uint64, before *jetstream.StreamInfo) error {
 	after, err := c.bus.StreamInfo(ctx, c.bus.Names().Stream("JOBS"))
 	if err != nil {
 		return err
 	}
+	c.jobs = after
 	l := &c.unserved
 	for _, name := range slices.Sorted(maps.Keys(l.queues)) {
 		n, err := c.countUnserved(ctx, queues, name)
@@ -68,17 +72,30 @@ func (c *Counter) addUnserved(ctx context.Context, queues map[string]*Queue, kno
 		queueOf(queues, OtherQueues).Queued = l.other
 	}
 	// Jobs beyond the known ones are of queues that have not been found yet.
+	if before == nil {
+		before = after
+	}
 	fewest, most := jobsBetween(before.State, after.State)
 	known += l.other
 	l.excess[c.counts%len(l.excess)] = distance(known, min(max(known, fewest), most))
+	l.exact = known == fewest && known == most
 	switch {
-	case known == fewest && known == most:
+	case l.exact:
 		// All jobs so far are known, so those of a queue that has not been found can only follow.
 		l.after, l.began, l.ended, l.rest = after.State.LastSeq, time.Time{}, time.Now(), 0
 	case c.mustRead():
 		c.readUnserved(ctx, queues)
 	}
 	return nil
+}
+
+// jobsBefore returns how the stream of jobs stands before its consumers are asked. While all jobs are known, one request less does: it
+// returns nil then.
+func (c *Counter) jobsBefore(ctx context.Context) (*jetstream.StreamInfo, error) {
+	if c.unserved.exact {
+		return nil, nil
+	}
+	return c.bus.StreamInfo(ctx, c.bus.Names().Stream("JOBS"))
 }
 
 // jobsBetween returns the fewest and the most jobs that there can have been at any moment between two states of the stream.

@@ -351,3 +351,36 @@ func TestRefreshShowsWhatTheConsumersKnowNow(t *testing.T) {
 		t.Errorf("the counted snapshot became\n%s\nit was\n%s", after, before)
 	}
 }
+
+func TestTheNumbersOfAnIdleFleetStayUntilAJobOrAQueueComes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := waiting.NewCounter(w.bus, waiting.Config{})
+	if c.IsUnchanged(w.soon()) {
+		t.Error("unchanged before the first count")
+	}
+	unchanged := func(when string, want bool) {
+		t.Helper()
+		w.count(c)
+		if got := c.IsUnchanged(w.soon()); got != want {
+			t.Errorf("%s: unchanged is %t after a count, want %t", when, got, want)
+		}
+	}
+	changed := func(by string) {
+		t.Helper()
+		if c.IsUnchanged(w.soon()) {
+			t.Errorf("unchanged after %s", by)
+		}
+	}
+	unchanged("an empty fleet", true)
+	w.must(w.bus.EnsureQueue(w.soon(), "new", bus.Settings{}))
+	changed("a new queue")
+	unchanged("two empty queues", true)
+	w.submit("default")
+	changed("a job")
+	unchanged("a queued job", false)
+	w.must(client.New(w.bus).Cancel(w.soon(), client.Key{Queue: "default", ID: "j1"}))
+	unchanged("an empty queue again", true)
+	w.parkMany(1)
+	unchanged("a waiting job", false)
+}
