@@ -55,12 +55,16 @@ func published() [][2]string {
 	const bad = "not JSON"
 	return [][2]string{
 		{"gofer.jobs.default.x", "http://a.test/"}, {"gofer.results.default.x", ""}, {"gofer.events.retry.default.x", ""}, {"gofer.events.breaker.p1", ""},
-		{"gofer.dead.default.x", ""}, {"gofer.ctl.drain", ""}, {"gofer.ctl.breakers.reset", ""},
+		{"gofer.events.site.x", ""}, {"gofer.events.pool.w1", ""}, {"gofer.events.duplicate.default.x", ""},
+		{"gofer.dead.default.x", ""}, {"gofer.ctl.drain", ""}, {"gofer.ctl.breakers.reset", ""}, {"gofer.ctl.sites.reset", ""}, {"gofer.ctl.proxies", ""}, {"gofer.ctl.workers", ""},
 		{"_gofer.results.default.x", ""}, {"_gofer.at.default.x", ""}, {"_gofer.due.default.x", ""}, {"_gofer.cancel.default.x", ""}, {"_gofer.rollups.x", ""},
-		{"$KV.gofer-proxies.p1", ""}, {"$KV.gofer-policy.retry", ""}, {"$KV.gofer-deny.x", ""}, {"$KV.gofer-breakers.x", ""}, {"$O.gofer-bodies.C.x", ""},
+		{"$KV.gofer-proxies.p1", ""}, {"$KV.gofer-policy.retry", ""}, {"$KV.gofer-deny.x", ""}, {"$KV.gofer-breakers.x", ""}, {"$KV.gofer-breakers.session.x", ""},
+		{"$KV.gofer-sites.x", ""}, {"$O.gofer-bodies.C.x", ""},
 		{"$JS.API.INFO", ""}, {"$JS.API.STREAM.NAMES", ""}, {"$JS.API.STREAM.INFO.GOFER_RESULTS", ""}, {"$JS.API.STREAM.INFO.KV_gofer-proxies", ""},
 		{"$JS.API.STREAM.CREATE.OTHER", bad}, {"$JS.API.STREAM.CREATE.GOFER_JOBS", bad}, {"$JS.API.STREAM.UPDATE.GOFER_JOBS", bad}, {"$JS.API.STREAM.DELETE.GOFER_JOBS", bad},
 		{"$JS.API.STREAM.PURGE.GOFER_JOBS", bad}, {"$JS.API.STREAM.PURGE.GOFER_RESULTS", bad}, {"$JS.API.STREAM.MSG.DELETE.GOFER_RESULTS", bad},
+		{"$JS.API.STREAM.CREATE.GOFER_ROLLUPS", bad}, {"$JS.API.STREAM.UPDATE.GOFER_ROLLUPS", bad}, {"$JS.API.STREAM.DELETE.GOFER_ROLLUPS", bad}, {"$JS.API.STREAM.PURGE.GOFER_ROLLUPS", bad},
+		{"$JS.API.DIRECT.GET.GOFER_ROLLUPS", `{"seq":1}`}, {"$JS.API.DIRECT.GET.KV_gofer-breakers.$KV.gofer-breakers.x", ""}, {"$JS.API.STREAM.PURGE.KV_gofer-breakers", bad},
 		{"$JS.API.STREAM.MSG.GET.GOFER_RESULTS", `{"seq":1}`}, {"$JS.API.STREAM.MSG.GET.GOFER_JOBS", `{"seq":1}`}, {"$JS.API.STREAM.MSG.GET.KV_gofer-proxies", `{"seq":1}`},
 		{"$JS.API.DIRECT.GET.GOFER_RESULTS.gofer.results.default.page", ""}, {"$JS.API.DIRECT.GET.GOFER_JOBS.gofer.jobs.default.x", ""},
 		{"$JS.API.DIRECT.GET.GOFER_EVENTS", `{"seq":1}`}, {"$JS.API.DIRECT.GET.GOFER_DEAD", `{"seq":1}`}, {"$JS.API.DIRECT.GET.OBJ_gofer-bodies", `{"seq":1}`},
@@ -77,7 +81,7 @@ func published() [][2]string {
 
 func subscribed() []string {
 	return []string{
-		"gofer.jobs.>", "gofer.results.>", "gofer.events.>", "gofer.dead.>", "gofer.ctl.>", "_gofer.cancel.>", "_gofer.results.>", "_gofer.at.>", "_gofer.>", "$KV.>", "$O.>",
+		"gofer.jobs.>", "gofer.results.>", "gofer.events.>", "gofer.dead.>", "gofer.ctl.>", "gofer.ctl.proxies", "_gofer.cancel.>", "_gofer.results.>", "_gofer.at.>", "_gofer.due.>", "_gofer.rollups.>", "_gofer.>", "$KV.>", "$O.>",
 		"$JS.API.>", "$JS.ACK.>", "$JS.EVENT.>", "$SRV.>", "$SYS.>", ">", "_INBOX.>", "_INBOX_*.>", "_INBOX_worker.>", "_INBOX_admin.>", "_INBOX_reader.>",
 		"_INBOX_listener.>", "_INBOX_publisher.>", "_INBOX_shop.>",
 	}
@@ -175,9 +179,9 @@ func asked(user string, n int) [][2]string {
 // addressed are subjects that a request may name for its answer: each family that somebody hears, or a stream stores.
 func addressed() []string {
 	return []string{
-		"gofer.results.default.victim", "gofer.events.retry.default.victim", "gofer.events.breaker.victim", "gofer.dead.default.victim", "gofer.ctl.victim",
+		"gofer.results.default.victim", "gofer.events.retry.default.victim", "gofer.events.breaker.victim", "gofer.dead.default.victim", "gofer.ctl.victim", "gofer.ctl.proxies",
 		"_gofer.results.default.victim", "_gofer.at.default.victim", "_gofer.due.default.victim", "_gofer.cancel.default.victim", "_gofer.rollups.victim",
-		"$KV.gofer-proxies.victim", "$KV.gofer-policy.victim", "$KV.gofer-deny.victim", "$KV.gofer-breakers.victim", "$O.gofer-bodies.C.victim",
+		"$KV.gofer-proxies.victim", "$KV.gofer-policy.victim", "$KV.gofer-deny.victim", "$KV.gofer-breakers.victim", "$KV.gofer-sites.victim", "$O.gofer-bodies.C.victim",
 		"$SRV.PING.victim", "_INBOX_worker.victim", "_INBOX_admin.victim", "_INBOX_reader.victim", "_INBOX_listener.victim", "_INBOX_publisher.victim", "_INBOX_shop.victim",
 	}
 }
