@@ -120,6 +120,11 @@ func (p *puller) fetch(ctx context.Context, g grant) (unused int, more bool, err
 		// It is known with each message, so the last one decides.
 		more = meta.NumPending > 0
 		p.pending.Store(int64(meta.NumPending))
+		// A pull that has waited for minutes may have begun while jobs could still be settled.
+		if wait > 0 && p.isHeld() {
+			p.worker.handBack(ctx, t)
+			return unused, true, nil
+		}
 		// A poll has no slots, so each of its messages has to find one. The job goes back if there is none.
 		if unused == 0 && !p.worker.slots.acquire(p.slots) {
 			p.worker.handBack(ctx, t) // it is redelivered when this puller gets a slot, or to another worker
@@ -206,15 +211,18 @@ func (p *puller) repair(ctx context.Context, err error) {
 // is unusable, or a stream is full. Due jobs are taken even while scheduled jobs have no more room: that makes room.
 func (p *puller) waitUntilAllowed(ctx context.Context) {
 	w := p.worker
-	held := func() bool {
-		return w.resultsFull.Load() || w.unsettled.blocks(p.queue) || p.unusable() != nil || w.streams.unusable() != nil || !p.dueJobs && w.streams.waitingNearlyFull()
-	}
-	for held() && ctx.Err() == nil {
+	for p.isHeld() && ctx.Err() == nil {
 		// The slots of a consumer that may not fetch go to the others.
 		w.slots.setIdle(p.slots)
 		sleep(ctx, 500*time.Millisecond)
 	}
 	w.throttle(ctx)
+}
+
+// isHeld reports whether jobs of the consumer must not be taken now.
+func (p *puller) isHeld() bool {
+	w := p.worker
+	return w.resultsFull.Load() || w.unsettled.blocks(p.queue) || p.unusable() != nil || w.streams.unusable() != nil || !p.dueJobs && w.streams.waitingNearlyFull()
 }
 
 // throttle slows the pulling while no proxy is usable.

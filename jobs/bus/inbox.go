@@ -24,6 +24,9 @@ func (c *Client) openInbox(subject string, most int) (inbox, error) {
 
 func (b inbox) close() { _ = b.sub.Unsubscribe() }
 
+// closedCheck is how often a wait for an answer looks whether the connection was closed, which nats.go does not tell a channel.
+const closedCheck = 100 * time.Millisecond
+
 // next returns the next answer. It waits for at most requestTimeout: if the server dies, no answer comes.
 func (b inbox) next(ctx context.Context) (*nats.Msg, error) {
 	// Most answers are here already, and need no timer.
@@ -32,14 +35,19 @@ func (b inbox) next(ctx context.Context) (*nats.Msg, error) {
 		return msg, nil
 	default:
 	}
-	timer := time.NewTimer(requestTimeout)
-	defer timer.Stop()
-	select {
-	case msg := <-b.msgs:
-		return msg, nil
-	case <-timer.C:
-		return nil, context.DeadlineExceeded
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	began, tick := time.Now(), time.NewTicker(closedCheck)
+	defer tick.Stop()
+	for b.sub.IsValid() && time.Since(began) < requestTimeout {
+		select {
+		case msg := <-b.msgs:
+			return msg, nil
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
+	if !b.sub.IsValid() {
+		return nil, nats.ErrConnectionClosed
+	}
+	return nil, context.DeadlineExceeded
 }

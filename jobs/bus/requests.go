@@ -103,7 +103,8 @@ func (c *Client) StreamInfo(ctx context.Context, name string) (*jetstream.Stream
 	return stream.CachedInfo(), nil
 }
 
-// Consumers calls use for each consumer of a stream. It is one request for up to 256 consumers: nats.go asks for the stream before.
+// Consumers calls use for each consumer of a stream. It is one request for up to 256 consumers. nats.go asks for the stream before, and
+// tells a consumer twice where a page is short.
 func (c *Client) Consumers(ctx context.Context, name string, use func(*jetstream.ConsumerInfo)) error {
 	for offset, total := 0, 1; offset < total; {
 		ctx, cancel := Bounded(ctx)
@@ -115,6 +116,7 @@ func (c *Client) Consumers(ctx context.Context, name string, use func(*jetstream
 		var page struct {
 			Error     *jetstream.APIError       `json:"error"`
 			Total     int                       `json:"total"`
+			Limit     int                       `json:"limit"` // of a page
 			Consumers []*jetstream.ConsumerInfo `json:"consumers"`
 		}
 		if err := json.Unmarshal(msg.Data, &page); err != nil {
@@ -126,10 +128,8 @@ func (c *Client) Consumers(ctx context.Context, name string, use func(*jetstream
 		for _, info := range page.Consumers {
 			use(info)
 		}
-		if len(page.Consumers) == 0 {
-			return nil // a cluster leaves out consumers without a leader
-		}
-		offset, total = offset+len(page.Consumers), page.Total
+		// A cluster leaves out consumers without a leader, so a page may hold fewer than its limit.
+		offset, total = offset+max(1, page.Limit), page.Total
 	}
 	return nil
 }

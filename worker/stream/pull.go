@@ -20,7 +20,8 @@ const (
 // PullRequest asks a consumer for jobs.
 type PullRequest struct {
 	Stream, Consumer string
-	// Jobs is how many jobs may be delivered, at least one.
+	// Jobs is how many jobs may be delivered, at least one. With a Wait it is one: a cluster may send a beat before a job that it
+	// delivered earlier, and the beat would let the lease of the job begin too late.
 	Jobs int
 	// Wait is how long the server waits for the first job. Zero asks for the jobs that are there.
 	Wait time.Duration
@@ -50,8 +51,9 @@ type Pull struct {
 	connection uint64
 
 	// The times are guarded by the lock of pulls. since is before anything that the server sends from now on: the time of the
-	// request, and a pullPace later with each beat. until is the end of the patience.
+	// request, and a pullPace later with each beat. until is the end of the patience, which begins at since.
 	since, until time.Time
+	patience     time.Duration
 
 	beats chan struct{}  // holds one when the server has said that the pull waits
 	jobs  chan *Delivery // closed at the end; holds all jobs that were asked for

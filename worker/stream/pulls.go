@@ -164,7 +164,7 @@ func (p *Pulls) current() (*inbox, error) {
 func (p *Pulls) Pull(r PullRequest) (*Pull, error) {
 	now := time.Now()
 	pull := &Pull{
-		pulls: p, key: r.Stream + "." + r.Consumer, quiet: r.quiet(), since: now, until: now.Add(r.Patience),
+		pulls: p, key: r.Stream + "." + r.Consumer, quiet: r.quiet(), since: now, until: now.Add(r.Patience), patience: r.Patience,
 		beats: make(chan struct{}, 1), jobs: make(chan *Delivery, r.Jobs), left: r.Jobs, connection: p.connection(),
 	}
 	for added := false; !added; {
@@ -235,8 +235,19 @@ func (p *Pulls) hear(in *inbox, msg *nats.Msg) {
 // was sent later than a pullBeat after what came before.
 func (p *Pulls) beat(pull *Pull) {
 	p.mu.Lock()
-	pull.since, pull.until = pull.since.Add(pullPace), pull.until.Add(pullPace)
+	now := time.Now()
+	// Never later than now: a suspended machine reads many beats at once, and the clock of the server may be faster than expected.
+	if pull.since = pull.since.Add(pullPace); pull.since.After(now) {
+		pull.since = now
+	}
+	pull.until = pull.since.Add(pull.patience)
+	// Each beat may come a little late. If all of that would cost a job much of its lease, the next pull begins anew.
+	isStale := now.Sub(pull.since) > pull.patience/2
 	p.mu.Unlock()
+	if isStale {
+		p.end(pull, nil, true)
+		return
+	}
 	select {
 	case pull.beats <- struct{}{}:
 	default: // the last one has not been seen yet

@@ -63,8 +63,9 @@ type Counter struct {
 	about    map[uint32]about // of sites that jobs wait for without a proxy
 	unserved unserved
 	counts   int // since the start
-	// jobs is the stream of jobs at the latest count, and nil if there were jobs: then the numbers change by themselves.
-	jobs *jetstream.StreamInfo
+	// asked is the stream of jobs as IsUnchanged has seen it last. jobs is the one before the latest count, and nil if that count
+	// found jobs: then the numbers change by themselves.
+	asked, jobs *jetstream.StreamInfo
 	// found are jobs that compare has met without an entry. It is nil outside of compare.
 	found []entry
 }
@@ -113,6 +114,7 @@ func (c *Counter) Count(ctx context.Context) (Snapshot, error) {
 	}
 	c.counts++
 	c.jobs = nil
+	before := c.asked
 	end := time.Now().Add(c.cfg.Budget)
 	// The order matters: read adds the new jobs, checkPassed removes those whose time has come, which are most
 	// changes, and compare looks for what is left. Each step makes the next one cheaper.
@@ -131,8 +133,8 @@ func (c *Counter) Count(ctx context.Context) (Snapshot, error) {
 	if err != nil {
 		return Snapshot{}, err
 	}
-	if c.addWaiting(queues, state.Now); !isIdle(queues) || unread > 0 {
-		c.jobs = nil
+	if c.addWaiting(queues, state.Now); isIdle(queues) && unread == 0 {
+		c.jobs = before
 	}
 	// Sorted by name, so that a snapshot is the same for the same jobs.
 	for _, name := range slices.Sorted(maps.Keys(queues)) {
@@ -154,12 +156,12 @@ func isIdle(queues map[string]*Queue) bool {
 // IsUnchanged reports whether another count would find what the latest one has found: no job at all. It is one question to the server.
 // A pause of a queue is no change; Refresh shows it.
 func (c *Counter) IsUnchanged(ctx context.Context) bool {
-	if c.jobs == nil {
+	info, err := c.bus.StreamInfo(ctx, c.bus.Names().Stream("JOBS"))
+	if c.asked = info; err != nil || c.jobs == nil {
 		return false
 	}
 	// A job that waits was published before, and a new queue has a new consumer.
-	info, err := c.bus.StreamInfo(ctx, c.bus.Names().Stream("JOBS"))
-	return err == nil && info.Created.Equal(c.jobs.Created) && info.State.LastSeq == c.jobs.State.LastSeq && info.State.Msgs == 0 && info.State.Consumers == c.jobs.State.Consumers
+	return info.Created.Equal(c.jobs.Created) && info.State.LastSeq == c.jobs.State.LastSeq && info.State.Msgs == 0 && info.State.Consumers == c.jobs.State.Consumers
 }
 
 // read reads the jobs up to a sequence that are not known yet, until a time, or until the table is full.

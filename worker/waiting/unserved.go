@@ -59,7 +59,6 @@ func (c *Counter) addUnserved(ctx context.Context, queues map[string]*Queue, kno
 	if err != nil {
 		return err
 	}
-	c.jobs = after
 	l := &c.unserved
 	for _, name := range slices.Sorted(maps.Keys(l.queues)) {
 		n, err := c.countUnserved(ctx, queues, name)
