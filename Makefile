@@ -79,7 +79,7 @@ mutants: ## breaks breaker, rotation and retry on purpose, one place at a time, 
 readme: ## runs the commands of README.md and of the other documents as a newcomer would
 	GOFER_DATA_DIR=$$(mktemp -d) go run ./testenv/readme $$(git ls-files "*.md")
 
-deploy-check: ## runs what deploy ships: image, units, manifests, Compose, server versions; installs what is missing with apt-get; five minutes
+deploy-check: ## runs what deploy ships: image, units, manifests, Compose, server versions, a release built twice; installs what is missing with apt-get; ten minutes
 	.ci/deploy-check
 
 dist: ## builds a release of the commit twice, shows that both are equal, and writes it to bin/dist; ten minutes
