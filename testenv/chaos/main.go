@@ -46,10 +46,7 @@ func run(args []string, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	tempo := full()
-	if *quick {
-		tempo = short()
-	}
+	tempo := map[bool]pace{false: full(), true: short()}[*quick]
 	var outcomes []outcome
 	var broken error
 	for _, s := range scenarios() {
@@ -57,15 +54,11 @@ func run(args []string, out, progress io.Writer) error {
 			continue
 		}
 		fmt.Fprintf(progress, "%s …\n", s.name)
-		programs, err := tools.versions(ctx, s, dir)
+		o, err := s.playFrom(ctx, setting{tools: tools, dir: filepath.Join(dir, s.name), jobs: *jobs, seed: *seed, pace: tempo, progress: progress}, dir)
 		if errors.Is(err, errNoOldVersion) {
 			fmt.Fprintf(progress, "  left out: %v\n", err)
 			continue
 		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
-		}
-		o, err := s.play(ctx, setting{tools: programs, dir: filepath.Join(dir, s.name), jobs: *jobs, seed: *seed, pace: tempo, progress: progress})
 		if err != nil {
 			return fmt.Errorf("%s: %w (logs in %s)", s.name, err, dir)
 		}
@@ -83,6 +76,14 @@ func run(args []string, out, progress io.Writer) error {
 		return os.RemoveAll(dir)
 	}
 	return nil
+}
+
+// playFrom builds the versions that the scenario needs in dir, and plays it.
+func (s scenario) playFrom(ctx context.Context, set setting, dir string) (o outcome, err error) {
+	if set.tools, err = set.tools.versions(ctx, s, dir); err != nil {
+		return o, err
+	}
+	return s.play(ctx, set)
 }
 
 func workDir(keep string) (string, error) {
