@@ -57,6 +57,7 @@ func floors() map[string][]string {
 		"testenv/chaos":       {"jobs", "jobs/bus", "jobs/client", "testenv"},
 		"testenv/experiments": nil,
 		"testenv/mutants":     nil,
+		"testenv/notices":     nil,
 		"testenv/readme":      nil,
 		"testenv/interop":     nil,
 		"testenv/browser":     nil,
