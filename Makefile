@@ -4,7 +4,7 @@ GOLANGCI_LINT_VERSION := v2.15.0
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LINT := $(CURDIR)/bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
-.PHONY: help build image run test test-all check static fmt lint bench experiments chaos fuzz mutants readme dist deploy-check clean
+.PHONY: help build image run test test-all check static fmt lint bench experiments scale chaos fuzz mutants readme dist deploy-check clean
 
 help: ## lists what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ bench: ## runs the benchmarks, those of other libraries beside them, last the wh
 experiments: ## measures ten aims, each beside a baseline of the same run: what retries, breakers and the choice of proxies are worth
 	EXPERIMENTS=full go test -count=1 -timeout 15m -run Experiments -v ./testenv/experiments
 	cd testenv/peers && go test -count=1 -run DeadTargets -v .
+
+scale: ## measures 1 to 8 worker processes on one server and on three, a fleet of 1,000, a million jobs and results; twenty minutes on a machine of its own
+	go run ./testenv/scale
 
 chaos: ## kills, freezes, cuts and fills real processes under load, and counts what came of the jobs; about ten minutes
 	go run ./testenv/chaos

@@ -59,6 +59,7 @@ func floors() map[string][]string {
 		"testenv/mutants":     nil,
 		"testenv/notices":     nil,
 		"testenv/readme":      nil,
+		"testenv/scale":       {"jobs", "jobs/bus", "rotation/proxylist", "worker/control", "worker/daemon"},
 		"testenv/interop":     nil,
 		"testenv/browser":     nil,
 		"testenv/monitoring":  nil,
