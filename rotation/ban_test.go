@@ -85,7 +85,7 @@ func TestARefusalCountsTheProxiesThatCoolDown(t *testing.T) {
 		if !ok || none.Proxies != 4 || none.Cooling != 3 {
 			t.Errorf("got %+v, want that 3 of 4 proxies cool down", none)
 		}
-		if want := "3 of 4 proxies that match cool down for this site, 1 have an open breaker or are busy"; err.Error() != want {
+		if want := "3 of 4 proxies that match cool down for this site after a ban or a Retry-After, 1 have an open breaker or are busy"; err.Error() != want {
 			t.Errorf("got %q, want %q", err, want)
 		}
 		busy.Release()

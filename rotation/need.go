@@ -89,7 +89,7 @@ func (e *NoProxyError) counts() string {
 	case 0:
 		return fmt.Sprintf("each of the %d proxies that match has an open breaker or is busy", e.Proxies)
 	case e.Proxies:
-		return fmt.Sprintf("all %d proxies that match cool down for this site", e.Proxies)
+		return fmt.Sprintf("all %d proxies that match cool down for this site after a ban or a Retry-After", e.Proxies)
 	}
-	return fmt.Sprintf("%d of %d proxies that match cool down for this site, %d have an open breaker or are busy", e.Cooling, e.Proxies, e.Proxies-e.Cooling)
+	return fmt.Sprintf("%d of %d proxies that match cool down for this site after a ban or a Retry-After, %d have an open breaker or are busy", e.Cooling, e.Proxies, e.Proxies-e.Cooling)
 }

@@ -124,6 +124,10 @@ func (p *Proxy) set(key, value string) (err error) {
 			return errors.New(`session_ttl is not a time above 0: write "10m" or "90s"`)
 		}
 	default:
+		// Only a known key is named: the text may be part of a password with a blank in it.
+		if near := text.Nearest(key, text.Items(keys), 2); near != "" {
+			return errors.New("a key is none of " + keys + ", did you mean " + near + "?")
+		}
 		return errors.New("a key is none of " + keys)
 	}
 	return err

@@ -63,6 +63,7 @@ func floors() map[string][]string {
 		"testenv/interop":     nil,
 		"testenv/browser":     nil,
 		"testenv/monitoring":  nil,
+		"testenv/night":       nil,
 		"testenv/arrows":      nil,
 	}
 }

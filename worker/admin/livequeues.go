@@ -67,6 +67,9 @@ func (c *counted) view() Queue {
 	}
 	for _, r := range c.Reasons {
 		what := "a proxy"
+		if r.Site != "" {
+			what += " at " + r.Site
+		}
 		if r.State == jobs.StateSiteDown {
 			what = "the site " + cmp.Or(r.Site, "of several jobs")
 		}
