@@ -50,14 +50,15 @@ const showQueues = table("queues", [
   ...["delayed", "retrying", "no_proxy", "site_down"].map((state) => [words(state), "number", (q) => (q.waiting ? count(q.waiting[state]) : "–")]),
   ["Oldest", "number", (q) => (q.oldest_seconds ? span(q.oldest_seconds) : "–")],
   ["Act", "acts", (q) => (q.paused
-    ? [["resume", "Resume", acts.resume, `Resume queue ${q.queue}`]] : [["pause", "Pause", acts.pause, `Pause queue ${q.queue}`]])],
+    ? [["resume", "Resume", acts.resume, `Resume queue ${q.queue}`]]
+    : q.served === false ? [] : [["pause", "Pause", acts.pause, `Pause queue ${q.queue}`]])], // without consumers nothing can be paused
 ], (q) => q.queue);
 
 // parts are the counts that are not zero, by name.
 const parts = (counts) => Object.entries(counts || {}).filter(([, n]) => n).map(([name, n]) => `${name} ${count(n)}`).join(", ") || "–";
 const siteState = { new: ["", "new"], up: ["good", "up"], resting: ["bad", "resting"], testing: ["warn", "testing"] };
 const showSites = table("sites", [
-  ["Site", "id", (s) => s.site], ["State", "", (s) => mark(...(siteState[s.state] || ["", s.state]))], ["Why", "says", (s) => (s.reason ? words(s.reason) : "")],
+  ["Site", "id", (s) => s.site], ["State", "when", (s) => mark(...(siteState[s.state] || ["", s.state]))], ["Why", "says", (s) => (s.reason ? words(s.reason) : "")],
   ["Attempts", "number", (s) => count(s.attempts)], ["Classes", "says", (s) => parts(s.classes)], ["Bans", "number", (s) => count(s.bans)], ["Failures", "says", (s) => parts(s.failures)],
   ["Last error", "says", (s) => s.last_error || "–"],
   ["Since", "when", (s) => (s.last_state_change ? at(s.last_state_change) : "–")], ["Next test", "number", (s) => until(s.next_test_time)],
