@@ -187,7 +187,7 @@ func oneLetter(name string, matches []client.DeadLetter) (client.DeadLetter, err
 	}
 	switch len(matches) {
 	case 0:
-		return client.DeadLetter{}, fmt.Errorf("dead letter %s: %w", name, client.ErrNotFound)
+		return client.DeadLetter{}, fmt.Errorf("dead letter %s: %w: gofer dead ls lists those that are kept", name, client.ErrNotFound)
 	case 1:
 		return matches[0], nil
 	}

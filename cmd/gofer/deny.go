@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -115,7 +116,11 @@ func (a *app) hostsToDeny(args []string) (hosts []string, err error) {
 	for _, arg := range args {
 		host, ok := deniedHost(arg)
 		if !ok {
-			return nil, fmt.Errorf("%q is not a host name or an address", arg)
+			err := fmt.Errorf("%q is not a host name or an address", arg)
+			if u, parseErr := url.Parse(arg); parseErr == nil && u.Hostname() != "" {
+				err = fmt.Errorf("%w, did you mean %s?", err, u.Hostname())
+			}
+			return nil, err
 		}
 		hosts = append(hosts, host)
 	}

@@ -64,8 +64,8 @@ func (f *jobFlags) template() (jobs.Job, error) {
 	}
 	if f.deadline != "" {
 		// The bounds are checked with the job itself, where the same rule holds for every client.
-		if t.Deadline, err = time.Parse(time.RFC3339, f.deadline); err != nil {
-			return t, usage("--deadline: not a time such as 2026-01-02T15:04:05Z")
+		if t.Deadline, err = timeOf("--deadline", f.deadline); err != nil {
+			return t, err
 		}
 	}
 	return t, f.body(&t)
@@ -225,4 +225,17 @@ func (a *app) printJob(job jobs.Job) error {
 		Queue string `json:"queue,omitempty"`
 		jobs.Job
 	}{job.ID, job.Queue, job})
+}
+
+// timeOf reads the value of a flag: a time with its zone, or one of this machine's zone without its seconds. The error is a usage
+// error.
+func timeOf(flag, value string) (time.Time, error) {
+	if at, err := time.Parse(time.RFC3339, value); err == nil {
+		return at, nil
+	}
+	at, err := time.ParseInLocation("2006-01-02 15:04", value, time.Local)
+	if err != nil {
+		return at, usage("%s: %q is no time such as 2026-01-02T15:04:05Z, or \"2026-01-02 15:04\" of this machine's zone", flag, value)
+	}
+	return at, nil
 }

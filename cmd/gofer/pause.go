@@ -35,7 +35,7 @@ func (a *app) pauseCommand() *cobra.Command {
 			until = time.Now().Add(d)
 		}
 		if err := s.client.Pause(ctx, args[0], until); err != nil {
-			return err
+			return unknownQueue(err)
 		}
 		// client.Pause takes the zero time as an end that is far away.
 		if until.IsZero() {

@@ -38,8 +38,11 @@ func (a *app) proxiesToAdd(args []string) ([]proxylist.Proxy, error) {
 		return config.ParseProxies("standard input", a.in)
 	}
 	p, err := proxylist.ParseLine(strings.Join(args, " "))
-	if err != nil {
-		return nil, fmt.Errorf("proxies add: %w", err)
+	switch {
+	case err == nil:
+		return []proxylist.Proxy{p}, nil
+	case !strings.Contains(args[0], "://"): // the text may be a secret, so it is not repeated
+		return nil, fmt.Errorf("proxies add: %w; gofer proxies import - takes lines such as host:port", err)
 	}
-	return []proxylist.Proxy{p}, nil
+	return nil, fmt.Errorf("proxies add: %w", err)
 }

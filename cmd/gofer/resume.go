@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/client"
 )
 
 // resumeCommand ends the pause of a queue. A queue that is not paused stays as it is.
@@ -17,9 +20,17 @@ func (a *app) resumeCommand() *cobra.Command {
 				return usage("%q is not the name of a queue", args[0])
 			}
 			if err := s.client.Resume(ctx, args[0]); err != nil {
-				return err
+				return unknownQueue(err)
 			}
 			return a.say(map[string]any{"queue": args[0], "paused": false}, "Queue %s goes on.", args[0])
 		}),
 	}
+}
+
+// unknownQueue adds to the error about a queue without consumers where the queues are listed.
+func unknownQueue(err error) error {
+	if errors.Is(err, client.ErrNotFound) {
+		return fmt.Errorf("%w: no worker has ever served it; gofer queues lists the queues", err)
+	}
+	return err
 }

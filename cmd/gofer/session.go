@@ -193,6 +193,9 @@ func key(ctx context.Context, s *session, queue, name string) (client.Key, error
 	if _, ok := errors.AsType[*client.AmbiguousError](err); ok {
 		return client.Key{}, usage("%w", err)
 	}
+	if errors.Is(err, client.ErrNotFound) {
+		return client.Key{}, fmt.Errorf("%w: no queue has it, and no result of it is kept", err)
+	}
 	if err != nil {
 		return client.Key{}, err
 	}

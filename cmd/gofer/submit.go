@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/text"
 )
 
 // submitFlags are the flags of gofer submit. Only one of in and at may be given, and both apply to every job.
@@ -161,6 +162,10 @@ func checkURLs(urls []string) error {
 		if u = strings.TrimSpace(u); u == "" || u[0] == '#' || strings.Contains(u, "\n") {
 			return usage("URL %d: empty, a comment, or of several lines", i+1)
 		}
+		// A scheme that is forgotten is the commonest mistake. A text with user information is not repeated.
+		if u != "-" && u[0] != '{' && !strings.Contains(u, ":/") && !strings.Contains(u, "@") {
+			return usage("URL %d: %q has no scheme, did you mean http://%s or https://%[3]s?", i+1, text.Printable(u), text.Printable(u))
+		}
 	}
 	return nil
 }
@@ -182,11 +187,7 @@ func (f *submitFlags) notBefore(now time.Time) (time.Time, error) {
 		}
 		return now.Add(d), nil
 	case f.at != "":
-		at, err := time.Parse(time.RFC3339, f.at)
-		if err != nil {
-			return time.Time{}, usage("--at: not a time such as 2026-01-02T15:04:05Z")
-		}
-		return at, nil
+		return timeOf("--at", f.at)
 	}
 	return time.Time{}, nil
 }

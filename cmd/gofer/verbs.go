@@ -47,7 +47,7 @@ func suggest(root *cobra.Command) {
 	// They are words of other queues and of the shell. cobra offers the verb when one of them is typed.
 	words := map[string][]string{
 		"doctor": {"status", "check"}, "rollups": {"stats", "metrics"}, "events": {"logs", "log", "watch"}, "queues": {"ls", "list"}, "dead": {"retry", "replay", "failed"},
-		"submit": {"fetch", "get", "run", "push", "add", "enqueue"}, "workers": {"ps", "nodes"}, "proxies": {"proxy", "pool"}, "worker": {"start", "serve"}, "results": {"result"},
+		"submit": {"fetch", "get", "run", "push", "add", "enqueue"}, "workers": {"ps", "nodes"}, "proxies": {"proxy", "pool", "strategy"}, "worker": {"start", "serve"}, "results": {"result"},
 	}
 	for _, verb := range root.Commands() {
 		verb.SuggestFor = append(verb.SuggestFor, words[verb.Name()]...)
