@@ -69,3 +69,32 @@ func TestEmptyListsSayThatTheyAre(t *testing.T) {
 		}
 	}
 }
+
+func TestAMessageSaysWhatWasMeant(t *testing.T) {
+	t.Parallel()
+	newWorld(t, nil)
+	gofer(t, "", "setup")
+	for args, want := range map[string]string{
+		"submit shop.test":                            `URL 1: "shop.test" has no scheme, did you mean http://shop.test or https://shop.test?`,
+		"submit user:secret@shop.test":                "not an absolute http or https URL",
+		"submit --at tomorrow http://shop.test/":      `--at: "tomorrow" is no time such as`,
+		"submit --deadline friday http://shop.test/":  `--deadline: "friday" is no time such as`,
+		"deny add http://x.test/":                     "did you mean x.test?",
+		"proxies add 127.0.0.1:1":                     "gofer proxies import - takes lines such as host:port",
+		"proxies add http://127.0.0.1:1 wieght=3":     "did you mean weight?",
+		"proxies add http://127.0.0.1:1 secretword=3": "a key is none of",
+		"pause nope":  "gofer queues lists the queues",
+		"resume nope": "gofer queues lists the queues",
+		"job nope":    "no queue has it, and no result of it is kept",
+		"dead show 9": "gofer dead ls lists those that are kept",
+	} {
+		code, _, errOut := gofer(t, "", strings.Fields(args)...)
+		if code == exitOK || !strings.Contains(errOut, want) || strings.Contains(errOut, "secret") {
+			t.Errorf("gofer %s: exit %d, %q; want %q", args, code, errOut, want)
+		}
+	}
+	_, out, _ := gofer(t, "", "submit", "--print", "--at", "2026-12-01 10:00", "http://shop.test/")
+	if !strings.Contains(out, `"not_before":"2026-12-01T`) {
+		t.Errorf("a time of this machine's zone: got %s", out)
+	}
+}
