@@ -181,16 +181,25 @@ type readerFunc func(p []byte) (int, error)
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // interruption returns the error of a verb that was interrupted, with exit code 130. An error that has its own exit code
-// is kept: it would have happened without the interruption.
+// is kept, unless the interruption is its cause: it would have happened without it.
 func interruption(err error) error {
+	// A verb takes an end of its input for a mistake in it.
+	if errors.Is(err, errInterrupted) {
+		return &failure{code: exitSignalled, err: err}
+	}
 	// Usage, configuration and failed jobs keep their own code.
 	if code := exitCode(err); code != exitFailed && code != exitUnreachable {
 		return err
 	}
-	if !errors.Is(err, errInterrupted) {
-		err = errInterrupted
+	return &failure{code: exitSignalled, err: errInterrupted}
+}
+
+// inputError is the error of reading standard input, or the interruption if that ended the input.
+func inputError(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
-	return &failure{code: exitSignalled, err: err}
+	return err
 }
 
 // sleep waits for d and reports whether ctx has not ended before. A timer instead of time.After, so that

@@ -14,7 +14,7 @@ import (
 func (a *app) proxiesAdd(ctx context.Context, s *session, lines []string) error {
 	list, err := a.proxiesToAdd(lines)
 	if err != nil {
-		return asUsage(err)
+		return asUsage(inputError(ctx, err))
 	}
 	kv, err := s.bucket(ctx, "proxies")
 	if err != nil {

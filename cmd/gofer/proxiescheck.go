@@ -136,7 +136,7 @@ func (a *app) proxiesToCheck(ctx context.Context, c *config.Config, f checkFlags
 // listToCheck returns the proxies of the file, or without a file those of the pool.
 func (a *app) listToCheck(ctx context.Context, c *config.Config, files []string) ([]proxylist.Proxy, error) {
 	if len(files) > 0 {
-		return a.listedProxies(files[0])
+		return a.listedProxies(ctx, files[0])
 	}
 	pool, err := a.wholePool(ctx, c, "proxies check")
 	if err != nil {
@@ -151,10 +151,10 @@ func (a *app) listToCheck(ctx context.Context, c *config.Config, files []string)
 
 // listedProxies returns what a file lists; "-" stands for standard input. Every error is a mistake of the user's and
 // names the line.
-func (a *app) listedProxies(file string) ([]proxylist.Proxy, error) {
+func (a *app) listedProxies(ctx context.Context, file string) ([]proxylist.Proxy, error) {
 	if file == "-" {
 		list, err := config.ParseProxies("standard input", a.in)
-		return list, asUsage(err)
+		return list, asUsage(inputError(ctx, err))
 	}
 	data, err := os.ReadFile(file)
 	if err != nil {
