@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
@@ -22,6 +23,39 @@ type counts struct {
 	taken    time.Time // by this machine's clock; zero before the first one
 
 	asking sync.Mutex // is held by who counts because nobody has shared anything
+
+	refreshing singleflight.Group
+	answered   queueList // the latest answer about the queues; mu guards it
+	answeredAt time.Time // zero: it is void
+	voidAt     time.Time // what was asked for before this is void
+}
+
+// answerAge is for how long an answer about the queues serves all who ask: each one lists the consumers.
+const answerAge = time.Second
+
+// latest returns the latest answer, and whether it may serve once more.
+func (c *counts) latest() (queueList, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.answered, time.Since(c.answeredAt) < answerAge
+}
+
+// keep keeps an answer for those who ask next; one that was void before it came would hide a change.
+func (c *counts) keep(list queueList, began time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if began.After(c.voidAt) {
+		c.answered, c.answeredAt = list, time.Now()
+	}
+}
+
+// forgetAnswer makes the latest answer void, and one that is on its way: this worker has changed a queue, and who changed it has to
+// see that.
+func (c *counts) forgetAnswer() {
+	c.refreshing.Forget("")
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.answeredAt, c.voidAt = time.Time{}, time.Now()
 }
 
 // followed is what the settings call with a snapshot that somebody has shared. One that cannot be read is of a
@@ -101,12 +135,35 @@ func (d *daemon) shareCount(ctx context.Context, client *bus.Client, counter *wa
 	return kv, nil
 }
 
-// queues is how the queues of the fleet stand: what has been counted, with what the consumers know at this moment. Without a
-// connection it is what has been counted.
+// queues is how the queues of the fleet stand: what has been counted, with what the consumers know at this moment. All who ask within
+// answerAge share an answer, and all who ask at the same time share a question. Without a connection it is what has been counted.
 func (d *daemon) queues(ctx context.Context) (any, error) {
+	if list, isFresh := d.counts.latest(); isFresh {
+		return list, nil
+	}
+	// Who asked first may go away; the others still want the answer.
+	answers := d.counts.refreshing.DoChan("", func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*waiting.Every)
+		defer cancel()
+		began := time.Now()
+		list, err := d.askQueues(ctx)
+		if err == nil {
+			d.counts.keep(list, began)
+		}
+		return list, err
+	})
+	select {
+	case answer := <-answers:
+		return answer.Val, answer.Err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (d *daemon) askQueues(ctx context.Context) (list queueList, err error) {
 	s, taken, err := d.counted(ctx)
 	if err != nil {
-		return nil, err
+		return list, err
 	}
 	if conn := d.connected.Load(); conn != nil && conn.nc.IsConnected() {
 		if current, err := waiting.Refresh(ctx, conn.client, s); err == nil {

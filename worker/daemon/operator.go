@@ -20,9 +20,11 @@ func (d *daemon) operator() admin.Operator {
 	// It is the same for the page and for programs: both go through the HTTP API.
 	return admin.Operator{
 		PauseQueue: func(ctx context.Context, queue string) error {
+			defer d.counts.forgetAnswer()
 			return d.asClient(func(c *client.Client) error { return c.Pause(ctx, queue, time.Time{}) })
 		},
 		ResumeQueue: func(ctx context.Context, queue string) error {
+			defer d.counts.forgetAnswer()
 			return d.asClient(func(c *client.Client) error { return c.Resume(ctx, queue) })
 		},
 		Queues: d.queues, Workers: d.fleetWorkers, DrainWorker: d.drainWorker, Jobs: d.listJobs, Story: d.story, Letters: d.letters, DeadGroups: d.deadGroups, FindJob: d.findJob,
