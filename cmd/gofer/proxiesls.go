@@ -24,7 +24,8 @@ func (a *app) proxiesLsCommand() *cobra.Command {
 		Use: "ls", Short: "List the proxies of the running workers, or those that are configured if none answers", Args: args(cobra.NoArgs),
 		Long: `Lists the proxies of all workers that answer: those that cannot be used first, then those that sites have banned, then the others. Until
 is when a proxy that cannot be used is tried again. Bans are the sites at which a proxy cools down now. Exits shows of a gateway how many
-attempts through its exits failed; an exit is another one for each attempt or session.
+attempts through its exits failed; an exit is another one for each attempt or session. Why also names a site at which the proxy's share
+of 4xx is far from that of the others.
 
 Of a pool with more than 1,000 proxies each worker tells the first 1,000 of those that cannot be used; the others are asked of one worker.
 
@@ -178,10 +179,11 @@ func (p *fleetPool) take(row *control.Proxy) {
 	} else {
 		bans, inFlight := max(known.Bans, row.Bans), known.InFlight+row.InFlight
 		tried, failed := known.ExitsTried+row.ExitsTried, known.ExitsFailed+row.ExitsFailed
+		unusual := cmp.Or(known.Unusual, row.Unusual)
 		if trouble(row) > trouble(&known.Proxy) || trouble(row) == trouble(&known.Proxy) && row.Failures > known.Failures {
 			known.Proxy = *row
 		}
-		known.Bans, known.InFlight, known.ExitsTried, known.ExitsFailed = bans, inFlight, tried, failed
+		known.Bans, known.InFlight, known.ExitsTried, known.ExitsFailed, known.Unusual = bans, inFlight, tried, failed, unusual
 	}
 	known.Workers[row.State]++
 }
@@ -195,7 +197,7 @@ func trouble(p *control.Proxy) int {
 		return 3
 	case p.State != "closed":
 		return 2
-	case p.Bans > 0:
+	case p.Bans > 0 || p.Unusual != nil:
 		return 1
 	}
 	return 0
@@ -221,7 +223,7 @@ func (a *app) printPool(pool *fleetPool, limit int) error {
 	}
 	rows := make([]table.Row, len(shown))
 	for i, p := range shown {
-		rows[i] = table.Row{p.ID, p.Addr, p.Region, strings.Join(p.Tags, ","), p.stateText(), nextTest(p.Until), p.Bans, p.exitsText(), p.why()}
+		rows[i] = table.Row{p.ID, p.Addr, p.Region, strings.Join(p.Tags, ","), p.stateText(), nextTest(p.Until), p.Bans, p.exitsText(), p.remark()}
 	}
 	none := "No proxies: the workers have none. gofer proxies add adds one."
 	return a.list(table.Row{"id", "address", "region", "tags", "state", "until", "bans", "exits", "why"}, rows, none)
@@ -285,38 +287,6 @@ func (p *fleetProxy) exitsText() string {
 		return "none tried"
 	}
 	return fmt.Sprintf("%d of %d failed", p.ExitsFailed, p.ExitsTried)
-}
-
-// why is the reason of the state in words.
-func (p *fleetProxy) why() string {
-	switch {
-	case p.State == "avoided":
-		return p.Reason
-	case p.State != "closed":
-		return proxyTrouble(p.Reason)
-	case p.Bans == 1:
-		return "1 site has banned it or asked for a pause"
-	case p.Bans > 1:
-		return fmt.Sprintf("%d sites have banned it or asked for a pause", p.Bans)
-	case p.Failures > 0:
-		return fmt.Sprintf("%d of %d failures that open its breaker", p.Failures, p.Threshold)
-	}
-	return ""
-}
-
-// proxyTrouble puts the code of what opened a breaker into words. A code that is not known is shown as it is.
-func proxyTrouble(code string) string {
-	text, known := map[string]string{
-		"": "its breaker was opened", "connect": "it cannot be reached", "reset": "it resets connections", "timeout": "no answer comes in time",
-		"proxy_auth": "it refuses the credentials", "proxy_refused": "it refuses to connect", "region_refused": "it refuses the region",
-		"proxy_tls": "TLS to it fails", "proxy_protocol": "it speaks no proper HTTP or SOCKS", "tls": "TLS to the sites fails through it",
-		"dns": "it cannot resolve names", "truncated": "its answers break off", "malformed": "its answers make no sense",
-		"status_5xx": "it answers 5xx for the sites", "probe": "its tests fail",
-	}[code]
-	if !known {
-		return strings.ReplaceAll(code, "_", " ")
-	}
-	return text
 }
 
 // configuredLs lists what a worker would have that is started here. connectErr is why there is no session.

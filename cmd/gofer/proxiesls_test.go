@@ -264,6 +264,21 @@ func TestStatesAreCountedOnlyWhereTheyAreKnown(t *testing.T) {
 	}
 }
 
+// TestAnUnusualShareIsShownWhicheverWorkerSeesIt also when another worker says more of the proxy.
+func TestAnUnusualShareIsShownWhicheverWorkerSeesIt(t *testing.T) {
+	t.Parallel()
+	u := &rollup.Unusual{Site: "shop.test", Share: 1, Others: 0.02, Answers: 90}
+	pool := &fleetPool{proxies: map[string]*fleetProxy{}}
+	pool.add([]control.ProxiesResponse{
+		{Worker: "w1", Total: 2, Proxies: []control.Proxy{{ID: "a", State: "closed"}, {ID: "b", State: "closed", Unusual: u}}},
+		{Worker: "w2", Total: 2, Noted: 1, Proxies: []control.Proxy{{ID: "b", State: "open", Reason: "timeout"}, {ID: "a", State: "closed"}}},
+	})
+	first := pool.sorted()[0]
+	if got, want := first.remark(), "no answer comes in time; 4xx in 100 % of 90 answers of shop.test, through the others in 2 %"; first.ID != "b" || got != want {
+		t.Errorf("first is %s: %q, want b: %q", first.ID, got, want)
+	}
+}
+
 func TestEachReasonThatOpensABreakerIsAWord(t *testing.T) {
 	t.Parallel()
 	// What is the job's, the site's answer or this worker's own opens no breaker.

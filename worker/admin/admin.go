@@ -37,6 +37,8 @@ type Config struct {
 	Ready func() []Check
 	// Pool is this worker's. The lists of breakers and proxies are made from it for each question.
 	Pool *rotation.Pool
+	// Unusual are the proxies whose share of 4xx at a site is far from that of the others; nil for none.
+	Unusual func() map[string]rollup.Unusual
 	// Book is this worker's; Cluster returns the one of the whole fleet, or Book while that is all that is known. A
 	// Cluster that is nil means that they are the same.
 	Book    *rollup.Book

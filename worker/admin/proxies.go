@@ -37,10 +37,12 @@ type ProxyRow struct {
 	Failed     int64          `json:"failed"`
 	Classes    rollup.Classes `json:"classes"`
 	AvgLatency float64        `json:"avg_latency"` // seconds
+	// Unusual is where the proxy's share of 4xx is far from that of the others, as this worker sees it. It is null if it is not.
+	Unusual *rollup.Unusual `json:"unusual_4xx"`
 }
 
 // proxyList is the order in which proxies are listed: those that cannot be used first, then those with bans,
-// then the largest share of failures.
+// or an unusual share of 4xx, then the largest share of failures.
 // It holds no more than names: there may be 100,000 of them. Rows are made for one page only.
 type proxyList struct {
 	order   []string
@@ -48,12 +50,16 @@ type proxyList struct {
 	did     map[string]rollup.Proxy
 	reasons map[string]string
 	bans    map[string]int // of those that have any
+	unusual map[string]rollup.Unusual
 }
 
 // listProxies makes the list.
 func (a *admin) listProxies(ctx context.Context) (*proxyList, error) {
 	book := a.bookNow(ctx)
 	list := &proxyList{counts: map[string]int{}, did: map[string]rollup.Proxy{}, reasons: map[string]string{}, bans: map[string]int{}}
+	if a.Unusual != nil {
+		list.unusual = a.Unusual()
+	}
 	for _, p := range book.ByProxy(24) {
 		list.did[p.ProxyID] = p
 	}
@@ -88,6 +94,9 @@ func (a *admin) listProxies(ctx context.Context) (*proxyList, error) {
 		case c.Cooldowns > 0:
 			p.trouble = 5
 		}
+		if _, found := list.unusual[c.ID]; found {
+			p.trouble = max(p.trouble, 5) // beside those that sites have banned
+		}
 		// The share is at most one, so it only orders proxies of the same class.
 		if did := list.did[c.ID]; did.TotalAttempts >= leastAttempts {
 			p.trouble += float64(did.FailureCount) / float64(did.TotalAttempts)
@@ -120,6 +129,9 @@ func (a *admin) proxyRows(list *proxyList, ids []string) []ProxyRow {
 			ProxyID: id, Region: s.Region, Tags: orEmpty(s.Tags), State: s.State.String(), Failures: s.Failures, Since: timeOrNull(s.LastChange),
 			NextTest: timeOrNull(s.NextTest), Bans: list.bans[id], InFlight: s.Inflight, Attempts: did.TotalAttempts, Failed: did.FailureCount,
 			Classes: did.Classes, AvgLatency: did.AvgLatency.Seconds(),
+		}
+		if u, found := list.unusual[id]; found {
+			row.Unusual = &u
 		}
 		// Avoided matters only while the own breaker is closed: an open one already keeps the proxy out.
 		if s.State != breaker.Closed {

@@ -27,6 +27,8 @@ type Status struct {
 	// ProxiesError is why a list of proxies cannot be read, so that an older one holds; empty if it can.
 	ProxiesError string  `json:"proxies_error,omitempty"`
 	Queues       []Queue `json:"queues"`
+	// Unusual are proxies whose share of 4xx at a site is far from that of the others there, at most MaxUnusual.
+	Unusual []UnusualProxy `json:"unusual_4xx,omitempty"`
 	// Domain is that of the JetStream that the worker takes jobs from; empty if it has none.
 	Domain string `json:"domain,omitempty"`
 	// Unsettled are jobs that the worker holds and cannot settle, at most MaxUnsettled; UnsettledJobs counts all of them.
@@ -43,6 +45,15 @@ type WorkersRequest struct {
 	// Recent and Minutes are how many of the newest whole steps the answer has; zero means none.
 	Recent  int `json:"recent,omitempty"`
 	Minutes int `json:"minutes,omitempty"`
+}
+
+// MaxUnusual is how many proxies with an unusual share are in one answer.
+const MaxUnusual = 20
+
+// UnusualProxy is a proxy whose share of 4xx at a site is far from that of the others there.
+type UnusualProxy struct {
+	ProxyID string `json:"proxy_id"`
+	rollup.Unusual
 }
 
 // MaxUnsettled is how many unsettled jobs are in one answer.
@@ -145,6 +156,8 @@ type Proxy struct {
 	// exit counts as failed; since the worker started.
 	ExitsTried  uint64 `json:"exits_tried,omitempty"`
 	ExitsFailed uint64 `json:"exits_failed,omitempty"`
+	// Unusual is where the proxy's share of 4xx is far from that of the others; nil if it is not, or if that is not known.
+	Unusual *rollup.Unusual `json:"unusual_4xx,omitempty"`
 }
 
 // IsNoted reports whether something about the proxy is worth a look: it is not closed, or sites have banned it.

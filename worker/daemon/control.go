@@ -57,6 +57,7 @@ func (d *daemon) status() control.Status {
 		s.Draining, s.Domain = conn.worker.IsDraining(), conn.client.Domain()
 		s.Unsettled, s.UnsettledJobs = d.unsettledOf(conn.worker)
 	}
+	s.Unusual = d.unusual()
 	if last := d.listError.Load(); last != nil {
 		s.ProxiesError = last.reason()
 	}

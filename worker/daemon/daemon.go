@@ -57,6 +57,7 @@ type daemon struct {
 	pool     *rotation.Pool
 	sites    *sites.Table
 	book     *rollup.Book // this worker's hours; totals has the fleet's
+	answers  *rollup.Answers
 	metrics  *metrics.Registry
 	fetcher  *fetch.Fetcher
 	settings *fleet.Settings
@@ -106,7 +107,7 @@ func newDaemon(c Config) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{cfg: c, names: names, log: c.Log, book: rollup.NewBook(), started: time.Now(), journal: newJournal(c.Log), outbox: make(chan func(context.Context) error, 1024), listTold: make(chan struct{}), listing: make(chan struct{}, 1)}
+	d := &daemon{cfg: c, names: names, log: c.Log, book: rollup.NewBook(), answers: rollup.NewAnswers(), started: time.Now(), journal: newJournal(c.Log), outbox: make(chan func(context.Context) error, 1024), listTold: make(chan struct{}), listing: make(chan struct{}, 1)}
 	d.listRead.Store(!c.AwaitProxies)
 	d.pool = rotation.New(rotation.Config{Strategy: c.Strategy, Breaker: c.Breaker, Exits: exits.Config{Prefix: c.Prefix, Share: !c.KeepFindings}})
 	d.sites = sites.New(sites.Config{Slots: c.Concurrency})
@@ -215,7 +216,7 @@ func (d *daemon) recordFlush(ok bool) {
 // fetchConfig is the fetcher's part of Config. The retry budget grows by one retry a second for each slot.
 func (d *daemon) fetchConfig() fetch.Config {
 	return fetch.Config{
-		Pool: d.pool, Policy: d.policy, Observer: fetch.Observer{RetryPlanned: d.recordRetry, BreakersChanged: d.recordBreakers, AttemptEnded: d.recordAttempt, Picked: d.recordPick, SitesChanged: d.recordSites, SiteAwaited: d.recordSiteWait},
+		Pool: d.pool, Policy: d.policy, Observer: fetch.Observer{RetryPlanned: d.recordRetry, BreakersChanged: d.recordBreakers, AttemptEnded: d.recordAttempt, Answered: d.answers.Add, Picked: d.recordPick, SitesChanged: d.recordSites, SiteAwaited: d.recordSiteWait},
 		Denied: d.settings.IsDenied, AttemptTimeout: d.cfg.AttemptTimeout, FirstByteTimeout: d.cfg.FirstByteTimeout, StallTimeout: d.cfg.StallTimeout, UserAgent: d.cfg.UserAgent,
 		MaxBodyBytes: d.cfg.MaxBodyBytes, HostRate: d.cfg.HostRate, HostConcurrency: d.cfg.HostConcurrency,
 		RetryBudget: d.cfg.RetryBudget, RetryFloor: float64(d.cfg.Concurrency), Concurrency: d.cfg.Concurrency,

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"hash/fnv"
+	"maps"
+	"slices"
 
 	"github.com/gofer-mq/gofer/breaker"
 	"github.com/gofer-mq/gofer/rotation"
@@ -84,6 +86,17 @@ func (d *daemon) poolNumbers() (answer control.ProxiesResponse, noted []string) 
 	return answer, noted[:min(len(noted), maxNoted)]
 }
 
+// unusual are the proxies of the pool whose share of 4xx is unusual, at most control.MaxUnusual.
+func (d *daemon) unusual() (list []control.UnusualProxy) {
+	found := d.answers.Unusual()
+	for _, id := range slices.Sorted(maps.Keys(found)) {
+		if _, known := d.pool.StatusOf(id); known && len(list) < control.MaxUnusual {
+			list = append(list, control.UnusualProxy{ProxyID: id, Unusual: found[id]})
+		}
+	}
+	return list
+}
+
 // avoidedState is the state of a proxy that this worker's breaker lets through and that another worker found dead.
 const avoidedState = "avoided"
 
@@ -107,6 +120,9 @@ func (d *daemon) proxyView(s *rotation.Status) control.Proxy {
 	if s.State == breaker.Closed && !s.AvoidedUntil.IsZero() {
 		p.State, until = avoidedState, s.AvoidedUntil
 		p.Reason = "found dead by " + cmp.Or(s.AvoidedBy, "another worker")
+	}
+	if u, found := d.answers.Unusual()[s.ID]; found {
+		p.Unusual = &u
 	}
 	if !until.IsZero() {
 		until = until.UTC()

@@ -109,7 +109,7 @@ func (d *daemon) serve() (shutDown func(context.Context), addr string) {
 func (d *daemon) handler(addr string) http.Handler {
 	return admin.New(admin.Config{
 		Addr: addr, Token: d.cfg.AdminToken, Worker: d.cfg.Name, Version: d.cfg.Version, Log: d.log,
-		MaxStreams: min(64, ConnectionLimit()/2), Ready: d.ready, Pool: d.pool, Book: d.book, Cluster: d.clusterBook, Fleet: d.fleetSample, Metrics: d.metrics, Policy: d.settings.Policy,
+		MaxStreams: min(64, ConnectionLimit()/2), Ready: d.ready, Pool: d.pool, Unusual: d.answers.Unusual, Book: d.book, Cluster: d.clusterBook, Fleet: d.fleetSample, Metrics: d.metrics, Policy: d.settings.Policy,
 		SetPolicy: d.setPolicy, ResetPolicy: d.resetPolicy, ResetBreaker: d.resetBreaker, Operator: d.operator(),
 		Sites: d.listSites, Site: d.findSite, ResetSite: d.resetSite,
 	})

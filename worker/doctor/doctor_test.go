@@ -19,6 +19,7 @@ import (
 	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/control"
 	"github.com/gofer-mq/gofer/worker/doctor"
+	"github.com/gofer-mq/gofer/worker/rollup"
 	"github.com/gofer-mq/gofer/worker/stream"
 	"github.com/gofer-mq/gofer/worker/waiting"
 )
@@ -284,6 +285,21 @@ func TestMostBreakersOpenIsAFault(t *testing.T) {
 	lines := p.examine()
 	p.finds(lines, "false worker w2: the breakers of 6 of its 10 proxies are open: gofer breakers ls")
 	p.lacks(lines, "false worker w1")
+}
+
+// TestAProxyWithAnUnusualShareIsAFault, and is named once, however many workers see it.
+func TestAProxyWithAnUnusualShareIsAFault(t *testing.T) {
+	t.Parallel()
+	p := admit(t)
+	u := rollup.Unusual{Site: "shop.test", Share: 0.98, Others: 0.034, Answers: 120}
+	for _, name := range []string{"w1", "w2"} {
+		p.worker(control.Status{Worker: name, Ready: true, Unusual: []control.UnusualProxy{{ProxyID: "p7", Unusual: u}}})
+	}
+	lines := p.examine()
+	p.finds(lines, "false proxy p7: 4xx in 98 % of 120 answers of shop.test, through the others in 3 %: look at what it answers there")
+	if n := strings.Count(strings.Join(lines, "\n"), "proxy p7"); n != 1 {
+		t.Errorf("p7 is named %d times, want once", n)
+	}
 }
 
 // TestVersionsAndConfigurationsAreCompared: workers that serve other queues may have other settings, and older ones tell no hash.

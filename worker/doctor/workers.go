@@ -34,7 +34,7 @@ func (d *doctor) workers(ctx context.Context, queues []queue) []Finding {
 	}
 	// Sorted by name, so that the findings of two runs can be compared line by line.
 	slices.SortFunc(list, func(a, b control.Status) int { return strings.Compare(a.Worker, b.Worker) })
-	return slices.Concat([]Finding{names(list)}, Unready(list), lists(list), unsettled(list), breakers(list), versions(list), configurations(list), d.domains(list))
+	return slices.Concat([]Finding{names(list)}, Unready(list), lists(list), unsettled(list), breakers(list), unusual(list), versions(list), configurations(list), d.domains(list))
 }
 
 // nobody is said when no worker answers. A job of a worker that was killed counts as running until its ack wait is over.
@@ -72,6 +72,20 @@ func names(list []control.Status) Finding {
 		}
 	}
 	return Finding{"workers", true, fmt.Sprintf("%d answer, each by a name of its own", len(list))}
+}
+
+// unusual names each proxy whose share of 4xx at a site is far from that of the others there. gofer goes on using it.
+func unusual(workers []control.Status) (list []Finding) {
+	named := map[string]bool{}
+	for _, w := range workers {
+		for _, p := range w.Unusual {
+			if !named[p.ProxyID] {
+				named[p.ProxyID] = true
+				list = append(list, Finding{"proxy " + p.ProxyID, false, p.String() + ": look at what it answers there, and remove it if that is not the site's"})
+			}
+		}
+	}
+	return list
 }
 
 // unsettled names each worker that holds jobs and cannot settle them, with the job that it holds for longest.

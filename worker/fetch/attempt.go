@@ -199,6 +199,9 @@ func (r *run) reportAttempt(ended *flight, lost bool) {
 	r.last = a
 	r.underWay--
 	r.f.cfg.Observer.AttemptEnded(r.job.Queue, a.Attempt, x.received, b.reason)
+	if a.Status != 0 && a.Proxy != "" {
+		r.f.cfg.Observer.Answered(x.site, a.Proxy, a.Status)
+	}
 }
 
 // decide is the one place that turns an attempt into the job's end, or leaves that to the policy. again is true in the

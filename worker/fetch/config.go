@@ -89,6 +89,8 @@ type Observer struct {
 	// AttemptEnded is called for each attempt, also for one that is not counted against its job, with the bytes that it received
 	// and, if it failed, a short reason from a closed list.
 	AttemptEnded func(queue string, a jobs.Attempt, bytes int64, reason string)
+	// Answered is called for each attempt through a proxy that a site answered, with the site and the status.
+	Answered func(site, proxy string, status int)
 	// Picked is called for each pick of a proxy, with the time that it took and the *rotation.NoProxyError that it ended with.
 	Picked func(took time.Duration, err error)
 }
@@ -109,6 +111,9 @@ func (o Observer) withDefaults() Observer {
 	}
 	if o.AttemptEnded == nil {
 		o.AttemptEnded = func(string, jobs.Attempt, int64, string) {}
+	}
+	if o.Answered == nil {
+		o.Answered = func(string, string, int) {}
 	}
 	if o.Picked == nil {
 		o.Picked = func(time.Duration, error) {}

@@ -29,7 +29,16 @@ const reasons = {
   malformed: "answers make no sense", status_5xx: "answers 5xx for the sites", region_refused: "refuses the region", probe: "its tests fail",
 };
 
+const percent = (part) => `${Math.round(100 * part)} %`;
+
 function why(p) {
+  const u = p.unusual_4xx, text = whyState(p);
+  if (!u) return text;
+  const odd = `4xx in ${percent(u.share_4xx)} of ${number.format(u.answers)} answers of ${u.site}, through the others in ${percent(u.others_4xx)}`;
+  return text ? `${text}; ${odd}` : odd;
+}
+
+function whyState(p) {
   if (p.state === "avoided") return `found dead by ${p.avoided_by}`;
   if (p.state === "closed") return p.bans ? `banned by ${number.format(p.bans)} ${p.bans === 1 ? "site" : "sites"}` : "";
   const reason = reasons[p.reason] || (p.reason ? words(p.reason) : "reason not known here");
