@@ -10,8 +10,8 @@ import (
 )
 
 // lease is this worker's right to a job. An ack does not prove it, because the server accepts an ack from anybody. So the
-// worker itself computes until when the server keeps the job for it: the ack wait, counted from before the pull request that
-// brought the job, or from before the last heartbeat that the server confirmed. A worker that was frozen meanwhile sees that its
+// worker itself computes until when the server keeps the job for it: the ack wait, counted from a time before the
+// delivery of the job, or from before the last heartbeat that the server confirmed. A worker that was frozen meanwhile sees that its
 // lease is over. Times are measured by the monotonic clock, which a change of the wall clock does not move.
 type lease struct {
 	ackWait time.Duration // of the consumer
@@ -21,7 +21,7 @@ type lease struct {
 }
 
 // newLease makes a lease that runs from a time, for wait. That time must be before the server delivered the
-// job. from is before the pull request was sent, so the lease can only be shorter than what the server counts.
+// job, so the lease can only be shorter than what the server counts.
 func newLease(from time.Time, wait time.Duration) *lease {
 	l := &lease{ackWait: wait, start: from}
 	l.until.Store(int64(wait))
@@ -64,8 +64,8 @@ func (l *lease) callAtEnd(ctx context.Context, end func()) (stop func()) {
 func (l *lease) keepAlive(heartbeat func(context.Context) error, cancel context.CancelCauseFunc) (stop func()) {
 	ctx, end := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	// The first heartbeat is counted from the pull request and not from now, since the job may have waited for
-	// a runner.
+	// The first heartbeat is counted from the delivery and not from now, since the job may have waited for a
+	// runner.
 	first := time.AfterFunc(l.ackWait/3-time.Since(l.start), func() {
 		defer close(done)
 		l.sendHeartbeats(ctx, heartbeat, cancel)

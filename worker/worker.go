@@ -51,8 +51,8 @@ type Config struct {
 	// WaitForSite tells whoever releases jobs that one waits for a site. It reports false if nobody does; nil is the same. Then
 	// such a job waits for a time. It must not block.
 	WaitForSite func(site string) bool
-	// InspectInterval is the interval at which the worker inspects its consumers and streams; zero means 5 s. It is six times as
-	// long while there is no work.
+	// InspectInterval is the interval at which the worker inspects its consumers and streams; zero means 5 s. It is several times
+	// as long while there is no work: see quietSkips.
 	InspectInterval time.Duration
 	// Inspect compares the streams with their settings; nil compares them with the default settings.
 	Inspect func(context.Context) (bus.Streams, error)

@@ -17,6 +17,7 @@ type Message struct {
 	Seq     uint64
 	At      time.Time // by the server's clock
 	Data    []byte
+	Header  nats.Header // set by StoredAt only, and where it can be read
 }
 
 // ErrReplaced says that the newest message of a subject is another one than was expected.

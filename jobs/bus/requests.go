@@ -43,7 +43,7 @@ func (c *Client) NextSeq(ctx context.Context, stream, filter string, seq uint64)
 	return end.last, err
 }
 
-// StoredAt reads the message of a sequence without its headers, or ErrNotFound. Unlike MessageAt it reads also one whose headers
+// StoredAt reads the message of a sequence, or ErrNotFound. Unlike MessageAt it reads also one whose headers
 // cannot be read: it asks the leader of the stream for that one, which is another right.
 func (c *Client) StoredAt(ctx context.Context, stream string, seq uint64) (Message, error) {
 	msg, err := c.MessageAt(ctx, stream, seq)
@@ -53,7 +53,7 @@ func (c *Client) StoredAt(ctx context.Context, stream string, seq uint64) (Messa
 	if err != nil {
 		return Message{}, err
 	}
-	return Message{Subject: msg.Header.Get(jetstream.SubjectHeader), Seq: seq, Data: msg.Data}, nil
+	return Message{Subject: msg.Header.Get(jetstream.SubjectHeader), Seq: seq, Data: msg.Data, Header: msg.Header}, nil
 }
 
 func (c *Client) storedAtLeader(ctx context.Context, stream string, seq uint64) (Message, error) {

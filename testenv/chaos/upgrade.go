@@ -64,10 +64,10 @@ func buildOld(ctx context.Context, dir string) (string, error) {
 	unpack := exec.CommandContext(ctx, "tar", "-x", "-C", source)
 	unpack.Stdin = bytes.NewReader(archive)
 	if out, err := unpack.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: unpack it: %w: %s", errNoOldVersion, err, out)
+		return "", fmt.Errorf("unpack the old version: %w: %s", err, out)
 	}
 	if _, err := command(ctx, source, "go", "build", "-buildvcs=false", "-o", binary, "./cmd/gofer"); err != nil {
-		return "", fmt.Errorf("%w: %w", errNoOldVersion, err)
+		return "", fmt.Errorf("build the old version: %w", err)
 	}
 	return binary, nil
 }

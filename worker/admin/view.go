@@ -148,10 +148,11 @@ func (p *problemList) addSites(sites []Site) {
 	}
 }
 
-// manyDead is how many dead letters of the last hour are a problem.
+// manyDead is how many dead letters are a problem, if the newest of their kind is of the last hour.
 const manyDead = 20
 
-// addDead adds the jobs that fail by now. A letter is kept for two weeks, so a group that gets no more letters is no problem.
+// addDead adds the jobs that fail by now. A letter is kept for two weeks, so a group that gets no more letters is no problem. The
+// number is that of all letters of the groups that still grow: the index does not know how many of them are new.
 func (p *problemList) addDead(groups []DeadGroup) {
 	count, worst := 0, DeadGroup{}
 	for _, g := range groups {
@@ -170,7 +171,7 @@ func (p *problemList) addDead(groups []DeadGroup) {
 	if worst.Site != "" {
 		cause += " for " + worst.Site
 	}
-	p.add("warn", "%d jobs have failed for good, the most as %s: gofer dead ls says why; when the cause is gone, gofer dead replay --reason %s runs those again", count, text.Printable(cause), text.Printable(worst.Reason))
+	p.add("warn", "%d jobs have failed for good within two weeks, the latest within the hour, the most as %s: gofer dead ls says why; when the cause is gone, gofer dead replay --reason %s runs those again", count, text.Printable(cause), text.Printable(worst.Reason))
 }
 
 func sumOf(counts map[string]int) (sum int) {

@@ -39,11 +39,12 @@ func (d *daemon) newReleaser() *release.Releaser {
 
 // siteForRelease is what the leader of the fleet has to know of a site.
 func (d *daemon) siteForRelease(name string) release.Site {
-	// A site that is not known has the zero status: its jobs go as the window allows.
+	// A site that is not known has the zero status: its jobs go as the window allows. So do those of a new site that this worker does
+	// not ask: its own room says nothing then of the workers that do.
 	s, _ := d.sites.StatusOf(name)
 	return release.Site{
 		Rests: rests(s.State), Returns: s.State == sites.Returning, Since: s.Since, Until: s.Until, Failed: s.Failed,
-		New: s.New, Room: max(0, s.Limit-s.Running),
+		New: s.State == sites.Fresh && s.Running > 0, Room: max(0, s.Limit-s.Running),
 	}
 }
 

@@ -53,7 +53,7 @@ func Letters(ctx context.Context, b *bus.Client) (said string, many bool, err er
 	if err != nil {
 		return "", false, err
 	}
-	cause, err := commonCause(ctx, b)
+	cause, err := commonCause(ctx, b, since)
 	if err != nil {
 		return "", false, err
 	}
@@ -63,8 +63,8 @@ func Letters(ctx context.Context, b *bus.Client) (said string, many bool, err er
 	return said, letters >= manyLetters && letters*10 > results, nil
 }
 
-// commonCause says how most of the latest dead letters failed.
-func commonCause(ctx context.Context, b *bus.Client) (string, error) {
+// commonCause says how most of the latest dead letters since a time failed.
+func commonCause(ctx context.Context, b *bus.Client, since time.Time) (string, error) {
 	state, err := b.StateOf(ctx, "DEAD")
 	if err != nil {
 		return "", err
@@ -72,6 +72,9 @@ func commonCause(ctx context.Context, b *bus.Client) (string, error) {
 	reasons, read := map[string]int{}, 0
 	page := bus.Page{Stream: b.Names().Stream("DEAD"), Subject: ">", After: state.LastSeq - min(state.LastSeq, sampledLetters), Limit: sampledLetters}
 	_, _, err = b.ReadPage(ctx, page, func(msg *nats.Msg) error {
+		if at, err := time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer)); err == nil && at.Before(since) {
+			return nil
+		}
 		reasons[jobs.ParseResult(msg.Header, nil).Error+" in queue "+queueOf(msg)]++
 		read++
 		return nil

@@ -42,7 +42,7 @@ type Site struct {
 	Failed time.Time
 	// Returns tells that the site has answered after a rest, and that its jobs come back one at a time first.
 	Returns bool
-	// New tells that the site has never answered the leader. Room is how many more jobs may ask it there now: a job beyond them
+	// New tells that the leader asks the site, which has never answered it. Room is how many more jobs may ask it there now: a job beyond them
 	// would come back, and its story would say that it ran.
 	New  bool
 	Room int

@@ -58,18 +58,23 @@ func (c *Client) schedule(ctx context.Context, action string, msg *nats.Msg, due
 		return false, fmt.Errorf("%s: %w", action, bus.ErrNoSubject)
 	}
 	msg.Header.Set(jobs.HeaderProgress, encoded)
-	msg.Header.Set(jobs.HeaderJobSeq, strconv.FormatUint(progress.JobSeq, 10))
-	progress.Trace.AddTo(msg.Header)
-	// A version that this worker knows may still be too new for the next one. Any other text may hold anything.
-	if jobs.IsContract(progress.Contract) {
-		msg.Header.Set(jobs.HeaderContract, progress.Contract)
-	}
+	addFacts(msg.Header, progress)
 	bus.Schedule(msg, due, at)
 	err = c.PublishOnce(ctx, msg)
 	if bus.IsTaken(err) {
 		return false, nil
 	}
 	return err == nil, c.ExplainPublish(ctx, action, c.Names().Stream("RETRIES"), err)
+}
+
+// addFacts adds the headers by which a job stays what its publisher sent, wherever it waits.
+func addFacts(header nats.Header, progress jobs.Progress) {
+	header.Set(jobs.HeaderJobSeq, strconv.FormatUint(progress.JobSeq, 10))
+	progress.Trace.AddTo(header)
+	// A version that this worker knows may still be too new for the next one. Any other text may hold anything.
+	if jobs.IsContract(progress.Contract) {
+		header.Set(jobs.HeaderContract, progress.Contract)
+	}
 }
 
 // Heartbeat tells the server that the job is being worked on, and returns when the server has said that it knows. That

@@ -19,8 +19,9 @@ import (
 // it had confirmed before. Who purges a running job by its subject makes the server count all older ones as acked.
 type StrandedJob struct {
 	bus.Key
-	Seq  uint64
-	data []byte // empty if it cannot be read
+	Seq    uint64
+	data   []byte      // empty if it cannot be read
+	header nats.Header // nil if it cannot be read
 	// unread is why the job cannot be read; its id is unreadID then. Such a job cannot be released.
 	unread error
 }
@@ -76,7 +77,7 @@ func (c *Client) nextStranded(ctx context.Context, queue string, from, floor uin
 		return job, false, err
 	}
 	_, id, _ := jobs.SplitSubject(stored.Subject)
-	return StrandedJob{Key: bus.Key{Queue: queue, ID: id}, Seq: seq, data: stored.Data}, true, nil
+	return StrandedJob{Key: bus.Key{Queue: queue, ID: id}, Seq: seq, data: stored.Data, header: stored.Header}, true, nil
 }
 
 // ReleaseStranded makes a stranded job a due one and removes it from the job stream, in this order: a death in between lists
@@ -86,13 +87,13 @@ func (c *Client) ReleaseStranded(ctx context.Context, job StrandedJob) error {
 	if job.unread != nil {
 		return job.unread
 	}
-	progress, err := jobs.Progress{JobSeq: job.Seq}.Encode()
+	progress := jobs.Progress{JobSeq: job.Seq, Trace: jobs.ParseTrace(job.header), Contract: job.header.Get(jobs.HeaderContract)}
+	encoded, err := progress.Encode()
 	if err != nil {
 		return fmt.Errorf("%s: %w", action, err)
 	}
-	due := &nats.Msg{Subject: c.Names().DueJob(job.Queue, job.ID), Data: job.data, Header: nats.Header{
-		jobs.HeaderProgress: {progress}, jobs.HeaderJobSeq: {strconv.FormatUint(job.Seq, 10)},
-	}}
+	due := &nats.Msg{Subject: c.Names().DueJob(job.Queue, job.ID), Data: job.data, Header: nats.Header{jobs.HeaderProgress: {encoded}}}
+	addFacts(due.Header, progress)
 	if !bus.Publishable(due.Subject) {
 		return fmt.Errorf("%s: %w", action, bus.ErrNoSubject)
 	}

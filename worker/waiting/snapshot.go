@@ -25,7 +25,8 @@ const Every = 5 * time.Second
 const IdleEvery = 15 * time.Second
 
 // Stale is the age from which a snapshot says nothing about now: its maker has died or cannot store another
-// one. It is four times Every, so one slow count is no gap.
+// one. It is four times Every, so one slow count is no gap. While the fleet is idle
+// it is 5 s more than IdleEvery: then a leader that dies leaves the numbers out for some seconds.
 const Stale = 20 * time.Second
 
 // Key is the key of the snapshot in the bucket of the policy, to which workers may write.
