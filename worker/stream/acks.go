@@ -17,8 +17,8 @@ const ackTimeout = 5 * time.Second
 // errUnconfirmed means that the server has not confirmed an ack in time: the job may be delivered again.
 var errUnconfirmed = errors.New("the server did not confirm the ack in time")
 
-// Acks acks jobs without waiting for the server: one subscription hears all confirmations. An ack that is lost costs a second
-// delivery, which finds the stored result. It may be used by any number of goroutines. OpenAcks makes one.
+// Acks acks jobs without waiting for the server: one subscription hears all confirmations. A lost ack causes a second delivery.
+// Its worker finds the stored result. It may be used by any number of goroutines. OpenAcks makes one.
 type Acks struct {
 	client *Client
 	sub    *nats.Subscription
@@ -30,7 +30,7 @@ type Acks struct {
 	oldest  uint64     // the oldest token that may be pending
 	pending map[uint64]pendingAck
 	timer   *time.Timer   // of the oldest; nil while none is pending
-	idle    chan struct{} // closed when none is pending any more; nil unless Close waits
+	idle    chan struct{} // closed when no ack is pending; nil while no Close is waiting
 }
 
 // pendingAck is an ack that the server has not confirmed yet.
@@ -90,7 +90,7 @@ func (a *Acks) end(token uint64, err error) {
 	}
 }
 
-// settle tells a Close that waits that no ack is pending any more. The caller holds the lock.
+// settle wakes a waiting Close if no ack is pending. The caller holds the lock.
 func (a *Acks) settle() {
 	if len(a.pending) == 0 && a.idle != nil {
 		close(a.idle)
@@ -109,7 +109,7 @@ func (a *Acks) expire() {
 	}
 }
 
-// endBefore ends the acks that were sent before a time. Afterwards oldest is that of the oldest one that is pending.
+// endBefore ends the acks that were sent before a time. Afterwards oldest is the token of the oldest pending ack.
 func (a *Acks) endBefore(sent time.Time) {
 	var late []pendingAck
 	a.mu.Lock()

@@ -13,8 +13,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// DeadLetter keeps the bytes of a failed job, with the reason in Gofer-* headers. A letter that is written twice is one
-// letter: the stream keeps the last one of an id.
+// DeadLetter keeps the bytes of a failed job, with the reason in Gofer-* headers. Writing a letter twice is harmless: the stream
+// keeps only the last one of each id.
 func (c *Client) DeadLetter(ctx context.Context, queue, id string, payload []byte, r *jobs.Result) error {
 	action := "store dead letter of job " + queue + "/" + bus.Clip(id)
 	subject := c.Names().Dead(queue, id)
@@ -30,7 +30,7 @@ func (c *Client) DeadLetter(ctx context.Context, queue, id string, payload []byt
 	return c.ExplainPublish(ctx, action, c.Names().Stream("DEAD"), err)
 }
 
-// reason is a sentence that fits in a header: one line, and not longer than a person reads.
+// reason is a sentence that fits in a header: one line of at most 2000 bytes.
 func reason(r *jobs.Result) string {
 	text := r.Detail
 	if text == "" {

@@ -31,5 +31,5 @@ func (d *Delivery) Reply() string { return d.msg.Reply }
 // Metadata is what the consumer says about the delivery.
 func (d *Delivery) Metadata() nats.MsgMetadata { return d.meta }
 
-// Since is a time before the server delivered the job, at most a few seconds before. The lease of the job runs from then.
+// Since is a safe lower bound of the delivery time, at most a few seconds before it. The lease of the job runs from then.
 func (d *Delivery) Since() time.Time { return d.since }

@@ -49,7 +49,7 @@ func (c *Client) PublishPool(ctx context.Context, e jobs.PoolEvent) error {
 	return c.event(ctx, c.Names().PoolEvent(e.Worker), e, nil)
 }
 
-// PublishSite stores that a site began or ceased to rest, or to be tested.
+// PublishSite stores that a site began or ended its rest or test.
 func (c *Client) PublishSite(ctx context.Context, e jobs.SiteEvent) error {
 	return c.event(ctx, c.Names().SiteEvent(e.Site), e, nil)
 }
@@ -59,7 +59,7 @@ func (c *Client) PublishDuplicate(ctx context.Context, e jobs.DuplicateEvent) er
 	return c.event(ctx, c.Names().DuplicateEvent(e.Queue, e.JobID), e, nil)
 }
 
-// event stores an event. An id of an invalid job may make no subject: bus.ErrNoSubject.
+// event stores an event. The id of an invalid job may give no valid subject: then the error is bus.ErrNoSubject.
 func (c *Client) event(ctx context.Context, subject string, event any, header nats.Header) error {
 	if !bus.Publishable(subject) {
 		return fmt.Errorf("publish event to %q: %w", bus.Clip(subject), bus.ErrNoSubject)

@@ -7,13 +7,14 @@ import (
 )
 
 const (
-	// pullBeat is how often the server says that a pull request which waits is not forgotten.
+	// pullBeat is the interval of the server's idle heartbeats for a waiting pull request.
 	pullBeat = 2 * time.Second
-	// pullGrace is how long a server may be silent after the end of a pull request, or after the time of a beat.
+	// pullGrace is how late the server may be with its final answer or with a heartbeat.
 	pullGrace = time.Second
-	// pullPace is the least time between two beats by the clock of this machine: the clock of the server may be a percent faster.
+	// pullPace is the least time between two heartbeats by the clock of this machine: the clock of the server may be a percent
+	// faster.
 	pullPace = pullBeat - pullBeat/100
-	// pullRecheck is the time for what the server had sent before it answered a ping.
+	// pullRecheck is how long messages are still read that the server sent before its ping answer.
 	pullRecheck = 500 * time.Millisecond
 )
 
@@ -25,14 +26,14 @@ type PullRequest struct {
 	Jobs int
 	// Wait is how long the server waits for the first job. Zero asks for the jobs that are there.
 	Wait time.Duration
-	// Patience bounds the wait for a server that does not answer, from the request or its latest beat on. A job that comes later
-	// is not delivered. It has to be at most the ack wait of the consumer.
+	// Patience bounds the wait for a server that does not answer, counted from the request, or from its latest heartbeat. A job
+	// that comes later is not delivered. Patience must be at most the ack wait of the consumer.
 	Patience time.Duration
 }
 
 // LongestWait is the longest Wait of a request with this patience for a consumer with this ack wait. The lease of a job runs from
-// before its delivery. Where the server has time for beats, they say nearly when that was, and a pull may wait for as long as it
-// likes. Otherwise it is only known that the request came before, so the wait leaves most of the ack wait for the job.
+// before its delivery. If the wait is long enough for heartbeats, they date the delivery closely, and a pull may wait for any
+// time. Otherwise it is only known that the request came before, so the wait leaves most of the ack wait for the job.
 func LongestWait(patience, ackWait time.Duration) time.Duration {
 	if patience >= 2*pullBeat && ackWait >= 3*pullBeat {
 		return math.MaxInt64
@@ -50,8 +51,9 @@ type Pull struct {
 	// connection is the number of the connection on which the request went out, or a lower one.
 	connection uint64
 
-	// The times are guarded by the lock of pulls. since is before anything that the server sends from now on: the time of the
-	// request, and a pullPace later with each beat. until is the end of the patience, which begins at since.
+	// The times are guarded by the lock of pulls. since is earlier than every message still to come: it is the time of the
+	// request, plus a pullPace for each heartbeat. until is the end of the patience, which
+	// begins at since.
 	since, until time.Time
 	patience     time.Duration
 
@@ -73,7 +75,8 @@ func (r PullRequest) body() []byte {
 	return fmt.Appendf(nil, `{"batch":%d,"expires":%d}`, r.Jobs, r.Wait)
 }
 
-// hasBeats reports whether the server has time for two beats, which is the least that it accepts.
+// hasBeats reports whether the wait is long enough for two heartbeats. The server refuses a request for heartbeats with a shorter
+// wait.
 func (r PullRequest) hasBeats() bool { return r.Wait >= 2*pullBeat }
 
 // quiet is how long a server that has not forgotten the request may say nothing.
@@ -86,8 +89,8 @@ func (r PullRequest) quiet() time.Duration {
 
 // Next waits for the next job. It returns nil when no more jobs come; then Err says why.
 //
-// A server that is silent is asked for a sign of life on the same connection. Its answer comes after all that it had sent before,
-// so jobs that are on their way through a slow link are waited for, and a request that the server has forgotten is not.
+// A server that is silent is pinged on the same connection. Its answer comes after all that it had sent before. So Next waits for
+// jobs that are on their way through a slow link, and not for a request that the server has forgotten.
 func (p *Pull) Next() *Delivery {
 	select {
 	case d := <-p.jobs:

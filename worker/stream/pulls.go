@@ -29,16 +29,17 @@ type Pulls struct {
 	reconnects chan nats.Status // closed by Close
 }
 
-// inbox is a subscription and the pulls that it serves. A delivered job names its consumer and not its pull, so a consumer has
-// one pull in an inbox at a time. A pull that is given up, or whose consumer has moved to another server, may be answered yet.
-// Its inbox serves no further pull, because a job must not be taken for one of a later pull, whose lease ends later.
+// inbox is a subscription and the pulls that it serves. A delivered job carries the name of its consumer, but not of its pull, so
+// a consumer has one pull in an inbox at a time. A pull that is given up, or whose consumer has moved to another server, may
+// still be answered. Its inbox serves no further pull, because a job must not be taken for one of a later pull, whose lease ends
+// later.
 type inbox struct {
 	sub    *nats.Subscription
 	prefix string           // of the reply subjects, with the dot
 	pulls  map[string]*Pull // the last one of each consumer, also when it has ended: a job that comes late goes back
 	open   int              // pulls that have not ended
 	closed bool             // serves no further pull
-	until  time.Time        // the latest end of the patience of the pulls that may be answered yet
+	until  time.Time        // the latest end of the patience of the pulls that may still be answered
 }
 
 // OpenPulls subscribes to the answers. Close ends it.
@@ -56,13 +57,13 @@ func (c *Client) OpenPulls() (*Pulls, error) {
 	return p, nil
 }
 
-// endForgotten ends the pulls that were sent before the connection was made again: a server that was restarted has forgotten them.
-// It runs a moment later than that, and the pulls that began in between go on.
+// endForgotten ends the pulls that were sent before the connection was made again: a server that was restarted has forgotten
+// them. It runs shortly after the reconnect; pulls begun in between continue.
 func (p *Pulls) endForgotten() {
 	p.abandon(p.client.Conn().Stats().Reconnects)
 }
 
-// abandon ends the pulls that were sent on an earlier connection. What the server delivers to them yet goes back.
+// abandon ends the pulls that were sent on an earlier connection. What the server still delivers to them goes back.
 func (p *Pulls) abandon(before uint64) {
 	p.mu.Lock()
 	open := slices.Collect(maps.Keys(p.open))
@@ -74,9 +75,9 @@ func (p *Pulls) abandon(before uint64) {
 	}
 }
 
-// connection numbers the connection on which a message goes out that is sent now. Without one it is the next: the client keeps the
-// message until then. The order of the two questions matters: if the connection is made again between them, the number is too low,
-// and a pull ends that need not.
+// connection returns the number of the connection that a message sent now will use. While there is none, that is the next one:
+// the client keeps the message until then. Read the count before the state: if a reconnect comes in between, the number is too
+// low, and a pull ends needlessly. A number that is too high would leave a forgotten pull open.
 func (p *Pulls) connection() uint64 {
 	nc := p.client.Conn()
 	made := nc.Stats().Reconnects
@@ -206,8 +207,8 @@ func (p *Pulls) add(pull *Pull, in *inbox) bool {
 	return true
 }
 
-// hear takes an answer. Only the server's own answers have the subject of the request, and only jobs can be acked: a job's
-// headers say nothing, because a publisher may write into them what the server writes.
+// hear takes an answer. Only the server's status answers carry the request's reply subject, and only jobs can be acked. A job's
+// headers prove nothing, because a publisher may write into them what the server writes.
 func (p *Pulls) hear(in *inbox, msg *nats.Msg) {
 	if meta, err := msg.Metadata(); err == nil {
 		p.deliver(in, &Delivery{msg: msg, meta: *meta})
@@ -231,8 +232,8 @@ func (p *Pulls) hear(in *inbox, msg *nats.Msg) {
 	p.beat(pull)
 }
 
-// beat notes that the server has sent a beat. It sends them and the jobs in order, and never a beat too early, so what follows
-// was sent later than a pullBeat after what came before.
+// beat notes a heartbeat of the server. The server sends heartbeats and jobs in order, and no heartbeat too early. So everything
+// after a heartbeat was sent at least pullBeat after the message before it.
 func (p *Pulls) beat(pull *Pull) {
 	p.mu.Lock()
 	now := time.Now()
@@ -254,7 +255,7 @@ func (p *Pulls) beat(pull *Pull) {
 	}
 }
 
-// readStatus reports whether an answer of the server ends the pull, and why if that is neither its time nor that there is no job.
+// readStatus reports whether an answer of the server ends the pull, and why, unless the pull timed out or found no job.
 func readStatus(h nats.Header) (ends bool, err error) {
 	switch status := h.Get("Status"); status {
 	case "", "100": // an idle heartbeat
@@ -264,12 +265,12 @@ func readStatus(h nats.Header) (ends bool, err error) {
 	case "503":
 		return true, nats.ErrNoResponders
 	default:
-		return true, fmt.Errorf("NATS answers %s %s", status, h.Get("Description"))
+		return true, fmt.Errorf("the server ended the pull: %s %s", status, h.Get("Description"))
 	}
 }
 
-// hasMoved reports whether another server delivers from now on. What it delivers, or what the last one had delivered, may come
-// after this word, because it comes another way.
+// hasMoved reports whether another server delivers from now on. What it delivers, or what the last one had delivered, may arrive
+// after this status, because it takes another route.
 func hasMoved(h nats.Header) bool {
 	return slices.Contains([]string{"Leadership Change", "Server Shutdown"}, h.Get("Description"))
 }
@@ -295,9 +296,9 @@ func (p *Pulls) deliver(in *inbox, d *Delivery) {
 	}
 }
 
-// end ends a pull, once. late says that jobs may still come. Then the subscription stays until the patience of the pull is over,
-// so that they go back at once and not after their ack wait.
-func (p *Pulls) end(pull *Pull, err error, late bool) {
+// end ends a pull, once. mayStillDeliver says that jobs may still come. Then the subscription stays until the patience of the
+// pull is over, so that these jobs go back at once and not after their ack wait.
+func (p *Pulls) end(pull *Pull, err error, mayStillDeliver bool) {
 	in := pull.inbox
 	p.mu.Lock()
 	if pull.ended {
@@ -308,7 +309,7 @@ func (p *Pulls) end(pull *Pull, err error, late bool) {
 	close(pull.jobs)
 	delete(p.open, pull)
 	in.open--
-	if late {
+	if mayStillDeliver {
 		in.closed = true
 		if pull.until.After(in.until) {
 			in.until = pull.until

@@ -113,7 +113,7 @@ func TestARefusedPullNamesTheReason(t *testing.T) {
 	_, err = in.js.UpdateConsumer(soon(t), "GOFER_JOBS", config)
 	must(t, err)
 	p := in.openPulls(t)
-	if got, err := pulled(t, p, fromQueue("bounded", 2, 0)); len(got) != 0 || err == nil || err.Error() != "NATS answers 409 Exceeded MaxRequestBatch of 1" {
+	if got, err := pulled(t, p, fromQueue("bounded", 2, 0)); len(got) != 0 || err == nil || err.Error() != "the server ended the pull: 409 Exceeded MaxRequestBatch of 1" {
 		t.Errorf("a pull that is too large brought %d jobs and %v", len(got), err)
 	}
 	if got, err := pulled(t, p, fromQueue("missing", 2, 0)); len(got) != 0 || !errors.Is(err, nats.ErrNoResponders) {
@@ -126,7 +126,7 @@ func TestARefusedPullNamesTheReason(t *testing.T) {
 		return err == nil && info.Pulls == 1
 	})
 	must(t, in.js.DeleteConsumer(soon(t), "GOFER_JOBS", "worker-bounded"))
-	if d := pull.Next(); d != nil || pull.Err() == nil || pull.Err().Error() != "NATS answers 409 Consumer Deleted" {
+	if d := pull.Next(); d != nil || pull.Err() == nil || pull.Err().Error() != "the server ended the pull: 409 Consumer Deleted" {
 		t.Errorf("a pull from a consumer that was deleted brought %v and %v", d, pull.Err())
 	}
 	in.Conn().Close()

@@ -20,13 +20,15 @@ const schedulePurge = "purge"
 // codeNotScheduled refuses to release a message that the server has not scheduled.
 const codeNotScheduled jetstream.ErrorCode = 10212
 
-// Release makes a waiting job a due one, as the server does when its time has come. The server does both steps or none,
-// and only while the waiting job is the one that was read: a job that was released, cancelled or scheduled again meanwhile
-// stays as it is, and released is false. Attempts and headers are kept.
+// Release makes a waiting job a due one, as the server does when its time has come. The server does both steps or none, and only
+// while the waiting job is the one that was read: a job that was released, cancelled or scheduled again meanwhile stays as it is,
+// and released is false. Attempts and headers are kept.
 //
-// A message that the server has not scheduled is scheduled again instead, under the same guard, without a readable time for
-// the time when it was stored: the server lets nobody release what it has not scheduled. It overlooks the schedule of a job
-// whose id holds the name of that header twice in a row, depending on the order of the headers.
+// The server lets nobody release a message that it has not scheduled. Such a message is scheduled again instead, under the same
+// guard, and for the time when it was stored if its own time cannot be read.
+//
+// A bug of nats-server makes such messages: it misses the header Nats-Schedule if the job's id contains that name twice in a row,
+// depending on the order of the headers.
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) Release(ctx context.Context, job bus.WaitingJob) (released bool, err error) {
@@ -34,8 +36,8 @@ func (c *Client) Release(ctx context.Context, job bus.WaitingJob) (released bool
 	return seq != 0, err
 }
 
-// ReleaseAtSite is Release for a job that waits for a site, and marks its progress: the worker that gets it lets it through. It
-// returns the sequence of the due job, zero if it released none.
+// ReleaseAtSite is Release for a job that waits for a site, and marks its progress: the worker that gets it does not let it wait
+// again. It returns the sequence of the due job, zero if it released none.
 func (c *Client) ReleaseAtSite(ctx context.Context, job bus.WaitingJob) (seq uint64, err error) {
 	header := job.Message().Header
 	if progress, err := jobs.ParseProgress(header.Get(jobs.HeaderProgress)); err == nil { // what cannot be read ends as an invalid job
@@ -49,11 +51,10 @@ func (c *Client) ReleaseAtSite(ctx context.Context, job bus.WaitingJob) (seq uin
 	return c.releaseScheduled(ctx, job)
 }
 
-// WaitsAgain reports whether a job waits again that was released as the due job of a sequence: for its site, or for its next
-// attempt.
+// WaitsAgain reports whether a job that was released with due sequence due waits again: for its site, or for its next attempt.
 func (c *Client) WaitsAgain(ctx context.Context, key bus.Key, due uint64) (bool, error) {
-	waits, err := c.waits(ctx, key, due)
-	return waits, c.Explain("look whether job "+key.String()+" waits again", err)
+	isWaiting, err := c.isWaiting(ctx, key, due)
+	return isWaiting, c.Explain("check whether job "+key.String()+" waits again", err)
 }
 
 // releaseScheduled releases a job whether or not the server has scheduled its message. It returns the sequence of the due

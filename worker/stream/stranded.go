@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -16,7 +15,7 @@ import (
 // StrandedJob is a job that lies in the job stream although its consumer counts it as acked, so that nobody gets it.
 //
 // A server that is killed while its disk is full may keep the ack of a job and lose the removal of the job, and the result that
-// it had confirmed before. Who purges a running job by its subject makes the server count all older ones as acked.
+// it had confirmed before. If somebody purges a running job by its subject, the server counts all older ones as acked.
 type StrandedJob struct {
 	bus.Key
 	Seq    uint64
@@ -57,7 +56,7 @@ func (c *Client) Stranded(ctx context.Context, queue string, limit int) (out []S
 
 // nextStranded finds the first job of a queue from a sequence to the ack floor. Its id is empty if the job is gone by now.
 func (c *Client) nextStranded(ctx context.Context, queue string, from, floor uint64) (job StrandedJob, found bool, err error) {
-	// Almost always all that is asked: the oldest job of the queue is one that the consumer still delivers.
+	// Usually this is the only request: the oldest job of the queue is one that the consumer still delivers.
 	stream := c.Names().Stream("JOBS")
 	seq, err := c.NextSeq(ctx, stream, c.Names().Jobs(queue), from)
 	if errors.Is(err, bus.ErrNotFound) || err == nil && seq > floor {
@@ -66,7 +65,7 @@ func (c *Client) nextStranded(ctx context.Context, queue string, from, floor uin
 	if err != nil {
 		return job, false, err
 	}
-	// The headers of a job may be such that only its consumer and StoredAt can read it.
+	// The headers of a job may be so malformed that only its consumer and StoredAt can read the job.
 	stored, err := c.StoredAt(ctx, stream, seq)
 	err = c.Explain("read a stranded job", err)
 	switch {
@@ -80,8 +79,8 @@ func (c *Client) nextStranded(ctx context.Context, queue string, from, floor uin
 	return StrandedJob{Key: bus.Key{Queue: queue, ID: id}, Seq: seq, data: stored.Data, header: stored.Header}, true, nil
 }
 
-// ReleaseStranded makes a stranded job a due one and removes it from the job stream, in this order: a death in between lists
-// the job again. The guard on results keeps a second run from storing a second result.
+// ReleaseStranded makes a stranded job a due one and removes it from the job stream, in this order: a crash in between leaves the
+// job listed. The guard on results keeps a second run from storing a second result.
 func (c *Client) ReleaseStranded(ctx context.Context, job StrandedJob) error {
 	action := "release stranded job " + job.Queue + "/" + bus.Clip(job.ID)
 	if job.unread != nil {

@@ -1,5 +1,5 @@
-// Package stream does with the streams what only a worker does: it keeps a job's lease alive, schedules a job, writes a dead
-// letter, publishes events, and releases the jobs that the server has forgotten.
+// Package stream is what a worker does in JetStream. It fetches jobs (Pulls), acks them (Acks) and keeps their lease (Heartbeat).
+// It schedules and releases jobs, writes dead letters, publishes events, and hears the requests to cancel jobs (OnCancel).
 package stream
 
 import (
@@ -15,14 +15,15 @@ import (
 // Client is a bus.Client with the operations of a worker. It may be shared by any number of goroutines.
 type Client struct{ *bus.Client }
 
-// New makes a client on a connection that is there.
+// New makes a client on an open connection.
 func New(b *bus.Client) *Client { return &Client{b} }
 
-// headerSize is what a consumer that leaves out payloads says about each.
+// headerSize is the header in which a consumer that leaves out payloads gives the size of each, in bytes.
 const headerSize = "Nats-Msg-Size"
 
 // IsWhole reports whether a delivered job has the payload that was published. Consumers may be told to leave payloads out, and
-// whoever publishes a job may claim that: the stored message decides or, if it cannot be read, the consumer.
+// then deliver a header with the size. A publisher can forge that header. So the stored message decides, or the consumer's
+// settings if the message cannot be read.
 func (c *Client) IsWhole(ctx context.Context, d *Delivery, queue string, due bool) (bool, error) {
 	if len(d.Data()) > 0 || d.Headers().Get(headerSize) == "" {
 		return true, nil
