@@ -13,22 +13,22 @@ import (
 const (
 	// maxWindow is how many released jobs of a site may be on their way at the same time, whatever it answers.
 	maxWindow = 256
-	// firstWindow is that number for a site that does not come back from a rest.
+	// firstWindow is the first window of a site that is not returning from a rest.
 	firstWindow = 8
-	// chunk is how many of them are asked for at once. A job that is still there comes as a whole message, so a chunk bounds the memory
-	// of the answers.
+	// chunk is how many released jobs one request asks for. A job that is still there comes as a whole message, so a chunk bounds
+	// the memory of the answers.
 	chunk = 32
 	// testGrace is how long after the end of a rest its test is released, so that the worker that gets it finds the rest over.
 	testGrace = 50 * time.Millisecond
-	// lostAfter is how long a released job counts that nobody settles. Then it no longer fills a place of the
-	// window: its worker may have died, and JetStream delivers the job again by itself.
+	// lostAfter: after this long an unsettled released job no longer takes a place in the window. Its worker may have died, and
+	// JetStream delivers the job again by itself.
 	lostAfter = time.Minute
 	// maxRefused is how many jobs of a site are remembered that can never be released. Any further one is tried in each look.
 	maxRefused = 100
 
-	// askAfter is how long after its release a job is asked for first. A replica that is behind its leader does not
-	// know the due job yet, and a job that is not there counts as one that has ended: a site that rests would get
-	// a second test, and one that returns more jobs than it gave answers. A healthy replica is milliseconds behind.
+	// askAfter is how long after its release a job is first checked. A lagging replica does not show the due job; then the job
+	// looks finished. A resting site would get a second test, and a returning site more jobs than it answered. A healthy replica
+	// is milliseconds behind.
 	askAfter = 200 * time.Millisecond
 
 	// takenAfter is how long a released job may take until it counts as an attempt at its site. Until then it fills a place that
@@ -37,60 +37,62 @@ const (
 
 	soonest    = 25 * time.Millisecond // between two looks at a line with jobs on their way
 	latest     = 500 * time.Millisecond
-	idleRest   = time.Second      // between two looks at a line that is empty
+	idlePause  = time.Second      // between two looks at a line that is empty
 	emptyAfter = 15 * time.Second // how long an empty line is looked at after the last note
-	// Failures rest: a second if the cause may pass, and a minute for a refusal, which somebody has to repair
+	// The pause after a failure is a second if the cause may pass, and a minute for a refusal, which somebody has to repair
 	// first.
-	failureRest = time.Second
-	refusedRest = time.Minute
-	vainRest    = 100 * time.Millisecond // after a job that came back, doubled after each further one up to longestVain
-	longestVain = 5 * time.Second
+	failurePause    = time.Second
+	refusedPause    = time.Minute
+	cameBackPause   = 100 * time.Millisecond // after a job that came back, doubled after each further one up to longestCameBack
+	longestCameBack = 5 * time.Second
 )
 
-// line is the jobs that wait for one site. One goroutine at a time uses it, the fields up to hurried under the lock of its Releaser.
+// line is the jobs that wait for one site. One goroutine at a time uses it, the fields up to lookAgain under the lock of its
+// Releaser.
 type line struct {
 	key, site string
 	next      time.Time // of the next look
 	index     int       // in the queue; -1 while a runner holds the line
-	// notBefore outranks hurried: each note about a failing site would otherwise cause a request at once, and
-	// the notes come with every job that ends up waiting.
-	noted     time.Time // when jobs waited for it last, as far as somebody told
-	notBefore time.Time // no look before, whatever hurries: the latest one failed
-	hurried   bool      // it has to be looked at again
+	// notBefore wins over lookAgain: otherwise every note about a failing site would cause a request, and a note comes with every
+	// job that ends up waiting.
+	noted     time.Time // when a worker noted last that jobs wait for it
+	notBefore time.Time // no look before, because the latest one failed; zero if it did not
+	lookAgain bool      // it has to be looked at again
 
 	// The window works as congestion control does (additive increase, multiplicative decrease, RFC 5681): a job
 	// that went well adds a place, one that came back halves them.
 	window int       // how many released jobs may be on their way
 	sent   []sentJob // those that are
-	lying  []sentJob // released jobs of queues that nobody serves: they hold no place
-	// after and passed save reading the subject from its start. They are hints only: a read from them that finds
-	// nothing begins again at zero, for the stream may have been deleted and created again.
+	stuck  []sentJob // released jobs of queues that nobody serves: they hold no place
+	// after and passed let a read skip what is done. They are hints only: a read from them that finds nothing begins again at
+	// zero, because the stream may have been deleted and created again.
 	after  uint64            // every job up to this sequence has been released or refused
 	passed map[string]uint64 // by queue: every one of its jobs up to this sequence has been, too
 	// refused are the sequences of jobs that can never be released, at most maxRefused. They are passed over, until
 	// the server makes them due at their own time.
-	refused map[uint64]bool
-	pause   time.Duration
-	vain    int       // released jobs in a row that came back
-	vainAt  time.Time // when the latest of them was found
-	failed  bool      // the latest look did
+	refused    map[uint64]bool
+	pause      time.Duration
+	cameBack   int       // released jobs in a row that came back
+	cameBackAt time.Time // when the latest of them was found
+	failed     bool      // the latest look did
 }
 
-// A new line is due at once: the jobs that it stands for may have waited under another leader.
+// newLine makes a line that is due at once: the jobs that it stands for may have waited under another leader.
 func newLine(key, site string) *line {
 	return &line{key: key, site: site, index: -1, window: firstWindow, next: time.Now()}
 }
 
+// reset forgets all but the site and the time of its next look.
 func (l *line) reset() {
 	// A leader that begins cannot know what the former one released, so it forgets its own old state as well.
 	// The window begins small: at worst 8 jobs more are on their way.
-	l.window, l.sent, l.lying, l.after, l.passed, l.pause, l.vain, l.failed = firstWindow, nil, nil, 0, nil, soonest, 0, false
+	l.window, l.sent, l.stuck, l.after, l.passed, l.pause, l.cameBack, l.failed = firstWindow, nil, nil, 0, nil, soonest, 0, false
 	l.notBefore, l.refused = time.Time{}, nil
 }
 
 // look releases the jobs that may go now.
 func (l *line) look(ctx context.Context, stream siteJobs, q *queues, cfg Config) (released int, wait time.Duration, empty bool, err error) {
-	// First the released jobs are accounted for: what they learned decides how many may follow.
+	// First the released jobs are checked: what their outcome shows decides how many may follow.
 	l.recall(q)
 	moved, err := l.settle(ctx, stream, q)
 	if err != nil {
@@ -103,7 +105,7 @@ func (l *line) look(ctx context.Context, stream siteJobs, q *queues, cfg Config)
 		l.window = 1
 	}
 	next := newHeads(l, stream, q)
-	tried := false // a job was to be released
+	tried := false // we tried to release a job
 	// The loop ends when no job may go now. Each round asks for the head again, since a job may have been
 	// cancelled between.
 	for ctx.Err() == nil {
@@ -111,16 +113,15 @@ func (l *line) look(ctx context.Context, stream siteJobs, q *queues, cfg Config)
 		if err != nil {
 			return released, 0, false, err
 		}
-		// The line is empty only if nothing is on its way either, and no job was shown that could not be
-		// released: the caller may forget the line, and with it the window.
-		wait, empty := idleRest, len(l.sent) == 0 && !waits && !tried
+		// The line is empty only if nothing is on its way either, and no job is waiting that could not be released: the caller
+		// may forget the line, and with it the window.
+		wait, empty := idlePause, len(l.sent) == 0 && !waits && !tried
 		switch {
 		case found:
 			wait = l.mayGo(site, job, cfg.MaxWait, time.Now())
-		// Jobs wait, but all of queues that nobody serves. There is no hurry; readQueues ends the rest once a
-		// queue is served.
+		// Jobs wait, but all of queues that nobody serves. There is no hurry; readQueues ends the pause once a queue is served.
 		case waits:
-			wait = unservedRest
+			wait = unservedPause
 		}
 		if wait > 0 {
 			return released, l.waitFor(wait, moved || released > 0), empty, nil
@@ -159,7 +160,7 @@ func (l *line) release(ctx context.Context, stream siteJobs, job bus.WaitingJob,
 // refuse notes a job that can never be released. Only the first one is logged, for the cause of others is mostly the same.
 func (l *line) refuse(job bus.WaitingJob, log *slog.Logger, err error) {
 	if len(l.refused) == 0 {
-		log.Warn("a job that waits for a site cannot be released, it waits until its own time; further ones of the site are not logged",
+		log.Warn("a job that waits for a site cannot be released, the server will release it at the time until; further ones of the site are not logged",
 			"site", l.site, "queue", job.Queue, "job", job.ID, "until", job.Until, "error", err)
 	}
 	if len(l.refused) < maxRefused {
@@ -174,28 +175,28 @@ func (l *line) refuse(job bus.WaitingJob, log *slog.Logger, err error) {
 // the worker that gets it ends it.
 func (l *line) mayGo(site Site, job bus.WaitingJob, maxWait time.Duration, now time.Time) time.Duration {
 	switch {
-	// Who waits for room at a new site is released when there is some, so that no release is in vain.
+	// A job for a new site is released only if the site has room; otherwise it would come straight back.
 	case !site.Rests && site.New && l.sentSince(now.Add(-takenAfter)) >= site.Room:
 		return latest
 	// Any other site that does not rest limits jobs only by the window.
 	case !site.Rests && len(l.sent) < l.window:
-		return l.vainWait(now)
+		return l.cameBackWait(now)
 	case !site.Rests:
 		return latest
 	}
 	// While a site rests, one job may go as its test once the rest is over by the server's clock plus a grace.
 	// A job on its way is that test, so the next one waits.
-	test := max(site.Until.Add(testGrace).Sub(now), l.vainWait(now), 0)
+	test := max(site.Until.Add(testGrace).Sub(now), l.cameBackWait(now), 0)
 	if test == 0 && len(l.sent) > 0 {
 		test = latest
 	}
-	// The end of a job's patience may be earlier than the test. Such jobs go without asking the site, so they
-	// are bounded by maxWindow and not by the window, which measures how much the site bears.
+	// The maximum wait of a job may end before the test. Such a job goes without asking the site. So such jobs are bounded by
+	// maxWindow and not by the window, which measures how many jobs the site can take.
 	end, ends := endOf(site, job, maxWait)
 	if !ends {
 		return test
 	}
-	left := max(end.Sub(now), l.vainWait(now), 0)
+	left := max(end.Sub(now), l.cameBackWait(now), 0)
 	if left == 0 && len(l.sent) >= maxWindow {
 		left = latest
 	}
@@ -212,16 +213,16 @@ func (l *line) sentSince(after time.Time) (n int) {
 	return n
 }
 
-// vainWait is the pause after jobs that came back: this worker may believe that a site answers of which others believe that it rests.
-func (l *line) vainWait(now time.Time) time.Duration {
-	// vain is zero after the first released job that did not come back, so a site that answers never waits
-	// here.
-	if l.vain == 0 {
+// cameBackWait is the pause after jobs that came back: this worker may believe that a site answers although other workers think
+// it rests.
+func (l *line) cameBackWait(now time.Time) time.Duration {
+	// A released job that does not come back sets cameBack to zero, so a site that answers never waits here.
+	if l.cameBack == 0 {
 		return 0
 	}
-	// The shift is bounded: more than 10 doublings exceed longestVain anyhow, and a shift by 64 or more would
+	// The shift is bounded: more than 10 doublings exceed longestCameBack anyhow, and a shift by 64 or more would
 	// give zero.
-	return max(0, l.vainAt.Add(min(vainRest<<min(l.vain-1, 10), longestVain)).Sub(now))
+	return max(0, l.cameBackAt.Add(min(cameBackPause<<min(l.cameBack-1, 10), longestCameBack)).Sub(now))
 }
 
 // endOf is when a job has waited long enough for a site that failed a test meanwhile. ok is false if it failed none.
@@ -233,8 +234,8 @@ func endOf(site Site, job bus.WaitingJob, maxWait time.Duration) (at time.Time, 
 	if site.Since.After(since) {
 		since = site.Since // a wait before the rest ends no job
 	}
-	// A job without progress, or one whose site has failed no test since, is not ended: nothing shows that
-	// waiting longer is in vain.
+	// A job without progress, or one whose site has failed no test since, is not ended: nothing shows that waiting longer is
+	// useless.
 	if err != nil || progress.SiteSince.IsZero() || !site.Failed.After(since) {
 		return time.Time{}, false
 	}
@@ -242,15 +243,15 @@ func endOf(site Site, job bus.WaitingJob, maxWait time.Duration) (at time.Time, 
 }
 
 // waitFor is the pause before the next look, at most wait. While jobs are on their way it is short, and grows as long as nothing
-// moves. It does not end before there is something to ask.
+// moves. It lasts until the first job may be checked.
 func (l *line) waitFor(wait time.Duration, moved bool) time.Duration {
 	// Nothing is on its way, so nothing can move before the given wait is over.
 	if len(l.sent) == 0 {
 		l.pause = soonest
 		return wait
 	}
-	// Movement makes the next look come soon, so that a site that answers fast is refilled fast. Stillness
-	// doubles the pause up to latest, so that a slow site costs few questions.
+	// Movement makes the next look come soon, so that a site that answers fast is refilled fast. Stillness doubles the pause up
+	// to latest, so that a slow site costs few requests.
 	if moved {
 		l.pause = soonest
 	} else {

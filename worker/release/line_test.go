@@ -274,7 +274,7 @@ func lead(t *testing.T, m *model, v *view) (r *release.Releaser, stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { r.Run(ctx, m) })
-	r.Waits(jobs.SiteKey(site), site, 0)
+	r.NoteWaiting(jobs.SiteKey(site), site, 0)
 	return r, func() {
 		cancel()
 		running.Wait()
@@ -581,7 +581,7 @@ func TestASiteWithoutJobsIsForgotten(t *testing.T) {
 		m.mu.Lock()
 		m.wait("later", time.Now())
 		m.mu.Unlock()
-		r.Waits(jobs.SiteKey(site), site, 0)
+		r.NoteWaiting(jobs.SiteKey(site), site, 0)
 		time.Sleep(time.Second)
 		if _, released, _ := m.count(); released != 6 {
 			t.Errorf("%d jobs released, want the later one as well", released)
@@ -593,7 +593,7 @@ func TestANewLeaderKnowsWhatWasToldBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, v := newModel(t, 5), &view{}
 		r := release.New(release.Config{Site: v.site, MaxWait: maxWait, Log: slog.New(slog.DiscardHandler)})
-		r.Waits(jobs.SiteKey(site), site, 30*time.Minute)
+		r.NoteWaiting(jobs.SiteKey(site), site, 30*time.Minute)
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { r.Run(ctx, m) })

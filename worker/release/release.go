@@ -1,10 +1,10 @@
-// Package release lets jobs go that wait for a site.
+// Package release releases jobs that wait for a site.
 //
-// Such a job lies in the stream of waiting jobs under the subject of its site, and nobody looks at it: 100,000 of them cost what
-// one costs. One worker of the fleet at a time, the leader, reads the oldest job of a site and makes it a due one: a single job
-// as the test of a site that rests, jobs one after the other when it answers again, and those that have waited for too long, so
-// that the worker that gets them ends them. A job of a queue from which nobody takes jobs is passed over. The server makes a
-// waiting job a due one in one step, so a death loses and repeats none.
+// Such a job lies in the stream of waiting jobs under the subject of its site, and no worker polls it, so 100,000 waiting jobs
+// cost no more than one. One worker of the fleet at a time, the leader, reads the oldest job of a site and makes it a due one: a
+// single job as the test of a site that rests, jobs one after the other when it answers again, and those that have waited for too
+// long, so that the worker that gets them ends them. A job of a queue from which nobody takes jobs is passed over. The server
+// makes a waiting job a due one in one step, so a death loses and repeats none.
 package release
 
 import (
@@ -21,8 +21,8 @@ const (
 	// runners is how many sites are looked at at the same time. It bounds the questions to the server that are
 	// open at the same time, not the speed of one site.
 	runners = 8
-	// maxSites is how many sites may have waiting jobs that this worker knows of. The server releases the jobs of others at
-	// their time. It bounds the memory of a crawl over very many dead sites.
+	// maxSites is how many sites with waiting jobs this worker remembers. The server releases the jobs of others at their time.
+	// It bounds the memory of a crawl over very many dead sites.
 	maxSites = 100_000
 	// forgetAfter is how long a worker that does not lead remembers that jobs wait for a site. It is longer than the longest
 	// wait for a site, so no line is forgotten whose jobs still lie in the stream.
@@ -32,8 +32,8 @@ const (
 // Site is what is known of a site. The zero value is a site of which nothing is known: its jobs go as the
 // window allows.
 type Site struct {
-	// Rests tells that no job may ask the site before Until, and then one as its test. While a test is under way, Until is when
-	// it loses its place to another one.
+	// Rests tells that no job may ask the site before Until, and then one as its test. While a test runs, Until is when another
+	// test may replace it.
 	Rests bool
 	Until time.Time
 	// Since is when its rest began.
@@ -42,8 +42,8 @@ type Site struct {
 	Failed time.Time
 	// Returns tells that the site has answered after a rest, and that its jobs come back one at a time first.
 	Returns bool
-	// New tells that the leader asks the site, which has never answered it. Room is how many more jobs may ask it there now: a job beyond them
-	// would come back, and its story would say that it ran.
+	// New tells that the leader asks the site, which has never answered it. Room is how many more jobs the leader may send to it
+	// now: a job beyond them would come back, and its history would say that it ran.
 	New  bool
 	Room int
 }
@@ -85,8 +85,8 @@ type Releaser struct {
 	mu sync.Mutex
 	// A line is in lines from its first note until it is found empty. Its runner holds it outside the queue
 	// meanwhile.
-	lines map[string]*line // by the key of the site
-	queue lineQueue        // those lines that no runner holds, by the time of their next look
+	lines    map[string]*line // by the key of the site
+	schedule lineSchedule     // those lines that no runner holds, by the time of their next look
 }
 
 // New makes a Releaser.
@@ -98,8 +98,8 @@ func New(cfg Config) *Releaser {
 	return &Releaser{cfg: cfg, wake: make(chan struct{}, 1), lines: map[string]*line{}}
 }
 
-// Waits notes that jobs wait for a site, since so long ago at the latest. Key is its jobs.SiteKey.
-func (r *Releaser) Waits(key, site string, age time.Duration) {
+// NoteWaiting notes that jobs wait for a site. age is how long ago a worker noted this. key is the site's jobs.SiteKey.
+func (r *Releaser) NoteWaiting(key, site string, age time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	// A note about a job that began to wait long ago must not keep a line alive as a new one would.
@@ -116,13 +116,13 @@ func (r *Releaser) Waits(key, site string, age time.Duration) {
 		}
 		l = newLine(key, site)
 		r.lines[key] = l
-		r.queue.push(l)
+		r.schedule.push(l)
 	}
 	// noted only grows: notes of several workers arrive in any order.
 	if at.After(l.noted) {
 		l.noted = at
 	}
-	r.hurry(l)
+	r.lookSoon(l)
 }
 
 // Changed tells that what is known of a site has changed, so that its jobs are looked at at once.
@@ -130,7 +130,7 @@ func (r *Releaser) Changed(key string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if l := r.lines[key]; l != nil {
-		r.hurry(l)
+		r.lookSoon(l)
 	}
 }
 
@@ -141,25 +141,26 @@ func (r *Releaser) Sites() int {
 	return len(r.lines)
 }
 
-// hurry looks at a line at once, or at once again if a runner holds it, but not before the pause after a failure is over. The
-// caller holds the lock.
-func (r *Releaser) hurry(l *line) {
-	// The flag is for the case that a runner holds the line: giveBack then makes it due at once, so a note
-	// during a look is not lost.
-	l.hurried = true
-	r.queue.move(l, later(time.Now(), l.notBefore))
+// lookSoon schedules a look at the line now. If a runner holds it, the next look follows at once. A pause after a failure is
+// kept. The caller holds the lock.
+func (r *Releaser) lookSoon(l *line) {
+	// The flag is for a line that a runner holds: giveBack makes it due at once, so a note during a look is not lost.
+	l.lookAgain = true
+	r.schedule.move(l, later(time.Now(), l.notBefore))
 	r.signal()
 }
 
-// The walk is over at most maxSites lines, and happens only when a queue becomes served again.
-func (r *Releaser) hurryAll() {
+// lookSoonAtAll schedules a look at every line now. The walk is over at most maxSites lines, and happens only when a queue
+// becomes served again.
+func (r *Releaser) lookSoonAtAll() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, l := range r.lines {
-		r.hurry(l)
+		r.lookSoon(l)
 	}
 }
 
+// later returns the later of two times.
 func later(a, b time.Time) time.Time {
 	if b.After(a) {
 		return b
@@ -167,8 +168,8 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// The channel has room for one. If it is full, a wake-up is pending already, and whoever takes it sees this
-// change too, for the lock was held when it was made.
+// signal wakes a runner. The channel has room for one. If it is full, a wake-up is pending already, and its runner sees this
+// change too, because the caller holds the lock.
 func (r *Releaser) signal() {
 	select {
 	case r.wake <- struct{}{}:
@@ -178,17 +179,17 @@ func (r *Releaser) signal() {
 
 // forget drops the lines that were noted last before a time. The caller holds the lock.
 func (r *Releaser) forget(before time.Time) {
-	// A line that a runner holds stays: its runner puts it back into the queue, and two lines of one site would
-	// release twice.
+	// A line that a runner holds stays: its runner puts it back into the queue, and two lines of one site would release too many
+	// jobs.
 	for key, l := range r.lines {
 		if l.noted.Before(before) && l.index >= 0 {
-			r.queue.remove(l)
+			r.schedule.remove(l)
 			delete(r.lines, key)
 		}
 	}
 }
 
-// Run releases jobs until ctx ends. One worker of the fleet at a time may run it: of two each would let a test through.
+// Run releases jobs until ctx ends. One worker of the fleet at a time may run it: two of them would release two tests.
 func (r *Releaser) Run(ctx context.Context, jobs siteJobs) {
 	r.begin()
 	// Without the queues, every one counts as served, and the first jobs could be released into a paused one.
@@ -217,7 +218,7 @@ func (r *Releaser) begin() {
 	r.forget(time.Now().Add(-forgetAfter))
 	for _, l := range r.lines {
 		l.reset()
-		r.queue.move(l, time.Now())
+		r.schedule.move(l, time.Now())
 	}
 	r.signal()
 }
@@ -227,12 +228,12 @@ func (r *Releaser) begin() {
 func (r *Releaser) take(ctx context.Context) *line {
 	for ctx.Err() == nil {
 		r.mu.Lock()
-		l, wait := r.queue.pop(time.Now())
-		// hurried is cleared before the look, not after it: a note that comes during the look sets it again.
+		l, wait := r.schedule.pop(time.Now())
+		// lookAgain is cleared before the look, not after it: a note that comes during the look sets it again.
 		if l != nil {
 			// Only one runner is woken by a signal. Handing it on here lets as many runners wake as there are
 			// due lines.
-			l.hurried = false
+			l.lookAgain = false
 			r.signal() // another runner may find another one
 		}
 		r.mu.Unlock()
@@ -251,12 +252,12 @@ func (r *Releaser) take(ctx context.Context) *line {
 	return nil
 }
 
-// giveBack ends the hold of a line, which is looked at again after a while. An empty one is forgotten if nobody has told of it
-// lately.
+// giveBack ends the hold of a line, which is looked at again after a while. An empty one is forgotten if no worker has noted
+// waiting jobs for emptyAfter.
 func (r *Releaser) giveBack(l *line, saw view) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// Until then an empty line stays, with its window: released jobs may come back to it.
+	// Before that, an empty line stays, with its window: released jobs may come back to it.
 	if saw.empty && time.Since(l.noted) > emptyAfter {
 		delete(r.lines, l.key)
 		return
@@ -267,10 +268,10 @@ func (r *Releaser) giveBack(l *line, saw view) {
 		l.notBefore = l.next
 	}
 	// Noted during the look: again at once, unless the look failed and its pause holds.
-	if l.hurried {
+	if l.lookAgain {
 		l.next = later(now, l.notBefore)
 	}
-	r.queue.push(l)
+	r.schedule.push(l)
 	r.signal()
 }
 
@@ -297,7 +298,7 @@ func (r *Releaser) look(ctx context.Context, jobs siteJobs, l *line) view {
 	}
 	l.failed = true
 	if errors.Is(err, bus.ErrPermission) {
-		return view{wait: refusedRest, failed: true} // each refusal is an error in the logs of the server
+		return view{wait: refusedPause, failed: true} // each refusal is an error in the logs of the server
 	}
-	return view{wait: failureRest, failed: true}
+	return view{wait: failurePause, failed: true}
 }

@@ -226,7 +226,7 @@ func TestThousandsOfJobsWaitForASiteAndComeBackOnceEach(t *testing.T) {
 // lead runs a releaser until stop is called.
 func (w *world) lead(s *bounded, v *view) (stop func()) {
 	r := release.New(release.Config{Site: v.site, MaxWait: maxWait, Log: slog.New(slog.DiscardHandler)})
-	r.Waits(jobs.SiteKey(site), site, 0)
+	r.NoteWaiting(jobs.SiteKey(site), site, 0)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { r.Run(ctx, s) })

@@ -17,8 +17,9 @@ const (
 	untakenAfter = 5 * time.Second
 	// queuesEvery is the time between two looks at the queues.
 	queuesEvery = 2 * time.Second
-	// unservedRest is how long a line rests whose jobs are all of unserved queues. One that is served again ends it.
-	unservedRest = time.Minute
+	// unservedPause is the pause between two looks at a line whose jobs are all of unserved queues. A queue that is served again
+	// ends it.
+	unservedPause = time.Minute
 )
 
 // queues is what is known of the queues of the fleet. A queue is unserved if it is paused, has no consumer, or
@@ -72,8 +73,8 @@ func (q *queues) served() (names []string) {
 	return names
 }
 
-// update takes what the server says of all queues, and reports whether one is served that was not. more is also
-// true for a consumer that was just created: its queue was known as unserved, or not known at all.
+// update takes what the server says of all queues, and reports whether a queue became served. more is also true for a consumer
+// that was just created: its queue was known as unserved, or not known at all.
 func (q *queues) update(consumers []bus.DueConsumer) (more bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -98,16 +99,16 @@ func (q *queues) update(consumers []bus.DueConsumer) (more bool) {
 	return more
 }
 
-// isUntaken reports whether a due job was never given out. Without pending jobs it was, or it is gone.
-// Delivered is the highest sequence that the consumer has given out. It never decreases, so a lower one proves
-// that the job still lies there.
+// isUntaken reports whether a due job was never given out. If the consumer has no pending jobs, the job was given out or is gone.
+// Delivered is the highest sequence that the consumer has given out. It never decreases, so a lower one proves that the job still
+// lies there.
 func isUntaken(consumer bus.DueConsumer, seq uint64) bool {
 	return consumer.Pending > 0 && consumer.Delivered < seq
 }
 
-// lies reports whether a released job that is still due lies in a queue that nobody serves. It notes a queue of which nobody has
+// isStuck reports whether a released job that is still due is in a queue that nobody serves. It notes a queue of which nobody has
 // taken the job for too long.
-func (q *queues) lies(s sentJob) bool {
+func (q *queues) isStuck(s sentJob) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	consumer, known := q.consumers[s.job.Queue]
@@ -142,12 +143,12 @@ func (r *Releaser) watchQueues(ctx context.Context, jobs siteJobs) {
 		if r.Sites() > 0 {
 			err := r.readQueues(ctx, jobs)
 			if err != nil && !failed && ctx.Err() == nil {
-				r.cfg.Log.Warn("it is not known which queues are served, jobs of sites may wait behind those of a paused queue", "error", err)
+				r.cfg.Log.Warn("cannot read which queues are served; jobs that wait for a site may be delayed by a paused queue", "error", err)
 			}
-			// Each refusal is an error in the server's log, so it is repeated rarely. failed keeps the warning
-			// to one a series.
+			// Each refusal is an error in the server's log, so it is repeated rarely. failed keeps the warning to one for each
+			// series.
 			if failed = err != nil; errors.Is(err, bus.ErrPermission) {
-				pause = refusedRest
+				pause = refusedPause
 			}
 		}
 		sleep(ctx, pause)
@@ -155,14 +156,14 @@ func (r *Releaser) watchQueues(ctx context.Context, jobs siteJobs) {
 }
 
 // readQueues asks for the queues once, and looks at all lines at once if one of them is served again. A queue
-// that is served again must not wait for the end of unservedRest.
+// that is served again must not wait for the end of unservedPause.
 func (r *Releaser) readQueues(ctx context.Context, jobs siteJobs) error {
 	consumers, err := jobs.DueConsumers(ctx)
 	if err != nil {
 		return err
 	}
 	if r.queues.update(consumers) {
-		r.hurryAll()
+		r.lookSoonAtAll()
 	}
 	return nil
 }
@@ -178,21 +179,21 @@ func sleep(ctx context.Context, d time.Duration) {
 }
 
 // heads finds the jobs of a line that may go next, within one look. It asks for the oldest job of each queue only while the
-// oldest of all is of a queue that nobody serves: behind it may lie any number of the same queue. It lives for one look only, so
-// its heads cannot be older than that.
+// oldest of all is of an unserved queue: any number of jobs of that queue may follow it. It lives for one look only, so its heads
+// cannot be older than that.
 type heads struct {
 	line    *line
 	stream  siteJobs
 	queues  *queues
 	byQueue map[string]bus.WaitingJob // nil as long as the oldest job of all may go
-	again   bool                      // the jobs were read from the start of the subject
+	reread  bool                      // the jobs were read from the start of the subject
 }
 
 func newHeads(l *line, stream siteJobs, q *queues) *heads {
-	return &heads{line: l, stream: stream, queues: q, again: l.after == 0}
+	return &heads{line: l, stream: stream, queues: q, reread: l.after == 0}
 }
 
-// first is the oldest job of a served queue. waits tells that jobs wait, if only of queues that nobody serves.
+// first is the oldest job of a served queue. waits tells that jobs wait, even if all of them are of unserved queues.
 func (h *heads) first(ctx context.Context) (job bus.WaitingJob, found, waits bool, err error) {
 	// The usual case costs one question: the oldest job of all is of a served queue.
 	if h.byQueue == nil {
@@ -209,7 +210,7 @@ func (h *heads) first(ctx context.Context) (job bus.WaitingJob, found, waits boo
 		}
 		job, found = bus.WaitingJob{}, false
 	}
-	// The lowest sequence waits for longest, so jobs of different queues go in the order in which they began to
+	// The job with the lowest sequence has waited longest, so jobs of different queues go in the order in which they began to
 	// wait.
 	for _, head := range h.byQueue {
 		if !found || head.Seq < job.Seq {
@@ -229,13 +230,13 @@ func (h *heads) oldest(ctx context.Context) (job bus.WaitingJob, found bool, err
 			return job, found, err
 		case found:
 			l.after = job.Seq
-		case h.again:
+		case h.reread:
 			return job, false, nil
 		// Nothing behind the mark: either no job waits, or the sequences started again. One more read from zero
 		// decides, once in a look: a replica behind its leader shows released jobs, and would show them without
 		// end.
 		default:
-			h.again, l.after = true, 0 // the stream may be another one by now
+			h.reread, l.after = true, 0 // the stream may have been created anew
 		}
 	}
 }
@@ -256,7 +257,7 @@ func (h *heads) read(ctx context.Context, queue string) error {
 	}
 	delete(h.byQueue, queue)
 	// A mark that finds nothing is dropped; the next look reads the queue from its start.
-	delete(l.passed, queue) // the stream may be another one by now
+	delete(l.passed, queue) // the stream was created anew, or no job of the queue waits
 	return nil
 }
 

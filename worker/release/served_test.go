@@ -172,7 +172,7 @@ func TestWhatHurriesALineDoesNotShortenThePauseAfterAFailure(t *testing.T) {
 				for range 600 {
 					time.Sleep(100 * time.Millisecond)
 					r.Changed(jobs.SiteKey(site))
-					r.Waits(jobs.SiteKey(site), site, 0)
+					r.NoteWaiting(jobs.SiteKey(site), site, 0)
 				}
 				if reads, _, _ := m.count(); reads < 1 || reads > c.most {
 					t.Errorf("%d reads in a minute that all fail, want %d at most", reads, c.most)

@@ -17,16 +17,16 @@ type sentJob struct {
 	ask time.Time // when to ask whether it is still due
 }
 
-// askedAgain is a job that is still due. The older it is, the later it is asked for again: its end is known after at most a
-// quarter more of the time that it took, and many jobs of a slow site cost few questions.
-func (s sentJob) askedAgain(now time.Time) sentJob {
+// withNextAsk returns s with the time of its next check. The longer the job runs, the rarer the checks: its end is known after at
+// most a quarter more of the time that it took, and many jobs of a slow site cost few requests.
+func (s sentJob) withNextAsk(now time.Time) sentJob {
 	s.ask = now.Add(min(now.Sub(s.at)/4, latest))
 	return s
 }
 
-// recall lets released jobs hold a place again whose queue is served by now.
+// recall gives released jobs their place back when their queue is served again.
 func (l *line) recall(q *queues) {
-	l.lying = slices.DeleteFunc(l.lying, func(s sentJob) bool {
+	l.stuck = slices.DeleteFunc(l.stuck, func(s sentJob) bool {
 		if !q.serves(s.job.Queue) {
 			return false
 		}
@@ -37,9 +37,8 @@ func (l *line) recall(q *queues) {
 	})
 }
 
-// settle asks for released jobs whether they are still due, and removes those that are not. It asks for all whose time for
-// that has come: jobs that take long must not hide that others have ended. On an error the jobs of which nothing was learned
-// stay, to be asked for again.
+// settle checks which released jobs are still due and drops the others. It checks all that are due for a check: jobs that take
+// long must not hide that others have ended. On an error, the jobs whose state is unknown stay, and are checked again.
 func (l *line) settle(ctx context.Context, stream siteJobs, q *queues) (moved bool, err error) {
 	now := time.Now()
 	var asked, kept []sentJob
@@ -63,8 +62,8 @@ func (l *line) settle(ctx context.Context, stream siteJobs, q *queues) (moved bo
 	return moved, err
 }
 
-// settleChunk settles some released jobs, and returns those that stay. One that waits for the site again found no place there:
-// half as many may be on their way. Any other one ended, or waits for its next attempt: one more may.
+// settleChunk settles some released jobs, and returns those that stay. If a job waits again, the site had no room: the window is
+// halved. Otherwise it grows by one.
 func (l *line) settleChunk(ctx context.Context, stream siteJobs, q *queues, part []sentJob) (kept []sentJob, moved bool, err error) {
 	seqs := make([]uint64, len(part))
 	for i, s := range part {
@@ -81,15 +80,15 @@ func (l *line) settleChunk(ctx context.Context, stream siteJobs, q *queues, part
 		switch {
 		case !there[s.seq]:
 			gone = append(gone, s)
-		case q.lies(s):
-			l.lying = append(l.lying, s)
+		case q.isStuck(s):
+			l.stuck = append(l.stuck, s)
 		case time.Since(s.at) < lostAfter:
-			kept = append(kept, s.askedAgain(time.Now()))
+			kept = append(kept, s.withNextAsk(time.Now()))
 		}
 	}
-	// Gone from the due jobs: it ended, is scheduled for a retry, or waits for the site again. Only the last one
-	// says that the site cannot take so many.
-	again, errs := waitAgain(ctx, stream, gone)
+	// Gone from the due jobs: it ended, or it waits again, for the site or for its next attempt. Both waits mean that the site
+	// cannot take so many.
+	cameBack, errs := askCameBack(ctx, stream, gone)
 	for i, s := range gone {
 		if errs[i] != nil {
 			err = errs[i]
@@ -98,30 +97,31 @@ func (l *line) settleChunk(ctx context.Context, stream siteJobs, q *queues, part
 			}
 			continue
 		}
-		l.learn(again[i])
+		l.learn(cameBack[i])
 		moved = true
 	}
 	return kept, moved, err
 }
 
-// waitAgain asks at the same time for each job, at most a chunk of them, whether it waits again. One after the other, the
-// answers would hold up a site whose jobs end fast.
-func waitAgain(ctx context.Context, stream siteJobs, gone []sentJob) (again []bool, errs []error) {
-	again, errs = make([]bool, len(gone)), make([]error, len(gone))
+// askCameBack asks for each job, at most a chunk of them, whether it waits again. The requests run in parallel: one after the
+// other, they would hold up a site whose jobs end fast.
+func askCameBack(ctx context.Context, stream siteJobs, gone []sentJob) (cameBack []bool, errs []error) {
+	cameBack, errs = make([]bool, len(gone)), make([]error, len(gone))
 	var asking sync.WaitGroup
 	for i, s := range gone {
-		asking.Go(func() { again[i], errs[i] = stream.WaitsAgain(ctx, s.job, s.seq) })
+		asking.Go(func() { cameBack[i], errs[i] = stream.WaitsAgain(ctx, s.job, s.seq) })
 	}
 	asking.Wait()
-	return again, errs
+	return cameBack, errs
 }
 
-func (l *line) learn(waitsAgain bool) {
+// learn adapts the window to what became of one released job.
+func (l *line) learn(cameBack bool) {
 	// Halving more than once in one look is intended: each job that came back found no place.
-	if waitsAgain {
-		l.window, l.vainAt = max(1, l.window/2), time.Now()
-		l.vain++
+	if cameBack {
+		l.window, l.cameBackAt = max(1, l.window/2), time.Now()
+		l.cameBack++
 		return
 	}
-	l.window, l.vain = min(maxWindow, l.window+1), 0
+	l.window, l.cameBack = min(maxWindow, l.window+1), 0
 }

@@ -5,18 +5,18 @@ import (
 	"time"
 )
 
-// lineQueue holds lines by the time of their next look. The zero value is empty. It has no lock of its own: the
-// lock of the Releaser guards it.
-type lineQueue struct{ heap lineHeap }
+// lineSchedule holds lines by the time of their next look. A line is the waiting jobs of one site. The zero value is empty. It
+// has no lock of its own: the lock of the Releaser guards it.
+type lineSchedule struct{ heap lineHeap }
 
 // idleWait is how long a runner waits at most for a line that nobody has announced.
 const idleWait = time.Minute
 
-func (q *lineQueue) push(l *line) { heap.Push(&q.heap, l) }
+func (q *lineSchedule) push(l *line) { heap.Push(&q.heap, l) }
 
 // pop takes the first line whose time has come, or says how long that takes. The wait is bounded by idleWait in
 // both cases, so a runner never sleeps on a line whose time changed without a signal.
-func (q *lineQueue) pop(now time.Time) (l *line, wait time.Duration) {
+func (q *lineSchedule) pop(now time.Time) (l *line, wait time.Duration) {
 	if len(q.heap) == 0 {
 		return nil, idleWait
 	}
@@ -26,20 +26,19 @@ func (q *lineQueue) pop(now time.Time) (l *line, wait time.Duration) {
 	return heap.Pop(&q.heap).(*line), 0
 }
 
-// move changes the time of a line, if it is here. It only brings a time forward. A later time is set by push
-// when the runner gives the line back.
-func (q *lineQueue) move(l *line, next time.Time) {
+// move brings a queued line's time forward; it never delays it. A later time is set by push, when the runner gives the line back.
+func (q *lineSchedule) move(l *line, next time.Time) {
 	if l.index >= 0 && next.Before(l.next) {
 		l.next = next
 		heap.Fix(&q.heap, l.index)
 	}
 }
 
-// The line must be in the queue, so its index is not -1.
-func (q *lineQueue) remove(l *line) { heap.Remove(&q.heap, l.index) }
+// remove takes a line out. The line must be queued, so its index is not -1.
+func (q *lineSchedule) remove(l *line) { heap.Remove(&q.heap, l.index) }
 
 // lineHeap is what container/heap works on. Each line knows its index, -1 outside. It is a slice of pointers,
-// because hurry and forget find a line by the map and need its place in the heap.
+// because lookSoon and forget find a line by the map and need its place in the heap.
 type lineHeap []*line
 
 func (h lineHeap) Len() int           { return len(h) }
