@@ -26,7 +26,7 @@ func (d *daemon) newFleetSites() *fleet.Sites {
 		return nil
 	}
 	return fleet.NewSites(fleet.SitesConfig{
-		Table: d.sites, Applied: d.recordSites, Waits: d.releaser.NoteWaiting, Worker: d.cfg.Name, Log: d.log,
+		Table: d.sites, Applied: d.recordSites, NoteWaiting: d.releaser.NoteWaiting, Worker: d.cfg.Name, Log: d.log,
 	})
 }
 

@@ -15,14 +15,17 @@ import (
 	"github.com/gofer-mq/gofer/rotation"
 )
 
-// Finding is what stands in the bucket of breakers under the id of a proxy that a worker found dead.
+// Finding is what stands in the bucket of breakers under the id of a proxy that a worker found dead. Each proxy has one: the
+// latest finder's.
 type Finding struct {
+	// Worker is the finder's name. A finding without one is not valid, because nobody could be judged by it.
 	Worker string `json:"worker"`
-	// Instance is the run of the worker: what the one before it found is news to the next one.
+	// Instance identifies one start of the process: after a restart the worker follows its own old findings like others'.
 	Instance string `json:"instance"`
 	// Duration is how long others should avoid the proxy, from when the server stored this.
 	Duration jobs.Duration `json:"duration"`
-	Reason   string        `json:"reason,omitempty"`
+	// Reason is for people, who find it in the logs of other workers.
+	Reason string `json:"reason,omitempty"`
 }
 
 // BreakersConfig is what Breakers are made of; all fields are required.
@@ -31,10 +34,10 @@ type BreakersConfig struct {
 	Pool *rotation.Pool
 	// Worker is this worker's name.
 	Worker string
-	// Slack is how much longer than its finder the others avoid a proxy: as long as the tests of a proxy may take, so that
-	// those of one worker speak for the fleet.
+	// Slack is how much longer other workers avoid a proxy than its finder does: as long as the tests of a proxy may take, so
+	// that those of one worker speak for the fleet.
 	Slack time.Duration
-	// MaxDuration bounds the time of another worker's finding.
+	// MaxDuration bounds the time of another worker's finding, so that a mistaken one cannot keep a proxy out for days.
 	MaxDuration time.Duration
 	Log         *slog.Logger
 }
@@ -42,13 +45,14 @@ type BreakersConfig struct {
 // Breakers tell the fleet which proxies this worker found dead, and let this worker avoid those that others did. The same holds
 // for the exits of sessions that failed. Make them with NewBreakers; they may be shared by any number of goroutines.
 //
-// A finding is advice. It changes no breaker; the pool takes such a proxy when nothing else is left; and it ends with its
-// time, when a worker's probe succeeds or when the breaker is reset. A worker that reports more than half of this pool is
-// more likely to have a bad network than to be right, and is not followed as long as it does. A finding that is lost, old or
-// not valid leaves each worker to its own judgement, and so does a bucket that cannot be reached.
+// A finding is advice. It changes no breaker; the pool takes such a proxy when nothing else is left; and it ends with its time,
+// when a worker's probe succeeds or when the breaker is reset. A worker that reports more than half of this pool is more likely
+// to have a bad network than to be right, and is not followed until it reports fewer. A finding that is lost, old or not valid
+// leaves each worker to its own judgement, and so does a bucket that cannot be reached.
 type Breakers struct {
 	cfg      BreakersConfig
 	instance string
+	// instance is that of Finding. updates and sessions have locks of their own.
 	updates  updateQueue[update]
 	sessions *sessions
 
@@ -63,7 +67,7 @@ type Breakers struct {
 type finding struct {
 	worker  string
 	until   time.Time
-	known   bool // the pool has the proxy
+	known   bool // the pool has the proxy; else the finding waits for it
 	avoided bool // the pool avoids it, if it has it
 }
 
@@ -76,8 +80,8 @@ func NewBreakers(cfg BreakersConfig) *Breakers {
 }
 
 // ShareChange reports to the fleet that a breaker of this worker opened or closed. It returns at once, whatever NATS does. It
-// reports neither an opening without an end, which somebody forced, nor one while proxies that worked fail one after the other,
-// which may be this worker's own fault. While no proxy delivers, an opening waits until one does.
+// does not report an opening without an end, which somebody forced. Nor does it report an opening while proxies that worked fail
+// one after the other: that may be an outage here. If no proxy works, openings stay queued until one does.
 func (b *Breakers) ShareChange(e rotation.Event) {
 	switch {
 	case e.ProxyID == "" || e.To == breaker.HalfOpen:
@@ -89,7 +93,7 @@ func (b *Breakers) ShareChange(e rotation.Event) {
 	}
 }
 
-// WithdrawFinding takes the fleet's finding about a proxy away, if there is one.
+// WithdrawFinding takes the fleet's finding about a proxy away, if there is one. It applies locally before it is written.
 func (b *Breakers) WithdrawFinding(proxy string) {
 	b.mu.Lock()
 	known := b.findings[proxy] != nil
@@ -100,7 +104,8 @@ func (b *Breakers) WithdrawFinding(proxy string) {
 	}
 }
 
-// CountAvoided is how many proxies of the pool this worker avoids because of the findings of others.
+// CountAvoided is how many proxies of the pool this worker avoids because of the findings of others. Findings whose time is over
+// do not count, although they stay until the next review.
 func (b *Breakers) CountAvoided() (n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -112,15 +117,15 @@ func (b *Breakers) CountAvoided() (n int) {
 	return n
 }
 
-// send queues an update for the bucket. A line is logged once if too many wait.
+// send queues an update for the bucket. One line is logged if too many wait, until the queue has been empty.
 func (b *Breakers) send(proxy string, u update) {
-	if _, worthALine := b.updates.put(proxy, u); worthALine {
-		b.cfg.Log.Warn("breakers not shared, too many changes wait to be published")
+	if _, shouldLog := b.updates.put(proxy, u); shouldLog {
+		b.cfg.Log.Warn("cannot share breakers with the fleet, too many changes wait to be published")
 	}
 }
 
-// Run follows the bucket and writes to it until ctx ends. What waits to be written then is lost. A missing bucket is created
-// by others.
+// Run follows the bucket and writes to it until ctx ends. What waits to be written then is lost. A missing bucket is created by
+// others. It returns when all its parts have ended; call it once.
 func (b *Breakers) Run(ctx context.Context, js jetstream.JetStream, names jobs.Names) {
 	bucket := names.Bucket("breakers")
 	var parts sync.WaitGroup
@@ -139,14 +144,15 @@ func (b *Breakers) Run(ctx context.Context, js jetstream.JetStream, names jobs.N
 	parts.Wait()
 }
 
-// apply takes over changes of the bucket. If fresh, changes are all keys that it has, so findings under other keys are
-// gone.
+// apply takes over changes of the bucket. If fresh, changes are all keys that it has, so findings under other keys are gone. A
+// key is either a session's or a proxy's, so the order between the two does not matter.
 func (b *Breakers) apply(fresh bool, all []change) {
-	about, changes := splitSessions(all)
-	b.sessions.apply(fresh, about)
+	ofSessions, changes := splitSessions(all)
+	b.sessions.apply(fresh, ofSessions)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if fresh {
+		// Keys may have been deleted while nobody watched, so what the bucket lacks is dropped first.
 		still := map[string]bool{}
 		for _, c := range changes {
 			still[c.key] = true
@@ -162,7 +168,8 @@ func (b *Breakers) apply(fresh bool, all []change) {
 	}
 }
 
-// take applies what a key says now. The caller holds the lock.
+// take applies what a key says now. The caller holds the lock. An entry that is not valid replaces the finding before: a worker
+// that starts now would not have that one either.
 func (b *Breakers) take(c change) {
 	if c.value == nil {
 		b.forget(c.key)
@@ -174,11 +181,13 @@ func (b *Breakers) take(c change) {
 		b.forget(c.key)
 		return
 	}
+	// The age is subtracted after the bound, so that an old finding ends however long its duration is.
 	left := min(f.Duration.Std(), b.cfg.MaxDuration) - c.age
 	if f.Instance == b.instance || left <= 0 {
 		b.forget(c.key)
 		return
 	}
+	// A finding that is repeated extends the time, and is logged only when it is new.
 	now := &finding{worker: f.Worker, until: time.Now().Add(left)}
 	if b.findings[c.key] == nil {
 		b.cfg.Log.Debug("proxy avoided, another worker found it dead", "proxy", c.key, "worker", f.Worker, "reason", f.Reason, "for", left.String())
@@ -187,7 +196,8 @@ func (b *Breakers) take(c change) {
 	b.avoid(c.key, now, !b.ignored[f.Worker])
 }
 
-// avoid makes the pool avoid a proxy until the finding ends, or not avoid it. The caller holds the lock.
+// avoid makes the pool avoid a proxy until the finding ends, or not avoid it. The caller holds the lock. A finding about a proxy
+// that the pool lacks is kept, because the proxy may come later.
 func (b *Breakers) avoid(id string, f *finding, avoid bool) {
 	until := f.until
 	if !avoid {
@@ -205,7 +215,7 @@ func (b *Breakers) forget(id string) {
 }
 
 // review drops the findings whose time is over, and judges the workers. A proxy may also come into the pool after the finding
-// about it, or come back.
+// about it, or come back: the new entry of the pool knows nothing of the finding.
 func (b *Breakers) review() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -232,9 +242,11 @@ func (b *Breakers) review() {
 	}
 }
 
-// judge decides whom to follow, by how many of the pool's proxies each worker reports.
+// judge decides whom to follow, by how many of the pool's proxies each worker reports: at most half of them. Findings about
+// proxies that this pool lacks say nothing about the finder. The caller holds the lock.
 func (b *Breakers) judge(reports map[string]int) {
 	size := b.cfg.Pool.Len()
+	// A worker without findings is in no report, so the ignored ones are checked on their own.
 	for worker := range b.ignored {
 		if 2*reports[worker] <= size {
 			delete(b.ignored, worker)

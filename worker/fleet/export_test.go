@@ -39,7 +39,7 @@ func (s *Sites) Review() { s.review() }
 // SessionsToWrite returns the sessions that Run would write now, as if it did.
 func (b *Breakers) SessionsToWrite() (written []exits.State) {
 	for _, key := range b.sessions.collect() {
-		if state, news := b.sessions.news(key); news {
+		if state, needsWrite := b.sessions.needsWrite(key); needsWrite {
 			written = append(written, state)
 			b.sessions.mu.Lock()
 			b.sessions.record(state, 0, 0, true)

@@ -15,7 +15,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// defaultRenew is how often a leader renews its leadership: another worker takes over within 17 s of its death.
+// defaultRenew is how often a leader renews its leadership: another worker takes over within 17 s of its death. Each renewal is a
+// write, so a shorter interval would burden the server of an idle fleet.
 const defaultRenew = 4 * time.Second
 
 // LeaderConfig is what a Leader is made of. All fields but Renew are required.
@@ -24,7 +25,8 @@ type LeaderConfig struct {
 	Task string
 	// Worker is this worker's name, for people.
 	Worker string
-	// Renew is how often a leader renews its leadership; zero means 4 s. The others read it as often while nobody notes its renewals.
+	// Renew is how often a leader renews its leadership; zero means 4 s. Without Note, other workers poll the key at this
+	// interval.
 	Renew time.Duration
 	// Needed tells whether there is anything to do: a worker tries to lead only while it returns true. It is called often and must
 	// not block. Nil means always.
@@ -34,24 +36,25 @@ type LeaderConfig struct {
 
 // Leader lets one worker of the fleet at a time do a task.
 //
-// The leadership is a key of the policy's bucket, because workers may write there already: a fleet that is upgraded needs no
-// new rights and no new bucket for it. Its leader replaces the value again and again, each time on condition that nobody else
-// has. No clock is compared with another one: a leader gives up 2.5 intervals after it began its latest successful renewal,
-// and another worker takes over when it has seen no renewal for 3 intervals. A leader that ends properly deletes the key.
+// The leadership is a key of the policy's bucket, because workers may write there already: a fleet that is upgraded needs no new
+// rights and no new bucket for it. Its leader replaces the value again and again, each time on condition that nobody else has.
+// Clocks of two machines are never compared: a leader gives up 2.5 intervals after it began its latest successful renewal, and
+// another worker takes over when it has seen no renewal for 3 intervals. A leader that ends properly deletes the key.
 //
-// A worker that follows the bucket anyway passes what it sees of the key to Note. While it sees renewals, it asks the server nothing,
-// and it takes over as soon as the key is deleted.
+// A worker that follows the bucket anyway passes what it sees of the key to Note. While it sees renewals, it asks the server
+// nothing, and it takes over as soon as the key is deleted.
 //
-// A frozen process may go on for a moment when it wakes. The task has to bear that.
+// A frozen process may keep working briefly after it wakes, so the task must tolerate two leaders for a moment.
 type Leader struct {
 	cfg   LeaderConfig
 	value []byte
 	own   string // this run of the worker
 
+	// Only the goroutine of Run uses kv, seen, seenAt and failed.
 	kv     jetstream.KeyValue // nil until the bucket has answered
 	seen   uint64             // the revision that was seen last; zero if there was none
-	seenAt time.Time          // since when
-	failed bool               // the latest try did
+	seenAt time.Time          // when seen changed
+	failed bool               // the latest try failed
 
 	freed   chan struct{} // holds one when the key was deleted
 	mu      sync.Mutex    // guards the fields below
@@ -59,7 +62,8 @@ type Leader struct {
 	notedAt time.Time     // since when; zero while nobody notes anything
 }
 
-// leadership is the value of the key.
+// leadership is the value of the key. Worker is for people. Instance tells two starts of a worker apart: a name may be used again
+// at once after a crash, and the new process leads nothing yet.
 type leadership struct {
 	Worker   string `json:"worker"`
 	Instance string `json:"instance"`
@@ -81,7 +85,7 @@ func NewLeader(cfg LeaderConfig) *Leader {
 // Key is the key of the leadership in the bucket of the policy.
 func (l *Leader) Key() string { return "leader." + l.cfg.Task }
 
-// Note takes a change of the key that somebody who follows the bucket has seen. It does not block.
+// Note takes a change of the key that a bucket follower saw. It does not block. Changes must come in their order.
 func (l *Leader) Note(c Change) {
 	l.mu.Lock()
 	// The bucket may be read again, which renews nothing.
@@ -97,25 +101,28 @@ func (l *Leader) Note(c Change) {
 	}
 }
 
-// Run calls lead whenever this worker is the leader, until ctx ends. The context of lead ends when the leadership does, and
-// lead has to return soon after.
+// Run calls lead whenever this worker is the leader, until ctx ends. The context of lead ends when the leadership does, and lead
+// has to return soon after. Between two leaderships of this worker another one may have led, so lead must not trust what it
+// remembers. Errors are logged, once for each series of failures.
 func (l *Leader) Run(ctx context.Context, js jetstream.JetStream, names jobs.Names, lead func(context.Context)) {
 	for ctx.Err() == nil {
+		// Needed is asked without a request to the server, so it may be asked often.
 		if !l.cfg.Needed() {
 			sleep(ctx, l.cfg.Renew/16)
 			continue
 		}
 		err := l.try(ctx, js, names, lead)
 		if err != nil && ctx.Err() == nil && !l.failed {
-			l.cfg.Log.Warn("the fleet's leader cannot be found out, trying again", "task", l.cfg.Task, "error", err)
+			l.cfg.Log.Warn("cannot read who leads the fleet, trying again", "task", l.cfg.Task, "error", err)
 		}
 		l.failed = err != nil
-		l.rest(ctx)
+		l.waitForTry(ctx)
 	}
 }
 
-// rest waits until the next try: an interval, and for as long as renewals are noted. It ends early when the key is deleted.
-func (l *Leader) rest(ctx context.Context) {
+// waitForTry waits until the next try: an interval, and for as long as a bucket follower notes renewals. It ends early when the
+// key is deleted. The jitter keeps the workers of a fleet from trying at the same time.
+func (l *Leader) waitForTry(ctx context.Context) {
 	jitter := mathrand.N(l.cfg.Renew / 4)
 	for wait := l.cfg.Renew - jitter; wait > 0 && ctx.Err() == nil; {
 		timer := time.NewTimer(wait)
@@ -133,8 +140,8 @@ func (l *Leader) rest(ctx context.Context) {
 	}
 }
 
-// try becomes the leader if nobody else leads, and then leads until the leadership ends. That another worker was faster
-// is no error.
+// try becomes the leader if nobody else leads, and then leads until the leadership ends. That another worker was faster is no
+// error. After any other error the bucket is looked up again, because it may have been created anew.
 func (l *Leader) try(ctx context.Context, js jetstream.JetStream, names jobs.Names, lead func(context.Context)) error {
 	t, err := l.takeOver(ctx, js, names)
 	switch {
@@ -148,7 +155,8 @@ func (l *Leader) try(ctx context.Context, js jetstream.JetStream, names jobs.Nam
 	return err
 }
 
-// takeOver begins a term by writing the key. It returns nil without an error if another worker leads.
+// takeOver begins a term by writing the key. It returns nil without an error if another worker leads. The write is conditional on
+// the revision that isFree saw, so of several workers one succeeds.
 func (l *Leader) takeOver(ctx context.Context, js jetstream.JetStream, names jobs.Names) (t *term, err error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.Renew)
 	defer cancel()
@@ -165,7 +173,8 @@ func (l *Leader) takeOver(ctx context.Context, js jetstream.JetStream, names job
 	return t, t.renew(ctx)
 }
 
-// isFree reads the key and reports whether this worker may take the leadership over from the revision that it has seen.
+// isFree reads the key and reports whether this worker may take the leadership over from the revision that it has seen. An
+// unchanged revision counts from when this worker saw it first, whatever the clock of its writer says.
 func (l *Leader) isFree(ctx context.Context) (bool, error) {
 	entry, err := l.kv.Get(ctx, l.Key())
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
@@ -185,7 +194,7 @@ func (l *Leader) isFree(ctx context.Context) (bool, error) {
 	}
 	var now leadership
 	_ = json.Unmarshal(entry.Value(), &now)                                    // what cannot be read is not renewed
-	return now.Instance == l.own || time.Since(l.seenAt) >= 3*l.cfg.Renew, nil // own: the answer to a renewal was lost
+	return now.Instance == l.own || time.Since(l.seenAt) >= 3*l.cfg.Renew, nil // the key is ours if a renewal's answer was lost
 }
 
 // isTaken reports whether somebody else has written the key.
@@ -198,7 +207,7 @@ func isTaken(err error) bool {
 type term struct {
 	*Leader
 	revision uint64    // of the key, as written last
-	began    time.Time // when the latest successful renewal began
+	began    time.Time // when the latest successful renewal began; its end would be too late: others count from the write
 }
 
 // renew writes the key on condition that nobody else has written it since. Its error may be that of isTaken.
@@ -215,16 +224,17 @@ func (t *term) renew(ctx context.Context) (err error) {
 	return err
 }
 
-// left returns how long the leadership lasts without another renewal. It is shorter than the time after which another
-// worker takes over.
+// left returns how long the leadership lasts without another renewal. It is half an interval shorter than the time after which
+// another worker takes over: lead has that long to return.
 func (t *term) left() time.Duration { return t.cfg.Renew*5/2 - time.Since(t.began) }
 
-// serve calls lead, renews the leadership meanwhile, and returns when lead has returned. A leadership that cannot be
-// renewed in time ends the context of lead.
+// serve calls lead, renews the leadership meanwhile, and returns when lead has returned. A leadership that cannot be renewed in
+// time ends the context of lead. A renewal that fails is tried again after an interval, because the server may be back in time.
 func (t *term) serve(ctx context.Context, lead func(context.Context)) {
-	t.cfg.Log.Debug("leads the fleet", "task", t.cfg.Task)
+	t.cfg.Log.Debug("became leader of task", "task", t.cfg.Task)
 	leading, end := context.WithCancel(ctx)
 	defer end()
+	// The timer and not a renewal ends the term, because a request may hang for longer than the term lasts.
 	expiry := time.AfterFunc(t.left(), end)
 	defer expiry.Stop()
 	var task sync.WaitGroup
@@ -247,8 +257,8 @@ func (t *term) serve(ctx context.Context, lead func(context.Context)) {
 	t.resign(ctx)
 }
 
-// resign deletes the key, so that another worker takes over at once. If the key cannot be deleted, another worker takes
-// over later.
+// resign deletes the key, so that another worker takes over at once. If the key cannot be deleted, another worker takes over
+// later. It also works when ctx has ended, which is the usual reason to resign.
 func (t *term) resign(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.cfg.Renew)
 	defer cancel()
@@ -257,6 +267,7 @@ func (t *term) resign(ctx context.Context) {
 	}
 }
 
+// sleep waits for d. It returns early when ctx ends; the caller asks ctx.
 func sleep(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

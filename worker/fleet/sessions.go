@@ -14,8 +14,8 @@ import (
 	"github.com/gofer-mq/gofer/rotation/exits"
 )
 
-// SessionFinding is what stands in the bucket of breakers under sessionPrefix and the key of a session whose exit failed. A
-// worker of an earlier version reads a finding about a proxy whose time is over.
+// SessionFinding is what stands in the bucket of breakers under sessionPrefix and the key of a session whose exit failed. An
+// older worker reads this as an expired proxy finding, and ignores it.
 type SessionFinding struct {
 	Worker string `json:"worker"`
 	// The generations and the cause are those of exits.State.
@@ -30,8 +30,7 @@ type SessionFinding struct {
 const (
 	// sessionPrefix begins the keys of sessions. No id of a proxy holds a dot.
 	sessionPrefix = "session."
-	// shareEvery is how often changes are written: a word that fails at once like the one before is dropped before others hear of
-	// it.
+	// shareEvery is how often changes are written: a new word that fails at once too is dropped before it is shared.
 	shareEvery = 200 * time.Millisecond
 	// reviewEvery is how often a worker looks for sessions that the fleet would forget although they are in use.
 	reviewEvery = time.Second
@@ -39,9 +38,10 @@ const (
 	sessionBatch, sessionWriters = 200, 8
 	// maxSessions bounds the sessions in the bucket. Publishers choose their names.
 	maxSessions = 20_000
-	// sessionBytes is more than a session takes in the bucket. Sessions take a quarter of its bytes at most.
+	// sessionBytes is more than a session takes in the bucket. Sessions take a quarter of its bytes at most, so that findings
+	// about proxies always have room.
 	sessionBytes = 400
-	// maxSessionValue bounds what is read of one key.
+	// maxSessionValue bounds what is read of one key, in bytes: anybody who may write to the bucket chooses its length.
 	maxSessionValue = 4096
 )
 
@@ -55,13 +55,13 @@ type sessions struct {
 	mu      sync.Mutex
 	known   map[exits.Key]sharedSession // what stands in the bucket, at most maxSessions
 	pending []exits.Key                 // to be written, the longest waiting first; each once
-	waits   map[exits.Key]struct{}      // the elements of pending
+	queued  map[exits.Key]struct{}      // the elements of pending
 	room    int                         // how many sessions may stand in the bucket
 	kept    time.Duration               // how long the bucket keeps them; zero means without end
-	// happened is what has happened that is logged only once.
+	// happened holds events already logged. Its keys are constants of this package, so it stays small.
 	happened map[string]bool
 
-	reviewed time.Time // when run looked last at what to write again; only run uses it
+	reviewed time.Time // the time of the last review; only run uses it
 }
 
 // sharedSession is what stands in the bucket under the key of a session.
@@ -72,32 +72,35 @@ type sharedSession struct {
 	renew               time.Time // it is written again from then on, if the session is in use
 }
 
+// newSessions assumes the bounds of a bucket that gofer creates; open reads the real ones before the first write.
 func newSessions(cfg BreakersConfig) *sessions {
 	return &sessions{
-		cfg: cfg, known: map[exits.Key]sharedSession{}, waits: map[exits.Key]struct{}{}, room: maxSessions, kept: time.Hour, happened: map[string]bool{},
+		cfg: cfg, known: map[exits.Key]sharedSession{}, queued: map[exits.Key]struct{}{}, room: maxSessions, kept: time.Hour, happened: map[string]bool{},
 	}
 }
 
-// queue lists a session to be written. The caller holds the lock.
+// queue lists a session to be written. Only its key is kept: the state is read when it is written, so the newest one is. The
+// caller holds the lock.
 func (s *sessions) queue(key exits.Key) {
-	if _, waits := s.waits[key]; waits {
+	if _, isQueued := s.queued[key]; isQueued {
 		return
 	}
 	if len(s.pending) >= maxUpdates {
 		if s.isFirst("no place in the queue") {
-			s.cfg.Log.Warn("exits of sessions not shared, too many changes wait to be published")
+			s.cfg.Log.Warn("cannot share exits of sessions with the fleet, too many changes wait to be published")
 		}
 		return
 	}
 	s.pending = append(s.pending, key)
-	s.waits[key] = struct{}{}
+	s.queued[key] = struct{}{}
 }
 
-// run writes what changed until ctx ends.
+// run writes what changed until ctx ends. While the connection is down nothing is written: the client would keep the message and
+// send it when it is no longer true.
 func (s *sessions) run(ctx context.Context, js jetstream.JetStream, bucket string) {
 	var kv jetstream.KeyValue
 	var failing bool
-	var again time.Time // no write before, because the latest one failed
+	var notBefore time.Time // no write before, because the latest one failed
 	tick := time.NewTicker(shareEvery)
 	defer tick.Stop()
 	for {
@@ -107,25 +110,27 @@ func (s *sessions) run(ctx context.Context, js jetstream.JetStream, bucket strin
 		case <-tick.C:
 		}
 		batch := s.collect()
-		if len(batch) == 0 || time.Now().Before(again) || !js.Conn().IsConnected() {
+		if len(batch) == 0 || time.Now().Before(notBefore) || !js.Conn().IsConnected() {
 			continue
 		}
 		var err error
 		if kv, err = s.flush(ctx, js, bucket, kv, batch); err != nil {
-			again = time.Now().Add(time.Second)
+			notBefore = time.Now().Add(time.Second)
 		}
 		if err != nil && !failing && ctx.Err() == nil {
-			s.cfg.Log.Warn("exits of sessions not shared, the other workers judge by themselves", "error", err)
+			s.cfg.Log.Warn("cannot share exits of sessions with the fleet, the other workers judge by themselves", "error", err)
 		}
 		failing = err != nil
 	}
 }
 
-// collect queues what changed and what has to be written again, and returns what is first. It stays queued.
+// collect queues what changed and what has to be written again. It returns the first batch without removing it: done removes a
+// session when the server has answered.
 func (s *sessions) collect() []exits.Key {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
+		// The pool gives a batch at a time, so that its lock is never held for long.
 		changed := s.cfg.Pool.ChangedSessions(sessionBatch)
 		for _, key := range changed {
 			s.queue(key)
@@ -141,7 +146,8 @@ func (s *sessions) collect() []exits.Key {
 	return slices.Clone(s.pending[:min(len(s.pending), sessionBatch)])
 }
 
-// review queues the sessions in use that the fleet would forget soon. The caller holds the lock.
+// review queues the sessions in use that the fleet would forget soon. The caller holds the lock. What the fleet has forgotten is
+// no longer known here either, so a session that is used again later counts as new.
 func (s *sessions) review(now time.Time) {
 	for key, k := range s.known {
 		if now.Before(k.renew) {
@@ -156,14 +162,15 @@ func (s *sessions) review(now time.Time) {
 	}
 }
 
-// endsBefore reports whether the fleet would forget a session that this worker remembers.
+// endsBefore reports whether the fleet would forget a session that this worker remembers. A difference below the slack is not
+// worth a write.
 func (k sharedSession) endsBefore(state exits.State, now time.Time) bool {
 	slack := min(time.Second, state.Left/4)
 	return now.Add(state.Left - slack).After(k.until)
 }
 
-// flush writes a batch, and returns the bucket for the next one; nil means that it has to be looked up. What fails in a way that
-// may pass stays queued.
+// flush writes a batch, and returns the bucket for the next one; nil means that it has to be looked up. Sessions with temporary
+// failures stay queued. The writers share no session, because a batch names each once.
 func (s *sessions) flush(ctx context.Context, js jetstream.JetStream, bucket string, kv jetstream.KeyValue, batch []exits.Key) (jetstream.KeyValue, error) {
 	if kv == nil {
 		var err error
@@ -171,6 +178,8 @@ func (s *sessions) flush(ctx context.Context, js jetstream.JetStream, bucket str
 			return nil, err
 		}
 	}
+	// Each write waits for its answer, so one writer would store few sessions a second over a slow link. Chunk makes one part for
+	// each sender of errs: the loop below counts on it.
 	each := (len(batch) + sessionWriters - 1) / sessionWriters
 	errs := make(chan error, sessionWriters)
 	for part := range slices.Chunk(batch, each) {
@@ -188,7 +197,7 @@ func (s *sessions) flush(ctx context.Context, js jetstream.JetStream, bucket str
 	return kv, nil
 }
 
-// open looks the bucket up, and how much room it has.
+// open looks the bucket up, and how much room it has. The owner may have set other bounds since the last look-up.
 func (s *sessions) open(ctx context.Context, js jetstream.JetStream, bucket string) (jetstream.KeyValue, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
@@ -207,11 +216,12 @@ func (s *sessions) open(ctx context.Context, js jetstream.JetStream, bucket stri
 	return kv, err
 }
 
-// writeSome writes sessions one by one until a write fails.
+// writeSome writes sessions one by one until a write fails. A session that the server refuses for good leaves the queue, or it
+// would be tried for ever.
 func (s *sessions) writeSome(ctx context.Context, kv jetstream.KeyValue, keys []exits.Key) error {
 	for _, key := range keys {
-		state, news := s.news(key)
-		if !news {
+		state, needsWrite := s.needsWrite(key)
+		if !needsWrite {
 			s.done(key)
 			continue
 		}
@@ -229,8 +239,9 @@ func (s *sessions) writeSome(ctx context.Context, kv jetstream.KeyValue, keys []
 	return nil
 }
 
-// news returns the state of a session as it is now, and whether the fleet does not know it.
-func (s *sessions) news(key exits.Key) (state exits.State, news bool) {
+// needsWrite returns the current state of a session, and whether it must be written: the fleet does not know it, or would forget
+// it.
+func (s *sessions) needsWrite(key exits.Key) (state exits.State, needsWrite bool) {
 	state, ok := s.cfg.Pool.SessionState(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -238,19 +249,23 @@ func (s *sessions) news(key exits.Key) (state exits.State, news bool) {
 	switch now := time.Now(); {
 	case !ok:
 		return state, false
+	// A session that the bucket has is written for a new generation at once, and for its time only when that is nearly over.
 	case known:
 		return state, k.generation != state.Generation || k.current != state.Current() || now.After(k.renew) && k.endsBefore(state, now)
+	// Without a word that was replaced there is nothing to tell.
 	case state.Current() == 0:
 		return state, false
 	case len(s.known) >= s.room:
 		if s.isFirst("no room in the bucket") {
-			s.cfg.Log.Warn("exits of sessions not shared, the fleet shares as many as it can", "sessions", s.room)
+			s.cfg.Log.Warn("cannot share exits of further sessions with the fleet, it shares as many as it can", "sessions", s.room)
 		}
 		return state, false
 	}
 	return state, true
 }
 
+// write stores a state, and returns its revision. A put without a condition is enough, because each worker merges the states that
+// it reads.
 func (s *sessions) write(ctx context.Context, kv jetstream.KeyValue, state exits.State) (revision uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
@@ -268,7 +283,7 @@ func (s *sessions) write(ctx context.Context, kv jetstream.KeyValue, state exits
 func (s *sessions) done(key exits.Key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.waits, key)
+	delete(s.queued, key)
 	if i := slices.Index(s.pending, key); i >= 0 {
 		s.pending = slices.Delete(s.pending, i, i+1)
 	}

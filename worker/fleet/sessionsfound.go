@@ -9,19 +9,20 @@ import (
 	"github.com/gofer-mq/gofer/rotation/exits"
 )
 
-// splitSessions parts the changes about sessions from those about proxies.
-func splitSessions(changes []change) (about, proxies []change) {
+// splitSessions separates the changes about sessions from those about proxies. Both parts keep their order.
+func splitSessions(changes []change) (ofSessions, proxies []change) {
 	for _, c := range changes {
 		if strings.HasPrefix(c.key, sessionPrefix) {
-			about = append(about, c)
+			ofSessions = append(ofSessions, c)
 		} else {
 			proxies = append(proxies, c)
 		}
 	}
-	return about, proxies
+	return ofSessions, proxies
 }
 
-// apply takes over changes of the bucket. If fresh, changes are all keys that it has: a session that it lost is written again.
+// apply takes over changes of the bucket. If fresh, changes are all keys that it has: a session missing there is written again,
+// if this worker still remembers it.
 func (s *sessions) apply(fresh bool, changes []change) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -43,7 +44,8 @@ func (s *sessions) apply(fresh bool, changes []change) {
 	}
 }
 
-// take adopts what a key says now. The caller holds the lock.
+// take adopts what a key says now. This worker's own writes come back here, too: the pool merges states, so they change nothing.
+// The caller holds the lock.
 func (s *sessions) take(c change) {
 	key, ok := exits.ParseKey(strings.TrimPrefix(c.key, sessionPrefix))
 	if c.value == nil {
@@ -52,24 +54,25 @@ func (s *sessions) take(c change) {
 	}
 	state, err := readSession(c)
 	if err == nil && !ok {
-		err = errors.New("its key is no key of a session")
+		err = errors.New("the key is not a session key")
 	}
 	if err != nil {
 		s.leaveOut(c.key, err)
 		return
 	}
+	// A new key beyond maxSessions is ignored, so that nobody can fill this worker's memory through the bucket.
 	if _, isKnown := s.known[key]; state.Left <= 0 || !isKnown && len(s.known) >= maxSessions {
 		return
 	}
 	state.Key = key
 	if !s.cfg.Pool.AdoptSession(state) {
-		s.leaveOut(c.key, errors.New("its numbers are too high"))
+		s.leaveOut(c.key, errors.New("its generation exceeds 2^30"))
 		return
 	}
 	s.record(state, c.revision, c.age, false)
 }
 
-// readSession reads a finding. Left counts from now.
+// readSession reads a finding. Left is the time that remains now; it is zero or less if the finding is over.
 func readSession(c change) (exits.State, error) {
 	if len(c.value) > maxSessionValue {
 		return exits.State{}, errors.New("it is too long")
@@ -91,19 +94,22 @@ func (s *sessions) leaveOut(key string, err error) {
 	}
 }
 
-// isFirst reports whether something happens for the first time. Anybody who may write to the bucket, or whose sessions fail,
-// makes it happen as often as they like, and the log has one line. The caller holds the lock.
+// isFirst reports whether something happens for the first time. Anybody who may write to the bucket, or whose sessions fail, can
+// make it happen as often as they like. So the log has one line for each kind while the process runs. The caller holds the lock.
 func (s *sessions) isFirst(what string) bool {
 	was := s.happened[what]
 	s.happened[what] = true
 	return !was
 }
 
-// record notes what stands in the bucket since a time. Whoever wrote it writes it again first. The caller holds the lock.
+// record notes what stands in the bucket; age is how long it has. The writer renews it before other workers would, so that mostly
+// one worker writes. A revision that is older than the known one is ignored: answers and changes arrive in any order. The caller
+// holds the lock.
 func (s *sessions) record(state exits.State, revision uint64, age time.Duration, own bool) {
 	if s.known[state.Key].revision > revision {
 		return
 	}
+	// The bucket drops a key at its own maximum age, even if the session is remembered for longer.
 	span := state.Left
 	if s.kept > 0 {
 		span = min(span, s.kept-age)

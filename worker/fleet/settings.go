@@ -1,6 +1,7 @@
-// Package fleet keeps a worker in step with its fleet: the proxy pool, the retry policy, the list of denied hosts and the
-// proxies found dead live in key-value buckets, and a change there reaches every running worker within a second. A bucket
-// that cannot be read leaves the last known values current.
+// Package fleet keeps a worker in step with its fleet. The proxy pool, the retry policy, the strategy and the list of denied
+// hosts (Settings) live in key-value buckets. So do the proxies that were found dead, the exits of sessions (Breakers) and the
+// resting sites (Sites). A change there reaches every running worker within a second. If a bucket cannot be read, the last known
+// values stay. Leader lets one worker of the fleet at a time do a task.
 package fleet
 
 import (
@@ -23,7 +24,8 @@ import (
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
-// PolicyKey is the key of the fleet's retry policy in its bucket, StrategyKey that of its way to choose proxies.
+// PolicyKey is the key of the fleet's retry policy in its bucket. StrategyKey is the key of its proxy strategy, in the same
+// bucket.
 const (
 	PolicyKey   = "retry"
 	StrategyKey = "strategy"
@@ -35,20 +37,20 @@ type Config struct {
 	Names jobs.Names
 	// Pool receives the proxies.
 	Pool *rotation.Pool
-	// Policy is the environment's. It applies while the bucket holds none.
+	// Policy is the environment's. It applies while the bucket has none.
 	Policy jobs.Policy
-	// Strategy is the environment's, as Policy.
+	// Strategy is the environment's. It applies while the bucket has none.
 	Strategy rotation.Strategy
-	// Others are called with the changes of further keys of the policy's bucket, by key. They must not block. It may be nil.
+	// Others are the callbacks for other keys of the policy bucket, by key. They must not block. The map may be nil.
 	Others map[string]func(Change)
 	Log    *slog.Logger
 }
 
 // Change is a change of a key of a bucket.
 type Change struct {
-	// Value is nil if the key was deleted, or is not there when the bucket is read.
+	// Value is nil if the key was deleted, or is missing on a full read.
 	Value []byte
-	// Revision is that of the bucket.
+	// Revision is that of the bucket at this change: it grows with each change of any key. It is zero if the key is missing.
 	Revision uint64
 	// Age is how long ago the key was set, by the clock of the server.
 	Age time.Duration
@@ -56,9 +58,11 @@ type Change struct {
 
 // Settings are this worker's copy of the fleet's settings. Make them with New. Methods may be called from any goroutine.
 type Settings struct {
-	cfg     Config
-	policy  atomic.Pointer[policy]
-	denied  atomic.Pointer[map[string]bool]
+	cfg Config
+	// policy and denied are replaced as a whole and never changed, so that readers on the way of each job need no lock.
+	policy atomic.Pointer[policy]
+	denied atomic.Pointer[map[string]bool]
+	// buckets follow the buckets of proxies, policies and denied hosts.
 	buckets []*follower
 
 	// mu guards the fields below, and is held while the pool takes them over.
@@ -92,13 +96,15 @@ func (s *Settings) Policy() (jobs.Policy, time.Time) {
 	return p.Policy, p.updated
 }
 
-// IsDenied reports whether the fleet's owner has stopped fetches from host, a name without a port.
+// IsDenied reports whether the fleet's owner has stopped fetches from host, a name without a port. Every job asks, so an empty
+// list costs nothing. An IPv6 address is without brackets.
 func (s *Settings) IsDenied(host string) bool {
 	denied := *s.denied.Load()
 	return len(denied) > 0 && denied[strings.ToLower(strings.TrimSuffix(host, "."))]
 }
 
-// SetListed sets the proxies that the environment and the file name.
+// SetListed sets the proxies that the environment and the file name. Proxies of the bucket stay. It keeps the slice, so the
+// caller must not change it afterwards.
 func (s *Settings) SetListed(proxies []proxylist.Proxy) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,7 +120,8 @@ func (s *Settings) IsShared(id string) bool {
 	return shared
 }
 
-// Run follows the installation's buckets until ctx ends. restore creates those that are missing; nil leaves that to others.
+// Run follows the installation's buckets until ctx ends. restore creates those that are missing; nil leaves that to others. The
+// buckets are followed independently: one that is missing does not hold up the others. Call Run once.
 func (s *Settings) Run(ctx context.Context, js jetstream.JetStream, restore func(context.Context)) {
 	var watches sync.WaitGroup
 	for _, f := range s.buckets {
@@ -124,7 +131,8 @@ func (s *Settings) Run(ctx context.Context, js jetstream.JetStream, restore func
 	watches.Wait()
 }
 
-// Err is why a change that somebody makes for the fleet does not reach this worker; nil if it does, within a second.
+// Err is why a change that somebody makes for the fleet does not reach this worker; nil if it does, within a second. It joins the
+// errors of all buckets that cannot be read. Before the first read of a bucket it is not nil.
 func (s *Settings) Err() error {
 	var errs []error
 	for _, f := range s.buckets {
@@ -133,8 +141,9 @@ func (s *Settings) Err() error {
 	return errors.Join(errs...)
 }
 
-// applyPolicy takes over the two settings in the bucket of policies, and passes on further keys. A bucket that was read afresh and
-// lacks a setting sets it back to the environment's.
+// applyPolicy takes over the two settings in the bucket of policies, and passes on the keys of Others. If fresh, changes are all
+// keys of the bucket: a setting that is missing there goes back to the environment's. Other keys are ignored, since a later
+// version may add some.
 func (s *Settings) applyPolicy(fresh bool, changes []change) {
 	setters := map[string]func(change){PolicyKey: s.setPolicy, StrategyKey: s.setStrategy}
 	for key, use := range s.cfg.Others {
@@ -154,7 +163,8 @@ func (s *Settings) applyPolicy(fresh bool, changes []change) {
 	}
 }
 
-// setPolicy takes over a policy; none is the environment's.
+// setPolicy takes over a policy; if there is none, the environment's applies. A policy may leave members out: the environment's
+// fill them in.
 func (s *Settings) setPolicy(c change) {
 	if c.value == nil {
 		s.policy.Store(&policy{Policy: s.cfg.Policy})
@@ -168,7 +178,7 @@ func (s *Settings) setPolicy(c change) {
 	s.policy.Store(&policy{Policy: p, updated: c.at})
 }
 
-// setStrategy takes over a strategy; none is the environment's.
+// setStrategy takes over a strategy; if there is none, the environment's applies.
 func (s *Settings) setStrategy(c change) {
 	strategy := s.cfg.Strategy
 	if c.value != nil {
@@ -178,6 +188,7 @@ func (s *Settings) setStrategy(c change) {
 			return
 		}
 	}
+	// The bucket is read again after each reconnect, so only a strategy that differs is logged.
 	if old := s.cfg.Pool.SetStrategy(strategy); old != strategy {
 		s.cfg.Log.Info("strategy changed", "from", old, "to", strategy)
 	}
@@ -209,8 +220,8 @@ func (s *Settings) applyDeny(fresh bool, changes []change) {
 	s.denied.Store(&denied)
 }
 
-// DenyKey is the key under which host stands in the bucket of denied hosts. A key cannot hold the colons of an IPv6
-// address.
+// DenyKey is the key under which host stands in the bucket of denied hosts. A key cannot hold the colons of an IPv6 address, so
+// each becomes an equals sign, which no host has.
 func DenyKey(host string) string {
 	return strings.ReplaceAll(strings.ToLower(strings.TrimSuffix(host, ".")), ":", "=")
 }
@@ -236,7 +247,7 @@ func (s *Settings) applyProxies(fresh bool, changes []change) {
 		if err != nil {
 			// The line may hold a password: the parser's errors never do.
 			s.cfg.Log.Error("proxy in the bucket is not valid and is not used", "proxy", c.key, "error", err)
-			delete(s.bucket, c.key) // a worker that starts now does not know the line before, either
+			delete(s.bucket, c.key) // a worker that starts now would not have the earlier line either, so all workers agree
 			continue
 		}
 		s.bucket[c.key] = p
@@ -244,7 +255,8 @@ func (s *Settings) applyProxies(fresh bool, changes []change) {
 	s.replace()
 }
 
-// ParseEntry reads a proxy of the bucket: a line as in the proxies file whose id, if it names one, is the key.
+// ParseEntry reads a proxy of the bucket: a line as in the proxies file whose id, if it names one, is the key. Its errors never
+// hold a part of the line that may be secret.
 func ParseEntry(key, line string) (proxylist.Proxy, error) {
 	if !jobs.ValidProxyID(key) {
 		return proxylist.Proxy{}, errors.New("its key is not the id of a proxy, [A-Za-z0-9_-]{1,64} but not metrics")
@@ -265,8 +277,9 @@ func ParseEntry(key, line string) (proxylist.Proxy, error) {
 	return p, nil
 }
 
-// replace gives the pool the proxies of environment, file and bucket. Of two with the same id the bucket's counts. The
-// caller holds the lock, so that of two changes the later one reaches the pool last.
+// replace gives the pool the proxies of environment, file and bucket. If two share an id, the bucket's wins. The caller holds the
+// lock, which keeps changes in order. Proxies of the bucket are sorted by id, so that the same settings give the same list on
+// each worker.
 func (s *Settings) replace() {
 	proxies := make([]proxylist.Proxy, 0, len(s.listed)+len(s.bucket))
 	taken := make(map[string]bool, len(s.listed))

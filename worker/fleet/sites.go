@@ -19,15 +19,15 @@ import (
 )
 
 // SiteFinding is what stands in the bucket of sites under the key of a site. Its times are counted from when the server stored
-// it.
+// it, so the clocks of two machines are never compared.
 type SiteFinding struct {
 	Worker string `json:"worker"`
-	// Instance is the run of the worker.
+	// Instance identifies one start of the process.
 	Instance string `json:"instance"`
 	Site     string `json:"site"`
-	// State is "resting", "testing" or "returning".
+	// State is "resting", "testing" or "returning". A worker that does not know a state leaves the finding out.
 	State string `json:"state"`
-	// Duration is how long the rest or the test lasts, Rest how long the whole rest.
+	// Duration is how long the rest or the test still lasts. Rest is the length of the whole rest.
 	Duration jobs.Duration `json:"duration,omitzero"`
 	Rest     jobs.Duration `json:"rest,omitzero"`
 	// Since is how long ago the rest began. Failed is how long ago a test failed, null if none did.
@@ -35,21 +35,22 @@ type SiteFinding struct {
 	Failed *jobs.Duration `json:"failed,omitempty"`
 }
 
-// siteWaits is what stands under the key of a site after waitsPrefix: jobs wait for it, and the leader of the fleet is to look at
-// them.
+// siteWaits is what stands under waitsPrefix and the key of a site. It means that jobs wait for the site, and asks the leader of
+// the fleet to look at them. The name is there because the key is a hash.
 type siteWaits struct {
 	Site string `json:"site"`
 }
 
 const (
 	waitsPrefix = "waits."
-	// noteEvery is how often a worker tells that jobs wait for a site.
+	// noteEvery is how often at most a worker tells that jobs wait for a site: thousands of them may begin to wait in a second.
 	noteEvery = 2 * time.Second
-	// cutAfter is how long writes fail before the fleet counts as not reached.
-	cutAfter = 5 * time.Second
+	// isolatedAfter is how long writes fail before the fleet counts as unreachable.
+	isolatedAfter = 5 * time.Second
 	// maxFindings bounds the findings of other workers, and the sites of which this worker told.
 	maxFindings = 100_000
-	// fewFindings of a worker are never too many.
+	// fewFindings is the least number of findings at which a worker may stop being followed: with fewer, a worker that knows few
+	// sites would judge by chance.
 	fewFindings = 3
 )
 
@@ -61,30 +62,31 @@ type siteTable interface {
 	LeaveTests(on bool)
 }
 
-// SitesConfig is what Sites are made of; all fields but Waits are required.
+// SitesConfig is what Sites are made of; all fields but NoteWaiting are required.
 type SitesConfig struct {
 	// Table receives the findings of other workers.
 	Table siteTable
-	// Applied is told of what they change.
+	// Applied is told of what they change. It must not block, because the bucket's changes wait for it.
 	Applied func([]sites.Event)
-	// Waits is told that jobs wait for a site, by its key, and how long ago somebody told so; nil is allowed. It must not block.
-	Waits func(key, site string, age time.Duration)
+	// NoteWaiting is told that jobs wait for a site, by its key; age is how long ago a worker noted this. nil is allowed. It must
+	// not block.
+	NoteWaiting func(key, site string, age time.Duration)
 	// Worker is this worker's name.
 	Worker string
 	Log    *slog.Logger
 }
 
-// Sites tell the fleet which sites rest by what this worker found, let this worker know what others found, and tell the leader of
-// the fleet for which sites jobs wait. Make them with NewSites; they may be shared by any number of goroutines.
+// Sites tell the fleet which sites this worker found resting, let this worker know what others found, and tell the leader of the
+// fleet for which sites jobs wait. Make them with NewSites; they may be shared by any number of goroutines.
 //
-// A worker of which this one knows three findings or more, and more findings than sites that do not rest, is more likely to have
-// a bad network than to be right: its findings are not followed. A finding that is lost, old or not valid leaves each worker to
-// its own judgement.
+// Another worker is not followed if it has three findings or more, and more findings than there are other sites that this worker
+// knows (at least one), resting ones included. It is more likely to have a bad network than to be right. A finding that is lost,
+// old or not valid leaves each worker to its own judgement.
 type Sites struct {
 	cfg      SitesConfig
 	instance string
 	updates  updateQueue[siteUpdate]
-	cut      atomic.Bool // the fleet does not learn what this worker tells
+	isolated atomic.Bool // the fleet does not learn what this worker tells
 
 	// mu guards the fields below.
 	mu        sync.Mutex
@@ -100,7 +102,8 @@ type siteReport struct {
 	known        bool // this worker knew the site when it looked last
 }
 
-// siteUpdate is what is to be written: a finding, or without a state that jobs wait for the site.
+// siteUpdate is what is to be written: a finding, or, without a state, that jobs wait for this site. Times are of this machine
+// until they are written.
 type siteUpdate struct {
 	site         string
 	state        sites.State
@@ -109,26 +112,29 @@ type siteUpdate struct {
 	failed       time.Time
 }
 
-// NewSites makes Sites; Run connects them with the fleet.
+// NewSites makes Sites; Run connects them with the fleet. It calls LeaveTests of the table.
 func NewSites(cfg SitesConfig) *Sites {
-	if cfg.Waits == nil {
-		cfg.Waits = func(string, string, time.Duration) {}
+	if cfg.NoteWaiting == nil {
+		cfg.NoteWaiting = func(string, string, time.Duration) {}
 	}
 	s := &Sites{
 		cfg: cfg, instance: rand.Text(), updates: newUpdateQueue[siteUpdate](), findings: map[string]siteReport{},
 		reporters: map[string]*reporter{}, noted: map[string]time.Time{},
 	}
-	s.setCut(true) // until the first update is stored: a job must not wait for a leader that never hears of it
+	s.setIsolated(true) // until the first update is stored: a job must not wait for a leader that never hears of it
 	return s
 }
 
-// ShareChanges reports changes to the fleet that this worker found. It returns at once, whatever NATS does.
+// ShareChanges reports changes to the fleet that this worker found. It returns at once, whatever NATS does. What other workers
+// found is not shared again, or a finding would go round for ever.
 func (s *Sites) ShareChanges(events []sites.Event) {
 	for _, e := range events {
 		if e.Foreign || e.From == e.State {
 			continue
 		}
 		u := siteUpdate{site: e.Site, state: e.State, since: e.Since, until: e.Until, rest: e.Rest, failed: e.Failed}
+		// A finding has only three states, so the end of a mistaken rest is shared as a return: jobs come back one at a time
+		// first.
 		if e.State == sites.Fresh || e.State == sites.Answering {
 			u.state = sites.Returning // the rest was a mistake
 		}
@@ -143,6 +149,7 @@ func (s *Sites) Wait(site string) bool {
 	s.mu.Lock()
 	fresh := time.Since(s.noted[key]) >= noteEvery
 	if fresh {
+		// Forgetting all of them costs at most one more note for each site.
 		if len(s.noted) >= maxFindings {
 			clear(s.noted)
 		}
@@ -156,10 +163,10 @@ func (s *Sites) Wait(site string) bool {
 		s.mu.Unlock()
 		return false
 	}
-	return !s.cut.Load()
+	return !s.isolated.Load()
 }
 
-// CountFollowed is the number of resting sites that this worker knows from others.
+// CountFollowed is the number of resting sites that this worker knows from others. Workers that are not followed do not count.
 func (s *Sites) CountFollowed() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -171,20 +178,20 @@ func (s *Sites) CountFollowed() (n int) {
 	return n
 }
 
-// put queues an update. kept is false if too many wait; then a line is logged once.
+// put queues an update. kept is false if too many wait. Then one line is logged, until the queue has been empty.
 func (s *Sites) put(key string, u siteUpdate) (kept bool) {
-	kept, worthALine := s.updates.put(key, u)
-	if worthALine {
-		s.cfg.Log.Warn("sites not shared, too many changes wait to be published")
+	kept, shouldLog := s.updates.put(key, u)
+	if shouldLog {
+		s.cfg.Log.Warn("cannot share sites with the fleet, too many changes wait to be published")
 	}
 	return kept
 }
 
-// Run follows the bucket and writes to it until ctx ends. What waits to be written then is lost. A missing bucket is created
-// by others.
+// Run follows the bucket and writes to it until ctx ends. What waits to be written then is lost. A missing bucket is created by
+// others. When it returns, this worker tests its resting sites itself.
 func (s *Sites) Run(ctx context.Context, js jetstream.JetStream, names jobs.Names) {
 	bucket := names.Bucket("sites")
-	defer s.setCut(true)
+	defer s.setIsolated(true)
 	var parts sync.WaitGroup
 	parts.Go(func() { newFollower(bucket, s.cfg.Log, s.apply).run(ctx, js) })
 	parts.Go(func() { s.write(ctx, js, bucket) })
@@ -200,11 +207,10 @@ func (s *Sites) Run(ctx context.Context, js jetstream.JetStream, names jobs.Name
 	parts.Wait()
 }
 
-// setCut notes whether the fleet learns what this worker reports. Only if it does, other attempts leave the tests of
-// resting sites to the leader.
-func (s *Sites) setCut(cut bool) {
-	s.cut.Store(cut)
-	s.cfg.Table.LeaveTests(!cut)
+// setIsolated notes whether the fleet learns what this worker reports. If it does, the leader alone tests resting sites.
+func (s *Sites) setIsolated(isolated bool) {
+	s.isolated.Store(isolated)
+	s.cfg.Table.LeaveTests(!isolated)
 }
 
 // write writes the updates one by one until ctx ends. What gets no answer, or a refusal that may pass, is written again.
@@ -229,19 +235,21 @@ func (s *Sites) write(ctx context.Context, js jetstream.JetStream, bucket string
 		}
 		if err == nil {
 			failing = time.Time{}
-			s.setCut(false)
+			s.setIsolated(false)
 			continue
 		}
+		// One warning for each series of failures. A refusal isolates at once, because it does not end by itself.
 		if failing.IsZero() {
 			failing = time.Now()
-			s.cfg.Log.Warn("sites not shared, the other workers judge by themselves", "error", err)
+			s.cfg.Log.Warn("cannot share sites with the fleet, the other workers judge by themselves", "error", err)
 		}
-		s.setCut(s.cut.Load() || refused || time.Since(failing) > cutAfter)
+		s.setIsolated(s.isolated.Load() || refused || time.Since(failing) > isolatedAfter)
 		sleep(ctx, time.Second)
 	}
 }
 
-// writeUpdate returns the bucket for the next update. A nil bucket means that it has to be looked up.
+// writeUpdate writes an update, and returns the bucket for the next one. A nil bucket means that it has to be looked up. It
+// returns an error of the server as it is, so that the caller can tell whether waiting cures it.
 func (s *Sites) writeUpdate(ctx context.Context, js jetstream.JetStream, bucket string, kv jetstream.KeyValue, key string, u siteUpdate) (jetstream.KeyValue, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
@@ -262,7 +270,8 @@ func (s *Sites) writeUpdate(ctx context.Context, js jetstream.JetStream, bucket 
 	return kv, err
 }
 
-// findingOf makes the stored form of a change. Times are durations from now, because clocks of machines differ.
+// findingOf makes the stored form of a change. Times are durations from now, because clocks of machines differ, and never
+// negative: a rest may end while its finding waits to be written.
 func (s *Sites) findingOf(u siteUpdate, now time.Time) SiteFinding {
 	f := SiteFinding{Worker: s.cfg.Worker, Instance: s.instance, Site: u.site, State: u.state.String(), Rest: jobs.Duration(u.rest)}
 	if !u.until.IsZero() {

@@ -34,7 +34,7 @@ func newSiteMember(t *testing.T, name string) *siteMember {
 	m := &siteMember{t: t, table: sites.New(sites.Config{}), log: new(testenv.Log)}
 	m.Sites = fleet.NewSites(fleet.SitesConfig{
 		Table: m.table, Applied: func(events []sites.Event) { m.ShareChanges(events) }, Worker: name, Log: slog.New(slog.NewTextHandler(m.log, nil)),
-		Waits: func(key, site string, _ time.Duration) {
+		NoteWaiting: func(key, site string, _ time.Duration) {
 			m.mu.Lock()
 			defer m.mu.Unlock()
 			m.waits = append(m.waits, key+" "+site)

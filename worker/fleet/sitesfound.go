@@ -15,8 +15,8 @@ import (
 // maxSiteName bounds the name of a site: a host has 253 letters at most, and a port five.
 const maxSiteName = 260
 
-// apply takes over changes of the bucket, and passes on what they changed. A bucket that is read afresh needs no care:
-// findings end with their time.
+// apply takes over changes of the bucket, and passes on what they changed. A bucket that is read afresh needs no special
+// handling: findings end with their time.
 func (s *Sites) apply(_ bool, changes []change) {
 	var events []sites.Event
 	for _, c := range changes {
@@ -35,11 +35,12 @@ func (s *Sites) apply(_ bool, changes []change) {
 func (s *Sites) takeWaits(key string, c change) {
 	var w siteWaits
 	if c.value != nil && json.Unmarshal(c.value, &w) == nil && len(w.Site) <= maxSiteName && jobs.SiteKey(w.Site) == key {
-		s.cfg.Waits(key, w.Site, c.age)
+		s.cfg.NoteWaiting(key, w.Site, c.age)
 	}
 }
 
-// take follows what a key says now.
+// take follows what a key says now, and returns what that changed in the table. A deleted key only ends the count of its finding:
+// a rest ends with its time, or with a finding that the site returns.
 func (s *Sites) take(c change) []sites.Event {
 	if c.value == nil {
 		s.mu.Lock()
@@ -52,6 +53,7 @@ func (s *Sites) take(c change) []sites.Event {
 		s.cfg.Log.Warn("a site that another worker shared is not valid and is left out", "key", c.key, "error", err)
 		return nil
 	}
+	// The table hears of a finding only if its worker is followed, and after the finding was counted.
 	if worker == "" || !s.note(c.key, worker, f) {
 		return nil
 	}
@@ -64,7 +66,8 @@ func (s *Sites) take(c change) []sites.Event {
 	return events
 }
 
-// read reads a finding; worker is empty if it is this worker's own.
+// read reads a finding; worker is empty if it is this worker's own. The key is a hash of the site's name, so a finding cannot
+// name another site. Durations become times of this machine, counted from when the server stored them.
 func (s *Sites) read(c change) (f sites.Finding, worker string, err error) {
 	var stored SiteFinding
 	if err := json.Unmarshal(c.value, &stored); err != nil {
@@ -96,12 +99,15 @@ func (s *Sites) read(c change) (f sites.Finding, worker string, err error) {
 
 // reporter is another worker of which this one has findings.
 type reporter struct {
+	// keys has at least one element unless the worker is ignored: a reporter without findings is dropped, so that workers which
+	// have gone take no memory.
 	keys    map[string]bool // of its findings
 	known   int             // how many of their sites this worker knows
 	ignored bool
 }
 
-// note counts a finding for its worker, and reports whether that worker is followed. The table is asked outside the lock.
+// note counts a finding for its worker, and reports whether that worker is followed. That a site returns is always followed: at
+// worst it costs one test. The table is asked outside the lock.
 func (s *Sites) note(key, worker string, f sites.Finding) (follow bool) {
 	known := s.knows(f.Site)
 	s.mu.Lock()
@@ -117,12 +123,13 @@ func (s *Sites) note(key, worker string, f sites.Finding) (follow bool) {
 	return r == nil || !r.ignored || f.State == sites.Returning
 }
 
+// knows reports whether the table has a site. Call it without the lock, because the table has a lock of its own.
 func (s *Sites) knows(site string) bool {
 	_, known := s.cfg.Table.StatusOf(site)
 	return known
 }
 
-// add keeps a finding. The caller holds the lock.
+// add keeps a finding under a key that has none. The caller holds the lock.
 func (s *Sites) add(key string, r siteReport) {
 	s.findings[key] = r
 	from := s.reporters[r.worker]
@@ -166,6 +173,7 @@ func (s *Sites) setKnown(key string, known bool) {
 }
 
 // review drops the findings whose time is over, looks again which of their sites this worker knows, and judges the workers again.
+// It asks the table without the lock. What changes meanwhile is found by the next review.
 func (s *Sites) review() {
 	s.mu.Lock()
 	reports := make(map[string]string, len(s.findings))
@@ -192,10 +200,10 @@ func (s *Sites) review() {
 	}
 }
 
-// judge decides whether a worker is followed, by how many of the sites that this worker knows it reports. When a worker
-// is no longer followed, the rests that it reported end. Only a review lets it be followed again: which of its sites are
-// known is exact there, and a worker on the limit costs a look at all its findings once a second and not with each.
-func (s *Sites) judge(worker string, again bool) {
+// judge decides whether a worker is followed, by the rule that Sites states. others is the number of sites that this worker knows
+// and that the other one does not report. When a worker is no longer followed, the rests that it reported end. Only review lets
+// it be followed again, so that a borderline worker costs one pass a second.
+func (s *Sites) judge(worker string, inReview bool) {
 	total := s.cfg.Table.Counts().Known
 	s.mu.Lock()
 	r := s.reporters[worker]
@@ -206,6 +214,7 @@ func (s *Sites) judge(worker string, again bool) {
 	n, was := len(r.keys), r.ignored
 	others := total - r.known
 	tooMany := n >= fewFindings && others > 0 && n > others
+	// Without another known site, nothing shows whether the worker or the sites are at fault: it is followed.
 	var mistaken []string
 	switch {
 	case tooMany && !was:
@@ -213,7 +222,7 @@ func (s *Sites) judge(worker string, again bool) {
 		for key := range r.keys {
 			mistaken = append(mistaken, s.findings[key].site)
 		}
-	case !tooMany && was && again:
+	case !tooMany && was && inReview:
 		if r.ignored = false; n == 0 {
 			delete(s.reporters, worker)
 		}
@@ -221,14 +230,14 @@ func (s *Sites) judge(worker string, again bool) {
 	s.mu.Unlock()
 	switch {
 	case tooMany && !was:
-		s.cfg.Log.Warn("another worker's sites are not followed, it found more than half of them silent", "worker", worker, "sites", n)
-	case !tooMany && was && again:
+		s.cfg.Log.Warn("another worker's sites are not followed, it reports more sites than this worker knows besides them", "worker", worker, "sites", n, "others", others)
+	case !tooMany && was && inReview:
 		s.cfg.Log.Info("another worker's sites are followed again", "worker", worker)
 	}
 	s.endRests(mistaken)
 }
 
-// endRests ends rests that a worker reported by mistake.
+// endRests ends rests that a worker reported by mistake. Its sites return, so their jobs come back one at a time first.
 func (s *Sites) endRests(names []string) {
 	var events []sites.Event
 	for _, name := range names {

@@ -15,19 +15,21 @@ import (
 )
 
 const (
-	// maxUpdates bounds what waits to be written: a pool of that many proxies that die at once.
+	// maxUpdates bounds what waits to be written: enough for a pool whose 4096 proxies die together.
 	maxUpdates = 4096
-	// writeTimeout bounds one write; what it did not answer is written again.
+	// writeTimeout bounds one write; an update without an answer is written again, which is harmless.
 	writeTimeout = 2 * time.Second
 )
 
-// update is what is to be written about a proxy: that it is dead until a time or, without a time, that it is not dead.
+// update is what is to be written about a proxy: that it is dead until a time or, without a time, that it is not dead. The time
+// is of this machine; it is written as a duration.
 type update struct {
 	until  time.Time
 	reason string
 }
 
-// updateQueue holds the updates that wait to be written, at most one for each key, in the order of the first one about it.
+// updateQueue holds the updates that wait to be written, at most one for each key, in the order of the first one about it. Any
+// number of goroutines may put; one takes with first and done.
 type updateQueue[U comparable] struct {
 	// wake receives after each put. It has room for one.
 	wake chan struct{}
@@ -36,7 +38,7 @@ type updateQueue[U comparable] struct {
 	mu      sync.Mutex
 	updates map[string]U
 	order   []string
-	full    bool // an update was dropped, and put has said so
+	full    bool // an update was dropped, and put has said so; the queue has not been empty since
 }
 
 // newUpdateQueue makes an empty queue.
@@ -44,17 +46,16 @@ func newUpdateQueue[U comparable]() updateQueue[U] {
 	return updateQueue[U]{updates: map[string]U{}, wake: make(chan struct{}, 1)}
 }
 
-// put queues an update, and replaces an older one about the same key. It never waits: it drops the update if maxUpdates
-// keys wait, and kept is then false. worthALine is true for the first dropped one until the queue has been empty, so that
-// a log has one line and not thousands.
-func (o *updateQueue[U]) put(id string, u U) (kept, worthALine bool) {
+// put queues an update, and replaces an older one about the same key. It never waits: it drops the update if maxUpdates keys
+// wait, and kept is then false. shouldLog is true once per overflow, which lasts until the queue has been empty.
+func (o *updateQueue[U]) put(id string, u U) (kept, shouldLog bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if _, waits := o.updates[id]; !waits {
 		if len(o.order) >= maxUpdates {
-			worthALine = !o.full
+			shouldLog = !o.full
 			o.full = true
-			return false, worthALine
+			return false, shouldLog
 		}
 		o.order = append(o.order, id)
 	}
@@ -66,7 +67,8 @@ func (o *updateQueue[U]) put(id string, u U) (kept, worthALine bool) {
 	return true, false
 }
 
-// first returns the update that has waited longest among those that may be written. It stays in the queue until done.
+// first returns the update that has waited longest among those that may be written. It stays in the queue until done. It finds
+// that the queue is empty, which ends an overflow.
 func (o *updateQueue[U]) first(may func(U) bool) (id string, u U, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -79,7 +81,7 @@ func (o *updateQueue[U]) first(may func(U) bool) (id string, u U, ok bool) {
 	return "", u, false
 }
 
-// done removes an update, unless there is a newer one about the key by now.
+// done removes an update, unless there is a newer one about the key by now: that one keeps the place and is written next.
 func (o *updateQueue[U]) done(id string, u U) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -94,7 +96,7 @@ func (o *updateQueue[U]) done(id string, u U) {
 func (b *Breakers) write(ctx context.Context, js jetstream.JetStream, bucket string) {
 	var kv jetstream.KeyValue
 	for failing := false; ctx.Err() == nil; {
-		// Without a proxy that delivers, only what says that a proxy is not dead is written.
+		// While no proxy works, write only withdrawals: this worker's own network may be the cause.
 		deaths := b.cfg.Pool.AnyHealthy()
 		id, u, ok := b.updates.first(func(u update) bool { return deaths || u.until.IsZero() })
 		if !ok {
@@ -110,13 +112,15 @@ func (b *Breakers) write(ctx context.Context, js jetstream.JetStream, bucket str
 		if js.Conn().IsConnected() {
 			kv, err = b.writeUpdate(ctx, js, bucket, kv, id, u)
 		}
+		// A refused update would be refused again, and would hold up all behind it.
 		refused := err != nil && !bus.CuredByWaiting(err)
 		if err == nil || refused {
 			b.updates.done(id, u)
 		}
 		if err != nil && !failing && ctx.Err() == nil {
-			b.cfg.Log.Warn("breakers not shared, the other workers judge by themselves", "error", err)
+			b.cfg.Log.Warn("cannot share breakers with the fleet, the other workers judge by themselves", "error", err)
 		}
+		// After a refusal the next update is tried at once: it may be about another proxy and be accepted.
 		if failing = err != nil; failing && !refused {
 			select {
 			case <-ctx.Done():
@@ -126,7 +130,8 @@ func (b *Breakers) write(ctx context.Context, js jetstream.JetStream, bucket str
 	}
 }
 
-// writeUpdate returns the bucket for the next update. A nil bucket means that it has to be looked up.
+// writeUpdate writes an update, and returns the bucket for the next one. A nil bucket means that it has to be looked up. An
+// update whose time is over is dropped without an error.
 func (b *Breakers) writeUpdate(ctx context.Context, js jetstream.JetStream, bucket string, kv jetstream.KeyValue, id string, u update) (jetstream.KeyValue, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
