@@ -18,8 +18,9 @@ const (
 	maxHostText = 4 * maxHostBytes
 )
 
-// CanonicalHost is the spelling of a host under which the fleet's deny list has it, whatever spelling is given. It is without
-// a final dot and without brackets, and an IPv4 address that is written as an IPv6 one is an IPv4 address.
+// CanonicalHost is the spelling of a host under which the fleet's deny list has it, whatever spelling is given. It is only for
+// the deny list: parseHost reads the host of a URL. It is without a final dot and without brackets, and an IPv4 address that is
+// written as an IPv6 one is an IPv4 address.
 func CanonicalHost(text string) (string, error) {
 	if addr, err := netip.ParseAddr(text); err == nil {
 		// The zone goes, since a rule is about the address wherever it is.

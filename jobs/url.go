@@ -37,8 +37,8 @@ func (e *URLError) Error() string { return e.Reason }
 func malformed(reason string) error   { return &URLError{Reason: reason, Malformed: true} }
 func unsupported(reason string) error { return &URLError{Reason: reason} }
 
-// ParseURL reads the URL of a job. It is strict: what a browser repairs without a word (backslashes, tabs, line breaks,
-// missing or extra slashes before the host) is an error, and dot segments stay. The error is a *URLError.
+// ParseURL reads and normalises the URL of a job. It is strict: what a browser repairs without a word (backslashes, tabs, line
+// breaks, missing or extra slashes before the host) is an error, and dot segments stay. The error is a *URLError.
 func ParseURL(text string) (URL, error) {
 	if err := checkLength(text); err != nil {
 		return URL{}, err

@@ -7,8 +7,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// streams compares streams, buckets and consumers with the settings. A setting that workers obey is the owner's choice and no
-// fault.
+// streams compares streams, buckets and consumers with the settings. Package bus judges whether a setting was edited (Inspect). A
+// setting that workers obey is the owner's choice and no fault.
 func (d *doctor) streams(ctx context.Context) []Finding {
 	differences, err := d.Bus.Inspect(ctx, d.Settings)
 	if err != nil {

@@ -121,7 +121,7 @@ func (p *pair) wait(ctx context.Context) {
 			return
 		}
 		left := p.left()
-		if left <= 0 && p.begin(ctx) {
+		if left <= 0 && p.beginHedge(ctx) {
 			return
 		}
 		if left <= 0 {
@@ -147,9 +147,9 @@ func (p *pair) left() time.Duration {
 	return p.delay - (since - time.Duration(x.changed.Load()))
 }
 
-// begin begins the hedge and reports whether it did. The pool must have another proxy, the retry budget a token, and the
+// beginHedge begins the hedge and reports whether it did. The pool must have another proxy, the retry budget a token, and the
 // domain's limits room. The cheap questions come first, and what was taken is given back if a later one fails.
-func (p *pair) begin(ctx context.Context) bool {
+func (p *pair) beginHedge(ctx context.Context) bool {
 	r := p.run
 	need := r.need()
 	need.NoLastResort, need.Beside = true, true
