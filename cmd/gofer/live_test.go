@@ -51,7 +51,7 @@ func TestALostServerIsSaidAndNotGuessedAround(t *testing.T) {
 	w := newWorld(t, nil)
 	addr := freeAddr(t)
 	w.worker(addr)
-	if _, _, errOut := gofer(t, "", "pause", "nosuch"); errOut != "gofer: pause queue nosuch: not found\n" {
+	if _, _, errOut := gofer(t, "", "pause", "nosuch"); errOut != "gofer: pause queue nosuch: not found: no worker has ever served it; gofer queues lists the queues\n" {
 		t.Errorf("pause of an unknown queue says %q", errOut)
 	}
 	w.nats.Stop()

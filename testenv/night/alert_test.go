@@ -73,7 +73,7 @@ func (s *scene) alert(promtool string) string {
 	if err != nil {
 		s.Fatal(err)
 	}
-	during := s.get("/metrics")
+	during := s.metrics()
 	if s.later != nil {
 		during = s.later(during)
 	}

@@ -68,24 +68,28 @@ func TestEachPlaceNamesTheCauseAndTheRemedy(t *testing.T) {
 // examine looks at each place until it names the cause and the remedy, and returns what all of them say.
 func (x *trouble) examine(t *testing.T, s *scene, job, manual string) (row string) {
 	t.Helper()
+	promtool := "" // its path, which the last place needs
 	places := []struct {
 		name string
-		read func(t *testing.T) string
+		read func() string
 	}{
-		{"gofer doctor", func(*testing.T) string { return faults(s.gofer("doctor")) }},
-		{"gofer queues", func(*testing.T) string { return s.gofer("queues") }},
-		{"gofer job", func(*testing.T) string { return s.gofer("job", job) }},
-		{"page", func(*testing.T) string { return s.problems() }},
-		{"alert", func(t *testing.T) string { return s.alert(testenv.Need(t, "promtool")) }},
+		{"gofer doctor", func() string { return faults(s.gofer("doctor")) }},
+		{"gofer queues", func() string { return s.gofer("queues") }},
+		{"gofer job", func() string { return s.gofer("job", job) }},
+		{"page", s.problems},
+		{"alert", func() string { return s.alert(promtool) }},
 	}
 	for _, place := range places {
 		t.Run(place.name, func(t *testing.T) {
+			if place.name == "alert" {
+				promtool = testenv.Need(t, "promtool")
+			}
 			var said string
 			defer func() {
 				row += "  " + place.name + "\n    " + strings.ReplaceAll(cmp.Or(said, "nothing"), "\n", "\n    ") + "\n"
 			}()
 			if !within(func() bool {
-				said = place.read(t)
+				said = place.read()
 				return regexp.MustCompile(x.cause).MatchString(said) && regexp.MustCompile(x.remedy).MatchString(said)
 			}) {
 				t.Errorf("want the cause (%s) and the remedy (%s), got\n%s", x.cause, x.remedy, said)
@@ -110,6 +114,7 @@ func faults(findings string) string {
 }
 
 func noProxies(t *testing.T, program string) (*scene, string) {
+	t.Helper()
 	s := open(t, program, "", nil).work()
 	s.submit("default", "j1", "http://shop.test/")
 	s.counted("no_proxy")
@@ -117,17 +122,19 @@ func noProxies(t *testing.T, program string) (*scene, string) {
 }
 
 func banned(t *testing.T, program string) (*scene, string) {
+	t.Helper()
 	s := open(t, program, "", nil).withProxies().work()
 	const job = `{"url":"http://captcha.test/status/403","ban":{"statuses":[403]}}`
 	s.submit("default", "first", job) // three attempts, through three proxies
 	s.ended(1)
-	s.before = s.get("/metrics") // the failure of the first job is no part of the trouble
+	s.before = s.metrics() // the failure of the first job is no part of the trouble
 	s.submit("default", "next", job)
 	s.counted("no_proxy")
 	return s, "next"
 }
 
 func deadSite(t *testing.T, program string) (*scene, string) {
+	t.Helper()
 	s := open(t, program, "", nil).withProxies().work()
 	for i := range 5 {
 		s.submit("default", fmt.Sprint("ok", i), "http://shop.test/")
@@ -147,6 +154,7 @@ func deadSite(t *testing.T, program string) (*scene, string) {
 }
 
 func deadNATS(t *testing.T, program string) (*scene, string) {
+	t.Helper()
 	s := open(t, program, "", nil).withProxies().work()
 	s.submit("default", "j1", "http://shop.test/")
 	s.ended(1)
@@ -156,6 +164,7 @@ func deadNATS(t *testing.T, program string) (*scene, string) {
 }
 
 func lostQuorum(t *testing.T, program string) (*scene, string) {
+	t.Helper()
 	c := testenv.StartCluster(t)
 	s := open(t, program, c.URL(0), c.Connect(0), "GOFER_REPLICAS=3").withProxies().work()
 	s.submit("default", "j1", "http://shop.test/")
@@ -167,6 +176,7 @@ func lostQuorum(t *testing.T, program string) (*scene, string) {
 }
 
 func fullResults(t *testing.T, program string) (*scene, string) {
+	t.Helper()
 	s := open(t, program, "", nil, "GOFER_RESULTS_MAX_BYTES=1000000").withProxies().work()
 	for i := range 5 {
 		s.submit("default", fmt.Sprint("j", i), "http://shop.test/bytes/300000")
@@ -176,6 +186,7 @@ func fullResults(t *testing.T, program string) (*scene, string) {
 }
 
 func editedConsumer(t *testing.T, program string) (*scene, string) {
+	t.Helper()
 	s := open(t, program, "", nil).withProxies().work()
 	js, err := jetstream.New(s.nc)
 	if err != nil {
@@ -198,6 +209,7 @@ func editedConsumer(t *testing.T, program string) (*scene, string) {
 }
 
 func pausedQueue(t *testing.T, program string) (*scene, string) {
+	t.Helper()
 	s := open(t, program, "", nil).withProxies().work()
 	s.gofer("pause", "default")
 	s.submit("default", "j1", "http://shop.test/")
@@ -206,6 +218,7 @@ func pausedQueue(t *testing.T, program string) (*scene, string) {
 }
 
 func poison(t *testing.T, program string) (*scene, string) {
+	t.Helper()
 	s := open(t, program, "", nil).withProxies().work()
 	for i := range 30 {
 		s.submit("default", fmt.Sprint("j", i), `{"ulr":"http://shop.test/"}`)
@@ -215,6 +228,7 @@ func poison(t *testing.T, program string) (*scene, string) {
 }
 
 func misspelt(t *testing.T, program string) (*scene, string) {
+	t.Helper()
 	s := open(t, program, "", nil).withProxies().work()
 	s.submit("defalt", "j1", "http://shop.test/")
 	s.metric(`gofer_jobs_waiting{queue="other",why="queued"} 1`)

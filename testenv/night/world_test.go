@@ -100,16 +100,16 @@ func (s *scene) work() *scene {
 			s.Logf("the worker said:\n%s", &log)
 		}
 	})
-	testenv.Eventually(s.T, "the fleet's first count of its jobs", func() bool { return strings.Contains(s.get("/metrics"), "gofer_jobs_waiting{") })
-	s.before = s.get("/metrics")
+	testenv.Eventually(s.T, "the fleet's first count of its jobs", func() bool { return strings.Contains(s.metrics(), "gofer_jobs_waiting{") })
+	s.before = s.metrics()
 	return s
 }
 
-// get is the body of a page of the worker, and empty if there is no answer.
-func (s *scene) get(path string) string {
+// metrics is the page of metrics of the worker, and empty if there is no answer.
+func (s *scene) metrics() string {
 	ctx, cancel := context.WithTimeout(s.Context(), 10*time.Second)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.addr+path, nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.addr+"/metrics", nil)
 	if err != nil {
 		return ""
 	}
@@ -196,7 +196,7 @@ func (s *scene) problems() string {
 // metric waits until the worker's page has a line.
 func (s *scene) metric(line string) {
 	s.Helper()
-	testenv.Eventually(s.T, line, func() bool { return strings.Contains(s.get("/metrics"), "\n"+line+"\n") })
+	testenv.Eventually(s.T, line, func() bool { return strings.Contains(s.metrics(), "\n"+line+"\n") })
 }
 
 // counted waits until the fleet has counted jobs of the queue "default" that wait for a reason.
@@ -204,7 +204,7 @@ func (s *scene) counted(why string) {
 	s.Helper()
 	none := fmt.Sprintf("gofer_jobs_waiting{queue=\"default\",why=%q} 0\n", why)
 	testenv.Eventually(s.T, "the count of the jobs that wait", func() bool {
-		page := s.get("/metrics")
+		page := s.metrics()
 		return strings.Contains(page, "gofer_jobs_waiting{") && !strings.Contains(page, none)
 	})
 }
