@@ -169,7 +169,8 @@ func (b *Breakers) apply(fresh bool, all []change) {
 }
 
 // take applies what a key says now. The caller holds the lock. An entry that is not valid replaces the finding before: a worker
-// that starts now would not have that one either.
+// that starts now would not have that one either. The age is subtracted after the bound, so that an old finding ends however long
+// its duration is.
 func (b *Breakers) take(c change) {
 	if c.value == nil {
 		b.forget(c.key)
@@ -181,7 +182,6 @@ func (b *Breakers) take(c change) {
 		b.forget(c.key)
 		return
 	}
-	// The age is subtracted after the bound, so that an old finding ends however long its duration is.
 	left := min(f.Duration.Std(), b.cfg.MaxDuration) - c.age
 	if f.Instance == b.instance || left <= 0 {
 		b.forget(c.key)
