@@ -63,6 +63,7 @@ func anyOrder() map[string]string {
 		"worker/admin.sumOf":        "adds up",
 		"worker/waiting.addWaiting": "the reasons are sorted",
 		"worker/waiting.Refresh":    "the list is sorted",
+		"worker/waiting.isIdle":     "any of them",
 		"worker/waiting.Oldest":     "the oldest of them",
 		"cmd/gofer.completeValues":  "registers completions",
 		"cmd/gofer.jobKey":          "the queues are sorted",

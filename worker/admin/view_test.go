@@ -315,7 +315,7 @@ func TestJobsThatFailByNowAreAProblem(t *testing.T) {
 		"few": {[]admin.DeadGroup{{Reason: "no_proxy", Queue: "low", Count: 19, Newest: now}}, ""},
 		"old": {[]admin.DeadGroup{{Reason: "no_proxy", Queue: "low", Count: 500, Newest: now.Add(-2 * time.Hour)}}, ""},
 		"many": {[]admin.DeadGroup{{Reason: "no_proxy", Queue: "low", Count: 5, Newest: now}, {Reason: "site_down", Queue: "default", Site: "shop.test", Count: 15, Newest: now}},
-			"20 jobs have failed for good, the most as site_down in queue default for shop.test: gofer dead ls says why; when the cause is gone, gofer dead replay --reason site_down runs those again"},
+			"20 jobs have failed for good within two weeks, the latest within the hour, the most as site_down in queue default for shop.test: gofer dead ls says why; when the cause is gone, gofer dead replay --reason site_down runs those again"},
 	} {
 		w := newWorker(t, func(config *admin.Config) {
 			config.Sites = nil

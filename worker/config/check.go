@@ -76,7 +76,11 @@ func (c *Config) checkNATS() (reasons []string) {
 		return nil // the address that stands in for the URL is named already
 	}
 	// The empty name is enough for a check.
-	if err := c.Dial("").Check(); err != nil {
+	dial := c.Dial("")
+	if c.NATSURL == "" {
+		dial.URL = contextServer // any that is valid: the embedded server may be asked to choose its port
+	}
+	if err := dial.Check(); err != nil {
 		for _, line := range Lines(err) {
 			reasons = append(reasons, strings.TrimPrefix(line, bus.ErrConfig.Error()+": "))
 		}
