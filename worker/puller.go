@@ -108,7 +108,7 @@ func (p *puller) fetch(ctx context.Context, g grant) (unused int, more bool, err
 	n, wait := p.limits(g, patience)
 	created := p.streamCreated.Load()
 	pull, err := p.worker.pulls.Pull(stream.PullRequest{
-		Stream: p.consumer.Stream, Consumer: p.consumer.Name, Jobs: n, Wait: wait, Patience: patience,
+		Stream: p.consumer.Stream, Consumer: p.consumer.Name, Jobs: n, Wait: wait, Patience: patience, Waits: p.lastError.end,
 	})
 	if err != nil {
 		return unused, false, fmt.Errorf("pull jobs of queue %s: %w", p.queue, bus.Plain(err))

@@ -43,6 +43,42 @@ func TestThatResultsWereFullIsForgottenWithTheLeaseOfTheJobThatSawIt(t *testing.
 	w.until("the worker to go on", func() bool { return w.hasResult("small")() && w.hasResult("big")() && w.storable() })
 }
 
+// TestAWorkerWithoutJobsIsReadySoonAfterItsServerIsBack: the pull that waits for minutes is no reason to stay unready for minutes.
+func TestAWorkerWithoutJobsIsReadySoonAfterItsServerIsBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, bus.Settings{AckWait: longWait})
+	w.drain = 8 * time.Second // with less, a pull does not wait for long
+	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+		return finished(jobs.Succeeded, "", nil)
+	})
+	w.until("the worker to pull", func() bool { return w.worker.PullError() == nil })
+	w.nats.Stop()
+	w.until("the worker to notice", func() bool { return w.worker.PullError() != nil })
+	w.nats.Start()
+	began := time.Now()
+	w.until("the worker to pull again", func() bool { return w.worker.PullError() == nil })
+	if took := time.Since(began); took > 2*time.Minute {
+		t.Errorf("it took %s, as long as a pull waits", took)
+	}
+}
+
+// TestAJobThatComesWhileResultsAreFullGoesBack has a pull that waits already when the results become full.
+func TestAJobThatComesWhileResultsAreFullGoesBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, bus.Settings{ResultsMaxBytes: 64 << 10, AckWait: longWait})
+	w.drain = 8 * time.Second // with less, a pull ends before the job comes
+	w.start(func(_ context.Context, job jobs.Job, _ jobs.Progress) jobs.RunOutcome {
+		if job.ID != "big" {
+			t.Errorf("job %s runs, and its result cannot be stored", job.ID)
+		}
+		return fills()
+	})
+	w.publish("big", page)
+	w.until("the results to be full", func() bool { return !w.storable() })
+	w.publish("next", page)
+	w.until("the next job to go back", func() bool { return w.worker.Stats().HandedBack > 0 })
+}
+
 func TestADrainEndsInTimeAlthoughResultsAreFullAndHandsTheJobBack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{ResultsMaxBytes: 64 << 10})

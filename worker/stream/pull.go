@@ -29,6 +29,9 @@ type PullRequest struct {
 	// Patience bounds the wait for a server that does not answer, counted from the request, or from its latest heartbeat. A job
 	// that comes later is not delivered. Patience must be at most the ack wait of the consumer.
 	Patience time.Duration
+	// Waits is called by Next when the server has said that the request waits: without jobs that may be the only answer for minutes.
+	// Nil is nothing.
+	Waits func()
 }
 
 // LongestWait is the longest Wait of a request with this patience for a consumer with this ack wait. The lease of a job runs from
@@ -48,6 +51,7 @@ type Pull struct {
 	key    string // of the consumer
 	number string
 	quiet  time.Duration // how long the server may say nothing
+	waits  func()        // see PullRequest.Waits
 	// connection is the number of the connection on which the request went out, or a lower one.
 	connection uint64
 
@@ -104,6 +108,9 @@ func (p *Pull) Next() *Delivery {
 		case d := <-p.jobs:
 			return d
 		case <-p.beats:
+			if p.waits != nil {
+				p.waits()
+			}
 			silence.Reset(p.quiet)
 			asked = false
 			continue

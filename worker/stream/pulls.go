@@ -165,7 +165,7 @@ func (p *Pulls) current() (*inbox, error) {
 func (p *Pulls) Pull(r PullRequest) (*Pull, error) {
 	now := time.Now()
 	pull := &Pull{
-		pulls: p, key: r.Stream + "." + r.Consumer, quiet: r.quiet(), since: now, until: now.Add(r.Patience), patience: r.Patience,
+		pulls: p, key: r.Stream + "." + r.Consumer, quiet: r.quiet(), since: now, until: now.Add(r.Patience), patience: r.Patience, waits: r.Waits,
 		beats: make(chan struct{}, 1), jobs: make(chan *Delivery, r.Jobs), left: r.Jobs, connection: p.connection(),
 	}
 	for added := false; !added; {

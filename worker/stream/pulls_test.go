@@ -472,6 +472,47 @@ func TestTheLeaseOfAJobRunsFromTheLatestBeatOfItsPull(t *testing.T) {
 	}
 }
 
+// onRequest calls do with a way to send heartbeats for each pull request to a consumer.
+func (in *installation) onRequest(t *testing.T, r stream.PullRequest, do func(beat func())) {
+	t.Helper()
+	sub, err := in.nc.Subscribe("$JS.API.CONSUMER.MSG.NEXT."+r.Stream+"."+r.Consumer, func(request *nats.Msg) {
+		do(func() {
+			_ = in.nc.PublishMsg(&nats.Msg{Subject: request.Reply, Header: nats.Header{"Status": {"100"}}})
+		})
+	})
+	must(t, err)
+	t.Cleanup(func() { _ = sub.Unsubscribe() })
+}
+
+// TestALeaseNeverBeginsInTheFuture has many heartbeats that come at once, as after a pause of this machine.
+func TestALeaseNeverBeginsInTheFuture(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	r := fromQueue("default", 1, time.Minute)
+	in.onRequest(t, r, func(beat func()) {
+		for range 30 {
+			beat()
+		}
+		_, _ = in.js.PublishAsync("gofer.jobs.default.j", nil)
+	})
+	got, err := pulled(t, in.openPulls(t), r)
+	if err != nil || len(got) != 1 || got[0].Since().After(time.Now()) {
+		t.Fatalf("got %d jobs and %v; want one whose lease has begun", len(got), err)
+	}
+}
+
+// TestAPullWhoseHeartbeatsAreLateEnds: each late heartbeat would take some time of the lease of the job that comes at last.
+func TestAPullWhoseHeartbeatsAreLateEnds(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	r := stream.PullRequest{Stream: "ELSEWHERE", Consumer: "worker", Jobs: 1, Wait: time.Minute, Patience: time.Second}
+	in.onRequest(t, r, func(beat func()) { time.AfterFunc(2600*time.Millisecond, beat) })
+	r.Waits = func() { t.Error("the pull waits on after a heartbeat that was half a patience late") }
+	if got, err := pulled(t, in.openPulls(t), r); err != nil || len(got) != 0 {
+		t.Errorf("got %d jobs and %v; want none", len(got), err)
+	}
+}
+
 func TestAPullMayWaitForLongIfTheServerHasTimeForBeats(t *testing.T) {
 	for _, c := range []struct{ patience, ackWait, want time.Duration }{
 		{15 * time.Second, 30 * time.Second, math.MaxInt64},
