@@ -178,11 +178,13 @@ func lostQuorum(t *testing.T, program string) (*scene, string) {
 func fullResults(t *testing.T, program string) (*scene, string) {
 	t.Helper()
 	s := open(t, program, "", nil, "GOFER_RESULTS_MAX_BYTES=1000000").withProxies().work()
-	for i := range 5 {
+	for i := range 3 { // as many as there is room for, one after the other
 		s.submit("default", fmt.Sprint("j", i), "http://shop.test/bytes/300000")
+		s.ended(uint64(i) + 1)
 	}
+	s.submit("default", "next", "http://shop.test/bytes/300000")
 	s.metric("gofer_ready 0")
-	return s, "j4"
+	return s, "next"
 }
 
 func editedConsumer(t *testing.T, program string) (*scene, string) {
