@@ -233,6 +233,9 @@ func TestOlderWorkersAreNamedBesideWhatIsConfigured(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = s.Stop() }()
+	if err := w.nc.Flush(); err != nil { // the server knows the service now
+		t.Fatal(err)
+	}
 	code, out, note := gofer(t, "", "proxies", "ls")
 	if code != exitOK || !strings.Contains(out, "shared") || strings.Contains(note, "no worker answers") ||
 		!strings.Contains(note, "the workers that run are of a version that does not know the question: old-1 (0.9.0)") {
