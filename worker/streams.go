@@ -137,14 +137,16 @@ func (w *Worker) watchStreams(ctx context.Context) { w.watch(ctx, quietSkips, w.
 
 // A worker that has had no work for quietAfter leaves out quietSkips of its inspections between two that it makes: a large fleet
 // that has nothing to do should cost its server little. One that takes no jobs because something is wrong leaves out none: it has to
-// see soon that somebody has repaired it. Its consumers it lists every listSkips, two requests for all of its queues.
+// see soon that somebody has repaired it. A quiet worker leaves out listSkips inspections between two lists of its consumers, each of
+// which takes two requests for all queues.
 const (
 	quietAfter = time.Minute
 	quietSkips = 11
 	listSkips  = 5
 )
 
-// watch inspects something at once and then regularly until ctx ends. A quiet worker leaves out so many inspections.
+// watch inspects something at once and then regularly until ctx ends. A quiet worker leaves out skips inspections between
+// two.
 func (w *Worker) watch(ctx context.Context, skips int, inspect func(context.Context)) {
 	for skipped := skips; ctx.Err() == nil; sleep(ctx, w.cfg.InspectInterval) {
 		if skipped < skips && w.isQuiet() {

@@ -118,8 +118,8 @@ func (t *story) waitLine() string {
 	return text
 }
 
-// readHolders asks the workers whether one of them holds the job and cannot settle it, and returns their answers. Only of a job that
-// a worker may hold it asks. If no worker answers, nothing is added.
+// readHolders asks the workers whether one of them holds the job and cannot settle it, and returns their answers. It asks only
+// about a job that a worker may hold. If no worker answers, nothing is added.
 func (t *story) readHolders(ctx context.Context, s *session) []control.Status {
 	// A waiting job lies in no worker's hands.
 	if !t.isTakeable() {

@@ -33,7 +33,7 @@ var (
 	// ErrNotSetUp: the streams are not there.
 	ErrNotSetUp = errors.New("the streams are missing: start a worker, or run gofer setup")
 	// ErrNoLeader: too few servers of a cluster run for a stream, or for JetStream as a whole, to have a leader.
-	ErrNoLeader = errors.New("the stream has no leader, for more than half of its replicas have to run: start the servers of the NATS cluster that are down (nats server list names those that run)")
+	ErrNoLeader = errors.New("the stream has no leader, because it needs more than half of its replicas: start the servers of the NATS cluster that are down (nats server list names those that run)")
 
 	// ErrNoSubject: no message can be published under the name.
 	ErrNoSubject = errors.New("no message can be published under this name")

@@ -141,7 +141,7 @@ func (l *Leader) waitForTry(ctx context.Context) {
 }
 
 // try becomes the leader if nobody else leads, and then leads until the leadership ends. That another worker was faster is no
-// error. After any other error the bucket is looked up again, because it may have been created anew.
+// error. After any other error the bucket is looked up again, because it may have been recreated.
 func (l *Leader) try(ctx context.Context, js jetstream.JetStream, names jobs.Names, lead func(context.Context)) error {
 	t, err := l.takeOver(ctx, js, names)
 	switch {

@@ -236,7 +236,7 @@ func (h *heads) oldest(ctx context.Context) (job bus.WaitingJob, found bool, err
 		// decides, once in a look: a replica behind its leader shows released jobs, and would show them without
 		// end.
 		default:
-			h.reread, l.after = true, 0 // the stream may have been created anew
+			h.reread, l.after = true, 0 // the stream may have been recreated
 		}
 	}
 }
@@ -257,7 +257,7 @@ func (h *heads) read(ctx context.Context, queue string) error {
 	}
 	delete(h.byQueue, queue)
 	// A mark that finds nothing is dropped; the next look reads the queue from its start.
-	delete(l.passed, queue) // the stream was created anew, or no job of the queue waits
+	delete(l.passed, queue) // the stream was recreated, or no job of the queue waits
 	return nil
 }
 

@@ -242,7 +242,7 @@ func (p *Pulls) beat(pull *Pull) {
 		pull.since = now
 	}
 	pull.until = pull.since.Add(pull.patience)
-	// Each beat may come a little late. If all of that would cost a job much of its lease, the next pull begins anew.
+	// Each heartbeat may come a little late. If all of that would cost a job much of its lease, this pull ends and the next one begins.
 	isStale := now.Sub(pull.since) > pull.patience/2
 	p.mu.Unlock()
 	if isStale {

@@ -46,8 +46,8 @@ const (
 	// Between two readings passes the time that the first one took, and at least minRest. Failures double it up to maxRest.
 	minRest = 5 * time.Second
 	maxRest = 5 * time.Minute
-	// busyRest is how many times longer the pause is, and at least maxRest, while jobs come and end during each count, among
-	// which a few of such a queue are not noticed.
+	// While jobs come and end during each count, a few jobs of such a queue are not noticed. Then the pause is busyRest times as
+	// long, and at least maxRest, and all jobs are read after it.
 	busyRest = 20
 )
 
@@ -101,7 +101,7 @@ func (c *Counter) jobsBefore(ctx context.Context) (*jetstream.StreamInfo, error)
 func jobsBetween(before, after jetstream.StreamState) (fewest, most uint64) {
 	came := after.LastSeq - min(before.LastSeq, after.LastSeq)
 	most = before.Msgs + came
-	// Those that came and are not there any more have ended, and others may have ended before they came.
+	// The fewest are there if all that ended did so before the others came.
 	ended := most - min(after.Msgs, most)
 	return before.Msgs - min(ended, before.Msgs), most
 }

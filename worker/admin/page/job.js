@@ -52,7 +52,9 @@ function choose(id, found) {
 
 async function tell(name) {
   const [queue, ...id] = name.split("/");
+  const asked = shown;
   const s = await get(`jobs/${encodeURIComponent(queue)}/${encodeURIComponent(id.join("/"))}`);
+  if (shown !== asked) return; // the dialog was closed meanwhile, or shows another job
   shown = name;
   onChange(name);
   put("job-name", `Job ${name}`);
