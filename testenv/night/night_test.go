@@ -127,7 +127,9 @@ func banned(t *testing.T, program string) (*scene, string) {
 	const job = `{"url":"http://captcha.test/status/403","ban":{"statuses":[403]}}`
 	s.submit("default", "first", job) // three attempts, through three proxies
 	s.ended(1)
-	s.before = s.metrics() // the failure of the first job is no part of the trouble
+	// A worker counts a job after it has published its result. The failure of the first job is no part of the trouble.
+	s.metric(`gofer_dead_jobs_total{reason="attempts_exhausted"} 1`)
+	s.before = s.metrics()
 	s.submit("default", "next", job)
 	s.counted("no_proxy")
 	return s, "next"
