@@ -89,7 +89,7 @@ type Progress struct {
 	Attempts []Attempt `json:"attempts,omitempty"`
 	// Bytes were received over proxies so far.
 	Bytes int64 `json:"bytes,omitempty"`
-	// Started is when the first attempt began, zero before that.
+	// Started is when the first attempt began, or, with a retry.timeout, the wait before it. It is zero before that.
 	Started time.Time `json:"started,omitzero"`
 	// WaitingSince is when the job began to wait for any usable proxy, zero while it does not.
 	WaitingSince time.Time `json:"waiting_since,omitzero"`
@@ -144,8 +144,7 @@ func ParseProgress(value string) (Progress, error) {
 	return p, nil
 }
 
-// firstAttempt is when the first attempt began, zero if there was none. The wait for a site that rests may have set Started, and is no
-// attempt.
+// firstAttempt is when the first attempt began, zero if there was none. A job that waits may have Started, and made no attempt.
 func (p Progress) firstAttempt() (began time.Time) {
 	for _, a := range p.Attempts {
 		if a.StartedAt.IsZero() {
@@ -155,7 +154,7 @@ func (p Progress) firstAttempt() (began time.Time) {
 			began = a.StartedAt
 		}
 	}
-	if began.IsZero() && p.SiteSince.IsZero() {
+	if waits := !p.SiteSince.IsZero() || !p.WaitingSince.IsZero() || !p.Reservation.IsZero(); began.IsZero() && !waits {
 		began = p.Started
 	}
 	return began

@@ -92,8 +92,8 @@ func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool)
 // retries are paid for by the jobs that are run, and not by their number of attempts.
 func (r *run) beginAttempt() {
 	r.began = time.Now()
-	// A job that waited for a site that rested may have its start from that wait.
-	first := r.progress.Started.IsZero() || len(r.progress.Attempts) == 0 && !r.progress.SiteSince.IsZero()
+	// A job with a retry.timeout that waited for a site or a proxy has its start from that wait.
+	first := r.progress.Started.IsZero() || len(r.progress.Attempts) == 0 && r.policy.Timeout > 0
 	r.progress.SiteSince, r.progress.Released = time.Time{}, false
 	if first {
 		r.f.budget.earn()
@@ -131,7 +131,7 @@ func (r *run) leaveOut(a *flight) {
 }
 
 // endWait notes that the job no longer waits for a proxy. The first attempt also sets the time from which retry.timeout
-// runs, unless the wait for a site that rested has.
+// runs, unless a wait has.
 func (r *run) endWait() {
 	r.progress.WaitingSince, r.progress.Why = time.Time{}, ""
 	if r.progress.Started.IsZero() {

@@ -74,7 +74,7 @@ func (r *run) withoutProxy(err error) jobs.RunOutcome {
 }
 
 // waitForProxy schedules a job for a time at which a proxy may be usable. It ends a job that does not wait, that has
-// waited for MaxWait, or whose deadline comes first. A zero retryAt means that the time is not known. The job never goes
+// waited for MaxWait, or whose time is over. A zero retryAt means that the time is not known. The job never goes
 // direct, and no attempt is counted.
 func (r *run) waitForProxy(why string, retryAt time.Time) jobs.RunOutcome {
 	now := time.Now()
@@ -84,6 +84,7 @@ func (r *run) waitForProxy(why string, retryAt time.Time) jobs.RunOutcome {
 	if r.progress.WaitingSince.IsZero() {
 		r.progress.WaitingSince = now
 	}
+	r.startTime(now)
 	if now.Sub(r.progress.WaitingSince) >= r.f.cfg.MaxWait {
 		return r.failed(jobs.ErrNoProxy, why+", for "+r.f.cfg.MaxWait.String())
 	}
@@ -93,15 +94,14 @@ func (r *run) waitForProxy(why string, retryAt time.Time) jobs.RunOutcome {
 	}
 	// The last wait ends with MaxWait, so that the job ends on time and not one interval later.
 	at := now.Add(min(wait, max(askAgainSoonest, r.f.cfg.MaxWait-now.Sub(r.progress.WaitingSince))))
-	cause := r.checkDeadline(at)
-	if left := r.job.Deadline.Sub(now); errors.Is(cause, errExpired) && left > 0 {
-		// It has not expired yet, and a proxy may come before the time that is known for one.
-		at = now.Add(max(left/2, min(left, askAgainSoonest)))
-		cause = r.checkDeadline(at)
-	}
-	if cause != nil && (errors.Is(cause, errTimedOut) || !now.Before(r.job.Deadline)) {
+	r.progress.Why = why
+	if cause := r.checkDeadline(now); cause != nil {
 		return r.outOfTime(cause)
 	}
-	r.progress.Why = why
+	if r.checkDeadline(at) != nil {
+		// A proxy may come before the time that is known for one.
+		left := r.ownEnd().Sub(now)
+		at = now.Add(max(left/2, min(left, askAgainSoonest)))
+	}
 	return jobs.RunOutcome{Kind: jobs.RunScheduled, At: at, Progress: r.progress, NoProxy: true}
 }

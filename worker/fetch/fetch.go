@@ -133,7 +133,7 @@ func (r *run) checkJob(ctx context.Context) (jobs.RunOutcome, bool) {
 	case ctx.Err() != nil:
 		return r.stopped(ctx), true
 	case !r.job.Deadline.IsZero() && !time.Now().Before(r.job.Deadline):
-		return r.failed(jobs.ErrExpired, "the deadline was "+r.job.Deadline.UTC().Format(time.RFC3339)), true
+		return r.failed(jobs.ErrExpired, "the deadline was "+r.job.Deadline.UTC().Format(time.RFC3339)+r.lastWait()), true
 	case r.job.Proxy.Direct && !r.f.cfg.AllowDirect:
 		return r.invalid("proxy.direct is not allowed here: the worker's owner has to allow direct fetches", "proxy.direct: not allowed by this worker"), true
 	case r.job.MaxBodyBytes > r.f.cfg.MaxBodyBytes:
@@ -182,9 +182,9 @@ func (r *run) stopped(ctx context.Context) jobs.RunOutcome {
 		o.Result.Outcome = jobs.Cancelled
 		return o
 	case errors.Is(cause, errExpired):
-		return r.failed(jobs.ErrExpired, "the deadline was "+r.job.Deadline.UTC().Format(time.RFC3339))
+		return r.failed(jobs.ErrExpired, "the deadline was "+r.job.Deadline.UTC().Format(time.RFC3339)+r.lastWait())
 	case errors.Is(cause, errTimedOut):
-		return r.failed(jobs.ErrTimedOut, "retry.timeout is "+r.policy.Timeout.String())
+		return r.failed(jobs.ErrTimedOut, "retry.timeout is "+r.policy.Timeout.String()+r.lastWait())
 	}
 	return jobs.RunOutcome{Kind: jobs.RunStopped, Progress: r.progress}
 }

@@ -80,9 +80,8 @@ func (r *run) waitForSite(name string, refusal *sites.Refusal) jobs.RunOutcome {
 	if r.progress.SiteSince.IsZero() {
 		r.progress.SiteSince = now.UTC()
 	}
-	// The contract lets retry.timeout bound the wait for a site that rests, whether or not there was an attempt before.
-	if rests && r.policy.Timeout > 0 && r.progress.Started.IsZero() {
-		r.progress.Started = now.UTC()
+	if rests {
+		r.startTime(now)
 	}
 	wait := &jobs.SiteWait{Site: name, Since: r.progress.SiteSince, Until: refusal.Until, Detail: siteWords(name, refusal)}
 	at := refusal.At

@@ -129,13 +129,22 @@ func (r *run) publishRetry(retry plannedRetry) {
 	})
 }
 
-// bound limits ctx by the job's deadline and by the time for all attempts together, each with its cause.
+// startTime lets the time of retry.timeout run from now on, unless it runs. It bounds attempts and waits together, the wait for
+// the first proxy and that for a site that rests included. It does not run while the job waits for its first turn at a domain:
+// that wait is the worker's own pace, as if the job were still in its queue.
+func (r *run) startTime(now time.Time) {
+	if r.policy.Timeout > 0 && r.progress.Started.IsZero() {
+		r.progress.Started = now.UTC()
+	}
+}
+
+// bound limits ctx by the job's deadline and by retry.timeout, each with its cause.
 func (r *run) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	deadline, cause := r.job.Deadline, errExpired
 	if r.policy.Timeout > 0 {
 		started := r.progress.Started
 		if started.IsZero() {
-			started = time.Now() // the first attempt begins now, or the job goes back to wait for a proxy
+			started = time.Now() // the first attempt or the first wait begins now
 		}
 		if at := started.Add(r.policy.Timeout.Std()); deadline.IsZero() || at.Before(deadline) {
 			deadline, cause = at, errTimedOut
@@ -150,9 +159,17 @@ func (r *run) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 // outOfTime ends a job for whose next attempt no time is left.
 func (r *run) outOfTime(cause error) jobs.RunOutcome {
 	if errors.Is(cause, errExpired) {
-		return r.failed(jobs.ErrExpired, "the next attempt could not start before the deadline "+r.job.Deadline.UTC().Format(time.RFC3339))
+		return r.failed(jobs.ErrExpired, "the next attempt could not start before the deadline "+r.job.Deadline.UTC().Format(time.RFC3339)+r.lastWait())
 	}
-	return r.failed(jobs.ErrTimedOut, "the next attempt could not start within retry.timeout "+r.policy.Timeout.String())
+	return r.failed(jobs.ErrTimedOut, "the next attempt could not start within retry.timeout "+r.policy.Timeout.String()+r.lastWait())
+}
+
+// lastWait says in words for which proxy the job waited until its time was over. It is empty for a job that waited for none.
+func (r *run) lastWait() string {
+	if r.progress.Why == "" {
+		return ""
+	}
+	return ", and the job waited for a proxy: " + r.progress.Why
 }
 
 // exhausted ends a job that has had all its attempts, with what the last one met.

@@ -18,14 +18,6 @@ import (
 	"github.com/gofer-mq/gofer/worker/fetch"
 )
 
-func TestWaitingForAProxyUsesUpNoRetryTimeout(t *testing.T) {
-	r := newRig(t, nil)
-	o := r.do(`{"url":"http://shop.test/ok","retry":{"timeout":0.1}}`)
-	if o.Kind != jobs.RunScheduled || !o.Progress.Started.IsZero() {
-		t.Errorf("kind %d, started %v: want it to wait with its time untouched", o.Kind, o.Progress.Started)
-	}
-}
-
 func TestProxyTakenAheadIsGivenBackWhenTheJobStops(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	r := newRig(t, func(c *fetch.Config) { c.Observer.RetryPlanned = func(jobs.RetryEvent) { cancel(jobs.ErrStopping) } })

@@ -31,6 +31,22 @@ func asked(t *testing.T, takes time.Duration, change func(*fetch.Config)) (*watc
 	return w, f, func() { f.Close(); w.serves.Wait() }
 }
 
+// The contract bounds attempts and waits together, and a job waits from the time when a worker takes it.
+func TestRetryTimeoutBoundsTheWaitForTheFirstProxy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fetch.New(fetch.Config{Pool: rotation.New(rotation.Config{}), Policy: jobs.DefaultPolicy, AttemptTimeout: time.Minute})
+		defer f.Close()
+		began := time.Now()
+		r := toTheEnd(t, f, decode(t, `{"url":"http://shop.test/","retry":{"timeout":"90s"}}`))
+		if waited := time.Since(began); r.Error != jobs.ErrTimedOut || waited != 90*time.Second || r.AttemptCount != 0 || r.Duration != 0 {
+			t.Errorf("%s after %v and %d attempts in %v, want it to wait for 90 s and end as timed_out", r.Error, waited, r.AttemptCount, r.Duration)
+		}
+		if !strings.Contains(r.Detail, "no proxies") {
+			t.Errorf("%q does not say what the job waited for", r.Detail)
+		}
+	})
+}
+
 func TestAJobsOwnTimeDoesNotRunWhileItWaitsForItsFirstTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, f, done := asked(t, 10*time.Millisecond, func(c *fetch.Config) { c.HostRate = 1 })
