@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
@@ -29,13 +28,8 @@ func (c *Config) check() (reasons []string) {
 	bad(c.Concurrency >= 1 && c.Concurrency <= 10000, "GOFER_CONCURRENCY", "not between 1 and 10000")
 	_, err = rotation.ParseStrategy(c.Strategy)
 	bad(err == nil, "GOFER_STRATEGY", "none of round_robin, random, weighted, least_used, performance")
-	bad(c.StallTimeout.within(100*time.Millisecond, jobs.MaxAttemptTimeout), "GOFER_STALL_TIMEOUT", "neither off nor between 0.1s and 10m")
 	bad(text.Printable(c.UserAgent) == strings.TrimSpace(c.UserAgent) && len(c.UserAgent) <= 1024, "GOFER_USER_AGENT", "it is no header value: printable characters, at most 1024 bytes")
-	bad(c.AttemptTimeout.Seconds() >= 0.1 && c.AttemptTimeout.Std() <= jobs.MaxAttemptTimeout, "GOFER_ATTEMPT_TIMEOUT", "not between 0.1s and 10m")
 	bad(c.MaxBodyBytes >= 1 && c.MaxBodyBytes <= 1<<30, "GOFER_MAX_BODY_BYTES", "not between 1 and 1073741824")
-	bad(c.MaxWait > 0, "GOFER_MAX_WAIT", "not above zero")
-	bad(c.SiteMaxWait > 0, "GOFER_SITE_MAX_WAIT", "not above zero")
-	bad(c.DrainTimeout.Seconds() >= 1, "GOFER_DRAIN_TIMEOUT", "below 1s")
 	bad(slices.Contains([]string{"debug", "info", "warn", "error"}, strings.ToLower(c.LogLevel)), "GOFER_LOG_LEVEL", "none of debug, info, warn, error")
 	bad(slices.Contains([]string{"", "text", "json"}, c.LogFormat), "GOFER_LOG_FORMAT", "neither text nor json")
 	bad(c.WorkerName == "" || jobs.ValidID(c.WorkerName), "GOFER_WORKER_NAME", "does not match [A-Za-z0-9_-]{1,128}")
@@ -44,7 +38,7 @@ func (c *Config) check() (reasons []string) {
 	bad(c.HostRate == 0 || c.HostRate >= 0.001 && c.HostRate <= 1e6, "GOFER_HOST_RATE", "neither 0 nor between 0.001 and 1000000")
 	bad(c.HostConcurrency >= 0 && c.HostConcurrency <= 10000, "GOFER_HOST_CONCURRENCY", "not between 0 and 10000")
 	bad(c.Retry.Budget >= 0 && c.Retry.Budget <= 10, "GOFER_RETRY_BUDGET", "not between 0 and 10")
-	bad(c.ProxiesRefresh.Seconds() >= 0.1 && c.ProxiesRefresh.Seconds() <= 86400, "GOFER_PROXIES_REFRESH", "not between 0.1s and 24h")
+	reasons = append(reasons, c.checkDurations()...)
 	if _, err := c.proxiesURL(); err != nil {
 		reasons = append(reasons, err.Error())
 	}
@@ -54,7 +48,9 @@ func (c *Config) check() (reasons []string) {
 	for _, reason := range c.Policy().Reasons() {
 		// The reasons of a policy name its fields in JSON.
 		field, rest, _ := strings.Cut(reason, ":")
-		reasons = append(reasons, retryVariable(field)+":"+rest)
+		if _, told := durationBound(retryVariable(field)); !told {
+			reasons = append(reasons, retryVariable(field)+":"+rest)
+		}
 	}
 	if err := admin.CheckBind(c.HTTPAddr, c.AdminToken); err != nil {
 		reasons = append(reasons, "GOFER_HTTP_ADDR: "+Explain(err))
@@ -93,26 +89,15 @@ func (h healthConfig) check() (reasons []string) {
 	if _, err := jobs.PageJob(h.URL); h.URL != "" && err != nil {
 		reasons = append(reasons, "GOFER_HEALTH_CHECK_URL: not an absolute http or https URL without user information")
 	}
-	if h.Interval.Seconds() < 0.1 || h.Interval.Seconds() > 86400 {
-		reasons = append(reasons, "GOFER_HEALTH_CHECK_INTERVAL: not between 0.1s and 24h")
-	}
 	return reasons
 }
 
-// check bounds each time by a day. The longest open time may equal the first, which switches the doubling off.
+// check bounds the threshold. The longest open time may equal the first, which switches the doubling off.
 func (b breakerConfig) check() (reasons []string) {
 	if b.FailureThreshold < 1 || b.FailureThreshold > 1000 {
 		reasons = append(reasons, "GOFER_BREAKER_FAILURE_THRESHOLD: not between 1 and 1000")
 	}
-	for _, of := range []struct {
-		name  string
-		value jobs.Duration
-	}{{"WINDOW", b.Window}, {"TIMEOUT", b.Timeout}, {"MAX_TIMEOUT", b.MaxTimeout}} {
-		if of.value.Seconds() < 0.1 || of.value.Seconds() > 86400 {
-			reasons = append(reasons, "GOFER_BREAKER_"+of.name+": not between 0.1s and 24h")
-		}
-	}
-	if b.MaxTimeout < b.Timeout {
+	if longest, _ := durationBound("GOFER_BREAKER_MAX_TIMEOUT"); b.MaxTimeout < b.Timeout && longest.holds(b.MaxTimeout.Std()) {
 		reasons = append(reasons, "GOFER_BREAKER_MAX_TIMEOUT: below GOFER_BREAKER_TIMEOUT")
 	}
 	return reasons
@@ -121,9 +106,6 @@ func (b breakerConfig) check() (reasons []string) {
 // check accepts the replicas that JetStream can have, except even numbers: four replicas bear no more failures than
 // three.
 func (s streamConfig) check() (reasons []string) {
-	if s.ResultsMaxAge.Seconds() < 60 || s.ResultsMaxAge.Std().Hours() > 876000 {
-		reasons = append(reasons, "GOFER_RESULTS_MAX_AGE: not between 60s and 876000h, 100 years")
-	}
 	for _, limit := range []struct {
 		name  string
 		value int64

@@ -69,6 +69,37 @@ func TestEveryBadVariableIsNamedAtOnceWithoutItsValue(t *testing.T) {
 	}
 }
 
+// TestEveryDurationOutOfRangeIsToldItsBoundAndAnExample: whether it is below, above, longer than any duration, or none at all.
+func TestEveryDurationOutOfRangeIsToldItsBoundAndAnExample(t *testing.T) {
+	durations := 0
+	for _, v := range config.Variables() {
+		// A default with a unit, or one of the words that stand for a duration.
+		_, err := time.ParseDuration(v.Default)
+		if number := strings.Trim(v.Default, "0123456789") == ""; v.Default != "auto" && v.Default != "off" && (err != nil || number) {
+			continue
+		}
+		durations++
+		for _, bad := range []string{"1e300", "9999999h", "-1s", "-1e300", "soon", "30d"} {
+			reasons := reasonsOf(t, config.Environment{v.Name: bad})
+			if len(reasons) != 1 || !strings.HasPrefix(reasons[0], v.Name+": not ") || strings.Contains(reasons[0], bad) {
+				t.Errorf("%s=%s: %q, want one reason that names the variable and not the value", v.Name, bad, reasons)
+				continue
+			}
+			_, example, found := strings.Cut(reasons[0], ", such as ")
+			example, _, _ = strings.Cut(example, ":")
+			if !found || !strings.Contains(reasons[0], "between ") && !strings.Contains(reasons[0], "above ") {
+				t.Errorf("%s=%s: %q has no bound or no example", v.Name, bad, reasons[0])
+			}
+			if reasons := reasonsOf(t, config.Environment{v.Name: example}); len(reasons) > 0 {
+				t.Errorf("%s: the example %q is refused: %q", v.Name, example, reasons)
+			}
+		}
+	}
+	if durations != 16 {
+		t.Errorf("%d variables are durations, want 16", durations)
+	}
+}
+
 func TestKubernetesServiceVariablesAreNotGofers(t *testing.T) {
 	env := config.Environment{}
 	for _, name := range []string{"GOFER_SERVICE_HOST", "GOFER_SERVICE_PORT", "GOFER_SERVICE_PORT_HTTP", "GOFER_PORT", "GOFER_PORT_9090_TCP", "GOFER_METRICS_SERVICE_HOST"} {

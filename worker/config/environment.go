@@ -146,7 +146,7 @@ func (c *Config) fill(set map[string]string) (reasons []string) {
 			if err == nil {
 				return
 			}
-			reasons = append(reasons, v.Name+": "+expectation(field.Addr().Interface(), err))
+			reasons = append(reasons, v.Name+": "+expectation(v.Name, field.Addr().Interface(), err))
 		}
 		if v.Default != "" {
 			_ = assign(field.Addr().Interface(), v.Default) // never fails: a test reads every default
@@ -181,14 +181,13 @@ func assign(to any, written string) (err error) {
 
 // expectation says what the text of a variable looks like, as the end of a reason. Only the errors of lists of queues are repeated:
 // others may hold the text, which may be a secret.
-func expectation(of any, err error) string {
+func expectation(name string, of any, err error) string {
+	if b, ok := durationBound(name); ok && errors.Is(err, jobs.ErrTooLong) {
+		return "not " + b.String()
+	} else if ok {
+		return "not " + b.String() + `: a duration is "1.5s", "2m" or a number of seconds`
+	}
 	switch of.(type) {
-	case *optionalDuration:
-		return `neither off nor a duration: write "1.5s", "2m" or a number of seconds`
-	case *jobs.AutoDuration:
-		return `neither auto nor off nor a duration above zero: write "1.5s", "2m" or a number of seconds`
-	case *jobs.Duration:
-		return `not a duration: write "1.5s", "2m" or a number of seconds`
 	case *bool:
 		return "neither true nor false"
 	case *float64:

@@ -2,7 +2,6 @@ package config
 
 import (
 	"math"
-	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
 )
@@ -21,9 +20,4 @@ func (d *optionalDuration) UnmarshalText(written []byte) error {
 		return nil
 	}
 	return (*jobs.Duration)(d).UnmarshalText(written)
-}
-
-// within reports whether the duration is off or lies in the bounds.
-func (d optionalDuration) within(low, high time.Duration) bool {
-	return d == off || time.Duration(d) >= low && time.Duration(d) <= high
 }
