@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/worker/control"
 )
 
@@ -35,7 +36,7 @@ If several workers bear the name, it takes --all to drain them.`,
 				return fmt.Errorf("%d workers are named %s: --all drains them all; give each its own GOFER_WORKER_NAME", same, args[0])
 			}
 			drained, err := askFleet[control.DrainResponse](ctx, s, control.Drain, control.DrainRequest{Worker: args[0]}, max(1, same))
-			if errors.Is(err, control.ErrNoWorkers) {
+			if errors.Is(err, control.ErrNoWorkers) && !errors.Is(err, bus.ErrPermission) {
 				return fmt.Errorf("no worker named %s answers; see gofer workers", args[0])
 			}
 			if err != nil {
@@ -57,7 +58,7 @@ If several workers bear the name, it takes --all to drain them.`,
 // time of a question, because nobody knows how many workers there are.
 func (s *session) workersNamed(ctx context.Context, name string) (n int, err error) {
 	list, err := askFleet[control.Status](ctx, s, control.Workers, nil, 0)
-	if errors.Is(err, control.ErrNoWorkers) {
+	if errors.Is(err, control.ErrNoWorkers) && !errors.Is(err, bus.ErrPermission) {
 		return 0, nil
 	}
 	for _, w := range list {

@@ -13,6 +13,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
+	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/worker/config"
 	"github.com/gofer-mq/gofer/worker/control"
 )
@@ -56,9 +57,12 @@ func (a *app) proxiesLs(ctx context.Context, limit int) error {
 	defer s.close()
 	pool, silent, err := a.askPool(ctx, s, limit)
 	if errors.Is(err, control.ErrNoWorkers) {
-		if len(silent) > 0 {
+		switch {
+		case errors.Is(err, bus.ErrPermission):
+			a.note("%v", err)
+		case len(silent) > 0:
 			a.noteSilent(silent, errors.Is(err, control.ErrUnknownVerb))
-		} else {
+		default:
 			a.note("no worker answers")
 		}
 		a.note("this is what is configured here and in the fleet's bucket")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/worker/control"
 	"github.com/gofer-mq/gofer/worker/doctor"
@@ -134,7 +136,7 @@ func (a *app) printQueues(ctx context.Context, s *session, list []queueRow) erro
 		return err
 	}
 	// Sentences follow the table, since they fit no column.
-	for _, line := range append(queueTroubles(s.names, list), fleetTroubles(ctx, s)...) {
+	for _, line := range append(queueTroubles(s.names, list), a.fleetTroubles(ctx, s)...) {
 		if err := a.out.line("%s", line); err != nil {
 			return err
 		}
@@ -157,13 +159,15 @@ func queueTroubles(names jobs.Names, list []queueRow) (lines []string) {
 	return lines
 }
 
-// fleetTroubles says which workers take no jobs and why, and whether many jobs have failed. A user who may ask for neither gets no
-// line: the table is what he asked for.
-func fleetTroubles(ctx context.Context, s *session) (lines []string) {
-	if workers, err := askWorkers(ctx, s, control.WorkersRequest{}); err == nil {
-		for _, f := range doctor.Unready(workers) {
-			lines = append(lines, f.Name+": "+f.Detail)
-		}
+// fleetTroubles says which workers take no jobs and why, and whether many jobs have failed. What a user may not ask is noted: the table
+// is what he asked for.
+func (a *app) fleetTroubles(ctx context.Context, s *session) (lines []string) {
+	workers, err := askWorkers(ctx, s, control.WorkersRequest{})
+	if errors.Is(err, bus.ErrPermission) {
+		a.note("whether workers take jobs is not shown: %v", err)
+	}
+	for _, f := range doctor.Unready(workers) {
+		lines = append(lines, f.Name+": "+f.Detail)
 	}
 	if text, many, err := doctor.Letters(ctx, s.bus); err == nil && many {
 		lines = append(lines, "dead letters: "+text)

@@ -107,18 +107,28 @@ func (s *session) close() { s.nc.Close() }
 // time. The error is a control.ErrNoWorkers if none answers.
 func askFleet[T any](ctx context.Context, s *session, verb string, request any, limit int) ([]T, error) {
 	subject := control.Subject(s.names, verb)
-	answers, err := control.Ask[T](ctx, s.nc, subject, request, limit)
+	var answers []T
+	err := s.bus.Ask(ctx, subject, func(ctx context.Context) (err error) {
+		answers, err = control.Ask[T](ctx, s.nc, subject, request, limit)
+		return err
+	})
 	return answers, s.explainNoWorkers(subject, err)
 }
 
 // askAll is askFleet for all answers. It notes the workers that run and are missing in them, and returns them.
 func askAll[T any](ctx context.Context, a *app, s *session, verb string, request any) ([]T, []control.Silent, error) {
-	answers, silent, err := control.AskAll[T](ctx, s.nc, s.names, verb, request)
+	subject := control.Subject(s.names, verb)
+	var answers []T
+	var silent []control.Silent
+	err := s.bus.Ask(ctx, subject, func(ctx context.Context) (err error) {
+		answers, silent, err = control.AskAll[T](ctx, s.nc, s.names, verb, request)
+		return err
+	})
 	if len(answers) > 0 && len(silent) > 0 {
 		a.note("no answer from %d of %d workers, which are busy or too old for the question: %s",
 			len(silent), len(answers)+len(silent), namesOf(silent))
 	}
-	return answers, silent, s.explainNoWorkers(control.Subject(s.names, verb), err)
+	return answers, silent, s.explainNoWorkers(subject, err)
 }
 
 // noteSilent says which workers run though none answers. old says that none knows the question.
@@ -143,10 +153,14 @@ func namesOf(list []control.Silent) string {
 	return strings.Join(names, ", ")
 }
 
-// explainNoWorkers says why no worker may answer. Nobody subscribes under another prefix, so the prefix is named.
+// explainNoWorkers says why no worker may answer. Nobody subscribes under another prefix, so the prefix is named. For a user who may
+// not ask there are no workers either: the error is a bus.ErrPermission, too.
 func (s *session) explainNoWorkers(subject string, err error) error {
+	if errors.Is(err, bus.ErrPermission) {
+		return fmt.Errorf("%w: %w", control.ErrNoWorkers, err)
+	}
 	if errors.Is(err, control.ErrNoWorkers) {
-		return fmt.Errorf("%w on %s: none runs with GOFER_PREFIX=%s on this server, or this user may not ask", err, subject, s.names.Prefix())
+		return fmt.Errorf("%w on %s: none runs with GOFER_PREFIX=%s on this server", err, subject, s.names.Prefix())
 	}
 	return err
 }

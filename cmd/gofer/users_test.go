@@ -111,6 +111,11 @@ func TestPublisherMayNotSteerTheFleet(t *testing.T) {
 			t.Errorf("gofer %v as publisher: exit %d, %q; want what the server refuses", args, code, errOut)
 		}
 	}
+	for _, args := range [][]string{{"workers"}, {"breakers", "ls"}, {"sites", "ls"}, {"drain", "w1"}, {"rollups"}} {
+		if code, _, errOut := gofer(t, "", args...); code != exitConfig || !strings.Contains(errOut, `not allowed to publish to "gofer.ctl.`) {
+			t.Errorf("gofer %v as publisher: exit %d, %q; want the right that is missing", args, code, errOut)
+		}
+	}
 	if code, out, _ := gofer(t, "", "doctor"); code != exitFailed || !strings.Contains(out, "BAD  workers          this NATS user is not allowed to ask them") {
 		t.Errorf("the doctor as publisher: exit %d, want it said that the workers may not be asked:\n%s", code, out)
 	}

@@ -15,6 +15,9 @@ type reader struct {
 	asked    bool // a read runs whose message nobody has taken yet
 	// came has room for one message, so the goroutine of a read can deliver it and end even after close.
 	came chan read
+	// allowed ends when the server refuses the pull requests to this user: nats.go repeats them for ever. end forgets it.
+	allowed context.Context
+	end     func()
 }
 
 // read is what a read brought.
@@ -25,11 +28,18 @@ type read struct {
 
 // read begins to read from a consumer, and asks for up to ahead messages in advance. The caller closes the reader.
 func (c *Client) read(consumer jetstream.Consumer, ahead int) (*reader, error) {
+	// It begins before the first pull request, which Messages sends.
+	allowed, end := c.refusals.begin(context.Background(), api+"CONSUMER.MSG.NEXT."+consumer.CachedInfo().Stream)
 	messages, err := consumer.Messages(jetstream.PullMaxMessages(ahead), jetstream.WithMessagesErrOnMissingHeartbeat(false))
-	return &reader{messages: messages, came: make(chan read, 1)}, err
+	if err != nil {
+		end()
+		return nil, err
+	}
+	return &reader{messages: messages, came: make(chan read, 1), allowed: allowed, end: end}, nil
 }
 
-// next is the next message, or ctx's cause as soon as ctx ends; then a later call brings the message. nats.go asks a context
+// next is the next message, or ctx's cause as soon as ctx ends; then a later call brings the message. That this user may not ask
+// for messages is an error at once. nats.go asks a context
 // only between its tries to create a lost consumer again, which take up to 20 s: they go on beside.
 func (r *reader) next(ctx context.Context) (jetstream.Msg, error) {
 	if !r.asked {
@@ -47,6 +57,8 @@ func (r *reader) next(ctx context.Context) (jetstream.Msg, error) {
 	select {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
+	case <-r.allowed.Done():
+		return nil, context.Cause(r.allowed)
 	case got := <-r.came:
 		r.asked = false
 		return got.msg, got.err
@@ -54,7 +66,10 @@ func (r *reader) next(ctx context.Context) (jetstream.Msg, error) {
 }
 
 // close ends the reading without waiting: nats.go may be in a try to create a consumer, which takes seconds.
-func (r *reader) close() { go r.messages.Stop() }
+func (r *reader) close() {
+	r.end()
+	go r.messages.Stop()
+}
 
 const (
 	// pullCheck is when Next is called again for a message: nats.go sends no pull request while another one is being sent,

@@ -135,25 +135,44 @@ func isAbout(refused, own string) bool {
 	return strings.HasSuffix(refused, request) || strings.Count(request, ".") > 2 && strings.Contains(refused, request+".")
 }
 
+// begin returns a context that a refusal of one of the subjects, or of what begins with them, ends with the refusal as its cause.
+// The caller calls end when it sends no more.
+func (r *refusals) begin(ctx context.Context, subjects ...string) (watched context.Context, end func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	own := &request{subjects: subjects, refuse: cancel}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting[own] = struct{}{}
+	return ctx, func() {
+		r.mu.Lock()
+		delete(r.waiting, own)
+		r.mu.Unlock()
+		cancel(nil)
+	}
+}
+
 // watch runs do, which sends to one of the subjects or to what begins with them. A refusal by the server ends do's ctx at
 // once and is returned; it wraps nats.ErrPermissionViolation.
 func (r *refusals) watch(ctx context.Context, do func(context.Context) error, subjects ...string) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	own := &request{subjects: subjects, refuse: cancel}
-	r.mu.Lock()
-	r.waiting[own] = struct{}{}
-	r.mu.Unlock()
-	// Registered before do sends, so that the refusal cannot come too early.
+	// It begins before do sends, so that the refusal cannot come too early.
+	ctx, end := r.begin(ctx, subjects...)
+	defer end()
 	err := do(ctx)
-	r.mu.Lock()
-	delete(r.waiting, own)
-	r.mu.Unlock()
 	// Only an error becomes a refusal: do may have succeeded before the server reported another one.
 	if cause := context.Cause(ctx); err != nil && errors.Is(cause, nats.ErrPermissionViolation) {
 		return cause
 	}
 	return Plain(err)
+}
+
+// Ask runs do, which sends requests to subject, or to what begins with it, and waits for answers in its own time. A refusal of
+// the server ends do's ctx at once and is returned as an ErrPermission; any other error of do is returned as it is.
+func (c *Client) Ask(ctx context.Context, subject string, do func(context.Context) error) error {
+	err := c.refusals.watch(ctx, do, subject)
+	if errors.Is(err, nats.ErrPermissionViolation) {
+		return refused("ask "+subject, err)
+	}
+	return err
 }
 
 // refused is an ErrPermission that says what this user may not do, in the server's words.

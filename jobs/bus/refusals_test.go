@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
@@ -74,6 +75,44 @@ func TestTheRefusalOfASubjectWithAQuoteIsHeard(t *testing.T) {
 			t.Errorf("%s: got %v, want the refusal", name, err)
 		}
 	}
+}
+
+func TestAReaderThatMayNotAskForMessagesIsToldSo(t *testing.T) {
+	t.Parallel()
+	srv := testenv.StartNATS(t, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Deny: []string{"$JS.API.CONSUMER.MSG.NEXT.GOFER_EVENTS.>"}},
+		}}}
+	})
+	b, err := bus.New(connect(t, bus.Dial{URL: srv.URL(), User: "u", Password: "p"}), names(t))
+	must(t, err)
+	must(t, b.Ensure(soon(t), bus.Settings{}))
+	must(t, stream.New(b).PublishPool(soon(t), jobs.PoolEvent{Worker: "w"}))
+	none := func(jetstream.Msg) error { return nil }
+	for _, f := range []bus.Filter{{All: true}, {All: true, UntilNow: true}} {
+		err = b.FollowStream(soon(t), "GOFER_EVENTS", []string{"gofer.events.>"}, f, none)
+		isError(t, err, bus.ErrPermission)
+	}
+	err = b.ReadHeaders(soon(t), "GOFER_EVENTS", "gofer.events.>", 0, 10, func(jetstream.Msg) {})
+	isError(t, err, bus.ErrPermission)
+	if !strings.Contains(err.Error(), `publish to "$JS.API.CONSUMER.MSG.NEXT.GOFER_EVENTS.`) {
+		t.Errorf("got %v, want the right that is missing", err)
+	}
+	must(t, b.FollowStream(soon(t), "GOFER_RESULTS", []string{"gofer.results.>"}, bus.Filter{All: true, UntilNow: true}, none))
+}
+
+// TestAQuestionThatTheServerRefusesEndsAtOnce asks a question whose answers are waited for without a bound.
+func TestAQuestionThatTheServerRefusesEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	b := mute(t)
+	waits := func(ctx context.Context) error { <-ctx.Done(); return context.Cause(ctx) }
+	err := b.Ask(soon(t), "gofer.events", func(ctx context.Context) error {
+		must(t, b.Conn().PublishRequest("gofer.events.x", b.Conn().NewInbox(), nil))
+		return waits(ctx)
+	})
+	isError(t, err, bus.ErrPermission)
+	ended := errors.New("ended")
+	isError(t, b.Ask(soon(t), "gofer.ctl", func(context.Context) error { return ended }), ended)
 }
 
 func TestAStreamWithoutALeaderIsNotCalledMissing(t *testing.T) {

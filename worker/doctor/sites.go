@@ -25,7 +25,12 @@ type workerSites struct {
 
 // sites names the sites that rest. They are a fault only where jobs wait for one.
 func (d *doctor) sites(ctx context.Context, queues []queue) []Finding {
-	list, err := control.Ask[workerSites](ctx, d.NATS, control.Subject(d.names, control.Sites), control.SiteRequest{}, 0)
+	subject := control.Subject(d.names, control.Sites)
+	var list []workerSites
+	err := d.Bus.Ask(ctx, subject, func(ctx context.Context) (err error) {
+		list, err = control.Ask[workerSites](ctx, d.NATS, subject, control.SiteRequest{}, 0)
+		return err
+	})
 	if err != nil {
 		return nil // said with the workers
 	}

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/worker/control"
@@ -21,12 +19,15 @@ import (
 // results, events and gofer drain cannot tell those apart.
 func (d *doctor) workers(ctx context.Context, queues []queue) []Finding {
 	subject := control.Subject(d.names, control.Workers)
-	list, err := control.Ask[control.Status](ctx, d.NATS, subject, nil, 0)
+	var list []control.Status
+	err := d.Bus.Ask(ctx, subject, func(ctx context.Context) (err error) {
+		list, err = control.Ask[control.Status](ctx, d.NATS, subject, nil, 0)
+		return err
+	})
+	if errors.Is(err, bus.ErrPermission) {
+		return []Finding{{"workers", false, "this NATS user is not allowed to ask them"}}
+	}
 	if errors.Is(err, control.ErrNoWorkers) {
-		// A refusal is reported beside it, and the question runs into its time limit.
-		if last := d.NATS.LastError(); errors.Is(last, nats.ErrPermissionViolation) && strings.Contains(last.Error(), subject) {
-			return []Finding{{"workers", false, "this NATS user is not allowed to ask them"}}
-		}
 		return []Finding{nobody(d.names, queues)}
 	}
 	if err != nil {
