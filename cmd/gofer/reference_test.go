@@ -33,6 +33,8 @@ This page is made from the program: 'go test ./cmd/gofer -run Reference -update'
 | 78 | bad configuration |
 | 130 | interrupted; a worker: by a second signal |
 
+The hidden verb 'gofer man FOLDER' writes a man page of each verb into a folder; the packages of 'make dist' have them.
+
 SIGTERM or the first Ctrl-C drains a worker, the second one ends it. '--json' prints JSON for every verb. An 'ID' may be
 'QUEUE/ID'. Results go to standard output, messages to standard error.
 
@@ -115,11 +117,7 @@ func writeFlags(b *strings.Builder, verb *cobra.Command) {
 			first = false
 		}
 		name, meaning := pflag.UnquoteUsage(f)
-		label := "--" + f.Name
-		if f.Shorthand != "" {
-			label = "-" + f.Shorthand + ", " + label
-		}
-		fmt.Fprintf(b, "| `%s` | %s |\n", strings.TrimSpace(label+" "+name), strings.ReplaceAll(meaning, "|", "\\|"))
+		fmt.Fprintf(b, "| `%s` | %s |\n", strings.TrimSpace(flagLabel(f)+" "+name), strings.ReplaceAll(meaning, "|", "\\|"))
 	})
 	if !first {
 		b.WriteString("\n")

@@ -26,7 +26,7 @@ func (a *app) addVerbs(root *cobra.Command) {
 		}},
 		{"proxies", "Proxies:", []*cobra.Command{a.proxiesCommand(), a.breakersCommand()}},
 		{"run", "Run and set up:", []*cobra.Command{
-			a.workerCommand(), a.playgroundCommand(), a.setupCommand(), a.healthCommand(), a.configCommand(), a.versionCommand(),
+			a.workerCommand(), a.playgroundCommand(), a.setupCommand(), a.healthCommand(), a.configCommand(), a.versionCommand(), a.manCommand(),
 		}},
 	} {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
