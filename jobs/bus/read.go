@@ -15,8 +15,10 @@ type reader struct {
 	asked    bool // a read runs whose message nobody has taken yet
 	// came has room for one message, so the goroutine of a read can deliver it and end even after close.
 	came chan read
-	// allowed ends when the server refuses the pull requests to this user: nats.go repeats them for ever. end forgets it.
-	allowed context.Context
+	// refused is closed when the server refuses the pull requests to this user, and why says so then: nats.go repeats them for
+	// ever. end forgets both.
+	refused <-chan struct{}
+	why     func() error
 	end     func()
 }
 
@@ -35,7 +37,8 @@ func (c *Client) read(consumer jetstream.Consumer, ahead int) (*reader, error) {
 		end()
 		return nil, err
 	}
-	return &reader{messages: messages, came: make(chan read, 1), allowed: allowed, end: end}, nil
+	why := func() error { return context.Cause(allowed) }
+	return &reader{messages: messages, came: make(chan read, 1), refused: allowed.Done(), why: why, end: end}, nil
 }
 
 // next is the next message, or ctx's cause as soon as ctx ends; then a later call brings the message. That this user may not ask
@@ -57,8 +60,8 @@ func (r *reader) next(ctx context.Context) (jetstream.Msg, error) {
 	select {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
-	case <-r.allowed.Done():
-		return nil, context.Cause(r.allowed)
+	case <-r.refused:
+		return nil, r.why()
 	case got := <-r.came:
 		r.asked = false
 		return got.msg, got.err
