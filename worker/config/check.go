@@ -23,6 +23,7 @@ func (c *Config) check() (reasons []string) {
 			reasons = append(reasons, name+": "+why)
 		}
 	}
+	// The rules of the prefix, the strategies and the retry policy stand in the packages that enforce them.
 	_, err := jobs.NewNames(c.Prefix)
 	bad(err == nil, "GOFER_PREFIX", "does not match [a-z][a-z0-9_-]{0,31}")
 	bad(c.Concurrency >= 1 && c.Concurrency <= 10000, "GOFER_CONCURRENCY", "not between 1 and 10000")
@@ -68,6 +69,7 @@ func (c *Config) check() (reasons []string) {
 
 // checkNATS lists what is wrong with how NATS is reached, before a connection is tried. Files with credentials are read.
 func (c *Config) checkNATS() (reasons []string) {
+	// Dial puts the embedded address in the place of a missing URL.
 	if c.NATSURL == "" && !loopback(c.EmbeddedAddr) {
 		return nil // the address that stands in for the URL is named already
 	}
@@ -76,6 +78,7 @@ func (c *Config) checkNATS() (reasons []string) {
 	if c.NATSURL == "" {
 		dial.URL = contextServer // any that is valid: the embedded server may be asked to choose its port
 	}
+	// The prefix of bus.ErrConfig tells nothing here, where every reason is about the configuration.
 	if err := dial.Check(); err != nil {
 		for _, line := range Lines(err) {
 			reasons = append(reasons, strings.TrimPrefix(line, bus.ErrConfig.Error()+": "))
@@ -92,7 +95,8 @@ func (h healthConfig) check() (reasons []string) {
 	return reasons
 }
 
-// check bounds the threshold. The longest open time may equal the first, which switches the doubling off.
+// check bounds the threshold, because a breaker keeps a time for each failure in its window. The longest open time may equal the
+// first, which switches the doubling off.
 func (b breakerConfig) check() (reasons []string) {
 	if b.FailureThreshold < 1 || b.FailureThreshold > 1000 {
 		reasons = append(reasons, "GOFER_BREAKER_FAILURE_THRESHOLD: not between 1 and 1000")
@@ -104,7 +108,7 @@ func (b breakerConfig) check() (reasons []string) {
 }
 
 // check accepts the replicas that JetStream can have, except even numbers: four replicas bear no more failures than
-// three.
+// three. Numbers below zero are refused, although JetStream reads -1 as no bound: here that is 0.
 func (s streamConfig) check() (reasons []string) {
 	for _, limit := range []struct {
 		name  string
@@ -120,7 +124,8 @@ func (s streamConfig) check() (reasons []string) {
 	return reasons
 }
 
-// retryVariable returns the variable of a policy's field, by the field's name in JSON.
+// retryVariable returns the variable of a policy's field, by the field's name in JSON. A field that Policy gains
+// needs no entry here if its variable has the usual name.
 func retryVariable(field string) string {
 	if field == "ban_status_codes" {
 		return "GOFER_BAN_STATUS_CODES"

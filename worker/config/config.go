@@ -11,6 +11,8 @@ import (
 // name without it, and a stray LOG_LEVEL or PROXIES would change what gofer does. The tag desc is the documentation of the
 // variable, and the value of one with the tag secret is never shown.
 type Config struct {
+	// How NATS is reached. Dial turns these fields into a bus.Dial, and a context of the nats command replaces all
+	// of them.
 	NATSURL         string `envconfig:"GOFER_NATS_URL" secret:"true" desc:"NATS server(s), comma separated; for the worker, unset means an embedded server"`
 	NATSCreds       string `envconfig:"GOFER_NATS_CREDS" desc:"credentials file (JWT and seed)"`
 	NATSNkey        string `envconfig:"GOFER_NATS_NKEY" secret:"true" desc:"nkey seed, or the path of a file with it"`
@@ -24,21 +26,30 @@ type Config struct {
 	NATSJSDomain    string `envconfig:"GOFER_NATS_JS_DOMAIN" desc:"domain of JetStream, such as the hub's for workers on a leaf node; unset means the server's own"`
 	NATSTLSFirst    bool   `envconfig:"GOFER_NATS_TLS_FIRST" default:"false" desc:"makes the TLS handshake before the server's greeting, for a server with handshake_first"`
 
+	// The embedded server, which a worker without GOFER_NATS_URL starts. It has no users, so its address must be on
+	// loopback.
 	EmbeddedAddr string `envconfig:"GOFER_EMBEDDED_ADDR" default:"127.0.0.1:4222" desc:"address of the embedded NATS server, loopback only"`
 	DataDir      string `envconfig:"GOFER_DATA_DIR" default:"./gofer-data" desc:"where the embedded server keeps its streams"`
 
+	// Prefix separates fleets that share one account of NATS: it is part of each subject, stream and bucket.
 	Prefix string `envconfig:"GOFER_PREFIX" default:"gofer" desc:"first token of every subject, upper case in stream names"`
 
+	// What the worker runs. Weights divide the slots among queues that have jobs left; Concurrency is the number of
+	// slots.
 	Queues      queueList `envconfig:"GOFER_QUEUES" default:"default" desc:"queues to serve, with weights: critical:6,default:3,low:1"`
 	Concurrency int       `envconfig:"GOFER_CONCURRENCY" default:"64" desc:"jobs that run at once"`
 	WorkerName  string    `envconfig:"GOFER_WORKER_NAME" desc:"name of this worker in results and events; unset means host name and a random part"`
 
+	// The sources of the pool. All of them count, and so do the proxies of the fleet's bucket. JoinProxies says
+	// which one wins if two name the same proxy. Proxies and ProxiesURL are secret because they hold passwords.
 	Proxies        string        `envconfig:"GOFER_PROXIES" secret:"true" desc:"proxies, comma separated, a line of the proxies file each"`
 	ProxiesFile    string        `envconfig:"GOFER_PROXIES_FILE" desc:"file with a proxy a line: URL [id=…] [tags=a,b] [region=…] [weight=…] [max_inflight=…] [rate=…] [gateway=yes] [session_ttl=…]; reread when it changes"`
 	ProxiesURL     string        `envconfig:"GOFER_PROXIES_URL" secret:"true" desc:"https URL of a list of proxies, or http on loopback: lines as in the proxies file or as sellers write them, at most 16 MiB in 30s; one with user and password has to stand in the file"`
 	ProxiesRefresh jobs.Duration `envconfig:"GOFER_PROXIES_REFRESH" default:"5m" desc:"pause between two looks at the list of GOFER_PROXIES_URL, 0.1s to 24h"`
 	Strategy       string        `envconfig:"GOFER_STRATEGY" default:"round_robin" desc:"round_robin, random, weighted, least_used or performance"`
 
+	// What one attempt may do and how long it may take. The first two lower a protection, so they are false by
+	// default. MaxWait and SiteMaxWait count from the moment at which the job began to wait for a proxy or a site.
 	AllowDirect         bool              `envconfig:"GOFER_ALLOW_DIRECT" default:"false" desc:"lets jobs ask for no proxy"`
 	AllowPrivateTargets bool              `envconfig:"GOFER_ALLOW_PRIVATE_TARGETS" default:"false" desc:"lets jobs fetch private and loopback addresses"`
 	AttemptTimeout      jobs.Duration     `envconfig:"GOFER_ATTEMPT_TIMEOUT" default:"30s" desc:"one attempt, 0.1s to 10m"`
@@ -49,6 +60,8 @@ type Config struct {
 	MaxWait             jobs.Duration     `envconfig:"GOFER_MAX_WAIT" default:"24h" desc:"how long a job waits for a usable proxy"`
 	SiteMaxWait         jobs.Duration     `envconfig:"GOFER_SITE_MAX_WAIT" default:"3m" desc:"how long a job waits for a site that does not answer"`
 
+	// Limits of one worker, not of the fleet: n workers together make n times as many attempts. Their site is the
+	// registrable domain.
 	HostRate        float64 `envconfig:"GOFER_HOST_RATE" default:"0" desc:"attempts a second that a worker makes at one site (all hosts of a registrable domain), such as 0.5; 0 means no bound"`
 	HostConcurrency int     `envconfig:"GOFER_HOST_CONCURRENCY" default:"0" desc:"attempts at once that a worker makes at one site; 0 means no bound"`
 
@@ -57,6 +70,7 @@ type Config struct {
 	Health  healthConfig
 	Streams streamConfig
 
+	// The worker's own server, its end and its log. CheckBind refuses an address beyond loopback without a token.
 	HTTPAddr     string        `envconfig:"GOFER_HTTP_ADDR" default:"127.0.0.1:9090" desc:"address of /metrics, /livez, /readyz and the API"`
 	AdminToken   string        `envconfig:"GOFER_ADMIN_TOKEN" secret:"true" desc:"bearer token of the API; needed to listen on more than loopback"`
 	DrainTimeout jobs.Duration `envconfig:"GOFER_DRAIN_TIMEOUT" default:"30s" desc:"how long a worker may take to end after SIGTERM, at least 1s; jobs that run until shortly before its end are handed back"`
@@ -85,7 +99,8 @@ type retryConfig struct {
 	NonIdempotent   bool              `envconfig:"GOFER_RETRY_NON_IDEMPOTENT" default:"false" desc:"tries POST and PATCH again although the first may have been received"`
 }
 
-// breakerConfig holds the variables of the breakers, one of which belongs to each proxy.
+// breakerConfig holds the variables of the breakers, one of which belongs to each proxy. Shared findings are in it
+// because they come from breakers.
 type breakerConfig struct {
 	FailureThreshold int           `envconfig:"GOFER_BREAKER_FAILURE_THRESHOLD" default:"5" desc:"failures within the window that open a proxy's breaker, 1 to 1000"`
 	Window           jobs.Duration `envconfig:"GOFER_BREAKER_WINDOW" default:"60s" desc:"rolling window of the failures"`
@@ -101,6 +116,7 @@ type healthConfig struct {
 }
 
 // streamConfig holds the limits of the streams. They apply when a stream is created, and later by gofer setup only.
+// A worker that finds other limits leaves them as they are: an owner may have set them by hand.
 type streamConfig struct {
 	ResultsMaxAge   jobs.Duration `envconfig:"GOFER_RESULTS_MAX_AGE" default:"24h" desc:"how long results are kept; at creation and by gofer setup"`
 	ResultsMaxBytes int64         `envconfig:"GOFER_RESULTS_MAX_BYTES" default:"0" desc:"room for results, 0 means no bound; when full, workers stop taking jobs; at creation and by gofer setup"`

@@ -24,7 +24,8 @@ func (c *Config) Policy() jobs.Policy {
 
 // Daemon is the worker that the environment asks for, with the proxies that ReadProxies returned; those of
 // GOFER_PROXIES_URL follow when the worker runs. The caller adds what is the
-// process's: listener, log and version.
+// process's: listener, log and version. It starts nothing, and the result is valid as long as c is, since it shares
+// the lists of c.
 func (c *Config) Daemon(proxies []proxylist.Proxy) daemon.Config {
 	policy := c.Policy()
 	return daemon.Config{
@@ -34,6 +35,8 @@ func (c *Config) Daemon(proxies []proxylist.Proxy) daemon.Config {
 		// The watch gets the proxies that are in use, so that its first call is about a change.
 		WatchProxies: func(ctx context.Context, use func([]proxylist.Proxy, error)) { c.WatchProxies(ctx, proxies, use) },
 		Strategy:     rotation.Strategy(c.Strategy), Breaker: c.breakerConfig(),
+		// Names that differ: KeepFindings is the opposite of GOFER_BREAKER_SHARE, so that the zero value of
+		// daemon.Config shares findings.
 		KeepFindings: !c.Breaker.Share, Policy: &policy, RetryBudget: c.retryBudget(), AttemptTimeout: c.AttemptTimeout.Std(),
 		FirstByteTimeout: c.FirstByteTimeout, StallTimeout: time.Duration(c.StallTimeout), UserAgent: c.UserAgent, MaxBodyBytes: c.MaxBodyBytes, MaxWait: c.MaxWait.Std(), SiteMaxWait: c.SiteMaxWait.Std(), HostRate: c.HostRate, HostConcurrency: c.HostConcurrency,
 		AllowDirect: c.AllowDirect, AllowPrivateTargets: c.AllowPrivateTargets,
@@ -59,7 +62,8 @@ func (c *Config) breakerConfig() breaker.Config {
 	}
 }
 
-// Settings are the limits of the streams, and the queues that have consumers.
+// Settings are the limits of the streams, and the queues that have consumers. A worker applies them when it creates
+// a stream, gofer setup also to streams that exist.
 func (c *Config) Settings() bus.Settings {
 	// Their weights are the loop's, and the streams need the names only.
 	names := make([]string, len(c.Queues))

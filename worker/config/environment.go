@@ -15,7 +15,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// Environment holds variables and their texts, by name. Nothing writes to it.
+// Environment holds variables and their texts, by name. Nothing writes to it. So any number of goroutines may read
+// it. A test passes its own Environment and leaves that of the process alone.
 type Environment map[string]string
 
 // OfProcess reads the environment of this process, in one pass. envconfig fills a struct that has a text for each variable: of
@@ -53,7 +54,8 @@ func OfProcess() (Environment, error) {
 	return env, nil
 }
 
-// Variable is the documentation of a variable.
+// Variable is the documentation of a variable. A table of all of them is the source of gofer config usage, of the
+// checks here and of cmd/gofer/README.md.
 type Variable struct {
 	Name, Default, Meaning string
 	Secret                 bool
@@ -61,7 +63,8 @@ type Variable struct {
 	MayBeEmpty bool
 }
 
-// Variables lists every variable in the order of Config.
+// Variables lists every variable in the order of Config. That order groups what belongs together, and all documents
+// keep it.
 func Variables() (out []Variable) {
 	eachVariable(reflect.ValueOf(new(Config)).Elem(), func(v Variable, _ reflect.Value) { out = append(out, v) })
 	return out
@@ -92,13 +95,15 @@ func eachVariable(of reflect.Value, use func(Variable, reflect.Value)) {
 }
 
 // texts are the variables that are set, without the blanks around their values, secrets excepted. An empty variable counts as
-// unset, as in the shell's ${VAR:-default}, unless it may be empty. The value of a secret may stand in a file.
+// unset, as in the shell's ${VAR:-default}, unless it may be empty. The value of a secret may stand in a file. A
+// reason names the variable and the path of its file, never a value.
 func (env Environment) texts() (set map[string]string, reasons []string) {
 	set = map[string]string{}
 	for _, v := range Variables() {
 		// An absent variable is the empty text.
 		value, present := env[v.Name]
 		trimmed := strings.TrimSpace(value)
+		// A secret may begin or end with a blank, so only its emptiness is judged by the trimmed text.
 		if !v.Secret {
 			value = trimmed
 		}
@@ -136,7 +141,8 @@ func secretIn(path string) (string, error) {
 }
 
 // fill sets each field of c from the variables that are set, and the others to their defaults. A reason names a variable
-// with a bad value without the value. That field gets its default, so that check does not report it again.
+// with a bad value without the value. That field gets its default, so that check does not report it again. The
+// order of the reasons is that of Config.
 func (c *Config) fill(set map[string]string) (reasons []string) {
 	eachVariable(reflect.ValueOf(c).Elem(), func(v Variable, field reflect.Value) {
 		// A variable that is set and wrong is reported once, here, and has its default for the later checks.
@@ -163,6 +169,8 @@ func assign(to any, written string) (err error) {
 		*to = written
 	case *bool:
 		*to, err = strconv.ParseBool(written)
+	// text.Int bounds a number to what an int64 holds. On 64-bit machines, where gofer is tested, an int holds the
+	// same.
 	case *int:
 		whole, err = text.Int(written)
 		*to = int(whole)
@@ -179,8 +187,8 @@ func assign(to any, written string) (err error) {
 	return err
 }
 
-// expectation says what the text of a variable looks like, as the end of a reason. Only the errors of lists of queues are repeated:
-// others may hold the text, which may be a secret.
+// expectation says what the text of a variable looks like, as the end of a reason. Only the errors of lists of queues are
+// repeated: others may hold the text, which may be a secret.
 func expectation(name string, of any, err error) string {
 	if b, ok := durationBound(name); ok && errors.Is(err, jobs.ErrTooLong) {
 		return "not " + b.String()

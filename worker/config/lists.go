@@ -50,7 +50,8 @@ func (l *queueList) UnmarshalText(list []byte) error {
 // statusList is a list of HTTP statuses. Whether they are in range is checked with the policy.
 type statusList []int
 
-// UnmarshalText reads statuses, comma separated. It never repeats the text in its error.
+// UnmarshalText reads statuses, comma separated. It never repeats the text in its error. An empty list is an error,
+// unlike that of bans: to retry no status is written as a policy, not as a forgotten value.
 func (l *statusList) UnmarshalText(list []byte) error {
 	var out statusList
 	for _, item := range text.Items(string(list)) {

@@ -11,7 +11,8 @@ import (
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
-// Error lists everything that is wrong with the configuration. Reasons begin with the variable and hold no value of a secret.
+// Error lists everything that is wrong with the configuration. Reasons begin with the variable and hold no value of
+// a secret. cmd/gofer maps it to exit code 78.
 type Error struct{ Reasons []string }
 
 // Error is a line for each reason.
@@ -51,7 +52,8 @@ func Load(env Environment) (Config, error) {
 	return c, nil
 }
 
-// LoadWorker also reads the proxies. The *Error names what is wrong with either, so that all of it can be repaired in one go.
+// LoadWorker also reads the proxies. The *Error names what is wrong with either, so that all of it can be repaired
+// in one go. The list of GOFER_PROXIES_URL is not fetched here: a worker must start while its server is down.
 func LoadWorker(env Environment) (Config, []proxylist.Proxy, error) {
 	c, err := Load(env)
 	proxies, proxiesErr := c.ReadProxies()
@@ -67,14 +69,14 @@ func LoadWorker(env Environment) (Config, []proxylist.Proxy, error) {
 	return c, proxies, nil
 }
 
-// IsSet reports whether a variable has a value of its own.
+// IsSet reports whether a variable has a value of its own. An empty variable has none, unless it may be empty.
 func (c *Config) IsSet(name string) bool {
 	_, set := c.set[name]
 	return set
 }
 
 // Show is the value of a variable and where it comes from, "environment", "context NAME" or "default". Of a secret it shows only
-// that it is set.
+// that it is set. The value is the text as it was written, so "1m" is not shown as "60s".
 func (c *Config) Show(v Variable) (value, source string) {
 	source = "environment"
 	if c.context != "" && strings.HasPrefix(v.Name, "GOFER_NATS_") {
@@ -99,6 +101,7 @@ func ownByMachine() []string {
 // Hash tells two configurations apart: equal hashes mean equal values of all variables that a fleet shares. A metric shows it, so
 // that a worker with an old configuration stands out. It holds nothing of a secret, for short ones could be guessed from it.
 func (c *Config) Hash() string {
+	// The order of Variables is fixed, and %q separates values that hold line ends.
 	sum := sha256.New()
 	for _, v := range Variables() {
 		// Show masks secrets, so only whether one is set goes into the sum.
@@ -106,5 +109,6 @@ func (c *Config) Hash() string {
 			fmt.Fprintf(sum, "%s=%q\n", v.Name, value)
 		}
 	}
+	// Six bytes tell the configurations of one fleet apart; the hash protects nothing.
 	return hex.EncodeToString(sum.Sum(nil)[:6])
 }

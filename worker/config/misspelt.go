@@ -24,6 +24,7 @@ func misspelt(env Environment) (reasons []string) {
 		}
 		reasons = append(reasons, reason)
 	}
+	// A map has no order, and the same mistakes must give the same text.
 	slices.Sort(reasons)
 	return reasons
 }

@@ -50,7 +50,8 @@ func (env Environment) Choose(server, context string) (Environment, error) {
 	return chosen, nil
 }
 
-// natsContext is the part of a context's file that gofer uses, or has to refuse.
+// natsContext is the part of a context's file that gofer uses, or has to refuse. Members that it does not list have
+// no influence on how the server is reached, or on who the user is.
 type natsContext struct {
 	URL      string `json:"url"`
 	Creds    string `json:"creds"`
@@ -65,6 +66,7 @@ type natsContext struct {
 	Domain   string `json:"jetstream_domain"`
 	TLSFirst bool   `json:"tls_first"`
 
+	// Members that supported refuses, if they have a value.
 	NSC       string `json:"nsc"`
 	UserJWT   string `json:"user_jwt"`
 	Socks     string `json:"socks_proxy"`
@@ -72,7 +74,8 @@ type natsContext struct {
 	WinStore  string `json:"windows_cert_store"`
 }
 
-// readContext reads a context as variables of gofer. Its errors hold no value of the file.
+// readContext reads a context as variables of gofer. Its errors hold no value of the file. The context that the
+// nats command has selected is not used by itself: it changes under a worker without a trace.
 func (env Environment) readContext(name string) (Environment, error) {
 	dir, err := env.contextDir()
 	if err != nil {
@@ -102,7 +105,8 @@ func (env Environment) readContext(name string) (Environment, error) {
 	return c.variables(env["HOME"]), nil
 }
 
-// contextDir is where the nats command keeps its contexts.
+// contextDir is where the nats command keeps its contexts. It follows the XDG rule as that command does, on every
+// system.
 func (env Environment) contextDir() (string, error) {
 	parent := env["XDG_CONFIG_HOME"]
 	if parent == "" && env["HOME"] == "" {
@@ -148,6 +152,7 @@ func (c *natsContext) supported() error {
 // variables are the settings as variables of gofer. As with the nats command, paths may begin with ~ and name variables, and of
 // several credentials the user counts before the file, and the file before the nkey.
 func (c *natsContext) variables(home string) Environment {
+	// Only these members are paths; a password that begins with ~ stays as it is.
 	path := func(name string) string {
 		name = os.ExpandEnv(name)
 		if rest, ok := strings.CutPrefix(name, "~"); ok {

@@ -6,7 +6,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// optionalDuration is a duration, or off.
+// optionalDuration is a duration, or off. The zero value is the duration 0, not off, so a bound that was forgotten
+// is refused by check.
 type optionalDuration jobs.Duration
 
 // off is no bound. Packages to which zero is the default take it so. No duration that somebody writes has this

@@ -44,7 +44,8 @@ func splitProxies(list string) (entries []string, err error) {
 	return entries, nil
 }
 
-// maxEntry bounds one entry of GOFER_PROXIES, in bytes.
+// maxEntry bounds one entry of GOFER_PROXIES, in bytes. A longer one is a mistake, such as a whole file in the
+// variable.
 const maxEntry = 64 << 10
 
 // filedProxies reads the file again at each call, because it is called when the file has changed.
@@ -59,7 +60,8 @@ func (c *Config) filedProxies() ([]proxylist.Proxy, error) {
 	return proxylist.ParseList(bytes.NewReader(data))
 }
 
-// ParseProxies reads a list of proxies, one a line. Each line of the error begins with the name of the list.
+// ParseProxies reads a list of proxies, one a line. Each line of the error begins with the name of the list. One
+// broken line refuses the list, as everywhere, so that half a list never becomes a pool.
 func ParseProxies(name string, list io.Reader) ([]proxylist.Proxy, error) {
 	proxies, err := proxylist.ParseList(list)
 	if err != nil {
@@ -81,7 +83,8 @@ func linesOf(source string, err error) (lines []string) {
 func JoinProxies(own, fetched []proxylist.Proxy) []proxylist.Proxy { return union(fetched, own) }
 
 // union is a followed by what b adds. A proxy that both name has the place of a and the settings of b. So the file wins over the
-// variable, which cannot be edited while a worker runs, and both win over the list of a URL, which somebody else may write.
+// variable, which cannot be edited while a worker runs, and both win over the list of a URL, which somebody else
+// may write. Two proxies are the same if their IDs are equal. Neither a nor b is changed.
 func union(a, b []proxylist.Proxy) []proxylist.Proxy {
 	out := make([]proxylist.Proxy, 0, len(a)+len(b))
 	at := make(map[string]int, len(a)+len(b))

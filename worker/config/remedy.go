@@ -40,6 +40,7 @@ func Lines(err error) (lines []string) {
 	case interface{ Unwrap() []error }:
 		parts = e.Unwrap()
 	case interface{ Unwrap() error }:
+		// A wrapper with a text of its own keeps it: below, only a text that equals its parts is replaced by them.
 		parts = []error{e.Unwrap()}
 	}
 	var texts []string
@@ -87,7 +88,8 @@ func remedyOf(err error) string {
 	return ""
 }
 
-// remedies are what to do about the errors that a variable cures, whatever their text.
+// remedies are what to do about the errors that a variable cures, whatever their text. Errors whose remedy depends
+// on what the server said have a type, which remedyOf asks first.
 func remedies() []struct {
 	cause  error
 	remedy string
@@ -123,7 +125,8 @@ func withVariable(err error) string {
 }
 
 // setupRemedy is what to do when the server refuses a stream or a consumer, by the error code of JetStream
-// (nats-server/server/errors.json). The text of the error says what is the matter; this says which setting cures it.
+// (nats-server/server/errors.json). The text of the error says what is the matter; this says which setting cures
+// it. An unknown code has no remedy, rather than a guess.
 func setupRemedy(e *bus.SetupError) string {
 	switch e.Code {
 	case 10113:
@@ -163,7 +166,8 @@ func repairs(differences []bus.Difference) string {
 	return strings.Join(out, "; ")
 }
 
-// Repair says how to repair one difference. It promises nothing of gofer setup that the server refuses.
+// Repair says how to repair one difference. It promises nothing of gofer setup that the server refuses. Empty means
+// that nothing is to be done, or that the difference itself says it.
 func Repair(d bus.Difference) string {
 	if d.Refused != "" {
 		// The code of the refusal may have a remedy of its own.
@@ -181,6 +185,7 @@ func Repair(d bus.Difference) string {
 			return fmt.Sprintf("the server never changes that: save what is in it with nats stream backup %[1]s DIR, delete it with nats stream rm %[1]s, and run gofer setup", name)
 		}
 		return "the server never changes that: delete the consumer with nats consumer rm, and run gofer setup; its readers begin again with the oldest message"
+	// An owner may choose this value, so it needs no repair.
 	case bus.OwnersChoice:
 	}
 	return ""

@@ -29,7 +29,8 @@ const (
 	maxReason = 300
 )
 
-// proxiesURL reads GOFER_PROXIES_URL; nil means that it is not set. The error is a reason that holds nothing of the URL.
+// proxiesURL reads GOFER_PROXIES_URL; nil means that it is not set. The error is a reason that holds nothing of the
+// URL. It parses at each call, so Config keeps the URL in one form only.
 func (c *Config) proxiesURL() (*url.URL, error) {
 	written := strings.TrimSpace(c.ProxiesURL)
 	if written == "" {
@@ -47,7 +48,8 @@ func (c *Config) proxiesURL() (*url.URL, error) {
 	return u, nil
 }
 
-// loopbackHost reports whether a host of a URL is this machine.
+// loopbackHost reports whether a host of a URL is this machine. A name other than localhost may be looked up as
+// anything, so it does not count.
 func loopbackHost(host string) bool {
 	ip := net.ParseIP(host)
 	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
@@ -90,6 +92,7 @@ func newRemoteList(u *url.URL, userAgent string) *remoteList {
 	if u.Scheme == "http" {
 		dialer.Control = onlyLoopback // whatever the name stands for
 	}
+	// The bounds on header and body hold for a server that is hostile: the list belongs to somebody else.
 	return &remoteList{url: u, userAgent: userAgent, client: &http.Client{
 		// Each fetch has its own connection: minutes lie between two of them.
 		Transport:     &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true, ForceAttemptHTTP2: true, MaxResponseHeaderBytes: 64 << 10},
@@ -133,7 +136,8 @@ func transportError(err error) error {
 	return errors.New(reason)
 }
 
-// answerBody is the body of an answer. What a server sent, such as the reason why it ends the connection, is in no error of it.
+// answerBody is the body of an answer. What a server sent, such as the reason why it ends the connection, is in no
+// error of it. io.EOF passes unchanged, since readers compare it.
 type answerBody struct{ io.Reader }
 
 // Read reads from the body.
@@ -185,6 +189,7 @@ func (l *remoteList) take(answer *http.Response) (changed bool, err error) {
 	now := [sha256.Size]byte(sum.Sum(nil))
 	// The sum notices a change even if the server knows no ETag.
 	changed = !l.known || now != l.sum
+	// The state of the last good response changes as a whole, and only here.
 	l.proxies, l.known, l.sum = proxies, true, now
 	l.etag, l.modified = answer.Header.Get("Etag"), answer.Header.Get("Last-Modified")
 	return changed, nil

@@ -13,8 +13,9 @@ import (
 
 // WatchProxies keeps the proxies of GOFER_PROXIES, GOFER_PROXIES_FILE and GOFER_PROXIES_URL up to date until ctx ends; own are
 // those of the first two at the start. It calls use with each new list of all of them, one call after the other, and with none
-// before the URL was asked once, so that the first call is about all parts. An error beside a list, or without one if nothing is new, says why a part cannot be read, a line for each broken line of it: the last good
-// state of this part stays. Without a file and without a URL it returns at once.
+// before the URL was asked once, so that the first call is about all parts. An error beside a list, or without one if
+// nothing is new, says why a part cannot be read, a line for each broken line of it: the last good state of this part
+// stays. Without a file and without a URL it returns at once.
 func (c *Config) WatchProxies(ctx context.Context, own []proxylist.Proxy, use func([]proxylist.Proxy, error)) {
 	// The URL was checked when the environment was loaded.
 	u, err := c.proxiesURL()
@@ -41,13 +42,15 @@ type proxyWatch struct {
 	news         bool // a part was taken over that use was not told
 }
 
-// part is the last good state of a part of the list, and why the present one cannot be read.
+// part is the last good state of a part of the list, and why the present one cannot be read. A part that was never
+// read is empty and has the error, if there is one.
 type part struct {
 	proxies []proxylist.Proxy
 	err     error
 }
 
-// take takes over a part, or notes why it cannot be read.
+// take takes over a part, or notes why it cannot be read. p is one of the two parts of w. The function calls use,
+// and so blocks while a pool is rebuilt.
 func (w *proxyWatch) take(p *part, proxies []proxylist.Proxy, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -69,7 +72,7 @@ func (w *proxyWatch) take(p *part, proxies []proxylist.Proxy, err error) {
 }
 
 // followFile reads the file after a second and then, once a second, when it has changed: that may have been between the start,
-// when somebody read it, and now.
+// when somebody read it, and now. One goroutine calls it, so last needs no lock.
 func (w *proxyWatch) followFile(ctx context.Context, c *Config) {
 	last := fileStamp{size: -1} // no file's
 	tick := time.NewTicker(time.Second)
@@ -96,7 +99,8 @@ func (w *proxyWatch) followFile(ctx context.Context, c *Config) {
 // usual pause.
 const firstRetry = time.Second
 
-// followURL fetches the list at once and then after each pause.
+// followURL fetches the list at once and then after each pause. The pause is every, minus up to a tenth. After a
+// failure it is a second at first, and doubles up to every.
 func (w *proxyWatch) followURL(ctx context.Context, list *remoteList, every time.Duration) {
 	retry := min(firstRetry, every)
 	for failing := false; ; {

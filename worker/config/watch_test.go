@@ -63,7 +63,8 @@ func TestFileIsReadWhenItHasChanged(t *testing.T) {
 
 func TestWithoutAFileNothingIsWatched(t *testing.T) {
 	c := config.Config{Proxies: "http://192.0.2.1:80"}
-	c.WatchProxies(t.Context(), nil, func([]proxylist.Proxy, error) { t.Error("a list was read") }) // it would wait for the test to end
+	// It would wait for the test to end.
+	c.WatchProxies(t.Context(), nil, func([]proxylist.Proxy, error) { t.Error("a list was read") })
 }
 
 // TestAFileThatIsReadFirstWaitsForTheURL: who is told a list takes it for the answer of every part. The file is a pipe, which
