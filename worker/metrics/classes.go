@@ -12,11 +12,12 @@ import (
 
 // classCounters are the counters of a metric that differ only in their label class. Most combinations of an outcome and a class
 // never come: a counter is made when it is first needed, and the one that comes most often at once, so that its rate is right
-// from the first event on.
+// from the first event on. Any number of goroutines may use it.
 type classCounters struct {
-	set      *vm.Set
-	name     string
-	labels   []string // without class
+	set    *vm.Set
+	name   string
+	labels []string // without class
+	// counters has one place for each class: no status, 2xx, 3xx, 4xx, 5xx. A place is set once and never changed.
 	counters [5]atomic.Pointer[vm.Counter]
 }
 

@@ -10,6 +10,8 @@ import (
 )
 
 // page is a metrics page in the making, in the Prometheus text format, version 0.0.4. One goroutine writes it.
+// families has every metric by name. A sample of a metric that is not in it would get an empty HELP line; a test
+// compares the two.
 type page struct {
 	families map[string]Family
 	out      []byte
@@ -51,6 +53,7 @@ func (p *page) one(name string, value float64) {
 func (p *page) annotated(samples []byte) {
 	last := ""
 	for line := range bytes.Lines(samples) {
+		// The library may write comments of its own, such as TYPE lines.
 		if line[0] == '#' {
 			continue
 		}
@@ -75,7 +78,7 @@ func (p *page) familyOf(line []byte) string {
 }
 
 // appendValue appends a number as Prometheus reads it. Whole numbers that a float64 holds exactly are written without a
-// fraction.
+// fraction. Infinity and NaN are written as the format has them.
 func appendValue(out []byte, v float64) []byte {
 	// Exact up to 2^53.
 	if v == math.Trunc(v) && math.Abs(v) < 1<<53 {

@@ -2,7 +2,8 @@ package metrics
 
 import "slices"
 
-// Family is one metric of the page: its name, its type and the sentence that goes with it.
+// Family is one metric of the page: its name, its type and the sentence that goes with it. A name or a meaning that
+// changes breaks dashboards, so it is an entry of the changelog.
 type Family struct{ Name, Type, Help string }
 
 // Families lists every metric that a page can have, so that dashboards, alert rules and documents can be compared

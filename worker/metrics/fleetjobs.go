@@ -2,7 +2,8 @@ package metrics
 
 import "github.com/gofer-mq/gofer/jobs"
 
-// writeFleetJobs shows what the queues of the fleet hold. While nobody has counted, there are no samples: zero would be wrong.
+// writeFleetJobs shows what the queues of the fleet hold. While nobody has counted, there are no samples: zero
+// would be wrong. Running jobs are not written as waiting; gofer_consumer_ack_pending has them.
 func (m *Registry) writeFleetJobs(p *page) {
 	if m.gauges.FleetJobs == nil {
 		return
@@ -11,6 +12,7 @@ func (m *Registry) writeFleetJobs(p *page) {
 	if queues == nil {
 		return
 	}
+	// Summed first and written next: the format wants the samples of a metric together.
 	counts, oldest, overdue := map[[2]string]uint64{}, map[[2]string]float64{}, uint64(0)
 	for queue, q := range queues {
 		overdue += q.Overdue

@@ -8,7 +8,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// queueLabels are the queues served, at most 32, and the one label for all others, which is a valid name of a queue, too.
+// queueLabels are the queues served, at most 32, and the one label for all others, which is a valid name of a
+// queue, too. The common label comes first, so that it has a place even with 32 queues.
 func queueLabels(served []string) []string {
 	labels := []string{rollup.Other}
 	for _, queue := range served[:min(len(served), 32)] {
@@ -28,7 +29,8 @@ func (m *Registry) queue(name string) string {
 	return rollup.Other
 }
 
-// labelText writes labels, names and values in turn, as a metric's name has them; empty without labels.
+// labelText writes labels, names and values in turn, as a metric's name has them; empty without labels. An odd last
+// name is a mistake of the program and panics.
 func labelText(labels []string) string {
 	if len(labels) == 0 {
 		return ""
@@ -44,7 +46,8 @@ func labelText(labels []string) string {
 	return string(append(text, '}'))
 }
 
-// pick returns the element of a label, or that of the common label "other" if the list has no such label.
+// pick returns the element of a label, or that of the common label "other" if the list has no such label. So list
+// must have "other", or hold every label that can come.
 func pick[V any](list map[string]V, label string) V {
 	if v, ok := list[label]; ok {
 		return v
@@ -65,12 +68,16 @@ func states() []string { return []string{"closed", "half_open", "open"} }
 // siteStates are the states of a site in which a job waits for it.
 func siteStates() []string { return []string{"new", "resting", "testing", "returning"} }
 
+// asyncKinds are the errors that NATS reports outside a call.
 func asyncKinds() []string { return []string{"permission", "slow_consumer", rollup.Other} }
 
+// ackKinds are the messages of a worker about a job that it holds.
 func ackKinds() []string { return []string{"heartbeat", "ack", "hand_back"} }
 
+// retryKinds tell where a retry waits: in the worker, or in the stream.
 func retryKinds() []string { return []string{jobs.RetryInline, jobs.RetryScheduled} }
 
+// faults are those that a retry may be due to; any other one counts as "other".
 func faults() []string {
 	return []string{string(jobs.FaultProxy), string(jobs.FaultTarget), string(jobs.FaultPair), string(jobs.FaultUnclear), rollup.Other}
 }
@@ -80,6 +87,7 @@ func deadReasons() []string {
 	return slices.DeleteFunc(rollup.JobErrors(), func(code string) bool { return code == jobs.ErrCancelled })
 }
 
+// strategies are all that a fleet may switch to while the worker runs, not the current one alone.
 func strategies() (out []string) {
 	for _, s := range rotation.Strategies() {
 		out = append(out, string(s))

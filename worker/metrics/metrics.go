@@ -16,7 +16,8 @@ import (
 )
 
 // Gauges are what a metrics page reads at the moment it is asked for. A function that is nil leaves its metric out;
-// none may block, for it delays the whole page.
+// none may block, for it delays the whole page. They are called by the goroutine that writes the page, so they must
+// be safe beside the worker's own goroutines.
 type Gauges struct {
 	// Version and Revision are those of the program, ConfigHash tells configurations apart.
 	Version, Revision, ConfigHash string
@@ -88,18 +89,21 @@ type FleetJobs struct {
 // Registry counts what happens and writes it as a Prometheus page. Make one with New; it may be shared by any
 // number of goroutines. Labels come from closed lists, so the page keeps its size whatever jobs say.
 type Registry struct {
-	gauges   Gauges
+	gauges Gauges
+	// The maps are filled by New and only read later, so they need no lock. The counters in them are atomic.
 	families map[string]Family
 	set      *vm.Set
 	proxies  proxyCounters
 
-	taken       map[string]*vm.Counter
-	again       map[string]*vm.Counter
-	queueWait   *vm.PrometheusHistogram
-	jobs        map[[2]string]*classCounters // queue, outcome
-	dead        map[string]*vm.Counter
-	durations   map[string]*vm.PrometheusHistogram
-	perJob      *vm.PrometheusHistogram
+	// Counters of jobs. Keys are the labels, and "other" stands for the rest.
+	taken     map[string]*vm.Counter
+	again     map[string]*vm.Counter
+	queueWait *vm.PrometheusHistogram
+	jobs      map[[2]string]*classCounters // queue, outcome
+	dead      map[string]*vm.Counter
+	durations map[string]*vm.PrometheusHistogram
+	perJob    *vm.PrometheusHistogram
+	// Counters of attempts, picks and retries.
 	attempts    map[string]*classCounters // by reason, "none" when there is an answer
 	attemptTime map[bool]*vm.PrometheusHistogram
 	bytes       *vm.Counter
@@ -111,6 +115,7 @@ type Registry struct {
 	retries     map[[2]string]*vm.Counter // kind, fault
 	retryDelay  *vm.PrometheusHistogram
 	transitions map[[2]string]*vm.Counter
+	// Counters of the connection to NATS. The maps from bool hold the confirmed ones under true.
 	reconnects  *vm.Counter
 	asyncErrors map[string]*vm.Counter
 	acks        map[string]map[bool]*vm.Counter
@@ -193,7 +198,8 @@ func (m *Registry) makeRotation() {
 	}
 }
 
-// makeNATS creates the series about the connection and what is published on it.
+// makeNATS creates the series about the connection and what is published on it. Their labels do not depend on the
+// configuration.
 func (m *Registry) makeNATS() {
 	m.reconnects = m.counter("gofer_nats_reconnects_total")
 	m.asyncErrors = m.counters("gofer_nats_async_errors_total", "kind", asyncKinds())
@@ -210,6 +216,7 @@ func (m *Registry) makeNATS() {
 }
 
 // CountTaken counts a job that was taken after a wait. That of one that somebody had taken before is not measured.
+// The time of a second delivery would include the run of the first.
 func (m *Registry) CountTaken(queue string, waited time.Duration, again bool) {
 	queue = m.queue(queue)
 	m.taken[queue].Inc()
@@ -220,7 +227,8 @@ func (m *Registry) CountTaken(queue string, waited time.Duration, again bool) {
 	m.queueWait.Update(waited.Seconds())
 }
 
-// CountPick counts a pick of a proxy, and why none was to be had.
+// CountPick counts a pick of a proxy, and why none was to be had. took counts also
+// if the pick found nothing.
 func (m *Registry) CountPick(strategy rotation.Strategy, took time.Duration, err error) {
 	m.pickTime.Update(took.Seconds())
 	counter := m.selections[string(strategy)]
@@ -232,14 +240,15 @@ func (m *Registry) CountPick(strategy rotation.Strategy, took time.Duration, err
 	}
 }
 
-// CountSiteWait counts a job that has to wait for its site, by the state of the site.
+// CountSiteWait counts a job that has to wait for its site, by the state of the site. An unknown state has no
+// series and is left out.
 func (m *Registry) CountSiteWait(state string) {
 	if counter := m.siteWaits[state]; counter != nil {
 		counter.Inc()
 	}
 }
 
-// CountAttempt counts an attempt that ended.
+// CountAttempt counts an attempt that ended. A counter never goes down, so bytes below zero count as none.
 func (m *Registry) CountAttempt(f rollup.AttemptFact) {
 	reason := f.Reason
 	if reason == "" && f.Fault == jobs.FaultNone {
@@ -254,13 +263,15 @@ func (m *Registry) CountAttempt(f rollup.AttemptFact) {
 	m.proxies.count(f)
 }
 
-// CountJob counts a job whose result was stored.
+// CountJob counts a job whose result was stored. An outcome of a newer worker counts as failed, since the label's
+// values are closed.
 func (m *Registry) CountJob(f rollup.JobFact) {
 	outcome := f.Outcome
 	if !slices.Contains(outcomes(), outcome) {
 		outcome = jobs.Failed
 	}
 	m.jobs[[2]string{m.queue(f.Queue), outcome}].inc(f.Status)
+	// A cancelled job has no histogram.
 	if d := m.durations[outcome]; d != nil {
 		d.Update(f.Duration.Seconds())
 	}
@@ -273,6 +284,7 @@ func (m *Registry) CountDeadLetter(reason string) { pick(m.dead, reason).Inc() }
 // CountRetry counts an announced retry.
 func (m *Registry) CountRetry(e jobs.RetryEvent) {
 	kind, fault := e.Kind, string(e.Fault)
+	// What does not wait in the worker waits in the stream, also with a kind that this version does not know.
 	if kind != jobs.RetryInline {
 		kind = jobs.RetryScheduled
 	}
@@ -283,7 +295,8 @@ func (m *Registry) CountRetry(e jobs.RetryEvent) {
 	m.retryDelay.Update(e.Delay.Seconds())
 }
 
-// CountBreakerChange counts a breaker that changed its state.
+// CountBreakerChange counts a breaker that changed its state. A change between equal or unknown states has no
+// series and is left out.
 func (m *Registry) CountBreakerChange(e jobs.BreakerEvent) {
 	if c := m.transitions[[2]string{e.FromState, e.ToState}]; c != nil {
 		c.Inc()
@@ -303,7 +316,8 @@ func (m *Registry) CountAck(kind string, ok bool) {
 	}
 }
 
-// CountFlush counts a flush of the rollups.
+// CountFlush counts a flush of the rollups. ok is false when the server did not confirm it; the same hours are
+// flushed again later.
 func (m *Registry) CountFlush(ok bool) { m.flushes[ok].Inc() }
 
 // CountPublish counts a message: "result", "retry", "dead", "event", "rollup"; anything else is "other". Took is zero when
@@ -337,7 +351,8 @@ func (m *Registry) byOutcome(name string, labels ...string) map[bool]*vm.Counter
 	}
 }
 
-// histogram creates a histogram with the given upper bounds, in seconds or bytes.
+// histogram creates a histogram with the given upper bounds, in seconds or bytes. The bounds are those of the
+// buckets without +Inf, which the library adds.
 func (m *Registry) histogram(name string, bounds []float64, labels ...string) *vm.PrometheusHistogram {
 	return m.set.NewPrometheusHistogramExt(name+labelText(labels), bounds)
 }

@@ -14,7 +14,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// Write returns the page. Of proxies it names the busiest, at most that many; none by default.
+// Write returns the page. Of proxies it names the busiest, at most that many; none by default. Pages may be written
+// at the same time. Each belongs to its caller.
 func (m *Registry) Write(proxies int) []byte {
 	began := time.Now()
 	var buf bytes.Buffer
@@ -25,6 +26,7 @@ func (m *Registry) Write(proxies int) []byte {
 	p.sample("gofer_build_info", 1, "version", m.gauges.Version, "revision", m.gauges.Revision, "go_version", runtime.Version())
 	p.family("gofer_config_hash_info")
 	p.sample("gofer_config_hash_info", 1, "hash", m.gauges.ConfigHash)
+	// The two families above are not counters, so the library does not have them.
 	p.annotated(buf.Bytes())
 	m.writeStates(&p)
 	m.writeLoop(&p)
@@ -43,7 +45,8 @@ func (m *Registry) Write(proxies int) []byte {
 	return p.out
 }
 
-// writeStates writes the gauges of the worker's state. A function that is nil leaves its metric out.
+// writeStates writes the gauges of the worker's state. A function that is nil leaves its metric out. The order of
+// the maps is random; the format allows any order of families.
 func (m *Registry) writeStates(p *page) {
 	g := &m.gauges
 	for name, state := range map[string]func() bool{"gofer_ready": g.Ready, "gofer_draining": g.Draining, "gofer_nats_connected": g.Connected, "gofer_pool_failing": g.InOutage} {
@@ -87,7 +90,8 @@ func (m *Registry) writeStates(p *page) {
 	}
 }
 
-// writeLoop writes the counters that the loop keeps itself.
+// writeLoop writes the counters that the loop keeps itself. They are read in one call, so that the samples belong
+// to one moment.
 func (m *Registry) writeLoop(p *page) {
 	if m.gauges.Loop == nil {
 		return
@@ -121,7 +125,8 @@ func (m *Registry) writeQueues(p *page) {
 	}
 }
 
-// byQueue writes a line for each queue served, and one for all others together.
+// byQueue writes a line for each queue served, and one for all others together. A queue that is served and not in
+// queues has the value zero.
 func (m *Registry) byQueue(p *page, name string, queues iter.Seq[string], value func(string) int64) {
 	sums := map[string]int64{}
 	for queue := range queues {
