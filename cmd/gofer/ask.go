@@ -10,10 +10,11 @@ import (
 	"golang.org/x/term"
 )
 
-// confirm asks before something is done to n things. A single thing that was named is never asked about. What a filter found is, so
-// filtered is true then. Without a terminal nobody can answer: then the user has to write --yes, or the call is a usage error, even if
-// the filter found nothing, so that a script fails on its first day. Any answer but y and yes means no, also the end of the input.
-// The question goes to standard error, so that the output of a verb stays clean when it is piped.
+// confirm asks before something is done to n things. A single thing that was named is never asked about. What a filter
+// found is, so filtered is true then. Without a terminal nobody can answer: then the user has to write --yes, or the call
+// is a usage error, even if the filter found nothing, so that a script fails on its first day. Any answer but y and yes
+// means no, also the end of the input. The question goes to standard error, so that the output of a verb stays clean when
+// it is piped.
 func (a *app) confirm(yes bool, n int, filtered bool, question string) error {
 	if yes || n <= 1 && !filtered || n == 0 && a.interactive {
 		return nil
@@ -36,6 +37,7 @@ func (a *app) confirm(yes bool, n int, filtered bool, question string) error {
 }
 
 // isTerminal reports whether a person types what from reads. A pipe, a file and a test's buffer are no terminals.
+// term asks the operating system, so a device such as /dev/null is no terminal either.
 func isTerminal(from io.Reader) bool {
 	f, isFile := from.(*os.File)
 	return isFile && term.IsTerminal(int(f.Fd()))

@@ -55,7 +55,8 @@ func (a *app) breakersResetCommand() *cobra.Command {
 }
 
 // workerBreakers is one worker's answer. Total also counts the breakers for which the answer has no room. It
-// mirrors the answer of control.Breakers; a worker bounds its list and says how many there are in Total.
+// mirrors the answer of control.Breakers; a worker bounds its list and says how many there are in Total. A member
+// that a newer worker adds is ignored.
 type workerBreakers struct {
 	Worker   string          `json:"worker"`
 	Total    int             `json:"total"`
@@ -74,6 +75,7 @@ func (a *app) breakersLs(ctx context.Context, s *session, _ []string) error {
 			a.note("worker %s has %d breakers; those shown are %d, the ones that are not closed first", w.Worker, w.Total, len(w.Breakers))
 		}
 	}
+	// Programs get the answers of the workers as they are, and may add them up in another way.
 	if a.json {
 		return a.printJSON(list)
 	}
@@ -93,6 +95,8 @@ func mergeBreakers(list []workerBreakers) []*fleetBreaker {
 	fleet := map[string]*fleetBreaker{}
 	for _, w := range list {
 		for _, b := range w.Breakers {
+			// FailureCount begins below zero, so that the first worker sets the threshold even if it has no
+			// failures.
 			if fleet[b.ProxyID] == nil {
 				fleet[b.ProxyID] = &fleetBreaker{ProxyID: b.ProxyID, Workers: map[string]int{}, FailureCount: -1}
 			}
@@ -104,6 +108,8 @@ func mergeBreakers(list []workerBreakers) []*fleetBreaker {
 
 // worstFirst sorts those in front that most workers cannot use. The order is kept otherwise.
 func worstFirst(list []*fleetBreaker) []*fleetBreaker {
+	// A worker that cannot use the proxy weighs more than one that avoids it: an avoided proxy is still used as a
+	// last resort.
 	trouble := func(f *fleetBreaker) int {
 		avoided := 0
 		if f.AvoidedUntil != nil {
@@ -115,7 +121,8 @@ func worstFirst(list []*fleetBreaker) []*fleetBreaker {
 	return list
 }
 
-// breakerTable makes a row for each proxy.
+// breakerTable makes a row for each proxy. The header is returned with the rows, because gofer top puts both into a
+// panel.
 func breakerTable(list []*fleetBreaker) (header table.Row, rows []table.Row) {
 	for _, f := range list {
 		rows = append(rows, table.Row{
@@ -127,6 +134,7 @@ func breakerTable(list []*fleetBreaker) (header table.Row, rows []table.Row) {
 
 // fleetBreaker is what the workers say of one proxy: in how many workers its breaker is in which state, the failures in the
 // worker that has the most, the first test that any of them has planned, and until when the proxy is avoided.
+// NextTestTime is nil if no worker has planned a test.
 type fleetBreaker struct {
 	ProxyID          string         `json:"proxy_id"`
 	Workers          map[string]int `json:"workers"`
@@ -137,15 +145,18 @@ type fleetBreaker struct {
 	AvoidedBy        string         `json:"avoided_by,omitempty"`
 }
 
-// add adds the breaker of one more worker.
+// add adds the breaker of one more worker. The order of the workers has no influence, except for which of two
+// workers with equal values is named.
 func (f *fleetBreaker) add(b admin.Breaker) {
 	f.Workers[b.State]++
 	if b.FailureCount > f.FailureCount {
 		f.FailureCount, f.FailureThreshold = b.FailureCount, b.FailureThreshold
 	}
+	// The earliest test is shown: after it the proxy may be used again in some worker.
 	if b.NextTestTime != nil && (f.NextTestTime == nil || b.NextTestTime.Before(*f.NextTestTime)) {
 		f.NextTestTime = b.NextTestTime
 	}
+	// The latest end, and who has reported it.
 	if b.AvoidedUntil != nil && (f.AvoidedUntil == nil || f.AvoidedUntil.Before(*b.AvoidedUntil)) {
 		f.AvoidedUntil, f.AvoidedBy = b.AvoidedUntil, b.AvoidedBy
 	}
@@ -156,7 +167,8 @@ func (f *fleetBreaker) failures() string {
 	return fmt.Sprintf("%d of %d", f.FailureCount, f.FailureThreshold)
 }
 
-// avoided says for how long some workers use the proxy only as a last resort.
+// avoided says for how long some workers use the proxy only as a last resort. The time may have passed since the
+// worker answered; it is never shown as negative.
 func (f *fleetBreaker) avoided() string {
 	if f.AvoidedUntil == nil {
 		return ""
@@ -165,7 +177,8 @@ func (f *fleetBreaker) avoided() string {
 }
 
 // breakersReset closes one breaker or all of them, in every worker that answers. It fails if no worker has the proxy.
-// Workers that do not answer keep their breakers, so the count of workers is printed.
+// Workers that do not answer keep their breakers, so the count of workers is printed. A breaker that is closed may
+// open again at the next failures: a reset repairs nothing.
 func (a *app) breakersReset(ctx context.Context, s *session, args []string) error {
 	var request control.ResetRequest
 	what := "every proxy"

@@ -16,7 +16,7 @@ import (
 
 // bulk are the flags of a command that acts on many things at once. Each flag that is given narrows the choice
 // further. Commands that act on jobs and on dead letters embed it, so both speak of queue, site and since
-// alike.
+// alike. queue with an ID is no filter: it names the queue in which the ID is looked up.
 type bulk struct {
 	queue, site string
 	since       sinceFlag
@@ -38,7 +38,7 @@ type sinceFlag struct {
 	given bool
 }
 
-// String is the time as it is written; empty if there is none.
+// String is the time as it is written; empty if there is none. Help shows no default while it is empty.
 func (s *sinceFlag) String() string {
 	if !s.given {
 		return ""
@@ -71,7 +71,8 @@ func (s *sinceFlag) Set(written string) error {
 const maxIDs = 1_000_000
 
 // ids returns the IDs that the arguments name. "-" stands for the IDs on standard input, one a line. More than maxIDs of
-// them are a usage error, so that a wrong file does not fill the memory.
+// them are a usage error, so that a wrong file does not fill the memory. IDs that are given twice stay twice; what
+// acts on them finds the second one done.
 func (a *app) ids(args []string) ([]string, error) {
 	var out []string
 	for _, arg := range args {
@@ -145,7 +146,7 @@ func joinFirst(errs []error) error {
 	return errors.Join(errs...)
 }
 
-// count is a number of things in words: "1 job", "3 jobs".
+// count is a number of things in words: "1 job", "3 jobs". thing is the singular.
 func count(n int, thing string) string {
 	// Only plurals in s are needed.
 	if n == 1 {

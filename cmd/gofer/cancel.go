@@ -9,7 +9,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/client"
 )
 
-// cancelFlags are the flags of cancel.
+// cancelFlags are the flags of cancel. The filters are joined by and.
 type cancelFlags struct {
 	// It is empty for any state.
 	bulk
@@ -74,7 +74,8 @@ func (a *app) cancel(ctx context.Context, s *session, f cancelFlags, args []stri
 	return joinFirst(append(unknown, err))
 }
 
-// cancelOne cancels the one job that the call names, without a question.
+// cancelOne cancels the one job that the call names, without a question. Errors: those of client.Cancel, such as
+// client.ErrFinished for a job that has ended.
 func (a *app) cancelOne(ctx context.Context, s *session, queue, name string) error {
 	k, err := key(ctx, s, queue, name)
 	if err != nil {
@@ -89,6 +90,7 @@ func (a *app) cancelOne(ctx context.Context, s *session, queue, name string) err
 // toCancel returns the jobs that the arguments name or the filter finds. unknown holds an error for each name that is no
 // job. err ends the call: the server cannot be asked, or a name is written wrongly.
 func (a *app) toCancel(ctx context.Context, s *session, f cancelFlags, args []string) (keys []client.Key, unknown []error, err error) {
+	// Without names the filters decide.
 	if len(args) == 0 {
 		// All keys are gathered before the question, so that the question can name their number. A job that
 		// ends meanwhile fails to be cancelled and is counted as such.

@@ -84,7 +84,8 @@ func (r *relay) breakOff() {
 func TestAWorkerWhoseConnectionIsClosedForGoodEnds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	if err := w.client.Ensure(t.Context(), bus.Settings{AckWait: time.Hour}); err != nil { // with its lease the job would end anyway
+	// With its lease the job would end anyway.
+	if err := w.client.Ensure(t.Context(), bus.Settings{AckWait: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
 	r, url := w.startRelay()

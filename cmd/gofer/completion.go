@@ -46,7 +46,8 @@ func (a *app) completeValues(root *cobra.Command) {
 		}
 		for name, values := range flags {
 			if verb.Flags().Lookup(name) != nil {
-				_ = verb.RegisterFlagCompletionFunc(name, values) // it fails only for a flag that does not exist, or the second time
+				// It fails only for a flag that does not exist, or the second time.
+				_ = verb.RegisterFlagCompletionFunc(name, values)
 			}
 		}
 	})
@@ -74,11 +75,13 @@ func eachVerb(verb *cobra.Command, use func(*cobra.Command)) {
 }
 
 // complete makes a completion out of what find returns. Words that are there already are left out. Errors are
-// silent: a completion that printed something would destroy the line that a person is typing.
+// silent: a completion that printed something would destroy the line that a person is typing. The words come in the
+// order of find, and a shell sorts them as it likes.
 func (a *app) complete(find func(ctx context.Context, s *session) ([]string, error)) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, given []string, prefix string) ([]string, cobra.ShellCompDirective) {
 		ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
 		defer cancel()
+		// Its log goes to standard error, at the level that the environment asks for.
 		s, err := a.connect(ctx, "completion")
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
@@ -103,6 +106,7 @@ func isPlain(word string) bool {
 	return word != "" && strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:") == ""
 }
 
+// strategyNames are those that this version knows; a worker of another version may know others.
 func strategyNames() (names []string) {
 	for _, s := range rotation.Strategies() {
 		names = append(names, string(s))
@@ -110,6 +114,7 @@ func strategyNames() (names []string) {
 	return names
 }
 
+// queueNames are the queues that have consumers.
 func queueNames(ctx context.Context, s *session) (names []string, err error) {
 	list, err := s.client.ConsumedQueues(ctx)
 	for _, q := range list {
@@ -122,6 +127,7 @@ func queueNames(ctx context.Context, s *session) (names []string, err error) {
 // from one that failed; both give the same names.
 var errEnoughNames = errors.New("enough")
 
+// openJobNames are QUEUE/ID of the oldest jobs that have not ended: an id alone could belong to several queues.
 func openJobNames(ctx context.Context, s *session) (names []string, err error) {
 	err = s.client.List(ctx, client.ListFilter{}, func(job client.Listed) error {
 		names = append(names, job.String())
@@ -133,6 +139,7 @@ func openJobNames(ctx context.Context, s *session) (names []string, err error) {
 	return names, err
 }
 
+// letterNames are QUEUE/ID of the oldest dead letters. Their numbers would tell a person nothing.
 func letterNames(ctx context.Context, s *session) (names []string, err error) {
 	err = s.client.DeadLetters(ctx, func(l client.DeadLetter) error {
 		names = append(names, l.String())
@@ -144,6 +151,7 @@ func letterNames(ctx context.Context, s *session) (names []string, err error) {
 	return names, err
 }
 
+// workerNames asks all workers, and so takes the whole time of a question.
 func workerNames(ctx context.Context, s *session) (names []string, err error) {
 	list, err := askFleet[control.Status](ctx, s, control.Workers, nil, 0)
 	for _, w := range list {
@@ -152,6 +160,7 @@ func workerNames(ctx context.Context, s *session) (names []string, err error) {
 	return names, err
 }
 
+// proxyNames asks one worker only: the fleet shares its proxies, but for those of a file.
 func proxyNames(ctx context.Context, s *session) (names []string, err error) {
 	list, err := askFleet[workerBreakers](ctx, s, control.Breakers, control.BreakersRequest{Limit: maxCompletions}, 1)
 	for _, w := range list {
@@ -162,6 +171,7 @@ func proxyNames(ctx context.Context, s *session) (names []string, err error) {
 	return names, err
 }
 
+// siteNames asks one worker only. A site that no job of this worker has met is not offered.
 func siteNames(ctx context.Context, s *session) (names []string, err error) {
 	list, err := askFleet[workerSites](ctx, s, control.Sites, control.SiteRequest{Limit: maxCompletions}, 1)
 	for _, w := range list {

@@ -47,7 +47,8 @@ func (a *app) configUsage() error {
 	return a.out.table(table.Row{"variable", "default", "meaning"}, rows)
 }
 
-// configCheck reads the environment as a worker does, the proxies included. It names everything that is wrong at once.
+// configCheck reads the environment as a worker does, the proxies included. It names everything that is wrong at
+// once. A list of GOFER_PROXIES_URL is not fetched; gofer doctor does that.
 func (a *app) configCheck() error {
 	// Besides each variable, the proxies are read and parsed, and what belongs together is compared. Nothing is
 	// connected.
@@ -79,6 +80,7 @@ func (a *app) configShow() error {
 	if err != nil {
 		return a.refused(err)
 	}
+	// Secrets are masked in it, so it may be stored.
 	type line struct {
 		Name   string `json:"name"`
 		Value  string `json:"value"`

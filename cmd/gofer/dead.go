@@ -23,7 +23,8 @@ func (a *app) deadCommand() *cobra.Command {
 }
 
 // letterFacts is a dead letter as --json prints it. Lists leave the payload out, which may be large. The
-// embedded letter gives its own members; Payload here hides the one of the letter.
+// embedded letter gives its own members; Payload here hides the one of the letter. Error is the code of the
+// result's error, and Attempts the number of its attempts.
 type letterFacts struct {
 	client.DeadLetter
 	Error    string `json:"error"`
@@ -33,7 +34,8 @@ type letterFacts struct {
 	PayloadBase64 []byte `json:"payload_base64,omitempty"`
 }
 
-// deadLsCommand lists the dead letters. It reads all of them, without their payloads in the output.
+// deadLsCommand lists the dead letters. It reads all of them, without their payloads in the output. The time that
+// it takes grows with the size of all payloads.
 func (a *app) deadLsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "ls", Short: "List the dead letters, the oldest first", Args: args(cobra.NoArgs),
@@ -58,7 +60,7 @@ func (a *app) deadLsCommand() *cobra.Command {
 }
 
 // deadShowCommand prints the facts to standard error and the payload alone to standard output, so that the payload can be
-// piped into gofer submit.
+// piped into gofer submit. With --json both are one object on standard output.
 func (a *app) deadShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "show ID", Short: "Show one dead letter: the reason, and the job as it was published", Args: args(cobra.ExactArgs(1)),

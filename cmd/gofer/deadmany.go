@@ -13,7 +13,7 @@ import (
 )
 
 // letterFlags say which dead letters a command acts on. The zero value names none. bulk's filters and these are
-// joined by and.
+// joined by and. all is --all, which is demanded before a command acts on every letter.
 type letterFlags struct {
 	bulk
 	reason   string
@@ -125,6 +125,7 @@ func (a *app) letters(ctx context.Context, s *session, f letterFlags, args []str
 		})
 		return list, nil, err
 	}
+	// Reads standard input, so it comes before the stream is read.
 	names, err := a.ids(args)
 	if err != nil {
 		return nil, nil, err
@@ -208,6 +209,7 @@ func (a *app) replay(ctx context.Context, s *session, list []client.DeadLetter) 
 }
 
 // purge removes the letters and says how many are gone. One that somebody else removes meanwhile counts as removed.
+// Errors of single letters are joined and the others are removed.
 func (a *app) purge(ctx context.Context, s *session, list []client.DeadLetter) error {
 	// Removing needs the sequence only.
 	done, err := forEach(ctx, list, s.client.RemoveDeadLetter)

@@ -15,7 +15,7 @@ import (
 )
 
 // denyCommand is the group of verbs about the deny list. The list is the key-value bucket "deny", which every worker
-// follows.
+// follows. A change reaches jobs that run as well: the next redirect or attempt is refused.
 func (a *app) denyCommand() *cobra.Command {
 	// The help of the group explains the spelling once for all verbs below.
 	cmd := &cobra.Command{
@@ -92,6 +92,7 @@ func (a *app) denyEach(ctx context.Context, s *session, hosts []string, deny boo
 		if err := denyOne(ctx, kv, h, deny); err != nil {
 			return fmt.Errorf("host %s: %w", h, err)
 		}
+		// The host is printed as it is stored, which may differ from what was written.
 		if err := a.say(map[string]any{"host": h, "denied": deny}, "%s", h); err != nil {
 			return err
 		}
@@ -117,6 +118,8 @@ func (a *app) hostsToDeny(args []string) (hosts []string, err error) {
 		host, ok := deniedHost(arg)
 		if !ok {
 			err := fmt.Errorf("%q is not a host name or an address", arg)
+			// People paste URLs. The host is suggested and not used: denying a whole host for one page may be a
+			// mistake.
 			if u, parseErr := url.Parse(arg); parseErr == nil && u.Hostname() != "" {
 				err = fmt.Errorf("%w, did you mean %s?", err, u.Hostname())
 			}

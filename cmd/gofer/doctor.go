@@ -86,6 +86,7 @@ func (a *app) examine(ctx context.Context, c config.Config) ([]doctor.Finding, e
 	list := []doctor.Finding{{Name: "configuration", OK: true, Detail: "every variable is known and in range"}, proxiesFinding(ctx, &c)}
 	s, err := a.connect(ctx, "doctor")
 	if err != nil {
+		// The error is also the verb's, so the exit code tells that no server was reached.
 		return append(list, doctor.Finding{Name: "nats", Detail: config.Explain(err)}), err
 	}
 	defer s.close()
@@ -99,6 +100,7 @@ func (a *app) examine(ctx context.Context, c config.Config) ([]doctor.Finding, e
 // proxiesFinding says whether the proxies of this environment can be read, those of its URL included. To have none here is fine:
 // workers may have theirs elsewhere.
 func proxiesFinding(ctx context.Context, c *config.Config) doctor.Finding {
+	// Both sources are read, so that one broken source does not hide what is wrong with the other.
 	proxies, err := c.ReadProxies()
 	fetched, fetchErr := c.FetchProxies(ctx)
 	found := doctor.Finding{Name: "proxies", OK: err == nil && fetchErr == nil}

@@ -33,8 +33,11 @@ If several workers bear the name, it takes --all to drain them.`,
 				return err
 			}
 			if same > 1 && !all {
+				// Nothing was drained, so the call can be repeated with --all.
 				return fmt.Errorf("%d workers are named %s: --all drains them all; give each its own GOFER_WORKER_NAME", same, args[0])
 			}
+			// As many answers are awaited as workers have the name, at least one: without --all the call returns at
+			// the first.
 			drained, err := askFleet[control.DrainResponse](ctx, s, control.Drain, control.DrainRequest{Worker: args[0]}, max(1, same))
 			if errors.Is(err, control.ErrNoWorkers) && !errors.Is(err, bus.ErrPermission) {
 				return fmt.Errorf("no worker named %s answers; see gofer workers", args[0])

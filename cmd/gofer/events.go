@@ -18,7 +18,7 @@ func (a *app) eventsCommand() *cobra.Command {
 		Use:   "events",
 		Short: "Follow retries, changes of breakers, pools and sites, and duplicates as they come",
 		Args:  args(cobra.NoArgs),
-		// verb is not used: an event stream has no time limit, and connects by itself.
+		// verb is not used, because the flags are checked before the connection is made.
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// A prepared consumer has its own filter and its own position, so the flags for these are refused.
 			if err := checkDurable(f.Durable, f.Queue, f.All); err != nil {
@@ -35,13 +35,14 @@ func (a *app) eventsCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&f.Queue, "queue", "", "only events of this queue's jobs")
 	cmd.Flags().BoolVar(&f.All, "all", false, "begin with the events that are kept")
+	// For scripts: without it the verb never ends by itself.
 	cmd.Flags().BoolVar(&f.UntilNow, "until-now", false, "end with the newest event that is kept, instead of waiting")
 	cmd.Flags().StringVar(&f.Durable, "durable", "", "follow with this prepared consumer, such as "+client.Reader+", for users who may not create one")
 	return cmd
 }
 
 // printEvent prints one event. Anybody who may publish events may publish bytes that are no JSON, so --json prints such a
-// payload as a string.
+// payload as a string. It is called for one event at a time. An error ends the following.
 func (a *app) printEvent(e client.Event) error {
 	if a.json {
 		// Embedding the bytes would make the whole line invalid.
@@ -54,7 +55,8 @@ func (a *app) printEvent(e client.Event) error {
 	return a.out.line("%s  %-9s  %s", e.StoredAt.UTC().Format(time.RFC3339), e.Kind, eventLine(e))
 }
 
-// soon is a delay in words: "at once" or "in 2s". Delays below a millisecond count as none: see brief.
+// soon is a delay in words: "at once" or "in 2s". Delays below a millisecond count as none: see brief. The delay is
+// the one that was announced. It counts from the event, not from now.
 func soon(wait time.Duration) string {
 	if wait <= 0 {
 		return "at once"
@@ -63,7 +65,7 @@ func soon(wait time.Duration) string {
 }
 
 // eventLine is an event in words. An event of an unknown kind, or one that cannot be read, is shown as it is: a newer
-// worker may have written it.
+// worker may have written it. The result is not printable by itself: printEvent escapes it.
 func eventLine(e client.Event) string {
 	switch e.Kind {
 	case "retry":
@@ -79,6 +81,7 @@ func eventLine(e client.Event) string {
 	case "pool":
 		var p jobs.PoolEvent
 		if json.Unmarshal(e.Payload, &p) == nil {
+			// The kind stands before it in the line, so this reads "pool of WORKER fails as a whole".
 			return fmt.Sprintf("of %s %s: %s", p.Worker, map[bool]string{true: "fails as a whole", false: "works again"}[p.Failing], p.Reason)
 		}
 	case "site":

@@ -14,7 +14,8 @@ import (
 )
 
 // durationFlag is a flag that reads durations as the environment does: "1.5s", "2m" or a number of seconds. It
-// is never negative. It implements pflag.Value; the zero value is no duration.
+// is never negative. It implements pflag.Value; the zero value is no duration. Its bounds are checked by the verb,
+// since they differ.
 type durationFlag time.Duration
 
 // String is the duration as Go writes it.
@@ -39,7 +40,8 @@ func (d *durationFlag) Set(written string) error {
 
 // checkFlagTexts refuses flags that no verb can use. An empty flag usually comes from a shell variable that is not set.
 // If it counted as a flag that was not given, the verb would do something else, such as cancel the jobs of all
-// queues. It runs before every verb that has flags.
+// queues. It runs before every verb that has flags. Names with a rule of their own are checked here for every verb,
+// so their errors are the same.
 func checkFlagTexts(cmd *cobra.Command, _ []string) (err error) {
 	// Visit goes over the flags that were given. Of several wrong ones the last is reported.
 	cmd.Flags().Visit(func(f *pflag.Flag) {

@@ -29,7 +29,8 @@ const (
 	title  = "\x1b]0;pwned\a"
 	marker = title + "\u009b31m\u202e\u2066\x7f\xff\r\nBAD forged\u2028"
 	inJSON = `\u001b]0;pwned\u0007` + "\u009b31m\u202e\u2066\x7f\xff" + `\r\nBAD forged` + "\u2028" // the same, in a JSON string
-	inKey  = "\x1b]0;pwned\a\u009b31m\u202e\xff"                                                    // without what no subject can have
+	// Without what no subject can have.
+	inKey = "\x1b]0;pwned\a\u009b31m\u202e\xff"
 )
 
 // obeyed lists what a terminal would obey in what was printed. Only line ends and tabs are gofer's own.

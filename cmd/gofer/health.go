@@ -51,8 +51,10 @@ func (a *app) health(ctx context.Context, ready bool) error {
 		// verbose makes the worker list the checks that are good as well; failedChecks picks the others.
 		path, says = "/readyz?verbose", "ready"
 	}
+	// The request goes to this machine: GOFER_HTTP_ADDR is an address to listen on.
 	reason, err := askHealth(ctx, "http://"+ownAddr(c.HTTPAddr)+path)
-	// A program gets ok and reason, and the exit code as well.
+	// A program gets ok and reason, and the exit code as well. Join keeps the error of the worker even if printing
+	// fails.
 	if a.json {
 		return errors.Join(err, a.printJSON(map[string]any{"ok": err == nil, "reason": reason}))
 	}
@@ -94,7 +96,8 @@ func askHealth(ctx context.Context, url string) (reason string, err error) {
 	return reason, nil
 }
 
-// failedChecks returns the lines of /readyz?verbose that failed, joined; or the whole text if there are none.
+// failedChecks returns the lines of /readyz?verbose that failed, joined; or the whole text if there are none. The
+// text may come from another program that has the port, so nothing is expected of it.
 func failedChecks(text string) string {
 	var failed []string
 	for line := range strings.Lines(text) {
@@ -107,7 +110,7 @@ func failedChecks(text string) string {
 }
 
 // ownAddr returns the address at which a program of the same machine reaches what listens on addr. A listener on every
-// address is reached by loopback.
+// address is reached by loopback. A name or a certain address is kept.
 func ownAddr(addr string) string {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -16,7 +16,8 @@ func helpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "help [VERB]", Short: "Help about any verb",
 		RunE: func(cmd *cobra.Command, verbs []string) error {
-			// Find returns the longest path that exists, and the words that are left.
+			// Find returns the longest path that exists, and the words that are left. No verb at all is gofer
+			// itself.
 			found, rest, err := cmd.Root().Find(verbs)
 			if err != nil || len(rest) > 0 {
 				return usage("gofer has no verb %q", strings.Join(verbs, " "))
@@ -34,7 +35,7 @@ func helpCommand() *cobra.Command {
 }
 
 // printFields prints the members of a job, for 'gofer help job'. The table in package jobs is the source, and
-// jobs/README.md is made from it, too.
+// jobs/README.md is made from it, too. The width of the first column fits the longest name.
 func printFields(out io.Writer) error {
 	var text strings.Builder
 	text.WriteString("\nA job's payload is a URL or a JSON object with these fields:\n")

@@ -23,7 +23,8 @@ const (
 )
 
 // interrupts turn signals into the end of a context, and see to it that the process then ends. One of them
-// serves one run of the program.
+// serves one run of the program. It never ends the process of a test or of a program that embeds run: exit is nil
+// there.
 type interrupts struct {
 	exit    func(code int) // ends the process; nil if this is not the whole process, which nothing forces then
 	ended   chan struct{}  // closed when run returns
@@ -129,7 +130,8 @@ func (i *interrupts) endSoon() {
 }
 
 // leave ends the process. The mode of the terminal is set back in any case: a shell cannot use one that is left raw. What is
-// written is written in a goroutine, because the terminal may be what hangs.
+// written is written in a goroutine, because the terminal may be what hangs. The call returns only if exit does, as
+// in a test.
 func (i *interrupts) leave(code int, reason string) {
 	i.mu.Lock()
 	mode, last := i.mode, i.last
@@ -154,7 +156,7 @@ func (i *interrupts) leave(code int, reason string) {
 
 // reading returns a reader of from that ends with ctx: a read then returns ctx's cause at once, whatever from does. from
 // is read in advance, from the first read on. A read of from that blocks goes on until the process ends; nothing can stop
-// it.
+// it. One goroutine reads from the result at a time.
 func reading(ctx context.Context, from io.Reader) io.Reader {
 	// A pipe separates the blocking read from the reader that a context can end.
 	out, in := io.Pipe()
@@ -181,7 +183,7 @@ type readerFunc func(p []byte) (int, error)
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // interruption returns the error of a verb that was interrupted, with exit code 130. An error that has its own exit code
-// is kept, unless the interruption is its cause: it would have happened without it.
+// is kept, unless the interruption is its cause: it would have happened without it. err is not nil.
 func interruption(err error) error {
 	// A verb takes an end of its input for a mistake in it.
 	if errors.Is(err, errInterrupted) {

@@ -23,6 +23,7 @@ each attempt with its proxy and what went wrong, the waits, the result. Events a
 was queued is known only by an id that has a time in it, such as those that 'gofer submit' gives.`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: a.verb("job", func(ctx context.Context, s *session, args []string) error {
+			// The place of the job is found first: all that follows needs its queue.
 			k, err := jobKey(ctx, s, queue, args[0])
 			if err != nil {
 				return err
@@ -42,7 +43,7 @@ was queued is known only by an id that has a time in it, such as those that 'gof
 }
 
 // jobKey finds the key of a job as key does. It also finds a job of which only a dead letter is left, and refuses an id
-// that several queues have.
+// that several queues have. Errors: those of key; a usage error if several queues have dead letters of the id.
 func jobKey(ctx context.Context, s *session, queue, name string) (client.Key, error) {
 	// Only an id that no stream of jobs and results has is looked up among the dead letters.
 	k, err := key(ctx, s, queue, name)
@@ -71,7 +72,8 @@ func jobKey(ctx context.Context, s *session, queue, name string) (client.Key, er
 	return k, usage("%w", &client.AmbiguousError{ID: name, Queues: queues})
 }
 
-// printStory prints the places of the job, its moments in the order of time, and at the end what is wrong with it now.
+// printStory prints the places of the job, its moments in the order of time, and at the end what is wrong with it
+// now. Every moment is one line that begins with its time, so sort and grep work on it.
 func (a *app) printStory(t *story) error {
 	places := make([]string, len(t.Places))
 	for i, p := range t.Places {
@@ -81,6 +83,7 @@ func (a *app) printStory(t *story) error {
 		// Everything of it may have expired.
 		places = []string{"in no stream any more"}
 	}
+	// Lines are gathered before they are printed, so an error prints no half of a story.
 	lines := []string{fmt.Sprintf("job %s is %s", t.Key, strings.Join(places, " and "))}
 	// Moments are in the order of time already.
 	for _, m := range t.Moments {
@@ -93,6 +96,7 @@ func (a *app) printStory(t *story) error {
 		lines = append(lines, h.String())
 	}
 	lines = append(lines, t.Obstacles...)
+	// The number is what both commands take.
 	if t.DeadLetter != 0 {
 		lines = append(lines, fmt.Sprintf("dead letter %d: gofer dead show %[1]d prints the job; gofer dead replay %[1]d runs it again", t.DeadLetter))
 	}
@@ -105,7 +109,7 @@ func (a *app) printStory(t *story) error {
 	return nil
 }
 
-// sentence is a moment in words.
+// sentence is a moment in words. It is not printable by itself: printStory escapes it.
 func (t *story) sentence(m client.Moment) string {
 	// A kind that is not listed is the end of the job.
 	switch m.What {
@@ -127,7 +131,8 @@ func (t *story) sentence(m client.Moment) string {
 	return t.end(m)
 }
 
-// attemptSentence is an attempt in words: its number, its proxy, what came, and whose fault it was.
+// attemptSentence is an attempt in words: its number, its proxy, what came, and whose fault it was. A status and an
+// error may come together, as with a response that is not complete.
 func attemptSentence(m client.Moment) string {
 	// Parts are added only if they are known: events of older workers lack some.
 	text := fmt.Sprintf("attempt %d", m.Attempt)
@@ -181,7 +186,7 @@ func waitSentence(m client.Moment) string {
 	return text
 }
 
-// end is the result in words.
+// end is the result in words. m is the last moment; the facts come from the result, which is the authority.
 func (t *story) end(m client.Moment) string {
 	r := t.Result
 	text := r.Outcome

@@ -18,6 +18,7 @@ import (
 // what it lacks. The zero value sets nothing.
 type jobFlags struct {
 	method, data, deadline string
+	// As given, not parsed: template parses them once.
 	headers, tags, meta    []string
 	region, session, proxy string
 	attempts               wholeFlag
@@ -43,7 +44,8 @@ func (f *jobFlags) add(flags *pflag.FlagSet) {
 }
 
 // template returns the job that the flags describe, without a URL. Errors are usage errors. What the flags do not set
-// stays the zero value, so that fill can tell.
+// stays the zero value, so that fill can tell. A value that is wrong, such as an unknown region, is not found here:
+// the check of each job has that rule.
 func (f *jobFlags) template() (jobs.Job, error) {
 	// The same template is used for every line of the input, so nobody may change its maps and slices.
 	t := jobs.Job{
@@ -126,7 +128,8 @@ func headersOf(flags []string) (jobs.Headers, error) {
 	return headers, nil
 }
 
-// metaOf reads KEY=VALUE flags. A key that is given twice is an error: only one value could be handed back.
+// metaOf reads KEY=VALUE flags. A key that is given twice is an error: only one value could be handed back. A value
+// may hold further equals signs.
 func metaOf(flags []string) (map[string]string, error) {
 	var meta map[string]string
 	for _, flag := range flags {
@@ -155,10 +158,12 @@ func (f *submitFlags) fill(job *jobs.Job) {
 		job.Body, job.BodyBase64 = t.Body, t.BodyBase64
 		lacking(&job.Method, "POST")
 	}
+	// Zero is no valid value of these members, so it means that the line lacks them.
 	lacking(&job.Timeout, t.Timeout)
 	lacking(&job.Proxy.Region, t.Proxy.Region)
 	lacking(&job.Proxy.Session, t.Proxy.Session)
 	lacking(&job.Proxy.ID, t.Proxy.ID)
+	// An empty list of the line itself is kept.
 	if job.Proxy.Tags == nil {
 		job.Proxy.Tags = t.Proxy.Tags
 	}
@@ -217,6 +222,7 @@ func fillHeaders(job *jobs.Job, headers jobs.Headers) {
 }
 
 // printJob prints a job as a line that gofer submit reads: with its id and queue, if it has any. Times are in UTC.
+// Line and output are the same job, so --print can be used to look at what the flags do.
 func (a *app) printJob(job jobs.Job) error {
 	// The zero time stays zero in UTC, so an absent member stays absent.
 	job.NotBefore, job.Deadline = job.NotBefore.UTC(), job.Deadline.UTC()
@@ -230,6 +236,7 @@ func (a *app) printJob(job jobs.Job) error {
 // timeOf reads the value of a flag: a time with its zone, or one of this machine's zone without its seconds. The error is a usage
 // error.
 func timeOf(flag, value string) (time.Time, error) {
+	// A time with its zone means the same on every machine, so it is tried first.
 	if at, err := time.Parse(time.RFC3339, value); err == nil {
 		return at, nil
 	}

@@ -31,7 +31,8 @@ func (a *app) jobsCommand() *cobra.Command {
 	return cmd
 }
 
-// jobsLsCommand lists jobs without results. A job that has ended is found by gofer results or gofer job.
+// jobsLsCommand lists jobs without results. A job that has ended is found by gofer results or gofer job. The flags
+// have the names of those of cancel, so that a list can be tried before it is cancelled.
 func (a *app) jobsLsCommand() *cobra.Command {
 	var b bulk
 	var state string
@@ -71,6 +72,7 @@ func (a *app) jobsLs(ctx context.Context, s *session, f client.ListFilter, limit
 		scan, cancel = context.WithTimeoutCause(ctx, scanTime, errScanTime)
 	}
 	defer cancel()
+	// more is known without reading further: one job more than limit was asked for.
 	list, more, err := s.client.ListFirst(scan, f, limit)
 	switch {
 	case errors.Is(err, errScanTime):
@@ -95,10 +97,11 @@ func (a *app) jobsLs(ctx context.Context, s *session, f client.ListFilter, limit
 	return a.list(table.Row{"job", "state", "for", "next try", "site"}, rows, "No jobs.")
 }
 
-// age is how long ago a time was.
+// age is how long ago a time was. It compares two clocks, so it may be negative by their difference.
 func age(since time.Time) string { return time.Since(since).Round(time.Second).String() }
 
-// untilNext says how long a job still waits; empty if it does not.
+// untilNext says how long a job still waits; empty if it does not. A time that has passed is shown as now: the
+// server is about to release the job, or the job is overdue.
 func untilNext(at time.Time) string {
 	// Rounded to a second, so a time that comes in less counts as now.
 	switch wait := time.Until(at).Round(time.Second); {

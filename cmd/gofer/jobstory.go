@@ -14,7 +14,8 @@ import (
 )
 
 // holder is a worker that holds a job and cannot settle it, such as one that waits for room for the result. It
-// is the answer of control.Workers, reduced to one job.
+// is the answer of control.Workers, reduced to one job. Step is what the worker has failed to do, such as storing
+// the result. Permanent failures last until somebody changes something.
 type holder struct {
 	Worker    string    `json:"worker"`
 	Since     time.Time `json:"since"`
@@ -49,6 +50,7 @@ func readStory(ctx context.Context, s *session, key client.Key, note func(format
 	if err != nil {
 		return nil, err
 	}
+	// A story with gaps is still a story, so this is no error.
 	for _, err := range known.Unread {
 		note("%v", err)
 	}
@@ -66,7 +68,7 @@ func readStory(ctx context.Context, s *session, key client.Key, note func(format
 }
 
 // readSite asks the workers until when the site rests for which the job waits. If no worker answers, the story keeps what
-// the stream says.
+// the stream says. The workers know when the next test is planned, which moves with each failure.
 func (t *story) readSite(ctx context.Context, s *session) {
 	// Only a job that waits for its site is affected by what the workers know.
 	if t.Waiting == nil || t.Waiting.Why != jobs.StateSiteDown {
@@ -76,6 +78,7 @@ func (t *story) readSite(ctx context.Context, s *session) {
 	if err != nil {
 		return
 	}
+	// The name is that of the job's site, so the sums of seen are of one site.
 	seen := newFleetSite(t.Waiting.Site)
 	for _, w := range workers {
 		for _, site := range w.Sites {
@@ -86,6 +89,7 @@ func (t *story) readSite(ctx context.Context, s *session) {
 		t.Waiting.Until = *seen.NextTestTime
 	}
 	switch {
+	// The worst state decides what is said.
 	case seen.resting() > 0:
 		t.Waiting.Detail = fmt.Sprintf("the site %s does not answer (%s); %d of %d workers let it rest", t.Waiting.Site, seen.Reason, seen.resting(), len(workers))
 	case seen.Workers["up"] > 0:
@@ -95,7 +99,8 @@ func (t *story) readSite(ctx context.Context, s *session) {
 	}
 }
 
-// waitLine says in words why the job waits, since when and until when.
+// waitLine says in words why the job waits, since when and until when. The last part names the command that helps,
+// if there is one.
 func (t *story) waitLine() string {
 	w := t.Waiting
 	text := w.Detail
@@ -139,7 +144,8 @@ func (t *story) readHolders(ctx context.Context, s *session) []control.Status {
 	return workers
 }
 
-// isTakeable reports whether a worker may take the job, or holds it.
+// isTakeable reports whether a worker may take the job, or holds it. A due job is one, too: the consumer may
+// deliver it at any moment.
 func (t *story) isTakeable() bool {
 	return slices.Contains(t.Places, client.Queued) || slices.Contains(t.Places, client.Due)
 }
@@ -147,6 +153,7 @@ func (t *story) isTakeable() bool {
 // readObstacles says why nobody takes the job: what is the matter with its queue, and which workers take no jobs. What this user
 // may not ask is left out.
 func (t *story) readObstacles(ctx context.Context, s *session, workers []control.Status) {
+	// A worker that holds the job is the whole reason; the state of the queue would distract from it.
 	if !t.isTakeable() || len(t.Unsettled) > 0 {
 		return
 	}

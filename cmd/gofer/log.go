@@ -21,7 +21,7 @@ func newLogger(c *config.Config, to *stream) *slog.Logger {
 }
 
 // inUTC writes all times in UTC, so that the logs of machines in different zones can be merged. slog calls it
-// for each attribute, also for the time of the record itself.
+// for each attribute, also for the time of the record itself. slog's own format of times keeps their precision.
 func inUTC(_ []string, attr slog.Attr) slog.Attr {
 	if attr.Value.Kind() == slog.KindTime {
 		attr.Value = slog.TimeValue(attr.Value.Time().UTC())

@@ -21,6 +21,7 @@ import (
 
 // The exit codes, as sysexits.h has the last two.
 const (
+	// Scripts depend on these numbers, so none of them ever changes its meaning.
 	exitOK          = 0
 	exitFailed      = 1
 	exitUsage       = 2
@@ -30,6 +31,7 @@ const (
 	exitSignalled   = 130 // as a shell has it
 )
 
+// A signal is handled by run, and ends the process by exit only if a verb does not end by itself.
 func main() {
 	// Nothing of the program uses package log.
 	log.SetOutput(io.Discard) // net/http prints there, as it came, what a target sends out of turn
@@ -46,13 +48,14 @@ func run(ctx context.Context, env config.Environment, args []string, in io.Reade
 }
 
 // newApp makes the program for one run. exit ends the process with a code; nil means that nobody may end it.
-// Both streams remember their first failure.
+// Both streams remember their first failure. The environment is that of the process until run sets another one.
 func newApp(out, errOut io.Writer, exit func(code int)) *app {
 	return &app{out: &stream{to: out}, err: &stream{to: errOut}, interrupts: newInterrupts(exit)}
 }
 
 // run runs one verb, until ctx ends or a signal comes, and returns the exit code. An interrupted verb that has left
-// nothing undone has no error. A write to standard output that failed makes any verb fail: its answer was lost.
+// nothing undone has no error. A write to standard output that failed makes any verb fail: its answer was lost. It
+// may be called once: interrupts and streams are those of one run.
 func (a *app) run(ctx context.Context, args []string, in io.Reader) int {
 	ctx, stop := a.interrupts.watch(ctx)
 	defer stop()
@@ -76,7 +79,8 @@ func (a *app) run(ctx context.Context, args []string, in io.Reader) int {
 	return a.report(cmd.CommandPath(), err)
 }
 
-// app is what every verb gets: the three streams and the flags that all verbs have. It serves one run.
+// app is what every verb gets: the three streams and the flags that all verbs have. It serves one run. Fields are
+// written before the verb runs, by run and by the parsing of flags, and only read later.
 type app struct {
 	in          io.Reader // ends with the verb's context
 	interactive bool      // a person types what in reads, and sees what err prints
@@ -182,6 +186,7 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 some jobs failed, 69 NATS unreachable, 78
 	// cobra runs it after parsing and before the verb, for every verb that has none of its own.
 	root.PersistentPreRunE = checkFlagTexts
 	root.SetHelpCommand(helpCommand())
+	// cobra's own errors know nothing of exit code 2.
 	root.SetFlagErrorFunc(flagError)
 	// Last, because completion goes over all verbs.
 	a.addVerbs(root)
@@ -189,17 +194,20 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 some jobs failed, 69 NATS unreachable, 78
 }
 
 // args turns cobra's refusal of arguments into a usage error. A verb that only groups other verbs takes the first
-// argument for a misspelt verb, and suggests those that are spelt alike.
+// argument for a misspelt verb, and suggests those that are spelt alike. check decides about the number only; what
+// the arguments say is checked by the verb.
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		err := check(cmd, args)
 		switch {
 		case err == nil:
 			return nil
+		// Groups take no arguments, so there is at least one here.
 		case cmd.HasSubCommands():
 			// Two edits find a missing or a swapped letter.
 			cmd.SuggestionsMinimumDistance = 2
 			text := fmt.Sprintf("%s has no verb %q", cmd.CommandPath(), args[0])
+			// SuggestFor of a verb counts here as well: see suggest.
 			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 				text += ", did you mean " + strings.Join(near, " or ") + "?"
 			}

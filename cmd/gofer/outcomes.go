@@ -53,7 +53,8 @@ func (s *submission) nameSome(what string, list []ackFacts, more string) {
 	}
 }
 
-// await prints an outcome for each job of keys until keys is closed and all outcomes have come. It counts them.
+// await prints an outcome for each job of keys until keys is closed and all outcomes have come. It counts them. It
+// returns the first error: of printing, of the connection, or the cause of ctx.
 func (s *submission) await(ctx context.Context, keys <-chan client.Key) error {
 	// mu is for the goroutine that submits meanwhile.
 	return s.session.client.WaitEach(ctx, keys, func(r jobs.Result) error {
@@ -77,12 +78,14 @@ func (s *submission) await(ctx context.Context, keys <-chan client.Key) error {
 const hintAfter = 5 * time.Second
 
 // hint names the queues that no worker serves, once. A user who may not look at the queues gets no hint. It is
-// a courtesy: an error of it must not disturb the submission.
+// a courtesy: an error of it must not disturb the submission. It asks once, after hintAfter: a queue that is paused
+// later is not named.
 func (s *submission) hint(ctx context.Context) {
 	queues, err := s.session.client.ConsumedQueues(ctx)
 	if err != nil {
 		return
 	}
+	// Queues without open jobs are none of this call's business.
 	ours := s.openQueues()
 	for _, q := range queues {
 		if !ours[q.Queue] {
@@ -98,7 +101,8 @@ func (s *submission) hint(ctx context.Context) {
 			s.say("queue " + q.Queue + ": no worker asks for its jobs: start one")
 		}
 	}
-	// Of a queue without consumers the list has only what is among the oldest jobs.
+	// Of a queue without consumers the list has only what is among the oldest jobs. What is left in ours has no
+	// consumers, or no jobs.
 	for _, queue := range slices.Sorted(maps.Keys(ours)) {
 		if n, err := s.session.bus.CountFrom(ctx, "JOBS", s.session.names.Jobs(queue), 1); err == nil && n > 0 {
 			s.hintUnserved(queue)
@@ -106,6 +110,7 @@ func (s *submission) hint(ctx context.Context) {
 	}
 }
 
+// hintUnserved names both causes, because a misspelt queue and a new one look the same from here.
 func (s *submission) hintUnserved(queue string) {
 	s.say("queue " + queue + ": no worker has ever served it, so its jobs wait: add it to GOFER_QUEUES, or is it misspelt?")
 }
@@ -149,7 +154,8 @@ func (s *submission) outcome(ctx context.Context, r jobs.Result) error {
 }
 
 // save writes the body to the file QUEUE/ID below the folder. Two jobs never share a file, and queues and ids hold no
-// path. It neither replaces a file nor leaves the folder through a link. A file that cannot be completed is removed.
+// path. It neither replaces a file nor leaves the folder through a link. A file that cannot be completed is
+// removed. Queues and ids hold neither slashes nor dots, which the message contract guarantees.
 func (s *submission) save(ctx context.Context, r jobs.Result) error {
 	body, err := s.session.client.Body(ctx, r)
 	if err != nil {
@@ -180,7 +186,7 @@ func (s *submission) save(ctx context.Context, r jobs.Result) error {
 }
 
 // verdict is how the whole submission went: nil, an error, or a failure with exit code 3 if some jobs failed and others
-// did not. It is called when no other goroutine uses s.
+// did not. It is called when no other goroutine uses s. Exit code 1 means that no job was accepted.
 func (s *submission) verdict() error {
 	// The cases go from the worst to the best, and each later one can rely on the former ones not holding.
 	switch bad := s.invalid + s.refused; {

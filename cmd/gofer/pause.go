@@ -11,14 +11,16 @@ import (
 )
 
 // pauseCommand pauses both consumers of a queue, so that neither fresh nor due jobs are taken. The pause is kept by the
-// server and outlives this call.
+// server and outlives this call. A second pause replaces the end of the first.
 func (a *app) pauseCommand() *cobra.Command {
 	var length string
 	cmd := &cobra.Command{
 		Use: "pause QUEUE", Short: "Stop workers from taking jobs of a queue; running jobs end as usual", Args: args(cobra.ExactArgs(1)),
 	}
 	cmd.Flags().StringVar(&length, "for", "", "how long, such as 10m; unset means until gofer resume")
+	// The flag is a text and not a durationFlag, because zero and an absent flag differ.
 	cmd.RunE = a.verb("pause", func(ctx context.Context, s *session, args []string) error {
+		// The name becomes a part of a consumer's name.
 		if !jobs.ValidQueue(args[0]) {
 			return usage("%q is not the name of a queue", args[0])
 		}
@@ -34,6 +36,7 @@ func (a *app) pauseCommand() *cobra.Command {
 			}
 			until = time.Now().Add(d)
 		}
+		// If the call fails between the two consumers, one of them is paused; the call can be repeated.
 		if err := s.client.Pause(ctx, args[0], until); err != nil {
 			return unknownQueue(err)
 		}

@@ -37,6 +37,7 @@ func (a *app) play(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Proxies of the owner are kept: the playground's would hide whether they work.
 	hint := hintOfOwnProxies
 	if c.Proxies == "" && c.ProxiesFile == "" && c.ProxiesURL == "" {
 		world, err := playground.Start()
@@ -64,6 +65,8 @@ func (a *app) play(ctx context.Context) error {
 	})
 }
 
+// hintOfOwnProxies is printed if the environment names proxies: there is no shop then. Its arguments are the
+// program and the page.
 const hintOfOwnProxies = `
 The worker is ready. In another terminal:
 
@@ -74,6 +77,8 @@ The worker is ready. In another terminal:
 The dashboard is at %[2]s/. Ctrl-C ends it.
 `
 
+// hintOfWorld names pages that show a retry and a ban. Its own argument is the world; those of hintOfOwnProxies
+// follow.
 const hintOfWorld = `
 The worker is ready, with %s.
 In another terminal:
@@ -88,6 +93,7 @@ The dashboard is at %%[2]s/. Ctrl-C ends all of it.
 `
 
 // pageOf returns the URL of the dashboard for a browser on this machine. An unspecified address becomes loopback.
+// addr is the address of a TCP listener; another one is a mistake of the program and panics.
 func pageOf(addr net.Addr) string {
 	at := *addr.(*net.TCPAddr)
 	if at.IP.IsUnspecified() {
@@ -109,7 +115,8 @@ func printWhenReady(ctx context.Context, out *stream, page, hint string) {
 	_ = out.block(fmt.Sprintf(hint, os.Args[0], page)) // a terminal that is gone needs no hint
 }
 
-// isReady asks /readyz once. An error means that it is not ready yet.
+// isReady asks /readyz once. An error means that it is not ready yet. The request ends with ctx, and needs no other
+// bound on loopback.
 func isReady(ctx context.Context, page string) bool {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, page+"/readyz", http.NoBody)
 	if err != nil {

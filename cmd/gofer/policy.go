@@ -38,7 +38,8 @@ func (a *app) policyCommand() *cobra.Command {
 const maxPolicy = 64 << 10
 
 // policyShow prints the current policy as JSON on standard output and where it comes from on standard error. If the
-// bucket holds an invalid policy, it prints the one that the workers go on with, and fails.
+// bucket holds an invalid policy, it prints the one that the workers go on with, and fails. Output is JSON in any
+// case, since a policy is written as JSON.
 func (a *app) policyShow(ctx context.Context, s *session, _ []string) error {
 	kv, err := s.bucket(ctx, "policy")
 	if err != nil {
@@ -51,6 +52,7 @@ func (a *app) policyShow(ctx context.Context, s *session, _ []string) error {
 	}
 	source, policy := "bucket", *own.Environment
 	var invalid error
+	// Read after the worker has answered, so both may differ for a moment after a change.
 	entry, err := kv.Get(ctx, fleet.PolicyKey)
 	switch {
 	// No document: the environment of each worker applies, which may differ between workers.
@@ -72,7 +74,8 @@ func (a *app) policyShow(ctx context.Context, s *session, _ []string) error {
 }
 
 // workersPolicy returns the policy of a worker, and that of its environment, from which a document in the bucket takes
-// what it lacks. If no worker answers, both are those of a worker with this environment.
+// what it lacks. If no worker answers, both are those of a worker with this environment. Environment of the result
+// is never nil.
 func (s *session) workersPolicy(ctx context.Context) (control.PolicyResponse, error) {
 	own := s.config.Policy()
 	// One answer is enough for printing; doctor compares the configurations of all.
@@ -92,7 +95,7 @@ func (s *session) workersPolicy(ctx context.Context) (control.PolicyResponse, er
 }
 
 // policySet checks a policy and stores it whole, with its defaults written out: a later version with other defaults
-// changes nothing.
+// changes nothing. It prints the policy as it was stored, also without --json.
 func (a *app) policySet(ctx context.Context, s *session, args []string) error {
 	text := []byte(args[0])
 	if args[0] == "-" {

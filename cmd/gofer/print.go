@@ -26,7 +26,8 @@ type stream struct {
 	err error // the first error of a write, so that no verb succeeds whose answer was lost
 }
 
-// raw writes to a stream without a change. Use it only for text that was made safe, or that is not meant for a terminal.
+// raw writes to a stream without a change. Use it only for text that was made safe, or that is not meant for a
+// terminal. Any number of goroutines may write: the lock of the stream keeps each write whole.
 type raw struct{ s *stream }
 
 // Write writes p in one piece.
@@ -42,7 +43,7 @@ func (w raw) Write(p []byte) (int, error) {
 }
 
 // mute discards what is printed from now on, until unmute is called. A verb that draws on the whole terminal calls it, because a
-// line of the log between two drawings would spoil them.
+// line of the log between two drawings would spoil them. What is written meanwhile is lost, and no error.
 func (s *stream) mute() (unmute func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,7 +70,7 @@ func (s *stream) line(format string, args ...any) error {
 	return s.print(text.Printable(fmt.Sprintf(format, args...)) + "\n")
 }
 
-// fields prints a line of fields that tabs separate; no field holds one.
+// fields prints a line of fields that tabs separate; no field holds one. It changes the elements of fields.
 func (s *stream) fields(fields ...string) error {
 	for i := range fields {
 		fields[i] = text.Printable(fields[i])
@@ -77,10 +78,10 @@ func (s *stream) fields(fields ...string) error {
 	return s.print(strings.Join(fields, "\t") + "\n")
 }
 
-// block prints text of several lines as it stands, but for what a terminal would obey.
+// block prints text of several lines as it stands, but for what a terminal would obey. Line ends and tabs stay.
 func (s *stream) block(lines string) error { return s.print(text.Block(lines) + "\n") }
 
-// print writes text that is safe for a terminal.
+// print writes text that is safe for a terminal. The caller is responsible for safe.
 func (s *stream) print(safe string) error {
 	// One write for each line keeps lines of several goroutines apart.
 	_, err := raw{s}.Write([]byte(safe))
@@ -103,7 +104,8 @@ func (s *stream) json(v any) error {
 const errBinary = "the body is binary and is not shown on a terminal: send standard output to a file"
 
 // body prints a response body. To a file or a pipe it goes unchanged. On a terminal it is printed as text, with escapes
-// for control characters, and refused if it holds a zero byte. It never holds the whole body in memory.
+// for control characters, and refused if it holds a zero byte. It never holds the whole body in memory. Errors:
+// those of from, of the stream, and errBinary.
 func (s *stream) body(from io.Reader) error {
 	if !s.isTerminal() {
 		_, err := io.Copy(raw{s}, from)
@@ -181,7 +183,7 @@ func (s *stream) size() (width, height int) {
 	return width, height
 }
 
-// isTerminal reports whether a person looks.
+// isTerminal reports whether a person looks. A muted stream is none.
 func (s *stream) isTerminal() bool {
 	f, isFile := s.to.(*os.File)
 	return isFile && term.IsTerminal(int(f.Fd()))
@@ -227,7 +229,8 @@ func (a *app) printResult(r jobs.Result) error {
 	return a.out.colouredLine(resultColour(r), resultLine(r))
 }
 
-// resultColour is green for an answer of 2xx or 3xx, yellow for another answer, red for a job that failed.
+// resultColour is green for an answer of 2xx or 3xx, yellow for another answer, red for a job that failed. It is a
+// hint for people; the words of the line say the same.
 func resultColour(r jobs.Result) string {
 	switch {
 	// Cancelled jobs are yellow: somebody wanted it.
@@ -239,7 +242,8 @@ func resultColour(r jobs.Result) string {
 	return yellow
 }
 
-// resultLine is a result in one line for people.
+// resultLine is a result in one line for people. It is not printable by itself: a URL and a detail come from
+// strangers.
 func resultLine(r jobs.Result) string {
 	line := fmt.Sprintf("%s/%s %s", r.Queue, r.ID, r.Outcome)
 	// The parts follow the order in which people ask: which job, how it ended, through what, at what cost.
@@ -262,7 +266,8 @@ func resultLine(r jobs.Result) string {
 	return line
 }
 
-// brief rounds a duration as people read it: to the millisecond, and below ten milliseconds to a tenth of one.
+// brief rounds a duration as people read it: to the millisecond, and below ten milliseconds to a tenth of one. A
+// duration below 50 µs becomes zero.
 func brief(d time.Duration) time.Duration {
 	if d < 10*time.Millisecond {
 		return d.Round(100 * time.Microsecond)

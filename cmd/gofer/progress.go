@@ -29,7 +29,8 @@ func (a *app) progress(wanted bool, total int) *progressbar.ProgressBar {
 // barPeriod is how often the bar is drawn: by a clock, because output that comes fast clears it as fast.
 const barPeriod = 100 * time.Millisecond
 
-// draw shows the bar from now on until stop is called, which takes it away.
+// draw shows the bar from now on until stop is called, which takes it away. stop must be called once, before
+// anything else is printed at the end.
 func (s *submission) draw(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var drawing sync.WaitGroup
@@ -95,7 +96,7 @@ func (s *submission) count(r jobs.Result) {
 	s.attempts += r.AttemptCount
 }
 
-// sumUp prints in one line what became of the jobs, unless there is only one.
+// sumUp prints in one line what became of the jobs, unless there is only one. Classes without a job are left out.
 func (s *submission) sumUp() {
 	total := 0
 	var parts []string

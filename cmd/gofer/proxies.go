@@ -16,7 +16,7 @@ import (
 )
 
 // proxiesCommand is the group of verbs about proxies. They change the fleet's bucket, and never a file or the
-// environment.
+// environment. A proxy of an environment or a file is changed where it is named.
 func (a *app) proxiesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "proxies", Short: "List, check, add and remove proxies", Args: args(cobra.NoArgs),
@@ -62,18 +62,19 @@ type listedProxy struct {
 	Source      string   `json:"source"`
 }
 
-// sourced is a proxy of the pool and where it is named.
+// sourced is a proxy of the pool and where it is named. source is "bucket", "URL" or "environment or file".
 type sourced struct {
 	proxylist.Proxy
 	source string
 }
 
-// listed returns the facts of a proxy without its credentials.
+// listed returns the facts of a proxy without its credentials. A weight that is not set counts as 1.
 func listed(p sourced) listedProxy {
 	return listedProxy{ID: p.ID, Addr: p.Addr(), Kind: p.Kind(), Tags: p.Tags, Region: p.Region, Weight: max(1, p.Weight), MaxInflight: p.MaxInflight, Rate: p.Rate, Source: p.source}
 }
 
-// wholePool is configuredPool with a connection of its own.
+// wholePool is configuredPool with a connection of its own. A server that cannot be reached is not an error yet:
+// configuredPool decides.
 func (a *app) wholePool(ctx context.Context, c *config.Config, verb string) ([]sourced, error) {
 	s, err := a.connect(ctx, verb)
 	if err == nil {
@@ -94,16 +95,20 @@ func (a *app) configuredPool(ctx context.Context, c *config.Config, s *session, 
 	if fetchErr != nil && ctx.Err() == nil {
 		a.note("the list that is fetched is left out: %v", fetchErr)
 	}
+	// From here on, err is why the bucket cannot be read.
 	shared, err := map[string]proxylist.Proxy(nil), connectErr
 	if err == nil {
 		shared, err = a.sharedProxies(ctx, s)
 	}
+	// Without any proxy of its own, the error is the answer. After an interruption, the rest of the pool is no
+	// answer.
 	if err != nil && (len(own)+len(fetched) == 0 || ctx.Err() != nil) {
 		return nil, err
 	}
 	if err != nil {
 		a.note("the fleet's bucket is left out: %v", err)
 	}
+	// JoinProxies keeps no source, so it is found again by id.
 	mine := make(map[string]bool, len(own))
 	for _, p := range own {
 		mine[p.ID] = true
@@ -118,6 +123,7 @@ func (a *app) configuredPool(ctx context.Context, c *config.Config, s *session, 
 			pool = append(pool, sourced{p, source})
 		}
 	}
+	// Sorted, because a bucket has no order that a person knows.
 	for _, id := range slices.Sorted(maps.Keys(shared)) {
 		pool = append(pool, sourced{shared[id], "bucket"})
 	}
@@ -136,6 +142,7 @@ func (a *app) sharedProxies(ctx context.Context, s *session) (map[string]proxyli
 	if err != nil {
 		return nil, err
 	}
+	// A watch reads all entries over one consumer; a Get for each key would be a round trip each.
 	watch, err := kv.WatchAll(ctx, jetstream.IgnoreDeletes())
 	if err != nil {
 		return nil, err
@@ -150,6 +157,7 @@ func (a *app) sharedProxies(ctx context.Context, s *session) (map[string]proxyli
 			if !open {
 				return nil, errors.New("the fleet's bucket cannot be read to its end")
 			}
+			// Later changes do not matter: the list is of this moment.
 			if entry == nil { // all were seen
 				return out, nil
 			}

@@ -10,7 +10,8 @@ import (
 )
 
 // proxiesAdd stores proxies in the fleet's bucket, one after the other, and prints the id of each that is stored. All
-// lines are checked before the first is stored.
+// lines are checked before the first is stored. Every running worker has a proxy within a second after its id was
+// printed.
 func (a *app) proxiesAdd(ctx context.Context, s *session, lines []string) error {
 	list, err := a.proxiesToAdd(lines)
 	if err != nil {
@@ -21,6 +22,7 @@ func (a *app) proxiesAdd(ctx context.Context, s *session, lines []string) error 
 		return err
 	}
 	for _, p := range list {
+		// Put replaces an entry, whoever wrote it: the last writer wins.
 		if _, err := kv.PutString(ctx, p.ID, p.Line()); err != nil {
 			return fmt.Errorf("add proxy %s: %w", p.ID, err)
 		}
@@ -37,10 +39,12 @@ func (a *app) proxiesToAdd(args []string) ([]proxylist.Proxy, error) {
 	if len(args) == 1 && args[0] == "-" {
 		return config.ParseProxies("standard input", a.in)
 	}
+	// The shell has split one line into arguments; joined again they are that line.
 	p, err := proxylist.ParseLine(strings.Join(args, " "))
 	switch {
 	case err == nil:
 		return []proxylist.Proxy{p}, nil
+	// Without a scheme it is probably a line of a seller's list.
 	case !strings.Contains(args[0], "://"): // the text may be a secret, so it is not repeated
 		return nil, fmt.Errorf("proxies add: %w; gofer proxies import - takes lines such as host:port", err)
 	}

@@ -27,7 +27,7 @@ import (
 // defaultTarget is there for everybody to fetch (RFC 2606), and https makes a proxy show that it opens tunnels.
 const defaultTarget = "https://example.com/"
 
-// checkFlags are the flags of gofer proxies check.
+// checkFlags are the flags of gofer proxies check. gofer proxies import has them, too, but for via.
 type checkFlags struct {
 	target   string
 	timeout  time.Duration
@@ -69,7 +69,8 @@ func (f *checkFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.region, "region", "", "region of the exit of gateways whose line names none")
 }
 
-// check refuses values that are out of range, as a usage error.
+// check refuses values that are out of range, as a usage error. The bounds are those of GOFER_ATTEMPT_TIMEOUT and
+// GOFER_CONCURRENCY.
 func (f *checkFlags) check() error {
 	switch {
 	case f.timeout < 100*time.Millisecond || f.timeout > jobs.MaxAttemptTimeout:
@@ -91,7 +92,9 @@ func (a *app) proxiesCheck(ctx context.Context, f checkFlags, files []string) er
 	if err != nil {
 		return err
 	}
+	// f is a copy, so the caller's flags stay as they were.
 	f = f.withTarget(&c)
+	// The list is complete before the first fetch, so a broken line costs no time.
 	list, err := a.proxiesToCheck(ctx, &c, f, files)
 	if err != nil {
 		return err
@@ -118,8 +121,10 @@ func (a *app) proxiesToCheck(ctx context.Context, c *config.Config, f checkFlags
 	if err != nil {
 		return nil, err
 	}
+	// Blanks around the ids are allowed, as in the environment.
 	f.via = text.Items(strings.Join(f.via, ","))
 	for _, id := range f.via {
+		// Checked before the list is reduced, so that a misspelt id is not taken for a proxy that works.
 		if !slices.ContainsFunc(list, func(p proxylist.Proxy) bool { return p.ID == id }) {
 			return nil, usage("--via: there is no proxy %q", id)
 		}
@@ -127,6 +132,7 @@ func (a *app) proxiesToCheck(ctx context.Context, c *config.Config, f checkFlags
 	if len(f.via) > 0 {
 		list = slices.DeleteFunc(list, func(p proxylist.Proxy) bool { return !slices.Contains(f.via, p.ID) })
 	}
+	// Exit code 0 for no proxies would read as all of them work.
 	if len(list) == 0 {
 		return nil, errors.New("there are no proxies to check: name a file, or set GOFER_PROXIES_FILE")
 	}
@@ -156,6 +162,7 @@ func (a *app) listedProxies(ctx context.Context, file string) ([]proxylist.Proxy
 		list, err := config.ParseProxies("standard input", a.in)
 		return list, asUsage(inputError(ctx, err))
 	}
+	// Read whole: the list has to be in memory anyway.
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, usage("proxies check: %w", err)
@@ -164,7 +171,7 @@ func (a *app) listedProxies(ctx context.Context, file string) ([]proxylist.Proxy
 	return list, asUsage(err)
 }
 
-// check is one run of gofer proxies check.
+// check is one run of gofer proxies check. Fields above mu do not change while it runs.
 type check struct {
 	app     *app
 	list    []proxylist.Proxy
@@ -181,14 +188,17 @@ type check struct {
 }
 
 // newCheck makes a check of a list, with a fetcher and a pool of its own. The caller closes its fetcher. A target that
-// may not be fetched is refused here.
+// may not be fetched is refused here. One fetcher serves all proxies, so a target is looked up and refused in one
+// place.
 func (a *app) newCheck(ctx context.Context, c *config.Config, f checkFlags, list []proxylist.Proxy) (*check, error) {
 	job, err := jobs.PageJob(f.target)
 	if err != nil {
 		return nil, usage("--target: %w", err)
 	}
+	// A pool of its own: breakers that open here are nobody else's.
 	pool := rotation.New(rotation.Config{})
 	k := &check{app: a, list: list, job: job, region: f.region, bar: a.progress(len(list) > 1, len(list))}
+	// Retry budget, rate limits and the rest of the environment do not apply to one attempt for each proxy.
 	k.fetcher = fetch.New(fetch.Config{
 		Pool: pool, Policy: onceOnly, AttemptTimeout: f.timeout, UserAgent: c.UserAgent, MaxBodyBytes: c.MaxBodyBytes, AllowPrivateTargets: c.AllowPrivateTargets,
 	})
@@ -205,7 +215,7 @@ func (a *app) newCheck(ctx context.Context, c *config.Config, f checkFlags, list
 }
 
 // onceOnly is a policy of one attempt for which every status from 400 on is a failure, since a page is fetched that
-// answers 200.
+// answers 200. It is a function, because fetch.Config takes one that returns the current policy.
 func onceOnly() jobs.Policy {
 	p := jobs.DefaultPolicy()
 	p.MaxAttempts, p.RetryStatusCodes, p.BanStatusCodes = 1, nil, nil
@@ -234,10 +244,13 @@ func (k *check) run(ctx context.Context, parallel int) error {
 	defer stop(nil)
 	todo := make(chan proxylist.Proxy)
 	var workers sync.WaitGroup
+	// No more goroutines than proxies.
 	for range min(parallel, len(k.list)) {
+		// It ends when todo is closed.
 		workers.Go(func() {
 			for p := range todo {
 				if r, known := k.through(ctx, p); known {
+					// The first error is the cause of ctx, and ends the loop below.
 					if err := k.tell(r); err != nil {
 						stop(err)
 					}
@@ -258,15 +271,19 @@ func (k *check) run(ctx context.Context, parallel int) error {
 }
 
 // through fetches the page through one proxy. known is false if ctx ended before the proxy was judged; then nothing is
-// said about it.
+// said about it. The job names the proxy, and the pool has no breaker that is open.
 func (k *check) through(ctx context.Context, p proxylist.Proxy) (r checked, known bool) {
 	job := k.job
+	// The proxy is the only one that the job may use, so the pool has no choice.
 	job.Proxy.ID = p.ID
+	// The line of a gateway wins over --region.
 	if p.HasRegions() && p.Region == "" {
 		job.Proxy.Region = k.region
 	}
 	o := k.fetcher.Do(ctx, job, jobs.Progress{})
+	// Only the facts are needed. Release gives the body's memory back.
 	o.Release()
+	// A check that was stopped says nothing about the proxy.
 	if o.Kind != jobs.RunFinished {
 		return r, false
 	}
@@ -278,6 +295,7 @@ func (k *check) through(ctx context.Context, p proxylist.Proxy) (r checked, know
 		r.Error = "the gateway serves only jobs that name a region: name one with --region"
 	}
 	if n := len(o.Result.Attempts); n > 0 {
+		// The policy allows one attempt. There is none if no proxy could be picked.
 		last := o.Result.Attempts[n-1]
 		r.Exit = last.Exit
 		r.Status, r.Duration, r.Fault, r.Error = last.Status, last.Duration, last.Fault, last.Error
@@ -298,6 +316,7 @@ func (k *check) tell(r checked) error {
 		k.failed++
 	}
 	k.bar.Describe(fmt.Sprintf("%d failed", k.failed))
+	// The bar and the line share a screen.
 	_ = k.bar.Clear()
 	return errors.Join(k.print(r), k.bar.Add(1))
 }
@@ -308,6 +327,7 @@ func (k *check) print(r checked) error {
 	if k.app.json {
 		return k.app.printJSON(r)
 	}
+	// A dash stands for no status.
 	word, status, why := "ok", "-", ""
 	if r.Status != 0 {
 		status = fmt.Sprint(r.Status)
@@ -322,13 +342,16 @@ func (k *check) print(r checked) error {
 }
 
 // verdict sums up on standard error and returns the error for the exit code: 3 if proxies failed, 130 if it was
-// interrupted. stopped is why the check ended early; nil if it did not.
+// interrupted. stopped is why the check ended early; nil if it did not. It is called when no goroutine of the check
+// is left.
 func (k *check) verdict(stopped error) error {
+	// The goroutines have ended, so no lock is needed.
 	slices.Sort(k.times)
 	text := fmt.Sprintf("%d ok, %d failed", len(k.times), k.failed)
 	if n := len(k.times); n > 0 {
 		text += ", median time " + k.times[n/2].Round(time.Millisecond).String()
 	}
+	// Proxies that were never judged, which only an early end leaves.
 	left := len(k.list) - len(k.times) - k.failed
 	switch {
 	case stopped != nil && !errors.Is(stopped, context.Canceled) && !errors.Is(stopped, errInterrupted):

@@ -19,7 +19,7 @@ import (
 // maxImport bounds the bytes of a list, so that a wrong file does not fill the memory.
 const maxImport = 64 << 20
 
-// importFlags are the flags of gofer proxies import.
+// importFlags are the flags of gofer proxies import. onlyOK is --check; checkFlags count only with it.
 type importFlags struct {
 	checkFlags
 
@@ -49,6 +49,7 @@ With --check only the proxies that work are added: gofer fetches a page through 
   gofer proxies import --scheme socks5 --check --target http://example.com/ bought.txt`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, files []string) error {
+			// The list names every flag that checkFlags.add adds.
 			for _, name := range []string{"target", "timeout", "parallel", "region"} {
 				if cmd.Flags().Changed(name) && !f.onlyOK {
 					return usage("--%s needs --check", name)
@@ -65,7 +66,7 @@ With --check only the proxies that work are added: gofer fetches a page through 
 }
 
 // proxiesImport adds the lines that can be read, and counts the others. The error has exit code 3 if some were added and
-// some were not.
+// some were not. Nothing is added if the check is interrupted, because a part of a list would look like all of it.
 func (a *app) proxiesImport(ctx context.Context, f importFlags, file string) error {
 	if !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, f.scheme) {
 		return usage("--scheme: none of http, https, socks5, socks5h")
@@ -78,6 +79,7 @@ func (a *app) proxiesImport(ctx context.Context, f importFlags, file string) err
 		return err
 	}
 	failed := 0
+	// The check costs time and traffic, so it comes after the flags and the list were found good.
 	if f.onlyOK && len(list) > 0 {
 		all := len(list)
 		if list, err = a.working(ctx, f.checkFlags, list); err != nil {
@@ -86,10 +88,12 @@ func (a *app) proxiesImport(ctx context.Context, f importFlags, file string) err
 		failed = all - len(list)
 	}
 	if len(list) > 0 {
+		// A check has printed a line for each proxy already.
 		if err := a.addAll(ctx, list, !f.onlyOK); err != nil {
 			return err
 		}
 	}
+	// Exit code 1 if nothing was added, 3 if only some were.
 	switch text := fmt.Sprintf("added: %d, refused: %d, not working: %d", len(list), refused, failed); {
 	case len(list) == 0:
 		return errors.New(text)
@@ -111,8 +115,10 @@ func (a *app) soldProxies(file, scheme string) (list []proxylist.Proxy, refused 
 			return nil, 0, usage("proxies import: %w", err)
 		}
 		defer func() { _ = f.Close() }()
+		// The name stands before each error, so that the user knows which list is meant.
 		in, name = f, file
 	}
+	// One byte more than allowed shows that the list is larger.
 	bounded := &io.LimitedReader{R: in, N: maxImport + 1}
 	lines, err := proxylist.ParseSold(bounded, scheme)
 	switch {
@@ -133,7 +139,7 @@ func (a *app) soldProxies(file, scheme string) (list []proxylist.Proxy, refused 
 }
 
 // working fetches a page through each proxy, prints what became of it, and returns those that work, in the order of the
-// list. A proxy that fails is no error.
+// list. A proxy that fails is no error. The result uses the memory of list.
 func (a *app) working(ctx context.Context, f checkFlags, list []proxylist.Proxy) (ok []proxylist.Proxy, err error) {
 	c, err := a.loadConfig()
 	if err != nil {
@@ -144,8 +150,10 @@ func (a *app) working(ctx context.Context, f checkFlags, list []proxylist.Proxy)
 		return nil, err
 	}
 	defer k.fetcher.Close()
+	// ended is called by one goroutine at a time, so the map needs no lock.
 	works := map[string]bool{}
 	k.ended = func(r checked) { works[r.ID] = r.OK }
+	// Exit code 3 says that some proxies failed, which is what the check is for.
 	var some *failure
 	if err := k.run(ctx, f.parallel); err != nil && !errors.As(err, &some) {
 		return nil, err
@@ -165,7 +173,9 @@ func (a *app) addAll(ctx context.Context, list []proxylist.Proxy, printIDs bool)
 	if err != nil {
 		return err
 	}
+	// printing keeps the lines of two proxies apart.
 	var printing sync.Mutex
+	// The first error ends ctx, and with it the calls that are under way.
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(32)
 	for _, p := range list {

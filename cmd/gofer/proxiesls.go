@@ -41,7 +41,8 @@ environment, the file, the URL and the fleet's bucket name.`,
 	return cmd
 }
 
-// proxiesLs asks the workers, and reads what is configured if none answers or no server is there.
+// proxiesLs asks the workers, and reads what is configured if none answers or no server is there. A server that
+// cannot be reached is no error while proxies are configured here.
 func (a *app) proxiesLs(ctx context.Context, limit int) error {
 	if limit < 0 {
 		return usage("--limit: below zero")
@@ -55,7 +56,9 @@ func (a *app) proxiesLs(ctx context.Context, limit int) error {
 		return a.configuredLs(ctx, &c, nil, err, limit)
 	}
 	defer s.close()
+	// Workers of an older version do not know the question, so their proxies cannot be listed.
 	pool, silent, err := a.askPool(ctx, s, limit)
+	// The fallback shows what a worker would have, and says so: states are not known without workers.
 	if errors.Is(err, control.ErrNoWorkers) {
 		switch {
 		case errors.Is(err, bus.ErrPermission):
@@ -82,7 +85,7 @@ type fleetProxy struct {
 	Workers map[string]int `json:"workers"`
 }
 
-// fleetPool is the running pool of the fleet.
+// fleetPool is the running pool of the fleet. It is used by one goroutine.
 type fleetPool struct {
 	workers []control.ProxiesResponse // by name: their first answers, with all proxies of a worker that was asked for each page
 	proxies map[string]*fleetProxy
@@ -98,13 +101,16 @@ func (a *app) askPool(ctx context.Context, s *session, limit int) (*fleetPool, [
 	byName := func(a, b control.ProxiesResponse) int { return cmp.Compare(a.Worker, b.Worker) }
 	slices.SortFunc(list, byName)
 	pool := &fleetPool{proxies: map[string]*fleetProxy{}}
+	// Pool is a hash of the proxies, so workers with equal pools are asked once for what their first pages lack.
 	groups := map[string][]control.ProxiesResponse{}
 	for _, w := range list {
 		groups[w.Pool] = append(groups[w.Pool], w)
 	}
+	// In a fixed order, so that two calls ask the same workers.
 	for _, key := range slices.Sorted(maps.Keys(groups)) {
 		group := groups[key]
 		first := &group[0]
+		// The first page has the proxies with trouble, which are most of what a list with a limit shows.
 		if len(first.Proxies) < first.Total && (limit == 0 || limit > len(first.Proxies)) {
 			rest, err := a.pagesOf(ctx, s, first.Worker)
 			if err != nil {
@@ -115,6 +121,8 @@ func (a *app) askPool(ctx context.Context, s *session, limit int) (*fleetPool, [
 				first.Proxies = rest
 			}
 		}
+		// Only workers of one pool are added together: a proxy that a worker does not have must not count as closed
+		// there.
 		pool.add(group)
 		pool.workers = append(pool.workers, group...)
 	}
@@ -125,8 +133,10 @@ func (a *app) askPool(ctx context.Context, s *session, limit int) (*fleetPool, [
 // maxListed bounds a list, whatever a worker says of its length.
 const maxListed = 1 << 20
 
-// pagesOf asks one worker for its whole pool, page by page. A worker that ends meanwhile leaves the list short, which is noted.
+// pagesOf asks one worker for its whole pool, page by page. A worker that ends meanwhile leaves the list short,
+// which is noted. A pool that changes meanwhile may give a proxy twice or not at all.
 func (a *app) pagesOf(ctx context.Context, s *session, worker string) (all []control.Proxy, err error) {
+	// From counts the proxies, not the pages: a worker may change the size of its pages.
 	for {
 		page, err := askFleet[control.ProxiesResponse](ctx, s, control.Proxies, control.ProxiesRequest{Worker: worker, From: len(all)}, 1)
 		if errors.Is(err, control.ErrNoWorkers) {
@@ -146,6 +156,8 @@ func (a *app) pagesOf(ctx context.Context, s *session, worker string) (all []con
 // add adds the workers of one pool. A proxy about which a worker says nothing is closed there, if the worker has named all that
 // are not; else it is not counted.
 func (p *fleetPool) add(group []control.ProxiesResponse) {
+	// A worker names the proxies with trouble first. It has named all of them if its page holds as many as it says
+	// it has.
 	told, complete := map[string]int{}, 0 // by id, how many of the workers that are complete named it
 	for _, w := range group {
 		noted := 0
@@ -163,6 +175,7 @@ func (p *fleetPool) add(group []control.ProxiesResponse) {
 			if p.take(row); isComplete {
 				told[row.ID]++
 			} else {
+				// The id is entered with zero, so that the loop below adds the workers that are complete.
 				told[row.ID] += 0
 			}
 		}
@@ -174,16 +187,21 @@ func (p *fleetPool) add(group []control.ProxiesResponse) {
 	}
 }
 
-// take takes over what one worker says of a proxy.
+// take takes over what one worker says of a proxy. The numbers of attempts are added up, as exits differ from
+// worker to worker.
 func (p *fleetPool) take(row *control.Proxy) {
 	known := p.proxies[row.ID]
 	if known == nil {
+		// A copy, because the maps and counts below are of the fleet.
 		known = &fleetProxy{Proxy: *row, Workers: map[string]int{}}
 		p.proxies[row.ID] = known
 	} else {
+		// Attempts are of different workers and are added up. The same site may have banned the proxy in several
+		// workers, so bans are not.
 		bans, inFlight := max(known.Bans, row.Bans), known.InFlight+row.InFlight
 		tried, failed := known.ExitsTried+row.ExitsTried, known.ExitsFailed+row.ExitsFailed
 		unusual := cmp.Or(known.Unusual, row.Unusual)
+		// The worst worker's facts are shown, and of equal ones those with more failures.
 		if trouble(row) > trouble(&known.Proxy) || trouble(row) == trouble(&known.Proxy) && row.Failures > known.Failures {
 			known.Proxy = *row
 		}
@@ -192,7 +210,8 @@ func (p *fleetPool) take(row *control.Proxy) {
 	known.Workers[row.State]++
 }
 
-// trouble orders proxies: the more of it, the less they can be used.
+// trouble orders proxies: the more of it, the less they can be used. An unknown state of a newer worker counts like
+// avoided.
 func trouble(p *control.Proxy) int {
 	switch {
 	case p.State == "open":
@@ -207,7 +226,7 @@ func trouble(p *control.Proxy) int {
 	return 0
 }
 
-// sorted returns the proxies with the most trouble first.
+// sorted returns the proxies with the most trouble first. Proxies with equal trouble are sorted by id.
 func (p *fleetPool) sorted() []*fleetProxy {
 	return slices.SortedFunc(maps.Values(p.proxies), func(a, b *fleetProxy) int {
 		return cmp.Or(cmp.Compare(trouble(&b.Proxy), trouble(&a.Proxy)), cmp.Compare(a.ID, b.ID))
@@ -216,6 +235,7 @@ func (p *fleetPool) sorted() []*fleetProxy {
 
 // printPool prints the running pool, and on standard error its numbers.
 func (a *app) printPool(pool *fleetPool, limit int) error {
+	// Sorted before it is cut, so that a limit keeps the proxies with trouble.
 	list := pool.sorted()
 	shown := list
 	if limit > 0 {
@@ -233,8 +253,10 @@ func (a *app) printPool(pool *fleetPool, limit int) error {
 	return a.list(table.Row{"id", "address", "region", "tags", "state", "until", "bans", "exits", "why"}, rows, none)
 }
 
-// notePool says how many proxies are in which state, which workers' proxies fail all at once, and whose states are not known.
+// notePool says how many proxies are in which state, which workers' proxies fail all at once, and whose states are
+// not known. It goes to standard error, so that standard output is a table or JSON and nothing else.
 func (a *app) notePool(pool *fleetPool, shown int) {
+	// Total of a worker is the size of its pool; the list may be shorter than that.
 	most, states := 0, map[string]int{}
 	for _, w := range pool.workers {
 		most = max(most, w.Total)
@@ -269,20 +291,22 @@ func (a *app) notePool(pool *fleetPool, shown int) {
 	}
 }
 
-// stateText is the state, and in how many of the workers that tell of the proxy it is in that state if that is not all.
+// stateText is the state, and in how many of the workers that tell of the proxy it is in that state if that is not
+// all. A proxy with different states shows the worst one.
 func (p *fleetProxy) stateText() string {
 	all := 0
 	for _, n := range p.Workers {
 		all += n
 	}
 	text := strings.ReplaceAll(p.State, "_", " ")
+	// All workers of one state are the usual case, and get no number.
 	if n := p.Workers[p.State]; n < all {
 		text += fmt.Sprintf(" in %d of %d", n, all)
 	}
 	return text
 }
 
-// exitsText says of a gateway how many attempts through its exits failed.
+// exitsText says of a gateway how many attempts through its exits failed. Empty for a proxy without exits.
 func (p *fleetProxy) exitsText() string {
 	switch {
 	case p.Kind != "gateway":
@@ -293,7 +317,8 @@ func (p *fleetProxy) exitsText() string {
 	return fmt.Sprintf("%d of %d failed", p.ExitsFailed, p.ExitsTried)
 }
 
-// configuredLs lists what a worker would have that is started here. connectErr is why there is no session.
+// configuredLs lists what a worker would have that is started here. connectErr is why there is no session. Its
+// columns differ from those of a running pool: nobody knows a state here.
 func (a *app) configuredLs(ctx context.Context, c *config.Config, s *session, connectErr error, limit int) error {
 	pool, err := a.configuredPool(ctx, c, s, connectErr)
 	if err != nil {

@@ -12,7 +12,9 @@ import (
 )
 
 // proxiesStrategy shows, sets or resets the strategy. The bucket of policies holds it, under a key of its own.
+// Workers watch the key.
 func (a *app) proxiesStrategy(ctx context.Context, s *session, args []string) error {
+	// The name is checked before the connection is used, so a misspelt one changes nothing.
 	if len(args) == 1 && args[0] != "reset" {
 		if _, err := rotation.ParseStrategy(args[0]); err != nil {
 			return usage("proxies strategy: %w", err)
@@ -23,18 +25,21 @@ func (a *app) proxiesStrategy(ctx context.Context, s *session, args []string) er
 		return err
 	}
 	switch {
+	// Shown is what the bucket says, or this environment: that of a worker may differ.
 	case len(args) == 0:
 		name, source, err := strategyOf(ctx, kv, s.config.Strategy)
 		if err != nil {
 			return err
 		}
 		return a.say(map[string]any{"strategy": name, "source": source}, "%s (%s)", name, source)
+	// Delete of a key that does not exist succeeds.
 	case args[0] == "reset":
 		if err := kv.Delete(ctx, fleet.StrategyKey); err != nil {
 			return fmt.Errorf("reset strategy: %w", err)
 		}
 		return a.say(map[string]any{"source": "environment"}, "The workers' environment applies.")
 	}
+	// One key holds one name, so the last writer wins.
 	if _, err := kv.PutString(ctx, fleet.StrategyKey, args[0]); err != nil {
 		return fmt.Errorf("set strategy: %w", err)
 	}

@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// remark is the reason of the state, and what is unusual about the answers.
+// remark is the reason of the state, and what is unusual about the answers. A proxy may be unusual and closed at
+// the same time.
 func (p *fleetProxy) remark() string {
 	switch text := p.why(); {
 	case p.Unusual == nil:
@@ -17,9 +18,11 @@ func (p *fleetProxy) remark() string {
 	}
 }
 
-// why is the reason of the state in words.
+// why is the reason of the state in words. Bans count before failures: they keep the proxy from a site now, while
+// failures may never open its breaker.
 func (p *fleetProxy) why() string {
 	switch {
+	// Another worker has written the reason as a sentence.
 	case p.State == "avoided":
 		return p.Reason
 	case p.State != "closed":
@@ -34,7 +37,8 @@ func (p *fleetProxy) why() string {
 	return ""
 }
 
-// proxyTrouble puts the code of what opened a breaker into words. A code that is not known is shown as it is.
+// proxyTrouble puts the code of what opened a breaker into words. A code that is not known is shown as it is. The
+// codes are a contract with programs; these words are not.
 func proxyTrouble(code string) string {
 	text, known := map[string]string{
 		"": "its breaker was opened", "connect": "it cannot be reached", "reset": "it resets connections", "timeout": "no answer comes in time",

@@ -39,6 +39,7 @@ states of waiting jobs are counted by one worker of the fleet every 5 s. If no w
 			if err != nil {
 				return err
 			}
+			// A large backlog is counted step by step, so the first numbers may be too low.
 			if unread > 0 {
 				a.note("%d waiting jobs have not been read yet: each number of delayed, retrying, no proxy and site down is at least what is shown", unread)
 			}
@@ -51,7 +52,8 @@ states of waiting jobs are counted by one worker of the fleet every 5 s. If no w
 }
 
 // queueRow is a queue as it is printed. The embedded state comes from the consumers at this moment, the other
-// fields from the count of the fleet.
+// fields from the count of the fleet. oldest and counted are for the table only, so they are no members of the
+// JSON.
 type queueRow struct {
 	client.QueueState
 	Delayed  uint64 `json:"delayed"`
@@ -65,7 +67,8 @@ type queueRow struct {
 	counted       waiting.Queue
 }
 
-// askQueues puts together what the consumers know at this moment and what the fleet has counted of the waiting jobs.
+// askQueues puts together what the consumers know at this moment and what the fleet has counted of the waiting
+// jobs. The list is sorted by queue, and unread is how many waiting jobs nobody has counted yet.
 func askQueues(ctx context.Context, s *session) (list []queueRow, unread uint64, err error) {
 	// Both are read, because the consumers are current and the count may be five seconds old.
 	queues, err := s.client.ConsumedQueues(ctx)
@@ -78,6 +81,7 @@ func askQueues(ctx context.Context, s *session) (list []queueRow, unread uint64,
 	}
 	for _, q := range counted.Queues {
 		i := slices.IndexFunc(queues, func(l client.QueueState) bool { return l.Queue == q.Queue })
+		// A queue without consumers, such as a misspelt one, is known only by its jobs.
 		if i < 0 && q.Queued+q.Waiting() > 0 {
 			i = len(queues)
 			queues = append(queues, client.QueueState{Queue: q.Queue, Queued: q.Queued})
@@ -98,7 +102,7 @@ func askQueues(ctx context.Context, s *session) (list []queueRow, unread uint64,
 	return list, counted.Unread, nil
 }
 
-// add takes over what the fleet has counted.
+// add takes over what the fleet has counted. at is when the fleet counted: ages of states are of that moment.
 func (r *queueRow) add(q *waiting.Queue, at time.Time) {
 	r.Delayed, r.Retrying, r.NoProxy, r.SiteDown = q.Delayed, q.Retrying, q.NoProxy, q.SiteDown
 	r.OldestSeconds, r.oldest = q.OldestSeconds(at), q.Oldest()
@@ -122,9 +126,11 @@ func (r *queueRow) state() string {
 	return "served"
 }
 
+// printQueues prints the table, and below it what keeps jobs from running.
 func (a *app) printQueues(ctx context.Context, s *session, list []queueRow) error {
 	var rows []table.Row
 	for _, q := range list {
+		// A queue without jobs has no oldest one.
 		age := "-"
 		if !q.oldest.IsZero() {
 			age = brief(time.Since(q.oldest)).String()
@@ -144,13 +150,15 @@ func (a *app) printQueues(ctx context.Context, s *session, list []queueRow) erro
 	return nil
 }
 
-// queueTroubles says of each queue whose jobs do not run why, and what to do.
+// queueTroubles says of each queue whose jobs do not run why, and what to do. It returns nothing for a queue
+// without trouble.
 func queueTroubles(names jobs.Names, list []queueRow) (lines []string) {
 	for _, q := range list {
 		if trouble := doctor.Trouble(names, &q.QueueState, &q.counted); trouble != "" {
 			lines = append(lines, fmt.Sprintf("queue %s: %s", q.Queue, trouble))
 		}
 		for _, r := range q.Reasons {
+			// Other reasons are in the columns already.
 			if r.State == jobs.StateSiteDown {
 				lines = append(lines, fmt.Sprintf("queue %s: %s", q.Queue, r))
 			}
@@ -159,8 +167,8 @@ func queueTroubles(names jobs.Names, list []queueRow) (lines []string) {
 	return lines
 }
 
-// fleetTroubles says which workers take no jobs and why, and whether many jobs have failed. What a user may not ask is noted: the table
-// is what he asked for.
+// fleetTroubles says which workers take no jobs and why, and whether many jobs have failed. What a user may not ask is noted:
+// the table is what he asked for.
 func (a *app) fleetTroubles(ctx context.Context, s *session) (lines []string) {
 	workers, err := askWorkers(ctx, s, control.WorkersRequest{})
 	if errors.Is(err, bus.ErrPermission) {

@@ -29,6 +29,7 @@ is refused. Everything else that strangers wrote, such as URLs and reasons, is a
 		Args: args(cobra.MaximumNArgs(1)),
 		// Wrong combinations are refused before anything is connected.
 		RunE: func(cmd *cobra.Command, ids []string) error {
+			// The three uses exclude each other; isGiven is true for a list.
 			one := len(ids) == 1
 			switch {
 			case wait && !one:
@@ -41,12 +42,13 @@ is refused. Everything else that strangers wrote, such as URLs and reasons, is a
 			if err := errors.Join(list.check(), checkDurable(durable, queue, all)); err != nil {
 				return err
 			}
-			// Following has no time limit, so the session is made here and not by verb.
+			// The session is made here and not by verb, because the flags are checked before.
 			s, err := a.connect(cmd.Context(), "results")
 			if err != nil {
 				return err
 			}
 			defer s.close()
+			// A list ends by itself, so it comes before following.
 			if list.isGiven() {
 				return a.listResults(cmd.Context(), s, queue, &list)
 			}
@@ -65,7 +67,8 @@ is refused. Everything else that strangers wrote, such as URLs and reasons, is a
 }
 
 // oneResult prints the body of one result to standard output and its facts to standard error, so that the body can be
-// piped. A job that did not succeed has exit code 3.
+// piped. A job that did not succeed has exit code 3. Errors: client.ErrNotFound if no result is kept and wait is
+// false.
 func (a *app) oneResult(ctx context.Context, s *session, queue, name string, wait bool) error {
 	key, err := key(ctx, s, queue, name)
 	if err != nil {

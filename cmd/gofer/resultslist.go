@@ -11,7 +11,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/client"
 )
 
-// resultFilter says which kept results are listed. The zero value asks for no list.
+// resultFilter says which kept results are listed. The zero value asks for no list. Filters are joined by and.
 type resultFilter struct {
 	failed bool
 	status string
@@ -21,6 +21,7 @@ type resultFilter struct {
 	limited func() bool
 }
 
+// add adds the flags. limited looks at the flag itself, which is parsed by the time it is called.
 func (f *resultFilter) add(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.failed, "failed", false, "list the kept results of jobs that failed, and end")
 	cmd.Flags().StringVar(&f.status, "status", "", "list the kept results with this status or class, such as 404 or 4xx, and end")
@@ -51,7 +52,8 @@ func (f *resultFilter) check() error {
 
 // fits reports whether a result is listed.
 func (f *resultFilter) fits(r *jobs.Result) bool {
-	// A status matches by its class or by its number.
+	// A status matches by its class or by its number. since is not compared here: the stream is read from that time
+	// on.
 	return (!f.failed || r.Outcome == jobs.Failed) &&
 		(f.status == "" || f.status == jobs.StatusClass(r.Status) || f.status == strconv.Itoa(r.Status))
 }

@@ -11,11 +11,14 @@ import (
 	"github.com/gofer-mq/gofer/jobs/client"
 )
 
-// resumeCommand ends the pause of a queue. A queue that is not paused stays as it is.
+// resumeCommand ends the pause of a queue. A queue that is not paused stays as it is. Both consumers of the queue
+// are resumed.
 func (a *app) resumeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "resume QUEUE", Short: "Let workers take jobs of a paused queue again", Args: args(cobra.ExactArgs(1)),
 		RunE: a.verb("resume", func(ctx context.Context, s *session, args []string) error {
+			// The name becomes a part of a consumer's name. A wrong name is a usage error, not a queue that is
+			// missing.
 			if !jobs.ValidQueue(args[0]) {
 				return usage("%q is not the name of a queue", args[0])
 			}
@@ -27,7 +30,8 @@ func (a *app) resumeCommand() *cobra.Command {
 	}
 }
 
-// unknownQueue adds to the error about a queue without consumers where the queues are listed.
+// unknownQueue adds to the error about a queue without consumers where the queues are listed. Other errors are
+// returned as they are.
 func unknownQueue(err error) error {
 	if errors.Is(err, client.ErrNotFound) {
 		return fmt.Errorf("%w: no worker has ever served it; gofer queues lists the queues", err)

@@ -12,7 +12,7 @@ import (
 )
 
 // rollupsCommand asks one worker for the fleet's hours. A worker that cannot read them answers with its own, which is
-// noted.
+// noted. Hours are kept for 168 h, so that is the largest --hours.
 func (a *app) rollupsCommand() *cobra.Command {
 	request := control.RollupRequest{Scope: control.ScopeCluster}
 	cmd := &cobra.Command{
@@ -25,10 +25,12 @@ Requests are jobs that ended, and 2xx to none the classes of their last status; 
 			if request.Hours < 1 || request.Hours > rollup.RetentionHours {
 				return usage("--hours: must be from 1 to %d", rollup.RetentionHours)
 			}
+			// Any worker knows the hours of the fleet, so one answer is enough.
 			answers, err := askFleet[control.RollupResponse](ctx, s, control.Rollups, request, 1)
 			if err != nil {
 				return err
 			}
+			// The scope in the answer is what the worker could read.
 			if got := answers[0]; got.Scope != request.Scope {
 				a.note("these are the hours of worker %s since it started, not of the whole fleet", got.Worker)
 			}
@@ -45,7 +47,7 @@ Requests are jobs that ended, and 2xx to none the classes of their last status; 
 }
 
 // hourRows makes the rows of the table. Hours before the first one in which something happened are left out; the running
-// hour is always there.
+// hour is always there. The success rate is of the jobs that ended in the hour.
 func hourRows(points []rollup.Point) (rows []table.Row) {
 	for i, p := range points {
 		// The first hours of a young installation are all empty and say nothing.

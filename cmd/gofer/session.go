@@ -25,7 +25,8 @@ import (
 // then has its own bounds.
 const connectTimeout = 5 * time.Second
 
-// session is a verb's connection and what it needs to use it. Whoever connects closes it.
+// session is a verb's connection and what it needs to use it. Whoever connects closes it. It lives as long as its
+// verb, and any goroutine of the verb may use it.
 type session struct {
 	nc     *nats.Conn
 	client *client.Client
@@ -44,7 +45,7 @@ func (a *app) loadConfig() (config.Config, error) {
 	return config.Load(env)
 }
 
-// loadWorkerConfig also reads the proxies.
+// loadWorkerConfig also reads the proxies. The error is a *config.Error that names what is wrong with both.
 func (a *app) loadWorkerConfig() (config.Config, []proxylist.Proxy, error) {
 	env, err := a.environment()
 	if err != nil {
@@ -86,6 +87,7 @@ func (a *app) connect(ctx context.Context, verb string) (*session, error) {
 	if errors.Is(err, bus.ErrUnreachable) && c.NATSURL == "" {
 		return nil, fmt.Errorf("%w (start a server with gofer worker, or name yours in GOFER_NATS_URL)", err)
 	}
+	// The remedy names the flag as well: a URL may have come from it.
 	if errors.Is(err, bus.ErrUnreachable) {
 		return nil, fmt.Errorf("%w (start nats-server there, or name yours in GOFER_NATS_URL or by --server)", err)
 	}
@@ -101,10 +103,11 @@ func (a *app) connect(ctx context.Context, verb string) (*session, error) {
 	return &session{nc: nc, client: client.New(b), bus: b, config: c, names: names}, nil
 }
 
+// close ends the connection. Verbs wait for the answer to what they publish, so nothing is lost.
 func (s *session) close() { s.nc.Close() }
 
 // askFleet asks the workers for a verb and gathers their answers; limit bounds how many, and zero means all that come in
-// time. The error is a control.ErrNoWorkers if none answers.
+// time. The error is a control.ErrNoWorkers if none answers. Answers come in any order.
 func askFleet[T any](ctx context.Context, s *session, verb string, request any, limit int) ([]T, error) {
 	subject := control.Subject(s.names, verb)
 	var answers []T
@@ -179,14 +182,15 @@ func (a *app) verb(name string, do func(ctx context.Context, s *session, args []
 	}
 }
 
-// bucket binds one of the fleet's key-value buckets, such as "deny".
+// bucket binds one of the fleet's key-value buckets, such as "deny". Errors: bus.ErrNotSetUp, bus.ErrNoLeader,
+// bus.ErrPermission, also of the bucket's own calls.
 func (s *session) bucket(ctx context.Context, kind string) (jetstream.KeyValue, error) {
 	return s.bus.Bucket(ctx, kind)
 }
 
 // key returns the job that name means: QUEUE/ID, or an ID alone, for which the queue is looked up if --queue does not
 // name it. Errors: client.ErrNotFound; a usage error for a name that no job can have, and for an ID that several queues
-// have.
+// have. A full name is not looked up: whether the job exists is found out by what uses the key.
 func key(ctx context.Context, s *session, queue, name string) (client.Key, error) {
 	q, id, named := strings.Cut(name, "/")
 	if !named {
@@ -202,7 +206,8 @@ func key(ctx context.Context, s *session, queue, name string) (client.Key, error
 	if q != "" {
 		return client.Key{Queue: q, ID: id}, nil
 	}
-	// An id alone is looked up in the streams, which needs more rights and more time than a full name.
+	// An id alone is looked up in the streams, which needs more rights and more time than a full name. Both errors
+	// are explained in the words of the command line.
 	found, err := s.client.Resolve(ctx, id)
 	if _, ok := errors.AsType[*client.AmbiguousError](err); ok {
 		return client.Key{}, usage("%w", err)
@@ -220,7 +225,7 @@ func key(ctx context.Context, s *session, queue, name string) (client.Key, error
 const maxJobLine = 4 << 20
 
 // eachLine calls use for every line that is neither empty nor a comment, with its number from 1. It ends at the first
-// error of use or of reading.
+// error of use or of reading. A line that is longer than maxJobLine is an error of reading.
 func eachLine(r io.Reader, use func(number int, line []byte) error) error {
 	for line, err := range text.Lines(r, maxJobLine) {
 		if err == nil {

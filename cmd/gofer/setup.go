@@ -56,6 +56,7 @@ The replicas of a stream with waiting jobs change only on nats-server 2.14.10, 2
 }
 
 // changesReplicas reports whether a difference moves a stream to other servers, which takes time after the call.
+// The field has the name that JetStream's configuration has in JSON.
 func changesReplicas(d bus.Difference) bool { return d.Field == "num_replicas" }
 
 // errReplicasBehind ends the wait for replicas. The servers go on with their work.
@@ -66,7 +67,7 @@ const noteEvery = 5 * time.Second
 
 // awaitReplicas waits until all replicas are current, limit at most, and says every noteEvery how far they are. If setup
 // has not changed the replicas, it waits only if an earlier change still goes on: a server that is away would keep it
-// waiting.
+// waiting. A limit that is reached is an error: errReplicasBehind.
 func (a *app) awaitReplicas(ctx context.Context, s *session, limit time.Duration, changed bool) error {
 	behind, err := s.bus.ReplicaLags(ctx, s.config.Settings())
 	if err != nil || !changed && !slices.ContainsFunc(behind, func(b bus.ReplicaLag) bool { return b.Moving }) {
@@ -74,6 +75,7 @@ func (a *app) awaitReplicas(ctx context.Context, s *session, limit time.Duration
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errReplicasBehind)
 	defer cancel()
+	// The zero time makes the first call note at once.
 	var noted time.Time
 	// The function is called after each look, and behind is never empty then.
 	err = s.bus.AwaitReplicas(ctx, s.config.Settings(), func(behind []bus.ReplicaLag) {
@@ -89,7 +91,8 @@ func (a *app) awaitReplicas(ctx context.Context, s *session, limit time.Duration
 	return err
 }
 
-// printDifferences prints what was done, or with dryRun what would be done.
+// printDifferences prints what was done, or with dryRun what would be done. A line that cannot be written makes the
+// verb fail at its end: see run.
 func (a *app) printDifferences(list []bus.Difference, dryRun bool) {
 	// A list that is empty is printed as [].
 	if a.json {

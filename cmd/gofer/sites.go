@@ -45,7 +45,8 @@ forgotten. Attempts, their status classes, bans and failures by fault are those 
 	return cmd
 }
 
-// workerSites is one worker's answer. Total also counts the sites for which the answer has no room.
+// workerSites is one worker's answer. Total also counts the sites for which the answer has no room. Those that rest
+// come first, so a short answer has what matters.
 type workerSites struct {
 	Worker string       `json:"worker"`
 	Total  int          `json:"total"`
@@ -137,16 +138,19 @@ type fleetSite struct {
 	LastErrorAt  *time.Time       `json:"last_error_at"`
 }
 
+// newFleetSite makes the maps, so that JSON shows {} and add need not check.
 func newFleetSite(name string) *fleetSite {
 	return &fleetSite{Site: name, Failures: map[string]int64{}, Workers: map[string]int{}}
 }
 
-// add adds what one worker says. A worker that lets the site rest names the reason.
+// add adds what one worker says. A worker that lets the site rest names the reason. A reason of a worker that does
+// not let it rest is kept only while there is no other.
 func (f *fleetSite) add(s admin.Site) {
 	f.Workers[s.State]++
 	if s.NextTestTime != nil && (f.NextTestTime == nil || s.NextTestTime.Before(*f.NextTestTime)) {
 		f.NextTestTime = s.NextTestTime
 	}
+	// The list of states is that of package sites.
 	if s.State == "resting" || s.State == "testing" || f.Reason == "" {
 		f.Reason = s.Reason
 	}
@@ -156,12 +160,14 @@ func (f *fleetSite) add(s admin.Site) {
 	for fault, n := range s.Failures {
 		f.Failures[fault] += n
 	}
+	// Of several workers' errors the newest one is shown.
 	if s.LastErrorAt != nil && (f.LastErrorAt == nil || s.LastErrorAt.After(*f.LastErrorAt)) {
 		f.LastError, f.LastErrorAt = s.LastError, s.LastErrorAt
 	}
 }
 
-// state is the state of the site that is worst, and in how many workers it is in that if it is not in all.
+// state is the state of the site that is worst, and in how many workers it is in that if it is not in all. The
+// order of the list is that of badness.
 func (f *fleetSite) state() string {
 	all := 0
 	for _, n := range f.Workers {
@@ -178,7 +184,7 @@ func (f *fleetSite) state() string {
 	return "" // no worker is known
 }
 
-// counts are the cells of countColumns.
+// counts are the cells of countColumns. The reason of a rest comes before the latest error.
 func (f *fleetSite) counts() table.Row {
 	var why []string
 	if f.resting() > 0 {
@@ -188,6 +194,7 @@ func (f *fleetSite) counts() table.Row {
 		why = append(why, fmt.Sprintf("%s ago: %s", max(0, time.Since(*f.LastErrorAt)).Round(time.Second), f.LastError))
 	}
 	var failures []string
+	// Faults without failures are left out, so the cell stays short.
 	for _, fault := range slices.Sorted(maps.Keys(f.Failures)) {
 		if n := f.Failures[fault]; n > 0 {
 			failures = append(failures, fmt.Sprintf("%s %d", fault, n))
@@ -242,10 +249,12 @@ func (a *app) sitesShow(ctx context.Context, s *session, args []string) error {
 	var rows []table.Row
 	for _, w := range list {
 		site := w.Sites[0]
+		// Empty if the site has never changed its state in this worker.
 		since := ""
 		if site.LastStateChange != nil {
 			since = time.Since(*site.LastStateChange).Round(time.Second).String()
 		}
+		// One worker's site is a fleet of one, so both tables have the same cells.
 		one := newFleetSite(name)
 		one.add(site)
 		rows = append(rows, append(table.Row{w.Worker, site.State, since}, one.counts()...))
@@ -253,11 +262,13 @@ func (a *app) sitesShow(ctx context.Context, s *session, args []string) error {
 	return a.out.table(append(table.Row{"worker", "state", "since"}, countColumns()...), rows)
 }
 
+// errUnknownSite does not say that the site is fine: a worker forgets sites that do not rest.
 func errUnknownSite(name string) error {
 	return fmt.Errorf("no worker remembers a site %s; see gofer sites ls", name)
 }
 
-// sitesReset ends the rest of a site in every worker that answers. It fails if none remembers the site.
+// sitesReset ends the rest of a site in every worker that answers. It fails if none remembers the site. It is no
+// error if the site does not rest.
 func (a *app) sitesReset(ctx context.Context, s *session, args []string) error {
 	name, err := siteName(args[0])
 	if err != nil {

@@ -18,7 +18,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/config"
 )
 
-// submission is one run of gofer submit. With --wait, outcomes are printed while lines are read.
+// submission is one run of gofer submit. With --wait, outcomes are printed while lines are read. One goroutine
+// reads lines; answers and results come in others.
 type submission struct {
 	app     *app
 	session *session
@@ -49,7 +50,7 @@ type origin struct {
 	url    string
 }
 
-// ackFacts is an accepted job in JSON.
+// ackFacts is an accepted job in JSON. Line is the number of the line or of the argument, from 1.
 type ackFacts struct {
 	client.Ack
 	Line int    `json:"line"`
@@ -65,8 +66,10 @@ func (s *submission) run(ctx context.Context, source io.Reader) error {
 	if s.flags.wait {
 		act = s.publishAndWait
 	}
+	// The number of lines is not known before they are read.
 	s.bar = s.app.progress(!s.single, -1)
 	stop := s.draw(ctx)
+	// Everything that act starts has ended when it returns.
 	err := act(ctx, source)
 	// The bar is taken away before anything else is printed.
 	stop()
@@ -78,7 +81,8 @@ func (s *submission) run(ctx context.Context, source io.Reader) error {
 	return s.verdict()
 }
 
-// explainEnd returns err, or what an interruption means for the jobs.
+// explainEnd returns err, or what an interruption means for the jobs. The exit code of an interruption is decided
+// by its cause, errInterrupted.
 func (s *submission) explainEnd(ctx context.Context, err error) error {
 	// Without an interruption the error speaks for itself.
 	switch {
@@ -111,7 +115,8 @@ func (s *submission) publish(ctx context.Context, source io.Reader) error {
 }
 
 // publishAndWait submits the jobs of all lines and prints the outcome of each as it comes, while more lines are read. It
-// waits for its goroutines before it returns. --wait-timeout runs from the end of the submission.
+// waits for its goroutines before it returns. --wait-timeout runs from the end of the submission. The first error
+// of either side ends both.
 func (s *submission) publishAndWait(ctx context.Context, source io.Reader) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	// It is not buffered, so no more than a few keys are on their way, and reading the input keeps pace with
@@ -224,7 +229,8 @@ func (s *submission) landed(ack client.Ack) ackFacts {
 }
 
 // jobs yields the job of each line in turn. Lines that hold no job are reported and counted. When the sequence has ended,
-// *readErr is what ended the reading, nil at the end of the input.
+// *readErr is what ended the reading, nil at the end of the input. The sequence can be used once, and one goroutine
+// runs it.
 func (s *submission) jobs(source io.Reader, readErr *error) iter.Seq[jobs.Job] {
 	// A value of its own tells the end that the consumer of the sequence wanted from an error of reading.
 	stop := errors.New("enough")
@@ -256,7 +262,8 @@ func (s *submission) jobs(source io.Reader, readErr *error) iter.Seq[jobs.Job] {
 	}
 }
 
-// printJobs prints the job of each line and publishes nothing. It needs no connection.
+// printJobs prints the job of each line and publishes nothing. It needs no connection. Without other goroutines, no
+// lock is needed.
 func (s *submission) printJobs(source io.Reader) error {
 	s.taken = map[int]origin{}
 	var readErr, printErr error
@@ -280,7 +287,8 @@ func sound(job jobs.Job) error {
 	return err
 }
 
-// say tells what is wrong with a job. It names the line or the id: a URL may hold secrets.
+// say tells what is wrong with a job. It names the line or the id: a URL may hold secrets. It may be called by any
+// goroutine that does not hold mu.
 func (s *submission) say(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -288,7 +296,7 @@ func (s *submission) say(text string) {
 }
 
 // printAck prints the id of an accepted job first. Acks come in any order, so the number of the line and the URL follow
-// where there are several jobs.
+// where there are several jobs. An error ends the submission: see publish.
 func (s *submission) printAck(ack ackFacts) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

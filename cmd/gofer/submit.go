@@ -23,6 +23,7 @@ import (
 type submitFlags struct {
 	jobFlags
 
+	// Texts as given; empty means that the flag was not given.
 	file, queue, id, at, output string
 	in                          string
 	wait, fail, print           bool
@@ -33,6 +34,7 @@ type submitFlags struct {
 }
 
 // submitCommand publishes jobs. Its flags are those of a job, those of the submission, and those of the waiting.
+// The texts of its flags are also in cmd/gofer/README.md.
 func (a *app) submitCommand() *cobra.Command {
 	var f submitFlags
 	cmd := &cobra.Command{
@@ -85,10 +87,11 @@ Any answer of a target is a success, also a 404. With --fail the exit code is 3 
 }
 
 // check refuses flags that would be ignored or are out of range, and notes whether --data was given. Errors are usage
-// errors.
+// errors. What depends on the arguments is checked by submit.
 func (f *submitFlags) check(given *pflag.FlagSet) error {
 	// An empty --data differs from none, which the value alone cannot tell.
 	f.hasData = given.Changed("data")
+	// --output implies --wait; submit sets it later.
 	waits := f.wait || f.output != ""
 	for _, name := range []string{"wait-timeout", "timeout", "fail"} {
 		if given.Changed(name) && !waits {
@@ -106,6 +109,7 @@ func (f *submitFlags) check(given *pflag.FlagSet) error {
 	if given.Changed("attempts") && (f.attempts < 1 || f.attempts > jobs.MaxMaxAttempts) {
 		return usage("--attempts: not between 1 and %d", jobs.MaxMaxAttempts)
 	}
+	// An upper bound that is exceeded would refuse each job on its own; here the call is refused once.
 	if given.Changed("attempt-timeout") && (f.attemptTimeout <= 0 || f.attemptTimeout > jobs.MaxAttemptTimeout) {
 		return usage("--attempt-timeout: not above 0 and at most %s", jobs.MaxAttemptTimeout)
 	}
@@ -127,6 +131,7 @@ func (a *app) submit(ctx context.Context, f submitFlags, urls []string) error {
 		return err
 	}
 	defer closeSource()
+	// Two jobs under one id would be one job.
 	if f.id != "" && (len(urls) != 1 || f.file != "" || urls[0] == "-") {
 		return usage("--id needs exactly one URL")
 	}
@@ -145,6 +150,7 @@ func (a *app) submit(ctx context.Context, f submitFlags, urls []string) error {
 	if f.file == "" && urls[0] != "-" {
 		todo.unit, todo.single = "URL", len(urls) == 1
 	}
+	// Nothing below needs to be undone: --print makes no connection.
 	if f.print {
 		return todo.printJobs(source)
 	}
@@ -193,7 +199,7 @@ func (f *submitFlags) notBefore(now time.Time) (time.Time, error) {
 }
 
 // lines returns where the jobs come from: the arguments, a file or standard input, one job a line. The caller calls the
-// function when it has read. A file may be a pipe, so reading it ends with ctx.
+// function when it has read. A file may be a pipe, so reading it ends with ctx. Errors are usage errors.
 func (a *app) lines(ctx context.Context, file string, urls []string) (io.Reader, func(), error) {
 	if file != "" && len(urls) > 0 {
 		return nil, nil, usage("--file and URLs: only one of the two can be given")
@@ -219,7 +225,7 @@ func (a *app) lines(ctx context.Context, file string, urls []string) (io.Reader,
 }
 
 // parseLine reads a line: a bare URL, or a JSON job that may carry id and queue. The line is not empty. Flags fill in
-// what the line lacks.
+// what the line lacks. The error does not name the line's number, which the caller knows.
 func parseLine(line []byte, f *submitFlags, notBefore time.Time) (jobs.Job, error) {
 	// encoding/json would replace invalid bytes silently.
 	if !utf8.Valid(line) {
@@ -248,7 +254,7 @@ func parseLine(line []byte, f *submitFlags, notBefore time.Time) (jobs.Job, erro
 }
 
 // membersOf returns the members of a JSON object. A member that is given twice is an error: encoding/json would silently
-// drop one of them.
+// drop one of them. The order of the members is lost, which means nothing in JSON.
 func membersOf(line []byte) (map[string]json.RawMessage, error) {
 	// The first pass checks the syntax, so the second one need not.
 	fields := map[string]json.RawMessage{}

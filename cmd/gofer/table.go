@@ -11,7 +11,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// list prints rows under a header, or on standard error that there are none: then standard output stays empty.
+// list prints rows under a header, or on standard error that there are none: then standard output stays empty. It
+// is for people: with --json a caller prints [] itself.
 func (a *app) list(header table.Row, rows []table.Row, none string) error {
 	if len(rows) == 0 {
 		return a.err.line("%s", none)
@@ -32,7 +33,7 @@ type look struct {
 	dense    bool // columns are one blank apart, and each row is one line
 }
 
-// render makes a table of text that is safe for a terminal, without a line end.
+// render makes a table of text that is safe for a terminal, without a line end. It changes the elements of rows.
 func render(header table.Row, rows []table.Row, l look) string {
 	t := table.NewWriter()
 	t.SetStyle(table.StyleLight)
@@ -41,6 +42,7 @@ func render(header table.Row, rows []table.Row, l look) string {
 	if l.dense {
 		t.Style().Box.PaddingLeft, gap, wrapLast = "", 1, cutCell
 	}
+	// The header is written in capitals by the style.
 	t.AppendHeader(header)
 	for i := range rows {
 		// Before anything else, because widths are measured on what is printed.
@@ -68,7 +70,7 @@ func render(header table.Row, rows []table.Row, l look) string {
 	return regexp.MustCompile(`(?m) +$`).ReplaceAllString(t.Render(), "")
 }
 
-// cutCell cuts what does not fit into a cell.
+// cutCell cuts what does not fit into a cell. The mark counts as one column.
 func cutCell(cell string, room int) string { return wrap.Snip(cell, room, "…") }
 
 // printableRow makes a row safe for a terminal. Numbers stay numbers, because the table aligns them by their type.
@@ -86,6 +88,7 @@ func printableRow(row table.Row) table.Row {
 }
 
 const (
+	// Widths in columns of a terminal.
 	leastCell = 6 // columns; a name that is cut to less says nothing
 	leastLast = 20
 	around    = 2 // a blank on each side of a cell
@@ -148,7 +151,8 @@ func (s *stream) isColoured() bool { return s.hasScreen() && os.Getenv("NO_COLOR
 func (s *stream) hasScreen() bool { return s.isTerminal() && os.Getenv("TERM") != "dumb" }
 
 // colourOf is the colour of a state; empty for none. The word stands there as well: a colour is never the only
-// sign. The words are those that the columns show, also as states in JSON.
+// sign. The words are those that the columns show, also as states in JSON. Green is good, yellow passes by itself
+// or was wanted, red needs somebody.
 func colourOf(state string) string {
 	switch state {
 	case "ready", "served", "ok", "up", "closed", "succeeded":
@@ -176,7 +180,7 @@ func paint(colour, safe string) string {
 	return colour + safe + plain
 }
 
-// colouredLine prints one line in a colour if colours are wanted.
+// colouredLine prints one line in a colour if colours are wanted. A pipe or a file never gets a colour.
 func (s *stream) colouredLine(colour, line string) error {
 	// First made printable, then coloured: the other way round would escape the colour.
 	line = text.Printable(line)

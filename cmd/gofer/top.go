@@ -24,7 +24,8 @@ const (
 	topRows               = 2000                   // so many sites, and proxies, are asked of all workers together
 )
 
-// topCommand shows how the fleet stands, on one screen that is drawn again and again.
+// topCommand shows how the fleet stands, on one screen that is drawn again and again. Without a screen, or with
+// --json, it prints and draws nothing.
 func (a *app) topCommand() *cobra.Command {
 	every := durationFlag(2 * time.Second)
 	cmd := &cobra.Command{
@@ -42,8 +43,10 @@ With --json it prints a snapshot a line, one each interval, until it is interrup
 			return usage("--every: must be from %s to %s", leastEvery, mostEvery)
 		}
 		return a.verb("top", func(ctx context.Context, s *session, _ []string) error {
+			// answers has no buffer, so an answer is kept at most once and in order.
 			t := &top{app: a, every: time.Duration(every), answers: make(chan topAnswer), next: map[string]time.Time{}, heard: map[string]bool{}}
 			ctx, cancel := context.WithCancel(ctx)
+			// Questions end with ctx, which is cancelled first: deferred calls run in reverse.
 			defer t.asking.Wait()
 			defer cancel()
 			t.ask(ctx, s)
@@ -56,9 +59,11 @@ With --json it prints a snapshot a line, one each interval, until it is interrup
 	return cmd
 }
 
-// top shows what the fleet answers. Those that ask hand their answers to the one goroutine that uses it.
+// top shows what the fleet answers. Those that ask hand their answers to the one goroutine that uses it. One
+// goroutine uses every field but answers and asking.
 type top struct {
-	app     *app
+	app *app
+	// every is the time between two drawings or snapshots, and the shortest time between two questions of a kind.
 	every   time.Duration
 	now     topSnapshot
 	asking  sync.WaitGroup
@@ -67,7 +72,8 @@ type top struct {
 	heard   map[string]bool      // questions that have ended, and whether one of a kind had an answer
 }
 
-// topAnswer is the answer to one question. keep keeps it.
+// topAnswer is the answer to one question. keep keeps it. With an error other than control.ErrNoWorkers, keep does
+// nothing.
 type topAnswer struct {
 	what string
 	keep func()
@@ -75,7 +81,8 @@ type topAnswer struct {
 	next time.Time
 }
 
-// topSnapshot is the newest that is known of the fleet, as --json prints it.
+// topSnapshot is the newest that is known of the fleet, as --json prints it. Lists are never nil, so that JSON
+// shows [] and not null.
 type topSnapshot struct {
 	At      time.Time         `json:"at"`
 	Rates   topRates          `json:"rates"`
@@ -88,13 +95,14 @@ type topSnapshot struct {
 	Missing map[string]string `json:"missing"` // what has no answer, and why
 }
 
-// topKnown are the most sites, and proxies, that one worker knows.
+// topKnown are the most sites, and proxies, that one worker knows. They tell how many rows a screen does not show.
 type topKnown struct {
 	Sites   int `json:"sites"`
 	Proxies int `json:"proxies"`
 }
 
-// topRates are what ended in the last Seconds.
+// topRates are what ended in the last Seconds. They are sums over all workers that answered, in the newest topSteps
+// steps.
 type topRates struct {
 	Seconds float64        `json:"seconds"`
 	Jobs    float64        `json:"jobs_per_second"`
@@ -104,7 +112,8 @@ type topRates struct {
 	Classes rollup.Classes `json:"classes"` // numbers of jobs
 }
 
-// topWorker is a worker, and when it answered last. A silent one has not for a while.
+// topWorker is a worker, and when it answered last. A silent one has not for a while. One that drains is never
+// silent: it was expected to go.
 type topWorker struct {
 	control.Status
 	Jobs   float64   `json:"jobs_per_second"`
@@ -115,9 +124,12 @@ type topWorker struct {
 // ask begins to ask. Each worker is asked for as many sites and proxies as the number of workers that answered last allows.
 func (t *top) ask(ctx context.Context, s *session) {
 	t.now = topSnapshot{Queues: []queueRow{}, Workers: []topWorker{}, Sites: []*fleetSite{}, Proxies: []*fleetBreaker{}, Missing: map[string]string{}}
+	// Between 5 and 200 rows of each worker, so that all answers together stay near topRows.
 	share := func(workers int) int { return min(max(topRows/max(workers, 1), 5), topRows/10) }
 	sites, proxies := share(100), share(100)
+	// Each question runs in its own goroutine and touches t only in the function that it returns, which take calls.
 	t.poll(ctx, "queues", func() (func(), error) {
+		// The error becomes an entry of Missing.
 		list, unread, err := askQueues(ctx, s)
 		return func() { t.now.Queues, t.now.Unread = append([]queueRow{}, list...), unread }, err
 	})
@@ -127,6 +139,7 @@ func (t *top) ask(ctx context.Context, s *session) {
 	})
 	t.poll(ctx, "sites", func() (func(), error) {
 		list, err := askSites(ctx, s, control.SiteRequest{Limit: sites})
+		// Only this goroutine uses the number, and the next question has it.
 		sites = share(len(list))
 		return func() {
 			t.now.Sites, t.now.Known.Sites = append([]*fleetSite{}, mergeSites(list)...), 0
@@ -148,18 +161,21 @@ func (t *top) ask(ctx context.Context, s *session) {
 }
 
 // poll asks a question each interval, but so that it is open for no more than a fifth of the time. That no worker runs is an
-// answer.
+// answer. what names the question on the screen and in JSON.
 func (t *top) poll(ctx context.Context, what string, ask func() (keep func(), err error)) {
 	t.next[what] = time.Now()
 	t.asking.Go(func() {
+		// A pause of four times the duration of the answer makes it a fifth.
 		for pause := time.Duration(0); sleep(ctx, pause); {
 			began := time.Now()
 			keep, err := ask()
+			// What was known stays on the screen while a question fails.
 			if err != nil && !errors.Is(err, control.ErrNoWorkers) {
 				keep = func() {}
 			}
 			pause = max(t.every-time.Since(began), 4*time.Since(began))
 			select {
+			// The time of the next question goes with the answer, so that snapshot can tell a late one.
 			case t.answers <- topAnswer{what, keep, err, time.Now().Add(pause)}:
 			case <-ctx.Done():
 			}
@@ -167,7 +183,7 @@ func (t *top) poll(ctx context.Context, what string, ask func() (keep func(), er
 	})
 }
 
-// take takes over an answer.
+// take takes over an answer. Only the goroutine that draws or prints calls it.
 func (t *top) take(a topAnswer) {
 	a.keep()
 	t.next[a.what], t.heard[a.what] = a.next, t.heard[a.what] || a.err == nil || errors.Is(a.err, control.ErrNoWorkers)
@@ -177,9 +193,10 @@ func (t *top) take(a topAnswer) {
 	}
 }
 
-// snapshot says when it is made and what has no answer.
+// snapshot says when it is made and what has no answer. It returns t.now itself, which the next answer changes.
 func (t *top) snapshot() *topSnapshot {
 	t.now.At = time.Now().UTC()
+	// next is in the future while nobody is asked.
 	for what, asked := range t.next {
 		if open := t.now.At.Sub(asked); open > missingAfter {
 			t.now.Missing[what] = "no answer for " + open.Round(time.Second).String()
@@ -188,7 +205,8 @@ func (t *top) snapshot() *topSnapshot {
 	return &t.now
 }
 
-// print prints a snapshot, or with --json one each interval. It waits for the first answer to each question, but not for long.
+// print prints a snapshot, or with --json one each interval. It waits for the first answer to each question, but
+// not for long. first is nil once the first snapshot was printed: from then on the ticks decide.
 func (t *top) print(ctx context.Context) error {
 	tick, first := time.NewTicker(t.every), time.After(firstAnswers)
 	defer tick.Stop()
@@ -197,6 +215,7 @@ func (t *top) print(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case a := <-t.answers:
+			// An answer alone prints nothing, unless it is the last of the first answers.
 			if t.take(a); first == nil || len(t.heard) < len(t.next) {
 				continue
 			}
@@ -209,6 +228,7 @@ func (t *top) print(ctx context.Context) error {
 		first = nil
 		if !t.app.json {
 			err := t.app.out.print(strings.Join(t.lines(look{width: t.app.out.width(), dense: true}, 0), "\n") + "\n")
+			// A script has to notice that it got an empty screen.
 			if err == nil && len(t.now.Missing) == len(t.next) {
 				err = errors.New("nothing answers: see gofer doctor")
 			}
@@ -220,7 +240,8 @@ func (t *top) print(ctx context.Context) error {
 	}
 }
 
-// watch draws until ctx ends or somebody presses q.
+// watch draws until ctx ends or somebody presses q. After each answer it draws, and at each tick, because ages grow
+// without an answer.
 func (t *top) watch(ctx context.Context) error {
 	s, err := t.app.openScreen()
 	if err != nil {

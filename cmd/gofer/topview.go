@@ -15,6 +15,7 @@ import (
 )
 
 // keepWorkers takes over how the workers stand, those included that no longer answer, and adds up what they did.
+// The workers that answered come with new facts; one that did not keeps its old ones for a while.
 func (t *top) keepWorkers(list []control.Status) {
 	var sum rollup.Step
 	after, heard := []topWorker{}, map[string]bool{}
@@ -24,19 +25,23 @@ func (t *top) keepWorkers(list []control.Status) {
 			own.Merge(&w.Recent[i])
 		}
 		sum.Merge(&own)
+		// The steps were added up; without them a snapshot stays small.
 		w.Recent, heard[w.Worker] = nil, true
 		after = append(after, topWorker{Status: w, Jobs: perSecond(own.Jobs()), Heard: time.Now().UTC()})
 	}
+	// A worker that drained and is gone has ended as it should; any other one may be in trouble.
 	for _, old := range t.now.Workers {
 		since := time.Since(old.Heard)
 		if heard[old.Worker] || old.Draining || since >= silentFor {
 			continue
 		}
+		// A silent worker has no rate and no slots that anybody could use, so the sums of the screen leave it out.
 		if since >= silentAfter {
 			old.Silent, old.Ready, old.Jobs, old.InFlight, old.Slots = true, false, 0, nil, 0
 		}
 		after = append(after, old)
 	}
+	// Stable, so that workers of one name do not change places from one drawing to the next.
 	slices.SortStableFunc(after, func(a, b topWorker) int { return cmp.Or(a.rank()-b.rank(), cmp.Compare(a.Worker, b.Worker)) })
 	t.now.Workers = after
 	t.now.Rates = topRates{
@@ -45,9 +50,10 @@ func (t *top) keepWorkers(list []control.Status) {
 	}
 }
 
+// perSecond is a number of the last topSteps as a rate.
 func perSecond(n int64) float64 { return float64(n) / (topSteps * rollup.ShortStep).Seconds() }
 
-// rank sorts workers: those that need somebody first.
+// rank sorts workers: those that need somebody first. The index of the first true element: 0 is the worst.
 func (w *topWorker) rank() int {
 	return slices.Index([]bool{w.Silent, !w.Ready && !w.Draining, w.Draining, true}, true)
 }
@@ -60,14 +66,17 @@ func (w *topWorker) state() string {
 	return stateOf(w.Status)
 }
 
-// lines are what a screen of a height shows; zero means no bound.
+// lines are what a screen of a height shows; zero means no bound. It reads t.now, so it is called by the goroutine
+// that takes the answers.
 func (t *top) lines(l look, height int) []string {
 	now := t.snapshot()
 	r, slots, running, good := now.Rates, 0, 0, "-"
 	for _, w := range now.Workers {
+		// Silent workers count with zero: see keepWorkers.
 		slots, running = slots+w.Slots, running+w.Running()
 	}
 	if r.Jobs > 0 {
+		// Jobs includes those that failed without a status.
 		good = fmt.Sprintf("%.1f %%", 100*perSecond(r.Classes.Status2xx)/r.Jobs)
 	}
 	lines := []string{
@@ -77,17 +86,20 @@ func (t *top) lines(l look, height int) []string {
 	if now.Unread > 0 {
 		lines = append(lines, fmt.Sprintf("%d waiting jobs are not counted yet", now.Unread))
 	}
+	// A question without an answer is named on top, where it explains what the panels lack.
 	for _, what := range slices.Sorted(maps.Keys(now.Missing)) {
 		lines = append(lines, text.Printable("Missing: "+what+": "+now.Missing[what]))
 	}
 	sites, proxies := panel{none: "No sites.", total: now.Known.Sites}, panel{none: "No proxies.", total: now.Known.Proxies}
 	sites.header, sites.rows = siteTable(now.Sites)
 	proxies.header, proxies.rows = breakerTable(now.Proxies)
+	// At least one line is left for the panels: zero would mean no bound.
 	if height > 0 {
 		height = max(height-len(lines), 1)
 	}
 	panels := []panel{t.queuePanel(), t.workerPanel(), sites, proxies}
 	for i, what := range []string{"queues", "workers", "sites", "proxies"} {
+		// An empty list that nobody has answered must not read as a fleet without it.
 		if !t.heard[what] {
 			panels[i].none = "No answer yet: " + what + "."
 		}
@@ -95,7 +107,8 @@ func (t *top) lines(l look, height int) []string {
 	return append(lines, stack(panels, l, height)...)
 }
 
-// queuePanel has the queues, and below them what most of the jobs wait for.
+// queuePanel has the queues, and below them what most of the jobs wait for. Ages grow between two answers, because
+// they are counted from the oldest job's time.
 func (t *top) queuePanel() panel {
 	p := panel{none: "No queues.", header: table.Row{"queue", "queued", "running", "delayed", "retrying", "no proxy", "site down", "oldest", "state"}}
 	for _, q := range t.now.Queues {
@@ -103,6 +116,7 @@ func (t *top) queuePanel() panel {
 		if !q.oldest.IsZero() {
 			age = time.Since(q.oldest).Round(time.Second).String()
 		}
+		// There is no column for them, because they are rare and bad.
 		if q.Overdue > 0 {
 			state = fmt.Sprintf("%d overdue, %s", q.Overdue, state)
 		}
@@ -114,7 +128,8 @@ func (t *top) queuePanel() panel {
 	return p
 }
 
-// workerPanel has the workers, those that need somebody first.
+// workerPanel has the workers, those that need somebody first. The columns are those of gofer workers, without the
+// version and the queues, and with a rate.
 func (t *top) workerPanel() panel {
 	p := panel{none: "No workers.", header: table.Row{"worker", "up", "slots", "jobs/s", "proxies", "state"}}
 	for _, w := range t.now.Workers {

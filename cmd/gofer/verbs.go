@@ -10,7 +10,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// addVerbs adds all verbs, in the groups in which help lists them.
+// addVerbs adds all verbs, in the groups in which help lists them. Each verb has a file of its own name, and its
+// command is made by one function. A verb that is missing here is in neither help nor cmd/gofer/README.md.
 func (a *app) addVerbs(root *cobra.Command) {
 	// The order is that of help.
 	for _, group := range []struct {
@@ -31,6 +32,7 @@ func (a *app) addVerbs(root *cobra.Command) {
 	} {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
 		for _, verb := range group.verbs {
+			// cobra panics on a group that does not exist, so the group is added first.
 			verb.GroupID = group.id
 		}
 		root.AddCommand(group.verbs...)
@@ -42,7 +44,7 @@ func (a *app) addVerbs(root *cobra.Command) {
 	a.completeValues(root)
 }
 
-// suggest names verbs by words that people try first.
+// suggest names verbs by words that people try first. A word that several verbs have suggests all of them.
 func suggest(root *cobra.Command) {
 	// They are words of other queues and of the shell. cobra offers the verb when one of them is typed.
 	words := map[string][]string{
@@ -54,10 +56,11 @@ func suggest(root *cobra.Command) {
 	}
 }
 
-// flagError explains a flag that does not exist by the one that was probably meant.
+// flagError explains a flag that does not exist by the one that was probably meant. The error has exit code 2.
 func flagError(cmd *cobra.Command, err error) error {
 	missing, ok := errors.AsType[*pflag.NotExistError](err)
 	if !ok {
+		// Other mistakes, such as a flag without its value, explain themselves.
 		return usage("%w", err)
 	}
 	// Hidden flags are old names, which nobody should learn.

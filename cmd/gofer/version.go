@@ -43,6 +43,7 @@ func versionOf(info *debug.BuildInfo) string {
 	}
 	// Twelve digits are what Go uses in pseudo-versions.
 	v := "v0.0.0-" + revision[:min(len(revision), 12)]
+	// go build marks a changed checkout in the same way.
 	if settings["vcs.modified"] == "true" {
 		v += "+dirty"
 	}
@@ -50,7 +51,7 @@ func versionOf(info *debug.BuildInfo) string {
 }
 
 // buildRevision returns the revision of the source if the program was built from a checkout, else "unknown". "-changed"
-// means that the checkout had changes.
+// means that the checkout had changes. The metric gofer_build_info shows it.
 func buildRevision() string {
 	revision, changed := "unknown", ""
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -66,7 +67,7 @@ func buildRevision() string {
 	return revision + changed
 }
 
-// versionCommand prints the version, that of Go, and the platform.
+// versionCommand prints the version, that of Go, and the platform. It needs neither a configuration nor a server.
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: args(cobra.NoArgs),

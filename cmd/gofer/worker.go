@@ -38,7 +38,7 @@ A connection to NATS that breaks is repaired; one that the server ends for good 
 	}
 }
 
-// work runs a worker until ctx ends.
+// work runs a worker until ctx ends. Only the playground needs the address.
 func (a *app) work(ctx context.Context) error {
 	c, proxies, err := a.loadWorkerConfig()
 	if err != nil {
@@ -54,7 +54,9 @@ func (a *app) runWorker(ctx context.Context, c config.Config, proxies []proxylis
 	a.interrupts.allow(c.DrainTimeout.Std()+drainSlack, exitFailed)
 	limitMemory(&c)
 	reserve := make([]byte, heapReserve)
+	// Without a use after this point, the collector would free it at once.
 	defer runtime.KeepAlive(reserve)
+	// The log shares standard error with notes, and the lock of the stream keeps lines whole.
 	log := newLogger(&c, a.err)
 	// The port is opened first: it is the likeliest thing to be taken, and nothing has to be undone then.
 	listener, err := listen(ctx, c.HTTPAddr)
@@ -99,13 +101,14 @@ func limitMemory(c *config.Config) {
 	}
 	const base, slots, slotBytes, bodyBytes = 400<<20 + heapReserve, 64, 1 << 20, 8 << 20
 	// Each further slot may hold a body, and each further byte of a body is held about four times while it is
-	// decoded and encoded.
+	// decoded and encoded. In bytes; a soft limit may be exceeded when more is in use.
 	limit := base + max(0, int64(c.Concurrency)-slots)*slotBytes + 4*max(0, c.MaxBodyBytes-bodyBytes)
 	debug.SetMemoryLimit(limit)
 }
 
 // withoutServer turns the reason why no embedded server runs into a *config.Error that names the variable and the remedy.
-// Any other error is returned unchanged.
+// Any other error is returned unchanged. Both variables have defaults, so a first start can meet each of these
+// without any of them being set.
 func withoutServer(c *config.Config, err error) error {
 	bad, ok := errors.AsType[*natsserver.Error](err)
 	if !ok {
@@ -129,7 +132,7 @@ func withoutServer(c *config.Config, err error) error {
 	return &config.Error{Reasons: []string{reason}}
 }
 
-// listen opens the HTTP port. The error is a *config.Error that names the variable.
+// listen opens the HTTP port. The error is a *config.Error that names the variable. The caller closes the listener.
 func listen(ctx context.Context, addr string) (net.Listener, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	// Unwrap leaves out the operation and the address, which stand in the sentence.

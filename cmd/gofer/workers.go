@@ -15,7 +15,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/control"
 )
 
-// workersCommand lists the workers that answer in time, sorted by name.
+// workersCommand lists the workers that answer in time, sorted by name. Workers that run and do not answer are
+// noted.
 func (a *app) workersCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "workers", Short: "List the workers that run and how they stand", Args: args(cobra.NoArgs),
@@ -30,6 +31,7 @@ func (a *app) workersCommand() *cobra.Command {
 			}
 			var rows []table.Row
 			for _, w := range list {
+				// The order of the cells is that of the header below.
 				rows = append(rows, table.Row{
 					w.Worker, w.Version, time.Since(w.StartedAt).Round(time.Second), fmt.Sprintf("%d/%d", w.Running(), w.Slots),
 					weights(w.Queues), counts(w.Proxies), stateOf(w),
@@ -40,18 +42,20 @@ func (a *app) workersCommand() *cobra.Command {
 	}
 }
 
-// askWorkers asks each worker how it stands. The answers are sorted by name.
+// askWorkers asks each worker how it stands. The answers are sorted by name. The error is a control.ErrNoWorkers if
+// none answers in time.
 func askWorkers(ctx context.Context, s *session, request control.WorkersRequest) ([]control.Status, error) {
 	list, err := askFleet[control.Status](ctx, s, control.Workers, request, 0)
 	sortWorkers(list)
 	return list, err
 }
 
+// sortWorkers sorts by name. Workers of the same name come in any order.
 func sortWorkers(list []control.Status) {
 	slices.SortFunc(list, func(a, b control.Status) int { return cmp.Compare(a.Worker, b.Worker) })
 }
 
-// weights shows the queues as GOFER_QUEUES is written: name and weight.
+// weights shows the queues as GOFER_QUEUES is written: name and weight. The order is that of the worker.
 func weights(queues []control.Queue) string {
 	var out []string
 	for _, q := range queues {
@@ -69,7 +73,8 @@ func counts(states map[string]int) string {
 	return strings.Join(out, ", ")
 }
 
-// stateOf is a worker's state in words. A worker that is not ready names its reasons.
+// stateOf is a worker's state in words. A worker that is not ready names its reasons. Draining comes first, because
+// a worker that drains is not ready either.
 func stateOf(w control.Status) string {
 	switch {
 	case w.Draining:
