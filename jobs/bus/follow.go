@@ -77,8 +77,9 @@ func (c *Client) FollowStream(ctx context.Context, stream string, subjects []str
 	}
 }
 
-// ReadHeaders calls use for the messages of a stream under subject that follow the sequence after, up to and including upTo, without
-// their payloads, in the order of storing. It is for parts of a stream: how long it takes depends on how many these are.
+// ReadHeaders calls use for the messages of a stream under subject that follow the sequence after, up to and including
+// upTo, without their payloads, in the order of storing. It is for parts of a stream: how long it takes depends on how many
+// these are.
 //
 // Errors: ErrNotSetUp, ErrPermission, ctx's cause; any other one may pass.
 func (c *Client) ReadHeaders(ctx context.Context, stream, subject string, after, upTo uint64, use func(jetstream.Msg)) error {

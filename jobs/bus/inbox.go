@@ -7,15 +7,15 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// inbox receives the answers to one request, or to several. Close ends it. A synchronous subscription of nats.go would do the same
-// with room for 65,536 messages, half a megabyte, for each request.
+// inbox receives the answers to one request, or to several. Close ends it. A synchronous subscription of nats.go would do
+// the same with room for 65,536 messages, half a megabyte, for each request.
 type inbox struct {
 	sub  *nats.Subscription
 	msgs chan *nats.Msg
 }
 
-// openInbox subscribes to subject, and has room for most answers and the message that ends them. nats.go drops what finds no room.
-// Open it before the request is sent: then no answer can be missed.
+// openInbox subscribes to subject, and has room for most answers and the message that ends them. nats.go drops what finds
+// no room. Open it before the request is sent: then no answer can be missed.
 func (c *Client) openInbox(subject string, most int) (inbox, error) {
 	msgs := make(chan *nats.Msg, most+1)
 	sub, err := c.nc.ChanSubscribe(subject, msgs)

@@ -85,8 +85,9 @@ func (c *Client) JobConsumerInfo(ctx context.Context, queue string, due bool) (J
 	return consumer.info(info), nil
 }
 
-// JobConsumers asks how all consumers of fresh jobs or, if due, of due jobs stand, by queue. It is one question to the server, however
-// many queues there are. A queue without a consumer is missing, and so is one whose consumer has no leader now.
+// JobConsumers asks how all consumers of fresh jobs or, if due, of due jobs stand, by queue. It is one question to the
+// server, however many queues there are. A queue without a consumer is missing, and so is one whose consumer has no leader
+// now.
 func (c *Client) JobConsumers(ctx context.Context, due bool) (map[string]JobConsumerInfo, error) {
 	prefix, out := c.names.WorkerConsumer(""), map[string]JobConsumerInfo{}
 	if due {

@@ -104,7 +104,8 @@ func (c *pretending) Read(b []byte) (int, error) {
 			return 0, err
 		}
 		c.ready = bytes.ReplaceAll(chunk[:n], []byte(`"version":"`+server.VERSION), []byte(`"version":"`+c.inInfo))
-		c.ready = bytes.ReplaceAll(c.ready, []byte(`"_nats.ver":"`+server.VERSION), []byte(`"_nats.ver":"`+c.inMetadata)) // as long
+		// Both texts are as long.
+		c.ready = bytes.ReplaceAll(c.ready, []byte(`"_nats.ver":"`+server.VERSION), []byte(`"_nats.ver":"`+c.inMetadata))
 	}
 	n := copy(b, c.ready)
 	c.ready = c.ready[n:]

@@ -103,8 +103,8 @@ func (c *Client) StreamInfo(ctx context.Context, name string) (*jetstream.Stream
 	return stream.CachedInfo(), nil
 }
 
-// Consumers calls use for each consumer of a stream. It is one request for up to 256 consumers. nats.go asks for the stream before, and
-// tells a consumer twice where a page is short.
+// Consumers calls use for each consumer of a stream. It is one request for up to 256 consumers. nats.go asks for the stream
+// before, and tells a consumer twice where a page is short.
 func (c *Client) Consumers(ctx context.Context, name string, use func(*jetstream.ConsumerInfo)) error {
 	for offset, total := 0, 1; offset < total; {
 		ctx, cancel := Bounded(ctx)

@@ -16,13 +16,14 @@ const (
 	eventsAge         = 24 * time.Hour
 	deadAge           = 14 * 24 * time.Hour
 	hoursAge          = 168 * time.Hour
-	findingsAge       = time.Hour              // longer than a breaker stays open, unless the owner wants it so, and than a site rests
-	findingsBytes     = 32 << 20               // of 100,000 proxies or sites
-	bodiesLonger      = time.Hour              // a body outlives the result that names it
-	duplicates        = 100 * time.Millisecond // the server's minimum: within it, two jobs of one Nats-Msg-Id are one
-	jobSlack          = 64 << 10               // between what a job may have and what is refused unseen
-	maxAckPending     = 50_000
-	maxWaiting        = 4096 // pulls of a whole fleet; the server's own bound of 512 refuses the rest
+	// findingsAge is longer than a breaker stays open, unless the owner wants it so, and than a site rests.
+	findingsAge   = time.Hour
+	findingsBytes = 32 << 20               // of 100,000 proxies or sites
+	bodiesLonger  = time.Hour              // a body outlives the result that names it
+	duplicates    = 100 * time.Millisecond // the server's minimum: within it, two jobs of one Nats-Msg-Id are one
+	jobSlack      = 64 << 10               // between what a job may have and what is refused unseen
+	maxAckPending = 50_000
+	maxWaiting    = 4096 // pulls of a whole fleet; the server's own bound of 512 refuses the rest
 )
 
 // Settings are what an owner may choose about the streams. The zero value means the defaults, in every field.
