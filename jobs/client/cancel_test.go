@@ -334,7 +334,8 @@ func TestWhatIsTakenOutWhileItRunsCostsNoOlderJob(t *testing.T) {
 			must(t, taken[2].DoubleAck(soon(t)))
 			older, err := taken[0].Metadata()
 			must(t, err)
-			testenv.Eventually(t, "the counter of the server", func() bool { // the server counts what was taken out a moment later
+			// The server counts what was taken out a moment later.
+			testenv.Eventually(t, "the counter of the server", func() bool {
 				info, err := consumer.Info(soon(t))
 				must(t, err)
 				if info.AckFloor.Stream >= older.Sequence.Stream {
