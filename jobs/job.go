@@ -161,7 +161,8 @@ func (j *Job) Redirects() int {
 func Decode(queue, id string, payload []byte) (Job, error) {
 	job := Job{Queue: queue, ID: id}
 	reasons := nameReasons(queue, id)
-	text := bytes.Trim(bytes.TrimPrefix(payload, []byte("\ufeff")), " \t\r\n") // the mark is of an editor that begins UTF-8 with it
+	// The mark is of an editor that begins UTF-8 with it.
+	text := bytes.Trim(bytes.TrimPrefix(payload, []byte("\ufeff")), " \t\r\n")
 	switch {
 	case len(payload) > MaxJobBytes:
 		reasons = append(reasons, fmt.Sprintf("the job has %d bytes, at most %d are allowed", len(payload), MaxJobBytes))

@@ -52,7 +52,8 @@ func carryAlone(header map[string][]string) (map[string][]string, error) {
 		}
 	}
 	block.WriteString("\r\n")
-	if size := (&nats.Msg{Header: header}).Size(); size != block.Len() { // zero: nats.go does not encode it; less: nats.go cuts a value
+	// Zero: nats.go does not encode it; less: nats.go cuts a value.
+	if size := (&nats.Msg{Header: header}).Size(); size != block.Len() {
 		return nil, fmt.Errorf("nats.go encodes %d of %d bytes", size, block.Len())
 	}
 	return nats.DecodeHeadersMsg(block.Bytes())
