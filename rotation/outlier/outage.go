@@ -29,7 +29,8 @@ const (
 
 // pool is the evidence about all proxies together.
 type pool struct {
-	all                mean          // of the attempts that failures of a streak are compared with. Attempts in an outage do not count.
+	// all is of the attempts that the failures of a streak are compared with. Attempts in an outage do not count.
+	all                mean
 	newSites           mean          // of the attempts at sites that had never responded before
 	lastNewSiteRelayer Proxy         // plus one: through which the latest of these succeeded
 	lastNewSiteFailure Proxy         // plus one: through which the latest of these failed

@@ -85,7 +85,8 @@ func (j *Judge) failedWhereOthersRelayed(a Attempt, others int, relayedBy Proxy,
 	if a.Answered {
 		return
 	}
-	e.noteSilence(silence{site: a.Site, began: a.Began, at: a.Ended, relayedBy: relayedBy}) // without a number: the breaker counts this failure now
+	// Without a number: the breaker counts this failure now.
+	e.noteSilence(silence{site: a.Site, began: a.Began, at: a.Ended, relayedBy: relayedBy})
 	if e.isSilent(a, a.Site, narrow) {
 		ruling.Counts, ruling.Site = true, a.Site
 		ruling.Late = append(ruling.Late, e.silences.take(a.Proxy, a.Ended)...)
