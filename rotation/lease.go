@@ -142,7 +142,8 @@ func (l *Lease) Report(v Verdict) []Event {
 	probe := l.IsProbe()
 	changed, outage := l.apply(e, &v, now)
 	p.noteChange(e, changed)
-	p.updateSets(e, now, full || probe || leftSet || v.Trip > 0 || changed.Changed()) // a trip may lengthen an open time without a change of state
+	// A trip may lengthen an open time without a change of state.
+	p.updateSets(e, now, full || probe || leftSet || v.Trip > 0 || changed.Changed())
 	return append(event(l.proxy, changed), outage...)
 }
 
