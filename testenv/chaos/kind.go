@@ -60,7 +60,8 @@ const (
 func kinds() []kind {
 	return []kind{
 		{name: "delayed", every: 20, waits: 3 * time.Second, sound: true, job: delayed},
-		{name: kindFlaky, every: 30, waits: 3 * time.Second, sound: true, job: tried(8, 3*time.Second)}, // too long to be waited for in a slot
+		// Too long to be waited for in a slot.
+		{name: kindFlaky, every: 30, waits: 3 * time.Second, sound: true, job: tried(8, 3*time.Second)},
 		{name: kindFails, every: 70, job: tried(2, 100*time.Millisecond)},
 		{name: "cancelled", every: 90, waits: 3 * time.Second, cancelled: true, job: delayed},
 		{name: kindLarge, every: 400, sound: true, job: plainJob},

@@ -72,7 +72,8 @@ func buildOld(ctx context.Context, dir string) (string, error) {
 	return binary, nil
 }
 
-// newField is the field of a job that tomorrow's version knows. The contract that its jobs name lies between those of the two versions.
+// newField is the field of a job that tomorrow's version knows. The contract that its jobs name lies between those of the
+// two versions.
 const newField, tomorrowsContract = "of_tomorrow", "1.2"
 
 // buildTomorrow builds this version with two files replaced. Each text must be there exactly once.
@@ -149,8 +150,8 @@ func (w *world) install(ctx context.Context) error {
 	return nil
 }
 
-// upgrade replaces the workers in the order that deploy/README.md states: gofer setup, the workers one by one, the stream of rollups,
-// the publishers.
+// upgrade replaces the workers in the order that deploy/README.md states: gofer setup, the workers one by one, the stream
+// of rollups, the publishers.
 func upgrade(ctx context.Context, w *world) (string, error) {
 	sleep(ctx, w.pace.load/8)
 	if err := w.setUpAllButRollups(ctx); err != nil {
@@ -173,7 +174,8 @@ func upgrade(ctx context.Context, w *world) (string, error) {
 	return fmt.Sprintf("%d workers of an older version replaced one by one, then jobs with new fields", fleet), nil
 }
 
-// setUpAllButRollups runs gofer setup beside old workers. The old stream of rollups is the only thing that the server cannot change.
+// setUpAllButRollups runs gofer setup beside old workers. The old stream of rollups is the only thing that the server
+// cannot change.
 func (w *world) setUpAllButRollups(ctx context.Context) error {
 	_, err := w.verb(ctx, w.tools.next, "setup")
 	if err == nil || !strings.Contains(err.Error(), "nats stream rm GOFER_ROLLUPS") {
@@ -243,8 +245,8 @@ func (w *world) readsAll(ctx context.Context) error {
 	return nil
 }
 
-// aged is the load of a publisher that waits for the new workers: no header and no new field before the second half, and then a tenth
-// of the jobs has fields of contract 1.1.
+// aged is the load of a publisher that waits for the new workers: no header and no new field before the second half, and
+// then a tenth of the jobs has fields of contract 1.1.
 func aged(w *world, n int) order {
 	o := restOrder(w, n)
 	if n < w.jobs/2 {
@@ -256,7 +258,8 @@ func aged(w *world, n int) order {
 	return o
 }
 
-// early is the load of a publisher that is newer than most workers: a tenth of the jobs has the field of tomorrow and names its contract.
+// early is the load of a publisher that is newer than most workers: a tenth of the jobs has the field of tomorrow and names
+// its contract.
 func early(w *world, n int) order {
 	o := restOrder(w, n)
 	if n%10 == 0 {

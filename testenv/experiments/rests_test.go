@@ -53,7 +53,8 @@ func silentSites(t *testing.T, s size) row {
 	return row{
 		name: "21 throughput of others, of what it is if they answer at once: 30 % of the jobs are for ten silent sites", where: fmt.Sprintf("%d slots, %s", s.slots, s.silence),
 		aim: "≥ 97 % after a minute", baseline: percent(average(plain)), gofer: percent(slices.Min(rested)) + " at least", gain: fmt.Sprintf("×%.1f", average(rested)/average(plain)),
-		seeds: s.String(), met: slices.Min(rested) >= 0.97, exact: s.more, // the tests of the first minutes cost more than later ones
+		// The tests of the first minutes cost more than later ones.
+		seeds: s.String(), met: slices.Min(rested) >= 0.97, exact: s.more,
 	}
 }
 

@@ -27,8 +27,8 @@ const (
 	troubleEnds   = 140
 )
 
-// timeline is how a Prometheus would have scraped a worker: the page before the trouble, then the one during it. Counters rise once.
-// The age of a job goes on rising.
+// timeline is how a Prometheus would have scraped a worker: the page before the trouble, then the one during it. Counters
+// rise once. The age of a job goes on rising.
 func timeline(t *testing.T, before, during string) string {
 	t.Helper()
 	data, err := os.ReadFile(rules)

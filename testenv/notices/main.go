@@ -1,5 +1,5 @@
-// Command notices prints the licences of everything that is linked into gofer, as who distributes a binary has to. It exits with 1
-// when a licence is missing, unknown, or none of those that gofer allows.
+// Command notices prints the licences of everything that is linked into gofer, as who distributes a binary has to. It exits
+// with 1 when a licence is missing, unknown, or none of those that gofer allows.
 package main
 
 import (

@@ -26,8 +26,8 @@ const (
 	startAtOnce = 20
 )
 
-// fleets runs many real workers in this process, each with a connection of its own. What a server notices of a worker is all there:
-// pulls, watches, findings, rollups, its micro service.
+// fleets runs many real workers in this process, each with a connection of its own. What a server notices of a worker is
+// all there: pulls, watches, findings, rollups, its micro service.
 func (b *bench) fleets(ctx context.Context, sizes []int) (table.Writer, error) {
 	t := table.NewWriter()
 	t.AppendHeader(table.Row{"workers", "all started after", "subscriptions", "server", "its CPU idle", "requests/s idle", "CPU of the workers idle",

@@ -1,6 +1,6 @@
 // Command scale measures how gofer grows on this machine: worker processes on one server and on three, the control traffic of a
-// large fleet, and what a million waiting jobs and kept results cost. Everything shares the processors of one machine, so each line
-// says how busy they were.
+// large fleet, and what a million waiting jobs and kept results cost. Everything shares the processors of one machine, so
+// each line says how busy they were.
 package main
 
 import (
