@@ -25,8 +25,8 @@ type Operator struct {
 	// Workers returns a value for the field workers, and the names of those that run and have not answered.
 	Workers     func(context.Context) (list any, missing []string, err error)
 	DrainWorker func(ctx context.Context, worker string) error
-	// Jobs returns at most limit jobs that fit a filter, the oldest first: the oldest ones that have not ended, or the newest ended
-	// ones. partial tells that it has ended before it had looked at all of them, because that takes too long.
+	// Jobs returns at most limit jobs that fit a filter, the oldest first: the oldest ones that have not ended, or the
+	// newest ended ones. partial tells that it has ended before it had looked at all of them, because that takes too long.
 	Jobs func(ctx context.Context, f JobFilter, limit int) (list []Job, partial bool, err error)
 	// FindJob returns the jobs of an id, one for each queue that has it.
 	FindJob func(ctx context.Context, id string) ([]Job, error)
@@ -35,8 +35,8 @@ type Operator struct {
 	CancelJob func(ctx context.Context, queue, id string) error
 	// DeadGroups groups the dead letters that are kept, the largest group first, and counts all.
 	DeadGroups func(context.Context) (groups []DeadGroup, count uint64, err error)
-	// Letters calls use for each dead letter that is there when it begins, the oldest first, until use returns an error, which comes
-	// back. use may replay or purge the letter.
+	// Letters calls use for each dead letter that is there when it begins, the oldest first, until use returns an error,
+	// which comes back. use may replay or purge the letter.
 	Letters func(ctx context.Context, use func(Letter) error) error
 	// ReplayLetter runs the job of a dead letter again; PurgeLetter removes the letter.
 	ReplayLetter, PurgeLetter func(ctx context.Context, seq uint64) error

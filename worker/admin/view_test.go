@@ -43,7 +43,8 @@ func TestProxiesThatTroubleComeFirst(t *testing.T) {
 		c.Pool.ForceOpen("open", time.Hour, "test")
 		c.Pool.Avoid("found-dead", time.Now().Add(time.Hour), "w2")
 	})
-	for id, n := range map[string][2]int{"never-works": {5, 5}, "half": {6, 3}, "hardly-tried": {4, 4}, "good": {100, 0}} { // attempts, failures
+	// Attempts, failures.
+	for id, n := range map[string][2]int{"never-works": {5, 5}, "half": {6, 3}, "hardly-tried": {4, 4}, "good": {100, 0}} {
 		for i := range n[0] {
 			f := rollup.AttemptFact{Proxy: id, Status: 200}
 			if i < n[1] {
