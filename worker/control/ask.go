@@ -117,7 +117,8 @@ func missing(ctx context.Context, pings *nats.Subscription, heard map[string]int
 	return list
 }
 
-// ask sends a request and uses the answers until no more come, or limit of them if it is not zero. The first error of use ends it.
+// ask sends a request and uses the answers until no more come, or limit of them if it is not zero. The first error of use
+// ends it.
 func ask(ctx context.Context, nc *nats.Conn, subject string, request any, limit int, use func(*nats.Msg) error) error {
 	data, err := json.Marshal(request)
 	if err != nil {
