@@ -49,8 +49,8 @@ func (c *counts) keep(list queueList, began time.Time) {
 	}
 }
 
-// forgetAnswer makes the latest answer void, and one that is on its way: this worker has changed a queue, and who changed it has to
-// see that.
+// forgetAnswer makes the latest answer void, and one that is on its way: this worker has changed a queue, and who changed
+// it has to see that.
 func (c *counts) forgetAnswer() {
 	c.refreshing.Forget("")
 	c.mu.Lock()
@@ -135,8 +135,9 @@ func (d *daemon) shareCount(ctx context.Context, client *bus.Client, counter *wa
 	return kv, nil
 }
 
-// queues is how the queues of the fleet stand: what has been counted, with what the consumers know at this moment. All who ask within
-// answerAge share an answer, and all who ask at the same time share a question. Without a connection it is what has been counted.
+// queues is how the queues of the fleet stand: what has been counted, with what the consumers know at this moment. All who
+// ask within answerAge share an answer, and all who ask at the same time share a question. Without a connection it is what
+// has been counted.
 func (d *daemon) queues(ctx context.Context) (any, error) {
 	if list, isFresh := d.counts.latest(); isFresh {
 		return list, nil

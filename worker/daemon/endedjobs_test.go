@@ -72,7 +72,8 @@ func (e *ended) list(ctx context.Context, f admin.JobFilter, limit int) (ids str
 	return strings.TrimSpace(ids), partial
 }
 
-// TestTheNewestEndedJobsAreListed: they are read from the newest back, in parts, and failed ones by their dead letters and results.
+// TestTheNewestEndedJobsAreListed: they are read from the newest back, in parts, and failed ones by their dead letters and
+// results.
 func TestTheNewestEndedJobsAreListed(t *testing.T) {
 	t.Parallel()
 	e := newEnded(t)

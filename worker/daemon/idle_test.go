@@ -11,8 +11,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/daemon"
 )
 
-// TestAnIdleFleetAsksItsServerTwiceASecondPerWorkerAtMost has two workers with as many queues as a worker may have. Pulls that wait,
-// watches and pings are no requests. A worker is quiet after a minute.
+// TestAnIdleFleetAsksItsServerTwiceASecondPerWorkerAtMost has two workers with as many queues as a worker may have. Pulls
+// that wait, watches and pings are no requests. A worker is quiet after a minute.
 func TestAnIdleFleetAsksItsServerTwiceASecondPerWorkerAtMost(t *testing.T) {
 	testenv.Long(t)
 	t.Parallel()

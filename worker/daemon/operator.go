@@ -133,7 +133,8 @@ func (d *daemon) drainWorker(ctx context.Context, name string) error {
 	return err
 }
 
-// listJobs lists jobs that have not ended, or ended ones by their outcome. partial tells that it took too long to look at all of them.
+// listJobs lists jobs that have not ended, or ended ones by their outcome. partial tells that it took too long to look at
+// all of them.
 func (d *daemon) listJobs(ctx context.Context, f admin.JobFilter, limit int) (list []admin.Job, partial bool, err error) {
 	err = d.asClient(func(c *client.Client) error {
 		select {

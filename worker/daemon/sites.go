@@ -39,8 +39,8 @@ func (d *daemon) newReleaser() *release.Releaser {
 
 // siteForRelease is what the leader of the fleet has to know of a site.
 func (d *daemon) siteForRelease(name string) release.Site {
-	// A site that is not known has the zero status: its jobs go as the window allows. So do those of a new site that this worker does
-	// not ask: its own room says nothing then of the workers that do.
+	// A site that is not known has the zero status: its jobs go as the window allows. So do those of a new site that this
+	// worker does not ask: its own room says nothing then of the workers that do.
 	s, _ := d.sites.StatusOf(name)
 	return release.Site{
 		Rests: rests(s.State), Returns: s.State == sites.Returning, Since: s.Since, Until: s.Until, Failed: s.Failed,
@@ -73,8 +73,8 @@ func (d *daemon) releaseSites(ctx context.Context, client *stream.Client) {
 	})
 }
 
-// sitesIdle is for how many seconds no job has waited for a site when the leader gives up. It is long, so that sites which come and
-// go do not make workers lead in turns.
+// sitesIdle is for how many seconds no job has waited for a site when the leader gives up. It is long, so that sites which
+// come and go do not make workers lead in turns.
 const sitesIdle = 60
 
 // recordSites logs, publishes and shares changes of sites. Every change passes here: those that attempts cause, those that other
