@@ -75,7 +75,8 @@ func TestLateBytesEndAnIdleConnection(t *testing.T) {
 
 func TestALateTicketOfTLSIsNothing(t *testing.T) {
 	client, server := sockets(t)
-	config := &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}, MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert} // or the ticket would come with the first flight
+	// Or the ticket would come with the first flight.
+	config := &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}, MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert}
 	held := &holding{Conn: server}
 	served := make(chan error, 1)
 	secured := tls.Server(held, config)
