@@ -12,21 +12,22 @@ import (
 // and no pool to judge. The zero value of a field means that nothing is known. Exactly one of err and responded
 // is set, except for errTooLarge, which has both.
 type facts struct {
-	err             error
-	responded       bool // a response came, though perhaps too large a one
-	stopped         bool // the job was stopped, or its time was over
-	timeout         bool // the attempt's time was over, or the job's
-	jobTimeout      bool // it was the job's, and the attempt had not had all of its own
-	phase           phase
-	host            string // where redirects led to; empty without one
-	status          int
-	header          http.Header
-	refused         *connectRefused
-	otherProtocol   otherProtocol // what came instead of a tunnel
-	direct          bool
-	proxyScheme     string
-	plain           bool // no tunnel: the response may be the proxy's own
-	healthy         bool // although it says that it wants other credentials, the proxy reached a target lately or in an earlier exchange
+	err           error
+	responded     bool // a response came, though perhaps too large a one
+	stopped       bool // the job was stopped, or its time was over
+	timeout       bool // the attempt's time was over, or the job's
+	jobTimeout    bool // it was the job's, and the attempt had not had all of its own
+	phase         phase
+	host          string // where redirects led to; empty without one
+	status        int
+	header        http.Header
+	refused       *connectRefused
+	otherProtocol otherProtocol // what came instead of a tunnel
+	direct        bool
+	proxyScheme   string
+	plain         bool // no tunnel: the response may be the proxy's own
+	// healthy says that the proxy reached a target lately or in an earlier exchange, although it now wants other credentials.
+	healthy         bool
 	sent            bool
 	stalled         bool          // the response arrived too slowly
 	missedReadToken bool          // time ran out while the attempt beside it read its response

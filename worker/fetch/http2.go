@@ -86,7 +86,8 @@ func isMalformedHTTP2(err error) bool {
 func isUnprocessed(err error) bool {
 	code, ok := http2Code(err)
 	text := innermost(err).Error()
-	return ok && code == refusedStream || strings.HasPrefix(text, "http2: Transport received GOAWAY") || // for a stream above the last one
+	// GOAWAY is for a stream above the last one that the server has taken.
+	return ok && code == refusedStream || strings.HasPrefix(text, "http2: Transport received GOAWAY") ||
 		strings.HasPrefix(text, "http2: Transport received Server's graceful shutdown GOAWAY")
 }
 

@@ -11,8 +11,9 @@ func TestWithoutATunnelWhatAProxySaysOfItselfDecidesToo(t *testing.T) {
 		fault  jobs.Fault
 		reason string
 	}{
-		"503 Service Unavailable\r\nX-Squid-Error: ERR_DNS_FAIL 0":       {jobs.FaultTarget, "connect"},
-		"502 Bad Gateway\r\nProxy-Status: p; error=proxy_internal_error": {jobs.FaultUnclear, "status_5xx"}, // may be the target's own
+		"503 Service Unavailable\r\nX-Squid-Error: ERR_DNS_FAIL 0": {jobs.FaultTarget, "connect"},
+		// This response may be the target's own.
+		"502 Bad Gateway\r\nProxy-Status: p; error=proxy_internal_error": {jobs.FaultUnclear, "status_5xx"},
 		"504 Gateway Timeout": {jobs.FaultUnclear, "status_5xx"},
 	} {
 		r := newRig(t, nil)

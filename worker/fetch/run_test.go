@@ -72,7 +72,8 @@ func TestDenyListAndRulesKnowOddSpellings(t *testing.T) {
 	r.use(r.proxy(testenv.Good, nil).URL("http") + " id=p")
 	for _, host := range []string{
 		"0xc6336407", "198.51.25607", "0306.063.0144.07", "[::ffff:198.51.100.7]", // the one on the list
-		"[64:ff9b::c633:6407]", "[2002:c633:6407::1]", "[::198.51.100.7]", "[2606:4700::5efe:198.51.100.7]", "198.51.100.7.", // and its other forms
+		// And its other forms.
+		"[64:ff9b::c633:6407]", "[2002:c633:6407::1]", "[::198.51.100.7]", "[2606:4700::5efe:198.51.100.7]", "198.51.100.7.",
 		"010.0.0.1", "0127.0.0.1", // ten and 127 where a resolver reads decimals
 		"[::ffff:0:7f00:1]", "[64:ff9b:1::1]", "[fec0::1]", "192.0.0.192",
 	} {
