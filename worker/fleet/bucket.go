@@ -194,9 +194,9 @@ func gather(ctx context.Context, watch jetstream.KeyWatcher, c clock, first jets
 	}
 }
 
-// A follower checks that the bucket is there, because a watch does not notice that its bucket was deleted: firstCheck after the watch
-// began, and then after twice as long each time, up to lastCheck. Somebody who sets up an installation deletes and creates buckets,
-// and later each worker of an idle fleet should cost its server little.
+// A follower checks that the bucket is there, because a watch does not notice that its bucket was deleted: firstCheck after
+// the watch began, and then after twice as long each time, up to lastCheck. Somebody who sets up an installation deletes
+// and creates buckets, and later each worker of an idle fleet should cost its server little.
 const (
 	firstCheck = time.Second
 	lastCheck  = 32 * time.Second

@@ -28,8 +28,8 @@ type LeaderConfig struct {
 	// Renew is how often a leader renews its leadership; zero means 4 s. Without Note, other workers poll the key at this
 	// interval.
 	Renew time.Duration
-	// Needed tells whether there is anything to do: a worker tries to lead only while it returns true. It is called often and must
-	// not block. Nil means always.
+	// Needed tells whether there is anything to do: a worker tries to lead only while it returns true. It is called often
+	// and must not block. Nil means always.
 	Needed func() bool
 	Log    *slog.Logger
 }

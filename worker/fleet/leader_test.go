@@ -223,8 +223,8 @@ func elect(t *testing.T, luck *rand.Rand, watched bool) {
 	}
 }
 
-// TestWorkersThatSeeRenewalsAskNothing has three workers that follow the bucket. A leader that ends is replaced at once, and one that
-// dies within its 17 s.
+// TestWorkersThatSeeRenewalsAskNothing has three workers that follow the bucket. A leader that ends is replaced at once,
+// and one that dies within its 17 s.
 func TestWorkersThatSeeRenewalsAskNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		key := &sharedKey{}
