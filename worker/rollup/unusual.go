@@ -18,9 +18,9 @@ const (
 	// unusualAge is for how long a judgement serves.
 	unusualAge = 5 * time.Second
 
-	// A share is unusual that rests on at least unusualAnswers, differs from that of all others together and from the median of the
-	// others by more than unusualGap, and does so by more than unusualScore standard errors of the difference of two proportions.
-	// Chance makes such a score once in 16,000 tests.
+	// A share is unusual that rests on at least unusualAnswers, differs from that of all others together and from the
+	// median of the others by more than unusualGap, and does so by more than unusualScore standard errors of the difference
+	// of two proportions. Chance makes such a score once in 16,000 tests.
 	unusualAnswers = 30
 	unusualGap     = 0.2
 	unusualScore   = 4
@@ -29,8 +29,8 @@ const (
 )
 
 // Answers counts the answers of the busiest sites by proxy, to find proxies whose share of 4xx at a site is far from that of the
-// others there: they may be banned by the site, or answer in its place. It changes nothing that proxies are used for. Make one with
-// NewAnswers; it may be shared by any number of goroutines.
+// others there: they may be banned by the site, or answer in its place. It changes nothing that proxies are used for. Make
+// one with NewAnswers; it may be shared by any number of goroutines.
 type Answers struct {
 	mu      sync.Mutex // guards the fields below
 	half    int64
@@ -133,7 +133,8 @@ func (a *Answers) site(name string) *siteAnswers {
 	return s
 }
 
-// Unusual returns the proxies whose share is unusual at a site, each with the site where it is most so. The caller must not change it.
+// Unusual returns the proxies whose share is unusual at a site, each with the site where it is most so. The caller must not
+// change it.
 func (a *Answers) Unusual() map[string]Unusual {
 	a.mu.Lock()
 	defer a.mu.Unlock()
