@@ -29,8 +29,8 @@ type PullRequest struct {
 	// Patience bounds the wait for a server that does not answer, counted from the request, or from its latest heartbeat. A job
 	// that comes later is not delivered. Patience must be at most the ack wait of the consumer.
 	Patience time.Duration
-	// Waits is called by Next when the server has said that the request waits: without jobs that may be the only answer for minutes.
-	// Nil is nothing.
+	// Waits is called by Next when the server has said that the request waits: without jobs that may be the only answer for
+	// minutes. Nil is nothing.
 	Waits func()
 }
 

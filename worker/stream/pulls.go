@@ -237,12 +237,14 @@ func (p *Pulls) hear(in *inbox, msg *nats.Msg) {
 func (p *Pulls) beat(pull *Pull) {
 	p.mu.Lock()
 	now := time.Now()
-	// Never later than now: a suspended machine reads many beats at once, and the clock of the server may be faster than expected.
+	// Never later than now: a suspended machine reads many beats at once, and the clock of the server may be faster than
+	// expected.
 	if pull.since = pull.since.Add(pullPace); pull.since.After(now) {
 		pull.since = now
 	}
 	pull.until = pull.since.Add(pull.patience)
-	// Each heartbeat may come a little late. If all of that would cost a job much of its lease, this pull ends and the next one begins.
+	// Each heartbeat may come a little late. If all of that would cost a job much of its lease, this pull ends and the next
+	// one begins.
 	isStale := now.Sub(pull.since) > pull.patience/2
 	p.mu.Unlock()
 	if isStale {

@@ -437,8 +437,9 @@ func TestAPullThatTheServerForgotIsGivenUpLongBeforeItsEnd(t *testing.T) {
 	must(t, err)
 }
 
-// TestAPullThatWaitsLivesByItsBeats has a pull that waits for longer than a server may be silent. A pull that was given up would leave
-// its subscription to jobs that come late, and the next one would need another. A server of a busy machine may be silent once.
+// TestAPullThatWaitsLivesByItsBeats has a pull that waits for longer than a server may be silent. A pull that was given up
+// would leave its subscription to jobs that come late, and the next one would need another. A server of a busy machine may
+// be silent once.
 func TestAPullThatWaitsLivesByItsBeats(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
@@ -454,8 +455,8 @@ func TestAPullThatWaitsLivesByItsBeats(t *testing.T) {
 	})
 }
 
-// TestTheLeaseOfAJobRunsFromTheLatestBeatOfItsPull has a job that comes when its pull has waited for some seconds. A server may send
-// a beat late, and then the lease begins earlier.
+// TestTheLeaseOfAJobRunsFromTheLatestBeatOfItsPull has a job that comes when its pull has waited for some seconds. A server
+// may send a beat late, and then the lease begins earlier.
 func TestTheLeaseOfAJobRunsFromTheLatestBeatOfItsPull(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})

@@ -40,7 +40,8 @@ func (c *Client) Release(ctx context.Context, job bus.WaitingJob) (released bool
 // again. It returns the sequence of the due job, zero if it released none.
 func (c *Client) ReleaseAtSite(ctx context.Context, job bus.WaitingJob) (seq uint64, err error) {
 	header := job.Message().Header
-	if progress, err := jobs.ParseProgress(header.Get(jobs.HeaderProgress)); err == nil { // what cannot be read ends as an invalid job
+	// What cannot be read ends as an invalid job.
+	if progress, err := jobs.ParseProgress(header.Get(jobs.HeaderProgress)); err == nil {
 		progress.Released = true
 		encoded, err := progress.Encode()
 		if err != nil {
