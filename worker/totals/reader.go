@@ -73,7 +73,8 @@ type seen struct {
 	next uint64
 }
 
-// keepReading reads all hours, and then checks until ctx ends for changes that no query would notice, rarely while there are none.
+// keepReading reads all hours, and then checks until ctx ends for changes that no query would notice, rarely while there
+// are none.
 func (t *Totals) keepReading(ctx context.Context, s store) {
 	r, wait := &t.reader, flushEvery
 	for ctx.Err() == nil {
