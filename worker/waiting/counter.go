@@ -153,8 +153,8 @@ func isIdle(queues map[string]*Queue) bool {
 	return true
 }
 
-// IsUnchanged reports whether another count would find what the latest one has found: no job at all. It is one question to the server.
-// A pause of a queue is no change; Refresh shows it.
+// IsUnchanged reports whether another count would find what the latest one has found: no job at all. It is one question to
+// the server. A pause of a queue is no change; Refresh shows it.
 func (c *Counter) IsUnchanged(ctx context.Context) bool {
 	info, err := c.bus.StreamInfo(ctx, c.bus.Names().Stream("JOBS"))
 	if c.asked = info; err != nil || c.jobs == nil {

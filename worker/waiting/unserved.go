@@ -52,8 +52,8 @@ const (
 )
 
 // addUnserved counts the jobs that no consumer knows: those of queues that nobody serves, such as misspelt
-// ones. known is the number of jobs of which a consumer has told, and before is how the stream stood before they were asked; nil if
-// nobody asked.
+// ones. known is the number of jobs of which a consumer has told, and before is how the stream stood before they were
+// asked; nil if nobody asked.
 func (c *Counter) addUnserved(ctx context.Context, queues map[string]*Queue, known uint64, before *jetstream.StreamInfo) error {
 	after, err := c.bus.StreamInfo(ctx, c.bus.Names().Stream("JOBS"))
 	if err != nil {
@@ -88,8 +88,8 @@ func (c *Counter) addUnserved(ctx context.Context, queues map[string]*Queue, kno
 	return nil
 }
 
-// jobsBefore returns how the stream of jobs stands before its consumers are asked. While all jobs are known, one request less does: it
-// returns nil then.
+// jobsBefore returns how the stream of jobs stands before its consumers are asked. While all jobs are known, one request
+// less does: it returns nil then.
 func (c *Counter) jobsBefore(ctx context.Context) (*jetstream.StreamInfo, error) {
 	if c.unserved.exact {
 		return nil, nil
@@ -125,9 +125,10 @@ func (c *Counter) countUnserved(ctx context.Context, queues map[string]*Queue, n
 	return n, nil
 }
 
-// mustRead reports whether jobs are read to find queues. A difference must last for three counts, because the consumers answer one
-// after the other. The first count has no history, and who counts only once must see such a queue, too. Without a difference, a few
-// jobs of such a queue may hide among the jobs that come and end during each count: after a long pause all jobs are read.
+// mustRead reports whether jobs are read to find queues. A difference must last for three counts, because the consumers
+// answer one after the other. The first count has no history, and who counts only once must see such a queue, too. Without
+// a difference, a few jobs of such a queue may hide among the jobs that come and end during each count: after a long pause
+// all jobs are read.
 func (c *Counter) mustRead() bool {
 	l := &c.unserved
 	lasts := min(l.excess[0], l.excess[1], l.excess[2]) > 0 || c.counts == 1 && l.excess[1] > 0
