@@ -11,8 +11,8 @@ import (
 
 // lease is this worker's right to a job. An ack does not prove it, because the server accepts an ack from anybody. So the
 // worker itself computes until when the server keeps the job for it: the ack wait, counted from a time before the
-// delivery of the job, or from before the last heartbeat that the server confirmed. A worker that was frozen meanwhile sees that its
-// lease is over. Times are measured by the monotonic clock, which a change of the wall clock does not move.
+// delivery of the job, or from before the last heartbeat that the server confirmed. A worker that was frozen meanwhile sees
+// that its lease is over. Times are measured by the monotonic clock, which a change of the wall clock does not move.
 type lease struct {
 	ackWait time.Duration // of the consumer
 	until   atomic.Int64  // nanoseconds after start

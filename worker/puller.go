@@ -32,7 +32,8 @@ type puller struct {
 
 // watchConsumer inspects the consumer regularly, also while no slot is free. A quiet worker lists all its consumers instead.
 func (p *puller) watchConsumer(ctx context.Context) {
-	p.worker.watch(ctx, math.MaxInt, func(ctx context.Context) { _ = p.inspect(ctx) }) // if the server does not answer, the last known state stays
+	// If the server does not answer, the last known state stays.
+	p.worker.watch(ctx, math.MaxInt, func(ctx context.Context) { _ = p.inspect(ctx) })
 }
 
 // inspect reads the consumer's state and settings: somebody may have edited it.
@@ -271,7 +272,8 @@ func (s *proxyShortage) add(noProxy bool) {
 func (s *proxyShortage) isOngoing() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.share > 0.5 && time.Since(s.at) < 5*time.Second // longer than the limiter charges for the largest pull requests of two pullers
+	// Longer than the limiter charges for the largest pull requests of two pullers.
+	return s.share > 0.5 && time.Since(s.at) < 5*time.Second
 }
 
 func sleep(ctx context.Context, d time.Duration) {

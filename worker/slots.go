@@ -9,8 +9,9 @@ import (
 
 const (
 	pollEvery = 200 * time.Millisecond // how often an idle consumer is polled while others are backlogged
-	idlePoll  = 3 * time.Minute        // how long a poll waits at most when no consumer is backlogged: 64 consumers cost a request in 3 s
-	maxPull   = 256                    // messages of one pull request: a larger one would only delay the first message
+	// idlePoll is how long a poll waits at most when no consumer is backlogged: 64 consumers cost a request in 3 s.
+	idlePoll = 3 * time.Minute
+	maxPull  = 256 // messages of one pull request: a larger one would only delay the first message
 )
 
 // slots shares a worker's slots among its consumers. A consumer is backlogged when its last fetch left messages behind.

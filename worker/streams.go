@@ -76,9 +76,9 @@ func (s *streams) err() error {
 	return s.errorIf(func(d bus.Difference) bool { return d.Repair == bus.ByCreation || d.Use >= bus.Lossy })
 }
 
-// unready returns the part of err that a ready worker must not have. A stream on which no job depends, and which only its owner can
-// change, is left out: a worker of a new version does without the rollups of an old one until all workers are updated, and an update
-// waits for the new ones to be ready.
+// unready returns the part of err that a ready worker must not have. A stream on which no job depends, and which only its
+// owner can change, is left out: a worker of a new version does without the rollups of an old one until all workers are
+// updated, and an update waits for the new ones to be ready.
 func (s *streams) unready() error {
 	return s.errorIf(func(d bus.Difference) bool {
 		return d.Repair == bus.ByCreation || d.Use >= bus.Lossy && (d.Essential || d.Repair != bus.ByOwner)
@@ -136,9 +136,9 @@ func (s *streams) waitingNearlyFull() bool {
 func (w *Worker) watchStreams(ctx context.Context) { w.watch(ctx, quietSkips, w.inspectStreams) }
 
 // A worker that has had no work for quietAfter leaves out quietSkips of its inspections between two that it makes: a large fleet
-// that has nothing to do should cost its server little. One that takes no jobs because something is wrong leaves out none: it has to
-// see soon that somebody has repaired it. A quiet worker leaves out listSkips inspections between two lists of its consumers, each of
-// which takes two requests for all queues.
+// that has nothing to do should cost its server little. One that takes no jobs because something is wrong leaves out none:
+// it has to see soon that somebody has repaired it. A quiet worker leaves out listSkips inspections between two lists of
+// its consumers, each of which takes two requests for all queues.
 const (
 	quietAfter = time.Minute
 	quietSkips = 11
@@ -158,8 +158,8 @@ func (w *Worker) watch(ctx context.Context, skips int, inspect func(context.Cont
 	}
 }
 
-// listConsumers inspects all consumers together while the worker is quiet, until ctx ends. A user who may not list them, and consumers
-// that a cluster leaves out, are asked for one by one.
+// listConsumers inspects all consumers together while the worker is quiet, until ctx ends. A user who may not list them,
+// and consumers that a cluster leaves out, are asked for one by one.
 func (w *Worker) listConsumers(ctx context.Context) {
 	mayList := true
 	sleep(ctx, w.cfg.InspectInterval*(listSkips+1))

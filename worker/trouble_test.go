@@ -43,7 +43,8 @@ func TestThatResultsWereFullIsForgottenWithTheLeaseOfTheJobThatSawIt(t *testing.
 	w.until("the worker to go on", func() bool { return w.hasResult("small")() && w.hasResult("big")() && w.storable() })
 }
 
-// TestAWorkerWithoutJobsIsReadySoonAfterItsServerIsBack: the pull that waits for minutes is no reason to stay unready for minutes.
+// TestAWorkerWithoutJobsIsReadySoonAfterItsServerIsBack: the pull that waits for minutes is no reason to stay unready for
+// minutes.
 func TestAWorkerWithoutJobsIsReadySoonAfterItsServerIsBack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{AckWait: longWait})
