@@ -11,17 +11,18 @@ const (
 	maxFailedProxies = 16
 	// outageSites is at how many sites the pool must fail where no failure names a proxy.
 	outageSites = 3
-	// narrowAfter responses of no third site the pool counts as one that serves two sites at most.
+	// After narrowAfter responses without one from a third site, the pool counts as one that serves at most two sites.
 	narrowAfter = 64
 	// rateAttempts is how many attempts a mean of successes spans.
 	rateAttempts = 64
-	// significance is how improbable a streak has to be, at the pool's own rate of success, to be no chance.
+	// significance is the probability below which a streak is not taken for chance, at the pool's own rate of success.
 	significance = 1e-5
-	// probeSignificance is the same for probes of one proxy that fail.
+	// probeSignificance is the same for a streak of failed probes of one proxy.
 	probeSignificance = 0.05
 	// An outage may begin once mayBeOutageFrom proxies that worked have failed. It has begun once outageFrom of them have.
 	mayBeOutageFrom, outageFrom = 3, 5
-	// outageReported is how long after the latest failure an outage is reported: without jobs nobody finds out that it is over.
+	// outageReported is how long an outage is reported after the latest failure: without jobs nobody finds out that it
+	// is over.
 	outageReported = time.Minute
 	// testEvery is how often one attempt goes on during an outage, to find out whether it is over.
 	testEvery = time.Second
@@ -57,7 +58,7 @@ type served struct {
 	relay uint64 // the number of the latest response
 }
 
-// noteRelay notes that a proxy relayed a response of a site.
+// noteRelay records that a proxy relayed a response of a site.
 func (p *pool) noteRelay(s Site) {
 	p.relays++
 	i := 0
@@ -89,18 +90,18 @@ func (m *mean) probability(streak int) float64 {
 	return math.Pow(1-min(max(m.rate, 0.01), 0.99), float64(streak))
 }
 
-// isUnlikely reports whether a streak is less probable than that. Without any attempt nothing is unlikely.
+// isUnlikely reports whether a streak is less probable than a bound. Without any attempt nothing is unlikely.
 func (m *mean) isUnlikely(streak int, than float64) bool {
 	return m.rated > 0 && m.probability(streak) < than
 }
 
-// streak are failures of the pool since a proxy relayed a response.
+// streak counts the failures of the pool since a proxy relayed a response.
 type streak struct {
-	n       int     // those that say more than the one before
-	proxies []Proxy // through which they came, and which had worked before
+	n       int     // failures that say something new
+	proxies []Proxy // through which they came; only proxies that had worked before
 }
 
-// add adds a failure. One that says nothing new lengthens no streak, but its proxy counts.
+// add adds a failure. A failure that says nothing new does not extend the streak, but its proxy is added.
 func (s *streak) add(p Proxy, isNew, workedBefore bool) {
 	if isNew {
 		s.n++

@@ -5,7 +5,8 @@
 //
 //   - Two other proxies relayed responses of the site lately, and this proxy fails three times in four.
 //   - The proxy got no answer five times, at three sites or more that answer other proxies.
-//   - The proxy failed at sites that nobody knows so often in a row that chance is ruled out, while others reach such sites.
+//
+// - The proxy failed at unknown sites so often in a row that chance is ruled out, while other proxies reach such sites.
 //
 // No single proxy, site or publisher is evidence enough against a proxy: a proxy may claim to relay what others cannot, a site
 // may respond to some proxies only, and a publisher chooses the sites. Where a pool has two proxies, the other one is enough.
@@ -29,8 +30,8 @@ type Site uint64
 // HealthyFor is how long a relayed response shows that a proxy works.
 const HealthyFor = 10 * time.Minute
 
-// MaxFailedProbes is the number of the probe that opens a breaker again when it fails at an unknown site, like those before it,
-// however likely such failures are in this pool.
+// MaxFailedProbes is how many probes in a row may fail at unknown sites: the last one opens the breaker again, however
+// likely such failures are in this pool.
 const MaxFailedProbes = 3
 
 // Attempt is what the caller knows of an attempt that has ended.
@@ -43,7 +44,7 @@ type Attempt struct {
 	Number uint64
 	// Probe is true for the attempt that tests a half-open breaker.
 	Probe bool
-	// Answered is true if an HTTP response came, from the target or from somebody in its place.
+	// Answered is true if an HTTP response came, from the target or from a server that stands in for it.
 	Answered bool
 	// Proven is true of a response that came over TLS with the site itself: its proxy cannot have made it up.
 	Proven bool
@@ -143,7 +144,7 @@ func (j *Judge) BreakerChanged(p Proxy) {
 	e.streak, e.failedProbes, e.silences, e.pending = 0, 0, nil, nil
 }
 
-// Relayed takes in that the proxy relayed a response of the site.
+// Relayed records that the proxy relayed a response of the site.
 func (j *Judge) Relayed(a Attempt) Ruling {
 	e := &j.proxies[a.Proxy]
 	e.endedWell = true
@@ -162,7 +163,7 @@ func (j *Judge) Relayed(a Attempt) Ruling {
 	return ruling
 }
 
-// isUndecided reports whether an earlier failure may turn out to be its proxy's, now that attempt a shows that the site
+// isUndecided reports whether an earlier failure may be its proxy's fault, now that attempt a shows that the site
 // responds.
 func (j *Judge) isUndecided(f failure, a Attempt) bool {
 	if f.open == 0 || f.by == a.Proxy || f.generation != j.proxies[f.by].generation {
@@ -193,7 +194,7 @@ func (j *Judge) decide(f failure, a Attempt) []LateFailure {
 	return e.silences.take(f.by, a.Ended)
 }
 
-// noteSilence keeps an attempt without an answer at a site that answers others.
+// noteSilence records an attempt without an answer at a site that answers other proxies.
 func (e *evidence) noteSilence(s silence) {
 	if e.silences == nil {
 		e.silences = new(silences)
@@ -210,7 +211,7 @@ func (e *evidence) isSilent(a Attempt, at Site, narrow bool) bool {
 	return e.silences.areEnoughSince(e.relayed, a.others()) || e.silences.areEnough(a.Ended, a.others()) && e.record.failsMostly(at, narrow)
 }
 
-// Reached takes in that the proxy reached a target, whatever the target then did.
+// Reached records that the proxy reached a target, whatever the target then did.
 func (j *Judge) Reached(a Attempt) Ruling {
 	j.proxies[a.Proxy].relayed = secondsOf(a.Ended)
 	if !j.pool.succeeded(a.Ended) {
@@ -219,7 +220,7 @@ func (j *Judge) Reached(a Attempt) Ruling {
 	return Ruling{Outage: OutageChange{Ended: true, Since: j.pool.outageBegan}}
 }
 
-// Failed takes in a failure that says nothing about the pool or the site: what it means is decided already.
+// Failed records a failure that says nothing about the pool or the site: what it means is decided already.
 func (j *Judge) Failed(a Attempt) Ruling {
 	e := &j.proxies[a.Proxy]
 	e.endedWell = false
@@ -227,14 +228,14 @@ func (j *Judge) Failed(a Attempt) Ruling {
 	return Ruling{Failed: true}
 }
 
-// Banned takes in that the site does not serve the proxy. The proxy relayed what the site said, so it did its work.
+// Banned records that the site does not serve the proxy. The proxy relayed the site's response, so it works.
 func (j *Judge) Banned(a Attempt) Ruling {
 	ruling := j.Reached(a)
 	ruling.Failed = true
 	return ruling
 }
 
-// ProxyFailed takes in a failure that names the proxy. It counts, except in an outage.
+// ProxyFailed records a failure that names the proxy. It counts, except in an outage.
 func (j *Judge) ProxyFailed(a Attempt) Ruling {
 	ruling := j.poolFailed(a, 0, true)
 	if !j.pool.outage {
@@ -244,7 +245,7 @@ func (j *Judge) ProxyFailed(a Attempt) Ruling {
 	return ruling
 }
 
-// poolFailed takes a failure into the evidence about the pool. Zero names no site: the failure names the proxy.
+// poolFailed adds a failure to the evidence about the pool. A zero site means that the failure names the proxy.
 func (j *Judge) poolFailed(a Attempt, at Site, isNew bool) Ruling {
 	if !j.pool.failed(a, at, isNew, j.Healthy(a.Proxy, a.Ended)) {
 		return Ruling{}

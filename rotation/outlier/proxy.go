@@ -16,7 +16,7 @@ type evidence struct {
 	streak         uint16  // consecutive failures at sites that nobody had met before
 	failedProbes   uint8   // probes that failed at unknown sites since the breaker was last open
 	endedWell      bool    // the latest attempt ended well
-	lastRelayer    Proxy   // plus one: the one proxy whose response showed last that a failure was not the site's
+	lastRelayer    Proxy   // plus one: the proxy whose response was the last to show that a failure was not the site's
 	record         record
 	silences       *silences        // nil until the first one
 	pending        *pendingFailures // nil until the first one
@@ -40,8 +40,8 @@ func (e *evidence) relaysNothing(now time.Duration) bool {
 	return !e.relayed.within(answersFor, now) && !e.undecidedSince.within(answersFor, now)
 }
 
-// noteRelayer notes a proxy that relayed a site at which this one failed, and reports whether that is another proxy than last
-// time. One proxy that claims to relay what nobody else can is evidence once, however often it does so.
+// noteRelayer records a proxy that relayed a site at which this one failed, and reports whether it differs from the one
+// before. A proxy that claims to relay what no other can is evidence once, however often it does so.
 func (e *evidence) noteRelayer(by Proxy) (isOther bool) {
 	if by == several {
 		return true
@@ -63,22 +63,23 @@ func (s seconds) within(d, now time.Duration) bool {
 }
 
 const (
-	// recordSize is how many ends of attempts are remembered of a proxy.
+	// recordSize is how many attempts of a proxy are remembered.
 	recordSize = 12
-	// recordFor is how long an end is kept although its site has fewer of them than another one.
+	// recordFor is how long an attempt is kept although its site has fewer of them than another site.
 	recordFor = time.Minute
 )
 
-// record is how the latest attempts of a proxy ended, the oldest first, at sites that respond to others. A site that is asked
-// more often than others pushes out its own ends first, so that nobody outweighs the other sites by asking for one of them.
+// record is how the latest attempts of a proxy ended, the oldest first, at sites that respond to others. A site with
+// more attempts than others loses its own oldest ones first, so that many jobs for one site do not outweigh the other
+// sites.
 type record struct {
 	sites [recordSize]uint16 // a part of the site's hash
 	ended [recordSize]seconds
-	good  uint16 // one bit an end
+	good  uint16 // one bit an attempt
 	n     uint8
 }
 
-// add takes an end at its time into the record.
+// add records how an attempt at a site ended, and when.
 func (r *record) add(site Site, good bool, at, now time.Duration) {
 	if r.n == recordSize {
 		r.remove(r.dispensable(now))
@@ -98,7 +99,8 @@ func (r *record) add(site Site, good bool, at, now time.Duration) {
 	r.n++
 }
 
-// dispensable is the oldest end of all if that is old, else the oldest one of the site that has most ends.
+// dispensable returns the attempt to forget: the oldest of all if it is older than recordFor, else the oldest at the
+// site with the most attempts.
 func (r *record) dispensable(now time.Duration) (index int) {
 	if !r.ended[0].within(recordFor, now) {
 		return 0
@@ -118,7 +120,7 @@ func (r *record) dispensable(now time.Duration) (index int) {
 	return index
 }
 
-// remove takes one end out, and keeps the order.
+// remove takes out one attempt, and keeps the order.
 func (r *record) remove(i int) {
 	copy(r.sites[i:], r.sites[i+1:])
 	copy(r.ended[i:], r.ended[i+1:])
@@ -128,8 +130,9 @@ func (r *record) remove(i int) {
 }
 
 // failsMostly reports whether, with one more failure at the site, more than three in four of the attempts failed: at each site
-// by itself, and then on average over the sites. Two sites may refuse a healthy proxy, so the two that look worst are left
-// out, and the proxy must have failed elsewhere, too. A pool that serves two sites only has no elsewhere.
+// by itself, and then on average over the sites. Two sites may refuse a healthy proxy, so the two sites with the
+// largest shares of failures are left out, and the proxy must have failed at other sites, too. A pool that serves only
+// two sites has no other sites.
 func (r *record) failsMostly(site Site, narrow bool) bool {
 	var tallies [recordSize + 1]tally
 	list := r.tally(tallies[:0], uint16(site))
@@ -137,7 +140,7 @@ func (r *record) failsMostly(site Site, narrow bool) bool {
 	enough := 0.75
 	if !narrow {
 		list = list[:max(0, len(list)-partialSites)]
-		enough = 0.6 // of what looks best
+		enough = 0.6 // of the sites that remain
 	}
 	sum, failures := 0.0, 0
 	for _, t := range list {
@@ -148,9 +151,9 @@ func (r *record) failsMostly(site Site, narrow bool) bool {
 }
 
 const (
-	// partialSites is how many sites together are not enough evidence against a proxy.
+	// partialSites is the number of sites whose failures alone are not enough evidence against a proxy.
 	partialSites = 2
-	// failuresElsewhere is how often a proxy must have failed at other sites than those.
+	// failuresElsewhere is how often a proxy must have failed at other sites.
 	failuresElsewhere = 3
 )
 
@@ -163,12 +166,12 @@ type tally struct {
 // share is the share of the attempts that failed.
 func (t tally) share() float64 { return float64(t.failed) / float64(t.n) }
 
-// compare puts the site that looks worst last: the one with the largest share of failures, of equal ones with most of them.
+// compare sorts by the share of failures, and equal shares by the number of failures. The worst site comes last.
 func (t tally) compare(u tally) int {
 	return cmp.Or(cmp.Compare(t.share(), u.share()), cmp.Compare(t.failed, u.failed))
 }
 
-// tally appends one for each site to list, with one more failure at a site.
+// tally appends a tally for each site to list. It counts one more failure at the site failed.
 func (r *record) tally(list []tally, failed uint16) []tally {
 	list = append(list, tally{site: failed, failed: 1, n: 1})
 	for i, site := range r.sites[:r.n] {

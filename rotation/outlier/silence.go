@@ -6,7 +6,8 @@ import (
 )
 
 const (
-	// silencesThatCount attempts without an answer, at silentSites sites or more that answer others, count against a proxy.
+	// silencesThatCount is how many attempts without an answer count against a proxy, if they were at silentSites sites
+	// or more that answer other proxies.
 	silencesThatCount = 5
 	silentSites       = 3
 	// silencesKept bounds the sites of which the latest silence is kept. It is more than twice silentSites, because the sites
@@ -14,7 +15,7 @@ const (
 	silencesKept = 7
 )
 
-// several stands for two proxies or more that relayed a site, or for one that cannot have made up what it relayed.
+// several stands for two or more proxies that relayed a site, or for one whose response is proven.
 const several Proxy = -1
 
 // silence is the latest attempt without an answer at a site that answered another proxy.
@@ -27,13 +28,13 @@ type silence struct {
 	number    uint64 // of the attempt; zero once it counts
 }
 
-// silences are those of a proxy at the sites that were silent last, the oldest first.
+// silences are the silences of a proxy at the latest silent sites, the oldest first.
 type silences struct {
 	list [silencesKept]silence
 	n    int
 }
 
-// add takes in one more attempt of a proxy that relayed a response last at a time.
+// add adds a silence of a proxy. relayed is when the proxy last relayed a response.
 func (s *silences) add(x silence, relayed seconds) {
 	x.n, x.all = 1, 1
 	i := 0
@@ -55,7 +56,7 @@ func (s *silences) add(x silence, relayed seconds) {
 	s.list[s.n-1] = x
 }
 
-// isSince reports whether the attempt began after the proxy relayed a response last.
+// isSince reports whether the attempt began after the proxy's last relayed response.
 func (x *silence) isSince(relayed seconds) bool { return x.began >= time.Duration(relayed)*time.Second }
 
 // areEnough reports whether the silences of the last ten minutes count against the proxy: silencesThatCount attempts or more, at
@@ -95,8 +96,8 @@ func (s *silences) areEnoughSince(relayed seconds, others int) bool {
 	return rest >= failuresElsewhere && areConfirmed(since, others)
 }
 
-// areConfirmed reports whether the silences are at silentSites sites or more, also without those that any one proxy relayed: that
-// one may claim to relay what others cannot. Where others is one, that one proxy is enough.
+// areConfirmed reports whether the silences are at silentSites sites or more, even without the sites that any single
+// proxy relayed: that proxy may claim to relay what others cannot. Where others is 1, that proxy is enough.
 func areConfirmed(list []silence, others int) bool {
 	most := 0
 	for _, x := range list {

@@ -31,7 +31,8 @@ type failure struct {
 	open       uint64 // the number of the attempt while it is undecided who is to blame; zero: it is decided
 }
 
-// sites remembers sites in two halves: when the young half is full, the old half goes. A site that is used becomes young.
+// sites remembers sites in two halves: when the young half is full, the old half is dropped. A site that is used
+// becomes young.
 type sites struct{ young, old map[Site]*site }
 
 // hasAnswered reports whether a site is known to have responded. It does not make the site young.
@@ -66,7 +67,7 @@ func (x *site) answeredEver() bool { return x.relays[0].at != 0 }
 // isNew reports whether no attempt at the site has ended yet.
 func (x *site) isNew() bool { return x.failures == 0 && !x.answeredEver() }
 
-// noteRelay notes a response of the site. It returns the failures that preceded it: they were not the site's.
+// noteRelay records a response of the site. It returns the failures before it, which were not the site's fault.
 func (x *site) noteRelay(by Proxy, generation uint32, now time.Duration) []failure {
 	i := 0
 	for i < len(x.relays)-1 && (x.relays[i].by != by || x.relays[i].generation != generation) {
@@ -95,8 +96,8 @@ func (x *site) respondedWithin(lately, now time.Duration) bool {
 	return x.relays[0].at.within(lately, now)
 }
 
-// noteFailure notes a failure of the site through a proxy. It returns the note, which is nil if the site failed through three
-// others before, and whether the site failed before at all since it responded last.
+// noteFailure records a failure of the site through a proxy. It returns the record, which is nil if the site failed
+// through three other proxies before, and whether this is not the first failure since the site last responded.
 func (x *site) noteFailure(a Attempt, generation uint32) (note *failure, again bool) {
 	i, n := 0, int(x.failures)
 	for i < n && (x.failed[i].by != a.Proxy || x.failed[i].generation != generation) {
@@ -110,8 +111,8 @@ func (x *site) noteFailure(a Attempt, generation uint32) (note *failure, again b
 	return note, n > 0
 }
 
-// isToBlame reports whether the site failed through so many proxies since it responded last that it is to blame itself. Where
-// the pool has fewer proxies, fewer are enough.
+// isToBlame reports whether the site failed through so many proxies since it last responded that the fault is its own.
+// A small pool needs fewer proxies.
 func (x *site) isToBlame(proxies int) bool {
 	return int(x.failures) >= min(len(x.failed), max(2, proxies))
 }

@@ -1,6 +1,6 @@
 package outlier
 
-// Unclear takes in a failure that may be the proxy's or the site's.
+// Unclear records a failure that may be the fault of the proxy or of the site.
 func (j *Judge) Unclear(a Attempt) Ruling {
 	e, x := &j.proxies[a.Proxy], j.sites.get(a.Site)
 	isNew := x.isNew()
@@ -27,8 +27,8 @@ func (j *Judge) Unclear(a Attempt) Ruling {
 	return j.rule(Ruling{Failed: true})
 }
 
-// failedAtSiteToBlame is for a failure that is the site's own. If several sites that answered are silent to every proxy, the
-// pool may be to blame.
+// failedAtSiteToBlame judges a failure that is the site's own. If several sites that answered before are silent to
+// every proxy, the pool may be to blame.
 func (j *Judge) failedAtSiteToBlame(a Attempt, x *site) Ruling {
 	if a.Answered || !x.respondedWithin(HealthyFor, a.Ended) {
 		return Ruling{}
@@ -36,7 +36,7 @@ func (j *Judge) failedAtSiteToBlame(a Attempt, x *site) Ruling {
 	return j.poolFailed(a, a.Site, false)
 }
 
-// rule returns the ruling, or none in an outage: then nothing counts, and nothing enters a record.
+// rule returns the ruling; in an outage it returns the zero ruling, so that nothing counts and nothing enters a record.
 func (j *Judge) rule(r Ruling) Ruling {
 	if j.pool.outage {
 		return Ruling{Outage: r.Outage}
@@ -44,7 +44,7 @@ func (j *Judge) rule(r Ruling) Ruling {
 	return r
 }
 
-// failedAtAnsweringSite is for a failure at a site that responded in the last ten minutes.
+// failedAtAnsweringSite judges a failure at a site that responded in the last ten minutes.
 func (j *Judge) failedAtAnsweringSite(a Attempt, x *site, note *failure, again bool) Ruling {
 	isNew := x.respondedWithin(answersFor, a.Ended) || !again && a.Began >= j.pool.relayed
 	ruling := Ruling{}
@@ -72,8 +72,8 @@ func (j *Judge) failedAtAnsweringSite(a Attempt, x *site, note *failure, again b
 	return j.rule(ruling)
 }
 
-// failedWhereOthersRelayed is for a failure at a site that other proxies relayed: others of them in the last minute, and
-// relayedBy in the last ten.
+// failedWhereOthersRelayed judges a failure at a site that other proxies relayed. others is how many did in the last
+// minute; relayedBy did in the last ten minutes.
 func (j *Judge) failedWhereOthersRelayed(a Attempt, others int, relayedBy Proxy, ruling *Ruling) {
 	e, narrow := &j.proxies[a.Proxy], j.pool.isNarrow()
 	if e.haveEnoughRelayed(a, others) {
@@ -93,8 +93,9 @@ func (j *Judge) failedWhereOthersRelayed(a Attempt, others int, relayedBy Proxy,
 	}
 }
 
-// countIfFailingMostly is for a failure at a site that enough others relayed. It counts once the proxy fails mostly, and then the
-// earlier ones of this kind count, too. At one or two sites they do not: the sites' own failures come in bursts.
+// countIfFailingMostly judges a failure at a site that enough others relayed. The failure counts once the proxy fails
+// mostly, and then earlier failures of this kind count, too. Failures at only one or two sites do not count, because
+// the sites' own failures come in bursts.
 func (j *Judge) countIfFailingMostly(a Attempt, narrow bool, ruling *Ruling) {
 	e := &j.proxies[a.Proxy]
 	switch {
@@ -123,7 +124,7 @@ func (e *evidence) haveEnoughRelayed(a Attempt, relayers int) bool {
 	return relayers >= 2
 }
 
-// isSignificant reports whether a failure at an unknown site is one too many to be chance.
+// isSignificant reports whether the streak of failures at unknown sites is now too long to be chance.
 func (j *Judge) isSignificant(a Attempt, firstOfSite bool) bool {
 	if a.Probe || a.Chosen || !firstOfSite || a.others() == 0 {
 		return false
@@ -131,8 +132,8 @@ func (j *Judge) isSignificant(a Attempt, firstOfSite bool) bool {
 	return j.pool.newSites.isUnlikely(j.proxies[a.Proxy].extendStreak(a.Began), significance)
 }
 
-// probesFail counts a failed probe that nothing else decides, and reports whether it is one too many. In a pool of one proxy
-// a breaker does not open for what may be the site's failure, so it does not open again for that either.
+// probesFail counts a failed probe that nothing else decides, and reports whether there are now too many. In a pool of
+// one proxy a breaker does not open for what may be the site's failure, so it does not open again for that either.
 func (j *Judge) probesFail(a Attempt) bool {
 	if !a.Probe || a.Named || j.len() < 2 {
 		return false
