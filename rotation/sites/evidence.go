@@ -15,7 +15,7 @@ const (
 	ratesFor = 10 * time.Minute
 )
 
-// mean is a moving mean in seconds; zero knows nothing.
+// mean is a moving mean in seconds; zero means no value yet.
 type mean float32
 
 // add moves the mean an eighth of the way to a duration.
@@ -31,7 +31,7 @@ func (m *mean) add(d time.Duration) {
 // duration is the mean as a Duration.
 func (m mean) duration() time.Duration { return time.Duration(float64(m) * float64(time.Second)) }
 
-// rates counts attempts and failures of the last ten minutes, give or take half of a half.
+// rates counts attempts and failures of the last 5 to 10 minutes.
 type rates struct {
 	half             uint32 // number of the half that index 0 counts; index 1 counts the one before
 	attempts, failed [2]uint32
@@ -79,8 +79,8 @@ func (t *Table) streakFor(s *site, now time.Duration) int {
 const (
 	// historySize attempts within historyFor decide about a site that answers hardly any of them.
 	historySize, historyFor = 30, time.Minute
-	// leastAnswers is one in ten of them.
-	leastAnswers = historySize / 10
+	// minAnswers is one in ten of them.
+	minAnswers = historySize / 10
 )
 
 // history is how the latest attempts ended.
@@ -110,21 +110,22 @@ func (h *history) add(answer bool, now time.Duration) {
 
 // isBarren reports whether hardly any of the last attempts brought an answer.
 func (h *history) isBarren() bool {
-	return h.n == historySize && int(h.counts[0])+int(h.counts[1]) >= historySize && bits.OnesCount32(h.answers&(1<<historySize-1)) < leastAnswers
+	return h.n == historySize && int(h.counts[0])+int(h.counts[1]) >= historySize && bits.OnesCount32(h.answers&(1<<historySize-1)) < minAnswers
 }
 
 const (
-	// uplinkFor is the window in which the worker's own network is judged, and how far back its failures are taken back.
+	// uplinkFor is the window in which the worker's own network is judged. Failures that it caused in this time are
+	// undone.
 	uplinkFor = 10 * time.Second
 	// uplinkSites is at how many sites attempts must have no answer before the worker's own network is suspected.
 	uplinkSites = 3
 )
 
-// uplink judges the worker's own network by the attempts at sites that answered before.
+// uplink decides whether the worker's own network failed, by the attempts at sites that answered before.
 type uplink struct {
 	second          int64 // that index 0 counts
 	ended, silent   [uplinkFor/time.Second + 1]uint32
-	sites           [uplinkSites]silentSite // without an answer, the latest first
+	sites           [uplinkSites]silentSite // that gave no answer, the latest first
 	from, to        time.Duration           // when failures counted for no site last
 	endedS, silentS uint32                  // sums
 }
@@ -153,7 +154,7 @@ func (u *uplink) add(s *site, answer bool, now time.Duration) {
 	u.sites[0] = silentSite{s, now}
 }
 
-// advance moves on to the second of now, and takes the seconds that have left the window off the sums.
+// advance moves on to the second of now, and subtracts from the sums the seconds that have left the window.
 func (u *uplink) advance(now time.Duration) {
 	second := int64(now / time.Second)
 	if second-u.second >= int64(len(u.ended)) {
@@ -177,7 +178,7 @@ func (u *uplink) isBroken(now time.Duration) bool {
 	return last.site != nil && now-last.at <= uplinkFor && 2*u.silentS > u.endedS
 }
 
-// noteBroken notes that failures count for no site now. It reports whether that is new.
+// noteBroken records that failures count for no site now. It reports whether that is new.
 func (u *uplink) noteBroken(now time.Duration) (begins bool) {
 	if begins = u.to == 0 || now-u.to > uplinkFor; begins {
 		u.from = max(0, now-uplinkFor)

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// rest begins the rest of a site, for the length that its last rests have led to. The caller holds the lock, as it does
-// for all functions below.
+// rest begins the rest of a site. The length follows from the rests before. The caller holds the lock, as it does for
+// all functions below.
 func (t *Table) rest(s *site, reason string, now time.Duration) []Event {
 	from := s.state
 	s.since, s.began, s.until, s.failed, s.foreign = now, now, now+s.length, 0, false
@@ -39,9 +39,9 @@ func (t *Table) testEndedWithoutEvidence(s *site, later bool, now time.Duration)
 	return []Event{t.event(s, from, ReasonVoid, now)}
 }
 
-// endRest begins the slow start of a site that answers again, or of which a finding or a reset says so. Attempts from before
-// are not counted in it. Only an answer to this worker makes the site one that has answered: a finding or a reset is no
-// evidence of it.
+// endRest begins the slow start of a site that answers again, or that is said to by a finding or a reset. Attempts that
+// began before are not counted in it. Only an answer to this worker marks the site as answered: a finding or a reset is
+// no evidence of that.
 func (t *Table) endRest(s *site, reason string, now time.Duration) []Event {
 	from := s.state
 	s.clearStreak()
@@ -53,7 +53,8 @@ func (t *Table) endRest(s *site, reason string, now time.Duration) []Event {
 	return []Event{t.event(s, from, reason, now)}
 }
 
-// blameUplink notes that failures count for no site now, and ends the rests that this worker began in the seconds before.
+// blameUplink blames the worker's own network: failures count for no site now, and the rests that this worker began in
+// the seconds before end.
 func (t *Table) blameUplink(now time.Duration) (events []Event) {
 	if !t.uplink.noteBroken(now) {
 		return nil
@@ -78,8 +79,8 @@ func (t *Table) undoRest(s *site, now time.Duration) []Event {
 	return []Event{t.event(s, from, ReasonOutage, now)}
 }
 
-// Apply takes a finding of another worker. The events are all Foreign. A finding is ignored that this worker knows better: the
-// site answered it within a minute. No finding makes a site rest for more than five minutes.
+// Apply applies a finding of another worker. The events are all Foreign. A finding is ignored if the site answered this
+// worker within a minute. No finding makes a site rest for more than five minutes.
 func (t *Table) Apply(f Finding) (events []Event) {
 	now := t.now()
 	t.mu.Lock()
@@ -103,7 +104,7 @@ func (t *Table) Apply(f Finding) (events []Event) {
 // ownAnswerFor is how long an answer to this worker outweighs the findings of others.
 const ownAnswerFor = time.Minute
 
-// applyRest takes over the rest that another worker found. It is ignored if it is over, if the site answered this worker
+// applyRest applies a rest that another worker found. A rest is ignored if it is over, if the site answered this worker
 // lately, or if this worker knows of a longer one.
 func (t *Table) applyRest(s *site, f Finding, now time.Duration) []Event {
 	until := min(t.reading(f.Until), now+maxRest)
@@ -143,7 +144,7 @@ func (t *Table) applyTest(s *site, f Finding, now time.Duration) []Event {
 // reading converts a time of day to a reading of the table's clock.
 func (t *Table) reading(at time.Time) time.Duration { return at.Sub(t.base) + 1 }
 
-// past is a reading of a time that cannot be ahead; zero stays zero.
+// past converts a time that cannot be in the future; zero stays zero.
 func (t *Table) past(at time.Time, now time.Duration) time.Duration {
 	if at.IsZero() {
 		return 0

@@ -40,7 +40,7 @@ const (
 	ReasonSlower   = "slower"      // an attempt failed while the jobs come back: half as many may run
 	ReasonOutage   = "outage"      // the worker's own network failed: the rest was a mistake
 	ReasonReset    = "reset"       // somebody ended the rest
-	ReasonFinding  = "finding"     // another worker found it out
+	ReasonFinding  = "finding"     // another worker reported it
 )
 
 // Reasons returns every reason of an event.
@@ -52,7 +52,7 @@ func Reasons() []string {
 type Finding struct {
 	// Site is host and port, the default port left out.
 	Site string
-	// State is Resting or Testing. Any other state says that the site does not rest.
+	// State is Resting or Testing. Any other state means that the site does not rest.
 	State State
 	// Since is when the rest began; further rests without an answer in between belong to it.
 	Since time.Time
@@ -104,7 +104,7 @@ type site struct {
 	until      time.Duration // of the rest or the test
 	tested     time.Duration // when the present test began
 	failed     time.Duration // when a test failed since then
-	test       uint32        // numbers the tests
+	test       uint32        // number of the latest test
 	foreign    bool          // the rest is another worker's finding
 	changed    time.Duration // when its state changed last; Answering after Returning is no change
 	reason     string        // why

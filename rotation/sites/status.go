@@ -37,7 +37,7 @@ type Status struct {
 // Counts are numbers of sites.
 type Counts struct{ Known, Resting, Returning int }
 
-// Counts counts the sites.
+// Counts returns how many sites are known, rest and return.
 func (t *Table) Counts() Counts {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -44,7 +44,7 @@ type Table struct {
 	young, old  map[string]*site
 	resting     map[string]*site
 	pool        rates  // of attempts at sites that answer
-	uplink      uplink // is the worker's own network to blame?
+	uplink      uplink // evidence about the worker's own network
 	meanLatency mean   // of all answers
 	returning   int
 	leaveTests  bool // only released attempts are tests
@@ -92,11 +92,11 @@ func (t *Table) get(name string) *site {
 	return s
 }
 
-// remember makes a site young. It forgets the old ones if there is no room.
+// remember makes a site young. If there is no room, the old sites are forgotten.
 func (t *Table) remember(s *site) {
 	if len(t.young) >= max(1, t.cfg.Max/4) {
 		for _, gone := range t.old {
-			if gone.state == Returning { // an attempt that runs there must not count it again
+			if gone.state == Returning { // an attempt that still runs there must not change the count again
 				gone.state = Answering
 				t.returning--
 			}

@@ -25,11 +25,12 @@ type Refusal struct {
 // Kind is how an attempt ended, as evidence about its site.
 type Kind uint8
 
-// The kinds. NoEvidence is for what says nothing: the proxy failed, this host did, or the attempt was cut short.
+// The kinds. NoEvidence is an attempt that says nothing about the site: the proxy or this host failed, or the attempt
+// was cut short.
 const (
 	NoEvidence Kind = iota
 	Answered        // it answered, whatever the status
-	Failed          // it did not answer, and that may be its fault
+	Failed          // the site did not answer, and that may be its fault
 	Gateway         // it answered 502, 504 or 520 to 530
 )
 
@@ -57,7 +58,7 @@ type Outcome struct {
 type Ask struct {
 	// MaxDuration is how long the attempt may take. A test that takes longer loses its place to another one.
 	MaxDuration time.Duration
-	// Released says that the fleet let the job through that waited for the site: as the test, or in the slow start.
+	// Released says that the job waited for the site and that the fleet released it: as the test, or in the slow start.
 	Released bool
 }
 
@@ -98,12 +99,13 @@ func (t *Table) Enter(name string, ask Ask) (v Visit, refused *Refusal, events [
 	return v, nil, events
 }
 
-// fleetTestWait is how long after its time a test is left to whoever releases the tests: longer than the longest pause of a
-// release. That one knows only of jobs that wait. A site that is asked by jobs which do not wait alone is tested by one of them.
+// fleetTestWait is how long after its time a test is left to the worker that releases tests. It is longer than the
+// longest pause between two releases. The releasing worker knows only of jobs that wait: a site without waiting jobs is
+// tested by a job that does not wait.
 const fleetTestWait = 15 * time.Second
 
-// mayTest reports whether the attempt may be the test of a resting site. Where the fleet releases the tests, other attempts leave
-// them to it for a while, or each worker would test by itself.
+// mayTest reports whether the attempt may be the test of a resting site. Where the fleet releases the tests, other
+// attempts do not test for a while; otherwise each worker would test by itself.
 func (t *Table) mayTest(s *site, ask Ask, now time.Duration) bool {
 	switch {
 	case ask.Released && s.state == Resting:
@@ -122,19 +124,19 @@ func (t *Table) LeaveTests(on bool) {
 }
 
 // beginTest makes the attempt that begins the test of a resting site.
-func (t *Table) beginTest(s *site, most, now time.Duration) []Event {
+func (t *Table) beginTest(s *site, maxDuration, now time.Duration) []Event {
 	from := s.state
 	s.test++
 	s.nextAsk, s.tested, s.foreign = 0, now, false
-	s.until = now + min(max(most, minTest), maxTest)
+	s.until = now + min(max(maxDuration, minTest), maxTest)
 	t.move(s, Testing)
 	return []Event{t.event(s, from, ReasonTest, now)}
 }
 
 const (
-	// The gaps between those that are refused: at a site that rests or returns, and at a new one.
+	// The time between two refused attempts: at a site that rests or returns, and at a new site.
 	restGap, newGap = 4 * time.Millisecond, 20 * time.Millisecond
-	// askSoonest is the least wait of a refused attempt, askAhead how far ahead they are spread.
+	// askSoonest is the shortest wait of a refused attempt, askAhead the longest.
 	askSoonest, askAhead = 100 * time.Millisecond, 10 * time.Minute
 	// answerWait is how long a test may take before nobody expects an answer any more.
 	answerWait = time.Second
@@ -225,7 +227,7 @@ func (t *Table) ended(s *site, v *Visit, o *Outcome, now time.Duration) []Event 
 	return append(events, t.failed(s, v, o, now)...)
 }
 
-// hadLittleTime reports whether a failure says nothing about the site, because the attempt was given little time.
+// hadLittleTime reports whether a failure says nothing about the site, because the attempt had too little time.
 func (t *Table) hadLittleTime(s *site, o *Outcome) bool {
 	if !o.JobTimeout {
 		return false
@@ -237,16 +239,16 @@ func (t *Table) hadLittleTime(s *site, o *Outcome) bool {
 	return o.Took < max(time.Second, 4*usual.duration())
 }
 
-// answered notes an answer. It ends a rest.
+// answered records an answer. An answer ends a rest.
 func (t *Table) answered(s *site, o *Outcome, now time.Duration) (events []Event) {
 	if s.hasAnswered() && !s.isResting() {
 		t.uplink.add(s, true, now)
 	}
-	row := uint32(s.pending)
+	failures := uint32(s.pending)
 	switch s.state {
 	case Resting, Testing:
 		events = t.endRest(s, ReasonAnswer, now)
-		row = 0 // the site was down: its failures say nothing about others
+		failures = 0 // the site was down: its failures say nothing about others
 	case Returning:
 		if s.limit++; s.limit >= float32(t.cfg.Slots) {
 			t.move(s, Answering)
@@ -258,8 +260,8 @@ func (t *Table) answered(s *site, o *Outcome, now time.Duration) (events []Event
 	s.answered = now
 	s.clearStreak()
 	s.history.add(true, now)
-	s.attempted.add(now, 1+row, row)
-	t.pool.add(now, 1+row, row)
+	s.attempted.add(now, 1+failures, failures)
+	t.pool.add(now, 1+failures, failures)
 	if o.Took > 0 {
 		s.latency.add(o.Took)
 		t.meanLatency.add(o.Took)
