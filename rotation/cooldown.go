@@ -17,7 +17,7 @@ type cooldownKey struct {
 // hostCooldowns are the proxies that are not used for one key, each until a time.
 type hostCooldowns struct {
 	key cooldownKey
-	// The times are those of the group's clock, as everywhere in the pool.
+	// Times are readings of the group's clock, as everywhere in the pool.
 	until  map[*entry]time.Duration
 	hasSet bool // a set leaves these proxies out, so the key must keep this value
 }
@@ -85,13 +85,14 @@ func (c *cooldowns) end(e *entry, key cooldownKey) *hostCooldowns {
 		return nil
 	}
 	// A timer cannot be taken out of a heap cheaply, so it expires in vain.
-	delete(h.until, e) // its timer finds nothing
+	delete(h.until, e) // its timer stays and finds nothing
 	c.adjust(e, -1)
 	c.dropIfEmpty(h)
 	return h
 }
 
-// ensure returns the cooldowns of a key, and makes them if there are none. Whoever keeps none of them calls dropIfEmpty.
+// ensure returns the cooldowns of a key, and makes them if there are none. A caller that adds no cooldown calls
+// dropIfEmpty.
 func (c *cooldowns) ensure(key cooldownKey) *hostCooldowns {
 	h := c.byKey[key]
 	if h == nil {
@@ -101,7 +102,7 @@ func (c *cooldowns) ensure(key cooldownKey) *hostCooldowns {
 	return h
 }
 
-// expired reports whether a cooldown has ended.
+// expired reports whether some cooldown has ended.
 func (c *cooldowns) expired(now time.Duration) bool { return c.ends.expired(now) }
 
 // expire removes a cooldown that has ended, or that makes room. The entry is nil if the timer was that of a cooldown that

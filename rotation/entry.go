@@ -23,7 +23,7 @@ type entry struct {
 	index       outlier.Proxy // of the evidence about the proxy
 	inflight    uint16        // attempts in flight
 	maxInflight uint16
-	removed     bool // the proxy left the pool; results of its leases do not count
+	removed     bool // the proxy left the pool; verdicts of its leases do not count
 	// It is Until() != 0, kept here so that a pick reads one cache line.
 	notClosed bool // the breaker is open or half-open
 	avoided   bool // another worker found the proxy dead; see avoidedUntil
@@ -40,11 +40,11 @@ type coldState struct {
 	avoidedBy    string        // the worker whose finding it is
 	openedBy     string        // why the breaker opened last
 	gateway      *gateway      // nil if the proxy has one exit
-	losses       uint8         // attempts in a row that lost before their first byte
+	losses       uint8         // hedged attempts in a row that lost before their first byte
 	weight       int32
 	cooldowns    int32 // hosts for which the proxy cools down
 	// Most proxies are in one or two sets, so their positions need no allocation.
-	home [2]position // the memory of places while they are few
+	home [2]position // the memory of positions while they are few
 }
 
 // newEntry makes the entry of a new proxy. It belongs to no set yet.
@@ -109,7 +109,7 @@ func (e *entry) class(now time.Duration) (c class, at time.Duration) {
 // isAvoided reports whether another worker's finding holds.
 func (e *entry) isAvoided(now time.Duration) bool { return e.avoided && e.avoidedUntil > now }
 
-// cost orders two proxies for the performance strategy; the lower cost wins. It is what the score lacks, times the
+// cost orders two proxies for the performance strategy; the lower cost wins. It is 1.1 less the score, times the
 // attempts that would be in flight. pace is the pool's mean latency, in nanoseconds.
 func (e *entry) cost(pace float64) float64 {
 	// 1.1 keeps the factor above zero, so that load counts even among proxies of a perfect record.

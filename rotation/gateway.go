@@ -30,8 +30,8 @@ func (g *gateway) describe(proxy *proxylist.Proxy) {
 // hasAnyRegion reports whether the proxy is a gateway in which a word chooses the region.
 func (e *entry) hasAnyRegion() bool { return e.gateway != nil && e.gateway.anyRegion }
 
-// region returns the region of an attempt through the gateway, and whether the gateway can serve the need there. Asked is the
-// region if the job chose it: a publisher may name one that does not exist.
+// region returns the region of an attempt through the gateway, and whether the gateway can serve the need there. asked
+// is the region if the job chose it: a publisher may name a region that does not exist.
 func (g *gateway) region(proxy *proxylist.Proxy, need *Need) (region, asked string, ok bool) {
 	switch {
 	case !g.words && need.Session != "":
@@ -97,7 +97,7 @@ func (l *Lease) IsGateway() bool { return l.exit.gateway }
 // Exit returns the word of the exit; "" if no word chooses it.
 func (l *Lease) Exit() string { return l.exit.Word }
 
-// Region returns where the attempt leaves from, in words of the owner's choice or the job's.
+// Region returns the region that the attempt leaves from, as the owner or the job named it.
 func (l *Lease) Region() string {
 	if l.exit.gateway {
 		return l.exit.region
@@ -113,8 +113,8 @@ func (l *Lease) URL() *url.URL {
 	return l.proxy.URL
 }
 
-// Alone reports whether the attempt needs a connection that no other attempt uses. That is so at a gateway without a
-// session, where each attempt is to leave by another exit.
+// Alone reports whether the attempt needs a connection of its own. It does at a gateway without a session, where each
+// attempt leaves by another exit.
 func (l *Lease) Alone() bool { return l.exit.gateway && l.exit.session.Name == "" }
 
 // IdleFor returns how long a connection of the exit of a session may be idle; zero without a bound.
@@ -155,7 +155,7 @@ func (p *Pool) ChangedSessions(limit int) []exits.Key {
 	return p.exits.Changed(limit)
 }
 
-// SessionState returns what the fleet may know of the exits of a session; false without anything.
+// SessionState returns what other workers may learn about the exits of a session; false if there is nothing.
 func (p *Pool) SessionState(key exits.Key) (exits.State, bool) {
 	now := p.group.Now()
 	p.mu.Lock()
@@ -163,7 +163,8 @@ func (p *Pool) SessionState(key exits.Key) (exits.State, bool) {
 	return p.exits.State(key, now)
 }
 
-// AdoptSession takes over what another worker knows of the exits of a session. It reports false for what no worker writes.
+// AdoptSession takes over what another worker knows about the exits of a session. It reports false for a state that no
+// worker writes.
 func (p *Pool) AdoptSession(state exits.State) bool {
 	now := p.group.Now()
 	p.mu.Lock()
@@ -171,8 +172,8 @@ func (p *Pool) AdoptSession(state exits.State) bool {
 	return p.exits.Adopt(state, now)
 }
 
-// judgeExit takes a verdict into the evidence about the exit, and leaves in it what it says about the gateway: nothing, unless
-// the gateway itself failed or its exits fail one after the other.
+// judgeExit adds a verdict to the evidence about the exit, and reduces the verdict to what it says about the gateway:
+// nothing, unless the gateway itself failed or its exits fail one after the other.
 func (l *Lease) judgeExit(e *entry, g *gateway, v *Verdict, now time.Duration) {
 	p, host := l.pool, hash(l.host, "")
 	sticky := l.exit.session.Name != ""

@@ -13,11 +13,11 @@ func hash(a, b string) uint64 {
 	return mixBits(h)
 }
 
-// mixBits is a step of MurmurHash3: FNV leaves the high bits of short strings alike.
+// mixBits is a step of MurmurHash3: with FNV alone, short strings have similar high bits.
 func mixBits(h uint64) uint64 {
 	h ^= h >> 33
 	h *= 0xff51afd7ed558ccd
-	// Without it, the low bits of two similar names would decide the same spot of a table.
+	// Without it, two similar names would get the same slot of a table by their low bits.
 	return h ^ h>>33
 }
 

@@ -27,7 +27,7 @@ type Verdict struct {
 	Kind Kind
 	// Host is where the attempt ended, "host:port", after redirects; empty means the host of the pick.
 	Host string
-	// Answered says of an Unclear verdict that a response came, from the target or from somebody in its place.
+	// Answered says of an Unclear verdict that a response came, from the target or from a server that stands in for it.
 	Answered bool
 	// Proven says of a Relayed verdict that the response came over TLS with the target, whose certificate is good.
 	Proven bool
@@ -36,8 +36,8 @@ type Verdict struct {
 	JobTimeout bool
 	// CoolDown is how long the proxy is not used for this host. With Refused, and with PairFault without Ban, zero means 5 min.
 	CoolDown time.Duration
-	// Ban says of a PairFault who calls the answer a ban: the key of a job's rule, or FleetBan. The pair then cools down for
-	// 5 min, at the host of the pick, for needs with the same Ban only.
+	// Ban says of a PairFault by which rule the response is a ban: the key of a job's rule, or FleetBan. The pair then
+	// cools down for 5 min, at the host of the pick, for needs with the same Ban only.
 	Ban uint64
 	// NotBanned says of a Relayed verdict that the response is no ban. It ends the cooldown of a FleetBan.
 	NotBanned bool
@@ -49,7 +49,8 @@ type Verdict struct {
 	// refuses the credentials. Without it the failure is that of the exit. NoTunnel says that the gateway answered CONNECT with a
 	// 5xx.
 	Gateway, NoTunnel bool
-	// Doubtful says of a failure through a gateway that the exit failed only if another exit brings another response: 502 or 504.
+	// Doubtful says of a failure through a gateway that the response was 502 or 504: the exit failed only if another
+	// exit brings another response.
 	Doubtful bool
 }
 
@@ -86,11 +87,12 @@ func (l *Lease) Healthy() bool {
 // Release ends the lease without evidence, unless it has ended.
 func (l *Lease) Release() { l.Report(Verdict{}) }
 
-// maxLosses is how many attempts of a proxy in a row may lose before their first byte until one is let go on to its end.
+// maxLosses is how many attempts of a proxy in a row may lose before their first byte. The next one must run to its
+// end.
 const maxLosses = 5
 
-// Lose ends the lease of an attempt that was cancelled because another one was faster. That is no failure of the proxy. began
-// says that a response had begun.
+// Lose ends the lease of an attempt that was cancelled because a hedge or the attempt beside it was faster. That is no
+// failure of the proxy. began says that a response had begun.
 func (l *Lease) Lose(began bool) {
 	if e := l.entry; e != nil {
 		l.pool.mu.Lock()
@@ -126,7 +128,7 @@ func (l *Lease) Report(v Verdict) []Event {
 	full := e.inflight >= e.maxInflight
 	e.inflight--
 	if e.removed {
-		l.permit.Release() // the proxy left the pool: the verdict says nothing about the present one
+		l.permit.Release() // the proxy left the pool: the verdict says nothing about a proxy that has its id now
 		return nil
 	}
 	if g := e.gateway; g != nil && l.exit.gateway {
@@ -162,7 +164,7 @@ func (l *Lease) ban(e *entry, v *Verdict, now time.Duration) (changed bool) {
 	return false
 }
 
-// apply takes the verdict into the evidence, and into the breaker if the evidence says so.
+// apply adds the verdict to the evidence, and reports it to the breaker if the evidence says so.
 func (l *Lease) apply(e *entry, v *Verdict, now time.Duration) (changed breaker.Event, outage []Event) {
 	p := l.pool
 	if v.JobTimeout && v.Latency < max(time.Second, time.Duration(8*p.meanLatency)) {

@@ -9,11 +9,11 @@ type levels struct {
 	dense
 	nodes   []node   // parallel to the list of dense
 	buckets []bucket // by attempts in flight
-	// It is a hint from below: pick moves it up, link moves it down.
-	lowest int // all rows below are empty
+	// It is a lower bound: pick raises it, link lowers it.
+	lowest int // all buckets below are empty
 }
 
-// node links a proxy to its neighbours in its row, by their indexes.
+// node links a proxy to its neighbours in its bucket, by their indexes.
 type node struct{ prev, next, bucket int32 }
 
 // bucket is a doubly linked list of the proxies with the same number of attempts in flight; nowhere marks an empty one.
@@ -75,8 +75,8 @@ func (l *levels) unlink(i int32) {
 	*l.after(n) = n.prev
 }
 
-// before returns the link that points forward to n; after returns the one that points back to n. At the ends of a bucket
-// these are the bucket's own.
+// before returns the link that points forward to n; after returns the link that points back to n. At the ends of a
+// bucket these are the bucket's head and tail.
 func (l *levels) before(n node) *int32 {
 	if n.prev == nowhere {
 		return &l.buckets[n.bucket].head
@@ -127,7 +127,7 @@ func (l *levels) pick(f skips) *entry {
 // sample returns the least used of a few random proxies.
 func (l *levels) sample(f skips) (best *entry) {
 	for range draws {
-		// A better one is skipped only after the comparison, as the test is dearer.
+		// The comparison comes first, because the test for skipping costs more.
 		if e := l.list[rand.IntN(len(l.list))]; (best == nil || e.inflight < best.inflight) && !f.skip(e) {
 			best = e
 		}

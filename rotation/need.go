@@ -26,11 +26,11 @@ type Need struct {
 	// NoLastResort refuses the proxies that are used last: the excluded ones, those that cool down by FleetBan, and those that
 	// another worker found dead.
 	NoLastResort bool
-	// Relayed prefers the proxies that relayed a response within the last minute: what fails then is rather the host. A pick with
-	// it is no probe.
+	// Relayed prefers proxies that relayed a response within the last minute: a failure through one of them is more
+	// likely the host's. Such a pick is no probe.
 	Relayed bool
-	// Beside says that the pick is for an attempt that runs beside another one of the job. It leaves the position of RoundRobin
-	// as it is.
+	// Beside says that the pick is for a hedge, which runs beside another attempt of the job. It does not move the
+	// position of RoundRobin.
 	Beside bool
 	// Exclude are the ids of proxies that failed the job. They are used only if no other proxy is left. A pick with excluded
 	// proxies is no probe, and prefers proxies whose latest attempt succeeded.
@@ -51,7 +51,7 @@ type Reason string
 const (
 	Empty       Reason = "empty"     // the pool has no proxies
 	Unmatched   Reason = "unmatched" // no proxy of the pool can ever meet the need
-	Unavailable Reason = "resting"   // those that can are open, cooling down or busy
+	Unavailable Reason = "resting"   // the proxies that can have an open breaker, cool down or are busy
 	Outage      Reason = "failing"   // an outage: all proxies fail
 )
 

@@ -32,8 +32,8 @@ func newOrder(s Strategy, set uint64, p *Pool) order {
 	return &ring{dense: d}
 }
 
-// draws is how often a strategy draws before it checks every proxy in turn. A pick that wants only reliable proxies stops there:
-// there may be none among very many.
+// draws is how many random proxies a strategy tries before it checks every proxy in turn. A pick that wants only
+// reliable proxies ends after the draws: a large pool may have none.
 const draws = 16
 
 func (d *dense) all() []*entry { return d.list }

@@ -6,8 +6,8 @@ import "github.com/gofer-mq/gofer/rotation/latency"
 func (p *Pool) Times() *latency.Tracker { return &p.times }
 
 // CanPick reports whether a pick would find a proxy now for a need, which it takes as Fresh. It takes no proxy and no permit, and
-// reports false during an outage and for a need that names its proxy. Nothing is reserved, so the answer may be
-// out of date when a pick follows.
+// reports false during an outage and for a need that names its proxy. Nothing is reserved, so the result may be out of
+// date when a pick follows.
 func (p *Pool) CanPick(need Need) bool {
 	now := p.group.Now()
 	p.mu.Lock()

@@ -16,7 +16,7 @@ const MaxFailedProbes = outlier.MaxFailedProbes
 // an outage is no longer reported: without attempts nobody knows.
 func (p *Pool) Outage() (since time.Time, ongoing bool) {
 	p.mu.Lock()
-	// Time is the group's: it begins with the pool.
+	// The clock is the group's, which begins with the pool.
 	defer p.mu.Unlock()
 	began, ongoing := p.judge.Outage(p.group.Now())
 	if !ongoing {
@@ -49,8 +49,8 @@ func (p *Pool) AnyHealthy() bool {
 	return p.judge.AnyHealthy(p.group.Now())
 }
 
-// siteOf is what the evidence knows a host by. Hashes keep the evidence small: a site is one word, however long
-// its name is. Two sites of one hash share their evidence, which is one in 10^19.
+// siteOf returns the hash of a host for the judge. Hashes keep the evidence small, however long names are. Two sites
+// with one hash share their evidence; the chance is one in 10^19.
 func siteOf(host string) outlier.Site { return outlier.Site(hash(host, "")) }
 
 // outageEvents returns the event of an outage that began or ended.
@@ -70,9 +70,8 @@ func (p *Pool) outageEvents(c outlier.OutageChange, now time.Duration) []Event {
 	return []Event{{Event: e}}
 }
 
-// lateFailures counts failures that were undecided against their proxies, unless their breakers have changed since, and
-// returns the breakers that opened. Each verdict was given before it was known whether the site or the proxy
-// failed; other proxies have answered meanwhile.
+// lateFailures counts earlier undecided failures against their proxies, unless their breakers have changed since, and
+// returns the breakers that opened. A failure is late if other proxies relayed the site after its verdict.
 func (p *Pool) lateFailures(late []outlier.LateFailure, now time.Duration) (opened []Event) {
 	for _, f := range late {
 		e := p.entries[f.Proxy]

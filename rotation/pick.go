@@ -37,7 +37,8 @@ func (p *Pool) Pick(need Need) (Lease, []Event, error) {
 	return lease, events, nil
 }
 
-// outageError is the error of a pick between two tests of an outage. A need that no proxy can ever meet gets that reason.
+// outageError is the error of a pick between two tests of an outage. A need that no proxy can ever meet gets the reason
+// Unmatched.
 func (p *Pool) outageError(need Need) *NoProxyError {
 	var fits bool
 	if need.ID != "" {
@@ -66,8 +67,8 @@ func (p *Pool) expireCooldowns(now time.Duration, limit int) {
 	}
 }
 
-// search finds a proxy. Those that the fleet's list of bans keeps from the host come after the others, and those that another
-// worker found dead come last.
+// search finds a proxy. Proxies that cool down by a FleetBan come after the others, and proxies that another worker
+// found dead come last.
 func (p *Pool) search(need *Need, now time.Duration, lease *Lease) (events []Event, ok bool) {
 	f := skips{exclude: need.Exclude, ban: need.Ban, skipProbeable: p.leaveProbes, beside: need.Beside, need: p.needOfGateways(need)}
 	f.findCooldowns(p, need.Host)
@@ -157,8 +158,8 @@ func (p *Pool) canServe(need *Need, e *entry) bool {
 // choose picks from the set of a filter and takes the permit.
 func (p *Pool) choose(need *Need, from filter, f *skips, now time.Duration, lease *Lease) (events []Event, ok bool) {
 	s := p.setOf(from)
-	// The lock is given up while a table is made. Meanwhile the set may be dropped, and then nobody keeps it up to date: its
-	// proxies may be full, or gone. So the set is asked for again.
+	// The lock is released while a table is made. Meanwhile the set may be dropped, and a dropped set is not kept up to
+	// date: its proxies may be full or gone. So the set is looked up again.
 	for s != nil && need.Session != "" && !p.hasTable(s) {
 		p.makeTable(s)
 		s, now = p.setOf(from), p.group.Now()

@@ -63,12 +63,12 @@ type Pool struct {
 	judge     outlier.Judge // decides whether a failure counts
 	exits     *exits.Words  // of gateways
 	gateways  int           // proxies that have many exits
-	// Places of proxies that left are used again, and are nil meanwhile.
+	// Indexes of removed proxies are used again, and are nil meanwhile.
 	entries      []*entry // by the judge's index
 	pins         generations[pin]
 	picks        uint64  // so far
 	leases       uint64  // started so far
-	earnedProbes float64 // the share of a probe that picks have earned since the last probe
+	earnedProbes float64 // grows with each pick; from 1 on the next pick may be a probe
 	meanLatency  float64 // mean latency of good attempts, in nanoseconds
 	unhealthy    int     // proxies whose breaker is not closed
 
@@ -240,7 +240,7 @@ func (p *Pool) leaveSets(e *entry) {
 			s.size--
 		}
 	}
-	// The memory is kept for the sets that it joins again.
+	// The slice is kept for the sets that the proxy joins next.
 	e.positions = e.positions[:0]
 }
 

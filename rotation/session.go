@@ -33,8 +33,8 @@ func newTable(version uint64, members []*entry, names map[*entry]uint64) *table 
 		}
 		return 0
 	})
-	// The size of a table is a prime. At least ten spots for each proxy keep the shares equal within a tenth. A
-	// prime size makes every step a permutation.
+	// At least ten slots for each proxy keep the shares equal within a tenth. The size is a prime, so that every step
+	// visits all slots.
 	primes := [...]int{251, 1021, 4093, 16381, 65521, 262139, 1048573, 4194301}
 	size := primes[len(primes)-1]
 	for _, prime := range primes {
@@ -51,7 +51,7 @@ func newTable(version uint64, members []*entry, names map[*entry]uint64) *table 
 	return t
 }
 
-// fill gives spots to the members in turn. Each takes the first free spot of its own permutation of the table.
+// fill gives slots to the members in turn. Each takes the first free slot of its own permutation of the table.
 func (t *table) fill(members []*entry, names map[*entry]uint64) {
 	size := uint64(len(t.slots))
 	at, step := make([]uint64, len(members)), make([]uint64, len(members))
@@ -61,7 +61,7 @@ func (t *table) fill(members []*entry, names map[*entry]uint64) {
 	}
 	for filled := 0; ; {
 		for i, e := range members {
-			// A free spot exists: the loop ends when the last one is filled.
+			// A free slot exists: the loop ends when the last one is filled.
 			for t.slots[at[i]] != nil {
 				at[i] = (at[i] + step[i]) % size
 			}
@@ -73,13 +73,13 @@ func (t *table) fill(members []*entry, names map[*entry]uint64) {
 	}
 }
 
-// failovers is how many spots a session tries before it takes any proxy. It bounds a pick whose session meets
-// many proxies that cannot be used.
+// failovers is how many slots a session tries before it takes any proxy. It bounds a pick whose session meets many
+// proxies that cannot be used.
 const failovers = 32
 
-// pickForSession returns the session's proxy: the one that it moved to, else the first one on its way through the table that can
-// be used. A session that has to move is pinned to its new proxy, so that it does not move back and forth. A session whose proxy
-// is only busy is not pinned: that proxy is free again in a moment.
+// pickForSession returns the session's proxy: the one that it moved to, else the first usable one on the session's path
+// through the table. A session that has to move is pinned to its new proxy, so that it does not move back and forth. A
+// session whose proxy is only busy is not pinned: that proxy is free again in a moment.
 func (p *Pool) pickForSession(s *set, session string, f skips, now time.Duration) *entry {
 	// The filter is part of the name: a session may be used with different tags, and is another one then.
 	name := hash(session, s.filter.tags+s.filter.region)
@@ -106,7 +106,7 @@ func (p *Pool) pickForSession(s *set, session string, f skips, now time.Duration
 		return nil
 	}
 	h := name
-	// The way through the table depends on the session only, so another worker finds the same proxy next.
+	// The path through the table depends on the session only, so every worker finds the same proxy next.
 	for try := range failovers {
 		e := t.slots[h%uint64(len(t.slots))]
 		if (list > 0 || s.has(e)) && f.canTake(e, now) { // the table was made of the same list
@@ -116,7 +116,7 @@ func (p *Pool) pickForSession(s *set, session string, f skips, now time.Duration
 		stays = stays || try == 0 && s.isBusy(e, f, now)
 		h = mixBits(h + 1)
 	}
-	// No spot was usable; any proxy is better than none.
+	// No slot was usable; any proxy is better than none.
 	e := s.bestOf(f)
 	if e != nil {
 		p.movePin(name, e, false, stays, now)
@@ -124,7 +124,7 @@ func (p *Pool) pickForSession(s *set, session string, f skips, now time.Duration
 	return e
 }
 
-// movePin notes where a session goes: to its own proxy, or to another one. If it stays, only this pick goes elsewhere.
+// movePin records the proxy of a session: its own, or another one. If stays is true, only this pick uses another proxy.
 func (p *Pool) movePin(session uint64, e *entry, own, stays bool, now time.Duration) {
 	switch {
 	case stays:
@@ -142,8 +142,8 @@ func (p *Pool) pinOf(session uint64, now time.Duration) pin {
 		return pin{}
 	}
 	pinned, ok := p.pins.get(session)
-	// Times are of the group's clock. A pin that was not used for the TTL is forgotten, and the session goes
-	// home.
+	// Times are of the group's clock. A pin that was not used for the TTL is forgotten, and the session returns to its
+	// own proxy.
 	if ok && pinned.until < now {
 		p.pins.drop(session)
 		return pin{}

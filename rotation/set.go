@@ -23,7 +23,7 @@ type set struct {
 	filter    filter
 	cooldowns *hostCooldowns // of the filter's key
 	size      int            // members, whatever their class
-	lastUsed  uint64         // when it was asked for last, in picks
+	lastUsed  uint64         // the number of the pick that used it last
 	available order
 	probeable cycle
 	avoided   cycle
@@ -200,7 +200,7 @@ func (p *Pool) hasSetFor(h *hostCooldowns) bool {
 	return slices.ContainsFunc(p.slots[:], func(s *set) bool { return s != nil && s.cooldowns == h })
 }
 
-// moveTo moves a member, whose place is given, to class c.
+// moveTo moves a member, whose position is given, to class c.
 func (s *set) moveTo(e *entry, in *position, c class) {
 	at := in.at
 	if c != unavailable && s.cooldowns.has(e) {
@@ -251,7 +251,7 @@ type cycle struct {
 	next int
 }
 
-// add returns the place of the proxy.
+// add adds a proxy and returns its position.
 func (t *cycle) add(e *entry, c class) (at int32) {
 	t.list = append(t.list, e)
 	return encodeCyclePosition(c, len(t.list)-1)
@@ -288,7 +288,7 @@ type skips struct {
 	banned        *hostCooldowns // for jobs with the same ban
 	ban           uint64         // zero leaves out none of these
 	useAvoided    bool
-	beside        bool  // the pick leaves the turns of round_robin as they are
+	beside        bool  // the pick does not move the position of round_robin
 	skipProbeable bool  // sessions leave out probeable proxies
 	need          *Need // leaves out the gateways that cannot serve it; nil if there are no gateways
 	now           time.Duration
@@ -315,7 +315,8 @@ func (f skips) skip(e *entry) bool {
 	return f.cooldowns.has(e) || f.banned.has(e) || len(f.exclude) > 0 && slices.Contains(f.exclude, e.proxy.ID) || f.judge != nil && f.isDoubtful(e)
 }
 
-// isDoubtful reports whether a pick that wants only reliable proxies, or only those that relayed lately, leaves one out.
+// isDoubtful reports whether the pick leaves a proxy out because it wants only reliable proxies, or only those that
+// relayed lately.
 func (f skips) isDoubtful(e *entry) bool {
 	if f.relayed {
 		return !f.judge.RelayedWithin(e.index, time.Minute, f.now)
@@ -341,7 +342,7 @@ func (f skips) onlyRelayed(judge *outlier.Judge, now time.Duration) skips {
 	return f
 }
 
-// maxSets bounds the filters whose sets are kept. The one that was unused for the longest time makes room.
+// maxSets bounds the filters whose sets are kept. The set that was unused for the longest time is dropped.
 const maxSets = 256
 
 // maxPool keeps indexes within int32.

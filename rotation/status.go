@@ -31,8 +31,8 @@ type Status struct {
 	Reason string
 	// NextTest is zero unless the breaker is open. LastChange is zero if the state never changed.
 	NextTest, LastChange time.Time
-	// AvoidedUntil is when the finding of the worker AvoidedBy ends: until then the proxy is the last resort. Zero means that
-	// no finding holds.
+	// AvoidedUntil is when the finding of the worker AvoidedBy ends: until then the proxy is the last resort. Zero
+	// means that there is no finding.
 	AvoidedUntil time.Time
 	AvoidedBy    string
 	Inflight     int
@@ -42,7 +42,7 @@ type Status struct {
 	Weight, MaxInflight int
 	Rate                float64
 	// Gateway says that the proxy has many exits. ExitsTried counts the attempts that say something about their exit, and
-	// ExitsFailed those after which it counts as failed.
+	// ExitsFailed the attempts after which the exit counts as failed.
 	Gateway                 bool
 	ExitsTried, ExitsFailed uint64
 }
@@ -85,13 +85,13 @@ func (p *Pool) Conditions() iter.Seq[Condition] {
 // Status returns the state of every proxy, in the order of the list.
 func (p *Pool) Status() []Status { return p.StatusFrom(0, maxPool) }
 
-// StatusFrom returns the state of at most limit proxies from a place of the list on, in its order. A list that changes between
-// two calls moves the places.
-func (p *Pool) StatusFrom(place, limit int) []Status {
+// StatusFrom returns the state of at most limit proxies from an index of the list on, in its order. A list that changes
+// between two calls moves the proxies to other indexes.
+func (p *Pool) StatusFrom(from, limit int) []Status {
 	p.mu.Lock()
 	list := p.list
 	p.mu.Unlock()
-	list = list[min(place, len(list)):]
+	list = list[min(from, len(list)):]
 	list = list[:min(limit, len(list))]
 	out := make([]Status, 0, len(list))
 	for part := range slices.Chunk(list, batchSize) {

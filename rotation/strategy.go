@@ -52,10 +52,10 @@ func (p *Pool) SetStrategy(s Strategy) (before Strategy) {
 			continue
 		}
 		old := set.available
-		// Only the available proxies have an order; the other classes are used up one by one.
+		// Only the available proxies have an order; the other classes are picked in turn.
 		set.available = newOrder(s, set.id, p)
 		for _, e := range old.all() {
-			// add sets the new position; nowhere tells that the proxy is in no order meanwhile.
+			// add sets the new position; until then the proxy is in no order.
 			e.positionIn(set.id).at = nowhere
 			set.available.add(e)
 		}

@@ -7,7 +7,7 @@ import (
 
 // tagIndex is an inverted index: which proxies of a list have a tag or are in a region. So a filter that no proxy matches is
 // found at once, and a set is made from few candidates. Jobs add nothing to it but unmatched filters, up to
-// maxUnmatched. It never changes but for unmatched, so a set is made of it without the lock.
+// maxUnmatched. Nothing but unmatched changes, so a set is made from it without the lock.
 type tagIndex struct {
 	all           []*entry
 	tags, regions map[string][]*entry
@@ -40,8 +40,8 @@ func newTagIndex(list []*entry) *tagIndex {
 	return w
 }
 
-// otherRegion stands in a filter for every region that only gateways can serve, in which a word chooses it. Publishers choose
-// these regions, so each does not get a set of its own. No name of a region holds a zero byte.
+// otherRegion stands in a filter for every region that only gateways can serve, because a word chooses their region.
+// Publishers choose these regions, so each does not get a set of its own. No name of a region holds a zero byte.
 const otherRegion = "\x00"
 
 // regionOf returns what stands for a region in a filter. A nil index, while the list changes, knows no regions.
@@ -84,7 +84,7 @@ func (w *tagIndex) members(f filter) (list []*entry) {
 
 // matchesNone reports whether it is known that no proxy matches a filter.
 func (w *tagIndex) matchesNone(f filter) bool {
-	// What cools down does not change which proxies match.
+	// Cooldowns do not change which proxies match.
 	f.cooldowns = cooldownKey{}
 	if len(w.rarest(f)) == 0 {
 		return true

@@ -2,8 +2,8 @@ package rotation
 
 import "time"
 
-// timers is a binary heap of values and their times, the earliest first. Cancelling is lazy: whoever takes a value checks
-// whether its time still holds. The pool's lock guards it.
+// timers is a binary heap of values and their times, the earliest first. Cancelling is lazy: the caller that pops a
+// value checks whether its time is still the current one. The pool's lock guards it.
 type timers[V any] []timer[V]
 
 type timer[V any] struct {
@@ -32,7 +32,7 @@ func (t *timers[V]) push(at time.Duration, value V) {
 func (t *timers[V]) pop() timer[V] {
 	q := *t
 	first, last := q[0], len(q)-1
-	q[0], q[last] = q[last], timer[V]{} // the last one keeps nothing alive
+	q[0], q[last] = q[last], timer[V]{} // so that the popped value can be collected
 	q = q[:last]
 	*t = q
 	for i, child := 0, 1; child < last; i, child = child, 2*child+1 {

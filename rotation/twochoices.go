@@ -6,7 +6,7 @@ import "math/rand/v2"
 // two choices in randomized load balancing", 2001). Proven proxies, which have a long enough record, come first in the list, so
 // that unproven ones get a bounded share of the draws.
 type twoChoices struct {
-	// list[:proven] are the proven ones. Every change has to keep that.
+	// list[:proven] are the proven proxies. Every change keeps this invariant.
 	dense
 	pool   *Pool
 	proven int
@@ -16,7 +16,7 @@ type twoChoices struct {
 func (d *twoChoices) add(e *entry) {
 	d.dense.add(e)
 	if e.record.isProven() {
-		// The first unproven one changes places with it.
+		// It is swapped with the first unproven proxy.
 		d.swap(len(d.list)-1, d.proven)
 		d.proven++
 	}
@@ -24,8 +24,8 @@ func (d *twoChoices) add(e *entry) {
 
 // remove takes a proxy out and keeps the proven ones in front.
 func (d *twoChoices) remove(e *entry) {
-	// Behind the proven ones first: dense.remove moves the last proxy of the list into the gap, which has to be
-	// an unproven place.
+	// The proxy is moved behind the proven ones first: dense.remove moves the last proxy of the list into the gap,
+	// which must not lie among the proven ones.
 	d.demote(e)
 	d.dense.remove(e)
 }

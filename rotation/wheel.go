@@ -20,8 +20,8 @@ type weightGroup struct {
 	next     int
 }
 
-// weightBalance is a proxy's weight, and what it has earned by its turns and not used yet. balance is below the
-// largest weight of the group, so it never overflows.
+// weightBalance is a proxy's weight, and the weight that it has earned and not used yet. balance is below the largest
+// weight of the group, so it never overflows.
 type weightBalance struct{ weight, balance int32 }
 
 // newWheel makes an empty wheel for a set.
