@@ -176,12 +176,12 @@ func (c *Client) LastMessages(ctx context.Context, stream string, subjects []str
 	return err
 }
 
-// readBatch sends a request for several messages, at most most, and calls use for each message of the answer, except those whose
+// readBatch sends a request for several messages, at most limit, and calls use for each message of the answer, except those whose
 // headers cannot be read.
-func (c *Client) readBatch(ctx context.Context, stream string, request []byte, most int, use func(*nats.Msg) error) (end batchEnd, err error) {
+func (c *Client) readBatch(ctx context.Context, stream string, request []byte, limit int, use func(*nats.Msg) error) (end batchEnd, err error) {
 	// A batch comes as several messages to one inbox, so a request of nats.go, which takes the first answer,
 	// does not do.
-	answers, err := c.openInbox(c.nc.NewInbox(), most)
+	answers, err := c.openInbox(c.nc.NewInbox(), limit)
 	if err != nil {
 		return end, err
 	}

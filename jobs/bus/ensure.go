@@ -15,9 +15,9 @@ const requestTimeout = 5 * time.Second
 // levelOfSchedules is the JetStream API level of nats-server 2.12, the first with scheduled messages and counters.
 const levelOfSchedules = 2
 
-// leastPayload is the largest message that a server has to take, its own default: a body of jobs.MaxInlineBody with its headers,
+// minPayload is the largest message that a server has to take, its own default: a body of jobs.MaxInlineBody with its headers,
 // or a job of jobs.MaxJobBytes with what it takes along while it waits.
-const leastPayload = 1 << 20
+const minPayload = 1 << 20
 
 // Ensure creates the streams, buckets and consumers that are missing, and leaves alone what is there, whatever its
 // settings: two versions of a worker must not change them to and fro. Any number of workers may call it at once.
@@ -85,8 +85,8 @@ func (c *Client) checkServer(ctx context.Context) error {
 	if info.API.Level < levelOfSchedules {
 		return fmt.Errorf("%w, this one is %s", ErrServerTooOld, c.nc.ConnectedServerVersion())
 	}
-	if most := c.nc.MaxPayload(); most < leastPayload {
-		return fmt.Errorf("%w: jobs and results need max_payload: 1MB or more, this server allows %d bytes", ErrConfig, most)
+	if limit := c.nc.MaxPayload(); limit < minPayload {
+		return fmt.Errorf("%w: jobs and results need max_payload: 1MB or more, this server allows %d bytes", ErrConfig, limit)
 	}
 	return nil
 }

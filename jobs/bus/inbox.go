@@ -14,10 +14,10 @@ type inbox struct {
 	msgs chan *nats.Msg
 }
 
-// openInbox subscribes to subject, and has room for most answers and the message that ends them. nats.go drops what finds
+// openInbox subscribes to subject, and has room for limit answers and the message that ends them. nats.go drops what finds
 // no room. Open it before the request is sent: then no answer can be missed.
-func (c *Client) openInbox(subject string, most int) (inbox, error) {
-	msgs := make(chan *nats.Msg, most+1)
+func (c *Client) openInbox(subject string, limit int) (inbox, error) {
+	msgs := make(chan *nats.Msg, limit+1)
 	sub, err := c.nc.ChanSubscribe(subject, msgs)
 	return inbox{sub: sub, msgs: msgs}, err
 }

@@ -72,14 +72,14 @@ func (s Settings) withDefaults() Settings {
 
 const mib = 1 << 20
 
-// part returns the bound of a stream that may hold a part of what the results may, between least and most. It is -1, no
+// part returns the bound of a stream that may hold a part of what the results may, between low and high. It is -1, no
 // bound, unless the owner bounds both jobs and results: only then every stream has a bound.
-func (s Settings) part(divisor, least, most int64) int64 {
+func (s Settings) part(divisor, low, high int64) int64 {
 	// A bound on one stream alone would not satisfy an account that demands one of each.
 	if s.JobsMaxBytes <= 0 || s.ResultsMaxBytes <= 0 {
 		return -1
 	}
-	return max(least, min(most, s.ResultsMaxBytes/divisor))
+	return max(low, min(high, s.ResultsMaxBytes/divisor))
 }
 
 // waitingBytes bounds the waiting jobs, which are as many as those that are queued. It leaves room for a few of the largest.

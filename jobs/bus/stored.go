@@ -16,8 +16,8 @@ import (
 // numPending is the header that says how many messages of a batch's filter follow a message, or the batch.
 const numPending = "Nats-Num-Pending"
 
-// leastAdded is the least that the server adds to the headers of a message.
-const leastAdded = len("Nats-Stream: s\r\nNats-Subject: s\r\nNats-Sequence: 1\r\nNats-Time-Stamp: 2006-01-02T15:04:05Z\r\n\r\n")
+// minAdded is the least that the server adds to the headers of a message.
+const minAdded = len("Nats-Stream: s\r\nNats-Subject: s\r\nNats-Sequence: 1\r\nNats-Time-Stamp: 2006-01-02T15:04:05Z\r\n\r\n")
 
 // errHeaders says that a message is there, and that its publisher wrote headers behind which those of the server cannot be read.
 var errHeaders = errors.New("the headers of the message cannot be read")
@@ -78,7 +78,7 @@ func isReadWhole(msg *nats.Msg) bool {
 		least -= len("Status:\n") + len("Description:\n")
 	}
 	came := msg.Size() - len(msg.Subject) - len(msg.Reply) - len(msg.Data)
-	return came-least < leastAdded
+	return came-least < minAdded
 }
 
 // sequenceOf reads the sequence of a message that answers a direct get.
