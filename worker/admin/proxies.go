@@ -98,7 +98,7 @@ func (a *admin) listProxies(ctx context.Context) (*proxyList, error) {
 			p.trouble = max(p.trouble, 5) // beside those that sites have banned
 		}
 		// The share is at most one, so it only orders proxies of the same class.
-		if did := list.did[c.ID]; did.TotalAttempts >= leastAttempts {
+		if did := list.did[c.ID]; did.TotalAttempts >= minAttempts {
 			p.trouble += float64(did.FailureCount) / float64(did.TotalAttempts)
 		}
 		places = append(places, p)
@@ -112,8 +112,8 @@ func (a *admin) listProxies(ctx context.Context) (*proxyList, error) {
 	return list, nil
 }
 
-// leastAttempts is how many attempts make a proxy's share of failures mean something.
-const leastAttempts = 5
+// minAttempts is how many attempts make a proxy's share of failures mean something.
+const minAttempts = 5
 
 // proxyRows are the rows of some proxies. One that has left the pool meanwhile is left out. It asks the pool
 // again, so a row is current although the order is up to a period old.
