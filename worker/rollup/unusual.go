@@ -24,8 +24,8 @@ const (
 	unusualAnswers = 30
 	unusualGap     = 0.2
 	unusualScore   = 4
-	// leastOthers is how many other proxies must have such a number of answers: of two that differ nobody knows which one is odd.
-	leastOthers = 3
+	// minOthers is how many other proxies must have such a number of answers: of two that differ nobody knows which one is odd.
+	minOthers = 3
 )
 
 // Answers counts the answers of the busiest sites by proxy, to find proxies whose share of 4xx at a site is far from that of the
@@ -175,7 +175,7 @@ func (s *siteAnswers) judge() map[string]judgement {
 			shares = append(shares, sum.share())
 		}
 	}
-	if len(sums) <= leastOthers {
+	if len(sums) <= minOthers {
 		return nil
 	}
 	slices.Sort(shares)
