@@ -16,11 +16,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/config"
 )
 
-// mostNamed bounds how many jobs of each kind are named when the waiting ends early.
-const mostNamed = 10
-
 // nameOpen names the jobs that go on although nobody waits for them any more. With --json it prints all of them on
-// standard output, as accepted jobs. Otherwise it names the first mostNamed on standard error. Jobs that may have been
+// standard output, as accepted jobs. Otherwise it names the first maxNamed on standard error. Jobs that may have been
 // accepted are named as well. Lists are sorted by line, so that the user can start again where it stopped.
 func (s *submission) nameOpen() error {
 	s.mu.Lock()
@@ -45,10 +42,10 @@ func (s *submission) nameOpen() error {
 
 // nameSome names the first jobs of a list and counts the rest. more ends the last line. The caller holds mu.
 func (s *submission) nameSome(what string, list []ackFacts, more string) {
-	for _, ack := range list[:min(len(list), mostNamed)] {
+	for _, ack := range list[:min(len(list), maxNamed)] {
 		s.app.note("%s: %s (%s %d)", what, ack.Key, s.unit, ack.Line)
 	}
-	if n := len(list) - mostNamed; n > 0 {
+	if n := len(list) - maxNamed; n > 0 {
 		s.app.note("%s: %d more%s", what, n, more)
 	}
 }

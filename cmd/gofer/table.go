@@ -89,9 +89,9 @@ func printableRow(row table.Row) table.Row {
 
 const (
 	// Widths in columns of a terminal.
-	leastCell = 6 // columns; a name that is cut to less says nothing
-	leastLast = 20
-	around    = 2 // a blank on each side of a cell
+	minCell = 6 // columns; a name that is cut to less says nothing
+	minLast = 20
+	around  = 2 // a blank on each side of a cell
 )
 
 // fitting returns how wide each column may be, with gap columns between two, so that no line is longer than width: the last
@@ -117,7 +117,7 @@ func fitting(header table.Row, rows []table.Row, width, gap int) []int {
 		widths[column], total = widths[column]-by, total-by
 	}
 	// The last column can be wrapped, so it loses nothing.
-	give(last, leastLast)
+	give(last, minLast)
 	// One column of width at a time, from the widest, keeps the columns alike. There are few columns and some
 	// hundred at most to take away.
 	for total > width {
@@ -128,10 +128,10 @@ func fitting(header table.Row, rows []table.Row, width, gap int) []int {
 			}
 		}
 		// All are as narrow as allowed.
-		if widths[widest] <= leastCell {
+		if widths[widest] <= minCell {
 			break
 		}
-		give(widest, max(leastCell, widths[widest]-1))
+		give(widest, max(minCell, widths[widest]-1))
 	}
 	return widths
 }

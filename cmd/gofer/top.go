@@ -14,14 +14,14 @@ import (
 )
 
 const (
-	leastEvery, mostEvery = 500 * time.Millisecond, time.Hour
-	sizePeriod            = 100 * time.Millisecond // how often the size of the terminal is looked at
-	firstAnswers          = 5 * time.Second        // how long a printed snapshot waits for the first answers
-	missingAfter          = time.Second            // a question that is open for longer is named
-	silentFor             = 2 * time.Minute        // how long a worker that no longer answers is listed
-	silentAfter           = 5 * time.Second        // one answer of a busy worker may be late
-	topSteps              = 2                      // of rollup.ShortStep; the rates are of the newest ones
-	topRows               = 2000                   // so many sites, and proxies, are asked of all workers together
+	minEvery, maxEvery = 500 * time.Millisecond, time.Hour
+	sizePeriod         = 100 * time.Millisecond // how often the size of the terminal is looked at
+	firstAnswers       = 5 * time.Second        // how long a printed snapshot waits for the first answers
+	missingAfter       = time.Second            // a question that is open for longer is named
+	silentFor          = 2 * time.Minute        // how long a worker that no longer answers is listed
+	silentAfter        = 5 * time.Second        // one answer of a busy worker may be late
+	topSteps           = 2                      // of rollup.ShortStep; the rates are of the newest ones
+	topRows            = 2000                   // so many sites, and proxies, are asked of all workers together
 )
 
 // topCommand shows how the fleet stands, on one screen that is drawn again and again. Without a screen, or with
@@ -39,8 +39,8 @@ With --json it prints a snapshot a line, one each interval, until it is interrup
 	}
 	cmd.Flags().Var(&every, "every", "time between two screens, from 0.5s to 1h")
 	cmd.RunE = func(cmd *cobra.Command, none []string) error {
-		if d := time.Duration(every); d < leastEvery || d > mostEvery {
-			return usage("--every: must be from %s to %s", leastEvery, mostEvery)
+		if d := time.Duration(every); d < minEvery || d > maxEvery {
+			return usage("--every: must be from %s to %s", minEvery, maxEvery)
 		}
 		return a.verb("top", func(ctx context.Context, s *session, _ []string) error {
 			// answers has no buffer, so an answer is kept at most once and in order.
