@@ -231,13 +231,13 @@ func killServer(ctx context.Context, w *world) (string, error) {
 // drainLimit is when a worker must have ended whose drain timeout is 10 s; a busy machine is late.
 const drainLimit = 30 * time.Second
 
-// leastKills is how many nodes shakeCluster kills at least: a slow machine needs longer for one round than the load lasts.
-const leastKills = 3
+// minKills is how many nodes shakeCluster kills at least: a slow machine needs longer for one round than the load lasts.
+const minKills = 3
 
 // shakeCluster moves the leaders and kills one node after the other.
 func shakeCluster(ctx context.Context, w *world) (string, error) {
 	steps, kills := 0, 0
-	for i := 0; ctx.Err() == nil || kills < leastKills; i++ {
+	for i := 0; ctx.Err() == nil || kills < minKills; i++ {
 		sleep(ctx, w.pace.between)
 		steps += w.stepDown(ctx)
 		if i%2 == 1 {
