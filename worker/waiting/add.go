@@ -10,21 +10,20 @@ import (
 )
 
 // OtherQueues stands for the jobs of queues that are not counted by themselves: they found no room in the table, or nobody serves
-// them and they are too many. No queue can have that name.
+// them and they are too many. The name is not valid for a queue.
 const OtherQueues = "(other)"
 
-// group is what entries are added up by. It is small and comparable, because it is a map key for up to a
+// group is the key by which entries are added up. It is small and comparable, because it is a map key for up to a
 // million entries.
 type group struct {
 	queue, state uint8
 	site         uint32
 }
 
-// sum is what is known of a group of entries. since and until are the minima over the group, in seconds since
-// 1970, as in entry.
+// sum adds up a group of entries. since and until are the minima over the group, in seconds since 1970, as in entry.
 type sum struct {
 	jobs, overdue uint64
-	since, until  uint32 // the first of all
+	since, until  uint32 // the earliest of the group
 }
 
 // addWaiting adds the jobs that wait.
@@ -65,8 +64,8 @@ func (s *sum) add(e *entry, overdue uint32) {
 }
 
 func (c *Counter) addSum(queues map[string]*Queue, g group, s *sum) {
-	// States are numbered from 1, so that zero can mean gone. addWaiting never meets a gone entry: compact has
-	// removed them.
+	// States are numbered from 1, so that zero can mean gone. addWaiting never finds an entry that is gone: compact has
+	// removed it.
 	name, state := c.queues.list[g.queue], jobs.States()[g.state-1]
 	if g.queue == 0 {
 		name = OtherQueues
@@ -88,7 +87,7 @@ func (c *Counter) addSum(queues map[string]*Queue, g group, s *sum) {
 	q.Reasons = append(q.Reasons, r)
 }
 
-// sortReasons leaves the reasons for which most jobs wait.
+// sortReasons keeps the reasons for which most jobs wait.
 func (q *Queue) sortReasons() {
 	// Ties are broken by state and name, so that two snapshots of the same jobs are equal.
 	slices.SortFunc(q.Reasons, func(a, b Reason) int {

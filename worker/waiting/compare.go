@@ -9,16 +9,16 @@ import (
 )
 
 const (
-	// leaf is how many jobs are read again rather than counted in two halves.
+	// leaf is the number of jobs up to which a span is read again and not halved.
 	leaf = 256
-	// always is how often all differences are looked at, those included that jobs on their way explain.
-	// Differences that are explained by jobs on their way would otherwise hide one lost job behind them for as
-	// long as the queue is busy.
+	// In every always-th count all differences are examined, even those that jobs about to be released explain.
+	// Otherwise a lost job would stay hidden while the queue is busy.
 	always = 12
 )
 
-// compare makes the table agree with the numbers of the server, and returns how many jobs were not read. Jobs may be gone that
-// nobody told of: cancelled, scheduled again, or released for their site. It halves what differs until it knows which.
+// compare makes the table agree with the numbers of the server, and returns how many jobs were not read. Jobs may be
+// gone without a notice: cancelled, scheduled again, or released for their site. It halves a span that differs until it
+// knows which jobs are gone.
 func (c *Counter) compare(ctx context.Context, state bus.WaitingState, end time.Time) (unread uint64, err error) {
 	all, younger, moved, err := c.ask(ctx)
 	if err != nil {
@@ -31,9 +31,8 @@ func (c *Counter) compare(ctx context.Context, state bus.WaitingState, end time.
 	// CountFrom is called at slightly different moments, so the subtraction is bounded at zero.
 	there := all - min(all, younger)
 	known := uint64(c.table.n)
-	// Equal numbers do not prove equal sets, but a job that went and another that came below c.last are
-	// impossible: sequences only grow. The difference up to what moved while the questions were asked is left
-	// for the next count.
+	// Equal numbers prove equal sets here: no job can be added below c.last, because sequences only grow. The
+	// difference up to what moved while the questions were asked is left for the next count.
 	if there == known || distance(there, known) <= moved+c.onTheWay(state.Now) && c.counts%always != 0 {
 		return unread, nil
 	}
@@ -41,7 +40,7 @@ func (c *Counter) compare(ctx context.Context, state bus.WaitingState, end time.
 	err = s.halve(ctx, span{from: 0, to: c.table.n, first: 1, after: c.last + 1, below: younger, above: all})
 	// Entries that were judged so far keep their judgement, so a search over many counts ends.
 	if errors.Is(err, errBudget) {
-		err = nil // the next count goes on
+		err = nil // the next count continues
 	}
 	// Found jobs are added after the search: the spans hold indices into the table, which adding would shift.
 	c.table.compact(c.found)
@@ -51,7 +50,7 @@ func (c *Counter) compare(ctx context.Context, state bus.WaitingState, end time.
 
 // ask asks how many jobs there are, and how many of them were not read. Moved is by how much the latter changed meanwhile.
 func (c *Counter) ask(ctx context.Context) (all, younger, moved uint64, err error) {
-	if all, err = c.countFrom(ctx, 1); err != nil || all == uint64(c.table.n) { // mostly, and the other questions are saved
+	if all, err = c.countFrom(ctx, 1); err != nil || all == uint64(c.table.n) { // the usual case, which saves the other questions
 		return all, 0, 0, err
 	}
 	// The number of younger jobs is asked for before and after the number of all. If both are the same, nothing
@@ -74,7 +73,7 @@ func (c *Counter) countFrom(ctx context.Context, seq uint64) (uint64, error) {
 // distance is how far two numbers are apart. Unsigned numbers must not be subtracted the wrong way round.
 func distance(a, b uint64) uint64 { return max(a, b) - min(a, b) }
 
-// onTheWay counts the jobs whose time comes about now: nobody can say whether they are there.
+// onTheWay counts the jobs that are released about now: the server may or may not have them any more.
 func (c *Counter) onTheWay(now time.Time) (n uint64) {
 	// Two seconds on both sides cover the whole seconds of the entries and the delay of a busy server.
 	from, to := seconds(now.Add(-2*time.Second)), seconds(now.Add(2*time.Second))
@@ -96,8 +95,8 @@ type search struct {
 }
 
 // span is a part of the table: its entries from index from to index to, which are those with sequences from
-// first to before after. The server counts above jobs from first on, and below from after on. The invariant of
-// halve: above - below is the number of jobs that the stream has in the span.
+// first to before after. The server counts above jobs from first on, and below from after on. Invariant of halve: above
+// - below is the number of jobs that the stream has in the span.
 type span struct {
 	from, to     int
 	first, after uint64
@@ -158,8 +157,7 @@ func (s *search) reread(ctx context.Context, p span) error {
 		switch {
 		case i < p.to && s.table.at(i).seq == job.Seq:
 			i++
-		// Without an entry: it was overlooked when its page was read. It is remembered unless the table is
-		// full.
+		// The job has no entry: it was missed when its page was read. It is added unless the table is full.
 		case s.table.n+len(s.found) < s.cfg.MaxJobs:
 			s.found = append(s.found, s.entryOf(job))
 		}

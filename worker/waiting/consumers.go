@@ -14,7 +14,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// countConsumers counts the jobs that workers hold or that nobody has taken.
+// countConsumers counts the jobs that workers hold, and those that no worker has taken.
 func (c *Counter) countConsumers(ctx context.Context) (map[string]*Queue, error) {
 	queues := map[string]*Queue{}
 	known := uint64(0)
@@ -69,10 +69,10 @@ func queueOf(queues map[string]*Queue, name string) *Queue {
 	return queues[name]
 }
 
-// addConsumer adds what a consumer knows, and the age of its oldest jobs.
+// addConsumer adds the counts of a consumer, and the age of its oldest jobs.
 func (c *Counter) addConsumer(ctx context.Context, q *Queue, info *jetstream.ConsumerInfo, due bool) error {
 	q.add(info, due)
-	// The sequence behind the last one delivered is the oldest that nobody has taken.
+	// The sequence after the last delivered one is the oldest that no worker has taken.
 	if info.NumPending > 0 {
 		if err := c.addOldest(ctx, q, jobs.StateQueued, info, info.Delivered.Stream+1); err != nil {
 			return err
@@ -85,8 +85,8 @@ func (c *Counter) addConsumer(ctx context.Context, q *Queue, info *jetstream.Con
 	return nil
 }
 
-// add adds what a consumer knows: whether it is there, its pause, its pulls, and the jobs that it holds or that nobody has taken.
-// A queue with a consumer of due jobs only is half set up. It counts as unserved, since new jobs are not taken.
+// add adds the state of a consumer: that it exists, its pause, its open pulls, and the jobs that are held or not taken.
+// A queue with only a consumer of due jobs counts as unserved, because its new jobs are not taken.
 func (q *Queue) add(info *jetstream.ConsumerInfo, due bool) {
 	q.Served = q.Served || !due
 	q.Queued += info.NumPending
@@ -97,8 +97,8 @@ func (q *Queue) add(info *jetstream.ConsumerInfo, due bool) {
 	}
 }
 
-// Refresh is a snapshot with what the consumers know at this moment: pauses, and the jobs that run or that nobody has taken. The
-// jobs that wait, and since when the jobs of a state are in it, stay as they were counted. s is not changed.
+// Refresh returns a copy of a snapshot with the current state of the consumers: pauses, and the jobs that run or are
+// not taken. Waiting jobs and times stay as they were counted.
 func Refresh(ctx context.Context, client *bus.Client, s Snapshot) (Snapshot, error) {
 	current := map[string]*Queue{}
 	err := eachConsumer(ctx, client, func(name string, due bool, info *jetstream.ConsumerInfo) error {
@@ -113,7 +113,7 @@ func Refresh(ctx context.Context, client *bus.Client, s Snapshot) (Snapshot, err
 		q := &s.Queues[i]
 		now := current[q.Queue]
 		if now == nil {
-			continue // nobody serves it: only a count finds its jobs
+			continue // no worker serves it: only a count finds its jobs
 		}
 		delete(current, q.Queue)
 		q.Served, q.PausedUntil, q.Pulls, q.Queued, q.Running = now.Served, now.PausedUntil, now.Pulls, now.Queued, now.Running
@@ -131,8 +131,8 @@ func Refresh(ctx context.Context, client *bus.Client, s Snapshot) (Snapshot, err
 	return s, nil
 }
 
-// addOldest notes when the first message of a consumer from a sequence on was stored. It may be gone by now.
-// Errors: those of the server. A message that is gone is none: the job ended between the two questions.
+// addOldest records when the first message of a consumer from a sequence on was stored. Errors: those of the server. A
+// message that is gone is no error: the job ended between the two questions.
 func (c *Counter) addOldest(ctx context.Context, q *Queue, state string, info *jetstream.ConsumerInfo, seq uint64) error {
 	msg, err := c.bus.NextMessage(ctx, info.Stream, info.Config.FilterSubject, seq)
 	if errors.Is(err, bus.ErrNotFound) {
@@ -150,7 +150,7 @@ func (c *Counter) addOldest(ctx context.Context, q *Queue, state string, info *j
 	return nil
 }
 
-// note notes since when a job is in a state.
+// note records since when a job is in a state.
 func (q *Queue) note(state string, since time.Time) {
 	// The oldest wins, over both consumers of the queue.
 	if old, found := q.Since[state]; !found || since.Before(old) {

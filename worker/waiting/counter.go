@@ -14,16 +14,16 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// Bounds of what a Counter remembers and does.
+// Bounds of a Counter.
 const (
-	// MaxJobs is how many waiting jobs are remembered: 25 MiB of them. 24 bytes each. Beyond it a snapshot says
-	// how many it has not read, in Unread.
+	// MaxJobs is how many waiting jobs are remembered. At 24 bytes each they take 25 MiB. Unread of a snapshot says how
+	// many jobs there are beyond it.
 	MaxJobs = 1_100_000
-	// maxSites and maxQueues are how many have a name of their own in the table.
+	// maxSites and maxQueues are how many sites and queues have a number of their own in the table.
 	maxSites = 10_000
 	// It must stay below 256: an entry has one byte for the queue.
 	maxQueues = 200
-	// released is how long after its time a job may still be there because the server is busy.
+	// released is how long after its time a job may still be in the stream because the server is busy.
 	released = time.Second
 	// checked is how many jobs whose time has passed are asked for in one count; those beyond it count as released.
 	checked = 4096
@@ -31,7 +31,7 @@ const (
 	chunk = 256
 )
 
-// Config is what a Counter is made of. The zero value works.
+// Config configures a Counter. The zero value works.
 type Config struct {
 	// Worker is this worker's name, for people.
 	Worker string
@@ -44,14 +44,14 @@ type Config struct {
 	ReadJobs int
 }
 
-// Counter counts. Make one with NewCounter, and use it from one goroutine. It holds the table between counts,
-// so only new jobs are read each time.
+// Counter counts the waiting jobs of a fleet. Make one with NewCounter, and use it from one goroutine. It holds the
+// table between counts, so only new jobs are read each time.
 type Counter struct {
 	cfg Config
 	bus *bus.Client
 
-	// createdAt is when the stream was created that the table is of. A stream that was deleted and created again starts
-	// its sequences over.
+	// createdAt is when the stream of the table was created. A stream that was deleted and created again starts its
+	// sequences over.
 	createdAt string
 	table     table
 	// last is the sequence up to which every job was read. It does not prove that the jobs are in the table, which may
@@ -63,14 +63,14 @@ type Counter struct {
 	about    map[uint32]about // of sites that jobs wait for without a proxy
 	unserved unserved
 	counts   int // since the start
-	// asked is the stream of jobs as IsUnchanged has seen it last. jobs is the one before the latest count, and nil if that count
-	// found jobs: then the numbers change by themselves.
+	// asked is the state of the stream of jobs at the last call of IsUnchanged. jobs is its state before the latest
+	// count; nil if that count found jobs, because then numbers change by themselves.
 	asked, jobs *jetstream.StreamInfo
-	// found are jobs that compare has met without an entry. It is nil outside of compare.
+	// found are jobs without an entry that compare has read. It is nil outside of compare.
 	found []entry
 }
 
-// about is what the latest job that waits for a proxy at a site tells of that.
+// about is what the latest job that waits for a proxy at a site says about the wait.
 type about struct {
 	until  uint32
 	detail string
@@ -90,7 +90,7 @@ func NewCounter(c *bus.Client, cfg Config) *Counter {
 	return &Counter{cfg: cfg, bus: c, unserved: unserved{queues: map[string]bool{}, ended: time.Now()}}
 }
 
-// reset forgets everything, because the sequences name other jobs now. The limits of the names begin again with
+// reset forgets everything, because the sequences now belong to other jobs. The limits of the names begin again with
 // the table: indices of the old one must not be used with the new one.
 func (c *Counter) reset() {
 	c.table, c.last, c.about = table{}, 0, map[uint32]about{}
@@ -185,7 +185,7 @@ func (c *Counter) read(ctx context.Context, upTo uint64, end time.Time) error {
 	return nil
 }
 
-// entryOf is what is remembered of a job. The reason why no proxy can be used is remembered once a site.
+// entryOf is what is remembered of a job. The reason why no proxy can be used is stored once for each site.
 func (c *Counter) entryOf(job bus.WaitingJob) entry {
 	msg := job.Message()
 	state, since, progress := jobs.StateOfWait(msg.Header.Get(jobs.HeaderProgress))
@@ -263,8 +263,8 @@ func seconds(t time.Time) uint32 { return uint32(min(max(t.Unix(), 0), math.MaxU
 // stateIndex numbers the states; zero is gone. A state that is not in the list gives zero, which is gone.
 func stateIndex(state string) uint8 { return uint8(1 + slices.Index(jobs.States(), state)) }
 
-// names give each name a number. Zero is for those that found no room. Numbers are never reused before reset,
-// so an entry stays valid.
+// names gives each name a number. Zero stands for names beyond limit. Numbers are never reused before reset, so an
+// entry stays valid.
 type names struct {
 	list  []string
 	known map[string]uint32

@@ -24,15 +24,15 @@ const Every = 5 * time.Second
 // IdleEvery is the time between two snapshots while the fleet is idle. It is shorter than Stale.
 const IdleEvery = 15 * time.Second
 
-// Stale is the age from which a snapshot says nothing about now: its maker has died or cannot store another
-// one. It is four times Every, so one slow count is no gap. While the fleet is idle
-// it is 5 s more than IdleEvery: then a leader that dies leaves the numbers out for some seconds.
+// Stale is the age from which a snapshot is not used: its leader has died or cannot store another one. It is four times
+// Every, so one slow count leaves no gap. It is only 5 s more than IdleEvery: if the leader of an idle fleet dies,
+// there are no numbers for some seconds.
 const Stale = 20 * time.Second
 
 // Key is the key of the snapshot in the bucket of the policy, to which workers may write.
 const Key = "waiting"
 
-// Snapshot is what a fleet's queues held at a moment.
+// Snapshot is the state of a fleet's queues at one moment.
 type Snapshot struct {
 	// At is when the counting began, by the server's clock. It is compared with the entry's creation time at
 	// the server, never with a reader's clock.
@@ -46,15 +46,15 @@ type Snapshot struct {
 	Queues []Queue `json:"queues"`
 }
 
-// Queue is how a queue stands.
+// Queue is the state of one queue.
 type Queue struct {
 	// Running includes the jobs that a dead worker held, until its ack wait is over.
 	Queue string `json:"queue"`
-	// Served tells that the queue has its consumers: without them nobody takes its jobs.
+	// Served says that the queue has its consumers: without them no worker takes its jobs.
 	Served bool `json:"served"`
 	// PausedUntil is zero for a queue that is not paused.
 	PausedUntil time.Time `json:"paused_until,omitzero"`
-	// Pulls are the requests of workers for jobs that are open.
+	// Pulls is the number of open requests of workers for jobs.
 	Pulls int `json:"pulls"`
 	// Queued jobs include those that have waited and that nobody has taken since.
 	Queued   uint64 `json:"queued"`
@@ -65,26 +65,27 @@ type Queue struct {
 	SiteDown uint64 `json:"site_down"`
 	// Overdue jobs are those of the waiting ones that the server has not released at their time.
 	Overdue uint64 `json:"overdue"`
-	// Since is since when the oldest job of a state is in it, by state; a state without jobs is missing.
+	// Since is, by state, the time at which the oldest job of the state entered it; a state without jobs is missing.
 	Since map[string]time.Time `json:"since"`
-	// Reasons say for what most of the jobs wait that wait for a proxy or a site, at most MaxReasons.
+	// Reasons are the commonest reasons of jobs that wait for a proxy or a site, at most MaxReasons.
 	Reasons []Reason `json:"reasons,omitempty"`
 }
 
 // MaxReasons is how many reasons a queue has in a snapshot. A page and a finding have room for about as many.
 const MaxReasons = 5
 
-// Reason is what some jobs of a queue wait for.
+// Reason is why some jobs of a queue wait.
 type Reason struct {
 	// State is jobs.StateNoProxy or jobs.StateSiteDown.
 	State string `json:"state"`
 	// Site is that of the jobs; empty for those of all other sites together.
 	Site string `json:"site"`
 	Jobs uint64 `json:"jobs"`
-	// Since is when the first of them began to wait. Until is the time of the next try, and zero if somebody releases the jobs.
+	// Since is when the first of them began to wait. Until is the time of the next attempt; zero if a worker releases
+	// the jobs.
 	Since time.Time `json:"since,omitzero"`
 	Until time.Time `json:"until,omitzero"`
-	// Detail is why no proxy could be used when one of the jobs was looked at last; it may be empty.
+	// Detail is why no proxy could be used, as one of the jobs tells; it may be empty.
 	Detail string `json:"detail,omitempty"`
 }
 
@@ -137,8 +138,8 @@ func Parse(value []byte) (Snapshot, error) {
 	return s, nil
 }
 
-// Ask reads the snapshot of the fleet, or counts if there is none that is younger than Stale: then it looks at waiting jobs for
-// about budget and says how many it has not read. Shared tells that the fleet has counted.
+// Ask reads the snapshot of the fleet. If there is none younger than Stale, it counts: it reads waiting jobs for about
+// budget, and Unread says how many it has not read. shared says that the snapshot is the fleet's.
 //
 // Errors: bus.ErrNotSetUp, bus.ErrPermission; any other one may pass.
 func Ask(ctx context.Context, c *bus.Client, budget time.Duration) (s Snapshot, shared bool, err error) {
@@ -151,7 +152,7 @@ func Ask(ctx context.Context, c *bus.Client, budget time.Duration) (s Snapshot, 
 	if kv, err := c.Bucket(ctx, "policy"); err == nil {
 		if entry, err := kv.Get(ctx, Key); err == nil && state.Now.Sub(entry.Created()) < Stale {
 			if s, err := Parse(entry.Value()); err == nil {
-				// Somebody may have paused a queue a moment ago.
+				// A queue may have been paused a moment ago.
 				if current, err := Refresh(ctx, c, s); err == nil {
 					s = current
 				}

@@ -5,14 +5,14 @@ import (
 	"sort"
 )
 
-// entry is what is remembered of a waiting job: 24 bytes. The order of the fields keeps padding out, and a
-// million of them are kept.
+// entry is what is remembered of a waiting job, in 24 bytes. The order of the fields avoids padding, because a table
+// may hold a million entries.
 type entry struct {
 	seq uint64
-	// until is the second in which its time comes, and since the one since which it waits in its state. Seconds count from 1970.
+	// until is the second of its time, and since the second in which it entered its state, both counted from 1970.
 	until, since uint32
-	site         uint32 // index of the site that it waits at; zero stands for all that have no index
-	queue        uint8  // index of its queue; zero stands for all that have no index
+	site         uint32 // index of its site; zero stands for all sites without an index
+	queue        uint8  // index of its queue; zero stands for all queues without an index
 	state        uint8  // index in states; gone if the job no longer waits
 }
 

@@ -12,26 +12,27 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// unserved is what a Counter knows of queues without consumers. It fills one value over many counts: the server does not say
-// which queues these are, so the jobs have to be read, a bounded number in each count.
+// unserved is what a Counter knows about queues without consumers. The server does not name these queues, so the jobs
+// have to be read, a bounded number in each count.
 type unserved struct {
-	// queues are those that were found and that have jobs. The server counts these jobs in each count.
+	// queues are the queues that were found and have jobs. The server counts these jobs in each count.
 	queues map[string]bool
-	// other counts the jobs of the queues that no request can count: those beyond maxUnserved, and names that would be a
-	// wildcard. It is what a reading has found, and read is what the current one has found so far.
+	// other counts the jobs of queues that no request can count: queues beyond maxUnserved, and names that would be a
+	// wildcard. It is the result of the latest complete reading; read is that of the current one so far.
 	other, read uint64
 	// after is the sequence after which the next page begins.
 	after uint64
-	// began is when the current reading began; zero between two readings. whole tells that it began at the first job.
+	// began is when the current reading began; zero between two readings. whole says that it began at the first job.
 	began time.Time
 	whole bool
-	// exact tells that all jobs were known at the latest count.
+	// exact says that all jobs were known at the latest count.
 	exact bool
-	// ended is when the latest reading ended or all jobs were known, and rest how long there is no reading after it.
+	// ended is when the latest reading ended or all jobs were known. The next reading begins rest after it at the
+	// earliest.
 	ended time.Time
 	rest  time.Duration
-	// excess is by how much more jobs there were than the known ones, or fewer, at the latest counts. Jobs that came or ended
-	// during a count are not part of it.
+	// excess is the difference between the number of jobs and the number of known jobs, at the latest counts. Jobs that
+	// came or ended during a count are not part of it.
 	excess [3]uint64
 }
 
@@ -46,14 +47,14 @@ const (
 	// Between two readings passes the time that the first one took, and at least minRest. Failures double it up to maxRest.
 	minRest = 5 * time.Second
 	maxRest = 5 * time.Minute
-	// While jobs come and end during each count, a few jobs of such a queue are not noticed. Then the pause is busyRest times as
-	// long, and at least maxRest, and all jobs are read after it.
+	// While jobs come and end during each count, a few jobs of such a queue may stay unnoticed. Then all jobs are read
+	// after a pause of busyRest times the usual one, and at least maxRest.
 	busyRest = 20
 )
 
-// addUnserved counts the jobs that no consumer knows: those of queues that nobody serves, such as misspelt
-// ones. known is the number of jobs of which a consumer has told, and before is how the stream stood before they were
-// asked; nil if nobody asked.
+// addUnserved counts the jobs that no consumer knows: those of queues without workers, such as misspelt ones. known is
+// the number of jobs that consumers have reported, and before is the state of the stream before they were asked; it may
+// be nil.
 func (c *Counter) addUnserved(ctx context.Context, queues map[string]*Queue, known uint64, before *jetstream.StreamInfo) error {
 	after, err := c.bus.StreamInfo(ctx, c.bus.Names().Stream("JOBS"))
 	if err != nil {
@@ -88,8 +89,8 @@ func (c *Counter) addUnserved(ctx context.Context, queues map[string]*Queue, kno
 	return nil
 }
 
-// jobsBefore returns how the stream of jobs stands before its consumers are asked. While all jobs are known, one request
-// less does: it returns nil then.
+// jobsBefore returns the state of the stream of jobs before its consumers are asked. While all jobs are known it saves
+// this request, and returns nil.
 func (c *Counter) jobsBefore(ctx context.Context) (*jetstream.StreamInfo, error) {
 	if c.unserved.exact {
 		return nil, nil
@@ -120,7 +121,7 @@ func (c *Counter) countUnserved(ctx context.Context, queues map[string]*Queue, n
 	}
 	q := queueOf(queues, name)
 	q.Queued += n
-	// Nobody takes these jobs, so an alert about their age is the only sign of a misspelt queue.
+	// No worker takes these jobs, so an alert about their age is the only sign of a misspelt queue.
 	q.note(jobs.StateQueued, oldest)
 	return n, nil
 }
@@ -164,7 +165,7 @@ func (c *Counter) readUnserved(ctx context.Context, queues map[string]*Queue) {
 	}
 }
 
-// find notes the queue of a job that was read, and reports whether it is new.
+// find records the queue of a job that was read, and reports whether it is new.
 func (c *Counter) find(queue string) bool {
 	l := &c.unserved
 	switch {

@@ -32,7 +32,8 @@ func (q *Queue) Oldest() (since time.Time) {
 	return since
 }
 
-// String says in a sentence without its end what the jobs wait for. What publishers wrote is quoted where it is not plain.
+// String says what the jobs wait for, in a sentence without a final dot. Text of publishers is quoted where it is not
+// plain.
 func (r Reason) String() string {
 	count, at := "1 job waits", "its site"
 	if r.Jobs != 1 {
