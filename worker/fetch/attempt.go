@@ -24,7 +24,8 @@ type attempt struct {
 var errAttemptTimeout = errors.New("the attempt took longer than its timeout")
 
 // attemptOnAnyProxy does one attempt and decides what follows. again means that the policy decides whether and when another one
-// follows. What fails on this host is not counted: another proxy is tried at once, and then the job waits for one.
+// follows. A failure of this host is not counted: another proxy is tried at once, up to maxLocal of them, and then the
+// job waits for a proxy.
 func (r *run) attemptOnAnyProxy(ctx context.Context) (end jobs.RunOutcome, again bool) {
 	// A failure of this host says nothing about the job, so it costs no attempt. It is bounded, because a host
 	// that cannot open any connection would otherwise go through the whole pool.
@@ -37,7 +38,7 @@ func (r *run) attemptOnAnyProxy(ctx context.Context) (end jobs.RunOutcome, again
 	return r.waitForProxy(r.last.Error, time.Time{}), false
 }
 
-// maxLocal is how many proxies a job tries one after the other that this host cannot open a connection to.
+// maxLocal is how many proxies a job tries in turn while this host cannot open a connection to any of them.
 const maxLocal = 3
 
 // attemptOnce picks a proxy and makes one attempt through it. An attempt that may have failed because of an outage is not
@@ -57,8 +58,8 @@ func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool)
 		return end, false
 	}
 	began := false
-	// began tells the domain's limit whether an attempt was made: one that found no proxy gives its place in
-	// the rate back.
+	// began tells the domain's limit whether an attempt was made: an attempt that found no proxy does not count in the
+	// rate.
 	defer func() { release(began) }()
 	lease, err := r.takeLease()
 	if err != nil {
@@ -70,13 +71,13 @@ func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool)
 	began = true
 	defer lease.Release()
 	if len(r.unreachable) > 0 && slices.Contains(r.unreachable, lease.ID()) {
-		return r.waitForProxy(r.last.Error, time.Time{}), false // there is no other
+		return r.waitForProxy(r.last.Error, time.Time{}), false // no other proxy is left to try
 	}
 	r.beginAttempt()
 	a := r.race(ctx, lease)
 	defer a.x.releaseMemory()
 	if a.isStopped() {
-		r.endWait() // its time counts, the attempt does not
+		r.endWait() // the time counts for retry.timeout, the attempt for nothing
 		r.leaveOut(a)
 		return r.stopped(ctx), false
 	}
@@ -89,7 +90,7 @@ func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool)
 }
 
 // beginAttempt notes that an attempt of the job begins. The first attempt of a job earns tokens of the retry budget:
-// retries are paid for by the jobs that are run, and not by their number of attempts.
+// the budget grows with the number of jobs, not with the number of attempts.
 func (r *run) beginAttempt() {
 	r.began = time.Now()
 	// A job with a retry.timeout that waited for a site or a proxy has its start from that wait.
@@ -101,7 +102,7 @@ func (r *run) beginAttempt() {
 }
 
 // settleAttempt adds the attempt to the job's history and decides what follows. An attempt that costs the job nothing
-// stays out of the history. Nothing is booked before that is known, so nothing has to be undone.
+// stays out of the history. Nothing is counted before that is decided, so nothing has to be undone.
 //
 // A request that may have been acted on is never repeated here, whoever failed: see mayHaveActed.
 func (r *run) settleAttempt(ctx context.Context, a *flight) (end jobs.RunOutcome, again bool) {
@@ -121,7 +122,8 @@ func (r *run) settleAttempt(ctx context.Context, a *flight) (end jobs.RunOutcome
 	return r.decide(ctx, a.x, f, b)
 }
 
-// leaveOut keeps the numbers of the history without a gap when an attempt stays out of it: a hedge that began later may be in it.
+// leaveOut renumbers the history when an attempt stays out of it: a hedge that began later may be in the history, and
+// its numbers must have no gap.
 func (r *run) leaveOut(a *flight) {
 	for i := range r.progress.Attempts {
 		if kept := &r.progress.Attempts[i]; kept.Attempt > a.number {

@@ -9,10 +9,10 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// backoff gives the delays of one run. It makes them when the first is asked for: most jobs need none.
+// backoff holds the delays of one run. They are made when the first is asked for, because most jobs need none.
 type backoff struct {
 	policy jobs.Policy
-	made   int // attempts in the job's history before this run; so many delays are used up
+	made   int // attempts in the job's history before this run; as many delays are used up
 	delays retry.Backoff
 }
 
@@ -25,9 +25,9 @@ func (b *backoff) Next() (delay time.Duration, stop bool) {
 	return b.delays.Next()
 }
 
-// newBackoff is the policy's delays after the attempts that were made already: growth, then the cap, then jitter inside it, then
-// the count. It has state and belongs to one run. The order of the wrappers matters: the cap bounds what grew,
-// the jitter may only shorten it, and the count comes last, so that skipped delays count as well.
+// newBackoff is the policy's delays after the attempts that were made already: growth, then the cap, then the jitter,
+// then the count. It has state and belongs to one run. The order of the wrappers matters: the cap bounds the grown
+// delay, the jitter only shortens it, and the count comes last, so that skipped delays count as well.
 func newBackoff(p jobs.Policy, made int) retry.Backoff {
 	var n float64
 	b := retry.Backoff(retry.BackoffFunc(func() (time.Duration, bool) {

@@ -11,7 +11,7 @@ import (
 )
 
 // response is a complete response that may be the job's result. It keeps its memory until the result is stored.
-// One goroutine owns it. Who stops using a response without storing it must release its memory.
+// One goroutine owns it. A caller that drops a response without storing it must release its memory.
 type response struct {
 	status int
 	header http.Header
@@ -22,15 +22,15 @@ type response struct {
 }
 
 // response returns the newest response and hands its memory over to the caller. The body must have been read to
-// its end. The mark keeps releaseMemory at the attempt's end from freeing what the result still needs.
+// its end. taken keeps releaseMemory at the attempt's end from freeing what the result still needs.
 func (x *exchanges) response() *response {
 	x.taken = true
 	return &response{memory: &x.memory, status: x.status(), header: x.header, fields: x.resultFields(), body: x.body, url: x.url}
 }
 
 // keep stores a response that becomes the result if no later attempt brings a better one. It frees the memory of the
-// response that was kept before. At most one response is kept for each run, so a job that meets ban after ban
-// holds the memory of one body.
+// response that was kept before. At most one response is kept for each run, so a job with many bans holds the memory of
+// one body.
 func (r *run) keep(a *response) {
 	if r.keptResponse != nil {
 		r.keptResponse.memory.releaseAll()
@@ -64,15 +64,15 @@ func (r *run) isBan(status int) bool {
 	return r.job.Ban.MatchStatus(status)
 }
 
-// matchRedirect notes whether a redirect leads to a place that the job's rule calls a ban. A login page is often reached
-// that way. The error is an errMatch if the job's pattern took too long.
+// matchRedirect records whether a redirect leads to a URL that the job's rule calls a ban. A login page is often
+// reached that way. The error is an errMatch if the job's pattern took too long.
 func (x *exchanges) matchRedirect(ctx context.Context, location string) error {
 	if x.run.job.Ban == nil {
 		return nil
 	}
 	// The location is resolved here only to be matched; the redirect itself resolves it again and reports its
 	// errors.
-	if target, err := x.target.Resolve(location); err == nil { // who follows a redirect says what is wrong with it
+	if target, err := x.target.Resolve(location); err == nil { // the redirect itself reports the error
 		if x.matched, err = x.run.job.Ban.MatchRedirect(ctx, target.String()); err != nil {
 			return fmt.Errorf("%w: %w", errMatch, err)
 		}
@@ -80,9 +80,9 @@ func (x *exchanges) matchRedirect(ctx context.Context, location string) error {
 	return nil
 }
 
-// pickUnbanned leases another proxy for a job that met a ban of the fleet's list, and reports whether there is one. It
-// takes only a proxy that has met no ban of this site. If there is none, the response is the result. The lease is used by
-// the next attempt.
+// pickUnbanned leases another proxy for a job whose response is a ban by the fleet's list, and reports whether there is
+// one. It takes only a proxy that has met no ban of this site. If there is none, the response is the result. The lease
+// is used by the next attempt.
 func (r *run) pickUnbanned() bool {
 	// A job that is bound to one proxy, a request that must not be sent twice, and a job without attempts left
 	// have no use for another proxy.

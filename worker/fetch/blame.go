@@ -16,10 +16,10 @@ type blame struct {
 	isResult   bool       // there is a response that may be the job's result
 	tooLarge   bool       // the response is a ban by the fleet's list, and its body is larger than allowed
 	isFleetBan bool       // it is the result only if no other proxy gets a better one
-	fault      jobs.Fault // whose doing a failure was
+	fault      jobs.Fault // who caused the failure
 	kind       rotation.Kind
 	reason     string        // from a closed list, for statistics
-	text       string        // a sentence of gofer's own words: nothing of a peer's, which may hold secrets
+	text       string        // a sentence in gofer's own words; a peer's text may hold secrets
 	end        string        // the job ends with this error code
 	failover   bool          // another proxy may be tried at once
 	trip       time.Duration // how long the proxy's breaker opens at once; zero means that it does not
@@ -28,7 +28,8 @@ type blame struct {
 	local      bool          // this host failed before anything was sent, and the attempt is not counted
 }
 
-// tripTime is how long a breaker opens for a proxy that nobody expects to recover, such as one that refuses our credentials.
+// tripTime is how long a breaker opens for a proxy that is not expected to recover, such as one that refuses the
+// credentials.
 const tripTime = 10 * time.Minute
 
 // verdict translates the judgement for the pool. The host of a ban is the one that a proxy was picked for, because a
@@ -68,32 +69,33 @@ func (b blame) cost() float64 {
 	return costOfRetry
 }
 
-// blameProxy is for a failure that names the proxy, so another proxy may be tried at once. The request never
-// reached the target's application through it, as far as the facts show.
+// blameProxy blames the proxy, so another proxy may be tried at once. As far as the facts show, the request did not
+// reach the target.
 func blameProxy(reason, text string) blame {
 	return blame{fault: jobs.FaultProxy, kind: rotation.ProxyFault, reason: reason, text: text, failover: true}
 }
 
-// blameUnclear is for a failure that may be the proxy's or the target's. The next attempt waits: the target may be overloaded.
+// blameUnclear leaves open whether the proxy or the target failed. The next attempt waits, because the target may be
+// overloaded.
 func blameUnclear(reason, text string) blame {
 	return blame{fault: jobs.FaultUnclear, kind: rotation.Unclear, reason: reason, text: text}
 }
 
-// blameUnclearWithFailover is for a failure without a known culprit after which another proxy may be tried at once:
-// proxies have many ways to say that they cannot reach a target.
+// blameUnclearWithFailover is blameUnclear with a failover: proxies have many ways to say that they cannot reach a
+// target.
 func blameUnclearWithFailover(reason, text string) blame {
 	b := blameUnclear(reason, text)
 	b.failover = true
 	return b
 }
 
-// blameTarget is for a target that failed although the proxy reached it.
+// blameTarget blames a target that failed although the proxy reached it.
 func blameTarget(reason, text string) blame {
 	return blame{fault: jobs.FaultTarget, kind: rotation.TargetFault, reason: reason, text: text}
 }
 
-// blameTargetByProxy is for a proxy that reports a target as unreachable. A proxy that has lost its own network reports so of
-// every target, so the verdict about the proxy stays unclear.
+// blameTargetByProxy blames a target that the proxy reports as unreachable. A proxy without a network reports every
+// target so, hence the verdict about the proxy stays unclear.
 func blameTargetByProxy(text string) blame {
 	b := blameTarget("connect", text)
 	// fault and kind differ on purpose: users are told what the proxy said, while the pool weighs it with what
@@ -102,24 +104,24 @@ func blameTargetByProxy(text string) blame {
 	return b
 }
 
-// blamePair is for a target that does not serve this proxy, so another proxy may be tried at once. The pair is
-// a proxy and a site: the proxy cools down there and is used elsewhere.
+// blamePair blames the pair of proxy and site: the site does not serve this proxy. Another proxy may be tried at once.
+// The proxy cools down at this site and is used at others.
 func blamePair(reason, text string) blame {
 	return blame{fault: jobs.FaultPair, kind: rotation.PairFault, reason: reason, text: text, failover: true}
 }
 
-// blameRefusal is for a proxy that refuses the target. A proxy that refuses all targets is found by package outlier.
+// blameRefusal says that the proxy refuses the target. Package outlier finds a proxy that refuses all targets.
 func blameRefusal(reason, text string) blame {
 	return blame{fault: jobs.FaultPair, kind: rotation.Refused, reason: reason, text: text, failover: true}
 }
 
-// endJob ends the job by a failure that is neither the proxy's nor the target's; the proxy relayed the response.
+// endJob ends the job for a reason that is neither the proxy's nor the target's fault; the proxy relayed the response.
 func endJob(code, reason, text string) blame {
 	return blame{kind: rotation.Relayed, reason: reason, text: text, end: code}
 }
 
 // judge names the fault. It is the only switch of this package that does. A breaker asks "did this proxy relay what the
-// target said?" and not "did the fetch succeed?", so a 403 or a 500 out of a tunnel speaks for the proxy.
+// target said?" and not "did the fetch succeed?", so a 403 or a 500 through a tunnel is evidence for the proxy.
 //
 // The order of the cases is part of the policy. A stop comes first, because it makes every other error meaningless.
 // Failures of the job and of this host come before those of others.
@@ -176,7 +178,7 @@ func judgeResponse(f facts) blame {
 	status := http.StatusText(f.status)
 	switch {
 	case f.status == http.StatusProxyAuthRequired && f.healthy:
-		// Most proxies hand on a 407 of the target's: only one that reaches no target may be taken at its word.
+		// Most proxies pass on a 407 of the target. Only a 407 of a proxy that reaches no target is certainly its own.
 		return blameRefusal("proxy_auth", "the proxy, which works for others, wants other credentials (407)"+offeredSchemes(f.header))
 	case f.status == http.StatusProxyAuthRequired && f.plain:
 		b := blameProxy("proxy_auth", "the proxy wants other credentials (407)"+offeredSchemes(f.header))
@@ -184,7 +186,8 @@ func judgeResponse(f facts) blame {
 		b.trip, b.unsent = tripTime, f.host == ""
 		return b
 	case f.status == http.StatusProxyAuthRequired && !f.direct:
-		// It came through the tunnel, so the proxy we speak to did not say it: no target may shut a pool like that.
+		// The 407 came through the tunnel, so it is not the proxy's own: a target must not be able to open the breakers
+		// of a pool.
 		return blamePair("proxy_auth", "a proxy in front of the target wants credentials (407)")
 	// A ban that the job defines comes before the retryable statuses: the job knows its site best.
 	case f.ban && f.direct:
@@ -203,7 +206,8 @@ func judgeResponse(f facts) blame {
 		return blame{fault: jobs.FaultPair, kind: rotation.Relayed, reason: "status_429", text: "the target answered 429 " + status}
 	// Through a tunnel a 502 can only be the target's. In a plain exchange the proxy may have written it.
 	case f.plain && f.status >= 502 && f.status <= 504:
-		// The target may have a proxy of its own that says it (RFC 9209, 2): then it blames that one and not ours.
+		// A proxy in front of the target may have sent the status and say so (RFC 9209, 2): then the fault is the
+		// target's.
 		if said, known := proxyStatus(f.header); known && said.fault == jobs.FaultTarget {
 			return said
 		}

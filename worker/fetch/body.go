@@ -11,17 +11,17 @@ import (
 )
 
 const (
-	// maxDrained is how much of a body that nobody wants is read to keep its connection. A new connection costs
-	// about as much as reading this.
+	// maxDrained is how much of an unwanted body is read to keep its connection. A new connection costs about as much
+	// as reading this.
 	maxDrained = 64 << 10
 	// minGrown and maxGrown are the sizes of the buffers that are kept for bodies of an unknown size. A body
 	// above maxGrown is rare, and a pool of larger buffers would hold the memory of the largest body for long.
 	minGrown, maxGrown = 4 << 10, 256 << 10
 )
 
-// read reads the whole body as it comes, and then decodes it. A decoder may need much memory. This way it never holds
-// that memory while it waits for the network, and it is known by then that nothing was cut off. The limit is the smaller
-// one of the worker and of the job.
+// read reads the whole encoded body and then decodes it. So a decoder, which may need much memory, holds none while the
+// body arrives, and it is known by then whether the body is complete. The limit is the smaller one of the worker and of
+// the job.
 func (x *exchanges) read(ctx context.Context) error {
 	limit := x.run.f.cfg.MaxBodyBytes
 	if own := x.run.job.MaxBodyBytes; own > 0 {
@@ -52,11 +52,11 @@ func (x *exchanges) read(ctx context.Context) error {
 	return nil
 }
 
-// length is that of the body as it comes; below zero if it is not known. It is what the peer announces. fill
-// checks it against the limit before it makes room.
+// length is the announced length of the encoded body; below zero if it is not known. fill checks it against the limit
+// before it makes room.
 func (x *exchanges) length() int64 {
 	if x.method == http.MethodHead {
-		return 0 // the one that is announced is that of another answer
+		return 0 // the announced length is that of the response to a GET
 	}
 	return x.resp.ContentLength
 }
@@ -131,7 +131,7 @@ func (b *bodies) read(ctx context.Context, from io.Reader, length, limit int64, 
 	buf, err := b.fill(ctx, from, b.take(), length, limit, memory)
 	// Copying such a body would double its memory for a moment.
 	if err == nil && cap(buf) > maxGrown {
-		return buf, nil // too large to be copied, or kept
+		return buf, nil // too large to copy, and to keep in the pool
 	}
 	defer b.put(buf, memory)
 	if err != nil {

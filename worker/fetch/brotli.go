@@ -8,8 +8,8 @@ import (
 	"github.com/andybalholm/brotli"
 )
 
-// brotliTables is what the prefix codes of a brotli stream may take: 256 of each kind (RFC 7932, 9.2). They are
-// acquired together with the window, because the decoder makes them at the same time.
+// brotliTables is the memory that the prefix codes of a brotli stream may take, in bytes: 256 codes of each kind (RFC
+// 7932, 9.2). They are acquired together with the window, because the decoder makes them at the same time.
 const brotliTables = 3 << 20
 
 // errWindow is for a window that the format does not have: a large one is an extension that browsers do not know.
@@ -73,8 +73,8 @@ func (h *brotliHead) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// brotliWindow is the size of the buffer that a stream needs which begins so; zero for one that cannot be read (RFC 7932, 9.1).
-// The decoder makes it no larger than a single meta-block of a known length.
+// brotliWindow returns the size of the buffer that a stream with this beginning needs; zero if the beginning cannot be
+// read (RFC 7932, 9.1). The decoder makes it no larger than a single meta-block of a known length.
 func brotliWindow(begin []byte) int64 {
 	in := brotliBits{bytes: begin}
 	size := int64(1) << in.windowBits()

@@ -7,22 +7,20 @@ import (
 
 // The parts of a retry budget that are not configured.
 const (
-	// budgetLife is how long what was not used stays in the budget. It bounds a burst of retries after a quiet
-	// time, too.
+	// budgetLife is how long unused tokens stay in the budget. It also bounds a burst of retries after a quiet time.
 	budgetLife = 10 * time.Second
 	// budgetWait is the longest that the budget delays a retry. After that the retry goes on, whatever the budget holds.
 	budgetWait = time.Minute
-	// A retry through another proxy, after a failure of the first one, burdens no target: it costs a part of one that does.
+	// A failover costs less than another retry, because it sends the target no second request.
 	costOfRetry, costOfFailover = 1, 1.0 / 3
-	// hedgeShare is how many hedges may begin by themselves for each first attempt, and maxHedges how many of them may be saved
-	// up.
+	// hedgeShare is how many automatic hedges each first attempt earns, and maxHedges how many may be saved.
 	hedgeShare, maxHedges = 0.04, 10
 )
 
-// budget keeps retries from multiplying the load when everything fails: a token bucket that each first attempt fills by a
-// share, and time by a floor. A lack of tokens is a debt: each retry waits until the tokens of those before it have come. The
-// shape is that of Finagle's RetryBudget. hedges is a second, smaller bucket: without it, hedges that begin by themselves would
-// take what retries need.
+// budget keeps retries from multiplying the load when everything fails. It is a token bucket: each first attempt adds
+// share, each second adds floor. The number of tokens may be negative: then a retry waits until the missing tokens have
+// come. The design is that of Finagle's RetryBudget. hedges is a second, smaller bucket, so that automatic hedges do
+// not take what retries need.
 type budget struct {
 	share, floor float64 // tokens of a first attempt, and of a second
 
@@ -30,7 +28,7 @@ type budget struct {
 	tokens  float64
 	at      time.Time // when tokens was true
 	delayed int64
-	hedges  float64 // that may begin by themselves
+	hedges  float64 // automatic hedges that may begin
 }
 
 // newBudget makes a full budget, so that a worker that has just started may retry. share is in tokens for each first
@@ -48,8 +46,8 @@ func (b *budget) earn() {
 	b.hedges = min(b.hedges+hedgeShare, maxHedges)
 }
 
-// spend takes the cost of a retry and returns how long the budget delays that retry. The tokens may become a debt: the
-// delay is the time in which floor pays it back, budgetWait at most.
+// spend takes the cost of a retry and returns how long the budget delays that retry. The number of tokens may become
+// negative: the delay is the time in which floor fills it up to zero, budgetWait at most.
 func (b *budget) spend(cost float64) time.Duration {
 	if b.share < 0 {
 		return 0
@@ -67,8 +65,8 @@ func (b *budget) spend(cost float64) time.Duration {
 	b.delayed++
 	// floor is not zero: Config gives it a default.
 	wait := time.Duration(-b.tokens / b.floor * float64(time.Second))
-	// A retry that waits for the longest time takes no token: otherwise the debt would grow without bound, and the budget
-	// would not recover when the failures end.
+	// A retry that waits for the longest time takes no token: otherwise the number of tokens would fall without bound,
+	// and the budget would not recover when the failures end.
 	if wait > budgetWait {
 		b.tokens += cost
 		return budgetWait
@@ -76,8 +74,8 @@ func (b *budget) spend(cost float64) time.Duration {
 	return wait
 }
 
-// hedge takes the cost of a hedge, and one of the hedges that there may be of themselves if isAuto. It takes nothing and reports
-// false if one of the two is used up: a hedge does not wait.
+// hedge takes the cost of a hedge, and if isAuto one of the automatic hedges. If either bucket is empty, it takes
+// nothing and reports false: a hedge does not wait.
 func (b *budget) hedge(isAuto bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -97,7 +95,7 @@ func (b *budget) hedge(isAuto bool) bool {
 	return true
 }
 
-// refundHedge gives back what a hedge took that is not made.
+// refundHedge gives back what hedge took for a hedge that does not begin.
 func (b *budget) refundHedge(isAuto bool) {
 	b.refund(costOfRetry)
 	if isAuto {
@@ -115,7 +113,7 @@ func (b *budget) refund(cost float64) {
 }
 
 // fill adds tokens up to what floor adds in budgetLife. The caller holds mu. The bound keeps a worker that was
-// idle for long from a burst of retries. A debt is not bounded here; spend bounds it.
+// idle for long from a burst of retries. A negative number is bounded by spend, not here.
 func (b *budget) fill(tokens float64) {
 	b.tokens = min(b.tokens+tokens, b.floor*budgetLife.Seconds())
 }

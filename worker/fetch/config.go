@@ -12,7 +12,7 @@ import (
 	"github.com/gofer-mq/gofer/rotation/sites"
 )
 
-// Config is what a Fetcher is made of. Pool and Policy are required.
+// Config configures a Fetcher. Pool and Policy are required.
 type Config struct {
 	// Pool is where the proxies come from.
 	Pool *rotation.Pool
@@ -48,8 +48,8 @@ type Config struct {
 	SiteMaxWait time.Duration
 	// InlineWait is the longest wait that is spent here; after a longer one the run ends as scheduled. Zero means 2 s.
 	InlineWait time.Duration
-	// RetryBudget is how many retries there may be for each first attempt, besides RetryFloor a second; more of them are delayed,
-	// a minute at most. A retry through another proxy after a proxy's failure counts a third. Zero means 0.5
+	// RetryBudget is how many retries each first attempt allows, besides RetryFloor a second; further retries are
+	// delayed, a minute at most. A retry through another proxy after a proxy's failure counts a third. Zero means 0.5
 	// and 64; a negative budget sets no bound.
 	RetryBudget, RetryFloor float64
 	// HostRate is how many attempts a second, and HostConcurrency how many at once, one site gets from this worker: all hosts
@@ -68,15 +68,16 @@ type Config struct {
 	// and 16, or Concurrency where that is more. IdleTimeout is how long one waits; zero means 60 s.
 	MaxIdle, IdlePerKey int
 	IdleTimeout         time.Duration
-	// Dial opens the connections to proxies, so that they may be elsewhere than on the network; nil means the network. A
-	// direct fetch does not use it. What comes late on one that is no syscall.Conn is not noticed.
+	// Dial opens the connections to proxies; nil dials the network. A direct fetch does not use it. On a connection
+	// that is no syscall.Conn, unasked bytes are not noticed while it is idle.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// RootCAs are the authorities that certificates are checked against; nil means the system's.
 	RootCAs *x509.CertPool
 	Log     *slog.Logger // nil discards
 }
 
-// Observer is told what a Fetcher does. A nil function is not called. Each may be called from any goroutine and must not block.
+// Observer receives what a Fetcher does. A nil function is not called. Each may be called from any goroutine and must
+// not block.
 type Observer struct {
 	// RetryPlanned is called for each retry, before its delay begins.
 	RetryPlanned func(jobs.RetryEvent)

@@ -6,8 +6,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/fetch/http1"
 )
 
-// connLease is a connection in use, what its meter showed before, and what lets go of it: false if the context
-// ended. It is released exactly once, by giveBack, or connect closes the connection before it makes one.
+// connLease is a connection in use, the bytes that its meter showed before, and the function that unbinds it from the
+// context: it reports false if the context ended. giveBack releases each lease exactly once.
 type connLease struct {
 	*conn
 	before  int64
@@ -47,8 +47,8 @@ func (x *exchanges) giveBack(l connLease, reusable bool) {
 	// The meter counts for the connection, so an attempt's share is the difference.
 	x.received += l.meter.received.Load() - l.before
 	x.ended = l.meter.ended.Load()
-	// release is called in any case, for it ends the goroutine that watches the context. If the context ended
-	// first, the deadline of the connection is spoiled.
+	// release is called in any case, because it ends the goroutine that watches the context. If the context ended
+	// first, the connection has a deadline in the past and cannot be used again.
 	if !l.release() || !reusable {
 		l.close()
 		return

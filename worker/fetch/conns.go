@@ -18,7 +18,7 @@ const maxHeaderBytes = 256 << 10
 type conns struct {
 	roots      *x509.CertPool
 	http2      *http.Transport // speaks HTTP/2 on a connection that is given to it
-	http1Hosts hosts           // of which HTTP/1.1 is to be spoken
+	http1Hosts hosts           // hosts that require HTTP/1.1
 	buffers    http1.Buffers
 	max        int
 	perKey     int
@@ -64,7 +64,7 @@ func (cn *conn) close() {
 		_ = cn.http2.Close()
 		return
 	}
-	// Below TLS, whose Close would wait 5 s to tell a peer that does not read.
+	// Closes the socket below TLS: Close of TLS waits up to 5 s for a peer that does not read.
 	_ = cn.meter.Close()
 }
 
@@ -80,9 +80,9 @@ func newConns(cfg Config) *conns {
 }
 
 // connKey names what a connection can be used for: the proxy with its user, the target, and the version of HTTP. A proxy takes
-// plain requests for any target on one connection, but what one site sends late, or a proxy that only copies bytes, would
-// answer for another. It is comparable, because it is a map key. The password is part of it, since gateways
-// choose an exit by it.
+// plain requests for any target on one connection, but a late response of one site, or a proxy that only copies bytes,
+// would answer a request for another site. It is comparable, because it is a map key. The password is part of it, since
+// gateways choose an exit by it.
 type connKey struct {
 	proxyScheme, proxyHost, user, password string // empty when direct
 	scheme, host, port                     string
@@ -225,7 +225,7 @@ func (c *conns) expire(before time.Time) {
 	for key, old := range all {
 		if len(old.conns) > 0 {
 			list := c.list(key)
-			list.conns = append(old.conns, list.conns...) // the younger ones stay behind
+			list.conns = append(old.conns, list.conns...) // the younger connections stay at the end
 		}
 	}
 }

@@ -16,8 +16,8 @@ const (
 	acceptEncoding = "gzip, deflate, br, zstd"
 	// maxCodings is how many codings may lie on top of each other, as many as curl undoes.
 	maxCodings = 5
-	// overhead is by how much an encoded body may be larger than the largest decoded one. Without a bound of its own a
-	// decoder could read for ever and come to nothing.
+	// overhead is by how many bytes an encoded body may be larger than the largest decoded one. Without a bound, a
+	// decoder could read for ever and return nothing.
 	overhead = 64 << 10
 	// maxRead is how much one read may take, so that ctx is asked in between.
 	maxRead = 64 << 10
@@ -33,7 +33,7 @@ type decoders struct {
 	brotlis, zstds chan decoder
 }
 
-// keptDecoders is how many decoders of one coding are kept. They need a processor and nothing else.
+// keptDecoders is how many decoders of one coding are kept. Decoding needs only a processor, so few run at once.
 const keptDecoders = 8
 
 // newDecoders makes empty pools. Decoders are made when they are first needed.
@@ -100,7 +100,7 @@ func (p *decoders) decode(ctx context.Context, codings []string, body []byte, en
 		// Between layers the bound is looser than at the end: a layer that inflates without end must stop even
 		// if the next one returns nothing.
 		in = &boundedReader{ctx: ctx, from: l, left: limit + overhead + 1}
-		endAnnounced = true // the inner coding lies in an outer one that came whole
+		endAnnounced = true // the outer coding announces the end of the inner one
 	}
 	// The innermost reader gives the decoded body; its bound is exact, one byte more than allowed.
 	in.left = limit + 1
@@ -108,8 +108,8 @@ func (p *decoders) decode(ctx context.Context, codings []string, body []byte, en
 	return d
 }
 
-// codings are the content codings that are undone, in the order in which the server applied them, whoever asked for them. A part
-// of a body (206) and a body in a coding that is not known stay as they are.
+// codings returns the content codings to undo, in the order in which the server applied them, whether or not the job
+// asked for them. A part of a body (206) and a body in a coding that is not known stay as they are.
 func codings(resp *http.Response) (names []string) {
 	if resp.StatusCode == http.StatusPartialContent {
 		return nil
@@ -177,8 +177,9 @@ func reuse(kept chan decoder, fresh func() decoder) (d decoder, release func()) 
 	}
 }
 
-// layer is one coding of a body. A body whose message came whole is taken for whole, even if the data in it ends too early:
-// browsers and curl show such pages. Where only the end of the connection ends the message, the data has to be complete.
+// layer is one coding of a body. A body whose message is complete counts as complete, even if the encoded data ends too
+// early: browsers and curl show such pages. Where only the end of the connection ends the message, the data has to be
+// complete.
 type layer struct {
 	decoder
 	in           *boundedReader

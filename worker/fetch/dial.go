@@ -66,7 +66,7 @@ func (x *exchanges) connect(ctx context.Context, rsa bool) (connLease, error) {
 	b := &builder{exchanges: x, meter: &meter{Conn: nc, opening: true, reset: x.alone}, offer: offer{http1: c.http1Hosts.has(x.target), rsa: rsa}}
 	release := http1.Bind(ctx, b.meter)
 	cn, err := b.build(ctx, nc)
-	if err == nil && cn.http2 != nil { // which reads all the time, and not only for this attempt
+	if err == nil && cn.http2 != nil { // HTTP/2 reads all the time, and not only for this attempt
 		if !release() {
 			err = context.Cause(ctx)
 		}
@@ -147,8 +147,8 @@ func (b *builder) build(ctx context.Context, socket net.Conn) (*conn, error) {
 	return cn, nil
 }
 
-// secure does a TLS handshake with whoever is at the other end, the proxy or the target. name is checked against the
-// certificate. An error of a handshake leaves closing to the caller.
+// secure does a TLS handshake with the other end, the proxy or the target. name is checked against the certificate. An
+// error of a handshake leaves closing to the caller.
 func (b *builder) secure(ctx context.Context, nc net.Conn, name string, o offer) (*tls.Conn, error) {
 	secured := tls.Client(nc, &tls.Config{RootCAs: b.run.f.conns.roots, MinVersion: tls.VersionTLS12, CipherSuites: o.suites(), NextProtos: o.protocols(), ServerName: name})
 	return secured, secured.HandshakeContext(ctx)

@@ -36,14 +36,14 @@ type domains struct {
 // domain is what limits the attempts at one domain.
 type domain struct {
 	next            time.Time // the first start that is not reserved
-	nextForReserved time.Time // the same for jobs whose reservation could not be kept: they go ahead of those who had none
+	nextForReserved time.Time // the same for jobs whose reservation could not be kept: they start before jobs without one
 	nextByRate      time.Time // when the rate lets the next attempt start
 	inflight        int
 	meanDuration    time.Duration // moving mean of attempts; a second to begin with
 }
 
-// newDomains makes the limits of each domain: rate in attempts a second, and maxInflight in attempts at once. A limit of
-// zero does not hold.
+// newDomains makes the limits of each domain: rate in attempts a second, and maxInflight in attempts at once. Zero
+// means no limit.
 func newDomains(rate float64, maxInflight int) *domains {
 	s := &domains{maxInflight: maxInflight, young: map[string]*domain{}}
 	if rate > 0 {
@@ -72,8 +72,8 @@ func domainOf(host string) string {
 //
 // If the attempt has to wait, acquire returns nil, the start that is reserved for it, and the time until then. A zero
 // start means that none is reserved, because it would be too far ahead. reserved is the job's earlier reservation; zero
-// means that it has none. A reservation stays valid however late the job comes, or the jobs of a busy worker would never
-// start. The rate holds for late jobs, too.
+// means that it has none. A reservation stays valid however late the job comes, or the jobs of a busy worker would
+// never start. The rate limits late jobs, too.
 func (s *domains) acquire(name string, reserved, now time.Time) (in *domain, at time.Time, wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -190,7 +190,7 @@ func (r *run) acquireDomain(ctx context.Context) (release func(began bool), outc
 		if cause := r.checkDeadline(now.Add(wait)); cause != nil {
 			return nil, r.outOfTime(cause), false
 		}
-		// The time for all attempts runs from the first one, and not while the job waits for that.
+		// retry.timeout runs from the first attempt, and not while the job waits for it.
 		ownTime := r.policy.Timeout > 0 && r.progress.Started.IsZero()
 		if spent += wait; spent > r.f.cfg.InlineWait || ownTime {
 			r.progress.Reservation = at

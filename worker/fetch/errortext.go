@@ -50,11 +50,11 @@ func innermost(err error) error {
 	}
 }
 
-// beginning pairs the beginning of a library's text with words of ours.
+// beginning pairs the beginning of a library's text with gofer's own words.
 type beginning struct{ text, words string }
 
-// wordsFor returns our words for a text of a library; empty if the list has none. The beginnings are compared
-// in the order of the list, so a longer one stands before a shorter one that it begins with.
+// wordsFor returns gofer's words for a text of a library; empty if the list has none. The beginnings are compared in
+// the order of the list, so a longer one stands before a shorter one that it begins with.
 func wordsFor(text string, list []beginning) string {
 	for _, b := range list {
 		if strings.HasPrefix(text, b.text) {
@@ -64,8 +64,7 @@ func wordsFor(text string, list []beginning) string {
 	return ""
 }
 
-// bodyText is for what this package says itself. The innermost text is used only of errors that this package
-// made itself.
+// bodyText describes errors that this package made itself. Only their innermost text is used as it is.
 func bodyText(err error) string {
 	switch {
 	case errors.Is(err, errChecksum):
@@ -82,8 +81,8 @@ func bodyText(err error) string {
 	return ""
 }
 
-// resolverText is for a resolver's errors, and for addresses that are none. A resolver's error holds the name
-// that was asked for, which is not repeated.
+// resolverText describes errors of a resolver, and invalid addresses. A resolver's error holds the name that was asked
+// for, which is not repeated.
 func resolverText(err error) string {
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
 		switch {
@@ -103,8 +102,8 @@ func resolverText(err error) string {
 	return ""
 }
 
-// hostText is for the errors of the operating system and of connections. EAGAIN is among the
-// shortages, so these come before the timeouts: it says of itself that it is one.
+// hostText describes errors of the operating system and of connections. Shortages come before timeouts, because EAGAIN
+// is a shortage and also reports itself as a timeout.
 func hostText(err error) string {
 	timeout, isNet := errors.AsType[net.Error](err)
 	switch {
@@ -128,7 +127,7 @@ func hostText(err error) string {
 	return ""
 }
 
-// hungUp reports whether the other end closed the connection, rather than say what we cannot read.
+// hungUp reports whether the other end closed the connection, rather than sent what cannot be read.
 func hungUp(err error) bool {
 	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE} {
 		if errors.Is(err, end) {
@@ -141,7 +140,7 @@ func hungUp(err error) bool {
 	}) != ""
 }
 
-// certificateText is for a certificate that was refused: what follows "the certificate". A self-signed one has an
+// certificateText describes why a certificate was refused. The text follows "the certificate". A self-signed one has an
 // unknown issuer as well, so that case comes first.
 func certificateText(err error) string {
 	invalid, isInvalid := errors.AsType[x509.CertificateInvalidError](err)
@@ -173,8 +172,8 @@ func certificateText(err error) string {
 // notTLS describes a peer that responds to a handshake in another protocol.
 const notTLS = "it does not speak TLS"
 
-// tlsText is for a handshake that failed, and for alerts, by their names in RFC 8446, 6. Numbers stand for alerts for
-// which crypto/tls has no constant.
+// tlsText describes a failed handshake, and alerts by their names in RFC 8446, 6. Numbers stand for alerts for which
+// crypto/tls has no constant.
 func tlsText(err error) string {
 	if hasType[tls.RecordHeaderError](err) {
 		return notTLS
@@ -222,7 +221,7 @@ func alert(err error) (tls.AlertError, bool) {
 	return 0, false
 }
 
-// http1Text is for a response that cannot be read (RFC 9112).
+// http1Text describes a response that cannot be read (RFC 9112).
 func http1Text(err error) string {
 	if odd, ok := errors.AsType[http1.Error](err); ok && odd != http1.ErrEnded {
 		return odd.Error()
@@ -230,8 +229,8 @@ func http1Text(err error) string {
 	return ""
 }
 
-// http2Text is for the errors of HTTP/2 and their codes (RFC 9113, 7). net/http exports few types of them, so the
-// beginnings of its texts are compared. A test holds them against the library that is built in.
+// http2Text describes errors of HTTP/2 and their codes (RFC 9113, 7). net/http exports few types of them, so the
+// beginnings of its texts are compared. A test compares them with the library that is built in.
 func http2Text(err error) string {
 	code, ok := http2Code(err)
 	switch {
@@ -249,8 +248,8 @@ func http2Text(err error) string {
 	})
 }
 
-// socksText is for the replies of SOCKS proxies (RFC 1928, 6; RFC 1929). x/net/proxy keeps only their texts.
-// Host and port of the reply are left out: they are the proxy's.
+// socksText describes the replies of SOCKS proxies (RFC 1928, 6; RFC 1929). x/net/proxy keeps only their texts. Host
+// and port of the reply are left out: they are the proxy's.
 func socksText(err error) string {
 	text := innermost(err).Error()
 	if reply, ok := strings.CutPrefix(text, "unknown error "); ok {

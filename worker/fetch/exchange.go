@@ -25,12 +25,12 @@ var (
 	errMatch     = errors.New("the pattern of the job's ban takes too long for this body")
 )
 
-// deniedError tells that a redirect leads to where no fetch may go.
+// deniedError says that a redirect leads to a URL that may not be fetched.
 type deniedError struct{ reason string }
 
 func (e *deniedError) Error() string { return e.reason }
 
-// locationError tells that the Location of a redirect is no URL.
+// locationError says that the Location of a redirect is no URL.
 type locationError struct{ reason string }
 
 func (e *locationError) Error() string { return e.reason }
@@ -42,7 +42,7 @@ type exchanges struct {
 	run   *run
 	proxy *url.URL      // nil when direct; with the word of the exit filled in
 	alone bool          // no other attempt uses its connections
-	kept  *conn         // of an attempt alone: what its latest hop leaves to the next one
+	kept  *conn         // of an attempt alone: the connection that the latest exchange leaves to the next one
 	ttl   time.Duration // how long its connections may be idle; zero means as long as any
 
 	started         time.Time
@@ -58,7 +58,7 @@ type exchanges struct {
 	begun           atomic.Bool   // a response has begun
 	readToken       chan struct{} // holds a value while one of two attempts reads a response; nil without another attempt
 	holdsReadToken  bool
-	missedReadToken bool            // the context ended before the turn came
+	missedReadToken bool            // the context ended before the read token came
 	received        int64           // bytes on the wire
 	ended           bool            // the newest connection was closed by its other end
 	otherProtocol   otherProtocol   // what came on the newest connection instead of HTTP
@@ -78,7 +78,8 @@ type exchanges struct {
 	matched         bool // the body matches the pattern of the job's ban
 	err             error
 	cause           error // why the context ended, if it did
-	// ender is what a watch ended the context for. A context that takes a cause would be one more for each attempt.
+	// ender is the error for which a watch ended the context. A context with a cause would be one more allocation for
+	// each attempt.
 	ender atomic.Pointer[error]
 }
 
@@ -114,7 +115,7 @@ func (x *exchanges) do(ctx context.Context) {
 	}
 	x.stall.timeout, x.stall.end = r.f.cfg.StallTimeout, end
 	x.first.start(timeout, end)
-	defer x.first.stop() // also when what came makes gofer panic: the watch keeps all of x alive
+	defer x.first.stop() // also after a panic: the watch would keep all of x alive
 	x.err = x.follow(ctx)
 	x.exceeded = x.first.stop()
 	if deadline, _ := ctx.Deadline(); x.err != nil && !time.Now().Before(deadline) {
@@ -149,7 +150,7 @@ func (x *exchanges) follow(ctx context.Context) error {
 		if n > 0 {
 			x.host = hostPort(x.target)
 		}
-		// A response of the exchange before must not be taken for that of one that fails.
+		// If this exchange fails, the response of the one before must not count as its own.
 		x.resp = nil
 		next, err := x.exchangeOnce(ctx, req, n)
 		if err != nil || next == nil {
@@ -167,7 +168,7 @@ type request struct {
 	body   []byte
 }
 
-// firstRequest is the request of the job. Jobs without a header of their own have one in common.
+// firstRequest is the request of the job. Jobs without headers share one header.
 func (r *run) firstRequest() request {
 	header := r.f.header
 	if len(r.job.Headers) > 0 {
@@ -187,7 +188,7 @@ func (x *exchanges) exchangeOnce(ctx context.Context, req request, n int) (next 
 	}
 	x.firstByte = time.Duration(x.spent[waiting].Load() - waited)
 	reusable := false
-	defer func() { x.giveBack(l, reusable) }() // also when what came made us panic
+	defer func() { x.giveBack(l, reusable) }() // also after a panic
 	if next, err = x.redirect(ctx, l, req, n); err == nil && next == nil {
 		x.header, x.fields = x.resp.Header, x.resp.Fields
 		if err = x.acquireReadToken(ctx, l); err == nil {

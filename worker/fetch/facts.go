@@ -16,9 +16,9 @@ type facts struct {
 	responded     bool // a response came, though perhaps too large a one
 	stopped       bool // the job was stopped, or its time was over
 	timeout       bool // the attempt's time was over, or the job's
-	jobTimeout    bool // it was the job's, and the attempt had not had all of its own
+	jobTimeout    bool // the job's time was over before the attempt had used up its own
 	phase         phase
-	host          string // where redirects led to; empty without one
+	host          string // host and port that redirects led to; empty without a redirect
 	status        int
 	header        http.Header
 	refused       *connectRefused
@@ -33,15 +33,15 @@ type facts struct {
 	missedReadToken bool          // time ran out while the attempt beside it read its response
 	exceeded        time.Duration // the first-byte timeout that ended the attempt; zero if none did
 	learnt          bool          // that timeout was learnt
-	learntTimeout   bool          // and the site never answered within it
+	learntTimeout   bool          // the learnt timeout ended the attempt, and the site never answered within it
 	ended           bool          // the other end closed the connection: what seems malformed may have been cut
 	ban             bool          // by the job's own rule
 	fleetBan        bool          // by the fleet's list
-	rule            uint64        // the key of the one of them that holds
+	rule            uint64        // the key of the rule that matched
 	retryable       bool
 	proven          bool // the response came over TLS with the target
 	refusedThrough  int  // through how many proxies the target's certificate was refused so far
-	// retryAfter is the least wait that was asked for.
+	// retryAfter is the shortest delay that the target asked for.
 	retryAfter time.Duration
 	latency    time.Duration
 	// dialTime and resolveTime are the parts of latency that it took to reach the proxy, or the target of a direct fetch, and to
@@ -136,6 +136,6 @@ func (f facts) targetStatus() int {
 	return f.status
 }
 
-// isMostOf reports whether a part of an attempt took more than half of the attempt's time. Whoever took most of the time
-// is blamed for a timeout. Half of the time is a bound that at most one part can exceed.
+// isMostOf reports whether a part of an attempt took more than half of the attempt's time. The party that took most of
+// the time is blamed for a timeout. Half of the time is a bound that at most one part can exceed.
 func (f facts) isMostOf(part time.Duration) bool { return part > f.latency/2 }

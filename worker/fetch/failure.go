@@ -16,7 +16,7 @@ import (
 	"github.com/gofer-mq/gofer/worker/fetch/http1"
 )
 
-// judgeDirect is for a failure without a proxy: there is nobody else to blame.
+// judgeDirect judges a failure of a direct fetch: only the target can be to blame.
 func judgeDirect(f facts) blame {
 	var dns *net.DNSError
 	switch {
@@ -35,8 +35,8 @@ func judgeDirect(f facts) blame {
 	return blameTarget("connect", "the target failed in phase "+f.phase.String()+": "+brief(f.err))
 }
 
-// judgeLocal is for a failure of this host, which is neither the proxy's nor the target's. Such an attempt is not counted
-// unless the request was sent: another proxy is tried at once.
+// judgeLocal judges a failure of this host, which is neither the proxy's nor the target's. Such an attempt is not
+// counted unless the request was sent: another proxy is tried at once.
 func judgeLocal(f facts) blame {
 	// The request has not left this host, so the attempt is made again through another proxy unless it was sent
 	// before.
@@ -77,8 +77,8 @@ func (f facts) lacksMemory() bool {
 	return errors.Is(f.err, errMemory) || f.isMostOf(f.memoryTime) && (f.outOfTime() || hungUp(f.err))
 }
 
-// shortage is what a host has used up; zero for any other error. EAGAIN is what Linux says when all ports are
-// in use. The errors come wrapped by net and os, so they are compared by errors.Is.
+// shortage returns the error number of a resource that this host has used up; zero for any other error. Linux returns
+// EAGAIN when all ports are in use. The errors come wrapped by net and os, so they are compared by errors.Is.
 func shortage(err error) syscall.Errno {
 	for _, errno := range []syscall.Errno{
 		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ENOSPC, syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EAGAIN,
@@ -90,7 +90,7 @@ func shortage(err error) syscall.Errno {
 	return 0
 }
 
-// outOfTime reports whether the failure is that time ran out: the attempt's, or the job's.
+// outOfTime reports whether the attempt failed because its time, or the job's, was over.
 func (f facts) outOfTime() bool {
 	return f.timeout || errors.Is(f.err, context.DeadlineExceeded) || errors.Is(f.err, os.ErrDeadlineExceeded)
 }
@@ -110,9 +110,9 @@ func (f facts) timeoutText() string {
 // half around the globe takes less.
 const minDialTime = time.Second
 
-// judgeTimeout goes by the time that each party took, and not by the phase in which time ran out. A proxy that accepts a
-// connection at once has no part in what targets do, over however many redirects. A job may allow less time than any
-// proxy needs; that is not the proxy's fault.
+// judgeTimeout judges by the time that each party took, and not by the phase in which time ran out. A proxy that
+// accepts a connection at once has no part in what targets do, over however many redirects. A job may allow less time
+// than any proxy needs; that is not the proxy's fault.
 func judgeTimeout(f facts) blame {
 	// A job that allows less than minDialTime in all says nothing about the proxy.
 	if f.isMostOf(f.dialTime) && (!f.jobTimeout || f.latency >= minDialTime) {
@@ -141,7 +141,7 @@ func judgeRefusal(f facts) blame {
 		b.trip = max(time.Second, RetryAfter(f.refused.header.Get("Retry-After"), time.Now()))
 		return b
 	case status == http.StatusInternalServerError, status >= 502 && status <= 504:
-		// By 500 tinyproxy says that it cannot reach the target.
+		// tinyproxy answers 500 when it cannot reach the target.
 		if fault, known := proxyStatus(f.refused.header); known {
 			return fault
 		}
@@ -165,7 +165,7 @@ func proxyStatus(h http.Header) (blame, bool) {
 			return blameTargetByProxy("the proxy says that the target cannot be reached"), true
 		}
 	}
-	// ERR_CANNOT_FORWARD is not among them: by that squid 5 says also that the target's name does not exist.
+	// ERR_CANNOT_FORWARD is not among them: squid 5 also uses it for a target whose name does not exist.
 	for _, word := range []string{"proxy_internal_", "proxy_configuration_", "connection_limit_reached"} {
 		if strings.Contains(said, word) {
 			return blameProxy("proxy_refused", "the proxy says that it has failed itself"), true
@@ -174,8 +174,7 @@ func proxyStatus(h http.Header) (blame, bool) {
 	return blame{}, false
 }
 
-// judgeFailure is for a failure on the way through a proxy, before a complete response. The cases go from what names the
-// culprit to what does not.
+// judgeFailure judges a failure through a proxy, before a complete response. Cases that show who failed come first.
 func judgeFailure(f facts) blame {
 	var op *net.OpError
 	dialled := errors.As(f.err, &op) && op.Op == "proxyconnect"
@@ -212,10 +211,10 @@ func judgeFailure(f facts) blame {
 	return judgeExchange(f)
 }
 
-// judgeExchange is for a failure after the proxy had taken the request, or had opened a tunnel for it. The
-// bytes may be the proxy's or the target's, so nearly all of these are unclear. Only a proxy that closed a
-// plain request without an answer is followed by a failover. In all other cases the target may be overloaded,
-// so the next attempt waits.
+// judgeExchange judges a failure after the proxy had taken the request, or had opened a tunnel for it. The bytes may be
+// the proxy's or the target's, so nearly all of these are unclear. A failover follows only if the proxy closed the
+// connection of a plain request without a response. In all other cases the target may be overloaded, so the next
+// attempt waits.
 func judgeExchange(f facts) blame {
 	switch words := brief(f.err); {
 	case errors.Is(f.err, errDecode):
@@ -253,7 +252,7 @@ func (f facts) tryTLS() string {
 	return ""
 }
 
-// tryOther is tryTLS for a proxy that hung up: one of SOCKS does so, too, when it is spoken to in HTTP.
+// tryOther is tryTLS for a proxy that hung up: a SOCKS proxy does so, too, when it receives HTTP.
 func (f facts) tryOther() string {
 	if hint := f.tryTLS(); hint != "" {
 		return hint + ", and if it speaks SOCKS, as socks5://"
@@ -261,8 +260,9 @@ func (f facts) tryOther() string {
 	return ""
 }
 
-// judgeProxyTLS is for TLS with a proxy that is listed as https. A certificate or another protocol does not change by
-// itself, so the breaker opens at once. An alert may be caused by load, so it does not open the breaker by itself.
+// judgeProxyTLS judges a failure of TLS with a proxy that is listed as https. A certificate or another protocol does
+// not change by itself, so the breaker opens at once. An alert may be caused by load, so it does not open the breaker
+// by itself.
 func judgeProxyTLS(f facts) blame {
 	b := blameProxy("proxy_tls", "TLS with the proxy failed: ")
 	switch certificate, text := certificateText(f.err), brief(f.err); {
@@ -299,7 +299,7 @@ func judgeSocks(f facts, op *net.OpError) blame {
 	}
 }
 
-// judgeSocksFailure is for a SOCKS proxy that failed before it said anything about the target.
+// judgeSocksFailure judges a SOCKS proxy that failed before it said anything about the target.
 func judgeSocksFailure(f facts, op *net.OpError, words string) blame {
 	switch {
 	case f.outOfTime():
@@ -318,6 +318,6 @@ func judgeSocksFailure(f facts, op *net.OpError, words string) blame {
 func untrusted(err error) bool {
 	var cert *tls.CertificateVerificationError
 	var op *net.OpError
-	// A certificate of the proxy's own is excluded: judgeProxyTLS is about that.
+	// A certificate of the proxy itself is excluded: judgeProxyTLS judges it.
 	return errors.As(err, &cert) && (!errors.As(err, &op) || op.Op != "proxyconnect")
 }

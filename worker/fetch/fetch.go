@@ -2,7 +2,7 @@
 //
 // Each act has one home: retry.go decides when a job is tried again, exchange.go does one HTTP exchange through one proxy,
 // blame.go says whose fault a failure was. A connection belongs to one attempt at a time and leads through exactly the proxy
-// that was picked for it: nothing is retried, redialled through another proxy or redirected behind our back.
+// that was picked for it: no library retries, redials through another proxy or follows a redirect by itself.
 package fetch
 
 import (
@@ -76,7 +76,7 @@ func (f *Fetcher) Do(ctx context.Context, job jobs.Job, progress jobs.Progress) 
 	return outcome
 }
 
-// handOverMemory leaves the memory of the result's body to whoever stores the result, and releases the rest.
+// handOverMemory leaves the memory of the result's body to the caller, which stores the result, and releases the rest.
 func (r *run) handOverMemory(outcome *jobs.RunOutcome) {
 	// Most runs hold none: small bodies are not counted.
 	if r.memory.holds() == 0 {
@@ -97,19 +97,19 @@ type run struct {
 	policy   jobs.Policy
 	progress jobs.Progress
 
-	endedEarly    []earlyEnd              // since the last answer: the attempts that the learnt bound ended
+	endedEarly    []earlyEnd              // the attempts since the last response that the learnt bound ended
 	underWay      int                     // attempts that have begun and are not in progress yet
 	flights       int                     // all that have begun in this run
 	last          *attempt                // the newest one that ended
 	began         time.Time               // when the attempt under way began
-	url           string                  // where it got to
+	url           string                  // the URL that the attempt came to
 	keptResponse  *response               // the newest response that is a ban by the fleet's list
 	failoverLease *rotation.Lease         // a lease for the next attempt, if it is a failover
 	unreachable   []string                // the proxies that this host could not open a connection to
 	refusedCerts  map[string]*refusedCert // what was refused as the target's certificate, by the proxy's id
 	isSiteTest    bool                    // the attempt tests a site that rests
-	// Of an attempt whose hedge went on after it had ended, or the reverse: what its response asked for, and whether it had one.
-	// Zero if the latest attempt had none beside it.
+	// Of the attempt that ended first of an attempt and its hedge: the delay that its response asked for, and whether
+	// it had a response. Zero if the latest attempt had no hedge.
 	otherRetryAfter time.Duration
 	otherResponded  bool
 	memory          memoryAccount // of the responses and decoders

@@ -19,11 +19,12 @@ const (
 	learntQuantile = 0.99
 	learntFactor   = 4
 	minLearnt      = 2 * time.Second
-	// timeoutFactor is how many times the bound an attempt counts that the bound ended: what was waited for may have come then.
+	// timeoutFactor is the multiple of the bound as which an attempt counts that the bound ended: its first byte may
+	// have come then.
 	timeoutFactor = 2
-	// recheck is how often an attempt that has no bound yet is looked at.
+	// recheck is how often an attempt without a bound is checked again.
 	recheck = time.Second
-	// settle is the pause before an attempt is ended: a phase and its beginning are not stored in one step.
+	// settle is the pause before an attempt is ended: a phase and its beginning are stored in two steps.
 	settle = time.Millisecond
 )
 
@@ -40,7 +41,7 @@ type firstByteWatch struct {
 	mu        sync.Mutex  // guards the fields below; the timer has a goroutine of its own
 	timer     *time.Timer // nil before start, and if the attempt's timeout is shorter than any bound
 	stopped   bool
-	site      string        // that is asked now
+	site      string        // of the present exchange
 	suspected time.Duration // when the phase began that seemed to take too long, plus one
 	exceeded  time.Duration // the bound that ended the attempt; zero if none did
 }
@@ -81,21 +82,22 @@ func (w *firstByteWatch) start(timeout time.Duration, end context.CancelCauseFun
 	}
 }
 
-// isBoundLearnt reports whether another attempt may follow this one at once, so that it may be given up early: the request can be
-// repeated, an attempt is left, the job leaves the choice of a proxy open, and the attempt is no test of a site.
+// isBoundLearnt reports whether another attempt may follow this one at once, so that this one may be ended early: the
+// request can be repeated, an attempt is left, the job leaves the choice of a proxy open, and the attempt is no test of
+// a site.
 func (r *run) isBoundLearnt(lease *rotation.Lease) bool {
 	isSafe := r.job.Method == "GET" || r.job.Method == "HEAD"
 	return isSafe && !r.isSiteTest && lease.Proxy() != nil && r.job.Proxy.ID == "" && r.begunAttempts() < r.policy.MaxAttempts
 }
 
-// ask notes that another site is asked now.
+// ask records that the next exchange is with another site.
 func (w *firstByteWatch) ask(site string) {
 	if w == nil {
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	// The bound of the new site holds from the next check on.
+	// The bound of the new site applies from the next check on.
 	w.site = site
 }
 
@@ -152,7 +154,7 @@ func (w *firstByteWatch) judge() (wait, bound time.Duration) {
 		return recheck, 0
 	case left > 0:
 		return left, 0
-	// The phase and its beginning are two atomics, so this pair may be torn. A second look after a moment settles it.
+	// The phase and its beginning are two atomics, so this pair may be torn. A second check after a moment is certain.
 	case w.suspected != began+1:
 		w.suspected = began + 1
 		return settle, 0
@@ -170,8 +172,8 @@ func (w *firstByteWatch) least() time.Duration {
 	return minLearnt
 }
 
-// bound returns the bound that holds now. Zero means none: too little is known of the site, or the bound would not end
-// the attempt before its own timeout does.
+// bound returns the current bound. Zero means none: too little is known of the site, or the bound would not end the
+// attempt before its own timeout does.
 func (w *firstByteWatch) bound() time.Duration {
 	if w.fixed > 0 {
 		return w.fixed

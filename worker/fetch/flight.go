@@ -10,7 +10,7 @@ import (
 )
 
 // flight is an attempt that has begun. Its exchanges may run in a goroutine of their own. All other fields belong to the
-// goroutine of the run. Whoever starts the goroutine waits for it.
+// goroutine of the run. The function that starts the goroutine waits for it.
 type flight struct {
 	lease   *rotation.Lease
 	started time.Time
@@ -18,14 +18,14 @@ type flight struct {
 	serial  int // of the flight in its run: no other one has it
 	x       *exchanges
 
-	// Of one that runs beside another:
+	// Of an attempt that runs beside another one:
 	cancel   context.CancelCauseFunc
 	ended    chan struct{} // closed when the exchanges have ended
 	panicked string        // what ended the goroutine of the exchanges, with its stack; set before ended is closed
 	// overBound is the bound by which the run ended it after another attempt had brought the result; zero if it did not.
 	overBound time.Duration
 
-	// Of one that ended by itself:
+	// Of an attempt that ended by itself:
 	facts facts
 	blame blame
 }
@@ -57,7 +57,7 @@ func (a *flight) start(ctx context.Context) {
 	}()
 }
 
-// await waits for the exchanges, and carries a panic on to the goroutine of the run.
+// await waits for the exchanges, and raises their panic again in the goroutine of the run.
 func (a *flight) await() {
 	<-a.ended
 	if a.panicked != "" {
@@ -77,5 +77,5 @@ func (r *run) conclude(ctx context.Context, a *flight) *flight {
 	return a
 }
 
-// isStopped reports whether the attempt was ended from outside, without a fault of anybody. It then counts for nobody.
+// isStopped reports whether the attempt was ended from outside. Such an attempt blames nobody and counts for nothing.
 func (a *flight) isStopped() bool { return a.facts.stopped && !a.facts.timeout }

@@ -10,7 +10,7 @@ import (
 	"github.com/gofer-mq/gofer/rotation/sites"
 )
 
-// viaDirect is what a direct attempt is known by among the proxies; no proxy has such an id.
+// viaDirect stands for a direct attempt where a proxy's id is expected; no proxy has this id.
 const viaDirect = "(direct)"
 
 // siteName returns the site of a URL: host and port, the default port left out. A name has no final dot, and an IPv6
@@ -43,7 +43,7 @@ func (r *run) enterSite() (visit sites.Visit, end jobs.RunOutcome, refused bool)
 	}
 	name := siteName(r.job.Target())
 	visit, refusal, events := table.Enter(name, sites.Ask{MaxDuration: timeout + testSlack, Released: r.progress.Released})
-	r.progress.Released = false // a release is good for one visit
+	r.progress.Released = false // a release allows one visit
 	r.siteChanged(events)
 	r.isSiteTest = visit.Test()
 	if refusal == nil {
@@ -143,7 +143,7 @@ func (r *run) reportToSite(visit *sites.Visit, x *exchanges, f facts, b blame) {
 		return
 	}
 	o := sites.Outcome{Kind: siteKind(f, b), Via: r.via(r.last.Attempt), Took: f.latency, JobTimeout: f.jobTimeout, Routes: r.routes()}
-	if !b.local { // one that this host could not begin is no attempt at the site
+	if !b.local { // an attempt that this host could not begin says nothing about the site
 		o.Count = siteCount(&r.last.Attempt, f.ban || f.fleetBan)
 	}
 	if r.job.Proxy.Direct {
@@ -154,16 +154,16 @@ func (r *run) reportToSite(visit *sites.Visit, x *exchanges, f facts, b blame) {
 	}
 	// A response through either of the two proves that the site answers.
 	if o.Kind == sites.Failed && r.otherResponded {
-		o.Kind = sites.Answered // through the attempt beside this one
+		o.Kind = sites.Answered // the other attempt of the pair got a response
 	}
 	if o.Kind == sites.Failed || o.Kind == sites.Gateway {
-		// In an outage of the own network every site seems to fail, which the table must know.
+		// In an outage every site seems to fail, so the table is told.
 		_, o.Outage = r.f.cfg.Pool.Outage()
 	}
 	r.siteChanged(visit.Report(o))
 }
 
-// siteCount is what people read of an attempt at a site.
+// siteCount returns what the tally of the site counts of an attempt.
 func siteCount(a *jobs.Attempt, ban bool) sites.Count {
 	c := sites.Count{Class: sites.ClassNone, Ban: ban, Error: a.Error}
 	switch jobs.StatusClass(a.Status) {
@@ -190,10 +190,10 @@ func siteCount(a *jobs.Attempt, ban bool) sites.Count {
 	return c
 }
 
-// routes returns how many ways there are now to reach a site: the proxies with a closed breaker, and the direct way if
-// the job takes it. Zero means many. A site that fails through every one of few routes is soon found to be down.
+// routes returns how many routes to a site there are now: the proxies with a closed breaker, and the direct route if
+// the job uses it. Zero means many. A site that fails through every one of few routes is soon found to be down.
 func (r *run) routes() int {
-	// A gateway has as many ways as exits, which nobody knows.
+	// A gateway has as many routes as exits, and their number is unknown.
 	if r.f.cfg.Pool.HasGateways() {
 		return 0
 	}
@@ -216,7 +216,7 @@ func siteKind(f facts, b blame) sites.Kind {
 		return sites.Answered
 	case errors.As(f.err, &location), b.end != "" && b.kind == rotation.Relayed:
 		return sites.Answered
-	case f.learntTimeout: // the site may need longer than what is known of it
+	case f.learntTimeout: // the site may need longer than the learnt bound
 		return sites.NoEvidence
 	case b.fault == jobs.FaultTarget, b.fault == jobs.FaultPair, b.fault == jobs.FaultUnclear:
 		return sites.Failed

@@ -23,19 +23,19 @@ func (b blame) atGateway(lease *rotation.Lease, status int) blame {
 	case b.kind == rotation.ProxyFault && (b.reason == "connect" || b.reason == "proxy_tls"):
 		b.gateway = true
 	case b.kind == rotation.Unclear && b.fault == jobs.FaultTarget:
-		b.kind = rotation.TargetFault // the gateway says so, which works
+		b.kind = rotation.TargetFault // the gateway works, and reports the target as unreachable
 	case b.kind == rotation.Neutral && b.fault == jobs.FaultUnclear:
-		b.kind = rotation.Unclear // a certificate: of two exits one may replace it
+		b.kind = rotation.Unclear // one exit may replace certificates
 	case b.reason == "status_5xx" && status == http.StatusServiceUnavailable:
-		b.kind = rotation.TargetFault // exits that fail say 502 or 504
+		b.kind = rotation.TargetFault // a failing exit shows as 502 or 504
 	case b.trip > 0:
-		b.trip, b.failover = 0, false // too many requests: the next word would get the same answer
+		b.trip, b.failover = 0, false // too many requests: the next word would get the same response
 	}
 	return b
 }
 
-// refusedRegion is for a gateway that refuses the region that the job asks for, and works elsewhere. Nobody is at fault,
-// and other proxies are tried.
+// refusedRegion judges a gateway that refuses the region that the job asks for, and works in others. Nobody is at
+// fault, and other proxies are tried.
 func refusedRegion() blame {
 	return blame{reason: "region_refused", text: "the gateway refuses the region that the job asks for (407)", failover: true, unsent: true}
 }
@@ -64,8 +64,8 @@ func (r *run) failedExits() (words []string) {
 }
 
 // exitKey returns a key that differs for different exits: the id of a proxy with one exit, and for a gateway its id with
-// the word of the exit or the serial number of the attempt. The number in the job's history does not do: an attempt that
-// costs the job nothing gives it to the next one.
+// the word of the exit or the serial number of the attempt. The number in the job's history does not suffice: an
+// attempt that costs the job nothing leaves its number to the next one.
 func (a *flight) exitKey() string {
 	switch {
 	case !a.lease.IsGateway():
@@ -88,5 +88,5 @@ func (r *run) via(a jobs.Attempt) string {
 	return a.Proxy
 }
 
-// exitMark stands in no id of a proxy.
+// exitMark separates the id and the exit. No id of a proxy contains it.
 const exitMark = "/"

@@ -40,7 +40,8 @@ func hasField(header map[string][]string, name string) bool {
 
 // keepHeader copies to next, the request of a redirect, the fields of the last request that still apply. Fields that
 // describe a body go only along with the body. Across origins only those fields go along that say nothing about the user:
-// Authorization and cookies of the job never leave their origin, also not after a way back.
+// Authorization and cookies of the job never leave their origin, and are not sent again when a later redirect returns
+// to it.
 func (x *exchanges) keepHeader(next *request, last request, sameOrigin bool) {
 	x.leftOrigin = x.leftOrigin || !sameOrigin
 	for name, values := range last.header {

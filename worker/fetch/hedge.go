@@ -15,12 +15,12 @@ import (
 var errLost = errors.New("another attempt was faster")
 
 const (
-	// The time after which a hedge begins by itself is the quantile hedgeQuantile of the site's times, and at least minHedge.
+	// The delay of an automatic hedge is the quantile hedgeQuantile of the site's times, and at least minHedge.
 	hedgeQuantile = 0.98
 	minHedge      = 50 * time.Millisecond
 )
 
-// hedges counts hedges by what became of them. The zero value has none; it may be shared between goroutines.
+// hedges counts hedges by their outcome. The zero value has none; it may be shared between goroutines.
 type hedges struct{ won, lost, failed atomic.Int64 }
 
 // count counts a hedged attempt of a job that got its result: won is true if the hedge brought it.
@@ -32,27 +32,27 @@ func (h *hedges) count(won bool) {
 	h.lost.Add(1)
 }
 
-// Hedges is how many hedges brought the result of their job, were slower than the attempt beside them, or brought none like that
-// one.
+// Hedges returns how many hedges brought their job's result, how many were slower than the first attempt, and how many
+// failed like it.
 func (f *Fetcher) Hedges() (won, lost, failed int64) {
 	return f.hedges.won.Load(), f.hedges.lost.Load(), f.hedges.failed.Load()
 }
 
 // pair is an attempt and its hedge, an attempt that begins beside it when its first byte takes too long. Each runs in a goroutine
-// of its own. They share the turn to read a response, and nothing else.
+// of its own. They share the read token, and nothing else.
 type pair struct {
 	run       *run
 	isAuto    bool
-	delay     time.Duration // without a first byte; if it is learnt, the latest that was asked for
+	delay     time.Duration // without a first byte, after which the hedge begins; if it is learnt, its latest value
 	readToken chan struct{}
 
 	first, hedge *flight
 	winner       *flight          // the one that decides; nil while there is no hedge
-	release      func(began bool) // of the hedge, by the limits of its domain
+	release      func(began bool) // releases the hedge from the limits of its domain
 }
 
 // race makes an attempt, and a hedge beside it if the first byte takes too long. It returns the one that decides what
-// becomes of the job. The other one is then in the job's history already, or counts for nobody.
+// becomes of the job. The other one is then in the job's history already, or counts for nothing.
 func (r *run) race(ctx context.Context, lease *rotation.Lease) *flight {
 	first := r.newFlight(lease)
 	if !r.mayHedge() {
@@ -153,7 +153,7 @@ func (p *pair) beginHedge(ctx context.Context) bool {
 	r := p.run
 	need := r.need()
 	need.NoLastResort, need.Beside = true, true
-	if !p.first.lease.IsGateway() { // which has other exits
+	if !p.first.lease.IsGateway() { // a gateway has other exits
 		need.Exclude = append(need.Exclude, p.first.lease.ID())
 	}
 	if !r.f.cfg.Pool.CanPick(need) || !r.f.budget.hedge(p.isAuto) {
@@ -210,9 +210,9 @@ func (a *flight) isDecisive() bool {
 	return a.blame.end != "" || a.blame.isResult && !a.blame.isFleetBan
 }
 
-// end ends an attempt that lost, and puts it into the job's history. It usually cancels the attempt. A proxy whose
-// attempts lose again and again before their first byte may be dead, which nobody would find out. Then the attempt goes
-// on until its bound.
+// end ends an attempt that lost, and adds it to the job's history. It usually cancels the attempt. But a proxy whose
+// attempts always lose before their first byte may be dead, and no cancelled attempt would show it. So from time to
+// time such an attempt goes on until its bound.
 func (p *pair) end(ctx context.Context, a, winner *flight) {
 	r := p.run
 	bound, isLearnt := r.learntBound(siteName(r.job.Target())), r.firstByteTimeout() == jobs.Auto
@@ -245,9 +245,9 @@ func (p *pair) end(ctx context.Context, a, winner *flight) {
 	r.recordAttempt(a, true)
 }
 
-// learnDelay notes that the first attempt took longer than the delay after which the hedge began. A learnt delay counts
-// as itself. If the whole time until the hedge won counted, the delay would grow from hedge to hedge at sites where more
-// attempts are slow than the quantile expects.
+// learnDelay notes that the first attempt took longer than the delay after which the hedge began. A learnt delay is
+// recorded as the attempt's time. If the whole time until the hedge won counted, the delay would grow from hedge to
+// hedge at sites where more attempts are slow than the quantile expects.
 func (p *pair) learnDelay() {
 	waited := p.delay
 	if !p.isAuto {

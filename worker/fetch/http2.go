@@ -32,7 +32,7 @@ func http2Name(code uint32) string {
 	return "error " + strconv.FormatUint(uint64(code), 10)
 }
 
-// streamError has the shape of net/http's own, which errors.As converts into it.
+// streamError has the fields of net/http's own type, so that errors.As converts that into it.
 type streamError struct {
 	StreamID uint32
 	Code     uint32
@@ -75,7 +75,7 @@ func http2CodeText(text string) string {
 	return ""
 }
 
-// isMalformedHTTP2 reports whether it was our side that ended a stream, because of what the server sent.
+// isMalformedHTTP2 reports whether gofer's side ended a stream, because of what the server sent.
 func isMalformedHTTP2(err error) bool {
 	stream, ok := errors.AsType[streamError](err)
 	return ok && stream.Cause != nil && stream.Cause.Error() != "received from peer"
@@ -91,7 +91,7 @@ func isUnprocessed(err error) bool {
 		strings.HasPrefix(text, "http2: Transport received Server's graceful shutdown GOAWAY")
 }
 
-// givenKey is the context's key of the connection that a Transport is to take.
+// givenKey is the key of a context's value: the connection that a Transport uses.
 type givenKey struct{}
 
 // newHTTP2 makes a Transport that dials nothing: it speaks HTTP/2 on the connection that its context carries. So net/http
@@ -105,7 +105,7 @@ func newHTTP2() *http.Transport {
 			}
 			return nc, nil
 		},
-		// What has come and is not read yet is held in memory that nobody counts.
+		// Received data that is not read yet takes memory outside the memory budget.
 		HTTP2:             &http.HTTP2Config{MaxReceiveBufferPerStream: 512 << 10, MaxReceiveBufferPerConnection: 1 << 20},
 		ForceAttemptHTTP2: true, DisableCompression: true, MaxResponseHeaderBytes: maxHeaderBytes,
 	}

@@ -12,10 +12,10 @@ import (
 	"github.com/klauspost/compress/flate"
 )
 
-// What is wrong with data in gzip or deflate.
+// The errors of gzip and deflate data.
 var (
-	errFormat   = errors.New("the data does not begin as its coding does")
-	errChecksum = errors.New("the checksum is that of other data")
+	errFormat   = errors.New("the data does not begin like data of its coding")
+	errChecksum = errors.New("the checksum does not fit the data")
 )
 
 // The sizes of what stands before and behind deflated data.
@@ -25,8 +25,9 @@ const (
 )
 
 // inflater reads gzip members (RFC 1952) one after the other, or what servers call deflate: one zlib stream (RFC 1950), as it
-// should be, or the deflated data alone (RFC 1951). It ends before what begins no further member. The packages gzip and zlib
-// do not say whether the data or only the checksum is missing, hence these frames here.
+// should be, or the deflated data alone (RFC 1951). It stops before bytes that begin no further member. The packages
+// gzip and zlib do not say whether the data or only the checksum is missing, so this type reads their headers and
+// trailers itself.
 type inflater struct {
 	isDeflate bool // deflate, and not gzip
 
@@ -37,7 +38,7 @@ type inflater struct {
 	tail  int  // bytes behind the data
 	open  bool // within the data
 	begun bool // a first member was there
-	ended bool // a member's data came to its end, and not its checksum
+	ended bool // a member's data is complete, and its checksum is missing
 }
 
 // newInflater makes an inflater without input; reset gives it one.

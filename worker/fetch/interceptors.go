@@ -11,8 +11,8 @@ const (
 	// maxInterceptors bounds how many suspects are kept, maxRefusedCerts how many certificates of each.
 	maxInterceptors = 1024
 	maxRefusedCerts = 32
-	// interceptedDomains is at how many domains a proxy must show certificates of one issuer to be an interceptor. A publisher or
-	// a site can have a bad certificate of its own, but hardly one for the sites of others.
+	// interceptedDomains is at how many domains a proxy must show certificates of one issuer to be an interceptor. A
+	// publisher or a site may have a bad certificate for its own domain, but hardly for domains of others.
 	interceptedDomains = 3
 )
 
@@ -40,9 +40,9 @@ type interceptors struct {
 	refused map[string][]refusedCert // by the id of the proxy; at most maxInterceptors
 }
 
-// suspect notes a refused certificate of a proxy. It reports whether the proxy is an interceptor: it showed certificates
-// of one issuer at interceptedDomains domains. When the table is full, all suspects are forgotten, since an honest proxy
-// is no worse off and an interceptor is soon found again.
+// suspect records a refused certificate of a proxy. It reports whether the proxy is an interceptor: it showed
+// certificates of one issuer at interceptedDomains domains. When the table is full, all suspects are forgotten, which
+// is harmless: an interceptor is soon found again.
 func (i *interceptors) suspect(id string, cert refusedCert) (isInterceptor bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -67,7 +67,7 @@ func (i *interceptors) suspect(id string, cert refusedCert) (isInterceptor bool)
 	return same >= interceptedDomains
 }
 
-// clear notes that a certificate was good through a proxy. The proxy is then no suspect any more.
+// clear records that a certificate was good through a proxy. The proxy is then no longer a suspect.
 func (i *interceptors) clear(id string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// spareBytes is the room behind a body for the read that finds its end.
+	// spareBytes is the room behind a body for the read that returns io.EOF.
 	spareBytes = 512
 	// maxUncounted is the largest buffer of a body that is not counted: the body goes into a message.
 	maxUncounted = jobs.MaxInlineBody + spareBytes
@@ -25,7 +25,7 @@ var errMemory = errors.New("this worker had no memory free for the body")
 // the runs, and the oldest run is never refused: so runs that hold memory and wait for more cannot block one another. The age
 // of a run begins when it first needs memory, hence only one run at a time holds more than the budget has.
 type memoryBudget struct {
-	// reserve is what only the oldest run may take, so that it rarely takes more than there is.
+	// reserve is the memory that only the oldest run may take, so that it rarely takes more than the budget has.
 	reserve int64
 
 	mu       sync.Mutex       // guards the fields below, and those of every account
@@ -33,7 +33,7 @@ type memoryBudget struct {
 	accounts []*memoryAccount // of the runs that hold memory or wait for it, the oldest first
 }
 
-// memoryAccount is the memory of one run, the bodies of its answers included until the result is stored.
+// memoryAccount is the memory of one run, the the bodies of its responses included until the result is stored.
 type memoryAccount struct {
 	budget  *memoryBudget
 	held    int64
@@ -139,7 +139,7 @@ type memoryShare struct {
 	account *memoryAccount
 	held    int64
 	waited  time.Duration // in all, for memory
-	// pause is called when it has to wait, and what it returns when it goes on.
+	// pause is called before a wait for memory, and the function that it returns after the wait.
 	pause func() (resume func())
 }
 

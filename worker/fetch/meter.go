@@ -73,8 +73,8 @@ const (
 	otherPage                         // text behind a CONNECT that was agreed to
 )
 
-// classify examines the first bytes of a proxy that is spoken to in HTTP without TLS. typed says that its response to
-// CONNECT describes a body, as an error page does: without that, a target may also answer in something else than TLS.
+// classify examines the first bytes from a proxy of plain HTTP. typed says that its response to CONNECT describes a
+// body, as an error page does. Without that, bytes that are no TLS may also be the target's.
 func (m *meter) classify(typed bool) otherProtocol {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -97,5 +97,5 @@ type openError struct {
 	otherProtocol otherProtocol
 }
 
-// Unwrap is why.
+// Unwrap returns the cause.
 func (e *openError) Unwrap() error { return e.error }

@@ -27,7 +27,7 @@ func (o offer) protocols() []string {
 }
 
 // suites returns the cipher suites up to TLS 1.2; nil means those of crypto/tls. RSA key exchange comes last, and never
-// with 3DES or RC4: it lacks forward secrecy, but old servers know nothing else.
+// with 3DES or RC4: it lacks forward secrecy, but old servers support nothing else.
 func (o offer) suites() (ids []uint16) {
 	if !o.rsa {
 		return nil

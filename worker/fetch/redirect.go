@@ -39,10 +39,10 @@ func (x *exchanges) redirect(ctx context.Context, l connLease, req request, n in
 	return x.redirected(req, sameOrigin), nil
 }
 
-// redirectWait is how long the rest of a redirect is waited for. Its head says where to go.
+// redirectWait bounds the wait for the body of a redirect, which is not needed: the header says where to go.
 const redirectWait = 100 * time.Millisecond
 
-// skipBody reads a body that nobody wants, so that its connection can be used again. It gives up after redirectWait or
+// skipBody reads an unwanted body, so that its connection can be used again. It gives up after redirectWait or
 // maxDrained bytes: then a new connection costs less.
 func (x *exchanges) skipBody(l connLease) {
 	body := x.resp.Body

@@ -15,7 +15,7 @@ func (r *run) attempts(ctx context.Context) jobs.RunOutcome {
 	ctx, cancel := r.bound(ctx)
 	defer cancel()
 	defer func() {
-		if r.failoverLease != nil { // the job stopped before its attempt
+		if r.failoverLease != nil { // the job stopped before the failover's attempt
 			r.failoverLease.Release()
 		}
 	}()
@@ -49,8 +49,8 @@ func (r *run) attempts(ctx context.Context) jobs.RunOutcome {
 	return outcome
 }
 
-// isLast returns how a job ends whose next attempt is not made, because no time is left for it, or because the job holds a
-// response that no message carries.
+// isLast reports whether no further attempt is made, and how the job then ends: no time is left, or the job holds a
+// kept response, which no message carries to another run.
 func (r *run) isLast(retry plannedRetry) (outcome jobs.RunOutcome, last bool) {
 	if cause := r.checkDeadline(retry.at); cause != nil {
 		return r.outOfTime(cause), true
@@ -129,9 +129,9 @@ func (r *run) publishRetry(retry plannedRetry) {
 	})
 }
 
-// startTime lets the time of retry.timeout run from now on, unless it runs. It bounds attempts and waits together, the wait for
-// the first proxy and that for a site that rests included. It does not run while the job waits for its first turn at a domain:
-// that wait is the worker's own pace, as if the job were still in its queue.
+// startTime starts the time of retry.timeout, unless it runs already. It bounds attempts and waits together, the wait
+// for the first proxy and that for a site that rests included. It does not run while the job waits for its first
+// reservation at a domain: that wait is like time in the queue.
 func (r *run) startTime(now time.Time) {
 	if r.policy.Timeout > 0 && r.progress.Started.IsZero() {
 		r.progress.Started = now.UTC()
@@ -156,7 +156,7 @@ func (r *run) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithDeadlineCause(ctx, deadline, cause)
 }
 
-// outOfTime ends a job for whose next attempt no time is left.
+// outOfTime ends a job that has no time left for another attempt.
 func (r *run) outOfTime(cause error) jobs.RunOutcome {
 	if errors.Is(cause, errExpired) {
 		return r.failed(jobs.ErrExpired, "the next attempt could not start before the deadline "+r.job.Deadline.UTC().Format(time.RFC3339)+r.lastWait())
@@ -164,7 +164,8 @@ func (r *run) outOfTime(cause error) jobs.RunOutcome {
 	return r.failed(jobs.ErrTimedOut, "the next attempt could not start within retry.timeout "+r.policy.Timeout.String()+r.lastWait())
 }
 
-// lastWait says in words for which proxy the job waited until its time was over. It is empty for a job that waited for none.
+// lastWait describes the wait for a proxy that took the rest of the job's time. It is empty for a job that waited for
+// none.
 func (r *run) lastWait() string {
 	if r.progress.Why == "" {
 		return ""
@@ -172,7 +173,7 @@ func (r *run) lastWait() string {
 	return ", and the job waited for a proxy: " + r.progress.Why
 }
 
-// exhausted ends a job that has had all its attempts, with what the last one met.
+// exhausted ends a job that has had all its attempts, with the failure of the last one.
 func (r *run) exhausted() jobs.RunOutcome {
 	detail := ""
 	if r.last != nil {

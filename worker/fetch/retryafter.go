@@ -10,9 +10,9 @@ import (
 // maxRetryAfter is the longest wait that a target may ask for.
 const maxRetryAfter = 15 * time.Minute
 
-// RetryAfter reads a Retry-After header, in seconds or as a date (RFC 9110, 10.2.3), as a wait from now between nothing and
-// 15 minutes. It reads what lenient clients read: fractions, which are rounded up, and dates in many forms, with or without
-// a day of the week and in any zone. What cannot be read, or lies in the past, is no wait.
+// RetryAfter reads a Retry-After header, in seconds or as a date (RFC 9110, 10.2.3), as a delay from now between zero
+// and 15 minutes. It reads what lenient clients read: fractions, which are rounded up, and dates in many forms, with or
+// without a day of the week and in any zone. What cannot be read, or lies in the past, is no wait.
 func RetryAfter(value string, now time.Time) time.Duration {
 	value = strings.Trim(value, " \t\"'")
 	if seconds, ok := parseSeconds(value); ok {
@@ -37,8 +37,8 @@ func parseSeconds(value string) (float64, bool) {
 	return d.Seconds(), err == nil
 }
 
-// parseDate reads a date in any of the forms of RFC 9110, 5.6.7, RFC 5322 and RFC 3339, and what is like them: its zone may
-// be missing, and stand anywhere.
+// parseDate reads a date in any of the forms of RFC 9110, 5.6.7, RFC 5322 and RFC 3339, and similar forms: the zone may
+// be missing, or stand anywhere.
 func parseDate(value string) (time.Time, bool) {
 	value = strings.ToUpper(value)
 	for _, layout := range []string{time.RFC3339, "2006-01-02 15:04:05Z07:00"} {
@@ -58,7 +58,7 @@ func parseDate(value string) (time.Time, bool) {
 	if offset == "" {
 		offset = "+0000"
 		if n := len(words); n > 0 && strings.Trim(words[n-1], "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == "" {
-			words = words[:n-1] // a zone that nobody knows
+			words = words[:n-1] // an unknown zone
 		}
 	}
 	value = strings.Join(append(words, offset), " ")

@@ -17,9 +17,9 @@ const (
 	stallSteps = 8
 )
 
-// stallWatch ends an attempt when less than minProgress of a response arrives within the timeout. It measures from the first
-// byte of each response until stop, which an informational response calls too: the final one has not begun then. The zero value
-// watches nothing.
+// stallWatch ends an attempt when less than minProgress of a response arrives within the timeout. It measures from the
+// first byte of each response until stop. An informational response also calls stop, because the final response has not
+// begun then. The zero value watches nothing.
 type stallWatch struct {
 	timeout time.Duration // zero or less: nothing is watched
 	end     context.CancelCauseFunc

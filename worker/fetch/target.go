@@ -30,8 +30,8 @@ func hostPort(u jobs.URL) string {
 	return net.JoinHostPort(strings.TrimSuffix(u.Hostname(), "."), port)
 }
 
-// http2URL is the URL for net/http to request u by, in such a way that it writes path and query as they stand: it would
-// re-encode them if they were fields of their own.
+// http2URL returns a URL by which net/http requests u with path and query unchanged: net/http would encode them again
+// if they stood in their own fields.
 func http2URL(u jobs.URL) *url.URL {
 	w := &url.URL{Scheme: u.Scheme(), Host: u.Authority(), Opaque: u.RequestTarget()}
 	if strings.HasPrefix(u.RequestTarget(), "//") {

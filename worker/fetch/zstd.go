@@ -12,7 +12,7 @@ import (
 // maxZstdWindow is the largest window that browsers accept (RFC 8878, 3.1.1.1.2; RFC 9659).
 const maxZstdWindow = 8 << 20
 
-// zstdDecoder reads zstd frames one after the other (RFC 8878) and ends before what begins none.
+// zstdDecoder reads zstd frames one after the other (RFC 8878) and stops before bytes that begin no frame.
 type zstdDecoder struct {
 	zstdFrames
 	data *zstd.Decoder
@@ -104,11 +104,11 @@ func (z *zstdFrames) frame() error {
 // zstdTables is what a zstd decoder takes besides its window: blocks and tables (RFC 8878, 3.1.1.2).
 const zstdTables = 1 << 20
 
-// makeRoom acquires memory for the window of the frame under way. A larger one than is allowed is the decoder's to refuse.
+// makeRoom acquires memory for the window of the frame under way. The decoder refuses a window that is too large.
 func (z *zstdFrames) makeRoom() error {
 	head, _ := z.in.Peek(int(z.left))
 	var info zstd.Header
-	_ = info.Decode(head) // the decoder says what is wrong with it
+	_ = info.Decode(head) // the decoder reports an error itself
 	size := info.WindowSize
 	if info.SingleSegment {
 		size = info.FrameContentSize
@@ -152,7 +152,7 @@ func (z *zstdFrames) block() error {
 	return nil
 }
 
-// tail is for the checksum behind the last block.
+// tail passes on the checksum behind the last block.
 func (z *zstdFrames) tail() error {
 	z.ended, z.next = true, (*zstdFrames).frame
 	if z.checksum {
