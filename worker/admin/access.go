@@ -11,9 +11,8 @@ import (
 	"strings"
 )
 
-// access says who may use a route. The zero value is for everybody, so each route names its access. The access
-// of a route follows from what it does: a scrape needs none, a look at data needs the right to read, and a
-// profile counts as a change.
+// access says who may use a route. The zero value admits everybody, so each route names its access: a scrape needs
+// none, reading data needs reader, and a change or a profile needs changer.
 type access int
 
 const (
@@ -22,7 +21,7 @@ const (
 	changer               // needs the token, or without one a request that certainly comes from this machine's owner
 )
 
-// ErrNoToken is what CheckBind's error wraps when a token would cure it.
+// ErrNoToken is wrapped by an error of CheckBind that a token would repair.
 var ErrNoToken = errors.New("can be reached from other machines, which needs a token")
 
 // CheckBind refuses an address that other machines can reach if there is no token. The error wraps ErrNoToken, or says
@@ -39,8 +38,8 @@ func CheckBind(addr, token string) error {
 	return nil
 }
 
-// allow returns why a request may not be served; nil if it may. It is asked before the body is read, so strangers cost
-// little.
+// allow returns why a request may not be served; nil if it may. It runs before the body is read, so a refused request
+// costs little.
 func (a *admin) allow(r *http.Request, needs access) error {
 	switch {
 	case needs == anyone, needs == reader && !a.remote && loopbackHost(r.Host):
@@ -77,7 +76,7 @@ func (a *admin) allowChange(r *http.Request) error {
 		return forbidden("the request comes from another site's page")
 	}
 	if a.Token != "" {
-		// With a token, the peer and the Host header no longer matter: only who knows the token can send it,
+		// With a token, the peer and the Host header no longer matter: only a client that knows the token can send it,
 		// and a browser never adds it by itself.
 		if a.isToken(bearer(r)) {
 			return nil
@@ -115,9 +114,9 @@ func bearer(r *http.Request) string {
 	return strings.TrimSpace(token)
 }
 
-// notLocal says why a request may come from somewhere else than a program on this machine, or "". The Host header counts
-// because a name that somebody else controls can point to 127.0.0.1 (DNS rebinding). The forwarding headers count because
-// behind a reverse proxy on this machine every peer is local.
+// notLocal returns why a request may come from outside this machine, or "". The Host header counts because any owner of
+// a domain can point a name to 127.0.0.1 (DNS rebinding). The forwarding headers count because behind a reverse proxy
+// on this machine every peer is local.
 func notLocal(r *http.Request) string {
 	if !loopbackAddr(r.RemoteAddr) {
 		return "without a token, changes are taken only from this machine"
@@ -172,8 +171,8 @@ func forbidden(reason string) error {
 	return failure{status: http.StatusForbidden, code: "forbidden", message: reason}
 }
 
-// tooLarge reports whether a body ran into its bound. net/http has answered nothing by then, so the caller
-// chooses the answer.
+// tooLarge reports whether a body exceeded its bound. net/http has answered nothing by then, so the caller chooses the
+// answer.
 func tooLarge(err error) bool {
 	_, ok := errors.AsType[*http.MaxBytesError](err)
 	return ok

@@ -19,13 +19,14 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// Config is what a handler shows and changes. Everything but Pool, Book, Metrics and Policy may be left out. It
-// is not changed after New. Its functions are called from many goroutines at once.
+// Config configures the handler: the values that it shows and the functions that it calls. Everything but Pool, Book,
+// Metrics and Policy may be left out. It is not changed after New. Its functions are called from many goroutines at
+// once.
 type Config struct {
-	// Addr is the address that the listener was asked for. An empty one counts as loopback.
+	// Addr is the configured address of the listener. An empty one counts as loopback.
 	Addr string
-	// Token is demanded for changes, and for reads too when Addr is not loopback. Empty: changes are taken only from
-	// this machine.
+	// Token is required for changes, and for reads too if Addr is not loopback. If it is empty, only this machine may
+	// make changes.
 	Token string
 	// Worker is the worker's name, Version that of the program.
 	Worker, Version string
@@ -39,26 +40,26 @@ type Config struct {
 	Pool *rotation.Pool
 	// Unusual are the proxies whose share of 4xx at a site is far from that of the others; nil for none.
 	Unusual func() map[string]rollup.Unusual
-	// Book is this worker's; Cluster returns the one of the whole fleet, or Book while that is all that is known. A
-	// Cluster that is nil means that they are the same.
+	// Book is this worker's; Cluster returns the fleet's, or Book while no other is known. A nil Cluster means that
+	// both are the same.
 	Book    *rollup.Book
 	Cluster func(context.Context) (*rollup.Book, error)
-	// Metrics makes the page of /metrics; its gauges also fill the page's numbers while the fleet is silent.
+	// Metrics makes the page of /metrics; its gauges also fill the dashboard while the fleet does not answer.
 	Metrics *metrics.Registry
-	// Fleet tells how all workers stand, and what they did in so many of the newest whole steps; nil means that this worker is
-	// all that there is. The workers' names are strangers' texts.
+	// Fleet returns the state of all workers, and what they did in the newest complete steps: recent of the short ones,
+	// minutes of the long ones. nil means that this worker is alone. The workers' names are untrusted text.
 	Fleet func(ctx context.Context, recent, minutes int) ([]Worker, error)
 
 	// Sites lists at most so many of the sites that this worker remembers, the resting ones first. Site finds one of them.
 	Sites func(limit int) []Site
 	Site  func(name string) (Site, bool)
-	// ResetSite ends the rest of a site everywhere. What is nil of these three answers 501.
+	// ResetSite ends the rest of a site everywhere. If one of these three is nil, its routes answer 501.
 	ResetSite func(ctx context.Context, site string) error
 
-	// Policy is the fleet's retry policy and since when it holds, zero for the one of the environment.
+	// Policy returns the current retry policy, and since when the fleet has it; zero for the policy of the environment.
 	Policy func() (jobs.Policy, time.Time)
 	// SetPolicy replaces the fleet's policy, ResetPolicy removes it, ResetBreaker closes a proxy's breaker everywhere.
-	// SetPolicy returns when Policy tells the new one. One that is nil answers 501.
+	// SetPolicy returns once Policy returns the new policy. If one of them is nil, its route answers 501.
 	SetPolicy    func(context.Context, jobs.Policy) error
 	ResetPolicy  func(context.Context) error
 	ResetBreaker func(ctx context.Context, proxy string) error
@@ -67,7 +68,7 @@ type Config struct {
 	Operator Operator
 }
 
-// Check is one thing that readiness depends on. Detail says in words how it stands; it is public.
+// Check is one thing that readiness depends on. Detail is a public sentence about its state.
 type Check struct {
 	Name   string `json:"name"`
 	OK     bool   `json:"ok"`
@@ -80,7 +81,7 @@ type admin struct {
 	remote bool // the listener is reachable from elsewhere
 	live   live
 	view   view
-	named  chan struct{} // holds one for each page of metrics with single proxies
+	named  chan struct{} // holds an element for each page of metrics with single proxies that is being written
 }
 
 // New makes the handler of all routes. Serve it with NewServer, or with limits of your own.
@@ -118,10 +119,10 @@ func New(c Config) http.Handler {
 	return mux
 }
 
-// NewServer has the bounds that keep a slow or greedy client from holding the worker, and ends live streams when it is
-// shut down. A listener of Limit also bounds the connections. WriteTimeout bounds every answer but a live
-// stream, which sets its own deadline for each event. ReadTimeout bounds a body that comes slowly. Close it by
-// Shutdown; the handler itself has nothing to close.
+// NewServer makes a server with bounds against slow or greedy clients. It ends live streams when it is shut down. A
+// listener of Limit also bounds the connections. WriteTimeout bounds every answer but a live stream, which sets its own
+// deadline for each event. ReadTimeout bounds a body that comes slowly. Close it by Shutdown; the handler itself has
+// nothing to close.
 func NewServer(handler http.Handler, log *slog.Logger) *http.Server {
 	// Shutdown waits for open requests and does not cancel them. A live stream would never end, so all requests
 	// inherit a context that ends when Shutdown begins.
@@ -132,14 +133,14 @@ func NewServer(handler http.Handler, log *slog.Logger) *http.Server {
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 	}
 	if log != nil {
-		// What net/http logs are mostly clients that broke off, so it goes to the level of debugging.
+		// net/http mostly logs clients that disconnected, so its messages have level debug.
 		s.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	}
 	s.RegisterOnShutdown(stop)
 	return s
 }
 
-// connKey is under which a request's context holds its connection. It is a type of its own, so that no other
+// connKey is the key under which a request's context holds its connection. It is a type of its own, so that no other
 // package's key can be equal to it.
 type connKey struct{}
 
@@ -193,8 +194,8 @@ func (a *admin) routes() []route {
 	})
 }
 
-// profile serves one of the runtime's own profiles: where the time, the memory and the goroutines are. They show how the
-// program is used, so they are for those who may change something.
+// profile serves one of the runtime's profiles, such as of processor time, memory or goroutines. They show how the
+// program is used, so they need the right to change.
 func profile(serve http.HandlerFunc) func(http.ResponseWriter, *http.Request) error {
 	// The handlers of net/http/pprof write their own errors.
 	return func(w http.ResponseWriter, r *http.Request) error {
@@ -230,8 +231,8 @@ func (a *admin) dispatch(routes map[string]route) http.Handler {
 	})
 }
 
-// setHeaders keeps answers out of caches and pages out of frames. The policy forbids everything, because most
-// answers are no pages; sendFile replaces it for those that are.
+// setHeaders keeps answers out of caches and pages out of frames. The content security policy forbids everything,
+// because most answers are no pages; sendFile replaces it for pages.
 func setHeaders(h http.Header) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")

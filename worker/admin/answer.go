@@ -22,13 +22,13 @@ type failure struct {
 	status        int
 	code, message string
 	details       []string
-	basic         bool // offer a browser to ask for the token
+	basic         bool // add a challenge that makes a browser ask for the token
 }
 
 // Error is the sentence that the client gets.
 func (f failure) Error() string { return f.message }
 
-// fail answers with an error. An error without an answer of its own comes from NATS: 503, and a line in the log.
+// fail answers with an error. An error that is no failure comes from NATS: it is answered with 503 and logged.
 func (a *admin) fail(w http.ResponseWriter, r *http.Request, err error) {
 	f, known := errors.AsType[failure](err)
 	if !known {
@@ -128,6 +128,6 @@ func badRequest(reasons ...string) error {
 	return failure{status: http.StatusBadRequest, code: "invalid_request", message: reasons[0], details: reasons}
 }
 
-// clip cuts a text of the client's, which is repeated in an error. It may cut a character in two. strconv.Quote
-// then shows the bytes, and no invalid text leaves.
+// clip cuts a text of the client that an error repeats. It may cut a character in two. strconv.Quote then shows the
+// bytes, so the answer stays valid text.
 func clip(text string) string { return text[:min(len(text), 40)] }

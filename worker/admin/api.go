@@ -33,8 +33,8 @@ func (a *admin) policy(w http.ResponseWriter, _ *http.Request) error {
 }
 
 // setPolicy replaces the fleet's policy and answers with the new one. A field that the document lacks takes its
-// default. The answer is what Policy tells after the change, not what the request had: SetPolicy waits until
-// this worker has it. Other workers follow within a second.
+// default. The answer is what Policy returns after the change, not the request: SetPolicy waits until this worker has
+// the new policy. Other workers follow within a second.
 func (a *admin) setPolicy(w http.ResponseWriter, r *http.Request) error {
 	policy, err := readPolicy(r.Body)
 	if err != nil {
@@ -50,8 +50,8 @@ func (a *admin) setPolicy(w http.ResponseWriter, r *http.Request) error {
 	return a.policy(w, r)
 }
 
-// readPolicy takes the document that policy writes, too: its updated_at is not a wish. Errors: a failure for
-// what the client wrote wrongly; never one of NATS.
+// readPolicy also accepts the document that policy writes, and ignores its updated_at. Errors: a failure for a mistake
+// of the client; never one of NATS.
 func readPolicy(body io.Reader) (jobs.Policy, error) {
 	data, err := readDocument(body)
 	if err != nil {
@@ -65,7 +65,7 @@ func readPolicy(body io.Reader) (jobs.Policy, error) {
 	}
 	if isObject && fields["updated_at"] != nil {
 		delete(fields, "updated_at")
-		data, _ = json.Marshal(fields) // what was just read can be written
+		data, _ = json.Marshal(fields) // never fails: it was just decoded
 	}
 	policy, err := jobs.DecodePolicy(data, jobs.DefaultPolicy())
 	// The reasons are returned one by one, each with its field, so that a form can show them at their place.
@@ -116,10 +116,11 @@ type Breaker struct {
 	// NextTestTime is null unless the breaker is open; LastStateChange until the first change.
 	NextTestTime    *time.Time `json:"next_test_time"`
 	LastStateChange *time.Time `json:"last_state_change"`
-	// AvoidedUntil and AvoidedBy are there while another worker's word makes the proxy the last resort: until when, and who.
+	// AvoidedUntil and AvoidedBy are set while another worker's finding makes the proxy the last resort: until when,
+	// and whose finding.
 	AvoidedUntil *time.Time `json:"avoided_until,omitempty"`
 	AvoidedBy    string     `json:"avoided_by,omitempty"`
-	// Reason is why it left the closed state, as far as this worker remembers; only live snapshots tell it.
+	// Reason is why the breaker left the closed state, if this worker remembers it; only live snapshots have it.
 	Reason string `json:"reason,omitempty"`
 }
 
@@ -226,7 +227,7 @@ func (a *admin) query(r *http.Request, answer func(*rollup.Book, int) error) err
 	return answer(book, hours)
 }
 
-// change runs a change within changeTimeout. The client's end ends the change as well. It may have happened
+// change runs a change within changeTimeout. If the client goes away, the change is cancelled. It may have happened
 // nevertheless: the answer of NATS was on its way.
 func change(r *http.Request, verb func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)

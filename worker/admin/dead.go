@@ -13,8 +13,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// letterFilter says which dead letters are meant. The zero value means none. Different fields are joined by
-// and.
+// letterFilter selects dead letters. The zero value selects none. Fields are joined by and.
 type letterFilter struct {
 	Queue  string   `json:"queue"`
 	Site   string   `json:"site"`
@@ -23,14 +22,14 @@ type letterFilter struct {
 	All    bool     `json:"all"`
 }
 
-// fits reports whether the filter means a letter. Fields that are empty admit every letter.
+// fits reports whether the filter selects a letter. Empty fields admit every letter.
 func (f *letterFilter) fits(l Letter) bool {
 	return (f.Queue == "" || l.Queue == f.Queue) && (f.Site == "" || l.Site == f.Site) && (f.Reason == "" || l.Error == f.Reason) &&
 		(f.Seqs == nil || slices.Contains(f.Seqs, l.Seq))
 }
 
-// readLetterFilter reads which letters a change means. A body that names none, or that names all and some, is answered
-// with 400: an empty object must not purge everything.
+// readLetterFilter reads the filter of a change. A body that selects none, or that has all beside another field, is
+// answered with 400: an empty object must not purge everything.
 func readLetterFilter(r *http.Request) (f letterFilter, err error) {
 	if err := readBody(r, &f); err != nil {
 		return f, err
@@ -44,7 +43,7 @@ func readLetterFilter(r *http.Request) (f letterFilter, err error) {
 	return f, nil
 }
 
-// letterTime bounds the reading of all letters, and what is done to them. It is shorter than the server's WriteTimeout.
+// letterTime bounds reading all letters and acting on them. It is shorter than the server's WriteTimeout.
 const letterTime = 25 * time.Second
 
 // dead lists the oldest dead letters, or with group the groups of all letters, the largest first. The list is
@@ -100,7 +99,8 @@ type group struct {
 	Newest time.Time `json:"newest"`
 }
 
-// maxGroups bounds the groups: sites are as many as publishers name. The letters of further groups share the key "(other)".
+// maxGroups bounds the groups: publishers choose how many sites there are. The letters of further groups share the key
+// "(other)".
 const maxGroups = 10_000
 
 // groupLetters reads all letters and groups them by key, the largest group first. At most maxGroups groups are kept in
@@ -137,8 +137,8 @@ func (a *admin) purgeLetters(w http.ResponseWriter, r *http.Request) error {
 	return a.eachLetter(w, r, a.Operator.PurgeLetter, "purged")
 }
 
-// eachLetter does something to each letter that the body means. Letters that come meanwhile are left alone. A letter that
-// somebody else has taken is skipped. An error says how many were done.
+// eachLetter calls act for each letter that the body selects. Letters that come meanwhile are left alone. A letter that
+// is gone is skipped. An error says how many were done.
 func (a *admin) eachLetter(w http.ResponseWriter, r *http.Request, act func(context.Context, uint64) error, done string) error {
 	f, err := readLetterFilter(r)
 	if err != nil {
@@ -167,21 +167,21 @@ func (a *admin) eachLetter(w http.ResponseWriter, r *http.Request, act func(cont
 	if count > 0 {
 		a.Log.Info("dead letters changed", "done", done, "count", count, "peer", r.RemoteAddr)
 	}
-	// Each letter is done by itself. What was done before an error stays done.
+	// Each letter is handled by itself. What was done before an error stays done.
 	if err != nil {
 		return fmt.Errorf("%d dead letters are %s, and others may be left: send the request again: %w", count, done, err)
 	}
 	return reply(w, map[string]any{"count": count})
 }
 
-// isWholeQueue reports whether the filter means all letters of a queue, or all there are. A name that no queue can have may be a
+// isWholeQueue reports whether the filter selects all letters of a queue, or of all queues. An invalid name may be a
 // wildcard, and the letters of other queues must stay.
 func (f *letterFilter) isWholeQueue() bool {
 	return f.Site == "" && f.Reason == "" && f.Seqs == nil && (f.Queue == "" || jobs.ValidQueue(f.Queue))
 }
 
-// fitting calls use for the letters that a filter means, as soon as they are read: reading all of a million takes longer than a
-// request may. Letters that only their numbers name need no reading.
+// fitting calls use for each letter that a filter selects, as soon as it is read: reading a million takes longer than a
+// request may. Letters that are selected by sequence only are not read.
 func (a *admin) fitting(ctx context.Context, f *letterFilter, use func(seq uint64) error) error {
 	if f.Queue == "" && f.Site == "" && f.Reason == "" && f.Seqs != nil {
 		for _, seq := range f.Seqs {

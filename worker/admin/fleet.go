@@ -10,8 +10,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// Worker is how a worker stands. It is a row of the live page. A worker's own answer, with all of its fields,
-// is control.Status: this package does not import worker/control, and adds what only a page needs.
+// Worker is the state of a worker, as a row of the dashboard. A worker's own answer, with all of its fields, is
+// control.Status: this package does not import worker/control, and adds what only a page needs.
 type Worker struct {
 	Worker    string    `json:"worker"`
 	Version   string    `json:"version"`
@@ -21,10 +21,10 @@ type Worker struct {
 	Draining  bool      `json:"draining"`
 	Ready     bool      `json:"ready"`
 	Reasons   []string  `json:"reasons"`
-	// Proxies counts them by the state of the breaker; Queues are those that it serves.
+	// Proxies counts proxies by the state of the breaker; Queues are the queues that the worker serves.
 	Proxies map[string]int `json:"proxies"`
 	Queues  []string       `json:"queues"`
-	// Silent tells that the worker answered before, and did not when it was asked last.
+	// Silent says that the worker answered before, and not the last time.
 	Silent bool `json:"silent"`
 
 	// Recent and Minutes are what ended there lately, in steps of rollup.ShortStep and rollup.LongStep.
@@ -32,8 +32,8 @@ type Worker struct {
 	Minutes []rollup.Step `json:"-"`
 }
 
-// Series are steps of one width as columns. A step in which nothing happened is there, too. Columns take a
-// third of the bytes of a list of objects, and each event repeats them.
+// Series are steps of one width as columns. Empty steps are included. Columns take a third of the bytes of a list of
+// objects, and each event repeats them.
 type Series struct {
 	// Start is when the first step begins, in seconds since 1970, and Step its width in seconds.
 	Start int64 `json:"start"`
@@ -49,7 +49,7 @@ type Series struct {
 }
 
 const (
-	// fleetPeriod is how often the fleet is asked while somebody watches.
+	// fleetPeriod is how often the fleet is asked while a page is open.
 	fleetPeriod = 5 * time.Second
 	// silentFor is how long a worker that no longer answers is listed. It is long enough to see which worker
 	// was killed, and short enough that a page does not fill with names of containers that were replaced.
@@ -94,7 +94,7 @@ func (a *admin) askFleet(ctx context.Context, before workersKnown) (workersKnown
 		missed = missed || recent == 4 && now.Sub(old.heard) > 3*fleetPeriod
 		after[w.Worker] = old.hear(w, now)
 	}
-	if missed { // a worker that was not there before has told only a part
+	if missed { // a worker that is new in the list has sent only a part
 		// An error is ignored here: the first answers are good, and the next question asks again.
 		if list, err = a.Fleet(ctx, rollup.ShortSteps-1, rollup.LongSteps-1); err == nil {
 			for _, w := range list {
@@ -112,8 +112,7 @@ func (a *admin) askFleet(ctx context.Context, before workersKnown) (workersKnown
 	return after, nil
 }
 
-// hear is what is known of a worker after an answer. k is the zero value for a worker that has not answered
-// before.
+// hear returns what is known of a worker after an answer. k is the zero value at the first answer.
 func (k known) hear(w Worker, now time.Time) known {
 	next := known{Worker: w, heard: now}
 	next.recent = joinSteps(k.recent, w.Recent, now, rollup.ShortStep*rollup.ShortSteps)
@@ -143,12 +142,12 @@ func joinSteps(old map[int64]rollup.Step, steps []rollup.Step, now time.Time, ke
 	return out
 }
 
-// addWorkers adds what the fleet says, or this worker alone while the fleet has not answered.
+// addWorkers adds the workers of the fleet, or this worker alone while the fleet has not answered.
 func (a *admin) addWorkers(ctx context.Context, s *Snapshot) {
 	workers, _, _ := a.view.workers.get(ctx)
 	if len(workers) == 0 {
 		own := a.self(s)
-		// A fleet of one: the page has the same form while nobody else is known.
+		// A fleet of one, so that the page always has the same form.
 		workers = workersKnown{a.Worker: known{}.hear(own, time.Now())}
 	}
 	recent, minutes := newSteps(rollup.ShortStep, rollup.ShortSteps-1), newSteps(rollup.LongStep, rollup.LongSteps-1)
@@ -174,7 +173,7 @@ func (a *admin) addWorkers(ctx context.Context, s *Snapshot) {
 	s.Workers = s.Workers[:min(len(s.Workers), maxWorkers)]
 }
 
-// rank sorts workers: those that need somebody first.
+// rank orders workers: those that need attention first.
 func rank(w Worker) int {
 	switch {
 	case w.Silent:
@@ -218,12 +217,12 @@ type stepSum struct {
 	steps        []rollup.Step
 }
 
-// newSteps has the newest count whole steps that every worker has had the time to tell.
+// newSteps covers the newest count complete steps that every worker has had the time to send.
 func newSteps(width time.Duration, count int) *stepSum {
 	w := int64(width / time.Second)
 	end := time.Now().Unix() / w * w
 	if width == rollup.ShortStep {
-		// A step that a part of the fleet has not told yet would look like a fall of the rate.
+		// A step that some workers have not sent yet would look like a fall of the rate.
 		end = time.Now().Add(-fleetPeriod).Unix() / w * w // the fleet is not asked more often
 	}
 	return &stepSum{start: end - int64(count)*w, width: w, steps: make([]rollup.Step, count)}

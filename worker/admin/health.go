@@ -96,11 +96,12 @@ func (a *admin) metricsPage(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// maxNamed bounds the pages with single proxies that exist at once. Such a page of 100,000 proxies takes tens of megabytes until
-// its reader has it, and anybody may ask for it slowly.
+// maxNamed bounds the pages with single proxies that exist at once. Such a page of 100,000 proxies takes tens of
+// megabytes while it is sent, and anybody may read it slowly.
 const maxNamed = 2
 
-// enterNamed waits for the place of a page with single proxies, as long as two pages take, and reports whether there is one.
+// enterNamed waits until fewer than maxNamed pages with single proxies are being written, as long as two pages take. It
+// reports whether one more may be written.
 func (a *admin) enterNamed(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()

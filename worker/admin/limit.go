@@ -8,9 +8,9 @@ import (
 
 // Limit bounds the connections of a listener to limit, so that clients of the HTTP port cannot use up the
 // descriptors that
-// jobs need. Accept never waits for room: beyond the bound, the connection that has been without a request for longest is
-// closed for the new one, and the new one if all others have a request. Serve it with a server of NewServer, which reports
-// the requests. The result closes l when it is closed. limit must be above zero.
+// jobs need. Accept never waits for room: beyond the bound, the connection that has had no request for longest is
+// closed for the new one; if all others have a request, the new one is closed. Serve it with a server of NewServer,
+// which reports the requests. Closing the result closes l. limit must be above zero.
 func Limit(l net.Listener, limit int) net.Listener {
 	return &limited{Listener: l, limit: limit}
 }
@@ -21,7 +21,7 @@ type limited struct {
 	limit int
 
 	mu    sync.Mutex // guards the fields below
-	idle  list.List  // of the *limitedConn without a request, the one that has been so for longest in front
+	idle  list.List  // of *limitedConn without a request, the longest idle one in front
 	conns int        // idle or not
 }
 
@@ -55,7 +55,7 @@ func (l *limited) add(c *limitedConn) (surplus *limitedConn) {
 	defer l.mu.Unlock()
 	if l.conns >= l.limit {
 		front := l.idle.Front()
-		// All others have a request, and an answer must not be cut for a stranger.
+		// All others have a request, and an answer must not be cut for a new connection.
 		if front == nil {
 			return c
 		}
@@ -63,8 +63,7 @@ func (l *limited) add(c *limitedConn) (surplus *limitedConn) {
 		l.drop(surplus)
 	}
 	l.conns++
-	// A new connection counts as idle until its first request: connections that send nothing are the first to
-	// go.
+	// A new connection counts as idle until its first request: connections that send nothing are closed first.
 	c.place = l.idle.PushBack(c)
 	return surplus
 }
@@ -85,7 +84,7 @@ type limitedConn struct {
 	net.Conn
 	limit   *limited
 	place   *list.Element // among the idle ones; nil while a request runs
-	dropped bool          // it counts no longer
+	dropped bool          // it is no longer counted
 }
 
 // setBusy notes that a request begins on the connection, or that it has ended. A connection that was dropped is ignored.
@@ -113,8 +112,8 @@ func (c *limitedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// SetWriteBuffer is that of a TCP connection; other ones are left as they are. live needs it through net/http,
-// which hands out the connection of this package only.
+// SetWriteBuffer sets the write buffer of a TCP connection; other connections are left as they are. live needs it
+// through net/http, which hands out the connection of this package only.
 func (c *limitedConn) SetWriteBuffer(bytes int) error {
 	if conn, ok := c.Conn.(interface{ SetWriteBuffer(bytes int) error }); ok {
 		return conn.SetWriteBuffer(bytes)

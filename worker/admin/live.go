@@ -19,17 +19,18 @@ import (
 const (
 	livePath   = "/api/v1/live"
 	livePeriod = time.Second
-	// maxStreams bounds the pages that watch at once, unless Config.MaxStreams does.
+	// maxStreams bounds the open streams if Config.MaxStreams is zero.
 	maxStreams = 64
-	// writeTimeout ends a stream whose reader takes nothing.
+	// writeTimeout ends a stream whose client reads nothing for this time.
 	writeTimeout = 3 * time.Second
-	// writeBuffer is what the system keeps for such a reader: by default it would be megabytes, which take minutes to fill.
+	// writeBuffer is the size of the socket's write buffer. The default is megabytes, which a stream needs minutes to
+	// fill.
 	writeBuffer = 64 << 10
 )
 
-// live streams a snapshot a second as server-sent events. The first event of a stream is whole; each later one has only the
-// members that changed. All streams that watch the same worker, or the fleet, share one snapshot. So a hundred pages cost the
-// worker as much as one, but for the writing.
+// live streams a snapshot a second as server-sent events. The first event of a stream is complete; each later one has
+// only the members that changed. All streams that watch the same worker, or the fleet, share one snapshot. So a hundred
+// pages cost the worker as much as one, except for the writing.
 type live struct {
 	snapshot func(ctx context.Context, worker string) Snapshot
 	limit    int // streams that may be open at once
@@ -53,8 +54,8 @@ type feed struct {
 	deltas [][]byte
 }
 
-// maxDeltas is how many snapshots a stream may miss before it gets a whole one. A stream that missed more was
-// held up by its reader for seconds; a whole snapshot is then smaller than the changes.
+// maxDeltas is how many snapshots a stream may miss before it gets a whole one. A stream that missed more has a slow
+// client; a complete snapshot is then smaller than the changes.
 const maxDeltas = 4
 
 // since are the events for a stream that has seen the snapshot of a number; -1 means none.
@@ -67,20 +68,20 @@ func (f *feed) since(seen int) [][]byte {
 	return f.deltas[len(f.deltas)-missed:]
 }
 
-// serve streams snapshots until the reader goes away or the server shuts down. A reader that takes nothing for
-// writeTimeout is dropped.
+// serve streams snapshots until the client disconnects or the server shuts down. A client that reads nothing for
+// writeTimeout is disconnected.
 func (l *live) serve(w http.ResponseWriter, r *http.Request) error {
 	worker := r.URL.Query().Get("worker")
 	if len(worker) > maxWorkerName {
 		return badRequest("worker: " + clip(worker) + "… is not the name of a worker")
 	}
-	// The place is taken before the first byte, so the answer can still be an error.
+	// The stream is counted before the first byte, so the answer can still be an error.
 	if !l.enter() {
 		return failure{status: http.StatusServiceUnavailable, code: "busy", message: "too many pages are watching"}
 	}
 	defer l.leave()
 	w.Header().Set("Content-Type", "text/event-stream")
-	// HEAD would hold the stream open for a body that nobody gets.
+	// HEAD has no body, so it must not hold a stream open.
 	if r.Method == http.MethodHead {
 		return nil
 	}
@@ -94,7 +95,7 @@ func (l *live) serve(w http.ResponseWriter, r *http.Request) error {
 // maxWorkerName bounds the name of a worker that a stream asks for.
 const maxWorkerName = 256
 
-// stream sends until the reader goes away.
+// stream sends until the client disconnects.
 func (l *live) stream(w http.ResponseWriter, r *http.Request, worker string) {
 	// The controller sets deadlines of this connection, since WriteTimeout of the server would cut every
 	// stream.
@@ -136,7 +137,7 @@ func (l *live) enter() bool {
 	return true
 }
 
-// leave gives back the place that enter took. The last one that leaves takes the snapshots with it.
+// leave ends the count of a stream that enter began. With the last stream the snapshots are dropped.
 func (l *live) leave() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -154,9 +155,9 @@ func (l *live) current(ctx context.Context, worker string) *feed {
 	made, _, _ := l.making.Do(worker, func() (any, error) {
 		last := l.last(worker)
 		if last.isFresh() {
-			return last, nil // it was made between the look above and now
+			return last, nil // it was made since the check above
 		}
-		// The others want it, too: the reader who happens to make it may leave.
+		// The other streams need the snapshot, too, so it does not end with the request that makes it.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), livePeriod)
 		defer cancel()
 		// last is nil for the first snapshot after all streams had left.
@@ -167,7 +168,7 @@ func (l *live) current(ctx context.Context, worker string) *feed {
 	return made.(*feed)
 }
 
-// keep makes a feed the newest one of a worker. Feeds that nobody has asked for lately are forgotten.
+// keep makes a feed the newest one of a worker. Feeds without a recent stream are forgotten.
 func (l *live) keep(worker string, f *feed) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -196,7 +197,7 @@ func (f *feed) follow(s Snapshot) *feed {
 	whole, _ := json.Marshal(s) // plain data
 	whole = text.JSON(whole)
 	next := &feed{made: time.Now(), whole: whole}
-	_ = json.Unmarshal(whole, &next.members) // what was just written can be read
+	_ = json.Unmarshal(whole, &next.members) // never fails: it was just encoded
 	if f == nil {
 		return next
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// counted is what the page reads of a queue that the fleet has counted. It is decoded from the answer of the
-// API rather than from a type of worker/waiting, which this package may not import.
+// counted is the part of a counted queue that the page shows. It is decoded from the answer of the API rather than from
+// a type of worker/waiting, which this package may not import.
 type counted struct {
 	Queue         string             `json:"queue"`
 	Served        bool               `json:"served"`
@@ -31,7 +31,7 @@ type counted struct {
 	} `json:"reasons"`
 }
 
-// askQueues asks for what GET /api/v1/queues answers.
+// askQueues returns the queues of GET /api/v1/queues.
 func (a *admin) askQueues(ctx context.Context) ([]Queue, error) {
 	answer, err := a.Operator.Queues(ctx)
 	if err != nil {
@@ -85,8 +85,7 @@ func (c *counted) view() Queue {
 	return q
 }
 
-// queuesNow are how the queues stand: as the fleet has counted them, or else as far as this worker knows. The
-// order is by name in both cases.
+// queuesNow returns the queues as the fleet has counted them, or else as far as this worker knows them, by name.
 func (a *admin) queuesNow(ctx context.Context) []Queue {
 	if list, known, err := a.view.queues.get(ctx); known && err == nil && list != nil {
 		return list

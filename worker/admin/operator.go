@@ -14,19 +14,19 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// Operator does what the API can do to jobs, queues, workers and dead letters of the whole fleet. Each function asks NATS and
-// ends with its context. One that is nil is answered with 501. An error that wraps ErrUnknown is answered with 404, one that
-// wraps ErrEnded with 409, any other one with 503. The daemon fills it. It exists so that this package needs no NATS connection
-// and can be tested with functions.
+// Operator acts on jobs, queues, workers and dead letters of the whole fleet. Each function asks NATS and ends with its
+// context. The route of a nil function answers 501. An error that wraps ErrUnknown is answered with 404, one that wraps
+// ErrEnded with 409, any other one with 503. The daemon fills it. It exists so that this package needs no NATS
+// connection and can be tested with functions.
 type Operator struct {
-	// Queues returns the fields of the answer: queues and what is known of the counting.
+	// Queues returns the fields of the answer: the queues, and how current the count is.
 	Queues                  func(context.Context) (any, error)
 	PauseQueue, ResumeQueue func(ctx context.Context, queue string) error
-	// Workers returns a value for the field workers, and the names of those that run and have not answered.
+	// Workers returns the value of the field workers, and the names of running workers that have not answered.
 	Workers     func(context.Context) (list any, missing []string, err error)
 	DrainWorker func(ctx context.Context, worker string) error
 	// Jobs returns at most limit jobs that fit a filter, the oldest first: the oldest ones that have not ended, or the
-	// newest ended ones. partial tells that it has ended before it had looked at all of them, because that takes too long.
+	// newest ended ones. partial says that the search took too long and has not seen all of them.
 	Jobs func(ctx context.Context, f JobFilter, limit int) (list []Job, partial bool, err error)
 	// FindJob returns the jobs of an id, one for each queue that has it.
 	FindJob func(ctx context.Context, id string) ([]Job, error)
@@ -35,17 +35,16 @@ type Operator struct {
 	CancelJob func(ctx context.Context, queue, id string) error
 	// DeadGroups groups the dead letters that are kept, the largest group first, and counts all.
 	DeadGroups func(context.Context) (groups []DeadGroup, count uint64, err error)
-	// Letters calls use for each dead letter that is there when it begins, the oldest first, until use returns an error,
-	// which comes back. use may replay or purge the letter.
+	// Letters calls use for each dead letter that exists when it begins, the oldest first. It stops at an error of use
+	// and returns that error. use may replay or purge the letter.
 	Letters func(ctx context.Context, use func(Letter) error) error
 	// ReplayLetter runs the job of a dead letter again; PurgeLetter removes the letter.
 	ReplayLetter, PurgeLetter func(ctx context.Context, seq uint64) error
-	// PurgeLetters removes all letters of a queue that are there now, or of all queues if it is empty, and counts them.
+	// PurgeLetters removes all present letters of a queue, or of all queues if it is empty, and returns their number.
 	PurgeLetters func(ctx context.Context, queue string) (count uint64, err error)
 }
 
-// What the functions of an Operator report. Both are only wrapped, never returned alone, so compare with
-// errors.Is.
+// The errors of the functions of an Operator. They come wrapped, so compare with errors.Is.
 var (
 	ErrUnknown = errors.New("there is nothing of that name")
 	ErrEnded   = errors.New("the job has ended")
@@ -185,12 +184,12 @@ func (a *admin) drainWorker(w http.ResponseWriter, r *http.Request) error {
 	if err := change(r, func(ctx context.Context) error { return a.Operator.DrainWorker(ctx, name) }); err != nil {
 		return explain(err, "no worker has this name")
 	}
-	// The name is a stranger's text until a worker is found under it.
+	// The name is untrusted text.
 	a.Log.Info("drain was asked for over HTTP", "worker", text.Printable(name), "peer", r.RemoteAddr)
 	return reply(w, map[string]any{"worker": name, "draining": true})
 }
 
-// jobs answers with jobs that fit the parameters. A list that is partial is an answer all the same: what was found is true.
+// jobs answers with jobs that fit the parameters. A partial list is a valid answer: what it has is true.
 func (a *admin) jobs(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
 	f := JobFilter{State: query.Get("state"), Queue: query.Get("queue"), Site: query.Get("site")}
@@ -198,7 +197,7 @@ func (a *admin) jobs(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case err != nil:
 		return err
-	// An id is asked for directly by its subject; the filters need a walk over the streams.
+	// An id is looked up by its subject; filters need to read the streams.
 	case query.Has("id"):
 		return a.findJob(w, r, query.Get("id"))
 	case f.State != "" && !slices.Contains(jobs.States(), f.State) && !slices.Contains(jobs.Outcomes(), f.State):
@@ -315,7 +314,7 @@ func unknown(message string) error {
 	return failure{status: http.StatusNotFound, code: "not_found", message: message}
 }
 
-// orEmpty is a list that is written as [] rather than null. Clients may then always iterate.
+// orEmpty returns the list, or an empty one for nil, so that JSON shows [] and clients can always iterate.
 func orEmpty[T any](list []T) []T {
 	if list == nil {
 		return []T{}
@@ -323,8 +322,8 @@ func orEmpty[T any](list []T) []T {
 	return list
 }
 
-// readBody decodes the JSON object of a request. An unknown member is answered with 400, because a misspelt filter would
-// mean other letters.
+// readBody decodes the JSON object of a request. An unknown member is answered with 400, because a misspelt filter
+// would select other letters.
 func readBody(r *http.Request, into any) error {
 	data, err := readDocument(r.Body)
 	if err != nil {

@@ -30,8 +30,8 @@ func (a *admin) pageRoutes() []route {
 	}
 }
 
-// page answers with a file of the page. The files are part of the program, so no path leads outside. name is
-// one path segment, and embed.FS refuses "..", so no other file can be named.
+// page answers with a file of the page. The files are embedded in the program. The name is one path segment, and
+// embed.FS refuses "..", so no other file can be named.
 func (a *admin) page(w http.ResponseWriter, r *http.Request) error {
 	name := r.PathValue("name")
 	if name == "" {

@@ -33,17 +33,18 @@ type ProxyRow struct {
 	Bans     int   `json:"bans"`
 	InFlight int   `json:"in_flight"`
 	Attempts int64 `json:"attempts"`
-	// Failed are attempts that failed, whosever fault it was.
+	// Failed counts the failed attempts, whatever the fault.
 	Failed     int64          `json:"failed"`
 	Classes    rollup.Classes `json:"classes"`
 	AvgLatency float64        `json:"avg_latency"` // seconds
-	// Unusual is where the proxy's share of 4xx is far from that of the others, as this worker sees it. It is null if it is not.
+	// Unusual is a site at which the proxy's share of 4xx is far from that of the others, as this worker sees it; null
+	// without such a site.
 	Unusual *rollup.Unusual `json:"unusual_4xx"`
 }
 
 // proxyList is the order in which proxies are listed: those that cannot be used first, then those with bans,
 // or an unusual share of 4xx, then the largest share of failures.
-// It holds no more than names: there may be 100,000 of them. Rows are made for one page only.
+// It holds ids only, because there may be 100,000 of them. Rows are made for one page.
 type proxyList struct {
 	order   []string
 	counts  map[string]int // by state of the breaker
@@ -63,8 +64,7 @@ func (a *admin) listProxies(ctx context.Context) (*proxyList, error) {
 	for _, p := range book.ByProxy(24) {
 		list.did[p.ProxyID] = p
 	}
-	// The own book comes last: it knows the reasons of this worker's breakers, which the rows show the state
-	// of.
+	// This worker's book comes last: the rows show its breakers, and it knows their reasons.
 	for _, from := range []*rollup.Book{book, a.Book} {
 		for _, e := range from.BreakerEvents(time.Now().Add(-24 * time.Hour)) {
 			if e.ToState == breaker.Open.String() {
@@ -95,7 +95,7 @@ func (a *admin) listProxies(ctx context.Context) (*proxyList, error) {
 			p.trouble = 5
 		}
 		if _, found := list.unusual[c.ID]; found {
-			p.trouble = max(p.trouble, 5) // beside those that sites have banned
+			p.trouble = max(p.trouble, 5) // the same rank as proxies that sites have banned
 		}
 		// The share is at most one, so it only orders proxies of the same class.
 		if did := list.did[c.ID]; did.TotalAttempts >= minAttempts {
@@ -112,7 +112,7 @@ func (a *admin) listProxies(ctx context.Context) (*proxyList, error) {
 	return list, nil
 }
 
-// minAttempts is how many attempts make a proxy's share of failures mean something.
+// minAttempts is how many attempts a proxy must have before its share of failures counts in the order.
 const minAttempts = 5
 
 // proxyRows are the rows of some proxies. One that has left the pool meanwhile is left out. It asks the pool

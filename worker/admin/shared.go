@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// shared is a value that costs something to find out. All pages share it: it is asked for at most once a period, and only while
-// somebody wants it. What takes long is asked for less often, so that it costs at most a twentieth of the time.
-// The zero value without ask never knows anything, so callers need no test for nil.
+// shared caches a value that is expensive to ask for. All pages share it. It is asked for at most once a period, and
+// only while a page needs it. A slow question is asked less often, so that it takes at most a twentieth of the time.
+// Without ask the value is never known, so callers need no test for nil.
 type shared[T any] struct {
 	ask     func(context.Context) (T, error)
 	period  time.Duration
@@ -26,12 +26,13 @@ type shared[T any] struct {
 	known bool      // an answer has come, or an error
 }
 
-// patience is how long a page waits for a value that nobody knows yet, or has wanted for long. It is below
-// livePeriod, so a slow answer delays a page's first event and none of the later ones.
-const patience = 200 * time.Millisecond
+// maxDelay is how long a page waits for a value that is not known yet, or was not asked for lately. It is below
+// livePeriod, so a slow answer delays only a page's first event.
+const maxDelay = 200 * time.Millisecond
 
-// get returns the last answer and the error of the last question. If the answer is old it is asked for again. Only if there is
-// none, or if nobody has asked for four periods, get waits for that, and not for long. known is false while no answer has come.
+// get returns the last answer and the error of the last question. If the answer is old, get asks again. It waits for
+// the new answer, maxDelay at most, only if there is none or the last question is four periods ago. known is false
+// while no answer has come.
 func (s *shared[T]) get(ctx context.Context) (value T, known bool, err error) {
 	s.mu.Lock()
 	value, known, err = s.value, s.known, s.err
@@ -48,13 +49,13 @@ func (s *shared[T]) get(ctx context.Context) (value T, known bool, err error) {
 	if current {
 		return value, known, err
 	}
-	bounded, cancel := context.WithTimeout(ctx, patience)
+	bounded, cancel := context.WithTimeout(ctx, maxDelay)
 	defer cancel()
 	select {
 	case <-done:
 	case <-bounded.Done():
 	}
-	// Read again under the lock, whether the answer came or the patience ended.
+	// Read again under the lock, whether or not the answer came in time.
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.value, s.known, s.err
@@ -75,7 +76,7 @@ func (s *shared[T]) refresh(ctx context.Context) {
 	s.at = began
 	// A question that took long costs the server much, so the pause is at least twenty times its duration.
 	pause := max(s.period, 20*time.Since(began))
-	if err != nil { // perhaps the worker has not the right, and the server logs each question
+	if err != nil { // the worker may lack the right, and the server logs each question
 		pause = max(pause, 6*s.period)
 	}
 	s.next = time.Now().Add(pause)

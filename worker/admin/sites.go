@@ -17,7 +17,7 @@ type Site struct {
 	Site string `json:"site"`
 	// State is "new", "up", "resting" or "testing".
 	State string `json:"state"`
-	// Reason is why it entered its state; empty if it is not known any more.
+	// Reason is why the site entered its state; empty if it is no longer known.
 	Reason string `json:"reason"`
 	// NextTestTime is null unless the site rests; LastStateChange until the first change.
 	NextTestTime    *time.Time `json:"next_test_time"`
@@ -63,15 +63,15 @@ func (a *admin) resetSite(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, site)
 }
 
-// heldSites are the sites as pages show them. Their counts change with each attempt and would make each event of a page repeat
-// all sites, so while no state changes they are renewed only once a period.
+// heldSites are the sites as pages show them. Counts change with each attempt, and each event would repeat all sites.
+// So the list is renewed only when a state changes, or once a period.
 type heldSites struct {
 	mu   sync.Mutex // guards the fields below
 	list []Site     // not changed any more
 	at   time.Time
 }
 
-// hold returns the list, or the one before if that is good enough.
+// hold returns the list, or the previous one if it has the same states and is not too old.
 func (h *heldSites) hold(list []Site) []Site {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -81,8 +81,8 @@ func (h *heldSites) hold(list []Site) []Site {
 	return h.list
 }
 
-// sameStates reports whether no site that rests comes, goes or changes, and whether all other sites that both lists have are in
-// the same state. A site that is not in a list that is full has few attempts.
+// sameStates reports whether both lists have the same resting sites, and all other sites that are in both lists are in
+// the same state. Other sites may be missing from a full list, which has only those with the most attempts.
 func sameStates(before, now []Site) bool {
 	type state struct {
 		state, reason string

@@ -9,16 +9,16 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// Snapshot is what the page shows. Its members are sent only when they change, so a member that differs in each second
+// Snapshot is what the dashboard shows. A member is sent only when it changes, so a member that changes each second
 // must be small.
 type Snapshot struct {
 	At time.Time `json:"at"`
-	// Worker is the one that answers, and Version its version.
+	// Worker is the name of the worker that answers, and Version its version.
 	Worker  string `json:"worker"`
 	Version string `json:"version"`
-	// Watched is the worker that the workers' numbers are of; empty means all of them.
+	// Watched is the worker whose numbers are shown; empty means all workers.
 	Watched string `json:"watched"`
-	// TokenNeeded tells whether changes need a token, or are taken from this machine without one.
+	// TokenNeeded says whether changes need a token; otherwise this machine may make them without one.
 	TokenNeeded bool    `json:"token_needed"`
 	Ready       bool    `json:"ready"`
 	Checks      []Check `json:"checks"`
@@ -29,7 +29,7 @@ type Snapshot struct {
 	// Recent are the last two minutes, Minutes the last hour, Hours the last day.
 	Recent  Series `json:"recent"`
 	Minutes Series `json:"minutes"`
-	// Scope is whose hours these are: "cluster", or "worker" while the fleet's cannot be read.
+	// Scope says whose hours these are: "cluster", or "worker" while the fleet's hours cannot be read.
 	Scope            string           `json:"scope"`
 	Hours            []rollup.Point   `json:"hours"`
 	SuccessByAttempt map[string]int64 `json:"success_by_attempt"`
@@ -42,7 +42,8 @@ type Snapshot struct {
 	// Breakers counts the proxies of this worker by the state of their breaker; Proxies are the worst of them.
 	Breakers map[string]int `json:"breakers"`
 	Proxies  []ProxyRow     `json:"proxies"`
-	// Dead are groups of dead letters, the largest first; DeadCount counts all letters. Both are absent while nobody knows.
+	// Dead are groups of dead letters, the largest first; DeadCount counts all letters. Both are null while they are
+	// not known.
 	Dead      []DeadGroup       `json:"dead"`
 	DeadCount *uint64           `json:"dead_count"`
 	Failures  []Failure         `json:"failures"`
@@ -59,14 +60,14 @@ type Failure struct {
 	Attempts int       `json:"attempts"`
 }
 
-// Queue is how a queue stands.
+// Queue is the state of a queue.
 type Queue struct {
 	Queue  string `json:"queue"`
 	Paused bool   `json:"paused"`
 	// Queued jobs are those that no worker has taken, Running those that some worker holds.
 	Queued  uint64 `json:"queued"`
 	Running uint64 `json:"running"`
-	// Served tells that some worker serves the queue.
+	// Served says that a worker serves the queue.
 	Served bool `json:"served"`
 	// Waiting counts the jobs that wait, by state: delayed, retrying, no_proxy, site_down. It is nil while the fleet has not
 	// counted.
@@ -77,8 +78,8 @@ type Queue struct {
 	Reasons []string `json:"reasons"`
 }
 
-// How much of a list a snapshot has. The rest is found by the API. A snapshot must stay small whatever the
-// fleet's size: it is made each second.
+// Bounds of the lists of a snapshot. The API has the rest. A snapshot is made each second, so it must stay small
+// whatever the fleet's size.
 const (
 	maxWorkers = 50
 	maxSites   = 50
@@ -86,7 +87,7 @@ const (
 	maxProxies = 20
 )
 
-// snapshot reads what is known, and waits for at most patience for each shared value that nobody has asked for lately.
+// snapshot reads what is known. It waits at most maxDelay for each shared value that was not asked for lately.
 func (a *admin) snapshot(ctx context.Context, watched string) Snapshot {
 	s := Snapshot{
 		At: time.Now().UTC(), Worker: a.Worker, Version: a.Version, Watched: watched, TokenNeeded: a.Token != "",
@@ -103,7 +104,7 @@ func (a *admin) snapshot(ctx context.Context, watched string) Snapshot {
 	if a.Sites != nil {
 		s.Sites = a.view.sites.hold(a.Sites(maxSites))
 	}
-	// DeadCount stays nil while nobody knows; zero would say that there are none.
+	// DeadCount stays nil while it is not known; zero would say that there are none.
 	if dead, known, err := a.view.dead.get(ctx); known && err == nil {
 		s.Dead, s.DeadCount = orEmpty(dead.groups), &dead.count
 	}
@@ -127,7 +128,7 @@ func (a *admin) addHours(ctx context.Context, s *Snapshot) {
 	s.Hours, s.SuccessByAttempt = book.Series(24), total.SuccessByAttempt()
 }
 
-// bookNow is the fleet's book, or this worker's while that is all that is known. A failure to read is silent
+// bookNow returns the fleet's book, or this worker's while the fleet's cannot be read. A failure to read is silent
 // here: the page shows the scope.
 func (a *admin) bookNow(ctx context.Context) *rollup.Book {
 	if a.Cluster != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// view is what all pages share of the fleet. Each value has its own period and lock, so a slow question about
-// dead letters delays nothing else.
+// view holds the values about the fleet that all pages share. Each value has its own period and lock, so a slow
+// question about dead letters delays nothing else.
 type view struct {
 	workers *shared[workersKnown]
 	proxies *shared[*proxyList]
@@ -28,7 +28,7 @@ type deadLetters struct {
 	count  uint64
 }
 
-// An ask that is nil stands for a function that the program does not provide.
+// A nil ask stands for a function that the program does not provide.
 func newView(a *admin) view {
 	v := view{
 		workers: &shared[workersKnown]{period: fleetPeriod, timeout: fleetPeriod},
@@ -41,7 +41,7 @@ func newView(a *admin) view {
 		v.queues.ask = a.askQueues
 	}
 	if a.Fleet != nil {
-		var before workersKnown // only the one question that is open reads and writes it
+		var before workersKnown // used only by the one open question
 		v.workers.ask = func(ctx context.Context) (workersKnown, error) {
 			after, err := a.askFleet(ctx, before)
 			if err == nil {
@@ -71,7 +71,7 @@ type Problem struct {
 // maxProblems bounds the list; the last one counts those that are left out.
 const maxProblems = 8
 
-// problems are what an operator has to know first.
+// problems lists what an operator has to know first.
 func (a *admin) problems(ctx context.Context, s *Snapshot) []Problem {
 	out := problemList{}
 	for _, c := range s.Checks {
@@ -106,8 +106,8 @@ func (p *problemList) add(level, format string, args ...any) {
 	*p = append(*p, Problem{Level: level, Text: fmt.Sprintf(format, args...)})
 }
 
-// addWorkers adds the workers that jobs cannot use. The checks of the worker that answers are problems already, so it is left
-// out.
+// addWorkers adds the workers that take no jobs. It leaves out the worker that answers, whose checks are in the list
+// already.
 func (p *problemList) addWorkers(s *Snapshot) {
 	for _, w := range s.Workers {
 		switch {
@@ -119,7 +119,7 @@ func (p *problemList) addWorkers(s *Snapshot) {
 	}
 }
 
-// addQueues adds the queues whose jobs do not go on. A pause is somebody's wish, so it is only a warning.
+// addQueues adds the queues whose jobs are not taken. A pause is intended, so it is only a warning.
 func (p *problemList) addQueues(queues []Queue) {
 	for _, q := range queues {
 		switch {
@@ -151,8 +151,8 @@ func (p *problemList) addSites(sites []Site) {
 // manyDead is how many dead letters are a problem, if the newest of their kind is of the last hour.
 const manyDead = 20
 
-// addDead adds the jobs that fail by now. A letter is kept for two weeks, so a group that gets no more letters is no problem. The
-// number is that of all letters of the groups that still grow: the index does not know how many of them are new.
+// addDead adds the groups of dead letters that still grow. A letter is kept for two weeks, so a group without new
+// letters is no problem. The number is that of all letters of these groups: the index does not know how many are new.
 func (p *problemList) addDead(groups []DeadGroup) {
 	count, worst := 0, DeadGroup{}
 	for _, g := range groups {
