@@ -19,10 +19,10 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// Body reads the response body of a result, wherever it is kept. The end of a body that is not the one that was stored
-// reads as ErrDigest. The reader belongs to ctx and to one goroutine; closing it is good manners and costs nothing. A job
-// that did not succeed has none: ErrNoBody. Of a result that was read without its payload the stored one is
-// read. It reads nothing of a large body yet, but for its description.
+// Body returns a reader of a result's response body, wherever the body is kept. If a body differs from the stored one,
+// the reader ends with ErrDigest. The reader ends with ctx and belongs to one goroutine; Close frees nothing. A job
+// that did not succeed has no body: ErrNoBody. If r was read without its payload, Body reads the stored result. Of a
+// large body it reads only the description.
 func (c *Client) Body(ctx context.Context, r jobs.Result) (io.ReadCloser, error) {
 	if err := c.ready(); err != nil {
 		return nil, err
@@ -70,7 +70,7 @@ func (c *Client) Body(ctx context.Context, r jobs.Result) (io.ReadCloser, error)
 }
 
 // objectReader reads an object chunk by chunk. The object store's own reader would create a consumer, which readers of
-// results must not be able to. It is fit for users that may only read.
+// results must not be able to. So it works for users that may only read.
 type objectReader struct {
 	ctx             context.Context //nolint:containedctx // an io.Reader has nowhere else to take it from
 	client          *Client
@@ -82,7 +82,7 @@ type objectReader struct {
 	want            string
 }
 
-// Read fills p from the chunk at hand, and fetches the next one when there is none.
+// Read fills p from the present chunk, and fetches the next chunk when that is used up.
 func (o *objectReader) Read(p []byte) (int, error) {
 	for len(o.chunk) == 0 {
 		// All chunks have come, so the digest can be compared.
@@ -115,8 +115,8 @@ func (o *objectReader) fetch() error {
 	return nil
 }
 
-// end compares the digest of all chunks with that of the result: ErrDigest, or io.EOF if they are equal. A body
-// that was cut off or exchanged fails here, at its end, as every reader of a stream has to expect.
+// end compares the digest of all chunks with that of the result: ErrDigest, or io.EOF if they are equal. A body that
+// was cut off or replaced fails only here, at its end.
 func (o *objectReader) end() error {
 	if bus.Digest(o.digest) != o.want {
 		return ErrDigest

@@ -15,10 +15,10 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// Cancel ends a job that is queued, waiting or running with a cancelled result. The result goes first, under the guard:
-// whatever a worker still does with the job, that result stands. Then the job is taken out of the streams, and the
-// workers are told to stop running it. The result names this client as its worker. A cancel that was broken off between
-// these steps is finished by the next one. Errors: ErrNotFound, ErrFinished.
+// Cancel ends a job that is queued, waiting or running with a cancelled result. First it stores the guarded result:
+// whatever a worker still does with the job, that result stays. Then it removes the job from the streams, and tells the
+// workers to stop the run. The result names this client as its worker. A cancel that was interrupted between these
+// steps is finished by the next one. Errors: ErrNotFound, ErrFinished.
 func (c *Client) Cancel(ctx context.Context, key Key) error {
 	if err := c.ready(); err != nil {
 		return err
@@ -39,7 +39,7 @@ func (c *Client) Cancel(ctx context.Context, key Key) error {
 	case begun:
 		return c.bus.Explain(action, c.remove(ctx, key, found))
 	}
-	// The worker of a cancelled result is who cancelled it.
+	// The worker of a cancelled result names the client that cancelled it.
 	result.Outcome, result.Error, result.Worker = jobs.Cancelled, jobs.ErrCancelled, cmp.Or(c.bus.ConnectionName(), defaultName)
 	stored, err := c.bus.StoreResult(ctx, &result)
 	if err != nil {
@@ -64,17 +64,18 @@ func (c *Client) cancelBegun(ctx context.Context, key Key, seq uint64) (bool, er
 	return kept.Outcome == jobs.Cancelled && kept.JobSeq == seq, err
 }
 
-// A job is looked for a few times before it is believed to be nowhere: the replica that answers may be a moment behind, and
-// the job may be on its way from one stream to another.
+// A job is looked up several times before it counts as not found: the replica that answers may be a moment behind, and
+// the job may be moving from one stream to another.
 const (
-	looks     = 4
-	lookAgain = 100 * time.Millisecond
+	lookups     = 4
+	lookupPause = 100 * time.Millisecond
 )
 
-// unended finds the message of a job that has not ended. A job that is nowhere is an ErrFinished if it has a result.
+// unended finds the message of a job that has not ended. If there is none and the job has a result, the error is
+// ErrFinished.
 func (c *Client) unended(ctx context.Context, key Key) (*nats.Msg, error) {
-	// The result is looked for between the looks for the job: a job that has just ended has left its stream.
-	for range looks {
+	// Each round also lookups for the result: a job that has just ended has left its stream.
+	for range lookups {
 		found, err := c.whereverItIs(ctx, key)
 		if !errors.Is(err, ErrNotFound) {
 			return found, err
@@ -85,7 +86,7 @@ func (c *Client) unended(ctx context.Context, key Key) (*nats.Msg, error) {
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
-		case <-time.After(lookAgain):
+		case <-time.After(lookupPause):
 		}
 	}
 	return nil, ErrNotFound
@@ -113,7 +114,7 @@ func (c *Client) whereverItIs(ctx context.Context, key Key) (*nats.Msg, error) {
 	return job.Message(), nil
 }
 
-// unendedResult is the result of a job that has not ended, as far as its message tells. What cannot be read is left out:
+// unendedResult makes the result of a job that has not ended from its message. What cannot be read is left out, because
 // an invalid job can be cancelled, too.
 func unendedResult(key Key, msg *nats.Msg) jobs.Result {
 	var progress jobs.Progress
@@ -146,5 +147,5 @@ func (c *Client) remove(ctx context.Context, key Key, found *nats.Msg) error {
 	}
 	ctx, cancel := bus.Bounded(ctx)
 	defer cancel()
-	return c.bus.Conn().FlushWithContext(ctx) // a program that ends at once would take the message along
+	return c.bus.Conn().FlushWithContext(ctx) // without it, a program that ends at once would lose the message
 }

@@ -13,10 +13,11 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// DefaultURL is where Open looks for NATS if Config names no server. A worker without a server of its own starts one there.
+// DefaultURL is the server of Open if Config names none. A worker without GOFER_NATS_URL starts its embedded server
+// there.
 const DefaultURL = "nats://127.0.0.1:4222"
 
-// Config says how gofer is reached. The zero value is a server at DefaultURL without credentials, and the prefix "gofer".
+// Config configures a Client. The zero value means DefaultURL without credentials, and the prefix "gofer".
 type Config struct {
 	// URL is one NATS server or more, comma separated; it may hold user information. Empty means DefaultURL.
 	URL string
@@ -30,13 +31,13 @@ type Config struct {
 	CA, Cert, Key string
 	// TLSFirst makes the TLS handshake before the server's greeting, as a server with handshake_first expects it.
 	TLSFirst bool
-	// InboxPrefix keeps the answers meant for this user apart from those for others; empty means _INBOX.
+	// InboxPrefix separates the replies to this user from those to others; empty means _INBOX.
 	InboxPrefix string
 	// Domain is that of JetStream, such as the hub's for a client on a leaf node; empty means the server's own.
 	Domain string
-	// Name is how the server shows the connection, and who cancelled a job; empty means "gofer client".
+	// Name is the connection's name at the server, and the worker of results of Cancel; empty means "gofer client".
 	Name string
-	// Log gets what happens to the connection; nil means nothing is logged.
+	// Log receives the events of the connection; nil logs nothing.
 	Log *slog.Logger
 }
 
@@ -47,11 +48,11 @@ type Client struct {
 	own *nats.Conn // closed by Close; nil if the connection belongs to the caller of New
 }
 
-// Open connects. It tries each server once, for at most 5 s, and ends with ctx; a connection that breaks later is made again
-// for as long as it takes. It creates no streams: a worker does. The caller closes the client.
+// Open connects. It tries each server once, for at most 5 s, and ends with ctx; a connection that breaks later is
+// restored, however long that takes. It creates no streams: a worker does. The caller closes the client.
 //
-// Errors: ErrUnreachable, ErrCredentials, ErrPermission if the user may not hear answers, or a *FieldError that names what is
-// wrong in Config. None holds a secret.
+// Errors: ErrUnreachable, ErrCredentials, ErrPermission if the user may not subscribe to its inbox, or a *FieldError
+// that names the wrong field of Config. None holds a secret.
 func Open(ctx context.Context, c Config) (*Client, error) {
 	// Prefix and domain are checked before anything is sent, since they become parts of subjects.
 	names, err := jobs.NewNames(c.Prefix)
@@ -78,11 +79,10 @@ func Open(ctx context.Context, c Config) (*Client, error) {
 
 const defaultName = "gofer client"
 
-// New makes a client on a connection that is there. Closing the client leaves the connection to its owner.
+// New makes a client on an existing connection. Closing the client leaves the connection to its owner.
 func New(b *bus.Client) *Client { return &Client{bus: b} }
 
-// Close closes the connection of Open. Calls that wait return an error. A second Close, and that of a zero Client, do
-// nothing.
+// Close closes the connection of Open. Waiting calls return an error. Close of a closed or zero Client does nothing.
 func (c *Client) Close() {
 	// A nil client is allowed, so that Close can be deferred before the error of Open is looked at.
 	if c != nil && c.own != nil {
@@ -104,10 +104,10 @@ func (c *Client) ready() error {
 // Key names a job: by queue and id together.
 type Key = bus.Key
 
-// FieldError is what is wrong with a field of Config, or with two whose names a comma separates. Err holds no secret.
+// FieldError is an error in a field of Config, or in two fields whose names a comma separates. Err holds no secret.
 type FieldError = bus.FieldError
 
-// The errors on which a caller may decide. They come wrapped: ask with errors.Is.
+// The errors on which a caller may decide. They come wrapped: compare with errors.Is.
 var (
 	// ErrUnreachable: no NATS server answers, or the connection is closed for good.
 	ErrUnreachable = bus.ErrUnreachable
@@ -121,7 +121,7 @@ var (
 	ErrNoLeader = bus.ErrNoLeader
 	// ErrQueued: the id is queued or running, so a second job of that name is refused.
 	ErrQueued = errors.New("the id is queued or running")
-	// ErrQueueFull: the job stream takes no more jobs now.
+	// ErrQueueFull: the job stream is full and takes no jobs now.
 	ErrQueueFull = bus.ErrQueueFull
 	// ErrFinished: a result of that id is kept, so another job of that name would store nothing.
 	ErrFinished = errors.New("the id is finished and its result is still kept")

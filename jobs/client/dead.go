@@ -31,8 +31,8 @@ type DeadLetter struct {
 // deadPage is how many dead letters are read at once. Each holds its job, so one answer has up to 8 MiB.
 const deadPage = 500
 
-// DeadLetters calls use for each dead letter, the oldest first, until use returns an error, which comes back. use may remove
-// letters.
+// DeadLetters calls use for each dead letter, the oldest first. It stops at an error of use and returns that error. use
+// may remove letters.
 func (c *Client) DeadLetters(ctx context.Context, use func(DeadLetter) error) error {
 	if err := c.ready(); err != nil {
 		return err
@@ -41,7 +41,8 @@ func (c *Client) DeadLetters(ctx context.Context, use func(DeadLetter) error) er
 		return errNoUse
 	}
 	ours := strings.TrimSuffix(c.bus.Names().AllDead(), ">")
-	// For all messages the server knows how many are left; for a filter it would look at each subject, once a page.
+	// Without a filter the server knows how many messages are left; with a filter it would examine each subject for
+	// each page.
 	page := bus.Page{Stream: c.bus.Names().Stream("DEAD"), Subject: ">", Limit: deadPage}
 	for more := true; more; {
 		var letters []DeadLetter
@@ -114,7 +115,7 @@ func (c *Client) Replay(ctx context.Context, letter DeadLetter) (Ack, error) {
 		return Ack{}, bus.BadKey(letter.Key)
 	}
 	msg, err := c.bus.MessageAt(ctx, c.bus.Names().Stream("DEAD"), letter.Seq)
-	// Somebody else has replayed or purged it, or the stream is a new one.
+	// The letter was replayed or purged, or the stream is a new one.
 	if errors.Is(err, ErrNotFound) || err == nil && !letter.isStoredAs(msg) {
 		return Ack{}, fmt.Errorf("%s: %w, or purged", action, ErrReplayed)
 	}
@@ -159,7 +160,8 @@ func (c *Client) replayKey(ctx context.Context, letter DeadLetter) Key {
 	return key
 }
 
-// storedSince is since when a stream has had a job of this name, or its result; zero if none has, or none can be asked.
+// storedSince returns since when a stream has had a job of this name, or its result; zero if none has it, or none can
+// be read.
 func (c *Client) storedSince(ctx context.Context, key Key) (since time.Time) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()

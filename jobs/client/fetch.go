@@ -26,13 +26,13 @@ func (c *Client) Fetch(ctx context.Context, job jobs.Job) (jobs.Result, error) {
 	return result, nil
 }
 
-// named is a Result that only names its job: it stands in for a result that has not come.
+// named returns a Result that only names its job, for a job whose result has not come.
 func named(job jobs.Job, key Key) jobs.Result {
 	return jobs.Result{Queue: key.Queue, ID: key.ID, URL: job.URL, Meta: job.Meta}
 }
 
-// maxOpen bounds the jobs of one FetchAll whose results are still to come: more than a hundred workers run at once by
-// default, and few enough for the memory of a small program.
+// maxOpen bounds the open jobs of one FetchAll: more than a hundred workers run at once by default, and few enough for
+// the memory of a small program.
 const maxOpen = 10_000
 
 // FetchAll submits the jobs of source and yields the result of each as it comes, in any order. It has at most 10,000 jobs
@@ -40,8 +40,8 @@ const maxOpen = 10_000
 //
 // Each job taken from source is yielded once: with its result, or with an error and a Result that has the job's queue, id, URL
 // and meta only. A refused job, such as one whose id is queued already, does not end the iteration. When ctx ends, FetchAll
-// takes no more jobs and yields the open ones with ctx's cause; those that were accepted go on without anybody waiting.
-// Breaking off the loop leaves the open jobs in the same way, without yielding them.
+// takes no more jobs and yields the open ones with ctx's cause; accepted jobs go on. A loop that is broken off leaves
+// its open jobs in the same way, without yielding them.
 //
 // source runs in a goroutine of its own, and FetchAll waits for it: a source that blocks has to watch ctx itself.
 func (c *Client) FetchAll(ctx context.Context, source iter.Seq[jobs.Job]) iter.Seq2[jobs.Result, error] {
@@ -86,13 +86,13 @@ type fetchAll struct {
 	open map[Key]jobs.Result // guarded by mu: accepted jobs without a result, as named has them
 }
 
-// run yields until every job that was taken is accounted for, or until the loop is broken off. It returns when both
+// run yields until every job that was taken has been yielded, or until the loop is broken off. It returns when both
 // goroutines have ended.
 func (f *fetchAll) run(ctx context.Context, source iter.Seq[jobs.Job], yield func(jobs.Result, error) bool) {
 	var beside sync.WaitGroup
 	beside.Go(func() {
 		defer close(f.keys)
-		// Each job's error went to the loop, and that ctx has ended the loop sees by itself. Zero takes the
+		// The error is ignored: each job's error went to the loop, and the loop checks ctx itself. Zero means the
 		// default window.
 		_ = f.client.SubmitMany(ctx, f.bounded(ctx, source), 0, func(job jobs.Job, ack Ack, err error) { f.submitted(ctx, job, ack, err) })
 	})
@@ -137,7 +137,7 @@ func (f *fetchAll) bounded(ctx context.Context, source iter.Seq[jobs.Job]) iter.
 		for job := range source {
 			select {
 			case f.slots <- struct{}{}:
-			case <-ctx.Done(): // the job was taken, so SubmitMany has to account for it
+			case <-ctx.Done(): // the job was taken, so SubmitMany has to report it
 			}
 			if !yield(job) {
 				return

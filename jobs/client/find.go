@@ -13,7 +13,7 @@ import (
 // Place is where a job is.
 type Place string
 
-// The places of a job. Due covers running as well, once it has waited; Queued does before that.
+// The places of a job. A running job is Queued if it never waited, and Due if it did.
 const (
 	Queued   Place = "queued"   // queued or running
 	Waiting  Place = "waiting"  // for its time: not_before, a retry, a proxy, a site
@@ -21,7 +21,7 @@ const (
 	Finished Place = "finished" // its result is stored
 )
 
-// Found is a job that was found in some place.
+// Found is a job and where it was found.
 type Found struct {
 	Key
 	Place Place `json:"place"`
@@ -96,7 +96,7 @@ func (c *Client) Resolve(ctx context.Context, text string) (Key, error) {
 	return Key{}, &AmbiguousError{ID: id, Queues: queues}
 }
 
-// AmbiguousError tells that an id without a queue names more than one job.
+// AmbiguousError says that an id without a queue names more than one job.
 type AmbiguousError struct {
 	ID     string
 	Queues []string

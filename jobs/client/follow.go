@@ -16,12 +16,12 @@ import (
 // Filter says which results or events are followed. The zero value follows all of them from now on.
 type Filter = bus.Filter
 
-// Reader is the durable consumer of results and events that is there for users who may not create one. All who read with it
-// share what comes.
+// Reader is the prepared durable consumer of results and events, for users who may not create one. All users that read
+// with it share its messages.
 const Reader = bus.Reader
 
-// Follow calls use for each result, in the order of storing, until use returns an error, which comes back, or ctx ends,
-// whose cause comes back. It outlives a server's restart, and brings nothing twice unless it reads with a durable.
+// Follow calls use for each result, in the order of storing. It returns the first error of use, or the cause of ctx. It
+// continues after a restart of the server, and calls use once for each result unless it reads with a durable.
 func (c *Client) Follow(ctx context.Context, f Filter, use func(jobs.Result) error) error {
 	if err := c.ready(); err != nil {
 		return err
@@ -30,7 +30,7 @@ func (c *Client) Follow(ctx context.Context, f Filter, use func(jobs.Result) err
 		return errNoUse
 	}
 	stream := c.bus.Names().Stream("RESULTS")
-	// A queue that is empty stands for all: Results writes the wildcard.
+	// An empty queue stands for all: Results writes the wildcard.
 	return c.bus.FollowStream(ctx, stream, []string{c.bus.Names().Results(f.Queue)}, f, func(msg jetstream.Msg) error {
 		r := jobs.ParseResult(msg.Headers(), msg.Data())
 		r.HeadersOnly = f.HeadersOnly

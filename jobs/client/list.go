@@ -16,7 +16,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// ListFilter says which jobs List lists. The zero value lists all that have not ended.
+// ListFilter selects the jobs that List lists. The zero value selects all that have not ended.
 type ListFilter struct {
 	// Queue narrows to one queue and State to one of jobs.States; empty means all.
 	Queue string
@@ -24,7 +24,7 @@ type ListFilter struct {
 	// Site narrows to the jobs of a site, such as "example.com" or "example.com:8443"; empty means all. List then reads every
 	// job.
 	Site string
-	// Since leaves out the jobs that have been in their state since before that time; zero leaves out none.
+	// Since leaves out jobs that entered their state before that time; zero leaves out none.
 	Since time.Time
 }
 
@@ -36,12 +36,12 @@ type Listed struct {
 	Site string `json:"site"`
 	// Since is when the job was published, or began to wait.
 	Since time.Time `json:"since"`
-	// Until is when a waiting job is tried again; zero in the other states, and for a job that waits until its site may be asked.
+	// Until is when a waiting job is tried again; zero in other states, and for a job that waits for its site.
 	Until time.Time `json:"until,omitzero"`
 }
 
-// List calls use for each job that has not ended and fits the filter, the oldest first, until use returns an error, which comes
-// back. It reads the streams page by page: a job that moves meanwhile may come twice, or not at all.
+// List calls use for each job that has not ended and fits the filter, the oldest first. It stops at an error of use and
+// returns that error. It reads the streams page by page: a job that moves meanwhile may come twice, or not at all.
 //
 // Errors: ErrNotSetUp, ErrPermission, ctx's cause; any other one may pass.
 func (c *Client) List(ctx context.Context, f ListFilter, use func(Listed) error) error {
@@ -79,7 +79,7 @@ const listPage = 1000
 type lister struct {
 	c      *Client
 	filter ListFilter
-	// delivered is up to which sequence each consumer has given out its messages, by name. It is asked for
+	// delivered is, by the name of a consumer, the sequence up to which it has delivered its messages. It is asked for
 	// once. A job that is delivered while the list is made may be shown as queued.
 	delivered map[string]uint64
 }
@@ -158,7 +158,7 @@ func (l *lister) read(ctx context.Context, msg *nats.Msg) (job Listed, fits bool
 	if l.filter.State != "" && job.State != l.filter.State || job.Since.Before(l.filter.Since) {
 		return Listed{}, false, nil
 	}
-	if site == "" { // else somebody releases the job, long before its time
+	if site == "" { // otherwise a worker releases the job, long before its time
 		job.Until, _ = bus.ScheduledAt(msg.Header)
 	}
 	if decoded, err := jobs.Decode(queue, id, msg.Data); err == nil {
@@ -187,7 +187,7 @@ func (l *lister) taken(ctx context.Context, msg *nats.Msg, stream, consumer stri
 	upTo, asked := l.delivered[consumer]
 	if !asked {
 		var err error
-		// A question for each consumer, not for each job.
+		// One request for each consumer, not for each job.
 		if upTo, err = l.c.bus.DeliveredUpTo(ctx, stream, consumer); err != nil {
 			return "", err
 		}

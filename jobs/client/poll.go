@@ -5,14 +5,13 @@ import (
 	"time"
 )
 
-// maxPollPause is the longest pause between sweeps of a polling waiter: one whose user may not subscribe to results. Publishers
-// of one account could otherwise address answers to each other's subscriptions.
+// maxPollPause is the longest pause between two sweeps of a polling waiter, whose user may not subscribe to results.
 const maxPollPause = 2 * time.Second
 
 // expectRefusal makes the server's refusal of a subscription a signal for the waiter.
 func (w *waiter) expectRefusal() (forget func()) {
 	results, _, _ := strings.Cut(w.client.bus.Names().Results("*"), "*")
-	// Room for one, and nobody is waited for: the refusal is called from the connection's reader.
+	// The channel has room for one, and the send never blocks: the connection's reader calls the function.
 	return w.client.bus.ExpectRefusal(results, func() {
 		select {
 		case w.refusal <- struct{}{}:
@@ -35,16 +34,16 @@ func (w *waiter) startPolling() {
 func (w *waiter) pollPause(took time.Duration, found bool) time.Duration {
 	w.pause = min(w.pause*5/4, maxPollPause)
 	if found {
-		w.pause = firstLook
+		w.pause = lookupDelay
 	}
 	// A sweep that took long is followed by a pause as long.
 	return max(w.pause, took)
 }
 
-// hurry makes the next sweep of a polling waiter come soon, because a key was added. Other waiters are not concerned.
-func (w *waiter) hurry() {
-	if w.polls && w.pause > firstLook {
-		w.pause = firstLook
+// sweepSoon lets a polling waiter sweep soon, because a key was added. It does nothing for other waiters.
+func (w *waiter) sweepSoon() {
+	if w.polls && w.pause > lookupDelay {
+		w.pause = lookupDelay
 		w.sweep.Reset(w.pause)
 	}
 }

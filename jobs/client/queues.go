@@ -15,28 +15,28 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// QueueState is how a queue stands.
+// QueueState is the state of a queue.
 type QueueState struct {
 	Queue string `json:"queue"`
-	// Queued jobs are fresh ones that no worker holds; Due ones have waited, and no worker holds them either.
+	// Queued and Due count jobs that no worker holds: Queued jobs have never waited, Due jobs have.
 	Queued uint64 `json:"queued"`
 	Due    uint64 `json:"due"`
-	// Running jobs are in the hands of workers.
+	// Running counts the jobs that workers hold.
 	Running int `json:"running"`
 	// Waiting jobs wait for their time, or for a site.
 	Waiting uint64 `json:"waiting"`
-	// Overdue jobs are those of the waiting ones that the server has not released at their time; CountOverdue sets it.
+	// Overdue counts the waiting jobs that the server has not released at their time; CountOverdue sets it.
 	Overdue uint64 `json:"overdue"`
-	// Pulls are the requests of workers for jobs that are open right now.
+	// Pulls is the number of open requests of workers for jobs.
 	Pulls int `json:"pulls"`
-	// PausedUntil is when the queue goes on; zero means it is not paused.
+	// PausedUntil is when the pause ends; zero means that the queue is not paused.
 	PausedUntil time.Time `json:"paused_until,omitzero"`
-	// Served tells that the queue has its consumers. A job in one that has none waits until a worker serves it.
+	// Served says that the queue has its consumers. Without them its jobs wait until a worker serves the queue.
 	Served bool `json:"served"`
 }
 
-// Bounds of a search for queues that have jobs and no consumers. A million jobs take longer than that, and those behind the bound
-// are not seen.
+// Bounds of a search for queues that have jobs and no consumers. A million jobs take longer than searchBudget, and jobs
+// beyond a bound are not seen.
 const (
 	searchedJobs = 50_000
 	searchBudget = time.Second
@@ -59,7 +59,7 @@ func (c *Client) ConsumedQueues(ctx context.Context) ([]QueueState, error) {
 	return c.queues(ctx, func(map[string]*QueueState) error { return nil })
 }
 
-// queues lists what the consumers know, and what add adds.
+// queues lists the queues that have consumers, and those that add adds.
 func (c *Client) queues(ctx context.Context, add func(states map[string]*QueueState) error) ([]QueueState, error) {
 	if err := c.ready(); err != nil {
 		return nil, err
@@ -90,8 +90,8 @@ func stateOf(states map[string]*QueueState, queue string) *QueueState {
 	return states[queue]
 }
 
-// addConsumers adds what the consumers of all queues hold. known counts the jobs of the job stream among it, so that the
-// rest are jobs in queues that no worker serves.
+// addConsumers adds the jobs that the consumers of all queues know. known counts those in the job stream; all other
+// jobs there are of queues that no worker serves.
 func (c *Client) addConsumers(ctx context.Context, at func(string) *QueueState) (known uint64, err error) {
 	for _, due := range []bool{false, true} {
 		kind, prefix := "JOBS", c.bus.Names().WorkerConsumer("")
@@ -159,8 +159,8 @@ func (c *Client) addUnserved(ctx context.Context, known uint64, states map[strin
 	return nil
 }
 
-// addWaiting adds the waiting jobs: those of each queue that is known, and if these are not all, those of the queues that the
-// oldest ones are in.
+// addWaiting adds the waiting jobs of each known queue. If there are more, it reads the oldest waiting jobs to find
+// further queues.
 func (c *Client) addWaiting(ctx context.Context, states map[string]*QueueState) error {
 	all, err := c.bus.CountFrom(ctx, "RETRIES", c.bus.Names().AllScheduledJobs(), 1)
 	if err != nil {
@@ -206,7 +206,7 @@ func (c *Client) addWaiting(ctx context.Context, states map[string]*QueueState) 
 func (c *Client) countWaiting(ctx context.Context, queue string) (n uint64, err error) {
 	names := c.bus.Names()
 	if !bus.Publishable(names.Job(queue, "x")) {
-		return 0, nil // it would be a wildcard, and only workers write waiting jobs: of queues that they serve
+		return 0, nil // an invalid name could be a wildcard, and workers write only jobs of valid queues
 	}
 	for _, filter := range []string{names.ScheduledJob(queue, ">"), names.SiteWait("*", queue, ">")} {
 		some, err := c.bus.CountFrom(ctx, "RETRIES", filter, 1)
@@ -221,8 +221,8 @@ func (c *Client) countWaiting(ctx context.Context, queue string) (n uint64, err 
 // overdueBudget bounds how long CountOverdue reads waiting jobs.
 const overdueBudget = 5 * time.Second
 
-// CountOverdue counts the jobs of each queue that are overdue by more than 5 s. It looks for 5 s: of a million waiting
-// jobs it sees only the older ones.
+// CountOverdue counts the jobs of each queue that are overdue by more than 5 s. It reads for at most 5 s: of a million
+// waiting jobs it sees only the older ones.
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) CountOverdue(ctx context.Context, queues []QueueState) error {
@@ -243,7 +243,7 @@ func (c *Client) CountOverdue(ctx context.Context, queues []QueueState) error {
 	return err
 }
 
-// forever is longer than anybody pauses a queue.
+// forever is the length of a pause without an end.
 const forever = 100 * 365 * 24 * time.Hour
 
 // Pause stops the queue's workers from getting jobs until a time, or until Resume if it is zero. Running jobs end as
@@ -253,7 +253,7 @@ func (c *Client) Pause(ctx context.Context, queue string, until time.Time) error
 		return err
 	}
 	switch {
-	// The server would take it as no pause at all.
+	// The server would not pause the queue.
 	case !until.IsZero() && !until.After(time.Now()):
 		return fmt.Errorf("pause queue %s until %s: that time has passed", bus.Clip(queue), until.UTC().Format(time.RFC3339))
 	case until.IsZero():

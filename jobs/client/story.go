@@ -17,7 +17,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// The moments of a job's story, in Moment.What.
+// The values of Moment.What.
 const (
 	MomentQueued    = "queued"
 	MomentAttempt   = "attempt"
@@ -30,7 +30,7 @@ const (
 // KindSite is the Kind of a wait for a site.
 const KindSite = "site"
 
-// Moment is something that happened to a job. Which fields are set depends on what it was.
+// Moment is one event in a job's story. What decides which fields are set.
 type Moment struct {
 	// At is when an attempt began if that is known, else when it ended.
 	At   time.Time `json:"at"`
@@ -53,11 +53,11 @@ type Moment struct {
 	// Overdue is when a wait ended although the job still waits: the server has not released it.
 	Overdue time.Time `json:"overdue_since,omitzero"`
 	Worker  string    `json:"worker,omitempty"`
-	// Source tells where else than from the streams this is known.
+	// Source names where this is known from, if not from the streams.
 	Source string `json:"source,omitempty"`
 }
 
-// Story is what the streams still know of a job, in the order in which it happened.
+// Story is what the streams still hold about a job, in the order of time.
 type Story struct {
 	Key
 	// Places are where the job is now; a job that is nowhere has none.
@@ -67,7 +67,7 @@ type Story struct {
 	Result *jobs.Result `json:"-"`
 	// DeadLetter is the sequence of its dead letter; zero if there is none.
 	DeadLetter uint64 `json:"dead_letter,omitempty"`
-	// Waiting says what the job waits for, as its message tells; nil for a job that does not wait.
+	// Waiting is what the job waits for, according to its message; nil for a job that does not wait.
 	Waiting *Wait `json:"waiting,omitempty"`
 	// Unread says which parts could not be read, and why, such as what this user may not read.
 	Unread []error `json:"-"`
@@ -107,7 +107,7 @@ func (c *Client) Story(ctx context.Context, key Key) (*Story, error) {
 		}
 	}
 	t.addAttempts()
-	// Nothing at all: the id is misspelt, or everything has expired.
+	// Nothing was found: the id is misspelt, or everything has expired.
 	if len(t.Places) == 0 && len(t.Moments) == 0 && t.DeadLetter == 0 {
 		return nil, fmt.Errorf("job %s: %w", key, ErrNotFound)
 	}
@@ -153,7 +153,7 @@ func (t *Story) readStored(ctx context.Context, c *Client) error {
 		{Waiting, n.Stream("RETRIES"), n.ScheduledJob(t.Queue, t.ID), MomentWait},
 		{Due, n.Stream("RETRIES"), n.DueJob(t.Queue, t.ID), MomentDue},
 	} {
-		// Find has told where the job is, so only these places are read.
+		// Find returned where the job is, so only these places are read.
 		if !slices.Contains(t.Places, at.place) {
 			continue
 		}
@@ -164,7 +164,7 @@ func (t *Story) readStored(ctx context.Context, c *Client) error {
 					return err
 				}
 			}
-			continue // it has gone on meanwhile
+			continue // the job has moved on meanwhile
 		}
 		if err != nil {
 			return c.bus.Explain("read stream "+at.stream, err)
@@ -197,7 +197,7 @@ func (t *Story) addStored(what string, msg *nats.Msg) {
 		m.Kind = jobs.RetryScheduled
 		end := m.Until
 		if end.IsZero() {
-			end = m.At // nobody but a stranger stores a job without its time
+			end = m.At // workers always store the time
 		}
 		if time.Since(end) > bus.OverdueAfter {
 			m.Overdue = end
@@ -215,7 +215,7 @@ func (t *Story) addStored(what string, msg *nats.Msg) {
 	}
 }
 
-// readEvents collects the announced retries of the job and notes publishes of its id after its end.
+// readEvents collects the announced retries of the job, and publishes of its id after its end.
 func (t *Story) readEvents(ctx context.Context, c *Client) error {
 	return c.Events(ctx, Filter{Queue: t.Queue, ID: t.ID, All: true, UntilNow: true}, func(e Event) error {
 		switch e.Kind {
@@ -232,7 +232,7 @@ func (t *Story) readEvents(ctx context.Context, c *Client) error {
 	})
 }
 
-// readLetter notes the job's dead letter, if it has one.
+// readLetter records the job's dead letter, if it has one.
 func (t *Story) readLetter(ctx context.Context, c *Client) error {
 	letter, err := c.DeadLetter(ctx, t.Key)
 	if err == nil {
@@ -241,8 +241,8 @@ func (t *Story) readLetter(ctx context.Context, c *Client) error {
 	return err
 }
 
-// addAttempts puts together what is known of each attempt: a result that failed and a job that waits have them in full,
-// an announced retry tells how its attempt ended, and a success has only the last one, without its start.
+// addAttempts merges what is known of each attempt. A failed result and a waiting job list their attempts in full. An
+// announced retry says how its attempt ended. A success names only the last attempt, without its start.
 func (t *Story) addAttempts() {
 	full := map[int]bool{}
 	for _, a := range t.attempts {
@@ -265,7 +265,7 @@ func (t *Story) addAttempts() {
 		// Every retry announces a wait, also one whose attempt is known in full.
 		t.addWait(Moment{At: r.At, What: MomentWait, Until: r.NextAttemptAt, Kind: r.Kind, Worker: r.Worker})
 	}
-	// A success lists no attempts in its headers, so the last one is made up of the result's own facts.
+	// A success lists no attempts in its headers, so the last attempt is made from the fields of the result.
 	if r := t.Result; r != nil && r.Outcome == jobs.Succeeded && !full[r.AttemptCount] {
 		m := Moment{At: r.FinishedAt, What: MomentAttempt, Attempt: r.AttemptCount, Proxy: r.Proxy, Status: r.Status, Worker: r.Worker}
 		if r.AttemptCount == 1 { // the job's duration is that of the attempt
@@ -289,11 +289,11 @@ func (t *Story) addWait(m Moment) {
 	t.add(m)
 }
 
-// addQueued adds the time at which the job was queued if its stream no longer tells it. An id that is a ULID holds the
-// time at which it was made.
+// addQueued adds the time at which the job was queued if its stream no longer has it. A ULID holds the time at which it
+// was made.
 func (t *Story) addQueued() {
 	known := slices.ContainsFunc(t.Moments, func(m Moment) bool { return m.What == MomentQueued })
-	// An id that is no ULID tells nothing of its time.
+	// Any other id has no time.
 	if id, err := ulid.ParseStrict(t.ID); err == nil && !known {
 		t.add(Moment{At: id.Timestamp().UTC(), What: MomentQueued, Source: "id"})
 	}

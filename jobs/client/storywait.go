@@ -14,23 +14,23 @@ type Wait struct {
 	Why string `json:"why"`
 	// Since is when the job began to wait for it.
 	Since time.Time `json:"since,omitzero"`
-	// Until is the time of the next try. The streams do not know it of a site, and workers may.
+	// Until is the time of the next attempt. For a site only workers know it, not the streams.
 	Until time.Time `json:"until,omitzero"`
 	Site  string    `json:"site,omitempty"`
-	// Proxies are the ids of those that it waits for, if it may use no others.
+	// Proxies are the ids of the only proxies that the job may use; empty if it may use others.
 	Proxies []string `json:"proxies,omitempty"`
 	// Detail is a sentence.
 	Detail string `json:"detail,omitempty"`
 }
 
-// waitOf reads from the message of a job that waits what it waits for. The moment has the times of the wait.
+// waitOf returns what a job waits for, from its message. m has the times of the wait.
 func (t *Story) waitOf(msg *nats.Msg, m Moment) *Wait {
 	state, since, progress := jobs.StateOfWait(msg.Header.Get(jobs.HeaderProgress))
 	w := &Wait{Why: state, Since: since.UTC(), Until: m.Until, Site: m.Site}
 	if since.IsZero() {
 		w.Since = m.At
 	}
-	// An invalid job waits for nothing, but anybody may publish one.
+	// An invalid job never waits, but anybody may publish one.
 	if job, err := jobs.Decode(t.Queue, t.ID, msg.Data); err == nil {
 		if w.Site == "" {
 			w.Site = job.Target().Authority()

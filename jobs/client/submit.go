@@ -21,11 +21,11 @@ import (
 )
 
 const (
-	askTimeout    = 3 * time.Second  // of a question beside a publish
-	publishBudget = 30 * time.Second // of all tries of a publish, when the caller set no deadline
+	askTimeout    = 3 * time.Second  // of a request beside a publish
+	publishBudget = 30 * time.Second // of all attempts to publish, if the caller set no deadline
 )
 
-// Ack is the server's word that it has a job: it ends in one result.
+// Ack confirms that the server has stored a job, which then ends in one result.
 type Ack struct {
 	Key
 	// Seq is the job's sequence in the job stream; zero if the answer was lost and this user may not ask for it.
@@ -54,7 +54,7 @@ func (c *Client) Submit(ctx context.Context, job jobs.Job) (Ack, error) {
 	}
 	key := Key{Queue: job.Queue, ID: job.ID}
 	payload, err := job.Encode()
-	// A new id cannot be finished, so the question is saved.
+	// A new id cannot be finished, so the request is saved.
 	if err == nil && !minted {
 		err = c.unfinished(ctx, key)
 	}
@@ -90,14 +90,15 @@ func (c *Client) unfinished(ctx context.Context, key Key) error {
 	return nil
 }
 
-// submit publishes a job until an answer decides, and words what the answer means. The Ack of an error is empty.
+// submit publishes a job until an answer decides, and translates the answer into an error. With an error the Ack is
+// empty.
 func (c *Client) submit(ctx context.Context, key Key, msg *nats.Msg) (Ack, error) {
 	ack, repeated, err := c.publishUntilAnswered(ctx, msg)
 	switch code := bus.ErrorCode(err); {
 	case err == nil:
 		return Ack{Key: key, Seq: ack.Sequence}, nil
 	case bus.IsTaken(err):
-		// The subject may be taken by the own first try.
+		// The subject may hold the job of this call's first attempt.
 		if repeated {
 			return c.firstTry(ctx, key, msg)
 		}
@@ -110,15 +111,16 @@ func (c *Client) submit(ctx context.Context, key Key, msg *nats.Msg) (Ack, error
 	return Ack{}, c.bus.Explain("submit job "+key.String(), err)
 }
 
-// firstTry tells whether the job that is queued is the one that an earlier try of this publish stored without an answer.
-// If this user may not read the stream, it is taken for that: no other job of the id was there before the first try.
+// firstTry finds out whether the queued job is the one that an earlier attempt of this publish stored without an
+// answer. If this user may not read the stream, it is assumed: no other job of the id was there before the first
+// attempt.
 func (c *Client) firstTry(ctx context.Context, key Key, msg *nats.Msg) (Ack, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	stored, err := c.bus.LastMessage(ctx, c.bus.Names().Stream("JOBS"), msg.Subject)
 	switch {
 	case errors.Is(err, nats.ErrPermissionViolation):
-		// It may be any job of the id, but none was there when the first try was sent.
+		// No other job of the id was there when the first attempt was sent.
 		return Ack{Key: key}, nil
 	case err != nil:
 		return c.movedOn(ctx, key, err)
@@ -131,8 +133,8 @@ func (c *Client) firstTry(ctx context.Context, key Key, msg *nats.Msg) (Ack, err
 	return Ack{Key: key, Seq: seq}, nil
 }
 
-// movedOn looks for a job that is no longer in its stream. A replicated stream refuses a second message of a subject also
-// while it cannot decide about the first one: a job that is nowhere was not accepted.
+// movedOn lookups for a job that is no longer in its stream. A replicated stream also refuses a second message of a
+// subject while it cannot decide about the first one: a job that is not found was not accepted.
 func (c *Client) movedOn(ctx context.Context, key Key, err error) (Ack, error) {
 	action := "submit job " + key.String()
 	if !errors.Is(err, ErrNotFound) {
@@ -148,12 +150,12 @@ func (c *Client) movedOn(ctx context.Context, key Key, err error) (Ack, error) {
 	return Ack{}, fmt.Errorf("%s: %w", action, ErrNoLeader)
 }
 
-// patience is how long a server may be without a stream, or without JetStream, before that is believed: it answers so
-// while it starts, too.
-const patience = 2 * time.Second
+// maxSilence is how long a server may report that a stream, or JetStream, is missing before that counts: it does so while
+// it starts, too.
+const maxSilence = 2 * time.Second
 
-// publishUntilAnswered publishes until an answer comes that another try would not change, or until ctx ends. repeated is
-// true if an earlier try got no answer: the server may have stored that one.
+// publishUntilAnswered publishes until an answer comes that another attempt would not change, or until ctx ends.
+// repeated is true if an earlier attempt got no answer: the server may have stored that one.
 func (c *Client) publishUntilAnswered(ctx context.Context, msg *nats.Msg) (ack *jetstream.PubAck, repeated bool, err error) {
 	if _, ok := ctx.Deadline(); !ok {
 		limited, cancel := context.WithTimeout(ctx, publishBudget)
@@ -163,11 +165,11 @@ func (c *Client) publishUntilAnswered(ctx context.Context, msg *nats.Msg) (ack *
 	var quiet silence
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		ack, err = c.bus.Publish(ctx, msg)
-		// An answer that another try would not change, a refusal included.
+		// A refusal is an answer, too.
 		if err == nil || !bus.IsTransient(err) {
 			return ack, repeated, err
 		}
-		// From now on, "taken" may mean the own first try.
+		// From now on, a taken subject may hold the first attempt.
 		repeated = true
 		if err = c.explainSilence(ctx, &quiet, err); !bus.IsTransient(err) {
 			return nil, repeated, err
@@ -183,10 +185,10 @@ func (c *Client) publishUntilAnswered(ctx context.Context, msg *nats.Msg) (ack *
 // silence is a time in which no publish was decided, although the server is connected.
 type silence struct {
 	since time.Time
-	why   error // known since the first question that was answered
+	why   error // the cause, once a request about it was answered
 }
 
-// explainSilence returns why the job stream has decided nothing for longer than patience, if that can be found out.
+// explainSilence returns why the job stream has decided nothing for longer than maxSilence, if that can be found out.
 // Otherwise it returns err. A lost connection starts the time again.
 func (c *Client) explainSilence(ctx context.Context, s *silence, err error) error {
 	switch {
@@ -195,11 +197,11 @@ func (c *Client) explainSilence(ctx context.Context, s *silence, err error) erro
 		*s = silence{}
 	case s.since.IsZero():
 		s.since = time.Now()
-	case time.Since(s.since) < patience:
-	case bus.IsUndecided(err): // a leader without its followers does not know yet that it is none
+	case time.Since(s.since) < maxSilence:
+	case bus.IsUndecided(err): // a leader without followers still answers as leader for a while
 		s.why = fmt.Errorf("%w (%w)", ErrNoLeader, err)
 	default:
-		// The question costs a round trip, so it is asked only after patience.
+		// The request costs a round trip, so it is sent only after maxSilence.
 		if why := c.bus.WhyNoAnswer(ctx, c.bus.Names().Stream("JOBS"), err); why != err { //nolint:errorlint // the same if nothing was found out
 			s.why = why
 		}
@@ -253,7 +255,7 @@ func (c *Client) SubmitMany(ctx context.Context, source iter.Seq[jobs.Job], wind
 	index := -1
 	for job := range source {
 		index++
-		if ctx.Err() != nil { // a free slot would be as good a choice below
+		if ctx.Err() != nil { // the select below could choose a free slot
 			report(index, job, Ack{Key: keyOf(job)}, context.Cause(ctx))
 			// The range ends here, so source is not asked for another job.
 			return context.Cause(ctx)
@@ -266,7 +268,7 @@ func (c *Client) SubmitMany(ctx context.Context, source iter.Seq[jobs.Job], wind
 		}
 		index := index
 		flying.Go(func() {
-			// The slot is freed after done was called, so a slow done slows the submission.
+			// The slot is freed after done returns, so a slow done slows the submission.
 			defer func() { <-slots }()
 			ack, err := c.Submit(publishing, job)
 			report(index, job, ack, err)

@@ -10,26 +10,26 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// lookUpFresh looks up the keys that were added since the last look. If that fails in a way that may pass, they stay
-// fresh. Keys that are added during the look-up belong to the next one.
+// lookUpFresh lookups up the keys that were added since its last call. After a transient error they stay fresh. Keys that
+// are added during the look-up belong to the next one.
 func (w *waiter) lookUpFresh(ctx context.Context) error {
 	fresh := w.fresh
 	w.fresh = nil
 	err := w.lookUpAll(ctx, fresh)
-	if w.passes(err) {
+	if w.isTransient(err) {
 		w.fresh = fresh
-		w.look.Reset(sweepRetry)
+		w.lookup.Reset(sweepRetry)
 		return nil
 	}
 	return err
 }
 
-// lookUpOpen looks up every key whose result has not come, and plans the next sweep.
+// lookUpOpen lookups up every key whose result has not come, and plans the next sweep.
 func (w *waiter) lookUpOpen(ctx context.Context) error {
 	began, before := time.Now(), len(w.open)
 	// The keys are copied: take removes from open while the answers come.
 	err := w.lookUpAll(ctx, slices.Collect(maps.Keys(w.open)))
-	if w.passes(err) {
+	if w.isTransient(err) {
 		w.sweep.Reset(sweepRetry)
 		return nil
 	}
@@ -41,16 +41,14 @@ func (w *waiter) lookUpOpen(ctx context.Context) error {
 	return err
 }
 
-// sweepPause is the time between a sweep that took so long and the next one: sweeps take half of a waiter's
-// time at most. The names are of the pause: at least sweepEvery and at most sweepAtLeast lie between two
-// sweeps.
+// sweepPause is the pause after a sweep: as long as the sweep took, so that sweeps take at most half of the time, and
+// between sweepEvery and sweepAtLeast.
 func sweepPause(took time.Duration) time.Duration { return min(max(took, sweepEvery), sweepAtLeast) }
 
-// passes reports whether a look-up failed in a way that a later one need not. An error of use is never one that
-// passes.
-func (w *waiter) passes(err error) bool { return w.refused == nil && bus.IsTransient(err) }
+// isTransient reports whether an error is transient, so that a later look-up may succeed. An error of use never is.
+func (w *waiter) isTransient(err error) bool { return w.refused == nil && bus.IsTransient(err) }
 
-// lookUpAll looks up keys in parts of at most bus.MaxSubjects.
+// lookUpAll lookups up keys in parts of at most bus.MaxSubjects.
 func (w *waiter) lookUpAll(ctx context.Context, keys []Key) error {
 	for part := range slices.Chunk(keys, bus.MaxSubjects) {
 		if err := w.lookUp(ctx, part); err != nil {
@@ -86,8 +84,8 @@ func (w *waiter) lookUp(ctx context.Context, keys []Key) error {
 	}
 }
 
-// explainSweep returns an error that may pass as it is, so that passes recognises it, and words all others. A
-// wrong configuration is worded first: no later look-up can succeed.
+// explainSweep returns a transient error as it is, so that isTransient recognises it, and explains all others. A wrong
+// configuration comes first, because no later look-up can succeed.
 func (c *Client) explainSweep(err error) error {
 	if worded := c.bus.Explain("look up results", err); errors.Is(worded, bus.ErrConfig) {
 		return worded

@@ -16,10 +16,10 @@ const (
 	sweepEvery   = 5 * time.Second
 	sweepAtLeast = 30 * time.Second
 	sweepRetry   = time.Second            // after a sweep that failed
-	firstLook    = 100 * time.Millisecond // after which new keys are looked up, many in one request
+	lookupDelay  = 100 * time.Millisecond // delay before new keys are looked up, many in one request
 	dropCheck    = time.Second            // how often a waiter asks whether a subscription dropped messages
-	fewKeys      = 64                     // up to which a waiter subscribes to each subject by itself
-	pendingBytes = 64 << 20               // of results that a waiter has not looked at yet
+	fewKeys      = 64                     // up to this number a waiter subscribes to each key's subject
+	pendingBytes = 64 << 20               // of results that a waiter has not handled yet
 )
 
 // Result reads a stored result, or ErrNotFound. A large body stays in the object store: see Body.
@@ -31,7 +31,7 @@ func (c *Client) Result(ctx context.Context, key Key) (jobs.Result, error) {
 }
 
 // Wait returns the job's result: at once if it is stored, else as soon as it is. It returns ctx's cause when ctx ends
-// first; without an end of ctx, it waits for as long as nobody runs the job.
+// first; without an end of ctx, it waits until the job has ended.
 func (c *Client) Wait(ctx context.Context, key Key) (result jobs.Result, err error) {
 	if err := c.ready(); err != nil {
 		return jobs.Result{}, err
@@ -59,15 +59,15 @@ func (c *Client) WaitMany(ctx context.Context, keys []Key, use func(jobs.Result)
 		}
 	}
 	// All keys are known, so there is no use in waiting for more to share the request.
-	w.look.Reset(0) // no more keys come
+	w.lookup.Reset(0) // no more keys come
 	return w.run(ctx, nil)
 }
 
 // WaitEach calls use once with the result of each key that it receives, whether it is stored already or comes later. It
 // returns when keys is closed and all results are through, when use returns an error, or when ctx ends (with its cause); it
-// then receives no more keys. No result is missed: subscriptions bring them as they come, and a sweep looks up the rest at
-// least every 30 s, and at once after a reconnect or a dropped message. Of a user who may not subscribe to results, sweeps
-// look them up, at first every 100 ms, and every 2 s in the end.
+// then receives no more keys. No result is missed: subscriptions bring them as they come, and a sweep lookups up the rest at
+// least every 30 s, and at once after a reconnect or a dropped message. For a user who may not subscribe to results,
+// sweeps look them up: every 100 ms at first, and later every 2 s.
 func (c *Client) WaitEach(ctx context.Context, keys <-chan Key, use func(jobs.Result) error) error {
 	if err := c.ready(); err != nil {
 		return err
@@ -83,8 +83,8 @@ func (c *Client) WaitEach(ctx context.Context, keys <-chan Key, use func(jobs.Re
 	return w.run(ctx, keys)
 }
 
-// waiter is one WaitMany or WaitEach. Only its run touches its fields, but for came and ended, and calls use.
-// The loop is the only goroutine that decides, so the fields need no lock.
+// waiter is one WaitMany or WaitEach. Only run uses its fields, except came and ended, and only run calls use. The loop
+// is the only goroutine that decides, so the fields need no lock.
 type waiter struct {
 	client  *Client
 	use     func(jobs.Result) error
@@ -92,14 +92,14 @@ type waiter struct {
 	open    map[Key]struct{}
 	fresh   []Key // open ones that were not looked up yet
 
-	sweep, look *time.Timer // when all open keys, and the fresh ones, are looked up next
-	came        chan *nats.Msg
-	ended       chan struct{}
-	// A queue with a subscription needs none for its keys.
+	sweep, lookup *time.Timer // when all open keys, and the fresh ones, are looked up next
+	came          chan *nats.Msg
+	ended         chan struct{}
+	// A queue with a subscription needs no subscriptions to its keys.
 	keySubs   map[Key]*nats.Subscription
 	queueSubs map[string]*nats.Subscription
 	dropped   int // messages that the subscriptions have dropped
-	// A polling waiter may not subscribe. Its sweeps are pause apart, which grows while none brings anything.
+	// A polling waiter may not subscribe. pause lies between its sweeps, and grows while they find nothing.
 	refusal chan struct{}
 	forget  func()
 	polls   bool
@@ -110,10 +110,10 @@ type waiter struct {
 func (c *Client) newWaiter(use func(jobs.Result) error) *waiter {
 	w := &waiter{
 		// The first look fires at once and finds nothing, unless keys are known by then.
-		client: c, use: use, open: map[Key]struct{}{}, sweep: time.NewTimer(sweepEvery), look: time.NewTimer(0),
+		client: c, use: use, open: map[Key]struct{}{}, sweep: time.NewTimer(sweepEvery), lookup: time.NewTimer(0),
 		came: make(chan *nats.Msg), ended: make(chan struct{}),
 		keySubs: map[Key]*nats.Subscription{}, queueSubs: map[string]*nats.Subscription{},
-		refusal: make(chan struct{}, 1), pause: firstLook,
+		refusal: make(chan struct{}, 1), pause: lookupDelay,
 	}
 	w.forget = w.expectRefusal()
 	return w
@@ -126,7 +126,7 @@ func (w *waiter) end() {
 	w.unlistenAll()
 	w.forget()
 	w.sweep.Stop()
-	w.look.Stop()
+	w.lookup.Stop()
 }
 
 // run is the loop of the waiter. It ends when keys is closed and every result has come, or with the first error. keys may
@@ -151,7 +151,7 @@ func (w *waiter) run(ctx context.Context, keys <-chan Key) error {
 			err = w.add(key)
 		case msg := <-w.came:
 			err = w.take(msg)
-		case <-w.look.C:
+		case <-w.lookup.C:
 			err = w.lookUpFresh(ctx)
 		case <-w.sweep.C:
 			err = w.lookUpOpen(ctx)
@@ -159,7 +159,7 @@ func (w *waiter) run(ctx context.Context, keys <-chan Key) error {
 			w.sweep.Reset(0)
 		case <-w.refusal:
 			w.startPolling()
-		// nats.go does not tell of drops as they happen.
+		// nats.go does not report drops as they happen.
 		case <-check.C:
 			if w.hasDropped() {
 				w.sweep.Reset(0)
@@ -172,8 +172,8 @@ func (w *waiter) run(ctx context.Context, keys <-chan Key) error {
 	return nil
 }
 
-// add begins to wait for a result. It listens before it looks, so that no result falls in between: the server reads the
-// subscription before the request.
+// add begins to wait for a result. It subscribes before it lookups up, so that no result is missed: the server handles
+// the subscription before the request.
 func (w *waiter) add(key Key) error {
 	if !key.Valid() {
 		return bus.BadKey(key)
@@ -186,10 +186,10 @@ func (w *waiter) add(key Key) error {
 		return w.client.bus.Explain("subscribe to results", err)
 	}
 	w.open[key] = struct{}{}
-	w.hurry()
+	w.sweepSoon()
 	// The first fresh key starts the timer, so that those that follow share one request.
 	if w.fresh = append(w.fresh, key); len(w.fresh) == 1 {
-		w.look.Reset(firstLook)
+		w.lookup.Reset(lookupDelay)
 	}
 	return nil
 }
@@ -204,7 +204,7 @@ func (w *waiter) listen(key Key) (err error) {
 		w.keySubs[key], err = w.subscribe(w.client.bus.Names().Result(key.Queue, key.ID))
 		return err
 	}
-	// Subscribed to the queue before the single subscriptions end: no result falls in between.
+	// The queue is subscribed to before the single subscriptions end, so that no result is missed.
 	if w.queueSubs[key.Queue], err = w.subscribe(w.client.bus.Names().Results(key.Queue)); err != nil {
 		return err
 	}
@@ -264,8 +264,7 @@ func (w *waiter) hasDropped() bool {
 	return dropped > before
 }
 
-// take calls use with a result that is still waited for; one that came before by another way is ignored. It returns the
-// error of use.
+// take calls use with a result that is still open; a result that came before is ignored. It returns the error of use.
 func (w *waiter) take(msg *nats.Msg) error {
 	result := jobs.ParseResult(msg.Header, msg.Data)
 	key := Key{Queue: result.Queue, ID: result.ID}

@@ -112,7 +112,7 @@ func (in *installation) muteResults(t *testing.T) {
 	must(t, err)
 }
 
-// lookUps receives when a waiter looks results up.
+// lookUps receives when a waiter lookups results up.
 func (in *installation) lookUps(t *testing.T) <-chan *nats.Msg {
 	t.Helper()
 	seen := make(chan *nats.Msg, 100)
