@@ -11,7 +11,7 @@ import (
 // delivered is a message that a consumer delivered, of jetstream or of a worker's own pull.
 type delivered interface{ Reply() string }
 
-// HandBack gives a job back, to be delivered to anybody at once, and returns when the server has said that it knows.
+// HandBack naks a job, so that it is redelivered at once, and returns when the server has confirmed that.
 func (c *Client) HandBack(ctx context.Context, msg delivered) error {
 	return c.Answer(ctx, "hand back job", msg, "-NAK")
 }

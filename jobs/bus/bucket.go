@@ -17,7 +17,7 @@ type bucket struct {
 // ErrNotSetUp, ErrNoLeader, ErrPermission; any other one of nats.go as it is.
 func (c *Client) Bucket(ctx context.Context, kind string) (jetstream.KeyValue, error) {
 	name := c.names.Bucket(kind)
-	// The subjects are those that binding asks; a refusal of one of them ends the call.
+	// Binding sends requests to these subjects; a refusal of one of them ends the call.
 	kv, err := call(ctx, c.refusals, func(ctx context.Context) (jetstream.KeyValue, error) {
 		return c.js.KeyValue(ctx, name)
 	}, api+"STREAM.INFO.KV_"+name)

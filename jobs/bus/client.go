@@ -32,7 +32,7 @@ type Client struct {
 	bodies jetstream.ObjectStore // bound at first use
 }
 
-// New makes a client on a connection, best one of Connect. It sends nothing.
+// New makes a client on a connection, which should come from Connect. It sends nothing.
 func New(nc *nats.Conn, names jobs.Names) (*Client, error) { return NewWithDomain(nc, names, "") }
 
 // NewWithDomain is New for a JetStream that is known by a domain, such as that of the hub when the connection is to a leaf node.
@@ -69,10 +69,10 @@ func (c *Client) inDomain(subject string) string {
 	return subject
 }
 
-// JetStream is what the client works with, for the buckets that it does not cover.
+// JetStream returns nats.go's own interface, for what Client has no method for.
 func (c *Client) JetStream() jetstream.JetStream { return c.js.JetStream }
 
-// ConnectionName is how the server shows the connection; empty if it has no name.
+// ConnectionName is the connection's name at the server; empty if it has none.
 func (c *Client) ConnectionName() string { return c.nc.Opts.Name }
 
 // Names are those of the installation.
@@ -91,17 +91,17 @@ func (k Key) String() string { return k.Queue + "/" + k.ID }
 // failed.
 const publishTimeout = 3 * time.Second
 
-// Publish stores a message, within publishTimeout. The error is one of nats.go; ExplainPublish words it.
+// Publish stores a message, within publishTimeout. The error is one of nats.go; ExplainPublish explains it.
 func (c *Client) Publish(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, error) {
-	// The answer may come later, and the message be stored all the same: an error of this call proves nothing.
+	// After an error the message may be stored nevertheless: the answer may come later.
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	return c.js.PublishMsg(ctx, msg)
 }
 
 // PublishOnce stores a message if its subject has none, within 3 s. IsTaken recognises the error of a subject that has
-// one. The message must carry no Nats-Msg-Id: the server would answer a repetition as if it had stored it, and nobody
-// could tell which of two messages is kept.
+// one. The message must carry no Nats-Msg-Id: the server would confirm a duplicate as if it had stored it, and it would
+// be unknown which of two messages is kept.
 func (c *Client) PublishOnce(ctx context.Context, msg *nats.Msg) error {
 	// The guard is checked by the leader of the stream when it stores the message, so of any number of
 	// publishers one wins.
@@ -115,8 +115,8 @@ func (c *Client) LastMessage(ctx context.Context, stream, subject string) (*nats
 	return c.direct(ctx, stream+"."+subject, nil)
 }
 
-// NextMessage reads the first message of a filter at or after seq, or ErrNotFound. It passes over messages whose publisher wrote
-// headers behind which those of the server cannot be read.
+// NextMessage reads the first message of a filter at or after seq, or ErrNotFound. It skips messages whose publisher
+// wrote headers that hide the server's own.
 func (c *Client) NextMessage(ctx context.Context, stream, filter string, seq uint64) (*nats.Msg, error) {
 	msg, err := c.direct(ctx, stream, map[string]any{"seq": max(1, seq), "next_by_subj": filter})
 	// The walk reads pages, so that a publisher who wrote many such messages costs few requests.
@@ -126,7 +126,8 @@ func (c *Client) NextMessage(ctx context.Context, stream, filter string, seq uin
 	return msg, err
 }
 
-// direct sends a direct get and returns its message, or ErrNotFound. A nil request means that the subject says it all.
+// direct sends a direct get and returns its message, or ErrNotFound. A nil request means that the subject is the whole
+// request.
 func (c *Client) direct(ctx context.Context, target string, request map[string]any) (*nats.Msg, error) {
 	var body []byte
 	if request != nil {
@@ -139,7 +140,7 @@ func (c *Client) direct(ctx context.Context, target string, request map[string]a
 	defer cancel()
 	msg, err := c.request(ctx, &nats.Msg{Subject: directGet + target, Data: body})
 	// nats.go takes an answer with status 503 and no payload for a missing responder. A stored message may carry
-	// that status, so the answer is looked at again.
+	// that status, so the answer is examined here.
 	if errors.Is(err, nats.ErrNoResponders) {
 		msg, err = c.requestRaw(ctx, directGet+target, body)
 	}
@@ -219,7 +220,7 @@ func (c *Client) readAnswers(ctx context.Context, stream string, answers inbox, 
 	}
 }
 
-// request sends a message and waits for its answer, which may be that this user may not send it.
+// request sends a message and waits for its answer. It returns at once if the server refuses the message to this user.
 func (c *Client) request(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
 	subject := msg.Subject
 	// The refusal names the subject as it was mapped by the server, so the plain subject is watched; see
@@ -228,8 +229,8 @@ func (c *Client) request(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) 
 	return call(ctx, c.refusals, func(ctx context.Context) (*nats.Msg, error) { return c.nc.RequestMsgWithContext(ctx, msg) }, subject)
 }
 
-// requestRaw is request for an answer that nats.go takes for its own word that nobody answers: a stored message without a payload
-// may have the same status.
+// requestRaw is request for answers that may be stored messages: nats.go would take one with status 503 and no payload
+// for a missing responder.
 func (c *Client) requestRaw(ctx context.Context, subject string, body []byte) (*nats.Msg, error) {
 	answers, err := c.openInbox(c.nc.NewInbox(), 1)
 	if err != nil {
@@ -284,7 +285,7 @@ func Publishable(subject string) bool {
 	return true
 }
 
-// isNotFound reports whether a message does not exist, in the words of this package or of nats.go.
+// isNotFound reports whether an error of this package or of nats.go says that a message does not exist.
 func isNotFound(err error) bool {
 	return errors.Is(err, ErrNotFound) || errors.Is(err, jetstream.ErrMsgNotFound)
 }

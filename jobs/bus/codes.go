@@ -9,12 +9,12 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Class says what becomes of a request that the server refused, if the request is repeated unchanged.
+// Class says what happens if a refused request is repeated unchanged.
 type Class uint8
 
 // The classes of refusals. The zero value means that the code is unknown.
 const (
-	// Temporary: the same request may succeed later, without anybody's help.
+	// Temporary: the same request may succeed later by itself.
 	Temporary Class = iota + 1
 	// Full: there is no room now. A publish succeeds once something is removed; a new stream needs larger limits.
 	Full
@@ -30,7 +30,7 @@ const (
 // documents and that are missing here fail a test.
 func Classify(code jetstream.ErrorCode) Class {
 	switch code {
-	// Codes are grouped by what helps, not by number. Each comment names the group.
+	// Codes are grouped by their remedy, not by number. Each comment names the group.
 	case 10004, 10007, 10008, 10009, 10041, 10048, 10075, 10118, 10119, 10202, // a cluster that is not ready, or changes
 		10005,               // no servers to place a stream on: others may be starting
 		10029, 10045, 10228, // mirrors and sources that are being set up
@@ -105,10 +105,10 @@ func classOf(err error) Class {
 	return class
 }
 
-// IsPermanent reports whether the same request or message would be refused again, however often it is repeated: the
-// message cannot be encoded or is too large, the subject is none, this user may not do that, or the server, the account
-// or the stream is not as gofer needs it. What is missing, full or without a leader is not permanent, nor is an error
-// that says nothing, such as a time-out.
+// IsPermanent reports whether the same request or message is refused however often it is repeated: the message cannot
+// be encoded or is too large, the subject is invalid, this user lacks the right, or the server, the account or the
+// stream is not as gofer needs it. What is missing, full or without a leader is not permanent, nor is an error that
+// says nothing, such as a time-out.
 func IsPermanent(err error) bool {
 	if err == nil {
 		return false
@@ -123,9 +123,9 @@ func IsPermanent(err error) bool {
 	return errors.Is(err, ErrConfig) || errors.Is(err, nats.ErrPermissionViolation)
 }
 
-// CuredByWaiting reports whether a set-up that failed with err may succeed later without a change to the server, the
-// account, the streams or the environment. A new stream for which there is no room needs larger limits;
-// a cluster with too few servers for it says so with code 10023.
+// CuredByWaiting reports whether a set-up that failed with err may succeed later without a change of the server, the
+// account, the streams or the environment. A new stream for which there is no room needs larger limits; a cluster with
+// too few servers for it says so with code 10023.
 func CuredByWaiting(err error) bool {
 	code, _ := apiError(err)
 	// A new stream that finds no room would wait for ever, since its limits are too large. Only a cluster that

@@ -14,7 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// confirmations are the server's answers to publishes. One subscription hears all of them. nats.go would make a context, an inbox
+// confirmations receives the server's answers to publishes by one subscription. nats.go would make a context, an inbox
 // token of random characters and a decoder for each publish, which costs more than the publish itself.
 type confirmations struct {
 	nc    *nats.Conn
@@ -41,7 +41,7 @@ type answer struct {
 	err error
 }
 
-// As in nats.go: during a change of leaders nobody answers for a moment.
+// As in nats.go: for a moment during a change of leaders, no server answers.
 const (
 	unansweredTries = 3
 	unansweredDelay = 250 * time.Millisecond
@@ -80,7 +80,7 @@ func isUnanswered(msg *nats.Msg) bool {
 	return len(msg.Data) == 0 && msg.Header.Get("Status") == "503"
 }
 
-// confirmed reads a confirmation. Nearly all of them begin as the first case has it.
+// confirmed reads a confirmation. The first case reads nearly all of them.
 func confirmed(data []byte) error {
 	// Parsing JSON for each publish would cost more than the rest of the path. The prefix, with a name that is
 	// not empty and no error behind it, is enough.
@@ -122,8 +122,8 @@ func (c *confirmations) ask(ctx context.Context, msg *nats.Msg, limit time.Durat
 			err = context.DeadlineExceeded
 		}
 	}
-	// Either end gives the room this answer, or the real one came at the same time. In both cases exactly one
-	// value is in the channel, and taking it makes the room reusable.
+	// The room gets this answer, unless the real one came at the same time. In both cases the channel holds exactly one
+	// value, and receiving it makes the room reusable.
 	c.end(token, answer{err: err}) // unless the answer has come just now
 	got = <-r.answer
 	c.leave(r)
@@ -164,7 +164,7 @@ func (c *confirmations) leave(r *room) {
 
 // hear takes an answer.
 func (c *confirmations) hear(msg *nats.Msg) {
-	// A token that cannot be read is of somebody else, and ignored.
+	// A message with an unreadable token is no answer, and is ignored.
 	token, err := strconv.ParseUint(msg.Subject[strings.LastIndexByte(msg.Subject, '.')+1:], 36, 64)
 	if err == nil {
 		c.end(token, answer{msg: msg})
@@ -175,7 +175,7 @@ func (c *confirmations) hear(msg *nats.Msg) {
 func (c *confirmations) end(token uint64, got answer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// Whoever deletes the entry sends the answer, so there is never a second one.
+	// The goroutine that deletes the entry sends the answer, so there is never a second one.
 	if r := c.pending[token]; r != nil {
 		delete(c.pending, token)
 		r.answer <- got // never blocks: it is the only one

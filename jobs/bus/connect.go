@@ -34,31 +34,31 @@ type Dial struct {
 	CA, Cert, Key string
 	// TLSFirst makes the TLS handshake before the server's greeting, as a server with handshake_first expects it.
 	TLSFirst bool
-	// InboxPrefix keeps the answers meant for this user apart from those for others; empty means _INBOX.
+	// InboxPrefix separates the replies to this user from those to others; empty means _INBOX.
 	InboxPrefix string
-	// Name is how the connection is shown by the server.
+	// Name is the connection's name at the server.
 	Name string
 	// Reconnected is called when a connection that broke is back, and Failed when NATS reports an error outside a call, with
 	// its kind: "permission", "slow_consumer" or "other". Nil is allowed.
 	Reconnected func()
 	Failed      func(kind string)
-	// Closed is called once if the connection ends for good and not by its owner's Close: the server may break it off with a
-	// word that nats.go never connects again after, such as that a message was too large for a limit that was lowered. The
-	// reason wraps ErrUnreachable and holds no secret. Credentials that are refused end nothing. Nil is allowed.
+	// Closed is called once if the connection ends for good and not by its owner's Close: after some errors of the
+	// server nats.go never reconnects, such as a message above a limit that was lowered. The reason wraps
+	// ErrUnreachable and holds no secret. Refused credentials do not end a connection. Nil is allowed.
 	Closed func(reason error)
-	// Patient makes Connect go on trying until a server answers or ctx ends, and say so; else it tries once. Waiting is told
-	// why after each try that failed; nil is allowed.
+	// Patient makes Connect repeat its attempt until a server answers or ctx ends, and log that; else it makes one
+	// attempt. Waiting is called with the reason after each failed attempt; nil is allowed.
 	Patient bool
 	Waiting func(reason error)
 }
 
-// Connect connects and keeps connected: a connection that breaks is mended for as long as it takes, also while the server
-// refuses the user; only what Dial.Closed is told of ends it. What is published while it is broken fails at once; buffered,
-// an ack would look done and arrive when the job is somebody else's. What happens to the connection is logged, unless log
-// is nil; neither an error nor a log line holds a secret. The caller closes it.
+// Connect connects and stays connected: a connection that breaks is restored, however long that takes, even while the
+// server refuses the user. Only the cases of Dial.Closed end it. A publish on a broken connection fails at once: a
+// buffered ack would look done and arrive when another worker has the job. Events of the connection are logged, unless
+// log is nil; neither an error nor a log line holds a secret. The caller closes the connection.
 //
-// Errors: ErrUnreachable, ErrCredentials, ErrPermission if the user may not hear answers, or one that names the field that is
-// wrong and wraps ErrConfig.
+// Errors: ErrUnreachable, ErrCredentials, ErrPermission if the user may not subscribe to its inbox, or one that names
+// the wrong field and wraps ErrConfig.
 func Connect(ctx context.Context, d Dial, log *slog.Logger) (*nats.Conn, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -88,7 +88,7 @@ func Connect(ctx context.Context, d Dial, log *slog.Logger) (*nats.Conn, error) 
 			said, reason = time.Now(), why
 		}
 		select {
-		// The error says why the last try failed, which helps more than that ctx has ended.
+		// The error says why the last attempt failed, which helps more than that ctx has ended.
 		case <-ctx.Done():
 			return nil, err
 		case <-time.After(time.Second):
@@ -106,7 +106,7 @@ func (d Dial) try(limit time.Duration, opts []nats.Option) (*nats.Conn, error) {
 	nc, err := nats.Connect(servers, append(opts, nats.Timeout(limit))...)
 	switch {
 	case err == nil:
-		// Connected, though perhaps not allowed to hear any answer.
+		// The client is connected, but may lack the right to receive answers.
 		return answerable(nc, limit)
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked),
 		errors.Is(err, nats.ErrAccountAuthExpired):
@@ -118,7 +118,7 @@ func (d Dial) try(limit time.Duration, opts []nats.Option) (*nats.Conn, error) {
 	return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, redact(servers), d.withoutSecrets(err))
 }
 
-// hint says which setting fits an error that a wrong order of greeting and TLS handshake causes; nil for other errors. A
+// hint returns the setting that fits an error by a wrong order of greeting and TLS handshake; nil for other errors. A
 // server with handshake_first and a client without it wait for each other until one of them gives up.
 func (d Dial) hint(err error) error {
 	silent, _ := errors.AsType[net.Error](err)
@@ -139,7 +139,7 @@ func answerable(nc *nats.Conn, limit time.Duration) (*nats.Conn, error) {
 	inbox := nc.NewInbox()
 	sub, err := nc.SubscribeSync(inbox)
 	if err != nil {
-		return nc, nil // it broke already, and is mended
+		return nc, nil // the connection broke already, and nats.go restores it
 	}
 	defer func() { _ = sub.Unsubscribe() }()
 	// The server works in order, so a refusal of the subscription has arrived when the flush is answered.
@@ -152,8 +152,7 @@ func answerable(nc *nats.Conn, limit time.Duration) (*nats.Conn, error) {
 	return nc, nil
 }
 
-// Check names everything that is wrong with d, as far as it can be told without a server: an error each, on lines of their
-// own, that wraps ErrConfig and a *FieldError.
+// Check returns all errors of d that can be found without a server, joined. Each wraps ErrConfig and a *FieldError.
 func (d Dial) Check() error {
 	_, err := d.servers()
 	_, credentialsErr := d.credentials()
@@ -196,7 +195,8 @@ func (d Dial) servers() (string, error) {
 	return strings.Join(out, ","), nil
 }
 
-// checkServer refuses what no wait can cure, but what nats.go would try for ever: it takes any scheme for nats.
+// checkServer refuses a URL that can never work but that nats.go would retry for ever: nats.go takes any scheme for
+// nats.
 func checkServer(u *url.URL) error {
 	if !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
 		return wrongField("URL", errors.New("a scheme is none of nats, tls, ws, wss"))
@@ -211,7 +211,7 @@ func checkServer(u *url.URL) error {
 
 func isWebSocket(u *url.URL) bool { return u.Scheme == "ws" || u.Scheme == "wss" }
 
-// errURL says what a list of URLs looks like. It cannot say what is wrong without repeating part of a password.
+// errURL describes a list of URLs. A more exact error could repeat a part of a password.
 var errURL = wrongField("URL", errors.New("not a list of URLs such as nats://127.0.0.1:4222; in a user name or password write commas and "+
 	"other special characters percent-encoded, such as %2C for a comma and %23 for #, or keep both apart from the URL"))
 
@@ -221,11 +221,12 @@ func (d Dial) options(log *slog.Logger) ([]nats.Option, error) {
 		// the same moment. A connection counts as dead after two pings without an answer, about 9 s.
 		nats.Name(d.Name), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1), nats.ReconnectWait(250 * time.Millisecond),
 		nats.ReconnectJitter(250*time.Millisecond, time.Second), nats.PingInterval(3 * time.Second), nats.MaxPingsOutstanding(2),
-		// A server that takes no bytes holds every call up: it is given up as soon as one that answers no ping.
+		// A server that takes no bytes blocks every call: its connection is closed as soon as that of a server that
+		// answers no ping.
 		nats.FlusherTimeout(9 * time.Second),
 		// A server whose users are being changed refuses for a while; that must not end a worker.
 		nats.IgnoreAuthErrorAbort(),
-		nats.NoCallbacksAfterClientClose(), // whoever closes the connection knows of it
+		nats.NoCallbacksAfterClientClose(), // the owner that closes the connection needs no call
 	}
 	if d.InboxPrefix != "" {
 		opts = append(opts, nats.CustomInboxPrefix(d.InboxPrefix))
@@ -265,7 +266,8 @@ func (d Dial) credentials() (opts []nats.Option, err error) {
 	if d.Cert != "" {
 		opts = append(opts, nats.ClientCert(d.Cert, d.Key))
 	}
-	// The key is checked here: nats.go would ask for it at the connection, and call a wrong one refused.
+	// The key is checked here: nats.go would read it during the handshake, and report a wrong key as refused
+	// credentials.
 	if d.Nkey != "" {
 		key, err := nkey(d.Nkey)
 		if err != nil {
@@ -276,8 +278,8 @@ func (d Dial) credentials() (opts []nats.Option, err error) {
 	return opts, errors.Join(wrong...)
 }
 
-// wrongFiles reads each file as a connection would: one that is no certificate, key or credentials keeps a worker from a
-// server that is up, and the server's answer does not tell why. The errors hold nothing of the contents.
+// wrongFiles reads each file as a connection would. With an invalid certificate, key or credentials file, the server's
+// answer would not say why it refuses. The errors hold nothing of the contents.
 func (d Dial) wrongFiles() (wrong []error) {
 	bad := func(field string, err error) {
 		if err != nil {
@@ -287,7 +289,7 @@ func (d Dial) wrongFiles() (wrong []error) {
 	bad("Creds", checkFile(d.Creds, func(data []byte) bool {
 		jwt, jwtErr := nkeys.ParseDecoratedJWT(data)
 		_, seedErr := nkeys.ParseDecoratedNKey(data)
-		return jwtErr == nil && jwt != string(data) && seedErr == nil // what holds no JWT comes back whole
+		return jwtErr == nil && jwt != string(data) && seedErr == nil // a text without a JWT is returned unchanged
 	}, "no credentials file, which holds a JWT and a seed"))
 	bad("CA", checkFile(d.CA, x509.NewCertPool().AppendCertsFromPEM, "no PEM file with a certificate"))
 	switch {
@@ -309,7 +311,7 @@ func (d Dial) wrongFiles() (wrong []error) {
 	return wrong
 }
 
-// checkFile reads a file, if one is named, and has good look at it.
+// checkFile reads a file, if one is named, and checks its content with good.
 func checkFile(path string, good func([]byte) bool, otherwise string) error {
 	if path == "" {
 		return nil
@@ -324,11 +326,11 @@ func checkFile(path string, good func([]byte) bool, otherwise string) error {
 // nkey takes a seed or the path of a file that holds one. Its errors never repeat the text: it may be the seed.
 func nkey(written string) (nats.Option, error) {
 	seed := []byte(written)
-	// A path is tried first. A seed is no file name that exists.
+	// A path comes first: no file has the name of a seed.
 	if data, err := os.ReadFile(written); err == nil {
 		seed = data
 	}
-	seed, _ = text.Document(seed) // of what is no text, nothing is left
+	seed, _ = text.Document(seed) // empty if the file is no text
 	pair, err := nkeys.FromSeed(seed)
 	if err != nil {
 		return nil, wrongField("Nkey", errors.New("neither a seed nor a file that holds one"))

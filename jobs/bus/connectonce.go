@@ -11,13 +11,14 @@ import (
 
 const (
 	tryLimit = 5 * time.Second // of one server
-	// reasonWait is how long after ctx's deadline the reason of a try is waited for, which has the same deadline.
+	// reasonWait is how long connectOnce waits after ctx's deadline for the error of the attempt, which has the same
+	// deadline.
 	reasonWait = 250 * time.Millisecond
 )
 
-// connectOnce tries once, until ctx ends. nats.go takes no context here: a try that is given up goes on in its goroutine
-// to its own limit, and a connection that it still opens is closed. After a deadline it waits a moment longer for the
-// reason.
+// connectOnce makes one attempt, until ctx ends. nats.go takes no context here: an abandoned attempt goes on in its
+// goroutine until its own limit, and a connection that it still opens is closed. After a deadline connectOnce waits a
+// moment for the error of the attempt.
 func (d Dial) connectOnce(ctx context.Context, opts []nats.Option) (*nats.Conn, error) {
 	// The limit is for each server of the list.
 	limit := tryLimit
@@ -28,7 +29,7 @@ func (d Dial) connectOnce(ctx context.Context, opts []nats.Option) (*nats.Conn, 
 		nc  *nats.Conn
 		err error
 	}
-	// Room for one, so the goroutine ends even if nobody takes its result.
+	// Room for one, so the goroutine ends even if its result is not received.
 	tried := make(chan try, 1)
 	go func() {
 		nc, err := d.try(limit, opts)
@@ -39,7 +40,7 @@ func (d Dial) connectOnce(ctx context.Context, opts []nats.Option) (*nats.Conn, 
 		return t.nc, t.err
 	case <-ctx.Done():
 	}
-	// The try has the same deadline, and its reason is worth more than the fact that time is over.
+	// The attempt has the same deadline, and its error says more than that time is over.
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		select {
 		case t := <-tried:
@@ -47,7 +48,7 @@ func (d Dial) connectOnce(ctx context.Context, opts []nats.Option) (*nats.Conn, 
 		case <-time.After(reasonWait):
 		}
 	}
-	// The connection that may still open belongs to nobody, so it is closed.
+	// A connection that is opened later has no owner, so it is closed.
 	go func() {
 		t := <-tried
 		t.nc.Close() // nil is allowed

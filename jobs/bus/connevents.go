@@ -9,7 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// handlers tell what happens to the connection.
+// handlers returns the options that log and report the events of the connection.
 func (d Dial) handlers(log *slog.Logger) []nats.Option {
 	return []nats.Option{
 		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
@@ -32,7 +32,7 @@ func (d Dial) handlers(log *slog.Logger) []nats.Option {
 			if sub != nil {
 				subject = sub.Subject
 			}
-			// Permissions do not come back by themselves, hence an error; what else NATS reports may pass.
+			// A missing permission lasts, so it is logged as an error; other reports of NATS may be transient.
 			if errors.Is(err, nats.ErrPermissionViolation) {
 				log.Error("NATS refuses this user something", "error", err)
 				return
@@ -42,8 +42,8 @@ func (d Dial) handlers(log *slog.Logger) []nats.Option {
 	}
 }
 
-// closedHandler tells that the connection is closed for good. NoCallbacksAfterClientClose keeps it from running for the owner's
-// own Close.
+// closedHandler reports that the connection is closed for good. NoCallbacksAfterClientClose keeps it from running for
+// the owner's own Close.
 func (d Dial) closedHandler(log *slog.Logger) nats.Option {
 	return nats.ClosedHandler(func(nc *nats.Conn) {
 		reason := fmt.Errorf("%w: the connection is closed for good: %w", ErrUnreachable, d.withoutSecrets(closedBy(nc)))

@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Difference is one thing that is not as the settings want it.
+// Difference is a setting that differs from what gofer wants, or a stream, bucket or consumer that is missing.
 type Difference struct {
 	// Name is what differs, such as "stream GOFER_JOBS".
 	Name string `json:"name"`
@@ -19,19 +19,18 @@ type Difference struct {
 	Field string `json:"field,omitempty"`
 	Have  string `json:"have,omitempty"`
 	Want  string `json:"want,omitempty"`
-	// Use is what workers make of it; zero for what is missing.
+	// Use is how workers use the stream or consumer in spite of it; zero for what is missing.
 	Use    Use    `json:"use,omitempty"`
 	Repair Repair `json:"repair"`
-	// Refused says why Apply leaves it so and what to do about that; empty where Apply changes it.
+	// Refused says why Apply does not change it, and what to do; empty if Apply changes it.
 	Refused string `json:"refused,omitempty"`
 	// Code is the server's, if it is the server that refuses.
 	Code jetstream.ErrorCode `json:"code,omitempty"`
-	// Essential tells that no job ends without it: workers do without the other streams for a while. Other
-	// differences are reported as well, and workers go on.
+	// Essential says that no job can end without it. Workers go on without the others for a while.
 	Essential bool `json:"-"`
 }
 
-// String says it in words.
+// String is the difference in words.
 func (d Difference) String() string {
 	if d.Field == "" {
 		if d.Refused != "" {
@@ -46,8 +45,8 @@ func (d Difference) String() string {
 	return text
 }
 
-// UnchangeableError is a difference that Apply leaves: the server never changes the setting, or jobs would be lost. It is an
-// ErrConfig.
+// UnchangeableError is a difference that Apply does not change: the server never changes the setting, or jobs would be
+// lost. It is an ErrConfig.
 type UnchangeableError struct{ Difference }
 
 // Error says what differs.
@@ -56,8 +55,8 @@ func (e *UnchangeableError) Error() string { return e.String() }
 // Unwrap is ErrConfig.
 func (*UnchangeableError) Unwrap() error { return ErrConfig }
 
-// StreamDifferences judges the settings of a stream that gofer would create as want. Settings on which nothing depends are
-// left out, and so is what goes with being sealed.
+// StreamDifferences judges the settings of a stream that gofer would create as want. Settings on which nothing depends
+// are left out. Of a sealed stream, only that it is sealed is listed.
 func StreamDifferences(have, want streamConfig) []Difference {
 	found := differences("stream "+want.Name, have, want, streamRules())
 	// Nothing else of a sealed stream can be changed, so the other differences would only hide this one.
@@ -117,7 +116,7 @@ func differences[C any](name string, have, want C, rules map[string]rule[C]) (ou
 		if !ok {
 			// The test goes over all fields of nats.go's structs, so a new one needs a rule before it is
 			// released.
-			continue // a test would have failed
+			continue // a test fails first
 		}
 		d := Difference{Name: name, Field: field, Have: words(field, h), Want: words(field, w), Use: rule.use(&have, &want), Repair: rule.repair(&have, &want)}
 		if d.Repair != OwnersChoice || d.Use != Harmless {

@@ -2,10 +2,10 @@
 // the guarded result, and the requests that packages client and stream are made of. A Go program that submits jobs imports
 // package client.
 //
-// The promise that every accepted job ends in exactly one result rests on the server, not on acks: an ack is taken from
-// anybody and proves nothing. A result is stored under a guard (no message may be on its subject yet), so the first one wins
-// for as long as it is kept, and only what was stored is republished to subscribers. A scheduled job is stored under the same
-// guard.
+// The promise that every accepted job ends in exactly one result rests on the server, not on acks: the server accepts
+// an ack from any user, so an ack proves nothing. A result is stored under a guard (no message may be on its subject
+// yet), so the first one wins for as long as it is kept, and only what was stored is republished to subscribers. A
+// scheduled job is stored under the same guard.
 //
 // Nothing that a client does here needs the right to create a consumer, except to follow a stream without a durable: a
 // consumer can be told to deliver to any subject of the account, so who may create one may write anywhere.

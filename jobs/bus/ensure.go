@@ -28,8 +28,8 @@ func (c *Client) Ensure(ctx context.Context, s Settings) error {
 	s = s.withDefaults()
 	for _, want := range s.streams(c.names) {
 		err := c.ensureStream(ctx, want)
-		// The rights of an older version cover neither the hours nor the sites. A worker works without them; Inspect reports that
-		// they are missing.
+		// A user with the rights of an older version may not create the streams of hours and sites. A worker works
+		// without them, and Inspect reports that they are missing.
 		younger := want.Name == c.names.Stream("ROLLUPS") || want.Name == "KV_"+c.names.Bucket("sites")
 		if err != nil && (!younger || !errors.Is(err, ErrPermission)) {
 			return err
@@ -56,22 +56,22 @@ func (c *Client) EnsureQueue(ctx context.Context, queue string, s Settings) erro
 	return nil
 }
 
-// EnsureJobConsumer is the consumer of a queue's fresh jobs or, if due, of its jobs whose time has come. It is created if it is
-// missing, with the default ack wait; one that is there keeps its own.
+// EnsureJobConsumer returns the consumer of a queue's fresh jobs or, if due, of its due jobs. A missing consumer is
+// created with the default ack wait; an existing one keeps its own.
 func (c *Client) EnsureJobConsumer(ctx context.Context, queue string, due bool) (jetstream.Consumer, error) {
 	return c.ensureDurable(ctx, Settings{}.withDefaults().jobConsumer(c.names, queue, due))
 }
 
-// JobStreamCreated is when the stream of fresh jobs or, if due, of those whose time has come was created: see Streams.CreatedAt.
+// JobStreamCreated returns when the stream of fresh jobs or, if due, of due jobs was created: see Streams.CreatedAt.
 func (c *Client) JobStreamCreated(ctx context.Context, due bool) (time.Time, error) {
 	return c.createdAt(ctx, c.JobStream(due))
 }
 
-// JobStream is the stream of fresh jobs or, if due, of those whose time has come.
+// JobStream returns the name of the stream of fresh jobs or, if due, of due jobs.
 func (c *Client) JobStream(due bool) string { return Settings{}.jobConsumer(c.names, "", due).stream }
 
-// checkServer refuses a server that no waiting cures: one without JetStream, one that cannot schedule messages, or one
-// that takes too small messages. It also notes JetStream's domain. Errors: ErrNoJetStream, ErrServerTooOld, ErrConfig,
+// checkServer refuses a server that gofer can never use: one without JetStream, without scheduled messages, or with a
+// max_payload that is too small. It also stores JetStream's domain. Errors: ErrNoJetStream, ErrServerTooOld, ErrConfig,
 // ErrUnreachable.
 func (c *Client) checkServer(ctx context.Context) error {
 	ctx, cancel := Bounded(ctx)
@@ -100,7 +100,7 @@ func (c *Client) ensureStream(ctx context.Context, want jetstream.StreamConfig) 
 			action = "create stream " + want.Name
 			_, err = c.js.CreateStream(ctx, withFirstSequence(want))
 		}
-		// Another worker was faster; its settings stand.
+		// Another worker was faster; its settings stay.
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			return nil
 		}
@@ -116,9 +116,9 @@ func (c *Client) ensureStream(ctx context.Context, want jetstream.StreamConfig) 
 }
 
 // withFirstSequence makes the sequences of a work queue begin at the time of its creation, in microseconds. The server tells acks
-// by the names of stream and consumer and by the sequence. So if a stream is deleted and created again while a worker runs a job
-// of it, the ack of that worker must not be one of a job of the new stream. The ranges of two streams could overlap only if the
-// older one took more than a message a microsecond.
+// by the names of stream and consumer and by the sequence. So if a stream is deleted and created again while a worker
+// runs one of its jobs, that worker's ack must not ack a job of the new stream. The ranges of two streams could overlap
+// only if the older one took more than a message a microsecond.
 func withFirstSequence(c jetstream.StreamConfig) jetstream.StreamConfig {
 	if c.Retention == jetstream.WorkQueuePolicy {
 		c.FirstSeq = uint64(time.Now().UnixMicro())
@@ -151,8 +151,8 @@ func (c *Client) ensureDurable(ctx context.Context, want durable) (consumer jets
 	})
 }
 
-// createDurable creates a consumer. Where the server or the account allows fewer unacked jobs than gofer asks for, their
-// own limit is taken.
+// createDurable creates a consumer. If the server or the account allows fewer unacked jobs than gofer asks for, the
+// consumer gets their limit.
 func (c *Client) createDurable(ctx context.Context, want durable) (jetstream.Consumer, error) {
 	consumer, err := c.js.CreateConsumer(ctx, want.stream, want.config)
 	// Zero lets the server take its own limit.
@@ -163,11 +163,11 @@ func (c *Client) createDurable(ctx context.Context, want durable) (jetstream.Con
 	return consumer, err
 }
 
-// again repeats what failed in a way that may pass, five times at most. A cluster gives no answer while it elects a
-// leader for what was just created.
+// again repeats a call after a transient error, five times at most. A cluster gives no answer while it elects a leader
+// for what was just created.
 func (c *Client) again(ctx context.Context, try func(context.Context) error) (err error) {
 	for range 5 {
-		// Half of the time of a request for each try, so that a leader that is elected meanwhile is found.
+		// Each attempt gets half of the time of a request, so that a leader that is elected meanwhile is found.
 		limited, cancel := context.WithTimeout(ctx, requestTimeout/2)
 		err = try(limited)
 		cancel()

@@ -12,11 +12,10 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// ErrConfig is what every error wraps that waiting does not cure: the owner of the server or of the environment has to
-// change something.
+// ErrConfig is wrapped by every error that the owner of the server or of the environment has to repair.
 var ErrConfig = errors.New("NATS has to be set up differently")
 
-// The errors on which a caller may decide. They come wrapped: ask with errors.Is.
+// The errors on which a caller may decide. They come wrapped: compare with errors.Is.
 var (
 	// ErrUnreachable: no NATS server answers, or the connection is closed for good.
 	ErrUnreachable = errors.New("NATS cannot be reached")
@@ -38,7 +37,7 @@ var (
 	// ErrNoSubject: no message can be published under the name.
 	ErrNoSubject = errors.New("no message can be published under this name")
 
-	// ErrQueueFull: the job stream takes no more jobs now.
+	// ErrQueueFull: the job stream is full and takes no jobs now.
 	ErrQueueFull = errors.New("the queue is full")
 	// ErrNotFound: nothing of that name is there.
 	ErrNotFound = errors.New("not found")
@@ -48,7 +47,7 @@ var (
 	ErrResultsFull = errors.New("there is no room for results")
 )
 
-// remedy is an error that an owner of the server has to cure: it is an ErrConfig.
+// remedy is an error that the owner of the server has to repair: it is an ErrConfig.
 type remedy struct{ text string }
 
 func (e *remedy) Error() string { return e.text }
@@ -56,7 +55,7 @@ func (e *remedy) Error() string { return e.text }
 // Unwrap makes a remedy an ErrConfig.
 func (*remedy) Unwrap() error { return ErrConfig }
 
-// FieldError is what is wrong with a field of Dial, or with two whose names a comma separates. Err holds no secret.
+// FieldError is an error in a field of Dial, or in two fields whose names a comma separates. Err holds no secret.
 type FieldError struct {
 	Field string
 	Err   error
@@ -68,7 +67,7 @@ func (e *FieldError) Error() string { return e.Field + ": " + e.Err.Error() }
 // Unwrap is the reason.
 func (e *FieldError) Unwrap() error { return e.Err }
 
-// wrongField is a *FieldError that no server can cure. It is an ErrConfig.
+// wrongField returns a *FieldError that is also an ErrConfig.
 func wrongField(field string, err error) error {
 	return fmt.Errorf("%w: %w", ErrConfig, &FieldError{field, err})
 }
@@ -83,8 +82,8 @@ func (e *noDomain) Error() string {
 
 func (*noDomain) Unwrap() error { return ErrUnreachable }
 
-// notConnected words an error of nats.go for a message that cannot be sent now. nats.go speaks of a full buffer, and
-// connections of Connect have none.
+// notConnected replaces the text of nats.go's error for a message that cannot be sent now: nats.go reports a full
+// buffer, and connections of Connect have no buffer.
 type notConnected struct{ cause error }
 
 func (*notConnected) Error() string { return "NATS is not connected" }
@@ -101,13 +100,13 @@ func Plain(err error) error {
 	return err
 }
 
-// The server's error codes that mean something here; nats.go names the others.
+// Error codes of the server for which nats.go has no name.
 const (
 	codeStoreFailed         jetstream.ErrorCode = 10077 // a limit of the stream; the text tells which
 	codeNotAvailable        jetstream.ErrorCode = 10008 // JetStream as a whole, or the stream, has no leader
 	codeNotLeader           jetstream.ErrorCode = 10009
 	codeStreamOffline       jetstream.ErrorCode = 10118
-	codeInProcess           jetstream.ErrorCode = 10158 // the first try of this publish has not been decided yet
+	codeInProcess           jetstream.ErrorCode = 10158 // the first attempt of this publish is not decided yet
 	codeResources           jetstream.ErrorCode = 10023
 	codeAccountResources    jetstream.ErrorCode = 10002
 	codeStorage             jetstream.ErrorCode = 10047
@@ -126,21 +125,21 @@ func apiError(err error) (code jetstream.ErrorCode, text string) {
 	return 0, ""
 }
 
-// IsTaken tells a refusal because the subject already has its message: the guard's, or the stream's own limit.
+// IsTaken reports a refusal because the subject already has its message: by the guard, or by the stream's own limit.
 func IsTaken(err error) bool {
 	code, text := apiError(err)
 	// Two causes mean the same here: the guard, and the stream's limit of one message for each subject.
 	return code == jetstream.JSErrCodeStreamWrongLastSequence || code == codeStoreFailed && strings.Contains(text, textPerSubject)
 }
 
-// isRace tells the answer to a guard that met another write to the same subject still in flight. It proves nothing: that
-// write may fail.
+// isRace reports that the guard was refused because another write to the same subject is in flight. It proves nothing:
+// that write may fail.
 func isRace(err error) bool {
 	code, _ := apiError(err)
 	return code == jetstream.JSErrCodeStreamWrongLastSequenceConstant
 }
 
-// IsFull tells that a stream, an account or a disk has no room.
+// IsFull reports that a stream, an account or a disk has no room.
 func IsFull(err error) bool {
 	code, text := apiError(err)
 	switch code {
@@ -156,8 +155,8 @@ func IsFull(err error) bool {
 	return false
 }
 
-// IsTransient tells an error after which the same publish may well succeed: no answer, a leader on its way, a
-// connection that is being made again.
+// IsTransient reports an error after which the same publish may succeed: no answer, an election of a leader, or a
+// connection that is being restored.
 func IsTransient(err error) bool {
 	if classOf(err) == Temporary {
 		return true
@@ -173,12 +172,12 @@ func IsTransient(err error) bool {
 	return false
 }
 
-// isNobody tells that no stream took a message.
+// isNobody reports that no stream took a message.
 func isNobody(err error) bool {
 	return errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders)
 }
 
-// IsUndecided tells the answer to a publish whose first try the stream has not decided yet.
+// IsUndecided reports the answer to a publish whose first attempt the stream has not decided yet.
 func IsUndecided(err error) bool {
 	code, _ := apiError(err)
 	return code == codeInProcess
@@ -189,7 +188,7 @@ func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout)
 }
 
-// isLeaderless tells that a stream, or JetStream as a whole, has no leader.
+// isLeaderless reports that a stream, or JetStream as a whole, has no leader.
 func isLeaderless(err error) bool {
 	switch code, _ := apiError(err); code {
 	case codeNotAvailable, codeNotLeader, codeStreamOffline:
@@ -201,15 +200,15 @@ func isLeaderless(err error) bool {
 // ExplainPublish is Explain for a message that was meant for a stream. If no answer came, it asks the server about the
 // stream, which takes requestTimeout at most.
 func (c *Client) ExplainPublish(ctx context.Context, action, stream string, err error) error {
-	// Asked only if the caller still has time, and only then: every other error says enough.
+	// The server is asked only if the caller has time left. Every other error says enough.
 	if (isNobody(err) || isTimeout(err)) && ctx.Err() == nil {
 		err = c.WhyNoAnswer(ctx, stream, err)
 	}
 	return c.Explain(action, err)
 }
 
-// WhyNoAnswer says why a stream took no message, if that can be found out: a stream that is missing is told from one that
-// has no leader. Otherwise it returns err.
+// WhyNoAnswer returns why a stream took no message, if that can be found out: the stream is missing, or has no leader.
+// Otherwise it returns err.
 func (c *Client) WhyNoAnswer(ctx context.Context, name string, err error) error {
 	asking, cancel := context.WithTimeout(ctx, requestTimeout/2)
 	defer cancel()
@@ -236,7 +235,7 @@ func (c *Client) WhyNoAnswer(ctx context.Context, name string, err error) error 
 	return infoErr
 }
 
-// Explain says what was being done and, where the cause can be told, what is the matter. The server's own words stay in
+// Explain adds to an error what was being done and, if the cause is known, what it means. The server's text stays in
 // the error. It returns nil for nil.
 func (c *Client) Explain(action string, err error) error {
 	var meaning error
@@ -271,7 +270,7 @@ func (c *Client) Explain(action string, err error) error {
 	return fmt.Errorf("%s: %w (%w)", action, meaning, err)
 }
 
-// BadKey is the error of a key that no job can have. It wraps ErrNotFound.
+// BadKey returns the error of an invalid key. It wraps ErrNotFound.
 func BadKey(k Key) error {
 	return fmt.Errorf("job %q: %w: a queue is [a-z0-9_-]{1,32}, an id [A-Za-z0-9_-]{1,128}", Clip(k.String()), ErrNotFound)
 }
@@ -279,6 +278,6 @@ func BadKey(k Key) error {
 // Valid reports whether a job may have the key.
 func (k Key) Valid() bool { return jobs.ValidQueue(k.Queue) && jobs.ValidID(k.ID) }
 
-// Clip is a text that may hold anything, cut so that it fits into an error. The cut may fall into a character,
-// which ToValidUTF8 then replaces.
+// Clip cuts a text, which may hold anything, so that it fits into an error. The cut may fall into a character, which
+// ToValidUTF8 then replaces.
 func Clip(text string) string { return strings.ToValidUTF8(text[:min(len(text), 200)], "?") }

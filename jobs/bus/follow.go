@@ -11,28 +11,28 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// Filter says which results or events are followed. The zero value follows all of them from now on.
+// Filter selects the results or events to follow. The zero value selects all that are stored from now on.
 type Filter struct {
 	// Queue narrows to one queue; empty means all. Breaker events belong to none.
 	Queue string
 	// ID narrows events to those of one job; its queue must be named, too.
 	ID string
-	// All begins with the oldest one that is kept, Since with those stored at or after a time.
+	// All begins with the oldest message that is kept, Since with the first one stored at or after a time.
 	All   bool
 	Since time.Time
-	// UntilNow ends with the newest one that is stored already, instead of waiting for more.
+	// UntilNow ends with the newest message that is stored already, instead of waiting for more.
 	UntilNow bool
 	// HeadersOnly leaves out the payloads: a result comes without body, detail and attempts.
 	HeadersOnly bool
-	// Durable reads with a consumer that is there, such as Reader, instead of one of its own: what this call has used is
-	// not given to anybody else, nor again. It decides by itself where it begins; Queue, All, Since and HeadersOnly must
-	// not be set. Users who may not create consumers need it.
+	// Durable reads with an existing consumer, such as Reader, instead of an own one: a message that this call has used
+	// is delivered to no other reader, and not again. The consumer has its own beginning and filter, so Queue, All,
+	// Since and HeadersOnly must not be set. Users who may not create consumers need it.
 	Durable string
 }
 
-// FollowStream calls use for each message of a stream under one of the subjects, in the order of storing, until use returns an
-// error, which comes back, or ctx ends, whose cause comes back. It outlives a server's restart, and brings nothing twice unless
-// it reads with a durable.
+// FollowStream calls use for each message of a stream under one of the subjects, in the order of storing. It returns
+// the first error of use, or the cause of ctx. It continues after a restart of the server, and calls use once for each
+// message unless it reads with a durable.
 func (c *Client) FollowStream(ctx context.Context, stream string, subjects []string, f Filter, use func(jetstream.Msg) error) error {
 	action := "follow stream " + stream
 	if f.Queue != "" && !jobs.ValidQueue(f.Queue) {
@@ -50,7 +50,7 @@ func (c *Client) FollowStream(ctx context.Context, stream string, subjects []str
 	if f.Durable != "" {
 		ahead = 1 // what is fetched ahead and not used would be kept from the other readers for the ack wait
 	}
-	r, err := c.read(consumer, ahead)
+	r, err := c.read(ctx, consumer, ahead)
 	if err != nil {
 		return c.Explain(action, err)
 	}
@@ -78,8 +78,7 @@ func (c *Client) FollowStream(ctx context.Context, stream string, subjects []str
 }
 
 // ReadHeaders calls use for the messages of a stream under subject that follow the sequence after, up to and including
-// upTo, without their payloads, in the order of storing. It is for parts of a stream: how long it takes depends on how many
-// these are.
+// upTo, without their payloads, in the order of storing. Its time depends only on the number of these messages.
 //
 // Errors: ErrNotSetUp, ErrPermission, ctx's cause; any other one may pass.
 func (c *Client) ReadHeaders(ctx context.Context, stream, subject string, after, upTo uint64, use func(jetstream.Msg)) error {
@@ -93,7 +92,7 @@ func (c *Client) ReadHeaders(ctx context.Context, stream, subject string, after,
 	if err != nil {
 		return c.Explain(doing, err)
 	}
-	r, err := c.read(consumer, partAhead)
+	r, err := c.read(ctx, consumer, partAhead)
 	if err != nil {
 		return c.Explain(doing, err)
 	}
@@ -120,7 +119,7 @@ func (c *Client) ReadHeaders(ctx context.Context, stream, subject string, after,
 }
 
 const (
-	// partThreshold is after how long the server removes the consumer of a part that was read.
+	// partThreshold is after how long without a reader the server removes the consumer of ReadHeaders.
 	partThreshold = 5 * time.Second
 	// partAhead is how many messages are asked for in advance: they have no payloads.
 	partAhead = 500
@@ -133,12 +132,11 @@ func (c *Client) pass(ctx context.Context, msg jetstream.Msg, f Filter, use func
 	switch {
 	case f.Durable == "":
 	case err != nil:
-		// If this fails, the message comes back after its ack wait. The handing back must happen although ctx
-		// may have ended, or nobody else reads the message until the ack wait is over.
+		// If this fails, the message comes back after its ack wait. It is handed back even if ctx has ended; otherwise
+		// no other reader gets it until the ack wait is over.
 		_ = c.HandBack(context.WithoutCancel(ctx), msg)
 	default:
-		// A double ack waits for the server, so that a reader that ends right now does not read the message
-		// again.
+		// A double ack waits for the server, so that the message is not delivered again if this reader ends now.
 		if err := msg.DoubleAck(ctx); err != nil {
 			return fmt.Errorf("ack %s: %w", msg.Subject(), err)
 		}
@@ -159,7 +157,7 @@ func (c *Client) follower(ctx context.Context, stream string, subjects []string,
 	}
 	config := jetstream.OrderedConsumerConfig{
 		FilterSubjects: subjects, HeadersOnly: f.HeadersOnly, DeliverPolicy: jetstream.DeliverNewPolicy,
-		// It covers a pause of the reader; the server removes the consumer afterwards.
+		// A reader may pause for this time; then the server removes the consumer.
 		InactiveThreshold: time.Minute,
 	}
 	switch {

@@ -10,17 +10,17 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Backlog is what a queue's consumers hold.
+// Backlog counts the jobs of a queue's consumers.
 type Backlog struct {
-	Pending int64 // jobs that nobody has taken
+	Pending int64 // jobs that no worker has taken
 	Held    int64 // jobs that workers hold
-	// Redelivered are those of the held ones that were given out more than once.
+	// Redelivered counts the held jobs that were delivered more than once.
 	Redelivered int64
 	Pulls       int64 // open requests for jobs
 	Paused      bool
 }
 
-// Plus is both together.
+// Plus returns the sum of both.
 func (b Backlog) Plus(o Backlog) Backlog {
 	return Backlog{
 		Pending: b.Pending + o.Pending, Held: b.Held + o.Held, Redelivered: b.Redelivered + o.Redelivered, Pulls: b.Pulls + o.Pulls,
@@ -28,7 +28,7 @@ func (b Backlog) Plus(o Backlog) Backlog {
 	}
 }
 
-// JobConsumerInfo is how one of a queue's consumers stands.
+// JobConsumerInfo is the state of one of a queue's consumers.
 type JobConsumerInfo struct {
 	Backlog
 	// AckWait is the shortest time that the server waits for an ack.
@@ -36,11 +36,11 @@ type JobConsumerInfo struct {
 	// MaxBatch and MaxExpires bound a pull; zero means no bound.
 	MaxBatch   int
 	MaxExpires time.Duration
-	// Differences are the settings that are not as gofer creates them, unless nothing depends on them.
+	// Differences lists the settings that differ from those of a new consumer, except those on which nothing depends.
 	Differences []Difference
 }
 
-// Unusable is an *UnusableError if no job of the consumer may be taken.
+// Unusable returns an *UnusableError if no job of the consumer may be taken.
 func (l JobConsumerInfo) Unusable() error { return unusable(l.Differences) }
 
 // UnusableError names what makes a stream or consumer unusable. It is an ErrConfig.
@@ -68,8 +68,8 @@ func (e *UnusableError) Error() string {
 // Unwrap is ErrConfig.
 func (*UnusableError) Unwrap() error { return ErrConfig }
 
-// JobConsumerInfo asks how one of a queue's consumers stands. It is one question to the server. Errors: ErrNotFound if there is
-// no such consumer.
+// JobConsumerInfo asks for the state of one of a queue's consumers, in one request. Errors: ErrNotFound if there is no
+// such consumer.
 func (c *Client) JobConsumerInfo(ctx context.Context, queue string, due bool) (JobConsumerInfo, error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
@@ -85,9 +85,8 @@ func (c *Client) JobConsumerInfo(ctx context.Context, queue string, due bool) (J
 	return consumer.info(info), nil
 }
 
-// JobConsumers asks how all consumers of fresh jobs or, if due, of due jobs stand, by queue. It is one question to the
-// server, however many queues there are. A queue without a consumer is missing, and so is one whose consumer has no leader
-// now.
+// JobConsumers asks for the state of all consumers of fresh jobs or, if due, of due jobs, by queue. It is one request
+// for up to 256 consumers. A queue is missing if it has no consumer, or if its consumer has no leader now.
 func (c *Client) JobConsumers(ctx context.Context, due bool) (map[string]JobConsumerInfo, error) {
 	prefix, out := c.names.WorkerConsumer(""), map[string]JobConsumerInfo{}
 	if due {
@@ -113,12 +112,12 @@ func (d durable) info(info *jetstream.ConsumerInfo) JobConsumerInfo {
 	}
 }
 
-// DueConsumer is how the consumer of a queue's due jobs stands.
+// DueConsumer is the state of the consumer of a queue's due jobs.
 type DueConsumer struct {
 	Queue   string
 	Paused  bool
-	Pending int64 // due jobs that nobody has taken
-	// Delivered is the sequence of the latest due job that was given out for the first time.
+	Pending int64 // due jobs that no worker has taken
+	// Delivered is the sequence of the latest due job that was delivered for the first time.
 	Delivered uint64
 }
 

@@ -21,8 +21,8 @@ const (
 	codeBytesPerStream jetstream.ErrorCode = 10122
 )
 
-// account is what JetStream says about the limits of this user's account, and about what is used of them. nats.go leaves out
-// some of it.
+// account holds the limits of this user's account and what is used of them, as JetStream reports them. nats.go leaves
+// out some fields.
 type account struct {
 	usage
 	Tiers map[string]usage `json:"tiers"`
@@ -51,12 +51,12 @@ func (c *Client) account(ctx context.Context) (a account, err error) {
 	return a, c.Explain("ask for the limits of the account", err)
 }
 
-// forecast tells which missing streams and consumers the server would refuse to create, as far as its account's limits and the
-// lack of a cluster say so. It takes them in the order in which they are created.
+// forecast predicts which missing streams and consumers the server would refuse to create, by the account's limits and
+// the lack of a cluster. Streams and consumers are passed in the order of their creation.
 type forecast struct {
 	client  *Client
 	account account
-	// They begin with what the account has used, so the order of creation decides which stream is refused.
+	// Both begin with what the account uses already. The order of creation decides which stream is refused.
 	streams map[string]int   // that would be created, by tier
 	bytes   map[string]int64 // that would be reserved, by tier
 	// consumers are those of each stream, there already or to be created.
@@ -71,13 +71,15 @@ func (c *Client) forecast(ctx context.Context) (*forecast, error) {
 
 const textNoCluster = "replicas > 1 not supported in non-clustered mode"
 
-// lacksCluster is false if that is not known: the server that this client is connected to may not be one of the domain's.
+// lacksCluster reports whether replicas need a cluster that is missing. It is false if that is not known: the connected
+// server may not belong to the domain.
 func (f *forecast) lacksCluster(want streamConfig) bool {
-	// Behind a leaf node the connected server says nothing of the domain's cluster.
+	// Behind a leaf node the connected server says nothing about the domain's cluster.
 	return want.Replicas > 1 && f.client.domain == "" && f.client.nc.ConnectedClusterName() == ""
 }
 
-// tier is what the account's limits for streams with so many replicas are called; empty if it has the same for all.
+// tier returns the name of the account's limits for streams with so many replicas; empty if all streams have the same
+// limits.
 func (f *forecast) tier(replicas int) string {
 	if len(f.account.Tiers) == 0 {
 		return ""
@@ -147,7 +149,7 @@ func (f *forecast) consumer(want durable, replicas int) (code jetstream.ErrorCod
 	return 0, ""
 }
 
-// foresee notes with each difference why the server would refuse its repair. gofer setup --dry-run shows it, so that an
+// foresee sets in each difference why the server would refuse its repair. gofer setup --dry-run shows it, so that an
 // owner learns of a refusal before anything is changed.
 func (c *Client) foresee(ctx context.Context, s Settings, found []Difference) error {
 	f, err := c.forecast(ctx)
@@ -181,7 +183,7 @@ func (c *Client) foresee(ctx context.Context, s Settings, found []Difference) er
 				continue
 			}
 			there = false
-			// Its own refusal would come from a stream that is not there.
+			// Its stream is refused, so it cannot be created at all.
 			if slices.ContainsFunc(of("stream "+want.stream), func(s *Difference) bool { return s.Refused != "" }) {
 				d.Refused = "its stream is missing"
 				continue
@@ -191,7 +193,7 @@ func (c *Client) foresee(ctx context.Context, s Settings, found []Difference) er
 				d.refuse(codeWQNotUnique, "filtered consumer not unique on workqueue stream: "+others+" is in the way")
 			}
 		}
-		// A consumer that is there uses up a place of the limit as well.
+		// An existing consumer counts in the limit, too.
 		if there {
 			f.consumers[want.stream]++
 		}
@@ -199,8 +201,8 @@ func (c *Client) foresee(ctx context.Context, s Settings, found []Difference) er
 	return nil
 }
 
-// refuse notes what the server would have against a difference that is to be repaired. A refusal that is known already
-// stays: it names the first thing to do.
+// refuse sets why the server would refuse the repair of a difference. An earlier refusal stays: it names the first
+// thing to do.
 func (d *Difference) refuse(code jetstream.ErrorCode, text string) {
 	// The first refusal stays: what comes later follows from it.
 	if code != 0 && d.Refused == "" {

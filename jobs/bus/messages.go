@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Message is one as a stream holds it.
+// Message is a message of a stream.
 type Message struct {
 	Subject string
 	Seq     uint64
@@ -23,8 +23,9 @@ type Message struct {
 // ErrReplaced says that the newest message of a subject is another one than was expected.
 var ErrReplaced = errors.New("the newest message of the subject is another one")
 
-// Replace stores data as the newest message of subject, if that is the message of sequence last so far; zero means none. The
-// server drops the message after keep, zero meaning the stream's own limit. It returns the sequence of the message.
+// Replace stores data as the newest message of subject, if the newest one so far has the sequence last; zero means
+// none. The server drops the message after keep; zero means the stream's own limit. It returns the sequence of the
+// message.
 //
 // Errors: ErrReplaced, also if an earlier call stored the message and its answer was lost; ErrPermission, ErrNotSetUp.
 func (c *Client) Replace(ctx context.Context, kind, subject string, data []byte, last uint64, keep time.Duration) (uint64, error) {
@@ -36,7 +37,7 @@ func (c *Client) Replace(ctx context.Context, kind, subject string, data []byte,
 		msg.Header.Set(jetstream.MsgTTLHeader, keep.String())
 	}
 	ack, err := c.Publish(ctx, msg)
-	// The same answer may mean that the own first try was stored; the caller reads and compares.
+	// The same answer may mean that this call's first attempt was stored; the caller reads and compares.
 	if code, _ := apiError(err); code == jetstream.JSErrCodeStreamWrongLastSequence {
 		return 0, ErrReplaced
 	}
@@ -114,7 +115,7 @@ func (c *Client) Subjects(ctx context.Context, kind, filter string) (map[string]
 
 // batchFrom reads some messages.
 func (c *Client) batchFrom(ctx context.Context, kind, filter string, from uint64, batch int, use func(Message)) (end batchEnd, err error) {
-	if !c.nc.IsConnected() { // the connection would keep the request, and send it when nobody waits for an answer
+	if !c.nc.IsConnected() { // the connection would keep the request, and send it when no call waits for its answer
 		return end, nats.ErrDisconnected
 	}
 	// The server cuts an answer at max_bytes, whatever the batch asks for.
@@ -137,9 +138,9 @@ func (c *Client) batchFrom(ctx context.Context, kind, filter string, from uint64
 	return end, c.Explain("read stream "+c.names.Stream(kind), err)
 }
 
-// State is what a stream holds. If two of them are equal, nothing was stored or deleted in between.
+// State is the state of a stream. If two states are equal, nothing was stored or deleted in between.
 type State struct {
-	// CreatedAt is when the stream was made. Another one under its name counts from 1 again.
+	// CreatedAt is when the stream was created. Another stream under its name has other sequences.
 	CreatedAt         time.Time
 	Messages, LastSeq uint64
 }
@@ -162,7 +163,7 @@ func (c *Client) createdAt(ctx context.Context, name string) (time.Time, error) 
 	return info.Created, nil
 }
 
-// infoOf asks how a stream stands, with an error that says what to do.
+// infoOf asks for the state of a stream. Its error says what to do.
 func (c *Client) infoOf(ctx context.Context, name string) (*jetstream.StreamInfo, error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()

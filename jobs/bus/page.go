@@ -10,7 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Page says which messages of a stream one page holds.
+// Page selects the messages of a stream that one page holds.
 type Page struct {
 	Stream, Subject string
 	// After is the sequence before the page: zero for the first one.
@@ -24,7 +24,7 @@ type Page struct {
 // ReadPage calls use for each message of a page, in order, except those whose headers cannot be read. It returns the sequence
 // after which the next page begins, and whether there is one.
 //
-// Errors: those of use, and of a request to the server, without the words of Explain.
+// Errors: those of use, and of a request to the server, which Explain explains.
 func (c *Client) ReadPage(ctx context.Context, p Page, use func(*nats.Msg) error) (last uint64, more bool, err error) {
 	fields := map[string]any{"seq": p.After + 1, "next_by_subj": p.Subject, "batch": p.Limit, "max_bytes": pageBytes}
 	if p.After == 0 && !p.Since.IsZero() {
@@ -44,7 +44,7 @@ func (c *Client) ReadPage(ctx context.Context, p Page, use func(*nats.Msg) error
 		}
 		return use(msg)
 	})
-	// Messages whose headers cannot be read count for the end of the page, so the walk passes over them.
+	// Messages whose headers cannot be read count for the end of the page, so the next page begins after them.
 	return max(last, end.last), end.left > 0, err
 }
 

@@ -9,10 +9,10 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Plan lists what gofer setup would create or change, and what it cannot change, and changes nothing. Settings that are the
-// owner's (placement, descriptions, limits on pulls) are not in it.
+// Plan lists what gofer setup would create or change, and what it cannot change. It changes nothing. The owner's
+// choices (placement, descriptions, limits on pulls) are not listed.
 func (c *Client) Plan(ctx context.Context, s Settings) ([]Difference, error) {
-	// It is Inspect without the owner's choices, so both look at the same things.
+	// It is Inspect without the owner's choices, so both check the same settings.
 	all, err := c.Inspect(ctx, s)
 	var out []Difference
 	for _, d := range all {
@@ -23,7 +23,8 @@ func (c *Client) Plan(ctx context.Context, s Settings) ([]Difference, error) {
 	return out, err
 }
 
-// Inspect lists all that is missing and every setting that is not as gofer creates it, unless nothing depends on it.
+// Inspect lists all that is missing, and every setting that differs from what gofer creates, except settings on which
+// nothing depends.
 func (c *Client) Inspect(ctx context.Context, s Settings) (found []Difference, err error) {
 	if err := c.checkServer(ctx); err != nil {
 		return nil, err
@@ -36,7 +37,7 @@ func (c *Client) Inspect(ctx context.Context, s Settings) (found []Difference, e
 	s = s.withDefaults()
 	for _, want := range s.durables(c.names) {
 		if !want.readsJobs() {
-			// InspectStreams has looked at the consumers of readers already.
+			// InspectStreams has listed the consumers of readers already.
 			continue // with the streams
 		}
 		_, differences, err := c.inspectDurable(ctx, want)
@@ -54,8 +55,8 @@ func (c *Client) Inspect(ctx context.Context, s Settings) (found []Difference, e
 	return found, c.foresee(ctx, s, found)
 }
 
-// leaveServersLimit leaves a bound of pulls to the owner if all consumers have it: it is then a limit of the server, which gives
-// it to each consumer, and which no client can read or change.
+// leaveServersLimit makes a bound of pulls the owner's choice if all consumers have it: it is then a limit of the
+// server, which clients can neither read nor change.
 func leaveServersLimit(found []Difference, consumers int) []Difference {
 	bounds := func(d Difference) bool { return d.Field == "max_batch" }
 	n := 0
@@ -84,7 +85,7 @@ type Streams struct {
 	// CreatedAt is when each stream was created, by its name. Another stream under the same name counts from 1 again, and takes
 	// an ack that is meant for the one before.
 	CreatedAt map[string]time.Time
-	// Waiting is how full the stream of waiting jobs is.
+	// Waiting is how much of the limits of the stream of waiting jobs is used.
 	Waiting Fill
 }
 
@@ -127,8 +128,7 @@ func (c *Client) Apply(ctx context.Context, s Settings) (done []Difference, err 
 	}
 	s = s.withDefaults()
 	var failed []error
-	// A refusal does not end it: the other streams are still set up, and the owner learns of everything at
-	// once.
+	// A refusal does not end it: the other streams are still set up, and the owner sees all errors at once.
 	add := func(differences []Difference, err error) {
 		if err != nil {
 			failed = append(failed, err)
@@ -173,8 +173,8 @@ func (c *Client) isEssential(stream string) bool {
 	return slices.Contains([]string{n.Stream("JOBS"), n.Stream("RETRIES"), n.Stream("RESULTS"), n.Stream("DEAD"), "OBJ_" + n.Bucket("bodies")}, stream)
 }
 
-// applyStream creates the stream or changes what differs, and returns what it did. Differences that nobody can change are
-// the error; the others are changed all the same.
+// applyStream creates the stream or changes what differs, and returns what it did. Differences that cannot be changed
+// are the error; the others are changed nevertheless.
 func (c *Client) applyStream(ctx context.Context, want streamConfig) (done []Difference, err error) {
 	var info *jetstream.StreamInfo
 	var found []Difference
@@ -209,7 +209,7 @@ func (c *Client) applyStream(ctx context.Context, want streamConfig) (done []Dif
 	if err != nil {
 		return nil, errors.Join(failed, c.setupError("change stream "+want.Name, err, nil))
 	}
-	// Results that came in before lie under the ingress subject, where nobody looks for them.
+	// Results that came in before lie under the ingress subject, where no reader finds them.
 	if want.SubjectTransform != nil && slices.ContainsFunc(change, func(d Difference) bool { return d.Field == "subject_transform" }) {
 		failed = errors.Join(failed, c.bringStrays(ctx))
 	}

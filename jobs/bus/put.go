@@ -21,13 +21,13 @@ import (
 )
 
 const (
-	// maxChunkSize is for an object: as few messages as fit well below the server's bound of 1 MiB.
+	// maxChunkSize bounds the chunks of an object, in bytes. It is well below the server's default bound of 1 MiB.
 	maxChunkSize = 256 << 10
 	// bodyStall bounds the time in which the server takes one chunk of a body.
 	bodyStall = 15 * time.Second
 	// maxBodyTime bounds the storing of one body whatever its size.
 	maxBodyTime = time.Hour
-	// slowestLink is how many bytes of a body are sent each second at least.
+	// slowestLink is the lowest speed of a link that is allowed for, in bytes a second.
 	slowestLink = 64 << 10
 )
 
@@ -43,7 +43,7 @@ func (p *PendingResult) IsLarge() bool { return p.outside }
 func (p *PendingResult) TimeLimit() time.Duration {
 	limit := requestTimeout
 	if p.outside {
-		// A constant for the request, one stall, and the time that the slowest link needs.
+		// The time of the request, one stall, and the time that the slowest link needs.
 		limit = min(limit+bodyStall+time.Duration(len(p.result.Body)/slowestLink)*time.Second, maxBodyTime)
 	}
 	return limit
@@ -65,7 +65,7 @@ func (c *Client) putBody(ctx context.Context, r *jobs.Result) error {
 			return err
 		}, "$O."+bucket, api+"STREAM.PURGE.OBJ_"+bucket)
 	})
-	// A bucket that was deleted and created again needs a new binding, which forgetObjects makes the next put look for.
+	// A bucket that was recreated needs a new binding, so the next put binds again.
 	if err != nil {
 		c.forgetObjects()
 		return err
@@ -90,7 +90,7 @@ func (c *Client) whileMoving(ctx context.Context, body io.Reader, put func(conte
 	defer endWatch()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	// Each chunk that the server takes sets it back.
+	// Each chunk that the server takes starts the time again.
 	stall := time.AfterFunc(bodyStall, func() { cancel(errStalled) })
 	defer stall.Stop()
 	broken := c.nc.StatusChanged(nats.RECONNECTING, nats.CLOSED)

@@ -13,8 +13,8 @@ import (
 // queuedPage is how many queued jobs are read at once.
 const queuedPage = 1000
 
-// ReadQueued calls use with the queue of each queued or running job that follows the sequence after, in order: of at most limit
-// jobs, and for about budget. It returns the sequence of the last one, and whether others follow. One page is read in any case.
+// ReadQueued calls use, in order, with the queue of each queued or running job after a sequence. It reads at most limit
+// jobs, for about budget, but always one page. It returns the sequence of the last job, and whether others follow.
 //
 // Its cost depends on limit and not on how many jobs there are. A list of all subjects takes a server 20 s at a million jobs, and
 // nobody can publish meanwhile.

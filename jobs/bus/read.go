@@ -12,7 +12,7 @@ import (
 // reader reads the messages of a consumer, one at a time. One goroutine uses it, and closes it.
 type reader struct {
 	messages jetstream.MessagesContext
-	asked    bool // a read runs whose message nobody has taken yet
+	asked    bool // a read runs whose message was not returned yet
 	// came has room for one message, so the goroutine of a read can deliver it and end even after close.
 	came chan read
 	// refused is closed when the server refuses the pull requests to this user, and why says so then: nats.go repeats them for
@@ -29,9 +29,9 @@ type read struct {
 }
 
 // read begins to read from a consumer, and asks for up to ahead messages in advance. The caller closes the reader.
-func (c *Client) read(consumer jetstream.Consumer, ahead int) (*reader, error) {
+func (c *Client) read(ctx context.Context, consumer jetstream.Consumer, ahead int) (*reader, error) {
 	// It begins before the first pull request, which Messages sends.
-	allowed, end := c.refusals.begin(context.Background(), api+"CONSUMER.MSG.NEXT."+consumer.CachedInfo().Stream)
+	allowed, end := c.refusals.begin(context.WithoutCancel(ctx), api+"CONSUMER.MSG.NEXT."+consumer.CachedInfo().Stream)
 	messages, err := consumer.Messages(jetstream.PullMaxMessages(ahead), jetstream.WithMessagesErrOnMissingHeartbeat(false))
 	if err != nil {
 		end()
@@ -41,9 +41,9 @@ func (c *Client) read(consumer jetstream.Consumer, ahead int) (*reader, error) {
 	return &reader{messages: messages, came: make(chan read, 1), refused: allowed.Done(), why: why, end: end}, nil
 }
 
-// next is the next message, or ctx's cause as soon as ctx ends; then a later call brings the message. That this user may not ask
-// for messages is an error at once. nats.go asks a context
-// only between its tries to create a lost consumer again, which take up to 20 s: they go on beside.
+// next returns the next message, or ctx's cause as soon as ctx ends; a later call then returns the message. It returns an error
+// at once if this user may not ask for messages. nats.go checks a context only between its attempts to create a lost consumer
+// again, which take up to 20 s: so the read runs in a goroutine.
 func (r *reader) next(ctx context.Context) (jetstream.Msg, error) {
 	if !r.asked {
 		r.asked = true
@@ -68,7 +68,7 @@ func (r *reader) next(ctx context.Context) (jetstream.Msg, error) {
 	}
 }
 
-// close ends the reading without waiting: nats.go may be in a try to create a consumer, which takes seconds.
+// close ends the reading without waiting: nats.go may be creating a consumer, which takes seconds.
 func (r *reader) close() {
 	r.end()
 	go r.messages.Stop()
@@ -78,17 +78,17 @@ const (
 	// pullCheck is when Next is called again for a message: nats.go sends no pull request while another one is being sent,
 	// and looks again only in the next call, or after half a minute.
 	pullCheck    = 500 * time.Millisecond
-	pendingCheck = time.Second      // how long no message comes before a reader that ends with the newest asks for the rest
-	pendingLimit = 30 * time.Second // how long that question may stay without an answer
-	// vainChecks is after how many such questions in vain the stream itself is asked whether it holds anything: the count of a
-	// consumer under which the stream was purged may stay above zero.
+	pendingCheck = time.Second      // how long no message comes before untilNow asks how many are left
+	pendingLimit = 30 * time.Second // how long that request may stay without an answer
+	// vainChecks is after how many such requests without a message the stream itself is asked whether it holds
+	// anything: after a purge of the stream, the count of a consumer may stay above zero.
 	vainChecks = 5
 )
 
 // errNoMore is the end of what was stored when the reading began.
 var errNoMore = errors.New("no more messages")
 
-// untilNow reads what was stored when the reading began, and perhaps a message more.
+// untilNow reads the messages that were stored when the reading began, and perhaps one more.
 type untilNow struct {
 	*reader
 	client   *Client
@@ -101,7 +101,7 @@ type untilNow struct {
 	vain     int       // how often no message came although the consumer had some
 }
 
-// newUntilNow notes how many messages the consumer had when it was created. Those are read.
+// newUntilNow reads the messages that the consumer had when it was created.
 func (c *Client) newUntilNow(r *reader, consumer jetstream.Consumer) *untilNow {
 	info := consumer.CachedInfo()
 	return &untilNow{reader: r, client: c, consumer: consumer, began: info.TimeStamp, left: info.NumPending, last: info.NumPending == 0}
@@ -110,7 +110,7 @@ func (c *Client) newUntilNow(r *reader, consumer jetstream.Consumer) *untilNow {
 // next is the next message, or errNoMore. Messages may expire, or be purged, before they are delivered; then the consumer's
 // count says that none is left. Messages that are on their way may not be counted, so the count must be zero twice.
 func (u *untilNow) next(ctx context.Context) (jetstream.Msg, error) {
-	// asked is when the consumer answered last; errors are borne for pendingLimit.
+	// asked is when the consumer answered last; errors are ignored for pendingLimit.
 	for asked := time.Now(); !u.ended(ctx); {
 		patience, cancel := context.WithTimeout(ctx, pendingCheck)
 		msg, err := u.reader.next(patience)
@@ -176,8 +176,8 @@ func (u *untilNow) count(msg jetstream.Msg) {
 	u.later = u.left == 0 && meta.Timestamp.After(u.began)
 }
 
-// pending is how many messages the consumer has to deliver. nats.go may wait for a lock that the making of a consumer
-// holds, whatever ctx says.
+// pending is how many messages the consumer has to deliver. nats.go may wait for a lock that the creation of a consumer
+// holds, even after ctx has ended.
 func (u *untilNow) pending(ctx context.Context) (n uint64, err error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()

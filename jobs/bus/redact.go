@@ -41,11 +41,11 @@ func redact(servers string) string {
 	return strings.Join(out, ",")
 }
 
-// withoutSecrets keeps the error's text unless a password or a token is in it. A short one may be there by chance, and its
-// place would show it: then only the kind of the error is told.
+// withoutSecrets keeps the error's text unless a password or a token is in it. A short secret may occur by chance, and
+// cutting it out would show it: then only the kind of the error is named.
 func (d Dial) withoutSecrets(err error) error {
 	if errors.Is(err, nats.ErrNoServers) {
-		return syscall.ECONNREFUSED // what nats.go makes ErrNoServers of
+		return syscall.ECONNREFUSED // nats.go turns it into ErrNoServers
 	}
 	// The text is searched for each secret in each spelling; one that is found makes the whole text unusable.
 	for _, secret := range d.secrets() {

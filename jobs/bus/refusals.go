@@ -22,7 +22,7 @@ type refusals struct {
 	listening map[*listener]struct{}
 }
 
-// request is what waits for an answer. Its subjects are those that it may publish to, or what they begin with.
+// request is a call that waits for an answer. subjects are the subjects that it publishes to, or their beginnings.
 type request struct {
 	subjects []string
 	refuse   context.CancelCauseFunc
@@ -32,13 +32,13 @@ type request struct {
 // connection's own error handler is called as before.
 func watchRefusals(nc *nats.Conn, refused func(subject string, err error)) *refusals {
 	r := &refusals{refused: refused, waiting: map[*request]struct{}{}, listening: map[*listener]struct{}{}}
-	// The handler of Connect logs; this one looks first and passes everything on.
+	// The handler of Connect logs; this one runs first and calls it.
 	next := nc.ErrorHandler()
 	nc.SetErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) {
 		if subject, ok := refusedSubject(err, "Publish"); ok {
 			r.refuse(subject, err)
 		}
-		// A refused subscription that somebody expects is no error of the connection.
+		// An expected refusal of a subscription is no error of the connection.
 		if subject, ok := refusedSubject(err, "Subscription"); ok && r.isExpected(subject) {
 			return
 		}
@@ -89,8 +89,8 @@ type listener struct {
 	refused func()
 }
 
-// ExpectRefusal makes the refusal of a subscription whose subject begins with prefix a call of refused, which must not
-// block, and neither a log line nor an error of the connection. The caller calls forget when it listens no more.
+// ExpectRefusal calls refused when the server refuses a subscription whose subject begins with prefix. Such a refusal
+// is neither logged nor an error of the connection. refused must not block. The caller calls forget at the end.
 func (c *Client) ExpectRefusal(prefix string, refused func()) (forget func()) {
 	r, own := c.refusals, &listener{prefix, refused}
 	r.mu.Lock()
@@ -103,7 +103,7 @@ func (c *Client) ExpectRefusal(prefix string, refused func()) (forget func()) {
 	}
 }
 
-// isExpected reports whether somebody expects the refusal of a subscription, and calls those that do, without the lock.
+// isExpected reports whether the refusal of a subscription is expected, and calls its listeners without the lock.
 func (r *refusals) isExpected(subject string) bool {
 	var expecting []*listener
 	r.mu.Lock()
@@ -125,7 +125,7 @@ func isAbout(refused, own string) bool {
 	if refused == own || strings.HasPrefix(refused, own+".") {
 		return true
 	}
-	// A subject of the API is compared from behind its prefix.
+	// A subject of the API is compared without its prefix.
 	request, ok := strings.CutPrefix(own, api)
 	if !ok {
 		return false

@@ -10,10 +10,10 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// takes is how often a message is looked for that another one may replace meanwhile.
+// takes is how often a message is looked up that another one may replace meanwhile.
 const takes = 4
 
-// RemoveScheduled removes a job that waits for its time or for a site, and a due job. A job that is in none of these places is no
+// RemoveScheduled removes a job that waits for its time or for a site, and a due job. A job that is not found is no
 // error.
 func (c *Client) RemoveScheduled(ctx context.Context, queue, id string) error {
 	return c.Explain("take job "+queue+"/"+Clip(id)+" out of the waiting", c.Unschedule(ctx, queue, id, nil))
@@ -22,7 +22,7 @@ func (c *Client) RemoveScheduled(ctx context.Context, queue, id string) error {
 // Unschedule removes a job wherever it waits. It purges the subject of a job that waits for its time, which no consumer reads.
 // It deletes a job that waits for a site, or that is due, by its sequence. found may be the job's message, as for RemoveMessage.
 func (c *Client) Unschedule(ctx context.Context, queue, id string, found *nats.Msg) error {
-	// The three places are emptied in the order in which a job moves through them: it cannot slip past.
+	// The job is removed in the order in which it moves through the streams, so it cannot be missed.
 	if err := c.purge(ctx, c.names.Stream("RETRIES"), c.names.ScheduledJob(queue, id)); err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func (c *Client) RemoveMessage(ctx context.Context, stream, subject string, foun
 		return fmt.Errorf("%q is not one subject", Clip(subject))
 	}
 	for range takes {
-		// What the caller has found saves the first look.
+		// found saves the first look-up.
 		if found == nil || found.Header.Get(jetstream.SubjectHeader) != subject {
 			found, err = c.direct(ctx, stream, map[string]any{"last_by_subj": subject})
 		}
@@ -76,7 +76,7 @@ func (c *Client) RemoveMessage(ctx context.Context, stream, subject string, foun
 		if deleted, err := c.DeleteMessage(ctx, stream, seq); deleted || err != nil {
 			return err
 		}
-		found = nil // it was gone already: another message may have taken its place
+		found = nil // the message was gone: another one may have replaced it
 	}
 	return nil
 }

@@ -10,12 +10,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// ReplicaLag is a stream or a consumer whose replicas do not all have what it holds: what a server keeps that ends now may be
-// lost.
+// ReplicaLag is a stream or a consumer whose replicas are not all current: if a server stops now, data may be lost.
 type ReplicaLag struct {
 	Name string `json:"name"` // such as "stream GOFER_JOBS"
 	Why  string `json:"why"`
-	// Moving tells that the cluster is on its way to the replicas that are wanted. Otherwise a server is missing or late.
+	// Moving says that the cluster is changing the replicas. Otherwise a server is missing or late.
 	Moving bool `json:"moving"`
 }
 

@@ -17,7 +17,7 @@ func (c *Client) refuseReplicas(info *jetstream.StreamInfo, differences []Differ
 	if !info.Config.AllowMsgSchedules || info.State.Msgs == 0 {
 		return
 	}
-	// Both must keep timers: the leader of now, and the server that may lead next.
+	// Both must keep timers: the present leader, and the server that may lead next.
 	for _, version := range []string{info.Config.Metadata[metadataVersion], c.nc.ConnectedServerVersion()} {
 		if keepsTimers(version) {
 			continue
@@ -50,16 +50,16 @@ func keepsTimers(version string) bool {
 	return minor > 15
 }
 
-// setupBound is how long one step of a set-up is tried again. A cluster answers nothing about a stream, and then about its
-// consumers, while it moves them to other replicas and chooses who leads them.
+// setupBound is how long one step of a set-up is repeated. While a cluster moves a stream or its consumers to other
+// replicas and elects their leaders, it does not answer requests about them.
 const (
 	setupBound = 30 * time.Second
 	setupPause = 250 * time.Millisecond
 )
 
-// repeat tries again what failed in a way that may pass, for setupBound at most, and returns the last error.
+// repeat repeats a call after a transient error, for setupBound at most, and returns the last error.
 func (c *Client) repeat(ctx context.Context, try func(context.Context) error) error {
-	// At least one try is made, whatever the clock says.
+	// At least one call is made, even if the time is over.
 	for end := time.Now().Add(setupBound); ; {
 		limited, cancel := Bounded(ctx)
 		err := try(limited)

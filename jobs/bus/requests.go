@@ -27,8 +27,8 @@ func (c *Client) MessageAt(ctx context.Context, stream string, seq uint64) (*nat
 	return c.direct(ctx, stream, map[string]any{"seq": seq})
 }
 
-// NextSeq is the sequence of the first message of a filter at or after seq, or ErrNotFound. Unlike NextMessage it passes over no
-// message: the server tells the sequence behind the message, where no publisher can write.
+// NextSeq is the sequence of the first message of a filter at or after seq, or ErrNotFound. Unlike NextMessage it skips
+// no message: the server names the sequence after the message, where no publisher can write.
 func (c *Client) NextSeq(ctx context.Context, stream, filter string, seq uint64) (uint64, error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
@@ -94,7 +94,7 @@ func (c *Client) PurgeStream(ctx context.Context, name string) error {
 	return c.refusals.watch(ctx, func(ctx context.Context) error { return stream.Purge(ctx) }, api+"STREAM.PURGE."+name)
 }
 
-// StreamInfo asks how a stream stands.
+// StreamInfo asks for the state of a stream.
 func (c *Client) StreamInfo(ctx context.Context, name string) (*jetstream.StreamInfo, error) {
 	stream, err := c.js.Stream(ctx, name)
 	if err != nil {
@@ -103,8 +103,8 @@ func (c *Client) StreamInfo(ctx context.Context, name string) (*jetstream.Stream
 	return stream.CachedInfo(), nil
 }
 
-// Consumers calls use for each consumer of a stream. It is one request for up to 256 consumers. nats.go asks for the stream
-// before, and tells a consumer twice where a page is short.
+// Consumers calls use for each consumer of a stream. It is one request for up to 256 consumers. nats.go would ask for
+// the stream first, and list a consumer twice where a page is short.
 func (c *Client) Consumers(ctx context.Context, name string, use func(*jetstream.ConsumerInfo)) error {
 	for offset, total := 0, 1; offset < total; {
 		ctx, cancel := Bounded(ctx)
@@ -134,7 +134,7 @@ func (c *Client) Consumers(ctx context.Context, name string, use func(*jetstream
 	return nil
 }
 
-// PauseConsumer keeps a consumer from giving out messages until a time; zero ends that.
+// PauseConsumer keeps a consumer from delivering messages until a time; zero ends the pause.
 func (c *Client) PauseConsumer(ctx context.Context, stream, name string, until time.Time) error {
 	_, err := c.js.PauseConsumer(ctx, stream, name, until)
 	return err

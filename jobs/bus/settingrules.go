@@ -9,16 +9,17 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Use says what a worker makes of a stream or consumer one of whose settings is not as gofer creates it.
+// Use says how a worker uses a stream or consumer in spite of a setting that differs.
 type Use uint8
 
 // The uses, from the best to the worst. The zero value is none: a setting without a rule fails a test.
 const (
 	// Harmless: nothing that gofer promises depends on the setting.
 	Harmless Use = iota + 1
-	// Obeyed: workers keep to the setting.
+	// Obeyed: workers adapt to the setting.
 	Obeyed
-	// Lossy: the server may drop, refuse or hold up messages by itself. Workers go on, for stopping would save nothing.
+	// Lossy: the server may drop, refuse or delay messages by itself. Workers go on, because stopping would save
+	// nothing.
 	Lossy
 	// Unusable: workers take no jobs, because with this setting they would end jobs wrongly or could not end them.
 	Unusable
@@ -32,7 +33,7 @@ func (u Use) String() string {
 // MarshalText is String.
 func (u Use) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
 
-// Repair is what makes a thing as it is wanted.
+// Repair says how a difference is repaired.
 type Repair uint8
 
 // The repairs.
@@ -41,7 +42,7 @@ const (
 	ByCreation                     // the thing is missing; a worker or gofer setup creates it
 	ByUpdate                       // gofer setup changes the setting
 	ByRecreation                   // gofer setup deletes the consumer and creates it again
-	ByOwner                        // the server refuses the change: whoever can save what is in it has to create it again
+	ByOwner                        // the server refuses the change: the owner saves the content and creates it again
 )
 
 // MarshalText names the repair in JSON.
@@ -49,8 +50,8 @@ func (r Repair) MarshalText() ([]byte, error) {
 	return []byte([...]string{"", "owner's choice", "creation", "update", "recreation", "by the owner"}[min(int(r), int(ByOwner))]), nil
 }
 
-// rule says what a worker makes of a setting that differs, and what repairs it. Both may depend on the two
-// configurations. The functions are called for settings that differ only.
+// rule says how a worker uses a stream or consumer with a setting that differs, and what repairs the setting. Both may
+// depend on the two configurations. The functions are called for settings that differ only.
 type rule[C any] struct {
 	use    func(have, want *C) Use
 	repair func(have, want *C) Repair
@@ -114,10 +115,10 @@ func consumerRules() map[string]rule[consumerConfig] {
 		"name": of(Harmless, OwnersChoice), "durable_name": of(Harmless, OwnersChoice), "description": of(Harmless, OwnersChoice),
 		"metadata": of(Harmless, OwnersChoice), "sample_freq": of(Harmless, OwnersChoice),
 		"num_replicas": of(Harmless, OwnersChoice), "mem_storage": of(Harmless, OwnersChoice),
-		// These go with another deliver_policy, with a push consumer, and with pulls that name a number of bytes.
+		// These settings belong to another deliver_policy, to a push consumer, or to pulls that name a number of bytes.
 		"opt_start_seq": of(Harmless, OwnersChoice), "opt_start_time": of(Harmless, OwnersChoice),
 		"rate_limit_bps": of(Harmless, OwnersChoice), "max_bytes": of(Harmless, OwnersChoice),
-		"inactive_threshold": of(Obeyed, OwnersChoice), // what the server deletes is created again
+		"inactive_threshold": of(Obeyed, OwnersChoice), // workers create a deleted consumer again
 		// A small batch is the owner's choice unless it makes the worker useless.
 		"max_batch":       {always[consumerConfig](Obeyed), when(ByUpdate, tinyBatch, OwnersChoice)},
 		"max_expires":     {always[consumerConfig](Obeyed), when(ByUpdate, tinyExpiry, OwnersChoice)},
@@ -161,7 +162,7 @@ func streamRules() map[string]rule[streamConfig] {
 		"placement": of(Harmless, OwnersChoice), "compression": of(Harmless, OwnersChoice), "first_seq": of(Harmless, OwnersChoice),
 		"template_owner": of(Harmless, OwnersChoice), "mirror_direct": of(Harmless, OwnersChoice), "allow_batched": of(Harmless, OwnersChoice),
 		"sources":         of(Harmless, OwnersChoice), // more messages of the same kind
-		"max_consumers":   of(Harmless, OwnersChoice), // a consumer that it refuses is named
+		"max_consumers":   of(Harmless, OwnersChoice), // a refused consumer is reported by itself
 		"consumer_limits": of(Obeyed, OwnersChoice),
 		"num_replicas":    of(Harmless, ByUpdate), "duplicate_window": of(Harmless, ByUpdate), "allow_atomic": of(Harmless, ByUpdate),
 		"discard_new_per_subject": of(Harmless, ByUpdate), "max_msgs_per_subject": of(Harmless, ByUpdate),
@@ -183,7 +184,7 @@ func streamRules() map[string]rule[streamConfig] {
 	}
 }
 
-// rollups judges roll-ups, with which whoever publishes a job deletes others; buckets and scheduled messages need them.
+// rollups judges roll-ups: with them, a publisher of a job can delete others. Buckets and scheduled messages need them.
 func rollups(have, want *streamConfig) Use {
 	switch {
 	case want.AllowRollup:
@@ -205,7 +206,7 @@ func schedules(_, want *streamConfig) Use {
 	return Harmless
 }
 
-// deniesDeletes and deniesPurges are conditions of rules: the server never lifts these two bans.
+// deniesDeletes and deniesPurges are conditions of rules: the server never changes these two settings back.
 func deniesDeletes(have, _ *streamConfig) bool { return have.DenyDelete }
 
 func deniesPurges(have, _ *streamConfig) bool { return have.DenyPurge }

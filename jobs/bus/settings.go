@@ -6,9 +6,9 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// AckWait is how long the server leaves a job to a worker that says nothing. With a heartbeat every third of it, the
-// jobs of a dead worker are back at work within 15 s. Not shorter: after a restart the server rounds such times to whole
-// seconds.
+// AckWait is how long a job stays with a worker that sends no heartbeat. A heartbeat comes every third of it, and the
+// jobs of a dead worker run again within 15 s. It is not shorter because the server rounds such times to whole seconds
+// after a restart.
 const AckWait = 12 * time.Second
 
 const (
@@ -21,9 +21,9 @@ const (
 	findingsBytes = 32 << 20               // of 100,000 proxies or sites
 	bodiesLonger  = time.Hour              // a body outlives the result that names it
 	duplicates    = 100 * time.Millisecond // the server's minimum: within it, two jobs of one Nats-Msg-Id are one
-	jobSlack      = 64 << 10               // between what a job may have and what is refused unseen
+	jobSlack      = 64 << 10               // between the largest job and the largest message that the stream takes
 	maxAckPending = 50_000
-	maxWaiting    = 4096 // pulls of a whole fleet; the server's own bound of 512 refuses the rest
+	maxWaiting    = 4096 // open pulls of a fleet; the server's default is 512
 )
 
 // Settings are what an owner may choose about the streams. The zero value means the defaults, in every field.

@@ -10,14 +10,14 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// SetupError is what the server has against a stream or consumer that gofer needs. It is an ErrConfig unless waiting may
-// cure it.
+// SetupError is the server's refusal to create or change a stream or consumer that gofer needs. It is an ErrConfig
+// unless waiting may help.
 type SetupError struct {
 	Action string // such as "create stream GOFER_JOBS"
 	// Code and Text are the server's.
 	Code jetstream.ErrorCode
 	Text string
-	// InTheWay names the foreign consumer or stream that makes the server refuse; empty if there is none, or if this user may
+	// InTheWay names the other consumer or stream that causes the refusal; empty if there is none, or if this user may
 	// not ask.
 	InTheWay string
 	cause    error
@@ -56,7 +56,7 @@ func (c *Client) setupError(action string, err error, inTheWay func() string) er
 		inTheWay = func() string { return "" }
 	}
 	api, ok := errors.AsType[*jetstream.APIError](err)
-	// What is missing or without a leader is explained in words of its own.
+	// A missing stream, or one without a leader, has an explanation of its own.
 	if !ok || classOf(err) == Missing || isLeaderless(err) ||
 		errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
 		return c.Explain(action, err)

@@ -24,15 +24,15 @@ func (s Settings) streams(n jobs.Names) []jetstream.StreamConfig {
 	}
 }
 
-// within returns the stream with a bound on its size, in bytes; -1 is none.
+// within returns the stream with a bound on its size, in bytes; -1 means no bound.
 func within(bytes int64, c jetstream.StreamConfig) jetstream.StreamConfig {
 	c.MaxBytes = bytes
 	return c
 }
 
 // jobs holds one job per subject and refuses a second one while the first is queued or running. It has no age limit and
-// no message TTL: what they remove ends without a result, or reaches a second worker while the first still runs. Its
-// bound on a message leaves room for what a waiting job and a dead letter take along.
+// no message TTL: a job that these remove has no result, or reaches a second worker while the first still runs it. Its
+// bound on a message leaves room for the headers of a waiting job and of a dead letter.
 func (s Settings) jobs(n jobs.Names) jetstream.StreamConfig {
 	c := s.limited(n.Stream("JOBS"), n.AllJobs(), 0, 1)
 	// DiscardNewPerSubject turns the limit of one message for each subject into a refusal of the second one.
@@ -42,9 +42,9 @@ func (s Settings) jobs(n jobs.Names) jetstream.StreamConfig {
 	return c
 }
 
-// retries holds the jobs that wait and those whose time has come. The server forbids to refuse new messages where it
-// schedules, and drops waiting jobs in silence to keep a limit. So there is none, unless the owner bounds all streams; then
-// workers keep away from the limit.
+// retries holds the jobs that wait and those whose time has come. In a stream with schedules the server cannot refuse
+// new messages, and silently drops waiting jobs to keep a limit. So there is no limit, unless the owner bounds all
+// streams; then workers stay below it.
 func (s Settings) retries(n jobs.Names) jetstream.StreamConfig {
 	c := s.limited(n.Stream("RETRIES"), n.AllScheduledJobs(), 0, 1)
 	c.Subjects, c.MaxBytes = []string{n.AllScheduledJobs(), n.AllDueJobs()}, s.waitingBytes()
@@ -53,8 +53,8 @@ func (s Settings) retries(n jobs.Names) jetstream.StreamConfig {
 }
 
 // results takes what workers send to the ingress subject, stores it under the public one, and republishes only what it
-// stored: a subscriber of the ingress would see every losing attempt. That a subject takes one message only backs up the
-// guard of the workers.
+// stored: a subscriber of the ingress would see every losing attempt. The limit of one message for each subject
+// supports the guard of the workers.
 func (s Settings) results(n jobs.Names) jetstream.StreamConfig {
 	c := s.limited(n.Stream("RESULTS"), n.ResultsIngress(), s.ResultsMaxAge, 1)
 	// DiscardNew: when the stream is full, new results are refused rather than old ones dropped before their
@@ -65,15 +65,15 @@ func (s Settings) results(n jobs.Names) jetstream.StreamConfig {
 	return c
 }
 
-// hours are the fleet's rollups: the newest version of each part of an hour. A worker bounds the life of a large part by a TTL.
+// hours are the fleet's rollups: the newest version of each part of an hour. A worker gives a large part a TTL.
 func (s Settings) hours(n jobs.Names) jetstream.StreamConfig {
 	c := s.limited(n.Stream("ROLLUPS"), n.AllHours(), hoursAge, 1)
 	c.AllowMsgTTL = true
 	return c
 }
 
-// limited is a stream in files that drops its oldest messages: after age, zero meaning never, and beyond perSubject
-// messages of one subject, -1 meaning no bound.
+// limited returns a stream in files that drops its oldest messages: after age (zero means never), and beyond perSubject
+// messages of one subject (-1 means no bound).
 func (s Settings) limited(name, subject string, age time.Duration, perSubject int64) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name: name, Subjects: []string{subject}, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld,
@@ -84,14 +84,14 @@ func (s Settings) limited(name, subject string, age time.Duration, perSubject in
 
 // bucket is the stream of a key-value bucket (NATS ADR-8).
 func (s Settings) bucket(name string, age time.Duration) jetstream.StreamConfig {
-	// NATS ADR-8 wants these settings of a bucket, and its clients check them.
+	// NATS ADR-8 requires these settings of a bucket, and clients check them.
 	c := s.limited("KV_"+name, "$KV."+name+".>", age, 1)
 	c.Discard, c.AllowRollup, c.DenyDelete = jetstream.DiscardNew, true, true
 	return c
 }
 
-// findings is the bucket of the proxies, or of the sites, that a worker found dead. An entry is true for minutes and may be lost,
-// but it is kept in files as everything else is: an account need not be allowed to use the server's memory.
+// findings is the bucket of the proxies, or of the sites, that a worker found dead. An entry is valid for minutes and
+// may be lost, but it is kept in files like all others: an account may lack the right to use the server's memory.
 func (s Settings) findings(n jobs.Names, kind string) jetstream.StreamConfig {
 	c := s.bucket(n.Bucket(kind), findingsAge)
 	c.MaxBytes = findingsBytes
@@ -107,7 +107,7 @@ func (s Settings) bodies(n jobs.Names) jetstream.StreamConfig {
 	c := s.limited("OBJ_"+name, "", s.ResultsMaxAge+bodiesLonger, -1)
 	c.Subjects = []string{"$O." + name + ".C.>", "$O." + name + ".M.>"}
 	c.Discard, c.AllowRollup = jetstream.DiscardNew, true
-	// Without a bound of the owner's it has none, like all others.
+	// Like all others it has a bound only if the owner sets one.
 	c.MaxBytes = s.part(1, 0, s.ResultsMaxBytes)
 	return c
 }
@@ -124,8 +124,8 @@ func (d durable) String() string { return "consumer " + d.config.Durable + " of 
 // readsJobs reports whether workers take jobs from the consumer.
 func (d durable) readsJobs() bool { return d.config.Durable != Reader }
 
-// durables are all consumers: two for each queue, since a work queue takes no two consumers whose subjects overlap, and
-// one on each stream for readers, who may not create any.
+// durables are all consumers: two for each queue, since the subjects of two consumers of a work queue must not overlap,
+// and one on each stream for readers, who may not create any.
 func (s Settings) durables(n jobs.Names) []durable {
 	var out []durable
 	for _, queue := range s.Queues {
@@ -141,12 +141,12 @@ func (s Settings) durables(n jobs.Names) []durable {
 	return out
 }
 
-// Reader is the durable on results, events and dead letters that is there for users who may not create one. All who
-// read with it share what comes.
+// Reader is the prepared durable on results, events and dead letters, for users who may not create one. All users that
+// read with it share its messages.
 const Reader = "reader"
 
-// jobConsumer is the consumer of a queue's fresh jobs or, if due, of its due jobs. It delivers without limit, because
-// gofer counts attempts itself, and a job that the server gave up would have no result.
+// jobConsumer is the consumer of a queue's fresh jobs or, if due, of its due jobs. It redelivers without limit, because
+// gofer counts attempts itself, and a job that the server stopped delivering would have no result.
 func (s Settings) jobConsumer(n jobs.Names, queue string, due bool) durable {
 	stream, name, filter := n.Stream("JOBS"), n.WorkerConsumer(queue), n.Jobs(queue)
 	if due {

@@ -10,13 +10,14 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// Stored tells how the storing of a result went.
+// Stored says how the storing of a result ended.
 type Stored struct {
-	// Won reports whether the stored result is this one. If not, the job had its result before.
+	// Won says that the stored result is this one. If it is false, the job had a result before.
 	Won bool
 	// Previous is the result that is kept instead; zero if Won.
 	Previous jobs.Result
-	// Omitted is what had to be left out of the result, as in jobs.Result, and Refusal why. Both are empty otherwise.
+	// Omitted lists what had to be left out of the result, as in jobs.Result, and Refusal says why. Both are empty if
+	// nothing was left out.
 	Omitted []string
 	Refusal error
 }
@@ -31,14 +32,14 @@ type PendingResult struct {
 	refusal error     // why something was left out
 }
 
-// Pending prepares to store the one result of a job.
+// Pending prepares the one result of a job for Store.
 func (c *Client) Pending(r jobs.Result) *PendingResult {
 	// Failed jobs keep their small bodies inline.
 	return &PendingResult{client: c, result: r, outside: len(r.Body) > jobs.MaxInlineBody && r.Outcome == jobs.Succeeded}
 }
 
-// StoreResult stores the one result of a job, unless it has one. It is Store of a pending result that is tried once. r then
-// is what was stored: it names the object that has its body.
+// StoreResult stores the one result of a job, unless the job has one. It calls Pending and then Store once. r is then
+// the stored result: it names the object that holds its body.
 func (c *Client) StoreResult(ctx context.Context, r *jobs.Result) (Stored, error) {
 	p := c.Pending(*r)
 	stored, err := p.Store(ctx)
@@ -47,11 +48,12 @@ func (c *Client) StoreResult(ctx context.Context, r *jobs.Result) (Stored, error
 }
 
 // Store stores the result, unless the job has one. A body above jobs.MaxInlineBody goes to the object store first. The
-// object of a result that lost is deleted. What no message can carry, or the stream refuses for its size, is left out: a
-// smaller body goes to the object store as well; then what the reader misses least goes, until the facts alone are left.
+// object of a result that lost is deleted. If the message is too large or cannot be encoded, it is made smaller: a
+// smaller body goes to the object store as well, and then the least important fields are left out, until only the facts
+// remain.
 //
-// Errors: ErrResultsFull; one that IsPermanent; any other one may pass. Storing again is safe: a first try that was stored
-// without an answer is recognised as won.
+// Errors: ErrResultsFull; one for which IsPermanent is true; any other one may be transient. Storing again is safe: if
+// the first attempt was stored without an answer, Won is true.
 func (p *PendingResult) Store(ctx context.Context) (Stored, error) {
 	action := "store result of job " + p.result.Queue + "/" + Clip(p.result.ID)
 	// The id of an invalid job may be anything; such a job gets an id that can be published before.
@@ -88,7 +90,7 @@ func (p *PendingResult) reduce() bool {
 	return p.result.Omit()
 }
 
-// store is one try of Store. A body that was put before is not put again.
+// store is one attempt of Store. A body that was put before is not put again.
 func (p *PendingResult) store(ctx context.Context, action string) (Stored, error) {
 	c, r := p.client, &p.result
 	// After a put the body is empty and the object named, so a repeated store does not put again.
@@ -111,15 +113,15 @@ func (p *PendingResult) store(ctx context.Context, action string) (Stored, error
 	switch {
 	case err == nil:
 		return Stored{Won: true}, nil
-	// A race with another write may still be lost or won, so the result is read in both cases.
+	// A race with another write is not decided yet, so the result is read in both cases.
 	case IsTaken(err), isRace(err):
 		return c.lost(ctx, action, r)
 	}
 	return Stored{}, c.storeError(ctx, action, err)
 }
 
-// lost reads the result that is there. It may be this one: an earlier try was stored, and its answer did not arrive.
-// Worker, sequence, object and end together identify a result.
+// lost reads the result that is stored. It may be this one: an earlier attempt was stored, and its answer did not
+// arrive. Worker, sequence, object and end together identify a result.
 func (c *Client) lost(ctx context.Context, action string, r *jobs.Result) (Stored, error) {
 	kept, err := c.kept(ctx, r)
 	if err != nil {
@@ -130,7 +132,7 @@ func (c *Client) lost(ctx context.Context, action string, r *jobs.Result) (Store
 	if kept.Worker == r.Worker && kept.JobSeq == r.JobSeq && kept.Object == r.Object && kept.FinishedAt.Equal(r.FinishedAt) {
 		return Stored{Won: true}, nil
 	}
-	// The object of the losing result is named by nobody.
+	// No stored result names the object of this one.
 	if r.Object != "" {
 		c.deleteBody(ctx, r)
 	}
@@ -147,7 +149,7 @@ func (c *Client) kept(ctx context.Context, r *jobs.Result) (jobs.Result, error) 
 		if err == nil {
 			return jobs.ParseResult(msg.Header, msg.Data), nil
 		}
-		// Twenty tries of 25 ms.
+		// Twenty attempts, 25 ms apart.
 		if !isNotFound(err) || tries == 20 {
 			return jobs.Result{}, err
 		}

@@ -9,23 +9,23 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A server that reads a stored message writes its own headers behind those of the publisher, who may have written the same names,
-// a status, or an empty line that ends the headers before those of the server. So the server's headers are the last of their
-// names, if nats.go has read the headers to their end.
+// A server that reads a stored message appends its own headers to those of the publisher. The publisher may have
+// written the same names, a status, or an empty line that ends the headers before those of the server. So the server's
+// headers are the last ones of their names, if nats.go has read all headers.
 
 // numPending is the header that says how many messages of a batch's filter follow a message, or the batch.
 const numPending = "Nats-Num-Pending"
 
-// minAdded is the least that the server adds to the headers of a message.
+// minAdded is the number of bytes that the server adds at least to the headers of a message.
 const minAdded = len("Nats-Stream: s\r\nNats-Subject: s\r\nNats-Sequence: 1\r\nNats-Time-Stamp: 2006-01-02T15:04:05Z\r\n\r\n")
 
-// errHeaders says that a message is there, and that its publisher wrote headers behind which those of the server cannot be read.
+// errHeaders says that the message exists, and that its publisher wrote headers that hide the server's own.
 var errHeaders = errors.New("the headers of the message cannot be read")
 
 // isMessage reports whether the answer to a direct get is a message: the other answers say that there is none, or that a batch is
-// complete. Of the headers that the server adds it leaves only the server's own. The error of a message without them is
-// errHeaders. It trusts the streams into which only workers and the server write: their messages may have more headers than can
-// be checked.
+// complete. It removes the publisher's headers that have names of the server's. The error of a message without them is
+// errHeaders. It trusts the streams into which only workers and the server write: their messages may have more headers
+// than can be checked.
 func (c *Client) isMessage(stream string, msg *nats.Msg) (bool, error) {
 	whole := isReadWhole(msg)
 	// The check for the whole has to come first, since it counts all values.
@@ -62,9 +62,9 @@ func keepLast(h nats.Header) {
 	}
 }
 
-// isReadWhole reports whether nothing that the server added is behind the end of the headers as nats.go has read them. It
-// compares the bytes that came with the fewest that could have been read so. That proves it for up to 44 headers; with more it
-// may be false for a message that was read whole, because nats.go does not tell how the lines were written.
+// isReadWhole reports whether nats.go has read all headers, those that the server added included. It compares the
+// received bytes with the fewest that give these headers. That is exact for up to 44 headers. With more it may be false
+// for a complete message, because nats.go does not report how the lines were written.
 func isReadWhole(msg *nats.Msg) bool {
 	least := len("NATS/1.0\n\n")
 	// Each header takes at least its name, a colon, its value and a line feed; the server may have read blanks

@@ -12,8 +12,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// bringStrays stores results again under their public subject. They came in while the stream did not transform subjects,
-// so nobody finds them where they are, and their jobs are acked. A second result of a job is dropped.
+// bringStrays stores results again under their public subject. They were stored while the stream did not transform
+// subjects, so no reader finds them, and their jobs are acked. A second result of a job is dropped.
 func (c *Client) bringStrays(ctx context.Context) error {
 	const action = "bring in results that were stored under another subject"
 	stream := c.names.Stream("RESULTS")

@@ -15,7 +15,7 @@ import (
 )
 
 // WaitingPageSize is the largest page of waiting jobs. The server counts what follows each page, which takes 35 ms among a
-// million jobs: large pages are cheap pages. pageBytes keeps a page in memory far below the 64 MiB at which nats.go drops
+// million jobs: so large pages cost less. pageBytes keeps a page in memory far below the 64 MiB at which nats.go drops
 // messages.
 const (
 	WaitingPageSize = 16_384
@@ -29,7 +29,7 @@ type WaitingJob struct {
 	Site string
 	// Seq is the sequence of its message. A job that is scheduled again gets another one.
 	Seq uint64
-	// Until is its time. A message without a readable time counts as if that had been the time when it was stored.
+	// Until is its time. If the time cannot be read, Until is when the message was stored.
 	Until time.Time
 
 	msg *nats.Msg
@@ -41,10 +41,10 @@ const HeaderSite = "Gofer-Site"
 // Message is the job's message as it was read.
 func (j WaitingJob) Message() *nats.Msg { return j.msg }
 
-// Subject is where it waits.
+// Subject is the subject of its message.
 func (j WaitingJob) Subject() string { return j.msg.Header.Get(jetstream.SubjectHeader) }
 
-// WaitingJobOf reads the message of a waiting job as a request for it is answered.
+// WaitingJobOf reads a waiting job from the answer to a request for its message.
 func WaitingJobOf(msg *nats.Msg) (WaitingJob, error) {
 	seq, err := sequenceOf(msg)
 	if err != nil {
@@ -67,8 +67,8 @@ type WaitingState struct {
 	Now time.Time
 	// LastSeq is the stream's last sequence. At most Messages jobs wait.
 	LastSeq, Messages uint64
-	// Epoch changes when the sequences that were read before may name other messages, or the server may have forgotten
-	// something: with the stream, its leader, or the connection.
+	// Epoch changes with the stream, its leader and the connection: then earlier sequences may name other messages, or
+	// the server may have lost some.
 	Epoch string
 }
 
@@ -94,8 +94,8 @@ func (c *Client) WaitingState(ctx context.Context) (WaitingState, error) {
 	}, nil
 }
 
-// Overdue calls use for each waiting job whose time had passed by more than grace, by the server's clock, when Overdue was
-// called: the server has not released it. Overdue reads every waiting job, which takes 20 s for a million of them.
+// Overdue calls use for each waiting job that the server has not released grace after its time, by the server's clock
+// at the call. It reads every waiting job, which takes 20 s for a million.
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) Overdue(ctx context.Context, grace time.Duration, use func(WaitingJob)) error {
@@ -153,8 +153,8 @@ func (c *Client) NextSiteWait(ctx context.Context, key string, after uint64) (jo
 		return WaitingJob{}, false, fmt.Errorf("%q is not the key of a site", Clip(key))
 	}
 	if after > 0 {
-		// Mostly it is the very next message, and the server takes milliseconds to find the first one of a filter among 100,000
-		// subjects. If it is not, or not to be had, the filter tells.
+		// It is mostly the next message, which is read first: the server takes milliseconds to find the first message
+		// of a filter among 100,000 subjects. Otherwise the filter finds it.
 		msg, err := c.MessageAt(ctx, c.names.Stream("RETRIES"), after+1)
 		if err == nil {
 			if job, ok := c.waitingJob(msg); ok && job.Site == key {
@@ -175,8 +175,8 @@ func (c *Client) NextSiteWaitOfQueue(ctx context.Context, key, queue string, aft
 	return c.nextWaiting(ctx, c.names.SiteWait(key, queue, "*"), after)
 }
 
-// SiteWait finds the message of a job that waits for a site, whichever that is, under a later sequence than after. found is false
-// if it waits for none.
+// SiteWait finds the message of a job that waits for any site, after a sequence. found is false if the job waits for
+// none.
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) SiteWait(ctx context.Context, key Key, after uint64) (job WaitingJob, found bool, err error) {
@@ -205,8 +205,8 @@ func (c *Client) nextWaiting(ctx context.Context, filter string, after uint64) (
 	}
 }
 
-// StillWaiting calls use for those jobs with the given sequences that still wait. It sends all requests at once, so ask for a
-// few hundred at a time. A job that is gone costs a quarter of one that is there.
+// StillWaiting calls use for each job of the given sequences that still waits. It sends all requests at once, so ask
+// for a few hundred at a time. A job that is gone costs a quarter of one that is there.
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) StillWaiting(ctx context.Context, seqs []uint64, use func(WaitingJob)) error {
@@ -218,8 +218,8 @@ func (c *Client) StillWaiting(ctx context.Context, seqs []uint64, use func(Waiti
 	return c.Explain("look whether jobs still wait", err)
 }
 
-// StillDue returns those of the sequences that are there: of due jobs that nobody has settled yet. It sends all requests at once,
-// as StillWaiting does.
+// StillDue returns which of the sequences still exist: due jobs that no worker has settled. It sends all requests at
+// once, as StillWaiting does.
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) StillDue(ctx context.Context, seqs []uint64) (there map[uint64]bool, err error) {
@@ -228,13 +228,13 @@ func (c *Client) StillDue(ctx context.Context, seqs []uint64) (there map[uint64]
 	return there, c.Explain("look whether jobs are still due", err)
 }
 
-// readEach asks for each sequence by itself: a batch would read the messages in between, too.
+// readEach reads each sequence by a request of its own: a batch would read the messages in between, too.
 func (c *Client) readEach(ctx context.Context, seqs []uint64, use func(seq uint64, msg *nats.Msg)) error {
 	stream := c.names.Stream("RETRIES")
 	return c.refusals.watch(ctx, func(ctx context.Context) error { return c.askEach(ctx, stream, seqs, use) }, directGet+stream)
 }
 
-// askEach tells the answers apart by their subjects: the headers of a message may be such that its sequence cannot be read.
+// askEach assigns the answers by their subjects, because the sequence in a message's headers may be unreadable.
 func (c *Client) askEach(ctx context.Context, stream string, seqs []uint64, use func(seq uint64, msg *nats.Msg)) error {
 	prefix := c.nc.NewInbox() + "."
 	answers, err := c.openInbox(prefix+"*", len(seqs))
@@ -256,7 +256,7 @@ func (c *Client) askEach(ctx context.Context, stream string, seqs []uint64, use 
 		found, err := c.isMessage(stream, msg)
 		switch {
 		case errors.Is(err, errHeaders):
-			msg.Header = nil // which makes it no waiting job
+			msg.Header = nil // so that it is no waiting job
 		case err != nil:
 			return err
 		case !found:

@@ -8,8 +8,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// watched is JetStream whose calls end at once when the server refuses them to this user. Each method names the subjects
-// that its call publishes to; those are in nats-server/server/jetstream_api.go.
+// watched is JetStream whose calls end at once when the server refuses them to this user. Each method names the
+// subjects that its call publishes to, as nats-server/server/jetstream_api.go has them.
 type watched struct {
 	jetstream.JetStream
 	refusals *refusals
