@@ -19,7 +19,7 @@ func (a *app) doctorCommand() *cobra.Command {
 		Short: "Find out what is wrong: configuration, server, streams, queues, workers, proxies, sites",
 		Long: `Looks at one thing after the other and says of each whether it is ok or BAD and, where somebody can repair it, the command that
 does: configuration, server, clock, streams and consumers that somebody edited, how large the results will be, why the jobs of each queue wait, overdue
-jobs, workers that are not ready or hold jobs that they cannot settle, open breakers, versions and configurations that differ, sites that rest,
+jobs, settings of the fleet that are not valid, workers that are not ready or hold jobs that they cannot settle, open breakers, versions and configurations that differ, sites that rest,
 dead letters. Sites that rest are BAD once jobs wait for them; dead letters if they are more than a tenth of the results of a day.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context()) },
@@ -92,9 +92,10 @@ func (a *app) examine(ctx context.Context, c config.Config) ([]doctor.Finding, e
 	defer s.close()
 	// The texts that name variables and commands come from worker/config: package doctor serves the page as
 	// well.
-	return append(list, doctor.Examine(ctx, doctor.Config{
+	list = append(list, doctor.Examine(ctx, doctor.Config{
 		NATS: s.nc, Bus: s.bus, Settings: c.Settings(), Explain: config.Explain, Repair: config.Repair,
-	})...), nil
+	})...)
+	return append(list, settingsFindings(ctx, s)...), nil
 }
 
 // proxiesFinding says whether the proxies of this environment can be read, those of its URL included. To have none here is fine:

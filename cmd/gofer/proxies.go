@@ -136,37 +136,48 @@ const bucketTimeout = 30 * time.Second
 // sharedProxies reads the fleet's bucket, by id, in one pass. An entry that is not valid is noted and left out: anybody with the
 // right to write may write anything.
 func (a *app) sharedProxies(ctx context.Context, s *session) (map[string]proxylist.Proxy, error) {
+	out := map[string]proxylist.Proxy{}
+	err := eachSharedProxy(ctx, s, func(key string, p proxylist.Proxy, err error) {
+		if err != nil {
+			a.note("proxy %s in the bucket is not valid: %v", key, err)
+			return
+		}
+		out[key] = p
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// eachSharedProxy calls use for each proxy of the bucket, or with the reason why its line is not valid.
+func eachSharedProxy(ctx context.Context, s *session, use func(key string, p proxylist.Proxy, err error)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, bucketTimeout, errors.New("the fleet's bucket is not read in time"))
 	defer cancel()
 	kv, err := s.bucket(ctx, "proxies")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	// A watch reads all entries over one consumer; a Get for each key would be a round trip each.
 	watch, err := kv.WatchAll(ctx, jetstream.IgnoreDeletes())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { _ = watch.Stop() }()
-	out := map[string]proxylist.Proxy{}
 	for {
 		select {
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		case entry, open := <-watch.Updates():
 			if !open {
-				return nil, errors.New("the fleet's bucket cannot be read to its end")
+				return errors.New("the fleet's bucket cannot be read to its end")
 			}
 			// Later changes do not matter: the list is of this moment.
 			if entry == nil { // all were seen
-				return out, nil
+				return nil
 			}
 			p, err := fleet.ParseEntry(entry.Key(), string(entry.Value()))
-			if err != nil {
-				a.note("proxy %s in the bucket is not valid: %v", entry.Key(), err)
-				continue
-			}
-			out[entry.Key()] = p
+			use(entry.Key(), p, err)
 		}
 	}
 }

@@ -46,8 +46,10 @@ func (a *app) proxiesStrategy(ctx context.Context, s *session, args []string) er
 	return a.say(map[string]any{"strategy": args[0], "source": "bucket"}, "%s is the fleet's strategy.", args[0])
 }
 
+var errBadStrategy = errors.New("the strategy in the bucket is not valid, and workers keep the last good one")
+
 // strategyOf returns the fleet's strategy and "bucket", or the environment's strategy and "environment" if the fleet has
-// none. The name in the bucket may be unknown to this version.
+// none. Workers that know no strategy of the name in the bucket keep the last good one; it is an errBadStrategy.
 func strategyOf(ctx context.Context, kv jetstream.KeyValue, own string) (name, source string, err error) {
 	entry, err := kv.Get(ctx, fleet.StrategyKey)
 	switch {
@@ -56,5 +58,9 @@ func strategyOf(ctx context.Context, kv jetstream.KeyValue, own string) (name, s
 	case err != nil:
 		return "", "", err
 	}
-	return string(entry.Value()), "bucket", nil
+	strategy, err := fleet.ParseStrategy(entry.Value())
+	if err != nil {
+		return "", "", fmt.Errorf("%w: %w", errBadStrategy, err)
+	}
+	return string(strategy), "bucket", nil
 }

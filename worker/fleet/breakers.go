@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -177,7 +178,11 @@ func (b *Breakers) take(c change) {
 		return
 	}
 	var f Finding
-	if err := json.Unmarshal(c.value, &f); err != nil || f.Worker == "" {
+	err := json.Unmarshal(c.value, &f)
+	if err == nil && f.Worker == "" {
+		err = errors.New("it names no worker")
+	}
+	if err != nil {
 		b.cfg.Log.Warn("a breaker that another worker shared is not valid and is left out", "proxy", c.key, "error", err)
 		b.forget(c.key)
 		return

@@ -183,7 +183,7 @@ func (s *Settings) setStrategy(c change) {
 	strategy := s.cfg.Strategy
 	if c.value != nil {
 		var err error
-		if strategy, err = parseStrategy(c.value); err != nil {
+		if strategy, err = ParseStrategy(c.value); err != nil {
 			s.cfg.Log.Error("strategy in the bucket is not valid, the last good one stays", "error", err)
 			return
 		}
@@ -194,8 +194,8 @@ func (s *Settings) setStrategy(c change) {
 	}
 }
 
-// parseStrategy reads a strategy as text that somebody may have written by hand.
-func parseStrategy(value []byte) (rotation.Strategy, error) {
+// ParseStrategy reads the value of StrategyKey, text that somebody may have written by hand.
+func ParseStrategy(value []byte) (rotation.Strategy, error) {
 	name, err := text.Document(value)
 	if err != nil {
 		return "", err
