@@ -26,10 +26,26 @@ type bulk struct {
 // add adds the flags to a command. things names in the help text what the command acts on.
 func (b *bulk) add(flags *pflag.FlagSet, things string) {
 	flags.StringVar(&b.queue, "queue", "", "all "+things+" of this queue; with an ID: its queue")
-	flags.StringVar(&b.site, "site", "", "all "+things+" of this site, such as example.com or example.com:8443")
+	flags.Var((*siteFlag)(&b.site), "site", "all "+things+" of this site, such as example.com or example.com:8443")
 	// The value is read once, when the flags are parsed: a duration does not move on while the verb runs.
 	flags.Var(&b.since, "since", "all "+things+" since this time (RFC 3339), or for no longer than this duration")
 	flags.BoolVar(&b.yes, "yes", false, "do not ask")
+}
+
+// siteFlag is a flag that takes a site, in the spelling of the workers: another one, such as a URL, would find nothing.
+type siteFlag string
+
+// String is the site; empty if none is given.
+func (s *siteFlag) String() string { return string(*s) }
+
+// Type is how help names the value.
+func (s *siteFlag) Type() string { return "string" }
+
+// Set reads the flag.
+func (s *siteFlag) Set(written string) error {
+	name, err := siteName(written)
+	*s = siteFlag(name)
+	return err
 }
 
 // sinceFlag is a flag that takes a time, or a duration before now. The zero value is not given and admits every time.

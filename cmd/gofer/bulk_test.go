@@ -49,7 +49,7 @@ func TestJobsAreListedByQueueStateAndSite(t *testing.T) {
 	t.Parallel()
 	queued(t)
 	for args, want := range map[string]string{
-		"": "later/a later/b later/c other/x", "--queue later": "later/a later/b later/c", "--site shop.test": "later/a later/c other/x",
+		"": "later/a later/b later/c other/x", "--queue later": "later/a later/b later/c", "--site shop.test": "later/a later/c other/x", "--site Shop.TEST.": "later/a later/c other/x",
 		"--site books.test:8080": "later/b", "--state running": "", "--state queued --limit 2": "later/a later/b", "--since 1h": "later/a later/b later/c other/x",
 	} {
 		if got := left(t, strings.Fields(args)...); got != want {
@@ -91,7 +91,7 @@ func TestManyJobsAreCancelledOnlyIfTheUserAgrees(t *testing.T) {
 	if code, _, errOut := gofer(t, "", "cancel", "--state", "queued"); code != exitUsage || !strings.Contains(errOut, "--yes") {
 		t.Errorf("cancel of nothing without --yes: exit %d, %q; want what it is with jobs", code, errOut)
 	}
-	for _, args := range [][]string{{}, {"a", "--site", "shop.test"}, {"--state", "lost"}} {
+	for _, args := range [][]string{{}, {"a", "--site", "shop.test"}, {"--state", "lost"}, {"--site", "http://shop.test/", "--yes"}} {
 		if code, _, _ := gofer(t, "", append([]string{"cancel"}, args...)...); code != exitUsage {
 			t.Errorf("cancel %v: exit %d, want %d", args, code, exitUsage)
 		}

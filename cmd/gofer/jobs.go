@@ -57,7 +57,7 @@ A job that was just handed back by its worker is shown as running. With --site e
 	}
 	cmd.Flags().StringVar(&b.queue, "queue", "", "only this queue")
 	cmd.Flags().StringVar(&state, "state", "", "only jobs in this state: "+stateNames())
-	cmd.Flags().StringVar(&b.site, "site", "", "only jobs of this site, such as example.com or example.com:8443")
+	cmd.Flags().Var((*siteFlag)(&b.site), "site", "only jobs of this site, such as example.com or example.com:8443")
 	cmd.Flags().Var(&b.since, "since", "only jobs since this time (RFC 3339), or for no longer than this duration")
 	cmd.Flags().Var(&limit, "limit", "how many jobs")
 	return cmd

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 
@@ -47,6 +48,16 @@ func TestPolicyShowPrintsWhatWorkersUse(t *testing.T) {
 	code, out, errOut := gofer(t, "", "policy", "show")
 	if code != exitFailed || !strings.Contains(out, `"max_attempts":5`) || !strings.Contains(errOut, "99 is not between 1 and 10") {
 		t.Errorf("policy show of an invalid document: exit %d, %s, %s; want the last good policy and the reason", code, out, errOut)
+	}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, "http://"+addr+"/api/v1/retry/policy", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := http.DefaultClient.Do(request); err != nil || answer.StatusCode != http.StatusNoContent {
+		t.Fatalf("DELETE of the policy: %v, %v", answer, err)
+	}
+	if _, body := w.get("http://" + addr + "/api/v1/retry/policy"); !strings.Contains(body, `"max_attempts":3`) || !strings.Contains(body, `"updated_at":null`) {
+		t.Errorf("after DELETE the policy is %s, want that of the environment at once", body)
 	}
 	put(`{"max_attempts":4}`)
 	p.wait(t)

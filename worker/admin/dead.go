@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -34,6 +35,7 @@ func readLetterFilter(r *http.Request) (f letterFilter, err error) {
 	if err := readBody(r, &f); err != nil {
 		return f, err
 	}
+	f.Site = strings.ToLower(f.Site) // as workers spell it
 	// Seqs counts as a restriction if it is written, even as an empty list: a page that selected nothing must
 	// not purge everything.
 	some := f.Queue != "" || f.Site != "" || f.Reason != "" || f.Seqs != nil

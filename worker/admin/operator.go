@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -192,7 +193,7 @@ func (a *admin) drainWorker(w http.ResponseWriter, r *http.Request) error {
 // jobs answers with jobs that fit the parameters. A partial list is a valid answer: what it has is true.
 func (a *admin) jobs(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
-	f := JobFilter{State: query.Get("state"), Queue: query.Get("queue"), Site: query.Get("site")}
+	f := JobFilter{State: query.Get("state"), Queue: query.Get("queue"), Site: strings.ToLower(query.Get("site"))}
 	limit, err := limitOf(r)
 	switch {
 	case err != nil:

@@ -34,23 +34,33 @@ func (d *daemon) setPolicy(ctx context.Context, p jobs.Policy) error {
 	if _, err := kv.Put(ctx, fleet.PolicyKey, data); err != nil {
 		return err
 	}
-	// The bucket notifies this worker like any other. That takes a second if the watch was just lost; two are enough.
-	for end := time.Now().Add(2 * time.Second); time.Now().Before(end) && ctx.Err() == nil; sleep(ctx, 5*time.Millisecond) {
-		if _, now := d.settings.Policy(); !now.Equal(before) {
-			break
-		}
-	}
+	d.awaitPolicy(ctx, func(now time.Time) bool { return !now.Equal(before) })
 	return nil
 }
 
-// resetPolicy removes the fleet's policy, so that each worker returns to its own.
+// awaitPolicy waits until this worker has a policy of the fleet whose time fits. The bucket notifies this worker like any other. That
+// takes a second if the watch was just lost; two are enough.
+func (d *daemon) awaitPolicy(ctx context.Context, fits func(time.Time) bool) {
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end) && ctx.Err() == nil; sleep(ctx, 5*time.Millisecond) {
+		if _, now := d.settings.Policy(); fits(now) {
+			return
+		}
+	}
+}
+
+// resetPolicy removes the fleet's policy, so that each worker returns to its own. Like setPolicy it returns when this worker has
+// done so.
 func (d *daemon) resetPolicy(ctx context.Context) error {
 	kv, err := d.policyBucket(ctx)
-	if err == nil {
-		// A key that does not exist is deleted without an error.
-		err = kv.Delete(ctx, fleet.PolicyKey)
+	if err != nil {
+		return err
 	}
-	return err
+	// A key that does not exist is deleted without an error.
+	if err := kv.Delete(ctx, fleet.PolicyKey); err != nil {
+		return err
+	}
+	d.awaitPolicy(ctx, time.Time.IsZero)
+	return nil
 }
 
 // policyBucket is where the fleet keeps its settings. While the connection is lost it is an error at once: a request would wait
