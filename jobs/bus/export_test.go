@@ -9,7 +9,7 @@ import (
 
 // ReadUntilNow reads what a consumer has now, as Follow does with UntilNow.
 func (c *Client) ReadUntilNow(ctx context.Context, consumer jetstream.Consumer) error {
-	r, err := c.read(consumer, 1)
+	r, err := c.read(ctx, consumer, 1)
 	if err != nil {
 		return err
 	}
