@@ -17,6 +17,7 @@ func otherReaders() map[string]string {
 		"cmd/gofer/ask.go":              "reads an answer, which may be empty",
 		"cmd/gofer/health.go":           "reads what a worker answers",
 		"cmd/gofer/jobflags.go":         "reads a body",
+		"cmd/gofer/man.go":              "takes help texts apart that gofer has",
 		"cmd/gofer/screen.go":           "takes the table apart that it rendered",
 		"cmd/gofer/proxiescheck.go":     "hands the file to proxylist.ParseList",
 		"cmd/gofer/policy.go":           "hands standard input to jobs.DecodePolicy, which reads a text.Document",
