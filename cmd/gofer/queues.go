@@ -20,7 +20,7 @@ import (
 )
 
 // waitingBudget is about how long waiting jobs are read if no worker has counted them.
-const waitingBudget = 5 * time.Second
+const waitingBudget = 500 * time.Millisecond
 
 // queuesCommand lists each queue with its jobs by state, and below them what most of the jobs wait for.
 func (a *app) queuesCommand() *cobra.Command {
@@ -32,7 +32,7 @@ do not run and which command helps: queues that are paused or that nobody serves
 many dead letters.
 
 Overdue jobs wait although their time has passed, because the server has not released them; a worker does so within two minutes. The
-states of waiting jobs are counted by one worker of the fleet every 5 s. If no worker runs, the jobs are read, for 5 s at most.`,
+states of waiting jobs are counted by one worker of the fleet every 5 s. If no worker runs, the jobs are read, for about half a second.`,
 		Args: args(cobra.NoArgs),
 		RunE: a.verb("queues", func(ctx context.Context, s *session, _ []string) error {
 			list, unread, err := askQueues(ctx, s)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -15,8 +14,8 @@ import (
 )
 
 // WaitingPageSize is the largest page of waiting jobs. The server counts what follows each page, which takes 35 ms among a
-// million jobs: so large pages cost less. pageBytes keeps a page in memory far below the 64 MiB at which nats.go drops
-// messages.
+// million jobs: large pages are cheap pages. Meanwhile it reads nothing else from the connection that asked; see ReadWaiting.
+// pageBytes keeps a page in memory far below the 64 MiB at which nats.go drops messages.
 const (
 	WaitingPageSize = 16_384
 	pageBytes       = 8 << 20
@@ -203,72 +202,6 @@ func (c *Client) nextWaiting(ctx context.Context, filter string, after uint64) (
 			return job, true, nil
 		}
 	}
-}
-
-// StillWaiting calls use for each job of the given sequences that still waits. It sends all requests at once, so ask
-// for a few hundred at a time. A job that is gone costs a quarter of one that is there.
-//
-// Errors: ErrNotSetUp, ErrPermission; any other one may pass.
-func (c *Client) StillWaiting(ctx context.Context, seqs []uint64, use func(WaitingJob)) error {
-	err := c.readEach(ctx, seqs, func(_ uint64, msg *nats.Msg) {
-		if job, ok := c.waitingJob(msg); ok {
-			use(job)
-		}
-	})
-	return c.Explain("look whether jobs still wait", err)
-}
-
-// StillDue returns which of the sequences still exist: due jobs that no worker has settled. It sends all requests at
-// once, as StillWaiting does.
-//
-// Errors: ErrNotSetUp, ErrPermission; any other one may pass.
-func (c *Client) StillDue(ctx context.Context, seqs []uint64) (there map[uint64]bool, err error) {
-	there = make(map[uint64]bool, len(seqs))
-	err = c.readEach(ctx, seqs, func(seq uint64, _ *nats.Msg) { there[seq] = true })
-	return there, c.Explain("look whether jobs are still due", err)
-}
-
-// readEach reads each sequence by a request of its own: a batch would read the messages in between, too.
-func (c *Client) readEach(ctx context.Context, seqs []uint64, use func(seq uint64, msg *nats.Msg)) error {
-	stream := c.names.Stream("RETRIES")
-	return c.refusals.watch(ctx, func(ctx context.Context) error { return c.askEach(ctx, stream, seqs, use) }, directGet+stream)
-}
-
-// askEach assigns the answers by their subjects, because the sequence in a message's headers may be unreadable.
-func (c *Client) askEach(ctx context.Context, stream string, seqs []uint64, use func(seq uint64, msg *nats.Msg)) error {
-	prefix := c.nc.NewInbox() + "."
-	answers, err := c.openInbox(prefix+"*", len(seqs))
-	if err != nil {
-		return err
-	}
-	defer answers.close()
-	for _, seq := range seqs {
-		reply := prefix + strconv.FormatUint(seq, 10)
-		if err := c.nc.PublishRequest(c.inDomain(directGet+stream), reply, fmt.Appendf(nil, `{"seq":%d}`, seq)); err != nil {
-			return err
-		}
-	}
-	for range seqs {
-		msg, err := answers.next(ctx)
-		if err != nil {
-			return err
-		}
-		found, err := c.isMessage(stream, msg)
-		switch {
-		case errors.Is(err, errHeaders):
-			msg.Header = nil // so that it is no waiting job
-		case err != nil:
-			return err
-		case !found:
-			continue
-		}
-		seq, err := strconv.ParseUint(strings.TrimPrefix(msg.Subject, prefix), 10, 64)
-		if err != nil {
-			return err
-		}
-		use(seq, msg)
-	}
-	return nil
 }
 
 // waitingJob reads a message. It reports false for a message that is no waiting job.

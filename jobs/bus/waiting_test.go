@@ -115,12 +115,62 @@ func TestPagesHoldEveryWaitingJobOnce(t *testing.T) {
 	}
 }
 
+// TestReadWaitingReadsEveryJobOnce, with gaps between the jobs and others that come after the last read. The bounds of a page hold.
+func TestReadWaitingReadsEveryJobOnce(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	const n = 600
+	for i := range n {
+		in.park(t, fmt.Sprint("j", i), time.Now().Add(time.Hour))
+	}
+	first := in.firstSeq(t, "GOFER_RETRIES")
+	want := map[uint64]bool{}
+	for i := range uint64(n) {
+		// Every third one is gone at first, and all but the last one of the second half.
+		if i%3 == 1 || i > n/2 && i < n-1 {
+			must(t, in.RemoveScheduled(soon(t), "default", fmt.Sprint("j", i)))
+		} else {
+			want[first+i] = true
+		}
+	}
+	var got []uint64
+	after, read := uint64(0), 0
+	use := func(job bus.WaitingJob) {
+		read++
+		got = append(got, job.Seq)
+	}
+	readAll := func() {
+		t.Helper()
+		for more := true; more; {
+			var err error
+			read = 0
+			after, more, err = in.ReadWaiting(soon(t), after, 50, use)
+			must(t, err)
+			if read > 50 {
+				t.Errorf("got %d jobs at once, want at most 50", read)
+			}
+		}
+	}
+	readAll()
+	if last := first + n - 1; after != last {
+		t.Errorf("read up to %d, want up to the last one, %d", after, last)
+	}
+	in.park(t, "later", time.Now().Add(time.Hour))
+	want[first+n] = true
+	readAll()
+	if !slices.IsSorted(got) || len(got) != len(want) || slices.ContainsFunc(got, func(seq uint64) bool { return !want[seq] }) {
+		t.Errorf("got %d jobs, sorted %t: %v; want these %d, each once and in order", len(got), slices.IsSorted(got), got, len(want))
+	}
+}
+
 func TestWhoeverMayNotReadWaitingJobsIsToldSo(t *testing.T) {
 	f := deploy(t)
 	f.worker.park(t, "a", time.Now().Add(time.Hour))
 	_, _, err := f.publisher.NextWaiting(soon(t), 0)
 	isError(t, err, bus.ErrPermission)
 	_, _, err = f.publisher.WaitingPage(soon(t), 0, 10, func(bus.WaitingJob) {})
+	isError(t, err, bus.ErrPermission)
+	_, _, err = f.publisher.ReadWaiting(soon(t), 0, 10, func(bus.WaitingJob) {})
 	isError(t, err, bus.ErrPermission)
 	isError(t, f.publisher.StillWaiting(soon(t), []uint64{1}, func(bus.WaitingJob) {}), bus.ErrPermission)
 	isError(t, f.publisher.client.CountOverdue(soon(t), nil), bus.ErrPermission)

@@ -76,13 +76,13 @@ func cpuOf(act func()) time.Duration {
 	return used() - before
 }
 
-// waiting is an installation that jobs are parked in.
-type waiting struct {
+// waitingJobs is an installation that jobs are parked in.
+type waitingJobs struct {
 	*bus.Client
 	js jetstream.JetStream
 }
 
-func waitingStream(t *testing.T) *waiting {
+func waitingStream(t *testing.T) *waitingJobs {
 	t.Helper()
 	nc := testenv.StartNATS(t, nil).Connect()
 	names, err := jobs.NewNames("")
@@ -96,11 +96,11 @@ func waitingStream(t *testing.T) *waiting {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &waiting{client, client.JetStream()}
+	return &waitingJobs{client, client.JetStream()}
 }
 
 // park parks jobs with 300 bytes and one attempt each.
-func (w *waiting) park(t *testing.T, from, to int, at func() time.Time) {
+func (w *waitingJobs) park(t *testing.T, from, to int, at func() time.Time) {
 	t.Helper()
 	body := make([]byte, 300)
 	progress := jobs.Progress{Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1", Status: 503, Fault: jobs.FaultTarget, Error: "503 Service Unavailable"}}}

@@ -19,6 +19,9 @@ import (
 const (
 	livePath   = "/api/v1/live"
 	livePeriod = time.Second
+	// firstPatience is how long the first snapshot of a page waits for everything that has to be asked for. A later snapshot has
+	// what comes after that.
+	firstPatience = 250 * time.Millisecond
 	// maxStreams bounds the open streams if Config.MaxStreams is zero.
 	maxStreams = 64
 	// writeTimeout ends a stream whose client reads nothing for this time.
@@ -158,9 +161,13 @@ func (l *live) current(ctx context.Context, worker string) *feed {
 			return last, nil // it was made since the check above
 		}
 		// The other streams need the snapshot, too, so it does not end with the request that makes it.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), livePeriod)
-		defer cancel()
 		// last is nil for the first snapshot after all streams had left.
+		patience := livePeriod
+		if last == nil {
+			patience = firstPatience
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+		defer cancel()
 		next := last.follow(l.snapshot(ctx, worker))
 		l.keep(worker, next)
 		return next, nil

@@ -50,6 +50,24 @@ func TestLiveStreamSendsASnapshotASecondAndEndsWithItsReader(t *testing.T) {
 	})
 }
 
+func TestAPageHasItsFirstDataAtOnceThoughNothingAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorker(t, func(c *admin.Config) {
+			c.Operator.Queues = func(ctx context.Context) (any, error) { <-ctx.Done(); return nil, ctx.Err() }
+			c.Fleet = func(ctx context.Context, _, _ int) ([]admin.Worker, error) { <-ctx.Done(); return nil, ctx.Err() }
+			c.Operator.DeadGroups = func(ctx context.Context) ([]admin.DeadGroup, uint64, error) { <-ctx.Done(); return nil, 0, ctx.Err() }
+		})
+		ctx, leave := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer leave()
+		began := time.Now()
+		rec := w.do(request("GET", "/api/v1/live", "", func(r *http.Request) { *r = *r.WithContext(ctx) }))
+		if body, took := rec.Body.String(), time.Since(began); strings.Count(body, "data: {") != 1 || took > 300*time.Millisecond {
+			t.Errorf("the first event in %s: got %.60q, want one within 300 ms", took, body)
+		}
+		time.Sleep(time.Minute) // the questions end
+	})
+}
+
 func TestShutdownEndsLiveStreams(t *testing.T) {
 	server := httptest.NewUnstartedServer(nil)
 	server.Config = admin.NewServer(newWorker(t, nil), nil)

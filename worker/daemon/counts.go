@@ -33,6 +33,9 @@ type counts struct {
 // answerAge is for how long an answer about the queues serves all who ask: each one lists the consumers.
 const answerAge = time.Second
 
+// askBudget is about how long a worker reads waiting jobs for its page and API while nobody has counted them.
+const askBudget = 200 * time.Millisecond
+
 // latest returns the latest answer, and whether it may serve once more.
 func (c *counts) latest() (queueList, bool) {
 	c.mu.Lock()
@@ -190,7 +193,7 @@ func (d *daemon) counted(ctx context.Context) (s waiting.Snapshot, taken time.Ti
 	s, taken, known := d.counts.get()
 	if !known {
 		taken = time.Now()
-		if s, _, err = waiting.Ask(ctx, conn.client, 2*time.Second); err != nil {
+		if s, _, err = waiting.Ask(ctx, conn.client, askBudget); err != nil {
 			return s, taken, err
 		}
 		// It is not stored in the bucket, since this worker does not lead. It serves this worker's pages until it is stale.

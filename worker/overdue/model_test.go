@@ -137,7 +137,7 @@ func (m *model) WaitingState(context.Context) (bus.WaitingState, error) {
 	return bus.WaitingState{Now: m.now(), LastSeq: m.last, Messages: uint64(len(m.jobs)), Epoch: fmt.Sprint(m.epoch)}, m.answer("state")
 }
 
-func (m *model) WaitingPage(_ context.Context, after uint64, limit int, use func(bus.WaitingJob)) (last uint64, more bool, err error) {
+func (m *model) ReadWaiting(_ context.Context, after uint64, limit int, use func(bus.WaitingJob)) (last uint64, more bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.answer("page"); err != nil {

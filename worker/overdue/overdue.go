@@ -34,7 +34,7 @@ const (
 // waitingJobs is what a Finder asks of NATS; *stream.Client has it.
 type waitingJobs interface {
 	WaitingState(ctx context.Context) (bus.WaitingState, error)
-	WaitingPage(ctx context.Context, after uint64, limit int, use func(bus.WaitingJob)) (last uint64, more bool, err error)
+	ReadWaiting(ctx context.Context, after uint64, limit int, use func(bus.WaitingJob)) (last uint64, more bool, err error)
 	NextWaiting(ctx context.Context, after uint64) (job bus.WaitingJob, found bool, err error)
 	StillWaiting(ctx context.Context, seqs []uint64, use func(bus.WaitingJob)) error
 	Release(ctx context.Context, job bus.WaitingJob) (released bool, err error)
@@ -218,7 +218,7 @@ func (f *Finder) readOne(ctx context.Context, use func(bus.WaitingJob)) error {
 // readPage reads the next page of jobs. An answer without more jobs means that all of them were read.
 func (f *Finder) readPage(ctx context.Context, use func(bus.WaitingJob)) error {
 	limit := int(min(f.last-f.after, bus.WaitingPageSize))
-	after, more, err := f.stream.WaitingPage(ctx, f.after, limit, use)
+	after, more, err := f.stream.ReadWaiting(ctx, f.after, limit, use)
 	if err == nil && !more {
 		after = max(after, f.last)
 	}

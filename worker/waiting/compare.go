@@ -9,34 +9,125 @@ import (
 )
 
 const (
-	// leaf is the number of jobs up to which a span is read again and not halved.
-	leaf = 256
+	// leaf and wideLeaf are how many jobs are looked at one by one rather than counted in two halves: the more jobs wait, the
+	// more a question costs.
+	leaf, wideLeaf = 256, 4096
 	// In every always-th count all differences are examined, even those that jobs about to be released explain.
 	// Otherwise a lost job would stay hidden while the queue is busy.
 	always = 12
+)
+
+// A question how many jobs follow a sequence makes the server walk through the subjects of all waiting jobs, at about
+// questionCost each. Questions take searchShare of a core at most, on average: a search that cost more than that is
+// followed by a rest. The cost is reckoned and not measured, since a busy machine is slow at everything.
+const (
+	questionCost = 100 * time.Nanosecond
+	searchShare  = 0.01
 )
 
 // compare makes the table agree with the numbers of the server, and returns how many jobs were not read. Jobs may be
 // gone without a notice: cancelled, scheduled again, or released for their site. It halves a span that differs until it
 // knows which jobs are gone.
 func (c *Counter) compare(ctx context.Context, state bus.WaitingState, end time.Time) (unread uint64, err error) {
-	all, younger, moved, err := c.ask(ctx)
+	there, moved, err := c.ask(ctx, state.LastSeq)
 	if err != nil {
 		return 0, err
 	}
-	// Jobs behind c.last have not been read: the table is full or the budget was over.
-	if c.last < state.LastSeq {
-		unread = younger
-	}
-	// CountFrom is called at slightly different moments, so the subtraction is bounded at zero.
-	there := all - min(all, younger)
 	known := uint64(c.table.n)
+	isFull := c.table.n >= c.cfg.MaxJobs
+	// Jobs behind c.last have not been read: the budget was over. The search waits until all were read.
+	if c.last < state.LastSeq && !isFull {
+		return there - min(there, known), nil
+	}
 	// Equal numbers prove equal sets here: no job can be added below c.last, because sequences only grow. The
-	// difference up to what moved while the questions were asked is left for the next count.
-	if there == known || distance(there, known) <= moved+c.onTheWay(state.Now) && c.counts%always != 0 {
+	// difference up to what came and went while the questions were asked is left for the next count.
+	if there == known || !isFull && distance(there, known) <= moved+c.onTheWay(state.Now) && c.counts%always != 0 {
+		return 0, nil
+	}
+	// Many jobs that are gone here and there, as after a cancel of a whole queue, are found faster by a look at each one.
+	if !isFull && known > there && known-there > known/sweptFrom+leaf {
+		return 0, c.sweep(ctx, known-there, end)
+	}
+	began := time.Now()
+	if began.Before(c.searchAfter) {
+		if isFull {
+			unread = there - min(there, known)
+		}
 		return unread, nil
 	}
-	s := search{Counter: c, end: end}
+	c.questions = 0
+	defer func() {
+		cost := time.Duration(c.questions) * time.Duration(there) * c.cfg.QuestionCost
+		if rest := time.Duration(float64(cost) / searchShare); rest > Every {
+			c.searchAfter = began.Add(rest)
+		}
+	}()
+	return c.search(ctx, isFull, end)
+}
+
+// sweptFrom is the part of the jobs, as its denominator, from which those that are gone are found by a sweep.
+const sweptFrom = 1000
+
+// sweep looks at each job in turn, over many counts if need be, until as many were found to be gone as are too many.
+func (c *Counter) sweep(ctx context.Context, tooMany uint64, end time.Time) error {
+	defer func() { c.table.compact(nil) }()
+	i := c.table.from(c.swept)
+	for range c.table.n/chunk + 1 {
+		if i >= c.table.n {
+			i = 0
+		}
+		to := min(i+chunk, c.table.n)
+		found, err := c.look(ctx, i, to)
+		if err != nil {
+			return err
+		}
+		if i = to; i < c.table.n {
+			c.swept = c.table.at(i).seq
+		} else {
+			c.swept = 0
+		}
+		tooMany -= min(tooMany, found)
+		if tooMany == 0 || time.Now().After(end) {
+			break
+		}
+	}
+	return nil
+}
+
+// look asks for the jobs of the entries from index from to index to, marks those that are gone, and returns how many these are.
+func (c *Counter) look(ctx context.Context, from, to int) (missing uint64, err error) {
+	seqs := make([]uint64, to-from)
+	for i := range seqs {
+		seqs[i] = c.table.at(from + i).seq
+	}
+	there := make(map[uint64]bool, len(seqs))
+	if err := c.bus.StillWaiting(ctx, seqs, func(job bus.WaitingJob) { there[job.Seq] = true }); err != nil {
+		return 0, err
+	}
+	for i, seq := range seqs {
+		if e := c.table.at(from + i); !there[seq] && e.state != gone {
+			e.state = gone
+			missing++
+		}
+	}
+	return missing, nil
+}
+
+// search finds out which jobs differ, and returns how many were not read because the table is full.
+func (c *Counter) search(ctx context.Context, isFull bool, end time.Time) (unread uint64, err error) {
+	// CountFrom is called at slightly different moments, so the subtraction is bounded at zero.
+	younger, err := c.countFrom(ctx, c.last+1)
+	if err != nil {
+		return 0, err
+	}
+	all, err := c.countFrom(ctx, 1)
+	if err != nil {
+		return 0, err
+	}
+	if isFull {
+		unread = younger
+	}
+	s := finder{Counter: c, end: end}
 	err = s.halve(ctx, span{from: 0, to: c.table.n, first: 1, after: c.last + 1, below: younger, above: all})
 	// Entries that were judged so far keep their judgement, so a search over many counts ends.
 	if errors.Is(err, errBudget) {
@@ -48,25 +139,28 @@ func (c *Counter) compare(ctx context.Context, state bus.WaitingState, end time.
 	return unread, err
 }
 
-// ask asks how many jobs there are, and how many of them were not read. Moved is by how much the latter changed meanwhile.
-func (c *Counter) ask(ctx context.Context) (all, younger, moved uint64, err error) {
-	if all, err = c.countFrom(ctx, 1); err != nil || all == uint64(c.table.n) { // the usual case, which saves the other questions
-		return all, 0, 0, err
-	}
-	// The number of younger jobs is asked for before and after the number of all. If both are the same, nothing
-	// came or went between.
-	before, err := c.countFrom(ctx, c.last+1)
+// ask asks how many jobs there are. It costs the same however many wait: the stream knows how many messages it has, and
+// those that do not wait are due, which are mostly few. moved is how many may have come or gone since the stream's last
+// sequence was upTo.
+func (c *Counter) ask(ctx context.Context, upTo uint64) (there, moved uint64, err error) {
+	before, err := c.bus.StateOf(ctx, "RETRIES")
 	if err != nil {
-		return 0, 0, 0, err
+		return 0, 0, err
 	}
-	if all, err = c.countFrom(ctx, 1); err != nil {
-		return 0, 0, 0, err
+	due, err := c.bus.CountFrom(ctx, "RETRIES", c.bus.Names().AllDueJobs(), 1)
+	if err != nil {
+		return 0, 0, err
 	}
-	younger, err = c.countFrom(ctx, c.last+1)
-	return all, younger, distance(before, younger), err
+	after, err := c.bus.StateOf(ctx, "RETRIES")
+	if err != nil {
+		return 0, 0, err
+	}
+	moved = distance(before.Messages, after.Messages) + after.LastSeq - min(upTo, after.LastSeq)
+	return after.Messages - min(after.Messages, due), moved, nil
 }
 
 func (c *Counter) countFrom(ctx context.Context, seq uint64) (uint64, error) {
+	c.questions++
 	return c.bus.CountFrom(ctx, "RETRIES", c.bus.Names().AllScheduledJobs(), seq)
 }
 
@@ -88,8 +182,8 @@ func (c *Counter) onTheWay(now time.Time) (n uint64) {
 // errBudget ends a search that has taken too long. It never leaves this package.
 var errBudget = errors.New("the time for one count is over")
 
-// search looks for the differences between the table and the stream.
-type search struct {
+// finder looks for the differences between the table and the stream.
+type finder struct {
 	*Counter
 	end time.Time
 }
@@ -104,7 +198,7 @@ type span struct {
 }
 
 // halve makes a span agree with the stream.
-func (s *search) halve(ctx context.Context, p span) error {
+func (s *finder) halve(ctx context.Context, p span) error {
 	// It recurses at most 20 levels deep, the logarithm of MaxJobs, and asks one question a level and
 	// difference.
 	there := p.above - min(p.above, p.below)
@@ -120,6 +214,8 @@ func (s *search) halve(ctx context.Context, p span) error {
 	// The check stands before the questions, so a search is over its time by at most one page.
 	case time.Now().After(s.end):
 		return errBudget
+	case there < uint64(p.to-p.from) && p.to-p.from <= min(max(leaf, s.table.n/leaf), wideLeaf):
+		return s.lookAt(ctx, p)
 	case p.to-p.from <= leaf:
 		return s.reread(ctx, p)
 	}
@@ -139,9 +235,19 @@ func (s *search) halve(ctx context.Context, p span) error {
 	return s.halve(ctx, right)
 }
 
+// lookAt looks which jobs of a span are gone. No others can have come among them.
+func (s *finder) lookAt(ctx context.Context, p span) error {
+	for i := p.from; i < p.to; i += chunk {
+		if _, err := s.look(ctx, i, min(i+chunk, p.to)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // reread reads the jobs of a span. Entries that are not among them are gone, and jobs without an entry get one.
 // Both lists are sorted by sequence, so one walk over the two of them suffices.
-func (s *search) reread(ctx context.Context, p span) error {
+func (s *finder) reread(ctx context.Context, p span) error {
 	i := p.from
 	skip := func(seq uint64) {
 		for ; i < p.to && s.table.at(i).seq < seq; i++ {

@@ -40,6 +40,9 @@ type Config struct {
 	Budget time.Duration
 	// MaxJobs is how many jobs are remembered; zero means the package's bound.
 	MaxJobs int
+	// QuestionCost is the reckoned cost of a question to the server about where jobs are gone, for each job that waits; zero means
+	// the package's.
+	QuestionCost time.Duration
 	// ReadJobs is how many queued jobs one count reads to find queues that nobody serves; zero means the package's bound.
 	ReadJobs int
 }
@@ -68,6 +71,12 @@ type Counter struct {
 	asked, jobs *jetstream.StreamInfo
 	// found are jobs without an entry that compare has read. It is nil outside of compare.
 	found []entry
+	// questions is how many walks through all waiting jobs the latest search has cost the server, and searchAfter when the next
+	// search may begin.
+	questions   int
+	searchAfter time.Time
+	// swept is the sequence from which the next sweep goes on.
+	swept uint64
 }
 
 // about is what the latest job that waits for a proxy at a site says about the wait.
@@ -83,6 +92,9 @@ func NewCounter(c *bus.Client, cfg Config) *Counter {
 	}
 	if cfg.MaxJobs == 0 {
 		cfg.MaxJobs = MaxJobs
+	}
+	if cfg.QuestionCost == 0 {
+		cfg.QuestionCost = questionCost
 	}
 	if cfg.ReadJobs == 0 {
 		cfg.ReadJobs = readJobs
@@ -168,11 +180,12 @@ func (c *Counter) IsUnchanged(ctx context.Context) bool {
 func (c *Counter) read(ctx context.Context, upTo uint64, end time.Time) error {
 	for more := true; more && c.last < upTo && c.table.n < c.cfg.MaxJobs; {
 		limit := min(bus.WaitingPageSize, c.cfg.MaxJobs-c.table.n)
-		last, next, err := c.bus.WaitingPage(ctx, c.last, limit, func(job bus.WaitingJob) { c.table.add(c.entryOf(job)) })
+		last, next, err := c.bus.ReadWaiting(ctx, c.last, limit, func(job bus.WaitingJob) { c.table.add(c.entryOf(job)) })
+		// Also after an error: the jobs up to there are in the table, and must not come twice.
+		c.last, more = max(c.last, last), next
 		if err != nil {
 			return err
 		}
-		c.last, more = last, next
 		// One page is read in any case, so that the count progresses even with a tiny budget.
 		if more && time.Now().After(end) {
 			return nil

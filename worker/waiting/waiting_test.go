@@ -208,6 +208,31 @@ func TestMoreJobsThanACounterRemembersAreSaidToBeThere(t *testing.T) {
 	}
 }
 
+// TestACostlySearchIsFollowedByARest: what is gone meanwhile counts until the rest is over. Many jobs are found without a search.
+func TestACostlySearchIsFollowedByARest(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := waiting.NewCounter(w.bus, waiting.Config{QuestionCost: time.Hour})
+	for range 600 {
+		w.park(jobs.StateDelayed)
+	}
+	waitingAfter := func(from, to int) (n uint64) {
+		w.remove(from, to)
+		for _, q := range w.count(c).Queues {
+			n += q.Waiting()
+		}
+		return n
+	}
+	for _, step := range []struct {
+		from, to int
+		want     uint64
+	}{{0, 0, 600}, {10, 11, 599}, {10, 11, 599}, {10, 310, 298}} {
+		if got := waitingAfter(step.from, step.to); got != step.want {
+			t.Errorf("after %d jobs are gone: got %d jobs, want %d", step.to-step.from, got, step.want)
+		}
+	}
+}
+
 // TestJobsThatWaitForOneThingAreOneReason: the queue says at which site, how many, since when and why.
 func TestJobsThatWaitForOneThingAreOneReason(t *testing.T) {
 	t.Parallel()

@@ -1,0 +1,116 @@
+package bench_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/worker/waiting"
+)
+
+// TestCostOfCountingWaitingJobs measures what it costs to count the waiting jobs of 32 queues every 5 s, worker and server together,
+// and how long other requests on the connection of the worker that counts take meanwhile. WAITING is the number of jobs. A job is
+// cancelled and another one parked every second.
+//
+//	WAITING=1000000 go test -count=1 -timeout 30m -run CountingWaitingJobs -v ./testenv/bench
+func TestCostOfCountingWaitingJobs(t *testing.T) {
+	n, err := strconv.Atoi(os.Getenv("WAITING"))
+	if err != nil {
+		t.Skip("skipped: set WAITING to a number of waiting jobs")
+	}
+	const window = time.Minute
+	c := waitingStream(t)
+	c.parkMany(t, 0, n)
+	counter := waiting.NewCounter(c.Client, waiting.Config{})
+	count := func() (s waiting.Snapshot) {
+		if s, err = counter.Count(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	began, unread := time.Now(), uint64(1)
+	slowest := c.slowest(t, func() {
+		reading := cpuOf(func() {
+			for unread > 0 {
+				unread = count().Unread
+			}
+		})
+		t.Logf("reading %d jobs once: %s, %.1f s of a core", n, time.Since(began).Round(time.Millisecond), reading.Seconds())
+	})
+	t.Logf("slowest of the other requests meanwhile: %s", slowest)
+	next := n
+	counting := func(changed bool) time.Duration {
+		return cpuOf(func() {
+			for end := time.Now().Add(window); time.Now().Before(end); time.Sleep(waiting.Every) {
+				if changed {
+					c.parkMany(t, next, next+5)
+					for i := next - n/2; i < next-n/2+5; i++ {
+						if err := client.New(c.Client).Cancel(t.Context(), client.Key{Queue: queueAt(i), ID: idAt(i)}); err != nil {
+							t.Error(err)
+						}
+					}
+					next += 5
+				}
+				count()
+			}
+		})
+	}
+	share := func(spent time.Duration) float64 { return 100 * spent.Seconds() / window.Seconds() }
+	idle := cpuOf(func() { time.Sleep(window) })
+	t.Logf("nothing: %.2f %% of a core; counting what stays: %.2f %%; counting while a job a second is cancelled: %.2f %%", share(idle), share(counting(false)), share(counting(true)))
+}
+
+func queueAt(i int) string { return fmt.Sprintf("q%02d", i%32) }
+
+func idAt(i int) string { return fmt.Sprintf("j%d", i) }
+
+// parkMany parks jobs in 32 queues and does not wait for each answer.
+func (w *waitingJobs) parkMany(t *testing.T, from, to int) {
+	t.Helper()
+	js, err := jetstream.New(w.Conn(), jetstream.WithPublishAsyncMaxPending(4000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := from; i < to; i++ {
+		progress, err := jobs.Progress{JobSeq: uint64(i + 1)}.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		msg := &nats.Msg{Subject: w.Names().ScheduledJob(queueAt(i), idAt(i)), Header: nats.Header{jobs.HeaderProgress: {progress}}, Data: []byte("http://shop.test/")}
+		bus.Schedule(msg, w.Names().DueJob(queueAt(i), idAt(i)), time.Now().Add(time.Hour+time.Duration(i)*time.Millisecond))
+		if _, err := js.PublishMsgAsync(msg, jetstream.WithStallWait(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-js.PublishAsyncComplete()
+}
+
+// slowest is how long the slowest of the round trips to the server takes while act runs.
+func (w *waitingJobs) slowest(t *testing.T, act func()) (slowest time.Duration) {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ; ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
+			began := time.Now()
+			if err := w.Conn().FlushTimeout(time.Minute); err != nil {
+				t.Error(err)
+			}
+			slowest = max(slowest, time.Since(began))
+		}
+	}()
+	act()
+	stop()
+	<-done
+	return slowest
+}
