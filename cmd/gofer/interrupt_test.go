@@ -81,7 +81,7 @@ func verbs(t *testing.T) (out [][]string) {
 	samples := map[string][]string{
 		"": nil, "ID": {"someid"}, "[ID]": {"someid"}, "ID…": {"someid"}, "QUEUE": {"default"}, "HOST…": {"a.test"}, "WORKER": {"w1"},
 		"LINE…": {"-"}, "LINE…|-": {"-"}, "JSON|-": {"-"}, "[FILE|-]": {"-"}, "[URL…|-]": {"-"}, "[NAME|reset]": nil, "[VERB]": nil, "FILE": {"-"}, "FILE|-": {"-"},
-		"HOST…|-": {"-"}, "[ID…|-]": {"-"}, "[SITE]": nil, "[PROXY]": {"p1"}, "SITE": {"a.test"},
+		"HOST…|-": {"-"}, "[ID…|-]": {"-"}, "[SITE]": nil, "[PROXY]": {"p1"}, "SITE": {"a.test"}, "FOLDER": {t.TempDir()},
 	}
 	var walk func(cmd *cobra.Command, path []string)
 	walk = func(cmd *cobra.Command, path []string) {
