@@ -215,9 +215,9 @@ async function leftOut(page) {
   const got = await page.evaluate(() => ({
     workers: document.getElementById("of-workers").textContent, pages: document.getElementById("proxies-page").textContent, dead: document.getElementById("of-dead").textContent,
     health: document.getElementById("health").textContent, problems: document.querySelectorAll("#problems li").length, why: document.querySelector("#proxies tr").cells[2].textContent,
-    state: document.querySelector("#queues tr").cells[1].textContent,
+    state: document.querySelector("#queues tr").cells[1].textContent, turns: ["sites", "workers"].map((kind) => document.getElementById(kind + "-page").textContent).join("; "),
   }));
-  const good = /1.000, of which 50/.test(got.workers) && /1 to 20 of 20.000/.test(got.pages) && got.dead.includes("of which the newest") && got.health.includes("not healthy") && got.problems === 8 &&
+  const good = /1.000/.test(got.workers) && /1 to 50 of 10.000; 1 to 50 of 1.000/.test(got.turns) && /1 to 20 of 20.000/.test(got.pages) && got.dead.includes("of which the newest") && got.health.includes("not healthy") && got.problems === 8 &&
     got.why.startsWith("cannot be reached") && got.state.includes("paused");
   return good ? [] : [`the page says ${JSON.stringify(got)}`];
 }

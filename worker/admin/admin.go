@@ -50,8 +50,9 @@ type Config struct {
 	// minutes of the long ones. nil means that this worker is alone. The workers' names are untrusted text.
 	Fleet func(ctx context.Context, recent, minutes int) ([]Worker, error)
 
-	// Sites lists at most so many of the sites that this worker remembers, the resting ones first. Site finds one of them.
-	Sites func(limit int) []Site
+	// Sites lists at most so many of the sites that this worker remembers, the resting ones first, and counts all of them. Site
+	// finds one of them.
+	Sites func(limit int) (list []Site, total int)
 	Site  func(name string) (Site, bool)
 	// ResetSite ends the rest of a site everywhere. If one of these three is nil, its routes answer 501.
 	ResetSite func(ctx context.Context, site string) error

@@ -41,12 +41,12 @@ func newWorker(tb testing.TB, change func(*admin.Config)) *worker {
 	next := time.Now().Add(time.Minute).UTC()
 	c := admin.Config{
 		Addr: "127.0.0.1:9090", Worker: "w1", Version: "1.2.3", Pool: w.pool, Book: w.book, Metrics: metrics.New(gauges),
-		Sites: func(limit int) []admin.Site {
+		Sites: func(limit int) ([]admin.Site, int) {
 			all := []admin.Site{{
 				Site: "shop.test", State: "resting", Reason: "failures", NextTestTime: &next, LastStateChange: &next, Attempts: 4, Failures: map[string]int64{"target": 3},
 				LastError: "no answer", LastErrorAt: &next,
 			}, {Site: "other.test", State: "new", Failures: map[string]int64{}}}
-			return all[:min(limit, len(all))]
+			return all[:min(limit, len(all))], len(all)
 		},
 		Site: func(name string) (admin.Site, bool) {
 			return admin.Site{Site: name, State: "up", Reason: "reset", Failures: map[string]int64{}}, name == "shop.test"

@@ -162,20 +162,6 @@ func (a *admin) setPaused(w http.ResponseWriter, r *http.Request, act func(conte
 	return reply(w, map[string]any{"queue": queue, "paused": paused})
 }
 
-// workers answers with the workers that respond within changeTimeout.
-func (a *admin) workers(w http.ResponseWriter, r *http.Request) error {
-	if a.Operator.Workers == nil {
-		return notHere("the workers are not listed here")
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
-	defer cancel()
-	list, missing, err := a.Operator.Workers(ctx)
-	if err != nil {
-		return err
-	}
-	return reply(w, map[string]any{"workers": list, "missing": append([]string{}, missing...)})
-}
-
 // drainWorker asks a worker to drain. The answer does not wait for the end of its jobs.
 func (a *admin) drainWorker(w http.ResponseWriter, r *http.Request) error {
 	name := r.PathValue("name")

@@ -95,7 +95,7 @@ func TestTheAPIActsOnQueuesWorkersAndJobs(t *testing.T) {
 		{"POST", "/api/v1/queues/default/resume", 200, `{"paused":false,"queue":"default"}`},
 		{"POST", "/api/v1/queues/nobody/pause", 404, ""},
 		{"POST", "/api/v1/queues/a.b/pause", 404, ""},
-		{"GET", "/api/v1/workers", 200, `{"missing":["w2"],"workers":[{"ready":true,"worker":"w1"}]}`},
+		{"GET", "/api/v1/workers", 200, `{"missing":["w2"],"total":1,"workers":[{"ready":true,"worker":"w1"}]}`},
 		{"POST", "/api/v1/workers/w1/drain", 200, `{"draining":true,"worker":"w1"}`},
 		{"POST", "/api/v1/workers/w9/drain", 404, ""},
 		{"GET", "/api/v1/jobs?state=no_proxy&queue=default&site=A.test&limit=7", 200, `{"jobs":[{"queue":"default","id":"j1","state":"no_proxy","site":"a.test","since":"2030-01-02T15:04:05Z","until":"2030-01-02T15:04:05Z","why":"no_proxy"}],"partial":false}`},

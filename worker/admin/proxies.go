@@ -5,7 +5,6 @@ import (
 	"context"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -148,15 +147,9 @@ func (a *admin) proxyRows(list *proxyList, ids []string) []ProxyRow {
 // the list of the last period; offset counts in it. A proxy may be skipped or repeated if the list was made
 // again between two pages.
 func (a *admin) proxies(w http.ResponseWriter, r *http.Request) error {
-	limit, err := limitOf(r)
+	p, err := pageOf(r)
 	if err != nil {
 		return err
-	}
-	offset := 0
-	if written := r.URL.Query().Get("offset"); written != "" {
-		if offset, err = strconv.Atoi(written); err != nil || offset < 0 {
-			return badRequest("offset: " + strconv.Quote(clip(written)) + " is not a number from 0")
-		}
 	}
 	list, _, err := a.view.proxies.get(r.Context())
 	switch {
@@ -166,14 +159,11 @@ func (a *admin) proxies(w http.ResponseWriter, r *http.Request) error {
 		return failure{status: http.StatusServiceUnavailable, code: "unavailable", message: "the proxies are being counted; ask again"}
 	}
 	ids := list.order
-	if search := strings.ToLower(r.URL.Query().Get("search")); search != "" {
+	if p.search != "" {
 		// The order is shared by all pages, so the search works on a copy.
-		ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !a.matches(id, search) })
+		ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !a.matches(id, p.search) })
 	}
-	total := len(ids)
-	// min guards both ends: an offset behind the end gives an empty page.
-	ids = ids[min(offset, total):min(offset+limit, total)]
-	return reply(w, map[string]any{"total": total, "proxies": a.proxyRows(list, ids)})
+	return reply(w, map[string]any{"total": len(ids), "proxies": a.proxyRows(list, rowsOf(p, ids))})
 }
 
 // matches reports whether a proxy fits a search, which is in lower case. The id is tried first, for the rest

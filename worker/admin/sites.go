@@ -33,18 +33,6 @@ type Site struct {
 	LastErrorAt *time.Time `json:"last_error_at"`
 }
 
-// sites answers with the sites that this worker remembers, the resting ones first.
-func (a *admin) sites(w http.ResponseWriter, r *http.Request) error {
-	limit, err := limitOf(r)
-	if err != nil {
-		return err
-	}
-	if a.Sites == nil {
-		return notHere("sites are not known here")
-	}
-	return reply(w, map[string]any{"sites": a.Sites(limit)})
-}
-
 // resetSite ends the rest of a site in every worker, and answers with this worker's view. A site that this worker does
 // not remember is answered with 404.
 func (a *admin) resetSite(w http.ResponseWriter, r *http.Request) error {

@@ -37,8 +37,9 @@ type Snapshot struct {
 	Workers     []Worker `json:"workers"`
 	WorkerCount int      `json:"worker_count"`
 	Queues      []Queue  `json:"queues"`
-	// Sites are the sites that this worker remembers, those that rest first.
-	Sites []Site `json:"sites"`
+	// Sites are the first of the sites that this worker remembers, those that rest first; SiteCount counts all.
+	Sites     []Site `json:"sites"`
+	SiteCount int    `json:"site_count"`
 	// Breakers counts the proxies of this worker by the state of their breaker; Proxies are the worst of them.
 	Breakers map[string]int `json:"breakers"`
 	Proxies  []ProxyRow     `json:"proxies"`
@@ -102,7 +103,9 @@ func (a *admin) snapshot(ctx context.Context, watched string) Snapshot {
 		s.Breakers, s.Proxies = map[string]int{}, []ProxyRow{}
 	}
 	if a.Sites != nil {
-		s.Sites = a.view.sites.hold(a.Sites(maxSites))
+		var sites []Site
+		sites, s.SiteCount = a.Sites(maxSites)
+		s.Sites = a.view.sites.hold(sites)
 	}
 	// DeadCount stays nil while it is not known; zero would say that there are none.
 	if dead, known, err := a.view.dead.get(ctx); known && err == nil {

@@ -277,7 +277,9 @@ func TestPagesShareOneQuestionToTheFleet(t *testing.T) {
 func TestThePageRenewsTheCountsOfSitesOnlyNowAndThen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		list := []admin.Site{{Site: "a.test", State: "up"}, {Site: "b.test", State: "up"}}
-		w := newWorker(t, func(c *admin.Config) { c.Sites = func(int) []admin.Site { return slices.Clone(list) } })
+		w := newWorker(t, func(c *admin.Config) {
+			c.Sites = func(int) ([]admin.Site, int) { return slices.Clone(list), len(list) }
+		})
 		attempts := func() int64 {
 			time.Sleep(time.Second)
 			list[0].Attempts++

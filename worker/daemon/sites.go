@@ -158,15 +158,15 @@ func siteView(s sites.Status) admin.Site {
 	return out
 }
 
-// listSites lists at most so many sites, those that rest first. The limit is applied by the table, which orders
-// the sites.
-func (d *daemon) listSites(limit int) []admin.Site {
+// listSites lists at most so many sites, those that rest first, and counts all. The limit is applied by the table, which
+// orders the sites.
+func (d *daemon) listSites(limit int) (list []admin.Site, total int) {
 	status := d.sites.Status(limit)
 	out := make([]admin.Site, len(status))
 	for i, s := range status {
 		out[i] = siteView(s)
 	}
-	return out
+	return out, d.sites.Counts().Known
 }
 
 // findSite finds a site that this worker remembers.
@@ -181,8 +181,7 @@ func (d *daemon) findSite(name string) (admin.Site, bool) {
 // answerSites lists the sites for the control service, or the one that is named.
 func (d *daemon) answerSites(name string, limit int) (list any, total int) {
 	if name == "" {
-		// The count is of all sites, since the list is cut.
-		return d.listSites(limit), d.sites.Counts().Known
+		return d.listSites(limit)
 	}
 	if site, known := d.findSite(name); known {
 		return []admin.Site{site}, 1

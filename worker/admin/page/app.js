@@ -209,10 +209,9 @@ setInterval(() => {
   connect();
 }, 2000);
 
-// A page of proxies that the stream does not bring is asked for every ten seconds.
+// A page of a table that the stream does not bring is asked for every ten seconds.
 setInterval(() => {
-  const { search, number: pageNumber } = tables.proxiesOf();
-  if (!held && !document.hidden && (search || pageNumber)) tables.refresh(state);
+  if (!held && !document.hidden && tables.isTurned()) tables.refresh(state);
 }, 10_000);
 
 // --- what the viewer does
@@ -232,6 +231,10 @@ $("find-proxy").addEventListener("input", () => {
 const turn = (by) => { choose({ page: String(tables.proxiesOf().number + 1 + by) }); follow(); };
 $("proxies-back").addEventListener("click", () => turn(-1));
 $("proxies-on").addEventListener("click", () => turn(1));
+for (const kind of ["sites", "workers"]) {
+  $(kind + "-back").addEventListener("click", () => tables.turn(kind, -1, state));
+  $(kind + "-on").addEventListener("click", () => tables.turn(kind, 1, state));
+}
 $("search").addEventListener("submit", (event) => {
   event.preventDefault();
   const id = $("job-id").value.trim();

@@ -94,10 +94,13 @@ function workerState(w) {
   return w.ready ? [mark("good", "ready")] : [mark("bad", "not ready: "), w.reasons.join("; ")];
 }
 
+// running counts the jobs of a worker: the API has them by queue, the stream their sum.
+const running = (w) => (typeof w.in_flight === "object" ? Object.values(w.in_flight || {}).reduce((a, b) => a + b, 0) : w.in_flight);
+
 const showWorkers = table("workers", [
-  ["Worker", "id", (w) => workerLink(w.worker)], ["State", "says", workerState], ["Jobs", "number", (w) => (w.slots ? `${count(w.in_flight)} of ${count(w.slots)}` : count(w.in_flight))],
+  ["Worker", "id", (w) => workerLink(w.worker)], ["State", "says", workerState], ["Jobs", "number", (w) => (w.slots ? `${count(running(w))} of ${count(w.slots)}` : count(running(w)))],
   ["Proxies", "says", (w) => Object.entries(w.proxies || {}).filter(([, n]) => n).sort().map(([state, n]) => `${count(n)} ${words(state)}`).join(", ") || "–"],
-  ["Queues", "says", (w) => w.queues.join(", ") || "–"], ["Up", "number", (w) => (Date.parse(w.started_at) > 0 ? span((now - Date.parse(w.started_at)) / 1000) : "–")], ["Version", "says", (w) => w.version || "–"],
+  ["Queues", "says", (w) => w.queues.map((q) => q.queue || q).join(", ") || "–"], ["Up", "number", (w) => (Date.parse(w.started_at) > 0 ? span((now - Date.parse(w.started_at)) / 1000) : "–")], ["Version", "says", (w) => w.version || "–"],
   ["Act", "acts", (w) => (w.silent || w.draining ? [] : [["drain", "Drain", acts.drain, `Drain worker ${w.worker}`]])],
 ], (w) => w.worker);
 
@@ -130,6 +133,44 @@ function regroup(groups, by) {
   return [...found.values()].sort((a, b) => b.count - a.count);
 }
 
+// --- sites and workers: the first page comes with the stream, others are asked for
+
+const rowsOnPage = 50;
+const turned = { sites: { number: 0, list: null, total: 0, show: showSites }, workers: { number: 0, list: null, total: 0, show: showWorkers } };
+
+// turn shows the next page of a table, or the one before.
+export async function turn(kind, by, s) {
+  turned[kind].number = Math.max(0, turned[kind].number + by);
+  await askRows(kind);
+  if (s) showRows(kind, s);
+}
+
+async function askRows(kind) {
+  const p = turned[kind], mine = p.number;
+  if (mine === 0) {
+    p.list = null;
+    return;
+  }
+  try {
+    const answer = await acts.get(`${kind}?limit=${rowsOnPage}&offset=${mine * rowsOnPage}`);
+    if (mine === p.number) [p.list, p.total] = [answer[kind], answer.total];
+  } catch (e) {
+    if (mine === p.number) put("outcome", `The ${kind} are not listed: ${e.message}.`, "wide note-bad");
+  }
+}
+
+function showRows(kind, s) {
+  const p = turned[kind];
+  const total = p.list ? p.total : kind === "sites" ? s.site_count : s.worker_count;
+  const from = p.list ? p.number * rowsOnPage : 0;
+  const rows = p.list || s[kind];
+  p.show(rows);
+  put(kind + "-page", total ? `${count(from + 1)} to ${count(from + rows.length)} of ${count(total)}` : "");
+  $(kind + "-back").disabled = p.number === 0;
+  $(kind + "-on").disabled = from + rowsOnPage >= total;
+  $("pages-" + kind).hidden = total <= rowsOnPage && p.number === 0;
+}
+
 // --- proxies: the first page comes with the stream, others are asked for
 
 const pageSize = 20;
@@ -159,10 +200,14 @@ async function askProxies() {
   }
 }
 
-// refresh asks again for a page that the stream does not bring.
+export const isTurned = () => Boolean(page.search || page.number || turned.sites.number || turned.workers.number);
+
+// refresh asks again for pages that the stream does not bring.
 export async function refresh(s) {
-  await askProxies();
-  if (s) showProxyPage(s);
+  await Promise.all([askProxies(), askRows("sites"), askRows("workers")]);
+  if (!s) return;
+  showProxyPage(s);
+  for (const kind of ["sites", "workers"]) showRows(kind, s);
 }
 
 function showProxyPage(s) {
@@ -183,14 +228,14 @@ function showProxyPage(s) {
 export function show(s, deadBy) {
   now = Date.parse(s.at);
   showQueues(s.queues);
-  showSites(s.sites);
+  showRows("sites", s);
   put("of-sites", s.sites.length ? `as ${s.worker} sees them, those that rest first; counts of the last 30 to 60 minutes` : "");
   showProxyPage(s);
   showDead(regroup(s.dead, deadBy).slice(0, 25));
   const shown = s.dead.reduce((n, g) => n + g.count, 0);
   put("of-dead", s.dead_count === null ? "not counted yet" : shown < s.dead_count ? `${count(s.dead_count)}, of which the newest ${count(shown)} are grouped` : count(s.dead_count));
-  showWorkers(s.workers);
-  put("of-workers", s.worker_count > s.workers.length ? `${count(s.worker_count)}, of which ${count(s.workers.length)} are shown` : "");
+  showRows("workers", s);
+  put("of-workers", s.worker_count > rowsOnPage ? count(s.worker_count) : "");
   showFailures(s.failures.slice(0, 10));
   showRetries(s.retries.slice(0, 10));
 }
