@@ -184,6 +184,9 @@ func basicAuth(via *url.URL) string {
 // socks asks a SOCKS5 proxy for a tunnel (RFC 1928). The connection's own deadline bounds it.
 func (b *builder) socks(nc net.Conn) error {
 	var auth *proxy.Auth
+	if b.proxy.User == nil {
+		nc = &unauthenticated{Conn: nc}
+	}
 	if user := b.proxy.User; user != nil {
 		password, _ := user.Password()
 		auth = &proxy.Auth{User: user.Username(), Password: password}
@@ -193,6 +196,23 @@ func (b *builder) socks(nc net.Conn) error {
 		_, err = dialer.Dial("tcp", b.target.HostPort())
 	}
 	return err
+}
+
+// unauthenticated is a connection to a SOCKS5 proxy to which no credentials are offered. The library goes on with whatever method the
+// proxy chooses; one that was not offered reads here as none that is acceptable (RFC 1928, 3).
+type unauthenticated struct {
+	net.Conn
+	read int // bytes so far
+}
+
+// Read reads from the connection. The second byte of all is the method.
+func (u *unauthenticated) Read(p []byte) (int, error) {
+	n, err := u.Conn.Read(p)
+	if at := 1 - u.read; at >= 0 && at < n && p[at] != 0 {
+		p[at] = 0xff
+	}
+	u.read += n
+	return n, err
 }
 
 // dialledConn is a dialer that returns one open connection.

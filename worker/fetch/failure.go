@@ -116,7 +116,11 @@ const minDialTime = time.Second
 func judgeTimeout(f facts) blame {
 	// A job that allows less than minDialTime in all says nothing about the proxy.
 	if f.isMostOf(f.dialTime) && (!f.jobTimeout || f.latency >= minDialTime) {
-		return blameProxy("connect", "the proxy cannot be reached: timeout")
+		text := "the proxy cannot be reached: timeout"
+		if f.proxyScheme == "https" { // a plain proxy may wait for the end of a line that TLS does not have
+			text += "; if the proxy speaks plain HTTP, list it as http://"
+		}
+		return blameProxy("connect", text)
 	}
 	b := blameUnclear("timeout", f.timeoutText())
 	// The first-byte bound ends an attempt early, so there is time for another proxy.
