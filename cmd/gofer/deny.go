@@ -43,7 +43,7 @@ func (a *app) denyLs(ctx context.Context, s *session, _ []string) error {
 	// A bucket without keys is an error of the library, and an empty list here.
 	keys, err := kv.Keys(ctx)
 	if err != nil && !errors.Is(err, jetstream.ErrNoKeysFound) {
-		return err
+		return s.bus.Explain("list denied hosts", err)
 	}
 	hosts := make([]string, len(keys))
 	for i, k := range keys {

@@ -90,12 +90,28 @@ func (*notConnected) Error() string { return "NATS is not connected" }
 
 func (e *notConnected) Unwrap() error { return e.cause }
 
+// notAnswered words an error of a request whose time ran out, and keeps what was asked.
+type notAnswered struct{ cause error }
+
+func (e *notAnswered) Error() string {
+	text := e.cause.Error()
+	for _, cause := range []error{context.DeadlineExceeded, nats.ErrTimeout} {
+		text = strings.Replace(text, cause.Error(), "the NATS server did not answer in time", 1)
+	}
+	return text
+}
+
+func (e *notAnswered) Unwrap() error { return e.cause }
+
 // Plain returns err in plainer words where nats.go's are misleading. It wraps err, so errors.Is sees no difference.
 func Plain(err error) error {
 	for _, cause := range []error{nats.ErrReconnectBufExceeded, nats.ErrDisconnected, nats.ErrConnectionReconnecting} {
 		if errors.Is(err, cause) {
 			return &notConnected{err}
 		}
+	}
+	if isTimeout(err) {
+		return &notAnswered{err}
 	}
 	return err
 }
@@ -265,7 +281,7 @@ func (c *Client) Explain(action string, err error) error {
 		return refused(action, err)
 	}
 	if meaning == nil {
-		return fmt.Errorf("%s: %w", action, err)
+		return fmt.Errorf("%s: %w", action, Plain(err))
 	}
 	return fmt.Errorf("%s: %w (%w)", action, meaning, err)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -64,6 +65,22 @@ func TestARefusedPublishIsNotTheCauseOfAnotherTimeOut(t *testing.T) {
 	isError(t, err, bus.ErrPermission)
 	if !strings.Contains(err.Error(), `publish to "gofer.events.pool.w"`) {
 		t.Errorf("got %v, want the subject that is refused", err)
+	}
+}
+
+func TestARequestWithoutAnAnswerSaysSo(t *testing.T) {
+	t.Parallel()
+	b := mute(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err := b.Result(ctx, "default", "a")
+	isError(t, err, context.DeadlineExceeded)
+	if text := err.Error(); !strings.Contains(text, "default/a: the NATS server did not answer in time") || strings.Contains(text, "deadline") {
+		t.Errorf("got %q, want what was asked, and that nobody answered", text)
+	}
+	full := b.Explain("follow stream GOFER_RESULTS", natsgo.ErrReconnectBufExceeded)
+	if text := full.Error(); text != "follow stream GOFER_RESULTS: NATS is not connected" {
+		t.Errorf("got %q, want that there is no connection", text)
 	}
 }
 
