@@ -125,16 +125,16 @@ func measure(b *testing.B, command contender, w work) {
 		_, _ = response.Write(bytes.Repeat([]byte("x"), bodyBytes))
 	}))
 	list := forwardProxies(b, w.slots)
-	url, js := startServer(b)
+	srv, js := startServer(b)
 	payload := bareURL
 	if w.payload != nil {
 		payload = w.payload
 	}
-	publish(b, js, payload("http://"+origin+"/"), b.N+w.behind)
+	publish(b, js, "job", payload("http://"+origin+"/"), b.N+w.behind)
 
 	ctx, cancel := context.WithTimeout(b.Context(), 10*time.Minute)
 	defer cancel()
-	cmd := command(ctx, w, url, list)
+	cmd := command(ctx, w, srv.ClientURL(), list)
 	cmd.Stderr = os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	if err := cmd.Start(); err != nil {
@@ -221,11 +221,11 @@ func await(ctx context.Context, b *testing.B, js jetstream.JetStream, n uint64) 
 	}
 }
 
-func publish(b *testing.B, js jetstream.JetStream, payload string, count int) {
+func publish(b *testing.B, js jetstream.JetStream, prefix, payload string, count int) {
 	b.Helper()
 	var last jetstream.PubAckFuture
 	for i := range count {
-		f, err := js.PublishAsync(fmt.Sprintf("gofer.jobs.default.job-%d", i), []byte(payload), jetstream.WithStallWait(time.Minute))
+		f, err := js.PublishAsync(fmt.Sprintf("gofer.jobs.default.%s-%d", prefix, i), []byte(payload), jetstream.WithStallWait(time.Minute))
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -240,7 +240,7 @@ func publish(b *testing.B, js jetstream.JetStream, payload string, count int) {
 	}
 }
 
-func startServer(b *testing.B) (string, jetstream.JetStream) {
+func startServer(b *testing.B) (*server.Server, jetstream.JetStream) {
 	b.Helper()
 	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: b.TempDir(), NoSigs: true, NoLog: true})
 	if err != nil {
@@ -268,7 +268,7 @@ func startServer(b *testing.B) (string, jetstream.JetStream) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	return srv.ClientURL(), js
+	return srv, js
 }
 
 func forwardProxies(b *testing.B, slots int) []string {
