@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gofer-mq/gofer/rotation/sites"
+	"github.com/gofer-mq/gofer/testenv/network"
 )
 
 // rests are the worlds in which sites do not answer.
@@ -16,36 +17,20 @@ func rests(t *testing.T, s size) []row {
 	return []row{silentSites(t, s), crawl(t, s), asks(t, s), brokenUplink(t, s), socketSites(t, s)}
 }
 
-// succeeded counts the jobs of other sites than the silent ones that succeeded after a time.
-func (s *station) succeeded(after time.Duration) (n float64) {
-	for _, e := range s.ended {
-		if e.ok && e.at >= after && !strings.HasPrefix(e.host, "silent") {
-			n++
-		}
-	}
-	return n
-}
-
 // silentSites is a full queue in which 30 % of the jobs are for ten silent sites.
 func silentSites(t *testing.T, s size) row {
 	t.Helper()
 	var plain, rested []float64
 	for _, seed := range s.seeds {
 		one := func(answers, rests bool) float64 {
-			var w *station
-			inFleet(t, s.silence, func() []*station {
-				net := newWeb(seed, func(host string, _ time.Duration) bool { return !answers && strings.HasPrefix(host, "silent") })
-				net.quick = func(host string) bool { return strings.HasPrefix(host, "silent") }
-				w = newStation(net, s.slots, rests, 0)
-				w.next = func(i int) string {
-					if i%10 < 3 {
-						return fmt.Sprintf("http://silent%d.test/%d", i/10%10, i)
-					}
-					return fmt.Sprintf("http://site%d.test/%d", i%20, i)
-				}
-				return []*station{w}
+			var w *network.Station
+			network.Play(t, s.silence, func() []*network.Station {
+				net := network.NewWeb(seed, func(host string, _ time.Duration) bool { return !answers && strings.HasPrefix(host, "silent") })
+				net.Quick = func(host string) bool { return strings.HasPrefix(host, "silent") }
+				w = network.NewStation(net, network.Config{Slots: s.slots, Rests: rests, Next: network.PartlySilent})
+				return []*network.Station{w}
 			})
-			return w.succeeded(time.Minute)
+			return w.Succeeded(time.Minute)
 		}
 		ideal := one(true, false)
 		plain, rested = append(plain, one(false, false)/ideal), append(rested, one(false, true)/ideal)
@@ -64,28 +49,24 @@ func crawl(t *testing.T, s size) row {
 	var at64, at512 []float64
 	for _, seed := range s.seeds {
 		one := func(dead bool, slots int, perSecond float64) float64 {
-			var w *station
-			inFleet(t, s.crawl, func() []*station {
-				net := newWeb(seed, func(host string, _ time.Duration) bool { return dead && strings.HasPrefix(host, "silent") })
-				w = newStation(net, slots, true, 2*time.Second)
-				next := func(i int) string {
-					if i%10 == 3 {
-						return fmt.Sprintf("http://silent%d.test/", i)
-					}
-					return fmt.Sprintf("http://site%d.test/", i)
+			var w *network.Station
+			network.Play(t, s.crawl, func() []*network.Station {
+				net := network.NewWeb(seed, func(host string, _ time.Duration) bool { return dead && strings.HasPrefix(host, "silent") })
+				cfg := network.Config{Slots: slots, Rests: true, Timeout: 2 * time.Second, Next: network.Crawl}
+				if perSecond > 0 {
+					cfg.Next = nil
 				}
-				if w.next = next; perSecond > 0 {
-					w.next = nil
-					net.wg.Go(func() {
+				if w = network.NewStation(net, cfg); perSecond > 0 {
+					net.Go(func() {
 						for i := range int(s.crawl.Seconds() * perSecond) {
-							w.add(next(i))
+							w.Add(network.Crawl(i))
 							time.Sleep(time.Duration(float64(time.Second) / perSecond))
 						}
 					})
 				}
-				return []*station{w}
+				return []*network.Station{w}
 			})
-			return w.succeeded(s.crawl/4) / (s.crawl - s.crawl/4).Seconds()
+			return w.Succeeded(s.crawl/4) / (s.crawl - s.crawl/4).Seconds()
 		}
 		ideal := one(false, s.slots, 0)
 		at64 = append(at64, one(true, s.slots, 0)/ideal)
@@ -106,20 +87,20 @@ func asks(t *testing.T, s size) row {
 	for _, seed := range s.seeds {
 		one := func(rests bool) (perHour float64, late time.Duration) {
 			back := s.asks - 8*time.Minute
-			var fleet []*station
-			var net *web
-			inFleet(t, s.asks, func() []*station {
+			var fleet []*network.Station
+			var net *network.Web
+			network.Play(t, s.asks, func() []*network.Station {
 				fleet = nil
-				net = newWeb(seed, func(host string, at time.Duration) bool { return host == "silent.test" && at < back })
+				net = network.NewWeb(seed, func(host string, at time.Duration) bool { return host == "silent.test" && at < back })
 				for n := range 10 {
-					w := newStation(net, 8, rests, 0)
+					w := network.NewStation(net, network.Config{Slots: 8, Rests: rests})
 					fleet = append(fleet, w)
-					net.wg.Go(func() {
+					net.Go(func() {
 						time.Sleep(time.Duration(n) * 317 * time.Millisecond)
 						for i := range int(s.asks / (3 * time.Second)) {
-							w.add(fmt.Sprintf("http://site%d.test/%d", i%7, i))
+							w.Add(fmt.Sprintf("http://site%d.test/%d", i%7, i))
 							if i%3 == 0 {
-								w.add(fmt.Sprintf("http://silent.test/%d/%d", n, i))
+								w.Add(fmt.Sprintf("http://silent.test/%d/%d", n, i))
 							}
 							time.Sleep(3 * time.Second)
 						}
@@ -128,16 +109,16 @@ func asks(t *testing.T, s size) row {
 				return fleet
 			})
 			var asked int
-			for _, at := range net.asked["silent.test"] {
+			for _, at := range net.Asked("silent.test") {
 				if at >= time.Minute && at < back {
 					asked++
 				}
 			}
 			late = s.asks
 			for _, w := range fleet {
-				for _, e := range w.ended {
-					if e.host == "silent.test" && e.ok {
-						late = min(late, e.at-back)
+				for _, e := range w.Ended() {
+					if e.Host == "silent.test" && e.OK {
+						late = min(late, e.At-back)
 					}
 				}
 			}
@@ -160,29 +141,29 @@ func brokenUplink(t *testing.T, s size) row {
 	t.Helper()
 	var own, others int
 	for _, seed := range s.seeds {
-		var fleet []*station
-		inFleet(t, 5*time.Minute, func() []*station {
+		var fleet []*network.Station
+		network.Play(t, 5*time.Minute, func() []*network.Station {
 			fleet = nil
-			net := newWeb(seed, func(string, time.Duration) bool { return false })
+			net := network.NewWeb(seed, func(string, time.Duration) bool { return false })
 			for n := range 3 {
-				w := newStation(net, 16, true, 0)
-				w.next = func(i int) string {
+				cfg := network.Config{Slots: 16, Rests: true}
+				cfg.Next = func(i int) string {
 					// Two in five of the jobs are for one site, and most sites are asked now and then.
 					host := 0
 					if i%5 > 1 {
-						host = 1 + int(fnvOf(fmt.Sprint(seed, n, i))%100)
+						host = 1 + int(network.Hash(fmt.Sprint(seed, n, i))%100)
 					}
 					return fmt.Sprintf("http://site%d.test/%d/%d", host, n, i)
 				}
 				if n == 0 {
-					w.cut = func(at time.Duration) bool { return at > time.Minute && at < 3*time.Minute }
+					cfg.Cut = func(at time.Duration) bool { return at > time.Minute && at < 3*time.Minute }
 				}
-				fleet = append(fleet, w)
+				fleet = append(fleet, network.NewStation(net, cfg))
 			}
 			return fleet
 		})
 		for n, w := range fleet {
-			for _, e := range w.events {
+			for _, e := range w.Events() {
 				if e.State == sites.Resting && e.From != sites.Testing {
 					if n == 0 {
 						own++
