@@ -7,12 +7,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/gofer-mq/gofer/testenv/servers"
 )
 
 // tools are the built programs.
@@ -20,13 +21,8 @@ type tools struct{ gofer, server, next string }
 
 // build builds gofer and the nats-server of this module's version.
 func build(ctx context.Context, dir string) (tools, error) {
-	t := tools{gofer: filepath.Join(dir, "gofer"), server: filepath.Join(dir, "nats-server")}
-	for path, pkg := range map[string]string{t.gofer: "github.com/gofer-mq/gofer/cmd/gofer", t.server: "github.com/nats-io/nats-server/v2"} {
-		if out, err := exec.CommandContext(ctx, "go", "build", "-o", path, pkg).CombinedOutput(); err != nil {
-			return t, fmt.Errorf("build %s: %w\n%s", pkg, err, out)
-		}
-	}
-	return t, nil
+	built, err := servers.Build(ctx, dir)
+	return tools{gofer: built.Gofer, server: built.Server}, err
 }
 
 // process is a program that is started again and again under one name, with one log.

@@ -4,48 +4,39 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/testenv/servers"
 )
 
-// servers are one nats-server, or a cluster of three.
-type servers struct {
-	nodes []*process
-	addrs []string
-	disks []disk
+// nodes are one nats-server, or a cluster of three.
+type nodes struct {
+	nodes   []*process
+	configs []servers.Node
+	disks   []disk
 }
 
 // startServers starts n of them with their stores in dir; with small disks a store can be filled up.
-func startServers(ctx context.Context, t tools, dir string, n int, small bool) (*servers, error) {
-	s := &servers{}
-	clients, err := freeAddrs(n)
-	if err != nil {
+func startServers(ctx context.Context, t tools, dir string, n int, small bool) (*nodes, error) {
+	s := &nodes{}
+	var err error
+	if s.configs, err = servers.Configure(servers.Config{Dir: dir, Count: n, Cluster: "chaos", NoAdvertise: true}); err != nil {
 		return nil, err
 	}
-	routes, err := freeAddrs(n)
-	if err != nil {
-		return nil, err
-	}
-	for i := range n {
-		d, err := newDisk(filepath.Join(dir, fmt.Sprintf("node%d", i)), small)
+	for i, config := range s.configs {
+		d, err := newDisk(config.Store, small)
 		if err != nil {
 			return s, err
 		}
 		s.disks = append(s.disks, d)
-		p := &process{name: fmt.Sprintf("nats-server %d", i), log: filepath.Join(dir, fmt.Sprintf("node%d.log", i)), path: t.server}
-		conf := filepath.Join(dir, fmt.Sprintf("node%d.conf", i))
-		if err := os.WriteFile(conf, []byte(nodeConfig(i, clients[i], d.path, routes)), 0o600); err != nil {
-			return s, err
-		}
-		p.args = []string{"-c", conf}
-		s.nodes, s.addrs = append(s.nodes, p), append(s.addrs, clients[i])
+		p := &process{name: fmt.Sprintf("nats-server %d", i), log: filepath.Join(dir, fmt.Sprintf("node%d.log", i)), path: t.server, args: config.Args()}
+		s.nodes = append(s.nodes, p)
 		if err := p.start(); err != nil {
 			return s, err
 		}
@@ -53,39 +44,24 @@ func startServers(ctx context.Context, t tools, dir string, n int, small bool) (
 	return s, s.ready(ctx)
 }
 
-// nodeConfig keeps the addresses of the others from clients: a client that is cut from its server must not find a way round.
-func nodeConfig(i int, addr, store string, routes []string) string {
-	conf := fmt.Sprintf("server_name: node%d\nlisten: %s\njetstream { store_dir: %q }\n", i, addr, store)
-	if len(routes) > 1 {
-		conf += fmt.Sprintf("cluster { name: chaos, listen: %s, no_advertise: true, routes: [\"nats://%s\"] }\n", routes[i], strings.Join(routes, `", "nats://`))
-	}
-	return conf
-}
-
-// freeAddrs are loopback addresses that nothing listens on now.
-func freeAddrs(n int) (out []string, err error) {
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = l.Close() }()
-		out = append(out, l.Addr().String())
-	}
-	return out, nil
-}
-
 // url is all addresses.
-func (s *servers) url() string { return "nats://" + strings.Join(s.addrs, ",nats://") }
+func (s *nodes) url() string { return servers.URL(s.configs) }
+
+func (s *nodes) addrs() (out []string) {
+	for _, c := range s.configs {
+		out = append(out, c.Addr)
+	}
+	return out
+}
 
 // connect connects for good, past every restart.
-func (s *servers) connect() (*nats.Conn, error) {
+func (s *nodes) connect() (*nats.Conn, error) {
 	return nats.Connect(s.url(), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond), nats.ReconnectJitter(0, 0), nats.ReconnectBufSize(-1),
 		nats.PingInterval(2*time.Second), nats.RetryOnFailedConnect(true), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 }
 
 // ready waits until JetStream answers.
-func (s *servers) ready(ctx context.Context) error {
+func (s *nodes) ready(ctx context.Context) error {
 	nc, err := s.connect()
 	if err != nil {
 		return err
@@ -107,14 +83,14 @@ func (s *servers) ready(ctx context.Context) error {
 }
 
 // restart kills a node and starts it again after a pause.
-func (s *servers) restart(ctx context.Context, i int, pause time.Duration) error {
+func (s *nodes) restart(ctx context.Context, i int, pause time.Duration) error {
 	s.nodes[i].kill()
 	sleep(ctx, pause)
 	return s.nodes[i].start()
 }
 
 // stop ends all of them.
-func (s *servers) stop() {
+func (s *nodes) stop() {
 	for i, p := range s.nodes {
 		p.signal(syscall.SIGCONT)
 		p.kill()

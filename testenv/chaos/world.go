@@ -70,7 +70,7 @@ type world struct {
 	scenario scenario
 	settings bus.Settings
 	rng      *rand.Rand
-	servers  *servers
+	servers  *nodes
 	workers  []*process
 	links    []*link
 	origin   *origin
@@ -230,7 +230,7 @@ func (w *world) startProxies() (urls []string, err error) {
 
 func (w *world) startWorkers(ctx context.Context, proxies []string) error {
 	for i := range fleet {
-		k, err := newLink(w.servers.addrs)
+		k, err := newLink(w.servers.addrs())
 		if err != nil {
 			return err
 		}

@@ -61,8 +61,8 @@ func (b *bench) fleet(ctx context.Context, t table.Writer, n int) error {
 		return err
 	}
 	started := time.Since(began)
-	settle := func() error { return pause(ctx, 15*time.Second) } // what follows a start
-	idle, err := s.between(ctx, []int{os.Getpid()}, settle, func() error { return pause(ctx, 2*idleTime) })
+	settle := func() error { return b.pause(ctx, 15*time.Second) } // what follows a start
+	idle, err := s.between(ctx, []int{os.Getpid()}, settle, func() error { return b.pause(ctx, 2*idleTime) })
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func (b *bench) fleet(ctx context.Context, t table.Writer, n int) error {
 		return err
 	}
 	busy := usageOf(s.pids()...)
-	slow, err := s.flow(ctx)
+	slow, err := s.flow(ctx, b.long(fleetLoad))
 	if err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func (b *bench) fleet(ctx context.Context, t table.Writer, n int) error {
 }
 
 // join starts n workers, some at once, and returns how to end them all.
-func (s *servers) join(ctx context.Context, n int, list string) (end func(), err error) {
+func (s *installation) join(ctx context.Context, n int, list string) (end func(), err error) {
 	proxies, err := proxylist.ParseList(strings.NewReader(strings.ReplaceAll(list, ",", "\n")))
 	if err != nil {
 		return func() {}, err
@@ -121,7 +121,7 @@ func (s *servers) join(ctx context.Context, n int, list string) (end func(), err
 }
 
 // ping counts the workers that answer the ping of their micro service, and says when the last one did.
-func (s *servers) ping(ctx context.Context, n int) (answered int, within time.Duration, err error) {
+func (s *installation) ping(ctx context.Context, n int) (answered int, within time.Duration, err error) {
 	inbox := s.nc.NewInbox()
 	sub, err := s.nc.SubscribeSync(inbox)
 	if err != nil {
@@ -148,7 +148,7 @@ func (s *servers) ping(ctx context.Context, n int) (answered int, within time.Du
 }
 
 // flow publishes jobs at a steady rate, and returns the time that 99 of 100 have their result within.
-func (s *servers) flow(ctx context.Context) (time.Duration, error) {
+func (s *installation) flow(ctx context.Context, long time.Duration) (time.Duration, error) {
 	var mu sync.Mutex
 	sent, took := map[string]time.Time{}, []time.Duration{}
 	var ended atomic.Int64
@@ -162,7 +162,7 @@ func (s *servers) flow(ctx context.Context) (time.Duration, error) {
 		return 0, err
 	}
 	defer func() { _ = sub.Unsubscribe() }()
-	n := int(fleetRate * fleetLoad.Seconds())
+	n := int(fleetRate * long.Seconds())
 	tick := time.NewTicker(time.Second / fleetRate)
 	defer tick.Stop()
 	for i := range n {

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
@@ -18,6 +17,8 @@ import (
 	"syscall"
 
 	"github.com/jedib0t/go-pretty/v6/table"
+
+	"github.com/gofer-mq/gofer/testenv/servers"
 )
 
 func main() {
@@ -29,8 +30,10 @@ func main() {
 
 // bench is what all parts share.
 type bench struct {
-	dir, gofer, server string
-	progress           io.Writer
+	servers.Programs
+	dir      string
+	quick    bool
+	progress io.Writer
 }
 
 func run(args []string, out, progress io.Writer) error {
@@ -42,6 +45,7 @@ func run(args []string, out, progress io.Writer) error {
 	fleets := flags.String("fleets", "100,300,1000", "workers in one process of the part fleet")
 	stored := flags.Int("stored", 1_000_000, "waiting jobs, and kept results, of the part stored")
 	built := flags.String("built", "", "folder that has gofer and nats-server; empty means to build them")
+	quick := flags.Bool("quick", false, "a tenth of the time, for a test: the figures are worth nothing")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -52,10 +56,10 @@ func run(args []string, out, progress io.Writer) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	b := &bench{dir: dir, gofer: filepath.Join(dir, "gofer"), server: filepath.Join(dir, "nats-server"), progress: progress}
+	b := &bench{dir: dir, quick: *quick, progress: progress}
 	if *built != "" {
-		b.gofer, b.server = filepath.Join(*built, "gofer"), filepath.Join(*built, "nats-server")
-	} else if err := b.build(ctx); err != nil {
+		b.Programs = servers.Programs{Gofer: filepath.Join(*built, "gofer"), Server: filepath.Join(*built, "nats-server")}
+	} else if b.Programs, err = servers.Build(ctx, dir); err != nil {
 		return err
 	}
 	parts := map[string]func() (table.Writer, error){
@@ -76,15 +80,6 @@ func run(args []string, out, progress io.Writer) error {
 		failed = errors.Join(failed, err)
 	}
 	return failed
-}
-
-func (b *bench) build(ctx context.Context) error {
-	for path, pkg := range map[string]string{b.gofer: "github.com/gofer-mq/gofer/cmd/gofer", b.server: "github.com/nats-io/nats-server/v2"} {
-		if text, err := exec.CommandContext(ctx, "go", "build", "-o", path, pkg).CombinedOutput(); err != nil {
-			return fmt.Errorf("build %s: %w\n%s", pkg, err, text)
-		}
-	}
-	return nil
 }
 
 // numbers reads a comma list. What is no number counts as none.

@@ -5,12 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -18,62 +15,44 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/testenv/servers"
 )
 
-// servers are nats-servers of this run, each a process of its own.
-type servers struct {
+// installation is nats-servers of this run, each a process of its own, with the streams of gofer.
+type installation struct {
 	dir   string
 	procs []*exec.Cmd
-	urls  []string
-	pages []string // of their numbers
+	nodes []servers.Node
 	nc    *nats.Conn
 	bus   *bus.Client
 }
 
-// start starts n servers, a cluster if there are more than one, with the streams of gofer.
-func (b *bench) start(ctx context.Context, n int) (*servers, error) {
-	s := &servers{}
+// start starts n servers, a cluster if there are more than one.
+func (b *bench) start(ctx context.Context, n int) (*installation, error) {
+	s := &installation{}
 	var err error
 	if s.dir, err = os.MkdirTemp(b.dir, "servers-"); err != nil {
 		return nil, err
 	}
-	addrs, err := freeAddrs(3 * n)
-	if err != nil {
+	if s.nodes, err = servers.Configure(servers.Config{Dir: s.dir, Count: n, Cluster: "scale", Pages: true, MaxFile: "20G"}); err != nil {
 		return nil, err
 	}
-	routes := `"nats://` + strings.Join(addrs[2*n:], `", "nats://`) + `"`
-	for i := range n {
-		conf := fmt.Sprintf("server_name: n%d\nlisten: %s\nhttp: %s\njetstream { store_dir: %q, max_file: 20G }\n", i, addrs[i], addrs[n+i], filepath.Join(s.dir, fmt.Sprint(i)))
-		if n > 1 {
-			conf += fmt.Sprintf("cluster { name: scale, listen: %s, routes: [%s] }\n", addrs[2*n+i], routes)
-		}
-		path := filepath.Join(s.dir, fmt.Sprint(i, ".conf"))
-		if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
-			return s, err
-		}
-		p := exec.Command(b.server, "-c", path, "-l", path+".log")
+	for _, node := range s.nodes {
+		p := exec.Command(b.Server, append(node.Args(), "-l", node.Config+".log")...)
 		if err := p.Start(); err != nil {
-			return s, err
-		}
-		s.procs, s.urls, s.pages = append(s.procs, p), append(s.urls, "nats://"+addrs[i]), append(s.pages, "http://"+addrs[n+i])
-	}
-	return s, s.install(ctx, n)
-}
-
-// freeAddrs are loopback addresses that nothing listens on now.
-func freeAddrs(n int) (out []string, err error) {
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
+			s.close()
 			return nil, err
 		}
-		defer func() { _ = l.Close() }()
-		out = append(out, l.Addr().String())
+		s.procs = append(s.procs, p)
 	}
-	return out, nil
+	if err := s.install(ctx, n); err != nil {
+		s.close() // else the servers would outlive this program
+		return nil, err
+	}
+	return s, nil
 }
 
-func (s *servers) install(ctx context.Context, replicas int) (err error) {
+func (s *installation) install(ctx context.Context, replicas int) (err error) {
 	if s.nc, err = nats.Connect(s.url(), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond)); err != nil {
 		return err
 	}
@@ -90,16 +69,16 @@ func (s *servers) install(ctx context.Context, replicas int) (err error) {
 	})
 }
 
-func (s *servers) url() string { return strings.Join(s.urls, ",") }
+func (s *installation) url() string { return servers.URL(s.nodes) }
 
-func (s *servers) pids() (out []int) {
+func (s *installation) pids() (out []int) {
 	for _, p := range s.procs {
 		out = append(out, p.Process.Pid)
 	}
 	return out
 }
 
-func (s *servers) close() {
+func (s *installation) close() {
 	if s.nc != nil {
 		s.nc.Close()
 	}
@@ -120,9 +99,9 @@ type counters struct {
 }
 
 // counted adds up what clients sent to all servers.
-func (s *servers) counted(ctx context.Context) (sum counters, err error) {
-	for _, page := range s.pages {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, page+"/varz", http.NoBody)
+func (s *installation) counted(ctx context.Context) (sum counters, err error) {
+	for _, node := range s.nodes {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, node.Page+"/varz", http.NoBody)
 		if err != nil {
 			return sum, err
 		}
@@ -142,7 +121,7 @@ func (s *servers) counted(ctx context.Context) (sum counters, err error) {
 }
 
 // results is how many results are stored.
-func (s *servers) results(ctx context.Context) (int, error) {
+func (s *installation) results(ctx context.Context) (int, error) {
 	stream, err := s.bus.JetStream().Stream(ctx, "GOFER_RESULTS")
 	if err != nil {
 		return 0, err
@@ -151,7 +130,7 @@ func (s *servers) results(ctx context.Context) (int, error) {
 }
 
 // reach waits until n results are stored.
-func (s *servers) reach(ctx context.Context, n int) error {
+func (s *installation) reach(ctx context.Context, n int) error {
 	return poll(ctx, 3*time.Minute, func() error {
 		have, err := s.results(ctx)
 		if err == nil && have < n {
@@ -162,7 +141,7 @@ func (s *servers) reach(ctx context.Context, n int) error {
 }
 
 // publish publishes n jobs under names that begin with prefix. They are for fifty sites.
-func (s *servers) publish(ctx context.Context, prefix string, n int) error {
+func (s *installation) publish(ctx context.Context, prefix string, n int) error {
 	js := s.bus.JetStream()
 	for i := range n {
 		subject := fmt.Sprintf("gofer.jobs.default.%s-%d", prefix, i)
@@ -195,12 +174,20 @@ func poll(ctx context.Context, limit time.Duration, try func() error) error {
 	}
 }
 
+// long is how long something takes: in a quick run a tenth of what it should.
+func (b *bench) long(d time.Duration) time.Duration {
+	if b.quick {
+		d /= 10
+	}
+	return d
+}
+
 // pause waits.
-func pause(ctx context.Context, d time.Duration) error {
+func (b *bench) pause(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(d):
+	case <-time.After(b.long(d)):
 		return nil
 	}
 }

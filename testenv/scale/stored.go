@@ -52,7 +52,7 @@ func (b *bench) stored(ctx context.Context, n int) (table.Writer, error) {
 	if err != nil {
 		return t, err
 	}
-	if err := pause(ctx, 2*idleTime); err != nil {
+	if err := b.pause(ctx, 2*idleTime); err != nil {
 		return t, err
 	}
 	end, err := s.sample(ctx, nil)
@@ -66,7 +66,7 @@ func (b *bench) stored(ctx context.Context, n int) (table.Writer, error) {
 }
 
 // keep stores n results of 1 KiB as workers do.
-func (s *servers) keep(ctx context.Context, n int) error {
+func (s *installation) keep(ctx context.Context, n int) error {
 	js, body := s.bus.JetStream(), make([]byte, bodyBytes)
 	for i := range n {
 		m := &nats.Msg{

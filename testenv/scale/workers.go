@@ -73,7 +73,7 @@ func (b *bench) row(ctx context.Context, t table.Writer, nodes, slots, count int
 	}
 	defer stop()
 	expected := float64(count*slots) / answer.Seconds()
-	total := int(expected * rowTime.Seconds())
+	total := int(expected * b.long(rowTime).Seconds())
 	if err := s.publish(ctx, "job", total); err != nil {
 		return err
 	}
@@ -97,8 +97,8 @@ func (b *bench) row(ctx context.Context, t table.Writer, nodes, slots, count int
 	if err := s.reach(ctx, total); err != nil {
 		return err
 	}
-	last := func() error { return pause(ctx, 2*time.Second) } // the last acks
-	idle, err := s.between(ctx, pids, last, func() error { return pause(ctx, idleTime) })
+	last := func() error { return b.pause(ctx, 2*time.Second) } // the last acks
+	idle, err := s.between(ctx, pids, last, func() error { return b.pause(ctx, idleTime) })
 	if err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ func (s span) requests() float64 {
 }
 
 // between samples when each of two waits is over.
-func (s *servers) between(ctx context.Context, pids []int, waits ...func() error) (out span, err error) {
+func (s *installation) between(ctx context.Context, pids []int, waits ...func() error) (out span, err error) {
 	for i, wait := range waits {
 		if err := wait(); err != nil {
 			return out, err
@@ -143,7 +143,7 @@ func (s *servers) between(ctx context.Context, pids []int, waits ...func() error
 	return out, nil
 }
 
-func (s *servers) sample(ctx context.Context, pids []int) (out sampled, err error) {
+func (s *installation) sample(ctx context.Context, pids []int) (out sampled, err error) {
 	if out.results, err = s.results(ctx); err != nil {
 		return out, err
 	}
@@ -155,8 +155,8 @@ func (s *servers) sample(ctx context.Context, pids []int) (out sampled, err erro
 }
 
 // worker starts a gofer worker.
-func (b *bench) worker(s *servers, name, proxies string, slots, replicas int) (*exec.Cmd, error) {
-	p := exec.Command(b.gofer, "worker")
+func (b *bench) worker(s *installation, name, proxies string, slots, replicas int) (*exec.Cmd, error) {
+	p := exec.Command(b.Gofer, "worker")
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "GOFER_") {
 			p.Env = append(p.Env, v)
@@ -169,7 +169,7 @@ func (b *bench) worker(s *servers, name, proxies string, slots, replicas int) (*
 }
 
 // answering waits until so many workers answer as a micro service.
-func (s *servers) answering(ctx context.Context, count int) error {
+func (s *installation) answering(ctx context.Context, count int) error {
 	names, err := jobs.NewNames("")
 	if err != nil {
 		return err
