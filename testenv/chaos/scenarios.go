@@ -36,6 +36,7 @@ func scenarios() []scenario {
 		{name: "cluster", nodes: 3, wreck: shakeCluster},
 		{name: "disk-full", nodes: 1, disk: true, wreck: fillDisk},
 		{name: "rolling-restart", nodes: 1, wreck: rollWorkers},
+		{name: "rolling-servers", nodes: 3, wreck: rollServers},
 		{name: "upgrade", nodes: 1, halves: true, orders: aged, from: before, wreck: upgrade},
 		{name: "upgrade-newer-jobs", nodes: 1, orders: early, to: tomorrow, wreck: mixed},
 		{name: "all-together", nodes: 3, disk: true, wreck: everything},

@@ -89,6 +89,27 @@ func (s *nodes) restart(ctx context.Context, i int, pause time.Duration) error {
 	return s.nodes[i].start()
 }
 
+// rollServers restarts one server of the cluster after the other with SIGTERM, as an upgrade of nats-server does: each waits until the
+// one before has all its replicas again. All three are restarted, however slow the machine is.
+func rollServers(ctx context.Context, w *world) (string, error) {
+	n := 0
+	for ; ctx.Err() == nil || n < len(w.servers.nodes); n++ {
+		p := w.servers.nodes[n%len(w.servers.nodes)]
+		sleep(ctx, w.pace.between/2)
+		p.signal(syscall.SIGTERM)
+		if !p.wait(drainLimit) {
+			return "", fmt.Errorf("%s did not end after SIGTERM", p.name)
+		}
+		if err := p.start(); err != nil {
+			return "", err
+		}
+		if err := w.caughtUp(ctx); err != nil {
+			return "", err
+		}
+	}
+	return fmt.Sprintf("three nodes, R3: %d × a node ended with SIGTERM and started again", n), nil
+}
+
 // stop ends all of them.
 func (s *nodes) stop() {
 	for i, p := range s.nodes {
