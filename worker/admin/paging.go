@@ -51,7 +51,7 @@ func (a *admin) sites(w http.ResponseWriter, r *http.Request) error {
 	}
 	list, total := a.Sites(p.offset + p.limit)
 	if p.search != "" {
-		list, total = a.Sites(total)
+		list, _ = a.Sites(total)
 		list = slices.DeleteFunc(slices.Clone(list), func(s Site) bool { return !strings.Contains(s.Site, p.search) })
 		total = len(list)
 	}
