@@ -20,7 +20,7 @@ const (
 	// chunkSize is for how many sites there is made room at once.
 	chunkSize = 64
 	// discount is the part that Discount takes back.
-	discount = 15.0 / 16
+	discount = 31.0 / 32
 	// candidates is how many sites are compared when one has to be forgotten.
 	candidates = 8
 )
@@ -72,7 +72,7 @@ func (t *Tracker) AddTimeout(name string, atLeast time.Duration, now time.Time) 
 	t.site(name, second).sketch.add(atLeast, second, &t.dice)
 }
 
-// DiscountTimeout makes what Outwaited took in a moment ago, with the same time, count a sixteenth: another proxy has shown that
+// DiscountTimeout makes what Outwaited took in a moment ago, with the same time, count a thirty-second part: another proxy has shown that
 // the site is not that slow.
 func (t *Tracker) DiscountTimeout(name string, atLeast time.Duration, now time.Time) {
 	t.mu.Lock()

@@ -248,13 +248,13 @@ func BenchmarkQuantile(b *testing.B) {
 	}
 }
 
-func TestATimeThatIsDiscountedCountsASixteenth(t *testing.T) {
+func TestATimeThatIsDiscountedCountsAThirtySecond(t *testing.T) {
 	var tracker latency.Tracker
 	now := time.Unix(0, 0)
-	for range 940 {
+	for range 880 {
 		tracker.AddResponse("site", 100*time.Millisecond, now)
 	}
-	for range 60 { // a little less than 0.4 % in the end
+	for range 120 { // a little more than 0.4 % in the end
 		tracker.AddTimeout("site", 4*time.Second, now)
 		tracker.DiscountTimeout("site", 4*time.Second, now)
 	}

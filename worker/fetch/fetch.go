@@ -68,6 +68,7 @@ func (f *Fetcher) Do(ctx context.Context, job jobs.Job, progress jobs.Progress) 
 	if !done {
 		// checkJob has no response to keep; only attempts can end with one.
 		outcome = r.orKeptResponse(r.attempts(ctx))
+		r.learnEarlyEnds()
 	}
 	// Asked last: whatever the run found out, a worker without the lease must not settle it.
 	if errors.Is(context.Cause(ctx), jobs.ErrLeaseLost) {
@@ -97,7 +98,8 @@ type run struct {
 	policy   jobs.Policy
 	progress jobs.Progress
 
-	endedEarly    []earlyEnd              // the attempts since the last response that the learnt bound ended
+	endedEarly    []siteTime              // the attempts that the learnt bound ended, until they are counted
+	responded     siteTime                // the newest response; zero if none came
 	underWay      int                     // attempts that have begun and are not in progress yet
 	flights       int                     // all that have begun in this run
 	last          *attempt                // the newest one that ended

@@ -197,32 +197,41 @@ func (r *run) learntBound(site string) time.Duration {
 // isLearnt reports whether the bound is learnt. A nil watch, as of a job that chose off, has no bound at all.
 func (w *firstByteWatch) isLearnt() bool { return w != nil && w.fixed == 0 }
 
-// earlyEnd is the site of an attempt that the learnt bound ended, and the bound.
-type earlyEnd struct {
-	site  string
-	bound time.Duration
+// siteTime is how long a site took for the first byte of a response, or after which bound an attempt at it was ended.
+type siteTime struct {
+	site string
+	took time.Duration
 }
 
-// learn adds the time to the first byte to what is known of the site. If another proxy brings a response within the bound
-// that ended the attempt before, the site has not become slower, and that end counts little.
+// learn adds the time to the first byte to what is known of the site.
 //
-// Without this correction one slow proxy would raise the bound for the whole site.
+// What an end by the learnt bound says is known only with a response of the same run through another proxy. If it began within the
+// bound, the site has not become slower, and the end counts little. Without this correction one slow proxy would raise the bound for
+// the whole site. So the end counts when that response comes, or at the end of the run: counted before, ends through many silent
+// proxies would raise the bound meanwhile.
 func (r *run) learn(x *exchanges, f facts, b blame) {
 	if f.direct {
 		return
 	}
-	times := r.f.cfg.Pool.Times()
 	switch {
 	case f.responded && (b.kind == rotation.Relayed || b.kind == rotation.PairFault || b.kind == rotation.TargetFault):
-		times.AddResponse(x.site, x.firstByte, time.Now())
-		for _, end := range r.endedEarly {
-			if end.site == x.site && x.firstByte <= end.bound {
-				times.DiscountTimeout(x.site, timeoutFactor*end.bound, time.Now())
-			}
-		}
-		r.endedEarly = nil
+		r.f.cfg.Pool.Times().AddResponse(x.site, x.firstByte, time.Now())
+		r.responded = siteTime{x.site, x.firstByte}
+		r.learnEarlyEnds()
 	case !f.responded && f.learnt:
-		times.AddTimeout(x.site, timeoutFactor*f.exceeded, time.Now())
-		r.endedEarly = append(r.endedEarly, earlyEnd{x.site, f.exceeded})
+		r.endedEarly = append(r.endedEarly, siteTime{x.site, f.exceeded})
 	}
+}
+
+// learnEarlyEnds counts the ends by the learnt bound that have not been counted. At the end of a run some are left: no response came
+// after them, or only that of a hedge, which came before.
+func (r *run) learnEarlyEnds() {
+	times := r.f.cfg.Pool.Times()
+	for _, end := range r.endedEarly {
+		times.AddTimeout(end.site, timeoutFactor*end.took, time.Now())
+		if end.site == r.responded.site && r.responded.took <= end.took {
+			times.DiscountTimeout(end.site, timeoutFactor*end.took, time.Now())
+		}
+	}
+	r.endedEarly = nil
 }

@@ -381,6 +381,30 @@ func TestASiteThatSlowsDownIsNotCutOffForEver(t *testing.T) {
 	})
 }
 
+// TestASiteThatSlowsDownIsNotCutOffFromJobsInAHurry: the jobs end before the last attempt, which has no learnt bound, could tell that
+// the site has become slower.
+func TestASiteThatSlowsDownIsNotCutOffFromJobsInAHurry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := false
+		b := &bay{T: t, first: func(string, string) time.Duration {
+			if slow {
+				return 5 * time.Second
+			}
+			return 100 * time.Millisecond
+		}}
+		b.open(10, nil)
+		defer b.close()
+		b.acquaint(100)
+		slow = true
+		for range 30 {
+			if result, _ := b.do(`{"url":"http://slow.test/","retry":{"max_attempts":2,"timeout":6}}`); result.Outcome == jobs.Succeeded {
+				return
+			}
+		}
+		t.Error("30 jobs failed, want the bound to grow beyond the 5 s that the site takes now")
+	})
+}
+
 func TestASilentProxyIsFoundByTheLearntTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bay{T: t, first: func(proxy, _ string) time.Duration {
@@ -452,6 +476,38 @@ func TestAProxyThatASiteIsSilentToDoesNotRaiseItsBound(t *testing.T) {
 		}
 		if ended < 10 {
 			t.Errorf("%d attempts were ended early, want at least 10", ended)
+		}
+	})
+}
+
+// TestSilentProxiesDoNotRaiseTheBoundOfASiteThatIsAskedOften has two silent proxies of fifteen, and twenty jobs at once: some have been
+// ended early and have no answer yet at each moment.
+func TestSilentProxiesDoNotRaiseTheBoundOfASiteThatIsAskedOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := takes(t, forever, forever)
+		b.open(15, nil)
+		defer b.close()
+		b.acquaint(100)
+		ended := 0
+		for i := range 30 {
+			var wave sync.WaitGroup
+			var mu sync.Mutex
+			for range 20 {
+				wave.Go(func() {
+					result, took := b.do("http://slow.test/")
+					mu.Lock()
+					defer mu.Unlock()
+					ended += result.AttemptCount - 1
+					if took > 4500*time.Millisecond {
+						t.Errorf("a job of wave %d took %s after %d attempts, want at most two ends after 2 s", i, took, result.AttemptCount)
+					}
+				})
+			}
+			wave.Wait()
+			b.acquaint(20)
+		}
+		if ended < 20 {
+			t.Errorf("%d attempts were ended early, want at least 20", ended)
 		}
 	})
 }

@@ -233,6 +233,34 @@ func TestAProxyThatOnlyLosesIsFound(t *testing.T) {
 	})
 }
 
+// TestAProxyThatOnlyLosesDoesNotRaiseTheBoundOfItsSites: the hedge has shown that the site is as fast as ever.
+func TestAProxyThatOnlyLosesDoesNotRaiseTheBoundOfItsSites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bay{T: t, first: func(proxy, _ string) time.Duration {
+			if proxy == "p3" {
+				return forever
+			}
+			return 100 * time.Millisecond
+		}}
+		b.open(10, func(_ *fetch.Config, p *jobs.Policy) { p.Hedge = jobs.AutoDuration(200 * time.Millisecond) })
+		defer b.close()
+		b.acquaint(60)
+		waited := 0
+		for i := range 600 {
+			_, took := b.do(fmt.Sprintf("http://site%d.test/", i%4))
+			if took > 2500*time.Millisecond {
+				t.Errorf("job %d took %s, want at most the learnt bound of 2 s", i, took)
+			}
+			if took > time.Second {
+				waited++
+			}
+		}
+		if waited < 2 {
+			t.Errorf("%d jobs waited for the silent proxy, want at least 2", waited)
+		}
+	})
+}
+
 func TestAJobThatStopsStopsBothItsAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := takes(t, forever, forever)
