@@ -23,7 +23,8 @@ const (
 )
 
 // Book counts what happens, hour by hour. Make one with NewBook; it may be shared by any number of goroutines. A book is
-// fed in one of two ways: with facts, or with sums by Put.
+// fed in one of two ways: with facts, or with sums by Put. Its memory is bounded: hours, proxies, raw events and
+// parts all have limits.
 type Book struct {
 	// mu guards all fields.
 	mu      sync.Mutex
@@ -31,8 +32,10 @@ type Book struct {
 	proxies table
 	answer  answer
 	steps   map[time.Duration]*steps // by width
-	loaded  bool                     // fed by Put: its proxies may change after their hour
+	// loaded is set by the first Put and never cleared.
+	loaded bool // fed by Put: its proxies may change after their hour
 
+	// Raw events of this worker. A book that is fed by Put has only breaker events.
 	attempts ring[AttemptFact]
 	ended    ring[JobFact]
 	failures ring[JobFact]
@@ -60,6 +63,7 @@ func NewBook() *Book {
 func (b *Book) AddAttempt(f AttemptFact) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	// The ring keeps the corrected time, so that all queries agree on the hour.
 	hour := b.enter(&f.At)
 	b.attempts.add(f)
 	b.fold(hour, func(h *Hour) { h.attempt(f) })
@@ -76,13 +80,15 @@ func (b *Book) AddJob(f JobFact) {
 	if f.Outcome == jobs.Failed {
 		b.failures.add(f)
 	}
+	// failures has its own copy with the detail.
 	f.Detail = "" // thousands of ended jobs are kept
 	b.ended.add(f)
+	// Steps serve the live page, hours everything else; both count the same facts.
 	b.eachStep(f.At, func(s *Step) { s.job(f) })
 	b.fold(hour, func(h *Hour) { h.job(f) })
 }
 
-// AddRetry counts an announced retry.
+// AddRetry counts an announced retry. The delay itself is not summed.
 func (b *Book) AddRetry(e jobs.RetryEvent) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -99,13 +105,14 @@ func (b *Book) AddBreakerEvent(e jobs.BreakerEvent) {
 	hour := b.enter(&e.Timestamp)
 	b.breakers.add(e)
 	b.fold(hour, func(h *Hour) { h.breaker(e) })
+	// Of all changes only openings are counted by proxy.
 	if e.ToState == "open" {
 		b.foldProxy(hour, e.ProxyID, proxyCounts{proxyOpens: 1})
 	}
 }
 
 // enter sets a time that is missing or ahead of the clock to now, and returns its hour. A clock that is ahead must not
-// push out hours that are kept. The caller holds mu.
+// push out hours that are kept. The caller holds mu. It also ends the hours that are over.
 func (b *Book) enter(at *time.Time) int64 {
 	now := time.Now()
 	b.roll(hourOf(now))
@@ -144,6 +151,7 @@ func (b *Book) foldProxy(hour int64, id string, c proxyCounts) {
 	if hour <= b.proxies.current-ProxyHours {
 		return
 	}
+	// The part counts also proxies for which the table has no room: another book may have room.
 	b.part(hour, Proxies).sum.addProxy(id, &c)
 	b.proxies.every.add(hour, &c)
 	if !jobs.ValidProxyID(id) {
@@ -163,6 +171,7 @@ func (b *Book) hour(hour int64) *Hour {
 	}
 	h := &b.hours[hour%RetentionHours]
 	switch held := hourOf(h.Start); {
+	// The slot belongs to a later hour that is valid, so this one is too old for it.
 	case held > hour && held <= now+aheadHours:
 		return nil
 	case held != hour:
@@ -185,10 +194,12 @@ func (b *Book) Put(hour time.Time, s *Sum) {
 	if s.kind == Proxies {
 		if n > now-ProxyHours {
 			b.proxies.put(n, s)
+			// A cached answer would miss what this call has changed.
 			b.answer = answer{}
 		}
 		return
 	}
+	// Start stays: the hour is the same.
 	if h := b.hour(n); h != nil {
 		h.Latency, h.counts = s.totals.Latency, s.totals.counts
 	}

@@ -32,12 +32,14 @@ func appendRecord(out []byte, name string, values ...int64) []byte {
 // eachRecord calls use for each record; the arguments are valid until use returns. After errMalformed use was called for the
 // records before the malformed one.
 func eachRecord(data []byte, use func(name []byte, values []int64)) error {
+	// On the stack and used for each record: a part may have thousands.
 	var values [maxValues]int64
 	for len(data) > 0 {
 		length, rest, ok := number(data, maxName)
 		if !ok || length > int64(len(rest)) {
 			return errMalformed
 		}
+		// Both lengths were checked, so no slice expression can panic on bytes of a stranger.
 		name, rest := rest[:length], rest[length:]
 		count, rest, ok := number(rest, maxValues)
 		if !ok {

@@ -19,6 +19,7 @@ type Events struct {
 
 // Since returns the raw events after a time: those of the last hour, fewer when a ring was too small for it.
 func (b *Book) Since(at time.Time) Events {
+	// Older events may or may not be in the rings, so they are never returned.
 	if oldest := time.Now().Add(-time.Hour); at.Before(oldest) {
 		at = oldest
 	}
@@ -61,6 +62,7 @@ func (b *Book) RestoreBreakerEvent(e jobs.BreakerEvent, stored time.Time) error 
 	if time.Since(e.Timestamp) > retention {
 		return nil
 	}
+	// The proxy's id and the states are short, because they were checked.
 	e.Reason, e.Worker = clip(e.Reason), clip(e.Worker)
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -67,7 +67,7 @@ const Other = "other"
 // Rest stands for all proxies that are not named. No proxy can have that id.
 const Rest = "(other)"
 
-// Reasons is the closed list of why an attempt failed.
+// Reasons is the closed list of why an attempt failed. Dashboards use the names, so none is ever renamed.
 func Reasons() []string {
 	return []string{
 		"connect", "proxy_auth", "proxy_refused", "region_refused", "proxy_tls", "proxy_protocol", "dns", "tls", "timeout", "reset",
@@ -84,7 +84,8 @@ func JobErrors() []string {
 	}
 }
 
-// policyLabel is the policy's name if there can be such a policy: 3 strategies with 1 to jobs.MaxMaxAttempts attempts.
+// policyLabel is the policy's name if there can be such a policy: 3 strategies with 1 to jobs.MaxMaxAttempts
+// attempts. So policies make at most 31 labels, whatever jobs say.
 func policyLabel(name string) string {
 	strategy, attempts, _ := strings.Cut(name, "/")
 	n, err := strconv.Atoi(attempts)
@@ -95,7 +96,8 @@ func policyLabel(name string) string {
 	return name
 }
 
-// attemptLabel is the number of the attempt that succeeded; a policy allows no more than jobs.MaxMaxAttempts.
+// attemptLabel is the number of the attempt that succeeded; a policy allows no more than jobs.MaxMaxAttempts. A
+// number that no policy allows counts as the nearest one.
 func attemptLabel(n int) string { return strconv.Itoa(min(max(n, 1), jobs.MaxMaxAttempts)) }
 
 // oneOf returns a label if the list has it, else Other: strangers must not make the number of labels grow.

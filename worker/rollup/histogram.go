@@ -10,7 +10,8 @@ import (
 const buckets = 256
 
 // Histogram counts durations in buckets that are an eighth wide, so a quantile is at most 6.25 % off. Two of them
-// are merged by adding. The zero value is empty and ready. It may not be used by several goroutines at once.
+// are merged by adding. The zero value is empty and ready. It may not be used by several goroutines at once. A
+// fixed array, because a copy of an hour then needs no allocation.
 type Histogram struct {
 	counts [buckets]int64
 	sum    int64 // µs
@@ -48,7 +49,8 @@ func (h *Histogram) Mean() time.Duration {
 	return time.Duration(h.sum/n) * time.Microsecond
 }
 
-// Quantile is the middle of the bucket that holds the share q of all durations, 0 ≤ q ≤ 1; zero when there are none.
+// Quantile is the middle of the bucket that holds the share q of all durations, 0 ≤ q ≤ 1; zero when there are
+// none. A quantile of merged histograms is exact to the same width, unlike a mean of quantiles.
 func (h *Histogram) Quantile(q float64) time.Duration {
 	rank := int64(math.Ceil(q * float64(h.Count())))
 	seen := int64(0)

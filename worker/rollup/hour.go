@@ -32,7 +32,8 @@ type Hour struct {
 	Start time.Time
 	// Latency is over the ended jobs that made an attempt, from the first one to the end.
 	Latency Histogram
-	counts  map[key]int64
+	// counts is nil until the first fact, since most hours of a young worker are empty.
+	counts map[key]int64
 }
 
 // Merge adds what o counted; Start stays.
@@ -92,7 +93,7 @@ func (h *Hour) Classes() Classes {
 	return Classes{of(jobs.Class2xx), of(jobs.Class3xx), of(jobs.Class4xx), of(jobs.Class5xx), of(jobs.ClassNone)}
 }
 
-// add adds to a counter. Counters at zero are not stored.
+// add adds to a counter. Counters at zero are not stored. n is below zero only while a sum is subtracted.
 func (h *Hour) add(k key, n int64) {
 	if n == 0 {
 		return
@@ -142,11 +143,13 @@ func (h *Hour) job(f JobFact) {
 		h.add(key{metricPolicySucceeded, policy}, 1)
 		h.add(key{metricSuccess, attemptLabel(f.Attempts)}, 1)
 	}
+	// A job that ended without an attempt, such as an expired one, has no duration that means anything.
 	if f.Attempts > 0 {
 		h.Latency.Observe(f.Duration)
 	}
 }
 
+// A retry has no label: what it costs is in the attempts.
 func (h *Hour) retry() { h.add(key{metricRetries, ""}, 1) }
 
 func (h *Hour) breaker(e jobs.BreakerEvent) {
@@ -156,7 +159,7 @@ func (h *Hour) breaker(e jobs.BreakerEvent) {
 // breakerState is the label of a breaker's state.
 func breakerState(state string) string { return oneOf([]string{"closed", "open", "half_open"}, state) }
 
-// ratio is a share of 1; zero of nothing.
+// ratio is a share of 1; zero of nothing. Not NaN, which JSON cannot hold.
 func ratio(part, whole int64) float64 {
 	if whole == 0 {
 		return 0

@@ -36,7 +36,8 @@ type part struct {
 	data            []byte
 }
 
-// part is the one that facts of that hour are added to.
+// part is the one that facts of that hour are added to. A new part gets a random id, so that parts of two workers,
+// or of two runs of one worker, never replace each other.
 func (b *Book) part(hour int64, kind Kind) *part {
 	at := partOf{hour, kind}
 	p := b.parts[at]
@@ -44,6 +45,7 @@ func (b *Book) part(hour int64, kind Kind) *part {
 		p = &part{id: rand.Text(), sum: NewSum(kind)}
 		b.parts[at] = p
 	}
+	// Every caller adds a fact next, under the same lock.
 	p.version++
 	return p
 }
@@ -60,6 +62,7 @@ func (b *Book) Changed() []Part {
 		switch {
 		case p.version != p.stored:
 			out = append(out, Part{Hour: startOf(at.hour), Kind: at.kind, ID: p.id, Data: p.sum.encode(), version: p.version})
+		// Facts of the hour before still come, from jobs that end late.
 		case at.hour < now-1 || at.hour > now+aheadHours:
 			delete(b.parts, at)
 		}
@@ -68,7 +71,8 @@ func (b *Book) Changed() []Part {
 	return out
 }
 
-// Stored says that a version of a part is stored.
+// Stored says that a version of a part is stored. A version that is older than the stored one is ignored: answers
+// may come in another order.
 func (b *Book) Stored(p Part) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -87,6 +91,7 @@ func (b *Book) Lost(p Part) {
 	if held == nil || held.id != p.ID {
 		return
 	}
+	// Without this, what the deleted versions held would be counted again in a stream that has lost it on purpose.
 	held.sum.subtract(held.data)
 	if held.sum.isEmpty() {
 		delete(b.parts, at)

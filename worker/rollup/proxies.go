@@ -69,7 +69,7 @@ func (c *proxyCounts) subtract(o *proxyCounts) {
 	}
 }
 
-// cell is one hour of one proxy.
+// cell is one hour of one proxy. A proxy that did nothing in an hour has no cell.
 type cell struct {
 	hour   int64
 	counts proxyCounts
@@ -99,6 +99,7 @@ func (r *row) set(hour int64, c *proxyCounts) {
 
 // at returns the sums of an hour and makes its cell if there is none. Cells stay ordered by hour.
 func (r *row) at(hour int64) *proxyCounts {
+	// From the end, because facts are mostly of the newest hour.
 	i := len(r.cells) - 1
 	for i >= 0 && r.cells[i].hour > hour {
 		i--
@@ -155,9 +156,10 @@ type table struct {
 	floor int64
 }
 
-// put replaces the counts of an hour.
+// put replaces the counts of an hour. Proxies that s does not name lose their cell of this hour.
 func (t *table) put(hour int64, s *Sum) {
 	t.keep(func(id string, h int64) bool { return h != hour || s.rows[id] != nil })
+	// Sorted, so that with too many proxies every worker leaves out the same ones.
 	for _, id := range slices.Sorted(maps.Keys(s.rows)) {
 		if r := t.row(id); r != nil {
 			r.set(hour, s.rows[id])
@@ -249,6 +251,7 @@ func (t *table) since(first int64) (busiest []proxySum, rest proxyCounts) {
 		if ranks = t.rank(first, t.floor); len(ranks) < maxNamed {
 			ranks = t.rank(first, 0)
 		}
+		// A floor that was too high is forgotten; the next ranking finds it again.
 		t.floor = 0
 		if len(ranks) == maxNamed {
 			t.floor = ranks[maxNamed-1].attempts
@@ -295,6 +298,7 @@ type rank struct {
 
 // offer adds a candidate. Twice maxNamed candidates are cut to the best, so the cost of ranking stays linear.
 func (l *ranking) offer(at int, attempts int64) {
+	// Candidates come in the order of their ids, so an equal one has a later id and loses.
 	if l.full && attempts <= l.list[maxNamed-1].attempts {
 		return
 	}

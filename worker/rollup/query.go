@@ -77,7 +77,7 @@ func (b *Book) Hour(back int) Hour {
 	return h
 }
 
-// Total adds up the newest hours, the running one included.
+// Total adds up the newest hours, the running one included. Start of the result is zero.
 func (b *Book) Total(hours int) Hour {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -95,6 +95,7 @@ func (b *Book) Series(hours int) []Point {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	points := make([]Point, 0, hours)
+	// An hour that is not kept has a point of zeros, so that a chart has no gaps.
 	for _, n := range newest(hours) {
 		h := b.kept(n)
 		if h == nil {
@@ -124,6 +125,7 @@ func (b *Book) ByProxy(hours int) []Proxy {
 	if hours >= ProxyHours {
 		return b.byProxy(hours)
 	}
+	// One answer is kept: pages mostly ask for the same number of hours.
 	if a := &b.answer; a.hours != hours || time.Since(a.at) > time.Second || len(b.proxies.rows) <= maxNamed {
 		*a = answer{hours: hours, at: time.Now(), proxies: b.byProxy(hours)}
 	}

@@ -1,6 +1,7 @@
 package rollup
 
-// ring keeps the newest entries, up to its limit. It grows while it is filled, so a quiet worker needs little memory.
+// ring keeps the newest entries, up to its limit. It grows while it is filled, so a quiet worker needs little
+// memory. The book's lock guards it.
 type ring[T any] struct {
 	limit   int
 	next    int // where the next one goes once the ring is full: the oldest

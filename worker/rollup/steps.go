@@ -52,6 +52,7 @@ func (c *Classes) Merge(o Classes) {
 	c.None += o.None
 }
 
+// job counts an ended job.
 func (s *Step) job(f JobFact) {
 	count := &s.Classes.None
 	switch jobs.StatusClass(f.Status) {
@@ -79,6 +80,7 @@ type steps struct {
 	ring  []Step
 }
 
+// newSteps makes the empty ring of a width, which is ShortStep or LongStep.
 func newSteps(width time.Duration) *steps {
 	count := ShortSteps
 	if width == LongStep {
@@ -94,6 +96,7 @@ func (s *steps) at(at time.Time) *Step {
 		return nil
 	}
 	slot := &s.ring[n%int64(len(s.ring))]
+	// The slot holds an older step, which is no longer kept.
 	if slot.At != n*s.width {
 		*slot = Step{At: n * s.width}
 	}
@@ -154,6 +157,7 @@ func (h *Histogram) UnmarshalJSON(data []byte) error {
 		return errMalformed
 	}
 	h.sum = flat[0]
+	// Pairs of an index and a count; the length was checked to be odd.
 	for rest := flat[1:]; len(rest) > 0; rest = rest[2:] {
 		if rest[0] < 0 || rest[0] >= buckets || rest[1] < 0 || rest[1] > maxValue {
 			return errMalformed

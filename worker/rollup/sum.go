@@ -24,7 +24,8 @@ const (
 // errKind says that a kind is neither Totals nor Proxies.
 var errKind = errors.New("unknown kind of sums")
 
-// Sum adds up parts of one hour, all of one kind. Make one with NewSum; one goroutine uses it.
+// Sum adds up parts of one hour, all of one kind. Make one with NewSum; one goroutine uses it. Its size is bounded
+// by the closed lists of labels and by maxTracks, whatever parts say.
 type Sum struct {
 	kind   Kind
 	totals Hour

@@ -80,6 +80,7 @@ func (a *Answers) Add(site, proxy string, status int) {
 	s.weight++
 	n := s.proxies[proxy]
 	if n == nil {
+		// Further proxies of this site are not counted.
 		if len(s.proxies) >= maxAnswerProxies {
 			return // a place becomes free when a half ends
 		}
@@ -98,6 +99,7 @@ func (a *Answers) advance(now time.Time) {
 	if half == a.half {
 		return
 	}
+	// After a longer pause both halves are too old.
 	isNext := half == a.half+1
 	a.half = half
 	for _, s := range a.sites {
@@ -126,6 +128,7 @@ func (a *Answers) site(name string) *siteAnswers {
 				least = other
 			}
 		}
+		// Otherwise the next new site would take this one's place at once.
 		s.weight = a.sites[least].weight
 		delete(a.sites, least)
 	}
@@ -175,6 +178,7 @@ func (s *siteAnswers) judge() map[string]judgement {
 			shares = append(shares, sum.share())
 		}
 	}
+	// The proxy itself and minOthers others are needed.
 	if len(sums) <= minOthers {
 		return nil
 	}
@@ -193,6 +197,7 @@ func (s *siteAnswers) judge() map[string]judgement {
 	return out
 }
 
+// share is the share of 4xx, between 0 and 1. There must be an answer.
 func (n answers) share() float64 { return float64(n.denied) / float64(n.all) }
 
 // score is by how many standard errors two shares differ, if both were of the same proportion.
