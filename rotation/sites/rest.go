@@ -152,7 +152,8 @@ func (t *Table) past(at time.Time, now time.Duration) time.Duration {
 	return min(max(t.reading(at), 1), now)
 }
 
-// Reset ends the rest of a site and forgets its failures. It reports whether the site is known.
+// Reset ends the rest of a site and forgets its failures. It reports whether the site is known. The events are
+// those of this worker; other workers are asked by the caller.
 func (t *Table) Reset(name string) (events []Event, known bool) {
 	now := t.now()
 	t.mu.Lock()

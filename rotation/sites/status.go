@@ -91,7 +91,8 @@ func (t *Table) statuses() []Status {
 	return all
 }
 
-// Findings returns the rests that this worker found itself.
+// Findings returns the rests that this worker found itself. Rests that came by a finding of another worker are left
+// out.
 func (t *Table) Findings() (all []Finding) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

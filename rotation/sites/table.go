@@ -72,7 +72,8 @@ func (t *Table) at(now time.Duration) time.Time {
 	return t.base.Add(now - 1).UTC()
 }
 
-// share is how many attempts at once a site gets that has never answered.
+// share is how many attempts at once a site gets that has never answered. At least two, so that a worker with few
+// slots still tries more than one job.
 func (t *Table) share() int { return max(2, t.cfg.Slots/8) }
 
 // get finds or creates a site, and makes it young.
