@@ -38,7 +38,8 @@ Exit code 0 if the answer is 200, else 1 with the reason.`,
 	return cmd
 }
 
-// health asks a worker on this machine whether it lives, or with ready whether it takes jobs.
+// health asks a worker on this machine whether it lives, or with ready whether it takes jobs. Errors: those of
+// askHealth; a *config.Error.
 func (a *app) health(ctx context.Context, ready bool) error {
 	// Only the address is used, but a configuration that is wrong would keep the worker from starting, so it is
 	// reported.

@@ -40,6 +40,7 @@ func (p *fleetProxy) why() string {
 // proxyTrouble puts the code of what opened a breaker into words. A code that is not known is shown as it is. The
 // codes are a contract with programs; these words are not.
 func proxyTrouble(code string) string {
+	// Without a code only the fact is known.
 	text, known := map[string]string{
 		"": "its breaker was opened", "connect": "it cannot be reached", "reset": "it resets connections", "timeout": "no answer comes in time",
 		"proxy_auth": "it refuses the credentials", "proxy_refused": "it refuses to connect", "region_refused": "it refuses the region",

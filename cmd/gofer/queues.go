@@ -168,7 +168,7 @@ func queueTroubles(names jobs.Names, list []queueRow) (lines []string) {
 }
 
 // fleetTroubles says which workers take no jobs and why, and whether many jobs have failed. What a user may not ask is noted:
-// the table is what he asked for.
+// the table is what he asked for. The lines are not printable by themselves: names of workers come from strangers.
 func (a *app) fleetTroubles(ctx context.Context, s *session) (lines []string) {
 	workers, err := askWorkers(ctx, s, control.WorkersRequest{})
 	if errors.Is(err, bus.ErrPermission) {

@@ -211,7 +211,8 @@ func (s *submission) refuse(ack ackFacts, err error) {
 	s.app.note("%s %d: %s", s.unit, ack.Line, config.Explain(err))
 }
 
-// took notes where the job of an index was read, until landed takes it: acks come in another order than lines.
+// took notes where the job of an index was read, until landed takes it: acks come in another order than lines. The
+// entry is removed by landed, so the map holds only jobs on their way.
 func (s *submission) took(index int, from origin) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
