@@ -61,6 +61,17 @@ func TestEveryFieldOfAJobIsRead(t *testing.T) {
 	}
 }
 
+// TestATimeMayHaveSmallLetters: RFC 3339, 5.6, allows them.
+func TestATimeMayHaveSmallLetters(t *testing.T) {
+	want := time.Date(2030, 1, 2, 15, 4, 5, 250_000_000, time.UTC)
+	for _, written := range []string{"2030-01-02t15:04:05.25z", "2030-01-02T17:04:05.25+02:00", "2030-01-02\\u005415:04:05.250Z"} {
+		job, err := decode(`{"url":"http://a.test/","not_before":"` + written + `"}`)
+		if err != nil || !job.NotBefore.Equal(want) {
+			t.Errorf("%s: got %v, %v; want %v", written, job, err, want)
+		}
+	}
+}
+
 func TestBadJobsAreRefusedWithTheReason(t *testing.T) {
 	for payload, want := range map[string]string{
 		"":                          "empty",
@@ -92,7 +103,11 @@ func TestBadJobsAreRefusedWithTheReason(t *testing.T) {
 		`{"url":"http://a.test/","first_byte_timeout":"-1ns"}`:                 "not above zero",
 		`{"url":"http://a.test/","first_byte_timeout":"Auto"}`:                 `or "auto" or "off"`,
 		`{"url":"http://a.test/","first_byte_timeout":true}`:                   "first_byte_timeout",
-		`{"url":"http://a.test/","deadline":"tomorrow"}`:                       "deadline",
+		`{"url":"http://a.test/","deadline":"tomorrow"}`:                       `deadline: "tomorrow" is not a time such as 2030-01-02T15:04:05Z`,
+		`{"url":"http://a.test/","deadline":2030}`:                             "deadline: ",
+		`{"url":"http://a.test/","deadline":"2030-01-02 15:04:05Z"}`:           "is not a time",
+		`{"url":"http://a.test/","deadline":"2030-01-02T5:04:05Z"}`:            "is not a time",
+		`{"url":"http://a.test/","deadline":"2030-01-02T15:04:05,5Z"}`:         "is not a time",
 		`{"url":"http://a.test/","retry":{"hedge":0}}`:                         "retry.hedge",
 		`{"url":"http://a.test/","retry":{"max_attempts":11}}`:                 "retry.max_attempts",
 		`{"url":"http://a.test/","retry":{"base_delay":0.01}}`:                 "retry.base_delay",

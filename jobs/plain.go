@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -160,6 +161,16 @@ func unmarshal(value json.RawMessage, target any) error {
 		if isPlainString(value) || json.Valid(value) {
 			return t.UnmarshalJSON(value)
 		}
+	case *time.Time:
+		var written string
+		if json.Unmarshal(value, &written) != nil {
+			written = "" // no time: its text is not read without the quotes
+		}
+		at, err := parseTime(written)
+		if err == nil {
+			*t = at
+		}
+		return err
 	case **int:
 		if n, err := strconv.Atoi(string(value)); err == nil && value[0] >= '1' && value[0] <= '9' {
 			*t = &n
