@@ -39,8 +39,10 @@ func (p *Proxy) holds(text string) bool {
 	return strings.Contains(p.URL.User.Username(), text) || strings.Contains(password, text)
 }
 
-// Through returns the URL of the exit that a word and a region choose. It holds the filled-in credentials: never show it.
+// Through returns the URL of the exit that a word and a region choose. It holds the filled-in credentials: never
+// show it. The URL of p does not change.
 func (p *Proxy) Through(word, region string) *url.URL {
+	// No user information, so there is nothing to fill in; the caller must not change the URL.
 	if p.URL.User == nil {
 		return p.URL
 	}
@@ -59,7 +61,7 @@ func ValidRegion(region string) bool {
 	return region != "" && len(region) <= 32 && strings.Trim(region, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.") == ""
 }
 
-// checkGateway reports what of a line goes with a gateway only.
+// checkGateway reports what of a line goes with a gateway only. The error says what to add or to leave out.
 func (p *Proxy) checkGateway() error {
 	switch {
 	case p.HasRegions() && !p.IsGateway():
@@ -79,6 +81,7 @@ func escapePlaceholders(text string) (string, error) {
 	if !strings.ContainsAny(text, "{}") {
 		return text, nil
 	}
+	// The last @ ends the user information, as a password may hold one.
 	end := strings.LastIndexByte(text, '@')
 	if strings.ContainsAny(text[end+1:], "{}") {
 		return "", errors.New("a placeholder may stand in user and password only")
@@ -90,7 +93,7 @@ func escapePlaceholders(text string) (string, error) {
 	return user + text[end:], nil
 }
 
-// showPlaceholders writes the braces of placeholders as people do.
+// showPlaceholders writes the braces of placeholders as people do. It undoes escapePlaceholders.
 func showPlaceholders(text string) string {
 	return strings.NewReplacer("%7Bsession%7D", sessionPlaceholder, "%7Bregion%7D", regionPlaceholder).Replace(text)
 }

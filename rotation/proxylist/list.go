@@ -26,6 +26,7 @@ func ParseLine(line string) (Proxy, error) {
 	switch {
 	case len(fields) == 0:
 		return Proxy{}, errors.New("no proxy URL")
+	// A list that was copied from a page may hold invisible characters, which no proxy would accept in a password.
 	case text.Printable(strings.Join(fields, " ")) != strings.Join(fields, " "):
 		return Proxy{}, errors.New("it has characters that cannot be seen, or is not UTF-8: type it anew")
 	}
@@ -33,6 +34,7 @@ func ParseLine(line string) (Proxy, error) {
 	if err != nil {
 		return Proxy{}, err
 	}
+	// A key id replaces it below.
 	p := Proxy{URL: u, ID: defaultID(u)}
 	seen := map[string]bool{}
 	for _, field := range fields[1:] {
@@ -142,7 +144,7 @@ func number(key, value string, low, high int) (int, error) {
 	return int(n), nil
 }
 
-// validName reports whether a text can be the id of a proxy.
+// validName reports whether a text can be the id of a proxy. The rule is that of a token in subjects and paths.
 func validName(name string) bool {
 	return name != "" && len(name) <= 64 && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-") == ""
 }
@@ -151,11 +153,12 @@ func validName(name string) bool {
 const maxLine = 64 << 10
 
 // ParseList reads a proxy a line, as text.Lines finds them. The error names every broken line by its number, an error each
-// (errors.Join), and never holds a line's text; the list is empty then.
+// (errors.Join), and never holds a line's text; the list is empty then. An empty list is no error.
 func ParseList(r io.Reader) ([]Proxy, error) {
 	var l list
 	for line, err := range text.Lines(r, maxLine) {
 		if err != nil {
+			// An error of reading ends the list: lines after it are not known.
 			l.errs = append(l.errs, err)
 			break
 		}
@@ -164,7 +167,8 @@ func ParseList(r io.Reader) ([]Proxy, error) {
 	return l.all()
 }
 
-// ParseEntries is ParseList for lines that stand in an enumeration; its errors count the entries from 1.
+// ParseEntries is ParseList for lines that stand in an enumeration; its errors count the entries from 1. An entry
+// is a line without its line end.
 func ParseEntries(entries []string) ([]Proxy, error) {
 	var l list
 	for i, entry := range entries {
@@ -173,7 +177,7 @@ func ParseEntries(entries []string) ([]Proxy, error) {
 	return l.all()
 }
 
-// list is what was read so far.
+// list is what was read so far. The zero value is empty.
 type list struct {
 	proxies []Proxy
 	place   map[string]string // where each id stands
@@ -184,6 +188,7 @@ type list struct {
 // ignored.
 func (l *list) add(place, line string) {
 	p, err := ParseLine(line)
+	// A line with an error has no id, so it never counts as a duplicate.
 	if first, twice := l.place[p.ID]; err == nil && twice {
 		err = fmt.Errorf("the same proxy as in %s: give one of them another id", first)
 	}
@@ -198,7 +203,8 @@ func (l *list) add(place, line string) {
 	l.proxies = append(l.proxies, p)
 }
 
-// all returns the proxies, or all errors if there is one.
+// all returns the proxies, or all errors if there is one. No half of a list is returned: its pool would look
+// complete.
 func (l *list) all() ([]Proxy, error) {
 	if len(l.errs) > 0 {
 		return nil, errors.Join(l.errs...)

@@ -43,7 +43,8 @@ func (p Proxy) GoString() string { return p.Addr() }
 // LogValue is Addr.
 func (p Proxy) LogValue() slog.Value { return slog.StringValue(p.Addr()) }
 
-// Line is the proxy as a line of a proxies file. It holds the password.
+// Line is the proxy as a line of a proxies file. It holds the password. ParseLine reads it back to an equal proxy.
+// Fields without a value are left out.
 func (p Proxy) Line() string {
 	parts := []string{showPlaceholders(p.URL.String()), "id=" + p.ID}
 	if len(p.Tags) > 0 {
@@ -70,7 +71,7 @@ func (p Proxy) Line() string {
 	return strings.Join(parts, " ")
 }
 
-// Equal reports whether nothing about the two proxies differs, passwords included.
+// Equal reports whether nothing about the two proxies differs, passwords included. Of tags the order counts.
 func (p *Proxy) Equal(q *Proxy) bool {
 	if p.ID != q.ID || p.Region != q.Region || p.Weight != q.Weight || p.MaxInflight != q.MaxInflight || p.Rate != q.Rate {
 		return false
@@ -81,6 +82,7 @@ func (p *Proxy) Equal(q *Proxy) bool {
 	if p.URL.Scheme != q.URL.Scheme || p.URL.Host != q.URL.Host || !slices.Equal(p.Tags, q.Tags) {
 		return false
 	}
+	// An empty password differs from none: the first one is sent.
 	password, set := p.URL.User.Password()
 	other, alsoSet := q.URL.User.Password()
 	return p.URL.User.Username() == q.URL.User.Username() && password == other && set == alsoSet

@@ -39,7 +39,8 @@ func ParseSold(r io.Reader, scheme string) (list []SoldLine, err error) {
 //	user:password@host:port
 //
 // Scheme is that of lines without one. A line that cannot be read, or that names the proxy of an earlier line, has an error; the
-// other lines stand. An error beside a line comes last: one of r, or that of a line longer than 64 KiB.
+// other lines stand. An error beside a line comes last: one of r, or that of a line longer than 64 KiB. The
+// sequence can be used once, since it reads r.
 func SoldLines(r io.Reader, scheme string) iter.Seq2[SoldLine, error] {
 	return func(yield func(SoldLine, error) bool) {
 		first := map[string]int{} // the line of each id
@@ -63,7 +64,7 @@ func SoldLines(r io.Reader, scheme string) iter.Seq2[SoldLine, error] {
 	}
 }
 
-// parseSold reads one line. A line with a scheme is an ordinary one.
+// parseSold reads one line. A line with a scheme is an ordinary one. Errors hold nothing of the line.
 func parseSold(line, scheme string) (Proxy, error) {
 	address, options := strings.TrimSpace(line), ""
 	if end := strings.IndexFunc(address, unicode.IsSpace); end >= 0 {
@@ -81,8 +82,11 @@ func parseSold(line, scheme string) (Proxy, error) {
 	return ParseLine(u.String() + " " + options)
 }
 
-// soldURL reads an address without a scheme. Reserved characters of user and password are not percent-encoded there.
+// soldURL reads an address without a scheme. Reserved characters of user and password are not percent-encoded
+// there. The error is errNotSold.
 func soldURL(address string) (*url.URL, error) {
+	// A dot in the first field makes it a host, before an @ in the password could be read as the end of user
+	// information.
 	if u := hostFirst(address); u != nil && strings.Contains(u.Hostname(), ".") {
 		return u, nil // whatever the password holds
 	}
@@ -113,6 +117,7 @@ func hostFirst(address string) *url.URL {
 		host, rest, _ = strings.Cut(address, ":")
 	}
 	parts := strings.SplitN(rest, ":", 3)
+	// A number in the place of the host means that the user comes first.
 	if len(parts) < 3 || !isNumber(parts[0]) || isNumber(host) || strings.Contains(host, "@") {
 		return nil
 	}
