@@ -31,7 +31,7 @@ const (
 	singles = 64
 )
 
-// waitingJobs is what a Finder asks of NATS; *stream.Client has it.
+// waitingJobs is what a Finder asks of NATS; *stream.Client has it. Tests use another implementation.
 type waitingJobs interface {
 	WaitingState(ctx context.Context) (bus.WaitingState, error)
 	ReadWaiting(ctx context.Context, after uint64, limit int, use func(bus.WaitingJob)) (last uint64, more bool, err error)
@@ -53,7 +53,7 @@ type Config struct {
 }
 
 // Finder finds and releases overdue jobs. Make one with New and run it in one worker of the fleet at a time: two of them are
-// harmless, but do everything twice.
+// harmless, but do everything twice. One goroutine, that of Run, uses its fields.
 type Finder struct {
 	cfg    Config
 	stream waitingJobs
@@ -64,7 +64,7 @@ type Finder struct {
 	oneReleased bus.Key
 }
 
-// known is what a Finder knows of one epoch of the stream.
+// known is what a Finder knows of one epoch of the stream. It is replaced as a whole when the epoch changes.
 type known struct {
 	epoch  string
 	readAt time.Time // when the reading of all jobs began
@@ -89,6 +89,7 @@ func (f *Finder) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := f.pass(ctx)
 		f.report()
+		// Logged once for a series of failures, and not in each pass.
 		if err != nil && ctx.Err() == nil && !f.failed {
 			f.cfg.Log.Warn("overdue jobs cannot be looked for, trying again", "error", err)
 		}
@@ -109,6 +110,7 @@ func (f *Finder) pass(ctx context.Context) error {
 	if f.mustReread(state) {
 		f.known = known{epoch: state.Epoch, readAt: time.Now(), last: state.LastSeq}
 	}
+	// By the clock of the server that releases the jobs.
 	passed := state.Now.Add(-f.cfg.Grace)
 	err = errors.Join(f.check(ctx, passed), f.read(ctx, passed))
 	f.last = state.LastSeq
@@ -118,6 +120,7 @@ func (f *Finder) pass(ctx context.Context) error {
 // mustReread reports whether what is known may be void. It also bounds the memory that cancelled jobs take, which are known
 // until their time has come.
 func (f *Finder) mustReread(state bus.WaitingState) bool {
+	// Nothing was read yet.
 	if f.readAt.IsZero() {
 		return true
 	}
@@ -130,6 +133,7 @@ func (f *Finder) mustReread(state bus.WaitingState) bool {
 func (f *Finder) check(ctx context.Context, passed time.Time) error {
 	due := f.takePassed(passed)
 	for len(due) > 0 {
+		// Jobs are taken off the list only after their answers have come, so an error loses none.
 		n := min(chunk, len(due))
 		overdue, err := f.stillWaiting(ctx, due[:n], passed)
 		if err == nil {
@@ -144,7 +148,8 @@ func (f *Finder) check(ctx context.Context, passed time.Time) error {
 	return nil
 }
 
-// takePassed removes the jobs whose time has passed from those that are known.
+// takePassed removes the jobs whose time has passed from those that are known. The order of the waits has no
+// meaning.
 func (f *Finder) takePassed(passed time.Time) (due []wait) {
 	limit, kept := uint32(clamp(passed.Unix())), f.waits[:0]
 	for _, w := range f.waits {
@@ -168,7 +173,8 @@ func (f *Finder) stillWaiting(ctx context.Context, due []wait, passed time.Time)
 	return overdue, err
 }
 
-// sort adds a job to overdue if its time has passed, and else remembers it.
+// sort adds a job to overdue if its time has passed, and else remembers it. A job is scheduled again with a later
+// time when it is retried.
 func (f *Finder) sort(passed time.Time, overdue *[]bus.WaitingJob) func(bus.WaitingJob) {
 	return func(job bus.WaitingJob) {
 		if job.Until.Before(passed) {
@@ -235,6 +241,7 @@ func (f *Finder) release(ctx context.Context, overdue []bus.WaitingJob) error {
 		err       error
 	)
 	for _, job := range overdue {
+		// A full channel bounds the requests that are under way.
 		slots <- struct{}{}
 		releasing.Go(func() {
 			defer func() { <-slots }()
@@ -254,7 +261,8 @@ func (f *Finder) release(ctx context.Context, overdue []bus.WaitingJob) error {
 	return err
 }
 
-// report counts the jobs that were released since the last report.
+// report counts the jobs that were released since the last report. One line for all of them, which names one job as
+// an example.
 func (f *Finder) report() {
 	if f.released > 0 {
 		one := f.oneReleased
@@ -273,7 +281,7 @@ func waitOf(job bus.WaitingJob) wait {
 	return wait{at: uint32(clamp(job.Until.Unix())), high: uint32(job.Seq >> 32), low: uint32(job.Seq)}
 }
 
-// clamp keeps seconds within 32 bits.
+// clamp keeps seconds within 32 bits. Times before 1970 count as passed.
 func clamp(seconds int64) int64 { return min(max(seconds, 0), math.MaxUint32) }
 
 // pause waits for d, or until ctx ends.

@@ -38,6 +38,7 @@ func RunStranded(ctx context.Context, s jobStream, cfg StrandedConfig) {
 	if cfg.Every == 0 {
 		cfg.Every = 10 * time.Second
 	}
+	// found has, by queue, what the pass before found. kept only grows: see releaseAgain.
 	found, kept := map[string]map[uint64]bool{}, map[uint64]bool{}
 	var last bus.State
 	var lookedAt time.Time
