@@ -78,6 +78,7 @@ type seen struct {
 func (t *Totals) keepReading(ctx context.Context, s store) {
 	r, wait := &t.reader, flushEvery
 	for ctx.Err() == nil {
+		// The state before the reading shows afterwards whether anything has changed.
 		began, events, state := time.Now(), r.events, r.state
 		err := errors.Join(t.readEvents(ctx, s), t.readHours(ctx, s))
 		if ctx.Err() != nil {
@@ -88,6 +89,7 @@ func (t *Totals) keepReading(ctx context.Context, s store) {
 		}
 		isQuiet := err == nil && r.settled && r.events == events && r.state == state && r.unchecked <= 0 && !r.suspect.Load()
 		switch {
+		// The first reading has failed; until it succeeds, pages show this worker only.
 		case !t.known.Load():
 			wait = time.Second
 		case isQuiet:
@@ -101,6 +103,7 @@ func (t *Totals) keepReading(ctx context.Context, s store) {
 
 // pause waits, but no longer than flushEvery after the last reading began if somebody asks for the book.
 func (t *Totals) pause(ctx context.Context, began time.Time, wait time.Duration) {
+	// A question shortens the pause, but never below flushEvery since the last reading.
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
@@ -156,6 +159,7 @@ func (t *Totals) check(ctx context.Context, s store) error {
 	switch {
 	case err != nil:
 		return err
+	// Another stream: its sequences say nothing about the parts that are known.
 	case !state.CreatedAt.Equal(r.state.CreatedAt):
 		return t.readAll(ctx, s)
 	case state != r.state:
@@ -180,6 +184,7 @@ func (t *Totals) check(ctx context.Context, s store) error {
 func (t *Totals) checkSome(ctx context.Context, s store) error {
 	r, hours := &t.reader, []int{1}
 	for range checkAtOnce {
+		// From 1 to the oldest hour, and from the start again; queries read the running hour.
 		r.checked = r.checked%(rollup.RetentionHours-1) + 1
 		hours = append(hours, r.checked)
 	}
@@ -216,6 +221,7 @@ func (t *Totals) checkHour(ctx context.Context, s store, back int) error {
 	for _, kind := range kindsOf(back) {
 		known, filter := t.reader.seen[seenOf{hour, kind}], filterOf(s, hour, kind)
 		parts := countUnder(subjects, filter)
+		// A part that was replaced changes no count of parts, so newer versions are counted as well.
 		newer, err := s.CountFrom(ctx, stream, filter, known.next)
 		if err != nil {
 			return err

@@ -31,7 +31,7 @@ const (
 	keepProxies = (rollup.ProxyHours + 1) * time.Hour
 )
 
-// store holds the parts. *bus.Client is one.
+// store holds the parts. *bus.Client is one. Tests use another implementation.
 type store interface {
 	Replace(ctx context.Context, kind, subject string, data []byte, last uint64, keep time.Duration) (seq uint64, err error)
 	LastSeq(ctx context.Context, kind, subject string) (seq uint64, err error)
@@ -61,11 +61,12 @@ type Totals struct {
 	store atomic.Pointer[store]
 	known atomic.Bool
 
+	// Each of the two belongs to its own goroutine, except what its comments name.
 	writer writer
 	reader reader
 }
 
-// New makes Totals; Run connects them with the fleet.
+// New makes Totals; Run connects them with the fleet. It sends nothing.
 func New(cfg Config) *Totals {
 	return &Totals{
 		cfg: cfg, fleet: rollup.NewBook(), writer: writer{stored: map[string]uint64{}},
@@ -74,7 +75,7 @@ func New(cfg Config) *Totals {
 }
 
 // Run stores and reads until ctx ends. Then it stores the rest, for at most 8 s or until last ends. The caller must stop all
-// counting before it cancels ctx.
+// counting before it cancels ctx. It returns when reading and storing have ended.
 func (t *Totals) Run(ctx, last context.Context, s store) {
 	t.store.Store(&s)
 	var reading sync.WaitGroup
@@ -99,7 +100,8 @@ func (t *Totals) Fleet(ctx context.Context) (book *rollup.Book, known bool) {
 	return t.fleet, true
 }
 
-// FleetByProxy is Fleet with the newest numbers of each proxy. Reading them costs more.
+// FleetByProxy is Fleet with the newest numbers of each proxy. Reading them costs more. They are up to flushEvery
+// older than those of Fleet.
 func (t *Totals) FleetByProxy(ctx context.Context) (book *rollup.Book, known bool) {
 	book, known = t.Fleet(ctx)
 	if known {

@@ -23,6 +23,7 @@ type writer struct {
 func (t *Totals) keepFlushing(ctx context.Context, s store) {
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
+	// failing says that the last flush failed.
 	failing := false
 	for {
 		select {
@@ -38,12 +39,13 @@ func (t *Totals) keepFlushing(ctx context.Context, s store) {
 	}
 }
 
-// flush stores each part that has changed.
+// flush stores each part that has changed. The order is that of Changed: the oldest hour first.
 func (t *Totals) flush(ctx context.Context, s store) error {
 	changed := t.cfg.Book.Changed()
 	if len(changed) == 0 {
 		return nil
 	}
+	// The first error ends the flush: mostly all further parts would fail alike.
 	for _, p := range changed {
 		if err := t.put(ctx, s, p); err != nil {
 			t.cfg.Flushed(false)
@@ -82,7 +84,7 @@ func (t *Totals) put(ctx context.Context, s store, p rollup.Part) error {
 }
 
 // putAgain stores a version in the place of one that the writer does not know. A lagging replica may return an old sequence.
-// Then the server refuses, and the next flush tries again.
+// Then the server refuses, and the next flush tries again. The refusal is bus.ErrReplaced, like any other.
 func (t *Totals) putAgain(ctx context.Context, s store, p rollup.Part, keep time.Duration) error {
 	subject := subjectOf(s, p)
 	newest, err := s.LastSeq(ctx, stream, subject)
@@ -110,7 +112,8 @@ func (t *Totals) lost(subject string, p rollup.Part) {
 	t.cfg.Log.Warn("stored rollups were deleted, the fleet's count begins again", "hour", p.Hour, "kind", p.Kind)
 }
 
-// subjectOf is the subject of a part. No other worker writes to it.
+// subjectOf is the subject of a part. No other worker writes to it. The id of a part is random, so the subject is,
+// too.
 func subjectOf(s store, p rollup.Part) string {
 	return s.Names().Hour(p.Hour.UTC().Format(hourLayout), string(p.Kind), p.ID)
 }
@@ -130,6 +133,7 @@ func (t *Totals) flushLast(ctx context.Context, s store) {
 		}
 		select {
 		case <-ctx.Done():
+		// A pause, so that a server which refuses at once is not asked in a tight loop.
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
