@@ -72,6 +72,7 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	if err := CheckAddr(ctx, c.Addr); err != nil {
 		return nil, err
 	}
+	// Locked before the server reads the folder.
 	lock, err := lockDir(c.Dir)
 	if err != nil {
 		return nil, &Error{"Dir", err}
@@ -95,6 +96,7 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	return s, nil
 }
 
+// split reads an address for nats-server, whose port numbers have a value of their own for a free port.
 func split(addr string) (host string, port int, err error) {
 	host, text, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -130,7 +132,8 @@ func lockDir(dir string) (*os.File, error) {
 	return nil, fmt.Errorf("lock it: %w", err)
 }
 
-// CheckAddr returns an *Error if nobody can listen on addr now.
+// CheckAddr returns an *Error if nobody can listen on addr now. The address may be taken between this call and
+// another one.
 func CheckAddr(ctx context.Context, addr string) error {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	switch {
