@@ -42,7 +42,8 @@ type inbox struct {
 	until  time.Time        // the latest end of the patience of the pulls that may still be answered
 }
 
-// OpenPulls subscribes to the answers. Close ends it.
+// OpenPulls subscribes to the answers. Close ends it. The first subscription is made at once, so that a missing
+// right is reported at the start.
 func (c *Client) OpenPulls() (*Pulls, error) {
 	p := &Pulls{client: c, open: map[*Pull]struct{}{}, inboxes: map[*inbox]struct{}{}}
 	if _, err := p.current(); err != nil {
@@ -64,6 +65,7 @@ func (p *Pulls) endForgotten() {
 }
 
 // abandon ends the pulls that were sent on an earlier connection. What the server still delivers to them goes back.
+// It does not wait for answers.
 func (p *Pulls) abandon(before uint64) {
 	p.mu.Lock()
 	open := slices.Collect(maps.Keys(p.open))
@@ -99,6 +101,7 @@ func (p *Pulls) Stop(ctx context.Context) {
 	p.mu.Unlock()
 	for _, in := range inboxes {
 		closed := make(chan struct{})
+		// The handler is called once, when the drain of the subscription has ended.
 		in.sub.SetClosedHandler(func(string) { close(closed) })
 		if in.sub.Drain() != nil {
 			continue // it is closed, or the connection is
@@ -122,7 +125,8 @@ func (p *Pulls) Close() {
 	}
 }
 
-// unsubscribe ends the subscription of an inbox, which may have ended already.
+// unsubscribe ends the subscription of an inbox, which may have ended already. It is called without the lock, which
+// the callback of the subscription takes.
 func (p *Pulls) unsubscribe(in *inbox) {
 	p.mu.Lock()
 	delete(p.inboxes, in)
@@ -148,6 +152,7 @@ func (p *Pulls) current() (*inbox, error) {
 		return nil, err
 	}
 	p.mu.Lock()
+	// The lock was not held during the subscription, so another goroutine may have made one.
 	other := p.inbox
 	if other == nil {
 		p.inbox = in
@@ -161,7 +166,8 @@ func (p *Pulls) current() (*inbox, error) {
 	return in, nil
 }
 
-// Pull sends a pull request. The patience runs from before the request. After Stop it returns a pull that has ended.
+// Pull sends a pull request. The patience runs from before the request. After Stop it returns a pull that has
+// ended. Errors: those of the connection; then no pull has begun.
 func (p *Pulls) Pull(r PullRequest) (*Pull, error) {
 	now := time.Now()
 	pull := &Pull{
@@ -175,6 +181,7 @@ func (p *Pulls) Pull(r PullRequest) (*Pull, error) {
 		}
 		added = p.add(pull, in)
 	}
+	// After Stop: the channel is closed, so the caller sees the end at once.
 	if pull.inbox == nil {
 		close(pull.jobs)
 		return pull, nil
@@ -199,6 +206,7 @@ func (p *Pulls) add(pull *Pull, in *inbox) bool {
 	case in.closed:
 		return false
 	}
+	// Numbers are never used twice, so an answer to an earlier pull is recognised.
 	p.last++
 	pull.inbox, pull.number = in, strconv.FormatUint(p.last, 36)
 	in.pulls[pull.key] = pull
@@ -222,6 +230,7 @@ func (p *Pulls) hear(in *inbox, msg *nats.Msg) {
 	p.mu.Lock()
 	pull := in.pulls[rest[:dot]]
 	p.mu.Unlock()
+	// An answer to an earlier pull of the consumer says nothing about the present one.
 	if pull == nil || pull.number != rest[dot+1:] {
 		return
 	}
@@ -262,6 +271,7 @@ func readStatus(h nats.Header) (ends bool, err error) {
 	switch status := h.Get("Status"); status {
 	case "", "100": // an idle heartbeat
 		return false, nil
+	// No job, or the time of the request is over: both are usual ends.
 	case "404", "408":
 		return true, nil
 	case "503":
@@ -283,6 +293,7 @@ func (p *Pulls) deliver(in *inbox, d *Delivery) {
 	pull := in.pulls[d.meta.Stream+"."+d.meta.Consumer]
 	taken := pull != nil && !pull.ended
 	if taken {
+		// The lease runs from the latest time at which the server can have delivered the job.
 		d.since = pull.since
 		pull.jobs <- d // which has room for it
 		pull.left--
@@ -307,6 +318,7 @@ func (p *Pulls) end(pull *Pull, err error, mayStillDeliver bool) {
 		p.mu.Unlock()
 		return
 	}
+	// err is read only after jobs is closed, so it needs no lock.
 	pull.ended, pull.err = true, err
 	close(pull.jobs)
 	delete(p.open, pull)

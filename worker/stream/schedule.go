@@ -49,6 +49,8 @@ func (c *Client) isWaiting(ctx context.Context, key bus.Key, after uint64) (bool
 	return err == nil, err
 }
 
+// schedule stores a job that waits, under the guard of its subject. scheduled is false if the subject already has a
+// message.
 func (c *Client) schedule(ctx context.Context, action string, msg *nats.Msg, due string, progress jobs.Progress, at time.Time) (scheduled bool, err error) {
 	encoded, err := progress.Encode()
 	if err != nil {
