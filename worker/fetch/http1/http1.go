@@ -26,6 +26,7 @@ import (
 // Error is what is wrong with a response, in words that hold no byte of it.
 type Error string
 
+// Error is the text of the constant.
 func (e Error) Error() string { return string(e) }
 
 // The errors of this package. Those of the connection are returned as they are.
@@ -47,6 +48,7 @@ const (
 	ErrEnded Error = "the connection ended before an answer"
 )
 
+// Bounds against a server that sends heads without end.
 const (
 	maxHead          = 256 << 10 // of all heads of one exchange together
 	maxFields        = 5000      // of one head, as many as curl reads: a field takes more memory than it has bytes
@@ -67,13 +69,15 @@ func (b *Buffers) reader(from io.Reader) *bufio.Reader {
 	return bufio.NewReaderSize(from, readerBytes)
 }
 
-// putReader takes a reader back, and lets go of its connection.
+// putReader takes a reader back, and lets go of its connection. A reader that kept its connection would keep it in
+// memory.
 func (b *Buffers) putReader(r *bufio.Reader) {
 	r.Reset(nil)
 	b.readers.Put(r)
 }
 
-// take returns an empty buffer; put returns it to the pool.
+// take returns an empty buffer; put returns it to the pool. It is a pointer, because a slice would be allocated
+// again by put.
 func (b *Buffers) take() *[]byte {
 	if p, ok := b.bytes.Get().(*[]byte); ok {
 		return p
@@ -100,7 +104,7 @@ func Bind(ctx context.Context, conn net.Conn) (release func() bool) {
 	return context.AfterFunc(ctx, func() { _ = conn.SetDeadline(past()) })
 }
 
-// past is a deadline that has passed.
+// past is a deadline that has passed. Not the zero time, which means no deadline.
 func past() time.Time { return time.Unix(1, 0) }
 
 // Conn is a connection to a server or to a proxy. It is used by one goroutine at a time. Its caller binds it to a context,
@@ -109,7 +113,8 @@ type Conn struct {
 	net.Conn                 // carries the HTTP bytes: a *tls.Conn, if there is TLS
 	control  syscall.RawConn // of the socket below it; nil if there is none
 	buffers  *Buffers
-	used     bool
+	// used is set by the first exchange: then the server may have closed the connection while it was idle.
+	used bool
 
 	// Of the exchange under way:
 	in      *bufio.Reader
@@ -157,7 +162,8 @@ func (w Watch) firstByte() {
 // Do sends a request and reads the head of its response. The caller reads the body, and closes it before the next exchange.
 // After an error there is nothing to close but the connection; only with ErrNoAnswer there is a response too, without a body.
 func (c *Conn) Do(req *Request, watch Watch) (*Response, error) {
-	// Only a connection that was used before may have been closed by its server meanwhile.
+	// Only a connection that was used before may have been closed by its server meanwhile. ErrEnded is only for
+	// such a connection, because only then may the request be sent again.
 	kept := c.used
 	c.used = true
 	c.in = c.buffers.reader(c.Conn)
@@ -191,7 +197,8 @@ func (c *Conn) exchange(req *Request, watch Watch, kept bool) (*Response, error)
 	return resp, err
 }
 
-// cause is why no response came: sending failed earlier than reading did, if it failed.
+// cause is why no response came: sending failed earlier than reading did, if it failed. Both errors mostly have the
+// same origin; the one of sending is earlier.
 func (c *Conn) cause(sendErr, readErr error) error {
 	// The background write may have failed before the read did, and tells more.
 	if sendErr == nil && c.writing != nil {
@@ -207,7 +214,7 @@ func (c *Conn) cause(sendErr, readErr error) error {
 	return readErr
 }
 
-// receive reads heads up to that of the final response.
+// receive reads heads up to that of the final response. It refuses an endless series of informational responses.
 func (c *Conn) receive(req *Request, watch Watch, sendErr error) (*Response, error) {
 	// An error of sending leaves it open how much the server has read.
 	left, ambiguous := maxHead, sendErr != nil
@@ -236,7 +243,8 @@ func (c *Conn) receive(req *Request, watch Watch, sendErr error) (*Response, err
 	}
 }
 
-// finish ends an exchange, and reports whether the whole request was sent and nothing lies behind the response.
+// finish ends an exchange, and reports whether the whole request was sent and nothing lies behind the response. A
+// second call does nothing and returns false.
 func (c *Conn) finish() bool {
 	if c.in == nil {
 		return false
@@ -249,7 +257,7 @@ func (c *Conn) finish() bool {
 }
 
 // Detach ends an exchange that opened a tunnel, and returns the connection within it. What came behind the response belongs
-// to the tunnel (RFC 9110, 9.3.6).
+// to the tunnel (RFC 9110, 9.3.6). The Conn must not be used afterwards.
 func (c *Conn) Detach() net.Conn {
 	early := make([]byte, c.in.Buffered())
 	// The bytes are in the buffer, so the read does not block.
@@ -267,7 +275,8 @@ type tunnel struct {
 	early []byte
 }
 
-// Read reads what was read before, and then from the connection.
+// Read reads what was read before, and then from the connection. Early bytes are returned alone, so that Read never
+// blocks while it has some.
 func (t *tunnel) Read(p []byte) (int, error) {
 	if len(t.early) == 0 {
 		return t.Conn.Read(p)
