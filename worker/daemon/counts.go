@@ -74,6 +74,7 @@ func (c *counts) followed(change fleet.Change) {
 	}
 }
 
+// set stores a snapshot and when it was taken over.
 func (c *counts) set(s waiting.Snapshot, taken time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -164,6 +165,8 @@ func (d *daemon) queues(ctx context.Context) (any, error) {
 	}
 }
 
+// askQueues returns the queues for the API: the fleet's count, with the current state of the consumers where the
+// server answers.
 func (d *daemon) askQueues(ctx context.Context) (list queueList, err error) {
 	s, taken, err := d.counted(ctx)
 	if err != nil {

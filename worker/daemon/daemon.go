@@ -36,6 +36,7 @@ func Run(ctx context.Context, c Config) error {
 	if c.Listener != nil {
 		defer func() { _ = c.Listener.Close() }()
 	}
+	// The listener is closed even if the configuration is wrong: the caller has handed it over.
 	c = c.withDefaults()
 	if err := c.check(); err != nil {
 		return err
@@ -51,6 +52,7 @@ func Run(ctx context.Context, c Config) error {
 // daemon holds the parts of a worker. What needs no server is built at once, so that /readyz can say what is missing. The rest
 // follows when the server answers: it is in connected, which is nil until then and never nil again.
 type daemon struct {
+	// Parts that are built by newDaemon and not replaced later.
 	cfg      Config // with its defaults; nobody changes it
 	names    jobs.Names
 	log      *slog.Logger
@@ -69,7 +71,8 @@ type daemon struct {
 	// The two are leaderships of their own: a worker that keeps its findings never releases jobs that wait for sites.
 	waitingLeader, sitesLeader *fleet.Leader
 	totals                     *totals.Totals
-	dead                       deadIndex // of the HTTP port, which asks one question at a time
+	// dead is used by one goroutine at a time.
+	dead deadIndex // of the HTTP port, which asks one question at a time
 	// listing holds one element while jobs are listed for the HTTP API: a list may read many messages, so one is made at a time.
 	listing chan struct{}
 	// outbox holds events until they are published, 1,024 at most. It is never closed: the HTTP port, which ends last, may cause
@@ -84,6 +87,7 @@ type daemon struct {
 	rtt          atomic.Int64            // of the latest ping of the server, in nanoseconds
 	drain        context.CancelCauseFunc // drains as the end of Run's context does; set by run before anything calls it
 
+	// State that the HTTP port and the gauges read at any time.
 	connected atomic.Pointer[connection] // nil until the server has answered
 	obstacle  atomic.Pointer[string]     // why the worker has not started yet, explained; nil if no reason is known
 	listError atomic.Pointer[listError]  // nil if the list of proxies was readable when it was read last
@@ -108,11 +112,13 @@ func newDaemon(c Config) (*daemon, error) {
 		return nil, err
 	}
 	d := &daemon{cfg: c, names: names, log: c.Log, book: rollup.NewBook(), answers: rollup.NewAnswers(), started: time.Now(), journal: newJournal(c.Log), outbox: make(chan func(context.Context) error, 1024), listTold: make(chan struct{}), listing: make(chan struct{}, 1)}
+	// Without a list to wait for, an empty pool is what the owner wants.
 	d.listRead.Store(!c.AwaitProxies)
 	d.pool = rotation.New(rotation.Config{Strategy: c.Strategy, Breaker: c.Breaker, Exits: exits.Config{Prefix: c.Prefix, Share: !c.KeepFindings}})
 	d.sites = sites.New(sites.Config{Slots: c.Concurrency})
 	d.waitingLeader = fleet.NewLeader(fleet.LeaderConfig{Task: "overdue", Worker: c.Name, Log: c.Log})
 	d.sitesLeader = fleet.NewLeader(fleet.LeaderConfig{Task: "sites", Worker: c.Name, Log: c.Log, Needed: func() bool { return d.releaser.Sites() > 0 }})
+	// The settings of Config apply until those of the fleet are read.
 	d.settings = fleet.New(fleet.Config{Names: names, Pool: d.pool, Policy: *c.Policy, Strategy: c.Strategy, Log: c.Log, Others: d.followed()})
 	d.settings.SetListed(c.Proxies)
 	d.fleet = d.newFleetBreakers()
@@ -136,12 +142,14 @@ func (d *daemon) followed() map[string]func(fleet.Change) {
 // stopped while it waits has done nothing wrong.
 func (d *daemon) open(ctx context.Context) (*connection, error) {
 	dial := d.cfg.NATS
+	// The operator of the server sees the name in its list of connections.
 	dial.Name = "gofer worker " + d.cfg.Name
 	dial.Patient, dial.Reconnected, dial.Failed = true, d.metrics.CountReconnect, d.metrics.CountAsyncError
 	// nats.go never reconnects after that. A supervisor starts a new process, which connects again.
 	dial.Closed = func(reason error) { d.drain(reason) }
 	dial.Waiting = d.noteObstacle
 	nc, err := bus.Connect(ctx, dial, d.log)
+	// The connection may have been made in the moment in which ctx ended.
 	if ctx.Err() != nil {
 		if nc != nil {
 			nc.Close()
@@ -155,6 +163,7 @@ func (d *daemon) open(ctx context.Context) (*connection, error) {
 	if err == nil {
 		err = d.prepare(ctx, conn.client)
 	}
+	// connected is stored last, so the gauges never see a connection that is about to be closed.
 	if err != nil || ctx.Err() != nil {
 		nc.Close()
 		return nil, err
@@ -182,12 +191,14 @@ func (d *daemon) build(nc *nats.Conn) (*connection, error) {
 
 // noteObstacle stores for /readyz what a worker waits for while it starts.
 func (d *daemon) noteObstacle(reason error) {
+	// Explain adds the remedy in the words of the program that embeds the worker.
 	text := d.cfg.Explain(reason)
 	d.obstacle.Store(&text)
 }
 
 // prepare creates streams and consumers as soon as the server allows it. It retries once a second, and gives up only if the owner
-// of the server has to change something (bus.ErrConfig). A reason is logged once, not each second.
+// of the server has to change something (bus.ErrConfig). A reason is logged once, not each second. Its only error
+// wraps bus.ErrConfig.
 func (d *daemon) prepare(ctx context.Context, client *bus.Client) error {
 	logged := ""
 	for ; ctx.Err() == nil; sleep(ctx, time.Second) {
@@ -207,13 +218,15 @@ func (d *daemon) prepare(ctx context.Context, client *bus.Client) error {
 	return nil
 }
 
-// recordFlush counts a flush of the rollups: as a flush, and as a published message like any other.
+// recordFlush counts a flush of the rollups: as a flush, and as a published message like any other. It may be
+// called by any goroutine.
 func (d *daemon) recordFlush(ok bool) {
 	d.metrics.CountFlush(ok)
 	d.metrics.CountPublish("rollup", ok, 0)
 }
 
 // fetchConfig is the fetcher's part of Config. The retry budget grows by one retry a second for each slot.
+// Functions in it ask the daemon, so that a new policy or deny list needs no new fetcher.
 func (d *daemon) fetchConfig() fetch.Config {
 	return fetch.Config{
 		Pool: d.pool, Policy: d.policy, Observer: fetch.Observer{RetryPlanned: d.recordRetry, BreakersChanged: d.recordBreakers, AttemptEnded: d.recordAttempt, Answered: d.answers.Add, Picked: d.recordPick, SitesChanged: d.recordSites, SiteAwaited: d.recordSiteWait},

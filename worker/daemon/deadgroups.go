@@ -88,6 +88,8 @@ func (x *deadIndex) update(ctx context.Context, c *bus.Client) error {
 	return nil
 }
 
+// add adds a dead letter to the index. A header that cannot be read leaves its field empty; the letter still
+// counts.
 func (x *deadIndex) add(msg *nats.Msg) error {
 	subject := msg.Header.Get(jetstream.SubjectHeader)
 	// The facts are in the headers, so the payload is not parsed.
@@ -101,6 +103,8 @@ func (x *deadIndex) add(msg *nats.Msg) error {
 	return nil
 }
 
+// groups adds up the letters by reason, site and queue. It goes through all letters, which are bounded by the
+// stream.
 func (x *deadIndex) groups() []admin.DeadGroup {
 	type key struct{ reason, site, queue string }
 	found := map[key]*admin.DeadGroup{}

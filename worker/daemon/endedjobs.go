@@ -28,7 +28,8 @@ const (
 var (
 	// errSearchTime ends a search that takes too long. What it has found is the answer.
 	errSearchTime = errors.New("the search takes too long")
-	errBusy       = errors.New("another list of jobs is being made: ask again")
+	// errBusy refuses a second search at the same time: each of them reads many messages.
+	errBusy = errors.New("another list of jobs is being made: ask again")
 )
 
 // searchTime bounds a search so that there is time left to answer.
@@ -141,6 +142,7 @@ func (s *endedSearch) readLetters(ctx context.Context, after, upTo uint64) error
 	return nil
 }
 
+// add keeps a result that fits the filter. Filters that are empty admit every result.
 func (s *endedSearch) add(r jobs.Result) {
 	site := siteOfURL(r.URL)
 	if r.Outcome != s.filter.State || s.filter.Queue != "" && s.filter.Queue != r.Queue || s.filter.Site != "" && s.filter.Site != site {

@@ -35,6 +35,7 @@ type sum struct {
 	unlogged                     int // jobs that failed without a line of their own
 }
 
+// newJournal makes an empty journal; run starts it.
 func newJournal(log *slog.Logger) *journal { return &journal{log: log} }
 
 // addRetry notes an announced retry.

@@ -31,6 +31,7 @@ func (d *daemon) run(ctx context.Context) error {
 	context.AfterFunc(ctx, d.cfg.Draining)
 	over, cancel := delayedEnd(ctx, d.cfg.DrainTimeout)
 	defer cancel()
+	// The port is served before the server of NATS answers, so that /readyz can say what is missing.
 	shutDown, addr := d.serve()
 	d.log.Info("worker starting", "worker", d.cfg.Name, "version", d.cfg.Version, "http", addr, "proxies", d.pool.Len())
 	// Room for one, so that the goroutine ends even if nobody waits for it any more.
@@ -55,7 +56,7 @@ func (d *daemon) run(ctx context.Context) error {
 func (d *daemon) reserve() time.Duration { return min(2*time.Second, d.cfg.DrainTimeout/4) }
 
 // delayedEnd returns a context with the values of ctx that ends when ctx has ended and then so much time has passed. What has to
-// be written after the end runs under it.
+// be written after the end runs under it. The caller calls cancel in any case.
 func delayedEnd(ctx context.Context, later time.Duration) (out context.Context, cancel context.CancelFunc) {
 	out, cancel = context.WithCancel(context.WithoutCancel(ctx))
 	// AfterFunc runs in its own goroutine, so the delay blocks nothing.
@@ -64,7 +65,7 @@ func delayedEnd(ctx context.Context, later time.Duration) (out context.Context, 
 }
 
 // endBefore waits for tasks and reports whether they ended before ctx did. If not, the goroutine that waits stays behind with
-// them: the process is about to exit.
+// them: the process is about to exit. Tasks that wait for the network may take no context.
 func endBefore(ctx context.Context, tasks *sync.WaitGroup) bool {
 	done := make(chan struct{})
 	go func() {
@@ -81,6 +82,7 @@ func endBefore(ctx context.Context, tasks *sync.WaitGroup) bool {
 
 // serve serves the HTTP port at addr until shutDown is called. That ends live streams at once, and gives other requests a second.
 func (d *daemon) serve() (shutDown func(context.Context), addr string) {
+	// A program that embeds a worker may serve no port.
 	if d.cfg.Listener == nil {
 		return func(context.Context) {}, ""
 	}
@@ -115,19 +117,20 @@ func (d *daemon) handler(addr string) http.Handler {
 	})
 }
 
-// connectAndWork opens the connection, works, and closes it.
+// connectAndWork opens the connection, works, and closes it. The error is that of the connection or of the loop.
 func (d *daemon) connectAndWork(ctx context.Context) error {
 	// A nil connection without an error means that ctx ended while the worker waited.
 	conn, err := d.open(ctx)
 	if conn == nil {
 		return err
 	}
+	// Closed last: the tasks and the flush need it.
 	defer conn.nc.Close()
 	return d.work(ctx, conn)
 }
 
 // work runs the loop and the tasks beside it. The tasks end after the loop, because its last jobs still need them: proxies,
-// policy, events, rollups.
+// policy, events, rollups. The returned error is that of the loop.
 func (d *daemon) work(ctx context.Context, conn *connection) error {
 	// WithoutCancel keeps the tasks from ending with ctx: the drain needs them.
 	beside, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -139,6 +142,7 @@ func (d *daemon) work(ctx context.Context, conn *connection) error {
 	var tasks sync.WaitGroup
 	// The settings come first: until they are read, the worker uses those of Config.
 	tasks.Go(func() { d.settings.Run(beside, conn.client.JetStream(), conn.worker.Restore) })
+	// Without shared findings each worker judges alone.
 	if d.fleet != nil {
 		tasks.Go(func() { d.fleet.Run(beside, conn.client.JetStream(), d.names) })
 	}

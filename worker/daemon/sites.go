@@ -223,6 +223,7 @@ func (d *daemon) countSites() map[string]int {
 	return map[string]int{"resting": c.Resting, "returning": c.Returning, "other": c.Known - c.Resting - c.Returning}
 }
 
+// followedSites is the gauge of sites that rest by a finding of another worker.
 func (d *daemon) followedSites() int {
 	if d.fleetSites == nil {
 		return 0
