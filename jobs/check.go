@@ -73,6 +73,7 @@ func (c *checks) choice(name, value, one, other string) {
 	}
 }
 
+// number refuses a value out of its bounds, which both belong to the range.
 func (c *checks) number(name string, value, low, high int64) {
 	if value < low || value > high {
 		c.fail("%s: %d is not between %d and %d", name, value, low, high)
@@ -112,6 +113,7 @@ func (c *checks) request(j *Job) {
 	slices.Sort(c.reasons)
 }
 
+// invalidValue reports whether a header value may not be sent (RFC 9110, 5.5).
 func invalidValue(v string) bool { return !httpguts.ValidHeaderFieldValue(v) }
 
 // forbiddenHeader tells the headers that belong to one connection (RFC 9110, 7.6.1) or that net/http writes itself.

@@ -31,6 +31,7 @@ func IsContract(version string) bool {
 	return ok
 }
 
+// contract reads a version such as "1.4". ok is false for any other text.
 func contract(version string) (major, minor int64, ok bool) {
 	before, after, ok := strings.Cut(version, ".")
 	major, majorErr := text.Int(before)

@@ -130,6 +130,7 @@ func ResultFields() []Field {
 	}
 }
 
+// faultRule lists the faults. The empty one is among them.
 func faultRule() rule {
 	return choiceRule(string(FaultNone), string(FaultProxy), string(FaultTarget), string(FaultPair), string(FaultUnclear))
 }

@@ -125,6 +125,7 @@ func isCarriable(name, value string) bool {
 	return httpguts.ValidHeaderFieldName(name) && !hasLineEnd(value)
 }
 
+// hasLineEnd reports whether a value would end its header line, and so begin another header.
 func hasLineEnd(value string) bool {
 	return strings.IndexByte(value, '\n') >= 0 || strings.IndexByte(value, '\r') >= 0
 }

@@ -97,6 +97,7 @@ func alwaysThere(fields []Field) (names []string) {
 	return names
 }
 
+// jobRule forbids body beside body_base64, which no rule of a single field can say.
 func jobRule() rule {
 	bodies := rule{"required": []string{"body", "body_base64"}, "properties": rule{"body": true, "body_base64": true}}
 	return with(objectRule(JobFields()), rule{"not": bodies})

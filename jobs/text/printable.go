@@ -83,6 +83,7 @@ func isSafe(r rune) bool {
 	return unicode.IsGraphic(r) || r == nonJoiner || r == joiner
 }
 
+// goEscape writes a character as Go does within a string: \n, \x1b or \u202e. invalid is the byte if r is none.
 func goEscape(out []byte, r rune, invalid byte) []byte {
 	if r == utf8.RuneError {
 		const digits = "0123456789abcdef"
@@ -92,6 +93,7 @@ func goEscape(out []byte, r rune, invalid byte) []byte {
 	return append(out, quoted[1:len(quoted)-1]...)
 }
 
+// jsonEscape writes a character as JSON does, those above 0xffff as two surrogates.
 func jsonEscape(out []byte, r rune, _ byte) []byte {
 	if r > 0xffff {
 		high, low := surrogates(r)
