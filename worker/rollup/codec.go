@@ -58,6 +58,7 @@ func eachRecord(data []byte, use func(name []byte, values []int64)) error {
 
 // number reads a varint of at most limit from the beginning of data. ok is false if there is none, or if it is larger.
 func number(data []byte, limit uint64) (n int64, rest []byte, ok bool) {
+	// A number below 128 is one byte, which needs no loop.
 	if len(data) > 0 && data[0] < 0x80 && uint64(data[0]) <= limit { // most of them
 		return int64(data[0]), data[1:], true
 	}

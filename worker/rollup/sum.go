@@ -45,6 +45,7 @@ func (s *Sum) Add(data []byte) error {
 	}
 	err := s.merge(data, 1)
 	if err != nil {
+		// The same records are added again with the other sign, so all that was added is taken away.
 		_ = s.merge(data, -1) // the records before the malformed one
 		s.dropZeros()
 	}
