@@ -8,7 +8,7 @@ import (
 )
 
 // Reset closes a proxy's breaker and forgets the findings of other workers. It reports false if there is no
-// such proxy. The findings go as well: a reset by hand says that the proxy works, whoever suspected it.
+// such proxy. Findings are dropped, too: a manual reset says that the proxy works, whatever other workers found.
 func (p *Pool) Reset(id string) ([]Event, bool) {
 	return p.change(id, func(e *entry) breaker.Event {
 		e.avoided, e.avoidedUntil, e.avoidedBy = false, 0, ""

@@ -120,8 +120,8 @@ func (l *Lease) Alone() bool { return l.exit.gateway && l.exit.session.Name == "
 // IdleFor returns how long a connection of the exit of a session may be idle; zero without a bound.
 func (l *Lease) IdleFor() time.Duration { return l.exit.session.TTL }
 
-// RefuseCredentials notes that a gateway refused the credentials. It reports whether they are wrong, and not only the region that
-// the job asks for.
+// RefuseCredentials records that a gateway refused the credentials. It reports whether they are wrong, and not only the
+// region that the job asks for.
 func (l *Lease) RefuseCredentials() bool {
 	p, e := l.pool, l.entry
 	p.mu.Lock()

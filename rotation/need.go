@@ -35,8 +35,8 @@ type Need struct {
 	// Exclude are the ids of proxies that failed the job. They are used only if no other proxy is left. A pick with excluded
 	// proxies is no probe, and prefers proxies whose latest attempt succeeded.
 	Exclude []string
-	// ExcludeExits are the words of the exits that failed the job. A session goes on to another word. A pick with such words is
-	// no probe, either.
+	// ExcludeExits are the words of the exits that failed the job. A session moves to another word. A pick with such
+	// words is no probe, either.
 	ExcludeExits []string
 }
 
@@ -74,7 +74,7 @@ func (e *NoProxyError) Error() string {
 		return "no proxy of the pool matches what the job asks for"
 	case Outage:
 		return "all proxies of the pool fail: the network of this worker, or what all proxies depend on, is down"
-	// The counts are there only if somebody counted, which costs a walk over the candidates.
+	// The counts are set only if the candidates were counted, which costs a walk over them.
 	case Unavailable:
 		if e.Proxies > 0 {
 			return e.counts()

@@ -2,7 +2,7 @@ package rotation
 
 import "github.com/gofer-mq/gofer/rotation/latency"
 
-// Times returns what is known of the times to the first byte of the responses that the pool relayed.
+// Times returns what is known about the times to the first byte of the responses that the pool relayed.
 func (p *Pool) Times() *latency.Tracker { return &p.times }
 
 // CanPick reports whether a pick would find a proxy now for a need, which it takes as Fresh. It takes no proxy and no permit, and

@@ -256,7 +256,7 @@ func (p *Pool) take(e *entry, need *Need, now time.Duration, lease *Lease) (even
 	return events, true
 }
 
-// noteChange notes that the state of a proxy's breaker changed: failures of earlier leases no longer count.
+// noteChange records that the state of a proxy's breaker changed: failures of earlier leases no longer count.
 func (p *Pool) noteChange(e *entry, change breaker.Event) {
 	if change.Changed() {
 		e.changed = p.leases

@@ -125,7 +125,7 @@ func (p *Pool) Replace(proxies []proxylist.Proxy) (c Change) {
 	defer p.mu.Unlock()
 	// Counted again from the list itself, since install only adds to it.
 	p.gateways = countGateways(list)
-	// The three change together: whoever holds the lock sees one list.
+	// The three change together under the lock, so that they always belong to one list.
 	p.list, p.byID, p.index = list, byID, w
 	p.version++
 	return c
@@ -222,7 +222,7 @@ func (p *Pool) remove(part []*entry) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, e := range part {
-		// Verdicts of leases that are still out look at this flag.
+		// Verdicts of open leases check this flag.
 		e.removed = true
 		p.leaveSets(e)
 		p.countUnhealthy(e)

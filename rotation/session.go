@@ -73,8 +73,8 @@ func (t *table) fill(members []*entry, names map[*entry]uint64) {
 	}
 }
 
-// failovers is how many slots a session tries before it takes any proxy. It bounds a pick whose session meets many
-// proxies that cannot be used.
+// failovers is how many slots a session tries before it takes any proxy. It bounds a pick while many proxies cannot be
+// used.
 const failovers = 32
 
 // pickForSession returns the session's proxy: the one that it moved to, else the first usable one on the session's path

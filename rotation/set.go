@@ -64,7 +64,7 @@ type dense struct {
 	list []*entry
 }
 
-// put stores a proxy at an index and tells the proxy its index.
+// put stores a proxy at an index, and the index in the proxy.
 func (d *dense) put(i int, e *entry) {
 	d.list[i] = e
 	e.positionIn(d.set).at = int32(i)

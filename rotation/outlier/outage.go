@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	// maxFailedProxies bounds how many proxies are told apart in a streak of the pool.
+	// maxFailedProxies bounds how many proxies are distinguished in a streak of the pool.
 	maxFailedProxies = 16
 	// outageSites is at how many sites the pool must fail where no failure names a proxy.
 	outageSites = 3
@@ -144,14 +144,14 @@ func (j *Judge) MayStart(now time.Duration) bool { return !j.pool.outage || now 
 // NextTest is when the next attempt may start in an outage.
 func (j *Judge) NextTest() time.Duration { return j.pool.nextTest }
 
-// Started notes that an attempt starts. In an outage it is the test of this second.
+// Started records that an attempt starts. In an outage it is the test of this second.
 func (j *Judge) Started(now time.Duration) {
 	if j.pool.outage {
 		j.pool.nextTest = now + testEvery
 	}
 }
 
-// succeeded notes a relayed response, and reports whether it ended an outage.
+// succeeded records a relayed response, and reports whether it ended an outage.
 func (p *pool) succeeded(now time.Duration) (ended bool) {
 	p.relayed = max(now, 1)
 	if ended = p.outage; ended {
@@ -169,7 +169,7 @@ func (p *pool) succeeded(now time.Duration) (ended bool) {
 	return ended
 }
 
-// noteNewSite notes how an attempt ended at a site that had never responded before.
+// noteNewSite records how an attempt ended at a site that had never responded before.
 //
 // Consecutive successes of one proxy that prove nothing count once: a proxy that claims to reach every site must not make
 // the others look worse. Consecutive failures of one proxy count once as well, because they are compared with how the
@@ -190,7 +190,7 @@ func (p *pool) noteNewSite(a Attempt, relayed bool) {
 	}
 }
 
-// failed notes a failure, and reports whether an outage began with it. Zero names no site: the failure names the proxy.
+// failed records a failure, and reports whether an outage began with it. Zero names no site: the failure names the proxy.
 func (p *pool) failed(a Attempt, at Site, isNew, workedBefore bool) (began bool) {
 	p.failures++
 	p.lastFailure = a.Ended

@@ -128,8 +128,8 @@ func (j *Judge) RelayedWithin(p Proxy, lately, now time.Duration) bool {
 	return j.proxies[p].relayed.within(lately, now)
 }
 
-// AnyHealthy reports whether any proxy relayed a response in the last ten minutes. If none did, whatever lies between the
-// worker and the sites may be what fails.
+// AnyHealthy reports whether any proxy relayed a response in the last ten minutes. If none did, the fault may lie
+// anywhere between the worker and the sites.
 func (j *Judge) AnyHealthy(now time.Duration) bool {
 	return j.pool.relayed != 0 && now-j.pool.relayed <= HealthyFor
 }

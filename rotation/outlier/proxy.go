@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// evidence is what is known of one proxy. The zero value knows nothing.
+// evidence is what is known about one proxy. The zero value knows nothing.
 type evidence struct {
 	generation     uint32  // of the index: Remove advances it
 	relayed        seconds // when the proxy relayed a response last

@@ -39,7 +39,7 @@ const (
 	ReasonAnswer   = "answer"      // it answered
 	ReasonSlower   = "slower"      // an attempt failed while the jobs come back: half as many may run
 	ReasonOutage   = "outage"      // the worker's own network failed: the rest was a mistake
-	ReasonReset    = "reset"       // somebody ended the rest
+	ReasonReset    = "reset"       // a user ended the rest
 	ReasonFinding  = "finding"     // another worker reported it
 )
 
@@ -48,7 +48,7 @@ func Reasons() []string {
 	return []string{ReasonFailures, ReasonShare, ReasonTest, ReasonFailed, ReasonVoid, ReasonAnswer, ReasonSlower, ReasonOutage, ReasonReset, ReasonFinding}
 }
 
-// Finding is what one worker tells the others about a site.
+// Finding is what one worker reports to the others about a site.
 type Finding struct {
 	// Site is host and port, the default port left out.
 	Site string
@@ -77,7 +77,7 @@ type Event struct {
 	Foreign bool
 }
 
-// site is what is known of one site. Times are readings of the table's clock; zero means never.
+// site is what is known about one site. Times are readings of the table's clock; zero means never.
 type site struct {
 	name  string
 	state State
@@ -130,7 +130,7 @@ func (t *Table) event(s *site, from State, reason string, now time.Duration) Eve
 	return Event{Finding: t.finding(s), From: from, At: t.at(now), Reason: reason, Failures: int(s.failures)}
 }
 
-// finding is what other workers are told of the site.
+// finding returns what this worker reports about the site.
 func (t *Table) finding(s *site) Finding {
 	f := Finding{Site: s.name, State: s.state, Rest: s.length}
 	if s.isResting() {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Status is what is known of a site.
+// Status is what is known about a site.
 type Status struct {
 	Finding
 	// Answered is when it answered this worker last; zero if it never did.
@@ -16,7 +16,7 @@ type Status struct {
 	// Running is how many attempts run, and Limit how many may; zero means no bound. A job that the fleet released passes
 	// the limit of a site that comes back.
 	Running, Limit int
-	// New tells that the site has never answered. Then Limit bounds released jobs, too.
+	// New says that the site has never answered. Then Limit bounds released jobs, too.
 	New bool
 	// Latency is the mean time of its latest answers.
 	Latency time.Duration
@@ -104,7 +104,7 @@ func (t *Table) Findings() (all []Finding) {
 	return all
 }
 
-// status is what is known of one site. The caller holds the lock.
+// status is what is known about one site. The caller holds the lock.
 func (t *Table) status(s *site, now time.Duration) Status {
 	attempts, failed := s.attempted.sums(now)
 	out := Status{

@@ -116,8 +116,8 @@ func (t *Table) mayTest(s *site, ask Ask, now time.Duration) bool {
 	return now >= s.until
 }
 
-// LeaveTests says whether somebody in the fleet releases the tests of resting sites: then only released attempts
-// are tests. A test that runs is not affected.
+// LeaveTests sets whether a worker of the fleet releases the tests of resting sites: then only released attempts are
+// tests. A test that runs is not affected.
 func (t *Table) LeaveTests(on bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
