@@ -58,8 +58,7 @@ func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool)
 		return end, false
 	}
 	began := false
-	// began tells the domain's limit whether an attempt was made: an attempt that found no proxy does not count in the
-	// rate.
+	// began says whether an attempt was made: an attempt that found no proxy does not count in the domain's rate.
 	defer func() { release(began) }()
 	lease, err := r.takeLease()
 	if err != nil {
@@ -89,7 +88,7 @@ func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool)
 	return r.settleAttempt(ctx, a)
 }
 
-// beginAttempt notes that an attempt of the job begins. The first attempt of a job earns tokens of the retry budget:
+// beginAttempt records that an attempt of the job begins. The first attempt of a job earns tokens of the retry budget:
 // the budget grows with the number of jobs, not with the number of attempts.
 func (r *run) beginAttempt() {
 	r.began = time.Now()
@@ -104,7 +103,7 @@ func (r *run) beginAttempt() {
 // settleAttempt adds the attempt to the job's history and decides what follows. An attempt that costs the job nothing
 // stays out of the history. Nothing is counted before that is decided, so nothing has to be undone.
 //
-// A request that may have been acted on is never repeated here, whoever failed: see mayHaveActed.
+// A request that the target may have acted on is never repeated here, whatever the fault: see mayHaveActed.
 func (r *run) settleAttempt(ctx context.Context, a *flight) (end jobs.RunOutcome, again bool) {
 	f, b := a.facts, a.blame
 	repeatable := !f.stopped && !r.mayHaveActed(f, b)
@@ -132,7 +131,7 @@ func (r *run) leaveOut(a *flight) {
 	}
 }
 
-// endWait notes that the job no longer waits for a proxy. The first attempt also sets the time from which retry.timeout
+// endWait records that the job no longer waits for a proxy. The first attempt also sets the time from which retry.timeout
 // runs, unless a wait has.
 func (r *run) endWait() {
 	r.progress.WaitingSince, r.progress.Why = time.Time{}, ""

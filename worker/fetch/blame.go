@@ -46,8 +46,8 @@ func (b blame) verdict(f facts) rotation.Verdict {
 	case b.kind == rotation.PairFault && (f.ban || f.fleetBan):
 		v.Ban, v.Host = f.rule, "" // the host is the one for which another proxy has to be picked
 	case b.kind == rotation.Relayed:
-		// Only a response below 400 shows that the site serves this proxy. An error page may come before the
-		// site looks at the client.
+		// Only a response below 400 shows that the site serves this proxy. An error page may come before the site
+		// examines the client.
 		v.NotBanned = f.status >= 200 && f.status < 400
 	}
 	return v
@@ -98,8 +98,8 @@ func blameTarget(reason, text string) blame {
 // target so, hence the verdict about the proxy stays unclear.
 func blameTargetByProxy(text string) blame {
 	b := blameTarget("connect", text)
-	// fault and kind differ on purpose: users are told what the proxy said, while the pool weighs it with what
-	// other proxies say.
+	// fault and kind differ on purpose: users see what the proxy said, while the pool weighs it with what other proxies
+	// say.
 	b.kind = rotation.Unclear
 	return b
 }

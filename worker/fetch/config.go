@@ -18,7 +18,7 @@ type Config struct {
 	Pool *rotation.Pool
 	// Policy is the fleet's retry policy; it is asked for at each job.
 	Policy func() jobs.Policy
-	// Observer is told what the Fetcher does.
+	// Observer receives what the Fetcher does.
 	Observer Observer
 	// Sites keeps attempts away from sites that do not answer; nil lets every attempt begin.
 	Sites *sites.Table

@@ -23,7 +23,7 @@ const (
 	maxRead = 64 << 10
 )
 
-// errCutOff ends a body whose coding has not come to its end, where nothing else would show that the connection broke.
+// errCutOff ends a body whose coding is not complete, if nothing else would show that the connection broke.
 var errCutOff = fmt.Errorf("the body ends within its content coding: %w", io.ErrUnexpectedEOF)
 
 // decoders are kept for the next body. Those of brotli and zstd may hold much memory, so only a few of them
@@ -86,7 +86,7 @@ func (d *decoded) acquire(ctx context.Context, bytes int64) error {
 }
 
 // decode undoes content codings. limit is that of the decoded body: a larger one ends with errTooLarge. Errors in the data are
-// errDecode. endAnnounced tells that nothing of the body was cut off.
+// errDecode. endAnnounced says that nothing of the body was cut off.
 func (p *decoders) decode(ctx context.Context, codings []string, body []byte, endAnnounced bool, limit int64, memory *memoryShare) *decoded {
 	d := &decoded{memory: memory}
 	acquire := func(bytes int64) error { return d.acquire(ctx, bytes) }
@@ -226,8 +226,8 @@ type boundedReader struct {
 	err  error
 }
 
-// Read reads at most maxRead bytes. After an error it returns that error for ever. The error is sticky: a
-// decoder may try again after an error, and must not be fed further bytes.
+// Read reads at most maxRead bytes. After an error it returns that error for ever. The error is sticky: a decoder may
+// read again after an error, and must not get further bytes.
 func (s *boundedReader) Read(p []byte) (int, error) {
 	if s.err == nil {
 		s.err = s.ctx.Err()

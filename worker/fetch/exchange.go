@@ -214,7 +214,7 @@ func (x *exchanges) send(ctx context.Context, req request) (connLease, error) {
 
 // sendOnce sends the request on an idle connection, and on a new one if the idle one ended before a response began. An
 // idle connection may have died unseen, so this second sending is no retry: it goes through the same proxy. A request
-// that must not be sent twice never takes an idle connection, because nobody could tell whether it arrived.
+// that must not be sent twice never takes an idle connection, because it would be unknown whether it arrived.
 func (x *exchanges) sendOnce(ctx context.Context, req request) (connLease, error) {
 	if l, found := x.idle(ctx); found {
 		err := x.roundTrip(ctx, l, req)
@@ -255,7 +255,7 @@ func (x *exchanges) roundTrip(ctx context.Context, l connLease, req request) (er
 	} else {
 		err = x.roundTrip1(l, req)
 	}
-	// The bytes that came instead of HTTP are looked at before the connection is closed.
+	// Bytes that came instead of HTTP are examined before the connection is closed.
 	if err != nil {
 		x.otherProtocol = l.meter.classify(false)
 		x.giveBack(l, false)

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// facts are what is known of an attempt that has ended. judge decides by them alone, so a test needs no network
+// facts are what is known about an attempt that has ended. judge decides by them alone, so a test needs no network
 // and no pool to judge. The zero value of a field means that nothing is known. Exactly one of err and responded
 // is set, except for errTooLarge, which has both.
 type facts struct {
@@ -50,7 +50,7 @@ type facts struct {
 	memoryTime            time.Duration // the part of latency in which it waited for memory
 }
 
-// facts gathers what is known of an attempt once its exchanges have ended. It also remembers refused certificates in the run.
+// facts gathers what is known about an attempt once its exchanges have ended. It also remembers refused certificates in the run.
 func (r *run) facts(ctx context.Context, a *flight) facts {
 	x, lease := a.x, a.lease
 	f := facts{
@@ -89,7 +89,7 @@ func (r *run) facts(ctx context.Context, a *flight) facts {
 	return f
 }
 
-// addCause notes which bound ended the attempt, by the cause of the context. A bound that the job chose is noted as such,
+// addCause records which bound ended the attempt, by the cause of the context. A bound that the job chose is recorded as such,
 // because the proxy is not to blame for too short a time.
 func (r *run) addCause(f *facts, x *exchanges) {
 	switch own := r.job.Timeout.Std(); {
@@ -106,7 +106,7 @@ func (r *run) addCause(f *facts, x *exchanges) {
 	}
 }
 
-// addResponse notes what the status of a response means by the job's rules and by the fleet's. A body that was too large has a
+// addResponse records what the status of a response means by the job's rules and by the fleet's. A body that was too large has a
 // status, too.
 func (r *run) addResponse(f *facts, x *exchanges) {
 	f.ban, f.rule = x.matched || r.job.Ban.MatchStatus(f.status), r.banKey()
@@ -127,8 +127,8 @@ func (r *run) noteRefusedCert(x *exchanges, key string) {
 	r.refusedCerts[key] = &cert
 }
 
-// targetStatus returns the status of the target's response, zero without one. A 407 is that of a proxy: ours, or one in
-// front of the target.
+// targetStatus returns the status of the target's response, zero without one. A 407 is that of a proxy: the one picked,
+// or one in front of the target.
 func (f facts) targetStatus() int {
 	if f.status == http.StatusProxyAuthRequired && !f.direct {
 		return 0

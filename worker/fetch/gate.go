@@ -157,7 +157,7 @@ func (r *run) reportToSite(visit *sites.Visit, x *exchanges, f facts, b blame) {
 		o.Kind = sites.Answered // the other attempt of the pair got a response
 	}
 	if o.Kind == sites.Failed || o.Kind == sites.Gateway {
-		// In an outage every site seems to fail, so the table is told.
+		// In an outage every site seems to fail, so the table has to know about it.
 		_, o.Outage = r.f.cfg.Pool.Outage()
 	}
 	r.siteChanged(visit.Report(o))

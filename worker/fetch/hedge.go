@@ -245,7 +245,7 @@ func (p *pair) end(ctx context.Context, a, winner *flight) {
 	r.recordAttempt(a, true)
 }
 
-// learnDelay notes that the first attempt took longer than the delay after which the hedge began. A learnt delay is
+// learnDelay records that the first attempt took longer than the delay after which the hedge began. A learnt delay is
 // recorded as the attempt's time. If the whole time until the hedge won counted, the delay would grow from hedge to
 // hedge at sites where more attempts are slow than the quantile expects.
 func (p *pair) learnDelay() {

@@ -32,7 +32,7 @@ func (p phase) String() string {
 // phaseName is the present phase, as results and events name it.
 func (x *exchanges) phaseName() string { return phase(x.phase.Load()).String() }
 
-// reachPhase notes progress. A late call of the trace, such as one of a dial that lost its race, never moves the phase
+// reachPhase records progress. A late call of the trace, such as one of a dial that lost its race, never moves the phase
 // back.
 func (x *exchanges) reachPhase(p phase) {
 	for {
@@ -77,7 +77,7 @@ func (x *exchanges) phaseDurations() map[string]jobs.Duration {
 // lookups is the time that the resolver took, in nanoseconds since the exchange started; began is zero between lookups.
 type lookups struct{ began, took atomic.Int64 }
 
-// lookupBegan notes a look-up. A time of zero would mean that none is under way, so it is at least one nanosecond.
+// lookupBegan records a look-up. A time of zero would mean that none is under way, so it is at least one nanosecond.
 func (x *exchanges) lookupBegan() { x.lookups.began.Store(max(1, int64(time.Since(x.started)))) }
 
 // lookupEnded adds the time of the look-up under way, if there is one. The resolver may report an end twice.
@@ -113,7 +113,7 @@ func (x *exchanges) watchPhases(m *meter) http1.Watch {
 	return http1.Watch{Sent: func() { x.reachPhase(waiting) }, FirstByte: func() { x.responseBegan(m) }, Informational: x.stall.stop}
 }
 
-// responseBegan notes that a response begins to arrive on the connection of m, and starts the stall watch. It may be
+// responseBegan records that a response begins to arrive on the connection of m, and starts the stall watch. It may be
 // called twice for a response.
 func (x *exchanges) responseBegan(m *meter) {
 	x.reachPhase(reading)

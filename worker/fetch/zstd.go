@@ -55,7 +55,7 @@ type zstdFrames struct {
 	left     int64 // bytes of the part under way
 	checksum bool  // the frame has one
 	begun    bool  // a first frame was there
-	ended    bool  // the data of a frame has come to its end, and no other one has begun
+	ended    bool  // the data of a frame is complete, and no other frame has begun
 	next     func(*zstdFrames) error
 }
 
