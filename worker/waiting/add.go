@@ -9,8 +9,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// OtherQueues stands for the jobs of queues that are not counted by themselves: they found no room in the table, or nobody serves
-// them and they are too many. The name is not valid for a queue.
+// OtherQueues stands for the jobs of queues that are not counted singly: the table is full, or there are too many
+// queues without workers. The name is not valid for a queue.
 const OtherQueues = "(other)"
 
 // group is the key by which entries are added up. It is small and comparable, because it is a map key for up to a

@@ -2,7 +2,7 @@
 //
 // One worker of the fleet counts and shares a Snapshot in a bucket, so that a question costs one read, however many jobs wait and
 // however many ask. The counter reads the headers of each waiting job once and remembers 24 bytes of it. It learns that jobs are
-// gone from numbers that the server keeps, and looks at single jobs only where those numbers differ from its own.
+// gone from numbers that the server keeps, and reads single jobs only where those numbers differ from its own.
 package waiting
 
 import (
@@ -85,7 +85,7 @@ type Reason struct {
 	// the jobs.
 	Since time.Time `json:"since,omitzero"`
 	Until time.Time `json:"until,omitzero"`
-	// Detail is why no proxy could be used, as one of the jobs tells; it may be empty.
+	// Detail is why no proxy could be used, according to one of the jobs; it may be empty.
 	Detail string `json:"detail,omitempty"`
 }
 
