@@ -112,7 +112,7 @@ func (a *admin) askFleet(ctx context.Context, before workersKnown) (workersKnown
 	return after, nil
 }
 
-// hear returns what is known of a worker after an answer. k is the zero value at the first answer.
+// hear returns the known state of a worker after an answer. k is the zero value at the first answer.
 func (k known) hear(w Worker, now time.Time) known {
 	next := known{Worker: w, heard: now}
 	next.recent = joinSteps(k.recent, w.Recent, now, rollup.ShortStep*rollup.ShortSteps)

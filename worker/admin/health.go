@@ -92,7 +92,7 @@ func (a *admin) metricsPage(w http.ResponseWriter, r *http.Request) error {
 	}
 	// The version of the text format that Prometheus has read since 2014; newer scrapers accept it, too.
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-	_, _ = w.Write(a.Metrics.Write(named)) // nobody to tell when the client went away
+	_, _ = w.Write(a.Metrics.Write(named)) // an error means that the client went away
 	return nil
 }
 
@@ -117,6 +117,6 @@ func (a *admin) enterNamed(ctx context.Context) bool {
 func writeText(w http.ResponseWriter, status int, body string) error {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = w.Write([]byte(body)) // nobody to tell when the client went away
+	_, _ = w.Write([]byte(body)) // an error means that the client went away
 	return nil
 }

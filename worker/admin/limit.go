@@ -87,7 +87,7 @@ type limitedConn struct {
 	dropped bool          // it is no longer counted
 }
 
-// setBusy notes that a request begins on the connection, or that it has ended. A connection that was dropped is ignored.
+// setBusy records that a request begins on the connection, or that it has ended. A connection that was dropped is ignored.
 func (c *limitedConn) setBusy(busy bool) {
 	c.limit.mu.Lock()
 	defer c.limit.mu.Unlock()

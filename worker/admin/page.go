@@ -53,7 +53,7 @@ func (a *admin) schema(w http.ResponseWriter, r *http.Request) error {
 		return failure{status: http.StatusNotFound, code: "not_found", message: "there is no such schema; put .json after one of " + known}
 	}
 	w.Header().Set("Content-Type", "application/schema+json")
-	_, _ = w.Write(data) // nobody to tell when the client went away
+	_, _ = w.Write(data) // an error means that the client went away
 	return nil
 }
 
@@ -66,7 +66,7 @@ func sendFile(w http.ResponseWriter, name string) error {
 	}
 	w.Header().Set("Content-Type", contentTypeOf(name))
 	w.Header().Set("Content-Security-Policy", pagePolicy)
-	_, _ = w.Write(data) // nobody to tell when the client went away
+	_, _ = w.Write(data) // an error means that the client went away
 	return nil
 }
 
