@@ -60,7 +60,7 @@ func (c *Client) cancelBegun(ctx context.Context, key Key, seq uint64) (bool, er
 	if errors.Is(err, ErrNotFound) {
 		return false, nil
 	}
-	// The sequence tells this job from an earlier one of the same id.
+	// The sequence distinguishes this job from an earlier one of the same id.
 	return kept.Outcome == jobs.Cancelled && kept.JobSeq == seq, err
 }
 

@@ -48,8 +48,8 @@ type Client struct {
 	own *nats.Conn // closed by Close; nil if the connection belongs to the caller of New
 }
 
-// Open connects. It tries each server once, for at most 5 s, and ends with ctx; a connection that breaks later is
-// restored, however long that takes. It creates no streams: a worker does. The caller closes the client.
+// Open connects. It makes one attempt for each server, of at most 5 s, and ends with ctx; a connection that breaks
+// later is restored, however long that takes. It creates no streams: a worker does. The caller closes the client.
 //
 // Errors: ErrUnreachable, ErrCredentials, ErrPermission if the user may not subscribe to its inbox, or a *FieldError
 // that names the wrong field of Config. None holds a secret.
@@ -84,7 +84,7 @@ func New(b *bus.Client) *Client { return &Client{bus: b} }
 
 // Close closes the connection of Open. Waiting calls return an error. Close of a closed or zero Client does nothing.
 func (c *Client) Close() {
-	// A nil client is allowed, so that Close can be deferred before the error of Open is looked at.
+	// A nil client is allowed, so that Close can be deferred before the error of Open is checked.
 	if c != nil && c.own != nil {
 		c.own.Close()
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// Fetch submits a job and waits for its result. A job that failed is no error: ask Result.OK, or look at its Outcome.
+// Fetch submits a job and waits for its result. A job that failed is no error: check Result.OK or Outcome.
 //
 // Errors: those of Submit, and ctx's cause if ctx ends before the result is stored. In that case the job goes on; the Result
 // names it by queue and id, so that the caller may Wait for it again or Cancel it. Give ctx an end: a job in a queue that no
@@ -79,7 +79,7 @@ type fetchAll struct {
 	stop   context.CancelCauseFunc
 	keys   chan Key      // of accepted jobs, on their way to the waiter
 	ends   chan end      // of jobs, on their way to the loop
-	left   chan struct{} // closed when the loop was broken off: nobody receives ends any more
+	left   chan struct{} // closed when the loop was broken off: ends are not received any more
 	slots  chan struct{} // holds one element for each job that was taken and not yielded
 
 	mu   sync.Mutex
@@ -102,7 +102,7 @@ func (f *fetchAll) run(ctx context.Context, source iter.Seq[jobs.Job], yield fun
 			f.stop(err)
 		}
 	})
-	// It closes ends only when nobody can send any more.
+	// It closes ends only after both senders have ended.
 	go func() {
 		beside.Wait()
 		close(f.ends)
@@ -124,7 +124,7 @@ func (f *fetchAll) run(ctx context.Context, source iter.Seq[jobs.Job], yield fun
 		}
 	}
 	// What ctx has left open: the jobs were accepted and go on.
-	for _, job := range f.open { // nobody else uses it any more
+	for _, job := range f.open { // both goroutines have ended
 		if !yield(job, context.Cause(ctx)) {
 			return
 		}

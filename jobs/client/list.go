@@ -181,8 +181,8 @@ func (l *lister) state(ctx context.Context, msg *nats.Msg, key Key, subject stri
 	return state, nil
 }
 
-// taken tells a running job from a queued one: a consumer delivers in order, so it has delivered all messages up to a
-// sequence. A job that was handed back and waits for its next delivery counts as running.
+// taken distinguishes running jobs from queued ones: a consumer delivers in order, so it has delivered all messages up
+// to a sequence. A job that was handed back and waits for its next delivery counts as running.
 func (l *lister) taken(ctx context.Context, msg *nats.Msg, stream, consumer string) (string, error) {
 	upTo, asked := l.delivered[consumer]
 	if !asked {
@@ -228,7 +228,7 @@ func (c *Client) ListFirst(ctx context.Context, f ListFilter, limit int) (list [
 	return list, more, err
 }
 
-// StateOf returns a job that has not ended as List does. Errors: ErrNotFound for a job that has ended, or that nobody knows.
+// StateOf returns a job that has not ended as List does. Errors: ErrNotFound for a job that has ended or is unknown.
 func (c *Client) StateOf(ctx context.Context, key Key) (Listed, error) {
 	if err := c.ready(); err != nil {
 		return Listed{}, err

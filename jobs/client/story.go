@@ -76,7 +76,7 @@ type Story struct {
 	retries  []jobs.RetryEvent
 }
 
-// Story gathers what is known of a job. What cannot be read is left out and named in Unread. Errors: ErrNotFound if nothing is
+// Story gathers what is known about a job. What cannot be read is left out and named in Unread. Errors: ErrNotFound if nothing is
 // known; those of Find.
 func (c *Client) Story(ctx context.Context, key Key) (*Story, error) {
 	if err := c.ready(); err != nil {
@@ -184,7 +184,7 @@ func (t *Story) readSiteWait(ctx context.Context, c *Client) error {
 	return nil
 }
 
-// addStored adds what the message of an unfinished job tells. The progress of a fresh job is ignored, because its
+// addStored adds what the message of an unfinished job says. The progress of a fresh job is ignored, because its
 // publisher may write anything there; only workers write the other streams.
 func (t *Story) addStored(what string, msg *nats.Msg) {
 	at, _ := time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer)) // the server always sets it
@@ -241,7 +241,7 @@ func (t *Story) readLetter(ctx context.Context, c *Client) error {
 	return err
 }
 
-// addAttempts merges what is known of each attempt. A failed result and a waiting job list their attempts in full. An
+// addAttempts merges what is known about each attempt. A failed result and a waiting job list their attempts in full. An
 // announced retry says how its attempt ended. A success names only the last attempt, without its start.
 func (t *Story) addAttempts() {
 	full := map[int]bool{}

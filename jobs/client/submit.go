@@ -73,7 +73,7 @@ func (c *Client) Submit(ctx context.Context, job jobs.Job) (Ack, error) {
 // codeHeaderTooLarge is the server's code for a message whose headers are too large.
 const codeHeaderTooLarge jetstream.ErrorCode = 10097
 
-// newID makes a ULID: ids of one program sort by time, and nobody can guess them.
+// newID makes a ULID: ids of one program sort by time, and cannot be guessed.
 func newID() string {
 	return ulid.MustNew(ulid.Now(), rand.Reader).String() // fails only if rand.Reader does, which never does
 }
@@ -209,8 +209,8 @@ func (c *Client) explainSilence(ctx context.Context, s *silence, err error) erro
 	return cmp.Or(s.why, err)
 }
 
-// lastAnswers is how long the jobs in flight may still be answered when SubmitMany is told to end: most answers are on
-// their way.
+// lastAnswers is how long SubmitMany waits for answers about the jobs in flight after ctx has ended: most answers are
+// on their way.
 const lastAnswers = 250 * time.Millisecond
 
 var (
