@@ -22,7 +22,7 @@ const (
 	Missing
 	// Refused: the request itself is wrong, such as too large. It is never accepted.
 	Refused
-	// Misconfigured: the request is refused until somebody changes the server, the account or the stream.
+	// Misconfigured: the request is refused until the server, the account or the stream is changed.
 	Misconfigured
 )
 
@@ -82,8 +82,8 @@ func isRefusal(code jetstream.ErrorCode) bool {
 }
 
 // classOf returns the class of an error from the server; zero for any other error. The code for a failed store covers
-// several causes, which the text tells apart. A server newer than the table has codes of its own: those are judged by the
-// HTTP status that comes with each code.
+// several causes, which the text distinguishes. A server newer than the table has codes of its own: those are judged by
+// the HTTP status that comes with each code.
 func classOf(err error) Class {
 	api, ok := errors.AsType[*jetstream.APIError](err)
 	if !ok {

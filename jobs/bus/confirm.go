@@ -55,7 +55,7 @@ const (
 func (c *confirmations) publish(ctx context.Context, msg *nats.Msg, limit time.Duration) error {
 	began := time.Now()
 	for tries := 1; ; tries++ {
-		// The limit is for all tries together.
+		// The limit is for all attempts together.
 		got, err := c.ask(ctx, msg, limit-time.Since(began))
 		if err != nil {
 			return err

@@ -168,7 +168,7 @@ func onWire(config any) (out map[string]any) {
 	return out
 }
 
-// words writes a setting for people: durations as such, what is absent as "not set".
+// words writes a setting for people: durations in words, and a missing value as "not set".
 func words(field string, value any) string {
 	number, isNumber := value.(float64)
 	switch {

@@ -8,5 +8,5 @@
 // scheduled job is stored under the same guard.
 //
 // Nothing that a client does here needs the right to create a consumer, except to follow a stream without a durable: a
-// consumer can be told to deliver to any subject of the account, so who may create one may write anywhere.
+// consumer can deliver to any subject of the account, so a user who may create one may write anywhere.
 package bus

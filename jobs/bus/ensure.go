@@ -115,10 +115,10 @@ func (c *Client) ensureStream(ctx context.Context, want jetstream.StreamConfig) 
 	})
 }
 
-// withFirstSequence makes the sequences of a work queue begin at the time of its creation, in microseconds. The server tells acks
-// by the names of stream and consumer and by the sequence. So if a stream is deleted and created again while a worker
-// runs one of its jobs, that worker's ack must not ack a job of the new stream. The ranges of two streams could overlap
-// only if the older one took more than a message a microsecond.
+// withFirstSequence makes the sequences of a work queue begin at the time of its creation, in microseconds. The server
+// assigns acks by the names of stream and consumer and by the sequence. So if a stream is deleted and created again
+// while a worker runs one of its jobs, that worker's ack must not ack a job of the new stream. The ranges of two
+// streams could overlap only if the older one took more than a message a microsecond.
 func withFirstSequence(c jetstream.StreamConfig) jetstream.StreamConfig {
 	if c.Retention == jetstream.WorkQueuePolicy {
 		c.FirstSeq = uint64(time.Now().UnixMicro())

@@ -118,7 +118,7 @@ func Plain(err error) error {
 
 // Error codes of the server for which nats.go has no name.
 const (
-	codeStoreFailed         jetstream.ErrorCode = 10077 // a limit of the stream; the text tells which
+	codeStoreFailed         jetstream.ErrorCode = 10077 // a limit of the stream; the text says which
 	codeNotAvailable        jetstream.ErrorCode = 10008 // JetStream as a whole, or the stream, has no leader
 	codeNotLeader           jetstream.ErrorCode = 10009
 	codeStreamOffline       jetstream.ErrorCode = 10118
@@ -160,8 +160,7 @@ func IsFull(err error) bool {
 	code, text := apiError(err)
 	switch code {
 	case codeStoreFailed:
-		// The same code stands for a full stream and for a subject that has its message. The text tells them
-		// apart.
+		// The same code stands for a full stream and for a subject that has its message. The text distinguishes them.
 		return !strings.Contains(text, textPerSubject) && strings.Contains(text, textNoMoreRoom)
 	case codeStorage, codeAccountResources:
 		return true

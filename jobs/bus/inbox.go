@@ -24,7 +24,8 @@ func (c *Client) openInbox(subject string, limit int) (inbox, error) {
 
 func (b inbox) close() { _ = b.sub.Unsubscribe() }
 
-// closedCheck is how often a wait for an answer looks whether the connection was closed, which nats.go does not tell a channel.
+// closedCheck is how often a wait for an answer checks whether the connection was closed, which nats.go does not report
+// to a channel.
 const closedCheck = 100 * time.Millisecond
 
 // next returns the next answer. It waits for at most requestTimeout: if the server dies, no answer comes.

@@ -78,7 +78,7 @@ func (c *Client) DeliveredUpTo(ctx context.Context, stream, consumer string) (ui
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	found, err := c.js.Consumer(ctx, stream, consumer)
-	// A consumer that nobody created has delivered nothing.
+	// A consumer that does not exist has delivered nothing.
 	if code := ErrorCode(err); code == jetstream.JSErrCodeConsumerNotFound {
 		return 0, nil
 	}

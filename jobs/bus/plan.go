@@ -89,7 +89,7 @@ type Streams struct {
 	Waiting Fill
 }
 
-// InspectStreams looks at all streams and buckets, and at the consumers for readers. It asks the server once for each.
+// InspectStreams checks all streams, buckets and consumers for readers, with one request for each.
 func (c *Client) InspectStreams(ctx context.Context, s Settings) (Streams, error) {
 	out := Streams{CreatedAt: map[string]time.Time{}}
 	s = s.withDefaults()

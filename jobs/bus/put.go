@@ -58,7 +58,7 @@ func (c *Client) putBody(ctx context.Context, r *jobs.Result) error {
 	}
 	bucket, name := c.names.Bucket("bodies"), r.ID+"/"+nuid.Next()
 	meta := jetstream.ObjectMeta{Name: name, Opts: &jetstream.ObjectMetaOptions{ChunkSize: c.chunkSize()}}
-	// The reader is new for each try, so a repeated put sends the whole body.
+	// Each attempt has a new reader, so a repeated put sends the whole body.
 	err = c.whileMoving(ctx, bytes.NewReader(r.Body), func(ctx context.Context, body io.Reader) error {
 		return c.refusals.watch(ctx, func(ctx context.Context) error {
 			_, err := store.Put(ctx, meta, body)
@@ -152,7 +152,7 @@ func (c *Client) objects(ctx context.Context) (jetstream.ObjectStore, error) {
 	return store, nil
 }
 
-// forgetObjects makes the next use bind the object store again, because somebody may have created it again.
+// forgetObjects makes the next use bind the object store again, because it may have been recreated.
 func (c *Client) forgetObjects() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -185,7 +185,7 @@ func (u *untilNow) pending(ctx context.Context) (n uint64, err error) {
 		info *jetstream.ConsumerInfo
 		err  error
 	}
-	// Room for one, so the goroutine ends although nobody waits any more.
+	// Room for one, so the goroutine ends although its result is not received.
 	answered := make(chan answer, 1)
 	go func() {
 		info, err := u.consumer.Info(ctx)

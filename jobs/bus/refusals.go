@@ -83,7 +83,7 @@ func (r *refusals) refuse(subject string, err error) {
 	}
 }
 
-// listener is told when the server refuses a subscription whose subject begins with prefix.
+// listener is called when the server refuses a subscription whose subject begins with prefix.
 type listener struct {
 	prefix  string
 	refused func()
@@ -175,7 +175,7 @@ func (c *Client) Ask(ctx context.Context, subject string, do func(context.Contex
 	return err
 }
 
-// refused is an ErrPermission that says what this user may not do, in the server's words.
+// refused returns an ErrPermission with the server's text, which says what this user may not do.
 func refused(action string, err error) error {
 	text := err.Error()
 	if _, rest, ok := strings.Cut(text, "Permissions Violation for "); ok {

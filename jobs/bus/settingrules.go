@@ -25,7 +25,7 @@ const (
 	Unusable
 )
 
-// String names the use, as it stands in JSON. min guards against a value that a newer version may have added.
+// String is the name of the use in JSON. min guards against a value that a newer version may have added.
 func (u Use) String() string {
 	return [...]string{"", "harmless", "obeyed", "lossy", "unusable"}[min(int(u), int(Unusable))]
 }

@@ -23,7 +23,7 @@ type SetupError struct {
 	cause    error
 }
 
-// Error is in the server's words.
+// Error has the server's text.
 func (e *SetupError) Error() string {
 	text := fmt.Sprintf("%s: %s (error %d)", e.Action, e.Text, e.Code)
 	if e.InTheWay != "" {
