@@ -28,7 +28,7 @@ func ParseLine(line string) (Proxy, error) {
 		return Proxy{}, errors.New("no proxy URL")
 	// A list that was copied from a page may hold invisible characters, which no proxy would accept in a password.
 	case text.Printable(strings.Join(fields, " ")) != strings.Join(fields, " "):
-		return Proxy{}, errors.New("it has characters that cannot be seen, or is not UTF-8: type it anew")
+		return Proxy{}, errors.New("it has invisible characters, or is not UTF-8: type it again")
 	}
 	u, err := parseURL(fields[0])
 	if err != nil {
