@@ -134,8 +134,8 @@ func retryVariable(field string) string {
 	return "GOFER_RETRY_" + name
 }
 
-// loopback reports whether addr is a host and a port that only this machine reaches. The embedded server has no users, so
-// whoever reaches it may do everything.
+// loopback reports whether addr is a host and a port that only this machine reaches. The embedded server has no users,
+// so every client that reaches it may do everything.
 func loopback(addr string) bool {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 // is refused by check.
 type optionalDuration jobs.Duration
 
-// off is no bound. Packages to which zero is the default take it so. No duration that somebody writes has this
-// value.
+// off is no bound. Packages for which zero means the default use a negative duration for it. No written duration has
+// this value.
 const off optionalDuration = math.MinInt64
 
 // UnmarshalText reads off or a duration.

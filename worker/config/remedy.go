@@ -13,7 +13,7 @@ import (
 	"github.com/gofer-mq/gofer/worker/daemon"
 )
 
-// Explain is an error on one line and, where a setting of gofer or of the server cures it, what to do.
+// Explain returns an error on one line and, if a setting of gofer or of the server repairs it, what to do.
 func Explain(err error) string {
 	var lines []string
 	// The consumers of a queue mostly fail for one reason.
@@ -26,8 +26,8 @@ func Explain(err error) string {
 }
 
 // Lines are the lines of an error: those of each error that was joined, and each reason of a configuration. A line end
-// within an error's text comes from a stranger, and is no end of a line. Where a setting of gofer or of the server cures the
-// error, its line says what to do, and it names the variable where a package names the field of its Config.
+// within an error's text comes from untrusted input, and ends no line. If a setting of gofer or of the server repairs
+// the error, its line says what to do. It names the variable where a package names the field of its Config.
 func Lines(err error) (lines []string) {
 	if err == nil {
 		return nil
@@ -88,8 +88,8 @@ func remedyOf(err error) string {
 	return ""
 }
 
-// remedies are what to do about the errors that a variable cures, whatever their text. Errors whose remedy depends
-// on what the server said have a type, which remedyOf asks first.
+// remedies are the remedies of the errors that a variable repairs, whatever their text. Errors whose remedy depends on
+// what the server said have a type, which remedyOf asks first.
 func remedies() []struct {
 	cause  error
 	remedy string
@@ -125,8 +125,8 @@ func withVariable(err error) string {
 }
 
 // setupRemedy is what to do when the server refuses a stream or a consumer, by the error code of JetStream
-// (nats-server/server/errors.json). The text of the error says what is the matter; this says which setting cures
-// it. An unknown code has no remedy, rather than a guess.
+// (nats-server/server/errors.json). The text of the error names the problem; this names the setting that repairs it. An
+// unknown code has no remedy, rather than a guess.
 func setupRemedy(e *bus.SetupError) string {
 	switch e.Code {
 	case 10113:

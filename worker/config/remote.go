@@ -86,13 +86,13 @@ type remoteList struct {
 }
 
 // newRemoteList makes a list that was not read yet. It is fetched directly: the variables HTTPS_PROXY and the like have no
-// influence, and a redirect is not followed, for its target would be somebody else's choice.
+// influence, and a redirect is not followed, for another server would choose its target.
 func newRemoteList(u *url.URL, userAgent string) *remoteList {
 	dialer := &net.Dialer{}
 	if u.Scheme == "http" {
 		dialer.Control = onlyLoopback // whatever the name stands for
 	}
-	// The bounds on header and body hold for a server that is hostile: the list belongs to somebody else.
+	// The bounds on header and body are for a hostile server.
 	return &remoteList{url: u, userAgent: userAgent, client: &http.Client{
 		// Each fetch has its own connection: minutes lie between two of them.
 		Transport:     &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true, ForceAttemptHTTP2: true, MaxResponseHeaderBytes: 64 << 10},

@@ -39,7 +39,7 @@ type proxyWatch struct {
 	mu           sync.Mutex
 	own, fetched part // what environment and file name, and what the URL names
 	waits        bool // the URL was not asked yet: use is not called
-	news         bool // a part was taken over that use was not told
+	news         bool // a part was taken over and use was not called yet
 }
 
 // part is the last good state of a part of the list, and why the present one cannot be read. A part that was never
@@ -71,8 +71,8 @@ func (w *proxyWatch) take(p *part, proxies []proxylist.Proxy, err error) {
 	w.use(all, errors.Join(w.own.err, w.fetched.err))
 }
 
-// followFile reads the file after a second and then, once a second, when it has changed: that may have been between the start,
-// when somebody read it, and now. One goroutine calls it, so last needs no lock.
+// followFile reads the file after a second and then, once a second, when it has changed: it may have changed since the
+// start, when it was read first. One goroutine calls it, so last needs no lock.
 func (w *proxyWatch) followFile(ctx context.Context, c *Config) {
 	last := fileStamp{size: -1} // no file's
 	tick := time.NewTicker(time.Second)
@@ -129,9 +129,9 @@ func (w *proxyWatch) followURL(ctx context.Context, list *remoteList, every time
 	}
 }
 
-// fileStamp changes when a file does, or when somebody else may read it, such as a worker that could not. Kubernetes replaces a
-// mounted secret by turning a link to another file, so the stamp is that of the file behind the link. Polling is enough: a
-// notification would need a watch of every folder on the way to that file.
+// fileStamp changes when a file does, or when its permissions do, so that a worker that could not read it tries again.
+// Kubernetes replaces a mounted secret by turning a link to another file, so the stamp is that of the file behind the
+// link. Polling is enough: a notification would need a watch of every folder on the way to that file.
 type fileStamp struct {
 	size int64
 	time time.Time
