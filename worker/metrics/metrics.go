@@ -215,8 +215,8 @@ func (m *Registry) makeNATS() {
 	m.flushes = m.byOutcome("gofer_rollup_flushes_total")
 }
 
-// CountTaken counts a job that was taken after a wait. That of one that somebody had taken before is not measured.
-// The time of a second delivery would include the run of the first.
+// CountTaken counts a job that was taken after a wait. The wait of a job that was taken before is not measured. The
+// time of a second delivery would include the run of the first.
 func (m *Registry) CountTaken(queue string, waited time.Duration, again bool) {
 	queue = m.queue(queue)
 	m.taken[queue].Inc()
