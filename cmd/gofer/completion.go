@@ -123,8 +123,8 @@ func queueNames(ctx context.Context, s *session) (names []string, err error) {
 	return names, err
 }
 
-// errEnoughNames ends a list of which a shell needs no more. It is a value of its own, so that List can be told
-// from one that failed; both give the same names.
+// errEnoughNames ends a list of which a shell needs no more. It is a value of its own, so that this end differs from a
+// failure of List; both give the same names.
 var errEnoughNames = errors.New("enough")
 
 // openJobNames are QUEUE/ID of the oldest jobs that have not ended: an id alone could belong to several queues.

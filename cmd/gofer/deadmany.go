@@ -208,8 +208,8 @@ func (a *app) replay(ctx context.Context, s *session, list []client.DeadLetter) 
 	return err
 }
 
-// purge removes the letters and says how many are gone. One that somebody else removes meanwhile counts as removed.
-// Errors of single letters are joined and the others are removed.
+// purge removes the letters and says how many are gone. A letter that is gone by then counts as removed. Errors of
+// single letters are joined and the others are removed.
 func (a *app) purge(ctx context.Context, s *session, list []client.DeadLetter) error {
 	// Removing needs the sequence only.
 	done, err := forEach(ctx, list, s.client.RemoveDeadLetter)

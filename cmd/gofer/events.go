@@ -46,7 +46,7 @@ func (a *app) eventsCommand() *cobra.Command {
 func (a *app) printEvent(e client.Event) error {
 	if a.json {
 		// Embedding the bytes would make the whole line invalid.
-		if !json.Valid(e.Payload) { // it was written by somebody else
+		if !json.Valid(e.Payload) { // it was not written by a worker
 			e.Payload, _ = json.Marshal(string(e.Payload))
 		}
 		return a.printJSON(e)

@@ -124,7 +124,7 @@ func (a *app) report(verb string, err error) int {
 		return exitOK
 	}
 	if errors.Is(err, syscall.EPIPE) {
-		return exitFailed // whoever read has seen enough
+		return exitFailed // the reader has ended
 	}
 	code := exitCode(err)
 	// Lines takes joined errors apart and puts the remedy behind each.

@@ -233,7 +233,7 @@ func (a *app) printResult(r jobs.Result) error {
 // hint for people; the words of the line say the same.
 func resultColour(r jobs.Result) string {
 	switch {
-	// Cancelled jobs are yellow: somebody wanted it.
+	// Cancelled jobs are yellow, because that was intended.
 	case r.Outcome == jobs.Failed:
 		return red
 	case r.Outcome == jobs.Succeeded && r.Status < 400:

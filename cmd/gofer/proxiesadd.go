@@ -22,7 +22,7 @@ func (a *app) proxiesAdd(ctx context.Context, s *session, lines []string) error 
 		return err
 	}
 	for _, p := range list {
-		// Put replaces an entry, whoever wrote it: the last writer wins.
+		// Put replaces any entry: the last writer wins.
 		if _, err := kv.PutString(ctx, p.ID, p.Line()); err != nil {
 			return fmt.Errorf("add proxy %s: %w", p.ID, err)
 		}

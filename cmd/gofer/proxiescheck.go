@@ -251,7 +251,7 @@ func (k *check) run(ctx context.Context, parallel int) error {
 			for p := range todo {
 				if r, known := k.through(ctx, p); known {
 					// The first error is the cause of ctx, and ends the loop below.
-					if err := k.tell(r); err != nil {
+					if err := k.report(r); err != nil {
 						stop(err)
 					}
 				}
@@ -303,8 +303,8 @@ func (k *check) through(ctx context.Context, p proxylist.Proxy) (r checked, know
 	return r, true
 }
 
-// tell prints what became of a proxy and counts it. Calls are serialised, so lines do not mix.
-func (k *check) tell(r checked) error {
+// report prints what became of a proxy and counts it. Calls are serialised, so lines do not mix.
+func (k *check) report(r checked) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.ended != nil {

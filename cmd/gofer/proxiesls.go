@@ -116,7 +116,7 @@ func (a *app) askPool(ctx context.Context, s *session, limit int) (*fleetPool, [
 			if err != nil {
 				return nil, silent, err
 			}
-			// A worker that has ended since may have told more in its first answer.
+			// A worker that has ended since may have sent more in its first answer.
 			if len(rest) > len(first.Proxies) {
 				first.Proxies = rest
 			}
@@ -158,7 +158,7 @@ func (a *app) pagesOf(ctx context.Context, s *session, worker string) (all []con
 func (p *fleetPool) add(group []control.ProxiesResponse) {
 	// A worker names the proxies with trouble first. It has named all of them if its page holds as many as it says
 	// it has.
-	told, complete := map[string]int{}, 0 // by id, how many of the workers that are complete named it
+	naming, complete := map[string]int{}, 0 // by id, how many of the workers that are complete named it
 	for _, w := range group {
 		noted := 0
 		for i := range w.Proxies {
@@ -173,14 +173,14 @@ func (p *fleetPool) add(group []control.ProxiesResponse) {
 		for i := range w.Proxies {
 			row := &w.Proxies[i]
 			if p.take(row); isComplete {
-				told[row.ID]++
+				naming[row.ID]++
 			} else {
 				// The id is entered with zero, so that the loop below adds the workers that are complete.
-				told[row.ID] += 0
+				naming[row.ID] += 0
 			}
 		}
 	}
-	for id, n := range told {
+	for id, n := range naming {
 		if silent := complete - n; silent > 0 {
 			p.proxies[id].Workers["closed"] += silent
 		}

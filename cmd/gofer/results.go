@@ -11,8 +11,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/client"
 )
 
-// resultsCommand has three uses, told apart by its arguments: one result by id, a list of kept results, or results as
-// they come. Flags that belong to another use are refused.
+// resultsCommand has three uses, which its arguments distinguish: one result by id, a list of kept results, or results
+// as they come. Flags that belong to another use are refused.
 func (a *app) resultsCommand() *cobra.Command {
 	var queue, durable string
 	var all, wait bool

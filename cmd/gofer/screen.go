@@ -22,7 +22,7 @@ const (
 // closes quit.
 type screen struct {
 	app           *app
-	quit          chan struct{} // closed when somebody presses q
+	quit          chan struct{} // closed when q is pressed
 	width, height int           // zero until the first call of resized
 	close         func()        // leaves the terminal as it was; further calls do nothing
 }

@@ -167,7 +167,7 @@ func (s *submission) submit(ctx context.Context, source io.Reader, use func(ackF
 	var readErr error
 	err := s.session.client.SubmitMany(ctx, s.jobs(source, &readErr), 0, func(_ jobs.Job, ack client.Ack, err error) {
 		// The ack names the index even if the job was refused.
-		facts := s.landed(ack)
+		facts := s.untrack(ack)
 		switch {
 		case err == nil:
 			s.accept(facts)
@@ -211,16 +211,16 @@ func (s *submission) refuse(ack ackFacts, err error) {
 	s.app.note("%s %d: %s", s.unit, ack.Line, config.Explain(err))
 }
 
-// took notes where the job of an index was read, until landed takes it: acks come in another order than lines. The
-// entry is removed by landed, so the map holds only jobs on their way.
-func (s *submission) took(index int, from origin) {
+// track records where the job of an index was read, until untrack takes it: acks come in another order than lines. The
+// entry is removed by untrack, so the map holds only jobs on their way.
+func (s *submission) track(index int, from origin) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.taken[index] = from
 }
 
-// landed returns what is printed of a job: the ack and where the job was read.
-func (s *submission) landed(ack client.Ack) ackFacts {
+// untrack returns what is printed of a job: the ack and where the job was read.
+func (s *submission) untrack(ack client.Ack) ackFacts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// Deleted after it is read: the deferred call runs last.
@@ -240,7 +240,7 @@ func (s *submission) jobs(source io.Reader, readErr *error) iter.Seq[jobs.Job] {
 		err := eachLine(source, func(number int, line []byte) error {
 			job, err := parseLine(line, &s.flags, s.notBefore)
 			if err == nil {
-				err = sound(job)
+				err = validate(job)
 			}
 			// A bad line does not end the input: a file of a million URLs may have a few.
 			if err != nil {
@@ -249,7 +249,7 @@ func (s *submission) jobs(source io.Reader, readErr *error) iter.Seq[jobs.Job] {
 				return nil
 			}
 			// Noted before the job is handed on, since its ack may come at once.
-			s.took(index, origin{number, job.URL})
+			s.track(index, origin{number, job.URL})
 			index++
 			// The consumer has ended the loop.
 			if !yield(job) {
@@ -278,9 +278,9 @@ func (s *submission) printJobs(source io.Reader) error {
 	return cmp.Or(printErr, readErr, s.verdict())
 }
 
-// sound refuses a job that cannot be published, while the number of its line is known. A job without an id gets one
+// validate refuses a job that cannot be published, while the number of its line is known. A job without an id gets one
 // later, so any id stands in for it.
-func sound(job jobs.Job) error {
+func validate(job jobs.Job) error {
 	job.Queue = cmp.Or(job.Queue, jobs.DefaultQueue)
 	job.ID = cmp.Or(job.ID, "unnamed")
 	// Encoding applies all checks of a job.

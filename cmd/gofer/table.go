@@ -152,7 +152,7 @@ func (s *stream) hasScreen() bool { return s.isTerminal() && os.Getenv("TERM") !
 
 // colourOf is the colour of a state; empty for none. The word stands there as well: a colour is never the only
 // sign. The words are those that the columns show, also as states in JSON. Green is good, yellow passes by itself
-// or was wanted, red needs somebody.
+// or was intended, red needs attention.
 func colourOf(state string) string {
 	switch state {
 	case "ready", "served", "ok", "up", "closed", "succeeded":

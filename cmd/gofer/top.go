@@ -240,8 +240,8 @@ func (t *top) print(ctx context.Context) error {
 	}
 }
 
-// watch draws until ctx ends or somebody presses q. After each answer it draws, and at each tick, because ages grow
-// without an answer.
+// watch draws until ctx ends or q is pressed. After each answer it draws, and at each tick, because ages grow without
+// an answer.
 func (t *top) watch(ctx context.Context) error {
 	s, err := t.app.openScreen()
 	if err != nil {

@@ -53,7 +53,7 @@ func (t *top) keepWorkers(list []control.Status) {
 // perSecond is a number of the last topSteps as a rate.
 func perSecond(n int64) float64 { return float64(n) / (topSteps * rollup.ShortStep).Seconds() }
 
-// rank sorts workers: those that need somebody first. The index of the first true element: 0 is the worst.
+// rank orders workers: those that need attention first. The index of the first true element: 0 is the worst.
 func (w *topWorker) rank() int {
 	return slices.Index([]bool{w.Silent, !w.Ready && !w.Draining, w.Draining, true}, true)
 }
@@ -128,7 +128,7 @@ func (t *top) queuePanel() panel {
 	return p
 }
 
-// workerPanel has the workers, those that need somebody first. The columns are those of gofer workers, without the
+// workerPanel has the workers, those that need attention first. The columns are those of gofer workers, without the
 // version and the queues, and with a rate.
 func (t *top) workerPanel() panel {
 	p := panel{none: "No workers.", header: table.Row{"worker", "up", "slots", "jobs/s", "proxies", "state"}}
