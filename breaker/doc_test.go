@@ -1,8 +1,8 @@
 // What holds for every breaker, and which tests hold it. "The law" is the plain model in law_test.go; BreakerDoesWhatTheLawSays
 // compares it with the breaker over random histories in virtual time, and EveryConcurrentHistory… under real concurrency.
 //
-//	B1  Closed opens at a failure, if with it enough failures of this generation lie in the window, by the end of their calls and
-//	    from enough targets; never at a success, a refusal or by time.
+//	B1  Closed opens at a failure, if with it enough failures of this generation lie in the window, by the end of their
+//	    calls and from enough targets; never at a success, a refusal or by time.
 //	        TestFifthFailureInTheWindowOpens TestWindowRolls TestCallsLongerThanTheWindowCountWhenTheyEnd
 //	        TestOneTargetAloneDoesNotOpenWhenTwoAreAskedFor TestBreakerDoesWhatTheLawSays
 //	B2  Open becomes half-open only by a call at or after the end of the open time; what is refused before changes nothing.
@@ -11,8 +11,8 @@
 //	        TestBreakerDoesWhatTheLawSays
 //	B4  No more probes are under way than are allowed, whatever the interleaving.
 //	        TestCrowdAtTheEndOfAnOpenTimeGetsTheProbesAndNoMore TestCrowdNeverExceedsTheProbes
-//	B5  A probe that never reports loses its place when its lease ends, and then its result; from every state a wait makes the next
-//	    call go through.
+//	B5  A probe that never reports loses its place when its lease ends, and then its result; from every state a wait makes
+//	    the next call go through.
 //	        TestLostProbeGivesItsPlaceBack TestBreakerDoesWhatTheLawSays
 //	B6  A result whose generation is over changes nothing.
 //	        TestLateAnswersOfAnEarlierGenerationChangeNothing TestCrowdsLateResultsAreVoid

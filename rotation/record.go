@@ -44,8 +44,8 @@ func movingMean(mean float64, sample time.Duration) float64 {
 	return mean + (float64(sample)-mean)/8
 }
 
-// score is 0.7 × success rate + 0.3 × (1 − normalised latency), from 0 to 1. The latency is normalised against the pool's pace,
-// where it counts a half. A proxy without a record counts as good and as fast as the pool.
+// score is 0.7 × success rate + 0.3 × (1 − normalised latency), from 0 to 1. The latency is normalised against the pool's
+// pace, where it counts a half. A proxy without a record counts as good and as fast as the pool.
 func (r *record) score(pace float64) float64 {
 	good := bits.OnesCount64(r.ends[0]) + bits.OnesCount64(r.ends[1])
 	latency := float64(r.latency)
