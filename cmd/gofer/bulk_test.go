@@ -50,7 +50,7 @@ func TestJobsAreListedByQueueStateAndSite(t *testing.T) {
 	queued(t)
 	for args, want := range map[string]string{
 		"": "later/a later/b later/c other/x", "--queue later": "later/a later/b later/c", "--site shop.test": "later/a later/c other/x", "--site Shop.TEST.": "later/a later/c other/x",
-		"--site books.test:8080": "later/b", "--state running": "", "--state queued --limit 2": "later/a later/b", "--since 1h": "later/a later/b later/c other/x",
+		"--site books.test:8080": "later/b", "--url HTTP://shop.test:80": "later/a other/x", "--url http://shop.test/none": "", "--state running": "", "--state queued --limit 2": "later/a later/b", "--since 1h": "later/a later/b later/c other/x",
 	} {
 		if got := left(t, strings.Fields(args)...); got != want {
 			t.Errorf("jobs ls %s = %q, want %q", args, got, want)
@@ -60,7 +60,7 @@ func TestJobsAreListedByQueueStateAndSite(t *testing.T) {
 	if !strings.Contains(table, "later/a") || !strings.Contains(table, "queued") || !strings.Contains(note, "more jobs follow") {
 		t.Errorf("jobs ls --limit 1 printed %q, %q", table, note)
 	}
-	for _, args := range [][]string{{"--state", "lost"}, {"--limit", "0"}, {"--since", "yesterday"}, {"--queue", "a.b"}} {
+	for _, args := range [][]string{{"--state", "lost"}, {"--limit", "0"}, {"--since", "yesterday"}, {"--queue", "a.b"}, {"--url", "shop.test"}} {
 		if code, _, _ := gofer(t, "", append([]string{"jobs", "ls"}, args...)...); code != exitUsage {
 			t.Errorf("jobs ls %v: exit %d, want %d", args, code, exitUsage)
 		}

@@ -73,7 +73,7 @@ func trials(dir string) map[string][]trial {
 		"events":           {{args: "events --all --until-now"}, {args: "events --queue MARK"}},
 		"job":              {{args: "job evil"}, {args: "job MARK"}},
 		"cancel":           {{args: "cancel MARK"}, {args: "cancel evil"}},
-		"jobs ls":          {{args: "jobs ls"}, {args: "jobs ls --state MARK"}, {args: "jobs ls --site MARK"}},
+		"jobs ls":          {{args: "jobs ls"}, {args: "jobs ls --state MARK"}, {args: "jobs ls --site MARK"}, {args: "jobs ls --url MARK"}},
 		"queues":           one("queues"),
 		"pause":            one("pause MARK"),
 		"resume":           one("resume MARK"),

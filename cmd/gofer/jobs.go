@@ -14,7 +14,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/client"
 )
 
-// scanTime bounds how long jobs are searched for those of one site.
+// scanTime bounds how long jobs are searched for those of one site, URL or state.
 const scanTime = 5 * time.Second
 
 // errScanTime ends a search that takes too long. It is the cause of the context, which tells it from an
@@ -35,52 +35,60 @@ func (a *app) jobsCommand() *cobra.Command {
 // have the names of those of cancel, so that a list can be tried before it is cancelled.
 func (a *app) jobsLsCommand() *cobra.Command {
 	var b bulk
-	var state string
+	var state, url string
 	// It is also the default that help shows.
 	limit := wholeFlag(100)
 	cmd := &cobra.Command{
 		Use: "ls", Short: "List jobs that are queued, running or waiting, the oldest first", Args: args(cobra.NoArgs),
 		Long: `Lists the jobs that have not ended and fit every flag given, the oldest first. Since is when a job was published, or began to wait.
-A job that was just handed back by its worker is shown as running. With --site every job is read, for 5 seconds at most.`,
+A job that was just handed back by its worker is shown as running. With --site, --url or --state jobs are searched for 5 seconds at most; then it says how far the search has come.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkState(state); err != nil {
 				return err
+			}
+			if url != "" {
+				if _, err := jobs.ParseURL(url); err != nil {
+					return usage("--url: %v", err)
+				}
 			}
 			// Zero is refused rather than taken for no limit.
 			if limit < 1 {
 				return usage("--limit: at least 1")
 			}
 			return a.verb("jobs ls", func(ctx context.Context, s *session, _ []string) error {
-				return a.jobsLs(ctx, s, b.filter(state), int(limit))
+				f := b.filter(state)
+				f.URL = url
+				return a.jobsLs(ctx, s, f, int(limit))
 			})(cmd, args)
 		},
 	}
 	cmd.Flags().StringVar(&b.queue, "queue", "", "only this queue")
 	cmd.Flags().StringVar(&state, "state", "", "only jobs in this state: "+stateNames())
 	cmd.Flags().Var((*siteFlag)(&b.site), "site", "only jobs of this site, such as example.com or example.com:8443")
+	cmd.Flags().StringVar(&url, "url", "", "only jobs of this URL")
 	cmd.Flags().Var(&b.since, "since", "only jobs since this time (RFC 3339), or for no longer than this duration")
 	cmd.Flags().Var(&limit, "limit", "how many jobs")
 	return cmd
 }
 
-// jobsLs prints at most limit jobs and says if more follow. A search for one site has to read the jobs themselves, so it
-// ends after scanTime with what it has found, which is no error.
+// jobsLs prints at most limit jobs and says if more follow. A search for one site, URL or state may have to read all jobs, so
+// it ends after scanTime with what it has found, which is no error.
 func (a *app) jobsLs(ctx context.Context, s *session, f client.ListFilter, limit int) error {
 	scan, cancel := ctx, context.CancelFunc(func() {})
-	// Without a site the server's own indices find the jobs, and limit bounds what is read.
-	if f.Site != "" {
+	// Without these every job fits, or every one of a queue, and limit bounds what is read.
+	if f.Site != "" || f.URL != "" || f.State != "" {
 		scan, cancel = context.WithTimeoutCause(ctx, scanTime, errScanTime)
 	}
 	defer cancel()
-	// more is known without reading further: one job more than limit was asked for.
-	list, more, err := s.client.ListFirst(scan, f, limit)
+	found, err := s.client.Search(scan, f, limit)
+	list := found.List
 	switch {
 	case errors.Is(err, errScanTime):
 		// What was found is printed below with exit code 0.
-		a.note("the search stopped after %s; so far it found %s: narrow it with --queue or --since", scanTime, count(len(list), "job"))
+		a.note("the search stopped after %s at %d of about %d jobs; so far it found %s: narrow it with --queue or --since", scanTime, found.Looked, found.Jobs, count(len(list), "job"))
 	case err != nil:
 		return err
-	case more:
+	case found.More:
 		a.note("more jobs follow: raise --limit")
 	}
 	if a.json {

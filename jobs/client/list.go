@@ -24,6 +24,8 @@ type ListFilter struct {
 	// Site narrows to the jobs of a site, such as "example.com" or "example.com:8443"; empty means all. List then reads every
 	// job.
 	Site string
+	// URL narrows to the jobs of a URL, which is compared as jobs.ParseURL reads it; empty means all. List then reads every job.
+	URL string
 	// Since leaves out jobs that entered their state before that time; zero leaves out none.
 	Since time.Time
 }
@@ -48,13 +50,25 @@ func (c *Client) List(ctx context.Context, f ListFilter, use func(Listed) error)
 	if err := c.ready(); err != nil {
 		return err
 	}
-	switch {
-	case use == nil:
+	if use == nil {
 		return errNoUse
-	case f.Queue != "" && !jobs.ValidQueue(f.Queue):
+	}
+	return c.list(ctx, f, &Searched{}, use)
+}
+
+// list is List, which notes how many jobs it has looked at.
+func (c *Client) list(ctx context.Context, f ListFilter, s *Searched, use func(Listed) error) error {
+	if f.Queue != "" && !jobs.ValidQueue(f.Queue) {
 		return bus.BadKey(Key{Queue: f.Queue})
 	}
-	l := lister{c: c, filter: f, delivered: map[string]uint64{}}
+	l := lister{c: c, filter: f, delivered: map[string]uint64{}, searched: s}
+	if f.URL != "" {
+		url, err := jobs.ParseURL(f.URL)
+		if err != nil {
+			return err
+		}
+		l.filter.URL = url.String()
+	}
 	for job, err := range l.oldestFirst(ctx) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -71,8 +85,8 @@ func (c *Client) List(ctx context.Context, f ListFilter, use func(Listed) error)
 	return nil
 }
 
-// listPage is how many messages are read at once: enough that a page costs more than its request. One page is a
-// request, so small pages would multiply the round trips.
+// listPage is how many messages are read at once first: enough that a page costs more than its request. Each page makes the server
+// walk through all subjects, so pages of a list that goes on grow up to bus.WaitingPageSize.
 const listPage = 1000
 
 // lister is one call of List. One goroutine uses it.
@@ -82,6 +96,7 @@ type lister struct {
 	// delivered is, by the name of a consumer, the sequence up to which it has delivered its messages. It is asked for
 	// once. A job that is delivered while the list is made may be shown as queued.
 	delivered map[string]uint64
+	searched  *Searched
 }
 
 // oldestFirst merges the jobs of both streams by time; each stream is in the order of storing already. It ends after an
@@ -112,6 +127,10 @@ func (l *lister) oldestFirst(ctx context.Context) iter.Seq2[Listed, error] {
 // in returns the jobs of a stream that fit the filter, in the order of storing. It ends after an error.
 func (l *lister) in(ctx context.Context, kind string) iter.Seq2[Listed, error] {
 	return func(yield func(Listed, error) bool) {
+		// No job that waits is in the stream of new jobs.
+		if kind == "JOBS" && l.filter.State != "" && l.filter.State != jobs.StateQueued && l.filter.State != jobs.StateRunning {
+			return
+		}
 		// Since lets the server skip what is older. It applies to the first page only, and the sequence after
 		// that.
 		page := bus.Page{Stream: l.c.bus.Names().Stream(kind), Subject: ">", Since: l.filter.Since, Limit: listPage}
@@ -122,12 +141,14 @@ func (l *lister) in(ctx context.Context, kind string) iter.Seq2[Listed, error] {
 			var listed []Listed
 			var err error
 			page.After, more, err = l.c.bus.ReadPage(ctx, page, func(msg *nats.Msg) error {
+				l.searched.Looked++
 				job, fits, err := l.read(ctx, msg)
 				if fits {
 					listed = append(listed, job)
 				}
 				return err
 			})
+			page.Limit = min(2*page.Limit, bus.WaitingPageSize)
 			// Yielded after the page is read: a consumer may break off in the middle.
 			for _, job := range listed {
 				if !yield(job, nil) {
@@ -161,10 +182,13 @@ func (l *lister) read(ctx context.Context, msg *nats.Msg) (job Listed, fits bool
 	if site == "" { // otherwise a worker releases the job, long before its time
 		job.Until, _ = bus.ScheduledAt(msg.Header)
 	}
+	url := ""
 	if decoded, err := jobs.Decode(queue, id, msg.Data); err == nil {
-		job.Site = decoded.Target().Authority()
+		target := decoded.Target()
+		job.Site, url = target.Authority(), target.String()
 	}
-	return job, l.filter.Site == "" || job.Site == l.filter.Site, nil
+	fits = (l.filter.Site == "" || job.Site == l.filter.Site) && (l.filter.URL == "" || url == l.filter.URL)
+	return job, fits, nil
 }
 
 // state names the state of a job by where its message is, and by the progress that it carries.
@@ -209,8 +233,38 @@ var errEnough = errors.New("enough")
 // ListFirst lists at most limit jobs, as List does, and reports whether more follow. A job that begins to wait meanwhile is
 // listed once: a worker stores the message that waits before it acks the one that runs.
 func (c *Client) ListFirst(ctx context.Context, f ListFilter, limit int) (list []Listed, more bool, err error) {
+	s, err := c.Search(ctx, f, limit)
+	return s.List, s.More, err
+}
+
+// Searched is what Search has found, and how far it has come.
+type Searched struct {
+	// List are the jobs that fit, and More tells that others follow.
+	List []Listed
+	More bool
+	// Looked is how many jobs Search has looked at, of about Jobs. Both are zero if it has not begun.
+	Looked, Jobs uint64
+}
+
+// Search does what ListFirst does, and tells how far it has come, also if ctx ends it.
+func (c *Client) Search(ctx context.Context, f ListFilter, limit int) (s Searched, err error) {
+	if err := c.ready(); err != nil {
+		return s, err
+	}
+	for _, kind := range []string{"JOBS", "RETRIES"} {
+		state, err := c.bus.StateOf(ctx, kind)
+		if err != nil {
+			return s, err
+		}
+		s.Jobs += state.Messages
+	}
+	s.List, s.More, err = c.first(ctx, f, limit, &s)
+	return s, err
+}
+
+func (c *Client) first(ctx context.Context, f ListFilter, limit int, s *Searched) (list []Listed, more bool, err error) {
 	running := map[Key]bool{}
-	err = c.List(ctx, f, func(job Listed) error {
+	err = c.list(ctx, f, s, func(job Listed) error {
 		if running[job.Key] {
 			list = slices.DeleteFunc(list, func(earlier Listed) bool { return earlier.Key == job.Key })
 		}
@@ -241,7 +295,7 @@ func (c *Client) StateOf(ctx context.Context, key Key) (Listed, error) {
 	if err != nil {
 		return Listed{}, c.bus.Explain(action, err)
 	}
-	l := lister{c: c, delivered: map[string]uint64{}}
+	l := lister{c: c, delivered: map[string]uint64{}, searched: &Searched{}}
 	job, _, err := l.read(ctx, msg)
 	return job, c.bus.Explain(action, err)
 }

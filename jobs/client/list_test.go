@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -120,6 +121,24 @@ func TestAListIsReadPageByPage(t *testing.T) {
 	}
 	if all, more, err := in.ListFirst(soon(t), client.ListFilter{}, n); err != nil || len(all) != n || more {
 		t.Errorf("ListFirst(%d) = %d jobs, more %t, %v", n, len(all), more, err)
+	}
+}
+
+// TestASearchTellsHowFarItHasCome, also if it is stopped.
+func TestASearchTellsHowFarItHasCome(t *testing.T) {
+	in := oneOfEach(t)
+	all, err := in.Search(soon(t), client.ListFilter{URL: "http://nobody.test/"}, 10)
+	if err != nil || len(all.List) > 0 || all.More || all.Looked != all.Jobs || all.Jobs < 7 {
+		t.Errorf("got %+v, %v; want no job, and that it looked at all", all, err)
+	}
+	waiting, err := in.Search(soon(t), client.ListFilter{State: jobs.StateDelayed}, 10)
+	if err != nil || len(waiting.List) == 0 || waiting.Looked >= all.Looked {
+		t.Errorf("jobs that are delayed: got %+v, %v; want some, and that it looked only at those that wait", waiting, err)
+	}
+	stopped, stop := context.WithCancelCause(soon(t))
+	stop(errors.New("enough time"))
+	if got, err := in.Search(stopped, client.ListFilter{}, 10); err == nil || got.Looked > 0 {
+		t.Errorf("without time: got %+v, %v; want an error, and that it looked at none", got, err)
 	}
 }
 

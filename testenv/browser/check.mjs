@@ -45,6 +45,7 @@ try {
   tell("a breaker is reset by keyboard", await acts.proxy(page, token, victim));
   tell("a proxy is found by its name", await acts.find(page));
   tell("a job's story is found, and the job replayed, by keyboard", await acts.story(page, token, failed));
+  tell("a job is found by its URL, by keyboard", await acts.url(page, "http://169.254.1.1/not-allowed", "default/" + failed));
   tell("a job that waits is cancelled by keyboard", await acts.cancel(page, token, later));
   tell("dead letters are replayed and removed by keyboard", await acts.dead(page, token));
   tell("one worker is shown alone, and the address says which", await seeOneWorker(page));

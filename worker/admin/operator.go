@@ -26,9 +26,9 @@ type Operator struct {
 	// Workers returns the value of the field workers, and the names of running workers that have not answered.
 	Workers     func(context.Context) (list any, missing []string, err error)
 	DrainWorker func(ctx context.Context, worker string) error
-	// Jobs returns at most limit jobs that fit a filter, the oldest first: the oldest ones that have not ended, or the
-	// newest ended ones. partial says that the search took too long and has not seen all of them.
-	Jobs func(ctx context.Context, f JobFilter, limit int) (list []Job, partial bool, err error)
+	// Jobs returns at most limit jobs that fit a filter, the oldest first: the oldest ones that have not ended, the newest ended
+	// ones, or both by their URL.
+	Jobs func(ctx context.Context, f JobFilter, limit int) (JobsFound, error)
 	// FindJob returns the jobs of an id, one for each queue that has it.
 	FindJob func(ctx context.Context, id string) ([]Job, error)
 	// Story returns the whole story of a job as a value in JSON.
@@ -57,6 +57,18 @@ type JobFilter struct {
 	State string
 	Queue string
 	Site  string
+	// URL is compared as jobs.ParseURL writes it.
+	URL string
+}
+
+// JobsFound are jobs that fit a filter, and how far the search for them has come.
+type JobsFound struct {
+	Jobs []Job `json:"jobs"`
+	// Partial tells that the search has ended before it had looked at all of them, because that takes too long.
+	Partial bool `json:"partial"`
+	// Looked is how many jobs, results and dead letters it has looked at, of about Total.
+	Looked uint64 `json:"looked"`
+	Total  uint64 `json:"total"`
 }
 
 // Job is a job in a list.
@@ -181,6 +193,13 @@ func (a *admin) jobs(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
 	f := JobFilter{State: query.Get("state"), Queue: query.Get("queue"), Site: strings.ToLower(query.Get("site"))}
 	limit, err := limitOf(r)
+	if written := query.Get("url"); err == nil && written != "" {
+		url, wrong := jobs.ParseURL(written)
+		if wrong != nil {
+			return badRequest(wrong.Error())
+		}
+		f.URL = url.String()
+	}
 	switch {
 	case err != nil:
 		return err
@@ -196,11 +215,12 @@ func (a *admin) jobs(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
 	defer cancel()
-	list, partial, err := a.Operator.Jobs(ctx, f, limit)
+	found, err := a.Operator.Jobs(ctx, f, limit)
 	if err != nil {
 		return err
 	}
-	return reply(w, map[string]any{"jobs": orEmpty(list), "partial": partial})
+	found.Jobs = orEmpty(found.Jobs)
+	return reply(w, found)
 }
 
 // findJob lists the jobs of an id.
@@ -217,7 +237,7 @@ func (a *admin) findJob(w http.ResponseWriter, r *http.Request, id string) error
 	if err != nil {
 		return err
 	}
-	return reply(w, map[string]any{"jobs": orEmpty(list), "partial": false})
+	return reply(w, JobsFound{Jobs: orEmpty(list), Looked: uint64(len(list)), Total: uint64(len(list))})
 }
 
 // The story is read from several streams, so it is no single moment of the job.

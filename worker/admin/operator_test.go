@@ -46,12 +46,12 @@ func operated(t *testing.T) (*worker, *deeds) {
 			done.note("drain %s", name)
 			return known(name, name == "w1")
 		},
-		Jobs: func(_ context.Context, f admin.JobFilter, limit int) ([]admin.Job, bool, error) {
+		Jobs: func(_ context.Context, f admin.JobFilter, limit int) (admin.JobsFound, error) {
 			done.note("jobs %+v %d", f, limit)
 			if f.State == "failed" {
-				return []admin.Job{{Queue: "default", ID: "j2", State: f.State, Site: "a.test", Since: at}}, true, nil
+				return admin.JobsFound{Jobs: []admin.Job{{Queue: "default", ID: "j2", State: f.State, Site: "a.test", Since: at}}, Partial: true, Looked: 5, Total: 9}, nil
 			}
-			return []admin.Job{{Queue: "default", ID: "j1", State: "no_proxy", Site: "a.test", Since: at, Until: at, Why: "no_proxy"}}, false, nil
+			return admin.JobsFound{Jobs: []admin.Job{{Queue: "default", ID: "j1", State: "no_proxy", Site: "a.test", Since: at, Until: at, Why: "no_proxy"}}, Looked: 3, Total: 3}, nil
 		},
 		Story: func(_ context.Context, q, id string) (any, error) {
 			return map[string]any{"queue": q, "id": id, "state": "queued", "story": []any{}}, known(id, id == "j1")
@@ -98,8 +98,10 @@ func TestTheAPIActsOnQueuesWorkersAndJobs(t *testing.T) {
 		{"GET", "/api/v1/workers", 200, `{"missing":["w2"],"total":1,"workers":[{"ready":true,"worker":"w1"}]}`},
 		{"POST", "/api/v1/workers/w1/drain", 200, `{"draining":true,"worker":"w1"}`},
 		{"POST", "/api/v1/workers/w9/drain", 404, ""},
-		{"GET", "/api/v1/jobs?state=no_proxy&queue=default&site=A.test&limit=7", 200, `{"jobs":[{"queue":"default","id":"j1","state":"no_proxy","site":"a.test","since":"2030-01-02T15:04:05Z","until":"2030-01-02T15:04:05Z","why":"no_proxy"}],"partial":false}`},
-		{"GET", "/api/v1/jobs?state=failed", 200, `{"jobs":[{"queue":"default","id":"j2","state":"failed","site":"a.test","since":"2030-01-02T15:04:05Z","until":null,"why":""}],"partial":true}`},
+		{"GET", "/api/v1/jobs?state=no_proxy&queue=default&site=A.test&limit=7", 200, `{"jobs":[{"queue":"default","id":"j1","state":"no_proxy","site":"a.test","since":"2030-01-02T15:04:05Z","until":"2030-01-02T15:04:05Z","why":"no_proxy"}],"partial":false,"looked":3,"total":3}`},
+		{"GET", "/api/v1/jobs?state=failed", 200, `{"jobs":[{"queue":"default","id":"j2","state":"failed","site":"a.test","since":"2030-01-02T15:04:05Z","until":null,"why":""}],"partial":true,"looked":5,"total":9}`},
+		{"GET", "/api/v1/jobs?url=HTTP://A.test:80", 200, ""},
+		{"GET", "/api/v1/jobs?url=a.test", 400, ""},
 		{"GET", "/api/v1/jobs?state=lost", 400, ""},
 		{"GET", "/api/v1/jobs?limit=0", 400, ""},
 		{"GET", "/api/v1/jobs?limit=1001", 400, ""},
@@ -116,7 +118,7 @@ func TestTheAPIActsOnQueuesWorkersAndJobs(t *testing.T) {
 			t.Errorf("%s %s: got %d %s, want %d %s", test.method, test.path, rec.Code, rec.Body, test.code, test.body)
 		}
 	}
-	want := "[pause default resume default pause nobody drain w1 drain w9 jobs {State:no_proxy Queue:default Site:a.test} 7 jobs {State:failed Queue: Site:} 100 cancel default/j1 cancel default/j9]"
+	want := "[pause default resume default pause nobody drain w1 drain w9 jobs {State:no_proxy Queue:default Site:a.test URL:} 7 jobs {State:failed Queue: Site: URL:} 100 jobs {State: Queue: Site: URL:http://a.test/} 100 cancel default/j1 cancel default/j9]"
 	if got := fmt.Sprint(*done); got != want {
 		t.Errorf("done:\ngot  %s\nwant %s", got, want)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/worker/admin"
 )
 
@@ -47,30 +48,58 @@ type endedSearch struct {
 	bus    *bus.Client
 	filter admin.JobFilter
 	rows   []admin.Job
+	// looked is how many messages were read, of total.
+	looked, total uint64
 }
 
-// listEnded lists the newest jobs with the outcome of the filter, the oldest of them first. Failed ones are found by their dead
-// letters first, which are fewer than results and are kept for longer, and then by their results: a letter may have been replayed
-// or purged. Of what ctx's end leaves out, partial tells.
-func listEnded(ctx context.Context, c *bus.Client, f admin.JobFilter, limit int) (list []admin.Job, partial bool, err error) {
-	var letters []admin.Job
-	if f.State == jobs.Failed {
-		s := &endedSearch{bus: c, filter: f}
-		err = s.search(ctx, "DEAD", limit, s.readLetters)
-		letters = s.rows
+// findJobs lists jobs that fit a filter: those that have not ended, ended ones by their outcome, or both by their URL.
+func findJobs(ctx context.Context, c *client.Client, b *bus.Client, f admin.JobFilter, limit int) (found admin.JobsFound, err error) {
+	// Outcomes are asked of the results or the dead letters, which are other streams than the jobs.
+	isEnded := f.State == jobs.Succeeded || f.State == jobs.Failed || f.State == jobs.Cancelled
+	if isEnded || f.URL != "" && f.State == "" {
+		ending := ctx
+		if !isEnded { // the rest of the time is for the jobs that have not ended
+			var cancel context.CancelFunc
+			ending, cancel = context.WithTimeoutCause(ctx, maxSearch/2, errSearchTime)
+			defer cancel()
+		}
+		if found, err = listEnded(ending, b, f, limit); isEnded || err != nil {
+			return found, err
+		}
 	}
-	s := &endedSearch{bus: c, filter: f}
+	live, err := c.Search(ctx, client.ListFilter{Queue: f.Queue, State: f.State, Site: f.Site, URL: f.URL}, limit)
+	for _, job := range live.List {
+		found.Jobs = append(found.Jobs, liveJob(job))
+	}
+	found.Looked, found.Total = found.Looked+live.Looked, found.Total+live.Jobs
+	found.Jobs = found.Jobs[max(0, len(found.Jobs)-limit):]
+	if errors.Is(err, errSearchTime) {
+		found.Partial, err = true, nil
+	}
+	return found, err
+}
+
+// listEnded lists the newest jobs with the outcome or the URL of the filter, the oldest of them first. Failed ones are found by
+// their dead letters first, which are fewer than results and are kept for longer, and then by their results: a letter may have been
+// replayed or purged. Of what ctx's end leaves out, Partial tells.
+func listEnded(ctx context.Context, c *bus.Client, f admin.JobFilter, limit int) (found admin.JobsFound, err error) {
+	letters, results := &endedSearch{bus: c, filter: f}, &endedSearch{bus: c, filter: f}
+	if f.State == jobs.Failed || f.State == "" {
+		err = letters.search(ctx, "DEAD", limit, letters.readLetters)
+	}
 	if err == nil {
-		err = s.search(ctx, "RESULTS", limit, s.readResults)
+		err = results.search(ctx, "RESULTS", limit, results.readResults)
 	}
-	if partial = err != nil && errors.Is(context.Cause(ctx), errSearchTime); partial {
+	if found.Partial = err != nil && errors.Is(context.Cause(ctx), errSearchTime); found.Partial {
 		err = nil
 	}
-	rows := once(append(s.rows, letters...))
+	rows := once(append(results.rows, letters.rows...))
 	slices.SortStableFunc(rows, func(a, b admin.Job) int {
 		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Queue, b.Queue), cmp.Compare(a.ID, b.ID))
 	})
-	return rows[max(0, len(rows)-limit):], partial, err
+	found.Jobs = rows[max(0, len(rows)-limit):]
+	found.Looked, found.Total = letters.looked+results.looked, letters.total+results.total
+	return found, err
 }
 
 // search reads a stream from its newest message back until it has found limit jobs.
@@ -79,6 +108,7 @@ func (s *endedSearch) search(ctx context.Context, kind string, limit int, read f
 	if err != nil {
 		return s.bus.Explain("list jobs", err)
 	}
+	s.total = info.State.Msgs
 	return backwards(info.State, func(after, upTo uint64) (enough bool, err error) {
 		err = read(ctx, after, upTo)
 		return len(s.rows) >= limit, err
@@ -144,8 +174,9 @@ func (s *endedSearch) readLetters(ctx context.Context, after, upTo uint64) error
 
 // add keeps a result that fits the filter. Filters that are empty admit every result.
 func (s *endedSearch) add(r jobs.Result) {
-	site := siteOfURL(r.URL)
-	if r.Outcome != s.filter.State || s.filter.Queue != "" && s.filter.Queue != r.Queue || s.filter.Site != "" && s.filter.Site != site {
+	s.looked++
+	site, f := siteOfURL(r.URL), &s.filter
+	if f.State != "" && f.State != r.Outcome || f.Queue != "" && f.Queue != r.Queue || f.Site != "" && f.Site != site || f.URL != "" && f.URL != r.URL {
 		return
 	}
 	s.rows = append(s.rows, admin.Job{Queue: r.Queue, ID: r.ID, State: r.Outcome, Site: site, Since: r.FinishedAt.UTC()})

@@ -109,6 +109,37 @@ func TestTheNewestEndedJobsAreListed(t *testing.T) {
 	}
 }
 
+// TestJobsOfAURLAreFoundEndedOrNot: by their results, dead letters and messages.
+func TestJobsOfAURLAreFoundEndedOrNot(t *testing.T) {
+	t.Parallel()
+	e := newEnded(t)
+	e.store(jobs.Succeeded, "default", "a.test", 1, false)
+	e.store(jobs.Failed, "low", "a.test", 1, true)
+	e.store(jobs.Succeeded, "low", "b.test", 1, false)
+	for i, url := range []string{"http://A.test:80", "http://a.test/other", "http://b.test/"} {
+		if _, err := e.bus.JetStream().Publish(t.Context(), fmt.Sprintf("gofer.jobs.default.j%d", i), []byte(url)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for filter, want := range map[admin.JobFilter]string{
+		{URL: "http://a.test/"}:                        "default/succeeded1 low/failed2 default/j0; 6 of 6",
+		{URL: "http://a.test/", Queue: "low"}:          "low/failed2; 2 of 6", // the server leaves out what is of other queues
+		{URL: "http://a.test/", State: jobs.Failed}:    "low/failed2; 3 of 3",
+		{URL: "http://b.test/", State: "queued"}:       "default/j2; 3 of 3",
+		{URL: "http://b.test/", State: "no_proxy"}:     "; 0 of 3",
+		{URL: "http://c.test/", State: jobs.Cancelled}: "; 2 of 2",
+	} {
+		found, err := daemon.FindJobs(t.Context(), e.bus, filter, 5)
+		var ids []string
+		for _, job := range found.Jobs {
+			ids = append(ids, job.Queue+"/"+job.ID)
+		}
+		if got := fmt.Sprintf("%s; %d of %d", strings.Join(ids, " "), found.Looked, found.Total); got != want || err != nil || found.Partial {
+			t.Errorf("%+v: got %q, partial %t, %v; want %q", filter, got, found.Partial, err, want)
+		}
+	}
+}
+
 // TestAListWithoutTimeIsPartial: it is no error.
 func TestAListWithoutTimeIsPartial(t *testing.T) {
 	t.Parallel()

@@ -6,6 +6,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/rotation/sites"
 	"github.com/gofer-mq/gofer/worker/admin"
 	"github.com/gofer-mq/gofer/worker/release"
@@ -40,7 +41,13 @@ func (w *Worker) SiteForRelease(site string) release.Site { return w.d.siteForRe
 
 // ListEnded is the package's.
 func ListEnded(ctx context.Context, c *bus.Client, f admin.JobFilter, limit int) ([]admin.Job, bool, error) {
-	return listEnded(ctx, c, f, limit)
+	found, err := listEnded(ctx, c, f, limit)
+	return found.Jobs, found.Partial, err
+}
+
+// FindJobs is the package's.
+func FindJobs(ctx context.Context, c *bus.Client, f admin.JobFilter, limit int) (admin.JobsFound, error) {
+	return findJobs(ctx, client.New(c), c, f, limit)
 }
 
 // SearchTime is the package's.

@@ -133,9 +133,8 @@ func (d *daemon) drainWorker(ctx context.Context, name string) error {
 	return err
 }
 
-// listJobs lists jobs that have not ended, or ended ones by their outcome. partial tells that it took too long to look at
-// all of them.
-func (d *daemon) listJobs(ctx context.Context, f admin.JobFilter, limit int) (list []admin.Job, partial bool, err error) {
+// listJobs lists jobs that have not ended, ended ones by their outcome, or both by their URL.
+func (d *daemon) listJobs(ctx context.Context, f admin.JobFilter, limit int) (found admin.JobsFound, err error) {
 	err = d.asClient(func(c *client.Client) error {
 		select {
 		case d.listing <- struct{}{}:
@@ -145,22 +144,10 @@ func (d *daemon) listJobs(ctx context.Context, f admin.JobFilter, limit int) (li
 		}
 		searching, cancel := searchTime(ctx)
 		defer cancel()
-		// Outcomes are asked of the results or the dead letters, which are other streams than the jobs.
-		if f.State == jobs.Succeeded || f.State == jobs.Failed || f.State == jobs.Cancelled {
-			list, partial, err = listEnded(searching, d.connected.Load().client, f, limit)
-			return err
-		}
-		found, _, err := c.ListFirst(searching, client.ListFilter{Queue: f.Queue, State: f.State, Site: f.Site}, limit)
-		for _, job := range found {
-			list = append(list, liveJob(job))
-		}
-		partial = errors.Is(err, errSearchTime)
-		if partial {
-			err = nil
-		}
+		found, err = findJobs(searching, c, d.connected.Load().client, f, limit)
 		return err
 	})
-	return list, partial, err
+	return found, err
 }
 
 // liveJob is a job that has not ended.

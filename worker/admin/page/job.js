@@ -1,5 +1,5 @@
 // The story of one job, in a dialog.
-import { $, at, block, button, bytes, clock, make, put, seconds, span } from "./dom.js";
+import { $, at, block, button, bytes, clock, make, number, put, seconds, span } from "./dom.js";
 import { cancelJob, get, replayJob } from "./acts.js";
 
 let shown = ""; // the job that the dialog shows, as queue/id
@@ -15,15 +15,22 @@ export function setUp(changed) {
   });
 }
 
-// open shows a job, "queue/id" or "id".
+const isURL = (text) => /^https?:\/\//i.test(text);
+
+// open shows a job, "queue/id" or "id", or the jobs of a URL.
 export async function open(text) {
   text = text.trim();
   if (!text || text === shown) return;
   shown = text;
-  put("job-name", `Job ${text}`);
+  put("job-name", isURL(text) ? `Jobs of ${text}` : `Job ${text}`);
   $("job-body").replaceChildren(make("p", "looking for it …", "quiet"));
   if (!$("job").open) $("job").showModal();
   try {
+    if (isURL(text)) {
+      const answer = await get("jobs?url=" + encodeURIComponent(text));
+      if (shown === text) chooseOf(answer);
+      return;
+    }
     const found = text.includes("/") ? [text] : (await get("jobs?id=" + encodeURIComponent(text))).jobs.map((j) => `${j.queue}/${j.id}`);
     if (shown !== text) return;
     if (found.length === 1) await tell(found[0]);
@@ -48,6 +55,18 @@ function choose(id, found) {
   }
   const list = found.map((name) => button(name, () => open(name)));
   $("job-body").replaceChildren(make("p", "The id is in more than one queue:"), ...list);
+}
+
+// chooseOf offers the jobs of a URL, and says how far the search for them has come.
+function chooseOf(answer) {
+  const far = `${answer.partial ? "The search stopped: it" : "The search"} has looked at ${number.format(answer.looked)} of about ${number.format(answer.total)} jobs, results and dead letters.`;
+  const list = make("ul", undefined, "found");
+  for (const j of answer.jobs) {
+    const item = make("li");
+    item.append(button(`${j.queue}/${j.id}`, () => open(`${j.queue}/${j.id}`)), make("span", ` ${j.state.replaceAll("_", " ")} since `), at(j.since, true));
+    list.append(item);
+  }
+  $("job-body").replaceChildren(make("p", answer.jobs.length ? "The newest jobs of this URL:" : "No job of this URL was found."), list, make("p", far, "quiet"));
 }
 
 async function tell(name) {
