@@ -15,7 +15,7 @@ func TestColumnsGiveWayUntilALineFitsTheScreen(t *testing.T) {
 	for _, c := range []struct {
 		width int
 		want  []int
-	}{{0, nil}, {300, []int{60, 6, 100}}, {120, []int{60, 6, 48}}, {80, []int{48, 6, 20}}, {20, []int{6, 6, 20}}} {
+	}{{0, nil}, {300, []int{60, 6, 100}}, {120, []int{60, 6, 48}}, {80, []int{48, 6, 20}}, {20, []int{6, 6, 12}}} {
 		if got := fitting(header, rows, c.width, around); !slices.Equal(got, c.want) {
 			t.Errorf("%d columns: got %v, want %v", c.width, got, c.want)
 		}

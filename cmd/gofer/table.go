@@ -39,16 +39,20 @@ func render(header table.Row, rows []table.Row, l look) string {
 	t.SetStyle(table.StyleLight)
 	t.Style().Options = table.OptionsNoBordersAndSeparators
 	gap, wrapLast := around, wrap.WrapSoft
-	if l.dense {
-		t.Style().Box.PaddingLeft, gap, wrapLast = "", 1, cutCell
-	}
-	// The header is written in capitals by the style.
-	t.AppendHeader(header)
 	for i := range rows {
 		// Before anything else, because widths are measured on what is printed.
 		rows[i] = printableRow(rows[i])
-		t.AppendRow(rows[i])
 	}
+	if l.dense {
+		gap, wrapLast = 1, cutCell
+	} else {
+		header, rows, gap = narrowed(header, rows, l.width)
+	}
+	if gap == 1 {
+		t.Style().Box.PaddingLeft = ""
+	}
+	t.AppendHeader(header)
+	t.AppendRows(rows)
 	var columns []table.ColumnConfig
 	fit := fitting(header, rows, l.width, gap)
 	for i := range header {
@@ -85,55 +89,6 @@ func printableRow(row table.Row) table.Row {
 		}
 	}
 	return out
-}
-
-const (
-	// Widths in columns of a terminal.
-	minCell = 6 // columns; a name that is cut to less says nothing
-	minLast = 20
-	around  = 2 // a blank on each side of a cell
-)
-
-// fitting returns how wide each column may be, with gap columns between two, so that no line is longer than width: the last
-// column gives way first, then the widest of the others. It is nil without a width. A screen that is too narrow for all columns
-// gets longer lines.
-func fitting(header table.Row, rows []table.Row, width, gap int) []int {
-	if width == 0 {
-		return nil
-	}
-	widths, total := make([]int, len(header)), 0
-	for i := range header {
-		for _, row := range append([]table.Row{header}, rows...) {
-			if i < len(row) {
-				widths[i] = max(widths[i], wrap.StringWidth(fmt.Sprint(row[i])))
-			}
-		}
-		total += widths[i] + gap
-	}
-	last := len(header) - 1
-	give := func(column, least int) {
-		// by is never negative: a table that fits gives nothing away.
-		by := min(max(total-width, 0), max(widths[column]-least, 0))
-		widths[column], total = widths[column]-by, total-by
-	}
-	// The last column can be wrapped, so it loses nothing.
-	give(last, minLast)
-	// One column of width at a time, from the widest, keeps the columns alike. There are few columns and some
-	// hundred at most to take away.
-	for total > width {
-		widest := 0
-		for i, w := range widths[:last] {
-			if w > widths[widest] {
-				widest = i
-			}
-		}
-		// All are as narrow as allowed.
-		if widths[widest] <= minCell {
-			break
-		}
-		give(widest, max(minCell, widths[widest]-1))
-	}
-	return widths
 }
 
 // The colours, as terminals know them.
