@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -97,6 +98,38 @@ func TestEveryDurationOutOfRangeIsToldItsBoundAndAnExample(t *testing.T) {
 	}
 	if durations != 16 {
 		t.Errorf("%d variables are durations, want 16", durations)
+	}
+}
+
+// TestAFileThatNeverEndsOrIsAPipeIsRefused: a worker that starts waits for neither.
+func TestAFileThatNeverEndsOrIsAPipeIsRefused(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for want, env := range map[string]config.Environment{
+		"GOFER_ADMIN_TOKEN_FILE: the file is empty":                     {"GOFER_ADMIN_TOKEN_FILE": pipe},
+		"GOFER_ADMIN_TOKEN_FILE: read /dev/zero: larger than 1 MiB":     {"GOFER_ADMIN_TOKEN_FILE": "/dev/zero"},
+		"GOFER_PROXIES_FILE: it is a pipe, which can be read only once": {"GOFER_PROXIES_FILE": pipe},
+		"GOFER_PROXIES_FILE: read /dev/zero: larger than 256 MiB":       {"GOFER_PROXIES_FILE": "/dev/zero"},
+	} {
+		if reasons := reasonsOf(t, env); len(reasons) != 1 || !strings.HasPrefix(reasons[0], want) {
+			t.Errorf("%v: got %q, want %q", env, reasons, want)
+		}
+	}
+	// A shell's <(command) is a pipe with a writer, and good for a secret.
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = read.Close() }()
+	if _, err := write.WriteString("s3cret\n"); err != nil {
+		t.Fatal(err)
+	}
+	_ = write.Close()
+	c, err := config.Load(config.Environment{"GOFER_ADMIN_TOKEN_FILE": fmt.Sprintf("/dev/fd/%d", read.Fd())})
+	if err != nil || c.AdminToken != "s3cret" {
+		t.Errorf("got %q, %v; want the secret of the pipe", c.AdminToken, err)
 	}
 }
 

@@ -130,7 +130,7 @@ func (env Environment) texts() (set map[string]string, reasons []string) {
 // secretIn reads a secret from a file: text without a byte order mark and without the line end that editors add. An empty file is
 // an error, for it would pass as a secret that is not set.
 func secretIn(path string) (string, error) {
-	data, err := os.ReadFile(path)
+	data, err := readSecret(path)
 	if err == nil {
 		data, err = text.Document(data)
 	}

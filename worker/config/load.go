@@ -41,6 +41,10 @@ func Load(env Environment) (Config, error) {
 	reasons = append(reasons, c.fill(set)...)
 	// check runs also after mistakes, so that an owner learns of all of them at once.
 	reasons = append(reasons, c.check()...)
+	if err := checkNoPipe(c.ProxiesFile); err != nil {
+		reasons = append(reasons, "GOFER_PROXIES_FILE: "+err.Error())
+		c.ProxiesFile = "" // nobody reads it
+	}
 	c.context = env[contextVariable]
 	// The context has replaced variables that the owner may be looking for.
 	if c.context != "" && slices.ContainsFunc(reasons, func(r string) bool { return strings.HasPrefix(r, "GOFER_NATS_") }) {

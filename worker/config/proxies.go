@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"os"
 	"regexp"
 	"strings"
 
@@ -53,7 +52,7 @@ func (c *Config) filedProxies() ([]proxylist.Proxy, error) {
 	if c.ProxiesFile == "" {
 		return nil, nil
 	}
-	data, err := os.ReadFile(c.ProxiesFile)
+	data, err := readFile(c.ProxiesFile, 0, maxProxiesFile)
 	if err != nil {
 		return nil, err
 	}
