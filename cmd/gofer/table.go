@@ -38,15 +38,14 @@ func render(header table.Row, rows []table.Row, l look) string {
 	t := table.NewWriter()
 	t.SetStyle(table.StyleLight)
 	t.Style().Options = table.OptionsNoBordersAndSeparators
-	gap, wrapLast := around, wrap.WrapSoft
 	for i := range rows {
 		// Before anything else, because widths are measured on what is printed.
 		rows[i] = printableRow(rows[i])
 	}
-	if l.dense {
-		gap, wrapLast = 1, cutCell
-	} else {
+	gap, wrapLast := 1, cutCell
+	if !l.dense {
 		header, rows, gap = narrowed(header, rows, l.width)
+		wrapLast = wrap.WrapSoft
 	}
 	if gap == 1 {
 		t.Style().Box.PaddingLeft = ""
