@@ -82,8 +82,8 @@ func ParseDuration(written string) (time.Duration, error) {
 	return 0, fmt.Errorf(`%q is not a duration: write "1.5s", "2m" or a number of seconds`, clip(written, 40))
 }
 
-// parseTime reads a time of RFC 3339. The library's parser takes hours of one digit and a comma before the fraction, and refuses the
-// small letters of section 5.6.
+// parseTime reads a time of RFC 3339. The library's parser takes hours of one digit and a comma before the fraction, and refuses
+// the small letters of section 5.6.
 func parseTime(written string) (time.Time, error) {
 	at, err := time.Parse(time.RFC3339, strings.ToUpper(written))
 	if err != nil || written[13] != ':' || strings.Contains(written, ",") {

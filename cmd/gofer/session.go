@@ -156,8 +156,8 @@ func namesOf(list []control.Silent) string {
 	return strings.Join(names, ", ")
 }
 
-// explainNoWorkers says why no worker may answer. Nobody subscribes under another prefix, so the prefix is named. For a user who may
-// not ask there are no workers either: the error is a bus.ErrPermission, too.
+// explainNoWorkers says why no worker may answer. Nobody subscribes under another prefix, so the prefix is named. For a user who
+// may not ask there are no workers either: the error is a bus.ErrPermission, too.
 func (s *session) explainNoWorkers(subject string, err error) error {
 	if errors.Is(err, bus.ErrPermission) {
 		return fmt.Errorf("%w: %w", control.ErrNoWorkers, err)

@@ -38,8 +38,8 @@ func (d *daemon) setPolicy(ctx context.Context, p jobs.Policy) error {
 	return nil
 }
 
-// awaitPolicy waits until this worker has a policy of the fleet whose time fits. The bucket notifies this worker like any other. That
-// takes a second if the watch was just lost; two are enough.
+// awaitPolicy waits until this worker has a policy of the fleet whose time fits. The bucket notifies this worker like any other.
+// That takes a second if the watch was just lost; two are enough.
 func (d *daemon) awaitPolicy(ctx context.Context, fits func(time.Time) bool) {
 	for end := time.Now().Add(2 * time.Second); time.Now().Before(end) && ctx.Err() == nil; sleep(ctx, 5*time.Millisecond) {
 		if _, now := d.settings.Policy(); fits(now) {

@@ -198,8 +198,8 @@ func (b *builder) socks(nc net.Conn) error {
 	return err
 }
 
-// unauthenticated is a connection to a SOCKS5 proxy to which no credentials are offered. The library goes on with whatever method the
-// proxy chooses; one that was not offered reads here as none that is acceptable (RFC 1928, 3).
+// unauthenticated is a connection to a SOCKS5 proxy to which no credentials are offered. The library goes on with whatever method
+// the proxy chooses; one that was not offered reads here as none that is acceptable (RFC 1928, 3).
 type unauthenticated struct {
 	net.Conn
 	read int // bytes so far

@@ -8,8 +8,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// TestTheErrorOfAProxyThatIsListedWronglySaysSo has proxies that are listed without credentials, or by the wrong scheme, and that are
-// silent where others answer.
+// TestTheErrorOfAProxyThatIsListedWronglySaysSo has proxies that are listed without credentials, or by the wrong scheme, and that
+// are silent where others answer.
 func TestTheErrorOfAProxyThatIsListedWronglySaysSo(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
