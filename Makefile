@@ -64,7 +64,7 @@ bench: ## runs the benchmarks, those of other libraries beside them, last the wh
 
 experiments: ## measures ten aims, each beside a baseline of the same run: what retries, breakers and the choice of proxies are worth
 	EXPERIMENTS=full go test -count=1 -timeout 15m -run Experiments -v ./testenv/experiments
-	cd testenv/peers && go test -count=1 -run DeadTargets -v .
+	cd testenv/peers && EXPERIMENTS=full go test -count=1 -timeout 30m -run 'DeadTargets|Silence' -v .
 
 scale: ## measures 1 to 8 worker processes on one server and on three, a fleet of 1,000, a million jobs and results; twenty minutes on a machine of its own
 	go run ./testenv/scale
