@@ -218,7 +218,7 @@ func (p *pair) end(ctx context.Context, a, winner *flight) {
 	bound, isLearnt := r.learntBound(siteName(r.job.Target())), r.firstByteTimeout() == jobs.Auto
 	if a.lease.MustEnd() && !a.x.begun.Load() && (bound > 0 || !isLearnt) {
 		p.passReadToken(winner)
-		a.awaitBound(cmp.Or(bound, maxLoserWait))
+		a.awaitBound(min(cmp.Or(bound, maxLoserWait), max(maxLoserWait, learntFactor*winner.x.firstByte)))
 	} else {
 		a.cancel(errLost)
 	}
@@ -256,9 +256,10 @@ func (p *pair) learnDelay() {
 	p.run.f.cfg.Pool.Times().AddTimeout(p.first.x.site, waited, time.Now())
 }
 
-// maxLoserWait is how long the result of a job waits for the end of an attempt that lost, while no bound is learnt for
-// its site.
-const maxLoserWait = 5 * time.Second
+// maxLoserWait is how long the result of a job waits for the end of an attempt that lost: longer only if the winner's own
+// response took more than a fourth of it. Without a learnt bound it is the bound. A learnt bound that is longer, as at a site
+// of which few times are known, would keep the result although the site has just answered the winner.
+const maxLoserWait = 4 * time.Second
 
 // awaitBound waits for an attempt until its phase has taken as long as the bound, and then ends it. If no response has
 // begun, the attempt ends as a timeout. Otherwise it ends as one that lost, because its proxy has shown that it works.

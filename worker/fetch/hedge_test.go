@@ -450,3 +450,35 @@ func TestAResultWaitsSecondsAtMostForAProxyThatOnlyLoses(t *testing.T) {
 		}
 	})
 }
+
+// TestNoResultWaitsForALearntBoundThatIsLong: the site's times were long once, so its learnt bound is 40 s and more.
+func TestNoResultWaitsForALearntBoundThatIsLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		usual := 10 * time.Second
+		b := &bay{T: t, first: func(proxy, _ string) time.Duration {
+			if proxy == "p0" && usual < time.Second {
+				return forever
+			}
+			return usual
+		}}
+		b.open(3, nil)
+		defer b.close()
+		for range 30 {
+			b.do(`{"url":"http://slow.test/","retry":{"hedge":"off"}}`)
+		}
+		usual = 100 * time.Millisecond
+		longest, waited := time.Duration(0), 0
+		for i := range 30 {
+			result, took := b.do(`{"url":"http://slow.test/","timeout":"10m","retry":{"hedge":0.2}}`)
+			if longest = max(longest, took); result.Outcome != jobs.Succeeded {
+				t.Errorf("job %d: %s", i, result.Error)
+			}
+			if took > time.Second {
+				waited++
+			}
+		}
+		if waited == 0 || longest > 5*time.Second {
+			t.Errorf("%d jobs waited for the silent proxy, the longest took %s; want some, and 5 s at most", waited, longest)
+		}
+	})
+}
