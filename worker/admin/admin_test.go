@@ -294,6 +294,16 @@ func TestFailedChangeIsUnavailable(t *testing.T) {
 	refusal(t, w.do(request("POST", "/api/v1/circuit-breakers/p1/reset", "")), http.StatusNotImplemented)
 }
 
+func TestARequestThatNATSDoesNotAnswerSaysSo(t *testing.T) {
+	w := newWorker(t, func(c *admin.Config) {
+		c.ResetPolicy = func(context.Context) error { return fmt.Errorf("look for waiting jobs: %w", context.DeadlineExceeded) }
+	})
+	p := refusal(t, w.do(request("DELETE", "/api/v1/retry/policy", "")), http.StatusServiceUnavailable)
+	if !strings.HasSuffix(p.Message, "look for waiting jobs: the NATS server did not answer in time") {
+		t.Errorf("message: got %q, want that NATS did not answer", p.Message)
+	}
+}
+
 func TestOtherVerbsAndPathsAreRefusedInJSON(t *testing.T) {
 	w := newWorker(t, nil)
 	for path, allow := range map[string]string{

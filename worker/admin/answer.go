@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -35,7 +36,9 @@ func (a *admin) fail(w http.ResponseWriter, r *http.Request, err error) {
 		// Such an error may name streams and subjects, which a reader of the API may know. It holds no
 		// credentials: jobs/bus leaves them out.
 		a.Log.Warn("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
-		f = failure{status: http.StatusServiceUnavailable, code: "unavailable", message: err.Error()}
+		// The time limit of a request is that of what it asks NATS.
+		message := strings.Replace(err.Error(), context.DeadlineExceeded.Error(), "the NATS server did not answer in time", 1)
+		f = failure{status: http.StatusServiceUnavailable, code: "unavailable", message: message}
 	}
 	writeFailure(w, f)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
 // defaultRenew is how often a leader renews its leadership: another worker takes over within 17 s of its death. Each renewal is a
@@ -113,7 +114,7 @@ func (l *Leader) Run(ctx context.Context, js jetstream.JetStream, names jobs.Nam
 		}
 		err := l.try(ctx, js, names, lead)
 		if err != nil && ctx.Err() == nil && !l.failed {
-			l.cfg.Log.Warn("cannot read who leads the fleet, trying again", "task", l.cfg.Task, "error", err)
+			l.cfg.Log.Warn("cannot read who leads the fleet, trying again", "task", l.cfg.Task, "error", bus.Plain(err))
 		}
 		l.failed = err != nil
 		l.waitForTry(ctx)
