@@ -21,7 +21,7 @@ const (
 // questionCost each. Questions take searchShare of a core at most, on average: a search that cost more than that is
 // followed by a rest. The cost is reckoned and not measured, since a busy machine is slow at everything.
 const (
-	questionCost = 100 * time.Nanosecond
+	questionCost = 300 * time.Nanosecond
 	searchShare  = 0.01
 )
 
