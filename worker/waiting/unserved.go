@@ -31,9 +31,10 @@ type unserved struct {
 	// earliest.
 	ended time.Time
 	rest  time.Duration
-	// excess is the difference between the number of jobs and the number of known jobs, at the latest counts. Jobs that
-	// came or ended during a count are not part of it.
-	excess [3]uint64
+	// differed is for how many counts in a row there were other numbers of jobs than of known jobs. Jobs that came or ended
+	// during a count make no difference. moved says that there were some in the latest count.
+	differed int
+	moved    bool
 }
 
 const (
@@ -77,7 +78,12 @@ func (c *Counter) addUnserved(ctx context.Context, queues map[string]*Queue, kno
 	}
 	fewest, most := jobsBetween(before.State, after.State)
 	known += l.other
-	l.excess[c.counts%len(l.excess)] = distance(known, min(max(known, fewest), most))
+	l.moved = fewest != most
+	if known < fewest || known > most {
+		l.differed++
+	} else {
+		l.differed = 0
+	}
 	l.exact = known == fewest && known == most
 	switch {
 	case l.exact:
@@ -127,12 +133,19 @@ func (c *Counter) countUnserved(ctx context.Context, queues map[string]*Queue, n
 }
 
 // mustRead reports whether jobs are read to find queues. A difference must last for three counts, because the consumers
-// answer one after the other. The first count has no history, and who counts only once must see such a queue, too. Without
-// a difference, a few jobs of such a queue may hide among the jobs that come and end during each count: after a long pause
-// all jobs are read.
+// answer one after the other, and for six while jobs come, because the server tells its consumers of them a moment later. The
+// first count has no history, and who counts only once must see such a queue, too. Without a difference, a few jobs of such a
+// queue may hide among the jobs that come and end during each count: after a long pause all jobs are read.
 func (c *Counter) mustRead() bool {
 	l := &c.unserved
-	lasts := min(l.excess[0], l.excess[1], l.excess[2]) > 0 || c.counts == 1 && l.excess[1] > 0
+	lasting := 3
+	switch {
+	case c.counts == 1:
+		lasting = 1
+	case l.moved:
+		lasting = 6
+	}
+	lasts := l.differed >= lasting
 	pause := time.Since(l.ended)
 	return !l.began.IsZero() || lasts && pause >= l.rest || pause >= max(maxRest, busyRest*l.rest)
 }
