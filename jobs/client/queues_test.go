@@ -9,6 +9,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker/stream"
 )
 
@@ -30,6 +31,11 @@ func TestQueuesAreListedWithoutAListOfAllJobs(t *testing.T) {
 	}
 	_, err = stream.New(in.bus).WaitForSite(soon(t), "a.test", "low", "s", 0, []byte("http://a.test/"), jobs.Progress{JobSeq: 9, SiteSince: time.Now()}, time.Now().Add(time.Hour))
 	must(t, err)
+	// The server tells a consumer of a job a moment after it has confirmed the job.
+	testenv.Eventually(t, "the consumer's count", func() bool {
+		c, err := in.js.Consumer(soon(t), "GOFER_JOBS", "worker-default")
+		return err == nil && c.CachedInfo().NumPending == 1
+	})
 	all, err := in.Queues(soon(t))
 	must(t, err)
 	consumed, err := in.ConsumedQueues(soon(t))
