@@ -70,8 +70,11 @@ func (i *interrupts) signal() {
 	}
 }
 
-// watch returns a context that the first SIGINT or SIGTERM ends, with errInterrupted as cause. The second signal ends the
-// process. stop ends the watch and must be called.
+// watch returns a context that the first SIGINT, SIGTERM or SIGHUP ends, with errInterrupted as cause. The second signal ends
+// the process. stop ends the watch and must be called.
+//
+// A second SIGHUP does nothing: kernel and shell may each send one when a terminal is closed, and a worker that drains goes on.
+// A process that nohup has started ignores all of them.
 //
 // The second signal is not left to the operating system: a shell starts background processes of a script with SIGINT
 // ignored, and there it would do nothing.
@@ -80,17 +83,21 @@ func (i *interrupts) watch(ctx context.Context) (_ context.Context, stop func())
 	// force is set up before the first signal can come.
 	i.force(ctx)
 	signal.Notify(i.signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(i.signals, syscall.SIGHUP)
+	}
 	var watching sync.WaitGroup
 	watching.Go(func() {
 		for {
+			var sig os.Signal
 			select {
-			case <-i.signals:
+			case sig = <-i.signals:
 			case <-i.ended:
 				return
 			}
 			// The context has ended before, so this is the second signal, or the first after the end of the
 			// parent's context.
-			if ctx.Err() != nil && i.exit != nil {
+			if ctx.Err() != nil && sig != syscall.SIGHUP && i.exit != nil {
 				i.leave(exitSignalled, "")
 			}
 			cancel(errInterrupted)

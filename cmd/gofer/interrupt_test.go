@@ -44,6 +44,30 @@ func TestASecondSignalEndsAWorkerAtOnce(t *testing.T) {
 	}
 }
 
+// TestAClosedTerminalDrainsAWorker: kernel and shell may each send a SIGHUP then.
+func TestAClosedTerminalDrainsAWorker(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	addr := freeAddr(t)
+	setenv(t, "GOFER_HTTP_ADDR", addr)
+	p := launch(t, command(t, "", "worker"), nil)
+	testenv.Eventually(t, "the worker to be ready", func() bool {
+		status, _ := w.get("http://" + addr + "/readyz")
+		return status == http.StatusOK
+	})
+	w.publish("slow", job("/slow/2000", nil))
+	testenv.Eventually(t, "the job to be fetched", func() bool { return w.origin.Count("/slow/2000") == 1 })
+	p.signal(syscall.SIGHUP)
+	testenv.Eventually(t, "the drain", func() bool {
+		_, body := w.get("http://" + addr + "/readyz?verbose")
+		return strings.Contains(body, "draining: no new jobs are taken")
+	})
+	p.signal(syscall.SIGHUP)
+	if code, _ := p.end(patience); code != exitOK {
+		t.Errorf("exit %d, want %d after the drain; it said:\n%s", code, exitOK, p.err)
+	}
+}
+
 // TestAForcedEndSetsTheModeBackBeforeItWrites: not in the goroutine that writes, so the race detector finds nothing either.
 func TestAForcedEndSetsTheModeBackBeforeItWrites(t *testing.T) {
 	t.Parallel()

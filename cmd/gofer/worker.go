@@ -30,7 +30,8 @@ func (a *app) workerCommand() *cobra.Command {
 		Long: `Takes jobs from NATS JetStream, fetches them through the proxies, and publishes one result each.
 Without GOFER_NATS_URL it starts an embedded JetStream server on GOFER_EMBEDDED_ADDR, with its data in GOFER_DATA_DIR,
 which one worker at a time may use; the others on this machine join that server by GOFER_NATS_URL.
-SIGTERM or the first Ctrl-C drains: no new jobs, the running ones end or go back. The second one ends it at once.
+SIGTERM, the end of its terminal, or the first Ctrl-C drains: no new jobs, the running ones end or go back. The second one
+ends it at once.
 A connection to NATS that breaks is repaired; one that the server ends for good ends the worker, with exit code 69.
 'gofer config usage' lists the variables that configure it.`,
 		Args: args(cobra.NoArgs),
