@@ -8,7 +8,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// Fetch submits a job and waits for its result. A job that failed is no error: check Result.OK or Outcome.
+// Fetch submits a job and waits for its result. A job that failed is no error: check Result.OK or Outcome. A large response body
+// is kept outside of the result, whose Body is empty and whose Object is set then: the method Body reads either.
 //
 // Errors: those of Submit, and ctx's cause if ctx ends before the result is stored. In that case the job goes on; the Result
 // names it by queue and id, so that the caller may Wait for it again or Cancel it. Give ctx an end: a job in a queue that no
@@ -38,7 +39,7 @@ const maxOpen = 10_000
 // FetchAll submits the jobs of source and yields the result of each as it comes, in any order. It has at most 10,000 jobs
 // under way, and takes the next one from source when a result was yielded.
 //
-// Each job taken from source is yielded once: with its result, or with an error and a Result that has the job's queue, id, URL
+// A large response body is read as after Fetch. Each job taken from source is yielded once: with its result, or with an error and a Result that has the job's queue, id, URL
 // and meta only. A refused job, such as one whose id is queued already, does not end the iteration. When ctx ends, FetchAll
 // takes no more jobs and yields the open ones with ctx's cause; accepted jobs go on. A loop that is broken off leaves
 // its open jobs in the same way, without yielding them.

@@ -374,6 +374,7 @@ func TestHashIsOfWhatAFleetShares(t *testing.T) {
 		same bool
 	}{
 		"name and addresses": {config.Environment{"GOFER_WORKER_NAME": "w1", "GOFER_HTTP_ADDR": "127.0.0.1:1", "GOFER_DATA_DIR": "/x"}, true},
+		"server":             {config.Environment{"GOFER_NATS_URL": "nats://127.0.0.1:4222"}, true},
 		"concurrency":        {config.Environment{"GOFER_CONCURRENCY": "3"}, false},
 		"a secret":           {config.Environment{"GOFER_ADMIN_TOKEN": "x"}, false},
 	} {

@@ -99,7 +99,8 @@ func (c *Config) Show(v Variable) (value, source string) {
 
 // ownByMachine are the variables whose values differ within one fleet, so they do not belong into its hash.
 func ownByMachine() []string {
-	return []string{"GOFER_WORKER_NAME", "GOFER_HTTP_ADDR", "GOFER_EMBEDDED_ADDR", "GOFER_DATA_DIR"}
+	// One worker may have the server of the others inside, and they reach it by its address.
+	return []string{"GOFER_WORKER_NAME", "GOFER_HTTP_ADDR", "GOFER_EMBEDDED_ADDR", "GOFER_DATA_DIR", "GOFER_NATS_URL"}
 }
 
 // Hash tells two configurations apart: equal hashes mean equal values of all variables that a fleet shares. A metric shows it, so

@@ -117,7 +117,7 @@ func configurations(list []control.Status) (out []Finding) {
 	for _, class := range slices.Sorted(maps.Keys(classes)) {
 		groups := by(classes[class], func(w *control.Status) string { return w.ConfigHash })
 		if len(groups) > 1 {
-			out = append(out, Finding{"configurations", false, fmt.Sprintf("the workers that serve %s have different ones, by hash: %s; compare what gofer config show prints on each machine", class, describeGroups(groups))})
+			out = append(out, Finding{"configurations", false, fmt.Sprintf("the workers that serve %s have different ones, by hash: %s; compare what gofer config show prints in the environment of each worker", class, describeGroups(groups))})
 		}
 	}
 	return out
