@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
@@ -52,13 +53,24 @@ func (a *app) configUsage() error {
 func (a *app) configCheck() error {
 	// Besides each variable, the proxies are read and parsed, and what belongs together is compared. Nothing is
 	// connected.
-	if _, _, err := a.loadWorkerConfig(); err != nil {
+	c, proxies, err := a.loadWorkerConfig()
+	if err != nil {
 		return a.refused(err)
 	}
 	if a.json {
 		return a.printJSON(map[string]bool{"ok": true})
 	}
-	return a.out.line("The configuration is valid.")
+	// A file without a proxy is valid, and still not what its owner meant.
+	names := ""
+	switch n := len(proxies); {
+	case n == 1:
+		names = " It names one proxy."
+	case n > 1:
+		names = fmt.Sprintf(" It names %d proxies.", n)
+	case c.ProxiesURL == "":
+		names = " It names no proxy: a worker waits for those of 'gofer proxies add'."
+	}
+	return a.out.line("The configuration is valid.%s", names)
 }
 
 // refused returns err, and with --json also prints the reasons of a bad configuration. Any other error is returned

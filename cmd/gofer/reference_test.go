@@ -43,10 +43,7 @@ command, in '~/.config/nats/context'. A context takes the place of all variables
 refuses a context with 'nsc', 'user_jwt', 'socks_proxy', 'jetstream_api_prefix' or 'windows_cert_store'. 'gofer config show' says which
 settings come from it.
 
-- [Verbs](#verbs)
-- [Variables](#variables)
-
-## Verbs
+[Variables](#variables). Verbs:
 
 `
 
@@ -74,6 +71,8 @@ var quoted = regexp.MustCompile(`(^|[\s(])'([^'\n]+)'`)
 func reference(root *cobra.Command) string {
 	var b strings.Builder
 	b.WriteString(strings.ReplaceAll(referenceHead, "'", "`"))
+	writeIndex(&b, root)
+	b.WriteString("## Verbs\n\n")
 	writeVerbs(&b, root)
 	b.WriteString("## Variables\n\nThe environment configures gofer. An empty variable counts as unset. Every misspelt `GOFER_` variable and every bad value\n" +
 		"is named at start, all at once, with exit code 78.\n\n| variable | default | meaning |\n|---|---|---|\n")
@@ -85,6 +84,34 @@ func reference(root *cobra.Command) string {
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", v.Name, code(v.Default), strings.ReplaceAll(meaning, "|", "\\|"))
 	}
 	return b.String()
+}
+
+// writeIndex writes links to all verbs, in the groups and the order of help.
+func writeIndex(b *strings.Builder, root *cobra.Command) {
+	for _, group := range root.Groups() {
+		b.WriteString("- " + group.Title)
+		for _, verb := range root.Commands() {
+			if verb.GroupID == group.ID {
+				writeLinks(b, verb)
+			}
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString("\n")
+}
+
+// writeLinks writes links to a verb, or to the verbs below it.
+func writeLinks(b *strings.Builder, verb *cobra.Command) {
+	if verb.Hidden || verb.Name() == "help" || verb.Name() == "completion" {
+		return
+	}
+	if !verb.HasSubCommands() {
+		name := verb.CommandPath()
+		fmt.Fprintf(b, " [%s](#%s)", strings.TrimPrefix(name, "gofer "), strings.ReplaceAll(name, " ", "-"))
+	}
+	for _, sub := range verb.Commands() {
+		writeLinks(b, sub)
+	}
 }
 
 // writeVerbs writes the verbs below cmd, each with its flags.

@@ -134,7 +134,7 @@ func (s *submission) publishAndWait(ctx context.Context, source io.Reader) error
 		close(keys)
 		// The goroutine goes on beside await, and ends with ctx.
 		if limit := s.flags.timeout; limit > 0 && sleep(ctx, limit) {
-			stop(fmt.Errorf("no result within %s: the jobs go on, see gofer results", limit))
+			stop(fmt.Errorf("no result within %s: the jobs go on; gofer doctor says what keeps them, gofer results lists those that end", limit))
 		}
 	})
 	beside.Go(func() {
