@@ -50,10 +50,7 @@ func (c *Counter) compare(ctx context.Context, state bus.WaitingState, end time.
 	}
 	began := time.Now()
 	if began.Before(c.searchAfter) {
-		if isFull {
-			unread = there - min(there, known)
-		}
-		return unread, nil
+		return there - min(there, known), nil
 	}
 	c.questions = 0
 	defer func() {

@@ -179,7 +179,8 @@ func (c *Counter) IsUnchanged(ctx context.Context) bool {
 // read reads the jobs up to a sequence that are not known yet, until a time, or until the table is full.
 func (c *Counter) read(ctx context.Context, upTo uint64, end time.Time) error {
 	for more := true; more && c.last < upTo && c.table.n < c.cfg.MaxJobs; {
-		limit := min(bus.WaitingPageSize, c.cfg.MaxJobs-c.table.n)
+		// Not beyond upTo: a sequence behind it may get its job after it was asked for and before a later one is.
+		limit := int(min(bus.WaitingPageSize, uint64(c.cfg.MaxJobs-c.table.n), upTo-c.last))
 		last, next, err := c.bus.ReadWaiting(ctx, c.last, limit, func(job bus.WaitingJob) { c.table.add(c.entryOf(job)) })
 		// Also after an error: the jobs up to there are in the table, and must not come twice.
 		c.last, more = max(c.last, last), next

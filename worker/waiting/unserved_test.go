@@ -193,3 +193,39 @@ func TestTheAgeOfJobsThatNobodyServesIsKnown(t *testing.T) {
 	}
 	t.Error("the queue is not counted")
 }
+
+// TestJobsThatComeDuringACountAreAllRead: a search for differences would find the missing ones, so each one is made to cost a long
+// rest, as where very many jobs wait.
+func TestJobsThatComeDuringACountAreAllRead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := waiting.NewCounter(w.bus, waiting.Config{QuestionCost: time.Second})
+	const published = 5000
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		names := w.bus.Names()
+		for i := range published {
+			id := fmt.Sprint("j", i)
+			msg := &nats.Msg{Subject: names.ScheduledJob("default", id), Data: []byte("http://a.test/"), Header: nats.Header{}}
+			bus.Schedule(msg, names.DueJob("default", id), time.Now().Add(time.Hour))
+			_, _ = w.bus.Conn().RequestMsg(msg, time.Second) // one after the other, so that each count finds some
+		}
+	}()
+	var s waiting.Snapshot
+	for ended := false; !ended; {
+		select {
+		case <-done:
+			ended = true
+		default:
+		}
+		s = w.count(c)
+	}
+	waits := uint64(0)
+	for _, q := range s.Queues {
+		waits += q.Waiting()
+	}
+	if waits != published || s.Unread != 0 {
+		t.Errorf("got %d jobs, and %d unread, want %d and none", waits, s.Unread, published)
+	}
+}
