@@ -72,8 +72,8 @@ func (t *Tracker) AddTimeout(name string, atLeast time.Duration, now time.Time) 
 	t.site(name, second).sketch.add(atLeast, second, &t.dice)
 }
 
-// DiscountTimeout makes what Outwaited took in a moment ago, with the same time, count a thirty-second part: another proxy has shown that
-// the site is not that slow.
+// DiscountTimeout makes what AddTimeout took in a moment ago, with the same time, count a thirty-second part: another proxy has
+// shown that the site is not that slow.
 func (t *Tracker) DiscountTimeout(name string, atLeast time.Duration, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -95,6 +95,7 @@ func (r *run) beginAttempt() {
 	// A job with a retry.timeout that waited for a site or a proxy has its start from that wait.
 	first := r.progress.Started.IsZero() || len(r.progress.Attempts) == 0 && r.policy.Timeout > 0
 	r.progress.SiteSince, r.progress.Released = time.Time{}, false
+	r.responded = siteTime{} // it excuses no attempt that begins after it
 	if first {
 		r.f.budget.earn()
 	}

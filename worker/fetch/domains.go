@@ -190,7 +190,8 @@ func (r *run) acquireDomain(ctx context.Context) (release func(began bool), outc
 		if cause := r.checkDeadline(now.Add(wait)); cause != nil {
 			return nil, r.outOfTime(cause), false
 		}
-		// retry.timeout runs from the first attempt, and not while the job waits for it.
+		// retry.timeout runs from the first attempt, or from the first wait for a proxy or a resting site, but not while the job
+		// waits for its turn.
 		ownTime := r.policy.Timeout > 0 && r.progress.Started.IsZero()
 		if spent += wait; spent > r.f.cfg.InlineWait || ownTime {
 			r.progress.Reservation = at

@@ -99,7 +99,7 @@ type run struct {
 	progress jobs.Progress
 
 	endedEarly    []siteTime              // the attempts that the learnt bound ended, until they are counted
-	responded     siteTime                // the newest response; zero if none came
+	responded     siteTime                // the newest response since the latest attempt began; zero if none came
 	underWay      int                     // attempts that have begun and are not in progress yet
 	flights       int                     // all that have begun in this run
 	last          *attempt                // the newest one that ended

@@ -511,3 +511,32 @@ func TestSilentProxiesDoNotRaiseTheBoundOfASiteThatIsAskedOften(t *testing.T) {
 		}
 	})
 }
+
+// TestAnEarlierResponseExcusesNoLaterEnd: each job is answered 429 at once, and then its site takes 5 s.
+func TestAnEarlierResponseExcusesNoLaterEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		isSlow, asked := false, 0
+		b := &bay{T: t, first: func(string, string) time.Duration {
+			if asked++; isSlow && asked > 1 {
+				return 5 * time.Second
+			}
+			return 100 * time.Millisecond
+		}, answer: func(string, string) string {
+			if isSlow && asked == 1 {
+				return "429 Too Many Requests\r\nContent-Length: 0\r\n\r\n"
+			}
+			return "200 OK\r\nContent-Length: 0\r\n\r\n"
+		}}
+		b.open(10, nil)
+		defer b.close()
+		b.acquaint(100)
+		isSlow = true
+		for range 7 {
+			asked = 0
+			if result, _ := b.do(`{"url":"http://slow.test/","retry":{"max_attempts":3,"base_delay":0.1,"timeout":6}}`); result.Outcome == jobs.Succeeded {
+				return
+			}
+		}
+		t.Error("seven jobs failed, want the bound to grow beyond the 5 s that the site takes now")
+	})
+}

@@ -165,9 +165,9 @@ func (r *run) outOfTime(cause error) jobs.RunOutcome {
 }
 
 // lastWait describes the wait for a proxy that took the rest of the job's time. It is empty for a job that waited for
-// none.
+// none, or for its site after that.
 func (r *run) lastWait() string {
-	if r.progress.Why == "" {
+	if r.progress.Why == "" || !r.progress.SiteSince.IsZero() {
 		return ""
 	}
 	return ", and the job waited for a proxy: " + r.progress.Why

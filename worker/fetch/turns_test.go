@@ -47,6 +47,19 @@ func TestRetryTimeoutBoundsTheWaitForTheFirstProxy(t *testing.T) {
 	})
 }
 
+// TestAJobThatWaitedForItsSiteLastIsNotToldOfAProxy: it waited for a proxy before, and its progress still says why.
+func TestAJobThatWaitedForItsSiteLastIsNotToldOfAProxy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fetch.New(fetch.Config{Pool: rotation.New(rotation.Config{}), Policy: jobs.DefaultPolicy, AttemptTimeout: time.Minute})
+		defer f.Close()
+		progress := jobs.Progress{Started: time.Now().Add(-2 * time.Minute), SiteSince: time.Now().Add(-time.Minute), Why: "31 proxies cool down"}
+		o := f.Do(t.Context(), decode(t, `{"url":"http://shop.test/","retry":{"timeout":"90s"}}`), progress)
+		if o.Result.Error != jobs.ErrTimedOut || strings.Contains(o.Result.Detail, "prox") {
+			t.Errorf("%s: %q, want it timed out and no word of a proxy", o.Result.Error, o.Result.Detail)
+		}
+	})
+}
+
 func TestAJobsOwnTimeDoesNotRunWhileItWaitsForItsFirstTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, f, done := asked(t, 10*time.Millisecond, func(c *fetch.Config) { c.HostRate = 1 })
