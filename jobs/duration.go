@@ -82,14 +82,20 @@ func ParseDuration(written string) (time.Duration, error) {
 	return 0, fmt.Errorf(`%q is not a duration: write "1.5s", "2m" or a number of seconds`, clip(written, 40))
 }
 
-// parseTime reads a time of RFC 3339. The library's parser takes hours of one digit and a comma before the fraction, and refuses
-// the small letters of section 5.6.
+// parseTime reads a time of RFC 3339. The library's parser takes hours of one digit, a comma before the fraction and an offset of
+// 24 h, and refuses the small letters of section 5.6.
 func parseTime(written string) (time.Time, error) {
 	at, err := time.Parse(time.RFC3339, strings.ToUpper(written))
-	if err != nil || written[13] != ':' || strings.Contains(written, ",") {
-		return time.Time{}, fmt.Errorf("%q is not a time such as 2030-01-02T15:04:05Z", clip(written, 40))
+	_, offset := at.Zone()
+	if err != nil || written[13] != ':' || strings.Contains(written, ",") || max(offset, -offset) >= 24*3600 {
+		return time.Time{}, noTime(written)
 	}
 	return at, nil
+}
+
+// noTime is the reason for a text that is no time.
+func noTime(written string) error {
+	return fmt.Errorf("%q is not a time such as 2030-01-02T15:04:05Z", clip(written, 40))
 }
 
 // formatSeconds writes d in seconds, without trailing zeros and without an exponent.

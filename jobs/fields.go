@@ -71,7 +71,7 @@ func PolicyFields() []Field {
 		{"max_backoff_delay", "duration", "30 s", "1–300 s", "longest computed delay", with(durationRule(rule{"minimum": MinMaxBackoffDelay.Seconds(), "maximum": MaxMaxBackoffDelay.Seconds()}), defaultRule(30))},
 		{"jitter", "boolean", "true", "", "draws each delay evenly from zero to the computed one", with(booleanRule(), defaultRule(true))},
 		{"retry_status_codes", "list of integers", "408, 429, 502, 503, 504", "100–599", "answers with these statuses are tried again", with(listRule(rangeRule(100, 599)), defaultRule([]int{408, 429, 502, 503, 504}))},
-		{"timeout", "duration", "none", "above 0", "bounds all attempts and waits together, from the time when a worker first takes the job: `timed_out`", durationRule(rule{"minimum": 0})},
+		{"timeout", "duration", "none", "above 0", "bounds all attempts and waits together: `timed_out`. It runs from the first attempt, or from the first wait for a proxy or a resting site", durationRule(rule{"minimum": 0})},
 		{"retry_non_idempotent", "boolean", "false", "", "tries POST and PATCH again although the target may have received them", with(booleanRule(), defaultRule(false))},
 		{"hedge", "`auto`, `off` or duration", "`off`", "above 0", "time without a first byte after which one more attempt begins through another proxy", with(autoRule(), defaultRule("off"))},
 		{"ban_status_codes", "list of integers", "403", "100–999; `[]` means none", "answers with these statuses are bans for jobs without a `ban`; not in a job's `retry`", with(listRule(rangeRule(100, MaxBanStatus)), defaultRule([]int{403}))},

@@ -164,7 +164,7 @@ func unmarshal(value json.RawMessage, target any) error {
 	case *time.Time:
 		var written string
 		if json.Unmarshal(value, &written) != nil {
-			written = "" // no time: its text is not read without the quotes
+			return noTime(string(value)) // never parsed: a time stands in quotes
 		}
 		at, err := parseTime(written)
 		if err == nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -98,6 +99,8 @@ func (s *section) flags(title string, flags *pflag.FlagSet) {
 func roff(text string) string {
 	lines := strings.Split(strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, "`", `\(ga`, "^", `\(ha`, "~", `\(ti`).Replace(text), "\n")
 	for i, line := range lines {
+		line = ascii(line)
+		lines[i] = line
 		switch {
 		case line == "":
 			lines[i] = ".PP"
@@ -108,6 +111,19 @@ func roff(text string) string {
 		}
 	}
 	return strings.Join(lines, "\n")
+}
+
+// ascii writes all other characters by their numbers: groff reads its input as Latin-1.
+func ascii(line string) string {
+	var b strings.Builder
+	for _, r := range line {
+		if r < utf8.RuneSelf {
+			b.WriteRune(r)
+		} else {
+			fmt.Fprintf(&b, `\[u%04X]`, r)
+		}
+	}
+	return b.String()
 }
 
 // flagLabel is how documents name a flag: with both of its names.

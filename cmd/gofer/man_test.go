@@ -72,7 +72,7 @@ func TestTroffReadsTheManPages(t *testing.T) {
 			t.Errorf("%s: .nf and .fi do not match", name)
 		}
 		if groff, err := exec.LookPath("groff"); err == nil {
-			said, err := exec.CommandContext(t.Context(), groff, "-k", "-man", "-Tutf8", "-ww", "-z", filepath.Join(dir, name)).CombinedOutput()
+			said, err := exec.CommandContext(t.Context(), groff, "-man", "-Tutf8", "-ww", "-z", filepath.Join(dir, name)).CombinedOutput()
 			if err != nil || len(said) > 0 {
 				t.Errorf("%s: groff says %v, %s", name, err, said)
 			}

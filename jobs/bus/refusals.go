@@ -166,7 +166,7 @@ func (r *refusals) watch(ctx context.Context, do func(context.Context) error, su
 }
 
 // Ask runs do, which sends requests to subject, or to what begins with it, and waits for answers in its own time. A refusal of
-// the server ends do's ctx at once and is returned as an ErrPermission; any other error of do is returned as it is.
+// the server ends do's ctx at once and is returned as an ErrPermission. Plain words any other error of do.
 func (c *Client) Ask(ctx context.Context, subject string, do func(context.Context) error) error {
 	err := c.refusals.watch(ctx, do, subject)
 	if errors.Is(err, nats.ErrPermissionViolation) {

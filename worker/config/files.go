@@ -27,6 +27,9 @@ func readFile(path string, flags int, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
+	if info, err := f.Stat(); err == nil && !info.Mode().IsRegular() {
+		limit = min(limit, maxSecret) // nobody has a longer list in a device
+	}
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err == nil && int64(len(data)) > limit {
 		err = fmt.Errorf("read %s: larger than %d MiB", path, limit>>20)
