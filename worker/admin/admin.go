@@ -175,6 +175,7 @@ func (a *admin) routes() []route {
 		{get, "/api/v1/openapi.json", reader, a.openAPI},
 		{get, "/api/v1/schemas/{name}", reader, a.schema},
 		{get, livePath, reader, a.live.serve},
+		{get, livePath + "/workers", reader, a.liveWorkers},
 		{get, "/api/v1/retry/policy", reader, a.policy},
 		{put, "/api/v1/retry/policy", changer, a.setPolicy},
 		{del, "/api/v1/retry/policy", changer, a.resetPolicy},

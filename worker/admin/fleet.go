@@ -142,18 +142,33 @@ func joinSteps(old map[int64]rollup.Step, steps []rollup.Step, now time.Time, ke
 	return out
 }
 
-// addWorkers adds the workers of the fleet, or this worker alone while the fleet has not answered.
-func (a *admin) addWorkers(ctx context.Context, s *Snapshot) {
+// workersNow are the workers of the fleet, or this worker alone while the fleet has not answered.
+func (a *admin) workersNow(ctx context.Context, ready bool, checks []Check) workersKnown {
 	workers, _, _ := a.view.workers.get(ctx)
 	if len(workers) == 0 {
-		own := a.self(s)
 		// A fleet of one, so that the page always has the same form.
-		workers = workersKnown{a.Worker: known{}.hear(own, time.Now())}
+		workers = workersKnown{a.Worker: known{}.hear(a.self(ready, checks), time.Now())}
 	}
+	return workers
+}
+
+// rows are all workers in the order of the page.
+func (k workersKnown) rows() []Worker {
+	rows := make([]Worker, 0, len(k))
+	for _, w := range k {
+		rows = append(rows, w.Worker)
+	}
+	slices.SortFunc(rows, func(a, b Worker) int {
+		return cmp.Or(rank(a)-rank(b), cmp.Compare(a.Worker, b.Worker))
+	})
+	return rows
+}
+
+// addWorkers adds the first of the workers, and the sums over the watched one or all.
+func (a *admin) addWorkers(ctx context.Context, s *Snapshot) {
+	workers := a.workersNow(ctx, s.Ready, s.Checks)
 	recent, minutes := newSteps(rollup.ShortStep, rollup.ShortSteps-1), newSteps(rollup.LongStep, rollup.LongSteps-1)
-	s.Workers = []Worker{}
 	for _, w := range workers {
-		s.Workers = append(s.Workers, w.Worker)
 		// All workers are listed; the sums are those of the watched one, or of all.
 		if s.Watched != "" && s.Watched != w.Worker.Worker {
 			continue
@@ -165,12 +180,8 @@ func (a *admin) addWorkers(ctx context.Context, s *Snapshot) {
 		recent.add(w.recent)
 		minutes.add(w.minutes)
 	}
-	s.Recent, s.Minutes, s.WorkerCount = recent.series(), minutes.series(), len(s.Workers)
-	slices.SortFunc(s.Workers, func(a, b Worker) int {
-		return cmp.Or(rank(a)-rank(b), cmp.Compare(a.Worker, b.Worker))
-	})
-	// The list is cut after the sums, so these cover all workers.
-	s.Workers = s.Workers[:min(len(s.Workers), maxWorkers)]
+	s.Recent, s.Minutes, s.WorkerCount = recent.series(), minutes.series(), len(workers)
+	s.Workers = rowsOf(page{limit: maxWorkers}, workers.rows())
 }
 
 // rank orders workers: those that need attention first.
@@ -187,12 +198,12 @@ func rank(w Worker) int {
 }
 
 // self is this worker as a fleet of one. It fills only what this process knows without NATS.
-func (a *admin) self(s *Snapshot) Worker {
+func (a *admin) self(ready bool, checks []Check) Worker {
 	w := Worker{
-		Worker: a.Worker, Version: a.Version, Ready: s.Ready, Reasons: []string{}, Proxies: map[string]int{}, Queues: []string{},
+		Worker: a.Worker, Version: a.Version, Ready: ready, Reasons: []string{}, Proxies: map[string]int{}, Queues: []string{},
 		Recent: a.Book.Steps(rollup.ShortStep, rollup.ShortSteps-1), Minutes: a.Book.Steps(rollup.LongStep, rollup.LongSteps-1),
 	}
-	for _, c := range s.Checks {
+	for _, c := range checks {
 		if !c.OK {
 			w.Reasons = append(w.Reasons, c.Name+": "+c.Detail)
 		}

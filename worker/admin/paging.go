@@ -87,6 +87,21 @@ func (a *admin) workers(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, map[string]any{"total": len(list), "workers": rows, "missing": append([]string{}, missing...)})
 }
 
+// liveWorkers answers with a page of the workers that the stream counts, in its form and order. workers leaves out those that
+// do not answer, so its pages do not continue the first one of the stream.
+func (a *admin) liveWorkers(w http.ResponseWriter, r *http.Request) error {
+	p, err := pageOf(r)
+	if err != nil {
+		return err
+	}
+	ready, checks := a.ready()
+	list := a.workersNow(r.Context(), ready, checks).rows()
+	if p.search != "" {
+		list = slices.DeleteFunc(list, func(w Worker) bool { return !strings.Contains(strings.ToLower(w.Worker), p.search) })
+	}
+	return reply(w, map[string]any{"total": len(list), "workers": rowsOf(p, list)})
+}
+
 // rankedWorker is a worker in the form that the Operator gives it, and what orders it.
 type rankedWorker struct {
 	json json.RawMessage

@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/gofer-mq/gofer/worker/admin"
 )
@@ -47,6 +50,49 @@ func TestManySitesAndWorkersComePageByPage(t *testing.T) {
 	if s := w.first(t, ""); s.SiteCount != sites || len(s.Sites) > 100 {
 		t.Errorf("the page: got %d of %d sites, want few of %d", len(s.Sites), s.SiteCount, sites)
 	}
+}
+
+// TestPagesOfTheStreamSkipNoSilentWorker has 60 workers, of which the first three fall silent.
+func TestPagesOfTheStreamSkipNoSilentWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var list []admin.Worker
+		for i := range 60 {
+			list = append(list, admin.Worker{Worker: fmt.Sprintf("w%02d", i), Ready: true, Reasons: []string{}, Queues: []string{}, Proxies: map[string]int{}})
+		}
+		silent := 0
+		w := newWorker(t, func(c *admin.Config) {
+			c.Fleet = func(context.Context, int, int) ([]admin.Worker, error) { return slices.Clone(list[silent:]), nil }
+		})
+		w.firstNow(t)
+		silent = 3
+		time.Sleep(6 * time.Second)
+		w.firstNow(t) // asks the fleet again, and does not wait for it
+		synctest.Wait()
+		time.Sleep(time.Second)
+		s := w.firstNow(t)
+		var answer struct {
+			Total   int
+			Workers []admin.Worker
+		}
+		w.get(t, fmt.Sprintf("/api/v1/live/workers?limit=50&offset=%d", len(s.Workers)), &answer)
+		names := map[string]bool{}
+		for _, row := range slices.Concat(s.Workers, answer.Workers) {
+			names[row.Worker] = true
+		}
+		if !s.Workers[2].Silent || len(names) != 60 || s.WorkerCount != 60 || answer.Total != 60 {
+			t.Errorf("got %d workers on the pages, totals %d and %d; want 60", len(names), s.WorkerCount, answer.Total)
+		}
+		for query, want := range map[string]string{
+			"live/workers?limit=4":    "60: 4 from w00 to w03",
+			"live/workers?search=W1":  "10: 10 from w10 to w19",
+			"live/workers?offset=60":  "60: none",
+			"live/workers?offset=bad": "400",
+		} {
+			if got := pageText(t, w, query); got != want {
+				t.Errorf("%s: got %q, want %q", query, got, want)
+			}
+		}
+	})
 }
 
 // pageText says which rows an answer has.

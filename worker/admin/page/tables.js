@@ -94,13 +94,10 @@ function workerState(w) {
   return w.ready ? [mark("good", "ready")] : [mark("bad", "not ready: "), w.reasons.join("; ")];
 }
 
-// running counts the jobs of a worker: the API has them by queue, the stream their sum.
-const running = (w) => (typeof w.in_flight === "object" ? Object.values(w.in_flight || {}).reduce((a, b) => a + b, 0) : w.in_flight);
-
 const showWorkers = table("workers", [
-  ["Worker", "id", (w) => workerLink(w.worker)], ["State", "says", workerState], ["Jobs", "number", (w) => (w.slots ? `${count(running(w))} of ${count(w.slots)}` : count(running(w)))],
+  ["Worker", "id", (w) => workerLink(w.worker)], ["State", "says", workerState], ["Jobs", "number", (w) => (w.slots ? `${count(w.in_flight)} of ${count(w.slots)}` : count(w.in_flight))],
   ["Proxies", "says", (w) => Object.entries(w.proxies || {}).filter(([, n]) => n).sort().map(([state, n]) => `${count(n)} ${words(state)}`).join(", ") || "–"],
-  ["Queues", "says", (w) => w.queues.map((q) => q.queue || q).join(", ") || "–"], ["Up", "number", (w) => (Date.parse(w.started_at) > 0 ? span((now - Date.parse(w.started_at)) / 1000) : "–")], ["Version", "says", (w) => w.version || "–"],
+  ["Queues", "says", (w) => w.queues.join(", ") || "–"], ["Up", "number", (w) => (Date.parse(w.started_at) > 0 ? span((now - Date.parse(w.started_at)) / 1000) : "–")], ["Version", "says", (w) => w.version || "–"],
   ["Act", "acts", (w) => (w.silent || w.draining ? [] : [["drain", "Drain", acts.drain, `Drain worker ${w.worker}`]])],
 ], (w) => w.worker);
 
@@ -136,7 +133,14 @@ function regroup(groups, by) {
 // --- sites and workers: the first page comes with the stream, others are asked for
 
 const rowsOnPage = 50;
-const turned = { sites: { number: 0, list: null, total: 0, show: showSites }, workers: { number: 0, list: null, total: 0, show: showWorkers } };
+// The API lists workers that answer; those of the stream may be silent. Pages of both would skip some.
+const turned = {
+  sites: { number: 0, list: null, from: 0, total: 0, show: showSites, path: "sites" },
+  workers: { number: 0, list: null, from: 0, total: 0, show: showWorkers, path: "live/workers" },
+};
+
+// rowsText says which rows are shown; the list may have shrunk meanwhile.
+const rowsText = (from, rows, total) => (rows ? `${count(from + 1)} to ${count(from + rows)} of ${count(total)}` : total ? `none of ${count(total)}` : "");
 
 // turn shows the next page of a table, or the one before.
 export async function turn(kind, by, s) {
@@ -152,8 +156,15 @@ async function askRows(kind) {
     return;
   }
   try {
-    const answer = await acts.get(`${kind}?limit=${rowsOnPage}&offset=${mine * rowsOnPage}`);
-    if (mine === p.number) [p.list, p.total] = [answer[kind], answer.total];
+    const answer = await acts.get(`${p.path}?limit=${rowsOnPage}&offset=${mine * rowsOnPage}`);
+    if (mine !== p.number) return;
+    const last = Math.max(0, Math.ceil(answer.total / rowsOnPage) - 1);
+    if (mine > last) { // the list has shrunk
+      p.number = last;
+      await askRows(kind);
+      return;
+    }
+    [p.list, p.from, p.total] = [answer[kind], mine * rowsOnPage, answer.total];
   } catch (e) {
     if (mine === p.number) put("outcome", `The ${kind} are not listed: ${e.message}.`, "wide note-bad");
   }
@@ -162,10 +173,10 @@ async function askRows(kind) {
 function showRows(kind, s) {
   const p = turned[kind];
   const total = p.list ? p.total : kind === "sites" ? s.site_count : s.worker_count;
-  const from = p.list ? p.number * rowsOnPage : 0;
+  const from = p.list ? p.from : 0;
   const rows = p.list || s[kind];
   p.show(rows);
-  put(kind + "-page", total ? `${count(from + 1)} to ${count(from + rows.length)} of ${count(total)}` : "");
+  put(kind + "-page", rowsText(from, rows.length, total));
   $(kind + "-back").disabled = p.number === 0;
   $(kind + "-on").disabled = from + rowsOnPage >= total;
   $("pages-" + kind).hidden = total <= rowsOnPage && p.number === 0;
@@ -214,13 +225,14 @@ function showProxyPage(s) {
   const all = Object.values(s.breakers).reduce((a, b) => a + b, 0);
   const total = page.list ? page.total : all;
   const from = page.number * pageSize;
-  showProxies(page.list || s.proxies);
+  const rows = page.list || s.proxies;
+  showProxies(rows);
   const states = Object.entries(s.breakers).filter(([, n]) => n).sort().map(([state, n]) => `${count(n)} ${words(state)}`);
   put("of-proxies", states.join(", ") + (all ? `, as ${s.worker} sees them; numbers of 24 hours` : ""));
-  put("proxies-page", total ? `${count(from + 1)} to ${count(Math.min(from + pageSize, total))} of ${count(total)}` : "");
+  put("proxies-page", rowsText(from, rows.length, total));
   $("proxies-back").disabled = page.number === 0;
   $("proxies-on").disabled = from + pageSize >= total;
-  $("pages-proxies").hidden = total <= pageSize && !page.search;
+  $("pages-proxies").hidden = total <= pageSize && !page.search && page.number === 0;
   $("no-proxies").hidden = all > 0;
 }
 
