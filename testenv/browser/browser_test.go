@@ -18,7 +18,7 @@ import (
 	"github.com/gofer-mq/gofer/testenv"
 )
 
-// finding is a line that check.mjs prints: a fact about the page and what is wrong with it, or something that is to happen
+// finding is a line that a script prints: a fact about the page and what is wrong with it, or something that is to happen
 // to what the page shows.
 type finding struct {
 	Fact  string   `json:"fact"`
@@ -27,14 +27,11 @@ type finding struct {
 }
 
 func TestDashboardIsLiveAndReadableByEverybody(t *testing.T) {
-	node, chromium := testenv.Need(t, "node"), testenv.Need(t, "chromium")
-	if _, err := os.Stat("node_modules/playwright-core"); err != nil {
-		t.Skip("skipped: testenv/browser/node_modules is missing (npm --prefix testenv/browser ci)")
-	}
+	node, chromium := needBrowser(t)
 	w := newWorld(t)
 	w.submitKnownJobs()
 	stopJobs := w.submitJobs()
-	happen := map[string]func(){
+	report(t, func(use func(finding)) { w.check(node, chromium, use) }, map[string]func(){
 		// The connections to it that are kept alive break, too.
 		"break the proxy": func() { w.victim.Set(testenv.BadGateway) },
 		"mend the proxy":  func() { w.victim.Set(testenv.Good) },
@@ -43,10 +40,24 @@ func TestDashboardIsLiveAndReadableByEverybody(t *testing.T) {
 			w.signal(syscall.SIGSTOP)
 		},
 		"wake the worker": func() { w.signal(syscall.SIGCONT) },
-	}
+	})
+}
 
+// needBrowser skips a test where the programs are missing that it runs.
+func needBrowser(t *testing.T) (node, chromium string) {
+	t.Helper()
+	node, chromium = testenv.Need(t, "node"), testenv.Need(t, "chromium")
+	if _, err := os.Stat("node_modules/playwright-core"); err != nil {
+		t.Skip("skipped: testenv/browser/node_modules is missing (npm --prefix testenv/browser ci)")
+	}
+	return node, chromium
+}
+
+// report makes a subtest of each fact that a script finds, and does what it asks for.
+func report(t *testing.T, script func(use func(finding)), happen map[string]func()) {
+	t.Helper()
 	facts := 0
-	w.check(node, chromium, func(f finding) {
+	script(func(f finding) {
 		if f.Ask != "" {
 			happen[f.Ask]()
 			return
@@ -63,41 +74,48 @@ func TestDashboardIsLiveAndReadableByEverybody(t *testing.T) {
 	}
 }
 
-// check runs check.mjs to its end, at most four minutes, and hands over what it finds while it runs.
 func (w *world) check(node, chromium string, use func(finding)) {
 	w.Helper()
-	ctx, cancel := context.WithTimeout(w.Context(), 4*testenv.Patience)
+	runScript(w.T, []string{node, "check.mjs", w.page, outDir(w.T)}, []string{
+		"BROWSER=" + chromium, "BROWSER_TOKEN=" + token, "BROWSER_VICTIM=" + victimID, "BROWSER_FAILED=" + failedID, "BROWSER_LATER=" + laterID, "BROWSER_WORKER=" + workerName,
+	}, use)
+}
+
+// runScript runs a script to its end, at most four minutes, and hands over what it finds while it runs.
+func runScript(t *testing.T, args, env []string, use func(finding)) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*testenv.Patience)
 	defer cancel()
 	var errs bytes.Buffer
-	cmd := exec.CommandContext(ctx, node, "check.mjs", w.page, outDir(w.T))
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	// Playwright closes the browser, which has a process group of its own, when it is asked to end; a browser whose
 	// playwright was killed loses its pipe and ends, too.
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Env = append(os.Environ(), "BROWSER="+chromium, "BROWSER_TOKEN="+token, "BROWSER_VICTIM="+victimID, "BROWSER_FAILED="+failedID, "BROWSER_LATER="+laterID, "BROWSER_WORKER="+workerName)
+	cmd.Env = append(os.Environ(), env...)
 	cmd.Stderr = &errs
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		w.Fatal(err)
+		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
-		w.Fatal(err)
+		t.Fatal(err)
 	}
-	w.read(out, use)
+	readFindings(t, out, use)
 	if err := cmd.Wait(); err != nil {
-		w.Errorf("check.mjs: %v\n%s", err, &errs)
+		t.Errorf("%s: %v\n%s", args[1], err, &errs)
 	}
 }
 
-func (w *world) read(out io.Reader, use func(finding)) {
-	w.Helper()
+func readFindings(t *testing.T, out io.Reader, use func(finding)) {
+	t.Helper()
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		var f finding
 		dec := json.NewDecoder(strings.NewReader(lines.Text()))
 		dec.DisallowUnknownFields()
 		if err := dec.Decode(&f); err != nil {
-			w.Errorf("check.mjs said %q: %v", lines.Text(), err)
+			t.Errorf("the script said %q: %v", lines.Text(), err)
 			continue
 		}
 		use(f)
