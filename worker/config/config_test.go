@@ -111,7 +111,7 @@ func TestAFileThatNeverEndsOrIsAPipeIsRefused(t *testing.T) {
 		"GOFER_ADMIN_TOKEN_FILE: the file is empty":                     {"GOFER_ADMIN_TOKEN_FILE": pipe},
 		"GOFER_ADMIN_TOKEN_FILE: read /dev/zero: larger than 1 MiB":     {"GOFER_ADMIN_TOKEN_FILE": "/dev/zero"},
 		"GOFER_PROXIES_FILE: it is a pipe, which can be read only once": {"GOFER_PROXIES_FILE": pipe},
-		"GOFER_PROXIES_FILE: read /dev/zero: larger than 1 MiB":       {"GOFER_PROXIES_FILE": "/dev/zero"},
+		"GOFER_PROXIES_FILE: read /dev/zero: larger than 1 MiB":         {"GOFER_PROXIES_FILE": "/dev/zero"},
 	} {
 		if reasons := reasonsOf(t, env); len(reasons) != 1 || !strings.HasPrefix(reasons[0], want) {
 			t.Errorf("%v: got %q, want %q", env, reasons, want)
