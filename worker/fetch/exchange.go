@@ -145,7 +145,7 @@ func (x *exchanges) follow(ctx context.Context) error {
 	x.target = x.run.job.Target()
 	// n is the number of redirects so far. exchangeOnce compares it with what the job allows.
 	for n := 0; ; n++ {
-		x.url, x.site = x.target.String(), siteName(x.target)
+		x.url, x.site = x.target.String(), x.target.Site()
 		x.first.ask(x.site)
 		if n > 0 {
 			x.host = hostPort(x.target)

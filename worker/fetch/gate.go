@@ -2,7 +2,6 @@ package fetch
 
 import (
 	"errors"
-	"strings"
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -12,22 +11,6 @@ import (
 
 // viaDirect stands for a direct attempt where a proxy's id is expected; no proxy has this id.
 const viaDirect = "(direct)"
-
-// siteName returns the site of a URL: host and port, the default port left out. A name has no final dot, and an IPv6
-// address has brackets. All workers must use the same spelling, because they share findings about sites.
-func siteName(u jobs.URL) string {
-	if !strings.HasSuffix(u.Hostname(), ".") {
-		return u.Authority()
-	}
-	host, port, ipv6 := strings.TrimSuffix(u.Hostname(), "."), u.Port(), strings.Contains(u.Hostname(), ":")
-	if ipv6 {
-		host = "[" + host + "]"
-	}
-	if port != "" {
-		host += ":" + port
-	}
-	return host
-}
 
 // enterSite begins an attempt at the job's site. If the attempt may not begin, refused is true and end says what becomes
 // of the job. The caller ends the visit.
@@ -41,7 +24,7 @@ func (r *run) enterSite() (visit sites.Visit, end jobs.RunOutcome, refused bool)
 	if timeout == 0 {
 		timeout = r.f.cfg.AttemptTimeout
 	}
-	name := siteName(r.job.Target())
+	name := r.job.Target().Site()
 	visit, refusal, events := table.Enter(name, sites.Ask{MaxDuration: timeout + testSlack, Released: r.progress.Released})
 	r.progress.Released = false // a release allows one visit
 	r.siteChanged(events)

@@ -139,7 +139,7 @@ func (p *pair) left() time.Duration {
 	if !p.isAuto {
 		return p.delay - since
 	}
-	usual, known := p.run.f.cfg.Pool.Times().Quantile(siteName(p.run.job.Target()), hedgeQuantile, time.Now())
+	usual, known := p.run.f.cfg.Pool.Times().Quantile(p.run.job.Target().Site(), hedgeQuantile, time.Now())
 	if !known {
 		return recheck
 	}
@@ -215,7 +215,7 @@ func (a *flight) isDecisive() bool {
 // time such an attempt goes on until its bound.
 func (p *pair) end(ctx context.Context, a, winner *flight) {
 	r := p.run
-	bound, isLearnt := r.learntBound(siteName(r.job.Target())), r.firstByteTimeout() == jobs.Auto
+	bound, isLearnt := r.learntBound(r.job.Target().Site()), r.firstByteTimeout() == jobs.Auto
 	if a.lease.MustEnd() && !a.x.begun.Load() && (bound > 0 || !isLearnt) {
 		p.passReadToken(winner)
 		a.awaitBound(min(cmp.Or(bound, maxLoserWait), max(maxLoserWait, learntFactor*winner.x.firstByte)))

@@ -215,7 +215,7 @@ func (c *Counter) entryOf(job bus.WaitingJob) entry {
 	// job that cannot be decoded counts without a site.
 	case jobs.StateNoProxy:
 		if decoded, err := jobs.Decode(job.Queue, job.ID, msg.Data); err == nil {
-			e.site = c.sites.index(decoded.Target().Authority())
+			e.site = c.sites.index(decoded.Target().Site())
 		}
 		c.about[e.site] = about{until: e.until, detail: progress.Why}
 	}
