@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -21,8 +20,8 @@ type ListFilter struct {
 	// Queue narrows to one queue and State to one of jobs.States; empty means all.
 	Queue string
 	State string
-	// Site narrows to the jobs of a site, such as "example.com" or "example.com:8443"; empty means all. List then reads every
-	// job.
+	// Site narrows to the jobs of a site, such as "example.com" or "example.com:8443", which jobs.SiteNames reads; empty means all.
+	// List then reads every job.
 	Site string
 	// URL narrows to the jobs of a URL, which is compared as jobs.ParseURL reads it; empty means all. List then reads every job.
 	URL string
@@ -53,22 +52,36 @@ func (c *Client) List(ctx context.Context, f ListFilter, use func(Listed) error)
 	if use == nil {
 		return errNoUse
 	}
-	return c.list(ctx, f, &Searched{}, use)
+	l, err := c.newLister(f)
+	if err != nil {
+		return err
+	}
+	return l.list(ctx, use)
 }
 
-// list is List, which notes how many jobs it has looked at.
-func (c *Client) list(ctx context.Context, f ListFilter, s *Searched, use func(Listed) error) error {
+// newLister reads the filter.
+func (c *Client) newLister(f ListFilter) (l lister, err error) {
+	l = lister{c: c, filter: f, delivered: map[string]uint64{}}
 	if f.Queue != "" && !jobs.ValidQueue(f.Queue) {
-		return bus.BadKey(Key{Queue: f.Queue})
+		return l, bus.BadKey(Key{Queue: f.Queue})
 	}
-	l := lister{c: c, filter: f, delivered: map[string]uint64{}, searched: s}
+	if f.Site != "" {
+		if l.sites, err = jobs.SiteNames(f.Site); err != nil {
+			return l, fmt.Errorf("site %q: %w", bus.Clip(f.Site), err)
+		}
+	}
 	if f.URL != "" {
 		url, err := jobs.ParseURL(f.URL)
 		if err != nil {
-			return err
+			return l, err
 		}
 		l.filter.URL = url.String()
 	}
+	return l, nil
+}
+
+// list calls use for each job.
+func (l *lister) list(ctx context.Context, use func(Listed) error) error {
 	for job, err := range l.oldestFirst(ctx) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -76,7 +89,7 @@ func (c *Client) list(ctx context.Context, f ListFilter, s *Searched, use func(L
 		if err == nil {
 			err = use(job)
 		} else {
-			err = c.bus.Explain("list jobs", err)
+			err = l.c.bus.Explain("list jobs", err)
 		}
 		if err != nil {
 			return err
@@ -93,10 +106,25 @@ const listPage = 1000
 type lister struct {
 	c      *Client
 	filter ListFilter
+	sites  []string // what filter.Site stands for
 	// delivered is, by the name of a consumer, the sequence up to which it has delivered its messages. It is asked for
 	// once. A job that is delivered while the list is made may be shown as queued.
 	delivered map[string]uint64
-	searched  *Searched
+	looked    uint64 // how many messages it has read
+}
+
+// reads reports whether jobs that fit the filter may be in a stream, and under which subject. No job that waits is in the stream
+// of new jobs. In the other stream the jobs of a queue have several subjects, and all are read.
+func (l *lister) reads(kind string) (subject string, may bool) {
+	switch state := l.filter.State; {
+	case kind != "JOBS":
+		return ">", true
+	case state != "" && state != jobs.StateQueued && state != jobs.StateRunning:
+		return "", false
+	case l.filter.Queue != "":
+		return l.c.bus.Names().Jobs(l.filter.Queue), true
+	}
+	return ">", true
 }
 
 // oldestFirst merges the jobs of both streams by time; each stream is in the order of storing already. It ends after an
@@ -127,21 +155,18 @@ func (l *lister) oldestFirst(ctx context.Context) iter.Seq2[Listed, error] {
 // in returns the jobs of a stream that fit the filter, in the order of storing. It ends after an error.
 func (l *lister) in(ctx context.Context, kind string) iter.Seq2[Listed, error] {
 	return func(yield func(Listed, error) bool) {
-		// No job that waits is in the stream of new jobs.
-		if kind == "JOBS" && l.filter.State != "" && l.filter.State != jobs.StateQueued && l.filter.State != jobs.StateRunning {
+		subject, may := l.reads(kind)
+		if !may {
 			return
 		}
 		// Since lets the server skip what is older. It applies to the first page only, and the sequence after
 		// that.
-		page := bus.Page{Stream: l.c.bus.Names().Stream(kind), Subject: ">", Since: l.filter.Since, Limit: listPage}
-		if kind == "JOBS" && l.filter.Queue != "" {
-			page.Subject = l.c.bus.Names().Jobs(l.filter.Queue)
-		}
+		page := bus.Page{Stream: l.c.bus.Names().Stream(kind), Subject: subject, Since: l.filter.Since, Limit: listPage}
 		for more := true; more; {
 			var listed []Listed
 			var err error
 			page.After, more, err = l.c.bus.ReadPage(ctx, page, func(msg *nats.Msg) error {
-				l.searched.Looked++
+				l.looked++
 				job, fits, err := l.read(ctx, msg)
 				if fits {
 					listed = append(listed, job)
@@ -185,9 +210,9 @@ func (l *lister) read(ctx context.Context, msg *nats.Msg) (job Listed, fits bool
 	url := ""
 	if decoded, err := jobs.Decode(queue, id, msg.Data); err == nil {
 		target := decoded.Target()
-		job.Site, url = target.Authority(), target.String()
+		job.Site, url = target.Site(), target.String()
 	}
-	fits = (l.filter.Site == "" || job.Site == l.filter.Site) && (l.filter.URL == "" || url == l.filter.URL)
+	fits = (l.filter.Site == "" || slices.Contains(l.sites, job.Site)) && (l.filter.URL == "" || url == l.filter.URL)
 	return job, fits, nil
 }
 
@@ -227,61 +252,6 @@ func (l *lister) taken(ctx context.Context, msg *nats.Msg, stream, consumer stri
 	return jobs.StateQueued, nil
 }
 
-// errEnough ends a listing.
-var errEnough = errors.New("enough")
-
-// ListFirst lists at most limit jobs, as List does, and reports whether more follow. A job that begins to wait meanwhile is
-// listed once: a worker stores the message that waits before it acks the one that runs.
-func (c *Client) ListFirst(ctx context.Context, f ListFilter, limit int) (list []Listed, more bool, err error) {
-	s, err := c.Search(ctx, f, limit)
-	return s.List, s.More, err
-}
-
-// Searched is what Search has found, and how far it has come.
-type Searched struct {
-	// List are the jobs that fit, and More tells that others follow.
-	List []Listed
-	More bool
-	// Looked is how many jobs Search has looked at, of about Jobs. Both are zero if it has not begun.
-	Looked, Jobs uint64
-}
-
-// Search does what ListFirst does, and tells how far it has come, also if ctx ends it.
-func (c *Client) Search(ctx context.Context, f ListFilter, limit int) (s Searched, err error) {
-	if err := c.ready(); err != nil {
-		return s, err
-	}
-	for _, kind := range []string{"JOBS", "RETRIES"} {
-		state, err := c.bus.StateOf(ctx, kind)
-		if err != nil {
-			return s, err
-		}
-		s.Jobs += state.Messages
-	}
-	s.List, s.More, err = c.first(ctx, f, limit, &s)
-	return s, err
-}
-
-func (c *Client) first(ctx context.Context, f ListFilter, limit int, s *Searched) (list []Listed, more bool, err error) {
-	running := map[Key]bool{}
-	err = c.list(ctx, f, s, func(job Listed) error {
-		if running[job.Key] {
-			list = slices.DeleteFunc(list, func(earlier Listed) bool { return earlier.Key == job.Key })
-		}
-		running[job.Key] = job.State == jobs.StateRunning
-		if len(list) == limit {
-			more = true
-			return errEnough
-		}
-		list = append(list, job)
-		return nil
-	})
-	if errors.Is(err, errEnough) {
-		err = nil
-	}
-	return list, more, err
-}
-
 // StateOf returns a job that has not ended as List does. Errors: ErrNotFound for a job that has ended or is unknown.
 func (c *Client) StateOf(ctx context.Context, key Key) (Listed, error) {
 	if err := c.ready(); err != nil {
@@ -295,7 +265,7 @@ func (c *Client) StateOf(ctx context.Context, key Key) (Listed, error) {
 	if err != nil {
 		return Listed{}, c.bus.Explain(action, err)
 	}
-	l := lister{c: c, delivered: map[string]uint64{}, searched: &Searched{}}
+	l := lister{c: c, delivered: map[string]uint64{}}
 	job, _, err := l.read(ctx, msg)
 	return job, c.bus.Explain(action, err)
 }

@@ -83,6 +83,7 @@ func TestAListNamesTheStateOfEachJobTheOldestFirst(t *testing.T) {
 		{client.ListFilter{State: jobs.StateSiteDown}, "default/sited:site_down "},
 		{client.ListFilter{State: jobs.StateRetrying}, "default/retrying:retrying "},
 		{client.ListFilter{Site: "a.test"}, "default/runs:running default/queued:queued "},
+		{client.ListFilter{Site: "A.test.:80"}, "default/runs:running default/queued:queued "},
 		{client.ListFilter{Site: "b.test:8080", State: jobs.StateQueued}, "low/other:queued default/due:queued "},
 		{client.ListFilter{Since: time.Now().Add(time.Hour)}, ""},
 	} {
@@ -132,8 +133,18 @@ func TestASearchTellsHowFarItHasCome(t *testing.T) {
 		t.Errorf("got %+v, %v; want no job, and that it looked at all", all, err)
 	}
 	waiting, err := in.Search(soon(t), client.ListFilter{State: jobs.StateDelayed}, 10)
-	if err != nil || len(waiting.List) == 0 || waiting.Looked >= all.Looked {
+	if err != nil || len(waiting.List) == 0 || waiting.Looked >= all.Looked || waiting.Looked != waiting.Jobs {
 		t.Errorf("jobs that are delayed: got %+v, %v; want some, and that it looked only at those that wait", waiting, err)
+	}
+	for filter, want := range map[client.ListFilter]uint64{
+		{Queue: "low"}:                             all.Jobs - 2, // the server leaves out the new jobs of other queues, but not those that wait
+		{Queue: "low", State: jobs.StateDelayed}:   waiting.Jobs,
+		{Since: time.Now().Add(time.Hour)}:         0,
+		{Queue: "low", Since: time.Unix(1_000, 0)}: all.Jobs - 2,
+	} {
+		if got, err := in.Search(soon(t), filter, 10); err != nil || got.Jobs != want || got.Looked != want {
+			t.Errorf("%+v: it looked at %d of %d, %v; want %d", filter, got.Looked, got.Jobs, err, want)
+		}
 	}
 	stopped, stop := context.WithCancelCause(soon(t))
 	stop(errors.New("enough time"))
@@ -173,6 +184,9 @@ func TestAListThatCannotBeReadSaysWhy(t *testing.T) {
 	}
 	if err := in.List(soon(t), client.ListFilter{Queue: "a.b"}, none); err == nil {
 		t.Error("List of a queue that is none: no error")
+	}
+	if err := in.List(soon(t), client.ListFilter{Site: "http://a.test/"}, none); err == nil {
+		t.Error("List of a site that is none: no error")
 	}
 	if err := in.List(soon(t), client.ListFilter{}, nil); err == nil {
 		t.Error("List without a function: no error")

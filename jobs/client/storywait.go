@@ -33,7 +33,7 @@ func (t *Story) waitOf(msg *nats.Msg, m Moment) *Wait {
 	// An invalid job never waits, but anybody may publish one.
 	if job, err := jobs.Decode(t.Queue, t.ID, msg.Data); err == nil {
 		if w.Site == "" {
-			w.Site = job.Target().Authority()
+			w.Site = job.Target().Site()
 		}
 		if job.Proxy.ID != "" {
 			w.Proxies = []string{job.Proxy.ID}

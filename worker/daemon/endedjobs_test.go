@@ -123,10 +123,10 @@ func TestJobsOfAURLAreFoundEndedOrNot(t *testing.T) {
 	}
 	for filter, want := range map[admin.JobFilter]string{
 		{URL: "http://a.test/"}:                        "default/succeeded1 low/failed2 default/j0; 6 of 6",
-		{URL: "http://a.test/", Queue: "low"}:          "low/failed2; 2 of 6", // the server leaves out what is of other queues
+		{URL: "http://a.test/", Queue: "low"}:          "low/failed2; 2 of 3", // the server leaves out what is of other queues
 		{URL: "http://a.test/", State: jobs.Failed}:    "low/failed2; 3 of 3",
 		{URL: "http://b.test/", State: "queued"}:       "default/j2; 3 of 3",
-		{URL: "http://b.test/", State: "no_proxy"}:     "; 0 of 3",
+		{URL: "http://b.test/", State: "no_proxy"}:     "; 0 of 0",
 		{URL: "http://c.test/", State: jobs.Cancelled}: "; 2 of 2",
 	} {
 		found, err := daemon.FindJobs(t.Context(), e.bus, filter, 5)
