@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -21,11 +20,13 @@ type letterFilter struct {
 	Reason string   `json:"reason"` // the error code
 	Seqs   []uint64 `json:"seqs"`
 	All    bool     `json:"all"`
+
+	sites []string // what Site stands for
 }
 
 // fits reports whether the filter selects a letter. Empty fields admit every letter.
 func (f *letterFilter) fits(l Letter) bool {
-	return (f.Queue == "" || l.Queue == f.Queue) && (f.Site == "" || l.Site == f.Site) && (f.Reason == "" || l.Error == f.Reason) &&
+	return (f.Queue == "" || l.Queue == f.Queue) && (f.Site == "" || slices.Contains(f.sites, l.Site)) && (f.Reason == "" || l.Error == f.Reason) &&
 		(f.Seqs == nil || slices.Contains(f.Seqs, l.Seq))
 }
 
@@ -35,7 +36,11 @@ func readLetterFilter(r *http.Request) (f letterFilter, err error) {
 	if err := readBody(r, &f); err != nil {
 		return f, err
 	}
-	f.Site = strings.ToLower(f.Site) // as workers spell it
+	if f.Site != "" {
+		if f.sites, err = sitesOf(f.Site); err != nil {
+			return f, err
+		}
+	}
 	// Seqs counts as a restriction if it is written, even as an empty list: a page that selected nothing must
 	// not purge everything.
 	some := f.Queue != "" || f.Site != "" || f.Reason != "" || f.Seqs != nil

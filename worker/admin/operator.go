@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -27,7 +26,7 @@ type Operator struct {
 	Workers     func(context.Context) (list any, missing []string, err error)
 	DrainWorker func(ctx context.Context, worker string) error
 	// Jobs returns at most limit jobs that fit a filter, the oldest first: the oldest ones that have not ended, the newest ended
-	// ones, or both by their URL.
+	// ones, or the newest of both by their URL.
 	Jobs func(ctx context.Context, f JobFilter, limit int) (JobsFound, error)
 	// FindJob returns the jobs of an id, one for each queue that has it.
 	FindJob func(ctx context.Context, id string) ([]Job, error)
@@ -56,15 +55,18 @@ type JobFilter struct {
 	// State is a state of the message contract, or the outcome of a job that has ended.
 	State string
 	Queue string
-	Site  string
-	// URL is compared as jobs.ParseURL writes it.
+	// Site is read by jobs.SiteNames.
+	Site string
+	// URL is compared as jobs.ParseURL writes it: with the URL of a job that has not ended, and with the one where the job ended,
+	// after redirects; with both for a dead letter.
 	URL string
 }
 
 // JobsFound are jobs that fit a filter, and how far the search for them has come.
 type JobsFound struct {
 	Jobs []Job `json:"jobs"`
-	// Partial tells that the search has ended before it had looked at all of them, because that takes too long.
+	// Partial tells that others may fit: the search has ended before it had looked at all of them, because that takes too long, or
+	// because enough have been found.
 	Partial bool `json:"partial"`
 	// Looked is how many jobs, results and dead letters it has looked at, of about Total.
 	Looked uint64 `json:"looked"`
@@ -191,8 +193,14 @@ func (a *admin) drainWorker(w http.ResponseWriter, r *http.Request) error {
 // jobs answers with jobs that fit the parameters. A partial list is a valid answer: what it has is true.
 func (a *admin) jobs(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
-	f := JobFilter{State: query.Get("state"), Queue: query.Get("queue"), Site: strings.ToLower(query.Get("site"))}
+	f := JobFilter{State: query.Get("state"), Queue: query.Get("queue"), Site: query.Get("site")}
 	limit, err := limitOf(r)
+	if err == nil && f.Site != "" {
+		var names []string
+		if names, err = sitesOf(f.Site); err == nil {
+			f.Site = names[0] // which stands for all of them
+		}
+	}
 	if written := query.Get("url"); err == nil && written != "" {
 		url, wrong := jobs.ParseURL(written)
 		if wrong != nil {
@@ -282,26 +290,6 @@ func jobOf(r *http.Request) (queue, id string, err error) {
 		return "", "", unknown("no job has this name")
 	}
 	return queue, id, nil
-}
-
-const (
-	defaultLimit = 100
-	// It bounds the memory and the size of one answer.
-	maxLimit = 1000
-)
-
-// limitOf reads the parameter limit; defaultLimit without it. What is no number from 1 to maxLimit is answered with 400.
-func limitOf(r *http.Request) (int, error) {
-	if !r.URL.Query().Has("limit") {
-		return defaultLimit, nil
-	}
-	// A limit that is written empty is an error, not the default.
-	written := r.URL.Query().Get("limit")
-	n, err := strconv.Atoi(written)
-	if err != nil || n < 1 || n > maxLimit {
-		return 0, badRequest("limit: " + strconv.Quote(clip(written)) + " is not a number from 1 to " + strconv.Itoa(maxLimit))
-	}
-	return n, nil
 }
 
 // explain turns an error of the Operator into its answer. nothing is the message for ErrUnknown. Other errors

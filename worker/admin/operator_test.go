@@ -98,10 +98,12 @@ func TestTheAPIActsOnQueuesWorkersAndJobs(t *testing.T) {
 		{"GET", "/api/v1/workers", 200, `{"missing":["w2"],"total":1,"workers":[{"ready":true,"worker":"w1"}]}`},
 		{"POST", "/api/v1/workers/w1/drain", 200, `{"draining":true,"worker":"w1"}`},
 		{"POST", "/api/v1/workers/w9/drain", 404, ""},
-		{"GET", "/api/v1/jobs?state=no_proxy&queue=default&site=A.test&limit=7", 200, `{"jobs":[{"queue":"default","id":"j1","state":"no_proxy","site":"a.test","since":"2030-01-02T15:04:05Z","until":"2030-01-02T15:04:05Z","why":"no_proxy"}],"partial":false,"looked":3,"total":3}`},
+		{"GET", "/api/v1/jobs?state=no_proxy&queue=default&site=A.test.:80&limit=7", 200, `{"jobs":[{"queue":"default","id":"j1","state":"no_proxy","site":"a.test","since":"2030-01-02T15:04:05Z","until":"2030-01-02T15:04:05Z","why":"no_proxy"}],"partial":false,"looked":3,"total":3}`},
 		{"GET", "/api/v1/jobs?state=failed", 200, `{"jobs":[{"queue":"default","id":"j2","state":"failed","site":"a.test","since":"2030-01-02T15:04:05Z","until":null,"why":""}],"partial":true,"looked":5,"total":9}`},
 		{"GET", "/api/v1/jobs?url=HTTP://A.test:80", 200, ""},
 		{"GET", "/api/v1/jobs?url=a.test", 400, ""},
+		{"GET", "/api/v1/jobs?site=http://a.test/", 400, ""},
+		{"GET", "/api/v1/jobs?site=a.test:0", 400, ""},
 		{"GET", "/api/v1/jobs?state=lost", 400, ""},
 		{"GET", "/api/v1/jobs?limit=0", 400, ""},
 		{"GET", "/api/v1/jobs?limit=1001", 400, ""},
@@ -118,7 +120,7 @@ func TestTheAPIActsOnQueuesWorkersAndJobs(t *testing.T) {
 			t.Errorf("%s %s: got %d %s, want %d %s", test.method, test.path, rec.Code, rec.Body, test.code, test.body)
 		}
 	}
-	want := "[pause default resume default pause nobody drain w1 drain w9 jobs {State:no_proxy Queue:default Site:a.test URL:} 7 jobs {State:failed Queue: Site: URL:} 100 jobs {State: Queue: Site: URL:http://a.test/} 100 cancel default/j1 cancel default/j9]"
+	want := "[pause default resume default pause nobody drain w1 drain w9 jobs {State:no_proxy Queue:default Site:a.test:80 URL:} 7 jobs {State:failed Queue: Site: URL:} 100 jobs {State: Queue: Site: URL:http://a.test/} 100 cancel default/j1 cancel default/j9]"
 	if got := fmt.Sprint(*done); got != want {
 		t.Errorf("done:\ngot  %s\nwant %s", got, want)
 	}
@@ -138,10 +140,11 @@ func TestDeadLettersAreListedGroupedReplayedAndPurged(t *testing.T) {
 		{"POST", "/api/v1/dead/replay", `{"queue":"low"}`, 200, `{"count":1}`}, // of two: the other one is gone
 		{"POST", "/api/v1/dead/replay", `{"seqs":[1,9],"reason":"timed_out"}`, 200, `{"count":1}`},
 		{"POST", "/api/v1/dead/purge", `{"all":true}`, 200, `{"count":3}`},
-		{"POST", "/api/v1/dead/purge", `{"site":"B.test"}`, 200, `{"count":1}`},
+		{"POST", "/api/v1/dead/purge", `{"site":"B.test.:443"}`, 200, `{"count":1}`},
 		{"POST", "/api/v1/dead/purge", `{"seqs":[]}`, 200, `{"count":0}`},
 		{"POST", "/api/v1/dead/purge", "", 400, ""},
 		{"POST", "/api/v1/dead/purge", "{}", 400, ""},
+		{"POST", "/api/v1/dead/purge", `{"site":"http://b.test/"}`, 400, ""},
 		{"POST", "/api/v1/dead/purge", `{"all":true,"queue":"low"}`, 400, ""},
 		{"POST", "/api/v1/dead/purge", `{"quue":"low"}`, 400, ""},
 	} {

@@ -33,6 +33,26 @@ func pageOf(r *http.Request) (p page, err error) {
 	return p, nil
 }
 
+const (
+	defaultLimit = 100
+	// It bounds the memory and the size of one answer.
+	maxLimit = 1000
+)
+
+// limitOf reads the parameter limit; defaultLimit without it. What is no number from 1 to maxLimit is answered with 400.
+func limitOf(r *http.Request) (int, error) {
+	if !r.URL.Query().Has("limit") {
+		return defaultLimit, nil
+	}
+	// A limit that is written empty is an error, not the default.
+	written := r.URL.Query().Get("limit")
+	n, err := strconv.Atoi(written)
+	if err != nil || n < 1 || n > maxLimit {
+		return 0, badRequest("limit: " + strconv.Quote(clip(written)) + " is not a number from 1 to " + strconv.Itoa(maxLimit))
+	}
+	return n, nil
+}
+
 // rowsOf is the part of a list that a page holds. An offset behind the end gives an empty one.
 func rowsOf[T any](p page, list []T) []T {
 	total := len(list)

@@ -4,12 +4,24 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"strings"
+	"slices"
+	"strconv"
 	"sync"
 	"time"
 
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
+
+// sitesOf returns the names in the spelling of the workers that the parameter site stands for. What no site can be called is
+// answered with 400: it would find nothing, which looks like an answer.
+func sitesOf(written string) ([]string, error) {
+	names, err := jobs.SiteNames(written)
+	if err != nil {
+		return nil, badRequest("site: " + strconv.Quote(clip(written)) + " is not HOST or HOST:PORT: " + err.Error())
+	}
+	return names, nil
+}
 
 // Site is a site as the API shows it.
 type Site struct {
@@ -39,10 +51,16 @@ func (a *admin) resetSite(w http.ResponseWriter, r *http.Request) error {
 	if a.Site == nil || a.ResetSite == nil {
 		return notHere("sites cannot be reset here")
 	}
-	name := strings.ToLower(r.PathValue("site"))
-	if _, found := a.Site(name); !found {
+	// What no site can be called is unknown as well.
+	names, _ := jobs.SiteNames(r.PathValue("site"))
+	known := slices.IndexFunc(names, func(name string) bool {
+		_, found := a.Site(name)
+		return found
+	})
+	if known < 0 {
 		return failure{status: http.StatusNotFound, code: "unknown_site", message: "this worker remembers no site of this name"}
 	}
+	name := names[known]
 	if err := change(r, func(ctx context.Context) error { return a.ResetSite(ctx, name) }); err != nil {
 		return fmt.Errorf("reset site: %w", err)
 	}

@@ -47,12 +47,16 @@ func searchTime(ctx context.Context) (context.Context, context.CancelFunc) {
 type endedSearch struct {
 	bus    *bus.Client
 	filter admin.JobFilter
+	sites  []string // what filter.Site stands for
 	rows   []admin.Job
+	// cut tells that it has ended with enough rows, before it had looked at all messages.
+	cut bool
 	// looked is how many messages were read, of total.
 	looked, total uint64
 }
 
-// findJobs lists jobs that fit a filter: those that have not ended, ended ones by their outcome, or both by their URL.
+// findJobs lists jobs that fit a filter, the oldest first: those that have not ended, ended ones by their outcome, or both by
+// their URL. A result has only the URL where the job ended, after redirects.
 func findJobs(ctx context.Context, c *client.Client, b *bus.Client, f admin.JobFilter, limit int) (found admin.JobsFound, err error) {
 	// Outcomes are asked of the results or the dead letters, which are other streams than the jobs.
 	isEnded := f.State == jobs.Succeeded || f.State == jobs.Failed || f.State == jobs.Cancelled
@@ -72,7 +76,7 @@ func findJobs(ctx context.Context, c *client.Client, b *bus.Client, f admin.JobF
 		found.Jobs = append(found.Jobs, liveJob(job))
 	}
 	found.Looked, found.Total = found.Looked+live.Looked, found.Total+live.Jobs
-	found.Jobs = found.Jobs[max(0, len(found.Jobs)-limit):]
+	found.Jobs, found.Partial = newest(found.Jobs, limit, found.Partial || live.More)
 	if errors.Is(err, errSearchTime) {
 		found.Partial, err = true, nil
 	}
@@ -84,6 +88,12 @@ func findJobs(ctx context.Context, c *client.Client, b *bus.Client, f admin.JobF
 // replayed or purged. Of what ctx's end leaves out, Partial tells.
 func listEnded(ctx context.Context, c *bus.Client, f admin.JobFilter, limit int) (found admin.JobsFound, err error) {
 	letters, results := &endedSearch{bus: c, filter: f}, &endedSearch{bus: c, filter: f}
+	if f.Site != "" {
+		if letters.sites, err = jobs.SiteNames(f.Site); err != nil {
+			return found, err
+		}
+		results.sites = letters.sites
+	}
 	if f.State == jobs.Failed || f.State == "" {
 		err = letters.search(ctx, "DEAD", limit, letters.readLetters)
 	}
@@ -93,13 +103,17 @@ func listEnded(ctx context.Context, c *bus.Client, f admin.JobFilter, limit int)
 	if found.Partial = err != nil && errors.Is(context.Cause(ctx), errSearchTime); found.Partial {
 		err = nil
 	}
-	rows := once(append(results.rows, letters.rows...))
+	found.Jobs, found.Partial = newest(once(append(results.rows, letters.rows...)), limit, found.Partial || letters.cut || results.cut)
+	found.Looked, found.Total = letters.looked+results.looked, letters.total+results.total
+	return found, err
+}
+
+// newest returns the newest limit rows, the oldest of them first, and whether rows are missing: partial, or if it cuts some off.
+func newest(rows []admin.Job, limit int, partial bool) ([]admin.Job, bool) {
 	slices.SortStableFunc(rows, func(a, b admin.Job) int {
 		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Queue, b.Queue), cmp.Compare(a.ID, b.ID))
 	})
-	found.Jobs = rows[max(0, len(rows)-limit):]
-	found.Looked, found.Total = letters.looked+results.looked, letters.total+results.total
-	return found, err
+	return rows[max(0, len(rows)-limit):], partial || len(rows) > limit
 }
 
 // search reads a stream from its newest message back until it has found limit jobs.
@@ -108,10 +122,17 @@ func (s *endedSearch) search(ctx context.Context, kind string, limit int, read f
 	if err != nil {
 		return s.bus.Explain("list jobs", err)
 	}
-	s.total = info.State.Msgs
+	if s.total = info.State.Msgs; kind == "RESULTS" && s.filter.Queue != "" {
+		// The server leaves out those of other queues.
+		if s.total, err = s.bus.CountFrom(ctx, kind, s.bus.Names().Results(s.filter.Queue), 1); err != nil {
+			return err
+		}
+	}
 	return backwards(info.State, func(after, upTo uint64) (enough bool, err error) {
 		err = read(ctx, after, upTo)
-		return len(s.rows) >= limit, err
+		enough = len(s.rows) >= limit
+		s.cut = enough && after >= info.State.FirstSeq
+		return enough, err
 	})
 }
 
@@ -144,7 +165,7 @@ func backwards(state jetstream.StreamState, read func(after, upTo uint64) (enoug
 func (s *endedSearch) readResults(ctx context.Context, after, upTo uint64) error {
 	names := s.bus.Names()
 	return s.bus.ReadHeaders(ctx, names.Stream("RESULTS"), names.Results(s.filter.Queue), after, upTo, func(msg jetstream.Msg) {
-		s.add(jobs.ParseResult(msg.Headers(), nil))
+		s.add(jobs.ParseResult(msg.Headers(), nil), nil)
 	})
 }
 
@@ -162,7 +183,7 @@ func (s *endedSearch) readLetters(ctx context.Context, after, upTo uint64) error
 			}
 			r := jobs.ParseResult(msg.Header, nil)
 			r.Queue, r.ID, _ = jobs.SplitSubject(msg.Header.Get(jetstream.SubjectHeader))
-			s.add(r)
+			s.add(r, msg.Data)
 			return nil
 		})
 		if err != nil {
@@ -172,12 +193,23 @@ func (s *endedSearch) readLetters(ctx context.Context, after, upTo uint64) error
 	return nil
 }
 
-// add keeps a result that fits the filter. Filters that are empty admit every result.
-func (s *endedSearch) add(r jobs.Result) {
+// add keeps a result that fits the filter. Filters that are empty admit every result. job is the job itself in a dead letter,
+// else nil.
+func (s *endedSearch) add(r jobs.Result, job []byte) {
 	s.looked++
 	site, f := siteOfURL(r.URL), &s.filter
-	if f.State != "" && f.State != r.Outcome || f.Queue != "" && f.Queue != r.Queue || f.Site != "" && f.Site != site || f.URL != "" && f.URL != r.URL {
+	if f.State != "" && f.State != r.Outcome || f.Queue != "" && f.Queue != r.Queue || f.Site != "" && !slices.Contains(s.sites, site) ||
+		f.URL != "" && f.URL != r.URL && f.URL != urlOfJob(r.Queue, r.ID, job) {
 		return
 	}
 	s.rows = append(s.rows, admin.Job{Queue: r.Queue, ID: r.ID, State: r.Outcome, Site: site, Since: r.FinishedAt.UTC()})
+}
+
+// urlOfJob is the URL that a job names, before any redirect; empty for none.
+func urlOfJob(queue, id string, payload []byte) string {
+	job, err := jobs.Decode(queue, id, payload)
+	if err != nil {
+		return ""
+	}
+	return job.Target().String()
 }

@@ -165,7 +165,7 @@ func siteOfURL(text string) string {
 	if err != nil {
 		return ""
 	}
-	return u.Authority()
+	return u.Site()
 }
 
 // jobStory is a job's story in the API.

@@ -59,14 +59,14 @@ function choose(id, found) {
 
 // chooseOf offers the jobs of a URL, and says how far the search for them has come.
 function chooseOf(answer) {
-  const far = `${answer.partial ? "The search stopped: it" : "The search"} has looked at ${number.format(answer.looked)} of about ${number.format(answer.total)} jobs, results and dead letters.`;
+  const far = `The search has looked at ${number.format(answer.looked)} of about ${number.format(answer.total)} jobs, results and dead letters.${answer.partial ? " There may be other jobs of this URL." : ""} A job that has ended is found by the URL where it ended, after redirects, and by its own URL only while its dead letter is kept.`;
   const list = make("ul", undefined, "found");
   for (const j of answer.jobs) {
     const item = make("li");
     item.append(button(`${j.queue}/${j.id}`, () => open(`${j.queue}/${j.id}`)), make("span", ` ${j.state.replaceAll("_", " ")} since `), at(j.since, true));
     list.append(item);
   }
-  $("job-body").replaceChildren(make("p", answer.jobs.length ? "The newest jobs of this URL:" : "No job of this URL was found."), list, make("p", far, "quiet"));
+  $("job-body").replaceChildren(make("p", answer.jobs.length ? "Jobs of this URL, the oldest first:" : "No job of this URL was found."), list, make("p", far, "quiet"));
 }
 
 async function tell(name) {
