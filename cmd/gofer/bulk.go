@@ -32,7 +32,8 @@ func (b *bulk) add(flags *pflag.FlagSet, things string) {
 	flags.BoolVar(&b.yes, "yes", false, "do not ask")
 }
 
-// siteFlag is a flag that takes a site, in the spelling of the workers: another one, such as a URL, would find nothing.
+// siteFlag is a flag that takes a site, in the spelling of the workers. What no site can be called, such as a URL, would find
+// nothing.
 type siteFlag string
 
 // String is the site; empty if none is given.
@@ -43,9 +44,12 @@ func (s *siteFlag) Type() string { return "string" }
 
 // Set reads the flag.
 func (s *siteFlag) Set(written string) error {
-	name, err := siteName(written)
-	*s = siteFlag(name)
-	return err
+	names, err := sitesOf(written)
+	if err != nil {
+		return err
+	}
+	*s = siteFlag(names[0]) // which stands for all of them
+	return nil
 }
 
 // sinceFlag is a flag that takes a time, or a duration before now. The zero value is not given and admits every time.

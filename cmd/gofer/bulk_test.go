@@ -50,7 +50,7 @@ func TestJobsAreListedByQueueStateAndSite(t *testing.T) {
 	queued(t)
 	for args, want := range map[string]string{
 		"": "later/a later/b later/c other/x", "--queue later": "later/a later/b later/c", "--site shop.test": "later/a later/c other/x", "--site Shop.TEST.": "later/a later/c other/x",
-		"--site books.test:8080": "later/b", "--url HTTP://shop.test:80": "later/a other/x", "--url http://shop.test/none": "", "--state running": "", "--state queued --limit 2": "later/a later/b", "--since 1h": "later/a later/b later/c other/x",
+		"--site books.test:8080": "later/b", "--site shop.test:80": "later/a later/c other/x", "--site shop.test:443 --limit 1": "later/a", "--url HTTP://shop.test:80": "later/a other/x", "--url http://shop.test/none": "", "--state running": "", "--state queued --limit 2": "later/a later/b", "--since 1h": "later/a later/b later/c other/x",
 	} {
 		if got := left(t, strings.Fields(args)...); got != want {
 			t.Errorf("jobs ls %s = %q, want %q", args, got, want)
@@ -60,10 +60,35 @@ func TestJobsAreListedByQueueStateAndSite(t *testing.T) {
 	if !strings.Contains(table, "later/a") || !strings.Contains(table, "queued") || !strings.Contains(note, "more jobs follow") {
 		t.Errorf("jobs ls --limit 1 printed %q, %q", table, note)
 	}
-	for _, args := range [][]string{{"--state", "lost"}, {"--limit", "0"}, {"--since", "yesterday"}, {"--queue", "a.b"}, {"--url", "shop.test"}} {
+	for _, args := range [][]string{{"--state", "lost"}, {"--limit", "0"}, {"--since", "yesterday"}, {"--queue", "a.b"}, {"--url", "shop.test"}, {"--site", "http://shop.test/"}, {"--site", "shop.test:0"}, {"--site", "shop.test:http"}, {"--site", ""}} {
 		if code, _, _ := gofer(t, "", append([]string{"jobs", "ls"}, args...)...); code != exitUsage {
 			t.Errorf("jobs ls %v: exit %d, want %d", args, code, exitUsage)
 		}
+	}
+}
+
+// TestAJobOfANameWithAFinalDotIsFoundByItsSite, in any spelling of the site.
+func TestAJobOfANameWithAFinalDotIsFoundByItsSite(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	const url = "http://Shop.test./a"
+	if _, err := client.New(w.client).Submit(t.Context(), jobs.Job{Queue: "later", ID: "a", URL: url}); err != nil {
+		t.Fatal(err)
+	}
+	r := jobs.Result{Queue: "later", ID: "b", Outcome: jobs.Failed, Error: jobs.ErrTimedOut, URL: "http://shop.test./a", FinishedAt: time.Now()}
+	if err := workerstream.New(w.client).DeadLetter(t.Context(), "later", "b", []byte(url), &r); err != nil {
+		t.Fatal(err)
+	}
+	for _, site := range []string{"shop.test", "shop.test.", "SHOP.test.:80", "shop.test:443"} {
+		if list := read[[]client.Listed](t, "jobs", "ls", "--site", site); len(list) != 1 || list[0].Site != "shop.test" {
+			t.Errorf("jobs ls --site %s: got %+v, want the job of shop.test", site, list)
+		}
+	}
+	if code, out, errOut := gofer(t, "", "dead", "purge", "--site", "shop.test.:80", "--yes"); code != exitOK || !strings.Contains(out, "later/b is removed") {
+		t.Errorf("dead purge by site: exit %d, %q, %q", code, out, errOut)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -17,6 +18,7 @@ import (
 type letterFlags struct {
 	bulk
 	reason   string
+	sites    []string // what --site stands for
 	all      bool
 	payloads bool // the command needs the jobs themselves
 }
@@ -94,17 +96,19 @@ func (f *letterFlags) check(cmd *cobra.Command, args []string) error {
 	case len(args) == 0 && !filtered && !f.all && f.queue == "":
 		return usage("dead %s: name IDs, or letters by a flag such as --queue, or --all", cmd.Name())
 	}
+	if f.site != "" {
+		f.sites, _ = jobs.SiteNames(f.site) // the flag has read it
+	}
 	return nil
 }
 
 // fits reports whether the flags mean a letter. The site is compared with the URL of the letter's result; a letter
 // without a readable URL is of no site.
 func (f *letterFlags) fits(l *client.DeadLetter) bool {
-	if f.site != "" {
-		// The URL of the result is where the redirects ended. A site is host and port, without the default
-		// port, as everywhere.
+	if len(f.sites) > 0 {
+		// The URL of the result is where the redirects ended.
 		target, err := jobs.ParseURL(l.Result.URL)
-		if err != nil || target.Authority() != f.site {
+		if err != nil || !slices.Contains(f.sites, target.Site()) {
 			return false
 		}
 	}

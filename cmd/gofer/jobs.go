@@ -65,7 +65,7 @@ A job that was just handed back by its worker is shown as running. With --site, 
 	cmd.Flags().StringVar(&b.queue, "queue", "", "only this queue")
 	cmd.Flags().StringVar(&state, "state", "", "only jobs in this state: "+stateNames())
 	cmd.Flags().Var((*siteFlag)(&b.site), "site", "only jobs of this site, such as example.com or example.com:8443")
-	cmd.Flags().StringVar(&url, "url", "", "only jobs of this URL")
+	cmd.Flags().StringVar(&url, "url", "", "only jobs of this URL, which is compared before any redirect")
 	cmd.Flags().Var(&b.since, "since", "only jobs since this time (RFC 3339), or for no longer than this duration")
 	cmd.Flags().Var(&limit, "limit", "how many jobs")
 	return cmd

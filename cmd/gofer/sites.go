@@ -53,19 +53,14 @@ type workerSites struct {
 	Sites  []admin.Site `json:"sites"`
 }
 
-// maxSiteName bounds the name of a site: a host has 253 letters at most. A name, a colon and a port of five
-// digits.
-const maxSiteName = 260
-
-// siteName returns the name of a site in the spelling of the workers: lower case, without a final dot. What cannot be a
-// host with or without a port is a usage error.
-func siteName(text string) (string, error) {
-	name := strings.ToLower(strings.TrimSuffix(text, "."))
-	// A slash or blank shows that a URL or a sentence was given.
-	if name == "" || len(name) > maxSiteName || strings.ContainsAny(name, "/ \t\r\n") {
-		return "", usage("%q is not a site: write HOST or HOST:PORT", text)
+// sitesOf returns the names in the spelling of the workers that the name of a site stands for. What no site can be called is a
+// usage error.
+func sitesOf(text string) ([]string, error) {
+	names, err := jobs.SiteNames(text)
+	if err != nil {
+		return nil, usage("%q is not a site: write HOST or HOST:PORT", text)
 	}
-	return name, nil
+	return names, nil
 }
 
 // askSites asks each worker for its sites, or for the one that is named. The answers are sorted by worker.
@@ -230,16 +225,21 @@ func nextTest(at *time.Time) string {
 
 // sitesShow prints a row for each worker that remembers the site. It fails if none does.
 func (a *app) sitesShow(ctx context.Context, s *session, args []string) error {
-	name, err := siteName(args[0])
+	names, err := sitesOf(args[0])
 	if err != nil {
 		return err
 	}
-	list, err := askSites(ctx, s, control.SiteRequest{Site: name})
-	if err != nil {
-		return err
+	var name string
+	var list []workerSites
+	for _, name = range names {
+		if list, err = askSites(ctx, s, control.SiteRequest{Site: name}); err != nil {
+			return err
+		}
+		// A worker that does not know the site answers with an empty list.
+		if list = slices.DeleteFunc(list, func(w workerSites) bool { return len(w.Sites) == 0 }); len(list) > 0 {
+			break
+		}
 	}
-	// A worker that does not know the site answers with an empty list.
-	list = slices.DeleteFunc(list, func(w workerSites) bool { return len(w.Sites) == 0 })
 	if len(list) == 0 {
 		return errUnknownSite(name)
 	}
@@ -270,19 +270,25 @@ func errUnknownSite(name string) error {
 // sitesReset ends the rest of a site in every worker that answers. It fails if none remembers the site. It is no
 // error if the site does not rest.
 func (a *app) sitesReset(ctx context.Context, s *session, args []string) error {
-	name, err := siteName(args[0])
+	names, err := sitesOf(args[0])
 	if err != nil {
 		return err
 	}
-	list, _, err := askAll[control.SiteReset](ctx, a, s, control.ResetSite, control.SiteRequest{Site: name})
-	if err != nil {
-		return err
-	}
+	var name string
+	var list []control.SiteReset
 	workers := 0
-	for _, answer := range list {
-		// A worker answers as well if it does not know the site.
-		if answer.Known {
-			workers++
+	for _, name = range names {
+		if list, _, err = askAll[control.SiteReset](ctx, a, s, control.ResetSite, control.SiteRequest{Site: name}); err != nil {
+			return err
+		}
+		for _, answer := range list {
+			// A worker answers as well if it does not know the site.
+			if answer.Known {
+				workers++
+			}
+		}
+		if workers > 0 {
+			break
 		}
 	}
 	if workers == 0 {

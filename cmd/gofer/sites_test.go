@@ -81,7 +81,7 @@ func TestJobsOfARestingSiteWaitUntilSomebodyEndsTheRest(t *testing.T) {
 	})
 	f.showsTheRest(t, "ok19")
 	f.origin.SetDown(false)
-	code, out, errOut := gofer(t, "", "sites", "reset", "SHOP.test")
+	code, out, errOut := gofer(t, "", "sites", "reset", "SHOP.test.:80")
 	if code != exitOK || !strings.Contains(out, "shop.test") {
 		t.Errorf("sites reset: exit %d, %s%s", code, out, errOut)
 	}
@@ -172,7 +172,7 @@ func (f *siteFleet) tellsOfTheRest(t *testing.T) {
 	if code, text, _ := gofer(t, "", "events", "--all", "--until-now"); code != exitOK || !strings.Contains(text, "shop.test") || !strings.Contains(text, "→ resting") {
 		t.Errorf("events: exit %d, %s", code, text)
 	}
-	for path, want := range map[string]int{"shop.test": http.StatusOK, "nobody.test": http.StatusNotFound} {
+	for path, want := range map[string]int{"shop.test": http.StatusOK, "Shop.test.:443": http.StatusOK, "shop.test:0": http.StatusNotFound, "nobody.test": http.StatusNotFound} {
 		resp, err := http.Post("http://"+f.addr[0]+"/api/v1/sites/"+path+"/reset", "", nil)
 		if err != nil {
 			t.Fatal(err)
