@@ -150,7 +150,7 @@ func TestASignalEndsEveryVerb(t *testing.T) {
 						late = !endsBySignal(t, command(t, "", args...), signal, stdin, asked)
 					}
 					if late {
-						t.Errorf("it did not end within %s", signalBound)
+						t.Errorf("no signal ended it within %s", signalBound)
 					}
 				})
 			}
@@ -188,8 +188,9 @@ func endsBySignal(t *testing.T, cmd *exec.Cmd, signal syscall.Signal, stdin stri
 		t.Logf("it did not end within %s; it said:\n%s", took, tail(p.err.String()))
 		return false
 	case code == -1: // the signal came before the program could handle it
-	case code == exitOK && !isWorker && asked() > before: // one that waits for nothing may be over when the signal comes
-		t.Errorf("exit 0 though it was interrupted; it said %s%s", p.out, p.err)
+	case code == exitOK && !isWorker && asked() > before: // one that waits for nothing may be over when the signal comes, but not each time
+		t.Logf("exit 0 though it was interrupted; it said %s%s", p.out, p.err)
+		return false
 	case code == exitSignalled && !strings.Contains(p.err.String(), "interrupted"):
 		t.Errorf("it did not say that it was interrupted, but %q", p.err)
 	}
