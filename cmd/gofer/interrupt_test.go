@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"slices"
 	"strings"
 	"syscall"
@@ -50,6 +51,10 @@ func TestAClosedTerminalDrainsAWorker(t *testing.T) {
 	w := newWorld(t, nil)
 	addr := freeAddr(t)
 	setenv(t, "GOFER_HTTP_ADDR", addr)
+	// If this test ignores SIGHUP, as under nohup, its child would, too.
+	heard := make(chan os.Signal, 1)
+	signal.Notify(heard, syscall.SIGHUP)
+	defer signal.Stop(heard)
 	p := launch(t, command(t, "", "worker"), nil)
 	testenv.Eventually(t, "the worker to be ready", func() bool {
 		status, _ := w.get("http://" + addr + "/readyz")
