@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -515,14 +516,14 @@ func TestSilentProxiesDoNotRaiseTheBoundOfASiteThatIsAskedOften(t *testing.T) {
 // TestAnEarlierResponseExcusesNoLaterEnd: each job is answered 429 at once, and then its site takes 5 s.
 func TestAnEarlierResponseExcusesNoLaterEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		isSlow, asked := false, 0
+		isSlow, asked := false, atomic.Int32{}
 		b := &bay{T: t, first: func(string, string) time.Duration {
-			if asked++; isSlow && asked > 1 {
+			if n := asked.Add(1); isSlow && n > 1 {
 				return 5 * time.Second
 			}
 			return 100 * time.Millisecond
 		}, answer: func(string, string) string {
-			if isSlow && asked == 1 {
+			if isSlow && asked.Load() == 1 {
 				return "429 Too Many Requests\r\nContent-Length: 0\r\n\r\n"
 			}
 			return "200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -532,7 +533,7 @@ func TestAnEarlierResponseExcusesNoLaterEnd(t *testing.T) {
 		b.acquaint(100)
 		isSlow = true
 		for range 7 {
-			asked = 0
+			asked.Store(0)
 			if result, _ := b.do(`{"url":"http://slow.test/","retry":{"max_attempts":3,"base_delay":0.1,"timeout":6}}`); result.Outcome == jobs.Succeeded {
 				return
 			}
