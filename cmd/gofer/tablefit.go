@@ -9,17 +9,17 @@ import (
 )
 
 const (
-	leastCell  = 6 // columns; a name that is cut to less says nothing
-	leastLast  = 20
+	minCell    = 6 // columns; a name that is cut to less says nothing
+	minLast    = 20
 	narrowLast = 12 // of the last column, which is wrapped, on a narrow screen
 	around     = 2  // a blank on each side of a cell
 )
 
-// leastWidths returns how narrow each column may become: names are cut and sentences wrapped, but a number is whole or wrong.
-func leastWidths(header table.Row, rows []table.Row, last int) []int {
+// minWidths returns how narrow each column may become: names are cut and sentences wrapped, but a number is whole or wrong.
+func minWidths(header table.Row, rows []table.Row, last int) []int {
 	least := make([]int, len(header))
 	for i := range header {
-		room := leastCell
+		room := minCell
 		if i == len(header)-1 {
 			room = last
 		}
@@ -51,12 +51,12 @@ func isWhole(cell string, width int) bool {
 func narrowed(header table.Row, rows []table.Row, width int) (table.Row, []table.Row, int) {
 	fits := func(last, gap int) bool {
 		total := 0
-		for _, w := range leastWidths(header, rows, last) {
+		for _, w := range minWidths(header, rows, last) {
 			total += w + gap
 		}
 		return total <= width
 	}
-	if width == 0 || fits(leastLast, around) {
+	if width == 0 || fits(minLast, around) {
 		return header, rows, around
 	}
 	for !fits(narrowLast, 1) && len(header) > 2 {
@@ -102,14 +102,14 @@ func fitting(header table.Row, rows []table.Row, width, gap int) []int {
 		total += widths[i] + gap
 	}
 	last := len(header) - 1
-	least := leastWidths(header, rows, leastLast)
+	least := minWidths(header, rows, minLast)
 	give := func(column, least int) {
 		// by is never negative: a table that fits gives nothing away.
 		by := min(max(total-width, 0), max(widths[column]-least, 0))
 		widths[column], total = widths[column]-by, total-by
 	}
 	// The last column can be wrapped, so it loses nothing.
-	give(last, leastLast)
+	give(last, minLast)
 	// One column of width at a time, from the widest, keeps the columns alike. There are few columns and some
 	// hundred at most to take away.
 	for total > width {

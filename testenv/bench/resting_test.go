@@ -150,10 +150,30 @@ func (w *restingWorker) awaitRest(b *testing.B) {
 			b.Fatal(err)
 		}
 		if strings.Contains(string(msg.Data()), `"to_state":"resting"`) {
-			time.Sleep(time.Second) // until the failed test waits again
+			w.awaitNoRun(b) // until the job of the failed test waits again
 			return
 		}
 	}
+}
+
+// awaitNoRun waits until the worker holds no job that waited before.
+func (w *restingWorker) awaitNoRun(b *testing.B) {
+	b.Helper()
+	stream, err := w.js.Stream(b.Context(), "GOFER_RETRIES")
+	if err != nil {
+		b.Fatal(err)
+	}
+	w.await(b, func() (string, bool) {
+		held := 0
+		consumers := stream.ListConsumers(b.Context())
+		for c := range consumers.Info() {
+			held += c.NumAckPending + int(c.NumPending)
+		}
+		if err := consumers.Err(); err != nil {
+			b.Fatal(err)
+		}
+		return fmt.Sprint(held, " held"), held == 0
+	})
 }
 
 // spent is what a worker used meanwhile: time on the processor, and messages that it sent to the server.
@@ -202,15 +222,21 @@ func (w *restingWorker) messages(b *testing.B, stream string) uint64 {
 	return s.CachedInfo().State.Msgs
 }
 
-// await polls until something holds.
+// await polls until something holds, for ten minutes at most: a hundred thousand jobs take longer than testenv.Patience.
 func (w *restingWorker) await(b *testing.B, holds func() (state string, ok bool)) {
 	b.Helper()
-	for end := time.Now().Add(10 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	ctx, cancel := context.WithTimeout(b.Context(), 10*time.Minute)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
 		state, ok := holds()
 		if ok {
 			return
 		}
-		if time.Now().After(end) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
 			b.Fatal("too late: ", state)
 		}
 	}

@@ -51,7 +51,9 @@ func TestCostOfCountingWaitingJobs(t *testing.T) {
 	// Only the counts are measured: to cancel a job costs the server much more than that.
 	counting := func(changed bool) (share float64) {
 		var spent time.Duration
-		for end := time.Now().Add(window); time.Now().Before(end); time.Sleep(waiting.Every) {
+		tick := time.NewTicker(waiting.Every)
+		defer tick.Stop()
+		for end := time.Now().Add(window); time.Now().Before(end); <-tick.C {
 			for i := next - n/2; changed && i < next-n/2+5; i++ {
 				if err := client.New(c.Client).Cancel(t.Context(), client.Key{Queue: queueAt(i), ID: idAt(i)}); err != nil {
 					t.Error(err)
@@ -100,7 +102,9 @@ func (w *waitingJobs) slowest(t *testing.T, act func()) (slowest time.Duration) 
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for ; ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for ; ctx.Err() == nil; <-tick.C {
 			began := time.Now()
 			if err := w.Conn().FlushTimeout(time.Minute); err != nil {
 				t.Error(err)
